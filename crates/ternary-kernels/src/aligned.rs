@@ -1,0 +1,66 @@
+//! Heap buffers aligned to a cache line, for streams that SIMD loads read in whole lines.
+
+use bytemuck::{Pod, Zeroable};
+
+/// One cache line, which is also one AVX-512 register.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
+
+/// A zero-initialised buffer of plain numbers whose first element lies on a 64-byte boundary.
+///
+/// ```
+/// let mut b = ternary_kernels::AlignedBuf::<f32>::zeroed(100);
+/// b[99] = 1.0;
+/// assert_eq!(b.len(), 100);
+/// assert_eq!(b.as_ptr() as usize % 64, 0);
+/// ```
+#[derive(Clone)]
+pub struct AlignedBuf<T: Pod> {
+    lines: Vec<Line>,
+    len: usize,
+    _of: std::marker::PhantomData<T>,
+}
+
+impl<T: Pod> AlignedBuf<T> {
+    /// A buffer of `len` zeros. Memory comes zeroed from the allocator, so pages are touched on first use.
+    pub fn zeroed(len: usize) -> Self {
+        const { assert!(align_of::<T>() <= 64 && 64 % size_of::<T>() == 0) };
+        let lines = (len * size_of::<T>()).div_ceil(64);
+        Self { lines: bytemuck::allocation::zeroed_vec(lines), len, _of: std::marker::PhantomData }
+    }
+
+    /// A copy of `values`.
+    pub fn from_slice(values: &[T]) -> Self {
+        let mut b = Self::zeroed(values.len());
+        b.copy_from_slice(values);
+        b
+    }
+}
+
+impl<T: Pod> std::ops::Deref for AlignedBuf<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice::<Line, T>(&self.lines)[..self.len]
+    }
+}
+
+impl<T: Pod> std::ops::DerefMut for AlignedBuf<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut::<Line, T>(&mut self.lines)[..self.len]
+    }
+}
+
+impl<T: Pod> AsRef<[u8]> for AlignedBuf<T> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(self)
+    }
+}
+
+impl<T: Pod> std::fmt::Debug for AlignedBuf<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AlignedBuf({} x {} bytes)", self.len, size_of::<T>())
+    }
+}

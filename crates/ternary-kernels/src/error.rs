@@ -1,0 +1,162 @@
+//! The one error type of this crate.
+
+use crate::FileFormat;
+
+/// What can go wrong with shapes, codes, scales and kernel selection.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A length or a dimension differs from what the operation needs.
+    #[error("{op}: expected {what} {expected}, got {got}")]
+    ShapeMismatch {
+        /// The operation that refused.
+        op: &'static str,
+        /// Which length or dimension.
+        what: &'static str,
+        /// What it must be.
+        expected: usize,
+        /// What it was.
+        got: usize,
+    },
+    /// A size that does not fit this machine's address space.
+    #[error("{op}: {rows} x {cols} overflows the address space")]
+    TooLarge {
+        /// The operation that refused.
+        op: &'static str,
+        /// Rows (output features, M).
+        rows: usize,
+        /// Columns (input features, K).
+        cols: usize,
+    },
+    /// A file format cannot hold rows of this length; in memory every shape works.
+    #[error("{format} cannot hold rows of {cols} weights: {reason}")]
+    UnsupportedShape {
+        /// The file format.
+        format: FileFormat,
+        /// Rows (output features, M).
+        rows: usize,
+        /// Columns (input features, K).
+        cols: usize,
+        /// Why, and what would work.
+        reason: &'static str,
+    },
+    /// A weight that is not -1, 0 or +1, or a bit pattern that stands for none of them.
+    #[error("{format}: row {row}, column {col} holds code {code}, which is no ternary weight")]
+    InvalidCode {
+        /// The file format.
+        format: FileFormat,
+        /// Row of the weight.
+        row: usize,
+        /// Column of the weight.
+        col: usize,
+        /// The code that was found.
+        code: i32,
+    },
+    /// A scale that is NaN, infinite or negative.
+    #[error("{format}: scale {value} of row {row} is not a finite number of at least 0")]
+    InvalidScale {
+        /// The file format.
+        format: FileFormat,
+        /// First row that the scale belongs to.
+        row: usize,
+        /// The scale that was found.
+        value: f32,
+    },
+    /// Blocks of one row carry different scales, so the row is not a ternary row.
+    #[error(
+        "{format}: row {row} has blocks with scales {first} and {second}; \
+         a ternary tensor has one scale per row, so these are not BitNet weights"
+    )]
+    MixedScales {
+        /// The file format.
+        format: FileFormat,
+        /// The row.
+        row: usize,
+        /// Scale of its first non-zero block.
+        first: f32,
+        /// A different scale found later in the row.
+        second: f32,
+    },
+    /// A scale cannot be stored exactly in the target format.
+    #[error(
+        "{format} stores scales as {stored_as}, which cannot hold {value} exactly (row {row}); allow rounding to write it anyway"
+    )]
+    InexactScale {
+        /// The target format.
+        format: FileFormat,
+        /// How the format stores scales.
+        stored_as: &'static str,
+        /// First row that the scale belongs to.
+        row: usize,
+        /// The exact scale.
+        value: f32,
+    },
+    /// The format holds one scale per tensor, the matrix has several.
+    #[error(
+        "{format} holds one scale per tensor, but rows of this matrix have different scales ({first} and {second} at row {row})"
+    )]
+    OneScaleOnly {
+        /// The target format.
+        format: FileFormat,
+        /// First row whose scale differs from that of row 0.
+        row: usize,
+        /// Scale of row 0.
+        first: f32,
+        /// Scale of `row`.
+        second: f32,
+    },
+    /// Activations of a kernel lie in -127..=127; -128 is refused where it enters.
+    #[error("activation {value} at token {token}, position {position} is outside -127..=127")]
+    ActivationOutOfRange {
+        /// Token (row of the activation matrix).
+        token: usize,
+        /// Position in the row.
+        position: usize,
+        /// The value.
+        value: i8,
+    },
+    /// A name given in `BITNET_ISA` or by the user that is no instruction set known here.
+    #[error("unknown instruction set {name:?}; known are: {known}")]
+    UnknownIsa {
+        /// The name.
+        name: String,
+        /// The known names, comma separated.
+        known: String,
+    },
+    /// An instruction set that exists, but not on this CPU or not in this build.
+    #[error("instruction set {name} is not available on this CPU; available are: {available}")]
+    UnavailableIsa {
+        /// The name.
+        name: &'static str,
+        /// The available names, comma separated.
+        available: String,
+    },
+    /// No kernel of this name exists for this CPU.
+    #[error("no kernel is called {name:?} here; available are: {available}")]
+    UnknownKernel {
+        /// The name.
+        name: String,
+        /// The available names, comma separated.
+        available: String,
+    },
+    /// Weights prepacked by one kernel were handed to another.
+    #[error("weights were packed by kernel {packed_by}, not by {kernel}; prepack them again")]
+    PackedByOther {
+        /// The kernel that was asked to run.
+        kernel: String,
+        /// The kernel that packed the weights.
+        packed_by: String,
+    },
+    /// Row ranges handed to a kernel begin at a multiple of its panel height.
+    #[error("row range {start}..{end} does not fit {rows} rows in panels of {panel_rows}")]
+    BadRowRange {
+        /// First row.
+        start: usize,
+        /// One past the last row.
+        end: usize,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Panel height of the kernel.
+        panel_rows: usize,
+    },
+}

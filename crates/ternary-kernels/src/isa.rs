@@ -1,0 +1,215 @@
+//! Instruction sets: their names, what this CPU has, and the tokens that prove it.
+//!
+//! Detection happens once per process. `BITNET_ISA` forces one set; a name that is unknown or not available is an error.
+
+use std::sync::OnceLock;
+
+use crate::KernelError;
+
+/// An instruction set that kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Portable Rust, on every CPU.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX2, FMA, F16C and AVX-VNNI (256-bit `vpdpbusd`, VEX encoded).
+    AvxVnni,
+    /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (512-bit `vpdpbusd`).
+    Avx512Vnni,
+}
+
+impl Isa {
+    /// All sets, worst first.
+    pub const ALL: &'static [Isa] = &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
+
+    /// The name used in `BITNET_ISA`, `--isa` and kernel names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
+            Isa::Avx512Vnni => "avx512vnni",
+        }
+    }
+
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// [`KernelError::UnknownIsa`] for a name that is none of ours.
+    pub fn from_name(name: &str) -> Result<Self, KernelError> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|i| i.name() == name)
+            .ok_or_else(|| KernelError::UnknownIsa { name: name.to_owned(), known: join(Self::ALL.iter().copied()) })
+    }
+
+    /// Whether this CPU can run it.
+    pub fn is_available(self) -> bool {
+        let cpu = Cpu::get();
+        match self {
+            Isa::Scalar => true,
+            Isa::Avx2 => cpu.avx2().is_some(),
+            Isa::AvxVnni => cpu.avx_vnni().is_some(),
+            Isa::Avx512Vnni => cpu.avx512_vnni().is_some(),
+        }
+    }
+
+    /// The sets that this CPU can run, worst first.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        Self::ALL.iter().copied().filter(|i| i.is_available())
+    }
+
+    /// The set to use: what `BITNET_ISA` names, or the best that this CPU has. Read from the environment once.
+    ///
+    /// # Errors
+    /// [`KernelError::UnknownIsa`] or [`KernelError::UnavailableIsa`] if `BITNET_ISA` names something else.
+    pub fn selected() -> Result<Self, KernelError> {
+        static SELECTED: OnceLock<Result<Isa, KernelError>> = OnceLock::new();
+        SELECTED
+            .get_or_init(|| match std::env::var("BITNET_ISA") {
+                Ok(name) if !name.is_empty() => Self::from_name(&name)?.require(),
+                _ => Ok(Self::available().last().unwrap_or(Isa::Scalar)),
+            })
+            .clone()
+    }
+
+    /// Itself, if this CPU can run it.
+    ///
+    /// # Errors
+    /// [`KernelError::UnavailableIsa`] otherwise.
+    pub fn require(self) -> Result<Self, KernelError> {
+        if self.is_available() {
+            return Ok(self);
+        }
+        Err(KernelError::UnavailableIsa { name: self.name(), available: join(Self::available()) })
+    }
+}
+
+impl std::fmt::Display for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn join(isas: impl Iterator<Item = Isa>) -> String {
+    isas.map(Isa::name).collect::<Vec<_>>().join(", ")
+}
+
+/// Declares the proof token of an instruction set from its feature list.
+macro_rules! isa_token {
+    ($(#[$doc:meta])* $token:ident, $list:ident = $literal:literal, [$($feature:tt),+]) => {
+        $(#[$doc])*
+        ///
+        /// Only detection creates it, so whoever holds one may call functions compiled for the set.
+        #[derive(Clone, Copy, Debug)]
+        pub struct $token { _private: () }
+
+        impl $token {
+            #[cfg(target_arch = "x86_64")]
+            fn detect() -> Option<Self> {
+                (true $(&& std::arch::is_x86_feature_detected!($feature))+).then_some(Self { _private: () })
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            fn detect() -> Option<Self> {
+                None
+            }
+        }
+
+        #[cfg(test)]
+        const $list: (&str, &[&str]) = ($literal, &[$($feature),+]);
+    };
+}
+
+isa_token!(
+    /// Proof that this CPU has AVX2, FMA and F16C.
+    Avx2, AVX2_LIST = "avx2,fma,f16c", ["avx2", "fma", "f16c"]
+);
+isa_token!(
+    /// Proof that this CPU has AVX-VNNI besides what [`Avx2`] proves.
+    AvxVnni, AVXVNNI_LIST = "avx2,fma,f16c,avxvnni", ["avx2", "fma", "f16c", "avxvnni"]
+);
+isa_token!(
+    /// Proof that this CPU has AVX-512 F, BW, VL, DQ and VNNI besides what [`Avx2`] proves.
+    Avx512Vnni,
+    AVX512_LIST = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
+    ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"]
+);
+
+/// What this CPU has, detected once per process.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    avx2: Option<Avx2>,
+    avx_vnni: Option<AvxVnni>,
+    avx512_vnni: Option<Avx512Vnni>,
+}
+
+impl Cpu {
+    /// The CPU that this process runs on.
+    pub fn get() -> &'static Cpu {
+        static CPU: OnceLock<Cpu> = OnceLock::new();
+        CPU.get_or_init(|| Cpu { avx2: Avx2::detect(), avx_vnni: AvxVnni::detect(), avx512_vnni: Avx512Vnni::detect() })
+    }
+    /// Proof of AVX2, FMA and F16C.
+    pub fn avx2(&self) -> Option<Avx2> {
+        self.avx2
+    }
+    /// Proof of AVX-VNNI.
+    pub fn avx_vnni(&self) -> Option<AvxVnni> {
+        self.avx_vnni
+    }
+    /// Proof of AVX-512 with VNNI.
+    pub fn avx512_vnni(&self) -> Option<Avx512Vnni> {
+        self.avx512_vnni
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `#[target_feature]` needs a literal, so the lists stand in several files; this keeps the copies equal to
+    /// what detection checks.
+    #[test]
+    fn every_target_feature_attribute_is_a_detected_list() {
+        let lists = [AVX2_LIST, AVXVNNI_LIST, AVX512_LIST];
+        for (literal, features) in lists {
+            assert_eq!(literal, features.join(","));
+        }
+        let mut seen = 0;
+        let mut dirs = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                for part in text.split("target_feature(enable = \"").skip(1) {
+                    let list = part.split('"').next().unwrap();
+                    if list.starts_with("neon") || list.starts_with("simd128") || list.contains('$') {
+                        continue;
+                    }
+                    assert!(
+                        lists.iter().any(|(l, _)| *l == list),
+                        "{}: {list:?} is not what detection checks",
+                        path.display()
+                    );
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 0, "no kernel is compiled for any instruction set");
+    }
+
+    #[test]
+    fn names_round_trip_and_unknown_names_are_refused() {
+        for &isa in Isa::ALL {
+            assert_eq!(Isa::from_name(isa.name()), Ok(isa));
+        }
+        assert!(matches!(Isa::from_name("sse9"), Err(KernelError::UnknownIsa { .. })));
+    }
+}

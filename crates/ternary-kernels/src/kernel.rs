@@ -1,0 +1,181 @@
+//! The public kernel trait: what a matrix-product kernel is, and the packed weights that it reads.
+//!
+//! A kernel from outside of this crate implements [`Kernel`], and every model built on this crate can use it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::{AlignedBuf, Int8Matrix, Int8Vector, KernelError, SharedBytes, TernaryMatrix};
+
+/// A matrix-product kernel: ternary weights times int8 activations, exact in i32.
+///
+/// With `T` the `[m, k]` trits and `q` the activations, `gemv` computes `acc[r] = sum_k T[r, k] * q[k]`, and `gemm`
+/// the same for each token. Scales are not the kernel's business: the caller multiplies `acc` by the weight's scale
+/// and divides by the activation's.
+///
+/// A kernel whose [`Kernel::exact`] is true must give the same integers as the definition, for every shape and every
+/// activation in -127..=127. Kernels are shared between threads and never allocate in `gemv` and `gemm`.
+pub trait Kernel: Send + Sync + std::fmt::Debug {
+    /// The kernel's name, format and instruction set in it: `i2s_avx512vnni`.
+    fn name(&self) -> &str;
+
+    /// Row ranges handed to the kernel begin at multiples of this, the height of one panel of packed rows.
+    fn panel_rows(&self) -> usize;
+
+    /// Whether results equal the definition bit for bit. A kernel that rounds its tables says `false` and states
+    /// its error bound in its documentation.
+    fn exact(&self) -> bool {
+        true
+    }
+
+    /// Brings weights into the kernel's own layout; rows and columns are padded by the packing.
+    ///
+    /// # Errors
+    /// A size that overflows; whatever else the kernel refuses.
+    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError>;
+
+    /// `acc[r] = sum_k T[r, k] * x[k]` for the rows of `w`; `x` is `[k]` int8, `acc` is `[rows]` i32.
+    ///
+    /// # Panics
+    /// May panic if `w` was not packed by this kernel, `x.k()` differs from its columns or `acc` from its rows;
+    /// [`crate::gemv`] checks all three and returns an error instead.
+    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]);
+
+    /// `acc[t * rows + r] = sum_k T[r, k] * x[t, k]`; `x` is `[n, k]` int8, `acc` is `[n, rows]` i32 row-major.
+    ///
+    /// # Panics
+    /// As [`Kernel::gemv`].
+    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]);
+}
+
+/// Weights in the layout of one kernel: panels of `panel_rows` rows, each panel `panel_bytes` long.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    kernel: Arc<str>,
+    rows: usize,
+    cols: usize,
+    panel_rows: usize,
+    panel_bytes: usize,
+    bytes: SharedBytes,
+}
+
+impl Packed {
+    /// Panels made by the kernel called `kernel` for a `[rows, cols]` matrix.
+    ///
+    /// # Errors
+    /// [`KernelError::ShapeMismatch`] if `bytes` is not a panel for each `panel_rows` rows, the last one padded.
+    pub fn new(
+        kernel: &str,
+        rows: usize,
+        cols: usize,
+        panel_rows: usize,
+        panel_bytes: usize,
+        bytes: AlignedBuf<u8>,
+    ) -> Result<Self, KernelError> {
+        Self::from_shared(kernel, rows, cols, panel_rows, panel_bytes, SharedBytes::new(bytes))
+    }
+
+    /// As [`Packed::new`], for bytes that lie elsewhere, in a file mapping for example. Kernels read them with
+    /// unaligned loads, so alignment is a matter of speed only.
+    ///
+    /// # Errors
+    /// As [`Packed::new`].
+    pub fn from_shared(
+        kernel: &str,
+        rows: usize,
+        cols: usize,
+        panel_rows: usize,
+        panel_bytes: usize,
+        bytes: SharedBytes,
+    ) -> Result<Self, KernelError> {
+        let op = "Packed::new";
+        if panel_rows == 0 {
+            return Err(KernelError::ShapeMismatch { op, what: "rows per panel, at least", expected: 1, got: 0 });
+        }
+        let expected =
+            rows.div_ceil(panel_rows).checked_mul(panel_bytes).ok_or(KernelError::TooLarge { op, rows, cols })?;
+        if bytes.len() != expected {
+            return Err(KernelError::ShapeMismatch { op, what: "packed bytes", expected, got: bytes.len() });
+        }
+        Ok(Self { kernel: kernel.into(), rows, cols, panel_rows, panel_bytes, bytes })
+    }
+
+    /// Name of the kernel that packed these weights; another kernel refuses them.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+    /// Output features, M.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Input features, K.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+    /// Height of a panel.
+    pub fn panel_rows(&self) -> usize {
+        self.panel_rows
+    }
+    /// Bytes that a product reads.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+    /// All rows.
+    pub fn all(&self) -> PackedRows<'_> {
+        PackedRows { rows: self.rows, cols: self.cols, panel_bytes: self.panel_bytes, bytes: &self.bytes }
+    }
+
+    /// Rows `range`; it begins at a multiple of [`Packed::panel_rows`] and ends at one or at the last row.
+    ///
+    /// # Errors
+    /// [`KernelError::BadRowRange`] otherwise.
+    pub fn rows_range(&self, range: Range<usize>) -> Result<PackedRows<'_>, KernelError> {
+        let Range { start, end } = range;
+        let fits = start <= end
+            && end <= self.rows
+            && start % self.panel_rows == 0
+            && (end % self.panel_rows == 0 || end == self.rows);
+        if !fits {
+            return Err(KernelError::BadRowRange { start, end, rows: self.rows, panel_rows: self.panel_rows });
+        }
+        let first = start / self.panel_rows;
+        let last = end.div_ceil(self.panel_rows);
+        let bytes = &self.bytes[first * self.panel_bytes..last.max(first) * self.panel_bytes];
+        Ok(PackedRows { rows: end - start, cols: self.cols, panel_bytes: self.panel_bytes, bytes })
+    }
+
+    /// Row ranges that split the matrix into `parts` of nearly equal size, each beginning at a panel; later ones may be empty.
+    pub fn split(&self, part: usize, parts: usize) -> Range<usize> {
+        let panels = self.rows.div_ceil(self.panel_rows);
+        let at = |p: usize| (panels * p / parts.max(1) * self.panel_rows).min(self.rows);
+        at(part)..at(part + 1)
+    }
+}
+
+/// Consecutive rows of [`Packed`] weights, as handed to a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedRows<'a> {
+    rows: usize,
+    cols: usize,
+    panel_bytes: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> PackedRows<'a> {
+    /// Rows in this range.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Input features, K.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+    /// Length of one panel in bytes.
+    pub fn panel_bytes(&self) -> usize {
+        self.panel_bytes
+    }
+    /// The panels, one after the other.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
