@@ -9,7 +9,7 @@ pub mod isa;
 mod kernel;
 mod matrix;
 
-pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8Vector, ROW_ALIGN};
+pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, Int8Vector, ROW_ALIGN};
 pub use aligned::AlignedBuf;
 pub use bytes::SharedBytes;
 pub use error::KernelError;
