@@ -139,6 +139,16 @@ pub enum KernelError {
         /// The available names, comma separated.
         available: String,
     },
+    /// A row so long that its product may not fit an i32.
+    #[error("{kernel}: rows of {cols} weights may overflow their i32 sums; at most {max_cols} are supported")]
+    RowTooLong {
+        /// The kernel that refused.
+        kernel: String,
+        /// Columns (input features, K).
+        cols: usize,
+        /// The most columns that it takes.
+        max_cols: usize,
+    },
     /// Weights prepacked by one kernel were handed to another.
     #[error("weights were packed by kernel {packed_by}, not by {kernel}; prepack them again")]
     PackedByOther {

@@ -3,17 +3,23 @@
 mod activations;
 mod aligned;
 mod bytes;
+mod dispatch;
 mod error;
 pub mod formats;
+mod i2s;
 pub mod isa;
 mod kernel;
 mod matrix;
+pub mod reference;
+mod registry;
 
 pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, Int8Vector, ROW_ALIGN};
 pub use aligned::AlignedBuf;
 pub use bytes::SharedBytes;
+pub use dispatch::{gemm, gemv};
 pub use error::KernelError;
 pub use formats::FileFormat;
 pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows};
 pub use matrix::{Scales, TernaryMatrix};
+pub use registry::{Entry, best, by_name, for_isa, kernels_available, registry};
