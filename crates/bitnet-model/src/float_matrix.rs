@@ -152,7 +152,12 @@ impl FloatMatrix {
     /// # Panics
     /// If the range lies outside of the matrix or `out` has another length.
     pub fn rows_into(&self, rows: std::ops::Range<usize>, out: &mut [f32]) {
-        assert!(rows.end <= self.rows && out.len() == rows.len() * self.cols, "rows {rows:?} of {}, buffer of {}", self.rows, out.len());
+        assert!(
+            rows.end <= self.rows && out.len() == rows.len() * self.cols,
+            "rows {rows:?} of {}, buffer of {}",
+            self.rows,
+            out.len()
+        );
         match self.ty {
             FloatType::Ggml(ty) => {
                 crate::quants::dequantize(ty, &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes], out);
