@@ -17,3 +17,9 @@ pub use formats::FileFormat;
 pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows};
 pub use matrix::{Scales, TernaryMatrix};
+
+mod split;
+pub mod team;
+
+pub use split::{ColsMut, SplitCols, split_cols};
+pub use team::Team;
