@@ -23,3 +23,9 @@ pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows};
 pub use matrix::{Scales, TernaryMatrix};
 pub use registry::{Entry, best, by_name, for_isa, kernels_available, registry};
+
+mod split;
+pub mod team;
+
+pub use split::{ColsMut, SplitCols, split_cols};
+pub use team::Team;
