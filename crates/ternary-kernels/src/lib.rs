@@ -3,6 +3,7 @@
 mod activations;
 mod aligned;
 mod bytes;
+pub mod check;
 mod dispatch;
 mod error;
 pub mod formats;
@@ -10,6 +11,7 @@ mod i2s;
 pub mod isa;
 mod kernel;
 mod matrix;
+pub mod probe;
 pub mod reference;
 mod registry;
 
