@@ -10,6 +10,7 @@ mod i2s;
 pub mod isa;
 mod kernel;
 mod matrix;
+pub mod quantize;
 pub mod reference;
 mod registry;
 
