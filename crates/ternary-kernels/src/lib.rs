@@ -12,6 +12,7 @@ pub mod isa;
 mod kernel;
 mod matrix;
 pub mod probe;
+pub mod quantize;
 pub mod reference;
 mod registry;
 
