@@ -18,8 +18,10 @@ pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows};
 pub use matrix::{Scales, TernaryMatrix};
 
+pub mod ops;
 mod split;
 pub mod team;
 
+pub use ops::{Ops, RopeTable};
 pub use split::{ColsMut, SplitCols, split_cols};
 pub use team::Team;
