@@ -10,3 +10,5 @@ pub use config::{Activation, ModelConfig, Norm, Projection};
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
 pub use weights::{LayerWeights, ModelWeights, StoredFloat, WeightSource};
+
+pub mod nn;
