@@ -12,3 +12,4 @@ pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
 pub use weights::{LayerWeights, ModelWeights, StoredFloat, WeightSource};
 
 pub mod nn;
+pub mod sampling;
