@@ -20,10 +20,11 @@ WIDE = Config("llama_256", hidden=256, ffn=256, layers=1, heads=4, kv_heads=1, v
               sub_norms=False)
 
 
-def build(c: Config, length: int, f16_scales: bool, zero_row=None, **search):
+def build(c: Config, length: int, f16_scales: bool, zero_row=None, adjust=lambda m: None, **search):
     """The model and its ids. The stored scale is bf16(1/absmean), or the f32 inverse of an f16 number."""
     for seed in range(2000):
         m, master = random_master(c, seed)
+        adjust(m)
         if zero_row is not None:
             master[zero_row[0]][zero_row[1]] = 0
         scales = {}
@@ -55,7 +56,7 @@ def main() -> None:
     record(root, "llama_tiny.I2_S.gguf", lambda p: write_model(p, m, "llama", "I2_S", permuted=True))
     record(root, "llama_tiny.I2_S-half.gguf", lambda p: write_model(p, m, "bitnet", "I2_S"))
 
-    m, ids, scales = build(WIDE, 6, f16_scales=True, zero_row=("layers.0.mlp.gate_proj", 77))
+    m, ids, scales = build(WIDE, 6, f16_scales=True, zero_row=("layers.0.mlp.gate_proj", 77), distinct=4)
     folder = root / "bitnet" / WIDE.name
     # No linear_class: the default is `bitlinear`.
     config = config_json(WIDE, {"modules_to_not_convert": None})

@@ -23,6 +23,12 @@ PROJECTIONS = [
 MARGIN = 1.5e-3  # Least distance of an activation from a rounding boundary, in units of one code.
 
 
+def exact16(x: np.ndarray) -> np.ndarray:
+    """Values that bf16 and f16 both hold exactly: bf16, with those too small for f16's normal range made zero."""
+    x = bf16(x)
+    return np.where(np.abs(x) < 2.0**-14, np.float32(0), x)
+
+
 @dataclass(frozen=True)
 class Config:
     name: str
@@ -82,11 +88,10 @@ class Model:
 def random_master(c: Config, seed: int) -> tuple[Model, dict[str, np.ndarray]]:
     """Random embeddings and norms (all representable in bf16) and full-precision bf16 master weights."""
     g = rng(c.name, seed)
-    embed = bf16(g.normal(size=(c.vocab, c.hidden)))
-    head = embed if c.tied else bf16(g.normal(size=(c.vocab, c.hidden)) * 0.3)
+    # With larger rows a tied head would mostly predict the last token again.
+    embed = exact16(g.normal(size=(c.vocab, c.hidden)) * (c.hidden**-0.5 if c.tied else 1.0))
+    head = embed if c.tied else exact16(g.normal(size=(c.vocab, c.hidden)) * 0.3)
     norms = {n: bf16(g.uniform(0.5, 1.5, size)) for n, size in c.norms().items()}
-    if c.tied:  # A tied head of unit rows would give logits of std sqrt(hidden).
-        norms["norm"] = bf16(norms["norm"] * 0.3)
     master = {}
     for i in range(c.layers):
         for p in PROJECTIONS:
@@ -203,14 +208,16 @@ def clear_steps(gaps) -> int:
     return next((i for i, gap in enumerate(gaps) if gap <= CLEAR), len(gaps))
 
 
-def find_ids(model: Model, length: int, first: int | None = None, allowed=None, steps: int = 20) -> list[int] | None:
-    """Ids as `search` finds them whose greedy continuation of 32 is clear for at least `steps` steps."""
-    for seed in range(60):
+def find_ids(model: Model, length: int, first: int | None = None, allowed=None, steps: int = 16, distinct: int = 8,
+             accept=lambda new: True):
+    """Ids as `search` finds them whose greedy continuation of 32 is clear for at least `steps` steps and has at least
+    `distinct` different ids, and which `accept` likes; None if there are none."""
+    for seed in range(20):
         ids = search(model, length, first, allowed, seed)
         if ids is None:
             return None
-        gaps = Stepper(model).greedy(ids, 32)[1]
-        if clear_steps([gap - 0.01 for gap in gaps]) >= steps:
+        new, gaps = Stepper(model).greedy(ids, 32)
+        if clear_steps([gap - 0.01 for gap in gaps]) >= steps and len(set(new)) >= distinct and accept(new):
             return ids
     return None
 
