@@ -36,8 +36,8 @@ def main() -> None:
     config = config_json(
         CONFIG,
         {"linear_class": "autobitlinear", "quantization_mode": "offline"},
-        rope_theta=None,
-        torch_dtype=None,
+        rope_theta=...,
+        torch_dtype=...,
         rope_parameters={"rope_theta": CONFIG.theta, "rope_type": "default"},
         dtype="bfloat16",
     )

@@ -20,7 +20,7 @@ BF16 = torch.bfloat16
 
 
 def config_json(c: Config, quantization: dict | None, **extra) -> dict:
-    """config.json of a BitNet (sub-norms) or Llama checkpoint; `extra` adds or replaces keys, None removes one."""
+    """config.json of a BitNet (sub-norms) or Llama checkpoint; `extra` adds or replaces keys, `...` removes one."""
     bitnet = c.sub_norms
     value = {
         "architectures": ["BitNetForCausalLM" if bitnet else "LlamaForCausalLM"],
@@ -49,7 +49,7 @@ def config_json(c: Config, quantization: dict | None, **extra) -> dict:
     if quantization is not None:
         value["quantization_config"] = {"quant_method": "bitnet", **quantization}
     value.update(extra)
-    return {k: v for k, v in value.items() if v is not None}
+    return {k: v for k, v in value.items() if v is not ...}
 
 
 def dense_tensors(m: Model) -> dict[str, torch.Tensor]:
