@@ -1,1 +1,4 @@
-//! Skeleton.
+//! Reads and writes ternary checkpoints: GGUF files and Hugging Face folders.
+#![deny(unsafe_code)]
+
+pub mod tokenizer;
