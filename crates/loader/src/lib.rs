@@ -1,1 +1,8 @@
-//! Skeleton.
+//! Reads and writes ternary checkpoints: GGUF files and Hugging Face folders.
+#![deny(unsafe_code)]
+
+mod error;
+pub mod gguf;
+pub mod mmap;
+
+pub use error::LoadError;
