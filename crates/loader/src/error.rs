@@ -338,7 +338,7 @@ pub enum LoadError {
     #[error("invalid safetensors file: {source}")]
     Safetensors {
         /// What the safetensors library says.
-        source: safetensors::SafeTensorError,
+        source: ::safetensors::SafeTensorError,
     },
     /// A JSON file that cannot be parsed or has the wrong shape.
     #[error("invalid JSON in {what}: {source}")]

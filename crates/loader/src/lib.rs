@@ -4,5 +4,6 @@
 mod error;
 pub mod gguf;
 pub mod mmap;
+pub mod safetensors;
 
 pub use error::LoadError;
