@@ -143,12 +143,26 @@ impl FloatMatrix {
             FloatRows::F32(v) => out.copy_from_slice(&v[span]),
             FloatRows::F16(v) => v[span].convert_to_f32_slice(out),
             FloatRows::Bf16(v) => v[span].convert_to_f32_slice(out),
-            FloatRows::Blocks => {
-                let bytes = &self.bytes[r * self.row_bytes..(r + 1) * self.row_bytes];
-                if let FloatType::Ggml(ty) = self.ty {
-                    crate::quants::dequantize(ty, bytes, out);
-                }
+            FloatRows::Blocks => self.rows_into(r..r + 1, out),
+        }
+    }
+
+    /// Writes rows `rows` as f32 to `out`, `[rows, cols]`.
+    ///
+    /// # Panics
+    /// If the range lies outside of the matrix or `out` has another length.
+    pub fn rows_into(&self, rows: std::ops::Range<usize>, out: &mut [f32]) {
+        assert!(
+            rows.end <= self.rows && out.len() == rows.len() * self.cols,
+            "rows {rows:?} of {}, buffer of {}",
+            self.rows,
+            out.len()
+        );
+        match self.ty {
+            FloatType::Ggml(ty) => {
+                crate::quants::dequantize(ty, &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes], out);
             }
+            _ => rows.zip(out.chunks_exact_mut(self.cols.max(1))).for_each(|(r, out)| self.row_into(r, out)),
         }
     }
 }

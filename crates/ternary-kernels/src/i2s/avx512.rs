@@ -1,0 +1,210 @@
+//! I2_S for AVX-512 with VNNI: 512-bit `vpdpbusd`, 16 rows by 4 columns per instruction.
+//!
+//! # GEMV
+//! ```text
+//! for each panel:
+//!     a[0..2][0..4] = 0                          8 accumulators hide the latency of vpdpbusd
+//!     for each chunk t:
+//!         v = 64 bytes of the panel              (1)
+//!         for j in 0..4:
+//!             codes = v & (3 << 2j)              (2)
+//!             a[t % 2][j] += codes . x[16t + 4j ..][..4], broadcast to all lanes   (3)
+//!     acc[row] = sum_j (a[0][j] + a[1][j]) / 4^j  -  sum(x)      (4)
+//! ```
+//! 1. The panels of a range are one stream; it is prefetched [`PREFETCH`] bytes ahead, across panel ends.
+//! 2. No shifts: the masked bytes are `4^j * code`, at most 128, still an unsigned byte.
+//! 3. The broadcast is part of the instruction.
+//! 4. Each field has its own accumulators, which are exact multiples of `4^j`.
+//!
+//! # GEMM
+//! A tile of up to two panels by up to 12 tokens keeps 24 accumulators in registers; codes are cut out once per chunk
+//! and field (shift and mask, as tokens share the accumulators of all fields) and meet every token of the tile.
+
+use std::arch::x86_64::*;
+
+use super::{Acts, CHUNK_COLS, Chunk, PANEL_ROWS, Product};
+use crate::isa::Avx512Vnni;
+use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+
+pub(crate) const NAME: &str = "i2s_avx512vnni";
+
+/// Bytes between a load of GEMV and the line that it asks for.
+const PREFETCH: usize = 8 << 10;
+/// Panels of a GEMM tile.
+const MAX_PANELS: usize = 2;
+/// Tokens of a GEMM tile.
+const MAX_TOKENS: usize = 12;
+
+/// Chunks between two flushes of the GEMV accumulators. A chunk adds at most `64 * 2 * 127 * 4` to a lane of the widest
+/// field, so `2^15` chunks stay below `2^31`.
+const FLUSH: usize = 1 << 15;
+const _: () = assert!(FLUSH as u64 * (64 * 2 * 127 * 4) < 1 << 31);
+
+/// The AVX-512 VNNI kernel.
+#[derive(Debug)]
+pub(crate) struct I2sAvx512Vnni {
+    /// Proof that the functions compiled for the instruction set may be called.
+    _cpu: Avx512Vnni,
+}
+
+impl I2sAvx512Vnni {
+    pub(crate) const ISA: Isa = Isa::Avx512Vnni;
+    pub(crate) fn new(cpu: Avx512Vnni) -> Self {
+        Self { _cpu: cpu }
+    }
+}
+
+impl Kernel for I2sAvx512Vnni {
+    fn name(&self) -> &str {
+        NAME
+    }
+    fn panel_rows(&self) -> usize {
+        PANEL_ROWS
+    }
+    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
+        super::prepack(NAME, w)
+    }
+    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
+        if let Some(product) = super::product_of_one(w, x, &[x.sum()], acc) {
+            // SAFETY: `self` holds the proof that this CPU has what `gemv` is compiled for.
+            unsafe { gemv(&product, 0, acc) }
+        }
+    }
+    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+        let Some(product) = Product::new(w, x, acc) else { return };
+        if x.n() == 1 {
+            // SAFETY: as in `gemv`.
+            return unsafe { gemv(&product, 0, acc) };
+        }
+        product.for_tiles(MAX_PANELS, MAX_TOKENS, |panels, tokens| {
+            let (p, t) = (panels.start, tokens.start);
+            // SAFETY: `self` holds the proof that this CPU has what `tile` and `tiles` are compiled for.
+            unsafe {
+                match panels.len() {
+                    1 => tiles::<1>(&product, p, t, tokens.len(), acc),
+                    _ => tiles::<2>(&product, p, t, tokens.len(), acc),
+                }
+            }
+        });
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn gemv(product: &Product<'_>, t: usize, acc: &mut [i32]) {
+    let x = product.token(t);
+    for p in 0..product.panel_count() {
+        let panel = product.panel(p);
+        let mut total = _mm512_setzero_si512();
+        for (panel, x) in panel.chunks(FLUSH).zip(x.chunks(FLUSH)) {
+            total = _mm512_add_epi32(total, code_sums(panel, x));
+        }
+        product.store(p, t, &to_array(total), acc);
+    }
+}
+
+/// Per row, the sum of code times activation.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn code_sums(panel: &[Chunk], x: &[Acts]) -> __m512i {
+    let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm512_set1_epi8(m as i8));
+    let mut a = [[_mm512_setzero_si512(); 4]; 2];
+    let (panel, _) = panel.as_chunks::<4>();
+    let (x, _) = x.as_chunks::<4>();
+    for (chunks, x) in panel.iter().zip(x) {
+        for i in 0..4 {
+            prefetch(&chunks[i], PREFETCH);
+            let v = load(&chunks[i]);
+            for j in 0..4 {
+                let sum = &mut a[i % 2][j];
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_and_si512(v, masks[j]), broadcast(&x[i], j));
+            }
+        }
+    }
+    let [a0, a1, a2, a3] = std::array::from_fn(|j| _mm512_add_epi32(a[0][j], a[1][j]));
+    // Exact: every term of field j is a multiple of 4^j. The sums themselves are positive or negative, so the
+    // shifts are arithmetic.
+    _mm512_add_epi32(
+        _mm512_add_epi32(a0, _mm512_srai_epi32::<2>(a1)),
+        _mm512_add_epi32(_mm512_srai_epi32::<4>(a2), _mm512_srai_epi32::<6>(a3)),
+    )
+}
+
+/// `P` panels from `p` times `tokens` tokens from `t`.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tiles<const P: usize>(product: &Product<'_>, p: usize, t: usize, tokens: usize, acc: &mut [i32]) {
+    match tokens {
+        1 => tile::<P, 1>(product, p, t, acc),
+        2 => tile::<P, 2>(product, p, t, acc),
+        3 => tile::<P, 3>(product, p, t, acc),
+        4 => tile::<P, 4>(product, p, t, acc),
+        5 => tile::<P, 5>(product, p, t, acc),
+        6 => tile::<P, 6>(product, p, t, acc),
+        7 => tile::<P, 7>(product, p, t, acc),
+        8 => tile::<P, 8>(product, p, t, acc),
+        9 => tile::<P, 9>(product, p, t, acc),
+        10 => tile::<P, 10>(product, p, t, acc),
+        11 => tile::<P, 11>(product, p, t, acc),
+        MAX_TOKENS => tile::<P, MAX_TOKENS>(product, p, t, acc),
+        _ => unreachable!("a tile has 1 to {MAX_TOKENS} tokens"),
+    }
+}
+
+/// `P` panels times `N` tokens, all `P * N` accumulators in registers. Sums of code times activation are at most
+/// `2 * 127 * k`; beyond `2^23` columns they wrap, and so does the subtraction that follows.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tile<const P: usize, const N: usize>(product: &Product<'_>, p: usize, t: usize, acc: &mut [i32]) {
+    let panels: [&[Chunk]; P] = std::array::from_fn(|i| product.panel(p + i));
+    let tokens: [&[Acts]; N] = std::array::from_fn(|n| product.token(t + n));
+    let three = _mm512_set1_epi8(3);
+    let mut sums = [[_mm512_setzero_si512(); P]; N];
+    for k in 0..product.chunks {
+        let mut v = panels.map(|panel| load(&panel[k]));
+        for j in 0..4 {
+            let codes = v.map(|v| _mm512_and_si512(v, three));
+            for n in 0..N {
+                let x = broadcast(&tokens[n][k], j);
+                for i in 0..P {
+                    sums[n][i] = _mm512_dpbusd_epi32(sums[n][i], codes[i], x);
+                }
+            }
+            v = v.map(|v| _mm512_srli_epi16::<2>(v));
+        }
+    }
+    for (n, sums) in sums.iter().enumerate() {
+        for (i, sum) in sums.iter().enumerate() {
+            product.store(p + i, t + n, &to_array(*sum), acc);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load(chunk: &Chunk) -> __m512i {
+    // SAFETY: `chunk` is 64 readable bytes, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) }
+}
+
+/// Activations `4j..4j + 4` in every lane.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn broadcast(x: &Acts, j: usize) -> __m512i {
+    const { assert!(CHUNK_COLS == 16) };
+    _mm512_set1_epi32(i32::from_le_bytes([x[4 * j], x[4 * j + 1], x[4 * j + 2], x[4 * j + 3]]))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn to_array(v: __m512i) -> [i32; PANEL_ROWS] {
+    let mut out = [0i32; PANEL_ROWS];
+    // SAFETY: `out` is 64 writable bytes, and the store needs no alignment.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
+    out
+}
+
+/// Asks for the line `ahead` bytes behind `chunk`, wherever that is.
+#[inline]
+fn prefetch(chunk: &Chunk, ahead: usize) {
+    // SAFETY: a prefetch reads nothing and faults on no address; the address is computed without a claim that it
+    // lies in an allocation.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(chunk.as_ptr().wrapping_add(ahead).cast()) }
+}

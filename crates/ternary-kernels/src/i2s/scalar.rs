@@ -1,0 +1,108 @@
+//! I2_S in portable Rust, written so that the compiler's own vectoriser does well with it on any CPU.
+//!
+//! A chunk is read as 32 little-endian u16, two per row: u16 `i` holds columns `c = 2 (i % 2)` (low byte) and
+//! `c + 1` (high byte) of row `i / 2`. For each field, both codes are cut out by a shift and a mask and multiplied by
+//! their activation in 16 bits; sums stay in 16 bits for [`FLUSH`] chunks and are then added to i32 row sums.
+
+use super::{Acts, CHUNK_BYTES, Chunk, PANEL_ROWS, Product};
+use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+
+pub(crate) const NAME: &str = "i2s_scalar";
+
+/// 16-bit lanes of a chunk, two per row.
+const LANES: usize = CHUNK_BYTES / 2;
+
+/// Chunks between two flushes of the 16-bit sums. A chunk adds four fields of two products to a lane, each product at
+/// most `2 * 127`: `16 * 4 * 2 * 254 = 32512 < 2^15`.
+const FLUSH: usize = 16;
+const _: () = assert!(FLUSH * 4 * 2 * (2 * 127) <= i16::MAX as usize);
+
+/// Tokens that share one reading of the weights.
+const MAX_TOKENS: usize = 4;
+
+/// The portable kernel.
+#[derive(Debug)]
+pub(crate) struct I2sScalar;
+
+impl I2sScalar {
+    pub(crate) const ISA: Isa = Isa::Scalar;
+}
+
+impl Kernel for I2sScalar {
+    fn name(&self) -> &str {
+        NAME
+    }
+    fn panel_rows(&self) -> usize {
+        PANEL_ROWS
+    }
+    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
+        super::prepack(NAME, w)
+    }
+    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
+        if let Some(product) = super::product_of_one(w, x, &[x.sum()], acc) {
+            (0..product.panel_count()).for_each(|p| tile::<1>(&product, p, 0, acc));
+        }
+    }
+    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+        let Some(product) = Product::new(w, x, acc) else { return };
+        product.for_tiles(1, MAX_TOKENS, |panels, tokens| match tokens.len() {
+            1 => tile::<1>(&product, panels.start, tokens.start, acc),
+            2 => tile::<2>(&product, panels.start, tokens.start, acc),
+            3 => tile::<3>(&product, panels.start, tokens.start, acc),
+            _ => tile::<4>(&product, panels.start, tokens.start, acc),
+        });
+    }
+}
+
+/// Panel `p` times tokens `t..t + N`.
+fn tile<const N: usize>(product: &Product<'_>, p: usize, t: usize, acc: &mut [i32]) {
+    let panel = product.panel(p);
+    let tokens: [&[Acts]; N] = std::array::from_fn(|n| product.token(t + n));
+    let mut sums = [[0i32; PANEL_ROWS]; N];
+    for first in (0..panel.len()).step_by(FLUSH) {
+        let last = panel.len().min(first + FLUSH);
+        let mut narrow = [[0i16; LANES]; N];
+        for k in first..last {
+            for j in 0..4 {
+                let (low, high) = codes(&panel[k], j);
+                for n in 0..N {
+                    add_products(&mut narrow[n], &low, &high, &tokens[n][k], j);
+                }
+            }
+        }
+        for (sums, narrow) in sums.iter_mut().zip(&narrow) {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum += i32::from(narrow[2 * r]) + i32::from(narrow[2 * r + 1]);
+            }
+        }
+    }
+    for (n, sums) in sums.iter().enumerate() {
+        product.store(p, t + n, sums, acc);
+    }
+}
+
+/// Codes of field `j`: those of the even and of the odd columns.
+#[inline]
+fn codes(chunk: &Chunk, j: usize) -> ([i16; LANES], [i16; LANES]) {
+    let (pairs, _) = chunk.as_chunks::<2>();
+    let mut low = [0; LANES];
+    let mut high = [0; LANES];
+    for i in 0..LANES {
+        let pair = u16::from_le_bytes(pairs[i]);
+        low[i] = (pair >> (2 * j) & 3) as i16;
+        high[i] = (pair >> (2 * j + 8) & 3) as i16;
+    }
+    (low, high)
+}
+
+#[inline]
+fn add_products(sums: &mut [i16; LANES], low: &[i16; LANES], high: &[i16; LANES], x: &Acts, j: usize) {
+    let at = |c: usize| i16::from(x[4 * j + c] as i8);
+    // A multiple of every vector width, so that the pattern of two is a constant vector in the loop below.
+    let even: [i16; LANES] = std::array::from_fn(|i| at(2 * (i % 2)));
+    let odd: [i16; LANES] = std::array::from_fn(|i| at(2 * (i % 2) + 1));
+    for i in 0..LANES {
+        // Wrapping, as weights of a foreign origin could hold code 3; packed by this crate they cannot overflow.
+        sums[i] = sums[i].wrapping_add(low[i] * even[i]).wrapping_add(high[i] * odd[i]);
+    }
+}
