@@ -304,6 +304,20 @@ pub enum LoadError {
         /// What that may mean.
         hint: String,
     },
+    /// A tensor that no supported model has, so ignoring it could change what the model computes.
+    #[error(
+        "tensor {tensor:?} belongs to no supported model with {layers} layers; ignoring it would compute something else \
+         than the model does"
+    )]
+    UnexpectedTensor {
+        /// The tensor.
+        tensor: String,
+        /// Layers by the configuration.
+        layers: usize,
+    },
+    /// The configuration or the weights contradict themselves or each other.
+    #[error(transparent)]
+    Model(#[from] bitnet_model::ModelError),
     /// A tensor of the wrong shape.
     #[error("tensor {tensor:?} should have shape {expected:?}, but has {got:?} (slowest dimension first)")]
     TensorShape {

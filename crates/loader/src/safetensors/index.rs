@@ -40,8 +40,8 @@ impl ShardIndex {
     /// [`LoadError::Json`]; [`LoadError::BadShard`] for shards that are not the name of a safetensors file in the same
     /// folder: an index must not reach into other folders, and must not name an index, itself among them.
     pub fn parse(json: &[u8]) -> Result<Self, LoadError> {
-        let raw: Raw = serde_json::from_slice(json)
-            .map_err(|source| LoadError::Json { what: "the safetensors index", source })?;
+        let raw: Raw =
+            serde_json::from_slice(json).map_err(|source| LoadError::Json { what: "the safetensors index", source })?;
         for (tensor, shard) in &raw.weight_map {
             let mut parts = Path::new(shard).components();
             let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));

@@ -39,17 +39,13 @@ pub fn write_file(
         }
         let bits = t.shape.iter().try_fold(t.dtype.bitsize(), |n, d| n.checked_mul(*d));
         let end = bits.map(|b| b.div_ceil(8)).and_then(|n| offset.checked_add(n)).ok_or_else(|| {
-            LoadError::ShapeOverflow {
-                tensor: t.name.clone(),
-                dims: t.shape.iter().rev().map(|&d| d as u64).collect(),
-            }
+            LoadError::ShapeOverflow { tensor: t.name.clone(), dims: t.shape.iter().rev().map(|&d| d as u64).collect() }
         })?;
         let info = TensorInfo { dtype: t.dtype, shape: t.shape.clone(), data_offsets: (offset, end) };
         infos.push((t.name.clone(), info));
         offset = end;
     }
-    let sizes: Vec<usize> =
-        infos.iter().map(|(_, i)| i.data_offsets.1.saturating_sub(i.data_offsets.0)).collect();
+    let sizes: Vec<usize> = infos.iter().map(|(_, i)| i.data_offsets.1.saturating_sub(i.data_offsets.0)).collect();
     let metadata = Metadata::new(metadata, infos).map_err(|source| LoadError::Safetensors { source })?;
     let mut header =
         serde_json::to_vec(&metadata).map_err(|source| LoadError::Json { what: "a safetensors header", source })?;

@@ -1,6 +1,8 @@
-//! Bytes of GGUF files built by hand, without the writer under test.
+//! Files built by hand, without the code under test.
 
 #![allow(dead_code, unreachable_pub)] // Each test program uses its own part.
+
+pub mod checkpoints;
 
 /// A GGUF file under construction; counts follow from what was added unless they are overridden.
 #[derive(Clone)]
