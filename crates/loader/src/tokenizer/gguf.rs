@@ -71,7 +71,16 @@ const ASSUMED: &str = "llama-bpe";
 const PRES: &[Pre] = &[
     Pre {
         names: &[
-            ASSUMED, "llama3", "llama-v3", "falcon3", "falcon_e", "falcon-e", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
+            ASSUMED,
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "falcon_e",
+            "falcon-e",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
         ],
         patterns: &[LLAMA3],
         ignore_merges: true,
@@ -81,12 +90,7 @@ const PRES: &[Pre] = &[
     Pre { names: &["gpt-2", "gpt2", "mpt", "olmo", "phi-2"], patterns: &[GPT2], ignore_merges: false, nfc: false },
     Pre { names: &["qwen2"], patterns: &[QWEN2], ignore_merges: false, nfc: true },
     Pre { names: &["smollm", "starcoder", "refact"], patterns: &[r"\p{N}", GPT2], ignore_merges: false, nfc: false },
-    Pre {
-        names: &["falcon"],
-        patterns: &[r"[\p{P}$+<=>^~|`]+", GPT2, DIGITS_3],
-        ignore_merges: false,
-        nfc: false,
-    },
+    Pre { names: &["falcon"], patterns: &[r"[\p{P}$+<=>^~|`]+", GPT2, DIGITS_3], ignore_merges: false, nfc: false },
     Pre {
         names: &["default"],
         patterns: &[r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", DIGITS_3],
@@ -115,7 +119,11 @@ impl GgufVocab {
         }
         let limit = u32::MAX as usize;
         if expected >= limit {
-            return Err(TokenizerError::LengthMismatch { what: "tokenizer.ggml.tokens", expected: limit, got: expected });
+            return Err(TokenizerError::LengthMismatch {
+                what: "tokenizer.ggml.tokens",
+                expected: limit,
+                got: expected,
+            });
         }
         for (what, got) in
             [("tokenizer.ggml.scores", self.scores.len()), ("tokenizer.ggml.token_type", self.token_types.len())]
