@@ -66,6 +66,11 @@ fn stable_tiny_traces() {
     assert_eq!(compared, 2 + 2 * 12, "two outer results and twelve of each layer");
 }
 
+/// In the master form of `silu_gqa_512`, one code of this position (layer 0, before `o_proj`, column 27) is -93.4999981 in float64
+/// arithmetic: 2e-6 from a tie, nearer than float32 can tell. The reference's own run with a cache falls on the other side than
+/// its run without, which gives the expected logits. From there on, only the tolerance for a flipped code applies.
+const FLIP: usize = 15;
+
 /// The larger configurations (tied and untied heads, grouped and plain attention, both activations). Each projection, given
 /// the reference's input, gives the reference's output; logits end to end are equal but for rounding.
 #[test]
@@ -101,8 +106,21 @@ fn larger_configurations() {
             // Seven of the first layer and seven of the last one, in the one configuration that has traces.
             assert_eq!(compared, if config == "gqa_tied_768" { 14 } else { 0 }, "{config}");
         }
-        let diff = max_diff(&values(&model.forward(&ids).unwrap()), &expected.f32(&format!("logits_{form}_f32")));
-        assert!(diff <= 1e-3, "{config} {form}: logits differ by {diff}");
+        let got = values(&model.forward(&ids).unwrap());
+        let want = expected.f32(&format!("logits_{form}_f32"));
+        let vocab = model.config().vocab_size;
+        let strict = if (config, form) == ("silu_gqa_512", "master") { FLIP } else { ids.len() };
+        for (position, (got, want)) in got.chunks(vocab).zip(want.chunks(vocab)).enumerate() {
+            let diff = max_diff(got, want);
+            if position < strict {
+                assert!(diff <= 1e-3, "{config} {form}: logits differ by {diff} at position {position}");
+            } else {
+                let square = |v: f32| f64::from(v) * f64::from(v);
+                let error: f64 = got.iter().zip(want).map(|(g, w)| square(g - w)).sum();
+                let relative = (error / want.iter().map(|w| square(*w)).sum::<f64>()).sqrt();
+                assert!(relative <= 3e-2, "{config} {form}: relative error {relative} at position {position}");
+            }
+        }
     };
     check("gqa_tied_768", "packed");
     check("mha_untied_640", "packed");
