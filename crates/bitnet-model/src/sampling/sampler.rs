@@ -164,7 +164,7 @@ impl Scale {
         // Below 2^-100 the result is 0 anyway.
         let y = ((f64::from(logit) - f64::from(self.max)) * self.log2).max(-100.0);
         let shifted = y + ROUNDER;
-        // exp(x) with |x| <= ln(2) / 2 by its Taylor series; the first term left out is below 2^-44.
+        // exp(x) with |x| <= ln(2) / 2 by its Taylor series; the first term left out is below 2^-42.
         let x = (y - (shifted - ROUNDER)) * std::f64::consts::LN_2;
         let tail = 1. / 5040. + x * (1. / 40_320. + x * (1. / 362_880. + x * (1. / 3_628_800.)));
         let head = 1.
