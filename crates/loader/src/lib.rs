@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod config;
+pub mod convert;
 mod error;
 pub mod gguf;
 mod loaded;

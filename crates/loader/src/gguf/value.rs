@@ -403,6 +403,12 @@ impl Metadata {
         }
     }
 
+    /// Keeps the entries whose key `keep` wants.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.entries.retain(|(k, _)| keep(k));
+        self.index = self.entries.iter().enumerate().map(|(i, (k, _))| (k.clone(), i)).collect();
+    }
+
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -18,6 +18,7 @@ use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayou
 use crate::mmap::read_bounded;
 use crate::names::{self, GROUPS, Names};
 use crate::safetensors::Safetensors;
+pub(crate) use store::ggml_type;
 use store::{RawKind, RawTensor, Store};
 
 /// An opened checkpoint. Tensors are looked at when they are asked for.
@@ -115,6 +116,11 @@ impl Checkpoint {
             (Store::Hf(_), true) => Some(&self.path),
             (Store::Hf(_), false) => self.path.parent(),
         }
+    }
+
+    /// The name that a projection has in this container.
+    pub fn projection_name(&self, layer: usize, which: Projection) -> String {
+        self.names.projection(layer, which) + ".weight"
     }
 
     /// `general.architecture` or `model_type`.

@@ -118,20 +118,42 @@ fn kind_of_ggml(ty: GgmlType, tensor: &str) -> Result<RawKind, LoadError> {
     })
 }
 
+/// Block types that candle dequantises, on both sides.
+const BLOCK_TYPES: [(GgmlType, GgmlDType); 10] = [
+    (GgmlType::Q4_0, GgmlDType::Q4_0),
+    (GgmlType::Q4_1, GgmlDType::Q4_1),
+    (GgmlType::Q5_0, GgmlDType::Q5_0),
+    (GgmlType::Q5_1, GgmlDType::Q5_1),
+    (GgmlType::Q8_0, GgmlDType::Q8_0),
+    (GgmlType::Q2K, GgmlDType::Q2K),
+    (GgmlType::Q3K, GgmlDType::Q3K),
+    (GgmlType::Q4K, GgmlDType::Q4K),
+    (GgmlType::Q5K, GgmlDType::Q5K),
+    (GgmlType::Q6K, GgmlDType::Q6K),
+];
+
 fn candle_type(ty: GgmlType) -> Option<GgmlDType> {
-    use GgmlType as T;
-    Some(match ty {
-        T::Q4_0 => GgmlDType::Q4_0,
-        T::Q4_1 => GgmlDType::Q4_1,
-        T::Q5_0 => GgmlDType::Q5_0,
-        T::Q5_1 => GgmlDType::Q5_1,
-        T::Q8_0 => GgmlDType::Q8_0,
-        T::Q2K => GgmlDType::Q2K,
-        T::Q3K => GgmlDType::Q3K,
-        T::Q4K => GgmlDType::Q4K,
-        T::Q5K => GgmlDType::Q5K,
-        T::Q6K => GgmlDType::Q6K,
-        _ => return None,
+    BLOCK_TYPES.iter().find(|t| t.0 == ty).map(|t| t.1)
+}
+
+/// The GGUF type of stored floats.
+///
+/// # Errors
+/// [`LoadError::UnsupportedType`] for a type that GGUF does not have.
+pub(crate) fn ggml_type(ty: FloatType) -> Result<GgmlType, LoadError> {
+    let block = |t: GgmlDType| BLOCK_TYPES.iter().find(|b| b.1 == t).map(|b| b.0);
+    let found = match ty {
+        FloatType::F32 => Some(GgmlType::F32),
+        FloatType::F16 => Some(GgmlType::F16),
+        FloatType::Bf16 => Some(GgmlType::BF16),
+        FloatType::Ggml(t) => block(t),
+        _ => None,
+    };
+    found.ok_or_else(|| LoadError::UnsupportedType {
+        tensor: "embedding or head".to_owned(),
+        ty: ty.name(),
+        type_id: 0,
+        reason: "GGUF files have no such type",
     })
 }
 
