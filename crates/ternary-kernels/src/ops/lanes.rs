@@ -302,3 +302,73 @@ impl Simd for Portable {
         tree(a, i32::max)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fma;
+
+    /// Bits that agree, NaNs being alike.
+    fn check(a: f32, b: f32, c: f32) {
+        let (got, want) = (fma(a, b, c), a.mul_add(b, c));
+        assert!(
+            got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+            "{a:e} * {b:e} + {c:e}: {got:e}, not {want:e}"
+        );
+    }
+
+    /// `mul_add` is the CPU's instruction where it has one and the C library's function elsewhere.
+    #[test]
+    fn portable_fused_products_are_rounded_once() {
+        let mut state = 1u64;
+        let mut bits = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        };
+        for _ in 0..1_000_000 {
+            let (a, b, c) = (bits(), bits(), bits());
+            check(f32::from_bits(a), f32::from_bits(b), f32::from_bits(c));
+            // Exponents near each other, and a product whose last bits are far below those of the sum: here rounding twice
+            // errs often.
+            let near = |x: u32, e: u32| f32::from_bits(x & 0x807f_ffff | (127 + e % 3) << 23);
+            let short = |x: u32| f32::from_bits(x & 0x807f_f000 | 127 << 23);
+            check(near(a, c), near(b, a), near(c, b));
+            let middle = near(c, b) + near(c, b) * 2f32.powi(-24);
+            check(2f32.powi(-(40 + (a % 20) as i32)), short(b), middle);
+            check(short(a), short(b) * 2f32.powi(-24 - (c % 3) as i32), near(c, b));
+            // Subnormal results.
+            check(near(a, b) * 1e-20, near(b, c) * 1e-19, near(c, a) * 2f32.powi(-127 - (b % 20) as i32));
+        }
+    }
+
+    #[test]
+    fn fused_products_of_special_numbers() {
+        let special = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            f32::MAX,
+            f32::MIN,
+            1e-45,
+            -1e-45,
+            f32::MIN_POSITIVE,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+        ];
+        for a in special {
+            for b in special {
+                for c in special {
+                    check(a, b, c);
+                }
+            }
+        }
+        // Just below, at and above the middle between two floats, which one rounding tells apart.
+        let ulp = f32::EPSILON;
+        check(ulp / 2.0, 1.0, 1.0);
+        check(ulp / 2.0, 1.0 + ulp, 1.0);
+        check(ulp / 2.0, 1.0 - ulp, 1.0);
+        check(ulp / 2.0, 1.0 - ulp, 1.0 + ulp);
+        check(1.0 + ulp, 1.0 + ulp, -1.0);
+    }
+}

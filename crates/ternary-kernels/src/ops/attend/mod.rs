@@ -19,6 +19,7 @@
 
 use half::{bf16, f16};
 
+use super::Ops;
 use crate::{AlignedBuf, ColsMut};
 
 mod kernel;
@@ -256,7 +257,7 @@ ops! {
     pub fn finish_partial(sum: &Partial, out: &mut ColsMut<'_, f32>) = kernel::finish;
 }
 
-impl super::Ops {
+impl Ops {
     /// What block `block` contributes to `queries`: `keys` and `values` are the rows of positions `block * KV_BLOCK` on,
     /// at least those that the last query sees. Queries at positions before the block get nothing.
     ///
