@@ -10,13 +10,11 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{broadcast, load, prefetch, to_array};
-use super::{Acts, Chunk, PANEL_ROWS, Product};
+use super::avx2::{broadcast, load, prefetch_next_page, to_array};
+use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::AvxVnni;
 use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
-/// Bytes between a load of GEMV and the line that it asks for.
-const PREFETCH: usize = 8 << 10;
 /// Tokens of a GEMM tile: with two registers of sums each, and two of codes, they fit the 16 registers.
 const MAX_TOKENS: usize = 6;
 
@@ -64,17 +62,17 @@ macro_rules! kernel {
                     // SAFETY: as in `gemv`.
                     return unsafe { gemv(&product, acc) };
                 }
-                product.for_tiles(1, MAX_TOKENS, |panels, tokens| {
-                    let (p, t) = (panels.start, tokens.start);
+                let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
+                product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
                     // SAFETY: `self` holds the proof that this CPU has what `tile` is compiled for.
                     unsafe {
-                        match tokens.len() {
-                            1 => tile::<1>(&product, p, t, acc),
-                            2 => tile::<2>(&product, p, t, acc),
-                            3 => tile::<3>(&product, p, t, acc),
-                            4 => tile::<4>(&product, p, t, acc),
-                            5 => tile::<5>(&product, p, t, acc),
-                            MAX_TOKENS => tile::<MAX_TOKENS>(&product, p, t, acc),
+                        match t.tokens.len() {
+                            1 => tile::<1>(&product, &t, acc),
+                            2 => tile::<2>(&product, &t, acc),
+                            3 => tile::<3>(&product, &t, acc),
+                            4 => tile::<4>(&product, &t, acc),
+                            5 => tile::<5>(&product, &t, acc),
+                            MAX_TOKENS => tile::<MAX_TOKENS>(&product, &t, acc),
                             n => unreachable!("a tile of {n} tokens"),
                         }
                     }
@@ -92,7 +90,7 @@ macro_rules! kernel {
                     let sums = code_sums(panel, x);
                     total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
                 }
-                product.store(p, 0, &to_array(total), acc);
+                product.store(p, &to_array(total), acc);
             }
         }
 
@@ -102,13 +100,15 @@ macro_rules! kernel {
         fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
             let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm256_set1_epi8(m as i8));
             let mut a = [[_mm256_setzero_si256(); 4]; 2];
-            for (chunk, x) in panel.iter().zip(x) {
-                prefetch(chunk, PREFETCH);
-                let v = load(chunk);
-                for j in 0..4 {
-                    let x = broadcast(x, j);
-                    for i in 0..2 {
-                        a[i][j] = $dot(a[i][j], _mm256_and_si256(v[i], masks[j]), x);
+            for (chunks, x) in panel.as_chunks::<4>().0.iter().zip(x.as_chunks::<4>().0) {
+                prefetch_next_page(chunks);
+                for (chunk, x) in chunks.iter().zip(x) {
+                    let v = load(chunk);
+                    for j in 0..4 {
+                        let x = broadcast(x, j);
+                        for i in 0..2 {
+                            a[i][j] = $dot(a[i][j], _mm256_and_si256(v[i], masks[j]), x);
+                        }
                     }
                 }
             }
@@ -121,28 +121,35 @@ macro_rules! kernel {
             })
         }
 
-        /// Panel `p` times `N` tokens from `t`; sums beyond `2^23` columns wrap, and so does the subtraction after it.
+        /// A tile of one panel times `N` tokens, all `2 * N` sums in registers.
         #[target_feature(enable = $features)]
-        fn tile<const N: usize>(product: &Product<'_>, p: usize, t: usize, acc: &mut [i32]) {
-            let panel = product.panel(p);
-            let tokens: [&[Acts]; N] = std::array::from_fn(|n| &product.token(t + n)[..panel.len()]);
+        fn tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+            let (x, _) = t.acts.as_chunks::<N>();
+            let [w] = t.weights::<1>(product);
             let three = _mm256_set1_epi8(3);
             let mut sums = [[_mm256_setzero_si256(); 2]; N];
-            for k in 0..panel.len() {
-                let mut v = load(&panel[k]);
-                for j in 0..4 {
-                    let codes = v.map(|v| _mm256_and_si256(v, three));
-                    for n in 0..N {
-                        let x = broadcast(&tokens[n][k], j);
-                        for i in 0..2 {
-                            sums[n][i] = $dot(sums[n][i], codes[i], x);
-                        }
-                    }
-                    v = v.map(|v| _mm256_srli_epi16::<2>(v));
-                }
+            for (w, x) in w.iter().zip(x) {
+                let v = load(w);
+                // Written out, as in `avx512::tile`.
+                add_field(&mut sums, v.map(|v| _mm256_and_si256(v, three)), x, 0);
+                add_field(&mut sums, v.map(|v| _mm256_and_si256(_mm256_srli_epi16::<2>(v), three)), x, 1);
+                add_field(&mut sums, v.map(|v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), three)), x, 2);
+                add_field(&mut sums, v.map(|v| _mm256_and_si256(_mm256_srli_epi16::<6>(v), three)), x, 3);
             }
             for (n, sums) in sums.iter().enumerate() {
-                product.store(p, t + n, &to_array(*sums), acc);
+                t.store(product, 0, n, &to_array(*sums), acc);
+            }
+        }
+
+        /// Adds the products of field `j`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn add_field<const N: usize>(sums: &mut [[__m256i; 2]; N], codes: [__m256i; 2], x: &[Acts; N], j: usize) {
+            for n in 0..N {
+                let x = broadcast(&x[n], j);
+                for i in 0..2 {
+                    sums[n][i] = $dot(sums[n][i], codes[i], x);
+                }
             }
         }
     };
