@@ -116,12 +116,13 @@ pub(crate) fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]
     assert_eq!(out.len(), range.len() * chunks * CHUNK_BYTES, "pack_panels: length of the output");
     // One decoded row and one panel at a time: both stay in the first-level cache.
     let mut row = vec![0i8; chunks * CHUNK_COLS];
+    let mut words = vec![0u32; chunks];
     for (p, panel) in range.zip(out.chunks_exact_mut(chunks * CHUNK_BYTES)) {
         let (panel, _) = panel.as_chunks_mut::<CHUNK_BYTES>();
         for r in 0..PANEL_ROWS {
             if p * PANEL_ROWS + r < w.rows() {
                 w.decode_row(p * PANEL_ROWS + r, &mut row[..w.cols()]);
-                pack_row(&row, r, panel);
+                pack_row(&row, &mut words, r, panel);
             } else {
                 panel.iter_mut().for_each(|chunk| chunk[4 * r..4 * r + 4].fill(ZEROS));
             }
@@ -129,14 +130,18 @@ pub(crate) fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]
     }
 }
 
-/// Packs one row of trits as row `r` of a panel.
-fn pack_row(row: &[i8], r: usize, panel: &mut [Chunk]) {
-    let (groups, _) = row.as_chunks::<CHUNK_COLS>();
-    for (trits, chunk) in groups.iter().zip(panel) {
-        let codes = trits.map(|t| t.wrapping_add(1) as u8);
-        let (fields, _) = codes.as_chunks::<4>();
-        // Codes are below 4, so shifting four of them at once inside a u32 carries nothing into a neighbour.
-        let word = fields.iter().rev().fold(0u32, |word, &field| word << 2 | u32::from_le_bytes(field));
+/// Packs one row of trits as row `r` of a panel; `words` is scratch, one for each chunk.
+fn pack_row(row: &[i8], words: &mut [u32], r: usize, panel: &mut [Chunk]) {
+    /// The lower bit of each field.
+    const LOW: u32 = 0x5555_5555;
+    // Two loops: the first has no strided store and is vectorised.
+    for (trits, word) in row.as_chunks::<CHUNK_COLS>().0.iter().zip(&mut *words) {
+        let [a, b, c, d] = [0, 4, 8, 12].map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|c| trits[i + c] as u8)));
+        // The two lowest bits of the trits, 3, 0, 1 for -1, 0, +1; then one is added to each field modulo 4.
+        let bits = (a & 0x0303_0303) | (b & 0x0303_0303) << 2 | (c & 0x0303_0303) << 4 | (d & 0x0303_0303) << 6;
+        *word = bits ^ LOW ^ ((bits & LOW) << 1);
+    }
+    for (chunk, word) in panel.iter_mut().zip(words) {
         chunk[4 * r..4 * r + 4].copy_from_slice(&word.to_le_bytes());
     }
 }

@@ -1,7 +1,7 @@
 //! I2_S for AVX-VNNI: 256-bit `vpdpbusd`, 8 rows by 4 columns per instruction.
 //!
 //! The algorithm is that of [`super::avx512`] with two registers of 8 rows for each chunk: GEMV masks without shifts
-//! and divides the sums of each field at the end; GEMM keeps a tile of one panel by up to [`MAX_TOKENS`] tokens in
+//! and divides the sums of each field at the end; GEMM keeps the sums of one panel and up to [`MAX_TOKENS`] tokens in
 //! registers.
 //!
 //! `vpdpbusd` on 256 bits exists twice: VEX encoded (AVX-VNNI) and EVEX encoded (AVX-512 VNNI and VL). The body is
@@ -15,8 +15,9 @@ use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::AvxVnni;
 use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
-/// Tokens of a GEMM tile: with two registers of sums each, and two of codes, they fit the 16 registers.
-const MAX_TOKENS: usize = 6;
+/// Tokens of a GEMM tile: two registers of sums for each, two of weights, two of codes, one of activations and the mask
+/// are the 16 registers.
+const MAX_TOKENS: usize = 5;
 
 /// Chunks between two flushes of the GEMV accumulators. A chunk adds at most `64 * 2 * 127 * 4` to a lane of the widest
 /// field, so `2^15` chunks stay below `2^31`.
@@ -68,10 +69,9 @@ macro_rules! kernel {
                     unsafe {
                         match t.tokens.len() {
                             1 => tile::<1>(&product, &t, acc),
-                            2 => tile::<2>(&product, &t, acc),
-                            3 => tile::<3>(&product, &t, acc),
+                            2 => narrow_tile::<2>(&product, &t, acc),
+                            3 => narrow_tile::<3>(&product, &t, acc),
                             4 => tile::<4>(&product, &t, acc),
-                            5 => tile::<5>(&product, &t, acc),
                             MAX_TOKENS => tile::<MAX_TOKENS>(&product, &t, acc),
                             n => unreachable!("a tile of {n} tokens"),
                         }
@@ -112,13 +112,46 @@ macro_rules! kernel {
                     }
                 }
             }
-            // Exact: every term of field j is a multiple of 4^j.
-            a.map(|[a0, a1, a2, a3]| {
-                _mm256_add_epi32(
-                    _mm256_add_epi32(a0, _mm256_srai_epi32::<2>(a1)),
-                    _mm256_add_epi32(_mm256_srai_epi32::<4>(a2), _mm256_srai_epi32::<6>(a3)),
-                )
-            })
+            a.map(|a| all_fields(a))
+        }
+
+        /// The sum of `a[j] / 4^j`, exact as every term of field `j` is a multiple of `4^j`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn all_fields([a0, a1, a2, a3]: [__m256i; 4]) -> __m256i {
+            _mm256_add_epi32(
+                _mm256_add_epi32(a0, _mm256_srai_epi32::<2>(a1)),
+                _mm256_add_epi32(_mm256_srai_epi32::<4>(a2), _mm256_srai_epi32::<6>(a3)),
+            )
+        }
+
+        /// A tile of one panel times 2 or 3 tokens, with sums for each field as in GEMV to hide the latency: `4 * N` for
+        /// rows 0 to 7, then as many for rows 8 to 15.
+        #[target_feature(enable = $features)]
+        fn narrow_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+            const { assert!(N <= 3 && MAX_TOKENS * BLOCK_CHUNKS <= FLUSH) };
+            let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm256_set1_epi8(m as i8));
+            let [w] = t.weights::<1>(product);
+            let mut done = [[_mm256_setzero_si256(); 2]; N];
+            for i in 0..2 {
+                let mut a = [[_mm256_setzero_si256(); 4]; N];
+                for (w, x) in w.iter().zip(t.acts.as_chunks::<N>().0) {
+                    prefetch_next_page(std::slice::from_ref(w));
+                    let v = load(w)[i];
+                    for j in 0..4 {
+                        let codes = _mm256_and_si256(v, masks[j]);
+                        for n in 0..N {
+                            a[n][j] = $dot(a[n][j], codes, broadcast(&x[n], j));
+                        }
+                    }
+                }
+                for n in 0..N {
+                    done[n][i] = all_fields(a[n]);
+                }
+            }
+            for (n, sums) in done.iter().enumerate() {
+                t.store(product, 0, n, &to_array(*sums), acc);
+            }
         }
 
         /// A tile of one panel times `N` tokens, all `2 * N` sums in registers.
