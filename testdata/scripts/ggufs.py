@@ -73,8 +73,8 @@ def add_dense(writer: GGUFWriter, name: str, value: np.ndarray, kind: str) -> No
         writer.add_tensor(name, value, raw_dtype=Q[kind])
 
 
-def add_config(writer: GGUFWriter, c: Config, arch: str, file_type: int) -> None:
-    writer.add_name("reference " + c.name)
+def add_config(writer: GGUFWriter, c: Config, title: str, file_type: int) -> None:
+    writer.add_name(title)
     writer.add_file_type(file_type)
     writer.add_quantization_version(2)
     writer.add_vocab_size(c.vocab)
@@ -101,6 +101,7 @@ def write_model(
     vocabulary=None,
     embed: tuple[np.ndarray, str] | None = None,
     head: tuple[np.ndarray, str] | None = None,
+    title: str | None = None,
 ) -> dict:
     """Writes one file and returns its manifest entry. `vocabulary(writer)` adds a tokenizer, else there is none.
 
@@ -109,7 +110,7 @@ def write_model(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     c, writer = m.config, GGUFWriter(path, arch)
-    add_config(writer, c, arch, FILE_TYPES[kind])
+    add_config(writer, c, title or "reference " + c.name, FILE_TYPES[kind])
     if vocabulary is None:
         writer.add_tokenizer_model("no_vocab")
     else:
