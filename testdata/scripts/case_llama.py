@@ -15,7 +15,7 @@ from model64 import Config, absmean, find_ids, random_master
 import torch
 
 TINY = Config("llama_tiny", hidden=128, ffn=128, layers=2, heads=4, kv_heads=2, vocab=96, tied=False, act="silu",
-              sub_norms=False, theta=1000042, eps=1e-6)
+              sub_norms=False, theta=1000042, eps=1e-6, embed_std=0.05)
 WIDE = Config("llama_256", hidden=256, ffn=256, layers=1, heads=4, kv_heads=1, vocab=96, tied=True, act="silu",
               sub_norms=False)
 

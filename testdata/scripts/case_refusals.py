@@ -13,7 +13,7 @@ from common import out_root, rng, write_json
 from ggufs import add_config, add_raw, finish
 from model64 import Config
 
-CONFIG = Config("refused", hidden=256, ffn=256, layers=1, heads=4, kv_heads=4, vocab=8, tied=True, act="silu",
+CONFIG = Config("refused", hidden=256, ffn=256, layers=1, heads=4, kv_heads=4, vocab=2, tied=True, act="silu",
                 sub_norms=False)
 ROWS, COLS = 32, 256  # Every file holds one projection of this shape and an embedding, which is enough to refuse.
 
