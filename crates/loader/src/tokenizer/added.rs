@@ -124,7 +124,11 @@ impl AddedTokens {
             }
         }
         let raw_patterns: Vec<String> = raw.iter().map(|token| token.content.clone()).collect();
-        Ok(Self { raw: Matcher::new(raw, &raw_patterns)?, normalized: Matcher::new(normalized, &patterns)?, by_content })
+        Ok(Self {
+            raw: Matcher::new(raw, &raw_patterns)?,
+            normalized: Matcher::new(normalized, &patterns)?,
+            by_content,
+        })
     }
 
     /// The id of an added token.

@@ -23,7 +23,9 @@ pub enum TokenizerError {
         source: serde_json::Error,
     },
     /// The vocabulary is of a kind that is not implemented.
-    #[error("tokenizer model {kind:?} is not supported (supported: {supported}); pass another one with --tokenizer FILE")]
+    #[error(
+        "tokenizer model {kind:?} is not supported (supported: {supported}); pass another one with --tokenizer FILE"
+    )]
     UnsupportedModel {
         /// The kind that the file names.
         kind: String,

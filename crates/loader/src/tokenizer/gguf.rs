@@ -71,7 +71,16 @@ const ASSUMED: &str = "llama-bpe";
 const PRES: &[Pre] = &[
     Pre {
         names: &[
-            ASSUMED, "llama3", "llama-v3", "falcon3", "falcon_e", "falcon-e", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
+            ASSUMED,
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "falcon_e",
+            "falcon-e",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
         ],
         patterns: &[LLAMA3],
         ignore_merges: true,
@@ -81,12 +90,7 @@ const PRES: &[Pre] = &[
     Pre { names: &["gpt-2", "gpt2", "mpt", "olmo", "phi-2"], patterns: &[GPT2], ignore_merges: false, nfc: false },
     Pre { names: &["qwen2"], patterns: &[QWEN2], ignore_merges: false, nfc: true },
     Pre { names: &["smollm", "starcoder", "refact"], patterns: &[r"\p{N}", GPT2], ignore_merges: false, nfc: false },
-    Pre {
-        names: &["falcon"],
-        patterns: &[r"[\p{P}$+<=>^~|`]+", GPT2, DIGITS_3],
-        ignore_merges: false,
-        nfc: false,
-    },
+    Pre { names: &["falcon"], patterns: &[r"[\p{P}$+<=>^~|`]+", GPT2, DIGITS_3], ignore_merges: false, nfc: false },
     Pre {
         names: &["default"],
         patterns: &[r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", DIGITS_3],
@@ -115,7 +119,11 @@ impl GgufVocab {
         }
         let limit = u32::MAX as usize;
         if expected >= limit {
-            return Err(TokenizerError::LengthMismatch { what: "tokenizer.ggml.tokens", expected: limit, got: expected });
+            return Err(TokenizerError::LengthMismatch {
+                what: "tokenizer.ggml.tokens",
+                expected: limit,
+                got: expected,
+            });
         }
         for (what, got) in
             [("tokenizer.ggml.scores", self.scores.len()), ("tokenizer.ggml.token_type", self.token_types.len())]
@@ -197,6 +205,12 @@ impl GgufVocab {
         }
     }
 
+    /// SentencePiece's normalisation rules as a normaliser of the `tokenizers` library.
+    fn charsmap(&self) -> Option<serde_json::Value> {
+        let map = self.precompiled_charsmap.as_ref().filter(|map| !map.is_empty())?;
+        Some(json!({"type": "Precompiled", "precompiled_charsmap": base64(map)}))
+    }
+
     fn sentencepiece(&self) -> Result<Pipeline, TokenizerError> {
         self.need_scores()?;
         let tokens = self.ids().zip(&self.scores).map(|((token, id), score)| (token, *score, self.kind(id)));
@@ -207,7 +221,8 @@ impl GgufVocab {
         };
         let model = Model::Spm(Spm::new(tokens, options)?);
         let pre = PreTokenization::Slices(Vec::new());
-        Ok(Pipeline { added: self.added(false)?, normalization: Normalization::default(), pre, model })
+        let normalization = Normalization::from_json(self.charsmap())?;
+        Ok(Pipeline { added: self.added(false)?, normalization, pre, model })
     }
 
     fn unigram(&self) -> Result<Pipeline, TokenizerError> {
@@ -216,10 +231,7 @@ impl GgufVocab {
         let unk = self.unk.map(|id| id as usize);
         let byte_fallback = self.ids().any(|(_, id)| self.kind(id) == PieceKind::Byte);
         let model = unigram(tokens, unk, byte_fallback)?;
-        let mut normalizers = Vec::new();
-        if let Some(map) = self.precompiled_charsmap.as_ref().filter(|map| !map.is_empty()) {
-            normalizers.push(json!({"type": "Precompiled", "precompiled_charsmap": base64(map)}));
-        }
+        let mut normalizers: Vec<_> = self.charsmap().into_iter().collect();
         if self.remove_extra_whitespaces.unwrap_or(false) {
             normalizers.push(json!({"type": "Strip", "strip_left": true, "strip_right": true}));
             normalizers.push(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}));

@@ -283,9 +283,7 @@ fn model(model: ModelJson, raw_bytes: bool) -> Result<Model, TokenizerError> {
             let merges = model.merges.unwrap_or_default();
             bpe(tokens.iter().map(|(token, id)| (token.as_str(), *id)), &pairs(&merges), options)
         }
-        ("Unigram", VocabJson::Scores(tokens)) => {
-            unigram(tokens, model.unk_id, model.byte_fallback.unwrap_or(false))
-        }
+        ("Unigram", VocabJson::Scores(tokens)) => unigram(tokens, model.unk_id, model.byte_fallback.unwrap_or(false)),
         (other, _) => Err(TokenizerError::UnsupportedModel { kind: other.to_owned(), supported: "BPE, Unigram" }),
     }
 }

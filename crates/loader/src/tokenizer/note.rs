@@ -46,7 +46,10 @@ impl fmt::Display for Note {
                 write!(f, "{token} (id {id}) ends a turn but was not listed as an end of text: added")
             }
             Self::TemplateReplaced { source, taken, why } => {
-                write!(f, "the chat template of {source} is wrong ({why}): the built-in template {taken} is used instead")
+                write!(
+                    f,
+                    "the chat template of {source} is wrong ({why}): the built-in template {taken} is used instead"
+                )
             }
             Self::TemplateAssumed { taken } => {
                 write!(f, "there is no chat template: the built-in template {taken} fits the vocabulary and is used")

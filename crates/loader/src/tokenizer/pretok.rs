@@ -36,7 +36,9 @@ impl Normalization {
     pub(super) fn from_json(value: Option<Value>) -> Result<Self, TokenizerError> {
         let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(Self(None)) };
         let parsed = guarded("reading the normalizer", || Ok(serde_json::from_value(value)))?;
-        Ok(Self(Some(parsed.map_err(|source| TokenizerError::Json { what: "the normalizer of tokenizer.json", source })?)))
+        Ok(Self(Some(
+            parsed.map_err(|source| TokenizerError::Json { what: "the normalizer of tokenizer.json", source })?,
+        )))
     }
 
     /// The normalisation of Qwen 2 vocabularies (NFC).
@@ -58,12 +60,19 @@ impl Normalization {
 /// One step of a pre-tokenizer.
 #[derive(Debug)]
 enum Step {
-    Split { splitter: Splitter, behavior: SplitDelimiterBehavior, invert: bool },
+    Split {
+        splitter: Splitter,
+        behavior: SplitDelimiterBehavior,
+        invert: bool,
+    },
     PrefixSpace,
     /// Translate to the stand-in characters of byte-level vocabularies.
     ByteLevelMap(ByteLevel),
     /// `Metaspace`, which treats the beginning of the text in its own way.
-    Metaspace { first: PreTokenizerWrapper, later: PreTokenizerWrapper },
+    Metaspace {
+        first: PreTokenizerWrapper,
+        later: PreTokenizerWrapper,
+    },
     Library(PreTokenizerWrapper),
 }
 
@@ -99,9 +108,7 @@ impl PreTokenization {
         if raw_bytes {
             steps.pop();
         }
-        let isolated = |step: &Step| {
-            matches!(step, Step::Split { behavior: SplitDelimiterBehavior::Isolated, .. })
-        };
+        let isolated = |step: &Step| matches!(step, Step::Split { behavior: SplitDelimiterBehavior::Isolated, .. });
         let pre = if steps.iter().all(isolated) {
             let splitter = |step| match step {
                 Step::Split { splitter, .. } => Some(splitter),
@@ -149,9 +156,7 @@ impl PreTokenization {
 impl Step {
     fn run(&self, pre: &mut PreTokenizedString, at_start: bool) -> tokenizers::Result<()> {
         match self {
-            Self::Split { splitter, behavior, invert: false } => {
-                pre.split(|_, piece| piece.split(splitter, *behavior))
-            }
+            Self::Split { splitter, behavior, invert: false } => pre.split(|_, piece| piece.split(splitter, *behavior)),
             Self::Split { splitter, behavior, invert: true } => {
                 pre.split(|_, piece| piece.split(tokenizers::pattern::Invert(splitter), *behavior))
             }

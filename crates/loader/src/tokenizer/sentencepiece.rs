@@ -95,11 +95,8 @@ impl<'b> Iterator for Fields<'b> {
 
 /// Reads the bytes of a model.
 pub(super) fn read(bytes: &[u8]) -> Result<GgufVocab, TokenizerError> {
-    let mut vocab = GgufVocab {
-        add_space_prefix: Some(true),
-        remove_extra_whitespaces: Some(true),
-        ..GgufVocab::default()
-    };
+    let mut vocab =
+        GgufVocab { add_space_prefix: Some(true), remove_extra_whitespaces: Some(true), ..GgufVocab::default() };
     // Defaults of the format: a unigram model with these special ids.
     let (mut kind, mut unk, mut bos, mut eos, mut pad) = (1, 0, 1, 2, -1);
     for field in Fields(bytes) {
