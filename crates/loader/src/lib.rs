@@ -10,6 +10,7 @@ pub mod mmap;
 mod names;
 pub mod safetensors;
 mod source;
+pub mod tokenizer;
 
 pub use error::LoadError;
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
