@@ -20,7 +20,7 @@ pub use aligned::AlignedBuf;
 pub use bytes::SharedBytes;
 pub use dispatch::{gemm, gemv};
 pub use error::KernelError;
-pub use formats::FileFormat;
+pub use formats::{FileFormat, ScaleRounding};
 pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows};
 pub use matrix::{Scales, TernaryMatrix};
