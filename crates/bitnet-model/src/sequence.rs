@@ -87,10 +87,7 @@ impl Sequence {
             return Ok(true);
         }
         let before = self.tokens.len();
-        let (limit, used, more) = (self.cache.limit(), before, tokens.len());
-        if used.saturating_add(more) > limit {
-            return Err(ModelError::ContextFull { limit, used, more });
-        }
+        self.engine.check(&self.cache, tokens)?;
         self.logits.clear();
         for (i, chunk) in tokens.chunks(PROGRESS_STEP).enumerate() {
             let fed = i * PROGRESS_STEP + chunk.len();

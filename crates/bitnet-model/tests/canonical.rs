@@ -58,9 +58,9 @@ fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
 fn token_by_token_equals_one_prefill() {
     let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
     let ids = tokens(70);
-    let mut whole = Sequence::new(&engine, KvType::F16, None);
+    let mut whole = Sequence::new(&engine, KvType::F32, None);
     let all = whole.push_all(&ids).unwrap();
-    let mut single = Sequence::new(&engine, KvType::F16, None);
+    let mut single = Sequence::new(&engine, KvType::F32, None);
     for (i, id) in ids.iter().enumerate() {
         let logits = single.push(&[*id]).unwrap();
         assert_eq!(bits(logits), bits(&all[i * 173..(i + 1) * 173]), "token {i}");
@@ -98,7 +98,7 @@ fn sequences_that_step_together_equal_single_ones() {
 #[test]
 fn refused_input_changes_nothing() {
     let engine = Engine::new(&weights(), &EngineOptions::default().threads(1)).unwrap();
-    let mut s = Sequence::new(&engine, KvType::F16, Some(10));
+    let mut s = Sequence::new(&engine, KvType::F32, Some(10));
     s.push(&[1, 2, 3]).unwrap();
     let before = bits(s.logits());
     assert!(s.push(&[4, 173]).unwrap_err().to_string().contains("173"));

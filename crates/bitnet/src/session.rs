@@ -69,9 +69,9 @@ impl Session {
     /// # Errors
     /// No tokenizer, a prompt that does not fit, an option out of range.
     ///
-    /// ```
+    /// ```no_run
     /// # fn main() -> Result<(), bitnet::Error> {
-    /// # let model = bitnet::doctest_model()?;
+    /// # let model = bitnet::Model::load("model.gguf")?;
     /// let mut session = model.session();
     /// for chunk in session.generate("Once upon a time", bitnet::GenerateOptions::default().max_tokens(20))? {
     ///     print!("{}", chunk?.text);

@@ -12,6 +12,7 @@ pub mod isa;
 mod kernel;
 mod matrix;
 pub mod probe;
+pub mod quantize;
 pub mod reference;
 mod registry;
 
@@ -26,8 +27,10 @@ pub use kernel::{Kernel, Packed, PackedRows};
 pub use matrix::{Scales, TernaryMatrix};
 pub use registry::{Entry, best, by_name, for_isa, kernels_available, registry};
 
+pub mod ops;
 mod split;
 pub mod team;
 
+pub use ops::{Ops, RopeTable};
 pub use split::{ColsMut, SplitCols, split_cols};
 pub use team::Team;

@@ -4,7 +4,8 @@ mod common;
 
 use common::{crc32, matrix};
 use safetensors::SafeTensors;
-use ternary_kernels::{FileFormat, KernelError, ScaleRounding, Scales, TernaryMatrix};
+use ternary_kernels::{FileFormat, Int8Batch, KernelError, ScaleRounding, Scales, TernaryMatrix};
+use ternary_kernels::{kernels_available, quantize};
 
 /// `T(r, c) = (7r + 5c + floor(c / 4) (r + 1) + floor(c^2 / 11)) mod 3 - 1`, the matrix of the golden vectors.
 fn golden_trits(rows: usize, cols: usize) -> Vec<i8> {
@@ -125,5 +126,51 @@ fn hf_packing_equals_that_of_transformers() {
         let (rows, cols, trits) = i8s(&file, &format!("{name}.ternary"));
         let w = matrix(rows, cols, &trits);
         assert_eq!(encoded(FileFormat::HfPacked, &w), file.tensor(&format!("{name}.packed")).unwrap().data(), "{name}");
+    }
+}
+
+/// Quantised weights, quantised activations and their integer products, against float64 from the formulas.
+#[test]
+fn quantisers_and_products_equal_those_of_the_formulas() {
+    let Some(bytes) = shared("fixtures/units/units.safetensors") else { return };
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut products = 0;
+    for name in file.names().into_iter().filter_map(|n| n.strip_suffix(".acc_i32")) {
+        let (rows, cols, ternary) = i8s(&file, &format!("{name}.ternary"));
+        let (trits, scale) = quantize::absmean_quantize(&f32s(&file, &format!("{name}.w")), rows, cols).unwrap();
+        assert_eq!(trits, ternary, "{name}");
+        // Theirs is the float64 mean rounded to f32, and so is ours.
+        assert_eq!(scale, f32s(&file, &format!("{name}.w_scale"))[0], "{name}");
+
+        let (n, k, codes) = i8s(&file, &format!("{name}.codes"));
+        assert_eq!(k, cols);
+        if name.contains("_a8_") {
+            check_codes(&f32s(&file, &format!("{name}.z")), &codes, &f32s(&file, &format!("{name}.act_scale")), name);
+        }
+        let acc = file.tensor(&format!("{name}.acc_i32")).unwrap();
+        let expected: Vec<i32> = acc.data().as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+        let (w, x) = (matrix(rows, cols, &trits), Int8Batch::from_codes(n, k, &codes).unwrap());
+        for kernel in kernels_available() {
+            let mut got = vec![0; n * rows];
+            ternary_kernels::gemm(&*kernel, &kernel.prepack(&w).unwrap(), &x.view(), &mut got).unwrap();
+            assert_eq!(got, expected, "{name}, {}", kernel.name());
+            products += 1;
+        }
+    }
+    assert!(products >= 15, "{products} products");
+    let (_, _, codes) = i8s(&file, "edge_a8.codes");
+    check_codes(&f32s(&file, "edge_a8.x"), &codes, &f32s(&file, "edge_a8.scale"), "edge_a8");
+}
+
+/// `steps` are the dequantising steps `1 / s`, one per row of `x`.
+fn check_codes(x: &[f32], codes: &[i8], steps: &[f32], name: &str) {
+    let k = x.len() / steps.len();
+    for (t, (x, expected)) in x.chunks(k).zip(codes.chunks(k)).enumerate() {
+        let mut got = vec![0; k];
+        let (s, sum) = quantize::absmax_int8(x, &mut got);
+        assert_eq!(got, expected, "{name}, token {t}");
+        assert_eq!(sum, expected.iter().map(|&q| i32::from(q)).sum::<i32>(), "{name}, token {t}");
+        // Two roundings of ours, one of theirs, each of at most half an ulp: 3 * 2^-24.
+        assert!((s * steps[t] - 1.0).abs() <= 2.0 * f32::EPSILON, "{name}, token {t}: {s} * {}", steps[t]);
     }
 }

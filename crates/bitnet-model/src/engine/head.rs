@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::team::{ColsMut, Team, split_cols};
+use ternary_kernels::{ColsMut, Team, split_cols};
 
 use super::Inner;
 use super::scratch::Scratch;

@@ -1,5 +1,6 @@
 //! Buffers of a forward step, allocated once.
 
+use ternary_kernels::ops::RopeTable;
 use ternary_kernels::{AlignedBuf, Int8Batch};
 
 use crate::ModelConfig;
@@ -40,16 +41,15 @@ pub(super) struct Scratch {
     pub(super) u: AlignedBuf<f32>,
     /// Residual rows after the final norm, `[8, hidden]`.
     pub(super) normed: AlignedBuf<f32>,
-    /// Rotary table, `[n, head_dim / 2]` each.
-    pub(super) cos: AlignedBuf<f32>,
-    pub(super) sin: AlignedBuf<f32>,
+    /// Sines and cosines of the positions met so far.
+    pub(super) rope: RopeTable,
     /// Quantised inputs of a projection.
     pub(super) quantized: Int8Batch,
     pub(super) threads: Vec<ThreadScratch>,
 }
 
 impl Scratch {
-    pub(super) fn new(threads: usize, row_block: usize) -> Self {
+    pub(super) fn new(threads: usize, row_block: usize, rope: RopeTable) -> Self {
         let empty = AlignedBuf::<f32>::zeroed(0);
         let thread = || ThreadScratch {
             acc: AlignedBuf::zeroed(0),
@@ -65,9 +65,8 @@ impl Scratch {
             k: empty.clone(),
             v: empty.clone(),
             u: empty.clone(),
-            normed: empty.clone(),
-            cos: empty.clone(),
-            sin: empty,
+            normed: empty,
+            rope,
             quantized: Int8Batch::with_capacity(0, 0),
             threads: (0..threads).map(|_| thread()).collect(),
         }
@@ -86,8 +85,6 @@ impl Scratch {
         self.v = AlignedBuf::zeroed(n * kv);
         self.u = AlignedBuf::zeroed(n * c.intermediate_size);
         self.normed = AlignedBuf::zeroed(super::head::TOKENS * c.hidden_size);
-        self.cos = AlignedBuf::zeroed(n * c.head_dim / 2);
-        self.sin = AlignedBuf::zeroed(n * c.head_dim / 2);
         self.quantized = Int8Batch::with_capacity(n, c.hidden_size.max(c.intermediate_size).max(q));
         for t in &mut self.threads {
             t.acc = AlignedBuf::zeroed(n * self.row_block);

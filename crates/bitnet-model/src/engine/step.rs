@@ -2,8 +2,7 @@
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::team::{ColsMut, Team, split_cols};
-use ternary_kernels::{Int8Batch, KernelError};
+use ternary_kernels::{ColsMut, Int8Batch, KernelError, Team, split_cols};
 
 use super::attention::{self, Segment};
 use super::cache::KvCache;
@@ -47,16 +46,7 @@ impl Engine {
     /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`] before anything is computed;
     /// [`ModelError::Diverged`] if an activation is not finite. After an error the caches hold the tokens they held before.
     pub fn step(&self, inputs: &mut [StepInput<'_>], logits: &mut Vec<f32>) -> Result<(), ModelError> {
-        let c = self.config();
-        for input in inputs.iter() {
-            if let Some(&id) = input.tokens.iter().find(|&&t| t as usize >= c.vocab_size) {
-                return Err(ModelError::TokenOutOfRange { id, vocab: c.vocab_size });
-            }
-            let (limit, used, more) = (input.cache.limit(), input.cache.len(), input.tokens.len());
-            if used.saturating_add(more) > limit {
-                return Err(ModelError::ContextFull { limit, used, more });
-            }
-        }
+        inputs.iter().try_for_each(|input| self.check(input.cache, input.tokens))?;
         let before: SmallVec<[usize; INLINE_PARTS]> = inputs.iter().map(|i| i.cache.len()).collect();
         let mut ws = self.lock();
         let result = self.inner.step(&mut ws, inputs, logits);
@@ -66,6 +56,21 @@ impl Engine {
             }
         }
         result
+    }
+}
+
+impl Engine {
+    /// Whether `tokens` may follow what `cache` holds.
+    pub(crate) fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ModelError> {
+        let vocab = self.config().vocab_size;
+        if let Some(&id) = tokens.iter().find(|&&t| t as usize >= vocab) {
+            return Err(ModelError::TokenOutOfRange { id, vocab });
+        }
+        let (limit, used, more) = (cache.limit(), cache.len(), tokens.len());
+        if used.saturating_add(more) > limit {
+            return Err(ModelError::ContextFull { limit, used, more });
+        }
+        Ok(())
     }
 }
 
@@ -112,13 +117,14 @@ impl Inner {
         let c = &self.config;
         let Workspace { team, scratch: s } = ws;
         s.reserve(c, n);
+        let longest = segments.iter().map(|g| g.cache.len() + g.tokens.len()).max().unwrap_or(0);
+        if longest > s.rope.len() {
+            s.rope.grow(longest.next_power_of_two());
+        }
         for segment in segments.iter() {
             for (i, &token) in segment.tokens.iter().enumerate() {
                 let row = segment.first_row + i;
                 self.embedding.row_into(token as usize, &mut s.x[row * c.hidden_size..][..c.hidden_size]);
-                let half = c.head_dim / 2;
-                let span = row * half..(row + 1) * half;
-                ternary_kernels::ops::rope_angles(segment.cache.len() + i, &self.inv_freq, &mut s.cos[span.clone()], &mut s.sin[span]);
             }
         }
         for (l, layer) in self.layers.iter().enumerate() {
