@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
 use ternary_kernels::{AlignedBuf, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
+#[allow(unreachable_pub, reason = "a test includes this file as a module")]
 /// Rows as bit planes: `ceil(k / 64)` words of "is +1", then as many of "is -1".
 #[derive(Debug)]
 pub struct BitPlanes;
@@ -75,6 +76,7 @@ fn sum(plane: &[u8], x: &[i8]) -> i32 {
     total
 }
 
+#[allow(unreachable_pub, reason = "a test includes this file as a module")]
 /// Logits of a few tokens, computed by `options`.
 pub fn logits(options: &EngineOptions) -> Vec<f32> {
     let weights = ModelWeights::from_source(&SyntheticWeights::new(ModelConfig::new(96, 128, 192, 2, 2, 1), 5))

@@ -26,3 +26,6 @@ pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
 pub use sequence::Sequence;
 pub use synthetic::SyntheticWeights;
 pub use weights::{LayerWeights, ModelWeights, StoredFloat, WeightSource};
+
+pub mod nn;
+pub mod sampling;
