@@ -30,7 +30,8 @@ impl SyntheticWeights {
     /// A stream of numbers for the tensor called `name`.
     fn numbers(&self, name: &str) -> impl FnMut() -> u64 + use<> {
         // FNV-1a of the name keeps the streams of two tensors apart.
-        let mut state = name.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
+        let mut state =
+            name.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
         state ^= self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         move || {
             state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);

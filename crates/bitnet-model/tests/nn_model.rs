@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use bitnet_model::nn::CandleModel;
 use bitnet_model::{ModelError, ModelWeights};
 use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::VarBuilder;
+use candle_nn::{Module, VarBuilder};
 use common::{Checkpoint, File, fixture, max_abs, max_diff, values};
 
 fn frozen(checkpoint: &Checkpoint) -> CandleModel {
@@ -64,6 +64,68 @@ fn stable_tiny_traces() {
         compared += 1;
     }
     assert_eq!(compared, 2 + 2 * 12, "two outer results and twelve of each layer");
+}
+
+/// In the master form of `silu_gqa_512`, one code of this position (layer 0, before `o_proj`, column 27) is -93.4999981 in float64
+/// arithmetic: 2e-6 from a tie, nearer than float32 can tell. The reference's own run with a cache falls on the other side than
+/// its run without, which gives the expected logits. From there on, only the tolerance for a flipped code applies.
+const FLIP: usize = 15;
+
+/// The larger configurations (tied and untied heads, grouped and plain attention, both activations). Each projection, given
+/// the reference's input, gives the reference's output; logits end to end are equal but for rounding.
+#[test]
+fn larger_configurations() {
+    let Some(dir) = fixture("fixtures/bitnet") else { return };
+    let check = |config: &str, form: &str| {
+        let expected = File::open(&dir.join(config).join("expected.safetensors"));
+        let model = frozen(&Checkpoint::open(&dir.join(config).join(form)));
+        let ids = expected.ids("input_ids");
+        if form == "packed" {
+            let mut compared = 0;
+            for (i, layer) in model.layers.iter().enumerate() {
+                let (attn, mlp) = (&layer.attention, &layer.feed_forward);
+                let modules: [(&str, &str, &dyn Module); 7] = [
+                    ("input_layernorm", "self_attn.q_proj", &attn.q_proj),
+                    ("input_layernorm", "self_attn.k_proj", &attn.k_proj),
+                    ("input_layernorm", "self_attn.v_proj", &attn.v_proj),
+                    ("self_attn.attn_sub_norm", "self_attn.o_proj", &attn.o_proj),
+                    ("post_attention_layernorm", "mlp.gate_proj", &mlp.gate_proj),
+                    ("post_attention_layernorm", "mlp.up_proj", &mlp.up_proj),
+                    ("mlp.ffn_sub_norm", "mlp.down_proj", &mlp.down_proj),
+                ];
+                for (input, output, module) in modules {
+                    let (input, output) = (format!("trace.layer{i}.{input}"), format!("trace.layer{i}.{output}"));
+                    if expected.names().any(|n| n == output) {
+                        let (got, want) = (module.forward(&expected.tensor(&input)).unwrap(), expected.f32(&output));
+                        let (diff, limit) = (max_diff(&values(&got), &want), 1e-4 * max_abs(&want));
+                        assert!(diff <= limit, "{config} {output}: differs by {diff}, at most {limit} is rounding");
+                        compared += 1;
+                    }
+                }
+            }
+            // Seven of the first layer and seven of the last one, in the one configuration that has traces.
+            assert_eq!(compared, if config == "gqa_tied_768" { 14 } else { 0 }, "{config}");
+        }
+        let got = values(&model.forward(&ids).unwrap());
+        let want = expected.f32(&format!("logits_{form}_f32"));
+        let vocab = model.config().vocab_size;
+        let strict = if (config, form) == ("silu_gqa_512", "master") { FLIP } else { ids.len() };
+        for (position, (got, want)) in got.chunks(vocab).zip(want.chunks(vocab)).enumerate() {
+            let diff = max_diff(got, want);
+            if position < strict {
+                assert!(diff <= 1e-3, "{config} {form}: logits differ by {diff} at position {position}");
+            } else {
+                let square = |v: f32| f64::from(v) * f64::from(v);
+                let error: f64 = got.iter().zip(want).map(|(g, w)| square(g - w)).sum();
+                let relative = (error / want.iter().map(|w| square(*w)).sum::<f64>()).sqrt();
+                assert!(relative <= 3e-2, "{config} {form}: relative error {relative} at position {position}");
+            }
+        }
+    };
+    check("gqa_tied_768", "packed");
+    check("mha_untied_640", "packed");
+    check("silu_gqa_512", "packed");
+    check("silu_gqa_512", "master");
 }
 
 /// Greedy continuation, recomputed from scratch for every token, for as long as the reference's margin is clear.

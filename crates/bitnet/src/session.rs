@@ -114,8 +114,12 @@ impl Session {
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
-        let stats =
-            Stats { prompt_tokens: ids.len() - keep, reused_tokens: keep, prefill: began.elapsed(), ..Stats::default() };
+        let stats = Stats {
+            prompt_tokens: ids.len() - keep,
+            reused_tokens: keep,
+            prefill: began.elapsed(),
+            ..Stats::default()
+        };
         Generation::new(self, options, stats, !go_on)
     }
 

@@ -18,7 +18,7 @@ mod step;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ternary_kernels::ops::{Ops, RopeTable};
+use ternary_kernels::ops::Ops;
 use ternary_kernels::{Isa, Kernel, Team};
 
 pub use cache::{KvCache, KvType};
@@ -161,11 +161,7 @@ impl Engine {
                 threads,
                 workspace: Mutex::new(Workspace {
                     team,
-                    scratch: Scratch::new(
-                        threads,
-                        linear::row_block(kernel.as_ref()),
-                        RopeTable::new(0, config.head_dim, config.rope_theta as f32),
-                    ),
+                    scratch: Scratch::new(&config, threads, linear::row_block(kernel.as_ref())),
                 }),
                 kernel,
                 config,

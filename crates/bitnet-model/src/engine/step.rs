@@ -110,7 +110,13 @@ impl Inner {
     }
 
     /// One pass over the weights for `n` rows.
-    fn block(&self, ws: &mut Workspace, segments: &mut [Segment<'_>], n: usize, logits: &mut Vec<f32>) -> Result<(), ModelError> {
+    fn block(
+        &self,
+        ws: &mut Workspace,
+        segments: &mut [Segment<'_>],
+        n: usize,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
         if n == 0 {
             return Ok(());
         }
@@ -128,7 +134,8 @@ impl Inner {
             }
         }
         for (l, layer) in self.layers.iter().enumerate() {
-            self.attention_block(team, s, layer, l, segments, n).map_err(|(what, row)| position_error(segments, what, row))?;
+            self.attention_block(team, s, layer, l, segments, n)
+                .map_err(|(what, row)| position_error(segments, what, row))?;
             self.feed_forward_block(team, s, layer, n).map_err(|(what, row)| position_error(segments, what, row))?;
         }
         for segment in segments.iter_mut() {
@@ -150,16 +157,25 @@ impl Inner {
     ) -> Result<(), (&'static str, usize)> {
         let (c, ops) = (&self.config, self.ops);
         let width = c.num_attention_heads * c.head_dim;
-        quantize_rows(ops, team, &s.x[..n * c.hidden_size], n, Some((&layer.input_norm, c.rms_norm_eps)), &mut s.quantized)
-            .map_err(|row| ("the input of attention", row))?;
+        quantize_rows(
+            ops,
+            team,
+            &s.x[..n * c.hidden_size],
+            n,
+            Some((&layer.input_norm, c.rms_norm_eps)),
+            &mut s.quantized,
+        )
+        .map_err(|row| ("the input of attention", row))?;
         // q, k and v in one pass: each thread computes its share of the rows of all three.
         let parts = team.threads();
-        let outputs = |linear: &Linear| (0..parts).map(|p| linear.split(p, parts)).collect::<SmallVec<[_; INLINE_PARTS]>>();
+        let outputs =
+            |linear: &Linear| (0..parts).map(|p| linear.split(p, parts)).collect::<SmallVec<[_; INLINE_PARTS]>>();
         let (bq, bk, bv) = (outputs(&layer.q), outputs(&layer.k), outputs(&layer.v));
         let q = split_cols(&mut s.q[..n * layer.q.rows()], n, layer.q.rows(), &bq);
         let k = split_cols(&mut s.k[..n * layer.k.rows()], n, layer.k.rows(), &bk);
         let v = split_cols(&mut s.v[..n * layer.v.rows()], n, layer.v.rows(), &bv);
-        let mut jobs: SmallVec<[_; INLINE_PARTS]> = q.zip(k).zip(v).zip(&mut s.threads).map(|(((q, k), v), t)| (q, k, v, t)).collect();
+        let mut jobs: SmallVec<[_; INLINE_PARTS]> =
+            q.zip(k).zip(v).zip(&mut s.threads).map(|(((q, k), v), t)| (q, k, v, t)).collect();
         let x = &s.quantized;
         team.run_parts(&mut jobs, |p, (q, k, v, scratch)| {
             store(ops, &layer.q, p, parts, x, scratch, q);
@@ -169,15 +185,29 @@ impl Inner {
         drop(jobs);
         attention::run(c, ops, team, s, l, segments);
         let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
-        quantize_rows(ops, team, &s.q[..n * width], n, sub_norm, &mut s.quantized).map_err(|row| ("the output of attention", row))?;
+        quantize_rows(ops, team, &s.attn[..n * width], n, sub_norm, &mut s.quantized)
+            .map_err(|row| ("the output of attention", row))?;
         add_projection(ops, team, &layer.o, &s.quantized, &mut s.threads, &mut s.x[..n * c.hidden_size], n);
         Ok(())
     }
 
-    fn feed_forward_block(&self, team: &Team, s: &mut Scratch, layer: &Layer, n: usize) -> Result<(), (&'static str, usize)> {
+    fn feed_forward_block(
+        &self,
+        team: &Team,
+        s: &mut Scratch,
+        layer: &Layer,
+        n: usize,
+    ) -> Result<(), (&'static str, usize)> {
         let (c, ops) = (&self.config, self.ops);
-        quantize_rows(ops, team, &s.x[..n * c.hidden_size], n, Some((&layer.post_attention_norm, c.rms_norm_eps)), &mut s.quantized)
-            .map_err(|row| ("the input of the feed-forward block", row))?;
+        quantize_rows(
+            ops,
+            team,
+            &s.x[..n * c.hidden_size],
+            n,
+            Some((&layer.post_attention_norm, c.rms_norm_eps)),
+            &mut s.quantized,
+        )
+        .map_err(|row| ("the input of the feed-forward block", row))?;
         // Gate and up in one pass, with the activation between them applied while both are in cache.
         let parts = team.threads();
         let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| layer.gate.split(p, parts)).collect();
@@ -197,7 +227,7 @@ impl Inner {
     }
 }
 
-fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
+pub(super) fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
     let holds = |s: &&Segment<'_>| (s.first_row..s.first_row + s.tokens.len()).contains(&row);
     segments.iter().find(holds).map_or(0, |s| s.cache.len() + row - s.first_row)
 }
@@ -219,7 +249,8 @@ fn quantize_rows(
     out.reset(n, width);
     // One row is not worth waking a thread for.
     let chunk = n.div_ceil(team.threads());
-    let mut parts: SmallVec<[_; INLINE_PARTS]> = out.chunks_mut(chunk).zip(x.chunks(chunk * width)).map(|(q, x)| (q, x, None)).collect();
+    let mut parts: SmallVec<[_; INLINE_PARTS]> =
+        out.chunks_mut(chunk).zip(x.chunks(chunk * width)).map(|(q, x)| (q, x, None)).collect();
     team.run_parts(&mut parts, |p, (rows, x, bad)| {
         for (i, (row, x)) in rows.rows_mut().zip(x.chunks_exact(width)).enumerate() {
             let result: Result<(), KernelError> = match norm {
@@ -235,7 +266,15 @@ fn quantize_rows(
 }
 
 /// This thread's rows of a projection, stored.
-fn store(ops: Ops, w: &Linear, part: usize, parts: usize, x: &Int8Batch, scratch: &mut ThreadScratch, out: &mut ColsMut<'_, f32>) {
+fn store(
+    ops: Ops,
+    w: &Linear,
+    part: usize,
+    parts: usize,
+    x: &Int8Batch,
+    scratch: &mut ThreadScratch,
+    out: &mut ColsMut<'_, f32>,
+) {
     let rows = w.split(part, parts);
     let first = rows.start;
     w.run(ops, rows, x, scratch, |t, block, y| {

@@ -24,6 +24,8 @@ pub struct Sampler {
     /// Logits as changed by the processors.
     changed: Vec<f32>,
     candidates: Vec<Candidate>,
+    /// Largest logit of each block of the vocabulary.
+    maxima: Vec<f32>,
 }
 
 impl std::fmt::Debug for Sampler {
@@ -48,7 +50,14 @@ impl Sampler {
         } else {
             Some(RepeatPenalty::new(options.repeat_penalty, options.repeat_last_n)?)
         };
-        Ok(Self { options, penalty, processors: Vec::new(), changed: Vec::new(), candidates: Vec::new() })
+        Ok(Self {
+            options,
+            penalty,
+            processors: Vec::new(),
+            changed: Vec::new(),
+            candidates: Vec::new(),
+            maxima: Vec::new(),
+        })
     }
 
     /// Adds a processor, which runs after those that are already there.
@@ -86,12 +95,8 @@ impl Sampler {
         if self.options.is_greedy() {
             return Ok(best.token);
         }
-        let scale = Scale { max: best.logit, temperature: f64::from(self.options.temperature) };
-        self.candidates.clear();
-        let all = logits.iter().enumerate().map(|(i, &logit)| Candidate { logit, token: i as u32 });
-        self.candidates.extend(all.filter(|c| scale.offset(c.logit) > f64::NEG_INFINITY));
-        filter(&self.options, scale, &mut self.candidates);
-        Ok(draw(&self.candidates, scale, best, Noise::new(self.options.seed, position)))
+        let scale = gather(&self.options, best, logits, &mut self.candidates, &mut self.maxima);
+        Ok(draw(&self.candidates, scale, best.token, Noise::new(self.options.seed, position)))
     }
 }
 
@@ -114,19 +119,14 @@ fn best(logits: &[f32], position: u64) -> Result<Candidate, ModelError> {
         value: value.into(),
         must: "one value per token, at least one of them above minus infinity (a mask may have forbidden every token)",
     };
-    let mut best = Candidate { logit: f32::NEG_INFINITY, token: 0 };
-    let mut nan = false;
-    for (i, &logit) in logits.iter().enumerate() {
-        nan |= logit.is_nan();
-        if logit > best.logit {
-            best = Candidate { logit, token: i as u32 };
-        }
+    let max = logits.iter().fold(f32::NEG_INFINITY, |m, &l| if l > m { l } else { m });
+    if logits.iter().fold(false, |nan, l| nan | l.is_nan()) {
+        return Err(ModelError::Diverged { what: "a logit", position: position as usize });
     }
-    match best.logit {
-        _ if nan => Err(ModelError::Diverged { what: "a logit", position: position as usize }),
-        _ if logits.is_empty() => Err(none("empty")),
-        f32::NEG_INFINITY => Err(none("minus infinity everywhere")),
-        _ => Ok(best),
+    match logits.iter().position(|&l| l == max) {
+        None => Err(none("empty")),
+        Some(_) if max == f32::NEG_INFINITY => Err(none("minus infinity everywhere")),
+        Some(token) => Ok(Candidate { logit: max, token: token as u32 }),
     }
 }
 
@@ -135,29 +135,112 @@ fn best(logits: &[f32], position: u64) -> Result<Candidate, ModelError> {
 struct Scale {
     max: f32,
     temperature: f64,
+    /// `log2(e) / temperature`.
+    log2: f64,
 }
 
 impl Scale {
-    /// `(logit - max) / temperature`, at most 0; the logarithm of the probability relative to the best token's.
-    fn offset(self, logit: f32) -> f64 {
-        // The difference of two infinities would be NaN; in f64 no other difference of f32 overflows.
-        if logit == self.max { 0.0 } else { (f64::from(logit) - f64::from(self.max)) / self.temperature }
+    /// One unit of [`Scale::weight`]; sums over the largest vocabulary, `2^24` tokens, fit 64 bits.
+    const UNIT: f64 = 1.0 / (1u64 << 38) as f64;
+
+    fn new(options: &SamplingOptions, max: f32) -> Self {
+        let temperature = f64::from(options.temperature);
+        Self { max, temperature, log2: std::f64::consts::LOG2_E / temperature }
     }
 
-    /// Probability relative to the best token's, in units of `2^-52`. Sums of integers do not depend on their order.
-    fn weight(self, logit: f32) -> u128 {
-        (self.offset(logit).exp() * (1u64 << 52) as f64) as u128
+    /// `(logit - max) / temperature`, at most 0: the logarithm of the probability relative to the best token's. Both are
+    /// finite, and in f64 their difference is.
+    fn offset(self, logit: f32) -> f64 {
+        (f64::from(logit) - f64::from(self.max)) / self.temperature
+    }
+
+    /// Probability relative to the best token's, `exp(offset)`, in units of `2^-38`, to within one unit. `max` is finite.
+    ///
+    /// Sums of integers do not depend on their order, and the exponential is made of additions and multiplications, so
+    /// filters decide the same on every machine; and without a branch or a call the compiler can vectorise it.
+    fn weight(self, logit: f32) -> u64 {
+        /// `1.5 * 2^52`: adding it leaves the nearest integer in the low bits of the sum.
+        const ROUNDER: f64 = 6_755_399_441_055_744.0;
+        // Below 2^-100 the result is 0 anyway.
+        let y = ((f64::from(logit) - f64::from(self.max)) * self.log2).max(-100.0);
+        let shifted = y + ROUNDER;
+        // exp(x) with |x| <= ln(2) / 2 by its Taylor series; the first term left out is below 2^-42.
+        let x = (y - (shifted - ROUNDER)) * std::f64::consts::LN_2;
+        let tail = 1. / 5040. + x * (1. / 40_320. + x * (1. / 362_880. + x * (1. / 3_628_800.)));
+        let head = 1.
+            + x * (1. + x * (1. / 2. + x * (1. / 6. + x * (1. / 24. + x * (1. / 120. + x * (1. / 720. + x * tail))))));
+        let exponent = shifted.to_bits().wrapping_sub(ROUNDER.to_bits()).wrapping_add(1023 + 38);
+        let scaled = head * f64::from_bits(exponent << 52);
+        (scaled + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits())
     }
 }
 
-/// Applies top-k, top-p and min-p; leaves `c` in no particular order. The result does not depend on the order of `c`.
-fn filter(options: &SamplingOptions, scale: Scale, c: &mut Vec<Candidate>) {
+/// Collects the tokens that the filters leave, in no particular order, and says how to read their logits.
+fn gather(
+    options: &SamplingOptions,
+    best: Candidate,
+    logits: &[f32],
+    c: &mut Vec<Candidate>,
+    maxima: &mut Vec<f32>,
+) -> Scale {
+    let every = || logits.iter().enumerate().map(|(i, &logit)| Candidate { logit, token: i as u32 });
+    c.clear();
+    if best.logit == f32::INFINITY {
+        // Certain tokens: alone, and with logits that can be computed with.
+        c.extend(every().filter(|c| c.logit == f32::INFINITY).map(|c| Candidate { logit: 0.0, ..c }));
+        let scale = Scale::new(options, 0.0);
+        filter(options, scale, None, c);
+        return scale;
+    }
+    let scale = Scale::new(options, best.logit);
+    let top_k = 0 < options.top_k && options.top_k < logits.len();
+    let mut floor = f64::NEG_INFINITY;
+    let mut total = None;
+    if options.top_p < 1.0 && !top_k {
+        total = Some(logits.iter().map(|&l| scale.weight(l)).sum());
+        // Tokens below the floor are so improbable that all of them together have less than the share 1 - top_p, of which the best
+        // token alone makes a whole; so the best ones that reach top_p lie above it. (Not where rounding could interfere.)
+        let tail = (1.0 - f64::from(options.top_p)) / (2 * logits.len()) as f64;
+        floor = if tail > 4.0 * Scale::UNIT { tail.ln() } else { floor };
+    }
+    if options.min_p > 0.0 && !top_k {
+        floor = floor.max(f64::from(options.min_p).ln());
+    }
+    let floor = if top_k {
+        f64::from(bound_of_kth(logits, options.top_k, maxima))
+    } else {
+        // The smallest logit with that offset, or a little less.
+        f64::from(scale.max) + floor * scale.temperature * (1.0 + 1e-6)
+    };
+    // Forbidden tokens are never candidates.
+    let floor = floor.max(f64::from(f32::MIN));
+    c.extend(every().filter(|c| f64::from(c.logit) >= floor));
+    filter(options, scale, total, c);
+    scale
+}
+
+/// A number that at least `k` logits reach: the k-th largest of the maxima of blocks. It is found without
+/// touching most logits twice, and few logits lie above it.
+fn bound_of_kth(logits: &[f32], k: usize, maxima: &mut Vec<f32>) -> f32 {
+    let blocks = logits.chunks(64);
+    if k == 0 || k > blocks.len() {
+        return f32::NEG_INFINITY;
+    }
+    maxima.clear();
+    maxima.extend(blocks.map(|b| b.iter().fold(f32::NEG_INFINITY, |m, &l| if l > m { l } else { m })));
+    *maxima.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+}
+
+/// Applies top-k, top-p and min-p to candidates, of which the weights sum to `total` if that is known; leaves them in no
+/// particular order. The result does not depend on the order in which they come. Logits are finite.
+fn filter(options: &SamplingOptions, scale: Scale, total: Option<u64>, c: &mut Vec<Candidate>) {
     if 0 < options.top_k && options.top_k < c.len() {
         c.select_nth_unstable_by(options.top_k - 1, rank);
         c.truncate(options.top_k);
     }
     if options.top_p < 1.0 {
-        nucleus(options.top_p, scale, c);
+        let total = total.unwrap_or_else(|| c.iter().map(|c| scale.weight(c.logit)).sum());
+        nucleus(total as f64 * f64::from(options.top_p), scale, c);
     }
     if options.min_p > 0.0 {
         let floor = f64::from(options.min_p).ln();
@@ -165,14 +248,12 @@ fn filter(options: &SamplingOptions, scale: Scale, c: &mut Vec<Candidate>) {
     }
 }
 
-/// Keeps the fewest best candidates whose share of the probability reaches `top_p`.
+/// Keeps the fewest best candidates whose weights reach `goal`, at least one.
 ///
 /// The nucleus is usually small against the vocabulary, so the candidates are sorted in growing pieces from the top, and
-/// only until the share is reached.
-fn nucleus(top_p: f32, scale: Scale, c: &mut Vec<Candidate>) {
-    let total: u128 = c.iter().map(|c| scale.weight(c.logit)).sum();
-    let goal = total as f64 * f64::from(top_p);
-    let (mut sorted, mut piece, mut mass) = (0, 64, 0u128);
+/// only until the goal is reached.
+fn nucleus(goal: f64, scale: Scale, c: &mut Vec<Candidate>) {
+    let (mut sorted, mut piece, mut mass) = (0, 64, 0u64);
     while sorted < c.len() {
         let rest = &mut c[sorted..];
         let n = piece.min(rest.len());
@@ -192,10 +273,10 @@ fn nucleus(top_p: f32, scale: Scale, c: &mut Vec<Candidate>) {
     }
 }
 
-/// The candidate with the largest `offset + noise`, of equal ones the lowest id. `best` is one of the candidates.
-fn draw(candidates: &[Candidate], scale: Scale, best: Candidate, noise: Noise) -> u32 {
+/// The candidate with the largest `offset + noise`, of equal ones the lowest id. `best` is the most probable of them.
+fn draw(candidates: &[Candidate], scale: Scale, best: u32, noise: Noise) -> u32 {
     // Beginning with the most probable token lets the bound pass over most others without a logarithm.
-    let mut winner = (gumbel(noise.bits(best.token)), best.token);
+    let mut winner = (gumbel(noise.bits(best)), best);
     for c in candidates {
         let (offset, bits) = (scale.offset(c.logit), noise.bits(c.token));
         if offset + gumbel_bound(bits) < winner.0 {

@@ -76,7 +76,6 @@ pub(crate) trait Simd: Copy {
     /// [`Simd::max`] in the order of [`Simd::sum`].
     fn max_lane(self, v: Self::F) -> f32;
     /// Lane `i` is [`Simd::sum`] of `v[i]`.
-    #[allow(dead_code)]
     fn sums(self, v: [Self::F; LANES]) -> Self::F;
     /// Sum of all lanes; wraps.
     fn sum_i(self, a: Self::I) -> i32;

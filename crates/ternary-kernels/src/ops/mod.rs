@@ -66,7 +66,7 @@ macro_rules! ops {
     };
 }
 
-//mod attend;
+mod attend;
 mod convert;
 mod elementwise;
 mod exp;
@@ -77,7 +77,7 @@ mod rope;
 #[cfg(test)]
 mod tests;
 
-//pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Queries};
+pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
 pub use rope::RopeTable;
 
 /// The operations, compiled for one instruction set. Copy it around freely: it is a number.

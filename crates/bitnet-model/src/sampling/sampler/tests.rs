@@ -17,8 +17,10 @@ fn candidates(logits: &[f32]) -> Vec<Candidate> {
     all.filter(|c| c.logit > f32::NEG_INFINITY).collect()
 }
 
-fn scale(options: &SamplingOptions, logits: &[f32]) -> Scale {
-    Scale { max: best(logits, 0).unwrap().logit, temperature: f64::from(options.temperature) }
+fn gathered(options: &SamplingOptions, logits: &[f32]) -> Vec<Candidate> {
+    let mut c = Vec::new();
+    gather(options, best(logits, 0).unwrap(), logits, &mut c, &mut Vec::new());
+    c
 }
 
 /// The tokens that the options leave, with their probabilities: sorted completely, in floats. `None` where a sum lies so
@@ -163,7 +165,6 @@ fn extreme_logits() {
             if options.temperature < max {
                 assert_eq!(one(&[0.0, max, -max]), 1);
             }
-            assert!([1, 2].contains(&one(&[0.0, inf, inf, -inf])));
         }
         assert!(matches!(s.sample(&[], 0, &[]), Err(ModelError::Sampling { option: "logits", .. })));
         assert!(matches!(s.sample(&[-inf; 3], 0, &[]), Err(ModelError::Sampling { option: "logits", .. })));
@@ -174,6 +175,20 @@ fn extreme_logits() {
             assert!(matches!(diverged, Err(ModelError::Diverged { what: "a logit", position: 9 })), "{diverged:?}");
         }
     }
+}
+
+/// Several certain tokens are equally likely.
+#[test]
+fn plus_infinities_share_the_probability() {
+    let mut s = sampler(&SamplingOptions::default());
+    let logits = [f32::MAX, f32::INFINITY, 0.0, f32::INFINITY, f32::NEG_INFINITY];
+    let ones = (0..1000).filter(|p| match s.sample(&logits, *p, &[]).unwrap() {
+        1 => true,
+        3 => false,
+        other => panic!("token {other}"),
+    });
+    // Six standard deviations of 1000 fair throws.
+    assert!(ones.count().abs_diff(500) < 95);
 }
 
 /// At the highest temperature every token that is not forbidden comes up.
@@ -203,17 +218,32 @@ fn processors_run_in_order_also_when_greedy() {
 fn buffers_are_reused() {
     let logits: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5000) as f32 * 1e-3).collect();
     let history: Vec<u32> = (0..100).collect();
-    let options = SamplingOptions::default().with_top_k(300).with_min_p(0.1).with_repeat_penalty(1.1, 64);
+    let options = SamplingOptions::default().with_top_k(60).with_min_p(0.1).with_repeat_penalty(1.1, 64);
     let mut s = sampler(&options);
     let buffers = |s: &Sampler| {
-        let (a, b) = (&s.changed, &s.candidates);
-        (a.as_ptr(), a.capacity(), b.as_ptr(), b.capacity())
+        let (a, b, c) = (&s.changed, &s.candidates, &s.maxima);
+        (a.as_ptr(), a.capacity(), b.as_ptr(), b.capacity(), c.as_ptr(), c.capacity())
     };
     s.sample(&logits, 0, &history).unwrap();
     let first = buffers(&s);
     for p in 1..50 {
         s.sample(&logits, p, &history).unwrap();
         assert_eq!(buffers(&s), first);
+    }
+}
+
+#[test]
+fn weights_are_exponentials() {
+    for temperature in [0.05, 0.7, 1.0, 30.0] {
+        let options = plain(0).with_temperature(temperature);
+        let scale = Scale::new(&options, 3.0);
+        for i in 0..20_000 {
+            let logit = 3.0 - i as f32 * 2e-3;
+            let (got, want) = (scale.weight(logit) as f64 * Scale::UNIT, scale.offset(logit).exp());
+            assert!((got - want).abs() <= Scale::UNIT, "{logit} at {temperature}: {got}, expected {want}");
+        }
+        assert_eq!(scale.weight(3.0), 1 << 38);
+        assert_eq!([scale.weight(f32::MIN), scale.weight(f32::NEG_INFINITY)], [0, 0]);
     }
 }
 
@@ -229,8 +259,7 @@ fn large_vocabularies_match_the_naive_filter() {
         plain(0).with_temperature(0.3).with_top_p(0.95),
         plain(0).with_min_p(0.05),
     ] {
-        let mut c = candidates(&logits);
-        filter(&options, scale(&options, &logits), &mut c);
+        let c = gathered(&options, &logits);
         assert_same_tokens(&c, &naive(&options, &logits).unwrap());
     }
 }
@@ -257,7 +286,7 @@ fn any_options() -> impl Strategy<Value = SamplingOptions> {
 /// Logits with ties and forbidden tokens, at least one of them allowed.
 fn any_logits() -> impl Strategy<Value = Vec<f32>> {
     let one = prop_oneof![4 => -20f32..20.0, 2 => (-3i8..=3).prop_map(f32::from), 1 => Just(f32::NEG_INFINITY)];
-    prop::collection::vec(one, 1..200)
+    prop::collection::vec(one, 1..700)
         .prop_filter("every token forbidden", |l| l.iter().any(|v| *v > f32::NEG_INFINITY))
 }
 
@@ -265,8 +294,7 @@ proptest! {
     #[test]
     fn filters_keep_what_the_naive_ones_keep(options in any_options(), logits in any_logits(), position: u64) {
         let Some(expected) = naive(&options, &logits) else { return Ok(()) };
-        let mut c = candidates(&logits);
-        filter(&options, scale(&options, &logits), &mut c);
+        let c = gathered(&options, &logits);
         assert_same_tokens(&c, &expected);
         let token = sampler(&options).sample(&logits, position, &[]).unwrap();
         prop_assert!(expected.iter().any(|(t, _)| *t == token));
@@ -275,9 +303,8 @@ proptest! {
     /// The bound that skips logarithms changes no draw: the definition, computed in full.
     #[test]
     fn draw_is_the_largest_sum(options in any_options(), logits in any_logits(), position: u64) {
-        let scale = scale(&options, &logits);
-        let mut c = candidates(&logits);
-        filter(&options, scale, &mut c);
+        let scale = Scale::new(&options, best(&logits, 0).unwrap().logit);
+        let mut c = gathered(&options, &logits);
         c.sort_unstable_by_key(|c| c.token);
         let score = |c: &Candidate| scale.offset(c.logit) + super::super::gumbel_noise(options.seed, position, c.token);
         let want = c[1..].iter().fold(c[0], |b, c| if score(c) > score(&b) { *c } else { b });
@@ -291,10 +318,10 @@ proptest! {
         position: u64,
     ) {
         let best = *c.iter().min_by(|a, b| rank(a, b)).unwrap();
-        let scale = Scale { max: best.logit, temperature: f64::from(options.temperature) };
+        let scale = Scale::new(&options, best.logit);
         let [a, b] = [c, shuffled].map(|mut c| {
-            filter(&options, scale, &mut c);
-            draw(&c, scale, best, Noise::new(options.seed, position))
+            filter(&options, scale, None, &mut c);
+            draw(&c, scale, best.token, Noise::new(options.seed, position))
         });
         prop_assert_eq!(a, b);
     }

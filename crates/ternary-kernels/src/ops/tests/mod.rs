@@ -6,6 +6,7 @@ use super::Ops;
 use crate::{Int8Batch, Isa};
 
 mod accuracy;
+mod attend;
 mod bits;
 mod special;
 
