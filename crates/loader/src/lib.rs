@@ -2,4 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod chat;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod tokenizer;
