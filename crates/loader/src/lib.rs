@@ -2,6 +2,21 @@
 #![deny(unsafe_code)]
 
 pub mod chat;
+mod config;
+pub mod convert;
+mod error;
+pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod load;
+mod loaded;
+pub mod mmap;
+mod names;
+pub mod safetensors;
+mod source;
 pub mod tokenizer;
+
+pub use error::LoadError;
+pub use load::{LoadedModel, load};
+pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
+pub use source::Checkpoint;

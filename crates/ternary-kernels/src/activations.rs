@@ -165,6 +165,16 @@ impl Int8Batch {
             .map(move |((codes, sum), scale)| Int8RowMut { codes, sum, scale, k })
     }
 
+    /// The rows in chunks of `rows` (the last may be shorter), for several threads to write.
+    pub fn chunks_mut(&mut self, rows: usize) -> impl ExactSizeIterator<Item = Int8RowsMut<'_>> {
+        let (n, k, stride, rows) = (self.n, self.k, self.stride, rows.max(1));
+        self.codes[..n * stride]
+            .chunks_mut((rows * stride).max(1))
+            .zip(self.sums[..n].chunks_mut(rows))
+            .zip(self.scales[..n].chunks_mut(rows))
+            .map(move |((codes, sums), scales)| Int8RowsMut { codes, sums, scales, k, stride })
+    }
+
     /// Row `t`, to be written.
     ///
     /// # Panics
@@ -193,6 +203,28 @@ impl Int8Batch {
     /// Quantisation scales `s = 127 / max|x|` of the rows, `[n]` f32: `x` is about `code / s`.
     pub fn scales(&self) -> &[f32] {
         &self.scales[..self.n]
+    }
+}
+
+/// Consecutive rows of an [`Int8Batch`] that are being written.
+#[derive(Debug)]
+pub struct Int8RowsMut<'a> {
+    codes: &'a mut [i8],
+    sums: &'a mut [i32],
+    scales: &'a mut [f32],
+    k: usize,
+    stride: usize,
+}
+
+impl Int8RowsMut<'_> {
+    /// The rows; each must be finished with [`Int8RowMut::finish`].
+    pub fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = Int8RowMut<'_>> {
+        let k = self.k;
+        self.codes
+            .chunks_exact_mut(self.stride.max(1))
+            .zip(self.sums.iter_mut())
+            .zip(self.scales.iter_mut())
+            .map(move |((codes, sum), scale)| Int8RowMut { codes, sum, scale, k })
     }
 }
 

@@ -115,6 +115,24 @@ pub enum KernelError {
         /// The value.
         value: i8,
     },
+    /// An activation that no int8 code stands for; the numbers before it went wrong already.
+    #[error("activation {value} at position {position} is not a finite number, so it cannot be quantised")]
+    NonFiniteActivation {
+        /// Position in the row.
+        position: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The system refused to start a thread of a team.
+    #[error("thread {index} of a team of {threads} could not be started: {reason}; ask for fewer threads")]
+    ThreadNotStarted {
+        /// The worker's index, from 1.
+        index: usize,
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
     /// A name given in `BITNET_ISA` or by the user that is no instruction set known here.
     #[error("unknown instruction set {name:?}; known are: {known}")]
     UnknownIsa {
@@ -138,6 +156,28 @@ pub enum KernelError {
         name: String,
         /// The available names, comma separated.
         available: String,
+    },
+    /// A row so long that its product may not fit an i32.
+    #[error("{kernel}: rows of {cols} weights may overflow their i32 sums; at most {max_cols} are supported")]
+    RowTooLong {
+        /// The kernel that refused.
+        kernel: String,
+        /// Columns (input features, K).
+        cols: usize,
+        /// The most columns that it takes.
+        max_cols: usize,
+    },
+    /// A weight that is NaN or infinite.
+    #[error("{op}: weight {value} at row {row}, column {col} is not finite")]
+    NotFinite {
+        /// The operation that refused.
+        op: &'static str,
+        /// Row of the weight.
+        row: usize,
+        /// Column of the weight.
+        col: usize,
+        /// The value.
+        value: f32,
     },
     /// Weights prepacked by one kernel were handed to another.
     #[error("weights were packed by kernel {packed_by}, not by {kernel}; prepack them again")]

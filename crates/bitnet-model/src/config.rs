@@ -1,0 +1,251 @@
+//! What shape a model has and which formulas it uses.
+
+use crate::ModelError;
+
+/// The activation between gate and up projection of the feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `relu(x)^2`, as in BitNet b1.58 2B4T (architectures `bitnet-b1.58` and `bitnet-25`).
+    Relu2,
+    /// `x * sigmoid(x)`, as in LLaMA and the 1bitLLM models (architectures `bitnet` and `llama`).
+    Silu,
+}
+
+impl Activation {
+    /// The name in a `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Relu2 => "relu2",
+            Activation::Silu => "silu",
+        }
+    }
+}
+
+/// Shape and formulas of a decoder, in the names of a Hugging Face `config.json`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ModelConfig {
+    /// Tokens in the vocabulary, rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; query head `i` reads key head `i / (heads / kv_heads)`.
+    pub num_key_value_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Activation of the feed-forward block.
+    pub hidden_act: Activation,
+    /// Added to the mean square in every RMSNorm.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary position embedding.
+    pub rope_theta: f64,
+    /// Longest context the model was made for, in tokens.
+    pub max_position_embeddings: usize,
+    /// Whether the head is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Whether there is an RMSNorm before the output projection and one before the down projection.
+    pub sub_norms: bool,
+    /// Token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a text; generation stops at any of them.
+    pub eos_token_ids: Vec<u32>,
+}
+
+impl ModelConfig {
+    /// A configuration of this shape with the values of BitNet b1.58 2B4T for everything that is not a shape:
+    /// squared ReLU, sub-norms, eps 1e-5, theta 500000, context 4096, tied head, no special tokens.
+    ///
+    /// ```
+    /// use bitnet_model::ModelConfig;
+    /// // vocabulary, hidden, feed-forward, layers, heads, key/value heads
+    /// let c = ModelConfig::new(128_256, 2560, 6912, 30, 20, 5);
+    /// assert_eq!(c.head_dim, 128);
+    /// c.validate().unwrap();
+    /// ```
+    pub fn new(vocab: usize, hidden: usize, ffn: usize, layers: usize, heads: usize, kv_heads: usize) -> Self {
+        Self {
+            vocab_size: vocab,
+            hidden_size: hidden,
+            intermediate_size: ffn,
+            num_hidden_layers: layers,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim: hidden.checked_div(heads).unwrap_or(0),
+            hidden_act: Activation::Relu2,
+            rms_norm_eps: 1e-5,
+            rope_theta: 500_000.0,
+            max_position_embeddings: 4096,
+            tie_word_embeddings: true,
+            sub_norms: true,
+            bos_token_id: None,
+            eos_token_ids: Vec::new(),
+        }
+    }
+
+    /// Checks that the numbers fit together and stay within sane bounds.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] naming the field and what it must be.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let bad =
+            |field: &'static str, value: String, must: &'static str| Err(ModelError::Config { field, value, must });
+        let sizes = [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 22),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 12),
+            ("num_attention_heads", self.num_attention_heads, 1 << 12),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 12),
+            ("head_dim", self.head_dim, 1 << 12),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 31),
+        ];
+        for (field, value, max) in sizes {
+            if value == 0 || value > max {
+                return bad(field, value.to_string(), "at least 1 and of a sane size");
+            }
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return bad(
+                "num_key_value_heads",
+                self.num_key_value_heads.to_string(),
+                "a divisor of num_attention_heads",
+            );
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return bad("head_dim", self.head_dim.to_string(), "even, because rotary embedding turns pairs");
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
+            return bad("rms_norm_eps", self.rms_norm_eps.to_string(), "a positive number");
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
+            return bad("rope_theta", self.rope_theta.to_string(), "a number above 1");
+        }
+        for id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
+            if *id as usize >= self.vocab_size {
+                return bad("bos_token_id / eos_token_id", id.to_string(), "below vocab_size");
+            }
+        }
+        Ok(())
+    }
+
+    /// `[out, in]` of a projection.
+    pub fn projection_shape(&self, p: Projection) -> (usize, usize) {
+        let q = self.num_attention_heads * self.head_dim;
+        let kv = self.num_key_value_heads * self.head_dim;
+        match p {
+            Projection::Q => (q, self.hidden_size),
+            Projection::K | Projection::V => (kv, self.hidden_size),
+            Projection::O => (self.hidden_size, q),
+            Projection::Gate | Projection::Up => (self.intermediate_size, self.hidden_size),
+            Projection::Down => (self.hidden_size, self.intermediate_size),
+        }
+    }
+
+    /// Length of a norm's gain.
+    pub fn norm_len(&self, n: Norm) -> usize {
+        match n {
+            Norm::Input(_) | Norm::PostAttention(_) | Norm::Final => self.hidden_size,
+            Norm::AttnSub(_) => self.num_attention_heads * self.head_dim,
+            Norm::FfnSub(_) => self.intermediate_size,
+        }
+    }
+
+    /// Query heads that share one key and value head.
+    pub fn group_size(&self) -> usize {
+        self.num_attention_heads / self.num_key_value_heads
+    }
+
+    /// Values that the cache holds per token: keys and values of all layers.
+    pub fn kv_values_per_token(&self) -> usize {
+        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
+    }
+
+    /// Ternary weights of all layers.
+    pub fn ternary_weights(&self) -> u64 {
+        let layer: u64 =
+            Projection::ALL.iter().map(|p| self.projection_shape(*p)).map(|(m, k)| m as u64 * k as u64).sum();
+        layer * self.num_hidden_layers as u64
+    }
+
+    /// All parameters: ternary weights, embedding, head if it is not tied, norms.
+    pub fn parameters(&self) -> u64 {
+        let table = self.vocab_size as u64 * self.hidden_size as u64;
+        let norms: usize =
+            (0..self.num_hidden_layers).flat_map(|l| self.layer_norms(l)).map(|n| self.norm_len(n)).sum();
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        self.ternary_weights() + tables * table + norms as u64 + self.hidden_size as u64
+    }
+
+    /// The norms of layer `l`.
+    pub fn layer_norms(&self, l: usize) -> impl Iterator<Item = Norm> {
+        let sub = self.sub_norms.then_some([Norm::AttnSub(l), Norm::FfnSub(l)]);
+        [Norm::Input(l), Norm::PostAttention(l)].into_iter().chain(sub.into_iter().flatten())
+    }
+}
+
+/// A ternary projection of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Projection {
+    /// Queries, `[heads * head_dim, hidden]`.
+    Q,
+    /// Keys, `[kv_heads * head_dim, hidden]`.
+    K,
+    /// Values, `[kv_heads * head_dim, hidden]`.
+    V,
+    /// Output of attention, `[hidden, heads * head_dim]`.
+    O,
+    /// Gate of the feed-forward block, `[ffn, hidden]`.
+    Gate,
+    /// Up projection of the feed-forward block, `[ffn, hidden]`.
+    Up,
+    /// Down projection of the feed-forward block, `[hidden, ffn]`.
+    Down,
+}
+
+impl Projection {
+    /// All seven.
+    pub const ALL: [Projection; 7] = [
+        Projection::Q,
+        Projection::K,
+        Projection::V,
+        Projection::O,
+        Projection::Gate,
+        Projection::Up,
+        Projection::Down,
+    ];
+
+    /// The name in a Hugging Face checkpoint, `q_proj` for example.
+    pub fn name(self) -> &'static str {
+        match self {
+            Projection::Q => "q_proj",
+            Projection::K => "k_proj",
+            Projection::V => "v_proj",
+            Projection::O => "o_proj",
+            Projection::Gate => "gate_proj",
+            Projection::Up => "up_proj",
+            Projection::Down => "down_proj",
+        }
+    }
+}
+
+/// An RMSNorm of the model; the number is the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Norm {
+    /// Before the q, k and v projections.
+    Input(usize),
+    /// Before the output projection (sub-norm).
+    AttnSub(usize),
+    /// Before the gate and up projections.
+    PostAttention(usize),
+    /// Before the down projection (sub-norm).
+    FfnSub(usize),
+    /// Before the head.
+    Final,
+}

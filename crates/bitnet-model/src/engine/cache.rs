@@ -1,0 +1,163 @@
+//! The key/value cache of one sequence.
+
+use half::{bf16, f16};
+use ternary_kernels::AlignedBuf;
+
+use crate::ModelConfig;
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum KvType {
+    /// 32-bit floats: the reference mode.
+    F32,
+    /// IEEE half precision: the default of fast generation. Half of the memory traffic of `F32`.
+    #[default]
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl KvType {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvType::F32 => 4,
+            KvType::F16 | KvType::Bf16 => 2,
+        }
+    }
+
+    /// The name used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Bf16 => "bf16",
+        }
+    }
+
+    /// The type of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [KvType::F32, KvType::F16, KvType::Bf16].into_iter().find(|t| t.name() == name)
+    }
+}
+
+/// Keys and values of one layer: for each key/value head a slab of `[capacity, head_dim]`.
+#[derive(Clone, Debug)]
+pub(super) enum LayerCache {
+    F32(Slabs<f32>),
+    F16(Slabs<f16>),
+    Bf16(Slabs<bf16>),
+}
+
+/// Keys and values as slabs per head.
+#[derive(Clone, Debug)]
+pub(super) struct Slabs<T: bytemuck::Pod> {
+    pub(super) k: AlignedBuf<T>,
+    pub(super) v: AlignedBuf<T>,
+}
+
+impl<T: bytemuck::Pod> Slabs<T> {
+    fn empty() -> Self {
+        Self { k: AlignedBuf::zeroed(0), v: AlignedBuf::zeroed(0) }
+    }
+
+    /// Moves `used` rows of each head into slabs of `to` rows.
+    fn grow(&mut self, heads: usize, row: usize, used: usize, from: usize, to: usize) {
+        for old in [&mut self.k, &mut self.v] {
+            let mut new = AlignedBuf::zeroed(heads * to * row);
+            for h in 0..heads {
+                new[h * to * row..][..used * row].copy_from_slice(&old[h * from * row..][..used * row]);
+            }
+            *old = new;
+        }
+    }
+}
+
+/// Keys and values of the tokens of one sequence, in all layers. It grows with the text, up to the model's context.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    pub(super) layers: Vec<LayerCache>,
+    ty: KvType,
+    kv_heads: usize,
+    head_dim: usize,
+    len: usize,
+    capacity: usize,
+    limit: usize,
+}
+
+/// Slabs grow in multiples of this many tokens.
+const GROW: usize = 256;
+
+impl KvCache {
+    /// An empty cache for a model of this shape, for at most `limit` tokens.
+    pub fn new(config: &ModelConfig, ty: KvType, limit: usize) -> Self {
+        let layer = || match ty {
+            KvType::F32 => LayerCache::F32(Slabs::empty()),
+            KvType::F16 => LayerCache::F16(Slabs::empty()),
+            KvType::Bf16 => LayerCache::Bf16(Slabs::empty()),
+        };
+        Self {
+            layers: (0..config.num_hidden_layers).map(|_| layer()).collect(),
+            ty,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            len: 0,
+            capacity: 0,
+            limit,
+        }
+    }
+
+    /// Tokens in the cache.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether the cache holds no token.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Most tokens that it may hold.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+    /// How keys and values are stored.
+    pub fn kv_type(&self) -> KvType {
+        self.ty
+    }
+    /// Bytes allocated now.
+    pub fn byte_len(&self) -> usize {
+        2 * self.layers.len() * self.kv_heads * self.head_dim * self.capacity * self.ty.bytes()
+    }
+    /// Rows of each head's slab.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all tokens from position `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Makes room for `len` tokens in all.
+    pub(super) fn reserve(&mut self, len: usize) {
+        if len <= self.capacity {
+            return;
+        }
+        let to = len.max(self.capacity * 2).next_multiple_of(GROW).min(self.limit.next_multiple_of(GROW));
+        let (heads, row, used, from) = (self.kv_heads, self.head_dim, self.len, self.capacity);
+        for layer in &mut self.layers {
+            match layer {
+                LayerCache::F32(s) => s.grow(heads, row, used, from, to),
+                LayerCache::F16(s) => s.grow(heads, row, used, from, to),
+                LayerCache::Bf16(s) => s.grow(heads, row, used, from, to),
+            }
+        }
+        self.capacity = to;
+    }
+
+    /// Counts `n` tokens whose keys and values have been written.
+    pub(super) fn advance(&mut self, n: usize) {
+        self.len += n;
+        debug_assert!(self.len <= self.capacity);
+    }
+}

@@ -1,0 +1,217 @@
+//! CPU inference: preallocated buffers, plain slices, integer kernels, one thread team.
+//!
+//! [`Engine`] holds a model's weights packed for the chosen kernel; [`Sequence`](crate::Sequence) holds the state of
+//! one text. A forward step runs the layers one after the other; within a layer the threads of the team share the
+//! output rows of each projection and the heads of attention. See `docs/ARCHITECTURE.md`.
+//!
+//! **One canonical arithmetic.** The value of a token depends on the tokens before it and on nothing else: not on how
+//! many tokens pass together, not on the number of threads. Integer products are exact; every float reduction runs
+//! within one token, in an order fixed by [`ternary_kernels::ops`].
+
+mod attention;
+mod cache;
+mod head;
+mod linear;
+mod scratch;
+mod step;
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ternary_kernels::ops::Ops;
+use ternary_kernels::{Isa, Kernel, Team};
+
+pub use cache::{KvCache, KvType};
+pub use step::{LogitsWanted, StepInput};
+
+use crate::weights::ModelWeights;
+use crate::{FloatMatrix, ModelConfig, ModelError, Projection};
+use linear::Linear;
+use scratch::Scratch;
+
+/// How an [`Engine`] computes.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct EngineOptions {
+    /// Threads to compute with, the caller's included; `None` takes the CPUs that the process may use. One thread
+    /// spawns none.
+    pub threads: Option<NonZeroUsize>,
+    /// Instruction set; `None` takes what `BITNET_ISA` names, or the best that this CPU has.
+    pub isa: Option<Isa>,
+    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set.
+    pub kernel: Option<Arc<dyn Kernel>>,
+}
+
+impl EngineOptions {
+    /// With `n` threads; 0 takes the default.
+    #[must_use]
+    pub fn threads(mut self, n: usize) -> Self {
+        self.threads = NonZeroUsize::new(n);
+        self
+    }
+    /// With an instruction set.
+    #[must_use]
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+    /// With a kernel of your own.
+    #[must_use]
+    pub fn kernel(mut self, kernel: Arc<dyn Kernel>) -> Self {
+        self.kernel = Some(kernel);
+        self
+    }
+}
+
+/// A model ready for inference on this CPU: immutable, cheap to clone, shared between threads.
+///
+/// Forward steps of several sequences take turns: the engine never computes with more threads than it was given.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ModelConfig,
+    embedding: FloatMatrix,
+    head: Option<FloatMatrix>,
+    layers: Vec<Layer>,
+    final_norm: Vec<f32>,
+    isa: Isa,
+    ops: Ops,
+    kernel: Arc<dyn Kernel>,
+    threads: usize,
+    workspace: Mutex<Workspace>,
+}
+
+/// A layer's weights, packed.
+#[derive(Debug)]
+struct Layer {
+    input_norm: Vec<f32>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    attn_sub_norm: Option<Vec<f32>>,
+    o: Linear,
+    post_attention_norm: Vec<f32>,
+    gate: Linear,
+    up: Linear,
+    ffn_sub_norm: Option<Vec<f32>>,
+    down: Linear,
+}
+
+/// What one forward step at a time uses.
+#[derive(Debug)]
+struct Workspace {
+    team: Team,
+    scratch: Scratch,
+}
+
+impl Engine {
+    /// Packs `weights` for the kernel that `options` choose.
+    ///
+    /// # Errors
+    /// An instruction set that this CPU does not have (also one that `BITNET_ISA` names), a kernel that refuses the
+    /// weights, threads that cannot be started.
+    pub fn new(weights: &ModelWeights, options: &EngineOptions) -> Result<Self, ModelError> {
+        let isa = match options.isa {
+            Some(isa) => isa.require()?,
+            None => Isa::selected()?,
+        };
+        let kernel = match &options.kernel {
+            Some(kernel) => kernel.clone(),
+            None => ternary_kernels::for_isa(isa)?,
+        };
+        let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let team = Team::new(options.threads.unwrap_or(available))?;
+        let threads = team.threads();
+        let config = weights.config.clone();
+        let mut layers: Vec<Option<Result<Layer, ModelError>>> = (0..weights.layers.len()).map(|_| None).collect();
+        team.for_each_chunk(&mut layers, 1, |l, slot| {
+            let w = &weights.layers[l];
+            let linear = |p: Projection| Linear::new(w.projection(p), &kernel).map_err(ModelError::from);
+            let layer = || -> Result<Layer, ModelError> {
+                Ok(Layer {
+                    input_norm: w.input_norm.clone(),
+                    q: linear(Projection::Q)?,
+                    k: linear(Projection::K)?,
+                    v: linear(Projection::V)?,
+                    attn_sub_norm: w.attn_sub_norm.clone(),
+                    o: linear(Projection::O)?,
+                    post_attention_norm: w.post_attention_norm.clone(),
+                    gate: linear(Projection::Gate)?,
+                    up: linear(Projection::Up)?,
+                    ffn_sub_norm: w.ffn_sub_norm.clone(),
+                    down: linear(Projection::Down)?,
+                })
+            };
+            slot[0] = Some(layer());
+        });
+        let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<_, _>>()?;
+        tracing::debug!(kernel = kernel.name(), isa = isa.name(), threads, "engine ready");
+        Ok(Self {
+            inner: Arc::new(Inner {
+                embedding: weights.embedding.clone(),
+                head: weights.head.clone(),
+                layers,
+                final_norm: weights.final_norm.clone(),
+                isa,
+                ops: Ops::for_isa(isa)?,
+                threads,
+                workspace: Mutex::new(Workspace {
+                    team,
+                    scratch: Scratch::new(&config, threads, linear::row_block(kernel.as_ref())),
+                }),
+                kernel,
+                config,
+            }),
+        })
+    }
+
+    /// Shape and formulas.
+    pub fn config(&self) -> &ModelConfig {
+        &self.inner.config
+    }
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.inner.isa
+    }
+    /// Name of the kernel in use.
+    pub fn kernel_name(&self) -> &str {
+        self.inner.kernel.name()
+    }
+    /// Threads in use, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.inner.threads
+    }
+    /// How the head is stored, and so computed: `f16` for example.
+    pub fn head_type(&self) -> String {
+        self.inner.head_matrix().float_type().name().to_lowercase()
+    }
+    /// Bytes of packed ternary weights, all of which every decode step reads.
+    pub fn packed_bytes(&self) -> usize {
+        self.inner.layers.iter().flat_map(Layer::linears).map(Linear::byte_len).sum()
+    }
+    /// Bytes of the head, all of which every decode step reads.
+    pub fn head_bytes(&self) -> usize {
+        self.inner.head_matrix().byte_len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Workspace> {
+        // A panic in a step leaves scratch contents behind that the next step overwrites: nothing to repair.
+        self.inner.workspace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn head_matrix(&self) -> &FloatMatrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+}
+
+impl Layer {
+    fn linears(&self) -> [&Linear; 7] {
+        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    }
+}

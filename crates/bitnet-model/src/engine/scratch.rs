@@ -1,0 +1,104 @@
+//! Buffers of a forward step, allocated once.
+
+use std::sync::Mutex;
+
+use ternary_kernels::ops::{AttendScratch, RopeTable};
+use ternary_kernels::{AlignedBuf, Int8Batch};
+
+use crate::ModelConfig;
+
+/// Most tokens that pass through the layers together; longer inputs are cut. It bounds the scratch memory and does
+/// not change any result.
+pub(super) const MAX_ROWS: usize = 256;
+
+/// What one thread needs for itself.
+#[derive(Debug)]
+pub(super) struct ThreadScratch {
+    /// Integer products of one block of output rows, `[n, row_block]`.
+    pub(super) acc: AlignedBuf<i32>,
+    /// The same of a second projection (gate and up go together).
+    pub(super) acc2: AlignedBuf<i32>,
+    /// Dequantised outputs of one token.
+    pub(super) y: AlignedBuf<f32>,
+    /// The same of a second projection.
+    pub(super) y2: AlignedBuf<f32>,
+}
+
+/// What a forward step needs.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// Tokens that fit, at most [`MAX_ROWS`]; grown on demand.
+    rows: usize,
+    /// Output rows of one kernel call.
+    row_block: usize,
+    /// Residual stream, `[n, hidden]`.
+    pub(super) x: AlignedBuf<f32>,
+    /// Queries, `[n, heads * head_dim]`.
+    pub(super) q: AlignedBuf<f32>,
+    /// Output of attention, `[n, heads * head_dim]`.
+    pub(super) attn: AlignedBuf<f32>,
+    /// Keys, `[n, kv_heads * head_dim]`.
+    pub(super) k: AlignedBuf<f32>,
+    /// Values, `[n, kv_heads * head_dim]`.
+    pub(super) v: AlignedBuf<f32>,
+    /// Feed-forward activations, `[n, ffn]`.
+    pub(super) u: AlignedBuf<f32>,
+    /// Residual rows after the final norm, `[8, hidden]`.
+    pub(super) normed: AlignedBuf<f32>,
+    /// Sines and cosines of the positions met so far.
+    pub(super) rope: RopeTable,
+    /// Quantised inputs of a projection.
+    pub(super) quantized: Int8Batch,
+    pub(super) threads: Vec<ThreadScratch>,
+    /// Attention's working memory of each thread.
+    pub(super) attend: Vec<Mutex<AttendScratch>>,
+}
+
+impl Scratch {
+    pub(super) fn new(c: &ModelConfig, threads: usize, row_block: usize) -> Self {
+        let empty = AlignedBuf::<f32>::zeroed(0);
+        let thread = || ThreadScratch {
+            acc: AlignedBuf::zeroed(0),
+            acc2: AlignedBuf::zeroed(0),
+            y: AlignedBuf::zeroed(row_block),
+            y2: AlignedBuf::zeroed(row_block),
+        };
+        Self {
+            rows: 0,
+            row_block,
+            x: empty.clone(),
+            q: empty.clone(),
+            attn: empty.clone(),
+            k: empty.clone(),
+            v: empty.clone(),
+            u: empty.clone(),
+            normed: empty,
+            rope: RopeTable::new(0, c.head_dim, c.rope_theta as f32),
+            quantized: Int8Batch::with_capacity(0, 0),
+            threads: (0..threads).map(|_| thread()).collect(),
+            attend: (0..threads).map(|_| Mutex::new(AttendScratch::new(c.group_size(), c.head_dim))).collect(),
+        }
+    }
+
+    /// Makes room for `n` tokens.
+    pub(super) fn reserve(&mut self, c: &ModelConfig, n: usize) {
+        if n <= self.rows {
+            return;
+        }
+        let n = n.next_power_of_two().min(MAX_ROWS);
+        let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
+        self.x = AlignedBuf::zeroed(n * c.hidden_size);
+        self.q = AlignedBuf::zeroed(n * q);
+        self.attn = AlignedBuf::zeroed(n * q);
+        self.k = AlignedBuf::zeroed(n * kv);
+        self.v = AlignedBuf::zeroed(n * kv);
+        self.u = AlignedBuf::zeroed(n * c.intermediate_size);
+        self.normed = AlignedBuf::zeroed(super::head::TOKENS * c.hidden_size);
+        self.quantized = Int8Batch::with_capacity(n, c.hidden_size.max(c.intermediate_size).max(q));
+        for t in &mut self.threads {
+            t.acc = AlignedBuf::zeroed(n * self.row_block);
+            t.acc2 = AlignedBuf::zeroed(n * self.row_block);
+        }
+        self.rows = n;
+    }
+}

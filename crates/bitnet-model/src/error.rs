@@ -1,0 +1,104 @@
+//! The error type of this crate.
+
+use ternary_kernels::KernelError;
+
+use crate::config::Projection;
+
+/// What can go wrong with a model's configuration, its weights and its use.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A configuration value that cannot be.
+    #[error("config: {field} is {value}; it must be {must}")]
+    Config {
+        /// The field, in the names of `config.json`.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        must: &'static str,
+    },
+    /// A projection whose shape differs from what the configuration says.
+    #[error("layer {layer} {name}: the configuration says [{}, {}], the file holds [{}, {}]", .expected.0, .expected.1, .got.0, .got.1, name = .projection.name())]
+    ProjectionShape {
+        /// The layer.
+        layer: usize,
+        /// The projection.
+        projection: Projection,
+        /// `[out, in]` by the configuration.
+        expected: (usize, usize),
+        /// `[out, in]` as found.
+        got: (usize, usize),
+    },
+    /// A norm, an embedding or a head whose size differs from what the configuration says.
+    #[error("{tensor}: expected {expected} values, got {got}")]
+    TensorSize {
+        /// The tensor.
+        tensor: String,
+        /// Values by the configuration.
+        expected: usize,
+        /// Values found.
+        got: usize,
+    },
+    /// A value that is NaN or infinite in a tensor that the model computes with.
+    #[error("{tensor}: value {index} is {value}, not a finite number; the file is damaged")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// Position in the tensor.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A token id that the vocabulary does not have.
+    #[error("token {id} is outside of the vocabulary of {vocab} tokens")]
+    TokenOutOfRange {
+        /// The token.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// More tokens than the context holds.
+    #[error(
+        "the context holds {limit} tokens; {used} are in it and {more} more do not fit; start a new session or shorten the prompt"
+    )]
+    ContextFull {
+        /// Longest context.
+        limit: usize,
+        /// Tokens in it.
+        used: usize,
+        /// Tokens that were to be added.
+        more: usize,
+    },
+    /// A prompt without tokens, where at least one is needed to predict the next.
+    #[error(
+        "the prompt is empty: at least one token is needed to predict the next one (add a beginning-of-text token)"
+    )]
+    EmptyPrompt,
+    /// A sampling option out of its range.
+    #[error("sampling option {option} is {value}; it must be {must}")]
+    Sampling {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        must: &'static str,
+    },
+    /// The model computed something that is not a number, so every further token would be nonsense.
+    #[error(
+        "{what} became NaN or infinite at position {position}; the weights do not belong to this architecture, or they are damaged"
+    )]
+    Diverged {
+        /// What was computed.
+        what: &'static str,
+        /// Position in the sequence.
+        position: usize,
+    },
+    /// An error of the kernels.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// An error of candle.
+    #[error("candle: {0}")]
+    Candle(#[from] candle_core::Error),
+}

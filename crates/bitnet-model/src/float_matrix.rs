@@ -1,0 +1,168 @@
+//! Matrices of stored floats: embeddings and heads, left in the bytes of their file.
+
+use candle_core::quantized::GgmlDType;
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+use ternary_kernels::SharedBytes;
+
+use crate::ModelError;
+use crate::weights::share;
+
+/// How the values of a [`FloatMatrix`] are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FloatType {
+    /// 32-bit floats.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// A block-quantised ggml type (Q8_0, Q6_K, Q4_0 ...), whose rows are whole blocks.
+    Ggml(GgmlDType),
+}
+
+impl FloatType {
+    /// Bytes of a row of `cols` values, or `None` if a row is no whole number of blocks or the size overflows.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        match self {
+            FloatType::F32 => cols.checked_mul(4),
+            FloatType::F16 | FloatType::Bf16 => cols.checked_mul(2),
+            FloatType::Ggml(t) => cols
+                .is_multiple_of(t.block_size())
+                .then(|| (cols / t.block_size()).checked_mul(t.type_size()))
+                .flatten(),
+        }
+    }
+
+    /// The usual name, `F16` or `Q6K` for example.
+    pub fn name(self) -> String {
+        match self {
+            FloatType::F32 => "F32".into(),
+            FloatType::F16 => "F16".into(),
+            FloatType::Bf16 => "BF16".into(),
+            FloatType::Ggml(t) => format!("{t:?}"),
+        }
+    }
+}
+
+/// A `[rows, cols]` matrix of stored floats.
+#[derive(Clone, Debug)]
+pub struct FloatMatrix {
+    rows: usize,
+    cols: usize,
+    ty: FloatType,
+    row_bytes: usize,
+    bytes: SharedBytes,
+}
+
+/// The rows of a [`FloatMatrix`] as plain numbers, where they are plain numbers.
+#[derive(Clone, Copy, Debug)]
+pub enum FloatRows<'a> {
+    /// `[rows * cols]` f32.
+    F32(&'a [f32]),
+    /// `[rows * cols]` f16.
+    F16(&'a [f16]),
+    /// `[rows * cols]` bf16.
+    Bf16(&'a [bf16]),
+    /// Block-quantised rows; read them with [`FloatMatrix::row_into`].
+    Blocks,
+}
+
+impl FloatMatrix {
+    /// A matrix over `bytes`, row-major. Plain floats that are not aligned for their type are copied.
+    ///
+    /// # Errors
+    /// [`ModelError::TensorSize`] if the length is not that of `rows` rows of `cols` values.
+    pub fn new(ty: FloatType, rows: usize, cols: usize, bytes: SharedBytes) -> Result<Self, ModelError> {
+        let wrong = |expected| ModelError::TensorSize {
+            tensor: format!("{} matrix [{rows}, {cols}], bytes", ty.name()),
+            expected,
+            got: bytes.len(),
+        };
+        let row_bytes = ty.row_bytes(cols).ok_or_else(|| wrong(usize::MAX))?;
+        let expected = row_bytes.checked_mul(rows).ok_or_else(|| wrong(usize::MAX))?;
+        if bytes.len() != expected {
+            return Err(wrong(expected));
+        }
+        let align = match ty {
+            FloatType::F32 => 4,
+            FloatType::F16 | FloatType::Bf16 => 2,
+            FloatType::Ggml(_) => 1,
+        };
+        let bytes = if (bytes.as_ptr() as usize).is_multiple_of(align) { bytes } else { share::<u8>(&bytes) };
+        Ok(Self { rows, cols, ty, row_bytes, bytes })
+    }
+
+    /// From f32 values `[rows, cols]`.
+    ///
+    /// # Errors
+    /// [`ModelError::TensorSize`] if the length is not `rows * cols`.
+    pub fn from_f32(rows: usize, cols: usize, values: &[f32]) -> Result<Self, ModelError> {
+        Self::new(FloatType::F32, rows, cols, share(values))
+    }
+
+    /// Rows (the vocabulary).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Columns (the width).
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+    /// How the values are stored.
+    pub fn float_type(&self) -> FloatType {
+        self.ty
+    }
+    /// Bytes of all rows.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+    /// The bytes.
+    pub fn bytes(&self) -> &SharedBytes {
+        &self.bytes
+    }
+
+    /// All rows as plain numbers.
+    pub fn plain(&self) -> FloatRows<'_> {
+        match self.ty {
+            FloatType::F32 => FloatRows::F32(bytemuck::cast_slice(&self.bytes)),
+            FloatType::F16 => FloatRows::F16(bytemuck::cast_slice(&self.bytes)),
+            FloatType::Bf16 => FloatRows::Bf16(bytemuck::cast_slice(&self.bytes)),
+            FloatType::Ggml(_) => FloatRows::Blocks,
+        }
+    }
+
+    /// Writes row `r` as f32 to `out`, `[cols]`. Plain floats are widened exactly; blocks are dequantised by candle.
+    ///
+    /// # Panics
+    /// If `r` is not below [`FloatMatrix::rows`] or `out` is not `cols` long.
+    pub fn row_into(&self, r: usize, out: &mut [f32]) {
+        assert!(r < self.rows && out.len() == self.cols, "row {r} of {}, buffer of {}", self.rows, out.len());
+        let span = r * self.cols..(r + 1) * self.cols;
+        match self.plain() {
+            FloatRows::F32(v) => out.copy_from_slice(&v[span]),
+            FloatRows::F16(v) => v[span].convert_to_f32_slice(out),
+            FloatRows::Bf16(v) => v[span].convert_to_f32_slice(out),
+            FloatRows::Blocks => self.rows_into(r..r + 1, out),
+        }
+    }
+
+    /// Writes rows `rows` as f32 to `out`, `[rows, cols]`.
+    ///
+    /// # Panics
+    /// If the range lies outside of the matrix or `out` has another length.
+    pub fn rows_into(&self, rows: std::ops::Range<usize>, out: &mut [f32]) {
+        assert!(
+            rows.end <= self.rows && out.len() == rows.len() * self.cols,
+            "rows {rows:?} of {}, buffer of {}",
+            self.rows,
+            out.len()
+        );
+        match self.ty {
+            FloatType::Ggml(ty) => {
+                crate::quants::dequantize(ty, &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes], out);
+            }
+            _ => rows.zip(out.chunks_exact_mut(self.cols.max(1))).for_each(|(r, out)| self.row_into(r, out)),
+        }
+    }
+}

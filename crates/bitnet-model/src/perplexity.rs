@@ -1,0 +1,75 @@
+//! Perplexity of a text under a model.
+
+use std::ops::ControlFlow;
+
+use crate::engine::{Engine, KvType};
+use crate::{ModelError, Sequence};
+
+/// Result of [`perplexity`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Perplexity {
+    /// Mean negative log-likelihood of the predicted tokens, in nats.
+    pub nats_per_token: f64,
+    /// Number of predicted tokens.
+    pub tokens: usize,
+}
+
+impl Perplexity {
+    /// `exp` of the mean negative log-likelihood.
+    pub fn perplexity(&self) -> f64 {
+        self.nats_per_token.exp()
+    }
+}
+
+/// Logits computed at once: bounds the memory to this many values.
+const LOGITS_AT_ONCE: usize = 1 << 22;
+
+/// Perplexity of `tokens` in windows of `window`: window `i` reads `t[iN .. iN+N-1]` and predicts `t[iN+1 .. iN+N]`;
+/// nothing is carried from one window to the next, and the last one is shorter. `progress` hears how many tokens have
+/// been predicted of how many and may break, which returns the figure so far.
+///
+/// # Errors
+/// [`ModelError::EmptyPrompt`] without at least two tokens, [`ModelError::Sampling`] for a window of 0; those of
+/// [`Engine::step`].
+pub fn perplexity(
+    engine: &Engine,
+    tokens: &[u32],
+    window: usize,
+    kv: KvType,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Perplexity, ModelError> {
+    if window == 0 {
+        return Err(ModelError::Sampling { option: "window", value: "0".into(), must: "at least 1" });
+    }
+    if tokens.len() < 2 {
+        return Err(ModelError::EmptyPrompt);
+    }
+    let (inputs, targets) = (&tokens[..tokens.len() - 1], &tokens[1..]);
+    let vocab = engine.config().vocab_size;
+    let at_once = (LOGITS_AT_ONCE / vocab).clamp(1, window);
+    let mut sequence = Sequence::new(engine, kv, Some(window));
+    let (mut nats, mut done) = (0.0, 0);
+    for (inputs, targets) in inputs.chunks(window).zip(targets.chunks(window)) {
+        sequence.truncate(0);
+        for (inputs, targets) in inputs.chunks(at_once).zip(targets.chunks(at_once)) {
+            let logits = sequence.push_all(inputs)?;
+            for (row, &target) in logits.chunks_exact(vocab).zip(targets) {
+                nats += negative_log_likelihood(row, target, sequence.len())?;
+            }
+            done += targets.len();
+        }
+        if progress(done, tokens.len() - 1).is_break() {
+            break;
+        }
+    }
+    Ok(Perplexity { nats_per_token: nats / done as f64, tokens: done })
+}
+
+/// `-log softmax(logits)[target]`, computed in f64.
+fn negative_log_likelihood(logits: &[f32], target: u32, position: usize) -> Result<f64, ModelError> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
+    let nll = sum.ln() + f64::from(max) - f64::from(logits[target as usize]);
+    if nll.is_finite() { Ok(nll) } else { Err(ModelError::Diverged { what: "the logits", position }) }
+}

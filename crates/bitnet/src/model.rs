@@ -1,0 +1,240 @@
+//! A loaded model: weights ready to compute, tokenizer, chat template.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bitnet_model::sampling::SamplingOptions;
+use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, Sequence};
+use loader::chat::{ChatTemplate, RenderOptions};
+use loader::tokenizer::Tokenizer;
+use loader::{LoadOptions, LoadedModel, ModelInfo};
+use ternary_kernels::{Isa, Kernel};
+
+use crate::{Error, Message, Session};
+
+/// A model: immutable, cheap to clone, shared between threads. Everything that changes lives in a [`Session`].
+#[derive(Clone, Debug)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    tokenizer: Option<Tokenizer>,
+    chat_template: Option<ChatTemplate>,
+    info: ModelInfo,
+    sampling: SamplingOptions,
+    notes: Vec<String>,
+    kv: KvType,
+    context: usize,
+}
+
+/// How to load a [`Model`]; made by [`Model::builder`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct ModelBuilder {
+    load: LoadOptions,
+    engine: EngineOptions,
+    kv: KvType,
+    context: Option<usize>,
+}
+
+impl ModelBuilder {
+    /// Threads to compute with, the caller's included; 0 takes the CPUs that the process may use.
+    pub fn threads(mut self, n: usize) -> Self {
+        self.engine = self.engine.threads(n);
+        self
+    }
+    /// An instruction set instead of the best one.
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.engine = self.engine.isa(isa);
+        self
+    }
+    /// A kernel of your own for the ternary products.
+    pub fn kernel(mut self, kernel: Arc<dyn Kernel>) -> Self {
+        self.engine = self.engine.kernel(kernel);
+        self
+    }
+    /// How keys and values are cached.
+    pub fn kv(mut self, kv: KvType) -> Self {
+        self.kv = kv;
+        self
+    }
+    /// Most tokens in a session; the default, and the maximum, is what the model was made for.
+    pub fn context(mut self, tokens: usize) -> Self {
+        self.context = Some(tokens);
+        self
+    }
+    /// A `tokenizer.json` that overrides the file's tokenizer, or supplies what it lacks.
+    pub fn tokenizer(mut self, path: impl AsRef<Path>) -> Self {
+        self.load.tokenizer = Some(path.as_ref().to_path_buf());
+        self
+    }
+    /// A chat template: Jinja source, or the name of a built-in one.
+    pub fn chat_template(mut self, template: impl Into<String>) -> Self {
+        self.load.chat_template = Some(template.into());
+        self
+    }
+    /// Order of the rows of q and k, where the file's architecture does not decide it rightly.
+    pub fn qk_layout(mut self, layout: loader::QkLayout) -> Self {
+        self.load.qk_layout = Some(layout);
+        self
+    }
+
+    /// Loads a GGUF file or a Hugging Face folder.
+    ///
+    /// # Errors
+    /// [`Error::Load`] for whatever is wrong with the files, [`Error::Model`] for what this CPU cannot do.
+    pub fn load(self, path: impl AsRef<Path>) -> Result<Model, Error> {
+        let loaded = loader::load(path.as_ref(), &self.load)?;
+        self.build(loaded)
+    }
+
+    /// Makes a model of something already loaded.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for what this CPU cannot do.
+    pub fn build(self, loaded: LoadedModel) -> Result<Model, Error> {
+        let engine = Engine::new(&loaded.weights, &self.engine)?;
+        let limit = engine.config().max_position_embeddings;
+        let g = &loaded.generation;
+        let mut sampling = SamplingOptions::default();
+        if g.do_sample == Some(false) {
+            sampling.temperature = 0.0;
+        } else if let Some(t) = g.temperature {
+            sampling.temperature = t;
+        }
+        if let Some(p) = g.top_p {
+            sampling.top_p = p;
+        }
+        if let Some(k) = g.top_k {
+            sampling.top_k = k;
+        }
+        if let Some(p) = g.repetition_penalty {
+            sampling.repeat_penalty = p;
+        }
+        Ok(Model {
+            inner: Arc::new(Inner {
+                engine,
+                tokenizer: loaded.tokenizer,
+                chat_template: loaded.chat_template,
+                info: loaded.info,
+                sampling,
+                notes: loaded.notes,
+                kv: self.kv,
+                context: self.context.unwrap_or(limit).min(limit),
+            }),
+        })
+    }
+}
+
+impl Model {
+    /// Loads a GGUF file or a Hugging Face folder with the defaults of [`Model::builder`].
+    ///
+    /// # Errors
+    /// [`Error::Load`] for whatever is wrong with the files, [`Error::Model`] for what this CPU cannot do.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::builder().load(path)
+    }
+
+    /// Options of loading: threads, instruction set, kernel, cache, tokenizer, chat template.
+    pub fn builder() -> ModelBuilder {
+        ModelBuilder::default()
+    }
+
+    /// A new, empty session.
+    pub fn session(&self) -> Session {
+        Session::new(self)
+    }
+
+    /// Shape and formulas.
+    pub fn config(&self) -> &ModelConfig {
+        self.inner.engine.config()
+    }
+    /// What computes it: kernel, threads, instruction set.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+    /// Facts about the files.
+    pub fn info(&self) -> &ModelInfo {
+        &self.inner.info
+    }
+    /// What was repaired or assumed while loading.
+    pub fn notes(&self) -> &[String] {
+        &self.inner.notes
+    }
+    /// The tokenizer, if there is one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.inner.tokenizer.as_ref()
+    }
+    /// The chat template, if there is one.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.inner.chat_template.as_ref()
+    }
+    /// Sampling options as the model's files recommend them.
+    pub fn default_sampling(&self) -> SamplingOptions {
+        self.inner.sampling.clone()
+    }
+    /// How sessions cache keys and values.
+    pub fn kv_type(&self) -> KvType {
+        self.inner.kv
+    }
+    /// Most tokens in a session.
+    pub fn context(&self) -> usize {
+        self.inner.context
+    }
+
+    /// Whether `token` ends a text.
+    pub fn is_eos(&self, token: u32) -> bool {
+        self.config().eos_token_ids.contains(&token)
+    }
+
+    /// Whether a text prompt begins with the beginning-of-text token: as the files say, or, where they say nothing,
+    /// if the configuration names one.
+    pub fn adds_bos(&self) -> bool {
+        let by_file = self.tokenizer().and_then(Tokenizer::add_bos);
+        self.config().bos_token_id.is_some() && by_file.unwrap_or(true)
+    }
+
+    /// Tokens of `text`; with `bos`, the beginning-of-text token in front, if the model has one.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`], or what the tokenizer refuses.
+    pub fn encode(&self, text: &str, bos: bool) -> Result<Vec<u32>, Error> {
+        let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
+        let mut ids: Vec<u32> = self.config().bos_token_id.filter(|_| bos).into_iter().collect();
+        ids.extend(tokenizer.encode(text, false)?);
+        Ok(ids)
+    }
+
+    /// Text of tokens, special ones left out.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`], or what the tokenizer refuses.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        Ok(self.tokenizer().ok_or(Error::NoTokenizer)?.decode(ids, true))
+    }
+
+    /// Tokens of a conversation with the opening of the assistant's turn, through the chat template.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`], [`Error::NoChatTemplate`], a template that fails.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, Error> {
+        let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
+        let template = self.chat_template().ok_or(Error::NoChatTemplate)?;
+        Ok(template.encode(tokenizer, messages, &RenderOptions::default())?)
+    }
+
+    /// Logits after each of `ids`, `[ids, vocab]` f32, in reference numerics: f32 cache, f32 attention, no token added.
+    ///
+    /// # Errors
+    /// A token outside of the vocabulary, more tokens than the context holds.
+    pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, Error> {
+        Ok(Sequence::new(self.engine(), KvType::F32, Some(self.context())).push_all(ids)?)
+    }
+
+    pub(crate) fn new_sequence(&self) -> Sequence {
+        Sequence::new(self.engine(), self.inner.kv, Some(self.inner.context))
+    }
+}

@@ -1,0 +1,192 @@
+//! A session: one text with a model, from prompt to prompt.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use bitnet_model::sampling::{CancelToken, LogitsProcessor, Sampler};
+use bitnet_model::{ModelError, Sequence};
+
+use crate::generate::{Generation, Stats};
+use crate::{Error, GenerateOptions, Message, Model, Output};
+
+/// One text in the making: what was prompted and what was generated, with the model's state for it.
+///
+/// A session owns its cache; the [`Model`] behind it is shared. Use one session per thread.
+#[derive(Clone, Debug)]
+pub struct Session {
+    model: Model,
+    sequence: Sequence,
+    /// The last generated token, not fed yet: it is fed when more is wanted.
+    pending: Option<u32>,
+}
+
+impl Session {
+    pub(crate) fn new(model: &Model) -> Self {
+        let sequence = model.new_sequence();
+        Self { model: model.clone(), sequence, pending: None }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+    /// All tokens so far, prompts and generated ones.
+    pub fn tokens(&self) -> Vec<u32> {
+        self.sequence.tokens().iter().copied().chain(self.pending).collect()
+    }
+    /// Number of tokens so far.
+    pub fn len(&self) -> usize {
+        self.sequence.len() + usize::from(self.pending.is_some())
+    }
+    /// Whether there is no token yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Tokens that still fit into the context.
+    pub fn remaining(&self) -> usize {
+        self.sequence.remaining().saturating_sub(usize::from(self.pending.is_some()))
+    }
+    /// Bytes of the cache now.
+    pub fn cache_bytes(&self) -> usize {
+        self.sequence.cache_bytes()
+    }
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.rewind(0);
+    }
+    /// Forgets everything from token `len` on.
+    pub fn rewind(&mut self, len: usize) {
+        if len <= self.sequence.len() {
+            self.pending = None;
+        }
+        self.sequence.truncate(len);
+    }
+
+    /// Continues the session with `prompt` and generates; text comes as an iterator of [`crate::Chunk`]s.
+    ///
+    /// In an empty session the beginning-of-text token is put in front, if the model's files say so.
+    ///
+    /// # Errors
+    /// No tokenizer, a prompt that does not fit, an option out of range.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), bitnet::Error> {
+    /// # let model = bitnet::Model::load("model.gguf")?;
+    /// let mut session = model.session();
+    /// for chunk in session.generate("Once upon a time", bitnet::GenerateOptions::default().max_tokens(20))? {
+    ///     print!("{}", chunk?.text);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn generate(&mut self, prompt: &str, options: GenerateOptions) -> Result<Generation<'_>, Error> {
+        let bos = self.is_empty() && self.model.adds_bos();
+        let ids = self.model.encode(prompt, bos)?;
+        self.generate_ids(&ids, options)
+    }
+
+    /// As [`Session::generate`], with tokens as they are.
+    ///
+    /// # Errors
+    /// A token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option out of range.
+    pub fn generate_ids(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
+        let began = Instant::now();
+        let go_on = self.feed(ids, options.cancel.as_ref())?;
+        if self.is_empty() {
+            return Err(ModelError::EmptyPrompt.into());
+        }
+        let stats = Stats { prompt_tokens: ids.len(), prefill: began.elapsed(), ..Stats::default() };
+        Generation::new(self, options, stats, !go_on)
+    }
+
+    /// Makes the session hold exactly `ids` and generates after them. What the session holds already of them, from the
+    /// beginning on, is kept and not computed again.
+    ///
+    /// # Errors
+    /// As [`Session::generate_ids`].
+    pub fn generate_from(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
+        let common = self.sequence.tokens().iter().zip(ids).take_while(|(a, b)| a == b).count();
+        // The last token is fed again even if it is known, because its logits are needed.
+        let keep = common.min(ids.len().saturating_sub(1));
+        self.rewind(keep);
+        self.pending = None;
+        let began = Instant::now();
+        let go_on = self.feed(&ids[keep..], options.cancel.as_ref())?;
+        if self.is_empty() {
+            return Err(ModelError::EmptyPrompt.into());
+        }
+        let stats = Stats {
+            prompt_tokens: ids.len() - keep,
+            reused_tokens: keep,
+            prefill: began.elapsed(),
+            ..Stats::default()
+        };
+        Generation::new(self, options, stats, !go_on)
+    }
+
+    /// Generates the assistant's reply to a conversation, through the model's chat template. Turns that the session
+    /// holds from before are not computed again.
+    ///
+    /// # Errors
+    /// No tokenizer, no chat template, a template that fails, and those of [`Session::generate_ids`].
+    pub fn chat(&mut self, messages: &[Message], options: GenerateOptions) -> Result<Generation<'_>, Error> {
+        let ids = self.model.encode_chat(messages)?;
+        self.generate_from(&ids, options)
+    }
+
+    /// Generates to the end and hands each piece of text to `f`; `Break` ends it.
+    ///
+    /// # Errors
+    /// As [`Session::generate`].
+    pub fn generate_with(
+        &mut self,
+        prompt: &str,
+        options: GenerateOptions,
+        f: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Output, Error> {
+        self.generate(prompt, options)?.for_each_text(f)
+    }
+
+    /// Feeds tokens without generating: the logits of what follows the last of them, `[vocab]` f32.
+    ///
+    /// # Errors
+    /// A token outside of the vocabulary, tokens that do not fit.
+    pub fn feed_ids(&mut self, ids: &[u32]) -> Result<&[f32], Error> {
+        self.feed(ids, None)?;
+        Ok(self.sequence.logits())
+    }
+
+    /// Feeds the pending token and `ids`; `false` if it was cancelled on the way.
+    fn feed(&mut self, ids: &[u32], cancel: Option<&CancelToken>) -> Result<bool, Error> {
+        let all: Vec<u32> = self.pending.into_iter().chain(ids.iter().copied()).collect();
+        let mut go_on = |_| match cancel {
+            Some(c) if c.is_cancelled() => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        let finished = self.sequence.push_with(&all, &mut go_on)?;
+        self.pending = None;
+        Ok(finished)
+    }
+
+    /// Chooses the next token; it becomes part of the session.
+    pub(crate) fn next_token(
+        &mut self,
+        sampler: &mut Sampler,
+        processors: &mut [Box<dyn LogitsProcessor>],
+    ) -> Result<u32, Error> {
+        if let Some(token) = self.pending {
+            self.sequence.push(&[token])?;
+            self.pending = None;
+        }
+        let position = self.sequence.len() as u64;
+        let (tokens, logits) = self.sequence.tokens_and_logits();
+        if logits.is_empty() {
+            return Err(ModelError::EmptyPrompt.into());
+        }
+        for p in processors {
+            p.process(tokens, logits);
+        }
+        let token = sampler.sample(logits, position, tokens)?;
+        self.pending = Some(token);
+        Ok(token)
+    }
+}

@@ -1,0 +1,68 @@
+//! What loading a model gives, and how to ask for it. The one entry point is `load(path, options)`.
+
+use std::path::PathBuf;
+
+/// How to load a model.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// A `tokenizer.json` that overrides the file's own tokenizer, or supplies what it lacks.
+    pub tokenizer: Option<PathBuf>,
+    /// Order of the rows of q and k, where the file's architecture does not decide it rightly.
+    pub qk_layout: Option<QkLayout>,
+    /// A chat template (Jinja source, or the name of a built-in one) that overrides the file's own.
+    pub chat_template: Option<String>,
+}
+
+/// Order of the rows of the q and k projections within a head (see the rotary embedding in `docs/glossary.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkLayout {
+    /// As Hugging Face has them: row `i` turns with row `i + head_dim / 2`.
+    Half,
+    /// As llama.cpp writes them for architecture `llama`: row `2i` turns with row `2i + 1`.
+    Interleaved,
+}
+
+/// Sampling defaults that a model's files give (`generation_config.json`).
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct GenerationConfig {
+    /// Whether to sample at all; `false` is greedy.
+    pub do_sample: Option<bool>,
+    /// Temperature.
+    pub temperature: Option<f32>,
+    /// Top-p.
+    pub top_p: Option<f32>,
+    /// Top-k.
+    pub top_k: Option<usize>,
+    /// Repetition penalty.
+    pub repetition_penalty: Option<f32>,
+}
+
+/// What kind of container a model came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Container {
+    /// One GGUF file.
+    Gguf,
+    /// A Hugging Face folder with safetensors.
+    Safetensors,
+}
+
+/// Facts about a loaded model, for a person to read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ModelInfo {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// Kind of container.
+    pub container: Container,
+    /// `general.architecture` of a GGUF file, `model_type` of a `config.json`.
+    pub architecture: String,
+    /// The model's name, if the file has one.
+    pub name: Option<String>,
+    /// Encoding of the ternary tensors in the file, `I2_S` for example; several are joined by `+`.
+    pub ternary_format: String,
+    /// Bytes of the weight files.
+    pub file_bytes: u64,
+}

@@ -1,0 +1,127 @@
+//! Stand-alone products: check once, then run, split over the caller's rayon pool where that pays.
+//!
+//! An engine that keeps threads of its own calls [`Kernel`] directly with [`Packed::rows_range`].
+
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed};
+
+/// Multiply-accumulates below which forking costs more than it gains (some microseconds of one core).
+#[cfg(feature = "parallel")]
+const PARALLEL_FROM: usize = 1 << 21;
+
+/// `acc[r] = sum_k T[r, k] * x[k]`: `x` is `[k]` int8, `acc` is `[rows]` i32. With the feature `parallel` and a large
+/// matrix the output rows are split over the current rayon pool; the result does not depend on how many threads it has.
+///
+/// # Errors
+/// [`KernelError::PackedByOther`] if `w` was packed by another kernel, [`KernelError::ShapeMismatch`] for a wrong length.
+///
+/// ```
+/// use ternary_kernels::{Int8Batch, Scales, TernaryMatrix};
+/// let kernel = ternary_kernels::best().unwrap();
+/// let w = TernaryMatrix::from_trits(2, 3, &[1, 0, -1, 0, 1, 1], Scales::Tensor(0.5)).unwrap();
+/// let packed = kernel.prepack(&w).unwrap();
+/// let x = Int8Batch::from_codes(1, 3, &[10, 20, 30]).unwrap();
+/// let mut acc = [0; 2];
+/// ternary_kernels::gemv(&*kernel, &packed, &x.view().row(0), &mut acc).unwrap();
+/// assert_eq!(acc, [-20, 50]);
+/// ```
+pub fn gemv(kernel: &dyn Kernel, w: &Packed, x: &Int8Vector<'_>, acc: &mut [i32]) -> Result<(), KernelError> {
+    check("gemv", kernel, w, x.k(), 1, acc.len())?;
+    #[cfg(feature = "parallel")]
+    if let Some(parts) = parts(w, 1) {
+        return parallel::gemv(kernel, w, x, acc, parts);
+    }
+    kernel.gemv(&w.all(), x, acc);
+    Ok(())
+}
+
+/// `acc[t * rows + r] = sum_k T[r, k] * x[t, k]`: `x` is `[n, k]` int8, `acc` is `[n, rows]` i32 row-major.
+/// Threads as in [`gemv`].
+///
+/// # Errors
+/// As [`gemv`].
+pub fn gemm(kernel: &dyn Kernel, w: &Packed, x: &Int8Matrix<'_>, acc: &mut [i32]) -> Result<(), KernelError> {
+    check("gemm", kernel, w, x.k(), x.n(), acc.len())?;
+    #[cfg(feature = "parallel")]
+    if let Some(parts) = parts(w, x.n()) {
+        return parallel::gemm(kernel, w, x, acc, parts);
+    }
+    kernel.gemm(&w.all(), x, acc);
+    Ok(())
+}
+
+fn check(op: &'static str, kernel: &dyn Kernel, w: &Packed, k: usize, n: usize, acc: usize) -> Result<(), KernelError> {
+    if w.kernel() != kernel.name() {
+        let (kernel, packed_by) = (kernel.name().to_owned(), w.kernel().to_owned());
+        return Err(KernelError::PackedByOther { kernel, packed_by });
+    }
+    if k != w.cols() {
+        let what = "activations per token";
+        return Err(KernelError::ShapeMismatch { op, what, expected: w.cols(), got: k });
+    }
+    let expected = n.checked_mul(w.rows()).ok_or(KernelError::TooLarge { op, rows: n, cols: w.rows() })?;
+    if acc != expected {
+        return Err(KernelError::ShapeMismatch { op, what: "accumulators", expected, got: acc });
+    }
+    Ok(())
+}
+
+/// Into how many parts to split; `None` where one thread is as good.
+#[cfg(feature = "parallel")]
+fn parts(w: &Packed, n: usize) -> Option<usize> {
+    let work = w.rows().saturating_mul(w.cols()).saturating_mul(n);
+    let threads = rayon::current_num_threads().min(w.rows().div_ceil(w.panel_rows()));
+    (work >= PARALLEL_FROM && threads > 1).then_some(threads)
+}
+
+#[cfg(feature = "parallel")]
+mod parallel {
+    use rayon::prelude::*;
+
+    use super::*;
+
+    pub(super) fn gemv(
+        kernel: &dyn Kernel,
+        w: &Packed,
+        x: &Int8Vector<'_>,
+        acc: &mut [i32],
+        parts: usize,
+    ) -> Result<(), KernelError> {
+        let mut rest = acc;
+        let mut jobs = Vec::with_capacity(parts);
+        for part in 0..parts {
+            let range = w.split(part, parts);
+            let (acc, behind) = rest.split_at_mut(range.len());
+            jobs.push((w.rows_range(range)?, acc));
+            rest = behind;
+        }
+        jobs.into_par_iter().for_each(|(w, acc)| kernel.gemv(&w, x, acc));
+        Ok(())
+    }
+
+    /// Each part computes `[n, part]` in a buffer of its own, as the rows of a part are not contiguous in `[n, rows]`.
+    pub(super) fn gemm(
+        kernel: &dyn Kernel,
+        w: &Packed,
+        x: &Int8Matrix<'_>,
+        acc: &mut [i32],
+        parts: usize,
+    ) -> Result<(), KernelError> {
+        let done = (0..parts)
+            .into_par_iter()
+            .map(|part| {
+                let rows = w.rows_range(w.split(part, parts))?;
+                let mut acc = vec![0; x.n() * rows.rows()];
+                kernel.gemm(&rows, x, &mut acc);
+                Ok((rows.rows(), acc))
+            })
+            .collect::<Result<Vec<_>, KernelError>>()?;
+        acc.par_chunks_exact_mut(w.rows()).enumerate().for_each(|(t, out)| {
+            let mut at = 0;
+            for (rows, part) in &done {
+                out[at..at + rows].copy_from_slice(&part[t * rows..(t + 1) * rows]);
+                at += rows;
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! Sixteen lanes of f32 as every operation sees them, and their portable form.
+//!
+//! Each operation is written once over [`Simd`] and compiled for every instruction set. Its result is the same on all of
+//! them bit for bit, because each method here is defined exactly: one correctly rounded IEEE operation per lane, and
+//! reductions over one fixed tree. Only which NaN a NaN result is stays open.
+
+use half::{bf16, f16};
+
+/// Lanes of a vector on every instruction set, whatever the width of its registers.
+pub(crate) const LANES: usize = 16;
+
+/// An instruction set's operations on vectors of 16 f32 (`F`) and 16 i32 (`I`).
+///
+/// `self` is a proof token: whoever holds one may run the instructions, so the methods are safe. Methods and the generic
+/// functions built on them are `#[inline(always)]`, so that they become part of a function that is compiled for the
+/// instruction set; closures are not, so vectors never pass through one.
+pub(crate) trait Simd: Copy {
+    /// 16 f32.
+    type F: Copy;
+    /// 16 i32.
+    type I: Copy;
+    /// Accumulators that fit the registers beside the operands, a power of 2 from 4 to 16.
+    const ACCUMULATORS: usize;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F;
+    fn load_bf16(self, x: &[bf16; LANES]) -> Self::F;
+    fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    /// Rounds to nearest, ties to even; beyond the largest f16 lies infinity.
+    fn store_f16(self, v: Self::F, out: &mut [f16; LANES]);
+    /// Rounds to nearest, ties to even.
+    #[inline(always)]
+    fn store_bf16(self, v: Self::F, out: &mut [bf16; LANES]) {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        for (out, x) in out.iter_mut().zip(lanes) {
+            *out = bf16::from_f32(x);
+        }
+    }
+
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `if a < b { a } else { b }`: where either is NaN, `b`.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `if a > b { a } else { b }`: where either is NaN, `b`.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+
+    fn splat_i(self, x: i32) -> Self::I;
+    fn load_i(self, x: &[i32; LANES]) -> Self::I;
+    /// Wraps.
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Wraps.
+    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn max_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a >> 1`, rounding down.
+    fn halve_i(self, a: Self::I) -> Self::I;
+    /// The low byte of each lane.
+    fn store_i8(self, a: Self::I, out: &mut [i8; LANES]);
+
+    /// Rounds to nearest, ties to even.
+    fn to_f(self, a: Self::I) -> Self::F;
+    /// Rounds to nearest, ties to even; open for NaN and beyond 2^22.
+    fn to_i(self, v: Self::F) -> Self::I;
+    /// The bits of `|v|`, which as integers are in the order of the absolute values, infinity and then NaN last.
+    fn abs_bits(self, v: Self::F) -> Self::I;
+    /// `2^n` for `n` in -126..=127; open for others.
+    fn exp2(self, n: Self::I) -> Self::F;
+
+    /// Adds lane `l + 8` to lane `l`, then `l + 4`, `l + 2`, `l + 1`.
+    fn sum(self, v: Self::F) -> f32;
+    /// [`Simd::max`] in the order of [`Simd::sum`].
+    fn max_lane(self, v: Self::F) -> f32;
+    /// Lane `i` is [`Simd::sum`] of `v[i]`.
+    fn sums(self, v: [Self::F; LANES]) -> Self::F;
+    /// Sum of all lanes; wraps.
+    fn sum_i(self, a: Self::I) -> i32;
+    /// The largest lane.
+    fn max_lane_i(self, a: Self::I) -> i32;
+}
+
+/// A number that vectors are loaded from, exactly.
+pub(crate) trait Element: Copy {
+    const ZERO: Self;
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::F;
+}
+
+impl Element for f32 {
+    const ZERO: f32 = 0.0;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[f32; LANES]) -> S::F {
+        s.load(x)
+    }
+}
+
+impl Element for f16 {
+    const ZERO: f16 = f16::ZERO;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[f16; LANES]) -> S::F {
+        s.load_f16(x)
+    }
+}
+
+impl Element for bf16 {
+    const ZERO: bf16 = bf16::ZERO;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[bf16; LANES]) -> S::F {
+        s.load_bf16(x)
+    }
+}
+
+/// Up to 16 elements, with copies of `rest` behind them.
+#[inline(always)]
+pub(crate) fn pad<T: Copy>(x: &[T], rest: T) -> [T; LANES] {
+    let mut padded = [rest; LANES];
+    padded[..x.len()].copy_from_slice(x);
+    padded
+}
+
+/// Portable Rust; needs no proof. Methods that are long in instructions stay calls, so that the generic functions do not
+/// become enormous.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+/// `out[l] = f(a[l], b[l])`
+#[inline(always)]
+fn zip<A: Copy, B: Copy, T: Copy + Default>(a: [A; LANES], b: [B; LANES], f: impl Fn(A, B) -> T) -> [T; LANES] {
+    let mut out = [T::default(); LANES];
+    for l in 0..LANES {
+        out[l] = f(a[l], b[l]);
+    }
+    out
+}
+
+/// Combines lane `l + 8` with lane `l`, then `l + 4`, `l + 2`, `l + 1`.
+#[inline(always)]
+fn tree<T: Copy>(mut v: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            v[l] = f(v[l], v[l + half]);
+        }
+        half /= 2;
+    }
+    v[0]
+}
+
+/// `a * b + c`, rounded once, on CPUs that have no such instruction: several times faster than a call of the C library's
+/// function, and vectorised by the compiler.
+///
+/// The product of two f32 is exact in f64. The sum is rounded to odd: where it is inexact and its last bit is 0, it moves one
+/// step towards the exact value. With 53 bits, more than 24 + 1, rounding that to f32 gives what rounding the exact
+/// sum would, also where the result is subnormal (S. Boldo and G. Melquiond, "Emulation of a FMA and correctly rounded
+/// sums", IEEE Transactions on Computers 57, 2008).
+#[inline(always)]
+fn fma(a: f32, b: f32, c: f32) -> f32 {
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    // What rounding lost, exactly (Knuth's TwoSum); NaN where the sum is not finite.
+    let part = sum - product;
+    let lost = (product - (sum - part)) + (c - part);
+    let bits = sum.to_bits();
+    // Away from zero is upwards in the bits.
+    let step = if (lost > 0.0) == (sum > 0.0) { 1 } else { u64::MAX };
+    let inexact = (lost > 0.0) | (lost < 0.0);
+    let odd = if inexact & (bits & 1 == 0) { bits.wrapping_add(step) } else { bits };
+    f64::from_bits(odd) as f32
+}
+
+impl Simd for Portable {
+    type F = [f32; LANES];
+    type I = [i32; LANES];
+    const ACCUMULATORS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::F {
+        *x
+    }
+    #[inline(never)]
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F {
+        x.map(f16::to_f32)
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16; LANES]) -> Self::F {
+        x.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
+    }
+    #[inline(always)]
+    fn store(self, v: Self::F, out: &mut [f32; LANES]) {
+        *out = v;
+    }
+    #[inline(never)]
+    fn store_f16(self, v: Self::F, out: &mut [f16; LANES]) {
+        *out = v.map(f16::from_f32);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(never)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        let mut out = c;
+        for l in 0..LANES {
+            out[l] = fma(a[l], b[l], c[l]);
+        }
+        out
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load_i(self, x: &[i32; LANES]) -> Self::I {
+        *x
+    }
+    #[inline(always)]
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::wrapping_sub)
+    }
+    #[inline(always)]
+    fn max_i(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::max)
+    }
+    #[inline(always)]
+    fn halve_i(self, a: Self::I) -> Self::I {
+        a.map(|a| a >> 1)
+    }
+    #[inline(always)]
+    fn store_i8(self, a: Self::I, out: &mut [i8; LANES]) {
+        *out = a.map(|a| a as i8);
+    }
+
+    #[inline(always)]
+    fn to_f(self, a: Self::I) -> Self::F {
+        a.map(|a| a as f32)
+    }
+    #[inline(never)]
+    fn to_i(self, v: Self::F) -> Self::I {
+        // Here the last bit of an f32 is 1.
+        v.map(|v| (v + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32)
+    }
+    #[inline(always)]
+    fn abs_bits(self, v: Self::F) -> Self::I {
+        v.map(|v| v.abs().to_bits() as i32)
+    }
+    #[inline(never)]
+    fn exp2(self, n: Self::I) -> Self::F {
+        n.map(|n| f32::from_bits((n.wrapping_add(127) as u32) << 23))
+    }
+
+    #[inline(never)]
+    fn sum(self, v: Self::F) -> f32 {
+        tree(v, |a, b| a + b)
+    }
+    #[inline(never)]
+    fn max_lane(self, v: Self::F) -> f32 {
+        tree(v, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn sums(self, v: [Self::F; LANES]) -> Self::F {
+        v.map(|v| self.sum(v))
+    }
+    #[inline(always)]
+    fn sum_i(self, a: Self::I) -> i32 {
+        tree(a, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn max_lane_i(self, a: Self::I) -> i32 {
+        tree(a, i32::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fma;
+
+    /// Bits that agree, NaNs being alike.
+    fn check(a: f32, b: f32, c: f32) {
+        let (got, want) = (fma(a, b, c), a.mul_add(b, c));
+        assert!(
+            got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+            "{a:e} * {b:e} + {c:e}: {got:e}, not {want:e}"
+        );
+    }
+
+    /// `mul_add` is the CPU's instruction where it has one and the C library's function elsewhere.
+    #[test]
+    fn portable_fused_products_are_rounded_once() {
+        let mut state = 1u64;
+        let mut bits = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        };
+        for _ in 0..1_000_000 {
+            let (a, b, c) = (bits(), bits(), bits());
+            check(f32::from_bits(a), f32::from_bits(b), f32::from_bits(c));
+            // Exponents near each other, and a product whose last bits are far below those of the sum: here rounding twice
+            // errs often.
+            let near = |x: u32, e: u32| f32::from_bits(x & 0x807f_ffff | (127 + e % 3) << 23);
+            let short = |x: u32| f32::from_bits(x & 0x807f_f000 | 127 << 23);
+            check(near(a, c), near(b, a), near(c, b));
+            let middle = near(c, b) + near(c, b) * 2f32.powi(-24);
+            check(2f32.powi(-(40 + (a % 20) as i32)), short(b), middle);
+            check(short(a), short(b) * 2f32.powi(-24 - (c % 3) as i32), near(c, b));
+            // Subnormal results.
+            check(near(a, b) * 1e-20, near(b, c) * 1e-19, near(c, a) * 2f32.powi(-127 - (b % 20) as i32));
+        }
+    }
+
+    #[test]
+    fn fused_products_of_special_numbers() {
+        let special = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            f32::MAX,
+            f32::MIN,
+            1e-45,
+            -1e-45,
+            f32::MIN_POSITIVE,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+        ];
+        for a in special {
+            for b in special {
+                for c in special {
+                    check(a, b, c);
+                }
+            }
+        }
+        // Just below, at and above the middle between two floats, which one rounding tells apart.
+        let ulp = f32::EPSILON;
+        check(ulp / 2.0, 1.0, 1.0);
+        check(ulp / 2.0, 1.0 + ulp, 1.0);
+        check(ulp / 2.0, 1.0 - ulp, 1.0);
+        check(ulp / 2.0, 1.0 - ulp, 1.0 + ulp);
+        check(1.0 + ulp, 1.0 + ulp, -1.0);
+    }
+}

@@ -1,0 +1,111 @@
+//! The one table of kernels; dispatch, tests, benchmarks and `doctor` all read it.
+
+use std::sync::Arc;
+
+use crate::i2s;
+use crate::isa::{Cpu, Isa};
+use crate::{Kernel, KernelError};
+
+/// A kernel of this crate.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The layout's name: `i2s`.
+    pub format_name: &'static str,
+    /// The instruction set that it needs.
+    pub isa: Isa,
+    /// The kernel's name, [`Kernel::name`].
+    pub name: &'static str,
+    /// Whether its results equal the definition, [`Kernel::exact`].
+    pub exact: bool,
+    /// Makes the kernel; `None` says that this CPU cannot run it, and nothing else does.
+    pub make: fn(&Cpu) -> Option<Arc<dyn Kernel>>,
+}
+
+impl Entry {
+    /// The kernel, if this CPU can run it.
+    pub fn kernel(&self) -> Option<Arc<dyn Kernel>> {
+        (self.make)(Cpu::get())
+    }
+}
+
+/// Best first, portable ones last.
+static REGISTRY: &[Entry] = &[
+    #[cfg(target_arch = "x86_64")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::avx512::I2sAvx512Vnni::ISA,
+        name: i2s::avx512::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::avx512::I2sAvx512Vnni::new(cpu.avx512_vnni()?))),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::vnni256::I2sAvxVnni::ISA,
+        name: i2s::vnni256::I2sAvxVnni::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::vnni256::I2sAvxVnni::new(cpu.avx_vnni()?))),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::avx2::I2sAvx2::ISA,
+        name: i2s::avx2::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::avx2::I2sAvx2::new(cpu.avx2()?))),
+    },
+    Entry {
+        format_name: "i2s",
+        isa: i2s::scalar::I2sScalar::ISA,
+        name: i2s::scalar::NAME,
+        exact: true,
+        make: |_| Some(Arc::new(i2s::scalar::I2sScalar)),
+    },
+];
+
+/// All kernels compiled into this program, best first, whether or not this CPU can run them.
+pub fn registry() -> &'static [Entry] {
+    REGISTRY
+}
+
+/// The kernels that this CPU can run, best first.
+pub fn kernels_available() -> Vec<Arc<dyn Kernel>> {
+    REGISTRY.iter().filter_map(Entry::kernel).collect()
+}
+
+/// The kernel called `name`.
+///
+/// # Errors
+/// [`KernelError::UnknownKernel`], which lists the names that this CPU can run.
+///
+/// ```
+/// assert_eq!(ternary_kernels::by_name("i2s_scalar").unwrap().name(), "i2s_scalar");
+/// assert!(ternary_kernels::by_name("i3s_scalar").is_err());
+/// ```
+pub fn by_name(name: &str) -> Result<Arc<dyn Kernel>, KernelError> {
+    REGISTRY.iter().find(|e| e.name == name).and_then(Entry::kernel).ok_or_else(|| KernelError::UnknownKernel {
+        name: name.to_owned(),
+        available: REGISTRY.iter().filter(|e| e.isa.is_available()).map(|e| e.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The kernel to use: the best one of the instruction set that `BITNET_ISA` names, or else of the best that this CPU has.
+///
+/// # Errors
+/// [`KernelError::UnknownIsa`] or [`KernelError::UnavailableIsa`] if `BITNET_ISA` names something else.
+pub fn best() -> Result<Arc<dyn Kernel>, KernelError> {
+    for_isa(Isa::selected()?)
+}
+
+/// The best kernel of one instruction set.
+///
+/// # Errors
+/// [`KernelError::UnavailableIsa`] if this CPU does not have it.
+pub fn for_isa(isa: Isa) -> Result<Arc<dyn Kernel>, KernelError> {
+    isa.require()?;
+    REGISTRY.iter().find(|e| e.isa == isa).and_then(Entry::kernel).ok_or_else(|| KernelError::UnknownKernel {
+        name: isa.name().to_owned(),
+        available: REGISTRY.iter().filter(|e| e.isa.is_available()).map(|e| e.name).collect::<Vec<_>>().join(", "),
+    })
+}

@@ -1,0 +1,45 @@
+//! What the test files of this crate share: deterministic matrices and activations.
+#![allow(dead_code)] // Each test file uses a part.
+
+use ternary_kernels::{Int8Batch, Scales, TernaryMatrix};
+
+/// A small generator of repeatable numbers (xorshift64*).
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    /// Below `n`, from the better upper bits.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 32) % n
+    }
+    pub(crate) fn trits(&mut self, n: usize) -> Vec<i8> {
+        (0..n).map(|_| self.below(3) as i8 - 1).collect()
+    }
+    /// Codes in -127..=127.
+    pub(crate) fn codes(&mut self, n: usize) -> Vec<i8> {
+        (0..n).map(|_| (self.below(255) as i16 - 127) as i8).collect()
+    }
+}
+
+pub(crate) fn matrix(rows: usize, cols: usize, trits: &[i8]) -> TernaryMatrix {
+    TernaryMatrix::from_trits(rows, cols, trits, Scales::Tensor(1.0)).expect("trits of the right length")
+}
+
+pub(crate) fn batch(n: usize, k: usize, codes: &[i8]) -> Int8Batch {
+    Int8Batch::from_codes(n, k, codes).expect("codes of the right length")
+}
+
+/// CRC-32 as zlib computes it.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &b| {
+        (0..8).fold(crc ^ u32::from(b), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    })
+}

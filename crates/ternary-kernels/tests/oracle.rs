@@ -1,0 +1,111 @@
+//! Every kernel of the registry that this CPU can run equals the oracle, bit for bit.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::{Rng, batch, matrix};
+use proptest::prelude::*;
+use ternary_kernels::{Isa, Kernel, kernels_available, reference, registry};
+
+/// Around lanes, chunks, blocks of columns; a length that no power of two divides; the two of real models.
+const COLS: &[usize] =
+    &[0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 131, 704, 6912];
+const ROWS: &[usize] = &[0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 35];
+const TOKENS: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25];
+
+/// Compares both products of `kernel` with the oracle.
+fn check(kernel: &Arc<dyn Kernel>, rows: usize, cols: usize, n: usize, trits: &[i8], codes: &[i8]) {
+    let w = matrix(rows, cols, trits);
+    let x = batch(n, cols, codes);
+    let expected = reference::gemm(&w, codes, n).unwrap();
+    let packed = kernel.prepack(&w).unwrap();
+    let name = kernel.name();
+    // Never zero before, so that an accumulator that is not written shows.
+    let mut acc = vec![i32::MIN; n * rows];
+    kernel.gemm(&packed.all(), &x.view(), &mut acc);
+    assert_eq!(acc, expected, "{name}: gemm {rows} x {cols}, {n} tokens");
+    for t in 0..n.min(2) {
+        let mut acc = vec![i32::MIN; rows];
+        kernel.gemv(&packed.all(), &x.view().row(t), &mut acc);
+        assert_eq!(acc, expected[t * rows..(t + 1) * rows], "{name}: gemv {rows} x {cols}, token {t}");
+    }
+}
+
+#[test]
+fn every_kernel_equals_the_oracle_for_every_size() {
+    let mut rng = Rng::new(1);
+    for kernel in kernels_available() {
+        for &cols in COLS {
+            for &rows in ROWS {
+                // All token counts with a few shapes, a few token counts with all shapes.
+                let all = matches!((rows, cols), (17 | 32 | 35, 65 | 100));
+                for &n in TOKENS.iter().filter(|&&n| all || matches!(n, 0 | 1 | 5 | 13)) {
+                    check(&kernel, rows, cols, n, &rng.trits(rows * cols), &rng.codes(n * cols));
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 200 }))]
+    #[test]
+    fn every_kernel_equals_the_oracle(rows in 0usize..70, cols in 0usize..400, n in 0usize..30, seed in any::<u64>()) {
+        let mut rng = Rng::new(seed);
+        let (trits, codes) = (rng.trits(rows * cols), rng.codes(n * cols));
+        for kernel in kernels_available() {
+            check(&kernel, rows, cols, n, &trits, &codes);
+        }
+    }
+
+    /// Row ranges that begin at a panel give the rows of the whole product.
+    #[test]
+    fn row_ranges_equal_the_whole(rows in 1usize..100, cols in 1usize..200, parts in 1usize..6, seed in any::<u64>()) {
+        let mut rng = Rng::new(seed);
+        let w = matrix(rows, cols, &rng.trits(rows * cols));
+        let codes = rng.codes(3 * cols);
+        let x = batch(3, cols, &codes);
+        let expected = reference::gemm(&w, &codes, 3).unwrap();
+        for kernel in kernels_available() {
+            let packed = kernel.prepack(&w).unwrap();
+            let mut covered = 0;
+            for part in 0..parts {
+                let range = packed.split(part, parts);
+                prop_assert_eq!(range.start, covered);
+                covered = range.end;
+                let view = packed.rows_range(range.clone()).unwrap();
+                let mut acc = vec![i32::MIN; 3 * range.len()];
+                kernel.gemm(&view, &x.view(), &mut acc);
+                for t in 0..3 {
+                    prop_assert_eq!(&acc[t * range.len()..][..range.len()], &expected[t * rows..][range.clone()]);
+                }
+                let mut acc = vec![i32::MIN; range.len()];
+                kernel.gemv(&view, &x.view().row(1), &mut acc);
+                prop_assert_eq!(&acc[..], &expected[rows..][range]);
+            }
+            prop_assert_eq!(covered, rows);
+        }
+    }
+}
+
+/// Prints which instruction sets ran, so that a run that tested nothing is seen; with `BITNET_EXPECT_ISA=a,b` a set
+/// that did not run is a failure.
+#[test]
+fn expected_instruction_sets_were_tested() {
+    let run: BTreeSet<Isa> = registry().iter().filter(|e| e.kernel().is_some()).map(|e| e.isa).collect();
+    let not: Vec<_> = Isa::ALL.iter().filter(|i| !run.contains(i)).map(|i| i.name()).collect();
+    let names: Vec<_> = run.iter().map(|i| i.name()).collect();
+    eprintln!("i2s: {}; not here: {}", names.join(" "), not.join(" "));
+    assert!(run.contains(&Isa::Scalar));
+    for (entry, kernel) in registry().iter().filter_map(|e| Some((e, e.kernel()?))) {
+        assert_eq!((entry.name, entry.exact), (kernel.name(), kernel.exact()));
+        assert_eq!(entry.name, format!("{}_{}", entry.format_name, entry.isa));
+    }
+    if let Ok(expected) = std::env::var("BITNET_EXPECT_ISA") {
+        for name in expected.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+            assert!(names.contains(&name), "BITNET_EXPECT_ISA names {name}, but the tests ran {}", names.join(" "));
+        }
+    }
+}
