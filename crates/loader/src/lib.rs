@@ -17,6 +17,6 @@ mod source;
 pub mod tokenizer;
 
 pub use error::LoadError;
-pub use load::{LoadedModel, load};
+pub use load::{LoadedModel, load, load_tokenizer};
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 pub use source::Checkpoint;
