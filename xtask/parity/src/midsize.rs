@@ -96,7 +96,7 @@ fn build(spec: &Value, dir: &Path) -> Result<Vec<u8>, ParityError> {
     let kv = hidden / size("num_attention_heads")? * size("num_key_value_heads")?;
 
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
-    let mut norm = |name: String, n: usize| {
+    let norm = |name: String, n: usize| {
         let bytes = Stream::new(seed, &name).norm(n);
         (name, (Dtype::BF16, vec![n], bytes))
     };
