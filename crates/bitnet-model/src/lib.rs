@@ -2,19 +2,30 @@
 //!
 //! - [`ModelConfig`] says what shape a model has, [`WeightSource`] where its weights come from, [`ModelWeights`] holds
 //!   them, checked.
-//! - The engine computes: ternary weights times int8 activations, exact in i32, on every thread of a team.
+//! - [`Engine`] computes: ternary weights times int8 activations, exact in i32, on every thread of a team.
+//!   [`Sequence`] is one text with its cache.
 //!
 //! Files, tokenizers and the hub are the business of the crate `loader`; the crate `bitnet` puts all of it together.
 
 #![forbid(unsafe_code)]
 
 mod config;
+mod engine;
 mod error;
 mod float_matrix;
+pub mod perplexity;
 mod quants;
+mod sequence;
+mod synthetic;
 mod weights;
 
 pub use config::{Activation, ModelConfig, Norm, Projection};
+pub use engine::{Engine, EngineOptions, KvCache, KvType, LogitsWanted, StepInput};
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
+pub use sequence::Sequence;
+pub use synthetic::SyntheticWeights;
 pub use weights::{LayerWeights, ModelWeights, StoredFloat, WeightSource};
+
+pub mod nn;
+pub mod sampling;

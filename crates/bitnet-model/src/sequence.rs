@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use crate::engine::{Engine, KvCache, KvType, LogitsWanted, StepInput};
 use crate::ModelError;
+use crate::engine::{Engine, KvCache, KvType, LogitsWanted, StepInput};
 
 /// Tokens fed at once between two calls of a progress callback.
 const PROGRESS_STEP: usize = 256;
@@ -21,7 +21,12 @@ impl Sequence {
     /// An empty sequence of at most `limit` tokens (`None`: the model's own context length).
     pub fn new(engine: &Engine, kv: KvType, limit: Option<usize>) -> Self {
         let limit = limit.unwrap_or(engine.config().max_position_embeddings);
-        Self { cache: KvCache::new(engine.config(), kv, limit), engine: engine.clone(), tokens: Vec::new(), logits: Vec::new() }
+        Self {
+            cache: KvCache::new(engine.config(), kv, limit),
+            engine: engine.clone(),
+            tokens: Vec::new(),
+            logits: Vec::new(),
+        }
     }
 
     /// The engine that computes it.
@@ -87,10 +92,7 @@ impl Sequence {
             return Ok(true);
         }
         let before = self.tokens.len();
-        let (limit, used, more) = (self.cache.limit(), before, tokens.len());
-        if used.saturating_add(more) > limit {
-            return Err(ModelError::ContextFull { limit, used, more });
-        }
+        self.engine.check(&self.cache, tokens)?;
         self.logits.clear();
         for (i, chunk) in tokens.chunks(PROGRESS_STEP).enumerate() {
             let fed = i * PROGRESS_STEP + chunk.len();

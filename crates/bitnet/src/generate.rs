@@ -165,7 +165,12 @@ impl std::fmt::Debug for Generation<'_> {
 
 impl<'s> Generation<'s> {
     /// Begins to generate after what the session holds, whose last logits are known.
-    pub(crate) fn new(session: &'s mut Session, options: GenerateOptions, stats: Stats, cancelled: bool) -> Result<Self, Error> {
+    pub(crate) fn new(
+        session: &'s mut Session,
+        options: GenerateOptions,
+        stats: Stats,
+        cancelled: bool,
+    ) -> Result<Self, Error> {
         let sampler = Sampler::new(options.sampling.clone())?;
         let decoder = session.model().tokenizer().map(|t| t.stream_decoder(!options.show_special));
         let stops = StopStrings::new(options.stop.iter().cloned());

@@ -1,1 +1,39 @@
-//! Skeleton.
+//! Ternary (1.58-bit) language models in process: load, generate, chat. Synchronous; no server, no Python, no C++.
+//!
+//! ```no_run
+//! use bitnet::{GenerateOptions, Model};
+//!
+//! # fn main() -> Result<(), bitnet::Error> {
+//! let model = Model::load("model.gguf")?;
+//! let mut session = model.session();
+//! for chunk in session.generate("Once upon a time", GenerateOptions::default().max_tokens(100))? {
+//!     print!("{}", chunk?.text);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Model`] is immutable, cheap to clone and shared between threads; a [`Session`] is one text and owns its cache.
+//! Generation is a plain iterator, or a callback that returns [`std::ops::ControlFlow`]; dropping it ends it, and a
+//! [`CancelToken`] ends it from another thread.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod generate;
+mod model;
+mod session;
+
+pub use bitnet_model::perplexity::{Perplexity, perplexity};
+pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
+pub use bitnet_model::{Activation, Engine, KvType, ModelConfig, ModelError, Sequence};
+pub use loader::chat::Message;
+pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};
+pub use ternary_kernels::{Isa, Kernel, KernelError};
+
+pub use error::Error;
+pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats};
+pub use model::{Model, ModelBuilder};
+pub use session::Session;
+
+/// The crates below, for what this facade does not re-export.
+pub use {bitnet_model, loader, ternary_kernels};

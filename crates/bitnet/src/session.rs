@@ -69,9 +69,9 @@ impl Session {
     /// # Errors
     /// No tokenizer, a prompt that does not fit, an option out of range.
     ///
-    /// ```
+    /// ```no_run
     /// # fn main() -> Result<(), bitnet::Error> {
-    /// # let model = bitnet::doctest_model()?;
+    /// # let model = bitnet::Model::load("model.gguf")?;
     /// let mut session = model.session();
     /// for chunk in session.generate("Once upon a time", bitnet::GenerateOptions::default().max_tokens(20))? {
     ///     print!("{}", chunk?.text);
@@ -114,8 +114,12 @@ impl Session {
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
-        let stats =
-            Stats { prompt_tokens: ids.len() - keep, reused_tokens: keep, prefill: began.elapsed(), ..Stats::default() };
+        let stats = Stats {
+            prompt_tokens: ids.len() - keep,
+            reused_tokens: keep,
+            prefill: began.elapsed(),
+            ..Stats::default()
+        };
         Generation::new(self, options, stats, !go_on)
     }
 

@@ -1,1 +1,17 @@
-//! Skeleton.
+//! Reads and writes ternary checkpoints: GGUF files and Hugging Face folders.
+#![deny(unsafe_code)]
+
+mod config;
+pub mod convert;
+mod error;
+pub mod gguf;
+mod loaded;
+pub mod mmap;
+mod names;
+pub mod safetensors;
+mod source;
+pub mod tokenizer;
+
+pub use error::LoadError;
+pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
+pub use source::Checkpoint;

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use bitnet_model::ModelWeights;
-
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -67,22 +65,4 @@ pub struct ModelInfo {
     pub ternary_format: String,
     /// Bytes of the weight files.
     pub file_bytes: u64,
-}
-
-/// A model with everything that came with it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LoadedModel {
-    /// The weights, checked; they keep the file mapping alive.
-    pub weights: ModelWeights,
-    /// Facts about it.
-    pub info: ModelInfo,
-    /// Sampling defaults.
-    pub generation: GenerationConfig,
-    /// The tokenizer, if the files hold one or one was given.
-    pub tokenizer: Option<crate::tokenizer::Tokenizer>,
-    /// The chat template, if there is one.
-    pub chat_template: Option<crate::chat::ChatTemplate>,
-    /// What was repaired or assumed, for the user to know; libraries never print.
-    pub notes: Vec<String>,
 }

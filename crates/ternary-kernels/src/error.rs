@@ -167,6 +167,18 @@ pub enum KernelError {
         /// The most columns that it takes.
         max_cols: usize,
     },
+    /// A weight that is NaN or infinite.
+    #[error("{op}: weight {value} at row {row}, column {col} is not finite")]
+    NotFinite {
+        /// The operation that refused.
+        op: &'static str,
+        /// Row of the weight.
+        row: usize,
+        /// Column of the weight.
+        col: usize,
+        /// The value.
+        value: f32,
+    },
     /// Weights prepacked by one kernel were handed to another.
     #[error("weights were packed by kernel {packed_by}, not by {kernel}; prepack them again")]
     PackedByOther {

@@ -188,7 +188,9 @@ mod tests {
                     continue;
                 }
                 let text = std::fs::read_to_string(&path).unwrap();
-                for part in text.split("target_feature(enable = \"").skip(1) {
+                // The second form hands the list to a macro that writes the attribute.
+                let attributes = text.split("target_feature(enable = \"").skip(1);
+                for part in attributes.chain(text.split("features = \"").skip(1)) {
                     let list = part.split('"').next().unwrap();
                     if list.starts_with("neon") || list.starts_with("simd128") || list.contains('$') {
                         continue;

@@ -12,6 +12,7 @@ pub mod isa;
 mod kernel;
 mod matrix;
 pub mod probe;
+pub mod quantize;
 pub mod reference;
 mod registry;
 
@@ -20,14 +21,16 @@ pub use aligned::AlignedBuf;
 pub use bytes::SharedBytes;
 pub use dispatch::{gemm, gemv};
 pub use error::KernelError;
-pub use formats::FileFormat;
+pub use formats::{FileFormat, ScaleRounding};
 pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows};
 pub use matrix::{Scales, TernaryMatrix};
 pub use registry::{Entry, best, by_name, for_isa, kernels_available, registry};
 
+pub mod ops;
 mod split;
 pub mod team;
 
+pub use ops::{Ops, RopeTable};
 pub use split::{ColsMut, SplitCols, split_cols};
 pub use team::Team;

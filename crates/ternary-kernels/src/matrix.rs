@@ -64,8 +64,8 @@ impl TernaryMatrix {
     /// assert_eq!(row, [0, 1, 1]);
     /// ```
     pub fn from_trits(rows: usize, cols: usize, trits: &[i8], scales: Scales) -> Result<Self, KernelError> {
-        crate::formats::trits::encode(rows, cols, trits)
-            .and_then(|bytes| Self::from_bytes(FileFormat::Trits, rows, cols, bytes.into(), Some(scales)))
+        let bytes: &[u8] = bytemuck::cast_slice(trits);
+        Self::from_bytes(FileFormat::Trits, rows, cols, bytes.to_vec().into(), Some(scales))
     }
 
     /// From the bytes of a file format. `scales` are those stored outside of the bytes (`weight_scale` of a

@@ -39,6 +39,22 @@ static REGISTRY: &[Entry] = &[
         exact: true,
         make: |cpu| Some(Arc::new(i2s::avx512::I2sAvx512Vnni::new(cpu.avx512_vnni()?))),
     },
+    #[cfg(target_arch = "x86_64")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::vnni256::I2sAvxVnni::ISA,
+        name: i2s::vnni256::I2sAvxVnni::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::vnni256::I2sAvxVnni::new(cpu.avx_vnni()?))),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::avx2::I2sAvx2::ISA,
+        name: i2s::avx2::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::avx2::I2sAvx2::new(cpu.avx2()?))),
+    },
     Entry {
         format_name: "i2s",
         isa: i2s::scalar::I2sScalar::ISA,

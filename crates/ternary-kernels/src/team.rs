@@ -22,9 +22,9 @@
 //!
 //! # How a phase runs
 //!
-//! The caller writes a pointer to the job, sets `pending` to the number of workers and increments `epoch`; each
-//! worker sees the new epoch, calls the job with its index and decrements `pending`; the caller does part 0 itself and
-//! returns once `pending` is 0. Every wait first spins, then yields its CPU between looks, and at last sleeps; where
+//! The caller writes a pointer to the job and increments `epoch`; each worker sees the new epoch, calls the job with its
+//! index and increments `done`; the caller does part 0 itself and returns once `done` is `epoch` times the number of
+//! workers. So two cache lines change hands, each once in each direction. Every wait first spins, then yields its CPU between looks, and at last sleeps; where
 //! there are more threads than CPUs it yields almost at once, because then the one waited for may need this CPU.
 
 use std::any::Any;
@@ -55,32 +55,44 @@ struct Padded<T>(T);
 type Job = dyn Fn(usize) + Sync;
 type Payload = Box<dyn Any + Send>;
 
-/// What the caller and the workers share.
-struct Shared {
-    /// Number of jobs published so far.
-    epoch: Padded<AtomicUsize>,
-    /// Workers that have not finished the current job.
-    pending: Padded<AtomicUsize>,
+/// What the caller announces, in one cache line.
+struct Call {
+    /// Number of jobs published so far, modulo the word.
+    epoch: AtomicUsize,
+    /// The current job; written only by a caller that holds `Team::turn` while no worker runs.
+    job: UnsafeCell<Option<*const Job>>,
+}
+
+/// What changes seldom, so that both sides keep it in their caches.
+struct Seldom {
     /// Workers that sleep or are about to.
-    sleepers: Padded<AtomicUsize>,
+    sleepers: AtomicUsize,
     /// Which ones.
     asleep: Box<[AtomicBool]>,
-    /// The current job; written only by a caller that holds `Team::turn` while `pending` is 0.
-    job: UnsafeCell<Option<*const Job>>,
     /// Set by a caller before it sleeps; the worker that finishes last wakes it.
     caller_asleep: AtomicBool,
     caller: Mutex<Option<Thread>>,
+    /// Whether `panic` holds something.
+    panicked: AtomicBool,
     /// The first panic among the workers' parts of the current job.
     panic: Mutex<Option<Payload>>,
     stop: AtomicBool,
     spin: Duration,
 }
 
-// SAFETY: all fields but `job` are Sync by themselves. `job` is written by a caller that holds `Team::turn` while
-// `pending` is 0, that is, while no worker is between its Acquire load of a new epoch and its decrement of `pending`;
-// workers read it only there. The write happens before the read through the increment and load of `epoch`, the read
-// before the next write through the decrement and load of `pending`. The pointer leads to a `Sync` closure that is
-// alive whenever it is read, because `Team::run` does not return before `pending` is 0.
+/// What the caller and the workers share.
+struct Shared {
+    call: Padded<Call>,
+    /// Parts that workers have finished so far, in all epochs, modulo the word.
+    done: Padded<AtomicUsize>,
+    seldom: Padded<Seldom>,
+}
+
+// SAFETY: all fields but `job` are Sync by themselves. `job` is written by a caller that holds `Team::turn` after all
+// parts of the job before were done, that is, while no worker is between its Acquire load of a new epoch and its
+// increment of `done`; workers read it only there. The write happens before the read through the increment and load
+// of `epoch`, the read before the next write through the increment and load of `done`. The pointer leads to a `Sync`
+// closure that is alive whenever it is read, because `Team::run` does not return before all parts are done.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; nothing in it belongs to one thread.
 unsafe impl Send for Shared {}
@@ -110,16 +122,18 @@ impl Team {
         let workers = threads.get() - 1;
         let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let shared = Arc::new(Shared {
-            epoch: Padded(AtomicUsize::new(0)),
-            pending: Padded(AtomicUsize::new(0)),
-            sleepers: Padded(AtomicUsize::new(0)),
-            asleep: (0..workers).map(|_| AtomicBool::new(false)).collect(),
-            job: UnsafeCell::new(None),
-            caller_asleep: AtomicBool::new(false),
-            caller: Mutex::new(None),
-            panic: Mutex::new(None),
-            stop: AtomicBool::new(false),
-            spin: if threads.get() <= cpus { SPIN } else { SPIN_OVERSUBSCRIBED },
+            call: Padded(Call { epoch: AtomicUsize::new(0), job: UnsafeCell::new(None) }),
+            done: Padded(AtomicUsize::new(0)),
+            seldom: Padded(Seldom {
+                sleepers: AtomicUsize::new(0),
+                asleep: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+                caller_asleep: AtomicBool::new(false),
+                caller: Mutex::new(None),
+                panicked: AtomicBool::new(false),
+                panic: Mutex::new(None),
+                stop: AtomicBool::new(false),
+                spin: if threads.get() <= cpus { SPIN } else { SPIN_OVERSUBSCRIBED },
+            }),
         });
         // A failed spawn drops `team`, which ends the workers that exist.
         let mut team = Self { shared, workers: Vec::with_capacity(workers), threads, turn: Mutex::new(()) };
@@ -127,7 +141,7 @@ impl Team {
             let shared = team.shared.clone();
             let worker = thread::Builder::new()
                 .name(format!("team-{index}"))
-                .spawn(move || shared.work(index))
+                .spawn(move || shared.work(index, workers))
                 .map_err(|e| KernelError::ThreadNotStarted { index, threads: threads.get(), reason: e.to_string() })?;
             team.workers.push(worker);
         }
@@ -152,12 +166,12 @@ impl Team {
         }
         let turn = lock(&self.turn);
         // SAFETY: only the lifetime changes. `Published` ends this function's use of `f`: its drop waits for all
-        // workers, on return and on unwinding, and after their decrement of `pending` they do not touch the job.
+        // workers, on return and on unwinding, and after their increment of `done` they do not touch the job.
         let job: &'static Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static Job>(f) };
         let published = self.publish(job);
         let mine = catch_unwind(AssertUnwindSafe(|| in_part(|| f(0))));
         drop(published);
-        let theirs = lock(&self.shared.panic).take();
+        let theirs = self.shared.seldom.0.take_panic();
         drop(turn);
         if let Some(payload) = mine.err().or(theirs) {
             resume_unwind(payload);
@@ -218,29 +232,26 @@ impl Team {
 impl Team {
     /// Hands `job` to all workers. The caller holds `turn`.
     fn publish(&self, job: &'static Job) -> Published<'_> {
-        let shared = &*self.shared;
-        debug_assert_eq!(shared.pending.0.load(Relaxed), 0);
-        // SAFETY: the caller holds `turn` and the job before this one was waited for, so `pending` is 0 and no worker
-        // reads the cell before the new epoch is announced below.
-        unsafe { *shared.job.get() = Some(job) };
-        shared.pending.0.store(self.workers.len(), Relaxed);
-        let published = Published(shared);
-        self.announce();
-        published
+        // SAFETY: the caller holds `turn` and the job before this one was waited for, so no worker reads the cell
+        // before the new epoch is announced below.
+        unsafe { *self.shared.call.0.job.get() = Some(job) };
+        let epoch = self.announce();
+        Published { shared: &self.shared, done: epoch.wrapping_mul(self.workers.len()) }
     }
 
-    /// Begins the next epoch and wakes the workers that sleep.
-    fn announce(&self) {
+    /// Begins the next epoch, wakes the workers that sleep and returns the epoch.
+    fn announce(&self) -> usize {
         // SeqCst here and in `Shared::next_epoch`: either this thread sees the sleeper, or the sleeper sees the epoch.
-        self.shared.epoch.0.fetch_add(1, SeqCst);
-        if self.shared.sleepers.0.load(SeqCst) > 0 {
+        let epoch = self.shared.call.0.epoch.fetch_add(1, SeqCst).wrapping_add(1);
+        if self.shared.seldom.0.sleepers.load(SeqCst) > 0 {
             self.wake_sleepers();
         }
+        epoch
     }
 
     #[cold]
     fn wake_sleepers(&self) {
-        for (worker, asleep) in self.workers.iter().zip(&self.shared.asleep) {
+        for (worker, asleep) in self.workers.iter().zip(&self.shared.seldom.0.asleep) {
             if asleep.load(SeqCst) {
                 worker.thread().unpark();
             }
@@ -250,7 +261,7 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Relaxed);
+        self.shared.seldom.0.stop.store(true, Relaxed);
         self.announce();
         for worker in self.workers.drain(..) {
             // A worker cannot panic: each part is caught.
@@ -278,47 +289,79 @@ pub fn share(len: usize, part: usize, parts: usize) -> std::ops::Range<usize> {
 }
 
 /// A job that workers may be running; dropping it waits until they are done.
-struct Published<'a>(&'a Shared);
+struct Published<'a> {
+    shared: &'a Shared,
+    /// What `Shared::done` will be then.
+    done: usize,
+}
 
 impl Drop for Published<'_> {
     fn drop(&mut self) {
-        self.0.wait_for_workers();
+        self.shared.wait_until_done(self.done);
     }
 }
 
 impl Shared {
-    /// What worker `index` does all its life.
-    fn work(&self, index: usize) {
+    /// What worker `index` of `workers` does all its life.
+    fn work(&self, index: usize, workers: usize) {
         IN_PART.set(true);
+        let seldom = &self.seldom.0;
         let mut epoch = 0;
         loop {
-            epoch = self.next_epoch(epoch, &self.asleep[index - 1]);
-            if self.stop.load(Relaxed) {
+            epoch = self.next_epoch(epoch, &seldom.asleep[index - 1]);
+            if seldom.stop.load(Relaxed) {
                 return;
             }
             // SAFETY: a new epoch that is no stop was announced by `publish`, after it wrote the cell; it is not written
-            // again before this worker's decrement of `pending` below.
-            let job = unsafe { *self.job.get() };
+            // again before this worker's increment of `done` below.
+            let job = unsafe { *self.call.0.job.get() };
             if let Some(job) = job {
-                // SAFETY: `run` keeps the closure borrowed until `pending` is 0, which needs the decrement below.
+                // SAFETY: `run` keeps the closure borrowed until all parts are done, which needs the increment below.
                 let part = AssertUnwindSafe(|| unsafe { (*job)(index) });
                 if let Err(payload) = catch_unwind(part) {
-                    let mut first = lock(&self.panic);
-                    match &*first {
-                        None => *first = Some(payload),
-                        // Dropping it could panic again, and this thread must go on.
-                        Some(_) => std::mem::forget(payload),
-                    }
+                    seldom.put_panic(payload);
                 }
             }
-            // SeqCst here and in `wait_for_workers`: either this thread sees the sleeping caller, or that one sees 0.
-            let last = self.pending.0.fetch_sub(1, SeqCst) == 1;
-            if last && self.caller_asleep.load(SeqCst) {
-                self.wake_caller();
+            // SeqCst here and in `wait_until_done`: either this thread sees the sleeping caller, or that one sees the end.
+            let done = self.done.0.fetch_add(1, SeqCst).wrapping_add(1);
+            if done == epoch.wrapping_mul(workers) && seldom.caller_asleep.load(SeqCst) {
+                seldom.wake_caller();
             }
         }
     }
 
+    /// Waits until the epoch is another than `seen`, and returns it.
+    fn next_epoch(&self, seen: usize, asleep: &AtomicBool) -> usize {
+        let Seldom { sleepers, spin, .. } = &self.seldom.0;
+        let epoch = &self.call.0.epoch;
+        if !stay_awake(*spin, || epoch.load(Acquire) != seen) {
+            asleep.store(true, SeqCst);
+            sleepers.fetch_add(1, SeqCst);
+            while epoch.load(SeqCst) == seen {
+                thread::park();
+            }
+            sleepers.fetch_sub(1, SeqCst);
+            asleep.store(false, SeqCst);
+        }
+        // It cannot move on before this worker has done its part of the job.
+        epoch.load(Acquire)
+    }
+
+    /// Waits until workers have finished so many parts.
+    fn wait_until_done(&self, parts: usize) {
+        let Seldom { caller_asleep, caller, spin, .. } = &self.seldom.0;
+        if !stay_awake(*spin, || self.done.0.load(Acquire) == parts) {
+            *lock(caller) = Some(thread::current());
+            caller_asleep.store(true, SeqCst);
+            while self.done.0.load(SeqCst) != parts {
+                thread::park();
+            }
+            caller_asleep.store(false, SeqCst);
+        }
+    }
+}
+
+impl Seldom {
     #[cold]
     fn wake_caller(&self) {
         if let Some(caller) = &*lock(&self.caller) {
@@ -326,31 +369,24 @@ impl Shared {
         }
     }
 
-    /// Waits until the epoch is another than `seen`, and returns it.
-    fn next_epoch(&self, seen: usize, asleep: &AtomicBool) -> usize {
-        if !stay_awake(self.spin, || self.epoch.0.load(Acquire) != seen) {
-            asleep.store(true, SeqCst);
-            self.sleepers.0.fetch_add(1, SeqCst);
-            while self.epoch.0.load(SeqCst) == seen {
-                thread::park();
-            }
-            self.sleepers.0.fetch_sub(1, SeqCst);
-            asleep.store(false, SeqCst);
+    #[cold]
+    fn put_panic(&self, payload: Payload) {
+        let mut first = lock(&self.panic);
+        match &*first {
+            None => *first = Some(payload),
+            // Dropping it could panic again, and this thread must go on.
+            Some(_) => std::mem::forget(payload),
         }
-        // It cannot move on before this worker has done its part of the job.
-        self.epoch.0.load(Acquire)
+        self.panicked.store(true, Relaxed);
     }
 
-    /// Waits until all workers have finished the current job.
-    fn wait_for_workers(&self) {
-        if !stay_awake(self.spin, || self.pending.0.load(Acquire) == 0) {
-            *lock(&self.caller) = Some(thread::current());
-            self.caller_asleep.store(true, SeqCst);
-            while self.pending.0.load(SeqCst) != 0 {
-                thread::park();
-            }
-            self.caller_asleep.store(false, SeqCst);
+    /// The first panic of the workers' parts; the caller has seen that all are done.
+    fn take_panic(&self) -> Option<Payload> {
+        if !self.panicked.load(Relaxed) {
+            return None;
         }
+        self.panicked.store(false, Relaxed);
+        lock(&self.panic).take()
     }
 }
 

@@ -68,7 +68,7 @@ fn sleeping_workers_and_a_sleeping_caller_are_woken() {
     for round in 1..=20 {
         thread::sleep(AWAKE * 3);
         if round == 10 {
-            while team.shared.sleepers.0.load(SeqCst) == 0 {
+            while team.shared.seldom.0.sleepers.load(SeqCst) == 0 {
                 thread::yield_now();
             }
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::team::{ColsMut, Team, split_cols};
+use ternary_kernels::{ColsMut, Team, split_cols};
 
 use super::Inner;
 use super::scratch::Scratch;
@@ -35,7 +35,15 @@ pub(super) fn logits(model: &Inner, team: &Team, s: &mut Scratch, rows: Range<us
     }
 }
 
-fn normed_rows<'a>(s: &'a mut Scratch, ops: Ops, first: usize, n: usize, hidden: usize, gain: &[f32], eps: f32) -> &'a [f32] {
+fn normed_rows<'a>(
+    s: &'a mut Scratch,
+    ops: Ops,
+    first: usize,
+    n: usize,
+    hidden: usize,
+    gain: &[f32],
+    eps: f32,
+) -> &'a [f32] {
     let out = &mut s.normed[..n * hidden];
     for (x, out) in s.x[first * hidden..].chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
         ops.rms_norm(x, gain, eps, out);

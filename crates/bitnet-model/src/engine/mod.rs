@@ -19,8 +19,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ternary_kernels::ops::Ops;
-use ternary_kernels::team::Team;
-use ternary_kernels::{Isa, Kernel};
+use ternary_kernels::{Isa, Kernel, Team};
 
 pub use cache::{KvCache, KvType};
 pub use step::{LogitsWanted, StepInput};
@@ -79,7 +78,6 @@ struct Inner {
     head: Option<FloatMatrix>,
     layers: Vec<Layer>,
     final_norm: Vec<f32>,
-    inv_freq: Vec<f32>,
     isa: Isa,
     ops: Ops,
     kernel: Arc<dyn Kernel>,
@@ -123,7 +121,7 @@ impl Engine {
         };
         let kernel = match &options.kernel {
             Some(kernel) => kernel.clone(),
-            None => ternary_kernels::registry::for_isa(isa)?,
+            None => ternary_kernels::for_isa(isa)?,
         };
         let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let team = Team::new(options.threads.unwrap_or(available))?;
@@ -158,13 +156,12 @@ impl Engine {
                 head: weights.head.clone(),
                 layers,
                 final_norm: weights.final_norm.clone(),
-                inv_freq: ternary_kernels::ops::inv_freq(config.head_dim, config.rope_theta),
                 isa,
                 ops: Ops::for_isa(isa)?,
                 threads,
                 workspace: Mutex::new(Workspace {
                     team,
-                    scratch: Scratch::new(threads, linear::row_block(kernel.as_ref())),
+                    scratch: Scratch::new(&config, threads, linear::row_block(kernel.as_ref())),
                 }),
                 kernel,
                 config,

@@ -1,5 +1,8 @@
 //! Buffers of a forward step, allocated once.
 
+use std::sync::Mutex;
+
+use ternary_kernels::ops::{AttendScratch, RopeTable};
 use ternary_kernels::{AlignedBuf, Int8Batch};
 
 use crate::ModelConfig;
@@ -30,8 +33,10 @@ pub(super) struct Scratch {
     row_block: usize,
     /// Residual stream, `[n, hidden]`.
     pub(super) x: AlignedBuf<f32>,
-    /// Queries, then the attention's output, `[n, heads * head_dim]`.
+    /// Queries, `[n, heads * head_dim]`.
     pub(super) q: AlignedBuf<f32>,
+    /// Output of attention, `[n, heads * head_dim]`.
+    pub(super) attn: AlignedBuf<f32>,
     /// Keys, `[n, kv_heads * head_dim]`.
     pub(super) k: AlignedBuf<f32>,
     /// Values, `[n, kv_heads * head_dim]`.
@@ -40,16 +45,17 @@ pub(super) struct Scratch {
     pub(super) u: AlignedBuf<f32>,
     /// Residual rows after the final norm, `[8, hidden]`.
     pub(super) normed: AlignedBuf<f32>,
-    /// Rotary table, `[n, head_dim / 2]` each.
-    pub(super) cos: AlignedBuf<f32>,
-    pub(super) sin: AlignedBuf<f32>,
+    /// Sines and cosines of the positions met so far.
+    pub(super) rope: RopeTable,
     /// Quantised inputs of a projection.
     pub(super) quantized: Int8Batch,
     pub(super) threads: Vec<ThreadScratch>,
+    /// Attention's working memory of each thread.
+    pub(super) attend: Vec<Mutex<AttendScratch>>,
 }
 
 impl Scratch {
-    pub(super) fn new(threads: usize, row_block: usize) -> Self {
+    pub(super) fn new(c: &ModelConfig, threads: usize, row_block: usize) -> Self {
         let empty = AlignedBuf::<f32>::zeroed(0);
         let thread = || ThreadScratch {
             acc: AlignedBuf::zeroed(0),
@@ -62,14 +68,15 @@ impl Scratch {
             row_block,
             x: empty.clone(),
             q: empty.clone(),
+            attn: empty.clone(),
             k: empty.clone(),
             v: empty.clone(),
             u: empty.clone(),
-            normed: empty.clone(),
-            cos: empty.clone(),
-            sin: empty,
+            normed: empty,
+            rope: RopeTable::new(0, c.head_dim, c.rope_theta as f32),
             quantized: Int8Batch::with_capacity(0, 0),
             threads: (0..threads).map(|_| thread()).collect(),
+            attend: (0..threads).map(|_| Mutex::new(AttendScratch::new(c.group_size(), c.head_dim))).collect(),
         }
     }
 
@@ -82,12 +89,11 @@ impl Scratch {
         let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
         self.x = AlignedBuf::zeroed(n * c.hidden_size);
         self.q = AlignedBuf::zeroed(n * q);
+        self.attn = AlignedBuf::zeroed(n * q);
         self.k = AlignedBuf::zeroed(n * kv);
         self.v = AlignedBuf::zeroed(n * kv);
         self.u = AlignedBuf::zeroed(n * c.intermediate_size);
         self.normed = AlignedBuf::zeroed(super::head::TOKENS * c.hidden_size);
-        self.cos = AlignedBuf::zeroed(n * c.head_dim / 2);
-        self.sin = AlignedBuf::zeroed(n * c.head_dim / 2);
         self.quantized = Int8Batch::with_capacity(n, c.hidden_size.max(c.intermediate_size).max(q));
         for t in &mut self.threads {
             t.acc = AlignedBuf::zeroed(n * self.row_block);

@@ -2,8 +2,7 @@
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::team::{ColsMut, Team, split_cols};
-use ternary_kernels::{Int8Batch, KernelError};
+use ternary_kernels::{ColsMut, Int8Batch, KernelError, Team, split_cols};
 
 use super::attention::{self, Segment};
 use super::cache::KvCache;
@@ -47,16 +46,7 @@ impl Engine {
     /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`] before anything is computed;
     /// [`ModelError::Diverged`] if an activation is not finite. After an error the caches hold the tokens they held before.
     pub fn step(&self, inputs: &mut [StepInput<'_>], logits: &mut Vec<f32>) -> Result<(), ModelError> {
-        let c = self.config();
-        for input in inputs.iter() {
-            if let Some(&id) = input.tokens.iter().find(|&&t| t as usize >= c.vocab_size) {
-                return Err(ModelError::TokenOutOfRange { id, vocab: c.vocab_size });
-            }
-            let (limit, used, more) = (input.cache.limit(), input.cache.len(), input.tokens.len());
-            if used.saturating_add(more) > limit {
-                return Err(ModelError::ContextFull { limit, used, more });
-            }
-        }
+        inputs.iter().try_for_each(|input| self.check(input.cache, input.tokens))?;
         let before: SmallVec<[usize; INLINE_PARTS]> = inputs.iter().map(|i| i.cache.len()).collect();
         let mut ws = self.lock();
         let result = self.inner.step(&mut ws, inputs, logits);
@@ -66,6 +56,21 @@ impl Engine {
             }
         }
         result
+    }
+}
+
+impl Engine {
+    /// Whether `tokens` may follow what `cache` holds.
+    pub(crate) fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ModelError> {
+        let vocab = self.config().vocab_size;
+        if let Some(&id) = tokens.iter().find(|&&t| t as usize >= vocab) {
+            return Err(ModelError::TokenOutOfRange { id, vocab });
+        }
+        let (limit, used, more) = (cache.limit(), cache.len(), tokens.len());
+        if used.saturating_add(more) > limit {
+            return Err(ModelError::ContextFull { limit, used, more });
+        }
+        Ok(())
     }
 }
 
@@ -105,24 +110,32 @@ impl Inner {
     }
 
     /// One pass over the weights for `n` rows.
-    fn block(&self, ws: &mut Workspace, segments: &mut [Segment<'_>], n: usize, logits: &mut Vec<f32>) -> Result<(), ModelError> {
+    fn block(
+        &self,
+        ws: &mut Workspace,
+        segments: &mut [Segment<'_>],
+        n: usize,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
         if n == 0 {
             return Ok(());
         }
         let c = &self.config;
         let Workspace { team, scratch: s } = ws;
         s.reserve(c, n);
+        let longest = segments.iter().map(|g| g.cache.len() + g.tokens.len()).max().unwrap_or(0);
+        if longest > s.rope.len() {
+            s.rope.grow(longest.next_power_of_two());
+        }
         for segment in segments.iter() {
             for (i, &token) in segment.tokens.iter().enumerate() {
                 let row = segment.first_row + i;
                 self.embedding.row_into(token as usize, &mut s.x[row * c.hidden_size..][..c.hidden_size]);
-                let half = c.head_dim / 2;
-                let span = row * half..(row + 1) * half;
-                ternary_kernels::ops::rope_angles(segment.cache.len() + i, &self.inv_freq, &mut s.cos[span.clone()], &mut s.sin[span]);
             }
         }
         for (l, layer) in self.layers.iter().enumerate() {
-            self.attention_block(team, s, layer, l, segments, n).map_err(|(what, row)| position_error(segments, what, row))?;
+            self.attention_block(team, s, layer, l, segments, n)
+                .map_err(|(what, row)| position_error(segments, what, row))?;
             self.feed_forward_block(team, s, layer, n).map_err(|(what, row)| position_error(segments, what, row))?;
         }
         for segment in segments.iter_mut() {
@@ -144,16 +157,25 @@ impl Inner {
     ) -> Result<(), (&'static str, usize)> {
         let (c, ops) = (&self.config, self.ops);
         let width = c.num_attention_heads * c.head_dim;
-        quantize_rows(ops, team, &s.x[..n * c.hidden_size], n, Some((&layer.input_norm, c.rms_norm_eps)), &mut s.quantized)
-            .map_err(|row| ("the input of attention", row))?;
+        quantize_rows(
+            ops,
+            team,
+            &s.x[..n * c.hidden_size],
+            n,
+            Some((&layer.input_norm, c.rms_norm_eps)),
+            &mut s.quantized,
+        )
+        .map_err(|row| ("the input of attention", row))?;
         // q, k and v in one pass: each thread computes its share of the rows of all three.
         let parts = team.threads();
-        let outputs = |linear: &Linear| (0..parts).map(|p| linear.split(p, parts)).collect::<SmallVec<[_; INLINE_PARTS]>>();
+        let outputs =
+            |linear: &Linear| (0..parts).map(|p| linear.split(p, parts)).collect::<SmallVec<[_; INLINE_PARTS]>>();
         let (bq, bk, bv) = (outputs(&layer.q), outputs(&layer.k), outputs(&layer.v));
         let q = split_cols(&mut s.q[..n * layer.q.rows()], n, layer.q.rows(), &bq);
         let k = split_cols(&mut s.k[..n * layer.k.rows()], n, layer.k.rows(), &bk);
         let v = split_cols(&mut s.v[..n * layer.v.rows()], n, layer.v.rows(), &bv);
-        let mut jobs: SmallVec<[_; INLINE_PARTS]> = q.zip(k).zip(v).zip(&mut s.threads).map(|(((q, k), v), t)| (q, k, v, t)).collect();
+        let mut jobs: SmallVec<[_; INLINE_PARTS]> =
+            q.zip(k).zip(v).zip(&mut s.threads).map(|(((q, k), v), t)| (q, k, v, t)).collect();
         let x = &s.quantized;
         team.run_parts(&mut jobs, |p, (q, k, v, scratch)| {
             store(ops, &layer.q, p, parts, x, scratch, q);
@@ -163,15 +185,29 @@ impl Inner {
         drop(jobs);
         attention::run(c, ops, team, s, l, segments);
         let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
-        quantize_rows(ops, team, &s.q[..n * width], n, sub_norm, &mut s.quantized).map_err(|row| ("the output of attention", row))?;
+        quantize_rows(ops, team, &s.attn[..n * width], n, sub_norm, &mut s.quantized)
+            .map_err(|row| ("the output of attention", row))?;
         add_projection(ops, team, &layer.o, &s.quantized, &mut s.threads, &mut s.x[..n * c.hidden_size], n);
         Ok(())
     }
 
-    fn feed_forward_block(&self, team: &Team, s: &mut Scratch, layer: &Layer, n: usize) -> Result<(), (&'static str, usize)> {
+    fn feed_forward_block(
+        &self,
+        team: &Team,
+        s: &mut Scratch,
+        layer: &Layer,
+        n: usize,
+    ) -> Result<(), (&'static str, usize)> {
         let (c, ops) = (&self.config, self.ops);
-        quantize_rows(ops, team, &s.x[..n * c.hidden_size], n, Some((&layer.post_attention_norm, c.rms_norm_eps)), &mut s.quantized)
-            .map_err(|row| ("the input of the feed-forward block", row))?;
+        quantize_rows(
+            ops,
+            team,
+            &s.x[..n * c.hidden_size],
+            n,
+            Some((&layer.post_attention_norm, c.rms_norm_eps)),
+            &mut s.quantized,
+        )
+        .map_err(|row| ("the input of the feed-forward block", row))?;
         // Gate and up in one pass, with the activation between them applied while both are in cache.
         let parts = team.threads();
         let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| layer.gate.split(p, parts)).collect();
@@ -191,7 +227,7 @@ impl Inner {
     }
 }
 
-fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
+pub(super) fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
     let holds = |s: &&Segment<'_>| (s.first_row..s.first_row + s.tokens.len()).contains(&row);
     segments.iter().find(holds).map_or(0, |s| s.cache.len() + row - s.first_row)
 }
@@ -213,7 +249,8 @@ fn quantize_rows(
     out.reset(n, width);
     // One row is not worth waking a thread for.
     let chunk = n.div_ceil(team.threads());
-    let mut parts: SmallVec<[_; INLINE_PARTS]> = out.chunks_mut(chunk).zip(x.chunks(chunk * width)).map(|(q, x)| (q, x, None)).collect();
+    let mut parts: SmallVec<[_; INLINE_PARTS]> =
+        out.chunks_mut(chunk).zip(x.chunks(chunk * width)).map(|(q, x)| (q, x, None)).collect();
     team.run_parts(&mut parts, |p, (rows, x, bad)| {
         for (i, (row, x)) in rows.rows_mut().zip(x.chunks_exact(width)).enumerate() {
             let result: Result<(), KernelError> = match norm {
@@ -229,7 +266,15 @@ fn quantize_rows(
 }
 
 /// This thread's rows of a projection, stored.
-fn store(ops: Ops, w: &Linear, part: usize, parts: usize, x: &Int8Batch, scratch: &mut ThreadScratch, out: &mut ColsMut<'_, f32>) {
+fn store(
+    ops: Ops,
+    w: &Linear,
+    part: usize,
+    parts: usize,
+    x: &Int8Batch,
+    scratch: &mut ThreadScratch,
+    out: &mut ColsMut<'_, f32>,
+) {
     let rows = w.split(part, parts);
     let first = rows.start;
     w.run(ops, rows, x, scratch, |t, block, y| {

@@ -22,6 +22,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::prefetch;
 use super::{Acts, CHUNK_COLS, Chunk, PANEL_ROWS, Product};
 use crate::isa::Avx512Vnni;
 use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
@@ -65,16 +66,16 @@ impl Kernel for I2sAvx512Vnni {
         super::prepack(NAME, w)
     }
     fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        if let Some(product) = super::product_of_one(w, x, &[x.sum()], acc) {
+        if let Some(product) = Product::of_one(w, x, &[x.sum()], acc) {
             // SAFETY: `self` holds the proof that this CPU has what `gemv` is compiled for.
-            unsafe { gemv(&product, 0, acc) }
+            unsafe { gemv(&product, acc) }
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
         let Some(product) = Product::new(w, x, acc) else { return };
         if x.n() == 1 {
             // SAFETY: as in `gemv`.
-            return unsafe { gemv(&product, 0, acc) };
+            return unsafe { gemv(&product, acc) };
         }
         product.for_tiles(MAX_PANELS, MAX_TOKENS, |panels, tokens| {
             let (p, t) = (panels.start, tokens.start);
@@ -89,16 +90,17 @@ impl Kernel for I2sAvx512Vnni {
     }
 }
 
+/// All panels times token 0.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn gemv(product: &Product<'_>, t: usize, acc: &mut [i32]) {
-    let x = product.token(t);
+fn gemv(product: &Product<'_>, acc: &mut [i32]) {
+    let x = product.token(0);
     for p in 0..product.panel_count() {
         let panel = product.panel(p);
         let mut total = _mm512_setzero_si512();
         for (panel, x) in panel.chunks(FLUSH).zip(x.chunks(FLUSH)) {
             total = _mm512_add_epi32(total, code_sums(panel, x));
         }
-        product.store(p, t, &to_array(total), acc);
+        product.store(p, 0, &to_array(total), acc);
     }
 }
 
@@ -199,12 +201,4 @@ fn to_array(v: __m512i) -> [i32; PANEL_ROWS] {
     // SAFETY: `out` is 64 writable bytes, and the store needs no alignment.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
     out
-}
-
-/// Asks for the line `ahead` bytes behind `chunk`, wherever that is.
-#[inline]
-fn prefetch(chunk: &Chunk, ahead: usize) {
-    // SAFETY: a prefetch reads nothing and faults on no address; the address is computed without a claim that it
-    // lies in an allocation.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(chunk.as_ptr().wrapping_add(ahead).cast()) }
 }

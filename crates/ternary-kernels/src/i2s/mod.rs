@@ -51,8 +51,12 @@ use std::ops::Range;
 use crate::{AlignedBuf, Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, ROW_ALIGN, TernaryMatrix};
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 pub(crate) mod scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vnni256;
 
 /// Rows of a panel.
 pub(crate) const PANEL_ROWS: usize = 16;
@@ -164,6 +168,11 @@ impl<'a> Product<'a> {
         Some(Self { panels, chunks, rows: w.rows(), codes, stride: x.stride(), sums: x.sums() })
     }
 
+    /// One token; `sum` is `[x.sum()]`, lent by the caller.
+    fn of_one(w: &PackedRows<'a>, x: &Int8Vector<'a>, sum: &'a [i32; 1], acc: &mut [i32]) -> Option<Self> {
+        Self::new(w, &x.as_matrix(sum), acc)
+    }
+
     /// Number of panels.
     fn panel_count(&self) -> usize {
         self.panels.len() / self.chunks
@@ -217,12 +226,5 @@ fn even_parts(range: Range<usize>, max: usize) -> impl Iterator<Item = Range<usi
     (0..parts).map(move |i| start + len * i / parts..start + len * (i + 1) / parts)
 }
 
-/// A token as a matrix of one row, for kernels whose GEMV checks its lengths as their GEMM does.
-fn product_of_one<'a>(
-    w: &PackedRows<'a>,
-    x: &Int8Vector<'a>,
-    sum: &'a [i32; 1],
-    acc: &mut [i32],
-) -> Option<Product<'a>> {
-    Product::new(w, &x.as_matrix(sum), acc)
-}
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ impl Kernel for I2sScalar {
         super::prepack(NAME, w)
     }
     fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        if let Some(product) = super::product_of_one(w, x, &[x.sum()], acc) {
+        if let Some(product) = Product::of_one(w, x, &[x.sum()], acc) {
             (0..product.panel_count()).for_each(|p| tile::<1>(&product, p, 0, acc));
         }
     }

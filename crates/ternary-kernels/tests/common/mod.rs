@@ -36,3 +36,10 @@ pub(crate) fn matrix(rows: usize, cols: usize, trits: &[i8]) -> TernaryMatrix {
 pub(crate) fn batch(n: usize, k: usize, codes: &[i8]) -> Int8Batch {
     Int8Batch::from_codes(n, k, codes).expect("codes of the right length")
 }
+
+/// CRC-32 as zlib computes it.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &b| {
+        (0..8).fold(crc ^ u32::from(b), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    })
+}

@@ -1,0 +1,32 @@
+//! The model as candle layers: differentiable, on any device, and written to be read beside the formulas.
+//!
+//! [`BitLinear`] is a [`candle_nn::Module`] and fits into anybody's candle model, for training and for inference.
+//! [`CandleModel`] is the whole decoder; it is the reference that faster paths are held against, and what a trainer
+//! trains.
+//!
+//! # Integers stay integers
+//! A projection computes `y = (q T^T) * alpha / s` with codes `q` in -127..=127 and trits `T`. Both are held as f32, and
+//! the product of f32 matrices whose entries are such integers is exact while every partial sum stays below `2^24`,
+//! whatever order a matmul adds in; with `|q| <= 127` that holds up to [`MAX_EXACT_F32_COLS`] columns, beyond which the
+//! product runs in f64. So the sums equal those of the integer kernels bit for bit, while training as well as in inference.
+
+mod attention;
+mod bit_linear;
+mod export;
+mod feed_forward;
+mod model;
+mod norm;
+mod quantize;
+mod rotary;
+mod trace;
+
+pub use attention::Attention;
+pub use bit_linear::{BitLinear, MAX_EXACT_F32_COLS, bit_linear};
+pub use feed_forward::FeedForward;
+pub use model::{CandleModel, DecoderLayer};
+pub use norm::{RmsNorm, rms_norm};
+pub use quantize::{
+    ACT_MAX, MIN_MAGNITUDE, activation_codes, quantize_activations, quantize_weights, straight_through, weight_trits,
+};
+pub use rotary::{Rotary, RotaryTables};
+use trace::Trace;

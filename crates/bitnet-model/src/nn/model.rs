@@ -1,0 +1,257 @@
+//! The whole decoder as candle layers.
+
+use candle_core::{D, Device, Result, Tensor};
+use candle_nn::{Init, Module, VarBuilder};
+
+use super::trace::Trace;
+use super::{Attention, BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, bit_linear, rms_norm};
+use crate::config::{ModelConfig, Norm, Projection};
+use crate::{FloatMatrix, ModelError, ModelWeights};
+
+/// One layer: `h += attention(norm(h)); h += feed_forward(norm(h))`.
+#[derive(Clone, Debug)]
+pub struct DecoderLayer {
+    /// Norm before attention.
+    pub input_norm: RmsNorm,
+    /// Attention.
+    pub attention: Attention,
+    /// Norm before the feed-forward block.
+    pub post_attention_norm: RmsNorm,
+    /// Feed-forward block.
+    pub feed_forward: FeedForward,
+}
+
+impl DecoderLayer {
+    /// `h` is `[b, t, hidden]`; the result has its shape.
+    ///
+    /// # Errors
+    /// Those of candle, for shapes that do not fit.
+    pub fn forward(&self, h: &Tensor, rotary: &RotaryTables) -> Result<Tensor> {
+        self.forward_traced(h, rotary, &mut Trace::off())
+    }
+
+    fn forward_traced(&self, h: &Tensor, rotary: &RotaryTables, trace: &mut Trace) -> Result<Tensor> {
+        let a = trace.see("input_layernorm", self.input_norm.forward(h)?)?;
+        let h = (h + self.attention.forward_traced(&a, rotary, trace)?)?;
+        let m = trace.see("post_attention_layernorm", self.post_attention_norm.forward(&h)?)?;
+        let out = (h + self.feed_forward.forward_traced(&m, trace)?)?;
+        trace.see("out", out)
+    }
+}
+
+/// A BitNet b1.58 decoder in candle operations, without a cache: every call computes all positions.
+///
+/// It is the reference for the arithmetic (f32 throughout, exact integer products) and, made from a [`VarBuilder`], the
+/// model that a trainer trains. As a [`WeightSource`](crate::WeightSource) it hands its weights, quantised, to the
+/// inference engine.
+#[derive(Clone, Debug)]
+pub struct CandleModel {
+    pub(super) config: ModelConfig,
+    pub(super) embedding: Tensor,
+    /// The layers.
+    pub layers: Vec<DecoderLayer>,
+    pub(super) final_norm: RmsNorm,
+    /// `None` where the head is the embedding.
+    pub(super) head: Option<Tensor>,
+    rotary: Rotary,
+}
+
+impl CandleModel {
+    /// The model with these frozen weights on `device`, everything widened to f32.
+    ///
+    /// # Errors
+    /// Those of candle, for want of memory for example.
+    pub fn from_weights(weights: &ModelWeights, device: &Device) -> std::result::Result<Self, ModelError> {
+        let config = &weights.config;
+        let norm =
+            |gain: &[f32]| -> Result<RmsNorm> { Ok(RmsNorm::new(Tensor::new(gain, device)?, config.rms_norm_eps)) };
+        let mut layers = Vec::with_capacity(weights.layers.len());
+        for l in &weights.layers {
+            let linear = |p: Projection| BitLinear::from_ternary(l.projection(p), device);
+            let sub = |gain: &Option<Vec<f32>>| gain.as_deref().map(norm).transpose();
+            let parts = LayerParts {
+                input_norm: norm(&l.input_norm)?,
+                attn_sub_norm: sub(&l.attn_sub_norm)?,
+                post_attention_norm: norm(&l.post_attention_norm)?,
+                ffn_sub_norm: sub(&l.ffn_sub_norm)?,
+            };
+            layers.push(parts.assemble(config, linear)?);
+        }
+        Ok(Self {
+            embedding: table(&weights.embedding, device)?,
+            layers,
+            final_norm: norm(&weights.final_norm)?,
+            head: weights.head.as_ref().map(|m| table(m, device)).transpose()?,
+            rotary: Rotary::new(config.head_dim, config.rope_theta),
+            config: config.clone(),
+        })
+    }
+
+    /// A trainable model whose master weights lie under `vb` in the names of a Hugging Face checkpoint
+    /// (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight` ...), or are created there.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`]; those of candle: no such tensor, another shape.
+    pub fn new(config: &ModelConfig, vb: VarBuilder) -> std::result::Result<Self, ModelError> {
+        config.validate()?;
+        let eps = config.rms_norm_eps;
+        let table_shape = (config.vocab_size, config.hidden_size);
+        let init = Init::Randn { mean: 0.0, stdev: 0.02 };
+        let root = vb.pp("model");
+        let embedding = root.pp("embed_tokens").get_with_hints(table_shape, "weight", init)?;
+        let head = if config.tie_word_embeddings {
+            None
+        } else {
+            Some(vb.pp("lm_head").get_with_hints(table_shape, "weight", init)?)
+        };
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for i in 0..config.num_hidden_layers {
+            let vb = root.pp("layers").pp(i);
+            let (attn, mlp) = (vb.pp("self_attn"), vb.pp("mlp"));
+            let norm = |n: Norm, vb: VarBuilder| rms_norm(config.norm_len(n), eps, vb);
+            let sub = |n: Norm, vb: VarBuilder| config.sub_norms.then(|| norm(n, vb)).transpose();
+            let parts = LayerParts {
+                input_norm: norm(Norm::Input(i), vb.pp("input_layernorm"))?,
+                attn_sub_norm: sub(Norm::AttnSub(i), attn.pp("attn_sub_norm"))?,
+                post_attention_norm: norm(Norm::PostAttention(i), vb.pp("post_attention_layernorm"))?,
+                ffn_sub_norm: sub(Norm::FfnSub(i), mlp.pp("ffn_sub_norm"))?,
+            };
+            let linear = |p: Projection| {
+                let (out_dim, in_dim) = config.projection_shape(p);
+                let block = match p {
+                    Projection::Q | Projection::K | Projection::V | Projection::O => &attn,
+                    Projection::Gate | Projection::Up | Projection::Down => &mlp,
+                };
+                bit_linear(in_dim, out_dim, block.pp(p.name()))
+            };
+            layers.push(parts.assemble(config, linear)?);
+        }
+        let final_norm = rms_norm(config.norm_len(Norm::Final), eps, root.pp("norm"))?;
+        let rotary = Rotary::new(config.head_dim, config.rope_theta);
+        Ok(Self { config: config.clone(), embedding, layers, final_norm, head, rotary })
+    }
+
+    /// Shape and formulas.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device of the weights.
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
+    /// Logits `[t, vocab]` after each of the `t` tokens `ids`.
+    ///
+    /// # Errors
+    /// [`ModelError::EmptyPrompt`], [`ModelError::TokenOutOfRange`], [`ModelError::ContextFull`]; those of candle.
+    pub fn forward(&self, ids: &[u32]) -> std::result::Result<Tensor, ModelError> {
+        self.run(ids, &mut Trace::off())
+    }
+
+    /// As [`CandleModel::forward`]; shows each intermediate result `[t, n]` to `see` under the name of the module that
+    /// computed it: `embed`, `layer0.input_layernorm`, `layer0.self_attn.q_proj` (before the rotation), `layer0.out`,
+    /// `final_norm` ...
+    ///
+    /// # Errors
+    /// As [`CandleModel::forward`]; whatever `see` returns.
+    pub fn forward_traced(
+        &self,
+        ids: &[u32],
+        see: &mut dyn FnMut(&str, &Tensor) -> Result<()>,
+    ) -> std::result::Result<Tensor, ModelError> {
+        self.run(ids, &mut Trace::to(&mut |name, x| see(name, &x.squeeze(0)?)))
+    }
+
+    fn run(&self, ids: &[u32], trace: &mut Trace) -> std::result::Result<Tensor, ModelError> {
+        let (vocab, limit) = (self.config.vocab_size, self.config.max_position_embeddings);
+        if ids.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(ModelError::TokenOutOfRange { id, vocab });
+        }
+        if ids.len() > limit {
+            return Err(ModelError::ContextFull { limit, used: 0, more: ids.len() });
+        }
+        let ids = Tensor::new(ids, self.device())?.unsqueeze(0)?;
+        Ok(self.run_batch(&ids, trace)?.squeeze(0)?)
+    }
+
+    /// Logits `[b, t, vocab]` of `b` sequences of `t` tokens, `ids` `[b, t]` u32; for training.
+    ///
+    /// # Errors
+    /// Those of candle, for ids outside of the vocabulary for example.
+    pub fn forward_batch(&self, ids: &Tensor) -> Result<Tensor> {
+        self.run_batch(ids, &mut Trace::off())
+    }
+
+    fn run_batch(&self, ids: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+        let (b, t) = ids.dims2()?;
+        let hidden = self.config.hidden_size;
+        let rows = self.embedding.index_select(&ids.flatten_all()?, 0)?;
+        let mut h = trace.see("embed", rows.reshape((b, t, hidden))?)?;
+        let rotary = self.rotary.tables(0, t, h.device())?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            trace.layer = Some(i);
+            h = layer.forward_traced(&h, &rotary, trace)?;
+        }
+        trace.layer = None;
+        let h = trace.see("final_norm", self.final_norm.forward(&h)?)?;
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        h.reshape((b * t, hidden))?.matmul(&head.t()?)?.reshape((b, t, self.config.vocab_size))
+    }
+
+    /// Mean cross entropy in nats of predicting `ids[i + 1]` after `ids[..=i]`, a scalar f32 with gradient.
+    ///
+    /// # Errors
+    /// As [`CandleModel::forward`]; [`ModelError::EmptyPrompt`] also for a single token, which predicts nothing known.
+    pub fn next_token_loss(&self, ids: &[u32]) -> std::result::Result<Tensor, ModelError> {
+        let (Some((_, inputs)), Some(targets)) = (ids.split_last(), ids.get(1..).filter(|t| !t.is_empty())) else {
+            return Err(ModelError::EmptyPrompt);
+        };
+        let log_p = candle_nn::ops::log_softmax(&self.forward(inputs)?, D::Minus1)?;
+        let targets = Tensor::new(targets, self.device())?.unsqueeze(1)?;
+        if let Some(&id) = ids.last().filter(|&&id| id as usize >= self.config.vocab_size) {
+            return Err(ModelError::TokenOutOfRange { id, vocab: self.config.vocab_size });
+        }
+        Ok(log_p.gather(&targets, 1)?.mean_all()?.neg()?)
+    }
+}
+
+/// The norms of a layer, before the projections are known.
+struct LayerParts {
+    input_norm: RmsNorm,
+    attn_sub_norm: Option<RmsNorm>,
+    post_attention_norm: RmsNorm,
+    ffn_sub_norm: Option<RmsNorm>,
+}
+
+impl LayerParts {
+    fn assemble(self, config: &ModelConfig, linear: impl Fn(Projection) -> Result<BitLinear>) -> Result<DecoderLayer> {
+        use Projection::*;
+        let attention = [linear(Q)?, linear(K)?, linear(V)?, linear(O)?];
+        Ok(DecoderLayer {
+            input_norm: self.input_norm,
+            attention: Attention::new(config, attention, self.attn_sub_norm),
+            post_attention_norm: self.post_attention_norm,
+            feed_forward: FeedForward {
+                gate_proj: linear(Gate)?,
+                up_proj: linear(Up)?,
+                down_proj: linear(Down)?,
+                sub_norm: self.ffn_sub_norm,
+                activation: config.hidden_act,
+            },
+        })
+    }
+}
+
+/// A stored matrix as an f32 tensor.
+fn table(m: &FloatMatrix, device: &Device) -> Result<Tensor> {
+    let (rows, cols) = (m.rows(), m.cols());
+    let mut values = vec![0f32; rows * cols];
+    for (r, row) in values.chunks_exact_mut(cols.max(1)).enumerate() {
+        m.row_into(r, row);
+    }
+    Tensor::from_vec(values, (rows, cols), device)
+}

@@ -1,0 +1,104 @@
+//! The two quantisers of BitNet b1.58 and their straight-through gradient, in candle operations.
+//!
+//! Paper: arXiv:2504.18415, equations 1, 2 and 5.
+
+use candle_core::{D, DType, Result, Tensor};
+
+/// Largest magnitude of an activation code.
+pub const ACT_MAX: f64 = 127.0;
+
+/// Floor of the absmax of a token and of the absmean of a weight matrix, so that zeros divide by something.
+pub const MIN_MAGNITUDE: f64 = 1e-5;
+
+/// `1.5 * 2^23`: in `(v + this) - this` the first sum has no bits left for a fraction, so f32 addition itself rounds `v`,
+/// half to even, for every `|v| <= 2^22`. candle's own `round` rounds half away from zero, which is another model.
+const ROUNDER: f64 = 12_582_912.0;
+
+/// Rounds half to even; `v` is f32 with `|v| <= 2^22`. NaN stays NaN.
+fn round_half_even(v: &Tensor) -> Result<Tensor> {
+    debug_assert_eq!(v.dtype(), DType::F32);
+    // Two operations on purpose: one fused `v + (M - M)` would do nothing.
+    let shifted = (v + ROUNDER)?;
+    shifted - ROUNDER
+}
+
+/// The straight-through estimator: the value of `q`, the gradient of `v`. Both have the same shape and dtype.
+///
+/// Usually written `v + (q - v).detach()`, which rounds twice and so returns *almost* `q`. This is
+/// `q.detach() + (v - v.detach())`: the bracket is exactly 0 for finite `v`, so the value is `q` bit for bit.
+/// It is needed because candle gives `round` no gradient at all, silently.
+///
+/// # Errors
+/// Those of candle, for shapes or dtypes that differ.
+pub fn straight_through(v: &Tensor, q: &Tensor) -> Result<Tensor> {
+    if v.track_op() { q.detach() + (v - v.detach())? } else { Ok(q.detach()) }
+}
+
+/// Int8 codes of activations and their scales, one per token (row).
+///
+/// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -127..=127 and `s` `[.., 1]` f32:
+/// `s = 127 / max(max_j |x_j|, 1e-5)`, `codes = round_half_even(x * s)`; `codes / s` stands for `x`.
+/// The gradient of `codes` is that of `x * s` with constant `s`.
+///
+/// ```
+/// use bitnet_model::nn::activation_codes;
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[127f32, 0.5, 1.5, -0.5, 2.5]], &Device::Cpu)?;
+/// let (codes, scale) = activation_codes(&x)?;
+/// assert_eq!(codes.to_vec2::<f32>()?, [[127., 0., 2., 0., 2.]]); // halves go to the even neighbour
+/// assert_eq!(scale.to_vec2::<f32>()?, [[1.]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of candle; a rank of 0.
+pub fn activation_codes(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let x = x.to_dtype(DType::F32)?;
+    let absmax = x.detach().abs()?.max_keepdim(D::Minus1)?.maximum(MIN_MAGNITUDE)?;
+    // A division, not 127 times a rounded reciprocal: the last bit of the scale can decide a code.
+    let scale = (absmax.ones_like()? * ACT_MAX)?.div(&absmax)?;
+    let scaled = x.broadcast_mul(&scale)?;
+    // No clamp: |x| * s exceeds 127 by rounding only, which rounds back to 127; and a clamp could hide a NaN.
+    let codes = straight_through(&scaled, &round_half_even(&scaled.detach())?)?;
+    Ok((codes, scale))
+}
+
+/// Activations as the model sees them after int8 quantisation: `codes / s` of [`activation_codes`], in the shape and
+/// dtype of `x`, with the gradient of the identity.
+///
+/// # Errors
+/// As [`activation_codes`].
+pub fn quantize_activations(x: &Tensor) -> Result<Tensor> {
+    let (codes, scale) = activation_codes(x)?;
+    codes.broadcast_div(&scale)?.to_dtype(x.dtype())
+}
+
+/// Trits of a master weight and their scale.
+///
+/// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and `alpha` `[]` f32:
+/// `alpha = max(mean |w|, 1e-5)`, `trits = clamp(round_half_even(w / alpha), -1, 1)`; `alpha * trits` stands for `w`.
+/// The mean is taken in f64 (in f32 on Metal, which has none), so it does not depend on the order of summation.
+/// The gradient of `trits` is that of `w / alpha` with constant `alpha`, also where the clamp acts.
+///
+/// # Errors
+/// Those of candle.
+pub fn weight_trits(w: &Tensor) -> Result<(Tensor, Tensor)> {
+    let w = w.to_dtype(DType::F32)?;
+    let wide = if w.device().is_metal() { DType::F32 } else { DType::F64 };
+    let mean = w.detach().abs()?.to_dtype(wide)?.mean_all()?;
+    let alpha = mean.to_dtype(DType::F32)?.maximum(MIN_MAGNITUDE)?;
+    let scaled = w.broadcast_div(&alpha)?;
+    // Clamped before rounding, which gives the same integers and keeps outliers within the rounder's range.
+    let trits = round_half_even(&scaled.detach().clamp(-1f32, 1f32)?)?;
+    Ok((straight_through(&scaled, &trits)?, alpha))
+}
+
+/// A master weight as the model sees it: `alpha * trits` of [`weight_trits`], in the shape and dtype of `w`, with the
+/// gradient of the identity.
+///
+/// # Errors
+/// As [`weight_trits`].
+pub fn quantize_weights(w: &Tensor) -> Result<Tensor> {
+    let (trits, alpha) = weight_trits(w)?;
+    trits.broadcast_mul(&alpha)?.to_dtype(w.dtype())
+}

@@ -1,0 +1,36 @@
+//! Intermediate results under the names of their modules.
+
+use candle_core::{Result, Tensor};
+
+/// Is shown each intermediate result with its name; an error ends the forward pass.
+pub(super) type See<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
+
+/// Shows intermediate results to someone, or to nobody.
+pub(super) struct Trace<'a> {
+    see: Option<See<'a>>,
+    /// The layer whose modules run; part of the names.
+    pub(super) layer: Option<usize>,
+}
+
+impl<'a> Trace<'a> {
+    /// Shows nothing.
+    pub(super) fn off() -> Self {
+        Self { see: None, layer: None }
+    }
+
+    /// Shows everything to `see`.
+    pub(super) fn to(see: See<'a>) -> Self {
+        Self { see: Some(see), layer: None }
+    }
+
+    /// Shows `x` as `name` and gives it back.
+    pub(super) fn see(&mut self, name: &str, x: Tensor) -> Result<Tensor> {
+        if let Some(see) = &mut self.see {
+            match self.layer {
+                Some(l) => see(&format!("layer{l}.{name}"), &x)?,
+                None => see(name, &x)?,
+            }
+        }
+        Ok(x)
+    }
+}

@@ -1,0 +1,31 @@
+//! From logits to a token: penalties and masks, the filters top-k, top-p and min-p, and a draw that can be repeated.
+//!
+//! # What happens to the logits, in this order
+//! 1. The repeat penalty, then every [`LogitsProcessor`] in the order in which it was added.
+//! 2. Temperature 0 (greedy): the largest logit, of equal ones the lowest id. Nothing below applies.
+//! 3. Division by the temperature. All further steps see the probabilities that are really drawn from, as in transformers
+//!    (llama.cpp divides last by default, so there the same `top_p` keeps fewer tokens at high temperatures).
+//! 4. `top_k`: the k best tokens; of equal logits the lower id ranks first.
+//! 5. `top_p`: of those, the fewest best tokens whose share of the probability reaches `top_p`.
+//! 6. `min_p`: of those, the tokens at least `min_p` times as probable as the best.
+//! 7. The draw.
+//!
+//! Steps 4 to 6 keep at least the best token.
+//!
+//! # The draw
+//! Gumbel-max: the token with the largest `logit / temperature + g(seed, position, token)`, where the `g` are standard Gumbel
+//! noise ([`gumbel_noise`]); its distribution is exactly the softmax over the tokens that are left. The noise is a pure
+//! function, not the state of a generator, so it does not matter how many draws were made before, in which
+//! order, in which batch, or whether a speculated token was thrown away: the same seed gives the same text.
+
+mod noise;
+mod options;
+mod outcome;
+mod processor;
+mod sampler;
+
+pub use noise::gumbel_noise;
+pub use options::SamplingOptions;
+pub use outcome::{CancelToken, FinishReason, GenerationStats};
+pub use processor::{LogitBias, LogitsProcessor, RepeatPenalty};
+pub use sampler::Sampler;

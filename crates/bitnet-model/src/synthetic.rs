@@ -1,0 +1,83 @@
+//! Weights made from a seed: a model of any shape, for tests, examples and measurements.
+
+use half::f16;
+use ternary_kernels::{Scales, TernaryMatrix};
+
+use crate::weights::{WeightSource, share};
+use crate::{FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection};
+
+/// A [`WeightSource`] whose trits are uniform over -1, 0, +1 and whose scales keep activations of the size that trained
+/// models have. The same seed gives the same model everywhere.
+///
+/// ```
+/// use bitnet_model::{ModelConfig, ModelWeights, SyntheticWeights};
+/// let config = ModelConfig::new(96, 64, 128, 2, 2, 1);
+/// let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 7)).unwrap();
+/// assert_eq!(weights.layers.len(), 2);
+/// ```
+#[derive(Clone, Debug)]
+pub struct SyntheticWeights {
+    config: ModelConfig,
+    seed: u64,
+}
+
+impl SyntheticWeights {
+    /// A model of this shape from this seed.
+    pub fn new(config: ModelConfig, seed: u64) -> Self {
+        Self { config, seed }
+    }
+
+    /// A stream of numbers for the tensor called `name`.
+    fn numbers(&self, name: &str) -> impl FnMut() -> u64 + use<> {
+        // FNV-1a of the name keeps the streams of two tensors apart.
+        let mut state =
+            name.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
+        state ^= self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        move || {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^ (z >> 31)
+        }
+    }
+
+    fn table(&self, name: &str) -> Result<FloatMatrix, ModelError> {
+        let c = &self.config;
+        let mut next = self.numbers(name);
+        // Uniform in +-1/8: rows of length about sqrt(hidden) / 14.
+        let values: Vec<f16> = (0..c.vocab_size * c.hidden_size)
+            .map(|_| f16::from_f32(((next() >> 56) as f32 - 127.5) / 1024.0))
+            .collect();
+        FloatMatrix::new(FloatType::F16, c.vocab_size, c.hidden_size, share(&values))
+    }
+}
+
+impl WeightSource for SyntheticWeights {
+    type Error = ModelError;
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
+        let (rows, cols) = self.config.projection_shape(which);
+        let mut next = self.numbers(&format!("{layer}.{}", which.name()));
+        let trits: Vec<i8> = (0..rows * cols).map(|_| ((next() >> 32) % 3) as i8 - 1).collect();
+        // A sum of `cols` products of a unit normal with a uniform trit has variance 2/3 cols: this brings it back to 1.
+        let scale = (1.5 / cols as f32).sqrt();
+        Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(scale))?)
+    }
+
+    fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
+        let mut next = self.numbers(&format!("{which:?}"));
+        Ok((0..self.config.norm_len(which)).map(|_| 1.0 + ((next() >> 60) as f32 - 8.0) / 64.0).collect())
+    }
+
+    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
+        self.table("embedding")
+    }
+
+    fn head(&self) -> Result<FloatMatrix, ModelError> {
+        self.table("head")
+    }
+}

@@ -1,0 +1,120 @@
+//! One canonical arithmetic: a token's logits do not depend on what passes through the model with it.
+
+use bitnet_model::{
+    Activation, Engine, EngineOptions, KvCache, KvType, LogitsWanted, ModelConfig, ModelWeights, Sequence, StepInput,
+    SyntheticWeights,
+};
+use ternary_kernels::Isa;
+
+fn config() -> ModelConfig {
+    // Heads of 48 and widths that are no multiples of a vector, to meet every tail.
+    let mut c = ModelConfig::new(173, 144, 200, 3, 3, 1);
+    c.head_dim = 48;
+    c.max_position_embeddings = 700;
+    c
+}
+
+fn weights() -> ModelWeights {
+    ModelWeights::from_source(&SyntheticWeights::new(config(), 11)).unwrap()
+}
+
+fn tokens(n: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * i + 7 * i) % 173) as u32).collect()
+}
+
+fn bits(v: &[f32]) -> Vec<u32> {
+    v.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
+    let weights = weights();
+    let ids = tokens(330);
+    for kv in [KvType::F32, KvType::F16, KvType::Bf16] {
+        let mut first: Option<Vec<u32>> = None;
+        for isa in Isa::available() {
+            for threads in [1, 2, 3] {
+                let engine = Engine::new(&weights, &EngineOptions::default().threads(threads).isa(isa)).unwrap();
+                for cuts in [&[330][..], &[1, 2, 61, 1, 65, 200], &[256, 74], &[329, 1]] {
+                    let mut s = Sequence::new(&engine, kv, None);
+                    let (mut at, mut logits) = (0, Vec::new());
+                    for &cut in cuts {
+                        logits.extend(s.push_all(&ids[at..at + cut]).unwrap());
+                        at += cut;
+                    }
+                    assert_eq!(bits(s.logits()), bits(&logits[329 * 173..]));
+                    let logits = bits(&logits);
+                    match &first {
+                        None => first = Some(logits),
+                        Some(f) => assert!(*f == logits, "{} {isa} {threads} threads, cuts {cuts:?}", kv.name()),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn token_by_token_equals_one_prefill() {
+    let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
+    let ids = tokens(70);
+    let mut whole = Sequence::new(&engine, KvType::F32, None);
+    let all = whole.push_all(&ids).unwrap();
+    let mut single = Sequence::new(&engine, KvType::F32, None);
+    for (i, id) in ids.iter().enumerate() {
+        let logits = single.push(&[*id]).unwrap();
+        assert_eq!(bits(logits), bits(&all[i * 173..(i + 1) * 173]), "token {i}");
+    }
+}
+
+#[test]
+fn sequences_that_step_together_equal_single_ones() {
+    let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
+    let texts: Vec<Vec<u32>> = [5, 1, 300, 64].iter().enumerate().map(|(i, &n)| tokens(n + i)[i..].to_vec()).collect();
+    let mut caches: Vec<KvCache> = texts.iter().map(|_| KvCache::new(engine.config(), KvType::F32, 700)).collect();
+    let mut together = Vec::new();
+    for round in 0..3u32 {
+        let next = [round + 1; 1];
+        let mut inputs: Vec<StepInput<'_>> = caches
+            .iter_mut()
+            .zip(&texts)
+            .map(|(cache, text)| StepInput {
+                cache,
+                tokens: if round == 0 { text } else { &next },
+                wanted: LogitsWanted::Last,
+            })
+            .collect();
+        together.clear();
+        engine.step(&mut inputs, &mut together).unwrap();
+    }
+    for (i, text) in texts.iter().enumerate() {
+        let mut s = Sequence::new(&engine, KvType::F32, None);
+        s.push(text).unwrap();
+        s.push(&[2]).unwrap();
+        assert_eq!(bits(s.push(&[3]).unwrap()), bits(&together[i * 173..(i + 1) * 173]), "sequence {i}");
+    }
+}
+
+#[test]
+fn refused_input_changes_nothing() {
+    let engine = Engine::new(&weights(), &EngineOptions::default().threads(1)).unwrap();
+    let mut s = Sequence::new(&engine, KvType::F32, Some(10));
+    s.push(&[1, 2, 3]).unwrap();
+    let before = bits(s.logits());
+    assert!(s.push(&[4, 173]).unwrap_err().to_string().contains("173"));
+    assert!(s.push(&[0; 8]).unwrap_err().to_string().contains("10 tokens"));
+    assert_eq!((s.len(), bits(s.logits())), (3, before));
+    let long = s.push(&[4, 5]).map(bits).unwrap();
+    s.truncate(3);
+    assert_eq!(s.push(&[4, 5]).map(bits).unwrap(), long);
+}
+
+#[test]
+fn silu_without_sub_norms_and_untied_heads_run_too() {
+    let mut c = config();
+    (c.hidden_act, c.sub_norms, c.tie_word_embeddings) = (Activation::Silu, false, false);
+    let weights = ModelWeights::from_source(&SyntheticWeights::new(c, 3)).unwrap();
+    let engine = Engine::new(&weights, &EngineOptions::default().threads(2)).unwrap();
+    let logits = Sequence::new(&engine, KvType::F32, None).push_all(&tokens(20)).unwrap();
+    assert!(logits.iter().all(|l| l.is_finite()) && logits.iter().any(|l| l.abs() > 0.1));
+}

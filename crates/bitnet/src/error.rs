@@ -1,0 +1,29 @@
+//! The error type of this crate.
+
+/// What can go wrong between a path and a generated text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something about the model's files.
+    #[error(transparent)]
+    Load(#[from] loader::LoadError),
+    /// Something about the model, its options or its use.
+    #[error(transparent)]
+    Model(#[from] bitnet_model::ModelError),
+    /// Something about a tokenizer or a text.
+    #[error(transparent)]
+    Tokenizer(#[from] loader::tokenizer::TokenizerError),
+    /// Something about a chat template or a conversation.
+    #[error(transparent)]
+    Chat(#[from] loader::chat::ChatError),
+    /// Something about a download.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] loader::hub::HubError),
+    /// The model came without a tokenizer, and none was given.
+    #[error("the model has no tokenizer; give one (a tokenizer.json), or work with token ids")]
+    NoTokenizer,
+    /// The model came without a chat template, and none was given.
+    #[error("the model has no chat template; give one, or generate from a plain prompt")]
+    NoChatTemplate,
+}

@@ -1,0 +1,142 @@
+//! The configuration in the metadata of a GGUF file.
+
+use bitnet_model::{Activation, ModelConfig};
+
+use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_token, to_usize, unsupported};
+use crate::LoadError;
+use crate::gguf::{Metadata, Value};
+use crate::loaded::{GenerationConfig, QkLayout};
+
+/// Why projections of a file of architecture `llama` are not quantised at load.
+const LLAMA_DENSE: &str = "a file of architecture llama whose projections are not ternary is an ordinary model; ternary \
+                           ones store I2_S, TQ1_0, TQ2_0, or exact multiples of -1, 0 and 1";
+
+pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, LoadError> {
+    let architecture = metadata.str("general.architecture")?.ok_or_else(|| LoadError::MissingKey {
+        key: "general.architecture".into(),
+        needed_for: "knowing the formulas of the model",
+    })?;
+    let (act, sub_norms, qk, dense) = match architecture {
+        "bitnet-b1.58" | "bitnet-25" => (Activation::Relu2, true, QkLayout::Half, DensePolicy::Absmean),
+        "bitnet" => (Activation::Silu, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
+        "llama" => (Activation::Silu, facts.has_sub_norms, QkLayout::Interleaved, DensePolicy::Refuse(LLAMA_DENSE)),
+        other => {
+            let reason = "supported architectures are bitnet-b1.58, bitnet-25, bitnet and (ternary) llama";
+            return Err(unsupported("general.architecture", other, reason));
+        }
+    };
+    let k = Keys { metadata, architecture };
+    let hidden = k.size("embedding_length")?;
+    let heads = k.size("attention.head_count")?;
+    let kv_heads = match k.uniform("attention.head_count_kv")? {
+        Some(v) => v,
+        None => heads,
+    };
+    let vocab = match (k.get_size("vocab_size")?, facts.embedding_rows) {
+        (Some(v), _) => v,
+        (None, Some(rows)) => to_usize("rows of token_embd.weight", rows)?,
+        (None, None) => return Err(k.missing("vocab_size")),
+    };
+    let mut c =
+        ModelConfig::new(vocab, hidden, k.size("feed_forward_length")?, k.size("block_count")?, heads, kv_heads);
+    if let Some(d) = k.get_size("attention.key_length")? {
+        c.head_dim = d;
+    }
+    if let Some(v) = k.get_size("attention.value_length")?
+        && v != c.head_dim
+    {
+        return Err(unsupported(&k.key("attention.value_length"), v, "values as wide as keys are supported only"));
+    }
+    if let Some(d) = k.get_size("rope.dimension_count")?
+        && d != c.head_dim
+    {
+        return Err(unsupported(&k.key("rope.dimension_count"), d, "only rotation of whole heads is supported"));
+    }
+    c.hidden_act = act;
+    c.sub_norms = sub_norms;
+    c.tie_word_embeddings = !facts.has_head;
+    c.max_position_embeddings = k.size("context_length")?;
+    let eps = "attention.layer_norm_rms_epsilon";
+    // The file stores 32 bits, and so does the configuration.
+    c.rms_norm_eps = metadata.f64(&k.key(eps))?.ok_or_else(|| k.missing(eps))? as f32;
+    // llama.cpp's default where the key is absent.
+    c.rope_theta = metadata.f64(&k.key("rope.freq_base"))?.unwrap_or(10_000.0);
+    if let Some(kind) = metadata.str(&k.key("rope.scaling.type"))?
+        && kind != "none"
+    {
+        return Err(unsupported(&k.key("rope.scaling.type"), kind, "scaled rotary embeddings are not supported"));
+    }
+    let token =
+        |key: &str| -> Result<Option<u32>, LoadError> { metadata.u64(key)?.map(|v| to_token(key, v)).transpose() };
+    c.bos_token_id = token("tokenizer.ggml.bos_token_id")?;
+    for key in ["eos", "eot", "eom"] {
+        if let Some(id) = token(&format!("tokenizer.ggml.{key}_token_id"))?
+            && !c.eos_token_ids.contains(&id)
+        {
+            c.eos_token_ids.push(id);
+        }
+    }
+    Ok(Reading {
+        config: c,
+        architecture: architecture.to_owned(),
+        name: metadata.get("general.name").and_then(Value::as_str).map(str::to_owned),
+        scale: ScaleMeaning::Multiply,
+        dense,
+        qk,
+        generation: sampling(metadata)?,
+        notes: Vec::new(),
+    })
+}
+
+/// Sampling defaults, which newer files may carry.
+fn sampling(metadata: &Metadata) -> Result<GenerationConfig, LoadError> {
+    let float = |key: &str| Ok::<_, LoadError>(metadata.f64(key)?.map(|v| v as f32));
+    let mut g = GenerationConfig::default();
+    g.temperature = float("general.sampling.temp")?;
+    g.top_p = float("general.sampling.top_p")?;
+    g.top_k = metadata.u64("general.sampling.top_k")?.and_then(|v| usize::try_from(v).ok());
+    g.repetition_penalty = float("general.sampling.penalty_repeat")?;
+    g.do_sample = g.temperature.map(|t| t > 0.0);
+    Ok(g)
+}
+
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    architecture: &'a str,
+}
+
+impl Keys<'_> {
+    fn key(&self, short: &str) -> String {
+        format!("{}.{short}", self.architecture)
+    }
+
+    fn missing(&self, short: &str) -> LoadError {
+        LoadError::MissingKey { key: self.key(short), needed_for: "the shape of the model" }
+    }
+
+    fn get_size(&self, short: &str) -> Result<Option<usize>, LoadError> {
+        let key = self.key(short);
+        self.metadata.u64(&key)?.map(|v| to_usize(&key, v)).transpose()
+    }
+
+    fn size(&self, short: &str) -> Result<usize, LoadError> {
+        match self.uniform(short)? {
+            Some(v) => Ok(v),
+            None => Err(self.missing(short)),
+        }
+    }
+
+    /// A number, or an array with one number per layer that are all the same.
+    fn uniform(&self, short: &str) -> Result<Option<usize>, LoadError> {
+        let key = self.key(short);
+        let Some(Value::Array(array)) = self.metadata.get(&key) else { return self.get_size(short) };
+        let values = array.to_i64s().unwrap_or_default();
+        match values.first() {
+            Some(&first) if values.iter().all(|v| *v == first) => {
+                let first = u64::try_from(first).map_err(|_| unsupported(&key, first, "it must be positive"))?;
+                to_usize(&key, first).map(Some)
+            }
+            _ => Err(unsupported(&key, Value::Array(array.clone()), "layers of different shapes are not supported")),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The configuration in the `config.json` of a Hugging Face folder.
+
+use bitnet_model::{Activation, ModelConfig};
+use serde_json::{Map, Value};
+
+use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_token, to_usize, unsupported};
+use crate::LoadError;
+use crate::loaded::{GenerationConfig, QkLayout};
+
+/// Largest `config.json` and `generation_config.json` accepted, bytes.
+pub(crate) const MAX_CONFIG: u64 = 16 << 20;
+
+const OFFLINE_DENSE: &str = "quantization_mode is offline, so projections must be packed uint8 weights or exact multiples \
+                             of -1, 0 and 1; these are neither, and quantising them would make another model";
+const NOT_BITNET: &str = "neither quantization_config nor the architecture says that this is a BitNet model, so its \
+                          float weights are not quantised: that would ruin an ordinary model";
+
+/// Reads `config.json` (its bytes) and, if there is one, `generation_config.json`.
+pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -> Result<Reading, LoadError> {
+    let parse = |bytes: &[u8], what| {
+        serde_json::from_slice::<Map<String, Value>>(bytes).map_err(|source| LoadError::Json { what, source })
+    };
+    let map = parse(json, "config.json")?;
+    let f = Fields(&map);
+    let model_type = f.str("model_type")?.unwrap_or("").to_owned();
+    let class_is_bitnet = f.strings("architectures").iter().any(|a| a.to_ascii_lowercase().starts_with("bitnet"));
+    let is_bitnet = model_type == "bitnet" || class_is_bitnet;
+    // 1bitLLM's models are of a BitNet class and of type llama; very old configurations name no type.
+    if !matches!(model_type.as_str(), "bitnet" | "llama") && !(model_type.is_empty() && class_is_bitnet) {
+        let reason = "supported are bitnet, and llama with ternary weights";
+        return Err(unsupported("model_type", format!("{model_type:?}"), reason));
+    }
+    let quantization = read_quantization(&f, is_bitnet)?;
+
+    let hidden = f.size("hidden_size")?;
+    let heads = f.size("num_attention_heads")?;
+    let kv_heads = f.get_size("num_key_value_heads")?.unwrap_or(heads);
+    let mut c = ModelConfig::new(
+        f.size("vocab_size")?,
+        hidden,
+        f.size("intermediate_size")?,
+        f.size("num_hidden_layers")?,
+        heads,
+        kv_heads,
+    );
+    if let Some(d) = f.get_size("head_dim")? {
+        c.head_dim = d;
+    }
+    c.hidden_act = match f.str("hidden_act")? {
+        Some("relu2") => Activation::Relu2,
+        Some("silu" | "swish") => Activation::Silu,
+        Some(other) => return Err(unsupported("hidden_act", other, "supported are relu2 and silu")),
+        // The defaults of the two classes.
+        None if model_type == "bitnet" => Activation::Relu2,
+        None => Activation::Silu,
+    };
+    c.sub_norms = is_bitnet || facts.has_sub_norms;
+    // Without a head in the file there is nothing else that could be the head.
+    c.tie_word_embeddings = f.bool("tie_word_embeddings")?.unwrap_or(false) || !facts.has_head;
+    c.rms_norm_eps = f.f64("rms_norm_eps")?.unwrap_or(if model_type == "bitnet" { 1e-5 } else { 1e-6 }) as f32;
+    c.max_position_embeddings = f.size("max_position_embeddings")?;
+    c.rope_theta = read_rope(&f)?.unwrap_or(if model_type == "bitnet" { 500_000.0 } else { 10_000.0 });
+    for key in ["attention_bias", "mlp_bias"] {
+        if f.bool(key)? == Some(true) {
+            return Err(unsupported(key, true, "projections with a bias are not supported"));
+        }
+    }
+    c.bos_token_id = f.tokens("bos_token_id")?.first().copied();
+    c.eos_token_ids = f.tokens("eos_token_id")?;
+    let mut sampling = GenerationConfig::default();
+    if let Some(bytes) = generation {
+        let map = parse(bytes, "generation_config.json")?;
+        let g = Fields(&map);
+        for id in g.tokens("eos_token_id")? {
+            if !c.eos_token_ids.contains(&id) {
+                c.eos_token_ids.push(id);
+            }
+        }
+        c.bos_token_id = c.bos_token_id.or(g.tokens("bos_token_id")?.first().copied());
+        sampling.do_sample = g.bool("do_sample")?;
+        sampling.temperature = g.f64("temperature")?.map(|v| v as f32);
+        sampling.top_p = g.f64("top_p")?.map(|v| v as f32);
+        sampling.top_k = g.get_size("top_k")?;
+        sampling.repetition_penalty = g.f64("repetition_penalty")?.map(|v| v as f32);
+    }
+    Ok(Reading {
+        config: c,
+        architecture: model_type,
+        name: f.str("_name_or_path")?.filter(|s| !s.is_empty()).map(str::to_owned),
+        scale: quantization.scale,
+        dense: quantization.dense,
+        qk: QkLayout::Half,
+        generation: sampling,
+        notes: Vec::new(),
+    })
+}
+
+struct Quantization {
+    scale: ScaleMeaning,
+    dense: DensePolicy,
+}
+
+fn read_quantization(f: &Fields<'_>, is_bitnet: bool) -> Result<Quantization, LoadError> {
+    const KEY: &str = "quantization_config";
+    let Some(q) = f.0.get(KEY).filter(|v| !v.is_null()) else {
+        // 1bitLLM's models have their own class and these two fields instead.
+        let says_so = is_bitnet || f.get_size("weight_bits")? == Some(1);
+        let dense = if says_so { DensePolicy::Absmean } else { DensePolicy::Refuse(NOT_BITNET) };
+        return Ok(Quantization { scale: ScaleMeaning::Divide, dense });
+    };
+    let map = q.as_object().ok_or_else(|| wrong(KEY, "an object", q))?;
+    let q = Fields(map);
+    match q.str("quant_method")? {
+        Some("bitnet") => {}
+        other => {
+            let reason = "only quant_method bitnet holds ternary weights";
+            return Err(unsupported("quantization_config.quant_method", format!("{other:?}"), reason));
+        }
+    }
+    if q.bool("use_rms_norm")? == Some(true) {
+        let reason = "an additional norm inside every projection is not supported";
+        return Err(unsupported("quantization_config.use_rms_norm", true, reason));
+    }
+    // transformers' defaults where a field is absent: bitlinear, offline.
+    let scale = match q.str("linear_class")? {
+        Some("autobitlinear") => ScaleMeaning::Multiply,
+        Some("bitlinear") | None => ScaleMeaning::Divide,
+        Some(other) => {
+            let reason = "known are bitlinear (weight_scale divides) and autobitlinear (weight_scale multiplies)";
+            return Err(unsupported("quantization_config.linear_class", other, reason));
+        }
+    };
+    let dense = match q.str("quantization_mode")? {
+        Some("online") => DensePolicy::Absmean,
+        Some("offline") | None => DensePolicy::Refuse(OFFLINE_DENSE),
+        Some(other) => {
+            return Err(unsupported("quantization_config.quantization_mode", other, "known are online and offline"));
+        }
+    };
+    Ok(Quantization { scale, dense })
+}
+
+/// `rope_theta`, from where old and new configurations have it; anything but the plain rotation is refused.
+fn read_rope(f: &Fields<'_>) -> Result<Option<f64>, LoadError> {
+    let mut theta = f.f64("rope_theta")?;
+    for key in ["rope_scaling", "rope_parameters"] {
+        let Some(value) = f.0.get(key).filter(|v| !v.is_null()) else { continue };
+        let map = value.as_object().ok_or_else(|| wrong(key, "an object", value))?;
+        let r = Fields(map);
+        let kind = r.str("rope_type")?.or(r.str("type")?);
+        if let Some(kind) = kind
+            && kind != "default"
+        {
+            return Err(unsupported(key, kind, "scaled rotary embeddings are not supported"));
+        }
+        if kind.is_none() && map.contains_key("factor") {
+            return Err(unsupported(key, "a factor", "scaled rotary embeddings are not supported"));
+        }
+        theta = r.f64("rope_theta")?.or(theta);
+    }
+    if let Some(part) = f.f64("partial_rotary_factor")?
+        && part != 1.0
+    {
+        return Err(unsupported("partial_rotary_factor", part, "only rotation of whole heads is supported"));
+    }
+    Ok(theta)
+}
+
+/// Typed access to a JSON object; `null` counts as absent.
+struct Fields<'a>(&'a Map<String, Value>);
+
+fn wrong(key: &str, expected: &'static str, got: &Value) -> LoadError {
+    let mut got = got.to_string();
+    if let Some((at, _)) = got.char_indices().nth(60) {
+        got.truncate(at);
+        got.push_str("...");
+    }
+    LoadError::KeyType { key: key.to_owned(), expected, got }
+}
+
+impl<'a> Fields<'a> {
+    fn typed<T>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        convert: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, LoadError> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(v) => convert(v).map(Some).ok_or_else(|| wrong(key, expected, v)),
+        }
+    }
+
+    fn str(&self, key: &str) -> Result<Option<&'a str>, LoadError> {
+        self.typed(key, "a string", Value::as_str)
+    }
+
+    fn bool(&self, key: &str) -> Result<Option<bool>, LoadError> {
+        self.typed(key, "a boolean", Value::as_bool)
+    }
+
+    fn f64(&self, key: &str) -> Result<Option<f64>, LoadError> {
+        self.typed(key, "a number", Value::as_f64)
+    }
+
+    fn get_size(&self, key: &str) -> Result<Option<usize>, LoadError> {
+        self.typed(key, "an unsigned integer", Value::as_u64)?.map(|v| to_usize(key, v)).transpose()
+    }
+
+    fn size(&self, key: &str) -> Result<usize, LoadError> {
+        let missing = || LoadError::MissingKey { key: key.to_owned(), needed_for: "the shape of the model" };
+        self.get_size(key)?.ok_or_else(missing)
+    }
+
+    /// The strings of an array; anything else in it is ignored.
+    fn strings(&self, key: &str) -> Vec<&'a str> {
+        self.0.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// One token id, a list of them, or none.
+    fn tokens(&self, key: &str) -> Result<Vec<u32>, LoadError> {
+        let one = |v: &Value| {
+            let id = v.as_u64().ok_or_else(|| wrong(key, "a token id or a list of them", v))?;
+            to_token(key, id)
+        };
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(one).collect(),
+            Some(v) => Ok(vec![one(v)?]),
+        }
+    }
+}

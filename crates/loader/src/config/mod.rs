@@ -1,0 +1,74 @@
+//! From the metadata of a container to a `ModelConfig`, and everything else that decides how tensors are read.
+
+pub(crate) mod from_gguf;
+pub(crate) mod from_hf;
+
+use bitnet_model::ModelConfig;
+
+use crate::LoadError;
+use crate::loaded::{GenerationConfig, QkLayout};
+
+/// What a stored `weight_scale` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ScaleMeaning {
+    /// The weight is `scale * trit` (`linear_class: autobitlinear`, and everything in GGUF files).
+    Multiply,
+    /// The weight is `trit / scale` (`linear_class: bitlinear`).
+    Divide,
+}
+
+/// What may be done with a projection whose values are floats that are not ternary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DensePolicy {
+    /// They are master weights: quantise them with absmean, as training did.
+    Absmean,
+    /// Refuse, with this reason.
+    Refuse(&'static str),
+}
+
+/// How a checkpoint is to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) config: ModelConfig,
+    /// `general.architecture` or `model_type`.
+    pub(crate) architecture: String,
+    pub(crate) name: Option<String>,
+    pub(crate) scale: ScaleMeaning,
+    pub(crate) dense: DensePolicy,
+    pub(crate) qk: QkLayout,
+    pub(crate) generation: GenerationConfig,
+    pub(crate) notes: Vec<String>,
+}
+
+/// What the tensors of a container say about the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TensorFacts {
+    /// Rows of the embedding, if there is one.
+    pub(crate) embedding_rows: Option<u64>,
+    /// Whether there is a head.
+    pub(crate) has_head: bool,
+    /// Whether any layer has a sub-norm.
+    pub(crate) has_sub_norms: bool,
+}
+
+/// A size from a file, as `usize`; the bounds of the configuration are checked by its `validate`.
+pub(crate) fn to_usize(key: &str, value: u64) -> Result<usize, LoadError> {
+    usize::try_from(value).map_err(|_| LoadError::KeyValue {
+        key: key.to_owned(),
+        value: value.to_string(),
+        reason: "it does not fit this machine's address space".to_owned(),
+    })
+}
+
+/// A token id from a file.
+pub(crate) fn to_token(key: &str, value: u64) -> Result<u32, LoadError> {
+    u32::try_from(value).map_err(|_| LoadError::KeyValue {
+        key: key.to_owned(),
+        value: value.to_string(),
+        reason: "token ids have 32 bits".to_owned(),
+    })
+}
+
+pub(crate) fn unsupported(key: &str, value: impl std::fmt::Display, reason: &str) -> LoadError {
+    LoadError::KeyValue { key: key.to_owned(), value: value.to_string(), reason: reason.to_owned() }
+}

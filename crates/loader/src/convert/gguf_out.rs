@@ -1,0 +1,209 @@
+//! Writing a GGUF file.
+
+use std::path::Path;
+
+use bitnet_model::{Activation, FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Projection};
+
+use super::{ConvertOptions, Progress, Target, vocab};
+use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value};
+use crate::loaded::GenerationConfig;
+use crate::mmap::write_atomically;
+use crate::names::{Names, half_to_interleaved};
+use crate::source::ggml_type;
+use crate::{Checkpoint, LoadError};
+
+pub(super) fn write(
+    source: &Checkpoint,
+    weights: &ModelWeights,
+    output: &Path,
+    target: Target,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(Progress),
+    notes: &mut Vec<String>,
+) -> Result<(), LoadError> {
+    let (mut metadata, architecture) = match source.gguf() {
+        // Everything that the file says stays.
+        Some(file) => (file.metadata().clone(), file.architecture().to_owned()),
+        None => {
+            let architecture = architecture_for(&weights.config)?;
+            (describe(source, &weights.config, architecture), architecture.to_owned())
+        }
+    };
+    metadata.set("general.file_type", file_type(target));
+    metadata.set("general.quantization_version", 2u32);
+    vocab::put(&mut metadata, source, &weights.config, options.tokenizer.as_deref(), notes)?;
+
+    let ty = match target {
+        Target::Tq1_0 => GgmlType::Tq1_0,
+        Target::Tq2_0 => GgmlType::Tq2_0,
+        _ => GgmlType::I2S,
+    };
+    let mut writer = GgufWriter::with_metadata(metadata)?;
+    let plan = plan(weights);
+    for item in &plan {
+        let (name, shape, ty) = match *item {
+            Item::Table(name, m) => {
+                (name.to_owned(), vec![m.rows() as u64, m.cols() as u64], ggml_type(m.float_type())?)
+            }
+            Item::Norm(n, gain) => (norm_name(n), vec![gain.len() as u64], GgmlType::F32),
+            Item::Projection(l, p) => {
+                let (rows, cols) = weights.config.projection_shape(p);
+                (projection_name(l, p), vec![rows as u64, cols as u64], ty)
+            }
+        };
+        writer.announce(&name, &shape, ty)?;
+    }
+    let interleave = architecture == "llama";
+    write_atomically(output, |out| {
+        let mut stream = writer.start(out)?;
+        for (done, item) in plan.iter().enumerate() {
+            progress(Progress { done, total: plan.len() });
+            put(&mut stream, item, weights, target, options, interleave)?;
+        }
+        progress(Progress { done: plan.len(), total: plan.len() });
+        stream.finish().map(|_| ())
+    })
+}
+
+enum Item<'a> {
+    Table(&'static str, &'a FloatMatrix),
+    Norm(Norm, &'a [f32]),
+    Projection(usize, Projection),
+}
+
+fn norm_name(n: Norm) -> String {
+    Names::Gguf.norm(n).swap_remove(0)
+}
+
+fn projection_name(layer: usize, p: Projection) -> String {
+    Names::Gguf.projection(layer, p) + ".weight"
+}
+
+/// Everything to write, in the order of the file.
+fn plan(w: &ModelWeights) -> Vec<Item<'_>> {
+    let mut plan = vec![Item::Table("token_embd.weight", &w.embedding)];
+    if let Some(head) = &w.head {
+        plan.push(Item::Table("output.weight", head));
+    }
+    plan.push(Item::Norm(Norm::Final, &w.final_norm));
+    for (l, layer) in w.layers.iter().enumerate() {
+        plan.push(Item::Norm(Norm::Input(l), &layer.input_norm));
+        plan.push(Item::Norm(Norm::PostAttention(l), &layer.post_attention_norm));
+        plan.extend(layer.attn_sub_norm.as_deref().map(|g| Item::Norm(Norm::AttnSub(l), g)));
+        plan.extend(layer.ffn_sub_norm.as_deref().map(|g| Item::Norm(Norm::FfnSub(l), g)));
+        plan.extend(Projection::ALL.map(|p| Item::Projection(l, p)));
+    }
+    plan
+}
+
+fn put<W: std::io::Write>(
+    stream: &mut TensorStream<W>,
+    item: &Item<'_>,
+    weights: &ModelWeights,
+    target: Target,
+    options: &ConvertOptions,
+    interleave: bool,
+) -> Result<(), LoadError> {
+    match *item {
+        Item::Table(name, m) => stream.tensor(name, |o| o.write_all(m.bytes())),
+        Item::Norm(n, gain) => {
+            stream.tensor(&norm_name(n), |o| gain.iter().try_for_each(|v| o.write_all(&v.to_le_bytes())))
+        }
+        Item::Projection(l, p) => {
+            let name = projection_name(l, p);
+            let in_tensor = |source| LoadError::Ternary { tensor: name.clone(), source };
+            let c = &weights.config;
+            let heads = match p {
+                Projection::Q => Some(c.num_attention_heads),
+                Projection::K => Some(c.num_key_value_heads),
+                _ => None,
+            };
+            let stored = weights.layers[l].projection(p);
+            let reordered = match heads {
+                Some(heads) if interleave => {
+                    let order = half_to_interleaved(heads, c.head_dim);
+                    Some(stored.with_row_order(&order).map_err(in_tensor)?)
+                }
+                _ => None,
+            };
+            let w = reordered.as_ref().unwrap_or(stored);
+            let bytes = target.format().encode(w, options.rounding).map_err(in_tensor)?;
+            stream.tensor(&name, |o| o.write_all(&bytes))
+        }
+    }
+}
+
+/// `general.file_type`, in the numbering of BitNet programs.
+fn file_type(target: Target) -> u32 {
+    match target {
+        Target::Tq1_0 => 36,
+        Target::Tq2_0 => 37,
+        _ => 40,
+    }
+}
+
+/// The architecture under which programs compute what this configuration says.
+fn architecture_for(c: &ModelConfig) -> Result<&'static str, LoadError> {
+    match (c.hidden_act, c.sub_norms) {
+        (Activation::Relu2, true) => Ok("bitnet-b1.58"),
+        (Activation::Silu, true) => Ok("bitnet"),
+        (Activation::Silu, false) => Ok("llama"),
+        (act, sub) => Err(LoadError::KeyValue {
+            key: "hidden_act".to_owned(),
+            value: format!("{} {} sub-norms", act.name(), if sub { "with" } else { "without" }),
+            reason: "no GGUF architecture stands for this; convert to hf-packed instead".to_owned(),
+        }),
+    }
+}
+
+/// Metadata for a checkpoint that has none of GGUF's own.
+fn describe(source: &Checkpoint, c: &ModelConfig, architecture: &str) -> Metadata {
+    let mut m = Metadata::default();
+    let folder = source.folder().and_then(|f| f.canonicalize().ok());
+    let name = folder.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
+    m.set("general.architecture", architecture);
+    if let Some(name) = source.info().name.as_deref().or(name) {
+        m.set("general.name", name);
+    }
+    let mut size = |key: &str, v: usize| match u32::try_from(v) {
+        Ok(v) => m.set(&format!("{architecture}.{key}"), v),
+        Err(_) => m.set(&format!("{architecture}.{key}"), v as u64),
+    };
+    size("vocab_size", c.vocab_size);
+    size("context_length", c.max_position_embeddings);
+    size("embedding_length", c.hidden_size);
+    size("block_count", c.num_hidden_layers);
+    size("feed_forward_length", c.intermediate_size);
+    size("attention.head_count", c.num_attention_heads);
+    size("attention.head_count_kv", c.num_key_value_heads);
+    size("rope.dimension_count", c.head_dim);
+    if c.head_dim * c.num_attention_heads != c.hidden_size {
+        size("attention.key_length", c.head_dim);
+        size("attention.value_length", c.head_dim);
+    }
+    m.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), c.rms_norm_eps);
+    // 32 bits are what other programs expect; a base that does not fit keeps its 64 rather than change.
+    let theta = c.rope_theta as f32;
+    let theta = if f64::from(theta) == c.rope_theta { Value::F32(theta) } else { Value::F64(c.rope_theta) };
+    m.set(&format!("{architecture}.rope.freq_base"), theta);
+    sampling(&mut m, source.generation());
+    m
+}
+
+fn sampling(m: &mut Metadata, g: &GenerationConfig) {
+    // Greedy is temperature 0 there.
+    let temperature = if g.do_sample == Some(false) { Some(0.0) } else { g.temperature };
+    for (key, value) in [("temp", temperature), ("top_p", g.top_p), ("penalty_repeat", g.repetition_penalty)] {
+        if let Some(v) = value {
+            m.set(&format!("general.sampling.{key}"), v);
+        }
+    }
+    if let Some(k) = g.top_k.and_then(|k| i32::try_from(k).ok()) {
+        m.set("general.sampling.top_k", Value::I32(k));
+    }
+}
+
+/// Whether the embedding is stored as plain floats.
+pub(super) fn is_plain(m: &FloatMatrix) -> bool {
+    matches!(m.float_type(), FloatType::F32 | FloatType::F16 | FloatType::Bf16)
+}

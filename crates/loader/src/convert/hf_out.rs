@@ -1,0 +1,316 @@
+//! Writing a Hugging Face folder with packed projections.
+
+use std::io::Write;
+use std::path::Path;
+
+use bitnet_model::{FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Projection};
+use half::bf16;
+use serde_json::{Map, Value, json};
+use ternary_kernels::{FileFormat, KernelError, ScaleRounding, TernaryMatrix};
+
+use super::{ConvertOptions, Progress, gguf_out::is_plain};
+use crate::config::from_hf::MAX_CONFIG;
+use crate::mmap::{read_bounded, write_atomically};
+use crate::names::Names;
+use crate::safetensors::{Dtype, NewTensor, SINGLE_NAME, write_file};
+use crate::{Checkpoint, LoadError};
+
+const NAMES: Names = Names::Hf { prefix: "model." };
+
+/// Files that belong to a tokenizer, copied as they are.
+const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "added_tokens.json",
+];
+
+/// Largest tokenizer file copied, bytes.
+const MAX_TOKENIZER: u64 = 256 << 20;
+
+/// What the stored scale means, chosen so that all scales are exact if that is possible at all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LinearClass {
+    /// `weight = scale * trit`.
+    AutoBitLinear,
+    /// `weight = trit / scale`.
+    BitLinear,
+}
+
+pub(super) fn write(
+    source: &Checkpoint,
+    weights: &ModelWeights,
+    output: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(Progress),
+    notes: &mut Vec<String>,
+) -> Result<(), LoadError> {
+    std::fs::create_dir_all(output).map_err(LoadError::io("create", output))?;
+    let class = linear_class(weights);
+    let scales = stored_scales(weights, class, options.rounding)?;
+    let total = count(weights);
+    let mut done = 0;
+    let progress = std::cell::RefCell::new(|| {
+        done += 1;
+        progress(Progress { done, total });
+    });
+    write_atomically(&output.join(SINGLE_NAME), |out| {
+        write_file(out, Some([("format".to_owned(), "pt".to_owned())].into()), tensors(weights, &scales, &progress))
+    })?;
+    copy_tokenizer(source, output, options, notes)?;
+    let config = config_json(source, &weights.config, class)?;
+    write_json(&output.join("config.json"), &config)?;
+    let generation = generation_json(source, &weights.config);
+    write_json(&output.join("generation_config.json"), &generation)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
+    write_atomically(path, |out| {
+        writeln!(out, "{value:#}").map_err(|e| LoadError::Write { what: "JSON".to_owned(), source: e })
+    })
+}
+
+fn count(w: &ModelWeights) -> usize {
+    let norms = if w.config.sub_norms { 4 } else { 2 };
+    2 + usize::from(w.head.is_some()) + w.layers.len() * (norms + 2 * Projection::ALL.len())
+}
+
+fn is_bf16(v: f32) -> bool {
+    bf16::from_f32(v).to_f32().to_bits() == v.to_bits()
+}
+
+/// The stored value for a scale that divides, if there is an exact one.
+fn as_divisor(scale: f32) -> Option<bf16> {
+    let d = bf16::from_f32(1.0 / scale);
+    (d.is_finite() && 1.0 / d.to_f32() == scale).then_some(d)
+}
+
+fn projections(w: &ModelWeights) -> impl Iterator<Item = (usize, Projection, &TernaryMatrix)> {
+    w.layers.iter().enumerate().flat_map(|(l, layer)| Projection::ALL.map(|p| (l, p, layer.projection(p))))
+}
+
+fn linear_class(w: &ModelWeights) -> LinearClass {
+    let all = |f: fn(f32) -> bool| projections(w).all(|(_, _, m)| f(m.scales().of_row(0)));
+    if !all(is_bf16) && all(|s| as_divisor(s).is_some()) { LinearClass::BitLinear } else { LinearClass::AutoBitLinear }
+}
+
+/// The `weight_scale` of every projection, in the order of the layers.
+fn stored_scales(w: &ModelWeights, class: LinearClass, rounding: ScaleRounding) -> Result<Vec<bf16>, LoadError> {
+    let mut all = Vec::new();
+    for (l, p, m) in projections(w) {
+        let in_tensor = |source| LoadError::Ternary { tensor: NAMES.projection(l, p) + ".weight_scale", source };
+        let scale = m.scales().of_row(0);
+        let different = (0..m.rows()).find(|r| m.scales().of_row(*r).to_bits() != scale.to_bits());
+        if let Some(row) = different {
+            let (first, second) = (scale, m.scales().of_row(row));
+            return Err(in_tensor(KernelError::OneScaleOnly { format: FileFormat::HfPacked, row, first, second }));
+        }
+        let stored = match class {
+            LinearClass::BitLinear => as_divisor(scale),
+            LinearClass::AutoBitLinear if is_bf16(scale) => Some(bf16::from_f32(scale)),
+            // A scale that rounds to 0 or to infinity is none.
+            LinearClass::AutoBitLinear if rounding == ScaleRounding::Nearest => {
+                Some(bf16::from_f32(scale)).filter(|b| b.is_finite() && (b.to_f32() > 0.0 || scale == 0.0))
+            }
+            LinearClass::AutoBitLinear => None,
+        };
+        let format = FileFormat::HfPacked;
+        all.push(
+            stored.ok_or_else(|| {
+                in_tensor(KernelError::InexactScale { format, stored_as: "bf16", row: 0, value: scale })
+            })?,
+        );
+    }
+    Ok(all)
+}
+
+fn tensors<'a>(
+    w: &'a ModelWeights,
+    scales: &[bf16],
+    progress: &'a std::cell::RefCell<impl FnMut() + 'a>,
+) -> Vec<NewTensor<'a>> {
+    let tick = move || (progress.borrow_mut())();
+    let table = |name: String, m: &'a FloatMatrix| NewTensor {
+        name,
+        dtype: match m.float_type() {
+            FloatType::F16 => Dtype::F16,
+            FloatType::Bf16 => Dtype::BF16,
+            // Blocks dequantise to f32 exactly; that is the only exact form here.
+            _ => Dtype::F32,
+        },
+        shape: vec![m.rows(), m.cols()],
+        write: Box::new(move |o| {
+            tick();
+            write_table(m, o)
+        }),
+    };
+    let norm = |n: Norm, gain: &'a [f32]| NewTensor {
+        name: NAMES.norm(n).swap_remove(0),
+        dtype: if gain.iter().all(|v| is_bf16(*v)) { Dtype::BF16 } else { Dtype::F32 },
+        shape: vec![gain.len()],
+        write: Box::new(move |o| {
+            tick();
+            let narrow = gain.iter().all(|v| is_bf16(*v));
+            gain.iter().try_for_each(|v| match narrow {
+                true => o.write_all(&bf16::from_f32(*v).to_le_bytes()),
+                false => o.write_all(&v.to_le_bytes()),
+            })
+        }),
+    };
+    let mut all = vec![table(NAMES.embedding(), &w.embedding), norm(Norm::Final, &w.final_norm)];
+    all.extend(w.head.as_ref().map(|h| table(NAMES.head(), h)));
+    for (l, layer) in w.layers.iter().enumerate() {
+        all.push(norm(Norm::Input(l), &layer.input_norm));
+        all.push(norm(Norm::PostAttention(l), &layer.post_attention_norm));
+        all.extend(layer.attn_sub_norm.as_deref().map(|g| norm(Norm::AttnSub(l), g)));
+        all.extend(layer.ffn_sub_norm.as_deref().map(|g| norm(Norm::FfnSub(l), g)));
+    }
+    for ((l, p, m), &scale) in projections(w).zip(scales) {
+        let base = NAMES.projection(l, p);
+        all.push(NewTensor {
+            name: format!("{base}.weight_scale"),
+            dtype: Dtype::BF16,
+            shape: vec![1],
+            write: Box::new(move |o| {
+                tick();
+                o.write_all(&scale.to_le_bytes())
+            }),
+        });
+        all.push(NewTensor {
+            name: format!("{base}.weight"),
+            dtype: Dtype::U8,
+            shape: vec![m.rows().div_ceil(4), m.cols()],
+            write: Box::new(move |o| {
+                tick();
+                // One scale per tensor and any shape were checked before, so nothing is left to refuse.
+                let bytes = FileFormat::HfPacked.encode(m, ScaleRounding::Exact).map_err(std::io::Error::other)?;
+                o.write_all(&bytes)
+            }),
+        });
+    }
+    // Wide values first, so that every tensor is aligned for its type.
+    all.sort_by_key(|t| std::cmp::Reverse(t.dtype.bitsize()));
+    all
+}
+
+fn write_table(m: &FloatMatrix, out: &mut dyn Write) -> std::io::Result<()> {
+    if is_plain(m) {
+        return out.write_all(m.bytes());
+    }
+    let mut row = vec![0f32; m.cols()];
+    for r in 0..m.rows() {
+        m.row_into(r, &mut row);
+        row.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))?;
+    }
+    Ok(())
+}
+
+fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Result<Value, LoadError> {
+    let mut map = Map::new();
+    if let Some(folder) = source.folder() {
+        let path = folder.join("config.json");
+        let bytes = read_bounded(&path, "config.json", MAX_CONFIG)?;
+        map = serde_json::from_slice(&bytes).map_err(|source| LoadError::Json { what: "config.json", source })?;
+        // What does not hold for the result, or was said in another way.
+        for key in ["weight_bits", "input_bits", "auto_map", "rope_scaling", "rope_parameters", "_name_or_path"] {
+            map.remove(key);
+        }
+    }
+    let (model, class_name) = if c.sub_norms { ("bitnet", "BitNetForCausalLM") } else { ("llama", "LlamaForCausalLM") };
+    let eos = match c.eos_token_ids.as_slice() {
+        [] => Value::Null,
+        [one] => json!(one),
+        many => json!(many),
+    };
+    let class = match class {
+        LinearClass::AutoBitLinear => "autobitlinear",
+        LinearClass::BitLinear => "bitlinear",
+    };
+    // f32 fields are written through their shortest decimal form, not through the f64 nearest to them.
+    let eps: f64 = c.rms_norm_eps.to_string().parse().unwrap_or(f64::from(c.rms_norm_eps));
+    let fields = [
+        ("architectures", json!([class_name])),
+        ("model_type", json!(model)),
+        ("vocab_size", json!(c.vocab_size)),
+        ("hidden_size", json!(c.hidden_size)),
+        ("intermediate_size", json!(c.intermediate_size)),
+        ("num_hidden_layers", json!(c.num_hidden_layers)),
+        ("num_attention_heads", json!(c.num_attention_heads)),
+        ("num_key_value_heads", json!(c.num_key_value_heads)),
+        ("head_dim", json!(c.head_dim)),
+        ("hidden_act", json!(c.hidden_act.name())),
+        ("rms_norm_eps", json!(eps)),
+        ("rope_theta", json!(c.rope_theta)),
+        ("max_position_embeddings", json!(c.max_position_embeddings)),
+        ("tie_word_embeddings", json!(c.tie_word_embeddings)),
+        ("bos_token_id", json!(c.bos_token_id)),
+        ("eos_token_id", eos),
+        ("attention_bias", json!(false)),
+        ("torch_dtype", json!("bfloat16")),
+        (
+            "quantization_config",
+            json!({"quant_method": "bitnet", "linear_class": class, "quantization_mode": "offline"}),
+        ),
+    ];
+    for (key, value) in fields {
+        map.insert(key.to_owned(), value);
+    }
+    Ok(Value::Object(map))
+}
+
+fn generation_json(source: &Checkpoint, c: &ModelConfig) -> Value {
+    let g = source.generation();
+    let mut map = Map::new();
+    let decimal = |v: f32| json!(v.to_string().parse::<f64>().unwrap_or(f64::from(v)));
+    map.insert("bos_token_id".into(), json!(c.bos_token_id));
+    map.insert("eos_token_id".into(), json!(c.eos_token_ids));
+    let options = [
+        ("do_sample", g.do_sample.map(|v| json!(v))),
+        ("temperature", g.temperature.map(decimal)),
+        ("top_p", g.top_p.map(decimal)),
+        ("top_k", g.top_k.map(|v| json!(v))),
+        ("repetition_penalty", g.repetition_penalty.map(decimal)),
+    ];
+    map.extend(options.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))));
+    Value::Object(map)
+}
+
+fn copy_tokenizer(
+    source: &Checkpoint,
+    output: &Path,
+    options: &ConvertOptions,
+    notes: &mut Vec<String>,
+) -> Result<(), LoadError> {
+    let put = |name: &str, bytes: &[u8]| {
+        write_atomically(&output.join(name), |out| {
+            out.write_all(bytes).map_err(|e| LoadError::Write { what: name.to_owned(), source: e })
+        })
+    };
+    let mut has_tokenizer = false;
+    if let Some(folder) = source.folder() {
+        for name in TOKENIZER_FILES {
+            let from = folder.join(name);
+            if from.is_file() {
+                put(name, &read_bounded(&from, "a tokenizer file", MAX_TOKENIZER)?)?;
+                has_tokenizer |= name == "tokenizer.json" || name == "tokenizer.model";
+            }
+        }
+    }
+    if let Some(json) =
+        source.gguf().and_then(|g| g.metadata().get("tokenizer.huggingface.json")).and_then(|v| v.as_str())
+    {
+        put("tokenizer.json", json.as_bytes())?;
+        has_tokenizer = true;
+    }
+    if let Some(file) = &options.tokenizer {
+        put("tokenizer.json", &read_bounded(file, "tokenizer.json", MAX_TOKENIZER)?)?;
+        has_tokenizer = true;
+    }
+    if !has_tokenizer {
+        notes
+            .push("no tokenizer.json was written, because the source has none; pass --tokenizer to add one".to_owned());
+    }
+    Ok(())
+}

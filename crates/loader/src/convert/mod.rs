@@ -1,0 +1,138 @@
+//! From any readable checkpoint to any writable form. Trits are always kept; scales are kept exactly, refused, or
+//! rounded where the caller allows it. What was written is read back and compared before it counts as done.
+
+mod gguf_out;
+mod hf_out;
+mod verify;
+mod vocab;
+
+use std::path::{Path, PathBuf};
+
+use bitnet_model::ModelWeights;
+use ternary_kernels::FileFormat;
+pub use ternary_kernels::ScaleRounding;
+
+use crate::loaded::LoadOptions;
+use crate::{Checkpoint, LoadError};
+
+/// A form that can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// GGUF with I2_S projections: rows of multiples of 128, one f32 scale per tensor.
+    I2S,
+    /// GGUF with TQ1_0 projections: rows of multiples of 256, f16 scales.
+    Tq1_0,
+    /// GGUF with TQ2_0 projections: rows of multiples of 256, f16 scales.
+    Tq2_0,
+    /// A Hugging Face folder with packed uint8 projections: rows of any length, one bf16 scale per tensor.
+    HfPacked,
+}
+
+impl Target {
+    /// All targets.
+    pub const ALL: [Target; 4] = [Target::I2S, Target::Tq1_0, Target::Tq2_0, Target::HfPacked];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::I2S => "i2_s",
+            Target::Tq1_0 => "tq1_0",
+            Target::Tq2_0 => "tq2_0",
+            Target::HfPacked => "hf-packed",
+        }
+    }
+
+    /// The target with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// How its projections are stored.
+    pub fn format(self) -> FileFormat {
+        match self {
+            Target::I2S => FileFormat::I2S,
+            Target::Tq1_0 => FileFormat::Tq1_0,
+            Target::Tq2_0 => FileFormat::Tq2_0,
+            Target::HfPacked => FileFormat::HfPacked,
+        }
+    }
+}
+
+/// How to convert.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ConvertOptions {
+    /// What to do with scales that the target cannot hold exactly.
+    pub rounding: ScaleRounding,
+    /// A `tokenizer.json` to put into the result, instead of the source's own tokenizer.
+    pub tokenizer: Option<PathBuf>,
+    /// How to read the source.
+    pub load: LoadOptions,
+}
+
+/// How far a conversion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Tensors written.
+    pub done: usize,
+    /// Tensors in all.
+    pub total: usize,
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConvertReport {
+    /// Bytes of the weight file that was written.
+    pub bytes: u64,
+    /// Projections compared with the source after writing.
+    pub projections: usize,
+    /// Projections whose scale was rounded.
+    pub rounded: usize,
+    /// What was repaired, assumed or left out.
+    pub notes: Vec<String>,
+}
+
+/// Converts the checkpoint at `input` and writes it to `output`: a GGUF file, or a folder for
+/// [`Target::HfPacked`]. Files appear under their names only when they are complete; then they are read again, and every
+/// trit, scale, norm and embedding row is compared with the source.
+///
+/// # Errors
+/// Whatever is wrong with the source; [`LoadError::Ternary`] around [`ternary_kernels::KernelError::UnsupportedShape`],
+/// `InexactScale` or `OneScaleOnly` for what the target cannot hold; [`LoadError::ReadBack`]; failures to write.
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    target: Target,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ConvertReport, LoadError> {
+    let source = Checkpoint::open(input, &options.load)?;
+    let weights = source.weights()?;
+    check_shapes(&source, &weights, target)?;
+    let mut notes = source.notes();
+    match target {
+        Target::HfPacked => hf_out::write(&source, &weights, output, options, progress, &mut notes)?,
+        _ => gguf_out::write(&source, &weights, output, target, options, progress, &mut notes)?,
+    }
+    let checked = verify::read_back(&weights, output, target, options.rounding)?;
+    let file =
+        if target == Target::HfPacked { output.join(crate::safetensors::SINGLE_NAME) } else { output.to_path_buf() };
+    let bytes = file.metadata().map_err(LoadError::io("inspect", &file))?.len();
+    Ok(ConvertReport { bytes, projections: checked.projections, rounded: checked.rounded, notes })
+}
+
+/// Refuses rows that the target cannot hold before anything is written.
+fn check_shapes(source: &Checkpoint, weights: &ModelWeights, target: Target) -> Result<(), LoadError> {
+    for layer in 0..weights.layers.len() {
+        for p in bitnet_model::Projection::ALL {
+            let (rows, cols) = weights.config.projection_shape(p);
+            if let Err(e) = target.format().byte_len(rows, cols) {
+                let tensor = source.projection_name(layer, p);
+                return Err(LoadError::Ternary { tensor, source: e }.in_file(source.path()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Reads back what was written and compares it with the source.
+
+use std::path::Path;
+
+use bitnet_model::{FloatMatrix, ModelWeights, Projection};
+use half::{bf16, f16};
+use ternary_kernels::ScaleRounding;
+
+use super::Target;
+use crate::loaded::LoadOptions;
+use crate::{Checkpoint, LoadError};
+
+pub(super) struct Checked {
+    pub(super) projections: usize,
+    pub(super) rounded: usize,
+}
+
+pub(super) fn read_back(
+    source: &ModelWeights,
+    output: &Path,
+    target: Target,
+    rounding: ScaleRounding,
+) -> Result<Checked, LoadError> {
+    let differs =
+        |tensor: String, what: &str| LoadError::ReadBack { path: output.to_path_buf(), tensor, what: what.to_owned() };
+    let written = Checkpoint::open(output, &LoadOptions::default())?;
+    let result = written.weights()?;
+    if source.config != result.config {
+        return Err(differs("(configuration)".into(), &format!("{:?} became {:?}", source.config, result.config)));
+    }
+    let tables = [
+        ("embedding", Some(&source.embedding), Some(&result.embedding)),
+        ("head", source.head.as_ref(), result.head.as_ref()),
+    ];
+    for (name, a, b) in tables {
+        let same = match (a, b) {
+            (Some(a), Some(b)) => same_values(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            return Err(differs(name.to_owned(), "values"));
+        }
+    }
+    if !same_bits(&source.final_norm, &result.final_norm) {
+        return Err(differs("final norm".to_owned(), "values"));
+    }
+    let mut checked = Checked { projections: 0, rounded: 0 };
+    for (l, (a, b)) in source.layers.iter().zip(&result.layers).enumerate() {
+        let none: &[f32] = &[];
+        let norms = [
+            ("input norm", &a.input_norm[..], &b.input_norm[..]),
+            ("post-attention norm", &a.post_attention_norm, &b.post_attention_norm),
+            (
+                "attention sub-norm",
+                a.attn_sub_norm.as_deref().unwrap_or(none),
+                b.attn_sub_norm.as_deref().unwrap_or(none),
+            ),
+            (
+                "feed-forward sub-norm",
+                a.ffn_sub_norm.as_deref().unwrap_or(none),
+                b.ffn_sub_norm.as_deref().unwrap_or(none),
+            ),
+        ];
+        for (name, x, y) in norms {
+            if !same_bits(x, y) {
+                return Err(differs(format!("layer {l} {name}"), "values"));
+            }
+        }
+        for p in Projection::ALL {
+            let (x, y) = (a.projection(p), b.projection(p));
+            let name = || written.projection_name(l, p);
+            if (x.rows(), x.cols()) != (y.rows(), y.cols()) {
+                return Err(differs(name(), "shape"));
+            }
+            let (mut row_x, mut row_y) = (vec![0; x.cols()], vec![0; x.cols()]);
+            let mut rounded = false;
+            for r in 0..x.rows() {
+                x.decode_row(r, &mut row_x);
+                y.decode_row(r, &mut row_y);
+                if row_x != row_y {
+                    return Err(differs(name(), &format!("trits of row {r}")));
+                }
+                let (exact, got) = (x.scales().of_row(r), y.scales().of_row(r));
+                if exact.to_bits() != got.to_bits() {
+                    rounded = true;
+                    if rounding == ScaleRounding::Exact || got.to_bits() != nearest(target, exact).to_bits() {
+                        return Err(differs(name(), &format!("scale of row {r}: {exact} became {got}")));
+                    }
+                }
+            }
+            checked.projections += 1;
+            checked.rounded += usize::from(rounded);
+        }
+    }
+    Ok(checked)
+}
+
+/// The scale as the target stores it.
+fn nearest(target: Target, scale: f32) -> f32 {
+    match target {
+        Target::I2S => scale,
+        Target::Tq1_0 | Target::Tq2_0 => f16::from_f32(scale).to_f32(),
+        Target::HfPacked => bf16::from_f32(scale).to_f32(),
+    }
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
+}
+
+fn same_values(a: &FloatMatrix, b: &FloatMatrix) -> bool {
+    if (a.rows(), a.cols()) != (b.rows(), b.cols()) {
+        return false;
+    }
+    if a.float_type() == b.float_type() {
+        return a.bytes()[..] == b.bytes()[..];
+    }
+    let (mut x, mut y) = (vec![0.0; a.cols()], vec![0.0; a.cols()]);
+    (0..a.rows()).all(|r| {
+        a.row_into(r, &mut x);
+        b.row_into(r, &mut y);
+        same_bits(&x, &y)
+    })
+}

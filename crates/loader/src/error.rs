@@ -1,0 +1,451 @@
+//! The error type of everything that reads or writes a checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use ternary_kernels::KernelError;
+
+/// Why a checkpoint could not be read or written. Every message names the thing at fault and, where there is one,
+/// the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Something is wrong inside this file; `source` says what.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<LoadError>,
+    },
+    /// The operating system refused an operation on a file.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was attempted ("open", "map", ...).
+        op: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Writing to a stream failed.
+    #[error("cannot write {what}: {source}")]
+    Write {
+        /// What was being written.
+        what: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    // ---- GGUF: container ----
+    /// The file does not begin with the GGUF magic.
+    #[error("this is no GGUF file: it begins with {found:02x?}, not with \"GGUF\"")]
+    NotGguf {
+        /// The first bytes of the file, at most four.
+        found: Vec<u8>,
+    },
+    /// A GGUF file written for big-endian machines.
+    #[error(
+        "this is a big-endian GGUF file; only little-endian ones are read (convert it with gguf_convert_endian.py little)"
+    )]
+    BigEndianGguf,
+    /// A GGUF version that is not read.
+    #[error("GGUF version {version} is not read, only 2 and 3 are: {way_out}")]
+    GgufVersion {
+        /// The version field.
+        version: u32,
+        /// What to do about it.
+        way_out: &'static str,
+    },
+    /// The file ends in the middle of something.
+    #[error("the file ends inside {what}: {needed} bytes are needed at offset {offset}, {left} are left")]
+    Truncated {
+        /// What was being read.
+        what: &'static str,
+        /// Where in the file, bytes.
+        offset: u64,
+        /// Bytes needed from there.
+        needed: u64,
+        /// Bytes that the file has from there.
+        left: u64,
+    },
+    /// A count or a length that the rest of the file cannot hold.
+    #[error(
+        "{what} claims {count} entries at offset {offset}, but the {left} bytes that are left cannot hold so many: \
+         the file is damaged"
+    )]
+    CountTooLarge {
+        /// What is counted.
+        what: &'static str,
+        /// The count in the file.
+        count: u64,
+        /// Where in the file, bytes.
+        offset: u64,
+        /// Bytes that the file has from there.
+        left: u64,
+    },
+    /// A name longer than any sane writer makes.
+    #[error("{what} at offset {offset} is {len} bytes long, more than the {max} that are accepted")]
+    NameTooLong {
+        /// Key or tensor name.
+        what: &'static str,
+        /// Where in the file, bytes.
+        offset: u64,
+        /// Its length, bytes.
+        len: u64,
+        /// The limit, bytes.
+        max: u64,
+    },
+    /// Text that is not UTF-8.
+    #[error("{what} at offset {offset} is not UTF-8")]
+    NotUtf8 {
+        /// Key, tensor name, or the key whose value it is.
+        what: String,
+        /// Where in the file, bytes.
+        offset: u64,
+    },
+    /// A metadata key that occurs twice.
+    #[error("metadata key {key:?} occurs twice; which of the two values is meant cannot be known")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
+    /// A tensor name that occurs twice.
+    #[error("tensor {tensor:?} occurs twice; which of the two is meant cannot be known")]
+    DuplicateTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A metadata value of a type that GGUF does not have.
+    #[error("metadata key {key:?} has value type {type_id} at offset {offset}; GGUF knows 0 to 12")]
+    ValueType {
+        /// The key.
+        key: String,
+        /// The type in the file.
+        type_id: u32,
+        /// Where in the file, bytes.
+        offset: u64,
+    },
+    /// A boolean that is neither 0 nor 1.
+    #[error("metadata key {key:?} holds the boolean {value}; only 0 and 1 are booleans")]
+    BadBool {
+        /// The key.
+        key: String,
+        /// The byte in the file.
+        value: u8,
+    },
+    /// Arrays of arrays of arrays ...
+    #[error("metadata key {key:?} nests arrays more than {max} deep")]
+    NestedTooDeep {
+        /// The key.
+        key: String,
+        /// The limit.
+        max: usize,
+    },
+    /// An alignment that no file can have.
+    #[error("general.alignment is {value}; it must be a power of two, from 1 to {max}")]
+    BadAlignment {
+        /// The value in the file.
+        value: String,
+        /// The largest accepted.
+        max: u64,
+    },
+    /// A metadata key (or a field of `config.json`) that is needed and absent.
+    #[error("{key:?} is missing; it is needed for {needed_for}")]
+    MissingKey {
+        /// The key.
+        key: String,
+        /// What it is needed for.
+        needed_for: &'static str,
+    },
+    /// A metadata key (or a field of `config.json`) of the wrong type.
+    #[error("{key:?} should be {expected}, but is {got}")]
+    KeyType {
+        /// The key.
+        key: String,
+        /// What was expected.
+        expected: &'static str,
+        /// What the file holds.
+        got: String,
+    },
+    /// A metadata key (or a field of `config.json`) whose value is not supported.
+    #[error("{key:?} is {value}: {reason}")]
+    KeyValue {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// Why it cannot be used, and what would work.
+        reason: String,
+    },
+
+    // ---- Tensors ----
+    /// A tensor with more dimensions than the container allows.
+    #[error("tensor {tensor:?} has {dims} dimensions; at most 4 are allowed")]
+    TooManyDims {
+        /// The tensor.
+        tensor: String,
+        /// Its number of dimensions.
+        dims: u32,
+    },
+    /// A shape whose size does not fit 64 bits.
+    #[error("the size of tensor {tensor:?} with dimensions {dims:?} overflows")]
+    ShapeOverflow {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions, fastest first.
+        dims: Vec<u64>,
+    },
+    /// A row that is not a whole number of blocks.
+    #[error("tensor {tensor:?}: {ty} stores blocks of {block} weights, so rows of {cols} are impossible")]
+    PartialBlock {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        ty: &'static str,
+        /// Weights per block.
+        block: u64,
+        /// Weights per row.
+        cols: u64,
+    },
+    /// A tensor whose offset is not aligned.
+    #[error("tensor {tensor:?} lies at offset {offset} of the data, which is no multiple of the alignment {alignment}")]
+    Misaligned {
+        /// The tensor.
+        tensor: String,
+        /// Its offset in the data section, bytes.
+        offset: u64,
+        /// The alignment, bytes.
+        alignment: u64,
+    },
+    /// A tensor that reaches beyond the end of the file.
+    #[error(
+        "tensor {tensor:?} ({ty}) needs bytes {start} to {end}, but the file has {file_len}: the download is incomplete \
+         or the file is damaged"
+    )]
+    OutOfFile {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        ty: String,
+        /// First byte in the file.
+        start: u64,
+        /// One past its last byte.
+        end: u64,
+        /// Length of the file.
+        file_len: u64,
+    },
+    /// Two tensors that claim the same bytes.
+    #[error("tensors {first:?} and {second:?} overlap at offset {offset} of the data: the file is damaged")]
+    Overlap {
+        /// The tensor that begins first.
+        first: String,
+        /// The tensor that begins inside it.
+        second: String,
+        /// Where the second begins, bytes.
+        offset: u64,
+    },
+    /// A tensor type that is not known at all.
+    #[error(
+        "tensor {tensor:?} has the unknown type id {type_id}; it was probably written by a newer program: convert the \
+         model again to I2_S, TQ1_0, TQ2_0 or F16"
+    )]
+    UnknownType {
+        /// The tensor.
+        tensor: String,
+        /// The type id.
+        type_id: u32,
+    },
+    /// A type id that stands for different types in different programs, where the file does not say which.
+    #[error(
+        "tensor {tensor:?} has type id {type_id}, which means {meanings}; architecture {architecture:?} does not decide \
+         it, and it is not guessed: {way_out}"
+    )]
+    AmbiguousType {
+        /// The tensor.
+        tensor: String,
+        /// The type id.
+        type_id: u32,
+        /// What the id means, and where.
+        meanings: &'static str,
+        /// `general.architecture` of the file.
+        architecture: String,
+        /// What to do about it.
+        way_out: &'static str,
+    },
+    /// A type that is known, and cannot be read or written here.
+    #[error("tensor {tensor:?} has type {ty} (id {type_id}), which is not supported: {reason}")]
+    UnsupportedType {
+        /// The tensor.
+        tensor: String,
+        /// The name of the type.
+        ty: String,
+        /// The type id, or 0 outside of GGUF.
+        type_id: u32,
+        /// Why, and the way out.
+        reason: &'static str,
+    },
+    /// A tensor whose bytes are more or fewer than its shape and type need.
+    #[error("tensor {tensor:?} ({ty}) needs {expected} bytes, but {got} are there")]
+    TensorBytes {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        ty: String,
+        /// Bytes that shape and type need.
+        expected: u64,
+        /// Bytes that are there.
+        got: u64,
+    },
+    /// A tensor that the model needs and the file lacks.
+    #[error("tensor {tensor:?} is missing; {hint}")]
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+        /// What that may mean.
+        hint: String,
+    },
+    /// A tensor that no supported model has, so ignoring it could change what the model computes.
+    #[error(
+        "tensor {tensor:?} belongs to no supported model with {layers} layers; ignoring it would compute something else \
+         than the model does"
+    )]
+    UnexpectedTensor {
+        /// The tensor.
+        tensor: String,
+        /// Layers by the configuration.
+        layers: usize,
+    },
+    /// The configuration or the weights contradict themselves or each other.
+    #[error(transparent)]
+    Model(#[from] bitnet_model::ModelError),
+    /// A tensor of the wrong shape.
+    #[error("tensor {tensor:?} should have shape {expected:?}, but has {got:?} (slowest dimension first)")]
+    TensorShape {
+        /// The tensor.
+        tensor: String,
+        /// The shape that the configuration asks for.
+        expected: Vec<u64>,
+        /// The shape in the file.
+        got: Vec<u64>,
+    },
+    /// A tensor whose contents are not a valid ternary matrix.
+    #[error("tensor {tensor:?}: {source}")]
+    Ternary {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        source: KernelError,
+    },
+    /// A number that no model can compute with.
+    #[error("tensor {tensor:?} holds {value} at position {position}; weights and scales must be finite")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// Index of the value in the flattened tensor.
+        position: u64,
+        /// The value.
+        value: f32,
+    },
+
+    // ---- safetensors ----
+    /// The header of a safetensors file is invalid.
+    #[error("invalid safetensors file: {source}")]
+    Safetensors {
+        /// What the safetensors library says.
+        source: ::safetensors::SafeTensorError,
+    },
+    /// A JSON file that cannot be parsed or has the wrong shape.
+    #[error("invalid JSON in {what}: {source}")]
+    Json {
+        /// Which file or part.
+        what: &'static str,
+        /// The parser's reason.
+        source: serde_json::Error,
+    },
+    /// A file larger than files of its kind can be.
+    #[error("{what} has {len} bytes, more than the {max} that are accepted")]
+    FileTooLarge {
+        /// What kind of file.
+        what: &'static str,
+        /// Its length, bytes.
+        len: u64,
+        /// The limit, bytes.
+        max: u64,
+    },
+    /// An index that names a shard outside of its folder, itself, or something that is no safetensors file.
+    #[error(
+        "the index maps tensor {tensor:?} to {shard:?}, which is no file name ending in .safetensors in the same folder: \
+         {reason}"
+    )]
+    BadShard {
+        /// The tensor.
+        tensor: String,
+        /// What the index says.
+        shard: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A shard that the index names and the folder lacks.
+    #[error("shard {shard:?} is missing in {}: download the whole repository, or the index belongs to another one", folder.display())]
+    MissingShard {
+        /// The file.
+        shard: String,
+        /// Where it should be.
+        folder: PathBuf,
+    },
+    /// A path that holds no model in any form that is read.
+    #[error("{} holds no model: {reason}", path.display())]
+    NoModel {
+        /// The path.
+        path: PathBuf,
+        /// What was looked for.
+        reason: String,
+    },
+
+    // ---- Writing ----
+    /// Tensors were written in another order than they were announced.
+    #[error("tensor {got:?} was written where {expected:?} was announced")]
+    WriteOrder {
+        /// The tensor announced for this place; empty after the last.
+        expected: String,
+        /// The tensor that was written; empty where the writing ended too early.
+        got: String,
+    },
+    /// What was written is not what was read.
+    #[error("read-back of {}: tensor {tensor:?} differs from the source ({what})", path.display())]
+    ReadBack {
+        /// The file that was written.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What differs.
+        what: String,
+    },
+}
+
+impl LoadError {
+    /// Says in which file the error happened, unless it says so already.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            e @ (LoadError::InFile { .. }
+            | LoadError::Io { .. }
+            | LoadError::NoModel { .. }
+            | LoadError::MissingShard { .. }
+            | LoadError::ReadBack { .. }) => e,
+            e => LoadError::InFile { path: path.to_path_buf(), source: Box::new(e) },
+        }
+    }
+
+    /// The error itself, without the name of the file around it.
+    pub fn root(&self) -> &LoadError {
+        match self {
+            LoadError::InFile { source, .. } => source.root(),
+            e => e,
+        }
+    }
+
+    pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> LoadError {
+        let path = path.to_path_buf();
+        move |source| LoadError::Io { op, path, source }
+    }
+}

@@ -1,0 +1,320 @@
+//! The tensor types of GGUF files: ids, names, sizes, and the ids that mean different things in different programs.
+
+/// A tensor type whose identity is certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)] // The variants are the names that every GGUF program uses.
+pub enum GgmlType {
+    F32,
+    F16,
+    BF16,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q8_1,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+    Q8K,
+    Iq2Xxs,
+    Iq2Xs,
+    Iq3Xxs,
+    Iq1S,
+    Iq4Nl,
+    Iq3S,
+    Iq2S,
+    Iq4Xs,
+    Iq1M,
+    /// Ternary, base 3: 256 weights in 54 bytes.
+    Tq1_0,
+    /// Ternary, 2 bits: 256 weights in 66 bytes.
+    Tq2_0,
+    /// Ternary, 2 bits: 128 weights in 32 bytes, one f32 scale behind the tensor.
+    I2S,
+    /// Ternary lookup-table layout, 4 bits per pair; depends on the build that wrote it.
+    Tl1,
+    /// Ternary lookup-table layout, 5 bits per triple; depends on the build that wrote it.
+    Tl2,
+    /// Ternary, base 3: 64 weights in 13 bytes, one f16 scale before each row.
+    Iq1Bn,
+    /// Ternary, 2 bits: 64 weights in 16 bytes, one f32 scale before each row.
+    Iq2Bn,
+    /// [`GgmlType::Iq2Bn`] with four rows interleaved.
+    Iq2BnR4,
+}
+
+/// How a type's bytes follow from a tensor's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Rows are whole blocks of `weights` weights in `bytes` bytes, after `row_head` bytes at the start of each row.
+    Blocks {
+        /// Weights per block.
+        weights: u64,
+        /// Bytes per block.
+        bytes: u64,
+        /// Bytes before the first block of each row.
+        row_head: u64,
+    },
+    /// `n / 4 + 32` bytes for the `n` weights of the whole tensor (a multiple of 128).
+    I2S,
+    /// The size follows from parameters that the file does not hold.
+    Unknown,
+}
+
+use GgmlType as T;
+
+const fn blocks(weights: u64, bytes: u64) -> Layout {
+    Layout::Blocks { weights, bytes, row_head: 0 }
+}
+
+/// Every type: the type, its id, its name, its layout.
+const TABLE: &[(GgmlType, u32, &str, Layout)] = &[
+    (T::F32, 0, "F32", blocks(1, 4)),
+    (T::F16, 1, "F16", blocks(1, 2)),
+    (T::Q4_0, 2, "Q4_0", blocks(32, 18)),
+    (T::Q4_1, 3, "Q4_1", blocks(32, 20)),
+    (T::Q5_0, 6, "Q5_0", blocks(32, 22)),
+    (T::Q5_1, 7, "Q5_1", blocks(32, 24)),
+    (T::Q8_0, 8, "Q8_0", blocks(32, 34)),
+    (T::Q8_1, 9, "Q8_1", blocks(32, 36)),
+    (T::Q2K, 10, "Q2_K", blocks(256, 84)),
+    (T::Q3K, 11, "Q3_K", blocks(256, 110)),
+    (T::Q4K, 12, "Q4_K", blocks(256, 144)),
+    (T::Q5K, 13, "Q5_K", blocks(256, 176)),
+    (T::Q6K, 14, "Q6_K", blocks(256, 210)),
+    (T::Q8K, 15, "Q8_K", blocks(256, 292)),
+    (T::Iq2Xxs, 16, "IQ2_XXS", blocks(256, 66)),
+    (T::Iq2Xs, 17, "IQ2_XS", blocks(256, 74)),
+    (T::Iq3Xxs, 18, "IQ3_XXS", blocks(256, 98)),
+    (T::Iq1S, 19, "IQ1_S", blocks(256, 50)),
+    (T::Iq4Nl, 20, "IQ4_NL", blocks(32, 18)),
+    (T::Iq3S, 21, "IQ3_S", blocks(256, 110)),
+    (T::Iq2S, 22, "IQ2_S", blocks(256, 82)),
+    (T::Iq4Xs, 23, "IQ4_XS", blocks(256, 136)),
+    (T::I8, 24, "I8", blocks(1, 1)),
+    (T::I16, 25, "I16", blocks(1, 2)),
+    (T::I32, 26, "I32", blocks(1, 4)),
+    (T::I64, 27, "I64", blocks(1, 8)),
+    (T::F64, 28, "F64", blocks(1, 8)),
+    (T::Iq1M, 29, "IQ1_M", blocks(256, 56)),
+    (T::BF16, 30, "BF16", blocks(1, 2)),
+    (T::Tq1_0, 34, "TQ1_0", blocks(256, 54)),
+    (T::Tq2_0, 35, "TQ2_0", blocks(256, 66)),
+    (T::I2S, 36, "I2_S", Layout::I2S),
+    (T::Tl1, 38, "TL1", Layout::Unknown),
+    (T::Tl2, 39, "TL2", Layout::Unknown),
+    (T::Iq1Bn, 134, "IQ1_BN", Layout::Blocks { weights: 64, bytes: 13, row_head: 2 }),
+    (T::Iq2Bn, 135, "IQ2_BN", Layout::Blocks { weights: 64, bytes: 16, row_head: 4 }),
+    (T::Iq2BnR4, 335, "IQ2_BN_R4", Layout::Blocks { weights: 64, bytes: 16, row_head: 4 }),
+];
+
+impl GgmlType {
+    fn row(self) -> &'static (GgmlType, u32, &'static str, Layout) {
+        // Every variant is in the table (a test says so); the first entry only satisfies the type system.
+        const FIRST: &(GgmlType, u32, &str, Layout) = &(T::F32, 0, "F32", blocks(1, 4));
+        TABLE.iter().find(|r| r.0 == self).unwrap_or(FIRST)
+    }
+
+    /// The id that this type has in files.
+    pub fn id(self) -> u32 {
+        self.row().1
+    }
+
+    /// The name that GGUF programs use.
+    pub fn name(self) -> &'static str {
+        self.row().2
+    }
+
+    /// How bytes follow from the shape.
+    pub fn layout(self) -> Layout {
+        self.row().3
+    }
+
+    /// Whether the type holds trits and scales and nothing else.
+    pub fn is_ternary(self) -> bool {
+        matches!(self, T::Tq1_0 | T::Tq2_0 | T::I2S | T::Tl1 | T::Tl2 | T::Iq1Bn | T::Iq2Bn | T::Iq2BnR4)
+    }
+
+    /// The type with id `id`, where that id means the same in every program. Ids 36, 38, 39, 40 and 42 do not.
+    pub fn from_id(id: u32) -> Option<GgmlType> {
+        if collision(id).is_some() {
+            return None;
+        }
+        TABLE.iter().find(|r| r.1 == id).map(|r| r.0)
+    }
+
+    /// All types.
+    pub fn all() -> impl Iterator<Item = GgmlType> {
+        TABLE.iter().map(|r| r.0)
+    }
+
+    /// Bytes of a tensor with `rows` rows of `cols` weights. `Ok(None)` where the shape alone does not decide.
+    ///
+    /// # Errors
+    /// [`SizeError`]: the rows are not whole blocks, or the size overflows 64 bits.
+    pub(crate) fn nbytes(self, rows: u64, cols: u64) -> Result<Option<u64>, SizeError> {
+        let n = rows.checked_mul(cols).ok_or(SizeError::Overflow)?;
+        match self.layout() {
+            Layout::Unknown => Ok(None),
+            Layout::I2S => {
+                if !n.is_multiple_of(128) {
+                    return Err(SizeError::PartialBlock { block: 128 });
+                }
+                (n / 4).checked_add(32).map(Some).ok_or(SizeError::Overflow)
+            }
+            Layout::Blocks { weights, bytes, row_head } => {
+                if weights == 0 || !cols.is_multiple_of(weights) {
+                    return Err(SizeError::PartialBlock { block: weights });
+                }
+                let size = cols
+                    .checked_div(weights)
+                    .and_then(|b| b.checked_mul(bytes))
+                    .and_then(|b| b.checked_add(row_head))
+                    .and_then(|b| b.checked_mul(rows));
+                size.map(Some).ok_or(SizeError::Overflow)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for GgmlType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a type cannot hold a shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SizeError {
+    /// The rows are not whole blocks of this many weights.
+    PartialBlock { block: u64 },
+    /// The size overflows.
+    Overflow,
+}
+
+/// An id that different programs use for different types.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Collision {
+    pub(crate) id: u32,
+    pub(crate) meanings: &'static str,
+    pub(crate) way_out: &'static str,
+    /// What the id means in a file of a BitNet architecture, where that is settled.
+    pub(crate) in_bitnet: Option<GgmlType>,
+}
+
+const CONVERT: &str = "convert the model from its safetensors original to I2_S, TQ1_0 or TQ2_0";
+
+static COLLISIONS: &[Collision] = &[
+    Collision {
+        id: 36,
+        meanings: "I2_S in BitNet programs and the removed IQ4_NL_4_4 in old llama.cpp",
+        way_out: CONVERT,
+        in_bitnet: Some(T::I2S),
+    },
+    Collision {
+        id: 38,
+        meanings: "TL1 in BitNet programs and the removed IQ4_NL_8_8 in old llama.cpp",
+        way_out: CONVERT,
+        in_bitnet: Some(T::Tl1),
+    },
+    Collision {
+        id: 39,
+        meanings: "TL2 in BitNet programs and MXFP4 in llama.cpp",
+        way_out: CONVERT,
+        in_bitnet: Some(T::Tl2),
+    },
+    Collision {
+        id: 40,
+        meanings: "NVFP4 in llama.cpp and variants of I2_S or Q1_0 in some forks",
+        way_out: CONVERT,
+        in_bitnet: None,
+    },
+    Collision {
+        id: 42,
+        meanings: "TL2 in BitNet programs of 2026 and Q2_0 in llama.cpp",
+        way_out: CONVERT,
+        in_bitnet: Some(T::Tl2),
+    },
+];
+
+pub(crate) fn collision(id: u32) -> Option<&'static Collision> {
+    COLLISIONS.iter().find(|c| c.id == id)
+}
+
+/// Ids that once had, or elsewhere have, a meaning, and are never read: id, name, reason.
+static RETIRED: &[(u32, &str, &str)] = &[
+    (4, "Q4_2", "it was removed from GGUF in 2023; convert the model again"),
+    (5, "Q4_3", "it was removed from GGUF in 2023; convert the model again"),
+    (31, "Q4_0_4_4", "it was removed from GGUF; convert the model again to Q4_0"),
+    (32, "Q4_0_4_8", "it was removed from GGUF; convert the model again to Q4_0"),
+    (33, "Q4_0_8_8", "it was removed from GGUF; convert the model again to Q4_0"),
+    (
+        37,
+        "I8_S or IQ4_NL_4_8",
+        "the first exists only while a program runs, the second was removed from GGUF; convert the model again",
+    ),
+    (41, "Q1_0", "binary weights are no ternary weights; use another file of the model"),
+];
+
+pub(crate) fn retired(id: u32) -> Option<(&'static str, &'static str)> {
+    RETIRED.iter().find(|r| r.0 == id).map(|r| (r.1, r.2))
+}
+
+/// Whether `architecture` is one of the BitNet family, in whose files the colliding ids have their BitNet meaning.
+pub(crate) fn is_bitnet_architecture(architecture: &str) -> bool {
+    matches!(architecture, "bitnet" | "bitnet-25" | "bitnet-b1.58")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_is_found_by_its_id_and_by_itself() {
+        let mut ids: Vec<u32> = GgmlType::all().map(GgmlType::id).collect();
+        for t in GgmlType::all() {
+            assert_eq!(t.row().0, t);
+            if collision(t.id()).is_none() {
+                assert_eq!(GgmlType::from_id(t.id()), Some(t));
+            }
+            assert!(retired(t.id()).is_none(), "{t}");
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), TABLE.len());
+    }
+
+    #[test]
+    fn colliding_ids_have_no_meaning_of_their_own() {
+        for id in [36, 38, 39, 40, 42] {
+            assert_eq!(GgmlType::from_id(id), None, "{id}");
+            assert!(collision(id).is_some(), "{id}");
+        }
+    }
+
+    #[test]
+    fn sizes_follow_the_reference() {
+        // One 2B4T projection, [6912, 2560].
+        let size = |t: GgmlType| t.nbytes(6912, 2560).unwrap().unwrap();
+        assert_eq!(size(T::I2S), 6912 * 2560 / 4 + 32);
+        assert_eq!(size(T::Tq1_0), 6912 * 10 * 54);
+        assert_eq!(size(T::Tq2_0), 6912 * 10 * 66);
+        assert_eq!(size(T::Iq1Bn), 6912 * (2 + 40 * 13));
+        assert_eq!(size(T::Iq2Bn), 6912 * (4 + 40 * 16));
+        assert_eq!(size(T::Q6K), 6912 * 10 * 210);
+        assert_eq!(T::Tl1.nbytes(6912, 2560), Ok(None));
+        assert_eq!(T::Tq1_0.nbytes(4, 640), Err(SizeError::PartialBlock { block: 256 }));
+        assert_eq!(T::I2S.nbytes(3, 100), Err(SizeError::PartialBlock { block: 128 }));
+        assert_eq!(T::F32.nbytes(u64::MAX, 2), Err(SizeError::Overflow));
+        assert_eq!(T::F64.nbytes(u64::MAX / 4, 1), Err(SizeError::Overflow));
+    }
+}

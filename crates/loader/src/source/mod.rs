@@ -1,0 +1,392 @@
+//! A checkpoint on disk as a [`WeightSource`]: one GGUF file or one Hugging Face folder, brought to the model's own
+//! conventions (separate projections, half-rotation order, scales that multiply).
+
+mod dense;
+mod store;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use bitnet_model::{FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Projection, WeightSource};
+use ternary_kernels::{FileFormat, KernelError, Scales, TernaryMatrix};
+
+use crate::LoadError;
+use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf};
+use crate::gguf::Gguf;
+use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
+use crate::mmap::read_bounded;
+use crate::names::{self, GROUPS, Names};
+use crate::safetensors::Safetensors;
+pub(crate) use store::ggml_type;
+use store::{RawKind, RawTensor, Store};
+
+/// An opened checkpoint. Tensors are looked at when they are asked for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    store: Store,
+    names: Names,
+    reading: Reading,
+    /// Notes and formats that show only while tensors are read.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    notes: BTreeSet<String>,
+    formats: BTreeSet<String>,
+}
+
+impl Checkpoint {
+    /// Opens a GGUF file, a Hugging Face folder, or a safetensors file or index inside of one.
+    ///
+    /// # Errors
+    /// [`LoadError::NoModel`] if there is none; anything that is wrong with the container or the configuration, also
+    /// tensors that no supported model has ([`LoadError::UnexpectedTensor`]).
+    pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        let gguf = path.is_file() && !path.extension().is_some_and(|e| e == "safetensors" || e == "json");
+        let (store, folder) = if gguf {
+            (Store::Gguf(Gguf::open(path)?), None)
+        } else {
+            let tensors = Safetensors::open(path)?;
+            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+            (Store::Hf(tensors), Some(folder))
+        };
+        let names = match &store {
+            Store::Gguf(_) => Names::Gguf,
+            Store::Hf(t) => {
+                let based = t.get("model.embed_tokens.weight").is_some() || t.get("embed_tokens.weight").is_none();
+                Names::Hf { prefix: if based { "model." } else { "" } }
+            }
+        };
+        let mut reading = match (&store, folder) {
+            (Store::Gguf(file), _) => {
+                from_gguf::read(file.metadata(), facts(&store, names)).map_err(|e| e.in_file(path))?
+            }
+            (Store::Hf(_), folder) => {
+                let config = folder.unwrap_or(path).join("config.json");
+                let generation = config.with_file_name("generation_config.json");
+                let json = read_bounded(&config, "config.json", from_hf::MAX_CONFIG)?;
+                let generation = match generation.is_file() {
+                    true => Some(read_bounded(&generation, "generation_config.json", from_hf::MAX_CONFIG)?),
+                    false => None,
+                };
+                from_hf::read(&json, generation.as_deref(), facts(&store, names)).map_err(|e| e.in_file(&config))?
+            }
+        };
+        if let Some(layout) = options.qk_layout {
+            reading.qk = layout;
+        }
+        reading.config.validate().map_err(|e| LoadError::from(e).in_file(path))?;
+        let checkpoint = Self { path: path.to_path_buf(), store, names, reading, seen: Mutex::default() };
+        checkpoint.check_names().map_err(|e| e.in_file(path))?;
+        Ok(checkpoint)
+    }
+
+    /// Refuses tensors that would be ignored although they change what the model computes.
+    fn check_names(&self) -> Result<(), LoadError> {
+        let known = self.names.all(self.config().num_hidden_layers);
+        for name in self.store.names() {
+            if !known.contains(name) && !Names::is_redundant(name) {
+                let layers = self.config().num_hidden_layers;
+                return Err(LoadError::UnexpectedTensor { tensor: name.to_owned(), layers });
+            }
+        }
+        Ok(())
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The GGUF file, where it is one.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        match &self.store {
+            Store::Gguf(g) => Some(g),
+            Store::Hf(_) => None,
+        }
+    }
+
+    /// The folder with `config.json`, where it is a Hugging Face checkpoint.
+    pub fn folder(&self) -> Option<&Path> {
+        match (&self.store, self.path.is_dir()) {
+            (Store::Gguf(_), _) => None,
+            (Store::Hf(_), true) => Some(&self.path),
+            (Store::Hf(_), false) => self.path.parent(),
+        }
+    }
+
+    /// The name that a projection has in this container.
+    pub fn projection_name(&self, layer: usize, which: Projection) -> String {
+        self.names.projection(layer, which) + ".weight"
+    }
+
+    /// `general.architecture` or `model_type`.
+    pub fn architecture(&self) -> &str {
+        &self.reading.architecture
+    }
+
+    /// Sampling defaults.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.reading.generation
+    }
+
+    /// All weights, checked.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    pub fn weights(&self) -> Result<ModelWeights, LoadError> {
+        ModelWeights::from_source(self).map_err(|e| e.in_file(&self.path))
+    }
+
+    /// Facts for a person to read; the ternary format is known after [`Checkpoint::weights`].
+    pub fn info(&self) -> ModelInfo {
+        let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        let formats: Vec<&str> = seen.formats.iter().map(String::as_str).collect();
+        ModelInfo {
+            path: self.path.clone(),
+            container: if self.gguf().is_some() { Container::Gguf } else { Container::Safetensors },
+            architecture: self.reading.architecture.clone(),
+            name: self.reading.name.clone(),
+            ternary_format: formats.join("+"),
+            file_bytes: self.store.file_bytes(),
+        }
+    }
+
+    /// What was repaired or assumed so far.
+    pub fn notes(&self) -> Vec<String> {
+        let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        self.reading.notes.iter().chain(&seen.notes).cloned().collect()
+    }
+
+    fn saw(&self, format: &str, note: Option<&str>) {
+        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        if !seen.formats.contains(format) {
+            seen.formats.insert(format.to_owned());
+        }
+        if let Some(n) = note
+            && !seen.notes.contains(n)
+        {
+            seen.notes.insert(n.to_owned());
+        }
+    }
+
+    /// The tensor `name`, or an error that says what it is for.
+    fn need(&self, name: &str, what: &str) -> Result<RawTensor, LoadError> {
+        self.store.get(name)?.ok_or_else(|| LoadError::MissingTensor {
+            tensor: name.to_owned(),
+            hint: format!("it is {what}; the download is incomplete, or the configuration belongs to another model"),
+        })
+    }
+
+    /// A matrix of floats, `[rows, cols]`.
+    fn table(&self, name: &str, what: &str) -> Result<FloatMatrix, LoadError> {
+        let t = self.need(name, what)?;
+        let RawKind::Float(ty) = t.kind else {
+            return Err(LoadError::UnsupportedType {
+                tensor: t.name,
+                ty: t.kind.name(),
+                type_id: 0,
+                reason: "an embedding or a head must hold floats (F32, F16, BF16, Q8_0, Q6_K ...); convert it again",
+            });
+        };
+        let c = self.config();
+        t.expect_shape(&[c.vocab_size as u64, c.hidden_size as u64])?;
+        Ok(FloatMatrix::new(ty, c.vocab_size, c.hidden_size, t.bytes)?)
+    }
+
+    /// Rows `part` of the ternary tensor `base`, which holds `total` rows of `cols` weights in `parts` parts.
+    fn ternary(&self, base: &str, total: usize, cols: usize, part: Part) -> Result<TernaryMatrix, LoadError> {
+        let name = format!("{base}.weight");
+        let t = self.need(&name, "a projection")?;
+        let scales = self.scales_beside(base, total, &part)?;
+        let in_tensor = |source: KernelError| LoadError::Ternary { tensor: name.clone(), source };
+        let shape = [total as u64, cols as u64];
+        let whole = match t.kind {
+            RawKind::Packed => {
+                t.expect_shape(&[total.div_ceil(4) as u64, cols as u64])?;
+                if scales.is_none() {
+                    let hint = "packed weights need their scale".to_owned();
+                    return Err(LoadError::MissingTensor { tensor: format!("{base}.weight_scale"), hint });
+                }
+                self.saw("HF packed", None);
+                TernaryMatrix::from_bytes(FileFormat::HfPacked, total, cols, t.bytes, scales).map_err(in_tensor)?
+            }
+            RawKind::Ternary(format) => {
+                t.expect_shape(&shape)?;
+                self.saw(format.name(), None);
+                TernaryMatrix::from_bytes(format, total, cols, t.bytes, scales).map_err(in_tensor)?
+            }
+            RawKind::Float(ty) => {
+                t.expect_shape(&shape)?;
+                return self.dense(&t, ty, cols, &part, scales);
+            }
+        };
+        if part.is_whole(total) { Ok(whole) } else { whole.slice_rows(part.rows).map_err(in_tensor) }
+    }
+
+    /// Rows `part` of a tensor of floats: ternary already, or master weights.
+    fn dense(
+        &self,
+        t: &RawTensor,
+        ty: FloatType,
+        cols: usize,
+        part: &Part,
+        scales: Option<Scales>,
+    ) -> Result<TernaryMatrix, LoadError> {
+        let refuse = |reason: &'static str| {
+            let ty = ty.name();
+            LoadError::UnsupportedType { tensor: t.name.clone(), ty, type_id: 0, reason }
+        };
+        if matches!(ty, FloatType::Ggml(_)) {
+            return Err(refuse(
+                "block quantisation does not keep ternary weights; convert the model again to I2_S, TQ1_0 or TQ2_0",
+            ));
+        }
+        let values = t.rows_f32(ty, cols, part.rows.clone())?;
+        let first = part.rows.start * cols;
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(LoadError::NotFinite {
+                tensor: t.name.clone(),
+                position: (first + at) as u64,
+                value: values[at],
+            });
+        }
+        let rows = part.rows.len();
+        let scales = scales.map(|s| match s {
+            Scales::Rows(all) => Scales::Rows(all[part.rows.clone()].into()).simplified(),
+            one => one,
+        });
+        let (trits, scale) = match dense::as_ternary(&values) {
+            Some(found) => found,
+            None => match self.reading.dense {
+                DensePolicy::Refuse(reason) => return Err(refuse(reason)),
+                DensePolicy::Absmean if scales.is_some() => {
+                    return Err(refuse("there is a scale beside it, so it should be ternary, but it is not"));
+                }
+                DensePolicy::Absmean => {
+                    let note =
+                        "the projections are master weights; they were quantised to ternary (absmean) while loading";
+                    self.saw(&ty.name(), Some(note));
+                    dense::absmean(&values)
+                }
+            },
+        };
+        self.saw(&ty.name(), None);
+        let in_tensor = |source: KernelError| LoadError::Ternary { tensor: t.name.clone(), source };
+        dense::pack(rows, cols, &trits, scale, scales).map_err(in_tensor)
+    }
+
+    /// The scales stored beside `base`, as factors: one, one per part, or one per row.
+    fn scales_beside(&self, base: &str, total: usize, part: &Part) -> Result<Option<Scales>, LoadError> {
+        let name = base.to_owned() + self.names.scale_suffix();
+        let Some(t) = self.store.get(&name)? else { return Ok(None) };
+        let values = t.floats()?;
+        let mut factors = Vec::with_capacity(values.len());
+        for (i, &v) in values.iter().enumerate() {
+            let factor = match self.reading.scale {
+                ScaleMeaning::Multiply => v,
+                // 0 and subnormal scales become infinite, and are refused with the rest.
+                ScaleMeaning::Divide => 1.0 / v,
+            };
+            if !factor.is_finite() || factor < 0.0 {
+                return Err(LoadError::NotFinite { tensor: name, position: i as u64, value: v });
+            }
+            factors.push(factor);
+        }
+        match factors.as_slice() {
+            [one] => Ok(Some(Scales::Tensor(*one))),
+            per_part if per_part.len() == part.all.len() => {
+                let rows = part.all.iter().zip(per_part).flat_map(|(&n, &f)| std::iter::repeat_n(f, n));
+                Ok(Some(Scales::Rows(rows.collect())))
+            }
+            per_row if per_row.len() == total => Ok(Some(Scales::Rows(per_row.into()))),
+            _ => Err(LoadError::TensorShape { tensor: name, expected: vec![part.all.len() as u64], got: t.shape }),
+        }
+    }
+}
+
+/// A projection as rows of a tensor.
+struct Part {
+    rows: std::ops::Range<usize>,
+    /// Rows of every part of the tensor, in order.
+    all: Vec<usize>,
+}
+
+impl Part {
+    fn is_whole(&self, total: usize) -> bool {
+        self.rows == (0..total)
+    }
+}
+
+fn facts(store: &Store, names: Names) -> TensorFacts {
+    let has_sub_norms = store
+        .names()
+        .any(|n| ["attn_sub_norm", "ffn_sub_norm", "inner_attn_ln", "ffn_layernorm"].iter().any(|s| n.contains(s)));
+    TensorFacts {
+        embedding_rows: store.shape(&names.embedding()).and_then(|s| s.first().copied()),
+        has_head: store.shape(&names.head()).is_some(),
+        has_sub_norms,
+    }
+}
+
+impl WeightSource for Checkpoint {
+    type Error = LoadError;
+
+    fn config(&self) -> &ModelConfig {
+        &self.reading.config
+    }
+
+    fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, LoadError> {
+        let c = self.config();
+        let (rows, cols) = c.projection_shape(which);
+        let base = self.names.projection(layer, which);
+        let group = GROUPS.iter().position(|g| g.contains(&which));
+        let merged = group.map(|g| (GROUPS[g], self.names.merged(layer, g)));
+        let w = match merged {
+            Some((group, merged))
+                if self.store.shape(&format!("{base}.weight")).is_none()
+                    && self.store.shape(&format!("{merged}.weight")).is_some() =>
+            {
+                let all: Vec<usize> = group.iter().map(|p| c.projection_shape(*p).0).collect();
+                let start = group.iter().zip(&all).take_while(|(p, _)| **p != which).map(|(_, n)| n).sum::<usize>();
+                let total = all.iter().sum();
+                self.ternary(&merged, total, cols, Part { rows: start..start + rows, all })?
+            }
+            _ => self.ternary(&base, rows, cols, Part { rows: 0..rows, all: vec![rows] })?,
+        };
+        let heads = match which {
+            Projection::Q => c.num_attention_heads,
+            Projection::K => c.num_key_value_heads,
+            _ => return Ok(w),
+        };
+        match self.reading.qk {
+            QkLayout::Half => Ok(w),
+            QkLayout::Interleaved => w
+                .with_row_order(&names::interleaved_to_half(heads, c.head_dim))
+                .map_err(|source| LoadError::Ternary { tensor: format!("{base}.weight"), source }),
+        }
+    }
+
+    fn norm(&self, which: Norm) -> Result<Vec<f32>, LoadError> {
+        let candidates = self.names.norm(which);
+        for name in &candidates {
+            if let Some(t) = self.store.get(name)? {
+                t.expect_shape(&[self.config().norm_len(which) as u64])?;
+                return t.floats();
+            }
+        }
+        let usual = candidates.first().map_or("", String::as_str);
+        self.need(usual, "the gain of a norm")?.floats()
+    }
+
+    fn embedding(&self) -> Result<FloatMatrix, LoadError> {
+        self.table(&self.names.embedding(), "the embedding")
+    }
+
+    fn head(&self) -> Result<FloatMatrix, LoadError> {
+        self.table(&self.names.head(), "the head")
+    }
+}

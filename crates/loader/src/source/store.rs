@@ -1,0 +1,239 @@
+//! Tensors by name, whatever the container.
+
+use bitnet_model::FloatType;
+use candle_core::quantized::GgmlDType;
+use half::{bf16, f16};
+use ternary_kernels::{FileFormat, SharedBytes};
+
+use crate::LoadError;
+use crate::gguf::{GgmlType, Gguf};
+use crate::safetensors::{Dtype, Safetensors};
+
+/// Where tensors come from.
+#[derive(Debug)]
+pub(super) enum Store {
+    Gguf(Gguf),
+    Hf(Safetensors),
+}
+
+/// What a tensor's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RawKind {
+    /// Hugging Face's packed trits, four rows to a byte.
+    Packed,
+    /// A ternary format that knows its own shape.
+    Ternary(FileFormat),
+    /// Floats.
+    Float(FloatType),
+}
+
+impl RawKind {
+    pub(super) fn name(self) -> String {
+        match self {
+            RawKind::Packed => "U8 (packed ternary)".into(),
+            RawKind::Ternary(f) => f.name().into(),
+            RawKind::Float(f) => f.name(),
+        }
+    }
+}
+
+/// A tensor of a type that is read.
+#[derive(Clone, Debug)]
+pub(super) struct RawTensor {
+    pub(super) name: String,
+    /// Slowest dimension first.
+    pub(super) shape: Vec<u64>,
+    pub(super) kind: RawKind,
+    pub(super) bytes: SharedBytes,
+}
+
+impl Store {
+    pub(super) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Store::Gguf(g) => Box::new(g.tensors().iter().map(|t| t.name())),
+            Store::Hf(s) => Box::new(s.iter().map(|(n, _)| n)),
+        }
+    }
+
+    /// The shape of a tensor, slowest dimension first, if it exists.
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<u64>> {
+        match self {
+            Store::Gguf(g) => g.tensor(name).map(|t| t.shape()),
+            Store::Hf(s) => s.get(name).map(|t| t.shape.iter().map(|&d| d as u64).collect()),
+        }
+    }
+
+    pub(super) fn file_bytes(&self) -> u64 {
+        match self {
+            Store::Gguf(g) => g.file_len(),
+            Store::Hf(s) => s.files().iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum(),
+        }
+    }
+
+    /// The tensor `name`, if it exists.
+    ///
+    /// # Errors
+    /// If its type cannot be read.
+    pub(super) fn get(&self, name: &str) -> Result<Option<RawTensor>, LoadError> {
+        let Some(shape) = self.shape(name) else { return Ok(None) };
+        let (kind, bytes) = match self {
+            Store::Gguf(g) => {
+                let Some(info) = g.tensor(name) else { return Ok(None) };
+                let (ty, bytes) = g.data(info)?;
+                (kind_of_ggml(ty, name)?, bytes)
+            }
+            Store::Hf(s) => {
+                let Some(t) = s.get(name) else { return Ok(None) };
+                (kind_of_dtype(t.dtype, name)?, t.bytes.clone())
+            }
+        };
+        Ok(Some(RawTensor { name: name.to_owned(), shape, kind, bytes }))
+    }
+}
+
+fn kind_of_ggml(ty: GgmlType, tensor: &str) -> Result<RawKind, LoadError> {
+    use GgmlType as T;
+    Ok(match ty {
+        T::I2S => RawKind::Ternary(FileFormat::I2S),
+        T::Tq1_0 => RawKind::Ternary(FileFormat::Tq1_0),
+        T::Tq2_0 => RawKind::Ternary(FileFormat::Tq2_0),
+        T::Iq1Bn => RawKind::Ternary(FileFormat::Iq1Bn),
+        T::Iq2Bn => RawKind::Ternary(FileFormat::Iq2Bn),
+        T::F32 => RawKind::Float(FloatType::F32),
+        T::F16 => RawKind::Float(FloatType::F16),
+        T::BF16 => RawKind::Float(FloatType::Bf16),
+        _ => match candle_type(ty) {
+            Some(t) => RawKind::Float(FloatType::Ggml(t)),
+            None => {
+                let reason = match ty {
+                    T::Iq2BnR4 => "its rows are interleaved for one program; convert it to IQ2_BN there, or use I2_S",
+                    _ => {
+                        "it is neither ternary nor a float type that is read (F32, F16, BF16, Q4_0 ... Q8_0, Q2_K ... Q6_K)"
+                    }
+                };
+                let (ty, type_id) = (ty.name().to_owned(), ty.id());
+                return Err(LoadError::UnsupportedType { tensor: tensor.to_owned(), ty, type_id, reason });
+            }
+        },
+    })
+}
+
+/// Block types that candle dequantises, on both sides.
+const BLOCK_TYPES: [(GgmlType, GgmlDType); 10] = [
+    (GgmlType::Q4_0, GgmlDType::Q4_0),
+    (GgmlType::Q4_1, GgmlDType::Q4_1),
+    (GgmlType::Q5_0, GgmlDType::Q5_0),
+    (GgmlType::Q5_1, GgmlDType::Q5_1),
+    (GgmlType::Q8_0, GgmlDType::Q8_0),
+    (GgmlType::Q2K, GgmlDType::Q2K),
+    (GgmlType::Q3K, GgmlDType::Q3K),
+    (GgmlType::Q4K, GgmlDType::Q4K),
+    (GgmlType::Q5K, GgmlDType::Q5K),
+    (GgmlType::Q6K, GgmlDType::Q6K),
+];
+
+fn candle_type(ty: GgmlType) -> Option<GgmlDType> {
+    BLOCK_TYPES.iter().find(|t| t.0 == ty).map(|t| t.1)
+}
+
+/// The GGUF type of stored floats.
+///
+/// # Errors
+/// [`LoadError::UnsupportedType`] for a type that GGUF does not have.
+pub(crate) fn ggml_type(ty: FloatType) -> Result<GgmlType, LoadError> {
+    let block = |t: GgmlDType| BLOCK_TYPES.iter().find(|b| b.1 == t).map(|b| b.0);
+    let found = match ty {
+        FloatType::F32 => Some(GgmlType::F32),
+        FloatType::F16 => Some(GgmlType::F16),
+        FloatType::Bf16 => Some(GgmlType::BF16),
+        FloatType::Ggml(t) => block(t),
+        _ => None,
+    };
+    found.ok_or_else(|| LoadError::UnsupportedType {
+        tensor: "embedding or head".to_owned(),
+        ty: ty.name(),
+        type_id: 0,
+        reason: "GGUF files have no such type",
+    })
+}
+
+fn kind_of_dtype(dtype: Dtype, tensor: &str) -> Result<RawKind, LoadError> {
+    Ok(match dtype {
+        Dtype::U8 => RawKind::Packed,
+        Dtype::F32 => RawKind::Float(FloatType::F32),
+        Dtype::F16 => RawKind::Float(FloatType::F16),
+        Dtype::BF16 => RawKind::Float(FloatType::Bf16),
+        other => {
+            let reason = "read are U8 (packed ternary), F32, F16 and BF16";
+            let ty = format!("{other:?}");
+            return Err(LoadError::UnsupportedType { tensor: tensor.to_owned(), ty, type_id: 0, reason });
+        }
+    })
+}
+
+impl RawTensor {
+    /// Refuses any other shape. Dimensions of 1 in front do not count: GGUF drops them.
+    pub(super) fn expect_shape(&self, expected: &[u64]) -> Result<(), LoadError> {
+        fn bare(shape: &[u64]) -> &[u64] {
+            let ones = shape.iter().take_while(|d| **d == 1).count();
+            shape.get(ones..).unwrap_or(&[])
+        }
+        if bare(&self.shape) == bare(expected) {
+            return Ok(());
+        }
+        Err(LoadError::TensorShape { tensor: self.name.clone(), expected: expected.to_vec(), got: self.shape.clone() })
+    }
+
+    /// All values of a small tensor of plain floats.
+    pub(super) fn floats(&self) -> Result<Vec<f32>, LoadError> {
+        match self.kind {
+            RawKind::Float(ty) if !matches!(ty, FloatType::Ggml(_)) => {
+                widen(ty, &self.bytes).ok_or_else(|| LoadError::TensorBytes {
+                    tensor: self.name.clone(),
+                    ty: ty.name(),
+                    expected: self.shape.iter().product(),
+                    got: self.bytes.len() as u64,
+                })
+            }
+            kind => Err(LoadError::UnsupportedType {
+                tensor: self.name.clone(),
+                ty: kind.name(),
+                type_id: 0,
+                reason: "norms and scales must be F32, F16 or BF16",
+            }),
+        }
+    }
+
+    /// Rows `rows` of a matrix of plain floats with `cols` columns.
+    pub(super) fn rows_f32(
+        &self,
+        ty: FloatType,
+        cols: usize,
+        rows: std::ops::Range<usize>,
+    ) -> Result<Vec<f32>, LoadError> {
+        let part = ty.row_bytes(cols).and_then(|n| {
+            let range = rows.start.checked_mul(n)?..rows.end.checked_mul(n)?;
+            widen(ty, self.bytes.get(range)?)
+        });
+        part.ok_or_else(|| LoadError::TensorBytes {
+            tensor: self.name.clone(),
+            ty: ty.name(),
+            expected: (rows.end as u64).saturating_mul(cols as u64),
+            got: self.bytes.len() as u64,
+        })
+    }
+}
+
+/// Plain floats as f32; exact. `None` for other types and for bytes that are no whole number of values.
+fn widen(ty: FloatType, bytes: &[u8]) -> Option<Vec<f32>> {
+    fn all<const N: usize>(bytes: &[u8], one: impl Fn([u8; N]) -> f32) -> Option<Vec<f32>> {
+        let (values, rest) = bytes.as_chunks::<N>();
+        rest.is_empty().then(|| values.iter().map(|b| one(*b)).collect())
+    }
+    match ty {
+        FloatType::F32 => all(bytes, f32::from_le_bytes),
+        FloatType::F16 => all(bytes, |b| f16::from_le_bytes(b).to_f32()),
+        FloatType::Bf16 => all(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        _ => None,
+    }
+}

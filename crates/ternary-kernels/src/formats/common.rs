@@ -1,0 +1,147 @@
+//! What several formats share: checked lengths, the search for code 3, scales.
+
+use half::f16;
+
+use super::ScaleRounding;
+use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
+
+/// `rows` times a row of `head + cols / block * block_bytes` bytes, and `tail` bytes behind all.
+pub(super) fn byte_len(
+    format: FileFormat,
+    (rows, cols): (usize, usize),
+    (block, block_bytes): (usize, usize),
+    (head, tail): (usize, usize),
+    reason: &'static str,
+) -> Result<usize, KernelError> {
+    if !cols.is_multiple_of(block) {
+        return Err(KernelError::UnsupportedShape { format, rows, cols, reason });
+    }
+    (cols / block)
+        .checked_mul(block_bytes)
+        .and_then(|row| row.checked_add(head))
+        .and_then(|row| row.checked_mul(rows))
+        .and_then(|all| all.checked_add(tail))
+        // `rows * cols` itself must be a size too: buffers of trits are allocated by it.
+        .filter(|_| rows.checked_mul(cols).is_some_and(|n| isize::try_from(n).is_ok()))
+        .ok_or(KernelError::TooLarge { op: format.name(), rows, cols })
+}
+
+/// Whether any of the 2-bit fields in `fields` (bit 0, 2, 4, 6 set for field 0, 1, 2, 3) of any byte is 3.
+/// Bytes are folded without a branch, so this runs as fast as memory delivers them.
+pub(super) fn has_code_3(bytes: &[u8], fields: u8) -> bool {
+    bytes.iter().fold(0, |any, &b| any | (b & (b >> 1))) & fields & 0x55 != 0
+}
+
+/// The first byte that holds a code 3, and the lowest such field in it.
+pub(super) fn first_code_3(bytes: &[u8], fields: u8) -> Option<(usize, usize)> {
+    const STEP: usize = 4096;
+    let step = bytes.chunks(STEP).position(|c| has_code_3(c, fields))?;
+    let (i, b) = bytes.iter().enumerate().skip(step * STEP).find(|(_, b)| has_code_3(&[**b], fields))?;
+    let field = (0..4).find(|f| fields >> (2 * f) & 1 == 1 && b >> (2 * f) & 3 == 3)?;
+    Some((i, field))
+}
+
+/// [`KernelError::InvalidCode`] for a code 3.
+pub(super) fn code_3(format: FileFormat, row: usize, col: usize) -> KernelError {
+    KernelError::InvalidCode { format, row, col, code: 3 }
+}
+
+/// `value`, if it can be a scale: finite and not negative.
+pub(super) fn checked_scale(format: FileFormat, row: usize, value: f32) -> Result<f32, KernelError> {
+    if value.is_finite() && value >= 0.0 { Ok(value) } else { Err(KernelError::InvalidScale { format, row, value }) }
+}
+
+/// The f32 in the first four bytes, little-endian.
+pub(super) fn read_f32(bytes: &[u8]) -> f32 {
+    f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// The f16 in the first two bytes, little-endian.
+pub(super) fn read_f16(bytes: &[u8]) -> f32 {
+    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+}
+
+/// `value` as f16 bytes.
+pub(super) fn write_f16(
+    format: FileFormat,
+    row: usize,
+    value: f32,
+    rounding: ScaleRounding,
+) -> Result<[u8; 2], KernelError> {
+    let stored = f16::from_f32(value);
+    let exact = stored.to_f32() == value;
+    // Zero would turn the weights into zeros, infinity into nonsense: neither is a rounding.
+    let close = stored.is_finite() && (stored.to_f32() > 0.0);
+    if exact || (rounding == ScaleRounding::Nearest && close) {
+        return Ok(stored.to_le_bytes());
+    }
+    Err(KernelError::InexactScale { format, stored_as: "f16", row, value })
+}
+
+/// The one scale of `w`.
+pub(super) fn one_scale(format: FileFormat, w: &TernaryMatrix) -> Result<f32, KernelError> {
+    let scales = match w.scales() {
+        Scales::Tensor(s) => return Ok(*s),
+        Scales::Rows(s) => s,
+    };
+    let first = scales.first().copied().unwrap_or(1.0);
+    match scales.iter().enumerate().find(|(_, s)| s.to_bits() != first.to_bits()) {
+        None => Ok(first),
+        Some((row, &second)) => Err(KernelError::OneScaleOnly { format, row, first, second }),
+    }
+}
+
+/// Scales of rows whose blocks of `block_bytes` end with an f16 each (TQ1_0 and TQ2_0).
+///
+/// All blocks of a row must agree, except that a block of scale 0 holds zeros whatever its codes say, as quantisers
+/// give that scale to blocks of zeros. A row of such blocks alone takes the scale of the others.
+/// `check(row, block in the row, codes)` looks at the bytes before each scale, in the same pass over memory.
+pub(super) fn block_scales(
+    format: FileFormat,
+    (rows, cols): (usize, usize),
+    (block, block_bytes): (usize, usize),
+    bytes: &[u8],
+    check: impl Fn(usize, usize, &[u8]) -> Result<(), KernelError>,
+) -> Result<Scales, KernelError> {
+    let blocks = cols / block;
+    if blocks == 0 || rows == 0 {
+        return Ok(Scales::Tensor(1.0));
+    }
+    let mut scales = Vec::with_capacity(rows);
+    // The common scale of all non-zero rows, while there is one.
+    let mut common = Some(0.0f32);
+    for (row, bytes) in bytes.chunks_exact(blocks * block_bytes).enumerate() {
+        let mut first = 0.0f32;
+        for (b, block) in bytes.chunks_exact(block_bytes).enumerate() {
+            let (codes, d) = block.split_at(block_bytes - 2);
+            check(row, b, codes)?;
+            let d = checked_scale(format, row, read_f16(d))?;
+            if first == 0.0 {
+                first = d;
+            } else if d != 0.0 && d != first {
+                return Err(KernelError::MixedScales { format, row, first, second: d });
+            }
+        }
+        common = common.filter(|&c| first == 0.0 || c == 0.0 || c == first).map(|c| c.max(first));
+        scales.push(first);
+    }
+    Ok(common.map_or_else(|| Scales::Rows(scales.into()), Scales::Tensor))
+}
+
+/// Calls `write(row, trits, bytes)` for each row of `w`, each `row_bytes` long.
+pub(super) fn for_rows(
+    w: &TernaryMatrix,
+    row_bytes: usize,
+    bytes: &mut [u8],
+    mut write: impl FnMut(usize, &[i8], &mut [u8]) -> Result<(), KernelError>,
+) -> Result<(), KernelError> {
+    if row_bytes == 0 {
+        return Ok(());
+    }
+    let mut trits = vec![0; w.cols()];
+    for (r, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate().take(w.rows()) {
+        w.decode_row(r, &mut trits);
+        write(r, &trits, bytes)?;
+    }
+    Ok(())
+}

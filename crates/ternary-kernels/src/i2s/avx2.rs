@@ -1,0 +1,217 @@
+//! I2_S for AVX2: `vpmaddubsw` and 16-bit sums, for CPUs without a dot-product instruction.
+//!
+//! A chunk is two registers of 8 rows each. `vpmaddubsw` multiplies codes with activations and adds neighbours, so an
+//! i32 lane's worth of four products becomes two i16 sums of the same row. Those are added in 16 bits as long as they
+//! provably fit and then widened by a multiplication with ones that adds the two.
+//!
+//! # GEMV
+//! ```text
+//! for each panel, for each half of 8 rows:
+//!     a = b = 0 (i16);  wide_a = wide_b = 0 (i32)
+//!     for each chunk t:
+//!         v = 32 bytes;  u = v >> 4
+//!         a += (v & 0x03) . x[16t ..]      + (u & 0x03) . x[16t +  8 ..]     fields 0 and 2, as they are
+//!         b += (v & 0x0c) . x[16t +  4 ..] + (u & 0x0c) . x[16t + 12 ..]     fields 1 and 3, four times their value
+//!         after every 8 chunks: wide_a += pairs of a;  wide_b += pairs of b;  a = b = 0
+//!     acc[row] = wide_a + wide_b / 4 - sum(x)
+//! ```
+//! One shift serves four fields.
+//!
+//! # GEMM
+//! A tile of one panel by up to four tokens keeps 8 sums in registers; codes are cut out once per chunk and field.
+
+use std::arch::x86_64::*;
+
+use super::{Acts, Chunk, PANEL_ROWS, Product};
+use crate::isa::Avx2;
+use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+
+pub(crate) const NAME: &str = "i2s_avx2";
+
+/// Bytes between a load of GEMV and the line that it asks for.
+const PREFETCH: usize = 4 << 10;
+/// Tokens of a GEMM tile.
+const MAX_TOKENS: usize = 4;
+
+/// Chunks between two flushes of the 16-bit sums of GEMV. A lane of `b` takes two products of at most
+/// `4 * 2 * 127 * 2 = 2032` from each chunk: `8 * 2 * 2032 = 32512 < 2^15`.
+const GEMV_FLUSH: usize = 8;
+const _: () = assert!(GEMV_FLUSH * 2 * (4 * 2 * 127 * 2) <= i16::MAX as usize);
+/// Chunks until the 32-bit sums of GEMV are put together: a lane of `wide_b` takes `2 * 4 * (4 * 2 * 127)` from each.
+const GEMV_BLOCK: usize = 1 << 18;
+const _: () = assert!(GEMV_BLOCK as u64 * (2 * 4 * (4 * 2 * 127)) < 1 << 31);
+
+/// Chunks between two flushes of GEMM: a lane takes four products of at most `2 * 127 * 2 = 508` from each chunk,
+/// `16 * 4 * 508 = 32512 < 2^15`.
+const GEMM_FLUSH: usize = 16;
+const _: () = assert!(GEMM_FLUSH * 4 * (2 * 127 * 2) <= i16::MAX as usize);
+
+/// The AVX2 kernel.
+#[derive(Debug)]
+pub(crate) struct I2sAvx2 {
+    /// Proof that the functions compiled for the instruction set may be called.
+    _cpu: Avx2,
+}
+
+impl I2sAvx2 {
+    pub(crate) const ISA: Isa = Isa::Avx2;
+    pub(crate) fn new(cpu: Avx2) -> Self {
+        Self { _cpu: cpu }
+    }
+}
+
+impl Kernel for I2sAvx2 {
+    fn name(&self) -> &str {
+        NAME
+    }
+    fn panel_rows(&self) -> usize {
+        PANEL_ROWS
+    }
+    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
+        super::prepack(NAME, w)
+    }
+    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
+        if let Some(product) = Product::of_one(w, x, &[x.sum()], acc) {
+            // SAFETY: `self` holds the proof that this CPU has what `gemv` is compiled for.
+            unsafe { gemv(&product, acc) }
+        }
+    }
+    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+        let Some(product) = Product::new(w, x, acc) else { return };
+        if x.n() == 1 {
+            // SAFETY: as in `gemv`.
+            return unsafe { gemv(&product, acc) };
+        }
+        product.for_tiles(1, MAX_TOKENS, |panels, tokens| {
+            let (p, t) = (panels.start, tokens.start);
+            // SAFETY: `self` holds the proof that this CPU has what `tile` is compiled for.
+            unsafe {
+                match tokens.len() {
+                    1 => tile::<1>(&product, p, t, acc),
+                    2 => tile::<2>(&product, p, t, acc),
+                    3 => tile::<3>(&product, p, t, acc),
+                    MAX_TOKENS => tile::<MAX_TOKENS>(&product, p, t, acc),
+                    n => unreachable!("a tile of {n} tokens"),
+                }
+            }
+        });
+    }
+}
+
+/// All panels times token 0.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn gemv(product: &Product<'_>, acc: &mut [i32]) {
+    let x = product.token(0);
+    for p in 0..product.panel_count() {
+        let mut total = [_mm256_setzero_si256(); 2];
+        for (panel, x) in product.panel(p).chunks(GEMV_BLOCK).zip(x.chunks(GEMV_BLOCK)) {
+            let sums = code_sums(panel, x);
+            total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
+        }
+        product.store(p, 0, &to_array(total), acc);
+    }
+}
+
+/// Per row, the sum of code times activation.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
+    let (low, high) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
+    let mut wide = [[_mm256_setzero_si256(); 2]; 2];
+    for (panel, x) in panel.chunks(GEMV_FLUSH).zip(x.chunks(GEMV_FLUSH)) {
+        let mut narrow = [[_mm256_setzero_si256(); 2]; 2];
+        for (chunk, x) in panel.iter().zip(x) {
+            prefetch(chunk, PREFETCH);
+            let x: [__m256i; 4] = std::array::from_fn(|j| broadcast(x, j));
+            for (v, [a, b]) in load(chunk).into_iter().zip(&mut narrow) {
+                let u = _mm256_srli_epi16::<4>(v);
+                *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(_mm256_and_si256(v, low), x[0]));
+                *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(_mm256_and_si256(v, high), x[1]));
+                *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(_mm256_and_si256(u, low), x[2]));
+                *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(_mm256_and_si256(u, high), x[3]));
+            }
+        }
+        for (wide, narrow) in wide.iter_mut().flatten().zip(narrow.iter().flatten()) {
+            *wide = _mm256_add_epi32(*wide, widened(*narrow));
+        }
+    }
+    // Exact: every term of `b` is a multiple of 4.
+    wide.map(|[a, b]| _mm256_add_epi32(a, _mm256_srai_epi32::<2>(b)))
+}
+
+/// Panel `p` times `N` tokens from `t`.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tile<const N: usize>(product: &Product<'_>, p: usize, t: usize, acc: &mut [i32]) {
+    let panel = product.panel(p);
+    let tokens: [&[Acts]; N] = std::array::from_fn(|n| &product.token(t + n)[..panel.len()]);
+    let three = _mm256_set1_epi8(3);
+    let mut wide = [[_mm256_setzero_si256(); 2]; N];
+    for first in (0..panel.len()).step_by(GEMM_FLUSH) {
+        let last = panel.len().min(first + GEMM_FLUSH);
+        let mut narrow = [[_mm256_setzero_si256(); 2]; N];
+        for k in first..last {
+            let mut v = load(&panel[k]);
+            for j in 0..4 {
+                let codes = v.map(|v| _mm256_and_si256(v, three));
+                for n in 0..N {
+                    let x = broadcast(&tokens[n][k], j);
+                    for i in 0..2 {
+                        narrow[n][i] = _mm256_add_epi16(narrow[n][i], _mm256_maddubs_epi16(codes[i], x));
+                    }
+                }
+                v = v.map(|v| _mm256_srli_epi16::<2>(v));
+            }
+        }
+        for (wide, narrow) in wide.iter_mut().flatten().zip(narrow.iter().flatten()) {
+            *wide = _mm256_add_epi32(*wide, widened(*narrow));
+        }
+    }
+    for (n, wide) in wide.iter().enumerate() {
+        product.store(p, t + n, &to_array(*wide), acc);
+    }
+}
+
+/// Sums of neighbouring i16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widened(v: __m256i) -> __m256i {
+    _mm256_madd_epi16(v, _mm256_set1_epi16(1))
+}
+
+/// Rows 0 to 7 and rows 8 to 15 of a chunk.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn load(chunk: &Chunk) -> [__m256i; 2] {
+    let at = chunk.as_ptr().cast::<__m256i>();
+    // SAFETY: `chunk` is 64 readable bytes, and the loads need no alignment.
+    unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+}
+
+/// Activations `4j..4j + 4` in every lane.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn broadcast(x: &Acts, j: usize) -> __m256i {
+    _mm256_set1_epi32(i32::from_le_bytes([x[4 * j], x[4 * j + 1], x[4 * j + 2], x[4 * j + 3]]))
+}
+
+/// The sums of rows 0 to 7 and of rows 8 to 15.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn to_array(v: [__m256i; 2]) -> [i32; PANEL_ROWS] {
+    let mut out = [0i32; PANEL_ROWS];
+    let at = out.as_mut_ptr().cast::<__m256i>();
+    // SAFETY: `out` is 64 writable bytes, and the stores need no alignment.
+    unsafe {
+        _mm256_storeu_si256(at, v[0]);
+        _mm256_storeu_si256(at.add(1), v[1]);
+    }
+    out
+}
+
+/// Asks for the line `ahead` bytes behind `chunk`, wherever that is.
+#[inline]
+pub(super) fn prefetch(chunk: &Chunk, ahead: usize) {
+    // SAFETY: a prefetch reads nothing and faults on no address; the address is computed without a claim that it
+    // lies in an allocation. SSE, which it needs, is part of x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(chunk.as_ptr().wrapping_add(ahead).cast()) }
+}

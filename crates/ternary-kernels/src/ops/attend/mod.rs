@@ -1,0 +1,316 @@
+//! Causal attention over blocks of keys, with the same bits whatever is computed together.
+//!
+//! Keys and values are cut into blocks of [`KV_BLOCK`] positions, counted from position 0. For one query and one block with
+//! the visible keys `k_j` and values `v_j`:
+//!
+//! - `s_j = (q . k_j) scale`, where the product of two rows sums vector after vector into 16 lanes, then over the tree;
+//! - `m = max_j s_j`, `p_j = exp(s_j - m)`, `l = sum_j p_j` in the order of [`Ops::dot`];
+//! - `o = sum_j p_j v_j`, one fused multiply-add after the other in ascending `j`.
+//!
+//! `(m, l, o)` is the block's [`Partial`]. Those of blocks 0, 1, 2 ... are merged in this order: with `M = max(m, m')`
+//! the result is `(M, l e^(m - M) + l' e^(m' - M), o e^(m - M) + o' e^(m' - M))`, the second product fused. In the end the query's
+//! result is `o / l`.
+//!
+//! So the result depends on the query and on the keys and values up to its position, not on how many queries are
+//! computed together, on the cut between prefill and decode, or on which thread does which block: blocks may be
+//! computed anywhere, as long as they are merged in order.
+//!
+//! Paper: arXiv:2205.14135 (blocks and their merging).
+
+use half::{bf16, f16};
+
+use crate::{AlignedBuf, ColsMut};
+
+mod kernel;
+
+/// Positions in a block of keys and values.
+pub const KV_BLOCK: usize = 64;
+
+/// Rows that [`Ops::attend`] takes through all blocks together: enough that loading a block is cheap beside its use,
+/// few enough that their scores and sums stay in the inner caches.
+const TILE_ROWS: usize = 32;
+
+/// Keys or values as they are stored.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum KvData<'a> {
+    /// 32 bits.
+    F32(&'a [f32]),
+    /// 16 bits, exact in f32.
+    F16(&'a [f16]),
+    /// 16 bits, exact in f32.
+    Bf16(&'a [bf16]),
+}
+
+impl KvData<'_> {
+    fn len(&self) -> usize {
+        match self {
+            KvData::F32(x) => x.len(),
+            KvData::F16(x) => x.len(),
+            KvData::Bf16(x) => x.len(),
+        }
+    }
+}
+
+/// Keys or values of one head at consecutive positions, `[len, head_dim]` with a stride.
+#[derive(Clone, Copy, Debug)]
+pub struct KvRows<'a> {
+    data: KvData<'a>,
+    len: usize,
+    head_dim: usize,
+    stride: usize,
+}
+
+impl<'a> KvRows<'a> {
+    /// Row `j` is the `head_dim` elements from `data[j * stride]` on.
+    ///
+    /// # Panics
+    /// If rows overlap or the last one reaches beyond the data.
+    pub fn new(data: KvData<'a>, len: usize, head_dim: usize, stride: usize) -> Self {
+        let end = len.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(head_dim));
+        assert!(
+            stride >= head_dim && end.is_some_and(|end| end <= data.len()),
+            "{len} rows of {head_dim} with stride {stride} in {} elements",
+            data.len()
+        );
+        Self { data, len, head_dim, stride }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The rows of block `block`, if row 0 is position 0; the last block may be short, later ones are empty.
+    pub fn block(&self, block: usize) -> Self {
+        let start = block.saturating_mul(KV_BLOCK).min(self.len);
+        let len = KV_BLOCK.min(self.len - start);
+        let from = if len == 0 { 0 } else { start * self.stride };
+        let data = match self.data {
+            KvData::F32(x) => KvData::F32(&x[from..]),
+            KvData::F16(x) => KvData::F16(&x[from..]),
+            KvData::Bf16(x) => KvData::Bf16(&x[from..]),
+        };
+        Self { data, len, ..*self }
+    }
+}
+
+/// Queries of consecutive tokens that share one head of keys and values: `group` heads each (1 without grouping).
+///
+/// Row `t * group + h` is head `h` of token `t`: the `head_dim` elements from `data[t * token_stride + h * head_dim]` on.
+/// It sees the keys of positions up to its own, `position + t`.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// The queries, already turned by their positions where the model does that.
+    pub data: &'a [f32],
+    /// Number of tokens.
+    pub tokens: usize,
+    /// Elements from one token to the next, at least `group * head_dim`.
+    pub token_stride: usize,
+    /// Heads of queries for this head of keys and values.
+    pub group: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Position of token 0.
+    pub position: usize,
+    /// What scores are multiplied by, most often `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+impl<'a> Queries<'a> {
+    /// # Panics
+    /// If tokens overlap or the last one reaches beyond the data.
+    fn check(&self) {
+        let Self { tokens, token_stride, group, head_dim, .. } = *self;
+        let width = group.checked_mul(head_dim).filter(|w| *w <= token_stride);
+        let end = width.and_then(|w| match tokens.checked_sub(1) {
+            None => Some(0),
+            Some(last) => last.checked_mul(token_stride)?.checked_add(w),
+        });
+        assert!(
+            end.is_some_and(|end| end <= self.data.len()),
+            "{tokens} tokens of {group} heads of {head_dim} with stride {token_stride} in {} elements",
+            self.data.len()
+        );
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.tokens * self.group
+    }
+
+    /// Number of blocks that the last token sees.
+    pub fn blocks(&self) -> usize {
+        if self.tokens == 0 { 0 } else { (self.position + self.tokens - 1) / KV_BLOCK + 1 }
+    }
+
+    /// Tokens `start..end`.
+    fn tokens(&self, start: usize, end: usize) -> Self {
+        let data = &self.data[if start == end { 0 } else { start * self.token_stride }..];
+        Self { data, tokens: end - start, position: self.position + start, ..*self }
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize) -> &'a [f32] {
+        let start = row / self.group * self.token_stride + row % self.group * self.head_dim;
+        &self.data[start..start + self.head_dim]
+    }
+
+    /// Keys of a block starting at position `start` that `row` sees.
+    #[inline(always)]
+    fn visible(&self, row: usize, start: usize) -> usize {
+        (self.position + row / self.group + 1).saturating_sub(start).min(KV_BLOCK)
+    }
+}
+
+/// For each of some queries what a part of the keys contributes: the maximum `m` of the scores, the sum `l` of their
+/// exponentials and the values `o` weighted with these; before the first key `m` is minus infinity, `l` and `o` are 0.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    /// `[rows, stride]`: `o` filled up with zeros to whole vectors, then `m`, `l` and zeros.
+    values: AlignedBuf<f32>,
+    rows: usize,
+    head_dim: usize,
+}
+
+impl Partial {
+    /// Room for `max_rows` queries of heads of up to `max_head_dim` elements.
+    pub fn with_capacity(max_rows: usize, max_head_dim: usize) -> Self {
+        Self { values: AlignedBuf::zeroed(max_rows * Self::stride_of(max_head_dim)), rows: 0, head_dim: 0 }
+    }
+
+    /// Becomes that of `rows` queries before the first key.
+    ///
+    /// # Panics
+    /// If that exceeds the capacity.
+    pub fn reset(&mut self, rows: usize, head_dim: usize) {
+        let stride = Self::stride_of(head_dim);
+        assert!(
+            rows.checked_mul(stride).is_some_and(|len| len <= self.values.len()),
+            "{rows} queries of heads of {head_dim} exceed the capacity"
+        );
+        (self.rows, self.head_dim) = (rows, head_dim);
+        for row in self.values.chunks_exact_mut(stride).take(rows) {
+            row.fill(0.0);
+            row[stride - 16] = f32::NEG_INFINITY;
+        }
+    }
+
+    /// Number of queries.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn stride_of(head_dim: usize) -> usize {
+        head_dim.next_multiple_of(16) + 16
+    }
+}
+
+/// Working memory of attention on one thread; nothing is allocated after construction.
+#[derive(Clone, Debug)]
+pub struct AttendScratch {
+    /// `[rows, KV_BLOCK]`
+    scores: AlignedBuf<f32>,
+    block: Partial,
+    sum: Partial,
+}
+
+impl AttendScratch {
+    /// Room for [`Ops::attend`] of any number of tokens with up to `max_group` heads of up to `max_head_dim` elements, and
+    /// for [`Ops::attend_block`] of up to `max(32, max_group)` rows.
+    pub fn new(max_group: usize, max_head_dim: usize) -> Self {
+        let rows = TILE_ROWS.max(max_group);
+        Self {
+            scores: AlignedBuf::zeroed(rows * KV_BLOCK),
+            block: Partial::with_capacity(rows, max_head_dim),
+            sum: Partial::with_capacity(rows, max_head_dim),
+        }
+    }
+}
+
+ops! {
+    /// What block `block` contributes to `queries`: `keys` and `values` are the rows of positions `block * KV_BLOCK` on,
+    /// at least those that the last query sees. Queries at positions before the block get nothing.
+    ///
+    /// # Panics
+    /// If shapes differ, or rows or capacity are missing.
+    pub fn attend_block(
+        queries: &Queries<'_>,
+        block: usize,
+        keys: KvRows<'_>,
+        values: KvRows<'_>,
+        scratch: &mut AttendScratch,
+        out: &mut Partial,
+    ) = attend_block;
+
+    /// Adds what the next block contributes: `sum` becomes that of its own blocks and then `next`.
+    ///
+    /// # Panics
+    /// If shapes differ.
+    pub fn merge_partial(sum: &mut Partial, next: &Partial) = kernel::merge;
+
+    /// `out[t, h * head_dim + i] = o[t * group + h][i] / l`: the result of attention, once all blocks are merged. `out` is
+    /// `[tokens, group * head_dim]`.
+    ///
+    /// # Panics
+    /// If shapes differ.
+    pub fn finish_partial(sum: &Partial, out: &mut ColsMut<'_, f32>) = kernel::finish;
+
+    /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values that lie in one
+    /// piece from position 0 on: [`Ops::attend_block`], [`Ops::merge_partial`] and [`Ops::finish_partial`] for all tokens
+    /// and blocks, with the same bits. `out` is `[tokens, group * head_dim]`.
+    ///
+    /// # Panics
+    /// If shapes differ, or rows or capacity are missing.
+    pub fn attend(
+        queries: &Queries<'_>,
+        keys: KvRows<'_>,
+        values: KvRows<'_>,
+        scratch: &mut AttendScratch,
+        out: &mut ColsMut<'_, f32>,
+    ) = attend;
+}
+
+#[inline(always)]
+fn attend_block<S: super::lanes::Simd>(
+    s: S,
+    queries: &Queries<'_>,
+    block: usize,
+    keys: KvRows<'_>,
+    values: KvRows<'_>,
+    scratch: &mut AttendScratch,
+    out: &mut Partial,
+) {
+    kernel::block(s, queries, block, keys, values, &mut scratch.scores, out);
+}
+
+#[inline(always)]
+fn attend<S: super::lanes::Simd>(
+    s: S,
+    queries: &Queries<'_>,
+    keys: KvRows<'_>,
+    values: KvRows<'_>,
+    scratch: &mut AttendScratch,
+    out: &mut ColsMut<'_, f32>,
+) {
+    assert_eq!(out.n(), queries.tokens, "attend: rows of the result");
+    queries.check();
+    let AttendScratch { scores, block: partial, sum } = scratch;
+    let tile = (TILE_ROWS / queries.group.max(1)).max(1);
+    let mut start = 0;
+    while start < queries.tokens {
+        let end = (start + tile).min(queries.tokens);
+        let queries = queries.tokens(start, end);
+        sum.reset(queries.rows(), queries.head_dim);
+        for block in 0..queries.blocks() {
+            kernel::block(s, &queries, block, keys.block(block), values.block(block), scores, partial);
+            kernel::merge(s, sum, partial);
+        }
+        kernel::finish(s, sum, &mut out.rows_mut(start..end));
+        start = end;
+    }
+}

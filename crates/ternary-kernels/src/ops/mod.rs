@@ -1,0 +1,134 @@
+//! The float operations of a transformer, vectorised, in one canonical arithmetic.
+//!
+//! Results are equal bit for bit on every instruction set, and the value of a token never depends on how many tokens
+//! are computed with it. Ternary projections need that: an activation that differs by one part in a million can flip an
+//! int8 code, and then logits differ visibly. So each operation is written once over vectors of 16 lanes, whatever the
+//! registers of the CPU:
+//!
+//! - sums keep 16 lanes, or 4 times 16 in turn, and are added up over one fixed tree;
+//! - a last partial vector is filled up with zeros, or with what is neutral;
+//! - a product that is added to something is a fused multiply-add, rounded once, except where the documentation says
+//!   otherwise; on a CPU without the instruction it is computed in software, with the same result;
+//! - `exp` is a polynomial of ours, not the C library's.
+//!
+//! Only which NaN a NaN result is differs between CPUs. Operations expect the default floating-point environment
+//! (rounding to nearest, subnormal numbers kept), which safe Rust cannot leave.
+//!
+//! ```
+//! use ternary_kernels::Ops;
+//!
+//! let ops = Ops::selected()?;
+//! let (gate, up) = ([2.0, -1.0, 0.5], [1.0, 5.0, 4.0]);
+//! let mut out = [0.0; 3];
+//! ops.relu2_mul(&gate, &up, &mut out);
+//! assert_eq!(out, [4.0, 0.0, 1.0]);
+//! assert_eq!(ops.dot(&gate, &up), -1.0);
+//! # Ok::<(), ternary_kernels::KernelError>(())
+//! ```
+
+use crate::isa::{Cpu, Isa};
+use crate::{KernelError, isa};
+
+mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Compiles generic functions for every instruction set and makes a method of [`Ops`] of each.
+macro_rules! ops {
+    ($($(#[$attr:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;)*) => {
+        impl $crate::ops::Ops {$(
+            $(#[$attr])*
+            #[inline]
+            pub fn $name(self, $($arg: $ty),*) $(-> $ret)? {
+                match self.backend {
+                    $crate::ops::Backend::Portable => $body($crate::ops::lanes::Portable, $($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::ops::Backend::Avx2(token) => {
+                        #[target_feature(enable = "avx2,fma,f16c")]
+                        fn compiled(token: $crate::isa::Avx2, $($arg: $ty),*) $(-> $ret)? {
+                            $body(token, $($arg),*)
+                        }
+                        // SAFETY: the token proves that this CPU has what its detection checks, which is this list.
+                        unsafe { compiled(token, $($arg),*) }
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::ops::Backend::Avx512(token) => {
+                        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+                        fn compiled(token: $crate::isa::Avx512Vnni, $($arg: $ty),*) $(-> $ret)? {
+                            $body(token, $($arg),*)
+                        }
+                        // SAFETY: the token proves that this CPU has what its detection checks, which is this list.
+                        unsafe { compiled(token, $($arg),*) }
+                    }
+                }
+            }
+        )*}
+    };
+}
+
+mod attend;
+mod convert;
+mod elementwise;
+mod exp;
+mod norm;
+mod quantize;
+mod reduce;
+mod rope;
+#[cfg(test)]
+mod tests;
+
+pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
+pub use rope::RopeTable;
+
+/// The operations, compiled for one instruction set. Copy it around freely: it is a number.
+#[derive(Clone, Copy, Debug)]
+pub struct Ops {
+    isa: Isa,
+    backend: Backend,
+}
+
+/// The proof that the code compiled for an instruction set may run.
+#[derive(Clone, Copy, Debug)]
+enum Backend {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(isa::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(isa::Avx512Vnni),
+}
+
+impl Ops {
+    /// Operations compiled for `isa`, or for the best set that `isa` includes.
+    ///
+    /// # Errors
+    /// [`KernelError::UnavailableIsa`] if this CPU does not have it.
+    pub fn for_isa(isa: Isa) -> Result<Self, KernelError> {
+        let isa = isa.require()?;
+        #[cfg(target_arch = "x86_64")]
+        {
+            let cpu = Cpu::get();
+            let backend = match isa {
+                Isa::Avx512Vnni => cpu.avx512_vnni().map(Backend::Avx512),
+                Isa::Avx2 | Isa::AvxVnni => cpu.avx2().map(Backend::Avx2),
+                _ => None,
+            };
+            if let Some(backend) = backend {
+                return Ok(Self { isa, backend });
+            }
+        }
+        Ok(Self { isa, backend: Backend::Portable })
+    }
+
+    /// Operations for the instruction set that [`Isa::selected`] names: the best one, or that of `BITNET_ISA`.
+    ///
+    /// # Errors
+    /// As [`Isa::selected`].
+    pub fn selected() -> Result<Self, KernelError> {
+        Self::for_isa(Isa::selected()?)
+    }
+
+    /// The instruction set that was asked for.
+    pub fn isa(self) -> Isa {
+        self.isa
+    }
+}

@@ -1,0 +1,97 @@
+//! Tests of the operations: equal bits on all instruction sets, errors against f64, special values.
+
+use half::{bf16, f16};
+
+use super::Ops;
+use crate::{Int8Batch, Isa};
+
+mod accuracy;
+mod attend;
+mod bits;
+mod special;
+
+/// Unit roundoff of f32.
+const U: f64 = 1.0 / (1 << 24) as f64;
+
+/// Around the lane count, around four vectors, and what models have.
+const SIZES: &[usize] = &[0, 1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 79, 80, 81, 100, 128, 129, 2560, 6912];
+
+/// The operations on every instruction set that this CPU has, portable ones first.
+fn all_ops() -> Vec<Ops> {
+    let all: Vec<_> = Isa::available().map(|isa| Ops::for_isa(isa).unwrap()).collect();
+    assert_eq!(all[0].isa(), Isa::Scalar);
+    all
+}
+
+fn portable() -> Ops {
+    Ops::for_isa(Isa::Scalar).unwrap()
+}
+
+/// Deterministic numbers (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    /// In -1..1.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+    /// In -8..8, mostly small.
+    fn activation(&mut self) -> f32 {
+        self.unit() * 8.0 * self.unit().abs()
+    }
+    fn activations(&mut self, k: usize) -> Vec<f32> {
+        (0..k).map(|_| self.activation()).collect()
+    }
+    fn codes(&mut self, k: usize) -> Vec<i32> {
+        (0..k).map(|_| (self.next() as i32) >> (self.next() % 30)).collect()
+    }
+}
+
+/// The same values, on an address that is no multiple of a vector.
+fn unaligned<T: Copy + Default>(x: &[T]) -> (Vec<T>, std::ops::Range<usize>) {
+    let mut v = Vec::with_capacity(x.len() + 1);
+    v.push(T::default());
+    v.extend_from_slice(x);
+    (v, 1..x.len() + 1)
+}
+
+fn to_f16(x: &[f32]) -> Vec<f16> {
+    x.iter().map(|&x| f16::from_f32(x)).collect()
+}
+
+fn to_bf16(x: &[f32]) -> Vec<bf16> {
+    x.iter().map(|&x| bf16::from_f32(x)).collect()
+}
+
+/// Bits to compare, all NaNs alike.
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }).collect()
+}
+
+fn assert_same(what: &str, ops: Ops, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len());
+    for (i, (g, w)) in bits(got).iter().zip(bits(want)).enumerate() {
+        assert_eq!(*g, w, "{what} on {}, element {i} of {}: {:e} against {:e}", ops.isa(), got.len(), got[i], want[i]);
+    }
+}
+
+/// One quantised row: codes, sum and scale.
+fn quantized(ops: Ops, x: &[f32]) -> (Vec<i8>, i32, f32) {
+    row(x.len(), |batch| ops.quantize_int8(x, batch.row_mut(0)).unwrap())
+}
+
+fn row(k: usize, fill: impl FnOnce(&mut Int8Batch)) -> (Vec<i8>, i32, f32) {
+    let mut batch = Int8Batch::with_capacity(1, k);
+    batch.reset(1, k);
+    fill(&mut batch);
+    let codes = batch.view().row(0).codes().to_vec();
+    assert!(codes[k..].iter().all(|&c| c == 0), "padding");
+    (codes[..k].to_vec(), batch.view().sums()[0], batch.scales()[0])
+}

@@ -1,0 +1,129 @@
+//! Reference definitions of the two quantisers of BitNet b1.58; vectorised versions must equal them.
+//!
+//! Paper: arXiv:2402.17764, section 2 (weights); arXiv:2504.18415, section 2 (both).
+
+use crate::KernelError;
+
+/// Scales are taken of at least this, so that zeros divide.
+pub const MIN_ABS: f32 = 1e-5;
+
+/// Ternary weights by the absolute mean: `a = max(mean|W|, 1e-5)`, `T = clamp(round(W * (1 / a)), -1, 1)`, where halves
+/// round to even; the weight is then `a * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and `a`.
+///
+/// The mean is summed in f64 and rounded to f32 once: that is the f32 nearest to the true mean for any tensor that
+/// fits a memory, and independent of the order of the sum. (A framework that sums in f32 may differ in the last bits,
+/// which changes a trit only if its weight lies that close to `a / 2`.) The factor `1 / a` is rounded to f32 before
+/// it multiplies, as transformers does.
+///
+/// # Errors
+/// [`KernelError::ShapeMismatch`] for a wrong length, [`KernelError::TooLarge`], [`KernelError::NotFinite`].
+///
+/// ```
+/// let (t, a) = ternary_kernels::quantize::absmean_quantize(&[0.9, -0.1, 0.5, -0.5], 2, 2).unwrap();
+/// assert_eq!((t, a), (vec![1, 0, 1, -1], 0.5));
+/// ```
+pub fn absmean_quantize(weights: &[f32], rows: usize, cols: usize) -> Result<(Vec<i8>, f32), KernelError> {
+    let op = "absmean_quantize";
+    let expected = rows.checked_mul(cols).ok_or(KernelError::TooLarge { op, rows, cols })?;
+    if weights.len() != expected {
+        return Err(KernelError::ShapeMismatch { op, what: "rows * cols weights", expected, got: weights.len() });
+    }
+    // An infinity or a NaN anywhere makes the sum one too.
+    let sum: f64 = weights.iter().map(|w| f64::from(w.abs())).sum();
+    if !sum.is_finite() {
+        let i = weights.iter().position(|w| !w.is_finite()).unwrap_or(0);
+        return Err(KernelError::NotFinite { op, row: i / cols, col: i % cols, value: weights[i] });
+    }
+    let mean = if expected == 0 { 0.0 } else { (sum / expected as f64) as f32 };
+    let scale = mean.max(MIN_ABS);
+    let factor = 1.0 / scale;
+    let trits = weights.iter().map(|w| (w * factor).round_ties_even().clamp(-1.0, 1.0) as i8).collect();
+    Ok((trits, scale))
+}
+
+/// Int8 activations of one token by the absolute maximum: `g = max(max|x|, 1e-5)`, `s = 127 / g`,
+/// `q = round(x * s)`, where halves round to even. Returns `s` and the sum of all `q`; `x` is about `q / s`.
+///
+/// `|q| <= 127`, as rounding `x * s` cannot pass 127 by a half. A NaN becomes 0; so does everything beside an infinity.
+///
+/// # Panics
+/// If `codes` and `x` differ in length.
+///
+/// ```
+/// let mut q = [0; 5];
+/// let (s, sum) = ternary_kernels::quantize::absmax_int8(&[127.0, 0.5, 1.5, -0.5, 2.5], &mut q);
+/// assert_eq!((q, s, sum), ([127, 0, 2, 0, 2], 1.0, 131));
+/// ```
+pub fn absmax_int8(x: &[f32], codes: &mut [i8]) -> (f32, i32) {
+    assert_eq!(x.len(), codes.len(), "absmax_int8: lengths");
+    let max = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let scale = 127.0 / max.max(MIN_ABS);
+    let mut sum = 0i32;
+    for (q, v) in codes.iter_mut().zip(x) {
+        *q = (v * scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+        sum = sum.wrapping_add(i32::from(*q));
+    }
+    (scale, sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_and_tiny_values_divide_by_the_minimum() {
+        assert_eq!(absmean_quantize(&[0.0; 6], 2, 3), Ok((vec![0; 6], 1e-5)));
+        assert_eq!(absmean_quantize(&[], 0, 3), Ok((vec![], 1e-5)));
+        assert_eq!(absmean_quantize(&[1e-6, -9e-6, 6e-6, 0.0], 1, 4), Ok((vec![0, -1, 1, 0], 1e-5)));
+        let mut q = [1; 3];
+        assert_eq!(absmax_int8(&[0.0; 3], &mut q), (127.0 / 1e-5, 0));
+        assert_eq!(q, [0; 3]);
+        assert_eq!(absmax_int8(&[5e-6, -5e-6, 1e-6], &mut q).1, 13);
+        assert_eq!(q, [64, -64, 13]);
+        assert_eq!(absmax_int8(&[], &mut []).1, 0);
+    }
+
+    #[test]
+    fn halves_round_to_even() {
+        // The mean of the absolute values is 1.
+        assert_eq!(absmean_quantize(&[0.5, -0.5, 1.5, -1.5], 1, 4), Ok((vec![0, 0, 1, -1], 1.0)));
+    }
+
+    #[test]
+    fn codes_never_leave_127() {
+        let mut q = [0; 2];
+        for bits in (0x0080_0000u32..0x7f00_0000).step_by(0x0001_2345) {
+            let x = f32::from_bits(bits);
+            let (s, sum) = absmax_int8(&[x, -x], &mut q);
+            // The clamp guards the type, it never changes a code.
+            assert!((x * s).round_ties_even() <= 127.0, "{x}");
+            assert!(q[0] >= 0 && q[1] == -q[0] && sum == 0, "{x}: {q:?}");
+            assert!(x < MIN_ABS || q[0] == 127, "{x}: {q:?}");
+        }
+    }
+
+    #[test]
+    fn bad_weights_are_refused_and_named() {
+        for value in [f32::NAN, f32::INFINITY] {
+            match absmean_quantize(&[0.0, 1.0, 2.0, 3.0, value, 5.0], 2, 3) {
+                Err(KernelError::NotFinite { row: 1, col: 1, value: v, .. }) => {
+                    assert_eq!(v.to_bits(), value.to_bits())
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(absmean_quantize(&[0.0; 5], 2, 3), Err(KernelError::ShapeMismatch { .. })));
+        assert!(matches!(absmean_quantize(&[], usize::MAX, 2), Err(KernelError::TooLarge { .. })));
+        // Finite values whose f32 sum would overflow.
+        assert_eq!(absmean_quantize(&[f32::MAX; 4], 1, 4).unwrap().0, [1; 4]);
+    }
+
+    #[test]
+    fn activations_that_are_not_finite_give_zeros() {
+        let mut q = [1; 3];
+        absmax_int8(&[f32::NAN, 2.0, -2.0], &mut q);
+        assert_eq!(q, [0, 127, -127]);
+        absmax_int8(&[f32::INFINITY, 2.0, -2.0], &mut q);
+        assert_eq!(q, [0, 0, 0]);
+    }
+}
