@@ -191,7 +191,7 @@ fn synthetic(spec: &bitnet::loader::synthetic::Spec, ui: &Ui) -> Result<PathBuf,
     }
     ui.note(&format!("making {} once, with random weights", path.display()));
     let graceful = crate::interrupt::Graceful::begin();
-    let bar = progress::of_bytes(ui, "writing", spec.file_bytes()?);
+    let bar = progress::of_bytes(ui, "writing", spec.data_bytes()?);
     let written = spec.write(&path, process_threads(), &mut |done| {
         bar.set_position(done);
         if graceful.cancelled() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
