@@ -1,1 +1,49 @@
-//! Benchmark inputs.
+//! Inputs that several benchmarks share. Run one with `cargo bench -p benches --bench gemv`.
+//!
+//! Throughput is labelled: bytes of packed weights for products of one token (bound by memory), operations for products
+//! of many (bound by arithmetic). Quote figures with CPU, command and spread; read them against each other, because
+//! machines are shared.
+
+use bitnet_model::{ModelConfig, ModelError, ModelWeights, SyntheticWeights};
+use ternary_kernels::{Int8Batch, KernelError, Scales, TernaryMatrix};
+
+/// `[out, in]` of the projections of BitNet b1.58 2B4T.
+pub const SHAPES: &[(usize, usize)] = &[(2560, 2560), (640, 2560), (6912, 2560), (2560, 6912)];
+
+/// A matrix of trits that look random, the same at every call.
+///
+/// # Errors
+/// A size that overflows.
+pub fn matrix(rows: usize, cols: usize) -> Result<TernaryMatrix, KernelError> {
+    let trits: Vec<i8> = (0..rows * cols).map(|i| (hash(i) % 3) as i8 - 1).collect();
+    TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(0.02))
+}
+
+/// `n` tokens of `k` int8 activations that look random.
+///
+/// # Errors
+/// A size that overflows.
+pub fn activations(n: usize, k: usize) -> Result<Int8Batch, KernelError> {
+    let codes: Vec<i8> = (0..n * k).map(|i| (hash(i) % 255) as i8).map(|c| c.max(-127)).collect();
+    Int8Batch::from_codes(n, k, &codes)
+}
+
+/// `n` floats in -1..1 that look random.
+pub fn floats(n: usize) -> Vec<f32> {
+    (0..n).map(|i| (hash(i) % 65_536) as f32 / 32_768.0 - 1.0).collect()
+}
+
+/// A model of four layers of the given widths, small enough to make in a second and too large for the caches.
+///
+/// # Errors
+/// Widths that do not fit together.
+pub fn model(hidden: usize, ffn: usize, heads: usize, kv_heads: usize) -> Result<ModelWeights, ModelError> {
+    ModelWeights::from_source(&SyntheticWeights::new(ModelConfig::new(4096, hidden, ffn, 4, heads, kv_heads), 1))
+}
+
+fn hash(i: usize) -> u64 {
+    let z = (i as u64).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

@@ -21,9 +21,9 @@ from model64 import MARGIN, Config, Model, Stepper, absmean, find_ids, random_ma
 
 ONLINE = {"linear_class": "autobitlinear", "quantization_mode": "online"}
 OFFLINE = {"linear_class": "autobitlinear", "quantization_mode": "offline"}
-MERGED = Config("merged_tiny", hidden=64, ffn=96, layers=2, heads=4, kv_heads=1, vocab=96, tied=False, act="relu2",
+MERGED = Config("merged_tiny", hidden=48, ffn=80, layers=2, heads=4, kv_heads=1, vocab=96, tied=False, act="relu2",
                 sub_norms=True)
-ONEBIT = Config("onebit_tiny", hidden=64, ffn=128, layers=2, heads=4, kv_heads=4, vocab=96, tied=True, act="silu",
+ONEBIT = Config("onebit_tiny", hidden=48, ffn=80, layers=2, heads=4, kv_heads=4, vocab=96, tied=True, act="silu",
                 sub_norms=True, theta=10000.0)
 GROUPS = {
     "self_attn.qkv_proj": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],

@@ -1,7 +1,7 @@
 """Ternary Llama checkpoints (SiLU, no sub-norms, `bitlinear`: the product is DIVIDED by weight_scale) and their GGUF files.
 
 `llama_tiny`: bf16 scales, GQA, untied, theta and epsilon of Falcon3-1.58bit; I2_S files permuted and not.
-`llama_256`: rows of 256 for TQ1_0/TQ2_0, f32 scales whose inverse is exact in f16, tied, one row of zeros.
+`llama_256`: rows of 256 for TQ2_0, f32 scales whose inverse is exact in f16, tied, one row of zeros.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from model64 import Config, absmean, find_ids, random_master
 import torch
 
 TINY = Config("llama_tiny", hidden=128, ffn=128, layers=2, heads=4, kv_heads=2, vocab=96, tied=False, act="silu",
-              sub_norms=False, theta=1000042, eps=1e-6)
+              sub_norms=False, theta=1000042, eps=1e-6, embed_std=0.05)
 WIDE = Config("llama_256", hidden=256, ffn=256, layers=1, heads=4, kv_heads=1, vocab=96, tied=True, act="silu",
               sub_norms=False)
 
@@ -54,7 +54,7 @@ def main() -> None:
     write_checkpoint(folder / "packed", config, packed_tensors(m, scales.get))
     write_safetensors(folder / "expected.safetensors", expected(folder / "packed", "packed", m, ids))
     record(root, "llama_tiny.I2_S.gguf", lambda p: write_model(p, m, "llama", "I2_S", permuted=True))
-    record(root, "llama_tiny.I2_S-half.gguf", lambda p: write_model(p, m, "bitnet", "I2_S"))
+    record(root, "llama_tiny.I2_S-half.gguf", lambda p: write_model(p, m, "bitnet", "I2_S", embed=(m.embed, "BF16")))
 
     m, ids, scales = build(WIDE, 6, f16_scales=True, zero_row=("layers.0.mlp.gate_proj", 77), distinct=4)
     folder = root / "bitnet" / WIDE.name
@@ -63,7 +63,6 @@ def main() -> None:
     write_checkpoint(folder / "packed", config, packed_tensors(m, scales.get, torch.float32))
     write_safetensors(folder / "expected.safetensors", expected(folder / "packed", "packed", m, ids, with_trace=False))
     record(root, "llama_256.TQ2_0.gguf", lambda p: write_model(p, m, "llama", "TQ2_0", permuted=True))
-    record(root, "llama_256.TQ1_0.gguf", lambda p: write_model(p, m, "llama", "TQ1_0", permuted=True))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from hf import config_json, expected, packed_tensors, write_checkpoint
 from manifest import record
 from model64 import Config
 
-CONFIG = Config("llama_spm", hidden=64, ffn=96, layers=2, heads=4, kv_heads=2, vocab=512, tied=True, act="silu",
+CONFIG = Config("llama_spm", hidden=32, ffn=48, layers=2, heads=4, kv_heads=2, vocab=512, tied=True, act="silu",
                 sub_norms=False)
 
 

@@ -7,8 +7,9 @@ from hf import config_json, expected, packed_tensors, write_checkpoint
 from model64 import Config, absmean, find_ids, random_master
 from common import bf16
 
+# Small embeddings, so that the epsilon of the first norm matters.
 CONFIG = Config("sharded_tiny", hidden=64, ffn=128, layers=2, heads=4, kv_heads=2, vocab=96, tied=False, act="relu2",
-                sub_norms=True, theta=250000.0)
+                sub_norms=True, theta=250000.0, embed_std=0.05)
 ZERO_ROW = ("layers.1.mlp.up_proj", 5)
 
 

@@ -7,6 +7,7 @@ from gguf import GGMLQuantizationType as Q
 from gguf import GGUFReader, GGUFWriter, dequantize, quantize
 
 import formats
+from common import bf16
 from model64 import Config, Model
 
 FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7, "TQ1_0": 36, "TQ2_0": 37, "I2_S": 40, "IQ1_BN": 136, "IQ2_BN": 137}
@@ -57,20 +58,23 @@ def add_ternary(writer: GGUFWriter, name: str, t: np.ndarray, alpha: float, kind
 
 
 def add_dense(writer: GGUFWriter, name: str, value: np.ndarray, kind: str) -> None:
-    """An embedding or head in F32, F16 (exact) or already quantised bytes (uint8 array with `kind` naming the type)."""
+    """An embedding or head in F32, F16, BF16 (exact) or quantised bytes (uint8 array with `kind` naming the type)."""
     if kind == "F32":
         writer.add_tensor(name, value.astype(np.float32))
     elif kind == "F16":
         half = value.astype(np.float16)
         assert (half == value).all(), "not exact in f16"
         writer.add_tensor(name, half)
+    elif kind == "BF16":
+        assert (bf16(value) == value).all()
+        writer.add_tensor(name, quantize(value, Q.BF16), raw_dtype=Q.BF16)
     else:
         assert value.dtype == np.uint8
         writer.add_tensor(name, value, raw_dtype=Q[kind])
 
 
-def add_config(writer: GGUFWriter, c: Config, arch: str, file_type: int) -> None:
-    writer.add_name("reference " + c.name)
+def add_config(writer: GGUFWriter, c: Config, title: str, file_type: int) -> None:
+    writer.add_name(title)
     writer.add_file_type(file_type)
     writer.add_quantization_version(2)
     writer.add_vocab_size(c.vocab)
@@ -97,6 +101,7 @@ def write_model(
     vocabulary=None,
     embed: tuple[np.ndarray, str] | None = None,
     head: tuple[np.ndarray, str] | None = None,
+    title: str | None = None,
 ) -> dict:
     """Writes one file and returns its manifest entry. `vocabulary(writer)` adds a tokenizer, else there is none.
 
@@ -105,7 +110,7 @@ def write_model(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     c, writer = m.config, GGUFWriter(path, arch)
-    add_config(writer, c, arch, FILE_TYPES[kind])
+    add_config(writer, c, title or "reference " + c.name, FILE_TYPES[kind])
     if vocabulary is None:
         writer.add_tokenizer_model("no_vocab")
     else:

@@ -52,19 +52,19 @@ def config_json(c: Config, quantization: dict | None, **extra) -> dict:
     return {k: v for k, v in value.items() if v is not ...}
 
 
-def dense_tensors(m: Model) -> dict[str, torch.Tensor]:
-    """Embeddings, head and norms in bf16."""
-    tensors = {"model.embed_tokens.weight": tensor(m.embed, BF16)}
+def dense_tensors(m: Model, embed_dtype: torch.dtype = BF16) -> dict[str, torch.Tensor]:
+    """Embeddings and head in `embed_dtype`, norms in bf16."""
+    tensors = {"model.embed_tokens.weight": tensor(m.embed, embed_dtype)}
     if not m.config.tied:
-        tensors["lm_head.weight"] = tensor(m.head, BF16)
+        tensors["lm_head.weight"] = tensor(m.head, embed_dtype)
     for name, value in m.norms.items():
         tensors[f"model.{name}.weight"] = tensor(value, BF16)
     return tensors
 
 
-def packed_tensors(m: Model, scale, scale_dtype: torch.dtype = BF16) -> dict[str, torch.Tensor]:
+def packed_tensors(m: Model, scale, scale_dtype: torch.dtype = BF16, embed_dtype: torch.dtype = BF16) -> dict:
     """Packed uint8 projections; `scale(name)` is the stored weight_scale."""
-    tensors = dense_tensors(m)
+    tensors = dense_tensors(m, embed_dtype)
     for name, t in m.t.items():
         tensors[f"model.{name}.weight"] = tensor(hf_pack(t), torch.uint8)
         tensors[f"model.{name}.weight_scale"] = tensor(np.array([scale(name)]), scale_dtype)

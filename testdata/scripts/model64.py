@@ -44,6 +44,7 @@ class Config:
     theta: float = 500000.0
     eps: float = 1e-5
     head_dim: int = 0
+    embed_std: float = 1.0
 
     @property
     def hd(self) -> int:
@@ -89,7 +90,7 @@ def random_master(c: Config, seed: int) -> tuple[Model, dict[str, np.ndarray]]:
     """Random embeddings and norms (all representable in bf16) and full-precision bf16 master weights."""
     g = rng(c.name, seed)
     # With larger rows a tied head would mostly predict the last token again.
-    embed = exact16(g.normal(size=(c.vocab, c.hidden)) * (c.hidden**-0.5 if c.tied else 1.0))
+    embed = exact16(g.normal(size=(c.vocab, c.hidden)) * (c.hidden**-0.5 if c.tied else c.embed_std))
     head = embed if c.tied else exact16(g.normal(size=(c.vocab, c.hidden)) * 0.3)
     norms = {n: bf16(g.uniform(0.5, 1.5, size)) for n, size in c.norms().items()}
     master = {}

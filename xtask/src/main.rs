@@ -1,2 +1,84 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands. The developer's command and the one that continuous integration runs are the same.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `cargo xtask test` | every test that a clone of the repository can run by itself |
+//! | `cargo xtask ci` | `test` first, then everything below and lints, docs, features, licences |
+//! | `cargo xtask tidy` | rules of the repository that no compiler checks |
+//! | `cargo xtask isas` | the tests of kernels and models on every instruction set, emulated ones included |
+//! | `cargo xtask fuzz` | each fuzz target for some seconds |
+
+mod ci;
+mod error;
+mod fuzz;
+mod isas;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::XtaskError;
+use crate::shell::Steps;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of this workspace", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every test that a clone of the repository can run by itself.
+    Test,
+    /// Run `test`, then lints, docs, features, instruction sets, fuzzing, licences, parity and tidy.
+    Ci,
+    /// Check the rules of the repository that no compiler checks.
+    Tidy,
+    /// Run the tests of kernels and models on every instruction set.
+    Isas {
+        /// Only print the instruction sets that this CPU has, one line, worst first.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Run each fuzz target for some seconds.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+        /// Only this target.
+        #[arg(long)]
+        target: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Commands below name files relative to the workspace.
+    let result = std::env::set_current_dir(shell::root()).map_err(XtaskError::io(shell::root())).and_then(|()| {
+        let mut steps = Steps::new();
+        let result = match cli.command {
+            Command::Test => test::all(&mut steps),
+            Command::Ci => ci::all(&mut steps),
+            Command::Tidy => steps.run("tidy", tidy::check),
+            Command::Isas { list: true } => {
+                isas::print_available();
+                return Ok(());
+            }
+            Command::Isas { list: false } => isas::all(&mut steps),
+            Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
+        };
+        steps.summary(result.is_ok());
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -16,10 +16,6 @@ pub enum Error {
     /// Something about a chat template or a conversation.
     #[error(transparent)]
     Chat(#[from] loader::chat::ChatError),
-    /// Something about a download.
-    #[cfg(feature = "hub")]
-    #[error(transparent)]
-    Hub(#[from] loader::hub::HubError),
     /// The model came without a tokenizer, and none was given.
     #[error("the model has no tokenizer; give one (a tokenizer.json), or work with token ids")]
     NoTokenizer,

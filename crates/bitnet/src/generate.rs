@@ -172,7 +172,10 @@ impl<'s> Generation<'s> {
         cancelled: bool,
     ) -> Result<Self, Error> {
         let sampler = Sampler::new(options.sampling.clone())?;
-        let decoder = session.model().tokenizer().map(|t| t.stream_decoder(!options.show_special));
+        let decoder = session.model().tokenizer().map(|t| match options.show_special {
+            true => t.stream().with_special(),
+            false => t.stream(),
+        });
         let stops = StopStrings::new(options.stop.iter().cloned());
         let finished = match options.max_tokens {
             _ if cancelled => Some(FinishReason::Cancelled),
@@ -247,10 +250,10 @@ impl<'s> Generation<'s> {
             Some(decoder) => decoder.push(token).unwrap_or_default(),
             None => String::new(),
         };
-        if !self.stops.is_empty() && !text.is_empty() {
-            let (certain, stopped) = self.stops.push(&text);
-            text = certain;
-            if stopped {
+        if !text.is_empty() {
+            let piece = self.stops.push(&text);
+            text = piece.text;
+            if piece.stopped {
                 self.finished = Some(FinishReason::Stop);
                 self.text.push_str(&text);
                 return Ok(Chunk { token: Some(token), text });
@@ -271,11 +274,12 @@ impl<'s> Generation<'s> {
 
     /// Text that was held back, as an unfinished character or as the possible beginning of a stop text.
     fn flush(&mut self) -> String {
-        let tail = self.decoder.as_mut().map(StreamDecoder::finish).unwrap_or_default();
-        let (mut text, stopped) = self.stops.push(&tail);
-        if !stopped {
-            text.push_str(&self.stops.finish());
+        let tail = self.decoder.as_mut().and_then(StreamDecoder::finish).unwrap_or_default();
+        let mut piece = self.stops.push(&tail);
+        if !piece.stopped {
+            piece.text.push_str(&self.stops.finish().text);
         }
+        let text = piece.text;
         self.text.push_str(&text);
         text
     }

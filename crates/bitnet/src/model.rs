@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitnet_model::sampling::SamplingOptions;
 use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, Sequence};
-use loader::chat::ChatTemplate;
+use loader::chat::{ChatTemplate, RenderOptions};
 use loader::tokenizer::Tokenizer;
 use loader::{LoadOptions, LoadedModel, ModelInfo};
 use ternary_kernels::{Isa, Kernel};
@@ -193,7 +193,7 @@ impl Model {
     /// Whether a text prompt begins with the beginning-of-text token: as the files say, or, where they say nothing,
     /// if the configuration names one.
     pub fn adds_bos(&self) -> bool {
-        let by_file = self.tokenizer().and_then(Tokenizer::adds_bos);
+        let by_file = self.tokenizer().and_then(Tokenizer::add_bos);
         self.config().bos_token_id.is_some() && by_file.unwrap_or(true)
     }
 
@@ -204,7 +204,7 @@ impl Model {
     pub fn encode(&self, text: &str, bos: bool) -> Result<Vec<u32>, Error> {
         let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
         let mut ids: Vec<u32> = self.config().bos_token_id.filter(|_| bos).into_iter().collect();
-        ids.extend(tokenizer.encode(text)?);
+        ids.extend(tokenizer.encode(text, false)?);
         Ok(ids)
     }
 
@@ -213,7 +213,7 @@ impl Model {
     /// # Errors
     /// [`Error::NoTokenizer`], or what the tokenizer refuses.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        Ok(self.tokenizer().ok_or(Error::NoTokenizer)?.decode(ids, true)?)
+        Ok(self.tokenizer().ok_or(Error::NoTokenizer)?.decode(ids, true))
     }
 
     /// Tokens of a conversation with the opening of the assistant's turn, through the chat template.
@@ -223,7 +223,7 @@ impl Model {
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, Error> {
         let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
         let template = self.chat_template().ok_or(Error::NoChatTemplate)?;
-        Ok(tokenizer.encode(&template.render(messages, true)?)?)
+        Ok(template.encode(tokenizer, messages, &RenderOptions::default())?)
     }
 
     /// Logits after each of `ids`, `[ids, vocab]` f32, in reference numerics: f32 cache, f32 attention, no token added.

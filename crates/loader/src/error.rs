@@ -36,6 +36,23 @@ pub enum LoadError {
         source: std::io::Error,
     },
 
+    /// Something is wrong with a tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    /// Something is wrong with a chat template.
+    #[error(transparent)]
+    Chat(#[from] crate::chat::ChatError),
+    /// The tokenizer knows tokens that the model does not.
+    #[error(
+        "the tokenizer has {tokens} tokens, the model only {vocab}: it belongs to another model; pass the right one with --tokenizer"
+    )]
+    TokenizerTooLarge {
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+
     // ---- GGUF: container ----
     /// The file does not begin with the GGUF magic.
     #[error("this is no GGUF file: it begins with {found:02x?}, not with \"GGUF\"")]

@@ -1,10 +1,12 @@
 //! Reads and writes ternary checkpoints: GGUF files and Hugging Face folders.
 #![deny(unsafe_code)]
 
+pub mod chat;
 mod config;
 pub mod convert;
 mod error;
 pub mod gguf;
+mod load;
 mod loaded;
 pub mod mmap;
 mod names;
@@ -14,5 +16,6 @@ pub mod synthetic;
 pub mod tokenizer;
 
 pub use error::LoadError;
+pub use load::{LoadedModel, load};
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 pub use source::Checkpoint;

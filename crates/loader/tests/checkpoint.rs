@@ -155,6 +155,35 @@ fn the_order_of_q_and_k_can_be_overridden() {
     }
 }
 
+#[test]
+fn every_reference_gguf_file_holds_its_checkpoint() {
+    let manifest = std::fs::read(test_support::testdata("gguf/manifest.json")).unwrap();
+    let manifest: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&manifest).unwrap();
+    assert!(manifest.len() >= 5);
+    for (file, facts) in &manifest {
+        let field = |k: &str| facts[k].as_str().unwrap();
+        let plain = ["F16", "F32"].contains(&field("embedding")) && ["F16", "F32", "tied"].contains(&field("head"));
+        let embedding = if plain { F16_EMBEDDING.embedding } else { f32::INFINITY };
+        let packed = load(&test_support::testdata(&format!("bitnet/{}/packed", field("case"))));
+        let c = open(&test_support::testdata(&format!("gguf/{file}")));
+        assert_eq!(c.architecture(), field("architecture"), "{file}");
+        // The llama checkpoints store 1/scale, rounded to f32, and reading it rounds the inverse again: 2^-24 each.
+        let scale = if field("case").starts_with("llama") { 1.0 / (1u32 << 23) as f32 } else { 0.0 };
+        assert_same(&packed, &c.weights().unwrap(), Allow { scale, embedding }, file);
+        assert!(c.info().ternary_format.contains(field("ternary")), "{file}: {}", c.info().ternary_format);
+    }
+}
+
+#[test]
+fn merged_and_renamed_master_weights_are_read() {
+    let case = |name: &str| test_support::testdata(&format!("bitnet/{name}"));
+    let allow = Allow { scale: 1.0 / 256.0, embedding: 0.0 };
+    assert_same(&load(&case("merged_tiny/master")), &load(&case("merged_tiny/packed")), allow, "merged_tiny");
+    let onebit = load(&case("onebit_tiny/master"));
+    assert!(onebit.config.sub_norms && onebit.config.hidden_act == Activation::Silu);
+    load(&case("sharded_tiny/packed"));
+}
+
 struct Case {
     what: &'static str,
     change: fn(&mut serde_json::Value, &mut Vec<Tensor>),

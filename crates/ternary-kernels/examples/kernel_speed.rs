@@ -56,6 +56,13 @@ fn main() {
         });
         let gb = 32.0 * bytes / best / 1e9;
         println!("    gemv memory    {:7.4} {:7.4} ms {gb:6.1} GB/s", best / 32.0 * 1e3, median / 32.0 * 1e3);
+        for n in [2, 4, 8] {
+            let x = Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
+            let (best, median) = time(8, || {
+                copies.iter().for_each(|c| kernel.gemm(black_box(&c.all()), &x.view(), &mut acc[..n * ROWS]));
+            });
+            println!("    gemm memory N={n} {:5.3} {:7.3} ms", best / 32.0 * 1e3, median / 32.0 * 1e3);
+        }
         for n in [2, 4, 8, 12, 13, 128, 512] {
             let x = Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
             let runs = if n > 128 { 4 } else { 20 };

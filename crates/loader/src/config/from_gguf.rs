@@ -2,7 +2,7 @@
 
 use bitnet_model::{Activation, ModelConfig};
 
-use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_token, to_usize, unsupported};
+use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::gguf::{Metadata, Value};
 use crate::loaded::{GenerationConfig, QkLayout};
@@ -57,8 +57,7 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     c.tie_word_embeddings = !facts.has_head;
     c.max_position_embeddings = k.size("context_length")?;
     let eps = "attention.layer_norm_rms_epsilon";
-    // The file stores 32 bits, and so does the configuration.
-    c.rms_norm_eps = metadata.f64(&k.key(eps))?.ok_or_else(|| k.missing(eps))? as f32;
+    c.rms_norm_eps = to_f32(metadata.f64(&k.key(eps))?.ok_or_else(|| k.missing(eps))?);
     // llama.cpp's default where the key is absent.
     c.rope_theta = metadata.f64(&k.key("rope.freq_base"))?.unwrap_or(10_000.0);
     if let Some(kind) = metadata.str(&k.key("rope.scaling.type"))?
@@ -90,7 +89,7 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
 
 /// Sampling defaults, which newer files may carry.
 fn sampling(metadata: &Metadata) -> Result<GenerationConfig, LoadError> {
-    let float = |key: &str| Ok::<_, LoadError>(metadata.f64(key)?.map(|v| v as f32));
+    let float = |key: &str| Ok::<_, LoadError>(metadata.f64(key)?.map(to_f32));
     let mut g = GenerationConfig::default();
     g.temperature = float("general.sampling.temp")?;
     g.top_p = float("general.sampling.top_p")?;

@@ -3,7 +3,7 @@
 use bitnet_model::{Activation, ModelConfig};
 use serde_json::{Map, Value};
 
-use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_token, to_usize, unsupported};
+use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::loaded::{GenerationConfig, QkLayout};
 
@@ -26,7 +26,8 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
     let class_is_bitnet = f.strings("architectures").iter().any(|a| a.to_ascii_lowercase().starts_with("bitnet"));
     let is_bitnet = model_type == "bitnet" || class_is_bitnet;
     // 1bitLLM's models are of a BitNet class and of type llama; very old configurations name no type.
-    if !matches!(model_type.as_str(), "bitnet" | "llama") && !(model_type.is_empty() && class_is_bitnet) {
+    let known = matches!(model_type.as_str(), "bitnet" | "llama") || (model_type.is_empty() && class_is_bitnet);
+    if !known {
         let reason = "supported are bitnet, and llama with ternary weights";
         return Err(unsupported("model_type", format!("{model_type:?}"), reason));
     }
@@ -57,7 +58,8 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
     c.sub_norms = is_bitnet || facts.has_sub_norms;
     // Without a head in the file there is nothing else that could be the head.
     c.tie_word_embeddings = f.bool("tie_word_embeddings")?.unwrap_or(false) || !facts.has_head;
-    c.rms_norm_eps = f.f64("rms_norm_eps")?.unwrap_or(if model_type == "bitnet" { 1e-5 } else { 1e-6 }) as f32;
+    let eps = f.f64("rms_norm_eps")?;
+    c.rms_norm_eps = to_f32(eps.unwrap_or(if model_type == "bitnet" { 1e-5 } else { 1e-6 }));
     c.max_position_embeddings = f.size("max_position_embeddings")?;
     c.rope_theta = read_rope(&f)?.unwrap_or(if model_type == "bitnet" { 500_000.0 } else { 10_000.0 });
     for key in ["attention_bias", "mlp_bias"] {
@@ -78,10 +80,10 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
         }
         c.bos_token_id = c.bos_token_id.or(g.tokens("bos_token_id")?.first().copied());
         sampling.do_sample = g.bool("do_sample")?;
-        sampling.temperature = g.f64("temperature")?.map(|v| v as f32);
-        sampling.top_p = g.f64("top_p")?.map(|v| v as f32);
+        sampling.temperature = g.f64("temperature")?.map(to_f32);
+        sampling.top_p = g.f64("top_p")?.map(to_f32);
         sampling.top_k = g.get_size("top_k")?;
-        sampling.repetition_penalty = g.f64("repetition_penalty")?.map(|v| v as f32);
+        sampling.repetition_penalty = g.f64("repetition_penalty")?.map(to_f32);
     }
     Ok(Reading {
         config: c,

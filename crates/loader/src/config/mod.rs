@@ -1,4 +1,10 @@
 //! From the metadata of a container to a `ModelConfig`, and everything else that decides how tensors are read.
+#![deny(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
+)]
 
 pub(crate) mod from_gguf;
 pub(crate) mod from_hf;
@@ -67,6 +73,12 @@ pub(crate) fn to_token(key: &str, value: u64) -> Result<u32, LoadError> {
         value: value.to_string(),
         reason: "token ids have 32 bits".to_owned(),
     })
+}
+
+/// A number of a configuration as `f32`, which is what these fields have in the model.
+#[allow(clippy::cast_possible_truncation)] // Rounding is meant; infinities are refused by `validate`.
+pub(crate) fn to_f32(value: f64) -> f32 {
+    value as f32
 }
 
 pub(crate) fn unsupported(key: &str, value: impl std::fmt::Display, reason: &str) -> LoadError {

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use bitnet_model::{Activation, FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Projection};
+use ternary_kernels::TernaryMatrix;
 
 use super::{ConvertOptions, Progress, Target, vocab};
+use crate::config::to_f32;
 use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value};
 use crate::loaded::GenerationConfig;
 use crate::mmap::write_atomically;
@@ -46,7 +48,7 @@ pub(super) fn write(
                 (name.to_owned(), vec![m.rows() as u64, m.cols() as u64], ggml_type(m.float_type())?)
             }
             Item::Norm(n, gain) => (norm_name(n), vec![gain.len() as u64], GgmlType::F32),
-            Item::Projection(l, p) => {
+            Item::Projection(l, p, _) => {
                 let (rows, cols) = weights.config.projection_shape(p);
                 (projection_name(l, p), vec![rows as u64, cols as u64], ty)
             }
@@ -58,7 +60,7 @@ pub(super) fn write(
         let mut stream = writer.start(out)?;
         for (done, item) in plan.iter().enumerate() {
             progress(Progress { done, total: plan.len() });
-            put(&mut stream, item, weights, target, options, interleave)?;
+            put(&mut stream, item, &weights.config, target, options, interleave)?;
         }
         progress(Progress { done: plan.len(), total: plan.len() });
         stream.finish().map(|_| ())
@@ -68,7 +70,7 @@ pub(super) fn write(
 enum Item<'a> {
     Table(&'static str, &'a FloatMatrix),
     Norm(Norm, &'a [f32]),
-    Projection(usize, Projection),
+    Projection(usize, Projection, &'a TernaryMatrix),
 }
 
 fn norm_name(n: Norm) -> String {
@@ -91,7 +93,7 @@ fn plan(w: &ModelWeights) -> Vec<Item<'_>> {
         plan.push(Item::Norm(Norm::PostAttention(l), &layer.post_attention_norm));
         plan.extend(layer.attn_sub_norm.as_deref().map(|g| Item::Norm(Norm::AttnSub(l), g)));
         plan.extend(layer.ffn_sub_norm.as_deref().map(|g| Item::Norm(Norm::FfnSub(l), g)));
-        plan.extend(Projection::ALL.map(|p| Item::Projection(l, p)));
+        plan.extend(Projection::ALL.map(|p| Item::Projection(l, p, layer.projection(p))));
     }
     plan
 }
@@ -99,7 +101,7 @@ fn plan(w: &ModelWeights) -> Vec<Item<'_>> {
 fn put<W: std::io::Write>(
     stream: &mut TensorStream<W>,
     item: &Item<'_>,
-    weights: &ModelWeights,
+    c: &ModelConfig,
     target: Target,
     options: &ConvertOptions,
     interleave: bool,
@@ -109,16 +111,14 @@ fn put<W: std::io::Write>(
         Item::Norm(n, gain) => {
             stream.tensor(&norm_name(n), |o| gain.iter().try_for_each(|v| o.write_all(&v.to_le_bytes())))
         }
-        Item::Projection(l, p) => {
+        Item::Projection(l, p, stored) => {
             let name = projection_name(l, p);
             let in_tensor = |source| LoadError::Ternary { tensor: name.clone(), source };
-            let c = &weights.config;
             let heads = match p {
                 Projection::Q => Some(c.num_attention_heads),
                 Projection::K => Some(c.num_key_value_heads),
                 _ => None,
             };
-            let stored = weights.layers[l].projection(p);
             let reordered = match heads {
                 Some(heads) if interleave => {
                     let order = half_to_interleaved(heads, c.head_dim);
@@ -184,13 +184,13 @@ pub(crate) fn put_shape(m: &mut Metadata, c: &ModelConfig, architecture: &str) {
     size("attention.head_count", c.num_attention_heads);
     size("attention.head_count_kv", c.num_key_value_heads);
     size("rope.dimension_count", c.head_dim);
-    if c.head_dim * c.num_attention_heads != c.hidden_size {
+    if c.projection_shape(Projection::Q).0 != c.hidden_size {
         size("attention.key_length", c.head_dim);
         size("attention.value_length", c.head_dim);
     }
     m.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), c.rms_norm_eps);
     // 32 bits are what other programs expect; a base that does not fit keeps its 64 rather than change.
-    let theta = c.rope_theta as f32;
+    let theta = to_f32(c.rope_theta);
     let theta = if f64::from(theta) == c.rope_theta { Value::F32(theta) } else { Value::F64(c.rope_theta) };
     m.set(&format!("{architecture}.rope.freq_base"), theta);
 }

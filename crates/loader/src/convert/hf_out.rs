@@ -51,10 +51,10 @@ pub(super) fn write(
     let class = linear_class(weights);
     let scales = stored_scales(weights, class, options.rounding)?;
     let total = count(weights);
-    let mut done = 0;
+    let mut done = 0..total;
     let progress = std::cell::RefCell::new(|| {
-        done += 1;
-        progress(Progress { done, total });
+        done.next();
+        progress(Progress { done: done.start, total });
     });
     write_atomically(&output.join(SINGLE_NAME), |out| {
         write_file(out, Some([("format".to_owned(), "pt".to_owned())].into()), tensors(weights, &scales, &progress))
@@ -73,8 +73,9 @@ fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
 }
 
 fn count(w: &ModelWeights) -> usize {
-    let norms = if w.config.sub_norms { 4 } else { 2 };
-    2 + usize::from(w.head.is_some()) + w.layers.len() * (norms + 2 * Projection::ALL.len())
+    // Norms, and a scale with each of the seven projections; outside of the layers embedding, final norm and head.
+    let layer = if w.config.sub_norms { 4 + 14 } else { 2 + 14 };
+    w.layers.len().saturating_mul(layer).saturating_add(if w.head.is_some() { 3 } else { 2 })
 }
 
 fn is_bf16(v: f32) -> bool {

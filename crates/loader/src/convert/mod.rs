@@ -1,5 +1,11 @@
 //! From any readable checkpoint to any writable form. Trits are always kept; scales are kept exactly, refused, or
 //! rounded where the caller allows it. What was written is read back and compared before it counts as done.
+#![deny(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
+)]
 
 mod gguf_out;
 mod hf_out;

@@ -89,8 +89,8 @@ pub(super) fn read_back(
                     }
                 }
             }
-            checked.projections += 1;
-            checked.rounded += usize::from(rounded);
+            checked.projections = checked.projections.saturating_add(1);
+            checked.rounded = checked.rounded.saturating_add(usize::from(rounded));
         }
     }
     Ok(checked)

@@ -275,6 +275,7 @@ pub(crate) fn is_bitnet_architecture(architecture: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test may.
 mod tests {
     use super::*;
 

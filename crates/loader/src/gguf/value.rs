@@ -488,4 +488,40 @@ impl Metadata {
             _ => None,
         })
     }
+
+    /// `key` as an array of 32-bit floats.
+    ///
+    /// # Errors
+    /// [`LoadError::KeyType`] if it is something else.
+    pub fn f32s(&self, key: &str) -> Result<Option<&[f32]>, LoadError> {
+        self.typed(key, "an array of 32-bit floats", |v| match v {
+            Value::Array(Array::F32(s)) => Some(s.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// `key` as an array of integers that fit 32 bits.
+    ///
+    /// # Errors
+    /// [`LoadError::KeyType`] if it is something else.
+    pub fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>, LoadError> {
+        self.typed(key, "an array of 32-bit integers", |v| {
+            v.as_array()?.to_i64s()?.into_iter().map(|i| i32::try_from(i).ok()).collect()
+        })
+    }
+
+    /// `key` as an array of bytes.
+    ///
+    /// # Errors
+    /// [`LoadError::KeyType`] if it is something else.
+    pub fn u8s(&self, key: &str) -> Result<Option<Vec<u8>>, LoadError> {
+        self.typed(key, "an array of bytes", |v| {
+            // The same bits, whichever of the two a writer chose.
+            v.as_array()?
+                .to_i64s()?
+                .into_iter()
+                .map(|i| u8::try_from(i & 0xff).ok().filter(|_| (-128..256).contains(&i)))
+                .collect()
+        })
+    }
 }

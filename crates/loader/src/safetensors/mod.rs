@@ -21,7 +21,7 @@ use ternary_kernels::SharedBytes;
 
 pub use file::SafetensorsFile;
 pub use index::{INDEX_NAME, SINGLE_NAME, ShardIndex};
-pub use write::{NewTensor, write_file};
+pub use write::{NewTensor, WriteBytes, write_file};
 
 use crate::LoadError;
 

@@ -8,6 +8,9 @@ use ::safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::LoadError;
 
+/// Writes the bytes of one tensor.
+pub type WriteBytes<'a> = Box<dyn FnOnce(&mut dyn Write) -> std::io::Result<()> + 'a>;
+
 /// A tensor to be written, and the function that writes its bytes.
 pub struct NewTensor<'a> {
     /// Its name.
@@ -17,7 +20,7 @@ pub struct NewTensor<'a> {
     /// Its shape, slowest dimension first.
     pub shape: Vec<usize>,
     /// Writes its bytes, little-endian and row-major.
-    pub write: Box<dyn FnOnce(&mut dyn Write) -> std::io::Result<()> + 'a>,
+    pub write: WriteBytes<'a>,
 }
 
 /// Writes a safetensors file. The tensors come in the order given; put wide dtypes first, so that all are aligned.

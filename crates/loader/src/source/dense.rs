@@ -15,7 +15,7 @@ pub(super) fn as_ternary(values: &[f32]) -> Option<(Vec<i8>, f32)> {
 }
 
 fn trit(v: f32) -> i8 {
-    i8::from(v > 0.0) - i8::from(v < 0.0)
+    i8::from(v > 0.0).wrapping_sub(i8::from(v < 0.0))
 }
 
 /// Absmean quantisation of master weights, as BitNet b1.58 is trained:
@@ -23,6 +23,7 @@ fn trit(v: f32) -> i8 {
 ///
 /// Computed as transformers does it, through `s = 1/a` in f32, because that decides values near one half: `T` comes from
 /// `W * s` and the scale is `1/s`. The mean is accumulated in f64; the reference's f32 sum differs in the last bits only.
+#[allow(clippy::cast_possible_truncation)] // The mean rounds to f32 as in training; -1, 0 and 1 fit i8.
 pub(super) fn absmean(values: &[f32]) -> (Vec<i8>, f32) {
     let sum: f64 = values.iter().map(|v| f64::from(v.abs())).sum();
     let mean = (sum / values.len().max(1) as f64) as f32;
@@ -51,6 +52,7 @@ pub(super) fn pack(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test may.
 mod tests {
     use super::*;
 

@@ -1,5 +1,11 @@
 //! A checkpoint on disk as a [`WeightSource`]: one GGUF file or one Hugging Face folder, brought to the model's own
 //! conventions (separate projections, half-rotation order, scales that multiply).
+#![deny(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
+)]
 
 mod dense;
 mod store;
@@ -246,17 +252,14 @@ impl Checkpoint {
             ));
         }
         let values = t.rows_f32(ty, cols, part.rows.clone())?;
-        let first = part.rows.start * cols;
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(LoadError::NotFinite {
-                tensor: t.name.clone(),
-                position: (first + at) as u64,
-                value: values[at],
-            });
+        let first = part.rows.start.saturating_mul(cols);
+        if let Some((at, &value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+            let position = first.saturating_add(at) as u64;
+            return Err(LoadError::NotFinite { tensor: t.name.clone(), position, value });
         }
         let rows = part.rows.len();
         let scales = scales.map(|s| match s {
-            Scales::Rows(all) => Scales::Rows(all[part.rows.clone()].into()).simplified(),
+            Scales::Rows(all) => Scales::Rows(all.get(part.rows.clone()).unwrap_or(&[]).into()).simplified(),
             one => one,
         });
         let (trits, scale) = match dense::as_ternary(&values) {
@@ -343,8 +346,8 @@ impl WeightSource for Checkpoint {
         let c = self.config();
         let (rows, cols) = c.projection_shape(which);
         let base = self.names.projection(layer, which);
-        let group = GROUPS.iter().position(|g| g.contains(&which));
-        let merged = group.map(|g| (GROUPS[g], self.names.merged(layer, g)));
+        let group = GROUPS.iter().enumerate().find(|(_, g)| g.contains(&which));
+        let merged = group.map(|(g, members)| (members, self.names.merged(layer, g)));
         let w = match merged {
             Some((group, merged))
                 if self.store.shape(&format!("{base}.weight")).is_none()
@@ -353,7 +356,7 @@ impl WeightSource for Checkpoint {
                 let all: Vec<usize> = group.iter().map(|p| c.projection_shape(*p).0).collect();
                 let start = group.iter().zip(&all).take_while(|(p, _)| **p != which).map(|(_, n)| n).sum::<usize>();
                 let total = all.iter().sum();
-                self.ternary(&merged, total, cols, Part { rows: start..start + rows, all })?
+                self.ternary(&merged, total, cols, Part { rows: start..start.saturating_add(rows), all })?
             }
             _ => self.ternary(&base, rows, cols, Part { rows: 0..rows, all: vec![rows] })?,
         };

@@ -1,17 +1,9 @@
 //! What each token is in bytes: one flat table, whatever the kind of vocabulary.
+//!
+//! In byte-level vocabularies a character stands for a byte: printable bytes stand for themselves, the other ones are
+//! moved to U+0100 and above, in order.
 
 use super::spm::{PieceKind, SPACE, byte_of};
-
-/// The character that stands for a byte in byte-level vocabularies: printable bytes stand for themselves, the others
-/// are moved to U+0100 and above, in order.
-fn stand_in(byte: u8) -> char {
-    match byte {
-        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
-        0..=0x20 => char::from_u32(0x100 + u32::from(byte)).unwrap_or('\u{fffd}'),
-        0x7f..=0xa0 => char::from_u32(0x121 + u32::from(byte) - 0x7f).unwrap_or('\u{fffd}'),
-        0xad => '\u{143}',
-    }
-}
 
 /// The byte that a character stands for.
 fn stood_for(c: char) -> Option<u8> {
@@ -27,11 +19,6 @@ fn stood_for(c: char) -> Option<u8> {
 /// The bytes that a token of a byte-level vocabulary stands for; `None` where it holds another character.
 pub(super) fn from_byte_level(token: &str) -> Option<Vec<u8>> {
     token.chars().map(stood_for).collect()
-}
-
-/// The spelling of bytes in a byte-level vocabulary.
-pub(super) fn to_byte_level(bytes: &[u8]) -> String {
-    bytes.iter().copied().map(stand_in).collect()
 }
 
 /// How the text of a token becomes bytes.
@@ -114,6 +101,15 @@ impl TokenTable {
 mod tests {
     use super::*;
 
+    fn stand_in(byte: u8) -> char {
+        match byte {
+            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+            0..=0x20 => char::from_u32(0x100 + u32::from(byte)).expect("a character"),
+            0x7f..=0xa0 => char::from_u32(0x121 + u32::from(byte) - 0x7f).expect("a character"),
+            0xad => '\u{143}',
+        }
+    }
+
     #[test]
     fn stand_ins_are_a_bijection() {
         let mut seen = std::collections::HashSet::new();
@@ -124,7 +120,6 @@ mod tests {
         }
         let alphabet = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet();
         assert_eq!(seen, alphabet.into_iter().collect());
-        assert_eq!(to_byte_level(b" \n\xe3"), "ĠĊã");
         assert_eq!(from_byte_level("Ġthe").as_deref(), Some(b" the".as_slice()));
         assert_eq!(from_byte_level("a b"), None);
     }

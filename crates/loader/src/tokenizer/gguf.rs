@@ -205,6 +205,12 @@ impl GgufVocab {
         }
     }
 
+    /// SentencePiece's normalisation rules as a normaliser of the `tokenizers` library.
+    fn charsmap(&self) -> Option<serde_json::Value> {
+        let map = self.precompiled_charsmap.as_ref().filter(|map| !map.is_empty())?;
+        Some(json!({"type": "Precompiled", "precompiled_charsmap": base64(map)}))
+    }
+
     fn sentencepiece(&self) -> Result<Pipeline, TokenizerError> {
         self.need_scores()?;
         let tokens = self.ids().zip(&self.scores).map(|((token, id), score)| (token, *score, self.kind(id)));
@@ -215,7 +221,8 @@ impl GgufVocab {
         };
         let model = Model::Spm(Spm::new(tokens, options)?);
         let pre = PreTokenization::Slices(Vec::new());
-        Ok(Pipeline { added: self.added(false)?, normalization: Normalization::default(), pre, model })
+        let normalization = Normalization::from_json(self.charsmap())?;
+        Ok(Pipeline { added: self.added(false)?, normalization, pre, model })
     }
 
     fn unigram(&self) -> Result<Pipeline, TokenizerError> {
@@ -224,10 +231,7 @@ impl GgufVocab {
         let unk = self.unk.map(|id| id as usize);
         let byte_fallback = self.ids().any(|(_, id)| self.kind(id) == PieceKind::Byte);
         let model = unigram(tokens, unk, byte_fallback)?;
-        let mut normalizers = Vec::new();
-        if let Some(map) = self.precompiled_charsmap.as_ref().filter(|map| !map.is_empty()) {
-            normalizers.push(json!({"type": "Precompiled", "precompiled_charsmap": base64(map)}));
-        }
+        let mut normalizers: Vec<_> = self.charsmap().into_iter().collect();
         if self.remove_extra_whitespaces.unwrap_or(false) {
             normalizers.push(json!({"type": "Strip", "strip_left": true, "strip_right": true}));
             normalizers.push(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}));

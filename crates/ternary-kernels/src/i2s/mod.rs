@@ -75,6 +75,9 @@ const _: () = assert!(COL_ALIGN == ROW_ALIGN && COL_ALIGN.is_multiple_of(CHUNK_C
 /// The longest row: `127 * 2^24` still fits an i32, so no product can overflow its result.
 pub(crate) const MAX_COLS: usize = 1 << 24;
 
+/// Chunks of a tile of a GEMM: 2048 columns, so that the activations of a dozen tokens fill 24 KiB.
+const BLOCK_CHUNKS: usize = 160;
+
 /// One chunk of a panel.
 type Chunk = [u8; CHUNK_BYTES];
 /// The activations that meet one chunk, as raw bytes of int8.
@@ -113,12 +116,13 @@ pub(crate) fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]
     assert_eq!(out.len(), range.len() * chunks * CHUNK_BYTES, "pack_panels: length of the output");
     // One decoded row and one panel at a time: both stay in the first-level cache.
     let mut row = vec![0i8; chunks * CHUNK_COLS];
+    let mut words = vec![0u32; chunks];
     for (p, panel) in range.zip(out.chunks_exact_mut(chunks * CHUNK_BYTES)) {
         let (panel, _) = panel.as_chunks_mut::<CHUNK_BYTES>();
         for r in 0..PANEL_ROWS {
             if p * PANEL_ROWS + r < w.rows() {
                 w.decode_row(p * PANEL_ROWS + r, &mut row[..w.cols()]);
-                pack_row(&row, r, panel);
+                pack_row(&row, &mut words, r, panel);
             } else {
                 panel.iter_mut().for_each(|chunk| chunk[4 * r..4 * r + 4].fill(ZEROS));
             }
@@ -126,14 +130,18 @@ pub(crate) fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]
     }
 }
 
-/// Packs one row of trits as row `r` of a panel.
-fn pack_row(row: &[i8], r: usize, panel: &mut [Chunk]) {
-    let (groups, _) = row.as_chunks::<CHUNK_COLS>();
-    for (trits, chunk) in groups.iter().zip(panel) {
-        let codes = trits.map(|t| t.wrapping_add(1) as u8);
-        let (fields, _) = codes.as_chunks::<4>();
-        // Codes are below 4, so shifting four of them at once inside a u32 carries nothing into a neighbour.
-        let word = fields.iter().rev().fold(0u32, |word, &field| word << 2 | u32::from_le_bytes(field));
+/// Packs one row of trits as row `r` of a panel; `words` is scratch, one for each chunk.
+fn pack_row(row: &[i8], words: &mut [u32], r: usize, panel: &mut [Chunk]) {
+    /// The lower bit of each field.
+    const LOW: u32 = 0x5555_5555;
+    // Two loops: the first has no strided store and is vectorised.
+    for (trits, word) in row.as_chunks::<CHUNK_COLS>().0.iter().zip(&mut *words) {
+        let [a, b, c, d] = [0, 4, 8, 12].map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|c| trits[i + c] as u8)));
+        // The two lowest bits of the trits, 3, 0, 1 for -1, 0, +1; then one is added to each field modulo 4.
+        let bits = (a & 0x0303_0303) | (b & 0x0303_0303) << 2 | (c & 0x0303_0303) << 4 | (d & 0x0303_0303) << 6;
+        *word = bits ^ LOW ^ ((bits & LOW) << 1);
+    }
+    for (chunk, word) in panel.iter_mut().zip(words) {
         chunk[4 * r..4 * r + 4].copy_from_slice(&word.to_le_bytes());
     }
 }
@@ -188,33 +196,83 @@ impl<'a> Product<'a> {
         self.codes[t * self.stride..][..self.chunks * CHUNK_COLS].as_chunks().0
     }
 
-    /// Stores the sums of code times activation of the 16 rows of panel `p`, less the sum of the activations.
-    fn store(&self, p: usize, t: usize, code_sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
+    /// Stores the sums of code times activation of the 16 rows of panel `p` for the only token.
+    fn store(&self, p: usize, code_sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
         let row = p * PANEL_ROWS;
         let end = self.rows.min(row + PANEL_ROWS);
-        let out = &mut acc[t * self.rows..][row..end];
-        for (a, s) in out.iter_mut().zip(code_sums) {
-            // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
-            *a = s.wrapping_sub(self.sums[t]);
-        }
+        // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
+        acc[row..end].iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[0]));
     }
 
-    /// Calls `tile(panels, tokens)` for a cover of all panels and tokens with tiles of at most `max_panels` by
-    /// `max_tokens`.
+    /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens by
+    /// [`BLOCK_CHUNKS`] chunks; `buffer` has room for the activations of one, `max_tokens * BLOCK_CHUNKS`.
     ///
-    /// Order: blocks of tokens whose activations stay in the second-level cache; within a block, panels whose
-    /// weights stay close while the block's tokens pass in tiles of nearly equal width.
-    fn for_tiles(&self, max_panels: usize, max_tokens: usize, mut tile: impl FnMut(Range<usize>, Range<usize>)) {
-        /// Half of the second-level cache of common CPUs.
-        const BLOCK_BYTES: usize = 384 << 10;
-        let block = (BLOCK_BYTES / self.stride / max_tokens).max(1) * max_tokens;
-        for tokens in even_parts(0..self.sums.len(), block) {
-            let mut p = 0;
-            while p < self.panel_count() {
-                let end = self.panel_count().min(p + max_panels);
-                even_parts(tokens.clone(), max_tokens).for_each(|t| tile(p..end, t));
-                p = end;
+    /// ```text
+    /// for each block of panels that stays in the second-level cache:
+    ///     for each tile of tokens:
+    ///         for each block of columns:
+    ///             copy its activations to `buffer`, those of all tokens for one chunk side by side
+    ///             for each tile of panels in the block:
+    ///                 tile
+    /// ```
+    /// The copy stays in the first-level cache while weights stream past it. It is one stream with constant offsets
+    /// instead of a dozen, so it needs one address register, and rows a power of two apart do not evict each other.
+    fn for_tiles(&self, max_panels: usize, max_tokens: usize, buffer: &mut [Acts], mut tile: impl FnMut(Tile<'_>)) {
+        /// A quarter of the second-level cache of current CPUs, and less than all of it on older ones.
+        const PANELS_BYTES: usize = 384 << 10;
+        let max_block = match self.sums.len() <= max_tokens {
+            // Weights are read once, so there is nothing to keep.
+            true => self.panel_count(),
+            false => (PANELS_BYTES / (self.chunks * CHUNK_BYTES) / max_panels).max(1) * max_panels,
+        };
+        for block in even_parts(0..self.panel_count(), max_block) {
+            for tokens in even_parts(0..self.sums.len(), max_tokens) {
+                for chunks in even_parts(0..self.chunks, buffer.len() / tokens.len()) {
+                    let acts = &mut buffer[..tokens.len() * chunks.len()];
+                    for (n, t) in tokens.clone().enumerate() {
+                        let from = &self.token(t)[chunks.clone()];
+                        acts.iter_mut().skip(n).step_by(tokens.len()).zip(from).for_each(|(to, from)| *to = *from);
+                    }
+                    for first in block.clone().step_by(max_panels) {
+                        let panels = first..block.end.min(first + max_panels);
+                        tile(Tile { panels, tokens: tokens.clone(), chunks: chunks.clone(), acts });
+                    }
+                }
             }
+        }
+    }
+}
+
+/// A part of a product that one pass over registers computes.
+struct Tile<'a> {
+    panels: Range<usize>,
+    tokens: Range<usize>,
+    chunks: Range<usize>,
+    /// Activations of all `tokens` for the first of `chunks`, then for the second ...
+    acts: &'a [Acts],
+}
+
+impl Tile<'_> {
+    /// The weights of `P` panels.
+    #[inline(always)]
+    fn weights<'w, const P: usize>(&self, product: &Product<'w>) -> [&'w [Chunk]; P] {
+        std::array::from_fn(|i| &product.panel(self.panels.start + i)[self.chunks.clone()])
+    }
+
+    /// Stores `sums`, code times activation of the 16 rows of panel `i` of the tile and token `n` of the tile: the first
+    /// block of columns sets the accumulators, less the sum of the activations, the others add to them.
+    #[inline(always)]
+    fn store(&self, product: &Product<'_>, i: usize, n: usize, sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
+        let (row, t) = ((self.panels.start + i) * PANEL_ROWS, self.tokens.start + n);
+        let rows = PANEL_ROWS.min(product.rows - row);
+        let out = &mut acc[t * product.rows + row..][..rows];
+        let (less, first) = (product.sums[t], self.chunks.start == 0);
+        // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
+        let put = |(a, s): (&mut i32, &i32)| *a = if first { s.wrapping_sub(less) } else { a.wrapping_add(*s) };
+        match out.as_mut_array::<PANEL_ROWS>() {
+            // A known length becomes vector instructions.
+            Some(out) => out.iter_mut().zip(sums).for_each(put),
+            None => out.iter_mut().zip(sums).for_each(put),
         }
     }
 }

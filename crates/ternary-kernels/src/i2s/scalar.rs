@@ -4,7 +4,7 @@
 //! `c + 1` (high byte) of row `i / 2`. For each field, both codes are cut out by a shift and a mask and multiplied by
 //! their activation in 16 bits; sums stay in 16 bits for [`FLUSH`] chunks and are then added to i32 row sums.
 
-use super::{Acts, CHUNK_BYTES, Chunk, PANEL_ROWS, Product};
+use super::{Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "i2s_scalar";
@@ -39,46 +39,54 @@ impl Kernel for I2sScalar {
         super::prepack(NAME, w)
     }
     fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        if let Some(product) = Product::of_one(w, x, &[x.sum()], acc) {
-            (0..product.panel_count()).for_each(|p| tile::<1>(&product, p, 0, acc));
+        let sum = [x.sum()];
+        let Some(product) = Product::of_one(w, x, &sum, acc) else { return };
+        for p in 0..product.panel_count() {
+            let [sums] = code_sums::<1>(product.panel(p), product.token(0).as_chunks().0);
+            product.store(p, &sums, acc);
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
         let Some(product) = Product::new(w, x, acc) else { return };
-        product.for_tiles(1, MAX_TOKENS, |panels, tokens| match tokens.len() {
-            1 => tile::<1>(&product, panels.start, tokens.start, acc),
-            2 => tile::<2>(&product, panels.start, tokens.start, acc),
-            3 => tile::<3>(&product, panels.start, tokens.start, acc),
-            _ => tile::<4>(&product, panels.start, tokens.start, acc),
+        let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
+        product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| match t.tokens.len() {
+            1 => tile::<1>(&product, &t, acc),
+            2 => tile::<2>(&product, &t, acc),
+            3 => tile::<3>(&product, &t, acc),
+            MAX_TOKENS => tile::<MAX_TOKENS>(&product, &t, acc),
+            n => unreachable!("a tile of {n} tokens"),
         });
     }
 }
 
-/// Panel `p` times tokens `t..t + N`.
-fn tile<const N: usize>(product: &Product<'_>, p: usize, t: usize, acc: &mut [i32]) {
-    let panel = product.panel(p);
-    let tokens: [&[Acts]; N] = std::array::from_fn(|n| product.token(t + n));
+/// A tile of one panel times `N` tokens.
+fn tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+    let [w] = t.weights::<1>(product);
+    for (n, sums) in code_sums::<N>(w, t.acts.as_chunks().0).iter().enumerate() {
+        t.store(product, 0, n, sums, acc);
+    }
+}
+
+/// Per token and row, the sum of code times activation.
+fn code_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS]; N] {
     let mut sums = [[0i32; PANEL_ROWS]; N];
-    for first in (0..panel.len()).step_by(FLUSH) {
-        let last = panel.len().min(first + FLUSH);
+    for (w, x) in w.chunks(FLUSH).zip(x.chunks(FLUSH)) {
         let mut narrow = [[0i16; LANES]; N];
-        for k in first..last {
+        for (w, x) in w.iter().zip(x) {
             for j in 0..4 {
-                let (low, high) = codes(&panel[k], j);
-                for n in 0..N {
-                    add_products(&mut narrow[n], &low, &high, &tokens[n][k], j);
+                let (low, high) = codes(w, j);
+                for (narrow, x) in narrow.iter_mut().zip(x) {
+                    add_products(narrow, &low, &high, x, j);
                 }
             }
         }
         for (sums, narrow) in sums.iter_mut().zip(&narrow) {
-            for (r, sum) in sums.iter_mut().enumerate() {
-                *sum += i32::from(narrow[2 * r]) + i32::from(narrow[2 * r + 1]);
+            for (sum, pair) in sums.iter_mut().zip(narrow.as_chunks::<2>().0) {
+                *sum = sum.wrapping_add(i32::from(pair[0]) + i32::from(pair[1]));
             }
         }
     }
-    for (n, sums) in sums.iter().enumerate() {
-        product.store(p, t + n, sums, acc);
-    }
+    sums
 }
 
 /// Codes of field `j`: those of the even and of the odd columns.

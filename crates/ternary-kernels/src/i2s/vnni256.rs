@@ -1,7 +1,7 @@
 //! I2_S for AVX-VNNI: 256-bit `vpdpbusd`, 8 rows by 4 columns per instruction.
 //!
 //! The algorithm is that of [`super::avx512`] with two registers of 8 rows for each chunk: GEMV masks without shifts
-//! and divides the sums of each field at the end; GEMM keeps a tile of one panel by up to [`MAX_TOKENS`] tokens in
+//! and divides the sums of each field at the end; GEMM keeps the sums of one panel and up to [`MAX_TOKENS`] tokens in
 //! registers.
 //!
 //! `vpdpbusd` on 256 bits exists twice: VEX encoded (AVX-VNNI) and EVEX encoded (AVX-512 VNNI and VL). The body is
@@ -10,15 +10,14 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{broadcast, load, prefetch, to_array};
-use super::{Acts, Chunk, PANEL_ROWS, Product};
+use super::avx2::{broadcast, load, prefetch_next_page, to_array};
+use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::AvxVnni;
 use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
-/// Bytes between a load of GEMV and the line that it asks for.
-const PREFETCH: usize = 8 << 10;
-/// Tokens of a GEMM tile: with two registers of sums each, and two of codes, they fit the 16 registers.
-const MAX_TOKENS: usize = 6;
+/// Tokens of a GEMM tile: two registers of sums for each, two of weights, two of codes, one of activations and the mask
+/// are the 16 registers.
+const MAX_TOKENS: usize = 5;
 
 /// Chunks between two flushes of the GEMV accumulators. A chunk adds at most `64 * 2 * 127 * 4` to a lane of the widest
 /// field, so `2^15` chunks stay below `2^31`.
@@ -64,17 +63,16 @@ macro_rules! kernel {
                     // SAFETY: as in `gemv`.
                     return unsafe { gemv(&product, acc) };
                 }
-                product.for_tiles(1, MAX_TOKENS, |panels, tokens| {
-                    let (p, t) = (panels.start, tokens.start);
+                let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
+                product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
                     // SAFETY: `self` holds the proof that this CPU has what `tile` is compiled for.
                     unsafe {
-                        match tokens.len() {
-                            1 => tile::<1>(&product, p, t, acc),
-                            2 => tile::<2>(&product, p, t, acc),
-                            3 => tile::<3>(&product, p, t, acc),
-                            4 => tile::<4>(&product, p, t, acc),
-                            5 => tile::<5>(&product, p, t, acc),
-                            MAX_TOKENS => tile::<MAX_TOKENS>(&product, p, t, acc),
+                        match t.tokens.len() {
+                            1 => tile::<1>(&product, &t, acc),
+                            2 => narrow_tile::<2>(&product, &t, acc),
+                            3 => narrow_tile::<3>(&product, &t, acc),
+                            4 => tile::<4>(&product, &t, acc),
+                            MAX_TOKENS => tile::<MAX_TOKENS>(&product, &t, acc),
                             n => unreachable!("a tile of {n} tokens"),
                         }
                     }
@@ -92,7 +90,7 @@ macro_rules! kernel {
                     let sums = code_sums(panel, x);
                     total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
                 }
-                product.store(p, 0, &to_array(total), acc);
+                product.store(p, &to_array(total), acc);
             }
         }
 
@@ -102,47 +100,89 @@ macro_rules! kernel {
         fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
             let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm256_set1_epi8(m as i8));
             let mut a = [[_mm256_setzero_si256(); 4]; 2];
-            for (chunk, x) in panel.iter().zip(x) {
-                prefetch(chunk, PREFETCH);
-                let v = load(chunk);
-                for j in 0..4 {
-                    let x = broadcast(x, j);
-                    for i in 0..2 {
-                        a[i][j] = $dot(a[i][j], _mm256_and_si256(v[i], masks[j]), x);
-                    }
-                }
-            }
-            // Exact: every term of field j is a multiple of 4^j.
-            a.map(|[a0, a1, a2, a3]| {
-                _mm256_add_epi32(
-                    _mm256_add_epi32(a0, _mm256_srai_epi32::<2>(a1)),
-                    _mm256_add_epi32(_mm256_srai_epi32::<4>(a2), _mm256_srai_epi32::<6>(a3)),
-                )
-            })
-        }
-
-        /// Panel `p` times `N` tokens from `t`; sums beyond `2^23` columns wrap, and so does the subtraction after it.
-        #[target_feature(enable = $features)]
-        fn tile<const N: usize>(product: &Product<'_>, p: usize, t: usize, acc: &mut [i32]) {
-            let panel = product.panel(p);
-            let tokens: [&[Acts]; N] = std::array::from_fn(|n| &product.token(t + n)[..panel.len()]);
-            let three = _mm256_set1_epi8(3);
-            let mut sums = [[_mm256_setzero_si256(); 2]; N];
-            for k in 0..panel.len() {
-                let mut v = load(&panel[k]);
-                for j in 0..4 {
-                    let codes = v.map(|v| _mm256_and_si256(v, three));
-                    for n in 0..N {
-                        let x = broadcast(&tokens[n][k], j);
+            for (chunks, x) in panel.as_chunks::<4>().0.iter().zip(x.as_chunks::<4>().0) {
+                prefetch_next_page(chunks);
+                for (chunk, x) in chunks.iter().zip(x) {
+                    let v = load(chunk);
+                    for j in 0..4 {
+                        let x = broadcast(x, j);
                         for i in 0..2 {
-                            sums[n][i] = $dot(sums[n][i], codes[i], x);
+                            a[i][j] = $dot(a[i][j], _mm256_and_si256(v[i], masks[j]), x);
                         }
                     }
-                    v = v.map(|v| _mm256_srli_epi16::<2>(v));
                 }
             }
+            a.map(|a| all_fields(a))
+        }
+
+        /// The sum of `a[j] / 4^j`, exact as every term of field `j` is a multiple of `4^j`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn all_fields([a0, a1, a2, a3]: [__m256i; 4]) -> __m256i {
+            _mm256_add_epi32(
+                _mm256_add_epi32(a0, _mm256_srai_epi32::<2>(a1)),
+                _mm256_add_epi32(_mm256_srai_epi32::<4>(a2), _mm256_srai_epi32::<6>(a3)),
+            )
+        }
+
+        /// A tile of one panel times 2 or 3 tokens, with sums for each field as in GEMV to hide the latency: `4 * N` for
+        /// rows 0 to 7, then as many for rows 8 to 15.
+        #[target_feature(enable = $features)]
+        fn narrow_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+            const { assert!(N <= 3 && MAX_TOKENS * BLOCK_CHUNKS <= FLUSH) };
+            let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm256_set1_epi8(m as i8));
+            let [w] = t.weights::<1>(product);
+            let mut done = [[_mm256_setzero_si256(); 2]; N];
+            for i in 0..2 {
+                let mut a = [[_mm256_setzero_si256(); 4]; N];
+                for (w, x) in w.iter().zip(t.acts.as_chunks::<N>().0) {
+                    prefetch_next_page(std::slice::from_ref(w));
+                    let v = load(w)[i];
+                    for j in 0..4 {
+                        let codes = _mm256_and_si256(v, masks[j]);
+                        for n in 0..N {
+                            a[n][j] = $dot(a[n][j], codes, broadcast(&x[n], j));
+                        }
+                    }
+                }
+                for n in 0..N {
+                    done[n][i] = all_fields(a[n]);
+                }
+            }
+            for (n, sums) in done.iter().enumerate() {
+                t.store(product, 0, n, &to_array(*sums), acc);
+            }
+        }
+
+        /// A tile of one panel times `N` tokens, all `2 * N` sums in registers.
+        #[target_feature(enable = $features)]
+        fn tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+            let (x, _) = t.acts.as_chunks::<N>();
+            let [w] = t.weights::<1>(product);
+            let three = _mm256_set1_epi8(3);
+            let mut sums = [[_mm256_setzero_si256(); 2]; N];
+            for (w, x) in w.iter().zip(x) {
+                let v = load(w);
+                // Written out, as in `avx512::tile`.
+                add_field(&mut sums, v.map(|v| _mm256_and_si256(v, three)), x, 0);
+                add_field(&mut sums, v.map(|v| _mm256_and_si256(_mm256_srli_epi16::<2>(v), three)), x, 1);
+                add_field(&mut sums, v.map(|v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), three)), x, 2);
+                add_field(&mut sums, v.map(|v| _mm256_and_si256(_mm256_srli_epi16::<6>(v), three)), x, 3);
+            }
             for (n, sums) in sums.iter().enumerate() {
-                product.store(p, t + n, &to_array(*sums), acc);
+                t.store(product, 0, n, &to_array(*sums), acc);
+            }
+        }
+
+        /// Adds the products of field `j`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn add_field<const N: usize>(sums: &mut [[__m256i; 2]; N], codes: [__m256i; 2], x: &[Acts; N], j: usize) {
+            for n in 0..N {
+                let x = broadcast(&x[n], j);
+                for i in 0..2 {
+                    sums[n][i] = $dot(sums[n][i], codes[i], x);
+                }
             }
         }
     };

@@ -9,7 +9,7 @@ use super::lanes::{LANES, Simd, pad};
 use super::reduce::{TURNS, total};
 
 ops! {
-    /// `out[i] = exp(x[i])`, both `[k]` f32. The error is below 0.89 ulp (measured over all f32 against f64); `exp(0)` is 1,
+    /// `out[i] = exp(x[i])`, both `[k]` f32. The error is at most 0.892 ulp (measured over all f32 against f64); `exp(0)` is 1,
     /// results above the largest f32 are infinite, below the smallest 0, and a NaN stays one.
     ///
     /// # Panics

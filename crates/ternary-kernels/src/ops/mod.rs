@@ -35,13 +35,17 @@ mod x86;
 
 /// Compiles generic functions for every instruction set and makes a method of [`Ops`] of each.
 macro_rules! ops {
-    ($($(#[$attr:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;)*) => {
+    ($($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;)*) => {
         impl $crate::ops::Ops {$(
             $(#[$attr])*
-            #[inline]
-            pub fn $name(self, $($arg: $ty),*) $(-> $ret)? {
+            $vis fn $name(self, $($arg: $ty),*) $(-> $ret)? {
                 match self.backend {
-                    $crate::ops::Backend::Portable => $body($crate::ops::lanes::Portable, $($arg),*),
+                    $crate::ops::Backend::Portable => {
+                        fn compiled($($arg: $ty),*) $(-> $ret)? {
+                            $body($crate::ops::lanes::Portable, $($arg),*)
+                        }
+                        compiled($($arg),*)
+                    }
                     #[cfg(target_arch = "x86_64")]
                     $crate::ops::Backend::Avx2(token) => {
                         #[target_feature(enable = "avx2,fma,f16c")]

@@ -79,7 +79,9 @@ pub(super) fn block<S: Simd>(
         keys.len,
         values.len
     );
-    let scores = &mut scores.as_chunks_mut::<KV_BLOCK>().0[..q.rows()];
+    let scores = scores.as_chunks_mut::<KV_BLOCK>().0;
+    assert!(q.rows() <= scores.len(), "attention: {} queries exceed the capacity of {}", q.rows(), scores.len());
+    let scores = &mut scores[..q.rows()];
 
     typed!(keys, |keys| score(s, q, first, start, keys, scores));
     let stride = Partial::stride_of(q.head_dim);

@@ -19,6 +19,7 @@
 
 use half::{bf16, f16};
 
+use super::Ops;
 use crate::{AlignedBuf, ColsMut};
 
 mod kernel;
@@ -233,19 +234,14 @@ impl AttendScratch {
 }
 
 ops! {
-    /// What block `block` contributes to `queries`: `keys` and `values` are the rows of positions `block * KV_BLOCK` on,
-    /// at least those that the last query sees. Queries at positions before the block get nothing.
-    ///
-    /// # Panics
-    /// If shapes differ, or rows or capacity are missing.
-    pub fn attend_block(
+    fn block_with_scores(
         queries: &Queries<'_>,
         block: usize,
         keys: KvRows<'_>,
         values: KvRows<'_>,
-        scratch: &mut AttendScratch,
+        scores: &mut [f32],
         out: &mut Partial,
-    ) = attend_block;
+    ) = kernel::block;
 
     /// Adds what the next block contributes: `sum` becomes that of its own blocks and then `next`.
     ///
@@ -259,6 +255,25 @@ ops! {
     /// # Panics
     /// If shapes differ.
     pub fn finish_partial(sum: &Partial, out: &mut ColsMut<'_, f32>) = kernel::finish;
+}
+
+impl Ops {
+    /// What block `block` contributes to `queries`: `keys` and `values` are the rows of positions `block * KV_BLOCK` on,
+    /// at least those that the last query sees. Queries at positions before the block get nothing.
+    ///
+    /// # Panics
+    /// If shapes differ, or rows or capacity are missing.
+    pub fn attend_block(
+        self,
+        queries: &Queries<'_>,
+        block: usize,
+        keys: KvRows<'_>,
+        values: KvRows<'_>,
+        scratch: &mut AttendScratch,
+        out: &mut Partial,
+    ) {
+        self.block_with_scores(queries, block, keys, values, &mut scratch.scores, out);
+    }
 
     /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values that lie in one
     /// piece from position 0 on: [`Ops::attend_block`], [`Ops::merge_partial`] and [`Ops::finish_partial`] for all tokens
@@ -267,50 +282,28 @@ ops! {
     /// # Panics
     /// If shapes differ, or rows or capacity are missing.
     pub fn attend(
+        self,
         queries: &Queries<'_>,
         keys: KvRows<'_>,
         values: KvRows<'_>,
         scratch: &mut AttendScratch,
         out: &mut ColsMut<'_, f32>,
-    ) = attend;
-}
-
-#[inline(always)]
-fn attend_block<S: super::lanes::Simd>(
-    s: S,
-    queries: &Queries<'_>,
-    block: usize,
-    keys: KvRows<'_>,
-    values: KvRows<'_>,
-    scratch: &mut AttendScratch,
-    out: &mut Partial,
-) {
-    kernel::block(s, queries, block, keys, values, &mut scratch.scores, out);
-}
-
-#[inline(always)]
-fn attend<S: super::lanes::Simd>(
-    s: S,
-    queries: &Queries<'_>,
-    keys: KvRows<'_>,
-    values: KvRows<'_>,
-    scratch: &mut AttendScratch,
-    out: &mut ColsMut<'_, f32>,
-) {
-    assert_eq!(out.n(), queries.tokens, "attend: rows of the result");
-    queries.check();
-    let AttendScratch { scores, block: partial, sum } = scratch;
-    let tile = (TILE_ROWS / queries.group.max(1)).max(1);
-    let mut start = 0;
-    while start < queries.tokens {
-        let end = (start + tile).min(queries.tokens);
-        let queries = queries.tokens(start, end);
-        sum.reset(queries.rows(), queries.head_dim);
-        for block in 0..queries.blocks() {
-            kernel::block(s, &queries, block, keys.block(block), values.block(block), scores, partial);
-            kernel::merge(s, sum, partial);
+    ) {
+        assert_eq!(out.n(), queries.tokens, "attend: rows of the result");
+        queries.check();
+        let AttendScratch { scores, block: partial, sum } = scratch;
+        let tile = (TILE_ROWS / queries.group.max(1)).max(1);
+        let mut start = 0;
+        while start < queries.tokens {
+            let end = (start + tile).min(queries.tokens);
+            let queries = queries.tokens(start, end);
+            sum.reset(queries.rows(), queries.head_dim);
+            for block in 0..queries.blocks() {
+                self.block_with_scores(&queries, block, keys.block(block), values.block(block), scores, partial);
+                self.merge_partial(sum, partial);
+            }
+            self.finish_partial(sum, &mut out.rows_mut(start..end));
+            start = end;
         }
-        kernel::finish(s, sum, &mut out.rows_mut(start..end));
-        start = end;
     }
 }

@@ -67,7 +67,8 @@ fn exp_against_f64() {
         }
     }
     println!("exp: at most {} ulp, at {:e}", worst.0, worst.1);
-    assert!(worst.0 < 0.89, "{worst:?}");
+    // The bound of the documentation, found over all f32.
+    assert!(worst.0 < 0.892, "{worst:?}");
 }
 
 #[test]

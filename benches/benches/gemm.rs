@@ -1,0 +1,33 @@
+//! Many tokens: every kernel of this CPU, and a dense f32 product of the same shape.
+
+use benches::{activations, floats, matrix};
+use candle_core::{Device, Tensor};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ternary_kernels::{gemm, kernels_available};
+
+/// Tokens at once.
+const TOKENS: &[usize] = &[4, 32, 128];
+
+fn kernels(c: &mut Criterion) {
+    let (m, k) = (2560, 2560);
+    let w = matrix(m, k).expect("small");
+    for &n in TOKENS {
+        let mut group = c.benchmark_group(format!("gemm {m}x{k}, {n} tokens"));
+        // A multiplication and an addition for each weight and token.
+        group.throughput(Throughput::Elements(2 * (m * k * n) as u64)).sample_size(20);
+        let x = activations(n, k).expect("small");
+        let mut acc = vec![0; n * m];
+        for kernel in kernels_available() {
+            let packed = kernel.prepack(&w).expect("every shape can be packed");
+            group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
+                b.iter(|| gemm(kernel.as_ref(), &packed, &x.view(), &mut acc).expect("shapes agree"));
+            });
+        }
+        let dense = Tensor::from_vec(floats(m * k), (m, k), &Device::Cpu).expect("small");
+        let x = Tensor::from_vec(floats(k * n), (k, n), &Device::Cpu).expect("small");
+        group.bench_function("dense f32", |b| b.iter(|| dense.matmul(&x).expect("shapes agree")));
+    }
+}
+
+criterion_group!(benches, kernels);
+criterion_main!(benches);

@@ -1,0 +1,43 @@
+//! One token: every kernel of this CPU, the oracle, and what candle has for the same shape, dense and quantised.
+
+use benches::{SHAPES, activations, floats, matrix};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Module, Tensor};
+use candle_transformers::quantized_nn::Linear;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ternary_kernels::{gemv, kernels_available, reference};
+
+fn kernels(c: &mut Criterion) {
+    for &(m, k) in SHAPES {
+        let mut group = c.benchmark_group(format!("gemv {m}x{k}"));
+        let (w, x) = (matrix(m, k).expect("small"), activations(1, k).expect("small"));
+        let mut acc = vec![0; m];
+        for kernel in kernels_available() {
+            let packed = kernel.prepack(&w).expect("every shape can be packed");
+            group.throughput(Throughput::Bytes(packed.byte_len() as u64));
+            group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
+                b.iter(|| gemv(kernel.as_ref(), &packed, &x.view().row(0), &mut acc).expect("shapes agree"));
+            });
+        }
+    }
+}
+
+fn baselines(c: &mut Criterion) {
+    let (m, k) = (640, 2560);
+    let mut group = c.benchmark_group(format!("gemv {m}x{k} baselines"));
+    let w = matrix(m, k).expect("small");
+    let codes = vec![1; k];
+    group.bench_function("naive", |b| b.iter(|| reference::gemv(&w, &codes).expect("shapes agree")));
+    let dense = Tensor::from_vec(floats(m * k), (m, k), &Device::Cpu).expect("small");
+    let x = Tensor::from_vec(floats(k), (k, 1), &Device::Cpu).expect("small");
+    group.bench_function("dense f32", |b| b.iter(|| dense.matmul(&x).expect("shapes agree")));
+    let row = Tensor::from_vec(floats(k), (1, k), &Device::Cpu).expect("small");
+    for quantised in [GgmlDType::Q4_0, GgmlDType::Q8_0] {
+        let weights = QTensor::quantize(&dense, quantised).expect("rows are whole blocks");
+        let linear = Linear::from_arc(weights.into(), None).expect("a matrix");
+        group.bench_function(format!("candle {quantised:?}"), |b| b.iter(|| linear.forward(&row).expect("shapes agree")));
+    }
+}
+
+criterion_group!(benches, kernels, baselines);
+criterion_main!(benches);

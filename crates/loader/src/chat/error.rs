@@ -1,0 +1,90 @@
+//! Errors of chat templates.
+
+use crate::tokenizer::TokenizerError;
+
+/// Why a chat could not be turned into a prompt.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatError {
+    /// The template is not valid Jinja.
+    #[error("chat template of {template}, line {line}: {detail}; another one can be given with --chat-template")]
+    Syntax {
+        /// Where the template came from.
+        template: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        detail: String,
+    },
+    /// The template failed while it was rendered.
+    #[error("chat template of {template}, line {line}: {detail}")]
+    Render {
+        /// Where the template came from.
+        template: String,
+        /// The line, from 1; 0 where unknown.
+        line: usize,
+        /// What went wrong.
+        detail: String,
+    },
+    /// The template refuses these messages (`raise_exception`).
+    #[error("the chat template of {template} refuses this conversation: {message}")]
+    Refused {
+        /// Where the template came from.
+        template: String,
+        /// What the template says.
+        message: String,
+    },
+    /// The template did more work than any honest template needs.
+    #[error("the chat template of {template} did not finish within {fuel} steps")]
+    OutOfFuel {
+        /// Where the template came from.
+        template: String,
+        /// The limit.
+        fuel: u64,
+    },
+    /// The template, or what it renders, is too long.
+    #[error("the chat template of {template}: {what} exceeds {limit} bytes")]
+    TooLarge {
+        /// Where the template came from.
+        template: String,
+        /// Its source, or its output.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// There is no built-in template of this name.
+    #[error("there is no built-in chat template {name:?}; there are {known}")]
+    UnknownBuiltin {
+        /// The name.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// The checkpoint has no chat template of this name.
+    #[error("the checkpoint has no chat template {name:?}; it has {known}")]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// A template needs a token that the vocabulary lacks.
+    #[error("the chat template {template} needs the token {token:?}, which this vocabulary lacks")]
+    MissingToken {
+        /// The template.
+        template: String,
+        /// The token.
+        token: String,
+    },
+    /// Only templates that are made of plain roles can be encoded part by part.
+    #[error("the chat template of {template} can only be encoded joined; {supported} can be encoded in parts")]
+    NotSeparable {
+        /// Where the template came from.
+        template: String,
+        /// The templates for which it works.
+        supported: &'static str,
+    },
+    /// The rendered text could not be encoded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}

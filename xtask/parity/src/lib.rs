@@ -1,0 +1,78 @@
+//! Compares everything that a model computes with reference vectors that independent software made.
+//!
+//! [`run`] walks a folder and appends one row per case to a [`Report`]: `ok`, `FAIL` or `not supported yet`. Tolerances
+//! are those that the makers of the vectors derived, see [`Tolerance`]; none is tuned here. With [`Sabotage`] the
+//! weights are damaged first, and then rows have to fail.
+//!
+//! | folder | what is compared |
+//! |---|---|
+//! | `bitnet/NAME/{packed,master,packed_bitlinear}` | logits, greedy continuation, each projection given its traced input |
+//! | `midsize` | the same for weights of real widths that are rebuilt from a counter-based generator |
+//! | `gguf` | logits of GGUF files, and single matrices in their encodings |
+//! | `units` | quantisers, exact products and packing of single layers |
+//! | `tokenizer` | texts to tokens |
+
+mod compare;
+mod error;
+mod files;
+mod formats;
+mod midsize;
+mod model;
+mod projections;
+mod report;
+mod sabotage;
+mod sha256;
+mod tokenizer;
+mod units;
+
+use std::path::{Path, PathBuf};
+
+pub use error::ParityError;
+pub use model::Tolerance;
+pub use report::{Report, Row, Verdict};
+pub use sabotage::Sabotage;
+
+/// What to run and how.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Options {
+    /// Damage done to every model before it computes.
+    pub sabotage: Option<Sabotage>,
+    /// Only cases whose name contains this text.
+    pub filter: Option<String>,
+    /// Where large tokenizers lie, `NAME/tokenizer.json` or `NAME/tokenizer.json.zst`; by default `../tokenizer` beside
+    /// the fixtures.
+    pub tokenizers: Option<PathBuf>,
+}
+
+impl Options {
+    fn wants(&self, case: &str) -> bool {
+        self.filter.as_ref().is_none_or(|f| case.contains(f.as_str()))
+    }
+}
+
+/// Runs every case under `fixtures`; rows are printed as they come if `report` says so.
+///
+/// # Errors
+/// [`ParityError::Io`] if `fixtures` cannot be listed. What goes wrong within a case fails that case only.
+pub fn run(fixtures: &Path, options: &Options, report: &mut Report) -> Result<(), ParityError> {
+    for name in files::names(&fixtures.join("bitnet"))? {
+        model::folder_cases(fixtures, &name, options, report);
+    }
+    midsize::cases(fixtures, options, report);
+    for name in files::names(&fixtures.join("gguf"))?.iter().filter(|n| n.ends_with(".gguf")) {
+        model::gguf_case(fixtures, name, options, report);
+    }
+    formats::cases(fixtures, options, report);
+    units::cases(fixtures, options, report);
+    for name in files::names(&fixtures.join("tokenizer"))?.iter().filter(|n| n.ends_with("_cases.json")) {
+        tokenizer::case(fixtures, name, options, report);
+    }
+    for name in files::names(&fixtures.join("ttt"))? {
+        let case = format!("ttt/{name}");
+        if fixtures.join(&case).is_dir() && options.wants(&case) {
+            report.unsupported(&case, "Test-Time-Training layers");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Whole models: logits of every position, greedy continuation.
+
+use std::path::Path;
+
+use bitnet::Model;
+use bitnet_model::{KvType, Sequence};
+use loader::{LoadOptions, LoadedModel};
+use serde_json::Value;
+
+use crate::compare::{argmax, max_abs, std};
+use crate::files::{self, Tensors};
+use crate::projections;
+use crate::report::{Measured, Report};
+use crate::{Options, ParityError};
+
+/// How far logits may be off, in absolute numbers; derived by the makers of the vectors from f32 against f64.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance(pub f32);
+
+impl Tolerance {
+    /// Cases whose name begins with `stable` were drawn so that no activation lies near a rounding boundary of its
+    /// int8 code: 1e-4. In larger ones no code flips either, but sums are longer: 1e-3.
+    pub fn of_case(name: &str) -> Self {
+        if name.starts_with("stable") { Tolerance(1e-4) } else { Tolerance(1e-3) }
+    }
+}
+
+/// Greedy tokens count as long as the reference's own lead is above this share of the deviation of its logits.
+const CLEAR_LEAD: f32 = 0.15;
+
+/// Which tensors of `expected.safetensors` belong to a case.
+pub(crate) struct Keys {
+    pub(crate) logits: &'static str,
+    pub(crate) greedy: Option<&'static str>,
+    /// Whether the traces were made with these weights.
+    pub(crate) traced: bool,
+}
+
+pub(crate) const PACKED: Keys = Keys { logits: "logits_packed_f32", greedy: Some("greedy_packed"), traced: true };
+const MASTER: Keys = Keys { logits: "logits_master_f32", greedy: Some("greedy_master"), traced: false };
+const BITLINEAR: Keys = Keys { logits: "logits_f32", greedy: None, traced: false };
+
+/// `bitnet/NAME/{packed,master,packed_bitlinear}`.
+pub(crate) fn folder_cases(fixtures: &Path, name: &str, options: &Options, report: &mut Report) {
+    let dir = fixtures.join("bitnet").join(name);
+    for (variant, keys) in [("packed", PACKED), ("master", MASTER), ("packed_bitlinear", BITLINEAR)] {
+        let model = dir.join(variant);
+        let own = model.join("expected.safetensors");
+        let expected = if own.is_file() { own } else { dir.join("expected.safetensors") };
+        if model.is_dir() {
+            let case = format!("bitnet/{name}/{variant}");
+            compare(&case, name, &keys, &expected, options, report, || load(&model));
+        }
+    }
+}
+
+/// `gguf/CASE.TYPE.gguf`, whose logits are those of `bitnet/CASE`.
+pub(crate) fn gguf_case(fixtures: &Path, file: &str, options: &Options, report: &mut Report) {
+    let manifest = files::json(&fixtures.join("gguf/manifest.json")).unwrap_or(Value::Null);
+    let stem = file.split('.').next().unwrap_or(file);
+    let name = manifest[file]["case"].as_str().unwrap_or(stem);
+    let expected = fixtures.join("bitnet").join(name).join("expected.safetensors");
+    let path = fixtures.join("gguf").join(file);
+    compare(&format!("gguf/{file}"), name, &PACKED, &expected, options, report, || load(&path));
+}
+
+/// Reads a model with the loader's defaults.
+pub(crate) fn load(path: &Path) -> Result<LoadedModel, ParityError> {
+    Ok(loader::load(path, &LoadOptions::default())?)
+}
+
+/// The rows of one model.
+pub(crate) fn compare(
+    case: &str,
+    name: &str,
+    keys: &Keys,
+    expected: &Path,
+    options: &Options,
+    report: &mut Report,
+    load: impl FnOnce() -> Result<LoadedModel, ParityError>,
+) {
+    if !options.wants(case) {
+        return;
+    }
+    let prepared = || -> Result<(LoadedModel, Model, Tensors), ParityError> {
+        let expected = Tensors::load(expected)?;
+        let mut loaded = load()?;
+        if let Some(sabotage) = options.sabotage {
+            loaded.weights = sabotage.apply(&loaded.weights)?;
+        }
+        let model = Model::builder().kv(KvType::F32).build(loaded.clone())?;
+        Ok((loaded, model, expected))
+    };
+    let (loaded, model, expected) = match prepared() {
+        Ok(prepared) => prepared,
+        Err(e) => return report.check(&format!("{case} load"), || Err(e)),
+    };
+    let tolerance = Tolerance::of_case(name);
+    report.check(&format!("{case} logits"), || logits(&model, &expected, keys.logits, tolerance));
+    if let Some(greedy_ids) = keys.greedy.filter(|k| expected.has(k)) {
+        report.check(&format!("{case} greedy"), || greedy(&model, &expected, greedy_ids));
+    }
+    if keys.traced && projections::traced(&expected) {
+        report.check(&format!("{case} projections"), || projections::compare(&loaded.weights, &expected));
+    }
+}
+
+fn logits(model: &Model, expected: &Tensors, key: &str, tolerance: Tolerance) -> Result<Measured, ParityError> {
+    let ids = expected.ids("input_ids")?;
+    let got = model.logits(&ids)?;
+    let error = max_abs(&got, &expected.f32(key)?);
+    let detail = format!("{} positions, max abs {error:.2e} (at most {:.0e})", ids.len(), tolerance.0);
+    Ok(Measured { pass: error <= tolerance.0, detail })
+}
+
+fn greedy(model: &Model, expected: &Tensors, key: &str) -> Result<Measured, ParityError> {
+    let mut sequence = Sequence::new(model.engine(), KvType::F32, None);
+    let (ids, margins) = (expected.ids(key)?, expected.f32(&format!("{key}_margin"))?);
+    let mut logits = sequence.push(&expected.ids("prompt_ids").or_else(|_| expected.ids("input_ids"))?)?.to_vec();
+    for (step, (id, margin)) in ids.iter().zip(&margins).enumerate() {
+        let clear = CLEAR_LEAD * std(&logits);
+        if *margin < clear {
+            let detail = format!("{step} of {} equal, then the reference's lead is only {margin:.3}", ids.len());
+            return Ok(Measured { pass: true, detail });
+        }
+        let got = argmax(&logits) as u32;
+        if got != *id {
+            let detail = format!("step {step}: token {got}, expected {id} with a lead of {margin:.3}");
+            return Ok(Measured { pass: false, detail });
+        }
+        logits = sequence.push(&[got])?.to_vec();
+    }
+    Ok(Measured { pass: true, detail: format!("all {} equal", ids.len()) })
+}

@@ -1,0 +1,101 @@
+//! Damage done on purpose: a comparison that cannot fail proves nothing.
+
+use bitnet_model::{FloatMatrix, ModelConfig, ModelError, ModelWeights, Norm, Projection, WeightSource};
+use ternary_kernels::{KernelError, Scales, TernaryMatrix};
+
+/// One damage to a model's weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Sabotage {
+    /// One weight of one projection of layer 0 becomes its successor: -1 to 0, 0 to +1, +1 to -1.
+    FlipTrit(Projection),
+    /// The scale of one projection of layer 0 grows by 1/128, one step of the bf16 numbers that files store.
+    Scale(Projection),
+    /// Rows of q and k in all layers are turned by one within each head, so that every pair of the rotary embedding
+    /// turns with its neighbour's frequency. Without rotary embedding this would change nothing.
+    Rope,
+}
+
+impl Sabotage {
+    /// `flip-trit`, `scale` or `rope`, as the command line calls them.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "flip-trit" => Some(Sabotage::FlipTrit(Projection::Down)),
+            "scale" => Some(Sabotage::Scale(Projection::Down)),
+            "rope" => Some(Sabotage::Rope),
+            _ => None,
+        }
+    }
+
+    /// The damaged model.
+    pub(crate) fn apply(self, weights: &ModelWeights) -> Result<ModelWeights, ModelError> {
+        ModelWeights::from_source(&Damaged { weights, sabotage: self })
+    }
+}
+
+struct Damaged<'a> {
+    weights: &'a ModelWeights,
+    sabotage: Sabotage,
+}
+
+impl WeightSource for Damaged<'_> {
+    type Error = ModelError;
+
+    fn config(&self) -> &ModelConfig {
+        &self.weights.config
+    }
+
+    fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
+        let w = self.weights.layers[layer].projection(which);
+        let damaged = match self.sabotage {
+            Sabotage::FlipTrit(p) if p == which && layer == 0 => flip(w)?,
+            Sabotage::Scale(p) if p == which && layer == 0 => rescale(w)?,
+            Sabotage::Rope if matches!(which, Projection::Q | Projection::K) => turn(w, self.weights.config.head_dim)?,
+            _ => w.clone(),
+        };
+        Ok(damaged)
+    }
+
+    fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
+        let layer = |l: usize| &self.weights.layers[l];
+        let gain = match which {
+            Norm::Input(l) => Some(&layer(l).input_norm),
+            Norm::AttnSub(l) => layer(l).attn_sub_norm.as_ref(),
+            Norm::PostAttention(l) => Some(&layer(l).post_attention_norm),
+            Norm::FfnSub(l) => layer(l).ffn_sub_norm.as_ref(),
+            Norm::Final => Some(&self.weights.final_norm),
+        };
+        Ok(gain.cloned().unwrap_or_default())
+    }
+
+    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
+        Ok(self.weights.embedding.clone())
+    }
+
+    fn head(&self) -> Result<FloatMatrix, ModelError> {
+        Ok(self.weights.head_matrix().clone())
+    }
+}
+
+fn flip(w: &TernaryMatrix) -> Result<TernaryMatrix, KernelError> {
+    let mut trits = w.to_trits();
+    if let Some(t) = trits.first_mut() {
+        *t = if *t == 1 { -1 } else { *t + 1 };
+    }
+    TernaryMatrix::from_trits(w.rows(), w.cols(), &trits, w.scales().clone())
+}
+
+fn rescale(w: &TernaryMatrix) -> Result<TernaryMatrix, KernelError> {
+    let grow = |s: f32| s * (1.0 + 1.0 / 128.0);
+    let scales = match w.scales() {
+        Scales::Tensor(s) => Scales::Tensor(grow(*s)),
+        Scales::Rows(s) => Scales::Rows(s.iter().map(|s| grow(*s)).collect()),
+    };
+    TernaryMatrix::from_trits(w.rows(), w.cols(), &w.to_trits(), scales)
+}
+
+fn turn(w: &TernaryMatrix, head_dim: usize) -> Result<TernaryMatrix, KernelError> {
+    let order: Vec<u32> =
+        (0..w.rows()).map(|r| (r / head_dim * head_dim + (r % head_dim + 1) % head_dim) as u32).collect();
+    w.with_row_order(&order)
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask ci`: everything that a change has to pass.
+
+use crate::error::XtaskError;
+use crate::shell::{Outcome, Steps, cargo, in_ci, works};
+use crate::tidy::workspace::Workspace;
+use crate::{fuzz, isas, test, tidy};
+
+/// Seconds for each fuzz target.
+const FUZZ_SECONDS: u32 = 10;
+
+/// All checks, cheapest to understand first: the first failure ends the run.
+///
+/// # Errors
+/// The first step that fails.
+pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
+    test::all(steps)?;
+    steps.run("tidy", tidy::check)?;
+    steps.run("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
+    steps.run("format of fuzz", || cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], &[]))?;
+    steps.run("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))?;
+    steps.run("docs", || cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
+    steps.run("features alone", features_alone)?;
+    isas::all(steps)?;
+    steps.try_run("address sanitizer", address_sanitizer)?;
+    steps.try_run("licences, bans, sources", deny)?;
+    fuzz::all(steps, FUZZ_SECONDS, None)
+}
+
+/// Each published crate without its default features, and with each feature alone: a feature may only add.
+fn features_alone() -> Result<(), XtaskError> {
+    for package in Workspace::load()?.published() {
+        let check = ["check", "--no-default-features", "-p", &package.name];
+        cargo(&check, &[("RUSTFLAGS", "-D warnings")])?;
+        for feature in package.features.iter().filter(|f| *f != "default") {
+            let mut args = check.to_vec();
+            args.extend(["--features", feature]);
+            cargo(&args, &[("RUSTFLAGS", "-D warnings")])?;
+        }
+    }
+    Ok(())
+}
+
+/// The tests of the two crates that hold unsafe code, with every access checked.
+fn address_sanitizer() -> Result<Outcome, XtaskError> {
+    if !works("cargo", &["+nightly", "--version"]) {
+        return Ok(Outcome::Skipped("needs a nightly toolchain".into()));
+    }
+    let env = [("RUSTFLAGS", "-Zsanitizer=address"), ("ASAN_OPTIONS", "detect_leaks=0"), ("PROPTEST_CASES", "16")];
+    let mut args = vec!["+nightly", "test", "--target", "x86_64-unknown-linux-gnu", "--target-dir", "target/asan"];
+    args.extend(["-p", "ternary-kernels", "-p", "loader", "--lib", "--tests"]);
+    cargo(&args, &env)?;
+    Ok(Outcome::Done)
+}
+
+/// Licences, forbidden crates and registries of every dependency.
+fn deny() -> Result<Outcome, XtaskError> {
+    if !works("cargo", &["deny", "--version"]) {
+        let remedy = "install it with `cargo install cargo-deny --locked`";
+        let missing = XtaskError::Missing { what: "cargo-deny".into(), remedy };
+        return if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) };
+    }
+    cargo(&["deny", "--workspace", "check", "licenses", "bans", "sources"], &[])?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,98 @@
+//! Rules about documents: every dependency has its reason, every link leads somewhere.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::Finding;
+use super::sources::SourceFile;
+use super::workspace::Workspace;
+use crate::error::XtaskError;
+
+const DEPENDENCIES: &str = "docs/dependencies.md";
+
+/// Every dependency has a line with its reason in `docs/dependencies.md`, and no line is left over.
+pub(super) fn check_dependencies(workspace: &Workspace, findings: &mut Vec<Finding>) -> Result<(), XtaskError> {
+    let text = std::fs::read_to_string(DEPENDENCIES).map_err(XtaskError::io(DEPENDENCIES))?;
+    let all = workspace.members.iter().flat_map(|p| &p.dependencies);
+    let used: BTreeSet<&str> = all.filter(|d| !d.local).map(|d| d.name.as_str()).collect();
+    compare(&used, &text, findings);
+    Ok(())
+}
+
+fn compare(used: &BTreeSet<&str>, text: &str, findings: &mut Vec<Finding>) {
+    // | `name` | used by | reason |
+    let rows = text.lines().filter_map(|l| l.strip_prefix("| `")).filter_map(|l| {
+        let (name, rest) = l.split_once('`')?;
+        let reason = rest.split('|').nth(2).unwrap_or_default().trim();
+        Some((name, reason))
+    });
+    let rows: Vec<(&str, &str)> = rows.collect();
+    for name in used.iter().filter(|name| !rows.iter().any(|(n, _)| n == *name)) {
+        findings.push(Finding::new(DEPENDENCIES, format!("lacks a line `| {name} | used by | reason |`")));
+    }
+    for (name, reason) in rows {
+        // The fuzz package is a workspace of its own, unknown to this one.
+        if !used.contains(name) && name != "libfuzzer-sys" {
+            findings.push(Finding::new(DEPENDENCIES, format!("{name} is no dependency any more")));
+        }
+        if reason.is_empty() {
+            findings.push(Finding::new(DEPENDENCIES, format!("{name} has no reason")));
+        }
+    }
+}
+
+/// Links from one document to another file of the repository lead to a file that is there.
+pub(super) fn check_links(file: &SourceFile, findings: &mut Vec<Finding>) {
+    if !file.path.ends_with(".md") {
+        return;
+    }
+    let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
+    for target in links(&file.text) {
+        if !folder.join(target).exists() {
+            findings.push(Finding::new(&file.path, format!("links to {target}, which does not exist")));
+        }
+    }
+}
+
+/// Targets of `[text](target)` that are files, without their `#anchor`; code blocks are skipped.
+fn links(text: &str) -> Vec<&str> {
+    let mut in_code = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        let files = targets.map(|t| t.split('#').next().unwrap_or_default());
+        found.extend(files.filter(|t| !t.is_empty() && !t.contains("://") && !t.starts_with("mailto:")));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_without_reason_and_reasons_without_dependency_are_found() {
+        let used = BTreeSet::from(["half", "rayon"]);
+        let count = |text: &str| {
+            let mut findings = Vec::new();
+            compare(&used, text, &mut findings);
+            findings.len()
+        };
+        assert_eq!(count("| `half` | kernels | f16 |\n| `rayon` | kernels | threads |\n"), 0);
+        assert_eq!(count("| `half` | kernels | f16 |\n"), 1);
+        assert_eq!(count("| `half` | kernels |  |\n| `rayon` | kernels | threads |\n"), 1);
+        assert_eq!(count("| `half` | k | r |\n| `rayon` | k | r |\n| `tokio` | k | r |\n"), 1);
+    }
+
+    #[test]
+    fn links_to_files_are_taken_and_others_are_not() {
+        let text = "[a](b.md#c) [d](https://e.org) [f](#g)\n```\n[h](i.md)\n```\n[j](k/l.rs)";
+        assert_eq!(links(text), ["b.md", "k/l.rs"]);
+    }
+}

@@ -1,0 +1,52 @@
+//! `cargo xtask tidy`: rules of the repository that no compiler checks.
+//!
+//! Each rule is a function from what it looks at to findings, so that its tests can show it a broken case.
+
+mod crates;
+mod docs;
+mod sources;
+pub(crate) mod workspace;
+
+use crate::error::XtaskError;
+use workspace::Workspace;
+
+/// One broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// File or crate.
+    place: String,
+    /// What is wrong and what would be right.
+    message: String,
+}
+
+impl Finding {
+    fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { place: place.into(), message: message.into() }
+    }
+}
+
+/// Applies every rule.
+///
+/// # Errors
+/// [`XtaskError::Findings`] if a rule is broken; all findings have been printed.
+pub(crate) fn check() -> Result<(), XtaskError> {
+    let workspace = Workspace::load()?;
+    let files = sources::tracked()?;
+    let mut findings = Vec::new();
+    for file in &files {
+        sources::check(file, &mut findings);
+        docs::check_links(file, &mut findings);
+    }
+    crates::check(&workspace, &mut findings)?;
+    docs::check_dependencies(&workspace, &mut findings)?;
+    for f in &findings {
+        println!("{}: {}", f.place, f.message);
+    }
+    match findings.len() {
+        0 => {
+            println!("{} files, {} crates: nothing to complain about", files.len(), workspace.members.len());
+            Ok(())
+        }
+        count => Err(XtaskError::Findings { count }),
+    }
+}
