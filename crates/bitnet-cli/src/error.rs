@@ -46,6 +46,10 @@ pub(crate) enum CliError {
         /// Its name.
         name: &'static str,
     },
+    /// A download that failed.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] bitnet::loader::hub::HubError),
     /// A build without the hub.
     #[cfg(not(feature = "hub"))]
     #[error("this bitnet was built without the feature `hub`; download {repo} by other means and give its folder")]
@@ -70,14 +74,6 @@ pub(crate) enum CliError {
         what: String,
         /// Offset of the first invalid byte.
         at: usize,
-    },
-    /// A shape file for a synthetic model that cannot be used.
-    #[error("{}: {problem}", path.display())]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
     },
     /// The bandwidth probe, which runs in a process of its own, failed.
     #[error("the bandwidth probe failed: {problem}")]

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use bitnet::{KvType, Model, SamplingOptions};
+use bitnet::loader::synthetic::{Spec, cache_dir};
+use bitnet::{KvType, LoadOptions, Model, SamplingOptions};
 
 use crate::args::{EngineArgs, FileArgs, ModelArgs, SamplingArgs};
 use crate::error::CliError;
@@ -89,11 +90,9 @@ pub(crate) struct Loaded {
 pub(crate) fn locate(spec: Option<&ModelSpec>, ui: &Ui) -> Result<PathBuf, CliError> {
     match spec {
         Some(ModelSpec::Path(path)) => existing(path),
-        Some(ModelSpec::Hub(hub)) => crate::commands::pull::fetch(hub, None, ui),
-        Some(ModelSpec::Synthetic2B4T) => synthetic(&bitnet::loader::synthetic::Spec::b2b4t(), ui),
-        Some(ModelSpec::SyntheticFile(file)) => {
-            synthetic(&bitnet::loader::synthetic::Spec::from_config_file(&existing(file)?)?, ui)
-        }
+        Some(ModelSpec::Hub(hub)) => crate::commands::pull::fetch(hub, ui),
+        Some(ModelSpec::Synthetic2B4T) => synthetic(&Spec::b2b4t(), ui),
+        Some(ModelSpec::SyntheticFile(file)) => synthetic(&Spec::from_config_file(&existing(file)?)?, ui),
         None => {
             let path = PathBuf::from(SHIPPED);
             if !path.is_file() {
@@ -120,11 +119,33 @@ fn existing(path: &Path) -> Result<PathBuf, CliError> {
     Err(CliError::NoSuchModel { path: path.to_path_buf(), hint })
 }
 
+/// How to read a model's files.
+pub(crate) fn load_options(args: &FileArgs) -> LoadOptions {
+    let mut options = LoadOptions::default();
+    options.tokenizer = args.tokenizer.clone();
+    options.qk_layout = args.qk_layout.map(Into::into);
+    options
+}
+
 /// Loads the model that `args` name.
 ///
 /// # Errors
 /// Those of [`locate`], and whatever is wrong with the files or unavailable on this CPU.
 pub(crate) fn load(args: &ModelArgs, engine: &EngineArgs, default_kv: KvType, ui: &Ui) -> Result<Loaded, CliError> {
+    load_with(args, engine, None, default_kv, ui)
+}
+
+/// As [`load`], with a chat template (Jinja source or a built-in one's name) in the place of the model's own.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_with(
+    args: &ModelArgs,
+    engine: &EngineArgs,
+    chat_template: Option<String>,
+    default_kv: KvType,
+    ui: &Ui,
+) -> Result<Loaded, CliError> {
     // An option that cannot be fulfilled shows before anything is downloaded or read.
     let kv = engine.kv.map_or(Ok(default_kv), |kv| kv.kv_type())?;
     let isa = engine.isa.map(bitnet::Isa::require).transpose()?;
@@ -144,6 +165,9 @@ pub(crate) fn load(args: &ModelArgs, engine: &EngineArgs, default_kv: KvType, ui
     }
     if let Some(order) = qk_layout {
         builder = builder.qk_layout((*order).into());
+    }
+    if let Some(template) = chat_template {
+        builder = builder.chat_template(template);
     }
     let model = builder.load(&path);
     let load_time = began.elapsed();
@@ -183,8 +207,8 @@ fn fresh_seed() -> u64 {
     RandomState::new().hash_one(std::process::id()) >> 32
 }
 
-fn synthetic(spec: &bitnet::loader::synthetic::Spec, ui: &Ui) -> Result<PathBuf, CliError> {
-    let folder = bitnet::loader::synthetic::cache_dir();
+fn synthetic(spec: &Spec, ui: &Ui) -> Result<PathBuf, CliError> {
+    let folder = cache_dir();
     let path = folder.join(spec.file_name());
     if path.is_file() {
         return Ok(path);
@@ -192,16 +216,12 @@ fn synthetic(spec: &bitnet::loader::synthetic::Spec, ui: &Ui) -> Result<PathBuf,
     ui.note(&format!("making {} once, with random weights", path.display()));
     let graceful = crate::interrupt::Graceful::begin();
     let bar = progress::of_bytes(ui, "writing", spec.data_bytes()?);
-    let written = spec.write(&path, process_threads(), &mut |done| {
+    let written = spec.write(&path, crate::process::cpus(), &mut |done| {
         bar.set_position(done);
         if graceful.cancelled() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
     })?;
     bar.finish_and_clear();
     if written { Ok(path) } else { Err(CliError::Interrupted) }
-}
-
-fn process_threads() -> std::num::NonZeroUsize {
-    crate::process::cpus()
 }
 
 #[cfg(test)]
