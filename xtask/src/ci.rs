@@ -3,7 +3,7 @@
 use crate::error::XtaskError;
 use crate::shell::{Outcome, Steps, cargo, in_ci, works};
 use crate::tidy::workspace::Workspace;
-use crate::{fuzz, isas, test, tidy};
+use crate::{fuzz, isas, programs, test, tidy};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;
@@ -20,6 +20,15 @@ pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
     steps.run("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))?;
     steps.run("docs", || cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
     steps.run("features alone", features_alone)?;
+    steps.run("benchmarks run once", || {
+        cargo(&["test", "--workspace", "--bench", "gemv", "--bench", "gemm", "--bench", "ops", "--bench", "model"], &[])
+    })?;
+    steps.run("release build", programs::build)?;
+    steps.run("the README's first command", programs::story)?;
+    for fixtures in programs::FIXTURES {
+        steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;
+    }
+    steps.run("parity is able to fail", programs::parity_fails_on_damage)?;
     isas::all(steps)?;
     steps.try_run("address sanitizer", address_sanitizer)?;
     steps.try_run("licences, bans, sources", deny)?;

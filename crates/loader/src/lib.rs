@@ -6,6 +6,8 @@ mod config;
 pub mod convert;
 mod error;
 pub mod gguf;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod load;
 mod loaded;
 pub mod mmap;

@@ -101,8 +101,9 @@ pub(crate) fn compare(weights: &ModelWeights, expected: &Tensors) -> Result<Meas
             let product = product(w, &x)?;
             codes_off += differing(&product.codes, &naive_codes(&x, w.cols()));
             let y = expected.f32(&name)?;
-            let error = max_abs(&product.y, &y) / magnitude(&y);
-            if !(error <= worst) {
+            // `max_abs` is never NaN, and neither is its share of something positive.
+            let error = max_abs(&product.y, &y) / magnitude(&y).max(f32::MIN_POSITIVE);
+            if error >= worst {
                 (worst, worst_at) = (error, name);
             }
             count += 1;
