@@ -14,6 +14,7 @@ pub mod mmap;
 mod names;
 pub mod safetensors;
 mod source;
+pub mod synthetic;
 pub mod tokenizer;
 
 pub use error::LoadError;
