@@ -14,9 +14,10 @@ pub mod mmap;
 mod names;
 pub mod safetensors;
 mod source;
+pub mod synthetic;
 pub mod tokenizer;
 
 pub use error::LoadError;
-pub use load::{LoadedModel, load};
+pub use load::{LoadedModel, load, load_tokenizer};
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 pub use source::Checkpoint;

@@ -90,7 +90,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Refuses tensors that would be ignored although they change what the model computes.
+    /// Refuses tensors that would be ignored although they change what the model computes, and types that are not read.
     fn check_names(&self) -> Result<(), LoadError> {
         let known = self.names.all(self.config().num_hidden_layers);
         for name in self.store.names() {
@@ -98,6 +98,8 @@ impl Checkpoint {
                 let layers = self.config().num_hidden_layers;
                 return Err(LoadError::UnexpectedTensor { tensor: name.to_owned(), layers });
             }
+            // A type that cannot be read says more about a file than whatever is missed first.
+            self.store.get(name)?;
         }
         Ok(())
     }

@@ -128,6 +128,16 @@ pub(super) fn block_scales(
     Ok(common.map_or_else(|| Scales::Rows(scales.into()), Scales::Tensor))
 }
 
+/// Scales of rows that carry one each (IQ1_BN and IQ2_BN): the common one, if all rows agree that do not have scale 0.
+///
+/// Quantisers give a row of zeros scale 0 and codes that mean nothing, so such a row is one of zeros, whatever its codes
+/// say, and takes the scale of the others.
+pub(super) fn row_scales(scales: Vec<f32>) -> Scales {
+    let mut nonzero = scales.iter().copied().filter(|s| *s != 0.0);
+    let first = nonzero.next().unwrap_or(0.0);
+    if nonzero.all(|s| s == first) { Scales::Tensor(first) } else { Scales::Rows(scales.into()) }
+}
+
 /// Calls `write(row, trits, bytes)` for each row of `w`, each `row_bytes` long.
 pub(super) fn for_rows(
     w: &TernaryMatrix,

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A digit is the trit plus one; the digits are the value `v = sum digit_j 3^j` and the byte is `ceil(256 v / 243)`: the
-//! byte of TQ1_0 with its digits in opposite order. Every byte decodes to trits, so there is no invalid code. Rows must
-//! be whole blocks.
+//! byte of TQ1_0 with its digits in opposite order. Every byte decodes to trits, so there is no invalid code. A row of
+//! scale 0 holds zeros, whatever its codes say. Rows must be whole blocks.
 
 use super::{ScaleRounding, base3, common};
 use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
@@ -35,11 +35,14 @@ pub(super) fn validate(cols: usize, bytes: &[u8]) -> Result<Scales, KernelError>
     let rows = bytes.chunks_exact(row_bytes(cols)).enumerate();
     rows.map(|(r, row)| common::checked_scale(FORMAT, r, common::read_f16(row)))
         .collect::<Result<_, _>>()
-        .map(Scales::Rows)
+        .map(common::row_scales)
 }
 
 pub(super) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
     let row = &bytes[r * row_bytes(cols)..][..row_bytes(cols)];
+    if common::read_f16(row) == 0.0 {
+        return out.fill(0);
+    }
     let (blocks, _) = row[HEAD..].as_chunks::<{ BLOCK.1 }>();
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<64>().0) {
         let extra = &base3::LOW_FIRST[usize::from(block[12])];

@@ -8,7 +8,8 @@
 //! weight   48 + j   32 + j   16 + j   j                (within the block)
 //! ```
 //!
-//! Codes 0, 1, 2 are -1, 0, +1; code 3 is invalid. Rows must be whole blocks.
+//! Codes 0, 1, 2 are -1, 0, +1; code 3 is invalid. A row of scale 0 holds zeros, whatever its codes
+//! say. Rows must be whole blocks.
 
 use super::common;
 use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
@@ -37,11 +38,14 @@ pub(super) fn validate(cols: usize, bytes: &[u8]) -> Result<Scales, KernelError>
         }
         common::checked_scale(FORMAT, r, common::read_f32(head))
     };
-    rows.map(check).collect::<Result<_, _>>().map(Scales::Rows)
+    rows.map(check).collect::<Result<_, _>>().map(common::row_scales)
 }
 
 pub(super) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
     let row = &bytes[r * row_bytes(cols)..][..row_bytes(cols)];
+    if common::read_f32(row) == 0.0 {
+        return out.fill(0);
+    }
     let (blocks, _) = row[HEAD..].as_chunks::<{ BLOCK.1 }>();
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<64>().0) {
         for (l, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
