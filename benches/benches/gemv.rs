@@ -35,7 +35,9 @@ fn baselines(c: &mut Criterion) {
     for quantised in [GgmlDType::Q4_0, GgmlDType::Q8_0] {
         let weights = QTensor::quantize(&dense, quantised).expect("rows are whole blocks");
         let linear = Linear::from_arc(weights.into(), None).expect("a matrix");
-        group.bench_function(format!("candle {quantised:?}"), |b| b.iter(|| linear.forward(&row).expect("shapes agree")));
+        group.bench_function(format!("candle {quantised:?}"), |b| {
+            b.iter(|| linear.forward(&row).expect("shapes agree"))
+        });
     }
 }
 

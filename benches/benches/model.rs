@@ -47,7 +47,8 @@ fn steps(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("load");
     group.sample_size(10);
-    group.bench_function("pack", |b| b.iter(|| Engine::new(&weights, &EngineOptions::default()).expect("it runs here")));
+    group
+        .bench_function("pack", |b| b.iter(|| Engine::new(&weights, &EngineOptions::default()).expect("it runs here")));
     group.finish();
 }
 

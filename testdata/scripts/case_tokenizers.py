@@ -28,11 +28,11 @@ BPE_SPECIAL = [
     "<|end_header_id|>",
     "<|eot_id|>",
 ]
-BPE_SIZE = 406  # 400 pieces and the special tokens.
+BPE_SIZE = 512  # 506 pieces and the special tokens.
 
 
-def corpus() -> list[str]:
-    return (SCRIPTS / "corpus.txt").read_text(encoding="utf-8").splitlines()
+def corpus() -> str:
+    return (SCRIPTS / "corpus.txt").read_text(encoding="utf-8")
 
 
 # --- SentencePiece -----------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def train_sentencepiece() -> bytes:
     """512 pieces of BPE with byte fallback, no normalisation, split digits: the options of the Llama vocabulary."""
     model = io.BytesIO()
     spm.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()),
+        sentence_iterator=iter(corpus().splitlines()),
         model_writer=model,
         model_type="bpe",
         vocab_size=512,
@@ -126,7 +126,7 @@ def train_bpe() -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.train_from_iterator([corpus()], trainer)
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in BPE_SPECIAL])
     assert tokenizer.get_vocab_size() == BPE_SIZE
     return tokenizer
@@ -192,10 +192,16 @@ def main() -> None:
         ids = bpe.encode(text, add_special_tokens=False).ids
         cases.append({"text": text, "ids": ids, "decoded": bpe.decode(ids, skip_special_tokens=False)})
     special = {t: bpe.token_to_id(t) for t in BPE_SPECIAL}
+    # The cases must be able to tell the Llama 3 split from that of GPT-2.
+    other = Tokenizer.from_str(bpe.to_str())
+    other.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    differing = sum(other.encode(c["text"], add_special_tokens=False).ids != c["ids"] for c in cases)
+    assert differing >= 5, differing
     write_json(root / "bpe_cases.json", {"special": special, "vocab_size": BPE_SIZE, "cases": cases}, indent=None)
     write_vocabulary(root / "bpe.gguf", "llama", bpe_vocabulary(bpe, "llama-bpe"))
     write_vocabulary(root / "bpe-nopre.gguf", "llama", bpe_vocabulary(bpe, None))
-    print(f"  bpe: {len(cases)} cases, {sum(c['decoded'] != c['text'] for c in cases)} do not decode to their text")
+    print(f"  bpe: {len(cases)} cases, {sum(c['decoded'] != c['text'] for c in cases)} do not decode to their text, "
+          f"{differing} differ under the split of GPT-2")
 
 
 if __name__ == "__main__":

@@ -81,4 +81,11 @@ STRINGS = [
     "the the the the the the",
     "THE LITTLE MILL",
     "x" * 64,
+    # Where the splits of Llama 3 and GPT-2 differ: digits by three, upper-case contractions, brackets, line ends.
+    "2540 5100 1210 25401210",
+    "7100510025",
+    "I'LL GO, THEY'RE IN, DON'T",
+    "a = b;\nc = d;\n}\n}\n",
+    "for(i in x)print(i),add(i)",
+    "</b></a>(is)(it)\"the\"",
 ]

@@ -3,7 +3,7 @@
 use crate::error::XtaskError;
 use crate::shell::{Outcome, Steps, cargo, in_ci, works};
 use crate::tidy::workspace::Workspace;
-use crate::{fuzz, isas, test, tidy};
+use crate::{fuzz, isas, programs, test, tidy};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;
@@ -20,6 +20,15 @@ pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
     steps.run("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))?;
     steps.run("docs", || cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
     steps.run("features alone", features_alone)?;
+    steps.run("benchmarks run once", || {
+        cargo(&["test", "--workspace", "--bench", "gemv", "--bench", "gemm", "--bench", "ops", "--bench", "model"], &[])
+    })?;
+    steps.run("programs", programs::build)?;
+    steps.run("the README's first command", programs::story)?;
+    for fixtures in programs::FIXTURES {
+        steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;
+    }
+    steps.run("parity is able to fail", programs::parity_fails_on_damage)?;
     isas::all(steps)?;
     steps.try_run("address sanitizer", address_sanitizer)?;
     steps.try_run("licences, bans, sources", deny)?;
@@ -30,24 +39,24 @@ pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
 fn features_alone() -> Result<(), XtaskError> {
     for package in Workspace::load()?.published() {
         let check = ["check", "--no-default-features", "-p", &package.name];
-        cargo(&check, &[("RUSTFLAGS", "-D warnings")])?;
+        cargo(&check, &[])?;
         for feature in package.features.iter().filter(|f| *f != "default") {
             let mut args = check.to_vec();
             args.extend(["--features", feature]);
-            cargo(&args, &[("RUSTFLAGS", "-D warnings")])?;
+            cargo(&args, &[])?;
         }
     }
     Ok(())
 }
 
-/// The tests of the two crates that hold unsafe code, with every access checked.
+/// The tests of the crate that holds the unsafe code, with every access checked.
 fn address_sanitizer() -> Result<Outcome, XtaskError> {
     if !works("cargo", &["+nightly", "--version"]) {
         return Ok(Outcome::Skipped("needs a nightly toolchain".into()));
     }
     let env = [("RUSTFLAGS", "-Zsanitizer=address"), ("ASAN_OPTIONS", "detect_leaks=0"), ("PROPTEST_CASES", "16")];
     let mut args = vec!["+nightly", "test", "--target", "x86_64-unknown-linux-gnu", "--target-dir", "target/asan"];
-    args.extend(["-p", "ternary-kernels", "-p", "loader", "--lib", "--tests"]);
+    args.extend(["-p", "ternary-kernels", "--lib", "--tests"]);
     cargo(&args, &env)?;
     Ok(Outcome::Done)
 }

@@ -16,8 +16,16 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
 /// Naming the target keeps build scripts and procedural macros free of these flags.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// A reader may not allocate beyond what the file's size justifies; inputs here have at most 64 KiB.
-const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-malloc_limit_mb=64", "-timeout=10", "-max_len=65536"];
+/// A reader may not allocate beyond what the file's size justifies; inputs here have at most 256 KiB.
+const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-malloc_limit_mb=64", "-timeout=10", "-max_len=262144"];
+
+/// Folders of reference files for each target; files above the longest input are cut by libFuzzer.
+const SEEDS: &[(&str, &str)] = &[
+    ("gguf", "testdata/tokenizer"),
+    ("gguf", "testdata/gguf"),
+    ("safetensors", "testdata/bitnet/sharded_tiny/packed"),
+    ("tokenizer", "testdata/tokenizer"),
+];
 
 /// Builds the targets and runs each, or only the one called `only`.
 ///
@@ -73,10 +81,7 @@ fn smoke(name: &str, binary: &str, seconds: u32) -> Result<(), XtaskError> {
     args.extend(LIMITS);
     args.push(&corpus);
     // Small valid files are the best inputs to begin with.
-    let seeds = format!("fuzz/seeds/{name}");
-    if Path::new(&seeds).is_dir() {
-        args.push(&seeds);
-    }
+    args.extend(SEEDS.iter().filter(|(target, dir)| *target == name && Path::new(dir).is_dir()).map(|(_, dir)| dir));
     run(binary, &args, &[("ASAN_OPTIONS", "detect_leaks=0")])
 }
 

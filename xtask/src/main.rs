@@ -7,11 +7,14 @@
 //! | `cargo xtask tidy` | rules of the repository that no compiler checks |
 //! | `cargo xtask isas` | the tests of kernels and models on every instruction set, emulated ones included |
 //! | `cargo xtask fuzz` | each fuzz target for some seconds |
+//! | `cargo xtask parity` | comparison with reference vectors of independent software |
+//! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
 mod ci;
 mod error;
 mod fuzz;
 mod isas;
+mod programs;
 mod shell;
 mod test;
 mod tidy;
@@ -53,23 +56,42 @@ enum Command {
         #[arg(long)]
         target: Option<String>,
     },
+    /// Compare with reference vectors that independent software made; `cargo xtask parity --help` lists the options.
+    #[command(disable_help_flag = true)]
+    Parity {
+        /// What the program `parity` is given.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Make weights of the shape of BitNet b1.58 2B4T from a seed, once, and describe the file.
+    Synth {
+        /// Another shape: a config.json.
+        #[arg(long)]
+        config: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Commands below name files relative to the workspace.
     let result = std::env::set_current_dir(shell::root()).map_err(XtaskError::io(shell::root())).and_then(|()| {
+        match &cli.command {
+            Command::Parity { args } => return programs::parity(args),
+            Command::Synth { config } => return programs::synth(config.as_deref()),
+            Command::Isas { list: true } => {
+                isas::print_available();
+                return Ok(());
+            }
+            _ => {}
+        }
         let mut steps = Steps::new();
         let result = match cli.command {
             Command::Test => test::all(&mut steps),
             Command::Ci => ci::all(&mut steps),
             Command::Tidy => steps.run("tidy", tidy::check),
-            Command::Isas { list: true } => {
-                isas::print_available();
-                return Ok(());
-            }
-            Command::Isas { list: false } => isas::all(&mut steps),
+            Command::Isas { .. } => isas::all(&mut steps),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
+            Command::Parity { .. } | Command::Synth { .. } => Ok(()),
         };
         steps.summary(result.is_ok());
         result

@@ -1,2 +1,56 @@
-//! The bitnet command.
-fn main() {}
+//! The `bitnet` command: run, chat with, convert, inspect and measure ternary language models.
+//!
+//! One file per command under `commands/`; `args` is what can be typed, `source` turns `--model` into a loaded model,
+//! `ui` and `progress` are what a person sees, `interrupt` is Ctrl-C. Text and JSON go to stdout, all else to stderr.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod error;
+mod interrupt;
+mod process;
+mod progress;
+mod source;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Cli;
+use ui::Ui;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.common.quiet);
+    init_logging(cli.common.verbose, &ui);
+    interrupt::install();
+    match commands::dispatch(cli.command, &ui) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Log lines go to stderr: what `BITNET_LOG` asks for, or warnings, and more with each `-v`.
+fn init_logging(verbose: u8, ui: &Ui) {
+    use tracing_subscriber::EnvFilter;
+    let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
+    let ours = format!("{level},bitnet={level}");
+    let filter = match std::env::var("BITNET_LOG") {
+        Ok(spec) if verbose == 0 && !spec.is_empty() => EnvFilter::try_new(&spec).unwrap_or_else(|error| {
+            ui.note(&format!("BITNET_LOG={spec} is not understood ({error}) and has no effect"));
+            EnvFilter::new(&ours)
+        }),
+        _ => EnvFilter::new(&ours),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ui.colours_on_stderr())
+        .without_time()
+        .init();
+}

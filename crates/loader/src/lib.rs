@@ -6,12 +6,15 @@ mod config;
 pub mod convert;
 mod error;
 pub mod gguf;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod load;
 mod loaded;
 pub mod mmap;
 mod names;
 pub mod safetensors;
 mod source;
+pub mod synthetic;
 pub mod tokenizer;
 
 pub use error::LoadError;

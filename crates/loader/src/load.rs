@@ -122,12 +122,13 @@ fn chat_template(
         Some(file) => file.metadata().str("tokenizer.chat_template").map_err(|e| e.in_file(checkpoint.path()))?,
         None => None,
     };
-    let mut sources = ChoiceSources::default();
-    sources.user = options.chat_template.as_deref();
-    sources.config = config;
-    sources.gguf = gguf;
-    sources.architecture = Some(checkpoint.architecture());
-    sources.tokenizer = tokenizer;
+    let sources = ChoiceSources {
+        user: options.chat_template.as_deref(),
+        config,
+        gguf,
+        architecture: Some(checkpoint.architecture()),
+        tokenizer,
+    };
     let choice = ChatTemplate::choose(sources).map_err(|e| LoadError::from(e).in_file(checkpoint.path()))?;
     notes.extend(choice.notes.iter().map(ToString::to_string));
     Ok(choice.template)

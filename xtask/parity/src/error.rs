@@ -33,9 +33,6 @@ pub enum ParityError {
     /// The model could not be loaded.
     #[error("load: {0}")]
     Load(#[from] loader::LoadError),
-    /// The facade refused something.
-    #[error(transparent)]
-    Bitnet(#[from] bitnet::Error),
     /// The model refused something.
     #[error(transparent)]
     Model(#[from] bitnet_model::ModelError),

@@ -21,7 +21,6 @@ mod model;
 mod projections;
 mod report;
 mod sabotage;
-mod sha256;
 mod tokenizer;
 mod units;
 

@@ -143,7 +143,7 @@ fn file_type(target: Target) -> u32 {
 }
 
 /// The architecture under which programs compute what this configuration says.
-fn architecture_for(c: &ModelConfig) -> Result<&'static str, LoadError> {
+pub(crate) fn architecture_for(c: &ModelConfig) -> Result<&'static str, LoadError> {
     match (c.hidden_act, c.sub_norms) {
         (Activation::Relu2, true) => Ok("bitnet-b1.58"),
         (Activation::Silu, true) => Ok("bitnet"),
@@ -165,6 +165,13 @@ fn describe(source: &Checkpoint, c: &ModelConfig, architecture: &str) -> Metadat
     if let Some(name) = source.info().name.as_deref().or(name) {
         m.set("general.name", name);
     }
+    put_shape(&mut m, c, architecture);
+    sampling(&mut m, source.generation());
+    m
+}
+
+/// The keys that say what shape the model has.
+pub(crate) fn put_shape(m: &mut Metadata, c: &ModelConfig, architecture: &str) {
     let mut size = |key: &str, v: usize| match u32::try_from(v) {
         Ok(v) => m.set(&format!("{architecture}.{key}"), v),
         Err(_) => m.set(&format!("{architecture}.{key}"), v as u64),
@@ -186,8 +193,6 @@ fn describe(source: &Checkpoint, c: &ModelConfig, architecture: &str) -> Metadat
     let theta = to_f32(c.rope_theta);
     let theta = if f64::from(theta) == c.rope_theta { Value::F32(theta) } else { Value::F64(c.rope_theta) };
     m.set(&format!("{architecture}.rope.freq_base"), theta);
-    sampling(&mut m, source.generation());
-    m
 }
 
 fn sampling(m: &mut Metadata, g: &GenerationConfig) {

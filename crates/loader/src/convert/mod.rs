@@ -12,6 +12,7 @@ mod hf_out;
 mod verify;
 mod vocab;
 
+pub(crate) use gguf_out::{architecture_for, put_shape};
 use std::path::{Path, PathBuf};
 
 use bitnet_model::ModelWeights;

@@ -327,14 +327,16 @@ mod tests {
         for _ in 0..1_000_000 {
             let (a, b, c) = (bits(), bits(), bits());
             check(f32::from_bits(a), f32::from_bits(b), f32::from_bits(c));
-            // Exponents near each other, and a product whose last bits are far below those of the sum: here rounding twice
-            // errs often.
+            // Exponents near each other.
             let near = |x: u32, e: u32| f32::from_bits(x & 0x807f_ffff | (127 + e % 3) << 23);
-            let short = |x: u32| f32::from_bits(x & 0x807f_f000 | 127 << 23);
             check(near(a, c), near(b, a), near(c, b));
-            let middle = near(c, b) + near(c, b) * 2f32.powi(-24);
-            check(2f32.powi(-(40 + (a % 20) as i32)), short(b), middle);
-            check(short(a), short(b) * 2f32.powi(-24 - (c % 3) as i32), near(c, b));
+            // The product is half a unit of the last place of `base`, and so little more or less that f64 loses it: rounding
+            // twice errs in one of two cases.
+            let (x, base) = (2f32.powi(-8 - (a % 4) as i32), f32::from_bits(c & 0x807f_ffff | 127 << 23));
+            let half = if b & 1 == 0 { f32::EPSILON / 2.0 } else { -f32::EPSILON / 2.0 };
+            check(half * (1.0 + x), 1.0 - x + x * x, base);
+            check(half * (1.0 + x), 1.0 - x, base);
+            check(half * (1.0 + f32::EPSILON), 1.0 - f32::EPSILON, base);
             // Subnormal results.
             check(near(a, b) * 1e-20, near(b, c) * 1e-19, near(c, a) * 2f32.powi(-127 - (b % 20) as i32));
         }
@@ -370,5 +372,6 @@ mod tests {
         check(ulp / 2.0, 1.0 - ulp, 1.0);
         check(ulp / 2.0, 1.0 - ulp, 1.0 + ulp);
         check(1.0 + ulp, 1.0 + ulp, -1.0);
+        check(ulp / 2.0 * (1.0 + ulp), 1.0 - ulp, 1.0 + ulp);
     }
 }

@@ -1,0 +1,251 @@
+//! What can be typed: options that several commands share, and the list of commands.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use bitnet::{Isa, KvType, QkLayout};
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+use crate::error::CliError;
+use crate::source::ModelSpec;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER_HELP: &str = "\
+Examples:
+  bitnet run \"Once upon a time\"                   the small model that comes with the program
+  bitnet run -m model.gguf \"Once upon a time\"     a GGUF file
+  bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T  from the Hugging Face hub
+  bitnet show model.gguf                          what is in a file, and how much memory it needs
+  bitnet bench -m synthetic:2b4t                  how fast a 2-billion model runs on this machine
+  bitnet doctor                                   whether this machine computes rightly
+
+Models (--model, or the environment variable BITNET_MODEL):
+  FILE.gguf             a GGUF file
+  FOLDER                a Hugging Face folder: config.json, *.safetensors, tokenizer.json
+  hf:OWNER/REPO[:FILE]  a repository of the Hugging Face hub, downloaded once
+  synthetic:2b4t        random weights in the shape of BitNet b1.58 2B4T, made once
+  synthetic:FILE.json   random weights in the shape that a config.json gives
+
+Exit codes:
+  0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 nobody reads the output
+
+Environment:
+  BITNET_MODEL  model to use without --model     BITNET_ISA  instruction set to use without --isa
+  BITNET_LOG    log filter, as `debug`           NO_COLOR    no colours
+  XDG_CACHE_HOME  where synthetic models go      HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE";
+
+/// Runs ternary (1.58-bit) language models on this computer: fast, in one process, right or it tells you.
+#[derive(Debug, Parser)]
+#[command(name = "bitnet", version, styles = STYLES, after_help = AFTER_HELP)]
+#[command(arg_required_else_help = true, max_term_width = 110, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    /// Log what happens, on stderr; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Nothing on stderr but errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Generate text after a prompt
+    Run(commands::run::RunArgs),
+    /// Talk with a model
+    Chat(commands::chat::ChatArgs),
+    /// Write the logits after each of the given tokens to a safetensors file
+    Logits(commands::logits::LogitsArgs),
+    /// Turn text into token ids, or ids into text
+    Tokenize(commands::tokenize::TokenizeArgs),
+    /// Show what is in a model's files, and how much memory it needs
+    Show(commands::show::ShowArgs),
+    /// Write a model in another format, and check what was written
+    #[command(visible_alias = "repack")]
+    Convert(commands::convert::ConvertArgs),
+    /// Download a model from the Hugging Face hub
+    Pull(commands::pull::PullArgs),
+    /// Measure the perplexity of a text
+    Ppl(commands::ppl::PplArgs),
+    /// Measure speed: reading a prompt, generating, and the share of the memory bandwidth that it reaches
+    Bench(commands::bench::BenchArgs),
+    /// Check this machine: instruction sets, every kernel against the definition, memory bandwidth
+    Doctor(commands::doctor::DoctorArgs),
+    /// Measure the memory bandwidth in a process of its own and print it
+    #[command(name = "__bandwidth", hide = true)]
+    Bandwidth(commands::bandwidth::BandwidthArgs),
+}
+
+/// Which model, and what its files lack.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// GGUF file, Hugging Face folder, hf:OWNER/REPO[:FILE], synthetic:2b4t or synthetic:FILE.json
+    #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL", hide_env = true)]
+    pub(crate) model: Option<ModelSpec>,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+}
+
+/// What overrides or completes a model's files.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct FileArgs {
+    /// A tokenizer.json that overrides the model's tokenizer, or supplies what it lacks
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Order of the rows of q and k, where a file does not say it rightly
+    #[arg(long, value_name = "ORDER", value_enum)]
+    pub(crate) qk_layout: Option<QkOrder>,
+}
+
+/// How to compute.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Computing")]
+pub(crate) struct EngineArgs {
+    /// Threads [default: one for each CPU that this process may use]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Instruction set [default: the best that this CPU has; `bitnet doctor` lists them]
+    #[arg(long, value_name = "NAME", value_parser = parse_isa)]
+    pub(crate) isa: Option<Isa>,
+    /// How keys and values are kept: f32 is exact, the others are smaller
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub(crate) kv: Option<KvName>,
+}
+
+/// How tokens are chosen. What is absent is as the model's files recommend.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingArgs {
+    /// Randomness: 0 always takes the likeliest token, 1 follows the model's probabilities
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Choose among the K likeliest tokens; 0 for all
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Choose among the likeliest tokens whose probabilities add up to P
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Choose among tokens with at least P times the probability of the likeliest
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+    /// Make tokens that occurred before less likely by this factor; 1 for none
+    #[arg(long, value_name = "F")]
+    pub(crate) repeat_penalty: Option<f32>,
+    /// The same seed gives the same text [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// At most this many new tokens [default: until the model ends or the context is full]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) max_tokens: Option<usize>,
+    /// End at this text, which is not printed; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Go on after a token that ends the text
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+}
+
+/// Order of the rows of q and k.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum QkOrder {
+    /// As Hugging Face has them
+    Half,
+    /// As llama.cpp writes them for the architecture `llama`
+    Interleaved,
+}
+
+impl From<QkOrder> for QkLayout {
+    fn from(order: QkOrder) -> Self {
+        match order {
+            QkOrder::Half => QkLayout::Half,
+            QkOrder::Interleaved => QkLayout::Interleaved,
+        }
+    }
+}
+
+/// A cache type, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvName {
+    /// 32-bit floats, exact
+    F32,
+    /// Half precision
+    F16,
+    /// bfloat16
+    Bf16,
+    /// 8 bits, not supported yet
+    Q8,
+    /// 4 bits, not supported yet
+    Q4,
+}
+
+impl KvName {
+    /// The type of the engine.
+    ///
+    /// # Errors
+    /// [`CliError::KvNotSupportedYet`].
+    pub(crate) fn kv_type(self) -> Result<KvType, CliError> {
+        match self {
+            KvName::F32 => Ok(KvType::F32),
+            KvName::F16 => Ok(KvType::F16),
+            KvName::Bf16 => Ok(KvType::Bf16),
+            KvName::Q8 => Err(CliError::KvNotSupportedYet { name: "q8" }),
+            KvName::Q4 => Err(CliError::KvNotSupportedYet { name: "q4" }),
+        }
+    }
+}
+
+fn parse_isa(name: &str) -> Result<Isa, String> {
+    Isa::from_name(name).map_err(|e| e.to_string())
+}
+
+/// Token ids, as typed: `1,2,3`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ids(pub(crate) Vec<u32>);
+
+impl FromStr for Ids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|p| !p.is_empty());
+        let parse = |p: &str| p.parse().map_err(|_| format!("{p:?} is no token id; ids are numbers, as in 1,2,3"));
+        parts.map(parse).collect::<Result<_, _>>().map(Ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ids_are_parsed_or_refused() {
+        assert_eq!("1,2,3".parse(), Ok(Ids(vec![1, 2, 3])));
+        assert_eq!("1, 2 3\n".parse(), Ok(Ids(vec![1, 2, 3])));
+        assert_eq!("".parse(), Ok(Ids(vec![])));
+        assert!("1,x".parse::<Ids>().unwrap_err().contains("\"x\""));
+        assert!("-1".parse::<Ids>().is_err());
+        assert!("4294967296".parse::<Ids>().is_err());
+    }
+}

@@ -1,0 +1,268 @@
+//! `bitnet chat`: a conversation, line by line.
+
+mod input;
+mod settings;
+
+use std::io::IsTerminal;
+
+use bitnet::{FinishReason, GenerateOptions, KvType, Message, Model, Output, SamplingOptions, Session};
+use clap::Args;
+
+use crate::args::{EngineArgs, ModelArgs, SamplingArgs};
+use crate::commands::run::stats_line;
+use crate::error::CliError;
+use crate::interrupt::Graceful;
+use crate::source::{self, Loaded};
+use crate::ui::{self, Style, Ui};
+use input::{Input, Line};
+use settings::Settings;
+
+const AFTER_HELP: &str = "\
+Commands in the conversation: /help /clear /system /set /regen /stats /bye. A message of several lines begins and ends
+with \"\"\". Ctrl-C ends an answer, Ctrl-D the conversation. Messages may come through a pipe, too.
+
+Examples:
+  bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T
+  bitnet chat -m model.gguf --system \"You answer in one sentence.\"
+  printf 'What is 2+2?\\nAnd 3+3?\\n' | bitnet chat -m model.gguf";
+
+const HELP: &str = "\
+  /clear           forget the conversation
+  /system TEXT     give the model an instruction, and begin anew; without text: show it
+  /set             show the options; /set temperature 0.2 changes one
+  /regen           another answer to the last message
+  /stats           how fast the last answer was, and how full the context is
+  /bye             leave (also Ctrl-D)
+  \"\"\"              begins and ends a message of several lines
+  Ctrl-C           ends an answer that goes on";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ChatArgs {
+    /// An instruction that stands above the conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// A chat template: a file with Jinja source, or the name of a built-in one
+    #[arg(long, value_name = "FILE|NAME")]
+    template: Option<String>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// The conversation and everything that it depends on.
+struct Chat<'a> {
+    model: Model,
+    session: Session,
+    system: Option<String>,
+    messages: Vec<Message>,
+    settings: Settings,
+    last: Option<Output>,
+    ui: &'a Ui,
+}
+
+pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
+    let template = args.template.as_deref().map(template_source).transpose()?;
+    let Loaded { model, .. } = source::load_with(&args.model, &args.engine, template, KvType::F16, ui)?;
+    if model.tokenizer().is_none() {
+        return Err(bitnet::Error::NoTokenizer.into());
+    }
+    let person = std::io::stdin().is_terminal();
+    if person {
+        greet(&model, ui);
+    } else if model.chat_template().is_none() {
+        ui.note(NO_TEMPLATE);
+    }
+    let mut chat = Chat {
+        session: model.session(),
+        system: args.system.clone(),
+        messages: Vec::new(),
+        settings: Settings::new(source::sampling(&model, &args.sampling), &args.sampling),
+        last: None,
+        model,
+        ui,
+    };
+    let mut input = Input::new(person)?;
+    loop {
+        match input.message()? {
+            Line::End => return Ok(()),
+            Line::Again => ui.say(ui.err(Style::Dim, "(Ctrl-D or /bye to leave)")),
+            Line::Text(text) if text.trim().is_empty() => {}
+            Line::Text(text) => match text.strip_prefix('/') {
+                Some(command) => {
+                    if !chat.command(command)? {
+                        return Ok(());
+                    }
+                }
+                None => chat.say(text)?,
+            },
+        }
+    }
+}
+
+const NO_TEMPLATE: &str =
+    "this model has no chat template: it continues what you type instead of answering, and each line begins a new text";
+
+fn greet(model: &Model, ui: &Ui) {
+    let name = model.info().name.clone().unwrap_or_else(|| model.info().path.display().to_string());
+    ui.say(format_args!(
+        "{} {}",
+        ui.err(Style::Bold, &name),
+        ui.err(
+            Style::Dim,
+            format_args!("({} weights; /help for help, /bye to leave)", ui::count(model.config().parameters()))
+        )
+    ));
+    if model.chat_template().is_none() {
+        ui.note(NO_TEMPLATE);
+    }
+}
+
+/// Jinja source from a file of that name, or the name itself for a built-in template.
+fn template_source(name: &str) -> Result<String, CliError> {
+    match std::path::Path::new(name).is_file() {
+        true => ui::text(std::fs::read(name).map_err(CliError::io("read", name))?, name),
+        false => Ok(name.to_owned()),
+    }
+}
+
+impl Chat<'_> {
+    /// Answers a message. What goes wrong with it is told, and the conversation goes on without it.
+    fn say(&mut self, text: String) -> Result<(), CliError> {
+        self.messages.push(Message::user(text));
+        match self.answer() {
+            Ok(()) => Ok(()),
+            Err(error @ (CliError::BrokenPipe | CliError::Io { .. })) => Err(error),
+            Err(error) if !std::io::stdin().is_terminal() => Err(error),
+            Err(error) => {
+                self.messages.pop();
+                self.ui.error(&error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Generates the answer to the last message and adds it to the conversation.
+    fn answer(&mut self) -> Result<(), CliError> {
+        let graceful = Graceful::begin();
+        let mut options = GenerateOptions::default().sampling(self.settings.sampling.clone()).cancel(graceful.token());
+        options.max_tokens = self.settings.max_tokens;
+        options.stop = self.settings.stop.clone();
+        options.ignore_eos = self.settings.ignore_eos;
+        let mut generation = match self.model.chat_template() {
+            Some(_) => {
+                let system = self.system.as_deref().map(Message::system);
+                let messages: Vec<Message> = system.into_iter().chain(self.messages.iter().cloned()).collect();
+                self.session.chat(&messages, options)?
+            }
+            None => {
+                self.session.clear();
+                let text = self.messages.last().map_or("", |m| m.content.as_str());
+                self.session.generate(text, options)?
+            }
+        };
+        let mut open = false;
+        for chunk in generation.by_ref() {
+            let text = chunk?.text;
+            if !text.is_empty() {
+                ui::print(&text)?;
+                open = !text.ends_with('\n');
+            }
+        }
+        let output = generation.finish()?;
+        if open {
+            ui::print("\n")?;
+        }
+        match output.finish_reason {
+            FinishReason::Cancelled => self.ui.say(self.ui.err(Style::Dim, "[interrupted]")),
+            FinishReason::Length if self.session.remaining() == 0 => {
+                self.ui.note("the context is full: /clear begins anew");
+            }
+            FinishReason::Length => self.ui.say(self.ui.err(Style::Dim, "[at its limit; /set max_tokens changes it]")),
+            _ => {}
+        }
+        self.messages.push(Message::assistant(output.text.clone().unwrap_or_default()));
+        self.last = Some(output);
+        match graceful.cancelled() && !std::io::stdin().is_terminal() {
+            true => Err(CliError::Interrupted),
+            false => Ok(()),
+        }
+    }
+
+    /// Obeys a command; `false` ends the conversation.
+    fn command(&mut self, text: &str) -> Result<bool, CliError> {
+        let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let rest = rest.trim();
+        let ui = self.ui;
+        match name {
+            "bye" | "exit" | "quit" | "q" => return Ok(false),
+            "help" | "?" | "h" => ui.say(HELP),
+            "clear" => {
+                self.forget();
+                ui.say(ui.err(Style::Dim, "[forgotten]"));
+            }
+            "system" if rest.is_empty() => ui.say(self.system.as_deref().unwrap_or("[no instruction]")),
+            "system" => {
+                self.system = Some(rest.to_owned());
+                self.forget();
+                ui.say(ui.err(Style::Dim, "[noted; the conversation begins anew]"));
+            }
+            "set" if rest.is_empty() => ui.say(&self.settings),
+            "set" => match self.settings.set(rest) {
+                Ok(line) => ui.say(ui.err(Style::Dim, format_args!("[{line}]"))),
+                Err(problem) => ui.error(&CliError::usage(problem)),
+            },
+            "regen" => self.regenerate()?,
+            "stats" => self.stats(),
+            _ => ui.error(&CliError::usage(format!("there is no command /{name}; /help lists them"))),
+        }
+        Ok(true)
+    }
+
+    fn forget(&mut self) {
+        self.messages.clear();
+        self.session.clear();
+        self.last = None;
+    }
+
+    fn regenerate(&mut self) -> Result<(), CliError> {
+        if self.messages.pop_if(|m| m.role == "assistant").is_none() {
+            self.ui.error(&CliError::usage("there is no answer yet"));
+            return Ok(());
+        }
+        // The same seed would give the same answer.
+        self.settings.sampling.seed = self.settings.sampling.seed.wrapping_add(1);
+        if self.settings.sampling.is_greedy() {
+            self.ui.note("temperature 0 gives the same answer again; /set temperature 0.7 varies it");
+        }
+        match self.messages.pop() {
+            Some(message) => self.say(message.content),
+            None => Ok(()),
+        }
+    }
+
+    fn stats(&self) {
+        if let Some(last) = &self.last {
+            self.ui.say(stats_line(&last.stats, last.finish_reason));
+        }
+        let (used, all) = (self.session.len(), self.model.context());
+        self.ui.say(format_args!(
+            "[context {used} of {all} tokens, {} of keys and values as {}; {} on {} thread(s)]",
+            ui::bytes(self.session.cache_bytes() as u64),
+            self.model.kv_type().name(),
+            self.model.engine().kernel_name(),
+            self.model.engine().threads(),
+        ));
+    }
+}
+
+/// Kept here so that `settings` need not know the command line.
+impl Settings {
+    fn new(sampling: SamplingOptions, args: &SamplingArgs) -> Self {
+        let SamplingArgs { max_tokens, stop, ignore_eos, .. } = args;
+        Settings { sampling, max_tokens: *max_tokens, stop: stop.clone(), ignore_eos: *ignore_eos }
+    }
+}

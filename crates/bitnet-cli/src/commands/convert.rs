@@ -1,0 +1,137 @@
+//! `bitnet convert`, also `bitnet repack`: a model in another format.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use bitnet::loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::args::FileArgs;
+use crate::error::CliError;
+use crate::progress;
+use crate::source::{self, ModelSpec};
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+Trits are always kept. A scale that the target cannot hold exactly is refused, unless --round-scales allows to round it.
+What was written is read back and compared with the source; the file gets its name only when it is complete.
+
+Formats:
+  i2_s       GGUF, 2 bits per weight; rows must be multiples of 128
+  tq1_0      GGUF, 1.69 bits per weight; rows must be multiples of 256, scales fit 16 bits
+  tq2_0      GGUF, 2.06 bits per weight; as tq1_0
+  hf-packed  a Hugging Face folder with packed uint8 weights
+
+Examples:
+  bitnet convert ./bitnet-b1.58-2B-4T model.gguf --to i2_s
+  bitnet convert model.gguf smaller.gguf --to tq1_0 --round-scales
+  bitnet convert model.gguf with-tokenizer.gguf --to i2_s --tokenizer tokenizer.json";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ConvertArgs {
+    /// The model to read: anything that --model takes elsewhere
+    #[arg(value_name = "IN")]
+    input: ModelSpec,
+    /// The file to write, or for hf-packed the folder
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// The format to write
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    to: TargetName,
+    /// Round scales that the format cannot hold exactly, rather than refuse
+    #[arg(long)]
+    round_scales: bool,
+    /// Replace OUT if it exists
+    #[arg(short, long)]
+    force: bool,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    files: FileArgs,
+}
+
+/// A format, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TargetName {
+    #[value(name = "i2_s")]
+    I2S,
+    #[value(name = "tq1_0")]
+    Tq1_0,
+    #[value(name = "tq2_0")]
+    Tq2_0,
+    #[value(name = "hf-packed")]
+    HfPacked,
+}
+
+impl From<TargetName> for Target {
+    fn from(name: TargetName) -> Self {
+        match name {
+            TargetName::I2S => Target::I2S,
+            TargetName::Tq1_0 => Target::Tq1_0,
+            TargetName::Tq2_0 => Target::Tq2_0,
+            TargetName::HfPacked => Target::HfPacked,
+        }
+    }
+}
+
+pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
+    let target = Target::from(args.to);
+    if !args.force && occupied(&args.output) {
+        return Err(CliError::usage(format!("{} exists already; --force replaces it", args.output.display())));
+    }
+    let input = source::locate(Some(&args.input), ui)?;
+    let mut options = ConvertOptions::default();
+    options.rounding = if args.round_scales { ScaleRounding::Nearest } else { ScaleRounding::Exact };
+    options.tokenizer = args.files.tokenizer.clone();
+    // The tokenizer is for the result; the source is read without one.
+    options.load = source::load_options(&FileArgs { tokenizer: None, ..args.files.clone() });
+
+    let bar = progress::of_steps(ui, "converting", 0);
+    let began = Instant::now();
+    let report = convert(&input, &args.output, target, &options, &mut |p| {
+        bar.set_length(p.total as u64);
+        bar.set_position(p.done as u64);
+        if p.done == p.total {
+            bar.set_message("reading back");
+        }
+    })?;
+    bar.finish_and_clear();
+    for note in &report.notes {
+        ui.note(note);
+    }
+    if args.json {
+        return ui::print_json(&json!({
+            "output": args.output.display().to_string(),
+            "to": target.name(),
+            "bytes": report.bytes,
+            "projections": report.projections,
+            "rounded": report.rounded,
+            "notes": report.notes,
+        }));
+    }
+    let rounded = match report.rounded {
+        0 => "scales exact".to_owned(),
+        n => format!("{n} scales rounded"),
+    };
+    ui.say(format_args!(
+        "{} {} ({}, {}): {} projections read back and compared, {rounded}, {:.1} s",
+        ui.err(Style::Green, "wrote"),
+        args.output.display(),
+        target.name(),
+        ui::bytes(report.bytes),
+        report.projections,
+        began.elapsed().as_secs_f64(),
+    ));
+    Ok(())
+}
+
+/// Whether writing to `path` would replace something.
+fn occupied(path: &Path) -> bool {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => path.exists(),
+    }
+}

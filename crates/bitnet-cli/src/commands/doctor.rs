@@ -1,0 +1,263 @@
+//! `bitnet doctor`: what this machine has, and whether every kernel computes rightly on it, now.
+
+use std::sync::Arc;
+
+use bitnet::ternary_kernels::check::{Mismatch, self_check};
+use bitnet::ternary_kernels::registry;
+use bitnet::{Isa, Kernel};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::args::EngineArgs;
+use crate::error::CliError;
+use crate::process;
+use crate::progress;
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+Every kernel that this CPU can run multiplies random and extreme inputs of many shapes, and every sum must equal
+that of a plain definition which shares no code with it. Exit code 1 says that one does not.
+
+Examples:
+  bitnet doctor
+  bitnet doctor --json | jq .bandwidth_gb_s
+  BITNET_ISA=scalar bitnet doctor        what is used when an instruction set is forced";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct DoctorArgs {
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    /// Leave the memory bandwidth out
+    #[arg(long)]
+    no_bandwidth: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// A kernel of this program on this machine.
+#[derive(Debug)]
+struct Finding {
+    name: String,
+    isa: &'static str,
+    format: &'static str,
+    exact: bool,
+    verdict: Verdict,
+}
+
+#[derive(Debug)]
+enum Verdict {
+    NotHere,
+    Right { products: usize },
+    Wrong { mismatch: Mismatch },
+    Failed { reason: String },
+}
+
+impl Verdict {
+    fn of(kernel: Option<Arc<dyn Kernel>>) -> Self {
+        let Some(kernel) = kernel else { return Verdict::NotHere };
+        match self_check(kernel.as_ref()) {
+            Err(error) => Verdict::Failed { reason: error.to_string() },
+            Ok(report) => match report.mismatch {
+                Some(mismatch) => Verdict::Wrong { mismatch },
+                None => Verdict::Right { products: report.products },
+            },
+        }
+    }
+    fn is_wrong(&self) -> bool {
+        matches!(self, Verdict::Wrong { .. } | Verdict::Failed { .. })
+    }
+}
+
+pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
+    let selected = match args.engine.isa {
+        Some(isa) => isa.require()?,
+        None => Isa::selected()?,
+    };
+    let threads = args.engine.threads.map_or(process::cpus().get(), usize::from);
+
+    let bar = progress::of_steps(ui, "checking kernels", registry().len() as u64);
+    let mut findings = Vec::new();
+    for entry in registry() {
+        findings.push(Finding {
+            name: entry.name.to_owned(),
+            isa: entry.isa.name(),
+            format: entry.format_name,
+            exact: entry.exact,
+            verdict: Verdict::of(entry.kernel()),
+        });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let mut bandwidth = Vec::new();
+    if !args.no_bandwidth {
+        let spinner = progress::spinner(ui, "measuring memory bandwidth");
+        bandwidth.push((1, process::bandwidth_in_child(1)?));
+        if threads > 1 {
+            bandwidth.push((threads, process::bandwidth_in_child(threads)?));
+        }
+        spinner.finish_and_clear();
+    }
+
+    let used = bitnet::ternary_kernels::for_isa(selected)?.name().to_owned();
+    if args.json {
+        ui::print_json(&as_json(&findings, &bandwidth, selected, &used))?;
+    } else {
+        ui::print(&as_text(&findings, &bandwidth, selected, &used, ui))?;
+    }
+    verdict(&findings)
+}
+
+/// Whether all is well.
+fn verdict(findings: &[Finding]) -> Result<(), CliError> {
+    let kernels: Vec<String> = findings.iter().filter(|f| f.verdict.is_wrong()).map(|f| f.name.clone()).collect();
+    if kernels.is_empty() { Ok(()) } else { Err(CliError::WrongKernels { kernels }) }
+}
+
+fn as_json(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used: &str) -> Value {
+    let kernels: Vec<Value> = findings
+        .iter()
+        .map(|f| {
+            let (status, products, detail) = match &f.verdict {
+                Verdict::NotHere => ("not available", None, None),
+                Verdict::Right { products } => ("ok", Some(*products), None),
+                Verdict::Wrong { mismatch } => ("wrong", None, Some(describe(mismatch))),
+                Verdict::Failed { reason } => ("wrong", None, Some(reason.clone())),
+            };
+            json!({
+                "name": f.name, "format": f.format, "isa": f.isa, "exact": f.exact,
+                "status": status, "products": products, "detail": detail,
+            })
+        })
+        .collect();
+    let isas: Vec<Value> =
+        Isa::ALL.iter().map(|i| json!({ "name": i.name(), "available": i.is_available() })).collect();
+    let bandwidth: Vec<Value> =
+        bandwidth.iter().map(|(threads, gb_s)| json!({ "threads": threads, "gb_s": gb_s })).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "cpu": process::cpu_name(),
+        "cpus": process::cpus().get(),
+        "memory_bytes": process::memory_bytes("MemTotal"),
+        "memory_available_bytes": process::memory_bytes("MemAvailable"),
+        "isas": isas,
+        "isa": selected.name(),
+        "kernel": used,
+        "kernels": kernels,
+        "bandwidth_gb_s": bandwidth,
+        "ok": verdict(findings).is_ok(),
+    })
+}
+
+fn describe(m: &Mismatch) -> String {
+    let (token, row) = m.at;
+    format!(
+        "[{}, {}] weights times {} token(s): row {row} of token {token} should be {}, but is {}",
+        m.rows, m.cols, m.tokens, m.expected, m.got
+    )
+}
+
+fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used: &str, ui: &Ui) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, value: String| {
+        text.push_str(&format!("  {} {value}\n", ui.out(Style::Dim, format_args!("{label:<10}"))));
+    };
+    let cpu = process::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let plural = if process::cpus().get() == 1 { "CPU" } else { "CPUs" };
+    line("machine", format!("{cpu}, {} {plural}, {}", process::cpus(), std::env::consts::OS));
+    if let (Some(total), Some(free)) = (process::memory_bytes("MemTotal"), process::memory_bytes("MemAvailable")) {
+        line("memory", format!("{}, {} of it available", ui::bytes(total), ui::bytes(free)));
+    }
+    let names = |available: bool| -> String {
+        let names = Isa::ALL.iter().filter(|i| i.is_available() == available).map(|i| i.name());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let missing = match names(false) {
+        none if none.is_empty() => none,
+        some => ui.out(Style::Dim, format_args!(" (not here: {some})")),
+    };
+    line("sets", format!("{}{missing}", names(true)));
+    line("in use", format!("{selected}, kernel {used}"));
+    let mut label = "kernels";
+    for f in findings {
+        let result = match &f.verdict {
+            Verdict::NotHere => continue,
+            Verdict::Right { products } => {
+                format!("{} {products} products equal the definition", ui.out(Style::Green, "ok   "))
+            }
+            Verdict::Wrong { mismatch } => format!("{} {}", ui.out(Style::Red, "WRONG"), describe(mismatch)),
+            Verdict::Failed { reason } => format!("{} {reason}", ui.out(Style::Red, "WRONG")),
+        };
+        line(std::mem::take(&mut label), format!("{:<20} {result}", f.name));
+    }
+    if let Some((threads, best)) = bandwidth.iter().max_by(|a, b| a.1.total_cmp(&b.1)) {
+        let each: Vec<String> = bandwidth.iter().map(|(t, gb_s)| format!("{gb_s:.1} GB/s with {t}")).collect();
+        line("bandwidth", format!("{} thread{}", each.join(", "), if *threads == 1 { "" } else { "s" }));
+        // What one token of 2B4T reads: 521 MB of packed weights and a head of 657 MB.
+        line(
+            "so",
+            format!("at most {:.0} tokens/s with BitNet b1.58 2B4T, whatever the program", best * 1e9 / 1.178e9),
+        );
+    }
+    text.push_str(&match verdict(findings) {
+        Ok(()) => format!("{}\n", ui.out(Style::Green, "All is well.")),
+        Err(_) => String::new(),
+    });
+    format!("{}\n{text}", ui.out(Style::Bold, format_args!("bitnet {}", env!("CARGO_PKG_VERSION"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitnet::ternary_kernels::{Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, TernaryMatrix, by_name};
+
+    /// A kernel that forgets the last row.
+    #[derive(Debug)]
+    struct Wrong(Arc<dyn Kernel>);
+    impl Kernel for Wrong {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+        fn panel_rows(&self) -> usize {
+            self.0.panel_rows()
+        }
+        fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
+            self.0.prepack(w)
+        }
+        fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
+            self.0.gemv(w, x, acc);
+            if let Some(last) = acc.last_mut() {
+                *last = 0;
+            }
+        }
+        fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+            self.0.gemm(w, x, acc);
+        }
+    }
+
+    fn finding(verdict: Verdict) -> Finding {
+        Finding { name: "k".into(), isa: "scalar", format: "i2s", exact: true, verdict }
+    }
+
+    #[test]
+    fn a_wrong_kernel_is_a_failure_and_is_shown() {
+        let wrong = finding(Verdict::of(Some(Arc::new(Wrong(by_name("i2s_scalar").unwrap())))));
+        assert!(matches!(wrong.verdict, Verdict::Wrong { .. }));
+        let ui = Ui::new(true);
+        assert!(as_text(std::slice::from_ref(&wrong), &[], Isa::Scalar, "k", &ui).contains("WRONG"));
+        let all = [finding(Verdict::Right { products: 1 }), wrong];
+        assert_eq!(as_json(&all, &[], Isa::Scalar, "k")["ok"], false);
+        let error = verdict(&all).unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_kernel_for_another_cpu_is_no_failure() {
+        let all = [finding(Verdict::of(None)), finding(Verdict::of(by_name("i2s_scalar").ok()))];
+        assert!(verdict(&all).is_ok());
+    }
+}

@@ -1,0 +1,37 @@
+//! The commands, one file each.
+
+pub(crate) mod bandwidth;
+pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod convert;
+pub(crate) mod doctor;
+pub(crate) mod logits;
+pub(crate) mod ppl;
+pub(crate) mod pull;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod tokenize;
+
+use crate::args::Command;
+use crate::error::CliError;
+use crate::ui::Ui;
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the command fails with.
+pub(crate) fn dispatch(command: Command, ui: &Ui) -> Result<(), CliError> {
+    match command {
+        Command::Run(args) => run::execute(&args, ui),
+        Command::Chat(args) => chat::execute(&args, ui),
+        Command::Logits(args) => logits::execute(&args, ui),
+        Command::Tokenize(args) => tokenize::execute(&args, ui),
+        Command::Show(args) => show::execute(&args, ui),
+        Command::Convert(args) => convert::execute(&args, ui),
+        Command::Pull(args) => pull::execute(&args, ui),
+        Command::Ppl(args) => ppl::execute(&args, ui),
+        Command::Bench(args) => bench::execute(&args, ui),
+        Command::Doctor(args) => doctor::execute(&args, ui),
+        Command::Bandwidth(args) => bandwidth::execute(&args),
+    }
+}

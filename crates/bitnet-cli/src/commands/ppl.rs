@@ -1,0 +1,101 @@
+//! `bitnet ppl`: how well a model predicts a text.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bitnet::KvType;
+use clap::Args;
+use serde_json::json;
+
+use crate::args::{EngineArgs, ModelArgs};
+use crate::error::CliError;
+use crate::interrupt::Graceful;
+use crate::progress;
+use crate::source::{self, Loaded};
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+The file is encoded as one text. Window i reads tokens iN .. iN+N-1 and predicts tokens iN+1 .. iN+N; nothing is carried
+from one window to the next, and the last one is shorter. Perplexity is exp(nats per token): lower is better. Figures
+can be compared only where text, tokenizer and window are the same.
+
+Examples:
+  bitnet ppl -m model.gguf --file wiki.test.txt --window 512
+  bitnet ppl -m model.gguf --file story.txt --window 256 --json | jq .perplexity
+  bitnet ppl -m model.gguf --file story.txt --kv f16       what a smaller cache costs";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct PplArgs {
+    /// Text to predict, UTF-8
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Tokens in a window [default: the model's context, at most 2048]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    window: Option<u32>,
+    /// Put the beginning-of-text token before the text
+    #[arg(long)]
+    bos: bool,
+    /// Only the first N tokens of the text
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    limit: Option<u32>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
+    let name = args.file.display().to_string();
+    let text = ui::text(std::fs::read(&args.file).map_err(CliError::io("read", &name))?, &name)?;
+    let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F32, ui)?;
+    if args.bos && model.config().bos_token_id.is_none() {
+        return Err(CliError::usage("--bos: this model has no beginning-of-text token"));
+    }
+    let mut tokens = model.encode(&text, args.bos)?;
+    if let Some(limit) = args.limit {
+        tokens.truncate(limit as usize);
+    }
+    if tokens.len() < 2 {
+        return Err(CliError::usage(format!(
+            "{name} has {} token(s); at least two are needed to predict one from the other",
+            tokens.len()
+        )));
+    }
+    let window = args.window.map_or(model.context().min(2048), |w| w as usize);
+    if window > model.context() {
+        return Err(CliError::usage(format!("--window {window}: this model's context holds {}", model.context())));
+    }
+
+    let graceful = Graceful::begin();
+    let bar = progress::of_tokens(ui, "perplexity", tokens.len() as u64 - 1);
+    let began = Instant::now();
+    let mut progress = |done: usize, _: usize| {
+        bar.set_position(done as u64);
+        if graceful.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let p = bitnet::perplexity(model.engine(), &tokens, window, model.kv_type(), &mut progress)?;
+    bar.finish_and_clear();
+    let summary =
+        format!("perplexity {:.4}, {:.5} nats per token, {} tokens", p.perplexity(), p.nats_per_token, p.tokens);
+    if graceful.cancelled() {
+        ui.note(&format!("so far: {summary}"));
+        return Err(CliError::Interrupted);
+    }
+    if args.json {
+        return ui::print_json(&json!({
+            "nats_per_token": p.nats_per_token,
+            "perplexity": p.perplexity(),
+            "tokens": p.tokens,
+        }));
+    }
+    let speed = p.tokens as f64 / began.elapsed().as_secs_f64();
+    ui.say(
+        ui.err(Style::Dim, format_args!("[window {window}, kv {}, {} tok/s]", model.kv_type().name(), ui::rate(speed))),
+    );
+    ui::print_line(summary)
+}

@@ -1,0 +1,215 @@
+//! `bitnet run`: a prompt in, text out as it is generated.
+
+use std::io::{IsTerminal, Read};
+
+use bitnet::{FinishReason, GenerateOptions, KvType, Message, Model, Output, Stats};
+use clap::Args;
+use serde_json::json;
+
+use crate::args::{EngineArgs, Ids, ModelArgs, SamplingArgs};
+use crate::error::CliError;
+use crate::interrupt::Graceful;
+use crate::source::{self, Loaded};
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+The prompt is the argument, or --prompt, or what comes on stdin. The new text goes to stdout as it is made, everything
+else to stderr. Ctrl-C ends the text; what was made so far stays.
+
+Examples:
+  bitnet run \"Once upon a time\"
+  bitnet run -m model.gguf --temperature 0 -n 64 \"The capital of France is\"
+  bitnet run -m model.gguf --chat \"What is the capital of France?\"
+  echo \"Once upon a time\" | bitnet run --seed 7 > story.txt
+  bitnet run --ids 0,431,442 --temperature 0 -n 8 --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct RunArgs {
+    /// The text to continue [default: what comes on stdin]
+    #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "ids"])]
+    text: Option<String>,
+    /// The text to continue
+    #[arg(short, long, conflicts_with = "ids")]
+    prompt: Option<String>,
+    /// Token ids to continue, as they are: nothing is added
+    #[arg(long, value_name = "1,2,3")]
+    ids: Option<Ids>,
+    /// Treat the prompt as a message and use the model's chat template
+    #[arg(long, conflicts_with = "ids")]
+    chat: bool,
+    /// System message, with --chat
+    #[arg(long, requires = "chat")]
+    system: Option<String>,
+    /// Put the beginning-of-text token before the prompt [default: as the model's files say]
+    #[arg(long, conflicts_with_all = ["no_bos", "ids", "chat"])]
+    bos: bool,
+    /// Do not put the beginning-of-text token before the prompt
+    #[arg(long, conflicts_with_all = ["ids", "chat"])]
+    no_bos: bool,
+    /// Print special tokens, too
+    #[arg(long)]
+    show_special: bool,
+    /// One JSON object on stdout, at the end
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
+    let prompt = match (&args.ids, args.text.as_ref().or(args.prompt.as_ref())) {
+        (Some(_), _) => None,
+        (None, Some(text)) => Some(text.clone()),
+        (None, None) => Some(from_stdin()?),
+    };
+    let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F16, ui)?;
+    let ids = match (&args.ids, &prompt) {
+        (Some(ids), _) => ids.0.clone(),
+        (None, prompt) => encode(args, prompt.as_deref().unwrap_or_default(), &model)?,
+    };
+
+    let mut sampling = source::sampling(&model, &args.sampling);
+    let seed = sampling.seed;
+    if args.sampling.ignore_eos && args.sampling.max_tokens.is_none() {
+        tracing::info!("without --max-tokens this goes on until the context is full");
+    }
+    if sampling.temperature == 0.0 {
+        // A greedy choice is the same with every seed: say 0 rather than a number that means nothing.
+        sampling.seed = args.sampling.seed.unwrap_or(0);
+    }
+    let graceful = Graceful::begin();
+    let mut options = GenerateOptions::default().sampling(sampling).cancel(graceful.token());
+    options.max_tokens = args.sampling.max_tokens;
+    options.stop = args.sampling.stop.clone();
+    options.show_special = args.show_special;
+    options.ignore_eos = args.sampling.ignore_eos;
+
+    let streaming = !args.json;
+    if let Some(prompt) = prompt.as_deref().filter(|_| streaming && !args.chat && ui.is_interactive()) {
+        // A person sees one text: the prompt, and how it goes on.
+        ui.echo(prompt);
+    }
+    let mut session = model.session();
+    let mut generation = session.generate_ids(&ids, options)?;
+    let mut printed = String::new();
+    for chunk in generation.by_ref() {
+        let chunk = chunk?;
+        if streaming {
+            let piece = match (model.tokenizer(), chunk.token) {
+                (Some(_), _) => chunk.text,
+                // Without a tokenizer the ids are the text.
+                (None, Some(id)) if printed.is_empty() => id.to_string(),
+                (None, Some(id)) => format!(",{id}"),
+                (None, None) => String::new(),
+            };
+            ui::print(&piece)?;
+            if !piece.is_empty() {
+                printed = piece;
+            }
+        }
+    }
+    let output = generation.finish()?;
+    finish(args, &output, &model, seed, ends_open(&printed, &prompt, ui), ui)?;
+    match output.finish_reason {
+        FinishReason::Cancelled => Err(CliError::Interrupted),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the cursor of a terminal stands behind text.
+fn ends_open(printed: &str, prompt: &Option<String>, ui: &Ui) -> bool {
+    match printed {
+        "" => prompt.is_some() && ui.is_interactive(),
+        text => !text.ends_with('\n'),
+    }
+}
+
+fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool, ui: &Ui) -> Result<(), CliError> {
+    if args.json {
+        let s = &output.stats;
+        return ui::print_json(&json!({
+            "ids": output.ids,
+            "text": output.text,
+            "finish_reason": output.finish_reason.name(),
+            "stats": {
+                "prompt_tokens": s.prompt_tokens,
+                "new_tokens": s.new_tokens,
+                "prefill_tok_s": s.prefill_tok_s(),
+                "decode_tok_s": s.decode_tok_s(),
+                "prefill_s": s.prefill.as_secs_f64(),
+                "decode_s": s.decode.as_secs_f64(),
+                "seed": seed,
+                "threads": model.engine().threads(),
+                "kernel": model.engine().kernel_name(),
+                "kv": model.kv_type().name(),
+            },
+        }));
+    }
+    if open {
+        // The last line of a text is a line, also in a file.
+        ui::print("\n")?;
+    }
+    if ui.is_watched() {
+        ui.say(ui.err(Style::Dim, format_args!("{}, seed {seed}", stats_line(&output.stats, output.finish_reason))));
+    }
+    Ok(())
+}
+
+/// What a generation did, in one line.
+pub(crate) fn stats_line(s: &Stats, reason: FinishReason) -> String {
+    let reused = match s.reused_tokens {
+        0 => String::new(),
+        n => format!(" (+{n} known)"),
+    };
+    let why = match reason {
+        FinishReason::Stop => "ended by itself",
+        FinishReason::Length => "at its limit",
+        FinishReason::Cancelled => "interrupted",
+        _ => "ended",
+    };
+    format!(
+        "[prompt {} tokens{reused} at {} tok/s, text {} tokens at {} tok/s, {why}]",
+        s.prompt_tokens,
+        ui::rate(s.prefill_tok_s()),
+        s.new_tokens,
+        ui::rate(s.decode_tok_s()),
+    )
+}
+
+fn encode(args: &RunArgs, prompt: &str, model: &Model) -> Result<Vec<u32>, CliError> {
+    if args.chat {
+        let system = args.system.iter().map(|s| Message::system(s.as_str()));
+        let messages: Vec<Message> = system.chain([Message::user(prompt)]).collect();
+        return Ok(model.encode_chat(&messages)?);
+    }
+    let bos = args.bos || (!args.no_bos && model.adds_bos());
+    if args.bos && model.config().bos_token_id.is_none() {
+        return Err(CliError::usage("--bos: this model has no beginning-of-text token"));
+    }
+    Ok(model.encode(prompt, bos)?)
+}
+
+/// The prompt from stdin, without the line end that `echo` puts behind it.
+fn from_stdin() -> Result<String, CliError> {
+    let mut stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        return Err(CliError::usage(
+            "there is no prompt: give one as in `bitnet run \"Once upon a time\"`, or try `bitnet chat`",
+        ));
+    }
+    let mut bytes = Vec::new();
+    stdin.read_to_end(&mut bytes).map_err(CliError::io("read", "stdin"))?;
+    let mut text = ui::text(bytes, "stdin")?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,351 @@
+//! `bitnet show`: what is in a model's files, whether it can be run, and how much memory it needs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bitnet::loader::gguf::{Gguf, Value};
+use bitnet::loader::safetensors::Safetensors;
+use bitnet::{KvType, LoadError, LoadedModel, ModelConfig};
+use clap::Args;
+use serde_json::{Map, Value as Json, json};
+
+use crate::args::ModelArgs;
+use crate::error::CliError;
+use crate::source::{self, ModelSpec};
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+Works on files that cannot be run, too, and says why they cannot.
+
+Examples:
+  bitnet show model.gguf
+  bitnet show model.gguf --tensors
+  bitnet show ./bitnet-b1.58-2B-4T --json | jq .memory";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ShowArgs {
+    /// The model, as for --model
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    path: Option<ModelSpec>,
+    /// List every tensor: type, shape, bytes
+    #[arg(long)]
+    tensors: bool,
+    /// Leave the metadata out
+    #[arg(long)]
+    brief: bool,
+    /// One JSON object on stdout, with everything
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// What the headers say, whether or not the model can be run.
+struct Header {
+    container: String,
+    architecture: String,
+    file_bytes: u64,
+    metadata: Vec<(String, String, Json)>,
+    tensors: Vec<Tensor>,
+}
+
+struct Tensor {
+    name: String,
+    /// Slowest dimension first.
+    shape: Vec<u64>,
+    ty: String,
+    /// `None` where the type does not say it.
+    bytes: Option<u64>,
+}
+
+/// Memory at one context length, in bytes.
+struct Need {
+    context: usize,
+    kv: u64,
+    total: u64,
+}
+
+pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
+    let spec = args.path.as_ref().or(args.model.model.as_ref());
+    let path = source::locate(spec, ui)?;
+    let header = read_header(&path)?;
+    let loaded = bitnet::loader::load(&path, &source::load_options(&args.model.files));
+    if args.json {
+        return ui::print_json(&as_json(&path, &header, &loaded));
+    }
+    ui::print(&as_text(args, &path, &header, &loaded, ui))
+}
+
+fn read_header(path: &Path) -> Result<Header, CliError> {
+    // The loader decides in the same way which of the two it is.
+    let other = |e: &std::ffi::OsStr| e == "safetensors" || e == "json";
+    if path.is_file() && !path.extension().is_some_and(other) { gguf(path) } else { folder(path) }
+}
+
+fn gguf(path: &Path) -> Result<Header, CliError> {
+    let file = Gguf::open(path)?;
+    let tensors = file.tensors().iter().map(|t| Tensor {
+        name: t.name().to_owned(),
+        shape: t.shape(),
+        ty: t.tensor_type().to_string(),
+        bytes: t.nbytes(),
+    });
+    Ok(Header {
+        container: format!("GGUF version {}", file.version()),
+        architecture: file.architecture().to_owned(),
+        file_bytes: file.file_len(),
+        metadata: file.metadata().iter().map(|(k, v)| (k.to_owned(), v.to_string(), json_of(v))).collect(),
+        tensors: tensors.collect(),
+    })
+}
+
+fn json_of(value: &Value) -> Json {
+    match value {
+        Value::String(s) => json!(s),
+        Value::Bool(b) => json!(b),
+        // Vocabularies and merges are long, and nobody wants them here: their kind and length.
+        Value::Array(_) => json!(value.to_string()),
+        other => match (other.to_u64(), other.to_f64()) {
+            (Some(n), _) => json!(n),
+            (None, Some(x)) => json!(x),
+            (None, None) => other.to_string().parse::<i64>().map_or_else(|_| json!(other.to_string()), |n| json!(n)),
+        },
+    }
+}
+
+fn folder(path: &Path) -> Result<Header, CliError> {
+    let files = Safetensors::open(path)?;
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    let config: Map<String, Json> = std::fs::read(folder.join("config.json"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
+    let architecture = config.get("model_type").and_then(Json::as_str).unwrap_or("").to_owned();
+    let tensors = files.iter().map(|(name, t)| Tensor {
+        name: name.to_owned(),
+        shape: t.shape.iter().map(|&d| d as u64).collect(),
+        ty: t.dtype.to_string(),
+        bytes: Some(t.bytes.len() as u64),
+    });
+    Ok(Header {
+        container: match files.files().len() {
+            1 => "safetensors".to_owned(),
+            n => format!("safetensors in {n} shards"),
+        },
+        architecture,
+        file_bytes: files.files().iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum(),
+        tensors: tensors.collect(),
+        metadata: config.into_iter().map(|(k, v)| (k, v.to_string(), v)).collect(),
+    })
+}
+
+/// Number, elements and bytes of the tensors of each type.
+fn types(tensors: &[Tensor]) -> BTreeMap<&str, (usize, u64, Option<u64>)> {
+    let mut types = BTreeMap::new();
+    for t in tensors {
+        let elements = t.shape.iter().fold(1u64, |p, &d| p.saturating_mul(d));
+        let (n, all, bytes) = types.entry(t.ty.as_str()).or_insert((0, 0u64, Some(0u64)));
+        *n += 1;
+        *all = all.saturating_add(elements);
+        *bytes = bytes.zip(t.bytes).map(|(a, b)| a.saturating_add(b));
+    }
+    types
+}
+
+/// Bytes of the packed projections: two bits per weight, rows and columns padded for the kernels.
+fn packed_bytes(c: &ModelConfig) -> u64 {
+    let padded = |(rows, cols): (usize, usize)| (rows.next_multiple_of(16) * cols.next_multiple_of(64) / 4) as u64;
+    let layer: u64 = bitnet::bitnet_model::Projection::ALL.iter().map(|&p| padded(c.projection_shape(p))).sum();
+    layer * c.num_hidden_layers as u64
+}
+
+/// Memory with f16 keys and values at several context lengths.
+fn needs(model: &LoadedModel) -> Vec<Need> {
+    let c = &model.weights.config;
+    let head = model.weights.head.as_ref().map_or(0, |h| h.byte_len());
+    let fixed = packed_bytes(c) + (model.weights.embedding.byte_len() + head) as u64;
+    let longest = c.max_position_embeddings;
+    let mut contexts: Vec<usize> = [512, 2048, 8192, 32768].into_iter().filter(|&n| n < longest).collect();
+    contexts.push(longest);
+    let need = |context: usize| {
+        let kv = (c.kv_values_per_token() * KvType::F16.bytes() * context) as u64;
+        Need { context, kv, total: fixed + kv }
+    };
+    contexts.into_iter().map(need).collect()
+}
+
+fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>) -> Json {
+    let types: Vec<Json> = types(&header.tensors)
+        .into_iter()
+        .map(|(ty, (n, elements, bytes))| json!({ "type": ty, "tensors": n, "elements": elements, "bytes": bytes }))
+        .collect();
+    let tensors: Vec<Json> = header
+        .tensors
+        .iter()
+        .map(|t| json!({ "name": t.name, "shape": t.shape, "type": t.ty, "bytes": t.bytes }))
+        .collect();
+    let metadata: Map<String, Json> = header.metadata.iter().map(|(k, _, v)| (k.clone(), v.clone())).collect();
+    let model = loaded.as_ref().ok();
+    let config = model.map(|m| {
+        let c = &m.weights.config;
+        json!({
+            "vocab_size": c.vocab_size, "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
+            "num_hidden_layers": c.num_hidden_layers, "num_attention_heads": c.num_attention_heads,
+            "num_key_value_heads": c.num_key_value_heads, "head_dim": c.head_dim, "hidden_act": c.hidden_act.name(),
+            "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta,
+            "max_position_embeddings": c.max_position_embeddings, "tie_word_embeddings": c.tie_word_embeddings,
+            "sub_norms": c.sub_norms, "bos_token_id": c.bos_token_id, "eos_token_ids": c.eos_token_ids,
+        })
+    });
+    let memory = model.map(|m| {
+        let row = |n: &Need| json!({ "context": n.context, "kv_bytes": n.kv, "total_bytes": n.total });
+        needs(m).iter().map(row).collect::<Vec<_>>()
+    });
+    json!({
+        "path": path.display().to_string(),
+        "container": header.container,
+        "architecture": header.architecture,
+        "name": model.and_then(|m| m.info.name.clone()),
+        "file_bytes": header.file_bytes,
+        "runs": model.is_some(),
+        "problem": loaded.as_ref().err().map(ToString::to_string),
+        "parameters": model.map(|m| m.weights.config.parameters()),
+        "ternary_weights": model.map(|m| m.weights.config.ternary_weights()),
+        "ternary_format": model.map(|m| m.info.ternary_format.clone()),
+        "config": config,
+        "tokenizer_vocab": model.and_then(|m| m.tokenizer.as_ref()).map(|t| t.vocab_size()),
+        "chat_template": model.and_then(|m| m.chat_template.as_ref()).map(|t| t.origin().to_owned()),
+        "notes": model.map(|m| m.notes.clone()),
+        "types": types,
+        "memory": memory,
+        "metadata": metadata,
+        "tensors": tensors,
+    })
+}
+
+/// Lines with a label each.
+struct Lines<'a> {
+    text: String,
+    ui: &'a Ui,
+}
+
+impl Lines<'_> {
+    fn put(&mut self, label: &str, value: impl std::fmt::Display) {
+        let label = self.ui.out(Style::Dim, format_args!("{label:<10}"));
+        self.text.push_str(&format!("  {label} {value}\n"));
+    }
+    fn title(&mut self, title: &str) {
+        self.text.push_str(&format!("{}\n", self.ui.out(Style::Bold, title)));
+    }
+    fn line(&mut self, line: impl std::fmt::Display) {
+        self.text.push_str(&format!("  {line}\n"));
+    }
+}
+
+fn as_text(args: &ShowArgs, path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>, ui: &Ui) -> String {
+    let mut out = Lines { text: String::new(), ui };
+    out.title(&file_title(path));
+    let architecture = match header.architecture.as_str() {
+        "" => "no architecture named",
+        a => a,
+    };
+    out.put("file", format_args!("{}, {}, {architecture}", header.container, ui::bytes(header.file_bytes)));
+    match loaded {
+        Ok(model) => describe(model, &mut out),
+        Err(error) => out.put("problem", format_args!("{} {error}", ui.out(Style::Red, "cannot be run:"))),
+    }
+    out.title("tensors");
+    for (ty, (n, elements, bytes)) in types(&header.tensors) {
+        let bytes = bytes.map_or("size unknown".to_owned(), ui::bytes);
+        out.line(format_args!("{ty:<18} {n:>5} tensors  {:>8} values  {bytes:>12}", ui::count(elements)));
+    }
+    if args.tensors {
+        out.text.push('\n');
+        let width = header.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
+        for t in &header.tensors {
+            let bytes = t.bytes.map_or("?".to_owned(), ui::bytes);
+            let shape = format!("{:?}", t.shape);
+            out.line(format_args!("{:<width$}  {:<8} {shape:<16} {bytes:>12}", t.name, t.ty));
+        }
+    }
+    if !args.brief {
+        out.title("metadata");
+        let width = header.metadata.iter().map(|(k, ..)| k.len()).max().unwrap_or(0);
+        for (key, value, _) in &header.metadata {
+            out.line(format_args!("{}  {value}", ui.out(Style::Cyan, format_args!("{key:<width$}"))));
+        }
+    }
+    out.text
+}
+
+fn file_title(path: &Path) -> String {
+    let absolute: Option<PathBuf> = path.canonicalize().ok();
+    // `.` and `..` have no name of their own.
+    match path.file_name().or_else(|| absolute.as_deref().and_then(Path::file_name)) {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => path.display().to_string(),
+    }
+}
+
+fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
+    let c = &model.weights.config;
+    if let Some(name) = &model.info.name {
+        out.put("name", name);
+    }
+    let table = model.weights.embedding.float_type().name();
+    let head = match &model.weights.head {
+        None => format!("embedding {table}, also the head"),
+        Some(head) => format!("embedding {table}, head {}", head.float_type().name()),
+    };
+    let ternary = format!("{} ternary as {}", ui::count(c.ternary_weights()), model.info.ternary_format);
+    out.put("weights", format_args!("{}, of these {ternary}; {head}", ui::count(c.parameters())));
+    out.put(
+        "shape",
+        format_args!(
+            "{} layers, hidden {}, feed-forward {} ({}), {} heads of {}, {} for keys and values, vocabulary {}",
+            c.num_hidden_layers,
+            c.hidden_size,
+            c.intermediate_size,
+            c.hidden_act.name(),
+            c.num_attention_heads,
+            c.head_dim,
+            c.num_key_value_heads,
+            c.vocab_size,
+        ),
+    );
+    let eos = c.eos_token_ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let id = |id: Option<u32>| id.map_or("none".to_owned(), |id| id.to_string());
+    let tokenizer = match &model.tokenizer {
+        Some(t) => format!("{} tokens", t.vocab_size()),
+        None => "none in the file (--tokenizer gives one)".to_owned(),
+    };
+    out.put(
+        "tokenizer",
+        format_args!(
+            "{tokenizer}; begins with {}, ends with {}",
+            id(c.bos_token_id),
+            match eos.as_str() {
+                "" => "nothing",
+                eos => eos,
+            }
+        ),
+    );
+    let template = model.chat_template.as_ref().map_or("none", |t| t.origin());
+    out.put("chat", format_args!("template: {template}"));
+    for note in &model.notes {
+        out.put("note", note);
+    }
+    out.put("memory", format_args!("about, with keys and values in f16:"));
+    for n in needs(model) {
+        out.put(
+            "",
+            format_args!(
+                "{:>10} at {} tokens, {} of it keys and values",
+                ui::bytes(n.total),
+                n.context,
+                ui::bytes(n.kv)
+            ),
+        );
+    }
+}

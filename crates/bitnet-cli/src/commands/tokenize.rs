@@ -1,0 +1,121 @@
+//! `bitnet tokenize`: text to token ids, and back.
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+
+use bitnet::loader::tokenizer::Tokenizer;
+use clap::Args;
+use serde_json::json;
+
+use crate::args::{Ids, ModelArgs};
+use crate::error::CliError;
+use crate::source;
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+The text is the argument, --file, or what comes on stdin. The ids can be handed to `run --ids` and `logits --ids`.
+
+Examples:
+  bitnet tokenize \"Once upon a time\"                    431,442,261,403
+  bitnet tokenize --bos --pieces \"Once upon a time\"     one line for each token
+  bitnet tokenize --decode 431,442,261,403              Once upon a time
+  bitnet tokenize --tokenizer tokenizer.json --file story.txt --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct TokenizeArgs {
+    /// The text, or with --decode the ids [default: what comes on stdin]
+    #[arg(value_name = "TEXT", conflicts_with = "file")]
+    text: Option<String>,
+    /// A file with the text
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// From ids to text
+    #[arg(short, long, conflicts_with_all = ["bos", "pieces"])]
+    decode: bool,
+    /// Put the beginning-of-text token in front
+    #[arg(long)]
+    bos: bool,
+    /// One line for each token: its id and its text
+    #[arg(long, conflicts_with = "json")]
+    pieces: bool,
+    /// Write special tokens out, with --decode
+    #[arg(long, requires = "decode")]
+    show_special: bool,
+    /// One JSON object on stdout: `ids` and `tokens`, or with --decode `ids` and `text`
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+pub(crate) fn execute(args: &TokenizeArgs, ui: &Ui) -> Result<(), CliError> {
+    let text = input(args)?;
+    let (tokenizer, bos) = tokenizer(&args.model, ui)?;
+    if args.decode {
+        let ids = text.parse::<Ids>().map_err(CliError::usage)?.0;
+        let unknown = |id: &&u32| tokenizer.token_bytes(**id).is_none();
+        if let Some(id) = ids.iter().find(unknown) {
+            return Err(CliError::usage(format!(
+                "token {id} does not exist; the vocabulary has {} tokens",
+                tokenizer.vocab_size()
+            )));
+        }
+        let text = tokenizer.decode(&ids, !args.show_special);
+        return if args.json { ui::print_json(&json!({ "ids": ids, "text": text })) } else { ui::print_line(text) };
+    }
+    let mut ids = Vec::new();
+    if args.bos {
+        let none = || CliError::usage("--bos: there is no beginning-of-text token");
+        ids.push(bos.ok_or_else(none)?);
+    }
+    ids.extend(tokenizer.encode(&text, false).map_err(bitnet::Error::from)?);
+    let piece = |id: u32| String::from_utf8_lossy(tokenizer.token_bytes(id).unwrap_or_default()).into_owned();
+    if args.json {
+        let tokens: Vec<String> = ids.iter().map(|&id| piece(id)).collect();
+        return ui::print_json(&json!({ "ids": ids, "tokens": tokens }));
+    }
+    if args.pieces {
+        let line = |id: &u32| format!("{id:>7} {}\n", ui.out(Style::Cyan, format_args!("{:?}", piece(*id))));
+        ui::print(&ids.iter().map(line).collect::<String>())?;
+    } else {
+        ui::print_line(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))?;
+    }
+    if ui.is_watched() {
+        ui.say(ui.err(Style::Dim, format_args!("[{} tokens, {} bytes]", ids.len(), text.len())));
+    }
+    Ok(())
+}
+
+/// The tokenizer and the id that begins a text. A `tokenizer.json` is enough; no weight is looked at for it.
+fn tokenizer(args: &ModelArgs, ui: &Ui) -> Result<(Tokenizer, Option<u32>), CliError> {
+    if let (None, Some(file)) = (&args.model, &args.files.tokenizer) {
+        let tokenizer = Tokenizer::from_file(file).map_err(bitnet::Error::from)?;
+        let bos = tokenizer.bos();
+        return Ok((tokenizer, bos));
+    }
+    let path = source::locate(args.model.as_ref(), ui)?;
+    let loaded = bitnet::loader::load(&path, &source::load_options(&args.files))?;
+    for note in &loaded.notes {
+        ui.note(note);
+    }
+    let bos = loaded.weights.config.bos_token_id;
+    Ok((loaded.tokenizer.ok_or(bitnet::Error::NoTokenizer)?, bos))
+}
+
+fn input(args: &TokenizeArgs) -> Result<String, CliError> {
+    if let Some(text) = &args.text {
+        return Ok(text.clone());
+    }
+    if let Some(file) = &args.file {
+        let name = file.display().to_string();
+        return ui::text(std::fs::read(file).map_err(CliError::io("read", &name))?, &name);
+    }
+    let mut stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        return Err(CliError::usage("there is no text: give one as an argument, with --file, or on stdin"));
+    }
+    let mut bytes = Vec::new();
+    stdin.read_to_end(&mut bytes).map_err(CliError::io("read", "stdin"))?;
+    ui::text(bytes, "stdin")
+}

@@ -1,0 +1,156 @@
+//! What can go wrong in a command, and the exit code that says so.
+
+use std::path::PathBuf;
+
+/// Exit code of a command that failed.
+pub(crate) const FAILURE: u8 = 1;
+/// Exit code of a command line that makes no sense.
+pub(crate) const USAGE: u8 = 2;
+/// Exit code of a command that Ctrl-C ended, as shells have it: 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+/// Exit code of a command whose output nobody reads any more, as shells have it: 128 + SIGPIPE.
+pub(crate) const BROKEN_PIPE: u8 = 141;
+
+/// An error of a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// An error of the libraries.
+    #[error(transparent)]
+    Bitnet(#[from] bitnet::Error),
+    /// Options that do not go together, or one that is missing.
+    #[error("{problem}")]
+    Usage {
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// No `--model`, and no model where one is looked for.
+    #[error(
+        "no model: {} is not here, and neither --model nor BITNET_MODEL says which to use; \
+         give a GGUF file, a Hugging Face folder, hf:owner/repo, or synthetic:2b4t", looked_for.display()
+    )]
+    NoModel {
+        /// Where a model was looked for.
+        looked_for: PathBuf,
+    },
+    /// A model path that does not exist.
+    #[error("there is no file or folder {}{hint}", path.display())]
+    NoSuchModel {
+        /// The path.
+        path: PathBuf,
+        /// What was perhaps meant; empty if nothing comes to mind.
+        hint: String,
+    },
+    /// A cache type that is planned and does not exist yet.
+    #[error("--kv {name} is not supported yet; use f32, f16 or bf16")]
+    KvNotSupportedYet {
+        /// Its name.
+        name: &'static str,
+    },
+    /// A download that failed.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] bitnet::loader::hub::HubError),
+    /// A build without the hub.
+    #[cfg(not(feature = "hub"))]
+    #[error("this bitnet was built without the feature `hub`; download {repo} by other means and give its folder")]
+    NoHub {
+        /// What was to be downloaded.
+        repo: String,
+    },
+    /// A file or a stream that cannot be read or written.
+    #[error("cannot {op} {what}: {source}")]
+    Io {
+        /// `read` or `write`, for example.
+        op: &'static str,
+        /// The file or stream.
+        what: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A text file that is not UTF-8.
+    #[error("{what} is not UTF-8 text: the byte at {at} is invalid")]
+    NotUtf8 {
+        /// The file or stream.
+        what: String,
+        /// Offset of the first invalid byte.
+        at: usize,
+    },
+    /// The bandwidth probe, which runs in a process of its own, failed.
+    #[error("the bandwidth probe failed: {problem}")]
+    Probe {
+        /// What happened.
+        problem: String,
+    },
+    /// The line editor of the chat failed.
+    #[error("the line editor failed: {source}")]
+    Editor {
+        /// Its reason.
+        #[from]
+        source: rustyline::error::ReadlineError,
+    },
+    /// Kernels whose results are wrong on this machine.
+    #[error(
+        "{} on this machine and must not be used; force another instruction set with BITNET_ISA, and report it",
+        wrong(kernels)
+    )]
+    WrongKernels {
+        /// Their names.
+        kernels: Vec<String>,
+    },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// Whoever read our output has gone.
+    #[error("nobody reads the output any more")]
+    BrokenPipe,
+}
+
+fn wrong(kernels: &[String]) -> String {
+    match kernels {
+        [one] => format!("kernel {one} computes wrong results"),
+        many => format!("kernels {} compute wrong results", many.join(", ")),
+    }
+}
+
+impl CliError {
+    /// The exit code of a process that ends with this error.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage { .. } => USAGE,
+            CliError::Interrupted => INTERRUPTED,
+            CliError::BrokenPipe => BROKEN_PIPE,
+            _ => FAILURE,
+        }
+    }
+
+    /// An error in the use of options.
+    pub(crate) fn usage(problem: impl Into<String>) -> Self {
+        CliError::Usage { problem: problem.into() }
+    }
+
+    /// An input or output error; one that says that nobody reads our output becomes [`CliError::BrokenPipe`].
+    pub(crate) fn io(op: &'static str, what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| match source.kind() {
+            std::io::ErrorKind::BrokenPipe => CliError::BrokenPipe,
+            _ => CliError::Io { op, what, source },
+        }
+    }
+}
+
+macro_rules! through_bitnet {
+    ($($error:ty),+) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                CliError::Bitnet(error.into())
+            }
+        }
+    )+};
+}
+through_bitnet!(bitnet::LoadError, bitnet::ModelError);
+
+impl From<bitnet::KernelError> for CliError {
+    fn from(error: bitnet::KernelError) -> Self {
+        bitnet::ModelError::from(error).into()
+    }
+}

@@ -1,0 +1,43 @@
+//! Progress bars for work that takes a while; on stderr, in a terminal, and nowhere else.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::ui::Ui;
+
+/// Style of a spinner.
+const SPINNER: &str = "{spinner} {msg}";
+
+fn bar(ui: &Ui, total: Option<u64>, template: &str) -> ProgressBar {
+    let target = if ui.is_watched() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(total, target);
+    // The templates are constants of this file; a typing error in one costs the looks and not the work.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━╸─"));
+    }
+    bar
+}
+
+/// A bar of bytes: what is done, of how many, how fast, how much longer.
+pub(crate) fn of_bytes(ui: &Ui, what: &str, total: u64) -> ProgressBar {
+    let template = "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
+    bar(ui, Some(total), template).with_message(what.to_owned())
+}
+
+/// A bar of tokens, with the time that is left.
+pub(crate) fn of_tokens(ui: &Ui, what: &str, total: u64) -> ProgressBar {
+    bar(ui, Some(total), "{msg} {bar:30} {pos}/{len} tokens, {per_sec:.1}, {eta} left").with_message(what.to_owned())
+}
+
+/// A bar of things that are counted.
+pub(crate) fn of_steps(ui: &Ui, what: &str, total: u64) -> ProgressBar {
+    bar(ui, Some(total), "{msg} {bar:30} {pos}/{len}").with_message(what.to_owned())
+}
+
+/// A spinner for work of unknown length.
+pub(crate) fn spinner(ui: &Ui, what: &str) -> ProgressBar {
+    let spinner = bar(ui, None, SPINNER).with_message(what.to_owned());
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    spinner
+}

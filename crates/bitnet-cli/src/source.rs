@@ -1,0 +1,252 @@
+//! From `--model` to a loaded model.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use bitnet::loader::synthetic::{Spec, cache_dir};
+use bitnet::{KvType, LoadOptions, Model, SamplingOptions};
+
+use crate::args::{EngineArgs, FileArgs, ModelArgs, SamplingArgs};
+use crate::error::CliError;
+use crate::progress;
+use crate::ui::Ui;
+
+/// The small model that comes with the program, relative to the current folder.
+const SHIPPED: &str = "models/tinystories-5m.gguf";
+
+/// Where a model comes from, as typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ModelSpec {
+    /// A file or a folder.
+    Path(PathBuf),
+    /// A repository of the Hugging Face hub.
+    Hub(HubSpec),
+    /// Random weights in the shape of BitNet b1.58 2B4T.
+    Synthetic2B4T,
+    /// Random weights in the shape of a `config.json`.
+    SyntheticFile(PathBuf),
+}
+
+/// `OWNER/REPO[:FILE]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HubSpec {
+    /// `OWNER/REPO`.
+    pub(crate) repo: String,
+    /// One file of it; otherwise what a model needs.
+    pub(crate) file: Option<String>,
+}
+
+impl FromStr for HubSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.strip_prefix("hf:").unwrap_or(text);
+        let (repo, file) = match text.split_once(':') {
+            Some((repo, file)) if !file.is_empty() => (repo, Some(file.to_owned())),
+            Some(_) => return Err("there is no file name after the colon".into()),
+            None => (text, None),
+        };
+        let legal = |part: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !part.is_empty() && part != "." && part != ".." && part.chars().all(allowed)
+        };
+        match repo.split_once('/') {
+            Some((owner, name)) if legal(owner) && legal(name) => Ok(Self { repo: repo.to_owned(), file }),
+            _ => Err("a repository is named OWNER/REPO, as in microsoft/bitnet-b1.58-2B-4T".into()),
+        }
+    }
+}
+
+impl FromStr for ModelSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the name is empty".into());
+        }
+        if let Some(rest) = text.strip_prefix("hf:") {
+            return rest.parse().map(ModelSpec::Hub);
+        }
+        match text.strip_prefix("synthetic:") {
+            Some("2b4t") => Ok(ModelSpec::Synthetic2B4T),
+            Some(file) if file.ends_with(".json") => Ok(ModelSpec::SyntheticFile(file.into())),
+            Some(_) => Err("synthetic models are synthetic:2b4t and synthetic:FILE.json".into()),
+            None => Ok(ModelSpec::Path(text.into())),
+        }
+    }
+}
+
+/// A model and how long loading it took.
+pub(crate) struct Loaded {
+    pub(crate) model: Model,
+    pub(crate) load_time: Duration,
+}
+
+/// The file or folder that a model argument stands for; downloads or makes it where that is asked for.
+///
+/// # Errors
+/// No model, a path that does not exist, a download or a generation that fails.
+pub(crate) fn locate(spec: Option<&ModelSpec>, ui: &Ui) -> Result<PathBuf, CliError> {
+    match spec {
+        Some(ModelSpec::Path(path)) => existing(path),
+        Some(ModelSpec::Hub(hub)) => crate::commands::pull::fetch(hub, ui),
+        Some(ModelSpec::Synthetic2B4T) => synthetic(&Spec::b2b4t(), ui),
+        Some(ModelSpec::SyntheticFile(file)) => synthetic(&Spec::from_config_file(&existing(file)?)?, ui),
+        None => {
+            let path = PathBuf::from(SHIPPED);
+            if !path.is_file() {
+                return Err(CliError::NoModel { looked_for: path });
+            }
+            ui.note(&format!("no --model given: this is {SHIPPED}, a small model that tells simple stories"));
+            Ok(path)
+        }
+    }
+}
+
+fn existing(path: &Path) -> Result<PathBuf, CliError> {
+    if path.exists() {
+        return Ok(path.to_path_buf());
+    }
+    let text = path.to_string_lossy();
+    let hint = match text.parse::<HubSpec>() {
+        // `owner/repo` with nothing of a file name is more likely a repository than a typing error.
+        Ok(_) if path.extension().is_none_or(|e| e != "gguf") && !text.contains('\\') => {
+            format!("; for the Hugging Face repository write hf:{text}")
+        }
+        _ => String::new(),
+    };
+    Err(CliError::NoSuchModel { path: path.to_path_buf(), hint })
+}
+
+/// How to read a model's files.
+pub(crate) fn load_options(args: &FileArgs) -> LoadOptions {
+    let mut options = LoadOptions::default();
+    options.tokenizer = args.tokenizer.clone();
+    options.qk_layout = args.qk_layout.map(Into::into);
+    options
+}
+
+/// Loads the model that `args` name.
+///
+/// # Errors
+/// Those of [`locate`], and whatever is wrong with the files or unavailable on this CPU.
+pub(crate) fn load(args: &ModelArgs, engine: &EngineArgs, default_kv: KvType, ui: &Ui) -> Result<Loaded, CliError> {
+    load_with(args, engine, None, default_kv, ui)
+}
+
+/// As [`load`], with a chat template (Jinja source or a built-in one's name) in the place of the model's own.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_with(
+    args: &ModelArgs,
+    engine: &EngineArgs,
+    chat_template: Option<String>,
+    default_kv: KvType,
+    ui: &Ui,
+) -> Result<Loaded, CliError> {
+    // An option that cannot be fulfilled shows before anything is downloaded or read.
+    let kv = engine.kv.map_or(Ok(default_kv), |kv| kv.kv_type())?;
+    let isa = engine.isa.map(bitnet::Isa::require).transpose()?;
+    let path = locate(args.model.as_ref(), ui)?;
+    let spinner = progress::spinner(ui, &format!("loading {}", path.display()));
+    let began = Instant::now();
+    let mut builder = Model::builder().kv(kv);
+    if let Some(threads) = engine.threads {
+        builder = builder.threads(usize::from(threads));
+    }
+    if let Some(isa) = isa {
+        builder = builder.isa(isa);
+    }
+    let FileArgs { tokenizer, qk_layout } = &args.files;
+    if let Some(tokenizer) = tokenizer {
+        builder = builder.tokenizer(tokenizer);
+    }
+    if let Some(order) = qk_layout {
+        builder = builder.qk_layout((*order).into());
+    }
+    if let Some(template) = chat_template {
+        builder = builder.chat_template(template);
+    }
+    let model = builder.load(&path);
+    let load_time = began.elapsed();
+    spinner.finish_and_clear();
+    let model = model?;
+    for note in model.notes() {
+        ui.note(note);
+    }
+    Ok(Loaded { model, load_time })
+}
+
+/// Sampling options: the model's recommendation, changed by what was typed.
+pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> SamplingOptions {
+    let mut s = model.default_sampling();
+    if let Some(v) = args.temperature {
+        s.temperature = v;
+    }
+    if let Some(v) = args.top_k {
+        s.top_k = v;
+    }
+    if let Some(v) = args.top_p {
+        s.top_p = v;
+    }
+    if let Some(v) = args.min_p {
+        s.min_p = v;
+    }
+    if let Some(v) = args.repeat_penalty {
+        s.repeat_penalty = v;
+    }
+    s.seed = args.seed.unwrap_or_else(fresh_seed);
+    s
+}
+
+/// A seed that differs from run to run, small enough to be typed again.
+fn fresh_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) >> 32
+}
+
+fn synthetic(spec: &Spec, ui: &Ui) -> Result<PathBuf, CliError> {
+    let folder = cache_dir();
+    let path = folder.join(spec.file_name());
+    if path.is_file() {
+        return Ok(path);
+    }
+    ui.note(&format!("making {} once, with random weights", path.display()));
+    let graceful = crate::interrupt::Graceful::begin();
+    let bar = progress::of_bytes(ui, "writing", spec.data_bytes()?);
+    let written = spec.write(&path, crate::process::cpus(), &mut |done| {
+        bar.set_position(done);
+        if graceful.cancelled() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+    })?;
+    bar.finish_and_clear();
+    if written { Ok(path) } else { Err(CliError::Interrupted) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_models_are_understood() {
+        let hub = |repo: &str, file: Option<&str>| {
+            ModelSpec::Hub(HubSpec { repo: repo.into(), file: file.map(str::to_owned) })
+        };
+        assert_eq!("a/b.gguf".parse(), Ok(ModelSpec::Path("a/b.gguf".into())));
+        assert_eq!("synthetic:2b4t".parse(), Ok(ModelSpec::Synthetic2B4T));
+        assert_eq!("synthetic:x/y.json".parse(), Ok(ModelSpec::SyntheticFile("x/y.json".into())));
+        assert_eq!("hf:o/r".parse(), Ok(hub("o/r", None)));
+        assert_eq!("hf:o/r:f.gguf".parse(), Ok(hub("o/r", Some("f.gguf"))));
+        for bad in ["", "synthetic:3b", "hf:o", "hf:o/r:", "hf:o/../r", "hf:/r", "hf:../r"] {
+            assert!(bad.parse::<ModelSpec>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_missing_path_that_looks_like_a_repository_is_answered_with_a_hint() {
+        let error = |p: &str| existing(Path::new(p)).unwrap_err().to_string();
+        assert!(error("no-such-owner/no-such-repo").contains("hf:no-such-owner/no-such-repo"));
+        assert!(!error("no-such-folder/no-such.gguf").contains("hf:"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Where the cache is, who asks, and whom: options first, then the environment variables of Hugging Face's own tools.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{HubError, PullOptions};
+
+/// The server that is asked unless told otherwise.
+const ENDPOINT: &str = "https://huggingface.co";
+
+/// What applies to one call.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) cache_dir: PathBuf,
+    /// Without a slash at the end.
+    pub(super) endpoint: String,
+    pub(super) token: Option<String>,
+    pub(super) offline: bool,
+}
+
+/// A variable that is set to something.
+fn path_of(env: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+impl Settings {
+    /// Resolves options against an environment.
+    pub(super) fn resolve(
+        options: &PullOptions,
+        env: impl Fn(&str) -> Option<OsString>,
+        home: Option<&Path>,
+    ) -> Result<Self, HubError> {
+        let text = |name: &str| {
+            let value = env(name).and_then(|value| value.into_string().ok());
+            value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        };
+        let hf_home = path_of(&env, "HF_HOME")
+            .or_else(|| path_of(&env, "XDG_CACHE_HOME").map(|dir| dir.join("huggingface")))
+            .or_else(|| home.map(|home| home.join(".cache").join("huggingface")));
+        let cache_dir = options
+            .cache_dir
+            .clone()
+            .or_else(|| path_of(&env, "HF_HUB_CACHE"))
+            .or_else(|| path_of(&env, "HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| hf_home.as_ref().map(|dir| dir.join("hub")))
+            .ok_or(HubError::NoCacheDir)?;
+        let token_file = || {
+            let path = path_of(&env, "HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")))?;
+            let token = std::fs::read_to_string(path).ok()?.trim().to_owned();
+            (!token.is_empty()).then_some(token)
+        };
+        let token = options.token.clone().map(|token| token.trim().to_owned());
+        let token = match token {
+            // An empty token is an explicit "none".
+            Some(token) => Some(token).filter(|token| !token.is_empty()),
+            None => text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).or_else(token_file),
+        };
+        let endpoint = options.endpoint.clone().or_else(|| text("HF_ENDPOINT")).unwrap_or_else(|| ENDPOINT.to_owned());
+        let flag = text("HF_HUB_OFFLINE")
+            .is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str()));
+        Ok(Self {
+            cache_dir,
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token,
+            offline: options.offline.unwrap_or(flag),
+        })
+    }
+
+    /// Resolves options against the environment of this process.
+    pub(super) fn from_process(options: &PullOptions) -> Result<Self, HubError> {
+        Self::resolve(options, |name| std::env::var_os(name), std::env::home_dir().as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(options: &PullOptions, env: &[(&str, &str)]) -> Settings {
+        let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value));
+        Settings::resolve(options, env, Some(Path::new("/home/x"))).expect("settings")
+    }
+
+    #[test]
+    fn the_environment_of_hugging_face_is_obeyed() {
+        let none = PullOptions::default();
+        let settings = resolve(&none, &[]);
+        assert_eq!(settings.cache_dir, Path::new("/home/x/.cache/huggingface/hub"));
+        assert_eq!((settings.endpoint.as_str(), settings.token, settings.offline), (ENDPOINT, None, false));
+        assert_eq!(resolve(&none, &[("XDG_CACHE_HOME", "/c")]).cache_dir, Path::new("/c/huggingface/hub"));
+        let home = ("HF_HOME", "/h");
+        assert_eq!(resolve(&none, &[home, ("XDG_CACHE_HOME", "/c")]).cache_dir, Path::new("/h/hub"));
+        assert_eq!(resolve(&none, &[home, ("HF_HUB_CACHE", "/k")]).cache_dir, Path::new("/k"));
+        let settings = resolve(&none, &[("HF_ENDPOINT", "http://m/"), ("HF_TOKEN", " t\n"), ("HF_HUB_OFFLINE", "1")]);
+        assert_eq!((settings.endpoint.as_str(), settings.token.as_deref()), ("http://m", Some("t")));
+        assert!(settings.offline);
+        assert!(!resolve(&none, &[("HF_HUB_OFFLINE", "0")]).offline);
+        assert!(!resolve(&none, &[("HF_HUB_OFFLINE", "")]).offline);
+        let nowhere = Settings::resolve(&none, |_| None, None);
+        assert!(matches!(nowhere, Err(HubError::NoCacheDir)));
+    }
+
+    #[test]
+    fn options_come_before_the_environment() {
+        let options = PullOptions {
+            cache_dir: Some("/o".into()),
+            endpoint: Some("http://o".into()),
+            token: Some(String::new()),
+            offline: Some(false),
+            ..PullOptions::default()
+        };
+        let env = [("HF_HUB_CACHE", "/k"), ("HF_ENDPOINT", "http://m"), ("HF_TOKEN", "t"), ("HF_HUB_OFFLINE", "1")];
+        let settings = resolve(&options, &env);
+        assert_eq!((settings.cache_dir.as_path(), settings.endpoint.as_str()), (Path::new("/o"), "http://o"));
+        assert_eq!((settings.token, settings.offline), (None, false));
+    }
+
+    #[test]
+    fn the_token_file_is_read() {
+        let dir = tempfile::tempdir().expect("folder");
+        std::fs::write(dir.path().join("token"), "secret\n").expect("write");
+        let home = dir.path().to_str().expect("path");
+        assert_eq!(resolve(&PullOptions::default(), &[("HF_HOME", home)]).token.as_deref(), Some("secret"));
+        let env = [("HF_HOME", home), ("HF_TOKEN", "first")];
+        assert_eq!(resolve(&PullOptions::default(), &env).token.as_deref(), Some("first"));
+        let path = dir.path().join("token");
+        let env = [("HF_TOKEN_PATH", path.to_str().expect("path"))];
+        assert_eq!(resolve(&PullOptions::default(), &env).token.as_deref(), Some("secret"));
+    }
+}

@@ -1,0 +1,51 @@
+//! `BITNET_ISA` forces an instruction set; a name that is unknown or not available is an error, no fallback.
+//!
+//! The variable is read once per process, so each case runs this test binary again.
+
+use std::io::Write;
+
+use ternary_kernels::{Isa, KernelError, best};
+
+const MARK: &str = "best kernel here:";
+
+/// Says which kernel is the best one; by itself it tests nothing.
+#[test]
+fn probe() {
+    let _ = match best() {
+        Ok(kernel) => writeln!(std::io::stderr(), "{MARK} {}", kernel.name()),
+        Err(KernelError::UnknownIsa { name, .. }) => writeln!(std::io::stderr(), "{MARK} unknown {name}"),
+        Err(KernelError::UnavailableIsa { name, .. }) => writeln!(std::io::stderr(), "{MARK} unavailable {name}"),
+        Err(other) => panic!("{other}"),
+    };
+}
+
+/// What `probe` says with `BITNET_ISA` set to `isa`, or not set.
+fn best_with(isa: Option<&str>) -> String {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "probe", "--nocapture"]).env_remove("BITNET_ISA");
+    if let Some(isa) = isa {
+        command.env("BITNET_ISA", isa);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let line = text.lines().find_map(|l| l.split_once(MARK)).unwrap_or_else(|| panic!("no answer in {text}"));
+    line.1.trim().to_owned()
+}
+
+#[test]
+fn the_variable_forces_a_set_or_is_an_error() {
+    let last = format!("i2s_{}", Isa::available().last().unwrap());
+    if best_with(None) != last {
+        eprintln!("skipped: this process is emulated and its children are not, or on another CPU");
+        return;
+    }
+    for &isa in Isa::ALL {
+        let expected = match isa.is_available() {
+            true => format!("i2s_{isa}"),
+            false => format!("unavailable {isa}"),
+        };
+        assert_eq!(best_with(Some(isa.name())), expected);
+    }
+    assert_eq!(best_with(Some("sse9")), "unknown sse9");
+    assert_eq!(best_with(Some("")), last);
+}

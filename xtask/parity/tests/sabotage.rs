@@ -1,0 +1,61 @@
+//! The comparison is able to fail: damage to a model's weights shows, each kind of it in the row that should see it.
+
+use bitnet_model::Projection;
+use parity::{Options, Report, Sabotage, Verdict};
+
+/// A small model whose every projection was traced.
+const CASE: &str = "bitnet/sharded_tiny";
+
+fn rows(sabotage: Option<Sabotage>) -> Vec<(String, Verdict, String)> {
+    let mut options = Options::default();
+    (options.sabotage, options.filter) = (sabotage, Some(CASE.into()));
+    let mut report = Report::default();
+    parity::run(&test_support::testdata(""), &options, &mut report).expect("testdata is part of the repository");
+    report.rows.into_iter().map(|r| (r.case, r.verdict, r.detail)).collect()
+}
+
+fn failed(sabotage: Sabotage, kind: &str) -> bool {
+    let rows = rows(Some(sabotage));
+    let (_, verdict, _) = rows.iter().find(|(case, ..)| case.ends_with(kind)).expect("the row exists");
+    *verdict == Verdict::Fail
+}
+
+#[test]
+fn an_undamaged_model_passes() {
+    let rows = rows(None);
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert!(rows.iter().all(|(_, verdict, _)| *verdict == Verdict::Ok), "{rows:?}");
+}
+
+/// Behind a gate that is zero for every token, logits cannot see a row of `up`; its projection can.
+#[test]
+fn one_flipped_trit_of_any_projection_is_caught() {
+    for p in Projection::ALL {
+        assert!(failed(Sabotage::FlipTrit(p), "projections"), "{p:?}");
+        assert!(p == Projection::Up || failed(Sabotage::FlipTrit(p), "logits"), "{p:?}");
+    }
+}
+
+/// The norms behind v, gate and up take a wrong scale away, so the logits cannot see it: the projections have to.
+#[test]
+fn a_scale_wrong_by_one_step_of_bf16_is_caught() {
+    for p in Projection::ALL {
+        assert!(failed(Sabotage::Scale(p), "projections"), "{p:?}");
+    }
+    assert!(failed(Sabotage::Scale(Projection::Down), "logits"));
+    assert!(failed(Sabotage::Scale(Projection::O), "logits"));
+    assert!(failed(Sabotage::Scale(Projection::Q), "logits"));
+}
+
+#[test]
+fn a_shifted_rotary_embedding_is_caught() {
+    assert!(failed(Sabotage::Rope, "logits"));
+}
+
+#[test]
+fn a_folder_without_cases_does_not_pass() {
+    let empty = tempfile::tempdir().expect("a temporary folder");
+    let mut report = Report::default();
+    parity::run(empty.path(), &Options::default(), &mut report).expect("it can be listed");
+    assert!(!report.passed());
+}

@@ -1,0 +1,92 @@
+//! Programs of this workspace that commands and checks run: the command line and the comparison with references.
+//!
+//! Both are built as tests are, with optimised dependencies and kernels, so that checks share one build.
+
+use std::path::Path;
+
+use crate::error::XtaskError;
+use crate::shell::{Outcome, cargo, in_ci, output, run, works};
+
+/// Folders of reference vectors: the small ones of the repository, and a large set beside it.
+pub(crate) const FIXTURES: &[&str] = &["testdata", "../shared/fixtures"];
+
+/// What the README's first command is given.
+const STORY: &[&str] = &["run", "--model", "models/tinystories-5m.gguf", "--prompt", "Once upon a time"];
+
+/// Builds both programs.
+///
+/// # Errors
+/// If they do not build.
+pub(crate) fn build() -> Result<(), XtaskError> {
+    cargo(&["build", "--workspace"], &[])
+}
+
+fn program(name: &str) -> String {
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
+    format!("{target}/debug/{name}")
+}
+
+/// Runs the comparison with the given arguments.
+///
+/// # Errors
+/// If a case fails, or none ran.
+pub(crate) fn parity(args: &[String]) -> Result<(), XtaskError> {
+    build()?;
+    run(&program("parity"), &args.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+}
+
+/// Makes a synthetic model and describes it.
+///
+/// # Errors
+/// If it cannot be made.
+pub(crate) fn synth(config: Option<&str>) -> Result<(), XtaskError> {
+    build()?;
+    let model = format!("synthetic:{}", config.unwrap_or("2b4t"));
+    run(&program("bitnet"), &["show", "--model", &model], &[])
+}
+
+/// The README's first command, greedy and short: it has to tell the same story as ever.
+///
+/// # Errors
+/// If it fails or tells none.
+pub(crate) fn story() -> Result<(), XtaskError> {
+    let args = [STORY, &["--temperature", "0", "--max-tokens", "40"]].concat();
+    let text = output(&program("bitnet"), &args, &[])?;
+    println!("{}", text.trim());
+    if text.split_whitespace().count() < 10 {
+        return Err(XtaskError::Unexpected { what: "story".into(), expected: "some words".into(), got: text });
+    }
+    Ok(())
+}
+
+/// The comparison with one of [`FIXTURES`].
+///
+/// # Errors
+/// If a case fails; in continuous integration also if the folder is absent.
+pub(crate) fn parity_if_present(fixtures: &str) -> Result<Outcome, XtaskError> {
+    if !Path::new(fixtures).is_dir() {
+        let missing = XtaskError::Missing { what: fixtures.into(), remedy: "put the reference vectors there" };
+        return if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) };
+    }
+    run(&program("parity"), &["--fixtures", fixtures], &[])?;
+    Ok(Outcome::Done)
+}
+
+/// With damaged weights the same command has to fail.
+///
+/// # Errors
+/// If it does not.
+pub(crate) fn parity_fails_on_damage() -> Result<(), XtaskError> {
+    for damage in ["flip-trit", "scale", "rope"] {
+        let args = ["--fixtures", "testdata", "--filter", "bitnet/", "--sabotage", damage];
+        if works(&program("parity"), &args) {
+            return Err(XtaskError::Unexpected {
+                what: format!("parity --sabotage {damage}"),
+                expected: "a failure".into(),
+                got: "success".into(),
+            });
+        }
+        println!("--sabotage {damage} is caught");
+    }
+    Ok(())
+}
