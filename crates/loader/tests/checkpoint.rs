@@ -5,6 +5,7 @@ mod common;
 use bitnet_model::{Activation, Projection, WeightSource};
 use common::checkpoints::*;
 use loader::{LoadOptions, QkLayout};
+use proptest::strategy::Strategy;
 
 /// f16 holds every bf16 value of normal size; below 2^-14 it is within half of 2^-24.
 const F16_EMBEDDING: Allow = Allow { scale: 0.0, embedding: 1.0 / (1u32 << 25) as f32 };
@@ -445,4 +446,54 @@ fn bad_checkpoints_are_refused_with_their_reason() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Opens and reads everything; only a panic fails.
+fn exercise(path: &std::path::Path) {
+    if let Ok(c) = loader::Checkpoint::open(path, &LoadOptions::default()) {
+        let _ = c.weights();
+        let _ = (c.info(), c.notes());
+    }
+    let _ = loader::load(path, &LoadOptions::default());
+    let _ = loader::load_tokenizer(path);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 192, failure_persistence: None, ..Default::default() })]
+
+    /// Headers and data of whole models, changed in a few places.
+    #[test]
+    fn changed_files_never_panic(
+        which in 0usize..4,
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..6),
+        everywhere in proptest::prelude::any::<bool>(),
+    ) {
+        let names = ["gguf/llama_tiny.I2_S.gguf", "gguf/sharded_tiny.IQ1_BN.gguf", "gguf/llama_256.TQ2_0.gguf", "tokenizer/bpe.gguf"];
+        let mut bytes = std::fs::read(test_support::testdata(names[which])).unwrap();
+        let reach = if everywhere { bytes.len() } else { bytes.len().min(2048) };
+        for (at, value) in changes {
+            let at = at.index(reach);
+            bytes[at] = value;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        exercise(&path);
+    }
+
+    /// Sizes of a configuration replaced by other numbers.
+    #[test]
+    fn changed_configurations_never_panic(
+        key in 0usize..8,
+        value in proptest::prop_oneof![0u64..300, proptest::prelude::Just(u64::MAX), proptest::prelude::any::<u64>(), (0u32..40).prop_map(|s| 1u64 << s)],
+    ) {
+        let keys = [
+            "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size",
+            "head_dim", "max_position_embeddings",
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = small_config();
+        config[keys[key]] = value.into();
+        exercise(&folder(dir.path(), &config, &small_tensors()));
+    }
 }
