@@ -38,7 +38,7 @@ pub use session::Session;
 /// The crates below, for what this facade does not re-export.
 pub use {bitnet_model, loader, ternary_kernels};
 
-/// The example in the README is compiled like any other.
+/// The examples of the README compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
