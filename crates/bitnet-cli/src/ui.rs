@@ -13,7 +13,6 @@ pub(crate) enum Style {
     Dim,
     Red,
     Green,
-    Yellow,
     Cyan,
 }
 
@@ -24,7 +23,6 @@ impl Style {
             Style::Dim => "2",
             Style::Red => "31;1",
             Style::Green => "32",
-            Style::Yellow => "33",
             Style::Cyan => "36",
         }
     }

@@ -18,20 +18,26 @@ fn greedy_text_is_the_references() {
     let model = folder.join("packed");
     for case in expected["greedy"].as_array().unwrap() {
         let prompt = case["prompt"].as_str().unwrap();
-        let ids: Vec<u64> = case["greedy_ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect();
-        // Up to the first step whose two best tokens are nearly alike (a quarter of a logit is well below 0.15 of the
-        // standard deviation that these logits have).
-        let clear = match case.get("margins").or(case.get("greedy_margin")).and_then(Value::as_array) {
-            Some(m) => m.iter().position(|m| m.as_f64().unwrap() < 0.5).unwrap_or(ids.len()),
-            None => ids.len().min(8),
-        };
-        let n = ids.len().to_string();
+        let numbers = |v: &Value| v.as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect::<Vec<u64>>();
+        let (before, wanted) = (numbers(&case["prompt_ids"]), numbers(&case["greedy_ids"]));
+        let n = wanted.len().to_string();
         let args = ["run", "-m", arg(&model), "--prompt", prompt, "--temperature", "0", "-n", &n, "--kv", "f32", "--json"];
         let a = p.run(&args).json();
-        let got: Vec<u64> = a["ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect();
-        assert!(clear > 0 && got.len() >= clear, "{clear} {got:?}");
-        assert_eq!(got[..clear], ids[..clear], "{prompt}");
-        assert_eq!(a["stats"]["prompt_tokens"].as_u64().unwrap() as usize, case["prompt_ids"].as_array().unwrap().len());
+        let got = numbers(&a["ids"]);
+        assert_eq!(a["stats"]["prompt_tokens"].as_u64().unwrap() as usize, before.len());
+        assert_eq!(got.len(), wanted.len());
+        let Some(step) = got.iter().zip(&wanted).position(|(a, b)| a != b) else { continue };
+        // An int8 code on a rounding boundary moves the logits of this model by up to 0.15 each, so only tokens that are
+        // nearer to each other than twice that may change places.
+        let ids: Vec<String> = before.iter().chain(&got[..step]).map(u64::to_string).collect();
+        p.run(&["logits", "-m", arg(&model), "--ids", &ids.join(","), "--out", "l.safetensors"]).ok();
+        let bytes = std::fs::read(p.path("l.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let values = file.tensor("logits").unwrap().data().as_chunks::<4>().0.to_vec();
+        let last = &values[values.len() - 2048..];
+        let logit = |id: u64| f32::from_le_bytes(last[id as usize]);
+        let gap = logit(got[step]) - logit(wanted[step]);
+        assert!(gap < 0.3, "{prompt}: step {step} gives {} instead of {}, ahead by {gap}", got[step], wanted[step]);
     }
 }
 
