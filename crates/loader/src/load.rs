@@ -87,7 +87,7 @@ fn tokenizer(
     } else {
         checkpoint
             .folder()
-            .filter(|f| f.join("tokenizer.json").is_file())
+            .filter(|f| ["tokenizer.json", "tokenizer.model"].iter().any(|name| f.join(name).is_file()))
             .map(Tokenizer::from_dir)
             .transpose()
             .map_err(|e| in_file(checkpoint.path(), e))?

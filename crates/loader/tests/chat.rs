@@ -21,37 +21,73 @@ fn conversation() -> Vec<Message> {
     vec![Message::system(" Be kind. "), Message::user("hi"), Message::assistant("Hello!"), Message::user("Bye\n")]
 }
 
+/// Where the engine does not follow Python: numbers beyond 1e16, and the `%` operator on strings (the `format` filter
+/// does the same and works). No template of a checkpoint is known to need either.
+const PYTHON_ONLY: &[&str] = &["printed as Python does", "percent and format"];
+
 #[test]
 fn templates_render_as_transformers_renders_them() {
     let file = std::fs::read(test_support::testdata("chat/cases.json")).expect("cases");
-    let file: Value = serde_json::from_slice(&file).expect("cases");
-    let cases = file["cases"].as_array().expect("cases");
-    assert!(cases.len() >= 16);
+    let cases: Vec<Value> = serde_json::from_slice(&file).expect("cases");
+    assert!(cases.len() >= 39);
     let mut wrong = Vec::new();
-    for case in cases {
+    for case in &cases {
         let name = case["name"].as_str().expect("name");
-        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).expect("messages");
         let mut options = RenderOptions::default();
         options.add_generation_prompt = case["add_generation_prompt"].as_bool().expect("flag");
-        options.tools = Some(case["tools"].clone()).filter(|tools| !tools.is_null());
-        options.extra = case["extra"].as_object().expect("extra").clone();
-        let template = ChatTemplate::from_source(case["template"].as_str().expect("template")).expect(name);
-        let mut templates = vec![template];
-        templates.extend(ChatTemplate::builtin(name));
+        options.tools = case.get("tools").cloned().filter(|tools| !tools.is_null());
+        options.extra = case.get("extra").and_then(Value::as_object).cloned().unwrap_or_default();
+        let text = |name: &str| case[name].as_str().expect(name).to_owned();
+        let tokens = SpecialTokens { bos_token: text("bos"), eos_token: text("eos") };
+        let mut templates = vec![ChatTemplate::from_source(&text("template")).expect(name)];
+        // The built-in templates say the same as those of the checkpoints.
+        let family = name.split(',').next().unwrap_or_default();
+        templates.extend(ChatTemplate::builtin(if family == "2b4t" { "bitnet-2b4t" } else { family }));
         for template in templates {
-            let got = template.render(&messages, &tokens(), &options);
-            match (got, case["expected"].as_str()) {
-                (Ok(got), Some(expected)) if got == expected => {}
-                (Err(ChatError::Refused { message, .. }), None) if Some(message.as_str()) == case["error"].as_str() => {
-                }
-                (Err(ChatError::Render { .. }), None) if name == "undefined attribute" => {}
-                (got, expected) => {
-                    wrong.push(format!("{name} ({}): {got:?}\n  expected {expected:?}", template.origin()));
-                }
+            let messages = case["messages"].as_array().expect("messages").clone();
+            let got = template.render_json(messages, &tokens, &options);
+            let fits = match (&got, case["expected"].as_str(), case["error"].as_str()) {
+                (Ok(got), Some(expected), _) => got == expected,
+                (Err(ChatError::Refused { message, .. }), None, Some(expected)) => message == expected,
+                _ => false,
+            };
+            if fits == PYTHON_ONLY.contains(&name) {
+                wrong.push(format!("{name} ({}): {got:?}\n  expected {:?}", template.origin(), case.get("expected")));
             }
         }
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn undefined_variables_are_empty_and_have_no_attributes() {
+    let render = |source: &str| {
+        ChatTemplate::from_source(source).expect(source).render(&conversation(), &tokens(), &RenderOptions::default())
+    };
+    assert_eq!(render("[{{ missing }}]{% if missing %}x{% endif %}").expect("render"), "[]");
+    assert!(matches!(render("{{ missing.x }}"), Err(ChatError::Render { .. })));
+}
+
+/// The metadata of the official GGUF file of 2B4T: wrong template, no pre-tokenizer, one EOS that is not the end of a turn.
+#[test]
+fn the_defects_of_the_official_file_are_repaired_on_loading() {
+    let path = test_support::testdata("gguf/defects_2b4t.I2_S.gguf");
+    let model = loader::load(&path, &loader::LoadOptions::default()).expect("model");
+    let expected = std::fs::read(test_support::testdata("bitnet/defects_2b4t/chat.json")).expect("chat.json");
+    let expected: Value = serde_json::from_slice(&expected).expect("chat.json");
+    let ids = |name: &str| -> Vec<u32> { serde_json::from_value(expected[name].clone()).expect(name) };
+    let messages: Vec<Message> = serde_json::from_value(expected["messages"].clone()).expect("messages");
+    let (tokenizer, template) = (model.tokenizer.expect("tokenizer"), model.chat_template.expect("template"));
+    assert_eq!(template.builtin_name(), Some("bitnet-2b4t"));
+    let options = RenderOptions::default();
+    let text = template.render(&messages, &SpecialTokens::of(&tokenizer), &options).expect("render");
+    assert_eq!(Some(text.as_str()), expected["prompt"].as_str());
+    assert_eq!(template.encode(&tokenizer, &messages, &options).expect("joined"), ids("prompt_ids"));
+    let separate = template.encode_separate(&tokenizer, &messages, true).expect("separate");
+    assert_eq!(separate, ids("prompt_ids_parts_encoded_separately"));
+    assert_eq!(tokenizer.eos(), ids("stop_ids"));
+    assert_eq!(Some(tokenizer.decode(&ids("new_ids"), true).as_str()), expected["text"].as_str());
+    assert_eq!(model.notes.len(), 3, "{:?}", model.notes);
 }
 
 #[test]

@@ -63,6 +63,22 @@ fn tojson(value: &Value, indent: Option<usize>, kwargs: Kwargs) -> Result<String
     String::from_utf8(out).map_err(|e| Error::new(ErrorKind::BadSerialization, "JSON is UTF-8").with_source(e))
 }
 
+/// `escape` as Jinja's Python form writes it.
+fn escape(value: &Value) -> String {
+    let mut out = String::new();
+    for c in value.to_string().chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// An environment without a template. `now` is what `strftime_now` tells (UTC).
 pub(super) fn environment(fuel: u64, now: SystemTime) -> Environment<'static> {
     let mut environment = Environment::new();
@@ -74,6 +90,8 @@ pub(super) fn environment(fuel: u64, now: SystemTime) -> Environment<'static> {
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", tojson);
+    environment.add_filter("e", escape);
+    environment.add_filter("escape", escape);
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         let error = Error::new(ErrorKind::InvalidOperation, message.clone());
         Err(error.with_source(Raised(message)))

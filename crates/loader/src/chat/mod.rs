@@ -202,6 +202,20 @@ impl ChatTemplate {
         tokens: &SpecialTokens,
         options: &RenderOptions,
     ) -> Result<String, ChatError> {
+        let messages: Vec<Value> = messages.iter().map(|message| serde_json::json!(message)).collect();
+        self.render_json(messages, tokens, options)
+    }
+
+    /// As [`Self::render`], for messages in JSON of any form that the template knows (`content` as a list of parts).
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_json(
+        &self,
+        messages: Vec<Value>,
+        tokens: &SpecialTokens,
+        options: &RenderOptions,
+    ) -> Result<String, ChatError> {
         let fuel = FUEL.1.saturating_mul(messages.len() as u64).saturating_add(FUEL.0);
         let environment = engine::environment(fuel, options.now.unwrap_or_else(SystemTime::now));
         let mut variables = options.extra.clone();
@@ -211,7 +225,7 @@ impl ChatTemplate {
         variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
         variables.insert("bos_token".into(), tokens.bos_token.clone().into());
         variables.insert("eos_token".into(), tokens.eos_token.clone().into());
-        variables.insert("messages".into(), serde_json::json!(messages));
+        variables.insert("messages".into(), Value::Array(messages));
         let context = minijinja::Value::deserialize(Value::Object(variables)).map_err(|error| ChatError::Render {
             template: self.origin().to_owned(),
             line: 0,
