@@ -8,35 +8,35 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// A folder for one test: current folder and cache of the programs it starts.
-pub struct Place {
+pub(crate) struct Place {
     dir: tempfile::TempDir,
 }
 
 /// A small shape, made in no time: 2 layers, vocabulary 300, BOS 1, EOS 2.
-pub const SHAPE: &str = r#"{"vocab_size": 300, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+pub(crate) const SHAPE: &str = r#"{"vocab_size": 300, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4000, "bos_token_id": 1,
     "eos_token_id": 2, "seed": 3}"#;
 
 impl Place {
     /// A new one that holds `shape.json`.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Self { dir: tempfile::tempdir().unwrap() };
         place.write("shape.json", SHAPE);
         place
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
     /// The command with nothing of the caller's environment that could change what it does.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(env!("CARGO_BIN_EXE_bitnet"));
         c.args(args).current_dir(self.dir.path()).env("XDG_CACHE_HOME", self.path("cache")).stdin(Stdio::null());
         for name in ["BITNET_MODEL", "BITNET_LOG", "NO_COLOR", "HF_HOME"] {
@@ -45,11 +45,11 @@ impl Place {
         c
     }
 
-    pub fn run(&self, args: &[&str]) -> Done {
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
         Done::of(self.command(args).output().unwrap())
     }
 
-    pub fn run_with_stdin(&self, args: &[&str], stdin: &str) -> Done {
+    pub(crate) fn run_with_stdin(&self, args: &[&str], stdin: &str) -> Done {
         let mut c = self.command(args);
         let mut child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut pipe = child.stdin.take().unwrap();
@@ -62,28 +62,28 @@ impl Place {
 
 /// What a finished command left behind.
 #[derive(Debug)]
-pub struct Done {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Done {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Done {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |b: Vec<u8>| String::from_utf8(b).expect("output is UTF-8");
         Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
     /// Checks that it succeeded.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
     /// Checks that it failed with `code` and one line that begins with `error:` and contains `what`.
     #[track_caller]
-    pub fn fails(self, code: i32, what: &str) -> Self {
+    pub(crate) fn fails(self, code: i32, what: &str) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         let lines: Vec<&str> = self.err.lines().filter(|l| l.starts_with("error:")).collect();
         assert!(matches!(lines[..], [line] if line.contains(what)), "{what:?} is not in {self:?}");
@@ -93,7 +93,7 @@ impl Done {
 
     /// The one JSON object on stdout.
     #[track_caller]
-    pub fn json(self) -> Value {
+    pub(crate) fn json(self) -> Value {
         let done = self.ok();
         let value: Value = serde_json::from_str(&done.out).unwrap_or_else(|e| panic!("{e}: {:?}", done.out));
         assert!(value.is_object());
@@ -102,16 +102,16 @@ impl Done {
 }
 
 /// The keys of an object, in order.
-pub fn keys(value: &Value) -> Vec<&str> {
+pub(crate) fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 /// The model for tests that need a trained one; `None` where the reference models are absent.
-pub fn tinystories() -> Option<PathBuf> {
+pub(crate) fn tinystories() -> Option<PathBuf> {
     Some(test_support::shared_dir()?.join("models/tinystories_5m"))
 }
 
 /// A path as an argument.
-pub fn arg(path: &Path) -> &str {
+pub(crate) fn arg(path: &Path) -> &str {
     path.to_str().unwrap()
 }
