@@ -58,7 +58,7 @@ pub(crate) fn all(steps: &mut Steps, seconds: u32, only: Option<&str>) -> Result
     let label = if asan { "with the address sanitizer" } else { "without sanitizer" };
     steps.run(&format!("fuzz: build {label}"), || {
         let mut args = if asan { vec!["+nightly"] } else { vec![] };
-        args.extend(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target", TARGET]);
+        args.extend(["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", TARGET]);
         args.extend(["--target-dir", target_dir]);
         shell::cargo(&args, &[("RUSTFLAGS", &flags)])
     })?;
@@ -87,7 +87,7 @@ fn smoke(name: &str, binary: &str, seconds: u32) -> Result<(), XtaskError> {
 
 /// Names of the targets, as `fuzz/Cargo.toml` lists them.
 fn targets() -> Result<Vec<String>, XtaskError> {
-    let args = ["metadata", "--no-deps", "--format-version", "1", "--locked", "--manifest-path", "fuzz/Cargo.toml"];
+    let args = ["metadata", "--no-deps", "--format-version", "1", "--manifest-path", "fuzz/Cargo.toml"];
     let metadata: serde_json::Value = serde_json::from_str(&output("cargo", &args, &[])?).unwrap_or_default();
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let targets = packages.flat_map(|p| p["targets"].as_array().into_iter().flatten());

@@ -12,7 +12,7 @@ use crate::shell::{Outcome, Steps, cargo, in_ci, output, run, works};
 const EMULATED: &[(&str, &str)] = &[("Nehalem", "scalar"), ("Haswell", "scalar avx2")];
 
 /// The packages whose results depend on the instruction set.
-const PACKAGES: &[&str] = &["ternary-kernels", "bitnet-model", "bitnet"];
+const PACKAGES: [&str; 3] = ["ternary-kernels", "bitnet-model", "bitnet"];
 
 /// Prints the sets that this CPU has, worst first, on one line.
 pub(crate) fn print_available() {
@@ -41,9 +41,14 @@ pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
 fn forced(isa: Isa) -> Result<(), XtaskError> {
     let env = [("BITNET_ISA", isa.name())];
     let nextest = works("cargo", &["nextest", "--version"]);
-    let mut args = if nextest { vec!["nextest", "run", "--no-tests", "pass"] } else { vec!["test", "--tests"] };
-    args.extend(PACKAGES.iter().flat_map(|p| ["-p", p]));
-    cargo(&args, &env)
+    // The whole workspace is named so that features, and with them the built dependencies, stay those of the test
+    // step; a filter picks the packages.
+    if nextest {
+        let filter = PACKAGES.map(|p| format!("package({p})")).join(" + ");
+        cargo(&["nextest", "run", "--workspace", "--no-tests", "pass", "-E", &filter], &env)
+    } else {
+        cargo(&["test", "--workspace", "--tests"], &env)
+    }
 }
 
 fn emulated(cpu: &str, expected: &str) -> Result<Outcome, XtaskError> {

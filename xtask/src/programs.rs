@@ -1,6 +1,6 @@
 //! Programs of this workspace that commands and checks run: the command line and the comparison with references.
 //!
-//! Both are built in release mode, as people use them, and by one command, so that they share their dependencies.
+//! Both are built as tests are, with optimised dependencies and kernels, so that checks share one build.
 
 use std::path::Path;
 
@@ -18,12 +18,12 @@ const STORY: &[&str] = &["run", "--model", "models/tinystories-5m.gguf", "--prom
 /// # Errors
 /// If they do not build.
 pub(crate) fn build() -> Result<(), XtaskError> {
-    cargo(&["build", "--release", "-p", "bitnet-cli", "-p", "parity"], &[])
+    cargo(&["build", "--workspace"], &[])
 }
 
 fn program(name: &str) -> String {
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
-    format!("{target}/release/{name}")
+    format!("{target}/debug/{name}")
 }
 
 /// Runs the comparison with the given arguments.

@@ -90,7 +90,8 @@ pub(crate) enum CliError {
     },
     /// Kernels whose results are wrong on this machine.
     #[error(
-        "{} on this machine and must not be used; force another instruction set with BITNET_ISA, and report it", wrong(kernels)
+        "{} on this machine and must not be used; force another instruction set with BITNET_ISA, and report it",
+        wrong(kernels)
     )]
     WrongKernels {
         /// Their names.

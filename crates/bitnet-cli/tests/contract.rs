@@ -14,7 +14,8 @@ fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn run_has_the_promised_form() {
     let p = Place::new();
-    let args = with(&["run", "--ids", "1,5,9", "--temperature", "0", "--max-tokens", "6", "--ignore-eos", "--json"], &MODEL);
+    let args =
+        with(&["run", "--ids", "1,5,9", "--temperature", "0", "--max-tokens", "6", "--ignore-eos", "--json"], &MODEL);
     let a = p.run(&args).json();
     assert_eq!(keys(&a), ["ids", "text", "finish_reason", "stats"]);
     assert_eq!(a["ids"].as_array().unwrap().len(), 6);
@@ -77,8 +78,20 @@ fn bench_has_exactly_the_promised_keys() {
     let p = Place::new();
     let a = p.run(&with(&["bench", "-p", "16", "-n", "8", "-t", "2", "--json"], &MODEL)).json();
     let promised = [
-        "prefill_tok_s", "decode_tok_s", "bytes_per_token", "read_bandwidth_gb_s", "bandwidth_share",
-        "rss_anonymous_mib", "peak_rss_mib", "load_s", "kernel", "head", "kv", "isa", "threads", "rows_rescored_mean",
+        "prefill_tok_s",
+        "decode_tok_s",
+        "bytes_per_token",
+        "read_bandwidth_gb_s",
+        "bandwidth_share",
+        "rss_anonymous_mib",
+        "peak_rss_mib",
+        "load_s",
+        "kernel",
+        "head",
+        "kv",
+        "isa",
+        "threads",
+        "rows_rescored_mean",
     ];
     assert_eq!(keys(&a), promised);
     let number = |key: &str| a[key].as_f64().unwrap_or_else(|| panic!("{key}: {}", a[key]));
@@ -87,7 +100,8 @@ fn bench_has_exactly_the_promised_keys() {
     }
     // A mapped file counts at the peak, the probe's 512 MiB do not.
     assert!(number("peak_rss_mib") >= number("rss_anonymous_mib") && number("peak_rss_mib") < 400.0);
-    let bandwidth: Vec<f64> = a["read_bandwidth_gb_s"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    let bandwidth: Vec<f64> =
+        a["read_bandwidth_gb_s"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
     assert_eq!(bandwidth.len(), 2);
     let share = number("bytes_per_token") * number("decode_tok_s") / ((bandwidth[0] + bandwidth[1]) / 2.0 * 1e9);
     assert!((number("bandwidth_share") / share - 1.0).abs() < 1e-9);
@@ -105,7 +119,8 @@ fn ppl_has_the_promised_form() {
     p.write("big.json", common::SHAPE.replace("300", "2048"));
     let text = p.write("t.txt", "Once upon a time there was a cat. The cat sat on a mat.\n".repeat(4));
     let tokenizer = shared.join("models/tiny_ternary/tokenizer.json");
-    let args = ["ppl", "-m", "synthetic:big.json", "--tokenizer", arg(&tokenizer), "--file", arg(&text), "--window", "16"];
+    let args =
+        ["ppl", "-m", "synthetic:big.json", "--tokenizer", arg(&tokenizer), "--file", arg(&text), "--window", "16"];
     let a = p.run(&with(&args, &["--json"])).json();
     assert_eq!(keys(&a), ["nats_per_token", "perplexity", "tokens"]);
     let nats = a["nats_per_token"].as_f64().unwrap();
@@ -166,7 +181,8 @@ fn show_works_on_types_that_are_unknown() {
 #[test]
 fn convert_reads_back_and_refuses() {
     let p = Place::new();
-    let a = p.run(&["convert", "synthetic:shape.json", "packed", "--to", "hf-packed", "--round-scales", "--json"]).json();
+    let a =
+        p.run(&["convert", "synthetic:shape.json", "packed", "--to", "hf-packed", "--round-scales", "--json"]).json();
     assert_eq!((&a["to"], &a["projections"]), (&json!("hf-packed"), &json!(14)));
     let ids = |model: &str| {
         p.run(&["run", "-m", model, "--ids", "1,2", "--temperature", "0", "-n", "4", "--ignore-eos", "--json"]).json()["ids"].clone()

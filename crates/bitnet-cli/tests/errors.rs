@@ -68,7 +68,11 @@ fn damaged_files_are_named() {
     let empty = p.path("empty");
     std::fs::create_dir(&empty).unwrap();
     for (file, what) in [(&short, "short.gguf"), (&none, "none.gguf"), (&text, "text.gguf"), (&empty, "empty")] {
-        for args in [&["run", "--ids", "1", "-m", arg(file)][..], &["show", arg(file)], &["convert", arg(file), "o", "--to", "i2_s"]] {
+        for args in [
+            &["run", "--ids", "1", "-m", arg(file)][..],
+            &["show", arg(file)],
+            &["convert", arg(file), "o", "--to", "i2_s"],
+        ] {
             p.run(args).fails(1, what);
         }
     }
@@ -107,7 +111,9 @@ fn every_command_explains_itself_with_examples() {
 #[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let p = Place::new();
-    for args in [&["show", "synthetic:shape.json"][..], &["run", "-m", "synthetic:shape.json", "--ids", "1", "--ignore-eos"]] {
+    for args in
+        [&["show", "synthetic:shape.json"][..], &["run", "-m", "synthetic:shape.json", "--ids", "1", "--ignore-eos"]]
+    {
         p.run(&["show", "synthetic:shape.json"]).ok();
         let mut child = p.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());

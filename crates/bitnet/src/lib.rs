@@ -37,3 +37,8 @@ pub use session::Session;
 
 /// The crates below, for what this facade does not re-export.
 pub use {bitnet_model, loader, ternary_kernels};
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

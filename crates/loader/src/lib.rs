@@ -18,6 +18,6 @@ pub mod synthetic;
 pub mod tokenizer;
 
 pub use error::LoadError;
-pub use load::{LoadedModel, load};
+pub use load::{LoadedModel, load, load_tokenizer};
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 pub use source::Checkpoint;

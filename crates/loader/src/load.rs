@@ -54,6 +54,23 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError
     })
 }
 
+/// The tokenizer alone, without weights: of a GGUF file (which may hold nothing else), a `tokenizer.json`, or a folder.
+///
+/// # Errors
+/// [`LoadError::NoModel`] if a GGUF file has no vocabulary; whatever is wrong with the file.
+pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
+    let tokenizer = if path.is_dir() {
+        Tokenizer::from_dir(path)
+    } else if path.extension().is_some_and(|e| e == "json") {
+        Tokenizer::from_file(path)
+    } else {
+        let found = gguf_tokenizer(&Gguf::open(path)?).map_err(|e| e.in_file(path))?;
+        let reason = || "the GGUF file has no vocabulary (tokenizer.ggml.model)".to_owned();
+        return found.ok_or_else(|| LoadError::NoModel { path: path.to_path_buf(), reason: reason() });
+    };
+    tokenizer.map_err(|e| LoadError::from(e).in_file(path))
+}
+
 /// The tokenizer that the user gives, else that of the files; with the special tokens that the configuration knows.
 fn tokenizer(
     checkpoint: &Checkpoint,
@@ -105,12 +122,13 @@ fn chat_template(
         Some(file) => file.metadata().str("tokenizer.chat_template").map_err(|e| e.in_file(checkpoint.path()))?,
         None => None,
     };
-    let mut sources = ChoiceSources::default();
-    sources.user = options.chat_template.as_deref();
-    sources.config = config;
-    sources.gguf = gguf;
-    sources.architecture = Some(checkpoint.architecture());
-    sources.tokenizer = tokenizer;
+    let sources = ChoiceSources {
+        user: options.chat_template.as_deref(),
+        config,
+        gguf,
+        architecture: Some(checkpoint.architecture()),
+        tokenizer,
+    };
     let choice = ChatTemplate::choose(sources).map_err(|e| LoadError::from(e).in_file(checkpoint.path()))?;
     notes.extend(choice.notes.iter().map(ToString::to_string));
     Ok(choice.template)
@@ -134,11 +152,7 @@ fn vocab(m: &Metadata, model: &str) -> Result<GgufVocab, LoadError> {
     let strings = |name: &str| -> Result<Vec<String>, LoadError> {
         Ok(m.strings(&key(name))?.map(|a| a.iter().map(str::to_owned).collect()).unwrap_or_default())
     };
-    let id = |name: &str| -> Result<Option<u32>, LoadError> {
-        let value = m.u64(&key(name))?;
-        // Writers that mean "none" put -1 or the largest number here.
-        Ok(value.and_then(|v| u32::try_from(v).ok()).filter(|&v| v != u32::MAX))
-    };
+    let id = |name: &str| crate::config::from_gguf::token(m, &key(name));
     let flag = |name: &str| m.bool(&key(name));
     Ok(GgufVocab {
         model: model.to_owned(),

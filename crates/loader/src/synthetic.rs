@@ -271,7 +271,7 @@ impl Contents {
                     each_hash(seed, first, piece, 4, |hash, bytes| {
                         for (byte, h) in bytes.iter_mut().zip(hash.to_le_bytes().chunks_exact(2)) {
                             let h = u32::from(u16::from_le_bytes([h[0], h[1]]));
-                            *byte = codes[(h * 81 >> 16) as usize];
+                            *byte = codes[((h * 81) >> 16) as usize];
                         }
                     });
                 };

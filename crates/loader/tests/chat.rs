@@ -142,6 +142,10 @@ fn the_wrong_template_of_the_official_file_is_replaced() {
     );
     assert!(choice.notes.iter().all(|note| note.to_string().contains("bitnet-2b4t")));
 
+    // The placeholder names itself, whatever the architecture is called.
+    sources.architecture = None;
+    assert_eq!(ChatTemplate::choose(sources).expect("choice").notes.len(), 1);
+
     // The same words are right for another model.
     let other = "{{ 'Human: ' + messages[0]['content'] }}";
     let mut sources = ChoiceSources::default();

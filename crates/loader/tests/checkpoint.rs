@@ -5,6 +5,7 @@ mod common;
 use bitnet_model::{Activation, Projection, WeightSource};
 use common::checkpoints::*;
 use loader::{LoadOptions, QkLayout};
+use proptest::strategy::Strategy;
 
 /// f16 holds every bf16 value of normal size; below 2^-14 it is within half of 2^-24.
 const F16_EMBEDDING: Allow = Allow { scale: 0.0, embedding: 1.0 / (1u32 << 25) as f32 };
@@ -159,19 +160,66 @@ fn the_order_of_q_and_k_can_be_overridden() {
 fn every_reference_gguf_file_holds_its_checkpoint() {
     let manifest = std::fs::read(test_support::testdata("gguf/manifest.json")).unwrap();
     let manifest: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&manifest).unwrap();
-    assert!(manifest.len() >= 5);
+    let (mut compared, mut tables) = (0, 0);
     for (file, facts) in &manifest {
         let field = |k: &str| facts[k].as_str().unwrap();
-        let plain = ["F16", "F32"].contains(&field("embedding")) && ["F16", "F32", "tied"].contains(&field("head"));
-        let embedding = if plain { F16_EMBEDDING.embedding } else { f32::INFINITY };
-        let packed = load(&test_support::testdata(&format!("bitnet/{}/packed", field("case"))));
+        let case = test_support::testdata(&format!("bitnet/{}", field("case")));
         let c = open(&test_support::testdata(&format!("gguf/{file}")));
+        let weights = c.weights().unwrap();
         assert_eq!(c.architecture(), field("architecture"), "{file}");
+        assert!(c.info().ternary_format.contains(field("ternary")), "{file}: {}", c.info().ternary_format);
+        assert_eq!(
+            weights.embedding.float_type().name().to_uppercase(),
+            field("embedding").replace("_K", "K"),
+            "{file}"
+        );
         // The llama checkpoints store 1/scale, rounded to f32, and reading it rounds the inverse again: 2^-24 each.
         let scale = if field("case").starts_with("llama") { 1.0 / (1u32 << 23) as f32 } else { 0.0 };
-        assert_same(&packed, &c.weights().unwrap(), Allow { scale, embedding }, file);
-        assert!(c.info().ternary_format.contains(field("ternary")), "{file}: {}", c.info().ternary_format);
+        if case.join("packed").is_dir() {
+            assert_same(&load(&case.join("packed")), &weights, Allow { scale, ..F16_EMBEDDING }, file);
+            compared += 1;
+        }
+        let expected = loader::safetensors::Safetensors::open(&case.join("expected.safetensors")).unwrap();
+        if let Some(rows) = expected.get("embed_rows") {
+            let rows: Vec<f32> = rows.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            for (r, row) in rows.chunks(weights.config.hidden_size).enumerate() {
+                let mut got = vec![0.0; row.len()];
+                weights.embedding.row_into(r, &mut got);
+                // Three roundings at most (scale, minimum, difference), of numbers up to the largest of the row.
+                let most = row.iter().fold(0f32, |m, v| m.max(v.abs())) * 2.0;
+                let worst = row.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(worst <= 3.0 * most / (1 << 24) as f32, "{file}: {worst} of {most}");
+                tables += 1;
+            }
+        }
     }
+    assert!(compared >= 6 && tables >= 16, "{compared} {tables}");
+}
+
+#[test]
+fn reference_refusals_are_refused() {
+    let list = std::fs::read(test_support::testdata("refusals/refusals.json")).unwrap();
+    let list: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&list).unwrap();
+    assert!(list.len() >= 15);
+    let mut wrong = Vec::new();
+    for (file, facts) in &list {
+        let path = test_support::testdata(&format!("refusals/{file}"));
+        let reason = facts["reason"].as_str().unwrap();
+        let used =
+            loader::Checkpoint::open(&path, &LoadOptions::default()).and_then(|c| c.projection(0, Projection::K));
+        match used.err() {
+            None if reason.contains("or keep each row's") => {}
+            None => wrong.push(format!("{file} was accepted: {reason}")),
+            Some(e) => {
+                let message = e.to_string();
+                let named = message.contains(facts["tensor"].as_str().unwrap()) || message.contains("architecture");
+                if !named {
+                    wrong.push(format!("{file}: {message}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -398,4 +446,54 @@ fn bad_checkpoints_are_refused_with_their_reason() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Opens and reads everything; only a panic fails.
+fn exercise(path: &std::path::Path) {
+    if let Ok(c) = loader::Checkpoint::open(path, &LoadOptions::default()) {
+        let _ = c.weights();
+        let _ = (c.info(), c.notes());
+    }
+    let _ = loader::load(path, &LoadOptions::default());
+    let _ = loader::load_tokenizer(path);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 192, failure_persistence: None, ..Default::default() })]
+
+    /// Headers and data of whole models, changed in a few places.
+    #[test]
+    fn changed_files_never_panic(
+        which in 0usize..4,
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..6),
+        everywhere in proptest::prelude::any::<bool>(),
+    ) {
+        let names = ["gguf/llama_tiny.I2_S.gguf", "gguf/sharded_tiny.IQ1_BN.gguf", "gguf/llama_256.TQ2_0.gguf", "tokenizer/bpe.gguf"];
+        let mut bytes = std::fs::read(test_support::testdata(names[which])).unwrap();
+        let reach = if everywhere { bytes.len() } else { bytes.len().min(2048) };
+        for (at, value) in changes {
+            let at = at.index(reach);
+            bytes[at] = value;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        exercise(&path);
+    }
+
+    /// Sizes of a configuration replaced by other numbers.
+    #[test]
+    fn changed_configurations_never_panic(
+        key in 0usize..8,
+        value in proptest::prop_oneof![0u64..300, proptest::prelude::Just(u64::MAX), proptest::prelude::any::<u64>(), (0u32..40).prop_map(|s| 1u64 << s)],
+    ) {
+        let keys = [
+            "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size",
+            "head_dim", "max_position_embeddings",
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = small_config();
+        config[keys[key]] = value.into();
+        exercise(&folder(dir.path(), &config, &small_tensors()));
+    }
 }

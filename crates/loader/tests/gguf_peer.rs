@@ -107,6 +107,7 @@ fn every_value() -> Vec<(&'static str, Value)> {
         ("b.u64", Value::Array(Array::U64(vec![1, u64::MAX]))),
         ("b.i64", Value::Array(Array::I64(vec![-1, 2]))),
         ("b.f64", Value::Array(Array::F64(vec![]))),
+        ("c.long", "ab".repeat(70_000).as_str().into()),
         ("general.architecture", "bitnet-b1.58".into()),
     ]
 }

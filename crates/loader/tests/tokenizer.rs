@@ -655,3 +655,22 @@ fn hostile_bytes_never_panic() {
     }
     println!("{outcomes:?}");
 }
+
+/// A word that is a token is taken whole by Llama 3's vocabularies, also where no merges lead to it.
+#[test]
+fn whole_words_come_before_merges_where_the_vocabulary_says_so() {
+    let mut json = small();
+    json["model"]["vocab"]["zzq"] = json!(406);
+    for ignore_merges in [true, false] {
+        json["model"]["ignore_merges"] = json!(ignore_merges);
+        let bytes = json.to_string();
+        let ours = Tokenizer::from_bytes(bytes.as_bytes()).expect("tokenizer.json");
+        let ids = ours.encode("zzq", false).expect("encode");
+        assert_eq!(ids == [406], ignore_merges);
+        let oracle = tokenizers::Tokenizer::from_bytes(bytes.as_bytes()).expect("oracle");
+        assert_eq!(ids, oracle.encode("zzq", false).expect("encode").get_ids());
+        let pre = if ignore_merges { "llama-bpe" } else { "gpt-2" };
+        let gguf = Tokenizer::from_gguf_vocab(&gguf_of(&json, Some(pre))).expect("GGUF");
+        assert_eq!(gguf.encode("zzq", false).expect("encode"), ids);
+    }
+}

@@ -38,14 +38,15 @@ use std::time::{Duration, Instant};
 
 use crate::KernelError;
 
-/// A wait spins this long before it begins to yield the CPU: longer than any part's lead over another in a
-/// balanced phase, and than the serial work between two phases.
-const SPIN: Duration = Duration::from_micros(50);
+/// A wait spins this long before it begins to yield the CPU. A yield costs a fraction of a microsecond where nobody else
+/// wants the CPU; where the machine is busy, the one waited for may be the one that wants it, and each microsecond of
+/// spinning is lost twice.
+const SPIN: Duration = Duration::from_micros(2);
 /// The same where threads outnumber CPUs.
-const SPIN_OVERSUBSCRIBED: Duration = Duration::from_micros(1);
+const SPIN_OVERSUBSCRIBED: Duration = Duration::ZERO;
 /// After this long a wait sleeps until it is woken, which costs the waker a system call.
 const AWAKE: Duration = Duration::from_micros(200);
-/// Looks at the awaited value between two looks at the clock.
+/// Looks at the awaited value between two looks at the clock, about half a microsecond.
 const LOOKS: u32 = 32;
 
 /// Keeps what one thread writes out of the cache line that others read: two lines, since some CPUs fetch pairs.
@@ -390,7 +391,7 @@ impl Seldom {
     }
 }
 
-/// Looks at `ready` until it is true, spinning for `spin` and then giving the CPU away between looks; false if it is
+/// Looks at `ready` until it is true, spinning for `spin` and then giving the CPU away now and then; false if it is
 /// not true after [`AWAKE`].
 fn stay_awake(spin: Duration, ready: impl Fn() -> bool) -> bool {
     let mut start = None;
@@ -408,8 +409,11 @@ fn stay_awake(spin: Duration, ready: impl Fn() -> bool) -> bool {
     }
     loop {
         thread::yield_now();
-        if ready() {
-            return true;
+        for _ in 0..LOOKS {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
         }
         if start.is_none_or(|s| s.elapsed() >= AWAKE) {
             return false;

@@ -1,1 +1,3 @@
-//! Skeleton.
+//! Test-Time-Training layers: constant-size recurrent memory that learns while it reads. Not written yet.
+
+#![forbid(unsafe_code)]

@@ -96,7 +96,7 @@ fn build(spec: &Value, dir: &Path) -> Result<Vec<u8>, ParityError> {
     let kv = hidden / size("num_attention_heads")? * size("num_key_value_heads")?;
 
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
-    let mut norm = |name: String, n: usize| {
+    let norm = |name: String, n: usize| {
         let bytes = Stream::new(seed, &name).norm(n);
         (name, (Dtype::BF16, vec![n], bytes))
     };
@@ -165,6 +165,6 @@ mod tests {
         let down = Stream::new(seed, "model.layers.1.mlp.down_proj.weight").trits(16);
         assert_eq!(down, [1, 1, 0, 1, 1, 1, 1, 0, 1, -1, 1, -1, 0, 1, 1, -1]);
         let embed = Stream::new(seed, "model.embed_tokens.weight").embedding(3);
-        assert_eq!(embed, bf16_bytes([0.0185546875, -0.00927734375, -0.0380859375].into_iter()));
+        assert_eq!(embed, bf16_bytes([19.0 / 1024.0, -19.0 / 2048.0, -39.0 / 1024.0].into_iter()));
     }
 }

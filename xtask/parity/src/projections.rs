@@ -1,7 +1,8 @@
 //! Single projections: the traced input goes through our quantiser, integer kernel and epilogue, and the result is
 //! compared with the traced output. An error of one layer cannot hide behind the next layer's norm here.
 
-use bitnet_model::{FloatMatrix, ModelWeights, Projection};
+use bitnet_model::{FloatMatrix, FloatType, ModelWeights, Projection};
+use half::f16;
 use ternary_kernels::{Int8Batch, Ops, TernaryMatrix};
 
 use crate::ParityError;
@@ -55,7 +56,7 @@ pub(crate) fn product(w: &TernaryMatrix, x: &[f32]) -> Result<Product, ParityErr
     let mut y = vec![0.0; n * m];
     for ((acc, y), s) in acc.chunks_exact(m).zip(y.chunks_exact_mut(m)).zip(batch.scales()) {
         for (r, (y, acc)) in y.iter_mut().zip(acc).enumerate() {
-            *y = *acc as f32 * (w.scales().of_row(r) / s);
+            *y = (*acc as f32 * (1.0 / s)) * w.scales().of_row(r);
         }
     }
     let view = batch.view();
@@ -153,7 +154,8 @@ fn input(
     Ok(None)
 }
 
-/// How many values of the traced embedding differ from ours; the trace ends with the last token.
+/// How many values of the traced embedding differ from ours, both as precise as the file stores them; the trace ends
+/// with the last token.
 fn embedding(table: &FloatMatrix, expected: &Tensors) -> Result<usize, ParityError> {
     let (n, width) = expected.shape("trace.embed")?;
     let ids = expected.ids("input_ids")?;
@@ -161,5 +163,9 @@ fn embedding(table: &FloatMatrix, expected: &Tensors) -> Result<usize, ParityErr
     for (id, row) in ids[ids.len().saturating_sub(n)..].iter().zip(got.chunks_exact_mut(width)) {
         table.row_into(*id as usize, row);
     }
-    Ok(differing(&got, &expected.f32("trace.embed")?))
+    let mut stored = expected.f32("trace.embed")?;
+    if table.float_type() == FloatType::F16 {
+        stored.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32());
+    }
+    Ok(differing(&got, &stored))
 }

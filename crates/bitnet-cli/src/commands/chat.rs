@@ -111,7 +111,10 @@ fn greet(model: &Model, ui: &Ui) {
     ui.say(format_args!(
         "{} {}",
         ui.err(Style::Bold, &name),
-        ui.err(Style::Dim, format_args!("({} weights; /help for help, /bye to leave)", ui::count(model.config().parameters())))
+        ui.err(
+            Style::Dim,
+            format_args!("({} weights; /help for help, /bye to leave)", ui::count(model.config().parameters()))
+        )
     ));
     if model.chat_template().is_none() {
         ui.note(NO_TEMPLATE);

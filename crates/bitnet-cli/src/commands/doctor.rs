@@ -198,7 +198,10 @@ fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used
         let each: Vec<String> = bandwidth.iter().map(|(t, gb_s)| format!("{gb_s:.1} GB/s with {t}")).collect();
         line("bandwidth", format!("{} thread{}", each.join(", "), if *threads == 1 { "" } else { "s" }));
         // What one token of 2B4T reads: 521 MB of packed weights and a head of 657 MB.
-        line("so", format!("at most {:.0} tokens/s with BitNet b1.58 2B4T, whatever the program", best * 1e9 / 1.178e9));
+        line(
+            "so",
+            format!("at most {:.0} tokens/s with BitNet b1.58 2B4T, whatever the program", best * 1e9 / 1.178e9),
+        );
     }
     text.push_str(&match verdict(findings) {
         Ok(()) => format!("{}\n", ui.out(Style::Green, "All is well.")),
@@ -210,9 +213,7 @@ fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitnet::ternary_kernels::{
-        Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, TernaryMatrix, by_name,
-    };
+    use bitnet::ternary_kernels::{Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, TernaryMatrix, by_name};
 
     /// A kernel that forgets the last row.
     #[derive(Debug)]

@@ -41,7 +41,9 @@ pub(crate) struct LogitsArgs {
 
 pub(crate) fn execute(args: &LogitsArgs, ui: &Ui) -> Result<(), CliError> {
     if !matches!(args.engine.kv, None | Some(KvName::F32)) {
-        return Err(CliError::usage("--kv: logits are computed with f32 keys and values, so that they can be compared"));
+        return Err(CliError::usage(
+            "--kv: logits are computed with f32 keys and values, so that they can be compared",
+        ));
     }
     if args.ids.0.is_empty() {
         return Err(CliError::usage("--ids: at least one token id is needed"));

@@ -80,7 +80,8 @@ pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
     };
     let p = bitnet::perplexity(model.engine(), &tokens, window, model.kv_type(), &mut progress)?;
     bar.finish_and_clear();
-    let summary = format!("perplexity {:.4}, {:.5} nats per token, {} tokens", p.perplexity(), p.nats_per_token, p.tokens);
+    let summary =
+        format!("perplexity {:.4}, {:.5} nats per token, {} tokens", p.perplexity(), p.nats_per_token, p.tokens);
     if graceful.cancelled() {
         ui.note(&format!("so far: {summary}"));
         return Err(CliError::Interrupted);
@@ -93,6 +94,8 @@ pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
         }));
     }
     let speed = p.tokens as f64 / began.elapsed().as_secs_f64();
-    ui.say(ui.err(Style::Dim, format_args!("[window {window}, kv {}, {} tok/s]", model.kv_type().name(), ui::rate(speed))));
+    ui.say(
+        ui.err(Style::Dim, format_args!("[window {window}, kv {}, {} tok/s]", model.kv_type().name(), ui::rate(speed))),
+    );
     ui::print_line(summary)
 }

@@ -243,13 +243,7 @@ impl Lines<'_> {
     }
 }
 
-fn as_text(
-    args: &ShowArgs,
-    path: &Path,
-    header: &Header,
-    loaded: &Result<LoadedModel, LoadError>,
-    ui: &Ui,
-) -> String {
+fn as_text(args: &ShowArgs, path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>, ui: &Ui) -> String {
     let mut out = Lines { text: String::new(), ui };
     out.title(&file_title(path));
     let architecture = match header.architecture.as_str() {
@@ -326,10 +320,17 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
         Some(t) => format!("{} tokens", t.vocab_size()),
         None => "none in the file (--tokenizer gives one)".to_owned(),
     };
-    out.put("tokenizer", format_args!("{tokenizer}; begins with {}, ends with {}", id(c.bos_token_id), match eos.as_str() {
-        "" => "nothing",
-        eos => eos,
-    }));
+    out.put(
+        "tokenizer",
+        format_args!(
+            "{tokenizer}; begins with {}, ends with {}",
+            id(c.bos_token_id),
+            match eos.as_str() {
+                "" => "nothing",
+                eos => eos,
+            }
+        ),
+    );
     let template = model.chat_template.as_ref().map_or("none", |t| t.origin());
     out.put("chat", format_args!("template: {template}"));
     for note in &model.notes {
@@ -337,6 +338,14 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     }
     out.put("memory", format_args!("about, with keys and values in f16:"));
     for n in needs(model) {
-        out.put("", format_args!("{:>10} at {} tokens, {} of it keys and values", ui::bytes(n.total), n.context, ui::bytes(n.kv)));
+        out.put(
+            "",
+            format_args!(
+                "{:>10} at {} tokens, {} of it keys and values",
+                ui::bytes(n.total),
+                n.context,
+                ui::bytes(n.kv)
+            ),
+        );
     }
 }

@@ -62,11 +62,7 @@ pub(crate) fn execute(args: &TokenizeArgs, ui: &Ui) -> Result<(), CliError> {
             )));
         }
         let text = tokenizer.decode(&ids, !args.show_special);
-        return if args.json {
-            ui::print_json(&json!({ "ids": ids, "text": text }))
-        } else {
-            ui::print_line(text)
-        };
+        return if args.json { ui::print_json(&json!({ "ids": ids, "text": text })) } else { ui::print_line(text) };
     }
     let mut ids = Vec::new();
     if args.bos {

@@ -62,13 +62,18 @@ impl Linear {
         }
     }
 
-    /// `out = acc * (scale / s)`, the dequantised output of one token for `rows`.
+    /// `out = (acc * (1 / s)) * scale`, the dequantised output of one token for `rows`.
+    ///
+    /// The order is part of the canonical arithmetic, see `docs/adr/0003-canonical-float-arithmetic.md`.
     pub(super) fn dequantize(&self, ops: Ops, rows: Range<usize>, s: f32, acc: &[i32], out: &mut [f32]) {
         match &self.scales {
-            Scales::Tensor(a) => ops.scale_i32(acc, a / s, out),
+            Scales::Tensor(a) => {
+                ops.scale_i32(acc, 1.0 / s, out);
+                ops.scale(*a, out);
+            }
             Scales::Rows(a) => {
                 for ((o, &v), a) in out.iter_mut().zip(acc).zip(&a[rows]) {
-                    *o = v as f32 * (a / s);
+                    *o = (v as f32 * (1.0 / s)) * a;
                 }
             }
         }

@@ -65,11 +65,9 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     {
         return Err(unsupported(&k.key("rope.scaling.type"), kind, "scaled rotary embeddings are not supported"));
     }
-    let token =
-        |key: &str| -> Result<Option<u32>, LoadError> { metadata.u64(key)?.map(|v| to_token(key, v)).transpose() };
-    c.bos_token_id = token("tokenizer.ggml.bos_token_id")?;
+    c.bos_token_id = token(metadata, "tokenizer.ggml.bos_token_id")?;
     for key in ["eos", "eot", "eom"] {
-        if let Some(id) = token(&format!("tokenizer.ggml.{key}_token_id"))?
+        if let Some(id) = token(metadata, &format!("tokenizer.ggml.{key}_token_id"))?
             && !c.eos_token_ids.contains(&id)
         {
             c.eos_token_ids.push(id);
@@ -85,6 +83,15 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         generation: sampling(metadata)?,
         notes: Vec::new(),
     })
+}
+
+/// A token id, or `None` where the key is absent or says so.
+pub(crate) fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>, LoadError> {
+    match metadata.get(key) {
+        // Writers that mean "none" put -1 or the largest number here.
+        Some(Value::I32(-1) | Value::I64(-1) | Value::U32(u32::MAX)) => Ok(None),
+        _ => metadata.u64(key)?.map(|v| to_token(key, v)).transpose(),
+    }
 }
 
 /// Sampling defaults, which newer files may carry.

@@ -123,3 +123,56 @@ fn same_values(a: &FloatMatrix, b: &FloatMatrix) -> bool {
         same_bits(&x, &y)
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)] // A test may.
+mod tests {
+    use super::*;
+    use crate::convert::{ConvertOptions, convert};
+    use crate::gguf::Gguf;
+
+    /// Converts a checkpoint, changes the result, and returns what the read-back says.
+    fn after(change: impl FnOnce(&Gguf, &mut [u8])) -> Result<Checked, LoadError> {
+        let dir = tempfile::tempdir().unwrap();
+        let source = test_support::testdata("bitnet/llama_256/packed");
+        let output = dir.path().join("model.gguf");
+        convert(&source, &output, Target::I2S, &ConvertOptions::default(), &mut |_| {}).unwrap();
+        let mut bytes = std::fs::read(&output).unwrap();
+        change(&Gguf::open(&output).unwrap(), &mut bytes);
+        std::fs::write(&output, &bytes).unwrap();
+        let source = Checkpoint::open(&source, &LoadOptions::default()).unwrap().weights().unwrap();
+        read_back(&source, &output, Target::I2S, ScaleRounding::Exact)
+    }
+
+    fn at(file: &Gguf, tensor: &str, offset: u64) -> usize {
+        (file.data_start() + file.tensor(tensor).unwrap().offset() + offset) as usize
+    }
+
+    fn says(result: Result<Checked, LoadError>, tensor: &str, what: &str) {
+        let message = result.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(message.contains(tensor) && message.contains(what), "{message}");
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_found() {
+        assert_eq!(after(|_, _| {}).unwrap().projections, 7);
+        // Codes 0 and 2 become 1 and 1 becomes 0, in the last weight of byte 40.
+        let flip = |f: &Gguf, b: &mut [u8]| {
+            let i = at(f, "blk.0.ffn_down.weight", 40);
+            b[i] = if b[i] & 3 == 1 { b[i] & !3 } else { b[i] & !3 | 1 };
+        };
+        says(after(flip), "blk.0.ffn_down.weight", "trits of row 0");
+        let scale = |f: &Gguf, b: &mut [u8]| b[at(f, "blk.0.attn_v.weight", 256 * 64 / 4)] ^= 1;
+        says(after(scale), "blk.0.attn_v.weight", "scale");
+        let norm = |f: &Gguf, b: &mut [u8]| b[at(f, "blk.0.ffn_norm.weight", 4)] ^= 1;
+        says(after(norm), "post-attention norm", "values");
+        let embedding = |f: &Gguf, b: &mut [u8]| b[at(f, "token_embd.weight", 77)] ^= 1;
+        says(after(embedding), "embedding", "values");
+        let context = |_: &Gguf, b: &mut [u8]| {
+            let key = b"llama.context_length";
+            let at = b.windows(key.len()).position(|w| w == key).unwrap();
+            b[at + key.len() + 4] ^= 1;
+        };
+        says(after(context), "configuration", "max_position_embeddings");
+    }
+}

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{RepoCache, io, is_safe};
 use super::http::{Http, Method, header, passes};
-use super::{HubError, Progress};
+use super::{HubError, Progress, ProgressFn};
 
 /// Bytes that are read, hashed and written at once.
 const CHUNK: usize = 256 << 10;
@@ -258,7 +258,7 @@ impl<'p> Partial<'p> {
 
 /// Adds up the progress of several files.
 pub(super) struct Total<'a> {
-    pub(super) callback: Option<&'a (dyn Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync)>,
+    pub(super) callback: Option<&'a ProgressFn>,
     pub(super) files: usize,
     pub(super) bytes: u64,
     pub(super) done: u64,

@@ -222,7 +222,7 @@ pub fn pull(repo: &str, options: &PullOptions) -> Result<Pulled, HubError> {
         announced.push(wanted(name).announced(&http)?);
     }
     let bytes = announced.iter().fold(0u64, |sum, file| sum.saturating_add(file.size));
-    let mut total = Total { callback: options.progress.as_deref(), files: announced.len(), bytes, done: 0 };
+    let mut total = Total { callback: options.progress.as_ref(), files: announced.len(), bytes, done: 0 };
     for (index, (name, file)) in chosen.names.iter().zip(&announced).enumerate() {
         wanted(name).download(&http, &cache, file, &mut |done| total.report(name, index, done, file.size))?;
         cache.link(&commit, name, &file.etag)?;

@@ -102,11 +102,13 @@ mod tests {
 
     #[test]
     fn options_come_before_the_environment() {
-        let mut options = PullOptions::default();
-        options.cache_dir = Some("/o".into());
-        options.endpoint = Some("http://o".into());
-        options.token = Some(String::new());
-        options.offline = Some(false);
+        let options = PullOptions {
+            cache_dir: Some("/o".into()),
+            endpoint: Some("http://o".into()),
+            token: Some(String::new()),
+            offline: Some(false),
+            ..PullOptions::default()
+        };
         let env = [("HF_HUB_CACHE", "/k"), ("HF_ENDPOINT", "http://m"), ("HF_TOKEN", "t"), ("HF_HUB_OFFLINE", "1")];
         let settings = resolve(&options, &env);
         assert_eq!((settings.cache_dir.as_path(), settings.endpoint.as_str()), (Path::new("/o"), "http://o"));

@@ -90,14 +90,17 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Refuses tensors that would be ignored although they change what the model computes.
+    /// Refuses tensors that would be ignored although they change what the model computes, and types that are not read.
     fn check_names(&self) -> Result<(), LoadError> {
-        let known = self.names.all(self.config().num_hidden_layers);
+        // A layer has several tensors, so no more layers than tensors can be complete: what is missed is said later.
+        let known = self.names.all(self.config().num_hidden_layers.min(self.store.names().count()));
         for name in self.store.names() {
             if !known.contains(name) && !Names::is_redundant(name) {
                 let layers = self.config().num_hidden_layers;
                 return Err(LoadError::UnexpectedTensor { tensor: name.to_owned(), layers });
             }
+            // A type that cannot be read says more about a file than whatever is missed first.
+            self.store.get(name)?;
         }
         Ok(())
     }
@@ -207,12 +210,16 @@ impl Checkpoint {
     fn ternary(&self, base: &str, total: usize, cols: usize, part: Part) -> Result<TernaryMatrix, LoadError> {
         let name = format!("{base}.weight");
         let t = self.need(&name, "a projection")?;
+        // Before anything of that size is made.
+        let shape = [total as u64, cols as u64];
+        match t.kind {
+            RawKind::Packed => t.expect_shape(&[total.div_ceil(4) as u64, cols as u64])?,
+            _ => t.expect_shape(&shape)?,
+        }
         let scales = self.scales_beside(base, total, &part)?;
         let in_tensor = |source: KernelError| LoadError::Ternary { tensor: name.clone(), source };
-        let shape = [total as u64, cols as u64];
         let whole = match t.kind {
             RawKind::Packed => {
-                t.expect_shape(&[total.div_ceil(4) as u64, cols as u64])?;
                 if scales.is_none() {
                     let hint = "packed weights need their scale".to_owned();
                     return Err(LoadError::MissingTensor { tensor: format!("{base}.weight_scale"), hint });
@@ -221,14 +228,10 @@ impl Checkpoint {
                 TernaryMatrix::from_bytes(FileFormat::HfPacked, total, cols, t.bytes, scales).map_err(in_tensor)?
             }
             RawKind::Ternary(format) => {
-                t.expect_shape(&shape)?;
                 self.saw(format.name(), None);
                 TernaryMatrix::from_bytes(format, total, cols, t.bytes, scales).map_err(in_tensor)?
             }
-            RawKind::Float(ty) => {
-                t.expect_shape(&shape)?;
-                return self.dense(&t, ty, cols, &part, scales);
-            }
+            RawKind::Float(ty) => return self.dense(&t, ty, cols, &part, scales),
         };
         if part.is_whole(total) { Ok(whole) } else { whole.slice_rows(part.rows).map_err(in_tensor) }
     }

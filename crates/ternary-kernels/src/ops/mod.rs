@@ -26,8 +26,7 @@
 //! # Ok::<(), ternary_kernels::KernelError>(())
 //! ```
 
-use crate::isa::{Cpu, Isa};
-use crate::{KernelError, isa};
+use crate::{Isa, KernelError};
 
 mod lanes;
 #[cfg(target_arch = "x86_64")]
@@ -96,9 +95,9 @@ pub struct Ops {
 enum Backend {
     Portable,
     #[cfg(target_arch = "x86_64")]
-    Avx2(isa::Avx2),
+    Avx2(crate::isa::Avx2),
     #[cfg(target_arch = "x86_64")]
-    Avx512(isa::Avx512Vnni),
+    Avx512(crate::isa::Avx512Vnni),
 }
 
 impl Ops {
@@ -110,7 +109,7 @@ impl Ops {
         let isa = isa.require()?;
         #[cfg(target_arch = "x86_64")]
         {
-            let cpu = Cpu::get();
+            let cpu = crate::Cpu::get();
             let backend = match isa {
                 Isa::Avx512Vnni => cpu.avx512_vnni().map(Backend::Avx512),
                 Isa::Avx2 | Isa::AvxVnni => cpu.avx2().map(Backend::Avx2),
