@@ -27,7 +27,7 @@ impl Settings {
     /// One line for the user: an unknown name, a value out of its range.
     pub(super) fn set(&mut self, text: &str) -> Result<String, String> {
         let (name, value) = text.split_once(|c: char| c == '=' || c.is_whitespace()).unwrap_or((text, ""));
-        let (name, value) = (name.trim().replace('-', "_"), value.trim());
+        let (name, value) = (name.trim().replace('-', "_"), value.trim().trim_start_matches('=').trim());
         let mut s = self.sampling.clone();
         match name.as_str() {
             "temperature" => s.temperature = number(&name, value)?,
