@@ -21,7 +21,8 @@ fn greedy_text_is_the_references() {
         let numbers = |v: &Value| v.as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect::<Vec<u64>>();
         let (before, wanted) = (numbers(&case["prompt_ids"]), numbers(&case["greedy_ids"]));
         let n = wanted.len().to_string();
-        let args = ["run", "-m", arg(&model), "--prompt", prompt, "--temperature", "0", "-n", &n, "--kv", "f32", "--json"];
+        let args =
+            ["run", "-m", arg(&model), "--prompt", prompt, "--temperature", "0", "-n", &n, "--kv", "f32", "--json"];
         let a = p.run(&args).json();
         let got = numbers(&a["ids"]);
         assert_eq!(a["stats"]["prompt_tokens"].as_u64().unwrap() as usize, before.len());
@@ -52,12 +53,14 @@ fn prompts_come_from_everywhere() {
     assert!(text.out.ends_with('\n') && text.out.len() > 20, "{text:?}");
     assert_eq!(p.run(&[&["run", "--prompt", "Once upon a time"][..], &model].concat()).ok().out, text.out);
     assert_eq!(p.run_with_stdin(&[&["run"][..], &model].concat(), "Once upon a time\n").ok().out, text.out);
-    let mut by_env = p.command(&["run", "Once upon a time", "--tokenizer", arg(&tokenizer), "--temperature", "0", "-n", "12"]);
+    let mut by_env =
+        p.command(&["run", "Once upon a time", "--tokenizer", arg(&tokenizer), "--temperature", "0", "-n", "12"]);
     assert_eq!(common::Done::of(by_env.env("BITNET_MODEL", &gguf).output().unwrap()).ok().out, text.out);
     // The model in the current folder is used where none is named, and that is said.
     std::fs::create_dir(p.path("models")).unwrap();
     std::fs::copy(&gguf, p.path("models/tinystories-5m.gguf")).unwrap();
-    let shipped = p.run(&["run", "Once upon a time", "--tokenizer", arg(&tokenizer), "--temperature", "0", "-n", "12"]).ok();
+    let shipped =
+        p.run(&["run", "Once upon a time", "--tokenizer", arg(&tokenizer), "--temperature", "0", "-n", "12"]).ok();
     assert_eq!(shipped.out, text.out);
     assert!(shipped.err.contains("models/tinystories-5m.gguf"), "{shipped:?}");
 
@@ -85,7 +88,10 @@ fn tokens_there_and_back() {
     assert_eq!(keys(&a), ["ids", "tokens"]);
     assert_eq!(a["tokens"], serde_json::json!(["Once", " upon", " a", " time"]));
     assert_eq!(tokenize(&["--decode", "431,442,261,403"]).ok().out, "Once upon a time\n");
-    assert_eq!(p.run_with_stdin(&["tokenize", "--tokenizer", arg(&tokenizer), "--decode"], "431 442\n").ok().out, "Once upon\n");
+    assert_eq!(
+        p.run_with_stdin(&["tokenize", "--tokenizer", arg(&tokenizer), "--decode"], "431 442\n").ok().out,
+        "Once upon\n"
+    );
     assert_eq!(tokenize(&["--decode", "431", "--json"]).json()["text"], "Once");
     assert_eq!(tokenize(&["--pieces", "Once"]).ok().out, "    431 \"Once\"\n");
     tokenize(&["--decode", "99999"]).fails(2, "99999");
@@ -99,7 +105,12 @@ fn chat_works_through_a_pipe() {
     let p = Place::new();
     let model = folder.join("packed");
     let args = ["chat", "-m", arg(&model), "--temperature", "0", "-n", "5"];
-    let done = p.run_with_stdin(&args, "Once upon a time\n/stats\n/set max_tokens 2\nOnce upon a time\n/nonsense\n/bye\nnot read\n").ok();
+    let done = p
+        .run_with_stdin(
+            &args,
+            "Once upon a time\n/stats\n/set max_tokens 2\nOnce upon a time\n/nonsense\n/bye\nnot read\n",
+        )
+        .ok();
     let lines: Vec<&str> = done.out.lines().collect();
     assert_eq!(lines.len(), 2, "{done:?}");
     assert!(lines[0].starts_with(lines[1]) && lines[0].len() > lines[1].len(), "{lines:?}");

@@ -7,8 +7,8 @@ use ternary_kernels::{KernelError, Scales, TernaryMatrix};
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Sabotage {
-    /// One weight of one projection of layer 0 becomes its successor: -1 to 0, 0 to +1, +1 to -1.
-    FlipTrit(Projection),
+    /// One weight of one projection of layer 0, at this column of row 0, becomes its successor: -1 to 0, 0 to +1, +1 to -1.
+    FlipTrit(Projection, usize),
     /// The scale of one projection of layer 0 grows by 1/128, one step of the bf16 numbers that files store.
     Scale(Projection),
     /// Rows of q and k in all layers are turned by one within each head, so that every pair of the rotary embedding
@@ -20,7 +20,7 @@ impl Sabotage {
     /// `flip-trit`, `scale` or `rope`, as the command line calls them.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
-            "flip-trit" => Some(Sabotage::FlipTrit(Projection::Down)),
+            "flip-trit" => Some(Sabotage::FlipTrit(Projection::O, 0)),
             "scale" => Some(Sabotage::Scale(Projection::Down)),
             "rope" => Some(Sabotage::Rope),
             _ => None,
@@ -48,7 +48,7 @@ impl WeightSource for Damaged<'_> {
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let w = self.weights.layers[layer].projection(which);
         let damaged = match self.sabotage {
-            Sabotage::FlipTrit(p) if p == which && layer == 0 => flip(w)?,
+            Sabotage::FlipTrit(p, col) if p == which && layer == 0 => flip(w, col)?,
             Sabotage::Scale(p) if p == which && layer == 0 => rescale(w)?,
             Sabotage::Rope if matches!(which, Projection::Q | Projection::K) => turn(w, self.weights.config.head_dim)?,
             _ => w.clone(),
@@ -77,9 +77,9 @@ impl WeightSource for Damaged<'_> {
     }
 }
 
-fn flip(w: &TernaryMatrix) -> Result<TernaryMatrix, KernelError> {
+fn flip(w: &TernaryMatrix, col: usize) -> Result<TernaryMatrix, KernelError> {
     let mut trits = w.to_trits();
-    if let Some(t) = trits.first_mut() {
+    if let Some(t) = trits.get_mut(col) {
         *t = if *t == 1 { -1 } else { *t + 1 };
     }
     TernaryMatrix::from_trits(w.rows(), w.cols(), &trits, w.scales().clone())

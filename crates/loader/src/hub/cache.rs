@@ -122,16 +122,20 @@ impl RepoCache {
         }
         let parent = path.parent().unwrap_or(&path);
         std::fs::create_dir_all(parent).map_err(io(parent))?;
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(HubError::Io { path, source: error }),
-            _ => {}
-        }
         // From snapshots/COMMIT up by two, and by one more for every folder in the name.
         let ups = name.matches('/').count().saturating_add(2);
         let relative: PathBuf = std::iter::repeat_n("..", ups).chain(["blobs", etag]).collect();
-        if symlink(&relative, &path).is_err() && std::fs::hard_link(&blob, &path).is_err() {
-            std::fs::copy(&blob, &path).map_err(io(&path))?;
-        }
+        // Made under a name of its own and renamed: another process may put the same link there at this moment, and a copy
+        // through its link would empty the blob.
+        let made = tempfile::Builder::new().make_in(parent, |temporary| {
+            symlink(&relative, temporary)
+                .or_else(|_| std::fs::hard_link(&blob, temporary))
+                .or_else(|_| std::fs::copy(&blob, temporary).map(|_| ()))
+        });
+        let made = made.map_err(io(&path))?;
+        made.into_temp_path()
+            .persist(&path)
+            .map_err(|error| HubError::Io { path: path.clone(), source: error.error })?;
         Ok(path)
     }
 }
