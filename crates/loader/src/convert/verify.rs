@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn at(file: &Gguf, tensor: &str, offset: u64) -> usize {
-        (file.data_start() + file.tensor(tensor).unwrap().offset() + offset) as usize
+        usize::try_from(file.data_start() + file.tensor(tensor).unwrap().offset() + offset).unwrap()
     }
 
     fn says(result: Result<Checked, LoadError>, tensor: &str, what: &str) {
