@@ -71,7 +71,7 @@ fn emulated(cpu: &str, expected: &str) -> Result<Outcome, XtaskError> {
         });
     }
     // An emulated CPU is some twenty times slower, so random cases are fewer there.
-    let expected = expected.replace(' ', ","');
+    let expected = expected.replace(' ', ",");
     let env = [("PROPTEST_CASES", "8"), ("BITNET_EXPECT_ISA", expected.as_str())];
     for binary in test_binaries("ternary-kernels")? {
         run(EMULATOR, &["-cpu", cpu, &binary], &env)?;
