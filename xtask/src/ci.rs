@@ -20,9 +20,6 @@ pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
     steps.run("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))?;
     steps.run("docs", || cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
     steps.run("features alone", features_alone)?;
-    steps.run("benchmarks run once", || {
-        cargo(&["test", "--workspace", "--bench", "gemv", "--bench", "gemm", "--bench", "ops", "--bench", "model"], &[])
-    })?;
     steps.run("programs", programs::build)?;
     steps.run("the README's first command", programs::story)?;
     for fixtures in programs::FIXTURES {
