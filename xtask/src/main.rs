@@ -37,8 +37,12 @@ struct Cli {
 enum Command {
     /// Run every test that a clone of the repository can run by itself.
     Test,
-    /// Run `test`, then lints, docs, features, instruction sets, fuzzing, licences, parity and tidy.
-    Ci,
+    /// Run `test`, then lints, docs, features, parity, instruction sets, licences and tidy.
+    Ci {
+        /// Also the address sanitizer and every fuzz target.
+        #[arg(long)]
+        thorough: bool,
+    },
     /// Check the rules of the repository that no compiler checks.
     Tidy,
     /// Run the tests of kernels and models on every instruction set.
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
         let mut steps = Steps::new();
         let result = match cli.command {
             Command::Test => test::all(&mut steps),
-            Command::Ci => ci::all(&mut steps),
+            Command::Ci { thorough } => ci::all(&mut steps, thorough),
             Command::Tidy => steps.run("tidy", tidy::check),
             Command::Isas { .. } => isas::all(&mut steps),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
