@@ -68,6 +68,18 @@ pub fn write_atomically<T>(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<T, LoadError>,
 ) -> Result<T, LoadError> {
+    write_checked(path, write, |value, _| Ok(value))
+}
+
+/// As [`write_atomically`]; before the file gets its name, `check` may read it under its temporary one and refuse it.
+///
+/// # Errors
+/// [`LoadError::Io`], or what `write` or `check` return; then `path` is untouched and the sibling is removed.
+pub fn write_checked<T, U>(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, LoadError>,
+    check: impl FnOnce(T, &Path) -> Result<U, LoadError>,
+) -> Result<U, LoadError> {
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
@@ -86,6 +98,7 @@ pub fn write_atomically<T>(
     out.flush().map_err(LoadError::io("write", path))?;
     drop(out);
     temporary.as_file().sync_all().map_err(LoadError::io("flush", path))?;
+    let value = check(value, temporary.path())?;
     temporary.persist(path).map_err(|e| LoadError::io("rename to", path)(e.error))?;
     #[cfg(unix)]
     {

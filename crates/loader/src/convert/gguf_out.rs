@@ -5,24 +5,18 @@ use std::path::Path;
 use bitnet_model::{Activation, FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Projection};
 use ternary_kernels::TernaryMatrix;
 
-use super::{ConvertOptions, Progress, Target, vocab};
+use super::verify::Checked;
+use super::{ConvertOptions, Job, Progress, Target, verify, vocab};
 use crate::config::to_f32;
 use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value};
 use crate::loaded::GenerationConfig;
-use crate::mmap::write_atomically;
+use crate::mmap::write_checked;
 use crate::names::{Names, half_to_interleaved};
 use crate::source::ggml_type;
 use crate::{Checkpoint, LoadError};
 
-pub(super) fn write(
-    source: &Checkpoint,
-    weights: &ModelWeights,
-    output: &Path,
-    target: Target,
-    options: &ConvertOptions,
-    progress: &mut dyn FnMut(Progress),
-    notes: &mut Vec<String>,
-) -> Result<(), LoadError> {
+pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadError> {
+    let Job { source, weights, target, options, .. } = *job;
     let (mut metadata, architecture) = match source.gguf() {
         // Everything that the file says stays.
         Some(file) => (file.metadata().clone(), file.architecture().to_owned()),
@@ -33,7 +27,7 @@ pub(super) fn write(
     };
     metadata.set("general.file_type", file_type(target));
     metadata.set("general.quantization_version", 2u32);
-    vocab::put(&mut metadata, source, &weights.config, options.tokenizer.as_deref(), notes)?;
+    vocab::put(&mut metadata, source, &weights.config, options.tokenizer.as_deref(), job.notes)?;
 
     let ty = match target {
         Target::Tq1_0 => GgmlType::Tq1_0,
@@ -56,15 +50,16 @@ pub(super) fn write(
         writer.announce(&name, &shape, ty)?;
     }
     let interleave = architecture == "llama";
-    write_atomically(output, |out| {
+    let data = |out: &mut dyn std::io::Write| {
         let mut stream = writer.start(out)?;
         for (done, item) in plan.iter().enumerate() {
-            progress(Progress { done, total: plan.len() });
+            (job.progress)(Progress { done, total: plan.len() });
             put(&mut stream, item, &weights.config, target, options, interleave)?;
         }
-        progress(Progress { done: plan.len(), total: plan.len() });
+        (job.progress)(Progress { done: plan.len(), total: plan.len() });
         stream.finish().map(|_| ())
-    })
+    };
+    write_checked(output, data, |(), file| verify::read_back(weights, (file, output), target, options.rounding))
 }
 
 enum Item<'a> {

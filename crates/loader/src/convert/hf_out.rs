@@ -8,7 +8,8 @@ use half::bf16;
 use serde_json::{Map, Value, json};
 use ternary_kernels::{FileFormat, KernelError, ScaleRounding, TernaryMatrix};
 
-use super::{ConvertOptions, Progress, gguf_out::is_plain};
+use super::verify::{self, Checked};
+use super::{ConvertOptions, Job, Progress, gguf_out::is_plain};
 use crate::config::from_hf::MAX_CONFIG;
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
@@ -39,15 +40,47 @@ enum LinearClass {
     BitLinear,
 }
 
-pub(super) fn write(
-    source: &Checkpoint,
-    weights: &ModelWeights,
-    output: &Path,
-    options: &ConvertOptions,
-    progress: &mut dyn FnMut(Progress),
-    notes: &mut Vec<String>,
-) -> Result<(), LoadError> {
-    std::fs::create_dir_all(output).map_err(LoadError::io("create", output))?;
+pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadError> {
+    let check = |job: &Job<'_>, folder: &Path| {
+        verify::read_back(job.weights, (folder, output), job.target, job.options.rounding)
+    };
+    let occupied = std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied {
+        write_into(job, output)?;
+        return check(job, output);
+    }
+    let parent = match output.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(LoadError::io("create", parent))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        // Temporary folders are private by default; this one is to become an ordinary one.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o777));
+    }
+    let temporary = builder.tempdir_in(parent).map_err(LoadError::io("create a temporary folder in", parent))?;
+    write_into(job, temporary.path())?;
+    let checked = check(job, temporary.path())?;
+    if output.is_dir() {
+        std::fs::remove_dir(output).map_err(LoadError::io("replace", output))?;
+    }
+    let written = temporary.keep();
+    std::fs::rename(&written, output).map_err(|e| {
+        // What could not get its name is of no use to anybody.
+        let _ = std::fs::remove_dir_all(&written);
+        LoadError::io("rename to", output)(e)
+    })?;
+    Ok(checked)
+}
+
+/// Writes all files of the folder, `config.json` near the end.
+fn write_into(job: &mut Job<'_>, output: &Path) -> Result<(), LoadError> {
+    let Job { source, weights, options, .. } = *job;
+    let (progress, notes) = (&mut *job.progress, &mut *job.notes);
     let class = linear_class(weights);
     let scales = stored_scales(weights, class, options.rounding)?;
     let total = count(weights);

@@ -102,8 +102,9 @@ pub struct ConvertReport {
 }
 
 /// Converts the checkpoint at `input` and writes it to `output`: a GGUF file, or a folder for
-/// [`Target::HfPacked`]. Files appear under their names only when they are complete; then they are read again, and every
-/// trit, scale, norm and embedding row is compared with the source.
+/// [`Target::HfPacked`]. What was written is read again, every trit, scale, norm and embedding row is compared with the
+/// source, and only then it gets its name. Into a folder that holds something already, files are written one by one,
+/// each when it is complete, `config.json` last, and compared after that.
 ///
 /// # Errors
 /// Whatever is wrong with the source; [`LoadError::Ternary`] around [`ternary_kernels::KernelError::UnsupportedShape`],
@@ -119,15 +120,25 @@ pub fn convert(
     let weights = source.weights()?;
     check_shapes(&source, &weights, target)?;
     let mut notes = source.notes();
-    match target {
-        Target::HfPacked => hf_out::write(&source, &weights, output, options, progress, &mut notes)?,
-        _ => gguf_out::write(&source, &weights, output, target, options, progress, &mut notes)?,
-    }
-    let checked = verify::read_back(&weights, output, target, options.rounding)?;
+    let mut job = Job { source: &source, weights: &weights, target, options, progress, notes: &mut notes };
+    let checked = match target {
+        Target::HfPacked => hf_out::write(&mut job, output)?,
+        _ => gguf_out::write(&mut job, output)?,
+    };
     let file =
         if target == Target::HfPacked { output.join(crate::safetensors::SINGLE_NAME) } else { output.to_path_buf() };
     let bytes = file.metadata().map_err(LoadError::io("inspect", &file))?.len();
     Ok(ConvertReport { bytes, projections: checked.projections, rounded: checked.rounded, notes })
+}
+
+/// A conversion under way.
+struct Job<'a> {
+    source: &'a Checkpoint,
+    weights: &'a ModelWeights,
+    target: Target,
+    options: &'a ConvertOptions,
+    progress: &'a mut dyn FnMut(Progress),
+    notes: &'a mut Vec<String>,
 }
 
 /// Refuses rows that the target cannot hold before anything is written.

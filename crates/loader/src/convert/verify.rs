@@ -15,15 +15,16 @@ pub(super) struct Checked {
     pub(super) rounded: usize,
 }
 
+/// Compares what lies in `file`, and will be called `output`, with its source.
 pub(super) fn read_back(
     source: &ModelWeights,
-    output: &Path,
+    (file, output): (&Path, &Path),
     target: Target,
     rounding: ScaleRounding,
 ) -> Result<Checked, LoadError> {
     let differs =
         |tensor: String, what: &str| LoadError::ReadBack { path: output.to_path_buf(), tensor, what: what.to_owned() };
-    let written = Checkpoint::open(output, &LoadOptions::default())?;
+    let written = Checkpoint::open(file, &LoadOptions::default())?;
     let result = written.weights()?;
     if source.config != result.config {
         return Err(differs("(configuration)".into(), &format!("{:?} became {:?}", source.config, result.config)));
@@ -141,7 +142,7 @@ mod tests {
         change(&Gguf::open(&output).unwrap(), &mut bytes);
         std::fs::write(&output, &bytes).unwrap();
         let source = Checkpoint::open(&source, &LoadOptions::default()).unwrap().weights().unwrap();
-        read_back(&source, &output, Target::I2S, ScaleRounding::Exact)
+        read_back(&source, (&output, &output), Target::I2S, ScaleRounding::Exact)
     }
 
     fn at(file: &Gguf, tensor: &str, offset: u64) -> usize {
