@@ -98,7 +98,7 @@ fn chat_works_through_a_pipe() {
     let Some(folder) = tinystories() else { return };
     let p = Place::new();
     let model = folder.join("packed");
-    let args = ["chat", "-m", arg(&model), "--temperature", "0", "-n", "5"];
+    let args = ["chat", "-m", arg(&model), "--plain", "--temperature", "0", "-n", "5"];
     let done = p.run_with_stdin(&args, "Once upon a time\n/stats\n/set max_tokens 2\nOnce upon a time\n/nonsense\n/bye\nnot read\n").ok();
     let lines: Vec<&str> = done.out.lines().collect();
     assert_eq!(lines.len(), 2, "{done:?}");
