@@ -10,7 +10,7 @@ use bitnet::{KvType, LoadOptions, Model, SamplingOptions};
 use crate::args::{EngineArgs, FileArgs, ModelArgs, SamplingArgs};
 use crate::error::CliError;
 use crate::progress;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// The small model that comes with the program, relative to the current folder.
 const SHIPPED: &str = "models/tinystories-5m.gguf";
@@ -174,9 +174,24 @@ pub(crate) fn load_with(
     spinner.finish_and_clear();
     let model = model?;
     for note in model.notes() {
-        ui.note(note);
+        match args.model {
+            Some(_) => ui.note(note),
+            // Whoever named no model need not learn how this one's file was completed.
+            None => tracing::info!("{note}"),
+        }
     }
     Ok(Loaded { model, load_time })
+}
+
+/// Jinja source from a file of that name, or the name itself for a built-in template.
+///
+/// # Errors
+/// A file that cannot be read or is no text.
+pub(crate) fn template(name: &str) -> Result<String, CliError> {
+    match std::path::Path::new(name).is_file() {
+        true => ui::text(std::fs::read(name).map_err(CliError::io("read", name))?, name),
+        false => Ok(name.to_owned()),
+    }
 }
 
 /// Sampling options: the model's recommendation, changed by what was typed.

@@ -104,7 +104,7 @@ fn chat_works_through_a_pipe() {
     let Some(folder) = tinystories() else { return };
     let p = Place::new();
     let model = folder.join("packed");
-    let args = ["chat", "-m", arg(&model), "--temperature", "0", "-n", "5"];
+    let args = ["chat", "-m", arg(&model), "--plain", "--temperature", "0", "-n", "5"];
     let done = p
         .run_with_stdin(
             &args,

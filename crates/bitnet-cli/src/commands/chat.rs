@@ -45,6 +45,9 @@ pub(crate) struct ChatArgs {
     /// A chat template: a file with Jinja source, or the name of a built-in one
     #[arg(long, value_name = "FILE|NAME")]
     template: Option<String>,
+    /// No chat template: continue each message as a text of its own, as models need that were not trained to talk
+    #[arg(long, conflicts_with_all = ["template", "system"])]
+    plain: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -56,6 +59,8 @@ pub(crate) struct ChatArgs {
 /// The conversation and everything that it depends on.
 struct Chat<'a> {
     model: Model,
+    /// Messages are continued and not answered.
+    plain: bool,
     session: Session,
     system: Option<String>,
     messages: Vec<Message>,
@@ -65,16 +70,20 @@ struct Chat<'a> {
 }
 
 pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
-    let template = args.template.as_deref().map(template_source).transpose()?;
+    let template = args.template.as_deref().map(source::template).transpose()?;
     let Loaded { model, .. } = source::load_with(&args.model, &args.engine, template, KvType::F16, ui)?;
     if model.tokenizer().is_none() {
         return Err(bitnet::Error::NoTokenizer.into());
     }
+    // The model that comes with the program tells stories; it never saw a conversation.
+    let shipped = args.model.model.is_none() && args.template.is_none() && args.system.is_none();
+    let plain = args.plain || shipped || model.chat_template().is_none();
     let person = std::io::stdin().is_terminal();
     if person {
         greet(&model, ui);
-    } else if model.chat_template().is_none() {
-        ui.note(NO_TEMPLATE);
+    }
+    if plain && !args.plain {
+        ui.note(PLAIN);
     }
     let mut chat = Chat {
         session: model.session(),
@@ -83,6 +92,7 @@ pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
         settings: Settings::new(source::sampling(&model, &args.sampling), &args.sampling),
         last: None,
         model,
+        plain,
         ui,
     };
     let mut input = Input::new(person)?;
@@ -103,8 +113,7 @@ pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
     }
 }
 
-const NO_TEMPLATE: &str =
-    "this model has no chat template: it continues what you type instead of answering, and each line begins a new text";
+const PLAIN: &str = "this model was not made to talk: it continues what you type, and each line begins a new text";
 
 fn greet(model: &Model, ui: &Ui) {
     let name = model.info().name.clone().unwrap_or_else(|| model.info().path.display().to_string());
@@ -116,17 +125,6 @@ fn greet(model: &Model, ui: &Ui) {
             format_args!("({} weights; /help for help, /bye to leave)", ui::count(model.config().parameters()))
         )
     ));
-    if model.chat_template().is_none() {
-        ui.note(NO_TEMPLATE);
-    }
-}
-
-/// Jinja source from a file of that name, or the name itself for a built-in template.
-fn template_source(name: &str) -> Result<String, CliError> {
-    match std::path::Path::new(name).is_file() {
-        true => ui::text(std::fs::read(name).map_err(CliError::io("read", name))?, name),
-        false => Ok(name.to_owned()),
-    }
 }
 
 impl Chat<'_> {
@@ -152,13 +150,13 @@ impl Chat<'_> {
         options.max_tokens = self.settings.max_tokens;
         options.stop = self.settings.stop.clone();
         options.ignore_eos = self.settings.ignore_eos;
-        let mut generation = match self.model.chat_template() {
-            Some(_) => {
+        let mut generation = match self.plain {
+            false => {
                 let system = self.system.as_deref().map(Message::system);
                 let messages: Vec<Message> = system.into_iter().chain(self.messages.iter().cloned()).collect();
                 self.session.chat(&messages, options)?
             }
-            None => {
+            true => {
                 self.session.clear();
                 let text = self.messages.last().map_or("", |m| m.content.as_str());
                 self.session.generate(text, options)?

@@ -194,14 +194,11 @@ fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used
         };
         line(std::mem::take(&mut label), format!("{:<20} {result}", f.name));
     }
-    if let Some((threads, best)) = bandwidth.iter().max_by(|a, b| a.1.total_cmp(&b.1)) {
-        let each: Vec<String> = bandwidth.iter().map(|(t, gb_s)| format!("{gb_s:.1} GB/s with {t}")).collect();
-        line("bandwidth", format!("{} thread{}", each.join(", "), if *threads == 1 { "" } else { "s" }));
-        // What one token of 2B4T reads: 521 MB of packed weights and a head of 657 MB.
-        line(
-            "so",
-            format!("at most {:.0} tokens/s with BitNet b1.58 2B4T, whatever the program", best * 1e9 / 1.178e9),
-        );
+    if let Some(best) = bandwidth.iter().map(|b| b.1).max_by(f64::total_cmp) {
+        let each = bandwidth.iter().map(|(t, gb_s)| format!("{gb_s:.1} GB/s with {t} thread{}", if *t == 1 { "" } else { "s" }));
+        line("bandwidth", each.collect::<Vec<_>>().join(", "));
+        // What one token of 2B4T reads with an f16 head: 521 MB of packed weights and 657 MB.
+        line("so", format!("at most about {:.0} tokens/s with BitNet b1.58 2B4T (1.18 GB for each)", best / 1.178));
     }
     text.push_str(&match verdict(findings) {
         Ok(()) => format!("{}\n", ui.out(Style::Green, "All is well.")),

@@ -41,6 +41,9 @@ pub(crate) struct RunArgs {
     /// System message, with --chat
     #[arg(long, requires = "chat")]
     system: Option<String>,
+    /// A chat template, with --chat: a file with Jinja source, or the name of a built-in one
+    #[arg(long, value_name = "FILE|NAME", requires = "chat")]
+    template: Option<String>,
     /// Put the beginning-of-text token before the prompt [default: as the model's files say]
     #[arg(long, conflicts_with_all = ["no_bos", "ids", "chat"])]
     bos: bool,
@@ -67,7 +70,8 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
         (None, Some(text)) => Some(text.clone()),
         (None, None) => Some(from_stdin()?),
     };
-    let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F16, ui)?;
+    let template = args.template.as_deref().map(source::template).transpose()?;
+    let Loaded { model, .. } = source::load_with(&args.model, &args.engine, template, KvType::F16, ui)?;
     let ids = match (&args.ids, &prompt) {
         (Some(ids), _) => ids.0.clone(),
         (None, prompt) => encode(args, prompt.as_deref().unwrap_or_default(), &model)?,

@@ -258,7 +258,8 @@ fn as_text(args: &ShowArgs, path: &Path, header: &Header, loaded: &Result<Loaded
     out.title("tensors");
     for (ty, (n, elements, bytes)) in types(&header.tensors) {
         let bytes = bytes.map_or("size unknown".to_owned(), ui::bytes);
-        out.line(format_args!("{ty:<18} {n:>5} tensors  {:>8} values  {bytes:>12}", ui::count(elements)));
+        let plural = if n == 1 { "" } else { "s" };
+        out.line(format_args!("{ty:<18} {:>9} values in {n} tensor{plural}, {bytes}", ui::count(elements)));
     }
     if args.tensors {
         out.text.push('\n');
