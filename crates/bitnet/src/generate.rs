@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use bitnet_model::HeadRequest;
 use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
 use loader::tokenizer::{StopStrings, StreamDecoder};
 
@@ -81,6 +82,14 @@ impl GenerateOptions {
         self.cancel = Some(token.clone());
         self
     }
+    /// Which logits a token chosen so needs, after `history` tokens.
+    pub(crate) fn head_request(&self, history: usize) -> Result<HeadRequest, Error> {
+        match self.processors.is_empty() {
+            true => Ok(Sampler::new(self.sampling.clone())?.request(history)),
+            // They may change any logit.
+            false => Ok(HeadRequest::Full),
+        }
+    }
     /// Changes the logits through this processor, too.
     #[must_use]
     pub fn processor(mut self, p: impl LogitsProcessor + 'static) -> Self {
@@ -113,12 +122,21 @@ pub struct Stats {
     pub prefill: Duration,
     /// Time for the generated tokens.
     pub decode: Duration,
+    /// Tokens for which only the best logits were computed, after a coarse pass over the head.
+    pub coarse_tokens: usize,
+    /// Rows of the head that were computed for them after the coarse pass.
+    pub rows_rescored: usize,
 }
 
 impl Stats {
     /// Prompt tokens per second; 0 without any.
     pub fn prefill_tok_s(&self) -> f64 {
         rate(self.prompt_tokens, self.prefill)
+    }
+    /// Rows of the head that were computed after the coarse pass, in the mean over the tokens that needed only the best logits; 0
+    /// without any.
+    pub fn rescored_per_token(&self) -> f64 {
+        self.rows_rescored as f64 / self.coarse_tokens.max(1) as f64
     }
     /// Generated tokens per second; 0 without any. The first token comes out of the prompt's computation.
     pub fn decode_tok_s(&self) -> f64 {
@@ -240,8 +258,12 @@ impl<'s> Generation<'s> {
             let text = self.flush();
             return Ok(Chunk { token: None, text });
         }
-        let token = self.session.next_token(&mut self.sampler, &mut self.options.processors)?;
+        let (token, rescored) = self.session.next_token(&mut self.sampler, &mut self.options.processors)?;
         self.stats.decode += began.elapsed();
+        if let Some(rows) = rescored {
+            self.stats.coarse_tokens += 1;
+            self.stats.rows_rescored += rows;
+        }
         self.ids.push(token);
         self.stats.new_tokens += 1;
         let ends = !self.options.ignore_eos && self.session.model().is_eos(token);

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use bitnet_model::sampling::{CancelToken, LogitsProcessor, Sampler};
-use bitnet_model::{ModelError, Sequence};
+use bitnet_model::{HeadRequest, ModelError, Sequence};
 
 use crate::generate::{Generation, Stats};
 use crate::{Error, GenerateOptions, Message, Model, Output};
@@ -90,7 +90,8 @@ impl Session {
     /// A token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option out of range.
     pub fn generate_ids(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
-        let go_on = self.feed(ids, options.cancel.as_ref())?;
+        let request = options.head_request(self.len() + ids.len())?;
+        let go_on = self.feed(ids, request, options.cancel.as_ref())?;
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
@@ -110,7 +111,8 @@ impl Session {
         self.rewind(keep);
         self.pending = None;
         let began = Instant::now();
-        let go_on = self.feed(&ids[keep..], options.cancel.as_ref())?;
+        let request = options.head_request(ids.len())?;
+        let go_on = self.feed(&ids[keep..], request, options.cancel.as_ref())?;
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
@@ -151,42 +153,49 @@ impl Session {
     /// # Errors
     /// A token outside of the vocabulary, tokens that do not fit.
     pub fn feed_ids(&mut self, ids: &[u32]) -> Result<&[f32], Error> {
-        self.feed(ids, None)?;
+        self.feed(ids, HeadRequest::Full, None)?;
+        // Without new tokens the last prediction stands, which may be of the best tokens only.
+        self.sequence.require(HeadRequest::Full)?;
         Ok(self.sequence.logits())
     }
 
     /// Feeds the pending token and `ids`; `false` if it was cancelled on the way.
-    fn feed(&mut self, ids: &[u32], cancel: Option<&CancelToken>) -> Result<bool, Error> {
+    fn feed(&mut self, ids: &[u32], request: HeadRequest, cancel: Option<&CancelToken>) -> Result<bool, Error> {
         let all: Vec<u32> = self.pending.into_iter().chain(ids.iter().copied()).collect();
         let mut go_on = |_| match cancel {
             Some(c) if c.is_cancelled() => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
-        let finished = self.sequence.push_with(&all, &mut go_on)?;
+        let finished = self.sequence.feed(&all, request, &mut go_on)?;
         self.pending = None;
         Ok(finished)
     }
 
-    /// Chooses the next token; it becomes part of the session.
+    /// Chooses the next token, which becomes part of the session; and says how many rows of the head were computed after a
+    /// coarse pass, if there was one.
     pub(crate) fn next_token(
         &mut self,
         sampler: &mut Sampler,
         processors: &mut [Box<dyn LogitsProcessor>],
-    ) -> Result<u32, Error> {
-        if let Some(token) = self.pending {
-            self.sequence.push(&[token])?;
-            self.pending = None;
-        }
-        let position = self.sequence.len() as u64;
-        let (tokens, logits) = self.sequence.tokens_and_logits();
-        if logits.is_empty() {
+    ) -> Result<(u32, Option<usize>), Error> {
+        if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
-        for p in processors {
-            p.process(tokens, logits);
+        // Processors may change any logit.
+        let request = if processors.is_empty() { sampler.request(self.len()) } else { HeadRequest::Full };
+        if let Some(token) = self.pending {
+            self.sequence.feed(&[token], request, &mut |_| ControlFlow::Continue(()))?;
+            self.pending = None;
         }
-        let token = sampler.sample(logits, position, tokens)?;
+        // What was fed before may have been asked for less.
+        self.sequence.require(request)?;
+        let position = self.sequence.len() as u64;
+        if !processors.is_empty() {
+            let (tokens, logits) = self.sequence.tokens_and_logits();
+            processors.iter_mut().for_each(|p| p.process(tokens, logits));
+        }
+        let token = sampler.choose(self.sequence.prediction(), position, self.sequence.tokens())?;
         self.pending = Some(token);
-        Ok(token)
+        Ok((token, self.sequence.rescored()))
     }
 }
