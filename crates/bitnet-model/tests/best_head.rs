@@ -86,8 +86,7 @@ fn best_isa() -> Isa {
 
 /// Best first, of equal logits the lower token.
 fn ranked(logits: &[f32]) -> Vec<Candidate> {
-    let mut all: Vec<_> =
-        logits.iter().enumerate().map(|(i, &logit)| Candidate { logit, token: i as u32 }).collect();
+    let mut all: Vec<_> = logits.iter().enumerate().map(|(i, &logit)| Candidate { logit, token: i as u32 }).collect();
     all.sort_by(|a, b| b.logit.partial_cmp(&a.logit).unwrap().then(a.token.cmp(&b.token)));
     all
 }
@@ -158,7 +157,8 @@ fn requests_of_a_batch_do_not_mix() {
     let weights = weights(FloatType::F16, &adversarial(5));
     let coarse = engine(&weights, HeadMode::Coarse, 2, best_isa());
     let plain = engine(&weights, HeadMode::Plain, 2, best_isa());
-    let texts: Vec<Vec<u32>> = (0..40).map(|i| (0..=i % 5).map(|j| (i * 37 + j * 11) % VOCAB as u32).collect()).collect();
+    let texts: Vec<Vec<u32>> =
+        (0..40).map(|i| (0..=i % 5).map(|j| (i * 37 + j * 11) % VOCAB as u32).collect()).collect();
     let request = |i: usize| match i % 9 {
         i @ 0..7 => REQUESTS[i],
         7 => HeadRequest::Full,

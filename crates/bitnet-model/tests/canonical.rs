@@ -2,8 +2,7 @@
 
 use bitnet_model::{
     Activation, Engine, EngineOptions, HeadRequest, KvCache, KvType, LogitsWanted, ModelConfig, ModelWeights, Sequence,
-    StepInput, StepOutput,
-    SyntheticWeights,
+    StepInput, StepOutput, SyntheticWeights,
 };
 use ternary_kernels::Isa;
 

@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Ops, Partial, Queries};
 use ternary_kernels::{ColsMut, Team};
 
-use super::cache::{KvCache, LayerCache};
 use super::HeadRequest;
+use super::cache::{KvCache, LayerCache};
 use super::scratch::Scratch;
 use crate::ModelConfig;
 pub(super) use plan::Plan;

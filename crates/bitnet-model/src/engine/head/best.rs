@@ -151,22 +151,14 @@ pub(super) fn run(
         let second_end = second_end - first_picks;
         let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
         // What is NaN stays, so that whoever chooses sees it.
-        let candidates =
-            picks.filter(|p| !(p.logit < least)).map(|p| Candidate { token: p.row, logit: p.logit });
+        let candidates = picks.filter(|p| !(p.logit < least)).map(|p| Candidate { token: p.row, logit: p.logit });
         out.set_best(position, candidates, first_end - first + second_end - second);
         (first, second) = (first_end, second_end);
     }
 }
 
 /// Upper bounds of all rows for all inputs.
-fn bound_all(
-    ops: Ops,
-    team: &Team,
-    plane: &CoarsePlane,
-    inputs: &CoarseBatch,
-    upper: &mut [f32],
-    maxima: &mut [f32],
-) {
+fn bound_all(ops: Ops, team: &Team, plane: &CoarsePlane, inputs: &CoarseBatch, upper: &mut [f32], maxima: &mut [f32]) {
     let (n, blocks, parts) = (inputs.len(), plane.blocks(), team.threads());
     let cuts: SmallVec<[_; 16]> = (0..parts).map(|p| share(blocks, p, parts)).collect();
     let rows: SmallVec<[_; 16]> = cuts.iter().map(|c| c.start * BLOCK_ROWS..c.end * BLOCK_ROWS).collect();

@@ -237,7 +237,9 @@ impl Ops {
             plane.cols
         );
         assert!(
-            upper.width() == blocks.len() * BLOCK_ROWS && maxima.width() == blocks.len() && blocks.end <= plane.blocks(),
+            upper.width() == blocks.len() * BLOCK_ROWS
+                && maxima.width() == blocks.len()
+                && blocks.end <= plane.blocks(),
             "bounds of blocks {blocks:?} to {} rows and {} maxima",
             upper.width(),
             maxima.width()
