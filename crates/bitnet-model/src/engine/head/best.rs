@@ -94,7 +94,8 @@ pub(super) fn run(
     let Some(plane) = &model.plane else { return full.extend_from_slice(rows) };
     let (ops, hidden) = (model.ops, model.config.hidden_size);
     let b = &mut s.best;
-    (b.inputs.clear(), b.positions.clear());
+    b.inputs.clear();
+    b.positions.clear();
     for &(row, position) in rows {
         let at = b.inputs.len() * hidden;
         let x = normed(model, &s.x, std::iter::once(row), &mut s.normed[at..at + hidden]);
@@ -151,7 +152,8 @@ pub(super) fn run(
         let second_end = second_end - first_picks;
         let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
         // What is NaN stays, so that whoever chooses sees it.
-        let candidates = picks.filter(|p| !(p.logit < least)).map(|p| Candidate { token: p.row, logit: p.logit });
+        let candidates =
+            picks.filter(|p| p.logit.is_nan() || p.logit >= least).map(|p| Candidate { token: p.row, logit: p.logit });
         out.set_best(position, candidates, first_end - first + second_end - second);
         (first, second) = (first_end, second_end);
     }

@@ -71,7 +71,8 @@ pub(super) fn plane(
 pub(super) fn run(model: &Inner, team: &Team, s: &mut Scratch, segments: &[Segment<'_>], out: &mut StepOutput) {
     let mut full = std::mem::take(&mut s.best.full);
     let mut batch = std::mem::take(&mut s.best.batch);
-    (full.clear(), batch.clear());
+    full.clear();
+    batch.clear();
     for segment in segments {
         for row in segment.wanted.clone() {
             let position = out.add(segment.head);

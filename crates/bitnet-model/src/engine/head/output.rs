@@ -64,7 +64,9 @@ struct Position {
 impl StepOutput {
     /// Forgets everything and keeps its memory.
     pub fn clear(&mut self) {
-        (self.positions.clear(), self.logits.clear(), self.candidates.clear());
+        self.positions.clear();
+        self.logits.clear();
+        self.candidates.clear();
     }
     /// Number of positions.
     pub fn len(&self) -> usize {

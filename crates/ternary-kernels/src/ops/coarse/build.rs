@@ -94,8 +94,7 @@ fn row<S: Simd, W: Element>(s: S, w: &[W], codes: &mut [i8]) -> RowFacts {
     let largest = f32::from_bits(s.max_lane_i(largest) as u32);
     let g = dot_error(cols);
     let uncoded = |error| RowFacts { scale: 0.0, error, norm: 0.0 };
-    // Also where it is NaN.
-    if !(largest < HUGE) {
+    if largest.is_nan() || largest >= HUGE {
         codes.fill(ZERO_CODE as i8);
         return uncoded(f32::INFINITY);
     }

@@ -250,6 +250,7 @@ impl Ops {
                 let (_, codes) = plane.panel(block * BLOCK_PANELS + p);
                 self.coarse_dots(codes, x, &mut sums[..n]);
             }
+            #[expect(clippy::needless_range_loop, reason = "`t` is the second index of `sums`")]
             for t in 0..n {
                 let mut largest = f32::NEG_INFINITY;
                 let out = &mut upper.row_mut(t)[i * BLOCK_ROWS..][..BLOCK_ROWS];
