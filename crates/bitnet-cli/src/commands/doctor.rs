@@ -195,7 +195,9 @@ fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used
         line(std::mem::take(&mut label), format!("{:<20} {result}", f.name));
     }
     if let Some(best) = bandwidth.iter().map(|b| b.1).max_by(f64::total_cmp) {
-        let each = bandwidth.iter().map(|(t, gb_s)| format!("{gb_s:.1} GB/s with {t} thread{}", if *t == 1 { "" } else { "s" }));
+        let each = bandwidth
+            .iter()
+            .map(|(t, gb_s)| format!("{gb_s:.1} GB/s with {t} thread{}", if *t == 1 { "" } else { "s" }));
         line("bandwidth", each.collect::<Vec<_>>().join(", "));
         // What one token of 2B4T reads with an f16 head: 521 MB of packed weights and 657 MB.
         line("so", format!("at most about {:.0} tokens/s with BitNet b1.58 2B4T (1.18 GB for each)", best / 1.178));

@@ -181,7 +181,7 @@ impl<'a> Base3<'a> {
                 let sums = code_sums(&chunks[..x.len()], x);
                 total.iter_mut().zip(sums).for_each(|(total, sum)| *total = total.wrapping_add(sum));
             }
-            self.io.store(p, &total, acc);
+            self.io.store(p, 0, &total, acc);
         }
     }
 
