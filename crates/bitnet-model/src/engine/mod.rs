@@ -121,7 +121,10 @@ impl Engine {
         };
         let kernel = match &options.kernel {
             Some(kernel) => kernel.clone(),
-            None => ternary_kernels::for_isa(isa)?,
+            None => {
+                let all = weights.layers.iter().flat_map(|l| Projection::ALL.map(|p| l.projection(p)));
+                ternary_kernels::for_weights(isa, all.map(|w| w.rows() * w.cols()).sum())?
+            }
         };
         let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let team = Team::new(options.threads.unwrap_or(available))?;

@@ -212,12 +212,13 @@ impl<'a> Product<'a> {
         self.codes[t * self.stride..][..self.chunks * CHUNK_COLS].as_chunks().0
     }
 
-    /// Stores the sums of code times activation of the 16 rows of panel `p` for the only token.
-    pub(crate) fn store(&self, p: usize, code_sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
+    /// Stores the sums of code times activation of the 16 rows of panel `p` for token `t`.
+    pub(crate) fn store(&self, p: usize, t: usize, code_sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
         let row = p * PANEL_ROWS;
         let end = self.rows.min(row + PANEL_ROWS);
+        let out = &mut acc[t * self.rows..][row..end];
         // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
-        acc[row..end].iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[0]));
+        out.iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[t]));
     }
 
     /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens by
