@@ -11,7 +11,7 @@ use candle_nn::{Init, Module, VarBuilder};
 pub use conv::CausalConv;
 use inner::Inner;
 pub use inner::{FastWeights, Form, Views};
-pub(crate) use math::layer_norm;
+use math::{gelu, layer_norm};
 use rope::Rope;
 
 use crate::TttError;
@@ -245,7 +245,7 @@ impl<L: Module> TttLayer<L> {
         let o = inner.transpose(1, 2)?.reshape((batch, tokens, self.config.width()))?;
         let mut o = layer_norm(&o, &self.post_norm.0, &self.post_norm.1, self.config.norm_eps)?;
         if let Some(gate) = &self.projections.gate {
-            o = (gate.forward(x)?.gelu()? * o)?;
+            o = (gelu(&gate.forward(x)?)? * o)?;
         }
         self.projections.o.forward(&o)
     }
