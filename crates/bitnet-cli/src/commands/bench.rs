@@ -1,5 +1,6 @@
 //! `bitnet bench`: tokens per second, and how much of the memory bandwidth that is.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use bitnet::{KvType, Model, Sampler, SamplingOptions, Sequence};
@@ -66,7 +67,7 @@ struct Report {
     kv: &'static str,
     isa: &'static str,
     threads: usize,
-    /// Head rows that were computed a second time, per token: none as long as the head is computed exactly at once.
+    /// Rows of the head that were computed after the coarse pass, per token; 0 without a coarse pass.
     rows_rescored_mean: f64,
 }
 
@@ -88,7 +89,8 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     }
     let rounds = args.repetitions as usize;
     let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
-    let decode = (n > 0).then(|| measure(ui, "decode", rounds, n, || decode(&model, n))).transpose()?;
+    let mut rescored = Rescored::default();
+    let decode = (n > 0).then(|| measure(ui, "decode", rounds, n, || decode(&model, n, &mut rescored))).transpose()?;
     // While the model is still in memory.
     let (rss, peak) = (process::status_mib("RssAnon"), process::status_mib("VmHWM"));
     let engine = model.engine();
@@ -96,18 +98,18 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     let mut report = Report {
         prefill_tok_s: prefill.as_deref().map(median),
         decode_tok_s,
-        bytes_per_token: bytes_per_token(&model, n),
+        bytes_per_token: bytes_per_token(&model, n, rescored),
         read_bandwidth_gb_s: [before, before],
         bandwidth_share: None,
         rss_anonymous_mib: rss,
         peak_rss_mib: peak,
         load_s: load_time.as_secs_f64(),
         kernel: engine.kernel_name().to_owned(),
-        head: engine.head_type(),
+        head: head_name(engine),
         kv: model.kv_type().name(),
         isa: engine.isa().name(),
         threads: engine.threads(),
-        rows_rescored_mean: 0.0,
+        rows_rescored_mean: rescored.mean(),
     };
     let shape = format!("{} weights, {} ternary", ui::count(model.config().parameters()), model.info().ternary_format);
     // The threads of the engine must not take part in what follows.
@@ -155,8 +157,27 @@ fn prefill(model: &Model, n: usize) -> Result<f64, CliError> {
     Ok(began.elapsed().as_secs_f64())
 }
 
+/// Rows of the head that were computed after a coarse pass, in all decode steps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rescored {
+    rows: usize,
+    tokens: usize,
+}
+
+impl Rescored {
+    fn mean(self) -> f64 {
+        self.rows as f64 / self.tokens.max(1) as f64
+    }
+}
+
+/// How the head is stored; `+6bit` where the best token is found by a pass over six bits of each weight first.
+fn head_name(engine: &bitnet::Engine) -> String {
+    let stored = engine.head_type();
+    if engine.coarse_head_bytes().is_some() { format!("{stored}+6bit") } else { stored }
+}
+
 /// Seconds for `n` steps of one token each, with the choice of the next token, from an empty context.
-fn decode(model: &Model, n: usize) -> Result<f64, CliError> {
+fn decode(model: &Model, n: usize, rescored: &mut Rescored) -> Result<f64, CliError> {
     let mut options = SamplingOptions::default();
     options.temperature = 0.0;
     let mut sampler = Sampler::new(options).map_err(bitnet::Error::from)?;
@@ -164,10 +185,12 @@ fn decode(model: &Model, n: usize) -> Result<f64, CliError> {
     let mut next = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
     let began = Instant::now();
     for _ in 0..n {
-        sequence.push(&[next])?;
+        sequence.feed(&[next], sampler.request(sequence.len() + 1), &mut |_| ControlFlow::Continue(()))?;
         let position = sequence.len() as u64;
-        let (tokens, logits) = sequence.tokens_and_logits();
-        next = sampler.sample(logits, position, tokens).map_err(bitnet::Error::from)?;
+        next = sampler.choose(sequence.prediction(), position, sequence.tokens()).map_err(bitnet::Error::from)?;
+        if let Some(rows) = sequence.rescored() {
+            (rescored.rows, rescored.tokens) = (rescored.rows + rows, rescored.tokens + 1);
+        }
     }
     Ok(began.elapsed().as_secs_f64())
 }
@@ -180,11 +203,18 @@ fn token(model: &Model, i: usize) -> u32 {
 }
 
 /// Bytes that a decode step reads, in the mean over `n` steps: step i finds i earlier positions and adds its own.
-fn bytes_per_token(model: &Model, n: usize) -> u64 {
+fn bytes_per_token(model: &Model, n: usize, rescored: Rescored) -> u64 {
     let engine = model.engine();
     let kv_token = (model.config().kv_values_per_token() * model.kv_type().bytes()) as u64;
     let kv = kv_token * (n as u64 + 1) / 2;
-    (engine.packed_bytes() + engine.head_bytes()) as u64 + kv
+    let head = match engine.coarse_head_bytes() {
+        Some(bytes) if rescored.tokens > 0 => {
+            let row = engine.head_bytes() as f64 / model.config().vocab_size as f64;
+            bytes as u64 + (rescored.mean() * row) as u64
+        }
+        _ => engine.head_bytes() as u64,
+    };
+    engine.packed_bytes() as u64 + head + kv
 }
 
 fn median(rates: &[f64]) -> f64 {
@@ -229,6 +259,9 @@ fn as_text(
                 ui::bytes(r.bytes_per_token)
             ),
         );
+    }
+    if r.rows_rescored_mean > 0.0 {
+        line("head", format!("{:.1} rows computed per token after the coarse pass", r.rows_rescored_mean));
     }
     if let (Some(rss), Some(peak)) = (r.rss_anonymous_mib, r.peak_rss_mib) {
         line("memory", format!("{rss:.0} MiB of our own, {peak:.0} MiB at the peak with mapped files"));
