@@ -14,6 +14,7 @@ pub struct Sequence {
     engine: Engine,
     cache: KvCache,
     tokens: Vec<u32>,
+    /// `[rows, vocab]`: after the last token, or after each of the last ones.
     logits: Vec<f32>,
 }
 
@@ -56,17 +57,69 @@ impl Sequence {
 
     /// Logits of the token after the last one, `[vocab]` f32; empty before the first token was fed.
     pub fn logits(&self) -> &[f32] {
-        &self.logits
-    }
-
-    /// Mutable access to the logits, for processors that change them before a token is sampled.
-    pub fn logits_mut(&mut self) -> &mut [f32] {
-        &mut self.logits
+        &self.logits[self.last_row()..]
     }
 
     /// Tokens and logits apart, for processors that read the one and change the other.
     pub fn tokens_and_logits(&mut self) -> (&[u32], &mut [f32]) {
-        (&self.tokens, &mut self.logits)
+        let start = self.last_row();
+        (&self.tokens, &mut self.logits[start..])
+    }
+
+    fn last_row(&self) -> usize {
+        self.logits.len().saturating_sub(self.engine.config().vocab_size)
+    }
+
+    /// All tokens, and the logits after the `i`-th of the last `n`, which were fed together by [`Sequence::push_rows`].
+    /// Empty if there are none.
+    pub(crate) fn tokens_and_logits_row(&mut self, i: usize, n: usize) -> (&[u32], &mut [f32]) {
+        let vocab = self.engine.config().vocab_size;
+        let row = match self.logits.len() >= n * vocab {
+            true => {
+                let start = self.logits.len() - (n - i) * vocab;
+                &mut self.logits[start..start + vocab]
+            }
+            false => &mut [],
+        };
+        (&self.tokens, row)
+    }
+
+    /// Calls `f` with the tokens and `next` after them.
+    pub(crate) fn with_next(&mut self, next: u32, f: impl FnOnce(&[u32])) {
+        self.tokens.push(next);
+        f(&self.tokens);
+        self.tokens.pop();
+    }
+
+    /// Feeds `first` and `others`, and keeps the logits after each of them.
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`]; the sequence is then as it was before, without logits.
+    pub(crate) fn push_rows(&mut self, first: u32, others: &[u32]) -> Result<(), ModelError> {
+        let before = self.tokens.len();
+        self.tokens.push(first);
+        self.tokens.extend_from_slice(others);
+        self.logits.clear();
+        let tokens = &self.tokens[before..];
+        let mut input = [StepInput { cache: &mut self.cache, tokens, wanted: LogitsWanted::All }];
+        let result = self.engine.step(&mut input, &mut self.logits);
+        if result.is_err() {
+            self.tokens.truncate(before);
+            self.logits.clear();
+        }
+        result
+    }
+
+    /// This sequence's part in a step of several.
+    pub(crate) fn step_input<'a>(&'a mut self, tokens: &'a [u32], wanted: LogitsWanted) -> StepInput<'a> {
+        StepInput { cache: &mut self.cache, tokens, wanted }
+    }
+
+    /// Takes note of such a step: `tokens` were fed, and `logits` follow the last one.
+    pub(crate) fn stepped(&mut self, tokens: &[u32], logits: &[f32]) {
+        self.tokens.extend_from_slice(tokens);
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
     }
 
     /// Feeds tokens and computes the logits of what follows the last of them. Without tokens nothing changes.

@@ -2,6 +2,7 @@
 
 mod activations;
 mod aligned;
+mod base3;
 mod bytes;
 pub mod check;
 mod dispatch;

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::i2s;
 use crate::isa::{Cpu, Isa};
-use crate::{Kernel, KernelError};
+use crate::{Kernel, KernelError, base3, i2s};
 
 /// A kernel of this crate.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Entry {
-    /// The layout's name: `i2s`.
+    /// The layout's name: `i2s` or `base3`.
     pub format_name: &'static str,
-    /// The instruction set that it needs.
+    /// The instruction set that it belongs to. A kernel may need more: `base3_avx512vbmi` also needs VBMI.
     pub isa: Isa,
     /// The kernel's name, [`Kernel::name`].
     pub name: &'static str,
@@ -29,7 +28,7 @@ impl Entry {
     }
 }
 
-/// Best first, portable ones last.
+/// Best instruction set first; within one, the format first that is the best for weights in the cache.
 static REGISTRY: &[Entry] = &[
     #[cfg(target_arch = "x86_64")]
     Entry {
@@ -41,11 +40,27 @@ static REGISTRY: &[Entry] = &[
     },
     #[cfg(target_arch = "x86_64")]
     Entry {
+        format_name: "base3",
+        isa: base3::avx512::Base3Avx512Vbmi::ISA,
+        name: base3::avx512::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(base3::avx512::Base3Avx512Vbmi::new(cpu.avx512_vbmi()?))),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Entry {
         format_name: "i2s",
         isa: i2s::vnni256::I2sAvxVnni::ISA,
         name: i2s::vnni256::I2sAvxVnni::NAME,
         exact: true,
         make: |cpu| Some(Arc::new(i2s::vnni256::I2sAvxVnni::new(cpu.avx_vnni()?))),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Entry {
+        format_name: "base3",
+        isa: base3::avx2::Base3AvxVnni::ISA,
+        name: base3::avx2::Base3AvxVnni::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(base3::avx2::Base3AvxVnni::new(cpu.avx_vnni()?))),
     },
     #[cfg(target_arch = "x86_64")]
     Entry {
@@ -55,12 +70,27 @@ static REGISTRY: &[Entry] = &[
         exact: true,
         make: |cpu| Some(Arc::new(i2s::avx2::I2sAvx2::new(cpu.avx2()?))),
     },
+    #[cfg(target_arch = "x86_64")]
+    Entry {
+        format_name: "base3",
+        isa: base3::avx2::Base3Avx2::ISA,
+        name: base3::avx2::Base3Avx2::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(base3::avx2::Base3Avx2::new(cpu.avx2()?))),
+    },
     Entry {
         format_name: "i2s",
         isa: i2s::scalar::I2sScalar::ISA,
         name: i2s::scalar::NAME,
         exact: true,
         make: |_| Some(Arc::new(i2s::scalar::I2sScalar)),
+    },
+    Entry {
+        format_name: "base3",
+        isa: base3::scalar::Base3Scalar::ISA,
+        name: base3::scalar::NAME,
+        exact: true,
+        make: |_| Some(Arc::new(base3::scalar::Base3Scalar)),
     },
 ];
 
@@ -86,7 +116,7 @@ pub fn kernels_available() -> Vec<Arc<dyn Kernel>> {
 pub fn by_name(name: &str) -> Result<Arc<dyn Kernel>, KernelError> {
     REGISTRY.iter().find(|e| e.name == name).and_then(Entry::kernel).ok_or_else(|| KernelError::UnknownKernel {
         name: name.to_owned(),
-        available: REGISTRY.iter().filter(|e| e.isa.is_available()).map(|e| e.name).collect::<Vec<_>>().join(", "),
+        available: REGISTRY.iter().filter(|e| e.kernel().is_some()).map(|e| e.name).collect::<Vec<_>>().join(", "),
     })
 }
 
@@ -106,6 +136,6 @@ pub fn for_isa(isa: Isa) -> Result<Arc<dyn Kernel>, KernelError> {
     isa.require()?;
     REGISTRY.iter().find(|e| e.isa == isa).and_then(Entry::kernel).ok_or_else(|| KernelError::UnknownKernel {
         name: isa.name().to_owned(),
-        available: REGISTRY.iter().filter(|e| e.isa.is_available()).map(|e| e.name).collect::<Vec<_>>().join(", "),
+        available: REGISTRY.iter().filter(|e| e.kernel().is_some()).map(|e| e.name).collect::<Vec<_>>().join(", "),
     })
 }

@@ -173,6 +173,10 @@ impl Engine {
     pub fn config(&self) -> &ModelConfig {
         &self.inner.config
     }
+    /// Whether both are the same engine: clones of one.
+    pub fn is(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.inner.isa

@@ -2,14 +2,14 @@
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{ColsMut, Int8Batch, KernelError, Team, split_cols};
+use ternary_kernels::{ColsMut, Int8Batch, Int8RowMut, KernelError, Team, split_cols};
 
 use super::attention::{self, Segment};
 use super::cache::KvCache;
 use super::linear::Linear;
 use super::scratch::{MAX_ROWS, Scratch, ThreadScratch};
 use super::{Engine, Inner, Layer, Workspace, head};
-use crate::{Activation, ModelError};
+use crate::{Activation, ModelConfig, ModelError};
 
 /// Which positions of a [`StepInput`] the logits are computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +62,23 @@ impl Engine {
 impl Engine {
     /// Whether `tokens` may follow what `cache` holds.
     pub(crate) fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ModelError> {
-        let vocab = self.config().vocab_size;
-        if let Some(&id) = tokens.iter().find(|&&t| t as usize >= vocab) {
-            return Err(ModelError::TokenOutOfRange { id, vocab });
-        }
+        self.check_tokens(tokens)?;
         let (limit, used, more) = (cache.limit(), cache.len(), tokens.len());
         if used.saturating_add(more) > limit {
             return Err(ModelError::ContextFull { limit, used, more });
         }
         Ok(())
+    }
+}
+
+impl Engine {
+    /// Whether `tokens` are in the vocabulary.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
+        let vocab = self.config().vocab_size;
+        match tokens.iter().find(|&&t| t as usize >= vocab) {
+            Some(&id) => Err(ModelError::TokenOutOfRange { id, vocab }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -133,6 +141,7 @@ impl Inner {
                 self.embedding.row_into(token as usize, &mut s.x[row * c.hidden_size..][..c.hidden_size]);
             }
         }
+        s.plan.make(segments, c.num_key_value_heads, attention::tile_tokens(c), team.threads());
         for (l, layer) in self.layers.iter().enumerate() {
             self.attention_block(team, s, layer, l, segments, n)
                 .map_err(|(what, row)| position_error(segments, what, row))?;
@@ -156,7 +165,6 @@ impl Inner {
         n: usize,
     ) -> Result<(), (&'static str, usize)> {
         let (c, ops) = (&self.config, self.ops);
-        let width = c.num_attention_heads * c.head_dim;
         quantize_rows(
             ops,
             team,
@@ -185,8 +193,7 @@ impl Inner {
         drop(jobs);
         attention::run(c, ops, team, s, l, segments);
         let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
-        quantize_rows(ops, team, &s.attn[..n * width], n, sub_norm, &mut s.quantized)
-            .map_err(|row| ("the output of attention", row))?;
+        quantize_attention(c, ops, team, s, n, sub_norm).map_err(|row| ("the output of attention", row))?;
         add_projection(ops, team, &layer.o, &s.quantized, &mut s.threads, &mut s.x[..n * c.hidden_size], n);
         Ok(())
     }
@@ -227,7 +234,7 @@ impl Inner {
     }
 }
 
-pub(super) fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
+fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
     let holds = |s: &&Segment<'_>| (s.first_row..s.first_row + s.tokens.len()).contains(&row);
     segments.iter().find(holds).map_or(0, |s| s.cache.len() + row - s.first_row)
 }
@@ -253,11 +260,40 @@ fn quantize_rows(
         out.chunks_mut(chunk).zip(x.chunks(chunk * width)).map(|(q, x)| (q, x, None)).collect();
     team.run_parts(&mut parts, |p, (rows, x, bad)| {
         for (i, (row, x)) in rows.rows_mut().zip(x.chunks_exact(width)).enumerate() {
-            let result: Result<(), KernelError> = match norm {
-                Some((gain, eps)) => ops.rms_norm_quantize(x, gain, eps, row),
-                None => ops.quantize_int8(x, row),
-            };
-            if result.is_err() && bad.is_none() {
+            if quantize_row(ops, x, norm, row).is_err() && bad.is_none() {
+                *bad = Some(p * chunk + i);
+            }
+        }
+    });
+    parts.iter().find_map(|(_, _, bad)| *bad).map_or(Ok(()), Err)
+}
+
+fn quantize_row(ops: Ops, x: &[f32], norm: Option<(&Vec<f32>, f32)>, out: Int8RowMut<'_>) -> Result<(), KernelError> {
+    match norm {
+        Some((gain, eps)) => ops.rms_norm_quantize(x, gain, eps, out),
+        None => ops.quantize_int8(x, out),
+    }
+}
+
+/// As [`quantize_rows`], for the result of attention.
+fn quantize_attention(
+    c: &ModelConfig,
+    ops: Ops,
+    team: &Team,
+    s: &mut Scratch,
+    n: usize,
+    norm: Option<(&Vec<f32>, f32)>,
+) -> Result<(), usize> {
+    let Scratch { attn, plan, quantized, threads, .. } = s;
+    let width = c.num_attention_heads * c.head_dim;
+    quantized.reset(n, width);
+    let chunk = n.div_ceil(team.threads());
+    let mut parts: SmallVec<[_; INLINE_PARTS]> =
+        quantized.chunks_mut(chunk).zip(threads).map(|(q, scratch)| (q, scratch, None)).collect();
+    team.run_parts(&mut parts, |p, (rows, scratch, bad)| {
+        for (i, row) in rows.rows_mut().enumerate() {
+            attention::gather_row(c, plan, attn, p * chunk + i, &mut scratch.row);
+            if quantize_row(ops, &scratch.row, norm, row).is_err() && bad.is_none() {
                 *bad = Some(p * chunk + i);
             }
         }

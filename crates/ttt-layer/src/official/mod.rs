@@ -1,0 +1,10 @@
+//! The language model around the layer as its authors publish it, small and in full precision: to load their checkpoints,
+//! and to compare with them.
+//!
+//! [`OfficialModel`] is made of candle layers and differentiable.
+
+mod config;
+mod model;
+
+pub use config::OfficialConfig;
+pub use model::{BlockTrace, OfficialModel};
