@@ -60,11 +60,7 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
     let (right, top) = (across.end, down.start);
     let mut labels = Labels::within([across.start, top, right, down.end].map(f64::from));
     let base = area.get_base_pixel();
-    let place = |x: f64, y: f64| {
-        let (px, py) = chart.backend_coord(&(x, y));
-        (px, py)
-    };
-    let points: Vec<(i32, i32)> = figures.iter().map(|f| place(gb(f), f.value)).collect();
+    let points: Vec<(i32, i32)> = figures.iter().map(|f| chart.backend_coord(&(gb(f), f.value))).collect();
     for &p in &points {
         labels.point(p, 6);
     }
@@ -84,7 +80,7 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
         // The name of the line where it is free: near its right end.
         let x = x1 / 1.9;
         let says = format!("{} GB/s, {}", number(high), threads(t));
-        let p = place(x, (high / x).clamp(y0, y1));
+        let p = chart.backend_coord(&(x, (high / x).clamp(y0, y1)));
         let at = labels.place(&says, 12, (p.0 + 2, p.1 - 12));
         texts.push((says, at, text(12, DIM)));
     }
