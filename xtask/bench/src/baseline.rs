@@ -17,7 +17,7 @@ const PROMPT_IN_HASTE: usize = 16;
 
 /// Tasks for each form of weights and each number of threads.
 pub(crate) fn tasks(threads: &[usize], effort: Effort) -> Vec<Task> {
-    let kinds = if effort == Effort::Full { &Kind::ALL[..] } else { &[Kind::F32, Kind::Q8_0] };
+    let kinds = if effort == Effort::Full { &Kind::ALL[..] } else { &[Kind::Q8_0] };
     let mut tasks = Vec::new();
     for &kind in kinds {
         for &t in threads {
@@ -69,7 +69,7 @@ fn run(programs: &Programs, kind: Kind, threads: usize, effort: Effort) -> Resul
         range: Some([time.rate(time.most), time.rate(time.least)]),
         bytes: (what == What::Decode).then(|| kind.bytes_per_token(all)),
         operations: Some(ternary_operations()),
-        bandwidth_gb_s: Some(out.bandwidth()),
+        bandwidth_gb_s: out.bandwidth(),
         peak_gop_s: None,
         joules: None,
         note: note.clone(),
@@ -101,7 +101,11 @@ impl Time {
         let sorted = |a: &Answer| -> Result<(f64, Vec<f64>), BenchError> {
             let mut s = which(a).clone();
             s.sort_by(f64::total_cmp);
-            if s.is_empty() { Err(BenchError::unreadable("candle", "nothing was measured")) } else { Ok((a.layers as f64, s)) }
+            if s.is_empty() {
+                Err(BenchError::unreadable("candle", "nothing was measured"))
+            } else {
+                Ok((a.layers as f64, s))
+            }
         };
         let measured = answers.iter().map(sorted).collect::<Result<Vec<_>, _>>()?;
         // A model's time is that of its head and that of its layers: a straight line through two models.

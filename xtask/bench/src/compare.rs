@@ -40,7 +40,7 @@ fn better(new: &Figure, old: &Figure) -> f64 {
 /// The same for figures that run against the memory's speed, as if it had been the same for both.
 fn at_equal_bandwidth(new: &Figure, old: &Figure) -> Option<f64> {
     let mean = |f: &Figure| f.bandwidth_gb_s.map(crate::figure::mean);
-    matches!(new.what, What::Decode | What::Stream).then_some(())?;
+    matches!(new.what, What::Decode | What::Together | What::Stream).then_some(())?;
     Some(better(new, old) * mean(old)? / mean(new)?)
 }
 
@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn more_tokens_and_fewer_microseconds_are_better() {
-        let new = results(vec![figure("d", What::Decode, 30.0), figure("k", What::Gemv, 5.0), figure("x", What::Load, 1.0)]);
+        let new =
+            results(vec![figure("d", What::Decode, 30.0), figure("k", What::Gemv, 5.0), figure("x", What::Load, 1.0)]);
         let mut slow = figure("d", What::Decode, 10.0);
         slow.bandwidth_gb_s = Some([20.0, 20.0]);
         let text = table(&new, &results(vec![slow, figure("k", What::Gemv, 10.0)]), "old");
@@ -85,7 +86,8 @@ mod tests {
 
     #[test]
     fn rounds_are_merged_by_their_geometric_mean() {
-        let merged = merge(&results(vec![figure("d", What::Decode, 4.0)]), &results(vec![figure("d", What::Decode, 9.0)]));
+        let merged =
+            merge(&results(vec![figure("d", What::Decode, 4.0)]), &results(vec![figure("d", What::Decode, 9.0)]));
         assert_eq!((merged.figures[0].value, merged.figures[0].range), (6.0, Some([4.0, 9.0])));
     }
 }

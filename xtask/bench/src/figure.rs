@@ -20,6 +20,8 @@ pub(crate) enum What {
     Gemm,
     /// Tokens generated per second.
     Decode,
+    /// Tokens generated per second by several texts in one pass over the weights.
+    Together,
     /// Tokens of a prompt read per second.
     Prefill,
     /// Seconds until the model is ready.
@@ -35,7 +37,7 @@ impl What {
     pub(crate) fn unit(self) -> &'static str {
         match self {
             What::Gemv | What::Stream | What::Gemm => "us",
-            What::Decode | What::Prefill => "tok/s",
+            What::Decode | What::Together | What::Prefill => "tok/s",
             What::Load | What::FirstToken => "s",
             What::Memory => "MiB",
         }
@@ -43,7 +45,7 @@ impl What {
 
     /// Whether more is better.
     pub(crate) fn more_is_better(self) -> bool {
-        matches!(self, What::Decode | What::Prefill)
+        matches!(self, What::Decode | What::Together | What::Prefill)
     }
 }
 
@@ -60,7 +62,7 @@ pub(crate) struct Figure {
     pub(crate) isa: Option<String>,
     /// Threads that computed.
     pub(crate) threads: usize,
-    /// Context of a decode step, length of a prompt, tokens of a product.
+    /// Context of a decode step, number of texts, length of a prompt, tokens of a product.
     pub(crate) tokens: u64,
     /// `[out, in]` of a matrix.
     pub(crate) shape: Option<[u64; 2]>,
@@ -108,14 +110,22 @@ impl Figure {
         Some(self.operations? as f64 * self.rate() / 1e9)
     }
 
-    /// Its share of the read bandwidth, the mean of before and after.
+    /// Its share of the read bandwidth, the mean of before and after, where its bytes come from memory.
     pub(crate) fn bandwidth_share(&self) -> Option<f64> {
-        Some(self.gb_s()? / mean(self.bandwidth_gb_s?))
+        let from_memory = matches!(self.what, What::Decode | What::Together | What::Stream);
+        Some(self.gb_s()? / mean(self.bandwidth_gb_s.filter(|_| from_memory)?))
     }
 
-    /// Its share of what the dot-product instructions can do, the mean of before and after.
+    /// What the dot-product instructions can do, the better of before and after: unlike the memory's, their speed does not
+    /// change, and other programs can only make it look lower.
+    pub(crate) fn peak(&self) -> Option<f64> {
+        self.peak_gop_s.map(|[a, b]| a.max(b))
+    }
+
+    /// Its share of [`Figure::peak`], where many tokens share the weights.
     pub(crate) fn peak_share(&self) -> Option<f64> {
-        Some(self.gop_s()? / mean(self.peak_gop_s?))
+        let limited = matches!(self.what, What::Prefill | What::Gemm);
+        Some(self.gop_s()? / self.peak().filter(|_| limited)?)
     }
 }
 
@@ -234,9 +244,12 @@ pub(crate) mod tests {
         let f = figure("d", What::Decode, 20.0);
         assert_eq!(f.gb_s(), Some(20.0));
         assert_eq!(f.bandwidth_share(), Some(0.5));
-        assert_eq!(f.peak_share(), Some(0.8));
+        assert_eq!(f.peak_share(), None);
         // 50 ms for each of the same.
-        assert_eq!(figure("k", What::Gemv, 50_000.0).bandwidth_share(), Some(0.5));
+        assert_eq!(figure("k", What::Stream, 50_000.0).bandwidth_share(), Some(0.5));
+        assert_eq!(figure("k", What::Gemv, 50_000.0).bandwidth_share(), None);
+        // 80 of 100.
+        assert_eq!(figure("k", What::Gemm, 50_000.0).peak_share(), Some(0.8));
     }
 
     #[test]

@@ -19,11 +19,12 @@ use crate::programs::Programs;
 pub(crate) fn tasks(programs: &Programs, threads: &[usize], effort: Effort) -> Result<Vec<Task>, BenchError> {
     let mut tasks = Vec::new();
     for (bench, path) in &programs.benches {
-        let out = std::process::Command::new(path).args(["--bench", "--list"]).output().map_err(BenchError::io(path))?;
+        let out =
+            std::process::Command::new(path).args(["--bench", "--list"]).output().map_err(BenchError::io(path))?;
         let text = String::from_utf8_lossy(&out.stdout);
         let mut groups: Vec<&str> = text.lines().filter_map(|l| l.split_once('/')).map(|(group, _)| group).collect();
         groups.dedup();
-        for &t in threads {
+        for &t in threads.iter().filter(|t| effort == Effort::Full || **t == 1) {
             for group in groups.iter().filter(|g| effort == Effort::Full || IN_HASTE.contains(g)) {
                 let (bench, group) = (bench.clone(), (*group).to_owned());
                 let name = format!("kernels/{group}/t{t}");
@@ -37,7 +38,13 @@ pub(crate) fn tasks(programs: &Programs, threads: &[usize], effort: Effort) -> R
 /// What a hasty run measures.
 const IN_HASTE: &[&str] = &["gemv 6912x2560", "stream 6912x2560", "gemm 2560x2560, 128 tokens"];
 
-fn run(programs: &Programs, bench: &str, group: &str, threads: usize, effort: Effort) -> Result<Vec<Figure>, BenchError> {
+fn run(
+    programs: &Programs,
+    bench: &str,
+    group: &str,
+    threads: usize,
+    effort: Effort,
+) -> Result<Vec<Figure>, BenchError> {
     let program = programs.benches.get(bench).ok_or_else(|| BenchError::Usage(format!("no benchmark {bench}")))?;
     let folder = programs.scratch.join("criterion");
     if folder.exists() {
@@ -69,7 +76,7 @@ fn run(programs: &Programs, bench: &str, group: &str, threads: usize, effort: Ef
             range: Some(measured.interval_ns.map(|ns| ns / 1e3)),
             bytes: measured.bytes,
             operations: Some(2 * m * k * tokens),
-            bandwidth_gb_s: Some(out.bandwidth()),
+            bandwidth_gb_s: out.bandwidth(),
             peak_gop_s: isa.and_then(|isa| out.peak(isa)),
             joules: None,
             note: None,
@@ -163,8 +170,14 @@ mod tests {
                 {"confidence_level":0.95,"lower_bound":1500.0,"upper_bound":2500.0}}}"#;
             std::fs::write(folder.join("estimates.json"), estimates).unwrap();
         };
-        put("a", r#"{"group_id":"gemv 6912x2560","function_id":null,"value_str":"i2s_avx2","throughput":{"Bytes":77}}"#);
-        put("b", r#"{"group_id":"gemm 2560x640, 32 tokens","function_id":"dense f32","value_str":null,"throughput":null}"#);
+        put(
+            "a",
+            r#"{"group_id":"gemv 6912x2560","function_id":null,"value_str":"i2s_avx2","throughput":{"Bytes":77}}"#,
+        );
+        put(
+            "b",
+            r#"{"group_id":"gemm 2560x640, 32 tokens","function_id":"dense f32","value_str":null,"throughput":null}"#,
+        );
         let found = read(dir.path()).unwrap();
         assert_eq!(found[0].meaning(), (What::Gemm, [2560, 640], 32));
         assert_eq!((found[0].function.as_str(), found[0].bytes), ("dense f32", None));

@@ -20,14 +20,14 @@ const PROBE_BYTES: u64 = 512 << 20;
 /// Limits with a given number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Limits {
-    /// Read bandwidth in GB/s.
-    pub(crate) bandwidth_gb_s: f64,
+    /// Read bandwidth in GB/s; `None` where the program measures it itself.
+    pub(crate) bandwidth_gb_s: Option<f64>,
     /// By instruction set, 1e9 operations per second.
     pub(crate) peak_gop_s: BTreeMap<String, f64>,
 }
 
 impl Limits {
-    fn measure(threads: NonZeroUsize) -> Result<Self, BenchError> {
+    fn measure(threads: NonZeroUsize, bandwidth: bool) -> Result<Self, BenchError> {
         let bytes = memory_bytes("MemAvailable").map_or(PROBE_BYTES, |free| PROBE_BYTES.min(free / 4));
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut peak_gop_s = BTreeMap::new();
@@ -36,7 +36,8 @@ impl Limits {
                 peak_gop_s.insert(isa.name().to_owned(), peak);
             }
         }
-        Ok(Self { bandwidth_gb_s: read_bandwidth(threads, bytes, Duration::from_millis(600))?, peak_gop_s })
+        let probe = || read_bandwidth(threads, bytes, Duration::from_millis(600));
+        Ok(Self { bandwidth_gb_s: bandwidth.then(probe).transpose()?, peak_gop_s })
     }
 }
 
@@ -51,8 +52,8 @@ pub(crate) struct Bracketed {
 
 impl Bracketed {
     /// Before and after.
-    pub(crate) fn bandwidth(&self) -> [f64; 2] {
-        [0, 1].map(|i| self.limits[i].bandwidth_gb_s)
+    pub(crate) fn bandwidth(&self) -> Option<[f64; 2]> {
+        Some([self.limits[0].bandwidth_gb_s?, self.limits[1].bandwidth_gb_s?])
     }
 
     /// Before and after, if `isa` has a dot-product instruction.
@@ -66,9 +67,9 @@ impl Bracketed {
 ///
 /// # Errors
 /// If the program fails.
-pub(crate) fn bracket(threads: NonZeroUsize, argv: &[String]) -> Result<(), BenchError> {
+pub(crate) fn bracket(threads: NonZeroUsize, bandwidth: bool, argv: &[String]) -> Result<(), BenchError> {
     let (program, args) = argv.split_first().ok_or_else(|| BenchError::Usage("nothing to run".into()))?;
-    let before = Limits::measure(threads)?;
+    let before = Limits::measure(threads, bandwidth)?;
     let out = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
@@ -82,7 +83,7 @@ pub(crate) fn bracket(threads: NonZeroUsize, argv: &[String]) -> Result<(), Benc
             said: String::new(),
         });
     }
-    let limits = [before, Limits::measure(threads)?];
+    let limits = [before, Limits::measure(threads, bandwidth)?];
     let stdout = String::from_utf8_lossy(&out.stdout).into_owned();
     let text = serde_json::to_string(&Bracketed { stdout, limits }).map_err(|e| BenchError::unreadable("output", e))?;
     writeln!(std::io::stdout(), "{text}").map_err(BenchError::io("stdout"))

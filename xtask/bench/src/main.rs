@@ -27,7 +27,11 @@ use clap::{Parser, Subcommand};
 use crate::candle::Kind;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask bench", about = "Measure speed, memory and energy, and write the report", max_term_width = 100)]
+#[command(
+    name = "cargo xtask bench",
+    about = "Measure speed, memory and energy, and write the report",
+    max_term_width = 100
+)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
@@ -50,6 +54,8 @@ enum Hidden {
     Bracket {
         #[arg(long)]
         threads: NonZeroUsize,
+        #[arg(long)]
+        no_bandwidth: bool,
         #[arg(last = true)]
         argv: Vec<String>,
     },
@@ -70,7 +76,7 @@ enum Hidden {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.hidden {
-        Some(Hidden::Bracket { threads, argv }) => limits::bracket(threads, &argv),
+        Some(Hidden::Bracket { threads, no_bandwidth, argv }) => limits::bracket(threads, !no_bandwidth, &argv),
         Some(Hidden::Candle { kind, layers, prompt, steps }) => candle::measure(kind, &layers, prompt, steps),
         None if cli.guard => guard::run(cli.sabotage),
         None => run::run(&cli.run),

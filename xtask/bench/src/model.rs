@@ -36,7 +36,11 @@ struct Call {
     prompt: u64,
     context: u64,
     new: u64,
+    sessions: u64,
 }
+
+/// Texts that are generated together.
+const SESSIONS: u64 = 8;
 
 /// Tasks for every instruction set of this CPU and every number of threads; long contexts with the best set only.
 pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {
@@ -48,18 +52,29 @@ pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task
             continue;
         }
         for &threads in threads {
-            let call = |prompt, context, new| Call { isa, threads, prompt, context, new };
+            let call = |prompt, context, new| Call { isa, threads, prompt, context, new, sessions: 1 };
             // Portable code takes a second for a token.
             let slow = isa == Isa::Scalar;
-            calls.push(call(0, 0, if slow { 2 } else if effort == Effort::Quick { 8 } else { 32 }));
+            calls.push(call(
+                0,
+                0,
+                if slow {
+                    2
+                } else if effort == Effort::Quick {
+                    8
+                } else {
+                    32
+                },
+            ));
             calls.push(call(if slow { 8 } else { 128 }, 0, 0));
             if effort == Effort::Full && !slow {
                 calls.push(call(512, 0, 0));
             }
             if is_best && !slow {
-                calls.push(call(0, 1024, if effort == Effort::Quick { 4 } else { 16 }));
-                if effort == Effort::Full {
-                    calls.push(call(0, LONG_CONTEXT - 16, 16));
+                calls.push(Call { sessions: SESSIONS, ..call(0, 0, if effort == Effort::Quick { 4 } else { 16 }) });
+                match effort {
+                    Effort::Full => calls.extend([1024, LONG_CONTEXT - 16].map(|context| call(0, context, 16))),
+                    Effort::Quick => calls.push(call(0, 256, 4)),
                 }
             }
         }
@@ -69,8 +84,9 @@ pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task
 
 impl Call {
     fn name(&self) -> String {
-        let Self { isa, threads, prompt, context, .. } = self;
+        let Self { isa, threads, prompt, context, sessions, .. } = self;
         match (prompt, context) {
+            (0, 0) if *sessions > 1 => format!("model/decode of {sessions} together/{isa}/t{threads}"),
             (0, 0) => format!("model/decode/{isa}/t{threads}"),
             (0, context) => format!("model/decode after {context}/{isa}/t{threads}"),
             (prompt, _) => format!("model/prefill {prompt}/{isa}/t{threads}"),
@@ -86,10 +102,16 @@ impl Call {
         if self.context > 0 {
             args.extend(["--context".to_owned(), self.context.to_string()]);
         }
+        if self.sessions > 1 {
+            args.extend(["--sessions".to_owned(), self.sessions.to_string()]);
+        }
         args.push("--details".to_owned());
         let timeout = Duration::from_secs(900);
         let mut out = programs.bracketed(&programs.bitnet, &args, self.threads, &[], timeout);
-        if self.context == 0 && matches!(&out, Err(BenchError::Failed { said, .. }) if said.contains("--details")) {
+        if self.context == 0
+            && self.sessions == 1
+            && matches!(&out, Err(BenchError::Failed { said, .. }) if said.contains("--details"))
+        {
             // An older revision without details.
             out = programs.bracketed(&programs.bitnet, &plain, self.threads, &[], timeout);
         }
@@ -120,6 +142,7 @@ impl Call {
         let figure = |what: What, value: f64, tokens: u64| {
             let kind = match what {
                 What::Decode => format!("decode after {tokens}"),
+                What::Together => format!("decode of {tokens} together"),
                 What::Prefill => format!("prefill {tokens}"),
                 What::Load => "load".to_owned(),
                 What::FirstToken => format!("first token after {tokens}"),
@@ -148,6 +171,8 @@ impl Call {
         };
         let mut figures = Vec::new();
         if let Some(rate) = json["decode_tok_s"].as_f64() {
+            let (what, tokens) =
+                if self.sessions > 1 { (What::Together, self.sessions) } else { (What::Decode, self.context) };
             let text = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
             figures.push(Figure {
                 range: pair(&details["decode_range"]),
@@ -156,9 +181,9 @@ impl Call {
                 bandwidth_gb_s: pair(&json["read_bandwidth_gb_s"]),
                 joules: details["decode_joules_per_token"].as_f64(),
                 note: Some(format!("kernel {}, head {}, kv {}", text("kernel"), text("head"), text("kv"))),
-                ..figure(What::Decode, rate, self.context)
+                ..figure(what, rate, tokens)
             });
-            if self.context == 0 {
+            if self.context == 0 && self.sessions == 1 {
                 figures.extend(json["rss_anonymous_mib"].as_f64().map(|mib| figure(What::Memory, mib, 0)));
                 figures.extend(json["load_s"].as_f64().map(|s| figure(What::Load, s, 0)));
             }
@@ -188,7 +213,7 @@ mod tests {
 
     #[test]
     fn answers_become_figures() {
-        let call = Call { isa: Isa::Avx2, threads: 2, prompt: 0, context: 0, new: 8 };
+        let call = Call { isa: Isa::Avx2, threads: 2, prompt: 0, context: 0, new: 8, sessions: 1 };
         let mut answer = json!({"prefill_tok_s": null, "decode_tok_s": 10.0, "bytes_per_token": 1_000_000_000u64,
             "read_bandwidth_gb_s": [20.0, 30.0], "bandwidth_share": 0.4, "rss_anonymous_mib": 600.0, "load_s": 0.5,
             "kernel": "k", "head": "f16", "kv": "f16", "isa": "avx2", "threads": 2,

@@ -109,14 +109,15 @@ fn thread_counts<'a>(figures: impl Iterator<Item = &'a Figure>) -> Vec<usize> {
     counts
 }
 
-/// Least and most of the bandwidths that were measured with `threads` threads, in GB/s.
-fn bandwidths(results: &Results, threads: usize) -> Option<[f64; 2]> {
-    let all = results.figures.iter().filter(|f| f.threads == threads).filter_map(|f| f.bandwidth_gb_s).flatten();
-    let range = all.fold([f64::INFINITY, 0.0f64], |[low, high], b| [low.min(b), high.max(b)]);
-    (range[1] > 0.0).then_some(range)
+/// The median of the bandwidths that were measured with `threads` threads, in GB/s.
+fn bandwidth(results: &Results, threads: usize) -> Option<f64> {
+    let with = results.figures.iter().filter(|f| f.threads == threads);
+    let mut all: Vec<f64> = with.filter_map(|f| f.bandwidth_gb_s).flatten().collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().filter(|b| *b > 0.0)
 }
 
 /// A tick label without needless digits.
 fn tick(value: f64) -> String {
-    if value < 1.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+    if value > 0.0 && value < 1.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }

@@ -39,9 +39,8 @@ impl Programs {
     pub(crate) fn build(dir: &Path, target: &Path, scratch: &Path, through: &[String]) -> Result<Self, BenchError> {
         let revision = revision(dir);
         println!("building {revision} in release mode");
-        let mut args: Vec<&str> = "build --release --workspace --bin bitnet --message-format=json-render-diagnostics"
-            .split(' ')
-            .collect();
+        let mut args: Vec<&str> =
+            "build --release --workspace --bin bitnet --message-format=json-render-diagnostics".split(' ').collect();
         // An older revision may lack one.
         for name in KERNEL_BENCHES.iter().filter(|n| dir.join(format!("benches/benches/{n}.rs")).is_file()) {
             args.extend(["--bench", name]);
@@ -88,7 +87,10 @@ impl Programs {
     ) -> Result<Bracketed, BenchError> {
         let mut argv = self.through.clone();
         argv.push(self.this.display().to_string());
-        argv.extend(["__bracket".into(), "--threads".into(), threads.to_string(), "--".into()]);
+        argv.extend(["__bracket".into(), "--threads".into(), threads.to_string()]);
+        // `bitnet bench` measures the bandwidth itself.
+        argv.extend((program == self.bitnet).then(|| "--no-bandwidth".to_owned()));
+        argv.push("--".into());
         argv.push(program.display().to_string());
         argv.extend_from_slice(args);
         let text = output(&argv, env, timeout)?;

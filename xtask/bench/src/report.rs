@@ -2,7 +2,7 @@
 
 mod sections;
 
-pub(crate) use sections::who;
+pub(crate) use sections::{allowed, who};
 
 use std::fmt::Write;
 use std::path::Path;
@@ -60,6 +60,7 @@ fn markdown(results: &Results, name: &str, pictures: &[String]) -> String {
     };
     text += &sections::decode(results, &picture("roofline", "Bytes per token against tokens per second"));
     text += &sections::context(results, &picture("context", "Decode speed by context"));
+    text += &sections::together(results);
     text += &sections::prefill(results, &picture("prefill", "Prefill speed against the limit of the instructions"));
     text += &sections::against_candle(results);
     text += &sections::kernels(results);
@@ -76,7 +77,7 @@ pub(crate) fn line(f: &Figure) -> String {
         let _ = write!(text, ", {:.0} % of {}", share * 100.0, span(f.bandwidth_gb_s, "GB/s"));
     }
     if let Some(share) = f.peak_share() {
-        let _ = write!(text, ", {:.0} % of {}", share * 100.0, span(f.peak_gop_s, "GOP/s"));
+        let _ = write!(text, ", {:.0} % of {:.0} GOP/s", share * 100.0, f.peak().unwrap_or_default());
     }
     text
 }
@@ -119,7 +120,17 @@ mod tests {
         let mut r = Results::new(Machine::here());
         // Nothing at all, then one of each.
         write(&r, dir.path(), "m").unwrap();
-        let whats = [What::Gemv, What::Stream, What::Gemm, What::Decode, What::Prefill, What::Load, What::FirstToken, What::Memory];
+        let whats = [
+            What::Gemv,
+            What::Stream,
+            What::Gemm,
+            What::Decode,
+            What::Together,
+            What::Prefill,
+            What::Load,
+            What::FirstToken,
+            What::Memory,
+        ];
         let figures = whats.map(|w| figure(&format!("{w:?}"), w, 7.25)).to_vec();
         r.take("t", "r", figures);
         r.fail("broken", "it | said\nno".into());

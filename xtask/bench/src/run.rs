@@ -171,8 +171,9 @@ fn build_revision(
         // What an interrupted run left behind is forgotten first.
         let _ = std::fs::remove_dir_all(&tree);
         let _ = said("git", &["worktree", "prune"], here);
-        said("git", &["worktree", "add", "--detach", "--force", &path, &commit], here)
-            .ok_or_else(|| BenchError::unreadable("git worktree add", format!("it cannot check out {short} in {path}")))?;
+        said("git", &["worktree", "add", "--detach", "--force", &path, &commit], here).ok_or_else(|| {
+            BenchError::unreadable("git worktree add", format!("it cannot check out {short} in {path}"))
+        })?;
     }
     Programs::build(&tree, target, scratch, through)
 }
@@ -181,13 +182,7 @@ fn build_revision(
 const ROUNDS: usize = 2;
 
 /// Measures two revisions in turn, task by task, so that a machine that changes its speed changes it for both.
-fn in_turn(
-    tasks: &[Task],
-    new: &Programs,
-    old: &Programs,
-    scratch: &Path,
-    effort: Effort,
-) -> Result<(), BenchError> {
+fn in_turn(tasks: &[Task], new: &Programs, old: &Programs, scratch: &Path, effort: Effort) -> Result<(), BenchError> {
     let file = |p: &Programs, round: usize| scratch.join(format!("compare-{}-{round}.json", p.revision));
     let mut rounds: Vec<[Results; 2]> = Vec::new();
     for round in 0..ROUNDS {

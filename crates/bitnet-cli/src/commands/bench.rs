@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bitnet::{KvType, Model, Sampler, SamplingOptions, Sequence};
+use bitnet::{Batch, GenerateOptions, KvType, Model, Sampler, SamplingOptions, Sequence};
 use clap::Args;
 use serde::Serialize;
 
@@ -38,6 +38,10 @@ pub(crate) struct BenchArgs {
     /// Tokens that stand before those that are generated; they are read beforehand and not measured
     #[arg(long, value_name = "C", default_value_t = 0)]
     context: u32,
+    /// Texts that are generated together, in one pass over the weights; the speed is that of all of them
+    #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "context")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    sessions: u32,
     /// Repetitions, of which the median counts
     #[arg(short, long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=1000))]
     repetitions: u32,
@@ -86,6 +90,8 @@ struct Report {
 struct Details {
     /// Tokens before those that were generated.
     context: u32,
+    /// Texts that were generated together.
+    sessions: u32,
     /// Least and most of the repetitions.
     prefill_range: Option<[f64; 2]>,
     /// Least and most of the repetitions.
@@ -133,13 +139,19 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     }
     let rounds = args.repetitions as usize;
     let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
-    let decode = (n > 0).then(|| decode(&model, ui, rounds, n, context)).transpose()?;
+    let sessions = args.sessions as usize;
+    let decode = (n > 0).then(|| match sessions {
+        1 => decode(&model, ui, rounds, n, context),
+        _ => together(&model, ui, rounds, n, sessions),
+    });
+    let decode = decode.transpose()?;
     // While the model is still in memory.
     let (rss, peak) = (process::status_mib("RssAnon"), process::status_mib("VmHWM"));
     let engine = model.engine();
     let decode_tok_s = decode.as_ref().map(|m| median(&m.rates));
     let details = args.details.then(|| Details {
         context: args.context,
+        sessions: args.sessions,
         prefill_range: prefill.as_ref().map(Measured::range),
         decode_range: decode.as_ref().map(Measured::range),
         first_token_s: prefill.as_ref().map(|m| load_time.as_secs_f64() + m.first_s),
@@ -149,7 +161,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     let mut report = Report {
         prefill_tok_s: prefill.as_ref().map(|m| median(&m.rates)),
         decode_tok_s,
-        bytes_per_token: bytes_per_token(&model, context, n),
+        bytes_per_token: bytes_per_token(&model, context, n, sessions),
         read_bandwidth_gb_s: [before, before],
         bandwidth_share: None,
         rss_anonymous_mib: rss,
@@ -234,6 +246,27 @@ fn decode(model: &Model, ui: &Ui, rounds: usize, n: usize, context: usize) -> Re
     })
 }
 
+/// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together.
+fn together(model: &Model, ui: &Ui, rounds: usize, n: usize, sessions: usize) -> Result<Measured, CliError> {
+    let all = n * sessions;
+    measure(ui, "decode", rounds, all, || {
+        let mut batch = Batch::new(model);
+        for s in 0..sessions {
+            let options = GenerateOptions::default().max_tokens(n).temperature(0.0);
+            batch.join(model.session(), &[token(model, s)], options)?;
+        }
+        let (began, mut made) = (Instant::now(), 0);
+        while !batch.is_finished() {
+            for (_, chunk) in batch.step() {
+                chunk?;
+                made += 1;
+            }
+        }
+        // A text that came to its end early leaves less to do: as if all had gone on.
+        Ok(began.elapsed().as_secs_f64() * all as f64 / made.max(1) as f64)
+    })
+}
+
 /// Tokens that lie all over the vocabulary, the same in every run.
 fn token(model: &Model, i: usize) -> u32 {
     let vocab = model.config().vocab_size as u64;
@@ -242,12 +275,12 @@ fn token(model: &Model, i: usize) -> u32 {
 }
 
 /// Bytes that a decode step reads, in the mean over `n` steps after `context` tokens: step i finds `context + i` earlier
-/// positions and adds its own.
-fn bytes_per_token(model: &Model, context: usize, n: usize) -> u64 {
+/// positions and adds its own. Texts that step together share the weights.
+fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize) -> u64 {
     let engine = model.engine();
     let kv_token = (model.config().kv_values_per_token() * model.kv_type().bytes()) as u64;
     let kv = kv_token * (2 * context as u64 + n as u64 + 1) / 2;
-    (engine.packed_bytes() + engine.head_bytes()) as u64 + kv
+    ((engine.packed_bytes() + engine.head_bytes()) / sessions) as u64 + kv
 }
 
 fn median(rates: &[f64]) -> f64 {
@@ -272,7 +305,11 @@ fn as_text(
     line("model", format!("{shape}, loaded in {:.2} s", r.load_s));
     let plural = if r.threads == 1 { "thread" } else { "threads" };
     line("with", format!("{}, head {}, kv {}, {} {plural}", r.kernel, r.head, r.kv, r.threads));
-    let after = if args.context > 0 { format!(" after {}", args.context) } else { String::new() };
+    let after = match (args.context, args.sessions) {
+        (0, 1) => String::new(),
+        (0, s) => format!(" of each of {s} texts"),
+        (c, _) => format!(" after {c}"),
+    };
     let mut speed = |label: &str, tokens: u32, after: &str, measured: &Option<Measured>| {
         let Some(measured) = measured else { return };
         let [low, high] = measured.range().map(ui::rate);

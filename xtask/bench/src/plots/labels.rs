@@ -7,19 +7,27 @@ type Rect = [f64; 4];
 #[derive(Debug, Default)]
 pub(super) struct Labels {
     taken: Vec<Rect>,
+    /// Better not covered either, but a thin line can be read through.
+    lines: Vec<Rect>,
     bounds: Option<Rect>,
 }
 
 impl Labels {
     /// Labels that stay within `bounds`.
     pub(super) fn within(bounds: Rect) -> Self {
-        Self { taken: Vec::new(), bounds: Some(bounds) }
+        Self { bounds: Some(bounds), ..Self::default() }
     }
 
     /// Keeps the place of a point free.
     pub(super) fn point(&mut self, (x, y): (i32, i32), radius: i32) {
         let (x, y, r) = (f64::from(x), f64::from(y), f64::from(radius));
         self.taken.push([x - r, y - r, x + r, y + r]);
+    }
+
+    /// Notes a point of a line.
+    pub(super) fn line(&mut self, (x, y): (i32, i32)) {
+        let (x, y) = (f64::from(x), f64::from(y));
+        self.lines.push([x - 3.0, y - 3.0, x + 3.0, y + 3.0]);
     }
 
     /// Where a label of `text` in letters of `size` goes that belongs to the point at `(x, y)`: left end and middle height.
@@ -40,12 +48,13 @@ impl Labels {
         let badness = |&at: &(f64, f64)| {
             let r = rect(at);
             let hidden: f64 = self.taken.iter().map(|t| overlap(&r, t)).sum();
+            let crossed: f64 = self.lines.iter().map(|t| overlap(&r, t)).sum();
             let outside = self.bounds.map_or(0.0, |b| {
                 let out = [b[0] - r[0], b[1] - r[1], r[2] - b[2], r[3] - b[3]];
                 out.iter().map(|o| o.max(0.0)).sum::<f64>()
             });
             let far = (at.1 - y).abs();
-            hidden * 10.0 + outside * 100.0 + far
+            hidden * 10.0 + outside * 100.0 + crossed * 0.2 + far
         };
         let best = candidates.iter().copied().min_by(|a, b| badness(a).total_cmp(&badness(b))).unwrap_or((x, y));
         self.taken.push(rect(best));

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::{Canvas, DIM, Drawn, GRID, INK, colour, headed, is_ours, text, threads, tick};
-use crate::figure::{Figure, Results, What, mean};
+use crate::figure::{Figure, Results, What};
 use crate::report::{number, who};
 
 /// Pixels of a bar with the gap below it.
@@ -16,7 +16,8 @@ const FRAME: i32 = 80 + 44 + 24;
 /// Bars in groups of one subject each: the best set first, then baselines.
 fn groups(results: &Results) -> Vec<(String, Vec<&Figure>)> {
     let isas = &results.machine.isas;
-    let mut figures: Vec<&Figure> = results.figures.iter().filter(|f| f.what == What::Prefill && f.value > 0.0).collect();
+    let mut figures: Vec<&Figure> =
+        results.figures.iter().filter(|f| f.what == What::Prefill && f.value > 0.0).collect();
     let rank = |f: &Figure| isas.iter().rev().position(|isa| f.isa.as_ref() == Some(isa)).unwrap_or(usize::MAX);
     figures.sort_by(|a, b| (rank(a), &a.subject, a.threads, a.tokens).cmp(&(rank(b), &b.subject, b.threads, b.tokens)));
     let mut groups: Vec<(String, Vec<&Figure>)> = Vec::new();
@@ -41,7 +42,7 @@ pub(super) fn size(results: &Results) -> (u32, u32) {
 
 /// Tokens per second at which the dot-product instructions would be busy all the time.
 fn limit(f: &Figure) -> Option<f64> {
-    Some(mean(f.peak_gop_s?) * 1e9 / f.operations? as f64)
+    Some(f.peak()? * 1e9 / f.operations? as f64)
 }
 
 pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
@@ -75,7 +76,8 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
         for f in group {
             let bar = [(x(0.0), y), (x(f.value).max(x(0.0) + 1), y + BAR - 6)];
             area.draw(&Rectangle::new(bar, colour(f).filled()))?;
-            let share = f.peak_share().filter(|_| is_ours(f)).map(|s| format!(", {:.0} %", s * 100.0)).unwrap_or_default();
+            let share =
+                f.peak_share().filter(|_| is_ours(f)).map(|s| format!(", {:.0} %", s * 100.0)).unwrap_or_default();
             let says = format!("{}{share}  ({} tokens, {})", number(f.value), f.tokens, threads(f.threads));
             let end = x(f.value) + 8;
             let width = super::labels::text_width(&says, 12) as i32;

@@ -15,9 +15,7 @@ fn of(results: &Results, what: What) -> Vec<&Figure> {
         at.map_or(usize::MAX, |at| isas.len() - at)
     };
     let mut figures: Vec<&Figure> = results.figures.iter().filter(|f| f.what == what).collect();
-    figures.sort_by(|a, b| {
-        (rank(a), &a.subject, a.threads, a.tokens).cmp(&(rank(b), &b.subject, b.threads, b.tokens))
-    });
+    figures.sort_by(|a, b| (rank(a), &a.subject, a.threads, a.tokens).cmp(&(rank(b), &b.subject, b.threads, b.tokens)));
     figures
 }
 
@@ -35,9 +33,10 @@ pub(super) fn decode(results: &Results, picture: &str) -> String {
     if figures.is_empty() {
         return String::new();
     }
-    let mut text = "\n## Decode, from an empty context\n\nTokens per second for one text. Each needs all its bytes from memory, \
+    let mut text =
+        "\n## Decode, from an empty context\n\nTokens per second for one text. Each needs all its bytes from memory, \
                     so the share of the read bandwidth, measured before and after, says how near the limit it is.\n"
-        .to_owned();
+            .to_owned();
     text += picture;
     text += "\n| | threads | tok/s | MB per token | GB/s | bandwidth before / after | share |\n|---|--:|--:|--:|--:|--:|--:|\n";
     for f in &figures {
@@ -45,7 +44,13 @@ pub(super) fn decode(results: &Results, picture: &str) -> String {
         let gb_s = f.gb_s().map_or("-".to_owned(), number);
         let bandwidth = span(f.bandwidth_gb_s, "GB/s");
         let share = percent(f.bandwidth_share());
-        let _ = writeln!(text, "| {} | {} | {} | {mb} | {gb_s} | {bandwidth} | {share} |", who(f), f.threads, with_range(f));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {mb} | {gb_s} | {bandwidth} | {share} |",
+            who(f),
+            f.threads,
+            with_range(f)
+        );
     }
     text += &notes(&figures);
     text
@@ -65,14 +70,14 @@ pub(super) fn context(results: &Results, picture: &str) -> String {
         return String::new();
     }
     let mut text = "\n## Decode after a context\n\nKeys and values of all earlier tokens are read as well. `allowed` is the \
-                    speed from an empty context times the ratio of the bytes.\n"
+                    speed from an empty context times the ratio of the bytes, and of the bandwidths around the two runs.\n"
         .to_owned();
     text += picture;
     text += "\n| | threads | context | tok/s | MB per token | share of bandwidth | allowed | of allowed |\n\
              |---|--:|--:|--:|--:|--:|--:|--:|\n";
     for f in figures.iter().filter(|f| f.tokens > 0) {
         let empty = figures.iter().find(|e| e.tokens == 0 && e.isa == f.isa && e.threads == f.threads);
-        let allowed = empty.and_then(|e| Some(e.value * e.bytes? as f64 / f.bytes? as f64));
+        let allowed = empty.and_then(|e| allowed(e, f));
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {} | {} |",
@@ -89,6 +94,36 @@ pub(super) fn context(results: &Results, picture: &str) -> String {
     text
 }
 
+pub(super) fn together(results: &Results) -> String {
+    let figures = of(results, What::Together);
+    if figures.is_empty() {
+        return String::new();
+    }
+    let mut text =
+        "\n## Several texts together\n\nTokens per second of all texts, which step through one pass over the \
+                    weights.\n\n| | threads | texts | tok/s in all | times one text | share of bandwidth |\n\
+                    |---|--:|--:|--:|--:|--:|\n"
+            .to_owned();
+    for f in &figures {
+        let one = results.figures.iter().find(|o| {
+            o.what == What::Decode
+                && o.tokens == 0
+                && o.subject == f.subject
+                && o.isa == f.isa
+                && o.threads == f.threads
+        });
+        let times = one.map_or("-".to_owned(), |o| format!("{}x", number(f.value / o.value)));
+        let share = percent(f.bandwidth_share());
+        let _ = writeln!(text, "| {} | {} | {} | {} | {times} | {share} |", who(f), f.threads, f.tokens, with_range(f));
+    }
+    text
+}
+
+/// The speed that `f` would have if it had the same share of the bandwidth as `empty`, which reads fewer bytes.
+pub(crate) fn allowed(empty: &Figure, f: &Figure) -> Option<f64> {
+    Some(f.value * empty.bandwidth_share()? / f.bandwidth_share()?)
+}
+
 pub(super) fn prefill(results: &Results, picture: &str) -> String {
     let figures = of(results, What::Prefill);
     if figures.is_empty() {
@@ -96,14 +131,21 @@ pub(super) fn prefill(results: &Results, picture: &str) -> String {
     }
     let mut text = "\n## Prefill\n\nTokens of a prompt read per second. GOP/s counts the multiplications and additions of the \
                     ternary products only, although attention is in the time. The peak is what the dot-product instructions \
-                    of the set do without any load.\n"
+                    of the set do without any load, the better of before and after.\n"
         .to_owned();
     text += picture;
-    text += "\n| | threads | prompt | tok/s | GOP/s | peak before / after | share of peak |\n|---|--:|--:|--:|--:|--:|--:|\n";
+    text += "\n| | threads | prompt | tok/s | GOP/s | peak | share of peak |\n|---|--:|--:|--:|--:|--:|--:|\n";
     for f in &figures {
         let gop_s = f.gop_s().map_or("-".to_owned(), number);
-        let (peak, share) = (span(f.peak_gop_s, "GOP/s"), percent(f.peak_share()));
-        let _ = writeln!(text, "| {} | {} | {} | {} | {gop_s} | {peak} | {share} |", who(f), f.threads, f.tokens, with_range(f));
+        let (peak, share) = (f.peak().map_or("-".to_owned(), number), percent(f.peak_share()));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {gop_s} | {peak} | {share} |",
+            who(f),
+            f.threads,
+            f.tokens,
+            with_range(f)
+        );
     }
     text += &notes(&figures);
     text
@@ -145,29 +187,34 @@ pub(super) fn kernels(results: &Results) -> String {
         if figures.is_empty() {
             continue;
         }
-        figures.sort_by_key(|f| (std::cmp::Reverse(f.shape), f.tokens, f.threads));
-        let _ = write!(text, "\n### {title}\n\n{says}\n\n| matrix |");
-        let (limit, unit) = if what == What::Gemm { ("peak", "GOP/s") } else { ("bandwidth", "GB/s of weights") };
-        let tokens = if what == What::Gemm { " tokens |" } else { "" };
-        let _ = write!(text, "{tokens} kernel | threads | us | {unit} | {limit} before / after | share |\n|---|");
-        let _ = writeln!(text, "{}---|--:|--:|--:|--:|--:|", if what == What::Gemm { "--:|" } else { "" });
+        let key = |f: &Figure| (std::cmp::Reverse(f.shape), f.tokens, f.threads);
+        figures.sort_by(|a, b| key(a).cmp(&key(b)).then(a.value.total_cmp(&b.value)));
+        let _ = writeln!(text, "\n### {title}\n\n{says}\n");
+        text += match what {
+            What::Gemm => {
+                "| matrix | tokens | kernel | threads | us | GOP/s | peak | share |\n|---|--:|---|--:|--:|--:|--:|--:|\n"
+            }
+            What::Stream => {
+                "| matrix | kernel | threads | us | GB/s of weights | bandwidth before / after | share |\n\
+                 |---|---|--:|--:|--:|--:|--:|\n"
+            }
+            _ => "| matrix | kernel | threads | us | GB/s of weights |\n|---|---|--:|--:|--:|\n",
+        };
         for f in &figures {
             let [m, k] = f.shape.unwrap_or_default();
             let tokens = if what == What::Gemm { format!(" {} |", f.tokens) } else { String::new() };
-            let (rate, limit, share) = match what {
-                What::Gemm => (f.gop_s(), span(f.peak_gop_s, ""), percent(f.peak_share())),
-                What::Stream => (f.gb_s(), span(f.bandwidth_gb_s, ""), percent(f.bandwidth_share())),
-                // Weights in the caches do not come from memory.
-                _ => (f.gb_s(), "-".to_owned(), "-".to_owned()),
+            let or_dash = |v: Option<f64>| v.map_or("-".to_owned(), number);
+            let rest = match what {
+                What::Gemm => {
+                    format!(" {} | {} | {} |", or_dash(f.gop_s()), or_dash(f.peak()), percent(f.peak_share()))
+                }
+                What::Stream => {
+                    let (rate, share) = (or_dash(f.gb_s()), percent(f.bandwidth_share()));
+                    format!(" {rate} | {} | {share} |", span(f.bandwidth_gb_s, "GB/s"))
+                }
+                _ => format!(" {} |", or_dash(f.gb_s())),
             };
-            let rate = rate.map_or("-".to_owned(), number);
-            let _ = writeln!(
-                text,
-                "| {m}x{k} |{tokens} {} | {} | {} | {rate} | {limit} | {share} |",
-                f.subject,
-                f.threads,
-                with_range(f)
-            );
+            let _ = writeln!(text, "| {m}x{k} |{tokens} {} | {} | {} |{rest}", f.subject, f.threads, with_range(f));
         }
     }
     if text.is_empty() { text } else { format!("\n## Kernels\n{text}") }
