@@ -1,7 +1,9 @@
 //! The report: tables in Markdown, with the pictures beside them.
 
+mod readme;
 mod sections;
 
+pub(crate) use readme::update as update_readme;
 pub(crate) use sections::{allowed, who};
 
 use std::fmt::Write;

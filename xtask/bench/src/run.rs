@@ -139,6 +139,9 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
         plan::run(&tasks, &programs, &mut results, &file, options.effort(), options.resume)?;
     }
     report::write(&results, &folder, &name)?;
+    if options.out.is_none() && !options.quick {
+        report::update_readme(&results, &here.join("README.md"), &format!("docs/bench/{name}.md"))?;
+    }
     if let Some(Other::File(old, old_name)) = &other {
         println!("\n{}", compare::table(&results, old, old_name));
     }
