@@ -40,7 +40,7 @@ pub struct EngineOptions {
     pub threads: Option<NonZeroUsize>,
     /// Instruction set; `None` takes what `BITNET_ISA` names, or the best that this CPU has.
     pub isa: Option<Isa>,
-    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set.
+    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
     pub kernel: Option<Arc<dyn Kernel>>,
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
