@@ -13,15 +13,19 @@ use super::dot::Sums;
 use super::input::Digits;
 use super::{CoarseBatch, UNIT, Unit};
 
-/// Once per page of the stream, asks for a line of the page after next: prefetchers of the hardware stop at the end of a page.
+/// Asks for the unit a page further on in the stream.
+///
+/// Asking for every line pays here, unlike for the ternary kernels, because more is computed between two of them: from
+/// memory, 2 rows of activations took 11.8 ms instead of 18.9 with one line for each page, and 8 rows 24.7 instead of 33.9
+/// (128256 x 2560 on a Zen 4 server, one thread; one row 9.9 instead of 11.5). Distances from 2 to 8 KiB are alike.
 #[inline(always)]
 fn prefetch_ahead(unit: &Unit) {
-    const PAGE: usize = 4096;
-    let at = unit.as_ptr();
-    if at as usize % PAGE < UNIT {
+    const AHEAD: usize = 4096;
+    for line in 0..UNIT / 64 {
+        let at = unit.as_ptr().wrapping_add(AHEAD + 64 * line);
         // SAFETY: a prefetch reads nothing and faults on no address; the address is computed without a claim that it
         // lies in an allocation. SSE, which it needs, is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(PAGE).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
 
