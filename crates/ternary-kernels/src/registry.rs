@@ -78,6 +78,70 @@ static REGISTRY: &[Entry] = &[
         exact: true,
         make: |cpu| Some(Arc::new(base3::avx2::Base3Avx2::new(cpu.avx2()?))),
     },
+    #[cfg(target_arch = "aarch64")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::neon::I2sNeonI8mm::ISA,
+        name: i2s::neon::I2sNeonI8mm::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::neon::I2sNeonI8mm::new(cpu.neon_i8mm()?))),
+    },
+    #[cfg(target_arch = "aarch64")]
+    Entry {
+        format_name: "base3",
+        isa: base3::lanes128::Base3NeonI8mm::ISA,
+        name: base3::lanes128::Base3NeonI8mm::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(base3::lanes128::Base3NeonI8mm::new(cpu.neon_i8mm()?))),
+    },
+    #[cfg(target_arch = "aarch64")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::neon::I2sNeonDot::ISA,
+        name: i2s::neon::I2sNeonDot::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::neon::I2sNeonDot::new(cpu.neon_dot()?))),
+    },
+    #[cfg(target_arch = "aarch64")]
+    Entry {
+        format_name: "base3",
+        isa: base3::lanes128::Base3NeonDot::ISA,
+        name: base3::lanes128::Base3NeonDot::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(base3::lanes128::Base3NeonDot::new(cpu.neon_dot()?))),
+    },
+    #[cfg(target_arch = "aarch64")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::neon::I2sNeon::ISA,
+        name: i2s::neon::I2sNeon::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::neon::I2sNeon::new(cpu.neon()?))),
+    },
+    #[cfg(target_arch = "aarch64")]
+    Entry {
+        format_name: "base3",
+        isa: base3::lanes128::Base3Neon::ISA,
+        name: base3::lanes128::Base3Neon::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(base3::lanes128::Base3Neon::new(cpu.neon()?))),
+    },
+    #[cfg(target_arch = "wasm32")]
+    Entry {
+        format_name: "i2s",
+        isa: i2s::wasm::I2sSimd128::ISA,
+        name: i2s::wasm::I2sSimd128::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(i2s::wasm::I2sSimd128::new(cpu.simd128()?))),
+    },
+    #[cfg(target_arch = "wasm32")]
+    Entry {
+        format_name: "base3",
+        isa: base3::lanes128::Base3Simd128::ISA,
+        name: base3::lanes128::Base3Simd128::NAME,
+        exact: true,
+        make: |cpu| Some(Arc::new(base3::lanes128::Base3Simd128::new(cpu.simd128()?))),
+    },
     Entry {
         format_name: "i2s",
         isa: i2s::scalar::I2sScalar::ISA,

@@ -142,8 +142,8 @@ fn few<const N: usize>(product: &Base3<'_>, p: usize, first: usize, acc: &mut [i
             total[n] = _mm512_add_epi32(total[n], sums[n]);
         }
     }
-    for n in 0..N {
-        product.io.store(p, first + n, &to_array(total[n]), acc);
+    for (n, total) in total.into_iter().enumerate() {
+        product.io.store(p, first + n, &to_array(total), acc);
     }
 }
 
@@ -159,8 +159,8 @@ fn code_sums<const N: usize>(panel: &[Group], x: [&[[u8; GROUP_COLS]]; N]) -> [_
     for (g, group) in panel.iter().enumerate() {
         prefetch_next_page(group);
         let x: [&[u8; GROUP_COLS]; N] = std::array::from_fn(|n| &x[n][g]);
-        for s in 0..QUARTERS {
-            let codes = fields(load(&group[s]), tables, masks);
+        for (s, quarter) in group.iter().enumerate() {
+            let codes = fields(load(quarter), tables, masks);
             for n in 0..N {
                 let a = if N == 1 && s % 2 == 1 { &mut a1 } else { &mut a[n] };
                 for j in 0..4 {

@@ -25,6 +25,7 @@
 
 /// Fields of each `u` where it is no escape, `t0 | t1 << 2 | t2 << 4 | t3 << 6`: a byte of the I2_S layout. The entry of
 /// 63, which no byte of ours has, is four zero weights.
+#[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FIELDS: [u8; 64] = {
     let mut table = [0x55; 64];
     let mut u = 0;
@@ -37,6 +38,7 @@ pub(super) static FIELDS: [u8; 64] = {
 };
 
 /// The correction `d` of each `u` where it is an escape: bits 4 and 5 change `t2`, bits 6 and 7 are `3 ^ t4`.
+#[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FIX: [u8; 64] = {
     let mut table = [0; 64];
     let mut u = 0;
@@ -52,6 +54,7 @@ pub(super) static FIX: [u8; 64] = {
 
 /// As [`FIX`], for sets that select with masks: `FIELDS[u] ^ (FLIP[u] & 0xf0)` are the fields of an escape and
 /// `FLIP[u] & 3` is `3 ^ t4`.
+#[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FLIP: [u8; 64] = {
     let mut table = [0; 64];
     let mut u = 0;
@@ -76,11 +79,11 @@ pub(super) const fn encode([t0, t1, t2, t3]: [u32; 4], t4: u32) -> u32 {
     let none4 = !(t4 | t4 >> 1) & ONES;
     let escape = some2 & !some3;
     // 0 where `t3` is 0, else 3 t3 + t2 - 2.
-    let plain = 3 * t3 + (t2 & 3 * some3) - 2 * some3;
+    let plain = 3 * t3 + (t2 & (3 * some3)) - 2 * some3;
     // 3 t2 for `t4 = 0`, t2 + 3 for 1, t2 for 2.
-    let other = t2 + (t2 << 1 & 6 * none4) + 3 * (t4 & ONES);
-    let h = t4 | 3 * escape;
-    7 * (t0 + 3 * t1) + plain + (other & 7 * escape) + (h << 6)
+    let other = t2 + ((t2 << 1) & (6 * none4)) + 3 * (t4 & ONES);
+    let h = t4 | (3 * escape);
+    7 * (t0 + 3 * t1) + plain + (other & (7 * escape)) + (h << 6)
 }
 
 /// The definition: `t0` to `t3`, and `t4`, of a byte. Bytes that are no encoding have digits of some kind.

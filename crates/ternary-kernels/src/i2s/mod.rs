@@ -54,9 +54,15 @@ use crate::{AlignedBuf, Int8Matrix, Int8Vector, KernelError, Packed, PackedRows,
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+pub(crate) mod lanes128;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 pub(crate) mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni256;
+#[cfg(target_arch = "wasm32")]
+pub(crate) mod wasm;
 
 /// Rows of a panel.
 pub(crate) const PANEL_ROWS: usize = 16;
