@@ -121,6 +121,27 @@ impl Head<'_> {
         queries
     }
 
+    /// Inner losses `|f(k) - v|^2 / 2` of the `r` tokens that lie in the scratch, at the weights of the beginning of the
+    /// mini-batch.
+    pub(super) fn losses(&self, layers: &[LayerState<'_>; 2], r: usize, s: &HeadScratch) -> Vec<f32> {
+        let (ops, d) = (self.ops, self.gain.len());
+        let affine = |x: &[f32], layer: &LayerState<'_>| {
+            let mut z = vec![0.0; r * layer.b.len()];
+            ops.affine(x, layer.w, layer.b, &mut z);
+            z
+        };
+        let mut z = affine(&s.kq[..r * d], &layers[0]);
+        if self.kind == Kind::Mlp {
+            let mut x2 = vec![0.0; z.len()];
+            ops.gelu(&z, &mut x2);
+            z = affine(&x2, &layers[1]);
+        }
+        let mut e = vec![0.0; r * d];
+        ops.layer_norm(&z, self.gain, self.bias, self.eps, &mut e);
+        ops.axpy(-1.0, &s.target[..r * d], &mut e);
+        e.chunks_exact(d).map(|e| ops.dot(e, e) / 2.0).collect()
+    }
+
     /// What the mini-batch has learnt so far changes in outputs `z` `[r, cols]` for inputs `x` `[r, rows]`:
     /// `z_n -= t_n sum_{k <= n} (x_n . x_k + 1) g_k`.
     #[allow(clippy::too_many_arguments)]
