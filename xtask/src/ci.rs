@@ -7,9 +7,10 @@ use crate::{fuzz, isas, programs, test, tidy};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;
+/// The same with `--thorough`.
+const FUZZ_SECONDS_THOROUGH: u32 = 600;
 
-/// All checks, cheapest to understand first: the first failure ends the run. The thorough ones build everything again with
-/// instrumentation, which takes longer than all others together.
+/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer.
 ///
 /// # Errors
 /// The first step that fails.
@@ -27,12 +28,12 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
         steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;
     }
     steps.run("parity is able to fail", programs::parity_fails_on_damage)?;
+    steps.run("guard of speed", programs::guard)?;
+    steps.run("the guard is able to fail", programs::guard_fails_on_damage)?;
     isas::all(steps)?;
     steps.try_run("licences, bans, sources", deny)?;
-    if thorough {
-        steps.try_run("address sanitizer", address_sanitizer)?;
-        fuzz::all(steps, FUZZ_SECONDS, None)?;
-    }
+    steps.try_run("address sanitizer", address_sanitizer)?;
+    fuzz::all(steps, if thorough { FUZZ_SECONDS_THOROUGH } else { FUZZ_SECONDS }, None)?;
     Ok(())
 }
 

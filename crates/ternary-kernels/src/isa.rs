@@ -138,19 +138,33 @@ isa_token!(
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"]
 );
 
+isa_token!(
+    /// Proof that this CPU has AVX-512 VBMI (byte permutations) besides what [`Avx512Vnni`] proves. It is no instruction
+    /// set of its own in [`Isa`]: operations and most kernels have no use for it.
+    Avx512Vbmi,
+    AVX512_VBMI_LIST = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi",
+    ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi"]
+);
+
 /// What this CPU has, detected once per process.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
     avx2: Option<Avx2>,
     avx_vnni: Option<AvxVnni>,
     avx512_vnni: Option<Avx512Vnni>,
+    avx512_vbmi: Option<Avx512Vbmi>,
 }
 
 impl Cpu {
     /// The CPU that this process runs on.
     pub fn get() -> &'static Cpu {
         static CPU: OnceLock<Cpu> = OnceLock::new();
-        CPU.get_or_init(|| Cpu { avx2: Avx2::detect(), avx_vnni: AvxVnni::detect(), avx512_vnni: Avx512Vnni::detect() })
+        CPU.get_or_init(|| Cpu {
+            avx2: Avx2::detect(),
+            avx_vnni: AvxVnni::detect(),
+            avx512_vnni: Avx512Vnni::detect(),
+            avx512_vbmi: Avx512Vbmi::detect(),
+        })
     }
     /// Proof of AVX2, FMA and F16C.
     pub fn avx2(&self) -> Option<Avx2> {
@@ -164,6 +178,10 @@ impl Cpu {
     pub fn avx512_vnni(&self) -> Option<Avx512Vnni> {
         self.avx512_vnni
     }
+    /// Proof of AVX-512 with VNNI and VBMI.
+    pub fn avx512_vbmi(&self) -> Option<Avx512Vbmi> {
+        self.avx512_vbmi
+    }
 }
 
 #[cfg(test)]
@@ -174,7 +192,7 @@ mod tests {
     /// what detection checks.
     #[test]
     fn every_target_feature_attribute_is_a_detected_list() {
-        let lists = [AVX2_LIST, AVXVNNI_LIST, AVX512_LIST];
+        let lists = [AVX2_LIST, AVXVNNI_LIST, AVX512_LIST, AVX512_VBMI_LIST];
         for (literal, features) in lists {
             assert_eq!(literal, features.join(","));
         }

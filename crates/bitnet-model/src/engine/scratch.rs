@@ -1,10 +1,10 @@
 //! Buffers of a forward step, allocated once.
 
-use std::sync::Mutex;
-
-use ternary_kernels::ops::{AttendScratch, RopeTable};
+use ternary_kernels::ops::RopeTable;
 use ternary_kernels::{AlignedBuf, Int8Batch};
 
+use super::attention::{AttentionScratch, Plan};
+use super::head::BestScratch;
 use crate::ModelConfig;
 
 /// Most tokens that pass through the layers together; longer inputs are cut. It bounds the scratch memory and does
@@ -22,6 +22,8 @@ pub(super) struct ThreadScratch {
     pub(super) y: AlignedBuf<f32>,
     /// The same of a second projection.
     pub(super) y2: AlignedBuf<f32>,
+    /// Attention's result for one token, `[heads * head_dim]`.
+    pub(super) row: AlignedBuf<f32>,
 }
 
 /// What a forward step needs.
@@ -35,7 +37,7 @@ pub(super) struct Scratch {
     pub(super) x: AlignedBuf<f32>,
     /// Queries, `[n, heads * head_dim]`.
     pub(super) q: AlignedBuf<f32>,
-    /// Output of attention, `[n, heads * head_dim]`.
+    /// Output of attention, `[n, heads * head_dim]` in an order of its own, see [`super::attention::gather_row`].
     pub(super) attn: AlignedBuf<f32>,
     /// Keys, `[n, kv_heads * head_dim]`.
     pub(super) k: AlignedBuf<f32>,
@@ -43,15 +45,19 @@ pub(super) struct Scratch {
     pub(super) v: AlignedBuf<f32>,
     /// Feed-forward activations, `[n, ffn]`.
     pub(super) u: AlignedBuf<f32>,
-    /// Residual rows after the final norm, `[8, hidden]`.
+    /// Residual rows after the final norm, `[16, hidden]`.
     pub(super) normed: AlignedBuf<f32>,
+    /// For the best logits.
+    pub(super) best: BestScratch,
     /// Sines and cosines of the positions met so far.
     pub(super) rope: RopeTable,
     /// Quantised inputs of a projection.
     pub(super) quantized: Int8Batch,
     pub(super) threads: Vec<ThreadScratch>,
     /// Attention's working memory of each thread.
-    pub(super) attend: Vec<Mutex<AttendScratch>>,
+    pub(super) attention: Vec<AttentionScratch>,
+    /// Which thread does what of attention.
+    pub(super) plan: Plan,
 }
 
 impl Scratch {
@@ -62,6 +68,7 @@ impl Scratch {
             acc2: AlignedBuf::zeroed(0),
             y: AlignedBuf::zeroed(row_block),
             y2: AlignedBuf::zeroed(row_block),
+            row: AlignedBuf::zeroed(c.num_attention_heads * c.head_dim),
         };
         Self {
             rows: 0,
@@ -73,10 +80,12 @@ impl Scratch {
             v: empty.clone(),
             u: empty.clone(),
             normed: empty,
+            best: BestScratch::new(c.hidden_size),
             rope: RopeTable::new(0, c.head_dim, c.rope_theta as f32),
             quantized: Int8Batch::with_capacity(0, 0),
             threads: (0..threads).map(|_| thread()).collect(),
-            attend: (0..threads).map(|_| Mutex::new(AttendScratch::new(c.group_size(), c.head_dim))).collect(),
+            attention: (0..threads).map(|_| AttentionScratch::new(c)).collect(),
+            plan: Plan::default(),
         }
     }
 

@@ -2,14 +2,14 @@
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{ColsMut, Int8Batch, KernelError, Team, split_cols};
+use ternary_kernels::{ColsMut, Int8Batch, Int8RowMut, KernelError, Team, split_cols};
 
 use super::attention::{self, Segment};
 use super::cache::KvCache;
 use super::linear::Linear;
 use super::scratch::{MAX_ROWS, Scratch, ThreadScratch};
-use super::{Engine, Inner, Layer, Workspace, head};
-use crate::{Activation, ModelError};
+use super::{Engine, HeadRequest, Inner, Layer, StepOutput, Workspace, head};
+use crate::{Activation, ModelConfig, ModelError};
 
 /// Which positions of a [`StepInput`] the logits are computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,27 +29,29 @@ pub struct StepInput<'a> {
     pub cache: &'a mut KvCache,
     /// The new tokens.
     pub tokens: &'a [u32],
-    /// Which logits to compute.
+    /// Which positions to compute logits for.
     pub wanted: LogitsWanted,
+    /// Which logits of these positions.
+    pub head: HeadRequest,
 }
 
 /// Parts of a phase, one per thread, on the stack for up to this many threads.
 const INLINE_PARTS: usize = 16;
 
 impl Engine {
-    /// Feeds tokens of several sequences through the model in one pass over the weights, and appends the logits that
-    /// the inputs want to `logits`, `[positions, vocab]` f32, in the order of the inputs.
+    /// Feeds tokens of several sequences through the model in one pass over the weights, and appends what the inputs want
+    /// to know about their positions to `out`, in the order of the inputs.
     ///
     /// The result for each sequence is the same, bit for bit, as if it had been fed alone, token by token.
     ///
     /// # Errors
     /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`] before anything is computed;
     /// [`ModelError::Diverged`] if an activation is not finite. After an error the caches hold the tokens they held before.
-    pub fn step(&self, inputs: &mut [StepInput<'_>], logits: &mut Vec<f32>) -> Result<(), ModelError> {
+    pub fn step(&self, inputs: &mut [StepInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
         inputs.iter().try_for_each(|input| self.check(input.cache, input.tokens))?;
         let before: SmallVec<[usize; INLINE_PARTS]> = inputs.iter().map(|i| i.cache.len()).collect();
         let mut ws = self.lock();
-        let result = self.inner.step(&mut ws, inputs, logits);
+        let result = self.inner.step(&mut ws, inputs, out);
         if result.is_err() {
             for (input, len) in inputs.iter_mut().zip(before) {
                 input.cache.truncate(len);
@@ -62,10 +64,7 @@ impl Engine {
 impl Engine {
     /// Whether `tokens` may follow what `cache` holds.
     pub(crate) fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ModelError> {
-        let vocab = self.config().vocab_size;
-        if let Some(&id) = tokens.iter().find(|&&t| t as usize >= vocab) {
-            return Err(ModelError::TokenOutOfRange { id, vocab });
-        }
+        self.check_tokens(tokens)?;
         let (limit, used, more) = (cache.limit(), cache.len(), tokens.len());
         if used.saturating_add(more) > limit {
             return Err(ModelError::ContextFull { limit, used, more });
@@ -74,9 +73,20 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Whether `tokens` are in the vocabulary.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
+        let vocab = self.config().vocab_size;
+        match tokens.iter().find(|&&t| t as usize >= vocab) {
+            Some(&id) => Err(ModelError::TokenOutOfRange { id, vocab }),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Inner {
     /// Cuts the inputs into blocks of at most [`MAX_ROWS`] tokens: many short inputs share one, a long one fills several.
-    fn step(&self, ws: &mut Workspace, inputs: &mut [StepInput<'_>], logits: &mut Vec<f32>) -> Result<(), ModelError> {
+    fn step(&self, ws: &mut Workspace, inputs: &mut [StepInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
         let (mut input, mut done) = (0, 0);
         while input < inputs.len() {
             let mut block = SmallVec::<[Segment<'_>; INLINE_PARTS]>::new();
@@ -95,7 +105,8 @@ impl Inner {
                     LogitsWanted::All => rows..rows + take,
                     _ => rows..rows,
                 };
-                block.push(Segment { cache: first.cache, tokens: &todo[..take], first_row: rows, wanted });
+                let (head, tokens) = (first.head, &todo[..take]);
+                block.push(Segment { cache: first.cache, tokens, first_row: rows, wanted, head });
                 rows += take;
                 if !last {
                     done += take;
@@ -104,7 +115,7 @@ impl Inner {
                 (input, done) = (input + 1, 0);
                 rest = others;
             }
-            self.block(ws, &mut block, rows, logits)?;
+            self.block(ws, &mut block, rows, out)?;
         }
         Ok(())
     }
@@ -115,7 +126,7 @@ impl Inner {
         ws: &mut Workspace,
         segments: &mut [Segment<'_>],
         n: usize,
-        logits: &mut Vec<f32>,
+        out: &mut StepOutput,
     ) -> Result<(), ModelError> {
         if n == 0 {
             return Ok(());
@@ -133,13 +144,14 @@ impl Inner {
                 self.embedding.row_into(token as usize, &mut s.x[row * c.hidden_size..][..c.hidden_size]);
             }
         }
+        s.plan.make(segments, c.num_key_value_heads, attention::tile_tokens(c), team.threads());
         for (l, layer) in self.layers.iter().enumerate() {
             self.attention_block(team, s, layer, l, segments, n)
                 .map_err(|(what, row)| position_error(segments, what, row))?;
             self.feed_forward_block(team, s, layer, n).map_err(|(what, row)| position_error(segments, what, row))?;
         }
+        head::run(self, team, s, segments, out);
         for segment in segments.iter_mut() {
-            head::logits(self, team, s, segment.wanted.clone(), logits);
             let n = segment.tokens.len();
             segment.cache.advance(n);
         }
@@ -156,7 +168,6 @@ impl Inner {
         n: usize,
     ) -> Result<(), (&'static str, usize)> {
         let (c, ops) = (&self.config, self.ops);
-        let width = c.num_attention_heads * c.head_dim;
         quantize_rows(
             ops,
             team,
@@ -185,8 +196,7 @@ impl Inner {
         drop(jobs);
         attention::run(c, ops, team, s, l, segments);
         let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
-        quantize_rows(ops, team, &s.attn[..n * width], n, sub_norm, &mut s.quantized)
-            .map_err(|row| ("the output of attention", row))?;
+        quantize_attention(c, ops, team, s, n, sub_norm).map_err(|row| ("the output of attention", row))?;
         add_projection(ops, team, &layer.o, &s.quantized, &mut s.threads, &mut s.x[..n * c.hidden_size], n);
         Ok(())
     }
@@ -227,7 +237,7 @@ impl Inner {
     }
 }
 
-pub(super) fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
+fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
     let holds = |s: &&Segment<'_>| (s.first_row..s.first_row + s.tokens.len()).contains(&row);
     segments.iter().find(holds).map_or(0, |s| s.cache.len() + row - s.first_row)
 }
@@ -253,11 +263,40 @@ fn quantize_rows(
         out.chunks_mut(chunk).zip(x.chunks(chunk * width)).map(|(q, x)| (q, x, None)).collect();
     team.run_parts(&mut parts, |p, (rows, x, bad)| {
         for (i, (row, x)) in rows.rows_mut().zip(x.chunks_exact(width)).enumerate() {
-            let result: Result<(), KernelError> = match norm {
-                Some((gain, eps)) => ops.rms_norm_quantize(x, gain, eps, row),
-                None => ops.quantize_int8(x, row),
-            };
-            if result.is_err() && bad.is_none() {
+            if quantize_row(ops, x, norm, row).is_err() && bad.is_none() {
+                *bad = Some(p * chunk + i);
+            }
+        }
+    });
+    parts.iter().find_map(|(_, _, bad)| *bad).map_or(Ok(()), Err)
+}
+
+fn quantize_row(ops: Ops, x: &[f32], norm: Option<(&Vec<f32>, f32)>, out: Int8RowMut<'_>) -> Result<(), KernelError> {
+    match norm {
+        Some((gain, eps)) => ops.rms_norm_quantize(x, gain, eps, out),
+        None => ops.quantize_int8(x, out),
+    }
+}
+
+/// As [`quantize_rows`], for the result of attention.
+fn quantize_attention(
+    c: &ModelConfig,
+    ops: Ops,
+    team: &Team,
+    s: &mut Scratch,
+    n: usize,
+    norm: Option<(&Vec<f32>, f32)>,
+) -> Result<(), usize> {
+    let Scratch { attn, plan, quantized, threads, .. } = s;
+    let width = c.num_attention_heads * c.head_dim;
+    quantized.reset(n, width);
+    let chunk = n.div_ceil(team.threads());
+    let mut parts: SmallVec<[_; INLINE_PARTS]> =
+        quantized.chunks_mut(chunk).zip(threads).map(|(q, scratch)| (q, scratch, None)).collect();
+    team.run_parts(&mut parts, |p, (rows, scratch, bad)| {
+        for (i, row) in rows.rows_mut().enumerate() {
+            attention::gather_row(c, plan, attn, p * chunk + i, &mut scratch.row);
+            if quantize_row(ops, &scratch.row, norm, row).is_err() && bad.is_none() {
                 *bad = Some(p * chunk + i);
             }
         }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::error::TokenizerError;
 use super::merge::{Merge, Merger, Symbol};
 
 /// Hashes the pairs of ids of the merge table: 64 bits in, two multiplications out. The default hasher takes a third
@@ -70,17 +69,14 @@ pub(super) struct Bpe {
 }
 
 impl Bpe {
-    /// Builds the tables. `tokens` gives every token as it is to be looked up; `merges` the pairs, best first, in the
-    /// same spelling.
-    ///
-    /// # Errors
-    /// [`TokenizerError::BadMerge`] where a merge names what is not a token.
-    pub(super) fn new<'a>(
+    /// Builds the tables. `tokens` gives every token as it is to be looked up; `merges` the ids of left, right and
+    /// joined token of each merge, best first.
+    pub(super) fn new(
         tokens: impl Iterator<Item = (Box<[u8]>, u32)>,
-        merges: impl Iterator<Item = (std::borrow::Cow<'a, [u8]>, std::borrow::Cow<'a, [u8]>)>,
+        merges: impl Iterator<Item = [u32; 3]>,
         options: BpeOptions,
-    ) -> Result<Self, TokenizerError> {
-        let mut vocab: HashMap<Box<[u8]>, u32> = HashMap::with_capacity(tokens.size_hint().0);
+    ) -> Self {
+        let mut vocab: HashMap<Box<[u8]>, u32> = HashMap::with_capacity(tokens.size_hint().1.unwrap_or_default());
         for (token, id) in tokens {
             // Of two equal tokens the first one counts.
             vocab.entry(token).or_insert(id);
@@ -94,20 +90,11 @@ impl Bpe {
         }
         let mut table: HashMap<u64, Merge, BuildHasherDefault<PairHasher>> =
             HashMap::with_capacity_and_hasher(merges.size_hint().0, BuildHasherDefault::default());
-        let mut joined = Vec::new();
-        for (index, (left, right)) in merges.enumerate() {
-            joined.clear();
-            joined.extend_from_slice(&left);
-            joined.extend_from_slice(&right);
-            let ids = (vocab.get(&*left), vocab.get(&*right), vocab.get(joined.as_slice()));
-            let ((Some(&l), Some(&r), Some(&id)), Ok(rank)) = (ids, u32::try_from(index)) else {
-                let merge = format!("{} {}", String::from_utf8_lossy(&left), String::from_utf8_lossy(&right));
-                return Err(TokenizerError::BadMerge { index, merge });
-            };
+        for ([left, right, id], rank) in merges.zip(0u32..) {
             // Of two equal merges the last one counts, as in the `tokenizers` library.
-            table.insert(pair_key(l, r), Merge { rank, id });
+            table.insert(pair_key(left, right), Merge { rank, id });
         }
-        Ok(Self { vocab, merges: table, bytes, options })
+        Self { vocab, merges: table, bytes, options }
     }
 
     /// The id of a token in the spelling of the alphabet.

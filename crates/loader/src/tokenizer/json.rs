@@ -1,6 +1,7 @@
 //! Reads Hugging Face's `tokenizer.json`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -293,29 +294,40 @@ fn pairs(merges: &[MergeJson]) -> Vec<(&str, &str)> {
 }
 
 /// A byte-pair model from tokens and merges as files spell them.
+///
+/// # Errors
+/// [`TokenizerError::BadMerge`] where a merge names what is not a token.
 pub(super) fn bpe<'a>(
     tokens: impl Iterator<Item = (&'a str, u32)>,
     merges: &[(&str, &str)],
     options: BpeOptions,
 ) -> Result<Model, TokenizerError> {
-    let raw = options.alphabet == Alphabet::Bytes;
-    // A token with a character that stands for no byte cannot be written by a byte-level vocabulary; such tokens (a
-    // special token with a space, say) stay out of the table under a spelling that no text has.
-    let spell = |token: &str| match raw {
-        true => from_byte_level(token),
-        false => Some(token.as_bytes().to_vec()),
+    let tokens: Vec<(&str, u32)> = tokens.collect();
+    let mut by_text: HashMap<&str, u32> = HashMap::with_capacity(tokens.len());
+    for (token, id) in &tokens {
+        by_text.entry(token).or_insert(*id);
+    }
+    // Merges are looked up as they are spelled, which spares the translation of two halves each to bytes.
+    let mut ids = Vec::with_capacity(merges.len());
+    let mut joined = String::new();
+    for (index, (left, right)) in merges.iter().enumerate() {
+        joined.clear();
+        joined.push_str(left);
+        joined.push_str(right);
+        let found = (by_text.get(left), by_text.get(right), by_text.get(joined.as_str()));
+        let (Some(&left), Some(&right), Some(&id)) = found else {
+            return Err(TokenizerError::BadMerge { index, merge: format!("{left} {right}") });
+        };
+        ids.push([left, right, id]);
+    }
+    // A token with a character that stands for no byte (a special token with a space, say) is one that no text of a
+    // byte-level vocabulary can contain: it stays out of the table.
+    let spell = |token: &str| match options.alphabet {
+        Alphabet::Bytes => from_byte_level(token),
+        Alphabet::Chars => Some(token.as_bytes().to_vec()),
     };
-    let tokens = tokens.filter_map(|(token, id)| Some((spell(token)?.into_boxed_slice(), id)));
-    let merges = merges.iter().map(|(left, right)| match raw {
-        true => (part(left), part(right)),
-        false => (Cow::Borrowed(left.as_bytes()), Cow::Borrowed(right.as_bytes())),
-    });
-    Ok(Model::Bpe(Bpe::new(tokens, merges, options)?))
-}
-
-/// A half of a merge in bytes; one that cannot be spelled is not in the table, so the merge will be refused.
-fn part(half: &str) -> Cow<'_, [u8]> {
-    from_byte_level(half).map_or(Cow::Borrowed(half.as_bytes()), Cow::Owned)
+    let tokens = tokens.iter().filter_map(|(token, id)| Some((spell(token)?.into_boxed_slice(), *id)));
+    Ok(Model::Bpe(Bpe::new(tokens, ids.into_iter(), options.clone())))
 }
 
 /// A unigram model from pieces with scores.

@@ -1,0 +1,235 @@
+//! Causal attention with grouped key/value heads over the cache.
+//!
+//! Two phases of the team: [`store`] turns queries and keys by their positions and stores keys and values, then each thread
+//! takes its share of the blocks of keys as the [`plan`] says. Results lie head by head, `[kv_heads, tokens, group *
+//! head_dim]` for each segment, so that every thread writes one piece of memory; [`gather_row`] reads them token by token.
+
+mod plan;
+mod store;
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Ops, Partial, Queries};
+use ternary_kernels::{ColsMut, Team};
+
+use super::HeadRequest;
+use super::cache::{KvCache, LayerCache};
+use super::scratch::Scratch;
+use crate::ModelConfig;
+pub(super) use plan::Plan;
+use plan::{Cut, Extent};
+
+/// Tokens of one sequence within a block of rows.
+#[derive(Debug)]
+pub(super) struct Segment<'a> {
+    pub(super) cache: &'a mut KvCache,
+    pub(super) tokens: &'a [u32],
+    /// Row of the first token.
+    pub(super) first_row: usize,
+    /// Rows whose logits are wanted.
+    pub(super) wanted: Range<usize>,
+    /// Which of their logits.
+    pub(super) head: HeadRequest,
+}
+
+/// Rows of queries (tokens times heads of a group) that go through the blocks of keys together.
+const TILE_ROWS: usize = 32;
+
+/// Tokens of a tile.
+pub(super) fn tile_tokens(c: &ModelConfig) -> usize {
+    (TILE_ROWS / c.group_size()).max(1)
+}
+
+/// Parts of a phase on the stack.
+const INLINE_PARTS: usize = 64;
+
+/// Attention's working memory of one thread.
+#[derive(Debug)]
+pub(super) struct AttentionScratch {
+    attend: AttendScratch,
+    /// The block just computed.
+    block: Partial,
+    /// All blocks of the tile so far.
+    sum: Partial,
+    /// Blocks of a tile that began on an earlier thread, in ascending order.
+    deferred: Vec<Partial>,
+    /// How many of `deferred` are in use.
+    deferred_len: usize,
+    /// The tile whose later blocks are on other threads; its first ones are in `sum`.
+    open: Option<Cut>,
+}
+
+impl AttentionScratch {
+    pub(super) fn new(c: &ModelConfig) -> Self {
+        Self {
+            attend: AttendScratch::new(c.group_size(), c.head_dim),
+            block: partial(c),
+            sum: partial(c),
+            deferred: Vec::new(),
+            deferred_len: 0,
+            open: None,
+        }
+    }
+
+    /// Room for the blocks of one tile.
+    fn defer(&mut self, c: &ModelConfig) -> (&mut Partial, &mut AttendScratch) {
+        if self.deferred_len == self.deferred.len() {
+            // Doubled, so that a text that grows token by token rarely meets this.
+            let more = self.deferred.len().max(4);
+            self.deferred.extend((0..more).map(|_| partial(c)));
+        }
+        self.deferred_len += 1;
+        (&mut self.deferred[self.deferred_len - 1], &mut self.attend)
+    }
+}
+
+fn partial(c: &ModelConfig) -> Partial {
+    Partial::with_capacity(tile_tokens(c) * c.group_size(), c.head_dim)
+}
+
+/// One thread's share.
+struct Part<'a> {
+    from: Cut,
+    to: Cut,
+    out: &'a mut [f32],
+    scratch: &'a mut AttentionScratch,
+}
+
+/// Turns queries and keys by their positions, stores keys and values, and computes `s.attn` from the queries.
+pub(super) fn run(c: &ModelConfig, ops: Ops, team: &Team, s: &mut Scratch, layer: usize, segments: &mut [Segment<'_>]) {
+    store::run(c, ops, team, s, layer, segments);
+    let Scratch { q, attn, attention, plan, .. } = s;
+    let width = c.group_size() * c.head_dim;
+    let layer = Layer { c, ops, q, segments, layer, plan };
+    let mut rest = &mut attn[..plan.offset(plan.cuts[plan.cuts.len() - 1]) * width];
+    let mut parts: SmallVec<[Part<'_>; INLINE_PARTS]> = SmallVec::new();
+    let mut begin = 0;
+    for (range, scratch) in plan.cuts.windows(2).zip(attention.iter_mut()) {
+        let end = plan.offset(range[1]);
+        let out;
+        (out, rest) = rest.split_at_mut((end - begin) * width);
+        begin = end;
+        parts.push(Part { from: range[0], to: range[1], out, scratch });
+    }
+    // A few keys are not worth waking a thread for; parts without work are at the end.
+    team.run_parts(&mut parts, |_, part| layer.share(part));
+    drop(parts);
+    layer.close(attn, attention);
+}
+
+/// What all threads read.
+struct Layer<'a> {
+    c: &'a ModelConfig,
+    ops: Ops,
+    q: &'a [f32],
+    segments: &'a [Segment<'a>],
+    layer: usize,
+    plan: &'a Plan,
+}
+
+impl Layer<'_> {
+    /// The units of one thread.
+    fn share(&self, part: &mut Part<'_>) {
+        let width = self.c.group_size() * self.c.head_dim;
+        let Part { from, to, out, scratch } = part;
+        (scratch.deferred_len, scratch.open) = (0, None);
+        let mut at = *from;
+        let mut written = 0;
+        while at < *to {
+            let tile = Cut { block: 0, ..at };
+            let (queries, keys, values) = self.operands(tile);
+            let blocks = self.plan.blocks(tile);
+            let next = self.plan.next_tile(tile);
+            // The range ends within this tile, or behind it.
+            let end = if *to < next { to.block } else { blocks };
+            if at.block > 0 {
+                for block in at.block..end {
+                    let (partial, attend) = scratch.defer(self.c);
+                    self.ops.attend_block(&queries, block, keys.block(block), values.block(block), attend, partial);
+                }
+            } else {
+                let AttentionScratch { attend, block: partial, sum, .. } = &mut **scratch;
+                sum.reset(queries.rows(), queries.head_dim);
+                for block in 0..end {
+                    self.ops.attend_block(&queries, block, keys.block(block), values.block(block), attend, partial);
+                    self.ops.merge_partial(sum, partial);
+                }
+                let len = queries.tokens * width;
+                if end == blocks {
+                    let out = &mut out[written..written + len];
+                    self.ops.finish_partial(sum, &mut ColsMut::new(out, queries.tokens, width));
+                } else {
+                    scratch.open = Some(tile);
+                }
+                written += len;
+            }
+            at = next;
+        }
+    }
+
+    /// Finishes the tiles that were cut.
+    fn close(&self, attn: &mut [f32], scratch: &mut [AttentionScratch]) {
+        let width = self.c.group_size() * self.c.head_dim;
+        for t in 0..scratch.len() {
+            let (first, later) = scratch.split_at_mut(t + 1);
+            let AttentionScratch { sum, open, .. } = &mut first[t];
+            let Some(tile) = open.take() else { continue };
+            let tokens = self.plan.extents[tile.segment].tile(tile.tile, self.plan.tile_tokens).len();
+            for (i, other) in later.iter().enumerate() {
+                let from = self.plan.cuts[t + 1 + i];
+                if (Cut { block: 0, ..from }) != tile {
+                    break;
+                }
+                other.deferred[..other.deferred_len].iter().for_each(|next| self.ops.merge_partial(sum, next));
+            }
+            let start = self.plan.offset(tile) * width;
+            let out = &mut attn[start..start + tokens * width];
+            self.ops.finish_partial(sum, &mut ColsMut::new(out, tokens, width));
+        }
+    }
+
+    /// Queries of a tile, and the keys and values that they see.
+    fn operands(&self, tile: Cut) -> (Queries<'_>, KvRows<'_>, KvRows<'_>) {
+        let (c, d) = (self.c, self.c.head_dim);
+        let qw = c.num_attention_heads * d;
+        let segment = &self.segments[tile.segment];
+        let tokens = Extent::of(segment).tile(tile.tile, self.plan.tile_tokens);
+        let first = (segment.first_row + tokens.start) * qw + tile.head * c.group_size() * d;
+        let position = segment.cache.len() + tokens.start;
+        let queries = Queries {
+            data: &self.q[first..],
+            tokens: tokens.len(),
+            token_stride: qw,
+            group: c.group_size(),
+            head_dim: d,
+            position,
+            scale: 1.0 / (d as f32).sqrt(),
+        };
+        let slab = segment.cache.capacity() * d;
+        let (at, len) = (tile.head * slab..(tile.head + 1) * slab, position + tokens.len());
+        let rows = |data| KvRows::new(data, len, d, d);
+        let (keys, values) = match &segment.cache.layers[self.layer] {
+            LayerCache::F32(s) => (KvData::F32(&s.k[at.clone()]), KvData::F32(&s.v[at])),
+            LayerCache::F16(s) => (KvData::F16(&s.k[at.clone()]), KvData::F16(&s.v[at])),
+            LayerCache::Bf16(s) => (KvData::Bf16(&s.k[at.clone()]), KvData::Bf16(&s.v[at])),
+        };
+        (queries, rows(keys), rows(values))
+    }
+}
+
+/// Copies the result for `row`, `[heads * head_dim]`, out of the order in which attention leaves it.
+pub(super) fn gather_row(c: &ModelConfig, plan: &Plan, attn: &[f32], row: usize, out: &mut [f32]) {
+    let width = c.group_size() * c.head_dim;
+    let (mut token, mut start) = (row, 0);
+    for e in &plan.extents {
+        if token < e.tokens {
+            for (head, out) in out.chunks_exact_mut(width).enumerate() {
+                out.copy_from_slice(&attn[start + (head * e.tokens + token) * width..][..width]);
+            }
+            return;
+        }
+        token -= e.tokens;
+        start += e.tokens * c.num_attention_heads * c.head_dim;
+    }
+}
