@@ -72,7 +72,7 @@ fn runner(isa: Isa) -> Option<fn(u64)> {
             // SAFETY: as above.
             (|rounds| unsafe { x86::avx2(rounds) }) as fn(u64)
         }),
-        Isa::Scalar => None,
+        _ => None,
     }
 }
 
