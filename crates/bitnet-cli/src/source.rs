@@ -164,6 +164,9 @@ pub(crate) fn load_with(
     if let Some(isa) = isa {
         builder = builder.isa(isa);
     }
+    if let Some(head) = engine.head {
+        builder = builder.head(head.into());
+    }
     let FileArgs { tokenizer, qk_layout } = &args.files;
     if let Some(tokenizer) = tokenizer {
         builder = builder.tokenizer(tokenizer);

@@ -1,5 +1,6 @@
 //! `bitnet bench`: tokens per second, and how much of the memory bandwidth that is.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use bitnet::{Batch, GenerateOptions, KvType, Model, Sampler, SamplingOptions, Sequence};
@@ -78,7 +79,7 @@ struct Report {
     kv: &'static str,
     isa: &'static str,
     threads: usize,
-    /// Head rows that were computed a second time, per token: none as long as the head is computed exactly at once.
+    /// Rows of the head that were computed after the coarse pass, per token; 0 without a coarse pass.
     rows_rescored_mean: f64,
     /// Only where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,9 +141,10 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     let rounds = args.repetitions as usize;
     let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
     let sessions = args.sessions as usize;
+    let mut rescored = Rescored::default();
     let decode = (n > 0).then(|| match sessions {
-        1 => decode(&model, ui, rounds, n, context),
-        _ => together(&model, ui, rounds, n, sessions),
+        1 => decode(&model, ui, rounds, n, context, &mut rescored),
+        _ => together(&model, ui, rounds, n, sessions, &mut rescored),
     });
     let decode = decode.transpose()?;
     // While the model is still in memory.
@@ -161,18 +163,18 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     let mut report = Report {
         prefill_tok_s: prefill.as_ref().map(|m| median(&m.rates)),
         decode_tok_s,
-        bytes_per_token: bytes_per_token(&model, context, n, sessions),
+        bytes_per_token: bytes_per_token(&model, context, n, sessions, rescored),
         read_bandwidth_gb_s: [before, before],
         bandwidth_share: None,
         rss_anonymous_mib: rss,
         peak_rss_mib: peak,
         load_s: load_time.as_secs_f64(),
         kernel: engine.kernel_name().to_owned(),
-        head: engine.head_type(),
+        head: head_name(engine),
         kv: model.kv_type().name(),
         isa: engine.isa().name(),
         threads: engine.threads(),
-        rows_rescored_mean: 0.0,
+        rows_rescored_mean: rescored.mean(),
         details,
     };
     let shape = format!("{} weights, {} ternary", ui::count(model.config().parameters()), model.info().ternary_format);
@@ -222,9 +224,35 @@ fn prefill(model: &Model, n: usize) -> Result<f64, CliError> {
     Ok(began.elapsed().as_secs_f64())
 }
 
+/// Rows of the head that were computed after a coarse pass, in all decode steps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rescored {
+    rows: usize,
+    tokens: usize,
+}
+
+impl Rescored {
+    fn mean(self) -> f64 {
+        self.rows as f64 / self.tokens.max(1) as f64
+    }
+}
+
+/// How the head is stored; `+6bit` where the best token is found by a pass over six bits of each weight first.
+fn head_name(engine: &bitnet::Engine) -> String {
+    let stored = engine.head_type();
+    if engine.coarse_head_bytes().is_some() { format!("{stored}+6bit") } else { stored }
+}
+
 /// `rounds` repetitions of `n` steps of one token each, with the choice of the next token, after `context` tokens that are
 /// read once.
-fn decode(model: &Model, ui: &Ui, rounds: usize, n: usize, context: usize) -> Result<Measured, CliError> {
+fn decode(
+    model: &Model,
+    ui: &Ui,
+    rounds: usize,
+    n: usize,
+    context: usize,
+    rescored: &mut Rescored,
+) -> Result<Measured, CliError> {
     let mut options = SamplingOptions::default();
     options.temperature = 0.0;
     let mut sampler = Sampler::new(options).map_err(bitnet::Error::from)?;
@@ -237,33 +265,47 @@ fn decode(model: &Model, ui: &Ui, rounds: usize, n: usize, context: usize) -> Re
         let mut next = first;
         let began = Instant::now();
         for _ in 0..n {
-            sequence.push(&[next])?;
+            sequence.feed(&[next], sampler.request(sequence.len() + 1), &mut |_| ControlFlow::Continue(()))?;
             let position = sequence.len() as u64;
-            let (tokens, logits) = sequence.tokens_and_logits();
-            next = sampler.sample(logits, position, tokens).map_err(bitnet::Error::from)?;
+            next = sampler.choose(sequence.prediction(), position, sequence.tokens()).map_err(bitnet::Error::from)?;
+            if let Some(rows) = sequence.rescored() {
+                (rescored.rows, rescored.tokens) = (rescored.rows + rows, rescored.tokens + 1);
+            }
         }
         Ok(began.elapsed().as_secs_f64())
     })
 }
 
 /// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together.
-fn together(model: &Model, ui: &Ui, rounds: usize, n: usize, sessions: usize) -> Result<Measured, CliError> {
+fn together(
+    model: &Model,
+    ui: &Ui,
+    rounds: usize,
+    n: usize,
+    sessions: usize,
+    rescored: &mut Rescored,
+) -> Result<Measured, CliError> {
     let all = n * sessions;
     measure(ui, "decode", rounds, all, || {
         let mut batch = Batch::new(model);
+        let mut tickets = Vec::with_capacity(sessions);
         for s in 0..sessions {
-            let options = GenerateOptions::default().max_tokens(n).temperature(0.0);
-            batch.join(model.session(), &[token(model, s)], options)?;
+            let mut options = GenerateOptions::default().max_tokens(n).temperature(0.0);
+            options.ignore_eos = true;
+            tickets.push(batch.join(model.session(), &[token(model, s)], options)?);
         }
-        let (began, mut made) = (Instant::now(), 0);
+        let began = Instant::now();
         while !batch.is_finished() {
             for (_, chunk) in batch.step() {
                 chunk?;
-                made += 1;
             }
         }
-        // A text that came to its end early leaves less to do: as if all had gone on.
-        Ok(began.elapsed().as_secs_f64() * all as f64 / made.max(1) as f64)
+        let seconds = began.elapsed().as_secs_f64();
+        for (_, output) in tickets.into_iter().filter_map(|t| batch.leave(t)) {
+            rescored.rows += output.stats.rows_rescored;
+            rescored.tokens += output.stats.coarse_tokens;
+        }
+        Ok(seconds)
     })
 }
 
@@ -276,11 +318,18 @@ fn token(model: &Model, i: usize) -> u32 {
 
 /// Bytes that a decode step reads, in the mean over `n` steps after `context` tokens: step i finds `context + i` earlier
 /// positions and adds its own. Texts that step together share the weights.
-fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize) -> u64 {
+fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, rescored: Rescored) -> u64 {
     let engine = model.engine();
     let kv_token = (model.config().kv_values_per_token() * model.kv_type().bytes()) as u64;
     let kv = kv_token * (2 * context as u64 + n as u64 + 1) / 2;
-    ((engine.packed_bytes() + engine.head_bytes()) / sessions) as u64 + kv
+    let (shared, own) = match engine.coarse_head_bytes() {
+        Some(bytes) if rescored.tokens > 0 => {
+            let row = engine.head_bytes() as f64 / model.config().vocab_size as f64;
+            (bytes, (rescored.mean() * row) as u64)
+        }
+        _ => (engine.head_bytes(), 0),
+    };
+    ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv
 }
 
 fn median(rates: &[f64]) -> f64 {
@@ -329,6 +378,9 @@ fn as_text(
                 ui::bytes(r.bytes_per_token)
             ),
         );
+    }
+    if r.rows_rescored_mean > 0.0 {
+        line("head", format!("{:.1} rows computed per token after the coarse pass", r.rows_rescored_mean));
     }
     if let (Some(rss), Some(peak)) = (r.rss_anonymous_mib, r.peak_rss_mib) {
         line("memory", format!("{rss:.0} MiB of our own, {peak:.0} MiB at the peak with mapped files"));
