@@ -65,7 +65,7 @@ pub(crate) fn bench(args: &[String]) -> Result<(), XtaskError> {
     }
     // With the benchmarks, so that all that is measured is one build.
     let mut build: Vec<&str> = "build --release --workspace --bin bench --bin bitnet".split(' ').collect();
-    build.extend(["gemv", "stream", "gemm"].iter().flat_map(|name| ["--bench", name]));
+    build.extend(["gemv", "gemm"].iter().flat_map(|name| ["--bench", name]));
     cargo(&build, &[])?;
     run(&release("bench"), &args, &[])
 }

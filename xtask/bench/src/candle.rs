@@ -97,7 +97,8 @@ pub(crate) fn measure(kind: Kind, layers: &[usize], prompt: usize, steps: usize)
 
 /// A model that reads tokens at a position; the state of the text is its own, and starts anew at position 0.
 enum Model {
-    Dense { llama: Box<Llama>, cache: Cache, empty: Cache },
+    /// With its state, and the state of an empty text.
+    Dense(Box<(Llama, Cache, Cache)>),
     Quantised(Box<ModelWeights>),
 }
 
@@ -105,7 +106,8 @@ impl Model {
     fn forward(&mut self, tokens: &[u32], position: usize) -> Result<(), BenchError> {
         let input = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
         let logits = match self {
-            Model::Dense { llama, cache, empty } => {
+            Model::Dense(dense) => {
+                let (llama, cache, empty) = &mut **dense;
                 if position == 0 {
                     *cache = empty.clone();
                 }
@@ -214,7 +216,7 @@ fn dense(dtype: DType, layers: usize) -> Result<Model, BenchError> {
     }
     let llama = Llama::load(VarBuilder::from_tensors(tensors, dtype, &device), &config)?;
     let cache = Cache::new(true, dtype, &config, &device)?;
-    Ok(Model::Dense { llama: Box::new(llama), cache: cache.clone(), empty: cache })
+    Ok(Model::Dense(Box::new((llama, cache.clone(), cache))))
 }
 
 fn quantised(dtype: GgmlDType, layers: usize) -> Result<Model, BenchError> {

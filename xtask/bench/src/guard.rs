@@ -115,8 +115,8 @@ fn least_of<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut(); N]) -> 
     }
     let mut least = [f64::INFINITY; N];
     for _ in 0..rounds {
-        for i in 0..N {
-            least[i] = least[i].min(time(i, repeats[i]));
+        for (i, (least, repeats)) in least.iter_mut().zip(repeats).enumerate() {
+            *least = least.min(time(i, repeats));
         }
     }
     least

@@ -36,7 +36,7 @@ pub(crate) fn tasks(programs: &Programs, threads: &[usize], effort: Effort) -> R
 }
 
 /// What a hasty run measures.
-const IN_HASTE: &[&str] = &["gemv 6912x2560", "stream 6912x2560", "gemm 2560x2560, 128 tokens"];
+const IN_HASTE: &[&str] = &["gemv 6912x2560", "gemv 6912x2560 from memory", "gemm 2560x2560, 128 tokens"];
 
 fn run(
     programs: &Programs,
@@ -103,17 +103,19 @@ struct Measured {
 }
 
 impl Measured {
-    /// What the group's name says: `gemv 6912x2560`, `gemm 2560x2560, 32 tokens`, `gemv 640x2560 baselines`.
+    /// What the group's name says: `gemv 6912x2560`, `gemv 6912x2560 from memory`, `gemm 2560x2560, 32 tokens`,
+    /// `gemv 640x2560 baselines`.
     fn meaning(&self) -> (What, [u64; 2], u64) {
-        let mut words = self.group.split([' ', ',']).filter(|w| !w.is_empty());
-        let what = match words.next() {
-            Some("stream") => What::Stream,
-            Some("gemm") => What::Gemm,
+        let words: Vec<&str> = self.group.split([' ', ',']).filter(|w| !w.is_empty()).collect();
+        let what = match words.first() {
+            Some(&"gemm") => What::Gemm,
+            _ if words.ends_with(&["from", "memory"]) => What::Stream,
             _ => What::Gemv,
         };
-        let shape = words.next().and_then(|w| w.split_once('x'));
+        let shape = words.get(1).and_then(|w| w.split_once('x'));
         let shape = shape.and_then(|(m, k)| Some([m.parse().ok()?, k.parse().ok()?])).unwrap_or([0, 0]);
-        (what, shape, words.next().and_then(|w| w.parse().ok()).unwrap_or(1))
+        let tokens = words.windows(2).find(|w| w[1] == "tokens").and_then(|w| w[0].parse().ok());
+        (what, shape, tokens.unwrap_or(1))
     }
 }
 
@@ -182,6 +184,9 @@ mod tests {
         assert_eq!(found[0].meaning(), (What::Gemm, [2560, 640], 32));
         assert_eq!((found[0].function.as_str(), found[0].bytes), ("dense f32", None));
         assert_eq!(found[1].meaning(), (What::Gemv, [6912, 2560], 1));
+        let group = |name: &str| Measured { group: name.into(), ..found[0].clone() }.meaning();
+        assert_eq!(group("gemv 5x7 from memory"), (What::Stream, [5, 7], 1));
+        assert_eq!(group("gemm 5x7 from memory, 8 tokens"), (What::Gemm, [5, 7], 8));
         assert_eq!((found[1].function.as_str(), found[1].bytes), ("i2s_avx2", Some(77)));
         assert_eq!((found[1].median_ns, found[1].interval_ns), (2000.0, [1500.0, 2500.0]));
         std::fs::write(dir.path().join("a/new/estimates.json"), "{}").unwrap();

@@ -12,7 +12,7 @@ use crate::limits::Bracketed;
 use crate::machine::revision;
 
 /// Benchmarks of kernels; each is a file of this name in `benches/benches`.
-pub(crate) const KERNEL_BENCHES: &[&str] = &["gemv", "stream", "gemm"];
+pub(crate) const KERNEL_BENCHES: &[&str] = &["gemv", "gemm"];
 
 /// Programs of one revision.
 #[derive(Clone, Debug)]

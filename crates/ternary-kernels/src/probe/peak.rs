@@ -8,7 +8,8 @@ use crate::{Isa, KernelError, Team};
 
 /// Multiplications and additions of int8 products that `threads` threads can do together with the dot-product
 /// instructions of `isa`, in 1e9 per second: the best of the passes that fit into `time`, at least two. Operands and
-/// sums stay in registers. `None` where the set has no such instruction.
+/// sums stay in registers. `None` where the set has no such instruction, and for sets of other CPUs than x86, which have no
+/// probe yet.
 ///
 /// A product of an `[m, k]` matrix with `n` tokens is `2 m k n` of these operations. Sums are those that an exact kernel
 /// can use: 32 bits with `vpdpbusd`; with AVX2, whose kernel widens now and then, the 16 bits between two widenings.
@@ -146,8 +147,8 @@ mod tests {
             let peak = dot_peak(isa, NonZeroUsize::new(2).unwrap(), Duration::ZERO);
             match (isa.is_available(), isa) {
                 (false, _) => assert!(matches!(peak, Err(KernelError::UnavailableIsa { .. }))),
-                (true, Isa::Scalar) => assert_eq!(peak, Ok(None)),
-                (true, _) => assert!(peak.unwrap().unwrap() > 0.0),
+                (true, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni) => assert!(peak.unwrap().unwrap() > 0.0),
+                (true, _) => assert_eq!(peak, Ok(None)),
             }
         }
     }
