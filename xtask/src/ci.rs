@@ -28,6 +28,8 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
         steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;
     }
     steps.run("parity is able to fail", programs::parity_fails_on_damage)?;
+    steps.run("guard of speed", programs::guard)?;
+    steps.run("the guard is able to fail", programs::guard_fails_on_damage)?;
     isas::all(steps)?;
     steps.try_run("licences, bans, sources", deny)?;
     steps.try_run("address sanitizer", address_sanitizer)?;

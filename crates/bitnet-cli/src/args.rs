@@ -124,6 +124,9 @@ pub(crate) struct EngineArgs {
     /// Instruction set [default: the best that this CPU has; `bitnet doctor` lists them]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
+    /// Kernel of the ternary products [default: the best for this model and CPU; `bitnet doctor` lists them]
+    #[arg(long, value_name = "NAME", conflicts_with = "isa")]
+    pub(crate) kernel: Option<String>,
     /// How keys and values are kept: f32 is exact, the others are smaller
     #[arg(long, value_name = "TYPE", value_enum)]
     pub(crate) kv: Option<KvName>,

@@ -75,6 +75,9 @@ pub enum ModelError {
         "the prompt is empty: at least one token is needed to predict the next one (add a beginning-of-text token)"
     )]
     EmptyPrompt,
+    /// A text in a batch that another engine computes.
+    #[error("texts of one batch must belong to the same loaded model; this one belongs to another")]
+    ForeignSequence,
     /// A sampling option out of its range.
     #[error("sampling option {option} is {value}; it must be {must}")]
     Sampling {

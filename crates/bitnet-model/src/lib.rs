@@ -3,7 +3,7 @@
 //! - [`ModelConfig`] says what shape a model has, [`WeightSource`] where its weights come from, [`ModelWeights`] holds
 //!   them, checked.
 //! - [`Engine`] computes: ternary weights times int8 activations, exact in i32, on every thread of a team.
-//!   [`Sequence`] is one text with its cache.
+//!   [`Sequence`] is one text with its cache, [`decoder::Decoder`] makes it grow token by token.
 //!
 //! Files, tokenizers and the hub are the business of the crate `loader`; the crate `bitnet` puts all of it together.
 
@@ -30,5 +30,6 @@ pub use sequence::Sequence;
 pub use synthetic::SyntheticWeights;
 pub use weights::{LayerWeights, ModelWeights, StoredFloat, WeightSource};
 
+pub mod decoder;
 pub mod nn;
 pub mod sampling;

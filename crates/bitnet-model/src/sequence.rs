@@ -14,7 +14,7 @@ pub struct Sequence {
     engine: Engine,
     cache: KvCache,
     tokens: Vec<u32>,
-    /// What comes after the last token: nothing, or one position.
+    /// What comes after the last token, or after each of the last ones: nothing, or some positions.
     out: StepOutput,
 }
 
@@ -58,27 +58,82 @@ impl Sequence {
     /// Logits of the token after the last one, `[vocab]` f32; empty before the first token was fed, or if only the best were
     /// asked for.
     pub fn logits(&self) -> &[f32] {
-        self.out.logits()
-    }
-
-    /// Mutable access to the logits, for processors that change them before a token is sampled.
-    pub fn logits_mut(&mut self) -> &mut [f32] {
-        self.out.logits_mut()
+        match self.prediction() {
+            Prediction::Full(logits) => logits,
+            Prediction::Best(_) => &[],
+        }
     }
 
     /// Tokens and logits apart, for processors that read the one and change the other.
     pub fn tokens_and_logits(&mut self) -> (&[u32], &mut [f32]) {
-        (&self.tokens, self.out.logits_mut())
+        let logits = match self.out.len() {
+            0 => &mut [][..],
+            n => self.out.logits_at_mut(n - 1),
+        };
+        (&self.tokens, logits)
     }
 
     /// What comes after the last token, as far as it was asked for; no logits if nothing is known.
     pub fn prediction(&self) -> Prediction<'_> {
-        if self.out.is_empty() { Prediction::Full(&[]) } else { self.out.prediction(0) }
+        match self.out.len() {
+            0 => Prediction::Full(&[]),
+            n => self.out.prediction(n - 1),
+        }
     }
 
     /// Rows of the head that were computed for the prediction after a coarse pass; `None` if all were, at once.
     pub fn rescored(&self) -> Option<usize> {
-        if self.out.is_empty() { None } else { self.out.rescored(0) }
+        self.out.rescored(self.out.len().checked_sub(1)?)
+    }
+
+    /// All tokens, and what was computed after each of those that were fed last.
+    pub(crate) fn tokens_and_output(&mut self) -> (&[u32], &mut StepOutput) {
+        (&self.tokens, &mut self.out)
+    }
+
+    /// Calls `f` with the tokens and `next` after them.
+    pub(crate) fn with_next(&mut self, next: u32, f: impl FnOnce(&[u32])) {
+        self.tokens.push(next);
+        f(&self.tokens);
+        self.tokens.pop();
+    }
+
+    /// Feeds `first` and `others`, and keeps what follows each of them.
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`]; the sequence is then as it was before, without logits.
+    pub(crate) fn feed_rows(&mut self, first: u32, others: &[u32], request: HeadRequest) -> Result<(), ModelError> {
+        let before = self.tokens.len();
+        self.tokens.push(first);
+        self.tokens.extend_from_slice(others);
+        self.out.clear();
+        let tokens = &self.tokens[before..];
+        let mut input = [StepInput { cache: &mut self.cache, tokens, wanted: LogitsWanted::All, head: request }];
+        let result = self.engine.step(&mut input, &mut self.out);
+        if result.is_err() {
+            self.tokens.truncate(before);
+            self.out.clear();
+        }
+        result
+    }
+
+    /// This sequence's part in a step of several.
+    pub(crate) fn step_input<'a>(
+        &'a mut self,
+        tokens: &'a [u32],
+        wanted: LogitsWanted,
+        head: HeadRequest,
+    ) -> StepInput<'a> {
+        StepInput { cache: &mut self.cache, tokens, wanted, head }
+    }
+
+    /// Takes note of such a step: `tokens` were fed, and what follows the last one is position `i` of `out`, if given.
+    pub(crate) fn stepped(&mut self, tokens: &[u32], out: Option<(&StepOutput, usize)>) {
+        self.tokens.extend_from_slice(tokens);
+        match out {
+            Some((out, i)) => self.out.copy_position(out, i),
+            None => self.out.clear(),
+        }
     }
 
     /// Makes sure that the prediction answers `request`, which after a feed with another request needs the last token to be
@@ -87,7 +142,7 @@ impl Sequence {
     /// # Errors
     /// Those of [`Engine::step`].
     pub fn require(&mut self, request: HeadRequest) -> Result<(), ModelError> {
-        let known = !self.out.is_empty() && self.out.answers(0).covers(request);
+        let known = self.out.len().checked_sub(1).is_some_and(|last| self.out.answers(last).covers(request));
         match self.tokens.last() {
             Some(&last) if !known => {
                 self.truncate(self.tokens.len() - 1);
@@ -163,7 +218,7 @@ impl Sequence {
         self.engine.step(&mut input, &mut all)?;
         self.tokens.extend_from_slice(tokens);
         if !tokens.is_empty() {
-            self.out.copy_last(&all);
+            self.out.copy_position(&all, all.len() - 1);
         }
         Ok(all.into_logits())
     }

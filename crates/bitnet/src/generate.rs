@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use bitnet_model::HeadRequest;
+use bitnet_model::decoder::{self, Speculation};
 use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
-use loader::tokenizer::{StopStrings, StreamDecoder};
 
+use crate::progress::Progress;
 use crate::{Error, Session};
 
 /// What to generate and when to stop.
@@ -32,6 +33,8 @@ pub struct GenerateOptions {
     pub show_special: bool,
     /// Goes on after a token that ends a text.
     pub ignore_eos: bool,
+    /// Whether tokens are guessed and checked together; it changes the speed and never the text.
+    pub speculation: Speculation,
 }
 
 impl std::fmt::Debug for GenerateOptions {
@@ -84,11 +87,13 @@ impl GenerateOptions {
     }
     /// Which logits a token chosen so needs, after `history` tokens.
     pub(crate) fn head_request(&self, history: usize) -> Result<HeadRequest, Error> {
-        match self.processors.is_empty() {
-            true => Ok(Sampler::new(self.sampling.clone())?.request(history)),
-            // They may change any logit.
-            false => Ok(HeadRequest::Full),
-        }
+        Ok(decoder::head_request(&Sampler::new(self.sampling.clone())?, &self.processors, history))
+    }
+    /// Guesses tokens in this way.
+    #[must_use]
+    pub fn speculation(mut self, speculation: Speculation) -> Self {
+        self.speculation = speculation;
+        self
     }
     /// Changes the logits through this processor, too.
     #[must_use]
@@ -122,6 +127,10 @@ pub struct Stats {
     pub prefill: Duration,
     /// Time for the generated tokens.
     pub decode: Duration,
+    /// Tokens that were guessed, see [`GenerateOptions::speculation`].
+    pub drafted: usize,
+    /// Guesses that were right.
+    pub accepted: usize,
     /// Tokens for which only the best logits were computed, after a coarse pass over the head.
     pub coarse_tokens: usize,
     /// Rows of the head that were computed for them after the coarse pass.
@@ -134,7 +143,7 @@ impl Stats {
         rate(self.prompt_tokens, self.prefill)
     }
     /// Rows of the head that were computed after the coarse pass, in the mean over the tokens that needed only the best logits; 0
-    /// without any.
+    /// without such tokens.
     pub fn rescored_per_token(&self) -> f64 {
         self.rows_rescored as f64 / self.coarse_tokens.max(1) as f64
     }
@@ -163,22 +172,10 @@ pub struct Output {
 }
 
 /// A generation under way: an iterator over its [`Chunk`]s. Dropping it ends it; the session keeps what was generated.
+#[derive(Debug)]
 pub struct Generation<'s> {
     session: &'s mut Session,
-    options: GenerateOptions,
-    sampler: Sampler,
-    decoder: Option<StreamDecoder>,
-    stops: StopStrings,
-    ids: Vec<u32>,
-    text: String,
-    stats: Stats,
-    finished: Option<FinishReason>,
-}
-
-impl std::fmt::Debug for Generation<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Generation").field("ids", &self.ids).field("finished", &self.finished).finish_non_exhaustive()
-    }
+    progress: Progress,
 }
 
 impl<'s> Generation<'s> {
@@ -189,31 +186,21 @@ impl<'s> Generation<'s> {
         stats: Stats,
         cancelled: bool,
     ) -> Result<Self, Error> {
-        let sampler = Sampler::new(options.sampling.clone())?;
-        let decoder = session.model().tokenizer().map(|t| match options.show_special {
-            true => t.stream().with_special(),
-            false => t.stream(),
-        });
-        let stops = StopStrings::new(options.stop.iter().cloned());
-        let finished = match options.max_tokens {
-            _ if cancelled => Some(FinishReason::Cancelled),
-            Some(0) => Some(FinishReason::Length),
-            _ => None,
-        };
-        Ok(Self { session, options, sampler, decoder, stops, ids: Vec::new(), text: String::new(), stats, finished })
+        let progress = Progress::new(session.model(), options, stats, cancelled)?;
+        Ok(Self { session, progress })
     }
 
     /// The new tokens so far.
     pub fn ids(&self) -> &[u32] {
-        &self.ids
+        self.progress.ids()
     }
     /// Why it ended, once it has.
     pub fn finish_reason(&self) -> Option<FinishReason> {
-        self.finished
+        self.progress.finished()
     }
     /// How long it has taken so far.
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.progress.stats
     }
 
     /// Runs to the end and returns everything, text that was yielded before included.
@@ -224,7 +211,7 @@ impl<'s> Generation<'s> {
         for chunk in self.by_ref() {
             chunk?;
         }
-        Ok(self.output())
+        Ok(self.progress.output())
     }
 
     /// Hands each piece of text to `f` as soon as it is certain; `Break` ends the generation.
@@ -235,75 +222,21 @@ impl<'s> Generation<'s> {
         while let Some(chunk) = self.next() {
             let chunk = chunk?;
             if !chunk.text.is_empty() && f(&chunk.text).is_break() {
-                self.finished.get_or_insert(FinishReason::Cancelled);
+                self.progress.cancel();
                 break;
             }
         }
-        Ok(self.output())
-    }
-
-    fn output(self) -> Output {
-        Output {
-            text: self.decoder.is_some().then_some(self.text),
-            ids: self.ids,
-            finish_reason: self.finished.unwrap_or(FinishReason::Cancelled),
-            stats: self.stats,
-        }
+        Ok(self.progress.output())
     }
 
     fn step(&mut self) -> Result<Chunk, Error> {
         let began = Instant::now();
-        if self.options.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
-            self.finished = Some(FinishReason::Cancelled);
-            let text = self.flush();
-            return Ok(Chunk { token: None, text });
+        if let Some(last) = self.progress.cancelled() {
+            return Ok(last);
         }
-        let (token, rescored) = self.session.next_token(&mut self.sampler, &mut self.options.processors)?;
-        self.stats.decode += began.elapsed();
-        if let Some(rows) = rescored {
-            self.stats.coarse_tokens += 1;
-            self.stats.rows_rescored += rows;
-        }
-        self.ids.push(token);
-        self.stats.new_tokens += 1;
-        let ends = !self.options.ignore_eos && self.session.model().is_eos(token);
-        let mut text = match &mut self.decoder {
-            Some(_) if ends && !self.options.show_special => String::new(),
-            Some(decoder) => decoder.push(token).unwrap_or_default(),
-            None => String::new(),
-        };
-        if !text.is_empty() {
-            let piece = self.stops.push(&text);
-            text = piece.text;
-            if piece.stopped {
-                self.finished = Some(FinishReason::Stop);
-                self.text.push_str(&text);
-                return Ok(Chunk { token: Some(token), text });
-            }
-        }
-        self.text.push_str(&text);
-        let full = self.options.max_tokens.is_some_and(|max| self.ids.len() >= max) || self.session.remaining() == 0;
-        if ends {
-            self.finished = Some(FinishReason::Stop);
-        } else if full {
-            self.finished = Some(FinishReason::Length);
-        }
-        if self.finished.is_some() {
-            text.push_str(&self.flush());
-        }
-        Ok(Chunk { token: Some(token), text })
-    }
-
-    /// Text that was held back, as an unfinished character or as the possible beginning of a stop text.
-    fn flush(&mut self) -> String {
-        let tail = self.decoder.as_mut().and_then(StreamDecoder::finish).unwrap_or_default();
-        let mut piece = self.stops.push(&tail);
-        if !piece.stopped {
-            piece.text.push_str(&self.stops.finish().text);
-        }
-        let text = piece.text;
-        self.text.push_str(&text);
-        text
+        let token = self.progress.choose(self.session.decoder())?;
+        self.progress.stats.decode += began.elapsed();
+        Ok(self.progress.accept(token, self.session))
     }
 }
 
@@ -311,12 +244,12 @@ impl Iterator for Generation<'_> {
     type Item = Result<Chunk, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.finished.is_some() {
+        if self.progress.finished().is_some() {
             return None;
         }
         let step = self.step();
         if step.is_err() {
-            self.finished = Some(FinishReason::Cancelled);
+            self.progress.cancel();
         }
         Some(step)
     }

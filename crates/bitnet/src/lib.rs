@@ -18,11 +18,14 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod error;
 mod generate;
 mod model;
+mod progress;
 mod session;
 
+pub use bitnet_model::decoder::Speculation;
 pub use bitnet_model::perplexity::{Perplexity, perplexity};
 pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
 pub use bitnet_model::{
@@ -32,6 +35,7 @@ pub use loader::chat::Message;
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};
 pub use ternary_kernels::{Isa, Kernel, KernelError};
 
+pub use batch::{Batch, Ticket};
 pub use error::Error;
 pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats};
 pub use model::{Model, ModelBuilder};

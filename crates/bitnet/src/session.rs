@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use bitnet_model::sampling::{CancelToken, LogitsProcessor, Sampler};
-use bitnet_model::{HeadRequest, ModelError, Sequence};
+use bitnet_model::decoder::Decoder;
+use bitnet_model::{HeadRequest, ModelError};
 
 use crate::generate::{Generation, Stats};
 use crate::{Error, GenerateOptions, Message, Model, Output};
@@ -15,15 +15,12 @@ use crate::{Error, GenerateOptions, Message, Model, Output};
 #[derive(Clone, Debug)]
 pub struct Session {
     model: Model,
-    sequence: Sequence,
-    /// The last generated token, not fed yet: it is fed when more is wanted.
-    pending: Option<u32>,
+    decoder: Decoder,
 }
 
 impl Session {
     pub(crate) fn new(model: &Model) -> Self {
-        let sequence = model.new_sequence();
-        Self { model: model.clone(), sequence, pending: None }
+        Self { model: model.clone(), decoder: Decoder::new(model.new_sequence()) }
     }
 
     /// The model.
@@ -32,11 +29,11 @@ impl Session {
     }
     /// All tokens so far, prompts and generated ones.
     pub fn tokens(&self) -> Vec<u32> {
-        self.sequence.tokens().iter().copied().chain(self.pending).collect()
+        self.decoder.tokens()
     }
     /// Number of tokens so far.
     pub fn len(&self) -> usize {
-        self.sequence.len() + usize::from(self.pending.is_some())
+        self.decoder.len()
     }
     /// Whether there is no token yet.
     pub fn is_empty(&self) -> bool {
@@ -44,11 +41,11 @@ impl Session {
     }
     /// Tokens that still fit into the context.
     pub fn remaining(&self) -> usize {
-        self.sequence.remaining().saturating_sub(usize::from(self.pending.is_some()))
+        self.decoder.remaining()
     }
     /// Bytes of the cache now.
     pub fn cache_bytes(&self) -> usize {
-        self.sequence.cache_bytes()
+        self.decoder.cache_bytes()
     }
     /// Forgets everything.
     pub fn clear(&mut self) {
@@ -56,10 +53,7 @@ impl Session {
     }
     /// Forgets everything from token `len` on.
     pub fn rewind(&mut self, len: usize) {
-        if len <= self.sequence.len() {
-            self.pending = None;
-        }
-        self.sequence.truncate(len);
+        self.decoder.rewind(len);
     }
 
     /// Continues the session with `prompt` and generates; text comes as an iterator of [`crate::Chunk`]s.
@@ -91,7 +85,7 @@ impl Session {
     pub fn generate_ids(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
         let request = options.head_request(self.len() + ids.len())?;
-        let go_on = self.feed(ids, request, options.cancel.as_ref())?;
+        let go_on = self.decoder.feed(ids, request, options.cancel.as_ref())?;
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
@@ -105,14 +99,13 @@ impl Session {
     /// # Errors
     /// As [`Session::generate_ids`].
     pub fn generate_from(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
-        let common = self.sequence.tokens().iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let common = self.decoder.common_prefix(ids);
         // The last token is fed again even if it is known, because its logits are needed.
         let keep = common.min(ids.len().saturating_sub(1));
         self.rewind(keep);
-        self.pending = None;
         let began = Instant::now();
         let request = options.head_request(ids.len())?;
-        let go_on = self.feed(&ids[keep..], request, options.cancel.as_ref())?;
+        let go_on = self.decoder.feed(&ids[keep..], request, options.cancel.as_ref())?;
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
@@ -153,49 +146,16 @@ impl Session {
     /// # Errors
     /// A token outside of the vocabulary, tokens that do not fit.
     pub fn feed_ids(&mut self, ids: &[u32]) -> Result<&[f32], Error> {
-        self.feed(ids, HeadRequest::Full, None)?;
-        // Without new tokens the last prediction stands, which may be of the best tokens only.
-        self.sequence.require(HeadRequest::Full)?;
-        Ok(self.sequence.logits())
+        self.decoder.feed(ids, HeadRequest::Full, None)?;
+        Ok(self.decoder.logits()?)
     }
 
-    /// Feeds the pending token and `ids`; `false` if it was cancelled on the way.
-    fn feed(&mut self, ids: &[u32], request: HeadRequest, cancel: Option<&CancelToken>) -> Result<bool, Error> {
-        let all: Vec<u32> = self.pending.into_iter().chain(ids.iter().copied()).collect();
-        let mut go_on = |_| match cancel {
-            Some(c) if c.is_cancelled() => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        };
-        let finished = self.sequence.feed(&all, request, &mut go_on)?;
-        self.pending = None;
-        Ok(finished)
+    /// Whether `ids` may follow.
+    pub(crate) fn check(&self, ids: &[u32]) -> Result<(), Error> {
+        Ok(self.decoder.check(ids)?)
     }
 
-    /// Chooses the next token, which becomes part of the session; and says how many rows of the head were computed after a
-    /// coarse pass, if there was one.
-    pub(crate) fn next_token(
-        &mut self,
-        sampler: &mut Sampler,
-        processors: &mut [Box<dyn LogitsProcessor>],
-    ) -> Result<(u32, Option<usize>), Error> {
-        if self.is_empty() {
-            return Err(ModelError::EmptyPrompt.into());
-        }
-        // Processors may change any logit.
-        let request = if processors.is_empty() { sampler.request(self.len()) } else { HeadRequest::Full };
-        if let Some(token) = self.pending {
-            self.sequence.feed(&[token], request, &mut |_| ControlFlow::Continue(()))?;
-            self.pending = None;
-        }
-        // What was fed before may have been asked for less.
-        self.sequence.require(request)?;
-        let position = self.sequence.len() as u64;
-        if !processors.is_empty() {
-            let (tokens, logits) = self.sequence.tokens_and_logits();
-            processors.iter_mut().for_each(|p| p.process(tokens, logits));
-        }
-        let token = sampler.choose(self.sequence.prediction(), position, self.sequence.tokens())?;
-        self.pending = Some(token);
-        Ok((token, self.sequence.rescored()))
+    pub(crate) fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
     }
 }

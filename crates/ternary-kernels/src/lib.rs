@@ -2,7 +2,9 @@
 
 mod activations;
 mod aligned;
+mod base3;
 mod bytes;
+mod cache;
 pub mod check;
 mod dispatch;
 mod error;
@@ -19,13 +21,14 @@ mod registry;
 pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, Int8Vector, ROW_ALIGN};
 pub use aligned::AlignedBuf;
 pub use bytes::SharedBytes;
+pub use cache::last_level_cache;
 pub use dispatch::{gemm, gemv};
 pub use error::KernelError;
 pub use formats::{FileFormat, ScaleRounding};
 pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows};
 pub use matrix::{Scales, TernaryMatrix};
-pub use registry::{Entry, best, by_name, for_isa, kernels_available, registry};
+pub use registry::{Entry, best, by_name, for_isa, for_weights, kernels_available, registry};
 
 pub mod ops;
 mod split;

@@ -1,3 +1,22 @@
-//! Test-Time-Training layers: constant-size recurrent memory that learns while it reads. Not written yet.
+//! Test-Time-Training layers: constant-size recurrent memory that learns while it reads.
+//!
+//! The memory of a TTT layer is the weights of a small model, one per head. Reading a token is one gradient step of that
+//! model towards mapping the token's key to its value; the layer's output is what the model then makes of the token's
+//! query. So the state of a text has the same size after ten tokens and after a million.
+//!
+//! Paper: arXiv:2407.04620, "Learning to (Learn at Test Time): RNNs with Expressive Hidden States".
 
 #![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod layer;
+pub mod official;
+mod parameters;
+mod rowwise;
+
+pub use config::{Kind, RopePairs, TttConfig};
+pub use error::{StateDamage, TttError};
+pub use layer::{CausalConv, FastWeights, Form, Projection, Projections, TttLayer, Views};
+pub use parameters::{ConvParameters, TttParameters};
+pub use rowwise::{ConvRows, Inputs, RowWise, Rows, Scratch, TttState};

@@ -36,6 +36,18 @@ pub enum ParityError {
     /// The model refused something.
     #[error(transparent)]
     Model(#[from] bitnet_model::ModelError),
+    /// A TTT layer refused something.
+    #[error(transparent)]
+    Ttt(#[from] ttt_layer::TttError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A model lacks something that was to be compared.
+    #[error("the model has no {what}")]
+    Missing {
+        /// What it lacks.
+        what: String,
+    },
     /// A kernel refused something.
     #[error(transparent)]
     Kernel(#[from] ternary_kernels::KernelError),

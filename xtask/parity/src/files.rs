@@ -80,6 +80,12 @@ impl Tensors {
         }
     }
 
+    /// The shape of a tensor.
+    pub(crate) fn dims(&self, name: &str) -> Result<Vec<usize>, ParityError> {
+        let shape = self.shapes.iter().find(|(n, _)| n == name).map(|(_, s)| s.clone());
+        shape.ok_or_else(|| self.error(format!("{name} is missing")))
+    }
+
     fn view<T>(&self, name: &str, dtype: Dtype, f: impl Fn(TensorView<'_>) -> Vec<T>) -> Result<Vec<T>, ParityError> {
         let file = SafeTensors::deserialize(&self.bytes).map_err(|e| self.error(e.to_string()))?;
         let tensor = file.tensor(name).map_err(|e| self.error(format!("{name}: {e}")))?;

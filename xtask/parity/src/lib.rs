@@ -11,6 +11,7 @@
 //! | `gguf` | logits of GGUF files, and single matrices in their encodings |
 //! | `units` | quantisers, exact products and packing of single layers |
 //! | `tokenizer` | texts to tokens |
+//! | `ttt/NAME` | the official TTT language model: logits, inner loop, states, gradients, in every form |
 
 mod compare;
 mod error;
@@ -22,6 +23,7 @@ mod projections;
 mod report;
 mod sabotage;
 mod tokenizer;
+mod ttt;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -68,10 +70,7 @@ pub fn run(fixtures: &Path, options: &Options, report: &mut Report) -> Result<()
         tokenizer::case(fixtures, name, options, report);
     }
     for name in files::names(&fixtures.join("ttt"))? {
-        let case = format!("ttt/{name}");
-        if fixtures.join(&case).is_dir() && options.wants(&case) {
-            report.unsupported(&case, "Test-Time-Training layers");
-        }
+        ttt::cases(fixtures, &name, options, report);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use ternary_kernels::{Int8Batch, Kernel, KernelError, Packed, Scales, TernaryMat
 use super::scratch::ThreadScratch;
 
 /// Output rows that one kernel call computes: their i32 accumulators for a block of tokens stay in L2.
-pub(super) const ROW_BLOCK: usize = 256;
+pub(super) const ROW_BLOCK: usize = 512;
 
 /// [`ROW_BLOCK`] in whole panels of `kernel`, at least one.
 pub(super) fn row_block(kernel: &dyn Kernel) -> usize {

@@ -40,7 +40,7 @@ pub struct EngineOptions {
     pub threads: Option<NonZeroUsize>,
     /// Instruction set; `None` takes what `BITNET_ISA` names, or the best that this CPU has.
     pub isa: Option<Isa>,
-    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set.
+    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
     pub kernel: Option<Arc<dyn Kernel>>,
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
@@ -133,7 +133,10 @@ impl Engine {
         };
         let kernel = match &options.kernel {
             Some(kernel) => kernel.clone(),
-            None => ternary_kernels::for_isa(isa)?,
+            None => {
+                let all = weights.layers.iter().flat_map(|l| Projection::ALL.map(|p| l.projection(p)));
+                ternary_kernels::for_weights(isa, all.map(|w| w.rows() * w.cols()).sum())?
+            }
         };
         let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let team = Team::new(options.threads.unwrap_or(available))?;
@@ -187,6 +190,10 @@ impl Engine {
     /// Shape and formulas.
     pub fn config(&self) -> &ModelConfig {
         &self.inner.config
+    }
+    /// Whether both are the same engine: clones of one.
+    pub fn is(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {

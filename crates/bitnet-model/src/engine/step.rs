@@ -64,15 +64,23 @@ impl Engine {
 impl Engine {
     /// Whether `tokens` may follow what `cache` holds.
     pub(crate) fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ModelError> {
-        let vocab = self.config().vocab_size;
-        if let Some(&id) = tokens.iter().find(|&&t| t as usize >= vocab) {
-            return Err(ModelError::TokenOutOfRange { id, vocab });
-        }
+        self.check_tokens(tokens)?;
         let (limit, used, more) = (cache.limit(), cache.len(), tokens.len());
         if used.saturating_add(more) > limit {
             return Err(ModelError::ContextFull { limit, used, more });
         }
         Ok(())
+    }
+}
+
+impl Engine {
+    /// Whether `tokens` are in the vocabulary.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
+        let vocab = self.config().vocab_size;
+        match tokens.iter().find(|&&t| t as usize >= vocab) {
+            Some(&id) => Err(ModelError::TokenOutOfRange { id, vocab }),
+            None => Ok(()),
+        }
     }
 }
 

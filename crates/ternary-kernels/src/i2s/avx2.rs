@@ -31,7 +31,7 @@ use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows
 pub(crate) const NAME: &str = "i2s_avx2";
 
 /// Tokens of a GEMM tile.
-const MAX_TOKENS: usize = 5;
+pub(crate) const MAX_TOKENS: usize = 5;
 
 /// Chunks between two flushes of the 16-bit sums of GEMV. A lane of `b` takes two products of at most
 /// `4 * 2 * 127 * 2 = 2032` from each chunk: `8 * 2 * 2032 = 32512 < 2^15`.
@@ -84,17 +84,8 @@ impl Kernel for I2sAvx2 {
         }
         let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
-            // SAFETY: `self` holds the proof that this CPU has what `tile` is compiled for.
-            unsafe {
-                match t.tokens.len() {
-                    1 => tile::<1>(&product, &t, acc),
-                    2 => tile::<2>(&product, &t, acc),
-                    3 => tile::<3>(&product, &t, acc),
-                    4 => tile::<4>(&product, &t, acc),
-                    MAX_TOKENS => tile::<MAX_TOKENS>(&product, &t, acc),
-                    n => unreachable!("a tile of {n} tokens"),
-                }
-            }
+            // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.
+            unsafe { tiles(&product, &t, acc) }
         });
     }
 }
@@ -109,14 +100,14 @@ fn gemv(product: &Product<'_>, acc: &mut [i32]) {
             let sums = code_sums(panel, x);
             total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
         }
-        product.store(p, &to_array(total), acc);
+        product.store(p, 0, &to_array(total), acc);
     }
 }
 
 /// Per row, the sum of code times activation.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
+pub(crate) fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
     let (low, high) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
     let mut wide = [[_mm256_setzero_si256(); 2]; 2];
     for (panel, x) in panel.chunks(GEMV_FLUSH).zip(x.chunks(GEMV_FLUSH)) {
@@ -140,11 +131,24 @@ fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
     wide.map(|[a, b]| _mm256_add_epi32(a, _mm256_srai_epi32::<2>(b)))
 }
 
+/// A tile of one panel and any number of tokens.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+    match t.tokens.len() {
+        1 => tile::<1>(product, t, acc),
+        2 => tile::<2>(product, t, acc),
+        3 => tile::<3>(product, t, acc),
+        4 => tile::<4>(product, t, acc),
+        MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
+        n => unreachable!("a tile of {n} tokens"),
+    }
+}
+
 /// A tile of one panel times `N` tokens: first rows 0 to 7, then rows 8 to 15.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     let (x, _) = t.acts.as_chunks::<N>();
-    let [w] = t.weights::<1>(product);
+    let [w] = t.weights::<1>();
     let mut halves = [[_mm256_setzero_si256(); N]; 2];
     for (i, wide) in halves.iter_mut().enumerate() {
         for (w, x) in w.chunks(GEMM_FLUSH).zip(x.chunks(GEMM_FLUSH)) {
@@ -195,7 +199,7 @@ fn widened(v: __m256i) -> __m256i {
 /// Rows 0 to 7 and rows 8 to 15 of a chunk.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load(chunk: &Chunk) -> [__m256i; 2] {
+pub(crate) fn load(chunk: &Chunk) -> [__m256i; 2] {
     let at = chunk.as_ptr().cast::<__m256i>();
     // SAFETY: `chunk` is 64 readable bytes, and the loads need no alignment.
     unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
@@ -211,7 +215,7 @@ pub(super) fn broadcast(x: &Acts, j: usize) -> __m256i {
 /// The sums of rows 0 to 7 and of rows 8 to 15.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn to_array(v: [__m256i; 2]) -> [i32; PANEL_ROWS] {
+pub(crate) fn to_array(v: [__m256i; 2]) -> [i32; PANEL_ROWS] {
     let mut out = [0i32; PANEL_ROWS];
     let at = out.as_mut_ptr().cast::<__m256i>();
     // SAFETY: `out` is 64 writable bytes, and the stores need no alignment.
@@ -228,7 +232,7 @@ pub(super) fn to_array(v: [__m256i; 2]) -> [i32; PANEL_ROWS] {
 /// missing as well. Asking for one line of each page is enough to carry them over: streaming GEMV from memory rose from
 /// 19 to 26 GB/s on a Zen 4 server, while asking for every line, at any distance, lowered it to 15.
 #[inline(always)]
-pub(super) fn prefetch_next_page(chunks: &[Chunk]) {
+pub(crate) fn prefetch_next_page(chunks: &[Chunk]) {
     const PAGE: usize = 4096;
     let at = chunks.as_ptr();
     if at as usize % PAGE < size_of_val(chunks) {

@@ -35,9 +35,9 @@ use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows
 pub(crate) const NAME: &str = "i2s_avx512vnni";
 
 /// Panels of a GEMM tile.
-const MAX_PANELS: usize = 2;
+pub(crate) const MAX_PANELS: usize = 2;
 /// Tokens of a GEMM tile.
-const MAX_TOKENS: usize = 12;
+pub(crate) const MAX_TOKENS: usize = 12;
 
 /// Chunks between two flushes of the GEMV accumulators. A chunk adds at most `64 * 2 * 127 * 4` to a lane of the widest
 /// field, so `2^15` chunks stay below `2^31`.
@@ -85,12 +85,7 @@ impl Kernel for I2sAvx512Vnni {
         let panels = if x.n() <= MAX_TOKENS { 1 } else { MAX_PANELS };
         product.for_tiles(panels, MAX_TOKENS, &mut buffer, |t| {
             // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.
-            unsafe {
-                match t.panels.len() {
-                    1 => tiles::<1>(&product, &t, acc),
-                    _ => tiles::<MAX_PANELS>(&product, &t, acc),
-                }
-            }
+            unsafe { tiles(&product, &t, acc) }
         });
     }
 }
@@ -105,7 +100,7 @@ fn gemv(product: &Product<'_>, acc: &mut [i32]) {
         for (panel, x) in panel.chunks(FLUSH).zip(x.chunks(FLUSH)) {
             total = _mm512_add_epi32(total, code_sums(panel, x));
         }
-        product.store(p, &to_array(total), acc);
+        product.store(p, 0, &to_array(total), acc);
     }
 }
 
@@ -133,7 +128,7 @@ fn code_sums(panel: &[Chunk], x: &[Acts]) -> __m512i {
 /// The sum of `a[j] / 4^j`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn all_fields([a0, a1, a2, a3]: [__m512i; 4]) -> __m512i {
+pub(crate) fn all_fields([a0, a1, a2, a3]: [__m512i; 4]) -> __m512i {
     // Exact: every term of field j is a multiple of 4^j. The sums themselves are positive or negative, so the
     // shifts are arithmetic.
     _mm512_add_epi32(
@@ -142,9 +137,18 @@ fn all_fields([a0, a1, a2, a3]: [__m512i; 4]) -> __m512i {
     )
 }
 
+/// A tile of one or [`MAX_PANELS`] panels and any number of tokens.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+    match t.panels.len() {
+        1 => tiles_of::<1>(product, t, acc),
+        _ => tiles_of::<MAX_PANELS>(product, t, acc),
+    }
+}
+
 /// A tile of `P` panels and any number of tokens.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn tiles<const P: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+fn tiles_of<const P: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     match t.tokens.len() {
         1 if P == 1 => narrow_tile::<1>(product, t, acc),
         2 if P == 1 => narrow_tile::<2>(product, t, acc),
@@ -172,7 +176,7 @@ fn tiles<const P: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn narrow_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     const { assert!(N <= 6 && MAX_TOKENS * BLOCK_CHUNKS <= FLUSH) };
-    let [w] = t.weights::<1>(product);
+    let [w] = t.weights::<1>();
     let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm512_set1_epi8(m as i8));
     let mut sums = [[_mm512_setzero_si512(); 4]; N];
     for (w, x) in w.iter().zip(t.acts.as_chunks::<N>().0) {
@@ -193,7 +197,7 @@ fn narrow_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tile<const P: usize, const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     let (x, _) = t.acts.as_chunks::<N>();
-    let w = t.weights::<P>(product).map(|w| &w[..x.len()]);
+    let w = t.weights::<P>().map(|w| &w[..x.len()]);
     let three = _mm512_set1_epi8(3);
     let mut sums = [[_mm512_setzero_si512(); P]; N];
     for (k, x) in x.iter().enumerate() {
@@ -246,7 +250,7 @@ fn add_field<const P: usize, const N: usize>(
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn load(chunk: &Chunk) -> __m512i {
+pub(crate) fn load(chunk: &Chunk) -> __m512i {
     // SAFETY: `chunk` is 64 readable bytes, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) }
 }
@@ -254,14 +258,14 @@ fn load(chunk: &Chunk) -> __m512i {
 /// Activations `4j..4j + 4` in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn broadcast(x: &Acts, j: usize) -> __m512i {
+pub(crate) fn broadcast(x: &Acts, j: usize) -> __m512i {
     const { assert!(CHUNK_COLS == 16) };
     _mm512_set1_epi32(i32::from_le_bytes([x[4 * j], x[4 * j + 1], x[4 * j + 2], x[4 * j + 3]]))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn to_array(v: __m512i) -> [i32; PANEL_ROWS] {
+pub(crate) fn to_array(v: __m512i) -> [i32; PANEL_ROWS] {
     let mut out = [0i32; PANEL_ROWS];
     // SAFETY: `out` is 64 writable bytes, and the store needs no alignment.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };

@@ -54,16 +54,22 @@ use crate::{AlignedBuf, Int8Matrix, Int8Vector, KernelError, Packed, PackedRows,
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+pub(crate) mod lanes128;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 pub(crate) mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni256;
+#[cfg(target_arch = "wasm32")]
+pub(crate) mod wasm;
 
 /// Rows of a panel.
 pub(crate) const PANEL_ROWS: usize = 16;
 /// Columns of a chunk.
-const CHUNK_COLS: usize = 16;
+pub(crate) const CHUNK_COLS: usize = 16;
 /// Bytes of a chunk.
-const CHUNK_BYTES: usize = 64;
+pub(crate) const CHUNK_BYTES: usize = 64;
 /// Columns are padded to a multiple of this, four chunks, which is what activations are padded to.
 const COL_ALIGN: usize = 64;
 /// Four times code 1, weight 0.
@@ -76,12 +82,12 @@ const _: () = assert!(COL_ALIGN == ROW_ALIGN && COL_ALIGN.is_multiple_of(CHUNK_C
 pub(crate) const MAX_COLS: usize = 1 << 24;
 
 /// Chunks of a tile of a GEMM: 2048 columns, so that the activations of a dozen tokens fill 24 KiB.
-const BLOCK_CHUNKS: usize = 160;
+pub(crate) const BLOCK_CHUNKS: usize = 160;
 
 /// One chunk of a panel.
-type Chunk = [u8; CHUNK_BYTES];
+pub(crate) type Chunk = [u8; CHUNK_BYTES];
 /// The activations that meet one chunk, as raw bytes of int8.
-type Acts = [u8; CHUNK_COLS];
+pub(crate) type Acts = [u8; CHUNK_COLS];
 
 /// Chunks of one panel, a multiple of four.
 fn chunks_of(cols: usize) -> usize {
@@ -148,7 +154,8 @@ fn pack_row(row: &[i8], words: &mut [u32], r: usize, panel: &mut [Chunk]) {
 
 /// What a product reads, with every length checked: the code below cuts slices from it and needs no other proof.
 #[derive(Clone, Copy)]
-struct Product<'a> {
+pub(crate) struct Product<'a> {
+    /// The weights; empty where they have another layout and are unpacked tile by tile.
     panels: &'a [Chunk],
     /// Chunks of one panel, at least 4.
     chunks: usize,
@@ -161,19 +168,24 @@ struct Product<'a> {
 impl<'a> Product<'a> {
     /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
     fn new(w: &PackedRows<'a>, x: &Int8Matrix<'a>, acc: &mut [i32]) -> Option<Self> {
+        assert_eq!(w.panel_bytes(), chunks_of(w.cols()) * CHUNK_BYTES, "i2s: weights in another layout");
+        let (panels, _) = w.bytes().as_chunks();
+        Some(Self { panels, ..Self::without_weights(w, x, acc)? })
+    }
+
+    /// As [`Product::new`] for weights in another layout of panels of [`PANEL_ROWS`], which the caller unpacks.
+    pub(crate) fn without_weights(w: &PackedRows<'a>, x: &Int8Matrix<'a>, acc: &mut [i32]) -> Option<Self> {
         let chunks = chunks_of(w.cols());
-        assert_eq!(w.panel_bytes(), chunks * CHUNK_BYTES, "i2s: weights in another layout");
-        assert_eq!(w.bytes().len(), w.rows().div_ceil(PANEL_ROWS) * w.panel_bytes(), "i2s: bytes of the weights");
-        assert_eq!(x.k(), w.cols(), "i2s: activations per token");
-        assert!(x.stride() >= chunks * CHUNK_COLS && x.codes().len() == x.n() * x.stride(), "i2s: padding");
-        assert_eq!(acc.len(), x.n() * w.rows(), "i2s: accumulators");
+        assert_eq!(w.bytes().len(), w.rows().div_ceil(PANEL_ROWS) * w.panel_bytes(), "bytes of the weights");
+        assert_eq!(x.k(), w.cols(), "activations per token");
+        assert!(x.stride() >= chunks * CHUNK_COLS && x.codes().len() == x.n() * x.stride(), "padding");
+        assert_eq!(acc.len(), x.n() * w.rows(), "accumulators");
         if chunks == 0 || acc.is_empty() {
             acc.fill(0);
             return None;
         }
-        let (panels, _) = w.bytes().as_chunks();
         let codes = bytemuck::cast_slice(x.codes());
-        Some(Self { panels, chunks, rows: w.rows(), codes, stride: x.stride(), sums: x.sums() })
+        Some(Self { panels: &[], chunks, rows: w.rows(), codes, stride: x.stride(), sums: x.sums() })
     }
 
     /// One token; `sum` is `[x.sum()]`, lent by the caller.
@@ -182,8 +194,18 @@ impl<'a> Product<'a> {
     }
 
     /// Number of panels.
-    fn panel_count(&self) -> usize {
-        self.panels.len() / self.chunks
+    pub(crate) fn panel_count(&self) -> usize {
+        self.rows.div_ceil(PANEL_ROWS)
+    }
+
+    /// Chunks of one panel.
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks
+    }
+
+    /// Number of tokens.
+    pub(crate) fn tokens(&self) -> usize {
+        self.sums.len()
     }
 
     /// Panel `p`.
@@ -192,16 +214,17 @@ impl<'a> Product<'a> {
     }
 
     /// Activations of token `t`, one group per chunk.
-    fn token(&self, t: usize) -> &'a [Acts] {
+    pub(crate) fn token(&self, t: usize) -> &'a [Acts] {
         self.codes[t * self.stride..][..self.chunks * CHUNK_COLS].as_chunks().0
     }
 
-    /// Stores the sums of code times activation of the 16 rows of panel `p` for the only token.
-    fn store(&self, p: usize, code_sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
+    /// Stores the sums of code times activation of the 16 rows of panel `p` for token `t`.
+    pub(crate) fn store(&self, p: usize, t: usize, code_sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
         let row = p * PANEL_ROWS;
         let end = self.rows.min(row + PANEL_ROWS);
+        let out = &mut acc[t * self.rows..][row..end];
         // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
-        acc[row..end].iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[0]));
+        out.iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[t]));
     }
 
     /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens by
@@ -228,35 +251,51 @@ impl<'a> Product<'a> {
         for block in even_parts(0..self.panel_count(), max_block) {
             for tokens in even_parts(0..self.sums.len(), max_tokens) {
                 for chunks in even_parts(0..self.chunks, buffer.len() / tokens.len()) {
-                    let acts = &mut buffer[..tokens.len() * chunks.len()];
-                    for (n, t) in tokens.clone().enumerate() {
-                        let from = &self.token(t)[chunks.clone()];
-                        acts.iter_mut().skip(n).step_by(tokens.len()).zip(from).for_each(|(to, from)| *to = *from);
-                    }
+                    let acts = self.interleave(tokens.clone(), chunks.clone(), buffer);
                     for first in block.clone().step_by(max_panels) {
                         let panels = first..block.end.min(first + max_panels);
-                        tile(Tile { panels, tokens: tokens.clone(), chunks: chunks.clone(), acts });
+                        let weights = &self.panels[first * self.chunks + chunks.start..];
+                        let (tokens, chunks) = (tokens.clone(), chunks.clone());
+                        tile(Tile { panels, tokens, chunks, acts, weights, stride: self.chunks });
                     }
                 }
             }
         }
     }
+
+    /// Copies the activations of `tokens` for `chunks` to `buffer`, those of all tokens for one chunk side by side.
+    pub(crate) fn interleave<'b>(
+        &self,
+        tokens: Range<usize>,
+        chunks: Range<usize>,
+        buffer: &'b mut [Acts],
+    ) -> &'b [Acts] {
+        let acts = &mut buffer[..tokens.len() * chunks.len()];
+        for (n, t) in tokens.clone().enumerate() {
+            let from = &self.token(t)[chunks.clone()];
+            acts.iter_mut().skip(n).step_by(tokens.len()).zip(from).for_each(|(to, from)| *to = *from);
+        }
+        acts
+    }
 }
 
 /// A part of a product that one pass over registers computes.
-struct Tile<'a> {
-    panels: Range<usize>,
-    tokens: Range<usize>,
-    chunks: Range<usize>,
+pub(crate) struct Tile<'a> {
+    pub(crate) panels: Range<usize>,
+    pub(crate) tokens: Range<usize>,
+    pub(crate) chunks: Range<usize>,
     /// Activations of all `tokens` for the first of `chunks`, then for the second ...
-    acts: &'a [Acts],
+    pub(crate) acts: &'a [Acts],
+    /// Weights of the first of `panels` for `chunks`, those of the next panel `stride` further on.
+    pub(crate) weights: &'a [Chunk],
+    pub(crate) stride: usize,
 }
 
-impl Tile<'_> {
+impl<'a> Tile<'a> {
     /// The weights of `P` panels.
     #[inline(always)]
-    fn weights<'w, const P: usize>(&self, product: &Product<'w>) -> [&'w [Chunk]; P] {
-        std::array::from_fn(|i| &product.panel(self.panels.start + i)[self.chunks.clone()])
+    fn weights<const P: usize>(&self) -> [&'a [Chunk]; P] {
+        std::array::from_fn(|i| &self.weights[i * self.stride..][..self.chunks.len()])
     }
 
     /// Stores `sums`, code times activation of the 16 rows of panel `i` of the tile and token `n` of the tile: the first
@@ -278,7 +317,7 @@ impl Tile<'_> {
 }
 
 /// The fewest parts of `range` that are no longer than `max`, of nearly equal length.
-fn even_parts(range: Range<usize>, max: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn even_parts(range: Range<usize>, max: usize) -> impl Iterator<Item = Range<usize>> {
     let (start, len) = (range.start, range.len());
     let parts = len.div_ceil(max);
     (0..parts).map(move |i| start + len * i / parts..start + len * (i + 1) / parts)

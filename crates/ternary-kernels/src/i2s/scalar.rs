@@ -18,7 +18,7 @@ const FLUSH: usize = 16;
 const _: () = assert!(FLUSH * 4 * 2 * (2 * 127) <= i16::MAX as usize);
 
 /// Tokens that share one reading of the weights.
-const MAX_TOKENS: usize = 4;
+pub(crate) const MAX_TOKENS: usize = 4;
 
 /// The portable kernel.
 #[derive(Debug)]
@@ -43,32 +43,37 @@ impl Kernel for I2sScalar {
         let Some(product) = Product::of_one(w, x, &sum, acc) else { return };
         for p in 0..product.panel_count() {
             let [sums] = code_sums::<1>(product.panel(p), product.token(0).as_chunks().0);
-            product.store(p, &sums, acc);
+            product.store(p, 0, &sums, acc);
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
         let Some(product) = Product::new(w, x, acc) else { return };
         let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-        product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| match t.tokens.len() {
-            1 => tile::<1>(&product, &t, acc),
-            2 => tile::<2>(&product, &t, acc),
-            3 => tile::<3>(&product, &t, acc),
-            MAX_TOKENS => tile::<MAX_TOKENS>(&product, &t, acc),
-            n => unreachable!("a tile of {n} tokens"),
-        });
+        product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| tiles(&product, &t, acc));
+    }
+}
+
+/// A tile of one panel and any number of tokens.
+pub(crate) fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+    match t.tokens.len() {
+        1 => tile::<1>(product, t, acc),
+        2 => tile::<2>(product, t, acc),
+        3 => tile::<3>(product, t, acc),
+        MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
+        n => unreachable!("a tile of {n} tokens"),
     }
 }
 
 /// A tile of one panel times `N` tokens.
 fn tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
-    let [w] = t.weights::<1>(product);
+    let [w] = t.weights::<1>();
     for (n, sums) in code_sums::<N>(w, t.acts.as_chunks().0).iter().enumerate() {
         t.store(product, 0, n, sums, acc);
     }
 }
 
 /// Per token and row, the sum of code times activation.
-fn code_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS]; N] {
+pub(crate) fn code_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS]; N] {
     let mut sums = [[0i32; PANEL_ROWS]; N];
     for (w, x) in w.chunks(FLUSH).zip(x.chunks(FLUSH)) {
         let mut narrow = [[0i16; LANES]; N];

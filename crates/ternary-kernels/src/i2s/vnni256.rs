@@ -17,7 +17,7 @@ use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows
 
 /// Tokens of a GEMM tile: two registers of sums for each, two of weights, two of codes, one of activations and the mask
 /// are the 16 registers.
-const MAX_TOKENS: usize = 5;
+pub(crate) const MAX_TOKENS: usize = 5;
 
 /// Chunks between two flushes of the GEMV accumulators. A chunk adds at most `64 * 2 * 127 * 4` to a lane of the widest
 /// field, so `2^15` chunks stay below `2^31`.
@@ -65,17 +65,8 @@ macro_rules! kernel {
                 }
                 let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
                 product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
-                    // SAFETY: `self` holds the proof that this CPU has what `tile` is compiled for.
-                    unsafe {
-                        match t.tokens.len() {
-                            1 => tile::<1>(&product, &t, acc),
-                            2 => narrow_tile::<2>(&product, &t, acc),
-                            3 => narrow_tile::<3>(&product, &t, acc),
-                            4 => tile::<4>(&product, &t, acc),
-                            MAX_TOKENS => tile::<MAX_TOKENS>(&product, &t, acc),
-                            n => unreachable!("a tile of {n} tokens"),
-                        }
-                    }
+                    // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.
+                    unsafe { tiles(&product, &t, acc) }
                 });
             }
         }
@@ -90,14 +81,14 @@ macro_rules! kernel {
                     let sums = code_sums(panel, x);
                     total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
                 }
-                product.store(p, &to_array(total), acc);
+                product.store(p, 0, &to_array(total), acc);
             }
         }
 
         /// Per row, the sum of code times activation.
         #[inline]
         #[target_feature(enable = $features)]
-        fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
+        pub(crate) fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
             let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm256_set1_epi8(m as i8));
             let mut a = [[_mm256_setzero_si256(); 4]; 2];
             for (chunks, x) in panel.as_chunks::<4>().0.iter().zip(x.as_chunks::<4>().0) {
@@ -125,13 +116,26 @@ macro_rules! kernel {
             )
         }
 
+        /// A tile of one panel and any number of tokens.
+        #[target_feature(enable = $features)]
+        pub(crate) fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+            match t.tokens.len() {
+                1 => tile::<1>(product, t, acc),
+                2 => narrow_tile::<2>(product, t, acc),
+                3 => narrow_tile::<3>(product, t, acc),
+                4 => tile::<4>(product, t, acc),
+                MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
+                n => unreachable!("a tile of {n} tokens"),
+            }
+        }
+
         /// A tile of one panel times 2 or 3 tokens, with sums for each field as in GEMV to hide the latency: `4 * N` for
         /// rows 0 to 7, then as many for rows 8 to 15.
         #[target_feature(enable = $features)]
         fn narrow_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
             const { assert!(N <= 3 && MAX_TOKENS * BLOCK_CHUNKS <= FLUSH) };
             let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm256_set1_epi8(m as i8));
-            let [w] = t.weights::<1>(product);
+            let [w] = t.weights::<1>();
             let mut done = [[_mm256_setzero_si256(); 2]; N];
             for i in 0..2 {
                 let mut a = [[_mm256_setzero_si256(); 4]; N];
@@ -158,7 +162,7 @@ macro_rules! kernel {
         #[target_feature(enable = $features)]
         fn tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
             let (x, _) = t.acts.as_chunks::<N>();
-            let [w] = t.weights::<1>(product);
+            let [w] = t.weights::<1>();
             let three = _mm256_set1_epi8(3);
             let mut sums = [[_mm256_setzero_si256(); 2]; N];
             for (w, x) in w.iter().zip(x) {

@@ -46,13 +46,20 @@ ops! {
 }
 
 /// A function of two lanes.
-trait Binary<A: Copy + Default>: Copy {
+pub(super) trait Binary<A: Copy + Default>: Copy {
     fn apply<S: Simd>(self, s: S, a: &[A; LANES], b: &[f32; LANES]) -> S::F;
 }
 
 /// `out[i] = f(a[i], b[i])`
 #[inline(always)]
-fn map<S: Simd, A: Copy + Default>(s: S, name: &str, f: impl Binary<A>, a: &[A], b: &[f32], out: &mut [f32]) {
+pub(super) fn map<S: Simd, A: Copy + Default>(
+    s: S,
+    name: &str,
+    f: impl Binary<A>,
+    a: &[A],
+    b: &[f32],
+    out: &mut [f32],
+) {
     assert!(
         a.len() == out.len() && b.len() == out.len(),
         "{name}: {} and {} operands, {} results",
@@ -73,7 +80,7 @@ fn map<S: Simd, A: Copy + Default>(s: S, name: &str, f: impl Binary<A>, a: &[A],
 
 /// `y[i] = f(a[i], y[i])`
 #[inline(always)]
-fn update<S: Simd, A: Copy + Default>(s: S, name: &str, f: impl Binary<A>, a: &[A], y: &mut [f32]) {
+pub(super) fn update<S: Simd, A: Copy + Default>(s: S, name: &str, f: impl Binary<A>, a: &[A], y: &mut [f32]) {
     assert!(a.len() == y.len(), "{name}: {} operands, {} results", a.len(), y.len());
     let ((a, a_tail), (y, y_tail)) = (a.as_chunks(), y.as_chunks_mut());
     for (y, a) in y.iter_mut().zip(a) {

@@ -204,8 +204,7 @@ mod tests {
 
     #[test]
     fn five_heads_are_equal_work_for_two_threads() {
-        let mut plan =
-            Plan { cuts: vec![], extents: vec![Extent { tokens: 1, base: 4095 }], tile_tokens: 8, heads: 5 };
+        let mut plan = Plan { cuts: vec![], extents: vec![Extent { tokens: 1, base: 4095 }], tile_tokens: 8, heads: 5 };
         plan.share_out(2);
         assert_eq!(plan.cuts[1], Cut { segment: 0, head: 2, tile: 0, block: 32 });
     }

@@ -120,13 +120,33 @@ impl StepOutput {
         self.logits
     }
 
-    /// Becomes the last position of `other`, all of whose positions have all logits.
-    pub(crate) fn copy_last(&mut self, other: &StepOutput) {
-        self.clear();
-        if let Some(last) = other.positions.last() {
-            self.logits.extend_from_slice(&other.logits[last.span.clone()]);
-            self.positions.push(Position { span: 0..self.logits.len(), ..last.clone() });
+    /// The logits of position `i` if it has all of them, else none, to change them.
+    ///
+    /// # Panics
+    /// If there is no position `i`.
+    pub fn logits_at_mut(&mut self, i: usize) -> &mut [f32] {
+        let p = &self.positions[i];
+        match p.rescored {
+            None => &mut self.logits[p.span.clone()],
+            Some(_) => &mut [],
         }
+    }
+
+    /// Becomes position `i` of `other`.
+    pub(crate) fn copy_position(&mut self, other: &StepOutput, i: usize) {
+        self.clear();
+        let from = &other.positions[i];
+        let len = match other.prediction(i) {
+            Prediction::Full(logits) => {
+                self.logits.extend_from_slice(logits);
+                logits.len()
+            }
+            Prediction::Best(candidates) => {
+                self.candidates.extend_from_slice(candidates);
+                candidates.len()
+            }
+        };
+        self.positions.push(Position { span: 0..len, ..from.clone() });
     }
 
     /// Adds a position for which nothing is computed yet, and returns its number.

@@ -6,7 +6,7 @@ use super::*;
 use crate::ops::lanes::{LANES, Portable, Simd};
 
 /// The documented order of sums, in scalar code that shares nothing with the vectors.
-fn sum_in_order(k: usize, mut add: impl FnMut(usize, f32) -> f32) -> f32 {
+pub(super) fn sum_in_order(k: usize, mut add: impl FnMut(usize, f32) -> f32) -> f32 {
     let mut acc = [[0.0f32; 16]; 4];
     for i in 0..k {
         let a = &mut acc[i / 16 % 4][i % 16];

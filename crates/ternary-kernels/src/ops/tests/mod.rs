@@ -8,6 +8,7 @@ use crate::{Int8Batch, Isa};
 mod accuracy;
 mod attend;
 mod bits;
+mod inner;
 mod special;
 
 /// Unit roundoff of f32.

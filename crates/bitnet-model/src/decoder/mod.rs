@@ -1,0 +1,272 @@
+//! Token after token: a [`Sequence`] with the token chosen last, which the model reads only when more is wanted.
+//!
+//! A [`Decoder`] may guess several tokens and check them in one pass over the weights ([`Speculation`]). The pass yields the
+//! logits after each guess, with the same bits as one by one; a token is chosen from them in turn, and where it is
+//! another than the guessed one, what follows is thrown away. So the text is the same as without guesses, greedy or drawn.
+
+mod batch;
+mod lookup;
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use crate::engine::StepOutput;
+use crate::sampling::{CancelToken, LogitsProcessor, Sampler};
+use crate::{HeadRequest, ModelError, Sequence};
+pub use batch::{BatchInput, step};
+use lookup::PromptLookup;
+pub use lookup::Speculation;
+
+/// A text in the making, token after token.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    /// What the model has read. If `ahead` is empty, all tokens but `pending`; else all tokens, and `ahead` but for its
+    /// last one.
+    sequence: Sequence,
+    /// The token chosen last.
+    pending: Option<u32>,
+    /// Tokens that were chosen already and are yet to be handed out.
+    ahead: VecDeque<u32>,
+    lookup: PromptLookup,
+    draft: Vec<u32>,
+    counts: DecoderCounts,
+}
+
+/// What was done for tokens that were chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DecoderCounts {
+    /// Tokens that were guessed.
+    pub drafted: usize,
+    /// Guesses that were right.
+    pub accepted: usize,
+    /// Tokens chosen from the best logits only, after a coarse pass over the head.
+    pub coarse_tokens: usize,
+    /// Rows of the head that were computed for them after the coarse pass.
+    pub rows_rescored: usize,
+}
+
+/// Which logits a token needs that `sampler` chooses after `processors` and `history` tokens.
+pub fn head_request(sampler: &Sampler, processors: &[Box<dyn LogitsProcessor>], history: usize) -> HeadRequest {
+    // Processors may change any logit.
+    if processors.is_empty() { sampler.request(history) } else { HeadRequest::Full }
+}
+
+impl Decoder {
+    /// Goes on after what `sequence` holds.
+    pub fn new(sequence: Sequence) -> Self {
+        Self {
+            sequence,
+            pending: None,
+            ahead: VecDeque::new(),
+            lookup: PromptLookup::default(),
+            draft: Vec::new(),
+            counts: DecoderCounts::default(),
+        }
+    }
+
+    /// All tokens so far.
+    pub fn tokens(&self) -> Vec<u32> {
+        self.read().iter().copied().chain(self.pending).collect()
+    }
+    /// Number of tokens so far.
+    pub fn len(&self) -> usize {
+        self.read().len() + usize::from(self.pending.is_some())
+    }
+    /// Whether there is no token yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Tokens that still fit.
+    pub fn remaining(&self) -> usize {
+        (self.sequence.remaining() + self.sequence.len()).saturating_sub(self.len())
+    }
+    /// Bytes of the cache now.
+    pub fn cache_bytes(&self) -> usize {
+        self.sequence.cache_bytes()
+    }
+    /// What was done since this was last asked.
+    pub fn take_counts(&mut self) -> DecoderCounts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// The tokens before `pending`.
+    fn read(&self) -> &[u32] {
+        let all = self.sequence.tokens();
+        &all[..all.len() - self.ahead.len()]
+    }
+
+    /// Whether `ids` may follow.
+    ///
+    /// # Errors
+    /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`].
+    pub fn check(&self, ids: &[u32]) -> Result<(), ModelError> {
+        self.sequence.engine().check_tokens(ids)?;
+        let (used, more) = (self.len(), ids.len());
+        match more <= self.remaining() {
+            true => Ok(()),
+            false => Err(ModelError::ContextFull { limit: used + self.remaining(), used, more }),
+        }
+    }
+
+    /// Forgets tokens that were chosen and not handed out.
+    fn settle(&mut self) {
+        if !self.ahead.is_empty() {
+            self.sequence.truncate(self.sequence.len() - self.ahead.len());
+            self.ahead.clear();
+        }
+    }
+
+    /// Forgets everything from token `len` on.
+    pub fn rewind(&mut self, len: usize) {
+        self.settle();
+        if len <= self.sequence.len() {
+            self.pending = None;
+        }
+        self.sequence.truncate(len);
+    }
+
+    /// How many of `ids` are the beginning of this text, so that they need not be computed again.
+    pub fn common_prefix(&self, ids: &[u32]) -> usize {
+        self.read().iter().zip(ids).take_while(|(a, b)| a == b).count()
+    }
+
+    /// Reads the token chosen last and `ids`, computing the logits that `request` asks for after the last of them; `false` if it
+    /// was cancelled on the way.
+    ///
+    /// # Errors
+    /// Those of [`Sequence::feed`]; the text is then as it was before.
+    pub fn feed(
+        &mut self,
+        ids: &[u32],
+        request: HeadRequest,
+        cancel: Option<&CancelToken>,
+    ) -> Result<bool, ModelError> {
+        self.settle();
+        let all: Vec<u32> = self.pending.into_iter().chain(ids.iter().copied()).collect();
+        let mut go_on = |_| match cancel {
+            Some(c) if c.is_cancelled() => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        let finished = self.sequence.feed(&all, request, &mut go_on)?;
+        self.pending = None;
+        Ok(finished)
+    }
+
+    /// Logits after the token read last, `[vocab]` f32; empty if there is no token.
+    ///
+    /// # Errors
+    /// Those of [`Sequence::require`].
+    pub fn logits(&mut self) -> Result<&[f32], ModelError> {
+        // The last prediction may be of the best tokens only.
+        self.sequence.require(HeadRequest::Full)?;
+        Ok(self.sequence.logits())
+    }
+
+    /// Chooses the next token; it becomes part of the text.
+    ///
+    /// # Errors
+    /// [`ModelError::EmptyPrompt`] without any token before, a full context, and those of [`Sampler::sample`].
+    pub fn next_token(
+        &mut self,
+        sampler: &mut Sampler,
+        processors: &mut [Box<dyn LogitsProcessor>],
+        speculation: Speculation,
+    ) -> Result<u32, ModelError> {
+        if let Some(token) = self.ahead.pop_front() {
+            self.pending = Some(token);
+            return Ok(token);
+        }
+        self.guess(speculation);
+        let mut draft = std::mem::take(&mut self.draft);
+        let token = self.read_and_choose(&draft, sampler, processors);
+        draft.clear();
+        self.draft = draft;
+        token
+    }
+
+    /// Fills `draft`.
+    fn guess(&mut self, speculation: Speculation) {
+        self.draft.clear();
+        let (Speculation::PromptLookup { max_draft }, Some(pending)) = (speculation, self.pending) else { return };
+        let max = max_draft.min(self.sequence.remaining().saturating_sub(1));
+        self.sequence.with_next(pending, |text| self.lookup.propose(text, max, &mut self.draft));
+    }
+
+    /// Reads the pending token and the draft, and chooses tokens as long as the draft guessed them.
+    fn read_and_choose(
+        &mut self,
+        draft: &[u32],
+        sampler: &mut Sampler,
+        processors: &mut [Box<dyn LogitsProcessor>],
+    ) -> Result<u32, ModelError> {
+        if self.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
+        let request = head_request(sampler, processors, self.len() + draft.len());
+        if let Some(token) = self.pending {
+            match draft.is_empty() {
+                true => self.sequence.feed(&[token], request, &mut |_| ControlFlow::Continue(())).map(drop)?,
+                false => self.sequence.feed_rows(token, draft, request)?,
+            }
+            self.pending = None;
+        }
+        // What was fed before may have been asked for less.
+        self.sequence.require(request)?;
+        let base = self.sequence.len() - draft.len();
+        let mut first = None;
+        for i in 0..=draft.len() {
+            let (text, out) = self.sequence.tokens_and_output();
+            // Without a draft, what counts is the last of what was fed.
+            let row = out.len() - 1 - (draft.len() - i);
+            let chosen = choose(&text[..base + i], (out, row), sampler, processors);
+            if let (Ok(_), Some(rows)) = (&chosen, out.rescored(row)) {
+                self.counts.coarse_tokens += 1;
+                self.counts.rows_rescored += rows;
+            }
+            let token = match (chosen, first) {
+                (Ok(token), _) => token,
+                (Err(error), None) => {
+                    self.sequence.truncate(base);
+                    return Err(error);
+                }
+                // It will be met again when this token's turn has come.
+                (Err(_), Some(_)) => {
+                    self.ahead.truncate(i - 1);
+                    self.sequence.truncate(base + i - 1);
+                    break;
+                }
+            };
+            match first {
+                None => first = Some(token),
+                Some(_) => self.ahead.push_back(token),
+            }
+            if i == draft.len() || token != draft[i] {
+                if !draft.is_empty() {
+                    self.lookup.learn(draft.len(), i);
+                    self.counts.drafted += draft.len();
+                    self.counts.accepted += i;
+                }
+                if i < draft.len() {
+                    self.sequence.truncate(base + i);
+                }
+                break;
+            }
+        }
+        self.pending = first;
+        first.ok_or(ModelError::EmptyPrompt)
+    }
+}
+
+fn choose(
+    text: &[u32],
+    (out, row): (&mut StepOutput, usize),
+    sampler: &mut Sampler,
+    processors: &mut [Box<dyn LogitsProcessor>],
+) -> Result<u32, ModelError> {
+    if !processors.is_empty() {
+        let logits = out.logits_at_mut(row);
+        processors.iter_mut().for_each(|p| p.process(text, logits));
+    }
+    sampler.choose(out.prediction(row), text.len() as u64, text)
+}

@@ -1,0 +1,45 @@
+//! Generating a token allocates nothing, on any thread.
+
+use bitnet_model::sampling::{Sampler, SamplingOptions};
+use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
+
+#[global_allocator]
+static ALLOC: dhat::Alloc = dhat::Alloc;
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = dhat::HeapStats::get().total_blocks;
+    work();
+    dhat::HeapStats::get().total_blocks - before
+}
+
+/// One test: the count is that of the whole process.
+#[test]
+fn no_allocation_per_token() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let mut config = ModelConfig::new(300, 256, 512, 2, 4, 2);
+    config.max_position_embeddings = 600;
+    let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 5)).unwrap();
+    for threads in [1, 2, 3] {
+        for kv in [KvType::F32, KvType::F16] {
+            let engine = Engine::new(&weights, &EngineOptions::default().threads(threads)).unwrap();
+            for options in [SamplingOptions::greedy(), SamplingOptions::default().with_top_k(40)] {
+                let mut sampler = Sampler::new(options).unwrap();
+                let mut sequence = Sequence::new(&engine, kv, None);
+                sequence.push(&[1; 270]).unwrap();
+                let mut generate = |n: usize| {
+                    for _ in 0..n {
+                        let position = sequence.len() as u64;
+                        let token = sampler.sample(sequence.logits(), position, sequence.tokens()).unwrap();
+                        sequence.push(&[token]).unwrap();
+                    }
+                };
+                // Buffers find their sizes.
+                generate(10);
+                let count = allocations(|| generate(100));
+                assert_eq!(count, 0, "{threads} threads, {}", kv.name());
+            }
+        }
+    }
+    // The counter counts.
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 10]))), 1);
+}

@@ -1,0 +1,179 @@
+//! Several sessions that generate together.
+
+use std::time::Instant;
+
+use bitnet_model::decoder::{self, BatchInput};
+use bitnet_model::{ModelError, StepOutput};
+
+use crate::progress::Progress;
+use crate::{Chunk, Error, GenerateOptions, Model, Output, Session, Stats};
+
+/// Prompt tokens of one session that take part in a step: more would keep the others waiting.
+const PROMPT_STEP: usize = 64;
+
+/// Sessions of one model that generate together: each step takes one pass over the weights for all of them, which costs
+/// little more than for one where memory sets the pace. Sessions join and leave between steps; the text of each is the
+/// same as if it had been generated alone.
+///
+/// ```no_run
+/// use bitnet::{Batch, GenerateOptions, Model};
+/// # fn main() -> Result<(), bitnet::Error> {
+/// let model = Model::load("model.gguf")?;
+/// let mut batch = Batch::new(&model);
+/// for name in ["Anna", "Ben"] {
+///     let prompt = model.encode(&format!("Once upon a time, {name}"), true)?;
+///     batch.join(model.session(), &prompt, GenerateOptions::default().max_tokens(50))?;
+/// }
+/// while !batch.is_finished() {
+///     for (ticket, chunk) in batch.step() {
+///         println!("{ticket:?}: {}", chunk?.text);
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Batch {
+    model: Model,
+    texts: Vec<Text>,
+    tickets: u64,
+    out: StepOutput,
+}
+
+/// Which session of a [`Batch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+#[derive(Debug)]
+struct Text {
+    ticket: Ticket,
+    session: Session,
+    progress: Progress,
+    prompt: Vec<u32>,
+    /// Tokens of the prompt that were read.
+    read: usize,
+}
+
+impl Text {
+    fn is_finished(&self) -> bool {
+        self.progress.finished().is_some()
+    }
+}
+
+impl Batch {
+    /// An empty batch for sessions of `model`.
+    pub fn new(model: &Model) -> Self {
+        Self { model: model.clone(), texts: Vec::new(), tickets: 0, out: StepOutput::default() }
+    }
+
+    /// Lets `session` read `prompt` and generate, from the next step on.
+    ///
+    /// # Errors
+    /// A session of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option
+    /// out of range.
+    pub fn join(&mut self, session: Session, prompt: &[u32], options: GenerateOptions) -> Result<Ticket, Error> {
+        if !session.model().engine().is(self.model.engine()) {
+            return Err(ModelError::ForeignSequence.into());
+        }
+        if session.is_empty() && prompt.is_empty() {
+            return Err(ModelError::EmptyPrompt.into());
+        }
+        session.check(prompt)?;
+        let stats = Stats { prompt_tokens: prompt.len(), ..Stats::default() };
+        let progress = Progress::new(&self.model, options, stats, false)?;
+        let ticket = Ticket(self.tickets);
+        self.tickets += 1;
+        self.texts.push(Text { ticket, session, progress, prompt: prompt.to_vec(), read: 0 });
+        Ok(ticket)
+    }
+
+    /// Number of sessions, finished ones included.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+    /// Whether there is no session.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+    /// Whether every session has finished.
+    pub fn is_finished(&self) -> bool {
+        self.texts.iter().all(Text::is_finished)
+    }
+
+    /// Takes a session out, finished or not, with what it generated.
+    pub fn leave(&mut self, ticket: Ticket) -> Option<(Session, Output)> {
+        let at = self.texts.iter().position(|t| t.ticket == ticket)?;
+        let text = self.texts.remove(at);
+        Some((text.session, text.progress.output()))
+    }
+
+    /// One pass over the weights: the next token of every session that is not finished, as long as its prompt has been read.
+    ///
+    /// An error ends the session that it belongs to, and no other.
+    pub fn step(&mut self) -> Vec<(Ticket, Result<Chunk, Error>)> {
+        let began = Instant::now();
+        let mut chunks = Vec::with_capacity(self.texts.len());
+        for text in &mut self.texts {
+            if !text.is_finished()
+                && let Some(last) = text.progress.cancelled()
+            {
+                chunks.push((text.ticket, Ok(last)));
+            }
+        }
+        let mut active: Vec<&mut Text> = self.texts.iter_mut().filter(|t| !t.is_finished()).collect();
+        if let Err(error) = read(&self.model, &mut active, &mut self.out) {
+            // Nothing has changed. Alone, each text shows whether the error is its own.
+            match &mut active[..] {
+                [text] => {
+                    text.progress.cancel();
+                    chunks.push((text.ticket, Err(error.into())));
+                    return chunks;
+                }
+                texts => {
+                    for text in texts {
+                        if let Err(error) = read(&self.model, std::slice::from_mut(text), &mut self.out) {
+                            text.progress.cancel();
+                            chunks.push((text.ticket, Err(error.into())));
+                        }
+                    }
+                }
+            }
+        }
+        for text in active {
+            let Text { ticket, session, progress, prompt, read } = text;
+            if progress.finished().is_some() {
+                continue;
+            }
+            if *read < prompt.len() {
+                progress.stats.prefill += began.elapsed();
+                continue;
+            }
+            let chunk = progress.choose(session.decoder()).map(|token| progress.accept(token, session));
+            progress.stats.decode += began.elapsed();
+            if chunk.is_err() {
+                progress.cancel();
+            }
+            chunks.push((*ticket, chunk));
+        }
+        chunks
+    }
+}
+
+/// Lets every text read what comes next of its prompt, or the token chosen last.
+fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<(), ModelError> {
+    let mut inputs: Vec<BatchInput<'_>> = texts
+        .iter_mut()
+        .map(|text| {
+            let rest = &text.prompt[text.read..];
+            let tokens = &rest[..rest.len().min(PROMPT_STEP)];
+            let last = tokens.len() == rest.len();
+            let head = last.then(|| text.progress.head_request(text.session.len() + tokens.len()));
+            BatchInput { decoder: text.session.decoder(), tokens, head }
+        })
+        .collect();
+    decoder::step(model.engine(), &mut inputs, out)?;
+    drop(inputs);
+    for text in texts {
+        text.read = (text.read + PROMPT_STEP).min(text.prompt.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! Base-3 kernels: five weights in a byte, 1.6 bits each, for weights that come from memory.
+//!
+//! Decoding a model whose weights do not fit the caches takes the time of reading them, and here a fifth fewer bytes are
+//! read than with two bits. Taking them apart costs more instructions, so the kernel pays where a CPU does that faster
+//! than its memory delivers: with AVX-512 VBMI. Elsewhere it is exact, small, and slower than I2_S.
+//!
+//! # Kernel layout
+//! Rows are taken 16 at a time (a *panel*), columns 80 at a time (a *group*). A group of one panel is 256 bytes, four
+//! *quarters* of one cache line. As in [`crate::i2s`], byte `4r + c` belongs to row `r`, so an i32 lane is a row and nothing
+//! is added across lanes. Digits are weights + 1, so 1 is weight 0:
+//!
+//! ```text
+//! quarter s of group g, byte 4r + c:
+//!     digits t0 to t3 are the columns  80g + 16s + 4j + c   for j = 0, 1, 2, 3
+//!     digit  t4       is the column    80g + 64 + 4s + c
+//! ```
+//!
+//! So the first four digits of a quarter are a chunk of the I2_S layout, as soon as they are two bits each, and the last
+//! digits of the four quarters together are a fifth: a group unpacks to the five I2_S chunks of its 80 columns in their
+//! order. GEMM unpacks weights once for all tokens and goes on as I2_S does, and so does GEMV where it has no better way.
+//! How five digits make a byte is told in [`code`].
+//!
+//! Columns are padded to a multiple of 80, rows to a multiple of 16, with weight 0. A panel is one sequential stream, and
+//! panels follow each other, so a range of rows is one stream too.
+//!
+//! ```
+//! use ternary_kernels::{Scales, TernaryMatrix};
+//! let mut trits = [0i8; 80];
+//! (trits[0], trits[4], trits[8], trits[12], trits[64]) = (-1, -1, -1, -1, -1); // the first byte
+//! (trits[1], trits[5], trits[9], trits[13], trits[65]) = (1, -1, 0, 1, 0); // the second
+//! let w = TernaryMatrix::from_trits(1, 80, &trits, Scales::Tensor(1.0)).unwrap();
+//! let packed = ternary_kernels::by_name("base3_scalar").unwrap().prepack(&w).unwrap();
+//! assert_eq!(packed.byte_len(), 256); // one panel of one group: 1280 weights
+//! let bytes = packed.all().bytes();
+//! assert_eq!(bytes[0], 0);
+//! assert_eq!(bytes[1], 64 * 1 + 7 * 2 + 5); // h = t4 = 1, the pair 2 0, and 1 2 for t2 t3
+//! assert!(bytes[2..].iter().all(|&b| b == 94)); // five zero weights
+//! ```
+
+use std::ops::Range;
+
+use crate::i2s::{Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, MAX_COLS, PANEL_ROWS, Product, Tile, even_parts};
+use crate::{AlignedBuf, Int8Matrix, KernelError, Packed, PackedRows, TernaryMatrix};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+mod code;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+pub(crate) mod lanes128;
+pub(crate) mod scalar;
+#[cfg(test)]
+mod tests;
+
+/// Quarters of a group.
+const QUARTERS: usize = 4;
+/// Columns of a group.
+const GROUP_COLS: usize = 80;
+/// I2_S chunks that a group unpacks to.
+const GROUP_CHUNKS: usize = GROUP_COLS / CHUNK_COLS;
+/// Five weights 0.
+const ZEROS: u8 = 94;
+
+const _: () = assert!(GROUP_COLS == QUARTERS * 5 * 4 && GROUP_CHUNKS == 5);
+const _: () = assert!(code::encode([1; 4], 1) == ZEROS as u32);
+
+/// One group of a panel.
+type Group = [[u8; CHUNK_BYTES]; QUARTERS];
+
+/// Groups that are unpacked at a time: as many chunks as a tile of I2_S has.
+const BLOCK_GROUPS: usize = BLOCK_CHUNKS / GROUP_CHUNKS;
+/// Panels that GEMM unpacks at a time where several tiles of tokens meet them: 80 KiB of weights of two bits, on the
+/// stack, as kernels do not allocate.
+const BLOCK_PANELS: usize = 8;
+
+/// Groups of one panel.
+fn groups_of(cols: usize) -> usize {
+    cols.div_ceil(GROUP_COLS)
+}
+
+/// Packs `w` for the kernel called `kernel`.
+fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError> {
+    let (rows, cols) = (w.rows(), w.cols());
+    if cols > MAX_COLS {
+        return Err(KernelError::RowTooLong { kernel: kernel.to_owned(), cols, max_cols: MAX_COLS });
+    }
+    let panels = rows.div_ceil(PANEL_ROWS);
+    let panel_bytes = groups_of(cols) * size_of::<Group>();
+    let len = panels.checked_mul(panel_bytes).filter(|&b| isize::try_from(b).is_ok()).ok_or(KernelError::TooLarge {
+        op: "base3 prepack",
+        rows,
+        cols,
+    })?;
+    let mut bytes = AlignedBuf::zeroed(len);
+    pack_panels(w, 0..panels, &mut bytes);
+    Packed::new(kernel, rows, cols, PANEL_ROWS, panel_bytes, bytes)
+}
+
+/// Packs panels `range` of `w` into `out`, which holds exactly those.
+fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]) {
+    let groups = groups_of(w.cols());
+    if groups == 0 {
+        return;
+    }
+    let (out, _) = out.as_chunks_mut::<CHUNK_BYTES>();
+    let (out, _) = out.as_chunks_mut::<QUARTERS>();
+    assert_eq!(out.len(), range.len() * groups, "pack_panels: length of the output");
+    // One decoded row and one panel at a time: both stay in the first-level cache.
+    let mut row = vec![0i8; groups * GROUP_COLS];
+    for (p, panel) in range.zip(out.chunks_exact_mut(groups)) {
+        for r in 0..PANEL_ROWS {
+            if p * PANEL_ROWS + r < w.rows() {
+                w.decode_row(p * PANEL_ROWS + r, &mut row[..w.cols()]);
+                pack_row(&row, r, panel);
+            } else {
+                panel.iter_mut().flatten().for_each(|quarter| quarter[4 * r..4 * r + 4].fill(ZEROS));
+            }
+        }
+    }
+}
+
+/// Packs one row of trits as row `r` of a panel.
+fn pack_row(row: &[i8], r: usize, panel: &mut [Group]) {
+    for (trits, group) in row.as_chunks::<GROUP_COLS>().0.iter().zip(panel) {
+        let digits = |at: usize| {
+            // No byte carries into the next: trits + 1 are 0, 1, 2, and the two lowest bits of trits are 3, 0, 1.
+            let bits = u32::from_le_bytes([0, 1, 2, 3].map(|c| trits[at + c] as u8)) & 0x0303_0303;
+            (bits + 0x0101_0101) & 0x0303_0303
+        };
+        for (s, quarter) in group.iter_mut().enumerate() {
+            let four = [0, 1, 2, 3].map(|j| digits(16 * s + 4 * j));
+            let word = code::encode(four, digits(64 + 4 * s));
+            quarter[4 * r..4 * r + 4].copy_from_slice(&word.to_le_bytes());
+        }
+    }
+}
+
+/// A product with base-3 weights, every length checked.
+struct Base3<'a> {
+    /// The operands besides the weights, and the results.
+    io: Product<'a>,
+    groups: &'a [Group],
+    /// Groups of one panel, at least 1.
+    per_panel: usize,
+}
+
+impl<'a> Base3<'a> {
+    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
+    fn new(w: &PackedRows<'a>, x: &Int8Matrix<'a>, acc: &mut [i32]) -> Option<Self> {
+        let per_panel = groups_of(w.cols());
+        assert_eq!(w.panel_bytes(), per_panel * size_of::<Group>(), "base3: weights in another layout");
+        let io = Product::without_weights(w, x, acc)?;
+        let (quarters, _) = w.bytes().as_chunks();
+        Some(Self { io, groups: quarters.as_chunks().0, per_panel })
+    }
+
+    /// Panel `p`.
+    fn panel(&self, p: usize) -> &'a [Group] {
+        &self.groups[p * self.per_panel..][..self.per_panel]
+    }
+
+    /// The I2_S chunks of `groups`; those beyond the activations' padding hold padding alone and are left out.
+    fn chunks(&self, groups: &Range<usize>) -> Range<usize> {
+        groups.start * GROUP_CHUNKS..(groups.end * GROUP_CHUNKS).min(self.io.chunks())
+    }
+
+    /// All panels times token 0: `unpack` and `code_sums` for one block of a panel after the other.
+    fn gemv(
+        &self,
+        unpack: impl Fn(&[Group], &mut [Chunk]),
+        code_sums: impl Fn(&[Chunk], &[Acts]) -> [i32; PANEL_ROWS],
+        acc: &mut [i32],
+    ) {
+        // Blocks of a multiple of four chunks, as `code_sums` takes them.
+        const GROUPS: usize = 16;
+        let mut chunks = [[0; CHUNK_BYTES]; GROUPS * GROUP_CHUNKS];
+        let x = self.io.token(0);
+        for p in 0..self.io.panel_count() {
+            let mut total = [0i32; PANEL_ROWS];
+            for (groups, x) in self.panel(p).chunks(GROUPS).zip(x.chunks(chunks.len())) {
+                unpack(groups, &mut chunks[..groups.len() * GROUP_CHUNKS]);
+                let sums = code_sums(&chunks[..x.len()], x);
+                total.iter_mut().zip(sums).for_each(|(total, sum)| *total = total.wrapping_add(sum));
+            }
+            self.io.store(p, 0, &total, acc);
+        }
+    }
+
+    /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens by
+    /// [`BLOCK_CHUNKS`] chunks of the I2_S layout; `acts` has room for `max_tokens * BLOCK_CHUNKS`.
+    fn gemm(
+        &self,
+        max_panels: usize,
+        max_tokens: usize,
+        acts: &mut [Acts],
+        unpack: impl Fn(&[Group], &mut [Chunk]),
+        tile: impl FnMut(Tile<'_>),
+    ) {
+        if self.io.tokens() <= max_tokens {
+            self.gemm_once(acts, unpack, tile);
+        } else {
+            self.gemm_in_blocks(max_panels, max_tokens, acts, unpack, tile);
+        }
+    }
+
+    /// All tokens are one tile, so weights are read once: panel by panel as a single stream.
+    fn gemm_once(&self, acts: &mut [Acts], unpack: impl Fn(&[Group], &mut [Chunk]), mut tile: impl FnMut(Tile<'_>)) {
+        let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_CHUNKS];
+        let tokens = 0..self.io.tokens();
+        for groups in even_parts(0..self.per_panel, BLOCK_GROUPS) {
+            let chunks = self.chunks(&groups);
+            let acts = self.io.interleave(tokens.clone(), chunks.clone(), acts);
+            let unpacked = &mut unpacked[..groups.len() * GROUP_CHUNKS];
+            for p in 0..self.io.panel_count() {
+                unpack(&self.panel(p)[groups.clone()], unpacked);
+                let (tokens, chunks, stride) = (tokens.clone(), chunks.clone(), unpacked.len());
+                tile(Tile { panels: p..p + 1, tokens, chunks, acts, weights: unpacked, stride });
+            }
+        }
+    }
+
+    /// Several tiles of tokens: a block of panels and columns is unpacked, and all tokens meet it.
+    fn gemm_in_blocks(
+        &self,
+        max_panels: usize,
+        max_tokens: usize,
+        acts: &mut [Acts],
+        unpack: impl Fn(&[Group], &mut [Chunk]),
+        mut tile: impl FnMut(Tile<'_>),
+    ) {
+        let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_PANELS * BLOCK_CHUNKS];
+        for block in even_parts(0..self.io.panel_count(), BLOCK_PANELS) {
+            for groups in even_parts(0..self.per_panel, BLOCK_GROUPS) {
+                let chunks = self.chunks(&groups);
+                let stride = groups.len() * GROUP_CHUNKS;
+                for (p, unpacked) in block.clone().zip(unpacked.chunks_exact_mut(stride)) {
+                    unpack(&self.panel(p)[groups.clone()], unpacked);
+                }
+                for tokens in even_parts(0..self.io.tokens(), max_tokens) {
+                    let acts = self.io.interleave(tokens.clone(), chunks.clone(), acts);
+                    for first in block.clone().step_by(max_panels) {
+                        let panels = first..block.end.min(first + max_panels);
+                        let weights = &unpacked[(first - block.start) * stride..];
+                        let (tokens, chunks) = (tokens.clone(), chunks.clone());
+                        tile(Tile { panels, tokens, chunks, acts, weights, stride });
+                    }
+                }
+            }
+        }
+    }
+}

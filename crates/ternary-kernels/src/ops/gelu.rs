@@ -1,0 +1,143 @@
+//! The tanh form of gelu, its derivative, the logistic function, and a fused product with a sum.
+//!
+//! With `u = sqrt(2 / pi) (x + 0.044715 x^3)`, gelu is `x (1 + tanh u) / 2 = x / (1 + exp(-2 u))`, and its derivative is
+//! `s + x s (1 - s) 2 u'` with `s = 1 / (1 + exp(-2 u))`.
+
+use super::elementwise::{Binary, map, update};
+use super::exp::exp;
+use super::lanes::{LANES, Simd, pad};
+
+ops! {
+    /// `out[i] = gelu(x[i])` in its tanh form, both `[k]` f32, with [`Ops::exp`](crate::Ops::exp).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gelu(x: &[f32], out: &mut [f32]) = gelu;
+
+    /// `y[i] *= gelu(gate[i])`, both `[k]` f32, with the bits of [`Ops::gelu`](crate::Ops::gelu).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gelu_mul_assign(gate: &[f32], y: &mut [f32]) = gelu_mul_assign;
+
+    /// `y[i] *= gelu'(x[i])`, the derivative of the tanh form; both `[k]` f32.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gelu_derivative_mul_assign(x: &[f32], y: &mut [f32]) = gelu_derivative_mul_assign;
+
+    /// `x[i] = scale / (1 + exp(-x[i]))`, `[k]` f32, with [`Ops::exp`](crate::Ops::exp).
+    pub fn sigmoid_in_place(scale: f32, x: &mut [f32]) = sigmoid;
+
+    /// `y[i] = a[i] * b[i] + y[i]`, rounded once; all `[k]` f32.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn mul_add_assign(a: &[f32], b: &[f32], y: &mut [f32]) = mul_add_assign;
+}
+
+/// sqrt(2 / pi)
+const A: f32 = 0.797_884_6;
+/// 0.044715 sqrt(2 / pi)
+const AB: f32 = 0.035_677_408;
+
+/// `1 + exp(-2 u)`
+#[inline(always)]
+fn denominator<S: Simd>(s: S, x: S::F, square: S::F) -> S::F {
+    let minus_2u = s.mul(x, s.fma(square, s.splat(-2.0 * AB), s.splat(-2.0 * A)));
+    s.add(s.splat(1.0), exp(s, minus_2u))
+}
+
+#[inline(always)]
+fn gelu_lanes<S: Simd>(s: S, x: S::F) -> S::F {
+    s.div(x, denominator(s, x, s.mul(x, x)))
+}
+
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Binary<f32> for Gelu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: &[f32; LANES], _: &[f32; LANES]) -> S::F {
+        gelu_lanes(s, s.load(x))
+    }
+}
+
+#[inline(always)]
+fn gelu<S: Simd>(s: S, x: &[f32], out: &mut [f32]) {
+    map(s, "gelu", Gelu, x, x, out);
+}
+
+#[derive(Clone, Copy)]
+struct GeluMul;
+
+impl Binary<f32> for GeluMul {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, gate: &[f32; LANES], y: &[f32; LANES]) -> S::F {
+        s.mul(gelu_lanes(s, s.load(gate)), s.load(y))
+    }
+}
+
+#[inline(always)]
+fn gelu_mul_assign<S: Simd>(s: S, gate: &[f32], y: &mut [f32]) {
+    update(s, "gelu_mul_assign", GeluMul, gate, y);
+}
+
+#[derive(Clone, Copy)]
+struct GeluDerivativeMul;
+
+impl Binary<f32> for GeluDerivativeMul {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: &[f32; LANES], y: &[f32; LANES]) -> S::F {
+        let x = s.load(x);
+        let square = s.mul(x, x);
+        let logistic = s.div(s.splat(1.0), denominator(s, x, square));
+        let slope = s.fma(square, s.splat(6.0 * AB), s.splat(2.0 * A));
+        let bend = s.mul(x, s.mul(logistic, s.sub(s.splat(1.0), logistic)));
+        s.mul(s.fma(bend, slope, logistic), s.load(y))
+    }
+}
+
+#[inline(always)]
+fn gelu_derivative_mul_assign<S: Simd>(s: S, x: &[f32], y: &mut [f32]) {
+    update(s, "gelu_derivative_mul_assign", GeluDerivativeMul, x, y);
+}
+
+#[inline(always)]
+fn sigmoid<S: Simd>(s: S, scale: f32, x: &mut [f32]) {
+    let (vectors, tail) = x.as_chunks_mut();
+    for x in vectors {
+        sigmoid_lanes(s, scale, x);
+    }
+    if !tail.is_empty() {
+        let mut last = pad(tail, 0.0);
+        sigmoid_lanes(s, scale, &mut last);
+        tail.copy_from_slice(&last[..tail.len()]);
+    }
+}
+
+#[inline(always)]
+fn sigmoid_lanes<S: Simd>(s: S, scale: f32, x: &mut [f32; LANES]) {
+    let e = exp(s, s.sub(s.splat(0.0), s.load(x)));
+    s.store(s.div(s.splat(scale), s.add(s.splat(1.0), e)), x);
+}
+
+#[inline(always)]
+fn mul_add_assign<S: Simd>(s: S, a: &[f32], b: &[f32], y: &mut [f32]) {
+    assert!(
+        a.len() == y.len() && b.len() == y.len(),
+        "mul_add_assign: {} and {} operands, {} results",
+        a.len(),
+        b.len(),
+        y.len()
+    );
+    let ((a, a_tail), (b, b_tail), (y, y_tail)) = (a.as_chunks(), b.as_chunks(), y.as_chunks_mut());
+    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+        s.store(s.fma(s.load(a), s.load(b), s.load(y)), y);
+    }
+    if !y_tail.is_empty() {
+        let mut last = pad(y_tail, 0.0);
+        s.store(s.fma(s.load(&pad(a_tail, 0.0)), s.load(&pad(b_tail, 0.0)), s.load(&last)), &mut last);
+        y_tail.copy_from_slice(&last[..y_tail.len()]);
+    }
+}

@@ -1,0 +1,79 @@
+//! What can go wrong.
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TttError {
+    /// A configuration that describes no layer.
+    #[error("TTT configuration: {field} is {value}; {requirement}")]
+    Config {
+        /// The field.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it would have to be.
+        requirement: &'static str,
+    },
+    /// A tensor or slice of another length than the configuration asks for.
+    #[error("{tensor}: {got} elements, expected {expected}")]
+    Length {
+        /// The tensor.
+        tensor: String,
+        /// Elements that it should have.
+        expected: usize,
+        /// Elements that it has.
+        got: usize,
+    },
+    /// A token outside of the vocabulary.
+    #[error("token {token} is not in the vocabulary of {vocab_size}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// Saved state that is damaged, or that belongs to something else.
+    #[error("saved TTT state: {what}")]
+    SavedState {
+        /// What is wrong with it.
+        what: StateDamage,
+    },
+    /// A `config.json` that is none.
+    #[error("config.json: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// This CPU lacks something, or a thread could not be started.
+    #[error(transparent)]
+    Kernel(#[from] ternary_kernels::KernelError),
+}
+
+/// Why bytes are not the saved state of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateDamage {
+    /// The bytes begin with something else.
+    #[error("it does not begin with the mark of a saved state")]
+    Mark,
+    /// Another version of the format.
+    #[error("version {0} of the format, this program reads version 1; save it anew with a program that knows both")]
+    Version(u32),
+    /// It was saved by a layer of another shape.
+    #[error("it was saved by a layer of another configuration; restore it into the model that it was saved from")]
+    OtherConfig,
+    /// It was saved by a model with other weights.
+    #[error("it was saved by a model with other weights; restore it into the model that it was saved from")]
+    OtherModel,
+    /// More or fewer bytes than the configuration needs.
+    #[error("{got} bytes, expected {expected}; the file is cut off or has something behind it")]
+    Size {
+        /// Bytes that the configuration needs.
+        expected: usize,
+        /// Bytes that are there.
+        got: usize,
+    },
+    /// The checksum says that bytes changed.
+    #[error("the checksum does not fit; the bytes have changed since they were saved")]
+    Checksum,
+}
