@@ -96,7 +96,7 @@ fn bench_adds_details_only_where_asked_and_counts_the_context() {
     let kv = 2 * 2 * 64 * 2 * 3 / 2;
     assert_eq!(bytes(&bench(&["--sessions", "2"])) - kv, (bytes(&plain) - kv) / 2);
     p.run(&with(&["bench", "--sessions", "2", "--context", "1"], &MODEL)).fails(2, "--context");
-    p.run(&with(&["bench", "--details"], &MODEL)).fails(2, "--json");
+    p.run(&with(&["bench", "--details"], &MODEL)).fails(2, "required arguments");
 }
 
 #[test]

@@ -75,6 +75,55 @@ fn bits_do_not_depend_on_threads_or_instruction_sets() {
     }
 }
 
+/// Each token's loss is that of a fresh mini-batch with the state's weights, by the definition in f64, and asking for it
+/// changes nothing.
+#[test]
+fn inner_losses_follow_their_definition() {
+    for variant in 0..16 {
+        let config = config(variant, 2, 6, 4);
+        let mut case = Case::new(&config, DType::F32, 70 + variant as u64);
+        let x = case.input(1, 11);
+        let text = Text::new(&case.layer, &x, Ops::selected().unwrap());
+        let (mut state, mut other) = (TttState::new(&text.rows), TttState::new(&text.rows));
+        let (out, losses) = text.read_with_losses(&mut state);
+        assert_eq!(bits(&out), bits(&text.read(&mut other, 0, 11, None)));
+        assert_eq!(state, other);
+
+        let views = case.layer.views(&x).unwrap();
+        let (k, v) = (common::f64s(&views.k), common::f64s(&views.v));
+        let p = case.layer.parameters().unwrap();
+        let mut before = TttState::new(&text.rows);
+        for t in 0..11 {
+            // Its weights change at the end of a mini-batch only.
+            for head in 0..2 {
+                let row = (head * 11 + t) * 6..(head * 11 + t + 1) * 6;
+                let (k, v) = (&k[row.clone()], &v[row]);
+                let w = before.weights(head);
+                let affine = |x: &[f64], w: &[f32], b: &[f32]| -> Vec<f64> {
+                    let column = |j: usize| (0..x.len()).map(|i| x[i] * f64::from(w[i * b.len() + j])).sum::<f64>();
+                    (0..b.len()).map(|j| column(j) + f64::from(b[j])).collect()
+                };
+                let mut z = affine(k, w[0], w[1]);
+                if let [_, _, w2, b2] = w[..] {
+                    let gelu = |x: &f64| x / (1.0 + (-1.595_769_121_605_731 * (x + 0.044_715 * x.powi(3))).exp());
+                    z = affine(&z.iter().map(gelu).collect::<Vec<_>>(), w2, b2);
+                }
+                let mean = z.iter().sum::<f64>() / 6.0;
+                let std = (z.iter().map(|z| (z - mean).powi(2)).sum::<f64>() / 6.0 + f64::from(config.norm_eps)).sqrt();
+                let f = |i: usize| {
+                    let (gain, bias) = (p.norm_weight[head * 6 + i], p.norm_bias[head * 6 + i]);
+                    k[i] + (z[i] - mean) / std * f64::from(gain) + f64::from(bias)
+                };
+                let want = (0..6).map(|i| (f(i) - v[i]).powi(2)).sum::<f64>() / 2.0;
+                let got = f64::from(losses[t * 2 + head]);
+                // A few dozen f32 roundings of values of this size.
+                assert!((got - want).abs() <= 1e-4 * (1.0 + want), "variant {variant}, token {t}: {got} and {want}");
+            }
+            text.read(&mut before, t, t + 1, None);
+        }
+    }
+}
+
 /// A token that is not finite spoils the text that it is in, and nothing panics.
 #[test]
 fn values_that_are_not_finite_do_not_panic() {

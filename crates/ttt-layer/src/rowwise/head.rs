@@ -61,46 +61,43 @@ pub(super) struct Head<'a> {
 
 impl Head<'_> {
     /// Reads the `r` tokens that lie in the scratch, as those from `first` on of the mini-batch; what the model makes of
-    /// the queries, before the norm, is `r` rows of the returned slice.
+    /// the queries, `[r, d]`, is returned.
     pub(super) fn run<'s>(
         &self,
         layers: &mut [LayerState<'_>; 2],
         first: usize,
         r: usize,
         s: &'s mut HeadScratch,
-    ) -> (&'s [f32], &'s [f32]) {
+    ) -> &'s [f32] {
         let (ops, d, b) = (self.ops, self.gain.len(), self.t.len());
         let [one, two] = layers;
         let m = one.b.len();
-        let kq = &s.kq[..2 * r * d];
-        let (keys, queries) = kq.split_at(r * d);
+        let kq = &mut s.kq[..2 * r * d];
         let z1 = &mut s.z1[..2 * r * m];
-        fill_rows(z1, one.b);
-        ops.add_product(kq, one.w, d, z1);
+        ops.affine(kq, one.w, one.b, z1);
         let (zk, zq) = z1.split_at_mut(r * m);
+        let (keys, queries) = kq.split_at_mut(r * d);
         store_inputs(keys, one.inputs, d, b, first);
-        let gradient = |z: &[f32], i: usize, out: &mut [f32]| {
-            let (z, target) = (&z[i * d..(i + 1) * d], &s.target[i * d..(i + 1) * d]);
-            ops.layer_norm_l2_gradient(z, target, self.gain, self.bias, self.eps, s.lr[i], out);
+        let gradients = |z: &[f32], out: &mut [f32]| {
+            let (target, lr) = (&s.target[..r * d], &s.lr[..r]);
+            ops.layer_norm_l2_gradient(z, target, self.gain, self.bias, self.eps, lr, out);
         };
         match self.kind {
             Kind::Linear => {
-                for i in 0..r {
-                    gradient(zk, i, row_mut(one.outputs, d, first + i));
-                }
+                gradients(zk, &mut one.outputs[first * d..(first + r) * d]);
             }
             Kind::Mlp => {
                 let (x2, z2) = (&mut s.x2[..r * m], &mut s.z2[..r * d]);
                 ops.gelu(zk, x2);
                 store_inputs(x2, two.inputs, m, b, first);
-                fill_rows(z2, two.b);
-                ops.add_product(x2, two.w, m, z2);
-                for i in 0..r {
-                    gradient(z2, i, row_mut(two.outputs, d, first + i));
-                    let back = row_mut(one.outputs, m, first + i);
-                    ops.dots(two.w, &two.outputs[(first + i) * d..(first + i + 1) * d], back);
-                    ops.gelu_derivative_mul_assign(&zk[i * m..(i + 1) * m], back);
+                ops.affine(x2, two.w, two.b, z2);
+                let outputs = &mut two.outputs[first * d..(first + r) * d];
+                gradients(z2, outputs);
+                let back = &mut one.outputs[first * m..(first + r) * m];
+                for (output, back) in outputs.chunks_exact(d).zip(back.chunks_exact_mut(m)) {
+                    ops.dots(two.w, output, back);
                 }
+                ops.gelu_derivative_mul_assign(zk, back);
             }
         }
         self.correct(queries, one, d, first, r, &mut s.seen, zq);
@@ -109,8 +106,7 @@ impl Head<'_> {
             Kind::Mlp => {
                 let (x2, z2) = (&mut s.x2[..r * m], &mut s.z2[..r * d]);
                 ops.gelu(zq, x2);
-                fill_rows(z2, two.b);
-                ops.add_product(x2, two.w, m, z2);
+                ops.affine(x2, two.w, two.b, z2);
                 self.correct(x2, two, m, first, r, &mut s.seen, z2);
                 z2
             }
@@ -121,7 +117,29 @@ impl Head<'_> {
                 self.step(two, m, &mut s.steps);
             }
         }
-        (queries, out)
+        ops.add_layer_norm(out, self.gain, self.bias, self.eps, queries);
+        queries
+    }
+
+    /// Inner losses `|f(k) - v|^2 / 2` of the `r` tokens that lie in the scratch, at the weights of the beginning of the
+    /// mini-batch.
+    pub(super) fn losses(&self, layers: &[LayerState<'_>; 2], r: usize, s: &HeadScratch) -> Vec<f32> {
+        let (ops, d) = (self.ops, self.gain.len());
+        let affine = |x: &[f32], layer: &LayerState<'_>| {
+            let mut z = vec![0.0; r * layer.b.len()];
+            ops.affine(x, layer.w, layer.b, &mut z);
+            z
+        };
+        let mut z = affine(&s.kq[..r * d], &layers[0]);
+        if self.kind == Kind::Mlp {
+            let mut x2 = vec![0.0; z.len()];
+            ops.gelu(&z, &mut x2);
+            z = affine(&x2, &layers[1]);
+        }
+        let mut e = vec![0.0; r * d];
+        ops.layer_norm(&z, self.gain, self.bias, self.eps, &mut e);
+        ops.axpy(-1.0, &s.target[..r * d], &mut e);
+        e.chunks_exact(d).map(|e| ops.dot(e, e) / 2.0).collect()
     }
 
     /// What the mini-batch has learnt so far changes in outputs `z` `[r, cols]` for inputs `x` `[r, rows]`:
@@ -137,17 +155,15 @@ impl Head<'_> {
         seen: &mut [f32],
         z: &mut [f32],
     ) {
-        let (b, cols) = (self.t.len(), layer.b.len());
+        let b = self.t.len();
         let seen = &mut seen[..r * b];
         // The bias' input is 1. Columns of tokens that are not read yet hold what was there before; they are not used.
         seen.fill(1.0);
         self.ops.add_product(x, layer.inputs, rows, seen);
-        for (i, (seen, z)) in seen.chunks_exact_mut(b).zip(z.chunks_exact_mut(cols)).enumerate() {
-            let n = first + i;
-            let seen = &mut seen[..=n];
-            self.ops.scale(-self.t[n], seen);
-            self.ops.add_product(seen, &layer.outputs[..(n + 1) * cols], n + 1, z);
+        for (seen, t) in seen.chunks_exact_mut(b).zip(&self.t[first..]) {
+            seen.iter_mut().for_each(|x| *x *= -t);
         }
+        self.ops.add_causal_product(seen, layer.outputs, b, first, z);
     }
 
     /// The mini-batch is complete: its gradients move the weights.
@@ -161,16 +177,6 @@ impl Head<'_> {
         let steps = &mut steps[..b];
         steps.fill(last);
         self.ops.add_product(steps, layer.outputs, b, layer.b);
-    }
-}
-
-fn row_mut(data: &mut [f32], cols: usize, i: usize) -> &mut [f32] {
-    &mut data[i * cols..(i + 1) * cols]
-}
-
-fn fill_rows(out: &mut [f32], row: &[f32]) {
-    for out in out.chunks_exact_mut(row.len()) {
-        out.copy_from_slice(row);
     }
 }
 

@@ -138,8 +138,27 @@ impl Text {
     /// Reads the tokens `from..to`; the result is what the output projection reads, `[to - from, w]`.
     pub(crate) fn read(&self, state: &mut TttState, from: usize, to: usize, team: Option<&Team>) -> Vec<f32> {
         let c = self.rows.config();
+        let mut out = vec![f32::NAN; (to - from) * c.width()];
+        let mut scratch = vec![Scratch::new(c); team.map_or(1, Team::threads)];
+        self.with_inputs(from, to, |inputs| self.rows.forward(state, inputs, &mut out, &mut scratch, team));
+        out
+    }
+
+    /// Reads all tokens; the second result are the inner losses, `[n, h]`.
+    pub(crate) fn read_with_losses(&self, state: &mut TttState) -> (Vec<f32>, Vec<f32>) {
+        let c = self.rows.config();
+        let tokens = self.x.len() / c.hidden_size;
+        let mut out = vec![f32::NAN; tokens * c.width()];
+        let mut losses = Vec::new();
+        self.with_inputs(0, tokens, |inputs| {
+            losses = self.rows.forward_with_losses(state, inputs, &mut out, &mut Scratch::new(c));
+        });
+        (out, losses)
+    }
+
+    fn with_inputs(&self, from: usize, to: usize, f: impl FnOnce(&Inputs<'_>)) {
+        let c = self.rows.config();
         let (hidden, w) = (c.hidden_size, c.width());
-        let part = |x: &'_ [f32]| x[from * w..to * w].to_vec();
         // Queries, keys and values in one buffer, as engines have them.
         let mut qkv = Vec::new();
         for t in from..to {
@@ -147,17 +166,12 @@ impl Text {
                 qkv.extend_from_slice(&x[t * w..(t + 1) * w]);
             }
         }
-        let gate = self.gate.as_deref().map(part);
-        let inputs = Inputs {
+        f(&Inputs {
             x: &self.x[from * hidden..to * hidden],
             q: Rows::columns(&qkv, 3 * w, 0..w),
             k: Rows::columns(&qkv, 3 * w, w..2 * w),
             v: Rows::columns(&qkv, 3 * w, 2 * w..3 * w),
-            gate: gate.as_deref().map(|g| Rows::new(g, w)),
-        };
-        let mut out = vec![f32::NAN; (to - from) * w];
-        let mut scratch = vec![Scratch::new(c); team.map_or(1, Team::threads)];
-        self.rows.forward(state, &inputs, &mut out, &mut scratch, team);
-        out
+            gate: self.gate.as_ref().map(|g| Rows::new(&g[from * w..to * w], w)),
+        });
     }
 }
