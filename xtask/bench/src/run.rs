@@ -126,11 +126,10 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
         Some(name) if options.report => {
             return Err(BenchError::Usage(format!("--report measures nothing, so {name} must be a results file")));
         }
-        Some(name) => Some(Other::Revision(build_revision(name, &here, &target, &scratch, &through)?)),
+        Some(name) => Some(Other::Revision(build_revision(name, &here, &scratch, &through)?)),
         None => None,
     };
     if !options.report {
-        // After the other revision, so that the programs in the target folder are in the end those of this one.
         let programs = Programs::build(&here, &target, &scratch, &through)?;
         let tasks = options.tasks(&programs)?;
         if let Some(Other::Revision(old)) = &other {
@@ -157,28 +156,26 @@ enum Other {
     Revision(Programs),
 }
 
-/// Builds a revision in a working tree of its own, which stays for the next time.
-fn build_revision(
-    name: &str,
-    here: &Path,
-    target: &Path,
-    scratch: &Path,
-    through: &[String],
-) -> Result<Programs, BenchError> {
+/// Builds a revision in a working tree and a target folder of their own, which stay for the next time.
+///
+/// The target folder cannot be that of this tree: cargo names what it builds by the path within the workspace, so that each tree
+/// would take the other's libraries for its own. For the same reason there is one tree for all revisions: a checkout touches the
+/// files that differ, and cargo sees that.
+fn build_revision(name: &str, here: &Path, scratch: &Path, through: &[String]) -> Result<Programs, BenchError> {
     let commit = said("git", &["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")], here)
         .ok_or_else(|| BenchError::Usage(format!("--compare {name}: neither a file nor a revision")))?;
-    let short = &commit[..commit.len().min(10)];
-    let tree = scratch.join("trees").join(short);
-    if !tree.join("Cargo.toml").is_file() {
+    let tree = scratch.join("tree");
+    let is_tree = tree.join(".git").is_file();
+    if !is_tree || said("git", &["checkout", "--quiet", "--detach", "--force", &commit], &tree).is_none() {
         let path = tree.display().to_string();
         // What an interrupted run left behind is forgotten first.
         let _ = std::fs::remove_dir_all(&tree);
         let _ = said("git", &["worktree", "prune"], here);
         said("git", &["worktree", "add", "--detach", "--force", &path, &commit], here).ok_or_else(|| {
-            BenchError::unreadable("git worktree add", format!("it cannot check out {short} in {path}"))
+            BenchError::unreadable("git worktree add", format!("it cannot check out {commit} in {path}"))
         })?;
     }
-    Programs::build(&tree, target, scratch, through)
+    Programs::build(&tree, &scratch.join("tree-target"), scratch, through)
 }
 
 /// Times that each revision measures everything.
