@@ -29,6 +29,8 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
         steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;
     }
     steps.run("parity is able to fail", programs::parity_fails_on_damage)?;
+    steps.run("guard of speed", programs::guard)?;
+    steps.run("the guard is able to fail", programs::guard_fails_on_damage)?;
     isas::all(steps)?;
     if thorough {
         foreign::all(steps)?;

@@ -88,6 +88,7 @@ macro_rules! ops {
 }
 
 mod attend;
+pub mod coarse;
 mod convert;
 mod elementwise;
 mod exp;
