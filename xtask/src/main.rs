@@ -13,6 +13,7 @@
 
 mod ci;
 mod error;
+mod foreign;
 mod fuzz;
 mod isas;
 mod programs;
@@ -40,7 +41,7 @@ enum Command {
     Test,
     /// Run `test`, then lints, docs, features, parity, instruction sets, licences and tidy.
     Ci {
-        /// Also the address sanitizer and every fuzz target.
+        /// Also other architectures under emulation, the address sanitizer and every fuzz target.
         #[arg(long)]
         thorough: bool,
     },
@@ -102,7 +103,7 @@ fn main() -> ExitCode {
             Command::Test => test::all(&mut steps),
             Command::Ci { thorough } => ci::all(&mut steps, thorough),
             Command::Tidy => steps.run("tidy", tidy::check),
-            Command::Isas { .. } => isas::all(&mut steps),
+            Command::Isas { .. } => isas::all(&mut steps).and_then(|()| foreign::all(&mut steps)),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
             Command::Parity { .. } | Command::Bench { .. } | Command::Synth { .. } => Ok(()),
         };

@@ -1,7 +1,9 @@
 //! The layout, and a check for kernels that are no part of the registry.
 
 use super::*;
-use crate::{Int8Batch, Kernel, Scales, reference};
+#[cfg(target_arch = "x86_64")]
+use crate::Kernel;
+use crate::{Int8Batch, Scales, reference};
 
 fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
