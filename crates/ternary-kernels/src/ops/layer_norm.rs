@@ -8,27 +8,38 @@ use super::reduce::{TURNS, total};
 
 ops! {
     /// `out[t, i] = ((x[t, i] - mean) * inv) * gain[i] + bias[i]`, the last product and sum fused; `x` and `out` are
-    /// `[n, k]`, `gain` and `bias` are `[k]`, all f32.
+    /// `[n, k]` f32.
     ///
     /// # Panics
     /// If the lengths do not fit.
-    pub fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) = layer_norm;
+    pub fn layer_norm(x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) = layer_norm;
 
     /// `y[t, i] += layer_norm(x)[t, i]`, with the bits of [`Ops::layer_norm`](crate::Ops::layer_norm) and then
-    /// [`Ops::add_assign`](crate::Ops::add_assign); `x` and `y` are `[n, k]`, `gain` and `bias` are `[k]`, all f32.
+    /// [`Ops::add_assign`](crate::Ops::add_assign); `x` and `y` are `[n, k]` f32.
     ///
     /// # Panics
     /// If the lengths do not fit.
-    pub fn add_layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) = add_layer_norm;
+    pub fn add_layer_norm(x: &[f32], norm: LayerNorm<'_>, y: &mut [f32]) = add_layer_norm;
 
     /// For each row, `out[i] = scale[t] * g[i]`, where `g` is the gradient of `sum_i (layer_norm(x)[i] - target[i])^2 / 2` with respect to
-    /// `x`; `x`, `target` and `out` are `[n, k]`, `gain` and `bias` are `[k]`, `scale` is `[n]`, all f32. With the standardised `z` of `x` and `e[i] = (z[i] * gain[i] + bias[i] - target[i]) * gain[i]`:
+    /// `x`; `x`, `target` and `out` are `[n, k]`, `scale` is `[n]`, all f32. With the standardised `z` of `x` and `e[i] = (z[i] * gain[i] + bias[i] - target[i]) * gain[i]`:
     /// `out[i] = (e[i] - mean(e) - z[i] * mean(e z)) * (inv * scale)`, the first and the third product fused with their sums.
     ///
     /// # Panics
     /// If the lengths do not fit.
-    pub fn layer_norm_l2_gradient(x: &[f32], target: &[f32], gain: &[f32], bias: &[f32], eps: f32, scale: &[f32], out: &mut [f32])
+    pub fn layer_norm_l2_gradient(x: &[f32], target: &[f32], norm: LayerNorm<'_>, scale: &[f32], out: &mut [f32])
         = layer_norm_l2_gradient;
+}
+
+/// What a LayerNorm over `k` elements learns, and its constant.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm<'a> {
+    /// `[k]`
+    pub gain: &'a [f32],
+    /// `[k]`
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
 }
 
 /// A row as vectors; `rest` fills the last one up.
@@ -86,15 +97,15 @@ fn sum<S: Simd>(s: S, vectors: usize, terms: impl Terms<S>) -> f32 {
     let mut accs = [s.splat(0.0); TURNS];
     let mut j = 0;
     while j + TURNS <= vectors {
-        for turn in 0..TURNS {
-            accs[turn] = terms.add(s, j + turn, accs[turn]);
+        for (turn, acc) in accs.iter_mut().enumerate() {
+            *acc = terms.add(s, j + turn, *acc);
         }
         j += TURNS;
     }
     // Turns are constants once unrolled, so that the accumulators stay in registers.
-    for turn in 0..TURNS {
+    for (turn, acc) in accs.iter_mut().enumerate() {
         if j + turn < vectors {
-            accs[turn] = terms.add(s, j + turn, accs[turn]);
+            *acc = terms.add(s, j + turn, *acc);
         }
     }
     total(s, accs)
@@ -149,17 +160,18 @@ fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
 }
 
 #[inline(always)]
-fn layer_norm<S: Simd>(s: S, x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-    norm_rows::<S, false>(s, x, gain, bias, eps, out);
+fn layer_norm<S: Simd>(s: S, x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
+    norm_rows::<S, false>(s, x, norm, out);
 }
 
 #[inline(always)]
-fn add_layer_norm<S: Simd>(s: S, x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-    norm_rows::<S, true>(s, x, gain, bias, eps, out);
+fn add_layer_norm<S: Simd>(s: S, x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
+    norm_rows::<S, true>(s, x, norm, out);
 }
 
 #[inline(always)]
-fn norm_rows<S: Simd, const ADD: bool>(s: S, x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+fn norm_rows<S: Simd, const ADD: bool>(s: S, x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
+    let LayerNorm { gain, bias, eps } = norm;
     let k = gain.len();
     assert!(
         bias.len() == k && out.len() == x.len() && (k == 0 || x.len().is_multiple_of(k)),
@@ -186,17 +198,15 @@ fn norm_rows<S: Simd, const ADD: bool>(s: S, x: &[f32], gain: &[f32], bias: &[f3
 }
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn layer_norm_l2_gradient<S: Simd>(
     s: S,
     x: &[f32],
     target: &[f32],
-    gain: &[f32],
-    bias: &[f32],
-    eps: f32,
+    norm: LayerNorm<'_>,
     scale: &[f32],
     out: &mut [f32],
 ) {
+    let LayerNorm { gain, bias, eps } = norm;
     let (n, k) = (scale.len(), gain.len());
     assert!(
         Some(x.len()) == n.checked_mul(k) && target.len() == x.len() && out.len() == x.len() && bias.len() == k,

@@ -103,6 +103,7 @@ mod rope;
 mod tests;
 
 pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
+pub use layer_norm::LayerNorm;
 pub use rope::RopeTable;
 
 /// The operations, compiled for one instruction set. Copy it around freely: it is a number.

@@ -1,6 +1,7 @@
 //! Some tokens of one mini-batch in one head.
 
 use ternary_kernels::Ops;
+use ternary_kernels::ops::LayerNorm;
 
 use super::state::LayerState;
 use crate::config::{Kind, TttConfig};
@@ -50,11 +51,8 @@ impl HeadScratch {
 pub(super) struct Head<'a> {
     pub(super) ops: Ops,
     pub(super) kind: Kind,
-    /// `[d]`
-    pub(super) gain: &'a [f32],
-    /// `[d]`
-    pub(super) bias: &'a [f32],
-    pub(super) eps: f32,
+    /// The norm of the inner model, over `[d]`.
+    pub(super) norm: LayerNorm<'a>,
     /// Position weights, `[b]`.
     pub(super) t: &'a [f32],
 }
@@ -69,7 +67,7 @@ impl Head<'_> {
         r: usize,
         s: &'s mut HeadScratch,
     ) -> &'s [f32] {
-        let (ops, d, b) = (self.ops, self.gain.len(), self.t.len());
+        let (ops, d, b) = (self.ops, self.norm.gain.len(), self.t.len());
         let [one, two] = layers;
         let m = one.b.len();
         let kq = &mut s.kq[..2 * r * d];
@@ -80,7 +78,7 @@ impl Head<'_> {
         store_inputs(keys, one.inputs, d, b, first);
         let gradients = |z: &[f32], out: &mut [f32]| {
             let (target, lr) = (&s.target[..r * d], &s.lr[..r]);
-            ops.layer_norm_l2_gradient(z, target, self.gain, self.bias, self.eps, lr, out);
+            ops.layer_norm_l2_gradient(z, target, self.norm, lr, out);
         };
         match self.kind {
             Kind::Linear => {
@@ -117,14 +115,14 @@ impl Head<'_> {
                 self.step(two, m, &mut s.steps);
             }
         }
-        ops.add_layer_norm(out, self.gain, self.bias, self.eps, queries);
+        ops.add_layer_norm(out, self.norm, queries);
         queries
     }
 
     /// Inner losses `|f(k) - v|^2 / 2` of the `r` tokens that lie in the scratch, at the weights of the beginning of the
     /// mini-batch.
     pub(super) fn losses(&self, layers: &[LayerState<'_>; 2], r: usize, s: &HeadScratch) -> Vec<f32> {
-        let (ops, d) = (self.ops, self.gain.len());
+        let (ops, d) = (self.ops, self.norm.gain.len());
         let affine = |x: &[f32], layer: &LayerState<'_>| {
             let mut z = vec![0.0; r * layer.b.len()];
             ops.affine(x, layer.w, layer.b, &mut z);
@@ -137,7 +135,7 @@ impl Head<'_> {
             z = affine(&x2, &layers[1]);
         }
         let mut e = vec![0.0; r * d];
-        ops.layer_norm(&z, self.gain, self.bias, self.eps, &mut e);
+        ops.layer_norm(&z, self.norm, &mut e);
         ops.axpy(-1.0, &s.target[..r * d], &mut e);
         e.chunks_exact(d).map(|e| ops.dot(e, e) / 2.0).collect()
     }

@@ -19,6 +19,7 @@ mod state;
 use std::ops::Range;
 
 use smallvec::SmallVec;
+use ternary_kernels::ops::LayerNorm;
 use ternary_kernels::team::share;
 use ternary_kernels::{ColsMut, Ops, RopeTable, Team, split_cols};
 
@@ -288,9 +289,11 @@ impl RowWise {
             let loop_ = Head {
                 ops: self.ops,
                 kind: c.kind,
-                gain: &self.gain[head * d..(head + 1) * d],
-                bias: &self.bias[head * d..(head + 1) * d],
-                eps: c.norm_eps,
+                norm: LayerNorm {
+                    gain: &self.gain[head * d..(head + 1) * d],
+                    bias: &self.bias[head * d..(head + 1) * d],
+                    eps: c.norm_eps,
+                },
                 t: &self.t,
             };
             let mut done = 0;
@@ -372,9 +375,10 @@ impl RowWise {
     pub fn finish(&self, gate: Option<Rows<'_>>, first: usize, rows: &mut [f32], scratch: &mut Scratch) {
         let row = &mut scratch.row;
         assert_eq!(gate.is_some(), self.config.use_gate, "a gate where there is none, or none where there is one");
+        let norm = LayerNorm { gain: &self.post_gain, bias: &self.post_bias, eps: self.config.norm_eps };
         for (i, out) in rows.chunks_exact_mut(self.config.width()).enumerate() {
             row.copy_from_slice(out);
-            self.ops.layer_norm(row, &self.post_gain, &self.post_bias, self.config.norm_eps, out);
+            self.ops.layer_norm(row, norm, out);
             if let Some(gate) = gate {
                 self.ops.gelu_mul_assign(gate.row(first + i), out);
             }

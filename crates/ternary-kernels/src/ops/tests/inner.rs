@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::bits::sum_in_order;
 use super::*;
+use crate::ops::LayerNorm;
 
 /// One element after the other.
 fn product(x: &[f32], w: &[f32], k: usize, out: &[f32]) -> Vec<f32> {
@@ -79,6 +80,7 @@ fn layer_norms_and_their_gradients_follow_the_definition() {
     for &k in SIZES {
         let [x, target, gain, bias] = [0; 4].map(|_| random.activations(k));
         let (eps, scale) = (1e-6, random.unit());
+        let norm = LayerNorm { gain: &gain, bias: &bias, eps };
         let (mean, inv) = moments(&x, eps);
         let z: Vec<f32> = x.iter().map(|x| (x - mean) * inv).collect();
         let y: Vec<f32> = (0..k).map(|i| z[i].mul_add(gain[i], bias[i])).collect();
@@ -89,12 +91,12 @@ fn layer_norms_and_their_gradients_follow_the_definition() {
         let gradient: Vec<f32> = (0..k).map(|i| z[i].mul_add(-mean_ez, e[i] - mean_e) * (inv * scale)).collect();
         for ops in all_ops() {
             let mut out = vec![f32::NAN; k];
-            ops.layer_norm(&x, &gain, &bias, eps, &mut out);
+            ops.layer_norm(&x, norm, &mut out);
             assert_same("layer_norm", ops, &out, &y);
-            ops.add_layer_norm(&x, &gain, &bias, eps, &mut out);
+            ops.add_layer_norm(&x, norm, &mut out);
             assert_same("add_layer_norm", ops, &out, &y.iter().map(|y| y + y).collect::<Vec<_>>());
             if k > 0 {
-                ops.layer_norm_l2_gradient(&x, &target, &gain, &bias, eps, &[scale], &mut out);
+                ops.layer_norm_l2_gradient(&x, &target, norm, &[scale], &mut out);
                 assert_same("layer_norm_l2_gradient", ops, &out, &gradient);
             }
         }
@@ -109,16 +111,17 @@ fn several_rows_have_the_bits_of_one() {
         let [x, target] = [0; 2].map(|_| random.activations(n * k));
         let [gain, bias] = [0; 2].map(|_| random.activations(k));
         let scale = random.activations(n);
+        let norm = LayerNorm { gain: &gain, bias: &bias, eps: 1e-6 };
         for ops in all_ops() {
             let (mut norms, mut gradients) = (vec![0.0; n * k], vec![0.0; n * k]);
-            ops.layer_norm(&x, &gain, &bias, 1e-6, &mut norms);
-            ops.layer_norm_l2_gradient(&x, &target, &gain, &bias, 1e-6, &scale, &mut gradients);
+            ops.layer_norm(&x, norm, &mut norms);
+            ops.layer_norm_l2_gradient(&x, &target, norm, &scale, &mut gradients);
             for t in 0..n {
                 let (row, mut out) = (t * k..(t + 1) * k, vec![0.0; k]);
-                ops.layer_norm(&x[row.clone()], &gain, &bias, 1e-6, &mut out);
+                ops.layer_norm(&x[row.clone()], norm, &mut out);
                 assert_same("layer_norm", ops, &norms[row.clone()], &out);
                 let (x, target, scale) = (&x[row.clone()], &target[row.clone()], &scale[t..=t]);
-                ops.layer_norm_l2_gradient(x, target, &gain, &bias, 1e-6, scale, &mut out);
+                ops.layer_norm_l2_gradient(x, target, norm, scale, &mut out);
                 assert_same("layer_norm_l2_gradient", ops, &gradients[row], &out);
             }
         }
@@ -139,7 +142,7 @@ fn the_gradient_is_that_of_the_loss() {
     };
     let wide: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
     let mut got = vec![0.0; k];
-    portable().layer_norm_l2_gradient(&x, &target, &gain, &bias, 1e-6, &[1.0], &mut got);
+    portable().layer_norm_l2_gradient(&x, &target, LayerNorm { gain: &gain, bias: &bias, eps: 1e-6 }, &[1.0], &mut got);
     let largest = got.iter().fold(0.0f32, |m, g| m.max(g.abs()));
     for i in 0..k {
         let at = |h: f64| {
@@ -229,8 +232,9 @@ proptest! {
                 f(&mut out);
                 results.extend(out);
             };
-            one(&|out| ops.layer_norm(&x, &x, &x, 1e-6, out));
-            one(&|out| ops.layer_norm_l2_gradient(&x, &x, &x, &x, 1e-6, &[0.5][..len.min(1)], out));
+            let norm = LayerNorm { gain: &x, bias: &x, eps: 1e-6 };
+            one(&|out| ops.layer_norm(&x, norm, out));
+            one(&|out| ops.layer_norm_l2_gradient(&x, &x, norm, &[0.5][..len.min(1)], out));
             one(&|out| ops.gelu(&x, out));
             one(&|out| ops.gelu_mul_assign(&x, out));
             one(&|out| ops.gelu_derivative_mul_assign(&x, out));
