@@ -166,6 +166,10 @@ pub(crate) struct SamplingArgs {
     /// Go on after a token that ends the text
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Guess at most this many tokens from what the text repeats and check them at once; it changes the speed, not the text.
+    /// 0 for none
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub(crate) draft: usize,
 }
 
 /// Order of the rows of q and k.

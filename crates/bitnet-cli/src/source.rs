@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use bitnet::loader::synthetic::{Spec, cache_dir};
-use bitnet::{KvType, LoadOptions, Model, SamplingOptions};
+use bitnet::{KvType, LoadOptions, Model, SamplingOptions, Speculation};
 
 use crate::args::{EngineArgs, FileArgs, ModelArgs, SamplingArgs};
 use crate::error::CliError;
@@ -222,6 +222,14 @@ pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> SamplingOptions {
     }
     s.seed = args.seed.unwrap_or_else(fresh_seed);
     s
+}
+
+/// Guesses as they were asked for.
+pub(crate) fn speculation(args: &SamplingArgs) -> Speculation {
+    match args.draft {
+        0 => Speculation::Off,
+        max_draft => Speculation::PromptLookup { max_draft },
+    }
 }
 
 /// A seed that differs from run to run, small enough to be typed again.

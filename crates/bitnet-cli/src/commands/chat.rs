@@ -150,6 +150,7 @@ impl Chat<'_> {
         options.max_tokens = self.settings.max_tokens;
         options.stop = self.settings.stop.clone();
         options.ignore_eos = self.settings.ignore_eos;
+        options.speculation = self.settings.speculation;
         let mut generation = match self.plain {
             false => {
                 let system = self.system.as_deref().map(Message::system);
@@ -261,6 +262,7 @@ impl Chat<'_> {
 impl Settings {
     fn new(sampling: SamplingOptions, args: &SamplingArgs) -> Self {
         let SamplingArgs { max_tokens, stop, ignore_eos, .. } = args;
-        Settings { sampling, max_tokens: *max_tokens, stop: stop.clone(), ignore_eos: *ignore_eos }
+        let speculation = source::speculation(args);
+        Settings { sampling, max_tokens: *max_tokens, stop: stop.clone(), ignore_eos: *ignore_eos, speculation }
     }
 }

@@ -92,6 +92,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
     options.stop = args.sampling.stop.clone();
     options.show_special = args.show_special;
     options.ignore_eos = args.sampling.ignore_eos;
+    options.speculation = source::speculation(&args.sampling);
 
     let streaming = !args.json;
     if let Some(prompt) = prompt.as_deref().filter(|_| streaming && !args.chat && ui.is_interactive()) {
@@ -149,6 +150,8 @@ fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool,
                 "decode_s": s.decode.as_secs_f64(),
                 "coarse_tokens": s.coarse_tokens,
                 "rows_rescored_mean": s.rescored_per_token(),
+                "drafted": s.drafted,
+                "accepted": s.accepted,
                 "seed": seed,
                 "threads": model.engine().threads(),
                 "kernel": model.engine().kernel_name(),
@@ -176,6 +179,10 @@ pub(crate) fn stats_line(s: &Stats, reason: FinishReason) -> String {
         0 => String::new(),
         _ => format!(" ({:.0} head rows each)", s.rescored_per_token()),
     };
+    let guessed = match s.drafted {
+        0 => String::new(),
+        n => format!(", {} of {n} guesses right", s.accepted),
+    };
     let why = match reason {
         FinishReason::Stop => "ended by itself",
         FinishReason::Length => "at its limit",
@@ -183,7 +190,7 @@ pub(crate) fn stats_line(s: &Stats, reason: FinishReason) -> String {
         _ => "ended",
     };
     format!(
-        "[prompt {} tokens{reused} at {} tok/s, text {} tokens at {} tok/s{head}, {why}]",
+        "[prompt {} tokens{reused} at {} tok/s, text {} tokens at {} tok/s{head}{guessed}, {why}]",
         s.prompt_tokens,
         ui::rate(s.prefill_tok_s()),
         s.new_tokens,

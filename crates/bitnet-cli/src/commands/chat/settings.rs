@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bitnet::SamplingOptions;
+use bitnet::{SamplingOptions, Speculation};
 
 /// The options of the conversation.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub(super) struct Settings {
     pub(super) max_tokens: Option<usize>,
     pub(super) stop: Vec<String>,
     pub(super) ignore_eos: bool,
+    /// Whether tokens are guessed.
+    pub(super) speculation: Speculation,
 }
 
 const NAMES: &str = "temperature, top_k, top_p, min_p, repeat_penalty, seed, max_tokens, stop";
@@ -73,7 +75,8 @@ mod tests {
     #[test]
     fn options_are_set_or_refused_as_a_whole() {
         let sampling = SamplingOptions::default();
-        let mut s = Settings { sampling, max_tokens: None, stop: Vec::new(), ignore_eos: false };
+        let mut s =
+            Settings { sampling, max_tokens: None, stop: Vec::new(), ignore_eos: false, speculation: Speculation::Off };
         assert_eq!(s.set("temperature 0.25").unwrap(), "temperature is 0.25");
         assert_eq!(s.set("top-k = 5").unwrap(), "top_k is 5");
         s.set("max_tokens 9").unwrap();
