@@ -167,9 +167,9 @@ pub(crate) struct SamplingArgs {
     #[arg(long)]
     pub(crate) ignore_eos: bool,
     /// Guess at most this many tokens from what the text repeats and check them at once; it changes the speed, not the text.
-    /// 0 for none
-    #[arg(long, value_name = "N", default_value_t = 7)]
-    pub(crate) draft: usize,
+    /// 0 for none [default: 7 for models larger than the cache]
+    #[arg(long, value_name = "N")]
+    pub(crate) draft: Option<usize>,
 }
 
 /// Order of the rows of q and k.

@@ -227,8 +227,9 @@ pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> SamplingOptions {
 /// Guesses as they were asked for.
 pub(crate) fn speculation(args: &SamplingArgs) -> Speculation {
     match args.draft {
-        0 => Speculation::Off,
-        max_draft => Speculation::PromptLookup { max_draft },
+        None => Speculation::Auto,
+        Some(0) => Speculation::Off,
+        Some(max_draft) => Speculation::PromptLookup { max_draft },
     }
 }
 

@@ -55,7 +55,8 @@ fn a_generation_ended_amid_guesses_leaves_a_whole_session() {
     for n in 1..24 {
         let mut session = model.session();
         let first: Vec<u32> = {
-            let mut generation = session.generate(prompt, options(0.0, 0)).unwrap();
+            let how = Speculation::PromptLookup { max_draft: 7 };
+            let mut generation = session.generate(prompt, options(0.0, 0).speculation(how)).unwrap();
             (0..n).map(|_| generation.next().unwrap().unwrap().token.unwrap()).collect()
         };
         assert_eq!(first, whole[..n]);

@@ -1,11 +1,17 @@
 //! Drafts for speculation: what followed the last time that the text read like this.
 
+use crate::Engine;
+
 /// Whether several tokens are guessed and then checked in one pass over the weights.
 ///
 /// Guesses never change the text: a guessed token counts only where the model, with the same seed, chooses just that one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Speculation {
+    /// Lookup with up to 7 tokens (with the token before them one pass of 8 rows) where it was measured to pay: for models
+    /// whose weights come from memory. Where they lie in the cache, eight tokens take eight times as long as one.
+    #[default]
+    Auto,
     /// One token at a time.
     Off,
     /// Guesses what followed an earlier place of the prompt or the text that ends in the same tokens (prompt lookup,
@@ -16,13 +22,19 @@ pub enum Speculation {
     },
 }
 
-impl Default for Speculation {
-    /// Lookup with up to 7 tokens: with the token before them one pass of 8 rows.
-    fn default() -> Self {
-        Self::PromptLookup { max_draft: 7 }
+impl Speculation {
+    /// Most tokens to guess at once with `engine`.
+    pub(super) fn max_draft(self, engine: &Engine) -> usize {
+        match self {
+            Speculation::Auto if engine.packed_bytes() > ternary_kernels::last_level_cache() => AUTO_DRAFT,
+            Speculation::Auto | Speculation::Off => 0,
+            Speculation::PromptLookup { max_draft } => max_draft,
+        }
     }
 }
 
+/// Guesses of [`Speculation::Auto`].
+const AUTO_DRAFT: usize = 7;
 /// Longest and shortest ends of the text that are looked up.
 const NGRAM: std::ops::RangeInclusive<usize> = 2..=4;
 /// How far back a lookup looks: beyond, a look would take longer than a token of a small model.

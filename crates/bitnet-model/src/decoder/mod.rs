@@ -188,8 +188,11 @@ impl Decoder {
     /// Fills `draft`.
     fn guess(&mut self, speculation: Speculation) {
         self.draft.clear();
-        let (Speculation::PromptLookup { max_draft }, Some(pending)) = (speculation, self.pending) else { return };
-        let max = max_draft.min(self.sequence.remaining().saturating_sub(1));
+        let Some(pending) = self.pending else { return };
+        let max = speculation.max_draft(self.sequence.engine()).min(self.sequence.remaining().saturating_sub(1));
+        if max == 0 {
+            return;
+        }
         self.sequence.with_next(pending, |text| self.lookup.propose(text, max, &mut self.draft));
     }
 
