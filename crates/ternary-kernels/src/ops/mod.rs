@@ -74,6 +74,7 @@ mod convert;
 mod elementwise;
 mod exp;
 mod gelu;
+mod gemm;
 mod layer_norm;
 mod matmul;
 mod norm;
@@ -82,9 +83,12 @@ mod reduce;
 mod rope;
 #[cfg(test)]
 mod tests;
+mod train;
 
 pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
+pub use gemm::{GemmScratch, Strided};
 pub use rope::RopeTable;
+pub use train::AdamWStep;
 
 /// The operations, compiled for one instruction set. Copy it around freely: it is a number.
 #[derive(Clone, Copy, Debug)]
