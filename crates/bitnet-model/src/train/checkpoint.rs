@@ -91,7 +91,10 @@ impl Checkpoint {
             for prefix in ["", FIRST, SECOND] {
                 let t = file.tensor(&format!("{prefix}{name}")).map_err(|e| bad(path, &e))?;
                 if t.dtype() != Dtype::F32 || t.shape() != shape {
-                    return Err(bad(path, &format!("{prefix}{name} is {:?} {:?}, not F32 {shape:?}", t.dtype(), t.shape())));
+                    return Err(bad(
+                        path,
+                        &format!("{prefix}{name} is {:?} {:?}, not F32 {shape:?}", t.dtype(), t.shape()),
+                    ));
                 }
             }
         }

@@ -105,7 +105,8 @@ impl TrainConfig {
 /// # Errors
 /// [`TrainError::Option`] for a key that is missing or has a value of the wrong kind.
 pub fn model_from_json(v: &Value) -> Result<ModelConfig, TrainError> {
-    let wrong = |option: &'static str, value: &Value, must| TrainError::Option { option, value: value.to_string(), must };
+    let wrong =
+        |option: &'static str, value: &Value, must| TrainError::Option { option, value: value.to_string(), must };
     let size = |key: &'static str, default: Option<usize>| match (&v[key], default) {
         (Value::Null, Some(n)) => Ok(n),
         (value, _) => value.as_u64().map(|n| n as usize).ok_or_else(|| wrong(key, value, "a whole number")),

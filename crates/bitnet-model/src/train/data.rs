@@ -86,7 +86,10 @@ impl TokenFile {
         }
         let mut bytes = vec![0; n * self.width.bytes()];
         let at = SeekFrom::Start(start * self.width.bytes() as u64);
-        self.file.seek(at).and_then(|_| self.file.read_exact(&mut bytes)).map_err(TrainError::io("read", &self.path))?;
+        self.file
+            .seek(at)
+            .and_then(|_| self.file.read_exact(&mut bytes))
+            .map_err(TrainError::io("read", &self.path))?;
         match self.width {
             TokenWidth::U16 => out.extend(bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b)))),
             TokenWidth::U32 => out.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),

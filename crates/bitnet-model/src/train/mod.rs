@@ -31,7 +31,7 @@ pub use checkpoint::{Checkpoint, Progress};
 pub use config::{TrainConfig, model_from_json, model_to_json};
 pub use data::{Sampler, TokenFile, TokenWidth};
 pub use error::TrainError;
-pub use export::write_master;
+pub use export::{MasterWeights, write_master};
 pub use fused::FusedLearner;
 pub use optimizer::{AdamW, AdamWOptions, DecayOn, gradient_norm};
 pub use params::{Entry, Params};

@@ -70,7 +70,11 @@ impl AdamW {
         let expected = self.m.len();
         for (what, got) in [("gradients", grads.len()), ("parameters", params.values.len())] {
             if got != expected {
-                return Err(TrainError::Mismatch { what: what.into(), expected: expected.to_string(), got: got.to_string() });
+                return Err(TrainError::Mismatch {
+                    what: what.into(),
+                    expected: expected.to_string(),
+                    got: got.to_string(),
+                });
             }
         }
         let ops = Ops::selected()?;

@@ -116,7 +116,11 @@ impl TokenWriter {
                     Ok(id) => self.out.write_all(&id.to_le_bytes()),
                     Err(_) => {
                         let value = id.to_string();
-                        return Err(TrainError::Option { option: "token id", value, must: "below 65536 in a .u16 file" });
+                        return Err(TrainError::Option {
+                            option: "token id",
+                            value,
+                            must: "below 65536 in a .u16 file",
+                        });
                     }
                 },
                 TokenWidth::U32 => self.out.write_all(&id.to_le_bytes()),

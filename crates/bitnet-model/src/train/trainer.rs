@@ -116,7 +116,10 @@ pub struct Trainer<L> {
 
 impl<L> std::fmt::Debug for Trainer<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trainer").field("config", &self.config).field("progress", &self.progress).finish_non_exhaustive()
+        f.debug_struct("Trainer")
+            .field("config", &self.config)
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
     }
 }
 

@@ -123,12 +123,7 @@ fn blocks<S: Simd, const R: usize, const C: usize>(
 
 /// Rows `first..first + R` (zeros from row `end` on) of columns `p..p + kc`, as `[kc, R]`.
 #[inline(always)]
-fn pack<const R: usize>(
-    x: Strided<'_>,
-    (first, end): (usize, usize),
-    (p, kc): (usize, usize),
-    out: &mut [f32],
-) {
+fn pack<const R: usize>(x: Strided<'_>, (first, end): (usize, usize), (p, kc): (usize, usize), out: &mut [f32]) {
     let rows = R.min(end - first);
     let (out, _) = out[..R * kc].as_chunks_mut::<R>();
     if x.row == 1 && rows == R {

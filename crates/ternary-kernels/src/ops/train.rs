@@ -104,15 +104,7 @@ ops! {
 }
 
 #[inline(always)]
-fn rms_norm_gradient<S: Simd>(
-    s: S,
-    x: &[f32],
-    gain: &[f32],
-    eps: f32,
-    dy: &[f32],
-    dx: &mut [f32],
-    dgain: &mut [f32],
-) {
+fn rms_norm_gradient<S: Simd>(s: S, x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dgain: &mut [f32]) {
     let k = x.len();
     assert!(gain.len() == k && dy.len() == k && dx.len() == k && dgain.len() == k, "rms_norm_gradient: lengths differ");
     let inv = rms_norm_inv(s, x, eps);

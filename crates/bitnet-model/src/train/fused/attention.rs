@@ -111,7 +111,13 @@ impl AttentionScratch {
                         *lse = max + sum.ln();
                     }
                     let o = zeroed(&mut self.o, r * d);
-                    ops.gemm_add(Strided::rows(&self.s, r).t(), Strided::rows(&self.v, d), [r, d, keys], o, &mut self.gemm);
+                    ops.gemm_add(
+                        Strided::rows(&self.s, r).t(),
+                        Strided::rows(&self.v, d),
+                        [r, d, keys],
+                        o,
+                        &mut self.gemm,
+                    );
                     for ((token, o), sum) in block.zip(o.chunks_exact_mut(d)).zip(&*sums) {
                         ops.scale(1.0 / sum, o);
                         att[token * width + head * d..][..d].copy_from_slice(o);

@@ -113,13 +113,7 @@ impl Shared<'_> {
     }
 
     /// `put(token, column, integers, factor)` for each token and part of the product.
-    fn product(
-        &self,
-        w: &Linear,
-        x: &Int8Batch,
-        acc: &mut Vec<i32>,
-        mut put: impl FnMut(usize, usize, &[i32], f32),
-    ) {
+    fn product(&self, w: &Linear, x: &Int8Batch, acc: &mut Vec<i32>, mut put: impl FnMut(usize, usize, &[i32], f32)) {
         let mut column = 0;
         for (packed, alpha, rows) in &w.parts {
             acc.resize(x.view().n() * rows, 0);

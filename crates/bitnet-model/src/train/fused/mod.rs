@@ -116,7 +116,9 @@ impl FusedLearner {
                 .lanes
                 .iter_mut()
                 .enumerate()
-                .map(|(i, lane)| scope.spawn(move || lane.run(shared, batch, groups.iter().skip(i).step_by(count), learn)))
+                .map(|(i, lane)| {
+                    scope.spawn(move || lane.run(shared, batch, groups.iter().skip(i).step_by(count), learn))
+                })
                 .collect();
             handles.into_iter().try_for_each(|h| match h.join() {
                 Ok(result) => result,
