@@ -27,7 +27,8 @@ use settings::Settings;
 const AFTER_HELP: &str = "\
 Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU. Text files are cut into documents at lines
 <|endoftext|>, or one document per JSON line (field `text`); they are tokenised once, into OUT/data. Ctrl-C writes the
-checkpoint and ends; --resume goes on from there, and the result is the same, bit for bit, as without the interruption.
+checkpoint and ends; --resume goes on from there, with the options of the checkpoint, and the result is the same, bit
+for bit, as without the interruption.
 
 Written to OUT: checkpoint.safetensors, log.jsonl, loss.svg, tokenizer.json, and export/ with the finished model as a
 Hugging Face folder with packed weights and, where the shape allows, as model.gguf.
@@ -59,7 +60,7 @@ pub(crate) struct TrainArgs {
     /// Configuration file, TOML or JSON
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Go on from the checkpoint in OUT
+    /// Go on from the checkpoint in OUT, with its options
     #[arg(long)]
     resume: bool,
     /// tokenizer.json to use
@@ -196,6 +197,9 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     }
     settings.train.validate()?;
 
+    if args.data.is_empty() && resumed.is_none() {
+        return Err(CliError::usage("--data: which text is to be learned?"));
+    }
     let tokenizer = data::tokenizer(args, ui)?;
     let model = match &resumed {
         Some(c) => c.model.clone(),
@@ -319,6 +323,11 @@ fn shape(args: &TrainArgs, settings: &Settings, tokenizer: Option<&Tokenizer>) -
             default("eos_token_id", Value::from(eos));
         }
     }
+    if !m.contains_key("vocab_size") {
+        return Err(CliError::usage(
+            "the vocabulary is unknown: give --tokenizer FILE or --train-tokenizer N, or --vocab N for a file of token ids",
+        ));
+    }
     let hidden = m["hidden_size"].as_u64().unwrap_or(0);
     m.entry("intermediate_size").or_insert_with(|| Value::from(3 * hidden));
     Ok(model_from_json(&Value::Object(m))?)
@@ -356,6 +365,9 @@ fn export(args: &TrainArgs, model: &ModelConfig, params: &Params) -> Result<Vec<
     let (master, export) = (args.out.join("master"), args.out.join("export"));
     write_master(&master, model, params)?;
     let tokenizer = data::tokenizer_path(&args.out);
+    if tokenizer.is_file() {
+        std::fs::copy(&tokenizer, data::tokenizer_path(&master)).map_err(CliError::io("copy", name(&tokenizer)))?;
+    }
     let mut options = ConvertOptions::default();
     options.tokenizer = tokenizer.is_file().then_some(tokenizer);
     // bf16 scales are what the packed form has; GGUF keeps f32.

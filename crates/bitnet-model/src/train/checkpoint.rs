@@ -6,6 +6,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::config::{model_from_json, model_to_json};
 use super::{AdamW, Params, TrainConfig, TrainError};
@@ -40,6 +41,9 @@ pub struct Checkpoint {
     pub progress: Progress,
 }
 
+/// The entry of the metadata that says what run this is.
+const KEY: &str = "bitnet-train";
+const FORMAT: u64 = 1;
 const FIRST: &str = "adam.m.";
 const SECOND: &str = "adam.v.";
 
@@ -58,13 +62,14 @@ impl Checkpoint {
                 views.push((format!("{prefix}{}", e.name), view));
             }
         }
-        let text = |v: serde_json::Result<String>| v.map_err(|e| bad(path, &e));
-        let metadata = HashMap::from([
-            ("format".to_owned(), "bitnet-train-1".to_owned()),
-            ("model".to_owned(), model_to_json(&self.model).to_string()),
-            ("config".to_owned(), text(serde_json::to_string(&self.config))?),
-            ("progress".to_owned(), text(serde_json::to_string(&self.progress))?),
-        ]);
+        // One entry, because several would come in any order, and equal runs are to give equal files.
+        let about = json!({
+            "format": FORMAT,
+            "model": model_to_json(&self.model),
+            "config": self.config,
+            "progress": self.progress,
+        });
+        let metadata = HashMap::from([(KEY.to_owned(), about.to_string())]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| bad(path, &e))?;
         write_atomically(path, &bytes)
     }
@@ -77,14 +82,17 @@ impl Checkpoint {
         let bytes = std::fs::read(path).map_err(TrainError::io("read", path))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(path, &e))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(path, &e))?;
-        let field = |name: &str| {
-            let found = header.metadata().as_ref().and_then(|m| m.get(name));
-            found.ok_or_else(|| bad(path, &format!("no {name} in the metadata; this is no checkpoint of a run")))
-        };
-        let model = model_from_json(&serde_json::from_str(field("model")?).map_err(|e| bad(path, &e))?)?;
-        let config: TrainConfig = serde_json::from_str(field("config")?).map_err(|e| bad(path, &e))?;
+        let about = header.metadata().as_ref().and_then(|m| m.get(KEY));
+        let about =
+            about.ok_or_else(|| bad(path, &format!("no {KEY} in the metadata; this is no checkpoint of a run")))?;
+        let mut about: Value = serde_json::from_str(about).map_err(|e| bad(path, &e))?;
+        if about["format"] != FORMAT {
+            return Err(bad(path, &format!("this is a checkpoint of format {}, not {FORMAT}", about["format"])));
+        }
+        let model = model_from_json(&about["model"])?;
+        let config: TrainConfig = serde_json::from_value(about["config"].take()).map_err(|e| bad(path, &e))?;
         config.validate()?;
-        let progress: Progress = serde_json::from_str(field("progress")?).map_err(|e| bad(path, &e))?;
+        let progress: Progress = serde_json::from_value(about["progress"].take()).map_err(|e| bad(path, &e))?;
         // Shapes are checked against the file before anything of their size is made.
         let layout = super::params::layout(&model);
         for (name, shape) in &layout {

@@ -91,7 +91,7 @@ pub(super) fn token_files(
     if args.data.len() > 1 && !args.data.iter().all(|p| is_text(p)) {
         return Err(CliError::usage("--data: a file of token ids must be the only one"));
     }
-    let mut prepare = |texts: &[PathBuf], paths: [&Path; 2], share: f64| -> Result<(), CliError> {
+    let prepare = |texts: &[PathBuf], paths: [&Path; 2], share: f64| -> Result<(), CliError> {
         let missing = "text needs a tokenizer: give --tokenizer FILE or --train-tokenizer N";
         let tokenizer = tokenizer.ok_or_else(|| CliError::usage(missing))?;
         let eos = model.eos_token_ids.first().copied().ok_or_else(|| {

@@ -28,6 +28,7 @@ fn norm_backward(
 
 /// Gradient of a product for `dy` `[n, out]`: adds `dy^T x` to `dw` and writes `dy (alpha T)` to `dx`, where `x` is what
 /// the codes stand for.
+#[expect(clippy::too_many_arguments, reason = "operands, gradients and two buffers")]
 fn product_backward(
     s: &Shared<'_>,
     w: &Linear,

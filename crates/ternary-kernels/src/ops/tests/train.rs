@@ -5,8 +5,17 @@ use crate::Ops;
 use crate::ops::{AdamWStep, GemmScratch, Strided};
 
 /// Around tile, piece and block sizes.
-const SHAPES: &[[usize; 3]] =
-    &[[1, 1, 1], [8, 32, 128], [9, 33, 129], [7, 31, 127], [3, 100, 5], [17, 16, 300], [520, 40, 20], [5, 7, 0], [0, 3, 4]];
+const SHAPES: &[[usize; 3]] = &[
+    [1, 1, 1],
+    [8, 32, 128],
+    [9, 33, 129],
+    [7, 31, 127],
+    [3, 100, 5],
+    [17, 16, 300],
+    [520, 40, 20],
+    [5, 7, 0],
+    [0, 3, 4],
+];
 
 /// All four orientations give the definition within rounding, on every instruction set the same bits.
 #[test]
