@@ -1,6 +1,6 @@
 //! Many tokens: every kernel of this CPU, and a dense f32 product of the same shape.
 
-use benches::{activations, floats, matrix};
+use benches::{activations, copies, floats, matrix};
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ternary_kernels::{gemm, kernels_available};
@@ -29,5 +29,27 @@ fn kernels(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, kernels);
+/// A few tokens at once, weights from memory: batches of sessions, and the verification of drafts.
+fn memory(c: &mut Criterion) {
+    let (m, k) = (6912, 2560);
+    let w = matrix(m, k).expect("small");
+    for n in [2, 4, 8] {
+        let mut group = c.benchmark_group(format!("gemm {m}x{k} from memory, {n} tokens"));
+        group.throughput(Throughput::Elements(2 * (m * k * n) as u64)).sample_size(20);
+        let x = activations(n, k).expect("small");
+        let mut acc = vec![0; n * m];
+        for kernel in kernels_available() {
+            let copies = copies(kernel.as_ref(), &w).expect("every shape can be packed");
+            let mut turn = 0;
+            group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
+                b.iter(|| {
+                    turn = (turn + 1) % copies.len();
+                    gemm(kernel.as_ref(), &copies[turn], &x.view(), &mut acc).expect("shapes agree");
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, kernels, memory);
 criterion_main!(benches);

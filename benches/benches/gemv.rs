@@ -1,6 +1,6 @@
 //! One token: every kernel of this CPU, the oracle, and what candle has for the same shape, dense and quantised.
 
-use benches::{SHAPES, activations, floats, matrix};
+use benches::{SHAPES, activations, copies, floats, matrix};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Module, Tensor};
 use candle_transformers::quantized_nn::Linear;
@@ -19,6 +19,25 @@ fn kernels(c: &mut Criterion) {
                 b.iter(|| gemv(kernel.as_ref(), &packed, &x.view().row(0), &mut acc).expect("shapes agree"));
             });
         }
+    }
+}
+
+/// Weights that come from memory: copies beyond any cache take turns.
+fn memory(c: &mut Criterion) {
+    let (m, k) = (6912, 2560);
+    let mut group = c.benchmark_group(format!("gemv {m}x{k} from memory"));
+    let (w, x) = (matrix(m, k).expect("small"), activations(1, k).expect("small"));
+    let mut acc = vec![0; m];
+    for kernel in kernels_available() {
+        let copies = copies(kernel.as_ref(), &w).expect("every shape can be packed");
+        let mut turn = 0;
+        group.throughput(Throughput::Bytes(copies[0].byte_len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
+            b.iter(|| {
+                turn = (turn + 1) % copies.len();
+                gemv(kernel.as_ref(), &copies[turn], &x.view().row(0), &mut acc).expect("shapes agree");
+            });
+        });
     }
 }
 
@@ -41,5 +60,5 @@ fn baselines(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, kernels, baselines);
+criterion_group!(benches, kernels, memory, baselines);
 criterion_main!(benches);

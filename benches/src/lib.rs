@@ -5,7 +5,7 @@
 //! machines are shared.
 
 use bitnet_model::{ModelConfig, ModelError, ModelWeights, SyntheticWeights};
-use ternary_kernels::{Int8Batch, KernelError, Scales, TernaryMatrix};
+use ternary_kernels::{AlignedBuf, Int8Batch, Kernel, KernelError, Packed, Scales, TernaryMatrix, last_level_cache};
 
 /// `[out, in]` of the projections of BitNet b1.58 2B4T.
 pub const SHAPES: &[(usize, usize)] = &[(2560, 2560), (640, 2560), (6912, 2560), (2560, 6912)];
@@ -17,6 +17,22 @@ pub const SHAPES: &[(usize, usize)] = &[(2560, 2560), (640, 2560), (6912, 2560),
 pub fn matrix(rows: usize, cols: usize) -> Result<TernaryMatrix, KernelError> {
     let trits: Vec<i8> = (0..rows * cols).map(|i| (hash(i) % 3) as i8 - 1).collect();
     TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(0.02))
+}
+
+/// `w` packed again and again, until the copies exceed every cache four times.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn copies(kernel: &dyn Kernel, w: &TernaryMatrix) -> Result<Vec<Packed>, KernelError> {
+    let first = kernel.prepack(w)?;
+    let count = (4 * last_level_cache()).div_ceil(first.byte_len().max(1));
+    let view = first.all();
+    (0..count)
+        .map(|_| {
+            let bytes = AlignedBuf::from_slice(view.bytes());
+            Packed::new(first.kernel(), first.rows(), first.cols(), first.panel_rows(), view.panel_bytes(), bytes)
+        })
+        .collect()
 }
 
 /// `n` tokens of `k` int8 activations that look random.

@@ -3,14 +3,15 @@
 use crate::error::XtaskError;
 use crate::shell::{Outcome, Steps, cargo, in_ci, works};
 use crate::tidy::workspace::Workspace;
-use crate::{fuzz, isas, programs, test, tidy};
+use crate::{foreign, fuzz, isas, programs, test, tidy};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;
 /// The same with `--thorough`.
 const FUZZ_SECONDS_THOROUGH: u32 = 600;
 
-/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer.
+/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer,
+/// and the kernels are built for other architectures and run under emulation.
 ///
 /// # Errors
 /// The first step that fails.
@@ -28,7 +29,12 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
         steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;
     }
     steps.run("parity is able to fail", programs::parity_fails_on_damage)?;
+    steps.run("guard of speed", programs::guard)?;
+    steps.run("the guard is able to fail", programs::guard_fails_on_damage)?;
     isas::all(steps)?;
+    if thorough {
+        foreign::all(steps)?;
+    }
     steps.try_run("licences, bans, sources", deny)?;
     steps.try_run("address sanitizer", address_sanitizer)?;
     fuzz::all(steps, if thorough { FUZZ_SECONDS_THOROUGH } else { FUZZ_SECONDS }, None)?;

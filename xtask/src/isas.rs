@@ -75,15 +75,20 @@ fn emulated(cpu: &str, expected: &str) -> Result<Outcome, XtaskError> {
     // An emulated CPU is some twenty times slower, so random cases are fewer there.
     let expected = expected.replace(' ', ",");
     let env = [("PROPTEST_CASES", "8"), ("BITNET_EXPECT_ISA", expected.as_str())];
-    for binary in test_binaries("ternary-kernels")? {
+    for binary in test_binaries("ternary-kernels", &[], &[])? {
         run(EMULATOR, &["-cpu", cpu, &binary], &env)?;
     }
     Ok(Outcome::Done)
 }
 
-/// Paths of the compiled tests of a package.
-fn test_binaries(package: &str) -> Result<Vec<String>, XtaskError> {
-    let messages = output("cargo", &["test", "-p", package, "--tests", "--no-run", "--message-format=json"], &[])?;
+/// Compiles the tests of a package, and returns their paths.
+///
+/// # Errors
+/// What the compiler reports; a package without tests.
+pub(crate) fn test_binaries(package: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Vec<String>, XtaskError> {
+    let mut all = vec!["test", "-p", package, "--tests", "--no-run", "--message-format=json"];
+    all.extend(args);
+    let messages = output("cargo", &all, env)?;
     let binaries: Vec<String> = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())

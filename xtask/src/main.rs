@@ -8,10 +8,12 @@
 //! | `cargo xtask isas` | the tests of kernels and models on every instruction set, emulated ones included |
 //! | `cargo xtask fuzz` | each fuzz target for some seconds |
 //! | `cargo xtask parity` | comparison with reference vectors of independent software |
+//! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
 mod ci;
 mod error;
+mod foreign;
 mod fuzz;
 mod isas;
 mod programs;
@@ -39,7 +41,7 @@ enum Command {
     Test,
     /// Run `test`, then lints, docs, features, parity, instruction sets, licences and tidy.
     Ci {
-        /// Also the address sanitizer and every fuzz target.
+        /// Also other architectures under emulation, the address sanitizer and every fuzz target.
         #[arg(long)]
         thorough: bool,
     },
@@ -67,6 +69,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Measure speed, memory and energy and write docs/bench; `cargo xtask bench --help` lists the options.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What the program `bench` is given.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Make weights of the shape of BitNet b1.58 2B4T from a seed, once, and describe the file.
     Synth {
         /// Another shape: a config.json.
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
     let result = std::env::set_current_dir(shell::root()).map_err(XtaskError::io(shell::root())).and_then(|()| {
         match &cli.command {
             Command::Parity { args } => return programs::parity(args),
+            Command::Bench { args } => return programs::bench(args),
             Command::Synth { config } => return programs::synth(config.as_deref()),
             Command::Isas { list: true } => {
                 isas::print_available();
@@ -93,9 +103,9 @@ fn main() -> ExitCode {
             Command::Test => test::all(&mut steps),
             Command::Ci { thorough } => ci::all(&mut steps, thorough),
             Command::Tidy => steps.run("tidy", tidy::check),
-            Command::Isas { .. } => isas::all(&mut steps),
+            Command::Isas { .. } => isas::all(&mut steps).and_then(|()| foreign::all(&mut steps)),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
-            Command::Parity { .. } | Command::Synth { .. } => Ok(()),
+            Command::Parity { .. } | Command::Bench { .. } | Command::Synth { .. } => Ok(()),
         };
         steps.summary(result.is_ok());
         result

@@ -22,8 +22,26 @@ pub(crate) fn build() -> Result<(), XtaskError> {
 }
 
 fn program(name: &str) -> String {
+    built("debug", name)
+}
+
+fn release(name: &str) -> String {
+    built("release", name)
+}
+
+fn built(profile: &str, name: &str) -> String {
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
-    format!("{target}/debug/{name}")
+    format!("{target}/{profile}/{name}")
+}
+
+/// Runs a program that has to fail.
+fn fails(what: &str, program: &str, args: &[&str]) -> Result<(), XtaskError> {
+    if works(program, args) {
+        let (expected, got) = ("a failure".to_owned(), "success".to_owned());
+        return Err(XtaskError::Unexpected { what: what.to_owned(), expected, got });
+    }
+    println!("{what}: it fails, as it must");
+    Ok(())
 }
 
 /// Runs the comparison with the given arguments.
@@ -33,6 +51,43 @@ fn program(name: &str) -> String {
 pub(crate) fn parity(args: &[String]) -> Result<(), XtaskError> {
     build()?;
     run(&program("parity"), &args.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+}
+
+/// Measures, in release mode; the guard runs as tests are built.
+///
+/// # Errors
+/// If something does not build, cannot be measured, or a check of the guard fails.
+pub(crate) fn bench(args: &[String]) -> Result<(), XtaskError> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if args.contains(&"--guard") {
+        build()?;
+        return run(&program("bench"), &args, &[]);
+    }
+    // With the benchmarks, so that all that is measured is one build.
+    let mut build: Vec<&str> = "build --release --workspace --bin bench --bin bitnet".split(' ').collect();
+    build.extend(["gemv", "gemm"].iter().flat_map(|name| ["--bench", name]));
+    cargo(&build, &[])?;
+    run(&release("bench"), &args, &[])
+}
+
+/// The guard of speed.
+///
+/// # Errors
+/// If a check fails.
+pub(crate) fn guard() -> Result<(), XtaskError> {
+    run(&program("bench"), &["--guard"], &[])
+}
+
+/// The guard has to fail where something is slow or wrong.
+///
+/// # Errors
+/// If it does not.
+pub(crate) fn guard_fails_on_damage() -> Result<(), XtaskError> {
+    for damage in ["kernel", "engine", "threads", "batch"] {
+        let args = ["--guard", "--sabotage", damage];
+        fails(&format!("the guard with --sabotage {damage}"), &program("bench"), &args)?;
+    }
+    Ok(())
 }
 
 /// Makes a synthetic model and describes it.
@@ -79,14 +134,7 @@ pub(crate) fn parity_if_present(fixtures: &str) -> Result<Outcome, XtaskError> {
 pub(crate) fn parity_fails_on_damage() -> Result<(), XtaskError> {
     for damage in ["flip-trit", "scale", "rope"] {
         let args = ["--fixtures", "testdata", "--filter", "bitnet/", "--sabotage", damage];
-        if works(&program("parity"), &args) {
-            return Err(XtaskError::Unexpected {
-                what: format!("parity --sabotage {damage}"),
-                expected: "a failure".into(),
-                got: "success".into(),
-            });
-        }
-        println!("--sabotage {damage} is caught");
+        fails(&format!("parity --sabotage {damage}"), &program("parity"), &args)?;
     }
     Ok(())
 }

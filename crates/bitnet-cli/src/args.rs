@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bitnet::{Isa, KvType, QkLayout};
+use bitnet::{HeadMode, Isa, KvType, QkLayout};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -127,9 +127,15 @@ pub(crate) struct EngineArgs {
     /// Instruction set [default: the best that this CPU has; `bitnet doctor` lists them]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
+    /// Kernel of the ternary products [default: the best for this model and CPU; `bitnet doctor` lists them]
+    #[arg(long, value_name = "NAME", conflicts_with = "isa")]
+    pub(crate) kernel: Option<String>,
     /// How keys and values are kept: f32 is exact, the others are smaller
     #[arg(long, value_name = "TYPE", value_enum)]
     pub(crate) kv: Option<KvName>,
+    /// How the best tokens are found where no others matter; the text is the same [default: auto]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) head: Option<HeadName>,
 }
 
 /// How tokens are chosen. What is absent is as the model's files recommend.
@@ -179,6 +185,27 @@ impl From<QkOrder> for QkLayout {
         match order {
             QkOrder::Half => QkLayout::Half,
             QkOrder::Interleaved => QkLayout::Interleaved,
+        }
+    }
+}
+
+/// A way to the best tokens, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HeadName {
+    /// What is faster for this model
+    Auto,
+    /// A third of the bytes first, then the rows that can matter
+    Coarse,
+    /// All of it
+    Plain,
+}
+
+impl From<HeadName> for HeadMode {
+    fn from(name: HeadName) -> Self {
+        match name {
+            HeadName::Auto => HeadMode::Auto,
+            HeadName::Coarse => HeadMode::Coarse,
+            HeadName::Plain => HeadMode::Plain,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod args;
 mod commands;
+mod energy;
 mod error;
 mod interrupt;
 mod process;

@@ -153,11 +153,19 @@ pub(crate) fn load_with(
     let spinner = progress::spinner(ui, &format!("loading {}", path.display()));
     let began = Instant::now();
     let mut builder = Model::builder().kv(kv);
+    if let Some(name) = &engine.kernel {
+        builder = builder.kernel(
+            bitnet::ternary_kernels::by_name(name).map_err(bitnet::ModelError::from).map_err(bitnet::Error::from)?,
+        );
+    }
     if let Some(threads) = engine.threads {
         builder = builder.threads(usize::from(threads));
     }
     if let Some(isa) = isa {
         builder = builder.isa(isa);
+    }
+    if let Some(head) = engine.head {
+        builder = builder.head(head.into());
     }
     let FileArgs { tokenizer, qk_layout } = &args.files;
     if let Some(tokenizer) = tokenizer {

@@ -74,6 +74,32 @@ fn logits_are_a_safetensors_file_of_all_positions() {
 }
 
 #[test]
+fn bench_adds_details_only_where_asked_and_counts_the_context() {
+    let p = Place::new();
+    let bench = |more: &[&str]| {
+        let args = [&["bench", "-p", "4", "-n", "2", "-t", "1", "--json"][..], more].concat();
+        p.run(&with(&args, &MODEL)).json()
+    };
+    let plain = bench(&[]);
+    let after = bench(&["--context", "10", "--details"]);
+    assert_eq!(keys(&after).last().copied(), Some("details"));
+    assert_eq!((after["details"]["context"].as_u64(), after["details"]["sessions"].as_u64()), (Some(10), Some(1)));
+    for key in ["prefill_range", "decode_range"] {
+        let [low, high] = [0, 1].map(|i| after["details"][key][i].as_f64().unwrap());
+        assert!(0.0 < low && low <= high, "{key}");
+    }
+    assert!(after["details"]["first_token_s"].as_f64().unwrap() > after["load_s"].as_f64().unwrap());
+    // Two layers of two times 64 f16 values for each of ten tokens.
+    let bytes = |v: &serde_json::Value| v["bytes_per_token"].as_u64().unwrap();
+    assert_eq!(bytes(&after) - bytes(&plain), 10 * 2 * 2 * 64 * 2);
+    // Two texts share the weights, and each has 1.5 tokens of its own in the mean of two steps.
+    let kv = 2 * 2 * 64 * 2 * 3 / 2;
+    assert_eq!(bytes(&bench(&["--sessions", "2"])) - kv, (bytes(&plain) - kv) / 2);
+    p.run(&with(&["bench", "--sessions", "2", "--context", "1"], &MODEL)).fails(2, "--context");
+    p.run(&with(&["bench", "--details"], &MODEL)).fails(2, "required arguments");
+}
+
+#[test]
 fn bench_has_exactly_the_promised_keys() {
     let p = Place::new();
     let a = p.run(&with(&["bench", "-p", "16", "-n", "8", "-t", "2", "--json"], &MODEL)).json();

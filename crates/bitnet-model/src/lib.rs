@@ -20,7 +20,10 @@ mod synthetic;
 mod weights;
 
 pub use config::{Activation, ModelConfig, Norm, Projection};
-pub use engine::{Engine, EngineOptions, KvCache, KvType, LogitsWanted, StepInput};
+pub use engine::{
+    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvCache, KvType, LogitsWanted, Prediction, StepInput,
+    StepOutput,
+};
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
 pub use sequence::Sequence;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::ModelError;
-use crate::engine::{Engine, KvCache, KvType, LogitsWanted, StepInput};
+use crate::engine::{Engine, HeadRequest, KvCache, KvType, LogitsWanted, Prediction, StepInput, StepOutput};
 
 /// Tokens fed at once between two calls of a progress callback.
 const PROGRESS_STEP: usize = 256;
@@ -14,8 +14,8 @@ pub struct Sequence {
     engine: Engine,
     cache: KvCache,
     tokens: Vec<u32>,
-    /// `[rows, vocab]`: after the last token, or after each of the last ones.
-    logits: Vec<f32>,
+    /// What comes after the last token, or after each of the last ones: nothing, or some positions.
+    out: StepOutput,
 }
 
 impl Sequence {
@@ -26,7 +26,7 @@ impl Sequence {
             cache: KvCache::new(engine.config(), kv, limit),
             engine: engine.clone(),
             tokens: Vec::new(),
-            logits: Vec::new(),
+            out: StepOutput::default(),
         }
     }
 
@@ -55,33 +55,40 @@ impl Sequence {
         self.cache.byte_len()
     }
 
-    /// Logits of the token after the last one, `[vocab]` f32; empty before the first token was fed.
+    /// Logits of the token after the last one, `[vocab]` f32; empty before the first token was fed, or if only the best were
+    /// asked for.
     pub fn logits(&self) -> &[f32] {
-        &self.logits[self.last_row()..]
+        match self.prediction() {
+            Prediction::Full(logits) => logits,
+            Prediction::Best(_) => &[],
+        }
     }
 
     /// Tokens and logits apart, for processors that read the one and change the other.
     pub fn tokens_and_logits(&mut self) -> (&[u32], &mut [f32]) {
-        let start = self.last_row();
-        (&self.tokens, &mut self.logits[start..])
-    }
-
-    fn last_row(&self) -> usize {
-        self.logits.len().saturating_sub(self.engine.config().vocab_size)
-    }
-
-    /// All tokens, and the logits after the `i`-th of the last `n`, which were fed together by [`Sequence::push_rows`].
-    /// Empty if there are none.
-    pub(crate) fn tokens_and_logits_row(&mut self, i: usize, n: usize) -> (&[u32], &mut [f32]) {
-        let vocab = self.engine.config().vocab_size;
-        let row = match self.logits.len() >= n * vocab {
-            true => {
-                let start = self.logits.len() - (n - i) * vocab;
-                &mut self.logits[start..start + vocab]
-            }
-            false => &mut [],
+        let logits = match self.out.len() {
+            0 => &mut [][..],
+            n => self.out.logits_at_mut(n - 1),
         };
-        (&self.tokens, row)
+        (&self.tokens, logits)
+    }
+
+    /// What comes after the last token, as far as it was asked for; no logits if nothing is known.
+    pub fn prediction(&self) -> Prediction<'_> {
+        match self.out.len() {
+            0 => Prediction::Full(&[]),
+            n => self.out.prediction(n - 1),
+        }
+    }
+
+    /// Rows of the head that were computed for the prediction after a coarse pass; `None` if all were, at once.
+    pub fn rescored(&self) -> Option<usize> {
+        self.out.rescored(self.out.len().checked_sub(1)?)
+    }
+
+    /// All tokens, and what was computed after each of those that were fed last.
+    pub(crate) fn tokens_and_output(&mut self) -> (&[u32], &mut StepOutput) {
+        (&self.tokens, &mut self.out)
     }
 
     /// Calls `f` with the tokens and `next` after them.
@@ -91,35 +98,58 @@ impl Sequence {
         self.tokens.pop();
     }
 
-    /// Feeds `first` and `others`, and keeps the logits after each of them.
+    /// Feeds `first` and `others`, and keeps what follows each of them.
     ///
     /// # Errors
     /// Those of [`Engine::step`]; the sequence is then as it was before, without logits.
-    pub(crate) fn push_rows(&mut self, first: u32, others: &[u32]) -> Result<(), ModelError> {
+    pub(crate) fn feed_rows(&mut self, first: u32, others: &[u32], request: HeadRequest) -> Result<(), ModelError> {
         let before = self.tokens.len();
         self.tokens.push(first);
         self.tokens.extend_from_slice(others);
-        self.logits.clear();
+        self.out.clear();
         let tokens = &self.tokens[before..];
-        let mut input = [StepInput { cache: &mut self.cache, tokens, wanted: LogitsWanted::All }];
-        let result = self.engine.step(&mut input, &mut self.logits);
+        let mut input = [StepInput { cache: &mut self.cache, tokens, wanted: LogitsWanted::All, head: request }];
+        let result = self.engine.step(&mut input, &mut self.out);
         if result.is_err() {
             self.tokens.truncate(before);
-            self.logits.clear();
+            self.out.clear();
         }
         result
     }
 
     /// This sequence's part in a step of several.
-    pub(crate) fn step_input<'a>(&'a mut self, tokens: &'a [u32], wanted: LogitsWanted) -> StepInput<'a> {
-        StepInput { cache: &mut self.cache, tokens, wanted }
+    pub(crate) fn step_input<'a>(
+        &'a mut self,
+        tokens: &'a [u32],
+        wanted: LogitsWanted,
+        head: HeadRequest,
+    ) -> StepInput<'a> {
+        StepInput { cache: &mut self.cache, tokens, wanted, head }
     }
 
-    /// Takes note of such a step: `tokens` were fed, and `logits` follow the last one.
-    pub(crate) fn stepped(&mut self, tokens: &[u32], logits: &[f32]) {
+    /// Takes note of such a step: `tokens` were fed, and what follows the last one is position `i` of `out`, if given.
+    pub(crate) fn stepped(&mut self, tokens: &[u32], out: Option<(&StepOutput, usize)>) {
         self.tokens.extend_from_slice(tokens);
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
+        match out {
+            Some((out, i)) => self.out.copy_position(out, i),
+            None => self.out.clear(),
+        }
+    }
+
+    /// Makes sure that the prediction answers `request`, which after a feed with another request needs the last token to be
+    /// fed again. Without tokens nothing happens.
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`].
+    pub fn require(&mut self, request: HeadRequest) -> Result<(), ModelError> {
+        let known = self.out.len().checked_sub(1).is_some_and(|last| self.out.answers(last).covers(request));
+        match self.tokens.last() {
+            Some(&last) if !known => {
+                self.truncate(self.tokens.len() - 1);
+                self.feed(&[last], request, &mut |_| ControlFlow::Continue(())).map(|_| ())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Feeds tokens and computes the logits of what follows the last of them. Without tokens nothing changes.
@@ -128,7 +158,7 @@ impl Sequence {
     /// Those of [`Engine::step`]; the sequence is then as it was before.
     pub fn push(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
         self.push_with(tokens, &mut |_| ControlFlow::Continue(()))?;
-        Ok(&self.logits)
+        Ok(self.logits())
     }
 
     /// As [`Sequence::push`], telling `progress` after each few hundred tokens how many have been fed. If it breaks,
@@ -141,17 +171,31 @@ impl Sequence {
         tokens: &[u32],
         progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<bool, ModelError> {
+        self.feed(tokens, HeadRequest::Full, progress)
+    }
+
+    /// As [`Sequence::push_with`], computing only the logits that `request` asks for; read them by
+    /// [`Sequence::prediction`].
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`].
+    pub fn feed(
+        &mut self,
+        tokens: &[u32],
+        request: HeadRequest,
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<bool, ModelError> {
         if tokens.is_empty() {
             return Ok(true);
         }
         let before = self.tokens.len();
         self.engine.check(&self.cache, tokens)?;
-        self.logits.clear();
+        self.out.clear();
         for (i, chunk) in tokens.chunks(PROGRESS_STEP).enumerate() {
             let fed = i * PROGRESS_STEP + chunk.len();
             let wanted = if fed == tokens.len() { LogitsWanted::Last } else { LogitsWanted::None };
-            let mut input = [StepInput { cache: &mut self.cache, tokens: chunk, wanted }];
-            if let Err(error) = self.engine.step(&mut input, &mut self.logits) {
+            let mut input = [StepInput { cache: &mut self.cache, tokens: chunk, wanted, head: request }];
+            if let Err(error) = self.engine.step(&mut input, &mut self.out) {
                 self.truncate(before);
                 return Err(error);
             }
@@ -168,15 +212,15 @@ impl Sequence {
     /// # Errors
     /// Those of [`Engine::step`]; the sequence is then as it was before.
     pub fn push_all(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let mut all = Vec::new();
-        let mut input = [StepInput { cache: &mut self.cache, tokens, wanted: LogitsWanted::All }];
+        let mut all = StepOutput::default();
+        let wanted = LogitsWanted::All;
+        let mut input = [StepInput { cache: &mut self.cache, tokens, wanted, head: HeadRequest::Full }];
         self.engine.step(&mut input, &mut all)?;
         self.tokens.extend_from_slice(tokens);
         if !tokens.is_empty() {
-            self.logits.clear();
-            self.logits.extend_from_slice(&all[all.len() - self.engine.config().vocab_size..]);
+            self.out.copy_position(&all, all.len() - 1);
         }
-        Ok(all)
+        Ok(all.into_logits())
     }
 
     /// Forgets everything from token `len` on; the logits are gone until the next token is fed.
@@ -184,7 +228,7 @@ impl Sequence {
         if len < self.tokens.len() || self.cache.len() > len {
             self.tokens.truncate(len);
             self.cache.truncate(len);
-            self.logits.clear();
+            self.out.clear();
         }
     }
 }

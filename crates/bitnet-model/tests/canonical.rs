@@ -1,8 +1,8 @@
 //! One canonical arithmetic: a token's logits do not depend on what passes through the model with it.
 
 use bitnet_model::{
-    Activation, Engine, EngineOptions, KvCache, KvType, LogitsWanted, ModelConfig, ModelWeights, Sequence, StepInput,
-    SyntheticWeights,
+    Activation, Engine, EngineOptions, HeadRequest, KvCache, KvType, LogitsWanted, ModelConfig, ModelWeights, Sequence,
+    StepInput, StepOutput, SyntheticWeights,
 };
 use ternary_kernels::Isa;
 
@@ -72,7 +72,7 @@ fn sequences_that_step_together_equal_single_ones() {
     let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
     let texts: Vec<Vec<u32>> = [5, 1, 300, 64].iter().enumerate().map(|(i, &n)| tokens(n + i)[i..].to_vec()).collect();
     let mut caches: Vec<KvCache> = texts.iter().map(|_| KvCache::new(engine.config(), KvType::F32, 700)).collect();
-    let mut together = Vec::new();
+    let mut together = StepOutput::default();
     for round in 0..3u32 {
         let next = [round + 1; 1];
         let mut inputs: Vec<StepInput<'_>> = caches
@@ -82,6 +82,7 @@ fn sequences_that_step_together_equal_single_ones() {
                 cache,
                 tokens: if round == 0 { text } else { &next },
                 wanted: LogitsWanted::Last,
+                head: HeadRequest::Full,
             })
             .collect();
         together.clear();
@@ -91,7 +92,7 @@ fn sequences_that_step_together_equal_single_ones() {
         let mut s = Sequence::new(&engine, KvType::F32, None);
         s.push(text).unwrap();
         s.push(&[2]).unwrap();
-        assert_eq!(bits(s.push(&[3]).unwrap()), bits(&together[i * 173..(i + 1) * 173]), "sequence {i}");
+        assert_eq!(bits(s.push(&[3]).unwrap()), bits(&together.logits()[i * 173..(i + 1) * 173]), "sequence {i}");
     }
 }
 

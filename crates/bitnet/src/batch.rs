@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use bitnet_model::ModelError;
 use bitnet_model::decoder::{self, BatchInput};
+use bitnet_model::{ModelError, StepOutput};
 
 use crate::progress::Progress;
 use crate::{Chunk, Error, GenerateOptions, Model, Output, Session, Stats};
@@ -36,7 +36,7 @@ pub struct Batch {
     model: Model,
     texts: Vec<Text>,
     tickets: u64,
-    logits: Vec<f32>,
+    out: StepOutput,
 }
 
 /// Which session of a [`Batch`].
@@ -62,7 +62,7 @@ impl Text {
 impl Batch {
     /// An empty batch for sessions of `model`.
     pub fn new(model: &Model) -> Self {
-        Self { model: model.clone(), texts: Vec::new(), tickets: 0, logits: Vec::new() }
+        Self { model: model.clone(), texts: Vec::new(), tickets: 0, out: StepOutput::default() }
     }
 
     /// Lets `session` read `prompt` and generate, from the next step on.
@@ -120,7 +120,7 @@ impl Batch {
             }
         }
         let mut active: Vec<&mut Text> = self.texts.iter_mut().filter(|t| !t.is_finished()).collect();
-        if let Err(error) = read(&self.model, &mut active, &mut self.logits) {
+        if let Err(error) = read(&self.model, &mut active, &mut self.out) {
             // Nothing has changed. Alone, each text shows whether the error is its own.
             match &mut active[..] {
                 [text] => {
@@ -130,7 +130,7 @@ impl Batch {
                 }
                 texts => {
                     for text in texts {
-                        if let Err(error) = read(&self.model, std::slice::from_mut(text), &mut self.logits) {
+                        if let Err(error) = read(&self.model, std::slice::from_mut(text), &mut self.out) {
                             text.progress.cancel();
                             chunks.push((text.ticket, Err(error.into())));
                         }
@@ -159,16 +159,18 @@ impl Batch {
 }
 
 /// Lets every text read what comes next of its prompt, or the token chosen last.
-fn read(model: &Model, texts: &mut [&mut Text], logits: &mut Vec<f32>) -> Result<(), ModelError> {
+fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<(), ModelError> {
     let mut inputs: Vec<BatchInput<'_>> = texts
         .iter_mut()
         .map(|text| {
             let rest = &text.prompt[text.read..];
             let tokens = &rest[..rest.len().min(PROMPT_STEP)];
-            BatchInput { decoder: text.session.decoder(), tokens, choose: tokens.len() == rest.len() }
+            let last = tokens.len() == rest.len();
+            let head = last.then(|| text.progress.head_request(text.session.len() + tokens.len()));
+            BatchInput { decoder: text.session.decoder(), tokens, head }
         })
         .collect();
-    decoder::step(model.engine(), &mut inputs, logits)?;
+    decoder::step(model.engine(), &mut inputs, out)?;
     drop(inputs);
     for text in texts {
         text.read = (text.read + PROMPT_STEP).min(text.prompt.len());

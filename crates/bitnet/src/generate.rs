@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use bitnet_model::decoder::Speculation;
-use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, SamplingOptions};
+use bitnet_model::HeadRequest;
+use bitnet_model::decoder::{self, Speculation};
+use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
 
 use crate::progress::Progress;
 use crate::{Error, Session};
@@ -84,6 +85,10 @@ impl GenerateOptions {
         self.cancel = Some(token.clone());
         self
     }
+    /// Which logits a token chosen so needs, after `history` tokens.
+    pub(crate) fn head_request(&self, history: usize) -> Result<HeadRequest, Error> {
+        Ok(decoder::head_request(&Sampler::new(self.sampling.clone())?, &self.processors, history))
+    }
     /// Guesses tokens in this way.
     #[must_use]
     pub fn speculation(mut self, speculation: Speculation) -> Self {
@@ -126,12 +131,21 @@ pub struct Stats {
     pub drafted: usize,
     /// Guesses that were right.
     pub accepted: usize,
+    /// Tokens for which only the best logits were computed, after a coarse pass over the head.
+    pub coarse_tokens: usize,
+    /// Rows of the head that were computed for them after the coarse pass.
+    pub rows_rescored: usize,
 }
 
 impl Stats {
     /// Prompt tokens per second; 0 without any.
     pub fn prefill_tok_s(&self) -> f64 {
         rate(self.prompt_tokens, self.prefill)
+    }
+    /// Rows of the head that were computed after the coarse pass, in the mean over the tokens that needed only the best logits; 0
+    /// without such tokens.
+    pub fn rescored_per_token(&self) -> f64 {
+        self.rows_rescored as f64 / self.coarse_tokens.max(1) as f64
     }
     /// Generated tokens per second; 0 without any. The first token comes out of the prompt's computation.
     pub fn decode_tok_s(&self) -> f64 {

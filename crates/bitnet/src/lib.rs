@@ -28,7 +28,9 @@ mod session;
 pub use bitnet_model::decoder::Speculation;
 pub use bitnet_model::perplexity::{Perplexity, perplexity};
 pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
-pub use bitnet_model::{Activation, Engine, KvType, ModelConfig, ModelError, Sequence};
+pub use bitnet_model::{
+    Activation, Engine, HeadMode, HeadRequest, KvType, ModelConfig, ModelError, Prediction, Sequence,
+};
 pub use loader::chat::Message;
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};
 pub use ternary_kernels::{Isa, Kernel, KernelError};

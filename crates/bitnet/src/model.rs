@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnet_model::sampling::SamplingOptions;
-use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, Sequence};
+use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, ModelConfig, Sequence};
 use loader::chat::{ChatTemplate, RenderOptions};
 use loader::tokenizer::Tokenizer;
 use loader::{LoadOptions, LoadedModel, ModelInfo};
@@ -54,6 +54,11 @@ impl ModelBuilder {
     /// A kernel of your own for the ternary products.
     pub fn kernel(mut self, kernel: Arc<dyn Kernel>) -> Self {
         self.engine = self.engine.kernel(kernel);
+        self
+    }
+    /// How the best logits are found, where no others are needed; the text does not depend on it.
+    pub fn head(mut self, mode: HeadMode) -> Self {
+        self.engine = self.engine.head(mode);
         self
     }
     /// How keys and values are cached.

@@ -1,6 +1,7 @@
 //! What a generation remembers between two tokens: the same for a session alone and for one in a batch.
 
-use bitnet_model::decoder::Decoder;
+use bitnet_model::HeadRequest;
+use bitnet_model::decoder::{Decoder, head_request};
 use bitnet_model::sampling::{CancelToken, FinishReason, Sampler};
 use loader::tokenizer::{StopStrings, StreamDecoder};
 
@@ -64,10 +65,17 @@ impl Progress {
     /// The next token of `decoder`, alone.
     pub(crate) fn choose(&mut self, decoder: &mut Decoder) -> Result<u32, Error> {
         let token = decoder.next_token(&mut self.sampler, &mut self.options.processors, self.options.speculation)?;
-        let counts = decoder.take_speculation_counts();
+        let counts = decoder.take_counts();
         self.stats.drafted += counts.drafted;
         self.stats.accepted += counts.accepted;
+        self.stats.coarse_tokens += counts.coarse_tokens;
+        self.stats.rows_rescored += counts.rows_rescored;
         Ok(token)
+    }
+
+    /// Which logits the next token needs after `history` tokens.
+    pub(crate) fn head_request(&self, history: usize) -> HeadRequest {
+        head_request(&self.sampler, &self.options.processors, history)
     }
 
     /// Takes a token that was chosen and says which text is certain with it.

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use bitnet_model::ModelError;
 use bitnet_model::decoder::Decoder;
+use bitnet_model::{HeadRequest, ModelError};
 
 use crate::generate::{Generation, Stats};
 use crate::{Error, GenerateOptions, Message, Model, Output};
@@ -84,7 +84,8 @@ impl Session {
     /// A token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option out of range.
     pub fn generate_ids(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
-        let go_on = self.decoder.feed(ids, options.cancel.as_ref())?;
+        let request = options.head_request(self.len() + ids.len())?;
+        let go_on = self.decoder.feed(ids, request, options.cancel.as_ref())?;
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
@@ -103,7 +104,8 @@ impl Session {
         let keep = common.min(ids.len().saturating_sub(1));
         self.rewind(keep);
         let began = Instant::now();
-        let go_on = self.decoder.feed(&ids[keep..], options.cancel.as_ref())?;
+        let request = options.head_request(ids.len())?;
+        let go_on = self.decoder.feed(&ids[keep..], request, options.cancel.as_ref())?;
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
@@ -144,8 +146,8 @@ impl Session {
     /// # Errors
     /// A token outside of the vocabulary, tokens that do not fit.
     pub fn feed_ids(&mut self, ids: &[u32]) -> Result<&[f32], Error> {
-        self.decoder.feed(ids, None)?;
-        Ok(self.decoder.logits())
+        self.decoder.feed(ids, HeadRequest::Full, None)?;
+        Ok(self.decoder.logits()?)
     }
 
     /// Whether `ids` may follow.

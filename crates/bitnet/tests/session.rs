@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use bitnet::{CancelToken, Error, FinishReason, GenerateOptions, KvType, Message, Model, ModelError};
+use bitnet::{
+    CancelToken, Error, FinishReason, GenerateOptions, HeadMode, KvType, Message, Model, ModelError, SamplingOptions,
+};
 
 fn model() -> Model {
     Model::builder().threads(2).load(test_support::workspace_dir().join("models/tinystories-5m.gguf")).unwrap()
@@ -149,4 +151,52 @@ fn chat_goes_through_the_template() {
     assert!(text.ends_with("System: Be kind.<|eot_id|>User: Tell me a story.<|eot_id|>Assistant: "), "{text:?}");
     let mut session = model.session();
     assert!(!session.chat(&messages, greedy(5)).unwrap().finish().unwrap().ids.is_empty());
+}
+
+/// The trained model, with the head read in full and with a coarse pass first: one text, and the statistics say which it was.
+#[test]
+fn the_way_to_the_best_tokens_changes_no_text() {
+    let path = test_support::workspace_dir().join("models/tinystories-5m.gguf");
+    let [plain, coarse] =
+        [HeadMode::Plain, HeadMode::Coarse].map(|mode| Model::builder().threads(2).head(mode).load(&path).unwrap());
+    let with = |s: SamplingOptions| GenerateOptions::default().sampling(s).max_tokens(60);
+    let o = || SamplingOptions::default().with_seed(3);
+    let vocab = plain.config().vocab_size;
+    for (options, few) in [
+        (SamplingOptions::greedy(), true),
+        (o().with_top_k(12), true),
+        (o().with_top_k(10).with_top_p(1.0).with_min_p(0.1).with_temperature(1.2), true),
+        (o().with_top_p(1.0).with_min_p(0.05), true),
+        (o(), false),
+        (o().with_top_p(1.0).with_temperature(1.0), false),
+    ] {
+        let [a, b] = [&plain, &coarse].map(|m| story(m, with(options.clone())));
+        assert_eq!((&a.ids, a.stats.coarse_tokens), (&b.ids, 0), "{options:?}");
+        assert_eq!(b.stats.coarse_tokens, if few { b.ids.len() } else { 0 }, "{options:?}");
+        let rows = b.stats.rescored_per_token();
+        assert_eq!(few, rows >= 1.0 && rows < vocab as f64 / 4.0, "{options:?}: {rows} rows of {vocab}");
+    }
+}
+
+/// What the prompt's computation was asked for serves the first token only if the next generation asks for no more.
+#[test]
+fn a_session_goes_on_with_other_options() {
+    let path = test_support::workspace_dir().join("models/tinystories-5m.gguf");
+    let [plain, coarse] =
+        [HeadMode::Plain, HeadMode::Coarse].map(|mode| Model::builder().head(mode).load(&path).unwrap());
+    let text = |model: &Model| {
+        let mut session = model.session();
+        session.generate("The cat", greedy(0)).unwrap().finish().unwrap();
+        let more = GenerateOptions::default().temperature(1.0).seed(9).max_tokens(5);
+        session.generate_ids(&[], more).unwrap().finish().unwrap();
+        session.generate_ids(&[], greedy(5)).unwrap().finish().unwrap();
+        let banned = session.tokens()[3];
+        let never = GenerateOptions::default()
+            .temperature(0.0)
+            .max_tokens(5)
+            .processor(move |_: &[u32], l: &mut [f32]| l[banned as usize] = f32::NEG_INFINITY);
+        session.generate_ids(&[], never).unwrap().finish().unwrap();
+        (session.feed_ids(&[]).unwrap().to_vec(), session.tokens())
+    };
+    assert_eq!(text(&plain), text(&coarse));
 }

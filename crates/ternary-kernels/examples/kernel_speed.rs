@@ -1,28 +1,55 @@
-//! Times every kernel of this CPU: GEMV and GEMM of a 6912 x 2560 matrix, weights warm in the cache, and GEMV over
-//! enough matrices that the weights come from memory.
+//! Times every kernel of this CPU on a 6912 x 2560 matrix: packing, GEMV and GEMM with the weights warm in the cache, and
+//! both over enough matrices that the weights come from memory, with one thread and with several.
 //!
-//! `cargo run --release --example kernel_speed`
+//! Timings of all kernels take turns, so that a change of the machine's speed meets all of them: read columns against each
+//! other. `cargo run --release --example kernel_speed -- [NAME]...` takes the kernels whose names contain one of `NAME`.
 
 use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Instant;
 
-use ternary_kernels::{Int8Batch, Scales, TernaryMatrix, registry};
+use ternary_kernels::{Int8Batch, Kernel, Packed, Scales, Team, TernaryMatrix, kernels_available};
 
 const ROWS: usize = 6912;
 const COLS: usize = 2560;
+/// Copies of the weights that are beyond any cache: 283 MB with two bits, 226 with 1.6.
+const COPIES: usize = 64;
+/// Timings of each kernel; the median counts.
+const ROUNDS: usize = 9;
 
-/// Best and median of `runs` timings in seconds.
-fn time(runs: usize, mut f: impl FnMut()) -> (f64, f64) {
-    f();
-    let mut seconds: Vec<f64> = (0..runs)
-        .map(|_| {
+/// A kernel with its weights.
+struct Candidate {
+    kernel: Arc<dyn Kernel>,
+    copies: Vec<Packed>,
+}
+
+/// Milliseconds, median of [`ROUNDS`], for each candidate in turns.
+fn medians(candidates: &[Candidate], mut f: impl FnMut(&Candidate)) -> Vec<f64> {
+    let mut times = vec![Vec::new(); candidates.len()];
+    for _ in 0..ROUNDS {
+        for (c, times) in candidates.iter().zip(&mut times) {
+            f(c);
             let start = Instant::now();
-            f();
-            start.elapsed().as_secs_f64()
+            f(c);
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    times
+        .iter_mut()
+        .map(|t| {
+            t.sort_by(f64::total_cmp);
+            t[ROUNDS / 2]
         })
-        .collect();
-    seconds.sort_by(f64::total_cmp);
-    (seconds[0], seconds[runs / 2])
+        .collect()
+}
+
+fn line(what: &str, ms: &[f64], unit: impl Fn(usize, f64) -> String) {
+    print!("{what:22}");
+    for (i, &ms) in ms.iter().enumerate() {
+        print!(" {ms:9.4} {:>9}", unit(i, ms));
+    }
+    println!();
 }
 
 fn main() {
@@ -34,43 +61,65 @@ fn main() {
     let trits: Vec<i8> = (0..ROWS * COLS).map(|_| next(3) as i8 - 1).collect();
     let w = TernaryMatrix::from_trits(ROWS, COLS, &trits, Scales::Tensor(1.0)).expect("trits");
     let codes: Vec<i8> = (0..512 * COLS).map(|_| (next(255) as i16 - 127) as i8).collect();
-    println!("{ROWS} x {COLS}, one thread; best and median");
-    for entry in registry() {
-        let Some(kernel) = entry.kernel() else {
-            println!("{:16} not on this CPU", entry.name);
-            continue;
-        };
+    let batch = |n: usize| Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
+    let mut candidates = Vec::new();
+    println!("{ROWS} x {COLS}, milliseconds for one matrix, medians of {ROUNDS}");
+    for kernel in kernels_available().into_iter().filter(|k| wanted(k.name())) {
         let start = Instant::now();
-        let packed = kernel.prepack(&w).expect("prepack");
-        let prepack = start.elapsed().as_secs_f64();
-        println!("{:16} prepack {:.2} Gweights/s", entry.name, (ROWS * COLS) as f64 / prepack / 1e9);
-        let bytes = packed.byte_len() as f64;
-        let mut acc = vec![0; 512 * ROWS];
-        let x = Int8Batch::from_codes(1, COLS, &codes[..COLS]).expect("codes");
-        let (best, median) = time(200, || kernel.gemv(black_box(&packed.all()), &x.view().row(0), &mut acc[..ROWS]));
-        println!("    gemv warm      {:7.4} {:7.4} ms {:6.1} GB/s", best * 1e3, median * 1e3, bytes / best / 1e9);
-        // 32 copies are 141 MB, beyond any cache of the kind.
-        let copies: Vec<_> = (0..32).map(|_| kernel.prepack(&w).expect("prepack")).collect();
-        let (best, median) = time(8, || {
-            copies.iter().for_each(|c| kernel.gemv(black_box(&c.all()), &x.view().row(0), &mut acc[..ROWS]));
-        });
-        let gb = 32.0 * bytes / best / 1e9;
-        println!("    gemv memory    {:7.4} {:7.4} ms {gb:6.1} GB/s", best / 32.0 * 1e3, median / 32.0 * 1e3);
-        for n in [2, 4, 8] {
-            let x = Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
-            let (best, median) = time(8, || {
-                copies.iter().for_each(|c| kernel.gemm(black_box(&c.all()), &x.view(), &mut acc[..n * ROWS]));
-            });
-            println!("    gemm memory N={n} {:5.3} {:7.3} ms", best / 32.0 * 1e3, median / 32.0 * 1e3);
+        let first = kernel.prepack(&w).expect("prepack");
+        let gweights = (ROWS * COLS) as f64 / start.elapsed().as_secs_f64() / 1e9;
+        println!("{:18} {:8} bytes, packed at {gweights:.2} Gweights/s", kernel.name(), first.byte_len());
+        let copies = (0..COPIES).map(|_| copy(&first)).collect();
+        candidates.push(Candidate { kernel, copies });
+    }
+    print!("{:22}", "");
+    candidates.iter().for_each(|c| print!(" {:>19}", c.kernel.name()));
+    println!();
+
+    let mut acc = vec![0; 512 * ROWS];
+    let gb_s = |i: usize, ms: f64, threads: usize| {
+        format!("{:.1} GB/s", (threads * candidates[i].copies[0].byte_len()) as f64 / ms / 1e6)
+    };
+    let x = batch(1);
+    let ms = medians(&candidates, |c| {
+        for _ in 0..8 {
+            c.kernel.gemv(black_box(&c.copies[0].all()), &x.view().row(0), &mut acc[..ROWS]);
         }
-        for n in [2, 4, 8, 12, 13, 128, 512] {
-            let x = Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
-            let runs = if n > 128 { 4 } else { 20 };
-            let (best, median) = time(runs, || {
-                kernel.gemm(black_box(&packed.all()), &x.view(), &mut acc[..n * ROWS]);
+    });
+    line("gemv, cache", &ms.iter().map(|ms| ms / 8.0).collect::<Vec<_>>(), |i, ms| gb_s(i, ms, 1));
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    for threads in [NonZeroUsize::MIN, cores] {
+        let team = Team::new(threads).expect("threads");
+        for n in [1, 2, 3, 4, 5, 6, 8, 12] {
+            let x = batch(n);
+            // Each thread has matrices of its own.
+            let per_thread = COPIES / threads.get();
+            let ms = medians(&candidates, |c| {
+                team.for_each_chunk(&mut acc[..n * ROWS * threads.get()], n * ROWS, |part, acc| {
+                    for w in &c.copies[part * per_thread..][..per_thread] {
+                        let (w, x) = (black_box(w.all()), x.view());
+                        if n == 1 { c.kernel.gemv(&w, &x.row(0), acc) } else { c.kernel.gemm(&w, &x, acc) }
+                    }
+                });
             });
-            let gop = 2.0 * (n * ROWS * COLS) as f64 / best / 1e9;
-            println!("    gemm N={n:<4}    {:7.3} {:7.3} ms {gop:6.0} GOP/s", best * 1e3, median * 1e3);
+            let ms: Vec<_> = ms.iter().map(|ms| ms / per_thread as f64).collect();
+            line(&format!("N={n}, memory, {threads} thr"), &ms, |i, ms| gb_s(i, ms, threads.get()));
         }
     }
+    for n in [2, 4, 6, 8, 12, 13, 32, 128, 512] {
+        let x = batch(n);
+        let ms = medians(&candidates, |c| {
+            c.kernel.gemm(black_box(&c.copies[0].all()), &x.view(), &mut acc[..n * ROWS]);
+        });
+        line(&format!("N={n}, cache"), &ms, |_, ms| format!("{:.0} GOP/s", 2.0 * (n * ROWS * COLS) as f64 / ms / 1e6));
+    }
+}
+
+/// The same weights in memory of their own.
+fn copy(w: &Packed) -> Packed {
+    let mut bytes = ternary_kernels::AlignedBuf::zeroed(w.byte_len());
+    bytes.copy_from_slice(w.all().bytes());
+    Packed::new(w.kernel(), w.rows(), w.cols(), w.panel_rows(), w.all().panel_bytes(), bytes).expect("the same sizes")
 }

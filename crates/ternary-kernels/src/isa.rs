@@ -18,11 +18,20 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (512-bit `vpdpbusd`).
     Avx512Vnni,
+    /// 64-bit ARM with NEON, which every one has.
+    Neon,
+    /// 64-bit ARM with NEON and the dot-product extension (`sdot`).
+    NeonDot,
+    /// 64-bit ARM with NEON, the dot-product and the matrix-multiplication extension (`smmla`).
+    NeonI8mm,
+    /// WebAssembly with 128-bit SIMD. There is no detection: a program is built with it or without.
+    Simd128,
 }
 
 impl Isa {
     /// All sets, worst first.
-    pub const ALL: &'static [Isa] = &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
+    pub const ALL: &'static [Isa] =
+        &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm, Isa::Simd128];
 
     /// The name used in `BITNET_ISA`, `--isa` and kernel names.
     pub fn name(self) -> &'static str {
@@ -31,6 +40,10 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neondot",
+            Isa::NeonI8mm => "neoni8mm",
+            Isa::Simd128 => "simd128",
         }
     }
 
@@ -54,6 +67,10 @@ impl Isa {
             Isa::Avx2 => cpu.avx2().is_some(),
             Isa::AvxVnni => cpu.avx_vnni().is_some(),
             Isa::Avx512Vnni => cpu.avx512_vnni().is_some(),
+            Isa::Neon => cpu.neon().is_some(),
+            Isa::NeonDot => cpu.neon_dot().is_some(),
+            Isa::NeonI8mm => cpu.neon_i8mm().is_some(),
+            Isa::Simd128 => cpu.simd128().is_some(),
         }
     }
 
@@ -98,9 +115,29 @@ fn join(isas: impl Iterator<Item = Isa>) -> String {
     isas.map(Isa::name).collect::<Vec<_>>().join(", ")
 }
 
-/// Declares the proof token of an instruction set from its feature list.
+/// Whether this CPU has a feature.
+#[cfg(target_arch = "x86_64")]
+macro_rules! has {
+    ($feature:tt) => {
+        std::arch::is_x86_feature_detected!($feature)
+    };
+}
+#[cfg(target_arch = "aarch64")]
+macro_rules! has {
+    ($feature:tt) => {
+        std::arch::is_aarch64_feature_detected!($feature)
+    };
+}
+#[cfg(target_arch = "wasm32")]
+macro_rules! has {
+    ($feature:tt) => {
+        cfg!(target_feature = $feature)
+    };
+}
+
+/// Declares the proof token of an instruction set from its architecture and its feature list.
 macro_rules! isa_token {
-    ($(#[$doc:meta])* $token:ident, $list:ident = $literal:literal, [$($feature:tt),+]) => {
+    ($(#[$doc:meta])* $token:ident, $arch:literal, $list:ident = $literal:literal, [$($feature:tt),+]) => {
         $(#[$doc])*
         ///
         /// Only detection creates it, so whoever holds one may call functions compiled for the set.
@@ -108,11 +145,11 @@ macro_rules! isa_token {
         pub struct $token { _private: () }
 
         impl $token {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(target_arch = $arch)]
             fn detect() -> Option<Self> {
-                (true $(&& std::arch::is_x86_feature_detected!($feature))+).then_some(Self { _private: () })
+                (true $(&& has!($feature))+).then_some(Self { _private: () })
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(not(target_arch = $arch))]
             fn detect() -> Option<Self> {
                 None
             }
@@ -125,26 +162,55 @@ macro_rules! isa_token {
 
 isa_token!(
     /// Proof that this CPU has AVX2, FMA and F16C.
-    Avx2, AVX2_LIST = "avx2,fma,f16c", ["avx2", "fma", "f16c"]
+    Avx2, "x86_64", AVX2_LIST = "avx2,fma,f16c", ["avx2", "fma", "f16c"]
 );
 isa_token!(
     /// Proof that this CPU has AVX-VNNI besides what [`Avx2`] proves.
-    AvxVnni, AVXVNNI_LIST = "avx2,fma,f16c,avxvnni", ["avx2", "fma", "f16c", "avxvnni"]
+    AvxVnni, "x86_64", AVXVNNI_LIST = "avx2,fma,f16c,avxvnni", ["avx2", "fma", "f16c", "avxvnni"]
 );
 isa_token!(
     /// Proof that this CPU has AVX-512 F, BW, VL, DQ and VNNI besides what [`Avx2`] proves.
-    Avx512Vnni,
+    Avx512Vnni, "x86_64",
     AVX512_LIST = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"]
 );
-
 isa_token!(
     /// Proof that this CPU has AVX-512 VBMI (byte permutations) besides what [`Avx512Vnni`] proves. It is no instruction
     /// set of its own in [`Isa`]: operations and most kernels have no use for it.
-    Avx512Vbmi,
+    Avx512Vbmi, "x86_64",
     AVX512_VBMI_LIST = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi",
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi"]
 );
+isa_token!(
+    /// Proof that this CPU has NEON.
+    Neon, "aarch64", NEON_LIST = "neon", ["neon"]
+);
+isa_token!(
+    /// Proof that this CPU has NEON and the dot-product extension.
+    NeonDot, "aarch64", NEON_DOT_LIST = "neon,dotprod", ["neon", "dotprod"]
+);
+isa_token!(
+    /// Proof that this CPU has NEON, the dot-product and the matrix-multiplication extension.
+    NeonI8mm, "aarch64", NEON_I8MM_LIST = "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"]
+);
+isa_token!(
+    /// Proof that this program was built for WebAssembly with SIMD.
+    Simd128, "wasm32", SIMD128_LIST = "simd128", ["simd128"]
+);
+
+impl NeonDot {
+    /// What this includes.
+    pub fn neon(self) -> Neon {
+        Neon { _private: () }
+    }
+}
+
+impl NeonI8mm {
+    /// What this includes.
+    pub fn neon(self) -> Neon {
+        Neon { _private: () }
+    }
+}
 
 /// What this CPU has, detected once per process.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +219,10 @@ pub struct Cpu {
     avx_vnni: Option<AvxVnni>,
     avx512_vnni: Option<Avx512Vnni>,
     avx512_vbmi: Option<Avx512Vbmi>,
+    neon: Option<Neon>,
+    neon_dot: Option<NeonDot>,
+    neon_i8mm: Option<NeonI8mm>,
+    simd128: Option<Simd128>,
 }
 
 impl Cpu {
@@ -164,6 +234,10 @@ impl Cpu {
             avx_vnni: AvxVnni::detect(),
             avx512_vnni: Avx512Vnni::detect(),
             avx512_vbmi: Avx512Vbmi::detect(),
+            neon: Neon::detect(),
+            neon_dot: NeonDot::detect(),
+            neon_i8mm: NeonI8mm::detect(),
+            simd128: Simd128::detect(),
         })
     }
     /// Proof of AVX2, FMA and F16C.
@@ -182,6 +256,22 @@ impl Cpu {
     pub fn avx512_vbmi(&self) -> Option<Avx512Vbmi> {
         self.avx512_vbmi
     }
+    /// Proof of NEON.
+    pub fn neon(&self) -> Option<Neon> {
+        self.neon
+    }
+    /// Proof of NEON with the dot-product extension.
+    pub fn neon_dot(&self) -> Option<NeonDot> {
+        self.neon_dot
+    }
+    /// Proof of NEON with the dot-product and the matrix-multiplication extension.
+    pub fn neon_i8mm(&self) -> Option<NeonI8mm> {
+        self.neon_i8mm
+    }
+    /// Proof of WebAssembly SIMD.
+    pub fn simd128(&self) -> Option<Simd128> {
+        self.simd128
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +282,16 @@ mod tests {
     /// what detection checks.
     #[test]
     fn every_target_feature_attribute_is_a_detected_list() {
-        let lists = [AVX2_LIST, AVXVNNI_LIST, AVX512_LIST, AVX512_VBMI_LIST];
+        let lists = [
+            AVX2_LIST,
+            AVXVNNI_LIST,
+            AVX512_LIST,
+            AVX512_VBMI_LIST,
+            NEON_LIST,
+            NEON_DOT_LIST,
+            NEON_I8MM_LIST,
+            SIMD128_LIST,
+        ];
         for (literal, features) in lists {
             assert_eq!(literal, features.join(","));
         }
@@ -210,9 +309,11 @@ mod tests {
                 let attributes = text.split("target_feature(enable = \"").skip(1);
                 for part in attributes.chain(text.split("features = \"").skip(1)) {
                     let list = part.split('"').next().unwrap();
-                    if list.starts_with("neon") || list.starts_with("simd128") || list.contains('$') {
+                    if list.contains('$') {
                         continue;
                     }
+                    // Part of one that is detected together.
+                    let list = if list == "neon,i8mm" { "neon,dotprod,i8mm" } else { list };
                     assert!(
                         lists.iter().any(|(l, _)| *l == list),
                         "{}: {list:?} is not what detection checks",

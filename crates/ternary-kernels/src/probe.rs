@@ -1,10 +1,15 @@
-//! Measures how fast this machine reads memory: the limit that decoding runs against.
+//! Measures the limits of this machine: how fast it reads memory, which decoding runs against, and how many int8
+//! products it forms, which reading a prompt runs against.
+
+mod peak;
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use crate::{AlignedBuf, KernelError, Team};
+
+pub use peak::dot_peak;
 
 /// Read bandwidth of main memory with `threads` threads, in GB/s (1e9 bytes per second): the best of the passes over
 /// `bytes` of memory that fit into `time`, at least two.

@@ -12,7 +12,11 @@ mod config;
 mod error;
 mod layer;
 pub mod official;
+mod parameters;
+mod rowwise;
 
 pub use config::{Kind, RopePairs, TttConfig};
 pub use error::{StateDamage, TttError};
 pub use layer::{CausalConv, FastWeights, Form, Projection, Projections, TttLayer, Views};
+pub use parameters::{ConvParameters, TttParameters};
+pub use rowwise::{ConvRows, Inputs, RowWise, Rows, Scratch, TttState};

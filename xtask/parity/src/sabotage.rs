@@ -14,15 +14,22 @@ pub enum Sabotage {
     /// Rows of q and k in all layers are turned by one within each head, so that every pair of the rotary embedding
     /// turns with its neighbour's frequency. Without rotary embedding this would change nothing.
     Rope,
+    /// The inner learning rate of TTT layers is a tenth too large; other models stay as they are.
+    InnerRate,
+    /// TTT layers forget what they learnt about a token's position in its mini-batch (`learnable_token_idx` becomes 0);
+    /// other models stay as they are.
+    TokenIndex,
 }
 
 impl Sabotage {
-    /// `flip-trit`, `scale` or `rope`, as the command line calls them.
+    /// `flip-trit`, `scale`, `rope`, `inner-rate` or `token-index`, as the command line calls them.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "flip-trit" => Some(Sabotage::FlipTrit(Projection::O, 0)),
             "scale" => Some(Sabotage::Scale(Projection::Down)),
             "rope" => Some(Sabotage::Rope),
+            "inner-rate" => Some(Sabotage::InnerRate),
+            "token-index" => Some(Sabotage::TokenIndex),
             _ => None,
         }
     }

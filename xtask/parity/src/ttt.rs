@@ -4,13 +4,13 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, VarBuilder, VarMap};
-use ttt_layer::official::{OfficialConfig, OfficialModel};
+use ttt_layer::official::{Decoder, OfficialConfig, OfficialModel};
 use ttt_layer::{FastWeights, Form, TttLayer, Views};
 
 use crate::compare::{magnitude, max_abs};
 use crate::files::{self, Tensors};
 use crate::report::{Measured, Report};
-use crate::{Options, ParityError};
+use crate::{Options, ParityError, Sabotage};
 
 /// Largest error of activations, logits, states and losses. The makers of the vectors measured 2e-5 between f32 and f64 and
 /// allow any f32 implementation ten times that.
@@ -25,7 +25,7 @@ pub(crate) fn cases(fixtures: &Path, name: &str, options: &Options, report: &mut
     if !dir.is_dir() || !options.wants(&case) {
         return;
     }
-    let model = match Reference::load(&dir) {
+    let model = match Reference::load(&dir, options.sabotage) {
         Ok(model) => model,
         Err(e) => return report.check(&format!("{case} load"), || Err(e)),
     };
@@ -33,6 +33,8 @@ pub(crate) fn cases(fixtures: &Path, name: &str, options: &Options, report: &mut
     report.check(&format!("{case} logits, primal"), || model.logits(Form::Primal));
     report.check(&format!("{case} inner loop, dual"), || model.inner(Form::Dual));
     report.check(&format!("{case} inner loop, primal"), || model.inner(Form::Primal));
+    report.check(&format!("{case} logits, row-wise"), || model.rows());
+    report.check(&format!("{case} states, row-wise"), || model.states());
     report.check(&format!("{case} gradients"), || model.gradients());
 }
 
@@ -69,8 +71,11 @@ fn floats(x: &Tensor) -> Result<Vec<f32>, ParityError> {
 }
 
 impl Reference {
-    fn load(dir: &Path) -> Result<Self, ParityError> {
-        let config = OfficialConfig::from_json(&files::read(&dir.join("config.json"))?)?;
+    fn load(dir: &Path, sabotage: Option<Sabotage>) -> Result<Self, ParityError> {
+        let mut config = OfficialConfig::from_json(&files::read(&dir.join("config.json"))?)?;
+        if sabotage == Some(Sabotage::InnerRate) {
+            config.ttt_base_lr *= 1.1;
+        }
         let vars = VarMap::new();
         let model = OfficialModel::new(&config, VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu))?;
         let weights = Tensors::load(&dir.join("model.safetensors"))?;
@@ -82,6 +87,9 @@ impl Reference {
             return Err(files::json_error(dir, format!("tensors other than {names:?}")));
         }
         for (name, var) in lock.iter() {
+            if sabotage == Some(Sabotage::TokenIndex) && name.ends_with("learnable_token_idx") {
+                continue;
+            }
             var.set(&Tensor::from_vec(weights.f32(name)?, weights.dims(name)?, &Device::Cpu)?)?;
         }
         drop(lock);
@@ -153,6 +161,54 @@ impl Reference {
                 errors.add("weights", &floats(w)?, &self.expected.f32(&at(&format!("final.{name}_states")))?);
             }
             (weights, first) = (FastWeights(last.0), first + m * n);
+        }
+        Ok(errors.measured(ABSOLUTE))
+    }
+
+    /// Prefill of some tokens, then one at a time: close to the vectors, and the same bits in one call.
+    fn rows(&self) -> Result<Measured, ParityError> {
+        let decoder = Decoder::new(&self.model)?;
+        let prefill = self.prefill()?;
+        let mut state = decoder.start();
+        let mut logits = decoder.push(&mut state, &self.ids[..prefill])?;
+        for id in &self.ids[prefill..] {
+            logits.extend(decoder.push(&mut state, &[*id])?);
+        }
+        let mut whole = decoder.start();
+        let at_once = decoder.push(&mut whole, &self.ids)?;
+        let same = logits.iter().zip(&at_once).all(|(a, b)| a.to_bits() == b.to_bits()) && state.layers == whole.layers;
+        let mut errors = Errors::default();
+        errors.add("decode", &logits, &self.expected.f32("logits_decode_f32")?);
+        errors.add("at once", &at_once, &self.expected.f32("logits_full_f32")?);
+        let mut measured = errors.measured(ABSOLUTE);
+        measured.pass &= same;
+        measured.detail += if same { "; the same bits" } else { "; decode and prefill differ" };
+        Ok(measured)
+    }
+
+    fn prefill(&self) -> Result<usize, ParityError> {
+        Ok(self.expected.ids("prefill_len")?[0] as usize)
+    }
+
+    /// Inner weights and pending gradients of all layers, behind the prefill and at the end.
+    fn states(&self) -> Result<Measured, ParityError> {
+        let decoder = Decoder::new(&self.model)?;
+        let mut state = decoder.start();
+        let mut errors = Errors::default();
+        let (prefill, decode) = self.ids.split_at(self.prefill()?);
+        for (when, ids) in [("after_prefill", prefill), ("after_decode", decode)] {
+            decoder.push(&mut state, ids)?;
+            for (i, layer) in state.layers.iter().enumerate() {
+                let shapes = layer.config().inner_shapes();
+                for (part, (name, _)) in shapes.iter().enumerate() {
+                    let heads = 0..layer.config().num_heads;
+                    let weights: Vec<f32> = heads.clone().flat_map(|h| layer.weights(h)[part].to_vec()).collect();
+                    let gradients: Vec<f32> = heads.flat_map(|h| layer.gradients(h)[part].clone()).collect();
+                    let at = |kind: &str| self.expected.f32(&format!("state.{when}.layer{i}.{name}_{kind}"));
+                    errors.add("weights", &weights, &at("states")?);
+                    errors.add("gradients", &gradients, &at("grad")?);
+                }
+            }
         }
         Ok(errors.measured(ABSOLUTE))
     }

@@ -61,3 +61,24 @@ fn a_folder_without_cases_does_not_pass() {
     parity::run(empty.path(), &Options::default(), &mut report).expect("it can be listed");
     assert!(!report.passed());
 }
+
+/// Both mistakes leave a model that looks alive; each has to show in the logits of every form, and in the gradients.
+#[test]
+fn wrong_inner_rates_and_forgotten_positions_are_caught() {
+    let Some(shared) = test_support::shared_dir() else { return };
+    let verdicts = |sabotage: Option<Sabotage>| -> Vec<(String, Verdict)> {
+        let mut options = Options::default();
+        (options.sabotage, options.filter) = (sabotage, Some("ttt/".into()));
+        let mut report = Report::default();
+        parity::run(&shared.join("fixtures"), &options, &mut report).expect("the fixtures can be listed");
+        report.rows.into_iter().map(|r| (r.case, r.verdict)).collect()
+    };
+    let undamaged = verdicts(None);
+    assert!(undamaged.len() >= 21 && undamaged.iter().all(|(_, v)| *v == Verdict::Ok), "{undamaged:?}");
+    for sabotage in [Sabotage::InnerRate, Sabotage::TokenIndex] {
+        for (case, verdict) in verdicts(Some(sabotage)) {
+            let sees = ["logits", "gradients", "states"].iter().any(|part| case.contains(part));
+            assert!(!sees || verdict == Verdict::Fail, "{sabotage:?} unseen by {case}");
+        }
+    }
+}

@@ -1,12 +1,14 @@
 //! `bitnet bench`: tokens per second, and how much of the memory bandwidth that is.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use bitnet::{KvType, Model, Sampler, SamplingOptions, Sequence};
+use bitnet::{Batch, GenerateOptions, KvType, Model, Sampler, SamplingOptions, Sequence};
 use clap::Args;
 use serde::Serialize;
 
 use crate::args::{EngineArgs, ModelArgs};
+use crate::energy::EnergyMeter;
 use crate::error::CliError;
 use crate::process;
 use crate::progress;
@@ -22,7 +24,8 @@ machine's limit it runs.
 Examples:
   bitnet bench -m model.gguf
   bitnet bench -m synthetic:2b4t -p 128 -n 32 -t 2 --json
-  bitnet bench -m model.gguf --isa scalar        what the instruction set is worth";
+  bitnet bench -m model.gguf --isa scalar        what the instruction set is worth
+  bitnet bench -m model.gguf -p 0 --context 1024 decoding after a thousand tokens";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -33,12 +36,22 @@ pub(crate) struct BenchArgs {
     /// Tokens to generate; 0 leaves this out
     #[arg(short, long, value_name = "N", default_value_t = 32)]
     new: u32,
+    /// Tokens that stand before those that are generated; they are read beforehand and not measured
+    #[arg(long, value_name = "C", default_value_t = 0)]
+    context: u32,
+    /// Texts that are generated together, in one pass over the weights; the speed is that of all of them
+    #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "context")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    sessions: u32,
     /// Repetitions, of which the median counts
     #[arg(short, long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=1000))]
     repetitions: u32,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
+    /// With --json, add an object `details`: spread, time to the first token, energy
+    #[arg(long, requires = "json")]
+    details: bool,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -66,8 +79,47 @@ struct Report {
     kv: &'static str,
     isa: &'static str,
     threads: usize,
-    /// Head rows that were computed a second time, per token: none as long as the head is computed exactly at once.
+    /// Rows of the head that were computed after the coarse pass, per token; 0 without a coarse pass.
     rows_rescored_mean: f64,
+    /// Only where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+/// What `--details` adds.
+#[derive(Debug, Serialize)]
+struct Details {
+    /// Tokens before those that were generated.
+    context: u32,
+    /// Texts that were generated together.
+    sessions: u32,
+    /// Least and most of the repetitions.
+    prefill_range: Option<[f64; 2]>,
+    /// Least and most of the repetitions.
+    decode_range: Option<[f64; 2]>,
+    /// Loading, and the first reading of the prompt after it.
+    first_token_s: Option<f64>,
+    /// Of the whole CPU package as it meters itself, idle share included; null where it does not.
+    decode_joules_per_token: Option<f64>,
+    prefill_joules_per_token: Option<f64>,
+}
+
+/// What the repetitions of one measurement gave.
+#[derive(Debug)]
+struct Measured {
+    /// Tokens per second of each repetition.
+    rates: Vec<f64>,
+    /// Seconds of the one that warmed up.
+    first_s: f64,
+    /// Energy of all repetitions, divided by their tokens.
+    joules_per_token: Option<f64>,
+}
+
+impl Measured {
+    fn range(&self) -> [f64; 2] {
+        let low = self.rates.iter().copied().fold(f64::INFINITY, f64::min);
+        [low, self.rates.iter().copied().fold(0.0, f64::max)]
+    }
 }
 
 pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
@@ -82,32 +134,48 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
 
     let before = probe(threads, ui)?;
     let Loaded { model, load_time } = source::load(&model_args, &args.engine, KvType::F16, ui)?;
-    let (p, n) = (args.prompt as usize, args.new as usize);
-    if p.max(n) > model.context() {
+    let (p, n, context) = (args.prompt as usize, args.new as usize, args.context as usize);
+    if p.max(context.saturating_add(n)) > model.context() {
         return Err(CliError::usage(format!("this model's context holds {} tokens, no more", model.context())));
     }
     let rounds = args.repetitions as usize;
     let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
-    let decode = (n > 0).then(|| measure(ui, "decode", rounds, n, || decode(&model, n))).transpose()?;
+    let sessions = args.sessions as usize;
+    let mut rescored = Rescored::default();
+    let decode = (n > 0).then(|| match sessions {
+        1 => decode(&model, ui, rounds, n, context, &mut rescored),
+        _ => together(&model, ui, rounds, n, sessions, &mut rescored),
+    });
+    let decode = decode.transpose()?;
     // While the model is still in memory.
     let (rss, peak) = (process::status_mib("RssAnon"), process::status_mib("VmHWM"));
     let engine = model.engine();
-    let decode_tok_s = decode.as_deref().map(median);
+    let decode_tok_s = decode.as_ref().map(|m| median(&m.rates));
+    let details = args.details.then(|| Details {
+        context: args.context,
+        sessions: args.sessions,
+        prefill_range: prefill.as_ref().map(Measured::range),
+        decode_range: decode.as_ref().map(Measured::range),
+        first_token_s: prefill.as_ref().map(|m| load_time.as_secs_f64() + m.first_s),
+        decode_joules_per_token: decode.as_ref().and_then(|m| m.joules_per_token),
+        prefill_joules_per_token: prefill.as_ref().and_then(|m| m.joules_per_token),
+    });
     let mut report = Report {
-        prefill_tok_s: prefill.as_deref().map(median),
+        prefill_tok_s: prefill.as_ref().map(|m| median(&m.rates)),
         decode_tok_s,
-        bytes_per_token: bytes_per_token(&model, n),
+        bytes_per_token: bytes_per_token(&model, context, n, sessions, rescored),
         read_bandwidth_gb_s: [before, before],
         bandwidth_share: None,
         rss_anonymous_mib: rss,
         peak_rss_mib: peak,
         load_s: load_time.as_secs_f64(),
         kernel: engine.kernel_name().to_owned(),
-        head: engine.head_type(),
+        head: head_name(engine),
         kv: model.kv_type().name(),
         isa: engine.isa().name(),
         threads: engine.threads(),
-        rows_rescored_mean: 0.0,
+        rows_rescored_mean: rescored.mean(),
+        details,
     };
     let shape = format!("{} weights, {} ternary", ui::count(model.config().parameters()), model.info().ternary_format);
     // The threads of the engine must not take part in what follows.
@@ -125,25 +193,26 @@ fn probe(threads: usize, ui: &Ui) -> Result<f64, CliError> {
     gb_s
 }
 
-/// Tokens per second of each of `rounds` repetitions of `work`, which takes `tokens` tokens; one more warms up.
+/// `rounds` repetitions of `work`, which takes `tokens` tokens and says how many seconds; one more warms up.
 fn measure(
     ui: &Ui,
     what: &str,
     rounds: usize,
     tokens: usize,
     mut work: impl FnMut() -> Result<f64, CliError>,
-) -> Result<Vec<f64>, CliError> {
+) -> Result<Measured, CliError> {
     let bar = progress::of_steps(ui, what, rounds as u64 + 1);
+    let first_s = work()?;
+    bar.inc(1);
+    let meter = EnergyMeter::start();
     let mut rates = Vec::with_capacity(rounds);
-    for round in 0..=rounds {
-        let seconds = work()?;
+    for _ in 0..rounds {
+        rates.push(tokens as f64 / work()?);
         bar.inc(1);
-        if round > 0 {
-            rates.push(tokens as f64 / seconds);
-        }
     }
+    let joules_per_token = meter.and_then(|m| m.joules()).map(|j| j / (rounds * tokens) as f64);
     bar.finish_and_clear();
-    Ok(rates)
+    Ok(Measured { rates, first_s, joules_per_token })
 }
 
 /// Seconds for reading `n` tokens into an empty context.
@@ -155,21 +224,89 @@ fn prefill(model: &Model, n: usize) -> Result<f64, CliError> {
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// Seconds for `n` steps of one token each, with the choice of the next token, from an empty context.
-fn decode(model: &Model, n: usize) -> Result<f64, CliError> {
+/// Rows of the head that were computed after a coarse pass, in all decode steps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rescored {
+    rows: usize,
+    tokens: usize,
+}
+
+impl Rescored {
+    fn mean(self) -> f64 {
+        self.rows as f64 / self.tokens.max(1) as f64
+    }
+}
+
+/// How the head is stored; `+6bit` where the best token is found by a pass over six bits of each weight first.
+fn head_name(engine: &bitnet::Engine) -> String {
+    let stored = engine.head_type();
+    if engine.coarse_head_bytes().is_some() { format!("{stored}+6bit") } else { stored }
+}
+
+/// `rounds` repetitions of `n` steps of one token each, with the choice of the next token, after `context` tokens that are
+/// read once.
+fn decode(
+    model: &Model,
+    ui: &Ui,
+    rounds: usize,
+    n: usize,
+    context: usize,
+    rescored: &mut Rescored,
+) -> Result<Measured, CliError> {
     let mut options = SamplingOptions::default();
     options.temperature = 0.0;
     let mut sampler = Sampler::new(options).map_err(bitnet::Error::from)?;
-    let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(n));
-    let mut next = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
-    let began = Instant::now();
-    for _ in 0..n {
-        sequence.push(&[next])?;
-        let position = sequence.len() as u64;
-        let (tokens, logits) = sequence.tokens_and_logits();
-        next = sampler.sample(logits, position, tokens).map_err(bitnet::Error::from)?;
-    }
-    Ok(began.elapsed().as_secs_f64())
+    let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(context + n));
+    let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
+    sequence.push(&before)?;
+    let first = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
+    measure(ui, "decode", rounds, n, || {
+        sequence.truncate(context);
+        let mut next = first;
+        let began = Instant::now();
+        for _ in 0..n {
+            sequence.feed(&[next], sampler.request(sequence.len() + 1), &mut |_| ControlFlow::Continue(()))?;
+            let position = sequence.len() as u64;
+            next = sampler.choose(sequence.prediction(), position, sequence.tokens()).map_err(bitnet::Error::from)?;
+            if let Some(rows) = sequence.rescored() {
+                (rescored.rows, rescored.tokens) = (rescored.rows + rows, rescored.tokens + 1);
+            }
+        }
+        Ok(began.elapsed().as_secs_f64())
+    })
+}
+
+/// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together.
+fn together(
+    model: &Model,
+    ui: &Ui,
+    rounds: usize,
+    n: usize,
+    sessions: usize,
+    rescored: &mut Rescored,
+) -> Result<Measured, CliError> {
+    let all = n * sessions;
+    measure(ui, "decode", rounds, all, || {
+        let mut batch = Batch::new(model);
+        let mut tickets = Vec::with_capacity(sessions);
+        for s in 0..sessions {
+            let mut options = GenerateOptions::default().max_tokens(n).temperature(0.0);
+            options.ignore_eos = true;
+            tickets.push(batch.join(model.session(), &[token(model, s)], options)?);
+        }
+        let began = Instant::now();
+        while !batch.is_finished() {
+            for (_, chunk) in batch.step() {
+                chunk?;
+            }
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        for (_, output) in tickets.into_iter().filter_map(|t| batch.leave(t)) {
+            rescored.rows += output.stats.rows_rescored;
+            rescored.tokens += output.stats.coarse_tokens;
+        }
+        Ok(seconds)
+    })
 }
 
 /// Tokens that lie all over the vocabulary, the same in every run.
@@ -179,12 +316,20 @@ fn token(model: &Model, i: usize) -> u32 {
     ((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) % vocab) as u32
 }
 
-/// Bytes that a decode step reads, in the mean over `n` steps: step i finds i earlier positions and adds its own.
-fn bytes_per_token(model: &Model, n: usize) -> u64 {
+/// Bytes that a decode step reads, in the mean over `n` steps after `context` tokens: step i finds `context + i` earlier
+/// positions and adds its own. Texts that step together share the weights.
+fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, rescored: Rescored) -> u64 {
     let engine = model.engine();
     let kv_token = (model.config().kv_values_per_token() * model.kv_type().bytes()) as u64;
-    let kv = kv_token * (n as u64 + 1) / 2;
-    (engine.packed_bytes() + engine.head_bytes()) as u64 + kv
+    let kv = kv_token * (2 * context as u64 + n as u64 + 1) / 2;
+    let (shared, own) = match engine.coarse_head_bytes() {
+        Some(bytes) if rescored.tokens > 0 => {
+            let row = engine.head_bytes() as f64 / model.config().vocab_size as f64;
+            (bytes, (rescored.mean() * row) as u64)
+        }
+        _ => (engine.head_bytes(), 0),
+    };
+    ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv
 }
 
 fn median(rates: &[f64]) -> f64 {
@@ -198,8 +343,8 @@ fn as_text(
     r: &Report,
     shape: &str,
     args: &BenchArgs,
-    prefill: Option<Vec<f64>>,
-    decode: Option<Vec<f64>>,
+    prefill: Option<Measured>,
+    decode: Option<Measured>,
     ui: &Ui,
 ) -> String {
     let mut text = String::new();
@@ -209,16 +354,20 @@ fn as_text(
     line("model", format!("{shape}, loaded in {:.2} s", r.load_s));
     let plural = if r.threads == 1 { "thread" } else { "threads" };
     line("with", format!("{}, head {}, kv {}, {} {plural}", r.kernel, r.head, r.kv, r.threads));
-    let mut speed = |label: &str, tokens: u32, rates: &Option<Vec<f64>>| {
-        let Some(rates) = rates else { return };
-        let low = rates.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = rates.iter().copied().fold(0.0, f64::max);
-        let median = ui.out(Style::Bold, format_args!("{} tokens/s", ui::rate(median(rates))));
-        let spread = format!("{tokens} tokens, {} to {} in {} runs", ui::rate(low), ui::rate(high), rates.len());
+    let after = match (args.context, args.sessions) {
+        (0, 1) => String::new(),
+        (0, s) => format!(" of each of {s} texts"),
+        (c, _) => format!(" after {c}"),
+    };
+    let mut speed = |label: &str, tokens: u32, after: &str, measured: &Option<Measured>| {
+        let Some(measured) = measured else { return };
+        let [low, high] = measured.range().map(ui::rate);
+        let median = ui.out(Style::Bold, format_args!("{} tokens/s", ui::rate(median(&measured.rates))));
+        let spread = format!("{tokens} tokens{after}, {low} to {high} in {} runs", measured.rates.len());
         line(label, format!("{median}  {}", ui.out(Style::Dim, spread)));
     };
-    speed("prefill", args.prompt, &prefill);
-    speed("decode", args.new, &decode);
+    speed("prefill", args.prompt, "", &prefill);
+    speed("decode", args.new, &after, &decode);
     if let Some(share) = r.bandwidth_share {
         let [before, after] = r.read_bandwidth_gb_s;
         line(
@@ -229,6 +378,9 @@ fn as_text(
                 ui::bytes(r.bytes_per_token)
             ),
         );
+    }
+    if r.rows_rescored_mean > 0.0 {
+        line("head", format!("{:.1} rows computed per token after the coarse pass", r.rows_rescored_mean));
     }
     if let (Some(rss), Some(peak)) = (r.rss_anonymous_mib, r.peak_rss_mib) {
         line("memory", format!("{rss:.0} MiB of our own, {peak:.0} MiB at the peak with mapped files"));

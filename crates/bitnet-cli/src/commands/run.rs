@@ -147,6 +147,8 @@ fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool,
                 "decode_tok_s": s.decode_tok_s(),
                 "prefill_s": s.prefill.as_secs_f64(),
                 "decode_s": s.decode.as_secs_f64(),
+                "coarse_tokens": s.coarse_tokens,
+                "rows_rescored_mean": s.rescored_per_token(),
                 "seed": seed,
                 "threads": model.engine().threads(),
                 "kernel": model.engine().kernel_name(),
@@ -170,6 +172,10 @@ pub(crate) fn stats_line(s: &Stats, reason: FinishReason) -> String {
         0 => String::new(),
         n => format!(" (+{n} known)"),
     };
+    let head = match s.coarse_tokens {
+        0 => String::new(),
+        _ => format!(" ({:.0} head rows each)", s.rescored_per_token()),
+    };
     let why = match reason {
         FinishReason::Stop => "ended by itself",
         FinishReason::Length => "at its limit",
@@ -177,7 +183,7 @@ pub(crate) fn stats_line(s: &Stats, reason: FinishReason) -> String {
         _ => "ended",
     };
     format!(
-        "[prompt {} tokens{reused} at {} tok/s, text {} tokens at {} tok/s, {why}]",
+        "[prompt {} tokens{reused} at {} tok/s, text {} tokens at {} tok/s{head}, {why}]",
         s.prompt_tokens,
         ui::rate(s.prefill_tok_s()),
         s.new_tokens,

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::Decoder;
-use crate::engine::{LogitsWanted, StepInput};
+use crate::engine::{HeadRequest, LogitsWanted, StepInput, StepOutput};
 use crate::{Engine, ModelError};
 
 /// What one text takes part with in a [`step`].
@@ -13,8 +13,8 @@ pub struct BatchInput<'a> {
     pub decoder: &'a mut Decoder,
     /// Tokens to read after the one chosen last.
     pub tokens: &'a [u32],
-    /// Whether the next token is to be chosen from what follows.
-    pub choose: bool,
+    /// Which logits are wanted of what follows the last token, if any.
+    pub head: Option<HeadRequest>,
 }
 
 /// Reads the tokens of all inputs in one pass over the weights of `engine`. Each text is then as if it had gone alone, bit for
@@ -22,7 +22,7 @@ pub struct BatchInput<'a> {
 ///
 /// # Errors
 /// [`ModelError::ForeignSequence`] for a text of another engine, and those of [`Engine::step`]. All texts are then as before.
-pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], logits: &mut Vec<f32>) -> Result<(), ModelError> {
+pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
     if inputs.iter().any(|i| !i.decoder.sequence.engine().is(engine)) {
         return Err(ModelError::ForeignSequence);
     }
@@ -34,21 +34,21 @@ pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], logits: &mut Vec<f32
     }
     let mut steps: SmallVec<[StepInput<'_>; 16]> = inputs
         .iter_mut()
-        .map(|BatchInput { decoder, choose, .. }| {
-            let wanted = if *choose { LogitsWanted::Last } else { LogitsWanted::None };
+        .map(|BatchInput { decoder, head, .. }| {
+            let wanted = if head.is_some() { LogitsWanted::Last } else { LogitsWanted::None };
             let Decoder { sequence, draft, .. } = &mut **decoder;
-            sequence.step_input(draft, wanted)
+            sequence.step_input(draft, wanted, head.unwrap_or_default())
         })
         .collect();
-    logits.clear();
-    engine.step(&mut steps, logits)?;
+    out.clear();
+    engine.step(&mut steps, out)?;
     drop(steps);
-    let mut rows = logits.chunks_exact(engine.config().vocab_size);
-    for BatchInput { decoder, choose, .. } in inputs {
+    let mut position = 0;
+    for BatchInput { decoder, head, .. } in inputs {
         let Decoder { sequence, draft, .. } = &mut **decoder;
         if !draft.is_empty() {
-            let row = if *choose { rows.next().unwrap_or_default() } else { &[] };
-            sequence.stepped(draft, row);
+            sequence.stepped(draft, head.map(|_| (&*out, position)));
+            position += usize::from(head.is_some());
         }
         decoder.pending = None;
     }

@@ -10,8 +10,9 @@ mod lookup;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
+use crate::engine::StepOutput;
 use crate::sampling::{CancelToken, LogitsProcessor, Sampler};
-use crate::{ModelError, Sequence};
+use crate::{HeadRequest, ModelError, Sequence};
 pub use batch::{BatchInput, step};
 use lookup::PromptLookup;
 pub use lookup::Speculation;
@@ -28,17 +29,27 @@ pub struct Decoder {
     ahead: VecDeque<u32>,
     lookup: PromptLookup,
     draft: Vec<u32>,
-    counts: SpeculationCounts,
+    counts: DecoderCounts,
 }
 
-/// What speculation did.
+/// What was done for tokens that were chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct SpeculationCounts {
+pub struct DecoderCounts {
     /// Tokens that were guessed.
     pub drafted: usize,
     /// Guesses that were right.
     pub accepted: usize,
+    /// Tokens chosen from the best logits only, after a coarse pass over the head.
+    pub coarse_tokens: usize,
+    /// Rows of the head that were computed for them after the coarse pass.
+    pub rows_rescored: usize,
+}
+
+/// Which logits a token needs that `sampler` chooses after `processors` and `history` tokens.
+pub fn head_request(sampler: &Sampler, processors: &[Box<dyn LogitsProcessor>], history: usize) -> HeadRequest {
+    // Processors may change any logit.
+    if processors.is_empty() { sampler.request(history) } else { HeadRequest::Full }
 }
 
 impl Decoder {
@@ -50,7 +61,7 @@ impl Decoder {
             ahead: VecDeque::new(),
             lookup: PromptLookup::default(),
             draft: Vec::new(),
-            counts: SpeculationCounts::default(),
+            counts: DecoderCounts::default(),
         }
     }
 
@@ -74,8 +85,8 @@ impl Decoder {
     pub fn cache_bytes(&self) -> usize {
         self.sequence.cache_bytes()
     }
-    /// What speculation did since this was last asked.
-    pub fn take_speculation_counts(&mut self) -> SpeculationCounts {
+    /// What was done since this was last asked.
+    pub fn take_counts(&mut self) -> DecoderCounts {
         std::mem::take(&mut self.counts)
     }
 
@@ -120,25 +131,36 @@ impl Decoder {
         self.read().iter().zip(ids).take_while(|(a, b)| a == b).count()
     }
 
-    /// Reads the token chosen last and `ids`; `false` if it was cancelled on the way.
+    /// Reads the token chosen last and `ids`, computing the logits that `request` asks for after the last of them; `false` if it
+    /// was cancelled on the way.
     ///
     /// # Errors
-    /// Those of [`Sequence::push_with`]; the text is then as it was before.
-    pub fn feed(&mut self, ids: &[u32], cancel: Option<&CancelToken>) -> Result<bool, ModelError> {
+    /// Those of [`Sequence::feed`]; the text is then as it was before.
+    pub fn feed(
+        &mut self,
+        ids: &[u32],
+        request: HeadRequest,
+        cancel: Option<&CancelToken>,
+    ) -> Result<bool, ModelError> {
         self.settle();
         let all: Vec<u32> = self.pending.into_iter().chain(ids.iter().copied()).collect();
         let mut go_on = |_| match cancel {
             Some(c) if c.is_cancelled() => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
-        let finished = self.sequence.push_with(&all, &mut go_on)?;
+        let finished = self.sequence.feed(&all, request, &mut go_on)?;
         self.pending = None;
         Ok(finished)
     }
 
-    /// Logits after the token read last, `[vocab]` f32; empty if there are none.
-    pub fn logits(&self) -> &[f32] {
-        self.sequence.logits()
+    /// Logits after the token read last, `[vocab]` f32; empty if there is no token.
+    ///
+    /// # Errors
+    /// Those of [`Sequence::require`].
+    pub fn logits(&mut self) -> Result<&[f32], ModelError> {
+        // The last prediction may be of the best tokens only.
+        self.sequence.require(HeadRequest::Full)?;
+        Ok(self.sequence.logits())
     }
 
     /// Chooses the next token; it becomes part of the text.
@@ -178,18 +200,30 @@ impl Decoder {
         sampler: &mut Sampler,
         processors: &mut [Box<dyn LogitsProcessor>],
     ) -> Result<u32, ModelError> {
+        if self.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
+        let request = head_request(sampler, processors, self.len() + draft.len());
         if let Some(token) = self.pending {
             match draft.is_empty() {
-                true => self.sequence.push(&[token]).map(drop)?,
-                false => self.sequence.push_rows(token, draft)?,
+                true => self.sequence.feed(&[token], request, &mut |_| ControlFlow::Continue(())).map(drop)?,
+                false => self.sequence.feed_rows(token, draft, request)?,
             }
             self.pending = None;
         }
+        // What was fed before may have been asked for less.
+        self.sequence.require(request)?;
         let base = self.sequence.len() - draft.len();
         let mut first = None;
         for i in 0..=draft.len() {
-            let (text, logits) = self.sequence.tokens_and_logits_row(i, draft.len() + 1);
-            let chosen = choose(&text[..base + i], logits, sampler, processors);
+            let (text, out) = self.sequence.tokens_and_output();
+            // Without a draft, what counts is the last of what was fed.
+            let row = out.len() - 1 - (draft.len() - i);
+            let chosen = choose(&text[..base + i], (out, row), sampler, processors);
+            if let (Ok(_), Some(rows)) = (&chosen, out.rescored(row)) {
+                self.counts.coarse_tokens += 1;
+                self.counts.rows_rescored += rows;
+            }
             let token = match (chosen, first) {
                 (Ok(token), _) => token,
                 (Err(error), None) => {
@@ -226,15 +260,13 @@ impl Decoder {
 
 fn choose(
     text: &[u32],
-    logits: &mut [f32],
+    (out, row): (&mut StepOutput, usize),
     sampler: &mut Sampler,
     processors: &mut [Box<dyn LogitsProcessor>],
 ) -> Result<u32, ModelError> {
-    if logits.is_empty() {
-        return Err(ModelError::EmptyPrompt);
+    if !processors.is_empty() {
+        let logits = out.logits_at_mut(row);
+        processors.iter_mut().for_each(|p| p.process(text, logits));
     }
-    for p in processors {
-        p.process(text, logits);
-    }
-    sampler.sample(logits, text.len() as u64, text)
+    sampler.choose(out.prediction(row), text.len() as u64, text)
 }

@@ -19,9 +19,11 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ternary_kernels::ops::Ops;
+use ternary_kernels::ops::coarse::CoarsePlane;
 use ternary_kernels::{Isa, Kernel, Team};
 
 pub use cache::{KvCache, KvType};
+pub use head::{Candidate, HeadMode, HeadRequest, Prediction, StepOutput};
 pub use step::{LogitsWanted, StepInput};
 
 use crate::weights::ModelWeights;
@@ -38,8 +40,10 @@ pub struct EngineOptions {
     pub threads: Option<NonZeroUsize>,
     /// Instruction set; `None` takes what `BITNET_ISA` names, or the best that this CPU has.
     pub isa: Option<Isa>,
-    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set.
+    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
     pub kernel: Option<Arc<dyn Kernel>>,
+    /// How the best logits are found; which they are does not depend on it.
+    pub head: HeadMode,
 }
 
 impl EngineOptions {
@@ -53,6 +57,12 @@ impl EngineOptions {
     #[must_use]
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
+        self
+    }
+    /// With another way to the best logits.
+    #[must_use]
+    pub fn head(mut self, mode: HeadMode) -> Self {
+        self.head = mode;
         self
     }
     /// With a kernel of your own.
@@ -76,6 +86,8 @@ struct Inner {
     config: ModelConfig,
     embedding: FloatMatrix,
     head: Option<FloatMatrix>,
+    /// Of the head, if that is what finds the best logits.
+    plane: Option<CoarsePlane>,
     layers: Vec<Layer>,
     final_norm: Vec<f32>,
     isa: Isa,
@@ -121,7 +133,10 @@ impl Engine {
         };
         let kernel = match &options.kernel {
             Some(kernel) => kernel.clone(),
-            None => ternary_kernels::for_isa(isa)?,
+            None => {
+                let all = weights.layers.iter().flat_map(|l| Projection::ALL.map(|p| l.projection(p)));
+                ternary_kernels::for_weights(isa, all.map(|w| w.rows() * w.cols()).sum())?
+            }
         };
         let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let team = Team::new(options.threads.unwrap_or(available))?;
@@ -149,15 +164,18 @@ impl Engine {
             slot[0] = Some(layer());
         });
         let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<_, _>>()?;
+        let ops = Ops::for_isa(isa)?;
+        let plane = head::plane(options.head, weights.head.as_ref().unwrap_or(&weights.embedding), ops, &team)?;
         tracing::debug!(kernel = kernel.name(), isa = isa.name(), threads, "engine ready");
         Ok(Self {
             inner: Arc::new(Inner {
                 embedding: weights.embedding.clone(),
                 head: weights.head.clone(),
+                plane,
                 layers,
                 final_norm: weights.final_norm.clone(),
                 isa,
-                ops: Ops::for_isa(isa)?,
+                ops,
                 threads,
                 workspace: Mutex::new(Workspace {
                     team,
@@ -197,9 +215,14 @@ impl Engine {
     pub fn packed_bytes(&self) -> usize {
         self.inner.layers.iter().flat_map(Layer::linears).map(Linear::byte_len).sum()
     }
-    /// Bytes of the head, all of which every decode step reads.
+    /// Bytes of the stored head. A decode step that needs all logits reads all of them.
     pub fn head_bytes(&self) -> usize {
         self.inner.head_matrix().byte_len()
+    }
+    /// Bytes of the coarse plane of the head, all of which a decode step reads that needs only the best logits, besides the
+    /// stored rows that [`StepOutput::rescored`] counts; `None` where such a step reads the stored head.
+    pub fn coarse_head_bytes(&self) -> Option<usize> {
+        self.inner.plane.as_ref().map(CoarsePlane::byte_len)
     }
 
     fn lock(&self) -> MutexGuard<'_, Workspace> {

@@ -4,6 +4,7 @@ use ternary_kernels::ops::RopeTable;
 use ternary_kernels::{AlignedBuf, Int8Batch};
 
 use super::attention::{AttentionScratch, Plan};
+use super::head::BestScratch;
 use crate::ModelConfig;
 
 /// Most tokens that pass through the layers together; longer inputs are cut. It bounds the scratch memory and does
@@ -44,8 +45,10 @@ pub(super) struct Scratch {
     pub(super) v: AlignedBuf<f32>,
     /// Feed-forward activations, `[n, ffn]`.
     pub(super) u: AlignedBuf<f32>,
-    /// Residual rows after the final norm, `[8, hidden]`.
+    /// Residual rows after the final norm, `[16, hidden]`.
     pub(super) normed: AlignedBuf<f32>,
+    /// For the best logits.
+    pub(super) best: BestScratch,
     /// Sines and cosines of the positions met so far.
     pub(super) rope: RopeTable,
     /// Quantised inputs of a projection.
@@ -77,6 +80,7 @@ impl Scratch {
             v: empty.clone(),
             u: empty.clone(),
             normed: empty,
+            best: BestScratch::new(c.hidden_size),
             rope: RopeTable::new(0, c.head_dim, c.rope_theta as f32),
             quantized: Int8Batch::with_capacity(0, 0),
             threads: (0..threads).map(|_| thread()).collect(),

@@ -8,7 +8,7 @@ use super::attention::{self, Segment};
 use super::cache::KvCache;
 use super::linear::Linear;
 use super::scratch::{MAX_ROWS, Scratch, ThreadScratch};
-use super::{Engine, Inner, Layer, Workspace, head};
+use super::{Engine, HeadRequest, Inner, Layer, StepOutput, Workspace, head};
 use crate::{Activation, ModelConfig, ModelError};
 
 /// Which positions of a [`StepInput`] the logits are computed for.
@@ -29,27 +29,29 @@ pub struct StepInput<'a> {
     pub cache: &'a mut KvCache,
     /// The new tokens.
     pub tokens: &'a [u32],
-    /// Which logits to compute.
+    /// Which positions to compute logits for.
     pub wanted: LogitsWanted,
+    /// Which logits of these positions.
+    pub head: HeadRequest,
 }
 
 /// Parts of a phase, one per thread, on the stack for up to this many threads.
 const INLINE_PARTS: usize = 16;
 
 impl Engine {
-    /// Feeds tokens of several sequences through the model in one pass over the weights, and appends the logits that
-    /// the inputs want to `logits`, `[positions, vocab]` f32, in the order of the inputs.
+    /// Feeds tokens of several sequences through the model in one pass over the weights, and appends what the inputs want
+    /// to know about their positions to `out`, in the order of the inputs.
     ///
     /// The result for each sequence is the same, bit for bit, as if it had been fed alone, token by token.
     ///
     /// # Errors
     /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`] before anything is computed;
     /// [`ModelError::Diverged`] if an activation is not finite. After an error the caches hold the tokens they held before.
-    pub fn step(&self, inputs: &mut [StepInput<'_>], logits: &mut Vec<f32>) -> Result<(), ModelError> {
+    pub fn step(&self, inputs: &mut [StepInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
         inputs.iter().try_for_each(|input| self.check(input.cache, input.tokens))?;
         let before: SmallVec<[usize; INLINE_PARTS]> = inputs.iter().map(|i| i.cache.len()).collect();
         let mut ws = self.lock();
-        let result = self.inner.step(&mut ws, inputs, logits);
+        let result = self.inner.step(&mut ws, inputs, out);
         if result.is_err() {
             for (input, len) in inputs.iter_mut().zip(before) {
                 input.cache.truncate(len);
@@ -84,7 +86,7 @@ impl Engine {
 
 impl Inner {
     /// Cuts the inputs into blocks of at most [`MAX_ROWS`] tokens: many short inputs share one, a long one fills several.
-    fn step(&self, ws: &mut Workspace, inputs: &mut [StepInput<'_>], logits: &mut Vec<f32>) -> Result<(), ModelError> {
+    fn step(&self, ws: &mut Workspace, inputs: &mut [StepInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
         let (mut input, mut done) = (0, 0);
         while input < inputs.len() {
             let mut block = SmallVec::<[Segment<'_>; INLINE_PARTS]>::new();
@@ -103,7 +105,8 @@ impl Inner {
                     LogitsWanted::All => rows..rows + take,
                     _ => rows..rows,
                 };
-                block.push(Segment { cache: first.cache, tokens: &todo[..take], first_row: rows, wanted });
+                let (head, tokens) = (first.head, &todo[..take]);
+                block.push(Segment { cache: first.cache, tokens, first_row: rows, wanted, head });
                 rows += take;
                 if !last {
                     done += take;
@@ -112,7 +115,7 @@ impl Inner {
                 (input, done) = (input + 1, 0);
                 rest = others;
             }
-            self.block(ws, &mut block, rows, logits)?;
+            self.block(ws, &mut block, rows, out)?;
         }
         Ok(())
     }
@@ -123,7 +126,7 @@ impl Inner {
         ws: &mut Workspace,
         segments: &mut [Segment<'_>],
         n: usize,
-        logits: &mut Vec<f32>,
+        out: &mut StepOutput,
     ) -> Result<(), ModelError> {
         if n == 0 {
             return Ok(());
@@ -147,8 +150,8 @@ impl Inner {
                 .map_err(|(what, row)| position_error(segments, what, row))?;
             self.feed_forward_block(team, s, layer, n).map_err(|(what, row)| position_error(segments, what, row))?;
         }
+        head::run(self, team, s, segments, out);
         for segment in segments.iter_mut() {
-            head::logits(self, team, s, segment.wanted.clone(), logits);
             let n = segment.tokens.len();
             segment.cache.advance(n);
         }

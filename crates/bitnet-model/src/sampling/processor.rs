@@ -1,6 +1,6 @@
 //! Changes to logits before the choice: penalties, biases, masks.
 
-use crate::ModelError;
+use crate::{Candidate, ModelError};
 
 /// Changes the logits of the next token, given the text so far.
 ///
@@ -50,19 +50,37 @@ impl RepeatPenalty {
     }
 }
 
+impl RepeatPenalty {
+    fn apply(&self, logit: &mut f32) {
+        *logit = if *logit > 0.0 { *logit / self.penalty } else { *logit * self.penalty };
+    }
+
+    fn recent<'a>(&self, tokens: &'a [u32]) -> &'a [u32] {
+        &tokens[tokens.len().saturating_sub(self.last_n)..]
+    }
+
+    /// As [`LogitsProcessor::process`], for some of the tokens; each stands there once.
+    pub(super) fn process_best(&self, tokens: &[u32], candidates: &mut [Candidate]) {
+        let recent = self.recent(tokens);
+        for c in candidates.iter_mut().filter(|c| recent.contains(&c.token)) {
+            self.apply(&mut c.logit);
+        }
+    }
+}
+
 impl LogitsProcessor for RepeatPenalty {
     fn process(&mut self, tokens: &[u32], logits: &mut [f32]) {
         let words = logits.len().div_ceil(64);
         if self.seen.len() < words {
             self.seen.resize(words, 0);
         }
-        let recent = &tokens[tokens.len().saturating_sub(self.last_n)..];
+        let recent = self.recent(tokens);
         for &token in recent {
             let Some(logit) = logits.get_mut(token as usize) else { continue };
             let (word, bit) = (&mut self.seen[token as usize / 64], 1 << (token % 64));
             if *word & bit == 0 {
                 *word |= bit;
-                *logit = if *logit > 0.0 { *logit / self.penalty } else { *logit * self.penalty };
+                self.apply(logit);
             }
         }
         for &token in recent {

@@ -1,10 +1,10 @@
-//! The sampler: filters without a full sort, and the draw.
+//! The sampler: what it asks of the head, filters without a full sort, and the draw.
 
 use std::cmp::Ordering;
 
 use super::noise::{Noise, gumbel, gumbel_bound};
 use super::{LogitsProcessor, RepeatPenalty, SamplingOptions};
-use crate::ModelError;
+use crate::{Candidate, HeadRequest, ModelError, Prediction};
 
 /// Chooses tokens from logits. [The module](super) says how.
 ///
@@ -71,6 +71,77 @@ impl Sampler {
         &self.options
     }
 
+    /// Which logits [`Sampler::choose`] needs for the token after `history` tokens. This is the one place where that is
+    /// decided.
+    ///
+    /// Greedy choice and `top_k` need the best tokens; what comes after `top_k` sees only those. A repeat penalty above 1 lowers the
+    /// logits of at most `n` tokens of the recent text, and so the `k` best after it are among the `k + n` best before it:
+    /// of those, at least `k` keep their logits and their ranks before all others. `min_p` alone needs the tokens near
+    /// the best one. All else needs the whole vocabulary: the plain temperature, `top_p` alone, processors, which may do
+    /// anything, and a penalty below 1, which raises.
+    ///
+    /// ```
+    /// use bitnet_model::HeadRequest;
+    /// use bitnet_model::sampling::{Sampler, SamplingOptions};
+    /// let request = |o: SamplingOptions| Sampler::new(o).unwrap().request(1000);
+    /// let o = SamplingOptions::default;
+    /// assert_eq!(request(SamplingOptions::greedy()), HeadRequest::Top(1));
+    /// assert_eq!(request(o().with_top_k(40)), HeadRequest::Top(40));
+    /// assert_eq!(request(o().with_top_k(40).with_repeat_penalty(1.1, 64)), HeadRequest::Top(104));
+    /// assert!(matches!(request(o().with_top_p(1.0).with_min_p(0.1)), HeadRequest::Near(_)));
+    /// assert_eq!(request(o().with_top_p(0.9)), HeadRequest::Full);
+    /// ```
+    pub fn request(&self, history: usize) -> HeadRequest {
+        /// A penalty looks for each token of the recent text among the candidates: no more than this.
+        const MOST_PENALISED: usize = 256;
+        let o = &self.options;
+        let penalised = if self.penalty.is_some() { history.min(o.repeat_last_n) } else { 0 };
+        let k = if o.is_greedy() { 1 } else { o.top_k };
+        if !self.processors.is_empty() || (penalised > 0 && o.repeat_penalty < 1.0) || penalised > MOST_PENALISED {
+            HeadRequest::Full
+        } else if k > 0 {
+            HeadRequest::Top(k.saturating_add(penalised))
+        } else if o.min_p > 0.0 && o.top_p >= 1.0 && penalised == 0 {
+            HeadRequest::Near(-distance(o, f64::from(o.min_p).ln()))
+        } else {
+            HeadRequest::Full
+        }
+    }
+
+    /// The token at `position` of the text, given what is predicted there, in answer to [`Sampler::request`] or to a request
+    /// that covers it, and `history`, the tokens before it. The same token from the best logits as from all.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn choose(&mut self, p: Prediction<'_>, position: u64, history: &[u32]) -> Result<u32, ModelError> {
+        match p {
+            Prediction::Full(logits) => self.sample(logits, position, history),
+            Prediction::Best(candidates) => self.sample_best(candidates, position, history),
+        }
+    }
+
+    fn sample_best(&mut self, best: &[Candidate], position: u64, history: &[u32]) -> Result<u32, ModelError> {
+        self.candidates.clear();
+        self.candidates.extend_from_slice(best);
+        let c = &mut self.candidates;
+        if let Some(penalty) = &self.penalty {
+            penalty.process_best(history, c);
+        }
+        let best = best_of(c, position)?;
+        if self.options.is_greedy() {
+            return Ok(best.token);
+        }
+        let scale = if best.logit == f32::INFINITY {
+            certain(c);
+            Scale::new(&self.options, 0.0)
+        } else {
+            c.retain(|c| c.logit > f32::NEG_INFINITY);
+            Scale::new(&self.options, best.logit)
+        };
+        filter(&self.options, scale, None, c);
+        Ok(draw(c, scale, best.token, Noise::new(self.options.seed, position)))
+    }
+
     /// The token at `position` of the text, given its `logits` `[vocab]` and `history`, the tokens before it.
     ///
     /// Plus infinity, which a processor may set, leaves only the tokens that have it, with equal probability.
@@ -100,28 +171,53 @@ impl Sampler {
     }
 }
 
-/// A token that may be chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Candidate {
-    logit: f32,
-    token: u32,
-}
-
 /// Best first; of equal logits (0 and -0 are equal) the lower id. Logits are no NaN.
 fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.token.cmp(&b.token))
 }
 
-/// The best token.
-fn best(logits: &[f32], position: u64) -> Result<Candidate, ModelError> {
-    let none = |value: &str| ModelError::Sampling {
+/// Nothing to choose from.
+fn none(value: &str) -> ModelError {
+    ModelError::Sampling {
         option: "logits",
         value: value.into(),
         must: "one value per token, at least one of them above minus infinity (a mask may have forbidden every token)",
-    };
+    }
+}
+
+fn diverged(position: u64) -> ModelError {
+    ModelError::Diverged { what: "a logit", position: position as usize }
+}
+
+/// The best of some tokens.
+fn best_of(c: &[Candidate], position: u64) -> Result<Candidate, ModelError> {
+    if c.iter().any(|c| c.logit.is_nan()) {
+        return Err(diverged(position));
+    }
+    match c.iter().min_by(|a, b| rank(a, b)) {
+        None => Err(none("empty")),
+        Some(best) if best.logit == f32::NEG_INFINITY => Err(none("minus infinity everywhere")),
+        Some(best) => Ok(*best),
+    }
+}
+
+/// Leaves the certain tokens (plus infinity) alone, with logits that can be computed with.
+fn certain(c: &mut Vec<Candidate>) {
+    c.retain(|c| c.logit == f32::INFINITY);
+    c.iter_mut().for_each(|c| c.logit = 0.0);
+}
+
+/// How far below the largest logit lie the tokens whose probability is `exp(floor)` of the best one's, or a little farther, so
+/// that rounding cannot lose one.
+fn distance(options: &SamplingOptions, floor: f64) -> f64 {
+    floor * f64::from(options.temperature) * (1.0 + 1e-6)
+}
+
+/// The best token.
+fn best(logits: &[f32], position: u64) -> Result<Candidate, ModelError> {
     let max = logits.iter().fold(f32::NEG_INFINITY, |m, &l| if l > m { l } else { m });
     if logits.iter().fold(false, |nan, l| nan | l.is_nan()) {
-        return Err(ModelError::Diverged { what: "a logit", position: position as usize });
+        return Err(diverged(position));
     }
     match logits.iter().position(|&l| l == max) {
         None => Err(none("empty")),
@@ -186,8 +282,8 @@ fn gather(
     let every = || logits.iter().enumerate().map(|(i, &logit)| Candidate { logit, token: i as u32 });
     c.clear();
     if best.logit == f32::INFINITY {
-        // Certain tokens: alone, and with logits that can be computed with.
-        c.extend(every().filter(|c| c.logit == f32::INFINITY).map(|c| Candidate { logit: 0.0, ..c }));
+        c.extend(every());
+        certain(c);
         let scale = Scale::new(options, 0.0);
         filter(options, scale, None, c);
         return scale;
@@ -210,7 +306,7 @@ fn gather(
         f64::from(bound_of_kth(logits, options.top_k, maxima))
     } else {
         // The smallest logit with that offset, or a little less.
-        f64::from(scale.max) + floor * scale.temperature * (1.0 + 1e-6)
+        f64::from(scale.max) + distance(options, floor)
     };
     // Forbidden tokens are never candidates.
     let floor = floor.max(f64::from(f32::MIN));

@@ -28,11 +28,14 @@ use std::arch::x86_64::*;
 use super::{Base3, CHUNK_BYTES, GROUP_CHUNKS, GROUP_COLS, Group, QUARTERS, code};
 use crate::i2s::avx2::prefetch_next_page;
 use crate::i2s::avx512::{MAX_PANELS, MAX_TOKENS, all_fields, load, tiles, to_array};
-use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS};
+use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, even_parts};
 use crate::isa::Avx512Vbmi;
 use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "base3_avx512vbmi";
+
+/// Tokens whose accumulators fit the registers beside the five fields of a quarter.
+const MAX_FEW: usize = 5;
 
 /// Groups between two flushes of the GEMV accumulators. The widest gets two products of at most `64 * 2 * 127 * 4` to a
 /// lane from each quarter.
@@ -76,15 +79,15 @@ impl Kernel for Base3Avx512Vbmi {
     }
     fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
         if let Some(product) = Base3::new(w, &x.as_matrix(&[x.sum()]), acc) {
-            // SAFETY: `self` holds the proof that this CPU has what `gemv` is compiled for.
-            unsafe { gemv(&product, acc) }
+            // SAFETY: `self` holds the proof that this CPU has what `stream` is compiled for.
+            unsafe { stream(&product, acc) }
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
         let Some(product) = Base3::new(w, x, acc) else { return };
-        if x.n() == 1 {
+        if x.n() <= MAX_TOKENS {
             // SAFETY: as in `gemv`.
-            return unsafe { gemv(&product, acc) };
+            return unsafe { stream(&product, acc) };
         }
         let mut acts = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         product.gemm(
@@ -99,44 +102,78 @@ impl Kernel for Base3Avx512Vbmi {
     }
 }
 
-/// All panels times token 0.
+/// All panels times all tokens, panel by panel: one stream from memory, of which each panel meets at most [`MAX_FEW`]
+/// tokens at a time.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn gemv(product: &Base3<'_>, acc: &mut [i32]) {
-    let x = product.io.token(0).as_flattened();
-    // Weights are padded to whole groups, activations to whole cache lines: the last group gets a copy.
-    let (x, rest) = x.as_chunks::<GROUP_COLS>();
-    let x = &x[..x.len().min(product.per_panel)];
-    let mut last = [0; GROUP_COLS];
-    last[..rest.len()].copy_from_slice(rest);
+fn stream(product: &Base3<'_>, acc: &mut [i32]) {
     for p in 0..product.io.panel_count() {
-        let (panel, tail) = product.panel(p).split_at(x.len());
-        let mut total = code_sums(tail, std::slice::from_ref(&last));
-        for (panel, x) in panel.chunks(FLUSH).zip(x.chunks(FLUSH)) {
-            total = _mm512_add_epi32(total, code_sums(panel, x));
+        for tokens in even_parts(0..product.io.tokens(), MAX_FEW) {
+            match tokens.len() {
+                1 => few::<1>(product, p, tokens.start, acc),
+                2 => few::<2>(product, p, tokens.start, acc),
+                3 => few::<3>(product, p, tokens.start, acc),
+                4 => few::<4>(product, p, tokens.start, acc),
+                MAX_FEW => few::<MAX_FEW>(product, p, tokens.start, acc),
+                n => unreachable!("{n} tokens"),
+            }
         }
-        product.io.store(p, &to_array(total), acc);
     }
 }
 
-/// Per row, the sum of digit times activation.
+/// Panel `p` times `N` tokens from `first`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn code_sums(panel: &[Group], x: &[[u8; GROUP_COLS]]) -> __m512i {
-    let masks = masks();
-    let tables = [load(&code::FIELDS), load(&FIX)];
-    let mut a = [[_mm512_setzero_si512(); 4]; 2];
-    for (group, x) in panel.iter().zip(x) {
-        prefetch_next_page(group);
-        for s in 0..QUARTERS {
-            let codes = fields(load(&group[s]), tables, masks);
-            let a = &mut a[s % 2];
-            for j in 0..4 {
-                a[j] = _mm512_dpbusd_epi32(a[j], codes[j], broadcast(x, 16 * s + 4 * j));
-            }
-            a[3] = _mm512_dpbusd_epi32(a[3], codes[4], broadcast(x, 64 + 4 * s));
+fn few<const N: usize>(product: &Base3<'_>, p: usize, first: usize, acc: &mut [i32]) {
+    let tokens: [_; N] = std::array::from_fn(|n| product.io.token(first + n).as_flattened().as_chunks::<GROUP_COLS>());
+    let whole = tokens[0].0.len().min(product.per_panel);
+    let (panel, tail) = product.panel(p).split_at(whole);
+    let mut total = [_mm512_setzero_si512(); N];
+    if !tail.is_empty() {
+        // Weights are padded to whole groups, activations to whole cache lines: the last group gets a copy.
+        let mut last = [[0; GROUP_COLS]; N];
+        for (last, (_, rest)) in last.iter_mut().zip(tokens) {
+            last[..rest.len()].copy_from_slice(rest);
+        }
+        total = code_sums::<N>(tail, std::array::from_fn(|n| std::slice::from_ref(&last[n])));
+    }
+    for (i, panel) in panel.chunks(FLUSH).enumerate() {
+        let sums = code_sums::<N>(panel, std::array::from_fn(|n| &tokens[n].0[i * FLUSH..][..panel.len()]));
+        for n in 0..N {
+            total[n] = _mm512_add_epi32(total[n], sums[n]);
         }
     }
-    all_fields(std::array::from_fn(|j| _mm512_add_epi32(a[0][j], a[1][j])))
+    for (n, total) in total.into_iter().enumerate() {
+        product.io.store(p, first + n, &to_array(total), acc);
+    }
+}
+
+/// Per token and row, the sum of digit times activation; `x` are as long as `panel`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn code_sums<const N: usize>(panel: &[Group], x: [&[[u8; GROUP_COLS]]; N]) -> [__m512i; N] {
+    let masks = masks();
+    let tables = [load(&code::FIELDS), load(&FIX)];
+    // One token needs more accumulators than fields, to hide the latency of `vpdpbusd`.
+    let mut a = [[_mm512_setzero_si512(); 4]; N];
+    let mut a1 = [_mm512_setzero_si512(); 4];
+    for (g, group) in panel.iter().enumerate() {
+        prefetch_next_page(group);
+        let x: [&[u8; GROUP_COLS]; N] = std::array::from_fn(|n| &x[n][g]);
+        for (s, quarter) in group.iter().enumerate() {
+            let codes = fields(load(quarter), tables, masks);
+            for n in 0..N {
+                let a = if N == 1 && s % 2 == 1 { &mut a1 } else { &mut a[n] };
+                for j in 0..4 {
+                    a[j] = _mm512_dpbusd_epi32(a[j], codes[j], broadcast(x[n], 16 * s + 4 * j));
+                }
+                a[3] = _mm512_dpbusd_epi32(a[3], codes[4], broadcast(x[n], 64 + 4 * s));
+            }
+        }
+    }
+    if N == 1 {
+        a[0] = std::array::from_fn(|j| _mm512_add_epi32(a[0][j], a1[j]));
+    }
+    a.map(|a| all_fields(a))
 }
 
 /// The five digits of each byte in place: `t0`, `t1 << 2`, `t2 << 4`, `t3 << 6`, `t4 << 6`.

@@ -25,6 +25,7 @@
 
 /// Fields of each `u` where it is no escape, `t0 | t1 << 2 | t2 << 4 | t3 << 6`: a byte of the I2_S layout. The entry of
 /// 63, which no byte of ours has, is four zero weights.
+#[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FIELDS: [u8; 64] = {
     let mut table = [0x55; 64];
     let mut u = 0;
@@ -37,6 +38,7 @@ pub(super) static FIELDS: [u8; 64] = {
 };
 
 /// The correction `d` of each `u` where it is an escape: bits 4 and 5 change `t2`, bits 6 and 7 are `3 ^ t4`.
+#[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FIX: [u8; 64] = {
     let mut table = [0; 64];
     let mut u = 0;
@@ -52,6 +54,7 @@ pub(super) static FIX: [u8; 64] = {
 
 /// As [`FIX`], for sets that select with masks: `FIELDS[u] ^ (FLIP[u] & 0xf0)` are the fields of an escape and
 /// `FLIP[u] & 3` is `3 ^ t4`.
+#[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FLIP: [u8; 64] = {
     let mut table = [0; 64];
     let mut u = 0;
@@ -65,21 +68,23 @@ pub(super) static FLIP: [u8; 64] = {
     table
 };
 
-/// The byte of digits `t0 + 3 t1 + 9 t2 + 27 t3 + 81 t4`.
-pub(super) static ENCODE: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        // Bytes that no five trits have: `u = 63`, and the escape without a meaning.
-        if byte % 64 != 63 && (byte < 192 || byte % 64 % 7 != 0) {
-            let ([t0, t1, t2, t3], t4) = digits(byte as u8);
-            let index = t0 as usize + 3 * t1 as usize + 9 * t2 as usize + 27 * t3 as usize + 81 * t4 as usize;
-            table[index] = byte as u8;
-        }
-        byte += 1;
-    }
-    table
-};
+/// The bytes of four times five digits: byte `i` of the result holds byte `i` of each argument. All at once, as no
+/// intermediate leaves its byte.
+#[inline(always)]
+pub(super) const fn encode([t0, t1, t2, t3]: [u32; 4], t4: u32) -> u32 {
+    const ONES: u32 = 0x0101_0101;
+    // 1 where a digit is not 0.
+    let some2 = (t2 | t2 >> 1) & ONES;
+    let some3 = (t3 | t3 >> 1) & ONES;
+    let none4 = !(t4 | t4 >> 1) & ONES;
+    let escape = some2 & !some3;
+    // 0 where `t3` is 0, else 3 t3 + t2 - 2.
+    let plain = 3 * t3 + (t2 & (3 * some3)) - 2 * some3;
+    // 3 t2 for `t4 = 0`, t2 + 3 for 1, t2 for 2.
+    let other = t2 + ((t2 << 1) & (6 * none4)) + 3 * (t4 & ONES);
+    let h = t4 | (3 * escape);
+    7 * (t0 + 3 * t1) + plain + (other & (7 * escape)) + (h << 6)
+}
 
 /// The definition: `t0` to `t3`, and `t4`, of a byte. Bytes that are no encoding have digits of some kind.
 pub(super) const fn digits(byte: u8) -> ([u8; 4], u8) {

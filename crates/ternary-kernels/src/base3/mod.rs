@@ -47,6 +47,8 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 mod code;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+pub(crate) mod lanes128;
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
@@ -61,7 +63,7 @@ const GROUP_CHUNKS: usize = GROUP_COLS / CHUNK_COLS;
 const ZEROS: u8 = 94;
 
 const _: () = assert!(GROUP_COLS == QUARTERS * 5 * 4 && GROUP_CHUNKS == 5);
-const _: () = assert!(code::ENCODE[1 + 3 + 9 + 27 + 81] == ZEROS);
+const _: () = assert!(code::encode([1; 4], 1) == ZEROS as u32);
 
 /// One group of a panel.
 type Group = [[u8; CHUNK_BYTES]; QUARTERS];
@@ -121,15 +123,15 @@ fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]) {
 /// Packs one row of trits as row `r` of a panel.
 fn pack_row(row: &[i8], r: usize, panel: &mut [Group]) {
     for (trits, group) in row.as_chunks::<GROUP_COLS>().0.iter().zip(panel) {
-        // Byte 4s + c; the arithmetic is vectorised, the table is not.
-        let digit = |j: usize, i: usize| (trits[16 * (i / 4) + 4 * j + i % 4] + 1) as u8;
-        let mut index = [0u8; 16];
-        for i in 0..16 {
-            let last = (trits[64 + i] + 1) as u8;
-            index[i] = digit(0, i) + 3 * (digit(1, i) + 3 * (digit(2, i) + 3 * (digit(3, i) + 3 * last)));
-        }
-        for (quarter, index) in group.iter_mut().zip(index.as_chunks::<4>().0) {
-            quarter[4 * r..4 * r + 4].copy_from_slice(&index.map(|i| code::ENCODE[usize::from(i)]));
+        let digits = |at: usize| {
+            // No byte carries into the next: trits + 1 are 0, 1, 2, and the two lowest bits of trits are 3, 0, 1.
+            let bits = u32::from_le_bytes([0, 1, 2, 3].map(|c| trits[at + c] as u8)) & 0x0303_0303;
+            (bits + 0x0101_0101) & 0x0303_0303
+        };
+        for (s, quarter) in group.iter_mut().enumerate() {
+            let four = [0, 1, 2, 3].map(|j| digits(16 * s + 4 * j));
+            let word = code::encode(four, digits(64 + 4 * s));
+            quarter[4 * r..4 * r + 4].copy_from_slice(&word.to_le_bytes());
         }
     }
 }
@@ -181,7 +183,7 @@ impl<'a> Base3<'a> {
                 let sums = code_sums(&chunks[..x.len()], x);
                 total.iter_mut().zip(sums).for_each(|(total, sum)| *total = total.wrapping_add(sum));
             }
-            self.io.store(p, &total, acc);
+            self.io.store(p, 0, &total, acc);
         }
     }
 

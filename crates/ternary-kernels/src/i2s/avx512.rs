@@ -100,7 +100,7 @@ fn gemv(product: &Product<'_>, acc: &mut [i32]) {
         for (panel, x) in panel.chunks(FLUSH).zip(x.chunks(FLUSH)) {
             total = _mm512_add_epi32(total, code_sums(panel, x));
         }
-        product.store(p, &to_array(total), acc);
+        product.store(p, 0, &to_array(total), acc);
     }
 }
 

@@ -54,9 +54,15 @@ use crate::{AlignedBuf, Int8Matrix, Int8Vector, KernelError, Packed, PackedRows,
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+pub(crate) mod lanes128;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 pub(crate) mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni256;
+#[cfg(target_arch = "wasm32")]
+pub(crate) mod wasm;
 
 /// Rows of a panel.
 pub(crate) const PANEL_ROWS: usize = 16;
@@ -212,12 +218,13 @@ impl<'a> Product<'a> {
         self.codes[t * self.stride..][..self.chunks * CHUNK_COLS].as_chunks().0
     }
 
-    /// Stores the sums of code times activation of the 16 rows of panel `p` for the only token.
-    pub(crate) fn store(&self, p: usize, code_sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
+    /// Stores the sums of code times activation of the 16 rows of panel `p` for token `t`.
+    pub(crate) fn store(&self, p: usize, t: usize, code_sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
         let row = p * PANEL_ROWS;
         let end = self.rows.min(row + PANEL_ROWS);
+        let out = &mut acc[t * self.rows..][row..end];
         // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
-        acc[row..end].iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[0]));
+        out.iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[t]));
     }
 
     /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens by

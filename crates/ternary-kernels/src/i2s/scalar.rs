@@ -43,7 +43,7 @@ impl Kernel for I2sScalar {
         let Some(product) = Product::of_one(w, x, &sum, acc) else { return };
         for p in 0..product.panel_count() {
             let [sums] = code_sums::<1>(product.panel(p), product.token(0).as_chunks().0);
-            product.store(p, &sums, acc);
+            product.store(p, 0, &sums, acc);
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {

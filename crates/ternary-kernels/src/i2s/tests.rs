@@ -1,7 +1,9 @@
 //! The layout, and a check for kernels that are no part of the registry.
 
 use super::*;
-use crate::{Int8Batch, Kernel, Scales, reference};
+#[cfg(target_arch = "x86_64")]
+use crate::Kernel;
+use crate::{Int8Batch, Scales, reference};
 
 fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
@@ -12,6 +14,7 @@ fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
 }
 
 /// Compares `kernel` with the oracle over sizes around every block, and on the largest sums.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn check_kernel(kernel: &dyn Kernel) {
     let mut next = numbers(3);
     let check = |rows: usize, cols: usize, n: usize, trits: Vec<i8>, codes: Vec<i8>| {

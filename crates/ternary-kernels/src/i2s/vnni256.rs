@@ -81,7 +81,7 @@ macro_rules! kernel {
                     let sums = code_sums(panel, x);
                     total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
                 }
-                product.store(p, &to_array(total), acc);
+                product.store(p, 0, &to_array(total), acc);
             }
         }
 

@@ -7,39 +7,67 @@ use super::lanes::{LANES, Simd, pad};
 use super::reduce::{TURNS, total};
 
 ops! {
-    /// `out[i] = ((x[i] - mean) * inv) * gain[i] + bias[i]`, the last product and sum fused; all `[k]` f32.
+    /// `out[t, i] = ((x[t, i] - mean) * inv) * gain[i] + bias[i]`, the last product and sum fused; `x` and `out` are
+    /// `[n, k]` f32.
     ///
     /// # Panics
-    /// If the lengths differ.
-    pub fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) = layer_norm;
+    /// If the lengths do not fit.
+    pub fn layer_norm(x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) = layer_norm;
 
-    /// `out[i] = scale * g[i]`, where `g` is the gradient of `sum_i (layer_norm(x)[i] - target[i])^2 / 2` with respect to
-    /// `x`; all `[k]` f32. With the standardised `z` of `x` and `e[i] = (z[i] * gain[i] + bias[i] - target[i]) * gain[i]`:
+    /// `y[t, i] += layer_norm(x)[t, i]`, with the bits of [`Ops::layer_norm`](crate::Ops::layer_norm) and then
+    /// [`Ops::add_assign`](crate::Ops::add_assign); `x` and `y` are `[n, k]` f32.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn add_layer_norm(x: &[f32], norm: LayerNorm<'_>, y: &mut [f32]) = add_layer_norm;
+
+    /// For each row, `out[i] = scale[t] * g[i]`, where `g` is the gradient of `sum_i (layer_norm(x)[i] - target[i])^2 / 2` with respect to
+    /// `x`; `x`, `target` and `out` are `[n, k]`, `scale` is `[n]`, all f32. With the standardised `z` of `x` and `e[i] = (z[i] * gain[i] + bias[i] - target[i]) * gain[i]`:
     /// `out[i] = (e[i] - mean(e) - z[i] * mean(e z)) * (inv * scale)`, the first and the third product fused with their sums.
     ///
     /// # Panics
-    /// If the lengths differ.
-    pub fn layer_norm_l2_gradient(x: &[f32], target: &[f32], gain: &[f32], bias: &[f32], eps: f32, scale: f32, out: &mut [f32])
+    /// If the lengths do not fit.
+    pub fn layer_norm_l2_gradient(x: &[f32], target: &[f32], norm: LayerNorm<'_>, scale: &[f32], out: &mut [f32])
         = layer_norm_l2_gradient;
 }
 
-/// A row as vectors, the last one filled up.
+/// What a LayerNorm over `k` elements learns, and its constant.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm<'a> {
+    /// `[k]`
+    pub gain: &'a [f32],
+    /// `[k]`
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// A row as vectors; `rest` fills the last one up.
+#[derive(Clone, Copy)]
 struct Row<'a> {
-    full: &'a [[f32; LANES]],
-    last: [f32; LANES],
-    len: usize,
+    x: &'a [f32],
+    rest: f32,
 }
 
 impl<'a> Row<'a> {
     #[inline(always)]
     fn new(x: &'a [f32], rest: f32) -> Self {
-        let (full, tail) = x.as_chunks();
-        Self { full, last: pad(tail, rest), len: x.len().div_ceil(LANES) }
+        Self { x, rest }
+    }
+
+    /// Number of vectors.
+    #[inline(always)]
+    fn vectors(&self) -> usize {
+        self.x.len().div_ceil(LANES)
     }
 
     #[inline(always)]
     fn at<S: Simd>(&self, s: S, j: usize) -> S::F {
-        s.load(self.full.get(j).unwrap_or(&self.last))
+        let x = &self.x[j * LANES..];
+        match x.first_chunk() {
+            Some(x) => s.load(x),
+            None => s.load(&pad(x, self.rest)),
+        }
     }
 }
 
@@ -69,15 +97,15 @@ fn sum<S: Simd>(s: S, vectors: usize, terms: impl Terms<S>) -> f32 {
     let mut accs = [s.splat(0.0); TURNS];
     let mut j = 0;
     while j + TURNS <= vectors {
-        for turn in 0..TURNS {
-            accs[turn] = terms.add(s, j + turn, accs[turn]);
+        for (turn, acc) in accs.iter_mut().enumerate() {
+            *acc = terms.add(s, j + turn, *acc);
         }
         j += TURNS;
     }
     // Turns are constants once unrolled, so that the accumulators stay in registers.
-    for turn in 0..TURNS {
+    for (turn, acc) in accs.iter_mut().enumerate() {
         if j + turn < vectors {
-            accs[turn] = terms.add(s, j + turn, accs[turn]);
+            *acc = terms.add(s, j + turn, *acc);
         }
     }
     total(s, accs)
@@ -122,77 +150,112 @@ impl<S: Simd> Terms<S> for Standardised<'_, '_, S> {
 #[inline(always)]
 fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
     // Lengths are far below 2^24, so the count is exact.
-    let count = x.len().max(1) as f32;
+    let count = x.len() as f32;
     let row = Row::new(x, 0.0);
-    let mean = sum(s, row.len, Values(&row)) / count;
+    let mean = sum(s, row.vectors(), Values(&row)) / count;
     // What is neutral for the sum of the squares.
     let row = Row::new(x, mean);
-    let variance = sum(s, row.len, Squares(&row, mean)) / count;
+    let variance = sum(s, row.vectors(), Squares(&row, mean)) / count;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
 #[inline(always)]
-fn layer_norm<S: Simd>(s: S, x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-    let k = x.len();
+fn layer_norm<S: Simd>(s: S, x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
+    norm_rows::<S, false>(s, x, norm, out);
+}
+
+#[inline(always)]
+fn add_layer_norm<S: Simd>(s: S, x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
+    norm_rows::<S, true>(s, x, norm, out);
+}
+
+#[inline(always)]
+fn norm_rows<S: Simd, const ADD: bool>(s: S, x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
+    let LayerNorm { gain, bias, eps } = norm;
+    let k = gain.len();
     assert!(
-        gain.len() == k && bias.len() == k && out.len() == k,
-        "layer_norm: {k} elements, {} gains, {} biases, {} results",
-        gain.len(),
+        bias.len() == k && out.len() == x.len() && (k == 0 || x.len().is_multiple_of(k)),
+        "layer_norm: {} elements, {k} gains, {} biases, {} results",
+        x.len(),
         bias.len(),
         out.len()
     );
-    let (mean, inv) = moments(s, x, eps);
-    let (mean, inv) = (s.splat(mean), s.splat(inv));
-    let (x, gain, bias) = (Row::new(x, 0.0), Row::new(gain, 0.0), Row::new(bias, 0.0));
-    for j in 0..x.len {
-        let z = s.mul(s.sub(x.at(s, j), mean), inv);
-        store(s, s.fma(z, gain.at(s, j), bias.at(s, j)), out, j);
+    let (gain, bias) = (Row::new(gain, 0.0), Row::new(bias, 0.0));
+    // No rows where `k` is 0.
+    for (x, out) in x.chunks_exact(k.max(1)).zip(out.chunks_exact_mut(k.max(1))) {
+        let (mean, inv) = moments(s, x, eps);
+        let (mean, inv) = (s.splat(mean), s.splat(inv));
+        let x = Row::new(x, 0.0);
+        for j in 0..x.vectors() {
+            let z = s.mul(s.sub(x.at(s, j), mean), inv);
+            let mut y = s.fma(z, gain.at(s, j), bias.at(s, j));
+            if ADD {
+                y = s.add(Row::new(out, 0.0).at(s, j), y);
+            }
+            store(s, y, out, j);
+        }
+    }
+}
+
+#[inline(always)]
+fn layer_norm_l2_gradient<S: Simd>(
+    s: S,
+    x: &[f32],
+    target: &[f32],
+    norm: LayerNorm<'_>,
+    scale: &[f32],
+    out: &mut [f32],
+) {
+    let LayerNorm { gain, bias, eps } = norm;
+    let (n, k) = (scale.len(), gain.len());
+    assert!(
+        Some(x.len()) == n.checked_mul(k) && target.len() == x.len() && out.len() == x.len() && bias.len() == k,
+        "layer_norm_l2_gradient: {} elements, {} targets, {k} gains, {} biases, {n} factors, {} results",
+        x.len(),
+        target.len(),
+        bias.len(),
+        out.len()
+    );
+    let (gain, bias) = (Row::new(gain, 0.0), Row::new(bias, 0.0));
+    // No rows where `k` is 0. The rows do not depend on each other, so the CPU computes several at once, which hides how
+    // long sums take.
+    let rows = x.chunks_exact(k.max(1)).zip(target.chunks_exact(k.max(1)));
+    for ((x, target), (scale, out)) in rows.zip(scale.iter().zip(out.chunks_exact_mut(k.max(1)))) {
+        gradient_row(s, x, target, &gain, &bias, eps, *scale, out);
     }
 }
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn layer_norm_l2_gradient<S: Simd>(
+fn gradient_row<S: Simd>(
     s: S,
     x: &[f32],
     target: &[f32],
-    gain: &[f32],
-    bias: &[f32],
+    gain: &Row<'_>,
+    bias: &Row<'_>,
     eps: f32,
     scale: f32,
     out: &mut [f32],
 ) {
-    let k = x.len();
-    assert!(
-        target.len() == k && gain.len() == k && bias.len() == k && out.len() == k,
-        "layer_norm_l2_gradient: {k} elements, {} targets, {} gains, {} biases, {} results",
-        target.len(),
-        gain.len(),
-        bias.len(),
-        out.len()
-    );
     let (mean, inv) = moments(s, x, eps);
-    let vectors = k.div_ceil(LANES);
+    let (count, vectors) = (x.len() as f32, gain.vectors());
     // Lanes behind the end are 0 in `e` and in `z`, so that they add nothing.
     let (x, target) = (Row::new(x, mean), Row::new(target, 0.0));
-    let (gain, bias) = (Row::new(gain, 0.0), Row::new(bias, 0.0));
     let (mean, inverse) = (s.splat(mean), s.splat(inv));
     for j in 0..vectors {
         let z = s.mul(s.sub(x.at(s, j), mean), inverse);
         let y = s.fma(z, gain.at(s, j), bias.at(s, j));
         store(s, s.mul(s.sub(y, target.at(s, j)), gain.at(s, j)), out, j);
     }
-    let count = k.max(1) as f32;
     let (mean_e, mean_ez) = {
         let e = Row::new(out, 0.0);
         let products = Standardised { e: &e, x: &x, mean, inv: inverse };
         (sum(s, vectors, Values(&e)) / count, sum(s, vectors, products) / count)
     };
     let (mean_e, minus_ez, factor) = (s.splat(mean_e), s.splat(-mean_ez), s.splat(inv * scale));
-    let e_last = Row::new(out, 0.0).last;
     for j in 0..vectors {
         let z = s.mul(s.sub(x.at(s, j), mean), inverse);
-        let e = s.load(out.get(j * LANES..(j + 1) * LANES).and_then(|e| e.first_chunk()).unwrap_or(&e_last));
+        let e = Row::new(out, 0.0).at(s, j);
         store(s, s.mul(s.fma(z, minus_ez, s.sub(e, mean_e)), factor), out, j);
     }
 }

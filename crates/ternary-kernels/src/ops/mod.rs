@@ -29,6 +29,10 @@
 use crate::{Isa, KernelError};
 
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "wasm32")]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -63,6 +67,20 @@ macro_rules! ops {
                         // SAFETY: the token proves that this CPU has what its detection checks, which is this list.
                         unsafe { compiled(token, $($arg),*) }
                     }
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::ops::Backend::Neon(token) => {
+                        #[target_feature(enable = "neon")]
+                        fn compiled(token: $crate::isa::Neon, $($arg: $ty),*) $(-> $ret)? {
+                            $body(token, $($arg),*)
+                        }
+                        // SAFETY: the token proves that this CPU has what its detection checks, which is this list.
+                        unsafe { compiled(token, $($arg),*) }
+                    }
+                    #[cfg(target_arch = "wasm32")]
+                    $crate::ops::Backend::Simd128(token) => {
+                        // No attribute: a token exists only where the whole program is built with the feature.
+                        $body(token, $($arg),*)
+                    }
                 }
             }
         )*}
@@ -70,6 +88,7 @@ macro_rules! ops {
 }
 
 mod attend;
+pub mod coarse;
 mod convert;
 mod elementwise;
 mod exp;
@@ -87,6 +106,7 @@ mod train;
 
 pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
 pub use gemm::{GemmScratch, Strided};
+pub use layer_norm::LayerNorm;
 pub use rope::RopeTable;
 pub use train::AdamWStep;
 
@@ -105,6 +125,10 @@ enum Backend {
     Avx2(crate::isa::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(crate::isa::Avx512Vnni),
+    #[cfg(target_arch = "aarch64")]
+    Neon(crate::isa::Neon),
+    #[cfg(target_arch = "wasm32")]
+    Simd128(crate::isa::Simd128),
 }
 
 impl Ops {
@@ -114,19 +138,20 @@ impl Ops {
     /// [`KernelError::UnavailableIsa`] if this CPU does not have it.
     pub fn for_isa(isa: Isa) -> Result<Self, KernelError> {
         let isa = isa.require()?;
-        #[cfg(target_arch = "x86_64")]
-        {
-            let cpu = crate::Cpu::get();
-            let backend = match isa {
-                Isa::Avx512Vnni => cpu.avx512_vnni().map(Backend::Avx512),
-                Isa::Avx2 | Isa::AvxVnni => cpu.avx2().map(Backend::Avx2),
-                _ => None,
-            };
-            if let Some(backend) = backend {
-                return Ok(Self { isa, backend });
-            }
-        }
-        Ok(Self { isa, backend: Backend::Portable })
+        #[allow(unused_variables, reason = "some architectures have portable operations only")]
+        let cpu = crate::Cpu::get();
+        let backend = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => cpu.avx512_vnni().map(Backend::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::AvxVnni => cpu.avx2().map(Backend::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => cpu.neon().map(Backend::Neon),
+            #[cfg(target_arch = "wasm32")]
+            Isa::Simd128 => cpu.simd128().map(Backend::Simd128),
+            _ => None,
+        };
+        Ok(Self { isa, backend: backend.unwrap_or(Backend::Portable) })
     }
 
     /// Operations for the instruction set that [`Isa::selected`] names: the best one, or that of `BITNET_ISA`.

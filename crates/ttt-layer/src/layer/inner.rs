@@ -18,7 +18,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::math::{gelu_derivative, layer_norm, lower_triangle, norm_l2_gradient};
+use super::math::{gelu, gelu_derivative, layer_norm, lower_triangle, norm_l2_gradient};
 use crate::config::Kind;
 
 /// Inner weights of all heads of all sequences: `W1`, `b1` and for [`Kind::Mlp`] `W2`, `b2`, as
@@ -116,7 +116,7 @@ impl Inner {
                 Ok(Gradients { inputs: vec![views.k.clone()], outputs: vec![dz1] })
             }
             Kind::Mlp => {
-                let x2 = z1.gelu()?;
+                let x2 = gelu(&z1)?;
                 let z2 = affine(&x2, &w[2], &w[3])?;
                 let dz2 = norm_l2_gradient(&z2, &target, &norm.0, &norm.1, self.eps)?;
                 let dz1 = (dz2.matmul(&w[2].t()?.contiguous()?)? * gelu_derivative(&z1)?)?;
@@ -144,7 +144,7 @@ impl Inner {
         let eta_last = eta.narrow(2, n - 1, 1)?.transpose(2, 3)?.contiguous()?;
         for (layer, (inputs, outputs)) in g.inputs.iter().zip(&g.outputs).enumerate() {
             if layer > 0 {
-                x = x.gelu()?;
+                x = gelu(&x)?;
             }
             let (w, b) = (&weights.0[2 * layer], &weights.0[2 * layer + 1]);
             // (x . input_k) for the matrix and 1 for the bias, whose input is 1.
@@ -183,7 +183,7 @@ impl Inner {
             now = FastWeights(moved.collect::<Result<_>>()?);
             let mut z = affine(&token.q, &now.0[0], &now.0[1])?;
             if self.kind == Kind::Mlp {
-                z = affine(&z.gelu()?, &now.0[2], &now.0[3])?;
+                z = affine(&gelu(&z)?, &now.0[2], &now.0[3])?;
             }
             outs.push(z);
         }

@@ -25,14 +25,23 @@ pub(crate) fn norm_l2_gradient(z: &Tensor, target: &Tensor, gain: &Tensor, bias:
     (centred - x.broadcast_mul(&along)?)?.broadcast_div(&std)
 }
 
-/// The derivative of the tanh form of gelu: with `u = sqrt(2 / pi) (x + 0.044715 x^3)` and `s = tanh(u)` it is
-/// `(1 + s) / 2 + x (1 - s^2) u' / 2`.
+/// sqrt(2 / pi)
+const A: f64 = 0.797_884_560_802_865_4;
+/// 0.044715 sqrt(2 / pi)
+const AB: f64 = A * 0.044_715;
+
+/// The tanh form of gelu, `x (1 + s) / 2` with `s = tanh(sqrt(2 / pi) (x + 0.044715 x^3))`. candle's own has the same values,
+/// but its gradient uses constants of six digits.
+pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
+    let s = (x * x.sqr()?.affine(AB, A)?)?.tanh()?;
+    x * s.affine(0.5, 0.5)?
+}
+
+/// The derivative of [`gelu`]: with `u` the argument of its tanh, `(1 + s) / 2 + x (1 - s^2) u' / 2`.
 pub(crate) fn gelu_derivative(x: &Tensor) -> Result<Tensor> {
-    const A: f64 = 0.797_884_560_802_865_4;
-    const B: f64 = 0.044_715;
     let square = x.sqr()?;
-    let s = (x * square.affine(A * B, A)?)?.tanh()?;
-    let slope = square.affine(3.0 * A * B, A)?;
+    let s = (x * square.affine(AB, A)?)?.tanh()?;
+    let slope = square.affine(3.0 * AB, A)?;
     let bend = ((x * s.sqr()?.affine(-0.5, 0.5)?)? * slope)?;
     bend + s.affine(0.5, 0.5)?
 }

@@ -1,7 +1,7 @@
 //! The layer as candle operations: differentiable through everything, on any device.
 
 mod conv;
-mod inner;
+pub(crate) mod inner;
 mod math;
 mod rope;
 
@@ -11,7 +11,7 @@ use candle_nn::{Init, Module, VarBuilder};
 pub use conv::CausalConv;
 use inner::Inner;
 pub use inner::{FastWeights, Form, Views};
-pub(crate) use math::layer_norm;
+use math::{gelu, layer_norm};
 use rope::Rope;
 
 use crate::TttError;
@@ -39,16 +39,16 @@ use crate::config::TttConfig;
 pub struct TttLayer<L> {
     config: TttConfig,
     projections: Projections<L>,
-    convs: Option<[CausalConv; 2]>,
-    inner: Inner,
+    pub(crate) convs: Option<[CausalConv; 2]>,
+    pub(crate) inner: Inner,
     /// `W1`, `b1`, `W2`, `b2` of the first mini-batch, `[h, rows, columns]`.
-    first: Vec<Tensor>,
+    pub(crate) first: Vec<Tensor>,
     /// `[h, D]`
-    lr_weight: Tensor,
+    pub(crate) lr_weight: Tensor,
     /// `[h]`
-    lr_bias: Tensor,
+    pub(crate) lr_bias: Tensor,
     /// Gain and bias `[w]` of the norm behind the inner loop.
-    post_norm: (Tensor, Tensor),
+    pub(crate) post_norm: (Tensor, Tensor),
     rope: Rope,
 }
 
@@ -245,7 +245,7 @@ impl<L: Module> TttLayer<L> {
         let o = inner.transpose(1, 2)?.reshape((batch, tokens, self.config.width()))?;
         let mut o = layer_norm(&o, &self.post_norm.0, &self.post_norm.1, self.config.norm_eps)?;
         if let Some(gate) = &self.projections.gate {
-            o = (gate.forward(x)?.gelu()? * o)?;
+            o = (gelu(&gate.forward(x)?)? * o)?;
         }
         self.projections.o.forward(&o)
     }

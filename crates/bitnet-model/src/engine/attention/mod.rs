@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Ops, Partial, Queries};
 use ternary_kernels::{ColsMut, Team};
 
+use super::HeadRequest;
 use super::cache::{KvCache, LayerCache};
 use super::scratch::Scratch;
 use crate::ModelConfig;
@@ -28,6 +29,8 @@ pub(super) struct Segment<'a> {
     pub(super) first_row: usize,
     /// Rows whose logits are wanted.
     pub(super) wanted: Range<usize>,
+    /// Which of their logits.
+    pub(super) head: HeadRequest,
 }
 
 /// Rows of queries (tokens times heads of a group) that go through the blocks of keys together.

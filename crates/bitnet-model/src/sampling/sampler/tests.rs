@@ -326,6 +326,39 @@ proptest! {
         prop_assert_eq!(a, b);
     }
 
+    /// The best logits that a sampler asks for lead to the token that all logits lead to, whatever else comes with them.
+    #[test]
+    fn the_best_logits_are_enough(
+        options in any_options(),
+        penalty in prop_oneof![Just(1f32), 1f32..2.0],
+        greedy: bool,
+        logits in any_logits(),
+        history in prop::collection::vec(0u32..700, 0..6),
+        more in 0usize..9,
+        position: u64,
+    ) {
+        let top_p = if options.top_k == 0 { 1.0 } else { options.top_p };
+        let temperature = if greedy { 0.0 } else { options.temperature };
+        let options = options.with_top_p(top_p).with_temperature(temperature).with_repeat_penalty(penalty, 4);
+        let mut all: Vec<Candidate> =
+            logits.iter().enumerate().map(|(i, &logit)| Candidate { logit, token: i as u32 }).collect();
+        all.sort_by(rank);
+        let mut s = sampler(&options);
+        let wanted = match s.request(history.len()) {
+            HeadRequest::Full => return Ok(()),
+            HeadRequest::Top(k) if k >= all.len() => return Ok(()),
+            HeadRequest::Top(k) => k,
+            HeadRequest::Near(below) => {
+                let max = f64::from(all[0].logit);
+                all.iter().filter(|c| f64::from(c.logit) >= max - below).count()
+            }
+        };
+        all.truncate(wanted + more);
+        let want = s.choose(Prediction::Full(&logits), position, &history);
+        let got = s.choose(Prediction::Best(&all), position, &history);
+        prop_assert_eq!(got.map_err(|e| e.to_string()), want.map_err(|e| e.to_string()));
+    }
+
     #[test]
     fn greedy_takes_the_first_of_the_largest(logits in any_logits(), options in any_options(), position: u64) {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

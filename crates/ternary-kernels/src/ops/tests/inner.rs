@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::bits::sum_in_order;
 use super::*;
+use crate::ops::LayerNorm;
 
 /// One element after the other.
 fn product(x: &[f32], w: &[f32], k: usize, out: &[f32]) -> Vec<f32> {
@@ -23,9 +24,27 @@ fn products_are_chains_of_fused_operations() {
             for n in [1, 2, 3, 4, 5, 7, 16] {
                 let (x, w, start) = (random.activations(n * k), random.activations(k * m), random.activations(n * m));
                 let want = product(&x, &w, k, &start);
+                // Each row by itself, as far as it sees.
+                let first = (random.next() as usize) % (k + 1);
+                let causal = first + n <= k;
+                let mut seen = start.clone();
+                for t in 0..if causal { n } else { 0 } {
+                    let to = first + t + 1;
+                    let row = product(&x[t * k..t * k + to], &w[..to * m], to, &start[t * m..(t + 1) * m]);
+                    seen[t * m..(t + 1) * m].copy_from_slice(&row);
+                }
+                let bias = random.activations(m);
+                let moved = product(&x, &w, k, &bias.repeat(n));
                 let ((x, r), (w, s)) = (unaligned(&x), unaligned(&w));
                 for ops in all_ops() {
                     let (mut out, at) = unaligned(&start);
+                    if causal {
+                        ops.add_causal_product(&x[r.clone()], &w[s.clone()], k, first, &mut out[at.clone()]);
+                        assert_same("add_causal_product", ops, &out[at.clone()], &seen);
+                    }
+                    ops.affine(&x[r.clone()], &w[s.clone()], &bias, &mut out[at.clone()]);
+                    assert_same("affine", ops, &out[at.clone()], &moved);
+                    out[at.clone()].copy_from_slice(&start);
                     ops.add_product(&x[r.clone()], &w[s.clone()], k, &mut out[at.clone()]);
                     assert_same("add_product", ops, &out[at], &want);
                 }
@@ -41,6 +60,10 @@ fn a_product_over_nothing_adds_nothing() {
         ops.add_product(&[], &[], 0, &mut out);
         assert_same("add_product", ops, &out, &[1.5, -0.0]);
         ops.add_product(&[], &[1.0, 2.0], 2, &mut []);
+        ops.affine(&[], &[], &[2.0, 3.0], &mut out);
+        assert_same("affine", ops, &out, &[2.0, 3.0]);
+        ops.affine(&[], &[], &[], &mut []);
+        ops.add_causal_product(&[], &[], 0, 0, &mut []);
     }
 }
 
@@ -57,6 +80,7 @@ fn layer_norms_and_their_gradients_follow_the_definition() {
     for &k in SIZES {
         let [x, target, gain, bias] = [0; 4].map(|_| random.activations(k));
         let (eps, scale) = (1e-6, random.unit());
+        let norm = LayerNorm { gain: &gain, bias: &bias, eps };
         let (mean, inv) = moments(&x, eps);
         let z: Vec<f32> = x.iter().map(|x| (x - mean) * inv).collect();
         let y: Vec<f32> = (0..k).map(|i| z[i].mul_add(gain[i], bias[i])).collect();
@@ -67,10 +91,39 @@ fn layer_norms_and_their_gradients_follow_the_definition() {
         let gradient: Vec<f32> = (0..k).map(|i| z[i].mul_add(-mean_ez, e[i] - mean_e) * (inv * scale)).collect();
         for ops in all_ops() {
             let mut out = vec![f32::NAN; k];
-            ops.layer_norm(&x, &gain, &bias, eps, &mut out);
+            ops.layer_norm(&x, norm, &mut out);
             assert_same("layer_norm", ops, &out, &y);
-            ops.layer_norm_l2_gradient(&x, &target, &gain, &bias, eps, scale, &mut out);
-            assert_same("layer_norm_l2_gradient", ops, &out, &gradient);
+            ops.add_layer_norm(&x, norm, &mut out);
+            assert_same("add_layer_norm", ops, &out, &y.iter().map(|y| y + y).collect::<Vec<_>>());
+            if k > 0 {
+                ops.layer_norm_l2_gradient(&x, &target, norm, &[scale], &mut out);
+                assert_same("layer_norm_l2_gradient", ops, &out, &gradient);
+            }
+        }
+    }
+}
+
+#[test]
+fn several_rows_have_the_bits_of_one() {
+    let mut random = Random(24);
+    for k in [1, 8, 16, 40, 64] {
+        let n = 5;
+        let [x, target] = [0; 2].map(|_| random.activations(n * k));
+        let [gain, bias] = [0; 2].map(|_| random.activations(k));
+        let scale = random.activations(n);
+        let norm = LayerNorm { gain: &gain, bias: &bias, eps: 1e-6 };
+        for ops in all_ops() {
+            let (mut norms, mut gradients) = (vec![0.0; n * k], vec![0.0; n * k]);
+            ops.layer_norm(&x, norm, &mut norms);
+            ops.layer_norm_l2_gradient(&x, &target, norm, &scale, &mut gradients);
+            for t in 0..n {
+                let (row, mut out) = (t * k..(t + 1) * k, vec![0.0; k]);
+                ops.layer_norm(&x[row.clone()], norm, &mut out);
+                assert_same("layer_norm", ops, &norms[row.clone()], &out);
+                let (x, target, scale) = (&x[row.clone()], &target[row.clone()], &scale[t..=t]);
+                ops.layer_norm_l2_gradient(x, target, norm, scale, &mut out);
+                assert_same("layer_norm_l2_gradient", ops, &gradients[row], &out);
+            }
         }
     }
 }
@@ -89,7 +142,7 @@ fn the_gradient_is_that_of_the_loss() {
     };
     let wide: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
     let mut got = vec![0.0; k];
-    portable().layer_norm_l2_gradient(&x, &target, &gain, &bias, 1e-6, 1.0, &mut got);
+    portable().layer_norm_l2_gradient(&x, &target, LayerNorm { gain: &gain, bias: &bias, eps: 1e-6 }, &[1.0], &mut got);
     let largest = got.iter().fold(0.0f32, |m, g| m.max(g.abs()));
     for i in 0..k {
         let at = |h: f64| {
@@ -179,8 +232,9 @@ proptest! {
                 f(&mut out);
                 results.extend(out);
             };
-            one(&|out| ops.layer_norm(&x, &x, &x, 1e-6, out));
-            one(&|out| ops.layer_norm_l2_gradient(&x, &x, &x, &x, 1e-6, 0.5, out));
+            let norm = LayerNorm { gain: &x, bias: &x, eps: 1e-6 };
+            one(&|out| ops.layer_norm(&x, norm, out));
+            one(&|out| ops.layer_norm_l2_gradient(&x, &x, norm, &[0.5][..len.min(1)], out));
             one(&|out| ops.gelu(&x, out));
             one(&|out| ops.gelu_mul_assign(&x, out));
             one(&|out| ops.gelu_derivative_mul_assign(&x, out));

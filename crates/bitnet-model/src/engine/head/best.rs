@@ -1,0 +1,253 @@
+//! The best logits, from a coarse plane of the head and few of its rows.
+//!
+//! With `U` the upper bounds of [`coarse`](ternary_kernels::ops::coarse) and `L` the logits:
+//!
+//! 1. `U` of every row, all threads;
+//! 2. `L` of a few rows whose `U` are largest (which they are is found from the largest `U` of each block of 64 rows, without
+//!    looking at the others);
+//! 3. `T`, which no wanted logit is below: of the `L` known so far the `k`-th largest, or the largest less the distance
+//!    asked for;
+//! 4. `L` of every other row with `U >= T`.
+//!
+//! **Why that is all.** At least `k` rows have `L >= T`. A row that is not computed has `L <= U < T`, so `k` rows have a larger
+//! logit, and it is not among the `k` best, whatever its token and however ties are decided. In the same way, the
+//! largest logit is at least the largest known one, so that a row with `L < T` is farther below it than was asked for.
+//! Which rows are computed depends on the bounds alone, and not on the number of threads.
+
+use smallvec::SmallVec;
+use ternary_kernels::ops::Ops;
+use ternary_kernels::ops::coarse::{BLOCK_ROWS, CoarseBatch, CoarsePlane};
+use ternary_kernels::team::share;
+use ternary_kernels::{AlignedBuf, Team, split_cols};
+
+use super::super::{Inner, scratch::Scratch};
+use super::{Candidate, HeadRequest, StepOutput, Stored, normed};
+use crate::FloatMatrix;
+use crate::float_matrix::FloatRows;
+
+/// Rows that are computed in step 2 beyond those that are needed: a better `T` saves more of them in step 4.
+const AHEAD: usize = 8;
+
+/// A row of the head to be computed for one of the rows of activations.
+#[derive(Clone, Copy, Debug)]
+struct Pick {
+    input: u32,
+    row: u32,
+    logit: f32,
+}
+
+/// What the head needs between steps.
+#[derive(Debug)]
+pub(in super::super) struct BestScratch {
+    /// Rows of the residual stream that need all logits, and their positions in the output.
+    pub(super) full: Vec<(usize, usize)>,
+    /// The same for those that need the best.
+    pub(super) batch: Vec<(usize, usize)>,
+    inputs: CoarseBatch,
+    /// Upper bounds, `[n, padded vocab]`.
+    upper: AlignedBuf<f32>,
+    /// The largest of each block, `[n, blocks]`.
+    maxima: AlignedBuf<f32>,
+    /// Numbers of which the k-th largest is looked for.
+    ranked: Vec<f32>,
+    /// Position in the output of each row of activations.
+    positions: Vec<usize>,
+    picks: Vec<Pick>,
+}
+
+impl BestScratch {
+    /// Scratch for rows of `hidden` activations.
+    pub(in super::super) fn new(hidden: usize) -> Self {
+        Self {
+            full: Vec::new(),
+            batch: Vec::new(),
+            inputs: CoarseBatch::new(hidden),
+            upper: AlignedBuf::zeroed(0),
+            maxima: AlignedBuf::zeroed(0),
+            ranked: Vec::new(),
+            positions: Vec::new(),
+            picks: Vec::new(),
+        }
+    }
+}
+
+/// Whether `request` can be answered so, and in less time than reading all of the head would take.
+pub(super) fn serves(plane: &CoarsePlane, request: HeadRequest) -> bool {
+    match request {
+        HeadRequest::Full => false,
+        // A row in each block of 64 is where reading single rows begins to cost as much as reading all.
+        HeadRequest::Top(k) => 0 < k && k + AHEAD <= plane.blocks(),
+        HeadRequest::Near(below) => below >= 0.0,
+    }
+}
+
+/// Answers the requests for the given rows of the residual stream, `(row, position in the output)`, at most
+/// [`CoarseBatch::MAX`]. Rows that cannot be bounded are added to `full`.
+pub(super) fn run(
+    model: &Inner,
+    team: &Team,
+    s: &mut Scratch,
+    rows: &[(usize, usize)],
+    full: &mut Vec<(usize, usize)>,
+    out: &mut StepOutput,
+) {
+    let Some(plane) = &model.plane else { return full.extend_from_slice(rows) };
+    let (ops, hidden) = (model.ops, model.config.hidden_size);
+    let b = &mut s.best;
+    b.inputs.clear();
+    b.positions.clear();
+    for &(row, position) in rows {
+        let at = b.inputs.len() * hidden;
+        let x = normed(model, &s.x, std::iter::once(row), &mut s.normed[at..at + hidden]);
+        match b.inputs.push(ops, x) {
+            true => b.positions.push(position),
+            false => full.push((row, position)),
+        }
+    }
+    let n = b.inputs.len();
+    if n == 0 {
+        return;
+    }
+    let x = &s.normed[..n * hidden];
+    let (blocks, padded) = (plane.blocks(), plane.blocks() * BLOCK_ROWS);
+    if b.upper.len() < n * padded {
+        b.upper = AlignedBuf::zeroed(n * padded);
+        b.maxima = AlignedBuf::zeroed(n * blocks);
+    }
+    let (upper, maxima) = (&mut b.upper[..n * padded], &mut b.maxima[..n * blocks]);
+    bound_all(ops, team, plane, &b.inputs, upper, maxima);
+    let known = Bounds { upper, maxima, padded, blocks, rows: plane.rows() };
+
+    b.picks.clear();
+    let mut firsts = SmallVec::<[(f32, usize); CoarseBatch::MAX]>::new();
+    for (t, &position) in b.positions.iter().enumerate() {
+        let first = match out.request(position) {
+            HeadRequest::Top(k) => k + AHEAD,
+            _ => 1 + AHEAD,
+        };
+        b.ranked.clear();
+        b.ranked.extend_from_slice(known.maxima(t));
+        let floor = kth_largest(&mut b.ranked, first);
+        known.pick(t, floor, None, &mut b.picks);
+        firsts.push((floor, b.picks.len()));
+    }
+    rescore(ops, team, model.head_matrix(), x, &mut b.picks);
+    let first_picks = b.picks.len();
+
+    // The end of each row's second picks, and what its candidates must reach.
+    let mut seconds = SmallVec::<[(f32, usize); CoarseBatch::MAX]>::new();
+    let mut start = 0;
+    for (t, &position) in b.positions.iter().enumerate() {
+        let (floor, end) = firsts[t];
+        let least = threshold(out.request(position), &b.picks[start..end], &mut b.ranked);
+        known.pick(t, least, Some(floor), &mut b.picks);
+        seconds.push((least, b.picks.len()));
+        start = end;
+    }
+    let (done, todo) = b.picks.split_at_mut(first_picks);
+    rescore(ops, team, model.head_matrix(), x, todo);
+    let (mut first, mut second) = (0, 0);
+    for (t, &position) in b.positions.iter().enumerate() {
+        let (first_end, (least, second_end)) = (firsts[t].1, seconds[t]);
+        let second_end = second_end - first_picks;
+        let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
+        // What is NaN stays, so that whoever chooses sees it.
+        let candidates =
+            picks.filter(|p| p.logit.is_nan() || p.logit >= least).map(|p| Candidate { token: p.row, logit: p.logit });
+        out.set_best(position, candidates, first_end - first + second_end - second);
+        (first, second) = (first_end, second_end);
+    }
+}
+
+/// Upper bounds of all rows for all inputs.
+fn bound_all(ops: Ops, team: &Team, plane: &CoarsePlane, inputs: &CoarseBatch, upper: &mut [f32], maxima: &mut [f32]) {
+    let (n, blocks, parts) = (inputs.len(), plane.blocks(), team.threads());
+    let cuts: SmallVec<[_; 16]> = (0..parts).map(|p| share(blocks, p, parts)).collect();
+    let rows: SmallVec<[_; 16]> = cuts.iter().map(|c| c.start * BLOCK_ROWS..c.end * BLOCK_ROWS).collect();
+    let upper = split_cols(upper, n, blocks * BLOCK_ROWS, &rows);
+    let mut jobs: SmallVec<[_; 16]> = upper.zip(split_cols(maxima, n, blocks, &cuts)).collect();
+    team.run_parts(&mut jobs, |p, (upper, maxima)| {
+        ops.coarse_bounds(plane, inputs, cuts[p].clone(), upper, maxima);
+    });
+}
+
+/// Upper bounds, and where the large ones are.
+struct Bounds<'a> {
+    upper: &'a [f32],
+    maxima: &'a [f32],
+    padded: usize,
+    blocks: usize,
+    rows: usize,
+}
+
+impl Bounds<'_> {
+    fn maxima(&self, t: usize) -> &[f32] {
+        &self.maxima[t * self.blocks..(t + 1) * self.blocks]
+    }
+
+    /// Adds the rows whose bounds for input `t` are at least `from` and, if it is given, below `to`.
+    fn pick(&self, t: usize, from: f32, to: Option<f32>, picks: &mut Vec<Pick>) {
+        let below = |u: f32| to.is_none_or(|to| u < to);
+        for (block, &max) in self.maxima(t).iter().enumerate() {
+            if max < from {
+                continue;
+            }
+            let first = block * BLOCK_ROWS;
+            let upper = &self.upper[t * self.padded + first..][..BLOCK_ROWS.min(self.rows - first)];
+            for (i, &u) in upper.iter().enumerate() {
+                if u >= from && below(u) {
+                    picks.push(Pick { input: t as u32, row: (first + i) as u32, logit: 0.0 });
+                }
+            }
+        }
+    }
+}
+
+/// The `k`-th largest, or minus infinity if there are fewer. `values` are reordered; none of them is NaN.
+fn kth_largest(values: &mut [f32], k: usize) -> f32 {
+    if k == 0 || k > values.len() {
+        return f32::NEG_INFINITY;
+    }
+    *values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+}
+
+/// What a wanted logit cannot be below, given the logits of some rows.
+fn threshold(request: HeadRequest, known: &[Pick], ranked: &mut Vec<f32>) -> f32 {
+    // A NaN is the end of this text: nothing more has to be computed to find it.
+    if known.iter().any(|p| p.logit.is_nan()) {
+        return f32::INFINITY;
+    }
+    ranked.clear();
+    ranked.extend(known.iter().map(|p| p.logit));
+    match request {
+        HeadRequest::Top(k) => kth_largest(ranked, k),
+        HeadRequest::Near(below) => {
+            let largest = f64::from(kth_largest(ranked, 1));
+            // `inf - inf` must not become NaN.
+            let exact = if largest.is_infinite() { largest } else { largest - below };
+            let near = exact as f32;
+            if f64::from(near) > exact { near.next_down() } else { near }
+        }
+        HeadRequest::Full => f32::NEG_INFINITY,
+    }
+}
+
+/// The logits of the picked rows, all threads.
+fn rescore(ops: Ops, team: &Team, head: &FloatMatrix, x: &[f32], picks: &mut [Pick]) {
+    match head.plain() {
+        FloatRows::F32(w) => rescore_rows(ops, team, w, head.cols(), x, picks),
+        FloatRows::F16(w) => rescore_rows(ops, team, w, head.cols(), x, picks),
+        FloatRows::Bf16(w) => rescore_rows(ops, team, w, head.cols(), x, picks),
+        FloatRows::Blocks => unreachable!("no plane is made of a block-quantised head"),
+    }
+}
+
+fn rescore_rows<W: Stored + Sync>(ops: Ops, team: &Team, w: &[W], hidden: usize, x: &[f32], picks: &mut [Pick]) {
+    let chunk = picks.len().div_ceil(team.threads());
+    team.for_each_chunk(picks, chunk.max(1), |_, picks| {
+        for pick in picks {
+            let (input, row) = (pick.input as usize, pick.row as usize);
+            pick.logit = W::dot(ops, &x[input * hidden..][..hidden], &w[row * hidden..][..hidden]);
+        }
+    });
+}

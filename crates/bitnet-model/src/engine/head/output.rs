@@ -1,0 +1,181 @@
+//! What is asked of the head, and what it answers.
+
+use std::ops::Range;
+
+/// A token that may come next, and its logit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The logit.
+    pub logit: f32,
+    /// The token.
+    pub token: u32,
+}
+
+/// Which logits are wanted at a position. Whoever asks for fewer gets them faster; each logit is the same, bit for bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum HeadRequest {
+    /// Those of the whole vocabulary.
+    #[default]
+    Full,
+    /// At least the `k` best: the higher logit first, of equal ones the lower token.
+    Top(usize),
+    /// At least those that lie at most this far below the largest.
+    Near(f64),
+}
+
+impl HeadRequest {
+    /// Whether the answer to this holds all that `other` asks for.
+    pub fn covers(self, other: HeadRequest) -> bool {
+        match (self, other) {
+            (HeadRequest::Full, _) => true,
+            (HeadRequest::Top(k), HeadRequest::Top(other)) => k >= other,
+            (HeadRequest::Near(below), HeadRequest::Near(other)) => below >= other,
+            (HeadRequest::Near(_), HeadRequest::Top(k)) => k <= 1,
+            _ => false,
+        }
+    }
+}
+
+/// What the head says about a position.
+#[derive(Clone, Copy, Debug)]
+pub enum Prediction<'a> {
+    /// The logit of each token, `[vocab]` f32; empty if nothing was computed.
+    Full(&'a [f32]),
+    /// At least the logits that were asked for, in no particular order.
+    Best(&'a [Candidate]),
+}
+
+/// What a step computed, position by position.
+#[derive(Clone, Debug, Default)]
+pub struct StepOutput {
+    positions: Vec<Position>,
+    logits: Vec<f32>,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Clone, Debug)]
+struct Position {
+    request: HeadRequest,
+    /// Elements of `logits`, or of `candidates` where `rescored` is given.
+    span: Range<usize>,
+    rescored: Option<usize>,
+}
+
+impl StepOutput {
+    /// Forgets everything and keeps its memory.
+    pub fn clear(&mut self) {
+        self.positions.clear();
+        self.logits.clear();
+        self.candidates.clear();
+    }
+    /// Number of positions.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+    /// Whether nothing was computed.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// What was computed for position `i`, counted in the order of the inputs.
+    ///
+    /// # Panics
+    /// If there is no position `i`.
+    pub fn prediction(&self, i: usize) -> Prediction<'_> {
+        let p = &self.positions[i];
+        match p.rescored {
+            None => Prediction::Full(&self.logits[p.span.clone()]),
+            Some(_) => Prediction::Best(&self.candidates[p.span.clone()]),
+        }
+    }
+
+    /// What position `i` can answer: what was asked of it, or more.
+    ///
+    /// # Panics
+    /// If there is no position `i`.
+    pub fn answers(&self, i: usize) -> HeadRequest {
+        let p = &self.positions[i];
+        if p.rescored.is_none() { HeadRequest::Full } else { p.request }
+    }
+
+    /// Rows of the stored head that were computed for position `i` after the coarse pass; `None` if all rows were, at once.
+    ///
+    /// # Panics
+    /// If there is no position `i`.
+    pub fn rescored(&self, i: usize) -> Option<usize> {
+        self.positions[i].rescored
+    }
+
+    /// The logits of those positions that have all of them, one after the other, `[positions, vocab]` f32.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+    /// As [`StepOutput::logits`], to change them.
+    pub fn logits_mut(&mut self) -> &mut [f32] {
+        &mut self.logits
+    }
+
+    /// The logits of [`StepOutput::logits`], without a copy.
+    pub fn into_logits(self) -> Vec<f32> {
+        self.logits
+    }
+
+    /// The logits of position `i` if it has all of them, else none, to change them.
+    ///
+    /// # Panics
+    /// If there is no position `i`.
+    pub fn logits_at_mut(&mut self, i: usize) -> &mut [f32] {
+        let p = &self.positions[i];
+        match p.rescored {
+            None => &mut self.logits[p.span.clone()],
+            Some(_) => &mut [],
+        }
+    }
+
+    /// Becomes position `i` of `other`.
+    pub(crate) fn copy_position(&mut self, other: &StepOutput, i: usize) {
+        self.clear();
+        let from = &other.positions[i];
+        let len = match other.prediction(i) {
+            Prediction::Full(logits) => {
+                self.logits.extend_from_slice(logits);
+                logits.len()
+            }
+            Prediction::Best(candidates) => {
+                self.candidates.extend_from_slice(candidates);
+                candidates.len()
+            }
+        };
+        self.positions.push(Position { span: 0..len, ..from.clone() });
+    }
+
+    /// Adds a position for which nothing is computed yet, and returns its number.
+    pub(super) fn add(&mut self, request: HeadRequest) -> usize {
+        self.positions.push(Position { request, span: 0..0, rescored: None });
+        self.positions.len() - 1
+    }
+
+    pub(super) fn request(&self, i: usize) -> HeadRequest {
+        self.positions[i].request
+    }
+
+    /// Room for all logits of the given positions, `[positions, vocab]`.
+    pub(super) fn add_logits(&mut self, positions: impl Iterator<Item = usize>, vocab: usize) -> &mut [f32] {
+        let start = self.logits.len();
+        let mut end = start;
+        for i in positions {
+            self.positions[i].span = end..end + vocab;
+            end += vocab;
+        }
+        self.logits.resize(end, 0.0);
+        &mut self.logits[start..]
+    }
+
+    /// Sets what was found for position `i`.
+    pub(super) fn set_best(&mut self, i: usize, candidates: impl Iterator<Item = Candidate>, rescored: usize) {
+        let start = self.candidates.len();
+        self.candidates.extend(candidates);
+        let p = &mut self.positions[i];
+        (p.span, p.rescored) = (start..self.candidates.len(), Some(rescored));
+    }
+}

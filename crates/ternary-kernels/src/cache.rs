@@ -1,0 +1,42 @@
+//! How large the caches of this CPU are.
+
+use std::sync::OnceLock;
+
+/// What is assumed where the CPU does not tell: a common size of servers and large desktops.
+const ASSUMED: usize = 32 << 20;
+
+/// Bytes of the largest cache that core 0 can use, as the CPU reports it; 32 MiB where it does not.
+///
+/// ```
+/// assert!(ternary_kernels::last_level_cache() >= 1 << 16);
+/// ```
+pub fn last_level_cache() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    // Below 64 KiB lies no last level; an emulated CPU may report such things.
+    *BYTES.get_or_init(|| reported().filter(|&bytes| bytes >= 1 << 16).unwrap_or(ASSUMED))
+}
+
+/// The largest of the caches that `cpuid` lists.
+#[cfg(target_arch = "x86_64")]
+fn reported() -> Option<usize> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    // Two leaves of one form: AMD's, and Intel's.
+    [0x8000_001d, 4].into_iter().find_map(|leaf| {
+        let largest_leaf = __cpuid(leaf & 0x8000_0000).eax;
+        if largest_leaf < leaf {
+            return None;
+        }
+        let caches = (0..16).map(|i| __cpuid_count(leaf, i)).take_while(|c| c.eax & 31 != 0);
+        let field = |value: u32, shift: u32, bits: u32| (value >> shift & ((1 << bits) - 1)) as usize + 1;
+        let bytes = |c: std::arch::x86_64::CpuidResult| {
+            let (line, partitions, ways) = (field(c.ebx, 0, 12), field(c.ebx, 12, 10), field(c.ebx, 22, 10));
+            line.saturating_mul(partitions).saturating_mul(ways).saturating_mul(c.ecx as usize + 1)
+        };
+        caches.map(bytes).max()
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn reported() -> Option<usize> {
+    None
+}

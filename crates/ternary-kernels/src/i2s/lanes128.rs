@@ -1,0 +1,192 @@
+//! I2_S on registers of 128 bits without a dot-product instruction: NEON as every 64-bit ARM has it, and WebAssembly SIMD.
+//!
+//! A chunk is four registers of four rows each. Codes are cut out, multiplied with four activations that are repeated in
+//! all lanes, and added up in 16 bits, a lane for each row and column of the field, for [`FLUSH`] chunks; then
+//! neighbouring lanes are added to 32 bits. Written once over [`Lanes128`].
+
+use super::{Acts, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, Tile};
+
+/// Tokens of a GEMM tile: each has two registers of sums for four rows at a time.
+pub(crate) const MAX_TOKENS: usize = 4;
+
+/// Chunks between two flushes of the 16-bit sums: a lane takes four products of at most `2 * 127` from each,
+/// `32 * 4 * 254 = 32512 < 2^15`.
+const FLUSH: usize = 32;
+const _: () = assert!(FLUSH * 4 * (2 * 127) <= i16::MAX as usize);
+
+/// Registers of a chunk.
+const REGISTERS: usize = CHUNK_BYTES / 16;
+
+/// An instruction set's operations on 128 bits. `self` is a proof token, so the methods are safe.
+pub(crate) trait Lanes128: Copy {
+    /// 16 bytes.
+    type B: Copy;
+    /// 8 i16.
+    type H: Copy;
+    /// 4 i32.
+    type W: Copy;
+
+    fn load(self, x: &[u8; 16]) -> Self::B;
+    fn store(self, v: Self::B, out: &mut [u8; 16]);
+    fn splat(self, x: u8) -> Self::B;
+    /// The four bytes in every i32 lane.
+    fn splat4(self, x: [u8; 4]) -> Self::B;
+    fn and(self, a: Self::B, b: Self::B) -> Self::B;
+    fn or(self, a: Self::B, b: Self::B) -> Self::B;
+    fn xor(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Wraps.
+    fn sub(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Each byte shifted by 2, 4, 6 bits to the right, zeros following.
+    fn shr2(self, a: Self::B) -> Self::B;
+    fn shr4(self, a: Self::B) -> Self::B;
+    fn shr6(self, a: Self::B) -> Self::B;
+    /// Each byte shifted by 2 bits to the left.
+    fn shl2(self, a: Self::B) -> Self::B;
+    /// Entries of a table of 64 bytes; 0 for an index above 63.
+    fn lookup(self, table: [Self::B; 4], index: Self::B) -> Self::B;
+
+    fn zero_h(self) -> Self::H;
+    fn zero_w(self) -> Self::W;
+    /// `sums + codes * x`, bytes as i8: lanes 0 to 7 and lanes 8 to 15.
+    fn mul_add(self, sums: [Self::H; 2], codes: Self::B, x: Self::B) -> [Self::H; 2];
+    /// Adds lanes `2i` and `2i + 1` of `narrow` to lane `i`.
+    fn widen(self, wide: Self::W, narrow: Self::H) -> Self::W;
+    /// `[a0 + a1, a2 + a3, b0 + b1, b2 + b3]`
+    fn neighbours(self, a: Self::W, b: Self::W) -> [i32; 4];
+}
+
+/// All panels times token 0.
+#[inline(always)]
+pub(super) fn gemv<S: Lanes128>(s: S, product: &Product<'_>, acc: &mut [i32]) {
+    for p in 0..product.panel_count() {
+        let [sums] = code_sums::<S, REGISTERS, 1>(s, product.panel(p), product.token(0).as_chunks().0);
+        product.store(p, 0, &sums, acc);
+    }
+}
+
+/// A tile of one panel and any number of tokens.
+#[inline(always)]
+pub(crate) fn tiles<S: Lanes128>(s: S, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+    match t.tokens.len() {
+        1 => tile::<S, REGISTERS, 1>(s, product, t, acc),
+        2 => tile::<S, 1, 2>(s, product, t, acc),
+        3 => tile::<S, 1, 3>(s, product, t, acc),
+        MAX_TOKENS => tile::<S, 1, MAX_TOKENS>(s, product, t, acc),
+        n => unreachable!("a tile of {n} tokens"),
+    }
+}
+
+#[inline(always)]
+fn tile<S: Lanes128, const R: usize, const N: usize>(s: S, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+    let [w] = t.weights::<1>();
+    for (n, sums) in code_sums::<S, R, N>(s, w, t.acts.as_chunks().0).iter().enumerate() {
+        t.store(product, 0, n, sums, acc);
+    }
+}
+
+/// Per token and row, the sum of code times activation, `R` registers of weights at a time.
+#[inline(always)]
+pub(crate) fn code_sums<S: Lanes128, const R: usize, const N: usize>(
+    s: S,
+    w: &[Chunk],
+    x: &[[Acts; N]],
+) -> [[i32; PANEL_ROWS]; N] {
+    let mut out = [[0; PANEL_ROWS]; N];
+    let three = s.splat(3);
+    for first in (0..REGISTERS).step_by(R) {
+        let mut wide = [[[s.zero_w(); 2]; R]; N];
+        for (w, x) in w.chunks(FLUSH).zip(x.chunks(FLUSH)) {
+            let mut narrow = [[[s.zero_h(); 2]; R]; N];
+            for (w, x) in w.iter().zip(x) {
+                let (w, _) = w.as_chunks::<16>();
+                for r in 0..R {
+                    let v = s.load(&w[first + r]);
+                    let codes = [s.and(v, three), s.and(s.shr2(v), three), s.and(s.shr4(v), three), s.shr6(v)];
+                    for n in 0..N {
+                        let (x, _) = x[n].as_chunks::<4>();
+                        for j in 0..4 {
+                            narrow[n][r] = s.mul_add(narrow[n][r], codes[j], s.splat4(x[j]));
+                        }
+                    }
+                }
+            }
+            for n in 0..N {
+                for r in 0..R {
+                    for i in 0..2 {
+                        wide[n][r][i] = s.widen(wide[n][r][i], narrow[n][r][i]);
+                    }
+                }
+            }
+        }
+        for n in 0..N {
+            for r in 0..R {
+                let rows = s.neighbours(wide[n][r][0], wide[n][r][1]);
+                out[n][4 * (first + r)..][..4].copy_from_slice(&rows);
+            }
+        }
+    }
+    out
+}
+
+/// Declares the kernel of an instruction set that works on [`Lanes128`] alone.
+#[allow(unused_macros)]
+macro_rules! kernel {
+    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, isa = $isa:expr, token = $token:ty, features = $features:literal) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(crate) struct $kernel {
+            /// Proof that the functions compiled for the instruction set may be called.
+            cpu: $token,
+        }
+
+        impl $kernel {
+            pub(crate) const NAME: &str = $name;
+            pub(crate) const ISA: crate::Isa = $isa;
+            pub(crate) fn new(cpu: $token) -> Self {
+                Self { cpu }
+            }
+        }
+
+        impl crate::Kernel for $kernel {
+            fn name(&self) -> &str {
+                Self::NAME
+            }
+            fn panel_rows(&self) -> usize {
+                crate::i2s::PANEL_ROWS
+            }
+            fn prepack(&self, w: &crate::TernaryMatrix) -> Result<crate::Packed, crate::KernelError> {
+                crate::i2s::prepack(Self::NAME, w)
+            }
+            fn gemv(&self, w: &crate::PackedRows<'_>, x: &crate::Int8Vector<'_>, acc: &mut [i32]) {
+                #[target_feature(enable = $features)]
+                fn compiled(cpu: $token, product: &crate::i2s::Product<'_>, acc: &mut [i32]) {
+                    crate::i2s::lanes128::gemv(cpu, product, acc);
+                }
+                let sum = [x.sum()];
+                if let Some(product) = crate::i2s::Product::of_one(w, x, &sum, acc) {
+                    // SAFETY: the token proves that this CPU has what `compiled` is compiled for.
+                    #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
+                    unsafe { compiled(self.cpu, &product, acc) }
+                }
+            }
+            fn gemm(&self, w: &crate::PackedRows<'_>, x: &crate::Int8Matrix<'_>, acc: &mut [i32]) {
+                use crate::i2s::lanes128::{MAX_TOKENS, tiles};
+                use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Product, Tile};
+
+                #[target_feature(enable = $features)]
+                fn compiled(cpu: $token, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+                    tiles(cpu, product, t, acc);
+                }
+                let Some(product) = Product::new(w, x, acc) else { return };
+                let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
+                product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
+                    // SAFETY: the token proves that this CPU has what `compiled` is compiled for.
+                    #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
+                    unsafe { compiled(self.cpu, &product, &t, acc) }
+                });
+            }
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use kernel;

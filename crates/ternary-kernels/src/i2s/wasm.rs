@@ -1,0 +1,110 @@
+//! I2_S for WebAssembly with SIMD: the algorithm of [`super::lanes128`].
+
+use std::arch::wasm32::*;
+
+use super::lanes128::{self, Lanes128};
+use crate::Isa;
+use crate::isa::Simd128;
+
+impl Lanes128 for Simd128 {
+    type B = v128;
+    type H = v128;
+    type W = v128;
+
+    #[inline(always)]
+    fn load(self, x: &[u8; 16]) -> v128 {
+        // SAFETY: 16 readable bytes, and the load needs no alignment.
+        unsafe { v128_load(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store(self, v: v128, out: &mut [u8; 16]) {
+        // SAFETY: 16 writable bytes, and the store needs no alignment.
+        unsafe { v128_store(out.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn splat(self, x: u8) -> v128 {
+        u8x16_splat(x)
+    }
+    #[inline(always)]
+    fn splat4(self, x: [u8; 4]) -> v128 {
+        u32x4_splat(u32::from_le_bytes(x))
+    }
+    #[inline(always)]
+    fn and(self, a: v128, b: v128) -> v128 {
+        v128_and(a, b)
+    }
+    #[inline(always)]
+    fn or(self, a: v128, b: v128) -> v128 {
+        v128_or(a, b)
+    }
+    #[inline(always)]
+    fn xor(self, a: v128, b: v128) -> v128 {
+        v128_xor(a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: v128, b: v128) -> v128 {
+        u8x16_sub(a, b)
+    }
+    #[inline(always)]
+    fn shr2(self, a: v128) -> v128 {
+        u8x16_shr(a, 2)
+    }
+    #[inline(always)]
+    fn shr4(self, a: v128) -> v128 {
+        u8x16_shr(a, 4)
+    }
+    #[inline(always)]
+    fn shr6(self, a: v128) -> v128 {
+        u8x16_shr(a, 6)
+    }
+    #[inline(always)]
+    fn shl2(self, a: v128) -> v128 {
+        u8x16_shl(a, 2)
+    }
+    #[inline(always)]
+    fn lookup(self, [a, b, c, d]: [v128; 4], index: v128) -> v128 {
+        // `swizzle` gives 0 for an index above 15, so each part of the table answers for its own.
+        let low = v128_or(u8x16_swizzle(a, index), u8x16_swizzle(b, u8x16_sub(index, u8x16_splat(16))));
+        let high = v128_or(
+            u8x16_swizzle(c, u8x16_sub(index, u8x16_splat(32))),
+            u8x16_swizzle(d, u8x16_sub(index, u8x16_splat(48))),
+        );
+        v128_or(low, high)
+    }
+
+    #[inline(always)]
+    fn zero_h(self) -> v128 {
+        i16x8_splat(0)
+    }
+    #[inline(always)]
+    fn zero_w(self) -> v128 {
+        i32x4_splat(0)
+    }
+    #[inline(always)]
+    fn mul_add(self, sums: [v128; 2], codes: v128, x: v128) -> [v128; 2] {
+        [i16x8_add(sums[0], i16x8_extmul_low_i8x16(codes, x)), i16x8_add(sums[1], i16x8_extmul_high_i8x16(codes, x))]
+    }
+    #[inline(always)]
+    fn widen(self, wide: v128, narrow: v128) -> v128 {
+        i32x4_add(wide, i32x4_extadd_pairwise_i16x8(narrow))
+    }
+    #[inline(always)]
+    fn neighbours(self, a: v128, b: v128) -> [i32; 4] {
+        let sums = i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b));
+        [
+            i32x4_extract_lane::<0>(sums),
+            i32x4_extract_lane::<1>(sums),
+            i32x4_extract_lane::<2>(sums),
+            i32x4_extract_lane::<3>(sums),
+        ]
+    }
+}
+
+lanes128::kernel!(
+    /// The kernel for WebAssembly SIMD.
+    I2sSimd128,
+    name = "i2s_simd128",
+    isa = Isa::Simd128,
+    token = Simd128,
+    features = "simd128"
+);

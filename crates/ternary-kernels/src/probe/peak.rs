@@ -1,0 +1,155 @@
+//! The most int8 products per second that the instructions of a set allow: the loop of a matrix product without its loads.
+
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use crate::{Isa, KernelError, Team};
+
+/// Multiplications and additions of int8 products that `threads` threads can do together with the dot-product
+/// instructions of `isa`, in 1e9 per second: the best of the passes that fit into `time`, at least two. Operands and
+/// sums stay in registers. `None` where the set has no such instruction, and for sets of other CPUs than x86, which have no
+/// probe yet.
+///
+/// A product of an `[m, k]` matrix with `n` tokens is `2 m k n` of these operations. Sums are those that an exact kernel
+/// can use: 32 bits with `vpdpbusd`; with AVX2, whose kernel widens now and then, the 16 bits between two widenings.
+///
+/// # Errors
+/// [`KernelError::UnavailableIsa`] for a set that this CPU does not have, [`KernelError::ThreadNotStarted`].
+///
+/// ```
+/// use std::{num::NonZeroUsize, time::Duration};
+/// use ternary_kernels::{Isa, probe::dot_peak};
+/// assert_eq!(dot_peak(Isa::Scalar, NonZeroUsize::MIN, Duration::ZERO), Ok(None));
+/// ```
+pub fn dot_peak(isa: Isa, threads: NonZeroUsize, time: Duration) -> Result<Option<f64>, KernelError> {
+    isa.require()?;
+    let Some(run) = runner(isa) else { return Ok(None) };
+    let team = Team::new(threads)?;
+    let began = Instant::now();
+    let (mut best, mut passes) = (f64::INFINITY, 0);
+    while passes < 2 || began.elapsed() < time {
+        let pass = Instant::now();
+        team.run(&|_| black_box(run(black_box(ROUNDS))));
+        best = best.min(pass.elapsed().as_secs_f64());
+        passes += 1;
+    }
+    let operations = ROUNDS * SUMS as u64 * per_instruction(isa) * team.threads() as u64;
+    Ok(Some(operations as f64 / best / 1e9))
+}
+
+/// Sums that are added to in turn: more than the latency of an instruction times how many begin in a cycle, and few enough
+/// to leave room for the operands in 16 registers.
+const SUMS: usize = 12;
+
+/// Rounds over all sums in one pass, about half a millisecond.
+const ROUNDS: u64 = 100_000;
+
+/// Multiplications and additions of one dot-product instruction.
+fn per_instruction(isa: Isa) -> u64 {
+    let int8_lanes = if isa == Isa::Avx512Vnni { 64 } else { 32 };
+    2 * int8_lanes
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn runner(_: Isa) -> Option<fn(u64)> {
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+fn runner(isa: Isa) -> Option<fn(u64)> {
+    use crate::isa::Cpu;
+    let cpu = Cpu::get();
+    match isa {
+        Isa::Avx512Vnni => cpu.avx512_vnni().map(|_| {
+            // SAFETY: detection found what the function is compiled for.
+            (|rounds| unsafe { x86::avx512(rounds) }) as fn(u64)
+        }),
+        Isa::AvxVnni => cpu.avx_vnni().map(|_| {
+            // SAFETY: as above.
+            (|rounds| unsafe { x86::avx_vnni(rounds) }) as fn(u64)
+        }),
+        Isa::Avx2 => cpu.avx2().map(|_| {
+            // SAFETY: as above.
+            (|rounds| unsafe { x86::avx2(rounds) }) as fn(u64)
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::asm;
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::SUMS;
+
+    /// Makes the compiler believe that a register has changed, so that it neither moves the instructions that read it out
+    /// of the loop nor makes one of them. It costs no instruction.
+    macro_rules! forget {
+        ($class:ident, $register:ident) => {
+            // SAFETY: no instruction is written, so nothing is read, written or clobbered but the named register.
+            unsafe { asm!("/* {0} */", inout($class) $register, options(nomem, nostack, preserves_flags)) }
+        };
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    pub(super) fn avx512(rounds: u64) {
+        let a = _mm512_set1_epi8(1);
+        let mut b = _mm512_set1_epi8(2);
+        let mut sums = [_mm512_setzero_si512(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                forget!(zmm_reg, b);
+                *sum = _mm512_dpbusd_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    pub(super) fn avx_vnni(rounds: u64) {
+        let a = _mm256_set1_epi8(1);
+        let mut b = _mm256_set1_epi8(2);
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                forget!(ymm_reg, b);
+                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn avx2(rounds: u64) {
+        let a = _mm256_set1_epi8(1);
+        let mut b = _mm256_set1_epi8(2);
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                forget!(ymm_reg, b);
+                *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(a, b));
+            }
+        }
+        black_box(sums);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_with_a_dot_product_has_a_peak() {
+        for &isa in Isa::ALL {
+            let peak = dot_peak(isa, NonZeroUsize::new(2).unwrap(), Duration::ZERO);
+            match (isa.is_available(), isa) {
+                (false, _) => assert!(matches!(peak, Err(KernelError::UnavailableIsa { .. }))),
+                (true, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni) => assert!(peak.unwrap().unwrap() > 0.0),
+                (true, _) => assert_eq!(peak, Ok(None)),
+            }
+        }
+    }
+}

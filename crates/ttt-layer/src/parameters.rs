@@ -1,0 +1,129 @@
+//! The parameters of a layer as plain numbers.
+
+use candle_core::{DType, Tensor};
+use candle_nn::Module;
+
+use crate::TttError;
+use crate::config::TttConfig;
+use crate::layer::TttLayer;
+
+/// Weights of a depthwise causal convolution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvParameters {
+    /// `[C, k]`, the last tap is that of the token itself.
+    pub weight: Vec<f32>,
+    /// `[C]`.
+    pub bias: Vec<f32>,
+}
+
+impl ConvParameters {
+    /// Checks the lengths for `channels` channels and `kernel` taps.
+    pub(crate) fn validate(&self, name: &str, channels: usize, kernel: usize) -> Result<(), TttError> {
+        length(&format!("{name}.weight"), &self.weight, channels.saturating_mul(kernel))?;
+        length(&format!("{name}.bias"), &self.bias, channels)
+    }
+}
+
+/// Everything that a layer learns except its projections, f32 and row-major, under the names of the official checkpoints.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TttParameters {
+    /// `W1`, `b1` and for [`Kind::Mlp`](crate::Kind::Mlp) `W2`, `b2`, each `[h, rows, columns]` with the shapes of
+    /// [`TttConfig::inner_shapes`].
+    pub inner: Vec<Vec<f32>>,
+    /// `learnable_ttt_lr_weight`, `[h, D]`.
+    pub lr_weight: Vec<f32>,
+    /// `learnable_ttt_lr_bias`, `[h]`.
+    pub lr_bias: Vec<f32>,
+    /// `learnable_token_idx`, `[b]`.
+    pub token_idx: Vec<f32>,
+    /// `ttt_norm_weight`, `[h, d]`.
+    pub norm_weight: Vec<f32>,
+    /// `ttt_norm_bias`, `[h, d]`.
+    pub norm_bias: Vec<f32>,
+    /// `post_norm.weight`, `[w]`.
+    pub post_norm_weight: Vec<f32>,
+    /// `post_norm.bias`, `[w]`.
+    pub post_norm_bias: Vec<f32>,
+    /// `conv_q` and `conv_k` where queries and keys share a projection.
+    pub convs: Option<[ConvParameters; 2]>,
+}
+
+fn length(tensor: &str, values: &[f32], expected: usize) -> Result<(), TttError> {
+    if values.len() == expected {
+        return Ok(());
+    }
+    Err(TttError::Length { tensor: tensor.to_owned(), expected, got: values.len() })
+}
+
+impl TttParameters {
+    /// Checks every length.
+    ///
+    /// # Errors
+    /// [`TttError::Config`], [`TttError::Length`].
+    pub fn validate(&self, config: &TttConfig) -> Result<(), TttError> {
+        config.validate()?;
+        let (h, d, w) = (config.num_heads, config.head_dim, config.width());
+        let shapes = config.inner_shapes();
+        if self.inner.len() != shapes.len() {
+            return Err(TttError::Length {
+                tensor: "inner weights".into(),
+                expected: shapes.len(),
+                got: self.inner.len(),
+            });
+        }
+        for ((name, [rows, cols]), values) in shapes.iter().zip(&self.inner) {
+            length(name, values, h * rows * cols)?;
+        }
+        length("learnable_ttt_lr_weight", &self.lr_weight, h * config.hidden_size)?;
+        length("learnable_ttt_lr_bias", &self.lr_bias, h)?;
+        length("learnable_token_idx", &self.token_idx, config.mini_batch_size)?;
+        length("ttt_norm_weight", &self.norm_weight, h * d)?;
+        length("ttt_norm_bias", &self.norm_bias, h * d)?;
+        length("post_norm.weight", &self.post_norm_weight, w)?;
+        length("post_norm.bias", &self.post_norm_bias, w)?;
+        match &self.convs {
+            Some([q, k]) if config.share_qk => {
+                q.validate("conv_q", w, config.conv_kernel)?;
+                k.validate("conv_k", w, config.conv_kernel)
+            }
+            None if !config.share_qk => Ok(()),
+            convs => Err(TttError::Length {
+                tensor: "conv_q and conv_k".into(),
+                expected: if config.share_qk { 2 } else { 0 },
+                got: if convs.is_some() { 2 } else { 0 },
+            }),
+        }
+    }
+}
+
+/// The elements of a tensor as f32.
+pub(crate) fn floats(x: &Tensor) -> Result<Vec<f32>, TttError> {
+    Ok(x.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+impl<L: Module> TttLayer<L> {
+    /// The parameters as plain numbers: what [`RowWise`](crate::RowWise) runs on, and what files store.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn parameters(&self) -> Result<TttParameters, TttError> {
+        let conv = |c: &crate::CausalConv| -> Result<ConvParameters, TttError> {
+            Ok(ConvParameters { weight: floats(c.weight())?, bias: floats(c.bias())? })
+        };
+        let convs = match &self.convs {
+            Some([q, k]) => Some([conv(q)?, conv(k)?]),
+            None => None,
+        };
+        Ok(TttParameters {
+            inner: self.first.iter().map(floats).collect::<Result<_, _>>()?,
+            lr_weight: floats(&self.lr_weight)?,
+            lr_bias: floats(&self.lr_bias)?,
+            token_idx: floats(&self.inner.nu)?,
+            norm_weight: floats(&self.inner.gain)?,
+            norm_bias: floats(&self.inner.bias)?,
+            post_norm_weight: floats(&self.post_norm.0)?,
+            post_norm_bias: floats(&self.post_norm.1)?,
+            convs,
+        })
+    }
+}

@@ -1,0 +1,268 @@
+//! The state of one text in one layer.
+
+use super::RowWise;
+use crate::config::{Kind, TttConfig};
+use crate::{StateDamage, TttError};
+
+/// What a layer remembers of the text so far: inner weights, the open mini-batch, the windows of the convolutions, the
+/// position. All numbers are f32, and their number depends on the configuration only.
+///
+/// A clone is a fork: both go on by themselves.
+///
+/// For each head, one after the other: `W1`, `b1` (and `W2`, `b2`) as of the beginning of the open mini-batch; then for
+/// each matrix the inputs `[rows, b]` and the gradients of the outputs `[b, columns]`, times their learning rates, of the
+/// tokens in the mini-batch; then the window of the convolutions of queries and keys, `[k - 1, d]`. Behind
+/// the heads lies the window of the convolution before the layer, `[k - 1, D]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TttState {
+    pub(super) data: Vec<f32>,
+    pub(super) position: u64,
+    pub(super) head_floats: usize,
+    config: TttConfig,
+}
+
+const MARK: [u8; 8] = *b"TTTSTATE";
+const VERSION: u32 = 1;
+/// Mark, version, four bytes of zeros, configuration, model, position.
+const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8;
+const CHECKSUM_BYTES: usize = 8;
+
+/// FNV-1a over 64 bits.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+    fn add(mut self, bytes: &[u8]) -> Self {
+        for b in bytes {
+            self.0 = (self.0 ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        self
+    }
+}
+
+impl TttConfig {
+    /// Bytes of the numbers of a state: the same after every token.
+    ///
+    /// # Errors
+    /// [`TttError::Config`].
+    pub fn state_bytes(&self) -> Result<usize, TttError> {
+        self.validate()?;
+        Ok(self.state_floats().unwrap_or(usize::MAX / 4) * 4)
+    }
+
+    /// Bytes of a saved state.
+    ///
+    /// # Errors
+    /// [`TttError::Config`].
+    pub fn saved_state_bytes(&self) -> Result<usize, TttError> {
+        Ok(self.state_bytes()? + HEADER_BYTES + CHECKSUM_BYTES)
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.identity().iter().fold(Fnv::new(), |hash, field| hash.add(&field.to_le_bytes())).0
+    }
+}
+
+impl TttState {
+    /// The state before the first token.
+    pub fn new(layer: &RowWise) -> Self {
+        let config = layer.config();
+        // The layer's configuration was validated.
+        let (head_floats, floats) = (config.head_floats().unwrap_or(0), config.state_floats().unwrap_or(0));
+        let mut state = Self { data: vec![0.0; floats], position: 0, head_floats, config: config.clone() };
+        state.reset(layer);
+        state
+    }
+
+    /// Forgets the text.
+    ///
+    /// # Panics
+    /// If `layer` has another configuration than the layer that the state was made for.
+    pub fn reset(&mut self, layer: &RowWise) {
+        assert_eq!(self.config, *layer.config(), "a state of another configuration");
+        self.data.fill(0.0);
+        self.position = 0;
+        for (head, first) in self.data.chunks_exact_mut(self.head_floats).zip(layer.first_weights()) {
+            head[..first.len()].copy_from_slice(first);
+        }
+    }
+
+    /// Tokens so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Tokens in the open mini-batch.
+    pub fn pending(&self) -> usize {
+        // The remainder is below the size of a mini-batch.
+        (self.position % self.config.mini_batch_size as u64) as usize
+    }
+
+    /// Shape and constants of the layer that the state belongs to.
+    pub fn config(&self) -> &TttConfig {
+        &self.config
+    }
+
+    /// Bytes of the numbers in it.
+    pub fn bytes(&self) -> usize {
+        self.data.len() * 4
+    }
+
+    /// Notes that every head has read `tokens` more tokens: for callers of [`RowWise::forward_heads`].
+    pub fn advance(&mut self, tokens: usize) {
+        self.position += tokens as u64;
+    }
+
+    /// The heads' parts of the state, `[h]` times as many floats, and the window of the convolution before the layer.
+    pub fn parts_mut(&mut self) -> (&mut [f32], &mut [f32]) {
+        let heads = self.head_floats * self.config.num_heads;
+        self.data.split_at_mut(heads)
+    }
+
+    /// Floats of one head's part.
+    pub fn head_floats(&self) -> usize {
+        self.head_floats
+    }
+
+    /// Inner weights of a head as of the beginning of the open mini-batch: `W1`, `b1` (and `W2`, `b2`).
+    ///
+    /// # Panics
+    /// If there is no such head.
+    pub fn weights(&self, head: usize) -> Vec<&[f32]> {
+        let mut rest = self.head(head);
+        let mut weights = Vec::new();
+        for (_, [rows, cols]) in self.config.inner_shapes() {
+            let (w, behind) = rest.split_at(rows * cols);
+            weights.push(w);
+            rest = behind;
+        }
+        weights
+    }
+
+    /// The gradients of a head that the open mini-batch has gathered, times their learning rates, in the shapes of
+    /// [`TttState::weights`]; zeros at the beginning of a mini-batch. The state holds them as inputs and gradients of
+    /// outputs; this multiplies them, to look at.
+    ///
+    /// # Panics
+    /// If there is no such head.
+    pub fn gradients(&self, head: usize) -> Vec<Vec<f32>> {
+        let (b, pending) = (self.config.mini_batch_size, self.pending());
+        let shapes = self.config.inner_shapes();
+        let mut rest = &self.head(head)[shapes.iter().map(|(_, [r, c])| r * c).sum()..];
+        let mut gradients = Vec::new();
+        for (_, [rows, cols]) in shapes.into_iter().step_by(2) {
+            let (inputs, behind) = rest.split_at(rows * b);
+            let (outputs, behind) = behind.split_at(b * cols);
+            rest = behind;
+            let element = |i: usize, j: usize| (0..pending).map(|k| inputs[i * b + k] * outputs[k * cols + j]).sum();
+            gradients.push((0..rows * cols).map(|at| element(at / cols, at % cols)).collect());
+            gradients.push((0..cols).map(|j| (0..pending).map(|k| outputs[k * cols + j]).sum()).collect());
+        }
+        gradients
+    }
+
+    fn head(&self, head: usize) -> &[f32] {
+        assert!(head < self.config.num_heads, "head {head} of {}", self.config.num_heads);
+        &self.data[head * self.head_floats..(head + 1) * self.head_floats]
+    }
+
+    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's weights
+    /// apart) and a checksum. Little-endian; equal states give equal bytes.
+    pub fn save(&self, model: u64) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.bytes() + HEADER_BYTES + CHECKSUM_BYTES);
+        bytes.extend(MARK);
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend([0; 4]);
+        for field in [self.config.fingerprint(), model, self.position] {
+            bytes.extend(field.to_le_bytes());
+        }
+        for x in &self.data {
+            bytes.extend(x.to_le_bytes());
+        }
+        let checksum = Fnv::new().add(&bytes).0;
+        bytes.extend(checksum.to_le_bytes());
+        bytes
+    }
+
+    /// The state that [`TttState::save`] made bytes of. Nothing is allocated before the size is known to be right.
+    ///
+    /// # Errors
+    /// [`TttError::SavedState`] for bytes that are damaged, cut off, or from another version, configuration or model.
+    pub fn restore(layer: &RowWise, model: u64, bytes: &[u8]) -> Result<Self, TttError> {
+        let damaged = |what| Err(TttError::SavedState { what });
+        let config = layer.config();
+        let field = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
+        if bytes.get(..8) != Some(&MARK) {
+            return damaged(StateDamage::Mark);
+        }
+        match bytes.get(8..12).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b)) {
+            Some(VERSION) => (),
+            other => return damaged(StateDamage::Version(other.unwrap_or(0))),
+        }
+        if field(16) != Some(config.fingerprint()) {
+            return damaged(StateDamage::OtherConfig);
+        }
+        if field(24) != Some(model) {
+            return damaged(StateDamage::OtherModel);
+        }
+        let expected = config.saved_state_bytes()?;
+        if bytes.len() != expected {
+            return damaged(StateDamage::Size { expected, got: bytes.len() });
+        }
+        let (body, checksum) = bytes.split_at(expected - CHECKSUM_BYTES);
+        if checksum != Fnv::new().add(body).0.to_le_bytes() {
+            return damaged(StateDamage::Checksum);
+        }
+        let mut state = Self::new(layer);
+        state.position = field(32).unwrap_or(0);
+        let (numbers, _) = body[HEADER_BYTES..].as_chunks();
+        for (x, bytes) in state.data.iter_mut().zip(numbers) {
+            *x = f32::from_le_bytes(*bytes);
+        }
+        Ok(state)
+    }
+}
+
+/// One head's part of a state, taken apart.
+pub(super) struct HeadState<'a> {
+    pub(super) layers: [LayerState<'a>; 2],
+    /// `[k - 1, d]`
+    pub(super) window: &'a mut [f32],
+}
+
+/// One matrix of an inner model.
+#[derive(Default)]
+pub(super) struct LayerState<'a> {
+    /// `[rows, cols]`
+    pub(super) w: &'a mut [f32],
+    /// `[cols]`
+    pub(super) b: &'a mut [f32],
+    /// Inputs of the open mini-batch's tokens, `[rows, b]`.
+    pub(super) inputs: &'a mut [f32],
+    /// Gradients of the outputs, times learning rates, `[b, cols]`.
+    pub(super) outputs: &'a mut [f32],
+}
+
+impl<'a> HeadState<'a> {
+    pub(super) fn new(config: &TttConfig, data: &'a mut [f32]) -> Self {
+        let (d, m, b) = (config.head_dim, config.inner_dim(), config.mini_batch_size);
+        let mut rest = data;
+        let mut take = |n: usize| rest.split_off_mut(..n).unwrap_or_default();
+        let layers = match config.kind {
+            Kind::Linear => {
+                let (w, bias) = (take(d * d), take(d));
+                [LayerState { w, b: bias, inputs: take(d * b), outputs: take(b * d) }, LayerState::default()]
+            }
+            Kind::Mlp => {
+                let (w1, b1, w2, b2) = (take(d * m), take(m), take(m * d), take(d));
+                [
+                    LayerState { w: w1, b: b1, inputs: take(d * b), outputs: take(b * m) },
+                    LayerState { w: w2, b: b2, inputs: take(m * b), outputs: take(b * d) },
+                ]
+            }
+        };
+        Self { layers, window: rest }
+    }
+}

@@ -1,0 +1,79 @@
+//! What can go wrong while measuring.
+
+use std::path::Path;
+
+/// Why a measurement, or the whole command, stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    /// A file or folder could not be read or written, or a program not be started.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file, folder or program.
+        path: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A program ended with a failure.
+    #[error("`{command}` ended with {status}{said}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// The last lines of its messages, after a colon; empty if they were shown already.
+        said: String,
+    },
+    /// A file or a program's output that is not what it should be.
+    #[error("{what}: {problem}")]
+    Unreadable {
+        /// The file or the program.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An argument that means nothing.
+    #[error("{0}")]
+    Usage(String),
+    /// candle refused something.
+    #[error("candle: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// A kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] ternary_kernels::KernelError),
+    /// A model refused something.
+    #[error(transparent)]
+    Model(#[from] bitnet_model::ModelError),
+    /// A picture could not be drawn.
+    #[error("{picture}: {problem}")]
+    Picture {
+        /// Its file.
+        picture: String,
+        /// What the drawing library says.
+        problem: String,
+    },
+    /// Checks of the guard that failed; each has been printed.
+    #[error("{count} check(s) of the guard failed, listed above")]
+    Guard {
+        /// How many.
+        count: usize,
+    },
+    /// Measurements that failed; each has been printed, and the report says so.
+    #[error("{count} measurement(s) failed, listed above and in the report")]
+    Incomplete {
+        /// How many.
+        count: usize,
+    },
+}
+
+impl BenchError {
+    /// Names the path that an I/O error belongs to.
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().display().to_string();
+        move |source| Self::Io { path, source }
+    }
+
+    /// Says what is wrong with the output of a program or the contents of a file.
+    pub(crate) fn unreadable(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Unreadable { what: what.into(), problem: problem.to_string() }
+    }
+}

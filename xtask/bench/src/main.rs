@@ -1,0 +1,91 @@
+//! `cargo xtask bench`: how fast this is, next to the limits of the machine and to what a Rust user would otherwise take.
+//!
+//! `docs/bench/README.md` says how to read what it writes.
+
+mod baseline;
+mod candle;
+mod compare;
+mod energy;
+mod error;
+mod figure;
+mod guard;
+mod kernels;
+mod limits;
+mod machine;
+mod model;
+mod plan;
+mod plots;
+mod programs;
+mod report;
+mod run;
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::candle::Kind;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask bench",
+    about = "Measure speed, memory and energy, and write the report",
+    max_term_width = 100
+)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    hidden: Option<Hidden>,
+    #[command(flatten)]
+    run: run::Options,
+    /// Only check ratios that no change may make worse; what continuous integration runs.
+    #[arg(long, conflicts_with_all = ["quick", "only", "compare", "report", "resume"])]
+    guard: bool,
+    /// With --guard: damage the named part on purpose; the command then has to fail.
+    #[arg(long, requires = "guard", value_name = "PART")]
+    sabotage: Option<guard::Sabotage>,
+}
+
+/// Processes that a measurement consists of.
+#[derive(Subcommand)]
+enum Hidden {
+    /// Runs a program between two measurements of the limits.
+    #[command(name = "__bracket", hide = true)]
+    Bracket {
+        #[arg(long)]
+        threads: NonZeroUsize,
+        #[arg(long)]
+        no_bandwidth: bool,
+        #[arg(last = true)]
+        argv: Vec<String>,
+    },
+    /// Measures a model of candle-transformers.
+    #[command(name = "__candle", hide = true)]
+    Candle {
+        #[arg(long)]
+        kind: Kind,
+        #[arg(long)]
+        layers: Vec<usize>,
+        #[arg(long)]
+        prompt: usize,
+        #[arg(long)]
+        steps: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.hidden {
+        Some(Hidden::Bracket { threads, no_bandwidth, argv }) => limits::bracket(threads, !no_bandwidth, &argv),
+        Some(Hidden::Candle { kind, layers, prompt, steps }) => candle::measure(kind, &layers, prompt, steps),
+        None if cli.guard => guard::run(cli.sabotage),
+        None => run::run(&cli.run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Pictures of the figures, as SVG.
+
+mod context;
+mod labels;
+mod prefill;
+mod roofline;
+
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::error::BenchError;
+use crate::figure::{Figure, Results};
+
+/// A canvas of SVG text.
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// What the drawing library answers.
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+/// Draws one picture.
+type Draw = fn(&Results, &Canvas<'_>) -> Drawn;
+
+const INK: RGBColor = RGBColor(0x22, 0x2b, 0x38);
+const DIM: RGBColor = RGBColor(0x6b, 0x76, 0x85);
+const GRID: RGBColor = RGBColor(0xe7, 0xea, 0xee);
+/// This project's figures: deep with all threads, light with one.
+const OURS: RGBColor = RGBColor(0x1c, 0x5f, 0xb8);
+const OURS_LIGHT: RGBColor = RGBColor(0x7f, 0xb2, 0xec);
+/// Baselines, likewise.
+const OTHERS: RGBColor = RGBColor(0xc9, 0x6a, 0x12);
+const OTHERS_LIGHT: RGBColor = RGBColor(0xf0, 0xb9, 0x7c);
+const FONT: &str = "Helvetica, Arial, sans-serif";
+
+/// The file of a picture: `NAME-roofline.svg`.
+pub(crate) fn file_name(name: &str, which: &str) -> String {
+    format!("{name}-{which}.svg")
+}
+
+/// Draws every picture for which there are figures, and returns the file names.
+///
+/// # Errors
+/// If one cannot be drawn or written.
+pub(crate) fn draw_all(results: &Results, folder: &Path, name: &str) -> Result<Vec<String>, BenchError> {
+    let pictures: [(&str, (u32, u32), bool, Draw); 3] = [
+        ("roofline", (920, 600), roofline::has_any(results), roofline::draw),
+        ("prefill", prefill::size(results), prefill::has_any(results), prefill::draw),
+        ("context", (920, 480), context::has_any(results), context::draw),
+    ];
+    let mut files = Vec::new();
+    for (which, size, wanted, draw) in pictures {
+        if !wanted {
+            continue;
+        }
+        let file = file_name(name, which);
+        let mut svg = String::new();
+        {
+            let canvas = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+            let drawn = canvas.fill(&WHITE).map_err(Into::into).and_then(|()| draw(results, &canvas));
+            let presented = drawn.and_then(|()| canvas.present().map_err(Into::into));
+            presented.map_err(|e| BenchError::Picture { picture: file.clone(), problem: e.to_string() })?;
+        }
+        let path = folder.join(&file);
+        std::fs::write(&path, svg).map_err(BenchError::io(&path))?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// Text of a size and colour, its anchor to the left of it and at half its height.
+fn text(size: u32, colour: RGBColor) -> TextStyle<'static> {
+    let style = TextStyle::from((FONT, size).into_font()).pos(Pos::new(HPos::Left, VPos::Center));
+    TextStyle { color: colour.to_backend_color(), ..style }
+}
+
+/// Headline and what it means below it; the rest of the canvas.
+fn headed<'a>(canvas: &Canvas<'a>, title: &str, subtitle: &str) -> Result<Canvas<'a>, Box<dyn std::error::Error>> {
+    let title_style = TextStyle::from((FONT, 20, FontStyle::Bold).into_font()).color(&INK);
+    canvas.draw(&Text::new(title.to_owned(), (24, 18), title_style.pos(Pos::new(HPos::Left, VPos::Top))))?;
+    canvas.draw(&Text::new(subtitle.to_owned(), (24, 58), text(13, DIM)))?;
+    Ok(canvas.split_vertically(80).1)
+}
+
+/// Whether a figure is ours and not a baseline.
+fn is_ours(f: &Figure) -> bool {
+    f.subject == "bitnet"
+}
+
+/// A colour that tells whose figure it is and whether one thread computed it.
+fn colour(f: &Figure) -> RGBColor {
+    match (is_ours(f), f.threads) {
+        (true, 1) => OURS_LIGHT,
+        (true, _) => OURS,
+        (false, 1) => OTHERS_LIGHT,
+        (false, _) => OTHERS,
+    }
+}
+
+/// `1 thread`, `2 threads`.
+fn threads(n: usize) -> String {
+    if n == 1 { "1 thread".to_owned() } else { format!("{n} threads") }
+}
+
+/// Numbers of threads that occur, fewest first.
+fn thread_counts<'a>(figures: impl Iterator<Item = &'a Figure>) -> Vec<usize> {
+    let mut counts: Vec<usize> = figures.map(|f| f.threads).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    counts
+}
+
+/// The median of the bandwidths that were measured with `threads` threads, in GB/s.
+fn bandwidth(results: &Results, threads: usize) -> Option<f64> {
+    let with = results.figures.iter().filter(|f| f.threads == threads);
+    let mut all: Vec<f64> = with.filter_map(|f| f.bandwidth_gb_s).flatten().collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().filter(|b| *b > 0.0)
+}
+
+/// A tick label without needless digits.
+fn tick(value: f64) -> String {
+    if value > 0.0 && value < 1.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}

@@ -1,0 +1,127 @@
+//! Instruction sets of other architectures: NEON under an emulator with three CPU models, WebAssembly under Node.
+//!
+//! Debian's compiler has the standard libraries that this needs; `.ci/run --thorough` installs it with the emulator.
+
+use std::path::Path;
+
+use crate::error::XtaskError;
+use crate::shell::{Outcome, Steps, in_ci, run, works};
+
+/// Debian's compiler, whatever else is installed.
+const RUSTC: &str = "/usr/bin/rustc";
+const ARM: &str = "aarch64-unknown-linux-gnu";
+const WASM: &str = "wasm32-unknown-unknown";
+const ARM_DIR: &str = "target/foreign/aarch64";
+const WASM_DIR: &str = "target/foreign/wasm";
+
+/// CPU models of the emulator, the instruction sets that detection must find there, and the test files to run: all of
+/// them once, those that compare every kernel with the oracle on each.
+const ARM_CPUS: &[(&str, &str, &[&str])] = &[
+    ("cortex-a53", "scalar,neon", &["oracle", "extremes"]),
+    ("cortex-a76", "scalar,neon,neondot", &["oracle", "extremes"]),
+    ("max,pauth-impdef=on", "scalar,neon,neondot,neoni8mm", &[]),
+];
+
+/// Runs what is possible here.
+///
+/// # Errors
+/// The first step that fails; in continuous integration also a missing tool.
+pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
+    let missing = missing_for_arm();
+    if let Some(missing) = missing {
+        steps.try_run("NEON", || skip_or_fail(missing))?;
+    } else {
+        let mut binaries = Vec::new();
+        steps.run("NEON: build", || {
+            binaries = arm_tests()?;
+            Ok(())
+        })?;
+        for (cpu, expected, files) in ARM_CPUS {
+            steps.run(&format!("NEON: {cpu}"), || on_arm(&binaries, cpu, expected, files))?;
+        }
+    }
+    match missing_for_wasm() {
+        Some(missing) => steps.try_run("WebAssembly", || skip_or_fail(missing)),
+        None => steps.run("WebAssembly", wasm),
+    }
+}
+
+fn skip_or_fail(missing: XtaskError) -> Result<Outcome, XtaskError> {
+    if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) }
+}
+
+fn missing_for_arm() -> Option<XtaskError> {
+    let remedy = "install Debian's rustc-web, libstd-rust-web-dev:arm64, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross \
+        and qemu-user, as `.ci/run --thorough` does";
+    let missing = |what: &str| Some(XtaskError::Missing { what: what.into(), remedy });
+    if !works("qemu-aarch64", &["--version"]) {
+        return missing("qemu-aarch64");
+    }
+    if !works("aarch64-linux-gnu-gcc", &["--version"]) {
+        return missing("aarch64-linux-gnu-gcc");
+    }
+    if !works(RUSTC, &["--version"]) || !Path::new("/usr/lib/rustlib").join(ARM).is_dir() {
+        return missing("a compiler with the standard library of aarch64");
+    }
+    None
+}
+
+fn missing_for_wasm() -> Option<XtaskError> {
+    let remedy = "install Debian's rustc-web, rust-web-src and lld, as `.ci/run --thorough` does, and Node 20";
+    let missing = |what: &str| Some(XtaskError::Missing { what: what.into(), remedy });
+    if !works("node", &["--version"]) {
+        return missing("node");
+    }
+    if !works("wasm-ld", &["--version"]) {
+        return missing("wasm-ld");
+    }
+    if !works(RUSTC, &["--version"]) || !Path::new("/usr/lib/rustlib/src/rust/library/Cargo.lock").is_file() {
+        return missing("a compiler with the source of the standard library");
+    }
+    None
+}
+
+/// Builds the kernel tests, and returns their paths.
+fn arm_tests() -> Result<Vec<String>, XtaskError> {
+    let env = [
+        ("RUSTC", RUSTC),
+        ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc"),
+        // With a dynamic C library the emulator hangs where the first thread starts.
+        ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static"),
+    ];
+    crate::isas::test_binaries("ternary-kernels", &["--target", ARM, "--target-dir", ARM_DIR], &env)
+}
+
+/// Runs tests on one CPU model: the files that are named, or all.
+fn on_arm(binaries: &[String], cpu: &str, expected: &str, files: &[&str]) -> Result<(), XtaskError> {
+    // An emulated CPU is some twenty times slower, so random cases are fewer, and rows of 2^23 columns are left out.
+    let env = [("PROPTEST_CASES", "4"), ("BITNET_EXPECT_ISA", expected)];
+    let mut ran = 0;
+    for binary in binaries {
+        let name = Path::new(binary).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if files.is_empty() || files.iter().any(|f| name.starts_with(&format!("{f}-"))) {
+            run("qemu-aarch64", &["-cpu", cpu, binary, "--skip", "very_long_rows"], &env)?;
+            ran += 1;
+        }
+    }
+    if ran < files.len().max(1) {
+        let what = format!("test files on {cpu}");
+        return Err(XtaskError::Unexpected { what, expected: files.join(", "), got: format!("{ran} files") });
+    }
+    Ok(())
+}
+
+/// Builds the check for WebAssembly, which needs a standard library of its own, and runs it.
+fn wasm() -> Result<(), XtaskError> {
+    let env = [
+        ("RUSTC", RUSTC),
+        // A standard library from source is not stable in cargo; the code that it is linked to needs nothing of the kind.
+        ("RUSTC_BOOTSTRAP", "1"),
+        ("RUSTFLAGS", "-C linker-flavor=wasm-ld -C target-feature=+simd128"),
+        ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld"),
+    ];
+    let mut args = vec!["build", "--release", "-Z", "build-std=std,panic_abort", "--target", WASM];
+    args.extend(["--manifest-path", "xtask/wasm/Cargo.toml", "--target-dir", WASM_DIR]);
+    run("cargo", &args, &env)?;
+    run("node", &["xtask/wasm/run.mjs", &format!("{WASM_DIR}/{WASM}/release/wasm-check.wasm")], &[])
+}
