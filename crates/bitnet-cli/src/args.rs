@@ -86,6 +86,9 @@ pub(crate) enum Command {
     Bench(commands::bench::BenchArgs),
     /// Check this machine: instruction sets, every kernel against the definition, memory bandwidth
     Doctor(commands::doctor::DoctorArgs),
+    /// Train a model of your own on text
+    #[cfg(feature = "train")]
+    Train(Box<commands::train::TrainArgs>),
     /// Measure the memory bandwidth in a process of its own and print it
     #[command(name = "__bandwidth", hide = true)]
     Bandwidth(commands::bandwidth::BandwidthArgs),

@@ -17,6 +17,10 @@ pub(crate) enum CliError {
     /// An error of the libraries.
     #[error(transparent)]
     Bitnet(#[from] bitnet::Error),
+    /// An error of training.
+    #[cfg(feature = "train")]
+    #[error(transparent)]
+    Train(#[from] bitnet::train::TrainError),
     /// Options that do not go together, or one that is missing.
     #[error("{problem}")]
     Usage {

@@ -35,6 +35,12 @@ pub(crate) fn of_steps(ui: &Ui, what: &str, total: u64) -> ProgressBar {
     bar(ui, Some(total), "{msg} {bar:30} {pos}/{len}").with_message(what.to_owned())
 }
 
+/// A bar of optimizer steps, with the time that is left.
+#[cfg(feature = "train")]
+pub(crate) fn of_training(ui: &Ui, total: u64) -> ProgressBar {
+    bar(ui, Some(total), "{msg} {bar:30} step {pos}/{len}, {eta} left")
+}
+
 /// A spinner for work of unknown length.
 pub(crate) fn spinner(ui: &Ui, what: &str) -> ProgressBar {
     let spinner = bar(ui, None, SPINNER).with_message(what.to_owned());

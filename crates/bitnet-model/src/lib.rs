@@ -33,3 +33,5 @@ pub use weights::{LayerWeights, ModelWeights, StoredFloat, WeightSource};
 pub mod decoder;
 pub mod nn;
 pub mod sampling;
+#[cfg(feature = "train")]
+pub mod train;

@@ -41,6 +41,10 @@ pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats};
 pub use model::{Model, ModelBuilder};
 pub use session::Session;
 
+/// Training on this computer.
+#[cfg(feature = "train")]
+pub use bitnet_model::train;
+
 /// The crates below, for what this facade does not re-export.
 pub use {bitnet_model, loader, ternary_kernels};
 

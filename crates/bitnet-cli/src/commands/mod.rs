@@ -11,6 +11,8 @@ pub(crate) mod pull;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod tokenize;
+#[cfg(feature = "train")]
+pub(crate) mod train;
 
 use crate::args::Command;
 use crate::error::CliError;
@@ -32,6 +34,8 @@ pub(crate) fn dispatch(command: Command, ui: &Ui) -> Result<(), CliError> {
         Command::Ppl(args) => ppl::execute(&args, ui),
         Command::Bench(args) => bench::execute(&args, ui),
         Command::Doctor(args) => doctor::execute(&args, ui),
+        #[cfg(feature = "train")]
+        Command::Train(args) => train::execute(&args, ui),
         Command::Bandwidth(args) => bandwidth::execute(&args),
     }
 }

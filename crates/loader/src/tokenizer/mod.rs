@@ -29,6 +29,8 @@ mod split;
 mod spm;
 mod stop;
 mod stream;
+#[cfg(feature = "train")]
+pub mod train;
 
 use std::path::Path;
 use std::sync::Arc;

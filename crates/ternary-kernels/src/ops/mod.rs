@@ -93,6 +93,7 @@ mod convert;
 mod elementwise;
 mod exp;
 mod gelu;
+mod gemm;
 mod layer_norm;
 mod matmul;
 mod norm;
@@ -101,10 +102,13 @@ mod reduce;
 mod rope;
 #[cfg(test)]
 mod tests;
+mod train;
 
 pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
+pub use gemm::{GemmScratch, Strided};
 pub use layer_norm::LayerNorm;
 pub use rope::RopeTable;
+pub use train::AdamWStep;
 
 /// The operations, compiled for one instruction set. Copy it around freely: it is a number.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ mod attend;
 mod bits;
 mod inner;
 mod special;
+mod train;
 
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1 << 24) as f64;

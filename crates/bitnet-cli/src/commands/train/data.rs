@@ -1,0 +1,144 @@
+//! From the files that were given to tokenizer and token files.
+
+use std::path::{Path, PathBuf};
+
+use bitnet::ModelConfig;
+use bitnet::loader::tokenizer::Tokenizer;
+use bitnet::loader::tokenizer::train::{END_OF_TEXT, train_bpe};
+use bitnet::train::{Split, TextFormat, TokenFile, TokenWidth, TrainConfig, for_each_document};
+
+use super::{TrainArgs, name};
+use crate::error::CliError;
+use crate::progress;
+use crate::ui::{self, Ui};
+
+/// Text that a tokenizer learns from at most, bytes.
+const TOKENIZER_TEXT: usize = 256 << 20;
+
+/// Where the run's tokenizer lies.
+pub(super) fn tokenizer_path(out: &Path) -> PathBuf {
+    out.join("tokenizer.json")
+}
+
+/// The token that ends a document.
+pub(super) fn eos_of(t: &Tokenizer) -> Option<u32> {
+    let known = [END_OF_TEXT, "<|endoftext|>", "</s>"];
+    t.eos().first().copied().or_else(|| known.iter().find_map(|name| t.id_of(name)))
+}
+
+/// The tokenizer that was given, learned, or left in OUT by an earlier run; it is copied to OUT.
+///
+/// # Errors
+/// Files that cannot be read or written; a tokenizer that cannot be learned.
+pub(super) fn tokenizer(args: &TrainArgs, ui: &Ui) -> Result<Option<Tokenizer>, CliError> {
+    let kept = tokenizer_path(&args.out);
+    let usage = |e: bitnet::loader::tokenizer::TokenizerError| CliError::usage(e.to_string());
+    if !kept.is_file() || !args.resume {
+        let json = if let Some(file) = &args.tokenizer {
+            std::fs::read_to_string(file).map_err(CliError::io("read", name(file)))?
+        } else if let Some(n) = args.train_tokenizer {
+            let spinner = progress::spinner(ui, "learning a tokenizer");
+            let json = train_bpe(&texts(args)?, n as usize).map_err(usage)?;
+            spinner.finish_and_clear();
+            json
+        } else {
+            return Ok(None);
+        };
+        std::fs::write(&kept, json).map_err(CliError::io("write", name(&kept)))?;
+    }
+    Tokenizer::from_file(&kept).map(Some).map_err(usage)
+}
+
+/// Documents for a tokenizer to learn from.
+fn texts(args: &TrainArgs) -> Result<Vec<String>, CliError> {
+    let (mut texts, mut bytes) = (Vec::new(), 0);
+    for path in args.data.iter().filter(|p| TokenWidth::of_path(p).is_none()) {
+        for_each_document(path, TextFormat::of_path(path), &mut |text| {
+            if bytes < TOKENIZER_TEXT {
+                bytes += text.len();
+                texts.push(text.to_owned());
+            }
+            Ok(())
+        })?;
+    }
+    match texts.is_empty() {
+        true => Err(CliError::usage("--train-tokenizer needs text in --data")),
+        false => Ok(texts),
+    }
+}
+
+/// Tokens to learn from and tokens to validate with.
+///
+/// # Errors
+/// No data; files that cannot be read or written; text without a tokenizer.
+pub(super) fn token_files(
+    args: &TrainArgs,
+    config: &TrainConfig,
+    model: &ModelConfig,
+    tokenizer: Option<&Tokenizer>,
+    ui: &Ui,
+) -> Result<[Option<TokenFile>; 2], CliError> {
+    let width = TokenWidth::for_vocab(model.vocab_size);
+    let ending = if width == TokenWidth::U16 { "u16" } else { "u32" };
+    let folder = args.out.join("data");
+    let [train, valid] = ["train", "valid"].map(|n| folder.join(format!("{n}.{ending}")));
+    let given = |path: &Path| TokenWidth::of_path(path).map(|w| TokenFile::open(path, w)).transpose();
+    let is_text = |path: &Path| TokenWidth::of_path(path).is_none();
+    let kept = args.resume && train.is_file();
+    if args.data.is_empty() && !kept {
+        return Err(CliError::usage("--data: which text is to be learned?"));
+    }
+    if args.data.len() > 1 && !args.data.iter().all(|p| is_text(p)) {
+        return Err(CliError::usage("--data: a file of token ids must be the only one"));
+    }
+    let prepare = |texts: &[PathBuf], paths: [&Path; 2], share: f64| -> Result<(), CliError> {
+        let missing = "text needs a tokenizer: give --tokenizer FILE or --train-tokenizer N";
+        let tokenizer = tokenizer.ok_or_else(|| CliError::usage(missing))?;
+        let eos = model.eos_token_ids.first().copied().ok_or_else(|| {
+            CliError::usage("the tokenizer has no token that ends a text; set eos_token_id in [model] of --config")
+        })?;
+        std::fs::create_dir_all(&folder).map_err(CliError::io("create", name(&folder)))?;
+        let spinner = progress::spinner(ui, "tokenising");
+        // A document begins as a prompt does.
+        let mut encode = |text: &str| {
+            let mut ids: Vec<u32> = model.bos_token_id.into_iter().collect();
+            ids.extend(tokenizer.encode_text(text).map_err(|e| e.to_string())?);
+            Ok(ids)
+        };
+        let split = Split { validation: share, seed: config.seed };
+        let done = split.prepare(texts, paths, width, eos, &mut encode)?;
+        spinner.finish_and_clear();
+        ui.say(format_args!(
+            "{} documents: {} tokens to learn from, {} to validate with",
+            done.documents,
+            ui::count(done.train_tokens),
+            ui::count(done.validation_tokens)
+        ));
+        Ok(())
+    };
+    let text_data = args.data.iter().all(|p| is_text(p));
+    if !kept {
+        let own = args.val_data.as_deref();
+        if text_data {
+            prepare(&args.data, [&train, &valid], if own.is_some() { 0.0 } else { args.val_share })?;
+        }
+        if let Some(path) = own.filter(|p| is_text(p)) {
+            prepare(&[path.to_path_buf()], [&folder.join(format!("none.{ending}")), &valid], 1.0)?;
+        }
+    }
+    let learned = match args.data.first().filter(|_| !text_data) {
+        Some(path) => given(path)?,
+        None => Some(TokenFile::open(&train, width)?),
+    };
+    let validated = match args.val_data.as_deref().filter(|p| !is_text(p)) {
+        Some(path) => given(path)?,
+        None if valid.is_file() => Some(TokenFile::open(&valid, width)?),
+        None => None,
+    };
+    // Too little to validate with is no reason to fail.
+    let validated = validated.filter(|f| f.len() > config.context as u64);
+    if validated.is_none() {
+        ui.note("there is too little text kept for validation, so nothing is validated");
+    }
+    Ok([learned, validated])
+}

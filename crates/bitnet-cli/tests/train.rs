@@ -1,0 +1,104 @@
+//! `bitnet train`: from text to a model that runs.
+
+#![cfg(feature = "train")]
+
+mod common;
+
+use common::Place;
+use serde_json::Value;
+
+const RUN: [&str; 24] = [
+    "train",
+    "--out",
+    "m",
+    "--data",
+    "text.txt",
+    "--train-tokenizer",
+    "300",
+    "--hidden",
+    "128",
+    "--ffn",
+    "128",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--context",
+    "32",
+    "--batch",
+    "4",
+    "--steps",
+    "12",
+    "--threads",
+    "2",
+    "--json",
+];
+
+fn place() -> Place {
+    let p = Place::new();
+    let story =
+        |i: usize| format!("The cat number {i} sat on the mat.\nThe dog number {} slept.\n<|endoftext|>\n", i * 7);
+    p.write("text.txt", (0..200).map(story).collect::<String>());
+    p
+}
+
+/// Text in, tokenizer, log, curve, folder and GGUF out; both run, and their perplexity is that of the trainer.
+#[test]
+fn text_becomes_a_model_that_runs() {
+    let p = place();
+    let done = p.run(&[&RUN[..], &["--val-share", "0.2", "--validate-every", "6"]].concat()).json();
+    assert_eq!((done["steps"].as_u64(), done["finish"].as_str()), (Some(12), Some("completed")));
+    let log = std::fs::read_to_string(p.path("m/log.jsonl")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(common::keys(&lines[0]), ["step", "tokens", "loss", "lr", "grad_norm", "tok_s"]);
+    assert_eq!(lines.len(), 12 + 2);
+    assert!(lines[12]["loss"].as_f64().unwrap() < lines[0]["loss"].as_f64().unwrap());
+    let last = lines[13]["val_nats_per_token"].as_f64().unwrap();
+    assert!(std::fs::read_to_string(p.path("m/loss.svg")).unwrap().starts_with("<svg"));
+
+    for model in ["m/master", "m/export", "m/export/model.gguf"] {
+        let said =
+            p.run(&["run", "-m", model, "--prompt", "The cat", "-n", "4", "--temperature", "0", "--json"]).json();
+        assert!(said["ids"].as_array().unwrap().len() <= 4 && said["text"].is_string(), "{said}");
+    }
+    // The same tokens in the same windows: the engine says what the trainer said.
+    let bytes = std::fs::read(p.path("m/data/valid.u16")).unwrap();
+    let ids: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect();
+    let windows = ((ids.len() - 1) / 32).min(128);
+    for model in ["m/master", "m/export", "m/export/model.gguf"] {
+        let mut nats = 0.0;
+        // A few windows are enough to see a wrong scale or norm; their sum is compared with the trainer's own.
+        for w in 0..windows {
+            let window = &ids[w * 32..(w + 1) * 32 + 1];
+            let text: Vec<String> = window[..32].iter().map(u32::to_string).collect();
+            p.run(&["logits", "-m", model, "--ids", &text.join(","), "--out", "l.safetensors"]).ok();
+            let bytes = std::fs::read(p.path("l.safetensors")).unwrap();
+            let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            let logits = file.tensor("logits").unwrap();
+            let values: Vec<f64> =
+                logits.data().as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
+            for (row, target) in values.chunks(logits.shape()[1]).zip(&window[1..]) {
+                nats += row.iter().map(|l| l.exp()).sum::<f64>().ln() - row[*target as usize];
+            }
+        }
+        let nats = nats / (32 * windows) as f64;
+        assert!((nats - last).abs() <= 1e-3, "{model}: {nats} nats per token, the trainer said {last}");
+    }
+}
+
+/// A run that was stopped early and one that was not end with the same file; wrong use is said.
+#[test]
+fn runs_go_on_where_they_were() {
+    let p = place();
+    p.run(&RUN).json();
+    let args: Vec<&str> = RUN.iter().map(|a| if *a == "m" { "n" } else { a }).collect();
+    p.run(&args).json();
+    let file = |name: &str| std::fs::read(p.path(name)).unwrap();
+    assert!(file("m/checkpoint.safetensors") == file("n/checkpoint.safetensors"), "the same seed gives the same bytes");
+    p.run(&args).fails(2, "--resume");
+    p.run(&["train", "--out", "o", "--resume"]).fails(2, "there is no");
+    p.run(&["train", "--out", "q"]).fails(2, "--data");
+    p.run(&["train", "--out", "q", "--data", "text.txt"]).fails(2, "tokenizer");
+    // Nothing is left to do: the finished model is written again.
+    assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(12));
+}

@@ -1,0 +1,159 @@
+//! Tokens on disk, and which of them are learned next.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::random::{Random, permute};
+use super::{Batch, TrainError};
+
+/// Bytes of a token in a file, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenWidth {
+    /// 2 bytes, ids below 65536.
+    U16,
+    /// 4 bytes.
+    U32,
+}
+
+impl TokenWidth {
+    /// Bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            TokenWidth::U16 => 2,
+            TokenWidth::U32 => 4,
+        }
+    }
+
+    /// The narrowest width for ids below `vocab`.
+    pub fn for_vocab(vocab: usize) -> Self {
+        if vocab <= 1 << 16 { TokenWidth::U16 } else { TokenWidth::U32 }
+    }
+
+    /// By the name's ending: `.u16` or `.u32`.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "u16" => Some(TokenWidth::U16),
+            "u32" => Some(TokenWidth::U32),
+            _ => None,
+        }
+    }
+}
+
+/// A file of token ids, read piece by piece.
+#[derive(Debug)]
+pub struct TokenFile {
+    path: PathBuf,
+    file: File,
+    width: TokenWidth,
+    len: u64,
+}
+
+impl TokenFile {
+    /// Opens a file of ids of this width.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or whose length is no whole number of ids.
+    pub fn open(path: &Path, width: TokenWidth) -> Result<Self, TrainError> {
+        let file = File::open(path).map_err(TrainError::io("open", path))?;
+        let bytes = file.metadata().map_err(TrainError::io("inspect", path))?.len();
+        let unit = width.bytes() as u64;
+        if !bytes.is_multiple_of(unit) {
+            let problem = format!("{bytes} bytes are no whole number of {unit}-byte ids");
+            return Err(TrainError::File { path: path.to_path_buf(), problem });
+        }
+        Ok(Self { path: path.to_path_buf(), file, width, len: bytes / unit })
+    }
+
+    /// Tokens.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends tokens `start..start + n` to `out`.
+    ///
+    /// # Errors
+    /// A range beyond the end; a file that cannot be read.
+    pub fn read(&mut self, start: u64, n: usize, out: &mut Vec<u32>) -> Result<(), TrainError> {
+        if start.checked_add(n as u64).is_none_or(|end| end > self.len) {
+            let problem = format!("tokens {start} and {n} more were asked for, {} are there", self.len);
+            return Err(TrainError::File { path: self.path.clone(), problem });
+        }
+        let mut bytes = vec![0; n * self.width.bytes()];
+        let at = SeekFrom::Start(start * self.width.bytes() as u64);
+        self.file
+            .seek(at)
+            .and_then(|_| self.file.read_exact(&mut bytes))
+            .map_err(TrainError::io("read", &self.path))?;
+        match self.width {
+            TokenWidth::U16 => out.extend(bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b)))),
+            TokenWidth::U32 => out.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
+        }
+        Ok(())
+    }
+
+    /// The windows of the file from its beginning, `b` at a time, without the incomplete one at the end.
+    pub(super) fn windows(&self, t: usize) -> u64 {
+        self.len.saturating_sub(1) / t.max(1) as u64
+    }
+}
+
+/// Draws windows of `t + 1` tokens: each epoch is a permutation of windows side by side, with another offset each time, so
+/// that windows begin elsewhere. What comes next is a function of seed and position alone.
+#[derive(Debug)]
+pub struct Sampler {
+    file: TokenFile,
+    t: usize,
+    seed: u64,
+    /// Windows drawn so far.
+    pub position: u64,
+}
+
+impl Sampler {
+    /// Draws from `file`.
+    ///
+    /// # Errors
+    /// [`TrainError::TooShort`] for less than one window.
+    pub fn new(file: TokenFile, t: usize, seed: u64) -> Result<Self, TrainError> {
+        let needed = t as u64 + 1;
+        if t == 0 || file.len() < needed {
+            return Err(TrainError::TooShort { path: file.path, tokens: file.len, needed });
+        }
+        Ok(Self { file, t, seed, position: 0 })
+    }
+
+    /// The file.
+    pub(super) fn into_file(self) -> TokenFile {
+        self.file
+    }
+
+    /// Windows of an epoch.
+    pub fn epoch_len(&self) -> u64 {
+        // With any offset below `t` all of these lie in the file; a file of one window has no room for offsets.
+        (self.file.windows(self.t).saturating_sub(1)).max(1)
+    }
+
+    /// The next `b` windows.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn next_batch(&mut self, b: usize) -> Result<Batch, TrainError> {
+        let (n, t) = (self.epoch_len(), self.t as u64);
+        let mut ids = Vec::with_capacity(b * (self.t + 1));
+        for _ in 0..b {
+            let (epoch, index) = (self.position / n, self.position % n);
+            let mut random = Random::new(self.seed ^ epoch.wrapping_mul(0x9e37_79b9), "epoch");
+            let room = (self.file.len() - 1 - n * t).min(t - 1);
+            let offset = random.below(room + 1);
+            let window = permute(index, n, random.next_u64());
+            self.file.read(offset + window * t, self.t + 1, &mut ids)?;
+            self.position += 1;
+        }
+        Batch::new(ids, b, self.t)
+    }
+}

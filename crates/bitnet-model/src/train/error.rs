@@ -1,0 +1,106 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+use crate::ModelError;
+use ternary_kernels::KernelError;
+
+/// An error of training.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// An error of the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An error of the kernels.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// An error of candle.
+    #[error("candle: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// A loss or gradient that is not a number.
+    #[error(
+        "the {what} became {value} at step {step} (learning rate {lr:e}); nothing was changed by this step and the last \
+         checkpoint is intact: lower the learning rate, lengthen the warm-up, or clip harder, and resume"
+    )]
+    NotFinite {
+        /// `loss` or `gradient`.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// The step, counted from 1.
+        step: u64,
+        /// The learning rate of the step.
+        lr: f64,
+    },
+    /// An option out of its range.
+    #[error("{option} is {value}; it must be {must}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        must: &'static str,
+    },
+    /// A parameter that a model lacks.
+    #[error("there is no parameter {tensor}; the checkpoint belongs to another model")]
+    NoTensor {
+        /// Its name.
+        tensor: String,
+    },
+    /// Sizes that contradict each other.
+    #[error("{what}: expected {expected}, got {got}")]
+    Mismatch {
+        /// What was compared.
+        what: String,
+        /// What fits.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// Too little text.
+    #[error("{}: {tokens} tokens, at least {needed} are needed for one window; give more text or a shorter --context", path.display())]
+    TooShort {
+        /// The token file.
+        path: PathBuf,
+        /// Its tokens.
+        tokens: u64,
+        /// What a window takes.
+        needed: u64,
+    },
+    /// A file that cannot be read or written.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// `read` for example.
+        op: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file whose content is damaged or of another kind.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The caller's tokenizer refused a text.
+    #[error("document {document} cannot be tokenised: {problem}")]
+    Tokenize {
+        /// The document, counted from 0.
+        document: u64,
+        /// The tokenizer's reason.
+        problem: String,
+    },
+}
+
+impl TrainError {
+    /// Names file and operation of a system error.
+    pub(super) fn io(op: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { op, path, source }
+    }
+}

@@ -1,0 +1,79 @@
+//! A finished run as a Hugging Face folder of master weights, which every converter of this project reads.
+
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+
+use ternary_kernels::{Ops, Scales, TernaryMatrix};
+
+use super::checkpoint::write_atomically;
+use super::config::model_to_json;
+use super::params::{EMBEDDING, HEAD, norm_name, projection_name};
+use super::{Params, TrainError};
+use crate::{FloatMatrix, ModelConfig, ModelError, Norm, Projection, WeightSource};
+
+/// Master weights as a source for the inference engine, quantised as training quantises them.
+#[derive(Clone, Copy, Debug)]
+pub struct MasterWeights<'a> {
+    /// The model's shape.
+    pub model: &'a ModelConfig,
+    /// Its parameters.
+    pub params: &'a Params,
+}
+
+impl MasterWeights<'_> {
+    fn tensor(&self, name: &str) -> Result<&[f32], ModelError> {
+        let missing = |_| ModelError::TensorSize { tensor: name.to_owned(), expected: 1, got: 0 };
+        self.params.get(name).map_err(missing)
+    }
+}
+
+impl WeightSource for MasterWeights<'_> {
+    type Error = ModelError;
+
+    fn config(&self) -> &ModelConfig {
+        self.model
+    }
+
+    fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
+        let (rows, cols) = self.model.projection_shape(which);
+        let w = self.tensor(&projection_name(layer, which))?;
+        let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
+        let alpha = (mean as f32).max(1e-5);
+        let (mut trits, mut values) = (vec![0i8; w.len()], vec![0.0; w.len()]);
+        Ops::selected()?.ternarize(w, alpha, &mut trits, &mut values);
+        Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?)
+    }
+
+    fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
+        Ok(self.tensor(&norm_name(which))?.to_vec())
+    }
+
+    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
+        FloatMatrix::from_f32(self.model.vocab_size, self.model.hidden_size, self.tensor(EMBEDDING)?)
+    }
+
+    fn head(&self) -> Result<FloatMatrix, ModelError> {
+        FloatMatrix::from_f32(self.model.vocab_size, self.model.hidden_size, self.tensor(HEAD)?)
+    }
+}
+
+/// Writes `config.json` and `model.safetensors` (F32 master weights, quantised by whoever reads them, `quantization_mode`
+/// `online`) to the folder `dir`, which is created where it is absent.
+///
+/// # Errors
+/// Files that cannot be written.
+pub fn write_master(dir: &Path, model: &ModelConfig, params: &Params) -> Result<(), TrainError> {
+    std::fs::create_dir_all(dir).map_err(TrainError::io("create", dir))?;
+    let path = dir.join("model.safetensors");
+    let bad = |e: safetensors::SafeTensorError| TrainError::File { path: path.clone(), problem: e.to_string() };
+    let mut views = Vec::new();
+    for e in &params.entries {
+        let bytes = bytemuck::cast_slice(&params.values[e.range.clone()]);
+        views.push((e.name.as_str(), TensorView::new(Dtype::F32, e.shape.clone(), bytes).map_err(bad)?));
+    }
+    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(bad)?;
+    write_atomically(&path, &bytes)?;
+    write_atomically(&dir.join("config.json"), format!("{:#}\n", model_to_json(model)).as_bytes())
+}

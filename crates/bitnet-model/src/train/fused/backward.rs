@@ -1,0 +1,112 @@
+//! The backward pass of a lane: straight through both quantisers, both products with quantised operands.
+
+use std::ops::Range;
+
+use ternary_kernels::ops::{GemmScratch, Strided};
+
+use super::Shared;
+use super::forward::{Codes, Lane, activate, sized, zeroed};
+use super::weights::Linear;
+use crate::config::Activation;
+
+/// Gradient of a norm, if there is one: adds to `dx` and to the gain's gradient.
+fn norm_backward(
+    s: &Shared<'_>,
+    x: &[f32],
+    norm: &Option<Range<usize>>,
+    k: usize,
+    dy: &[f32],
+    dx: &mut [f32],
+    grads: &mut [f32],
+) {
+    let Some(place) = norm else { return s.ops.add_assign(dx, dy) };
+    let (gain, dgain) = (s.param(place), &mut grads[place.clone()]);
+    for ((x, dy), dx) in x.chunks_exact(k).zip(dy.chunks_exact(k)).zip(dx.chunks_exact_mut(k)) {
+        s.ops.rms_norm_gradient(x, gain, s.config.rms_norm_eps, dy, dx, dgain);
+    }
+}
+
+/// Gradient of a product for `dy` `[n, out]`: adds `dy^T x` to `dw` and writes `dy (alpha T)` to `dx`, where `x` is what
+/// the codes stand for.
+#[expect(clippy::too_many_arguments, reason = "operands, gradients and two buffers")]
+fn product_backward(
+    s: &Shared<'_>,
+    w: &Linear,
+    codes: &Codes,
+    dy: &[f32],
+    dw: &mut [f32],
+    dx: &mut Vec<f32>,
+    wide: &mut Vec<f32>,
+    gemm: &mut GemmScratch,
+) {
+    let (view, k, out) = (codes.batch.view(), w.k, w.out);
+    let n = view.n();
+    let x = sized(wide, n * k);
+    for ((t, x), scale) in x.chunks_exact_mut(k).enumerate().zip(codes.batch.scales()) {
+        s.ops.dequantize_int8(&view.row(t).codes()[..k], 1.0 / scale, x);
+    }
+    let dy = Strided::rows(dy, out);
+    s.ops.gemm_add(dy.t(), Strided::rows(x, k), [out, k, n], dw, gemm);
+    let dx = zeroed(dx, n * k);
+    s.ops.gemm_add(dy, Strided::rows(&w.wide, k), [n, k, out], dx, gemm);
+}
+
+impl Lane {
+    /// Adds the gradient of everything below the head, for the gradient of the final norm's result in `dx`.
+    pub(super) fn backward(&mut self, s: &Shared<'_>, windows: &[&[u32]], t: usize) {
+        let c = s.config;
+        let (hidden, ffn) = (c.hidden_size, c.intermediate_size);
+        let heads = s.heads();
+        let (stride, width) = (heads.stride(), heads.heads * heads.d);
+        let Self { tape, grads, h, dh, inner, dx, dx2, wide, gemm, attention, .. } = self;
+        let n = windows.len() * t;
+        let final_norm = Some(s.places.final_norm.clone());
+        norm_backward(s, h, &final_norm, hidden, dx, zeroed(dh, n * hidden), grads);
+        for ((tape, places), w) in tape.iter().zip(&s.places.layers).zip(&s.prepared.layers).rev() {
+            let group = |g: usize| places.groups[g].clone();
+
+            // Feed-forward block.
+            product_backward(s, &w[3], &tape.x[3], dh, &mut grads[group(3)], dx, wide, gemm);
+            activate(s, &tape.gu, sized(inner, n * ffn));
+            norm_backward(s, inner, &places.norms[3], ffn, dx, zeroed(dx2, n * ffn), grads);
+            let dgu = sized(dx, n * 2 * ffn);
+            for ((gu, d), dgu) in
+                tape.gu.chunks_exact(2 * ffn).zip(dx2.chunks_exact(ffn)).zip(dgu.chunks_exact_mut(2 * ffn))
+            {
+                let ((gate, up), (dgate, dup)) = (gu.split_at(ffn), dgu.split_at_mut(ffn));
+                match c.hidden_act {
+                    Activation::Relu2 => s.ops.relu2_mul_gradient(gate, up, d, dgate, dup),
+                    Activation::Silu => s.ops.silu_mul_gradient(gate, up, d, dgate, dup),
+                }
+            }
+            product_backward(s, &w[2], &tape.x[2], dgu, &mut grads[group(2)], dx2, wide, gemm);
+            norm_backward(s, &tape.h_mid, &places.norms[2], hidden, dx2, dh, grads);
+
+            // Attention.
+            product_backward(s, &w[1], &tape.x[1], dh, &mut grads[group(1)], dx, wide, gemm);
+            let datt = zeroed(dx2, n * width);
+            norm_backward(s, &tape.att, &places.norms[1], width, dx, datt, grads);
+            let dqkv = sized(dx, n * stride);
+            let per_window = |i: usize, len: usize| i * t * len..(i + 1) * t * len;
+            for i in 0..windows.len() {
+                let (qkv, att) = (&tape.qkv[per_window(i, stride)], &tape.att[per_window(i, width)]);
+                let lse = &tape.lse[per_window(i, heads.heads)];
+                let (datt, dqkv) = (&datt[per_window(i, width)], &mut dqkv[per_window(i, stride)]);
+                attention.backward(s.ops, heads, qkv, att, lse, datt, dqkv);
+            }
+            let half = heads.d / 2;
+            for (i, row) in dqkv.chunks_exact_mut(stride).enumerate() {
+                let rotated = (heads.heads + heads.kv_heads) * heads.d;
+                for head in row[..rotated].chunks_exact_mut(heads.d) {
+                    s.ops.rope_half(head, s.rope.cos(i % t), &s.minus_sin[i % t * half..][..half]);
+                }
+            }
+            product_backward(s, &w[0], &tape.x[0], dqkv, &mut grads[group(0)], dx2, wide, gemm);
+            norm_backward(s, &tape.h, &places.norms[0], hidden, dx2, dh, grads);
+        }
+        let table = &mut grads[s.places.embedding.clone()];
+        for (id, dh) in windows.iter().flat_map(|w| &w[..t]).zip(dh.chunks_exact(hidden)) {
+            s.ops.add_assign(&mut table[*id as usize * hidden..][..hidden], dh);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What one lane computes, and the forward pass.
+
+use std::ops::Range;
+
+use ternary_kernels::Int8Batch;
+use ternary_kernels::ops::{GemmScratch, Strided};
+
+use super::Shared;
+use super::attention::{AttentionScratch, Heads};
+use super::weights::Linear;
+use crate::config::Activation;
+use crate::train::{Batch, TrainError};
+
+/// Logits that exist at once.
+const LOGITS_AT_ONCE: usize = 1 << 19;
+
+/// What the backward pass needs of a layer.
+#[derive(Debug, Default)]
+pub(super) struct LayerTape {
+    /// Residual stream before attention, `[n, hidden]`.
+    pub(super) h: Vec<f32>,
+    /// Quantised inputs of the four groups of projections.
+    pub(super) x: [Codes; 4],
+    /// Queries, keys, values, rotated, `[n, q | k | v]`.
+    pub(super) qkv: Vec<f32>,
+    /// Logarithms of the softmax' sums, `[window, heads, t]`.
+    pub(super) lse: Vec<f32>,
+    /// Output of attention, `[n, heads * d]`.
+    pub(super) att: Vec<f32>,
+    /// Residual stream before the feed-forward block.
+    pub(super) h_mid: Vec<f32>,
+    /// Gate and up, `[n, gate | up]`.
+    pub(super) gu: Vec<f32>,
+}
+
+/// Int8 activations with room that grows.
+#[derive(Debug)]
+pub(super) struct Codes {
+    pub(super) batch: Int8Batch,
+    room: (usize, usize),
+}
+
+impl Default for Codes {
+    fn default() -> Self {
+        Self { batch: Int8Batch::with_capacity(0, 0), room: (0, 0) }
+    }
+}
+
+impl Codes {
+    fn reset(&mut self, n: usize, k: usize) -> &mut Int8Batch {
+        if n > self.room.0 || k > self.room.1 {
+            self.room = (n.max(self.room.0), k.max(self.room.1));
+            self.batch = Int8Batch::with_capacity(self.room.0, self.room.1);
+        }
+        self.batch.reset(n, k);
+        &mut self.batch
+    }
+}
+
+/// One thread's part: buffers, gradient and loss.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) tape: Vec<LayerTape>,
+    pub(super) grads: Vec<f32>,
+    pub(super) loss: f64,
+    /// Residual stream, `[n, hidden]`; its gradient in the backward pass.
+    pub(super) h: Vec<f32>,
+    pub(super) dh: Vec<f32>,
+    pub(super) acc: Vec<i32>,
+    pub(super) inner: Vec<f32>,
+    pub(super) logits: Vec<f32>,
+    pub(super) normed: Vec<f32>,
+    pub(super) dx: Vec<f32>,
+    pub(super) dx2: Vec<f32>,
+    pub(super) wide: Vec<f32>,
+    pub(super) gemm: GemmScratch,
+    pub(super) attention: AttentionScratch,
+}
+
+/// The buffer with `len` elements of any content.
+pub(super) fn sized(v: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    v.resize(len, 0.0);
+    v
+}
+
+/// The buffer with `len` zeros.
+pub(super) fn zeroed(v: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    v.clear();
+    v.resize(len, 0.0);
+    v
+}
+
+impl Shared<'_> {
+    pub(super) fn heads(&self) -> Heads {
+        let c = self.config;
+        Heads { heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, d: c.head_dim }
+    }
+
+    pub(super) fn param(&self, r: &Range<usize>) -> &[f32] {
+        &self.params[r.clone()]
+    }
+
+    /// Norm, if there is one, and quantiser.
+    fn quantize(&self, x: &[f32], norm: &Option<Range<usize>>, k: usize, codes: &mut Codes) -> Result<(), TrainError> {
+        let batch = codes.reset(x.len() / k, k);
+        for (x, row) in x.chunks_exact(k).zip(batch.rows_mut()) {
+            match norm {
+                Some(r) => self.ops.rms_norm_quantize(x, self.param(r), self.config.rms_norm_eps, row)?,
+                None => self.ops.quantize_int8(x, row)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// `put(token, column, integers, factor)` for each token and part of the product.
+    fn product(&self, w: &Linear, x: &Int8Batch, acc: &mut Vec<i32>, mut put: impl FnMut(usize, usize, &[i32], f32)) {
+        let mut column = 0;
+        for (packed, alpha, rows) in &w.parts {
+            acc.resize(x.view().n() * rows, 0);
+            self.kernel.gemm(&packed.all(), &x.view(), acc);
+            for (token, (acc, scale)) in acc.chunks_exact(*rows).zip(x.scales()).enumerate() {
+                put(token, column, acc, alpha / scale);
+            }
+            column += rows;
+        }
+    }
+}
+
+impl Lane {
+    /// Loss, and with `learn` the gradient, of some groups of windows.
+    pub(super) fn run<'g>(
+        &mut self,
+        s: &Shared<'_>,
+        batch: &Batch,
+        groups: impl Iterator<Item = &'g Range<usize>>,
+        learn: bool,
+    ) -> Result<(), TrainError> {
+        self.loss = 0.0;
+        self.tape.resize_with(s.config.num_hidden_layers, LayerTape::default);
+        zeroed(&mut self.grads, if learn { s.places.len } else { 0 });
+        for group in groups {
+            let windows: Vec<&[u32]> = group.clone().map(|w| batch.window(w)).collect();
+            self.forward(s, &windows, batch.t)?;
+            self.head(s, &windows, batch, learn);
+            if learn {
+                self.backward(s, &windows, batch.t);
+            }
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self, s: &Shared<'_>, windows: &[&[u32]], t: usize) -> Result<(), TrainError> {
+        let c = s.config;
+        let (hidden, ffn, n) = (c.hidden_size, c.intermediate_size, windows.len() * t);
+        let table = s.param(&s.places.embedding);
+        self.h.clear();
+        for id in windows.iter().flat_map(|w| &w[..t]) {
+            self.h.extend_from_slice(&table[*id as usize * hidden..][..hidden]);
+        }
+        let heads = s.heads();
+        let (stride, width) = (heads.stride(), heads.heads * heads.d);
+        for ((tape, places), w) in self.tape.iter_mut().zip(&s.places.layers).zip(&s.prepared.layers) {
+            tape.h.clone_from(&self.h);
+            s.quantize(&self.h, &places.norms[0], hidden, &mut tape.x[0])?;
+            let qkv = sized(&mut tape.qkv, n * stride);
+            s.product(&w[0], &tape.x[0].batch, &mut self.acc, |token, column, acc, factor| {
+                s.ops.scale_i32(acc, factor, &mut qkv[token * stride + column..][..acc.len()]);
+            });
+            for (i, row) in qkv.chunks_exact_mut(stride).enumerate() {
+                let rotated = (heads.heads + heads.kv_heads) * heads.d;
+                for head in row[..rotated].chunks_exact_mut(heads.d) {
+                    s.ops.rope_half(head, s.rope.cos(i % t), s.rope.sin(i % t));
+                }
+            }
+            let att = sized(&mut tape.att, n * width);
+            let lse = sized(&mut tape.lse, n * heads.heads);
+            let windows = qkv.chunks_exact(t * stride).zip(att.chunks_exact_mut(t * width));
+            for ((qkv, att), lse) in windows.zip(lse.chunks_exact_mut(t * heads.heads)) {
+                self.attention.forward(s.ops, heads, qkv, att, lse);
+            }
+            s.quantize(att, &places.norms[1], width, &mut tape.x[1])?;
+            s.product(&w[1], &tape.x[1].batch, &mut self.acc, |token, _, acc, factor| {
+                s.ops.scale_add_i32(acc, factor, &mut self.h[token * hidden..][..hidden]);
+            });
+            tape.h_mid.clone_from(&self.h);
+            s.quantize(&self.h, &places.norms[2], hidden, &mut tape.x[2])?;
+            let gu = sized(&mut tape.gu, n * 2 * ffn);
+            s.product(&w[2], &tape.x[2].batch, &mut self.acc, |token, column, acc, factor| {
+                s.ops.scale_i32(acc, factor, &mut gu[token * 2 * ffn + column..][..acc.len()]);
+            });
+            activate(s, gu, sized(&mut self.inner, n * ffn));
+            s.quantize(&self.inner, &places.norms[3], ffn, &mut tape.x[3])?;
+            s.product(&w[3], &tape.x[3].batch, &mut self.acc, |token, _, acc, factor| {
+                s.ops.scale_add_i32(acc, factor, &mut self.h[token * hidden..][..hidden]);
+            });
+        }
+        Ok(())
+    }
+
+    /// Final norm, head and cross entropy; with `learn`, leaves the gradient of the final norm's result in `dx`.
+    fn head(&mut self, s: &Shared<'_>, windows: &[&[u32]], batch: &Batch, learn: bool) {
+        let (hidden, vocab) = (s.config.hidden_size, s.config.vocab_size);
+        let n = windows.len() * batch.t;
+        let scale = 1.0 / batch.predictions() as f32;
+        let normed = sized(&mut self.normed, n * hidden);
+        for (x, out) in self.h.chunks_exact(hidden).zip(normed.chunks_exact_mut(hidden)) {
+            s.ops.rms_norm(x, s.param(&s.places.final_norm), s.config.rms_norm_eps, out);
+        }
+        let targets: Vec<u32> = windows.iter().flat_map(|w| &w[1..]).copied().collect();
+        let dx = zeroed(&mut self.dx, n * hidden);
+        let table = Strided::rows(s.param(&s.places.head), hidden);
+        let rows = (LOGITS_AT_ONCE / vocab).clamp(16, 256);
+        for ((x, dx), targets) in
+            normed.chunks(rows * hidden).zip(dx.chunks_mut(rows * hidden)).zip(targets.chunks(rows))
+        {
+            let m = targets.len();
+            let x = Strided::rows(x, hidden);
+            let logits = zeroed(&mut self.logits, m * vocab);
+            s.ops.gemm_add(x, table.t(), [m, vocab, hidden], logits, &mut self.gemm);
+            for (row, target) in logits.chunks_exact_mut(vocab).zip(targets) {
+                self.loss += f64::from(s.ops.cross_entropy_gradient(row, *target as usize, scale));
+            }
+            if learn {
+                let d = Strided::rows(logits, vocab);
+                s.ops.gemm_add(d, table, [m, hidden, vocab], dx, &mut self.gemm);
+                let grads = &mut self.grads[s.places.head.clone()];
+                s.ops.gemm_add(d.t(), x, [vocab, hidden, m], grads, &mut self.gemm);
+            }
+        }
+    }
+}
+
+/// `inner = act(gate) * up`.
+pub(super) fn activate(s: &Shared<'_>, gu: &[f32], inner: &mut [f32]) {
+    let ffn = s.config.intermediate_size;
+    for (gu, inner) in gu.chunks_exact(2 * ffn).zip(inner.chunks_exact_mut(ffn)) {
+        let (gate, up) = gu.split_at(ffn);
+        match s.config.hidden_act {
+            Activation::Relu2 => s.ops.relu2_mul(gate, up, inner),
+            Activation::Silu => s.ops.silu_mul(gate, up, inner),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Loss and gradient of a BitNet decoder on the CPU, without autograd.
+//!
+//! The forward pass is that of inference: norm and quantiser in one pass, the exact integer product of the fastest kernel. Only
+//! what the backward pass cannot cheaply compute again is kept: the residual stream, int8 codes, queries, keys and values,
+//! gate and up. The backward pass multiplies in f32. Logits exist for a few rows at a time.
+//!
+//! Windows are dealt out to lanes in small groups, one thread per lane, and the lanes' gradients are added in the order
+//! of the lanes. So the result depends on the number of lanes, and on nothing else about the machine.
+
+mod attention;
+mod backward;
+mod forward;
+mod weights;
+
+use std::sync::Arc;
+
+use ternary_kernels::ops::RopeTable;
+use ternary_kernels::{Kernel, Ops};
+
+use super::{Batch, Learner, Params, TrainError};
+use crate::ModelConfig;
+use forward::Lane;
+use weights::{Places, Prepared};
+
+/// Tokens that a lane works on at once, about: their activations stay in the caches.
+const GROUP_TOKENS: usize = 1024;
+
+/// What all lanes read.
+struct Shared<'a> {
+    config: &'a ModelConfig,
+    kernel: &'a dyn Kernel,
+    ops: Ops,
+    rope: &'a RopeTable,
+    /// Sines of the opposite turn.
+    minus_sin: &'a [f32],
+    places: &'a Places,
+    prepared: &'a Prepared,
+    params: &'a [f32],
+}
+
+/// Computes losses and gradients of a BitNet decoder on the CPU; see the [module documentation](super).
+#[derive(Debug)]
+pub struct FusedLearner {
+    config: ModelConfig,
+    kernel: Arc<dyn Kernel>,
+    ops: Ops,
+    rope: RopeTable,
+    minus_sin: Vec<f32>,
+    places: Places,
+    prepared: Option<Prepared>,
+    lanes: Vec<Lane>,
+}
+
+impl FusedLearner {
+    /// For a model of this shape with `lanes` lanes, each with a thread of its own.
+    ///
+    /// # Errors
+    /// A configuration that cannot be; 0 lanes; no kernel for this CPU.
+    pub fn new(config: &ModelConfig, lanes: usize) -> Result<Self, TrainError> {
+        config.validate()?;
+        if lanes == 0 || lanes > 1024 {
+            return Err(TrainError::Option { option: "threads", value: lanes.to_string(), must: "1 to 1024" });
+        }
+        Ok(Self {
+            config: config.clone(),
+            kernel: ternary_kernels::best()?,
+            ops: Ops::selected()?,
+            rope: RopeTable::new(0, config.head_dim, config.rope_theta as f32),
+            minus_sin: Vec::new(),
+            places: Places::new(config)?,
+            prepared: None,
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+        })
+    }
+
+    fn run(&mut self, params: &Params, batch: &Batch, mut grads: Option<&mut [f32]>) -> Result<f64, TrainError> {
+        batch.check(self.config.vocab_size)?;
+        let (t, limit) = (batch.t, self.config.max_position_embeddings);
+        if t > limit {
+            return Err(crate::ModelError::ContextFull { limit, used: 0, more: t }.into());
+        }
+        let expected = self.places.len;
+        for got in [Some(params.values.len()), grads.as_deref().map(<[f32]>::len)].into_iter().flatten() {
+            if got != expected {
+                let what = "parameters or gradients of this model".into();
+                return Err(TrainError::Mismatch { what, expected: expected.to_string(), got: got.to_string() });
+            }
+        }
+        if self.rope.len() < t {
+            self.rope.grow(t);
+            self.minus_sin = (0..t).flat_map(|p| self.rope.sin(p)).map(|s| -s).collect();
+        }
+        if !self.prepared.as_ref().is_some_and(|p| p.is_of(params)) {
+            let threads = self.lanes.len();
+            self.prepared = Some(Prepared::new(&self.config, &*self.kernel, self.ops, &self.places, params, threads)?);
+        }
+        let Some(prepared) = &self.prepared else { return Ok(f64::NAN) };
+        let shared = Shared {
+            config: &self.config,
+            kernel: &*self.kernel,
+            ops: self.ops,
+            rope: &self.rope,
+            minus_sin: &self.minus_sin,
+            places: &self.places,
+            prepared,
+            params: &params.values,
+        };
+        let group = (GROUP_TOKENS / t).max(1);
+        let groups: Vec<std::ops::Range<usize>> =
+            (0..batch.b).step_by(group).map(|at| at..(at + group).min(batch.b)).collect();
+        let count = self.lanes.len();
+        let learn = grads.is_some();
+        std::thread::scope(|scope| {
+            let (shared, groups) = (&shared, &groups);
+            let handles: Vec<_> = self
+                .lanes
+                .iter_mut()
+                .enumerate()
+                .map(|(i, lane)| {
+                    scope.spawn(move || lane.run(shared, batch, groups.iter().skip(i).step_by(count), learn))
+                })
+                .collect();
+            handles.into_iter().try_for_each(|h| match h.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })?;
+        let mut loss = 0.0;
+        for lane in &self.lanes {
+            loss += lane.loss;
+            if let Some(grads) = grads.as_deref_mut().filter(|_| !lane.grads.is_empty()) {
+                self.ops.add_assign(grads, &lane.grads);
+            }
+        }
+        Ok(loss / batch.predictions() as f64)
+    }
+}
+
+impl Learner for FusedLearner {
+    fn loss(&mut self, params: &Params, batch: &Batch) -> Result<f64, TrainError> {
+        self.run(params, batch, None)
+    }
+
+    fn accumulate(&mut self, params: &Params, batch: &Batch, grads: &mut [f32]) -> Result<f64, TrainError> {
+        self.run(params, batch, Some(grads))
+    }
+}

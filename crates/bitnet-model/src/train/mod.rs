@@ -1,0 +1,41 @@
+//! Training on this computer: parameters, optimizer, data, checkpoints, gradients. Feature `train`.
+//!
+//! - [`Params`] holds all master weights in one flat f32 buffer, in the names of a Hugging Face checkpoint.
+//! - A [`Learner`] computes loss and gradient of a batch. [`FusedLearner`] does it on the CPU with the kernels that
+//!   inference uses and gradients written by hand; [`CandleLearner`] through candle's autograd, for any candle model
+//!   and any device. Both use the straight-through estimator: quantisers are the identity in the backward pass, and
+//!   both products use quantised operands.
+//! - [`Trainer`] runs the loop: [`AdamW`] with the two-stage [`Schedule`], [`Sampler`] over a [`TokenFile`],
+//!   checkpoints that continue bit for bit.
+//!
+//! A sequence mixer that is not attention enters as a candle model through [`CandleLearner`].
+
+mod batch;
+mod candle;
+mod checkpoint;
+mod config;
+mod data;
+mod error;
+mod export;
+mod fused;
+mod optimizer;
+mod params;
+mod prepare;
+mod random;
+mod schedule;
+mod trainer;
+
+pub use batch::{Batch, Learner};
+pub use candle::{CandleLearner, CandleLoss};
+pub use checkpoint::{Checkpoint, Progress};
+pub use config::{TrainConfig, model_from_json, model_to_json};
+pub use data::{Sampler, TokenFile, TokenWidth};
+pub use error::TrainError;
+pub use export::{MasterWeights, write_master};
+pub use fused::FusedLearner;
+pub use optimizer::{AdamW, AdamWOptions, DecayOn, gradient_norm};
+pub use params::{Entry, Params};
+pub use prepare::{Prepared, Split, TextFormat, TokenWriter, for_each_document};
+pub use random::Random;
+pub use schedule::{Rates, Schedule};
+pub use trainer::{Event, Finish, Trainer, Validation};

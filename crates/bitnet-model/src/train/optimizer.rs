@@ -1,0 +1,107 @@
+//! AdamW with moments that can be saved.
+
+use serde::{Deserialize, Serialize};
+use ternary_kernels::Ops;
+use ternary_kernels::ops::AdamWStep;
+
+use super::schedule::Rates;
+use super::{Params, TrainError};
+
+/// Which parameters decay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayOn {
+    /// Matrices: projections, embedding, head.
+    #[default]
+    Matrices,
+    /// Everything, gains of norms included.
+    All,
+}
+
+/// Constants of [`AdamW`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamWOptions {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Which parameters decay.
+    pub decay_on: DecayOn,
+}
+
+impl Default for AdamWOptions {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, decay_on: DecayOn::Matrices }
+    }
+}
+
+/// AdamW (arXiv:1711.05101) with bias correction, as PyTorch computes it: decay is decoupled and acts before the step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamW {
+    options: AdamWOptions,
+    /// First moments, in the order of the parameters.
+    pub m: Vec<f32>,
+    /// Second moments.
+    pub v: Vec<f32>,
+    /// Steps done.
+    pub step: u64,
+}
+
+impl AdamW {
+    /// An optimizer of `len` parameters with moments 0.
+    pub fn new(options: AdamWOptions, len: usize) -> Self {
+        Self { options, m: vec![0.0; len], v: vec![0.0; len], step: 0 }
+    }
+
+    /// One step along `grads`, `[params]` f32, each times `gradient_scale`.
+    ///
+    /// # Errors
+    /// [`TrainError::Mismatch`] for another number of gradients or parameters; an instruction set that this CPU lacks.
+    pub fn step(
+        &mut self,
+        params: &mut Params,
+        grads: &[f32],
+        gradient_scale: f32,
+        rates: Rates,
+    ) -> Result<(), TrainError> {
+        let expected = self.m.len();
+        for (what, got) in [("gradients", grads.len()), ("parameters", params.values.len())] {
+            if got != expected {
+                return Err(TrainError::Mismatch {
+                    what: what.into(),
+                    expected: expected.to_string(),
+                    got: got.to_string(),
+                });
+            }
+        }
+        let ops = Ops::selected()?;
+        self.step += 1;
+        let o = self.options;
+        // Beyond this many steps the powers are 0 for any sane beta.
+        let power = i32::try_from(self.step).unwrap_or(i32::MAX);
+        for e in &params.entries {
+            let decays = o.decay_on == DecayOn::All || e.shape.len() > 1;
+            let step = AdamWStep {
+                lr: rates.lr as f32,
+                beta1: o.beta1 as f32,
+                beta2: o.beta2 as f32,
+                eps: o.eps as f32,
+                weight_decay: if decays { rates.weight_decay as f32 } else { 0.0 },
+                gradient_scale,
+                correction1: (1.0 - o.beta1.powi(power)) as f32,
+                correction2: (1.0 - o.beta2.powi(power)) as f32,
+            };
+            let r = e.range.clone();
+            ops.adamw(step, &grads[r.clone()], &mut params.values[r.clone()], &mut self.m[r.clone()], &mut self.v[r]);
+        }
+        Ok(())
+    }
+}
+
+/// Euclidean norm of the gradient, summed in f64.
+pub fn gradient_norm(grads: &[f32]) -> f64 {
+    grads.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt()
+}

@@ -1,0 +1,269 @@
+//! The loop.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::{
+    AdamW, Batch, Checkpoint, Learner, Params, Progress, Sampler, TokenFile, TrainConfig, TrainError, gradient_norm,
+};
+use crate::ModelConfig;
+
+/// What happened, for whoever shows or logs it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A step was done.
+    Step {
+        /// Steps done, this one included.
+        step: u64,
+        /// Predicted tokens so far.
+        tokens: u64,
+        /// Mean cross entropy of the step's batches before the step, nats per token.
+        loss: f64,
+        /// Learning rate.
+        lr: f64,
+        /// Norm of the gradient before clipping.
+        grad_norm: f64,
+        /// Predicted tokens per second of this step.
+        tok_s: f64,
+    },
+    /// A validation.
+    Validation {
+        /// Steps done.
+        step: u64,
+        /// Mean cross entropy, nats per token.
+        nats_per_token: f64,
+        /// Whether it is the best so far.
+        best: bool,
+        /// The weights, for samples.
+        params: &'a Params,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Its file.
+        path: &'a Path,
+    },
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// All steps are done.
+    Completed,
+    /// No better validation for as long as the configuration allows.
+    EarlyStop,
+    /// The callback asked for it; the checkpoint is written.
+    Interrupted,
+}
+
+/// What is validated with: the file's first windows, always the same.
+#[derive(Debug)]
+pub struct Validation {
+    file: TokenFile,
+}
+
+impl Validation {
+    /// Validates with `file`.
+    ///
+    /// # Errors
+    /// [`TrainError::TooShort`] for less than one window of `t` predictions.
+    pub fn new(file: TokenFile, t: usize) -> Result<Self, TrainError> {
+        // Opening a sampler checks just this.
+        Ok(Self { file: Sampler::new(file, t, 0)?.into_file() })
+    }
+
+    /// Mean cross entropy in nats per token of at most `windows` windows of `t` tokens from the beginning, `b` at a time:
+    /// window `i` predicts tokens `i t + 1 ..= (i + 1) t`, and nothing is carried between windows.
+    ///
+    /// # Errors
+    /// Those of file and learner.
+    pub fn loss(
+        &mut self,
+        learner: &mut dyn Learner,
+        params: &Params,
+        [b, t]: [usize; 2],
+        windows: u64,
+    ) -> Result<f64, TrainError> {
+        let windows = self.file.windows(t).min(windows.max(1));
+        let (mut nats, mut at) = (0.0, 0);
+        while at < windows {
+            let n = (b as u64).min(windows - at);
+            let mut ids = Vec::new();
+            for w in at..at + n {
+                self.file.read(w * t as u64, t + 1, &mut ids)?;
+            }
+            nats += learner.loss(params, &Batch::new(ids, n as usize, t)?)? * n as f64;
+            at += n;
+        }
+        Ok(nats / windows as f64)
+    }
+}
+
+/// A run: model, data, optimizer, and where it stands.
+pub struct Trainer<L> {
+    model: ModelConfig,
+    config: TrainConfig,
+    learner: L,
+    params: Params,
+    adam: AdamW,
+    sampler: Sampler,
+    validation: Option<Validation>,
+    progress: Progress,
+    path: PathBuf,
+    grads: Vec<f32>,
+}
+
+impl<L> std::fmt::Debug for Trainer<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer")
+            .field("config", &self.config)
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Learner> Trainer<L> {
+    /// A run at step 0, its parameters initialised by the seed. Checkpoints go to the file `path`.
+    ///
+    /// # Errors
+    /// A configuration that cannot be; data shorter than a window.
+    pub fn new(
+        model: &ModelConfig,
+        config: &TrainConfig,
+        learner: L,
+        [train, validation]: [Option<TokenFile>; 2],
+        path: &Path,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        let params = Params::init(model, config.seed, config.init_std)?;
+        let adam = AdamW::new(config.adamw, params.values.len());
+        let progress = Progress::default();
+        let checkpoint = Checkpoint { model: model.clone(), config: config.clone(), params, adam, progress };
+        Self::resume(checkpoint, learner, [train, validation], path)
+    }
+
+    /// A run that goes on from a checkpoint, over the same data.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn resume(
+        checkpoint: Checkpoint,
+        learner: L,
+        [train, validation]: [Option<TokenFile>; 2],
+        path: &Path,
+    ) -> Result<Self, TrainError> {
+        let Checkpoint { model, config, params, adam, progress } = checkpoint;
+        if config.context > model.max_position_embeddings {
+            let (limit, more) = (model.max_position_embeddings, config.context);
+            return Err(crate::ModelError::ContextFull { limit, used: 0, more }.into());
+        }
+        let Some(train) = train else {
+            return Err(TrainError::Option { option: "data", value: "absent".into(), must: "a file of tokens" });
+        };
+        let mut sampler = Sampler::new(train, config.context, config.seed)?;
+        sampler.position = progress.position;
+        let validation = validation.map(|f| Validation::new(f, config.context)).transpose()?;
+        let grads = vec![0.0; params.values.len()];
+        let path = path.to_path_buf();
+        Ok(Self { model, config, learner, params, adam, sampler, validation, progress, path, grads })
+    }
+
+    /// The master weights.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Where the run stands.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The run as a checkpoint.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            model: self.model.clone(),
+            config: self.config.clone(),
+            params: self.params.clone(),
+            adam: self.adam.clone(),
+            progress: self.progress.clone(),
+        }
+    }
+
+    /// Runs until all steps are done, `see` breaks, or nothing gets better. The checkpoint is written at the end, at each
+    /// interval, and when `see` breaks; never after a step that went wrong.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`] for a loss or gradient that is not a number; whatever data, learner and files fail with.
+    pub fn run(&mut self, see: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<Finish, TrainError> {
+        while self.progress.step < self.config.steps {
+            let mut go_on = see(self.step()?);
+            let step = self.progress.step;
+            let due = |every: u64| every > 0 && step.is_multiple_of(every);
+            let mut stop = false;
+            if due(self.config.validate_every) || step == self.config.steps {
+                if let Some(event) = self.validate()? {
+                    go_on = if go_on.is_break() { go_on } else { see(event) };
+                }
+                stop = self.config.patience > 0 && self.progress.since_best >= self.config.patience;
+            }
+            let ended = stop || go_on.is_break() || step == self.config.steps;
+            if ended || due(self.config.checkpoint_every) {
+                self.checkpoint().save(&self.path)?;
+                let saved = see(Event::Saved { path: &self.path });
+                go_on = if go_on.is_break() { go_on } else { saved };
+            }
+            if step == self.config.steps {
+                break;
+            }
+            if stop {
+                return Ok(Finish::EarlyStop);
+            }
+            if go_on.is_break() {
+                return Ok(Finish::Interrupted);
+            }
+        }
+        Ok(Finish::Completed)
+    }
+
+    fn step(&mut self) -> Result<Event<'static>, TrainError> {
+        let began = Instant::now();
+        let c = &self.config;
+        let rates = c.schedule.at(self.progress.step, c.steps);
+        self.grads.fill(0.0);
+        let mut loss = 0.0;
+        for _ in 0..c.accumulate {
+            let batch = self.sampler.next_batch(c.batch)?;
+            loss += self.learner.accumulate(&self.params, &batch, &mut self.grads)? / c.accumulate as f64;
+        }
+        let grad_norm = gradient_norm(&self.grads) / c.accumulate as f64;
+        let number = self.progress.step + 1;
+        for (what, value) in [("loss", loss), ("gradient", grad_norm)] {
+            if !value.is_finite() {
+                return Err(TrainError::NotFinite { what, value, step: number, lr: rates.lr });
+            }
+        }
+        let clip = if c.clip > 0.0 && grad_norm > c.clip { c.clip / grad_norm } else { 1.0 };
+        self.adam.step(&mut self.params, &self.grads, (clip / c.accumulate as f64) as f32, rates)?;
+        self.progress.step = number;
+        self.progress.position = self.sampler.position;
+        let tokens = c.tokens_per_step();
+        let tok_s = tokens as f64 / began.elapsed().as_secs_f64();
+        Ok(Event::Step { step: number, tokens: tokens * number, loss, lr: rates.lr, grad_norm, tok_s })
+    }
+
+    fn validate(&mut self) -> Result<Option<Event<'_>>, TrainError> {
+        let Some(validation) = &mut self.validation else { return Ok(None) };
+        let c = &self.config;
+        let shape = [c.batch, c.context];
+        let nats_per_token = validation.loss(&mut self.learner, &self.params, shape, c.validate_windows)?;
+        let best = self.progress.best.is_none_or(|b| nats_per_token < b);
+        if best {
+            self.progress.best = Some(nats_per_token);
+            self.progress.since_best = 0;
+        } else {
+            self.progress.since_best += 1;
+        }
+        Ok(Some(Event::Validation { step: self.progress.step, nats_per_token, best, params: &self.params }))
+    }
+}

@@ -1,0 +1,134 @@
+//! Losses, gradients and optimizer steps against transformers and PyTorch, for both learners.
+
+mod common;
+
+use bitnet_model::ModelConfig;
+use bitnet_model::train::{
+    AdamW, AdamWOptions, Batch, CandleLearner, DecayOn, FusedLearner, Learner, Params, Random, Rates,
+};
+use candle_core::Device;
+use common::{Checkpoint, File, fixture, max_abs, max_diff};
+
+/// The parameters of a checkpoint of master weights.
+fn params(checkpoint: &Checkpoint) -> Params {
+    let mut params = Params::init(&checkpoint.config, 1, 0.02).unwrap();
+    for e in params.entries.clone() {
+        params.get_mut(&e.name).unwrap().copy_from_slice(&checkpoint.file.f32(&e.name));
+    }
+    params
+}
+
+fn learners(config: &ModelConfig) -> Vec<(&'static str, Box<dyn Learner>)> {
+    vec![
+        ("candle", Box::new(CandleLearner::new(config, &Device::Cpu).unwrap())),
+        ("fused", Box::new(FusedLearner::new(config, 1).unwrap())),
+    ]
+}
+
+/// Losses before each of three steps and after them, all gradients of the first, all parameters after it.
+#[test]
+fn three_steps_of_the_reference() {
+    let Some(dir) = fixture("fixtures/bitnet/stable_tiny") else { return };
+    let train = File::open(&dir.join("train.safetensors"));
+    let master = Checkpoint::open(&dir.join("master"));
+    let ids = train.ids("input_ids");
+    let t = ids.len() - 1;
+    let batch = Batch::new(ids, 1, t).unwrap();
+    let losses = train.f32("losses");
+    for (name, mut learner) in learners(&master.config) {
+        let mut params = params(&master);
+        let options = AdamWOptions { decay_on: DecayOn::All, ..AdamWOptions::default() };
+        let mut adam = AdamW::new(options, params.values.len());
+        for (step, want) in losses.iter().enumerate() {
+            let mut grads = vec![0.0; params.values.len()];
+            let loss = learner.accumulate(&params, &batch, &mut grads).unwrap();
+            assert_eq!(loss, learner.loss(&params, &batch).unwrap(), "{name}: the loss without gradient");
+            let limit = if step == 0 { 1e-4 } else { 1e-2 };
+            assert!((loss - f64::from(*want)).abs() <= limit, "{name}, step {step}: loss {loss}, expected {want}");
+            if step == 0 {
+                for e in &params.entries {
+                    let want = train.f32(&format!("grad.{}", e.name));
+                    for (i, (g, w)) in grads[e.range.clone()].iter().zip(&want).enumerate() {
+                        let limit = 1e-3 * w.abs() + 1e-6;
+                        assert!((g - w).abs() <= limit, "{name}, {}[{i}]: gradient {g}, expected {w}", e.name);
+                    }
+                }
+            }
+            let rates = Rates { lr: 1e-3, weight_decay: 0.1 };
+            adam.step(&mut params, &grads, 1.0, rates).unwrap();
+            if step == 0 {
+                let mut compared = 0;
+                for e in &params.entries {
+                    let prefix = ["after1."]
+                        .iter()
+                        .find(|p| train.names().any(|n| n == format!("{p}{}", e.name)))
+                        .unwrap_or_else(|| panic!("no parameters after the step for {}", e.name));
+                    let want = train.f32(&format!("{prefix}{}", e.name));
+                    let grad = train.f32(&format!("grad.{}", e.name));
+                    for (i, (got, want)) in params.values[e.range.clone()].iter().zip(&want).enumerate() {
+                        if grad[i].abs() > 1e-6 {
+                            assert!((got - want).abs() <= 1e-5, "{name}, {}[{i}]: {got}, expected {want}", e.name);
+                            compared += 1;
+                        }
+                    }
+                }
+                assert!(compared > params.values.len() / 2, "{name}: only {compared} parameters were compared");
+            }
+        }
+    }
+}
+
+/// Configurations with every feature: blocks of queries that are not full, grouped and plain heads, both activations, with and
+/// without sub-norms and tied head. Gradients of both learners agree where no int8 code lies on a boundary, which few do:
+/// relative error of each tensor as a whole.
+#[test]
+fn learners_agree() {
+    let mut variants = Vec::new();
+    for (silu, sub_norms, tied, kv) in [(false, true, true, 2), (true, false, false, 4), (true, true, true, 1)] {
+        let mut c = ModelConfig::new(75, 48, 80, 2, 4, kv);
+        c.head_dim = 12;
+        c.hidden_act = if silu { bitnet_model::Activation::Silu } else { bitnet_model::Activation::Relu2 };
+        (c.sub_norms, c.tie_word_embeddings) = (sub_norms, tied);
+        variants.push(c);
+    }
+    for config in variants {
+        let params = Params::init(&config, 3, 0.3).unwrap();
+        let mut random = Random::new(9, "ids");
+        let (b, t) = (3, 70);
+        let ids = (0..b * (t + 1)).map(|_| random.below(75) as u32).collect();
+        let batch = Batch::new(ids, b, t).unwrap();
+        let [a, f] = [0, 1].map(|i| {
+            let mut grads = vec![0.0; params.values.len()];
+            let loss = learners(&config)[i].1.accumulate(&params, &batch, &mut grads).unwrap();
+            (loss, grads)
+        });
+        assert!((a.0 - f.0).abs() <= 1e-3 * a.0, "losses {} and {}", a.0, f.0);
+        for e in &params.entries {
+            let (a, f) = (&a.1[e.range.clone()], &f.1[e.range.clone()]);
+            assert!(max_abs(a) > 0.0, "{} has no gradient", e.name);
+            let square = |v: f32| f64::from(v) * f64::from(v);
+            let error: f64 = a.iter().zip(f).map(|(a, f)| square(a - f)).sum();
+            let relative = (error / a.iter().map(|a| square(*a)).sum::<f64>()).sqrt();
+            assert!(relative <= 3e-2, "{}: relative error {relative}, largest {}", e.name, max_diff(a, f));
+        }
+    }
+}
+
+/// One lane or several: the same sum of gradients but for rounding; the same lanes: the same bits.
+#[test]
+fn lanes_share_the_work() {
+    let config = ModelConfig::new(64, 32, 64, 2, 2, 1);
+    let params = Params::init(&config, 3, 0.1).unwrap();
+    let mut random = Random::new(9, "ids");
+    let ids = (0..40 * 51).map(|_| random.below(64) as u32).collect();
+    let batch = Batch::new(ids, 40, 50).unwrap();
+    let run = |lanes| {
+        let mut grads = vec![0.0; params.values.len()];
+        let loss = FusedLearner::new(&config, lanes).unwrap().accumulate(&params, &batch, &mut grads).unwrap();
+        (loss, grads)
+    };
+    let (one, three) = (run(1), run(3));
+    assert!((one.0 - three.0).abs() <= 1e-9);
+    assert!(max_diff(&one.1, &three.1) <= 1e-4 * max_abs(&one.1));
+    assert!(three == run(3));
+}

@@ -1,0 +1,267 @@
+//! Whole runs: exact resume, what stops a run, data, export.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use bitnet_model::perplexity::perplexity;
+use bitnet_model::train::{
+    Batch, Checkpoint, Event, Finish, FusedLearner, Learner, MasterWeights, Params, Sampler, Split, TextFormat,
+    TokenFile, TokenWidth, TokenWriter, TrainConfig, TrainError, Trainer, Validation, for_each_document,
+};
+use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights};
+
+/// A folder that vanishes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("bitnet-train-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn model() -> ModelConfig {
+    let mut c = ModelConfig::new(64, 32, 64, 2, 2, 1);
+    c.max_position_embeddings = 64;
+    c
+}
+
+/// Runs of a counting text: each token is the one before plus 1, modulo 64, which is easy to learn.
+fn counting(path: &Path, n: u32) {
+    let mut out = TokenWriter::create(path, TokenWidth::U16).unwrap();
+    out.write(&(0..n).map(|i| i % 64).collect::<Vec<_>>()).unwrap();
+    assert_eq!(out.finish().unwrap(), u64::from(n));
+}
+
+fn config() -> TrainConfig {
+    let mut c = TrainConfig {
+        steps: 24,
+        batch: 4,
+        accumulate: 2,
+        context: 20,
+        threads: 2,
+        validate_every: 6,
+        checkpoint_every: 6,
+        ..TrainConfig::default()
+    };
+    c.schedule.warmup = 4;
+    c
+}
+
+fn trainer(dir: &Folder, c: &TrainConfig, out: &str) -> Trainer<FusedLearner> {
+    let data = || Some(TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap());
+    let learner = FusedLearner::new(&model(), c.threads).unwrap();
+    Trainer::new(&model(), c, learner, [data(), data()], &dir.file(out)).unwrap()
+}
+
+/// An interrupted run, read back from its file, ends with the same bits as one that was never interrupted: parameters, moments,
+/// data position. And it has learned something.
+#[test]
+fn resume_is_exact() {
+    let dir = Folder::new("resume");
+    counting(&dir.file("t.u16"), 5000);
+    let c = config();
+    let mut whole = trainer(&dir, &c, "whole.safetensors");
+    let mut losses = Vec::new();
+    let mut see = |e: Event<'_>| {
+        if let Event::Step { loss, .. } = e {
+            losses.push(loss);
+        }
+        ControlFlow::Continue(())
+    };
+    assert_eq!(whole.run(&mut see).unwrap(), Finish::Completed);
+    assert_eq!(losses.len(), 24);
+    assert!(losses[23] < losses[0] - 0.5, "{losses:?}");
+
+    let mut first = trainer(&dir, &c, "part.safetensors");
+    let stop_at_11 = &mut |e: Event<'_>| match e {
+        Event::Step { step: 11, .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    assert_eq!(first.run(stop_at_11).unwrap(), Finish::Interrupted);
+    drop(first);
+    let saved = Checkpoint::load(&dir.file("part.safetensors")).unwrap();
+    assert_eq!((saved.progress.step, saved.progress.position), (11, 11 * 8));
+    let data = || Some(TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap());
+    let learner = FusedLearner::new(&model(), c.threads).unwrap();
+    let mut second = Trainer::resume(saved, learner, [data(), data()], &dir.file("part.safetensors")).unwrap();
+    assert_eq!(second.run(&mut |_| ControlFlow::Continue(())).unwrap(), Finish::Completed);
+    assert!(second.checkpoint() == whole.checkpoint(), "the continued run differs from the whole one");
+    assert!(Checkpoint::load(&dir.file("part.safetensors")).unwrap() == whole.checkpoint());
+}
+
+/// A learner whose loss becomes NaN.
+struct Breaks(FusedLearner, u32);
+
+impl Learner for Breaks {
+    fn loss(&mut self, params: &Params, batch: &Batch) -> Result<f64, TrainError> {
+        self.0.loss(params, batch)
+    }
+    fn accumulate(&mut self, params: &Params, batch: &Batch, grads: &mut [f32]) -> Result<f64, TrainError> {
+        self.1 += 1;
+        let loss = self.0.accumulate(params, batch, grads)?;
+        Ok(if self.1 > 20 { f64::NAN } else { loss })
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint() {
+    let dir = Folder::new("nan");
+    counting(&dir.file("t.u16"), 5000);
+    let data = || Some(TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap());
+    let learner = Breaks(FusedLearner::new(&model(), 1).unwrap(), 0);
+    let path = dir.file("c.safetensors");
+    let mut run = Trainer::new(&model(), &config(), learner, [data(), None], &path).unwrap();
+    let error = run.run(&mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { what: "loss", step: 11, .. }), "{error}");
+    let kept = Checkpoint::load(&path).unwrap();
+    assert_eq!(kept.progress.step, 6);
+    assert!(kept.params.values.iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn a_run_that_gets_no_better_stops_early() {
+    let dir = Folder::new("early");
+    counting(&dir.file("t.u16"), 5000);
+    let mut c = TrainConfig { patience: 2, validate_every: 1, ..config() };
+    // Without a learning rate nothing changes.
+    (c.schedule.peak, c.schedule.peak2) = (0.0, 0.0);
+    let mut run = trainer(&dir, &c, "c.safetensors");
+    assert_eq!(run.run(&mut |_| ControlFlow::Continue(())).unwrap(), Finish::EarlyStop);
+    assert_eq!(run.progress().step, 3);
+}
+
+/// Each epoch draws every window of its grid once, every epoch in another order, and a position is all that is needed to go on.
+#[test]
+fn sampling_covers_the_file_and_goes_on_anywhere() {
+    let dir = Folder::new("sample");
+    let path = dir.file("t.u32");
+    let mut out = TokenWriter::create(&path, TokenWidth::U32).unwrap();
+    out.write(&(0..1013).collect::<Vec<_>>()).unwrap();
+    out.finish().unwrap();
+    let open = |seed| Sampler::new(TokenFile::open(&path, TokenWidth::U32).unwrap(), 10, seed).unwrap();
+    let mut sampler = open(1);
+    let n = sampler.epoch_len() as usize;
+    assert_eq!(n, 100);
+    let epoch = |s: &mut Sampler| -> Vec<u32> {
+        let batch = s.next_batch(n).unwrap();
+        batch
+            .ids
+            .chunks(11)
+            .map(|w| {
+                assert!(w.windows(2).all(|p| p[1] == p[0] + 1), "a window is one piece of the file");
+                w[0]
+            })
+            .collect()
+    };
+    let (a, b) = (epoch(&mut sampler), epoch(&mut sampler));
+    for starts in [&a, &b] {
+        let mut sorted = starts.clone();
+        sorted.sort_unstable();
+        assert!(sorted.windows(2).all(|p| p[1] == p[0] + 10), "side by side, none twice");
+    }
+    assert_ne!(a, b);
+    assert_ne!(a, epoch(&mut open(2)));
+    let mut again = open(1);
+    again.position = 37;
+    assert_eq!(again.next_batch(5).unwrap().ids[0], a[37]);
+    assert!(matches!(
+        Sampler::new(TokenFile::open(&path, TokenWidth::U32).unwrap(), 1013, 1),
+        Err(TrainError::TooShort { tokens: 1013, needed: 1014, .. })
+    ));
+}
+
+#[test]
+fn documents_of_both_formats() {
+    let dir = Folder::new("documents");
+    let read = |name: &str, text: &str| {
+        let path = dir.file(name);
+        std::fs::write(&path, text).unwrap();
+        let mut seen = Vec::new();
+        let result = for_each_document(&path, TextFormat::of_path(&path), &mut |d| {
+            seen.push(d.to_owned());
+            Ok(())
+        });
+        (seen, result)
+    };
+    let (seen, result) = read("a.txt", "One\ntwo\n<|endoftext|>\n\nThree <|endoftext|> in a line\n<|endoftext|>\n");
+    result.unwrap();
+    assert_eq!(seen, ["One\ntwo", "Three <|endoftext|> in a line"]);
+    let (seen, result) = read("a.jsonl", "{\"text\": \"a\\nb\"}\n\n{\"id\": 1, \"text\": \"c\"}\n");
+    result.unwrap();
+    assert_eq!(seen, ["a\nb", "c"]);
+    let (_, result) = read("b.jsonl", "{\"text\": \"a\"}\n{\"txt\": 1}\n");
+    assert!(result.unwrap_err().to_string().contains("line 2: no field"));
+    let (_, result) = read("c.jsonl", "nonsense\n");
+    assert!(result.unwrap_err().to_string().contains("line 1: not JSON"));
+
+    // Half of the documents are kept for validation; none is lost, all end with the end token.
+    let path = dir.file("d.txt");
+    std::fs::write(&path, (0..200).map(|i| format!("{i}\n<|endoftext|>\n")).collect::<String>()).unwrap();
+    let split = Split { validation: 0.5, seed: 1 };
+    let (train, valid) = (dir.file("d.u16"), dir.file("dv.u16"));
+    let mut encode = |text: &str| text.parse().map(|id: u32| vec![id]).map_err(|e| e.to_string());
+    let done = split.prepare(&[path], [&train, &valid], TokenWidth::U16, 999, &mut encode).unwrap();
+    assert_eq!((done.documents, done.train_tokens + done.validation_tokens), (200, 400));
+    assert!(done.validation_tokens > 100 && done.train_tokens > 100);
+    let mut ids = Vec::new();
+    for (path, n) in [(train, done.train_tokens), (valid, done.validation_tokens)] {
+        TokenFile::open(&path, TokenWidth::U16).unwrap().read(0, n as usize, &mut ids).unwrap();
+    }
+    assert!(ids.chunks(2).all(|d| d[1] == 999));
+    let mut first: Vec<u32> = ids.chunks(2).map(|d| d[0]).collect();
+    first.sort_unstable();
+    assert_eq!(first, (0..200).collect::<Vec<_>>());
+}
+
+/// Damaged checkpoints are refused, whatever byte is gone.
+#[test]
+fn damaged_checkpoints_are_refused() {
+    let dir = Folder::new("damaged");
+    counting(&dir.file("t.u16"), 500);
+    let run = trainer(&dir, &config(), "c.safetensors");
+    let path = dir.file("c.safetensors");
+    run.checkpoint().save(&path).unwrap();
+    assert!(Checkpoint::load(&path).unwrap() == run.checkpoint());
+    let bytes = std::fs::read(&path).unwrap();
+    for cut in [0, 7, 8, 100, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        assert!(matches!(Checkpoint::load(&path), Err(TrainError::File { .. })), "cut to {cut} bytes");
+    }
+    let text = String::from_utf8_lossy(&bytes[..4000]).into_owned();
+    let other = bytes.clone();
+    let at = text.find("hidden_size").unwrap();
+    let mut other = other;
+    other[at] = b'x';
+    std::fs::write(&path, &other).unwrap();
+    assert!(Checkpoint::load(&path).is_err());
+}
+
+/// The inference engine, given the trained weights, predicts the validation text as well as the trainer says.
+#[test]
+fn the_engine_agrees_with_the_trainer() {
+    let dir = Folder::new("engine");
+    counting(&dir.file("t.u16"), 2001);
+    let mut run = trainer(&dir, &config(), "c.safetensors");
+    run.run(&mut |_| ControlFlow::Continue(())).unwrap();
+    let params = run.params();
+    let file = TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap();
+    let mut learner = FusedLearner::new(&model(), 2).unwrap();
+    let trainer_says = Validation::new(file, 20).unwrap().loss(&mut learner, params, [4, 20], 100).unwrap();
+    let weights = ModelWeights::from_source(&MasterWeights { model: &model(), params }).unwrap();
+    let engine = Engine::new(&weights, &EngineOptions::default()).unwrap();
+    let tokens: Vec<u32> = (0..2001).map(|i| i % 64).collect();
+    let p = perplexity(&engine, &tokens, 20, KvType::F32, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(p.tokens, 2000);
+    assert!((p.nats_per_token - trainer_says).abs() <= 1e-3, "{} and {trainer_says}", p.nats_per_token);
+}

@@ -1,0 +1,190 @@
+//! Products of f32 matrices of any size and orientation, one thread each: the backward pass of training.
+//!
+//! Both operands are copied in pieces into the order in which the innermost loop reads them, so strides cost nothing there.
+//! Every element of the result is a chain of fused multiply-adds over pieces of [`KC`] inner indices, and the pieces are
+//! added in ascending order: the bits depend neither on the instruction set nor on how many rows are computed together.
+
+use super::lanes::{LANES, Simd};
+
+/// Inner indices in a piece: a panel of the right operand then takes half of a small first-level cache.
+const KC: usize = 128;
+/// Rows of the left operand that are packed together, which stay in the second-level cache.
+const MC: usize = 512;
+
+/// A matrix in memory: element `(i, j)` is `data[i * row + j * col]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Distance between rows.
+    pub row: usize,
+    /// Distance between columns; one of the two distances is 1 where speed matters.
+    pub col: usize,
+}
+
+impl<'a> Strided<'a> {
+    /// Rows of `stride` elements, of which the first columns are meant.
+    pub fn rows(data: &'a [f32], stride: usize) -> Self {
+        Self { data, row: stride, col: 1 }
+    }
+
+    /// The transpose: rows become columns.
+    pub fn t(self) -> Self {
+        Self { row: self.col, col: self.row, ..self }
+    }
+
+    /// Whether `rows` by `cols` elements lie in the data.
+    fn holds(self, rows: usize, cols: usize) -> bool {
+        let last = |n: usize, stride: usize| n.saturating_sub(1).checked_mul(stride);
+        match (last(rows, self.row), last(cols, self.col)) {
+            (Some(a), Some(b)) => a.checked_add(b).is_some_and(|at| at < self.data.len()) || rows == 0 || cols == 0,
+            _ => false,
+        }
+    }
+}
+
+/// Buffers of [`Ops::gemm_add`](crate::Ops::gemm_add), reused from call to call.
+#[derive(Clone, Debug, Default)]
+pub struct GemmScratch {
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+ops! {
+    /// `out[i, j] += sum_p a[i, p] * b[p, j]` with `a` `[m, k]`, `b` `[k, n]`, `out` `[m, n]` row-major, all f32;
+    /// `shape` is `[m, n, k]`.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn gemm_add(a: Strided<'_>, b: Strided<'_>, shape: [usize; 3], out: &mut [f32], scratch: &mut GemmScratch) = gemm_add;
+}
+
+#[inline(always)]
+fn gemm_add<S: Simd>(
+    s: S,
+    a: Strided<'_>,
+    b: Strided<'_>,
+    shape: [usize; 3],
+    out: &mut [f32],
+    scratch: &mut GemmScratch,
+) {
+    let [m, n, k] = shape;
+    assert!(
+        a.holds(m, k) && b.holds(k, n) && Some(out.len()) == m.checked_mul(n),
+        "gemm_add [{m}, {n}, {k}]: operands of {} and {} elements, result of {}",
+        a.data.len(),
+        b.data.len(),
+        out.len()
+    );
+    // As many accumulators as the registers hold beside the operands.
+    if S::ACCUMULATORS >= 16 {
+        blocks::<S, 8, 2>(s, a, b, shape, out, scratch);
+    } else {
+        blocks::<S, 4, 1>(s, a, b, shape, out, scratch);
+    }
+}
+
+#[inline(always)]
+fn blocks<S: Simd, const R: usize, const C: usize>(
+    s: S,
+    a: Strided<'_>,
+    b: Strided<'_>,
+    [m, n, k]: [usize; 3],
+    out: &mut [f32],
+    scratch: &mut GemmScratch,
+) {
+    let width = C * LANES;
+    scratch.a.resize(MC.min(m.next_multiple_of(R)) * KC, 0.0);
+    scratch.b.resize(width * KC, 0.0);
+    for p in (0..k).step_by(KC) {
+        let kc = KC.min(k - p);
+        for i in (0..m).step_by(MC) {
+            let mc = MC.min(m - i);
+            for (tile, packed) in scratch.a.chunks_exact_mut(R * kc).enumerate().take(mc.div_ceil(R)) {
+                pack::<R>(a, (i + tile * R, m), (p, kc), packed);
+            }
+            for j in (0..n).step_by(width) {
+                // Columns of the right operand are packed as rows of its transpose are.
+                match C {
+                    1 => pack::<LANES>(b.t(), (j, n), (p, kc), &mut scratch.b),
+                    _ => pack::<{ 2 * LANES }>(b.t(), (j, n), (p, kc), &mut scratch.b),
+                }
+                let packed_b = &scratch.b[..width * kc];
+                for (tile, packed_a) in scratch.a.chunks_exact(R * kc).enumerate().take(mc.div_ceil(R)) {
+                    let row = i + tile * R;
+                    let (rows, cols) = (R.min(m - row), width.min(n - j));
+                    let out = &mut out[row * n + j..(row + rows - 1) * n + j + cols];
+                    tile_product::<S, R, C>(s, packed_a, packed_b, out, n, rows, cols);
+                }
+            }
+        }
+    }
+}
+
+/// Rows `first..first + R` (zeros from row `end` on) of columns `p..p + kc`, as `[kc, R]`.
+#[inline(always)]
+fn pack<const R: usize>(x: Strided<'_>, (first, end): (usize, usize), (p, kc): (usize, usize), out: &mut [f32]) {
+    let rows = R.min(end - first);
+    let (out, _) = out[..R * kc].as_chunks_mut::<R>();
+    if x.row == 1 && rows == R {
+        for (q, out) in out.iter_mut().enumerate() {
+            let at = (p + q) * x.col + first;
+            out.copy_from_slice(&x.data[at..at + R]);
+        }
+    } else if x.col == 1 && rows == R {
+        for r in 0..R {
+            let at = (first + r) * x.row + p;
+            for (out, v) in out.iter_mut().zip(&x.data[at..at + kc]) {
+                out[r] = *v;
+            }
+        }
+    } else {
+        for (q, out) in out.iter_mut().enumerate() {
+            for (r, out) in out.iter_mut().enumerate() {
+                *out = if r < rows { x.data[(first + r) * x.row + (p + q) * x.col] } else { 0.0 };
+            }
+        }
+    }
+}
+
+/// One tile of `R` rows and `C` vectors of columns, of which `rows` and `cols` exist; `out` begins at its first element.
+#[inline(always)]
+fn tile_product<S: Simd, const R: usize, const C: usize>(
+    s: S,
+    a: &[f32],
+    b: &[f32],
+    out: &mut [f32],
+    stride: usize,
+    rows: usize,
+    cols: usize,
+) {
+    let mut accs = [[s.splat(0.0); C]; R];
+    let (a, b) = (a.as_chunks::<R>().0, b.as_chunks::<LANES>().0.as_chunks::<C>().0);
+    for (a, b) in a.iter().zip(b) {
+        let mut vectors = [s.splat(0.0); C];
+        for c in 0..C {
+            vectors[c] = s.load(&b[c]);
+        }
+        for r in 0..R {
+            let factor = s.splat(a[r]);
+            for c in 0..C {
+                accs[r][c] = s.fma(factor, vectors[c], accs[r][c]);
+            }
+        }
+    }
+    for (r, accs) in accs.iter().enumerate().take(rows) {
+        let out = &mut out[r * stride..r * stride + cols];
+        let (whole, tail) = out.as_chunks_mut::<LANES>();
+        for (c, acc) in accs.iter().enumerate() {
+            if let Some(out) = whole.get_mut(c) {
+                s.store(s.add(s.load(out), *acc), out);
+            } else if c == whole.len() && !tail.is_empty() {
+                let mut last = [0.0; LANES];
+                s.store(*acc, &mut last);
+                for (out, v) in tail.iter_mut().zip(last) {
+                    *out += v;
+                }
+            }
+        }
+    }
+}
