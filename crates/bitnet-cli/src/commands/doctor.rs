@@ -102,10 +102,11 @@ pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
     }
 
     let used = bitnet::ternary_kernels::for_isa(selected)?.name().to_owned();
+    let streaming = bitnet::ternary_kernels::for_weights(selected, usize::MAX)?.name().to_owned();
     if args.json {
         ui::print_json(&as_json(&findings, &bandwidth, selected, &used))?;
     } else {
-        ui::print(&as_text(&findings, &bandwidth, selected, &used, ui))?;
+        ui::print(&as_text(&findings, &bandwidth, selected, [&used, &streaming], ui))?;
     }
     verdict(&findings)
 }
@@ -161,7 +162,13 @@ fn describe(m: &Mismatch) -> String {
     )
 }
 
-fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used: &str, ui: &Ui) -> String {
+fn as_text(
+    findings: &[Finding],
+    bandwidth: &[(usize, f64)],
+    selected: Isa,
+    [used, streaming]: [&str; 2],
+    ui: &Ui,
+) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: String| {
         text.push_str(&format!("  {} {value}\n", ui.out(Style::Dim, format_args!("{label:<10}"))));
@@ -172,8 +179,10 @@ fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used
     if let (Some(total), Some(free)) = (process::memory_bytes("MemTotal"), process::memory_bytes("MemAvailable")) {
         line("memory", format!("{}, {} of it available", ui::bytes(total), ui::bytes(free)));
     }
+    // Sets of other architectures are nothing that this CPU lacks.
+    let here = |isa: Isa| bitnet::ternary_kernels::registry().iter().any(|e| e.isa == isa);
     let names = |available: bool| -> String {
-        let names = Isa::ALL.iter().filter(|i| i.is_available() == available).map(|i| i.name());
+        let names = Isa::ALL.iter().filter(|i| here(**i) && i.is_available() == available).map(|i| i.name());
         names.collect::<Vec<_>>().join(" ")
     };
     let missing = match names(false) {
@@ -181,7 +190,11 @@ fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used
         some => ui.out(Style::Dim, format_args!(" (not here: {some})")),
     };
     line("sets", format!("{}{missing}", names(true)));
-    line("in use", format!("{selected}, kernel {used}"));
+    let large = match used == streaming {
+        true => String::new(),
+        false => format!(" ({streaming} for models larger than the cache)"),
+    };
+    line("in use", format!("{selected}, kernel {used}{large}"));
     let mut label = "kernels";
     for f in findings {
         let result = match &f.verdict {
@@ -199,8 +212,9 @@ fn as_text(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used
             .iter()
             .map(|(t, gb_s)| format!("{gb_s:.1} GB/s with {t} thread{}", if *t == 1 { "" } else { "s" }));
         line("bandwidth", each.collect::<Vec<_>>().join(", "));
-        // What one token of 2B4T reads with an f16 head: 521 MB of packed weights and 657 MB.
-        line("so", format!("at most about {:.0} tokens/s with BitNet b1.58 2B4T (1.18 GB for each)", best / 1.178));
+        // What one token of 2B4T reads: 2.08 G weights of two or 1.6 bits, and six bits of each weight of the head.
+        let gb = if streaming.starts_with("base3") { 0.417 } else { 0.521 } + 0.249;
+        line("so", format!("at most about {:.0} tokens/s with BitNet b1.58 2B4T ({gb:.2} GB for each)", best / gb));
     }
     text.push_str(&match verdict(findings) {
         Ok(()) => format!("{}\n", ui.out(Style::Green, "All is well.")),

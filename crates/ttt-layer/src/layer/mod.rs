@@ -23,7 +23,7 @@ use crate::config::TttConfig;
 /// the first inner weights and the learning rates included, through all mini-batches: nothing is detached.
 ///
 /// ```
-/// use candle_core::{DType, Device, Tensor};
+/// use candle_core::{Module, DType, Device, Tensor};
 /// use candle_nn::{VarBuilder, VarMap, linear_no_bias};
 /// use ttt_layer::{Kind, TttConfig, TttLayer};
 ///
