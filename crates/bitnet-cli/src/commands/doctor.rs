@@ -261,7 +261,7 @@ mod tests {
         let wrong = finding(Verdict::of(Some(Arc::new(Wrong(by_name("i2s_scalar").unwrap())))));
         assert!(matches!(wrong.verdict, Verdict::Wrong { .. }));
         let ui = Ui::new(true);
-        assert!(as_text(std::slice::from_ref(&wrong), &[], Isa::Scalar, "k", &ui).contains("WRONG"));
+        assert!(as_text(std::slice::from_ref(&wrong), &[], Isa::Scalar, ["k", "k"], &ui).contains("WRONG"));
         let all = [finding(Verdict::Right { products: 1 }), wrong];
         assert_eq!(as_json(&all, &[], Isa::Scalar, "k")["ok"], false);
         let error = verdict(&all).unwrap_err();
