@@ -30,10 +30,10 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
         // Some systems refuse to map nothing.
         return Ok(SharedBytes::from(Vec::new()));
     }
+    #[allow(unsafe_code)]
     // SAFETY: the mapping is read-only and private to this process's view; the file is open for reading and not empty.
     // What remains is that nobody shortens or edits the file meanwhile, which the documentation above asks of the
     // caller, as every program that maps model files does.
-    #[allow(unsafe_code)]
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(LoadError::io("map", path))?;
     Ok(SharedBytes::new(map))
 }

@@ -18,8 +18,7 @@ pub(super) struct SourceFile {
 const MAX_LINES: usize = 600;
 
 /// Longer files, each with the reason why splitting would not make it clearer.
-const LONG_FILES: &[(&str, &str)] =
-    &[("crates/loader/tests/tokenizer.rs", "one list of cases over one set of helpers")];
+const LONG_FILES: &[(&str, &str)] = &[];
 
 /// The only places that may hold unsafe code, as prefixes of paths.
 const UNSAFE_ALLOWED: &[&str] =
