@@ -104,6 +104,7 @@ fn tiles_of<const P: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]
 }
 
 /// A tile of `P` panels times `N` tokens, all `P * N` sums in registers.
+#[expect(clippy::needless_range_loop, reason = "small arrays are registers, all indexed by the same constants")]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tile<const P: usize, const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     let steps = t.chunks.len() * FIELDS;
