@@ -101,6 +101,9 @@ pub enum ModelError {
     /// An error of the kernels.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// An error of a test-time-training layer.
+    #[error(transparent)]
+    Ttt(#[from] ttt_layer::TttError),
     /// An error of candle.
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),
