@@ -95,7 +95,7 @@ impl Checkpoint {
         let progress: Progress = serde_json::from_value(about["progress"].take()).map_err(|e| bad(path, &e))?;
         // Shapes are checked against the file before anything of their size is made.
         let layout = super::params::layout(&model);
-        for (name, shape) in &layout {
+        for (name, shape, _) in &layout {
             for prefix in ["", FIRST, SECOND] {
                 let t = file.tensor(&format!("{prefix}{name}")).map_err(|e| bad(path, &e))?;
                 if t.dtype() != Dtype::F32 || t.shape() != shape {

@@ -32,6 +32,10 @@ pub struct TrainConfig {
     pub validate_windows: u64,
     /// Steps between checkpoints; 0 for none but the last.
     pub checkpoint_every: u64,
+    /// Steps over which the inner learning rate of test-time-training layers rises to its full value; 0 for none.
+    pub inner_warmup: u64,
+    /// The share of the inner learning rate that the warm-up begins with, above 0.
+    pub inner_start: f64,
     /// Stop after this many validations without a better one; 0 for never.
     pub patience: u64,
     /// Learning rate and weight decay.
@@ -43,6 +47,8 @@ pub struct TrainConfig {
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
+            inner_warmup: 0,
+            inner_start: 0.1,
             steps: 1000,
             batch: 32,
             accumulate: 1,
@@ -71,7 +77,8 @@ impl TrainConfig {
         let o = &self.adamw;
         let rate = |v: f64| v.is_finite() && (0.0..=10.0).contains(&v);
         let beta = |v: f64| (0.0..1.0).contains(&v);
-        let checks: [(&'static str, String, bool, &'static str); 15] = [
+        let start = self.inner_start;
+        let checks: [(&'static str, String, bool, &'static str); 16] = [
             ("steps", self.steps.to_string(), self.steps > 0, "at least 1"),
             ("batch", self.batch.to_string(), (1..=1 << 20).contains(&self.batch), "1 to 1048576"),
             ("accumulate", self.accumulate.to_string(), (1..=1 << 20).contains(&self.accumulate), "1 to 1048576"),
@@ -79,6 +86,7 @@ impl TrainConfig {
             ("threads", self.threads.to_string(), (1..=1024).contains(&self.threads), "1 to 1024"),
             ("init_std", self.init_std.to_string(), rate(self.init_std), "0 to 10"),
             ("clip", self.clip.to_string(), self.clip.is_finite() && self.clip >= 0.0, "0 or more"),
+            ("inner_start", start.to_string(), start > 0.0 && start <= 1.0, "above 0, at most 1"),
             ("peak", s.peak.to_string(), rate(s.peak), "0 to 10"),
             ("peak2", s.peak2.to_string(), rate(s.peak2), "0 to 10"),
             ("boundary", s.boundary.to_string(), (0.0..=1.0).contains(&s.boundary), "0 to 1"),
@@ -92,6 +100,20 @@ impl TrainConfig {
             Some((option, value, _, must)) => Err(TrainError::Option { option, value, must }),
             None => Ok(()),
         }
+    }
+
+    /// The share of the inner learning rate at step `step`, counted from 0.
+    ///
+    /// ```
+    /// use bitnet_model::train::TrainConfig;
+    /// let c = TrainConfig { inner_warmup: 9, inner_start: 0.1, ..TrainConfig::default() };
+    /// assert_eq!((c.inner_rate(0), c.inner_rate(9), c.inner_rate(100)), (0.1, 1.0, 1.0));
+    /// ```
+    pub fn inner_rate(&self, step: u64) -> f64 {
+        if step >= self.inner_warmup {
+            return 1.0;
+        }
+        self.inner_start + (1.0 - self.inner_start) * step as f64 / self.inner_warmup as f64
     }
 
     /// Predicted tokens of a step.

@@ -8,7 +8,7 @@
 //! - [`Trainer`] runs the loop: [`AdamW`] with the two-stage [`Schedule`], [`Sampler`] over a [`TokenFile`],
 //!   checkpoints that continue bit for bit.
 //!
-//! A sequence mixer that is not attention enters as a candle model through [`CandleLearner`].
+//! Layers may be attention or test-time training, in any order: [`ModelConfig::mixers`](crate::ModelConfig::mixers).
 
 mod batch;
 mod candle;
@@ -34,7 +34,7 @@ pub use error::TrainError;
 pub use export::{MasterWeights, write_master};
 pub use fused::FusedLearner;
 pub use optimizer::{AdamW, AdamWOptions, DecayOn, gradient_norm};
-pub use params::{Entry, Params};
+pub use params::{Entry, Params, Role};
 pub use prepare::{Prepared, Split, TextFormat, TokenWriter, for_each_document};
 pub use random::Random;
 pub use schedule::{Rates, Schedule};

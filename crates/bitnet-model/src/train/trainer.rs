@@ -154,8 +154,8 @@ impl<L: Learner> Trainer<L> {
         path: &Path,
     ) -> Result<Self, TrainError> {
         let Checkpoint { model, config, params, adam, progress } = checkpoint;
-        if config.context > model.max_position_embeddings {
-            let (limit, more) = (model.max_position_embeddings, config.context);
+        let more = config.context;
+        if let Some(limit) = model.context_limit().filter(|limit| more > *limit) {
             return Err(crate::ModelError::ContextFull { limit, used: 0, more }.into());
         }
         let Some(train) = train else {
@@ -230,6 +230,7 @@ impl<L: Learner> Trainer<L> {
         let began = Instant::now();
         let c = &self.config;
         let rates = c.schedule.at(self.progress.step, c.steps);
+        self.learner.set_inner_rate(c.inner_rate(self.progress.step) as f32);
         self.grads.fill(0.0);
         let mut loss = 0.0;
         for _ in 0..c.accumulate {
