@@ -39,6 +39,17 @@ impl Projection {
         Projection::Down,
     ];
 
+    /// Those of a layer of attention.
+    pub const OF_ATTENTION: [Projection; 7] = [
+        Projection::Q,
+        Projection::K,
+        Projection::V,
+        Projection::O,
+        Projection::Gate,
+        Projection::Up,
+        Projection::Down,
+    ];
+
     /// The last part of the name in a Hugging Face checkpoint, `q_proj` for example.
     pub fn name(self) -> &'static str {
         match self {
