@@ -8,7 +8,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Module;
 use common::{Case, config, f64s};
 use ternary_kernels::{Isa, Ops};
-use ttt_layer::{InputGradients, Inputs, Projection, RowWise, Scratch, Tape, TttConfig, TttParameters, TttState, Workspace};
+use ttt_layer::{
+    InputGradients, Inputs, Projection, RowWise, Scratch, Tape, TttConfig, TttParameters, TttState, Workspace,
+};
 
 /// Two texts, what the layer reads of them, and weights of a loss over its results.
 struct Texts {
@@ -75,7 +77,8 @@ fn by_hand(t: &Texts, ops: Ops) -> BTreeMap<String, Vec<f64>> {
     let dout = product(&t.c, &t.weight(Projection::O), [n, hidden, w]);
     let dout: Vec<f32> = dout.iter().map(|v| *v as f32).collect();
     let columns = t.projected.len() / n;
-    let (mut dx, mut dprojected, mut grads) = (vec![0.0; n * hidden], vec![f32::NAN; n * columns], vec![0.0; flat.len()]);
+    let (mut dx, mut dprojected, mut grads) =
+        (vec![0.0; n * hidden], vec![f32::NAN; n * columns], vec![0.0; flat.len()]);
     let mut to = InputGradients { x: &mut dx, projected: &mut dprojected };
     rows.backward(&inputs, t.tokens, &dout, &mut tape, &mut to, &mut grads, &mut work);
 
@@ -83,8 +86,7 @@ fn by_hand(t: &Texts, ops: Ops) -> BTreeMap<String, Vec<f64>> {
     let mut all = BTreeMap::new();
     let mut dx = wide(&dx);
     for (i, p) in Projection::of(c).filter(|p| *p != Projection::O).enumerate() {
-        let d: Vec<f64> =
-            dprojected.chunks(columns).flat_map(|row| wide(&row[i * w..(i + 1) * w])).collect();
+        let d: Vec<f64> = dprojected.chunks(columns).flat_map(|row| wide(&row[i * w..(i + 1) * w])).collect();
         all.insert(format!("{}.weight", p.name()), product(&transposed(&d, n, w), &f64s(&t.x), [w, n, hidden]));
         for (dx, d) in dx.iter_mut().zip(product(&d, &t.weight(p), [n, w, hidden])) {
             *dx += d;
@@ -119,7 +121,9 @@ fn by_hand(t: &Texts, ops: Ops) -> BTreeMap<String, Vec<f64>> {
 /// The parameters one after the other.
 fn flat(p: &TttParameters) -> Vec<f32> {
     let mut all = p.inner.concat();
-    for part in [&p.lr_weight, &p.lr_bias, &p.token_idx, &p.norm_weight, &p.norm_bias, &p.post_norm_weight, &p.post_norm_bias] {
+    for part in
+        [&p.lr_weight, &p.lr_bias, &p.token_idx, &p.norm_weight, &p.norm_bias, &p.post_norm_weight, &p.post_norm_bias]
+    {
         all.extend_from_slice(part);
     }
     for conv in p.convs.iter().flatten() {

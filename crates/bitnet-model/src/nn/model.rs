@@ -85,7 +85,13 @@ impl CandleModel {
                 None => TokenMixer::attention(config, linear, attn_sub_norm)?,
                 Some(ttt) => {
                     let pre_conv_norm = sub(&l.pre_conv_norm)?;
-                    TokenMixer::Ttt(Box::new(TttBlock::from_weights(ttt, linear, attn_sub_norm, pre_conv_norm, device)?))
+                    TokenMixer::Ttt(Box::new(TttBlock::from_weights(
+                        ttt,
+                        linear,
+                        attn_sub_norm,
+                        pre_conv_norm,
+                        device,
+                    )?))
                 }
             };
             debug_assert_eq!(config.mixer(i) == Mixer::Attention, l.ttt.is_none());

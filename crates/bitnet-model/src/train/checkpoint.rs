@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::config::{model_from_json, model_to_json};
+use super::shape::{model_from_json, model_to_json};
 use super::{AdamW, Params, TrainConfig, TrainError};
 use crate::ModelConfig;
 

@@ -1,10 +1,8 @@
 //! Configuration of a run, as it is written in a file and kept in checkpoints.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::{AdamWOptions, Schedule, TrainError};
-use crate::{Activation, ModelConfig};
 
 /// Everything that decides what a run computes, but for the model's shape and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,80 +118,4 @@ impl TrainConfig {
     pub fn tokens_per_step(&self) -> u64 {
         (self.batch * self.accumulate * self.context) as u64
     }
-}
-
-/// A model's shape from the keys of a Hugging Face `config.json`; what is absent has the value of BitNet b1.58 2B4T.
-///
-/// # Errors
-/// [`TrainError::Option`] for a key that is missing or has a value of the wrong kind.
-pub fn model_from_json(v: &Value) -> Result<ModelConfig, TrainError> {
-    let wrong =
-        |option: &'static str, value: &Value, must| TrainError::Option { option, value: value.to_string(), must };
-    let size = |key: &'static str, default: Option<usize>| match (&v[key], default) {
-        (Value::Null, Some(n)) => Ok(n),
-        (value, _) => value.as_u64().map(|n| n as usize).ok_or_else(|| wrong(key, value, "a whole number")),
-    };
-    let heads = size("num_attention_heads", None)?;
-    let mut c = ModelConfig::new(
-        size("vocab_size", None)?,
-        size("hidden_size", None)?,
-        size("intermediate_size", None)?,
-        size("num_hidden_layers", None)?,
-        heads,
-        size("num_key_value_heads", Some(heads))?,
-    );
-    c.head_dim = size("head_dim", Some(c.head_dim))?;
-    c.max_position_embeddings = size("max_position_embeddings", Some(c.max_position_embeddings))?;
-    c.hidden_act = match &v["hidden_act"] {
-        Value::Null => c.hidden_act,
-        Value::String(s) if s == "relu2" => Activation::Relu2,
-        Value::String(s) if s == "silu" => Activation::Silu,
-        other => return Err(wrong("hidden_act", other, "relu2 or silu")),
-    };
-    let number = |key: &'static str, default: f64| match &v[key] {
-        Value::Null => Ok(default),
-        value => value.as_f64().ok_or_else(|| wrong(key, value, "a number")),
-    };
-    c.rms_norm_eps = number("rms_norm_eps", 1e-5)? as f32;
-    c.rope_theta = number("rope_theta", c.rope_theta)?;
-    c.tie_word_embeddings = match &v["tie_word_embeddings"] {
-        Value::Null => true,
-        value => value.as_bool().ok_or_else(|| wrong("tie_word_embeddings", value, "true or false"))?,
-    };
-    let id = |key: &'static str| match &v[key] {
-        Value::Null => Ok(None),
-        value => value.as_u64().and_then(|n| u32::try_from(n).ok()).map(Some).ok_or_else(|| wrong(key, value, "an id")),
-    };
-    c.bos_token_id = id("bos_token_id")?;
-    c.eos_token_ids = id("eos_token_id")?.into_iter().collect();
-    c.validate()?;
-    Ok(c)
-}
-
-/// The `config.json` of a model with float master weights that are quantised when they are read.
-pub fn model_to_json(c: &ModelConfig) -> Value {
-    json!({
-        "architectures": ["BitNetForCausalLM"],
-        "model_type": "bitnet",
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.hidden_size,
-        "intermediate_size": c.intermediate_size,
-        "num_hidden_layers": c.num_hidden_layers,
-        "num_attention_heads": c.num_attention_heads,
-        "num_key_value_heads": c.num_key_value_heads,
-        "head_dim": c.head_dim,
-        "hidden_act": c.hidden_act.name(),
-        "rms_norm_eps": c.rms_norm_eps,
-        "rope_theta": c.rope_theta,
-        "max_position_embeddings": c.max_position_embeddings,
-        "tie_word_embeddings": c.tie_word_embeddings,
-        "bos_token_id": c.bos_token_id,
-        "eos_token_id": c.eos_token_ids.first(),
-        "torch_dtype": "float32",
-        "quantization_config": {
-            "quant_method": "bitnet",
-            "linear_class": "autobitlinear",
-            "quantization_mode": "online",
-        },
-    })
 }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use ternary_kernels::Ops;
 use ternary_kernels::ops::AdamWStep;
 
-use super::schedule::Rates;
 use super::params::Role;
+use super::schedule::Rates;
 use super::{Params, TrainError};
 
 /// Which parameters decay.
@@ -24,8 +24,8 @@ pub enum DecayOn {
 impl DecayOn {
     fn includes(self, role: Role) -> bool {
         match self {
-            DecayOn::Ternary => role == Role::Projection,
-            DecayOn::Matrices => matches!(role, Role::Projection | Role::Table),
+            DecayOn::Ternary => matches!(role, Role::Projection(_)),
+            DecayOn::Matrices => matches!(role, Role::Projection(_) | Role::Table),
             DecayOn::All => true,
         }
     }

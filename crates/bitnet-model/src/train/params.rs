@@ -23,8 +23,8 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role {
-    /// A ternary projection.
-    Projection,
+    /// A ternary projection of this layer.
+    Projection(usize),
     /// Embedding or head.
     Table,
     /// The gain of an RMSNorm.
@@ -47,7 +47,7 @@ impl Entry {
     /// official code: inner matrices and learning rates with 0.02, convolutions within one over the root of their taps.
     fn start(&self, std: f64) -> Start {
         match self.role {
-            Role::Projection | Role::Table => Start::Normal(std),
+            Role::Projection(_) | Role::Table => Start::Normal(std),
             Role::Norm => Start::Constant(1.0),
             Role::Ttt(t) => match t {
                 TttTensor::W1 | TttTensor::W2 | TttTensor::LrWeight => Start::Normal(0.02),
@@ -148,11 +148,9 @@ pub(super) fn layout(config: &ModelConfig) -> Vec<(String, Vec<usize>, Role)> {
     for l in 0..config.num_hidden_layers {
         for p in config.layer_projections(l) {
             let (rows, cols) = config.projection_shape(l, p);
-            all.push((format!("{}.weight", config.projection_name(l, p)), vec![rows, cols], Role::Projection));
+            all.push((format!("{}.weight", config.projection_name(l, p)), vec![rows, cols], Role::Projection(l)));
         }
-        all.extend(
-            config.layer_ttt_tensors(l).map(|(t, shape)| (config.ttt_tensor_name(l, t), shape, Role::Ttt(t))),
-        );
+        all.extend(config.layer_ttt_tensors(l).map(|(t, shape)| (config.ttt_tensor_name(l, t), shape, Role::Ttt(t))));
         all.extend(config.layer_norms(l).map(norm));
     }
     all.push(norm(Norm::Final));

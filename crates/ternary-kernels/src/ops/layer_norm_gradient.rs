@@ -3,8 +3,8 @@
 //! Sums run over 16 lanes, vector by vector. With `z` the standardised row and `inv` its inverse deviation, both gradients
 //! end in the same projection: what reaches `z` loses its mean and its part along `z`, and is multiplied by `inv`.
 
-use super::layer_norm::{LayerNorm, Row, moments, store};
 use super::lanes::Simd;
+use super::layer_norm::{LayerNorm, Row, moments, store};
 
 /// Where gradients of a norm's gain and bias are added, `[k]` each.
 #[derive(Debug)]

@@ -89,7 +89,9 @@ impl Lane {
             let stride = w.groups[0].out;
             let dqkv = sized(dx, n * stride);
             match (&w.ttt, &places.ttt) {
-                (Some(layer), Some(places)) => ttt.backward(layer, places, t, [&tape.qkv, datt], dqkv, &mut tape.ttt, grads),
+                (Some(layer), Some(places)) => {
+                    ttt.backward(layer, places, t, [&tape.qkv, datt], dqkv, &mut tape.ttt, grads)
+                }
                 _ => {
                     let per_window = |i: usize, len: usize| i * t * len..(i + 1) * t * len;
                     for i in 0..windows.len() {

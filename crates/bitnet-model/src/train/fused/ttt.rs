@@ -125,7 +125,8 @@ impl TttScratch {
         let normed = sized(&mut self.normed, dh.len());
         rms_norm(s, norm, &tape.before, normed);
         let d = zeroed(&mut self.conv, dh.len());
-        let windows = normed.chunks_exact(t * hidden).zip(dh.chunks_exact(t * hidden)).zip(d.chunks_exact_mut(t * hidden));
+        let windows =
+            normed.chunks_exact(t * hidden).zip(dh.chunks_exact(t * hidden)).zip(d.chunks_exact_mut(t * hidden));
         for ((x, dy), dx) in windows {
             let (low, high) = grads.split_at_mut(bias.start);
             let to = [&mut low[weight.clone()], &mut high[..bias.len()]];

@@ -7,7 +7,7 @@ use ttt_layer::{ConvParameters, ConvRows, RowWise, TttParameters};
 
 use crate::config::{Mixer, ModelConfig, Norm, Projection, TttTensor};
 use crate::train::params::{EMBEDDING, HEAD, Role};
-use crate::train::{Params, TrainError};
+use crate::train::{Params, TrainError, absmean};
 
 /// The projections of a layer that share an input: those of the mixer, its output, gate and up, down.
 fn groups(c: &ModelConfig, l: usize) -> [Vec<Projection>; 4] {
@@ -175,7 +175,8 @@ impl Maker<'_> {
             (Some(places), Some(mut config)) => {
                 config.base_lr *= self.inner_rate;
                 let values = |r: &Range<usize>| params.values[r.clone()].to_vec();
-                let parameters = TttParameters::from_flat(&config, &values(&places.layer)).map_err(crate::ModelError::from)?;
+                let parameters =
+                    TttParameters::from_flat(&config, &values(&places.layer)).map_err(crate::ModelError::from)?;
                 let pre_conv = places.pre_conv.as_ref().map(|[_, weight, bias]| {
                     let conv = ConvParameters { weight: values(weight), bias: values(bias) };
                     ConvRows::new(&conv, config.hidden_size, config.conv_kernel).map_err(crate::ModelError::from)
@@ -196,11 +197,10 @@ impl Maker<'_> {
             let (rows, cols) = self.config.projection_shape(l, p);
             let range = at..at + rows * cols;
             let w = &masters[range.clone()];
-            let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
-            if let Some(index) = w.iter().position(|v| !v.is_finite()).filter(|_| !mean.is_finite()) {
+            let alpha = absmean(w);
+            if let Some(index) = w.iter().position(|v| !v.is_finite()).filter(|_| !alpha.is_finite()) {
                 return Err(crate::ModelError::NotFinite { tensor: p.name().into(), index, value: w[index] }.into());
             }
-            let alpha = (mean as f32).max(1e-5);
             let mut trits = vec![0i8; rows * cols];
             self.ops.ternarize(w, alpha, &mut trits, &mut wide[range]);
             let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?;

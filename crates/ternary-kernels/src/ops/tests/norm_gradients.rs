@@ -54,9 +54,8 @@ impl Case {
         let mut sum = 0.0;
         for (t, x) in self.x.chunks(k).enumerate() {
             let (z, inv) = self.standardised(x);
-            let e: Vec<f64> = (0..k)
-                .map(|i| (z[i] * self.gain[i] + self.bias[i] - self.target[t * k + i]) * self.gain[i])
-                .collect();
+            let e: Vec<f64> =
+                (0..k).map(|i| (z[i] * self.gain[i] + self.bias[i] - self.target[t * k + i]) * self.gain[i]).collect();
             let mean = e.iter().sum::<f64>() / k as f64;
             let along = e.iter().zip(&z).map(|(e, z)| e * z).sum::<f64>() / k as f64;
             sum += (0..k).map(|i| self.d[t * k + i] * (e[i] - mean - z[i] * along) * inv * self.scale[t]).sum::<f64>();

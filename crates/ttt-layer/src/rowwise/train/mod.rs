@@ -324,7 +324,9 @@ impl RowWise {
             }
             (None, k) => {
                 let [dq, dk] = &work.d_views;
-                for ((row, dq), dk) in projected.chunks_exact_mut(stride).zip(dq.chunks_exact(w)).zip(dk.chunks_exact(w)) {
+                for ((row, dq), dk) in
+                    projected.chunks_exact_mut(stride).zip(dq.chunks_exact(w)).zip(dk.chunks_exact(w))
+                {
                     row[..w].copy_from_slice(dq);
                     if let Some(k) = k {
                         row[k..k + w].copy_from_slice(dk);
@@ -352,4 +354,3 @@ fn two<'a>(x: &'a mut [f32], first: &std::ops::Range<usize>, second: &std::ops::
     let (low, high) = x.split_at_mut(second.start);
     [&mut low[first.clone()], &mut high[..second.len()]]
 }
-
