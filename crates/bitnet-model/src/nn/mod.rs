@@ -14,6 +14,7 @@ mod attention;
 mod bit_linear;
 mod export;
 mod feed_forward;
+mod mixer;
 mod model;
 mod norm;
 mod quantize;
@@ -23,6 +24,7 @@ mod trace;
 pub use attention::Attention;
 pub use bit_linear::{BitLinear, MAX_EXACT_F32_COLS, bit_linear};
 pub use feed_forward::FeedForward;
+pub use mixer::{NormedLinear, TokenMixer, TttBlock};
 pub use model::{CandleModel, DecoderLayer};
 pub use norm::{RmsNorm, rms_norm};
 pub use quantize::{

@@ -2,6 +2,7 @@
 
 use bitnet_model::{Activation, ModelConfig};
 
+use super::bit_ttt::{self, TttFields};
 use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::gguf::{Metadata, Value};
@@ -20,8 +21,13 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         "bitnet-b1.58" | "bitnet-25" => (Activation::Relu2, true, QkLayout::Half, DensePolicy::Absmean),
         "bitnet" => (Activation::Silu, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
         "llama" => (Activation::Silu, facts.has_sub_norms, QkLayout::Interleaved, DensePolicy::Refuse(LLAMA_DENSE)),
+        bit_ttt::ARCHITECTURE => {
+            let key = "bit-ttt.feed_forward_activation";
+            let act = metadata.str(key)?.map(|name| bit_ttt::activation(key, name)).transpose()?;
+            (act.unwrap_or(Activation::Relu2), facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean)
+        }
         other => {
-            let reason = "supported architectures are bitnet-b1.58, bitnet-25, bitnet and (ternary) llama";
+            let reason = "supported architectures are bitnet-b1.58, bitnet-25, bitnet, bit-ttt and (ternary) llama";
             return Err(unsupported("general.architecture", other, reason));
         }
     };
@@ -64,6 +70,14 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         && kind != "none"
     {
         return Err(unsupported(&k.key("rope.scaling.type"), kind, "scaled rotary embeddings are not supported"));
+    }
+    if architecture == bit_ttt::ARCHITECTURE {
+        let key = k.key("mixers");
+        let names = metadata.strings(&key)?.ok_or_else(|| k.missing("mixers"))?;
+        c.mixers = bit_ttt::mixers(&key, names.iter(), c.num_hidden_layers)?;
+        if !c.mixers.is_empty() {
+            c.ttt = bit_ttt::options(&k)?;
+        }
     }
     c.bos_token_id = token(metadata, "tokenizer.ggml.bos_token_id")?;
     for key in ["eos", "eot", "eom"] {
@@ -109,6 +123,24 @@ fn sampling(metadata: &Metadata) -> Result<GenerationConfig, LoadError> {
 struct Keys<'a> {
     metadata: &'a Metadata,
     architecture: &'a str,
+}
+
+impl TttFields for Keys<'_> {
+    fn number(&self, key: &str) -> Result<Option<usize>, LoadError> {
+        self.get_size(&format!("ttt.{key}"))
+    }
+
+    fn float(&self, key: &str) -> Result<Option<f64>, LoadError> {
+        self.metadata.f64(&self.key(&format!("ttt.{key}")))
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, LoadError> {
+        self.metadata.bool(&self.key(&format!("ttt.{key}")))
+    }
+
+    fn word(&self, key: &str) -> Result<Option<&str>, LoadError> {
+        self.metadata.str(&self.key(&format!("ttt.{key}")))
+    }
 }
 
 impl Keys<'_> {

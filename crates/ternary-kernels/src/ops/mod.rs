@@ -95,6 +95,7 @@ mod exp;
 mod gelu;
 mod gemm;
 mod layer_norm;
+mod layer_norm_gradient;
 mod matmul;
 mod norm;
 mod quantize;
@@ -107,6 +108,7 @@ mod train;
 pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
 pub use gemm::{GemmScratch, Strided};
 pub use layer_norm::LayerNorm;
+pub use layer_norm_gradient::{LayerNormGradient, NormGradients};
 pub use rope::RopeTable;
 pub use train::AdamWStep;
 

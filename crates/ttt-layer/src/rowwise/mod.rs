@@ -15,6 +15,7 @@
 mod head;
 mod rows;
 mod state;
+mod train;
 
 use std::ops::Range;
 
@@ -31,6 +32,7 @@ use rows::slide;
 pub use rows::{ConvRows, Rows};
 use state::HeadState;
 pub use state::TttState;
+pub use train::{InputGradients, Tape, Workspace};
 
 /// A layer without its projections, ready to read tokens.
 ///
@@ -97,7 +99,8 @@ pub struct Inputs<'a> {
     pub gate: Option<Rows<'a>>,
 }
 
-/// Buffers of one thread, for any number of layers of one configuration.
+/// Buffers of one thread, for any number of layers of one configuration. Those for TTT-MLP also serve TTT-Linear layers that
+/// differ in nothing else.
 #[derive(Clone, Debug)]
 pub struct Scratch {
     head: HeadScratch,

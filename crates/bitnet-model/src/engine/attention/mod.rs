@@ -14,7 +14,8 @@ use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Ops, Partial, Queries}
 use ternary_kernels::{ColsMut, Team};
 
 use super::HeadRequest;
-use super::cache::{KvCache, LayerCache};
+use super::SequenceState;
+use super::cache::LayerCache;
 use super::scratch::Scratch;
 use crate::ModelConfig;
 pub(super) use plan::Plan;
@@ -23,7 +24,7 @@ use plan::{Cut, Extent};
 /// Tokens of one sequence within a block of rows.
 #[derive(Debug)]
 pub(super) struct Segment<'a> {
-    pub(super) cache: &'a mut KvCache,
+    pub(super) state: &'a mut SequenceState,
     pub(super) tokens: &'a [u32],
     /// Row of the first token.
     pub(super) first_row: usize,
@@ -196,7 +197,7 @@ impl Layer<'_> {
         let segment = &self.segments[tile.segment];
         let tokens = Extent::of(segment).tile(tile.tile, self.plan.tile_tokens);
         let first = (segment.first_row + tokens.start) * qw + tile.head * c.group_size() * d;
-        let position = segment.cache.len() + tokens.start;
+        let position = segment.state.len() + tokens.start;
         let queries = Queries {
             data: &self.q[first..],
             tokens: tokens.len(),
@@ -206,10 +207,10 @@ impl Layer<'_> {
             position,
             scale: 1.0 / (d as f32).sqrt(),
         };
-        let slab = segment.cache.capacity() * d;
+        let slab = segment.state.kv.capacity() * d;
         let (at, len) = (tile.head * slab..(tile.head + 1) * slab, position + tokens.len());
         let rows = |data| KvRows::new(data, len, d, d);
-        let (keys, values) = match &segment.cache.layers[self.layer] {
+        let (keys, values) = match &segment.state.kv.layers[self.layer] {
             LayerCache::F32(s) => (KvData::F32(&s.k[at.clone()]), KvData::F32(&s.v[at])),
             LayerCache::F16(s) => (KvData::F16(&s.k[at.clone()]), KvData::F16(&s.v[at])),
             LayerCache::Bf16(s) => (KvData::Bf16(&s.k[at.clone()]), KvData::Bf16(&s.v[at])),

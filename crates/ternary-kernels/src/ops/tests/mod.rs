@@ -9,6 +9,7 @@ mod accuracy;
 mod attend;
 mod bits;
 mod inner;
+mod norm_gradients;
 mod special;
 mod train;
 
