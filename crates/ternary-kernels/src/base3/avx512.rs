@@ -30,7 +30,7 @@ use crate::i2s::avx2::prefetch_next_page;
 use crate::i2s::avx512::{MAX_PANELS, MAX_TOKENS, all_fields, load, tiles, to_array};
 use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, even_parts};
 use crate::isa::Avx512Vbmi;
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "base3_avx512vbmi";
 
@@ -61,7 +61,6 @@ pub(crate) struct Base3Avx512Vbmi {
 }
 
 impl Base3Avx512Vbmi {
-    pub(crate) const ISA: Isa = Isa::Avx512Vnni;
     pub(crate) fn new(cpu: Avx512Vbmi) -> Self {
         Self { _cpu: cpu }
     }
