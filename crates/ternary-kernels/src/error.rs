@@ -167,6 +167,28 @@ pub enum KernelError {
         /// The most columns that it takes.
         max_cols: usize,
     },
+    /// Weights of these levels in groups of this length have no look-up tables.
+    #[error("levels {levels:?} in groups of {group} cannot be looked up: {reason}")]
+    LevelSet {
+        /// The levels.
+        levels: Vec<i8>,
+        /// Weights of a group.
+        group: usize,
+        /// What is in the way.
+        reason: &'static str,
+    },
+    /// A code that is the index of no level.
+    #[error("the weight at row {row}, column {col} has code {code}, but there are {levels} levels, from 0")]
+    UnknownLevel {
+        /// Row of the weight.
+        row: usize,
+        /// Column of the weight.
+        col: usize,
+        /// The code.
+        code: u8,
+        /// Levels of the set.
+        levels: usize,
+    },
     /// A weight that is NaN or infinite.
     #[error("{op}: weight {value} at row {row}, column {col} is not finite")]
     NotFinite {

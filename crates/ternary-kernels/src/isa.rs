@@ -135,6 +135,19 @@ macro_rules! has {
     };
 }
 
+/// Runs intrinsics that touch no memory, on the strength of the token `$self`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! proven {
+    ($self:ident, $intrinsics:expr) => {{
+        let _token: Self = $self;
+        // SAFETY: the intrinsics in the argument work on values only, so all they need is a CPU with the features that
+        // the token's type names, and only detection creates a token.
+        unsafe { $intrinsics }
+    }};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use proven;
+
 /// Declares the proof token of an instruction set from its architecture and its feature list.
 macro_rules! isa_token {
     ($(#[$doc:meta])* $token:ident, $arch:literal, $list:ident = $literal:literal, [$($feature:tt),+]) => {

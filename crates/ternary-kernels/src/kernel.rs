@@ -22,10 +22,16 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// Row ranges handed to the kernel begin at multiples of this, the height of one panel of packed rows.
     fn panel_rows(&self) -> usize;
 
-    /// Whether results equal the definition bit for bit. A kernel that rounds its tables says `false` and states
-    /// its error bound in its documentation.
+    /// Whether results equal the definition bit for bit. A kernel that rounds its tables says `false`, and
+    /// [`Kernel::error_bound`] says by how much its results may differ.
     fn exact(&self) -> bool {
         true
+    }
+
+    /// The most that a result of this token, `x` is `[k]` int8, may differ from the definition; 0 for an exact kernel.
+    fn error_bound(&self, x: &Int8Vector<'_>) -> i32 {
+        let _ = x;
+        0
     }
 
     /// Brings weights into the kernel's own layout; rows and columns are padded by the packing.

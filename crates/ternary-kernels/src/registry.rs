@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::isa::{Cpu, Isa};
-use crate::{Kernel, KernelError, base3, i2s};
+use crate::{Elut, Kernel, KernelError, base3, i2s};
 
 /// A kernel of this crate.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Entry {
-    /// The layout's name: `i2s` or `base3`.
+    /// The format's name: `i2s`, `base3`, `tl1`, `tl2`, and `tl1_0`, `tl2_0` with rounded tables.
     pub format_name: &'static str,
     /// The instruction set that it belongs to. A kernel may need more: `base3_avx512vbmi` also needs VBMI.
     pub isa: Isa,
@@ -28,135 +28,78 @@ impl Entry {
     }
 }
 
-/// Best instruction set first; within one, the format first that is the best for weights in the cache.
-static REGISTRY: &[Entry] = &[
-    #[cfg(target_arch = "x86_64")]
-    Entry {
-        format_name: "i2s",
-        isa: i2s::avx512::I2sAvx512Vnni::ISA,
-        name: i2s::avx512::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(i2s::avx512::I2sAvx512Vnni::new(cpu.avx512_vnni()?))),
-    },
-    #[cfg(target_arch = "x86_64")]
-    Entry {
-        format_name: "base3",
-        isa: base3::avx512::Base3Avx512Vbmi::ISA,
-        name: base3::avx512::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(base3::avx512::Base3Avx512Vbmi::new(cpu.avx512_vbmi()?))),
-    },
-    #[cfg(target_arch = "x86_64")]
-    Entry {
-        format_name: "i2s",
-        isa: i2s::vnni256::I2sAvxVnni::ISA,
-        name: i2s::vnni256::I2sAvxVnni::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(i2s::vnni256::I2sAvxVnni::new(cpu.avx_vnni()?))),
-    },
-    #[cfg(target_arch = "x86_64")]
-    Entry {
-        format_name: "base3",
-        isa: base3::avx2::Base3AvxVnni::ISA,
-        name: base3::avx2::Base3AvxVnni::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(base3::avx2::Base3AvxVnni::new(cpu.avx_vnni()?))),
-    },
-    #[cfg(target_arch = "x86_64")]
-    Entry {
-        format_name: "i2s",
-        isa: i2s::avx2::I2sAvx2::ISA,
-        name: i2s::avx2::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(i2s::avx2::I2sAvx2::new(cpu.avx2()?))),
-    },
-    #[cfg(target_arch = "x86_64")]
-    Entry {
-        format_name: "base3",
-        isa: base3::avx2::Base3Avx2::ISA,
-        name: base3::avx2::Base3Avx2::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(base3::avx2::Base3Avx2::new(cpu.avx2()?))),
-    },
-    #[cfg(target_arch = "aarch64")]
-    Entry {
-        format_name: "i2s",
-        isa: i2s::neon::I2sNeonI8mm::ISA,
-        name: i2s::neon::I2sNeonI8mm::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(i2s::neon::I2sNeonI8mm::new(cpu.neon_i8mm()?))),
-    },
-    #[cfg(target_arch = "aarch64")]
-    Entry {
-        format_name: "base3",
-        isa: base3::lanes128::Base3NeonI8mm::ISA,
-        name: base3::lanes128::Base3NeonI8mm::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(base3::lanes128::Base3NeonI8mm::new(cpu.neon_i8mm()?))),
-    },
-    #[cfg(target_arch = "aarch64")]
-    Entry {
-        format_name: "i2s",
-        isa: i2s::neon::I2sNeonDot::ISA,
-        name: i2s::neon::I2sNeonDot::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(i2s::neon::I2sNeonDot::new(cpu.neon_dot()?))),
-    },
-    #[cfg(target_arch = "aarch64")]
-    Entry {
-        format_name: "base3",
-        isa: base3::lanes128::Base3NeonDot::ISA,
-        name: base3::lanes128::Base3NeonDot::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(base3::lanes128::Base3NeonDot::new(cpu.neon_dot()?))),
-    },
-    #[cfg(target_arch = "aarch64")]
-    Entry {
-        format_name: "i2s",
-        isa: i2s::neon::I2sNeon::ISA,
-        name: i2s::neon::I2sNeon::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(i2s::neon::I2sNeon::new(cpu.neon()?))),
-    },
-    #[cfg(target_arch = "aarch64")]
-    Entry {
-        format_name: "base3",
-        isa: base3::lanes128::Base3Neon::ISA,
-        name: base3::lanes128::Base3Neon::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(base3::lanes128::Base3Neon::new(cpu.neon()?))),
-    },
-    #[cfg(target_arch = "wasm32")]
-    Entry {
-        format_name: "i2s",
-        isa: i2s::wasm::I2sSimd128::ISA,
-        name: i2s::wasm::I2sSimd128::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(i2s::wasm::I2sSimd128::new(cpu.simd128()?))),
-    },
-    #[cfg(target_arch = "wasm32")]
-    Entry {
-        format_name: "base3",
-        isa: base3::lanes128::Base3Simd128::ISA,
-        name: base3::lanes128::Base3Simd128::NAME,
-        exact: true,
-        make: |cpu| Some(Arc::new(base3::lanes128::Base3Simd128::new(cpu.simd128()?))),
-    },
-    Entry {
-        format_name: "i2s",
-        isa: i2s::scalar::I2sScalar::ISA,
-        name: i2s::scalar::NAME,
-        exact: true,
-        make: |_| Some(Arc::new(i2s::scalar::I2sScalar)),
-    },
-    Entry {
-        format_name: "base3",
-        isa: base3::scalar::Base3Scalar::ISA,
-        name: base3::scalar::NAME,
-        exact: true,
-        make: |_| Some(Arc::new(base3::scalar::Base3Scalar)),
-    },
-];
+/// Declares the table: where a kernel is compiled, its format, instruction set, name and exactness, and how it is made, by
+/// itself or as look-up tables of groups of so many trits.
+macro_rules! kernels {
+    ($([$($on:tt)*] $format:literal $isa:ident $name:literal $exact:ident $how:ident($($make:tt)+);)+) => {
+        static REGISTRY: &[Entry] = &[$(
+            #[cfg(all($($on)*))]
+            Entry {
+                format_name: $format,
+                isa: Isa::$isa,
+                name: $name,
+                exact: kernels!(@$exact),
+                make: kernels!(@$how $isa $name $exact $($make)+),
+            },
+        )+];
+        /// The rows of all architectures.
+        #[cfg(test)]
+        const EVERYWHERE: &[(&str, Isa)] = &[$(($format, Isa::$isa)),+];
+    };
+    (@exact) => { true };
+    (@rounded) => { false };
+    (@kernel $isa:ident $name:literal $exact:ident |$cpu:pat_param| $make:expr) => { |$cpu| Some(Arc::new($make)) };
+    (@tables $isa:ident $name:literal $exact:ident $group:literal) => {
+        |cpu| Some(Arc::new(Elut::ternary($name, $group, kernels!(@$exact), Isa::$isa, cpu)?))
+    };
+}
+
+// Best instruction set first; within one, the format first that is the best for weights in the cache.
+kernels! {
+    [target_arch = "x86_64"] "i2s" Avx512Vnni "i2s_avx512vnni" exact kernel(|cpu| i2s::avx512::I2sAvx512Vnni::new(cpu.avx512_vnni()?));
+    [target_arch = "x86_64"] "base3" Avx512Vnni "base3_avx512vbmi" exact kernel(|cpu| base3::avx512::Base3Avx512Vbmi::new(cpu.avx512_vbmi()?));
+    [target_arch = "x86_64"] "tl1" Avx512Vnni "tl1_avx512vnni" exact tables(2);
+    [target_arch = "x86_64"] "tl2" Avx512Vnni "tl2_avx512vnni" exact tables(3);
+    [target_arch = "x86_64"] "tl1_0" Avx512Vnni "tl1_0_avx512vnni" rounded tables(2);
+    [target_arch = "x86_64"] "tl2_0" Avx512Vnni "tl2_0_avx512vnni" rounded tables(3);
+
+    [target_arch = "x86_64"] "i2s" AvxVnni "i2s_avxvnni" exact kernel(|cpu| i2s::vnni256::I2sAvxVnni::new(cpu.avx_vnni()?));
+    [target_arch = "x86_64"] "base3" AvxVnni "base3_avxvnni" exact kernel(|cpu| base3::avx2::Base3AvxVnni::new(cpu.avx_vnni()?));
+
+    [target_arch = "x86_64"] "i2s" Avx2 "i2s_avx2" exact kernel(|cpu| i2s::avx2::I2sAvx2::new(cpu.avx2()?));
+    [target_arch = "x86_64"] "base3" Avx2 "base3_avx2" exact kernel(|cpu| base3::avx2::Base3Avx2::new(cpu.avx2()?));
+    [target_arch = "x86_64"] "tl1" Avx2 "tl1_avx2" exact tables(2);
+    [target_arch = "x86_64"] "tl2" Avx2 "tl2_avx2" exact tables(3);
+    [target_arch = "x86_64"] "tl1_0" Avx2 "tl1_0_avx2" rounded tables(2);
+    [target_arch = "x86_64"] "tl2_0" Avx2 "tl2_0_avx2" rounded tables(3);
+
+    [target_arch = "aarch64"] "i2s" NeonI8mm "i2s_neoni8mm" exact kernel(|cpu| i2s::neon::I2sNeonI8mm::new(cpu.neon_i8mm()?));
+    [target_arch = "aarch64"] "base3" NeonI8mm "base3_neoni8mm" exact kernel(|cpu| base3::lanes128::Base3NeonI8mm::new(cpu.neon_i8mm()?));
+
+    [target_arch = "aarch64"] "i2s" NeonDot "i2s_neondot" exact kernel(|cpu| i2s::neon::I2sNeonDot::new(cpu.neon_dot()?));
+    [target_arch = "aarch64"] "base3" NeonDot "base3_neondot" exact kernel(|cpu| base3::lanes128::Base3NeonDot::new(cpu.neon_dot()?));
+
+    [target_arch = "aarch64"] "i2s" Neon "i2s_neon" exact kernel(|cpu| i2s::neon::I2sNeon::new(cpu.neon()?));
+    [target_arch = "aarch64"] "base3" Neon "base3_neon" exact kernel(|cpu| base3::lanes128::Base3Neon::new(cpu.neon()?));
+    [target_arch = "aarch64"] "tl1" Neon "tl1_neon" exact tables(2);
+    [target_arch = "aarch64"] "tl2" Neon "tl2_neon" exact tables(3);
+    [target_arch = "aarch64"] "tl1_0" Neon "tl1_0_neon" rounded tables(2);
+    [target_arch = "aarch64"] "tl2_0" Neon "tl2_0_neon" rounded tables(3);
+
+    [target_arch = "wasm32"] "i2s" Simd128 "i2s_simd128" exact kernel(|cpu| i2s::wasm::I2sSimd128::new(cpu.simd128()?));
+    [target_arch = "wasm32"] "base3" Simd128 "base3_simd128" exact kernel(|cpu| base3::lanes128::Base3Simd128::new(cpu.simd128()?));
+    [target_arch = "wasm32"] "tl1" Simd128 "tl1_simd128" exact tables(2);
+    [target_arch = "wasm32"] "tl2" Simd128 "tl2_simd128" exact tables(3);
+    [target_arch = "wasm32"] "tl1_0" Simd128 "tl1_0_simd128" rounded tables(2);
+    [target_arch = "wasm32"] "tl2_0" Simd128 "tl2_0_simd128" rounded tables(3);
+
+    [] "i2s" Scalar "i2s_scalar" exact kernel(|_| i2s::scalar::I2sScalar);
+    [] "base3" Scalar "base3_scalar" exact kernel(|_| base3::scalar::Base3Scalar);
+    [] "tl1" Scalar "tl1_scalar" exact tables(2);
+    [] "tl2" Scalar "tl2_scalar" exact tables(3);
+    [] "tl1_0" Scalar "tl1_0_scalar" rounded tables(2);
+    [] "tl2_0" Scalar "tl2_0_scalar" rounded tables(3);
+}
 
 /// Kernels that were measured to be faster than the first one of their set where weights come from memory.
 static STREAMING: &[(Isa, &str)] = &[(Isa::Avx512Vnni, "base3_avx512vbmi")];
@@ -166,25 +109,49 @@ pub fn registry() -> &'static [Entry] {
     REGISTRY
 }
 
-/// The kernels that this CPU can run, best first.
+/// The exact kernels that this CPU can run, best first. Those that round are found in [`registry`] and by their name only.
 pub fn kernels_available() -> Vec<Arc<dyn Kernel>> {
-    REGISTRY.iter().filter_map(Entry::kernel).collect()
+    REGISTRY.iter().filter(|e| e.exact).filter_map(Entry::kernel).collect()
 }
 
-/// The kernel called `name`.
+/// The kernel called `name`; for the name of a format, its best one on the instruction set in use.
 ///
 /// # Errors
-/// [`KernelError::UnknownKernel`], which lists the names that this CPU can run.
+/// [`KernelError::UnknownKernel`], which lists the names that this CPU can run; those of [`Isa::selected`].
 ///
 /// ```
 /// assert_eq!(ternary_kernels::by_name("i2s_scalar").unwrap().name(), "i2s_scalar");
+/// assert!(ternary_kernels::by_name("tl2").unwrap().name().starts_with("tl2_"));
 /// assert!(ternary_kernels::by_name("i3s_scalar").is_err());
 /// ```
 pub fn by_name(name: &str) -> Result<Arc<dyn Kernel>, KernelError> {
-    REGISTRY.iter().find(|e| e.name == name).and_then(Entry::kernel).ok_or_else(|| KernelError::UnknownKernel {
-        name: name.to_owned(),
-        available: REGISTRY.iter().filter(|e| e.kernel().is_some()).map(|e| e.name).collect::<Vec<_>>().join(", "),
-    })
+    match REGISTRY.iter().find(|e| e.name == name).and_then(Entry::kernel) {
+        Some(kernel) => Ok(kernel),
+        None => for_format(name, Isa::selected()?),
+    }
+}
+
+/// The best kernel of a format, among those for `isa` and what it includes.
+///
+/// # Errors
+/// [`KernelError::UnknownKernel`] for an unknown format, [`KernelError::UnavailableIsa`] if this CPU does not have `isa`.
+///
+/// ```
+/// use ternary_kernels::{Isa, for_format};
+/// assert_eq!(for_format("tl1", Isa::Scalar)?.name(), "tl1_scalar");
+/// # Ok::<(), ternary_kernels::KernelError>(())
+/// ```
+pub fn for_format(format_name: &str, isa: Isa) -> Result<Arc<dyn Kernel>, KernelError> {
+    isa.require()?;
+    // Sets of one architecture stand in ascending order in `Isa`.
+    let fits = |e: &&Entry| e.format_name == format_name && e.isa <= isa;
+    REGISTRY.iter().filter(fits).find_map(Entry::kernel).ok_or_else(|| unknown(format_name))
+}
+
+/// The error for a name that no kernel here has.
+fn unknown(name: &str) -> KernelError {
+    let available: Vec<&str> = REGISTRY.iter().filter(|e| e.kernel().is_some()).map(|e| e.name).collect();
+    KernelError::UnknownKernel { name: name.to_owned(), available: available.join(", ") }
 }
 
 /// The kernel to use where nothing is known of the weights: the best one of the instruction set that `BITNET_ISA` names, or else of the best that this CPU has.
@@ -225,15 +192,65 @@ pub fn for_weights(isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelEr
 /// [`KernelError::UnavailableIsa`] if this CPU does not have it.
 pub fn for_isa(isa: Isa) -> Result<Arc<dyn Kernel>, KernelError> {
     isa.require()?;
-    REGISTRY.iter().find(|e| e.isa == isa).and_then(Entry::kernel).ok_or_else(|| KernelError::UnknownKernel {
-        name: isa.name().to_owned(),
-        available: REGISTRY.iter().filter(|e| e.kernel().is_some()).map(|e| e.name).collect::<Vec<_>>().join(", "),
-    })
+    REGISTRY.iter().find(|e| e.isa == isa).and_then(Entry::kernel).ok_or_else(|| unknown(isa.name()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a set includes, best first, itself excepted.
+    fn included(isa: Isa) -> &'static [Isa] {
+        match isa {
+            Isa::AvxVnni => &[Isa::Avx2],
+            Isa::Avx512Vnni => &[Isa::Avx2],
+            Isa::NeonDot => &[Isa::Neon],
+            Isa::NeonI8mm => &[Isa::NeonDot, Isa::Neon],
+            _ => &[],
+        }
+    }
+
+    /// The table of the README: what each format runs on. Every kernel has GEMV and GEMM, which the trait sees to.
+    fn markdown() -> String {
+        let formats = [
+            ("i2s", "2"),
+            ("base3", "1.6"),
+            ("tl1", "2"),
+            ("tl2", "1.67"),
+            ("tl1_0", "2, rounded"),
+            ("tl2_0", "1.67, rounded"),
+        ];
+        assert!(
+            EVERYWHERE.iter().all(|(f, _)| formats.iter().any(|(format, _)| f == format)),
+            "a format is missing here"
+        );
+        let mut text =
+            format!("| format | bits per weight |{}\n", Isa::ALL.iter().map(|i| format!(" {i} |")).collect::<String>());
+        text += &format!("|---|---|{}\n", "---|".repeat(Isa::ALL.len()));
+        for (format, bits) in formats {
+            text += &format!("| `{format}` | {bits} |");
+            for &isa in Isa::ALL {
+                let has = |isa: &Isa| EVERYWHERE.contains(&(format, *isa));
+                text += &match (has(&isa), included(isa).iter().find(|i| has(i))) {
+                    (true, _) => " GEMV, GEMM |".to_owned(),
+                    (false, Some(other)) => format!(" as {other} |"),
+                    (false, None) => " – |".to_owned(),
+                };
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    #[test]
+    fn the_readme_shows_this_table() {
+        let readme = include_str!("../../../README.md");
+        let expected = markdown();
+        assert!(
+            readme.contains(&format!("<!-- kernels -->\n{expected}<!-- /kernels -->")),
+            "README.md needs\n{expected}"
+        );
+    }
 
     #[test]
     fn weights_beyond_the_cache_are_streamed() {

@@ -150,11 +150,20 @@ fn expected_instruction_sets_were_tested() {
         let extended = entry.name == "base3_avx512vbmi" && entry.isa == Isa::Avx512Vnni;
         assert!(extended || entry.name == format!("{}_{}", entry.format_name, entry.isa), "{}", entry.name);
     }
-    // Every set has both formats.
+    // Every set has the formats that multiply, and look-up tables where it has shuffles of its own.
     for &isa in &run {
-        for format in ["i2s", "base3"] {
-            let has = |e: &&ternary_kernels::Entry| e.isa == isa && e.format_name == format;
-            assert_eq!(registry().iter().filter(has).count(), 1, "{format} for {isa}");
+        let formats = |f: &str| registry().iter().filter(|e| e.isa == isa && e.format_name == f).count();
+        let all = ["i2s", "base3", "tl1", "tl2", "tl1_0", "tl2_0"];
+        let tables = !matches!(isa, Isa::AvxVnni | Isa::NeonDot | Isa::NeonI8mm);
+        let expected = if tables { all.to_vec() } else { all[..2].to_vec() };
+        assert_eq!(all.iter().filter(|f| formats(f) == 1).copied().collect::<Vec<_>>(), expected, "{isa}");
+        // Those that have none use the tables of a set that they include.
+        for format in all {
+            let kernel = ternary_kernels::for_format(format, isa).unwrap();
+            let own = registry().iter().any(|e| e.isa == isa && e.format_name == format && e.kernel().is_some());
+            let entry = registry().iter().find(|e| e.name == kernel.name()).unwrap();
+            assert!(entry.format_name == format && (!own || entry.isa == isa), "{format} for {isa}");
+            assert!(isa == Isa::Scalar || entry.isa != Isa::Scalar, "{format} for {isa}");
         }
     }
     if let Ok(expected) = std::env::var("BITNET_EXPECT_ISA") {

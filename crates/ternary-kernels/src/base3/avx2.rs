@@ -6,11 +6,11 @@ use super::{Base3, CHUNK_BYTES, GROUP_CHUNKS, Group, code};
 use crate::i2s::avx2::{prefetch_next_page, to_array};
 use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, avx2, vnni256};
 use crate::isa::{Avx2, AvxVnni};
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 /// Declares the kernel that unpacks with AVX2 and multiplies with the I2_S code in `$i2s`.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty, isa = $isa:expr, i2s = $i2s:ident) => {
+    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty, i2s = $i2s:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(crate) struct $kernel {
@@ -20,8 +20,7 @@ macro_rules! kernel {
 
         impl $kernel {
             pub(crate) const NAME: &str = $name;
-            pub(crate) const ISA: Isa = $isa;
-            pub(crate) fn new(cpu: $token) -> Self {
+                    pub(crate) fn new(cpu: $token) -> Self {
                 Self { _cpu: cpu }
             }
         }
@@ -69,7 +68,6 @@ kernel!(
     Base3Avx2,
     name = "base3_avx2",
     token = Avx2,
-    isa = Isa::Avx2,
     i2s = avx2
 );
 kernel!(
@@ -77,7 +75,6 @@ kernel!(
     Base3AvxVnni,
     name = "base3_avxvnni",
     token = AvxVnni,
-    isa = Isa::AvxVnni,
     i2s = vnni256
 );
 

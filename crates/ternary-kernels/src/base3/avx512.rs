@@ -33,7 +33,7 @@ use crate::i2s::avx512::{all_fields, load, to_array};
 use crate::i2s::wide512::{self, Codes};
 use crate::i2s::{FIELDS, PANEL_ROWS, even_parts};
 use crate::isa::Avx512Vbmi;
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "base3_avx512vbmi";
 
@@ -68,7 +68,6 @@ pub(crate) struct Base3Avx512Vbmi {
 }
 
 impl Base3Avx512Vbmi {
-    pub(crate) const ISA: Isa = Isa::Avx512Vnni;
     pub(crate) fn new(cpu: Avx512Vbmi) -> Self {
         Self { _cpu: cpu }
     }

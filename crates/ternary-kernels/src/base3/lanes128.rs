@@ -36,7 +36,7 @@ fn table<S: Lanes128>(s: S, entries: &[u8; 64]) -> [S::B; 4] {
 /// Declares a kernel that unpacks with `$lanes` and multiplies with the functions of I2_S that are named.
 macro_rules! kernel {
     (
-        $(#[$doc:meta])* $kernel:ident, name = $name:literal, isa = $isa:expr, token = $token:ty,
+        $(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty,
         lanes = |$cpu:ident| $lanes:expr, features = $features:literal, tokens = $max:expr,
         code_sums = |$w:ident, $x:ident| $code_sums:expr, tiles = |$product:ident, $t:ident, $acc:ident| $tiles:expr
     ) => {
@@ -49,8 +49,7 @@ macro_rules! kernel {
 
         impl $kernel {
             pub(crate) const NAME: &str = $name;
-            pub(crate) const ISA: crate::Isa = $isa;
-            pub(crate) fn new(cpu: $token) -> Self {
+                    pub(crate) fn new(cpu: $token) -> Self {
                 Self { cpu }
             }
         }
@@ -117,7 +116,6 @@ macro_rules! kernel {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    use crate::Isa;
     use crate::i2s::{lanes128, neon};
     use crate::isa::{Neon, NeonDot, NeonI8mm};
 
@@ -125,7 +123,6 @@ mod neon {
         /// The kernel for NEON alone.
         Base3Neon,
         name = "base3_neon",
-        isa = Isa::Neon,
         token = Neon,
         lanes = |cpu| cpu,
         features = "neon",
@@ -137,7 +134,6 @@ mod neon {
         /// The kernel for NEON with the dot-product extension.
         Base3NeonDot,
         name = "base3_neondot",
-        isa = Isa::NeonDot,
         token = NeonDot,
         lanes = |cpu| cpu.neon(),
         features = "neon,dotprod",
@@ -149,7 +145,6 @@ mod neon {
         /// The kernel for NEON with the dot-product and the matrix-multiplication extension.
         Base3NeonI8mm,
         name = "base3_neoni8mm",
-        isa = Isa::NeonI8mm,
         token = NeonI8mm,
         lanes = |cpu| cpu.neon(),
         features = "neon,dotprod,i8mm",
@@ -163,7 +158,6 @@ pub(crate) use neon::{Base3Neon, Base3NeonDot, Base3NeonI8mm};
 
 #[cfg(target_arch = "wasm32")]
 mod wasm {
-    use crate::Isa;
     use crate::i2s::lanes128;
     use crate::isa::Simd128;
 
@@ -171,7 +165,6 @@ mod wasm {
         /// The kernel for WebAssembly SIMD.
         Base3Simd128,
         name = "base3_simd128",
-        isa = Isa::Simd128,
         token = Simd128,
         lanes = |cpu| cpu,
         features = "simd128",

@@ -3,7 +3,7 @@
 use super::{Base3, GROUP_CHUNKS, Group, code};
 use crate::i2s::scalar::{MAX_TOKENS, code_sums, tiles};
 use crate::i2s::{BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS};
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "base3_scalar";
 
@@ -33,10 +33,6 @@ static LAST: [u8; 256] = {
 /// The portable kernel.
 #[derive(Debug)]
 pub(crate) struct Base3Scalar;
-
-impl Base3Scalar {
-    pub(crate) const ISA: Isa = Isa::Scalar;
-}
 
 impl Kernel for Base3Scalar {
     fn name(&self) -> &str {

@@ -26,7 +26,7 @@ use std::arch::x86_64::*;
 
 use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx2;
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "i2s_avx2";
 
@@ -54,7 +54,6 @@ pub(crate) struct I2sAvx2 {
 }
 
 impl I2sAvx2 {
-    pub(crate) const ISA: Isa = Isa::Avx2;
     pub(crate) fn new(cpu: Avx2) -> Self {
         Self { _cpu: cpu }
     }

@@ -35,7 +35,7 @@ use super::avx2::prefetch_next_page;
 use super::wide512::{self, Codes};
 use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, FIELDS, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx512Vnni;
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "i2s_avx512vnni";
 
@@ -61,7 +61,6 @@ pub(crate) struct I2sAvx512Vnni {
 }
 
 impl I2sAvx512Vnni {
-    pub(crate) const ISA: Isa = Isa::Avx512Vnni;
     pub(crate) fn new(cpu: Avx512Vnni) -> Self {
         Self { _cpu: cpu }
     }

@@ -45,7 +45,15 @@ pub(crate) trait Lanes128: Copy {
     /// Entries of a table of 64 bytes; 0 for an index above 63.
     fn lookup(self, table: [Self::B; 4], index: Self::B) -> Self::B;
 
+    /// Entries of a table of 16 bytes; the index is below 16.
+    fn lookup16(self, table: Self::B, index: Self::B) -> Self::B;
+    /// Bytes added; wraps.
+    fn add(self, a: Self::B, b: Self::B) -> Self::B;
+    /// All bits of the bytes that are negative as i8, no bits of the others.
+    fn negative(self, v: Self::B) -> Self::B;
+
     fn zero_h(self) -> Self::H;
+    fn store_h(self, v: Self::H, out: &mut [i16; 8]);
     fn zero_w(self) -> Self::W;
     /// `sums + codes * x`, bytes as i8: lanes 0 to 7 and lanes 8 to 15.
     fn mul_add(self, sums: [Self::H; 2], codes: Self::B, x: Self::B) -> [Self::H; 2];
@@ -131,7 +139,7 @@ pub(crate) fn code_sums<S: Lanes128, const R: usize, const N: usize>(
 /// Declares the kernel of an instruction set that works on [`Lanes128`] alone.
 #[allow(unused_macros)]
 macro_rules! kernel {
-    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, isa = $isa:expr, token = $token:ty, features = $features:literal) => {
+    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty, features = $features:literal) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(crate) struct $kernel {
@@ -141,8 +149,7 @@ macro_rules! kernel {
 
         impl $kernel {
             pub(crate) const NAME: &str = $name;
-            pub(crate) const ISA: crate::Isa = $isa;
-            pub(crate) fn new(cpu: $token) -> Self {
+                    pub(crate) fn new(cpu: $token) -> Self {
                 Self { cpu }
             }
         }

@@ -12,21 +12,11 @@ use std::arch::asm;
 
 use super::lanes128::{self, Lanes128};
 use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
-use crate::isa::{Neon, NeonDot, NeonI8mm};
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::isa::{Neon, NeonDot, NeonI8mm, proven};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 /// Tokens of a GEMM tile, for both extensions: 16 registers of sums.
 pub(crate) const MAX_TOKENS: usize = 4;
-
-/// Runs intrinsics that touch no memory, on the strength of the token `$self`.
-macro_rules! proven {
-    ($self:ident, $intrinsics:expr) => {{
-        let _token: Self = $self;
-        // SAFETY: the intrinsics in the argument work on values only, so all they need is a CPU with the features that
-        // the token's type names, and only detection creates a token.
-        unsafe { $intrinsics }
-    }};
-}
 
 impl Lanes128 for Neon {
     type B = uint8x16_t;
@@ -89,6 +79,24 @@ impl Lanes128 for Neon {
     }
 
     #[inline(always)]
+    fn lookup16(self, table: Self::B, index: Self::B) -> Self::B {
+        proven!(self, vqtbl1q_u8(table, index))
+    }
+    #[inline(always)]
+    fn add(self, a: Self::B, b: Self::B) -> Self::B {
+        proven!(self, vaddq_u8(a, b))
+    }
+    #[inline(always)]
+    fn negative(self, v: Self::B) -> Self::B {
+        proven!(self, vcltzq_s8(vreinterpretq_s8_u8(v)))
+    }
+
+    #[inline(always)]
+    fn store_h(self, v: Self::H, out: &mut [i16; 8]) {
+        // SAFETY: the token proves NEON; the 16 bytes are writable, and the store needs no alignment.
+        unsafe { vst1q_s16(out.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
     fn zero_h(self) -> Self::H {
         proven!(self, vdupq_n_s16(0))
     }
@@ -117,14 +125,13 @@ lanes128::kernel!(
     /// The kernel for NEON alone.
     I2sNeon,
     name = "i2s_neon",
-    isa = Isa::Neon,
     token = Neon,
     features = "neon"
 );
 
 /// Declares a kernel that multiplies with an extension; `$tiles` computes a tile.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, isa = $isa:expr, token = $token:ty, tiles = $tiles:ident) => {
+    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty, tiles = $tiles:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(crate) struct $kernel {
@@ -134,8 +141,7 @@ macro_rules! kernel {
 
         impl $kernel {
             pub(crate) const NAME: &str = $name;
-            pub(crate) const ISA: Isa = $isa;
-            pub(crate) fn new(cpu: $token) -> Self {
+                    pub(crate) fn new(cpu: $token) -> Self {
                 Self { _cpu: cpu }
             }
         }
@@ -175,7 +181,6 @@ kernel!(
     /// The kernel for NEON with the dot-product extension.
     I2sNeonDot,
     name = "i2s_neondot",
-    isa = Isa::NeonDot,
     token = NeonDot,
     tiles = dot_tiles
 );
@@ -183,7 +188,6 @@ kernel!(
     /// The kernel for NEON with the dot-product and the matrix-multiplication extension.
     I2sNeonI8mm,
     name = "i2s_neoni8mm",
-    isa = Isa::NeonI8mm,
     token = NeonI8mm,
     tiles = i8mm_tiles
 );

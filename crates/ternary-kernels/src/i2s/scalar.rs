@@ -5,7 +5,7 @@
 //! their activation in 16 bits; sums stay in 16 bits for [`FLUSH`] chunks and are then added to i32 row sums.
 
 use super::{Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "i2s_scalar";
 
@@ -23,10 +23,6 @@ pub(crate) const MAX_TOKENS: usize = 4;
 /// The portable kernel.
 #[derive(Debug)]
 pub(crate) struct I2sScalar;
-
-impl I2sScalar {
-    pub(crate) const ISA: Isa = Isa::Scalar;
-}
 
 impl Kernel for I2sScalar {
     fn name(&self) -> &str {

@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 use super::avx2::{broadcast, load, prefetch_next_page, to_array};
 use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::AvxVnni;
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 /// Tokens of a GEMM tile: two registers of sums for each, two of weights, two of codes, one of activations and the mask
 /// are the 16 registers.
@@ -200,10 +200,6 @@ kernel!(
     features = "avx2,fma,f16c,avxvnni",
     dot = _mm256_dpbusd_avx_epi32
 );
-
-impl I2sAvxVnni {
-    pub(crate) const ISA: Isa = Isa::AvxVnni;
-}
 
 #[cfg(test)]
 mod tests {

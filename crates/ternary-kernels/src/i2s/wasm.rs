@@ -3,7 +3,6 @@
 use std::arch::wasm32::*;
 
 use super::lanes128::{self, Lanes128};
-use crate::Isa;
 use crate::isa::Simd128;
 
 impl Lanes128 for Simd128 {
@@ -73,6 +72,24 @@ impl Lanes128 for Simd128 {
     }
 
     #[inline(always)]
+    fn lookup16(self, table: v128, index: v128) -> v128 {
+        u8x16_swizzle(table, index)
+    }
+    #[inline(always)]
+    fn add(self, a: v128, b: v128) -> v128 {
+        u8x16_add(a, b)
+    }
+    #[inline(always)]
+    fn negative(self, v: v128) -> v128 {
+        i8x16_shr(v, 7)
+    }
+
+    #[inline(always)]
+    fn store_h(self, v: v128, out: &mut [i16; 8]) {
+        // SAFETY: 16 writable bytes, and the store needs no alignment.
+        unsafe { v128_store(out.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
     fn zero_h(self) -> v128 {
         i16x8_splat(0)
     }
@@ -104,7 +121,6 @@ lanes128::kernel!(
     /// The kernel for WebAssembly SIMD.
     I2sSimd128,
     name = "i2s_simd128",
-    isa = Isa::Simd128,
     token = Simd128,
     features = "simd128"
 );

@@ -6,17 +6,7 @@ use std::arch::asm;
 use half::{bf16, f16};
 
 use super::lanes::{LANES, Simd};
-use crate::isa::Neon;
-
-/// Runs intrinsics that touch no memory, on the strength of the token `$self`.
-macro_rules! proven {
-    ($self:ident, $intrinsics:expr) => {{
-        let _token: Self = $self;
-        // SAFETY: the intrinsics in the argument work on values only, so all they need is a CPU with the features that
-        // the token's type names, and only detection creates a token.
-        unsafe { $intrinsics }
-    }};
-}
+use crate::isa::{Neon, proven};
 
 /// An intrinsic on each of the four registers.
 macro_rules! each {

@@ -5,17 +5,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::lanes::{LANES, Simd};
-use crate::isa::{Avx2, Avx512Vnni};
-
-/// Runs intrinsics that touch no memory, on the strength of the token `$self`.
-macro_rules! proven {
-    ($self:ident, $intrinsics:expr) => {{
-        let _token: Self = $self;
-        // SAFETY: the intrinsics in the argument work on values only, so all they need is a CPU with the features that
-        // the token's type names, and only detection creates a token.
-        unsafe { $intrinsics }
-    }};
-}
+use crate::isa::{Avx2, Avx512Vnni, proven};
 
 impl Simd for Avx2 {
     /// Lanes 0 to 7 and lanes 8 to 15.

@@ -1,0 +1,101 @@
+//! Look-up tables for AVX2: `vpshufb` on two registers of 32 bytes, 16 rows and two groups each.
+
+use std::arch::x86_64::*;
+
+use super::lanes::{self, Lanes};
+use super::{Chunk, PANEL_ROWS, Product};
+use crate::isa::{Avx2, proven};
+
+/// All of `product`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn run(cpu: Avx2, product: &Product<'_>, acc: &mut [i32]) {
+    lanes::run::<Avx2, 2>(cpu, product, acc);
+}
+
+impl Lanes for Avx2 {
+    /// Rows 0 to 15, rows 16 to 31.
+    type V = [__m256i; 2];
+    /// The tables of both lanes.
+    type T = __m256i;
+    /// -1 in the bytes to be opposed, something positive in the others.
+    type M = [__m256i; 2];
+    /// For rows 0 to 15, then 16 to 31: the first eight in both lanes, the other eight in both lanes.
+    type W = [[__m256i; 2]; 2];
+
+    #[inline(always)]
+    fn load(self, x: &Chunk) -> Self::V {
+        let at = x.as_ptr().cast::<__m256i>();
+        // SAFETY: the token proves AVX; `x` is 64 readable bytes, and the loads need no alignment.
+        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+    }
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        proven!(self, [_mm256_setzero_si256(); 2])
+    }
+    #[inline(always)]
+    fn table(self, x: &[[u8; 16]; 2]) -> Self::T {
+        // SAFETY: the token proves AVX; `x` is 32 readable bytes, and the load needs no alignment.
+        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn low(self, v: Self::V) -> Self::V {
+        proven!(self, v.map(|v| _mm256_and_si256(v, _mm256_set1_epi8(15))))
+    }
+    #[inline(always)]
+    fn high(self, v: Self::V) -> Self::V {
+        proven!(self, v.map(|v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), _mm256_set1_epi8(15))))
+    }
+    #[inline(always)]
+    fn lookup(self, table: Self::T, index: Self::V) -> Self::V {
+        proven!(self, index.map(|i| _mm256_shuffle_epi8(table, i)))
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        proven!(self, [_mm256_add_epi8(a[0], b[0]), _mm256_add_epi8(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn mask(self, v: Self::V) -> Self::M {
+        // Never 0, which `vpsignb` would make a 0 of.
+        proven!(self, v.map(|v| _mm256_or_si256(v, _mm256_set1_epi8(1))))
+    }
+    #[inline(always)]
+    fn oppose(self, v: Self::V, mask: Self::M) -> Self::V {
+        proven!(self, [_mm256_sign_epi8(v[0], mask[0]), _mm256_sign_epi8(v[1], mask[1])])
+    }
+    #[inline(always)]
+    fn zero_wide(self) -> Self::W {
+        proven!(self, [[_mm256_setzero_si256(); 2]; 2])
+    }
+    #[inline(always)]
+    fn widen(self, wide: Self::W, low: Self::V, high: Self::V, base: u8) -> Self::W {
+        proven!(self, {
+            let factors = _mm256_set1_epi16(i16::from(base) << 8 | 1);
+            let mut sums = wide;
+            for i in 0..2 {
+                let pairs = [_mm256_unpacklo_epi8(low[i], high[i]), _mm256_unpackhi_epi8(low[i], high[i])];
+                for (sum, pairs) in sums[i].iter_mut().zip(pairs) {
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(factors, pairs));
+                }
+            }
+            sums
+        })
+    }
+    #[inline(always)]
+    fn rows(self, wide: Self::W) -> [i32; PANEL_ROWS] {
+        let mut out = [0; PANEL_ROWS];
+        for (wide, out) in wide.as_flattened().iter().zip(out.as_chunks_mut::<8>().0) {
+            let mut lanes = [[0i16; 8]; 2];
+            // SAFETY: the token proves AVX; `lanes` is 32 writable bytes, and the store needs no alignment.
+            unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), *wide) }
+            for i in 0..8 {
+                out[i] = i32::from(lanes[0][i]) + i32::from(lanes[1][i]);
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a prefetch reads nothing and faults on no address. SSE, which it needs, is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+}

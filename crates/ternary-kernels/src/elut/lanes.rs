@@ -1,0 +1,229 @@
+//! The product with look-up tables, written once over the shuffle of an instruction set.
+//!
+//! # Algorithm
+//! ```text
+//! for each block of N tokens:
+//!     for each run of chunks whose tables stay in the first-level cache:             (1)
+//!         for each token: build the tables of the run                                (2)
+//!         for each panel of 32 rows:
+//!             wide = 0                                     64 lanes of 16 bits, two for each row
+//!             for each FLUSH chunks:
+//!                 low = high = 0                           64 lanes of 8 bits
+//!                 for each nibble of a chunk:
+//!                     low  += shuffle(table of low digits, nibble)                   (3)
+//!                     high += shuffle(table of high digits, nibble)
+//!                 wide += low + base * high
+//!             acc[row] += both lanes of the row in `wide`                            (4)
+//! ```
+//! 1. As few chunks as the 16 bits of `wide` bear, too: [`Code::max_entry`] times two nibbles times chunks below 2^15.
+//! 2. On the stack; a kernel does not allocate.
+//! 3. An entry of up to 480 needs more than 8 bits. The usual way looks up both of its bytes and puts them together to 16
+//!    bits for each lookup. Here an entry is two *signed digits*, `low + 31 * high`, each at most 15, so that eight of each
+//!    are added in 8 bits before anything is widened. It also makes the opposite of an entry the opposites of its bytes.
+//! 4. Sums are exact, so their order is free, and results do not depend on tokens, threads or instruction set.
+//!
+//! Rounded tables have one byte for each entry, up to 127, so the two nibbles of a chunk are added in 16 bits.
+
+use super::code::Digits;
+use super::table::{Entries, Tables, build};
+use super::{BLOCK_CHUNKS, Block, CHUNK_BYTES, Chunk, PANEL_ROWS, Product};
+
+/// Chunks whose tables are kept at a time, at most: 8 KiB of exact tables for each token.
+pub(super) const MAX_RUN: usize = 64;
+
+/// An instruction set's operations on one chunk of 64 bytes. `self` is a proof token, so the methods are safe.
+pub(super) trait Lanes: Copy {
+    /// The bytes of a chunk.
+    type V: Copy;
+    /// A table for each of the two lanes, repeated as the lanes are.
+    type T: Copy;
+    /// Which bytes are to become their opposites.
+    type M: Copy;
+    /// 64 i16.
+    type W: Copy;
+
+    fn load(self, x: &Chunk) -> Self::V;
+    fn zero(self) -> Self::V;
+    fn table(self, x: &[[u8; 16]; 2]) -> Self::T;
+    /// The lower four bits of each byte.
+    fn low(self, v: Self::V) -> Self::V;
+    /// The upper four bits of each byte.
+    fn high(self, v: Self::V) -> Self::V;
+    fn lookup(self, table: Self::T, index: Self::V) -> Self::V;
+    /// Bytes added; they do not overflow.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The top bit of each byte.
+    fn mask(self, v: Self::V) -> Self::M;
+    /// The opposites of the bytes that the mask names.
+    fn oppose(self, v: Self::V, mask: Self::M) -> Self::V;
+    fn zero_wide(self) -> Self::W;
+    /// `wide + low + base * high`, bytes as i8.
+    fn widen(self, wide: Self::W, low: Self::V, high: Self::V, base: u8) -> Self::W;
+    /// Both lanes of each row.
+    fn rows(self, wide: Self::W) -> [i32; PANEL_ROWS];
+    /// Asks for the line that holds `at`, in vain or not.
+    fn prefetch(self, at: *const u8);
+}
+
+/// Computes all of `product`, at most `MOST` tokens at a time; `MOST` is 1, 2 or 4.
+#[inline(always)]
+pub(super) fn run<S: Lanes, const MOST: usize>(s: S, product: &Product<'_>, acc: &mut [i32]) {
+    acc.fill(0);
+    let mut first = 0;
+    while first < product.tokens() {
+        let left = product.tokens() - first;
+        if MOST >= 4 && left >= 4 {
+            tokens::<S, 4>(s, product, first, acc);
+            first += 4;
+        } else if MOST >= 2 && left >= 2 {
+            tokens::<S, 2>(s, product, first, acc);
+            first += 2;
+        } else {
+            tokens::<S, 1>(s, product, first, acc);
+            first += 1;
+        }
+    }
+}
+
+/// `N` tokens from `first`.
+#[inline(always)]
+fn tokens<S: Lanes, const N: usize>(s: S, product: &Product<'_>, first: usize, acc: &mut [i32]) {
+    match (product.rounded, product.code.digits.chunks) {
+        (true, _) => runs::<S, N, 1, 4>(s, product, first, acc),
+        (false, 4) => runs::<S, N, 2, 4>(s, product, first, acc),
+        (false, _) => runs::<S, N, 2, 2>(s, product, first, acc),
+    }
+}
+
+/// All sections, run by run. Tables have `P` planes, and every `FLUSH` chunks the 8-bit sums are full.
+#[inline(always)]
+fn runs<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
+    s: S,
+    product: &Product<'_>,
+    first: usize,
+    acc: &mut [i32],
+) {
+    let mut tables = [[Tables::<P>([[[[0; 16]; 2]; P]; 2]); N]; MAX_RUN];
+    let digits = product.code.digits;
+    let entries: [Entries; N] = std::array::from_fn(|n| product.entries(first + n));
+    for section in product.sections() {
+        for run in section.runs(product.run_chunks(MAX_RUN)) {
+            let tables = &mut tables[..run.chunks];
+            for n in 0..N {
+                let out = tables.iter_mut().map(|t| &mut t[n]);
+                build(&run.groups, entries[n], product.token(first + n), run.col, out);
+            }
+            for p in 0..product.panel_count() {
+                let wide = if run.groups.mirror {
+                    mirrored::<S, N, P, FLUSH>(s, product.blocks(p, &run), tables, digits)
+                } else {
+                    plain::<S, N, P, FLUSH>(s, product.chunks(p, &run), tables, digits, product.panel_bytes)
+                };
+                for n in 0..N {
+                    let factor = if let Entries::Rounded(step) = entries[n] { step } else { 1 };
+                    product.add(p, first + n, &s.rows(wide[n]), factor, acc);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn plain<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
+    s: S,
+    chunks: &[Chunk],
+    tables: &[[Tables<P>; N]],
+    digits: Digits,
+    panel_bytes: usize,
+) -> [S::W; N] {
+    let mut wide = [s.zero_wide(); N];
+    let (whole, rest) = chunks.as_chunks::<FLUSH>();
+    let (whole_tables, rest_tables) = tables.as_chunks::<FLUSH>();
+    for (chunks, tables) in whole.iter().zip(whole_tables) {
+        let mut sums = [[s.zero(); 2]; N];
+        for (chunk, tables) in chunks.iter().zip(tables) {
+            // The same columns of the next panel: a run is short, so that no hardware would see them coming.
+            s.prefetch(chunk.as_ptr().wrapping_byte_add(panel_bytes));
+            add_chunk(s, chunk, None, tables, &mut sums, &mut wide);
+        }
+        flush::<S, N, P>(s, &sums, &mut wide, digits);
+    }
+    for (chunk, tables) in rest.iter().zip(rest_tables) {
+        let mut sums = [[s.zero(); 2]; N];
+        add_chunk(s, chunk, None, tables, &mut sums, &mut wide);
+        flush::<S, N, P>(s, &sums, &mut wide, digits);
+    }
+    wide
+}
+
+#[inline(always)]
+fn mirrored<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
+    s: S,
+    blocks: &[Block],
+    tables: &[[Tables<P>; N]],
+    digits: Digits,
+) -> [S::W; N] {
+    const { assert!(BLOCK_CHUNKS.is_multiple_of(FLUSH)) };
+    let mut wide = [s.zero_wide(); N];
+    for (block, tables) in blocks.iter().zip(tables.as_chunks::<BLOCK_CHUNKS>().0) {
+        let [chunks @ .., signs] = block;
+        let mut signs = s.load(signs);
+        for (chunks, tables) in chunks.as_chunks::<FLUSH>().0.iter().zip(tables.as_chunks::<FLUSH>().0) {
+            let mut sums = [[s.zero(); 2]; N];
+            for (chunk, tables) in chunks.iter().zip(tables) {
+                let low = s.mask(signs);
+                signs = s.add(signs, signs);
+                let high = s.mask(signs);
+                signs = s.add(signs, signs);
+                add_chunk(s, chunk, Some([low, high]), tables, &mut sums, &mut wide);
+            }
+            flush::<S, N, P>(s, &sums, &mut wide, digits);
+        }
+    }
+    wide
+}
+
+/// Adds the lookups of one chunk to `sums`, the low and the high digits; those of rounded tables to `wide`.
+#[inline(always)]
+fn add_chunk<S: Lanes, const N: usize, const P: usize>(
+    s: S,
+    chunk: &Chunk,
+    opposite: Option<[S::M; 2]>,
+    tables: &[Tables<P>; N],
+    sums: &mut [[S::V; 2]; N],
+    wide: &mut [S::W; N],
+) {
+    let v = s.load(chunk);
+    let index = [s.low(v), s.high(v)];
+    for n in 0..N {
+        let mut found = [[s.zero(); P]; 2];
+        for nibble in 0..2 {
+            for plane in 0..P {
+                let entry = s.lookup(s.table(&tables[n].0[nibble][plane]), index[nibble]);
+                found[nibble][plane] = match opposite {
+                    Some(mask) => s.oppose(entry, mask[nibble]),
+                    None => entry,
+                };
+            }
+        }
+        if P == 1 {
+            wide[n] = s.widen(wide[n], found[0][0], found[1][0], 1);
+        } else {
+            for plane in 0..P {
+                sums[n][plane] = s.add(s.add(sums[n][plane], found[0][plane]), found[1][plane]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn flush<S: Lanes, const N: usize, const P: usize>(s: S, sums: &[[S::V; 2]; N], wide: &mut [S::W; N], digits: Digits) {
+    if P == 2 {
+        for n in 0..N {
+            wide[n] = s.widen(wide[n], sums[n][0], sums[n][1], digits.base);
+        }
+    }
+}
+
+const _: () = assert!(CHUNK_BYTES == 2 * PANEL_ROWS);
+const _: () = assert!(MAX_RUN.is_multiple_of(BLOCK_CHUNKS));

@@ -1,0 +1,257 @@
+//! Look-up tables: every combination of a few weights is computed once per token, and all rows look theirs up.
+//!
+//! `docs/kernels.md` explains the idea with pictures. A *level set* is the values that a weight can have (-1, 0, +1 for
+//! ternary ones), a *group* some consecutive weights of a row. For each group of activations there is a table with the sums
+//! of all combinations of levels; a group of weights is the index of its combination. Of two opposite combinations one is
+//! enough, with one bit for the sign, if the set is symmetric (*mirror consolidation*). A table has room for 16 entries,
+//! because that is what shuffle instructions look up.
+//!
+//! | levels, group | entries | bits per weight | name |
+//! |---|---|---|---|
+//! | -1 0 1, 2 | 9 | 2 | TL1 |
+//! | -1 0 1, 3 | 14 and a sign | 1 2/3 | TL2 |
+//! | four, 2 | 16 | 2 | |
+//! | five symmetric ones, 2 | 13 and a sign | 2 1/2 | |
+//! | two, 4 | 16 | 1 | |
+//!
+//! Paper: arXiv 2502.11880, section 3 and appendix (element-wise look-up tables).
+//!
+//! # Kernel layout
+//! Rows are taken 32 at a time (a *panel*). A *chunk* holds four groups of each row, 64 bytes:
+//!
+//! ```text
+//! byte      0 .. 15   16 .. 31   32 .. 47   48 .. 63
+//! row       0 .. 15    0 .. 15   16 .. 31   16 .. 31
+//! lane          0          1          0          1
+//!
+//! lower four bits: group `lane` of the chunk; upper four bits: group `2 + lane`
+//! ```
+//!
+//! So all bytes of a lane look into one table, and lanes take turns as they do in a register of 256 or 512 bits that two
+//! tables of 16 bytes were broadcast to. With mirror consolidation four chunks and a line of signs make a *block*, 320 bytes;
+//! bit `7 - 2c - h` of byte `i` of the signs belongs to byte `i` of chunk `c`, `h` = 0 for the lower four bits:
+//!
+//! ```text
+//! panel:  [ chunk chunk chunk chunk signs ] [ chunk chunk chunk chunk signs ] ...  [ chunk ] ...
+//!           mirrored blocks, as many as the columns fill                             plain groups, the rest
+//! ```
+//!
+//! The columns that fill no block are stored as plain groups, the longest whose combinations fit a table: a row of 2560
+//! trits is 53 blocks of 48 in triples and 16 in pairs. The last plain chunk is filled up with weight 0.
+//!
+//! ```
+//! use ternary_kernels::{Scales, TernaryMatrix};
+//! let w = TernaryMatrix::from_trits(1, 8, &[1, -1, 0, 0, 1, 1, 0, 1], Scales::Tensor(1.0)).unwrap();
+//! let packed = ternary_kernels::by_name("tl1_scalar").unwrap().prepack(&w).unwrap();
+//! assert_eq!(packed.byte_len(), 64); // one panel of one chunk
+//! let bytes = packed.all().bytes();
+//! assert_eq!(bytes[0], 8 << 4 | 6); // groups 2 and 0: (1, 1) is 3 * 2 + 2, (1, -1) is 3 * 2 + 0
+//! assert_eq!(bytes[16], 5 << 4 | 4); // groups 3 and 1: (0, 1) and (0, 0)
+//! assert_eq!(bytes[1], 4 << 4 | 4); // a row of padding
+//! ```
+
+use std::ops::Range;
+
+use crate::i2s::even_parts;
+use crate::{Int8Matrix, PackedRows};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod code;
+#[allow(dead_code, reason = "of use where a shuffle instruction is")]
+mod lanes;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+mod lanes128;
+mod pack;
+mod path;
+mod public;
+mod scalar;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use path::Path;
+pub use public::Elut;
+
+use code::{Code, Groups};
+use table::{CHUNK_GROUPS, Entries};
+
+/// Rows of a panel.
+const PANEL_ROWS: usize = 32;
+/// Bytes of a chunk.
+const CHUNK_BYTES: usize = 64;
+/// Chunks of a block.
+const BLOCK_CHUNKS: usize = 4;
+
+/// Four groups of the rows of a panel.
+type Chunk = [u8; CHUNK_BYTES];
+/// Chunks and the signs of their groups.
+type Block = [Chunk; BLOCK_CHUNKS + 1];
+
+/// Columns of one kind of groups in a panel.
+#[derive(Clone, Copy, Debug)]
+struct Section {
+    groups: Groups,
+    /// First column.
+    col: usize,
+    /// First byte in a panel.
+    byte: usize,
+    chunks: usize,
+}
+
+impl Section {
+    /// The columns that it covers, padding included.
+    fn cols(&self) -> usize {
+        self.chunks * CHUNK_GROUPS * self.groups.len
+    }
+
+    /// The section in runs of at most `most` chunks, whole blocks where there are blocks.
+    fn runs(self, most: usize) -> impl Iterator<Item = Section> {
+        let unit = if self.groups.mirror { BLOCK_CHUNKS } else { 1 };
+        even_parts(0..self.chunks / unit, most / unit).map(move |range| {
+            let (from, to) = (range.start * unit, range.end * unit);
+            Section {
+                col: self.col + from * CHUNK_GROUPS * self.groups.len,
+                byte: self.byte + bytes_of(from, self.groups.mirror),
+                chunks: to - from,
+                ..self
+            }
+        })
+    }
+}
+
+/// Bytes of `chunks` chunks with their signs.
+fn bytes_of(chunks: usize, mirror: bool) -> usize {
+    chunks * CHUNK_BYTES + if mirror { chunks / BLOCK_CHUNKS * CHUNK_BYTES } else { 0 }
+}
+
+impl Code {
+    /// How a row of `cols` weights is cut: mirrored blocks, then plain chunks.
+    fn sections(&self, cols: usize) -> [Option<Section>; 2] {
+        let block_cols = |m: &Groups| BLOCK_CHUNKS * CHUNK_GROUPS * m.len;
+        let mirrored = self.mirrored.map(|groups| {
+            let chunks = cols / block_cols(&groups) * BLOCK_CHUNKS;
+            Section { groups, col: 0, byte: 0, chunks }
+        });
+        let (col, byte) = mirrored.map_or((0, 0), |m| (m.cols(), bytes_of(m.chunks, true)));
+        let chunks = (cols - col).div_ceil(CHUNK_GROUPS * self.plain.len);
+        [mirrored, Some(Section { groups: self.plain, col, byte, chunks })]
+    }
+
+    /// Bytes of a panel.
+    fn panel_bytes(&self, cols: usize) -> usize {
+        self.sections(cols).iter().flatten().map(|s| bytes_of(s.chunks, s.groups.mirror)).sum()
+    }
+}
+
+/// What a product reads, with every length checked.
+struct Product<'a> {
+    code: &'a Code,
+    rounded: bool,
+    bytes: &'a [u8],
+    panel_bytes: usize,
+    rows: usize,
+    x: Int8Matrix<'a>,
+}
+
+impl<'a> Product<'a> {
+    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
+    fn new(
+        code: &'a Code,
+        rounded: bool,
+        w: &PackedRows<'a>,
+        x: &Int8Matrix<'a>,
+        acc: &mut [i32],
+    ) -> Option<Product<'a>> {
+        let panel_bytes = code.panel_bytes(w.cols());
+        assert_eq!(w.panel_bytes(), panel_bytes, "look-up tables: weights in another layout");
+        assert_eq!(w.bytes().len(), w.rows().div_ceil(PANEL_ROWS) * panel_bytes, "bytes of the weights");
+        assert_eq!(x.k(), w.cols(), "activations per token");
+        assert!(x.stride() >= x.k() && x.codes().len() == x.n() * x.stride(), "activations");
+        assert_eq!(acc.len(), x.n() * w.rows(), "accumulators");
+        if panel_bytes == 0 || acc.is_empty() {
+            acc.fill(0);
+            return None;
+        }
+        Some(Product { code, rounded, bytes: w.bytes(), panel_bytes, rows: w.rows(), x: *x })
+    }
+
+    fn tokens(&self) -> usize {
+        self.x.n()
+    }
+
+    fn panel_count(&self) -> usize {
+        self.rows.div_ceil(PANEL_ROWS)
+    }
+
+    /// Activations of token `t`, padded with zeros.
+    fn token(&self, t: usize) -> &'a [i8] {
+        &self.x.codes()[t * self.x.stride()..][..self.x.stride()]
+    }
+
+    fn sections(&self) -> impl Iterator<Item = Section> {
+        self.code.sections(self.x.k()).into_iter().flatten()
+    }
+
+    /// What entries become in the tables of token `t`.
+    fn entries(&self, t: usize) -> Entries {
+        match self.rounded {
+            true => Entries::Rounded(self.code.step(&self.token(t)[..self.x.k()])),
+            false => Entries::Exact(self.code.digits),
+        }
+    }
+
+    /// Chunks whose lookups are added in 16 bits, at most `most` and whole blocks. A chunk adds two entries to a lane.
+    fn run_chunks(&self, most: usize) -> usize {
+        let largest = if self.rounded { 127 } else { self.code.max_entry() };
+        let fits = i16::MAX as usize / (2 * largest as usize).max(1);
+        fits.min(most) / BLOCK_CHUNKS * BLOCK_CHUNKS
+    }
+
+    /// The bytes of `run` in panel `p`.
+    fn panel(&self, p: usize, run: &Section) -> &'a [u8] {
+        &self.bytes[p * self.panel_bytes + run.byte..][..bytes_of(run.chunks, run.groups.mirror)]
+    }
+
+    /// The plain chunks of `run` in panel `p`.
+    fn chunks(&self, p: usize, run: &Section) -> &'a [Chunk] {
+        self.panel(p, run).as_chunks().0
+    }
+
+    /// The mirrored blocks of `run` in panel `p`.
+    fn blocks(&self, p: usize, run: &Section) -> &'a [Block] {
+        self.panel(p, run).as_chunks().0.as_chunks().0
+    }
+
+    /// Adds `factor * sums` to the rows of panel `p` for token `t`.
+    #[inline]
+    fn add(&self, p: usize, t: usize, sums: &[i32; PANEL_ROWS], factor: i32, acc: &mut [i32]) {
+        let rows: Range<usize> = p * PANEL_ROWS..self.rows.min((p + 1) * PANEL_ROWS);
+        let out = &mut acc[t * self.rows..][rows];
+        match out.as_mut_array::<PANEL_ROWS>() {
+            // A known length becomes vector instructions.
+            Some(out) => out.iter_mut().zip(sums).for_each(|(a, s)| *a += factor * s),
+            None => out.iter_mut().zip(sums).for_each(|(a, s)| *a += factor * s),
+        }
+    }
+}
+
+impl Code {
+    /// The step of rounded tables for a token, `[k]` activations.
+    fn step(&self, x: &[i8]) -> i32 {
+        let sections = self.sections(x.len());
+        let groups = sections.each_ref().map(|s| s.as_ref().map(|s| &s.groups));
+        let cols = sections.each_ref().map(|s| s.map_or(0, |s| s.cols()));
+        table::step(groups, cols, self.max_level, x)
+    }
+
+    /// The most that a product with rounded tables is off, for a token of `[k]` activations: each group of weights takes an
+    /// entry that was rounded to a multiple of the step, so it is off by half a step at most, and both are whole numbers.
+    fn error_bound(&self, x: &[i8]) -> i32 {
+        let groups: usize =
+            self.sections(x.len()).iter().flatten().map(|s| s.cols().min(x.len() - s.col).div_ceil(s.groups.len)).sum();
+        (self.step(x) / 2).saturating_mul(i32::try_from(groups).unwrap_or(i32::MAX))
+    }
+}

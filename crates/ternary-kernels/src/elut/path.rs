@@ -1,0 +1,83 @@
+//! Which instruction set a product runs on.
+
+use super::{Product, scalar};
+use crate::Isa;
+use crate::isa::Cpu;
+
+/// An instruction set with the proof that this CPU has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Path {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(crate::isa::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(crate::isa::Avx512Vnni),
+    #[cfg(target_arch = "aarch64")]
+    Neon(crate::isa::Neon),
+    #[cfg(target_arch = "wasm32")]
+    Simd128(crate::isa::Simd128),
+}
+
+impl Path {
+    /// The best one that is part of `isa`, or `None` if this CPU does not have `isa`. Shuffles of bytes are no different
+    /// with dot-product instructions than without them.
+    pub(crate) fn of(isa: Isa, cpu: &Cpu) -> Option<Self> {
+        match isa {
+            Isa::Scalar => Some(Self::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => cpu.avx2().map(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => cpu.avx_vnni().and(cpu.avx2()).map(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => cpu.avx512_vnni().map(Self::Avx512),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => cpu.neon().map(Self::Neon),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => cpu.neon_dot().map(|cpu| Self::Neon(cpu.neon())),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => cpu.neon_i8mm().map(|cpu| Self::Neon(cpu.neon())),
+            #[cfg(target_arch = "wasm32")]
+            Isa::Simd128 => cpu.simd128().map(Self::Simd128),
+            #[allow(unreachable_patterns, reason = "sets of other architectures")]
+            _ => {
+                let _ = cpu;
+                None
+            }
+        }
+    }
+
+    /// The instruction set.
+    pub(super) fn isa(self) -> Isa {
+        match self {
+            Self::Scalar => Isa::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => Isa::Avx512Vnni,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => Isa::Neon,
+            #[cfg(target_arch = "wasm32")]
+            Self::Simd128(_) => Isa::Simd128,
+        }
+    }
+
+    /// Computes `product`.
+    pub(super) fn run(self, product: &Product<'_>, acc: &mut [i32]) {
+        match self {
+            Self::Scalar => scalar::run(product, acc),
+            // SAFETY: the token proves that this CPU has what the function is compiled for.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(cpu) => unsafe { super::avx2::run(cpu, product, acc) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(cpu) => unsafe { super::avx512::run(cpu, product, acc) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(cpu) => unsafe { super::lanes128::run_neon(cpu, product, acc) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "wasm32")]
+            #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
+            Self::Simd128(cpu) => unsafe { super::lanes128::run_simd128(cpu, product, acc) },
+        }
+    }
+}
