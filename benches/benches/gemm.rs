@@ -1,9 +1,9 @@
-//! Many tokens: every kernel of this CPU, and a dense f32 product of the same shape.
+//! Many tokens: every kernel of this CPU (from memory the exact ones), and a dense f32 product of the same shape.
 
 use benches::{activations, copies, floats, matrix};
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ternary_kernels::{gemm, kernels_available};
+use ternary_kernels::{Entry, gemm, kernels_available, registry};
 
 /// Tokens at once.
 const TOKENS: &[usize] = &[4, 32, 128];
@@ -17,7 +17,7 @@ fn kernels(c: &mut Criterion) {
         group.throughput(Throughput::Elements(2 * (m * k * n) as u64)).sample_size(20);
         let x = activations(n, k).expect("small");
         let mut acc = vec![0; n * m];
-        for kernel in kernels_available() {
+        for kernel in registry().iter().filter_map(Entry::kernel) {
             let packed = kernel.prepack(&w).expect("every shape can be packed");
             group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
                 b.iter(|| gemm(kernel.as_ref(), &packed, &x.view(), &mut acc).expect("shapes agree"));

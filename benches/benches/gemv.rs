@@ -1,18 +1,18 @@
-//! One token: every kernel of this CPU, the oracle, and what candle has for the same shape, dense and quantised.
+//! One token: every kernel of this CPU (from memory the exact ones), the oracle, and what candle has for the same shape, dense and quantised.
 
 use benches::{SHAPES, activations, copies, floats, matrix};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Module, Tensor};
 use candle_transformers::quantized_nn::Linear;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ternary_kernels::{gemv, kernels_available, reference};
+use ternary_kernels::{Entry, gemv, kernels_available, reference, registry};
 
 fn kernels(c: &mut Criterion) {
     for &(m, k) in SHAPES {
         let mut group = c.benchmark_group(format!("gemv {m}x{k}"));
         let (w, x) = (matrix(m, k).expect("small"), activations(1, k).expect("small"));
         let mut acc = vec![0; m];
-        for kernel in kernels_available() {
+        for kernel in registry().iter().filter_map(Entry::kernel) {
             let packed = kernel.prepack(&w).expect("every shape can be packed");
             group.throughput(Throughput::Bytes(packed.byte_len() as u64));
             group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {

@@ -10,8 +10,7 @@ const FUZZ_SECONDS: u32 = 10;
 /// The same with `--thorough`.
 const FUZZ_SECONDS_THOROUGH: u32 = 600;
 
-/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer,
-/// and the kernels are built for other architectures and run under emulation.
+/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer.
 ///
 /// # Errors
 /// The first step that fails.
@@ -32,9 +31,7 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("guard of speed", programs::guard)?;
     steps.run("the guard is able to fail", programs::guard_fails_on_damage)?;
     isas::all(steps)?;
-    if thorough {
-        foreign::all(steps)?;
-    }
+    foreign::all(steps)?;
     steps.try_run("licences, bans, sources", deny)?;
     steps.try_run("address sanitizer", address_sanitizer)?;
     fuzz::all(steps, if thorough { FUZZ_SECONDS_THOROUGH } else { FUZZ_SECONDS }, None)?;

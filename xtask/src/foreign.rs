@@ -1,6 +1,6 @@
 //! Instruction sets of other architectures: NEON under an emulator with three CPU models, WebAssembly under Node.
 //!
-//! Debian's compiler has the standard libraries that this needs; `.ci/run --thorough` installs it with the emulator.
+//! Debian's compiler has the standard libraries that this needs; `.ci/run` installs it with the emulator.
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ const WASM_DIR: &str = "target/foreign/wasm";
 /// CPU models of the emulator, the instruction sets that detection must find there, and the test files to run: all of
 /// them once, those that compare every kernel with the oracle on each.
 const ARM_CPUS: &[(&str, &str, &[&str])] = &[
-    ("cortex-a53", "scalar,neon", &["oracle", "extremes"]),
-    ("cortex-a76", "scalar,neon,neondot", &["oracle", "extremes"]),
+    ("cortex-a53", "scalar,neon", &["oracle", "extremes", "elut"]),
+    ("cortex-a76", "scalar,neon,neondot", &["oracle", "extremes", "elut"]),
     ("max,pauth-impdef=on", "scalar,neon,neondot,neoni8mm", &[]),
 ];
 
@@ -52,7 +52,7 @@ fn skip_or_fail(missing: XtaskError) -> Result<Outcome, XtaskError> {
 
 fn missing_for_arm() -> Option<XtaskError> {
     let remedy = "install Debian's rustc-web, libstd-rust-web-dev:arm64, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross \
-        and qemu-user, as `.ci/run --thorough` does";
+        and qemu-user, as `.ci/run` does";
     let missing = |what: &str| Some(XtaskError::Missing { what: what.into(), remedy });
     if !works("qemu-aarch64", &["--version"]) {
         return missing("qemu-aarch64");
@@ -67,7 +67,7 @@ fn missing_for_arm() -> Option<XtaskError> {
 }
 
 fn missing_for_wasm() -> Option<XtaskError> {
-    let remedy = "install Debian's rustc-web, rust-web-src and lld, as `.ci/run --thorough` does, and Node 20";
+    let remedy = "install Debian's rustc-web, rust-web-src and lld, as `.ci/run` does, and Node 20";
     let missing = |what: &str| Some(XtaskError::Missing { what: what.into(), remedy });
     if !works("node", &["--version"]) {
         return missing("node");

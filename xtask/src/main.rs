@@ -41,7 +41,7 @@ enum Command {
     Test,
     /// Run `test`, then lints, docs, features, parity, instruction sets, licences and tidy.
     Ci {
-        /// Also other architectures under emulation, the address sanitizer and every fuzz target.
+        /// Ten minutes instead of ten seconds for every fuzz target.
         #[arg(long)]
         thorough: bool,
     },

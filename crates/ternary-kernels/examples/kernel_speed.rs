@@ -2,14 +2,15 @@
 //! both over enough matrices that the weights come from memory, with one thread and with several.
 //!
 //! Timings of all kernels take turns, so that a change of the machine's speed meets all of them: read columns against each
-//! other. `cargo run --release --example kernel_speed -- [NAME]...` takes the kernels whose names contain one of `NAME`.
+//! other. `cargo run --release --example kernel_speed -- [--cached] [NAME]...` takes the kernels whose names contain one of
+//! `NAME`; with `--cached`, one thread multiplies two shapes with one and with 128 tokens, one line for each kernel.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ternary_kernels::{Int8Batch, Kernel, Packed, Scales, Team, TernaryMatrix, kernels_available};
+use ternary_kernels::{Entry, Int8Batch, Kernel, Packed, Scales, Team, TernaryMatrix, registry};
 
 const ROWS: usize = 6912;
 const COLS: usize = 2560;
@@ -62,11 +63,17 @@ fn main() {
     let w = TernaryMatrix::from_trits(ROWS, COLS, &trits, Scales::Tensor(1.0)).expect("trits");
     let codes: Vec<i8> = (0..512 * COLS).map(|_| (next(255) as i16 - 127) as i8).collect();
     let batch = |n: usize| Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    let cached = wanted.iter().any(|w| w == "--cached");
+    wanted.retain(|w| w != "--cached");
     let wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
+    let kernels = || registry().iter().filter_map(Entry::kernel).filter(|k| wanted(k.name()));
+    if cached {
+        return in_cache(&kernels().collect::<Vec<_>>(), &trits, &codes);
+    }
     let mut candidates = Vec::new();
     println!("{ROWS} x {COLS}, milliseconds for one matrix, medians of {ROUNDS}");
-    for kernel in kernels_available().into_iter().filter(|k| wanted(k.name())) {
+    for kernel in kernels() {
         let start = Instant::now();
         let first = kernel.prepack(&w).expect("prepack");
         let gweights = (ROWS * COLS) as f64 / start.elapsed().as_secs_f64() / 1e9;
@@ -114,6 +121,28 @@ fn main() {
             c.kernel.gemm(black_box(&c.copies[0].all()), &x.view(), &mut acc[..n * ROWS]);
         });
         line(&format!("N={n}, cache"), &ms, |_, ms| format!("{:.0} GOP/s", 2.0 * (n * ROWS * COLS) as f64 / ms / 1e6));
+    }
+}
+
+/// One and 128 tokens, weights in the cache, one thread: a line of milliseconds for each kernel.
+fn in_cache(kernels: &[Arc<dyn Kernel>], trits: &[i8], codes: &[i8]) {
+    const MANY: usize = 128;
+    let mut columns = Vec::new();
+    for rows in [2560, ROWS] {
+        let w = TernaryMatrix::from_trits(rows, COLS, &trits[..rows * COLS], Scales::Tensor(1.0)).expect("trits");
+        let packed = |kernel: &Arc<dyn Kernel>| vec![kernel.prepack(&w).expect("every shape can be packed")];
+        let all: Vec<Candidate> =
+            kernels.iter().map(|kernel| Candidate { kernel: kernel.clone(), copies: packed(kernel) }).collect();
+        let x = Int8Batch::from_codes(MANY, COLS, &codes[..MANY * COLS]).expect("codes");
+        let mut acc = vec![0; MANY * rows];
+        let one = medians(&all, |c| c.kernel.gemv(black_box(&c.copies[0].all()), &x.view().row(0), &mut acc[..rows]));
+        let many = medians(&all, |c| c.kernel.gemm(black_box(&c.copies[0].all()), &x.view(), &mut acc));
+        columns.extend([one, many]);
+    }
+    println!("{:20} {:>11} {:>11} {:>11} {:>11}", "ms, one thread", "2560, N=1", "N=128", "6912, N=1", "N=128");
+    for (i, kernel) in kernels.iter().enumerate() {
+        let cells: String = columns.iter().map(|c| format!(" {:11.4}", c[i])).collect();
+        println!("{:20}{cells}", kernel.name());
     }
 }
 

@@ -3,22 +3,50 @@
 
 use half::{bf16, f16};
 use ternary_kernels::check::self_check;
-use ternary_kernels::{Int8Batch, Isa, Ops, kernels_available};
+use ternary_kernels::{Elut, Entry, Int8Batch, Isa, Ops, gemm, kernels_available, registry};
 
 fn main() {
     let sets: Vec<_> = Isa::available().map(Isa::name).collect();
     assert_eq!(sets, ["scalar", "simd128"], "the program was built without SIMD");
     let names: Vec<_> = kernels_available().iter().map(|k| k.name().to_owned()).collect();
-    assert_eq!(names, ["i2s_simd128", "base3_simd128", "i2s_scalar", "base3_scalar"]);
-    for kernel in kernels_available() {
+    let of = |isa: &str| ["i2s", "base3", "tl1", "tl2"].map(|format| format!("{format}_{isa}"));
+    assert_eq!(names, [of("simd128"), of("scalar")].concat());
+    assert_eq!(registry().len(), names.len() + 4, "and rounded tables on both");
+    for kernel in registry().iter().filter_map(Entry::kernel) {
         let report = self_check(kernel.as_ref()).expect("every shape can be packed");
         assert!(report.products > 60 && report.mismatch.is_none(), "{}: {report:?}", kernel.name());
     }
+    level_sets();
     let portable = Ops::for_isa(Isa::Scalar).expect("everywhere");
     let simd = Ops::for_isa(Isa::Simd128).expect("just listed");
     for n in [0, 1, 15, 16, 17, 64, 100, 2560] {
         for seed in 0..8 {
             assert_eq!(results(portable, n, seed), results(simd, n, seed), "{n} elements, seed {seed}");
+        }
+    }
+}
+
+/// Look-up tables of other levels than the ternary ones: both sets give the sums of the definition.
+fn level_sets() {
+    let sets: [(&[i8], usize); 5] =
+        [(&[-2, -1, 0, 1], 2), (&[-2, -1, 0, 1, 2], 2), (&[-1, 1], 4), (&[-1, 1], 5), (&[-7, 2], 1)];
+    for (levels, group) in sets {
+        for (rows, cols, n) in [(1, 1, 1), (33, 100, 3), (40, 3000, 2)] {
+            let codes: Vec<u8> = (0..rows * cols).map(|i| (i * i / 7 % levels.len()) as u8).collect();
+            let x: Vec<i8> = (0..n * cols).map(|i| (i * 31 % 255) as i16 - 127).map(|x| x as i8).collect();
+            let batch = Int8Batch::from_codes(n, cols, &x).expect("codes lie in -127..=127");
+            for isa in [Isa::Scalar, Isa::Simd128] {
+                let kernel = Elut::for_isa(levels, group, isa).expect("a set that has tables");
+                let w = kernel.pack(rows, cols, &codes).expect("codes below the number of levels");
+                let mut acc = vec![i32::MIN; n * rows];
+                gemm(&kernel, &w, &batch.view(), &mut acc).expect("shapes agree");
+                for (i, a) in acc.iter().enumerate() {
+                    let (t, r) = (i / rows, i % rows);
+                    let weight = |k: usize| i32::from(levels[usize::from(codes[r * cols + k])]);
+                    let sum: i32 = (0..cols).map(|k| weight(k) * i32::from(x[t * cols + k])).sum();
+                    assert_eq!(*a, sum, "{levels:?} in groups of {group}, {isa}");
+                }
+            }
         }
     }
 }

@@ -200,7 +200,8 @@ fn as_text(
         let result = match &f.verdict {
             Verdict::NotHere => continue,
             Verdict::Right { products } => {
-                format!("{} {products} products equal the definition", ui.out(Style::Green, "ok   "))
+                let how = if f.exact { "equal the definition" } else { "keep the bound of the kernel's rounding" };
+                format!("{} {products} products {how}", ui.out(Style::Green, "ok   "))
             }
             Verdict::Wrong { mismatch } => format!("{} {}", ui.out(Style::Red, "WRONG"), describe(mismatch)),
             Verdict::Failed { reason } => format!("{} {reason}", ui.out(Style::Red, "WRONG")),

@@ -115,7 +115,7 @@ fn runs<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
             }
             for p in 0..product.panel_count() {
                 let wide = if run.groups.mirror {
-                    mirrored::<S, N, P, FLUSH>(s, product.blocks(p, &run), tables, digits)
+                    mirrored::<S, N, P, FLUSH>(s, product.blocks(p, &run), tables, digits, product.panel_bytes)
                 } else {
                     plain::<S, N, P, FLUSH>(s, product.chunks(p, &run), tables, digits, product.panel_bytes)
                 };
@@ -162,10 +162,14 @@ fn mirrored<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
     blocks: &[Block],
     tables: &[[Tables<P>; N]],
     digits: Digits,
+    panel_bytes: usize,
 ) -> [S::W; N] {
     const { assert!(BLOCK_CHUNKS.is_multiple_of(FLUSH)) };
     let mut wide = [s.zero_wide(); N];
     for (block, tables) in blocks.iter().zip(tables.as_chunks::<BLOCK_CHUNKS>().0) {
+        for line in block {
+            s.prefetch(line.as_ptr().wrapping_byte_add(panel_bytes));
+        }
         let [chunks @ .., signs] = block;
         let mut signs = s.load(signs);
         for (chunks, tables) in chunks.as_chunks::<FLUSH>().0.iter().zip(tables.as_chunks::<FLUSH>().0) {

@@ -47,10 +47,8 @@
 //! let bytes = packed.all().bytes();
 //! assert_eq!(bytes[0], 8 << 4 | 6); // groups 2 and 0: (1, 1) is 3 * 2 + 2, (1, -1) is 3 * 2 + 0
 //! assert_eq!(bytes[16], 5 << 4 | 4); // groups 3 and 1: (0, 1) and (0, 0)
-//! assert_eq!(bytes[1], 4 << 4 | 4); // a row of padding
+//! assert_eq!(bytes[1], 0); // a row of padding, computed and dropped
 //! ```
-
-use std::ops::Range;
 
 use crate::i2s::even_parts;
 use crate::{Int8Matrix, PackedRows};
@@ -186,6 +184,11 @@ impl<'a> Product<'a> {
         self.rows.div_ceil(PANEL_ROWS)
     }
 
+    /// Rows of panel `p` that are no padding.
+    fn rows_of(&self, p: usize) -> usize {
+        PANEL_ROWS.min(self.rows - p * PANEL_ROWS)
+    }
+
     /// Activations of token `t`, padded with zeros.
     fn token(&self, t: usize) -> &'a [i8] {
         &self.x.codes()[t * self.x.stride()..][..self.x.stride()]
@@ -228,8 +231,7 @@ impl<'a> Product<'a> {
     /// Adds `factor * sums` to the rows of panel `p` for token `t`.
     #[inline]
     fn add(&self, p: usize, t: usize, sums: &[i32; PANEL_ROWS], factor: i32, acc: &mut [i32]) {
-        let rows: Range<usize> = p * PANEL_ROWS..self.rows.min((p + 1) * PANEL_ROWS);
-        let out = &mut acc[t * self.rows..][rows];
+        let out = &mut acc[t * self.rows + p * PANEL_ROWS..][..self.rows_of(p)];
         match out.as_mut_array::<PANEL_ROWS>() {
             // A known length becomes vector instructions.
             Some(out) => out.iter_mut().zip(sums).for_each(|(a, s)| *a += factor * s),

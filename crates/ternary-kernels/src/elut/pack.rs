@@ -48,11 +48,9 @@ pub(super) fn pack_panels(
     // One decoded row and one panel at a time: both stay in the first-level cache.
     let mut codes = vec![code.padding; padded];
     for (p, panel) in range.zip(out.chunks_exact_mut(panel_bytes)) {
-        for r in 0..PANEL_ROWS {
-            match p * PANEL_ROWS + r {
-                row if row < rows => decode(row, &mut codes[..cols]),
-                _ => codes.fill(code.padding),
-            }
+        // Rows of padding stay zero, the first entry: they are computed and dropped.
+        for r in 0..PANEL_ROWS.min(rows - p * PANEL_ROWS) {
+            decode(p * PANEL_ROWS + r, &mut codes[..cols]);
             for section in sections.iter().flatten() {
                 let panel = &mut panel[section.byte..][..bytes_of(section.chunks, section.groups.mirror)];
                 pack_row(code, section, &codes[section.col..], r, panel.as_chunks_mut().0);

@@ -17,20 +17,22 @@ pub(super) fn run(product: &Product<'_>, acc: &mut [i32]) {
                 let tables = &mut tables[..run.chunks];
                 build_wide(&run.groups, entries, product.token(t), run.col, tables);
                 for p in 0..product.panel_count() {
-                    let mut sums = [0; PANEL_ROWS];
+                    let mut all = [0; PANEL_ROWS];
+                    // Rows of padding would cost as much as others.
+                    let sums = &mut all[..product.rows_of(p)];
                     if run.groups.mirror {
                         let blocks = product.blocks(p, &run).iter().zip(tables.as_chunks::<BLOCK_CHUNKS>().0);
                         for ([chunks @ .., signs], tables) in blocks {
                             for (c, (chunk, tables)) in chunks.iter().zip(tables).enumerate() {
-                                mirrored(chunk, signs, 2 * c, tables, &mut sums);
+                                mirrored(chunk, signs, 2 * c, tables, sums);
                             }
                         }
                     } else {
                         for (chunk, tables) in product.chunks(p, &run).iter().zip(tables.iter()) {
-                            plain(chunk, tables, &mut sums);
+                            plain(chunk, tables, sums);
                         }
                     }
-                    product.add(p, t, &sums, 1, acc);
+                    product.add(p, t, &all, 1, acc);
                 }
             }
         }
@@ -45,7 +47,7 @@ fn bytes(line: &Chunk, r: usize) -> [u8; 2] {
 }
 
 #[inline]
-fn plain(chunk: &Chunk, tables: &WideTables, sums: &mut [i32; PANEL_ROWS]) {
+fn plain(chunk: &Chunk, tables: &WideTables, sums: &mut [i32]) {
     for (r, sum) in sums.iter_mut().enumerate() {
         let [a, b] = bytes(chunk, r).map(usize::from);
         let first = i32::from(tables[0][a & 15]) + i32::from(tables[1][b & 15]);
@@ -55,7 +57,7 @@ fn plain(chunk: &Chunk, tables: &WideTables, sums: &mut [i32; PANEL_ROWS]) {
 
 /// Entries that are to be subtracted have a bit in `signs`, `before` bits from the top.
 #[inline]
-fn mirrored(chunk: &Chunk, signs: &Chunk, before: usize, tables: &WideTables, sums: &mut [i32; PANEL_ROWS]) {
+fn mirrored(chunk: &Chunk, signs: &Chunk, before: usize, tables: &WideTables, sums: &mut [i32]) {
     for (r, sum) in sums.iter_mut().enumerate() {
         for (lane, (index, signs)) in bytes(chunk, r).into_iter().zip(bytes(signs, r)).enumerate() {
             for (nibble, index) in [index & 15, index >> 4].into_iter().enumerate() {
