@@ -9,6 +9,7 @@ use serde_json::Value;
 
 const RUN: [&str; 24] = [
     "train",
+    "--json",
     "--out",
     "m",
     "--data",
@@ -31,7 +32,6 @@ const RUN: [&str; 24] = [
     "12",
     "--threads",
     "2",
-    "--json",
 ];
 
 fn place() -> Place {
@@ -45,13 +45,30 @@ fn place() -> Place {
 /// Text in, tokenizer, log, curve, folder and GGUF out; both run, and their perplexity is that of the trainer.
 #[test]
 fn text_becomes_a_model_that_runs() {
+    becomes_a_model(&["--val-share", "0.2"]);
+}
+
+/// The same with layers of test-time training in all their parts.
+#[test]
+fn text_becomes_a_model_with_test_time_training() {
+    let ttt = ["--layers", "2", "--mixer", "ttt-linear,attention", "--share-qk", "--gate", "--pre-conv"];
+    becomes_a_model(&[&ttt[..], &["--inner-warmup", "4", "--val-share", "0.05"]].concat());
+}
+
+fn becomes_a_model(more: &[&str]) {
     let p = place();
-    let done = p.run(&[&RUN[..], &["--val-share", "0.2", "--validate-every", "6"]].concat()).json();
+    // What is given twice is given by `more`.
+    let own: Vec<&str> = RUN.chunks(2).filter(|o| !more.contains(&o[0])).flatten().copied().collect();
+    let done = p.run(&[&own[..], more, &["--validate-every", "6"]].concat()).json();
     assert_eq!((done["steps"].as_u64(), done["finish"].as_str()), (Some(12), Some("completed")));
     let log = std::fs::read_to_string(p.path("m/log.jsonl")).unwrap();
     let lines: Vec<Value> = log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(common::keys(&lines[0]), ["step", "tokens", "loss", "lr", "grad_norm", "tok_s"]);
     assert_eq!(lines.len(), 12 + 2 * 2);
+    assert_eq!(common::keys(&lines[6]), ["step", "zeros", "flips", "alpha"]);
+    for share in lines[6]["zeros"].as_array().unwrap().iter().chain(lines[6]["flips"].as_array().unwrap()) {
+        assert!((0.0..=1.0).contains(&share.as_f64().unwrap()), "{}", lines[6]);
+    }
     assert!(lines[13]["loss"].as_f64().unwrap() < lines[0]["loss"].as_f64().unwrap());
     let last = lines[15]["val_nats_per_token"].as_f64().unwrap();
     assert!(std::fs::read_to_string(p.path("m/loss.svg")).unwrap().starts_with("<svg"));
@@ -99,6 +116,12 @@ fn runs_go_on_where_they_were() {
     p.run(&["train", "--out", "o", "--resume"]).fails(2, "there is no");
     p.run(&["train", "--out", "q"]).fails(2, "--data");
     p.run(&["train", "--out", "q", "--data", "text.txt"]).fails(2, "tokenizer");
+    // What the run did not begin with is refused; what it did begin with may be said again.
+    p.run(&["train", "--out", "m", "--resume", "--batch", "8"]).fails(2, "batch = 4, now it is 8");
+    p.run(&["train", "--out", "m", "--resume", "--mixer", "ttt-linear"]).fails(2, "--resume: the run began with");
+    p.write("c.toml", "[train]\nsteps = 12\n[train.schedule]\nwarmup = 5\n");
+    p.run(&["train", "--out", "m", "--resume", "--config", "c.toml"]).fails(2, "schedule.warmup = 100, now it is 5");
+    p.run(&["train", "--out", "m", "--resume", "--batch", "4", "--steps", "12"]).ok();
     // Nothing is left to do: the finished model is written again.
     assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(12));
 }

@@ -55,7 +55,7 @@ fn three_steps_of_the_reference() {
                 }
             }
             let rates = Rates { lr: 1e-3, weight_decay: 0.1 };
-            adam.step(&mut params, &grads, 1.0, rates).unwrap();
+            adam.step(&mut params, &grads, 1.0, rates, 3).unwrap();
             if step == 0 {
                 let mut compared = 0;
                 for e in &params.entries {

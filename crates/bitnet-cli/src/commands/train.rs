@@ -87,7 +87,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
             }
             Event::Trits { step, layers } => journal.trits(step, layers),
             Event::Validation { step, nats_per_token, best, params } => {
-                let text = sample(args, &model, params, tokenizer.as_ref());
+                let text = sample(args, &config.model_after(step, &model), params, tokenizer.as_ref());
                 let mark = if best { ", best so far" } else { "" };
                 bar.suspend(|| {
                     ui.say(format_args!(
@@ -119,7 +119,8 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
         ui.note(&format!("{} holds step {}; --resume goes on", saved.display(), trainer.progress().step));
         return Err(CliError::Interrupted);
     }
-    let notes = export(args, &model, trainer.params())?;
+    let trained = config.model_after(trainer.progress().step, &model);
+    let notes = export(args, &trained, trainer.params())?;
     for note in &notes {
         ui.note(note);
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AdamWOptions, Schedule, TrainError};
+use crate::ModelConfig;
 
 /// Everything that decides what a run computes, but for the model's shape and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,16 @@ impl TrainConfig {
             return 1.0;
         }
         self.inner_start + (1.0 - self.inner_start) * step as f64 / self.inner_warmup as f64
+    }
+
+    /// The model that a run has after `steps` steps: while the inner learning rate warms up, its test-time-training layers have only
+    /// so much of it.
+    pub fn model_after(&self, steps: u64, model: &ModelConfig) -> ModelConfig {
+        let mut model = model.clone();
+        let share = self.inner_rate(steps.saturating_sub(1)) as f32;
+        model.ttt.base_lr_linear *= share;
+        model.ttt.base_lr_mlp *= share;
+        model
     }
 
     /// Predicted tokens of a step.

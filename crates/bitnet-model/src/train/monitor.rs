@@ -57,3 +57,27 @@ pub(super) fn compare(params: &Params, before: &[i8]) -> Result<Vec<LayerTrits>,
     }
     Ok(layers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ModelConfig;
+
+    #[test]
+    fn a_weight_that_changes_sides_is_counted_once() {
+        let config = ModelConfig::new(16, 8, 16, 2, 2, 2);
+        let mut params = Params::init(&config, 1, 0.02).unwrap();
+        let before = trits(&params).unwrap();
+        let same = compare(&params, &before).unwrap();
+        assert_eq!(same.iter().map(|l| (l.layer, l.flips)).collect::<Vec<_>>(), [(0, 0.0), (1, 0.0)]);
+        // A normal number is within half of its mean absolute value, 0.4 deviations, with probability 0.31; 640 weights.
+        assert!(same.iter().all(|l| (0.2..0.42).contains(&l.zeros) && (0.012..0.02).contains(&l.alpha)), "{same:?}");
+        let e = params.entries.iter().find(|e| e.role == Role::Projection(1)).unwrap().clone();
+        let at = e.range.start + (0..e.range.len()).find(|i| before[before.len() / 2 + i] == 1).unwrap();
+        params.values[at] = -params.values[at];
+        let moved = compare(&params, &before).unwrap();
+        let weights = before.len() as f64 / 2.0;
+        assert_eq!(moved[0].flips, 0.0);
+        assert!((moved[1].flips - 1.0 / weights).abs() < 1e-12, "{moved:?}");
+    }
+}

@@ -69,7 +69,8 @@ impl AdamW {
         Self { options, m: vec![0.0; len], v: vec![0.0; len], step: 0 }
     }
 
-    /// One step along `grads`, `[params]` f32, each times `gradient_scale`.
+    /// One step along `grads`, `[params]` f32, each times `gradient_scale`, on `threads` threads, whose number cannot be seen in
+    /// the result.
     ///
     /// # Errors
     /// [`TrainError::Mismatch`] for another number of gradients or parameters; an instruction set that this CPU lacks.
@@ -79,6 +80,7 @@ impl AdamW {
         grads: &[f32],
         gradient_scale: f32,
         rates: Rates,
+        threads: usize,
     ) -> Result<(), TrainError> {
         let expected = self.m.len();
         for (what, got) in [("gradients", grads.len()), ("parameters", params.values.len())] {
@@ -95,26 +97,48 @@ impl AdamW {
         let o = self.options;
         // Beyond this many steps the powers are 0 for any sane beta.
         let power = i32::try_from(self.step).unwrap_or(i32::MAX);
-        for e in &params.entries {
-            let decays = o.decay_on.includes(e.role);
-            let step = AdamWStep {
-                lr: rates.lr as f32,
-                beta1: o.beta1 as f32,
-                beta2: o.beta2 as f32,
-                eps: o.eps as f32,
-                weight_decay: if decays { rates.weight_decay as f32 } else { 0.0 },
-                gradient_scale,
-                correction1: (1.0 - o.beta1.powi(power)) as f32,
-                correction2: (1.0 - o.beta2.powi(power)) as f32,
-            };
-            let r = e.range.clone();
-            ops.adamw(step, &grads[r.clone()], &mut params.values[r.clone()], &mut self.m[r.clone()], &mut self.v[r]);
-        }
+        let constants = |role: Role| AdamWStep {
+            lr: rates.lr as f32,
+            beta1: o.beta1 as f32,
+            beta2: o.beta2 as f32,
+            eps: o.eps as f32,
+            weight_decay: if o.decay_on.includes(role) { rates.weight_decay as f32 } else { 0.0 },
+            gradient_scale,
+            correction1: (1.0 - o.beta1.powi(power)) as f32,
+            correction2: (1.0 - o.beta2.powi(power)) as f32,
+        };
+        let share = expected.div_ceil(threads.max(1)).max(1);
+        let entries = &params.entries;
+        let moments = self.m.chunks_mut(share).zip(self.v.chunks_mut(share));
+        let parts = params.values.chunks_mut(share).zip(grads.chunks(share)).zip(moments).enumerate();
+        std::thread::scope(|scope| {
+            for (i, ((p, g), (m, v))) in parts {
+                scope.spawn(move || {
+                    let (start, end) = (i * share, i * share + p.len());
+                    for e in entries {
+                        // What of this tensor lies in the part.
+                        let (from, to) = (e.range.start.max(start), e.range.end.min(end));
+                        if from < to {
+                            let r = from - start..to - start;
+                            let step = constants(e.role);
+                            ops.adamw(step, &g[r.clone()], &mut p[r.clone()], &mut m[r.clone()], &mut v[r]);
+                        }
+                    }
+                });
+            }
+        });
         Ok(())
     }
 }
 
-/// Euclidean norm of the gradient, summed in f64.
+/// Euclidean norm of the gradient, summed in f64: eight sums in turn, added up in their order.
 pub fn gradient_norm(grads: &[f32]) -> f64 {
-    grads.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt()
+    let (turns, rest) = grads.as_chunks::<8>();
+    let mut sums = [0.0f64; 8];
+    for turn in turns {
+        for (sum, g) in sums.iter_mut().zip(turn) {
+            *sum += f64::from(*g) * f64::from(*g);
+        }
+    }
+    (sums.iter().sum::<f64>() + rest.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>()).sqrt()
 }

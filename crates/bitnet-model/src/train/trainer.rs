@@ -258,7 +258,7 @@ impl<L: Learner> Trainer<L> {
             }
         }
         let clip = if c.clip > 0.0 && grad_norm > c.clip { c.clip / grad_norm } else { 1.0 };
-        self.adam.step(&mut self.params, &self.grads, (clip / c.accumulate as f64) as f32, rates)?;
+        self.adam.step(&mut self.params, &self.grads, (clip / c.accumulate as f64) as f32, rates, c.threads)?;
         self.progress.step = number;
         self.progress.position = self.sampler.position;
         let tokens = c.tokens_per_step();

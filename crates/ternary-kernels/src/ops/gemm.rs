@@ -6,8 +6,8 @@
 
 use super::lanes::{LANES, Simd};
 
-/// Inner indices in a piece: a panel of the right operand then takes half of a small first-level cache.
-const KC: usize = 128;
+/// Inner indices in a piece: a panel of the right operand then fits a first-level cache beside a tile of the left one.
+const KC: usize = 256;
 /// Rows of the left operand that are packed together, which stay in the second-level cache.
 const MC: usize = 512;
 
@@ -57,10 +57,37 @@ ops! {
     /// # Panics
     /// If the lengths do not fit.
     pub fn gemm_add(a: Strided<'_>, b: Strided<'_>, shape: [usize; 3], out: &mut [f32], scratch: &mut GemmScratch) = gemm_add;
+
+    /// `out[i, j] = sum_p a[i, p] * b[p, j]`, with the bits of [`Ops::gemm_add`](crate::Ops::gemm_add) on zeros.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn gemm(a: Strided<'_>, b: Strided<'_>, shape: [usize; 3], out: &mut [f32], scratch: &mut GemmScratch) = gemm;
 }
 
 #[inline(always)]
 fn gemm_add<S: Simd>(
+    s: S,
+    a: Strided<'_>,
+    b: Strided<'_>,
+    shape: [usize; 3],
+    out: &mut [f32],
+    scratch: &mut GemmScratch,
+) {
+    product::<S, true>(s, a, b, shape, out, scratch);
+}
+
+#[inline(always)]
+fn gemm<S: Simd>(s: S, a: Strided<'_>, b: Strided<'_>, shape: [usize; 3], out: &mut [f32], scratch: &mut GemmScratch) {
+    if shape[2] == 0 {
+        out.fill(0.0);
+    }
+    product::<S, false>(s, a, b, shape, out, scratch);
+}
+
+/// The first piece of inner indices is added to what is there, or replaces it.
+#[inline(always)]
+fn product<S: Simd, const ADD: bool>(
     s: S,
     a: Strided<'_>,
     b: Strided<'_>,
@@ -78,14 +105,14 @@ fn gemm_add<S: Simd>(
     );
     // As many accumulators as the registers hold beside the operands.
     if S::ACCUMULATORS >= 16 {
-        blocks::<S, 8, 2>(s, a, b, shape, out, scratch);
+        blocks::<S, 8, 2, ADD>(s, a, b, shape, out, scratch);
     } else {
-        blocks::<S, 4, 1>(s, a, b, shape, out, scratch);
+        blocks::<S, 4, 1, ADD>(s, a, b, shape, out, scratch);
     }
 }
 
 #[inline(always)]
-fn blocks<S: Simd, const R: usize, const C: usize>(
+fn blocks<S: Simd, const R: usize, const C: usize, const ADD: bool>(
     s: S,
     a: Strided<'_>,
     b: Strided<'_>,
@@ -114,7 +141,11 @@ fn blocks<S: Simd, const R: usize, const C: usize>(
                     let row = i + tile * R;
                     let (rows, cols) = (R.min(m - row), width.min(n - j));
                     let out = &mut out[row * n + j..(row + rows - 1) * n + j + cols];
-                    tile_product::<S, R, C>(s, packed_a, packed_b, out, n, rows, cols);
+                    if ADD || p > 0 {
+                        tile_product::<S, R, C, true>(s, packed_a, packed_b, out, n, rows, cols);
+                    } else {
+                        tile_product::<S, R, C, false>(s, packed_a, packed_b, out, n, rows, cols);
+                    }
                 }
             }
         }
@@ -218,7 +249,8 @@ fn pack_squares<S: Simd, const R: usize>(s: S, x: Strided<'_>, first: usize, p: 
 
 /// One tile of `R` rows and `C` vectors of columns, of which `rows` and `cols` exist; `out` begins at its first element.
 #[inline(always)]
-fn tile_product<S: Simd, const R: usize, const C: usize>(
+#[allow(clippy::too_many_arguments)]
+fn tile_product<S: Simd, const R: usize, const C: usize, const ADD: bool>(
     s: S,
     a: &[f32],
     b: &[f32],
@@ -246,12 +278,12 @@ fn tile_product<S: Simd, const R: usize, const C: usize>(
         let (whole, tail) = out.as_chunks_mut::<LANES>();
         for (c, acc) in accs.iter().enumerate() {
             if let Some(out) = whole.get_mut(c) {
-                s.store(s.add(s.load(out), *acc), out);
+                s.store(if ADD { s.add(s.load(out), *acc) } else { *acc }, out);
             } else if c == whole.len() && !tail.is_empty() {
                 let mut last = [0.0; LANES];
                 s.store(*acc, &mut last);
                 for (out, v) in tail.iter_mut().zip(last) {
-                    *out += v;
+                    *out = if ADD { *out + v } else { v };
                 }
             }
         }

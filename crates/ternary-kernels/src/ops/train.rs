@@ -138,11 +138,13 @@ fn silu_mul_gradient<S: Simd>(s: S, gate: &[f32], up: &[f32], d: &[f32], dgate: 
     let k = gate.len();
     assert!(up.len() == k && d.len() == k && dgate.len() == k && dup.len() == k, "silu_mul_gradient: lengths differ");
     // `dgate` holds exp(-gate) for a moment.
-    for (chunk, out) in gate.chunks(LANES).zip(dgate.chunks_mut(LANES)) {
-        let mut e = pad(chunk, 0.0);
-        s.store(exp(s, s.sub(s.splat(0.0), s.load(&e))), &mut e);
-        out.copy_from_slice(&e[..out.len()]);
+    let ((gates, gate_tail), (outs, out_tail)) = (gate.as_chunks::<LANES>(), dgate.as_chunks_mut::<LANES>());
+    for (gate, out) in gates.iter().zip(outs) {
+        s.store(exp(s, s.sub(s.splat(0.0), s.load(gate))), out);
     }
+    let mut last = pad(gate_tail, 0.0);
+    s.store(exp(s, s.sub(s.splat(0.0), s.load(&last))), &mut last);
+    out_tail.copy_from_slice(&last[..out_tail.len()]);
     for i in 0..k {
         let p = 1.0 / (1.0 + dgate[i]);
         dgate[i] = p * (1.0 + gate[i] * (1.0 - p)) * up[i] * d[i];
@@ -221,11 +223,17 @@ fn ternarize<S: Simd>(_: S, w: &[f32], alpha: f32, trits: &mut [i8], out: &mut [
 fn exp_columns<S: Simd>(s: S, shift: &[f32], x: &mut [f32]) {
     let n = shift.len();
     assert!(n > 0 && x.len().is_multiple_of(n), "exp_columns: {} elements in {n} columns", x.len());
+    let (shifts, shift_tail) = shift.as_chunks::<LANES>();
+    let shift_last = pad(shift_tail, 0.0);
     for row in x.chunks_exact_mut(n) {
-        for (row, shift) in row.chunks_mut(LANES).zip(shift.chunks(LANES)) {
-            let mut lanes = pad(row, 0.0);
-            s.store(exp(s, s.sub(s.load(&lanes), s.load(&pad(shift, 0.0)))), &mut lanes);
-            row.copy_from_slice(&lanes[..row.len()]);
+        let (whole, tail) = row.as_chunks_mut::<LANES>();
+        for (x, shift) in whole.iter_mut().zip(shifts) {
+            s.store(exp(s, s.sub(s.load(x), s.load(shift))), x);
+        }
+        if !tail.is_empty() {
+            let mut last = pad(tail, 0.0);
+            s.store(exp(s, s.sub(s.load(&last), s.load(&shift_last))), &mut last);
+            tail.copy_from_slice(&last[..tail.len()]);
         }
     }
 }

@@ -110,14 +110,9 @@ impl AttentionScratch {
                     for ((lse, max), sum) in lse.iter_mut().zip(&self.column).zip(&*sums) {
                         *lse = max + sum.ln();
                     }
-                    let o = zeroed(&mut self.o, r * d);
-                    ops.gemm_add(
-                        Strided::rows(&self.s, r).t(),
-                        Strided::rows(&self.v, d),
-                        [r, d, keys],
-                        o,
-                        &mut self.gemm,
-                    );
+                    self.o.resize(r * d, 0.0);
+                    let o = &mut self.o[..];
+                    ops.gemm(Strided::rows(&self.s, r).t(), Strided::rows(&self.v, d), [r, d, keys], o, &mut self.gemm);
                     for ((token, o), sum) in block.zip(o.chunks_exact_mut(d)).zip(&*sums) {
                         ops.scale(1.0 / sum, o);
                         att[token * width + head * d..][..d].copy_from_slice(o);
@@ -166,8 +161,8 @@ impl AttentionScratch {
                     ops.add_product(&self.v[..keys * d], &self.ot, d, ds);
                     ops.softmax_gradient_columns(&self.s, &self.column, ds);
                     ops.add_product(ds, &self.q, r, &mut self.dk[..keys * d]);
-                    let dq = zeroed(&mut self.o, r * d);
-                    ops.gemm_add(Strided::rows(ds, r).t(), Strided::rows(&self.k, d), [r, d, keys], dq, &mut self.gemm);
+                    let dq = &mut self.o[..];
+                    ops.gemm(Strided::rows(ds, r).t(), Strided::rows(&self.k, d), [r, d, keys], dq, &mut self.gemm);
                     ops.scale(scale, dq);
                     for (token, dq) in block.zip(dq.chunks_exact(d)) {
                         dqkv[token * stride + head * d..][..d].copy_from_slice(dq);

@@ -47,8 +47,7 @@ fn product_backward(
     }
     let dy = Strided::rows(dy, out);
     s.ops.gemm_add(dy.t(), Strided::rows(x, k), [out, k, n], dw, gemm);
-    let dx = zeroed(dx, n * k);
-    s.ops.gemm_add(dy, Strided::rows(&w.wide, k), [n, k, out], dx, gemm);
+    s.ops.gemm(dy, Strided::rows(&w.wide, k), [n, k, out], sized(dx, n * k), gemm);
 }
 
 impl Lane {

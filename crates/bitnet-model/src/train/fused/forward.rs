@@ -214,7 +214,7 @@ impl Lane {
             s.ops.rms_norm(x, s.param(&s.places.final_norm), s.config.rms_norm_eps, out);
         }
         let targets: Vec<u32> = windows.iter().flat_map(|w| &w[1..]).copied().collect();
-        let dx = zeroed(&mut self.dx, n * hidden);
+        let dx = sized(&mut self.dx, n * hidden);
         let table = Strided::rows(s.param(&s.places.head), hidden);
         let rows = (LOGITS_AT_ONCE / vocab).clamp(16, 256);
         for ((x, dx), targets) in
@@ -222,14 +222,14 @@ impl Lane {
         {
             let m = targets.len();
             let x = Strided::rows(x, hidden);
-            let logits = zeroed(&mut self.logits, m * vocab);
-            s.ops.gemm_add(x, table.t(), [m, vocab, hidden], logits, &mut self.gemm);
+            let logits = sized(&mut self.logits, m * vocab);
+            s.ops.gemm(x, table.t(), [m, vocab, hidden], logits, &mut self.gemm);
             for (row, target) in logits.chunks_exact_mut(vocab).zip(targets) {
                 self.loss += f64::from(s.ops.cross_entropy_gradient(row, *target as usize, scale));
             }
             if learn {
                 let d = Strided::rows(logits, vocab);
-                s.ops.gemm_add(d, table, [m, hidden, vocab], dx, &mut self.gemm);
+                s.ops.gemm(d, table, [m, hidden, vocab], dx, &mut self.gemm);
                 let grads = &mut self.grads[s.places.head.clone()];
                 s.ops.gemm_add(d.t(), x, [vocab, hidden, m], grads, &mut self.gemm);
             }

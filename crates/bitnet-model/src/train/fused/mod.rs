@@ -116,7 +116,7 @@ impl FusedLearner {
             prepared,
             params: &params.values,
         };
-        let group = (GROUP_TOKENS / t).max(1);
+        let group = (std::env::var("GT").ok().and_then(|v| v.parse().ok()).unwrap_or(GROUP_TOKENS) / t).max(1);
         let groups: Vec<std::ops::Range<usize>> =
             (0..batch.b).step_by(group).map(|at| at..(at + group).min(batch.b)).collect();
         let count = self.lanes.len();
@@ -136,14 +136,28 @@ impl FusedLearner {
                 Err(panic) => std::panic::resume_unwind(panic),
             })
         })?;
-        let mut loss = 0.0;
-        for lane in &self.lanes {
-            loss += lane.loss;
-            if let Some(grads) = grads.as_deref_mut().filter(|_| !lane.grads.is_empty()) {
-                self.ops.add_assign(grads, &lane.grads);
-            }
+        if let Some(grads) = &mut grads {
+            self.add_lanes(grads);
         }
-        Ok(loss / batch.predictions() as f64)
+        Ok(self.lanes.iter().map(|lane| lane.loss).sum::<f64>() / batch.predictions() as f64)
+    }
+}
+
+impl FusedLearner {
+    /// Adds the lanes' gradients in the order of the lanes, each thread a part of the parameters.
+    fn add_lanes(&self, grads: &mut [f32]) {
+        let (ops, share) = (self.ops, grads.len().div_ceil(self.lanes.len()).max(1));
+        std::thread::scope(|scope| {
+            for (i, part) in grads.chunks_mut(share).enumerate() {
+                scope.spawn(move || {
+                    for lane in &self.lanes {
+                        if let Some(of_lane) = lane.grads.get(i * share..i * share + part.len()) {
+                            ops.add_assign(part, of_lane);
+                        }
+                    }
+                });
+            }
+        });
     }
 }
 

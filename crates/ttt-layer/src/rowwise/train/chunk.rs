@@ -255,9 +255,8 @@ impl Head<'_> {
                 let [back, dback] = s.back.each_mut().map(|x| &mut x[..r * m]);
                 let z2 = &mut s.z2[..r * d];
                 // What was written in the first matrix is `gelu'(z) (g2 W2^T)`.
-                back.fill(0.0);
                 let w2t = Strided::rows(w2, d).t();
-                ops.gemm_add(Strided::rows(tape.g[1], d), w2t, [r, m, d], back, &mut small.gemm);
+                ops.gemm(Strided::rows(tape.g[1], d), w2t, [r, m, d], back, &mut small.gemm);
                 dback.copy_from_slice(dg1);
                 ops.gelu_derivative_mul_assign(tape.z, dback);
                 for ((dz, dg), back) in dz1.iter_mut().zip(&*dg1).zip(&*back) {
@@ -295,7 +294,6 @@ impl Head<'_> {
         let cols = to.b.len();
         let (rows, r) = (m.w.len() / cols, m.g.len() / cols);
         let Small { s, ds, h, gemm } = small;
-        to.inputs.fill(0.0);
         if r == b {
             let last = self.t[b - 1];
             h.resize(r * cols, 0.0);
@@ -305,18 +303,17 @@ impl Head<'_> {
                 *g = -last * h;
             }
             let back = Strided::rows(to.w, cols).t();
-            ops.gemm_add(Strided::rows(m.g, cols), back, [r, rows, cols], to.inputs, gemm);
+            ops.gemm(Strided::rows(m.g, cols), back, [r, rows, cols], to.inputs, gemm);
             ops.scale(-last, to.inputs);
         } else {
             to.g.fill(0.0);
+            to.inputs.fill(0.0);
         }
-        for x in [&mut *s, &mut *ds] {
-            x.clear();
-            x.resize(r * r, 0.0);
-        }
-        s.fill(1.0);
+        s.clear();
+        s.resize(r * r, 1.0);
+        ds.resize(r * r, 0.0);
         ops.gemm_add(Strided::rows(m.x, rows), Strided::rows(m.inputs, rows).t(), [r, r, rows], s, gemm);
-        ops.gemm_add(Strided::rows(m.dz, cols), Strided::rows(m.g, cols).t(), [r, r, cols], ds, gemm);
+        ops.gemm(Strided::rows(m.dz, cols), Strided::rows(m.g, cols).t(), [r, r, cols], ds, gemm);
         for (n, (s, ds)) in s.chunks_exact_mut(r).zip(ds.chunks_exact_mut(r)).enumerate() {
             let t = self.t[n];
             let mut sum = 0.0;
