@@ -28,9 +28,11 @@ use std::arch::x86_64::*;
 use super::{Base3, CHUNK_BYTES, GROUP_CHUNKS, GROUP_COLS, Group, QUARTERS, code};
 use crate::i2s::avx2::prefetch_next_page;
 use crate::i2s::avx512::{MAX_PANELS, MAX_TOKENS, all_fields, load, tiles, to_array};
-use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, even_parts};
+use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, even_parts};
 use crate::isa::Avx512Vbmi;
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+};
 
 pub(crate) const NAME: &str = "base3_avx512vbmi";
 
@@ -84,11 +86,26 @@ impl Kernel for Base3Avx512Vbmi {
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        let Some(product) = Base3::new(w, x, acc) else { return };
-        if x.n() <= MAX_TOKENS {
-            // SAFETY: as in `gemv`.
-            return unsafe { stream(&product, acc) };
+        if x.n() > MAX_TOKENS {
+            return self.in_tiles(w, x.into(), acc);
         }
+        if let Some(product) = Base3::new(w, x, acc) {
+            // SAFETY: as in `gemv`.
+            unsafe { stream(&product, acc) }
+        }
+    }
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        if x.n() > MAX_TOKENS {
+            return self.in_tiles(w, x.into(), acc);
+        }
+        widened.widen(x);
+        self.gemm(w, &widened.view(), acc);
+    }
+}
+
+impl Base3Avx512Vbmi {
+    fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+        let Some(product) = Base3::new(w, x, acc) else { return };
         let mut acts = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         product.gemm(
             MAX_PANELS,

@@ -28,9 +28,11 @@
 use std::arch::x86_64::*;
 
 use super::avx2::prefetch_next_page;
-use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
+use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx512Vnni;
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+};
 
 pub(crate) const NAME: &str = "i2s_avx512vnni";
 
@@ -75,14 +77,22 @@ impl Kernel for I2sAvx512Vnni {
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        let Some(product) = Product::new(w, x, acc) else { return };
         if x.n() == 1 {
-            // SAFETY: as in `gemv`.
-            return unsafe { gemv(&product, acc) };
+            return self.gemv(w, &x.row(0), acc);
         }
+        self.in_tiles(w, x.into(), acc);
+    }
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+        self.in_tiles(w, x.into(), acc);
+    }
+}
+
+impl I2sAvx512Vnni {
+    fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+        let Some(product) = Product::new(w, x, acc) else { return };
         let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         // Weights that only one tile of tokens reads come from memory: take them as one stream.
-        let panels = if x.n() <= MAX_TOKENS { 1 } else { MAX_PANELS };
+        let panels = if product.tokens() <= MAX_TOKENS { 1 } else { MAX_PANELS };
         product.for_tiles(panels, MAX_TOKENS, &mut buffer, |t| {
             // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.
             unsafe { tiles(&product, &t, acc) }

@@ -94,10 +94,12 @@ mod elementwise;
 mod exp;
 mod gelu;
 mod gemm;
+mod hadamard;
 mod layer_norm;
 mod matmul;
 mod norm;
 mod quantize;
+mod quantize4;
 mod reduce;
 mod rope;
 #[cfg(test)]
@@ -106,6 +108,7 @@ mod train;
 
 pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
 pub use gemm::{GemmScratch, Strided};
+pub use hadamard::{Prepare, check_hadamard_block, largest_hadamard_block};
 pub use layer_norm::LayerNorm;
 pub use rope::RopeTable;
 pub use train::AdamWStep;

@@ -8,7 +8,9 @@ use crate::{Int8Batch, Isa};
 mod accuracy;
 mod attend;
 mod bits;
+mod hadamard;
 mod inner;
+mod kv;
 mod special;
 mod train;
 
