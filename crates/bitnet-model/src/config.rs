@@ -1,5 +1,9 @@
 //! What shape a model has and which formulas it uses.
 
+mod input;
+
+pub use input::{ActivationBits, InputForm, InputForms};
+
 use crate::ModelError;
 
 /// The activation between gate and up projection of the feed-forward block.
@@ -56,6 +60,8 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text; generation stops at any of them.
     pub eos_token_ids: Vec<u32>,
+    /// How the inputs of projections become codes.
+    pub inputs: InputForms,
 }
 
 impl ModelConfig {
@@ -86,6 +92,7 @@ impl ModelConfig {
             sub_norms: true,
             bos_token_id: None,
             eos_token_ids: Vec::new(),
+            inputs: InputForms::default(),
         }
     }
 
@@ -127,6 +134,7 @@ impl ModelConfig {
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
             return bad("rope_theta", self.rope_theta.to_string(), "a number above 1");
         }
+        self.validate_inputs()?;
         for id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
             if *id as usize >= self.vocab_size {
                 return bad("bos_token_id / eos_token_id", id.to_string(), "below vocab_size");

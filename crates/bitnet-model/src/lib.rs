@@ -19,7 +19,7 @@ mod sequence;
 mod synthetic;
 mod weights;
 
-pub use config::{Activation, ModelConfig, Norm, Projection};
+pub use config::{Activation, ActivationBits, InputForm, InputForms, ModelConfig, Norm, Projection};
 pub use engine::{
     Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvCache, KvType, LogitsWanted, Prediction, StepInput,
     StepOutput,

@@ -30,7 +30,7 @@ fn bits(v: &[f32]) -> Vec<u32> {
 fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
     let weights = weights();
     let ids = tokens(330);
-    for kv in [KvType::F32, KvType::F16, KvType::Bf16] {
+    for kv in KvType::ALL {
         let mut first: Option<Vec<u32>> = None;
         for isa in Isa::available() {
             for threads in [1, 2, 3] {

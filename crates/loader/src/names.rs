@@ -84,7 +84,12 @@ impl Names {
 
     /// A projection's name without `.weight`.
     pub(crate) fn projection(self, layer: usize, p: Projection) -> String {
-        let short = match self {
+        self.layer(layer) + &self.short(p)
+    }
+
+    /// A projection's name within a layer.
+    pub(crate) fn short(self, p: Projection) -> String {
+        match self {
             Names::Gguf => match p {
                 Projection::Q => "attn_q",
                 Projection::K => "attn_k",
@@ -99,8 +104,7 @@ impl Names {
                 Projection::Gate | Projection::Up | Projection::Down => format!("mlp.{}", p.name()),
                 _ => format!("self_attn.{}", p.name()),
             },
-        };
-        self.layer(layer) + &short
+        }
     }
 
     /// The name, without `.weight`, of the tensor that holds all projections of group `group` of [`GROUPS`].

@@ -169,7 +169,7 @@ fn needs(model: &LoadedModel) -> Vec<Need> {
     let mut contexts: Vec<usize> = [512, 2048, 8192, 32768].into_iter().filter(|&n| n < longest).collect();
     contexts.push(longest);
     let need = |context: usize| {
-        let kv = (c.kv_values_per_token() * KvType::F16.bytes() * context) as u64;
+        let kv = (KvType::F16.token_bytes(c) * context) as u64;
         Need { context, kv, total: fixed + kv }
     };
     contexts.into_iter().map(need).collect()

@@ -2,7 +2,7 @@
 
 use bitnet_model::{Activation, ModelConfig};
 
-use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
+use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, inputs, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::gguf::{Metadata, Value};
 use crate::loaded::{GenerationConfig, QkLayout};
@@ -20,8 +20,11 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         "bitnet-b1.58" | "bitnet-25" => (Activation::Relu2, true, QkLayout::Half, DensePolicy::Absmean),
         "bitnet" => (Activation::Silu, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
         "llama" => (Activation::Silu, facts.has_sub_norms, QkLayout::Interleaved, DensePolicy::Refuse(LLAMA_DENSE)),
+        inputs::GGUF_ARCHITECTURE => {
+            (hidden_act(metadata, architecture)?, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean)
+        }
         other => {
-            let reason = "supported architectures are bitnet-b1.58, bitnet-25, bitnet and (ternary) llama";
+            let reason = "supported architectures are bitnet-b1.58, bitnet-25, bitnet, bitnet-v2 and (ternary) llama";
             return Err(unsupported("general.architecture", other, reason));
         }
     };
@@ -54,6 +57,7 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     }
     c.hidden_act = act;
     c.sub_norms = sub_norms;
+    c.inputs = inputs::from_gguf(metadata, architecture, architecture == inputs::GGUF_ARCHITECTURE)?;
     c.tie_word_embeddings = !facts.has_head;
     c.max_position_embeddings = k.size("context_length")?;
     let eps = "attention.layer_norm_rms_epsilon";
@@ -83,6 +87,17 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         generation: sampling(metadata)?,
         notes: Vec::new(),
     })
+}
+
+/// The activation, where the architecture does not say it.
+fn hidden_act(metadata: &Metadata, architecture: &str) -> Result<Activation, LoadError> {
+    let key = format!("{architecture}.hidden_act");
+    match metadata.str(&key)? {
+        Some("relu2") => Ok(Activation::Relu2),
+        Some("silu") => Ok(Activation::Silu),
+        Some(other) => Err(unsupported(&key, other, "supported are relu2 and silu")),
+        None => Err(LoadError::MissingKey { key, needed_for: "the formulas of the model" }),
+    }
 }
 
 /// A token id, or `None` where the key is absent or says so.

@@ -3,7 +3,7 @@
 use bitnet_model::{Activation, ModelConfig};
 use serde_json::{Map, Value};
 
-use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
+use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, inputs, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::loaded::{GenerationConfig, QkLayout};
 
@@ -24,11 +24,12 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
     let f = Fields(&map);
     let model_type = f.str("model_type")?.unwrap_or("").to_owned();
     let class_is_bitnet = f.strings("architectures").iter().any(|a| a.to_ascii_lowercase().starts_with("bitnet"));
-    let is_bitnet = model_type == "bitnet" || class_is_bitnet;
+    let is_bitnet = matches!(model_type.as_str(), "bitnet" | inputs::HF_TYPE) || class_is_bitnet;
     // 1bitLLM's models are of a BitNet class and of type llama; very old configurations name no type.
-    let known = matches!(model_type.as_str(), "bitnet" | "llama") || (model_type.is_empty() && class_is_bitnet);
+    let v2 = model_type == inputs::HF_TYPE;
+    let known = v2 || matches!(model_type.as_str(), "bitnet" | "llama") || (model_type.is_empty() && class_is_bitnet);
     if !known {
-        let reason = "supported are bitnet, and llama with ternary weights";
+        let reason = "supported are bitnet, bitnet-v2, and llama with ternary weights";
         return Err(unsupported("model_type", format!("{model_type:?}"), reason));
     }
     let quantization = read_quantization(&f, is_bitnet)?;
@@ -53,15 +54,19 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
         Some(other) => return Err(unsupported("hidden_act", other, "supported are relu2 and silu")),
         // The defaults of the two classes.
         None if model_type == "bitnet" => Activation::Relu2,
+        None if v2 => {
+            return Err(LoadError::MissingKey { key: "hidden_act".into(), needed_for: "the formulas of the model" });
+        }
         None => Activation::Silu,
     };
-    c.sub_norms = is_bitnet || facts.has_sub_norms;
+    c.inputs = inputs::from_hf(f.0, v2)?;
+    c.sub_norms = is_bitnet && !v2 || facts.has_sub_norms;
     // Without a head in the file there is nothing else that could be the head.
     c.tie_word_embeddings = f.bool("tie_word_embeddings")?.unwrap_or(false) || !facts.has_head;
     let eps = f.f64("rms_norm_eps")?;
-    c.rms_norm_eps = to_f32(eps.unwrap_or(if model_type == "bitnet" { 1e-5 } else { 1e-6 }));
+    c.rms_norm_eps = to_f32(eps.unwrap_or(if v2 || model_type == "bitnet" { 1e-5 } else { 1e-6 }));
     c.max_position_embeddings = f.size("max_position_embeddings")?;
-    c.rope_theta = read_rope(&f)?.unwrap_or(if model_type == "bitnet" { 500_000.0 } else { 10_000.0 });
+    c.rope_theta = read_rope(&f)?.unwrap_or(if v2 || model_type == "bitnet" { 500_000.0 } else { 10_000.0 });
     for key in ["attention_bias", "mlp_bias"] {
         if f.bool(key)? == Some(true) {
             return Err(unsupported(key, true, "projections with a bias are not supported"));

@@ -8,6 +8,7 @@
 
 pub(crate) mod from_gguf;
 pub(crate) mod from_hf;
+pub(crate) mod inputs;
 
 use bitnet_model::ModelConfig;
 

@@ -10,7 +10,7 @@ use ternary_kernels::{FileFormat, KernelError, ScaleRounding, TernaryMatrix};
 
 use super::verify::{self, Checked};
 use super::{ConvertOptions, Job, Progress, gguf_out::is_plain};
-use crate::config::from_hf::MAX_CONFIG;
+use crate::config::{from_hf::MAX_CONFIG, inputs};
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
 use crate::safetensors::{Dtype, NewTensor, SINGLE_NAME, write_file};
@@ -252,7 +252,15 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
             map.remove(key);
         }
     }
-    let (model, class_name) = if c.sub_norms { ("bitnet", "BitNetForCausalLM") } else { ("llama", "LlamaForCausalLM") };
+    let (model, class_name) = match (c.inputs.are_plain(), c.sub_norms) {
+        (false, _) => (inputs::HF_TYPE, inputs::HF_CLASS),
+        (true, true) => ("bitnet", "BitNetForCausalLM"),
+        (true, false) => ("llama", "LlamaForCausalLM"),
+    };
+    map.remove(inputs::HF_KEY);
+    if !c.inputs.are_plain() {
+        map.insert(inputs::HF_KEY.to_owned(), inputs::to_hf(&c.inputs));
+    }
     let eos = match c.eos_token_ids.as_slice() {
         [] => Value::Null,
         [one] => json!(one),

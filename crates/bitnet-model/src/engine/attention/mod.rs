@@ -10,11 +10,11 @@ mod store;
 use std::ops::Range;
 
 use smallvec::SmallVec;
-use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Ops, Partial, Queries};
+use ternary_kernels::ops::{AttendScratch, KvRows, Ops, Partial, Queries};
 use ternary_kernels::{ColsMut, Team};
 
 use super::HeadRequest;
-use super::cache::{KvCache, LayerCache};
+use super::cache::KvCache;
 use super::scratch::Scratch;
 use crate::ModelConfig;
 pub(super) use plan::Plan;
@@ -206,15 +206,9 @@ impl Layer<'_> {
             position,
             scale: 1.0 / (d as f32).sqrt(),
         };
-        let slab = segment.cache.capacity() * d;
-        let (at, len) = (tile.head * slab..(tile.head + 1) * slab, position + tokens.len());
-        let rows = |data| KvRows::new(data, len, d, d);
-        let (keys, values) = match &segment.cache.layers[self.layer] {
-            LayerCache::F32(s) => (KvData::F32(&s.k[at.clone()]), KvData::F32(&s.v[at])),
-            LayerCache::F16(s) => (KvData::F16(&s.k[at.clone()]), KvData::F16(&s.v[at])),
-            LayerCache::Bf16(s) => (KvData::Bf16(&s.k[at.clone()]), KvData::Bf16(&s.v[at])),
-        };
-        (queries, rows(keys), rows(values))
+        let len = position + tokens.len();
+        let (keys, values) = segment.cache.layers[self.layer].rows(tile.head, segment.cache.capacity(), d, len);
+        (queries, keys, values)
     }
 }
 

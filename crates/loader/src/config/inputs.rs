@@ -1,0 +1,127 @@
+//! How a file says what happens to activations before a product: BitNet v2's Hadamard transforms and int4.
+//!
+//! Files that say so have a type of their own, so that programs which know nothing of it refuse them instead of computing
+//! nonsense; and a file of another type that says so contradicts itself. See `docs/formats/bitnet_v2.md`.
+
+use bitnet_model::{ActivationBits, InputForm, InputForms, Projection};
+use serde_json::{Map, Value, json};
+
+use super::{to_usize, unsupported};
+use crate::LoadError;
+use crate::gguf::Metadata;
+use crate::names::Names;
+
+/// `model_type` in a `config.json`.
+pub(crate) const HF_TYPE: &str = "bitnet-v2";
+/// The class in a `config.json`.
+pub(crate) const HF_CLASS: &str = "BitNetV2ForCausalLM";
+/// `general.architecture` in a GGUF file.
+pub(crate) const GGUF_ARCHITECTURE: &str = "bitnet-v2";
+
+/// The object in a `config.json` with one entry for each projection.
+pub(crate) const HF_KEY: &str = "input_forms";
+const BLOCK: &str = "hadamard_block";
+const BITS: &str = "activation_bits";
+const NEEDED: &str = "how activations become codes";
+
+/// What a file says of one projection at the place `key`.
+fn entry(projection: Projection, key: &str, block: u64, bits: u64) -> Result<(Projection, InputForm), LoadError> {
+    let hadamard = match to_usize(key, block)? {
+        0 => None,
+        block => Some(block),
+    };
+    let reason = "activations have 8 or 4 bits";
+    let bits = ActivationBits::from_number(bits).ok_or_else(|| unsupported(&format!("{key}.{BITS}"), bits, reason))?;
+    Ok((projection, InputForm { hadamard, bits }))
+}
+
+/// The forms in a `config.json` whose type asks for them or not.
+pub(crate) fn from_hf(map: &Map<String, Value>, asked: bool) -> Result<InputForms, LoadError> {
+    let value = map.get(HF_KEY).filter(|v| !v.is_null());
+    let value = match (value, asked) {
+        (None, false) => return Ok(InputForms::default()),
+        (None, true) => return Err(LoadError::MissingKey { key: HF_KEY.into(), needed_for: NEEDED }),
+        (Some(v), true) => v,
+        (Some(_), false) => {
+            let reason = format!("only a model_type of {HF_TYPE} has these; the file contradicts itself");
+            return Err(unsupported(HF_KEY, "present", &reason));
+        }
+    };
+    let wrong = |key: &str, expected, got: &Value| LoadError::KeyType {
+        key: key.to_owned(),
+        expected,
+        got: got.to_string().chars().take(60).collect(),
+    };
+    let all = value.as_object().ok_or_else(|| wrong(HF_KEY, "an object", value))?;
+    let mut entries = Vec::new();
+    for (name, value) in all {
+        let key = format!("{HF_KEY}.{name}");
+        let Some(p) = Projection::ALL.into_iter().find(|p| p.name() == name) else {
+            return Err(unsupported(&key, "present", "there is no projection of this name"));
+        };
+        let number = |part: &str| {
+            let key = format!("{key}.{part}");
+            let v = value.get(part).ok_or(LoadError::MissingKey { key: key.clone(), needed_for: NEEDED })?;
+            v.as_u64().ok_or_else(|| wrong(&key, "an unsigned integer", v))
+        };
+        entries.push(entry(p, &key, number(BLOCK)?, number(BITS)?)?);
+    }
+    for p in REQUIRED {
+        if !entries.iter().any(|(q, _)| *q == p) {
+            return Err(LoadError::MissingKey { key: format!("{HF_KEY}.{}", p.name()), needed_for: NEEDED });
+        }
+    }
+    Ok(InputForms::together(&entries)?)
+}
+
+/// Projections of which a file has to speak.
+const REQUIRED: [Projection; 7] =
+    [Projection::Q, Projection::K, Projection::V, Projection::O, Projection::Gate, Projection::Up, Projection::Down];
+
+/// The object of a `config.json`.
+pub(crate) fn to_hf(forms: &InputForms) -> Value {
+    let one = |p: Projection| {
+        let form = forms.of(p);
+        (p.name().to_owned(), json!({BLOCK: form.hadamard.unwrap_or(0), BITS: form.bits.number()}))
+    };
+    Value::Object(REQUIRED.into_iter().map(one).collect())
+}
+
+/// The forms in the metadata of a GGUF file whose architecture asks for them or not.
+pub(crate) fn from_gguf(metadata: &Metadata, architecture: &str, asked: bool) -> Result<InputForms, LoadError> {
+    if !asked {
+        let stray = |k: &str| k.ends_with(&format!(".{BLOCK}")) || k.ends_with(&format!(".{BITS}"));
+        return match metadata.iter().find(|(k, _)| stray(k)) {
+            None => Ok(InputForms::default()),
+            Some((key, value)) => {
+                let reason =
+                    format!("only an architecture of {GGUF_ARCHITECTURE} has these; the file contradicts itself");
+                Err(unsupported(key, value, &reason))
+            }
+        };
+    }
+    let mut entries = Vec::new();
+    for p in REQUIRED {
+        let key = gguf_key(architecture, p);
+        let number = |part: &str| {
+            let key = format!("{key}.{part}");
+            metadata.u64(&key)?.ok_or(LoadError::MissingKey { key, needed_for: NEEDED })
+        };
+        entries.push(entry(p, &key, number(BLOCK)?, number(BITS)?)?);
+    }
+    Ok(InputForms::together(&entries)?)
+}
+
+/// Writes the keys that [`from_gguf`] reads.
+pub(crate) fn to_gguf(m: &mut Metadata, forms: &InputForms, architecture: &str) {
+    for p in REQUIRED {
+        let (key, form) = (gguf_key(architecture, p), forms.of(p));
+        // Blocks divide widths, which are checked to be far below 2^32.
+        m.set(&format!("{key}.{BLOCK}"), u32::try_from(form.hadamard.unwrap_or(0)).unwrap_or(u32::MAX));
+        m.set(&format!("{key}.{BITS}"), form.bits.number());
+    }
+}
+
+fn gguf_key(architecture: &str, p: Projection) -> String {
+    format!("{architecture}.{}", Names::Gguf.short(p))
+}
