@@ -70,6 +70,26 @@ pub enum ModelError {
         /// Tokens that were to be added.
         more: usize,
     },
+    /// A text that was to be taken back to an earlier token, in a model that cannot.
+    #[error(
+        "test-time-training layers cannot be taken back from token {len} to token {to}: begin anew (truncate to 0) and feed \
+         the text again, or keep a clone or a saved copy of the sequence where you want to return to"
+    )]
+    CannotRewind {
+        /// Tokens that were read.
+        len: usize,
+        /// Tokens that were to remain.
+        to: usize,
+    },
+    /// A text whose state in test-time-training layers a failed step has left in between.
+    #[error(
+        "an earlier step of this text failed and its test-time-training state is lost: begin anew (truncate to 0) and feed the \
+         text again, or restore a saved copy"
+    )]
+    StateLost,
+    /// Bytes that are not a saved sequence of this model.
+    #[error("saved sequence: {0}")]
+    SavedSequence(ttt_layer::StateDamage),
     /// A prompt without tokens, where at least one is needed to predict the next.
     #[error(
         "the prompt is empty: at least one token is needed to predict the next one (add a beginning-of-text token)"
@@ -101,6 +121,9 @@ pub enum ModelError {
     /// An error of the kernels.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// An error of a test-time-training layer.
+    #[error(transparent)]
+    Ttt(#[from] ttt_layer::TttError),
     /// An error of candle.
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),

@@ -19,16 +19,19 @@ mod sequence;
 mod synthetic;
 mod weights;
 
-pub use config::{Activation, ActivationBits, InputForm, InputForms, ModelConfig, Norm, Projection};
+pub use config::{
+    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, TttOptions, TttTensor,
+};
 pub use engine::{
-    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvCache, KvType, LogitsWanted, Prediction, StepInput,
-    StepOutput,
+    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState,
+    StepInput, StepOutput,
 };
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
 pub use sequence::Sequence;
 pub use synthetic::SyntheticWeights;
-pub use weights::{LayerWeights, ModelWeights, StoredFloat, WeightSource};
+pub use ttt_layer::{RopePairs, StateDamage, TttConfig};
+pub use weights::{LayerWeights, ModelWeights, StoredFloat, TttWeights, WeightSource};
 
 pub mod decoder;
 pub mod nn;

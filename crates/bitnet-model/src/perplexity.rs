@@ -51,7 +51,7 @@ pub fn perplexity(
     let mut sequence = Sequence::new(engine, kv, Some(window));
     let (mut nats, mut done) = (0.0, 0);
     for (inputs, targets) in inputs.chunks(window).zip(targets.chunks(window)) {
-        sequence.truncate(0);
+        sequence.truncate(0)?;
         for (inputs, targets) in inputs.chunks(at_once).zip(targets.chunks(at_once)) {
             let logits = sequence.push_all(inputs)?;
             for (row, &target) in logits.chunks_exact(vocab).zip(targets) {

@@ -1,30 +1,31 @@
-//! One text in the making: its tokens, its cache, the logits of what comes next.
+//! One text in the making: its tokens, its state, the logits of what comes next.
 
 use std::ops::ControlFlow;
 
 use crate::ModelError;
-use crate::engine::{Engine, HeadRequest, KvCache, KvType, LogitsWanted, Prediction, StepInput, StepOutput};
+use crate::engine::{
+    Engine, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState, StepInput, StepOutput,
+};
 
 /// Tokens fed at once between two calls of a progress callback.
 const PROGRESS_STEP: usize = 256;
 
-/// A sequence of tokens and the state that the model keeps for it. Feeding tokens is the only way to change it.
+/// A sequence of tokens and the state that the model keeps for it. Feeding tokens is the only way to change it. A clone is a
+/// fork: both go on by themselves.
 #[derive(Clone, Debug)]
 pub struct Sequence {
-    engine: Engine,
-    cache: KvCache,
+    state: SequenceState,
     tokens: Vec<u32>,
     /// What comes after the last token, or after each of the last ones: nothing, or some positions.
     out: StepOutput,
 }
 
 impl Sequence {
-    /// An empty sequence of at most `limit` tokens (`None`: the model's own context length).
+    /// An empty sequence of at most `limit` tokens (`None`: the model's own context length, if it has one).
     pub fn new(engine: &Engine, kv: KvType, limit: Option<usize>) -> Self {
-        let limit = limit.unwrap_or(engine.config().max_position_embeddings);
+        let limit = limit.or(engine.config().context_limit()).unwrap_or(usize::MAX);
         Self {
-            cache: KvCache::new(engine.config(), kv, limit),
-            engine: engine.clone(),
+            state: SequenceState::new(engine, kv, limit),
             tokens: Vec::new(),
             out: StepOutput::default(),
         }
@@ -32,7 +33,7 @@ impl Sequence {
 
     /// The engine that computes it.
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        self.state.engine()
     }
     /// The tokens so far.
     pub fn tokens(&self) -> &[u32] {
@@ -48,11 +49,15 @@ impl Sequence {
     }
     /// Tokens that still fit.
     pub fn remaining(&self) -> usize {
-        self.cache.limit() - self.cache.len()
+        self.state.limit() - self.state.len()
     }
-    /// Bytes of keys and values allocated now.
-    pub fn cache_bytes(&self) -> usize {
-        self.cache.byte_len()
+    /// What the model keeps for it, in all layers.
+    pub fn state(&self) -> &SequenceState {
+        &self.state
+    }
+    /// Whether [`Sequence::truncate`] can take it back to any earlier token.
+    pub fn can_rewind(&self) -> bool {
+        self.state.can_rewind()
     }
 
     /// Logits of the token after the last one, `[vocab]` f32; empty before the first token was fed, or if only the best were
@@ -101,15 +106,16 @@ impl Sequence {
     /// Feeds `first` and `others`, and keeps what follows each of them.
     ///
     /// # Errors
-    /// Those of [`Engine::step`]; the sequence is then as it was before, without logits.
+    /// Those of [`Engine::step`]; the sequence is then as after an error of it, without logits.
     pub(crate) fn feed_rows(&mut self, first: u32, others: &[u32], request: HeadRequest) -> Result<(), ModelError> {
         let before = self.tokens.len();
         self.tokens.push(first);
         self.tokens.extend_from_slice(others);
         self.out.clear();
+        let engine = self.engine().clone();
         let tokens = &self.tokens[before..];
-        let mut input = [StepInput { cache: &mut self.cache, tokens, wanted: LogitsWanted::All, head: request }];
-        let result = self.engine.step(&mut input, &mut self.out);
+        let mut input = [StepInput { state: &mut self.state, tokens, wanted: LogitsWanted::All, head: request }];
+        let result = engine.step(&mut input, &mut self.out);
         if result.is_err() {
             self.tokens.truncate(before);
             self.out.clear();
@@ -124,7 +130,7 @@ impl Sequence {
         wanted: LogitsWanted,
         head: HeadRequest,
     ) -> StepInput<'a> {
-        StepInput { cache: &mut self.cache, tokens, wanted, head }
+        StepInput { state: &mut self.state, tokens, wanted, head }
     }
 
     /// Takes note of such a step: `tokens` were fed, and what follows the last one is position `i` of `out`, if given.
@@ -136,26 +142,28 @@ impl Sequence {
         }
     }
 
-    /// Makes sure that the prediction answers `request`, which after a feed with another request needs the last token to be
-    /// fed again. Without tokens nothing happens.
+    /// Makes sure that the prediction answers `request`, after a feed with another request too. Without tokens nothing
+    /// happens.
     ///
     /// # Errors
     /// Those of [`Engine::step`].
     pub fn require(&mut self, request: HeadRequest) -> Result<(), ModelError> {
         let known = self.out.len().checked_sub(1).is_some_and(|last| self.out.answers(last).covers(request));
-        match self.tokens.last() {
-            Some(&last) if !known => {
-                self.truncate(self.tokens.len() - 1);
-                self.feed(&[last], request, &mut |_| ControlFlow::Continue(())).map(|_| ())
-            }
-            _ => Ok(()),
+        let Some(&last) = self.tokens.last().filter(|_| !known) else { return Ok(()) };
+        self.out.clear();
+        let engine = self.engine().clone();
+        if engine.predict(&self.state, request, &mut self.out)? {
+            return Ok(());
         }
+        // After going back, what the head needs is not known; only sequences that can go back meet this.
+        self.truncate(self.tokens.len() - 1)?;
+        self.feed(&[last], request, &mut |_| ControlFlow::Continue(())).map(|_| ())
     }
 
     /// Feeds tokens and computes the logits of what follows the last of them. Without tokens nothing changes.
     ///
     /// # Errors
-    /// Those of [`Engine::step`]; the sequence is then as it was before.
+    /// Those of [`Engine::step`]; the sequence is then as it was before, or lost as described there.
     pub fn push(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
         self.push_with(tokens, &mut |_| ControlFlow::Continue(()))?;
         Ok(self.logits())
@@ -189,14 +197,18 @@ impl Sequence {
             return Ok(true);
         }
         let before = self.tokens.len();
-        self.engine.check(&self.cache, tokens)?;
+        let engine = self.engine().clone();
+        engine.check(&self.state, tokens)?;
         self.out.clear();
         for (i, chunk) in tokens.chunks(PROGRESS_STEP).enumerate() {
             let fed = i * PROGRESS_STEP + chunk.len();
             let wanted = if fed == tokens.len() { LogitsWanted::Last } else { LogitsWanted::None };
-            let mut input = [StepInput { cache: &mut self.cache, tokens: chunk, wanted, head: request }];
-            if let Err(error) = self.engine.step(&mut input, &mut self.out) {
-                self.truncate(before);
+            let mut input = [StepInput { state: &mut self.state, tokens: chunk, wanted, head: request }];
+            if let Err(error) = engine.step(&mut input, &mut self.out) {
+                // Where this is refused the state is lost, and says so at the next use.
+                self.tokens.truncate(before);
+                self.out.clear();
+                let _ = self.state.truncate(before);
                 return Err(error);
             }
             self.tokens.extend_from_slice(chunk);
@@ -210,12 +222,12 @@ impl Sequence {
     /// Feeds tokens and returns the logits after each of them, `[tokens, vocab]` f32.
     ///
     /// # Errors
-    /// Those of [`Engine::step`]; the sequence is then as it was before.
+    /// Those of [`Engine::step`]; the sequence is then as it was before, or lost as described there.
     pub fn push_all(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         let mut all = StepOutput::default();
-        let wanted = LogitsWanted::All;
-        let mut input = [StepInput { cache: &mut self.cache, tokens, wanted, head: HeadRequest::Full }];
-        self.engine.step(&mut input, &mut all)?;
+        let (engine, wanted) = (self.engine().clone(), LogitsWanted::All);
+        let mut input = [StepInput { state: &mut self.state, tokens, wanted, head: HeadRequest::Full }];
+        engine.step(&mut input, &mut all)?;
         self.tokens.extend_from_slice(tokens);
         if !tokens.is_empty() {
             self.out.copy_position(&all, all.len() - 1);
@@ -224,11 +236,15 @@ impl Sequence {
     }
 
     /// Forgets everything from token `len` on; the logits are gone until the next token is fed.
-    pub fn truncate(&mut self, len: usize) {
-        if len < self.tokens.len() || self.cache.len() > len {
+    ///
+    /// # Errors
+    /// Those of [`SequenceState::truncate`]: a model with test-time-training layers can only begin anew, at 0.
+    pub fn truncate(&mut self, len: usize) -> Result<(), ModelError> {
+        self.state.truncate(len)?;
+        if len < self.tokens.len() {
             self.tokens.truncate(len);
-            self.cache.truncate(len);
             self.out.clear();
         }
+        Ok(())
     }
 }

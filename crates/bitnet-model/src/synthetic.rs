@@ -4,7 +4,7 @@ use half::f16;
 use ternary_kernels::{Scales, TernaryMatrix};
 
 use crate::weights::{WeightSource, share};
-use crate::{FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection};
+use crate::{FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection, TttTensor};
 
 /// A [`WeightSource`] whose trits are uniform over -1, 0, +1 and whose scales keep activations of the size that trained
 /// models have. The same seed gives the same model everywhere.
@@ -41,6 +41,22 @@ impl SyntheticWeights {
         }
     }
 
+    /// Mean and deviation that keep a test-time-training layer lively: inner models that differ from zero, learning rates of
+    /// all sizes, gains near 1, convolutions that let their own token pass.
+    pub fn ttt_range(which: TttTensor) -> (f32, f32) {
+        match which {
+            TttTensor::W1 | TttTensor::W2 => (0.0, 0.1),
+            TttTensor::B1 | TttTensor::B2 | TttTensor::NormBias | TttTensor::PostNormBias => (0.0, 0.05),
+            TttTensor::LrWeight => (0.0, 0.05),
+            TttTensor::LrBias => (0.0, 0.3),
+            TttTensor::TokenIdx => (0.0, 0.02),
+            TttTensor::NormWeight | TttTensor::PostNormWeight => (1.0, 0.1),
+            TttTensor::ConvQWeight | TttTensor::ConvKWeight => (0.25, 0.4),
+            TttTensor::PreConvWeight => (0.1, 0.2),
+            TttTensor::ConvQBias | TttTensor::ConvKBias | TttTensor::PreConvBias => (0.0, 0.05),
+        }
+    }
+
     fn table(&self, name: &str) -> Result<FloatMatrix, ModelError> {
         let c = &self.config;
         let mut next = self.numbers(name);
@@ -60,7 +76,7 @@ impl WeightSource for SyntheticWeights {
     }
 
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
-        let (rows, cols) = self.config.projection_shape(which);
+        let (rows, cols) = self.config.projection_shape(layer, which);
         let mut next = self.numbers(&format!("{layer}.{}", which.name()));
         let trits: Vec<i8> = (0..rows * cols).map(|_| ((next() >> 32) % 3) as i8 - 1).collect();
         // A sum of `cols` products of a unit normal with a uniform trit has variance 2/3 cols: this brings it back to 1.
@@ -71,6 +87,14 @@ impl WeightSource for SyntheticWeights {
     fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
         let mut next = self.numbers(&format!("{which:?}"));
         Ok((0..self.config.norm_len(which)).map(|_| 1.0 + ((next() >> 60) as f32 - 8.0) / 64.0).collect())
+    }
+
+    fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, ModelError> {
+        let shape = self.config.ttt_layer(layer).and_then(|c| which.shape(&c)).unwrap_or_default();
+        let (mean, deviation) = Self::ttt_range(which);
+        let mut next = self.numbers(&format!("{layer}.{}", which.path()));
+        let value = |h: u64| mean + deviation * ((h >> 40) as f32 / (1 << 23) as f32 - 1.0) * 3f32.sqrt();
+        Ok((0..shape.iter().product()).map(|_| value(next())).collect())
     }
 
     fn embedding(&self) -> Result<FloatMatrix, ModelError> {

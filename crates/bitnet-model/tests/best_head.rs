@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::{
-    Candidate, Engine, EngineOptions, FloatMatrix, FloatType, HeadMode, HeadRequest, KvCache, KvType, LogitsWanted,
-    ModelConfig, ModelError, ModelWeights, Prediction, Sequence, StepInput, StepOutput, SyntheticWeights,
+    Candidate, Engine, EngineOptions, FloatMatrix, FloatType, HeadMode, HeadRequest, KvType, LogitsWanted,
+    ModelConfig, ModelError, ModelWeights, Prediction, Sequence, SequenceState, StepInput, StepOutput,
+    SyntheticWeights,
 };
 use half::{bf16, f16};
 use ternary_kernels::{Isa, SharedBytes};
@@ -165,17 +166,17 @@ fn requests_of_a_batch_do_not_mix() {
         // Too many to be worth a coarse pass: answered with all.
         _ => HeadRequest::Top(VOCAB / 2),
     };
-    let mut caches: Vec<KvCache> = texts.iter().map(|_| KvCache::new(coarse.config(), KvType::F32, 300)).collect();
+    let mut states: Vec<SequenceState> = texts.iter().map(|_| SequenceState::new(&coarse, KvType::F32, 300)).collect();
     let mut out = StepOutput::default();
     for _ in 0..2 {
         out.clear();
-        caches.iter_mut().for_each(|c| c.truncate(0));
-        let mut inputs: Vec<StepInput<'_>> = caches
+        states.iter_mut().for_each(|s| s.truncate(0).unwrap());
+        let mut inputs: Vec<StepInput<'_>> = states
             .iter_mut()
             .zip(&texts)
             .enumerate()
-            .map(|(i, (cache, tokens))| StepInput {
-                cache,
+            .map(|(i, (state, tokens))| StepInput {
+                state,
                 tokens,
                 wanted: if i % 4 == 0 { LogitsWanted::All } else { LogitsWanted::Last },
                 head: request(i),
@@ -254,7 +255,7 @@ fn a_prediction_that_was_asked_for_less_is_made_anew() {
     s.require(HeadRequest::Full).unwrap();
     assert!(matches!(s.prediction(), Prediction::Full([])));
     let all = s.push(&[3, 1, 4]).unwrap().to_vec();
-    s.truncate(0);
+    s.truncate(0).unwrap();
     s.feed(&[3, 1, 4], HeadRequest::Top(4), &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(s.logits().is_empty());
     s.require(HeadRequest::Top(2)).unwrap();

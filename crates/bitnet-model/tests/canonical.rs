@@ -1,8 +1,8 @@
 //! One canonical arithmetic: a token's logits do not depend on what passes through the model with it.
 
 use bitnet_model::{
-    Activation, Engine, EngineOptions, HeadRequest, KvCache, KvType, LogitsWanted, ModelConfig, ModelWeights, Sequence,
-    StepInput, StepOutput, SyntheticWeights,
+    Activation, Engine, EngineOptions, HeadRequest, KvType, LogitsWanted, ModelConfig, ModelWeights, Sequence,
+    SequenceState, StepInput, StepOutput, SyntheticWeights,
 };
 use ternary_kernels::Isa;
 
@@ -71,15 +71,15 @@ fn token_by_token_equals_one_prefill() {
 fn sequences_that_step_together_equal_single_ones() {
     let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
     let texts: Vec<Vec<u32>> = [5, 1, 300, 64].iter().enumerate().map(|(i, &n)| tokens(n + i)[i..].to_vec()).collect();
-    let mut caches: Vec<KvCache> = texts.iter().map(|_| KvCache::new(engine.config(), KvType::F32, 700)).collect();
+    let mut states: Vec<SequenceState> = texts.iter().map(|_| SequenceState::new(&engine, KvType::F32, 700)).collect();
     let mut together = StepOutput::default();
     for round in 0..3u32 {
         let next = [round + 1; 1];
-        let mut inputs: Vec<StepInput<'_>> = caches
+        let mut inputs: Vec<StepInput<'_>> = states
             .iter_mut()
             .zip(&texts)
-            .map(|(cache, text)| StepInput {
-                cache,
+            .map(|(state, text)| StepInput {
+                state,
                 tokens: if round == 0 { text } else { &next },
                 wanted: LogitsWanted::Last,
                 head: HeadRequest::Full,
@@ -106,7 +106,7 @@ fn refused_input_changes_nothing() {
     assert!(s.push(&[0; 8]).unwrap_err().to_string().contains("10 tokens"));
     assert_eq!((s.len(), bits(s.logits())), (3, before));
     let long = s.push(&[4, 5]).map(bits).unwrap();
-    s.truncate(3);
+    s.truncate(3).unwrap();
     assert_eq!(s.push(&[4, 5]).map(bits).unwrap(), long);
 }
 

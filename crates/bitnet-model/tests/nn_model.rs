@@ -83,7 +83,7 @@ fn larger_configurations() {
         if form == "packed" {
             let mut compared = 0;
             for (i, layer) in model.layers.iter().enumerate() {
-                let (attn, mlp) = (&layer.attention, &layer.feed_forward);
+                let (attn, mlp) = (layer.mixer.as_attention().unwrap(), &layer.feed_forward);
                 let modules: [(&str, &str, &dyn Module); 7] = [
                     ("input_layernorm", "self_attn.q_proj", &attn.q_proj),
                     ("input_layernorm", "self_attn.k_proj", &attn.k_proj),

@@ -102,7 +102,7 @@ impl ModelBuilder {
     /// [`Error::Model`] for what this CPU cannot do.
     pub fn build(self, loaded: LoadedModel) -> Result<Model, Error> {
         let engine = Engine::new(&loaded.weights, &self.engine)?;
-        let limit = engine.config().max_position_embeddings;
+        let limit = engine.config().context_limit().unwrap_or(usize::MAX);
         let g = &loaded.generation;
         let mut sampling = SamplingOptions::default();
         if g.do_sample == Some(false) {
@@ -185,7 +185,7 @@ impl Model {
     pub fn kv_type(&self) -> KvType {
         self.inner.kv
     }
-    /// Most tokens in a session.
+    /// Most tokens in a session; `usize::MAX` where nothing limits them, because no layer is attention.
     pub fn context(&self) -> usize {
         self.inner.context
     }

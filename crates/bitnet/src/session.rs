@@ -11,7 +11,8 @@ use crate::{Error, GenerateOptions, Message, Model, Output};
 
 /// One text in the making: what was prompted and what was generated, with the model's state for it.
 ///
-/// A session owns its cache; the [`Model`] behind it is shared. Use one session per thread.
+/// A session owns its state; the [`Model`] behind it is shared. Use one session per thread. A clone is a fork: both go on by
+/// themselves.
 #[derive(Clone, Debug)]
 pub struct Session {
     model: Model,
@@ -43,17 +44,29 @@ impl Session {
     pub fn remaining(&self) -> usize {
         self.decoder.remaining()
     }
-    /// Bytes of the cache now.
-    pub fn cache_bytes(&self) -> usize {
-        self.decoder.cache_bytes()
+    /// Bytes of the session's state now, in all layers: [`Session::kv_bytes`] and [`Session::ttt_bytes`].
+    pub fn state_bytes(&self) -> usize {
+        self.kv_bytes() + self.ttt_bytes()
+    }
+    /// Bytes of keys and values, which grow with the text.
+    pub fn kv_bytes(&self) -> usize {
+        self.decoder.state().kv_bytes()
+    }
+    /// Bytes of the states of test-time-training layers: the same after every token.
+    pub fn ttt_bytes(&self) -> usize {
+        self.decoder.state().ttt_bytes()
     }
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.rewind(0);
+        self.decoder = Decoder::new(self.model.new_sequence());
     }
-    /// Forgets everything from token `len` on.
-    pub fn rewind(&mut self, len: usize) {
-        self.decoder.rewind(len);
+    /// Forgets everything from token `len` on. A model with test-time-training layers cannot go back; for it, the first `len`
+    /// tokens are read again.
+    ///
+    /// # Errors
+    /// Those of a step, where tokens are read again.
+    pub fn rewind(&mut self, len: usize) -> Result<(), Error> {
+        Ok(self.decoder.rewind(len)?)
     }
 
     /// Continues the session with `prompt` and generates; text comes as an iterator of [`crate::Chunk`]s.
@@ -99,11 +112,8 @@ impl Session {
     /// # Errors
     /// As [`Session::generate_ids`].
     pub fn generate_from(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
-        let common = self.decoder.common_prefix(ids);
-        // The last token is fed again even if it is known, because its logits are needed.
-        let keep = common.min(ids.len().saturating_sub(1));
-        self.rewind(keep);
         let began = Instant::now();
+        let keep = self.decoder.keep_prefix(ids)?;
         let request = options.head_request(ids.len())?;
         let go_on = self.decoder.feed(&ids[keep..], request, options.cancel.as_ref())?;
         if self.is_empty() {

@@ -65,7 +65,7 @@ fn a_generation_ended_amid_guesses_leaves_a_whole_session() {
         let rest = session.generate_ids(&[], options(0.0, 0).max_tokens(60 - n)).unwrap().finish().unwrap();
         assert_eq!(rest.ids, whole[n..]);
         // Rewinding to the middle of what was generated, and going another way.
-        fork.rewind(fork.len() - n / 2);
+        fork.rewind(fork.len() - n / 2).unwrap();
         let mut plain = model.session();
         let text = fork.tokens();
         let a = fork.generate_ids(&whole[..3], options(0.7, 3)).unwrap().finish().unwrap();

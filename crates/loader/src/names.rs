@@ -5,7 +5,7 @@
 //! | embedding | `model.embed_tokens` | `token_embd` |
 //! | layer N | `model.layers.N.` | `blk.N.` |
 //! | input norm | `input_layernorm` | `attn_norm` |
-//! | q, k, v, o | `self_attn.{q,k,v,o}_proj` | `attn_{q,k,v,output}` |
+//! | q, k, v, o of attention | `self_attn.{q,k,v,o}_proj` | `attn_{q,k,v,output}` |
 //! | q, k, v merged | `self_attn.qkv_proj` | `attn_qkv` |
 //! | attention sub-norm | `self_attn.attn_sub_norm`, `self_attn.inner_attn_ln` (1bitLLM) | `attn_sub_norm` |
 //! | norm before the feed-forward block | `post_attention_layernorm` | `ffn_norm` |
@@ -13,14 +13,17 @@
 //! | gate and up merged | `mlp.gate_up_proj` | `ffn_gate_up` |
 //! | feed-forward sub-norm | `mlp.ffn_sub_norm`, `mlp.ffn_layernorm` (1bitLLM) | `ffn_sub_norm` |
 //! | final norm | `model.norm` | `output_norm` |
+//! | TTT layer: q, k, v, gate, o | `ttt.{q,k,v,g,o}_proj` | `ttt_{q,k,v,gate,output}` |
+//! | TTT layer: sub-norm | `ttt.attn_sub_norm` | `ttt_sub_norm` |
+//! | TTT layer: norm before the convolution | `conv.norm` | `ttt_conv_norm` |
 //! | head (absent where it is the embedding) | `lm_head` | `output` |
 //! | scale beside a projection | `weight_scale` | `scale` |
 //!
-//! All end in `.weight`, except the scales.
+//! All end in `.weight`, except the scales. What else a TTT layer has is in `docs/formats/bit_ttt.md`.
 
 use std::collections::HashSet;
 
-use bitnet_model::{Norm, Projection};
+use bitnet_model::{Mixer, ModelConfig, Norm, Projection, TttTensor};
 
 /// Which names a container uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub(crate) enum Names {
 }
 
 /// Projections that may be rows of one tensor, in the order of the rows.
-pub(crate) const GROUPS: [&[Projection]; 2] =
+const GROUPS: [&[Projection]; 2] =
     [&[Projection::Q, Projection::K, Projection::V], &[Projection::Gate, Projection::Up]];
 
 impl Names {
@@ -61,50 +64,68 @@ impl Names {
         }
     }
 
-    /// The names that a norm may have, the usual one first.
-    pub(crate) fn norm(self, norm: Norm) -> Vec<String> {
-        let (layer, gguf, hf): (usize, &str, &[&str]) = match norm {
-            Norm::Input(l) => (l, "attn_norm", &["input_layernorm"]),
-            Norm::AttnSub(l) => (l, "attn_sub_norm", &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"]),
-            Norm::PostAttention(l) => (l, "ffn_norm", &["post_attention_layernorm"]),
-            Norm::FfnSub(l) => (l, "ffn_sub_norm", &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"]),
-            Norm::Final => {
-                return vec![match self {
-                    Names::Gguf => "output_norm.weight".into(),
-                    Names::Hf { prefix } => format!("{prefix}norm.weight"),
-                }];
-            }
+    /// The names that a norm may have in a layer with this mixer, the usual one first.
+    pub(crate) fn norm(self, norm: Norm, mixer: Mixer) -> Vec<String> {
+        let Some(layer) = norm.layer() else {
+            return vec![match self {
+                Names::Gguf => "output_norm.weight".into(),
+                Names::Hf { prefix } => format!("{prefix}norm.weight"),
+            }];
         };
         let names = match self {
-            Names::Gguf => &[gguf][..],
-            Names::Hf { .. } => hf,
+            Names::Gguf => vec![
+                match norm {
+                    Norm::PreConv(_) => "ttt_conv_norm",
+                    Norm::Input(_) => "attn_norm",
+                    Norm::AttnSub(_) if mixer == Mixer::Attention => "attn_sub_norm",
+                    Norm::AttnSub(_) => "ttt_sub_norm",
+                    Norm::PostAttention(_) => "ffn_norm",
+                    Norm::FfnSub(_) => "ffn_sub_norm",
+                    Norm::Final => "output_norm",
+                }
+                .to_owned(),
+            ],
+            Names::Hf { .. } => {
+                // 1bitLLM's models have other names for the sub-norms.
+                let other = match norm {
+                    Norm::AttnSub(_) if mixer == Mixer::Attention => Some("self_attn.inner_attn_ln"),
+                    Norm::FfnSub(_) => Some("mlp.ffn_layernorm"),
+                    _ => None,
+                };
+                std::iter::once(norm.path(mixer)).chain(other.map(str::to_owned)).collect()
+            }
         };
         names.iter().map(|n| format!("{}{n}.weight", self.layer(layer))).collect()
     }
 
-    /// A projection's name without `.weight`.
-    pub(crate) fn projection(self, layer: usize, p: Projection) -> String {
-        self.layer(layer) + &self.short(p)
+    /// The name, without `.weight`, of a projection in a layer with this mixer.
+    pub(crate) fn projection(self, layer: usize, p: Projection, mixer: Mixer) -> String {
+        let short = match self {
+            Names::Gguf => {
+                let block = if mixer == Mixer::Attention { "attn" } else { "ttt" };
+                match p {
+                    Projection::Q => format!("{block}_q"),
+                    Projection::K => format!("{block}_k"),
+                    Projection::V => format!("{block}_v"),
+                    Projection::OutGate => format!("{block}_gate"),
+                    Projection::O => format!("{block}_output"),
+                    Projection::Gate => "ffn_gate".into(),
+                    Projection::Up => "ffn_up".into(),
+                    Projection::Down => "ffn_down".into(),
+                }
+            }
+            Names::Hf { .. } => p.path(mixer),
+        };
+        self.layer(layer) + &short
     }
 
-    /// A projection's name within a layer.
-    pub(crate) fn short(self, p: Projection) -> String {
-        match self {
-            Names::Gguf => match p {
-                Projection::Q => "attn_q",
-                Projection::K => "attn_k",
-                Projection::V => "attn_v",
-                Projection::O => "attn_output",
-                Projection::Gate => "ffn_gate",
-                Projection::Up => "ffn_up",
-                Projection::Down => "ffn_down",
-            }
-            .to_owned(),
-            Names::Hf { .. } => match p {
-                Projection::Gate | Projection::Up | Projection::Down => format!("mlp.{}", p.name()),
-                _ => format!("self_attn.{}", p.name()),
-            },
-        }
+    /// The full name of what a TTT layer learns in full precision.
+    pub(crate) fn ttt(self, layer: usize, t: TttTensor) -> String {
+        let short = match self {
+            Names::Gguf => gguf_ttt(t),
+            Names::Hf { .. } => t.path(),
+        };
+        self.layer(layer) + short
     }
 
     /// The name, without `.weight`, of the tensor that holds all projections of group `group` of [`GROUPS`].
@@ -126,16 +147,19 @@ impl Names {
         }
     }
 
-    /// Every name that a model of `layers` layers may use.
-    pub(crate) fn all(self, layers: usize) -> HashSet<String> {
+    /// Every name that a model of this configuration may use in its first `layers` layers.
+    pub(crate) fn all(self, config: &ModelConfig, layers: usize) -> HashSet<String> {
         let mut all: HashSet<String> = [self.embedding(), self.head()].into();
-        all.extend(self.norm(Norm::Final));
+        all.extend(self.norm(Norm::Final, Mixer::Attention));
         for l in 0..layers {
-            for n in [Norm::Input(l), Norm::AttnSub(l), Norm::PostAttention(l), Norm::FfnSub(l)] {
-                all.extend(self.norm(n));
+            let mixer = config.mixer(l);
+            // Sub-norms that the configuration does not speak of are refused by another name.
+            for n in config.layer_norms(l).chain([Norm::AttnSub(l), Norm::FfnSub(l)]) {
+                all.extend(self.norm(n, mixer));
             }
-            let bases = Projection::ALL.iter().map(|p| self.projection(l, *p));
-            for base in bases.chain((0..GROUPS.len()).map(|g| self.merged(l, g))) {
+            all.extend(config.layer_ttt_tensors(l).map(|(t, _)| self.ttt(l, t)));
+            let bases = config.layer_projections(l).map(|p| self.projection(l, p, mixer));
+            for base in bases.chain(self.groups(mixer).map(|(g, _)| self.merged(l, g))) {
                 all.insert(base.clone() + ".weight");
                 all.insert(base + self.scale_suffix());
             }
@@ -143,9 +167,41 @@ impl Names {
         all
     }
 
+    /// The groups of projections that may be rows of one tensor in a layer with this mixer, with their numbers.
+    pub(crate) fn groups(self, mixer: Mixer) -> impl Iterator<Item = (usize, &'static [Projection])> {
+        // Merged tensors come from other programs, which know attention only.
+        let own = move |g: &usize| mixer == Mixer::Attention || *g > 0;
+        GROUPS.into_iter().enumerate().filter(move |(g, _)| own(g))
+    }
+
     /// Tensors that old programs stored although they follow from the configuration.
     pub(crate) fn is_redundant(name: &str) -> bool {
         name.ends_with("rotary_emb.inv_freq") || name.ends_with(".attention.masked_bias")
+    }
+}
+
+/// The name of a TTT layer's tensor within a layer of a GGUF file.
+fn gguf_ttt(t: TttTensor) -> &'static str {
+    match t {
+        TttTensor::W1 => "ttt_w1.weight",
+        TttTensor::B1 => "ttt_w1.bias",
+        TttTensor::W2 => "ttt_w2.weight",
+        TttTensor::B2 => "ttt_w2.bias",
+        TttTensor::LrWeight => "ttt_lr.weight",
+        TttTensor::LrBias => "ttt_lr.bias",
+        TttTensor::TokenIdx => "ttt_token_idx",
+        TttTensor::NormWeight => "ttt_inner_norm.weight",
+        TttTensor::NormBias => "ttt_inner_norm.bias",
+        TttTensor::PostNormWeight => "ttt_post_norm.weight",
+        TttTensor::PostNormBias => "ttt_post_norm.bias",
+        TttTensor::ConvQWeight => "ttt_conv_q.weight",
+        TttTensor::ConvQBias => "ttt_conv_q.bias",
+        TttTensor::ConvKWeight => "ttt_conv_k.weight",
+        TttTensor::ConvKBias => "ttt_conv_k.bias",
+        TttTensor::PreConvWeight => "ttt_conv.weight",
+        TttTensor::PreConvBias => "ttt_conv.bias",
+        // What a later version knows has the same name in both containers until it gets one here.
+        other => other.path(),
     }
 }
 
@@ -192,17 +248,40 @@ mod tests {
 
     #[test]
     fn names_of_both_containers_correspond_one_to_one() {
-        let (gguf, hf) = (Names::Gguf.all(2), Names::Hf { prefix: "model." }.all(2));
-        // The two names of 1bitLLM for the sub-norms of each layer are the only surplus.
-        assert_eq!(hf.len(), gguf.len() + 4);
-        for name in
-            ["model.layers.1.mlp.down_proj.weight_scale", "model.layers.0.self_attn.qkv_proj.weight", "lm_head.weight"]
-        {
+        let mut c = ModelConfig::new(10, 8, 8, 4, 2, 2);
+        c.mixers = vec![Mixer::Attention, Mixer::Attention, Mixer::TttMlp, Mixer::TttLinear];
+        (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
+        let (gguf, hf) = (Names::Gguf.all(&c, 4), Names::Hf { prefix: "model." }.all(&c, 4));
+        // The two names of 1bitLLM for the sub-norms of attention, one for those of other layers, are the only surplus.
+        assert_eq!(hf.len(), gguf.len() + 2 * 2 + 2);
+        for name in [
+            "model.layers.1.mlp.down_proj.weight_scale",
+            "model.layers.0.self_attn.qkv_proj.weight",
+            "lm_head.weight",
+            "model.layers.2.ttt.W2",
+            "model.layers.3.ttt.learnable_ttt_lr_weight",
+            "model.layers.3.ttt.g_proj.weight",
+            "model.layers.3.ttt.attn_sub_norm.weight",
+            "model.layers.2.conv.norm.weight",
+            "model.layers.2.conv.conv.bias",
+        ] {
             assert!(hf.contains(name), "{name}");
         }
-        for name in ["blk.1.ffn_down.scale", "blk.0.attn_output.weight", "output_norm.weight", "token_embd.weight"] {
+        for name in [
+            "blk.1.ffn_down.scale",
+            "blk.0.attn_output.weight",
+            "output_norm.weight",
+            "token_embd.weight",
+            "blk.2.ttt_w2.bias",
+            "blk.3.ttt_gate.weight",
+            "blk.3.ttt_conv_norm.weight",
+            "blk.3.ttt_token_idx",
+        ] {
             assert!(gguf.contains(name), "{name}");
         }
-        assert!(!gguf.contains("blk.2.attn_q.weight"));
+        // Neither layers that there are not, nor tensors of another mixer.
+        for name in ["blk.4.attn_q.weight", "blk.2.attn_q.weight", "blk.3.ttt_w2.bias", "blk.3.ttt_k.weight"] {
+            assert!(!gguf.contains(name), "{name}");
+        }
     }
 }

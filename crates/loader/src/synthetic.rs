@@ -9,12 +9,12 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{ModelConfig, Norm, Projection};
+use bitnet_model::{Mixer, ModelConfig, Norm, SyntheticWeights};
 use half::f16;
 use serde_json::{Map, Value as Json};
 
 use crate::LoadError;
-use crate::config::{TensorFacts, from_hf};
+use crate::config::{TensorFacts, bit_ttt, from_hf};
 use crate::convert::{architecture_for, put_shape};
 use crate::gguf::{GgmlType, GgufWriter, Metadata};
 use crate::mmap::{read_bounded, write_atomically};
@@ -62,7 +62,7 @@ impl Spec {
     }
 
     /// The shape in a file like a `config.json`; `seed`, if it has one, is the seed. A file without `model_type` means
-    /// `bitnet`, without `max_position_embeddings` 4096, without `tie_word_embeddings` a tied head.
+    /// `bitnet`, with `mixers` `bit-ttt`; without `max_position_embeddings` 4096, without `tie_word_embeddings` a tied head.
     ///
     /// # Errors
     /// [`LoadError::Json`], and what the configuration of a model is refused for.
@@ -76,7 +76,8 @@ impl Spec {
         let json = |source| LoadError::Json { what: "the shape of a synthetic model", source };
         let mut map: Map<String, Json> = serde_json::from_slice(bytes).map_err(json)?;
         if !map.contains_key("architectures") {
-            map.entry("model_type").or_insert("bitnet".into());
+            let ttt = map.contains_key("mixers");
+            map.entry("model_type").or_insert(if ttt { bit_ttt::ARCHITECTURE } else { "bitnet" }.into());
         }
         map.entry("max_position_embeddings").or_insert(4096.into());
         map.entry("tie_word_embeddings").or_insert(true.into());
@@ -193,7 +194,7 @@ impl Spec {
             contents: Contents::Table { values: c.vocab_size * c.hidden_size },
         };
         let norm = |n: Norm| Tensor {
-            name: Names::Gguf.norm(n).swap_remove(0),
+            name: Names::Gguf.norm(n, n.layer().map_or(Mixer::Attention, |l| c.mixer(l))).swap_remove(0),
             shape: vec![c.norm_len(n) as u64],
             contents: Contents::Norm { values: c.norm_len(n) },
         };
@@ -204,10 +205,18 @@ impl Spec {
         plan.push(norm(Norm::Final));
         for layer in 0..c.num_hidden_layers {
             plan.extend(c.layer_norms(layer).map(norm));
-            plan.extend(Projection::ALL.map(|p| {
-                let (rows, cols) = c.projection_shape(p);
+            plan.extend(c.layer_ttt_tensors(layer).map(|(t, shape)| {
+                let (mean, deviation) = SyntheticWeights::ttt_range(t);
                 Tensor {
-                    name: Names::Gguf.projection(layer, p) + ".weight",
+                    name: Names::Gguf.ttt(layer, t),
+                    contents: Contents::Floats { values: shape.iter().product(), mean, deviation },
+                    shape: shape.into_iter().map(|d| d as u64).collect(),
+                }
+            }));
+            plan.extend(c.layer_projections(layer).map(|p| {
+                let (rows, cols) = c.projection_shape(layer, p);
+                Tensor {
+                    name: Names::Gguf.projection(layer, p, c.mixer(layer)) + ".weight",
                     shape: vec![rows as u64, cols as u64],
                     // A product with `cols` uniform trits has variance 2/3 cols; this brings it back to 1.
                     contents: Contents::Trits { bytes: rows * cols / 4, scale: (1.5 / cols as f32).sqrt() },
@@ -244,6 +253,8 @@ enum Contents {
     Table { values: usize },
     /// f32, near 1.
     Norm { values: usize },
+    /// f32, uniform with this mean and deviation.
+    Floats { values: usize, mean: f32, deviation: f32 },
 }
 
 impl Contents {
@@ -251,7 +262,7 @@ impl Contents {
         match self {
             Contents::Trits { .. } => GgmlType::I2S,
             Contents::Table { .. } => GgmlType::F16,
-            Contents::Norm { .. } => GgmlType::F32,
+            Contents::Norm { .. } | Contents::Floats { .. } => GgmlType::F32,
         }
     }
 
@@ -299,6 +310,15 @@ impl Contents {
                     out.write_all(&gain.to_le_bytes())?;
                 }
                 tell(values * 4)
+            }
+            Contents::Floats { values, mean, deviation } => {
+                let fill = |first: usize, piece: &mut [u8]| {
+                    each_hash(seed, first, piece, 4, |hash, bytes| {
+                        let uniform = (hash >> 40) as f32 / (1 << 23) as f32 - 1.0;
+                        bytes.copy_from_slice(&(mean + deviation * 3f32.sqrt() * uniform).to_le_bytes());
+                    });
+                };
+                pieces(values * 4, threads, out, &fill, tell)
             }
         }
     }
@@ -366,6 +386,7 @@ fn byte_table() -> [u8; 81] {
 mod tests {
     use super::*;
     use crate::{Checkpoint, LoadOptions};
+    use bitnet_model::Projection;
 
     const SHAPE: &str = r#"{"vocab_size": 300, "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "seed": 5}"#;

@@ -70,7 +70,7 @@ fn a_small_checkpoint_is_read_as_it_was_made() {
     let w = load(&folder(dir.path(), &small_config(), &small_tensors()));
     assert_eq!(w.config.hidden_act, Activation::Relu2);
     assert_eq!((w.config.bos_token_id, &w.config.eos_token_ids[..]), (Some(1), &[2, 3][..]));
-    for (n, p) in Projection::ALL.into_iter().enumerate() {
+    for (n, p) in Projection::OF_ATTENTION.into_iter().enumerate() {
         let (rows, cols) = shape(p);
         let m = w.layers[0].projection(p);
         assert_eq!(m.to_trits(), (0..rows * cols).map(|i| trit(n, i)).collect::<Vec<_>>());

@@ -202,7 +202,7 @@ fn a_model_without_sub_norms_becomes_a_llama_file_with_interleaved_rows() {
         bf16_tensor("model.layers.0.input_layernorm.weight", &[hidden], |_| 1.0),
         bf16_tensor("model.layers.0.post_attention_layernorm.weight", &[hidden], |_| 1.0),
     ];
-    for (n, p) in Projection::ALL.into_iter().enumerate() {
+    for (n, p) in Projection::OF_ATTENTION.into_iter().enumerate() {
         let rows = if matches!(p, Projection::K | Projection::V) { kv } else { hidden };
         let name = projection_name(p) + ".weight";
         tensors.push(bf16_tensor(&name, &[rows, hidden], |i| f32::from(trit(n, i)) * 0.25));

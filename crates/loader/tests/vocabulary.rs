@@ -36,7 +36,7 @@ fn through_gguf(dir: &Path, tokenizer: &Path, tokens: usize) -> (PathBuf, Vec<St
         bf16_tensor("model.layers.0.self_attn.attn_sub_norm.weight", &[hidden], |_| 1.0),
         bf16_tensor("model.layers.0.mlp.ffn_sub_norm.weight", &[ffn], |_| 1.0),
     ];
-    for p in bitnet_model::Projection::ALL {
+    for p in bitnet_model::Projection::OF_ATTENTION {
         let rows = if matches!(p, bitnet_model::Projection::K | bitnet_model::Projection::V) { 64 } else { 128 };
         tensors.push(bf16_tensor(&(projection_name(p) + ".weight"), &[rows, hidden], |i| f32::from(trit(1, i))));
     }

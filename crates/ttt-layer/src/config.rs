@@ -158,8 +158,15 @@ impl TttConfig {
             let per_token = if rows > 1 { rows.checked_add(cols)? } else { 0 };
             floats = floats.checked_add(per_token.checked_mul(b)?)?;
         }
-        let window = if self.share_qk { (self.conv_kernel - 1).checked_mul(d)? } else { 0 };
-        floats.checked_add(window)
+        if self.share_qk {
+            floats = floats.checked_add((self.conv_kernel - 1).checked_mul(d)?)?;
+        }
+        Some(floats)
+    }
+
+    /// Floats of the window of the convolutions of queries and keys, with which a head's state ends.
+    pub(crate) fn head_window(&self) -> usize {
+        if self.share_qk { (self.conv_kernel - 1) * self.head_dim } else { 0 }
     }
 
     /// Floats of a state: those of all heads and the window of the convolution before the layer.

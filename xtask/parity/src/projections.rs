@@ -1,7 +1,7 @@
 //! Single projections: the traced input goes through our quantiser, integer kernel and epilogue, and the result is
 //! compared with the traced output. An error of one layer cannot hide behind the next layer's norm here.
 
-use bitnet_model::{FloatMatrix, FloatType, ModelWeights, Projection};
+use bitnet_model::{FloatMatrix, FloatType, Mixer, ModelWeights, Projection};
 use half::f16;
 use ternary_kernels::{Int8Batch, Ops, TernaryMatrix};
 
@@ -92,13 +92,12 @@ pub(crate) fn traced(expected: &Tensors) -> bool {
 pub(crate) fn compare(weights: &ModelWeights, expected: &Tensors) -> Result<Measured, ParityError> {
     let (mut count, mut worst, mut worst_at, mut codes_off) = (0, 0f32, String::new(), 0);
     for (l, layer) in weights.layers.iter().enumerate() {
-        for p in Projection::ALL {
+        for (p, w) in layer.projections() {
             let name = output_name(l, p);
             if !expected.has(&name) {
                 continue;
             }
             let Some(x) = input(weights, expected, l, p)? else { continue };
-            let w = layer.projection(p);
             let product = product(w, &x)?;
             codes_off += differing(&product.codes, &naive_codes(&x, w.cols()));
             let y = expected.f32(&name)?;
@@ -122,11 +121,7 @@ pub(crate) fn compare(weights: &ModelWeights, expected: &Tensors) -> Result<Meas
 }
 
 fn output_name(layer: usize, p: Projection) -> String {
-    let block = match p {
-        Projection::Q | Projection::K | Projection::V | Projection::O => "self_attn",
-        Projection::Gate | Projection::Up | Projection::Down => "mlp",
-    };
-    format!("trace.layer{layer}.{block}.{}", p.name())
+    format!("trace.layer{layer}.{}", p.path(Mixer::Attention))
 }
 
 /// The traced input: its own trace, that of the norm before it, or, in layer 0, the norm of the traced embedding.
@@ -137,7 +132,7 @@ fn input(
     p: Projection,
 ) -> Result<Option<Vec<f32>>, ParityError> {
     let norm = match p {
-        Projection::Q | Projection::K | Projection::V => "input_layernorm",
+        Projection::Q | Projection::K | Projection::V | Projection::OutGate => "input_layernorm",
         Projection::O => "self_attn.attn_sub_norm",
         Projection::Gate | Projection::Up => "post_attention_layernorm",
         Projection::Down => "mlp.ffn_sub_norm",

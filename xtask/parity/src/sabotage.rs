@@ -70,15 +70,7 @@ impl WeightSource for Damaged<'_> {
     }
 
     fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
-        let layer = |l: usize| &self.weights.layers[l];
-        let gain = match which {
-            Norm::Input(l) => Some(&layer(l).input_norm),
-            Norm::AttnSub(l) => layer(l).attn_sub_norm.as_ref(),
-            Norm::PostAttention(l) => Some(&layer(l).post_attention_norm),
-            Norm::FfnSub(l) => layer(l).ffn_sub_norm.as_ref(),
-            Norm::Final => Some(&self.weights.final_norm),
-        };
-        Ok(gain.cloned().unwrap_or_default())
+        Ok(self.weights.norm(which).unwrap_or_default().to_vec())
     }
 
     fn embedding(&self) -> Result<FloatMatrix, ModelError> {

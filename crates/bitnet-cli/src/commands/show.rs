@@ -66,6 +66,22 @@ struct Need {
     total: u64,
 }
 
+/// How the state of a session grows.
+struct Growth {
+    /// Bytes for each token, keys and values in f16.
+    per_token: u64,
+    /// Bytes whatever its length: states of test-time-training layers.
+    constant: u64,
+}
+
+impl Growth {
+    fn of(c: &ModelConfig) -> Self {
+        let per_token = KvType::F16.token_bytes(c) as u64;
+        // The configuration was checked when the model was loaded.
+        Self { per_token, constant: c.ttt_state_bytes().unwrap_or(0) as u64 }
+    }
+}
+
 pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     let spec = args.path.as_ref().or(args.model.model.as_ref());
     let path = source::locate(spec, ui)?;
@@ -156,20 +172,21 @@ fn types(tensors: &[Tensor]) -> BTreeMap<&str, (usize, u64, Option<u64>)> {
 /// Bytes of the packed projections: two bits per weight, rows and columns padded for the kernels.
 fn packed_bytes(c: &ModelConfig) -> u64 {
     let padded = |(rows, cols): (usize, usize)| (rows.next_multiple_of(16) * cols.next_multiple_of(64) / 4) as u64;
-    let layer: u64 = bitnet::bitnet_model::Projection::ALL.iter().map(|&p| padded(c.projection_shape(p))).sum();
-    layer * c.num_hidden_layers as u64
+    let layer = |l: usize| -> u64 { c.layer_projections(l).map(|p| padded(c.projection_shape(l, p))).sum() };
+    (0..c.num_hidden_layers).map(layer).sum()
 }
 
 /// Memory with f16 keys and values at several context lengths.
 fn needs(model: &LoadedModel) -> Vec<Need> {
     let c = &model.weights.config;
     let head = model.weights.head.as_ref().map_or(0, |h| h.byte_len());
-    let fixed = packed_bytes(c) + (model.weights.embedding.byte_len() + head) as u64;
+    let growth = Growth::of(c);
+    let fixed = packed_bytes(c) + (model.weights.embedding.byte_len() + head) as u64 + growth.constant;
     let longest = c.max_position_embeddings;
     let mut contexts: Vec<usize> = [512, 2048, 8192, 32768].into_iter().filter(|&n| n < longest).collect();
     contexts.push(longest);
     let need = |context: usize| {
-        let kv = (KvType::F16.token_bytes(c) * context) as u64;
+        let kv = growth.per_token * context as u64;
         Need { context, kv, total: fixed + kv }
     };
     contexts.into_iter().map(need).collect()
@@ -195,8 +212,13 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
             "num_key_value_heads": c.num_key_value_heads, "head_dim": c.head_dim, "hidden_act": c.hidden_act.name(),
             "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta,
             "max_position_embeddings": c.max_position_embeddings, "tie_word_embeddings": c.tie_word_embeddings,
+            "mixers": (0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect::<Vec<_>>(),
             "sub_norms": c.sub_norms, "bos_token_id": c.bos_token_id, "eos_token_ids": c.eos_token_ids,
         })
+    });
+    let session = model.map(|m| {
+        let growth = Growth::of(&m.weights.config);
+        json!({ "bytes_per_token": growth.per_token, "constant_bytes": growth.constant })
     });
     let memory = model.map(|m| {
         let row = |n: &Need| json!({ "context": n.context, "kv_bytes": n.kv, "total_bytes": n.total });
@@ -218,6 +240,7 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
         "chat_template": model.and_then(|m| m.chat_template.as_ref()).map(|t| t.origin().to_owned()),
         "notes": model.map(|m| m.notes.clone()),
         "types": types,
+        "session": session,
         "memory": memory,
         "metadata": metadata,
         "tensors": tensors,
@@ -289,6 +312,13 @@ fn file_title(path: &Path) -> String {
     }
 }
 
+/// Runs of equal mixers: `3 ttt_linear, 1 attention`.
+fn mixers(c: &ModelConfig) -> String {
+    let all: Vec<&str> = (0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect();
+    let runs = all.chunk_by(|a, b| a == b).map(|run| format!("{} {}", run.len(), run[0]));
+    runs.collect::<Vec<_>>().join(", ")
+}
+
 fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     let c = &model.weights.config;
     if let Some(name) = &model.info.name {
@@ -315,6 +345,9 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
             c.vocab_size,
         ),
     );
+    if c.has_ttt() {
+        out.put("mixers", mixers(c));
+    }
     let eos = c.eos_token_ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let id = |id: Option<u32>| id.map_or("none".to_owned(), |id| id.to_string());
     let tokenizer = match &model.tokenizer {
@@ -337,8 +370,22 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     for note in &model.notes {
         out.put("note", note);
     }
+    let growth = Growth::of(c);
+    let mut session = Vec::new();
+    if growth.per_token > 0 {
+        session.push(format!("{} for each token (keys and values in f16)", ui::bytes(growth.per_token)));
+    }
+    if growth.constant > 0 {
+        session.push(format!("{} however long it is (test-time training)", ui::bytes(growth.constant)));
+    }
+    out.put("session", session.join(" and "));
+    let needs = needs(model);
+    if let (0, Some(n)) = (growth.per_token, needs.first()) {
+        out.put("memory", format_args!("about {} at any number of tokens", ui::bytes(n.total)));
+        return;
+    }
     out.put("memory", format_args!("about, with keys and values in f16:"));
-    for n in needs(model) {
+    for n in needs {
         out.put(
             "",
             format_args!(

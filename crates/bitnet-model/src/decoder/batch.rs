@@ -27,7 +27,7 @@ pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput
         return Err(ModelError::ForeignSequence);
     }
     for BatchInput { decoder, tokens, .. } in inputs.iter_mut() {
-        decoder.settle();
+        decoder.settle()?;
         let pending = decoder.pending;
         decoder.draft.clear();
         decoder.draft.extend(pending.into_iter().chain(tokens.iter().copied()));

@@ -5,6 +5,7 @@ use crate::Engine;
 /// Whether several tokens are guessed and then checked in one pass over the weights.
 ///
 /// Guesses never change the text: a guessed token counts only where the model, with the same seed, chooses just that one.
+/// In models with test-time-training layers nothing is guessed, because they cannot take wrong guesses back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Speculation {

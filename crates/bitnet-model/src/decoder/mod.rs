@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use crate::engine::StepOutput;
 use crate::sampling::{CancelToken, LogitsProcessor, Sampler};
-use crate::{HeadRequest, ModelError, Sequence};
+use crate::{HeadRequest, ModelError, Sequence, SequenceState};
 pub use batch::{BatchInput, step};
 use lookup::PromptLookup;
 pub use lookup::Speculation;
@@ -81,9 +81,9 @@ impl Decoder {
     pub fn remaining(&self) -> usize {
         (self.sequence.remaining() + self.sequence.len()).saturating_sub(self.len())
     }
-    /// Bytes of the cache now.
-    pub fn cache_bytes(&self) -> usize {
-        self.sequence.cache_bytes()
+    /// What the model keeps for the text, in all layers.
+    pub fn state(&self) -> &SequenceState {
+        self.sequence.state()
     }
     /// What was done since this was last asked.
     pub fn take_counts(&mut self) -> DecoderCounts {
@@ -110,20 +110,50 @@ impl Decoder {
     }
 
     /// Forgets tokens that were chosen and not handed out.
-    fn settle(&mut self) {
+    fn settle(&mut self) -> Result<(), ModelError> {
         if !self.ahead.is_empty() {
-            self.sequence.truncate(self.sequence.len() - self.ahead.len());
+            self.sequence.truncate(self.sequence.len() - self.ahead.len())?;
             self.ahead.clear();
         }
+        Ok(())
     }
 
-    /// Forgets everything from token `len` on.
-    pub fn rewind(&mut self, len: usize) {
-        self.settle();
+    /// Forgets everything from token `len` on. Where the model has test-time-training layers, which can only begin anew, it
+    /// reads the first `len` tokens again.
+    ///
+    /// # Errors
+    /// Those of [`Sequence::feed`].
+    pub fn rewind(&mut self, len: usize) -> Result<(), ModelError> {
+        self.settle()?;
         if len <= self.sequence.len() {
             self.pending = None;
         }
-        self.sequence.truncate(len);
+        if self.sequence.can_rewind() || len == 0 || len >= self.sequence.len() {
+            return self.sequence.truncate(len);
+        }
+        let kept = self.sequence.tokens()[..len].to_vec();
+        self.sequence.truncate(0)?;
+        self.sequence.feed(&kept, HeadRequest::Top(1), &mut |_| ControlFlow::Continue(())).map(drop)
+    }
+
+    /// Goes back to a beginning of `ids` that this text has, without computing anything, and returns its length; what of `ids`
+    /// comes behind it is to be fed. That is what both have in common, but for the last token of `ids`, whose logits are
+    /// needed. Where the model has test-time-training layers, it is all that was read or, if `ids` goes on in another way,
+    /// nothing.
+    ///
+    /// # Errors
+    /// Those of [`Sequence::truncate`].
+    pub fn keep_prefix(&mut self, ids: &[u32]) -> Result<usize, ModelError> {
+        self.settle()?;
+        let common = self.common_prefix(ids);
+        let len = match self.sequence.can_rewind() {
+            true => common.min(ids.len().saturating_sub(1)),
+            false if common == self.sequence.len() => common,
+            false => 0,
+        };
+        self.pending = None;
+        self.sequence.truncate(len)?;
+        Ok(len)
     }
 
     /// How many of `ids` are the beginning of this text, so that they need not be computed again.
@@ -142,7 +172,7 @@ impl Decoder {
         request: HeadRequest,
         cancel: Option<&CancelToken>,
     ) -> Result<bool, ModelError> {
-        self.settle();
+        self.settle()?;
         let all: Vec<u32> = self.pending.into_iter().chain(ids.iter().copied()).collect();
         let mut go_on = |_| match cancel {
             Some(c) if c.is_cancelled() => ControlFlow::Break(()),
@@ -190,7 +220,8 @@ impl Decoder {
         self.draft.clear();
         let Some(pending) = self.pending else { return };
         let max = speculation.max_draft(self.sequence.engine()).min(self.sequence.remaining().saturating_sub(1));
-        if max == 0 {
+        // Wrong guesses have to be taken back.
+        if max == 0 || !self.sequence.can_rewind() {
             return;
         }
         self.sequence.with_next(pending, |text| self.lookup.propose(text, max, &mut self.draft));
@@ -230,13 +261,13 @@ impl Decoder {
             let token = match (chosen, first) {
                 (Ok(token), _) => token,
                 (Err(error), None) => {
-                    self.sequence.truncate(base);
+                    self.sequence.truncate(base)?;
                     return Err(error);
                 }
                 // It will be met again when this token's turn has come.
                 (Err(_), Some(_)) => {
                     self.ahead.truncate(i - 1);
-                    self.sequence.truncate(base + i - 1);
+                    self.sequence.truncate(base + i - 1)?;
                     break;
                 }
             };
@@ -251,7 +282,7 @@ impl Decoder {
                     self.counts.accepted += i;
                 }
                 if i < draft.len() {
-                    self.sequence.truncate(base + i);
+                    self.sequence.truncate(base + i)?;
                 }
                 break;
             }

@@ -1,4 +1,4 @@
-//! The key/value cache of one sequence.
+//! Keys and values of one sequence, in the layers that are attention.
 
 use std::ops::Range;
 
@@ -163,9 +163,10 @@ impl<T: bytemuck::Pod> Slabs<T> {
     }
 }
 
-/// Keys and values of the tokens of one sequence, in all layers. It grows with the text, up to the model's context.
+/// Keys and values of the tokens of one sequence, in all layers that are attention. It grows with the text, up to the
+/// model's context.
 #[derive(Clone, Debug)]
-pub struct KvCache {
+pub(super) struct KvCache {
     pub(super) layers: Vec<LayerCache>,
     ty: KvType,
     kv_heads: usize,
@@ -180,7 +181,7 @@ const GROW: usize = 256;
 
 impl KvCache {
     /// An empty cache for a model of this shape, for at most `limit` tokens.
-    pub fn new(config: &ModelConfig, ty: KvType, limit: usize) -> Self {
+    pub(super) fn new(config: &ModelConfig, ty: KvType, limit: usize) -> Self {
         let layer = || match ty {
             KvType::F32 => LayerCache::F32(Slabs::empty()),
             KvType::F16 => LayerCache::F16(Slabs::empty()),
@@ -189,7 +190,7 @@ impl KvCache {
             KvType::Q4 => LayerCache::Q4(Quantized::empty(config.num_key_value_heads * padded(config.head_dim))),
         };
         Self {
-            layers: (0..config.num_hidden_layers).map(|_| layer()).collect(),
+            layers: (0..config.attention_layers()).map(|_| layer()).collect(),
             ty,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
@@ -200,23 +201,19 @@ impl KvCache {
     }
 
     /// Tokens in the cache.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
-    /// Whether the cache holds no token.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
     /// Most tokens that it may hold.
-    pub fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.limit
     }
     /// How keys and values are stored.
-    pub fn kv_type(&self) -> KvType {
+    pub(super) fn kv_type(&self) -> KvType {
         self.ty
     }
     /// Bytes allocated now.
-    pub fn byte_len(&self) -> usize {
+    pub(super) fn byte_len(&self) -> usize {
         let first = if self.ty == KvType::Q4 { padded(self.head_dim) } else { 0 };
         2 * self.layers.len() * self.kv_heads * (self.capacity * self.ty.row_bytes(self.head_dim) + first)
     }
@@ -226,16 +223,17 @@ impl KvCache {
     }
 
     /// Forgets all tokens from position `len` on.
-    pub fn truncate(&mut self, len: usize) {
+    pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
     /// Makes room for `len` tokens in all.
     pub(super) fn reserve(&mut self, len: usize) {
-        if len <= self.capacity {
+        if len <= self.capacity || self.layers.is_empty() {
             return;
         }
-        let to = len.max(self.capacity * 2).next_multiple_of(GROW).min(self.limit.next_multiple_of(GROW));
+        let whole = |n: usize| n.checked_next_multiple_of(GROW).unwrap_or(usize::MAX);
+        let to = whole(len.max(self.capacity * 2)).min(whole(self.limit));
         let (heads, row, used, from) = (self.kv_heads, self.head_dim, self.len, self.capacity);
         for layer in &mut self.layers {
             match layer {
@@ -252,6 +250,6 @@ impl KvCache {
     /// Counts `n` tokens whose keys and values have been written.
     pub(super) fn advance(&mut self, n: usize) {
         self.len += n;
-        debug_assert!(self.len <= self.capacity);
+        debug_assert!(self.len <= self.capacity || self.layers.is_empty());
     }
 }

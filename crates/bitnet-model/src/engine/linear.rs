@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{Int8Batch, Kernel, KernelError, Packed, Scales, TernaryMatrix};
+use ternary_kernels::{ColsMut, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, split_cols};
 
 use super::scratch::ThreadScratch;
+use super::step::INLINE_PARTS;
 
 /// Output rows that one kernel call computes: their i32 accumulators for a block of tokens stay in L2.
 pub(super) const ROW_BLOCK: usize = 512;
@@ -100,4 +102,35 @@ impl Linear {
             }
         }
     }
+}
+
+/// The products of `x` with several projections in one pass: each thread computes its share of the rows of all. Each
+/// output is `[n, rows]`.
+pub(super) fn project(
+    ops: Ops,
+    team: &Team,
+    products: SmallVec<[(&Linear, &mut [f32]); 4]>,
+    x: &Int8Batch,
+    threads: &mut [ThreadScratch],
+) {
+    /// One thread's columns of each output.
+    type Outputs<'a> = SmallVec<[(&'a Linear, ColsMut<'a, f32>); 4]>;
+    let (n, parts) = (x.view().n(), team.threads());
+    let mut jobs: SmallVec<[(Outputs<'_>, &mut ThreadScratch); INLINE_PARTS]> =
+        threads.iter_mut().map(|scratch| (Outputs::new(), scratch)).collect();
+    for (w, out) in products {
+        let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| w.split(p, parts)).collect();
+        for ((outputs, _), cols) in jobs.iter_mut().zip(split_cols(out, n, w.rows(), &bounds)) {
+            outputs.push((w, cols));
+        }
+    }
+    team.run_parts(&mut jobs, |p, (outputs, scratch)| {
+        for (w, out) in outputs {
+            let rows = w.split(p, parts);
+            let first = rows.start;
+            w.run(ops, rows, x, scratch, |t, block, y| {
+                out.row_mut(t)[block.start - first..block.end - first].copy_from_slice(y);
+            });
+        }
+    });
 }

@@ -13,7 +13,9 @@ mod cache;
 mod head;
 mod linear;
 mod scratch;
+mod state;
 mod step;
+mod ttt;
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,14 +24,17 @@ use ternary_kernels::ops::Ops;
 use ternary_kernels::ops::coarse::CoarsePlane;
 use ternary_kernels::{Isa, Kernel, Team};
 
-pub use cache::{KvCache, KvType};
+pub use cache::KvType;
 pub use head::{Candidate, HeadMode, HeadRequest, Prediction, StepOutput};
+pub use state::SequenceState;
 pub use step::{LogitsWanted, StepInput};
 
 use crate::weights::ModelWeights;
 use crate::{FloatMatrix, ModelConfig, ModelError, Projection};
 use linear::Linear;
 use scratch::Scratch;
+use ttt::TttMixer;
+use ttt_layer::RowWise;
 
 /// How an [`Engine`] computes.
 #[derive(Clone, Debug, Default)]
@@ -101,9 +106,7 @@ struct Inner {
 #[derive(Debug)]
 struct Layer {
     input_norm: Vec<f32>,
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    mixer: Mixer,
     attn_sub_norm: Option<Vec<f32>>,
     o: Linear,
     post_attention_norm: Vec<f32>,
@@ -111,6 +114,23 @@ struct Layer {
     up: Linear,
     ffn_sub_norm: Option<Vec<f32>>,
     down: Linear,
+}
+
+/// How a layer carries what it has read to the tokens that follow.
+#[derive(Debug)]
+enum Mixer {
+    Attention(AttentionMixer),
+    Ttt(Box<TttMixer>),
+}
+
+/// The projections of attention.
+#[derive(Debug)]
+struct AttentionMixer {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    /// Which of the layers in a sequence's keys and values is this one.
+    slot: usize,
 }
 
 /// What one forward step at a time uses.
@@ -134,24 +154,33 @@ impl Engine {
         let kernel = match &options.kernel {
             Some(kernel) => kernel.clone(),
             None => {
-                let all = weights.layers.iter().flat_map(|l| Projection::ALL.map(|p| l.projection(p)));
-                ternary_kernels::for_weights(isa, all.map(|w| w.rows() * w.cols()).sum())?
+                let all = weights.layers.iter().flat_map(|l| l.projections());
+                ternary_kernels::for_weights(isa, all.map(|(_, w)| w.rows() * w.cols()).sum())?
             }
         };
         let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let team = Team::new(options.threads.unwrap_or(available))?;
         let threads = team.threads();
+        let ops = Ops::for_isa(isa)?;
         let config = weights.config.clone();
         let mut layers: Vec<Option<Result<Layer, ModelError>>> = (0..weights.layers.len()).map(|_| None).collect();
         team.for_each_chunk(&mut layers, 1, |l, slot| {
             let w = &weights.layers[l];
             let linear = |p: Projection| Linear::new(w.projection(p), &kernel).map_err(ModelError::from);
+            let before = || weights.layers[..l].iter();
             let layer = || -> Result<Layer, ModelError> {
+                let mixer = match TttMixer::new(w, ops, before().filter(|l| l.ttt.is_some()).count(), linear)? {
+                    Some(ttt) => Mixer::Ttt(Box::new(ttt)),
+                    None => Mixer::Attention(AttentionMixer {
+                        q: linear(Projection::Q)?,
+                        k: linear(Projection::K)?,
+                        v: linear(Projection::V)?,
+                        slot: before().filter(|l| l.ttt.is_none()).count(),
+                    }),
+                };
                 Ok(Layer {
                     input_norm: w.input_norm.clone(),
-                    q: linear(Projection::Q)?,
-                    k: linear(Projection::K)?,
-                    v: linear(Projection::V)?,
+                    mixer,
                     attn_sub_norm: w.attn_sub_norm.clone(),
                     o: linear(Projection::O)?,
                     post_attention_norm: w.post_attention_norm.clone(),
@@ -164,7 +193,6 @@ impl Engine {
             slot[0] = Some(layer());
         });
         let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<_, _>>()?;
-        let ops = Ops::for_isa(isa)?;
         let plane = head::plane(options.head, weights.head.as_ref().unwrap_or(&weights.embedding), ops, &team)?;
         tracing::debug!(kernel = kernel.name(), isa = isa.name(), threads, "engine ready");
         Ok(Self {
@@ -225,6 +253,14 @@ impl Engine {
         self.inner.plane.as_ref().map(CoarsePlane::byte_len)
     }
 
+    /// The test-time-training layers, in their order.
+    fn ttt_layers(&self) -> impl Iterator<Item = &RowWise> {
+        self.inner.layers.iter().filter_map(|l| match &l.mixer {
+            Mixer::Attention(_) => None,
+            Mixer::Ttt(mixer) => Some(&mixer.rows),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Workspace> {
         // A panic in a step leaves scratch contents behind that the next step overwrites: nothing to repair.
         self.inner.workspace.lock().unwrap_or_else(PoisonError::into_inner)
@@ -238,7 +274,12 @@ impl Inner {
 }
 
 impl Layer {
-    fn linears(&self) -> [&Linear; 7] {
-        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let (attention, ttt) = match &self.mixer {
+            Mixer::Attention(m) => (Some([&m.q, &m.k, &m.v]), None),
+            Mixer::Ttt(m) => (None, Some(m.linears())),
+        };
+        let mixer = attention.into_iter().flatten().chain(ttt.into_iter().flatten());
+        mixer.chain([&self.o, &self.gate, &self.up, &self.down])
     }
 }

@@ -5,6 +5,7 @@ use ternary_kernels::{AlignedBuf, Int8Batch};
 
 use super::attention::{AttentionScratch, Plan};
 use super::head::BestScratch;
+use super::ttt::TttScratch;
 use crate::ModelConfig;
 
 /// Most tokens that pass through the layers together; longer inputs are cut. It bounds the scratch memory and does
@@ -37,11 +38,12 @@ pub(super) struct Scratch {
     pub(super) x: AlignedBuf<f32>,
     /// Queries, `[n, heads * head_dim]`.
     pub(super) q: AlignedBuf<f32>,
-    /// Output of attention, `[n, heads * head_dim]` in an order of its own, see [`super::attention::gather_row`].
+    /// Output of the mixer, `[n, heads * head_dim]`; that of attention in an order of its own, see
+    /// [`super::attention::gather_row`].
     pub(super) attn: AlignedBuf<f32>,
-    /// Keys, `[n, kv_heads * head_dim]`.
+    /// Keys, `[n, kv_heads * head_dim]`; for test-time-training layers `[n, heads * head_dim]`.
     pub(super) k: AlignedBuf<f32>,
-    /// Values, `[n, kv_heads * head_dim]`.
+    /// Values, as keys.
     pub(super) v: AlignedBuf<f32>,
     /// Feed-forward activations, `[n, ffn]`.
     pub(super) u: AlignedBuf<f32>,
@@ -58,6 +60,10 @@ pub(super) struct Scratch {
     pub(super) attention: Vec<AttentionScratch>,
     /// Which thread does what of attention.
     pub(super) plan: Plan,
+    /// Of test-time-training layers, if the model has any.
+    pub(super) ttt: Option<TttScratch>,
+    /// What has to be put back into states of test-time-training layers if a step of several texts fails.
+    pub(super) undo: Vec<f32>,
 }
 
 impl Scratch {
@@ -86,6 +92,8 @@ impl Scratch {
             threads: (0..threads).map(|_| thread()).collect(),
             attention: (0..threads).map(|_| AttentionScratch::new(c)).collect(),
             plan: Plan::default(),
+            ttt: TttScratch::new(c, threads),
+            undo: Vec::new(),
         }
     }
 
@@ -95,7 +103,8 @@ impl Scratch {
             return;
         }
         let n = n.next_power_of_two().min(MAX_ROWS);
-        let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
+        let q = c.num_attention_heads * c.head_dim;
+        let kv = if c.has_ttt() { q } else { c.num_key_value_heads * c.head_dim };
         self.x = AlignedBuf::zeroed(n * c.hidden_size);
         self.q = AlignedBuf::zeroed(n * q);
         self.attn = AlignedBuf::zeroed(n * q);
@@ -107,6 +116,9 @@ impl Scratch {
         for t in &mut self.threads {
             t.acc = AlignedBuf::zeroed(n * self.row_block);
             t.acc2 = AlignedBuf::zeroed(n * self.row_block);
+        }
+        if let Some(ttt) = &mut self.ttt {
+            ttt.reserve(c, n);
         }
         self.rows = n;
     }

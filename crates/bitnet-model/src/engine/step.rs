@@ -5,16 +5,15 @@ use ternary_kernels::ops::Ops;
 use ternary_kernels::{ColsMut, Int8Batch, Int8RowMut, KernelError, Team, split_cols};
 
 use super::attention::{self, Segment};
-use super::cache::KvCache;
-use super::linear::Linear;
+use super::linear::{Linear, project};
 use super::scratch::{MAX_ROWS, Scratch, ThreadScratch};
-use super::{Engine, HeadRequest, Inner, Layer, StepOutput, Workspace, head};
+use super::{AttentionMixer, Engine, HeadRequest, Inner, Layer, Mixer, SequenceState, StepOutput, Workspace, head};
 use crate::{Activation, ModelConfig, ModelError};
 
 /// Which positions of a [`StepInput`] the logits are computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogitsWanted {
-    /// None: the tokens only enter the cache.
+    /// None: the tokens only enter the state.
     None,
     /// The last token.
     Last,
@@ -25,8 +24,8 @@ pub enum LogitsWanted {
 /// Tokens that continue one sequence.
 #[derive(Debug)]
 pub struct StepInput<'a> {
-    /// The sequence's keys and values; the new tokens' are added.
-    pub cache: &'a mut KvCache,
+    /// The sequence's state, which goes on by the new tokens.
+    pub state: &'a mut SequenceState,
     /// The new tokens.
     pub tokens: &'a [u32],
     /// Which positions to compute logits for.
@@ -36,7 +35,10 @@ pub struct StepInput<'a> {
 }
 
 /// Parts of a phase, one per thread, on the stack for up to this many threads.
-const INLINE_PARTS: usize = 16;
+pub(super) const INLINE_PARTS: usize = 16;
+
+/// A row that is not finite, and where.
+pub(super) type Misfit = (&'static str, usize);
 
 impl Engine {
     /// Feeds tokens of several sequences through the model in one pass over the weights, and appends what the inputs want
@@ -45,27 +47,68 @@ impl Engine {
     /// The result for each sequence is the same, bit for bit, as if it had been fed alone, token by token.
     ///
     /// # Errors
-    /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`] before anything is computed;
-    /// [`ModelError::Diverged`] if an activation is not finite. After an error the caches hold the tokens they held before.
+    /// [`ModelError::TokenOutOfRange`], [`ModelError::ContextFull`], [`ModelError::ForeignSequence`] and
+    /// [`ModelError::StateLost`] before anything is computed; [`ModelError::Diverged`] if an activation is not finite. After an
+    /// error the states are as they were before; with one exception: that of a text which went alone through a model with
+    /// test-time-training layers is lost, and refused from then on.
     pub fn step(&self, inputs: &mut [StepInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
-        inputs.iter().try_for_each(|input| self.check(input.cache, input.tokens))?;
-        let before: SmallVec<[usize; INLINE_PARTS]> = inputs.iter().map(|i| i.cache.len()).collect();
+        inputs.iter().try_for_each(|input| self.check(input.state, input.tokens))?;
+        let before: SmallVec<[usize; INLINE_PARTS]> = inputs.iter().map(|i| i.state.len()).collect();
         let mut ws = self.lock();
+        let mut undo = std::mem::take(&mut ws.scratch.undo);
+        undo.clear();
+        // Several texts must not lose their states by the fault of one. A single one would only meet its fault again, and
+        // what is overwritten at the end of a mini-batch is as large as the state.
+        let several = inputs.len() > 1;
+        for input in inputs.iter_mut() {
+            if several {
+                input.state.remember(input.tokens.len(), &mut undo);
+            }
+            input.state.begin();
+        }
         let result = self.inner.step(&mut ws, inputs, out);
-        if result.is_err() {
-            for (input, len) in inputs.iter_mut().zip(before) {
-                input.cache.truncate(len);
+        match result {
+            Ok(()) => inputs.iter_mut().for_each(|input| input.state.end()),
+            Err(_) => {
+                let mut rest = several.then_some(&undo[..]);
+                for (input, len) in inputs.iter_mut().zip(before) {
+                    rest = input.state.undo(len, input.tokens.len(), rest);
+                }
             }
         }
+        ws.scratch.undo = undo;
         result
     }
-}
 
-impl Engine {
-    /// Whether `tokens` may follow what `cache` holds.
-    pub(crate) fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ModelError> {
+    /// What follows the last token of `state`, once more and as `request` asks; appended to `out` as one position. Nothing is read
+    /// again: the state keeps what the head needs. `false` if it does not, because it was taken back.
+    ///
+    /// # Errors
+    /// [`ModelError::ForeignSequence`], [`ModelError::StateLost`].
+    pub fn predict(
+        &self,
+        state: &SequenceState,
+        request: HeadRequest,
+        out: &mut StepOutput,
+    ) -> Result<bool, ModelError> {
+        self.check(state, &[])?;
+        let Some(last) = state.last() else { return Ok(false) };
+        let mut ws = self.lock();
+        let Workspace { team, scratch: s } = &mut *ws;
+        s.reserve(self.config(), 1);
+        s.x[..last.len()].copy_from_slice(last);
+        head::run(&self.inner, team, s, std::iter::once((0, request)), out);
+        Ok(true)
+    }
+
+    /// Whether `tokens` may follow what `state` holds.
+    pub(crate) fn check(&self, state: &SequenceState, tokens: &[u32]) -> Result<(), ModelError> {
+        if !state.engine().is(self) {
+            return Err(ModelError::ForeignSequence);
+        }
+        state.usable()?;
         self.check_tokens(tokens)?;
-        let (limit, used, more) = (cache.limit(), cache.len(), tokens.len());
+        let (limit, used, more) = (state.limit(), state.len(), tokens.len());
         if used.saturating_add(more) > limit {
             return Err(ModelError::ContextFull { limit, used, more });
         }
@@ -98,7 +141,8 @@ impl Inner {
                 if take == 0 && !todo.is_empty() {
                     break;
                 }
-                first.cache.reserve(first.cache.len() + take);
+                let len = first.state.len();
+                first.state.kv.reserve(len + take);
                 let last = take == todo.len();
                 let wanted = match first.wanted {
                     LogitsWanted::Last if last && take > 0 => rows + take - 1..rows + take,
@@ -106,7 +150,7 @@ impl Inner {
                     _ => rows..rows,
                 };
                 let (head, tokens) = (first.head, &todo[..take]);
-                block.push(Segment { cache: first.cache, tokens, first_row: rows, wanted, head });
+                block.push(Segment { state: first.state, tokens, first_row: rows, wanted, head });
                 rows += take;
                 if !last {
                     done += take;
@@ -134,9 +178,12 @@ impl Inner {
         let c = &self.config;
         let Workspace { team, scratch: s } = ws;
         s.reserve(c, n);
-        let longest = segments.iter().map(|g| g.cache.len() + g.tokens.len()).max().unwrap_or(0);
-        if longest > s.rope.len() {
-            s.rope.grow(longest.next_power_of_two());
+        if c.attention_layers() > 0 {
+            let longest = segments.iter().map(|g| g.state.len() + g.tokens.len()).max().unwrap_or(0);
+            if longest > s.rope.len() {
+                s.rope.grow(longest.next_power_of_two());
+            }
+            s.plan.make(segments, c.num_key_value_heads, attention::tile_tokens(c), team.threads());
         }
         for segment in segments.iter() {
             for (i, &token) in segment.tokens.iter().enumerate() {
@@ -144,16 +191,20 @@ impl Inner {
                 self.embedding.row_into(token as usize, &mut s.x[row * c.hidden_size..][..c.hidden_size]);
             }
         }
-        s.plan.make(segments, c.num_key_value_heads, attention::tile_tokens(c), team.threads());
-        for (l, layer) in self.layers.iter().enumerate() {
-            self.attention_block(team, s, layer, l, segments, n)
-                .map_err(|(what, row)| position_error(segments, what, row))?;
+        for layer in &self.layers {
+            match &layer.mixer {
+                Mixer::Attention(mixer) => self.attention_block(team, s, layer, mixer, segments, n),
+                Mixer::Ttt(mixer) => self.ttt_block(team, s, layer, mixer, segments, n),
+            }
+            .map_err(|(what, row)| position_error(segments, what, row))?;
             self.feed_forward_block(team, s, layer, n).map_err(|(what, row)| position_error(segments, what, row))?;
         }
-        head::run(self, team, s, segments, out);
-        for segment in segments.iter_mut() {
+        let wanted = segments.iter().flat_map(|g| g.wanted.clone().map(|row| (row, g.head)));
+        head::run(self, team, s, wanted, out);
+        for segment in segments.iter_mut().filter(|g| !g.tokens.is_empty()) {
             let n = segment.tokens.len();
-            segment.cache.advance(n);
+            let last = segment.first_row + n - 1;
+            segment.state.advance(n, &s.x[last * c.hidden_size..][..c.hidden_size]);
         }
         Ok(())
     }
@@ -163,10 +214,10 @@ impl Inner {
         team: &Team,
         s: &mut Scratch,
         layer: &Layer,
-        l: usize,
+        mixer: &AttentionMixer,
         segments: &mut [Segment<'_>],
         n: usize,
-    ) -> Result<(), (&'static str, usize)> {
+    ) -> Result<(), Misfit> {
         let (c, ops) = (&self.config, self.ops);
         quantize_rows(
             ops,
@@ -177,24 +228,11 @@ impl Inner {
             &mut s.quantized,
         )
         .map_err(|row| ("the input of attention", row))?;
-        // q, k and v in one pass: each thread computes its share of the rows of all three.
-        let parts = team.threads();
-        let outputs =
-            |linear: &Linear| (0..parts).map(|p| linear.split(p, parts)).collect::<SmallVec<[_; INLINE_PARTS]>>();
-        let (bq, bk, bv) = (outputs(&layer.q), outputs(&layer.k), outputs(&layer.v));
-        let q = split_cols(&mut s.q[..n * layer.q.rows()], n, layer.q.rows(), &bq);
-        let k = split_cols(&mut s.k[..n * layer.k.rows()], n, layer.k.rows(), &bk);
-        let v = split_cols(&mut s.v[..n * layer.v.rows()], n, layer.v.rows(), &bv);
-        let mut jobs: SmallVec<[_; INLINE_PARTS]> =
-            q.zip(k).zip(v).zip(&mut s.threads).map(|(((q, k), v), t)| (q, k, v, t)).collect();
-        let x = &s.quantized;
-        team.run_parts(&mut jobs, |p, (q, k, v, scratch)| {
-            store(ops, &layer.q, p, parts, x, scratch, q);
-            store(ops, &layer.k, p, parts, x, scratch, k);
-            store(ops, &layer.v, p, parts, x, scratch, v);
-        });
-        drop(jobs);
-        attention::run(c, ops, team, s, l, segments);
+        let Scratch { q, k, v, quantized, threads, .. } = &mut *s;
+        let outputs = [(&mixer.q, &mut q[..]), (&mixer.k, &mut k[..]), (&mixer.v, &mut v[..])];
+        let products = outputs.into_iter().map(|(w, out)| (w, &mut out[..n * w.rows()])).collect();
+        project(ops, team, products, quantized, threads);
+        attention::run(c, ops, team, s, mixer.slot, segments);
         let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
         quantize_attention(c, ops, team, s, n, sub_norm).map_err(|row| ("the output of attention", row))?;
         add_projection(ops, team, &layer.o, &s.quantized, &mut s.threads, &mut s.x[..n * c.hidden_size], n);
@@ -207,7 +245,7 @@ impl Inner {
         s: &mut Scratch,
         layer: &Layer,
         n: usize,
-    ) -> Result<(), (&'static str, usize)> {
+    ) -> Result<(), Misfit> {
         let (c, ops) = (&self.config, self.ops);
         quantize_rows(
             ops,
@@ -239,11 +277,37 @@ impl Inner {
 
 fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
     let holds = |s: &&Segment<'_>| (s.first_row..s.first_row + s.tokens.len()).contains(&row);
-    segments.iter().find(holds).map_or(0, |s| s.cache.len() + row - s.first_row)
+    segments.iter().find(holds).map_or(0, |s| s.state.len() + row - s.first_row)
 }
 
 fn position_error(segments: &[Segment<'_>], what: &'static str, row: usize) -> ModelError {
     ModelError::Diverged { what, position: position_of(segments, row) }
+}
+
+/// Lets `f` make each of `n` rows of activations, all threads; each gets its chunk of `n / threads` rows, rounded up, one of
+/// `chunks`, and the number of the row. The error is the first row that is not finite.
+pub(super) fn quantize_chunks<E: Send>(
+    team: &Team,
+    out: &mut Int8Batch,
+    n: usize,
+    width: usize,
+    chunks: impl Iterator<Item = E>,
+    f: impl Fn(&mut E, usize, Int8RowMut<'_>) -> Result<(), KernelError> + Sync,
+) -> Result<(), usize> {
+    out.reset(n, width);
+    // One row is not worth waking a thread for.
+    let chunk = n.div_ceil(team.threads());
+    let mut parts: SmallVec<[_; INLINE_PARTS]> =
+        out.chunks_mut(chunk).zip(chunks).map(|(q, own)| (q, own, None)).collect();
+    team.run_parts(&mut parts, |p, (rows, own, bad)| {
+        for (i, row) in rows.rows_mut().enumerate() {
+            let at = p * chunk + i;
+            if f(own, at, row).is_err() && bad.is_none() {
+                *bad = Some(at);
+            }
+        }
+    });
+    parts.iter().find_map(|(_, _, bad)| *bad).map_or(Ok(()), Err)
 }
 
 /// Normalises (where a gain is given) and quantises each of the `n` rows of `x`; the error is the row that is not finite.
@@ -256,22 +320,17 @@ fn quantize_rows(
     out: &mut Int8Batch,
 ) -> Result<(), usize> {
     let width = x.len() / n;
-    out.reset(n, width);
-    // One row is not worth waking a thread for.
-    let chunk = n.div_ceil(team.threads());
-    let mut parts: SmallVec<[_; INLINE_PARTS]> =
-        out.chunks_mut(chunk).zip(x.chunks(chunk * width)).map(|(q, x)| (q, x, None)).collect();
-    team.run_parts(&mut parts, |p, (rows, x, bad)| {
-        for (i, (row, x)) in rows.rows_mut().zip(x.chunks_exact(width)).enumerate() {
-            if quantize_row(ops, x, norm, row).is_err() && bad.is_none() {
-                *bad = Some(p * chunk + i);
-            }
-        }
-    });
-    parts.iter().find_map(|(_, _, bad)| *bad).map_or(Ok(()), Err)
+    quantize_chunks(team, out, n, width, std::iter::repeat(()), |(), i, row| {
+        quantize_row(ops, &x[i * width..(i + 1) * width], norm, row)
+    })
 }
 
-fn quantize_row(ops: Ops, x: &[f32], norm: Option<(&Vec<f32>, f32)>, out: Int8RowMut<'_>) -> Result<(), KernelError> {
+pub(super) fn quantize_row(
+    ops: Ops,
+    x: &[f32],
+    norm: Option<(&Vec<f32>, f32)>,
+    out: Int8RowMut<'_>,
+) -> Result<(), KernelError> {
     match norm {
         Some((gain, eps)) => ops.rms_norm_quantize(x, gain, eps, out),
         None => ops.quantize_int8(x, out),
@@ -289,40 +348,14 @@ fn quantize_attention(
 ) -> Result<(), usize> {
     let Scratch { attn, plan, quantized, threads, .. } = s;
     let width = c.num_attention_heads * c.head_dim;
-    quantized.reset(n, width);
-    let chunk = n.div_ceil(team.threads());
-    let mut parts: SmallVec<[_; INLINE_PARTS]> =
-        quantized.chunks_mut(chunk).zip(threads).map(|(q, scratch)| (q, scratch, None)).collect();
-    team.run_parts(&mut parts, |p, (rows, scratch, bad)| {
-        for (i, row) in rows.rows_mut().enumerate() {
-            attention::gather_row(c, plan, attn, p * chunk + i, &mut scratch.row);
-            if quantize_row(ops, &scratch.row, norm, row).is_err() && bad.is_none() {
-                *bad = Some(p * chunk + i);
-            }
-        }
-    });
-    parts.iter().find_map(|(_, _, bad)| *bad).map_or(Ok(()), Err)
-}
-
-/// This thread's rows of a projection, stored.
-fn store(
-    ops: Ops,
-    w: &Linear,
-    part: usize,
-    parts: usize,
-    x: &Int8Batch,
-    scratch: &mut ThreadScratch,
-    out: &mut ColsMut<'_, f32>,
-) {
-    let rows = w.split(part, parts);
-    let first = rows.start;
-    w.run(ops, rows, x, scratch, |t, block, y| {
-        out.row_mut(t)[block.start - first..block.end - first].copy_from_slice(y);
-    });
+    quantize_chunks(team, quantized, n, width, threads.iter_mut(), |scratch, i, row| {
+        attention::gather_row(c, plan, attn, i, &mut scratch.row);
+        quantize_row(ops, &scratch.row, norm, row)
+    })
 }
 
 /// `x += projection`, all threads.
-fn add_projection(
+pub(super) fn add_projection(
     ops: Ops,
     team: &Team,
     w: &Linear,

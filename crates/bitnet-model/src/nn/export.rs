@@ -3,11 +3,11 @@
 use candle_core::{DType, Tensor};
 use ternary_kernels::TernaryMatrix;
 
-use super::{CandleModel, DecoderLayer};
-use crate::config::{ModelConfig, Norm, Projection};
+use super::{CandleModel, DecoderLayer, TokenMixer};
+use crate::config::{ModelConfig, Norm, Projection, TttTensor};
 use crate::{FloatMatrix, ModelError, WeightSource};
 
-fn floats(x: &Tensor) -> Result<Vec<f32>, ModelError> {
+pub(super) fn floats(x: &Tensor) -> Result<Vec<f32>, ModelError> {
     Ok(x.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
@@ -35,22 +35,35 @@ impl WeightSource for CandleModel {
 
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let l = self.layer(which.name(), layer)?;
-        let linear = match which {
-            Projection::Q => &l.attention.q_proj,
-            Projection::K => &l.attention.k_proj,
-            Projection::V => &l.attention.v_proj,
-            Projection::O => &l.attention.o_proj,
-            Projection::Gate => &l.feed_forward.gate_proj,
-            Projection::Up => &l.feed_forward.up_proj,
-            Projection::Down => &l.feed_forward.down_proj,
+        let linear = match (which, &l.mixer) {
+            (Projection::Gate, _) => Some(&l.feed_forward.gate_proj),
+            (Projection::Up, _) => Some(&l.feed_forward.up_proj),
+            (Projection::Down, _) => Some(&l.feed_forward.down_proj),
+            (_, TokenMixer::Ttt(ttt)) => ttt.projection(which),
+            (Projection::Q, TokenMixer::Attention(a)) => Some(&a.q_proj),
+            (Projection::K, TokenMixer::Attention(a)) => Some(&a.k_proj),
+            (Projection::V, TokenMixer::Attention(a)) => Some(&a.v_proj),
+            (Projection::O, TokenMixer::Attention(a)) => Some(&a.o_proj),
+            (Projection::OutGate, TokenMixer::Attention(_)) => None,
         };
-        linear.to_ternary()
+        let missing = || ModelError::TensorSize {
+            tensor: format!("{}, which this layer does not have", self.config.projection_name(layer, which)),
+            expected: 1,
+            got: 0,
+        };
+        linear.ok_or_else(missing)?.to_ternary()
     }
 
     fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
         let norm = match which {
+            Norm::PreConv(l) => {
+                self.layer("pre-convolution norm", l)?.mixer.as_ttt().and_then(|t| t.pre_conv.as_ref()).map(|(n, _)| n)
+            }
             Norm::Input(l) => Some(&self.layer("input norm", l)?.input_norm),
-            Norm::AttnSub(l) => self.layer("attention sub-norm", l)?.attention.sub_norm.as_ref(),
+            Norm::AttnSub(l) => match &self.layer("attention sub-norm", l)?.mixer {
+                TokenMixer::Attention(a) => a.sub_norm.as_ref(),
+                TokenMixer::Ttt(t) => t.sub_norm(),
+            },
             Norm::PostAttention(l) => Some(&self.layer("post-attention norm", l)?.post_attention_norm),
             Norm::FfnSub(l) => self.layer("feed-forward sub-norm", l)?.feed_forward.sub_norm.as_ref(),
             Norm::Final => Some(&self.final_norm),
@@ -61,6 +74,13 @@ impl WeightSource for CandleModel {
             got: 0,
         })?;
         floats(norm.gain())
+    }
+
+    fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, ModelError> {
+        let found = self.layer(which.path(), layer)?.mixer.as_ttt().map(|t| t.weights()).transpose()?;
+        let values = found.as_ref().and_then(|w| w.tensor(which));
+        let tensor = || format!("{}, which this layer does not have", self.config.ttt_tensor_name(layer, which));
+        values.map(<[f32]>::to_vec).ok_or_else(|| ModelError::TensorSize { tensor: tensor(), expected: 1, got: 0 })
     }
 
     fn embedding(&self) -> Result<FloatMatrix, ModelError> {

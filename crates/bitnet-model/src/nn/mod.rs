@@ -16,6 +16,7 @@ mod export;
 mod feed_forward;
 mod h_bit_linear;
 mod hadamard;
+mod mixer;
 mod model;
 mod norm;
 mod quantize;
@@ -27,6 +28,7 @@ pub use bit_linear::{BitLinear, MAX_EXACT_F32_COLS, bit_linear};
 pub use feed_forward::FeedForward;
 pub use h_bit_linear::{HBitLinear, h_bit_linear};
 pub use hadamard::hadamard;
+pub use mixer::{NormedLinear, TokenMixer, TttBlock};
 pub use model::{CandleModel, DecoderLayer};
 pub use norm::{RmsNorm, rms_norm};
 pub use quantize::{

@@ -4,17 +4,20 @@ use candle_core::{D, Device, Result, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
 
 use super::trace::Trace;
-use super::{Attention, BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, bit_linear, rms_norm};
-use crate::config::{ModelConfig, Norm, Projection};
+use super::{
+    Attention, BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, TttBlock, bit_linear, rms_norm,
+};
+use crate::config::{Mixer, ModelConfig, Norm, Projection};
 use crate::{FloatMatrix, ModelError, ModelWeights};
 
-/// One layer: `h += attention(norm(h)); h += feed_forward(norm(h))`.
+/// One layer: `h += mixer(norm(h)); h += feed_forward(norm(h))`; before them `h += conv(norm(h))` where a
+/// test-time-training layer's block has a convolution.
 #[derive(Clone, Debug)]
 pub struct DecoderLayer {
-    /// Norm before attention.
+    /// Norm before the mixer.
     pub input_norm: RmsNorm,
-    /// Attention.
-    pub attention: Attention,
+    /// What carries what was read to the tokens that follow.
+    pub mixer: TokenMixer,
     /// Norm before the feed-forward block.
     pub post_attention_norm: RmsNorm,
     /// Feed-forward block.
@@ -31,8 +34,16 @@ impl DecoderLayer {
     }
 
     fn forward_traced(&self, h: &Tensor, rotary: &RotaryTables, trace: &mut Trace) -> Result<Tensor> {
-        let a = trace.see("input_layernorm", self.input_norm.forward(h)?)?;
-        let h = (h + self.attention.forward_traced(&a, rotary, trace)?)?;
+        let mut h = h.clone();
+        if let TokenMixer::Ttt(ttt) = &self.mixer {
+            h = ttt.convolve(&h, trace)?;
+        }
+        let a = trace.see("input_layernorm", self.input_norm.forward(&h)?)?;
+        let mixed = match &self.mixer {
+            TokenMixer::Attention(attention) => attention.forward_traced(&a, rotary, trace)?,
+            TokenMixer::Ttt(ttt) => ttt.forward_traced(&a, trace)?,
+        };
+        let h = (h + mixed)?;
         let m = trace.see("post_attention_layernorm", self.post_attention_norm.forward(&h)?)?;
         let out = (h + self.feed_forward.forward_traced(&m, trace)?)?;
         trace.see("out", out)
@@ -66,16 +77,24 @@ impl CandleModel {
         let norm =
             |gain: &[f32]| -> Result<RmsNorm> { Ok(RmsNorm::new(Tensor::new(gain, device)?, config.rms_norm_eps)) };
         let mut layers = Vec::with_capacity(weights.layers.len());
-        for l in &weights.layers {
+        for (i, l) in weights.layers.iter().enumerate() {
             let linear = |p: Projection| BitLinear::from_ternary(l.projection(p), device);
             let sub = |gain: &Option<Vec<f32>>| gain.as_deref().map(norm).transpose();
-            let parts = LayerParts {
-                input_norm: norm(&l.input_norm)?,
-                attn_sub_norm: sub(&l.attn_sub_norm)?,
-                post_attention_norm: norm(&l.post_attention_norm)?,
-                ffn_sub_norm: sub(&l.ffn_sub_norm)?,
+            let attn_sub_norm = sub(&l.attn_sub_norm)?;
+            let mixer = match &l.ttt {
+                None => TokenMixer::attention(config, linear, attn_sub_norm)?,
+                Some(ttt) => {
+                    let pre_conv_norm = sub(&l.pre_conv_norm)?;
+                    TokenMixer::Ttt(Box::new(TttBlock::from_weights(ttt, linear, attn_sub_norm, pre_conv_norm, device)?))
+                }
             };
-            layers.push(parts.assemble(config, linear)?);
+            debug_assert_eq!(config.mixer(i) == Mixer::Attention, l.ttt.is_none());
+            layers.push(DecoderLayer {
+                input_norm: norm(&l.input_norm)?,
+                mixer,
+                post_attention_norm: norm(&l.post_attention_norm)?,
+                feed_forward: feed_forward(config, linear, sub(&l.ffn_sub_norm)?)?,
+            });
         }
         Ok(Self {
             embedding: table(&weights.embedding, device)?,
@@ -106,25 +125,28 @@ impl CandleModel {
         };
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for i in 0..config.num_hidden_layers {
-            let vb = root.pp("layers").pp(i);
-            let (attn, mlp) = (vb.pp("self_attn"), vb.pp("mlp"));
-            let norm = |n: Norm, vb: VarBuilder| rms_norm(config.norm_len(n), eps, vb);
-            let sub = |n: Norm, vb: VarBuilder| config.sub_norms.then(|| norm(n, vb)).transpose();
-            let parts = LayerParts {
-                input_norm: norm(Norm::Input(i), vb.pp("input_layernorm"))?,
-                attn_sub_norm: sub(Norm::AttnSub(i), attn.pp("attn_sub_norm"))?,
-                post_attention_norm: norm(Norm::PostAttention(i), vb.pp("post_attention_layernorm"))?,
-                ffn_sub_norm: sub(Norm::FfnSub(i), mlp.pp("ffn_sub_norm"))?,
-            };
+            let (vb, mixer) = (root.pp("layers").pp(i), config.mixer(i));
+            let norm = |n: Norm| rms_norm(config.norm_len(n), eps, vb.pp(n.path(mixer)));
+            let has: Vec<Norm> = config.layer_norms(i).collect();
+            let optional = |n: Norm| has.contains(&n).then(|| norm(n)).transpose();
             let linear = |p: Projection| {
-                let (out_dim, in_dim) = config.projection_shape(p);
-                let block = match p {
-                    Projection::Q | Projection::K | Projection::V | Projection::O => &attn,
-                    Projection::Gate | Projection::Up | Projection::Down => &mlp,
-                };
-                bit_linear(in_dim, out_dim, block.pp(p.name()))
+                let (out_dim, in_dim) = config.projection_shape(i, p);
+                bit_linear(in_dim, out_dim, vb.pp(p.path(mixer)))
             };
-            layers.push(parts.assemble(config, linear)?);
+            let attn_sub_norm = optional(Norm::AttnSub(i))?;
+            let mixer = match config.ttt_layer(i) {
+                None => TokenMixer::attention(config, linear, attn_sub_norm)?,
+                Some(c) => {
+                    let pre_conv_norm = optional(Norm::PreConv(i))?;
+                    TokenMixer::Ttt(Box::new(TttBlock::new(&c, vb.clone(), linear, attn_sub_norm, pre_conv_norm)?))
+                }
+            };
+            layers.push(DecoderLayer {
+                input_norm: norm(Norm::Input(i))?,
+                mixer,
+                post_attention_norm: norm(Norm::PostAttention(i))?,
+                feed_forward: feed_forward(config, linear, optional(Norm::FfnSub(i))?)?,
+            });
         }
         let final_norm = rms_norm(config.norm_len(Norm::Final), eps, root.pp("norm"))?;
         let rotary = Rotary::new(config.head_dim, config.rope_theta);
@@ -164,7 +186,7 @@ impl CandleModel {
     }
 
     fn run(&self, ids: &[u32], trace: &mut Trace) -> std::result::Result<Tensor, ModelError> {
-        let (vocab, limit) = (self.config.vocab_size, self.config.max_position_embeddings);
+        let (vocab, limit) = (self.config.vocab_size, self.config.context_limit().unwrap_or(usize::MAX));
         if ids.is_empty() {
             return Err(ModelError::EmptyPrompt);
         }
@@ -219,31 +241,18 @@ impl CandleModel {
     }
 }
 
-/// The norms of a layer, before the projections are known.
-struct LayerParts {
-    input_norm: RmsNorm,
-    attn_sub_norm: Option<RmsNorm>,
-    post_attention_norm: RmsNorm,
-    ffn_sub_norm: Option<RmsNorm>,
-}
-
-impl LayerParts {
-    fn assemble(self, config: &ModelConfig, linear: impl Fn(Projection) -> Result<BitLinear>) -> Result<DecoderLayer> {
-        use Projection::*;
-        let attention = [linear(Q)?, linear(K)?, linear(V)?, linear(O)?];
-        Ok(DecoderLayer {
-            input_norm: self.input_norm,
-            attention: Attention::new(config, attention, self.attn_sub_norm),
-            post_attention_norm: self.post_attention_norm,
-            feed_forward: FeedForward {
-                gate_proj: linear(Gate)?,
-                up_proj: linear(Up)?,
-                down_proj: linear(Down)?,
-                sub_norm: self.ffn_sub_norm,
-                activation: config.hidden_act,
-            },
-        })
-    }
+fn feed_forward(
+    config: &ModelConfig,
+    linear: impl Fn(Projection) -> Result<BitLinear>,
+    sub_norm: Option<RmsNorm>,
+) -> Result<FeedForward> {
+    Ok(FeedForward {
+        gate_proj: linear(Projection::Gate)?,
+        up_proj: linear(Projection::Up)?,
+        down_proj: linear(Projection::Down)?,
+        sub_norm,
+        activation: config.hidden_act,
+    })
 }
 
 /// A stored matrix as an f32 tensor.

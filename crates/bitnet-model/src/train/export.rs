@@ -8,9 +8,9 @@ use ternary_kernels::{Ops, Scales, TernaryMatrix};
 
 use super::checkpoint::write_atomically;
 use super::config::model_to_json;
-use super::params::{EMBEDDING, HEAD, norm_name, projection_name};
+use super::params::{EMBEDDING, HEAD, projection_name};
 use super::{Params, TrainError};
-use crate::{FloatMatrix, ModelConfig, ModelError, Norm, Projection, WeightSource};
+use crate::{FloatMatrix, ModelConfig, ModelError, Norm, Projection, TttTensor, WeightSource};
 
 /// Master weights as a source for the inference engine, quantised as training quantises them.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +36,8 @@ impl WeightSource for MasterWeights<'_> {
     }
 
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
-        let (rows, cols) = self.model.projection_shape(which);
-        let w = self.tensor(&projection_name(layer, which))?;
+        let (rows, cols) = self.model.projection_shape(layer, which);
+        let w = self.tensor(&projection_name(self.model, layer, which))?;
         let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
         let alpha = (mean as f32).max(1e-5);
         let (mut trits, mut values) = (vec![0i8; w.len()], vec![0.0; w.len()]);
@@ -46,7 +46,11 @@ impl WeightSource for MasterWeights<'_> {
     }
 
     fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
-        Ok(self.tensor(&norm_name(which))?.to_vec())
+        Ok(self.tensor(&self.model.norm_name(which))?.to_vec())
+    }
+
+    fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, ModelError> {
+        Ok(self.tensor(&self.model.ttt_tensor_name(layer, which))?.to_vec())
     }
 
     fn embedding(&self) -> Result<FloatMatrix, ModelError> {

@@ -20,8 +20,9 @@ pub struct Entry {
 
 /// All parameters of a model, f32, one after the other.
 ///
-/// Order: embedding; each layer's seven projections in the order of [`Projection::ALL`] (so q, k and v lie side by side, and
-/// so do gate and up) and then its norms; final norm; head, where it is not tied.
+/// Order: embedding; each layer's projections in the order of [`Projection::ALL`](crate::Projection::ALL) (so q, k and v lie
+/// side by side, and so do gate and up), then its norms, then what a test-time-training layer learns in full precision; final
+/// norm; head, where it is not tied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
     /// The tensors.
@@ -30,24 +31,9 @@ pub struct Params {
     pub values: Vec<f32>,
 }
 
-/// The name of a projection.
-pub(super) fn projection_name(layer: usize, p: Projection) -> String {
-    let block = match p {
-        Projection::Q | Projection::K | Projection::V | Projection::O => "self_attn",
-        Projection::Gate | Projection::Up | Projection::Down => "mlp",
-    };
-    format!("model.layers.{layer}.{block}.{}.weight", p.name())
-}
-
-/// The name of a norm.
-pub(super) fn norm_name(n: Norm) -> String {
-    match n {
-        Norm::Input(l) => format!("model.layers.{l}.input_layernorm.weight"),
-        Norm::AttnSub(l) => format!("model.layers.{l}.self_attn.attn_sub_norm.weight"),
-        Norm::PostAttention(l) => format!("model.layers.{l}.post_attention_layernorm.weight"),
-        Norm::FfnSub(l) => format!("model.layers.{l}.mlp.ffn_sub_norm.weight"),
-        Norm::Final => "model.norm.weight".into(),
-    }
+/// The name of a projection's master weights.
+pub(super) fn projection_name(config: &ModelConfig, layer: usize, p: Projection) -> String {
+    config.projection_name(layer, p) + ".weight"
 }
 
 /// The name of the embedding.
@@ -119,13 +105,14 @@ pub(super) fn layout(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let table = vec![config.vocab_size, config.hidden_size];
     let mut all = vec![(EMBEDDING.to_owned(), table.clone())];
     for l in 0..config.num_hidden_layers {
-        for p in Projection::ALL {
-            let (rows, cols) = config.projection_shape(p);
-            all.push((projection_name(l, p), vec![rows, cols]));
+        for p in config.layer_projections(l) {
+            let (rows, cols) = config.projection_shape(l, p);
+            all.push((projection_name(config, l, p), vec![rows, cols]));
         }
-        all.extend(config.layer_norms(l).map(|n| (norm_name(n), vec![config.norm_len(n)])));
+        all.extend(config.layer_norms(l).map(|n| (config.norm_name(n), vec![config.norm_len(n)])));
+        all.extend(config.layer_ttt_tensors(l).map(|(t, shape)| (config.ttt_tensor_name(l, t), shape)));
     }
-    all.push((norm_name(Norm::Final), vec![config.hidden_size]));
+    all.push((config.norm_name(Norm::Final), vec![config.hidden_size]));
     if !config.tie_word_embeddings {
         all.push((HEAD.to_owned(), table));
     }

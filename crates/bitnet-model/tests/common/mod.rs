@@ -128,10 +128,7 @@ impl Checkpoint {
     }
 
     pub(crate) fn projection_name(layer: usize, p: Projection) -> String {
-        let block = match p {
-            Projection::Q | Projection::K | Projection::V | Projection::O => "self_attn",
-            _ => "mlp",
-        };
+        let block = if p.in_feed_forward() { "mlp" } else { "self_attn" };
         format!("model.layers.{layer}.{block}.{}.weight", p.name())
     }
 
@@ -157,7 +154,7 @@ impl WeightSource for Checkpoint {
 
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let name = Self::projection_name(layer, which);
-        let (rows, cols) = self.config.projection_shape(which);
+        let (rows, cols) = self.config.projection_shape(layer, which);
         let (trits, scale) = match self.file.bytes(&name) {
             None => absmean(&self.file.f32(&name)),
             Some(packed) => {
@@ -180,6 +177,7 @@ impl WeightSource for Checkpoint {
             Norm::PostAttention(l) => format!("layers.{l}.post_attention_layernorm"),
             Norm::FfnSub(l) => format!("layers.{l}.mlp.ffn_sub_norm"),
             Norm::Final => "norm".to_string(),
+            Norm::PreConv(_) => panic!("no such norm in these checkpoints"),
         };
         Ok(self.file.f32(&format!("model.{name}.weight")))
     }

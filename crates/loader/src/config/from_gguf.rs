@@ -2,7 +2,9 @@
 
 use bitnet_model::{Activation, ModelConfig};
 
-use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, inputs, to_f32, to_token, to_usize, unsupported};
+use super::bit_ttt::{self, TttFields};
+use super::inputs::{self, Asked};
+use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::gguf::{Metadata, Value};
 use crate::loaded::{GenerationConfig, QkLayout};
@@ -20,11 +22,17 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         "bitnet-b1.58" | "bitnet-25" => (Activation::Relu2, true, QkLayout::Half, DensePolicy::Absmean),
         "bitnet" => (Activation::Silu, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
         "llama" => (Activation::Silu, facts.has_sub_norms, QkLayout::Interleaved, DensePolicy::Refuse(LLAMA_DENSE)),
+        bit_ttt::ARCHITECTURE => {
+            let key = "bit-ttt.feed_forward_activation";
+            let act = metadata.str(key)?.map(|name| bit_ttt::activation(key, name)).transpose()?;
+            (act.unwrap_or(Activation::Relu2), facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean)
+        }
         inputs::GGUF_ARCHITECTURE => {
             (hidden_act(metadata, architecture)?, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean)
         }
         other => {
-            let reason = "supported architectures are bitnet-b1.58, bitnet-25, bitnet, bitnet-v2 and (ternary) llama";
+            let reason =
+                "supported architectures are bitnet-b1.58, bitnet-25, bitnet, bitnet-v2, bit-ttt and (ternary) llama";
             return Err(unsupported("general.architecture", other, reason));
         }
     };
@@ -57,7 +65,8 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     }
     c.hidden_act = act;
     c.sub_norms = sub_norms;
-    c.inputs = inputs::from_gguf(metadata, architecture, architecture == inputs::GGUF_ARCHITECTURE)?;
+    let (must, may) = (architecture == inputs::GGUF_ARCHITECTURE, architecture == bit_ttt::ARCHITECTURE);
+    c.inputs = inputs::from_gguf(metadata, architecture, Asked::by(must, may))?;
     c.tie_word_embeddings = !facts.has_head;
     c.max_position_embeddings = k.size("context_length")?;
     let eps = "attention.layer_norm_rms_epsilon";
@@ -68,6 +77,14 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         && kind != "none"
     {
         return Err(unsupported(&k.key("rope.scaling.type"), kind, "scaled rotary embeddings are not supported"));
+    }
+    if architecture == bit_ttt::ARCHITECTURE {
+        let key = k.key("mixers");
+        let names = metadata.strings(&key)?.ok_or_else(|| k.missing("mixers"))?;
+        c.mixers = bit_ttt::mixers(&key, names.iter(), c.num_hidden_layers)?;
+        if !c.mixers.is_empty() {
+            c.ttt = bit_ttt::options(&k)?;
+        }
     }
     c.bos_token_id = token(metadata, "tokenizer.ggml.bos_token_id")?;
     for key in ["eos", "eot", "eom"] {
@@ -124,6 +141,24 @@ fn sampling(metadata: &Metadata) -> Result<GenerationConfig, LoadError> {
 struct Keys<'a> {
     metadata: &'a Metadata,
     architecture: &'a str,
+}
+
+impl TttFields for Keys<'_> {
+    fn number(&self, key: &str) -> Result<Option<usize>, LoadError> {
+        self.get_size(&format!("ttt.{key}"))
+    }
+
+    fn float(&self, key: &str) -> Result<Option<f64>, LoadError> {
+        self.metadata.f64(&self.key(&format!("ttt.{key}")))
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, LoadError> {
+        self.metadata.bool(&self.key(&format!("ttt.{key}")))
+    }
+
+    fn word(&self, key: &str) -> Result<Option<&str>, LoadError> {
+        self.metadata.str(&self.key(&format!("ttt.{key}")))
+    }
 }
 
 impl Keys<'_> {

@@ -1,14 +1,19 @@
 //! The configuration in the `config.json` of a Hugging Face folder.
 
-use bitnet_model::{Activation, ModelConfig};
+use bitnet_model::{Activation, Mixer, ModelConfig};
 use serde_json::{Map, Value};
 
-use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, inputs, to_f32, to_token, to_usize, unsupported};
+use super::bit_ttt::{self, TttFields};
+use super::inputs::{self, Asked};
+use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::loaded::{GenerationConfig, QkLayout};
 
 /// Largest `config.json` and `generation_config.json` accepted, bytes.
 pub(crate) const MAX_CONFIG: u64 = 16 << 20;
+
+/// More layers than any configuration may have.
+const MAX_LAYERS: usize = 1 << 12;
 
 const OFFLINE_DENSE: &str = "quantization_mode is offline, so projections must be packed uint8 weights or exact multiples \
                              of -1, 0 and 1; these are neither, and quantising them would make another model";
@@ -24,12 +29,16 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
     let f = Fields(&map);
     let model_type = f.str("model_type")?.unwrap_or("").to_owned();
     let class_is_bitnet = f.strings("architectures").iter().any(|a| a.to_ascii_lowercase().starts_with("bitnet"));
-    let is_bitnet = matches!(model_type.as_str(), "bitnet" | inputs::HF_TYPE) || class_is_bitnet;
+    let is_ttt = model_type == bit_ttt::ARCHITECTURE;
+    let is_v2 = model_type == inputs::HF_TYPE;
+    let is_bitnet = model_type == "bitnet" || class_is_bitnet || is_ttt || is_v2;
     // 1bitLLM's models are of a BitNet class and of type llama; very old configurations name no type.
-    let v2 = model_type == inputs::HF_TYPE;
-    let known = v2 || matches!(model_type.as_str(), "bitnet" | "llama") || (model_type.is_empty() && class_is_bitnet);
+    let known = matches!(model_type.as_str(), "bitnet" | "llama")
+        || is_ttt
+        || is_v2
+        || (model_type.is_empty() && class_is_bitnet);
     if !known {
-        let reason = "supported are bitnet, bitnet-v2, and llama with ternary weights";
+        let reason = "supported are bitnet, bitnet-v2, bit-ttt, and llama with ternary weights";
         return Err(unsupported("model_type", format!("{model_type:?}"), reason));
     }
     let quantization = read_quantization(&f, is_bitnet)?;
@@ -49,24 +58,36 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
         c.head_dim = d;
     }
     c.hidden_act = match f.str("hidden_act")? {
-        Some("relu2") => Activation::Relu2,
-        Some("silu" | "swish") => Activation::Silu,
-        Some(other) => return Err(unsupported("hidden_act", other, "supported are relu2 and silu")),
-        // The defaults of the two classes.
-        None if model_type == "bitnet" => Activation::Relu2,
-        None if v2 => {
+        Some("swish") => Activation::Silu,
+        Some(name) => bit_ttt::activation("hidden_act", name)?,
+        // The defaults of the classes.
+        None if is_ttt || model_type == "bitnet" => Activation::Relu2,
+        None if is_v2 => {
             return Err(LoadError::MissingKey { key: "hidden_act".into(), needed_for: "the formulas of the model" });
         }
         None => Activation::Silu,
     };
-    c.inputs = inputs::from_hf(f.0, v2)?;
-    c.sub_norms = is_bitnet && !v2 || facts.has_sub_norms;
+    c.sub_norms = match f.bool("sub_norms")?.filter(|_| is_ttt) {
+        Some(sub_norms) => sub_norms,
+        None => is_bitnet && !is_v2 || facts.has_sub_norms,
+    };
+    c.inputs = inputs::from_hf(f.0, Asked::by(is_v2, is_ttt))?;
+    if is_ttt {
+        c.mixers = read_mixers(&f, c.num_hidden_layers)?;
+        let ttt = map.get("ttt").filter(|v| !v.is_null());
+        let none = Map::new();
+        let ttt = ttt.map_or(Ok(&none), |v| v.as_object().ok_or_else(|| wrong("ttt", "an object", v)))?;
+        if !c.mixers.is_empty() {
+            c.ttt = bit_ttt::options(&Fields(ttt))?;
+        }
+    }
     // Without a head in the file there is nothing else that could be the head.
     c.tie_word_embeddings = f.bool("tie_word_embeddings")?.unwrap_or(false) || !facts.has_head;
     let eps = f.f64("rms_norm_eps")?;
-    c.rms_norm_eps = to_f32(eps.unwrap_or(if v2 || model_type == "bitnet" { 1e-5 } else { 1e-6 }));
+    let new = model_type == "bitnet" || is_ttt || is_v2;
+    c.rms_norm_eps = to_f32(eps.unwrap_or(if new { 1e-5 } else { 1e-6 }));
     c.max_position_embeddings = f.size("max_position_embeddings")?;
-    c.rope_theta = read_rope(&f)?.unwrap_or(if v2 || model_type == "bitnet" { 500_000.0 } else { 10_000.0 });
+    c.rope_theta = read_rope(&f)?.unwrap_or(if new { 500_000.0 } else { 10_000.0 });
     for key in ["attention_bias", "mlp_bias"] {
         if f.bool(key)? == Some(true) {
             return Err(unsupported(key, true, "projections with a bias are not supported"));
@@ -100,6 +121,25 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
         generation: sampling,
         notes: Vec::new(),
     })
+}
+
+/// One mixer for each layer, or a single word that holds for all.
+fn read_mixers(f: &Fields<'_>, layers: usize) -> Result<Vec<Mixer>, LoadError> {
+    const KEY: &str = "mixers";
+    match f.0.get(KEY) {
+        // The names are counted while they are read: no number in the file makes a list long.
+        Some(Value::String(name)) if layers <= MAX_LAYERS => {
+            bit_ttt::mixers(KEY, std::iter::repeat_n(name.as_str(), layers), layers)
+        }
+        Some(Value::String(_)) => Err(unsupported("num_hidden_layers", layers, "at most 4096 layers are supported")),
+        Some(Value::Array(names)) => {
+            let word = |v: &'_ Value| v.as_str().map(str::to_owned).ok_or_else(|| wrong(KEY, "names of mixers", v));
+            let names = names.iter().map(word).collect::<Result<Vec<_>, _>>()?;
+            bit_ttt::mixers(KEY, names.iter().map(String::as_str), layers)
+        }
+        Some(other) => Err(wrong(KEY, "a list of names, or one name for all layers", other)),
+        None => Err(LoadError::MissingKey { key: KEY.to_owned(), needed_for: "the mixers of the layers" }),
+    }
 }
 
 struct Quantization {
@@ -183,6 +223,24 @@ fn wrong(key: &str, expected: &'static str, got: &Value) -> LoadError {
         got.push_str("...");
     }
     LoadError::KeyType { key: key.to_owned(), expected, got }
+}
+
+impl TttFields for Fields<'_> {
+    fn number(&self, key: &str) -> Result<Option<usize>, LoadError> {
+        self.get_size(key)
+    }
+
+    fn float(&self, key: &str) -> Result<Option<f64>, LoadError> {
+        self.f64(key)
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, LoadError> {
+        self.bool(key)
+    }
+
+    fn word(&self, key: &str) -> Result<Option<&str>, LoadError> {
+        self.str(key)
+    }
 }
 
 impl<'a> Fields<'a> {

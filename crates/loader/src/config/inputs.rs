@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use super::{to_usize, unsupported};
 use crate::LoadError;
 use crate::gguf::Metadata;
-use crate::names::Names;
 
 /// `model_type` in a `config.json`.
 pub(crate) const HF_TYPE: &str = "bitnet-v2";
@@ -35,15 +34,36 @@ fn entry(projection: Projection, key: &str, block: u64, bits: u64) -> Result<(Pr
     Ok((projection, InputForm { hadamard, bits }))
 }
 
-/// The forms in a `config.json` whose type asks for them or not.
-pub(crate) fn from_hf(map: &Map<String, Value>, asked: bool) -> Result<InputForms, LoadError> {
+/// Whether the type of a file asks for forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A file of this type has none.
+    Never,
+    /// It may have them.
+    Maybe,
+    /// It is of this type because it has them.
+    Always,
+}
+
+impl Asked {
+    pub(crate) fn by(must: bool, may: bool) -> Self {
+        match (must, may) {
+            (true, _) => Self::Always,
+            (false, true) => Self::Maybe,
+            (false, false) => Self::Never,
+        }
+    }
+}
+
+/// The forms in a `config.json`.
+pub(crate) fn from_hf(map: &Map<String, Value>, asked: Asked) -> Result<InputForms, LoadError> {
     let value = map.get(HF_KEY).filter(|v| !v.is_null());
     let value = match (value, asked) {
-        (None, false) => return Ok(InputForms::default()),
-        (None, true) => return Err(LoadError::MissingKey { key: HF_KEY.into(), needed_for: NEEDED }),
-        (Some(v), true) => v,
-        (Some(_), false) => {
-            let reason = format!("only a model_type of {HF_TYPE} has these; the file contradicts itself");
+        (None, Asked::Never | Asked::Maybe) => return Ok(InputForms::default()),
+        (None, Asked::Always) => return Err(LoadError::MissingKey { key: HF_KEY.into(), needed_for: NEEDED }),
+        (Some(v), Asked::Maybe | Asked::Always) => v,
+        (Some(_), Asked::Never) => {
+            let reason = format!("a model_type of {HF_TYPE} or bit-ttt has these; the file contradicts itself");
             return Err(unsupported(HF_KEY, "present", &reason));
         }
     };
@@ -87,18 +107,16 @@ pub(crate) fn to_hf(forms: &InputForms) -> Value {
     Value::Object(REQUIRED.into_iter().map(one).collect())
 }
 
-/// The forms in the metadata of a GGUF file whose architecture asks for them or not.
-pub(crate) fn from_gguf(metadata: &Metadata, architecture: &str, asked: bool) -> Result<InputForms, LoadError> {
-    if !asked {
-        let stray = |k: &str| k.ends_with(&format!(".{BLOCK}")) || k.ends_with(&format!(".{BITS}"));
-        return match metadata.iter().find(|(k, _)| stray(k)) {
-            None => Ok(InputForms::default()),
-            Some((key, value)) => {
-                let reason =
-                    format!("only an architecture of {GGUF_ARCHITECTURE} has these; the file contradicts itself");
-                Err(unsupported(key, value, &reason))
-            }
-        };
+/// The forms in the metadata of a GGUF file.
+pub(crate) fn from_gguf(metadata: &Metadata, architecture: &str, asked: Asked) -> Result<InputForms, LoadError> {
+    let ours = |k: &str| k.ends_with(&format!(".{BLOCK}")) || k.ends_with(&format!(".{BITS}"));
+    match (metadata.iter().find(|(k, _)| ours(k)), asked) {
+        (None, Asked::Never | Asked::Maybe) => return Ok(InputForms::default()),
+        (Some((key, value)), Asked::Never) => {
+            let reason = format!("an architecture of {GGUF_ARCHITECTURE} or bit-ttt has these; the file contradicts itself");
+            return Err(unsupported(key, value, &reason));
+        }
+        _ => {}
     }
     let mut entries = Vec::new();
     for p in REQUIRED {
@@ -123,5 +141,5 @@ pub(crate) fn to_gguf(m: &mut Metadata, forms: &InputForms, architecture: &str) 
 }
 
 fn gguf_key(architecture: &str, p: Projection) -> String {
-    format!("{architecture}.{}", Names::Gguf.short(p))
+    format!("{architecture}.{}", p.name())
 }

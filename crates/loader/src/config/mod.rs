@@ -6,6 +6,7 @@
     clippy::cast_possible_truncation
 )]
 
+pub(crate) mod bit_ttt;
 pub(crate) mod from_gguf;
 pub(crate) mod from_hf;
 pub(crate) mod inputs;
@@ -80,6 +81,11 @@ pub(crate) fn to_token(key: &str, value: u64) -> Result<u32, LoadError> {
 #[allow(clippy::cast_possible_truncation)] // Rounding is meant; infinities are refused by `validate`.
 pub(crate) fn to_f32(value: f64) -> f32 {
     value as f32
+}
+
+/// A number for JSON: through its shortest decimal form, not as the f64 nearest to it.
+pub(crate) fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 pub(crate) fn unsupported(key: &str, value: impl std::fmt::Display, reason: &str) -> LoadError {

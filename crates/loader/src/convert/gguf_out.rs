@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use bitnet_model::{Activation, FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Projection};
+use bitnet_model::{Activation, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection};
 use ternary_kernels::TernaryMatrix;
 
 use super::verify::Checked;
 use super::{ConvertOptions, Job, Progress, Target, verify, vocab};
-use crate::config::{inputs, to_f32};
+use crate::config::{bit_ttt, inputs, to_f32};
 use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value};
 use crate::loaded::GenerationConfig;
 use crate::mmap::write_checked;
@@ -41,10 +41,12 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
             Item::Table(name, m) => {
                 (name.to_owned(), vec![m.rows() as u64, m.cols() as u64], ggml_type(m.float_type())?)
             }
-            Item::Norm(n, gain) => (norm_name(n), vec![gain.len() as u64], GgmlType::F32),
-            Item::Projection(l, p, _) => {
-                let (rows, cols) = weights.config.projection_shape(p);
-                (projection_name(l, p), vec![rows as u64, cols as u64], ty)
+            Item::Floats(ref name, ref shape, _) => {
+                (name.clone(), shape.iter().map(|&d| d as u64).collect(), GgmlType::F32)
+            }
+            Item::Projection(l, p, w) => {
+                let name = projection_name(&weights.config, l, p);
+                (name, vec![w.rows() as u64, w.cols() as u64], ty)
             }
         };
         writer.announce(&name, &shape, ty)?;
@@ -64,31 +66,32 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
 
 enum Item<'a> {
     Table(&'static str, &'a FloatMatrix),
-    Norm(Norm, &'a [f32]),
+    /// Of this name and shape.
+    Floats(String, Vec<usize>, &'a [f32]),
     Projection(usize, Projection, &'a TernaryMatrix),
 }
 
-fn norm_name(n: Norm) -> String {
-    Names::Gguf.norm(n).swap_remove(0)
-}
-
-fn projection_name(layer: usize, p: Projection) -> String {
-    Names::Gguf.projection(layer, p) + ".weight"
+fn projection_name(c: &ModelConfig, layer: usize, p: Projection) -> String {
+    Names::Gguf.projection(layer, p, c.mixer(layer)) + ".weight"
 }
 
 /// Everything to write, in the order of the file.
 fn plan(w: &ModelWeights) -> Vec<Item<'_>> {
+    let c = &w.config;
+    let norm = |n: Norm| {
+        let mixer = n.layer().map_or(Mixer::Attention, |l| c.mixer(l));
+        w.norm(n).map(|gain| Item::Floats(Names::Gguf.norm(n, mixer).swap_remove(0), vec![gain.len()], gain))
+    };
     let mut plan = vec![Item::Table("token_embd.weight", &w.embedding)];
     if let Some(head) = &w.head {
         plan.push(Item::Table("output.weight", head));
     }
-    plan.push(Item::Norm(Norm::Final, &w.final_norm));
+    plan.extend(norm(Norm::Final));
     for (l, layer) in w.layers.iter().enumerate() {
-        plan.push(Item::Norm(Norm::Input(l), &layer.input_norm));
-        plan.push(Item::Norm(Norm::PostAttention(l), &layer.post_attention_norm));
-        plan.extend(layer.attn_sub_norm.as_deref().map(|g| Item::Norm(Norm::AttnSub(l), g)));
-        plan.extend(layer.ffn_sub_norm.as_deref().map(|g| Item::Norm(Norm::FfnSub(l), g)));
-        plan.extend(Projection::ALL.map(|p| Item::Projection(l, p, layer.projection(p))));
+        plan.extend(c.layer_norms(l).filter_map(norm));
+        let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
+        plan.extend(ttt.map(|(t, shape, values)| Item::Floats(Names::Gguf.ttt(l, t), shape, values)));
+        plan.extend(layer.projections().map(|(p, m)| Item::Projection(l, p, m)));
     }
     plan
 }
@@ -103,11 +106,11 @@ fn put<W: std::io::Write>(
 ) -> Result<(), LoadError> {
     match *item {
         Item::Table(name, m) => stream.tensor(name, |o| o.write_all(m.bytes())),
-        Item::Norm(n, gain) => {
-            stream.tensor(&norm_name(n), |o| gain.iter().try_for_each(|v| o.write_all(&v.to_le_bytes())))
+        Item::Floats(ref name, _, values) => {
+            stream.tensor(name, |o| values.iter().try_for_each(|v| o.write_all(&v.to_le_bytes())))
         }
         Item::Projection(l, p, stored) => {
-            let name = projection_name(l, p);
+            let name = projection_name(c, l, p);
             let in_tensor = |source| LoadError::Ternary { tensor: name.clone(), source };
             let heads = match p {
                 Projection::Q => Some(c.num_attention_heads),
@@ -139,6 +142,9 @@ fn file_type(target: Target) -> u32 {
 
 /// The architecture under which programs compute what this configuration says.
 pub(crate) fn architecture_for(c: &ModelConfig) -> Result<&'static str, LoadError> {
+    if c.has_ttt() {
+        return Ok(bit_ttt::ARCHITECTURE);
+    }
     match (c.hidden_act, c.sub_norms) {
         _ if !c.inputs.are_plain() => Ok(inputs::GGUF_ARCHITECTURE),
         (Activation::Relu2, true) => Ok("bitnet-b1.58"),
@@ -180,12 +186,14 @@ pub(crate) fn put_shape(m: &mut Metadata, c: &ModelConfig, architecture: &str) {
     size("attention.head_count", c.num_attention_heads);
     size("attention.head_count_kv", c.num_key_value_heads);
     size("rope.dimension_count", c.head_dim);
-    if c.projection_shape(Projection::Q).0 != c.hidden_size {
+    if c.num_attention_heads.saturating_mul(c.head_dim) != c.hidden_size {
         size("attention.key_length", c.head_dim);
         size("attention.value_length", c.head_dim);
     }
     if architecture == inputs::GGUF_ARCHITECTURE {
         m.set(&format!("{architecture}.hidden_act"), c.hidden_act.name());
+    }
+    if !c.inputs.are_plain() {
         inputs::to_gguf(m, &c.inputs, architecture);
     }
     m.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), c.rms_norm_eps);
@@ -193,6 +201,9 @@ pub(crate) fn put_shape(m: &mut Metadata, c: &ModelConfig, architecture: &str) {
     let theta = to_f32(c.rope_theta);
     let theta = if f64::from(theta) == c.rope_theta { Value::F32(theta) } else { Value::F64(c.rope_theta) };
     m.set(&format!("{architecture}.rope.freq_base"), theta);
+    if architecture == bit_ttt::ARCHITECTURE {
+        bit_ttt::put(m, c);
+    }
 }
 
 fn sampling(m: &mut Metadata, g: &GenerationConfig) {

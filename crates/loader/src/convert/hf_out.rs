@@ -3,14 +3,15 @@
 use std::io::Write;
 use std::path::Path;
 
-use bitnet_model::{FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Projection};
+use bitnet_model::{FloatMatrix, FloatType, LayerWeights, Mixer, ModelConfig, ModelWeights, Norm, Projection};
 use half::bf16;
 use serde_json::{Map, Value, json};
 use ternary_kernels::{FileFormat, KernelError, ScaleRounding, TernaryMatrix};
 
 use super::verify::{self, Checked};
 use super::{ConvertOptions, Job, Progress, gguf_out::is_plain};
-use crate::config::{from_hf::MAX_CONFIG, inputs};
+use crate::config::from_hf::MAX_CONFIG;
+use crate::config::{bit_ttt, decimal, inputs};
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
 use crate::safetensors::{Dtype, NewTensor, SINGLE_NAME, write_file};
@@ -106,9 +107,13 @@ fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
 }
 
 fn count(w: &ModelWeights) -> usize {
-    // Norms, and a scale with each of the seven projections; outside of the layers embedding, final norm and head.
-    let layer = if w.config.sub_norms { 4 + 14 } else { 2 + 14 };
-    w.layers.len().saturating_mul(layer).saturating_add(if w.head.is_some() { 3 } else { 2 })
+    // Outside of the layers embedding, final norm and head; a scale with each projection.
+    let outside = if w.head.is_some() { 3usize } else { 2 };
+    let layer = |(l, layer): (usize, &LayerWeights)| {
+        let floats = w.config.layer_norms(l).count().saturating_add(w.config.layer_ttt_tensors(l).count());
+        layer.projections().count().saturating_mul(2).saturating_add(floats)
+    };
+    w.layers.iter().enumerate().map(layer).fold(outside, usize::saturating_add)
 }
 
 fn is_bf16(v: f32) -> bool {
@@ -122,7 +127,7 @@ fn as_divisor(scale: f32) -> Option<bf16> {
 }
 
 fn projections(w: &ModelWeights) -> impl Iterator<Item = (usize, Projection, &TernaryMatrix)> {
-    w.layers.iter().enumerate().flat_map(|(l, layer)| Projection::ALL.map(|p| (l, p, layer.projection(p))))
+    w.layers.iter().enumerate().flat_map(|(l, layer)| layer.projections().map(move |(p, m)| (l, p, m)))
 }
 
 fn linear_class(w: &ModelWeights) -> LinearClass {
@@ -134,7 +139,8 @@ fn linear_class(w: &ModelWeights) -> LinearClass {
 fn stored_scales(w: &ModelWeights, class: LinearClass, rounding: ScaleRounding) -> Result<Vec<bf16>, LoadError> {
     let mut all = Vec::new();
     for (l, p, m) in projections(w) {
-        let in_tensor = |source| LoadError::Ternary { tensor: NAMES.projection(l, p) + ".weight_scale", source };
+        let name = || NAMES.projection(l, p, w.config.mixer(l)) + ".weight_scale";
+        let in_tensor = |source| LoadError::Ternary { tensor: name(), source };
         let scale = m.scales().of_row(0);
         let different = (0..m.rows()).find(|r| m.scales().of_row(*r).to_bits() != scale.to_bits());
         if let Some(row) = different {
@@ -180,29 +186,34 @@ fn tensors<'a>(
             write_table(m, o)
         }),
     };
-    let norm = |n: Norm, gain: &'a [f32]| NewTensor {
-        name: NAMES.norm(n).swap_remove(0),
-        dtype: if gain.iter().all(|v| is_bf16(*v)) { Dtype::BF16 } else { Dtype::F32 },
-        shape: vec![gain.len()],
+    let floats = |name: String, shape: Vec<usize>, values: &'a [f32], narrow: bool| NewTensor {
+        name,
+        dtype: if narrow { Dtype::BF16 } else { Dtype::F32 },
+        shape,
         write: Box::new(move |o| {
             tick();
-            let narrow = gain.iter().all(|v| is_bf16(*v));
-            gain.iter().try_for_each(|v| match narrow {
+            values.iter().try_for_each(|v| match narrow {
                 true => o.write_all(&bf16::from_f32(*v).to_le_bytes()),
                 false => o.write_all(&v.to_le_bytes()),
             })
         }),
     };
-    let mut all = vec![table(NAMES.embedding(), &w.embedding), norm(Norm::Final, &w.final_norm)];
+    let norm = |n: Norm| {
+        let mixer = n.layer().map_or(Mixer::Attention, |l| w.config.mixer(l));
+        let name = NAMES.norm(n, mixer).swap_remove(0);
+        w.norm(n).map(|gain| floats(name, vec![gain.len()], gain, gain.iter().all(|v| is_bf16(*v))))
+    };
+    let mut all = vec![table(NAMES.embedding(), &w.embedding)];
+    all.extend(norm(Norm::Final));
     all.extend(w.head.as_ref().map(|h| table(NAMES.head(), h)));
     for (l, layer) in w.layers.iter().enumerate() {
-        all.push(norm(Norm::Input(l), &layer.input_norm));
-        all.push(norm(Norm::PostAttention(l), &layer.post_attention_norm));
-        all.extend(layer.attn_sub_norm.as_deref().map(|g| norm(Norm::AttnSub(l), g)));
-        all.extend(layer.ffn_sub_norm.as_deref().map(|g| norm(Norm::FfnSub(l), g)));
+        all.extend(w.config.layer_norms(l).filter_map(norm));
+        // What the inner steps of such a layer begin with stays f32 even if it has few bits by chance.
+        let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
+        all.extend(ttt.map(|(t, shape, values)| floats(NAMES.ttt(l, t), shape, values, false)));
     }
     for ((l, p, m), &scale) in projections(w).zip(scales) {
-        let base = NAMES.projection(l, p);
+        let base = NAMES.projection(l, p, w.config.mixer(l));
         all.push(NewTensor {
             name: format!("{base}.weight_scale"),
             dtype: Dtype::BF16,
@@ -252,10 +263,11 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
             map.remove(key);
         }
     }
-    let (model, class_name) = match (c.inputs.are_plain(), c.sub_norms) {
-        (false, _) => (inputs::HF_TYPE, inputs::HF_CLASS),
-        (true, true) => ("bitnet", "BitNetForCausalLM"),
-        (true, false) => ("llama", "LlamaForCausalLM"),
+    let (model, class_name) = match (c.has_ttt(), c.inputs.are_plain(), c.sub_norms) {
+        (true, _, _) => (bit_ttt::ARCHITECTURE, bit_ttt::CLASS),
+        (false, false, _) => (inputs::HF_TYPE, inputs::HF_CLASS),
+        (false, true, true) => ("bitnet", "BitNetForCausalLM"),
+        (false, true, false) => ("llama", "LlamaForCausalLM"),
     };
     map.remove(inputs::HF_KEY);
     if !c.inputs.are_plain() {
@@ -270,8 +282,7 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
         LinearClass::AutoBitLinear => "autobitlinear",
         LinearClass::BitLinear => "bitlinear",
     };
-    // f32 fields are written through their shortest decimal form, not through the f64 nearest to them.
-    let eps: f64 = c.rms_norm_eps.to_string().parse().unwrap_or(f64::from(c.rms_norm_eps));
+    let eps = decimal(c.rms_norm_eps);
     let fields = [
         ("architectures", json!([class_name])),
         ("model_type", json!(model)),
@@ -296,7 +307,8 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
             json!({"quant_method": "bitnet", "linear_class": class, "quantization_mode": "offline"}),
         ),
     ];
-    for (key, value) in fields {
+    let ttt = if c.has_ttt() { bit_ttt::to_json(c) } else { Vec::new() };
+    for (key, value) in fields.into_iter().chain(ttt) {
         map.insert(key.to_owned(), value);
     }
     Ok(Value::Object(map))
@@ -305,7 +317,7 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
 fn generation_json(source: &Checkpoint, c: &ModelConfig) -> Value {
     let g = source.generation();
     let mut map = Map::new();
-    let decimal = |v: f32| json!(v.to_string().parse::<f64>().unwrap_or(f64::from(v)));
+    let decimal = |v: f32| json!(decimal(v));
     map.insert("bos_token_id".into(), json!(c.bos_token_id));
     map.insert("eos_token_id".into(), json!(c.eos_token_ids));
     let options = [

@@ -144,8 +144,8 @@ struct Job<'a> {
 /// Refuses rows that the target cannot hold before anything is written.
 fn check_shapes(source: &Checkpoint, weights: &ModelWeights, target: Target) -> Result<(), LoadError> {
     for layer in 0..weights.layers.len() {
-        for p in bitnet_model::Projection::ALL {
-            let (rows, cols) = weights.config.projection_shape(p);
+        for p in weights.config.layer_projections(layer) {
+            let (rows, cols) = weights.config.projection_shape(layer, p);
             if let Err(e) = target.format().byte_len(rows, cols) {
                 let tensor = source.projection_name(layer, p);
                 return Err(LoadError::Ternary { tensor, source: e }.in_file(source.path()));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bitnet_model::{FloatMatrix, ModelWeights, Projection};
+use bitnet_model::{FloatMatrix, ModelWeights};
 use half::{bf16, f16};
 use ternary_kernels::ScaleRounding;
 
@@ -48,28 +48,19 @@ pub(super) fn read_back(
     }
     let mut checked = Checked { projections: 0, rounded: 0 };
     for (l, (a, b)) in source.layers.iter().zip(&result.layers).enumerate() {
-        let none: &[f32] = &[];
-        let norms = [
-            ("input norm", &a.input_norm[..], &b.input_norm[..]),
-            ("post-attention norm", &a.post_attention_norm, &b.post_attention_norm),
-            (
-                "attention sub-norm",
-                a.attn_sub_norm.as_deref().unwrap_or(none),
-                b.attn_sub_norm.as_deref().unwrap_or(none),
-            ),
-            (
-                "feed-forward sub-norm",
-                a.ffn_sub_norm.as_deref().unwrap_or(none),
-                b.ffn_sub_norm.as_deref().unwrap_or(none),
-            ),
-        ];
-        for (name, x, y) in norms {
-            if !same_bits(x, y) {
-                return Err(differs(format!("layer {l} {name}"), "values"));
+        // Both have the same configuration, so the same tensors.
+        for norm in source.config.layer_norms(l) {
+            if !same_bits(a.norm(norm).unwrap_or(&[]), b.norm(norm).unwrap_or(&[])) {
+                return Err(differs(format!("layer {l} {norm:?} norm"), "values"));
             }
         }
-        for p in Projection::ALL {
-            let (x, y) = (a.projection(p), b.projection(p));
+        let (x, y) = (a.ttt.iter().flat_map(|t| t.tensors()), b.ttt.iter().flat_map(|t| t.tensors()));
+        for ((tensor, _, x), (_, _, y)) in x.zip(y) {
+            if !same_bits(x, y) {
+                return Err(differs(format!("layer {l} {}", tensor.path()), "values"));
+            }
+        }
+        for ((p, x), (_, y)) in a.projections().zip(b.projections()) {
             let name = || written.projection_name(l, p);
             if (x.rows(), x.cols()) != (y.rows(), y.cols()) {
                 return Err(differs(name(), "shape"));
@@ -166,7 +157,7 @@ mod tests {
         let scale = |f: &Gguf, b: &mut [u8]| b[at(f, "blk.0.attn_v.weight", 256 * 64 / 4)] ^= 1;
         says(after(scale), "blk.0.attn_v.weight", "scale");
         let norm = |f: &Gguf, b: &mut [u8]| b[at(f, "blk.0.ffn_norm.weight", 4)] ^= 1;
-        says(after(norm), "post-attention norm", "values");
+        says(after(norm), "PostAttention(0) norm", "values");
         let embedding = |f: &Gguf, b: &mut [u8]| b[at(f, "token_embd.weight", 77)] ^= 1;
         says(after(embedding), "embedding", "values");
         let context = |_: &Gguf, b: &mut [u8]| {

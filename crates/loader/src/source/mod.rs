@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use bitnet_model::{FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Projection, WeightSource};
+use bitnet_model::{
+    FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, TttTensor, WeightSource,
+};
 use ternary_kernels::{FileFormat, KernelError, Scales, TernaryMatrix};
 
 use crate::LoadError;
@@ -22,7 +24,7 @@ use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, 
 use crate::gguf::Gguf;
 use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 use crate::mmap::read_bounded;
-use crate::names::{self, GROUPS, Names};
+use crate::names::{self, Names};
 use crate::safetensors::Safetensors;
 pub(crate) use store::ggml_type;
 use store::{RawKind, RawTensor, Store};
@@ -93,7 +95,8 @@ impl Checkpoint {
     /// Refuses tensors that would be ignored although they change what the model computes, and types that are not read.
     fn check_names(&self) -> Result<(), LoadError> {
         // A layer has several tensors, so no more layers than tensors can be complete: what is missed is said later.
-        let known = self.names.all(self.config().num_hidden_layers.min(self.store.names().count()));
+        let layers = self.config().num_hidden_layers.min(self.store.names().count());
+        let known = self.names.all(self.config(), layers);
         for name in self.store.names() {
             if !known.contains(name) && !Names::is_redundant(name) {
                 let layers = self.config().num_hidden_layers;
@@ -129,7 +132,7 @@ impl Checkpoint {
 
     /// The name that a projection has in this container.
     pub fn projection_name(&self, layer: usize, which: Projection) -> String {
-        self.names.projection(layer, which) + ".weight"
+        self.names.projection(layer, which, self.config().mixer(layer)) + ".weight"
     }
 
     /// `general.architecture` or `model_type`.
@@ -347,16 +350,17 @@ impl WeightSource for Checkpoint {
 
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, LoadError> {
         let c = self.config();
-        let (rows, cols) = c.projection_shape(which);
-        let base = self.names.projection(layer, which);
-        let group = GROUPS.iter().enumerate().find(|(_, g)| g.contains(&which));
+        let (rows, cols) = c.projection_shape(layer, which);
+        let mixer = c.mixer(layer);
+        let base = self.names.projection(layer, which, mixer);
+        let group = self.names.groups(mixer).find(|(_, g)| g.contains(&which));
         let merged = group.map(|(g, members)| (members, self.names.merged(layer, g)));
         let w = match merged {
             Some((group, merged))
                 if self.store.shape(&format!("{base}.weight")).is_none()
                     && self.store.shape(&format!("{merged}.weight")).is_some() =>
             {
-                let all: Vec<usize> = group.iter().map(|p| c.projection_shape(*p).0).collect();
+                let all: Vec<usize> = group.iter().map(|p| c.projection_shape(layer, *p).0).collect();
                 let start = group.iter().zip(&all).take_while(|(p, _)| **p != which).map(|(_, n)| n).sum::<usize>();
                 let total = all.iter().sum();
                 self.ternary(&merged, total, cols, Part { rows: start..start.saturating_add(rows), all })?
@@ -364,8 +368,8 @@ impl WeightSource for Checkpoint {
             _ => self.ternary(&base, rows, cols, Part { rows: 0..rows, all: vec![rows] })?,
         };
         let heads = match which {
-            Projection::Q => c.num_attention_heads,
-            Projection::K => c.num_key_value_heads,
+            Projection::Q if mixer == Mixer::Attention => c.num_attention_heads,
+            Projection::K if mixer == Mixer::Attention => c.num_key_value_heads,
             _ => return Ok(w),
         };
         match self.reading.qk {
@@ -377,7 +381,8 @@ impl WeightSource for Checkpoint {
     }
 
     fn norm(&self, which: Norm) -> Result<Vec<f32>, LoadError> {
-        let candidates = self.names.norm(which);
+        let mixer = which.layer().map_or(Mixer::Attention, |l| self.config().mixer(l));
+        let candidates = self.names.norm(which, mixer);
         for name in &candidates {
             if let Some(t) = self.store.get(name)? {
                 t.expect_shape(&[self.config().norm_len(which) as u64])?;
@@ -386,6 +391,13 @@ impl WeightSource for Checkpoint {
         }
         let usual = candidates.first().map_or("", String::as_str);
         self.need(usual, "the gain of a norm")?.floats()
+    }
+
+    fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, LoadError> {
+        let shape = self.config().ttt_layer(layer).and_then(|c| which.shape(&c)).unwrap_or_default();
+        let t = self.need(&self.names.ttt(layer, which), "part of a test-time-training layer")?;
+        t.expect_shape(&shape.iter().map(|&d| d as u64).collect::<Vec<_>>())?;
+        t.floats()
     }
 
     fn embedding(&self) -> Result<FloatMatrix, LoadError> {

@@ -199,7 +199,7 @@ impl RawTensor {
                 tensor: self.name.clone(),
                 ty: kind.name(),
                 type_id: 0,
-                reason: "norms and scales must be F32, F16 or BF16",
+                reason: "norms, scales and what test-time-training layers have in full precision must be F32, F16 or BF16",
             }),
         }
     }

@@ -55,7 +55,7 @@ pub fn assert_same(a: &ModelWeights, b: &ModelWeights, allow: Allow, what: &str)
         assert_eq!(x.attn_sub_norm, y.attn_sub_norm, "{what} layer {l}");
         assert_eq!(x.post_attention_norm, y.post_attention_norm, "{what} layer {l}");
         assert_eq!(x.ffn_sub_norm, y.ffn_sub_norm, "{what} layer {l}");
-        for p in Projection::ALL {
+        for p in Projection::OF_ATTENTION {
             let (wx, wy) = (x.projection(p), y.projection(p));
             assert!(wx.to_trits() == wy.to_trits(), "{what} layer {l} {}: trits differ", p.name());
             for r in 0..wx.rows() {
@@ -109,7 +109,7 @@ pub fn small_tensors() -> Vec<Tensor> {
         bf16_tensor(&format!("{l}self_attn.attn_sub_norm.weight"), &[HIDDEN], |_| 2.0),
         bf16_tensor(&format!("{l}mlp.ffn_sub_norm.weight"), &[FFN], |_| 1.5),
     ];
-    for (n, p) in Projection::ALL.iter().enumerate() {
+    for (n, p) in Projection::OF_ATTENTION.iter().enumerate() {
         let (rows, cols) = shape(*p);
         let trits: Vec<i8> = (0..rows * cols).map(|i| trit(n, i)).collect();
         let base = projection_name(*p);
@@ -127,7 +127,7 @@ pub fn projection_name(p: Projection) -> String {
 }
 
 pub fn shape(p: Projection) -> (usize, usize) {
-    bitnet_model::ModelConfig::new(VOCAB, HIDDEN, FFN, 1, 2, 1).projection_shape(p)
+    bitnet_model::ModelConfig::new(VOCAB, HIDDEN, FFN, 1, 2, 1).projection_shape(0, p)
 }
 
 pub fn write_tensors(path: &Path, tensors: &[Tensor]) {

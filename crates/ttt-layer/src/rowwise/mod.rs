@@ -97,7 +97,8 @@ pub struct Inputs<'a> {
     pub gate: Option<Rows<'a>>,
 }
 
-/// Buffers of one thread, for any number of layers of one configuration.
+/// Buffers of one thread, for any number of layers of one configuration. Those for TTT-MLP also serve TTT-Linear layers that
+/// differ in nothing else.
 #[derive(Clone, Debug)]
 pub struct Scratch {
     head: HeadScratch,

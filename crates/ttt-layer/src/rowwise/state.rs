@@ -115,6 +115,48 @@ impl TttState {
         self.position += tokens as u64;
     }
 
+    /// Appends to `undo` what the next `tokens` tokens overwrite for good: the windows of the convolutions, or everything if
+    /// a mini-batch ends within them. For whoever may have to take them back.
+    pub fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
+        if self.pending() + tokens >= self.config.mini_batch_size {
+            undo.extend_from_slice(&self.data);
+            return;
+        }
+        let heads = self.head_floats * self.config.num_heads;
+        let window = self.config.head_window();
+        self.data[..heads].chunks_exact(self.head_floats).for_each(|h| undo.extend_from_slice(&h[h.len() - window..]));
+        undo.extend_from_slice(&self.data[heads..]);
+    }
+
+    /// Goes back to `position`, where [`TttState::remember`] was called with `tokens`; since then at most as many tokens
+    /// were read, by all heads or by some. `undo` begins with what was appended then; the rest is returned. What lies behind
+    /// the tokens of the open mini-batch may differ from then, but is read by nobody.
+    ///
+    /// # Panics
+    /// If `undo` is shorter than what was appended.
+    pub fn take_back<'u>(&mut self, position: u64, tokens: usize, undo: &'u [f32]) -> &'u [f32] {
+        self.position = position;
+        if self.pending() + tokens >= self.config.mini_batch_size {
+            let (data, rest) = undo.split_at(self.data.len());
+            self.data.copy_from_slice(data);
+            return rest;
+        }
+        let window = self.config.head_window();
+        let mut rest = undo;
+        let mut put = |to: &mut [f32]| {
+            let (from, behind) = rest.split_at(to.len());
+            to.copy_from_slice(from);
+            rest = behind;
+        };
+        let (heads, before) = self.data.split_at_mut(self.head_floats * self.config.num_heads);
+        for head in heads.chunks_exact_mut(self.head_floats) {
+            let start = head.len() - window;
+            put(&mut head[start..]);
+        }
+        put(before);
+        rest
+    }
+
     /// The heads' parts of the state, `[h]` times as many floats, and the window of the convolution before the layer.
     pub fn parts_mut(&mut self) -> (&mut [f32], &mut [f32]) {
         let heads = self.head_floats * self.config.num_heads;

@@ -1,6 +1,6 @@
 //! The checks, each with the reason for its limit.
 
-use bitnet_model::{Engine, EngineOptions, KvType, Projection, Sequence};
+use bitnet_model::{Engine, EngineOptions, KvType, Sequence};
 use ternary_kernels::{Int8Batch, Isa, Packed, Scales, TernaryMatrix, best, for_isa};
 
 use super::{Subject, Verdict, least_of};
@@ -98,8 +98,8 @@ pub(super) fn engine(subject: &Subject, verdict: &mut Verdict) -> Result<(), Ben
     let kernel = best()?;
     let mut parts: Vec<(Packed, Int8Batch, Vec<i32>)> = Vec::new();
     for layer in &subject.weights.layers {
-        for p in Projection::ALL {
-            let packed = kernel.prepack(layer.projection(p))?;
+        for (_, w) in layer.projections() {
+            let packed = kernel.prepack(w)?;
             let k = packed.cols();
             let x = Int8Batch::from_codes(1, k, &vec![3; k])?;
             let acc = vec![0; packed.rows()];
@@ -121,13 +121,12 @@ pub(super) fn engine(subject: &Subject, verdict: &mut Verdict) -> Result<(), Ben
                 }
             },
             &mut || {
-                sequence.truncate(context as usize);
-                failure = sequence.push(&[7]).err().or(failure.take());
+                let step = sequence.truncate(context as usize).and_then(|()| sequence.push(&[7]).map(drop));
+                failure = step.err().or(failure.take());
             },
             &mut || {
-                other.truncate(0);
                 // What goes wrong here went wrong above as well.
-                let _ = other.push(&text);
+                let _ = other.truncate(0).and_then(|()| other.push(&text).map(drop));
             },
         ],
     );

@@ -14,7 +14,7 @@ use ternary_kernels::ops::{AttendScratch, KvRows, Ops, Partial, Queries};
 use ternary_kernels::{ColsMut, Team};
 
 use super::HeadRequest;
-use super::cache::KvCache;
+use super::SequenceState;
 use super::scratch::Scratch;
 use crate::ModelConfig;
 pub(super) use plan::Plan;
@@ -23,7 +23,7 @@ use plan::{Cut, Extent};
 /// Tokens of one sequence within a block of rows.
 #[derive(Debug)]
 pub(super) struct Segment<'a> {
-    pub(super) cache: &'a mut KvCache,
+    pub(super) state: &'a mut SequenceState,
     pub(super) tokens: &'a [u32],
     /// Row of the first token.
     pub(super) first_row: usize,
@@ -196,7 +196,7 @@ impl Layer<'_> {
         let segment = &self.segments[tile.segment];
         let tokens = Extent::of(segment).tile(tile.tile, self.plan.tile_tokens);
         let first = (segment.first_row + tokens.start) * qw + tile.head * c.group_size() * d;
-        let position = segment.cache.len() + tokens.start;
+        let position = segment.state.len() + tokens.start;
         let queries = Queries {
             data: &self.q[first..],
             tokens: tokens.len(),
@@ -207,7 +207,8 @@ impl Layer<'_> {
             scale: 1.0 / (d as f32).sqrt(),
         };
         let len = position + tokens.len();
-        let (keys, values) = segment.cache.layers[self.layer].rows(tile.head, segment.cache.capacity(), d, len);
+        let kv = &segment.state.kv;
+        let (keys, values) = kv.layers[self.layer].rows(tile.head, kv.capacity(), d, len);
         (queries, keys, values)
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Extent {
 
 impl Extent {
     pub(super) fn of(segment: &Segment<'_>) -> Self {
-        Self { tokens: segment.tokens.len(), base: segment.cache.len() }
+        Self { tokens: segment.tokens.len(), base: segment.state.len() }
     }
 
     pub(super) fn tiles(self, tile_tokens: usize) -> usize {

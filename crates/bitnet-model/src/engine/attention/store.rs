@@ -100,13 +100,13 @@ pub(super) fn run(c: &ModelConfig, ops: Ops, team: &Team, s: &mut Scratch, layer
     let (mut q_rest, mut k_rest) = (&mut s.q[..], &mut s.k[..]);
     let mut parts: SmallVec<[Part<'_>; INLINE_PARTS]> = SmallVec::new();
     for segment in segments {
-        let (n, first, base) = (segment.tokens.len(), segment.first_row, segment.cache.len());
+        let (n, first, base) = (segment.tokens.len(), segment.first_row, segment.state.len());
         let (q, k);
         (q, q_rest) = q_rest.split_at_mut(n * qw);
         (k, k_rest) = k_rest.split_at_mut(n * kvw);
-        let capacity = segment.cache.capacity();
+        let capacity = segment.state.kv.capacity();
         let heads = split_cols(q, n, qw, &q_bounds).zip(split_cols(k, n, kvw, &k_bounds));
-        let slabs = slabs(&mut segment.cache.layers[layer], capacity, d);
+        let slabs = slabs(&mut segment.state.kv.layers[layer], capacity, d);
         for (h, ((q, k), slab)) in heads.zip(slabs).enumerate() {
             let v = if n == 0 { &[] } else { &s.v[first * kvw..(first + n) * kvw][h * d..] };
             parts.push(Part { slab, q, k, v, base });

@@ -14,7 +14,6 @@ mod output;
 mod plain;
 
 use super::Inner;
-use super::attention::Segment;
 use super::scratch::Scratch;
 use crate::float_matrix::FloatRows;
 use crate::{FloatMatrix, ModelError};
@@ -67,24 +66,28 @@ pub(super) fn plane(
     Ok(Some(CoarsePlane::build(ops, team, rows, cols, stored)?))
 }
 
-/// Appends what the head says about the wanted rows of `segments` to `out`, in their order.
-pub(super) fn run(model: &Inner, team: &Team, s: &mut Scratch, segments: &[Segment<'_>], out: &mut StepOutput) {
+/// Appends what the head says about rows of the residual stream to `out`, in their order, each as it is asked for.
+pub(super) fn run(
+    model: &Inner,
+    team: &Team,
+    s: &mut Scratch,
+    wanted: impl Iterator<Item = (usize, HeadRequest)>,
+    out: &mut StepOutput,
+) {
     let mut full = std::mem::take(&mut s.best.full);
     let mut batch = std::mem::take(&mut s.best.batch);
     full.clear();
     batch.clear();
-    for segment in segments {
-        for row in segment.wanted.clone() {
-            let position = out.add(segment.head);
-            if model.plane.as_ref().is_some_and(|plane| best::serves(plane, segment.head)) {
-                batch.push((row, position));
-                if batch.len() == TOKENS {
-                    best::run(model, team, s, &batch, &mut full, out);
-                    batch.clear();
-                }
-            } else {
-                full.push((row, position));
+    for (row, request) in wanted {
+        let position = out.add(request);
+        if model.plane.as_ref().is_some_and(|plane| best::serves(plane, request)) {
+            batch.push((row, position));
+            if batch.len() == TOKENS {
+                best::run(model, team, s, &batch, &mut full, out);
+                batch.clear();
             }
+        } else {
+            full.push((row, position));
         }
     }
     if !batch.is_empty() {

@@ -51,6 +51,18 @@ pub struct FusedLearner {
     lanes: Vec<Lane>,
 }
 
+/// There are no gradients written by hand for test-time-training layers.
+fn refuse_ttt(config: &ModelConfig) -> Result<(), TrainError> {
+    match (0..config.num_hidden_layers).map(|l| config.mixer(l)).find(|m| *m != crate::Mixer::Attention) {
+        None => Ok(()),
+        Some(mixer) => Err(TrainError::Option {
+            option: "mixers",
+            value: mixer.name().into(),
+            must: "attention in every layer for the fused learner; the candle learner trains the others",
+        }),
+    }
+}
+
 impl FusedLearner {
     /// For a model of this shape with `lanes` lanes, each with a thread of its own.
     ///
@@ -61,6 +73,7 @@ impl FusedLearner {
         if lanes == 0 || lanes > 1024 {
             return Err(TrainError::Option { option: "threads", value: lanes.to_string(), must: "1 to 1024" });
         }
+        refuse_ttt(config)?;
         Ok(Self {
             config: config.clone(),
             kernel: ternary_kernels::best()?,

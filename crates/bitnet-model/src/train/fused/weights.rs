@@ -5,7 +5,7 @@ use std::ops::Range;
 use ternary_kernels::{Kernel, Ops, Packed, Scales, TernaryMatrix};
 
 use crate::config::{ModelConfig, Norm, Projection};
-use crate::train::params::{EMBEDDING, HEAD, norm_name, projection_name};
+use crate::train::params::{EMBEDDING, HEAD, projection_name};
 use crate::train::{Params, TrainError};
 
 /// Projections that share an input, in the order of the parameters.
@@ -42,10 +42,11 @@ impl Places {
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
         for l in 0..c.num_hidden_layers {
             let group = |g: &[Projection]| -> Result<Range<usize>, TrainError> {
-                let (first, last) = (place(&projection_name(l, g[0]))?, place(&projection_name(l, g[g.len() - 1]))?);
+                let (first, last) =
+                    (place(&projection_name(c, l, g[0]))?, place(&projection_name(c, l, g[g.len() - 1]))?);
                 Ok(first.start..last.end)
             };
-            let norm = |n: Norm| place(&norm_name(n)).map(Some);
+            let norm = |n: Norm| place(&c.norm_name(n)).map(Some);
             let sub = |n: Norm| if c.sub_norms { norm(n) } else { Ok(None) };
             layers.push(LayerPlaces {
                 groups: [group(GROUPS[0])?, group(GROUPS[1])?, group(GROUPS[2])?, group(GROUPS[3])?],
@@ -59,7 +60,7 @@ impl Places {
         }
         let embedding = place(EMBEDDING)?;
         let head = if c.tie_word_embeddings { embedding.clone() } else { place(HEAD)? };
-        Ok(Self { embedding, head, final_norm: place(&norm_name(Norm::Final))?, layers, len: params.values.len() })
+        Ok(Self { embedding, head, final_norm: place(&c.norm_name(Norm::Final))?, layers, len: params.values.len() })
     }
 }
 
@@ -131,7 +132,7 @@ fn linear(
     let mut wide = vec![0.0; masters.len()];
     let (mut at, mut out, mut k) = (0, 0, 0);
     for &p in group {
-        let (rows, cols) = config.projection_shape(p);
+        let (rows, cols) = config.projection_shape(0, p);
         let range = at..at + rows * cols;
         let w = &masters[range.clone()];
         let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;

@@ -1,8 +1,12 @@
 //! What shape a model has and which formulas it uses.
 
 mod input;
+mod mixer;
+mod tensors;
 
 pub use input::{ActivationBits, InputForm, InputForms};
+pub use mixer::{Mixer, TttOptions};
+pub use tensors::{Norm, Projection, TttTensor};
 
 use crate::ModelError;
 
@@ -60,6 +64,10 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text; generation stops at any of them.
     pub eos_token_ids: Vec<u32>,
+    /// What mixes the tokens of each layer, one entry per layer; empty means attention in all of them.
+    pub mixers: Vec<Mixer>,
+    /// Constants of the test-time-training layers, if there are any.
+    pub ttt: TttOptions,
     /// How the inputs of projections become codes.
     pub inputs: InputForms,
 }
@@ -92,6 +100,8 @@ impl ModelConfig {
             sub_norms: true,
             bos_token_id: None,
             eos_token_ids: Vec::new(),
+            mixers: Vec::new(),
+            ttt: TttOptions::default(),
             inputs: InputForms::default(),
         }
     }
@@ -135,6 +145,7 @@ impl ModelConfig {
             return bad("rope_theta", self.rope_theta.to_string(), "a number above 1");
         }
         self.validate_inputs()?;
+        self.validate_mixers()?;
         for id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
             if *id as usize >= self.vocab_size {
                 return bad("bos_token_id / eos_token_id", id.to_string(), "below vocab_size");
@@ -143,26 +154,25 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// `[out, in]` of a projection.
-    pub fn projection_shape(&self, p: Projection) -> (usize, usize) {
-        let q = self.num_attention_heads * self.head_dim;
-        let kv = self.num_key_value_heads * self.head_dim;
-        match p {
-            Projection::Q => (q, self.hidden_size),
-            Projection::K | Projection::V => (kv, self.hidden_size),
-            Projection::O => (self.hidden_size, q),
-            Projection::Gate | Projection::Up => (self.intermediate_size, self.hidden_size),
-            Projection::Down => (self.hidden_size, self.intermediate_size),
+    fn validate_mixers(&self) -> Result<(), ModelError> {
+        let bad = |field: &'static str, value: usize, must: &'static str| {
+            Err(ModelError::Config { field, value: value.to_string(), must })
+        };
+        if !(self.mixers.is_empty() || self.mixers.len() == self.num_hidden_layers) {
+            return bad("mixers", self.mixers.len(), "one per layer, or none where all are attention");
         }
-    }
-
-    /// Length of a norm's gain.
-    pub fn norm_len(&self, n: Norm) -> usize {
-        match n {
-            Norm::Input(_) | Norm::PostAttention(_) | Norm::Final => self.hidden_size,
-            Norm::AttnSub(_) => self.num_attention_heads * self.head_dim,
-            Norm::FfnSub(_) => self.intermediate_size,
+        if !self.has_ttt() {
+            return Ok(());
         }
+        // A state holds the rows of a mini-batch beside the inner weights, so this bounds its size by that of the file.
+        if self.ttt.mini_batch_size > 1024 || self.ttt.mini_batch_size > self.head_dim.saturating_mul(32) {
+            return bad("ttt.mini_batch_size", self.ttt.mini_batch_size, "at most 1024 and at most 32 times head_dim");
+        }
+        if self.ttt.conv_kernel > 64 {
+            return bad("ttt.conv_kernel", self.ttt.conv_kernel, "at most 64");
+        }
+        let layers = (0..self.num_hidden_layers).filter_map(|l| self.ttt_layer(l));
+        layers.map(|layer| layer.validate().map_err(config_error)).collect()
     }
 
     /// Query heads that share one key and value head.
@@ -170,90 +180,50 @@ impl ModelConfig {
         self.num_attention_heads / self.num_key_value_heads
     }
 
-    /// Values that the cache holds per token: keys and values of all layers.
+    /// Values that the cache holds per token: keys and values of all layers of attention.
     pub fn kv_values_per_token(&self) -> usize {
-        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
+        2 * self.attention_layers() * self.num_key_value_heads * self.head_dim
+    }
+
+    /// Bytes of the states of all test-time-training layers for one text: the same after every token.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] as [`ModelConfig::validate`].
+    pub fn ttt_state_bytes(&self) -> Result<usize, ModelError> {
+        let layers = (0..self.num_hidden_layers).filter_map(|l| self.ttt_layer(l));
+        let mut bytes = 0usize;
+        for layer in layers {
+            bytes = bytes.saturating_add(layer.state_bytes().map_err(config_error)?);
+        }
+        Ok(bytes)
     }
 
     /// Ternary weights of all layers.
     pub fn ternary_weights(&self) -> u64 {
-        let layer: u64 =
-            Projection::ALL.iter().map(|p| self.projection_shape(*p)).map(|(m, k)| m as u64 * k as u64).sum();
-        layer * self.num_hidden_layers as u64
+        let layer = |l: usize| -> u64 {
+            self.layer_projections(l).map(|p| self.projection_shape(l, p)).map(|(m, k)| m as u64 * k as u64).sum()
+        };
+        (0..self.num_hidden_layers).map(layer).sum()
     }
 
-    /// All parameters: ternary weights, embedding, head if it is not tied, norms.
+    /// All parameters: ternary weights, embedding, head if it is not tied, norms, full-precision tensors of
+    /// test-time-training layers.
     pub fn parameters(&self) -> u64 {
         let table = self.vocab_size as u64 * self.hidden_size as u64;
-        let norms: usize =
-            (0..self.num_hidden_layers).flat_map(|l| self.layer_norms(l)).map(|n| self.norm_len(n)).sum();
+        let layers = || 0..self.num_hidden_layers;
+        let norms: usize = layers().flat_map(|l| self.layer_norms(l)).map(|n| self.norm_len(n)).sum();
+        let ttt: usize =
+            layers().flat_map(|l| self.layer_ttt_tensors(l)).map(|(_, s)| s.iter().product::<usize>()).sum();
         let tables = if self.tie_word_embeddings { 1 } else { 2 };
-        self.ternary_weights() + tables * table + norms as u64 + self.hidden_size as u64
-    }
-
-    /// The norms of layer `l`.
-    pub fn layer_norms(&self, l: usize) -> impl Iterator<Item = Norm> {
-        let sub = self.sub_norms.then_some([Norm::AttnSub(l), Norm::FfnSub(l)]);
-        [Norm::Input(l), Norm::PostAttention(l)].into_iter().chain(sub.into_iter().flatten())
+        self.ternary_weights() + tables * table + (norms + ttt + self.hidden_size) as u64
     }
 }
 
-/// A ternary projection of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Projection {
-    /// Queries, `[heads * head_dim, hidden]`.
-    Q,
-    /// Keys, `[kv_heads * head_dim, hidden]`.
-    K,
-    /// Values, `[kv_heads * head_dim, hidden]`.
-    V,
-    /// Output of attention, `[hidden, heads * head_dim]`.
-    O,
-    /// Gate of the feed-forward block, `[ffn, hidden]`.
-    Gate,
-    /// Up projection of the feed-forward block, `[ffn, hidden]`.
-    Up,
-    /// Down projection of the feed-forward block, `[hidden, ffn]`.
-    Down,
-}
-
-impl Projection {
-    /// All seven.
-    pub const ALL: [Projection; 7] = [
-        Projection::Q,
-        Projection::K,
-        Projection::V,
-        Projection::O,
-        Projection::Gate,
-        Projection::Up,
-        Projection::Down,
-    ];
-
-    /// The name in a Hugging Face checkpoint, `q_proj` for example.
-    pub fn name(self) -> &'static str {
-        match self {
-            Projection::Q => "q_proj",
-            Projection::K => "k_proj",
-            Projection::V => "v_proj",
-            Projection::O => "o_proj",
-            Projection::Gate => "gate_proj",
-            Projection::Up => "up_proj",
-            Projection::Down => "down_proj",
+fn config_error(error: ttt_layer::TttError) -> ModelError {
+    match error {
+        ttt_layer::TttError::Config { field, value, requirement } => {
+            ModelError::Config { field, value, must: requirement }
         }
+        other => ModelError::Ttt(other),
     }
-}
-
-/// An RMSNorm of the model; the number is the layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Norm {
-    /// Before the q, k and v projections.
-    Input(usize),
-    /// Before the output projection (sub-norm).
-    AttnSub(usize),
-    /// Before the gate and up projections.
-    PostAttention(usize),
-    /// Before the down projection (sub-norm).
-    FfnSub(usize),
-    /// Before the head.
-    Final,
 }

@@ -3,8 +3,12 @@
 use half::{bf16, f16};
 use ternary_kernels::{AlignedBuf, SharedBytes, TernaryMatrix};
 
-use crate::config::{ModelConfig, Norm, Projection};
+use crate::config::{ModelConfig, Norm, Projection, TttTensor};
 use crate::{ModelError, float_matrix::FloatMatrix};
+
+mod ttt;
+
+pub use ttt::TttWeights;
 
 /// Where weights come from: a file, a test, a trainer.
 ///
@@ -29,6 +33,16 @@ pub trait WeightSource {
     /// If the source has no such tensor.
     fn norm(&self, which: Norm) -> Result<Vec<f32>, Self::Error>;
 
+    /// A full-precision tensor of the test-time-training layer `layer`, row-major; called only for those that
+    /// [`ModelConfig::layer_ttt_tensors`] names. A source whose models have attention in every layer need not have it.
+    ///
+    /// # Errors
+    /// If the source has no such tensor.
+    fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, Self::Error> {
+        let tensor = self.config().ttt_tensor_name(layer, which);
+        Err(ModelError::TensorSize { tensor, expected: 1, got: 0 }.into())
+    }
+
     /// The embedding, `[vocab, hidden]`.
     ///
     /// # Errors
@@ -45,22 +59,49 @@ pub trait WeightSource {
 /// Weights of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerWeights {
-    /// Gain of the norm before q, k and v.
+    /// Gain of the norm before the convolution of a test-time-training layer's block, where it has one.
+    pub pre_conv_norm: Option<Vec<f32>>,
+    /// Gain of the norm before the projections of the mixer.
     pub input_norm: Vec<f32>,
-    /// The seven projections in the order of [`Projection::ALL`].
-    projections: [TernaryMatrix; 7],
+    /// In the order of [`Projection::ALL`].
+    projections: [Option<TernaryMatrix>; Projection::ALL.len()],
     /// Gain of the norm before the output projection, if the model has sub-norms.
     pub attn_sub_norm: Option<Vec<f32>>,
     /// Gain of the norm before gate and up.
     pub post_attention_norm: Vec<f32>,
     /// Gain of the norm before the down projection, if the model has sub-norms.
     pub ffn_sub_norm: Option<Vec<f32>>,
+    /// What a test-time-training layer learns in full precision; `None` where the mixer is attention.
+    pub ttt: Option<Box<TttWeights>>,
 }
 
 impl LayerWeights {
     /// A projection.
+    ///
+    /// # Panics
+    /// If the layer has none such; [`LayerWeights::projections`] has those that there are.
     pub fn projection(&self, which: Projection) -> &TernaryMatrix {
-        &self.projections[which as usize]
+        match &self.projections[which as usize] {
+            Some(w) => w,
+            None => panic!("the layer has no {}", which.name()),
+        }
+    }
+
+    /// All projections of the layer, in the order of [`Projection::ALL`].
+    pub fn projections(&self) -> impl Iterator<Item = (Projection, &TernaryMatrix)> {
+        Projection::ALL.into_iter().zip(&self.projections).filter_map(|(p, w)| Some((p, w.as_ref()?)))
+    }
+
+    /// The gain of one of the layer's norms, whatever number it carries; `None` where there is none.
+    pub fn norm(&self, which: Norm) -> Option<&[f32]> {
+        match which {
+            Norm::PreConv(_) => self.pre_conv_norm.as_deref(),
+            Norm::Input(_) => Some(&self.input_norm),
+            Norm::AttnSub(_) => self.attn_sub_norm.as_deref(),
+            Norm::PostAttention(_) => Some(&self.post_attention_norm),
+            Norm::FfnSub(_) => self.ffn_sub_norm.as_deref(),
+            Norm::Final => None,
+        }
     }
 }
 
@@ -99,26 +140,41 @@ impl ModelWeights {
         let norm = |which: Norm| -> Result<Vec<f32>, S::Error> { checked_norm(&config, which, source.norm(which)?) };
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
-            let mut projections = Vec::with_capacity(7);
-            for which in Projection::ALL {
+            let mut projections = [const { None }; Projection::ALL.len()];
+            for which in config.layer_projections(layer) {
                 let w = source.projection(layer, which)?;
-                let (expected, got) = (config.projection_shape(which), (w.rows(), w.cols()));
+                let (expected, got) = (config.projection_shape(layer, which), (w.rows(), w.cols()));
                 if expected != got {
                     return Err(ModelError::ProjectionShape { layer, projection: which, expected, got }.into());
                 }
-                projections.push(w);
+                projections[which as usize] = Some(w);
             }
-            let sub = |n: Norm| config.sub_norms.then(|| norm(n)).transpose();
+            let has: Vec<Norm> = config.layer_norms(layer).collect();
+            let optional = |n: Norm| has.contains(&n).then(|| norm(n)).transpose();
+            let ttt = match config.ttt_layer(layer) {
+                Some(c) => Some(Box::new(TttWeights::collect(c, |t| source.ttt_tensor(layer, t))?)),
+                None => None,
+            };
             layers.push(LayerWeights {
+                pre_conv_norm: optional(Norm::PreConv(layer))?,
                 input_norm: norm(Norm::Input(layer))?,
-                projections: projections.try_into().expect("Projection::ALL has seven entries"),
-                attn_sub_norm: sub(Norm::AttnSub(layer))?,
+                projections,
+                attn_sub_norm: optional(Norm::AttnSub(layer))?,
                 post_attention_norm: norm(Norm::PostAttention(layer))?,
-                ffn_sub_norm: sub(Norm::FfnSub(layer))?,
+                ffn_sub_norm: optional(Norm::FfnSub(layer))?,
+                ttt,
             });
         }
         let final_norm = norm(Norm::Final)?;
         Ok(Self { config, embedding, layers, final_norm, head })
+    }
+
+    /// The gain of a norm; `None` where there is none.
+    pub fn norm(&self, which: Norm) -> Option<&[f32]> {
+        match which.layer() {
+            Some(l) => self.layers.get(l)?.norm(which),
+            None => Some(&self.final_norm),
+        }
     }
 
     /// The matrix that the logits are computed with.

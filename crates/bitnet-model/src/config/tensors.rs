@@ -1,0 +1,302 @@
+//! The tensors of a layer: which there are, their shapes, their names.
+
+use ttt_layer::TttConfig;
+
+use super::{Mixer, ModelConfig};
+
+/// A ternary projection of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Projection {
+    /// Queries (and keys where they share it), `[heads * head_dim, hidden]`.
+    Q,
+    /// Keys: `[kv_heads * head_dim, hidden]`; in a TTT layer `[heads * head_dim, hidden]`, or none where queries and keys
+    /// share a projection.
+    K,
+    /// Values, shaped as keys.
+    V,
+    /// Gate of a TTT layer's output, `[heads * head_dim, hidden]`; only where the configuration says so.
+    OutGate,
+    /// Output of the mixer, `[hidden, heads * head_dim]`.
+    O,
+    /// Gate of the feed-forward block, `[ffn, hidden]`.
+    Gate,
+    /// Up projection of the feed-forward block, `[ffn, hidden]`.
+    Up,
+    /// Down projection of the feed-forward block, `[hidden, ffn]`.
+    Down,
+}
+
+impl Projection {
+    /// All kinds, in the order in which layers hold them; [`ModelConfig::layer_projections`] says which a layer has.
+    pub const ALL: [Projection; 8] = [
+        Projection::Q,
+        Projection::K,
+        Projection::V,
+        Projection::OutGate,
+        Projection::O,
+        Projection::Gate,
+        Projection::Up,
+        Projection::Down,
+    ];
+
+    /// Those of a layer of attention.
+    pub const OF_ATTENTION: [Projection; 7] = [
+        Projection::Q,
+        Projection::K,
+        Projection::V,
+        Projection::O,
+        Projection::Gate,
+        Projection::Up,
+        Projection::Down,
+    ];
+
+    /// The last part of the name in a Hugging Face checkpoint, `q_proj` for example.
+    pub fn name(self) -> &'static str {
+        match self {
+            Projection::Q => "q_proj",
+            Projection::K => "k_proj",
+            Projection::V => "v_proj",
+            Projection::OutGate => "g_proj",
+            Projection::O => "o_proj",
+            Projection::Gate => "gate_proj",
+            Projection::Up => "up_proj",
+            Projection::Down => "down_proj",
+        }
+    }
+
+    /// Whether it belongs to the feed-forward block.
+    pub fn in_feed_forward(self) -> bool {
+        matches!(self, Projection::Gate | Projection::Up | Projection::Down)
+    }
+
+    /// The name within a layer of a Hugging Face checkpoint, without `.weight`: `self_attn.q_proj`, `ttt.q_proj`,
+    /// `mlp.up_proj`.
+    pub fn path(self, mixer: Mixer) -> String {
+        let block = if self.in_feed_forward() { "mlp" } else { block_name(mixer) };
+        format!("{block}.{}", self.name())
+    }
+}
+
+/// The name of a mixer's block in a Hugging Face checkpoint.
+fn block_name(mixer: Mixer) -> &'static str {
+    match mixer {
+        Mixer::Attention => "self_attn",
+        Mixer::TttLinear | Mixer::TttMlp => "ttt",
+    }
+}
+
+/// An RMSNorm of the model; the number is the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Norm {
+    /// Before the causal convolution of a TTT layer's block, where it has one.
+    PreConv(usize),
+    /// Before the projections of the mixer.
+    Input(usize),
+    /// Before the output projection (sub-norm).
+    AttnSub(usize),
+    /// Before the gate and up projections.
+    PostAttention(usize),
+    /// Before the down projection (sub-norm).
+    FfnSub(usize),
+    /// Before the head.
+    Final,
+}
+
+impl Norm {
+    /// The layer, except for the last norm.
+    pub fn layer(self) -> Option<usize> {
+        match self {
+            Norm::PreConv(l) | Norm::Input(l) | Norm::AttnSub(l) | Norm::PostAttention(l) | Norm::FfnSub(l) => Some(l),
+            Norm::Final => None,
+        }
+    }
+
+    /// The name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`.
+    pub fn path(self, mixer: Mixer) -> String {
+        match self {
+            Norm::PreConv(_) => "conv.norm".into(),
+            Norm::Input(_) => "input_layernorm".into(),
+            Norm::AttnSub(_) => format!("{}.attn_sub_norm", block_name(mixer)),
+            Norm::PostAttention(_) => "post_attention_layernorm".into(),
+            Norm::FfnSub(_) => "mlp.ffn_sub_norm".into(),
+            Norm::Final => "norm".into(),
+        }
+    }
+}
+
+/// What a TTT layer learns besides its projections, always in full precision. Letters as in [`TttConfig`]: `h` heads of
+/// `d` elements, `w = h d`, `D` hidden size, `b` tokens of a mini-batch, `k` taps; shapes as in the official checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TttTensor {
+    /// First matrix of the inner models, `[h, d, d]` (TTT-Linear) or `[h, d, 4 d]` (TTT-MLP).
+    W1,
+    /// Its bias, `[h, 1, d]` or `[h, 1, 4 d]`.
+    B1,
+    /// Second matrix of TTT-MLP, `[h, 4 d, d]`.
+    W2,
+    /// Its bias, `[h, 1, d]`.
+    B2,
+    /// Weights of the learning rates, `[h, 1, D]`.
+    LrWeight,
+    /// Biases of the learning rates, `[h, 1]`.
+    LrBias,
+    /// Added to the position weights `1 / (n + 1)`, `[b]`.
+    TokenIdx,
+    /// Gain of the norm inside of the inner models, `[h, d]`.
+    NormWeight,
+    /// Its bias, `[h, d]`.
+    NormBias,
+    /// Gain of the norm behind the inner loop, `[w]`.
+    PostNormWeight,
+    /// Its bias, `[w]`.
+    PostNormBias,
+    /// Causal convolution of queries, `[w, 1, k]`, where they share a projection with keys.
+    ConvQWeight,
+    /// Its bias, `[w]`.
+    ConvQBias,
+    /// Causal convolution of keys, `[w, 1, k]`.
+    ConvKWeight,
+    /// Its bias, `[w]`.
+    ConvKBias,
+    /// Causal convolution before the layer, `[D, 1, k]`, where the block has one.
+    PreConvWeight,
+    /// Its bias, `[D]`.
+    PreConvBias,
+}
+
+impl TttTensor {
+    /// All kinds, in the order in which layers hold them.
+    pub const ALL: [TttTensor; 17] = [
+        TttTensor::W1,
+        TttTensor::B1,
+        TttTensor::W2,
+        TttTensor::B2,
+        TttTensor::LrWeight,
+        TttTensor::LrBias,
+        TttTensor::TokenIdx,
+        TttTensor::NormWeight,
+        TttTensor::NormBias,
+        TttTensor::PostNormWeight,
+        TttTensor::PostNormBias,
+        TttTensor::ConvQWeight,
+        TttTensor::ConvQBias,
+        TttTensor::ConvKWeight,
+        TttTensor::ConvKBias,
+        TttTensor::PreConvWeight,
+        TttTensor::PreConvBias,
+    ];
+
+    /// The full name within a layer of a Hugging Face checkpoint; behind `ttt.` stand the official names.
+    pub fn path(self) -> &'static str {
+        match self {
+            TttTensor::W1 => "ttt.W1",
+            TttTensor::B1 => "ttt.b1",
+            TttTensor::W2 => "ttt.W2",
+            TttTensor::B2 => "ttt.b2",
+            TttTensor::LrWeight => "ttt.learnable_ttt_lr_weight",
+            TttTensor::LrBias => "ttt.learnable_ttt_lr_bias",
+            TttTensor::TokenIdx => "ttt.learnable_token_idx",
+            TttTensor::NormWeight => "ttt.ttt_norm_weight",
+            TttTensor::NormBias => "ttt.ttt_norm_bias",
+            TttTensor::PostNormWeight => "ttt.post_norm.weight",
+            TttTensor::PostNormBias => "ttt.post_norm.bias",
+            TttTensor::ConvQWeight => "ttt.conv_q.weight",
+            TttTensor::ConvQBias => "ttt.conv_q.bias",
+            TttTensor::ConvKWeight => "ttt.conv_k.weight",
+            TttTensor::ConvKBias => "ttt.conv_k.bias",
+            TttTensor::PreConvWeight => "conv.conv.weight",
+            TttTensor::PreConvBias => "conv.conv.bias",
+        }
+    }
+
+    /// The shape in a layer of this configuration; `None` where such a layer has no such tensor.
+    pub fn shape(self, c: &TttConfig) -> Option<Vec<usize>> {
+        let (h, d, w) = (c.num_heads, c.head_dim, c.width());
+        let inner = |i: usize| c.inner_shapes().get(i).map(|(_, [rows, cols])| vec![h, *rows, *cols]);
+        match self {
+            TttTensor::W1 => inner(0),
+            TttTensor::B1 => inner(1),
+            TttTensor::W2 => inner(2),
+            TttTensor::B2 => inner(3),
+            TttTensor::LrWeight => Some(vec![h, 1, c.hidden_size]),
+            TttTensor::LrBias => Some(vec![h, 1]),
+            TttTensor::TokenIdx => Some(vec![c.mini_batch_size]),
+            TttTensor::NormWeight | TttTensor::NormBias => Some(vec![h, d]),
+            TttTensor::PostNormWeight | TttTensor::PostNormBias => Some(vec![w]),
+            TttTensor::ConvQWeight | TttTensor::ConvKWeight => c.share_qk.then(|| vec![w, 1, c.conv_kernel]),
+            TttTensor::ConvQBias | TttTensor::ConvKBias => c.share_qk.then(|| vec![w]),
+            TttTensor::PreConvWeight => c.pre_conv.then(|| vec![c.hidden_size, 1, c.conv_kernel]),
+            TttTensor::PreConvBias => c.pre_conv.then(|| vec![c.hidden_size]),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// The projections of layer `l`, in the order of [`Projection::ALL`].
+    pub fn layer_projections(&self, l: usize) -> impl Iterator<Item = Projection> + use<> {
+        let attention = self.mixer(l) == Mixer::Attention;
+        let (share_qk, gate) = (self.ttt.share_qk && !attention, self.ttt.use_gate && !attention);
+        Projection::ALL.into_iter().filter(move |p| match p {
+            Projection::K => !share_qk,
+            Projection::OutGate => gate,
+            _ => true,
+        })
+    }
+
+    /// `[out, in]` of a projection of layer `l`.
+    pub fn projection_shape(&self, l: usize, p: Projection) -> (usize, usize) {
+        let q = self.num_attention_heads * self.head_dim;
+        let kv = match self.mixer(l) {
+            Mixer::Attention => self.num_key_value_heads * self.head_dim,
+            Mixer::TttLinear | Mixer::TttMlp => q,
+        };
+        match p {
+            Projection::Q | Projection::OutGate => (q, self.hidden_size),
+            Projection::K | Projection::V => (kv, self.hidden_size),
+            Projection::O => (self.hidden_size, q),
+            Projection::Gate | Projection::Up => (self.intermediate_size, self.hidden_size),
+            Projection::Down => (self.hidden_size, self.intermediate_size),
+        }
+    }
+
+    /// The norms of layer `l`.
+    pub fn layer_norms(&self, l: usize) -> impl Iterator<Item = Norm> + use<> {
+        let conv = (self.ttt.pre_conv && self.mixer(l) != Mixer::Attention).then_some(Norm::PreConv(l));
+        let sub = self.sub_norms.then_some([Norm::AttnSub(l), Norm::FfnSub(l)]);
+        conv.into_iter().chain([Norm::Input(l), Norm::PostAttention(l)]).chain(sub.into_iter().flatten())
+    }
+
+    /// Length of a norm's gain.
+    pub fn norm_len(&self, n: Norm) -> usize {
+        match n {
+            Norm::PreConv(_) | Norm::Input(_) | Norm::PostAttention(_) | Norm::Final => self.hidden_size,
+            Norm::AttnSub(_) => self.num_attention_heads * self.head_dim,
+            Norm::FfnSub(_) => self.intermediate_size,
+        }
+    }
+
+    /// The full-precision tensors of layer `l` besides its norms, with their shapes; none where it is attention.
+    pub fn layer_ttt_tensors(&self, l: usize) -> impl Iterator<Item = (TttTensor, Vec<usize>)> + use<> {
+        let layer = self.ttt_layer(l);
+        TttTensor::ALL.into_iter().filter_map(move |t| Some((t, t.shape(layer.as_ref()?)?)))
+    }
+
+    /// A projection's name in a Hugging Face checkpoint, without `.weight`: `model.layers.0.ttt.q_proj`.
+    pub fn projection_name(&self, l: usize, p: Projection) -> String {
+        format!("model.layers.{l}.{}", p.path(self.mixer(l)))
+    }
+
+    /// A norm's name in a Hugging Face checkpoint: `model.layers.0.input_layernorm.weight`.
+    pub fn norm_name(&self, n: Norm) -> String {
+        match n.layer() {
+            Some(l) => format!("model.layers.{l}.{}.weight", n.path(self.mixer(l))),
+            None => format!("model.{}.weight", n.path(Mixer::Attention)),
+        }
+    }
+
+    /// A TTT layer's tensor in a Hugging Face checkpoint: `model.layers.0.ttt.W1`.
+    pub fn ttt_tensor_name(&self, l: usize, t: TttTensor) -> String {
+        format!("model.layers.{l}.{}", t.path())
+    }
+}

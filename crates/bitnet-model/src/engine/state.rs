@@ -1,0 +1,152 @@
+//! What the engine keeps of one text: keys and values of the layers that are attention, inner models of the
+//! test-time-training layers, and the residual row that the head reads.
+
+use ttt_layer::TttState;
+
+use super::cache::KvCache;
+use super::{Engine, KvType};
+use crate::ModelError;
+
+/// The state of one text in all layers.
+///
+/// Layers of attention keep keys and values, which grow with the text up to the context. Test-time-training layers keep
+/// a state of constant size, which cannot be taken back to an earlier token. A clone is a fork: both go on by themselves.
+#[derive(Clone, Debug)]
+pub struct SequenceState {
+    engine: Engine,
+    pub(super) kv: KvCache,
+    /// In the order of the layers.
+    pub(super) ttt: Vec<TttState>,
+    /// Residual stream behind the last layer after the last token, `[hidden]`; what the head reads.
+    last: Vec<f32>,
+    /// Whether `last` belongs to the last token.
+    has_last: bool,
+    /// Whether a step was broken off that had begun to change `ttt`.
+    lost: bool,
+}
+
+impl SequenceState {
+    /// The state before the first token, for at most `limit` tokens.
+    pub fn new(engine: &Engine, kv: KvType, limit: usize) -> Self {
+        Self {
+            kv: KvCache::new(engine.config(), kv, limit),
+            ttt: engine.ttt_layers().map(TttState::new).collect(),
+            last: vec![0.0; engine.config().hidden_size],
+            has_last: false,
+            lost: false,
+            engine: engine.clone(),
+        }
+    }
+
+    /// The engine that it belongs to.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+    /// Tokens so far.
+    pub fn len(&self) -> usize {
+        self.kv.len()
+    }
+    /// Whether there is no token yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Most tokens that it may hold.
+    pub fn limit(&self) -> usize {
+        self.kv.limit()
+    }
+    /// How keys and values are stored.
+    pub fn kv_type(&self) -> KvType {
+        self.kv.kv_type()
+    }
+    /// Bytes of keys and values allocated now; they grow with the text.
+    pub fn kv_bytes(&self) -> usize {
+        self.kv.byte_len()
+    }
+    /// Bytes of the states of test-time-training layers: the same after every token.
+    pub fn ttt_bytes(&self) -> usize {
+        self.ttt.iter().map(TttState::bytes).sum()
+    }
+
+    /// Whether it can be taken back to any earlier token: not where a layer is a test-time-training layer, which can only
+    /// begin anew.
+    pub fn can_rewind(&self) -> bool {
+        self.ttt.is_empty()
+    }
+
+    /// Forgets all tokens from position `len` on. Nothing happens if there are fewer.
+    ///
+    /// # Errors
+    /// [`ModelError::CannotRewind`] if a layer is a test-time-training layer and `len` is neither 0 nor beyond the last
+    /// token; [`ModelError::StateLost`] if a step of such a model failed, until `len` is 0. Nothing has changed then.
+    pub fn truncate(&mut self, len: usize) -> Result<(), ModelError> {
+        if len > 0 {
+            self.usable()?;
+            if len < self.len() && !self.can_rewind() {
+                return Err(ModelError::CannotRewind { len: self.len(), to: len });
+            }
+        } else if !self.can_rewind() {
+            let engine = self.engine.clone();
+            self.ttt.iter_mut().zip(engine.ttt_layers()).for_each(|(state, layer)| state.reset(layer));
+            self.lost = false;
+        }
+        if len < self.len() {
+            self.kv.truncate(len);
+            self.has_last = false;
+        }
+        Ok(())
+    }
+
+    /// Refuses a state that a failed step has left in between.
+    pub(super) fn usable(&self) -> Result<(), ModelError> {
+        if self.lost { Err(ModelError::StateLost) } else { Ok(()) }
+    }
+
+    /// A step begins to change the state; if it never ends, the state is lost.
+    pub(super) fn begin(&mut self) {
+        self.lost = !self.can_rewind();
+    }
+
+    /// The step has ended well.
+    pub(super) fn end(&mut self) {
+        self.lost = false;
+    }
+
+    /// Notes in `undo` what the next `tokens` tokens will overwrite and cannot be taken back otherwise.
+    pub(super) fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
+        if !self.can_rewind() {
+            self.ttt.iter().for_each(|state| state.remember(tokens, undo));
+            undo.extend_from_slice(&self.last);
+        }
+    }
+
+    /// The step failed: goes back to `len` tokens, with what [`SequenceState::remember`] noted in front of `undo`, or is
+    /// lost if nothing was noted and that is needed. The rest of `undo` belongs to others.
+    pub(super) fn undo<'u>(&mut self, len: usize, tokens: usize, undo: Option<&'u [f32]>) -> Option<&'u [f32]> {
+        // Blocks that went well have moved it.
+        self.has_last &= self.len() == len;
+        self.kv.truncate(len);
+        let mut rest = undo?;
+        if !self.can_rewind() {
+            for state in &mut self.ttt {
+                rest = state.take_back(len as u64, tokens, rest);
+            }
+            let (last, behind) = rest.split_at(self.last.len());
+            self.last.copy_from_slice(last);
+            (self.has_last, self.lost, rest) = (len > 0, false, behind);
+        }
+        Some(rest)
+    }
+
+    /// Counts `n` tokens that all layers have read; `last` is the residual row of the last of them.
+    pub(super) fn advance(&mut self, n: usize, last: &[f32]) {
+        self.kv.advance(n);
+        self.ttt.iter_mut().for_each(|state| state.advance(n));
+        self.last.copy_from_slice(last);
+        self.has_last = true;
+    }
+
+    /// The residual row after the last token, if it is known.
+    pub(super) fn last(&self) -> Option<&[f32]> {
+        self.has_last.then_some(&self.last[..])
+    }
+}

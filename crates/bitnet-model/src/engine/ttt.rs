@@ -1,0 +1,254 @@
+//! Test-time-training layers on the engine: everything around the inner loop, which is
+//! [`ttt_layer::RowWise`]'s.
+//!
+//! A block is `x = norm(h); q, k, v, g = projections of quantised x; h += o(quantised sub-norm(finish(inner loop)))`, before
+//! which `h += conv(norm(h))` where the block has a convolution. Projections are ternary, everything else is f32.
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+use ternary_kernels::{AlignedBuf, ColsMut, Team, split_cols};
+use ttt_layer::{ConvRows, Inputs, RowWise, Rows, Scratch as HeadScratch};
+
+use super::attention::Segment;
+use super::linear::{Linear, project};
+use super::scratch::Scratch;
+use super::step::{INLINE_PARTS, Misfit, add_projection, quantize_chunks, quantize_row};
+use super::{Inner, Layer};
+use crate::{LayerWeights, Mixer, ModelConfig, ModelError, Projection};
+
+/// The mixer of a test-time-training layer, packed.
+#[derive(Debug)]
+pub(super) struct TttMixer {
+    /// Gain of the norm before the convolution, and the convolution.
+    pre_conv: Option<(Vec<f32>, ConvRows)>,
+    q: Linear,
+    /// `None` where queries and keys share a projection.
+    k: Option<Linear>,
+    v: Linear,
+    gate: Option<Linear>,
+    pub(super) rows: RowWise,
+    /// Which of the states of a sequence is this layer's.
+    slot: usize,
+}
+
+impl TttMixer {
+    /// Packs what `w` holds; `None` if its mixer is another.
+    pub(super) fn new(
+        w: &LayerWeights,
+        ops: ternary_kernels::Ops,
+        slot: usize,
+        linear: impl Fn(Projection) -> Result<Linear, ModelError>,
+    ) -> Result<Option<Self>, ModelError> {
+        let Some(t) = &w.ttt else { return Ok(None) };
+        let (c, has) = (&t.config, |p| w.projections().any(|(q, _)| q == p));
+        let optional = |p| if has(p) { linear(p).map(Some) } else { Ok(None) };
+        let pre_conv = match (&w.pre_conv_norm, &t.pre_conv) {
+            (Some(gain), Some(conv)) => Some((gain.clone(), ConvRows::new(conv, c.hidden_size, c.conv_kernel)?)),
+            _ => None,
+        };
+        Ok(Some(Self {
+            pre_conv,
+            q: linear(Projection::Q)?,
+            k: optional(Projection::K)?,
+            v: linear(Projection::V)?,
+            gate: optional(Projection::OutGate)?,
+            rows: RowWise::with_ops(c, &t.parameters, ops)?,
+            slot,
+        }))
+    }
+
+    /// The projections.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.q, &self.v].into_iter().chain(&self.k).chain(&self.gate)
+    }
+}
+
+/// Buffers of the test-time-training layers.
+#[derive(Debug)]
+pub(super) struct TttScratch {
+    /// Input of the layer after its norm, `[n, hidden]`; the learning rates depend on it.
+    x: AlignedBuf<f32>,
+    /// Output of the convolution before the layer, `[n, hidden]`.
+    conv: AlignedBuf<f32>,
+    /// Gates, `[n, heads * head_dim]`.
+    gate: AlignedBuf<f32>,
+    threads: Vec<HeadScratch>,
+}
+
+impl TttScratch {
+    /// Empty buffers; `None` for a model without such layers.
+    pub(super) fn new(c: &ModelConfig, threads: usize) -> Option<Self> {
+        // The buffers of TTT-MLP serve both kinds.
+        let layers = || (0..c.num_hidden_layers).filter(|l| c.mixer(*l) != Mixer::Attention);
+        let largest = layers().find(|l| c.mixer(*l) == Mixer::TttMlp).or(layers().next())?;
+        let layer = c.ttt_layer(largest)?;
+        let empty = AlignedBuf::zeroed(0);
+        let threads = (0..threads).map(|_| HeadScratch::new(&layer)).collect();
+        Some(Self { x: empty.clone(), conv: empty.clone(), gate: empty, threads })
+    }
+
+    /// Room for `n` tokens.
+    pub(super) fn reserve(&mut self, c: &ModelConfig, n: usize) {
+        self.x = AlignedBuf::zeroed(n * c.hidden_size);
+        if c.ttt.pre_conv {
+            self.conv = AlignedBuf::zeroed(n * c.hidden_size);
+        }
+        if c.ttt.use_gate {
+            self.gate = AlignedBuf::zeroed(n * c.num_attention_heads * c.head_dim);
+        }
+    }
+}
+
+/// Some heads of one sequence, for one thread.
+struct Unit<'a> {
+    thread: usize,
+    heads: Range<usize>,
+    state: &'a mut [f32],
+    position: u64,
+    inputs: Inputs<'a>,
+    out: ColsMut<'a, f32>,
+}
+
+impl Inner {
+    /// A layer's mixer for `n` rows, added to the residual stream.
+    pub(super) fn ttt_block(
+        &self,
+        team: &Team,
+        s: &mut Scratch,
+        layer: &Layer,
+        mixer: &TttMixer,
+        segments: &mut [Segment<'_>],
+        n: usize,
+    ) -> Result<(), Misfit> {
+        let (c, ops) = (&self.config, self.ops);
+        let (hidden, width) = (c.hidden_size, c.num_attention_heads * c.head_dim);
+        let Scratch { x, q, k, v, attn, quantized, threads, ttt, .. } = s;
+        let t = ttt.as_mut().expect("a model with such layers has their buffers");
+        let x = &mut x[..n * hidden];
+        self.pre_conv(team, x, t, mixer, segments);
+
+        let chunk = n.div_ceil(team.threads());
+        let rows = x.chunks(chunk * hidden).zip(t.x[..n * hidden].chunks_mut(chunk * hidden));
+        quantize_chunks(team, quantized, n, hidden, rows, |(x, normed), i, row| {
+            let at = i % chunk * hidden..(i % chunk + 1) * hidden;
+            ops.rms_norm(&x[at.clone()], &layer.input_norm, c.rms_norm_eps, &mut normed[at.clone()]);
+            quantize_row(ops, &normed[at], None, row)
+        })
+        .map_err(|row| ("the input of a test-time-training layer", row))?;
+
+        let mut products: SmallVec<[(&Linear, &mut [f32]); 4]> = SmallVec::new();
+        products.push((&mixer.q, &mut q[..n * width]));
+        products.extend(mixer.k.as_ref().map(|w| (w, &mut k[..n * width])));
+        products.push((&mixer.v, &mut v[..n * width]));
+        products.extend(mixer.gate.as_ref().map(|w| (w, &mut t.gate[..n * width])));
+        project(ops, team, products, quantized, threads);
+
+        // Where queries and keys share a projection, keys are not read.
+        let k = if mixer.k.is_some() { &k[..n * width] } else { &q[..n * width] };
+        let inputs = |rows: Range<usize>| {
+            let at = rows.start * width..rows.end * width;
+            Inputs {
+                x: &t.x[rows.start * hidden..rows.end * hidden],
+                q: Rows::new(&q[at.clone()], width),
+                k: Rows::new(&k[at.clone()], width),
+                v: Rows::new(&v[at.clone()], width),
+                gate: None,
+            }
+        };
+        inner_loop(team, mixer, segments, inputs, &mut attn[..n * width], &mut t.threads);
+
+        let gate = mixer.gate.as_ref().map(|_| Rows::new(&t.gate[..n * width], width));
+        let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
+        let rows = attn[..n * width].chunks_mut(chunk * width).zip(&mut t.threads);
+        quantize_chunks(team, quantized, n, width, rows, |(rows, scratch), i, row| {
+            let out = &mut rows[i % chunk * width..(i % chunk + 1) * width];
+            mixer.rows.finish(gate, i, out, scratch);
+            quantize_row(ops, out, sub_norm, row)
+        })
+        .map_err(|row| ("the output of a test-time-training layer", row))?;
+        add_projection(ops, team, &layer.o, quantized, threads, x, n);
+        Ok(())
+    }
+
+    /// `x += conv(norm(x))` where the block has a convolution; one thread for each sequence.
+    fn pre_conv(
+        &self,
+        team: &Team,
+        x: &mut [f32],
+        t: &mut TttScratch,
+        mixer: &TttMixer,
+        segments: &mut [Segment<'_>],
+    ) {
+        let Some((gain, conv)) = &mixer.pre_conv else { return };
+        let (ops, eps, hidden) = (self.ops, self.config.rms_norm_eps, self.config.hidden_size);
+        let (mut x, mut normed, mut out) = (x, &mut t.x[..], &mut t.conv[..]);
+        let mut parts: SmallVec<[_; INLINE_PARTS]> = SmallVec::new();
+        for segment in segments {
+            let len = segment.tokens.len() * hidden;
+            let window = segment.state.ttt[mixer.slot].parts_mut().1;
+            parts.push((take(&mut x, len), take(&mut normed, len), take(&mut out, len), window));
+        }
+        team.run_parts(&mut parts, |_, (x, normed, out, window)| {
+            for (x, normed) in x.chunks_exact(hidden).zip(normed.chunks_exact_mut(hidden)) {
+                ops.rms_norm(x, gain, eps, normed);
+            }
+            conv.forward(ops, window, Rows::new(normed, hidden), out);
+            ops.add_assign(x, out);
+        });
+    }
+}
+
+fn take<'a>(from: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    from.split_off_mut(..len).expect("the segments' rows lie one after the other in buffers of all rows")
+}
+
+/// The inner loop of all heads of all sequences, into `out` `[n, w]`. All (sequence, head) pairs form one line, whose
+/// length counts tokens; each thread gets an equal share of it in whole heads.
+fn inner_loop<'a>(
+    team: &Team,
+    mixer: &TttMixer,
+    segments: &'a mut [Segment<'_>],
+    inputs: impl Fn(Range<usize>) -> Inputs<'a>,
+    out: &'a mut [f32],
+    scratch: &mut [HeadScratch],
+) {
+    let c = mixer.rows.config();
+    let (h, d, w) = (c.num_heads, c.head_dim, c.width());
+    let threads = team.threads();
+    let total: usize = segments.iter().map(|s| s.tokens.len()).sum::<usize>() * h;
+    let mut units: SmallVec<[Unit<'a>; INLINE_PARTS]> = SmallVec::new();
+    let (mut rest, mut begin) = (out, 0);
+    for segment in segments {
+        let n = segment.tokens.len();
+        if n == 0 {
+            continue;
+        }
+        // The head with which thread `t` begins.
+        let cut = |t: usize| ((total * t / threads).saturating_sub(begin) + n / 2).checked_div(n).unwrap_or(0).min(h);
+        let ranges: SmallVec<[(usize, Range<usize>); INLINE_PARTS]> = (0..threads)
+            .map(|t| (t, cut(t)..cut(t + 1)))
+            .filter(|(_, heads)| !heads.is_empty())
+            .collect();
+        let cols: SmallVec<[Range<usize>; INLINE_PARTS]> =
+            ranges.iter().map(|(_, heads)| heads.start * d..heads.end * d).collect();
+        let state = &mut segment.state.ttt[mixer.slot];
+        let (position, head_floats) = (state.position(), state.head_floats());
+        let (mut states, _) = state.parts_mut();
+        let inputs = inputs(segment.first_row..segment.first_row + n);
+        let out = split_cols(take(&mut rest, n * w), n, w, &cols);
+        for ((thread, heads), out) in ranges.into_iter().zip(out) {
+            let state = take(&mut states, heads.len() * head_floats);
+            units.push(Unit { thread, heads, state, position, inputs, out });
+        }
+        begin += n * h;
+    }
+    // Threads ascend within a sequence and from one to the next, so those of a thread lie side by side.
+    let mut jobs: SmallVec<[(&mut [Unit<'a>], &mut HeadScratch); INLINE_PARTS]> =
+        units.chunk_by_mut(|a, b| a.thread == b.thread).zip(scratch).collect();
+    team.run_parts(&mut jobs, |_, (units, scratch)| {
+        for u in units.iter_mut() {
+            mixer.rows.forward_heads(u.heads.clone(), u.state, u.position, &u.inputs, &mut u.out, scratch);
+        }
+    });
+}
