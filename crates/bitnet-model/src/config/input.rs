@@ -86,6 +86,17 @@ impl InputForms {
         }
     }
 
+    /// Projections that every layer has, of each of which a file speaks.
+    pub const NAMED: [Projection; 7] = [
+        Projection::Q,
+        Projection::K,
+        Projection::V,
+        Projection::O,
+        Projection::Gate,
+        Projection::Up,
+        Projection::Down,
+    ];
+
     /// What `p` reads.
     pub fn of(&self, p: Projection) -> InputForm {
         let mut forms = *self;
@@ -179,12 +190,13 @@ mod tests {
         with(&|_| ()).unwrap();
         with(&|i| i.output.hadamard = Some(16)).unwrap();
         with(&|i| i.down.hadamard = Some(2)).unwrap();
-        for (change, words) in [
-            (&(|i| i.output.hadamard = Some(32)) as &dyn Fn(&mut InputForms), ["o_proj", "rows of 48"]),
+        let cases: [(&dyn Fn(&mut InputForms), [&str; 2]); 4] = [
+            (&|i| i.output.hadamard = Some(32), ["o_proj", "rows of 48"]),
             (&|i| i.down.hadamard = Some(4), ["down_proj", "rows of 154"]),
             (&|i| i.mixer.hadamard = Some(0), ["q_proj", "is 0"]),
             (&|i| i.feed_forward.hadamard = Some(3), ["gate_proj", "is 3"]),
-        ] {
+        ];
+        for (change, words) in cases {
             let error = with(change).unwrap_err();
             assert!(words.iter().all(|w| error.contains(w)), "{error}");
         }

@@ -1,6 +1,8 @@
 //! What shape a model has and which formulas it uses.
 
 mod input;
+#[cfg(feature = "json")]
+mod input_json;
 mod mixer;
 mod tensors;
 

@@ -67,7 +67,7 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
         }
         None => Activation::Silu,
     };
-    c.sub_norms = match f.bool("sub_norms")?.filter(|_| is_ttt) {
+    c.sub_norms = match f.bool("sub_norms")?.filter(|_| is_ttt || is_v2) {
         Some(sub_norms) => sub_norms,
         None => is_bitnet && !is_v2 || facts.has_sub_norms,
     };

@@ -4,7 +4,7 @@
 //! nonsense; and a file of another type that says so contradicts itself. See `docs/formats/bitnet_v2.md`.
 
 use bitnet_model::{ActivationBits, InputForm, InputForms, Projection};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{to_usize, unsupported};
 use crate::LoadError;
@@ -18,7 +18,7 @@ pub(crate) const HF_CLASS: &str = "BitNetV2ForCausalLM";
 pub(crate) const GGUF_ARCHITECTURE: &str = "bitnet-v2";
 
 /// The object in a `config.json` with one entry for each projection.
-pub(crate) const HF_KEY: &str = "input_forms";
+pub(crate) const HF_KEY: &str = InputForms::JSON_KEY;
 const BLOCK: &str = "hadamard_block";
 const BITS: &str = "activation_bits";
 const NEEDED: &str = "how activations become codes";
@@ -67,44 +67,7 @@ pub(crate) fn from_hf(map: &Map<String, Value>, asked: Asked) -> Result<InputFor
             return Err(unsupported(HF_KEY, "present", &reason));
         }
     };
-    let wrong = |key: &str, expected, got: &Value| LoadError::KeyType {
-        key: key.to_owned(),
-        expected,
-        got: got.to_string().chars().take(60).collect(),
-    };
-    let all = value.as_object().ok_or_else(|| wrong(HF_KEY, "an object", value))?;
-    let mut entries = Vec::new();
-    for (name, value) in all {
-        let key = format!("{HF_KEY}.{name}");
-        let Some(p) = Projection::ALL.into_iter().find(|p| p.name() == name) else {
-            return Err(unsupported(&key, "present", "there is no projection of this name"));
-        };
-        let number = |part: &str| {
-            let key = format!("{key}.{part}");
-            let v = value.get(part).ok_or(LoadError::MissingKey { key: key.clone(), needed_for: NEEDED })?;
-            v.as_u64().ok_or_else(|| wrong(&key, "an unsigned integer", v))
-        };
-        entries.push(entry(p, &key, number(BLOCK)?, number(BITS)?)?);
-    }
-    for p in REQUIRED {
-        if !entries.iter().any(|(q, _)| *q == p) {
-            return Err(LoadError::MissingKey { key: format!("{HF_KEY}.{}", p.name()), needed_for: NEEDED });
-        }
-    }
-    Ok(InputForms::together(&entries)?)
-}
-
-/// Projections of which a file has to speak.
-const REQUIRED: [Projection; 7] =
-    [Projection::Q, Projection::K, Projection::V, Projection::O, Projection::Gate, Projection::Up, Projection::Down];
-
-/// The object of a `config.json`.
-pub(crate) fn to_hf(forms: &InputForms) -> Value {
-    let one = |p: Projection| {
-        let form = forms.of(p);
-        (p.name().to_owned(), json!({BLOCK: form.hadamard.unwrap_or(0), BITS: form.bits.number()}))
-    };
-    Value::Object(REQUIRED.into_iter().map(one).collect())
+    Ok(InputForms::from_json(value)?)
 }
 
 /// The forms in the metadata of a GGUF file.
@@ -113,13 +76,14 @@ pub(crate) fn from_gguf(metadata: &Metadata, architecture: &str, asked: Asked) -
     match (metadata.iter().find(|(k, _)| ours(k)), asked) {
         (None, Asked::Never | Asked::Maybe) => return Ok(InputForms::default()),
         (Some((key, value)), Asked::Never) => {
-            let reason = format!("an architecture of {GGUF_ARCHITECTURE} or bit-ttt has these; the file contradicts itself");
+            let reason =
+                format!("an architecture of {GGUF_ARCHITECTURE} or bit-ttt has these; the file contradicts itself");
             return Err(unsupported(key, value, &reason));
         }
         _ => {}
     }
     let mut entries = Vec::new();
-    for p in REQUIRED {
+    for p in InputForms::NAMED {
         let key = gguf_key(architecture, p);
         let number = |part: &str| {
             let key = format!("{key}.{part}");
@@ -132,7 +96,7 @@ pub(crate) fn from_gguf(metadata: &Metadata, architecture: &str, asked: Asked) -
 
 /// Writes the keys that [`from_gguf`] reads.
 pub(crate) fn to_gguf(m: &mut Metadata, forms: &InputForms, architecture: &str) {
-    for p in REQUIRED {
+    for p in InputForms::NAMED {
         let (key, form) = (gguf_key(architecture, p), forms.of(p));
         // Blocks divide widths, which are checked to be far below 2^32.
         m.set(&format!("{key}.{BLOCK}"), u32::try_from(form.hadamard.unwrap_or(0)).unwrap_or(u32::MAX));

@@ -271,7 +271,7 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
     };
     map.remove(inputs::HF_KEY);
     if !c.inputs.are_plain() {
-        map.insert(inputs::HF_KEY.to_owned(), inputs::to_hf(&c.inputs));
+        map.insert(inputs::HF_KEY.to_owned(), c.inputs.to_json());
     }
     let eos = match c.eos_token_ids.as_slice() {
         [] => Value::Null,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ternary_kernels::{Kernel, Ops, Packed, Scales, TernaryMatrix};
 
-use crate::config::{ModelConfig, Norm, Projection};
+use crate::config::{InputForm, ModelConfig, Norm, Projection};
 use crate::train::params::{EMBEDDING, HEAD, projection_name};
 use crate::train::{Params, TrainError};
 
@@ -75,6 +75,8 @@ pub(super) struct Linear {
     pub(super) out: usize,
     /// Input features.
     pub(super) k: usize,
+    /// How the input becomes codes.
+    pub(super) form: InputForm,
 }
 
 /// All projections, quantised.
@@ -148,5 +150,5 @@ fn linear(
         out += rows;
         k = cols;
     }
-    Ok(Linear { parts, wide, out, k })
+    Ok(Linear { parts, wide, out, k, form: config.input_form(group[0]) })
 }
