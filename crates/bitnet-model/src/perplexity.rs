@@ -20,6 +20,13 @@ impl Perplexity {
     pub fn perplexity(&self) -> f64 {
         self.nats_per_token.exp()
     }
+
+    /// The figure of several parts together.
+    pub fn of_all(parts: &[Perplexity]) -> Self {
+        let tokens = parts.iter().map(|p| p.tokens).sum();
+        let nats: f64 = parts.iter().filter(|p| p.tokens > 0).map(|p| p.nats_per_token * p.tokens as f64).sum();
+        Self { nats_per_token: nats / tokens as f64, tokens }
+    }
 }
 
 /// Logits computed at once: bounds the memory to this many values.
@@ -39,6 +46,52 @@ pub fn perplexity(
     kv: KvType,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Perplexity, ModelError> {
+    let (mut nats, mut done) = (0.0, 0);
+    each_prediction(engine, tokens, window, kv, progress, &mut |_, n| {
+        nats += n;
+        done += 1;
+    })?;
+    Ok(Perplexity { nats_per_token: nats / done as f64, tokens: done })
+}
+
+/// As [`perplexity`], apart for each stretch of `stretch` places in a window: whether a model uses what it has read shows in how
+/// its loss falls from the first places to the last. The last stretch may be shorter.
+///
+/// # Errors
+/// As [`perplexity`]; [`ModelError::Sampling`] for stretches of 0 places.
+pub fn perplexity_by_position(
+    engine: &Engine,
+    tokens: &[u32],
+    [window, stretch]: [usize; 2],
+    kv: KvType,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Vec<Perplexity>, ModelError> {
+    if stretch == 0 {
+        return Err(ModelError::Sampling { option: "stretch", value: "0".into(), must: "at least 1" });
+    }
+    let mut stretches: Vec<Perplexity> = Vec::new();
+    each_prediction(engine, tokens, window, kv, progress, &mut |place, n| {
+        let at = place / stretch;
+        if at >= stretches.len() {
+            stretches.resize(at + 1, Perplexity { nats_per_token: 0.0, tokens: 0 });
+        }
+        // Sums until all are known.
+        stretches[at].nats_per_token += n;
+        stretches[at].tokens += 1;
+    })?;
+    stretches.iter_mut().for_each(|s| s.nats_per_token /= s.tokens as f64);
+    Ok(stretches)
+}
+
+/// Shows every prediction's place in its window, counted from 0, and its negative log-likelihood.
+fn each_prediction(
+    engine: &Engine,
+    tokens: &[u32],
+    window: usize,
+    kv: KvType,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    see: &mut dyn FnMut(usize, f64),
+) -> Result<(), ModelError> {
     if window == 0 {
         return Err(ModelError::Sampling { option: "window", value: "0".into(), must: "at least 1" });
     }
@@ -49,21 +102,23 @@ pub fn perplexity(
     let vocab = engine.config().vocab_size;
     let at_once = (LOGITS_AT_ONCE / vocab).clamp(1, window);
     let mut sequence = Sequence::new(engine, kv, Some(window));
-    let (mut nats, mut done) = (0.0, 0);
+    let mut done = 0;
     for (inputs, targets) in inputs.chunks(window).zip(targets.chunks(window)) {
         sequence.truncate(0)?;
+        let mut place = 0;
         for (inputs, targets) in inputs.chunks(at_once).zip(targets.chunks(at_once)) {
             let logits = sequence.push_all(inputs)?;
             for (row, &target) in logits.chunks_exact(vocab).zip(targets) {
-                nats += negative_log_likelihood(row, target, sequence.len())?;
+                see(place, negative_log_likelihood(row, target, place)?);
+                place += 1;
             }
-            done += targets.len();
         }
+        done += targets.len();
         if progress(done, tokens.len() - 1).is_break() {
             break;
         }
     }
-    Ok(Perplexity { nats_per_token: nats / done as f64, tokens: done })
+    Ok(())
 }
 
 /// `-log softmax(logits)[target]`, computed in f64.

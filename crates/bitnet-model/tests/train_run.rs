@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_model::perplexity::perplexity;
+use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
 use bitnet_model::train::{
     Batch, Checkpoint, Event, Finish, FusedLearner, Learner, MasterWeights, Params, Sampler, Split, TextFormat,
     TokenFile, TokenWidth, TokenWriter, TrainConfig, TrainError, Trainer, Validation, for_each_document,
 };
-use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights};
+use bitnet_model::{Engine, EngineOptions, KvType, Mixer, ModelConfig, ModelWeights};
 
 /// A folder that vanishes with the test.
 struct Folder(PathBuf);
@@ -36,6 +36,16 @@ fn model() -> ModelConfig {
     c
 }
 
+/// With test-time training in all its parts beside attention.
+fn ttt_model() -> ModelConfig {
+    let mut c = ModelConfig::new(64, 32, 64, 3, 2, 1);
+    c.max_position_embeddings = 64;
+    c.mixers = vec![Mixer::TttLinear, Mixer::Attention, Mixer::TttMlp];
+    (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
+    c.ttt.mini_batch_size = 8;
+    c
+}
+
 /// Runs of a counting text: each token is the one before plus 1, modulo 64, which is easy to learn.
 fn counting(path: &Path, n: u32) {
     let mut out = TokenWriter::create(path, TokenWidth::U16).unwrap();
@@ -59,19 +69,33 @@ fn config() -> TrainConfig {
 }
 
 fn trainer(dir: &Folder, c: &TrainConfig, out: &str) -> Trainer<FusedLearner> {
+    trainer_of(&model(), dir, c, out)
+}
+
+fn trainer_of(model: &ModelConfig, dir: &Folder, c: &TrainConfig, out: &str) -> Trainer<FusedLearner> {
     let data = || Some(TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap());
-    let learner = FusedLearner::new(&model(), c.threads).unwrap();
-    Trainer::new(&model(), c, learner, [data(), data()], &dir.file(out)).unwrap()
+    let learner = FusedLearner::new(model, c.threads).unwrap();
+    Trainer::new(model, c, learner, [data(), data()], &dir.file(out)).unwrap()
 }
 
 /// An interrupted run, read back from its file, ends with the same bits as one that was never interrupted: parameters, moments,
 /// data position. And it has learned something.
 #[test]
 fn resume_is_exact() {
-    let dir = Folder::new("resume");
+    resume(&model(), "resume");
+}
+
+/// The same with test-time training, whose inner learning rate still warms up where the run stops.
+#[test]
+fn resume_of_test_time_training_is_exact() {
+    resume(&ttt_model(), "resume-ttt");
+}
+
+fn resume(model: &ModelConfig, name: &str) {
+    let dir = Folder::new(name);
     counting(&dir.file("t.u16"), 5000);
-    let c = config();
-    let mut whole = trainer(&dir, &c, "whole.safetensors");
+    let c = TrainConfig { inner_warmup: 15, ..config() };
+    let mut whole = trainer_of(model, &dir, &c, "whole.safetensors");
     let mut losses = Vec::new();
     let mut see = |e: Event<'_>| {
         if let Event::Step { loss, .. } = e {
@@ -83,7 +107,7 @@ fn resume_is_exact() {
     assert_eq!(losses.len(), 24);
     assert!(losses[23] < losses[0] - 0.5, "{losses:?}");
 
-    let mut first = trainer(&dir, &c, "part.safetensors");
+    let mut first = trainer_of(model, &dir, &c, "part.safetensors");
     let stop_at_11 = &mut |e: Event<'_>| match e {
         Event::Step { step: 11, .. } => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
@@ -93,7 +117,7 @@ fn resume_is_exact() {
     let saved = Checkpoint::load(&dir.file("part.safetensors")).unwrap();
     assert_eq!((saved.progress.step, saved.progress.position), (11, 11 * 8));
     let data = || Some(TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap());
-    let learner = FusedLearner::new(&model(), c.threads).unwrap();
+    let learner = FusedLearner::new(model, c.threads).unwrap();
     let mut second = Trainer::resume(saved, learner, [data(), data()], &dir.file("part.safetensors")).unwrap();
     assert_eq!(second.run(&mut |_| ControlFlow::Continue(())).unwrap(), Finish::Completed);
     assert!(second.checkpoint() == whole.checkpoint(), "the continued run differs from the whole one");
@@ -250,18 +274,25 @@ fn damaged_checkpoints_are_refused() {
 /// The inference engine, given the trained weights, predicts the validation text as well as the trainer says.
 #[test]
 fn the_engine_agrees_with_the_trainer() {
-    let dir = Folder::new("engine");
-    counting(&dir.file("t.u16"), 2001);
-    let mut run = trainer(&dir, &config(), "c.safetensors");
-    run.run(&mut |_| ControlFlow::Continue(())).unwrap();
-    let params = run.params();
-    let file = TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap();
-    let mut learner = FusedLearner::new(&model(), 2).unwrap();
-    let trainer_says = Validation::new(file, 20).unwrap().loss(&mut learner, params, [4, 20], 100).unwrap();
-    let weights = ModelWeights::from_source(&MasterWeights { model: &model(), params }).unwrap();
-    let engine = Engine::new(&weights, &EngineOptions::default()).unwrap();
-    let tokens: Vec<u32> = (0..2001).map(|i| i % 64).collect();
-    let p = perplexity(&engine, &tokens, 20, KvType::F32, &mut |_, _| ControlFlow::Continue(())).unwrap();
-    assert_eq!(p.tokens, 2000);
-    assert!((p.nats_per_token - trainer_says).abs() <= 1e-3, "{} and {trainer_says}", p.nats_per_token);
+    for (model, name) in [(model(), "engine"), (ttt_model(), "engine-ttt")] {
+        let dir = Folder::new(name);
+        counting(&dir.file("t.u16"), 2001);
+        let mut run = trainer_of(&model, &dir, &config(), "c.safetensors");
+        run.run(&mut |_| ControlFlow::Continue(())).unwrap();
+        let params = run.params();
+        let file = TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap();
+        let mut learner = FusedLearner::new(&model, 2).unwrap();
+        let trainer_says = Validation::new(file, 20).unwrap().loss(&mut learner, params, [4, 20], 100).unwrap();
+        let weights = ModelWeights::from_source(&MasterWeights { model: &model, params }).unwrap();
+        let engine = Engine::new(&weights, &EngineOptions::default()).unwrap();
+        let tokens: Vec<u32> = (0..2001).map(|i| i % 64).collect();
+        let p = perplexity(&engine, &tokens, 20, KvType::F32, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        assert_eq!(p.tokens, 2000);
+        assert!((p.nats_per_token - trainer_says).abs() <= 1e-3, "{} and {trainer_says}", p.nats_per_token);
+        let parts =
+            perplexity_by_position(&engine, &tokens, [20, 8], KvType::F32, &mut |_, _| ControlFlow::Continue(()));
+        let parts = parts.unwrap();
+        assert_eq!(parts.iter().map(|p| p.tokens).collect::<Vec<_>>(), [800, 800, 400]);
+        assert!((Perplexity::of_all(&parts).nats_per_token - p.nats_per_token).abs() < 1e-12);
+    }
 }

@@ -26,7 +26,7 @@ mod progress;
 mod session;
 
 pub use bitnet_model::decoder::Speculation;
-pub use bitnet_model::perplexity::{Perplexity, perplexity};
+pub use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
 pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
 pub use bitnet_model::{
     Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, ModelConfig, ModelError,

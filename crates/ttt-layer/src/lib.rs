@@ -19,4 +19,4 @@ pub use config::{Kind, RopePairs, TttConfig};
 pub use error::{StateDamage, TttError};
 pub use layer::{CausalConv, FastWeights, Form, Projection, Projections, TttLayer, Views};
 pub use parameters::{ConvParameters, TttParameters};
-pub use rowwise::{ConvRows, Inputs, RowWise, Rows, Scratch, TttState};
+pub use rowwise::{ConvRows, InputGradients, Inputs, RowWise, Rows, Scratch, Tape, TttState, Workspace};

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bitnet::KvType;
+use bitnet::{KvType, Perplexity};
 use clap::Args;
 use serde_json::json;
 
@@ -23,7 +23,8 @@ can be compared only where text, tokenizer and window are the same.
 Examples:
   bitnet ppl -m model.gguf --file wiki.test.txt --window 512
   bitnet ppl -m model.gguf --file story.txt --window 256 --json | jq .perplexity
-  bitnet ppl -m model.gguf --file story.txt --kv f16       what a smaller cache costs";
+  bitnet ppl -m model.gguf --file story.txt --kv f16       what a smaller cache costs
+  bitnet ppl -m model.gguf --file book.txt --window 2048 --by-position 256";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -40,6 +41,9 @@ pub(crate) struct PplArgs {
     /// Only the first N tokens of the text
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     limit: Option<u32>,
+    /// Also tell apart stretches of N places within the windows: how much what was read helps
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    by_position: Option<u32>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -67,7 +71,7 @@ pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
         )));
     }
     let window = args.window.map_or(model.context().min(2048), |w| w as usize);
-    if window > model.context() {
+    if model.config().context_limit().is_some() && window > model.context() {
         return Err(CliError::usage(format!("--window {window}: this model's context holds {}", model.context())));
     }
 
@@ -78,7 +82,10 @@ pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
         bar.set_position(done as u64);
         if graceful.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let p = bitnet::perplexity(model.engine(), &tokens, window, model.kv_type(), &mut progress)?;
+    let stretch = args.by_position.map_or(window, |n| n as usize);
+    let stretches =
+        bitnet::perplexity_by_position(model.engine(), &tokens, [window, stretch], model.kv_type(), &mut progress)?;
+    let p = Perplexity::of_all(&stretches);
     bar.finish_and_clear();
     let summary =
         format!("perplexity {:.4}, {:.5} nats per token, {} tokens", p.perplexity(), p.nats_per_token, p.tokens);
@@ -87,11 +94,21 @@ pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
         return Err(CliError::Interrupted);
     }
     if args.json {
-        return ui::print_json(&json!({
-            "nats_per_token": p.nats_per_token,
-            "perplexity": p.perplexity(),
-            "tokens": p.tokens,
-        }));
+        let mut out = json!({ "nats_per_token": p.nats_per_token, "perplexity": p.perplexity(), "tokens": p.tokens });
+        if args.by_position.is_some() {
+            let one = |(i, s): (usize, &Perplexity)| json!({ "from": i * stretch, "nats_per_token": s.nats_per_token, "tokens": s.tokens });
+            out["by_position"] = stretches.iter().enumerate().map(one).collect();
+        }
+        return ui::print_json(&out);
+    }
+    if args.by_position.is_some() {
+        for (i, s) in stretches.iter().enumerate() {
+            let (from, to) = (i * stretch, ((i + 1) * stretch).min(window));
+            ui::print_line(format!(
+                "{from:>8} to {to:>8}: {:.4} nats per token, {} tokens",
+                s.nats_per_token, s.tokens
+            ))?;
+        }
     }
     let speed = p.tokens as f64 / began.elapsed().as_secs_f64();
     ui.say(

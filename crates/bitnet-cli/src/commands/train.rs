@@ -1,181 +1,29 @@
 //! `bitnet train`: a model of one's own, from text to a file that `bitnet run` takes.
 
+mod args;
 mod data;
 mod journal;
 mod settings;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use bitnet::loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
 use bitnet::loader::tokenizer::Tokenizer;
 use bitnet::train::{
-    Checkpoint, Event, Finish, FusedLearner, MasterWeights, Params, TrainConfig, Trainer, model_from_json, write_master,
+    Checkpoint, Event, Finish, FusedLearner, MasterWeights, Params, Trainer, model_from_json, write_master,
 };
 use bitnet::{Engine, KvType, ModelConfig, Sequence};
-use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
 use crate::interrupt::Graceful;
 use crate::progress;
 use crate::ui::{self, Style, Ui};
+pub(crate) use args::TrainArgs;
 use journal::Journal;
 use settings::Settings;
-
-const AFTER_HELP: &str = "\
-Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU. Text files are cut into documents at lines
-<|endoftext|>, or one document per JSON line (field `text`); they are tokenised once, into OUT/data. Ctrl-C writes the
-checkpoint and ends; --resume goes on from there, with the options of the checkpoint, and the result is the same, bit
-for bit, as without the interruption.
-
-Written to OUT: checkpoint.safetensors, log.jsonl, loss.svg, tokenizer.json, and export/ with the finished model as a
-Hugging Face folder with packed weights and, where the shape allows, as model.gguf.
-
-The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and
-[train.adamw]; what is typed here goes before what stands there.
-
-Examples:
-  bitnet train --data stories.txt --train-tokenizer 2048 --hidden 256 --layers 6 --heads 4 --kv-heads 2 --out my-model
-  bitnet train --config tiny.toml --data stories.txt --tokenizer tokenizer.json --out my-model
-  bitnet train --out my-model --resume
-  bitnet run -m my-model/export \"Once upon a time\"";
-
-#[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
-pub(crate) struct TrainArgs {
-    /// Folder for checkpoint, log and the finished model
-    #[arg(short, long, value_name = "OUT")]
-    out: PathBuf,
-    /// Text, JSON lines (.jsonl), or token ids (.u16, .u32; one file only); may be given several times
-    #[arg(short, long, value_name = "FILE")]
-    data: Vec<PathBuf>,
-    /// Text or token ids to validate with, instead of a share of the data
-    #[arg(long, value_name = "FILE")]
-    val_data: Option<PathBuf>,
-    /// Share of the documents that is kept for validation
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
-    val_share: f64,
-    /// Configuration file, TOML or JSON
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Go on from the checkpoint in OUT, with its options
-    #[arg(long)]
-    resume: bool,
-    /// tokenizer.json to use
-    #[arg(long, value_name = "FILE", conflicts_with = "train_tokenizer")]
-    tokenizer: Option<PathBuf>,
-    /// Learn a byte-level BPE tokenizer of N tokens from the data
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(258..=1 << 20))]
-    train_tokenizer: Option<u32>,
-    /// Print a continuation of this text after each validation
-    #[arg(long, value_name = "TEXT")]
-    sample: Option<String>,
-    /// One JSON object on stdout at the end
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    shape: ShapeArgs,
-    #[command(flatten)]
-    run: RunArgs,
-}
-
-/// The model's shape.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Model")]
-struct ShapeArgs {
-    /// Width of the residual stream [default: 256]
-    #[arg(long, value_name = "N")]
-    hidden: Option<u32>,
-    /// Width of the feed-forward block [default: 3 times the width]
-    #[arg(long, value_name = "N")]
-    ffn: Option<u32>,
-    /// Layers [default: 6]
-    #[arg(long, value_name = "N")]
-    layers: Option<u32>,
-    /// Query heads [default: 4]
-    #[arg(long, value_name = "N")]
-    heads: Option<u32>,
-    /// Key and value heads [default: as many]
-    #[arg(long, value_name = "N")]
-    kv_heads: Option<u32>,
-    /// Rows of the embedding [default: those of the tokenizer]
-    #[arg(long, value_name = "N")]
-    vocab: Option<u32>,
-}
-
-/// The run.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Training")]
-struct RunArgs {
-    /// Optimizer steps
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
-    /// Windows of a batch
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    /// Batches of a step
-    #[arg(long, value_name = "N")]
-    accumulate: Option<usize>,
-    /// Tokens of a window
-    #[arg(long, value_name = "N")]
-    context: Option<usize>,
-    /// Peak learning rate of stage 1
-    #[arg(long, value_name = "RATE")]
-    lr: Option<f64>,
-    /// Peak learning rate of stage 2
-    #[arg(long, value_name = "RATE")]
-    lr2: Option<f64>,
-    /// Steps of warm-up
-    #[arg(long, value_name = "N")]
-    warmup: Option<u64>,
-    /// Weight decay of stage 1; in stage 2 there is none
-    #[arg(long, value_name = "RATE")]
-    weight_decay: Option<f64>,
-    /// Largest gradient norm; 0 for any
-    #[arg(long, value_name = "NORM")]
-    clip: Option<f64>,
-    /// Seed of initialisation and data order
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Threads; their number decides the order of sums, so it is kept in the checkpoint
-    #[arg(short, long, value_name = "N")]
-    threads: Option<usize>,
-    /// Steps between validations
-    #[arg(long, value_name = "N")]
-    validate_every: Option<u64>,
-    /// Steps between checkpoints
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<u64>,
-    /// Stop after this many validations without a better one
-    #[arg(long, value_name = "N")]
-    patience: Option<u64>,
-}
-
-impl RunArgs {
-    fn put(&self, c: &mut TrainConfig) {
-        fn set<T: Copy>(to: &mut T, from: Option<T>) {
-            if let Some(v) = from {
-                *to = v;
-            }
-        }
-        set(&mut c.steps, self.steps);
-        set(&mut c.batch, self.batch);
-        set(&mut c.accumulate, self.accumulate);
-        set(&mut c.context, self.context);
-        set(&mut c.schedule.peak, self.lr);
-        set(&mut c.schedule.peak2, self.lr2.or(self.lr.map(|lr| 0.6 * lr)));
-        set(&mut c.schedule.warmup, self.warmup);
-        set(&mut c.schedule.weight_decay, self.weight_decay);
-        set(&mut c.clip, self.clip);
-        set(&mut c.seed, self.seed);
-        set(&mut c.threads, self.threads);
-        set(&mut c.validate_every, self.validate_every);
-        set(&mut c.checkpoint_every, self.checkpoint_every);
-        set(&mut c.patience, self.patience);
-    }
-}
 
 pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     let saved = args.out.join("checkpoint.safetensors");
@@ -190,10 +38,12 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     };
     std::fs::create_dir_all(&args.out).map_err(CliError::io("create", args.out.display().to_string()))?;
     let mut settings = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    args.run.put(&mut settings.train);
-    if let Some(c) = &resumed {
-        // What decides the result is as it was.
-        settings.train = c.config.clone();
+    match &resumed {
+        Some(c) => {
+            settings.agrees(args, c)?;
+            settings.train = c.config.clone();
+        }
+        None => args.run.put(&mut settings.train),
     }
     settings.train.validate()?;
 
@@ -235,6 +85,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
                 bar.set_message(format!("loss {loss:.4}, {} tok/s", ui::rate(tok_s)));
                 journal.step([step, tokens], [loss, lr, grad_norm, tok_s])
             }
+            Event::Trits { step, layers } => journal.trits(step, layers),
             Event::Validation { step, nats_per_token, best, params } => {
                 let text = sample(args, &model, params, tokenizer.as_ref());
                 let mark = if best { ", best so far" } else { "" };
@@ -291,19 +142,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
 /// The model's shape: defaults, then the configuration file, then what was typed.
 fn shape(args: &TrainArgs, settings: &Settings, tokenizer: Option<&Tokenizer>) -> Result<ModelConfig, CliError> {
     let mut m = settings.model.clone();
-    let s = &args.shape;
-    for (key, value) in [
-        ("hidden_size", s.hidden),
-        ("intermediate_size", s.ffn),
-        ("num_hidden_layers", s.layers),
-        ("num_attention_heads", s.heads),
-        ("num_key_value_heads", s.kv_heads),
-        ("vocab_size", s.vocab),
-    ] {
-        if let Some(v) = value {
-            m.insert(key.to_owned(), Value::from(v));
-        }
-    }
+    args.shape.put(&mut m);
     let mut default = |key: &str, value: Value| {
         if !m.contains_key(key) {
             m.insert(key.to_owned(), value);

@@ -58,4 +58,8 @@ pub trait Learner {
     /// # Errors
     /// As [`Learner::loss`].
     fn accumulate(&mut self, params: &Params, batch: &Batch, grads: &mut [f32]) -> Result<f64, TrainError>;
+
+    /// From now on test-time-training layers compute at this share of their inner learning rate, 0 to 1: a warm-up. A learner
+    /// without such layers has nothing to do.
+    fn set_inner_rate(&mut self, _share: f32) {}
 }

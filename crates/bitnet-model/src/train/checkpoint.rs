@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::config::{model_from_json, model_to_json};
+use super::shape::{model_from_json, model_to_json};
 use super::{AdamW, Params, TrainConfig, TrainError};
 use crate::ModelConfig;
 
@@ -95,7 +95,7 @@ impl Checkpoint {
         let progress: Progress = serde_json::from_value(about["progress"].take()).map_err(|e| bad(path, &e))?;
         // Shapes are checked against the file before anything of their size is made.
         let layout = super::params::layout(&model);
-        for (name, shape) in &layout {
+        for (name, shape, _) in &layout {
             for prefix in ["", FIRST, SECOND] {
                 let t = file.tensor(&format!("{prefix}{name}")).map_err(|e| bad(path, &e))?;
                 if t.dtype() != Dtype::F32 || t.shape() != shape {

@@ -7,8 +7,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use ternary_kernels::{Ops, Scales, TernaryMatrix};
 
 use super::checkpoint::write_atomically;
-use super::config::model_to_json;
-use super::params::{EMBEDDING, HEAD, projection_name};
+use super::params::{EMBEDDING, HEAD};
+use super::shape::model_to_json;
 use super::{Params, TrainError};
 use crate::{FloatMatrix, ModelConfig, ModelError, Norm, Projection, TttTensor, WeightSource};
 
@@ -37,9 +37,8 @@ impl WeightSource for MasterWeights<'_> {
 
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let (rows, cols) = self.model.projection_shape(layer, which);
-        let w = self.tensor(&projection_name(self.model, layer, which))?;
-        let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
-        let alpha = (mean as f32).max(1e-5);
+        let w = self.tensor(&format!("{}.weight", self.model.projection_name(layer, which)))?;
+        let alpha = super::absmean(w);
         let (mut trits, mut values) = (vec![0i8; w.len()], vec![0.0; w.len()]);
         Ops::selected()?.ternarize(w, alpha, &mut trits, &mut values);
         Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?)

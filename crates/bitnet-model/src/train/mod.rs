@@ -8,7 +8,7 @@
 //! - [`Trainer`] runs the loop: [`AdamW`] with the two-stage [`Schedule`], [`Sampler`] over a [`TokenFile`],
 //!   checkpoints that continue bit for bit.
 //!
-//! A sequence mixer that is not attention enters as a candle model through [`CandleLearner`].
+//! Layers may be attention or test-time training, in any order: [`ModelConfig::mixers`](crate::ModelConfig::mixers).
 
 mod batch;
 mod candle;
@@ -18,24 +18,35 @@ mod data;
 mod error;
 mod export;
 mod fused;
+mod monitor;
 mod optimizer;
 mod params;
 mod prepare;
 mod random;
 mod schedule;
+mod shape;
 mod trainer;
 
 pub use batch::{Batch, Learner};
 pub use candle::{CandleLearner, CandleLoss};
 pub use checkpoint::{Checkpoint, Progress};
-pub use config::{TrainConfig, model_from_json, model_to_json};
+pub use config::TrainConfig;
 pub use data::{Sampler, TokenFile, TokenWidth};
 pub use error::TrainError;
 pub use export::{MasterWeights, write_master};
 pub use fused::FusedLearner;
+pub use monitor::LayerTrits;
 pub use optimizer::{AdamW, AdamWOptions, DecayOn, gradient_norm};
-pub use params::{Entry, Params};
+pub use params::{Entry, Params, Role};
 pub use prepare::{Prepared, Split, TextFormat, TokenWriter, for_each_document};
 pub use random::Random;
 pub use schedule::{Rates, Schedule};
+pub use shape::{model_from_json, model_to_json};
 pub use trainer::{Event, Finish, Trainer, Validation};
+
+/// The scale of ternary weights: the mean absolute value of their master weights, at least 1e-5.
+fn absmean(w: &[f32]) -> f32 {
+    let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
+    // A comparison that is false for NaN, so that damage stays visible.
+    if mean < 1e-5 { 1e-5 } else { mean as f32 }
+}

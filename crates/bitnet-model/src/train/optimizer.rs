@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use ternary_kernels::Ops;
 use ternary_kernels::ops::AdamWStep;
 
+use super::params::Role;
 use super::schedule::Rates;
 use super::{Params, TrainError};
 
@@ -11,11 +12,23 @@ use super::{Params, TrainError};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DecayOn {
-    /// Matrices: projections, embedding, head.
+    /// The ternary projections, whose master weights decay keeps changing sides.
     #[default]
+    Ternary,
+    /// Projections, embedding and head.
     Matrices,
     /// Everything, gains of norms included.
     All,
+}
+
+impl DecayOn {
+    fn includes(self, role: Role) -> bool {
+        match self {
+            DecayOn::Ternary => matches!(role, Role::Projection(_)),
+            DecayOn::Matrices => matches!(role, Role::Projection(_) | Role::Table),
+            DecayOn::All => true,
+        }
+    }
 }
 
 /// Constants of [`AdamW`].
@@ -34,7 +47,7 @@ pub struct AdamWOptions {
 
 impl Default for AdamWOptions {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, decay_on: DecayOn::Matrices }
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, decay_on: DecayOn::default() }
     }
 }
 
@@ -83,7 +96,7 @@ impl AdamW {
         // Beyond this many steps the powers are 0 for any sane beta.
         let power = i32::try_from(self.step).unwrap_or(i32::MAX);
         for e in &params.entries {
-            let decays = o.decay_on == DecayOn::All || e.shape.len() > 1;
+            let decays = o.decay_on.includes(e.role);
             let step = AdamWStep {
                 lr: rates.lr as f32,
                 beta1: o.beta1 as f32,

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use super::TrainError;
 use super::random::Random;
-use crate::ModelConfig;
-use crate::config::{Norm, Projection};
+use crate::config::{ModelConfig, Norm, TttTensor};
 
 /// One tensor of [`Params`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,24 +15,63 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// Where its values lie.
     pub range: Range<usize>,
+    /// What it is, which decides how it begins and whether it decays.
+    pub role: Role,
+}
+
+/// What a parameter is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// A ternary projection of this layer.
+    Projection(usize),
+    /// Embedding or head.
+    Table,
+    /// The gain of an RMSNorm.
+    Norm,
+    /// A full-precision tensor of a test-time-training layer.
+    Ttt(TttTensor),
+}
+
+/// How the values of a parameter begin.
+enum Start {
+    Constant(f32),
+    /// With this deviation.
+    Normal(f64),
+    /// Between minus and plus this.
+    Uniform(f64),
+}
+
+impl Entry {
+    /// Ternary projections and tables have deviation `std`; what a test-time-training layer has beside them begins as in the
+    /// official code: inner matrices and learning rates with 0.02, convolutions within one over the root of their taps.
+    fn start(&self, std: f64) -> Start {
+        match self.role {
+            Role::Projection(_) | Role::Table => Start::Normal(std),
+            Role::Norm => Start::Constant(1.0),
+            Role::Ttt(t) => match t {
+                TttTensor::W1 | TttTensor::W2 | TttTensor::LrWeight => Start::Normal(0.02),
+                TttTensor::NormWeight | TttTensor::PostNormWeight => Start::Constant(1.0),
+                TttTensor::ConvQWeight | TttTensor::ConvKWeight | TttTensor::PreConvWeight => {
+                    Start::Uniform(1.0 / (self.shape.last().copied().unwrap_or(1) as f64).sqrt())
+                }
+                _ => Start::Constant(0.0),
+            },
+        }
+    }
 }
 
 /// All parameters of a model, f32, one after the other.
 ///
-/// Order: embedding; each layer's projections in the order of [`Projection::ALL`](crate::Projection::ALL) (so q, k and v lie
-/// side by side, and so do gate and up), then its norms, then what a test-time-training layer learns in full precision; final
-/// norm; head, where it is not tied.
+/// Order: embedding; of each layer the projections in the order of [`Projection::ALL`](crate::Projection::ALL) (so those that share an input
+/// lie side by side), the full-precision tensors of a test-time-training layer in the order of [`TttTensor::ALL`], the
+/// norms; final norm; head, where it is not tied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
     /// The tensors.
     pub entries: Vec<Entry>,
     /// Their values.
     pub values: Vec<f32>,
-}
-
-/// The name of a projection's master weights.
-pub(super) fn projection_name(config: &ModelConfig, layer: usize, p: Projection) -> String {
-    config.projection_name(layer, p) + ".weight"
 }
 
 /// The name of the embedding.
@@ -43,19 +81,19 @@ pub(super) const HEAD: &str = "lm_head.weight";
 
 impl Params {
     /// Tensors of these names and shapes, all zero.
-    pub fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Self {
+    pub fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>, Role)>) -> Self {
         let mut entries = Vec::new();
         let mut at = 0;
-        for (name, shape) in tensors {
+        for (name, shape, role) in tensors {
             let len: usize = shape.iter().product();
-            entries.push(Entry { name, shape, range: at..at + len });
+            entries.push(Entry { name, shape, range: at..at + len, role });
             at += len;
         }
         Self { entries, values: vec![0.0; at] }
     }
 
-    /// The parameters of a model of this shape: matrices normal with deviation `std`, norms 1. Each tensor draws from a stream of
-    /// its own, named after it.
+    /// The parameters of a model of this shape: matrices normal with deviation `std`, norms 1, what a test-time-training layer
+    /// learns beside them as in the official code. Each tensor draws from a stream of its own, named after it.
     ///
     /// # Errors
     /// A configuration that cannot be.
@@ -64,11 +102,13 @@ impl Params {
         let mut params = Self::zeros(layout(config));
         for e in &params.entries {
             let values = &mut params.values[e.range.clone()];
-            if e.shape.len() < 2 {
-                values.fill(1.0);
-            } else {
-                let mut random = Random::new(seed, &e.name);
-                values.iter_mut().for_each(|v| *v = (random.normal() * std) as f32);
+            let mut random = Random::new(seed, &e.name);
+            match e.start(std) {
+                Start::Constant(c) => values.fill(c),
+                Start::Normal(std) => values.iter_mut().for_each(|v| *v = (random.normal() * std) as f32),
+                Start::Uniform(bound) => {
+                    values.iter_mut().for_each(|v| *v = ((2.0 * random.unit() - 1.0) * bound) as f32);
+                }
             }
         }
         Ok(params)
@@ -100,21 +140,22 @@ impl Params {
     }
 }
 
-/// Names and shapes of a model's parameters, in the order of [`Params`].
-pub(super) fn layout(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+/// Names, shapes and roles of a model's parameters, in the order of [`Params`].
+pub(super) fn layout(config: &ModelConfig) -> Vec<(String, Vec<usize>, Role)> {
     let table = vec![config.vocab_size, config.hidden_size];
-    let mut all = vec![(EMBEDDING.to_owned(), table.clone())];
+    let mut all = vec![(EMBEDDING.to_owned(), table.clone(), Role::Table)];
+    let norm = |n: Norm| (config.norm_name(n), vec![config.norm_len(n)], Role::Norm);
     for l in 0..config.num_hidden_layers {
         for p in config.layer_projections(l) {
             let (rows, cols) = config.projection_shape(l, p);
-            all.push((projection_name(config, l, p), vec![rows, cols]));
+            all.push((format!("{}.weight", config.projection_name(l, p)), vec![rows, cols], Role::Projection(l)));
         }
-        all.extend(config.layer_norms(l).map(|n| (config.norm_name(n), vec![config.norm_len(n)])));
-        all.extend(config.layer_ttt_tensors(l).map(|(t, shape)| (config.ttt_tensor_name(l, t), shape)));
+        all.extend(config.layer_ttt_tensors(l).map(|(t, shape)| (config.ttt_tensor_name(l, t), shape, Role::Ttt(t))));
+        all.extend(config.layer_norms(l).map(norm));
     }
-    all.push((config.norm_name(Norm::Final), vec![config.hidden_size]));
+    all.push(norm(Norm::Final));
     if !config.tie_word_embeddings {
-        all.push((HEAD.to_owned(), table));
+        all.push((HEAD.to_owned(), table, Role::Table));
     }
     all
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{
-    AdamW, Batch, Checkpoint, Learner, Params, Progress, Sampler, TokenFile, TrainConfig, TrainError, gradient_norm,
+    AdamW, Batch, Checkpoint, LayerTrits, Learner, Params, Progress, Sampler, TokenFile, TrainConfig, TrainError,
+    gradient_norm, monitor,
 };
 use crate::ModelConfig;
 
@@ -38,6 +39,13 @@ pub enum Event<'a> {
         best: bool,
         /// The weights, for samples.
         params: &'a Params,
+    },
+    /// What a step did to the ternary weights, told where validations are due.
+    Trits {
+        /// Steps done.
+        step: u64,
+        /// Layer by layer.
+        layers: &'a [LayerTrits],
     },
     /// A checkpoint was written.
     Saved {
@@ -154,8 +162,8 @@ impl<L: Learner> Trainer<L> {
         path: &Path,
     ) -> Result<Self, TrainError> {
         let Checkpoint { model, config, params, adam, progress } = checkpoint;
-        if config.context > model.max_position_embeddings {
-            let (limit, more) = (model.max_position_embeddings, config.context);
+        let more = config.context;
+        if let Some(limit) = model.context_limit().filter(|limit| more > *limit) {
             return Err(crate::ModelError::ContextFull { limit, used: 0, more }.into());
         }
         let Some(train) = train else {
@@ -197,11 +205,16 @@ impl<L: Learner> Trainer<L> {
     /// [`TrainError::NotFinite`] for a loss or gradient that is not a number; whatever data, learner and files fail with.
     pub fn run(&mut self, see: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<Finish, TrainError> {
         while self.progress.step < self.config.steps {
-            let mut go_on = see(self.step()?);
-            let step = self.progress.step;
+            let step = self.progress.step + 1;
             let due = |every: u64| every > 0 && step.is_multiple_of(every);
+            let look = due(self.config.validate_every) || step == self.config.steps;
+            let before = look.then(|| monitor::trits(&self.params)).transpose()?;
+            let mut go_on = see(self.step()?);
             let mut stop = false;
-            if due(self.config.validate_every) || step == self.config.steps {
+            if let Some(before) = before {
+                let layers = monitor::compare(&self.params, &before)?;
+                let seen = see(Event::Trits { step, layers: &layers });
+                go_on = if go_on.is_break() { go_on } else { seen };
                 if let Some(event) = self.validate()? {
                     go_on = if go_on.is_break() { go_on } else { see(event) };
                 }
@@ -230,6 +243,7 @@ impl<L: Learner> Trainer<L> {
         let began = Instant::now();
         let c = &self.config;
         let rates = c.schedule.at(self.progress.step, c.steps);
+        self.learner.set_inner_rate(c.inner_rate(self.progress.step) as f32);
         self.grads.fill(0.0);
         let mut loss = 0.0;
         for _ in 0..c.accumulate {

@@ -26,6 +26,13 @@ ops! {
     /// If the lengths differ.
     pub fn gelu_derivative_mul_assign(x: &[f32], y: &mut [f32]) = gelu_derivative_mul_assign;
 
+    /// `y[i] *= gelu''(x[i])`, the second derivative of the tanh form: with `p = 2 u'`, `s (1 - s) (2 p + x ((1 - 2 s) p^2 + p'))`;
+    /// both `[k]` f32.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gelu_second_mul_assign(x: &[f32], y: &mut [f32]) = gelu_second_mul_assign;
+
     /// `x[i] = scale / (1 + exp(-x[i]))`, `[k]` f32, with [`Ops::exp`](crate::Ops::exp).
     pub fn sigmoid_in_place(scale: f32, x: &mut [f32]) = sigmoid;
 
@@ -101,6 +108,29 @@ impl Binary<f32> for GeluDerivativeMul {
 #[inline(always)]
 fn gelu_derivative_mul_assign<S: Simd>(s: S, x: &[f32], y: &mut [f32]) {
     update(s, "gelu_derivative_mul_assign", GeluDerivativeMul, x, y);
+}
+
+#[derive(Clone, Copy)]
+struct GeluSecondMul;
+
+impl Binary<f32> for GeluSecondMul {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: &[f32; LANES], y: &[f32; LANES]) -> S::F {
+        let x = s.load(x);
+        let square = s.mul(x, x);
+        let logistic = s.div(s.splat(1.0), denominator(s, x, square));
+        let bend = s.mul(logistic, s.sub(s.splat(1.0), logistic));
+        let slope = s.fma(square, s.splat(6.0 * AB), s.splat(2.0 * A));
+        let falls = s.fma(logistic, s.splat(-2.0), s.splat(1.0));
+        let inner = s.fma(s.mul(falls, slope), slope, s.mul(x, s.splat(12.0 * AB)));
+        let second = s.mul(bend, s.fma(x, inner, s.mul(slope, s.splat(2.0))));
+        s.mul(second, s.load(y))
+    }
+}
+
+#[inline(always)]
+fn gelu_second_mul_assign<S: Simd>(s: S, x: &[f32], y: &mut [f32]) {
+    update(s, "gelu_second_mul_assign", GeluSecondMul, x, y);
 }
 
 #[inline(always)]

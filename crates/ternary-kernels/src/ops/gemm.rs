@@ -101,13 +101,13 @@ fn blocks<S: Simd, const R: usize, const C: usize>(
         for i in (0..m).step_by(MC) {
             let mc = MC.min(m - i);
             for (tile, packed) in scratch.a.chunks_exact_mut(R * kc).enumerate().take(mc.div_ceil(R)) {
-                pack::<R>(a, (i + tile * R, m), (p, kc), packed);
+                pack::<S, R>(s, a, (i + tile * R, m), (p, kc), packed);
             }
             for j in (0..n).step_by(width) {
                 // Columns of the right operand are packed as rows of its transpose are.
                 match C {
-                    1 => pack::<LANES>(b.t(), (j, n), (p, kc), &mut scratch.b),
-                    _ => pack::<{ 2 * LANES }>(b.t(), (j, n), (p, kc), &mut scratch.b),
+                    1 => pack::<S, LANES>(s, b.t(), (j, n), (p, kc), &mut scratch.b),
+                    _ => pack::<S, { 2 * LANES }>(s, b.t(), (j, n), (p, kc), &mut scratch.b),
                 }
                 let packed_b = &scratch.b[..width * kc];
                 for (tile, packed_a) in scratch.a.chunks_exact(R * kc).enumerate().take(mc.div_ceil(R)) {
@@ -123,7 +123,13 @@ fn blocks<S: Simd, const R: usize, const C: usize>(
 
 /// Rows `first..first + R` (zeros from row `end` on) of columns `p..p + kc`, as `[kc, R]`.
 #[inline(always)]
-fn pack<const R: usize>(x: Strided<'_>, (first, end): (usize, usize), (p, kc): (usize, usize), out: &mut [f32]) {
+fn pack<S: Simd, const R: usize>(
+    s: S,
+    x: Strided<'_>,
+    (first, end): (usize, usize),
+    (p, kc): (usize, usize),
+    out: &mut [f32],
+) {
     let rows = R.min(end - first);
     let (out, _) = out[..R * kc].as_chunks_mut::<R>();
     if x.row == 1 && rows == R {
@@ -131,12 +137,22 @@ fn pack<const R: usize>(x: Strided<'_>, (first, end): (usize, usize), (p, kc): (
             let at = (p + q) * x.col + first;
             out.copy_from_slice(&x.data[at..at + R]);
         }
-    } else if x.col == 1 && rows == R {
-        for r in 0..R {
+    } else if x.row == 1 {
+        for (q, out) in out.iter_mut().enumerate() {
+            let at = (p + q) * x.col + first;
+            out[..rows].copy_from_slice(&x.data[at..at + rows]);
+            out[rows..].fill(0.0);
+        }
+    } else if x.col == 1 {
+        let done = if rows == R { pack_squares::<S, R>(s, x, first, p, out) } else { 0 };
+        for r in 0..rows {
             let at = (first + r) * x.row + p;
-            for (out, v) in out.iter_mut().zip(&x.data[at..at + kc]) {
+            for (out, v) in out[done..].iter_mut().zip(&x.data[at + done..at + kc]) {
                 out[r] = *v;
             }
+        }
+        if rows < R {
+            out.iter_mut().for_each(|out| out[rows..].fill(0.0));
         }
     } else {
         for (q, out) in out.iter_mut().enumerate() {
@@ -144,6 +160,59 @@ fn pack<const R: usize>(x: Strided<'_>, (first, end): (usize, usize), (p, kc): (
                 *out = if r < rows { x.data[(first + r) * x.row + (p + q) * x.col] } else { 0.0 };
             }
         }
+    }
+}
+
+/// [`pack`] of rows that lie in memory one element after the other, in squares of 16 by 16; returns how many columns that made.
+#[inline(always)]
+fn pack_squares<S: Simd, const R: usize>(s: S, x: Strided<'_>, first: usize, p: usize, out: &mut [[f32; R]]) -> usize {
+    // Where there are few registers, squares lie in memory and gain nothing.
+    if S::ACCUMULATORS < 16 {
+        return 0;
+    }
+    let load = |r: usize, q: usize| {
+        let at = (first + r) * x.row + p + q;
+        x.data[at..].first_chunk::<LANES>()
+    };
+    if R.is_multiple_of(LANES) {
+        let whole = out.len() / LANES * LANES;
+        for q in (0..whole).step_by(LANES) {
+            for group in (0..R).step_by(LANES) {
+                let mut square = [s.splat(0.0); LANES];
+                for r in 0..LANES {
+                    let Some(row) = load(group + r, q) else { return q };
+                    square[r] = s.load(row);
+                }
+                let square = s.transpose(square);
+                for (column, out) in square.into_iter().zip(&mut out[q..q + LANES]) {
+                    if let Some(out) = out[group..].first_chunk_mut::<LANES>() {
+                        s.store(column, out);
+                    }
+                }
+            }
+        }
+        whole
+    } else if 2 * R == LANES {
+        // Two pieces of eight rows stand side by side.
+        let whole = out.len() / (2 * LANES) * (2 * LANES);
+        for q in (0..whole).step_by(2 * LANES) {
+            let mut square = [s.splat(0.0); LANES];
+            for r in 0..R {
+                let (Some(low), Some(high)) = (load(r, q), load(r, q + LANES)) else { return q };
+                square[r] = s.load(low);
+                square[R + r] = s.load(high);
+            }
+            let square = s.transpose(square);
+            for (i, column) in square.into_iter().enumerate() {
+                let mut both = [0.0; LANES];
+                s.store(column, &mut both);
+                out[q + i].copy_from_slice(&both[..R]);
+                out[q + LANES + i].copy_from_slice(&both[R..]);
+            }
+        }
+        whole
+    } else {
+        0
     }
 }
 

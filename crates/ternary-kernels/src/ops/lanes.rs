@@ -92,6 +92,23 @@ pub(crate) trait Simd: Copy {
     fn max_lane(self, v: Self::F) -> f32;
     /// Lane `i` is [`Simd::sum`] of `v[i]`.
     fn sums(self, v: [Self::F; LANES]) -> Self::F;
+    /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
+    #[inline(always)]
+    fn transpose(self, v: [Self::F; LANES]) -> [Self::F; LANES] {
+        let mut rows = [[0.0; LANES]; LANES];
+        let mut out = v;
+        for i in 0..LANES {
+            self.store(v[i], &mut rows[i]);
+        }
+        for j in 0..LANES {
+            let mut column = [0.0; LANES];
+            for i in 0..LANES {
+                column[i] = rows[i][j];
+            }
+            out[j] = self.load(&column);
+        }
+        out
+    }
     /// Sum of all lanes; wraps.
     fn sum_i(self, a: Self::I) -> i32;
     /// The largest lane.

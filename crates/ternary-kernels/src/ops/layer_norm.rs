@@ -44,25 +44,25 @@ pub struct LayerNorm<'a> {
 
 /// A row as vectors; `rest` fills the last one up.
 #[derive(Clone, Copy)]
-struct Row<'a> {
+pub(super) struct Row<'a> {
     x: &'a [f32],
     rest: f32,
 }
 
 impl<'a> Row<'a> {
     #[inline(always)]
-    fn new(x: &'a [f32], rest: f32) -> Self {
+    pub(super) fn new(x: &'a [f32], rest: f32) -> Self {
         Self { x, rest }
     }
 
     /// Number of vectors.
     #[inline(always)]
-    fn vectors(&self) -> usize {
+    pub(super) fn vectors(&self) -> usize {
         self.x.len().div_ceil(LANES)
     }
 
     #[inline(always)]
-    fn at<S: Simd>(&self, s: S, j: usize) -> S::F {
+    pub(super) fn at<S: Simd>(&self, s: S, j: usize) -> S::F {
         let x = &self.x[j * LANES..];
         match x.first_chunk() {
             Some(x) => s.load(x),
@@ -73,7 +73,7 @@ impl<'a> Row<'a> {
 
 /// Stores vector `j` of a row, as much of it as the row has.
 #[inline(always)]
-fn store<S: Simd>(s: S, v: S::F, out: &mut [f32], j: usize) {
+pub(super) fn store<S: Simd>(s: S, v: S::F, out: &mut [f32], j: usize) {
     let out = &mut out[j * LANES..];
     match out.first_chunk_mut() {
         Some(out) => s.store(v, out),
@@ -148,7 +148,7 @@ impl<S: Simd> Terms<S> for Standardised<'_, '_, S> {
 
 /// The mean and the inverse deviation of `x`.
 #[inline(always)]
-fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
+pub(super) fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
     // Lengths are far below 2^24, so the count is exact.
     let count = x.len() as f32;
     let row = Row::new(x, 0.0);

@@ -96,6 +96,7 @@ mod gelu;
 mod gemm;
 mod hadamard;
 mod layer_norm;
+mod layer_norm_gradient;
 mod matmul;
 mod norm;
 mod quantize;
@@ -110,6 +111,7 @@ pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
 pub use gemm::{GemmScratch, Strided};
 pub use hadamard::{Prepare, check_hadamard_block, largest_hadamard_block};
 pub use layer_norm::LayerNorm;
+pub use layer_norm_gradient::{LayerNormGradient, NormGradients};
 pub use rope::RopeTable;
 pub use train::AdamWStep;
 

@@ -445,6 +445,39 @@ impl Simd for Avx512Vnni {
         })
     }
     #[inline(always)]
+    fn transpose(self, v: [Self::F; LANES]) -> [Self::F; LANES] {
+        proven!(self, {
+            // Pairs of lanes of two neighbours, then four lanes of four, in every 128 bits: `fours[4 g + c]` holds column
+            // `4 q + c` of the vectors `4 g ..= 4 g + 3` in its quarter `q`.
+            let mut fours = v;
+            for g in 0..4 {
+                let [a, b, c, d] = [v[4 * g], v[4 * g + 1], v[4 * g + 2], v[4 * g + 3]];
+                let [a, b, c, d] = [
+                    _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
+                    _mm512_castps_pd(_mm512_unpackhi_ps(a, b)),
+                    _mm512_castps_pd(_mm512_unpacklo_ps(c, d)),
+                    _mm512_castps_pd(_mm512_unpackhi_ps(c, d)),
+                ];
+                fours[4 * g] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+                fours[4 * g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+                fours[4 * g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+                fours[4 * g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+            }
+            let mut out = v;
+            for c in 0..4 {
+                let [a, b, d, e] = [fours[c], fours[4 + c], fours[8 + c], fours[12 + c]];
+                // Quarters 0, 2 and 1, 3 of two groups, then of all four.
+                let [low, high] = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)];
+                let [low2, high2] = [_mm512_shuffle_f32x4::<0x88>(d, e), _mm512_shuffle_f32x4::<0xdd>(d, e)];
+                out[c] = _mm512_shuffle_f32x4::<0x88>(low, low2);
+                out[8 + c] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
+                out[4 + c] = _mm512_shuffle_f32x4::<0x88>(high, high2);
+                out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
+            }
+            out
+        })
+    }
+    #[inline(always)]
     fn sum_i(self, a: Self::I) -> i32 {
         proven!(self, _mm512_reduce_add_epi32(a))
     }

@@ -16,11 +16,11 @@ pub(super) struct HeadScratch {
     /// Learning rates, `[r]`.
     pub(super) lr: Vec<f32>,
     /// Outputs of the first matrix for keys and queries, `[2 r, cols]`.
-    z1: Vec<f32>,
+    pub(super) z1: Vec<f32>,
     /// Inputs of the second matrix, `[r, rows]`.
     x2: Vec<f32>,
     /// Outputs of the second matrix, `[r, d]`.
-    z2: Vec<f32>,
+    pub(super) z2: Vec<f32>,
     /// Products of inputs with the inputs of the mini-batch, `[r, b]`.
     seen: Vec<f32>,
     /// Inputs of the mini-batch times minus the last position weight, `[rows, b]`.

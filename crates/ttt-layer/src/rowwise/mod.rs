@@ -15,6 +15,7 @@
 mod head;
 mod rows;
 mod state;
+mod train;
 
 use std::ops::Range;
 
@@ -31,6 +32,7 @@ use rows::slide;
 pub use rows::{ConvRows, Rows};
 use state::HeadState;
 pub use state::TttState;
+pub use train::{InputGradients, Tape, Workspace};
 
 /// A layer without its projections, ready to read tokens.
 ///

@@ -71,9 +71,9 @@ impl<'a> Rows<'a> {
 #[derive(Clone, Debug)]
 pub struct ConvRows {
     /// `[k, C]`
-    taps: Vec<f32>,
-    bias: Vec<f32>,
-    kernel: usize,
+    pub(super) taps: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    pub(super) kernel: usize,
 }
 
 impl ConvRows {

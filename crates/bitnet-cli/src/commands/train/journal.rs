@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use bitnet::train::LayerTrits;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -64,6 +65,16 @@ impl Journal {
         self.line(&json!({
             "step": step, "tokens": tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tok_s": tok_s,
         }))
+    }
+
+    /// What a step did to the ternary weights of each layer.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(super) fn trits(&mut self, step: u64, layers: &[LayerTrits]) -> Result<(), CliError> {
+        let each = |f: fn(&LayerTrits) -> f64| layers.iter().map(f).collect::<Vec<_>>();
+        let (zeros, flips, alpha) = (each(|l| l.zeros), each(|l| l.flips), each(|l| l.alpha));
+        self.line(&json!({ "step": step, "zeros": zeros, "flips": flips, "alpha": alpha }))
     }
 
     /// A validation.

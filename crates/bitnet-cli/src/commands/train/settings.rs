@@ -1,10 +1,12 @@
-//! The file of `--config`: sections with plain values, TOML as far as that goes, or JSON.
+//! The file of `--config`, TOML or JSON, and whether a continued run would be another one.
 
 use std::path::Path;
 
-use bitnet::train::TrainConfig;
+use bitnet::ModelConfig;
+use bitnet::train::{Checkpoint, TrainConfig, model_from_json, model_to_json};
 use serde_json::{Map, Value};
 
+use super::args::TrainArgs;
 use crate::error::CliError;
 use crate::ui;
 
@@ -15,6 +17,8 @@ pub(super) struct Settings {
     pub(super) model: Map<String, Value>,
     /// The run.
     pub(super) train: TrainConfig,
+    /// The section of the run as it stands there.
+    written: Map<String, Value>,
 }
 
 impl Settings {
@@ -26,67 +30,85 @@ impl Settings {
         let name = path.display().to_string();
         let text = ui::text(std::fs::read(path).map_err(CliError::io("read", &name))?, &name)?;
         let json = path.extension().is_some_and(|e| e == "json");
-        let value = if json {
-            serde_json::from_str(&text).map_err(|e| CliError::usage(format!("{name}: {e}")))?
-        } else {
-            Value::Object(sections(&text).map_err(|e| CliError::usage(format!("{name}: {e}")))?)
-        };
-        Self::of(value).map_err(|e| CliError::usage(format!("{name}: {e}")))
+        let value = if json { serde_json::from_str(&text).map_err(|e| e.to_string()) } else { from_toml(&text) };
+        value.and_then(Self::of).map_err(|e| CliError::usage(format!("{name}: {e}")))
     }
 
     fn of(value: Value) -> Result<Self, String> {
         let Value::Object(mut map) = value else { return Err("sections were expected".to_owned()) };
-        let model = match map.remove("model") {
-            None => Map::new(),
-            Some(Value::Object(m)) => m,
-            Some(_) => return Err("[model] must be a section".to_owned()),
+        let mut section = |name: &str| match map.remove(name) {
+            None => Ok(Map::new()),
+            Some(Value::Object(m)) => Ok(m),
+            Some(_) => Err(format!("[{name}] must be a section")),
         };
-        let train = map.remove("train").unwrap_or_else(|| Value::Object(Map::new()));
+        let (model, written) = (section("model")?, section("train")?);
         if let Some(key) = map.keys().next() {
             return Err(format!(
                 "there is no section [{key}]; sections are [model], [train], [train.schedule], [train.adamw]"
             ));
         }
-        let train = serde_json::from_value(train).map_err(|e| e.to_string())?;
-        Ok(Self { model, train })
+        let train = serde_json::from_value(Value::Object(written.clone())).map_err(|e| e.to_string())?;
+        Ok(Self { model, train, written })
+    }
+
+    /// Refuses a continued run for which something else is asked than what it began with: then it would not end with the bits of a
+    /// run that was never interrupted.
+    ///
+    /// # Errors
+    /// A usage error that names the first option that differs, and both values.
+    pub(super) fn agrees(&self, args: &TrainArgs, begun: &Checkpoint) -> Result<(), CliError> {
+        let was = serde_json::to_value(&begun.config).unwrap_or_default();
+        let mut asked = was.clone();
+        overlay(&mut asked, &self.written);
+        let mut asked: TrainConfig =
+            serde_json::from_value(asked).map_err(|e| CliError::usage(format!("--config: {e}")))?;
+        args.run.put(&mut asked);
+        let is = serde_json::to_value(&asked).unwrap_or_default();
+        differs("", &was, &is).map_or(Ok(()), Err)?;
+
+        let was = model_to_json(&begun.model);
+        let mut asked = was.clone();
+        overlay(&mut asked, &self.model);
+        if let Some(map) = asked.as_object_mut() {
+            args.shape.put(map);
+        }
+        let asked: ModelConfig = model_from_json(&asked)?;
+        differs("", &was, &model_to_json(&asked)).map_or(Ok(()), Err)
     }
 }
 
-/// Sections of `key = value` lines, where a value is a number, a truth value or a text in double quotes.
-fn sections(text: &str) -> Result<Map<String, Value>, String> {
-    let mut root = Map::new();
-    let mut at: Vec<String> = Vec::new();
-    for (i, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let problem = |what: &str| format!("line {}: {what}", i + 1);
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        if let Some(name) = line.strip_prefix('[') {
-            let name = name.split('#').next().unwrap_or_default().trim_end();
-            let name = name.strip_suffix(']').ok_or_else(|| problem("a section ends in ]"))?;
-            at = name.split('.').map(|p| p.trim().to_owned()).collect();
-            continue;
-        }
-        let (key, rest) = line.split_once('=').ok_or_else(|| problem("neither a [section] nor key = value"))?;
-        let rest = rest.trim();
-        let value = match rest.strip_prefix('"') {
-            Some(text) => text.split_once('"').map(|(t, _)| t.to_owned()).map(Value::String),
-            None => serde_json::from_str(&rest.split('#').next().unwrap_or_default().trim().replace('_', "")).ok(),
-        };
-        let value = value
-            .filter(|v| v.is_number() || v.is_boolean() || v.is_string())
-            .ok_or_else(|| problem("the value must be a number, true, false, or a text in double quotes"))?;
-        let mut section = &mut root;
-        for name in &at {
-            let inner = section.entry(name.clone()).or_insert_with(|| Value::Object(Map::new()));
-            section = inner.as_object_mut().ok_or_else(|| problem("a section has the name of a value"))?;
-        }
-        if section.insert(key.trim().to_owned(), value).is_some() {
-            return Err(problem("this key was set before"));
+fn from_toml(text: &str) -> Result<Value, String> {
+    // Errors show the line in which they are.
+    toml::from_str(text).map_err(|e| e.to_string())
+}
+
+/// Puts the values of `over` into `to`, section by section.
+fn overlay(to: &mut Value, over: &Map<String, Value>) {
+    let Some(map) = to.as_object_mut() else { return };
+    for (key, value) in over {
+        match (map.get_mut(key), value) {
+            (Some(inner @ Value::Object(_)), Value::Object(over)) => overlay(inner, over),
+            _ => {
+                map.insert(key.clone(), value.clone());
+            }
         }
     }
-    Ok(root)
+}
+
+/// The first value that differs, as an error.
+fn differs(within: &str, was: &Value, is: &Value) -> Option<CliError> {
+    if let (Some(a), Some(b)) = (was.as_object(), is.as_object()) {
+        let keys = a.keys().chain(b.keys().filter(|k| !a.contains_key(*k)));
+        return keys.into_iter().find_map(|k| {
+            let name = if within.is_empty() { k.clone() } else { format!("{within}.{k}") };
+            differs(&name, was.get(k).unwrap_or(&Value::Null), is.get(k).unwrap_or(&Value::Null))
+        });
+    }
+    (was != is).then(|| {
+        CliError::usage(format!(
+            "--resume: the run began with {within} = {was}, now it is {is}; leave it out, or begin another run with another --out"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -95,20 +117,32 @@ mod tests {
 
     #[test]
     fn sections_become_settings() {
-        let text = "# a comment\n[model]\nhidden_size = 256 # wide\nhidden_act = \"relu2\"\n\n[train]\nsteps = 1_000\n\
-                    [train.schedule]\npeak = 2.5e-3\n";
-        let s = Settings::of(Value::Object(sections(text).unwrap())).unwrap();
-        assert_eq!(s.model["hidden_size"], 256);
-        assert_eq!(s.model["hidden_act"], "relu2");
+        let text = "# a comment\n[model]\nhidden_size = 256 # wide\nhidden_act = \"relu2\"\nmixers = [\"ttt_linear\", \"attention\"]\n\n\
+                    [model.ttt]\nshare_qk = true\n[train]\nsteps = 1_000\n[train.schedule]\npeak = 2.5e-3\n";
+        let s = from_toml(text).and_then(Settings::of).unwrap();
+        assert_eq!((&s.model["hidden_size"], &s.model["hidden_act"]), (&Value::from(256), &Value::from("relu2")));
+        assert_eq!(
+            (s.model["mixers"][1].as_str(), &s.model["ttt"]["share_qk"]),
+            (Some("attention"), &Value::from(true))
+        );
         assert_eq!((s.train.steps, s.train.schedule.peak, s.train.batch), (1000, 2.5e-3, 32));
         let fails = |text: &str, what: &str| {
-            let e = sections(text).and_then(|s| Settings::of(Value::Object(s))).unwrap_err();
+            let e = from_toml(text).and_then(Settings::of).unwrap_err();
             assert!(e.contains(what), "{e}");
         };
         fails("[train]\nstepz = 1", "stepz");
         fails("[train]\nsteps = 1\nsteps = 2", "line 3");
         fails("nonsense", "line 1");
         fails("[trains]\nsteps = 1", "trains");
-        fails("[train]\nsteps = [1]", "line 2");
+        fails("[train]\nsteps = [1]", "u64");
+    }
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let v = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let was = v(r#"{"a": 1, "b": {"c": 2, "d": [1]}}"#);
+        assert!(differs("", &was, &was).is_none());
+        let e = differs("", &was, &v(r#"{"a": 1, "b": {"c": 3, "d": [1]}}"#)).unwrap();
+        assert!(e.to_string().contains("b.c = 2, now it is 3"), "{e}");
     }
 }

@@ -5,12 +5,12 @@ use std::ops::Range;
 use ternary_kernels::ops::{GemmScratch, Strided};
 
 use super::Shared;
-use super::forward::{Codes, Lane, activate, sized, zeroed};
+use super::forward::{Codes, Lane, activate, rotate, sized, zeroed};
 use super::weights::Linear;
 use crate::config::Activation;
 
 /// Gradient of a norm, if there is one: adds to `dx` and to the gain's gradient.
-fn norm_backward(
+pub(super) fn norm_backward(
     s: &Shared<'_>,
     x: &[f32],
     norm: &Option<Range<usize>>,
@@ -61,16 +61,16 @@ impl Lane {
         let c = s.config;
         let (hidden, ffn) = (c.hidden_size, c.intermediate_size);
         let heads = s.heads();
-        let (stride, width) = (heads.stride(), heads.heads * heads.d);
-        let Self { tape, grads, h, dh, inner, dx, dx2, wide, gemm, attention, .. } = self;
+        let width = heads.heads * heads.d;
+        let Self { tape, grads, h, dh, inner, dx, dx2, wide, gemm, attention, ttt, .. } = self;
         let n = windows.len() * t;
         let final_norm = Some(s.places.final_norm.clone());
         norm_backward(s, h, &final_norm, hidden, dx, zeroed(dh, n * hidden), grads);
-        for ((tape, places), w) in tape.iter().zip(&s.places.layers).zip(&s.prepared.layers).rev() {
+        for ((tape, places), w) in tape.iter_mut().zip(&s.places.layers).zip(&s.prepared.layers).rev() {
             let group = |g: usize| places.groups[g].clone();
 
             // Feed-forward block.
-            product_backward(s, &w[3], &tape.x[3], dh, &mut grads[group(3)], dx, wide, gemm);
+            product_backward(s, &w.groups[3], &tape.x[3], dh, &mut grads[group(3)], dx, wide, gemm);
             activate(s, &tape.gu, sized(inner, n * ffn));
             norm_backward(s, inner, &places.norms[3], ffn, dx, zeroed(dx2, n * ffn), grads);
             let dgu = sized(dx, n * 2 * ffn);
@@ -83,30 +83,39 @@ impl Lane {
                     Activation::Silu => s.ops.silu_mul_gradient(gate, up, d, dgate, dup),
                 }
             }
-            product_backward(s, &w[2], &tape.x[2], dgu, &mut grads[group(2)], dx2, wide, gemm);
+            product_backward(s, &w.groups[2], &tape.x[2], dgu, &mut grads[group(2)], dx2, wide, gemm);
             norm_backward(s, &tape.h_mid, &places.norms[2], hidden, dx2, dh, grads);
 
-            // Attention.
-            product_backward(s, &w[1], &tape.x[1], dh, &mut grads[group(1)], dx, wide, gemm);
+            // Attention or test-time training.
+            product_backward(s, &w.groups[1], &tape.x[1], dh, &mut grads[group(1)], dx, wide, gemm);
             let datt = zeroed(dx2, n * width);
             norm_backward(s, &tape.att, &places.norms[1], width, dx, datt, grads);
+            let stride = w.groups[0].out;
             let dqkv = sized(dx, n * stride);
-            let per_window = |i: usize, len: usize| i * t * len..(i + 1) * t * len;
-            for i in 0..windows.len() {
-                let (qkv, att) = (&tape.qkv[per_window(i, stride)], &tape.att[per_window(i, width)]);
-                let lse = &tape.lse[per_window(i, heads.heads)];
-                let (datt, dqkv) = (&datt[per_window(i, width)], &mut dqkv[per_window(i, stride)]);
-                attention.backward(s.ops, heads, qkv, att, lse, datt, dqkv);
-            }
-            let half = heads.d / 2;
-            for (i, row) in dqkv.chunks_exact_mut(stride).enumerate() {
-                let rotated = (heads.heads + heads.kv_heads) * heads.d;
-                for head in row[..rotated].chunks_exact_mut(heads.d) {
-                    s.ops.rope_half(head, s.rope.cos(i % t), &s.minus_sin[i % t * half..][..half]);
+            match (&w.ttt, &places.ttt) {
+                (Some(layer), Some(places)) => {
+                    ttt.backward(layer, places, t, [&tape.qkv, datt], dqkv, &mut tape.ttt, grads)
+                }
+                _ => {
+                    let per_window = |i: usize, len: usize| i * t * len..(i + 1) * t * len;
+                    for i in 0..windows.len() {
+                        let (qkv, att) = (&tape.qkv[per_window(i, stride)], &tape.att[per_window(i, width)]);
+                        let lse = &tape.lse[per_window(i, heads.heads)];
+                        let (datt, dqkv) = (&datt[per_window(i, width)], &mut dqkv[per_window(i, stride)]);
+                        attention.backward(s.ops, heads, qkv, att, lse, datt, dqkv);
+                    }
+                    rotate(s, dqkv, t, true);
                 }
             }
-            product_backward(s, &w[0], &tape.x[0], dqkv, &mut grads[group(0)], dx2, wide, gemm);
+            product_backward(s, &w.groups[0], &tape.x[0], dqkv, &mut grads[group(0)], dx2, wide, gemm);
+            if w.ttt.is_some() {
+                // The learning rates read the norm's result as it is.
+                s.ops.add_assign(dx2, ttt.d_input());
+            }
             norm_backward(s, &tape.h, &places.norms[0], hidden, dx2, dh, grads);
+            if let (Some(layer), Some(places)) = (&w.ttt, &places.ttt) {
+                ttt.pre_conv_backward(s, layer, places, t, dh, &tape.ttt, grads);
+            }
         }
         let table = &mut grads[s.places.embedding.clone()];
         for (id, dh) in windows.iter().flat_map(|w| &w[..t]).zip(dh.chunks_exact(hidden)) {

@@ -7,6 +7,7 @@ use ternary_kernels::{Int4Batch, Int8Batch};
 
 use super::Shared;
 use super::attention::{AttentionScratch, Heads};
+use super::ttt::{TttScratch, TttTape};
 use super::weights::Linear;
 use crate::config::{Activation, ActivationBits};
 use crate::train::{Batch, TrainError};
@@ -17,16 +18,18 @@ const LOGITS_AT_ONCE: usize = 1 << 19;
 /// What the backward pass needs of a layer.
 #[derive(Debug, Default)]
 pub(super) struct LayerTape {
-    /// Residual stream before attention, `[n, hidden]`.
+    /// Residual stream before the mixer, `[n, hidden]`.
     pub(super) h: Vec<f32>,
     /// Quantised inputs of the four groups of projections.
     pub(super) x: [Codes; 4],
-    /// Queries, keys, values, rotated, `[n, q | k | v]`.
+    /// Products with the mixer's projections, side by side; with attention queries and keys are rotated.
     pub(super) qkv: Vec<f32>,
     /// Logarithms of the softmax' sums, `[window, heads, t]`.
     pub(super) lse: Vec<f32>,
-    /// Output of attention, `[n, heads * d]`.
+    /// Output of the mixer, `[n, heads * d]`.
     pub(super) att: Vec<f32>,
+    /// What a test-time-training layer keeps.
+    pub(super) ttt: TttTape,
     /// Residual stream before the feed-forward block.
     pub(super) h_mid: Vec<f32>,
     /// Gate and up, `[n, gate | up]`.
@@ -89,6 +92,7 @@ pub(super) struct Lane {
     pub(super) wide: Vec<f32>,
     pub(super) gemm: GemmScratch,
     pub(super) attention: AttentionScratch,
+    pub(super) ttt: TttScratch,
 }
 
 /// The buffer with `len` elements of any content.
@@ -184,40 +188,43 @@ impl Lane {
         for id in windows.iter().flat_map(|w| &w[..t]) {
             self.h.extend_from_slice(&table[*id as usize * hidden..][..hidden]);
         }
-        let heads = s.heads();
-        let (stride, width) = (heads.stride(), heads.heads * heads.d);
+        let width = s.heads().heads * s.heads().d;
         for ((tape, places), w) in self.tape.iter_mut().zip(&s.places.layers).zip(&s.prepared.layers) {
+            if let (Some(layer), Some(places)) = (&w.ttt, &places.ttt) {
+                self.ttt.pre_conv(s, layer, places, t, &mut self.h, &mut tape.ttt);
+            }
             tape.h.clone_from(&self.h);
-            s.quantize(&self.h, &places.norms[0], &w[0], &mut tape.x[0])?;
+            s.quantize(&self.h, &places.norms[0], &w.groups[0], &mut tape.x[0])?;
+            let stride = w.groups[0].out;
             let qkv = sized(&mut tape.qkv, n * stride);
-            s.product(&w[0], &tape.x[0].batch, &mut self.acc, |token, column, acc, factor| {
+            s.product(&w.groups[0], &tape.x[0].batch, &mut self.acc, |token, column, acc, factor| {
                 s.ops.scale_i32(acc, factor, &mut qkv[token * stride + column..][..acc.len()]);
             });
-            for (i, row) in qkv.chunks_exact_mut(stride).enumerate() {
-                let rotated = (heads.heads + heads.kv_heads) * heads.d;
-                for head in row[..rotated].chunks_exact_mut(heads.d) {
-                    s.ops.rope_half(head, s.rope.cos(i % t), s.rope.sin(i % t));
+            let att = sized(&mut tape.att, n * width);
+            match &w.ttt {
+                Some(layer) => self.ttt.forward(s, layer, &places.norms[0], t, [&self.h, qkv], att, &mut tape.ttt),
+                None => {
+                    rotate(s, qkv, t, false);
+                    let (heads, lse) = (s.heads(), sized(&mut tape.lse, n * s.heads().heads));
+                    let windows = qkv.chunks_exact(t * stride).zip(att.chunks_exact_mut(t * width));
+                    for ((qkv, att), lse) in windows.zip(lse.chunks_exact_mut(t * heads.heads)) {
+                        self.attention.forward(s.ops, heads, qkv, att, lse);
+                    }
                 }
             }
-            let att = sized(&mut tape.att, n * width);
-            let lse = sized(&mut tape.lse, n * heads.heads);
-            let windows = qkv.chunks_exact(t * stride).zip(att.chunks_exact_mut(t * width));
-            for ((qkv, att), lse) in windows.zip(lse.chunks_exact_mut(t * heads.heads)) {
-                self.attention.forward(s.ops, heads, qkv, att, lse);
-            }
-            s.quantize(att, &places.norms[1], &w[1], &mut tape.x[1])?;
-            s.product(&w[1], &tape.x[1].batch, &mut self.acc, |token, _, acc, factor| {
+            s.quantize(att, &places.norms[1], &w.groups[1], &mut tape.x[1])?;
+            s.product(&w.groups[1], &tape.x[1].batch, &mut self.acc, |token, _, acc, factor| {
                 s.ops.scale_add_i32(acc, factor, &mut self.h[token * hidden..][..hidden]);
             });
             tape.h_mid.clone_from(&self.h);
-            s.quantize(&self.h, &places.norms[2], &w[2], &mut tape.x[2])?;
+            s.quantize(&self.h, &places.norms[2], &w.groups[2], &mut tape.x[2])?;
             let gu = sized(&mut tape.gu, n * 2 * ffn);
-            s.product(&w[2], &tape.x[2].batch, &mut self.acc, |token, column, acc, factor| {
+            s.product(&w.groups[2], &tape.x[2].batch, &mut self.acc, |token, column, acc, factor| {
                 s.ops.scale_i32(acc, factor, &mut gu[token * 2 * ffn + column..][..acc.len()]);
             });
             activate(s, gu, sized(&mut self.inner, n * ffn));
-            s.quantize(&self.inner, &places.norms[3], &w[3], &mut tape.x[3])?;
-            s.product(&w[3], &tape.x[3].batch, &mut self.acc, |token, _, acc, factor| {
+            s.quantize(&self.inner, &places.norms[3], &w.groups[3], &mut tape.x[3])?;
+            s.product(&w.groups[3], &tape.x[3].batch, &mut self.acc, |token, _, acc, factor| {
                 s.ops.scale_add_i32(acc, factor, &mut self.h[token * hidden..][..hidden]);
             });
         }
@@ -253,6 +260,18 @@ impl Lane {
                 let grads = &mut self.grads[s.places.head.clone()];
                 s.ops.gemm_add(d.t(), x, [vocab, hidden, m], grads, &mut self.gemm);
             }
+        }
+    }
+}
+
+/// Turns queries and keys of `[n, q | k | v]`, or turns them back.
+pub(super) fn rotate(s: &Shared<'_>, qkv: &mut [f32], t: usize, back: bool) {
+    let heads = s.heads();
+    let (rotated, half) = ((heads.heads + heads.kv_heads) * heads.d, heads.d / 2);
+    for (i, row) in qkv.chunks_exact_mut(heads.stride()).enumerate() {
+        let sin = if back { &s.minus_sin[i % t * half..][..half] } else { s.rope.sin(i % t) };
+        for head in row[..rotated].chunks_exact_mut(heads.d) {
+            s.ops.rope_half(head, s.rope.cos(i % t), sin);
         }
     }
 }

@@ -4,12 +4,15 @@
 //! what the backward pass cannot cheaply compute again is kept: the residual stream, int8 codes, queries, keys and values,
 //! gate and up. The backward pass multiplies in f32. Logits exist for a few rows at a time.
 //!
+//! The mixer of a layer is attention or test-time training (`ttt_layer::RowWise`), whose gradients are written by hand, too.
+//!
 //! Windows are dealt out to lanes in small groups, one thread per lane, and the lanes' gradients are added in the order
 //! of the lanes. So the result depends on the number of lanes, and on nothing else about the machine.
 
 mod attention;
 mod backward;
 mod forward;
+mod ttt;
 mod weights;
 
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use ternary_kernels::{Kernel, Ops};
 use super::{Batch, Learner, Params, TrainError};
 use crate::ModelConfig;
 use forward::Lane;
-use weights::{Places, Prepared};
+use weights::{Maker, Places, Prepared};
 
 /// Tokens that a lane works on at once, about: their activations stay in the caches.
 const GROUP_TOKENS: usize = 1024;
@@ -49,18 +52,7 @@ pub struct FusedLearner {
     places: Places,
     prepared: Option<Prepared>,
     lanes: Vec<Lane>,
-}
-
-/// There are no gradients written by hand for test-time-training layers.
-fn refuse_ttt(config: &ModelConfig) -> Result<(), TrainError> {
-    match (0..config.num_hidden_layers).map(|l| config.mixer(l)).find(|m| *m != crate::Mixer::Attention) {
-        None => Ok(()),
-        Some(mixer) => Err(TrainError::Option {
-            option: "mixers",
-            value: mixer.name().into(),
-            must: "attention in every layer for the fused learner; the candle learner trains the others",
-        }),
-    }
+    inner_rate: f32,
 }
 
 impl FusedLearner {
@@ -73,7 +65,6 @@ impl FusedLearner {
         if lanes == 0 || lanes > 1024 {
             return Err(TrainError::Option { option: "threads", value: lanes.to_string(), must: "1 to 1024" });
         }
-        refuse_ttt(config)?;
         Ok(Self {
             config: config.clone(),
             kernel: ternary_kernels::best()?,
@@ -83,13 +74,14 @@ impl FusedLearner {
             places: Places::new(config)?,
             prepared: None,
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            inner_rate: 1.0,
         })
     }
 
     fn run(&mut self, params: &Params, batch: &Batch, mut grads: Option<&mut [f32]>) -> Result<f64, TrainError> {
         batch.check(self.config.vocab_size)?;
-        let (t, limit) = (batch.t, self.config.max_position_embeddings);
-        if t > limit {
+        let t = batch.t;
+        if let Some(limit) = self.config.context_limit().filter(|limit| t > *limit) {
             return Err(crate::ModelError::ContextFull { limit, used: 0, more: t }.into());
         }
         let expected = self.places.len;
@@ -103,9 +95,15 @@ impl FusedLearner {
             self.rope.grow(t);
             self.minus_sin = (0..t).flat_map(|p| self.rope.sin(p)).map(|s| -s).collect();
         }
-        if !self.prepared.as_ref().is_some_and(|p| p.is_of(params)) {
-            let threads = self.lanes.len();
-            self.prepared = Some(Prepared::new(&self.config, &*self.kernel, self.ops, &self.places, params, threads)?);
+        if !self.prepared.as_ref().is_some_and(|p| p.is_of(params, self.inner_rate)) {
+            let maker = Maker {
+                config: &self.config,
+                kernel: &*self.kernel,
+                ops: self.ops,
+                places: &self.places,
+                inner_rate: self.inner_rate,
+            };
+            self.prepared = Some(Prepared::new(maker, params, self.lanes.len())?);
         }
         let Some(prepared) = &self.prepared else { return Ok(f64::NAN) };
         let shared = Shared {
@@ -156,5 +154,9 @@ impl Learner for FusedLearner {
 
     fn accumulate(&mut self, params: &Params, batch: &Batch, grads: &mut [f32]) -> Result<f64, TrainError> {
         self.run(params, batch, Some(grads))
+    }
+
+    fn set_inner_rate(&mut self, share: f32) {
+        self.inner_rate = share;
     }
 }

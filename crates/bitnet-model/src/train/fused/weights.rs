@@ -3,26 +3,36 @@
 use std::ops::Range;
 
 use ternary_kernels::{Kernel, Ops, Packed, Scales, TernaryMatrix};
+use ttt_layer::{ConvParameters, ConvRows, RowWise, TttParameters};
 
-use crate::config::{InputForm, ModelConfig, Norm, Projection};
-use crate::train::params::{EMBEDDING, HEAD, projection_name};
-use crate::train::{Params, TrainError};
+use crate::config::{InputForm, Mixer, ModelConfig, Norm, Projection, TttTensor};
+use crate::train::params::{EMBEDDING, HEAD, Role};
+use crate::train::{Params, TrainError, absmean};
 
-/// Projections that share an input, in the order of the parameters.
-pub(super) const GROUPS: [&[Projection]; 4] = [
-    &[Projection::Q, Projection::K, Projection::V],
-    &[Projection::O],
-    &[Projection::Gate, Projection::Up],
-    &[Projection::Down],
-];
+/// The projections of a layer that share an input: those of the mixer, its output, gate and up, down.
+fn groups(c: &ModelConfig, l: usize) -> [Vec<Projection>; 4] {
+    let mixer = c.layer_projections(l).filter(|p| !p.in_feed_forward() && *p != Projection::O).collect();
+    [mixer, vec![Projection::O], vec![Projection::Gate, Projection::Up], vec![Projection::Down]]
+}
 
 /// Where the parameters of one layer lie.
 #[derive(Clone, Debug)]
 pub(super) struct LayerPlaces {
-    /// The projections of each of the [`GROUPS`], one after the other.
+    /// The projections of each of the [`groups`], one after the other.
     pub(super) groups: [Range<usize>; 4],
-    /// The norm before each of the [`GROUPS`].
+    /// The norm before each of the [`groups`].
     pub(super) norms: [Option<Range<usize>>; 4],
+    /// What a test-time-training layer learns beside its projections.
+    pub(super) ttt: Option<TttPlaces>,
+}
+
+/// Where the full-precision parameters of a test-time-training layer lie.
+#[derive(Clone, Debug)]
+pub(super) struct TttPlaces {
+    /// Those of [`ttt_layer::TttParameters`], in their order.
+    pub(super) layer: Range<usize>,
+    /// Norm, weight and bias of the convolution before the layer.
+    pub(super) pre_conv: Option<[Range<usize>; 3]>,
 }
 
 /// Where all parameters lie.
@@ -39,29 +49,49 @@ impl Places {
     pub(super) fn new(c: &ModelConfig) -> Result<Self, TrainError> {
         let params = Params::zeros(crate::train::params::layout(c));
         let place = |name: &str| params.entry(name).map(|e| e.range.clone());
+        let norm = |n: Norm| place(&c.norm_name(n));
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
         for l in 0..c.num_hidden_layers {
-            let group = |g: &[Projection]| -> Result<Range<usize>, TrainError> {
-                let (first, last) =
-                    (place(&projection_name(c, l, g[0]))?, place(&projection_name(c, l, g[g.len() - 1]))?);
-                Ok(first.start..last.end)
-            };
-            let norm = |n: Norm| place(&c.norm_name(n)).map(Some);
-            let sub = |n: Norm| if c.sub_norms { norm(n) } else { Ok(None) };
+            let [a, b, d, e] = groups(c, l).map(|group| -> Result<Range<usize>, TrainError> {
+                let of = |p: Projection| place(&format!("{}.weight", c.projection_name(l, p)));
+                Ok(of(group[0])?.start..of(group[group.len() - 1])?.end)
+            });
+            let sub = |n: Norm| if c.sub_norms { norm(n).map(Some) } else { Ok(None) };
             layers.push(LayerPlaces {
-                groups: [group(GROUPS[0])?, group(GROUPS[1])?, group(GROUPS[2])?, group(GROUPS[3])?],
+                groups: [a?, b?, d?, e?],
                 norms: [
-                    norm(Norm::Input(l))?,
+                    Some(norm(Norm::Input(l))?),
                     sub(Norm::AttnSub(l))?,
-                    norm(Norm::PostAttention(l))?,
+                    Some(norm(Norm::PostAttention(l))?),
                     sub(Norm::FfnSub(l))?,
                 ],
+                ttt: ttt_places(c, l, &params)?,
             });
         }
         let embedding = place(EMBEDDING)?;
         let head = if c.tie_word_embeddings { embedding.clone() } else { place(HEAD)? };
-        Ok(Self { embedding, head, final_norm: place(&c.norm_name(Norm::Final))?, layers, len: params.values.len() })
+        Ok(Self { embedding, head, final_norm: norm(Norm::Final)?, layers, len: params.values.len() })
     }
+}
+
+fn ttt_places(c: &ModelConfig, l: usize, params: &Params) -> Result<Option<TttPlaces>, TrainError> {
+    if c.mixer(l) == Mixer::Attention {
+        return Ok(None);
+    }
+    let place = |name: &str| params.entry(name).map(|e| e.range.clone());
+    let of = |t: TttTensor| place(&c.ttt_tensor_name(l, t));
+    let last = params.entries.iter().filter(|e| {
+        matches!(e.role, Role::Ttt(t) if !matches!(t, TttTensor::PreConvWeight | TttTensor::PreConvBias)
+            && e.name == c.ttt_tensor_name(l, t))
+    });
+    let first = of(TttTensor::W1)?.start;
+    let layer = first..last.map(|e| e.range.end).max().unwrap_or(first);
+    let pre_conv = if c.ttt.pre_conv {
+        Some([place(&c.norm_name(Norm::PreConv(l)))?, of(TttTensor::PreConvWeight)?, of(TttTensor::PreConvBias)?])
+    } else {
+        None
+    };
+    Ok(Some(TttPlaces { layer, pre_conv }))
 }
 
 /// Projections that share an input, quantised.
@@ -79,76 +109,109 @@ pub(super) struct Linear {
     pub(super) form: InputForm,
 }
 
+/// A test-time-training layer without its projections.
+#[derive(Debug)]
+pub(super) struct TttLayer {
+    pub(super) rows: RowWise,
+    pub(super) pre_conv: Option<ConvRows>,
+}
+
+/// One layer, quantised.
+#[derive(Debug)]
+pub(super) struct PreparedLayer {
+    pub(super) groups: [Linear; 4],
+    pub(super) ttt: Option<TttLayer>,
+}
+
+/// What all layers are quantised with.
+#[derive(Clone, Copy)]
+pub(super) struct Maker<'a> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) kernel: &'a dyn Kernel,
+    pub(super) ops: Ops,
+    pub(super) places: &'a Places,
+    /// Share of the inner learning rate.
+    pub(super) inner_rate: f32,
+}
+
 /// All projections, quantised.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    pub(super) layers: Vec<[Linear; 4]>,
+    pub(super) layers: Vec<PreparedLayer>,
     of: Vec<f32>,
+    inner_rate: f32,
 }
 
 impl Prepared {
     /// Quantises all projections, with `threads` threads.
-    pub(super) fn new(
-        config: &ModelConfig,
-        kernel: &dyn Kernel,
-        ops: Ops,
-        places: &Places,
-        params: &Params,
-        threads: usize,
-    ) -> Result<Self, TrainError> {
-        let layer = |l: &LayerPlaces| -> Result<[Linear; 4], TrainError> {
-            let group = |g: usize| linear(config, kernel, ops, GROUPS[g], &params.values[l.groups[g].clone()]);
-            Ok([group(0)?, group(1)?, group(2)?, group(3)?])
-        };
-        let share = places.layers.len().div_ceil(threads);
-        let parts: Vec<Result<Vec<[Linear; 4]>, TrainError>> = std::thread::scope(|scope| {
-            let layer = &layer;
-            let handles: Vec<_> = places
-                .layers
+    pub(super) fn new(maker: Maker<'_>, params: &Params, threads: usize) -> Result<Self, TrainError> {
+        let numbers: Vec<usize> = (0..maker.places.layers.len()).collect();
+        let share = numbers.len().div_ceil(threads);
+        let parts: Vec<Result<Vec<PreparedLayer>, TrainError>> = std::thread::scope(|scope| {
+            let handles: Vec<_> = numbers
                 .chunks(share)
-                .map(|layers| scope.spawn(move || layers.iter().map(layer).collect()))
+                .map(|layers| scope.spawn(move || layers.iter().map(|l| maker.layer(*l, params)).collect()))
                 .collect();
             handles.into_iter().map(|h| h.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
         });
-        let mut layers = Vec::with_capacity(places.layers.len());
+        let mut layers = Vec::with_capacity(numbers.len());
         for part in parts {
             layers.extend(part?);
         }
-        Ok(Self { layers, of: params.values.clone() })
+        Ok(Self { layers, of: params.values.clone(), inner_rate: maker.inner_rate })
     }
 
-    /// Whether these are the weights of `params`.
-    pub(super) fn is_of(&self, params: &Params) -> bool {
-        self.of == params.values
+    /// Whether these are the weights of `params` at this share of the inner learning rate.
+    pub(super) fn is_of(&self, params: &Params, inner_rate: f32) -> bool {
+        self.inner_rate == inner_rate && self.of == params.values
     }
 }
 
-fn linear(
-    config: &ModelConfig,
-    kernel: &dyn Kernel,
-    ops: Ops,
-    group: &[Projection],
-    masters: &[f32],
-) -> Result<Linear, TrainError> {
-    let mut parts = Vec::with_capacity(group.len());
-    let mut wide = vec![0.0; masters.len()];
-    let (mut at, mut out, mut k) = (0, 0, 0);
-    for &p in group {
-        let (rows, cols) = config.projection_shape(0, p);
-        let range = at..at + rows * cols;
-        let w = &masters[range.clone()];
-        let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
-        if let Some(index) = w.iter().position(|v| !v.is_finite()).filter(|_| !mean.is_finite()) {
-            return Err(crate::ModelError::NotFinite { tensor: p.name().into(), index, value: w[index] }.into());
-        }
-        let alpha = (mean as f32).max(1e-5);
-        let mut trits = vec![0i8; rows * cols];
-        ops.ternarize(w, alpha, &mut trits, &mut wide[range]);
-        let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?;
-        parts.push((kernel.prepack(&matrix)?, alpha, rows));
-        at += rows * cols;
-        out += rows;
-        k = cols;
+impl Maker<'_> {
+    fn layer(&self, l: usize, params: &Params) -> Result<PreparedLayer, TrainError> {
+        let places = &self.places.layers[l];
+        let [a, b, c, d] = groups(self.config, l);
+        let group = |i: usize, g: &[Projection]| self.linear(l, g, &params.values[places.groups[i].clone()]);
+        let groups = [group(0, &a)?, group(1, &b)?, group(2, &c)?, group(3, &d)?];
+        let ttt = match (&places.ttt, self.config.ttt_layer(l)) {
+            (Some(places), Some(mut config)) => {
+                config.base_lr *= self.inner_rate;
+                let values = |r: &Range<usize>| params.values[r.clone()].to_vec();
+                let parameters =
+                    TttParameters::from_flat(&config, &values(&places.layer)).map_err(crate::ModelError::from)?;
+                let pre_conv = places.pre_conv.as_ref().map(|[_, weight, bias]| {
+                    let conv = ConvParameters { weight: values(weight), bias: values(bias) };
+                    ConvRows::new(&conv, config.hidden_size, config.conv_kernel).map_err(crate::ModelError::from)
+                });
+                let rows = RowWise::with_ops(&config, &parameters, self.ops).map_err(crate::ModelError::from)?;
+                Some(TttLayer { rows, pre_conv: pre_conv.transpose()? })
+            }
+            _ => None,
+        };
+        Ok(PreparedLayer { groups, ttt })
     }
-    Ok(Linear { parts, wide, out, k, form: config.input_form(group[0]) })
+
+    fn linear(&self, l: usize, group: &[Projection], masters: &[f32]) -> Result<Linear, TrainError> {
+        let mut parts = Vec::with_capacity(group.len());
+        let mut wide = vec![0.0; masters.len()];
+        let (mut at, mut out, mut k) = (0, 0, 0);
+        for &p in group {
+            let (rows, cols) = self.config.projection_shape(l, p);
+            let range = at..at + rows * cols;
+            let w = &masters[range.clone()];
+            let alpha = absmean(w);
+            if let Some(index) = w.iter().position(|v| !v.is_finite()).filter(|_| !alpha.is_finite()) {
+                return Err(crate::ModelError::NotFinite { tensor: p.name().into(), index, value: w[index] }.into());
+            }
+            let mut trits = vec![0i8; rows * cols];
+            self.ops.ternarize(w, alpha, &mut trits, &mut wide[range]);
+            let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?;
+            parts.push((self.kernel.prepack(&matrix)?, alpha, rows));
+            at += rows * cols;
+            out += rows;
+            k = cols;
+        }
+        let form = group.first().map(|p| self.config.input_form(*p)).unwrap_or_default();
+        Ok(Linear { parts, wide, out, k, form })
+    }
 }

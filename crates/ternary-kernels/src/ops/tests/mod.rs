@@ -11,6 +11,7 @@ mod bits;
 mod hadamard;
 mod inner;
 mod kv;
+mod norm_gradients;
 mod special;
 mod train;
 

@@ -1,0 +1,227 @@
+//! The options of `bitnet train`.
+
+use std::path::PathBuf;
+
+use bitnet::train::TrainConfig;
+use clap::Args;
+use serde_json::{Map, Value};
+
+const AFTER_HELP: &str = "\
+Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU. Text files are cut into documents at lines
+<|endoftext|>, or one document per JSON line (field `text`); they are tokenised once, into OUT/data. Ctrl-C writes the
+checkpoint and ends; --resume goes on from there, with the options of the checkpoint, and the result is the same, bit
+for bit, as without the interruption.
+
+Written to OUT: checkpoint.safetensors, log.jsonl, loss.svg, tokenizer.json, and export/ with the finished model as a
+Hugging Face folder with packed weights and, where the shape allows, as model.gguf.
+
+The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and
+[train.adamw]; what is typed here goes before what stands there.
+
+Examples:
+  bitnet train --data stories.txt --train-tokenizer 2048 --hidden 256 --layers 6 --heads 4 --kv-heads 2 --out my-model
+  bitnet train --config tiny.toml --data stories.txt --tokenizer tokenizer.json --out my-model
+  bitnet train --out my-model --resume
+  bitnet run -m my-model/export \"Once upon a time\"";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct TrainArgs {
+    /// Folder for checkpoint, log and the finished model
+    #[arg(short, long, value_name = "OUT")]
+    pub(super) out: PathBuf,
+    /// Text, JSON lines (.jsonl), or token ids (.u16, .u32; one file only); may be given several times
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) data: Vec<PathBuf>,
+    /// Text or token ids to validate with, instead of a share of the data
+    #[arg(long, value_name = "FILE")]
+    pub(super) val_data: Option<PathBuf>,
+    /// Share of the documents that is kept for validation
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    pub(super) val_share: f64,
+    /// Configuration file, TOML or JSON
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Go on from the checkpoint in OUT, with its options
+    #[arg(long)]
+    pub(super) resume: bool,
+    /// tokenizer.json to use
+    #[arg(long, value_name = "FILE", conflicts_with = "train_tokenizer")]
+    pub(super) tokenizer: Option<PathBuf>,
+    /// Learn a byte-level BPE tokenizer of N tokens from the data
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(258..=1 << 20))]
+    pub(super) train_tokenizer: Option<u32>,
+    /// Print a continuation of this text after each validation
+    #[arg(long, value_name = "TEXT")]
+    pub(super) sample: Option<String>,
+    /// One JSON object on stdout at the end
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) shape: ShapeArgs,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+/// The model's shape.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(super) struct ShapeArgs {
+    /// Width of the residual stream [default: 256]
+    #[arg(long, value_name = "N")]
+    pub(super) hidden: Option<u32>,
+    /// Width of the feed-forward block [default: 3 times the width]
+    #[arg(long, value_name = "N")]
+    pub(super) ffn: Option<u32>,
+    /// Layers [default: 6]
+    #[arg(long, value_name = "N")]
+    pub(super) layers: Option<u32>,
+    /// Query heads [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(super) heads: Option<u32>,
+    /// Key and value heads [default: as many]
+    #[arg(long, value_name = "N")]
+    pub(super) kv_heads: Option<u32>,
+    /// Rows of the embedding [default: those of the tokenizer]
+    #[arg(long, value_name = "N")]
+    pub(super) vocab: Option<u32>,
+    /// What mixes the tokens of a layer: attention, ttt-linear or ttt-mlp; a list, one for each layer, separated by commas
+    /// [default: attention]
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = ["attention", "ttt-linear", "ttt-mlp"])]
+    pub(super) mixer: Vec<String>,
+    /// Test-time training: one projection for queries and keys, which two causal convolutions tell apart
+    #[arg(long)]
+    pub(super) share_qk: bool,
+    /// Test-time training: multiply the layer's output by gelu of a projection of its input
+    #[arg(long)]
+    pub(super) gate: bool,
+    /// Test-time training: a causal convolution before the layer
+    #[arg(long)]
+    pub(super) pre_conv: bool,
+    /// Test-time training: tokens whose gradients are taken at the same inner weights [default: 16]
+    #[arg(long, value_name = "N")]
+    pub(super) mini_batch: Option<u32>,
+    /// Test-time training: largest inner learning rate before the division by the head's width [default: 1, ttt-mlp 0.1]
+    #[arg(long, value_name = "RATE")]
+    pub(super) base_lr: Option<f64>,
+}
+
+impl ShapeArgs {
+    /// Puts what was typed into the keys of a `config.json`.
+    pub(super) fn put(&self, m: &mut Map<String, Value>) {
+        for (key, value) in [
+            ("hidden_size", self.hidden),
+            ("intermediate_size", self.ffn),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("num_key_value_heads", self.kv_heads),
+            ("vocab_size", self.vocab),
+        ] {
+            if let Some(v) = value {
+                m.insert(key.to_owned(), Value::from(v));
+            }
+        }
+        let names: Vec<String> = self.mixer.iter().map(|m| m.replace('-', "_")).collect();
+        match &names[..] {
+            [] => {}
+            [one] => {
+                m.insert("mixers".to_owned(), Value::from(one.as_str()));
+            }
+            all => {
+                m.insert("mixers".to_owned(), Value::from(all.to_vec()));
+            }
+        }
+        let flag = |on: bool| on.then_some(Value::from(true));
+        for (key, value) in [
+            ("share_qk", flag(self.share_qk)),
+            ("use_gate", flag(self.gate)),
+            ("pre_conv", flag(self.pre_conv)),
+            ("mini_batch_size", self.mini_batch.map(Value::from)),
+            ("base_lr_linear", self.base_lr.map(Value::from)),
+            ("base_lr_mlp", self.base_lr.map(Value::from)),
+        ] {
+            let Some(value) = value else { continue };
+            let ttt = m.entry("ttt").or_insert_with(|| Value::Object(Map::new()));
+            if let Some(ttt) = ttt.as_object_mut() {
+                ttt.insert(key.to_owned(), value);
+            }
+        }
+    }
+}
+
+/// The run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Training")]
+pub(super) struct RunArgs {
+    /// Optimizer steps
+    #[arg(long, value_name = "N")]
+    pub(super) steps: Option<u64>,
+    /// Windows of a batch
+    #[arg(long, value_name = "N")]
+    pub(super) batch: Option<usize>,
+    /// Batches of a step
+    #[arg(long, value_name = "N")]
+    pub(super) accumulate: Option<usize>,
+    /// Tokens of a window
+    #[arg(long, value_name = "N")]
+    pub(super) context: Option<usize>,
+    /// Peak learning rate of stage 1
+    #[arg(long, value_name = "RATE")]
+    pub(super) lr: Option<f64>,
+    /// Peak learning rate of stage 2
+    #[arg(long, value_name = "RATE")]
+    pub(super) lr2: Option<f64>,
+    /// Steps of warm-up
+    #[arg(long, value_name = "N")]
+    pub(super) warmup: Option<u64>,
+    /// Steps over which the inner learning rate of test-time training rises from a tenth to its full value [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(super) inner_warmup: Option<u64>,
+    /// Weight decay of stage 1; in stage 2 there is none
+    #[arg(long, value_name = "RATE")]
+    pub(super) weight_decay: Option<f64>,
+    /// Largest gradient norm; 0 for any
+    #[arg(long, value_name = "NORM")]
+    pub(super) clip: Option<f64>,
+    /// Seed of initialisation and data order
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// Threads; their number decides the order of sums, so it is kept in the checkpoint
+    #[arg(short, long, value_name = "N")]
+    pub(super) threads: Option<usize>,
+    /// Steps between validations
+    #[arg(long, value_name = "N")]
+    pub(super) validate_every: Option<u64>,
+    /// Steps between checkpoints
+    #[arg(long, value_name = "N")]
+    pub(super) checkpoint_every: Option<u64>,
+    /// Stop after this many validations without a better one
+    #[arg(long, value_name = "N")]
+    pub(super) patience: Option<u64>,
+}
+
+impl RunArgs {
+    /// Puts what was typed into a configuration.
+    pub(super) fn put(&self, c: &mut TrainConfig) {
+        fn set<T: Copy>(to: &mut T, from: Option<T>) {
+            if let Some(v) = from {
+                *to = v;
+            }
+        }
+        set(&mut c.steps, self.steps);
+        set(&mut c.batch, self.batch);
+        set(&mut c.accumulate, self.accumulate);
+        set(&mut c.context, self.context);
+        set(&mut c.schedule.peak, self.lr);
+        set(&mut c.schedule.peak2, self.lr2.or(self.lr.map(|lr| 0.6 * lr)));
+        set(&mut c.schedule.warmup, self.warmup);
+        set(&mut c.inner_warmup, self.inner_warmup);
+        set(&mut c.schedule.weight_decay, self.weight_decay);
+        set(&mut c.clip, self.clip);
+        set(&mut c.seed, self.seed);
+        set(&mut c.threads, self.threads);
+        set(&mut c.validate_every, self.validate_every);
+        set(&mut c.checkpoint_every, self.checkpoint_every);
+        set(&mut c.patience, self.patience);
+    }
+}

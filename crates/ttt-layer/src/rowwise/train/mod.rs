@@ -1,0 +1,356 @@
+//! The layer for training on the CPU: texts as a whole, and gradients of everything, without autograd.
+//!
+//! The forward pass is that of inference to the last bit: the same rows, mini-batch by mini-batch. What the backward
+//! pass cannot cheaply compute again is kept in a [`Tape`]: the inner weights at the beginning of each mini-batch, the
+//! views, the inner model's outputs and the gradients that were written. The backward pass runs through the mini-batches from the last
+//! to the first and carries the gradient of the inner weights with it; nothing is detached.
+//!
+//! Paper: arXiv:2407.04620, section 2.5 and appendix C ("gradient checkpointing through time").
+
+mod chunk;
+mod conv;
+mod layout;
+
+use ternary_kernels::ops::{LayerNorm, NormGradients};
+
+use super::head::Head;
+use super::state::HeadState;
+use super::{Inputs, RowWise, Rows, Scratch};
+use crate::config::{RopePairs, TttConfig};
+use crate::layer::Projection;
+use chunk::{Buffers, ChunkTape};
+use layout::Places;
+
+/// What the backward pass of one layer needs of the forward pass.
+#[derive(Clone, Debug, Default)]
+pub struct Tape {
+    /// One [`ChunkTape`] per window, head and mini-batch.
+    chunks: Vec<f32>,
+    /// The inner loop's outputs before the norm, `[n, w]`.
+    inner: Vec<f32>,
+}
+
+/// Buffers of one thread, for any number of layers of one configuration.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    scratch: Scratch,
+    state: Vec<f32>,
+    buffers: Buffers,
+    /// Gradient of the inner loop's outputs, `[n, w]`.
+    d_inner: Vec<f32>,
+    /// One row of the norm behind the inner loop, `[w]`.
+    row: Vec<f32>,
+    /// Gradients of queries and keys of a window before the convolutions, `[T, w]` each.
+    d_views: [Vec<f32>; 2],
+    /// Gradients of the learning rates of a window, `[T]`.
+    d_lr: Vec<f32>,
+    taps: Vec<f32>,
+    minus_sin: Vec<f32>,
+}
+
+impl Workspace {
+    /// Buffers for layers of this configuration.
+    pub fn new(config: &TttConfig) -> Self {
+        Self {
+            scratch: Scratch::new(config),
+            state: vec![0.0; config.head_floats().unwrap_or(0)],
+            buffers: Buffers::new(config),
+            d_inner: Vec::new(),
+            row: vec![0.0; config.width()],
+            d_views: [Vec::new(), Vec::new()],
+            d_lr: Vec::new(),
+            taps: Vec::new(),
+            minus_sin: Vec::new(),
+        }
+    }
+}
+
+/// The columns of a buffer `[n, stride]` that holds the products with all projections but the last, side by side in the order of
+/// [`Projection::of`]: queries, keys unless they share a projection, values, gate if there is one.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    k: Option<usize>,
+    v: usize,
+    gate: Option<usize>,
+    stride: usize,
+}
+
+impl Columns {
+    fn of(config: &TttConfig) -> Self {
+        let w = config.width();
+        let at = |p: Projection| Projection::of(config).position(|q| q == p).map(|i| i * w);
+        let stride = w * Projection::of(config).filter(|p| *p != Projection::O).count();
+        // Values there always are.
+        Self { k: at(Projection::K), v: at(Projection::V).unwrap_or(0), gate: at(Projection::Gate), stride }
+    }
+}
+
+impl<'a> Inputs<'a> {
+    /// Inputs whose products lie side by side in `projected`, `[n, columns]`, in the order of [`Projection::of`] without the
+    /// last: queries, keys unless they share a projection, values, gate if there is one.
+    ///
+    /// # Panics
+    /// If the buffer is not whole rows.
+    pub fn side_by_side(config: &TttConfig, x: &'a [f32], projected: &'a [f32]) -> Self {
+        let (c, w) = (Columns::of(config), config.width());
+        let rows = |at: usize| Rows::columns(projected, c.stride, at..at + w);
+        Self { x, q: rows(0), k: rows(c.k.unwrap_or(0)), v: rows(c.v), gate: c.gate.map(rows) }
+    }
+}
+
+/// Where the gradients of a layer's inputs go.
+#[derive(Debug)]
+pub struct InputGradients<'a> {
+    /// Of the layer's input as the learning rates read it, `[n, D]`; added to.
+    pub x: &'a mut [f32],
+    /// Of the products, side by side as in [`Inputs::side_by_side`], `[n, columns]`; written.
+    pub projected: &'a mut [f32],
+}
+
+impl RowWise {
+    /// Mini-batches of a window, the last of which may be incomplete.
+    fn chunks(&self, window: usize) -> usize {
+        window.div_ceil(self.config.mini_batch_size)
+    }
+
+    fn head_of(&self, head: usize) -> Head<'_> {
+        let d = self.config.head_dim;
+        let norm = LayerNorm {
+            gain: &self.gain[head * d..(head + 1) * d],
+            bias: &self.bias[head * d..(head + 1) * d],
+            eps: self.config.norm_eps,
+        };
+        Head { ops: self.ops, kind: self.config.kind, norm, t: &self.t }
+    }
+
+    /// Reads texts of `window` tokens each, every one from the first inner weights on: `out` `[n, w]` is what the output
+    /// projection has to be applied to, with the bits of [`RowWise::forward`]. What [`RowWise::backward`] needs is kept
+    /// in `tape`.
+    ///
+    /// # Panics
+    /// If lengths do not fit, or `n` is no multiple of `window`.
+    pub fn forward_taped(
+        &self,
+        inputs: &Inputs<'_>,
+        window: usize,
+        out: &mut [f32],
+        tape: &mut Tape,
+        work: &mut Workspace,
+    ) {
+        let (c, d, w, n) = (&self.config, self.config.head_dim, self.config.width(), inputs.q.n());
+        assert!(window > 0 && n.is_multiple_of(window), "{n} tokens in windows of {window}");
+        assert!(inputs.x.len() == n * c.hidden_size && out.len() == n * w, "inputs or outputs of other sizes");
+        let (chunks, b, size) = (self.chunks(window), c.mini_batch_size, ChunkTape::size(c));
+        tape.chunks.resize(n / window * c.num_heads * chunks * size, 0.0);
+        let mut slots = tape.chunks.chunks_exact_mut(size);
+        for start in (0..n).step_by(window) {
+            for head in 0..c.num_heads {
+                let first = &self.first[head * self.first_floats..(head + 1) * self.first_floats];
+                work.state.fill(0.0);
+                work.state[..first.len()].copy_from_slice(first);
+                let loop_ = self.head_of(head);
+                for at in (0..window).step_by(b) {
+                    let r = b.min(window - at);
+                    let Some(slot) = slots.next() else { break };
+                    let s = &mut work.scratch.head;
+                    let mut slot = ChunkTape::new(c, slot, r);
+                    slot.weights.copy_from_slice(&work.state[..first.len()]);
+                    let mut state = HeadState::new(c, &mut work.state);
+                    self.views(head, &mut state, inputs, start + at, 0, r, s);
+                    slot.keep_views(s);
+                    let outs = loop_.run(&mut state.layers, 0, r, s);
+                    for (i, row) in outs.chunks_exact(d).enumerate() {
+                        out[(start + at + i) * w + head * d..][..d].copy_from_slice(row);
+                    }
+                    slot.keep_results(&state.layers, s);
+                }
+            }
+        }
+        tape.inner.clear();
+        tape.inner.extend_from_slice(out);
+        self.finish(inputs.gate, 0, out, &mut work.scratch);
+    }
+
+    /// The gradients of [`RowWise::forward_taped`] for the gradient `dout` `[n, w]` of its result: writes or adds those of the
+    /// inputs, and adds those of the parameters to `grads`, which has the shapes of [`TttConfig::parameter_shapes`].
+    ///
+    /// # Panics
+    /// If lengths do not fit, or inputs, window and tape are not those of the forward pass.
+    #[expect(clippy::too_many_arguments, reason = "what the forward pass took, and where gradients go")]
+    pub fn backward(
+        &self,
+        inputs: &Inputs<'_>,
+        window: usize,
+        dout: &[f32],
+        tape: &mut Tape,
+        to: &mut InputGradients<'_>,
+        grads: &mut [f32],
+        work: &mut Workspace,
+    ) {
+        let (c, w, n) = (&self.config, self.config.width(), inputs.q.n());
+        let (columns, places) = (Columns::of(c), Places::new(c));
+        assert!(
+            dout.len() == n * w
+                && tape.inner.len() == n * w
+                && to.x.len() == n * c.hidden_size
+                && to.projected.len() == n * columns.stride
+                && grads.len() == places.len,
+            "gradients of {n} tokens: other sizes"
+        );
+        let per_window = c.num_heads * self.chunks(window) * ChunkTape::size(c);
+        assert_eq!(tape.chunks.len(), n / window * per_window, "the tape of another forward pass");
+        self.finish_backward(inputs, dout, &tape.inner, to.projected, columns, &places, grads, work);
+        for (i, slots) in tape.chunks.chunks_exact_mut(per_window).enumerate() {
+            let rows = i * window..(i + 1) * window;
+            self.window_backward(inputs, rows, slots, to, columns, &places, grads, work);
+        }
+    }
+
+    /// Norm and gate: leaves the gradient of the inner loop's outputs in the workspace.
+    #[expect(clippy::too_many_arguments, reason = "parts of the call above")]
+    fn finish_backward(
+        &self,
+        inputs: &Inputs<'_>,
+        dout: &[f32],
+        inner: &[f32],
+        projected: &mut [f32],
+        columns: Columns,
+        places: &Places,
+        grads: &mut [f32],
+        work: &mut Workspace,
+    ) {
+        let (ops, w) = (self.ops, self.config.width());
+        let norm = LayerNorm { gain: &self.post_gain, bias: &self.post_bias, eps: self.config.norm_eps };
+        work.d_inner.clear();
+        work.d_inner.extend_from_slice(dout);
+        if let (Some(gate), Some(at)) = (inputs.gate, columns.gate) {
+            let rows = inner.chunks_exact(w).zip(work.d_inner.chunks_exact_mut(w));
+            for (i, ((inner, d), projected)) in rows.zip(projected.chunks_exact_mut(columns.stride)).enumerate() {
+                let d_gate = &mut projected[at..at + w];
+                ops.layer_norm(inner, norm, &mut work.row);
+                for ((g, y), d) in d_gate.iter_mut().zip(&work.row).zip(&*d) {
+                    *g = y * d;
+                }
+                ops.gelu_derivative_mul_assign(gate.row(i), d_gate);
+                ops.gelu_mul_assign(gate.row(i), d);
+            }
+        }
+        let [gain, bias] = two(grads, &places.post_weight, &places.post_bias);
+        // In place, row by row.
+        for (inner, d) in inner.chunks_exact(w).zip(work.d_inner.chunks_exact_mut(w)) {
+            work.row.copy_from_slice(d);
+            ops.layer_norm_gradient(inner, norm, &work.row, d, NormGradients { gain: &mut *gain, bias: &mut *bias });
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "parts of the call above")]
+    fn window_backward(
+        &self,
+        inputs: &Inputs<'_>,
+        rows: std::ops::Range<usize>,
+        slots: &mut [f32],
+        to: &mut InputGradients<'_>,
+        columns: Columns,
+        places: &Places,
+        grads: &mut [f32],
+        work: &mut Workspace,
+    ) {
+        let (c, ops, d, w) = (&self.config, self.ops, self.config.head_dim, self.config.width());
+        let (window, b) = (rows.len(), c.mini_batch_size);
+        let size = ChunkTape::size(c);
+        let stride = columns.stride;
+        let projected = &mut to.projected[rows.start * stride..rows.end * stride];
+        let d_inner = &work.d_inner[rows.start * w..rows.end * w];
+        for d in &mut work.d_views {
+            d.resize(window * w, 0.0);
+        }
+        work.d_lr.resize(window, 0.0);
+        for (head, slots) in slots.chunks_exact_mut(size * self.chunks(window)).enumerate() {
+            let columns_of = head * d..(head + 1) * d;
+            let loop_ = self.head_of(head);
+            let buffers = &mut work.buffers;
+            buffers.begin();
+            for (i, slot) in slots.chunks_exact_mut(size).enumerate().rev() {
+                let at = i * b;
+                let r = b.min(window - at);
+                let slot = ChunkTape::new(c, slot, r);
+                buffers.load_outputs(d_inner, at, w, &columns_of, r);
+                loop_.backward(&slot, buffers);
+                for i in 0..r {
+                    let t = at + i;
+                    let [dq, dk, dv] = buffers.rows(i);
+                    self.turn_back(i, [&mut *dq, &mut *dk], &mut work.minus_sin);
+                    work.d_views[0][t * w..][columns_of.clone()].copy_from_slice(dq);
+                    work.d_views[1][t * w..][columns_of.clone()].copy_from_slice(dk);
+                    projected[t * stride + columns.v..][columns_of.clone()].copy_from_slice(dv);
+                }
+                let largest = c.base_lr / d as f32;
+                for ((d_lr, lr), d) in work.d_lr[at..].iter_mut().zip(&*slot.lr).zip(&buffers.d_lr[..r]) {
+                    *d_lr = d * lr * (1.0 - lr / largest);
+                }
+            }
+            let [gain, bias] = two(grads, &places.norm_weight, &places.norm_bias);
+            ops.add_assign(&mut gain[columns_of.clone()], &buffers.d_gain);
+            ops.add_assign(&mut bias[columns_of], &buffers.d_bias);
+            for (place, d) in places.inner.iter().zip(buffers.d_weights.iter()) {
+                let len = place.len() / c.num_heads;
+                ops.add_assign(&mut grads[place.start + head * len..][..len], d);
+            }
+            for ((g, d), t) in grads[places.token_idx.clone()].iter_mut().zip(&buffers.d_t).zip(&self.t) {
+                // Below 0 nothing passes.
+                *g += if *t > 0.0 { *d } else { 0.0 };
+            }
+            let hidden = c.hidden_size;
+            let theta = head * hidden..(head + 1) * hidden;
+            let weight = &self.lr_weight[theta.clone()];
+            let x = inputs.x[rows.start * hidden..rows.end * hidden].chunks_exact(hidden);
+            let dx = to.x[rows.start * hidden..rows.end * hidden].chunks_exact_mut(hidden);
+            for ((x, dx), d) in x.zip(dx).zip(&work.d_lr) {
+                ops.axpy(*d, weight, dx);
+                ops.axpy(*d, x, &mut grads[places.lr_weight.clone()][theta.clone()]);
+                grads[places.lr_bias.start + head] += d;
+            }
+        }
+        match (&self.convs, columns.k) {
+            (Some([conv_q, conv_k]), _) => {
+                let x = inputs.q.part(rows, 0..w);
+                for row in projected.chunks_exact_mut(stride) {
+                    row[..w].fill(0.0);
+                }
+                for ((conv, d), [weight, bias]) in [conv_q, conv_k].into_iter().zip(&work.d_views).zip(&places.convs) {
+                    let [weight, bias] = two(grads, weight, bias);
+                    conv.backward(ops, x, d, projected, stride, [weight, bias], &mut work.taps);
+                }
+            }
+            (None, k) => {
+                let [dq, dk] = &work.d_views;
+                for ((row, dq), dk) in
+                    projected.chunks_exact_mut(stride).zip(dq.chunks_exact(w)).zip(dk.chunks_exact(w))
+                {
+                    row[..w].copy_from_slice(dq);
+                    if let Some(k) = k {
+                        row[k..k + w].copy_from_slice(dk);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rotates by the opposite angle of place `i` of a mini-batch.
+    fn turn_back(&self, i: usize, rows: [&mut [f32]; 2], minus_sin: &mut Vec<f32>) {
+        minus_sin.clear();
+        minus_sin.extend(self.rope.sin(i).iter().map(|s| -s));
+        for x in rows {
+            match self.config.rope_pairs {
+                RopePairs::Neighbours => self.ops.rope_neighbours(x, self.rope.cos(i), minus_sin),
+                RopePairs::Halves => self.ops.rope_half(x, self.rope.cos(i), minus_sin),
+            }
+        }
+    }
+}
+
+/// Two disjoint parts of a buffer, the first before the second.
+fn two<'a>(x: &'a mut [f32], first: &std::ops::Range<usize>, second: &std::ops::Range<usize>) -> [&'a mut [f32]; 2] {
+    let (low, high) = x.split_at_mut(second.start);
+    [&mut low[first.clone()], &mut high[..second.len()]]
+}
