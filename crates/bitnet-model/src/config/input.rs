@@ -76,14 +76,25 @@ impl InputForms {
     /// c.validate().unwrap();
     /// ```
     pub fn bitnet_v2(config: &ModelConfig, bits: ActivationBits) -> Self {
-        let plain = InputForm { hadamard: None, bits };
-        let rotated = |len: usize| InputForm { hadamard: Some(largest_hadamard_block(len)), bits };
-        Self {
-            mixer: plain,
-            output: rotated(config.num_attention_heads * config.head_dim),
-            feed_forward: plain,
-            down: rotated(config.intermediate_size),
+        Self::default().with_bits(bits).with_hadamard(config)
+    }
+
+    /// The same with `bits` everywhere.
+    #[must_use]
+    pub fn with_bits(mut self, bits: ActivationBits) -> Self {
+        for form in [&mut self.mixer, &mut self.output, &mut self.feed_forward, &mut self.down] {
+            form.bits = bits;
         }
+        self
+    }
+
+    /// The same with transforms before the output and the down projection of a model of `config`'s shape, and no others.
+    #[must_use]
+    pub fn with_hadamard(mut self, config: &ModelConfig) -> Self {
+        (self.mixer.hadamard, self.feed_forward.hadamard) = (None, None);
+        self.output.hadamard = Some(largest_hadamard_block(config.num_attention_heads * config.head_dim));
+        self.down.hadamard = Some(largest_hadamard_block(config.intermediate_size));
+        self
     }
 
     /// Projections that every layer has, of each of which a file speaks.
