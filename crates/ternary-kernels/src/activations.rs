@@ -1,6 +1,6 @@
 //! Int8 activations as kernels read them: rows padded with zeros, sums and scales beside them.
 
-use crate::{AlignedBuf, Int4Matrix, KernelError};
+use crate::{AlignedBuf, Int4Matrix, Int4Vector, KernelError};
 
 /// Rows of int8 activations start at multiples of this many bytes and are padded with zeros to it,
 /// so that a kernel may read whole cache lines.
@@ -156,6 +156,11 @@ impl Int8Batch {
 
     /// Becomes the codes of `x` as int8, with scales of 1; room is made where there is too little.
     pub fn widen(&mut self, x: &Int4Matrix<'_>) {
+        self.widen_by(x, |row, out| row.widen(out));
+    }
+
+    /// As [`Int8Batch::widen`], each row by `widen`.
+    pub(crate) fn widen_by(&mut self, x: &Int4Matrix<'_>, widen: impl Fn(&Int4Vector<'_>, &mut [i8])) {
         let (n, k) = (x.n(), x.k());
         let need = n * k.next_multiple_of(ROW_ALIGN);
         if n > self.sums.len() || need > self.codes.len() {
@@ -166,7 +171,7 @@ impl Int8Batch {
         self.reset(n, k);
         for (t, row) in self.codes[..need].chunks_exact_mut(self.stride.max(1)).enumerate() {
             // The padding of both is as long, and zero.
-            x.row(t).widen(row);
+            widen(&x.row(t), row);
         }
         self.sums[..n].copy_from_slice(x.sums());
         self.scales[..n].fill(1.0);

@@ -122,6 +122,8 @@ impl<'a> Int4Vector<'a> {
     ///
     /// # Panics
     /// If `out` is shorter than [`Int4Vector::k`].
+    // Part of whatever it is called from, which may be compiled for a better instruction set.
+    #[inline(always)]
     pub fn widen(&self, out: &mut [i8]) {
         assert!(out.len() >= self.k, "{} codes into {}", self.k, out.len());
         let (groups, _) = self.nibbles.as_chunks::<GROUP_BYTES>();

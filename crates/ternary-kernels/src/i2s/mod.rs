@@ -66,6 +66,8 @@ pub(crate) mod scalar;
 pub(crate) mod vnni256;
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod wasm;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod wide512;
 
 /// Rows of a panel.
 pub(crate) const PANEL_ROWS: usize = 16;
@@ -73,6 +75,8 @@ pub(crate) const PANEL_ROWS: usize = 16;
 pub(crate) const CHUNK_COLS: usize = 16;
 /// Bytes of a chunk.
 pub(crate) const CHUNK_BYTES: usize = 64;
+/// Fields of a chunk, of four columns each.
+pub(crate) const FIELDS: usize = CHUNK_COLS / 4;
 /// Columns are padded to a multiple of this, four chunks, which is what activations are padded to.
 const COL_ALIGN: usize = 64;
 /// Four times code 1, weight 0.
@@ -252,9 +256,17 @@ impl<'a> Product<'a> {
     /// # Panics
     /// For int4, which lies in halves of bytes: it is brought to tiles by [`Product::interleave`], or widened before.
     pub(crate) fn token(&self, t: usize) -> &'a [Acts] {
+        self.rows_of(t..t + 1).0[..self.chunks * CHUNK_COLS].as_chunks().0
+    }
+
+    /// Int8 activations of `tokens`, as far as the last one's padding, and the distance from one to the next.
+    ///
+    /// # Panics
+    /// As [`Product::token`].
+    pub(crate) fn rows_of(&self, tokens: Range<usize>) -> (&'a [u8], usize) {
         let Activations::Int8(x) = self.x else { panic!("int4 activations are not read as rows of int8") };
         let codes: &[u8] = bytemuck::cast_slice(x.codes());
-        codes[t * x.stride()..][..self.chunks * CHUNK_COLS].as_chunks().0
+        (&codes[tokens.start * x.stride()..tokens.end * x.stride()], x.stride())
     }
 
     /// Stores the sums of code times activation of the 16 rows of panel `p` for token `t`.
