@@ -1,9 +1,10 @@
-//! Many tokens: every kernel of this CPU (from memory the exact ones), and a dense f32 product of the same shape.
+//! Many tokens, in 8 and in 4 bits: every kernel of this CPU (from memory the exact ones), and a dense f32 product of the same
+//! shape.
 
-use benches::{activations, copies, floats, matrix};
+use benches::{activations, activations_int4, copies, floats, matrix};
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ternary_kernels::{Entry, gemm, kernels_available, registry};
+use ternary_kernels::{Entry, Int8Batch, gemm, gemm_a4, kernels_available, registry};
 
 /// Tokens at once.
 const TOKENS: &[usize] = &[4, 32, 128];
@@ -16,11 +17,17 @@ fn kernels(c: &mut Criterion) {
         // A multiplication and an addition for each weight and token.
         group.throughput(Throughput::Elements(2 * (m * k * n) as u64)).sample_size(20);
         let x = activations(n, k).expect("small");
+        let (x4, mut widened) = (activations_int4(n, k).expect("small"), Int8Batch::with_capacity(0, 0));
         let mut acc = vec![0; n * m];
         for kernel in registry().iter().filter_map(Entry::kernel) {
             let packed = kernel.prepack(&w).expect("every shape can be packed");
             group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
                 b.iter(|| gemm(kernel.as_ref(), &packed, &x.view(), &mut acc).expect("shapes agree"));
+            });
+            group.bench_function(BenchmarkId::new(kernel.name(), "int4"), |b| {
+                b.iter(|| {
+                    gemm_a4(kernel.as_ref(), &packed, &x4.view(), &mut widened, &mut acc).expect("shapes agree");
+                });
             });
         }
         let dense = Tensor::from_vec(floats(m * k), (m, k), &Device::Cpu).expect("small");

@@ -1,22 +1,29 @@
-//! One token: every kernel of this CPU (from memory the exact ones), the oracle, and what candle has for the same shape, dense and quantised.
+//! One token, in 8 and in 4 bits: every kernel of this CPU (from memory the exact ones), the oracle, and what candle has for the
+//! same shape, dense and quantised.
 
-use benches::{SHAPES, activations, copies, floats, matrix};
+use benches::{SHAPES, activations, activations_int4, copies, floats, matrix};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Module, Tensor};
 use candle_transformers::quantized_nn::Linear;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ternary_kernels::{Entry, gemv, kernels_available, reference, registry};
+use ternary_kernels::{Entry, Int8Batch, gemm_a4, gemv, kernels_available, reference, registry};
 
 fn kernels(c: &mut Criterion) {
     for &(m, k) in SHAPES {
         let mut group = c.benchmark_group(format!("gemv {m}x{k}"));
         let (w, x) = (matrix(m, k).expect("small"), activations(1, k).expect("small"));
+        let (x4, mut widened) = (activations_int4(1, k).expect("small"), Int8Batch::with_capacity(0, 0));
         let mut acc = vec![0; m];
         for kernel in registry().iter().filter_map(Entry::kernel) {
             let packed = kernel.prepack(&w).expect("every shape can be packed");
             group.throughput(Throughput::Bytes(packed.byte_len() as u64));
             group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
                 b.iter(|| gemv(kernel.as_ref(), &packed, &x.view().row(0), &mut acc).expect("shapes agree"));
+            });
+            group.bench_function(BenchmarkId::new(kernel.name(), "int4"), |b| {
+                b.iter(|| {
+                    gemm_a4(kernel.as_ref(), &packed, &x4.view(), &mut widened, &mut acc).expect("shapes agree");
+                });
             });
         }
     }

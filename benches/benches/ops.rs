@@ -2,7 +2,8 @@
 
 use benches::floats;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ternary_kernels::{Int8Batch, Isa, Ops};
+use ternary_kernels::ops::{Prepare, largest_hadamard_block};
+use ternary_kernels::{Int4Batch, Int8Batch, Isa, Ops};
 
 /// Width of the feed-forward block of BitNet b1.58 2B4T.
 const WIDTH: usize = 6912;
@@ -19,6 +20,18 @@ fn operations(c: &mut Criterion) {
     for (isa, ops) in sets() {
         group.bench_function(BenchmarkId::from_parameter(isa), |b| {
             b.iter(|| ops.rms_norm_quantize(&x, &gain, 1e-5, codes.row_mut(0)).expect("finite"));
+        });
+    }
+    group.finish();
+
+    let mut group = c.benchmark_group("norm, Hadamard transform and quantise to int4");
+    group.throughput(Throughput::Elements(WIDTH as u64));
+    let prepare = Prepare { norm: Some((&gain, 1e-5)), hadamard: Some(largest_hadamard_block(WIDTH)) };
+    let (mut int4, mut row) = (Int4Batch::with_capacity(1, WIDTH), vec![0.0; WIDTH]);
+    int4.reset(1, WIDTH);
+    for (isa, ops) in sets() {
+        group.bench_function(BenchmarkId::from_parameter(isa), |b| {
+            b.iter(|| ops.prepare_int4(&x, prepare, &mut row, int4.row_mut(0)).expect("finite"));
         });
     }
     group.finish();

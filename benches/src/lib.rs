@@ -5,7 +5,9 @@
 //! machines are shared.
 
 use bitnet_model::{ModelConfig, ModelError, ModelWeights, SyntheticWeights};
-use ternary_kernels::{AlignedBuf, Int8Batch, Kernel, KernelError, Packed, Scales, TernaryMatrix, last_level_cache};
+use ternary_kernels::{
+    AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scales, TernaryMatrix, last_level_cache,
+};
 
 /// `[out, in]` of the projections of BitNet b1.58 2B4T.
 pub const SHAPES: &[(usize, usize)] = &[(2560, 2560), (640, 2560), (6912, 2560), (2560, 6912)];
@@ -42,6 +44,15 @@ pub fn copies(kernel: &dyn Kernel, w: &TernaryMatrix) -> Result<Vec<Packed>, Ker
 pub fn activations(n: usize, k: usize) -> Result<Int8Batch, KernelError> {
     let codes: Vec<i8> = (0..n * k).map(|i| (hash(i) % 255) as i8).map(|c| c.max(-127)).collect();
     Int8Batch::from_codes(n, k, &codes)
+}
+
+/// `n` tokens of `k` int4 activations that look random.
+///
+/// # Errors
+/// A size that overflows.
+pub fn activations_int4(n: usize, k: usize) -> Result<Int4Batch, KernelError> {
+    let codes: Vec<i8> = (0..n * k).map(|i| (hash(i) % 16) as i8 - 8).collect();
+    Int4Batch::from_codes(n, k, &codes)
 }
 
 /// `n` floats in -1..1 that look random.

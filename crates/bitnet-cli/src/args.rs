@@ -223,24 +223,21 @@ pub(crate) enum KvName {
     F16,
     /// bfloat16
     Bf16,
-    /// 8 bits, not supported yet
+    /// 8 bits, with a scale for each token and head
     Q8,
-    /// 4 bits, not supported yet
+    /// 4 bits, with a scale for each token and head; the first token in 8
     Q4,
 }
 
 impl KvName {
     /// The type of the engine.
-    ///
-    /// # Errors
-    /// [`CliError::KvNotSupportedYet`].
-    pub(crate) fn kv_type(self) -> Result<KvType, CliError> {
+    pub(crate) fn kv_type(self) -> KvType {
         match self {
-            KvName::F32 => Ok(KvType::F32),
-            KvName::F16 => Ok(KvType::F16),
-            KvName::Bf16 => Ok(KvType::Bf16),
-            KvName::Q8 => Err(CliError::KvNotSupportedYet { name: "q8" }),
-            KvName::Q4 => Err(CliError::KvNotSupportedYet { name: "q4" }),
+            KvName::F32 => KvType::F32,
+            KvName::F16 => KvType::F16,
+            KvName::Bf16 => KvType::Bf16,
+            KvName::Q8 => KvType::Q8,
+            KvName::Q4 => KvType::Q4,
         }
     }
 }

@@ -44,12 +44,6 @@ pub(crate) enum CliError {
         /// What was perhaps meant; empty if nothing comes to mind.
         hint: String,
     },
-    /// A cache type that is planned and does not exist yet.
-    #[error("--kv {name} is not supported yet; use f32, f16 or bf16")]
-    KvNotSupportedYet {
-        /// Its name.
-        name: &'static str,
-    },
     /// A download that failed.
     #[cfg(feature = "hub")]
     #[error(transparent)]

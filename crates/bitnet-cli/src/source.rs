@@ -147,7 +147,7 @@ pub(crate) fn load_with(
     ui: &Ui,
 ) -> Result<Loaded, CliError> {
     // An option that cannot be fulfilled shows before anything is downloaded or read.
-    let kv = engine.kv.map_or(Ok(default_kv), |kv| kv.kv_type())?;
+    let kv = engine.kv.map_or(default_kv, |kv| kv.kv_type());
     let isa = engine.isa.map(bitnet::Isa::require).transpose()?;
     let path = locate(args.model.as_ref(), ui)?;
     let spinner = progress::spinner(ui, &format!("loading {}", path.display()));

@@ -42,8 +42,6 @@ fn what_cannot_be_done_is_exit_code_1_with_a_way_out() {
     p.run(&["run", "-m", "owner/repo", "--ids", "1"]).fails(1, "hf:owner/repo");
     let small = &["-m", "synthetic:shape.json"];
     let run = |more: &[&str]| p.run(&[&["run"][..], small, more].concat());
-    run(&["--ids", "1", "--kv", "q8"]).fails(1, "not supported yet");
-    run(&["--ids", "1", "--kv", "q4"]).fails(1, "not supported yet");
     run(&["--ids", "1,300"]).fails(1, "300");
     run(&["--ids", ""]).fails(1, "empty");
     run(&["--prompt", "hello"]).fails(1, "tokenizer");

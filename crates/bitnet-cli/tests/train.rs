@@ -125,3 +125,40 @@ fn runs_go_on_where_they_were() {
     // Nothing is left to do: the finished model is written again.
     assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(12));
 }
+
+/// Eight bits behind Hadamard transforms, then four bits with the optimizer of the first stage; both stages leave models that say
+/// what they are, and run.
+#[test]
+fn bitnet_v2_is_trained_in_two_stages() {
+    let p = place();
+    p.run(&[&RUN[..], &["--hadamard"]].concat()).json();
+    let second =
+        ["train", "--out", "n", "--from", "m", "--data", "text.txt", "--tokenizer", "m/tokenizer.json", "--json"];
+    p.run(&[&second[..], &["--activations", "4"]].concat()).fails(1, "steps");
+    p.run(&[&second[..], &["--activations", "5", "--steps", "20"]].concat()).fails(1, "activation_bits");
+    p.run(&[&second[..], &["--hidden", "64", "--steps", "20"]].concat()).fails(1, "parameters");
+    let done = p.run(&[&second[..], &["--activations", "4", "--steps", "20"]].concat()).json();
+    assert_eq!(done["steps"].as_u64(), Some(20));
+    let log = std::fs::read_to_string(p.path("n/log.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(first["step"].as_u64(), Some(13));
+    for (model, bits) in
+        [("m/export", 8), ("m/export/model.gguf", 8), ("n/export", 4), ("n/export/model.gguf", 4), ("n/master", 4)]
+    {
+        let shown = p.run(&["show", model, "--json"]).json();
+        let forms = &shown["config"]["input_forms"];
+        assert_eq!(
+            (shown["architecture"].as_str(), forms["o_proj"]["hadamard_block"].as_u64()),
+            (Some("bitnet-v2"), Some(128))
+        );
+        assert_eq!(
+            (forms["q_proj"]["activation_bits"].as_u64(), forms["q_proj"]["hadamard_block"].as_u64()),
+            (Some(bits), None)
+        );
+        p.run(&["run", "-m", model, "--prompt", "The cat", "-n", "4", "--temperature", "0"]).ok();
+        let text = p.run(&["show", model]).ok().out;
+        assert!(text.contains(&format!("down: hadamard block 128, {bits} bits")), "{text}");
+    }
+    // The second stage is a run as any other.
+    assert_eq!(p.run(&["train", "--out", "n", "--resume", "--json"]).json()["steps"].as_u64(), Some(20));
+}

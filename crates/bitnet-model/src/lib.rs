@@ -19,7 +19,9 @@ mod sequence;
 mod synthetic;
 mod weights;
 
-pub use config::{Activation, Mixer, ModelConfig, Norm, Projection, TttOptions, TttTensor};
+pub use config::{
+    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, TttOptions, TttTensor,
+};
 pub use engine::{
     Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState,
     StepInput, StepOutput,

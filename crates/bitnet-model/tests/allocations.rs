@@ -1,7 +1,10 @@
 //! Generating a token allocates nothing, on any thread.
 
 use bitnet_model::sampling::{Sampler, SamplingOptions};
-use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
+use bitnet_model::{
+    ActivationBits, Engine, EngineOptions, InputForm, InputForms, KvType, ModelConfig, ModelWeights, Sequence,
+    SyntheticWeights,
+};
 
 #[global_allocator]
 static ALLOC: dhat::Alloc = dhat::Alloc;
@@ -18,9 +21,11 @@ fn no_allocation_per_token() {
     let _profiler = dhat::Profiler::builder().testing().build();
     let mut config = ModelConfig::new(300, 256, 512, 2, 4, 2);
     config.max_position_embeddings = 600;
+    config.inputs = InputForms::bitnet_v2(&config, ActivationBits::Four);
+    config.inputs.mixer = InputForm::default();
     let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 5)).unwrap();
     for threads in [1, 2, 3] {
-        for kv in [KvType::F32, KvType::F16] {
+        for kv in [KvType::F32, KvType::F16, KvType::Q8, KvType::Q4] {
             let engine = Engine::new(&weights, &EngineOptions::default().threads(threads)).unwrap();
             for options in [SamplingOptions::greedy(), SamplingOptions::default().with_top_k(40)] {
                 let mut sampler = Sampler::new(options).unwrap();

@@ -1,8 +1,8 @@
 //! One canonical arithmetic: a token's logits do not depend on what passes through the model with it.
 
 use bitnet_model::{
-    Activation, Engine, EngineOptions, HeadRequest, KvType, LogitsWanted, ModelConfig, ModelWeights, Sequence,
-    SequenceState, StepInput, StepOutput, SyntheticWeights,
+    Activation, ActivationBits, Engine, EngineOptions, HeadRequest, InputForm, InputForms, KvType, LogitsWanted,
+    ModelConfig, ModelWeights, Sequence, SequenceState, StepInput, StepOutput, SyntheticWeights,
 };
 use ternary_kernels::Isa;
 
@@ -30,7 +30,7 @@ fn bits(v: &[f32]) -> Vec<u32> {
 fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
     let weights = weights();
     let ids = tokens(330);
-    for kv in [KvType::F32, KvType::F16, KvType::Bf16] {
+    for kv in KvType::ALL {
         let mut first: Option<Vec<u32>> = None;
         for isa in Isa::available() {
             for threads in [1, 2, 3] {
@@ -47,6 +47,41 @@ fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
                     match &first {
                         None => first = Some(logits),
                         Some(f) => assert!(*f == logits, "{} {isa} {threads} threads, cuts {cuts:?}", kv.name()),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Transforms in blocks of 16 and 8, and int4 for some or for all projections.
+#[test]
+fn models_with_hadamard_transforms_and_int4_are_canonical_too() {
+    let ids = tokens(90);
+    for down_only in [false, true] {
+        let mut c = config();
+        c.inputs = InputForms::bitnet_v2(&c, ActivationBits::Four);
+        assert_eq!((c.inputs.output.hadamard, c.inputs.down.hadamard), (Some(16), Some(8)));
+        if down_only {
+            (c.inputs.mixer, c.inputs.feed_forward) = (InputForm::default(), InputForm::default());
+            c.inputs.output.bits = ActivationBits::Eight;
+        }
+        let weights = ModelWeights::from_source(&SyntheticWeights::new(c, 12)).unwrap();
+        let mut first: Option<Vec<u32>> = None;
+        for isa in Isa::available() {
+            for threads in [1, 2, 3] {
+                let engine = Engine::new(&weights, &EngineOptions::default().threads(threads).isa(isa)).unwrap();
+                for cuts in [&[90][..], &[1, 2, 20, 1, 66]] {
+                    let mut s = Sequence::new(&engine, KvType::F32, None);
+                    let (mut at, mut logits) = (0, Vec::new());
+                    for &cut in cuts {
+                        logits.extend(s.push_all(&ids[at..at + cut]).unwrap());
+                        at += cut;
+                    }
+                    let logits = bits(&logits);
+                    match &first {
+                        None => first = Some(logits),
+                        Some(f) => assert!(*f == logits, "{isa} {threads} threads, cuts {cuts:?}"),
                     }
                 }
             }

@@ -3,7 +3,9 @@
 mod common;
 
 use bitnet_model::nn::CandleModel;
-use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
+use bitnet_model::{
+    ActivationBits, Engine, EngineOptions, InputForms, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights,
+};
 use candle_core::Device;
 use common::{Checkpoint, File, fixture, max_diff, values};
 
@@ -57,5 +59,28 @@ fn engine_and_candle_path_agree_on_random_shapes() {
         let candle = CandleModel::from_weights(&weights, &Device::Cpu).unwrap().forward(&ids).unwrap();
         let diff = max_diff(&logits(&weights, &ids), &values(&candle));
         assert!(diff <= 1e-4, "seed {seed}: logits differ by {diff}");
+    }
+}
+
+/// The same with Hadamard transforms, in 8 and in 4 bits. A model without its transform, or with one that it was not made for, is
+/// another model: its logits are far off.
+#[test]
+fn engine_and_candle_path_agree_on_models_with_hadamard_transforms() {
+    for (seed, (hidden, ffn, heads, kv)) in [(64, 96, 4, 2), (48, 100, 3, 3), (128, 256, 2, 1)].into_iter().enumerate()
+    {
+        for bits in [ActivationBits::Eight, ActivationBits::Four] {
+            let plain = ModelConfig::new(50, hidden, ffn, 1, heads, kv);
+            let mut config = plain.clone();
+            config.inputs = InputForms::bitnet_v2(&config, bits);
+            let source =
+                |c: &ModelConfig| ModelWeights::from_source(&SyntheticWeights::new(c.clone(), seed as u64)).unwrap();
+            let (weights, ids) = (source(&config), [3, 1, 4]);
+            let candle = CandleModel::from_weights(&weights, &Device::Cpu).unwrap().forward(&ids).unwrap();
+            let engine = logits(&weights, &ids);
+            let diff = max_diff(&engine, &values(&candle));
+            assert!(diff <= 1e-4, "seed {seed}, {bits:?}: logits differ by {diff}");
+            let without = max_diff(&engine, &logits(&source(&plain), &ids));
+            assert!(without > 1e-2, "seed {seed}, {bits:?}: nothing differs without the transform");
+        }
     }
 }

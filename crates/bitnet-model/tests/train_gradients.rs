@@ -5,7 +5,7 @@ mod common;
 use bitnet_model::train::{
     AdamW, AdamWOptions, Batch, CandleLearner, DecayOn, FusedLearner, Learner, Params, Random, Rates,
 };
-use bitnet_model::{Mixer, ModelConfig};
+use bitnet_model::{ActivationBits, InputForms, Mixer, ModelConfig};
 use candle_core::Device;
 use common::{Checkpoint, File, fixture, max_abs, max_diff};
 
@@ -89,6 +89,14 @@ fn learners_agree() {
         c.head_dim = 12;
         c.hidden_act = if silu { bitnet_model::Activation::Silu } else { bitnet_model::Activation::Relu2 };
         (c.sub_norms, c.tie_word_embeddings) = (sub_norms, tied);
+        variants.push(c);
+    }
+    // Hadamard transforms before the output and down projections, then four bits everywhere; one layer, as a code of four bits
+    // that differs weighs more in what follows.
+    for bits in [ActivationBits::Eight, ActivationBits::Four] {
+        let mut c = variants[2].clone();
+        c.num_hidden_layers = 1;
+        c.inputs = InputForms::bitnet_v2(&c, bits);
         variants.push(c);
     }
     // Test-time training beside attention; with and without convolutions, shared projections and gate; windows that end

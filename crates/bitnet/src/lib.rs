@@ -29,7 +29,8 @@ pub use bitnet_model::decoder::Speculation;
 pub use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
 pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
 pub use bitnet_model::{
-    Activation, Engine, HeadMode, HeadRequest, KvType, ModelConfig, ModelError, Prediction, Sequence,
+    Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, ModelConfig, ModelError,
+    Prediction, Projection, Sequence,
 };
 pub use loader::chat::Message;
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};

@@ -14,7 +14,7 @@ use half::f16;
 use serde_json::{Map, Value as Json};
 
 use crate::LoadError;
-use crate::config::{TensorFacts, bit_ttt, from_hf};
+use crate::config::{TensorFacts, bit_ttt, from_hf, inputs};
 use crate::convert::{architecture_for, put_shape};
 use crate::gguf::{GgmlType, GgufWriter, Metadata};
 use crate::mmap::{read_bounded, write_atomically};
@@ -62,7 +62,7 @@ impl Spec {
     }
 
     /// The shape in a file like a `config.json`; `seed`, if it has one, is the seed. A file without `model_type` means
-    /// `bitnet`, with `mixers` `bit-ttt`; without `max_position_embeddings` 4096, without `tie_word_embeddings` a tied head.
+    /// `bitnet`, with `mixers` `bit-ttt`, with `input_forms` `bitnet-v2`; without `max_position_embeddings` 4096, without `tie_word_embeddings` a tied head.
     ///
     /// # Errors
     /// [`LoadError::Json`], and what the configuration of a model is refused for.
@@ -76,8 +76,14 @@ impl Spec {
         let json = |source| LoadError::Json { what: "the shape of a synthetic model", source };
         let mut map: Map<String, Json> = serde_json::from_slice(bytes).map_err(json)?;
         if !map.contains_key("architectures") {
-            let ttt = map.contains_key("mixers");
-            map.entry("model_type").or_insert(if ttt { bit_ttt::ARCHITECTURE } else { "bitnet" }.into());
+            let model_type = match (map.contains_key("mixers"), map.contains_key(inputs::HF_KEY)) {
+                (true, _) => bit_ttt::ARCHITECTURE,
+                (false, true) => inputs::HF_TYPE,
+                (false, false) => "bitnet",
+            };
+            map.entry("model_type").or_insert(model_type.into());
+            map.entry("hidden_act").or_insert("relu2".into());
+            map.entry("sub_norms").or_insert(true.into());
         }
         map.entry("max_position_embeddings").or_insert(4096.into());
         map.entry("tie_word_embeddings").or_insert(true.into());

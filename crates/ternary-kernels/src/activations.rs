@@ -1,6 +1,6 @@
 //! Int8 activations as kernels read them: rows padded with zeros, sums and scales beside them.
 
-use crate::{AlignedBuf, KernelError};
+use crate::{AlignedBuf, Int4Matrix, Int4Vector, KernelError};
 
 /// Rows of int8 activations start at multiples of this many bytes and are padded with zeros to it,
 /// so that a kernel may read whole cache lines.
@@ -152,6 +152,29 @@ impl Int8Batch {
         let stride = k.next_multiple_of(ROW_ALIGN);
         assert!(n <= self.sums.len() && n * stride <= self.codes.len(), "Int8Batch: {n} x {k} exceeds the capacity");
         (self.n, self.k, self.stride) = (n, k, stride);
+    }
+
+    /// Becomes the codes of `x` as int8, with scales of 1; room is made where there is too little.
+    pub fn widen(&mut self, x: &Int4Matrix<'_>) {
+        self.widen_by(x, |row, out| row.widen(out));
+    }
+
+    /// As [`Int8Batch::widen`], each row by `widen`.
+    pub(crate) fn widen_by(&mut self, x: &Int4Matrix<'_>, widen: impl Fn(&Int4Vector<'_>, &mut [i8])) {
+        let (n, k) = (x.n(), x.k());
+        let need = n * k.next_multiple_of(ROW_ALIGN);
+        if n > self.sums.len() || need > self.codes.len() {
+            let codes = AlignedBuf::zeroed(need.max(self.codes.len()));
+            let rows = n.max(self.sums.len());
+            (self.codes, self.sums, self.scales) = (codes, vec![0; rows], vec![0.0; rows]);
+        }
+        self.reset(n, k);
+        for (t, row) in self.codes[..need].chunks_exact_mut(self.stride.max(1)).enumerate() {
+            // The padding of both is as long, and zero.
+            widen(&x.row(t), row);
+        }
+        self.sums[..n].copy_from_slice(x.sums());
+        self.scales[..n].fill(1.0);
     }
 
     /// The rows, to be written; each must be finished with [`Int8RowMut::finish`].

@@ -1,6 +1,6 @@
 //! Compares a kernel with the oracle, here and now: what `bitnet doctor` runs on a user's machine.
 
-use crate::{Int8Batch, Int8Vector, Kernel, KernelError, Scales, TernaryMatrix, reference};
+use crate::{Int4Batch, Int8Batch, Int8Vector, Kernel, KernelError, Scales, TernaryMatrix, reference};
 
 /// A product in which a kernel and the oracle differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Mismatch {
     pub cols: usize,
     /// Tokens, N.
     pub tokens: usize,
+    /// Bits of an activation, 8 or 4.
+    pub bits: u32,
     /// First differing token and row.
     pub at: (usize, usize),
     /// The oracle's sum.
@@ -35,8 +37,8 @@ const SHAPES: [(usize, usize); 8] =
     [(1, 1), (7, 64), (16, 100), (17, 704), (33, 2560), (16, 6912), (40, 6912), (3, 4095)];
 
 /// Runs `kernel` on random and on extreme inputs (all codes +-127 against weights of one sign, where narrow
-/// accumulators overflow) of several shapes and token counts, and compares each sum with the oracle's: equal, or within the
-/// kernel's own error bound if it is not exact.
+/// accumulators overflow) of several shapes and token counts, in 8 and in 4 bits, and compares each sum with the oracle's: equal,
+/// or within the kernel's own error bound if it is not exact.
 ///
 /// # Errors
 /// What the kernel's own packing refuses.
@@ -50,6 +52,7 @@ pub fn self_check(kernel: &dyn Kernel) -> Result<CheckReport, KernelError> {
         (z ^ (z >> 31)) >> 32
     };
     let mut products = 0;
+    let mut widened = Int8Batch::with_capacity(0, 0);
     for (rows, cols) in SHAPES {
         for extreme in [false, true] {
             let trits: Vec<i8> = (0..rows * cols)
@@ -58,25 +61,39 @@ pub fn self_check(kernel: &dyn Kernel) -> Result<CheckReport, KernelError> {
             let w = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(1.0))?;
             let packed = kernel.prepack(&w)?;
             for tokens in [1, 2, 5, 13] {
-                let codes: Vec<i8> = (0..tokens * cols)
-                    .map(|i| if extreme { if (i / cols) % 2 == 0 { 127 } else { -127 } } else { (next() % 255) as i8 })
-                    .map(|c| c.max(-127))
-                    .collect();
-                let x = Int8Batch::from_codes(tokens, cols, &codes)?;
-                let expected = reference::gemm(&w, &codes, tokens)?;
-                let mut got = vec![i32::MIN; tokens * rows];
-                if tokens == 1 {
-                    crate::gemv(kernel, &packed, &x.view().row(0), &mut got)?;
-                } else {
-                    crate::gemm(kernel, &packed, &x.view(), &mut got)?;
-                }
-                products += 1;
-                let bounds: Vec<u32> = (0..tokens).map(|t| bound(kernel, &x.view().row(t))).collect();
-                let differs = |(i, (a, b)): (usize, (&i32, &i32))| (a.abs_diff(*b) > bounds[i / rows]).then_some(i);
-                if let Some(i) = expected.iter().zip(&got).enumerate().find_map(differs) {
-                    let mismatch =
-                        Mismatch { rows, cols, tokens, at: (i / rows, i % rows), expected: expected[i], got: got[i] };
-                    return Ok(CheckReport { products, mismatch: Some(mismatch) });
+                for (bits, least, most) in [(8, -127, 127), (4, -8, 7)] {
+                    let extreme_code = |i: usize| if (i / cols) % 2 == 0 { most } else { least };
+                    let span = (i32::from(most) - i32::from(least) + 1) as u64;
+                    let codes: Vec<i8> =
+                        (0..tokens * cols)
+                            .map(|i| {
+                                if extreme {
+                                    extreme_code(i)
+                                } else {
+                                    (i32::from(least) + (next() % span) as i32) as i8
+                                }
+                            })
+                            .collect();
+                    let expected = reference::gemm(&w, &codes, tokens)?;
+                    let mut got = vec![i32::MIN; tokens * rows];
+                    let x = Int8Batch::from_codes(tokens, cols, &codes)?;
+                    if bits == 4 {
+                        let x = Int4Batch::from_codes(tokens, cols, &codes)?;
+                        crate::gemm_a4(kernel, &packed, &x.view(), &mut widened, &mut got)?;
+                    } else {
+                        match tokens {
+                            1 => crate::gemv(kernel, &packed, &x.view().row(0), &mut got)?,
+                            _ => crate::gemm(kernel, &packed, &x.view(), &mut got)?,
+                        }
+                    }
+                    products += 1;
+                    let bounds: Vec<u32> = (0..tokens).map(|t| bound(kernel, &x.view().row(t))).collect();
+                    let differs = |(i, (a, b)): (usize, (&i32, &i32))| (a.abs_diff(*b) > bounds[i / rows]).then_some(i);
+                    if let Some(i) = expected.iter().zip(&got).enumerate().find_map(differs) {
+                        let (at, expected, got) = ((i / rows, i % rows), expected[i], got[i]);
+                        let mismatch = Mismatch { rows, cols, tokens, bits, at, expected, got };
+                        return Ok(CheckReport { products, mismatch: Some(mismatch) });
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! An engine that keeps threads of its own calls [`Kernel`] directly with [`Packed::rows_range`].
 
-use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed};
+use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed};
 
 /// Multiply-accumulates below which forking costs more than it gains (some microseconds of one core).
 #[cfg(feature = "parallel")]
@@ -46,6 +46,43 @@ pub fn gemm(kernel: &dyn Kernel, w: &Packed, x: &Int8Matrix<'_>, acc: &mut [i32]
         return parallel::gemm(kernel, w, x, acc, parts);
     }
     kernel.gemm(&w.all(), x, acc);
+    Ok(())
+}
+
+/// [`gemm`] for int4 activations, one token or several: `x` is `[n, k]` int4, `acc` is `[n, rows]` i32 row-major. `widened` is room
+/// for the activations as int8, which grows where it is needed and too small.
+///
+/// # Errors
+/// As [`gemv`].
+///
+/// ```
+/// use ternary_kernels::{Int4Batch, Int8Batch, Scales, TernaryMatrix};
+/// let kernel = ternary_kernels::best().unwrap();
+/// let w = TernaryMatrix::from_trits(2, 3, &[1, 0, -1, 0, 1, 1], Scales::Tensor(0.5)).unwrap();
+/// let packed = kernel.prepack(&w).unwrap();
+/// let x = Int4Batch::from_codes(1, 3, &[7, 2, -8]).unwrap();
+/// let (mut acc, mut widened) = ([0; 2], Int8Batch::with_capacity(0, 0));
+/// ternary_kernels::gemm_a4(&*kernel, &packed, &x.view(), &mut widened, &mut acc).unwrap();
+/// assert_eq!(acc, [15, -6]);
+/// ```
+pub fn gemm_a4(
+    kernel: &dyn Kernel,
+    w: &Packed,
+    x: &Int4Matrix<'_>,
+    widened: &mut Int8Batch,
+    acc: &mut [i32],
+) -> Result<(), KernelError> {
+    check("gemm_a4", kernel, w, x.k(), x.n(), acc.len())?;
+    #[cfg(feature = "parallel")]
+    if let Some(parts) = parts(w, x.n()) {
+        // Once for all threads.
+        widened.widen(x);
+        return parallel::gemm(kernel, w, &widened.view(), acc, parts);
+    }
+    match x.n() {
+        1 => kernel.gemv_a4(&w.all(), &x.row(0), widened, acc),
+        _ => kernel.gemm_a4(&w.all(), x, widened, acc),
+    }
     Ok(())
 }
 

@@ -115,6 +115,34 @@ pub enum KernelError {
         /// The value.
         value: i8,
     },
+    /// Codes of int4 activations lie in -8..=7.
+    #[error("activation {value} at token {token}, position {position} is outside -8..=7")]
+    Int4OutOfRange {
+        /// Token (row of the activation matrix).
+        token: usize,
+        /// Position in the row.
+        position: usize,
+        /// The value.
+        value: i8,
+    },
+    /// Activations whose sum is no f32 any more, so that they have no mean.
+    #[error("activations of up to {value} (position {position}) have no finite mean, so they cannot be quantised")]
+    ActivationsTooLarge {
+        /// Position of the largest one.
+        position: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A Hadamard transform in blocks of a size that there is none for, or that does not divide the row.
+    #[error("Hadamard transform of {len} values in blocks of {block}: {reason}")]
+    HadamardBlock {
+        /// Values of a row.
+        len: usize,
+        /// The block size asked for.
+        block: usize,
+        /// What it must be.
+        reason: &'static str,
+    },
     /// An activation that no int8 code stands for; the numbers before it went wrong already.
     #[error("activation {value} at position {position} is not a finite number, so it cannot be quantised")]
     NonFiniteActivation {

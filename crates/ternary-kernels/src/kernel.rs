@@ -5,13 +5,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{AlignedBuf, Int8Matrix, Int8Vector, KernelError, SharedBytes, TernaryMatrix};
+use crate::{
+    AlignedBuf, Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, KernelError, SharedBytes, TernaryMatrix,
+};
 
 /// A matrix-product kernel: ternary weights times int8 activations, exact in i32.
 ///
 /// With `T` the `[m, k]` trits and `q` the activations, `gemv` computes `acc[r] = sum_k T[r, k] * q[k]`, and `gemm`
 /// the same for each token. Scales are not the kernel's business: the caller multiplies `acc` by the weight's scale
 /// and divides by the activation's.
+///
+/// The same products are asked for with int4 activations, `gemv_a4` and `gemm_a4`; a kernel that has nothing better for them
+/// need not define them.
 ///
 /// A kernel whose [`Kernel::exact`] is true must give the same integers as the definition, for every shape and every
 /// activation in -127..=127. Kernels are shared between threads and never allocate in `gemv` and `gemm`.
@@ -52,6 +57,25 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// # Panics
     /// As [`Kernel::gemv`].
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]);
+
+    /// [`Kernel::gemv`] for int4 activations. Unless a kernel knows better, they are widened to int8 in `widened`, which grows
+    /// where it is too small and keeps its room for the next call.
+    ///
+    /// # Panics
+    /// As [`Kernel::gemv`].
+    fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        widened.widen(&x.as_matrix(&[x.sum()]));
+        self.gemv(w, &widened.view().row(0), acc);
+    }
+
+    /// [`Kernel::gemm`] for int4 activations; `widened` as in [`Kernel::gemv_a4`].
+    ///
+    /// # Panics
+    /// As [`Kernel::gemv`].
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        widened.widen(x);
+        self.gemm(w, &widened.view(), acc);
+    }
 }
 
 /// Weights in the layout of one kernel: panels of `panel_rows` rows, each panel `panel_bytes` long.

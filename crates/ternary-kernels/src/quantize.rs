@@ -1,6 +1,6 @@
-//! Reference definitions of the two quantisers of BitNet b1.58; vectorised versions must equal them.
+//! Reference definitions of the quantisers of BitNet b1.58 and BitNet v2; vectorised versions must equal them.
 //!
-//! Paper: arXiv:2402.17764, section 2 (weights); arXiv:2504.18415, section 2 (both).
+//! Paper: arXiv:2402.17764, section 2 (weights); arXiv:2504.18415, section 2 (weights and activations).
 
 use crate::KernelError;
 
@@ -62,6 +62,38 @@ pub fn absmax_int8(x: &[f32], codes: &mut [i8]) -> (f32, i32) {
     for (q, v) in codes.iter_mut().zip(x) {
         *q = (v * scale).round_ties_even().clamp(-127.0, 127.0) as i8;
         sum = sum.wrapping_add(i32::from(*q));
+    }
+    (scale, sum)
+}
+
+/// The square root of 7: a code of int4 is the activation in units of `mean|x| / sqrt(7)`.
+pub const SQRT_7: f32 = 2.645_751_3;
+
+/// Int4 activations of one token by the absolute mean: `b = max(mean|x|, 1e-5)`, `s = sqrt(7) / b`,
+/// `q = clamp(round(x * s), -8, 7)`, where halves round to even. Returns `s` and the sum of all `q`; `x` is about `q / s`
+/// where it lies between `-8 / s` and `7 / s`, and larger values saturate.
+///
+/// The absolute values are added in f64 here; [`Ops::quantize_int4`](crate::Ops::quantize_int4) adds them in its own order, and
+/// the last bit of `s` may differ. A NaN becomes 0.
+///
+/// Paper: arXiv:2504.18415, equation 6.
+///
+/// # Panics
+/// If `codes` and `x` differ in length.
+///
+/// ```
+/// let mut q = [0; 4];
+/// let (_, sum) = ternary_kernels::quantize::absmean_int4(&[8.0, -1.0, 0.5, -0.5], &mut q);
+/// assert_eq!((q, sum), ([7, -1, 1, -1], 6)); // 8 is 8.5 steps, but 7 is the largest code
+/// ```
+pub fn absmean_int4(x: &[f32], codes: &mut [i8]) -> (f32, i32) {
+    assert_eq!(x.len(), codes.len(), "absmean_int4: lengths");
+    let sum: f64 = x.iter().map(|v| f64::from(v.abs())).sum();
+    let scale = SQRT_7 / ((sum / x.len().max(1) as f64) as f32).max(MIN_ABS);
+    let mut sum = 0i32;
+    for (q, v) in codes.iter_mut().zip(x) {
+        *q = (v * scale).round_ties_even().clamp(-8.0, 7.0) as i8;
+        sum += i32::from(*q);
     }
     (scale, sum)
 }

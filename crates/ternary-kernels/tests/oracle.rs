@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use common::{Rng, batch, matrix};
 use proptest::prelude::*;
-use ternary_kernels::{Isa, Kernel, Packed, SharedBytes, kernels_available, reference, registry};
+use ternary_kernels::{
+    Int4Batch, Int8Batch, Isa, Kernel, Packed, SharedBytes, TernaryMatrix, kernels_available, reference, registry,
+};
 
 /// Around lanes, chunks, blocks of columns; a length that no power of two divides; the two of real models.
 const COLS: &[usize] = &[
@@ -32,6 +34,43 @@ fn check(kernel: &Arc<dyn Kernel>, rows: usize, cols: usize, n: usize, trits: &[
         let mut acc = vec![i32::MIN; rows];
         kernel.gemv(&packed.all(), &x.view().row(t), &mut acc);
         assert_eq!(acc, expected[t * rows..(t + 1) * rows], "{name}: gemv {rows} x {cols}, token {t}");
+    }
+}
+
+/// Compares both products of `kernel` with int4 activations with the oracle; the buffer for widened ones comes with what it was
+/// used for before.
+fn check_a4(kernel: &Arc<dyn Kernel>, w: &TernaryMatrix, n: usize, codes: &[i8], widened: &mut Int8Batch) {
+    let (rows, cols, name) = (w.rows(), w.cols(), kernel.name());
+    let x = Int4Batch::from_codes(n, cols, codes).unwrap();
+    let expected = reference::gemm(w, codes, n).unwrap();
+    let packed = kernel.prepack(w).unwrap();
+    let mut acc = vec![i32::MIN; n * rows];
+    kernel.gemm_a4(&packed.all(), &x.view(), widened, &mut acc);
+    assert_eq!(acc, expected, "{name}: int4 gemm {rows} x {cols}, {n} tokens");
+    for t in 0..n.min(2) {
+        let mut acc = vec![i32::MIN; rows];
+        kernel.gemv_a4(&packed.all(), &x.view().row(t), widened, &mut acc);
+        assert_eq!(acc, expected[t * rows..(t + 1) * rows], "{name}: int4 gemv {rows} x {cols}, token {t}");
+    }
+}
+
+#[test]
+fn every_kernel_equals_the_oracle_with_int4_activations() {
+    let mut rng = Rng::new(8);
+    for kernel in kernels_available() {
+        let mut widened = Int8Batch::with_capacity(0, 0);
+        for &cols in COLS {
+            for &rows in ROWS {
+                for &n in TOKENS.iter().filter(|&&n| matches!((rows, n), (17 | 35, _) | (_, 0 | 1 | 5 | 13))) {
+                    let w = matrix(rows, cols, &rng.trits(rows * cols));
+                    check_a4(&kernel, &w, n, &rng.int4_codes(n * cols), &mut widened);
+                }
+            }
+        }
+        // The largest sums: 8 * 6912.
+        for (t, q) in [(1, 7), (-1, -8), (1, -8), (-1, 7)] {
+            check_a4(&kernel, &matrix(17, 6912, &[t; 17 * 6912]), 7, &[q; 7 * 6912], &mut widened);
+        }
     }
 }
 
@@ -70,6 +109,15 @@ proptest! {
         let (trits, codes) = (rng.trits(rows * cols), rng.codes(n * cols));
         for kernel in kernels_available() {
             check(&kernel, rows, cols, n, &trits, &codes);
+        }
+    }
+
+    #[test]
+    fn every_kernel_equals_the_oracle_with_any_int4(rows in 0usize..70, cols in 0usize..400, n in 0usize..30, seed in any::<u64>()) {
+        let mut rng = Rng::new(seed);
+        let (w, codes) = (matrix(rows, cols, &rng.trits(rows * cols)), rng.int4_codes(n * cols));
+        for kernel in kernels_available() {
+            check_a4(&kernel, &w, n, &codes, &mut Int8Batch::with_capacity(0, 0));
         }
     }
 

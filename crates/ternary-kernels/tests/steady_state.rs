@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use half::f16;
-use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Queries};
-use ternary_kernels::{Int8Batch, Ops, Team, split_cols};
+use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Prepare, Queries};
+use ternary_kernels::{Int4Batch, Int8Batch, Ops, Scales, Team, TernaryMatrix, kernels_available, split_cols};
 
 /// The system's allocator with a count of what is asked of it.
 struct Counting;
@@ -38,12 +38,27 @@ fn a_forward_step_of_phases_allocates_nothing() {
     let gain = vec![1.0f32; k];
     let kv = vec![f16::ONE; 200 * d];
     let mut batch = Int8Batch::with_capacity(n, k);
+    let (mut batch4, mut widened) = (Int4Batch::with_capacity(n, k), Int8Batch::with_capacity(0, 0));
+    let mut row = vec![0.0; k];
+    let kernels = kernels_available();
+    let w = TernaryMatrix::from_trits(20, k, &vec![1; 20 * k], Scales::Tensor(1.0)).unwrap();
+    let packed: Vec<_> = kernels.iter().map(|kernel| kernel.prepack(&w).unwrap()).collect();
+    let mut acc = vec![0; n * 20];
     let mut out = vec![0.0f32; n * k];
     let mut scratch = [AttendScratch::new(heads, d), AttendScratch::new(heads, d)];
     let mut step = || {
         batch.reset(n, k);
         for (t, row) in batch.rows_mut().enumerate() {
             ops.rms_norm_quantize(&x[t * k..(t + 1) * k], &gain, 1e-5, row).unwrap();
+        }
+        batch4.reset(n, k);
+        for (t, out) in batch4.rows_mut().enumerate() {
+            let prepare = Prepare { norm: Some((&gain, 1e-5)), hadamard: Some(128) };
+            ops.prepare_int4(&x[t * k..(t + 1) * k], prepare, &mut row, out).unwrap();
+        }
+        for (kernel, packed) in kernels.iter().zip(&packed) {
+            kernel.gemm_a4(&packed.all(), &batch4.view(), &mut widened, &mut acc);
+            kernel.gemv_a4(&packed.all(), &batch4.view().row(0), &mut widened, &mut acc[..20]);
         }
         team.for_each_chunk(&mut out, k, |t, out| ops.relu2_mul(&x[t * k..(t + 1) * k], &gain, out));
         team.run(&|_| ());

@@ -9,7 +9,7 @@
 //! | `bitnet/NAME/{packed,master,packed_bitlinear}` | logits, greedy continuation, each projection given its traced input |
 //! | `midsize` | the same for weights of real widths that are rebuilt from a counter-based generator |
 //! | `gguf` | logits of GGUF files, and single matrices in their encodings |
-//! | `units` | quantisers, exact products and packing of single layers |
+//! | `units` | quantisers, exact products, Hadamard transforms, gradients and packing of single layers |
 //! | `tokenizer` | texts to tokens |
 //! | `ttt/NAME` | the official TTT language model: logits, inner loop, states, gradients, in every form |
 
@@ -17,6 +17,7 @@ mod compare;
 mod error;
 mod files;
 mod formats;
+mod hbit;
 mod midsize;
 mod model;
 mod projections;

@@ -12,7 +12,7 @@ struct Cli {
     /// Folder with the vectors, laid out as docs/testing.md says.
     #[arg(long)]
     fixtures: PathBuf,
-    /// Damage every model first (flip-trit, scale, rope, inner-rate or token-index); then this command has to fail.
+    /// Damage every model first (flip-trit, scale, rope, inner-rate, token-index or hadamard); then this command has to fail.
     #[arg(long)]
     sabotage: Option<String>,
     /// Only cases whose name contains this text.
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let sabotage = match cli.sabotage.as_deref().map(|name| (name, Sabotage::from_name(name))) {
         Some((name, None)) => {
-            eprintln!("error: --sabotage {name}: it is one of flip-trit, scale, rope, inner-rate, token-index");
+            eprintln!("error: --sabotage {name}: it is one of {}", Sabotage::NAMES);
             return ExitCode::FAILURE;
         }
         Some((_, sabotage)) => sabotage,

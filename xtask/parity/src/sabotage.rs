@@ -19,10 +19,15 @@ pub enum Sabotage {
     /// TTT layers forget what they learnt about a token's position in its mini-batch (`learnable_token_idx` becomes 0);
     /// other models stay as they are.
     TokenIndex,
+    /// The Hadamard transform before quantisation is left out; models without one stay as they are.
+    Hadamard,
 }
 
 impl Sabotage {
-    /// `flip-trit`, `scale`, `rope`, `inner-rate` or `token-index`, as the command line calls them.
+    /// The names that the command line knows.
+    pub const NAMES: &str = "flip-trit, scale, rope, inner-rate, token-index, hadamard";
+
+    /// One of [`Sabotage::NAMES`].
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "flip-trit" => Some(Sabotage::FlipTrit(Projection::O, 0)),
@@ -30,6 +35,7 @@ impl Sabotage {
             "rope" => Some(Sabotage::Rope),
             "inner-rate" => Some(Sabotage::InnerRate),
             "token-index" => Some(Sabotage::TokenIndex),
+            "hadamard" => Some(Sabotage::Hadamard),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use crate::compare::{differing, magnitude, max_abs};
 use crate::files::Tensors;
 use crate::projections::product;
 use crate::report::{Measured, Report};
-use crate::{Options, ParityError};
+use crate::{Options, ParityError, hbit};
 
 /// Largest error of values that are rounded, as a share of the largest.
 const RELATIVE: f32 = 1e-5;
@@ -36,8 +36,8 @@ pub(crate) fn cases(fixtures: &Path, options: &Options, report: &mut Report) {
             Some("bitlinear") => report.check(&case, || bit_linear(&tensors, name)),
             Some("edge") => report.check(&case, || edge(&tensors, name)),
             Some("pack") => report.check(&case, || pack(&tensors, name)),
-            Some("hbitlinear") => report.unsupported(&case, "Hadamard-rotated activations (BitNet v2)"),
-            Some("hadamard") => report.unsupported(&case, "Hadamard transform (BitNet v2)"),
+            Some("hbitlinear") => report.check(&case, || hbit::layer(&tensors, name, options.sabotage)),
+            Some("hadamard") => report.check(&case, || hbit::transform(&tensors, name, options.sabotage)),
             _ => report.unsupported(&case, "a case of a kind unknown here"),
         }
     }

@@ -62,6 +62,25 @@ fn a_folder_without_cases_does_not_pass() {
     assert!(!report.passed());
 }
 
+/// A transform that is left out shows in every case of BitNet v2, and in no other.
+#[test]
+fn a_missing_hadamard_transform_is_caught() {
+    let Some(shared) = test_support::shared_dir() else { return };
+    let verdicts = |sabotage: Option<Sabotage>| -> Vec<(String, Verdict)> {
+        let mut options = Options::default();
+        (options.sabotage, options.filter) = (sabotage, Some("units/".into()));
+        let mut report = Report::default();
+        parity::run(&shared.join("fixtures"), &options, &mut report).expect("the fixtures can be listed");
+        report.rows.into_iter().map(|r| (r.case, r.verdict)).collect()
+    };
+    let undamaged = verdicts(None);
+    assert!(undamaged.len() >= 22 && undamaged.iter().all(|(_, v)| *v == Verdict::Ok), "{undamaged:?}");
+    for (case, verdict) in verdicts(Some(Sabotage::Hadamard)) {
+        let sees = case.contains("/hbitlinear") || case.contains("/hadamard");
+        assert_eq!(verdict == Verdict::Fail, sees, "{case}");
+    }
+}
+
 /// Both mistakes leave a model that looks alive; each has to show in the logits of every form, and in the gradients.
 #[test]
 fn wrong_inner_rates_and_forgotten_positions_are_caught() {

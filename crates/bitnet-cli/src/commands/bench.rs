@@ -325,7 +325,7 @@ fn token(model: &Model, i: usize) -> u32 {
 /// positions and adds its own. Texts that step together share the weights.
 fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, rescored: Rescored) -> u64 {
     let engine = model.engine();
-    let kv_token = (model.config().kv_values_per_token() * model.kv_type().bytes()) as u64;
+    let kv_token = model.kv_type().token_bytes(model.config()) as u64;
     let kv = kv_token * (2 * context as u64 + n as u64 + 1) / 2;
     let (shared, own) = match engine.coarse_head_bytes() {
         Some(bytes) if rescored.tokens > 0 => {

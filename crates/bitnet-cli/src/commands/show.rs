@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
-use bitnet::{KvType, LoadError, LoadedModel, ModelConfig};
+use bitnet::{InputForms, KvType, LoadError, LoadedModel, ModelConfig, Projection};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -76,7 +76,7 @@ struct Growth {
 
 impl Growth {
     fn of(c: &ModelConfig) -> Self {
-        let per_token = (c.kv_values_per_token() * KvType::F16.bytes()) as u64;
+        let per_token = KvType::F16.token_bytes(c) as u64;
         // The configuration was checked when the model was loaded.
         Self { per_token, constant: c.ttt_state_bytes().unwrap_or(0) as u64 }
     }
@@ -212,6 +212,7 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
             "num_key_value_heads": c.num_key_value_heads, "head_dim": c.head_dim, "hidden_act": c.hidden_act.name(),
             "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta,
             "max_position_embeddings": c.max_position_embeddings, "tie_word_embeddings": c.tie_word_embeddings,
+            "input_forms": activations_json(c),
             "mixers": (0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect::<Vec<_>>(),
             "sub_norms": c.sub_norms, "bos_token_id": c.bos_token_id, "eos_token_ids": c.eos_token_ids,
         })
@@ -312,6 +313,25 @@ fn file_title(path: &Path) -> String {
     }
 }
 
+/// How activations become codes: what is common to all, or each row by the projections that read it.
+fn activations(forms: &InputForms) -> String {
+    if forms.are_plain() {
+        return "8 bits".to_owned();
+    }
+    let rows = [("mixer", forms.mixer), ("o", forms.output), ("gate and up", forms.feed_forward), ("down", forms.down)];
+    rows.map(|(row, form)| format!("{row}: {form}")).join("; ")
+}
+
+/// The same for each projection.
+fn activations_json(c: &ModelConfig) -> Json {
+    let one = |p: Projection| {
+        let form = c.input_form(p);
+        (p.name().to_owned(), json!({ "hadamard_block": form.hadamard, "activation_bits": form.bits.number() }))
+    };
+    let all: Vec<Projection> = (0..c.num_hidden_layers).flat_map(|l| c.layer_projections(l)).collect();
+    Json::Object(Projection::ALL.into_iter().filter(|p| all.contains(p)).map(one).collect())
+}
+
 /// Runs of equal mixers: `3 ttt_linear, 1 attention`.
 fn mixers(c: &ModelConfig) -> String {
     let all: Vec<&str> = (0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect();
@@ -348,6 +368,7 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     if c.has_ttt() {
         out.put("mixers", mixers(c));
     }
+    out.put("inputs", activations(&c.inputs));
     let eos = c.eos_token_ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let id = |id: Option<u32>| id.map_or("none".to_owned(), |id| id.to_string());
     let tokenizer = match &model.tokenizer {

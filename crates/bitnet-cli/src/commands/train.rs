@@ -27,7 +27,7 @@ use settings::Settings;
 
 pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     let saved = args.out.join("checkpoint.safetensors");
-    let resumed = match (args.resume, saved.is_file()) {
+    let mut resumed = match (args.resume, saved.is_file()) {
         (true, true) => Some(Checkpoint::load(&saved)?),
         (true, false) => return Err(CliError::usage(format!("--resume: there is no {}", saved.display()))),
         (false, true) => {
@@ -38,16 +38,22 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     };
     std::fs::create_dir_all(&args.out).map_err(CliError::io("create", args.out.display().to_string()))?;
     let mut settings = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    match &resumed {
-        Some(c) => {
+    match (&resumed, &args.from) {
+        (Some(c), _) => {
             settings.agrees(args, c)?;
             settings.train = c.config.clone();
         }
-        None => args.run.put(&mut settings.train),
+        (None, Some(first)) => {
+            let begun = Checkpoint::load(&first.join("checkpoint.safetensors"))?;
+            let (model, config) = settings.asked(args, &begun)?;
+            settings.train = config.clone();
+            resumed = Some(begun.second_stage(model, config)?);
+        }
+        (None, None) => args.run.put(&mut settings.train),
     }
     settings.train.validate()?;
 
-    if args.data.is_empty() && resumed.is_none() {
+    if args.data.is_empty() && !args.resume {
         return Err(CliError::usage("--data: which text is to be learned?"));
     }
     let tokenizer = data::tokenizer(args, ui)?;

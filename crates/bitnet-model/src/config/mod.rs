@@ -1,8 +1,12 @@
 //! What shape a model has and which formulas it uses.
 
+mod input;
+#[cfg(feature = "json")]
+mod input_json;
 mod mixer;
 mod tensors;
 
+pub use input::{ActivationBits, InputForm, InputForms};
 pub use mixer::{Mixer, TttOptions};
 pub use tensors::{Norm, Projection, TttTensor};
 
@@ -66,6 +70,8 @@ pub struct ModelConfig {
     pub mixers: Vec<Mixer>,
     /// Constants of the test-time-training layers, if there are any.
     pub ttt: TttOptions,
+    /// How the inputs of projections become codes.
+    pub inputs: InputForms,
 }
 
 impl ModelConfig {
@@ -98,6 +104,7 @@ impl ModelConfig {
             eos_token_ids: Vec::new(),
             mixers: Vec::new(),
             ttt: TttOptions::default(),
+            inputs: InputForms::default(),
         }
     }
 
@@ -139,6 +146,7 @@ impl ModelConfig {
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
             return bad("rope_theta", self.rope_theta.to_string(), "a number above 1");
         }
+        self.validate_inputs()?;
         self.validate_mixers()?;
         for id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
             if *id as usize >= self.vocab_size {

@@ -1,7 +1,10 @@
 //! Keys and values of one sequence, in the layers that are attention.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use ternary_kernels::AlignedBuf;
+use ternary_kernels::ops::{KvData, KvRows};
 
 use crate::ModelConfig;
 
@@ -16,15 +19,34 @@ pub enum KvType {
     F16,
     /// bfloat16.
     Bf16,
+    /// Int8 with a scale for each token and head.
+    Q8,
+    /// Int4 with a scale for each token and head; the token at position 0, at which most others look, is kept in int8.
+    Q4,
 }
 
 impl KvType {
-    /// Bytes of one value.
-    pub fn bytes(self) -> usize {
+    /// All types, the most exact first.
+    pub const ALL: [KvType; 5] = [KvType::F32, KvType::F16, KvType::Bf16, KvType::Q8, KvType::Q4];
+
+    /// Bytes of the keys, or of the values, of one token and one head of `head_dim` elements.
+    ///
+    /// ```
+    /// use bitnet_model::KvType;
+    /// assert_eq!(KvType::ALL.map(|t| t.row_bytes(128)), [512, 256, 256, 132, 68]);
+    /// ```
+    pub fn row_bytes(self, head_dim: usize) -> usize {
         match self {
-            KvType::F32 => 4,
-            KvType::F16 | KvType::Bf16 => 2,
+            KvType::F32 => 4 * head_dim,
+            KvType::F16 | KvType::Bf16 => 2 * head_dim,
+            KvType::Q8 => padded(head_dim) + size_of::<f32>(),
+            KvType::Q4 => padded(head_dim) / 2 + size_of::<f32>(),
         }
+    }
+
+    /// Bytes of the keys and values of one token in all layers of a model.
+    pub fn token_bytes(self, config: &ModelConfig) -> usize {
+        config.kv_values_per_token() / config.head_dim * self.row_bytes(config.head_dim)
     }
 
     /// The name used on the command line.
@@ -33,13 +55,20 @@ impl KvType {
             KvType::F32 => "f32",
             KvType::F16 => "f16",
             KvType::Bf16 => "bf16",
+            KvType::Q8 => "q8",
+            KvType::Q4 => "q4",
         }
     }
 
     /// The type of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [KvType::F32, KvType::F16, KvType::Bf16].into_iter().find(|t| t.name() == name)
+        Self::ALL.into_iter().find(|t| t.name() == name)
     }
+}
+
+/// Elements of a quantised row: whole vectors.
+pub(super) fn padded(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(16)
 }
 
 /// Keys and values of one layer: for each key/value head a slab of `[capacity, head_dim]`.
@@ -48,6 +77,66 @@ pub(super) enum LayerCache {
     F32(Slabs<f32>),
     F16(Slabs<f16>),
     Bf16(Slabs<bf16>),
+    Q8(Quantized<i8>),
+    /// Two codes in a byte.
+    Q4(Quantized<u8>),
+}
+
+impl LayerCache {
+    /// Keys and values of the first `len` positions of `head`, in slabs of `capacity` rows of `d` elements.
+    pub(super) fn rows(&self, head: usize, capacity: usize, d: usize, len: usize) -> (KvRows<'_>, KvRows<'_>) {
+        let at = |row: usize| head * capacity * row..(head + 1) * capacity * row;
+        let rows = |data, stride| KvRows::new(data, len, d, stride);
+        let width = padded(d);
+        match self {
+            LayerCache::F32(s) => (rows(KvData::F32(&s.k[at(d)]), d), rows(KvData::F32(&s.v[at(d)]), d)),
+            LayerCache::F16(s) => (rows(KvData::F16(&s.k[at(d)]), d), rows(KvData::F16(&s.v[at(d)]), d)),
+            LayerCache::Bf16(s) => (rows(KvData::Bf16(&s.k[at(d)]), d), rows(KvData::Bf16(&s.v[at(d)]), d)),
+            LayerCache::Q8(s) => {
+                let (codes, steps) = (at(width), at(1));
+                let keys = KvData::Int8 { codes: &s.codes.k[codes.clone()], steps: &s.steps.k[steps.clone()] };
+                let values = KvData::Int8 { codes: &s.codes.v[codes], steps: &s.steps.v[steps] };
+                (rows(keys, width), rows(values, width))
+            }
+            LayerCache::Q4(s) => {
+                let row: Range<usize> = head * width..(head + 1) * width;
+                let (codes, steps) = (at(width / 2), at(1));
+                (
+                    int4_rows(&s.codes.k[codes.clone()], &s.steps.k[steps.clone()], &s.first.k[row.clone()], len, d),
+                    int4_rows(&s.codes.v[codes], &s.steps.v[steps], &s.first.v[row], len, d),
+                )
+            }
+        }
+    }
+}
+
+/// Rows of nibbles, with that of position 0 in int8.
+fn int4_rows<'a>(nibbles: &'a [u8], steps: &'a [f32], first: &'a [i8], len: usize, d: usize) -> KvRows<'a> {
+    let first = steps.first().map(|step| (first, *step));
+    KvRows::new(KvData::Int4 { nibbles, steps, first }, len, d, padded(d))
+}
+
+/// Codes with their steps.
+#[derive(Clone, Debug)]
+pub(super) struct Quantized<T: bytemuck::Pod> {
+    pub(super) codes: Slabs<T>,
+    /// `[capacity]` for each head.
+    pub(super) steps: Slabs<f32>,
+    /// The row of position 0 of each head in int8, if it is kept so.
+    pub(super) first: Slabs<i8>,
+}
+
+impl<T: bytemuck::Pod> Quantized<T> {
+    /// `first` elements are kept in int8.
+    fn empty(first: usize) -> Self {
+        let first = Slabs { k: AlignedBuf::zeroed(first), v: AlignedBuf::zeroed(first) };
+        Self { codes: Slabs::empty(), steps: Slabs::empty(), first }
+    }
+
+    fn grow(&mut self, heads: usize, row: usize, used: usize, from: usize, to: usize) {
+        self.codes.grow(heads, row, used, from, to);
+        self.steps.grow(heads, 1, used, from, to);
+    }
 }
 
 /// Keys and values as slabs per head.
@@ -97,6 +186,8 @@ impl KvCache {
             KvType::F32 => LayerCache::F32(Slabs::empty()),
             KvType::F16 => LayerCache::F16(Slabs::empty()),
             KvType::Bf16 => LayerCache::Bf16(Slabs::empty()),
+            KvType::Q8 => LayerCache::Q8(Quantized::empty(0)),
+            KvType::Q4 => LayerCache::Q4(Quantized::empty(config.num_key_value_heads * padded(config.head_dim))),
         };
         Self {
             layers: (0..config.attention_layers()).map(|_| layer()).collect(),
@@ -123,7 +214,8 @@ impl KvCache {
     }
     /// Bytes allocated now.
     pub(super) fn byte_len(&self) -> usize {
-        2 * self.layers.len() * self.kv_heads * self.head_dim * self.capacity * self.ty.bytes()
+        let first = if self.ty == KvType::Q4 { padded(self.head_dim) } else { 0 };
+        2 * self.layers.len() * self.kv_heads * (self.capacity * self.ty.row_bytes(self.head_dim) + first)
     }
     /// Rows of each head's slab.
     pub(super) fn capacity(&self) -> usize {
@@ -148,6 +240,8 @@ impl KvCache {
                 LayerCache::F32(s) => s.grow(heads, row, used, from, to),
                 LayerCache::F16(s) => s.grow(heads, row, used, from, to),
                 LayerCache::Bf16(s) => s.grow(heads, row, used, from, to),
+                LayerCache::Q8(s) => s.grow(heads, padded(row), used, from, to),
+                LayerCache::Q4(s) => s.grow(heads, padded(row) / 2, used, from, to),
             }
         }
         self.capacity = to;

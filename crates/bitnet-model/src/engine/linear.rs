@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
 use ternary_kernels::{ColsMut, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, split_cols};
 
+use super::quantized::Quantized;
 use super::scratch::ThreadScratch;
 use super::step::INLINE_PARTS;
 
@@ -53,15 +54,10 @@ impl Linear {
         (rows.start..rows.end).step_by(step).map(move |r| r..(r + step).min(rows.end))
     }
 
-    /// The exact integer product of `rows` with all tokens of `x`, `[n, rows]` i32 into `acc`.
-    pub(super) fn product(&self, rows: Range<usize>, x: &Int8Batch, acc: &mut [i32]) {
-        let x = x.view();
+    /// The exact integer product of `rows` with all tokens of `x`, `[n, rows]` i32 into `acc`; `widened` is room for the kernel.
+    pub(super) fn product(&self, rows: Range<usize>, x: &Quantized, widened: &mut Int8Batch, acc: &mut [i32]) {
         let w = self.packed.rows_range(rows).expect("blocks() yields ranges that begin and end at panels");
-        if x.n() == 1 {
-            self.kernel.gemv(&w, &x.row(0), acc);
-        } else {
-            self.kernel.gemm(&w, &x, acc);
-        }
+        x.product(self.kernel.as_ref(), &w, widened, acc);
     }
 
     /// `out = (acc * (1 / s)) * scale`, the dequantised output of one token for `rows`.
@@ -86,15 +82,15 @@ impl Linear {
         &self,
         ops: Ops,
         rows: Range<usize>,
-        x: &Int8Batch,
+        x: &Quantized,
         scratch: &mut ThreadScratch,
         mut write: impl FnMut(usize, Range<usize>, &[f32]),
     ) {
-        let n = x.view().n();
+        let n = x.n();
         for block in self.blocks(rows) {
             let len = block.len();
             let acc = &mut scratch.acc[..n * len];
-            self.product(block.clone(), x, acc);
+            self.product(block.clone(), x, &mut scratch.widened, acc);
             for (t, (acc, &s)) in acc.chunks_exact(len).zip(x.scales()).enumerate() {
                 let out = &mut scratch.y[..len];
                 self.dequantize(ops, block.clone(), s, acc, out);
@@ -110,12 +106,12 @@ pub(super) fn project(
     ops: Ops,
     team: &Team,
     products: SmallVec<[(&Linear, &mut [f32]); 4]>,
-    x: &Int8Batch,
+    x: &Quantized,
     threads: &mut [ThreadScratch],
 ) {
     /// One thread's columns of each output.
     type Outputs<'a> = SmallVec<[(&'a Linear, ColsMut<'a, f32>); 4]>;
-    let (n, parts) = (x.view().n(), team.threads());
+    let (n, parts) = (x.n(), team.threads());
     let mut jobs: SmallVec<[(Outputs<'_>, &mut ThreadScratch); INLINE_PARTS]> =
         threads.iter_mut().map(|scratch| (Outputs::new(), scratch)).collect();
     for (w, out) in products {

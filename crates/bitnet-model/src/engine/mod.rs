@@ -12,6 +12,7 @@ mod attention;
 mod cache;
 mod head;
 mod linear;
+mod quantized;
 mod scratch;
 mod state;
 mod step;

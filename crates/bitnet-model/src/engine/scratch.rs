@@ -5,6 +5,7 @@ use ternary_kernels::{AlignedBuf, Int8Batch};
 
 use super::attention::{AttentionScratch, Plan};
 use super::head::BestScratch;
+use super::quantized::Quantized;
 use super::ttt::TttScratch;
 use crate::ModelConfig;
 
@@ -25,6 +26,8 @@ pub(super) struct ThreadScratch {
     pub(super) y2: AlignedBuf<f32>,
     /// Attention's result for one token, `[heads * head_dim]`.
     pub(super) row: AlignedBuf<f32>,
+    /// Int4 activations as int8, for kernels that want them so; grown by them.
+    pub(super) widened: Int8Batch,
 }
 
 /// What a forward step needs.
@@ -54,7 +57,7 @@ pub(super) struct Scratch {
     /// Sines and cosines of the positions met so far.
     pub(super) rope: RopeTable,
     /// Quantised inputs of a projection.
-    pub(super) quantized: Int8Batch,
+    pub(super) quantized: Quantized,
     pub(super) threads: Vec<ThreadScratch>,
     /// Attention's working memory of each thread.
     pub(super) attention: Vec<AttentionScratch>,
@@ -75,6 +78,7 @@ impl Scratch {
             y: AlignedBuf::zeroed(row_block),
             y2: AlignedBuf::zeroed(row_block),
             row: AlignedBuf::zeroed(c.num_attention_heads * c.head_dim),
+            widened: Int8Batch::with_capacity(0, 0),
         };
         Self {
             rows: 0,
@@ -88,7 +92,7 @@ impl Scratch {
             normed: empty,
             best: BestScratch::new(c.hidden_size),
             rope: RopeTable::new(0, c.head_dim, c.rope_theta as f32),
-            quantized: Int8Batch::with_capacity(0, 0),
+            quantized: Quantized::with_capacity(0, 0, &c.inputs, threads),
             threads: (0..threads).map(|_| thread()).collect(),
             attention: (0..threads).map(|_| AttentionScratch::new(c)).collect(),
             plan: Plan::default(),
@@ -112,7 +116,8 @@ impl Scratch {
         self.v = AlignedBuf::zeroed(n * kv);
         self.u = AlignedBuf::zeroed(n * c.intermediate_size);
         self.normed = AlignedBuf::zeroed(super::head::TOKENS * c.hidden_size);
-        self.quantized = Int8Batch::with_capacity(n, c.hidden_size.max(c.intermediate_size).max(q));
+        let widest = c.hidden_size.max(c.intermediate_size).max(q);
+        self.quantized = Quantized::with_capacity(n, widest, &c.inputs, self.threads.len());
         for t in &mut self.threads {
             t.acc = AlignedBuf::zeroed(n * self.row_block);
             t.acc2 = AlignedBuf::zeroed(n * self.row_block);

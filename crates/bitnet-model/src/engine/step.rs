@@ -2,13 +2,14 @@
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{ColsMut, Int8Batch, Int8RowMut, KernelError, Team, split_cols};
+use ternary_kernels::{ColsMut, Team, split_cols};
 
 use super::attention::{self, Segment};
 use super::linear::{Linear, project};
+use super::quantized::Quantized;
 use super::scratch::{MAX_ROWS, Scratch, ThreadScratch};
 use super::{AttentionMixer, Engine, HeadRequest, Inner, Layer, Mixer, SequenceState, StepOutput, Workspace, head};
-use crate::{Activation, ModelConfig, ModelError};
+use crate::{Activation, InputForm, ModelConfig, ModelError};
 
 /// Which positions of a [`StepInput`] the logits are computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +226,7 @@ impl Inner {
             &s.x[..n * c.hidden_size],
             n,
             Some((&layer.input_norm, c.rms_norm_eps)),
+            c.inputs.mixer,
             &mut s.quantized,
         )
         .map_err(|row| ("the input of attention", row))?;
@@ -247,6 +249,7 @@ impl Inner {
             &s.x[..n * c.hidden_size],
             n,
             Some((&layer.post_attention_norm, c.rms_norm_eps)),
+            c.inputs.feed_forward,
             &mut s.quantized,
         )
         .map_err(|row| ("the input of the feed-forward block", row))?;
@@ -262,7 +265,7 @@ impl Inner {
         });
         drop(jobs);
         let sub_norm = layer.ffn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
-        quantize_rows(ops, team, &s.u[..n * c.intermediate_size], n, sub_norm, &mut s.quantized)
+        quantize_rows(ops, team, &s.u[..n * c.intermediate_size], n, sub_norm, c.inputs.down, &mut s.quantized)
             .map_err(|row| ("the output of the feed-forward activation", row))?;
         add_projection(ops, team, &layer.down, &s.quantized, &mut s.threads, &mut s.x[..n * c.hidden_size], n);
         Ok(())
@@ -278,32 +281,6 @@ fn position_error(segments: &[Segment<'_>], what: &'static str, row: usize) -> M
     ModelError::Diverged { what, position: position_of(segments, row) }
 }
 
-/// Lets `f` make each of `n` rows of activations, all threads; each gets its chunk of `n / threads` rows, rounded up, one of
-/// `chunks`, and the number of the row. The error is the first row that is not finite.
-pub(super) fn quantize_chunks<E: Send>(
-    team: &Team,
-    out: &mut Int8Batch,
-    n: usize,
-    width: usize,
-    chunks: impl Iterator<Item = E>,
-    f: impl Fn(&mut E, usize, Int8RowMut<'_>) -> Result<(), KernelError> + Sync,
-) -> Result<(), usize> {
-    out.reset(n, width);
-    // One row is not worth waking a thread for.
-    let chunk = n.div_ceil(team.threads());
-    let mut parts: SmallVec<[_; INLINE_PARTS]> =
-        out.chunks_mut(chunk).zip(chunks).map(|(q, own)| (q, own, None)).collect();
-    team.run_parts(&mut parts, |p, (rows, own, bad)| {
-        for (i, row) in rows.rows_mut().enumerate() {
-            let at = p * chunk + i;
-            if f(own, at, row).is_err() && bad.is_none() {
-                *bad = Some(at);
-            }
-        }
-    });
-    parts.iter().find_map(|(_, _, bad)| *bad).map_or(Ok(()), Err)
-}
-
 /// Normalises (where a gain is given) and quantises each of the `n` rows of `x`; the error is the row that is not finite.
 fn quantize_rows(
     ops: Ops,
@@ -311,24 +288,13 @@ fn quantize_rows(
     x: &[f32],
     n: usize,
     norm: Option<(&Vec<f32>, f32)>,
-    out: &mut Int8Batch,
+    form: InputForm,
+    out: &mut Quantized,
 ) -> Result<(), usize> {
     let width = x.len() / n;
-    quantize_chunks(team, out, n, width, std::iter::repeat(()), |(), i, row| {
-        quantize_row(ops, &x[i * width..(i + 1) * width], norm, row)
+    out.fill(team, form, n, width, std::iter::repeat(()), |(), i, row| {
+        row.quantize(ops, &x[i * width..(i + 1) * width], norm)
     })
-}
-
-pub(super) fn quantize_row(
-    ops: Ops,
-    x: &[f32],
-    norm: Option<(&Vec<f32>, f32)>,
-    out: Int8RowMut<'_>,
-) -> Result<(), KernelError> {
-    match norm {
-        Some((gain, eps)) => ops.rms_norm_quantize(x, gain, eps, out),
-        None => ops.quantize_int8(x, out),
-    }
 }
 
 /// As [`quantize_rows`], for the result of attention.
@@ -342,9 +308,9 @@ fn quantize_attention(
 ) -> Result<(), usize> {
     let Scratch { attn, plan, quantized, threads, .. } = s;
     let width = c.num_attention_heads * c.head_dim;
-    quantize_chunks(team, quantized, n, width, threads.iter_mut(), |scratch, i, row| {
+    quantized.fill(team, c.inputs.output, n, width, threads.iter_mut(), |scratch, i, row| {
         attention::gather_row(c, plan, attn, i, &mut scratch.row);
-        quantize_row(ops, &scratch.row, norm, row)
+        row.quantize(ops, &scratch.row, norm)
     })
 }
 
@@ -353,7 +319,7 @@ pub(super) fn add_projection(
     ops: Ops,
     team: &Team,
     w: &Linear,
-    input: &Int8Batch,
+    input: &Quantized,
     threads: &mut [ThreadScratch],
     x: &mut [f32],
     n: usize,
@@ -375,16 +341,16 @@ fn gated(
     act: Activation,
     layer: &Layer,
     rows: std::ops::Range<usize>,
-    x: &Int8Batch,
+    x: &Quantized,
     scratch: &mut ThreadScratch,
     u: &mut ColsMut<'_, f32>,
 ) {
-    let (n, first) = (x.view().n(), rows.start);
+    let (n, first) = (x.n(), rows.start);
     for block in layer.gate.blocks(rows) {
         let len = block.len();
         let (gate, up) = (&mut scratch.acc[..n * len], &mut scratch.acc2[..n * len]);
-        layer.gate.product(block.clone(), x, gate);
-        layer.up.product(block.clone(), x, up);
+        layer.gate.product(block.clone(), x, &mut scratch.widened, gate);
+        layer.up.product(block.clone(), x, &mut scratch.widened, up);
         for (t, ((gate, up), &s)) in gate.chunks_exact(len).zip(up.chunks_exact(len)).zip(x.scales()).enumerate() {
             let (g, v) = (&mut scratch.y[..len], &mut scratch.y2[..len]);
             layer.gate.dequantize(ops, block.clone(), s, gate, g);

@@ -13,7 +13,7 @@ use ttt_layer::{ConvRows, Inputs, RowWise, Rows, Scratch as HeadScratch};
 use super::attention::Segment;
 use super::linear::{Linear, project};
 use super::scratch::Scratch;
-use super::step::{INLINE_PARTS, Misfit, add_projection, quantize_chunks, quantize_row};
+use super::step::{INLINE_PARTS, Misfit, add_projection};
 use super::{Inner, Layer};
 use crate::{LayerWeights, Mixer, ModelConfig, ModelError, Projection};
 
@@ -130,12 +130,13 @@ impl Inner {
 
         let chunk = n.div_ceil(team.threads());
         let rows = x.chunks(chunk * hidden).zip(t.x[..n * hidden].chunks_mut(chunk * hidden));
-        quantize_chunks(team, quantized, n, hidden, rows, |(x, normed), i, row| {
-            let at = i % chunk * hidden..(i % chunk + 1) * hidden;
-            ops.rms_norm(&x[at.clone()], &layer.input_norm, c.rms_norm_eps, &mut normed[at.clone()]);
-            quantize_row(ops, &normed[at], None, row)
-        })
-        .map_err(|row| ("the input of a test-time-training layer", row))?;
+        quantized
+            .fill(team, c.inputs.mixer, n, hidden, rows, |(x, normed), i, row| {
+                let at = i % chunk * hidden..(i % chunk + 1) * hidden;
+                ops.rms_norm(&x[at.clone()], &layer.input_norm, c.rms_norm_eps, &mut normed[at.clone()]);
+                row.quantize(ops, &normed[at], None)
+            })
+            .map_err(|row| ("the input of a test-time-training layer", row))?;
 
         let mut products: SmallVec<[(&Linear, &mut [f32]); 4]> = SmallVec::new();
         products.push((&mixer.q, &mut q[..n * width]));
@@ -161,12 +162,13 @@ impl Inner {
         let gate = mixer.gate.as_ref().map(|_| Rows::new(&t.gate[..n * width], width));
         let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
         let rows = attn[..n * width].chunks_mut(chunk * width).zip(&mut t.threads);
-        quantize_chunks(team, quantized, n, width, rows, |(rows, scratch), i, row| {
-            let out = &mut rows[i % chunk * width..(i % chunk + 1) * width];
-            mixer.rows.finish(gate, i, out, scratch);
-            quantize_row(ops, out, sub_norm, row)
-        })
-        .map_err(|row| ("the output of a test-time-training layer", row))?;
+        quantized
+            .fill(team, c.inputs.output, n, width, rows, |(rows, scratch), i, row| {
+                let out = &mut rows[i % chunk * width..(i % chunk + 1) * width];
+                mixer.rows.finish(gate, i, out, scratch);
+                row.quantize(ops, out, sub_norm)
+            })
+            .map_err(|row| ("the output of a test-time-training layer", row))?;
         add_projection(ops, team, &layer.o, quantized, threads, x, n);
         Ok(())
     }

@@ -2,15 +2,19 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::{Module, VarBuilder, init};
+use ternary_kernels::ops::check_hadamard_block;
 use ternary_kernels::{Scales, TernaryMatrix};
 
-use super::quantize::{activation_codes, weight_trits};
+use super::hadamard::hadamard;
+use super::quantize::{activation_codes, activation_codes_int4, weight_trits};
 use crate::ModelError;
+use crate::config::{ActivationBits, InputForm};
 
 /// Most columns for which `sum_k q_k T_k` is exact in f32 for every input: `127 * 132104 < 2^24`.
 pub const MAX_EXACT_F32_COLS: usize = (1 << 24) / 127;
 
-/// A linear layer with ternary weights and int8 activations: `y = (q T^T) * alpha / s`.
+/// A linear layer with ternary weights and int8 activations (or those that [`BitLinear::with_input`] asks for):
+/// `y = (q T^T) * alpha / s`.
 ///
 /// `x` is `[.., in]`, `y` is `[.., out]` in the dtype of `x`; there is no bias. `q` and `s` come from
 /// [`activation_codes`](super::activation_codes), one scale per token. Two kinds share one forward pass:
@@ -41,6 +45,7 @@ pub struct BitLinear {
     weights: Weights,
     in_dim: usize,
     out_dim: usize,
+    input: InputForm,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +73,7 @@ impl BitLinear {
     /// If `weight` has another rank than 2.
     pub fn from_master(weight: Tensor) -> Result<Self> {
         let (out_dim, in_dim) = weight.dims2()?;
-        Ok(Self { weights: Weights::Master(weight), in_dim, out_dim })
+        Ok(Self { weights: Weights::Master(weight), in_dim, out_dim, input: InputForm::default() })
     }
 
     /// A frozen layer with the weights `w` on `device`.
@@ -83,7 +88,24 @@ impl BitLinear {
             Scales::Tensor(s) => Tensor::new(*s, device)?,
             Scales::Rows(s) => Tensor::new(s.as_ref(), device)?,
         };
-        Ok(Self { weights: Weights::Ternary { trits, alpha }, in_dim, out_dim })
+        Ok(Self { weights: Weights::Ternary { trits, alpha }, in_dim, out_dim, input: InputForm::default() })
+    }
+
+    /// The same weights for inputs of another form, see [`HBitLinear`](super::HBitLinear).
+    ///
+    /// # Errors
+    /// A Hadamard block that is no power of two or does not divide the input width.
+    pub fn with_input(mut self, form: InputForm) -> Result<Self> {
+        if let Some(block) = form.hadamard {
+            check_hadamard_block(self.in_dim, block).map_err(candle_core::Error::wrap)?;
+        }
+        self.input = form;
+        Ok(self)
+    }
+
+    /// What happens to the input before the product.
+    pub fn input(&self) -> InputForm {
+        self.input
     }
 
     /// Input features.
@@ -115,7 +137,12 @@ impl BitLinear {
     /// The exact integers `q T^T`, `[n, out]` f32, and the scales `[n, 1]` f32 of `n` tokens `x` `[n, in]`; then the
     /// weights' scale.
     fn accumulate(&self, x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
-        let (codes, scale) = activation_codes(x)?;
+        let turned = self.input.hadamard.map(|block| hadamard(x, block)).transpose()?;
+        let x = turned.as_ref().unwrap_or(x);
+        let (codes, scale) = match self.input.bits {
+            ActivationBits::Eight => activation_codes(x)?,
+            ActivationBits::Four => activation_codes_int4(x)?,
+        };
         let (trits, alpha) = self.trits()?;
         let acc = if self.in_dim <= MAX_EXACT_F32_COLS {
             codes.matmul(&trits.t()?)?

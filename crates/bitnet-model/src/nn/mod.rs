@@ -14,6 +14,8 @@ mod attention;
 mod bit_linear;
 mod export;
 mod feed_forward;
+mod h_bit_linear;
+mod hadamard;
 mod mixer;
 mod model;
 mod norm;
@@ -24,11 +26,14 @@ mod trace;
 pub use attention::Attention;
 pub use bit_linear::{BitLinear, MAX_EXACT_F32_COLS, bit_linear};
 pub use feed_forward::FeedForward;
+pub use h_bit_linear::{HBitLinear, h_bit_linear};
+pub use hadamard::hadamard;
 pub use mixer::{NormedLinear, TokenMixer, TttBlock};
 pub use model::{CandleModel, DecoderLayer};
 pub use norm::{RmsNorm, rms_norm};
 pub use quantize::{
-    ACT_MAX, MIN_MAGNITUDE, activation_codes, quantize_activations, quantize_weights, straight_through, weight_trits,
+    ACT_MAX, MIN_MAGNITUDE, activation_codes, activation_codes_int4, quantize_activations, quantize_weights,
+    straight_through, weight_trits,
 };
 pub use rotary::{Rotary, RotaryTables};
 use trace::Trace;

@@ -4,9 +4,7 @@ use candle_core::{D, Device, Result, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
 
 use super::trace::Trace;
-use super::{
-    Attention, BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, TttBlock, bit_linear, rms_norm,
-};
+use super::{BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, TttBlock, bit_linear, rms_norm};
 use crate::config::{Mixer, ModelConfig, Norm, Projection};
 use crate::{FloatMatrix, ModelError, ModelWeights};
 
@@ -78,7 +76,8 @@ impl CandleModel {
             |gain: &[f32]| -> Result<RmsNorm> { Ok(RmsNorm::new(Tensor::new(gain, device)?, config.rms_norm_eps)) };
         let mut layers = Vec::with_capacity(weights.layers.len());
         for (i, l) in weights.layers.iter().enumerate() {
-            let linear = |p: Projection| BitLinear::from_ternary(l.projection(p), device);
+            let linear =
+                |p: Projection| BitLinear::from_ternary(l.projection(p), device)?.with_input(config.input_form(p));
             let sub = |gain: &Option<Vec<f32>>| gain.as_deref().map(norm).transpose();
             let attn_sub_norm = sub(&l.attn_sub_norm)?;
             let mixer = match &l.ttt {
@@ -137,7 +136,7 @@ impl CandleModel {
             let optional = |n: Norm| has.contains(&n).then(|| norm(n)).transpose();
             let linear = |p: Projection| {
                 let (out_dim, in_dim) = config.projection_shape(i, p);
-                bit_linear(in_dim, out_dim, vb.pp(p.path(mixer)))
+                bit_linear(in_dim, out_dim, vb.pp(p.path(mixer)))?.with_input(config.input_form(p))
             };
             let attn_sub_norm = optional(Norm::AttnSub(i))?;
             let mixer = match config.ttt_layer(i) {

@@ -1,8 +1,9 @@
-//! The two quantisers of BitNet b1.58 and their straight-through gradient, in candle operations.
+//! The quantisers of BitNet b1.58 and BitNet v2 and their straight-through gradient, in candle operations.
 //!
-//! Paper: arXiv:2504.18415, equations 1, 2 and 5.
+//! Paper: arXiv:2504.18415, equations 1, 2, 5 and 6.
 
 use candle_core::{D, DType, Result, Tensor};
+use ternary_kernels::quantize::SQRT_7;
 
 /// Largest magnitude of an activation code.
 pub const ACT_MAX: f64 = 127.0;
@@ -61,6 +62,27 @@ pub fn activation_codes(x: &Tensor) -> Result<(Tensor, Tensor)> {
     // No clamp: |x| * s exceeds 127 by rounding only, which rounds back to 127; and a clamp could hide a NaN.
     let codes = straight_through(&scaled, &round_half_even(&scaled.detach())?)?;
     Ok((codes, scale))
+}
+
+/// Int4 codes of activations and their scales, one per token (row).
+///
+/// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -8..=7 and `s` `[.., 1]` f32:
+/// `s = sqrt(7) / max(mean_j |x_j|, 1e-5)`, `codes = clamp(round_half_even(x * s), -8, 7)`; `codes / s` stands for `x` where it
+/// does not saturate. The mean is taken in f64 (in f32 on Metal, which has none). The gradient of `codes` is that of `x * s`
+/// with constant `s`, also where the clamp acts.
+///
+/// # Errors
+/// Those of candle; a rank of 0.
+pub fn activation_codes_int4(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let x = x.to_dtype(DType::F32)?;
+    let wide = if x.device().is_metal() { DType::F32 } else { DType::F64 };
+    let mean = x.detach().abs()?.to_dtype(wide)?.mean_keepdim(D::Minus1)?.to_dtype(DType::F32)?;
+    let mean = mean.maximum(MIN_MAGNITUDE)?;
+    let scale = (mean.ones_like()? * f64::from(SQRT_7))?.div(&mean)?;
+    let scaled = x.broadcast_mul(&scale)?;
+    // Clamped before rounding, which gives the same integers and keeps outliers within the rounder's range.
+    let codes = round_half_even(&scaled.detach().clamp(-8f32, 7f32)?)?;
+    Ok((straight_through(&scaled, &codes)?, scale))
 }
 
 /// Activations as the model sees them after int8 quantisation: `codes / s` of [`activation_codes`], in the shape and

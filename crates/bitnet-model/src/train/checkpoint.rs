@@ -74,6 +74,33 @@ impl Checkpoint {
         write_atomically(path, &bytes)
     }
 
+    /// The run goes on as another: with `model`, whose parameters have the same shapes but may be used in another way (four bits
+    /// instead of eight), and with `config`. Master weights, moments, step and data position stay; only the best validation loss is
+    /// forgotten, as it was that of another model. So the optimizer and its schedule do not notice.
+    ///
+    /// Paper: arXiv:2504.18415, section 2.2: training ends with four bits, and reuses the states of the optimizer.
+    ///
+    /// # Errors
+    /// Parameters of other shapes; a configuration that cannot be, or that ends before the run stands.
+    pub fn second_stage(self, model: ModelConfig, config: TrainConfig) -> Result<Self, TrainError> {
+        model.validate()?;
+        config.validate()?;
+        let shapes = |c: &ModelConfig| super::params::layout(c).into_iter().map(|(name, shape, _)| (name, shape));
+        if !shapes(&self.model).eq(shapes(&model)) {
+            let what = "parameters of the second stage".to_owned();
+            let count = |c: &ModelConfig| format!("{} parameters", c.parameters());
+            return Err(TrainError::Mismatch { what, expected: count(&self.model), got: count(&model) });
+        }
+        if config.steps <= self.progress.step {
+            let must = "more than the steps that the first stage has done; they count from its beginning";
+            return Err(TrainError::Option { option: "steps", value: config.steps.to_string(), must });
+        }
+        let mut adam = AdamW::new(config.adamw, 0);
+        (adam.m, adam.v, adam.step) = (self.adam.m, self.adam.v, self.adam.step);
+        let progress = Progress { best: None, since_best: 0, ..self.progress };
+        Ok(Self { model, config, params: self.params, adam, progress })
+    }
+
     /// Reads a file that [`Checkpoint::save`] wrote.
     ///
     /// # Errors

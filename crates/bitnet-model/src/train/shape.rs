@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::TrainError;
-use crate::config::{Mixer, TttOptions};
+use crate::config::{ActivationBits, InputForms, Mixer, TttOptions};
 use crate::{Activation, ModelConfig, RopePairs};
 
 /// Words for the elements that the rotary embedding of test-time-training layers pairs.
@@ -35,6 +35,7 @@ fn flag(v: &Value, key: &'static str, default: bool) -> Result<bool, TrainError>
 }
 
 /// A model's shape from the keys of a Hugging Face `config.json`; what is absent has the value of BitNet b1.58 2B4T.
+/// `hadamard` and `activation_bits`, or `input_forms`, say how activations become codes;
 /// `mixers` is a name for all layers (`attention`, `ttt_linear`, `ttt_mlp`) or a list of one for each, `ttt` holds the constants of
 /// test-time-training layers.
 ///
@@ -72,8 +73,26 @@ pub fn model_from_json(v: &Value) -> Result<ModelConfig, TrainError> {
     if !c.mixers.is_empty() {
         c.ttt = ttt_options(&v["ttt"])?;
     }
+    c.inputs = inputs(v, &c)?;
     c.validate()?;
     Ok(c)
+}
+
+/// How activations become codes: `input_forms` for each projection; then `hadamard`, true for the placement of BitNet v2, and
+/// `activation_bits`, for all.
+fn inputs(v: &Value, c: &ModelConfig) -> Result<InputForms, TrainError> {
+    let mut forms = match &v[InputForms::JSON_KEY] {
+        Value::Null => InputForms::default(),
+        json => InputForms::from_json(json)?,
+    };
+    if flag(v, "hadamard", false)? {
+        forms = forms.with_hadamard(c);
+    }
+    if !v["activation_bits"].is_null() {
+        let bits = v["activation_bits"].as_u64().and_then(ActivationBits::from_number);
+        forms = forms.with_bits(bits.ok_or_else(|| wrong("activation_bits", &v["activation_bits"], "8 or 4"))?);
+    }
+    Ok(forms)
 }
 
 /// One for each layer; empty where all are attention.
@@ -139,9 +158,14 @@ fn ttt_to_json(o: &TttOptions) -> Value {
 /// The `config.json` of a model with float master weights that are quantised when they are read.
 pub fn model_to_json(c: &ModelConfig) -> Value {
     let ttt = c.has_ttt();
+    let (class, model_type) = match (ttt, c.inputs.are_plain()) {
+        (true, _) => ("BitTttForCausalLM", "bit-ttt"),
+        (false, false) => ("BitNetV2ForCausalLM", "bitnet-v2"),
+        (false, true) => ("BitNetForCausalLM", "bitnet"),
+    };
     let mut v = json!({
-        "architectures": [if ttt { "BitTttForCausalLM" } else { "BitNetForCausalLM" }],
-        "model_type": if ttt { "bit-ttt" } else { "bitnet" },
+        "architectures": [class],
+        "model_type": model_type,
         "vocab_size": c.vocab_size,
         "hidden_size": c.hidden_size,
         "intermediate_size": c.intermediate_size,
@@ -164,6 +188,9 @@ pub fn model_to_json(c: &ModelConfig) -> Value {
             "quantization_mode": "online",
         },
     });
+    if let (false, Some(map)) = (c.inputs.are_plain(), v.as_object_mut()) {
+        map.insert(InputForms::JSON_KEY.to_owned(), c.inputs.to_json());
+    }
     if let (true, Some(map)) = (ttt, v.as_object_mut()) {
         let names = (0..c.num_hidden_layers).map(|l| c.mixer(l).name());
         map.extend(Map::from_iter([

@@ -3,6 +3,7 @@
 use bitnet_model::{Activation, ModelConfig};
 
 use super::bit_ttt::{self, TttFields};
+use super::inputs::{self, Asked};
 use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::gguf::{Metadata, Value};
@@ -26,8 +27,12 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
             let act = metadata.str(key)?.map(|name| bit_ttt::activation(key, name)).transpose()?;
             (act.unwrap_or(Activation::Relu2), facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean)
         }
+        inputs::GGUF_ARCHITECTURE => {
+            (hidden_act(metadata, architecture)?, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean)
+        }
         other => {
-            let reason = "supported architectures are bitnet-b1.58, bitnet-25, bitnet, bit-ttt and (ternary) llama";
+            let reason =
+                "supported architectures are bitnet-b1.58, bitnet-25, bitnet, bitnet-v2, bit-ttt and (ternary) llama";
             return Err(unsupported("general.architecture", other, reason));
         }
     };
@@ -60,6 +65,8 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     }
     c.hidden_act = act;
     c.sub_norms = sub_norms;
+    let (must, may) = (architecture == inputs::GGUF_ARCHITECTURE, architecture == bit_ttt::ARCHITECTURE);
+    c.inputs = inputs::from_gguf(metadata, architecture, Asked::by(must, may))?;
     c.tie_word_embeddings = !facts.has_head;
     c.max_position_embeddings = k.size("context_length")?;
     let eps = "attention.layer_norm_rms_epsilon";
@@ -97,6 +104,17 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         generation: sampling(metadata)?,
         notes: Vec::new(),
     })
+}
+
+/// The activation, where the architecture does not say it.
+fn hidden_act(metadata: &Metadata, architecture: &str) -> Result<Activation, LoadError> {
+    let key = format!("{architecture}.hidden_act");
+    match metadata.str(&key)? {
+        Some("relu2") => Ok(Activation::Relu2),
+        Some("silu") => Ok(Activation::Silu),
+        Some(other) => Err(unsupported(&key, other, "supported are relu2 and silu")),
+        None => Err(LoadError::MissingKey { key, needed_for: "the formulas of the model" }),
+    }
 }
 
 /// A token id, or `None` where the key is absent or says so.

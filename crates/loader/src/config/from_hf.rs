@@ -4,6 +4,7 @@ use bitnet_model::{Activation, Mixer, ModelConfig};
 use serde_json::{Map, Value};
 
 use super::bit_ttt::{self, TttFields};
+use super::inputs::{self, Asked};
 use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
 use crate::LoadError;
 use crate::loaded::{GenerationConfig, QkLayout};
@@ -29,12 +30,15 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
     let model_type = f.str("model_type")?.unwrap_or("").to_owned();
     let class_is_bitnet = f.strings("architectures").iter().any(|a| a.to_ascii_lowercase().starts_with("bitnet"));
     let is_ttt = model_type == bit_ttt::ARCHITECTURE;
-    let is_bitnet = model_type == "bitnet" || class_is_bitnet || is_ttt;
+    let is_v2 = model_type == inputs::HF_TYPE;
+    let is_bitnet = model_type == "bitnet" || class_is_bitnet || is_ttt || is_v2;
     // 1bitLLM's models are of a BitNet class and of type llama; very old configurations name no type.
-    let known =
-        matches!(model_type.as_str(), "bitnet" | "llama") || is_ttt || (model_type.is_empty() && class_is_bitnet);
+    let known = matches!(model_type.as_str(), "bitnet" | "llama")
+        || is_ttt
+        || is_v2
+        || (model_type.is_empty() && class_is_bitnet);
     if !known {
-        let reason = "supported are bitnet, bit-ttt, and llama with ternary weights";
+        let reason = "supported are bitnet, bitnet-v2, bit-ttt, and llama with ternary weights";
         return Err(unsupported("model_type", format!("{model_type:?}"), reason));
     }
     let quantization = read_quantization(&f, is_bitnet)?;
@@ -58,12 +62,16 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
         Some(name) => bit_ttt::activation("hidden_act", name)?,
         // The defaults of the classes.
         None if is_ttt || model_type == "bitnet" => Activation::Relu2,
+        None if is_v2 => {
+            return Err(LoadError::MissingKey { key: "hidden_act".into(), needed_for: "the formulas of the model" });
+        }
         None => Activation::Silu,
     };
-    c.sub_norms = match f.bool("sub_norms")?.filter(|_| is_ttt) {
+    c.sub_norms = match f.bool("sub_norms")?.filter(|_| is_ttt || is_v2) {
         Some(sub_norms) => sub_norms,
-        None => is_bitnet || facts.has_sub_norms,
+        None => is_bitnet && !is_v2 || facts.has_sub_norms,
     };
+    c.inputs = inputs::from_hf(f.0, Asked::by(is_v2, is_ttt))?;
     if is_ttt {
         c.mixers = read_mixers(&f, c.num_hidden_layers)?;
         let ttt = map.get("ttt").filter(|v| !v.is_null());
@@ -76,9 +84,10 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
     // Without a head in the file there is nothing else that could be the head.
     c.tie_word_embeddings = f.bool("tie_word_embeddings")?.unwrap_or(false) || !facts.has_head;
     let eps = f.f64("rms_norm_eps")?;
-    c.rms_norm_eps = to_f32(eps.unwrap_or(if model_type == "bitnet" || is_ttt { 1e-5 } else { 1e-6 }));
+    let new = model_type == "bitnet" || is_ttt || is_v2;
+    c.rms_norm_eps = to_f32(eps.unwrap_or(if new { 1e-5 } else { 1e-6 }));
     c.max_position_embeddings = f.size("max_position_embeddings")?;
-    c.rope_theta = read_rope(&f)?.unwrap_or(if model_type == "bitnet" || is_ttt { 500_000.0 } else { 10_000.0 });
+    c.rope_theta = read_rope(&f)?.unwrap_or(if new { 500_000.0 } else { 10_000.0 });
     for key in ["attention_bias", "mlp_bias"] {
         if f.bool(key)? == Some(true) {
             return Err(unsupported(key, true, "projections with a bias are not supported"));

@@ -9,6 +9,7 @@
 pub(crate) mod bit_ttt;
 pub(crate) mod from_gguf;
 pub(crate) mod from_hf;
+pub(crate) mod inputs;
 
 use bitnet_model::ModelConfig;
 

@@ -7,7 +7,7 @@ use ternary_kernels::TernaryMatrix;
 
 use super::verify::Checked;
 use super::{ConvertOptions, Job, Progress, Target, verify, vocab};
-use crate::config::{bit_ttt, to_f32};
+use crate::config::{bit_ttt, inputs, to_f32};
 use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value};
 use crate::loaded::GenerationConfig;
 use crate::mmap::write_checked;
@@ -146,6 +146,7 @@ pub(crate) fn architecture_for(c: &ModelConfig) -> Result<&'static str, LoadErro
         return Ok(bit_ttt::ARCHITECTURE);
     }
     match (c.hidden_act, c.sub_norms) {
+        _ if !c.inputs.are_plain() => Ok(inputs::GGUF_ARCHITECTURE),
         (Activation::Relu2, true) => Ok("bitnet-b1.58"),
         (Activation::Silu, true) => Ok("bitnet"),
         (Activation::Silu, false) => Ok("llama"),
@@ -188,6 +189,12 @@ pub(crate) fn put_shape(m: &mut Metadata, c: &ModelConfig, architecture: &str) {
     if c.num_attention_heads.saturating_mul(c.head_dim) != c.hidden_size {
         size("attention.key_length", c.head_dim);
         size("attention.value_length", c.head_dim);
+    }
+    if architecture == inputs::GGUF_ARCHITECTURE {
+        m.set(&format!("{architecture}.hidden_act"), c.hidden_act.name());
+    }
+    if !c.inputs.are_plain() {
+        inputs::to_gguf(m, &c.inputs, architecture);
     }
     m.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), c.rms_norm_eps);
     // 32 bits are what other programs expect; a base that does not fit keeps its 64 rather than change.

@@ -11,7 +11,7 @@ use ternary_kernels::{FileFormat, KernelError, ScaleRounding, TernaryMatrix};
 use super::verify::{self, Checked};
 use super::{ConvertOptions, Job, Progress, gguf_out::is_plain};
 use crate::config::from_hf::MAX_CONFIG;
-use crate::config::{bit_ttt, decimal};
+use crate::config::{bit_ttt, decimal, inputs};
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
 use crate::safetensors::{Dtype, NewTensor, SINGLE_NAME, write_file};
@@ -263,11 +263,16 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
             map.remove(key);
         }
     }
-    let (model, class_name) = match (c.has_ttt(), c.sub_norms) {
-        (true, _) => (bit_ttt::ARCHITECTURE, bit_ttt::CLASS),
-        (false, true) => ("bitnet", "BitNetForCausalLM"),
-        (false, false) => ("llama", "LlamaForCausalLM"),
+    let (model, class_name) = match (c.has_ttt(), c.inputs.are_plain(), c.sub_norms) {
+        (true, _, _) => (bit_ttt::ARCHITECTURE, bit_ttt::CLASS),
+        (false, false, _) => (inputs::HF_TYPE, inputs::HF_CLASS),
+        (false, true, true) => ("bitnet", "BitNetForCausalLM"),
+        (false, true, false) => ("llama", "LlamaForCausalLM"),
     };
+    map.remove(inputs::HF_KEY);
+    if !c.inputs.are_plain() {
+        map.insert(inputs::HF_KEY.to_owned(), c.inputs.to_json());
+    }
     let eos = match c.eos_token_ids.as_slice() {
         [] => Value::Null,
         [one] => json!(one),

@@ -4,9 +4,11 @@ use std::arch::x86_64::*;
 
 use super::{Base3, CHUNK_BYTES, GROUP_CHUNKS, Group, code};
 use crate::i2s::avx2::{prefetch_next_page, to_array};
-use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, avx2, vnni256};
+use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, avx2, vnni256};
 use crate::isa::{Avx2, AvxVnni};
-use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+};
 
 /// Declares the kernel that unpacks with AVX2 and multiplies with the I2_S code in `$i2s`.
 macro_rules! kernel {
@@ -47,6 +49,15 @@ macro_rules! kernel {
                 );
             }
             fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+                self.in_tiles(w, x.into(), acc);
+            }
+            fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+                self.in_tiles(w, x.into(), acc);
+            }
+        }
+
+        impl $kernel {
+            fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
                 let Some(product) = Base3::new(w, x, acc) else { return };
                 let mut acts = [[0; CHUNK_COLS]; $i2s::MAX_TOKENS * BLOCK_CHUNKS];
                 product.gemm(

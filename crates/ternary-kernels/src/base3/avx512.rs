@@ -29,11 +29,14 @@ use std::ops::Range;
 
 use super::{Base3, GROUP_CHUNKS, GROUP_COLS, Group, QUARTERS, code};
 use crate::i2s::avx2::prefetch_next_page;
-use crate::i2s::avx512::{all_fields, load, to_array};
+use crate::i2s::avx512::{all_fields, load, to_array, widen};
 use crate::i2s::wide512::{self, Codes};
 use crate::i2s::{FIELDS, PANEL_ROWS, even_parts};
 use crate::isa::Avx512Vbmi;
-use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows,
+    TernaryMatrix,
+};
 
 pub(crate) const NAME: &str = "base3_avx512vbmi";
 
@@ -105,6 +108,16 @@ impl Kernel for Base3Avx512Vbmi {
         unsafe {
             wide512::gemm(&product.io, product.chunks(&(0..product.per_panel)).end, GROUP_CHUNKS, take_apart, acc)
         }
+    }
+    fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        // SAFETY: `self` holds the proof that this CPU has what `widen` is compiled for.
+        widened.widen_by(&x.as_matrix(&[x.sum()]), |row, out| unsafe { widen(row, out) });
+        self.gemv(w, &widened.view().row(0), acc);
+    }
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        // SAFETY: `self` holds the proof that this CPU has what `widen` is compiled for.
+        widened.widen_by(x, |row, out| unsafe { widen(row, out) });
+        self.gemm(w, &widened.view(), acc);
     }
 }
 

@@ -57,8 +57,10 @@ macro_rules! kernel {
         #[allow(unused_unsafe, reason = "where the whole build has the features, the calls are safe")]
         const _: () = {
             use crate::base3::{Base3, Group};
-            use crate::i2s::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
-            use crate::{Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, TernaryMatrix};
+            use crate::i2s::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
+            use crate::{
+                Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, TernaryMatrix,
+            };
 
             #[target_feature(enable = $features)]
             fn unpack($cpu: $token, groups: &[Group], out: &mut [Chunk]) {
@@ -97,6 +99,15 @@ macro_rules! kernel {
                     );
                 }
                 fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+                    self.in_tiles(w, x.into(), acc);
+                }
+                fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+                    self.in_tiles(w, x.into(), acc);
+                }
+            }
+
+            impl $kernel {
+                fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
                     let Some(product) = Base3::new(w, x, acc) else { return };
                     let mut acts = [[0; CHUNK_COLS]; $max * BLOCK_CHUNKS];
                     product.gemm(

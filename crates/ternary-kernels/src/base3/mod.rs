@@ -39,8 +39,10 @@
 
 use std::ops::Range;
 
-use crate::i2s::{Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, MAX_COLS, PANEL_ROWS, Product, Tile, even_parts};
-use crate::{AlignedBuf, Int8Matrix, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::i2s::{
+    Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, MAX_COLS, PANEL_ROWS, Product, Tile, even_parts,
+};
+use crate::{AlignedBuf, KernelError, Packed, PackedRows, TernaryMatrix};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -147,7 +149,7 @@ struct Base3<'a> {
 
 impl<'a> Base3<'a> {
     /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
-    fn new(w: &PackedRows<'a>, x: &Int8Matrix<'a>, acc: &mut [i32]) -> Option<Self> {
+    fn new(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
         let per_panel = groups_of(w.cols());
         assert_eq!(w.panel_bytes(), per_panel * size_of::<Group>(), "base3: weights in another layout");
         let io = Product::without_weights(w, x, acc)?;

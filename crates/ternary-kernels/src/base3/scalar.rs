@@ -2,8 +2,10 @@
 
 use super::{Base3, GROUP_CHUNKS, Group, code};
 use crate::i2s::scalar::{MAX_TOKENS, code_sums, tiles};
-use crate::i2s::{BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS};
-use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS};
+use crate::{
+    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+};
 
 pub(crate) const NAME: &str = "base3_scalar";
 
@@ -50,10 +52,17 @@ impl Kernel for Base3Scalar {
         product.gemv(unpack, |chunks, x| code_sums::<1>(chunks, x.as_chunks().0)[0], acc);
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        let Some(product) = Base3::new(w, x, acc) else { return };
-        let mut acts = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-        product.gemm(1, MAX_TOKENS, &mut acts, unpack, |t| tiles(&product.io, &t, acc));
+        product_of(w, x.into(), acc);
     }
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+        product_of(w, x.into(), acc);
+    }
+}
+
+fn product_of(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+    let Some(product) = Base3::new(w, x, acc) else { return };
+    let mut acts = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
+    product.gemm(1, MAX_TOKENS, &mut acts, unpack, |t| tiles(&product.io, &t, acc));
 }
 
 /// Unpacks `groups` to the chunks of their columns.

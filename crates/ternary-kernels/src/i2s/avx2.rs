@@ -24,9 +24,11 @@
 
 use std::arch::x86_64::*;
 
-use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
+use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx2;
-use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+};
 
 pub(crate) const NAME: &str = "i2s_avx2";
 
@@ -76,11 +78,19 @@ impl Kernel for I2sAvx2 {
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        let Some(product) = Product::new(w, x, acc) else { return };
         if x.n() == 1 {
-            // SAFETY: as in `gemv`.
-            return unsafe { gemv(&product, acc) };
+            return self.gemv(w, &x.row(0), acc);
         }
+        self.in_tiles(w, x.into(), acc);
+    }
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+        self.in_tiles(w, x.into(), acc);
+    }
+}
+
+impl I2sAvx2 {
+    fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+        let Some(product) = Product::new(w, x, acc) else { return };
         let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
             // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.

@@ -33,9 +33,12 @@ use std::ops::Range;
 
 use super::avx2::prefetch_next_page;
 use super::wide512::{self, Codes};
-use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, FIELDS, PANEL_ROWS, Product, Tile};
+use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, FIELDS, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx512Vnni;
-use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows,
+    TernaryMatrix,
+};
 
 pub(crate) const NAME: &str = "i2s_avx512vnni";
 
@@ -83,22 +86,48 @@ impl Kernel for I2sAvx512Vnni {
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        let Some(product) = Product::new(w, x, acc) else { return };
         if x.n() == 1 {
-            // SAFETY: as in `gemv`.
-            return unsafe { gemv(&product, acc) };
+            return self.gemv(w, &x.row(0), acc);
         }
-        if x.n() > MAX_TILED {
-            let take_apart = |p: usize, chunks: Range<usize>, out: &mut [MaybeUninit<Codes>]| {
-                // SAFETY: `self` holds the proof that this CPU has what `take_apart` is compiled for.
-                unsafe { take_apart(&product.panel(p)[chunks], out) }
-            };
-            // SAFETY: likewise for `wide512::gemm`. A chunk has `FIELDS` fields, and each of them is written.
-            return unsafe { wide512::gemm(&product, product.chunks, 1, take_apart, acc) };
+        if x.n() <= MAX_TILED {
+            return self.in_tiles(w, x.into(), acc);
         }
+        let Some(product) = Product::new(w, x, acc) else { return };
+        let take_apart = |p: usize, chunks: Range<usize>, out: &mut [MaybeUninit<Codes>]| {
+            // SAFETY: `self` holds the proof that this CPU has what `take_apart` is compiled for.
+            unsafe { take_apart(&product.panel(p)[chunks], out) }
+        };
+        // SAFETY: likewise for `wide512::gemm`. A chunk has `FIELDS` fields, and each of them is written.
+        unsafe { wide512::gemm(&product, product.chunks, 1, take_apart, acc) }
+    }
+    fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        // SAFETY: `self` holds the proof that this CPU has what `widen` is compiled for.
+        widened.widen_by(&x.as_matrix(&[x.sum()]), |row, out| unsafe { widen(row, out) });
+        self.gemv(w, &widened.view().row(0), acc);
+    }
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        if x.n() <= MAX_TILED {
+            return self.in_tiles(w, x.into(), acc);
+        }
+        // SAFETY: `self` holds the proof that this CPU has what `widen` is compiled for.
+        widened.widen_by(x, |row, out| unsafe { widen(row, out) });
+        self.gemm(w, &widened.view(), acc);
+    }
+}
+
+/// [`Int4Vector::widen`], compiled for the instruction set.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn widen(row: &Int4Vector<'_>, out: &mut [i8]) {
+    row.widen(out);
+}
+
+impl I2sAvx512Vnni {
+    /// For up to [`MAX_TILED`] tokens.
+    fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+        let Some(product) = Product::new(w, x, acc) else { return };
         let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         // Weights that only one tile of tokens reads come from memory: take them as one stream.
-        let panels = if x.n() <= MAX_TOKENS { 1 } else { MAX_PANELS };
+        let panels = if product.tokens() <= MAX_TOKENS { 1 } else { MAX_PANELS };
         product.for_tiles(panels, MAX_TOKENS, &mut buffer, |t| {
             // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.
             unsafe { tiles(&product, &t, acc) }

@@ -177,6 +177,21 @@ macro_rules! kernel {
                 }
             }
             fn gemm(&self, w: &crate::PackedRows<'_>, x: &crate::Int8Matrix<'_>, acc: &mut [i32]) {
+                self.in_tiles(w, x.into(), acc);
+            }
+            fn gemm_a4(
+                &self,
+                w: &crate::PackedRows<'_>,
+                x: &crate::Int4Matrix<'_>,
+                _: &mut crate::Int8Batch,
+                acc: &mut [i32],
+            ) {
+                self.in_tiles(w, x.into(), acc);
+            }
+        }
+
+        impl $kernel {
+            fn in_tiles(&self, w: &crate::PackedRows<'_>, x: crate::i2s::Activations<'_>, acc: &mut [i32]) {
                 use crate::i2s::lanes128::{MAX_TOKENS, tiles};
                 use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Product, Tile};
 

@@ -48,7 +48,10 @@
 
 use std::ops::Range;
 
-use crate::{AlignedBuf, Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, ROW_ALIGN, TernaryMatrix};
+use crate::int4::{self, GROUP_BYTES};
+use crate::{
+    AlignedBuf, Int4Matrix, Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, ROW_ALIGN, TernaryMatrix,
+};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -156,6 +159,37 @@ fn pack_row(row: &[i8], words: &mut [u32], r: usize, panel: &mut [Chunk]) {
     }
 }
 
+/// The activations of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Activations<'a> {
+    Int8(Int8Matrix<'a>),
+    Int4(Int4Matrix<'a>),
+}
+
+impl<'a> From<&Int8Matrix<'a>> for Activations<'a> {
+    fn from(x: &Int8Matrix<'a>) -> Self {
+        Self::Int8(*x)
+    }
+}
+
+impl<'a> From<&Int4Matrix<'a>> for Activations<'a> {
+    fn from(x: &Int4Matrix<'a>) -> Self {
+        Self::Int4(*x)
+    }
+}
+
+impl<'a> Activations<'a> {
+    /// Activations per token, those with their padding, tokens and sums.
+    fn shape(&self) -> (usize, usize, &'a [i32]) {
+        let (k, padded, rows, sums) = match self {
+            Self::Int8(x) => (x.k(), x.stride(), x.codes().len(), x.sums()),
+            Self::Int4(x) => (x.k(), 2 * x.stride(), 2 * x.nibbles().len(), x.sums()),
+        };
+        assert_eq!(rows, sums.len() * padded, "rows of activations");
+        (k, padded, sums)
+    }
+}
+
 /// What a product reads, with every length checked: the code below cuts slices from it and needs no other proof.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
@@ -164,32 +198,32 @@ pub(crate) struct Product<'a> {
     /// Chunks of one panel, at least 4.
     chunks: usize,
     rows: usize,
-    codes: &'a [u8],
-    stride: usize,
+    x: Activations<'a>,
     sums: &'a [i32],
 }
 
 impl<'a> Product<'a> {
     /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
-    fn new(w: &PackedRows<'a>, x: &Int8Matrix<'a>, acc: &mut [i32]) -> Option<Self> {
+    fn new(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
         assert_eq!(w.panel_bytes(), chunks_of(w.cols()) * CHUNK_BYTES, "i2s: weights in another layout");
         let (panels, _) = w.bytes().as_chunks();
         Some(Self { panels, ..Self::without_weights(w, x, acc)? })
     }
 
     /// As [`Product::new`] for weights in another layout of panels of [`PANEL_ROWS`], which the caller unpacks.
-    pub(crate) fn without_weights(w: &PackedRows<'a>, x: &Int8Matrix<'a>, acc: &mut [i32]) -> Option<Self> {
+    pub(crate) fn without_weights(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
         let chunks = chunks_of(w.cols());
+        let x = x.into();
+        let (k, padded, sums) = x.shape();
         assert_eq!(w.bytes().len(), w.rows().div_ceil(PANEL_ROWS) * w.panel_bytes(), "bytes of the weights");
-        assert_eq!(x.k(), w.cols(), "activations per token");
-        assert!(x.stride() >= chunks * CHUNK_COLS && x.codes().len() == x.n() * x.stride(), "padding");
-        assert_eq!(acc.len(), x.n() * w.rows(), "accumulators");
+        assert_eq!(k, w.cols(), "activations per token");
+        assert!(padded >= chunks * CHUNK_COLS, "padding");
+        assert_eq!(acc.len(), sums.len() * w.rows(), "accumulators");
         if chunks == 0 || acc.is_empty() {
             acc.fill(0);
             return None;
         }
-        let codes = bytemuck::cast_slice(x.codes());
-        Some(Self { panels: &[], chunks, rows: w.rows(), codes, stride: x.stride(), sums: x.sums() })
+        Some(Self { panels: &[], chunks, rows: w.rows(), x, sums })
     }
 
     /// One token; `sum` is `[x.sum()]`, lent by the caller.
@@ -217,14 +251,22 @@ impl<'a> Product<'a> {
         &self.panels[p * self.chunks..(p + 1) * self.chunks]
     }
 
-    /// Activations of token `t`, one group per chunk.
+    /// Int8 activations of token `t`, one group per chunk.
+    ///
+    /// # Panics
+    /// For int4, which lies in halves of bytes: it is brought to tiles by [`Product::interleave`], or widened before.
     pub(crate) fn token(&self, t: usize) -> &'a [Acts] {
-        self.codes[t * self.stride..][..self.chunks * CHUNK_COLS].as_chunks().0
+        self.rows_of(t..t + 1).0[..self.chunks * CHUNK_COLS].as_chunks().0
     }
 
-    /// Activations of `tokens`, as far as the last one's padding, and the distance from one to the next.
+    /// Int8 activations of `tokens`, as far as the last one's padding, and the distance from one to the next.
+    ///
+    /// # Panics
+    /// As [`Product::token`].
     pub(crate) fn rows_of(&self, tokens: Range<usize>) -> (&'a [u8], usize) {
-        (&self.codes[tokens.start * self.stride..tokens.end * self.stride], self.stride)
+        let Activations::Int8(x) = self.x else { panic!("int4 activations are not read as rows of int8") };
+        let codes: &[u8] = bytemuck::cast_slice(x.codes());
+        (&codes[tokens.start * x.stride()..tokens.end * x.stride()], x.stride())
     }
 
     /// Stores the sums of code times activation of the 16 rows of panel `p` for token `t`.
@@ -272,7 +314,8 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Copies the activations of `tokens` for `chunks` to `buffer`, those of all tokens for one chunk side by side.
+    /// Copies the activations of `tokens` for `chunks` to `buffer`, those of all tokens for one chunk side by side; int4 is
+    /// widened here, once for as many panels as the copy serves.
     pub(crate) fn interleave<'b>(
         &self,
         tokens: Range<usize>,
@@ -281,8 +324,18 @@ impl<'a> Product<'a> {
     ) -> &'b [Acts] {
         let acts = &mut buffer[..tokens.len() * chunks.len()];
         for (n, t) in tokens.clone().enumerate() {
-            let from = &self.token(t)[chunks.clone()];
-            acts.iter_mut().skip(n).step_by(tokens.len()).zip(from).for_each(|(to, from)| *to = *from);
+            let to = acts.iter_mut().skip(n).step_by(tokens.len());
+            match self.x {
+                Activations::Int8(_) => to.zip(&self.token(t)[chunks.clone()]).for_each(|(to, from)| *to = *from),
+                Activations::Int4(x) => {
+                    let (groups, _) = x.nibbles()[t * x.stride()..].as_chunks::<GROUP_BYTES>();
+                    // Two chunks are a group.
+                    for (to, c) in to.zip(chunks.clone()) {
+                        let group = &groups[c / 2];
+                        *to = if c % 2 == 0 { int4::low(group) } else { int4::high(group) };
+                    }
+                }
+            }
         }
         acts
     }

@@ -11,9 +11,11 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::lanes128::{self, Lanes128};
-use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
+use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::{Neon, NeonDot, NeonI8mm, proven};
-use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+};
 
 /// Tokens of a GEMM tile, for both extensions: 16 registers of sums.
 pub(crate) const MAX_TOKENS: usize = 4;
@@ -166,6 +168,15 @@ macro_rules! kernel {
                 }
             }
             fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+                self.in_tiles(w, x.into(), acc);
+            }
+            fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+                self.in_tiles(w, x.into(), acc);
+            }
+        }
+
+        impl $kernel {
+            fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
                 let Some(product) = Product::new(w, x, acc) else { return };
                 let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
                 product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {

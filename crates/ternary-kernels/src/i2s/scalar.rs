@@ -4,8 +4,10 @@
 //! `c + 1` (high byte) of row `i / 2`. For each field, both codes are cut out by a shift and a mask and multiplied by
 //! their activation in 16 bits; sums stay in 16 bits for [`FLUSH`] chunks and are then added to i32 row sums.
 
-use super::{Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
-use crate::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
+use crate::{
+    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+};
 
 pub(crate) const NAME: &str = "i2s_scalar";
 
@@ -43,10 +45,17 @@ impl Kernel for I2sScalar {
         }
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        let Some(product) = Product::new(w, x, acc) else { return };
-        let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-        product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| tiles(&product, &t, acc));
+        product_of(w, x.into(), acc);
     }
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+        product_of(w, x.into(), acc);
+    }
+}
+
+fn product_of(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+    let Some(product) = Product::new(w, x, acc) else { return };
+    let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
+    product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| tiles(&product, &t, acc));
 }
 
 /// A tile of one panel and any number of tokens.

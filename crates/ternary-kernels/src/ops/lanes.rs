@@ -26,6 +26,18 @@ pub(crate) trait Simd: Copy {
     fn load(self, x: &[f32; LANES]) -> Self::F;
     fn load_f16(self, x: &[f16; LANES]) -> Self::F;
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::F;
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F;
+    /// Sixteen numbers of four bits in two's complement: lane `2i` is nibble `i` of the first four bytes, the lower half of a
+    /// byte before the upper one, lane `2i + 1` nibble `i` of the last four.
+    #[inline(always)]
+    fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
+        let mut lanes = [0i8; LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            let byte = x[4 * (i % 2) + i / 4];
+            *lane = if i / 2 % 2 == 0 { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 };
+        }
+        self.load_i8(&lanes)
+    }
     fn store(self, v: Self::F, out: &mut [f32; LANES]);
     /// Rounds to nearest, ties to even; beyond the largest f16 lies infinity.
     fn store_f16(self, v: Self::F, out: &mut [f16; LANES]);
@@ -49,6 +61,9 @@ pub(crate) trait Simd: Copy {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// `if a > b { a } else { b }`: where either is NaN, `b`.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// Lane `l` becomes lane `l ^ H`; `H` is 1, 2, 4 or 8.
+    fn swap<const H: usize>(self, v: Self::F) -> Self::F;
 
     fn splat_i(self, x: i32) -> Self::I;
     fn load_i(self, x: &[i32; LANES]) -> Self::I;
@@ -210,6 +225,15 @@ impl Simd for Portable {
         x.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+        x.map(f32::from)
+    }
+    #[inline(never)]
+    fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
+        let halves = [[x[0], x[1], x[2], x[3]], [x[4], x[5], x[6], x[7]]].map(u32::from_le_bytes);
+        std::array::from_fn(|l| ((halves[l % 2] << (28 - 4 * (l / 2))) as i32 >> 28) as f32)
+    }
+    #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
         *out = v;
     }
@@ -249,6 +273,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn swap<const H: usize>(self, v: Self::F) -> Self::F {
+        std::array::from_fn(|l| v[l ^ H])
     }
 
     #[inline(always)]

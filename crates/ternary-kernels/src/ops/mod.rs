@@ -94,11 +94,13 @@ mod elementwise;
 mod exp;
 mod gelu;
 mod gemm;
+mod hadamard;
 mod layer_norm;
 mod layer_norm_gradient;
 mod matmul;
 mod norm;
 mod quantize;
+mod quantize4;
 mod reduce;
 mod rope;
 #[cfg(test)]
@@ -107,6 +109,7 @@ mod train;
 
 pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
 pub use gemm::{GemmScratch, Strided};
+pub use hadamard::{Prepare, check_hadamard_block, largest_hadamard_block};
 pub use layer_norm::LayerNorm;
 pub use layer_norm_gradient::{LayerNormGradient, NormGradients};
 pub use rope::RopeTable;

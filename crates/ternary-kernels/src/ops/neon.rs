@@ -49,6 +49,27 @@ impl Simd for Neon {
         each!(self, |x| vreinterpretq_f32_u32(vshll_n_u16::<16>(x)), x)
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+        // SAFETY: the token proves NEON; the 16 bytes of the array are readable, and the load needs no alignment.
+        let x = unsafe { vld1q_s8(x.as_ptr()) };
+        proven!(self, {
+            let (a, b) = (vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x));
+            let (a, b) =
+                ([vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a)], [vmovl_s16(vget_low_s16(b)), vmovl_high_s16(b)]);
+            [vcvtq_f32_s32(a[0]), vcvtq_f32_s32(a[1]), vcvtq_f32_s32(b[0]), vcvtq_f32_s32(b[1])]
+        })
+    }
+    #[inline(always)]
+    fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
+        /// What moves a nibble to the top, four lanes at a time.
+        const SHIFTS: [[i32; 4]; 4] = [[28, 28, 24, 24], [20, 20, 16, 16], [12, 12, 8, 8], [4, 4, 0, 0]];
+        let both = i64::from_le_bytes(*x);
+        // SAFETY: the token proves NEON; the four numbers of each array are readable.
+        let shifts = unsafe { SHIFTS.map(|s| vld1q_s32(s.as_ptr())) };
+        let both = proven!(self, vreinterpretq_s32_s64(vdupq_n_s64(both)));
+        each!(self, |s| vcvtq_f32_s32(vshrq_n_s32::<28>(vshlq_s32(both, s))), shifts)
+    }
+    #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
         for (i, v) in v.into_iter().enumerate() {
             // SAFETY: the token proves NEON; four floats from `4 i` lie in the array, and the store needs no alignment.
@@ -99,6 +120,15 @@ impl Simd for Neon {
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         each!(self, |a, b| vbslq_f32(vcgtq_f32(a, b), a, b), a, b)
+    }
+    #[inline(always)]
+    fn swap<const H: usize>(self, v: Self::F) -> Self::F {
+        match H {
+            1 => each!(self, |v| vrev64q_f32(v), v),
+            2 => each!(self, |v| vextq_f32::<2>(v, v), v),
+            4 => [v[1], v[0], v[3], v[2]],
+            _ => [v[2], v[3], v[0], v[1]],
+        }
     }
 
     #[inline(always)]

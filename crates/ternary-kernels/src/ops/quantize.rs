@@ -10,7 +10,7 @@ use crate::{Int8RowMut, KernelError};
 const LEAST_ABSMAX: f32 = 1e-5;
 
 /// Bits of infinity: what is not below is infinite or NaN.
-const NOT_FINITE: i32 = 0x7f80_0000;
+pub(super) const NOT_FINITE: i32 = 0x7f80_0000;
 
 ops! {
     /// Quantises one token, `x` is `[k]` f32: `s = 127 / max(max_i |x[i]|, 1e-5)`, `q[i] = round(x[i] * s)`, ties to even.
@@ -35,7 +35,7 @@ ops! {
 }
 
 /// What is quantised: computed anew in both passes over the row, which costs less than a buffer.
-trait Source: Copy {
+pub(super) trait Source: Copy {
     fn len(self) -> usize;
     /// The `j`-th whole vector.
     fn vector<S: Simd>(self, s: S, j: usize) -> S::F;
@@ -44,7 +44,7 @@ trait Source: Copy {
 }
 
 #[derive(Clone, Copy)]
-struct Plain<'a>(&'a [f32]);
+pub(super) struct Plain<'a>(pub(super) &'a [f32]);
 
 impl Source for Plain<'_> {
     #[inline(always)]
@@ -62,10 +62,10 @@ impl Source for Plain<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Normed<'a> {
-    x: &'a [f32],
-    gain: &'a [f32],
-    inv: f32,
+pub(super) struct Normed<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) gain: &'a [f32],
+    pub(super) inv: f32,
 }
 
 impl Source for Normed<'_> {
@@ -134,7 +134,7 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int8RowMut<'_>) -> Result<()
 /// Names the first value that is not finite.
 #[inline(never)]
 #[cold]
-fn non_finite<S: Simd>(s: S, x: impl Source, vectors: usize) -> KernelError {
+pub(super) fn non_finite<S: Simd>(s: S, x: impl Source, vectors: usize) -> KernelError {
     let mut lanes = [0.0; 16];
     for j in 0..=vectors {
         s.store(if j < vectors { x.vector(s, j) } else { x.tail(s) }, &mut lanes);

@@ -41,6 +41,10 @@ impl Simd for Simd128 {
         self.load(&x.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16)))
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+        self.load(&x.map(f32::from))
+    }
+    #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
         for (v, out) in v.into_iter().zip(out.as_chunks_mut::<4>().0) {
             *out = lanes(v);
@@ -82,6 +86,15 @@ impl Simd for Simd128 {
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         // `pmax(x, y)` is `if x < y { y } else { x }`.
         each!(f32x4_pmax, b, a)
+    }
+    #[inline(always)]
+    fn swap<const H: usize>(self, v: Self::F) -> Self::F {
+        match H {
+            1 => each!(|v| i32x4_shuffle::<1, 0, 3, 2>(v, v), v),
+            2 => each!(|v| i32x4_shuffle::<2, 3, 0, 1>(v, v), v),
+            4 => [v[1], v[0], v[3], v[2]],
+            _ => [v[2], v[3], v[0], v[1]],
+        }
     }
 
     #[inline(always)]

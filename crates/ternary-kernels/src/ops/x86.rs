@@ -40,6 +40,26 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+        // SAFETY: the token proves AVX2; the 16 bytes of the array are readable, and the load needs no alignment.
+        let x = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+        proven!(self, {
+            let low = _mm256_cvtepi8_epi32(x);
+            let high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+        })
+    }
+    #[inline(always)]
+    fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
+        let both = i64::from_le_bytes(*x);
+        proven!(self, {
+            let both = _mm256_set1_epi64x(both);
+            let low = _mm256_sllv_epi32(both, _mm256_setr_epi32(28, 28, 24, 24, 20, 20, 16, 16));
+            let high = _mm256_sllv_epi32(both, _mm256_setr_epi32(12, 12, 8, 8, 4, 4, 0, 0));
+            [_mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(low)), _mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(high))]
+        })
+    }
+    #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
         // SAFETY: the token proves AVX; the 16 floats of the array are writable, and the store needs no alignment.
         unsafe {
@@ -84,6 +104,15 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         proven!(self, [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn swap<const H: usize>(self, v: Self::F) -> Self::F {
+        match H {
+            1 => proven!(self, [_mm256_permute_ps::<0b10_11_00_01>(v[0]), _mm256_permute_ps::<0b10_11_00_01>(v[1])]),
+            2 => proven!(self, [_mm256_permute_ps::<0b01_00_11_10>(v[0]), _mm256_permute_ps::<0b01_00_11_10>(v[1])]),
+            4 => proven!(self, [_mm256_permute2f128_ps::<1>(v[0], v[0]), _mm256_permute2f128_ps::<1>(v[1], v[1])]),
+            _ => [v[1], v[0]],
+        }
     }
 
     #[inline(always)]
@@ -249,6 +278,21 @@ impl Simd for Avx512Vnni {
         proven!(self, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))))
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+        // SAFETY: the token proves AVX; the 16 bytes of the array are readable, and the load needs no alignment.
+        let x = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+        proven!(self, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)))
+    }
+    #[inline(always)]
+    fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
+        let both = i64::from_le_bytes(*x);
+        proven!(self, {
+            let shift = _mm512_setr_epi32(28, 28, 24, 24, 20, 20, 16, 16, 12, 12, 8, 8, 4, 4, 0, 0);
+            let top = _mm512_sllv_epi32(_mm512_set1_epi64(both), shift);
+            _mm512_cvtepi32_ps(_mm512_srai_epi32::<28>(top))
+        })
+    }
+    #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
         // SAFETY: the token proves AVX-512; the 16 floats of the array are writable, and the store needs no alignment.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
@@ -287,6 +331,15 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         proven!(self, _mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn swap<const H: usize>(self, v: Self::F) -> Self::F {
+        match H {
+            1 => proven!(self, _mm512_permute_ps::<0b10_11_00_01>(v)),
+            2 => proven!(self, _mm512_permute_ps::<0b01_00_11_10>(v)),
+            4 => proven!(self, _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v)),
+            _ => proven!(self, _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v)),
+        }
     }
 
     #[inline(always)]

@@ -23,6 +23,10 @@ impl Rng {
     pub(crate) fn trits(&mut self, n: usize) -> Vec<i8> {
         (0..n).map(|_| self.below(3) as i8 - 1).collect()
     }
+    /// Codes in -8..=7.
+    pub(crate) fn int4_codes(&mut self, n: usize) -> Vec<i8> {
+        (0..n).map(|_| self.below(16) as i8 - 8).collect()
+    }
     /// Codes in -127..=127.
     pub(crate) fn codes(&mut self, n: usize) -> Vec<i8> {
         (0..n).map(|_| (self.below(255) as i16 - 127) as i8).collect()

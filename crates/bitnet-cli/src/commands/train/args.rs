@@ -22,6 +22,8 @@ Examples:
   bitnet train --data stories.txt --train-tokenizer 2048 --hidden 256 --layers 6 --heads 4 --kv-heads 2 --out my-model
   bitnet train --config tiny.toml --data stories.txt --tokenizer tokenizer.json --out my-model
   bitnet train --out my-model --resume
+  bitnet train --out v2 --data stories.txt --tokenizer tokenizer.json --hadamard --steps 4000
+  bitnet train --out v2-int4 --from v2 --data stories.txt --tokenizer tokenizer.json --activations 4 --steps 4200
   bitnet run -m my-model/export \"Once upon a time\"";
 
 #[derive(Debug, Args)]
@@ -45,6 +47,10 @@ pub(crate) struct TrainArgs {
     /// Go on from the checkpoint in OUT, with its options
     #[arg(long)]
     pub(super) resume: bool,
+    /// Begin with the master weights, the optimizer and the step of the run in this folder, and its options where no others are
+    /// given: the second stage of BitNet v2. Steps count on
+    #[arg(long, value_name = "OUT", conflicts_with = "resume")]
+    pub(super) from: Option<PathBuf>,
     /// tokenizer.json to use
     #[arg(long, value_name = "FILE", conflicts_with = "train_tokenizer")]
     pub(super) tokenizer: Option<PathBuf>,
@@ -85,6 +91,12 @@ pub(super) struct ShapeArgs {
     /// Rows of the embedding [default: those of the tokenizer]
     #[arg(long, value_name = "N")]
     pub(super) vocab: Option<u32>,
+    /// BitNet v2: a Hadamard transform before the output and the down projection
+    #[arg(long)]
+    pub(super) hadamard: bool,
+    /// Bits of the activations of all projections: 8, or 4 as in the last steps of BitNet v2 [default: 8]
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(4..=8))]
+    pub(super) activations: Option<u32>,
     /// What mixes the tokens of a layer: attention, ttt-linear or ttt-mlp; a list, one for each layer, separated by commas
     /// [default: attention]
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = ["attention", "ttt-linear", "ttt-mlp"])]
@@ -116,10 +128,14 @@ impl ShapeArgs {
             ("num_attention_heads", self.heads),
             ("num_key_value_heads", self.kv_heads),
             ("vocab_size", self.vocab),
+            ("activation_bits", self.activations),
         ] {
             if let Some(v) = value {
                 m.insert(key.to_owned(), Value::from(v));
             }
+        }
+        if self.hadamard {
+            m.insert("hadamard".to_owned(), Value::Bool(true));
         }
         let names: Vec<String> = self.mixer.iter().map(|m| m.replace('-', "_")).collect();
         match &names[..] {

@@ -57,23 +57,29 @@ impl Settings {
     /// # Errors
     /// A usage error that names the first option that differs, and both values.
     pub(super) fn agrees(&self, args: &TrainArgs, begun: &Checkpoint) -> Result<(), CliError> {
+        let (model, config) = self.asked(args, begun)?;
         let was = serde_json::to_value(&begun.config).unwrap_or_default();
-        let mut asked = was.clone();
-        overlay(&mut asked, &self.written);
-        let mut asked: TrainConfig =
-            serde_json::from_value(asked).map_err(|e| CliError::usage(format!("--config: {e}")))?;
-        args.run.put(&mut asked);
-        let is = serde_json::to_value(&asked).unwrap_or_default();
+        let is = serde_json::to_value(&config).unwrap_or_default();
         differs("", &was, &is).map_or(Ok(()), Err)?;
+        differs("", &model_to_json(&begun.model), &model_to_json(&model)).map_or(Ok(()), Err)
+    }
 
-        let was = model_to_json(&begun.model);
-        let mut asked = was.clone();
-        overlay(&mut asked, &self.model);
-        if let Some(map) = asked.as_object_mut() {
+    /// What is asked for, where what is not said is as `begun` has it.
+    ///
+    /// # Errors
+    /// Options that cannot be.
+    pub(super) fn asked(&self, args: &TrainArgs, begun: &Checkpoint) -> Result<(ModelConfig, TrainConfig), CliError> {
+        let mut config = serde_json::to_value(&begun.config).unwrap_or_default();
+        overlay(&mut config, &self.written);
+        let mut config: TrainConfig =
+            serde_json::from_value(config).map_err(|e| CliError::usage(format!("--config: {e}")))?;
+        args.run.put(&mut config);
+        let mut model = model_to_json(&begun.model);
+        overlay(&mut model, &self.model);
+        if let Some(map) = model.as_object_mut() {
             args.shape.put(map);
         }
-        let asked: ModelConfig = model_from_json(&asked)?;
-        differs("", &was, &model_to_json(&asked)).map_or(Ok(()), Err)
+        Ok((model_from_json(&model)?, config))
     }
 }
 

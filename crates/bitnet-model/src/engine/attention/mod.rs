@@ -10,12 +10,11 @@ mod store;
 use std::ops::Range;
 
 use smallvec::SmallVec;
-use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Ops, Partial, Queries};
+use ternary_kernels::ops::{AttendScratch, KvRows, Ops, Partial, Queries};
 use ternary_kernels::{ColsMut, Team};
 
 use super::HeadRequest;
 use super::SequenceState;
-use super::cache::LayerCache;
 use super::scratch::Scratch;
 use crate::ModelConfig;
 pub(super) use plan::Plan;
@@ -207,15 +206,10 @@ impl Layer<'_> {
             position,
             scale: 1.0 / (d as f32).sqrt(),
         };
-        let slab = segment.state.kv.capacity() * d;
-        let (at, len) = (tile.head * slab..(tile.head + 1) * slab, position + tokens.len());
-        let rows = |data| KvRows::new(data, len, d, d);
-        let (keys, values) = match &segment.state.kv.layers[self.layer] {
-            LayerCache::F32(s) => (KvData::F32(&s.k[at.clone()]), KvData::F32(&s.v[at])),
-            LayerCache::F16(s) => (KvData::F16(&s.k[at.clone()]), KvData::F16(&s.v[at])),
-            LayerCache::Bf16(s) => (KvData::Bf16(&s.k[at.clone()]), KvData::Bf16(&s.v[at])),
-        };
-        (queries, rows(keys), rows(values))
+        let len = position + tokens.len();
+        let kv = &segment.state.kv;
+        let (keys, values) = kv.layers[self.layer].rows(tile.head, kv.capacity(), d, len);
+        (queries, keys, values)
     }
 }
 

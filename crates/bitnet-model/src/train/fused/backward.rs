@@ -27,7 +27,7 @@ pub(super) fn norm_backward(
 }
 
 /// Gradient of a product for `dy` `[n, out]`: adds `dy^T x` to `dw` and writes `dy (alpha T)` to `dx`, where `x` is what
-/// the codes stand for.
+/// the codes stand for. A Hadamard transform before the product is its own backward pass.
 #[expect(clippy::too_many_arguments, reason = "operands, gradients and two buffers")]
 fn product_backward(
     s: &Shared<'_>,
@@ -47,7 +47,12 @@ fn product_backward(
     }
     let dy = Strided::rows(dy, out);
     s.ops.gemm_add(dy.t(), Strided::rows(x, k), [out, k, n], dw, gemm);
-    s.ops.gemm(dy, Strided::rows(&w.wide, k), [n, k, out], sized(dx, n * k), gemm);
+    let dx = sized(dx, n * k);
+    s.ops.gemm(dy, Strided::rows(&w.wide, k), [n, k, out], dx, gemm);
+    if let Some(block) = w.form.hadamard {
+        // Rows are whole blocks, so all of them are one row of blocks.
+        s.ops.hadamard(dx, block).expect("the configuration was checked");
+    }
 }
 
 impl Lane {

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use ternary_kernels::Int8Batch;
-use ternary_kernels::ops::{GemmScratch, Strided};
+use ternary_kernels::ops::{GemmScratch, Prepare, Strided};
+use ternary_kernels::{Int4Batch, Int8Batch};
 
 use super::Shared;
 use super::attention::{AttentionScratch, Heads};
 use super::ttt::{TttScratch, TttTape};
 use super::weights::Linear;
-use crate::config::Activation;
+use crate::config::{Activation, ActivationBits};
 use crate::train::{Batch, TrainError};
 
 /// Logits that exist at once.
@@ -36,27 +36,41 @@ pub(super) struct LayerTape {
     pub(super) gu: Vec<f32>,
 }
 
-/// Int8 activations with room that grows.
+/// Codes of activations with room that grows; those of four bits are held as int8, too, which changes no product.
 #[derive(Debug)]
 pub(super) struct Codes {
     pub(super) batch: Int8Batch,
+    /// One row of four bits.
+    int4: Int4Batch,
+    /// One row behind a Hadamard transform.
+    rotated: Vec<f32>,
     room: (usize, usize),
 }
 
 impl Default for Codes {
     fn default() -> Self {
-        Self { batch: Int8Batch::with_capacity(0, 0), room: (0, 0) }
+        let (batch, int4) = (Int8Batch::with_capacity(0, 0), Int4Batch::with_capacity(0, 0));
+        Self { batch, int4, rotated: Vec::new(), room: (0, 0) }
     }
 }
 
 impl Codes {
-    fn reset(&mut self, n: usize, k: usize) -> &mut Int8Batch {
+    fn reset(&mut self, n: usize, k: usize) {
         if n > self.room.0 || k > self.room.1 {
             self.room = (n.max(self.room.0), k.max(self.room.1));
             self.batch = Int8Batch::with_capacity(self.room.0, self.room.1);
+            self.int4 = Int4Batch::with_capacity(1, self.room.1);
+            self.rotated.resize(self.room.1, 0.0);
         }
         self.batch.reset(n, k);
-        &mut self.batch
+        self.int4.reset(1, k);
+    }
+
+    /// The row of four bits as row `t` of eight.
+    fn widen(&mut self, t: usize) {
+        let mut row = self.batch.row_mut(t);
+        self.int4.view().row(0).widen(row.codes_mut());
+        row.finish(self.int4.scales()[0], self.int4.view().sums()[0]);
     }
 }
 
@@ -104,13 +118,26 @@ impl Shared<'_> {
         &self.params[r.clone()]
     }
 
-    /// Norm, if there is one, and quantiser.
-    fn quantize(&self, x: &[f32], norm: &Option<Range<usize>>, k: usize, codes: &mut Codes) -> Result<(), TrainError> {
-        let batch = codes.reset(x.len() / k, k);
-        for (x, row) in x.chunks_exact(k).zip(batch.rows_mut()) {
-            match norm {
-                Some(r) => self.ops.rms_norm_quantize(x, self.param(r), self.config.rms_norm_eps, row)?,
-                None => self.ops.quantize_int8(x, row)?,
+    /// Norm, if there is one, and what `w` asks of its input: transform and quantiser.
+    fn quantize(
+        &self,
+        x: &[f32],
+        norm: &Option<Range<usize>>,
+        w: &Linear,
+        codes: &mut Codes,
+    ) -> Result<(), TrainError> {
+        let norm = norm.as_ref().map(|r| (self.param(r), self.config.rms_norm_eps));
+        let prepare = Prepare { norm, hadamard: w.form.hadamard };
+        codes.reset(x.len() / w.k, w.k);
+        for (t, x) in x.chunks_exact(w.k).enumerate() {
+            match w.form.bits {
+                ActivationBits::Eight => {
+                    self.ops.prepare_int8(x, prepare, &mut codes.rotated, codes.batch.row_mut(t))?;
+                }
+                ActivationBits::Four => {
+                    self.ops.prepare_int4(x, prepare, &mut codes.rotated, codes.int4.row_mut(0))?;
+                    codes.widen(t);
+                }
             }
         }
         Ok(())
@@ -167,7 +194,7 @@ impl Lane {
                 self.ttt.pre_conv(s, layer, places, t, &mut self.h, &mut tape.ttt);
             }
             tape.h.clone_from(&self.h);
-            s.quantize(&self.h, &places.norms[0], hidden, &mut tape.x[0])?;
+            s.quantize(&self.h, &places.norms[0], &w.groups[0], &mut tape.x[0])?;
             let stride = w.groups[0].out;
             let qkv = sized(&mut tape.qkv, n * stride);
             s.product(&w.groups[0], &tape.x[0].batch, &mut self.acc, |token, column, acc, factor| {
@@ -185,18 +212,18 @@ impl Lane {
                     }
                 }
             }
-            s.quantize(att, &places.norms[1], width, &mut tape.x[1])?;
+            s.quantize(att, &places.norms[1], &w.groups[1], &mut tape.x[1])?;
             s.product(&w.groups[1], &tape.x[1].batch, &mut self.acc, |token, _, acc, factor| {
                 s.ops.scale_add_i32(acc, factor, &mut self.h[token * hidden..][..hidden]);
             });
             tape.h_mid.clone_from(&self.h);
-            s.quantize(&self.h, &places.norms[2], hidden, &mut tape.x[2])?;
+            s.quantize(&self.h, &places.norms[2], &w.groups[2], &mut tape.x[2])?;
             let gu = sized(&mut tape.gu, n * 2 * ffn);
             s.product(&w.groups[2], &tape.x[2].batch, &mut self.acc, |token, column, acc, factor| {
                 s.ops.scale_i32(acc, factor, &mut gu[token * 2 * ffn + column..][..acc.len()]);
             });
             activate(s, gu, sized(&mut self.inner, n * ffn));
-            s.quantize(&self.inner, &places.norms[3], ffn, &mut tape.x[3])?;
+            s.quantize(&self.inner, &places.norms[3], &w.groups[3], &mut tape.x[3])?;
             s.product(&w.groups[3], &tape.x[3].batch, &mut self.acc, |token, _, acc, factor| {
                 s.ops.scale_add_i32(acc, factor, &mut self.h[token * hidden..][..hidden]);
             });

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ternary_kernels::{Kernel, Ops, Packed, Scales, TernaryMatrix};
 use ttt_layer::{ConvParameters, ConvRows, RowWise, TttParameters};
 
-use crate::config::{Mixer, ModelConfig, Norm, Projection, TttTensor};
+use crate::config::{InputForm, Mixer, ModelConfig, Norm, Projection, TttTensor};
 use crate::train::params::{EMBEDDING, HEAD, Role};
 use crate::train::{Params, TrainError, absmean};
 
@@ -105,6 +105,8 @@ pub(super) struct Linear {
     pub(super) out: usize,
     /// Input features.
     pub(super) k: usize,
+    /// How the input becomes codes.
+    pub(super) form: InputForm,
 }
 
 /// A test-time-training layer without its projections.
@@ -209,6 +211,7 @@ impl Maker<'_> {
             out += rows;
             k = cols;
         }
-        Ok(Linear { parts, wide, out, k })
+        let form = group.first().map(|p| self.config.input_form(*p)).unwrap_or_default();
+        Ok(Linear { parts, wide, out, k, form })
     }
 }

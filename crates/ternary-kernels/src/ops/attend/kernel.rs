@@ -2,29 +2,17 @@
 
 #![expect(clippy::needless_range_loop, reason = "small arrays are registers, all indexed by the same constants")]
 
+use std::ops::Range;
+
+use super::rows::{Codes, Floats, Rows};
 use super::{KV_BLOCK, KvData, KvRows, Partial, Queries};
 use crate::ColsMut;
 use crate::ops::exp::exp;
-use crate::ops::lanes::{Element, LANES, Simd, pad};
+use crate::ops::lanes::{LANES, Simd, pad};
 use crate::ops::reduce::total;
 
 /// Scores of one query.
 type Scores = [f32; KV_BLOCK];
-
-/// Rows of one type.
-#[derive(Clone, Copy)]
-struct Rows<'a, E> {
-    data: &'a [E],
-    stride: usize,
-    head_dim: usize,
-}
-
-impl<'a, E> Rows<'a, E> {
-    #[inline(always)]
-    fn row(&self, j: usize) -> &'a [E] {
-        &self.data[j * self.stride..][..self.head_dim]
-    }
-}
 
 /// Calls `$function` with the rows in their own type.
 macro_rules! typed {
@@ -32,19 +20,40 @@ macro_rules! typed {
         let KvRows { data, head_dim, stride, .. } = $rows;
         match data {
             KvData::F32(data) => {
-                let $typed = Rows { data, stride, head_dim };
+                let $typed = Floats { data, stride, head_dim };
                 $call
             }
             KvData::F16(data) => {
-                let $typed = Rows { data, stride, head_dim };
+                let $typed = Floats { data, stride, head_dim };
                 $call
             }
             KvData::Bf16(data) => {
-                let $typed = Rows { data, stride, head_dim };
+                let $typed = Floats { data, stride, head_dim };
+                $call
+            }
+            KvData::Int8 { codes, .. } => {
+                let $typed = Codes { data: codes.as_chunks::<LANES>().0, stride: stride / LANES, head_dim };
+                $call
+            }
+            KvData::Int4 { nibbles, .. } => {
+                let data = nibbles.as_chunks::<{ LANES / 2 }>().0;
+                let $typed = Codes { data, stride: stride / LANES, head_dim };
                 $call
             }
         }
     }};
+}
+
+/// Row 0 where it is kept in 8 bits.
+#[inline(always)]
+fn first_row<'a>(rows: &KvRows<'a>) -> Option<Codes<'a, [i8; LANES]>> {
+    match rows.data {
+        KvData::Int4 { first: Some((codes, _)), .. } => {
+            let (data, _) = codes.as_chunks();
+            Some(Codes { data, stride: data.len(), head_dim: rows.head_dim })
+        }
+        _ => None,
+    }
 }
 
 #[inline(always)]
@@ -84,25 +93,45 @@ pub(super) fn block<S: Simd>(
     let scores = &mut scores[..q.rows()];
 
     typed!(keys, |keys| score(s, q, first, start, keys, scores));
+    if let Some(key) = first_row(&keys) {
+        for row in first..q.rows() {
+            let product = products::<S, _, 1, 1>(s, [q.row(row)], key, [key.row(0)])[0][0];
+            scores[row][0] = s.sum(product) * q.scale;
+        }
+    }
+    let (key_steps, value_steps) = (keys.steps(), values.steps());
     let stride = Partial::stride_of(q.head_dim);
     for row in first..q.rows() {
+        if let Some(steps) = &key_steps {
+            multiply(s, &mut scores[row], steps);
+        }
         let (max, sum) = exponentials(s, &mut scores[row], q.visible(row, start));
         let end = &mut out.values[(row + 1) * stride - 16..];
         (end[0], end[1]) = (max, sum);
+        if let Some(steps) = &value_steps {
+            multiply(s, &mut scores[row], steps);
+        }
     }
-    typed!(values, |values| weigh(s, q, first, start, values, scores, out));
+    let mut from = 0;
+    if let Some(value) = first_row(&values) {
+        weigh(s, q, first, start, 0..1, value, scores, out);
+        from = 1;
+    }
+    typed!(values, |values| weigh(s, q, first, start, from..KV_BLOCK, values, scores, out));
+}
+
+/// `scores[j] *= steps[j]`
+#[inline(always)]
+fn multiply<S: Simd>(s: S, scores: &mut Scores, steps: &Scores) {
+    let (steps, _) = steps.as_chunks::<LANES>();
+    for (v, steps) in scores.as_chunks_mut::<LANES>().0.iter_mut().zip(steps) {
+        s.store(s.mul(s.load(v), s.load(steps)), v);
+    }
 }
 
 /// Scores of rows `first..` with the block's keys; those of keys that a row does not see are arbitrary.
 #[inline(always)]
-fn score<S: Simd, E: Element>(
-    s: S,
-    q: &Queries<'_>,
-    first: usize,
-    start: usize,
-    keys: Rows<'_, E>,
-    scores: &mut [Scores],
-) {
+fn score<S: Simd, R: Rows>(s: S, q: &Queries<'_>, first: usize, start: usize, keys: R, scores: &mut [Scores]) {
     let rows = q.rows();
     let scale = s.splat(q.scale);
     let mut lanes = [0.0; LANES];
@@ -120,7 +149,7 @@ fn score<S: Simd, E: Element>(
                 keys.row((j + 2).min(len - 1)),
                 keys.row((j + 3).min(len - 1)),
             ];
-            s.store(s.mul(s.sums(products_4x4(s, queries, key)), scale), &mut lanes);
+            s.store(s.mul(s.sums(products_4x4(s, queries, keys, key)), scale), &mut lanes);
             for (scores, lanes) in scores[row..row + 4].iter_mut().zip(lanes.as_chunks::<4>().0) {
                 scores[j..j + 4].copy_from_slice(lanes);
             }
@@ -136,7 +165,7 @@ fn score<S: Simd, E: Element>(
             for (i, key) in key.iter_mut().enumerate().take(len - j) {
                 *key = keys.row(j + i);
             }
-            s.store(s.mul(s.sums(products_1x16(s, q.row(row), key)), scale), &mut lanes);
+            s.store(s.mul(s.sums(products_1x16(s, q.row(row), keys, key)), scale), &mut lanes);
             scores[row][j..j + 16].copy_from_slice(&lanes);
             j += 16;
         }
@@ -146,17 +175,17 @@ fn score<S: Simd, E: Element>(
 
 /// The lane sums of four queries with four keys, in this order.
 #[inline(always)]
-fn products_4x4<S: Simd, E: Element>(s: S, q: [&[f32]; 4], k: [&[E]; 4]) -> [S::F; 16] {
+fn products_4x4<S: Simd, R: Rows>(s: S, q: [&[f32]; 4], keys: R, k: [R::Row; 4]) -> [S::F; 16] {
     let mut out = [s.splat(0.0); 16];
     if S::ACCUMULATORS >= 16 {
-        let tile = products::<S, E, 4, 4>(s, q, k);
+        let tile = products::<S, R, 4, 4>(s, q, keys, k);
         for i in 0..16 {
             out[i] = tile[i / 4][i % 4];
         }
     } else {
         for i in [0, 2] {
             for j in [0, 2] {
-                let tile = products::<S, E, 2, 2>(s, [q[i], q[i + 1]], [k[j], k[j + 1]]);
+                let tile = products::<S, R, 2, 2>(s, [q[i], q[i + 1]], keys, [k[j], k[j + 1]]);
                 out[4 * i + j] = tile[0][0];
                 out[4 * i + j + 1] = tile[0][1];
                 out[4 * i + j + 4] = tile[1][0];
@@ -169,30 +198,35 @@ fn products_4x4<S: Simd, E: Element>(s: S, q: [&[f32]; 4], k: [&[E]; 4]) -> [S::
 
 /// The lane sums of one query with sixteen keys.
 #[inline(always)]
-fn products_1x16<S: Simd, E: Element>(s: S, q: &[f32], k: [&[E]; 16]) -> [S::F; 16] {
+fn products_1x16<S: Simd, R: Rows>(s: S, q: &[f32], keys: R, k: [R::Row; 16]) -> [S::F; 16] {
     if S::ACCUMULATORS >= 16 {
-        return products::<S, E, 1, 16>(s, [q], k)[0];
+        return products::<S, R, 1, 16>(s, [q], keys, k)[0];
     }
     let mut out = [s.splat(0.0); 16];
     for (out, k) in out.as_chunks_mut::<4>().0.iter_mut().zip(k.as_chunks::<4>().0) {
-        *out = products::<S, E, 1, 4>(s, [q], *k)[0];
+        *out = products::<S, R, 1, 4>(s, [q], keys, *k)[0];
     }
     out
 }
 
-/// The lane sums of `Q` queries with `K` keys, all of the same length.
+/// The lane sums of `Q` queries with `K` of the rows in `keys`, all of the same length.
 #[inline(always)]
-fn products<S: Simd, E: Element, const Q: usize, const K: usize>(s: S, q: [&[f32]; Q], k: [&[E]; K]) -> [[S::F; K]; Q] {
+fn products<S: Simd, R: Rows, const Q: usize, const K: usize>(
+    s: S,
+    q: [&[f32]; Q],
+    keys: R,
+    k: [R::Row; K],
+) -> [[S::F; K]; Q] {
     let mut acc = [[s.splat(0.0); K]; Q];
-    let vectors = q[0].len() / LANES;
+    let vectors = keys.head_dim() / LANES;
     let mut q_vectors: [&[[f32; LANES]]; Q] = [&[]; Q];
     for (vs, q) in q_vectors.iter_mut().zip(q) {
         // As many of all, which lets the compiler drop the bounds checks.
         *vs = &q.as_chunks().0[..vectors];
     }
-    let mut k_vectors: [&[[E; LANES]]; K] = [&[]; K];
-    for (vs, k) in k_vectors.iter_mut().zip(k) {
-        *vs = &k.as_chunks().0[..vectors];
+    let mut k_vectors = k;
+    for k in &mut k_vectors {
+        *k = R::vectors(*k, 0, vectors);
     }
     for v in 0..vectors {
         let mut q = [s.splat(0.0); Q];
@@ -200,15 +234,15 @@ fn products<S: Simd, E: Element, const Q: usize, const K: usize>(s: S, q: [&[f32
             q[i] = s.load(&q_vectors[i][v]);
         }
         for j in 0..K {
-            let k = E::load(s, &k_vectors[j][v]);
+            let k = R::load(s, k_vectors[j], v);
             for i in 0..Q {
                 acc[i][j] = s.fma(q[i], k, acc[i][j]);
             }
         }
     }
-    if !q[0].len().is_multiple_of(LANES) {
+    if !keys.head_dim().is_multiple_of(LANES) {
         for j in 0..K {
-            let k = E::load(s, &pad(&k[j][vectors * LANES..], E::ZERO));
+            let k = R::tail(s, k[j]);
             for i in 0..Q {
                 acc[i][j] = s.fma(s.load(&pad(&q[i][vectors * LANES..], 0.0)), k, acc[i][j]);
             }
@@ -235,41 +269,45 @@ fn exponentials<S: Simd>(s: S, scores: &mut Scores, visible: usize) -> (f32, f32
     (max, total(s, v))
 }
 
-/// Adds the values, weighted with the exponentials of rows `first..`, to the rows of `out`.
+/// Adds the values of positions `range` of the block, as far as they are seen, weighted with the weights of rows `first..`, to
+/// the rows of `out`.
 #[inline(always)]
-fn weigh<S: Simd, E: Element>(
+#[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
+fn weigh<S: Simd, R: Rows>(
     s: S,
     q: &Queries<'_>,
     first: usize,
     start: usize,
-    values: Rows<'_, E>,
+    range: Range<usize>,
+    values: R,
     weights: &[Scores],
     out: &mut Partial,
 ) {
     let rows = q.rows();
     let stride = Partial::stride_of(q.head_dim);
+    let seen = |row: usize| q.visible(row, start).clamp(range.start, range.end);
     let mut row = first;
     while row + 4 <= rows {
         let w = [&weights[row], &weights[row + 1], &weights[row + 2], &weights[row + 3]];
         let sums = &mut out.values[row * stride..(row + 4) * stride];
         // What all four see, then what only the later ones see.
-        let common = q.visible(row, start);
+        let common = seen(row);
         if S::ACCUMULATORS >= 16 {
-            weigh_rows::<S, E, 4, 4>(s, values, w, 0..common, sums);
+            weigh_rows::<S, R, 4, 4>(s, values, w, range.start..common, sums);
         } else {
-            weigh_rows::<S, E, 4, 1>(s, values, w, 0..common, sums);
+            weigh_rows::<S, R, 4, 1>(s, values, w, range.start..common, sums);
         }
         for i in 1..4 {
-            let visible = q.visible(row + i, start);
+            let visible = seen(row + i);
             if visible > common {
-                weigh_rows::<S, E, 1, 4>(s, values, [w[i]], common..visible, &mut sums[i * stride..(i + 1) * stride]);
+                weigh_rows::<S, R, 1, 4>(s, values, [w[i]], common..visible, &mut sums[i * stride..(i + 1) * stride]);
             }
         }
         row += 4;
     }
     while row < rows {
         let sums = &mut out.values[row * stride..(row + 1) * stride];
-        weigh_rows::<S, E, 1, 4>(s, values, [&weights[row]], 0..q.visible(row, start), sums);
+        weigh_rows::<S, R, 1, 4>(s, values, [&weights[row]], range.start..seen(row), sums);
         row += 1;
     }
 }
@@ -277,31 +315,30 @@ fn weigh<S: Simd, E: Element>(
 /// Adds the values of positions `range`, weighted with `Q` rows of weights, to as many rows of sums; `D` vectors of a row
 /// are summed at a time.
 #[inline(always)]
-fn weigh_rows<S: Simd, E: Element, const Q: usize, const D: usize>(
+fn weigh_rows<S: Simd, R: Rows, const Q: usize, const D: usize>(
     s: S,
-    values: Rows<'_, E>,
+    values: R,
     weights: [&Scores; Q],
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     sums: &mut [f32],
 ) {
     let stride = sums.len() / Q;
-    let vectors = values.head_dim / LANES;
+    let vectors = values.head_dim() / LANES;
     let mut v = 0;
     while v + D <= vectors {
-        weigh_vectors::<S, E, Q, D>(s, values, weights, range.clone(), v, sums, stride);
+        weigh_vectors::<S, R, Q, D>(s, values, weights, range.clone(), v, sums, stride);
         v += D;
     }
     while v < vectors {
-        weigh_vectors::<S, E, Q, 1>(s, values, weights, range.clone(), v, sums, stride);
+        weigh_vectors::<S, R, Q, 1>(s, values, weights, range.clone(), v, sums, stride);
         v += 1;
     }
-    if !values.head_dim.is_multiple_of(LANES) {
+    if !values.head_dim().is_multiple_of(LANES) {
         for (i, weights) in weights.iter().enumerate() {
             let sums: &mut [f32; LANES] = vector_mut(sums, i * stride + vectors * LANES);
             let mut acc = s.load(sums);
             for j in range.clone() {
-                let value = E::load(s, &pad(&values.row(j)[vectors * LANES..], E::ZERO));
-                acc = s.fma(s.splat(weights[j]), value, acc);
+                acc = s.fma(s.splat(weights[j]), R::tail(s, values.row(j)), acc);
             }
             s.store(acc, sums);
         }
@@ -310,11 +347,11 @@ fn weigh_rows<S: Simd, E: Element, const Q: usize, const D: usize>(
 
 /// The same for the `D` vectors from vector `v` on, with the sums in registers.
 #[inline(always)]
-fn weigh_vectors<S: Simd, E: Element, const Q: usize, const D: usize>(
+fn weigh_vectors<S: Simd, R: Rows, const Q: usize, const D: usize>(
     s: S,
-    values: Rows<'_, E>,
+    values: R,
     weights: [&Scores; Q],
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     v: usize,
     sums: &mut [f32],
     stride: usize,
@@ -326,10 +363,10 @@ fn weigh_vectors<S: Simd, E: Element, const Q: usize, const D: usize>(
         }
     }
     for j in range.start..range.end.min(KV_BLOCK) {
-        let value = &values.row(j)[v * LANES..(v + D) * LANES].as_chunks().0[..D];
+        let value = R::vectors(values.row(j), v, D);
         let mut x = [s.splat(0.0); D];
         for d in 0..D {
-            x[d] = E::load(s, &value[d]);
+            x[d] = R::load(s, value, d);
         }
         for i in 0..Q {
             let w = s.splat(weights[i][j]);

@@ -7,6 +7,9 @@
 //! - `m = max_j s_j`, `p_j = exp(s_j - m)`, `l = sum_j p_j` in the order of [`Ops::dot`];
 //! - `o = sum_j p_j v_j`, one fused multiply-add after the other in ascending `j`.
 //!
+//! Where keys and values are codes with a step `a_j` and `b_j` for each row, `s_j = ((q . k_j) scale) a_j`, and `o` sums
+//! `(p_j b_j) v_j`, `k_j` and `v_j` being the codes.
+//!
 //! `(m, l, o)` is the block's [`Partial`]. Those of blocks 0, 1, 2 ... are merged in this order: with `M = max(m, m')`
 //! the result is `(M, l e^(m - M) + l' e^(m' - M), o e^(m - M) + o' e^(m' - M))`, the second product fused. In the end the query's
 //! result is `o / l`.
@@ -17,12 +20,14 @@
 //!
 //! Paper: arXiv:2205.14135 (blocks and their merging).
 
-use half::{bf16, f16};
-
 use super::Ops;
 use crate::{AlignedBuf, ColsMut};
 
+mod data;
 mod kernel;
+mod rows;
+
+pub use data::{KvData, KvRows};
 
 /// Positions in a block of keys and values.
 pub const KV_BLOCK: usize = 64;
@@ -30,75 +35,6 @@ pub const KV_BLOCK: usize = 64;
 /// Rows that [`Ops::attend`] takes through all blocks together: enough that loading a block is cheap beside its use,
 /// few enough that their scores and sums stay in the inner caches.
 const TILE_ROWS: usize = 32;
-
-/// Keys or values as they are stored.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum KvData<'a> {
-    /// 32 bits.
-    F32(&'a [f32]),
-    /// 16 bits, exact in f32.
-    F16(&'a [f16]),
-    /// 16 bits, exact in f32.
-    Bf16(&'a [bf16]),
-}
-
-impl KvData<'_> {
-    fn len(&self) -> usize {
-        match self {
-            KvData::F32(x) => x.len(),
-            KvData::F16(x) => x.len(),
-            KvData::Bf16(x) => x.len(),
-        }
-    }
-}
-
-/// Keys or values of one head at consecutive positions, `[len, head_dim]` with a stride.
-#[derive(Clone, Copy, Debug)]
-pub struct KvRows<'a> {
-    data: KvData<'a>,
-    len: usize,
-    head_dim: usize,
-    stride: usize,
-}
-
-impl<'a> KvRows<'a> {
-    /// Row `j` is the `head_dim` elements from `data[j * stride]` on.
-    ///
-    /// # Panics
-    /// If rows overlap or the last one reaches beyond the data.
-    pub fn new(data: KvData<'a>, len: usize, head_dim: usize, stride: usize) -> Self {
-        let end = len.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(head_dim));
-        assert!(
-            stride >= head_dim && end.is_some_and(|end| end <= data.len()),
-            "{len} rows of {head_dim} with stride {stride} in {} elements",
-            data.len()
-        );
-        Self { data, len, head_dim, stride }
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The rows of block `block`, if row 0 is position 0; the last block may be short, later ones are empty.
-    pub fn block(&self, block: usize) -> Self {
-        let start = block.saturating_mul(KV_BLOCK).min(self.len);
-        let len = KV_BLOCK.min(self.len - start);
-        let from = if len == 0 { 0 } else { start * self.stride };
-        let data = match self.data {
-            KvData::F32(x) => KvData::F32(&x[from..]),
-            KvData::F16(x) => KvData::F16(&x[from..]),
-            KvData::Bf16(x) => KvData::Bf16(&x[from..]),
-        };
-        Self { data, len, ..*self }
-    }
-}
 
 /// Queries of consecutive tokens that share one head of keys and values: `group` heads each (1 without grouping).
 ///

@@ -99,7 +99,7 @@ impl Case {
     }
 }
 
-fn tree(mut lanes: [f32; 16]) -> f32 {
+pub(super) fn tree(mut lanes: [f32; 16]) -> f32 {
     for half in [8, 4, 2, 1] {
         for l in 0..half {
             lanes[l] += lanes[l + half];
@@ -108,7 +108,7 @@ fn tree(mut lanes: [f32; 16]) -> f32 {
     lanes[0]
 }
 
-fn lane_dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn lane_dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     for (i, (a, b)) in a.iter().zip(b).enumerate() {
         lanes[i % 16] = a.mul_add(*b, lanes[i % 16]);
@@ -116,7 +116,7 @@ fn lane_dot(a: &[f32], b: &[f32]) -> f32 {
     tree(lanes)
 }
 
-fn exp(x: &[f32]) -> Vec<f32> {
+pub(super) fn exp(x: &[f32]) -> Vec<f32> {
     let mut e = vec![0.0; x.len()];
     portable().exp(x, &mut e);
     e

@@ -1,0 +1,64 @@
+//! Forms of inputs as JSON, as a `config.json` and a training run have them; see `docs/formats/bitnet_v2.md`.
+
+use serde_json::{Value, json};
+
+use super::{ActivationBits, InputForm, InputForms, Projection};
+use crate::ModelError;
+
+/// The key of a `config.json`.
+const KEY: &str = "input_forms";
+const BLOCK: &str = "hadamard_block";
+const BITS: &str = "activation_bits";
+
+impl InputForms {
+    /// The key in a `config.json` whose value these are.
+    pub const JSON_KEY: &str = KEY;
+
+    /// One entry for each projection that every layer has.
+    ///
+    /// ```
+    /// use bitnet_model::InputForms;
+    /// let json = InputForms::default().to_json();
+    /// assert_eq!(json["o_proj"]["activation_bits"], 8);
+    /// assert_eq!(InputForms::from_json(&json).unwrap(), InputForms::default());
+    /// ```
+    pub fn to_json(&self) -> Value {
+        let one = |p: Projection| {
+            let form = self.of(p);
+            (p.name().to_owned(), json!({BLOCK: form.hadamard.unwrap_or(0), BITS: form.bits.number()}))
+        };
+        Value::Object(Self::NAMED.into_iter().map(one).collect())
+    }
+
+    /// The forms of an object as [`InputForms::to_json`] makes one.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`]: a projection or a number that is missing or unknown, and what [`InputForms::together`] refuses.
+    pub fn from_json(json: &Value) -> Result<Self, ModelError> {
+        let bad = |value: String, must| Err(ModelError::Config { field: KEY, value, must });
+        let Some(map) = json.as_object() else {
+            return bad(json.to_string(), "an object with an entry for each projection");
+        };
+        let mut entries = Vec::new();
+        for (name, value) in map {
+            let Some(p) = Projection::ALL.into_iter().find(|p| p.name() == name) else {
+                return bad(format!("for {name:?}"), "for projections of a layer; there is none of this name");
+            };
+            let number = |part: &str| value.get(part).and_then(Value::as_u64);
+            let Some(block) = number(BLOCK).and_then(|n| usize::try_from(n).ok()) else {
+                return bad(
+                    format!("{value} for {name}"),
+                    "with a hadamard_block that is an unsigned integer, 0 for none",
+                );
+            };
+            let Some(bits) = number(BITS).and_then(ActivationBits::from_number) else {
+                return bad(format!("{value} for {name}"), "with activation_bits of 8 or 4");
+            };
+            entries.push((p, InputForm { hadamard: Some(block).filter(|b| *b > 0), bits }));
+        }
+        if let Some(p) = Self::NAMED.into_iter().find(|p| !entries.iter().any(|(q, _)| q == p)) {
+            return bad(format!("without {}", p.name()), "complete: an entry for each projection");
+        }
+        Self::together(&entries)
+    }
+}

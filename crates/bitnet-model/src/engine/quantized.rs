@@ -1,0 +1,152 @@
+//! Quantised inputs of a projection, in the form that the model asks for.
+
+use smallvec::SmallVec;
+use ternary_kernels::ops::{Ops, Prepare};
+use ternary_kernels::{
+    AlignedBuf, Int4Batch, Int4RowMut, Int4RowsMut, Int8Batch, Int8RowMut, Int8RowsMut, Kernel, KernelError,
+    PackedRows, Team,
+};
+
+use super::step::INLINE_PARTS;
+use crate::config::{ActivationBits, InputForm, InputForms};
+
+/// Rows of codes of 8 or of 4 bits, whichever were written last.
+#[derive(Debug)]
+pub(super) struct Quantized {
+    bits: ActivationBits,
+    int8: Int8Batch,
+    int4: Int4Batch,
+    /// For each thread the row that a Hadamard transform works on; empty in models without one.
+    rotated: Vec<AlignedBuf<f32>>,
+}
+
+impl Quantized {
+    /// Room for `n` rows of `k` activations in any of `forms`, written by `threads`.
+    pub(super) fn with_capacity(n: usize, k: usize, forms: &InputForms, threads: usize) -> Self {
+        let rows = |bits| if forms.all().iter().any(|f| f.bits == bits) { n } else { 0 };
+        let rotates = forms.all().iter().any(|f| f.hadamard.is_some());
+        Self {
+            bits: ActivationBits::Eight,
+            int8: Int8Batch::with_capacity(rows(ActivationBits::Eight), k),
+            int4: Int4Batch::with_capacity(rows(ActivationBits::Four), k),
+            rotated: (0..threads).map(|_| AlignedBuf::zeroed(if rotates && n > 0 { k } else { 0 })).collect(),
+        }
+    }
+
+    /// Number of rows.
+    pub(super) fn n(&self) -> usize {
+        match self.bits {
+            ActivationBits::Eight => self.int8.view().n(),
+            ActivationBits::Four => self.int4.view().n(),
+        }
+    }
+
+    /// What values were multiplied with to become codes, `[n]`.
+    pub(super) fn scales(&self) -> &[f32] {
+        match self.bits {
+            ActivationBits::Eight => self.int8.scales(),
+            ActivationBits::Four => self.int4.scales(),
+        }
+    }
+
+    /// The exact product with `w`, `[n, rows]` i32 into `acc`; `widened` is room for the kernel.
+    pub(super) fn product(&self, kernel: &dyn Kernel, w: &PackedRows<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        match self.bits {
+            ActivationBits::Eight => {
+                let x = self.int8.view();
+                if x.n() == 1 { kernel.gemv(w, &x.row(0), acc) } else { kernel.gemm(w, &x, acc) }
+            }
+            ActivationBits::Four => {
+                let x = self.int4.view();
+                if x.n() == 1 {
+                    kernel.gemv_a4(w, &x.row(0), widened, acc);
+                } else {
+                    kernel.gemm_a4(w, &x, widened, acc);
+                }
+            }
+        }
+    }
+
+    /// Lets `f` make each of `n` rows in `form`, all threads; each gets its chunk of `n / threads` rows, rounded up, one of
+    /// `chunks`, and the number of the row. The error is the first row that is not finite.
+    pub(super) fn fill<E: Send>(
+        &mut self,
+        team: &Team,
+        form: InputForm,
+        n: usize,
+        width: usize,
+        chunks: impl Iterator<Item = E>,
+        f: impl Fn(&mut E, usize, Row<'_>) -> Result<(), KernelError> + Sync,
+    ) -> Result<(), usize> {
+        self.bits = form.bits;
+        // One row is not worth waking a thread for.
+        let chunk = n.div_ceil(team.threads());
+        let own = chunks.zip(&mut self.rotated);
+        let mut parts: SmallVec<[Part<'_, E>; INLINE_PARTS]> = match form.bits {
+            ActivationBits::Eight => {
+                self.int8.reset(n, width);
+                own.zip(self.int8.chunks_mut(chunk)).map(|(own, rows)| Part::new(Rows::Int8(rows), own)).collect()
+            }
+            ActivationBits::Four => {
+                self.int4.reset(n, width);
+                own.zip(self.int4.chunks_mut(chunk)).map(|(own, rows)| Part::new(Rows::Int4(rows), own)).collect()
+            }
+        };
+        team.run_parts(&mut parts, |p, Part { rows, own, rotated, bad }| {
+            let mut one = |i: usize, codes: Codes<'_>| {
+                let at = p * chunk + i;
+                let row = Row { codes, rotated: &mut **rotated, hadamard: form.hadamard };
+                if f(own, at, row).is_err() && bad.is_none() {
+                    *bad = Some(at);
+                }
+            };
+            match rows {
+                Rows::Int8(rows) => rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int8(row))),
+                Rows::Int4(rows) => rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int4(row))),
+            }
+        });
+        parts.iter().find_map(|part| part.bad).map_or(Ok(()), Err)
+    }
+}
+
+/// One thread's rows.
+struct Part<'a, E> {
+    rows: Rows<'a>,
+    own: E,
+    rotated: &'a mut [f32],
+    bad: Option<usize>,
+}
+
+impl<'a, E> Part<'a, E> {
+    fn new(rows: Rows<'a>, (own, rotated): (E, &'a mut AlignedBuf<f32>)) -> Self {
+        Self { rows, own, rotated, bad: None }
+    }
+}
+
+enum Rows<'a> {
+    Int8(Int8RowsMut<'a>),
+    Int4(Int4RowsMut<'a>),
+}
+
+enum Codes<'a> {
+    Int8(Int8RowMut<'a>),
+    Int4(Int4RowMut<'a>),
+}
+
+/// One row that is being written.
+pub(super) struct Row<'a> {
+    codes: Codes<'a>,
+    rotated: &'a mut [f32],
+    hadamard: Option<usize>,
+}
+
+impl Row<'_> {
+    /// Normalises (where a gain is given), transforms (where the form says so) and quantises `x`.
+    pub(super) fn quantize(self, ops: Ops, x: &[f32], norm: Option<(&Vec<f32>, f32)>) -> Result<(), KernelError> {
+        let prepare = Prepare { norm: norm.map(|(gain, eps)| (&gain[..], eps)), hadamard: self.hadamard };
+        match self.codes {
+            Codes::Int8(row) => ops.prepare_int8(x, prepare, self.rotated, row),
+            Codes::Int4(row) => ops.prepare_int4(x, prepare, self.rotated, row),
+        }
+    }
+}
