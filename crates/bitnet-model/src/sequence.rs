@@ -3,9 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::ModelError;
-use crate::engine::{
-    Engine, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState, StepInput, StepOutput,
-};
+use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState, StepInput, StepOutput};
 
 /// Tokens fed at once between two calls of a progress callback.
 const PROGRESS_STEP: usize = 256;
@@ -24,11 +22,7 @@ impl Sequence {
     /// An empty sequence of at most `limit` tokens (`None`: the model's own context length, if it has one).
     pub fn new(engine: &Engine, kv: KvType, limit: Option<usize>) -> Self {
         let limit = limit.or(engine.config().context_limit()).unwrap_or(usize::MAX);
-        Self {
-            state: SequenceState::new(engine, kv, limit),
-            tokens: Vec::new(),
-            out: StepOutput::default(),
-        }
+        Self { state: SequenceState::new(engine, kv, limit), tokens: Vec::new(), out: StepOutput::default() }
     }
 
     /// The engine that computes it.

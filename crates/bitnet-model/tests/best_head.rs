@@ -4,9 +4,8 @@ use std::ops::ControlFlow;
 
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::{
-    Candidate, Engine, EngineOptions, FloatMatrix, FloatType, HeadMode, HeadRequest, KvType, LogitsWanted,
-    ModelConfig, ModelError, ModelWeights, Prediction, Sequence, SequenceState, StepInput, StepOutput,
-    SyntheticWeights,
+    Candidate, Engine, EngineOptions, FloatMatrix, FloatType, HeadMode, HeadRequest, KvType, LogitsWanted, ModelConfig,
+    ModelError, ModelWeights, Prediction, Sequence, SequenceState, StepInput, StepOutput, SyntheticWeights,
 };
 use half::{bf16, f16};
 use ternary_kernels::{Isa, SharedBytes};

@@ -239,13 +239,7 @@ impl Inner {
         Ok(())
     }
 
-    fn feed_forward_block(
-        &self,
-        team: &Team,
-        s: &mut Scratch,
-        layer: &Layer,
-        n: usize,
-    ) -> Result<(), Misfit> {
+    fn feed_forward_block(&self, team: &Team, s: &mut Scratch, layer: &Layer, n: usize) -> Result<(), Misfit> {
         let (c, ops) = (&self.config, self.ops);
         quantize_rows(
             ops,

@@ -172,14 +172,7 @@ impl Inner {
     }
 
     /// `x += conv(norm(x))` where the block has a convolution; one thread for each sequence.
-    fn pre_conv(
-        &self,
-        team: &Team,
-        x: &mut [f32],
-        t: &mut TttScratch,
-        mixer: &TttMixer,
-        segments: &mut [Segment<'_>],
-    ) {
+    fn pre_conv(&self, team: &Team, x: &mut [f32], t: &mut TttScratch, mixer: &TttMixer, segments: &mut [Segment<'_>]) {
         let Some((gain, conv)) = &mixer.pre_conv else { return };
         let (ops, eps, hidden) = (self.ops, self.config.rms_norm_eps, self.config.hidden_size);
         let (mut x, mut normed, mut out) = (x, &mut t.x[..], &mut t.conv[..]);
@@ -226,10 +219,8 @@ fn inner_loop<'a>(
         }
         // The head with which thread `t` begins.
         let cut = |t: usize| ((total * t / threads).saturating_sub(begin) + n / 2).checked_div(n).unwrap_or(0).min(h);
-        let ranges: SmallVec<[(usize, Range<usize>); INLINE_PARTS]> = (0..threads)
-            .map(|t| (t, cut(t)..cut(t + 1)))
-            .filter(|(_, heads)| !heads.is_empty())
-            .collect();
+        let ranges: SmallVec<[(usize, Range<usize>); INLINE_PARTS]> =
+            (0..threads).map(|t| (t, cut(t)..cut(t + 1))).filter(|(_, heads)| !heads.is_empty()).collect();
         let cols: SmallVec<[Range<usize>; INLINE_PARTS]> =
             ranges.iter().map(|(_, heads)| heads.start * d..heads.end * d).collect();
         let state = &mut segment.state.ttt[mixer.slot];

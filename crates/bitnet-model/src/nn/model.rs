@@ -4,9 +4,7 @@ use candle_core::{D, Device, Result, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
 
 use super::trace::Trace;
-use super::{
-    Attention, BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, TttBlock, bit_linear, rms_norm,
-};
+use super::{BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, TttBlock, bit_linear, rms_norm};
 use crate::config::{Mixer, ModelConfig, Norm, Projection};
 use crate::{FloatMatrix, ModelError, ModelWeights};
 
@@ -85,7 +83,13 @@ impl CandleModel {
                 None => TokenMixer::attention(config, linear, attn_sub_norm)?,
                 Some(ttt) => {
                     let pre_conv_norm = sub(&l.pre_conv_norm)?;
-                    TokenMixer::Ttt(Box::new(TttBlock::from_weights(ttt, linear, attn_sub_norm, pre_conv_norm, device)?))
+                    TokenMixer::Ttt(Box::new(TttBlock::from_weights(
+                        ttt,
+                        linear,
+                        attn_sub_norm,
+                        pre_conv_norm,
+                        device,
+                    )?))
                 }
             };
             debug_assert_eq!(config.mixer(i) == Mixer::Attention, l.ttt.is_none());
