@@ -7,7 +7,7 @@ use bitnet_model::nn::CandleModel;
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::{
     Engine, EngineOptions, FloatMatrix, HeadRequest, KvType, Mixer, ModelConfig, ModelError, ModelWeights, Norm,
-    Prediction, Projection, RopePairs, Sequence, StepOutput, SyntheticWeights, TttTensor, WeightSource,
+    Prediction, Projection, RopePairs, Sequence, StateDamage, StepOutput, SyntheticWeights, TttTensor, WeightSource,
 };
 use candle_core::Device;
 use ternary_kernels::{Isa, TernaryMatrix};
@@ -323,6 +323,72 @@ fn a_failed_step_costs_no_other_text_its_state() {
             assert_eq!(bits(bad.logits().unwrap()), bits(make().logits().unwrap()));
         }
     }
+}
+
+fn damage(engine: &Engine, bytes: &[u8]) -> StateDamage {
+    match Sequence::restore(engine, None, bytes) {
+        Err(ModelError::SavedSequence(what)) => what,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
+    for (name, c) in cases() {
+        let weights = weights(&c, 13);
+        let engine = engine(&weights, 1);
+        for kv in [KvType::F32, KvType::F16] {
+            let mut s = Sequence::new(&engine, kv, None);
+            for n in [0, 1, 5, 9] {
+                s.push(&tokens(n)).unwrap();
+                let bytes = s.save().unwrap();
+                // Another engine with the same weights, whatever kernel it has.
+                let same = Engine::new(&weights, &EngineOptions::default().threads(1).isa(Isa::Scalar)).unwrap();
+                let mut restored = Sequence::restore(&same, None, &bytes).unwrap();
+                assert_eq!((restored.tokens(), restored.state().kv_type()), (s.tokens(), kv));
+                assert_eq!(restored.save().unwrap(), bytes);
+                restored.require(HeadRequest::Full).unwrap();
+                assert_eq!(bits(restored.logits()), bits(s.logits()), "{name} {n}");
+                let mut fork = s.clone();
+                assert_eq!(bits(restored.push(&[7, 8]).unwrap()), bits(fork.push(&[7, 8]).unwrap()), "{name} {n}");
+            }
+        }
+    }
+    let c = full(&[TttLinear, Attention]);
+    let engine = engine(&weights(&c, 13), 1);
+    let mut s = Sequence::new(&engine, KvType::F16, None);
+    s.push(&tokens(3)).unwrap();
+    let good = s.save().unwrap();
+    for at in (0..good.len()).step_by(97).chain(0..48) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        let what = damage(&engine, &bytes);
+        let expected = match at {
+            0..8 => matches!(what, StateDamage::Mark),
+            8..12 => matches!(what, StateDamage::Version(_)),
+            16..24 => matches!(what, StateDamage::OtherModel),
+            24..32 | 36..40 => matches!(what, StateDamage::Size { .. } | StateDamage::Checksum),
+            12..16 => matches!(what, StateDamage::Size { .. } | StateDamage::Checksum),
+            _ => what == StateDamage::Checksum,
+        };
+        assert!(expected, "byte {at}: {what:?}");
+    }
+    for len in [0, 7, 20, 39, 40, good.len() - 1] {
+        damage(&engine, &good[..len]);
+    }
+    let other = Engine::new(&weights(&c, 14), &EngineOptions::default().threads(1)).unwrap();
+    assert_eq!(damage(&other, &good), StateDamage::OtherModel);
+    let error = Sequence::restore(&engine, Some(2), &good).unwrap_err();
+    assert!(matches!(error, ModelError::ContextFull { limit: 2, more: 3, .. }), "{error}");
+
+    // A decoder also keeps the token that it chose last.
+    let mut d = Decoder::new(s);
+    let mut sampler = Sampler::new(SamplingOptions::greedy()).unwrap();
+    d.next_token(&mut sampler, &mut [], Speculation::Off).unwrap();
+    let mut restored = Decoder::restore(&engine, None, &d.save().unwrap()).unwrap();
+    assert_eq!(restored.tokens(), d.tokens());
+    let mut next = |d: &mut Decoder| d.next_token(&mut sampler, &mut [], Speculation::Off).unwrap();
+    assert_eq!(next(&mut restored), next(&mut d));
 }
 
 #[test]
