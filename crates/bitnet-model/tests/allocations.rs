@@ -2,7 +2,7 @@
 
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::{
-    ActivationBits, Engine, EngineOptions, InputForm, InputForms, KvType, ModelConfig, ModelWeights, Sequence,
+    ActivationBits, Engine, EngineOptions, InputForm, InputForms, KvType, Mixer, ModelConfig, ModelWeights, Sequence,
     SyntheticWeights,
 };
 
@@ -19,12 +19,16 @@ fn allocations(work: impl FnOnce()) -> u64 {
 #[test]
 fn no_allocation_per_token() {
     let _profiler = dhat::Profiler::builder().testing().build();
-    let mut config = ModelConfig::new(300, 256, 512, 2, 4, 2);
-    config.max_position_embeddings = 600;
-    config.inputs = InputForms::bitnet_v2(&config, ActivationBits::Four);
-    config.inputs.mixer = InputForm::default();
-    let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 5)).unwrap();
-    for threads in [1, 2, 3] {
+    let mut attention = ModelConfig::new(300, 256, 512, 2, 4, 2);
+    attention.max_position_embeddings = 600;
+    let mut hybrid = attention.clone();
+    hybrid.num_hidden_layers = 3;
+    hybrid.mixers = vec![Mixer::TttLinear, Mixer::Attention, Mixer::TttMlp];
+    (hybrid.ttt.share_qk, hybrid.ttt.use_gate, hybrid.ttt.pre_conv) = (true, true, true);
+    attention.inputs = InputForms::bitnet_v2(&attention, ActivationBits::Four);
+    attention.inputs.mixer = InputForm::default();
+    for (config, threads) in [(&attention, 1), (&attention, 2), (&attention, 3), (&hybrid, 1), (&hybrid, 3)] {
+        let weights = ModelWeights::from_source(&SyntheticWeights::new(config.clone(), 5)).unwrap();
         for kv in [KvType::F32, KvType::F16, KvType::Q8, KvType::Q4] {
             let engine = Engine::new(&weights, &EngineOptions::default().threads(threads)).unwrap();
             for options in [SamplingOptions::greedy(), SamplingOptions::default().with_top_k(40)] {
@@ -41,7 +45,7 @@ fn no_allocation_per_token() {
                 // Buffers find their sizes.
                 generate(10);
                 let count = allocations(|| generate(100));
-                assert_eq!(count, 0, "{threads} threads, {}", kv.name());
+                assert_eq!(count, 0, "{threads} threads, {}, {:?}", kv.name(), config.mixers);
             }
         }
     }

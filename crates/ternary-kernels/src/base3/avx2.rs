@@ -6,9 +6,7 @@ use super::{Base3, CHUNK_BYTES, GROUP_CHUNKS, Group, code};
 use crate::i2s::avx2::{prefetch_next_page, to_array};
 use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, avx2, vnni256};
 use crate::isa::{Avx2, AvxVnni};
-use crate::{
-    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
-};
+use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 /// Declares the kernel that unpacks with AVX2 and multiplies with the I2_S code in `$i2s`.
 macro_rules! kernel {

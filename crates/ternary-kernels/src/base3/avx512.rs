@@ -34,8 +34,7 @@ use crate::i2s::wide512::{self, Codes};
 use crate::i2s::{FIELDS, PANEL_ROWS, even_parts};
 use crate::isa::Avx512Vbmi;
 use crate::{
-    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows,
-    TernaryMatrix,
+    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
 };
 
 pub(crate) const NAME: &str = "base3_avx512vbmi";

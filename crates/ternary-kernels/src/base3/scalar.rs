@@ -3,9 +3,7 @@
 use super::{Base3, GROUP_CHUNKS, Group, code};
 use crate::i2s::scalar::{MAX_TOKENS, code_sums, tiles};
 use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS};
-use crate::{
-    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
-};
+use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "base3_scalar";
 

@@ -36,8 +36,7 @@ use super::wide512::{self, Codes};
 use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, FIELDS, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx512Vnni;
 use crate::{
-    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows,
-    TernaryMatrix,
+    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
 };
 
 pub(crate) const NAME: &str = "i2s_avx512vnni";

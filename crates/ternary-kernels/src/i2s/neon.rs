@@ -13,9 +13,7 @@ use std::arch::asm;
 use super::lanes128::{self, Lanes128};
 use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::{Neon, NeonDot, NeonI8mm, proven};
-use crate::{
-    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
-};
+use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 /// Tokens of a GEMM tile, for both extensions: 16 registers of sums.
 pub(crate) const MAX_TOKENS: usize = 4;

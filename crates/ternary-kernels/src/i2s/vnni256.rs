@@ -13,9 +13,7 @@ use std::arch::x86_64::*;
 use super::avx2::{broadcast, load, prefetch_next_page, to_array};
 use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::AvxVnni;
-use crate::{
-    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
-};
+use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 /// Tokens of a GEMM tile: two registers of sums for each, two of weights, two of codes, one of activations and the mask
 /// are the 16 registers.
