@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use bitnet_model::decoder::{self, BatchInput, Decoder, Speculation};
 use bitnet_model::nn::CandleModel;
+use bitnet_model::perplexity::perplexity;
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::{
     Engine, EngineOptions, FloatMatrix, HeadRequest, KvType, Mixer, ModelConfig, ModelError, ModelWeights, Norm,
@@ -323,6 +324,23 @@ fn a_failed_step_costs_no_other_text_its_state() {
             assert_eq!(bits(bad.logits().unwrap()), bits(make().logits().unwrap()));
         }
     }
+}
+
+#[test]
+fn perplexity_begins_anew_with_every_window() {
+    let engine = engine(&weights(&full(&[TttLinear, TttMlp]), 2), 1);
+    let ids = tokens(24);
+    let p = perplexity(&engine, &ids, 10, KvType::F32, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let mut nats = 0.0;
+    for (inputs, targets) in ids[..23].chunks(10).zip(ids[1..].chunks(10)) {
+        let logits = Sequence::new(&engine, KvType::F32, None).push_all(inputs).unwrap();
+        for (row, target) in logits.chunks(VOCAB).zip(targets) {
+            let sum: f64 = row.iter().map(|l| f64::from(*l).exp()).sum();
+            nats += sum.ln() - f64::from(row[*target as usize]);
+        }
+    }
+    assert_eq!(p.tokens, 23);
+    assert!((p.nats_per_token - nats / 23.0).abs() < 1e-9, "{} and {}", p.nats_per_token, nats / 23.0);
 }
 
 fn damage(engine: &Engine, bytes: &[u8]) -> StateDamage {

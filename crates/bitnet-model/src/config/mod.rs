@@ -173,8 +173,8 @@ impl ModelConfig {
         if self.ttt.conv_kernel > 64 {
             return bad("ttt.conv_kernel", self.ttt.conv_kernel, "at most 64");
         }
-        let layers = (0..self.num_hidden_layers).filter_map(|l| self.ttt_layer(l));
-        layers.map(|layer| layer.validate().map_err(config_error)).collect()
+        let mut layers = (0..self.num_hidden_layers).filter_map(|l| self.ttt_layer(l));
+        layers.try_for_each(|layer| layer.validate().map_err(config_error))
     }
 
     /// Query heads that share one key and value head.

@@ -122,7 +122,7 @@ struct Layer {
 /// How a layer carries what it has read to the tokens that follow.
 #[derive(Debug)]
 enum Mixer {
-    Attention(AttentionMixer),
+    Attention(Box<AttentionMixer>),
     Ttt(Box<TttMixer>),
 }
 
@@ -174,12 +174,12 @@ impl Engine {
             let layer = || -> Result<Layer, ModelError> {
                 let mixer = match TttMixer::new(w, ops, before().filter(|l| l.ttt.is_some()).count(), linear)? {
                     Some(ttt) => Mixer::Ttt(Box::new(ttt)),
-                    None => Mixer::Attention(AttentionMixer {
+                    None => Mixer::Attention(Box::new(AttentionMixer {
                         q: linear(Projection::Q)?,
                         k: linear(Projection::K)?,
                         v: linear(Projection::V)?,
                         slot: before().filter(|l| l.ttt.is_none()).count(),
-                    }),
+                    })),
                 };
                 Ok(Layer {
                     input_norm: w.input_norm.clone(),
