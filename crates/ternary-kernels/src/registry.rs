@@ -199,7 +199,7 @@ pub fn best() -> Result<Arc<dyn Kernel>, KernelError> {
 ///
 /// Where two bits for each of them exceed the last-level cache, decoding is bound by memory, and `base3` reads a fifth
 /// less: chosen where the CPU takes it apart faster than memory delivers, which is so with AVX-512 VBMI (on Zen 4, one
-/// token takes 0.75 times as long as with two bits; products of many tokens take 1.06 times as long). Otherwise the choice
+/// token takes 0.75 times as long as with two bits; products of many tokens take as long). Otherwise the choice
 /// is [`for_isa`]'s.
 ///
 /// # Errors

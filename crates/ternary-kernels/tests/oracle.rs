@@ -51,6 +51,17 @@ fn every_kernel_equals_the_oracle_for_every_size() {
     }
 }
 
+/// So many tokens that kernels take the weights apart once for all of them; more panels and columns than they do at a time.
+#[test]
+fn many_tokens_equal_the_oracle() {
+    let mut rng = Rng::new(2);
+    for kernel in kernels_available() {
+        for (rows, cols, n) in [(17, 100, 65), (35, 65, 77), (48, 320, 90), (150, 2650, 67)] {
+            check(&kernel, rows, cols, n, &rng.trits(rows * cols), &rng.codes(n * cols));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 200 }))]
     #[test]

@@ -24,11 +24,14 @@
 //! second `vpermb` in place of the corrections 1.2 times.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use super::{Base3, CHUNK_BYTES, GROUP_CHUNKS, GROUP_COLS, Group, QUARTERS, code};
+use super::{Base3, GROUP_CHUNKS, GROUP_COLS, Group, QUARTERS, code};
 use crate::i2s::avx2::prefetch_next_page;
-use crate::i2s::avx512::{MAX_PANELS, MAX_TOKENS, all_fields, load, tiles, to_array};
-use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, even_parts};
+use crate::i2s::avx512::{all_fields, load, to_array};
+use crate::i2s::wide512::{self, Codes};
+use crate::i2s::{FIELDS, PANEL_ROWS, even_parts};
 use crate::isa::Avx512Vbmi;
 use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
@@ -36,6 +39,10 @@ pub(crate) const NAME: &str = "base3_avx512vbmi";
 
 /// Tokens whose accumulators fit the registers beside the five fields of a quarter.
 const MAX_FEW: usize = 5;
+
+/// Tokens up to which weights are taken apart in registers, again for each [`MAX_FEW`] of them; more of them share what is taken
+/// apart once.
+const MAX_STREAMED: usize = 12;
 
 /// Groups between two flushes of the GEMV accumulators. The widest gets two products of at most `64 * 2 * 127 * 4` to a
 /// lane from each quarter.
@@ -85,20 +92,20 @@ impl Kernel for Base3Avx512Vbmi {
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
         let Some(product) = Base3::new(w, x, acc) else { return };
-        if x.n() <= MAX_TOKENS {
+        if x.n() <= MAX_STREAMED {
             // SAFETY: as in `gemv`.
             return unsafe { stream(&product, acc) };
         }
-        let mut acts = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-        product.gemm(
-            MAX_PANELS,
-            MAX_TOKENS,
-            &mut acts,
-            // SAFETY: `self` holds the proof that this CPU has what `unpack` is compiled for.
-            |groups, chunks| unsafe { unpack(groups, chunks) },
-            // SAFETY: likewise for `tiles`, which needs less.
-            |t| unsafe { tiles(&product.io, &t, acc) },
-        );
+        let take_apart = |p: usize, chunks: Range<usize>, out: &mut [MaybeUninit<Codes>]| {
+            let groups = chunks.start / GROUP_CHUNKS..chunks.end.div_ceil(GROUP_CHUNKS);
+            // SAFETY: `self` holds the proof that this CPU has what `take_apart` is compiled for.
+            unsafe { take_apart(&product.panel(p)[groups], out) }
+        };
+        // SAFETY: likewise for `wide512::gemm`, which needs less. Groups hold at least the chunks asked for, and each of their
+        // codes is written as far as there is room.
+        unsafe {
+            wide512::gemm(&product.io, product.chunks(&(0..product.per_panel)).end, GROUP_CHUNKS, take_apart, acc)
+        }
     }
 }
 
@@ -201,22 +208,25 @@ fn masks() -> [__m512i; 4] {
     [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm512_set1_epi8(m as i8))
 }
 
-/// Unpacks `groups` to the chunks of their columns.
+/// Writes the codes of each group, in the order of their columns; those beyond the end of `out` are padding.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn unpack(groups: &[Group], out: &mut [Chunk]) {
+fn take_apart(groups: &[Group], out: &mut [MaybeUninit<Codes>]) {
     let masks = masks();
     let tables = [load(&code::FIELDS), load(&FIX)];
-    for (group, out) in groups.iter().zip(out.as_chunks_mut::<GROUP_CHUNKS>().0) {
+    for (group, out) in groups.iter().zip(out.chunks_mut(GROUP_CHUNKS * FIELDS)) {
         prefetch_next_page(group);
-        let mut last = _mm512_setzero_si512();
+        let mut codes = [_mm512_setzero_si512(); GROUP_CHUNKS * FIELDS];
         for s in 0..QUARTERS {
             let [t0, t1, t2, t3, t4] = fields(load(&group[s]), tables, masks);
-            let four = _mm512_or_si512(_mm512_or_si512(t0, t1), _mm512_or_si512(t2, t3));
-            store(four, &mut out[s]);
-            // The digit of the last quarter stays on top, those before it are moved down below it.
-            last = _mm512_or_si512(_mm512_srli_epi16::<2>(last), t4);
+            codes[FIELDS * s] = t0;
+            codes[FIELDS * s + 1] = _mm512_srli_epi16::<2>(t1);
+            codes[FIELDS * s + 2] = _mm512_srli_epi16::<4>(t2);
+            codes[FIELDS * s + 3] = _mm512_srli_epi16::<6>(t3);
+            codes[FIELDS * QUARTERS + s] = _mm512_srli_epi16::<6>(t4);
         }
-        store(last, &mut out[QUARTERS]);
+        for (codes, out) in codes.into_iter().zip(out) {
+            wide512::write(codes, out);
+        }
     }
 }
 
@@ -225,11 +235,4 @@ fn unpack(groups: &[Group], out: &mut [Chunk]) {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn broadcast(x: &[u8; GROUP_COLS], at: usize) -> __m512i {
     _mm512_set1_epi32(i32::from_le_bytes([x[at], x[at + 1], x[at + 2], x[at + 3]]))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn store(v: __m512i, out: &mut [u8; CHUNK_BYTES]) {
-    // SAFETY: `out` is 64 writable bytes, and the store needs no alignment.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
 }

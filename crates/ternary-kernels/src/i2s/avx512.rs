@@ -20,15 +20,20 @@
 //! A tile of two panels by up to 12 tokens keeps 24 accumulators in registers; codes are cut out once per chunk and
 //! field (shift and mask, as all fields of a token share its accumulators) and meet every token of the tile.
 //!
+//! For more than 64 tokens that cutting out is done once for all of them ([`super::wide512`]).
+//!
 //! Up to 12 tokens are one tile, so weights are read once, from memory more often than not: then panels are taken one
 //! by one as a single stream, as GEMV does; and up to 6 tokens have accumulators for each field, as GEMV has, which
 //! hides the latency. (Two panels at a time took 0.47 ms for two tokens of 6912 x 2560 from memory on a Zen 4 server,
 //! one 0.18 ms, little more than GEMV.)
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::avx2::prefetch_next_page;
-use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
+use super::wide512::{self, Codes};
+use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, FIELDS, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx512Vnni;
 use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
@@ -38,6 +43,10 @@ pub(crate) const NAME: &str = "i2s_avx512vnni";
 pub(crate) const MAX_PANELS: usize = 2;
 /// Tokens of a GEMM tile.
 pub(crate) const MAX_TOKENS: usize = 12;
+
+/// Tokens up to which each tile takes the codes apart for itself; more of them share what is taken apart once
+/// ([`wide512`]). Measured on Emerald Rapids.
+const MAX_TILED: usize = 64;
 
 /// Chunks between two flushes of the GEMV accumulators. A chunk adds at most `64 * 2 * 127 * 4` to a lane of the widest
 /// field, so `2^15` chunks stay below `2^31`.
@@ -79,6 +88,14 @@ impl Kernel for I2sAvx512Vnni {
         if x.n() == 1 {
             // SAFETY: as in `gemv`.
             return unsafe { gemv(&product, acc) };
+        }
+        if x.n() > MAX_TILED {
+            let take_apart = |p: usize, chunks: Range<usize>, out: &mut [MaybeUninit<Codes>]| {
+                // SAFETY: `self` holds the proof that this CPU has what `take_apart` is compiled for.
+                unsafe { take_apart(&product.panel(p)[chunks], out) }
+            };
+            // SAFETY: likewise for `wide512::gemm`. A chunk has `FIELDS` fields, and each of them is written.
+            return unsafe { wide512::gemm(&product, product.chunks, 1, take_apart, acc) };
         }
         let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         // Weights that only one tile of tokens reads come from memory: take them as one stream.
@@ -135,6 +152,20 @@ pub(crate) fn all_fields([a0, a1, a2, a3]: [__m512i; 4]) -> __m512i {
         _mm512_add_epi32(a0, _mm512_srai_epi32::<2>(a1)),
         _mm512_add_epi32(_mm512_srai_epi32::<4>(a2), _mm512_srai_epi32::<6>(a3)),
     )
+}
+
+/// Writes the codes of each chunk, field by field.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn take_apart(chunks: &[Chunk], out: &mut [MaybeUninit<Codes>]) {
+    let three = _mm512_set1_epi8(3);
+    for (chunk, out) in chunks.iter().zip(out.as_chunks_mut::<FIELDS>().0) {
+        prefetch_next_page(std::slice::from_ref(chunk));
+        let v = load(chunk);
+        let fields = [v, _mm512_srli_epi16::<2>(v), _mm512_srli_epi16::<4>(v), _mm512_srli_epi16::<6>(v)];
+        for (field, out) in fields.into_iter().zip(out) {
+            wide512::write(_mm512_and_si512(field, three), out);
+        }
+    }
 }
 
 /// A tile of one or [`MAX_PANELS`] panels and any number of tokens.
@@ -218,7 +249,7 @@ fn tile<const P: usize, const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc
 
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn store<const P: usize, const N: usize>(
+pub(crate) fn store<const P: usize, const N: usize>(
     product: &Product<'_>,
     t: &Tile<'_>,
     sums: &[[__m512i; P]; N],

@@ -63,6 +63,8 @@ pub(crate) mod scalar;
 pub(crate) mod vnni256;
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod wasm;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod wide512;
 
 /// Rows of a panel.
 pub(crate) const PANEL_ROWS: usize = 16;
@@ -70,6 +72,8 @@ pub(crate) const PANEL_ROWS: usize = 16;
 pub(crate) const CHUNK_COLS: usize = 16;
 /// Bytes of a chunk.
 pub(crate) const CHUNK_BYTES: usize = 64;
+/// Fields of a chunk, of four columns each.
+pub(crate) const FIELDS: usize = CHUNK_COLS / 4;
 /// Columns are padded to a multiple of this, four chunks, which is what activations are padded to.
 const COL_ALIGN: usize = 64;
 /// Four times code 1, weight 0.
@@ -216,6 +220,11 @@ impl<'a> Product<'a> {
     /// Activations of token `t`, one group per chunk.
     pub(crate) fn token(&self, t: usize) -> &'a [Acts] {
         self.codes[t * self.stride..][..self.chunks * CHUNK_COLS].as_chunks().0
+    }
+
+    /// Activations of `tokens`, as far as the last one's padding, and the distance from one to the next.
+    pub(crate) fn rows_of(&self, tokens: Range<usize>) -> (&'a [u8], usize) {
+        (&self.codes[tokens.start * self.stride..tokens.end * self.stride], self.stride)
     }
 
     /// Stores the sums of code times activation of the 16 rows of panel `p` for token `t`.
