@@ -15,6 +15,7 @@ mod error;
 mod float_matrix;
 pub mod perplexity;
 mod quants;
+mod saved;
 mod sequence;
 mod synthetic;
 mod weights;

@@ -54,6 +54,16 @@ impl Sequence {
         self.state.can_rewind()
     }
 
+    /// Takes over what was saved.
+    pub(crate) fn set_restored(
+        &mut self,
+        tokens: Vec<u32>,
+        state: impl FnOnce(&mut SequenceState) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
+        self.tokens = tokens;
+        state(&mut self.state)
+    }
+
     /// Logits of the token after the last one, `[vocab]` f32; empty before the first token was fed, or if only the best were
     /// asked for.
     pub fn logits(&self) -> &[f32] {

@@ -1,7 +1,7 @@
 //! Generating a token allocates nothing, on any thread.
 
 use bitnet_model::sampling::{Sampler, SamplingOptions};
-use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
+use bitnet_model::{Engine, EngineOptions, KvType, Mixer, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
 
 #[global_allocator]
 static ALLOC: dhat::Alloc = dhat::Alloc;
@@ -16,10 +16,14 @@ fn allocations(work: impl FnOnce()) -> u64 {
 #[test]
 fn no_allocation_per_token() {
     let _profiler = dhat::Profiler::builder().testing().build();
-    let mut config = ModelConfig::new(300, 256, 512, 2, 4, 2);
-    config.max_position_embeddings = 600;
-    let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 5)).unwrap();
-    for threads in [1, 2, 3] {
+    let mut attention = ModelConfig::new(300, 256, 512, 2, 4, 2);
+    attention.max_position_embeddings = 600;
+    let mut hybrid = attention.clone();
+    hybrid.num_hidden_layers = 3;
+    hybrid.mixers = vec![Mixer::TttLinear, Mixer::Attention, Mixer::TttMlp];
+    (hybrid.ttt.share_qk, hybrid.ttt.use_gate, hybrid.ttt.pre_conv) = (true, true, true);
+    for (config, threads) in [(&attention, 1), (&attention, 2), (&attention, 3), (&hybrid, 1), (&hybrid, 3)] {
+        let weights = ModelWeights::from_source(&SyntheticWeights::new(config.clone(), 5)).unwrap();
         for kv in [KvType::F32, KvType::F16] {
             let engine = Engine::new(&weights, &EngineOptions::default().threads(threads)).unwrap();
             for options in [SamplingOptions::greedy(), SamplingOptions::default().with_top_k(40)] {
@@ -36,7 +40,7 @@ fn no_allocation_per_token() {
                 // Buffers find their sizes.
                 generate(10);
                 let count = allocations(|| generate(100));
-                assert_eq!(count, 0, "{threads} threads, {}", kv.name());
+                assert_eq!(count, 0, "{threads} threads, {}, {:?}", kv.name(), config.mixers);
             }
         }
     }

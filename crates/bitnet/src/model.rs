@@ -153,6 +153,14 @@ impl Model {
         Session::new(self)
     }
 
+    /// The session that [`Session::save`] made bytes of.
+    ///
+    /// # Errors
+    /// Bytes that are damaged, from another model, or longer than the context.
+    pub fn restore_session(&self, bytes: &[u8]) -> Result<Session, Error> {
+        Session::restore(self, bytes)
+    }
+
     /// Shape and formulas.
     pub fn config(&self) -> &ModelConfig {
         self.inner.engine.config()

@@ -69,6 +69,20 @@ impl Session {
         Ok(self.decoder.rewind(len)?)
     }
 
+    /// The session as bytes: tokens and the model's state for them, whatever its layers are. [`Model::restore_session`] goes
+    /// on from them, with this model only.
+    ///
+    /// # Errors
+    /// [`ModelError::StateLost`] if a failed step has left the session in between.
+    pub fn save(&mut self) -> Result<Vec<u8>, Error> {
+        Ok(self.decoder.save()?)
+    }
+
+    pub(crate) fn restore(model: &Model, bytes: &[u8]) -> Result<Self, Error> {
+        let decoder = Decoder::restore(model.engine(), Some(model.context()), bytes)?;
+        Ok(Self { model: model.clone(), decoder })
+    }
+
     /// Continues the session with `prompt` and generates; text comes as an iterator of [`crate::Chunk`]s.
     ///
     /// In an empty session the beginning-of-text token is put in front, if the model's files say so.

@@ -53,6 +53,31 @@ fn a_restored_or_forked_state_goes_on_as_if_nothing_happened() {
     }
 }
 
+#[test]
+fn tokens_that_are_taken_back_leave_nothing_behind() {
+    for variant in 0..16 {
+        let mut config = config(variant, 2, 6, 4);
+        config.pre_conv = variant & 4 != 0;
+        let text = text(&config, 21);
+        let mut state = TttState::new(&text.rows);
+        for cut in 0..=15 {
+            // Also such that no mini-batch ends, and such that several do.
+            for more in 1..=6 {
+                let (before, mut undo) = (state.clone(), vec![7.0]);
+                state.remember(more, &mut undo);
+                undo.push(8.0);
+                text.read(&mut state, cut, cut + more, None);
+                assert_eq!(state.take_back(cut as u64, more, &undo[1..]), [8.0]);
+                assert_eq!(state.position(), before.position());
+                let (mut a, mut b) = (state.clone(), before);
+                let (a, b) = (text.read(&mut a, cut, 21, None), text.read(&mut b, cut, 21, None));
+                assert_eq!(a, b, "variant {variant}, {more} tokens at {cut}");
+            }
+            text.read(&mut state, cut, cut + 1, None);
+        }
+    }
+}
+
 fn damage(layer: &RowWise, model: u64, bytes: &[u8]) -> StateDamage {
     match TttState::restore(layer, model, bytes) {
         Err(TttError::SavedState { what }) => what,

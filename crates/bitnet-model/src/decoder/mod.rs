@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use crate::engine::StepOutput;
 use crate::sampling::{CancelToken, LogitsProcessor, Sampler};
-use crate::{HeadRequest, ModelError, Sequence, SequenceState};
+use crate::{Engine, HeadRequest, ModelError, Sequence, SequenceState};
 pub use batch::{BatchInput, step};
 use lookup::PromptLookup;
 pub use lookup::Speculation;
@@ -154,6 +154,24 @@ impl Decoder {
         self.pending = None;
         self.sequence.truncate(len)?;
         Ok(len)
+    }
+
+    /// The text and the model's state for it as bytes, see [`Sequence::save`].
+    ///
+    /// # Errors
+    /// Those of [`Sequence::save`].
+    pub fn save(&mut self) -> Result<Vec<u8>, ModelError> {
+        self.settle()?;
+        self.sequence.save_with(self.pending)
+    }
+
+    /// The text that [`Decoder::save`] made bytes of.
+    ///
+    /// # Errors
+    /// Those of [`Sequence::restore`].
+    pub fn restore(engine: &Engine, limit: Option<usize>, bytes: &[u8]) -> Result<Self, ModelError> {
+        let (sequence, pending) = Sequence::restore_with(engine, limit, bytes)?;
+        Ok(Self { pending, ..Self::new(sequence) })
     }
 
     /// How many of `ids` are the beginning of this text, so that they need not be computed again.

@@ -62,6 +62,36 @@ impl<T: bytemuck::Pod> Slabs<T> {
         Self { k: AlignedBuf::zeroed(0), v: AlignedBuf::zeroed(0) }
     }
 
+    /// Calls `f` with the rows of each head's tokens, keys before values.
+    fn each_head(&self, cache: &KvCache, mut f: impl FnMut(&[T])) {
+        let (used, slab) = (cache.len * cache.head_dim, cache.capacity * cache.head_dim);
+        for all in [&self.k, &self.v] {
+            (0..cache.kv_heads).for_each(|h| f(&all[h * slab..][..used]));
+        }
+    }
+
+    /// The reverse: `used` values of each head out of `bytes`, whose rest is returned.
+    fn fill<'b, const N: usize>(
+        &mut self,
+        heads: usize,
+        used: usize,
+        slab: usize,
+        bytes: &'b [u8],
+        read: fn([u8; N]) -> T,
+    ) -> &'b [u8] {
+        let mut rest = bytes;
+        for all in [&mut self.k, &mut self.v] {
+            for h in 0..heads {
+                let (own, behind) = rest.split_at(used * N);
+                for (v, b) in all[h * slab..][..used].iter_mut().zip(own.as_chunks().0) {
+                    *v = read(*b);
+                }
+                rest = behind;
+            }
+        }
+        rest
+    }
+
     /// Moves `used` rows of each head into slabs of `to` rows.
     fn grow(&mut self, heads: usize, row: usize, used: usize, from: usize, to: usize) {
         for old in [&mut self.k, &mut self.v] {
@@ -151,6 +181,34 @@ impl KvCache {
             }
         }
         self.capacity = to;
+    }
+
+    /// Appends keys and values of all tokens, layer by layer and head by head, little-endian.
+    pub(super) fn save_into(&self, bytes: &mut Vec<u8>) {
+        for layer in &self.layers {
+            match layer {
+                LayerCache::F32(s) => s.each_head(self, |rows| rows.iter().for_each(|v| bytes.extend(v.to_le_bytes()))),
+                LayerCache::F16(s) => s.each_head(self, |rows| rows.iter().for_each(|v| bytes.extend(v.to_le_bytes()))),
+                LayerCache::Bf16(s) => {
+                    s.each_head(self, |rows| rows.iter().for_each(|v| bytes.extend(v.to_le_bytes())))
+                }
+            }
+        }
+    }
+
+    /// Becomes what [`KvCache::save_into`] made `bytes` of with `len` tokens, for which there is room; the rest of `bytes` is
+    /// returned.
+    pub(super) fn restore_from<'b>(&mut self, len: usize, mut bytes: &'b [u8]) -> &'b [u8] {
+        let (heads, used, slab) = (self.kv_heads, len * self.head_dim, self.capacity * self.head_dim);
+        for layer in &mut self.layers {
+            bytes = match layer {
+                LayerCache::F32(s) => s.fill(heads, used, slab, bytes, f32::from_le_bytes),
+                LayerCache::F16(s) => s.fill(heads, used, slab, bytes, f16::from_le_bytes),
+                LayerCache::Bf16(s) => s.fill(heads, used, slab, bytes, bf16::from_le_bytes),
+            };
+        }
+        self.len = len;
+        bytes
     }
 
     /// Counts `n` tokens whose keys and values have been written.

@@ -37,6 +37,11 @@ impl Linear {
         self.packed.rows()
     }
 
+    /// What the integer products are multiplied with.
+    pub(super) fn scales(&self) -> &Scales {
+        &self.scales
+    }
+
     /// Bytes that one product reads.
     pub(super) fn byte_len(&self) -> usize {
         self.packed.byte_len()

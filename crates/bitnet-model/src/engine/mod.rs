@@ -10,6 +10,7 @@
 
 mod attention;
 mod cache;
+mod fingerprint;
 mod head;
 mod linear;
 mod scratch;
@@ -18,7 +19,7 @@ mod step;
 mod ttt;
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ternary_kernels::ops::Ops;
 use ternary_kernels::ops::coarse::CoarsePlane;
@@ -99,6 +100,7 @@ struct Inner {
     ops: Ops,
     kernel: Arc<dyn Kernel>,
     threads: usize,
+    fingerprint: OnceLock<u64>,
     workspace: Mutex<Workspace>,
 }
 
@@ -205,6 +207,7 @@ impl Engine {
                 isa,
                 ops,
                 threads,
+                fingerprint: OnceLock::new(),
                 workspace: Mutex::new(Workspace {
                     team,
                     scratch: Scratch::new(&config, threads, linear::row_block(kernel.as_ref())),
@@ -251,6 +254,13 @@ impl Engine {
     /// stored rows that [`StepOutput::rescored`] counts; `None` where such a step reads the stored head.
     pub fn coarse_head_bytes(&self) -> Option<usize> {
         self.inner.plane.as_ref().map(CoarsePlane::byte_len)
+    }
+
+    /// A number that tells models apart: of the configuration, the embedding, the scales of all projections, the norms and what
+    /// test-time-training layers learn in full precision. It is the same for every kernel, and computed when it is first
+    /// asked for.
+    pub fn fingerprint(&self) -> u64 {
+        *self.inner.fingerprint.get_or_init(|| fingerprint::of(&self.inner))
     }
 
     /// The test-time-training layers, in their order.

@@ -96,8 +96,51 @@ impl SequenceState {
         Ok(())
     }
 
+    /// Bytes that [`SequenceState::save_into`] makes of `tokens` tokens; `None` if there is no such number.
+    pub(crate) fn saved_bytes(engine: &Engine, kv: KvType, tokens: usize, has_last: bool) -> Option<usize> {
+        let c = engine.config();
+        let mut bytes = c.kv_values_per_token().checked_mul(kv.bytes())?.checked_mul(tokens)?;
+        if has_last {
+            bytes = bytes.checked_add(c.hidden_size.checked_mul(4)?)?;
+        }
+        for layer in engine.ttt_layers() {
+            bytes = bytes.checked_add(layer.config().saved_state_bytes().ok()?)?;
+        }
+        Some(bytes)
+    }
+
+    /// Appends the residual row if it is known, keys and values, states of test-time-training layers.
+    pub(crate) fn save_into(&self, bytes: &mut Vec<u8>) {
+        self.last().into_iter().flatten().for_each(|v| bytes.extend(v.to_le_bytes()));
+        self.kv.save_into(bytes);
+        let model = self.engine.fingerprint();
+        self.ttt.iter().for_each(|state| bytes.extend(state.save(model)));
+    }
+
+    /// The reverse of [`SequenceState::save_into`], for an empty state; `bytes` have the length of
+    /// [`SequenceState::saved_bytes`].
+    pub(crate) fn restore_from(&mut self, tokens: usize, has_last: bool, bytes: &[u8]) -> Result<(), ModelError> {
+        let (last, mut rest) = bytes.split_at(if has_last { self.last.len() * 4 } else { 0 });
+        for (v, b) in self.last.iter_mut().zip(last.as_chunks().0) {
+            *v = f32::from_le_bytes(*b);
+        }
+        self.has_last = has_last;
+        self.kv.reserve(tokens);
+        rest = self.kv.restore_from(tokens, rest);
+        let engine = self.engine.clone();
+        for (state, layer) in self.ttt.iter_mut().zip(engine.ttt_layers()) {
+            let (saved, behind) = rest.split_at(layer.config().saved_state_bytes()?.min(rest.len()));
+            *state = TttState::restore(layer, engine.fingerprint(), saved)?;
+            if state.position() != tokens as u64 {
+                return Err(ModelError::SavedSequence(ttt_layer::StateDamage::Checksum));
+            }
+            rest = behind;
+        }
+        Ok(())
+    }
+
     /// Refuses a state that a failed step has left in between.
-    pub(super) fn usable(&self) -> Result<(), ModelError> {
+    pub(crate) fn usable(&self) -> Result<(), ModelError> {
         if self.lost { Err(ModelError::StateLost) } else { Ok(()) }
     }
 
@@ -146,7 +189,7 @@ impl SequenceState {
     }
 
     /// The residual row after the last token, if it is known.
-    pub(super) fn last(&self) -> Option<&[f32]> {
+    pub(crate) fn last(&self) -> Option<&[f32]> {
         self.has_last.then_some(&self.last[..])
     }
 }

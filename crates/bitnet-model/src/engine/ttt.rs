@@ -58,6 +58,12 @@ impl TttMixer {
         }))
     }
 
+    /// What the mixer has learnt in full precision.
+    pub(super) fn learnt(&self) -> impl Iterator<Item = &[f32]> {
+        let conv = self.pre_conv.iter().flat_map(|(gain, conv)| conv.learnt().chain([gain.as_slice()]));
+        self.rows.learnt().chain(conv)
+    }
+
     /// The projections.
     pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
         [&self.q, &self.v].into_iter().chain(&self.k).chain(&self.gate)

@@ -4,9 +4,7 @@ use candle_core::{D, Device, Result, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
 
 use super::trace::Trace;
-use super::{
-    Attention, BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, TttBlock, bit_linear, rms_norm,
-};
+use super::{BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, TttBlock, bit_linear, rms_norm};
 use crate::config::{Mixer, ModelConfig, Norm, Projection};
 use crate::{FloatMatrix, ModelError, ModelWeights};
 

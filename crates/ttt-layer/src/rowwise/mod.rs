@@ -168,6 +168,22 @@ impl RowWise {
         &self.config
     }
 
+    /// Everything that the layer has learnt, as it computes with it.
+    pub fn learnt(&self) -> impl Iterator<Item = &[f32]> {
+        let own = [
+            &self.first,
+            &self.lr_weight,
+            &self.lr_bias,
+            &self.t,
+            &self.gain,
+            &self.bias,
+            &self.post_gain,
+            &self.post_bias,
+        ];
+        let convs = self.convs.iter().flatten().flat_map(ConvRows::learnt);
+        own.into_iter().map(Vec::as_slice).chain(convs)
+    }
+
     /// Each head's inner weights before the first token.
     pub(crate) fn first_weights(&self) -> impl Iterator<Item = &[f32]> {
         self.first.chunks_exact(self.first_floats)

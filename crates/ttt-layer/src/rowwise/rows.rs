@@ -88,6 +88,11 @@ impl ConvRows {
         Ok(Self { taps, bias: parameters.bias.clone(), kernel })
     }
 
+    /// Everything that the convolution has learnt, as it computes with it.
+    pub fn learnt(&self) -> impl Iterator<Item = &[f32]> {
+        [self.taps.as_slice(), &self.bias].into_iter()
+    }
+
     /// Elements of the window.
     pub fn window_len(&self) -> usize {
         (self.kernel - 1) * self.bias.len()

@@ -1,0 +1,67 @@
+//! A number that tells models apart.
+
+use ternary_kernels::Scales;
+
+use super::{Inner, Layer, Mixer};
+
+/// A hash of eight bytes at a time: an embedding has hundreds of megabytes.
+struct Hash(u64);
+
+impl Hash {
+    fn word(&mut self, word: u64) {
+        // The multiplier and the shift of MurmurHash3's finaliser, which spread each bit over all others.
+        let mixed = (self.0 ^ word).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+        self.0 = mixed ^ (mixed >> 33);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|w| self.word(u64::from_le_bytes(*w)));
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.word(u64::from_le_bytes(last));
+    }
+
+    fn floats(&mut self, values: &[f32]) {
+        self.word(values.len() as u64);
+        values.iter().for_each(|v| self.word(u64::from(v.to_bits())));
+    }
+
+    fn layer(&mut self, layer: &Layer) {
+        for norm in [Some(&layer.input_norm), layer.attn_sub_norm.as_ref()] {
+            self.floats(norm.map_or(&[], Vec::as_slice));
+        }
+        for norm in [Some(&layer.post_attention_norm), layer.ffn_sub_norm.as_ref()] {
+            self.floats(norm.map_or(&[], Vec::as_slice));
+        }
+        for linear in layer.linears() {
+            match linear.scales() {
+                Scales::Tensor(s) => self.floats(&[*s]),
+                Scales::Rows(s) => self.floats(s),
+            }
+        }
+        if let Mixer::Ttt(mixer) = &layer.mixer {
+            mixer.learnt().for_each(|values| self.floats(values));
+        }
+    }
+}
+
+/// The fingerprint of a model.
+pub(super) fn of(model: &Inner) -> u64 {
+    let mut hash = Hash(0x5EED);
+    let c = &model.config;
+    let eps = u64::from(c.rms_norm_eps.to_bits());
+    let shape =
+        [c.vocab_size, c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim];
+    shape.into_iter().for_each(|n| hash.word(n as u64));
+    [eps, c.rope_theta.to_bits(), c.hidden_act as u64].into_iter().for_each(|n| hash.word(n));
+    (0..c.num_hidden_layers).for_each(|l| hash.word(c.mixer(l) as u64));
+    hash.bytes(model.embedding.bytes());
+    if let Some(head) = &model.head {
+        hash.bytes(head.bytes());
+    }
+    model.layers.iter().for_each(|l| hash.layer(l));
+    hash.floats(&model.final_norm);
+    hash.0
+}

@@ -1,0 +1,130 @@
+//! Sequences as bytes: to go on later, elsewhere, or from the same place twice.
+//!
+//! Little-endian, in this order: mark, version (u32), type of keys and values (u32), fingerprint of the model (u64), number
+//! of tokens (u64), a further token that the model has not read (u32, all ones for none), whether there is a residual row
+//! (u32); the tokens (u32 each); the residual row; of each layer of attention the keys and then the values, head by head and
+//! token by token; of each test-time-training layer what `TttState::save` makes; a checksum (FNV-1a over 64 bits).
+
+use crate::engine::{Engine, KvType, SequenceState};
+use crate::{ModelError, Sequence, StateDamage};
+
+const MARK: [u8; 8] = *b"BITNETSQ";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 4 + 4;
+const CHECKSUM_BYTES: usize = 8;
+/// In place of a token.
+const NONE: u32 = u32::MAX;
+
+const KV_TYPES: [(u32, KvType); 3] = [(0, KvType::F32), (1, KvType::F16), (2, KvType::Bf16)];
+
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3))
+}
+
+impl Sequence {
+    /// The sequence as bytes: tokens, keys and values, states of test-time-training layers. They belong to this model (and
+    /// to any other engine with the same weights, on any CPU); [`Sequence::restore`] refuses them with another.
+    ///
+    /// ```
+    /// # use bitnet_model::*;
+    /// # let mut config = ModelConfig::new(96, 64, 128, 2, 2, 1);
+    /// # config.mixers = vec![Mixer::TttLinear, Mixer::Attention];
+    /// # let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 7))?;
+    /// # let engine = Engine::new(&weights, &EngineOptions::default().threads(1))?;
+    /// let mut sequence = Sequence::new(&engine, KvType::F16, None);
+    /// sequence.push(&[1, 2, 3])?;
+    /// let bytes = sequence.save()?;
+    /// let mut later = Sequence::restore(&engine, None, &bytes)?;
+    /// assert_eq!(later.push(&[4])?, sequence.push(&[4])?);
+    /// # Ok::<(), ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ModelError::StateLost`] for a sequence that a failed step has left in between.
+    pub fn save(&self) -> Result<Vec<u8>, ModelError> {
+        self.save_with(None)
+    }
+
+    /// As [`Sequence::save`], with a token that the model has not read yet.
+    pub(crate) fn save_with(&self, pending: Option<u32>) -> Result<Vec<u8>, ModelError> {
+        let state = self.state();
+        state.usable()?;
+        let ty = KV_TYPES.iter().find(|t| t.1 == state.kv_type()).map_or(u32::MAX, |t| t.0);
+        let mut bytes = Vec::new();
+        bytes.extend(MARK);
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(ty.to_le_bytes());
+        bytes.extend(state.engine().fingerprint().to_le_bytes());
+        bytes.extend((self.len() as u64).to_le_bytes());
+        bytes.extend(pending.unwrap_or(NONE).to_le_bytes());
+        bytes.extend(u32::from(state.last().is_some()).to_le_bytes());
+        self.tokens().iter().for_each(|t| bytes.extend(t.to_le_bytes()));
+        state.save_into(&mut bytes);
+        let checksum = checksum(&bytes);
+        bytes.extend(checksum.to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// The sequence that [`Sequence::save`] made bytes of, to go on with `engine` up to `limit` tokens (`None`: the model's own
+    /// context length, if it has one). Logits are not part of it; [`Sequence::require`] brings them. Nothing is allocated before
+    /// the size is known to be right.
+    ///
+    /// # Errors
+    /// [`ModelError::SavedSequence`] for bytes that are damaged, cut off, or from another version or model;
+    /// [`ModelError::ContextFull`] if it is longer than `limit`.
+    pub fn restore(engine: &Engine, limit: Option<usize>, bytes: &[u8]) -> Result<Self, ModelError> {
+        Self::restore_with(engine, limit, bytes).map(|(sequence, _)| sequence)
+    }
+
+    /// As [`Sequence::restore`], with the token of [`Sequence::save_with`].
+    pub(crate) fn restore_with(
+        engine: &Engine,
+        limit: Option<usize>,
+        bytes: &[u8],
+    ) -> Result<(Self, Option<u32>), ModelError> {
+        let damaged = |what| ModelError::SavedSequence(what);
+        let u32_at = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
+        let u64_at = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u64::from_le_bytes(*b));
+        if bytes.get(..8) != Some(&MARK) {
+            return Err(damaged(StateDamage::Mark));
+        }
+        match u32_at(8) {
+            Some(VERSION) => (),
+            other => return Err(damaged(StateDamage::Version(other.unwrap_or(0)))),
+        }
+        let size = |expected| StateDamage::Size { expected, got: bytes.len() };
+        let (Some(ty), Some(model), Some(tokens), Some(pending), Some(has_last)) =
+            (u32_at(12), u64_at(16), u64_at(24), u32_at(32), u32_at(36))
+        else {
+            return Err(damaged(size(HEADER_BYTES + CHECKSUM_BYTES)));
+        };
+        if model != engine.fingerprint() {
+            return Err(damaged(StateDamage::OtherModel));
+        }
+        // A type or a number of tokens that cannot be shows in the checksum, too; here it must not become a size.
+        let kv = KV_TYPES.iter().find(|t| t.0 == ty).map(|t| t.1).ok_or(damaged(StateDamage::Checksum))?;
+        let tokens = usize::try_from(tokens).map_err(|_| damaged(size(usize::MAX)))?;
+        let body = SequenceState::saved_bytes(engine, kv, tokens, has_last != 0)
+            .and_then(|state| state.checked_add(tokens.checked_mul(4)?)?.checked_add(HEADER_BYTES + CHECKSUM_BYTES));
+        match body {
+            Some(expected) if expected == bytes.len() => (),
+            expected => return Err(damaged(size(expected.unwrap_or(usize::MAX)))),
+        }
+        let (body, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
+        if checksum(body).to_le_bytes() != sum {
+            return Err(damaged(StateDamage::Checksum));
+        }
+        let (text, state) = body[HEADER_BYTES..].split_at(tokens * 4);
+        let text: Vec<u32> = text.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        let pending = (pending != NONE).then_some(pending);
+        engine.check_tokens(&text)?;
+        engine.check_tokens(pending.as_slice())?;
+        let mut sequence = Sequence::new(engine, kv, limit);
+        let most = sequence.remaining();
+        if tokens > most {
+            return Err(ModelError::ContextFull { limit: most, used: 0, more: tokens });
+        }
+        sequence.set_restored(text, |s| s.restore_from(tokens, has_last != 0, state))?;
+        Ok((sequence, pending))
+    }
+}
