@@ -210,9 +210,9 @@ fn pack_squares<S: Simd, const R: usize>(s: S, x: Strided<'_>, first: usize, p: 
         for q in (0..whole).step_by(LANES) {
             for group in (0..R).step_by(LANES) {
                 let mut square = [s.splat(0.0); LANES];
-                for r in 0..LANES {
+                for (r, vector) in square.iter_mut().enumerate() {
                     let Some(row) = load(group + r, q) else { return q };
-                    square[r] = s.load(row);
+                    *vector = s.load(row);
                 }
                 let square = s.transpose(square);
                 for (column, out) in square.into_iter().zip(&mut out[q..q + LANES]) {

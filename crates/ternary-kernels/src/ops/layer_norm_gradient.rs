@@ -128,11 +128,11 @@ fn layer_norm_l2_second<S: Simd>(
             && [norm.bias.len(), to.norm.gain.len(), to.norm.bias.len()] == [k; 3],
         "layer_norm_l2_second: {lengths:?} elements in {n} rows of {k}"
     );
-    for t in 0..n {
+    for (t, (scale, d_scale)) in scale.iter().zip(&mut *to.scale).enumerate() {
         let row = t * k..(t + 1) * k;
         let operands = [&x[row.clone()], &target[row.clone()], &d[row.clone()]];
         let (dx, dtarget) = (&mut to.x[row.clone()], &mut to.target[row]);
-        to.scale[t] = second_row(s, operands, norm, scale[t], dx, dtarget, &mut to.norm);
+        *d_scale = second_row(s, operands, norm, *scale, dx, dtarget, &mut to.norm);
     }
 }
 

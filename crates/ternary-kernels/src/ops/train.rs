@@ -34,7 +34,13 @@ ops! {
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn rms_norm_gradient(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dgain: &mut [f32]) = rms_norm_gradient;
+    pub fn rms_norm_gradient(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dgain: &mut [f32]) = add_rms_norm_gradient;
+
+    /// As [`Ops::rms_norm_gradient`](crate::Ops::rms_norm_gradient), but replaces what is in `dx`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn rms_norm_gradient_into(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dgain: &mut [f32]) = set_rms_norm_gradient;
 
     /// Gradient of [`Ops::relu2_mul`](crate::Ops::relu2_mul): `dgate[i] = 2 relu(gate[i]) up[i] d[i]`,
     /// `dup[i] = relu(gate[i])^2 d[i]`; all `[k]` f32.
@@ -104,7 +110,41 @@ ops! {
 }
 
 #[inline(always)]
-fn rms_norm_gradient<S: Simd>(s: S, x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dgain: &mut [f32]) {
+fn add_rms_norm_gradient<S: Simd>(
+    s: S,
+    x: &[f32],
+    gain: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dgain: &mut [f32],
+) {
+    rms_norm_gradient::<S, true>(s, x, gain, eps, dy, dx, dgain);
+}
+
+#[inline(always)]
+fn set_rms_norm_gradient<S: Simd>(
+    s: S,
+    x: &[f32],
+    gain: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dgain: &mut [f32],
+) {
+    rms_norm_gradient::<S, false>(s, x, gain, eps, dy, dx, dgain);
+}
+
+#[inline(always)]
+fn rms_norm_gradient<S: Simd, const ADD: bool>(
+    s: S,
+    x: &[f32],
+    gain: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dgain: &mut [f32],
+) {
     let k = x.len();
     assert!(gain.len() == k && dy.len() == k && dx.len() == k && dgain.len() == k, "rms_norm_gradient: lengths differ");
     let inv = rms_norm_inv(s, x, eps);
@@ -117,7 +157,8 @@ fn rms_norm_gradient<S: Simd>(s: S, x: &[f32], gain: &[f32], eps: f32, dy: &[f32
     acc = s.fma(s.mul(s.load(&dy_last), s.load(&gain_last)), s.load(&x_last), acc);
     let along = inv * inv * inv / k.max(1) as f32 * s.sum(acc);
     for i in 0..k {
-        dx[i] += inv * (dy[i] * gain[i]) - x[i] * along;
+        let d = inv * (dy[i] * gain[i]) - x[i] * along;
+        dx[i] = if ADD { dx[i] + d } else { d };
         dgain[i] += dy[i] * (x[i] * inv);
     }
 }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use ternary_kernels::ops::{GemmScratch, Strided};
 
 use super::Shared;
-use super::forward::{Codes, Lane, activate, rotate, sized, zeroed};
+use super::forward::{Codes, Lane, activate, rotate, sized};
 use super::weights::Linear;
 use crate::config::Activation;
 
-/// Gradient of a norm, if there is one: adds to `dx` and to the gain's gradient.
+/// Gradient of a norm, if there is one: added to `dx`, and to the gain's gradient.
 pub(super) fn norm_backward(
     s: &Shared<'_>,
     x: &[f32],
@@ -23,6 +23,23 @@ pub(super) fn norm_backward(
     let (gain, dgain) = (s.param(place), &mut grads[place.clone()]);
     for ((x, dy), dx) in x.chunks_exact(k).zip(dy.chunks_exact(k)).zip(dx.chunks_exact_mut(k)) {
         s.ops.rms_norm_gradient(x, gain, s.config.rms_norm_eps, dy, dx, dgain);
+    }
+}
+
+/// As [`norm_backward`], but `dx` is written.
+fn norm_backward_into(
+    s: &Shared<'_>,
+    x: &[f32],
+    norm: &Option<Range<usize>>,
+    dy: &[f32],
+    dx: &mut [f32],
+    grads: &mut [f32],
+) {
+    let Some(place) = norm else { return dx.copy_from_slice(dy) };
+    let (gain, dgain) = (s.param(place), &mut grads[place.clone()]);
+    let k = gain.len();
+    for ((x, dy), dx) in x.chunks_exact(k).zip(dy.chunks_exact(k)).zip(dx.chunks_exact_mut(k)) {
+        s.ops.rms_norm_gradient_into(x, gain, s.config.rms_norm_eps, dy, dx, dgain);
     }
 }
 
@@ -65,14 +82,14 @@ impl Lane {
         let Self { tape, grads, h, dh, inner, dx, dx2, wide, gemm, attention, ttt, .. } = self;
         let n = windows.len() * t;
         let final_norm = Some(s.places.final_norm.clone());
-        norm_backward(s, h, &final_norm, hidden, dx, zeroed(dh, n * hidden), grads);
+        norm_backward_into(s, h, &final_norm, dx, sized(dh, n * hidden), grads);
         for ((tape, places), w) in tape.iter_mut().zip(&s.places.layers).zip(&s.prepared.layers).rev() {
             let group = |g: usize| places.groups[g].clone();
 
             // Feed-forward block.
             product_backward(s, &w.groups[3], &tape.x[3], dh, &mut grads[group(3)], dx, wide, gemm);
             activate(s, &tape.gu, sized(inner, n * ffn));
-            norm_backward(s, inner, &places.norms[3], ffn, dx, zeroed(dx2, n * ffn), grads);
+            norm_backward_into(s, inner, &places.norms[3], dx, sized(dx2, n * ffn), grads);
             let dgu = sized(dx, n * 2 * ffn);
             for ((gu, d), dgu) in
                 tape.gu.chunks_exact(2 * ffn).zip(dx2.chunks_exact(ffn)).zip(dgu.chunks_exact_mut(2 * ffn))
@@ -88,8 +105,8 @@ impl Lane {
 
             // Attention or test-time training.
             product_backward(s, &w.groups[1], &tape.x[1], dh, &mut grads[group(1)], dx, wide, gemm);
-            let datt = zeroed(dx2, n * width);
-            norm_backward(s, &tape.att, &places.norms[1], width, dx, datt, grads);
+            let datt = sized(dx2, n * width);
+            norm_backward_into(s, &tape.att, &places.norms[1], dx, datt, grads);
             let stride = w.groups[0].out;
             let dqkv = sized(dx, n * stride);
             match (&w.ttt, &places.ttt) {

@@ -25,8 +25,8 @@ use crate::ModelConfig;
 use forward::Lane;
 use weights::{Maker, Places, Prepared};
 
-/// Tokens that a lane works on at once, about: their activations stay in the caches.
-const GROUP_TOKENS: usize = 1024;
+/// Tokens that a lane works on at once, about: what one layer makes of them stays in a second-level cache.
+const GROUP_TOKENS: usize = 256;
 
 /// What all lanes read.
 struct Shared<'a> {
@@ -116,7 +116,7 @@ impl FusedLearner {
             prepared,
             params: &params.values,
         };
-        let group = (std::env::var("GT").ok().and_then(|v| v.parse().ok()).unwrap_or(GROUP_TOKENS) / t).max(1);
+        let group = (GROUP_TOKENS / t).max(1);
         let groups: Vec<std::ops::Range<usize>> =
             (0..batch.b).step_by(group).map(|at| at..(at + group).min(batch.b)).collect();
         let count = self.lanes.len();

@@ -18,6 +18,11 @@ struct Case {
     d: Vec<f64>,
 }
 
+/// One field of a case.
+type Field = fn(&mut Case) -> &mut Vec<f64>;
+/// What is differentiated.
+type Function = fn(&Case) -> f64;
+
 impl Case {
     fn new(n: usize, k: usize, random: &mut Random) -> Self {
         let mut numbers = |n: usize| (0..n).map(|_| f64::from(2.0 * random.unit())).collect();
@@ -64,7 +69,7 @@ impl Case {
     }
 
     /// Central differences of `f` along one field.
-    fn differences(&self, field: fn(&mut Case) -> &mut Vec<f64>, f: fn(&Case) -> f64) -> Vec<f64> {
+    fn differences(&self, field: Field, f: Function) -> Vec<f64> {
         let mut moved = self.clone();
         (0..field(&mut moved).len())
             .map(|i| {
@@ -106,7 +111,7 @@ fn norm_gradients_are_differences() {
         for ops in all_ops() {
             assert_eq!(got, case.run(ops), "{ops:?}, {k} elements");
         }
-        let fields: [(&str, fn(&mut Case) -> &mut Vec<f64>, fn(&Case) -> f64); 8] = [
+        let fields: [(&str, Field, Function); 8] = [
             ("x", |c| &mut c.x, Case::norm),
             ("gain", |c| &mut c.gain, Case::norm),
             ("bias", |c| &mut c.bias, Case::norm),

@@ -9,6 +9,8 @@ const SHAPES: &[[usize; 3]] = &[
     [1, 1, 1],
     [8, 32, 128],
     [9, 33, 129],
+    [24, 64, 257],
+    [16, 16, 64],
     [7, 31, 127],
     [3, 100, 5],
     [17, 16, 300],
@@ -35,6 +37,10 @@ fn products_are_the_definition() {
             ] {
                 let mut out = start.clone();
                 ops.gemm_add(a, b, [m, n, k], &mut out, &mut GemmScratch::default());
+                let (mut zeros, mut set) = (vec![0.0; m * n], vec![f32::NAN; m * n]);
+                ops.gemm_add(a, b, [m, n, k], &mut zeros, &mut GemmScratch::default());
+                ops.gemm(a, b, [m, n, k], &mut set, &mut GemmScratch::default());
+                assert_eq!(zeros, set, "{ops:?} [{m}, {n}, {k}]");
                 match &first {
                     Some(first) => assert_eq!(first, &out, "{ops:?} [{m}, {n}, {k}]"),
                     None => first = Some(out),
@@ -100,6 +106,9 @@ fn gradients_are_those_of_the_functions() {
     ops.rms_norm_gradient(&x, &gain, 1e-5, &dy, &mut dx, &mut dgain);
     // A difference errs by step^2 / 6 times the third derivative, and by rounding over the step.
     close("dx", &dx, &differences(&x, |x| norm(x, &gain)), 2e-3);
+    let (mut set, mut added) = (vec![f32::NAN; k], vec![0.0; k]);
+    ops.rms_norm_gradient_into(&x, &gain, 1e-5, &dy, &mut set, &mut added);
+    assert_eq!((&set, &added), (&dx, &dgain));
     close("dgain", &dgain, &differences(&gain, |g| norm(&x, g)), 2e-3);
 
     type Forward = fn(Ops, &[f32], &[f32], &mut [f32]);
