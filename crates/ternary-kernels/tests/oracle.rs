@@ -67,6 +67,11 @@ fn every_kernel_equals_the_oracle_with_int4_activations() {
                 }
             }
         }
+        // So many tokens that kernels take another way.
+        for (rows, cols, n) in [(33, 200, 65), (20, 2600, 79), (16, 6912, 130)] {
+            let w = matrix(rows, cols, &rng.trits(rows * cols));
+            check_a4(&kernel, &w, n, &rng.int4_codes(n * cols), &mut widened);
+        }
         // The largest sums: 8 * 6912.
         for (t, q) in [(1, 7), (-1, -8), (1, -8), (-1, 7)] {
             check_a4(&kernel, &matrix(17, 6912, &[t; 17 * 6912]), 7, &[q; 7 * 6912], &mut widened);
