@@ -127,7 +127,7 @@ pub(crate) struct EngineArgs {
     /// Instruction set [default: the best that this CPU has; `bitnet doctor` lists them]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
-    /// Kernel of the ternary products [default: the best for this model and CPU; `bitnet doctor` lists them]
+    /// Kernel of the ternary products, or its format [default: the best for this model and CPU; `bitnet doctor` lists them]
     #[arg(long, value_name = "NAME", conflicts_with = "isa")]
     pub(crate) kernel: Option<String>,
     /// How keys and values are kept: f32 is exact, the others are smaller
