@@ -21,8 +21,8 @@ mod weights;
 
 pub use config::{Activation, ModelConfig, Norm, Projection};
 pub use engine::{
-    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvCache, KvType, LogitsWanted, Prediction, StepInput,
-    StepOutput,
+    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvCache, KvType, LayerKind, LogitsWanted, Prediction,
+    StepInput, StepOutput,
 };
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};

@@ -11,6 +11,7 @@
 mod attention;
 mod cache;
 mod head;
+mod kernels;
 mod linear;
 mod scratch;
 mod step;
@@ -24,10 +25,12 @@ use ternary_kernels::{Isa, Kernel, Team};
 
 pub use cache::{KvCache, KvType};
 pub use head::{Candidate, HeadMode, HeadRequest, Prediction, StepOutput};
+pub use kernels::LayerKind;
 pub use step::{LogitsWanted, StepInput};
 
 use crate::weights::ModelWeights;
 use crate::{FloatMatrix, ModelConfig, ModelError, Projection};
+use kernels::{Asked, Kernels};
 use linear::Linear;
 use scratch::Scratch;
 
@@ -42,6 +45,7 @@ pub struct EngineOptions {
     pub isa: Option<Isa>,
     /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
     pub kernel: Option<Arc<dyn Kernel>>,
+    layer_kernels: Asked,
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
 }
@@ -71,6 +75,12 @@ impl EngineOptions {
         self.kernel = Some(kernel);
         self
     }
+    /// With a kernel for one kind of layer, whatever the others have. Exact kernels give the same results in every mixture.
+    #[must_use]
+    pub fn kernel_for(mut self, kind: LayerKind, kernel: Arc<dyn Kernel>) -> Self {
+        self.layer_kernels.set(kind, kernel);
+        self
+    }
 }
 
 /// A model ready for inference on this CPU: immutable, cheap to clone, shared between threads.
@@ -92,7 +102,8 @@ struct Inner {
     final_norm: Vec<f32>,
     isa: Isa,
     ops: Ops,
-    kernel: Arc<dyn Kernel>,
+    kernels: Kernels,
+    kernel_name: String,
     threads: usize,
     workspace: Mutex<Workspace>,
 }
@@ -131,13 +142,7 @@ impl Engine {
             Some(isa) => isa.require()?,
             None => Isa::selected()?,
         };
-        let kernel = match &options.kernel {
-            Some(kernel) => kernel.clone(),
-            None => {
-                let all = weights.layers.iter().flat_map(|l| Projection::ALL.map(|p| l.projection(p)));
-                ternary_kernels::for_weights(isa, all.map(|w| w.rows() * w.cols()).sum())?
-            }
-        };
+        let kernels = Kernels::choose(options, isa, weights)?;
         let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let team = Team::new(options.threads.unwrap_or(available))?;
         let threads = team.threads();
@@ -145,7 +150,8 @@ impl Engine {
         let mut layers: Vec<Option<Result<Layer, ModelError>>> = (0..weights.layers.len()).map(|_| None).collect();
         team.for_each_chunk(&mut layers, 1, |l, slot| {
             let w = &weights.layers[l];
-            let linear = |p: Projection| Linear::new(w.projection(p), &kernel).map_err(ModelError::from);
+            let linear =
+                |p: Projection| Linear::new(w.projection(p), kernels.of(LayerKind::of(p))).map_err(ModelError::from);
             let layer = || -> Result<Layer, ModelError> {
                 Ok(Layer {
                     input_norm: w.input_norm.clone(),
@@ -166,7 +172,8 @@ impl Engine {
         let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<_, _>>()?;
         let ops = Ops::for_isa(isa)?;
         let plane = head::plane(options.head, weights.head.as_ref().unwrap_or(&weights.embedding), ops, &team)?;
-        tracing::debug!(kernel = kernel.name(), isa = isa.name(), threads, "engine ready");
+        let kernel_name = kernels.describe();
+        tracing::debug!(kernel = kernel_name, isa = isa.name(), threads, "engine ready");
         Ok(Self {
             inner: Arc::new(Inner {
                 embedding: weights.embedding.clone(),
@@ -177,11 +184,9 @@ impl Engine {
                 isa,
                 ops,
                 threads,
-                workspace: Mutex::new(Workspace {
-                    team,
-                    scratch: Scratch::new(&config, threads, linear::row_block(kernel.as_ref())),
-                }),
-                kernel,
+                workspace: Mutex::new(Workspace { team, scratch: Scratch::new(&config, threads, kernels.row_block()) }),
+                kernels,
+                kernel_name,
                 config,
             }),
         })
@@ -199,9 +204,13 @@ impl Engine {
     pub fn isa(&self) -> Isa {
         self.inner.isa
     }
-    /// Name of the kernel in use.
+    /// Name of the kernel in use; where kinds of layers have different ones, as `base3_avx512vbmi; qkv: i2s_avx512vnni`.
     pub fn kernel_name(&self) -> &str {
-        self.inner.kernel.name()
+        &self.inner.kernel_name
+    }
+    /// The kernel of one kind of layer.
+    pub fn kernel_for(&self, kind: LayerKind) -> &Arc<dyn Kernel> {
+        self.inner.kernels.of(kind)
     }
     /// Threads in use, the caller's included.
     pub fn threads(&self) -> usize {
