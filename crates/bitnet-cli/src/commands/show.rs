@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
-use bitnet::{KvType, LoadError, LoadedModel, ModelConfig};
+use bitnet::{KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, UseTuning};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -70,7 +70,7 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     let spec = args.path.as_ref().or(args.model.model.as_ref());
     let path = source::locate(spec, ui)?;
     let header = read_header(&path)?;
-    let loaded = bitnet::loader::load(&path, &source::load_options(&args.model.files));
+    let loaded = bitnet::loader::load(&path, &args.model.files.load_options());
     if args.json {
         return ui::print_json(&as_json(&path, &header, &loaded));
     }
@@ -160,6 +160,11 @@ fn packed_bytes(c: &ModelConfig) -> u64 {
     layer * c.num_hidden_layers as u64
 }
 
+/// The kernels that the model would be computed with, unless others are asked for.
+fn kernels(model: &LoadedModel) -> Option<Vec<LayerKernel>> {
+    bitnet::kernels_for(&model.weights.config, None, None, &UseTuning::FromCache).ok()
+}
+
 /// Memory with f16 keys and values at several context lengths.
 fn needs(model: &LoadedModel) -> Vec<Need> {
     let c = &model.weights.config;
@@ -218,6 +223,7 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
         "chat_template": model.and_then(|m| m.chat_template.as_ref()).map(|t| t.origin().to_owned()),
         "notes": model.map(|m| m.notes.clone()),
         "types": types,
+        "kernels": model.and_then(kernels).map(|k| ui::kernels_json(&k)),
         "memory": memory,
         "metadata": metadata,
         "tensors": tensors,
@@ -336,6 +342,15 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     out.put("chat", format_args!("template: {template}"));
     for note in &model.notes {
         out.put("note", note);
+    }
+    if let Some(kernels) = kernels(model) {
+        let mut names: Vec<&str> = kernels.iter().map(|k| k.kernel.as_str()).collect();
+        names.dedup();
+        let text = match names[..] {
+            [one] => one.to_owned(),
+            _ => kernels.iter().map(|k| format!("{} {}", k.kind, k.kernel)).collect::<Vec<_>>().join(", "),
+        };
+        out.put("kernel", format_args!("{text}{}", ui::chosen_by(&kernels)));
     }
     out.put("memory", format_args!("about, with keys and values in f16:"));
     for n in needs(model) {
