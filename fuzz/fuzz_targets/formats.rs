@@ -3,11 +3,23 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ternary_kernels::{FileFormat, Int8Batch, ScaleRounding, SharedBytes, TernaryMatrix, kernels_available, reference};
+use ternary_kernels::{
+    FileFormat, Int8Batch, ScaleRounding, SharedBytes, TernaryMatrix, TlTile, kernels_available, reference,
+};
+
+/// The format that a byte stands for; the tiled ones with sizes of all kinds, most of which fit some shape.
+fn format_of(byte: u8) -> FileFormat {
+    let all = FileFormat::ALL;
+    let n = usize::from(byte) % (2 * all.len());
+    let Some(k) = n.checked_sub(all.len()) else { return all[n] };
+    let bits = usize::from(byte) / (2 * all.len());
+    let tile = TlTile { bm: 32 << (bits % 3), bk: [24, 48, 32, 96, 64, 0][bits % 6], bmm: 32 << (bits % 2) };
+    if k % 2 == 0 { FileFormat::Tl1(tile) } else { FileFormat::Tl2(tile) }
+}
 
 fuzz_target!(|data: &[u8]| {
     let [format, rows, cols, bytes @ ..] = data else { return };
-    let format = FileFormat::ALL[usize::from(*format) % FileFormat::ALL.len()];
+    let format = format_of(*format);
     // The lower bits choose a multiple of 64, so that every format gets lengths it accepts.
     let (rows, cols) = (usize::from(*rows), usize::from(*cols));
     let cols = if cols < 64 { cols * 64 } else { cols };

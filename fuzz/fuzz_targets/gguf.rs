@@ -28,7 +28,12 @@ fuzz_target!(|data: &[u8]| {
     }
     // The header holds, so the loader gets to look at it. The old mapping is gone by now.
     std::fs::write(scratch(), data).expect("the temporary folder can be written");
-    if let Ok(checkpoint) = Checkpoint::open(scratch(), &LoadOptions::default()) {
-        let _ = checkpoint.weights();
+    // Without tile sizes, and with some that TL1 and TL2 tensors of many shapes can have.
+    let mut tiled = LoadOptions::default();
+    tiled.tl = "bm=32,bk=96,bmm=32".parse().expect("these are tile sizes");
+    for options in [LoadOptions::default(), tiled] {
+        if let Ok(checkpoint) = Checkpoint::open(scratch(), &options) {
+            let _ = checkpoint.weights();
+        }
     }
 });

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bitnet::{HeadMode, Isa, KvType, QkLayout};
+use bitnet::loader::TlTiles;
+use bitnet::{HeadMode, Isa, KvType, LayerKind, LoadOptions, QkLayout};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -39,7 +40,7 @@ Exit codes:
 Environment:
   BITNET_MODEL  model to use without --model     BITNET_ISA  instruction set to use without --isa
   BITNET_LOG    log filter, as `debug`           NO_COLOR    no colours
-  XDG_CACHE_HOME  where synthetic models go      HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE";
+  XDG_CACHE_HOME  where synthetic models and tunings go      HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE";
 
 /// Runs ternary (1.58-bit) language models on this computer: fast, in one process, right or it tells you.
 #[derive(Debug, Parser)]
@@ -84,6 +85,8 @@ pub(crate) enum Command {
     Ppl(commands::ppl::PplArgs),
     /// Measure speed: reading a prompt, generating, and the share of the memory bandwidth that it reaches
     Bench(commands::bench::BenchArgs),
+    /// Measure which kernels are the fastest for a model on this machine, and use them from then on
+    Tune(commands::tune::TuneArgs),
     /// Check this machine: instruction sets, every kernel against the definition, memory bandwidth
     Doctor(commands::doctor::DoctorArgs),
     /// Train a model of your own on text
@@ -115,6 +118,21 @@ pub(crate) struct FileArgs {
     /// Order of the rows of q and k, where a file does not say it rightly
     #[arg(long, value_name = "ORDER", value_enum)]
     pub(crate) qk_layout: Option<QkOrder>,
+    /// Tile sizes of a TL1 or TL2 file: a preset of bitnet.cpp (bitnet_b1_58-3B, bitnet_b1_58-large, Llama3-8B-1.58), its
+    /// kernel_config.ini, or [MxK:]bm=N,bk=N,bmm=N; may be given several times
+    #[arg(long, value_name = "TILES", value_parser = parse_tiles)]
+    pub(crate) tl: Vec<TlTiles>,
+}
+
+impl FileArgs {
+    /// How to read a model's files.
+    pub(crate) fn load_options(&self) -> LoadOptions {
+        let mut options = LoadOptions::default();
+        options.tokenizer = self.tokenizer.clone();
+        options.qk_layout = self.qk_layout.map(Into::into);
+        options.tl = self.tl.iter().cloned().fold(TlTiles::default(), TlTiles::and);
+        options
+    }
 }
 
 /// How to compute.
@@ -127,9 +145,11 @@ pub(crate) struct EngineArgs {
     /// Instruction set [default: the best that this CPU has; `bitnet doctor` lists them]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
-    /// Kernel of the ternary products, or its format [default: the best for this model and CPU; `bitnet doctor` lists them]
-    #[arg(long, value_name = "NAME", conflicts_with = "isa")]
-    pub(crate) kernel: Option<String>,
+    /// Kernel of the ternary products, or its format, or of one kind of layer, as down=NAME (qkv, o, gate-up, down); may be given several
+    /// times. `default` leaves out what `bitnet tune` stored [default: what it stored, or else the best for the model's size;
+    /// `bitnet doctor` lists them]
+    #[arg(long, value_name = "[KIND=]NAME", conflicts_with = "isa")]
+    pub(crate) kernel: Vec<KernelArg>,
     /// How keys and values are kept: f32 is exact, the others are smaller
     #[arg(long, value_name = "TYPE", value_enum)]
     pub(crate) kv: Option<KvName>,
@@ -242,8 +262,33 @@ impl KvName {
     }
 }
 
-fn parse_isa(name: &str) -> Result<Isa, String> {
+fn parse_tiles(text: &str) -> Result<TlTiles, String> {
+    TlTiles::from_argument(text).map_err(|e| e.to_string())
+}
+
+pub(crate) fn parse_isa(name: &str) -> Result<Isa, String> {
     Isa::from_name(name).map_err(|e| e.to_string())
+}
+
+/// A kernel, as typed: its name, or one kind of layer and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KernelArg {
+    /// The kind; `None` is all.
+    pub(crate) kind: Option<LayerKind>,
+    /// The kernel's name.
+    pub(crate) name: String,
+}
+
+impl FromStr for KernelArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((kind, name)) = text.split_once('=') else { return Ok(Self { kind: None, name: text.to_owned() }) };
+        let known = || LayerKind::ALL.map(LayerKind::name).join(", ");
+        let kind = LayerKind::from_name(kind)
+            .ok_or_else(|| format!("{kind:?} is no kind of layer; known are: {}", known()))?;
+        Ok(Self { kind: Some(kind), name: name.to_owned() })
+    }
 }
 
 /// Token ids, as typed: `1,2,3`.
@@ -268,6 +313,14 @@ mod tests {
     fn the_options_are_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kernels_are_named_for_all_or_for_one_kind() {
+        let arg = |kind, name: &str| Ok(KernelArg { kind, name: name.to_owned() });
+        assert_eq!("i2s_scalar".parse(), arg(None, "i2s_scalar"));
+        assert_eq!("down=base3_scalar".parse(), arg(Some(LayerKind::Down), "base3_scalar"));
+        assert!("head=i2s_scalar".parse::<KernelArg>().unwrap_err().contains("gate-up"));
     }
 
     #[test]

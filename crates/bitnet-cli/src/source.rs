@@ -4,16 +4,21 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use bitnet::bitnet_model::WeightSource;
+use bitnet::loader::Checkpoint;
 use bitnet::loader::synthetic::{Spec, cache_dir};
-use bitnet::{KvType, LoadOptions, Model, SamplingOptions, Speculation};
+use bitnet::{KvType, Model, ModelConfig, SamplingOptions, Speculation, UseTuning};
 
-use crate::args::{EngineArgs, FileArgs, ModelArgs, SamplingArgs};
+use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
 use crate::error::CliError;
 use crate::progress;
 use crate::ui::{self, Ui};
 
 /// The small model that comes with the program, relative to the current folder.
 const SHIPPED: &str = "models/tinystories-5m.gguf";
+
+/// The name that stands for no kernel, but for leaving tunings out.
+const DEFAULT: &str = "default";
 
 /// Where a model comes from, as typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +109,23 @@ pub(crate) fn locate(spec: Option<&ModelSpec>, ui: &Ui) -> Result<PathBuf, CliEr
     }
 }
 
+/// Name and shape of the model that `args` name; its weights are not looked at, and a synthetic one is not made.
+///
+/// # Errors
+/// As [`locate`]; what is wrong with the headers.
+pub(crate) fn shape(args: &ModelArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
+    let of_spec = |spec: Spec| Ok((format!("synthetic:{}", spec.name), spec.config));
+    match &args.model {
+        Some(ModelSpec::Synthetic2B4T) => of_spec(Spec::b2b4t()),
+        Some(ModelSpec::SyntheticFile(file)) => of_spec(Spec::from_config_file(&existing(file)?)?),
+        spec => {
+            let path = locate(spec.as_ref(), ui)?;
+            let checkpoint = Checkpoint::open(&path, &args.files.load_options())?;
+            Ok((path.display().to_string(), checkpoint.config().clone()))
+        }
+    }
+}
+
 fn existing(path: &Path) -> Result<PathBuf, CliError> {
     if path.exists() {
         return Ok(path.to_path_buf());
@@ -117,14 +139,6 @@ fn existing(path: &Path) -> Result<PathBuf, CliError> {
         _ => String::new(),
     };
     Err(CliError::NoSuchModel { path: path.to_path_buf(), hint })
-}
-
-/// How to read a model's files.
-pub(crate) fn load_options(args: &FileArgs) -> LoadOptions {
-    let mut options = LoadOptions::default();
-    options.tokenizer = args.tokenizer.clone();
-    options.qk_layout = args.qk_layout.map(Into::into);
-    options
 }
 
 /// Loads the model that `args` name.
@@ -153,10 +167,12 @@ pub(crate) fn load_with(
     let spinner = progress::spinner(ui, &format!("loading {}", path.display()));
     let began = Instant::now();
     let mut builder = Model::builder().kv(kv);
-    if let Some(name) = &engine.kernel {
-        builder = builder.kernel(
-            bitnet::ternary_kernels::by_name(name).map_err(bitnet::ModelError::from).map_err(bitnet::Error::from)?,
-        );
+    for KernelArg { kind, name } in &engine.kernel {
+        builder = match kind {
+            None if name == DEFAULT => builder.tuning(UseTuning::No),
+            None => builder.kernel(bitnet::ternary_kernels::by_name(name)?),
+            Some(kind) => builder.kernel_for(*kind, bitnet::ternary_kernels::by_name(name)?),
+        };
     }
     if let Some(threads) = engine.threads {
         builder = builder.threads(usize::from(threads));
@@ -167,16 +183,9 @@ pub(crate) fn load_with(
     if let Some(head) = engine.head {
         builder = builder.head(head.into());
     }
-    let FileArgs { tokenizer, qk_layout } = &args.files;
-    if let Some(tokenizer) = tokenizer {
-        builder = builder.tokenizer(tokenizer);
-    }
-    if let Some(order) = qk_layout {
-        builder = builder.qk_layout((*order).into());
-    }
-    if let Some(template) = chat_template {
-        builder = builder.chat_template(template);
-    }
+    let mut files = args.files.load_options();
+    files.chat_template = chat_template;
+    builder = builder.load_options(files);
     let model = builder.load(&path);
     let load_time = began.elapsed();
     spinner.finish_and_clear();

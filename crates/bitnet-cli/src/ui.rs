@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
+use bitnet::{ChosenBy, LayerKernel};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -138,6 +139,22 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 /// [`CliError::NotUtf8`] with the first invalid byte.
 pub(crate) fn text(bytes: Vec<u8>, what: &str) -> Result<String, CliError> {
     String::from_utf8(bytes).map_err(|e| CliError::NotUtf8 { what: what.to_owned(), at: e.utf8_error().valid_up_to() })
+}
+
+/// The kernel of each kind of layer, and who chose it: `{"down": {"kernel": "i2s_avx2", "by": "tuning"}, ...}`.
+pub(crate) fn kernels_json(kernels: &[LayerKernel]) -> serde_json::Value {
+    let entry =
+        |k: &LayerKernel| (k.kind.name().to_owned(), serde_json::json!({ "kernel": k.kernel, "by": k.by.name() }));
+    kernels.iter().map(entry).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// What stands behind the names of kernels where `bitnet tune` chose them, or some of them.
+pub(crate) fn chosen_by(kernels: &[LayerKernel]) -> &'static str {
+    match kernels.iter().filter(|k| k.by == ChosenBy::Tuning).count() {
+        0 => "",
+        n if n == kernels.len() => " (tuned)",
+        _ => " (partly tuned)",
+    }
 }
 
 /// Bytes in binary units with three digits: `1.14 GiB`.

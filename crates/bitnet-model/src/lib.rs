@@ -24,8 +24,8 @@ pub use config::{
     Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, TttOptions, TttTensor,
 };
 pub use engine::{
-    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState,
-    StepInput, StepOutput,
+    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LayerKind, LogitsWanted, Prediction,
+    SequenceState, StepInput, StepOutput,
 };
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};

@@ -16,11 +16,15 @@
 //! Generation is a plain iterator, or a callback that returns [`std::ops::ControlFlow`]; dropping it ends it, and a
 //! [`CancelToken`] ends it from another thread.
 
+//!
+//! [`tune`] measures which kernels are the fastest for a model on this machine, and [`store_tuning`] has them used from then on.
+
 #![forbid(unsafe_code)]
 
 mod batch;
 mod error;
 mod generate;
+mod kernels;
 mod model;
 mod progress;
 mod session;
@@ -29,16 +33,18 @@ pub use bitnet_model::decoder::Speculation;
 pub use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
 pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
 pub use bitnet_model::{
-    Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, ModelConfig, ModelError,
-    Prediction, Projection, Sequence,
+    Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, LayerKind, ModelConfig,
+    ModelError, Prediction, Projection, Sequence,
 };
 pub use loader::chat::Message;
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};
+pub use ternary_kernels::tune::{TuneOptions, TuneReport};
 pub use ternary_kernels::{Isa, Kernel, KernelError};
 
 pub use batch::{Batch, Ticket};
 pub use error::Error;
 pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats};
+pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, tune};
 pub use model::{Model, ModelBuilder};
 pub use session::Session;
 

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnet_model::sampling::SamplingOptions;
-use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, ModelConfig, Sequence};
+use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, LayerKind, ModelConfig, Sequence};
 use loader::chat::{ChatTemplate, RenderOptions};
 use loader::tokenizer::Tokenizer;
 use loader::{LoadOptions, LoadedModel, ModelInfo};
 use ternary_kernels::{Isa, Kernel};
 
-use crate::{Error, Message, Session};
+use crate::kernels::Asked;
+use crate::{Error, LayerKernel, Message, Session, UseTuning};
 
 /// A model: immutable, cheap to clone, shared between threads. Everything that changes lives in a [`Session`].
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ struct Inner {
     notes: Vec<String>,
     kv: KvType,
     context: usize,
+    kernels: Vec<LayerKernel>,
 }
 
 /// How to load a [`Model`]; made by [`Model::builder`].
@@ -36,6 +38,7 @@ struct Inner {
 pub struct ModelBuilder {
     load: LoadOptions,
     engine: EngineOptions,
+    kernels: Asked,
     kv: KvType,
     context: Option<usize>,
 }
@@ -51,9 +54,20 @@ impl ModelBuilder {
         self.engine = self.engine.isa(isa);
         self
     }
-    /// A kernel of your own for the ternary products.
+    /// A kernel for the ternary products: one of the registry ([`ternary_kernels::by_name`]), or your own.
     pub fn kernel(mut self, kernel: Arc<dyn Kernel>) -> Self {
-        self.engine = self.engine.kernel(kernel);
+        self.kernels.all = Some(kernel);
+        self
+    }
+    /// A kernel for one kind of layer, whatever the others have. With exact kernels the text does not depend on it.
+    pub fn kernel_for(mut self, kind: LayerKind, kernel: Arc<dyn Kernel>) -> Self {
+        self.kernels.of_kind.push((kind, kernel));
+        self
+    }
+    /// Whether to use the kernels that [`crate::tune`] found for such a model, where none is asked for; the default is
+    /// to use them.
+    pub fn tuning(mut self, tuning: UseTuning) -> Self {
+        self.kernels.tuning = tuning;
         self
     }
     /// How the best logits are found, where no others are needed; the text does not depend on it.
@@ -81,6 +95,17 @@ impl ModelBuilder {
         self.load.chat_template = Some(template.into());
         self
     }
+    /// How to read the files, in the place of everything that was said of that before: tokenizer, chat template, order of q
+    /// and k, tile sizes.
+    pub fn load_options(mut self, options: LoadOptions) -> Self {
+        self.load = options;
+        self
+    }
+    /// Tile sizes of TL1 and TL2 tensors, which their files do not hold.
+    pub fn tl(mut self, tiles: loader::TlTiles) -> Self {
+        self.load.tl = tiles;
+        self
+    }
     /// Order of the rows of q and k, where the file's architecture does not decide it rightly.
     pub fn qk_layout(mut self, layout: loader::QkLayout) -> Self {
         self.load.qk_layout = Some(layout);
@@ -101,7 +126,8 @@ impl ModelBuilder {
     /// # Errors
     /// [`Error::Model`] for what this CPU cannot do.
     pub fn build(self, loaded: LoadedModel) -> Result<Model, Error> {
-        let engine = Engine::new(&loaded.weights, &self.engine)?;
+        let (options, kernels) = self.kernels.resolve(&loaded.weights.config, self.engine)?;
+        let engine = Engine::new(&loaded.weights, &options)?;
         let limit = engine.config().context_limit().unwrap_or(usize::MAX);
         let g = &loaded.generation;
         let mut sampling = SamplingOptions::default();
@@ -129,6 +155,7 @@ impl ModelBuilder {
                 notes: loaded.notes,
                 kv: self.kv,
                 context: self.context.unwrap_or(limit).min(limit),
+                kernels,
             }),
         })
     }
@@ -168,6 +195,10 @@ impl Model {
     /// What computes it: kernel, threads, instruction set.
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
+    }
+    /// The kernel of each kind of layer, and who chose it.
+    pub fn kernels(&self) -> &[LayerKernel] {
+        &self.inner.kernels
     }
     /// Facts about the files.
     pub fn info(&self) -> &ModelInfo {

@@ -301,6 +301,35 @@ pub enum LoadError {
         /// Why, and the way out.
         reason: &'static str,
     },
+    /// A TL1 or TL2 tensor whose tile sizes nobody named.
+    #[error(
+        "tensor {tensor:?} is {ty}, [{rows}, {cols}]: the order of its bytes depends on tile sizes that were chosen when the \
+         writing program was built and that the file does not hold, and {named}; name them with --tl \
+         (a preset: {presets}; that program's include/kernel_config.ini; or {rows}x{cols}:bm=N,bk=N,bmm=N), in a program with \
+         LoadOptions::tl, or use the I2_S file of the same model"
+    )]
+    TilesNeeded {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        ty: &'static str,
+        /// Its rows.
+        rows: u64,
+        /// Its columns.
+        cols: u64,
+        /// For which shapes tiles were named.
+        named: String,
+        /// Names of the presets.
+        presets: String,
+    },
+    /// Tile sizes that are not understood.
+    #[error("tile sizes {what:?}: {reason}")]
+    Tiles {
+        /// What was given.
+        what: String,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
     /// A tensor whose bytes are more or fewer than its shape and type need.
     #[error("tensor {tensor:?} ({ty}) needs {expected} bytes, but {got} are there")]
     TensorBytes {

@@ -15,9 +15,12 @@ mod names;
 pub mod safetensors;
 mod source;
 pub mod synthetic;
+mod tl;
 pub mod tokenizer;
+pub mod tuning;
 
 pub use error::LoadError;
 pub use load::{LoadedModel, load, load_tokenizer};
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 pub use source::Checkpoint;
+pub use tl::TlTiles;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::TlTiles;
+
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -12,6 +14,8 @@ pub struct LoadOptions {
     pub qk_layout: Option<QkLayout>,
     /// A chat template (Jinja source, or the name of a built-in one) that overrides the file's own.
     pub chat_template: Option<String>,
+    /// Tile sizes of TL1 and TL2 tensors, which their files do not hold.
+    pub tl: TlTiles,
 }
 
 /// Order of the rows of the q and k projections within a head (see the rotary embedding in `docs/glossary.md`).

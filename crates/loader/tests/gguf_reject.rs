@@ -132,9 +132,32 @@ fn cases() -> Vec<Case> {
         case("40", new().architecture("bitnet").tensor(b"t", &[128], 40, 0).data(64), "AmbiguousType", "NVFP4"),
         case("39, no architecture", new().tensor(b"t", &[32], 39, 0).data(64), "AmbiguousType", "MXFP4"),
         case("42, llama", new().architecture("llama").tensor(b"t", &[32], 42, 0).data(64), "AmbiguousType", "Q2_0"),
-        case("38", new().architecture("bitnet").tensor(b"t", &[32], 38, 0).data(64), "UnsupportedType", "TL1"),
-        case("39", new().architecture("bitnet-25").tensor(b"t", &[32], 39, 0).data(64), "UnsupportedType", "TL2"),
-        case("42", new().architecture("bitnet-b1.58").tensor(b"t", &[32], 42, 0).data(64), "UnsupportedType", "I2_S"),
+        case("38 too short", new().architecture("bitnet").tensor(b"t", &[128], 38, 0).data(32), "OutOfFile", "TL1"),
+        case(
+            "38 with odd rows",
+            new().architecture("bitnet").tensor(b"t", &[100, 3], 38, 0).data(256),
+            "PartialBlock",
+            "TL1",
+        ),
+        case(
+            "39 of another size",
+            new().architecture("bitnet-25").tensor(b"t", &[96, 32], 39, 0).tensor(b"u", &[1], 0, 1056).data(1088),
+            "TensorBytes",
+            "TL2",
+        ),
+        // 17 bytes for 32 weights, as MXFP4 has them.
+        case(
+            "39, llama, MXFP4",
+            new().architecture("llama").tensor(b"t", &[512, 64], 39, 0).data(512 * 64 / 32 * 17),
+            "AmbiguousType",
+            "MXFP4",
+        ),
+        case(
+            "42 too short",
+            new().architecture("bitnet-b1.58").tensor(b"t", &[96], 42, 0).data(32),
+            "OutOfFile",
+            "TL2",
+        ),
     ];
     let deep = (0..6).fold(array(4, 0, &[]), |inner, _| array(9, 1, &inner));
     all.push(case("nested arrays", new().entry(b"key", 9, &deep), "NestedTooDeep", "\"key\""));
@@ -177,7 +200,7 @@ fn what_is_unknown_is_listed_all_the_same() {
         .tensor(b"odd", &[8, 2], 777, 32)
         .tensor(b"either", &[128], 40, 64)
         .tensor(b"tl1", &[128], 38, 96)
-        .data(128);
+        .data(160);
     let file = Gguf::from_bytes(file.bytes().into()).unwrap();
     let listed: Vec<String> = file.tensors().iter().map(|t| format!("{} {}", t.name(), t.tensor_type())).collect();
     assert_eq!(listed, ["known F32", "odd unknown type 777", "either ambiguous type 40", "tl1 TL1"]);

@@ -1,6 +1,6 @@
 //! The one error type of this crate.
 
-use crate::FileFormat;
+use crate::{FileFormat, TlTile};
 
 /// What can go wrong with shapes, codes, scales and kernel selection.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -39,6 +39,32 @@ pub enum KernelError {
         cols: usize,
         /// Why, and what would work.
         reason: &'static str,
+    },
+    /// Tile sizes that a TL1 or TL2 matrix of this shape cannot have.
+    #[error("{format} with {tile} cannot hold a [{rows}, {cols}] matrix: {reason}")]
+    UnsupportedTile {
+        /// The file format.
+        format: FileFormat,
+        /// The tile sizes.
+        tile: TlTile,
+        /// Rows (output features, M).
+        rows: usize,
+        /// Columns (input features, K).
+        cols: usize,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A byte that nobody writes with these tile sizes.
+    #[error("{format}: byte {at} {what}; the tensor was written with other tile sizes than {tile}, or it is damaged")]
+    ForeignTiles {
+        /// The file format.
+        format: FileFormat,
+        /// The tile sizes that it was read with.
+        tile: TlTile,
+        /// Offset of the byte.
+        at: usize,
+        /// What it does.
+        what: &'static str,
     },
     /// A weight that is not -1, 0 or +1, or a bit pattern that stands for none of them.
     #[error("{format}: row {row}, column {col} holds code {code}, which is no ternary weight")]
@@ -236,6 +262,12 @@ pub enum KernelError {
         kernel: String,
         /// The kernel that packed the weights.
         packed_by: String,
+    },
+    /// The caller ended something that takes its time.
+    #[error("{op} was ended before it was done")]
+    Cancelled {
+        /// What was ended.
+        op: &'static str,
     },
     /// Row ranges handed to a kernel begin at a multiple of its panel height.
     #[error("row range {start}..{end} does not fit {rows} rows in panels of {panel_rows}")]

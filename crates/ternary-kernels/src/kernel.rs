@@ -78,6 +78,19 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// Output rows that one call of a kernel computes in a long product, in whole panels of `panel_rows` rows: their i32
+/// sums for a block of tokens stay in L2.
+///
+/// ```
+/// assert_eq!(ternary_kernels::row_block(16), 512);
+/// assert_eq!(ternary_kernels::row_block(600), 600);
+/// ```
+pub fn row_block(panel_rows: usize) -> usize {
+    const ROW_BLOCK: usize = 512;
+    let panel = panel_rows.max(1);
+    (ROW_BLOCK / panel).max(1) * panel
+}
+
 /// Weights in the layout of one kernel: panels of `panel_rows` rows, each panel `panel_bytes` long.
 #[derive(Clone, Debug)]
 pub struct Packed {
@@ -160,6 +173,11 @@ impl Packed {
     /// # Errors
     /// [`KernelError::BadRowRange`] otherwise.
     pub fn rows_range(&self, range: Range<usize>) -> Result<PackedRows<'_>, KernelError> {
+        self.rows_of(&self.bytes, range)
+    }
+
+    /// As [`Packed::rows_range`], of `bytes` that are a copy of these panels.
+    pub(crate) fn rows_of<'a>(&self, bytes: &'a [u8], range: Range<usize>) -> Result<PackedRows<'a>, KernelError> {
         let Range { start, end } = range;
         let fits = start <= end
             && end <= self.rows
@@ -170,7 +188,7 @@ impl Packed {
         }
         let first = start / self.panel_rows;
         let last = end.div_ceil(self.panel_rows);
-        let bytes = &self.bytes[first * self.panel_bytes..last.max(first) * self.panel_bytes];
+        let bytes = &bytes[first * self.panel_bytes..last.max(first) * self.panel_bytes];
         Ok(PackedRows { rows: end - start, cols: self.cols, panel_bytes: self.panel_bytes, bytes })
     }
 
@@ -179,6 +197,12 @@ impl Packed {
         let panels = self.rows.div_ceil(self.panel_rows);
         let at = |p: usize| (panels * p / parts.max(1) * self.panel_rows).min(self.rows);
         at(part)..at(part + 1)
+    }
+
+    /// Ranges of at most [`row_block`] rows that cover `rows`; each begins at a panel if `rows` does.
+    pub fn blocks(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let step = row_block(self.panel_rows);
+        (rows.start..rows.end).step_by(step).map(move |r| r..(r + step).min(rows.end))
     }
 }
 

@@ -6,6 +6,7 @@ mod base3;
 mod bytes;
 mod cache;
 pub mod check;
+mod cpu_name;
 mod dispatch;
 mod elut;
 mod error;
@@ -24,19 +25,21 @@ pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, Int8Vector
 pub use aligned::AlignedBuf;
 pub use bytes::SharedBytes;
 pub use cache::last_level_cache;
+pub use cpu_name::cpu_name;
 pub use dispatch::{gemm, gemm_a4, gemv};
 pub use elut::Elut;
 pub use error::KernelError;
-pub use formats::{FileFormat, ScaleRounding};
+pub use formats::{FileFormat, ScaleRounding, TlTile};
 pub use int4::{Int4Batch, Int4Matrix, Int4RowMut, Int4RowsMut, Int4Vector};
 pub use isa::{Cpu, Isa};
-pub use kernel::{Kernel, Packed, PackedRows};
+pub use kernel::{Kernel, Packed, PackedRows, row_block};
 pub use matrix::{Scales, TernaryMatrix};
 pub use registry::{Entry, best, by_name, for_format, for_isa, for_weights, kernels_available, registry};
 
 pub mod ops;
 mod split;
 pub mod team;
+pub mod tune;
 
 pub use ops::{Ops, RopeTable};
 pub use split::{ColsMut, SplitCols, split_cols};

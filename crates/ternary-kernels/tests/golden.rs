@@ -4,7 +4,7 @@ mod common;
 
 use common::{crc32, matrix};
 use safetensors::SafeTensors;
-use ternary_kernels::{FileFormat, Int8Batch, KernelError, ScaleRounding, Scales, TernaryMatrix};
+use ternary_kernels::{FileFormat, Int8Batch, KernelError, ScaleRounding, Scales, TernaryMatrix, TlTile};
 use ternary_kernels::{kernels_available, quantize};
 
 /// `T(r, c) = (7r + 5c + floor(c / 4) (r + 1) + floor(c^2 / 11)) mod 3 - 1`, the matrix of the golden vectors.
@@ -66,6 +66,23 @@ fn golden_bytes_of_every_format() {
     assert_eq!((&iq1[..2], hex(&iq1[2..]).as_str()), (&d[..], "66474a3f726b10726be91ccb16"));
     let iq2 = encoded(FileFormat::Iq2Bn, &block);
     assert_eq!((hex(&iq2[..4]).as_str(), hex(&iq2[4..]).as_str()), ("0000c03f", "88661188818181811614294229429422"));
+}
+
+/// Checksums of the tiled formats over their weights, made with numpy from the functions of bitnet.cpp's converter.
+#[test]
+fn golden_bytes_of_the_tiled_formats() {
+    let w = TernaryMatrix::from_trits(320, 224, &golden_trits(320, 224), Scales::Tensor(1.5)).unwrap();
+    let tl1 = encoded(FileFormat::Tl1(TlTile { bm: 160, bk: 32, bmm: 32 }), &w);
+    assert_eq!((tl1.len(), hex(&tl1[..16]).as_str()), (17_920 + 32, "23377223377223377223377223377223"));
+    assert_eq!((crc32(&tl1[..17_920]), &tl1[17_920..17_924]), (0x2743_9539, &1.5f32.to_le_bytes()[..]));
+
+    let tl2 = encoded(FileFormat::Tl2(TlTile { bm: 160, bk: 96, bmm: 32 }), &w);
+    assert_eq!(hex(&tl2[..16]), "69248d69248d6924248d69248d69248d");
+    assert_eq!(crc32(&tl2[..15_360]), 0xefa3_49c9);
+    // Padding up to the length that the readers of these files compute, then the scale.
+    assert_eq!(tl2.len(), 18_368 + 32);
+    assert!(tl2[15_360..18_368].iter().all(|&b| b == 0));
+    assert_eq!(tl2[18_368..18_372], 1.5f32.to_le_bytes());
 }
 
 /// A shared file of reference vectors; `None`, with a message, where it is absent.

@@ -102,6 +102,8 @@ struct Details {
     /// Of the whole CPU package as it meters itself, idle share included; null where it does not.
     decode_joules_per_token: Option<f64>,
     prefill_joules_per_token: Option<f64>,
+    /// By kind of layer.
+    kernels: serde_json::Value,
 }
 
 /// What the repetitions of one measurement gave.
@@ -159,7 +161,9 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         first_token_s: prefill.as_ref().map(|m| load_time.as_secs_f64() + m.first_s),
         decode_joules_per_token: decode.as_ref().and_then(|m| m.joules_per_token),
         prefill_joules_per_token: prefill.as_ref().and_then(|m| m.joules_per_token),
+        kernels: ui::kernels_json(model.kernels()),
     });
+    let by = ui::chosen_by(model.kernels());
     let mut report = Report {
         prefill_tok_s: prefill.as_ref().map(|m| median(&m.rates)),
         decode_tok_s,
@@ -183,7 +187,11 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     report.read_bandwidth_gb_s[1] = probe(threads, ui)?;
     let mean = report.read_bandwidth_gb_s.iter().sum::<f64>() / 2.0;
     report.bandwidth_share = decode_tok_s.map(|rate| report.bytes_per_token as f64 * rate / (mean * 1e9));
-    if args.json { ui::print_json(&report) } else { ui::print(&as_text(&report, &shape, args, prefill, decode, ui)) }
+    if args.json {
+        ui::print_json(&report)
+    } else {
+        ui::print(&as_text(&report, [&shape, by], args, prefill, decode, ui))
+    }
 }
 
 fn probe(threads: usize, ui: &Ui) -> Result<f64, CliError> {
@@ -348,7 +356,7 @@ fn median(rates: &[f64]) -> f64 {
 
 fn as_text(
     r: &Report,
-    shape: &str,
+    [shape, by]: [&str; 2],
     args: &BenchArgs,
     prefill: Option<Measured>,
     decode: Option<Measured>,
@@ -360,7 +368,7 @@ fn as_text(
     };
     line("model", format!("{shape}, loaded in {:.2} s", r.load_s));
     let plural = if r.threads == 1 { "thread" } else { "threads" };
-    line("with", format!("{}, head {}, kv {}, {} {plural}", r.kernel, r.head, r.kv, r.threads));
+    line("with", format!("{}{by}, head {}, kv {}, {} {plural}", r.kernel, r.head, r.kv, r.threads));
     let after = match (args.context, args.sessions) {
         (0, 1) => String::new(),
         (0, s) => format!(" of each of {s} texts"),

@@ -26,7 +26,8 @@ Formats:
 Examples:
   bitnet convert ./bitnet-b1.58-2B-4T model.gguf --to i2_s
   bitnet convert model.gguf smaller.gguf --to tq1_0 --round-scales
-  bitnet convert model.gguf with-tokenizer.gguf --to i2_s --tokenizer tokenizer.json";
+  bitnet convert model.gguf with-tokenizer.gguf --to i2_s --tokenizer tokenizer.json
+  bitnet convert tl2.gguf model.gguf --to i2_s --tl bitnet_b1_58-3B";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -87,7 +88,8 @@ pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
     options.rounding = if args.round_scales { ScaleRounding::Nearest } else { ScaleRounding::Exact };
     options.tokenizer = args.files.tokenizer.clone();
     // The tokenizer is for the result; the source is read without one.
-    options.load = source::load_options(&FileArgs { tokenizer: None, ..args.files.clone() });
+    options.load = args.files.load_options();
+    options.load.tokenizer = None;
 
     let bar = progress::of_steps(ui, "converting", 0);
     let began = Instant::now();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bitnet::loader::synthetic::cache_dir;
+use bitnet::loader::tuning::Tuning;
 use bitnet::ternary_kernels::check::{Mismatch, self_check};
 use bitnet::ternary_kernels::registry;
 use bitnet::{Isa, Kernel};
@@ -102,11 +104,12 @@ pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
     }
 
     let used = bitnet::ternary_kernels::for_isa(selected)?.name().to_owned();
+    let tunings = Tuning::all(&cache_dir());
     let streaming = bitnet::ternary_kernels::for_weights(selected, usize::MAX)?.name().to_owned();
     if args.json {
-        ui::print_json(&as_json(&findings, &bandwidth, selected, &used))?;
+        ui::print_json(&as_json(&findings, &bandwidth, selected, &used, &tunings))?;
     } else {
-        ui::print(&as_text(&findings, &bandwidth, selected, [&used, &streaming], ui))?;
+        ui::print(&as_text(&findings, &bandwidth, selected, [&used, &streaming], &tunings, ui))?;
     }
     verdict(&findings)
 }
@@ -117,7 +120,7 @@ fn verdict(findings: &[Finding]) -> Result<(), CliError> {
     if kernels.is_empty() { Ok(()) } else { Err(CliError::WrongKernels { kernels }) }
 }
 
-fn as_json(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used: &str) -> Value {
+fn as_json(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used: &str, tunings: &[Tuning]) -> Value {
     let kernels: Vec<Value> = findings
         .iter()
         .map(|f| {
@@ -148,10 +151,30 @@ fn as_json(findings: &[Finding], bandwidth: &[(usize, f64)], selected: Isa, used
         "isas": isas,
         "isa": selected.name(),
         "kernel": used,
+        "tuned": tunings.iter().map(tuning_json).collect::<Vec<_>>(),
         "kernels": kernels,
         "bandwidth_gb_s": bandwidth,
         "ok": verdict(findings).is_ok(),
     })
+}
+
+/// A tuning that is used for models of its shapes.
+fn tuning_json(t: &Tuning) -> Value {
+    let kernels: serde_json::Map<String, Value> =
+        t.kernels().iter().map(|k| (k.kind.clone(), json!(k.kernel))).collect();
+    json!({ "ternary_weights": t.weights(), "threads": t.threads(), "kernels": kernels })
+}
+
+/// The same in words.
+fn tuning_text(t: &Tuning) -> String {
+    let mut names: Vec<&str> = t.kernels().iter().map(|k| k.kernel.as_str()).collect();
+    names.dedup();
+    let kernels = match names[..] {
+        [one] => one.to_owned(),
+        _ => t.kernels().iter().map(|k| format!("{} {}", k.kind, k.kernel)).collect::<Vec<_>>().join(", "),
+    };
+    let plural = if t.threads() == 1 { "thread" } else { "threads" };
+    format!("{} weights on {} {plural}: {kernels}", ui::count(t.weights() as u64), t.threads())
 }
 
 fn describe(m: &Mismatch) -> String {
@@ -167,6 +190,7 @@ fn as_text(
     bandwidth: &[(usize, f64)],
     selected: Isa,
     [used, streaming]: [&str; 2],
+    tunings: &[Tuning],
     ui: &Ui,
 ) -> String {
     let mut text = String::new();
@@ -195,6 +219,10 @@ fn as_text(
         false => format!(" ({streaming} for models larger than the cache)"),
     };
     line("in use", format!("{selected}, kernel {used}{large}"));
+    let mut label = "tuned";
+    for tuning in tunings {
+        line(std::mem::take(&mut label), tuning_text(tuning));
+    }
     let mut label = "kernels";
     for f in findings {
         let result = match &f.verdict {
@@ -262,9 +290,9 @@ mod tests {
         let wrong = finding(Verdict::of(Some(Arc::new(Wrong(by_name("i2s_scalar").unwrap())))));
         assert!(matches!(wrong.verdict, Verdict::Wrong { .. }));
         let ui = Ui::new(true);
-        assert!(as_text(std::slice::from_ref(&wrong), &[], Isa::Scalar, ["k", "k"], &ui).contains("WRONG"));
+        assert!(as_text(std::slice::from_ref(&wrong), &[], Isa::Scalar, ["k", "k"], &[], &ui).contains("WRONG"));
         let all = [finding(Verdict::Right { products: 1 }), wrong];
-        assert_eq!(as_json(&all, &[], Isa::Scalar, "k")["ok"], false);
+        assert_eq!(as_json(&all, &[], Isa::Scalar, "k", &[])["ok"], false);
         let error = verdict(&all).unwrap_err();
         assert_eq!(error.exit_code(), 1);
     }

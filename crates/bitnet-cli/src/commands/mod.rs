@@ -13,6 +13,7 @@ pub(crate) mod show;
 pub(crate) mod tokenize;
 #[cfg(feature = "train")]
 pub(crate) mod train;
+pub(crate) mod tune;
 
 use crate::args::Command;
 use crate::error::CliError;
@@ -33,6 +34,7 @@ pub(crate) fn dispatch(command: Command, ui: &Ui) -> Result<(), CliError> {
         Command::Pull(args) => pull::execute(&args, ui),
         Command::Ppl(args) => ppl::execute(&args, ui),
         Command::Bench(args) => bench::execute(&args, ui),
+        Command::Tune(args) => tune::execute(&args, ui),
         Command::Doctor(args) => doctor::execute(&args, ui),
         #[cfg(feature = "train")]
         Command::Train(args) => train::execute(&args, ui),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
-use bitnet::{InputForms, KvType, LoadError, LoadedModel, ModelConfig, Projection};
+use bitnet::{
+    InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning,
+};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -86,7 +88,7 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     let spec = args.path.as_ref().or(args.model.model.as_ref());
     let path = source::locate(spec, ui)?;
     let header = read_header(&path)?;
-    let loaded = bitnet::loader::load(&path, &source::load_options(&args.model.files));
+    let loaded = bitnet::loader::load(&path, &args.model.files.load_options());
     if args.json {
         return ui::print_json(&as_json(&path, &header, &loaded));
     }
@@ -176,6 +178,11 @@ fn packed_bytes(c: &ModelConfig) -> u64 {
     (0..c.num_hidden_layers).map(layer).sum()
 }
 
+/// The kernels that the model would be computed with, unless others are asked for.
+fn kernels(model: &LoadedModel) -> Option<Vec<LayerKernel>> {
+    bitnet::kernels_for(&model.weights.config, None, None, &UseTuning::FromCache).ok()
+}
+
 /// Memory with f16 keys and values at several context lengths.
 fn needs(model: &LoadedModel) -> Vec<Need> {
     let c = &model.weights.config;
@@ -242,6 +249,7 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
         "notes": model.map(|m| m.notes.clone()),
         "types": types,
         "session": session,
+        "kernels": model.and_then(kernels).map(|k| ui::kernels_json(&k)),
         "memory": memory,
         "metadata": metadata,
         "tensors": tensors,
@@ -391,6 +399,14 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     for note in &model.notes {
         out.put("note", note);
     }
+    if let Some(kernels) = kernels(model) {
+        let mut names: Vec<&str> = kernels.iter().map(|k| k.kernel.as_str()).collect();
+        names.dedup();
+        let text = match names[..] {
+            [one] => one.to_owned(),
+            _ => kernels.iter().map(|k| format!("{} {}", k.kind, k.kernel)).collect::<Vec<_>>().join(", "),
+        };
+        out.put("kernel", format_args!("{text}{}", ui::chosen_by(&kernels)));
     let growth = Growth::of(c);
     let mut session = Vec::new();
     if growth.per_token > 0 {

@@ -95,7 +95,7 @@ fn tokenizer(args: &ModelArgs, ui: &Ui) -> Result<(Tokenizer, Option<u32>), CliE
         return Ok((tokenizer, bos));
     }
     let path = source::locate(args.model.as_ref(), ui)?;
-    let loaded = bitnet::loader::load(&path, &source::load_options(&args.files))?;
+    let loaded = bitnet::loader::load(&path, &args.files.load_options())?;
     for note in &loaded.notes {
         ui.note(note);
     }

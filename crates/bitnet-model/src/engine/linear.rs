@@ -11,15 +11,6 @@ use super::quantized::Quantized;
 use super::scratch::ThreadScratch;
 use super::step::INLINE_PARTS;
 
-/// Output rows that one kernel call computes: their i32 accumulators for a block of tokens stay in L2.
-pub(super) const ROW_BLOCK: usize = 512;
-
-/// [`ROW_BLOCK`] in whole panels of `kernel`, at least one.
-pub(super) fn row_block(kernel: &dyn Kernel) -> usize {
-    let panel = kernel.panel_rows().max(1);
-    (ROW_BLOCK / panel).max(1) * panel
-}
-
 /// A packed projection.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
@@ -53,10 +44,9 @@ impl Linear {
         self.packed.split(part, parts)
     }
 
-    /// Blocks of at most [`row_block`] output rows that cover `rows`, each a range the kernel accepts.
+    /// Blocks of output rows that cover `rows`, each computed by one call of the kernel.
     pub(super) fn blocks(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let step = row_block(self.kernel.as_ref());
-        (rows.start..rows.end).step_by(step).map(move |r| r..(r + step).min(rows.end))
+        self.packed.blocks(rows)
     }
 
     /// The exact integer product of `rows` with all tokens of `x`, `[n, rows]` i32 into `acc`; `widened` is room for the kernel.

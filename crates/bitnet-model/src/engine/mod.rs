@@ -12,6 +12,7 @@ mod attention;
 mod cache;
 mod fingerprint;
 mod head;
+mod kernels;
 mod linear;
 mod quantized;
 mod scratch;
@@ -28,11 +29,13 @@ use ternary_kernels::{Isa, Kernel, Team};
 
 pub use cache::KvType;
 pub use head::{Candidate, HeadMode, HeadRequest, Prediction, StepOutput};
+pub use kernels::LayerKind;
 pub use state::SequenceState;
 pub use step::{LogitsWanted, StepInput};
 
 use crate::weights::ModelWeights;
 use crate::{FloatMatrix, ModelConfig, ModelError, Projection};
+use kernels::{Asked, Kernels};
 use linear::Linear;
 use scratch::Scratch;
 use ttt::TttMixer;
@@ -49,6 +52,7 @@ pub struct EngineOptions {
     pub isa: Option<Isa>,
     /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
     pub kernel: Option<Arc<dyn Kernel>>,
+    layer_kernels: Asked,
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
 }
@@ -78,6 +82,12 @@ impl EngineOptions {
         self.kernel = Some(kernel);
         self
     }
+    /// With a kernel for one kind of layer, whatever the others have. Exact kernels give the same results in every mixture.
+    #[must_use]
+    pub fn kernel_for(mut self, kind: LayerKind, kernel: Arc<dyn Kernel>) -> Self {
+        self.layer_kernels.set(kind, kernel);
+        self
+    }
 }
 
 /// A model ready for inference on this CPU: immutable, cheap to clone, shared between threads.
@@ -99,7 +109,8 @@ struct Inner {
     final_norm: Vec<f32>,
     isa: Isa,
     ops: Ops,
-    kernel: Arc<dyn Kernel>,
+    kernels: Kernels,
+    kernel_name: String,
     threads: usize,
     fingerprint: OnceLock<u64>,
     workspace: Mutex<Workspace>,
@@ -154,13 +165,7 @@ impl Engine {
             Some(isa) => isa.require()?,
             None => Isa::selected()?,
         };
-        let kernel = match &options.kernel {
-            Some(kernel) => kernel.clone(),
-            None => {
-                let all = weights.layers.iter().flat_map(|l| l.projections());
-                ternary_kernels::for_weights(isa, all.map(|(_, w)| w.rows() * w.cols()).sum())?
-            }
-        };
+        let kernels = Kernels::choose(options, isa, weights)?;
         let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let team = Team::new(options.threads.unwrap_or(available))?;
         let threads = team.threads();
@@ -169,7 +174,8 @@ impl Engine {
         let mut layers: Vec<Option<Result<Layer, ModelError>>> = (0..weights.layers.len()).map(|_| None).collect();
         team.for_each_chunk(&mut layers, 1, |l, slot| {
             let w = &weights.layers[l];
-            let linear = |p: Projection| Linear::new(w.projection(p), &kernel).map_err(ModelError::from);
+            let linear =
+                |p: Projection| Linear::new(w.projection(p), kernels.of(LayerKind::of(p))).map_err(ModelError::from);
             let before = || weights.layers[..l].iter();
             let layer = || -> Result<Layer, ModelError> {
                 let mixer = match TttMixer::new(w, ops, before().filter(|l| l.ttt.is_some()).count(), linear)? {
@@ -197,7 +203,8 @@ impl Engine {
         });
         let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<_, _>>()?;
         let plane = head::plane(options.head, weights.head.as_ref().unwrap_or(&weights.embedding), ops, &team)?;
-        tracing::debug!(kernel = kernel.name(), isa = isa.name(), threads, "engine ready");
+        let kernel_name = kernels.describe();
+        tracing::debug!(kernel = kernel_name, isa = isa.name(), threads, "engine ready");
         Ok(Self {
             inner: Arc::new(Inner {
                 embedding: weights.embedding.clone(),
@@ -209,11 +216,9 @@ impl Engine {
                 ops,
                 threads,
                 fingerprint: OnceLock::new(),
-                workspace: Mutex::new(Workspace {
-                    team,
-                    scratch: Scratch::new(&config, threads, linear::row_block(kernel.as_ref())),
-                }),
-                kernel,
+                workspace: Mutex::new(Workspace { team, scratch: Scratch::new(&config, threads, kernels.row_block()) }),
+                kernels,
+                kernel_name,
                 config,
             }),
         })
@@ -231,9 +236,13 @@ impl Engine {
     pub fn isa(&self) -> Isa {
         self.inner.isa
     }
-    /// Name of the kernel in use.
+    /// Name of the kernel in use; where kinds of layers have different ones, as `base3_avx512vbmi; qkv: i2s_avx512vnni`.
     pub fn kernel_name(&self) -> &str {
-        self.inner.kernel.name()
+        &self.inner.kernel_name
+    }
+    /// The kernel of one kind of layer.
+    pub fn kernel_for(&self, kind: LayerKind) -> &Arc<dyn Kernel> {
+        self.inner.kernels.of(kind)
     }
     /// Threads in use, the caller's included.
     pub fn threads(&self) -> usize {

@@ -123,13 +123,13 @@ impl Gguf {
     /// Type and bytes of a tensor of this file, if they can be used. The bytes are a slice of the mapping.
     ///
     /// # Errors
-    /// Those of [`TensorInfo::usable_type`]; [`LoadError::TensorBytes`] if an I2_S tensor does not have the size of the
-    /// one layout that is read.
+    /// Those of [`TensorInfo::usable_type`]; [`LoadError::TensorBytes`] if an I2_S, TL1 or TL2 tensor does not have
+    /// the size of the one layout that is read.
     pub fn data(&self, info: &TensorInfo) -> Result<(GgmlType, SharedBytes), LoadError> {
         let ty = info.usable_type(self.architecture())?;
         let nbytes = info.nbytes.unwrap_or(info.room);
-        if ty == GgmlType::I2S && !fills(nbytes, info, self.alignment) {
-            // The type's size is no multiple of anything, so a foreign variant shows in the distance to the next tensor.
+        if matches!(ty, GgmlType::I2S | GgmlType::Tl1 | GgmlType::Tl2) && !fills(nbytes, info, self.alignment) {
+            // The types' sizes are no multiples of anything, so a foreign variant shows in the distance to the next tensor.
             return Err(LoadError::TensorBytes {
                 tensor: info.name.clone(),
                 ty: ty.name().to_owned(),
@@ -265,23 +265,30 @@ fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64) -> Result<(), 
     if let TensorType::Ambiguous(id) = t.ty
         && let Some(in_bitnet) = types::collision(id).and_then(|c| c.in_bitnet)
     {
-        // Ternary models of architecture `llama` exist as well. There the size is the evidence: I2_S takes a quarter
-        // of a byte per weight, the type that llama.cpp once had under the same id more than twice that.
-        let as_i2s = || {
-            let size = in_bitnet.nbytes(t.rows(), t.cols()).ok().flatten()?;
-            (in_bitnet == GgmlType::I2S && padded(size, t.room, alignment)).then_some(())
+        // Ternary models of architecture `llama` exist as well. There the size is the evidence: these types take a quarter
+        // of a byte per weight and less, those that llama.cpp has or had under the same ids more than twice that.
+        let by_size = || {
+            let size = in_bitnet.nbytes(t.rows(), t.cols()).ok()?;
+            // 42 is left out, and short rows are, where the sizes come close.
+            let telling = match in_bitnet {
+                GgmlType::I2S => true,
+                GgmlType::Tl1 | GgmlType::Tl2 => id != 42 && t.cols() >= 256,
+                _ => false,
+            };
+            (telling && padded(size, t.room, alignment)).then_some(())
         };
-        if types::is_bitnet_architecture(architecture) || (architecture == "llama" && as_i2s().is_some()) {
+        if types::is_bitnet_architecture(architecture) || (architecture == "llama" && by_size().is_some()) {
             t.ty = TensorType::Known(in_bitnet);
         }
     }
     let TensorType::Known(ty) = t.ty else { return Ok(()) };
-    t.nbytes = ty.nbytes(t.rows(), t.cols()).map_err(|e| match e {
+    let nbytes = ty.nbytes(t.rows(), t.cols()).map_err(|e| match e {
         SizeError::PartialBlock { block } => {
             LoadError::PartialBlock { tensor: t.name.clone(), ty: ty.name(), block, cols: t.cols() }
         }
         SizeError::Overflow => LoadError::ShapeOverflow { tensor: t.name.clone(), dims: t.dims().to_vec() },
     })?;
+    t.nbytes = Some(nbytes);
     Ok(())
 }
 

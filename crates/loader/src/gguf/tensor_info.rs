@@ -92,7 +92,7 @@ impl TensorInfo {
         self.offset
     }
 
-    /// Bytes of the tensor; `None` where the type does not decide them (unknown, ambiguous, TL1, TL2).
+    /// Bytes of the tensor; `None` where the type is unknown or ambiguous.
     pub fn nbytes(&self) -> Option<u64> {
         self.nbytes
     }
@@ -101,18 +101,10 @@ impl TensorInfo {
     ///
     /// # Errors
     /// [`LoadError::UnknownType`], [`LoadError::AmbiguousType`], and [`LoadError::UnsupportedType`] for types that
-    /// were retired or that no file describes completely (TL1, TL2).
+    /// were retired.
     pub fn usable_type(&self, architecture: &str) -> Result<GgmlType, LoadError> {
         let tensor = || self.name.clone();
         match self.ty {
-            TensorType::Known(t @ (GgmlType::Tl1 | GgmlType::Tl2)) => Err(LoadError::UnsupportedType {
-                tensor: tensor(),
-                ty: t.name().to_owned(),
-                type_id: self.type_id,
-                reason: "its byte order depends on tile sizes that were chosen when the writing program was built and \
-                         that the file does not hold; use the I2_S file of the same model, or convert the model's \
-                         safetensors",
-            }),
             TensorType::Known(t) => Ok(t),
             TensorType::Ambiguous(id) => {
                 let (meanings, way_out) =

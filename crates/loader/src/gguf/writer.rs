@@ -89,7 +89,7 @@ impl GgufWriter {
     /// # Errors
     /// [`LoadError::DuplicateTensor`], [`LoadError::NameTooLong`], [`LoadError::TooManyDims`], [`LoadError::PartialBlock`]
     /// where the type cannot hold such rows, [`LoadError::ShapeOverflow`], and [`LoadError::UnsupportedType`] for types
-    /// whose size no shape decides (TL1, TL2).
+    /// that only one build of one program can read (TL1, TL2).
     pub fn announce(&mut self, name: &str, shape: &[u64], ty: GgmlType) -> Result<(), LoadError> {
         let tensor = || name.to_owned();
         if name.len() as u64 > MAX_NAME {
@@ -105,16 +105,16 @@ impl GgufWriter {
         let overflow = || LoadError::ShapeOverflow { tensor: tensor(), dims: shape.iter().rev().copied().collect() };
         let cols = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().rev().skip(1).try_fold(1u64, |p, d| p.checked_mul(*d)).ok_or_else(overflow)?;
+        if matches!(ty, GgmlType::Tl1 | GgmlType::Tl2) {
+            return Err(LoadError::UnsupportedType {
+                tensor: tensor(),
+                ty: ty.name().to_owned(),
+                type_id: ty.id(),
+                reason: "its layout depends on the build of the reading program; write I2_S instead",
+            });
+        }
         let nbytes = match ty.nbytes(rows, cols) {
-            Ok(Some(n)) => n,
-            Ok(None) => {
-                return Err(LoadError::UnsupportedType {
-                    tensor: tensor(),
-                    ty: ty.name().to_owned(),
-                    type_id: ty.id(),
-                    reason: "its layout depends on the build of the reading program; write I2_S instead",
-                });
-            }
+            Ok(n) => n,
             Err(SizeError::PartialBlock { block }) => {
                 return Err(LoadError::PartialBlock { tensor: tensor(), ty: ty.name(), block, cols });
             }

@@ -55,21 +55,21 @@ impl Checkpoint {
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
         let gguf = path.is_file() && !path.extension().is_some_and(|e| e == "safetensors" || e == "json");
         let (store, folder) = if gguf {
-            (Store::Gguf(Gguf::open(path)?), None)
+            (Store::Gguf(Gguf::open(path)?, options.tl.clone()), None)
         } else {
             let tensors = Safetensors::open(path)?;
             let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
             (Store::Hf(tensors), Some(folder))
         };
         let names = match &store {
-            Store::Gguf(_) => Names::Gguf,
+            Store::Gguf(..) => Names::Gguf,
             Store::Hf(t) => {
                 let based = t.get("model.embed_tokens.weight").is_some() || t.get("embed_tokens.weight").is_none();
                 Names::Hf { prefix: if based { "model." } else { "" } }
             }
         };
         let mut reading = match (&store, folder) {
-            (Store::Gguf(file), _) => {
+            (Store::Gguf(file, _), _) => {
                 from_gguf::read(file.metadata(), facts(&store, names)).map_err(|e| e.in_file(path))?
             }
             (Store::Hf(_), folder) => {
@@ -116,7 +116,7 @@ impl Checkpoint {
     /// The GGUF file, where it is one.
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.store {
-            Store::Gguf(g) => Some(g),
+            Store::Gguf(g, _) => Some(g),
             Store::Hf(_) => None,
         }
     }
@@ -124,7 +124,7 @@ impl Checkpoint {
     /// The folder with `config.json`, where it is a Hugging Face checkpoint.
     pub fn folder(&self) -> Option<&Path> {
         match (&self.store, self.path.is_dir()) {
-            (Store::Gguf(_), _) => None,
+            (Store::Gguf(..), _) => None,
             (Store::Hf(_), true) => Some(&self.path),
             (Store::Hf(_), false) => self.path.parent(),
         }

@@ -3,16 +3,17 @@
 use bitnet_model::FloatType;
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
-use ternary_kernels::{FileFormat, SharedBytes};
+use ternary_kernels::{FileFormat, SharedBytes, TlTile};
 
-use crate::LoadError;
-use crate::gguf::{GgmlType, Gguf};
+use crate::gguf::{GgmlType, Gguf, TensorInfo};
 use crate::safetensors::{Dtype, Safetensors};
+use crate::{LoadError, TlTiles};
 
 /// Where tensors come from.
 #[derive(Debug)]
 pub(super) enum Store {
-    Gguf(Gguf),
+    /// With the tile sizes that the file does not hold.
+    Gguf(Gguf, TlTiles),
     Hf(Safetensors),
 }
 
@@ -50,7 +51,7 @@ pub(super) struct RawTensor {
 impl Store {
     pub(super) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
-            Store::Gguf(g) => Box::new(g.tensors().iter().map(|t| t.name())),
+            Store::Gguf(g, _) => Box::new(g.tensors().iter().map(|t| t.name())),
             Store::Hf(s) => Box::new(s.iter().map(|(n, _)| n)),
         }
     }
@@ -58,14 +59,14 @@ impl Store {
     /// The shape of a tensor, slowest dimension first, if it exists.
     pub(super) fn shape(&self, name: &str) -> Option<Vec<u64>> {
         match self {
-            Store::Gguf(g) => g.tensor(name).map(|t| t.shape()),
+            Store::Gguf(g, _) => g.tensor(name).map(|t| t.shape()),
             Store::Hf(s) => s.get(name).map(|t| t.shape.iter().map(|&d| d as u64).collect()),
         }
     }
 
     pub(super) fn file_bytes(&self) -> u64 {
         match self {
-            Store::Gguf(g) => g.file_len(),
+            Store::Gguf(g, _) => g.file_len(),
             Store::Hf(s) => s.files().iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum(),
         }
     }
@@ -77,10 +78,10 @@ impl Store {
     pub(super) fn get(&self, name: &str) -> Result<Option<RawTensor>, LoadError> {
         let Some(shape) = self.shape(name) else { return Ok(None) };
         let (kind, bytes) = match self {
-            Store::Gguf(g) => {
+            Store::Gguf(g, tiles) => {
                 let Some(info) = g.tensor(name) else { return Ok(None) };
                 let (ty, bytes) = g.data(info)?;
-                (kind_of_ggml(ty, name)?, bytes)
+                (kind_of_ggml(ty, info, tiles)?, bytes)
             }
             Store::Hf(s) => {
                 let Some(t) = s.get(name) else { return Ok(None) };
@@ -91,7 +92,7 @@ impl Store {
     }
 }
 
-fn kind_of_ggml(ty: GgmlType, tensor: &str) -> Result<RawKind, LoadError> {
+fn kind_of_ggml(ty: GgmlType, info: &TensorInfo, tiles: &TlTiles) -> Result<RawKind, LoadError> {
     use GgmlType as T;
     Ok(match ty {
         T::I2S => RawKind::Ternary(FileFormat::I2S),
@@ -99,6 +100,8 @@ fn kind_of_ggml(ty: GgmlType, tensor: &str) -> Result<RawKind, LoadError> {
         T::Tq2_0 => RawKind::Ternary(FileFormat::Tq2_0),
         T::Iq1Bn => RawKind::Ternary(FileFormat::Iq1Bn),
         T::Iq2Bn => RawKind::Ternary(FileFormat::Iq2Bn),
+        T::Tl1 => RawKind::Ternary(FileFormat::Tl1(tile(ty, info, tiles)?)),
+        T::Tl2 => RawKind::Ternary(FileFormat::Tl2(tile(ty, info, tiles)?)),
         T::F32 => RawKind::Float(FloatType::F32),
         T::F16 => RawKind::Float(FloatType::F16),
         T::BF16 => RawKind::Float(FloatType::Bf16),
@@ -112,9 +115,22 @@ fn kind_of_ggml(ty: GgmlType, tensor: &str) -> Result<RawKind, LoadError> {
                     }
                 };
                 let (ty, type_id) = (ty.name().to_owned(), ty.id());
-                return Err(LoadError::UnsupportedType { tensor: tensor.to_owned(), ty, type_id, reason });
+                return Err(LoadError::UnsupportedType { tensor: info.name().to_owned(), ty, type_id, reason });
             }
         },
+    })
+}
+
+/// The tile sizes of a TL1 or TL2 tensor.
+fn tile(ty: GgmlType, info: &TensorInfo, tiles: &TlTiles) -> Result<TlTile, LoadError> {
+    let (rows, cols) = (info.rows(), info.cols());
+    tiles.find(ty, rows, cols).ok_or_else(|| LoadError::TilesNeeded {
+        tensor: info.name().to_owned(),
+        ty: ty.name(),
+        rows,
+        cols,
+        named: tiles.describe(),
+        presets: TlTiles::presets().collect::<Vec<_>>().join(", "),
     })
 }
 

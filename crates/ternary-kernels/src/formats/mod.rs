@@ -9,6 +9,8 @@
 //! | [`FileFormat::Tq2_0`] | 2.0625 | f16 per 256 weights | multiple of 256 |
 //! | [`FileFormat::Iq1Bn`] | 1.625 and 16 per row | f16 per row | multiple of 64 |
 //! | [`FileFormat::Iq2Bn`] | 2 and 32 per row | f32 per row | multiple of 64 |
+//! | [`FileFormat::Tl1`] | 2 | one f32 behind the weights | by its tile sizes |
+//! | [`FileFormat::Tl2`] | 1.67 to 2 | one f32 behind the weights | by its tile sizes |
 //!
 //! A matrix is `[rows, cols]` row-major, rows are output features. Unless stated otherwise a code is the weight
 //! plus one: 0 is -1, 1 is 0, 2 is +1.
@@ -21,9 +23,14 @@ mod hf_packed;
 mod i2_s;
 mod iq1_bn;
 mod iq2_bn;
+mod tl;
+mod tl1;
+mod tl2;
 mod tq1_0;
 mod tq2_0;
 mod trits;
+
+pub use tl::TlTile;
 
 /// A byte layout of a ternary matrix in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +51,10 @@ pub enum FileFormat {
     Iq1Bn,
     /// GGUF type 135 of ik_llama.cpp: an f32 scale per row, then blocks of 64 weights in 16 bytes.
     Iq2Bn,
+    /// GGUF type 38 of bitnet.cpp: two weights in four bits, in an order that depends on tile sizes which no file holds.
+    Tl1(TlTile),
+    /// GGUF type 39 of bitnet.cpp: three weights in five bits, in an order that depends on tile sizes which no file holds.
+    Tl2(TlTile),
 }
 
 /// What to do with a scale that a format cannot store exactly. Trits are always kept.
@@ -57,7 +68,7 @@ pub enum ScaleRounding {
 }
 
 impl FileFormat {
-    /// All formats.
+    /// All formats whose bytes follow from the shape alone: all but TL1 and TL2.
     pub const ALL: &'static [FileFormat] = &[
         FileFormat::Trits,
         FileFormat::I2S,
@@ -78,6 +89,8 @@ impl FileFormat {
             FileFormat::Tq2_0 => "TQ2_0",
             FileFormat::Iq1Bn => "IQ1_BN",
             FileFormat::Iq2Bn => "IQ2_BN",
+            FileFormat::Tl1(_) => "TL1",
+            FileFormat::Tl2(_) => "TL2",
         }
     }
 
@@ -89,7 +102,8 @@ impl FileFormat {
     /// Length in bytes of a `[rows, cols]` matrix, its scales and padding included.
     ///
     /// # Errors
-    /// [`KernelError::UnsupportedShape`] for a row length that the format cannot hold, [`KernelError::TooLarge`].
+    /// [`KernelError::UnsupportedShape`] for a row length that the format cannot hold, [`KernelError::UnsupportedTile`] for
+    /// tile sizes that do not fit, [`KernelError::TooLarge`].
     ///
     /// ```
     /// use ternary_kernels::FileFormat;
@@ -105,13 +119,15 @@ impl FileFormat {
             FileFormat::Tq2_0 => tq2_0::byte_len(rows, cols),
             FileFormat::Iq1Bn => iq1_bn::byte_len(rows, cols),
             FileFormat::Iq2Bn => iq2_bn::byte_len(rows, cols),
+            FileFormat::Tl1(tile) => tl1::byte_len(tile, rows, cols),
+            FileFormat::Tl2(tile) => tl2::byte_len(tile, rows, cols),
         }
     }
 
     /// Checks length, codes and scales of `bytes`; returns the scales that they hold, if the format holds any.
     ///
     /// # Errors
-    /// A wrong length, an invalid code, a bad scale, a shape that the format cannot hold.
+    /// A wrong length, an invalid code, a bad scale, a shape that the format cannot hold, [`KernelError::ForeignTiles`].
     pub fn validate(self, rows: usize, cols: usize, bytes: &[u8]) -> Result<Option<Scales>, KernelError> {
         let expected = self.byte_len(rows, cols)?;
         if bytes.len() != expected {
@@ -125,6 +141,8 @@ impl FileFormat {
             FileFormat::Tq2_0 => tq2_0::validate(rows, cols, bytes).map(Some),
             FileFormat::Iq1Bn => iq1_bn::validate(cols, bytes).map(Some),
             FileFormat::Iq2Bn => iq2_bn::validate(cols, bytes).map(Some),
+            FileFormat::Tl1(tile) => tl1::validate(tile, cols, bytes).map(Some),
+            FileFormat::Tl2(tile) => tl2::validate(tile, rows, cols, bytes).map(Some),
         }
     }
 
@@ -138,6 +156,8 @@ impl FileFormat {
             FileFormat::Tq2_0 => tq2_0::decode_row(bytes, cols, r, out),
             FileFormat::Iq1Bn => iq1_bn::decode_row(bytes, cols, r, out),
             FileFormat::Iq2Bn => iq2_bn::decode_row(bytes, cols, r, out),
+            FileFormat::Tl1(tile) => tl1::decode_row(tile, bytes, cols, r, out),
+            FileFormat::Tl2(tile) => tl2::decode_row(tile, bytes, (rows, cols), r, out),
         }
     }
 
@@ -165,6 +185,8 @@ impl FileFormat {
             FileFormat::Tq2_0 => tq2_0::encode(w, rounding, &mut bytes)?,
             FileFormat::Iq1Bn => iq1_bn::encode(w, rounding, &mut bytes)?,
             FileFormat::Iq2Bn => iq2_bn::encode(w, &mut bytes),
+            FileFormat::Tl1(tile) => tl1::encode(tile, w, &mut bytes)?,
+            FileFormat::Tl2(tile) => tl2::encode(tile, w, &mut bytes)?,
         }
         Ok(bytes)
     }
@@ -178,3 +200,5 @@ impl std::fmt::Display for FileFormat {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tl_tests;

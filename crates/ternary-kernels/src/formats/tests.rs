@@ -21,6 +21,7 @@ fn unit(format: FileFormat) -> usize {
         FileFormat::I2S => 128,
         FileFormat::Tq1_0 | FileFormat::Tq2_0 => 256,
         FileFormat::Iq1Bn | FileFormat::Iq2Bn => 64,
+        FileFormat::Tl1(_) | FileFormat::Tl2(_) => unreachable!("not among ALL"),
     }
 }
 
@@ -151,7 +152,7 @@ fn scale_of_row_1(format: FileFormat) -> (usize, usize) {
         FileFormat::Tq2_0 => (66 + 64, 2),
         FileFormat::Iq1Bn => (2 + 4 * 13, 2),
         FileFormat::Iq2Bn => (4 + 4 * 16, 4),
-        FileFormat::Trits | FileFormat::HfPacked => unreachable!(),
+        _ => unreachable!(),
     }
 }
 

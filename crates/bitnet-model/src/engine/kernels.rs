@@ -1,0 +1,172 @@
+//! Which kernel computes which projections.
+
+use std::sync::Arc;
+
+use ternary_kernels::tune::{Group, Shape};
+use ternary_kernels::{Isa, Kernel};
+
+use super::EngineOptions;
+use crate::weights::ModelWeights;
+use crate::{ModelConfig, ModelError, Projection};
+
+/// Projections that share one kernel, in all layers.
+///
+/// q, k and v (and the gate of a TTT layer) are computed in one pass, and so are gate and up, because they read the same activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerKind {
+    /// Queries, keys and values, and the output gate of TTT layers.
+    Qkv,
+    /// The output of attention.
+    O,
+    /// Gate and up.
+    GateUp,
+    /// Down.
+    Down,
+}
+
+impl LayerKind {
+    /// All four, in the order of a layer.
+    pub const ALL: [LayerKind; 4] = [LayerKind::Qkv, LayerKind::O, LayerKind::GateUp, LayerKind::Down];
+
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            LayerKind::Qkv => "qkv",
+            LayerKind::O => "o",
+            LayerKind::GateUp => "gate-up",
+            LayerKind::Down => "down",
+        }
+    }
+
+    /// The kind with this name.
+    ///
+    /// ```
+    /// use bitnet_model::LayerKind;
+    /// assert_eq!(LayerKind::from_name("gate-up"), Some(LayerKind::GateUp));
+    /// assert_eq!(LayerKind::from_name("gate"), None);
+    /// ```
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == name)
+    }
+
+    /// The kind that a projection belongs to.
+    pub fn of(projection: Projection) -> Self {
+        match projection {
+            Projection::Q | Projection::K | Projection::V | Projection::OutGate => LayerKind::Qkv,
+            Projection::O => LayerKind::O,
+            Projection::Gate | Projection::Up => LayerKind::GateUp,
+            Projection::Down => LayerKind::Down,
+        }
+    }
+
+    /// Its projections.
+    pub fn projections(self) -> impl Iterator<Item = Projection> {
+        Projection::ALL.into_iter().filter(move |p| Self::of(*p) == self)
+    }
+
+    /// The matrices of this kind in a whole model of this shape, for [`ternary_kernels::tune`].
+    ///
+    /// ```
+    /// use bitnet_model::{LayerKind, ModelConfig};
+    /// let group = LayerKind::Qkv.group(&ModelConfig::new(96, 64, 128, 2, 2, 1));
+    /// let shapes: Vec<_> = group.shapes.iter().map(|s| (s.rows, s.cols, s.count)).collect();
+    /// assert_eq!(shapes, [(64, 64, 2), (32, 64, 4)]);
+    /// ```
+    pub fn group(self, config: &ModelConfig) -> Group {
+        let mut shapes: Vec<Shape> = Vec::new();
+        for l in 0..config.num_hidden_layers {
+            for p in config.layer_projections(l).filter(|p| Self::of(*p) == self) {
+                let (rows, cols) = config.projection_shape(l, p);
+                match shapes.iter_mut().find(|s| (s.rows, s.cols) == (rows, cols)) {
+                    Some(s) => s.count += 1,
+                    None => shapes.push(Shape { rows, cols, count: 1 }),
+                }
+            }
+        }
+        Group { name: self.name().to_owned(), shapes }
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl std::fmt::Display for LayerKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Kernels asked for, by kind.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked([Option<Arc<dyn Kernel>>; 4]);
+
+impl Asked {
+    pub(super) fn set(&mut self, kind: LayerKind, kernel: Arc<dyn Kernel>) {
+        self.0[kind.index()] = Some(kernel);
+    }
+}
+
+/// The kernel of each kind.
+#[derive(Debug)]
+pub(super) struct Kernels([Arc<dyn Kernel>; 4]);
+
+impl Kernels {
+    /// What `options` ask for by kind, else for all, else the best for the instruction set and the model's size.
+    pub(super) fn choose(options: &EngineOptions, isa: Isa, weights: &ModelWeights) -> Result<Self, ModelError> {
+        let all = match &options.kernel {
+            Some(kernel) => kernel.clone(),
+            None => {
+                let all = weights.layers.iter().flat_map(|l| l.projections());
+                ternary_kernels::for_weights(isa, all.map(|(_, w)| w.rows() * w.cols()).sum())?
+            }
+        };
+        let of = |kind: LayerKind| options.layer_kernels.0[kind.index()].clone().unwrap_or_else(|| all.clone());
+        Ok(Self(LayerKind::ALL.map(of)))
+    }
+
+    pub(super) fn of(&self, kind: LayerKind) -> &Arc<dyn Kernel> {
+        &self.0[kind.index()]
+    }
+
+    /// Output rows of the largest kernel call.
+    pub(super) fn row_block(&self) -> usize {
+        self.0.iter().map(|k| ternary_kernels::row_block(k.panel_rows())).max().unwrap_or(0)
+    }
+
+    /// One name, or that of the largest projections with the kinds that have others: `a; qkv, o: b`.
+    pub(super) fn describe(&self) -> String {
+        let main = self.of(LayerKind::GateUp).name();
+        let mut text = main.to_owned();
+        let mut said = vec![main];
+        for kernel in self.0.iter().map(|k| k.name()) {
+            if said.contains(&kernel) {
+                continue;
+            }
+            let kinds: Vec<&str> =
+                LayerKind::ALL.into_iter().filter(|k| self.of(*k).name() == kernel).map(LayerKind::name).collect();
+            text.push_str(&format!("; {}: {kernel}", kinds.join(", ")));
+            said.push(kernel);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_projection_has_one_kind() {
+        let all: Vec<Projection> = LayerKind::ALL.into_iter().flat_map(LayerKind::projections).collect();
+        assert_eq!(all, Projection::ALL);
+    }
+
+    #[test]
+    fn mixed_kernels_are_described() {
+        let [a, b] = ["i2s_scalar", "base3_scalar"].map(|n| ternary_kernels::by_name(n).unwrap());
+        let text = |kernels: [&Arc<dyn Kernel>; 4]| Kernels(kernels.map(Clone::clone)).describe();
+        assert_eq!(text([&a, &a, &a, &a]), "i2s_scalar");
+        assert_eq!(text([&b, &b, &a, &a]), "i2s_scalar; qkv, o: base3_scalar");
+    }
+}

@@ -1,0 +1,170 @@
+//! Which kernels a model is computed with, and who said so: the caller, a tuning of this machine, or the defaults.
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bitnet_model::{EngineOptions, LayerKind, ModelConfig, ModelError};
+use loader::tuning::{Tuning, TuningKey};
+use ternary_kernels::tune::{TuneOptions, TuneReport};
+use ternary_kernels::{Isa, Kernel};
+
+use crate::Error;
+
+/// Whether a model is loaded with the kernels that [`tune`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum UseTuning {
+    /// Yes, from the cache folder ([`loader::synthetic::cache_dir`]).
+    #[default]
+    FromCache,
+    /// Yes, from this folder.
+    FromFolder(PathBuf),
+    /// No: what the caller asks for, else the defaults.
+    No,
+}
+
+impl UseTuning {
+    fn folder(&self) -> Option<PathBuf> {
+        match self {
+            UseTuning::FromCache => Some(loader::synthetic::cache_dir()),
+            UseTuning::FromFolder(folder) => Some(folder.clone()),
+            UseTuning::No => None,
+        }
+    }
+}
+
+/// Who chose a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChosenBy {
+    /// The default for the instruction set and the model's size.
+    Default,
+    /// A tuning of this machine.
+    Tuning,
+    /// The caller.
+    Caller,
+}
+
+impl ChosenBy {
+    /// `default`, `tuning` or `caller`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChosenBy::Default => "default",
+            ChosenBy::Tuning => "tuning",
+            ChosenBy::Caller => "caller",
+        }
+    }
+}
+
+/// The kernel of one kind of layer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LayerKernel {
+    /// The kind.
+    pub kind: LayerKind,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Who chose it.
+    pub by: ChosenBy,
+}
+
+/// Kernels as asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) all: Option<Arc<dyn Kernel>>,
+    pub(crate) of_kind: Vec<(LayerKind, Arc<dyn Kernel>)>,
+    pub(crate) tuning: UseTuning,
+}
+
+impl Asked {
+    /// The kernels of a model of this shape, with the options that make an engine use them.
+    pub(crate) fn resolve(
+        &self,
+        config: &ModelConfig,
+        mut options: EngineOptions,
+    ) -> Result<(EngineOptions, Vec<LayerKernel>), Error> {
+        let isa = options.isa.map_or_else(Isa::selected, Isa::require).map_err(ModelError::from)?;
+        let tuned = match (&self.all, self.tuning.folder()) {
+            (None, Some(folder)) => Tuning::find(&folder, &TuningKey::new(config, isa, threads(options.threads))),
+            _ => None,
+        };
+        // What `find` returns can be resolved.
+        let tuned = tuned.and_then(|t| t.resolve().ok()).unwrap_or_default();
+        let weights = usize::try_from(config.ternary_weights()).unwrap_or(usize::MAX);
+        let mut chosen = Vec::new();
+        for kind in LayerKind::ALL {
+            let of = |list: &[(LayerKind, Arc<dyn Kernel>)]| {
+                list.iter().rev().find(|(k, _)| *k == kind).map(|(_, kernel)| kernel.clone())
+            };
+            let (kernel, by) = if let Some(kernel) = of(&self.of_kind).or_else(|| self.all.clone()) {
+                (kernel, ChosenBy::Caller)
+            } else if let Some(kernel) = of(&tuned) {
+                (kernel, ChosenBy::Tuning)
+            } else {
+                (ternary_kernels::for_weights(isa, weights).map_err(ModelError::from)?, ChosenBy::Default)
+            };
+            chosen.push(LayerKernel { kind, kernel: kernel.name().to_owned(), by });
+            options = options.kernel_for(kind, kernel);
+        }
+        Ok((options, chosen))
+    }
+}
+
+/// Threads where none are asked for: the CPUs that the process may use.
+fn threads(asked: Option<NonZeroUsize>) -> usize {
+    asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+}
+
+/// The kernels that a model of this shape is computed with where the caller asks for none.
+///
+/// # Errors
+/// [`Error::Model`] for an instruction set that this CPU does not have.
+///
+/// ```
+/// use bitnet::{ModelConfig, UseTuning};
+/// let kernels = bitnet::kernels_for(&ModelConfig::new(96, 64, 128, 2, 2, 1), None, None, &UseTuning::No)?;
+/// assert!(kernels.iter().all(|k| k.by == bitnet::ChosenBy::Default));
+/// # Ok::<(), bitnet::Error>(())
+/// ```
+pub fn kernels_for(
+    config: &ModelConfig,
+    isa: Option<Isa>,
+    threads: Option<NonZeroUsize>,
+    tuning: &UseTuning,
+) -> Result<Vec<LayerKernel>, Error> {
+    let mut options = EngineOptions::default();
+    (options.isa, options.threads) = (isa, threads);
+    let asked = Asked { tuning: tuning.clone(), ..Asked::default() };
+    Ok(asked.resolve(config, options)?.1)
+}
+
+/// Measures which kernels are the fastest for a model of this shape on this machine. Give the result to [`store_tuning`],
+/// and models of this shape are loaded with them from then on.
+///
+/// # Errors
+/// [`Error::Model`] around what [`ternary_kernels::tune::tune`] refuses.
+pub fn tune(
+    config: &ModelConfig,
+    options: &TuneOptions,
+    progress: &mut dyn FnMut(f64) -> ControlFlow<()>,
+) -> Result<TuneReport, Error> {
+    let groups = LayerKind::ALL.map(|kind| kind.group(config));
+    Ok(ternary_kernels::tune::tune(&groups, options, progress).map_err(ModelError::from)?)
+}
+
+/// Stores what [`tune`] found, in `folder` or in the cache folder, and returns the file. It is used for models of the same
+/// shape on the same CPU, with the same kernels, instruction set and number of threads.
+///
+/// # Errors
+/// [`Error::Load`] if the file cannot be written, [`Error::Model`] for an instruction set that this CPU does not have.
+pub fn store_tuning(
+    config: &ModelConfig,
+    options: &TuneOptions,
+    report: &TuneReport,
+    folder: Option<&Path>,
+) -> Result<PathBuf, Error> {
+    let isa = options.isa.map_or_else(Isa::selected, Isa::require).map_err(ModelError::from)?;
+    let key = TuningKey::new(config, isa, options.threads.get());
+    let folder = folder.map_or_else(loader::synthetic::cache_dir, Path::to_path_buf);
+    Ok(Tuning::new(key, report).store(&folder)?)
+}

@@ -1,0 +1,331 @@
+//! The measuring: prototypes of every shape, a pool of copies as large as the model, candidates in turn.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Dropped, Group, Measurement, Phase, Shape, TuneOptions};
+use crate::{AlignedBuf, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, row_block};
+
+/// Rounds that are measured whatever they take, and rounds after which more change nothing.
+const ROUNDS: (usize, usize) = (3, 25);
+/// A phase of a round is repeated until it took this long, so that the clock and a wake-up do not count.
+const LEAST: Duration = Duration::from_millis(3);
+/// A candidate that takes this many times as long as the best on a small matrix, in both phases, is no contender: formats
+/// differ in bytes by less than half of that.
+const HOPELESS: f64 = 2.5;
+/// Tokens of the first look at prefill.
+const FIRST_LOOK_TOKENS: usize = 16;
+/// No pool is larger, whatever caches a CPU reports.
+const LARGEST_POOL: usize = 1 << 30;
+
+/// What [`run`] found.
+pub(super) struct Measured {
+    pub(super) measurements: Vec<Measurement>,
+    pub(super) dropped: Vec<Dropped>,
+    pub(super) rounds: usize,
+    pub(super) from_memory: bool,
+    pub(super) elapsed: Duration,
+}
+
+/// A kernel under test.
+struct Candidate {
+    kernel: Arc<dyn Kernel>,
+    /// One packed matrix of each shape.
+    prototypes: Vec<Packed>,
+    /// Seconds for one product in each round, for each shape: decode, prefill.
+    samples: Vec<[Vec<f64>; 2]>,
+}
+
+/// Everything that all candidates share.
+struct Bench {
+    team: Team,
+    shapes: Vec<Shape>,
+    /// One token, and many, for each shape.
+    inputs: Vec<[Int8Batch; 2]>,
+    /// Of each thread.
+    acc: Vec<AlignedBuf<i32>>,
+    /// Packed matrices of one candidate, one after the other.
+    pool: AlignedBuf<u8>,
+}
+
+pub(super) fn run(
+    groups: &[Group],
+    kernels: &[Arc<dyn Kernel>],
+    default: &str,
+    options: &TuneOptions,
+    progress: &mut dyn FnMut(f64) -> ControlFlow<()>,
+) -> Result<Measured, KernelError> {
+    let began = Instant::now();
+    let mut tell = |done: f64| match progress(done) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(KernelError::Cancelled { op: "tune" }),
+    };
+    let shapes = distinct(groups);
+    let tokens = options.prefill_tokens.max(1);
+    let block = kernels.iter().map(|k| row_block(k.panel_rows())).max().unwrap_or(0);
+    let mut bench = Bench {
+        team: Team::new(options.threads)?,
+        inputs: shapes
+            .iter()
+            .map(|s| Ok([activations(1, s.cols)?, activations(tokens, s.cols)?]))
+            .collect::<Result<_, KernelError>>()?,
+        acc: (0..options.threads.get()).map(|_| AlignedBuf::zeroed(block * tokens.max(FIRST_LOOK_TOKENS))).collect(),
+        pool: AlignedBuf::zeroed(0),
+        shapes,
+    };
+    tell(0.0)?;
+    let (kernels, dropped) = bench.first_look(kernels, default, &mut tell)?;
+    let mut candidates = bench.pack(kernels, &mut tell)?;
+    let slots = bench.slots(&candidates);
+    let largest = candidates.iter().map(|c| c.bytes(&slots)).max().unwrap_or(0);
+    let whole = candidates.iter().map(|c| c.model_bytes(&bench.shapes)).min().unwrap_or(0);
+    bench.pool = AlignedBuf::zeroed(largest);
+
+    let mut rounds = 0;
+    while rounds < ROUNDS.0 || (rounds < ROUNDS.1 && began.elapsed() < options.budget) {
+        // Every round begins with another candidate.
+        let n = candidates.len();
+        for i in 0..n {
+            bench.round(&mut candidates[(i + rounds) % n], &slots, rounds);
+            let in_round = (i + 1) as f64 / n as f64;
+            let by_rounds = (rounds as f64 + in_round) / ROUNDS.0 as f64;
+            let by_time = began.elapsed().as_secs_f64() / options.budget.as_secs_f64().max(1e-3);
+            tell(by_rounds.min(by_time).min(1.0))?;
+        }
+        rounds += 1;
+    }
+    let measurements = bench.summary(&candidates, tokens);
+    let from_memory = whole > crate::last_level_cache();
+    Ok(Measured { measurements, dropped, rounds, from_memory, elapsed: began.elapsed() })
+}
+
+/// Every shape of `groups` once, with all its matrices.
+fn distinct(groups: &[Group]) -> Vec<Shape> {
+    let mut all: Vec<Shape> = Vec::new();
+    for s in groups.iter().flat_map(|g| &g.shapes).filter(|s| s.rows * s.cols * s.count > 0) {
+        match all.iter_mut().find(|a| (a.rows, a.cols) == (s.rows, s.cols)) {
+            Some(a) => a.count += s.count,
+            None => all.push(*s),
+        }
+    }
+    all
+}
+
+/// SplitMix64 of a counter.
+fn hash(i: usize) -> u64 {
+    let z = (i as u64).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// Codes that look random, `[n, k]`.
+fn activations(n: usize, k: usize) -> Result<Int8Batch, KernelError> {
+    let codes: Vec<i8> = (0..n * k).map(|i| (hash(i) % 255) as i8).map(|c| c.max(-127)).collect();
+    Int8Batch::from_codes(n, k, &codes)
+}
+
+/// Trits that look random.
+fn matrix(s: Shape) -> Result<TernaryMatrix, KernelError> {
+    let trits: Vec<i8> = (0..s.rows * s.cols).map(|i| (hash(i) % 3) as i8 - 1).collect();
+    TernaryMatrix::from_trits(s.rows, s.cols, &trits, Scales::Tensor(1.0))
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    if n == 0 { f64::NAN } else { (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0 }
+}
+
+/// Bytes that a matrix takes in the pool: each begins at a cache line, as it does in a model.
+fn room(packed: &Packed) -> usize {
+    packed.byte_len().next_multiple_of(64)
+}
+
+impl Candidate {
+    /// Bytes of the matrices of these shapes.
+    fn bytes(&self, slots: &[usize]) -> usize {
+        slots.iter().map(|&s| room(&self.prototypes[s])).sum()
+    }
+
+    /// Bytes of the whole model.
+    fn model_bytes(&self, shapes: &[Shape]) -> usize {
+        self.prototypes.iter().zip(shapes).map(|(p, s)| p.byte_len() * s.count).sum()
+    }
+}
+
+impl Bench {
+    /// Every kernel on the smallest matrix, one after the other; those that are no contenders are left out.
+    fn first_look(
+        &mut self,
+        kernels: &[Arc<dyn Kernel>],
+        default: &str,
+        tell: &mut impl FnMut(f64) -> Result<(), KernelError>,
+    ) -> Result<(Vec<Arc<dyn Kernel>>, Vec<Dropped>), KernelError> {
+        let small = (0..self.shapes.len()).min_by_key(|&s| self.shapes[s].rows * self.shapes[s].cols).unwrap_or(0);
+        let w = matrix(self.shapes[small])?;
+        let many = activations(FIRST_LOOK_TOKENS, w.cols())?;
+        let mut times = Vec::with_capacity(kernels.len());
+        for kernel in kernels {
+            let packed = kernel.prepack(&w)?;
+            let bytes = packed.all().bytes();
+            let mut best = [f64::INFINITY; 2];
+            // One to warm up, three that count.
+            for _ in 0..4 {
+                for (best, x) in best.iter_mut().zip([&self.inputs[small][0], &many]) {
+                    *best = best.min(product(&self.team, kernel.as_ref(), &packed, bytes, x, &mut self.acc));
+                }
+            }
+            times.push(best);
+            tell(0.0)?;
+        }
+        let best = |phase: usize| times.iter().map(|t| t[phase]).fold(f64::INFINITY, f64::min);
+        let best = [best(0), best(1)];
+        let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+        for (kernel, t) in kernels.iter().zip(&times) {
+            let worse = (t[0] / best[0]).min(t[1] / best[1]);
+            if worse <= HOPELESS || kernel.name() == default {
+                kept.push(kernel.clone());
+            } else {
+                dropped.push(Dropped { kernel: kernel.name().to_owned(), times: worse });
+            }
+        }
+        Ok((kept, dropped))
+    }
+
+    /// One matrix of each shape for each kernel.
+    fn pack(
+        &self,
+        kernels: Vec<Arc<dyn Kernel>>,
+        tell: &mut impl FnMut(f64) -> Result<(), KernelError>,
+    ) -> Result<Vec<Candidate>, KernelError> {
+        let empty = || self.shapes.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+        let mut all: Vec<Candidate> =
+            kernels.into_iter().map(|kernel| Candidate { kernel, prototypes: Vec::new(), samples: empty() }).collect();
+        for &shape in &self.shapes {
+            let w = matrix(shape)?;
+            for candidate in &mut all {
+                candidate.prototypes.push(candidate.kernel.prepack(&w)?);
+                tell(0.0)?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// The shapes of the matrices in the pool: each at least once, then turn by turn until the model is complete or the
+    /// smallest packing fills twice the last-level cache.
+    fn slots(&self, candidates: &[Candidate]) -> Vec<usize> {
+        let limit = (2 * crate::last_level_cache()).min(LARGEST_POOL);
+        let least = |s: usize| candidates.iter().map(|c| c.prototypes[s].byte_len()).min().unwrap_or(0);
+        let (mut slots, mut bytes) = (Vec::new(), 0);
+        for turn in 0..self.shapes.iter().map(|s| s.count).max().unwrap_or(0) {
+            for s in (0..self.shapes.len()).filter(|&s| turn < self.shapes[s].count) {
+                if turn > 0 && bytes >= limit {
+                    return slots;
+                }
+                slots.push(s);
+                bytes += least(s);
+            }
+        }
+        slots
+    }
+
+    /// Fills the pool with matrices of one candidate and measures both phases.
+    fn round(&mut self, candidate: &mut Candidate, slots: &[usize], round: usize) {
+        let Candidate { kernel, prototypes, samples } = candidate;
+        let mut rest = &mut self.pool[..];
+        let mut jobs = Vec::with_capacity(slots.len());
+        let mut matrices = Vec::with_capacity(slots.len());
+        let mut at = 0;
+        for &s in slots {
+            let (len, room) = (prototypes[s].byte_len(), room(&prototypes[s]));
+            let (mine, behind) = rest.split_at_mut(room);
+            jobs.push((&mut mine[..len], s));
+            matrices.push((s, at..at + len));
+            (rest, at) = (behind, at + room);
+        }
+        self.team.run_parts(&mut jobs, |_, (bytes, s)| bytes.copy_from_slice(prototypes[*s].all().bytes()));
+        drop(jobs);
+
+        let Self { team, inputs, acc, pool, shapes } = self;
+        let mut time = |s: usize, phase: usize, bytes: &[u8]| {
+            product(team, kernel.as_ref(), &prototypes[s], bytes, &inputs[s][phase], acc)
+        };
+        // One token passes through all of them, as it does in use.
+        let (mut sums, began) = (vec![(0.0, 0usize); shapes.len()], Instant::now());
+        loop {
+            for (s, range) in &matrices {
+                let sum = &mut sums[*s];
+                *sum = (sum.0 + time(*s, 0, &pool[range.clone()]), sum.1 + 1);
+            }
+            if began.elapsed() >= LEAST {
+                break;
+            }
+        }
+        for (samples, (seconds, n)) in samples.iter_mut().zip(sums) {
+            samples[0].push(seconds / n as f64);
+        }
+        // Many tokens, through another matrix of each shape in each round.
+        for (s, samples) in samples.iter_mut().enumerate() {
+            let all: Vec<_> = matrices.iter().filter(|(slot, _)| *slot == s).map(|(_, range)| range).collect();
+            let (mut seconds, mut n, began) = (0.0, 0, Instant::now());
+            while n == 0 || began.elapsed() < LEAST {
+                seconds += time(s, 1, &pool[all[(round + n) % all.len()].clone()]);
+                n += 1;
+            }
+            samples[1].push(seconds / n as f64);
+        }
+    }
+
+    /// Medians, in the order of shapes, phases and candidates.
+    fn summary(&self, candidates: &[Candidate], tokens: usize) -> Vec<Measurement> {
+        let mut all = Vec::new();
+        for (s, shape) in self.shapes.iter().enumerate() {
+            for (phase, n) in [(Phase::Decode, 1), (Phase::Prefill, tokens)] {
+                for c in candidates {
+                    all.push(Measurement {
+                        rows: shape.rows,
+                        cols: shape.cols,
+                        phase,
+                        kernel: c.kernel.name().to_owned(),
+                        seconds: median(&c.samples[s][phase as usize]),
+                        bytes: c.prototypes[s].byte_len(),
+                        operations: 2.0 * shape.rows as f64 * shape.cols as f64 * n as f64,
+                    });
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Seconds of one product, its rows split over the threads and cut into blocks as an engine does. `bytes` are a copy of
+/// those of `packed`.
+fn product(
+    team: &Team,
+    kernel: &dyn Kernel,
+    packed: &Packed,
+    bytes: &[u8],
+    x: &Int8Batch,
+    acc: &mut [AlignedBuf<i32>],
+) -> f64 {
+    let parts = team.threads();
+    let x = x.view();
+    let began = Instant::now();
+    team.run_parts(acc, |part, acc| {
+        for block in packed.blocks(packed.split(part, parts)) {
+            let len = block.len();
+            let rows = packed.rows_of(bytes, block).expect("blocks begin and end at panels");
+            let acc = &mut acc[..x.n() * len];
+            if x.n() == 1 {
+                kernel.gemv(&rows, &x.row(0), acc);
+            } else {
+                kernel.gemm(&rows, &x, acc);
+            }
+        }
+    });
+    std::hint::black_box(&acc);
+    began.elapsed().as_secs_f64()
+}

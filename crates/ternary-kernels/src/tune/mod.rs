@@ -1,0 +1,237 @@
+//! Which kernel is the fastest on this machine for the matrices of one model: measured, in seconds.
+//!
+//! [`tune`] runs every candidate on matrices of the given shapes in both phases of use: decode, one token at a time, with
+//! weights that come from where they will come from in use (as many matrices as the model has, up to twice the last-level
+//! cache: larger models are read from memory, smaller ones from a cache); and prefill, many tokens at once.
+//!
+//! Candidates take turns, round after round, so that whatever else this machine does hits all of them alike; medians over
+//! the rounds count. Weights are packed once, for one kernel, so [`Choice`] weighs the two phases by
+//! [`TuneOptions::prompt_per_token`] (see `docs/adr/0018-tuning.md`). The default kernel stays unless another one is
+//! clearly faster, so that noise does not change a choice.
+
+mod choose;
+mod measure;
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Isa, Kernel, KernelError};
+
+/// Changes whenever kernels became faster or slower, so that choices measured before are measured again.
+pub const GENERATION: u32 = 1;
+
+/// A matrix shape and how many such matrices one token passes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Output features, M.
+    pub rows: usize,
+    /// Input features, K.
+    pub cols: usize,
+    /// Matrices of this shape in the whole model.
+    pub count: usize,
+}
+
+/// Matrices that share one kernel: `gate-up`, for example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its shapes, each once.
+    pub shapes: Vec<Shape>,
+}
+
+/// What is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The product with one token.
+    Decode,
+    /// The product with many tokens at once.
+    Prefill,
+}
+
+impl Phase {
+    /// `decode` or `prefill`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Decode => "decode",
+            Phase::Prefill => "prefill",
+        }
+    }
+}
+
+/// How to measure and what to prefer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TuneOptions {
+    /// Threads that will compute, the caller's included.
+    pub threads: NonZeroUsize,
+    /// Only kernels of this instruction set, and its default; `None` takes all kernels that this CPU can run, and the
+    /// default of what `BITNET_ISA` names or of the best set.
+    pub isa: Option<Isa>,
+    /// When to begin no further round. At least three rounds are measured whatever they take: a fraction of a second on
+    /// most machines, several where kernels are slow and models large.
+    pub budget: Duration,
+    /// Tokens of a prefill product.
+    pub prefill_tokens: usize,
+    /// Tokens read in prompts for each token generated: what prefill counts against decode.
+    pub prompt_per_token: f64,
+    /// Measure kernels that are not exact, too. They are never chosen.
+    pub inexact: bool,
+}
+
+impl TuneOptions {
+    /// Four seconds, prompts of 128 tokens, as many tokens read as generated, exact kernels only.
+    pub fn new(threads: NonZeroUsize) -> Self {
+        Self {
+            threads,
+            isa: None,
+            budget: Duration::from_secs(4),
+            prefill_tokens: 128,
+            prompt_per_token: 1.0,
+            inexact: false,
+        }
+    }
+}
+
+/// One kernel on one shape in one phase.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Measurement {
+    /// Output features, M.
+    pub rows: usize,
+    /// Input features, K.
+    pub cols: usize,
+    /// What was computed.
+    pub phase: Phase,
+    /// The kernel.
+    pub kernel: String,
+    /// Seconds for one product; the median of the rounds.
+    pub seconds: f64,
+    /// Bytes of packed weights that it reads.
+    pub bytes: usize,
+    /// Multiplications and additions, two for each weight and token.
+    pub operations: f64,
+}
+
+impl Measurement {
+    /// Packed weights read, in GB/s (1e9 bytes per second).
+    pub fn gb_s(&self) -> f64 {
+        self.bytes as f64 / self.seconds / 1e9
+    }
+    /// Operations, in GOP/s.
+    pub fn gop_s(&self) -> f64 {
+        self.operations / self.seconds / 1e9
+    }
+}
+
+/// The kernel of one group.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Choice {
+    /// The group.
+    pub group: String,
+    /// The kernel to use.
+    pub kernel: String,
+    /// Its share of the time of the default kernel, both phases weighed: 0.9 is a tenth faster.
+    pub of_default: f64,
+    /// Why, for a person to read.
+    pub why: String,
+}
+
+/// A candidate that was left out after a first look.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// The kernel.
+    pub kernel: String,
+    /// How many times as long as the best candidate it took on one small matrix, in the phase that suits it better.
+    pub times: f64,
+}
+
+/// What was measured, and what follows.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TuneReport {
+    /// Every measurement: each shape once, decode before prefill, kernels in the order of the registry.
+    pub measurements: Vec<Measurement>,
+    /// One for each group, in the order given.
+    pub choices: Vec<Choice>,
+    /// Candidates that were left out.
+    pub dropped: Vec<Dropped>,
+    /// What is used without tuning.
+    pub default: String,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Rounds that were measured.
+    pub rounds: usize,
+    /// Whether the weights of decode came from memory, not from a cache.
+    pub from_memory: bool,
+    /// How long all of it took.
+    pub elapsed: Duration,
+}
+
+/// The kernels that [`tune`] measures: those of the registry that this CPU can run, `isa` allows, and that are exact or
+/// may be otherwise.
+///
+/// # Errors
+/// [`KernelError::UnavailableIsa`] for a set that this CPU does not have.
+pub fn candidates(isa: Option<Isa>, inexact: bool) -> Result<Vec<Arc<dyn Kernel>>, KernelError> {
+    let isa = isa.map(Isa::require).transpose()?;
+    let wanted = |e: &&crate::Entry| isa.is_none_or(|isa| e.isa == isa) && (inexact || e.exact);
+    Ok(crate::registry().iter().filter(wanted).filter_map(crate::Entry::kernel).collect())
+}
+
+/// Measures the candidates on the shapes of `groups` and chooses a kernel for each group. `progress` hears the fraction
+/// that is done, and may end it.
+///
+/// Memory: the packed weights of one candidate, up to twice the last-level cache, and one matrix of each shape for each
+/// candidate.
+///
+/// # Errors
+/// [`KernelError::ShapeMismatch`] if there is nothing to measure, [`KernelError::Cancelled`] if `progress` breaks,
+/// [`KernelError::UnavailableIsa`], [`KernelError::ThreadNotStarted`], and what a kernel refuses.
+///
+/// ```
+/// use std::{num::NonZeroUsize, ops::ControlFlow, time::Duration};
+/// use ternary_kernels::tune::{Group, Shape, TuneOptions, tune};
+///
+/// let groups = [Group { name: "down".into(), shapes: vec![Shape { rows: 64, cols: 128, count: 2 }] }];
+/// let mut options = TuneOptions::new(NonZeroUsize::MIN);
+/// options.budget = Duration::ZERO;
+/// options.prefill_tokens = 4;
+/// let report = tune(&groups, &options, &mut |_| ControlFlow::Continue(()))?;
+/// println!("{}: {}", report.choices[0].kernel, report.choices[0].why);
+/// # Ok::<(), ternary_kernels::KernelError>(())
+/// ```
+pub fn tune(
+    groups: &[Group],
+    options: &TuneOptions,
+    progress: &mut dyn FnMut(f64) -> ControlFlow<()>,
+) -> Result<TuneReport, KernelError> {
+    let all: usize = groups.iter().flat_map(|g| &g.shapes).map(|s| s.rows * s.cols * s.count).sum();
+    if all == 0 {
+        return Err(KernelError::ShapeMismatch { op: "tune", what: "weights, at least", expected: 1, got: 0 });
+    }
+    let isa = options.isa.map_or_else(Isa::selected, Isa::require)?;
+    let default = crate::for_weights(isa, all)?;
+    // Where a set was forced by the environment, no other one's kernels are wanted either.
+    let forced = options.isa.or_else(|| (Some(isa) != Isa::available().last()).then_some(isa));
+    let candidates = candidates(forced, options.inexact)?;
+    let measured = measure::run(groups, &candidates, default.name(), options, progress)?;
+    let choices = choose::all(groups, &measured.measurements, &candidates, default.name(), options);
+    Ok(TuneReport {
+        measurements: measured.measurements,
+        choices,
+        dropped: measured.dropped,
+        default: default.name().to_owned(),
+        threads: options.threads.get(),
+        rounds: measured.rounds,
+        from_memory: measured.from_memory,
+        elapsed: measured.elapsed,
+    })
+}
+
+#[cfg(test)]
+mod tests;
