@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
-use bitnet::{
-    InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning,
-};
+use bitnet::{InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -407,6 +405,7 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
             _ => kernels.iter().map(|k| format!("{} {}", k.kind, k.kernel)).collect::<Vec<_>>().join(", "),
         };
         out.put("kernel", format_args!("{text}{}", ui::chosen_by(&kernels)));
+    }
     let growth = Growth::of(c);
     let mut session = Vec::new();
     if growth.per_token > 0 {

@@ -151,20 +151,19 @@ impl<T: bytemuck::Pod> Slabs<T> {
         Self { k: AlignedBuf::zeroed(0), v: AlignedBuf::zeroed(0) }
     }
 
-    /// Calls `f` with the rows of each head's tokens, keys before values.
-    fn each_head(&self, cache: &KvCache, mut f: impl FnMut(&[T])) {
-        let (used, slab) = (cache.len * cache.head_dim, cache.capacity * cache.head_dim);
+    /// Appends the first `used` values of each head's `slab`, keys before values.
+    fn save<const N: usize>(&self, [heads, used, slab]: [usize; 3], bytes: &mut Vec<u8>, write: fn(T) -> [u8; N]) {
         for all in [&self.k, &self.v] {
-            (0..cache.kv_heads).for_each(|h| f(&all[h * slab..][..used]));
+            for h in 0..heads {
+                all[h * slab..][..used].iter().for_each(|v| bytes.extend(write(*v)));
+            }
         }
     }
 
     /// The reverse: `used` values of each head out of `bytes`, whose rest is returned.
     fn fill<'b, const N: usize>(
         &mut self,
-        heads: usize,
-        used: usize,
-        slab: usize,
+        [heads, used, slab]: [usize; 3],
         bytes: &'b [u8],
         read: fn([u8; N]) -> T,
     ) -> &'b [u8] {
@@ -277,14 +276,35 @@ impl KvCache {
         self.capacity = to;
     }
 
+    /// Bytes that [`KvCache::save_into`] makes of `tokens` tokens; `None` if there is no such number.
+    pub(super) fn saved_bytes(config: &ModelConfig, ty: KvType, tokens: usize) -> Option<usize> {
+        let slabs = config.kv_values_per_token() / config.head_dim;
+        let first = if ty == KvType::Q4 { padded(config.head_dim) } else { 0 };
+        ty.token_bytes(config).checked_mul(tokens)?.checked_add(slabs.checked_mul(first)?)
+    }
+
+    /// Heads, values of the first `len` tokens in each, values of its slab, for rows of `row` values.
+    fn extent(&self, len: usize, row: usize) -> [usize; 3] {
+        [self.kv_heads, len * row, self.capacity * row]
+    }
+
     /// Appends keys and values of all tokens, layer by layer and head by head, little-endian.
     pub(super) fn save_into(&self, bytes: &mut Vec<u8>) {
+        let (d, width) = (self.head_dim, padded(self.head_dim));
+        let of = |row| self.extent(self.len, row);
         for layer in &self.layers {
             match layer {
-                LayerCache::F32(s) => s.each_head(self, |rows| rows.iter().for_each(|v| bytes.extend(v.to_le_bytes()))),
-                LayerCache::F16(s) => s.each_head(self, |rows| rows.iter().for_each(|v| bytes.extend(v.to_le_bytes()))),
-                LayerCache::Bf16(s) => {
-                    s.each_head(self, |rows| rows.iter().for_each(|v| bytes.extend(v.to_le_bytes())))
+                LayerCache::F32(s) => s.save(of(d), bytes, f32::to_le_bytes),
+                LayerCache::F16(s) => s.save(of(d), bytes, f16::to_le_bytes),
+                LayerCache::Bf16(s) => s.save(of(d), bytes, bf16::to_le_bytes),
+                LayerCache::Q8(s) => {
+                    s.codes.save(of(width), bytes, i8::to_le_bytes);
+                    s.steps.save(of(1), bytes, f32::to_le_bytes);
+                }
+                LayerCache::Q4(s) => {
+                    s.codes.save(of(width / 2), bytes, u8::to_le_bytes);
+                    s.steps.save(of(1), bytes, f32::to_le_bytes);
+                    s.first.save([self.kv_heads, width, width], bytes, i8::to_le_bytes);
                 }
             }
         }
@@ -293,12 +313,23 @@ impl KvCache {
     /// Becomes what [`KvCache::save_into`] made `bytes` of with `len` tokens, for which there is room; the rest of `bytes` is
     /// returned.
     pub(super) fn restore_from<'b>(&mut self, len: usize, mut bytes: &'b [u8]) -> &'b [u8] {
-        let (heads, used, slab) = (self.kv_heads, len * self.head_dim, self.capacity * self.head_dim);
+        let (d, width) = (self.head_dim, padded(self.head_dim));
+        let [of_row, of_width, of_nibbles, of_step] = [d, width, width / 2, 1].map(|row| self.extent(len, row));
+        let of_first = [self.kv_heads, width, width];
         for layer in &mut self.layers {
             bytes = match layer {
-                LayerCache::F32(s) => s.fill(heads, used, slab, bytes, f32::from_le_bytes),
-                LayerCache::F16(s) => s.fill(heads, used, slab, bytes, f16::from_le_bytes),
-                LayerCache::Bf16(s) => s.fill(heads, used, slab, bytes, bf16::from_le_bytes),
+                LayerCache::F32(s) => s.fill(of_row, bytes, f32::from_le_bytes),
+                LayerCache::F16(s) => s.fill(of_row, bytes, f16::from_le_bytes),
+                LayerCache::Bf16(s) => s.fill(of_row, bytes, bf16::from_le_bytes),
+                LayerCache::Q8(s) => {
+                    let rest = s.codes.fill(of_width, bytes, i8::from_le_bytes);
+                    s.steps.fill(of_step, rest, f32::from_le_bytes)
+                }
+                LayerCache::Q4(s) => {
+                    let rest = s.codes.fill(of_nibbles, bytes, u8::from_le_bytes);
+                    let rest = s.steps.fill(of_step, rest, f32::from_le_bytes);
+                    s.first.fill(of_first, rest, i8::from_le_bytes)
+                }
             };
         }
         self.len = len;

@@ -99,7 +99,7 @@ impl SequenceState {
     /// Bytes that [`SequenceState::save_into`] makes of `tokens` tokens; `None` if there is no such number.
     pub(crate) fn saved_bytes(engine: &Engine, kv: KvType, tokens: usize, has_last: bool) -> Option<usize> {
         let c = engine.config();
-        let mut bytes = c.kv_values_per_token().checked_mul(kv.bytes())?.checked_mul(tokens)?;
+        let mut bytes = KvCache::saved_bytes(c, kv, tokens)?;
         if has_last {
             bytes = bytes.checked_add(c.hidden_size.checked_mul(4)?)?;
         }
