@@ -8,7 +8,6 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
-use crate::error::CliError;
 use crate::source::ModelSpec;
 
 const STYLES: Styles = Styles::styled()
