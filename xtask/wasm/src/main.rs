@@ -32,7 +32,7 @@ fn level_sets() {
         [(&[-2, -1, 0, 1], 2), (&[-2, -1, 0, 1, 2], 2), (&[-1, 1], 4), (&[-1, 1], 5), (&[-7, 2], 1)];
     for (levels, group) in sets {
         for (rows, cols, n) in [(1, 1, 1), (33, 100, 3), (40, 3000, 2)] {
-            let codes: Vec<u8> = (0..rows * cols).map(|i| (i * i / 7 % levels.len()) as u8).collect();
+            let codes: Vec<u8> = (0..rows * cols).map(|i| (i * (i % 97) / 7 % levels.len()) as u8).collect();
             let x: Vec<i8> = (0..n * cols).map(|i| (i * 31 % 255) as i16 - 127).map(|x| x as i8).collect();
             let batch = Int8Batch::from_codes(n, cols, &x).expect("codes lie in -127..=127");
             for isa in [Isa::Scalar, Isa::Simd128] {

@@ -201,10 +201,10 @@ fn add_chunk<S: Lanes, const N: usize, const P: usize>(
     let index = [s.low(v), s.high(v)];
     for n in 0..N {
         let mut found = [[s.zero(); P]; 2];
-        for nibble in 0..2 {
-            for plane in 0..P {
+        for (nibble, found) in found.iter_mut().enumerate() {
+            for (plane, found) in found.iter_mut().enumerate() {
                 let entry = s.lookup(s.table(&tables[n].0[nibble][plane]), index[nibble]);
-                found[nibble][plane] = match opposite {
+                *found = match opposite {
                     Some(mask) => s.oppose(entry, mask[nibble]),
                     None => entry,
                 };

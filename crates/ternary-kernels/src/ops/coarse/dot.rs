@@ -2,7 +2,9 @@
 
 use super::input::Digits;
 use super::{CoarseBatch, PANEL, Unit};
-use crate::ops::{Backend, Ops};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::Backend;
+use crate::ops::Ops;
 
 /// Per row of a panel, the sums of code times `h` and of code times `l`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
