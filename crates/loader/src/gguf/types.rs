@@ -288,7 +288,8 @@ pub(crate) fn retired(id: u32) -> Option<(&'static str, &'static str)> {
 
 /// Whether `architecture` is one of the BitNet family, in whose files the colliding ids have their BitNet meaning.
 pub(crate) fn is_bitnet_architecture(architecture: &str) -> bool {
-    matches!(architecture, "bitnet" | "bitnet-25" | "bitnet-b1.58" | crate::config::bit_ttt::ARCHITECTURE)
+    let ours = [crate::config::bit_ttt::ARCHITECTURE, crate::config::inputs::GGUF_ARCHITECTURE];
+    matches!(architecture, "bitnet" | "bitnet-25" | "bitnet-b1.58") || ours.contains(&architecture)
 }
 
 #[cfg(test)]
