@@ -62,7 +62,7 @@ pub fn self_check(kernel: &dyn Kernel) -> Result<CheckReport, KernelError> {
             let packed = kernel.prepack(&w)?;
             for tokens in [1, 2, 5, 13] {
                 for (bits, least, most) in [(8, -127, 127), (4, -8, 7)] {
-                    let extreme_code = |i: usize| if (i / cols) % 2 == 0 { most } else { least };
+                    let extreme_code = |i: usize| if (i / cols).is_multiple_of(2) { most } else { least };
                     let span = (i32::from(most) - i32::from(least) + 1) as u64;
                     let codes: Vec<i8> =
                         (0..tokens * cols)

@@ -81,7 +81,7 @@ fn largest_sums_of_every_set_are_exact() {
                 }
             }
             // All products of one sign, though weights and activations change theirs.
-            let turn = |i: usize| i % cols % 3 == 0;
+            let turn = |i: usize| (i % cols).is_multiple_of(3);
             let codes: Vec<u8> = (0..rows * cols).map(|i| if turn(i) { 0 } else { last }).collect();
             let x: Vec<i8> = (0..n * cols).map(|i| if turn(i) { -127 } else { 127 }).collect();
             check(&kernel, (rows, cols, n), &codes, &x);

@@ -201,7 +201,8 @@ mod tests {
         with(&|_| ()).unwrap();
         with(&|i| i.output.hadamard = Some(16)).unwrap();
         with(&|i| i.down.hadamard = Some(2)).unwrap();
-        let cases: [(&dyn Fn(&mut InputForms), [&str; 2]); 4] = [
+        type Case<'a> = (&'a dyn Fn(&mut InputForms), [&'a str; 2]);
+        let cases: [Case<'_>; 4] = [
             (&|i| i.output.hadamard = Some(32), ["o_proj", "rows of 48"]),
             (&|i| i.down.hadamard = Some(4), ["down_proj", "rows of 154"]),
             (&|i| i.mixer.hadamard = Some(0), ["q_proj", "is 0"]),

@@ -95,7 +95,7 @@ impl Quantized {
         team.run_parts(&mut parts, |p, Part { rows, own, rotated, bad }| {
             let mut one = |i: usize, codes: Codes<'_>| {
                 let at = p * chunk + i;
-                let row = Row { codes, rotated: &mut **rotated, hadamard: form.hadamard };
+                let row = Row { codes, rotated, hadamard: form.hadamard };
                 if f(own, at, row).is_err() && bad.is_none() {
                     *bad = Some(at);
                 }

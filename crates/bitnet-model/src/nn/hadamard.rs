@@ -35,7 +35,7 @@ pub fn hadamard(x: &Tensor, block: usize) -> Result<Tensor> {
 /// The dense matrix, `[block, block]` f32, on the device of `x`.
 fn matrix(block: usize, x: &Tensor) -> Result<Tensor> {
     let factor = (block as f64).powf(-0.5) as f32;
-    let sign = |i: usize| if (i / block & i % block).count_ones().is_multiple_of(2) { factor } else { -factor };
+    let sign = |i: usize| if ((i / block) & (i % block)).count_ones().is_multiple_of(2) { factor } else { -factor };
     Tensor::from_vec((0..block * block).map(sign).collect::<Vec<f32>>(), (block, block), x.device())
 }
 

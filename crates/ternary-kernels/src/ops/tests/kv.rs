@@ -21,7 +21,7 @@ struct Coded {
 fn unpack(nibbles: &[u8]) -> Vec<i8> {
     let at = |l: usize| {
         let byte = nibbles[l / 16 * 8 + 4 * (l % 2) + l % 16 / 4];
-        let nibble = if l / 2 % 2 == 0 { byte & 15 } else { byte >> 4 };
+        let nibble = if (l / 2).is_multiple_of(2) { byte & 15 } else { byte >> 4 };
         nibble as i8 - if nibble >= 8 { 16 } else { 0 }
     };
     (0..2 * nibbles.len()).map(at).collect()
