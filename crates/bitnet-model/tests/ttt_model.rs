@@ -409,6 +409,48 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
     assert_eq!(next(&mut restored), next(&mut d));
 }
 
+/// Bytes that are no saved sequence although their checksum is right: an error or a sequence, never a panic.
+#[test]
+fn saved_bytes_with_a_right_checksum_cannot_harm() {
+    let fnv = |bytes: &[u8]| {
+        bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3))
+    };
+    let mut c = full(&[TttLinear, Attention]);
+    // Small, so that a change often hits something that means something.
+    (c.hidden_size, c.num_attention_heads, c.head_dim, c.ttt.mini_batch_size) = (8, 2, 4, 2);
+    let engine = engine(&weights(&c, 13), 1);
+    let mut s = Sequence::new(&engine, KvType::F16, None);
+    s.push(&tokens(3)).unwrap();
+    let good = s.save().unwrap();
+    let mut state = 1u64;
+    let mut random = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let (mut refused, mut taken) = (0, 0);
+    for round in 0..2000 {
+        let mut bytes = good[..good.len() - 8].to_vec();
+        // Half of them only in the header and the tokens.
+        let within = if round % 2 == 0 { 52 } else { bytes.len() };
+        for _ in 0..=random(3) {
+            bytes[random(within)] = [0, 1, 127, 255, random(256) as u8][random(5)];
+        }
+        if random(4) == 0 {
+            bytes.truncate(random(good.len() - 8));
+        }
+        bytes.extend(fnv(&bytes).to_le_bytes());
+        match Sequence::restore(&engine, None, &bytes) {
+            Err(_) => refused += 1,
+            Ok(mut s) => {
+                taken += 1;
+                // Numbers that are not finite may end the text.
+                let _ = s.require(HeadRequest::Full).and_then(|()| s.push(&[1, 2, 3]).map(drop));
+            }
+        }
+    }
+    assert!(refused > 500 && taken > 50, "{refused} refused, {taken} taken");
+}
+
 #[test]
 fn sequences_of_another_engine_are_refused() {
     let c = config(&[TttLinear]);

@@ -212,7 +212,7 @@ fn what_does_not_fit_is_refused_by_name() {
             let at = tensor(t, "learnable_token_idx");
             t[at].3[..4].copy_from_slice(&f32::NAN.to_le_bytes());
         },
-        &["learnable_token_idx", "not a finite number"],
+        &["layer 0 ttt.learnable_token_idx", "not a finite number"],
     );
     refused(
         &|_, t| {

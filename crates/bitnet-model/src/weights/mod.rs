@@ -152,7 +152,7 @@ impl ModelWeights {
             let has: Vec<Norm> = config.layer_norms(layer).collect();
             let optional = |n: Norm| has.contains(&n).then(|| norm(n)).transpose();
             let ttt = match config.ttt_layer(layer) {
-                Some(c) => Some(Box::new(TttWeights::collect(c, |t| source.ttt_tensor(layer, t))?)),
+                Some(c) => Some(Box::new(TttWeights::collect(layer, c, |t| source.ttt_tensor(layer, t))?)),
                 None => None,
             };
             layers.push(LayerWeights {

@@ -18,11 +18,12 @@ pub struct TttWeights {
 }
 
 impl TttWeights {
-    /// The weights of a layer of this configuration; `tensor` brings the values of each tensor that such a layer has.
+    /// The weights of layer `layer`, of this configuration; `tensor` brings the values of each tensor that such a layer has.
     ///
     /// # Errors
     /// Those of `tensor`; [`ModelError::TensorSize`], [`ModelError::NotFinite`].
     pub fn collect<E: From<ModelError>>(
+        layer: usize,
         config: TttConfig,
         mut tensor: impl FnMut(TttTensor) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
@@ -31,15 +32,13 @@ impl TttWeights {
             let Some(shape) = which.shape(&config) else { return Ok(Vec::new()) };
             let values = tensor(which)?;
             let (expected, got) = (shape.iter().product(), values.len());
+            let tensor = || format!("layer {layer} {}", which.path());
             if expected != got {
-                return Err(ModelError::TensorSize { tensor: which.path().into(), expected, got }.into());
+                return Err(ModelError::TensorSize { tensor: tensor(), expected, got }.into());
             }
             match values.iter().position(|v| !v.is_finite()) {
                 None => Ok(values),
-                Some(index) => {
-                    let value = values[index];
-                    Err(ModelError::NotFinite { tensor: which.path().into(), index, value }.into())
-                }
+                Some(index) => Err(ModelError::NotFinite { tensor: tensor(), index, value: values[index] }.into()),
             }
         };
         let mut inner = vec![get(TttTensor::W1)?, get(TttTensor::B1)?, get(TttTensor::W2)?, get(TttTensor::B2)?];
