@@ -49,7 +49,7 @@ fn a_dry_run_measures_and_stores_nothing() {
     assert_eq!(kinds, ["qkv", "o", "gate-up", "down"]);
     // Four shapes in two phases, and as many kernels for each.
     let rows = a["measurements"].as_array().unwrap();
-    assert!(!rows.is_empty() && rows.len() % 8 == 0);
+    assert!(!rows.is_empty() && rows.len().is_multiple_of(8));
     assert!(rows.iter().all(|r| r["seconds"].as_f64() > Some(0.0) && r["gb_s"].as_f64() > Some(0.0)));
     for kind in kinds {
         assert!(rows.iter().any(|r| r["used_by"].as_array().unwrap().contains(&json!(kind))), "{kind}");

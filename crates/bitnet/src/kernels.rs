@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnet_model::{EngineOptions, LayerKind, ModelConfig, ModelError};
-use loader::tuning::{Tuning, TuningKey};
+use loader::tuning::{KindKernel, Tuning, TuningKey};
 use ternary_kernels::tune::{TuneOptions, TuneReport};
 use ternary_kernels::{Isa, Kernel};
 
@@ -72,7 +72,7 @@ pub struct LayerKernel {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) all: Option<Arc<dyn Kernel>>,
-    pub(crate) of_kind: Vec<(LayerKind, Arc<dyn Kernel>)>,
+    pub(crate) of_kind: Vec<KindKernel>,
     pub(crate) tuning: UseTuning,
 }
 
@@ -93,9 +93,8 @@ impl Asked {
         let weights = usize::try_from(config.ternary_weights()).unwrap_or(usize::MAX);
         let mut chosen = Vec::new();
         for kind in LayerKind::ALL {
-            let of = |list: &[(LayerKind, Arc<dyn Kernel>)]| {
-                list.iter().rev().find(|(k, _)| *k == kind).map(|(_, kernel)| kernel.clone())
-            };
+            let of =
+                |list: &[KindKernel]| list.iter().rev().find(|(k, _)| *k == kind).map(|(_, kernel)| kernel.clone());
             let (kernel, by) = if let Some(kernel) = of(&self.of_kind).or_else(|| self.all.clone()) {
                 (kernel, ChosenBy::Caller)
             } else if let Some(kernel) = of(&tuned) {

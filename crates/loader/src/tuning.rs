@@ -83,6 +83,9 @@ pub struct TunedKernel {
     pub why: String,
 }
 
+/// A kind of layer and its kernel.
+pub type KindKernel = (LayerKind, Arc<dyn Kernel>);
+
 /// Kernels chosen by measurement, as they are stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
@@ -164,7 +167,7 @@ impl Tuning {
     ///
     /// # Errors
     /// What keeps it from being used.
-    pub fn resolve(&self) -> Result<Vec<(LayerKind, Arc<dyn Kernel>)>, String> {
+    pub fn resolve(&self) -> Result<Vec<KindKernel>, String> {
         let one = |kind: LayerKind| {
             let mut of_kind = self.kernels.iter().filter(|k| k.kind == kind.name());
             let (Some(tuned), None) = (of_kind.next(), of_kind.next()) else {

@@ -28,6 +28,9 @@ pub(super) struct Measured {
     pub(super) elapsed: Duration,
 }
 
+/// Kernels that are measured, and those that are not.
+type Contenders = (Vec<Arc<dyn Kernel>>, Vec<Dropped>);
+
 /// A kernel under test.
 struct Candidate {
     kernel: Arc<dyn Kernel>,
@@ -163,7 +166,7 @@ impl Bench {
         kernels: &[Arc<dyn Kernel>],
         default: &str,
         tell: &mut impl FnMut(f64) -> Result<(), KernelError>,
-    ) -> Result<(Vec<Arc<dyn Kernel>>, Vec<Dropped>), KernelError> {
+    ) -> Result<Contenders, KernelError> {
         let small = (0..self.shapes.len()).min_by_key(|&s| self.shapes[s].rows * self.shapes[s].cols).unwrap_or(0);
         let w = matrix(self.shapes[small])?;
         let many = activations(FIRST_LOOK_TOKENS, w.cols())?;
