@@ -43,7 +43,7 @@ pub struct Choice {
 
 /// Architectures of BitNet b1.58 2B4T, in GGUF files and in `config.json`.
 fn is_2b4t(architecture: Option<&str>) -> bool {
-    matches!(architecture, Some("bitnet-b1.58" | "bitnet-25" | "bitnet" | "bitnet-v2"))
+    matches!(architecture, Some("bitnet-b1.58" | "bitnet-25" | "bitnet"))
 }
 
 /// How a template is known to be wrong for its model.
