@@ -111,38 +111,39 @@ fn attention(ops: Ops) {
         scale: 0.09,
     };
     let all = HEADS * CONTEXT * HEAD_DIM;
-    fn run<'a>(ops: Ops, queries: &Queries<'_>, name: &str, bytes: usize, rows: impl Fn(usize) -> KvRows<'a>) {
-        let (mut scratch, mut out) = (AttendScratch::new(GROUP, HEAD_DIM), vec![0.0; GROUP * HEAD_DIM]);
-        let mut times: Vec<f64> = (0..5)
-            .map(|_| {
-                let start = Instant::now();
-                for head in 0..HEADS {
-                    // The other half of the slabs stands for the values.
-                    let (keys, values) = (rows(head), rows((head + HEADS / 2) % HEADS));
-                    ops.attend(queries, keys, values, &mut scratch, &mut ColsMut::new(&mut out, 1, GROUP * HEAD_DIM));
-                }
-                start.elapsed().as_secs_f64() * 1e3
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        let gb_s = 2.0 * bytes as f64 / times[2] / 1e6;
-        println!("attention at {CONTEXT}, {name}: {:.2} ms a token, {gb_s:.1} GB/s", times[2]);
-    }
     let len = CONTEXT * HEAD_DIM;
     let at = |head: usize| head * len..(head + 1) * len;
     {
         let x = vec![half::f16::ONE; all];
-        run(ops, &queries, "f16", 2 * all, |h| KvRows::new(KvData::F16(&x[at(h)]), CONTEXT, HEAD_DIM, HEAD_DIM));
+        attend_all(ops, &queries, "f16", 2 * all, |h| KvRows::new(KvData::F16(&x[at(h)]), CONTEXT, HEAD_DIM, HEAD_DIM));
     }
     let steps = vec![0.01; CONTEXT];
     {
         let x: Vec<i8> = (0..all).map(|i| (i % 251) as i8).collect();
         let data = |h| KvData::Int8 { codes: &x[at(h)], steps: &steps };
-        run(ops, &queries, "q8", all, |h| KvRows::new(data(h), CONTEXT, HEAD_DIM, HEAD_DIM));
+        attend_all(ops, &queries, "q8", all, |h| KvRows::new(data(h), CONTEXT, HEAD_DIM, HEAD_DIM));
     }
     let x: Vec<u8> = (0..all / 2).map(|i| (i % 251) as u8).collect();
-    let first = [1i8; HEAD_DIM];
+    let first = vec![1i8; HEAD_DIM];
     let half = |h: usize| h * len / 2..(h + 1) * len / 2;
     let data = |h| KvData::Int4 { nibbles: &x[half(h)], steps: &steps, first: Some((&first[..], 0.01)) };
-    run(ops, &queries, "q4", all / 2, |h| KvRows::new(data(h), CONTEXT, HEAD_DIM, HEAD_DIM));
+    attend_all(ops, &queries, "q4", all / 2, |h| KvRows::new(data(h), CONTEXT, HEAD_DIM, HEAD_DIM));
+}
+
+/// Prints the median time of all heads; `rows` of one head are the keys, those of another the values.
+fn attend_all<'a>(ops: Ops, queries: &Queries<'_>, name: &str, bytes: usize, rows: impl Fn(usize) -> KvRows<'a>) {
+    let (mut scratch, mut out) = (AttendScratch::new(GROUP, HEAD_DIM), vec![0.0; GROUP * HEAD_DIM]);
+    let mut times: Vec<f64> = (0..5)
+        .map(|_| {
+            let start = Instant::now();
+            for head in 0..HEADS {
+                let (keys, values) = (rows(head), rows((head + HEADS / 2) % HEADS));
+                ops.attend(queries, keys, values, &mut scratch, &mut ColsMut::new(&mut out, 1, GROUP * HEAD_DIM));
+            }
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let gb_s = 2.0 * bytes as f64 / times[2] / 1e6;
+    println!("attention at {CONTEXT}, {name}: {:.2} ms a token, {gb_s:.1} GB/s", times[2]);
 }
