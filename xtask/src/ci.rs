@@ -10,7 +10,8 @@ const FUZZ_SECONDS: u32 = 10;
 /// The same with `--thorough`.
 const FUZZ_SECONDS_THOROUGH: u32 = 600;
 
-/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer.
+/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer,
+/// and the kernels run on emulated ARM CPUs.
 ///
 /// # Errors
 /// The first step that fails.
@@ -31,7 +32,10 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("guard of speed", programs::guard)?;
     steps.run("the guard is able to fail", programs::guard_fails_on_damage)?;
     isas::all(steps)?;
-    foreign::all(steps)?;
+    foreign::webassembly(steps)?;
+    if thorough {
+        foreign::neon(steps)?;
+    }
     steps.try_run("licences, bans, sources", deny)?;
     steps.try_run("address sanitizer", address_sanitizer)?;
     fuzz::all(steps, if thorough { FUZZ_SECONDS_THOROUGH } else { FUZZ_SECONDS }, None)?;

@@ -27,19 +27,34 @@ const ARM_CPUS: &[(&str, &str, &[&str])] = &[
 /// # Errors
 /// The first step that fails; in continuous integration also a missing tool.
 pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
-    let missing = missing_for_arm();
-    if let Some(missing) = missing {
-        steps.try_run("NEON", || skip_or_fail(missing))?;
-    } else {
-        let mut binaries = Vec::new();
-        steps.run("NEON: build", || {
-            binaries = arm_tests()?;
-            Ok(())
-        })?;
-        for (cpu, expected, files) in ARM_CPUS {
-            steps.run(&format!("NEON: {cpu}"), || on_arm(&binaries, cpu, expected, files))?;
-        }
+    neon(steps)?;
+    webassembly(steps)
+}
+
+/// NEON under an emulator.
+///
+/// # Errors
+/// As [`all`].
+pub(crate) fn neon(steps: &mut Steps) -> Result<(), XtaskError> {
+    if let Some(missing) = missing_for_arm() {
+        return steps.try_run("NEON", || skip_or_fail(missing));
     }
+    let mut binaries = Vec::new();
+    steps.run("NEON: build", || {
+        binaries = arm_tests()?;
+        Ok(())
+    })?;
+    for (cpu, expected, files) in ARM_CPUS {
+        steps.run(&format!("NEON: {cpu}"), || on_arm(&binaries, cpu, expected, files))?;
+    }
+    Ok(())
+}
+
+/// WebAssembly in Node.
+///
+/// # Errors
+/// As [`all`].
+pub(crate) fn webassembly(steps: &mut Steps) -> Result<(), XtaskError> {
     match missing_for_wasm() {
         Some(missing) => steps.try_run("WebAssembly", || skip_or_fail(missing)),
         None => steps.run("WebAssembly", wasm),

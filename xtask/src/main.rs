@@ -41,7 +41,7 @@ enum Command {
     Test,
     /// Run `test`, then lints, docs, features, parity, instruction sets, licences and tidy.
     Ci {
-        /// Ten minutes instead of ten seconds for every fuzz target.
+        /// Also emulated ARM CPUs, and ten minutes instead of ten seconds for every fuzz target.
         #[arg(long)]
         thorough: bool,
     },
