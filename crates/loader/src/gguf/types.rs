@@ -66,8 +66,12 @@ pub enum Layout {
     },
     /// `n / 4 + 32` bytes for the `n` weights of the whole tensor (a multiple of 128).
     I2S,
-    /// The size follows from parameters that the file does not hold.
-    Unknown,
+    /// `n / 4 + 32` bytes for the `n` weights of the whole tensor. The order of the bytes depends on tile sizes that the
+    /// file does not hold, their number does not.
+    Tl1,
+    /// `((cols - 256) * rows / 3 * 5 / 8) + 64 * rows` bytes, each division rounded down, rounded up to 32, and 32 more. The
+    /// order of the bytes depends on tile sizes.
+    Tl2,
 }
 
 use GgmlType as T;
@@ -110,8 +114,8 @@ const TABLE: &[(GgmlType, u32, &str, Layout)] = &[
     (T::Tq1_0, 34, "TQ1_0", blocks(256, 54)),
     (T::Tq2_0, 35, "TQ2_0", blocks(256, 66)),
     (T::I2S, 36, "I2_S", Layout::I2S),
-    (T::Tl1, 38, "TL1", Layout::Unknown),
-    (T::Tl2, 39, "TL2", Layout::Unknown),
+    (T::Tl1, 38, "TL1", Layout::Tl1),
+    (T::Tl2, 39, "TL2", Layout::Tl2),
     (T::Iq1Bn, 134, "IQ1_BN", Layout::Blocks { weights: 64, bytes: 13, row_head: 2 }),
     (T::Iq2Bn, 135, "IQ2_BN", Layout::Blocks { weights: 64, bytes: 16, row_head: 4 }),
     (T::Iq2BnR4, 335, "IQ2_BN_R4", Layout::Blocks { weights: 64, bytes: 16, row_head: 4 }),
@@ -157,19 +161,23 @@ impl GgmlType {
         TABLE.iter().map(|r| r.0)
     }
 
-    /// Bytes of a tensor with `rows` rows of `cols` weights. `Ok(None)` where the shape alone does not decide.
+    /// Bytes of a tensor with `rows` rows of `cols` weights.
     ///
     /// # Errors
     /// [`SizeError`]: the rows are not whole blocks, or the size overflows 64 bits.
-    pub(crate) fn nbytes(self, rows: u64, cols: u64) -> Result<Option<u64>, SizeError> {
+    pub(crate) fn nbytes(self, rows: u64, cols: u64) -> Result<u64, SizeError> {
         let n = rows.checked_mul(cols).ok_or(SizeError::Overflow)?;
         match self.layout() {
-            Layout::Unknown => Ok(None),
+            Layout::Tl1 => match n.is_multiple_of(128) {
+                true => (n / 4).checked_add(32).ok_or(SizeError::Overflow),
+                false => Err(SizeError::PartialBlock { block: 128 }),
+            },
+            Layout::Tl2 => tl2_bytes(rows, cols).ok_or(SizeError::Overflow),
             Layout::I2S => {
                 if !n.is_multiple_of(128) {
                     return Err(SizeError::PartialBlock { block: 128 });
                 }
-                (n / 4).checked_add(32).map(Some).ok_or(SizeError::Overflow)
+                (n / 4).checked_add(32).ok_or(SizeError::Overflow)
             }
             Layout::Blocks { weights, bytes, row_head } => {
                 if weights == 0 || !cols.is_multiple_of(weights) {
@@ -180,10 +188,19 @@ impl GgmlType {
                     .and_then(|b| b.checked_mul(bytes))
                     .and_then(|b| b.checked_add(row_head))
                     .and_then(|b| b.checked_mul(rows));
-                size.map(Some).ok_or(SizeError::Overflow)
+                size.ok_or(SizeError::Overflow)
             }
         }
     }
+}
+
+/// Bytes of a TL2 tensor; `None` where they overflow. Both numbers are below 2^64, so no step leaves 128 bits but the first.
+fn tl2_bytes(rows: u64, cols: u64) -> Option<u64> {
+    let (rows, cols) = (i128::from(rows), i128::from(cols));
+    let thirds = cols.checked_sub(256)?.checked_mul(rows)?.div_euclid(3);
+    let triples = thirds.checked_mul(5)?.div_euclid(8);
+    let all = triples.checked_add(rows.checked_mul(64)?)?;
+    u64::try_from(all).ok()?.checked_next_multiple_of(32)?.checked_add(32)
 }
 
 impl std::fmt::Display for GgmlType {
@@ -306,14 +323,24 @@ mod tests {
     #[test]
     fn sizes_follow_the_reference() {
         // One 2B4T projection, [6912, 2560].
-        let size = |t: GgmlType| t.nbytes(6912, 2560).unwrap().unwrap();
+        let size = |t: GgmlType| t.nbytes(6912, 2560).unwrap();
         assert_eq!(size(T::I2S), 6912 * 2560 / 4 + 32);
         assert_eq!(size(T::Tq1_0), 6912 * 10 * 54);
         assert_eq!(size(T::Tq2_0), 6912 * 10 * 66);
         assert_eq!(size(T::Iq1Bn), 6912 * (2 + 40 * 13));
         assert_eq!(size(T::Iq2Bn), 6912 * (4 + 40 * 16));
         assert_eq!(size(T::Q6K), 6912 * 10 * 210);
-        assert_eq!(T::Tl1.nbytes(6912, 2560), Ok(None));
+        assert_eq!(size(T::Tl1), 6912 * 2560 / 4 + 32);
+        // Five bits for three weights of 2304 columns, two bits for each of 256.
+        assert_eq!(size(T::Tl2), 6912 * 2304 * 5 / 24 + 6912 * 256 / 4 + 32);
+        // As the format itself computes it, whatever the tile; small and odd shapes as well.
+        for (rows, cols, bk) in [(320, 224, 96), (32, 80, 48), (96, 24, 24), (64, 8640, 96), (0, 96, 96)] {
+            let tile = ternary_kernels::TlTile { bm: 32, bk, bmm: 32 };
+            let same = ternary_kernels::FileFormat::Tl2(tile).byte_len(rows, cols).unwrap();
+            assert_eq!(T::Tl2.nbytes(rows as u64, cols as u64), Ok(same as u64), "{rows} x {cols}");
+        }
+        assert_eq!(T::Tl2.nbytes(u64::MAX / 3, 2), Err(SizeError::Overflow));
+        assert_eq!(T::Tl1.nbytes(3, 100), Err(SizeError::PartialBlock { block: 128 }));
         assert_eq!(T::Tq1_0.nbytes(4, 640), Err(SizeError::PartialBlock { block: 256 }));
         assert_eq!(T::I2S.nbytes(3, 100), Err(SizeError::PartialBlock { block: 128 }));
         assert_eq!(T::F32.nbytes(u64::MAX, 2), Err(SizeError::Overflow));
