@@ -124,7 +124,7 @@ fn attention(ops: Ops) {
         attend_all(ops, &queries, "q8", all, |h| KvRows::new(data(h), CONTEXT, HEAD_DIM, HEAD_DIM));
     }
     let x: Vec<u8> = (0..all / 2).map(|i| (i % 251) as u8).collect();
-    let first = vec![1i8; HEAD_DIM];
+    let first = [1i8; HEAD_DIM];
     let half = |h: usize| h * len / 2..(h + 1) * len / 2;
     let data = |h| KvData::Int4 { nibbles: &x[half(h)], steps: &steps, first: Some((&first[..], 0.01)) };
     attend_all(ops, &queries, "q4", all / 2, |h| KvRows::new(data(h), CONTEXT, HEAD_DIM, HEAD_DIM));
