@@ -76,6 +76,7 @@ pub(crate) const CHUNK_COLS: usize = 16;
 /// Bytes of a chunk.
 pub(crate) const CHUNK_BYTES: usize = 64;
 /// Fields of a chunk, of four columns each.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const FIELDS: usize = CHUNK_COLS / 4;
 /// Columns are padded to a multiple of this, four chunks, which is what activations are padded to.
 const COL_ALIGN: usize = 64;

@@ -172,7 +172,7 @@ impl RowWise {
     }
 
     /// The gradients of [`RowWise::forward_taped`] for the gradient `dout` `[n, w]` of its result: writes or adds those of the
-    /// inputs, and adds those of the parameters to `grads`, in the order of [`TttParameters::from_flat`].
+    /// inputs, and adds those of the parameters to `grads`, in the order of [`crate::TttParameters::from_flat`].
     ///
     /// # Panics
     /// If lengths do not fit, or inputs, window and tape are not those of the forward pass.
