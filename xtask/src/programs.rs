@@ -11,7 +11,7 @@ use crate::shell::{Outcome, cargo, in_ci, output, run, works};
 pub(crate) const FIXTURES: &[&str] = &["testdata", "../shared/fixtures"];
 
 /// What the README's first command is given.
-const STORY: &[&str] = &["run", "--model", "models/tinystories-5m.gguf", "--prompt", "Once upon a time"];
+const STORY: &[&str] = &["run", "Once upon a time"];
 
 /// Builds both programs.
 ///

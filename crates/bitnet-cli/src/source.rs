@@ -14,8 +14,9 @@ use crate::error::CliError;
 use crate::progress;
 use crate::ui::{self, Ui};
 
-/// The small model that comes with the program, relative to the current folder.
-const SHIPPED: &str = "models/tinystories-5m.gguf";
+/// File name of the small model that comes within the program; where it does not, one of that name is looked for in the current
+/// folder.
+const SHIPPED: &str = "tiny-stories-ttt.gguf";
 
 /// The name that stands for no kernel, but for leaving tunings out.
 const DEFAULT: &str = "default";
@@ -99,14 +100,35 @@ pub(crate) fn locate(spec: Option<&ModelSpec>, ui: &Ui) -> Result<PathBuf, CliEr
         Some(ModelSpec::Synthetic2B4T) => synthetic(&Spec::b2b4t(), ui),
         Some(ModelSpec::SyntheticFile(file)) => synthetic(&Spec::from_config_file(&existing(file)?)?, ui),
         None => {
-            let path = PathBuf::from(SHIPPED);
-            if !path.is_file() {
-                return Err(CliError::NoModel { looked_for: path });
-            }
-            ui.note(&format!("no --model given: this is {SHIPPED}, a small model that tells simple stories"));
+            let path = shipped()?;
+            ui.note("no --model given: this is tiny-stories-ttt, a small model that tells simple stories");
             Ok(path)
         }
     }
+}
+
+/// The model within the program as a file in the cache, where every command can map it.
+#[cfg(feature = "tiny-model")]
+fn shipped() -> Result<PathBuf, CliError> {
+    let folder = cache_dir();
+    let path = folder.join(SHIPPED);
+    if std::fs::read(&path).is_ok_and(|bytes| bytes == bitnet::TINY_MODEL) {
+        return Ok(path);
+    }
+    let write = || {
+        std::fs::create_dir_all(&folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+        std::io::Write::write_all(&mut file, bitnet::TINY_MODEL)?;
+        file.persist(&path).map_err(|e| e.error)
+    };
+    write().map_err(CliError::io("write", &path.to_string_lossy()))?;
+    Ok(path)
+}
+
+#[cfg(not(feature = "tiny-model"))]
+fn shipped() -> Result<PathBuf, CliError> {
+    let path = PathBuf::from(SHIPPED);
+    if path.is_file() { Ok(path) } else { Err(CliError::NoModel { looked_for: path }) }
 }
 
 /// Name and shape of the model that `args` name; its weights are not looked at, and a synthetic one is not made.

@@ -56,14 +56,6 @@ fn prompts_come_from_everywhere() {
     let mut by_env =
         p.command(&["run", "Once upon a time", "--tokenizer", arg(&tokenizer), "--temperature", "0", "-n", "12"]);
     assert_eq!(common::Done::of(by_env.env("BITNET_MODEL", &gguf).output().unwrap()).ok().out, text.out);
-    // The model in the current folder is used where none is named, and that is said.
-    std::fs::create_dir(p.path("models")).unwrap();
-    std::fs::copy(&gguf, p.path("models/tinystories-5m.gguf")).unwrap();
-    let shipped =
-        p.run(&["run", "Once upon a time", "--tokenizer", arg(&tokenizer), "--temperature", "0", "-n", "12"]).ok();
-    assert_eq!(shipped.out, text.out);
-    assert!(shipped.err.contains("models/tinystories-5m.gguf"), "{shipped:?}");
-
     // Stop strings end the text and are not part of it.
     let a = p.run(&[&["run", "Once upon a time", "--stop", " a", "--json"][..], &model].concat()).json();
     assert_eq!(a["finish_reason"], "stop");
@@ -133,4 +125,25 @@ fn perplexity_is_the_references() {
     assert_eq!(a["tokens"], expected["predictions"]);
     let (got, wanted) = (a["perplexity"].as_f64().unwrap(), expected["perplexity_packed"].as_f64().unwrap());
     assert!((got / wanted - 1.0).abs() < 1e-3, "{got} instead of {wanted}");
+}
+
+/// Without a model's name the one within the program is used, and that is said; it needs no file but the one it makes in the cache.
+#[test]
+#[cfg(feature = "tiny-model")]
+fn the_model_within_the_program_tells_a_story() {
+    let p = Place::new();
+    let told = p.run(&["run", "Once upon a time", "--temperature", "0", "-n", "24"]).ok();
+    assert!(told.err.contains("tiny-stories-ttt"), "{told:?}");
+    assert!(told.out.contains("there was"), "{told:?}");
+    assert_eq!(std::fs::read(p.path("cache/bitnet/tiny-stories-ttt.gguf")).unwrap(), bitnet::TINY_MODEL);
+    // A damaged copy is replaced.
+    p.write("cache/bitnet/tiny-stories-ttt.gguf", b"GGUF");
+    assert_eq!(p.run(&["run", "Once upon a time", "--temperature", "0", "-n", "24"]).ok().out, told.out);
+    // Its perplexity is that of the trainer.
+    if let Some(folder) = test_support::shared_dir() {
+        let file = folder.join("models/valid-200k.txt");
+        let ppl = p.run(&["ppl", "-f", arg(&file), "--window", "256", "--json"]).json();
+        let nats = ppl["nats_per_token"].as_f64().unwrap();
+        assert!((nats - 2.33161).abs() < 1e-3, "{nats}");
+    }
 }

@@ -48,6 +48,11 @@ pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, t
 pub use model::{Model, ModelBuilder};
 pub use session::Session;
 
+/// A ternary model with Test-Time-Training layers that tells simple stories in English, as a GGUF file with its tokenizer, 3.7 MB;
+/// `models/README.md` in this crate says what it is and what it was made of.
+#[cfg(feature = "tiny-model")]
+pub static TINY_MODEL: &[u8] = include_bytes!("../models/tiny-stories-ttt.gguf");
+
 /// Training on this computer.
 #[cfg(feature = "train")]
 pub use bitnet_model::train;

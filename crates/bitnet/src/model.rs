@@ -8,7 +8,7 @@ use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, LayerKind, ModelConf
 use loader::chat::{ChatTemplate, RenderOptions};
 use loader::tokenizer::Tokenizer;
 use loader::{LoadOptions, LoadedModel, ModelInfo};
-use ternary_kernels::{Isa, Kernel};
+use ternary_kernels::{Isa, Kernel, SharedBytes};
 
 use crate::kernels::Asked;
 use crate::{Error, LayerKernel, Message, Session, UseTuning};
@@ -121,6 +121,15 @@ impl ModelBuilder {
         self.build(loaded)
     }
 
+    /// As [`ModelBuilder::load`], of a whole GGUF file in memory: a `Vec<u8>`, or what `include_bytes!` gives.
+    ///
+    /// # Errors
+    /// As [`ModelBuilder::load`].
+    pub fn load_bytes(self, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Model, Error> {
+        let loaded = loader::load_bytes(SharedBytes::new(bytes), &self.load)?;
+        self.build(loaded)
+    }
+
     /// Makes a model of something already loaded.
     ///
     /// # Errors
@@ -168,6 +177,33 @@ impl Model {
     /// [`Error::Load`] for whatever is wrong with the files, [`Error::Model`] for what this CPU cannot do.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::builder().load(path)
+    }
+
+    /// Loads a whole GGUF file in memory with the defaults of [`Model::builder`].
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, Error> {
+        Self::builder().load_bytes(bytes)
+    }
+
+    /// The small model that this crate carries within itself ([`TINY_MODEL`](crate::TINY_MODEL)): it tells simple stories in
+    /// English, without any file.
+    ///
+    /// ```
+    /// use bitnet::{GenerateOptions, Model};
+    /// let mut session = Model::tiny()?.session();
+    /// let story = session.generate("Once upon a time", GenerateOptions::default().max_tokens(8).temperature(0.0))?;
+    /// let words: String = story.map(|chunk| chunk.map(|c| c.text)).collect::<Result<_, _>>()?;
+    /// assert!(!words.is_empty());
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Model`] for what this CPU cannot do.
+    #[cfg(feature = "tiny-model")]
+    pub fn tiny() -> Result<Self, Error> {
+        Self::from_bytes(crate::TINY_MODEL)
     }
 
     /// Options of loading: threads, instruction set, kernel, cache, tokenizer, chat template.

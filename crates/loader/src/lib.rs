@@ -20,7 +20,7 @@ pub mod tokenizer;
 pub mod tuning;
 
 pub use error::LoadError;
-pub use load::{LoadedModel, load, load_tokenizer};
+pub use load::{LoadedModel, load, load_bytes, load_tokenizer};
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 pub use source::Checkpoint;
 pub use tl::TlTiles;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bitnet_model::ModelWeights;
+use ternary_kernels::SharedBytes;
 
 use crate::chat::{ChatTemplate, ChoiceSources};
 use crate::gguf::{Gguf, Metadata};
@@ -32,12 +33,23 @@ pub struct LoadedModel {
 /// # Errors
 /// Whatever is wrong with the files; see [`LoadError`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    let checkpoint = Checkpoint::open(path, options)?;
+    complete(&Checkpoint::open(path, options)?, options)
+}
+
+/// As [`load`], of a whole GGUF file in memory; weights stay where they are.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
+    complete(&Checkpoint::from_bytes(bytes, options)?, options)
+}
+
+fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let mut weights = checkpoint.weights()?;
     let mut notes = checkpoint.notes();
-    let config = tokenizer_config(&checkpoint)?;
-    let tokenizer = tokenizer(&checkpoint, options, config.as_ref(), &weights, &mut notes)?;
-    let chat_template = chat_template(&checkpoint, options, config.as_ref(), tokenizer.as_ref(), &mut notes)?;
+    let config = tokenizer_config(checkpoint)?;
+    let tokenizer = tokenizer(checkpoint, options, config.as_ref(), &weights, &mut notes)?;
+    let chat_template = chat_template(checkpoint, options, config.as_ref(), tokenizer.as_ref(), &mut notes)?;
     if let Some(t) = &tokenizer {
         let config = &mut weights.config;
         let known = config.eos_token_ids.clone();

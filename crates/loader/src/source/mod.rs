@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use bitnet_model::{
     FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, TttTensor, WeightSource,
 };
-use ternary_kernels::{FileFormat, KernelError, Scales, TernaryMatrix};
+use ternary_kernels::{FileFormat, KernelError, Scales, SharedBytes, TernaryMatrix};
 
 use crate::LoadError;
 use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf};
@@ -46,6 +46,9 @@ struct Seen {
     formats: BTreeSet<String>,
 }
 
+/// What errors call a file that is not one.
+const IN_MEMORY: &str = "(in memory)";
+
 impl Checkpoint {
     /// Opens a GGUF file, a Hugging Face folder, or a safetensors file or index inside of one.
     ///
@@ -61,6 +64,21 @@ impl Checkpoint {
             let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
             (Store::Hf(tensors), Some(folder))
         };
+        Self::read(path, store, folder, options)
+    }
+
+    /// Reads a whole GGUF file in memory, a model that a program carries within itself for example.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<Self, LoadError> {
+        let path = Path::new(IN_MEMORY);
+        let file = Gguf::from_bytes(bytes).map_err(|e| e.in_file(path))?;
+        Self::read(path, Store::Gguf(file, options.tl.clone()), None, options)
+    }
+
+    /// The configuration of what is in `store`; errors name `path`.
+    fn read(path: &Path, store: Store, folder: Option<&Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let names = match &store {
             Store::Gguf(..) => Names::Gguf,
             Store::Hf(t) => {
@@ -108,7 +126,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The path that was opened.
+    /// The path that was opened; a word in parentheses for bytes in memory.
     pub fn path(&self) -> &Path {
         &self.path
     }
