@@ -28,6 +28,7 @@ pub(crate) enum CliError {
         problem: String,
     },
     /// No `--model`, and no model where one is looked for.
+    #[cfg(not(feature = "tiny-model"))]
     #[error(
         "no model: {} is not here, and neither --model nor BITNET_MODEL says which to use; \
          give a GGUF file, a Hugging Face folder, hf:owner/repo, or synthetic:2b4t", looked_for.display()

@@ -121,7 +121,7 @@ fn shipped() -> Result<PathBuf, CliError> {
         std::io::Write::write_all(&mut file, bitnet::TINY_MODEL)?;
         file.persist(&path).map_err(|e| e.error)
     };
-    write().map_err(CliError::io("write", &path.to_string_lossy()))?;
+    write().map_err(CliError::io("write", path.to_string_lossy()))?;
     Ok(path)
 }
 
