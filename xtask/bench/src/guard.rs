@@ -63,7 +63,7 @@ impl Subject {
     fn engine(&self, threads: usize) -> Result<Engine, BenchError> {
         let kernel = ternary_kernels::best()?;
         let kernel = match self.sabotage {
-            Some(Sabotage::Engine) => damage::slow(kernel, 4),
+            Some(Sabotage::Engine) => damage::slow(kernel, 16),
             Some(Sabotage::Threads) => damage::by_part(kernel),
             Some(Sabotage::Batch) => damage::by_batch(kernel),
             _ => kernel,

@@ -9,7 +9,8 @@ use ternary_kernels::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, Packe
 pub(crate) enum Sabotage {
     /// Kernels that do everything 64 times.
     Kernel,
-    /// An engine whose products take four times as long as they must.
+    /// An engine that computes its products sixteen times: repetitions find the weights in a nearer cache, so that a few of them hardly
+    /// show where the first time comes from a slow one.
     Engine,
     /// Products that depend on how rows are split over threads.
     Threads,
