@@ -15,7 +15,8 @@ const CHECKSUM_BYTES: usize = 8;
 /// In place of a token.
 const NONE: u32 = u32::MAX;
 
-const KV_TYPES: [(u32, KvType); 3] = [(0, KvType::F32), (1, KvType::F16), (2, KvType::Bf16)];
+const KV_TYPES: [(u32, KvType); 5] =
+    [(0, KvType::F32), (1, KvType::F16), (2, KvType::Bf16), (3, KvType::Q8), (4, KvType::Q4)];
 
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3))
