@@ -45,7 +45,7 @@ const SESSIONS: u64 = 8;
 /// Tasks for every instruction set of this CPU and every number of threads; long contexts with the best set only.
 pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {
     let mut calls = Vec::new();
-    let best = isas.last().copied();
+    let (best, most) = (isas.last().copied(), threads.iter().max());
     for &isa in isas.iter().rev() {
         let is_best = Some(isa) == best;
         if effort == Effort::Quick && !is_best {
@@ -73,7 +73,12 @@ pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task
             if is_best && !slow {
                 calls.push(Call { sessions: SESSIONS, ..call(0, 0, if effort == Effort::Quick { 4 } else { 16 }) });
                 match effort {
-                    Effort::Full => calls.extend([1024, LONG_CONTEXT - 16].map(|context| call(0, context, 16))),
+                    Effort::Full => {
+                        calls.extend([1024, LONG_CONTEXT - 16].map(|context| call(0, context, 16)));
+                        if Some(&threads) == most {
+                            calls.push(call(LONG_CONTEXT - 16, 0, 0));
+                        }
+                    }
                     Effort::Quick => calls.push(call(0, 256, 4)),
                 }
             }
