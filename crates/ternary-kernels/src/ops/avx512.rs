@@ -42,9 +42,10 @@ impl Simd for Avx512Vnni {
     fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
         let both = i64::from_le_bytes(*x);
         proven!(self, {
-            let shift = _mm512_setr_epi32(28, 28, 24, 24, 20, 20, 16, 16, 12, 12, 8, 8, 4, 4, 0, 0);
-            let top = _mm512_sllv_epi32(_mm512_set1_epi64(both), shift);
-            _mm512_cvtepi32_ps(_mm512_srai_epi32::<28>(top))
+            // The permutation looks at the lowest four bits of each lane.
+            let shift = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
+            let numbers = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., -8., -7., -6., -5., -4., -3., -2., -1.);
+            _mm512_permutexvar_ps(_mm512_srlv_epi32(_mm512_set1_epi64(both), shift), numbers)
         })
     }
     #[inline(always)]
