@@ -26,8 +26,8 @@ const KV_TYPES: [&str; 3] = ["f16", "q8", "q4"];
 /// The type where none is compared.
 const PLAIN_KV: &str = "f16";
 
-/// Tokens of each text whose memory is measured.
-const TEXT: u64 = 512;
+/// Tokens before those that are generated in each text whose memory is measured. There is room for 256 then.
+pub(crate) const TEXT: u64 = 192;
 
 /// What one call of `bitnet bench` measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

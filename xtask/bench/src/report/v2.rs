@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::sections::of;
 use super::{number, percent, with_range};
 use crate::figure::{Figure, Results, What};
-use crate::v2::mib;
+use crate::v2::{TEXT, mib};
 
 /// All of it, empty where nothing was measured.
 pub(super) fn section(results: &Results, picture: &str) -> String {
@@ -126,7 +126,7 @@ fn memory(results: &Results) -> String {
         return rows;
     }
     format!(
-        "\n### Memory of texts that are generated together\n\nEach after a context of 512 tokens. Keys and values, codes of activations and \
+        "\n### Memory of texts that are generated together\n\nEach after a context of {TEXT} tokens, with room for 256. Keys and values, codes of activations and \
          other buffers are counted; anonymous memory is what the process holds of its own while the texts are there, packed weights \
          included.\n\n| activations, keys and values | texts | keys and values, MiB | buffers | anonymous memory, MiB |\n\
          |---|--:|--:|---|--:|\n{rows}"
