@@ -28,8 +28,8 @@ pub(crate) enum ModelSpec {
     Path(PathBuf),
     /// A repository of the Hugging Face hub.
     Hub(HubSpec),
-    /// Random weights in the shape of BitNet b1.58 2B4T.
-    Synthetic2B4T,
+    /// Random weights in a shape that has a name, one of [`Spec::NAMES`].
+    Synthetic(String),
     /// Random weights in the shape of a `config.json`.
     SyntheticFile(PathBuf),
 }
@@ -75,9 +75,12 @@ impl FromStr for ModelSpec {
             return rest.parse().map(ModelSpec::Hub);
         }
         match text.strip_prefix("synthetic:") {
-            Some("2b4t") => Ok(ModelSpec::Synthetic2B4T),
+            Some(name) if Spec::NAMES.contains(&name) => Ok(ModelSpec::Synthetic(name.to_owned())),
             Some(file) if file.ends_with(".json") => Ok(ModelSpec::SyntheticFile(file.into())),
-            Some(_) => Err("synthetic models are synthetic:2b4t and synthetic:FILE.json".into()),
+            Some(_) => {
+                let names: Vec<String> = Spec::NAMES.iter().map(|n| format!("synthetic:{n}, ")).collect();
+                Err(format!("synthetic models are {}and synthetic:FILE.json", names.concat()))
+            }
             None => Ok(ModelSpec::Path(text.into())),
         }
     }
@@ -97,7 +100,7 @@ pub(crate) fn locate(spec: Option<&ModelSpec>, ui: &Ui) -> Result<PathBuf, CliEr
     match spec {
         Some(ModelSpec::Path(path)) => existing(path),
         Some(ModelSpec::Hub(hub)) => crate::commands::pull::fetch(hub, ui),
-        Some(ModelSpec::Synthetic2B4T) => synthetic(&Spec::b2b4t(), ui),
+        Some(ModelSpec::Synthetic(name)) => synthetic(&named(name)?, ui),
         Some(ModelSpec::SyntheticFile(file)) => synthetic(&Spec::from_config_file(&existing(file)?)?, ui),
         None => {
             let path = shipped()?;
@@ -138,7 +141,7 @@ fn shipped() -> Result<PathBuf, CliError> {
 pub(crate) fn shape(args: &ModelArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
     let of_spec = |spec: Spec| Ok((format!("synthetic:{}", spec.name), spec.config));
     match &args.model {
-        Some(ModelSpec::Synthetic2B4T) => of_spec(Spec::b2b4t()),
+        Some(ModelSpec::Synthetic(name)) => of_spec(named(name)?),
         Some(ModelSpec::SyntheticFile(file)) => of_spec(Spec::from_config_file(&existing(file)?)?),
         spec => {
             let path = locate(spec.as_ref(), ui)?;
@@ -270,6 +273,10 @@ fn fresh_seed() -> u64 {
     RandomState::new().hash_one(std::process::id()) >> 32
 }
 
+fn named(name: &str) -> Result<Spec, CliError> {
+    Spec::named(name).ok_or_else(|| CliError::usage(format!("there is no shape {name}")))
+}
+
 fn synthetic(spec: &Spec, ui: &Ui) -> Result<PathBuf, CliError> {
     let folder = cache_dir();
     let path = folder.join(spec.file_name());
@@ -297,7 +304,8 @@ mod tests {
             ModelSpec::Hub(HubSpec { repo: repo.into(), file: file.map(str::to_owned) })
         };
         assert_eq!("a/b.gguf".parse(), Ok(ModelSpec::Path("a/b.gguf".into())));
-        assert_eq!("synthetic:2b4t".parse(), Ok(ModelSpec::Synthetic2B4T));
+        assert_eq!("synthetic:2b4t".parse(), Ok(ModelSpec::Synthetic("2b4t".into())));
+        assert_eq!("synthetic:2b4t-v2".parse(), Ok(ModelSpec::Synthetic("2b4t-v2".into())));
         assert_eq!("synthetic:x/y.json".parse(), Ok(ModelSpec::SyntheticFile("x/y.json".into())));
         assert_eq!("hf:o/r".parse(), Ok(hub("o/r", None)));
         assert_eq!("hf:o/r:f.gguf".parse(), Ok(hub("o/r", Some("f.gguf"))));

@@ -95,6 +95,12 @@ fn bench_adds_details_only_where_asked_and_counts_the_context() {
     // Two texts share the weights, and each has 1.5 tokens of its own in the mean of two steps.
     let kv = 2 * 2 * 64 * 2 * 3 / 2;
     assert_eq!(bytes(&bench(&["--sessions", "2"])) - kv, (bytes(&plain) - kv) / 2);
+    // Each of two texts keeps room for 256 tokens.
+    let both = bench(&["--sessions", "2", "--context", "64", "--details"]);
+    assert_eq!(both["details"]["memory"]["state_bytes"].as_u64(), Some(2 * 256 * 2 * 2 * 64 * 2));
+    // 128 rows of 256 codes with a sum and a scale passed together.
+    assert_eq!(both["details"]["memory"]["activation_bytes"].as_u64(), Some(128 * (256 + 8)));
+    assert!(both["details"]["memory"]["working_bytes"].as_u64().unwrap() > 128 * 4 * (3 * 128 + 2 * 64 + 256));
     p.run(&with(&["bench", "--sessions", "2", "--context", "1"], &MODEL)).fails(2, "--context");
     p.run(&with(&["bench", "--details"], &MODEL)).fails(2, "required arguments");
 }

@@ -106,28 +106,34 @@ fn token_by_token_equals_one_prefill() {
 fn sequences_that_step_together_equal_single_ones() {
     let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
     let texts: Vec<Vec<u32>> = [5, 1, 300, 64].iter().enumerate().map(|(i, &n)| tokens(n + i)[i..].to_vec()).collect();
-    let mut states: Vec<SequenceState> = texts.iter().map(|_| SequenceState::new(&engine, KvType::F32, 700)).collect();
-    let mut together = StepOutput::default();
-    for round in 0..3u32 {
-        let next = [round + 1; 1];
-        let mut inputs: Vec<StepInput<'_>> = states
-            .iter_mut()
-            .zip(&texts)
-            .map(|(state, text)| StepInput {
-                state,
-                tokens: if round == 0 { text } else { &next },
-                wanted: LogitsWanted::Last,
-                head: HeadRequest::Full,
-            })
-            .collect();
-        together.clear();
-        engine.step(&mut inputs, &mut together).unwrap();
-    }
-    for (i, text) in texts.iter().enumerate() {
-        let mut s = Sequence::new(&engine, KvType::F32, None);
-        s.push(text).unwrap();
-        s.push(&[2]).unwrap();
-        assert_eq!(bits(s.push(&[3]).unwrap()), bits(&together.logits()[i * 173..(i + 1) * 173]), "sequence {i}");
+    // Every type of keys and values with all others: one pass may serve texts of several.
+    for shift in 0..KvType::ALL.len() {
+        let kv = |i: usize| KvType::ALL[(i + shift) % KvType::ALL.len()];
+        let mut states: Vec<SequenceState> =
+            (0..texts.len()).map(|i| SequenceState::new(&engine, kv(i), 700)).collect();
+        let mut together = StepOutput::default();
+        for round in 0..3u32 {
+            let next = [round + 1; 1];
+            let mut inputs: Vec<StepInput<'_>> = states
+                .iter_mut()
+                .zip(&texts)
+                .map(|(state, text)| StepInput {
+                    state,
+                    tokens: if round == 0 { text } else { &next },
+                    wanted: LogitsWanted::Last,
+                    head: HeadRequest::Full,
+                })
+                .collect();
+            together.clear();
+            engine.step(&mut inputs, &mut together).unwrap();
+        }
+        for (i, text) in texts.iter().enumerate() {
+            let mut s = Sequence::new(&engine, kv(i), None);
+            s.push(text).unwrap();
+            s.push(&[2]).unwrap();
+            let (alone, own) = (s.push(&[3]).unwrap(), &together.logits()[i * 173..(i + 1) * 173]);
+            assert_eq!(bits(alone), bits(own), "sequence {i}, {}", kv(i).name());
+        }
     }
 }
 

@@ -8,9 +8,6 @@ use bitnet_model::{ModelError, StepOutput};
 use crate::progress::Progress;
 use crate::{Chunk, Error, GenerateOptions, Model, Output, Session, Stats};
 
-/// Prompt tokens of one session that take part in a step: more would keep the others waiting.
-const PROMPT_STEP: usize = 64;
-
 /// Sessions of one model that generate together: each step takes one pass over the weights for all of them, which costs
 /// little more than for one where memory sets the pace. Sessions join and leave between steps; the text of each is the
 /// same as if it had been generated alone.
@@ -60,6 +57,9 @@ impl Text {
 }
 
 impl Batch {
+    /// Prompt tokens of one session that take part in a step: more would keep the others waiting.
+    pub const PROMPT_STEP: usize = 64;
+
     /// An empty batch for sessions of `model`.
     pub fn new(model: &Model) -> Self {
         Self { model: model.clone(), texts: Vec::new(), tickets: 0, out: StepOutput::default() }
@@ -164,7 +164,7 @@ fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<
         .iter_mut()
         .map(|text| {
             let rest = &text.prompt[text.read..];
-            let tokens = &rest[..rest.len().min(PROMPT_STEP)];
+            let tokens = &rest[..rest.len().min(Batch::PROMPT_STEP)];
             let last = tokens.len() == rest.len();
             let head = last.then(|| text.progress.head_request(text.session.len() + tokens.len()));
             BatchInput { decoder: text.session.decoder(), tokens, head }
@@ -173,7 +173,7 @@ fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<
     decoder::step(model.engine(), &mut inputs, out)?;
     drop(inputs);
     for text in texts {
-        text.read = (text.read + PROMPT_STEP).min(text.prompt.len());
+        text.read = (text.read + Batch::PROMPT_STEP).min(text.prompt.len());
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{Mixer, ModelConfig, Norm, SyntheticWeights};
+use bitnet_model::{ActivationBits, InputForms, Mixer, ModelConfig, Norm, SyntheticWeights};
 use half::f16;
 use serde_json::{Map, Value as Json};
 
@@ -59,6 +59,32 @@ impl Spec {
         config.bos_token_id = Some(128_000);
         config.eos_token_ids = vec![128_001, 128_009];
         Self::new("2b4t", config, 0)
+    }
+
+    /// The same as a model of BitNet v2: Hadamard transforms before the output and the down projection, activations of four bits
+    /// everywhere. The weights are those of [`Spec::b2b4t`].
+    ///
+    /// ```
+    /// use loader::synthetic::Spec;
+    /// let forms = Spec::b2b4t_v2().config.inputs;
+    /// assert_eq!((forms.output.hadamard, forms.down.hadamard), (Some(512), Some(256)));
+    /// ```
+    pub fn b2b4t_v2() -> Self {
+        let mut config = Self::b2b4t().config;
+        config.inputs = InputForms::bitnet_v2(&config, ActivationBits::Four);
+        Self::new("2b4t-v2", config, 0)
+    }
+
+    /// Names of the shapes that need no file.
+    pub const NAMES: [&str; 2] = ["2b4t", "2b4t-v2"];
+
+    /// The shape of that name, one of [`Spec::NAMES`].
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "2b4t" => Some(Self::b2b4t()),
+            "2b4t-v2" => Some(Self::b2b4t_v2()),
+            _ => None,
+        }
     }
 
     /// The shape in a file like a `config.json`; `seed`, if it has one, is the seed. A file without `model_type` means
@@ -434,6 +460,20 @@ mod tests {
         for n in counts {
             assert!(n.abs_diff(163_840 / 3) < 955, "{counts:?}");
         }
+    }
+
+    #[test]
+    fn shapes_have_names_and_files_of_their_own() {
+        let mut files = Vec::new();
+        for name in Spec::NAMES {
+            let spec = Spec::named(name).unwrap();
+            assert_eq!(spec.name, name);
+            spec.config.validate().unwrap();
+            files.push(spec.file_name());
+        }
+        files.dedup();
+        assert_eq!(files.len(), Spec::NAMES.len());
+        assert_eq!(Spec::named("2b4t-v3"), None);
     }
 
     #[test]

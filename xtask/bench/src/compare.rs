@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::figure::{Figure, Results, What};
+use crate::figure::{Figure, Results};
 
 /// A table of all figures that both sets have: new, old, and how many times better the new one is.
 ///
@@ -40,7 +40,7 @@ fn better(new: &Figure, old: &Figure) -> f64 {
 /// The same for figures that run against the memory's speed, as if it had been the same for both.
 fn at_equal_bandwidth(new: &Figure, old: &Figure) -> Option<f64> {
     let mean = |f: &Figure| f.bandwidth_gb_s.map(crate::figure::mean);
-    matches!(new.what, What::Decode | What::Together | What::Stream).then_some(())?;
+    new.what.reads_memory().then_some(())?;
     Some(better(new, old) * mean(old)? / mean(new)?)
 }
 
@@ -62,6 +62,7 @@ pub(crate) fn merge(a: &Results, b: &Results) -> Results {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::What;
     use crate::figure::tests::figure;
     use crate::machine::Machine;
 

@@ -30,6 +30,18 @@ pub(crate) enum What {
     FirstToken,
     /// MiB of anonymous memory while decoding.
     Memory,
+    /// As `Decode`, activations of 8 and of 4 bits in turn.
+    V2Decode,
+    /// As `Together`, activations of 8 and of 4 bits in turn.
+    V2Together,
+    /// As `Prefill`, activations of 8 and of 4 bits in turn.
+    V2Prefill,
+    /// As `Decode`, one type of keys and values after the other.
+    KvDecode,
+    /// MiB of anonymous memory while several texts are generated; bytes are those that the texts keep.
+    TextMemory,
+    /// Share of Hadamard transforms in a layer while one token is generated, in per cent.
+    Hadamard,
 }
 
 impl What {
@@ -38,14 +50,22 @@ impl What {
         match self {
             What::Gemv | What::Stream | What::Gemm => "us",
             What::Decode | What::Together | What::Prefill => "tok/s",
+            What::V2Decode | What::V2Together | What::V2Prefill | What::KvDecode => "tok/s",
             What::Load | What::FirstToken => "s",
-            What::Memory => "MiB",
+            What::Memory | What::TextMemory => "MiB",
+            What::Hadamard => "%",
         }
     }
 
     /// Whether more is better.
     pub(crate) fn more_is_better(self) -> bool {
-        matches!(self, What::Decode | What::Together | What::Prefill)
+        self.unit() == "tok/s"
+    }
+
+    /// Whether its bytes come from memory for every token or matrix.
+    pub(crate) fn reads_memory(self) -> bool {
+        use What::{Decode, KvDecode, Stream, Together, V2Decode, V2Together};
+        matches!(self, Decode | Together | Stream | V2Decode | V2Together | KvDecode)
     }
 }
 
@@ -112,8 +132,7 @@ impl Figure {
 
     /// Its share of the read bandwidth, the mean of before and after, where its bytes come from memory.
     pub(crate) fn bandwidth_share(&self) -> Option<f64> {
-        let from_memory = matches!(self.what, What::Decode | What::Together | What::Stream);
-        Some(self.gb_s()? / mean(self.bandwidth_gb_s.filter(|_| from_memory)?))
+        Some(self.gb_s()? / mean(self.bandwidth_gb_s.filter(|_| self.what.reads_memory())?))
     }
 
     /// What the dot-product instructions can do, the better of before and after: unlike the memory's, their speed does not
@@ -124,7 +143,7 @@ impl Figure {
 
     /// Its share of [`Figure::peak`], where many tokens share the weights.
     pub(crate) fn peak_share(&self) -> Option<f64> {
-        let limited = matches!(self.what, What::Prefill | What::Gemm);
+        let limited = matches!(self.what, What::Prefill | What::V2Prefill | What::Gemm);
         Some(self.gop_s()? / self.peak().filter(|_| limited)?)
     }
 }

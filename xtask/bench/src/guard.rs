@@ -100,7 +100,7 @@ impl Verdict {
 
 /// Least seconds of each of `works` over `rounds` rounds in which they take turns. Each is repeated within a round until it
 /// takes at least `SLICE` seconds, so that the clock's own resolution does not count.
-fn least_of<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
+pub(crate) fn least_of<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
     const SLICE: f64 = 200e-6;
     let mut repeats = [1u32; N];
     let mut time = |i: usize, repeats: u32| {

@@ -18,8 +18,11 @@ mod plots;
 mod programs;
 mod report;
 mod run;
+mod runs;
+mod v2;
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -35,7 +38,7 @@ use crate::candle::Kind;
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    hidden: Option<Hidden>,
+    other: Option<Other>,
     #[command(flatten)]
     run: run::Options,
     /// Only check ratios that no change may make worse; what continuous integration runs.
@@ -46,9 +49,18 @@ struct Cli {
     sabotage: Option<guard::Sabotage>,
 }
 
-/// Processes that a measurement consists of.
+/// What is no measurement of its own: training runs, and hidden the processes that a measurement consists of.
 #[derive(Subcommand)]
-enum Hidden {
+enum Other {
+    /// Show training runs side by side: a table of their losses, and curves
+    Runs {
+        /// Runs with the names to show, the first being what others are compared with
+        #[arg(required = true, value_name = "NAME=FOLDER")]
+        runs: Vec<runs::Named>,
+        /// Where to draw the curves
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
     /// Runs a program between two measurements of the limits.
     #[command(name = "__bracket", hide = true)]
     Bracket {
@@ -58,6 +70,14 @@ enum Hidden {
         no_bandwidth: bool,
         #[arg(last = true)]
         argv: Vec<String>,
+    },
+    /// Measures what Hadamard transforms cost.
+    #[command(name = "__hadamard", hide = true)]
+    Hadamard {
+        #[arg(long)]
+        isa: String,
+        #[arg(long)]
+        threads: NonZeroUsize,
     },
     /// Measures a model of candle-transformers.
     #[command(name = "__candle", hide = true)]
@@ -75,9 +95,11 @@ enum Hidden {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.hidden {
-        Some(Hidden::Bracket { threads, no_bandwidth, argv }) => limits::bracket(threads, !no_bandwidth, &argv),
-        Some(Hidden::Candle { kind, layers, prompt, steps }) => candle::measure(kind, &layers, prompt, steps),
+    let result = match cli.other {
+        Some(Other::Bracket { threads, no_bandwidth, argv }) => limits::bracket(threads, !no_bandwidth, &argv),
+        Some(Other::Candle { kind, layers, prompt, steps }) => candle::measure(kind, &layers, prompt, steps),
+        Some(Other::Hadamard { isa, threads }) => v2::measure_hadamard(&isa, threads),
+        Some(Other::Runs { runs, svg }) => runs::compare(&runs, svg.as_deref()),
         None if cli.guard => guard::run(cli.sabotage),
         None => run::run(&cli.run),
     };

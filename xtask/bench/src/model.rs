@@ -40,7 +40,7 @@ struct Call {
 }
 
 /// Texts that are generated together.
-const SESSIONS: u64 = 8;
+pub(crate) const SESSIONS: u64 = 8;
 
 /// Tasks for every instruction set of this CPU and every number of threads; long contexts with the best set only.
 pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {

@@ -1,6 +1,7 @@
 //! Pictures of the figures, as SVG.
 
 mod context;
+mod kv;
 mod labels;
 mod prefill;
 mod roofline;
@@ -15,21 +16,21 @@ use crate::error::BenchError;
 use crate::figure::{Figure, Results};
 
 /// A canvas of SVG text.
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// What the drawing library answers.
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
 /// Draws one picture.
 type Draw = fn(&Results, &Canvas<'_>) -> Drawn;
 
-const INK: RGBColor = RGBColor(0x22, 0x2b, 0x38);
-const DIM: RGBColor = RGBColor(0x6b, 0x76, 0x85);
-const GRID: RGBColor = RGBColor(0xe7, 0xea, 0xee);
+pub(crate) const INK: RGBColor = RGBColor(0x22, 0x2b, 0x38);
+pub(crate) const DIM: RGBColor = RGBColor(0x6b, 0x76, 0x85);
+pub(crate) const GRID: RGBColor = RGBColor(0xe7, 0xea, 0xee);
 /// This project's figures: deep with all threads, light with one.
-const OURS: RGBColor = RGBColor(0x1c, 0x5f, 0xb8);
-const OURS_LIGHT: RGBColor = RGBColor(0x7f, 0xb2, 0xec);
+pub(crate) const OURS: RGBColor = RGBColor(0x1c, 0x5f, 0xb8);
+pub(crate) const OURS_LIGHT: RGBColor = RGBColor(0x7f, 0xb2, 0xec);
 /// Baselines, likewise.
-const OTHERS: RGBColor = RGBColor(0xc9, 0x6a, 0x12);
-const OTHERS_LIGHT: RGBColor = RGBColor(0xf0, 0xb9, 0x7c);
+pub(crate) const OTHERS: RGBColor = RGBColor(0xc9, 0x6a, 0x12);
+pub(crate) const OTHERS_LIGHT: RGBColor = RGBColor(0xf0, 0xb9, 0x7c);
 const FONT: &str = "Helvetica, Arial, sans-serif";
 
 /// The file of a picture: `NAME-roofline.svg`.
@@ -42,10 +43,11 @@ pub(crate) fn file_name(name: &str, which: &str) -> String {
 /// # Errors
 /// If one cannot be drawn or written.
 pub(crate) fn draw_all(results: &Results, folder: &Path, name: &str) -> Result<Vec<String>, BenchError> {
-    let pictures: [(&str, (u32, u32), bool, Draw); 3] = [
+    let pictures: [(&str, (u32, u32), bool, Draw); 4] = [
         ("roofline", (920, 600), roofline::has_any(results), roofline::draw),
         ("prefill", prefill::size(results), prefill::has_any(results), prefill::draw),
         ("context", (920, 480), context::has_any(results), context::draw),
+        ("kv", (920, 480), kv::has_any(results), kv::draw),
     ];
     let mut files = Vec::new();
     for (which, size, wanted, draw) in pictures {
@@ -53,13 +55,8 @@ pub(crate) fn draw_all(results: &Results, folder: &Path, name: &str) -> Result<V
             continue;
         }
         let file = file_name(name, which);
-        let mut svg = String::new();
-        {
-            let canvas = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-            let drawn = canvas.fill(&WHITE).map_err(Into::into).and_then(|()| draw(results, &canvas));
-            let presented = drawn.and_then(|()| canvas.present().map_err(Into::into));
-            presented.map_err(|e| BenchError::Picture { picture: file.clone(), problem: e.to_string() })?;
-        }
+        let svg = svg(size, |canvas| draw(results, canvas))
+            .map_err(|e| BenchError::Picture { picture: file.clone(), problem: e.to_string() })?;
         let path = folder.join(&file);
         std::fs::write(&path, svg).map_err(BenchError::io(&path))?;
         files.push(file);
@@ -67,14 +64,33 @@ pub(crate) fn draw_all(results: &Results, folder: &Path, name: &str) -> Result<V
     Ok(files)
 }
 
+/// A picture as SVG.
+pub(crate) fn svg(
+    size: (u32, u32),
+    draw: impl FnOnce(&Canvas<'_>) -> Drawn,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let mut svg = String::new();
+    {
+        let canvas = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        canvas.fill(&WHITE)?;
+        draw(&canvas)?;
+        canvas.present()?;
+    }
+    Ok(svg)
+}
+
 /// Text of a size and colour, its anchor to the left of it and at half its height.
-fn text(size: u32, colour: RGBColor) -> TextStyle<'static> {
+pub(crate) fn text(size: u32, colour: RGBColor) -> TextStyle<'static> {
     let style = TextStyle::from((FONT, size).into_font()).pos(Pos::new(HPos::Left, VPos::Center));
     TextStyle { color: colour.to_backend_color(), ..style }
 }
 
 /// Headline and what it means below it; the rest of the canvas.
-fn headed<'a>(canvas: &Canvas<'a>, title: &str, subtitle: &str) -> Result<Canvas<'a>, Box<dyn std::error::Error>> {
+pub(crate) fn headed<'a>(
+    canvas: &Canvas<'a>,
+    title: &str,
+    subtitle: &str,
+) -> Result<Canvas<'a>, Box<dyn std::error::Error>> {
     let title_style = TextStyle::from((FONT, 20, FontStyle::Bold).into_font()).color(&INK);
     canvas.draw(&Text::new(title.to_owned(), (24, 18), title_style.pos(Pos::new(HPos::Left, VPos::Top))))?;
     canvas.draw(&Text::new(subtitle.to_owned(), (24, 58), text(13, DIM)))?;

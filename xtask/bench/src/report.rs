@@ -2,9 +2,11 @@
 
 mod readme;
 mod sections;
+mod v2;
 
 pub(crate) use readme::update as update_readme;
 pub(crate) use sections::{allowed, who};
+pub(crate) use v2::{ends, kv_types};
 
 use std::fmt::Write;
 use std::path::Path;
@@ -64,6 +66,7 @@ fn markdown(results: &Results, name: &str, pictures: &[String]) -> String {
     text += &sections::context(results, &picture("context", "Decode speed by context"));
     text += &sections::together(results);
     text += &sections::prefill(results, &picture("prefill", "Prefill speed against the limit of the instructions"));
+    text += &v2::section(results, &picture("kv", "Decode speed by context for types of keys and values"));
     text += &sections::against_candle(results);
     text += &sections::kernels(results);
     text += &sections::start(results);
@@ -132,13 +135,23 @@ mod tests {
             What::Load,
             What::FirstToken,
             What::Memory,
+            What::V2Decode,
+            What::V2Together,
+            What::V2Prefill,
+            What::KvDecode,
+            What::TextMemory,
+            What::Hadamard,
         ];
-        let figures = whats.map(|w| figure(&format!("{w:?}"), w, 7.25)).to_vec();
+        let mut figures = whats.map(|w| figure(&format!("{w:?}"), w, 7.25)).to_vec();
+        let mut long = figure("long", What::KvDecode, 3.5);
+        long.tokens = 4080;
+        figures.push(long);
         r.take("t", "r", figures);
         r.fail("broken", "it | said\nno".into());
         write(&r, dir.path(), "m").unwrap();
         let text = std::fs::read_to_string(dir.path().join("m.md")).unwrap();
-        for expected in ["7.25", "broken", "it \\| said no", "m-roofline.svg", "m-prefill.svg", "computed"] {
+        for expected in ["7.25", "broken", "it \\| said no", "m-roofline.svg", "m-prefill.svg", "m-kv.svg", "computed"]
+        {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
         let svg = std::fs::read_to_string(dir.path().join("m-roofline.svg")).unwrap();

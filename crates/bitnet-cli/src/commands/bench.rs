@@ -36,11 +36,12 @@ pub(crate) struct BenchArgs {
     /// Tokens to generate; 0 leaves this out
     #[arg(short, long, value_name = "N", default_value_t = 32)]
     new: u32,
-    /// Tokens that stand before those that are generated; they are read beforehand and not measured
+    /// Tokens that stand before those that are generated, in each text; they are read beforehand and not measured
     #[arg(long, value_name = "C", default_value_t = 0)]
     context: u32,
-    /// Texts that are generated together, in one pass over the weights; the speed is that of all of them
-    #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "context")]
+    /// Texts that are generated together, in one pass over the weights; the speed is that of all of them. A context is then a multiple
+    /// of 64
+    #[arg(long, value_name = "S", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
     sessions: u32,
     /// Repetitions, of which the median counts
@@ -57,6 +58,10 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     engine: EngineArgs,
 }
+
+/// Tokens that a text among several reads in a step. After whole steps of a context the next one reads the token that begins
+/// what is measured.
+const PROMPT_STEP: usize = bitnet::Batch::PROMPT_STEP;
 
 /// What `--json` prints. Scripts rely on these names.
 #[derive(Debug, Serialize)]
@@ -104,6 +109,23 @@ struct Details {
     prefill_joules_per_token: Option<f64>,
     /// By kind of layer.
     kernels: serde_json::Value,
+    /// While the texts are there.
+    memory: Option<Memory>,
+}
+
+/// Memory while texts are generated.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Memory {
+    /// What the process holds of its own, in MiB.
+    anonymous_mib: Option<f64>,
+    /// What it held before the first text.
+    anonymous_before_mib: Option<f64>,
+    /// Counted: what all texts keep of their tokens.
+    state_bytes: usize,
+    /// Counted: codes of activations, room for the widest row and the most tokens that passed together.
+    activation_bytes: usize,
+    /// Counted: all other buffers of a forward step.
+    working_bytes: usize,
 }
 
 /// What the repetitions of one measurement gave.
@@ -141,12 +163,27 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         return Err(CliError::usage(format!("this model's context holds {} tokens, no more", model.context())));
     }
     let rounds = args.repetitions as usize;
+    if args.sessions > 1 && !context.is_multiple_of(PROMPT_STEP) {
+        let says = format!("with --sessions, --context is a multiple of {PROMPT_STEP}: texts read in such steps");
+        return Err(CliError::usage(says));
+    }
     let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
     let sessions = args.sessions as usize;
     let mut rescored = Rescored::default();
+    let before_mib = process::status_mib("RssAnon");
+    let mut memory = None;
+    let mut note = |state_bytes: usize| {
+        memory = Some(Memory {
+            anonymous_mib: process::status_mib("RssAnon"),
+            anonymous_before_mib: before_mib,
+            state_bytes,
+            activation_bytes: model.engine().activation_bytes(),
+            working_bytes: model.engine().working_bytes(),
+        });
+    };
     let decode = (n > 0).then(|| match sessions {
-        1 => decode(&model, ui, rounds, n, context, &mut rescored),
-        _ => together(&model, ui, rounds, n, sessions, &mut rescored),
+        1 => decode(&model, ui, rounds, n, context, &mut rescored, &mut note),
+        _ => together(&model, ui, rounds, [n, context, sessions], &mut rescored, &mut note),
     });
     let decode = decode.transpose()?;
     // While the model is still in memory.
@@ -162,6 +199,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         decode_joules_per_token: decode.as_ref().and_then(|m| m.joules_per_token),
         prefill_joules_per_token: prefill.as_ref().and_then(|m| m.joules_per_token),
         kernels: ui::kernels_json(model.kernels()),
+        memory,
     });
     let by = ui::chosen_by(model.kernels());
     let mut report = Report {
@@ -260,6 +298,7 @@ fn decode(
     n: usize,
     context: usize,
     rescored: &mut Rescored,
+    note: &mut dyn FnMut(usize),
 ) -> Result<Measured, CliError> {
     let mut options = SamplingOptions::default();
     options.temperature = 0.0;
@@ -270,7 +309,7 @@ fn decode(
     let first = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
     // Where the model cannot go back, every repetition goes on from a copy.
     let start = (!sequence.can_rewind()).then(|| sequence.clone());
-    measure(ui, "decode", rounds, n, || {
+    let measured = measure(ui, "decode", rounds, n, || {
         match &start {
             Some(start) => sequence = start.clone(),
             None => sequence.truncate(context)?,
@@ -286,35 +325,48 @@ fn decode(
             }
         }
         Ok(began.elapsed().as_secs_f64())
-    })
+    })?;
+    note(sequence.state().kv_bytes() + sequence.state().ttt_bytes());
+    Ok(measured)
 }
 
-/// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together.
+/// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together, after `context` tokens of each;
+/// `note` hears the bytes that the texts keep while they are there.
 fn together(
     model: &Model,
     ui: &Ui,
     rounds: usize,
-    n: usize,
-    sessions: usize,
+    [n, context, sessions]: [usize; 3],
     rescored: &mut Rescored,
+    note: &mut dyn FnMut(usize),
 ) -> Result<Measured, CliError> {
-    let all = n * sessions;
+    // A token beyond the context begins each text.
+    let (prompt, all) = (context + 1, n * sessions);
     measure(ui, "decode", rounds, all, || {
         let mut batch = Batch::new(model);
         let mut tickets = Vec::with_capacity(sessions);
         for s in 0..sessions {
             let mut options = GenerateOptions::default().max_tokens(n).temperature(0.0);
             options.ignore_eos = true;
-            tickets.push(batch.join(model.session(), &[token(model, s)], options)?);
+            let text: Vec<u32> = (0..prompt).map(|i| token(model, s + i * sessions)).collect();
+            tickets.push(batch.join(model.session(), &text, options)?);
         }
-        let began = Instant::now();
+        let mut began = Instant::now();
         while !batch.is_finished() {
-            for (_, chunk) in batch.step() {
+            let chunks = batch.step();
+            // All prompts are of one length, and the step of their last token gives the first ones of the text: what is before
+            // it is not measured.
+            if chunks.is_empty() {
+                began = Instant::now();
+            }
+            for (_, chunk) in chunks {
                 chunk?;
             }
         }
         let seconds = began.elapsed().as_secs_f64();
-        for (_, output) in tickets.into_iter().filter_map(|t| batch.leave(t)) {
+        let left: Vec<_> = tickets.into_iter().filter_map(|t| batch.leave(t)).collect();
+        note(left.iter().map(|(session, _)| session.state_bytes()).sum());
+        for (_, output) in left {
             rescored.rows += output.stats.rows_rescored;
             rescored.tokens += output.stats.coarse_tokens;
         }
@@ -372,7 +424,8 @@ fn as_text(
     let after = match (args.context, args.sessions) {
         (0, 1) => String::new(),
         (0, s) => format!(" of each of {s} texts"),
-        (c, _) => format!(" after {c}"),
+        (c, 1) => format!(" after {c}"),
+        (c, s) => format!(" of each of {s} texts after {c}"),
     };
     let mut speed = |label: &str, tokens: u32, after: &str, measured: &Option<Measured>| {
         let Some(measured) = measured else { return };

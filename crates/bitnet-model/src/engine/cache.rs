@@ -19,9 +19,10 @@ pub enum KvType {
     F16,
     /// bfloat16.
     Bf16,
-    /// Int8 with a scale for each token and head.
+    /// Int8 with a scale for each token and head; queries become int8 likewise when they meet such keys.
     Q8,
-    /// Int4 with a scale for each token and head; the token at position 0, at which most others look, is kept in int8.
+    /// Int4 with a scale for each token and head; the token at position 0, at which most others look, is kept in int8. Queries as
+    /// with `Q8`.
     Q4,
 }
 

@@ -266,6 +266,16 @@ impl Engine {
         self.inner.plane.as_ref().map(CoarsePlane::byte_len)
     }
 
+    /// Bytes of the codes of activations that a forward step holds, with their sums and scales: room for the widest row, for as many
+    /// tokens as have passed together so far. Half as many with four bits as with eight.
+    pub fn activation_bytes(&self) -> usize {
+        self.lock().scratch.quantized.byte_len()
+    }
+    /// Bytes of the other buffers that the layers compute in, for as many tokens as have passed together so far.
+    pub fn working_bytes(&self) -> usize {
+        self.lock().scratch.byte_len()
+    }
+
     /// A number that tells models apart: of the configuration, the embedding, the scales of all projections, the norms and what
     /// test-time-training layers learn in full precision. It is the same for every kernel, and computed when it is first
     /// asked for.

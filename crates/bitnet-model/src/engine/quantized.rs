@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 use ternary_kernels::ops::{Ops, Prepare};
 use ternary_kernels::{
     AlignedBuf, Int4Batch, Int4RowMut, Int4RowsMut, Int8Batch, Int8RowMut, Int8RowsMut, Kernel, KernelError,
-    PackedRows, Team,
+    PackedRows, ROW_ALIGN, Team,
 };
 
 use super::step::INLINE_PARTS;
@@ -18,6 +18,8 @@ pub(super) struct Quantized {
     int4: Int4Batch,
     /// For each thread the row that a Hadamard transform works on; empty in models without one.
     rotated: Vec<AlignedBuf<f32>>,
+    /// Of both batches.
+    byte_len: usize,
 }
 
 impl Quantized {
@@ -25,12 +27,20 @@ impl Quantized {
     pub(super) fn with_capacity(n: usize, k: usize, forms: &InputForms, threads: usize) -> Self {
         let rows = |bits| if forms.all().iter().any(|f| f.bits == bits) { n } else { 0 };
         let rotates = forms.all().iter().any(|f| f.hadamard.is_some());
+        // A row's codes, its sum and its scale.
+        let row_bytes = |bits: usize| k.next_multiple_of(ROW_ALIGN) * bits / 8 + size_of::<i32>() + size_of::<f32>();
         Self {
+            byte_len: rows(ActivationBits::Eight) * row_bytes(8) + rows(ActivationBits::Four) * row_bytes(4),
             bits: ActivationBits::Eight,
             int8: Int8Batch::with_capacity(rows(ActivationBits::Eight), k),
             int4: Int4Batch::with_capacity(rows(ActivationBits::Four), k),
             rotated: (0..threads).map(|_| AlignedBuf::zeroed(if rotates && n > 0 { k } else { 0 })).collect(),
         }
+    }
+
+    /// Bytes of the codes with their sums and scales.
+    pub(super) fn byte_len(&self) -> usize {
+        self.byte_len
     }
 
     /// Number of rows.

@@ -101,6 +101,17 @@ impl Scratch {
         }
     }
 
+    /// Bytes of the buffers of the layers without the quantised inputs.
+    pub(super) fn byte_len(&self) -> usize {
+        let rows = [&self.x, &self.q, &self.attn, &self.k, &self.v, &self.u, &self.normed];
+        let of_rows: usize = rows.iter().map(|b| size_of_val(&b[..])).sum();
+        let of_threads = self.threads.iter().map(|t| {
+            let floats = t.y.len() + t.y2.len() + t.row.len();
+            4 * (t.acc.len() + t.acc2.len() + floats) + t.widened.view().codes().len()
+        });
+        of_rows + of_threads.sum::<usize>()
+    }
+
     /// Makes room for `n` tokens.
     pub(super) fn reserve(&mut self, c: &ModelConfig, n: usize) {
         if n <= self.rows {

@@ -9,6 +9,9 @@ use half::{bf16, f16};
 /// Lanes of a vector on every instruction set, whatever the width of its registers.
 pub(crate) const LANES: usize = 16;
 
+/// Bytes of codes that one integer product takes.
+pub(crate) const CHUNK: usize = 64;
+
 /// An instruction set's operations on vectors of 16 f32 (`F`) and 16 i32 (`I`).
 ///
 /// `self` is a proof token: whoever holds one may run the instructions, so the methods are safe. Methods and the generic
@@ -111,6 +114,34 @@ pub(crate) trait Simd: Copy {
     }
     /// Sum of all lanes; wraps.
     fn sum_i(self, a: Self::I) -> i32;
+    /// Lane `i` is [`Simd::sum_i`] of `v[i]`.
+    #[inline(always)]
+    fn sums_i(self, v: [Self::I; LANES]) -> Self::I {
+        let mut sums = [0; LANES];
+        for i in 0..LANES {
+            sums[i] = self.sum_i(v[i]);
+        }
+        self.load_i(&sums)
+    }
+
+    /// By how much [`Simd::dot_i8`] takes each of its second codes for larger than it is.
+    const DOT_I8_BIAS: i32 = 0;
+    /// Adds the products of 64 codes in -127..=127 with as many, the bytes of `k`, to lanes of `acc`, whichever: only their sum
+    /// is defined.
+    #[inline(always)]
+    fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
+        self.add_i(acc, self.load_i(&dot_i8(q, k)))
+    }
+    /// By how much [`Simd::dot_i4`] takes each nibble for larger than it is.
+    const DOT_I4_BIAS: i32 = 0;
+    /// As [`Simd::dot_i8`], with the lower nibbles of `k` in two's complement, and with the upper ones.
+    #[inline(always)]
+    fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
+        let lower = k.map(|b| ((b << 4) as i8 >> 4) as u8);
+        let upper = k.map(|b| (b as i8 >> 4) as u8);
+        let acc = self.add_i(acc, self.load_i(&dot_i8(low, &lower)));
+        self.add_i(acc, self.load_i(&dot_i8(high, &upper)))
+    }
     /// The largest lane.
     fn max_lane_i(self, a: Self::I) -> i32;
 }
@@ -151,6 +182,15 @@ pub(crate) fn pad<T: Copy>(x: &[T], rest: T) -> [T; LANES] {
     let mut padded = [rest; LANES];
     padded[..x.len()].copy_from_slice(x);
     padded
+}
+
+/// Products of codes, four in turn in each sum.
+fn dot_i8(q: &[i8; CHUNK], k: &[u8; CHUNK]) -> [i32; LANES] {
+    let mut sums = [0; LANES];
+    for (sum, (q, k)) in sums.iter_mut().zip(q.as_chunks::<4>().0.iter().zip(k.as_chunks::<4>().0)) {
+        *sum = q.iter().zip(k).map(|(&q, &k)| i32::from(q) * i32::from(k as i8)).sum();
+    }
+    sums
 }
 
 /// Portable Rust; needs no proof. Methods that are long in instructions stay calls, so that the generic functions do not

@@ -28,6 +28,8 @@
 
 use crate::{Isa, KernelError};
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;

@@ -5,7 +5,7 @@ use std::arch::asm;
 
 use half::{bf16, f16};
 
-use super::lanes::{LANES, Simd};
+use super::lanes::{CHUNK, LANES, Simd};
 use crate::isa::{Neon, proven};
 
 /// An intrinsic on each of the four registers.
@@ -231,6 +231,42 @@ impl Simd for Neon {
     #[inline(always)]
     fn max_lane_i(self, a: Self::I) -> i32 {
         proven!(self, vmaxvq_s32(vmaxq_s32(vmaxq_s32(a[0], a[1]), vmaxq_s32(a[2], a[3]))))
+    }
+    #[inline(always)]
+    fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
+        let mut acc = acc;
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: the token proves NEON; the 16 bytes from `16 i` lie in each array, and the loads need no alignment.
+            let (q, k) = unsafe { (vld1q_s8(q.as_ptr().add(16 * i)), vld1q_s8(k.as_ptr().cast::<i8>().add(16 * i))) };
+            // Two products of at most 127 * 127 fit 16 bits.
+            *acc = proven!(self, {
+                let two = vmlal_high_s8(vmull_s8(vget_low_s8(q), vget_low_s8(k)), q, k);
+                vpadalq_s16(*acc, two)
+            });
+        }
+        acc
+    }
+    #[inline(always)]
+    fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
+        let mut acc = acc;
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: the token proves NEON; the 16 bytes from `16 i` lie in each array, and the loads need no alignment.
+            let (low, high, k) = unsafe {
+                (
+                    vld1q_s8(low.as_ptr().add(16 * i)),
+                    vld1q_s8(high.as_ptr().add(16 * i)),
+                    vld1q_s8(k.as_ptr().cast::<i8>().add(16 * i)),
+                )
+            };
+            // Four products of at most 8 * 127 fit 16 bits.
+            *acc = proven!(self, {
+                let (lower, upper) = (vshrq_n_s8::<4>(vshlq_n_s8::<4>(k)), vshrq_n_s8::<4>(k));
+                let sum = vmlal_high_s8(vmull_s8(vget_low_s8(low), vget_low_s8(lower)), low, lower);
+                let sum = vmlal_high_s8(vmlal_s8(sum, vget_low_s8(high), vget_low_s8(upper)), high, upper);
+                vpadalq_s16(*acc, sum)
+            });
+        }
+        acc
     }
 }
 

@@ -1,11 +1,11 @@
-//! Sixteen lanes on x86-64: two AVX2 registers, or one of AVX-512.
+//! Sixteen lanes on x86-64 without AVX-512: two AVX2 registers.
 
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::lanes::{LANES, Simd};
-use crate::isa::{Avx2, Avx512Vnni, proven};
+use super::lanes::{CHUNK, LANES, Simd};
+use crate::isa::{Avx2, proven};
 
 impl Simd for Avx2 {
     /// Lanes 0 to 7 and lanes 8 to 15.
@@ -220,6 +220,79 @@ impl Simd for Avx2 {
             _mm_cvtsi128_si32(_mm_max_epi32(a, _mm_shuffle_epi32::<1>(a)))
         })
     }
+    #[inline(always)]
+    fn sums_i(self, v: [Self::I; LANES]) -> Self::I {
+        macro_rules! two {
+            ($i:expr) => {
+                _mm256_add_epi32(v[$i][0], v[$i][1])
+            };
+        }
+        macro_rules! fours {
+            ($i:expr) => {{
+                let (a, b) = (_mm256_hadd_epi32(two!($i), two!($i + 1)), _mm256_hadd_epi32(two!($i + 2), two!($i + 3)));
+                _mm256_hadd_epi32(a, b)
+            }};
+        }
+        macro_rules! eights {
+            ($i:expr) => {{
+                let (a, b) = (fours!($i), fours!($i + 4));
+                _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b))
+            }};
+        }
+        proven!(self, [eights!(0), eights!(8)])
+    }
+    #[inline(always)]
+    fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
+        let (q, k) = (halves_i8(self, q), halves_u8(self, k));
+        // Two products of at most 127 * 127 fit 16 bits.
+        proven!(self, {
+            let one = _mm256_set1_epi16(1);
+            let low = _mm256_maddubs_epi16(_mm256_abs_epi8(k[0]), _mm256_sign_epi8(q[0], k[0]));
+            let high = _mm256_maddubs_epi16(_mm256_abs_epi8(k[1]), _mm256_sign_epi8(q[1], k[1]));
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, one)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, one)),
+            ]
+        })
+    }
+    const DOT_I4_BIAS: i32 = 8;
+    #[inline(always)]
+    fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
+        let (low, high, k) = (halves_i8(self, low), halves_i8(self, high), halves_u8(self, k));
+        // Four products of at most 15 * 127 fit 16 bits.
+        proven!(self, {
+            let (one, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(0x0f));
+            // Raised by 8, a nibble in two's complement has no sign.
+            let k = [
+                _mm256_xor_si256(k[0], _mm256_set1_epi8(0x88u8 as i8)),
+                _mm256_xor_si256(k[1], _mm256_set1_epi8(0x88u8 as i8)),
+            ];
+            macro_rules! products {
+                ($h:literal) => {{
+                    let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(k[$h]), nibble);
+                    let lower = _mm256_maddubs_epi16(_mm256_and_si256(k[$h], nibble), low[$h]);
+                    _mm256_madd_epi16(_mm256_add_epi16(lower, _mm256_maddubs_epi16(upper, high[$h])), one)
+                }};
+            }
+            [_mm256_add_epi32(acc[0], products!(0)), _mm256_add_epi32(acc[1], products!(1))]
+        })
+    }
+}
+
+#[inline(always)]
+fn halves_i8(token: Avx2, x: &[i8; CHUNK]) -> [__m256i; 2] {
+    let _: Avx2 = token;
+    let x = x.as_ptr().cast::<__m256i>();
+    // SAFETY: the token proves AVX; the 64 bytes of the array are readable, and the loads need no alignment.
+    unsafe { [_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1))] }
+}
+
+#[inline(always)]
+fn halves_u8(token: Avx2, x: &[u8; CHUNK]) -> [__m256i; 2] {
+    let _: Avx2 = token;
+    let x = x.as_ptr().cast::<__m256i>();
+    // SAFETY: the token proves AVX; the 64 bytes of the array are readable, and the loads need no alignment.
+    unsafe { [_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1))] }
 }
 
 /// Lane `i` is the sum over the tree of `v[from + i]`: two vectors at a time, lanes l + 8, l + 4, l + 2, l + 1.
@@ -249,230 +322,5 @@ fn sums_of_8(token: Avx2, v: [[__m256; 2]; LANES], from: usize) -> __m256 {
         let (a, b) = (fours!(eight!(0), eight!(4)), fours!(eight!(1), eight!(5)));
         let (c, d) = (fours!(eight!(2), eight!(6)), fours!(eight!(3), eight!(7)));
         pairs!(0x88, 0xdd, pairs!(0x44, 0xee, a, b), pairs!(0x44, 0xee, c, d))
-    }
-}
-
-impl Simd for Avx512Vnni {
-    type F = __m512;
-    type I = __m512i;
-    const ACCUMULATORS: usize = 16;
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> Self::F {
-        proven!(self, _mm512_set1_ps(x))
-    }
-    #[inline(always)]
-    fn load(self, x: &[f32; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX-512; the 16 floats of the array are readable, and the load needs no alignment.
-        unsafe { _mm512_loadu_ps(x.as_ptr()) }
-    }
-    #[inline(always)]
-    fn load_f16(self, x: &[f16; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX-512; the 32 bytes of the array are readable, and the load needs no alignment.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn load_bf16(self, x: &[bf16; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX-512; the 32 bytes of the array are readable, and the load needs no alignment.
-        let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
-        proven!(self, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))))
-    }
-    #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX; the 16 bytes of the array are readable, and the load needs no alignment.
-        let x = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
-        proven!(self, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)))
-    }
-    #[inline(always)]
-    fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
-        let both = i64::from_le_bytes(*x);
-        proven!(self, {
-            let shift = _mm512_setr_epi32(28, 28, 24, 24, 20, 20, 16, 16, 12, 12, 8, 8, 4, 4, 0, 0);
-            let top = _mm512_sllv_epi32(_mm512_set1_epi64(both), shift);
-            _mm512_cvtepi32_ps(_mm512_srai_epi32::<28>(top))
-        })
-    }
-    #[inline(always)]
-    fn store(self, v: Self::F, out: &mut [f32; LANES]) {
-        // SAFETY: the token proves AVX-512; the 16 floats of the array are writable, and the store needs no alignment.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
-    }
-    #[inline(always)]
-    fn store_f16(self, v: Self::F, out: &mut [f16; LANES]) {
-        let halves = proven!(self, _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
-        // SAFETY: the token proves AVX; the 32 bytes of the array are writable, and the store needs no alignment.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), halves) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: Self::F, b: Self::F) -> Self::F {
-        proven!(self, _mm512_add_ps(a, b))
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
-        proven!(self, _mm512_sub_ps(a, b))
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
-        proven!(self, _mm512_mul_ps(a, b))
-    }
-    #[inline(always)]
-    fn div(self, a: Self::F, b: Self::F) -> Self::F {
-        proven!(self, _mm512_div_ps(a, b))
-    }
-    #[inline(always)]
-    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        proven!(self, _mm512_fmadd_ps(a, b, c))
-    }
-    #[inline(always)]
-    fn min(self, a: Self::F, b: Self::F) -> Self::F {
-        proven!(self, _mm512_min_ps(a, b))
-    }
-    #[inline(always)]
-    fn max(self, a: Self::F, b: Self::F) -> Self::F {
-        proven!(self, _mm512_max_ps(a, b))
-    }
-    #[inline(always)]
-    fn swap<const H: usize>(self, v: Self::F) -> Self::F {
-        match H {
-            1 => proven!(self, _mm512_permute_ps::<0b10_11_00_01>(v)),
-            2 => proven!(self, _mm512_permute_ps::<0b01_00_11_10>(v)),
-            4 => proven!(self, _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v)),
-            _ => proven!(self, _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v)),
-        }
-    }
-
-    #[inline(always)]
-    fn splat_i(self, x: i32) -> Self::I {
-        proven!(self, _mm512_set1_epi32(x))
-    }
-    #[inline(always)]
-    fn load_i(self, x: &[i32; LANES]) -> Self::I {
-        // SAFETY: the token proves AVX-512; the 64 bytes of the array are readable, and the load needs no alignment.
-        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
-    }
-    #[inline(always)]
-    fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
-        proven!(self, _mm512_add_epi32(a, b))
-    }
-    #[inline(always)]
-    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {
-        proven!(self, _mm512_sub_epi32(a, b))
-    }
-    #[inline(always)]
-    fn max_i(self, a: Self::I, b: Self::I) -> Self::I {
-        proven!(self, _mm512_max_epi32(a, b))
-    }
-    #[inline(always)]
-    fn halve_i(self, a: Self::I) -> Self::I {
-        proven!(self, _mm512_srai_epi32::<1>(a))
-    }
-    #[inline(always)]
-    fn store_i8(self, a: Self::I, out: &mut [i8; LANES]) {
-        let bytes = proven!(self, _mm512_cvtepi32_epi8(a));
-        // SAFETY: the token proves AVX; the 16 bytes of the array are writable, and the store needs no alignment.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) }
-    }
-
-    #[inline(always)]
-    fn to_f(self, a: Self::I) -> Self::F {
-        proven!(self, _mm512_cvtepi32_ps(a))
-    }
-    #[inline(always)]
-    fn to_i(self, v: Self::F) -> Self::I {
-        proven!(self, _mm512_cvtps_epi32(v))
-    }
-    #[inline(always)]
-    fn abs_bits(self, v: Self::F) -> Self::I {
-        proven!(self, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(i32::MAX)))
-    }
-    #[inline(always)]
-    fn exp2(self, n: Self::I) -> Self::F {
-        proven!(self, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(n, _mm512_set1_epi32(127)))))
-    }
-
-    #[inline(always)]
-    fn sum(self, v: Self::F) -> f32 {
-        proven!(self, {
-            let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
-            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
-        })
-    }
-    #[inline(always)]
-    fn max_lane(self, v: Self::F) -> f32 {
-        proven!(self, {
-            let v = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
-            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
-            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
-        })
-    }
-    #[inline(always)]
-    fn sums(self, v: [Self::F; LANES]) -> Self::F {
-        /// Adds what two shuffles take from `a` and `b`: halves of their lanes that belong together.
-        macro_rules! halves {
-            ($shuffle:ident, $low:literal, $high:literal, $a:expr, $b:expr) => {{
-                let (a, b) = ($a, $b);
-                _mm512_add_ps($shuffle::<$low>(a, b), $shuffle::<$high>(a, b))
-            }};
-        }
-        /// Vectors m, m + 4, m + 8, m + 12, four lanes left of each.
-        macro_rules! four {
-            ($m:literal) => {{
-                let a = halves!(_mm512_shuffle_f32x4, 0x44, 0xee, v[$m], v[$m + 4]);
-                let b = halves!(_mm512_shuffle_f32x4, 0x44, 0xee, v[$m + 8], v[$m + 12]);
-                halves!(_mm512_shuffle_f32x4, 0x88, 0xdd, a, b)
-            }};
-        }
-        proven!(self, {
-            // Two vectors at a time: lanes l + 8, l + 4, l + 2, l + 1. They stand in such an order that the last
-            // shuffles leave the sums in order.
-            let a = halves!(_mm512_shuffle_ps, 0x44, 0xee, four!(0), four!(1));
-            let b = halves!(_mm512_shuffle_ps, 0x44, 0xee, four!(2), four!(3));
-            halves!(_mm512_shuffle_ps, 0x88, 0xdd, a, b)
-        })
-    }
-    #[inline(always)]
-    fn transpose(self, v: [Self::F; LANES]) -> [Self::F; LANES] {
-        proven!(self, {
-            // Pairs of lanes of two neighbours, then four lanes of four, in every 128 bits: `fours[4 g + c]` holds column
-            // `4 q + c` of the vectors `4 g ..= 4 g + 3` in its quarter `q`.
-            let mut fours = v;
-            for g in 0..4 {
-                let [a, b, c, d] = [v[4 * g], v[4 * g + 1], v[4 * g + 2], v[4 * g + 3]];
-                let [a, b, c, d] = [
-                    _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
-                    _mm512_castps_pd(_mm512_unpackhi_ps(a, b)),
-                    _mm512_castps_pd(_mm512_unpacklo_ps(c, d)),
-                    _mm512_castps_pd(_mm512_unpackhi_ps(c, d)),
-                ];
-                fours[4 * g] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-                fours[4 * g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-                fours[4 * g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-                fours[4 * g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-            }
-            let mut out = v;
-            for c in 0..4 {
-                let [a, b, d, e] = [fours[c], fours[4 + c], fours[8 + c], fours[12 + c]];
-                // Quarters 0, 2 and 1, 3 of two groups, then of all four.
-                let [low, high] = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)];
-                let [low2, high2] = [_mm512_shuffle_f32x4::<0x88>(d, e), _mm512_shuffle_f32x4::<0xdd>(d, e)];
-                out[c] = _mm512_shuffle_f32x4::<0x88>(low, low2);
-                out[8 + c] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
-                out[4 + c] = _mm512_shuffle_f32x4::<0x88>(high, high2);
-                out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
-            }
-            out
-        })
-    }
-    #[inline(always)]
-    fn sum_i(self, a: Self::I) -> i32 {
-        proven!(self, _mm512_reduce_add_epi32(a))
-    }
-    #[inline(always)]
-    fn max_lane_i(self, a: Self::I) -> i32 {
-        proven!(self, _mm512_reduce_max_epi32(a))
     }
 }

@@ -8,7 +8,7 @@ use crate::figure::{Figure, Results, What};
 use crate::model::shape;
 
 /// Figures of one kind, the fastest instruction set first, others after it.
-fn of(results: &Results, what: What) -> Vec<&Figure> {
+pub(super) fn of(results: &Results, what: What) -> Vec<&Figure> {
     let isas = &results.machine.isas;
     let rank = |f: &Figure| {
         let at = f.isa.as_ref().and_then(|isa| isas.iter().position(|i| i == isa));

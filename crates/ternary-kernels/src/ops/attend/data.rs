@@ -178,7 +178,7 @@ impl Ops {
 
 /// Codes of up to `levels`, sixteen at a time to `store`; returns the step.
 #[inline(always)]
-fn codes<S: Simd>(s: S, x: &[f32], levels: f32, mut store: impl FnMut(usize, &[i8; LANES])) -> f32 {
+pub(super) fn quantize_row<S: Simd>(s: S, x: &[f32], levels: f32, mut store: impl FnMut(usize, &[i8; LANES])) -> f32 {
     let (vectors, tail) = x.as_chunks();
     let last = pad(tail, 0.0);
     let mut max = s.abs_bits(s.load(&last));
@@ -200,13 +200,13 @@ fn codes<S: Simd>(s: S, x: &[f32], levels: f32, mut store: impl FnMut(usize, &[i
 #[inline(always)]
 fn kv8<S: Simd>(s: S, x: &[f32], out: &mut [i8]) -> f32 {
     let (out, _) = out.as_chunks_mut::<LANES>();
-    codes(s, x, 127.0, |i, codes| out[i] = *codes)
+    quantize_row(s, x, 127.0, |i, codes| out[i] = *codes)
 }
 
 #[inline(always)]
 fn kv4<S: Simd>(s: S, x: &[f32], out: &mut [u8]) -> f32 {
     let (out, _) = out.as_chunks_mut::<{ LANES / 2 }>();
-    codes(s, x, 7.0, |i, codes| {
+    quantize_row(s, x, 7.0, |i, codes| {
         // The inverse of `Simd::load_i4`.
         out[i] = std::array::from_fn(|b| {
             let l = 4 * (b % 4) + b / 4;

@@ -1,18 +1,16 @@
-//! Scores, weights and sums of one block.
+//! Weights and sums of one block.
 
 #![expect(clippy::needless_range_loop, reason = "small arrays are registers, all indexed by the same constants")]
 
 use std::ops::Range;
 
 use super::rows::{Codes, Floats, Rows};
+use super::score::{KeyCode, OfCodes, OfFloats, QueryCodes, Scores, score};
 use super::{KV_BLOCK, KvData, KvRows, Partial, Queries};
 use crate::ColsMut;
 use crate::ops::exp::exp;
-use crate::ops::lanes::{LANES, Simd, pad};
+use crate::ops::lanes::{LANES, Simd};
 use crate::ops::reduce::total;
-
-/// Scores of one query.
-type Scores = [f32; KV_BLOCK];
 
 /// Calls `$function` with the rows in their own type.
 macro_rules! typed {
@@ -57,6 +55,7 @@ fn first_row<'a>(rows: &KvRows<'a>) -> Option<Codes<'a, [i8; LANES]>> {
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one block with its operands, room to work and the result")]
 pub(super) fn block<S: Simd>(
     s: S,
     q: &Queries<'_>,
@@ -64,6 +63,7 @@ pub(super) fn block<S: Simd>(
     keys: KvRows<'_>,
     values: KvRows<'_>,
     scores: &mut [f32],
+    codes: &mut QueryCodes,
     out: &mut Partial,
 ) {
     assert!(
@@ -92,13 +92,7 @@ pub(super) fn block<S: Simd>(
     assert!(q.rows() <= scores.len(), "attention: {} queries exceed the capacity of {}", q.rows(), scores.len());
     let scores = &mut scores[..q.rows()];
 
-    typed!(keys, |keys| score(s, q, first, start, keys, scores));
-    if let Some(key) = first_row(&keys) {
-        for row in first..q.rows() {
-            let product = products::<S, _, 1, 1>(s, [q.row(row)], key, [key.row(0)])[0][0];
-            scores[row][0] = s.sum(product) * q.scale;
-        }
-    }
+    all_scores(s, q, first, start, keys, codes, scores);
     let (key_steps, value_steps) = (keys.steps(), values.steps());
     let stride = Partial::stride_of(q.head_dim);
     for row in first..q.rows() {
@@ -120,6 +114,60 @@ pub(super) fn block<S: Simd>(
     typed!(values, |values| weigh(s, q, first, start, from..KV_BLOCK, values, scores, out));
 }
 
+/// Scores of rows `first..` with the block's keys, as far as steps of keys are not needed; those of keys that a row does not see
+/// are arbitrary.
+#[inline(always)]
+fn all_scores<S: Simd>(
+    s: S,
+    q: &Queries<'_>,
+    first: usize,
+    start: usize,
+    keys: KvRows<'_>,
+    codes: &mut QueryCodes,
+    scores: &mut [Scores],
+) {
+    let KvRows { data, stride, head_dim, .. } = keys;
+    match data {
+        KvData::F32(data) => {
+            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, scores);
+        }
+        KvData::F16(data) => {
+            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, scores);
+        }
+        KvData::Bf16(data) => {
+            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, scores);
+        }
+        KvData::Int8 { codes: data, .. } => {
+            let data = data.as_chunks::<LANES>().0;
+            let keys = Codes { data, stride: stride / LANES, head_dim };
+            score_codes(s, q, first, start, keys, codes, scores);
+        }
+        KvData::Int4 { nibbles, first: row, .. } => {
+            let data = nibbles.as_chunks::<{ LANES / 2 }>().0;
+            let keys = Codes { data, stride: stride / LANES, head_dim };
+            score_codes(s, q, first, start, keys, codes, scores);
+            if let Some((key, _)) = row {
+                codes.score_first::<[u8; LANES / 2]>(first, key, scores);
+            }
+        }
+    }
+}
+
+/// The same for keys of one width of codes.
+#[inline(always)]
+fn score_codes<S: Simd, C: KeyCode>(
+    s: S,
+    q: &Queries<'_>,
+    first: usize,
+    start: usize,
+    keys: Codes<'_, C>,
+    codes: &mut QueryCodes,
+    scores: &mut [Scores],
+) {
+    codes.fill::<S, C>(s, q, first);
+    score(s, q, first, start, OfCodes { queries: codes, keys }, scores);
+}
+
 /// `scores[j] *= steps[j]`
 #[inline(always)]
 fn multiply<S: Simd>(s: S, scores: &mut Scores, steps: &Scores) {
@@ -127,128 +175,6 @@ fn multiply<S: Simd>(s: S, scores: &mut Scores, steps: &Scores) {
     for (v, steps) in scores.as_chunks_mut::<LANES>().0.iter_mut().zip(steps) {
         s.store(s.mul(s.load(v), s.load(steps)), v);
     }
-}
-
-/// Scores of rows `first..` with the block's keys; those of keys that a row does not see are arbitrary.
-#[inline(always)]
-fn score<S: Simd, R: Rows>(s: S, q: &Queries<'_>, first: usize, start: usize, keys: R, scores: &mut [Scores]) {
-    let rows = q.rows();
-    let scale = s.splat(q.scale);
-    let mut lanes = [0.0; LANES];
-    let mut row = first;
-    // Four queries with four keys at a time, then what is left of the queries with sixteen keys. Keys behind the last
-    // visible one are replaced by it.
-    while row + 4 <= rows {
-        let len = q.visible(row + 3, start);
-        let queries = [q.row(row), q.row(row + 1), q.row(row + 2), q.row(row + 3)];
-        let mut j = 0;
-        while j < len {
-            let key = [
-                keys.row(j),
-                keys.row((j + 1).min(len - 1)),
-                keys.row((j + 2).min(len - 1)),
-                keys.row((j + 3).min(len - 1)),
-            ];
-            s.store(s.mul(s.sums(products_4x4(s, queries, keys, key)), scale), &mut lanes);
-            for (scores, lanes) in scores[row..row + 4].iter_mut().zip(lanes.as_chunks::<4>().0) {
-                scores[j..j + 4].copy_from_slice(lanes);
-            }
-            j += 4;
-        }
-        row += 4;
-    }
-    while row < rows {
-        let len = q.visible(row, start);
-        let mut j = 0;
-        while j < len {
-            let mut key = [keys.row(len - 1); 16];
-            for (i, key) in key.iter_mut().enumerate().take(len - j) {
-                *key = keys.row(j + i);
-            }
-            s.store(s.mul(s.sums(products_1x16(s, q.row(row), keys, key)), scale), &mut lanes);
-            scores[row][j..j + 16].copy_from_slice(&lanes);
-            j += 16;
-        }
-        row += 1;
-    }
-}
-
-/// The lane sums of four queries with four keys, in this order.
-#[inline(always)]
-fn products_4x4<S: Simd, R: Rows>(s: S, q: [&[f32]; 4], keys: R, k: [R::Row; 4]) -> [S::F; 16] {
-    let mut out = [s.splat(0.0); 16];
-    if S::ACCUMULATORS >= 16 {
-        let tile = products::<S, R, 4, 4>(s, q, keys, k);
-        for i in 0..16 {
-            out[i] = tile[i / 4][i % 4];
-        }
-    } else {
-        for i in [0, 2] {
-            for j in [0, 2] {
-                let tile = products::<S, R, 2, 2>(s, [q[i], q[i + 1]], keys, [k[j], k[j + 1]]);
-                out[4 * i + j] = tile[0][0];
-                out[4 * i + j + 1] = tile[0][1];
-                out[4 * i + j + 4] = tile[1][0];
-                out[4 * i + j + 5] = tile[1][1];
-            }
-        }
-    }
-    out
-}
-
-/// The lane sums of one query with sixteen keys.
-#[inline(always)]
-fn products_1x16<S: Simd, R: Rows>(s: S, q: &[f32], keys: R, k: [R::Row; 16]) -> [S::F; 16] {
-    if S::ACCUMULATORS >= 16 {
-        return products::<S, R, 1, 16>(s, [q], keys, k)[0];
-    }
-    let mut out = [s.splat(0.0); 16];
-    for (out, k) in out.as_chunks_mut::<4>().0.iter_mut().zip(k.as_chunks::<4>().0) {
-        *out = products::<S, R, 1, 4>(s, [q], keys, *k)[0];
-    }
-    out
-}
-
-/// The lane sums of `Q` queries with `K` of the rows in `keys`, all of the same length.
-#[inline(always)]
-fn products<S: Simd, R: Rows, const Q: usize, const K: usize>(
-    s: S,
-    q: [&[f32]; Q],
-    keys: R,
-    k: [R::Row; K],
-) -> [[S::F; K]; Q] {
-    let mut acc = [[s.splat(0.0); K]; Q];
-    let vectors = keys.head_dim() / LANES;
-    let mut q_vectors: [&[[f32; LANES]]; Q] = [&[]; Q];
-    for (vs, q) in q_vectors.iter_mut().zip(q) {
-        // As many of all, which lets the compiler drop the bounds checks.
-        *vs = &q.as_chunks().0[..vectors];
-    }
-    let mut k_vectors = k;
-    for k in &mut k_vectors {
-        *k = R::vectors(*k, 0, vectors);
-    }
-    for v in 0..vectors {
-        let mut q = [s.splat(0.0); Q];
-        for i in 0..Q {
-            q[i] = s.load(&q_vectors[i][v]);
-        }
-        for j in 0..K {
-            let k = R::load(s, k_vectors[j], v);
-            for i in 0..Q {
-                acc[i][j] = s.fma(q[i], k, acc[i][j]);
-            }
-        }
-    }
-    if !keys.head_dim().is_multiple_of(LANES) {
-        for j in 0..K {
-            let k = R::tail(s, k[j]);
-            for i in 0..Q {
-                acc[i][j] = s.fma(s.load(&pad(&q[i][vectors * LANES..], 0.0)), k, acc[i][j]);
-            }
-        }
-    }
-    acc
 }
 
 /// Replaces the first `visible` scores by their exponentials relative to the largest, and the others by 0; returns the largest

@@ -7,8 +7,9 @@
 //! - `m = max_j s_j`, `p_j = exp(s_j - m)`, `l = sum_j p_j` in the order of [`Ops::dot`];
 //! - `o = sum_j p_j v_j`, one fused multiply-add after the other in ascending `j`.
 //!
-//! Where keys and values are codes with a step `a_j` and `b_j` for each row, `s_j = ((q . k_j) scale) a_j`, and `o` sums
-//! `(p_j b_j) v_j`, `k_j` and `v_j` being the codes.
+//! Where keys and values are codes with a step `a_j` and `b_j` for each row, the query becomes codes as well, as
+//! [`Ops::quantize_kv8`] makes them, with a step `c`: `s_j = ((q . k_j) (scale c)) a_j`, the product being that of the codes,
+//! exact and rounded once; and `o` sums `(p_j b_j) v_j`, `v_j` being the codes.
 //!
 //! `(m, l, o)` is the block's [`Partial`]. Those of blocks 0, 1, 2 ... are merged in this order: with `M = max(m, m')`
 //! the result is `(M, l e^(m - M) + l' e^(m' - M), o e^(m - M) + o' e^(m' - M))`, the second product fused. In the end the query's
@@ -18,7 +19,7 @@
 //! computed together, on the cut between prefill and decode, or on which thread does which block: blocks may be
 //! computed anywhere, as long as they are merged in order.
 //!
-//! Paper: arXiv:2205.14135 (blocks and their merging).
+//! Papers: arXiv:2205.14135 (blocks and their merging); arXiv:2504.18415, section 3.1 (queries, keys and values in few bits).
 
 use super::Ops;
 use crate::{AlignedBuf, ColsMut};
@@ -26,8 +27,10 @@ use crate::{AlignedBuf, ColsMut};
 mod data;
 mod kernel;
 mod rows;
+mod score;
 
 pub use data::{KvData, KvRows};
+use score::QueryCodes;
 
 /// Positions in a block of keys and values.
 pub const KV_BLOCK: usize = 64;
@@ -152,6 +155,7 @@ impl Partial {
 pub struct AttendScratch {
     /// `[rows, KV_BLOCK]`
     scores: AlignedBuf<f32>,
+    codes: QueryCodes,
     block: Partial,
     sum: Partial,
 }
@@ -163,6 +167,7 @@ impl AttendScratch {
         let rows = TILE_ROWS.max(max_group);
         Self {
             scores: AlignedBuf::zeroed(rows * KV_BLOCK),
+            codes: QueryCodes::with_capacity(rows, max_head_dim),
             block: Partial::with_capacity(rows, max_head_dim),
             sum: Partial::with_capacity(rows, max_head_dim),
         }
@@ -176,6 +181,7 @@ ops! {
         keys: KvRows<'_>,
         values: KvRows<'_>,
         scores: &mut [f32],
+        codes: &mut QueryCodes,
         out: &mut Partial,
     ) = kernel::block;
 
@@ -208,7 +214,8 @@ impl Ops {
         scratch: &mut AttendScratch,
         out: &mut Partial,
     ) {
-        self.block_with_scores(queries, block, keys, values, &mut scratch.scores, out);
+        let AttendScratch { scores, codes, .. } = scratch;
+        self.block_with_scores(queries, block, keys, values, scores, codes, out);
     }
 
     /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values that lie in one
@@ -227,7 +234,7 @@ impl Ops {
     ) {
         assert_eq!(out.n(), queries.tokens, "attend: rows of the result");
         queries.check();
-        let AttendScratch { scores, block: partial, sum } = scratch;
+        let AttendScratch { scores, codes, block: partial, sum } = scratch;
         let tile = (TILE_ROWS / queries.group.max(1)).max(1);
         let mut start = 0;
         while start < queries.tokens {
@@ -235,7 +242,7 @@ impl Ops {
             let queries = queries.tokens(start, end);
             sum.reset(queries.rows(), queries.head_dim);
             for block in 0..queries.blocks() {
-                self.block_with_scores(&queries, block, keys.block(block), values.block(block), scores, partial);
+                self.block_with_scores(&queries, block, keys.block(block), values.block(block), scores, codes, partial);
                 self.merge_partial(sum, partial);
             }
             self.finish_partial(sum, &mut out.rows_mut(start..end));

@@ -1,4 +1,6 @@
-//! Keys and values as vectors of sixteen, whatever they are stored as.
+//! Keys and values, whatever they are stored as: vectors of sixteen floats, or the codes themselves.
+
+use bytemuck::Pod;
 
 use crate::ops::lanes::{Element, LANES, Simd, pad};
 
@@ -51,7 +53,7 @@ impl<'a, E: Element> Rows for Floats<'a, E> {
 }
 
 /// Sixteen codes.
-pub(super) trait Code: Copy {
+pub(super) trait Code: Pod {
     fn load<S: Simd>(s: S, codes: &Self) -> S::F;
 }
 
@@ -76,6 +78,14 @@ pub(super) struct Codes<'a, C> {
     /// Vectors from one row to the next.
     pub(super) stride: usize,
     pub(super) head_dim: usize,
+}
+
+impl<'a, C: Code> Codes<'a, C> {
+    /// Row `j` and all rows after it.
+    #[inline(always)]
+    pub(super) fn bytes_from(self, j: usize) -> &'a [u8] {
+        bytemuck::cast_slice(&self.data[j * self.stride..])
+    }
 }
 
 impl<'a, C: Code> Rows for Codes<'a, C> {

@@ -1,7 +1,7 @@
 //! Quantised keys and values: the quantisers, attention over codes as the documentation defines it, and that nothing computed
 //! beside it matters.
 
-use super::attend::{exp, lane_dot, tree};
+use super::attend::{exp, tree};
 use super::*;
 use crate::ColsMut;
 use crate::ops::{AttendScratch, KV_BLOCK, KvData, KvRows, Queries};
@@ -130,13 +130,16 @@ impl Case {
 
     fn by_definition(&self, t: usize, h: usize) -> Vec<f32> {
         let d = self.d;
-        let query = &self.queries[(t * self.heads + h) * d..][..d];
+        let query = Coded::new(portable(), &self.queries[(t * self.heads + h) * d..][..d], d, 8, false);
+        let (query, query_step) = query.row(0, d);
         let (mut max, mut sum, mut acc) = (f32::NEG_INFINITY, 0.0f32, vec![0.0f32; d]);
         for start in (0..=t).step_by(KV_BLOCK) {
             let block = start..(start + KV_BLOCK).min(t + 1);
             let score = |j: usize| {
                 let (key, step) = self.keys.row(j, d);
-                (lane_dot(query, &key) * 0.25) * step
+                // Integers that f32 holds exactly.
+                let product: f64 = query.iter().zip(&key).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+                (product as f32 * (0.25 * query_step)) * step
             };
             let scores: Vec<f32> = block.clone().map(score).collect();
             let m = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -163,7 +166,9 @@ impl Case {
 #[test]
 fn attention_over_codes_follows_the_definition_however_it_is_cut() {
     let mut random = Random(71);
-    for (d, len, heads) in [(1, 3, 1), (8, 70, 3), (16, 65, 4), (40, 129, 5), (64, 140, 4), (128, 131, 4)] {
+    for (d, len, heads) in
+        [(1, 3, 1), (8, 70, 3), (16, 65, 4), (40, 129, 5), (64, 140, 4), (128, 131, 4), (144, 66, 5), (256, 70, 1)]
+    {
         let (k, v) = (random.activations(len * d), random.activations(len * d));
         let queries = random.activations(len * heads * d);
         for (bits, keep_first) in [(8, false), (4, false), (4, true)] {

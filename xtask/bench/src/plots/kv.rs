@@ -1,0 +1,79 @@
+//! What remains of the decode speed after a long context, for each type of keys and values.
+
+use plotters::prelude::*;
+
+use super::{Canvas, DIM, Drawn, GRID, INK, OTHERS, OURS, OURS_LIGHT, headed, text, thread_counts, threads};
+use crate::figure::{Figure, Results, What};
+use crate::report::{ends, kv_types, number};
+
+fn figures(results: &Results) -> Vec<&Figure> {
+    results.figures.iter().filter(|f| f.what == What::KvDecode && f.value > 0.0).collect()
+}
+
+/// Type, threads, and both ends of a line.
+fn lines<'a>(figures: &[&'a Figure]) -> Vec<(String, usize, [&'a Figure; 2])> {
+    let mut lines = Vec::new();
+    for t in thread_counts(figures.iter().copied()) {
+        for kv in kv_types(figures) {
+            lines.extend(ends(figures, &kv, t).map(|pair| (kv, t, pair)));
+        }
+    }
+    lines
+}
+
+pub(super) fn has_any(results: &Results) -> bool {
+    !lines(&figures(results)).is_empty()
+}
+
+pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
+    let figures = figures(results);
+    let lines = lines(&figures);
+    let area = headed(
+        canvas,
+        "Keys and values in few bits",
+        "Tokens per second from an empty context and after a long one; the share is what remains.",
+    )?;
+    let most = lines.iter().flat_map(|l| l.2).map(|f| f.value).fold(0.0, f64::max) * 1.15;
+    let longest = lines.iter().flat_map(|l| l.2).map(|f| f.tokens).max().unwrap_or(1) as f64;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(8)
+        .margin_right(210)
+        .margin_left(16)
+        .x_label_area_size(48)
+        .y_label_area_size(56)
+        .build_cartesian_2d(-0.02 * longest..longest * 1.02, 0.0..most)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(DIM)
+        .label_style(text(12, DIM))
+        .axis_desc_style(text(13, INK))
+        .x_desc("tokens before")
+        .y_desc("tokens per second")
+        .x_label_formatter(&|v| format!("{v:.0}"))
+        .y_label_formatter(&|v| format!("{v:.0}"))
+        .draw()?;
+    let types = kv_types(&figures);
+    let base = area.get_base_pixel();
+    // Labels of one number of threads are moved apart where their lines end close to each other.
+    let mut taken: Vec<i32> = Vec::new();
+    for (kv, t, [short, long]) in &lines {
+        let shades = [OTHERS, OURS_LIGHT, OURS];
+        let colour = shades[types.iter().position(|k| k == kv).unwrap_or(0).min(shades.len() - 1)];
+        let points = [(short.tokens as f64, short.value), (long.tokens as f64, long.value)];
+        chart.draw_series(LineSeries::new(points, colour.stroke_width(3)))?;
+        chart.draw_series(points.iter().map(|&p| Circle::new(p, 5, colour.filled())))?;
+        let (x, y) = chart.backend_coord(&points[1]);
+        let (x, mut y) = (x - base.0, y - base.1);
+        while taken.iter().any(|at| (at - y).abs() < 16) {
+            y += 4;
+        }
+        taken.push(y);
+        let kept = 100.0 * long.value / short.value;
+        let says = format!("{kv}, {}: {}, {kept:.0} %", threads(*t), number(long.value));
+        area.draw(&Text::new(says, (x + 14, y), text(13, INK)))?;
+    }
+    Ok(())
+}
