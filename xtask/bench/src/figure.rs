@@ -30,14 +30,23 @@ pub(crate) enum What {
     FirstToken,
     /// MiB of anonymous memory while decoding.
     Memory,
+    /// KiB of keys, values and states of one text.
+    SessionMemory,
+    /// Microseconds for the next token of one text.
+    TokenTime,
+    /// Tokens of a prompt read per second by the model that comes with the program.
+    ShippedPrefill,
+    /// Tokens generated per second by it, of all texts.
+    ShippedDecode,
 }
 
 impl What {
     /// The unit of [`Figure::value`].
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            What::Gemv | What::Stream | What::Gemm => "us",
-            What::Decode | What::Together | What::Prefill => "tok/s",
+            What::Gemv | What::Stream | What::Gemm | What::TokenTime => "us",
+            What::Decode | What::Together | What::Prefill | What::ShippedPrefill | What::ShippedDecode => "tok/s",
+            What::SessionMemory => "KiB",
             What::Load | What::FirstToken => "s",
             What::Memory => "MiB",
         }
@@ -45,7 +54,7 @@ impl What {
 
     /// Whether more is better.
     pub(crate) fn more_is_better(self) -> bool {
-        matches!(self, What::Decode | What::Together | What::Prefill)
+        self.unit() == "tok/s"
     }
 }
 

@@ -18,6 +18,7 @@ mod plots;
 mod programs;
 mod report;
 mod run;
+mod ttt;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;

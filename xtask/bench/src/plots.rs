@@ -1,6 +1,7 @@
 //! Pictures of the figures, as SVG.
 
 mod context;
+mod growth;
 mod labels;
 mod prefill;
 mod roofline;
@@ -42,10 +43,11 @@ pub(crate) fn file_name(name: &str, which: &str) -> String {
 /// # Errors
 /// If one cannot be drawn or written.
 pub(crate) fn draw_all(results: &Results, folder: &Path, name: &str) -> Result<Vec<String>, BenchError> {
-    let pictures: [(&str, (u32, u32), bool, Draw); 3] = [
+    let pictures: [(&str, (u32, u32), bool, Draw); 4] = [
         ("roofline", (920, 600), roofline::has_any(results), roofline::draw),
         ("prefill", prefill::size(results), prefill::has_any(results), prefill::draw),
         ("context", (920, 480), context::has_any(results), context::draw),
+        ("growth", (920, 480), growth::has_any(results), growth::draw),
     ];
     let mut files = Vec::new();
     for (which, size, wanted, draw) in pictures {

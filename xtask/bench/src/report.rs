@@ -2,6 +2,7 @@
 
 mod readme;
 mod sections;
+mod ttt;
 
 pub(crate) use readme::update as update_readme;
 pub(crate) use sections::{allowed, who};
@@ -64,6 +65,8 @@ fn markdown(results: &Results, name: &str, pictures: &[String]) -> String {
     text += &sections::context(results, &picture("context", "Decode speed by context"));
     text += &sections::together(results);
     text += &sections::prefill(results, &picture("prefill", "Prefill speed against the limit of the instructions"));
+    text += &ttt::growth(results, &picture("growth", "Memory and time by context: test-time training and attention"));
+    text += &ttt::shipped(results);
     text += &sections::against_candle(results);
     text += &sections::kernels(results);
     text += &sections::start(results);
@@ -132,6 +135,10 @@ mod tests {
             What::Load,
             What::FirstToken,
             What::Memory,
+            What::SessionMemory,
+            What::TokenTime,
+            What::ShippedPrefill,
+            What::ShippedDecode,
         ];
         let figures = whats.map(|w| figure(&format!("{w:?}"), w, 7.25)).to_vec();
         r.take("t", "r", figures);

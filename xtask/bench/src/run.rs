@@ -10,7 +10,7 @@ use crate::figure::Results;
 use crate::machine::{Machine, cpus, said};
 use crate::plan::{self, Effort, Task};
 use crate::programs::Programs;
-use crate::{baseline, compare, kernels, model, report};
+use crate::{baseline, compare, kernels, model, report, ttt};
 
 /// What to measure and where to put it.
 #[derive(Debug, Args)]
@@ -53,6 +53,8 @@ enum Part {
     Model,
     /// The same shape in candle
     Candle,
+    /// Test-time training against attention, and the model that comes with the program
+    Ttt,
 }
 
 fn isa(name: &str) -> Result<Isa, String> {
@@ -86,6 +88,9 @@ impl Options {
         // What is asked about most comes first, should the run be interrupted.
         if self.wants(Part::Model) {
             tasks.extend(model::tasks(&self.isas(), &threads, effort));
+        }
+        if self.wants(Part::Ttt) {
+            tasks.extend(ttt::tasks(&threads, effort));
         }
         if self.wants(Part::Candle) {
             tasks.extend(baseline::tasks(&threads, effort));

@@ -25,7 +25,8 @@ Examples:
   bitnet bench -m model.gguf
   bitnet bench -m synthetic:2b4t -p 128 -n 32 -t 2 --json
   bitnet bench -m model.gguf --isa scalar        what the instruction set is worth
-  bitnet bench -m model.gguf -p 0 --context 1024 decoding after a thousand tokens";
+  bitnet bench -m model.gguf -p 0 --context 1024 decoding after a thousand tokens
+  bitnet bench -p 1024 -n 64 --sessions 16       many texts together";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -39,6 +40,10 @@ pub(crate) struct BenchArgs {
     /// Tokens that stand before those that are generated; they are read beforehand and not measured
     #[arg(long, value_name = "C", default_value_t = 0)]
     context: u32,
+    /// Fill the keys and values of these tokens with numbers of no meaning instead of reading tokens, which takes long for
+    /// very many; for models of attention only
+    #[arg(long, requires = "context")]
+    fill: bool,
     /// Texts that are generated together, in one pass over the weights; the speed is that of all of them
     #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "context")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -93,6 +98,11 @@ struct Details {
     context: u32,
     /// Texts that were generated together.
     sessions: u32,
+    /// Of the model, the head and what layers learn in full precision included.
+    parameters: u64,
+    vocabulary: usize,
+    /// Keys, values and states of test-time training at the end of a text that was decoded alone.
+    session_bytes: Option<usize>,
     /// Least and most of the repetitions.
     prefill_range: Option<[f64; 2]>,
     /// Least and most of the repetitions.
@@ -142,10 +152,17 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     }
     let rounds = args.repetitions as usize;
     let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
+    if args.fill && model.config().has_ttt() {
+        return Err(CliError::usage("--fill: a state of test-time training comes about by reading only"));
+    }
     let sessions = args.sessions as usize;
+    let mut session_bytes = None;
     let mut rescored = Rescored::default();
     let decode = (n > 0).then(|| match sessions {
-        1 => decode(&model, ui, rounds, n, context, &mut rescored),
+        1 => decode(&model, ui, rounds, n, (context, args.fill), &mut rescored).map(|(measured, bytes)| {
+            session_bytes = Some(bytes);
+            measured
+        }),
         _ => together(&model, ui, rounds, n, sessions, &mut rescored),
     });
     let decode = decode.transpose()?;
@@ -156,6 +173,9 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     let details = args.details.then(|| Details {
         context: args.context,
         sessions: args.sessions,
+        parameters: model.config().parameters(),
+        vocabulary: model.config().vocab_size,
+        session_bytes,
         prefill_range: prefill.as_ref().map(Measured::range),
         decode_range: decode.as_ref().map(Measured::range),
         first_token_s: prefill.as_ref().map(|m| load_time.as_secs_f64() + m.first_s),
@@ -252,25 +272,29 @@ fn head_name(engine: &bitnet::Engine) -> String {
 }
 
 /// `rounds` repetitions of `n` steps of one token each, with the choice of the next token, after `context` tokens that are
-/// read once.
+/// read once, or filled; and the bytes of the session at the end.
 fn decode(
     model: &Model,
     ui: &Ui,
     rounds: usize,
     n: usize,
-    context: usize,
+    (context, fill): (usize, bool),
     rescored: &mut Rescored,
-) -> Result<Measured, CliError> {
+) -> Result<(Measured, usize), CliError> {
     let mut options = SamplingOptions::default();
     options.temperature = 0.0;
     let mut sampler = Sampler::new(options).map_err(bitnet::Error::from)?;
     let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(context + n));
-    let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
-    sequence.push(&before)?;
+    if fill {
+        sequence.pretend(context)?;
+    } else {
+        let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
+        sequence.push(&before)?;
+    }
     let first = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
     // Where the model cannot go back, every repetition goes on from a copy.
     let start = (!sequence.can_rewind()).then(|| sequence.clone());
-    measure(ui, "decode", rounds, n, || {
+    let measured = measure(ui, "decode", rounds, n, || {
         match &start {
             Some(start) => sequence = start.clone(),
             None => sequence.truncate(context)?,
@@ -286,7 +310,9 @@ fn decode(
             }
         }
         Ok(began.elapsed().as_secs_f64())
-    })
+    })?;
+    let state = sequence.state();
+    Ok((measured, state.kv_bytes() + state.ttt_bytes()))
 }
 
 /// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together.
