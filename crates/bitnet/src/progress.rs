@@ -26,7 +26,12 @@ impl std::fmt::Debug for Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(model: &Model, mut options: GenerateOptions, stats: Stats, cancelled: bool) -> Result<Self, Error> {
+    pub(crate) fn new(
+        model: &Model,
+        mut options: GenerateOptions,
+        stats: Stats,
+        cancelled: bool,
+    ) -> Result<Self, Error> {
         let sampler = Sampler::new(options.sampling.clone())?;
         let decoder = model.tokenizer().map(|t| match options.show_special {
             true => t.stream().with_special(),

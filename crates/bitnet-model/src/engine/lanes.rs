@@ -34,8 +34,8 @@ const ALONE: usize = 4;
 const SHORT: usize = 1024;
 /// Tokens of a text from which on it is cut into pieces.
 const PIECES_FROM: usize = 32;
-/// Tokens of a piece: enough that weights are taken apart once for many, few enough that the buffers stay in the cache.
-const PIECE: [usize; 5] = [64, 80, 96, 112, 128];
+/// Tokens of a piece: more than kernels take weights apart for tile by tile (64), few enough that the buffers stay in the cache.
+const PIECE: [usize; 4] = [80, 96, 112, 128];
 
 /// A thread with buffers of its own.
 #[derive(Debug)]
@@ -298,7 +298,7 @@ mod tests {
                 assert!(size > 0 && size <= MAX_ROWS && n.div_ceil(size) >= 1);
             }
         }
-        assert_eq!(piece_size(1024, 2, 6), 64);
+        assert_eq!(piece_size(1024, 2, 6), 128);
         assert_eq!(piece_size(60, 2, 6), 32);
     }
 }

@@ -188,7 +188,8 @@ impl Inner {
             Texts::Own(segments) => inner_loop(team, mixer, segments, inputs, out, &mut t.threads),
             Texts::Watched(segments, losses) => {
                 for segment in segments.iter_mut() {
-                    let (rows, h) = (segment.first_row..segment.first_row + segment.tokens.len(), c.num_attention_heads);
+                    let (rows, h) =
+                        (segment.first_row..segment.first_row + segment.tokens.len(), c.num_attention_heads);
                     let out = &mut ColsMut::new(&mut out[rows.start * width..rows.end * width], rows.len(), width);
                     let state = &mut segment.state.ttt[mixer.slot];
                     let (position, losses) = (state.position(), &mut losses[mixer.slot]);

@@ -165,12 +165,7 @@ impl OfficialModel {
         Ok(self.run(ids, Form::Dual, Some(shift))?.0)
     }
 
-    fn run(
-        &self,
-        ids: &Tensor,
-        form: Form,
-        mut shift: Option<&Tensor>,
-    ) -> CandleResult<(Tensor, Vec<BlockTrace>)> {
+    fn run(&self, ids: &Tensor, form: Form, mut shift: Option<&Tensor>) -> CandleResult<(Tensor, Vec<BlockTrace>)> {
         let (batch, tokens) = ids.dims2()?;
         let hidden = self.config.hidden_size;
         let rows = self.embedding.index_select(&ids.flatten_all()?.to_dtype(DType::U32)?, 0)?;

@@ -7,8 +7,7 @@ use crate::figure::{Figure, Results, What};
 use crate::report::number;
 
 fn series<'a>(results: &'a Results, what: What, subject: &str) -> Vec<&'a Figure> {
-    let mut figures: Vec<&Figure> =
-        results.figures.iter().filter(|f| f.what == what && f.subject == subject).collect();
+    let mut figures: Vec<&Figure> = results.figures.iter().filter(|f| f.what == what && f.subject == subject).collect();
     figures.sort_by_key(|f| f.tokens);
     figures
 }

@@ -28,7 +28,8 @@ pub(super) fn growth(results: &Results, picture: &str) -> String {
                     they are filled with numbers instead of being computed, which costs the same afterwards.\n"
         .to_owned();
     text += picture;
-    text += "\n| tokens before | TTT-Linear, KiB | us per token | attention, KiB | us per token |\n|--:|--:|--:|--:|--:|\n";
+    text +=
+        "\n| tokens before | TTT-Linear, KiB | us per token | attention, KiB | us per token |\n|--:|--:|--:|--:|--:|\n";
     for &context in &contexts {
         let cell = |all: &[&Figure], subject: &str| match find(all, subject, context) {
             Some(f) if f.what == What::TokenTime => with_range(&f),
@@ -41,7 +42,11 @@ pub(super) fn growth(results: &Results, picture: &str) -> String {
     let times: Vec<f64> = time.iter().filter(|f| f.subject == "TTT-Linear").map(|f| f.value).collect();
     let (low, high) = times.iter().fold((f64::MAX, 0.0f64), |(l, h), t| (l.min(*t), h.max(*t)));
     if times.len() > 1 {
-        let _ = writeln!(text, "\nThe slowest of the TTT-Linear medians is {:.1} % above the fastest.", (high / low - 1.0) * 100.0);
+        let _ = writeln!(
+            text,
+            "\nThe slowest of the TTT-Linear medians is {:.1} % above the fastest.",
+            (high / low - 1.0) * 100.0
+        );
     }
     text
 }
