@@ -104,9 +104,15 @@ fn token_by_token_equals_one_prefill() {
 
 #[test]
 fn sequences_that_step_together_equal_single_ones() {
-    let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
+    for whole in [false, true] {
+        let engine = Engine::new(&weights(), &EngineOptions::default().threads(2).whole_texts(whole)).unwrap();
+        step_together(&engine);
+    }
+}
+
+fn step_together(engine: &Engine) {
     let texts: Vec<Vec<u32>> = [5, 1, 300, 64].iter().enumerate().map(|(i, &n)| tokens(n + i)[i..].to_vec()).collect();
-    let mut states: Vec<SequenceState> = texts.iter().map(|_| SequenceState::new(&engine, KvType::F32, 700)).collect();
+    let mut states: Vec<SequenceState> = texts.iter().map(|_| SequenceState::new(engine, KvType::F32, 700)).collect();
     let mut together = StepOutput::default();
     for round in 0..3u32 {
         let next = [round + 1; 1];
@@ -124,7 +130,7 @@ fn sequences_that_step_together_equal_single_ones() {
         engine.step(&mut inputs, &mut together).unwrap();
     }
     for (i, text) in texts.iter().enumerate() {
-        let mut s = Sequence::new(&engine, KvType::F32, None);
+        let mut s = Sequence::new(engine, KvType::F32, None);
         s.push(text).unwrap();
         s.push(&[2]).unwrap();
         assert_eq!(bits(s.push(&[3]).unwrap()), bits(&together.logits()[i * 173..(i + 1) * 173]), "sequence {i}");

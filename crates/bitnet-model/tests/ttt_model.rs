@@ -304,8 +304,11 @@ fn the_first_bad_token_of_a_long_text_is_named_whatever_the_threads() {
                         Err(ModelError::Diverged { position, .. }) => assert_eq!(position, start + bad[0]),
                         other => panic!("{other:?}"),
                     }
-                    assert!(matches!(s.push(&[1]), Err(ModelError::StateLost)));
-                    s.truncate(0).unwrap();
+                    if start > 0 {
+                        assert!(matches!(s.push(&[1]), Err(ModelError::StateLost)));
+                        s.truncate(0).unwrap();
+                    }
+                    assert!(s.is_empty(), "a text that had not begun is as it was");
                     let whole = bits(s.push(&ids[..bad[0]]).unwrap());
                     let mut fresh = Sequence::new(&engine, KvType::F32, None);
                     assert_eq!(whole, bits(fresh.push(&ids[..bad[0]]).unwrap()));

@@ -30,7 +30,7 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
         "After a long text",
         "Memory of a session in KiB, and microseconds for the next token, by the number of tokens before; both axes in ratios.",
     )?;
-    let (left, right) = area.split_horizontally(area.dim_in_pixel().0 / 2);
+    let (left, right) = area.split_horizontally(50.percent_width());
     for (area, what, label) in [(left, What::SessionMemory, "KiB"), (right, What::TokenTime, "us per token")] {
         let both = ["TTT-Linear", "attention"].map(|s| (s, series(results, what, s)));
         let values = || both.iter().flat_map(|(_, f)| f).map(|f| f.value);
