@@ -156,6 +156,9 @@ pub(crate) struct EngineArgs {
     /// How the best tokens are found where no others matter; the text is the same [default: auto]
     #[arg(long, value_name = "HOW", value_enum)]
     pub(crate) head: Option<HeadName>,
+    /// Let test-time-training layers not learn while they read: to see what learning is worth
+    #[arg(long)]
+    pub(crate) no_adapt: bool,
 }
 
 /// How tokens are chosen. What is absent is as the model's files recommend.
@@ -180,7 +183,8 @@ pub(crate) struct SamplingArgs {
     /// The same seed gives the same text [default: another one each time]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// At most this many new tokens [default: until the model ends or the context is full]
+    /// At most this many new tokens [default: until the model ends or the context is full; without a limit of context, as many
+    /// as the model was made for]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
     /// End at this text, which is not printed; may be given several times

@@ -208,6 +208,7 @@ pub(crate) fn load_with(
     if let Some(head) = engine.head {
         builder = builder.head(head.into());
     }
+    builder = builder.adapt(!engine.no_adapt);
     let mut files = args.files.load_options();
     files.chat_template = chat_template;
     builder = builder.load_options(files);

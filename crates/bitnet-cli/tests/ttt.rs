@@ -79,3 +79,26 @@ fn run_logits_bench_and_convert_work() {
         }
     }
 }
+
+#[test]
+fn what_learning_is_worth_and_what_a_session_takes_can_be_measured() {
+    let p = place();
+    let logits = |model: &str, more: &[&str]| {
+        let run = [&["logits", "-m", model, "--ids", "7,8,9,10,11,12", "--out", "a", "--json"], more].concat();
+        p.run(&run).ok();
+        std::fs::read(p.path("a")).unwrap()
+    };
+    assert!(logits("synthetic:pure.json", &[]) != logits("synthetic:pure.json", &["--no-adapt"]));
+    assert!(logits("synthetic:shape.json", &[]) == logits("synthetic:shape.json", &["--no-adapt"]));
+
+    let details = |model: &str, more: &[&str]| {
+        let run = ["bench", "-m", model, "-p", "0", "-n", "2", "-t", "1", "--json", "--details"];
+        p.run(&[&run[..], more].concat()).json()["details"].clone()
+    };
+    // Keys and values of two layers: two heads of 32, f16; slabs of 256 tokens.
+    let filled = details("synthetic:shape.json", &["--context", "300", "--fill"]);
+    assert_eq!(filled["session_bytes"], 2 * 2 * 64 * 2 * 512);
+    assert_eq!(details("synthetic:pure.json", &["--context", "300"])["session_bytes"], 2 * MLP);
+    assert!(filled["parameters"].as_u64().unwrap() > 0 && filled["vocabulary"].as_u64().unwrap() > 0);
+    p.run(&["bench", "-m", "synthetic:pure.json", "--context", "9", "--fill"]).fails(2, "--fill");
+}

@@ -5,9 +5,6 @@ use std::ops::ControlFlow;
 use crate::ModelError;
 use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState, StepInput, StepOutput};
 
-/// Tokens fed at once between two calls of a progress callback.
-const PROGRESS_STEP: usize = 256;
-
 /// A sequence of tokens and the state that the model keeps for it. Feeding tokens is the only way to change it. A clone is a
 /// fork: both go on by themselves.
 #[derive(Clone, Debug)]
@@ -204,8 +201,9 @@ impl Sequence {
         let engine = self.engine().clone();
         engine.check(&self.state, tokens)?;
         self.out.clear();
-        for (i, chunk) in tokens.chunks(PROGRESS_STEP).enumerate() {
-            let fed = i * PROGRESS_STEP + chunk.len();
+        let at_once = engine.tokens_at_once();
+        for (i, chunk) in tokens.chunks(at_once).enumerate() {
+            let fed = i * at_once + chunk.len();
             let wanted = if fed == tokens.len() { LogitsWanted::Last } else { LogitsWanted::None };
             let mut input = [StepInput { state: &mut self.state, tokens: chunk, wanted, head: request }];
             if let Err(error) = engine.step(&mut input, &mut self.out) {
@@ -221,6 +219,50 @@ impl Sequence {
             }
         }
         Ok(true)
+    }
+
+    /// For measurements: becomes a sequence of `tokens` tokens whose keys and values have no meaning, without computing them. What
+    /// comes after them means nothing either, but takes the time and the memory that it takes after a real text.
+    ///
+    /// # Errors
+    /// [`ModelError::ContextFull`] if they do not fit; [`ModelError::CannotRewind`] in a model with test-time-training layers,
+    /// whose state only comes about by reading.
+    pub fn pretend(&mut self, tokens: usize) -> Result<(), ModelError> {
+        self.truncate(0)?;
+        if !self.can_rewind() {
+            return Err(ModelError::CannotRewind { len: 0, to: tokens });
+        }
+        let limit = self.state.limit();
+        if tokens > limit {
+            return Err(ModelError::ContextFull { limit, used: 0, more: tokens });
+        }
+        self.state.pretend(tokens);
+        self.tokens.resize(tokens, 0);
+        Ok(())
+    }
+
+    /// Feeds tokens and returns the inner losses of each test-time-training layer, `[tokens, heads]` f32, as
+    /// [`Engine::inner_losses`] says. What follows the last token is not known then.
+    ///
+    /// ```
+    /// use bitnet_model::{Engine, EngineOptions, KvType, Mixer, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
+    /// let mut config = ModelConfig::new(96, 64, 128, 1, 2, 2);
+    /// config.mixers = vec![Mixer::TttLinear];
+    /// let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 7))?;
+    /// let engine = Engine::new(&weights, &EngineOptions::default().threads(1))?;
+    /// let losses = Sequence::new(&engine, KvType::F32, None).feed_watched(&[1, 2, 3])?;
+    /// assert_eq!((losses.len(), losses[0].len()), (1, 3 * 2)); // one layer; three tokens, two heads
+    /// # Ok::<(), bitnet_model::ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Engine::inner_losses`].
+    pub fn feed_watched(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let engine = self.engine().clone();
+        let losses = engine.inner_losses(&mut self.state, tokens)?;
+        self.tokens.extend_from_slice(tokens);
+        self.out.clear();
+        Ok(losses)
     }
 
     /// Feeds tokens and returns the logits after each of them, `[tokens, vocab]` f32.

@@ -104,13 +104,19 @@ fn token_by_token_equals_one_prefill() {
 
 #[test]
 fn sequences_that_step_together_equal_single_ones() {
-    let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
+    for whole in [false, true] {
+        let engine = Engine::new(&weights(), &EngineOptions::default().threads(2).whole_texts(whole)).unwrap();
+        step_together(&engine);
+    }
+}
+
+fn step_together(engine: &Engine) {
     let texts: Vec<Vec<u32>> = [5, 1, 300, 64].iter().enumerate().map(|(i, &n)| tokens(n + i)[i..].to_vec()).collect();
     // Every type of keys and values with all others: one pass may serve texts of several.
     for shift in 0..KvType::ALL.len() {
         let kv = |i: usize| KvType::ALL[(i + shift) % KvType::ALL.len()];
         let mut states: Vec<SequenceState> =
-            (0..texts.len()).map(|i| SequenceState::new(&engine, kv(i), 700)).collect();
+            (0..texts.len()).map(|i| SequenceState::new(engine, kv(i), 700)).collect();
         let mut together = StepOutput::default();
         for round in 0..3u32 {
             let next = [round + 1; 1];
@@ -128,7 +134,7 @@ fn sequences_that_step_together_equal_single_ones() {
             engine.step(&mut inputs, &mut together).unwrap();
         }
         for (i, text) in texts.iter().enumerate() {
-            let mut s = Sequence::new(&engine, kv(i), None);
+            let mut s = Sequence::new(engine, kv(i), None);
             s.push(text).unwrap();
             s.push(&[2]).unwrap();
             let (alone, own) = (s.push(&[3]).unwrap(), &together.logits()[i * 173..(i + 1) * 173]);

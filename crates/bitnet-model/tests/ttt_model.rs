@@ -52,6 +52,11 @@ fn engine(weights: &ModelWeights, threads: usize) -> Engine {
     Engine::new(weights, &EngineOptions::default().threads(threads)).unwrap()
 }
 
+/// Threads that share every product, and threads that take whole texts.
+fn both_ways(weights: &ModelWeights, threads: usize) -> [Engine; 2] {
+    [false, true].map(|w| Engine::new(weights, &EngineOptions::default().threads(threads).whole_texts(w)).unwrap())
+}
+
 fn tokens(n: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * i + 7 * i) % VOCAB) as u32).collect()
 }
@@ -70,9 +75,11 @@ fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
         let mut first: Option<Vec<u32>> = None;
         let best_isa = Isa::selected().unwrap();
         // Threads do not depend on the instruction set.
-        let each = Isa::available().map(|isa| (isa, 1));
-        for (isa, threads) in each.chain([(best_isa, 2), (best_isa, 3)]) {
-            let engine = Engine::new(&weights, &EngineOptions::default().threads(threads).isa(isa)).unwrap();
+        let each = Isa::available().map(|isa| (isa, 1, false));
+        let threads = [2, 3, 5].into_iter().flat_map(|threads| [(best_isa, threads, false), (best_isa, threads, true)]);
+        for (isa, threads, whole) in each.chain(threads) {
+            let options = EngineOptions::default().threads(threads).isa(isa).whole_texts(whole);
+            let engine = Engine::new(&weights, &options).unwrap();
             for cuts in [&[N][..], &[1, 2, 61, 1, 65, 140], &[257, 13]] {
                 let mut s = Sequence::new(&engine, KvType::F32, None);
                 let (mut at, mut logits) = (0, Vec::new());
@@ -84,7 +91,9 @@ fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
                 assert_eq!(bits(s.logits()), logits[(N - 1) * VOCAB..]);
                 match &first {
                     None => first = Some(logits),
-                    Some(f) => assert!(*f == logits, "{name} {isa} {threads} threads, cuts {cuts:?}"),
+                    Some(f) => {
+                        assert!(*f == logits, "{name} {isa} {threads} threads, whole texts {whole}, cuts {cuts:?}")
+                    }
                 }
             }
         }
@@ -93,11 +102,11 @@ fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
 
 #[test]
 fn token_by_token_equals_one_prefill_and_a_fork_goes_its_own_way() {
-    for (name, c) in cases() {
-        let engine = engine(&weights(&c, 3), 2);
+    for ((name, c), whole) in cases().into_iter().flat_map(|case| [(case.clone(), 0), (case, 1)]) {
+        let engine = &both_ways(&weights(&c, 3), 2)[whole];
         let ids = tokens(30);
-        let all = Sequence::new(&engine, KvType::F32, None).push_all(&ids).unwrap();
-        let mut s = Sequence::new(&engine, KvType::F32, None);
+        let all = Sequence::new(engine, KvType::F32, None).push_all(&ids).unwrap();
+        let mut s = Sequence::new(engine, KvType::F32, None);
         let mut fork = None;
         for (i, id) in ids.iter().enumerate() {
             if i == 10 {
@@ -187,8 +196,8 @@ fn what_was_asked_for_less_is_answered_without_reading_again() {
 
 #[test]
 fn texts_that_step_together_equal_single_ones_and_guesses_change_nothing() {
-    for (name, c) in cases() {
-        let engine = engine(&weights(&c, 9), 3);
+    for ((name, c), whole) in cases().into_iter().flat_map(|case| [(case.clone(), 0), (case, 1)]) {
+        let engine = both_ways(&weights(&c, 9), 3)[whole].clone();
         let texts: Vec<Vec<u32>> = [5, 1, 280, 64, 3].iter().map(|&n| tokens(n)).collect();
         let mut decoders: Vec<Decoder> =
             texts.iter().map(|_| Decoder::new(Sequence::new(&engine, KvType::F32, None))).collect();
@@ -273,10 +282,40 @@ impl WeightSource for Explosive {
 }
 
 /// A model of two layers whose second one fails for the token [`BAD`]; the first has read it then.
-fn explosive(c: &ModelConfig) -> Engine {
+fn explosive(c: &ModelConfig) -> [Engine; 2] {
     let mut c = c.clone();
     c.sub_norms = false;
-    engine(&ModelWeights::from_source(&Explosive(SyntheticWeights::new(c, 1))).unwrap(), 2)
+    both_ways(&ModelWeights::from_source(&Explosive(SyntheticWeights::new(c, 1))).unwrap(), 2)
+}
+
+#[test]
+fn the_first_bad_token_of_a_long_text_is_named_whatever_the_threads() {
+    for mixers in [[TttLinear, TttMlp], [TttMlp, TttLinear]] {
+        let mut c = config(&mixers);
+        (c.ttt.share_qk, c.ttt.use_gate) = (true, true);
+        for engine in explosive(&c) {
+            for bad in [&[3][..], &[40, 200], &[64, 65], &[130, 299], &[299]] {
+                let mut ids: Vec<u32> = tokens(300).into_iter().map(|t| t % BAD).collect();
+                bad.iter().for_each(|at| ids[*at] = BAD);
+                for start in [0, 5] {
+                    let mut s = Sequence::new(&engine, KvType::F32, None);
+                    s.push(&tokens(start)).unwrap();
+                    match s.push(&ids) {
+                        Err(ModelError::Diverged { position, .. }) => assert_eq!(position, start + bad[0]),
+                        other => panic!("{other:?}"),
+                    }
+                    if start > 0 {
+                        assert!(matches!(s.push(&[1]), Err(ModelError::StateLost)));
+                        s.truncate(0).unwrap();
+                    }
+                    assert!(s.is_empty(), "a text that had not begun is as it was");
+                    let whole = bits(s.push(&ids[..bad[0]]).unwrap());
+                    let mut fresh = Sequence::new(&engine, KvType::F32, None);
+                    assert_eq!(whole, bits(fresh.push(&ids[..bad[0]]).unwrap()));
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -286,44 +325,50 @@ fn a_failed_step_costs_no_other_text_its_state() {
             let mut c = c;
             // A convolution before the second layer would carry the bad element on.
             c.ttt.pre_conv = false;
-            let engine = explosive(&c);
-            let start = tokens(4 + pending);
-            let start: Vec<u32> = start.into_iter().map(|t| t % BAD).collect();
-            let make = || {
-                let mut d = Decoder::new(Sequence::new(&engine, KvType::F32, None));
-                d.feed(&start, HeadRequest::Top(1), None).unwrap();
-                d
-            };
-            let (mut good, mut bad) = (make(), make());
-            let (mut expected, mut out) = (make(), StepOutput::default());
-            let head = Some(HeadRequest::Full);
-            // Tokens that end the open mini-batch, and one that does not.
-            for more in [&[5, 6, 7, 8, 9][..], &[10]] {
-                let mut inputs = [
-                    BatchInput { decoder: &mut good, tokens: more, head },
-                    BatchInput { decoder: &mut bad, tokens: &[3, BAD], head },
-                ];
-                let error = decoder::step(&engine, &mut inputs, &mut out).unwrap_err();
-                assert!(matches!(error, ModelError::Diverged { .. }), "{error}");
-                assert_eq!((good.len(), bad.len()), (start.len(), start.len()));
-                assert_eq!(bits(good.logits().unwrap()), bits(expected.logits().unwrap()), "known before the step");
+            for engine in explosive(&c) {
+                lost_and_kept(&engine, pending, &mixers);
             }
-            good.feed(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
-            expected.feed(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
-            assert_eq!(bits(good.logits().unwrap()), bits(expected.logits().unwrap()), "{mixers:?} {pending}");
-
-            // Alone, the text loses its state and says so, until it begins anew.
-            let error = bad.feed(&[BAD], HeadRequest::Full, None).unwrap_err();
-            assert!(matches!(error, ModelError::Diverged { .. }), "{error}");
-            for _ in 0..2 {
-                let error = bad.feed(&[1], HeadRequest::Full, None).unwrap_err();
-                assert!(matches!(error, ModelError::StateLost), "{error}");
-            }
-            bad.rewind(0).unwrap();
-            bad.feed(&start, HeadRequest::Full, None).unwrap();
-            assert_eq!(bits(bad.logits().unwrap()), bits(make().logits().unwrap()));
         }
     }
+}
+
+/// A good and a bad text step together.
+fn lost_and_kept(engine: &Engine, pending: usize, mixers: &[Mixer]) {
+    let start = tokens(4 + pending);
+    let start: Vec<u32> = start.into_iter().map(|t| t % BAD).collect();
+    let make = || {
+        let mut d = Decoder::new(Sequence::new(engine, KvType::F32, None));
+        d.feed(&start, HeadRequest::Top(1), None).unwrap();
+        d
+    };
+    let (mut good, mut bad) = (make(), make());
+    let (mut expected, mut out) = (make(), StepOutput::default());
+    let head = Some(HeadRequest::Full);
+    // Tokens that end the open mini-batch, and one that does not.
+    for more in [&[5, 6, 7, 8, 9][..], &[10]] {
+        let mut inputs = [
+            BatchInput { decoder: &mut good, tokens: more, head },
+            BatchInput { decoder: &mut bad, tokens: &[3, BAD], head },
+        ];
+        let error = decoder::step(engine, &mut inputs, &mut out).unwrap_err();
+        assert!(matches!(error, ModelError::Diverged { .. }), "{error}");
+        assert_eq!((good.len(), bad.len()), (start.len(), start.len()));
+        assert_eq!(bits(good.logits().unwrap()), bits(expected.logits().unwrap()), "known before the step");
+    }
+    good.feed(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
+    expected.feed(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
+    assert_eq!(bits(good.logits().unwrap()), bits(expected.logits().unwrap()), "{mixers:?} {pending}");
+
+    // Alone, the text loses its state and says so, until it begins anew.
+    let error = bad.feed(&[BAD], HeadRequest::Full, None).unwrap_err();
+    assert!(matches!(error, ModelError::Diverged { .. }), "{error}");
+    for _ in 0..2 {
+        let error = bad.feed(&[1], HeadRequest::Full, None).unwrap_err();
+        assert!(matches!(error, ModelError::StateLost), "{error}");
+    }
+    bad.rewind(0).unwrap();
+    bad.feed(&start, HeadRequest::Full, None).unwrap();
+    assert_eq!(bits(bad.logits().unwrap()), bits(make().logits().unwrap()));
 }
 
 #[test]
@@ -505,4 +550,45 @@ fn configurations_that_cannot_be_are_refused() {
     refused(|c| c.ttt.base_lr_mlp = f32::NAN, "base_lr");
     refused(|c| c.ttt.norm_eps = 0.0, "norm_eps");
     full(&[TttLinear, Attention]).validate().unwrap();
+}
+
+#[test]
+fn a_frozen_model_reads_otherwise_and_takes_no_state_of_one_that_learns() {
+    let weights = weights(&full(&[TttLinear, TttMlp]), 4);
+    let ids = tokens(20);
+    let engines = [true, false].map(|on| Engine::new(&weights, &EngineOptions::default().adapt(on)).unwrap());
+    let [mut learns, mut still] = [0, 1].map(|i| Sequence::new(&engines[i], KvType::F32, None));
+    assert_ne!(bits(learns.push(&ids).unwrap()), bits(still.push(&ids).unwrap()));
+    let saved = Decoder::new(learns).save().unwrap();
+    assert!(Decoder::restore(&engines[0], None, &saved).is_ok());
+    let error = Decoder::restore(&engines[1], None, &saved).unwrap_err();
+    assert!(matches!(error, ModelError::SavedSequence(StateDamage::OtherModel)), "{error}");
+    // A model without such layers has nothing to hold still.
+    let attention = crate::weights(&config(&[Attention]), 4);
+    let logits = [true, false].map(|on| {
+        let engine = Engine::new(&attention, &EngineOptions::default().adapt(on)).unwrap();
+        bits(Sequence::new(&engine, KvType::F32, None).push(&ids).unwrap())
+    });
+    assert_eq!(logits[0], logits[1]);
+}
+
+#[test]
+fn watching_the_inner_losses_changes_nothing() {
+    for (name, c) in cases() {
+        for engine in both_ways(&weights(&c, 8), 2) {
+            let ids = tokens(300);
+            let mut plain = Sequence::new(&engine, KvType::F32, None);
+            plain.push(&ids).unwrap();
+            let mut watched = Sequence::new(&engine, KvType::F32, None);
+            watched.push(&ids[..6]).unwrap();
+            let losses = watched.feed_watched(&ids[6..]).unwrap();
+            assert_eq!(losses.len(), c.num_hidden_layers - c.attention_layers(), "{name}");
+            for of_layer in &losses {
+                assert_eq!(of_layer.len(), 294 * c.num_attention_heads);
+                assert!(of_layer.iter().all(|l| l.is_finite() && *l >= 0.0) && of_layer.iter().any(|l| *l > 0.0));
+            }
+            assert_eq!((watched.len(), watched.logits().len()), (300, 0));
+            assert_eq!(bits(watched.push(&[3]).unwrap()), bits(plain.push(&[3]).unwrap()), "{name}");
+        }
+    }
 }

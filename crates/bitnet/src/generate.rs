@@ -21,7 +21,9 @@ use crate::{Error, Session};
 pub struct GenerateOptions {
     /// How a token is chosen.
     pub sampling: SamplingOptions,
-    /// Most new tokens; `None` goes on until the model ends the text or the context is full.
+    /// Most new tokens; `None` goes on until the model ends the text or the context is full. A model of test-time-training layers
+    /// has no limit of context: there `None` means at most as many as it was made for,
+    /// [`ModelConfig::max_position_embeddings`](crate::ModelConfig::max_position_embeddings).
     pub max_tokens: Option<usize>,
     /// Texts that end the generation; they are not part of the result.
     pub stop: Vec<String>,

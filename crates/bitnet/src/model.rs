@@ -75,6 +75,12 @@ impl ModelBuilder {
         self.engine = self.engine.head(mode);
         self
     }
+    /// Whether test-time-training layers learn while they read, as they were made to; without it their memory is what training
+    /// has left in them, and a comparison shows what learning is worth.
+    pub fn adapt(mut self, on: bool) -> Self {
+        self.engine = self.engine.adapt(on);
+        self
+    }
     /// How keys and values are cached.
     pub fn kv(mut self, kv: KvType) -> Self {
         self.kv = kv;

@@ -26,13 +26,21 @@ impl std::fmt::Debug for Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(model: &Model, options: GenerateOptions, stats: Stats, cancelled: bool) -> Result<Self, Error> {
+    pub(crate) fn new(
+        model: &Model,
+        mut options: GenerateOptions,
+        stats: Stats,
+        cancelled: bool,
+    ) -> Result<Self, Error> {
         let sampler = Sampler::new(options.sampling.clone())?;
         let decoder = model.tokenizer().map(|t| match options.show_special {
             true => t.stream().with_special(),
             false => t.stream(),
         });
         let stops = StopStrings::new(options.stop.iter().cloned());
+        // Nothing else might ever end a text of a model that has no limit.
+        let endless = options.max_tokens.is_none() && model.context() == usize::MAX;
+        options.max_tokens = options.max_tokens.or(endless.then(|| model.config().max_position_embeddings));
         let finished = match options.max_tokens {
             _ if cancelled => Some(FinishReason::Cancelled),
             Some(0) => Some(FinishReason::Length),

@@ -154,9 +154,14 @@ impl Team {
         self.threads.get()
     }
 
+    /// Whether this thread runs a part of some team's job, so that [`Team::run`] would call all parts in turn.
+    pub fn is_nested() -> bool {
+        IN_PART.get()
+    }
+
     /// Calls `f(i)` once for each `i` in `0..threads`, each on a thread of its own, `f(0)` on the caller's; returns
     /// when all are done. Called from inside of a part (of this team or another), it calls all of them in turn on the
-    /// calling thread, so parts must not wait for one another.
+    /// calling thread, so parts must not wait for one another, unless the caller has asked [`Team::is_nested`] before.
     ///
     /// # Panics
     /// With the panic of a part, after all parts have ended; parts that one thread calls in turn end at the first panic.

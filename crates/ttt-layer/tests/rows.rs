@@ -166,3 +166,28 @@ fn convolutions_follow_their_formula_and_carry_their_window() {
     let short = ConvParameters { weight: vec![0.0; 19], bias: vec![0.0; 5] };
     assert!(matches!(ConvRows::new(&short, 5, 4), Err(TttError::Length { expected: 20, got: 19, .. })));
 }
+
+#[test]
+fn a_frozen_layer_forgets_every_mini_batch_and_says_what_it_is() {
+    for variant in [0, 1] {
+        let config = config(variant, 2, 6, 4);
+        assert!(!config.share_qk, "a convolution would remember");
+        let mut case = Case::new(&config, DType::F32, 5);
+        let x = case.input(1, 13);
+        let mut text = Text::new(&case.layer, &x, Ops::selected().unwrap());
+        let learns = text.read(&mut TttState::new(&text.rows), 0, 13, None);
+        assert!(!text.rows.is_frozen());
+        text.rows = text.rows.frozen();
+        assert!(text.rows.is_frozen());
+        let mut state = TttState::new(&text.rows);
+        let first = state.weights(0).concat();
+        let still = text.read(&mut state, 0, 13, None);
+        assert_eq!(state.weights(0).concat(), first);
+        assert_ne!(still, learns);
+        // The first token of a mini-batch finds what the very first one found.
+        let w = config.width();
+        for at in [4, 8, 12] {
+            assert_eq!(text.read(&mut TttState::new(&text.rows), at, at + 1, None), still[at * w..(at + 1) * w]);
+        }
+    }
+}

@@ -42,15 +42,24 @@ pub(crate) enum What {
     TextMemory,
     /// Share of Hadamard transforms in a layer while one token is generated, in per cent.
     Hadamard,
+    /// KiB of keys, values and states of one text.
+    SessionMemory,
+    /// Microseconds for the next token of one text.
+    TokenTime,
+    /// Tokens of a prompt read per second by the model that comes with the program.
+    ShippedPrefill,
+    /// Tokens generated per second by it, of all texts.
+    ShippedDecode,
 }
 
 impl What {
     /// The unit of [`Figure::value`].
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            What::Gemv | What::Stream | What::Gemm => "us",
-            What::Decode | What::Together | What::Prefill => "tok/s",
+            What::Gemv | What::Stream | What::Gemm | What::TokenTime => "us",
+            What::Decode | What::Together | What::Prefill | What::ShippedPrefill | What::ShippedDecode => "tok/s",
             What::V2Decode | What::V2Together | What::V2Prefill | What::KvDecode => "tok/s",
+            What::SessionMemory => "KiB",
             What::Load | What::FirstToken => "s",
             What::Memory | What::TextMemory => "MiB",
             What::Hadamard => "%",

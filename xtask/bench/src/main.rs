@@ -19,6 +19,7 @@ mod programs;
 mod report;
 mod run;
 mod runs;
+mod ttt;
 mod v2;
 
 use std::num::NonZeroUsize;

@@ -20,7 +20,7 @@ type Run = Box<dyn Fn(&Programs) -> Result<Vec<Figure>, BenchError>>;
 
 /// A measurement that can fail without the others.
 pub(crate) struct Task {
-    /// Its name, which begins with its part: `kernels/...`, `model/...`, `candle/...`, `v2/...`.
+    /// Its name, which begins with its part: `kernels/...`, `model/...`, `candle/...`, `v2/...`, `ttt/...`.
     pub(crate) name: String,
     /// What it does.
     pub(crate) run: Run,

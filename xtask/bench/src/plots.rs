@@ -1,6 +1,7 @@
 //! Pictures of the figures, as SVG.
 
 mod context;
+mod growth;
 mod kv;
 mod labels;
 mod prefill;
@@ -48,6 +49,7 @@ pub(crate) fn draw_all(results: &Results, folder: &Path, name: &str) -> Result<V
         ("prefill", prefill::size(results), prefill::has_any(results), prefill::draw),
         ("context", (920, 480), context::has_any(results), context::draw),
         ("kv", (920, 480), kv::has_any(results), kv::draw),
+        ("growth", (920, 480), growth::has_any(results), growth::draw),
     ];
     let mut files = Vec::new();
     for (which, size, wanted, draw) in pictures {

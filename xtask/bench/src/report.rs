@@ -2,6 +2,7 @@
 
 mod readme;
 mod sections;
+mod ttt;
 mod v2;
 
 pub(crate) use readme::update as update_readme;
@@ -67,6 +68,8 @@ fn markdown(results: &Results, name: &str, pictures: &[String]) -> String {
     text += &sections::together(results);
     text += &sections::prefill(results, &picture("prefill", "Prefill speed against the limit of the instructions"));
     text += &v2::section(results, &picture("kv", "Decode speed by context for types of keys and values"));
+    text += &ttt::growth(results, &picture("growth", "Memory and time by context: test-time training and attention"));
+    text += &ttt::shipped(results);
     text += &sections::against_candle(results);
     text += &sections::kernels(results);
     text += &sections::start(results);
@@ -141,6 +144,10 @@ mod tests {
             What::KvDecode,
             What::TextMemory,
             What::Hadamard,
+            What::SessionMemory,
+            What::TokenTime,
+            What::ShippedPrefill,
+            What::ShippedDecode,
         ];
         let mut figures = whats.map(|w| figure(&format!("{w:?}"), w, 7.25)).to_vec();
         let mut long = figure("long", What::KvDecode, 3.5);

@@ -10,7 +10,7 @@ use crate::figure::Results;
 use crate::machine::{Machine, cpus, said};
 use crate::plan::{self, Effort, Task};
 use crate::programs::Programs;
-use crate::{baseline, compare, kernels, model, report, v2};
+use crate::{baseline, compare, kernels, model, report, ttt, v2};
 
 /// What to measure and where to put it.
 #[derive(Debug, Args)]
@@ -55,6 +55,8 @@ enum Part {
     Candle,
     /// BitNet v2: activations of 4 bits, keys and values in few bits, memory of several texts
     V2,
+    /// Test-time training against attention, and the model that comes with the program
+    Ttt,
 }
 
 fn isa(name: &str) -> Result<Isa, String> {
@@ -91,6 +93,9 @@ impl Options {
         }
         if self.wants(Part::V2) {
             tasks.extend(v2::tasks(&self.isas(), &threads, effort));
+        }
+        if self.wants(Part::Ttt) {
+            tasks.extend(ttt::tasks(&threads, effort));
         }
         if self.wants(Part::Candle) {
             tasks.extend(baseline::tasks(&threads, effort));

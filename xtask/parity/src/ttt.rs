@@ -1,5 +1,7 @@
 //! `ttt/NAME`: the official TTT language model, in every form that this library computes.
 
+mod hand;
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -36,6 +38,7 @@ pub(crate) fn cases(fixtures: &Path, name: &str, options: &Options, report: &mut
     report.check(&format!("{case} logits, row-wise"), || model.rows());
     report.check(&format!("{case} states, row-wise"), || model.states());
     report.check(&format!("{case} gradients"), || model.gradients());
+    report.check(&format!("{case} gradients by hand"), || model.gradients_by_hand());
 }
 
 /// A model and what is expected of it.
@@ -213,11 +216,16 @@ impl Reference {
         Ok(errors.measured(ABSOLUTE))
     }
 
+    /// Loss of the next token for logits `[1, T, V]`.
+    fn loss(&self, logits: &Tensor) -> Result<Tensor, ParityError> {
+        let tokens = self.ids.len();
+        let targets = Tensor::from_slice(&self.ids[1..], tokens - 1, &Device::Cpu)?;
+        Ok(candle_nn::loss::cross_entropy(&logits.squeeze(0)?.narrow(0, 0, tokens - 1)?, &targets)?)
+    }
+
     /// Loss of the next token and its gradients.
     fn gradients(&self) -> Result<Measured, ParityError> {
-        let (tokens, logits) = (self.ids.len(), self.model.forward(&self.input()?)?.squeeze(0)?);
-        let targets = Tensor::from_slice(&self.ids[1..], tokens - 1, &Device::Cpu)?;
-        let loss = candle_nn::loss::cross_entropy(&logits.narrow(0, 0, tokens - 1)?, &targets)?;
+        let loss = self.loss(&self.model.forward(&self.input()?)?)?;
         let loss_error = max_abs(&[loss.to_scalar()?], &self.expected.f32("loss")?);
         let grads = loss.backward()?;
         let lock = self.vars.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);

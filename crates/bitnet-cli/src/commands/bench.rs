@@ -25,7 +25,8 @@ Examples:
   bitnet bench -m model.gguf
   bitnet bench -m synthetic:2b4t -p 128 -n 32 -t 2 --json
   bitnet bench -m model.gguf --isa scalar        what the instruction set is worth
-  bitnet bench -m model.gguf -p 0 --context 1024 decoding after a thousand tokens";
+  bitnet bench -m model.gguf -p 0 --context 1024 decoding after a thousand tokens
+  bitnet bench -p 1024 -n 64 --sessions 16       many texts together";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -39,6 +40,10 @@ pub(crate) struct BenchArgs {
     /// Tokens that stand before those that are generated, in each text; they are read beforehand and not measured
     #[arg(long, value_name = "C", default_value_t = 0)]
     context: u32,
+    /// Fill the keys and values of these tokens with numbers of no meaning instead of reading tokens, which takes long for
+    /// very many; for models of attention only
+    #[arg(long, requires = "context", conflicts_with = "sessions")]
+    fill: bool,
     /// Texts that are generated together, in one pass over the weights; the speed is that of all of them. A context is then a multiple
     /// of 64
     #[arg(long, value_name = "S", default_value_t = 1)]
@@ -98,6 +103,11 @@ struct Details {
     context: u32,
     /// Texts that were generated together.
     sessions: u32,
+    /// Of the model, the head and what layers learn in full precision included.
+    parameters: u64,
+    vocabulary: usize,
+    /// Keys, values and states of test-time training at the end of a text that was decoded alone.
+    session_bytes: Option<usize>,
     /// Least and most of the repetitions.
     prefill_range: Option<[f64; 2]>,
     /// Least and most of the repetitions.
@@ -168,7 +178,11 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         return Err(CliError::usage(says));
     }
     let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
+    if args.fill && model.config().has_ttt() {
+        return Err(CliError::usage("--fill: a state of test-time training comes about by reading only"));
+    }
     let sessions = args.sessions as usize;
+    let mut session_bytes = None;
     let mut rescored = Rescored::default();
     let before_mib = process::status_mib("RssAnon");
     let mut memory = None;
@@ -182,7 +196,10 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         });
     };
     let decode = (n > 0).then(|| match sessions {
-        1 => decode(&model, ui, rounds, n, context, &mut rescored, &mut note),
+        1 => decode(&model, ui, rounds, n, (context, args.fill), &mut rescored, &mut note).map(|(measured, bytes)| {
+            session_bytes = Some(bytes);
+            measured
+        }),
         _ => together(&model, ui, rounds, [n, context, sessions], &mut rescored, &mut note),
     });
     let decode = decode.transpose()?;
@@ -193,6 +210,9 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     let details = args.details.then(|| Details {
         context: args.context,
         sessions: args.sessions,
+        parameters: model.config().parameters(),
+        vocabulary: model.config().vocab_size,
+        session_bytes,
         prefill_range: prefill.as_ref().map(Measured::range),
         decode_range: decode.as_ref().map(Measured::range),
         first_token_s: prefill.as_ref().map(|m| load_time.as_secs_f64() + m.first_s),
@@ -290,22 +310,26 @@ fn head_name(engine: &bitnet::Engine) -> String {
 }
 
 /// `rounds` repetitions of `n` steps of one token each, with the choice of the next token, after `context` tokens that are
-/// read once.
+/// read once, or filled; and the bytes of the session at the end.
 fn decode(
     model: &Model,
     ui: &Ui,
     rounds: usize,
     n: usize,
-    context: usize,
+    (context, fill): (usize, bool),
     rescored: &mut Rescored,
     note: &mut dyn FnMut(usize),
-) -> Result<Measured, CliError> {
+) -> Result<(Measured, usize), CliError> {
     let mut options = SamplingOptions::default();
     options.temperature = 0.0;
     let mut sampler = Sampler::new(options).map_err(bitnet::Error::from)?;
     let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(context + n));
-    let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
-    sequence.push(&before)?;
+    if fill {
+        sequence.pretend(context)?;
+    } else {
+        let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
+        sequence.push(&before)?;
+    }
     let first = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
     // Where the model cannot go back, every repetition goes on from a copy.
     let start = (!sequence.can_rewind()).then(|| sequence.clone());
@@ -326,8 +350,10 @@ fn decode(
         }
         Ok(began.elapsed().as_secs_f64())
     })?;
-    note(sequence.state().kv_bytes() + sequence.state().ttt_bytes());
-    Ok(measured)
+    let state = sequence.state();
+    let bytes = state.kv_bytes() + state.ttt_bytes();
+    note(bytes);
+    Ok((measured, bytes))
 }
 
 /// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together, after `context` tokens of each;

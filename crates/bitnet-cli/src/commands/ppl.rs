@@ -24,7 +24,8 @@ Examples:
   bitnet ppl -m model.gguf --file wiki.test.txt --window 512
   bitnet ppl -m model.gguf --file story.txt --window 256 --json | jq .perplexity
   bitnet ppl -m model.gguf --file story.txt --kv f16       what a smaller cache costs
-  bitnet ppl -m model.gguf --file book.txt --window 2048 --by-position 256";
+  bitnet ppl -m model.gguf --file book.txt --window 2048 --by-position 256
+  bitnet ppl --file story.txt --no-adapt                   what learning while reading is worth";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]

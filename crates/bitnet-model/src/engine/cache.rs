@@ -181,6 +181,13 @@ impl<T: bytemuck::Pod> Slabs<T> {
         rest
     }
 
+    /// Overwrites everything with `numbers`, again and again.
+    fn repeat(&mut self, numbers: &[T]) {
+        for all in [&mut self.k, &mut self.v] {
+            all.chunks_mut(numbers.len().max(1)).for_each(|chunk| chunk.copy_from_slice(&numbers[..chunk.len()]));
+        }
+    }
+
     /// Moves `used` rows of each head into slabs of `to` rows.
     fn grow(&mut self, heads: usize, row: usize, used: usize, from: usize, to: usize) {
         for old in [&mut self.k, &mut self.v] {
@@ -335,6 +342,31 @@ impl KvCache {
         }
         self.len = len;
         bytes
+    }
+
+    /// For measurements: keys and values of no meaning for `len` tokens.
+    pub(super) fn fill(&mut self, len: usize) {
+        self.reserve(len.saturating_add(GROW).min(self.limit).max(len));
+        // The golden ratio's multiples lie all over; a prime number of them, so that rows differ.
+        let codes: Vec<i8> = (0..1021u32).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 24) as i8).collect();
+        let numbers: Vec<f32> = codes.iter().map(|c| f32::from(*c) / 128.0).collect();
+        for layer in &mut self.layers {
+            match layer {
+                LayerCache::F32(s) => s.repeat(&numbers),
+                LayerCache::F16(s) => s.repeat(&numbers.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>()),
+                LayerCache::Bf16(s) => s.repeat(&numbers.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>()),
+                LayerCache::Q8(s) => {
+                    // -128 is no code.
+                    s.codes.repeat(&codes.iter().map(|c| (*c).max(-127)).collect::<Vec<_>>());
+                    s.steps.repeat(&[1.0 / 128.0]);
+                }
+                LayerCache::Q4(s) => {
+                    s.codes.repeat(&codes.iter().map(|c| *c as u8).collect::<Vec<_>>());
+                    s.steps.repeat(&[1.0 / 8.0]);
+                }
+            }
+        }
+        self.len = len;
     }
 
     /// Counts `n` tokens whose keys and values have been written.

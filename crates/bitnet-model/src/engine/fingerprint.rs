@@ -43,6 +43,10 @@ impl Hash {
         }
         if let Mixer::Ttt(mixer) = &layer.mixer {
             mixer.learnt().for_each(|values| self.floats(values));
+            // What a state without learning holds is not what one with it would.
+            if mixer.rows.is_frozen() {
+                self.word(0xF20_2E4);
+            }
         }
     }
 }

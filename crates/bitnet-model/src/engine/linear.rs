@@ -55,41 +55,47 @@ impl Linear {
         x.product(self.kernel.as_ref(), &w, widened, acc);
     }
 
-    /// `out = (acc * (1 / s)) * scale`, the dequantised output of one token for `rows`.
+    /// `out = (acc * (1 / s)) * scale`, the dequantised output of one token for `rows`; with `ADD` on top of what is there.
     ///
     /// The order is part of the canonical arithmetic, see `docs/adr/0003-canonical-float-arithmetic.md`.
-    pub(super) fn dequantize(&self, ops: Ops, rows: Range<usize>, s: f32, acc: &[i32], out: &mut [f32]) {
+    pub(super) fn dequantize<const ADD: bool>(
+        &self,
+        ops: Ops,
+        rows: Range<usize>,
+        s: f32,
+        acc: &[i32],
+        out: &mut [f32],
+    ) {
         match &self.scales {
-            Scales::Tensor(a) => {
-                ops.scale_i32(acc, 1.0 / s, out);
-                ops.scale(*a, out);
-            }
+            Scales::Tensor(a) if ADD => ops.dequantize_add(acc, 1.0 / s, *a, out),
+            Scales::Tensor(a) => ops.dequantize(acc, 1.0 / s, *a, out),
             Scales::Rows(a) => {
                 for ((o, &v), a) in out.iter_mut().zip(acc).zip(&a[rows]) {
-                    *o = (v as f32 * (1.0 / s)) * a;
+                    let y = (v as f32 * (1.0 / s)) * a;
+                    *o = if ADD { *o + y } else { y };
                 }
             }
         }
     }
 
-    /// Computes the outputs of thread-owned `rows` for all tokens, and hands each token's part to `write`.
-    pub(super) fn run(
+    /// Computes the outputs of thread-owned `rows` for all tokens into `out`, whose columns are these rows; with `ADD` on top of
+    /// what is there.
+    pub(super) fn run<const ADD: bool>(
         &self,
         ops: Ops,
         rows: Range<usize>,
         x: &Quantized,
         scratch: &mut ThreadScratch,
-        mut write: impl FnMut(usize, Range<usize>, &[f32]),
+        out: &mut ColsMut<'_, f32>,
     ) {
-        let n = x.n();
+        let (n, first) = (x.n(), rows.start);
         for block in self.blocks(rows) {
             let len = block.len();
             let acc = &mut scratch.acc[..n * len];
             self.product(block.clone(), x, &mut scratch.widened, acc);
             for (t, (acc, &s)) in acc.chunks_exact(len).zip(x.scales()).enumerate() {
-                let out = &mut scratch.y[..len];
-                self.dequantize(ops, block.clone(), s, acc, out);
-                write(t, block.clone(), out);
+                let out = &mut out.row_mut(t)[block.start - first..block.end - first];
+                self.dequantize::<ADD>(ops, block.clone(), s, acc, out);
             }
         }
     }
@@ -117,11 +123,7 @@ pub(super) fn project(
     }
     team.run_parts(&mut jobs, |p, (outputs, scratch)| {
         for (w, out) in outputs {
-            let rows = w.split(p, parts);
-            let first = rows.start;
-            w.run(ops, rows, x, scratch, |t, block, y| {
-                out.row_mut(t)[block.start - first..block.end - first].copy_from_slice(y);
-            });
+            w.run::<false>(ops, w.split(p, parts), x, scratch, out);
         }
     });
 }

@@ -13,6 +13,7 @@ mod cache;
 mod fingerprint;
 mod head;
 mod kernels;
+mod lanes;
 mod linear;
 mod quantized;
 mod scratch;
@@ -36,8 +37,9 @@ pub use step::{LogitsWanted, StepInput};
 use crate::weights::ModelWeights;
 use crate::{FloatMatrix, ModelConfig, ModelError, Projection};
 use kernels::{Asked, Kernels};
+use lanes::Lane;
 use linear::Linear;
-use scratch::Scratch;
+use scratch::{MAX_ROWS, Scratch};
 use ttt::TttMixer;
 use ttt_layer::RowWise;
 
@@ -53,6 +55,12 @@ pub struct EngineOptions {
     /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
     pub kernel: Option<Arc<dyn Kernel>>,
     layer_kernels: Asked,
+    /// Whether test-time-training layers do not learn while they read: their inner models stay what training has made of them. It
+    /// shows what learning is worth.
+    pub frozen: bool,
+    /// Whether each thread takes whole texts or pieces of a text, rather than its share of every product; `None` decides by
+    /// the size of the model. No result depends on it.
+    pub whole_texts: Option<bool>,
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
 }
@@ -68,6 +76,18 @@ impl EngineOptions {
     #[must_use]
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
+        self
+    }
+    /// With test-time-training layers that learn while they read, or do not.
+    #[must_use]
+    pub fn adapt(mut self, on: bool) -> Self {
+        self.frozen = !on;
+        self
+    }
+    /// With whole texts for each thread, or with shares of every product.
+    #[must_use]
+    pub fn whole_texts(mut self, on: bool) -> Self {
+        self.whole_texts = Some(on);
         self
     }
     /// With another way to the best logits.
@@ -112,6 +132,8 @@ struct Inner {
     kernels: Kernels,
     kernel_name: String,
     threads: usize,
+    /// Whether each thread has a lane, see [`lanes`].
+    in_lanes: bool,
     fingerprint: OnceLock<u64>,
     workspace: Mutex<Workspace>,
 }
@@ -152,6 +174,8 @@ struct AttentionMixer {
 struct Workspace {
     team: Team,
     scratch: Scratch,
+    /// One for each thread where they pay, see [`lanes`].
+    lanes: Vec<Lane>,
 }
 
 impl Engine {
@@ -178,7 +202,8 @@ impl Engine {
                 |p: Projection| Linear::new(w.projection(p), kernels.of(LayerKind::of(p))).map_err(ModelError::from);
             let before = || weights.layers[..l].iter();
             let layer = || -> Result<Layer, ModelError> {
-                let mixer = match TttMixer::new(w, ops, before().filter(|l| l.ttt.is_some()).count(), linear)? {
+                let slot = before().filter(|l| l.ttt.is_some()).count();
+                let mixer = match TttMixer::new(w, ops, slot, options.frozen, linear)? {
                     Some(ttt) => Mixer::Ttt(Box::new(ttt)),
                     None => Mixer::Attention(Box::new(AttentionMixer {
                         q: linear(Projection::Q)?,
@@ -201,9 +226,11 @@ impl Engine {
             };
             slot[0] = Some(layer());
         });
-        let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<_, _>>()?;
+        let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<Vec<_>, _>>()?;
         let plane = head::plane(options.head, weights.head.as_ref().unwrap_or(&weights.embedding), ops, &team)?;
         let kernel_name = kernels.describe();
+        let lanes = lanes::of(options.whole_texts, &layers, &config, threads, kernels.row_block())?;
+        let scratch = Scratch::new(&config, threads, kernels.row_block());
         tracing::debug!(kernel = kernel_name, isa = isa.name(), threads, "engine ready");
         Ok(Self {
             inner: Arc::new(Inner {
@@ -215,8 +242,9 @@ impl Engine {
                 isa,
                 ops,
                 threads,
+                in_lanes: !lanes.is_empty(),
                 fingerprint: OnceLock::new(),
-                workspace: Mutex::new(Workspace { team, scratch: Scratch::new(&config, threads, kernels.row_block()) }),
+                workspace: Mutex::new(Workspace { team, scratch, lanes }),
                 kernels,
                 kernel_name,
                 config,
@@ -285,10 +313,12 @@ impl Engine {
 
     /// The test-time-training layers, in their order.
     fn ttt_layers(&self) -> impl Iterator<Item = &RowWise> {
-        self.inner.layers.iter().filter_map(|l| match &l.mixer {
-            Mixer::Attention(_) => None,
-            Mixer::Ttt(mixer) => Some(&mixer.rows),
-        })
+        self.inner.ttt_layers()
+    }
+
+    /// Tokens of one text that are best read in one step: enough that all threads have their share.
+    pub(crate) fn tokens_at_once(&self) -> usize {
+        if self.inner.in_lanes { 4 * MAX_ROWS } else { MAX_ROWS }
     }
 
     fn lock(&self) -> MutexGuard<'_, Workspace> {
@@ -298,6 +328,14 @@ impl Engine {
 }
 
 impl Inner {
+    /// The test-time-training layers, in their order.
+    fn ttt_layers(&self) -> impl Iterator<Item = &RowWise> {
+        self.layers.iter().filter_map(|l| match &l.mixer {
+            Mixer::Attention(_) => None,
+            Mixer::Ttt(mixer) => Some(&mixer.rows),
+        })
+    }
+
     fn head_matrix(&self) -> &FloatMatrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }

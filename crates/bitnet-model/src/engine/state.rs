@@ -188,6 +188,20 @@ impl SequenceState {
         self.has_last = true;
     }
 
+    /// For measurements, see [`Sequence::pretend`](crate::Sequence::pretend).
+    pub(crate) fn pretend(&mut self, tokens: usize) {
+        self.kv.fill(tokens);
+        self.has_last = false;
+    }
+
+    /// As [`SequenceState::advance`], where the test-time-training layers have counted the tokens already.
+    pub(super) fn advance_rest(&mut self, n: usize, last: &[f32]) {
+        self.kv.reserve(self.kv.len() + n);
+        self.kv.advance(n);
+        self.last.copy_from_slice(last);
+        self.has_last = true;
+    }
+
     /// The residual row after the last token, if it is known.
     pub(crate) fn last(&self) -> Option<&[f32]> {
         self.has_last.then_some(&self.last[..])

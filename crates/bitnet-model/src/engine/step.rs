@@ -8,6 +8,7 @@ use super::attention::{self, Segment};
 use super::linear::{Linear, project};
 use super::quantized::Quantized;
 use super::scratch::{MAX_ROWS, Scratch, ThreadScratch};
+use super::ttt::Texts;
 use super::{AttentionMixer, Engine, HeadRequest, Inner, Layer, Mixer, SequenceState, StepOutput, Workspace, head};
 use crate::{Activation, InputForm, ModelConfig, ModelError};
 
@@ -67,9 +68,12 @@ impl Engine {
             }
             input.state.begin();
         }
-        let result = self.inner.step(&mut ws, inputs, out);
+        let result = self.inner.share(&mut ws, inputs, out);
         match result {
-            Ok(()) => inputs.iter_mut().for_each(|input| input.state.end()),
+            Ok(()) => {
+                self.inner.complete(&mut ws, inputs);
+                inputs.iter_mut().for_each(|input| input.state.end());
+            }
             Err(_) => {
                 let mut rest = several.then_some(&undo[..]);
                 for (input, len) in inputs.iter_mut().zip(before) {
@@ -79,6 +83,35 @@ impl Engine {
         }
         ws.scratch.undo = undo;
         result
+    }
+
+    /// Reads `tokens` as [`Engine::step`] does, without asking what follows, and returns for each test-time-training layer its inner
+    /// losses `|f(k; W) - v|^2 / 2`, `[tokens, heads]` f32, each at the inner weights of the beginning of its mini-batch: what
+    /// the state knew of a token before it read it. To look at; it takes longer than a step.
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`]; a text whose step fails is lost.
+    pub fn inner_losses(&self, state: &mut SequenceState, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
+        self.check(state, tokens)?;
+        let mut losses = vec![Vec::new(); state.ttt.len()];
+        let mut ws = self.lock();
+        let Workspace { team, scratch, .. } = &mut *ws;
+        let before = state.len();
+        state.begin();
+        for tokens in tokens.chunks(MAX_ROWS) {
+            state.kv.reserve(state.len() + tokens.len());
+            let head = HeadRequest::default();
+            let mut block = [Segment { state: &mut *state, tokens, first_row: 0, wanted: 0..0, head }];
+            let mut out = StepOutput::default();
+            let result = self.inner.block(team, scratch, &mut block, tokens.len(), Some(&mut losses), &mut out);
+            if let Err(error) = result {
+                state.undo(before, 0, None);
+                return Err(error);
+            }
+            self.inner.complete_open(scratch, &mut block);
+        }
+        state.end();
+        Ok(losses)
     }
 
     /// What follows the last token of `state`, once more and as `request` asks; appended to `out` as one position. Nothing is read
@@ -95,7 +128,7 @@ impl Engine {
         self.check(state, &[])?;
         let Some(last) = state.last() else { return Ok(false) };
         let mut ws = self.lock();
-        let Workspace { team, scratch: s } = &mut *ws;
+        let Workspace { team, scratch: s, .. } = &mut *ws;
         s.reserve(self.config(), 1);
         s.x[..last.len()].copy_from_slice(last);
         head::run(&self.inner, team, s, std::iter::once((0, request)), out);
@@ -130,7 +163,13 @@ impl Engine {
 
 impl Inner {
     /// Cuts the inputs into blocks of at most [`MAX_ROWS`] tokens: many short inputs share one, a long one fills several.
-    fn step(&self, ws: &mut Workspace, inputs: &mut [StepInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
+    pub(super) fn step(
+        &self,
+        team: &Team,
+        s: &mut Scratch,
+        inputs: &mut [StepInput<'_>],
+        out: &mut StepOutput,
+    ) -> Result<(), ModelError> {
         let (mut input, mut done) = (0, 0);
         while input < inputs.len() {
             let mut block = SmallVec::<[Segment<'_>; INLINE_PARTS]>::new();
@@ -160,24 +199,27 @@ impl Inner {
                 (input, done) = (input + 1, 0);
                 rest = others;
             }
-            self.block(ws, &mut block, rows, out)?;
+            self.block(team, s, &mut block, rows, None, out)?;
         }
         Ok(())
     }
 
-    /// One pass over the weights for `n` rows.
+    /// One pass over the weights for `n` rows. Where `losses` are given, there is one text, and the inner losses of each
+    /// test-time-training layer are appended to its own.
     fn block(
         &self,
-        ws: &mut Workspace,
+        team: &Team,
+        s: &mut Scratch,
         segments: &mut [Segment<'_>],
         n: usize,
+        mut losses: Option<&mut [Vec<f32>]>,
         out: &mut StepOutput,
     ) -> Result<(), ModelError> {
         if n == 0 {
             return Ok(());
         }
         let c = &self.config;
-        let Workspace { team, scratch: s } = ws;
+        self.complete_open(s, segments);
         s.reserve(c, n);
         if c.attention_layers() > 0 {
             let longest = segments.iter().map(|g| g.state.len() + g.tokens.len()).max().unwrap_or(0);
@@ -195,7 +237,13 @@ impl Inner {
         for layer in &self.layers {
             match &layer.mixer {
                 Mixer::Attention(mixer) => self.attention_block(team, s, layer, mixer, segments, n),
-                Mixer::Ttt(mixer) => self.ttt_block(team, s, layer, mixer, segments, n),
+                Mixer::Ttt(mixer) => {
+                    let mut texts = match &mut losses {
+                        Some(losses) => Texts::Watched(segments, losses),
+                        None => Texts::Own(segments),
+                    };
+                    self.ttt_block(team, s, layer, mixer, &mut texts, n)
+                }
             }
             .map_err(|(what, row)| position_error(segments, what, row))?;
             self.feed_forward_block(team, s, layer, n).map_err(|(what, row)| position_error(segments, what, row))?;
@@ -241,7 +289,13 @@ impl Inner {
         Ok(())
     }
 
-    fn feed_forward_block(&self, team: &Team, s: &mut Scratch, layer: &Layer, n: usize) -> Result<(), Misfit> {
+    pub(super) fn feed_forward_block(
+        &self,
+        team: &Team,
+        s: &mut Scratch,
+        layer: &Layer,
+        n: usize,
+    ) -> Result<(), Misfit> {
         let (c, ops) = (&self.config, self.ops);
         quantize_rows(
             ops,
@@ -328,10 +382,7 @@ pub(super) fn add_projection(
     let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| w.split(p, parts)).collect();
     let mut jobs: SmallVec<[_; INLINE_PARTS]> = split_cols(x, n, w.rows(), &bounds).zip(threads).collect();
     team.run_parts(&mut jobs, |p, (x, scratch)| {
-        let first = w.split(p, parts).start;
-        w.run(ops, w.split(p, parts), input, scratch, |t, block, y| {
-            ops.add_assign(&mut x.row_mut(t)[block.start - first..block.end - first], y);
-        });
+        w.run::<true>(ops, w.split(p, parts), input, scratch, x);
     });
 }
 
@@ -353,8 +404,8 @@ fn gated(
         layer.up.product(block.clone(), x, &mut scratch.widened, up);
         for (t, ((gate, up), &s)) in gate.chunks_exact(len).zip(up.chunks_exact(len)).zip(x.scales()).enumerate() {
             let (g, v) = (&mut scratch.y[..len], &mut scratch.y2[..len]);
-            layer.gate.dequantize(ops, block.clone(), s, gate, g);
-            layer.up.dequantize(ops, block.clone(), s, up, v);
+            layer.gate.dequantize::<false>(ops, block.clone(), s, gate, g);
+            layer.up.dequantize::<false>(ops, block.clone(), s, up, v);
             let out = &mut u.row_mut(t)[block.start - first..block.end - first];
             match act {
                 Activation::Relu2 => ops.relu2_mul(g, v, out),

@@ -8,13 +8,14 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 use ternary_kernels::{AlignedBuf, ColsMut, Team, split_cols};
-use ttt_layer::{ConvRows, Inputs, RowWise, Rows, Scratch as HeadScratch};
+use ttt_layer::{ConvRows, Inputs, RowWise, Rows, Scratch as HeadScratch, TttState};
 
 use super::attention::Segment;
+use super::lanes::Piece;
 use super::linear::{Linear, project};
 use super::scratch::Scratch;
-use super::step::{INLINE_PARTS, Misfit, add_projection};
-use super::{Inner, Layer};
+use super::step::{INLINE_PARTS, Misfit, StepInput, add_projection};
+use super::{Inner, Layer, Workspace};
 use crate::{LayerWeights, Mixer, ModelConfig, ModelError, Projection};
 
 /// The mixer of a test-time-training layer, packed.
@@ -38,6 +39,7 @@ impl TttMixer {
         w: &LayerWeights,
         ops: ternary_kernels::Ops,
         slot: usize,
+        frozen: bool,
         linear: impl Fn(Projection) -> Result<Linear, ModelError>,
     ) -> Result<Option<Self>, ModelError> {
         let Some(t) = &w.ttt else { return Ok(None) };
@@ -47,13 +49,14 @@ impl TttMixer {
             (Some(gain), Some(conv)) => Some((gain.clone(), ConvRows::new(conv, c.hidden_size, c.conv_kernel)?)),
             _ => None,
         };
+        let rows = RowWise::with_ops(c, &t.parameters, ops)?;
         Ok(Some(Self {
             pre_conv,
             q: linear(Projection::Q)?,
             k: optional(Projection::K)?,
             v: linear(Projection::V)?,
             gate: optional(Projection::OutGate)?,
-            rows: RowWise::with_ops(c, &t.parameters, ops)?,
+            rows: if frozen { rows.frozen() } else { rows },
             slot,
         }))
     }
@@ -106,6 +109,16 @@ impl TttScratch {
     }
 }
 
+/// Whose states a block of rows reads and writes.
+pub(super) enum Texts<'s, 'a> {
+    /// Those of some texts, each in one piece.
+    Own(&'s mut [Segment<'a>]),
+    /// That of one text, of which other threads have other pieces.
+    Piece(&'s Piece<'s, 'a>),
+    /// As `Own`, of one text; the inner losses of each layer are appended, `[n, h]` for each.
+    Watched(&'s mut [Segment<'a>], &'s mut [Vec<f32>]),
+}
+
 /// Some heads of one sequence, for one thread.
 struct Unit<'a> {
     thread: usize,
@@ -124,7 +137,7 @@ impl Inner {
         s: &mut Scratch,
         layer: &Layer,
         mixer: &TttMixer,
-        segments: &mut [Segment<'_>],
+        texts: &mut Texts<'_, '_>,
         n: usize,
     ) -> Result<(), Misfit> {
         let (c, ops) = (&self.config, self.ops);
@@ -132,7 +145,14 @@ impl Inner {
         let Scratch { x, q, k, v, attn, quantized, threads, ttt, .. } = s;
         let t = ttt.as_mut().expect("a model with such layers has their buffers");
         let x = &mut x[..n * hidden];
-        self.pre_conv(team, x, t, mixer, segments);
+        match texts {
+            Texts::Own(segments) | Texts::Watched(segments, _) => self.pre_conv(team, x, t, mixer, segments),
+            Texts::Piece(piece) if mixer.pre_conv.is_some() => piece.in_turn(mixer.slot, |state| {
+                let (normed, out) = (&mut t.x[..n * hidden], &mut t.conv[..n * hidden]);
+                self.convolve(mixer, x, normed, out, state.parts_mut().1);
+            })?,
+            Texts::Piece(_) => (),
+        }
 
         let chunk = n.div_ceil(team.threads());
         let rows = x.chunks(chunk * hidden).zip(t.x[..n * hidden].chunks_mut(chunk * hidden));
@@ -163,7 +183,31 @@ impl Inner {
                 gate: None,
             }
         };
-        inner_loop(team, mixer, segments, inputs, &mut attn[..n * width], &mut t.threads);
+        let out = &mut attn[..n * width];
+        match texts {
+            Texts::Own(segments) => inner_loop(team, mixer, segments, inputs, out, &mut t.threads),
+            Texts::Watched(segments, losses) => {
+                for segment in segments.iter_mut() {
+                    let (rows, h) =
+                        (segment.first_row..segment.first_row + segment.tokens.len(), c.num_attention_heads);
+                    let out = &mut ColsMut::new(&mut out[rows.start * width..rows.end * width], rows.len(), width);
+                    let state = &mut segment.state.ttt[mixer.slot];
+                    let (position, losses) = (state.position(), &mut losses[mixer.slot]);
+                    let known = losses.len();
+                    losses.resize(known + rows.len() * h, 0.0);
+                    let (own, scratch) = (&mut losses[known..], &mut t.threads[0]);
+                    let inputs = inputs(rows);
+                    mixer.rows.forward_heads_with_losses(state.parts_mut().0, position, &inputs, out, scratch, own);
+                }
+            }
+            Texts::Piece(piece) => piece.pass_on(mixer.slot, |state| {
+                let (heads, position, scratch) = (0..c.num_attention_heads, state.position(), &mut t.threads[0]);
+                let out = &mut ColsMut::new(out, n, width);
+                mixer.rows.forward_heads(heads, state.parts_mut().0, position, &inputs(0..n), out, scratch);
+                state.advance(n);
+                mixer.rows.complete(state, scratch);
+            })?,
+        }
 
         let gate = mixer.gate.as_ref().map(|_| Rows::new(&t.gate[..n * width], width));
         let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
@@ -181,8 +225,10 @@ impl Inner {
 
     /// `x += conv(norm(x))` where the block has a convolution; one thread for each sequence.
     fn pre_conv(&self, team: &Team, x: &mut [f32], t: &mut TttScratch, mixer: &TttMixer, segments: &mut [Segment<'_>]) {
-        let Some((gain, conv)) = &mixer.pre_conv else { return };
-        let (ops, eps, hidden) = (self.ops, self.config.rms_norm_eps, self.config.hidden_size);
+        if mixer.pre_conv.is_none() {
+            return;
+        }
+        let hidden = self.config.hidden_size;
         let (mut x, mut normed, mut out) = (x, &mut t.x[..], &mut t.conv[..]);
         let mut parts: SmallVec<[_; INLINE_PARTS]> = SmallVec::new();
         for segment in segments {
@@ -190,13 +236,57 @@ impl Inner {
             let window = segment.state.ttt[mixer.slot].parts_mut().1;
             parts.push((take(&mut x, len), take(&mut normed, len), take(&mut out, len), window));
         }
-        team.run_parts(&mut parts, |_, (x, normed, out, window)| {
-            for (x, normed) in x.chunks_exact(hidden).zip(normed.chunks_exact_mut(hidden)) {
-                ops.rms_norm(x, gain, eps, normed);
+        team.run_parts(&mut parts, |_, (x, normed, out, window)| self.convolve(mixer, x, normed, out, window));
+    }
+
+    /// The same for some rows of one sequence.
+    fn convolve(&self, mixer: &TttMixer, x: &mut [f32], normed: &mut [f32], out: &mut [f32], window: &mut [f32]) {
+        let Some((gain, conv)) = &mixer.pre_conv else { return };
+        let (ops, eps, hidden) = (self.ops, self.config.rms_norm_eps, self.config.hidden_size);
+        for (x, normed) in x.chunks_exact(hidden).zip(normed.chunks_exact_mut(hidden)) {
+            ops.rms_norm(x, gain, eps, normed);
+        }
+        conv.forward(ops, window, Rows::new(normed, hidden), out);
+        ops.add_assign(x, out);
+    }
+
+    /// Lets mini-batches that ended with the last tokens of `inputs` move the inner weights: nothing can fail any more.
+    pub(super) fn complete(&self, ws: &mut Workspace, inputs: &mut [StepInput<'_>]) {
+        let Workspace { team, scratch, lanes } = ws;
+        let Some(t) = &mut scratch.ttt else { return };
+        if !inputs.iter().any(|i| i.state.ttt.iter().any(TttState::is_due)) {
+            return;
+        }
+        let one = |first: usize, states: &mut [TttState], scratch: &mut HeadScratch| {
+            let layers = self.ttt_layers().skip(first);
+            layers.zip(states).for_each(|(layer, state)| layer.complete(state, scratch));
+        };
+        match inputs {
+            // A small model is one thread's.
+            [input] if !lanes.is_empty() => one(0, &mut input.state.ttt, &mut t.threads[0]),
+            [input] => {
+                let per = input.state.ttt.len().div_ceil(team.threads());
+                let mut parts: SmallVec<[_; INLINE_PARTS]> =
+                    input.state.ttt.chunks_mut(per).zip(&mut t.threads).collect();
+                team.run_parts(&mut parts, |i, (states, scratch)| one(i * per, states, scratch));
             }
-            conv.forward(ops, window, Rows::new(normed, hidden), out);
-            ops.add_assign(x, out);
-        });
+            inputs => {
+                let per = inputs.len().div_ceil(team.threads());
+                let mut parts: SmallVec<[_; INLINE_PARTS]> = inputs.chunks_mut(per).zip(&mut t.threads).collect();
+                team.run_parts(&mut parts, |_, (inputs, scratch)| {
+                    inputs.iter_mut().for_each(|input| one(0, &mut input.state.ttt, scratch));
+                });
+            }
+        }
+    }
+
+    /// The same before a block that goes on where another one of the same step has ended a mini-batch.
+    pub(super) fn complete_open(&self, s: &mut Scratch, segments: &mut [Segment<'_>]) {
+        let Some(t) = &mut s.ttt else { return };
+        for segment in segments {
+            let layers = self.ttt_layers().zip(&mut segment.state.ttt);
+            layers.for_each(|(layer, state)| layer.complete(state, &mut t.threads[0]));
+        }
     }
 }
 

@@ -213,16 +213,27 @@ fn distance(options: &SamplingOptions, floor: f64) -> f64 {
     floor * f64::from(options.temperature) * (1.0 + 1e-6)
 }
 
-/// The best token.
+/// The best token. Lanes side by side, since a single chain of comparisons would cost more than a small head.
 fn best(logits: &[f32], position: u64) -> Result<Candidate, ModelError> {
-    let max = logits.iter().fold(f32::NEG_INFINITY, |m, &l| if l > m { l } else { m });
-    if logits.iter().fold(false, |nan, l| nan | l.is_nan()) {
+    const LANES: usize = 32;
+    let (mut maxima, mut nans) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        for ((max, nan), &l) in maxima.iter_mut().zip(&mut nans).zip(chunk) {
+            *max = if l > *max { l } else { *max };
+            *nan |= l.is_nan();
+        }
+    }
+    let max = rest.iter().chain(&maxima).fold(f32::NEG_INFINITY, |m, &l| if l > m { l } else { m });
+    if rest.iter().any(|l| l.is_nan()) || nans.contains(&true) {
         return Err(diverged(position));
     }
-    match logits.iter().position(|&l| l == max) {
+    // Zeros of either sign are equal, as the ranks say.
+    let chunk = chunks.iter().position(|c| c.iter().fold(false, |is, &l| is | (l == max))).unwrap_or(chunks.len());
+    match logits[chunk * LANES..].iter().position(|&l| l == max) {
         None => Err(none("empty")),
         Some(_) if max == f32::NEG_INFINITY => Err(none("minus infinity everywhere")),
-        Some(token) => Ok(Candidate { logit: max, token: token as u32 }),
+        Some(at) => Ok(Candidate { logit: max, token: (chunk * LANES + at) as u32 }),
     }
 }
 

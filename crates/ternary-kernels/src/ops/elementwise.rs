@@ -43,6 +43,20 @@ ops! {
     /// # Panics
     /// If the lengths differ.
     pub fn scale_add_i32(acc: &[i32], factor: f32, out: &mut [f32]) = scale_add_i32;
+
+    /// `out[i] = (acc[i] as f32 * factor) * scale`, both `[k]`, with the bits of [`Ops::scale_i32`](crate::Ops::scale_i32) and
+    /// then [`Ops::scale`](crate::Ops::scale).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn dequantize(acc: &[i32], factor: f32, scale: f32, out: &mut [f32]) = dequantize;
+
+    /// `out[i] = out[i] + (acc[i] as f32 * factor) * scale`, both `[k]`, with the bits of
+    /// [`Ops::dequantize`](crate::Ops::dequantize) and then [`Ops::add_assign`](crate::Ops::add_assign).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn dequantize_add(acc: &[i32], factor: f32, scale: f32, out: &mut [f32]) = dequantize_add;
 }
 
 /// A function of two lanes.
@@ -199,4 +213,28 @@ fn scale_i32<S: Simd>(s: S, acc: &[i32], factor: f32, out: &mut [f32]) {
 #[inline(always)]
 fn scale_add_i32<S: Simd>(s: S, acc: &[i32], factor: f32, out: &mut [f32]) {
     update(s, "scale_add_i32", ScaleAdd(factor), acc, out);
+}
+
+#[derive(Clone, Copy)]
+struct Dequantize<const ADD: bool> {
+    factor: f32,
+    scale: f32,
+}
+
+impl<const ADD: bool> Binary<i32> for Dequantize<ADD> {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, acc: &[i32; LANES], y: &[f32; LANES]) -> S::F {
+        let x = s.mul(s.mul(s.to_f(s.load_i(acc)), s.splat(self.factor)), s.splat(self.scale));
+        if ADD { s.add(s.load(y), x) } else { x }
+    }
+}
+
+#[inline(always)]
+fn dequantize<S: Simd>(s: S, acc: &[i32], factor: f32, scale: f32, out: &mut [f32]) {
+    update(s, "dequantize", Dequantize::<false> { factor, scale }, acc, out);
+}
+
+#[inline(always)]
+fn dequantize_add<S: Simd>(s: S, acc: &[i32], factor: f32, scale: f32, out: &mut [f32]) {
+    update(s, "dequantize_add", Dequantize::<true> { factor, scale }, acc, out);
 }

@@ -41,6 +41,13 @@ ops! {
     /// # Panics
     /// If the lengths differ.
     pub fn mul_add_assign(a: &[f32], b: &[f32], y: &mut [f32]) = mul_add_assign;
+
+    /// `out[i] = bias[i] + sum_j taps[j * stride + i] * rows[j][i]`, one fused multiply-add per `j` in ascending order: one row of a
+    /// depthwise convolution. `bias`, `out` and each of `rows` are `[k]`; `taps` holds as many rows, `stride` apart.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn convolve_row(rows: &[&[f32]], taps: &[f32], stride: usize, bias: &[f32], out: &mut [f32]) = convolve_row;
 }
 
 /// sqrt(2 / pi)
@@ -169,5 +176,45 @@ fn mul_add_assign<S: Simd>(s: S, a: &[f32], b: &[f32], y: &mut [f32]) {
         let mut last = pad(y_tail, 0.0);
         s.store(s.fma(s.load(&pad(a_tail, 0.0)), s.load(&pad(b_tail, 0.0)), s.load(&last)), &mut last);
         y_tail.copy_from_slice(&last[..y_tail.len()]);
+    }
+}
+
+#[inline(always)]
+fn convolve_row<S: Simd>(s: S, rows: &[&[f32]], taps: &[f32], stride: usize, bias: &[f32], out: &mut [f32]) {
+    let k = out.len();
+    let last = rows.len().saturating_sub(1).checked_mul(stride).and_then(|at| at.checked_add(k));
+    let fits = rows.is_empty() || last.is_some_and(|end| end <= taps.len());
+    assert!(
+        bias.len() == k && rows.iter().all(|r| r.len() == k) && fits,
+        "convolve_row: {} taps for {} rows, {} biases, {k} results",
+        taps.len(),
+        rows.len(),
+        bias.len()
+    );
+    let mut i = 0;
+    while i + LANES <= k {
+        let at = i..i + LANES;
+        let Some(bias) = bias[at.clone()].first_chunk() else { return };
+        let mut acc = s.load(bias);
+        for (j, row) in rows.iter().enumerate() {
+            let tap = &taps[j * stride + i..j * stride + i + LANES];
+            if let (Some(tap), Some(row)) = (tap.first_chunk(), row[at.clone()].first_chunk()) {
+                acc = s.fma(s.load(tap), s.load(row), acc);
+            }
+        }
+        if let Some(out) = out[at].first_chunk_mut() {
+            s.store(acc, out);
+        }
+        i += LANES;
+    }
+    if i < k {
+        let mut acc = s.load(&pad(&bias[i..], 0.0));
+        for (j, row) in rows.iter().enumerate() {
+            let tap = &taps[j * stride + i..j * stride + k];
+            acc = s.fma(s.load(&pad(tap, 0.0)), s.load(&pad(&row[i..], 0.0)), acc);
+        }
+        let mut last = [0.0; LANES];
+        s.store(acc, &mut last);
+        out[i..].copy_from_slice(&last[..k - i]);
     }
 }

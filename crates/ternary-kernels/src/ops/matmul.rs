@@ -28,6 +28,13 @@ ops! {
     /// # Panics
     /// If the lengths do not fit.
     pub fn add_causal_product(x: &[f32], w: &[f32], k: usize, first: usize, out: &mut [f32]) = add_causal_product;
+
+    /// Rows of `x` `[n, k]` become columns of `out` `[k, m]`, from column `first` on: `out[i, first + t] = x[t, i]`, all f32 and
+    /// row-major.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn store_columns(x: &[f32], k: usize, m: usize, first: usize, out: &mut [f32]) = store_columns;
 }
 
 #[inline(always)]
@@ -103,6 +110,14 @@ fn rows<S: Simd>(s: S, x: &[f32], stride: usize, k: usize, w: &[f32], bias: Opti
     let mut t = 0;
     // As many rows together as the registers hold: each loads the same weights.
     if S::ACCUMULATORS >= 16 {
+        if m < 2 * LANES {
+            // One vector of columns: more rows hide how long a sum takes.
+            while t + 8 <= n {
+                let x = std::array::from_fn(|r| row(t + r));
+                row_block::<S, 8, 1>(s, x, w, bias, &mut out[t * m..(t + 8) * m]);
+                t += 8;
+            }
+        }
         while t + 4 <= n {
             let x = [row(t), row(t + 1), row(t + 2), row(t + 3)];
             row_block::<S, 4, 4>(s, x, w, bias, &mut out[t * m..(t + 4) * m]);
@@ -219,5 +234,39 @@ fn tail<S: Simd, const R: usize>(
         let mut last = [0.0; LANES];
         s.store(accs[r], &mut last);
         out[r * m + j..(r + 1) * m].copy_from_slice(&last[..m - j]);
+    }
+}
+
+#[inline(always)]
+fn store_columns<S: Simd>(s: S, x: &[f32], k: usize, m: usize, first: usize, out: &mut [f32]) {
+    let n = x.len().checked_div(k).unwrap_or(0);
+    assert!(
+        x.len() == n * k && Some(out.len()) == k.checked_mul(m) && n <= m && first <= m - n,
+        "{} elements as {n} of {m} columns of {k} from {first} on, of {}",
+        x.len(),
+        out.len()
+    );
+    // Squares of 16 by 16 where all columns are written; what is left element by element.
+    let mut done = 0;
+    if S::ACCUMULATORS >= 16 && n == LANES && m == LANES {
+        let (out, _) = out.as_chunks_mut::<LANES>();
+        while done + LANES <= k {
+            let mut square = [s.splat(0.0); LANES];
+            for (t, vector) in square.iter_mut().enumerate() {
+                if let Some(row) = x[t * k + done..].first_chunk() {
+                    *vector = s.load(row);
+                }
+            }
+            let square = s.transpose(square);
+            for (column, out) in square.into_iter().zip(&mut out[done..done + LANES]) {
+                s.store(column, out);
+            }
+            done += LANES;
+        }
+    }
+    for (t, x) in x.chunks_exact(k.max(1)).enumerate() {
+        for (out, x) in out.chunks_exact_mut(m).zip(x).skip(done) {
+            out[first + t] = *x;
+        }
     }
 }

@@ -153,6 +153,19 @@ impl OfficialModel {
     /// # Errors
     /// As [`OfficialModel::forward`].
     pub fn forward_traced(&self, ids: &Tensor, form: Form) -> CandleResult<(Tensor, Vec<BlockTrace>)> {
+        self.run(ids, form, None)
+    }
+
+    /// As [`OfficialModel::forward`]; `shift` `[B, T, D]` is added to what the first TTT layer returns. Where it is a variable of
+    /// zeros, its gradient is that of the layer's output.
+    ///
+    /// # Errors
+    /// As [`OfficialModel::forward`].
+    pub fn forward_shifted(&self, ids: &Tensor, shift: &Tensor) -> CandleResult<Tensor> {
+        Ok(self.run(ids, Form::Dual, Some(shift))?.0)
+    }
+
+    fn run(&self, ids: &Tensor, form: Form, mut shift: Option<&Tensor>) -> CandleResult<(Tensor, Vec<BlockTrace>)> {
         let (batch, tokens) = ids.dims2()?;
         let hidden = self.config.hidden_size;
         let rows = self.embedding.index_select(&ids.flatten_all()?.to_dtype(DType::U32)?, 0)?;
@@ -163,7 +176,10 @@ impl OfficialModel {
                 h = (&h + conv.forward(&norm.forward(&h)?)?)?;
             }
             let ttt_in = block.seq_norm.forward(&h)?;
-            let ttt_out = block.ttt.forward_as(&ttt_in, form)?;
+            let mut ttt_out = block.ttt.forward_as(&ttt_in, form)?;
+            if let Some(shift) = shift.take() {
+                ttt_out = (ttt_out + shift)?;
+            }
             h = (h + &ttt_out)?;
             h = (&h + block.mlp.forward(&block.ffn_norm.forward(&h)?)?)?;
             traces.push(BlockTrace { ttt_in, ttt_out, out: h.clone() });

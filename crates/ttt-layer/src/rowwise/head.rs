@@ -59,7 +59,7 @@ pub(super) struct Head<'a> {
 
 impl Head<'_> {
     /// Reads the `r` tokens that lie in the scratch, as those from `first` on of the mini-batch; what the model makes of
-    /// the queries, `[r, d]`, is returned.
+    /// the queries, `[r, d]`, is returned. The weights stay as they are until [`Head::complete`].
     pub(super) fn run<'s>(
         &self,
         layers: &mut [LayerState<'_>; 2],
@@ -75,7 +75,7 @@ impl Head<'_> {
         ops.affine(kq, one.w, one.b, z1);
         let (zk, zq) = z1.split_at_mut(r * m);
         let (keys, queries) = kq.split_at_mut(r * d);
-        store_inputs(keys, one.inputs, d, b, first);
+        ops.store_columns(keys, d, b, first, one.inputs);
         let gradients = |z: &[f32], out: &mut [f32]| {
             let (target, lr) = (&s.target[..r * d], &s.lr[..r]);
             ops.layer_norm_l2_gradient(z, target, self.norm, lr, out);
@@ -87,7 +87,7 @@ impl Head<'_> {
             Kind::Mlp => {
                 let (x2, z2) = (&mut s.x2[..r * m], &mut s.z2[..r * d]);
                 ops.gelu(zk, x2);
-                store_inputs(x2, two.inputs, m, b, first);
+                ops.store_columns(x2, m, b, first, two.inputs);
                 ops.affine(x2, two.w, two.b, z2);
                 let outputs = &mut two.outputs[first * d..(first + r) * d];
                 gradients(z2, outputs);
@@ -109,14 +109,17 @@ impl Head<'_> {
                 z2
             }
         };
-        if first + r == b {
-            self.step(one, d, &mut s.steps);
-            if self.kind == Kind::Mlp {
-                self.step(two, m, &mut s.steps);
-            }
-        }
         ops.add_layer_norm(out, self.norm, queries);
         queries
+    }
+
+    /// The mini-batch is complete: its gradients move the weights.
+    pub(super) fn complete(&self, [one, two]: &mut [LayerState<'_>; 2], s: &mut HeadScratch) {
+        self.step(one, self.norm.gain.len(), &mut s.steps);
+        if self.kind == Kind::Mlp {
+            let m = one.b.len();
+            self.step(two, m, &mut s.steps);
+        }
     }
 
     /// Inner losses `|f(k) - v|^2 / 2` of the `r` tokens that lie in the scratch, at the weights of the beginning of the
@@ -164,7 +167,7 @@ impl Head<'_> {
         self.ops.add_causal_product(seen, layer.outputs, b, first, z);
     }
 
-    /// The mini-batch is complete: its gradients move the weights.
+    /// The gradients of a whole mini-batch move the weights of one matrix.
     fn step(&self, layer: &mut LayerState<'_>, rows: usize, steps: &mut [f32]) {
         let b = self.t.len();
         let last = -self.t[b - 1];
@@ -175,14 +178,5 @@ impl Head<'_> {
         let steps = &mut steps[..b];
         steps.fill(last);
         self.ops.add_product(steps, layer.outputs, b, layer.b);
-    }
-}
-
-/// Rows of `x` `[r, rows]` become columns `first..first + r` of `inputs` `[rows, b]`.
-fn store_inputs(x: &[f32], inputs: &mut [f32], rows: usize, b: usize, first: usize) {
-    for (i, x) in x.chunks_exact(rows).enumerate() {
-        for (inputs, x) in inputs.chunks_exact_mut(b).zip(x) {
-            inputs[first + i] = *x;
-        }
     }
 }

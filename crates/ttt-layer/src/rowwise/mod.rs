@@ -82,6 +82,8 @@ pub struct RowWise {
     post_bias: Vec<f32>,
     convs: Option<[ConvRows; 2]>,
     rope: RopeTable,
+    /// Largest learning rate; 0 where the inner model stays as it is.
+    rate: f32,
 }
 
 /// What a layer reads of `n` tokens.
@@ -159,8 +161,22 @@ impl RowWise {
             post_bias: parameters.post_norm_bias.clone(),
             convs,
             rope: RopeTable::new(config.mini_batch_size, config.head_dim, config.rope_theta),
+            rate: config.base_lr / config.head_dim as f32,
             config: config.clone(),
         })
+    }
+
+    /// The same layer with inner learning rates of 0: its inner model stays what training has made of it, whatever is read. For
+    /// comparisons that tell what learning while reading is worth.
+    #[must_use]
+    pub fn frozen(mut self) -> Self {
+        self.rate = 0.0;
+        self
+    }
+
+    /// Whether it is [`RowWise::frozen`].
+    pub fn is_frozen(&self) -> bool {
+        self.rate == 0.0
     }
 
     /// Shape and constants.
@@ -233,11 +249,14 @@ impl RowWise {
             }
         }
         state.advance(n);
+        self.complete(state, &mut scratch[0]);
     }
 
     /// The inner loop of some heads over `n` tokens from `position` on. `state` is these heads' part of a state
     /// ([`TttState::parts_mut`]), `out` their columns of `[n, w]`. When all heads
-    /// have read the tokens, the rows are for [`RowWise::finish`] and the state for [`TttState::advance`].
+    /// have read the tokens, the rows are for [`RowWise::finish`] and the state for [`TttState::advance`], then, before the next
+    /// tokens, for [`RowWise::complete`]: a mini-batch that ends with the last token leaves the weights as they are until then,
+    /// so that the tokens of a step that fails can be taken back without a copy of them.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -252,6 +271,22 @@ impl RowWise {
         scratch: &mut Scratch,
     ) {
         self.heads(heads, state, position, inputs, out, scratch, None);
+    }
+
+    /// Lets the gradients of a mini-batch that has just ended move the weights, if that is due.
+    ///
+    /// # Panics
+    /// If the configurations differ.
+    pub fn complete(&self, state: &mut TttState, scratch: &mut Scratch) {
+        if !state.is_due() {
+            return;
+        }
+        assert_eq!(*state.config(), self.config, "a state of another configuration");
+        let part = state.head_floats();
+        for (head, data) in state.parts_mut().0.chunks_exact_mut(part).enumerate() {
+            self.head_of(head).complete(&mut HeadState::new(&self.config, data).layers, &mut scratch.head);
+        }
+        state.completed();
     }
 
     /// As [`RowWise::forward`] on one thread, and the inner losses `|f(k; W) - v|^2 / 2` of all tokens and heads, `[n, h]`, each
@@ -273,10 +308,40 @@ impl RowWise {
         let mut losses = vec![0.0; n * h];
         let position = state.position();
         let cols = &mut ColsMut::new(out, n, w);
-        self.heads(0..h, state.parts_mut().0, position, inputs, cols, scratch, Some(&mut losses));
+        self.forward_heads_with_losses(state.parts_mut().0, position, inputs, cols, scratch, &mut losses);
         self.finish(inputs.gate, 0, out, scratch);
         state.advance(n);
+        self.complete(state, scratch);
         losses
+    }
+
+    /// As [`RowWise::forward_heads`] of all heads, with the inner losses of [`RowWise::forward_with_losses`] into `losses` `[n, h]`.
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    pub fn forward_heads_with_losses(
+        &self,
+        state: &mut [f32],
+        position: u64,
+        inputs: &Inputs<'_>,
+        out: &mut ColsMut<'_, f32>,
+        scratch: &mut Scratch,
+        losses: &mut [f32],
+    ) {
+        let h = self.config.num_heads;
+        assert_eq!(losses.len(), inputs.q.n() * h, "losses of {h} heads");
+        self.heads(0..h, state, position, inputs, out, scratch, Some(losses));
+    }
+
+    /// The constants of a head.
+    fn head_of(&self, head: usize) -> Head<'_> {
+        let d = self.config.head_dim;
+        let norm = LayerNorm {
+            gain: &self.gain[head * d..(head + 1) * d],
+            bias: &self.bias[head * d..(head + 1) * d],
+            eps: self.config.norm_eps,
+        };
+        Head { ops: self.ops, kind: self.config.kind, norm, t: &self.t }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -305,16 +370,7 @@ impl RowWise {
         let start = heads.start;
         for (head, state) in heads.zip(state.chunks_exact_mut(part)) {
             let mut state = HeadState::new(c, state);
-            let loop_ = Head {
-                ops: self.ops,
-                kind: c.kind,
-                norm: LayerNorm {
-                    gain: &self.gain[head * d..(head + 1) * d],
-                    bias: &self.bias[head * d..(head + 1) * d],
-                    eps: c.norm_eps,
-                },
-                t: &self.t,
-            };
+            let loop_ = self.head_of(head);
             let mut done = 0;
             while done < n {
                 let first = ((position + done as u64) % c.mini_batch_size as u64) as usize;
@@ -330,6 +386,9 @@ impl RowWise {
                     out.row_mut(done + i)[(head - start) * d..(head - start + 1) * d].copy_from_slice(row);
                 }
                 done += r;
+                if first + r == c.mini_batch_size && done < n {
+                    loop_.complete(&mut state.layers, s);
+                }
             }
         }
     }
@@ -384,7 +443,7 @@ impl RowWise {
         for lr in &mut *lr {
             *lr += self.lr_bias[head];
         }
-        ops.sigmoid_in_place(c.base_lr / d as f32, lr);
+        ops.sigmoid_in_place(self.rate, lr);
     }
 
     /// The norm behind the inner loop and the gate, in place: `rows` are those from `first` on of the call, `[.., w]`.

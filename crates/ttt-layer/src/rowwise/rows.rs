@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
 use ternary_kernels::Ops;
 
 use crate::TttError;
@@ -101,15 +102,12 @@ impl ConvRows {
     /// Row `t` of the result, for the channels `channels`, which are those of `window` and of `x`.
     pub(crate) fn row(&self, ops: Ops, channels: Range<usize>, window: &[f32], x: Rows<'_>, t: usize, out: &mut [f32]) {
         let (before, len) = (self.kernel - 1, channels.len());
-        out.copy_from_slice(&self.bias[channels.clone()]);
-        for j in 0..self.kernel {
-            let tap = &self.taps[j * self.bias.len()..(j + 1) * self.bias.len()];
-            let row = match (t + j).checked_sub(before) {
-                Some(i) => x.row(i),
-                None => &window[(t + j) * len..(t + j + 1) * len],
-            };
-            ops.mul_add_assign(&tap[channels.clone()], row, out);
-        }
+        let row = |j: usize| match (t + j).checked_sub(before) {
+            Some(i) => x.row(i),
+            None => &window[(t + j) * len..(t + j + 1) * len],
+        };
+        let rows: SmallVec<[&[f32]; 8]> = (0..self.kernel).map(row).collect();
+        ops.convolve_row(&rows, &self.taps[channels.start..], self.bias.len(), &self.bias[channels], out);
     }
 
     /// All rows of `x` `[n, C]` into `out` `[n, C]`; then the last rows of `x` are in the window.

@@ -18,6 +18,8 @@ pub struct TttState {
     pub(super) data: Vec<f32>,
     pub(super) position: u64,
     pub(super) head_floats: usize,
+    /// Whether the last mini-batch is complete and its gradients have not moved the weights yet.
+    due: bool,
     config: TttConfig,
 }
 
@@ -71,7 +73,7 @@ impl TttState {
         let config = layer.config();
         // The layer's configuration was validated.
         let (head_floats, floats) = (config.head_floats().unwrap_or(0), config.state_floats().unwrap_or(0));
-        let mut state = Self { data: vec![0.0; floats], position: 0, head_floats, config: config.clone() };
+        let mut state = Self { data: vec![0.0; floats], position: 0, head_floats, due: false, config: config.clone() };
         state.reset(layer);
         state
     }
@@ -83,7 +85,7 @@ impl TttState {
     pub fn reset(&mut self, layer: &RowWise) {
         assert_eq!(self.config, *layer.config(), "a state of another configuration");
         self.data.fill(0.0);
-        self.position = 0;
+        (self.position, self.due) = (0, false);
         for (head, first) in self.data.chunks_exact_mut(self.head_floats).zip(layer.first_weights()) {
             head[..first.len()].copy_from_slice(first);
         }
@@ -110,15 +112,27 @@ impl TttState {
         self.data.len() * 4
     }
 
-    /// Notes that every head has read `tokens` more tokens: for callers of [`RowWise::forward_heads`].
+    /// Notes that every head has read `tokens` more tokens: for callers of [`RowWise::forward_heads`]. If they end a
+    /// mini-batch, [`RowWise::complete`] has to follow, before the state is read or saved.
     pub fn advance(&mut self, tokens: usize) {
         self.position += tokens as u64;
+        self.due = tokens > 0 && self.pending() == 0;
+    }
+
+    /// Whether [`RowWise::complete`] has to follow.
+    pub fn is_due(&self) -> bool {
+        self.due
+    }
+
+    pub(super) fn completed(&mut self) {
+        self.due = false;
     }
 
     /// Appends to `undo` what the next `tokens` tokens overwrite for good: the windows of the convolutions, or everything if
-    /// a mini-batch ends within them. For whoever may have to take them back.
+    /// they go on behind the end of a mini-batch. For whoever may have to take them back, which is possible until
+    /// [`RowWise::complete`] is called behind the last of them.
     pub fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
-        if self.pending() + tokens >= self.config.mini_batch_size {
+        if self.pending() + tokens > self.config.mini_batch_size {
             undo.extend_from_slice(&self.data);
             return;
         }
@@ -135,8 +149,8 @@ impl TttState {
     /// # Panics
     /// If `undo` is shorter than what was appended.
     pub fn take_back<'u>(&mut self, position: u64, tokens: usize, undo: &'u [f32]) -> &'u [f32] {
-        self.position = position;
-        if self.pending() + tokens >= self.config.mini_batch_size {
+        (self.position, self.due) = (position, false);
+        if self.pending() + tokens > self.config.mini_batch_size {
             let (data, rest) = undo.split_at(self.data.len());
             self.data.copy_from_slice(data);
             return rest;
@@ -212,7 +226,11 @@ impl TttState {
 
     /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's weights
     /// apart) and a checksum. Little-endian; equal states give equal bytes.
+    ///
+    /// # Panics
+    /// If [`RowWise::complete`] is due.
     pub fn save(&self, model: u64) -> Vec<u8> {
+        assert!(!self.due, "the last mini-batch has to be completed before the state is saved");
         let mut bytes = Vec::with_capacity(self.bytes() + HEADER_BYTES + CHECKSUM_BYTES);
         bytes.extend(MARK);
         bytes.extend(VERSION.to_le_bytes());

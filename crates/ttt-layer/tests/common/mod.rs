@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module, VarBuilder, VarMap, linear_no_bias};
-use ternary_kernels::{Ops, Team};
+use ternary_kernels::{ColsMut, Ops, Team};
 use ttt_layer::{Inputs, Kind, RopePairs, RowWise, Rows, Scratch, TttConfig, TttLayer, TttState};
 
 /// Deterministic numbers (splitmix64).
@@ -142,6 +142,19 @@ impl Text {
         let mut scratch = vec![Scratch::new(c); team.map_or(1, Team::threads)];
         self.with_inputs(from, to, |inputs| self.rows.forward(state, inputs, &mut out, &mut scratch, team));
         out
+    }
+
+    /// As [`Text::read`], but a mini-batch that ends with the last token is not completed.
+    pub(crate) fn read_open(&self, state: &mut TttState, from: usize, to: usize) {
+        let (c, n) = (self.rows.config(), to - from);
+        let mut out = vec![f32::NAN; n * c.width()];
+        let mut out = ColsMut::new(&mut out, n, c.width());
+        let position = state.position();
+        self.with_inputs(from, to, |inputs| {
+            let (heads, scratch) = (state.parts_mut().0, &mut Scratch::new(c));
+            self.rows.forward_heads(0..c.num_heads, heads, position, inputs, &mut out, scratch);
+        });
+        state.advance(n);
     }
 
     /// Reads all tokens; the second result are the inner losses, `[n, h]`.

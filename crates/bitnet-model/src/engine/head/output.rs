@@ -135,18 +135,23 @@ impl StepOutput {
     /// Becomes position `i` of `other`.
     pub(crate) fn copy_position(&mut self, other: &StepOutput, i: usize) {
         self.clear();
+        self.push_position(other, i);
+    }
+
+    /// Adds position `i` of `other`.
+    pub(crate) fn push_position(&mut self, other: &StepOutput, i: usize) {
         let from = &other.positions[i];
-        let len = match other.prediction(i) {
+        let span = match other.prediction(i) {
             Prediction::Full(logits) => {
                 self.logits.extend_from_slice(logits);
-                logits.len()
+                self.logits.len() - logits.len()..self.logits.len()
             }
             Prediction::Best(candidates) => {
                 self.candidates.extend_from_slice(candidates);
-                candidates.len()
+                self.candidates.len() - candidates.len()..self.candidates.len()
             }
         };
-        self.positions.push(Position { span: 0..len, ..from.clone() });
+        self.positions.push(Position { span, ..from.clone() });
     }
 
     /// Adds a position for which nothing is computed yet, and returns its number.

@@ -130,6 +130,9 @@ fn elementwise_operations_follow_their_formulas() {
             check("scale_add_i32", each(&|i| y[i] + codes[i] as f32 * factor), &|out| {
                 ops.scale_add_i32(&codes, factor, out);
             });
+            let twice = |i: usize| codes[i] as f32 * factor * 0.3;
+            check("dequantize", each(&twice), &|out| ops.dequantize(&codes, factor, 0.3, out));
+            check("dequantize_add", each(&|i| y[i] + twice(i)), &|out| ops.dequantize_add(&codes, factor, 0.3, out));
             let exp = each(&|i| {
                 let mut e = [0.0];
                 portable().exp(&[-x[i]], &mut e);
@@ -258,6 +261,8 @@ proptest! {
             one(&|out| ops.scale(a, out));
             one(&|out| ops.scale_i32(&codes[..k], a, out));
             one(&|out| ops.scale_add_i32(&codes[..k], a, out));
+            one(&|out| ops.dequantize(&codes[..k], a, 0.3, out));
+            one(&|out| ops.dequantize_add(&codes[..k], a, 0.3, out));
             one(&|out| ops.exp(&x, out));
             one(&|out| ops.softmax_in_place(out));
             one(&|out| ops.rms_norm(&x, &y, 1e-5, out));

@@ -220,6 +220,48 @@ fn small_operations_follow_their_formulas() {
     }
 }
 
+#[test]
+fn convolutions_are_chains_of_fused_operations() {
+    let mut random = Random(25);
+    for &k in SIZES.iter().filter(|k| **k < 200) {
+        for taps in 0..6 {
+            let stride = k + 5;
+            let weights = random.activations((taps * stride).max(k));
+            let bias = random.activations(k);
+            let rows: Vec<Vec<f32>> = (0..taps).map(|_| random.activations(k)).collect();
+            let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+            let mut want = bias.clone();
+            for (j, row) in rows.iter().enumerate() {
+                portable().mul_add_assign(&weights[j * stride..j * stride + k], row, &mut want);
+            }
+            for ops in all_ops() {
+                let (mut out, at) = unaligned(&vec![f32::NAN; k]);
+                ops.convolve_row(&rows, &weights, stride, &bias, &mut out[at.clone()]);
+                assert_same("convolve_row", ops, &out[at], &want);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_become_columns() {
+    let mut random = Random(26);
+    for (n, k, m, first) in
+        [(16, 64, 16, 0), (16, 70, 16, 0), (1, 64, 16, 7), (3, 20, 16, 13), (4, 6, 4, 0), (0, 5, 4, 2)]
+    {
+        let (x, before) = (random.activations(n * k), random.activations(k * m));
+        let mut want = before.clone();
+        for (t, i) in (0..n).flat_map(|t| (0..k).map(move |i| (t, i))) {
+            want[i * m + first + t] = x[t * k + i];
+        }
+        for ops in all_ops() {
+            let (mut out, at) = unaligned(&before);
+            ops.store_columns(&x, k, m, first, &mut out[at.clone()]);
+            assert_same("store_columns", ops, &out[at], &want);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn instruction_sets_agree_on_any_bits(bits in prop::collection::vec(any::<u32>(), 0..70)) {

@@ -146,6 +146,8 @@ fn lengths_that_do_not_fit_are_refused() {
         refused(|| ops.axpy(1.0, &x, &mut out));
         refused(|| ops.scale_i32(&codes, 1.0, &mut out[1..]));
         refused(|| ops.scale_add_i32(&codes[1..], 1.0, &mut out));
+        refused(|| ops.dequantize(&codes[1..], 1.0, 1.0, &mut out));
+        refused(|| ops.dequantize_add(&codes, 1.0, 1.0, &mut out[1..]));
         refused(|| ops.exp(&x, &mut out));
         refused(|| ops.f16_to_f32(&half, &mut out[1..]));
         refused(|| ops.rope_half(&mut out, &x[..20], &x[..20]));

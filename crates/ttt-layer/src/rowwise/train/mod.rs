@@ -13,7 +13,6 @@ mod layout;
 
 use ternary_kernels::ops::{LayerNorm, NormGradients};
 
-use super::head::Head;
 use super::state::HeadState;
 use super::{Inputs, RowWise, Rows, Scratch};
 use crate::config::{RopePairs, TttConfig};
@@ -113,16 +112,6 @@ impl RowWise {
         window.div_ceil(self.config.mini_batch_size)
     }
 
-    fn head_of(&self, head: usize) -> Head<'_> {
-        let d = self.config.head_dim;
-        let norm = LayerNorm {
-            gain: &self.gain[head * d..(head + 1) * d],
-            bias: &self.bias[head * d..(head + 1) * d],
-            eps: self.config.norm_eps,
-        };
-        Head { ops: self.ops, kind: self.config.kind, norm, t: &self.t }
-    }
-
     /// Reads texts of `window` tokens each, every one from the first inner weights on: `out` `[n, w]` is what the output
     /// projection has to be applied to, with the bits of [`RowWise::forward`]. What [`RowWise::backward`] needs is kept
     /// in `tape`.
@@ -163,6 +152,9 @@ impl RowWise {
                         out[(start + at + i) * w + head * d..][..d].copy_from_slice(row);
                     }
                     slot.keep_results(&state.layers, s);
+                    if r == b {
+                        loop_.complete(&mut state.layers, s);
+                    }
                 }
             }
         }

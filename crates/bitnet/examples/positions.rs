@@ -1,0 +1,76 @@
+//! Loss by position: what models make of a text that is longer than those they learned from.
+//!
+//! ```text
+//! cargo run --release -p bitnet --example positions -- TEXT --models MODEL[,MODEL] [--window 2048] [--stretch 128]
+//!     [--between ID] [--limit TOKENS] [--frozen] [--svg FILE]
+//! ```
+//!
+//! The text is cut into windows, and losses of the same place in a window are averaged over all windows. `--between` puts a token
+//! where the text has a line `<|endoftext|>`; such lines are left out otherwise. A window that a model of attention has no
+//! positions for is shortened for it.
+
+mod plot;
+
+use std::ops::ControlFlow;
+
+use bitnet::{KvType, Model, Perplexity, perplexity_by_position};
+use plot::{Curve, Frame, svg};
+
+const END: &str = "<|endoftext|>";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut text, mut models, mut picture, mut between) = (None, Vec::new(), None, None);
+    let (mut window, mut stretch, mut limit, mut frozen) = (2048, 128, usize::MAX, false);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--models" => models = value()?.split(',').map(str::to_owned).collect(),
+            "--window" => window = value()?.parse()?,
+            "--stretch" => stretch = value()?.parse()?,
+            "--limit" => limit = value()?.parse()?,
+            "--between" => between = Some(value()?.parse::<u32>()?),
+            "--frozen" => frozen = true,
+            "--svg" => picture = Some(value()?),
+            _ => text = Some(arg),
+        }
+    }
+    let text = std::fs::read_to_string(text.ok_or("which text?")?)?;
+    let mut curves = Vec::new();
+    for path in &models {
+        for adapt in if frozen { vec![true, false] } else { vec![true] } {
+            let model = Model::builder().adapt(adapt).load(path)?;
+            let mut ids = Vec::new();
+            for document in text.split(END) {
+                ids.extend(model.encode(document.trim(), false)?);
+                ids.extend(between);
+            }
+            ids.truncate(limit);
+            let window = window.min(model.context());
+            let go_on = &mut |_, _| ControlFlow::Continue(());
+            let losses = perplexity_by_position(model.engine(), &ids, [window, stretch], KvType::F32, go_on)?;
+            let name = format!(
+                "{}{}",
+                model.info().name.as_deref().unwrap_or(path),
+                if adapt { "" } else { ", not learning" }
+            );
+            let all = Perplexity::of_all(&losses);
+            println!("{name}: {:.4} nats over {} tokens in windows of {window}", all.nats_per_token, all.tokens);
+            for (i, p) in losses.iter().enumerate() {
+                println!("{:>8} {:>8.4} {:>8}", i * stretch, p.nats_per_token, p.tokens);
+            }
+            let middle = |i: usize| (i as f64 + 0.5) * stretch as f64;
+            curves.push(Curve {
+                points: losses.iter().enumerate().map(|(i, p)| (middle(i), p.nats_per_token)).collect(),
+                colour: curves.len() / if frozen { 2 } else { 1 },
+                dashed: !adapt,
+                name,
+            });
+        }
+    }
+    if let Some(path) = picture {
+        let frame = Frame { title: "Loss by position", x: "tokens read before", y: "nats per token", log_x: false };
+        std::fs::write(path, svg(&frame, &curves))?;
+    }
+    Ok(())
+}

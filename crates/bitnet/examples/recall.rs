@@ -1,0 +1,192 @@
+//! How long a model remembers a fact: it reads who has what, then other sentences, and is asked again.
+//!
+//! ```text
+//! cargo run --release -p bitnet --example recall -- MODEL [--texts N] [--seed S] [--distances 100,300,1000]
+//!     [--frozen] [--svg FILE]
+//! ```
+//!
+//! Each text is read twice, with another thing in the hands of the one who is asked for; all else is the same. What counts is
+//! the difference of the losses of the answer: 0 is what a model reaches that remembers nothing, whatever it thinks of
+//! the answer. Beside it stands how often the right thing is the likeliest of eight, of which chance finds one in eight. Texts are
+//! made from the seed, so every model reads the same ones. `--frozen` holds the inner models of test-time training still.
+
+mod plot;
+
+use bitnet::{Error, KvType, Model, Sequence};
+use plot::{Curve, Frame, svg};
+
+const NAMES: [&str; 8] = ["Tom", "Lily", "Ben", "Mia", "Sam", "Anna", "Max", "Sue"];
+const THINGS: [&str; 8] = ["ball", "hat", "book", "car", "doll", "cake", "box", "kite"];
+const WHO: [&str; 8] = ["A bird", "The cat", "A dog", "The old man", "A frog", "The mom", "A bear", "The boy"];
+const DID: [&str; 8] = ["sat", "played", "ran", "slept", "danced", "waited", "sang", "walked"];
+const WHERE: [&str; 8] = [
+    "in the garden",
+    "by the river",
+    "under a tree",
+    "in the park",
+    "on the hill",
+    "near the house",
+    "in the sun",
+    "at the lake",
+];
+/// People who have something.
+const FACTS: usize = 3;
+
+/// Deterministic numbers (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    /// `k` of the first `n` numbers, in random order.
+    fn choose(&mut self, k: usize, n: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..n).collect();
+        for i in 0..k {
+            all.swap(i, i + self.below(n - i));
+        }
+        all.truncate(k);
+        all
+    }
+}
+
+/// What was measured at one distance, summed.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    told: f64,
+    other: f64,
+    right: usize,
+    texts: usize,
+}
+
+/// The loss of `answer` after what `text` holds and `question`, in nats.
+fn loss(text: &Sequence, question: &[u32], answer: &[u32]) -> Result<f64, Error> {
+    let mut text = text.clone();
+    let vocab = text.engine().config().vocab_size;
+    let ids: Vec<u32> = question.iter().chain(answer).copied().collect();
+    let logits = text.push_all(&ids)?;
+    let mut nats = 0.0;
+    for (i, token) in answer.iter().enumerate() {
+        let row = &logits[(question.len() + i - 1) * vocab..][..vocab];
+        let max = row.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f64 = row.iter().map(|l| f64::from(l - max).exp()).sum();
+        nats += sum.ln() - f64::from(row[*token as usize] - max);
+    }
+    Ok(nats)
+}
+
+fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Result<Vec<Sums>, Error> {
+    let mut sums = vec![Sums::default(); distances.len()];
+    for text in 0..texts {
+        let mut random = Random(seed.wrapping_add((text as u64) << 32));
+        let people = random.choose(FACTS, NAMES.len());
+        let things = random.choose(FACTS + 1, THINGS.len());
+        let asked = random.below(FACTS);
+        let story = |other: bool| {
+            let mut story = "Once upon a time, there were some friends.".to_owned();
+            for (i, person) in people.iter().enumerate() {
+                let thing = if other && i == asked { things[FACTS] } else { things[i] };
+                story += &format!(" {} had a {}.", NAMES[*person], THINGS[thing]);
+            }
+            story
+        };
+        let question = model.encode(&format!(" {} still had a", NAMES[people[asked]]), false)?;
+        let answers = THINGS.map(|thing| model.encode(&format!(" {thing}"), false));
+        let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let [mut told, mut other] =
+            [Sequence::new(model.engine(), KvType::F32, None), Sequence::new(model.engine(), KvType::F32, None)];
+        let facts = model.encode(&story(false), model.adds_bos())?;
+        told.push(&facts)?;
+        other.push(&model.encode(&story(true), model.adds_bos())?)?;
+        let mut read = 0;
+        for (sum, &distance) in sums.iter_mut().zip(distances) {
+            let mut filler = Vec::new();
+            while read + filler.len() + question.len() < distance {
+                let sentence =
+                    format!(" {} {} {}.", WHO[random.below(8)], DID[random.below(8)], WHERE[random.below(8)]);
+                filler.extend(model.encode(&sentence, false)?);
+            }
+            // Both are as long, so the answer has the same place in both.
+            told.push(&filler)?;
+            other.push(&filler)?;
+            read += filler.len();
+            let right = things[asked];
+            let losses = answers.iter().map(|a| loss(&told, &question, a)).collect::<Result<Vec<_>, _>>()?;
+            sum.told += losses[right];
+            sum.other += loss(&other, &question, &answers[right])?;
+            let best = (0..losses.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b]));
+            sum.right += usize::from(best == Some(right));
+            sum.texts += 1;
+        }
+    }
+    Ok(sums)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut models, mut texts, mut seed, mut frozen, mut picture) = (Vec::new(), 100, 1, false, None);
+    let mut distances = vec![30, 100, 300, 1000, 3000, 10_000];
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--texts" => texts = value()?.parse()?,
+            "--seed" => seed = value()?.parse()?,
+            "--distances" => distances = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "--frozen" => frozen = true,
+            "--svg" => picture = Some(value()?),
+            _ => models.push(arg),
+        }
+    }
+    distances.sort_unstable();
+    let mut curves = Vec::new();
+    for path in models {
+        for adapt in if frozen { vec![true, false] } else { vec![true] } {
+            let model = Model::builder().adapt(adapt).load(&path)?;
+            // A model of attention knows no further positions than it was made for.
+            let room = model.context().saturating_sub(200);
+            let reach: Vec<usize> = distances.iter().copied().filter(|d| *d < room).collect();
+            let sums = measure(&model, texts, seed, &reach)?;
+            let name = format!(
+                "{}{}",
+                model.info().name.as_deref().unwrap_or(&path),
+                if adapt { "" } else { ", not learning" }
+            );
+            println!("{name}: {texts} texts, seed {seed}");
+            println!("{:>10} {:>12} {:>14} {:>8} {:>8}", "tokens", "told, nats", "otherwise", "gain", "right");
+            for (s, d) in sums.iter().zip(&reach) {
+                let n = s.texts as f64;
+                let share = 100.0 * s.right as f64 / n;
+                println!(
+                    "{d:>10} {:>12.3} {:>14.3} {:>8.3} {share:>6.0} %",
+                    s.told / n,
+                    s.other / n,
+                    (s.other - s.told) / n
+                );
+            }
+            curves.push(Curve {
+                points: sums
+                    .iter()
+                    .zip(&reach)
+                    .map(|(s, d)| (*d as f64, (s.other - s.told) / s.texts as f64))
+                    .collect(),
+                colour: curves.len() / if frozen { 2 } else { 1 },
+                dashed: !adapt,
+                name,
+            });
+        }
+    }
+    if let Some(path) = picture {
+        let frame = Frame {
+            title: "What having read a fact is worth when it is asked for",
+            x: "tokens between the fact and the answer",
+            y: "nats of the answer, 0 is nothing",
+            log_x: true,
+        };
+        std::fs::write(path, svg(&frame, &curves))?;
+    }
+    Ok(())
+}
