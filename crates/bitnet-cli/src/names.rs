@@ -39,6 +39,7 @@ pub(crate) fn find(name: &str) -> Option<HubSpec> {
 }
 
 /// The short name of a repository.
+#[cfg_attr(not(feature = "hub"), allow(dead_code))] // Without the hub nothing is listed from its cache.
 pub(crate) fn of_repo(repo: &str) -> Option<&'static str> {
     KNOWN.iter().find(|k| k.hub.split(':').next() == Some(repo)).map(|k| k.name)
 }

@@ -74,7 +74,8 @@ pub static TINY_MODEL: &[u8] = include_bytes!("../models/tiny-stories-ttt.gguf")
 #[cfg(feature = "train")]
 pub use bitnet_model::train;
 
-/// Schemas of types, for [`Session::generate_json`].
+/// Schemas of types, for [`Session::generate_json`]; a derive without a dependency of one's own on this crate wants
+/// `#[schemars(crate = "bitnet::schemars")]`.
 #[cfg(feature = "constrain")]
 pub use schemars;
 
