@@ -29,6 +29,7 @@ Examples:
 Models (--model, or the environment variable BITNET_MODEL):
   FILE.gguf             a GGUF file
   FOLDER                a Hugging Face folder: config.json, *.safetensors, tokenizer.json
+  2b4t, falcon3-1b ...  a known model of the Hugging Face hub; `bitnet list --known` shows all names
   hf:OWNER/REPO[:FILE]  a repository of the Hugging Face hub, downloaded once
   synthetic:2b4t        random weights in the shape of BitNet b1.58 2B4T, made once
   synthetic:2b4t-v2     the same as BitNet v2, with Hadamard transforms and activations of four bits
@@ -70,6 +71,8 @@ pub(crate) enum Command {
     Run(commands::run::RunArgs),
     /// Talk with a model
     Chat(commands::chat::ChatArgs),
+    /// Turn texts into vectors
+    Embed(commands::embed::EmbedArgs),
     /// Write the logits after each of the given tokens to a safetensors file
     Logits(commands::logits::LogitsArgs),
     /// Turn text into token ids, or ids into text
@@ -81,6 +84,15 @@ pub(crate) enum Command {
     Convert(commands::convert::ConvertArgs),
     /// Download a model from the Hugging Face hub
     Pull(commands::pull::PullArgs),
+    /// Show the models that are on this disk, and short names of models that can be downloaded
+    #[command(visible_alias = "ls")]
+    List(commands::list::ListArgs),
+    /// Remove models from this disk
+    Rm(commands::list::RmArgs),
+    /// Tell what a model needs in memory and how fast it can be here, without its weights
+    Plan(commands::plan::PlanArgs),
+    /// Ask questions with several answers, and count the right ones
+    Eval(commands::eval::EvalArgs),
     /// Measure the perplexity of a text
     Ppl(commands::ppl::PplArgs),
     /// Measure speed: reading a prompt, generating, and the share of the memory bandwidth that it reaches
@@ -92,6 +104,10 @@ pub(crate) enum Command {
     /// Train a model of your own on text
     #[cfg(feature = "train")]
     Train(Box<commands::train::TrainArgs>),
+    /// Print what a shell needs to complete commands and options
+    Completions(commands::pages::CompletionsArgs),
+    /// Print the manual page, or write all of them
+    Man(commands::pages::ManArgs),
     /// Measure the memory bandwidth in a process of its own and print it
     #[command(name = "__bandwidth", hide = true)]
     Bandwidth(commands::bandwidth::BandwidthArgs),
@@ -101,7 +117,7 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// GGUF file, Hugging Face folder, hf:OWNER/REPO[:FILE], synthetic:2b4t, synthetic:2b4t-v2 or synthetic:FILE.json
+    /// GGUF file, Hugging Face folder, a short name, hf:OWNER/REPO[:FILE], synthetic:2b4t, synthetic:2b4t-v2 or synthetic:FILE.json
     #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL", hide_env = true)]
     pub(crate) model: Option<ModelSpec>,
     #[command(flatten)]

@@ -10,6 +10,7 @@ mod commands;
 mod energy;
 mod error;
 mod interrupt;
+mod names;
 mod process;
 mod progress;
 mod source;

@@ -11,6 +11,7 @@ use bitnet::{KvType, Model, ModelConfig, SamplingOptions, Speculation, UseTuning
 
 use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
 use crate::error::CliError;
+use crate::names;
 use crate::progress;
 use crate::ui::{self, Ui};
 
@@ -47,6 +48,9 @@ impl FromStr for HubSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(known) = names::find(text) {
+            return Ok(known);
+        }
         let text = text.strip_prefix("hf:").unwrap_or(text);
         let (repo, file) = match text.split_once(':') {
             Some((repo, file)) if !file.is_empty() => (repo, Some(file.to_owned())),
@@ -59,7 +63,7 @@ impl FromStr for HubSpec {
         };
         match repo.split_once('/') {
             Some((owner, name)) if legal(owner) && legal(name) => Ok(Self { repo: repo.to_owned(), file }),
-            _ => Err("a repository is named OWNER/REPO, as in microsoft/bitnet-b1.58-2B-4T".into()),
+            _ => Err("a repository is named OWNER/REPO, as in microsoft/bitnet-b1.58-2B-4T; `bitnet list --known` shows short names".into()),
         }
     }
 }
@@ -81,7 +85,11 @@ impl FromStr for ModelSpec {
                 let names: Vec<String> = Spec::NAMES.iter().map(|n| format!("synthetic:{n}, ")).collect();
                 Err(format!("synthetic models are {}and synthetic:FILE.json", names.concat()))
             }
-            None => Ok(ModelSpec::Path(text.into())),
+            // What is there under that name is meant first.
+            None => match names::find(text).filter(|_| !Path::new(text).exists()) {
+                Some(hub) => Ok(ModelSpec::Hub(hub)),
+                None => Ok(ModelSpec::Path(text.into())),
+            },
         }
     }
 }
@@ -309,6 +317,7 @@ mod tests {
         assert_eq!("synthetic:2b4t-v2".parse(), Ok(ModelSpec::Synthetic("2b4t-v2".into())));
         assert_eq!("synthetic:x/y.json".parse(), Ok(ModelSpec::SyntheticFile("x/y.json".into())));
         assert_eq!("hf:o/r".parse(), Ok(hub("o/r", None)));
+        assert_eq!("Falcon3-1B".parse(), Ok(hub("tiiuae/Falcon3-1B-Instruct-1.58bit", None)));
         assert_eq!("hf:o/r:f.gguf".parse(), Ok(hub("o/r", Some("f.gguf"))));
         for bad in ["", "synthetic:3b", "hf:o", "hf:o/r:", "hf:o/../r", "hf:/r", "hf:../r"] {
             assert!(bad.parse::<ModelSpec>().is_err(), "{bad}");

@@ -81,6 +81,18 @@ pub enum ModelError {
         /// Tokens that were to remain.
         to: usize,
     },
+    /// A text that was to be taken back further than it may be read again.
+    #[error(
+        "going back to token {to} would read {} tokens again from the nearest kept state, at token {from}; at most {most} are allowed:          keep states more often or more of them (Snapshots), or allow more", .to - .from
+    )]
+    ReplayTooLong {
+        /// Tokens that were to remain.
+        to: usize,
+        /// Tokens of the nearest kept state.
+        from: usize,
+        /// Most tokens that may be read again.
+        most: usize,
+    },
     /// A text whose state in test-time-training layers a failed step has left in between.
     #[error(
         "an earlier step of this text failed and its test-time-training state is lost: begin anew (truncate to 0) and feed the \

@@ -10,13 +10,16 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod embedding;
 mod engine;
 mod error;
 mod float_matrix;
 pub mod perplexity;
 mod quants;
 mod saved;
+pub mod scoring;
 mod sequence;
+mod snapshots;
 mod synthetic;
 mod weights;
 
@@ -30,6 +33,7 @@ pub use engine::{
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
 pub use sequence::Sequence;
+pub use snapshots::Snapshots;
 pub use synthetic::SyntheticWeights;
 pub use ttt_layer::{RopePairs, StateDamage, TttConfig};
 pub use weights::{LayerWeights, ModelWeights, StoredFloat, TttWeights, WeightSource};

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::engine::{Engine, KvType};
+use crate::sampling::LogProbs;
 use crate::{ModelError, Sequence};
 
 /// Result of [`perplexity`].
@@ -123,8 +124,6 @@ fn each_prediction(
 
 /// `-log softmax(logits)[target]`, computed in f64.
 fn negative_log_likelihood(logits: &[f32], target: u32, position: usize) -> Result<f64, ModelError> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
-    let nll = sum.ln() + f64::from(max) - f64::from(logits[target as usize]);
+    let nll = -LogProbs::new(logits, position)?.of(target);
     if nll.is_finite() { Ok(nll) } else { Err(ModelError::Diverged { what: "the logits", position }) }
 }

@@ -9,7 +9,8 @@ use crate::engine::{Engine, KvType, SequenceState};
 use crate::{ModelError, Sequence, StateDamage};
 
 const MARK: [u8; 8] = *b"BITNETSQ";
-const VERSION: u32 = 1;
+/// 2: the fingerprint covers the trits.
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 4 + 4;
 const CHECKSUM_BYTES: usize = 8;
 /// In place of a token.

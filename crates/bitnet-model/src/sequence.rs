@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use crate::ModelError;
 use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState, StepInput, StepOutput};
+use crate::snapshots::{Kept, Snapshots};
 
 /// A sequence of tokens and the state that the model keeps for it. Feeding tokens is the only way to change it. A clone is a
 /// fork: both go on by themselves.
@@ -13,13 +14,28 @@ pub struct Sequence {
     tokens: Vec<u32>,
     /// What comes after the last token, or after each of the last ones: nothing, or some positions.
     out: StepOutput,
+    /// Earlier states, where a layer cannot go back.
+    kept: Kept,
+    replay: Option<usize>,
 }
 
 impl Sequence {
     /// An empty sequence of at most `limit` tokens (`None`: the model's own context length, if it has one).
     pub fn new(engine: &Engine, kv: KvType, limit: Option<usize>) -> Self {
         let limit = limit.or(engine.config().context_limit()).unwrap_or(usize::MAX);
-        Self { state: SequenceState::new(engine, kv, limit), tokens: Vec::new(), out: StepOutput::default() }
+        let state = SequenceState::new(engine, kv, limit);
+        Self { state, tokens: Vec::new(), out: StepOutput::default(), kept: Kept::default(), replay: None }
+    }
+
+    /// Keeps earlier states of test-time-training layers as `options` say, from now on; those that were kept are forgotten. A new
+    /// sequence keeps none.
+    pub fn keep_snapshots(&mut self, options: Snapshots) {
+        self.kept = Kept::new(options, self.state.mini_batch());
+        self.replay = options.replay;
+    }
+    /// Bytes of the earlier states that are kept now.
+    pub fn snapshot_bytes(&self) -> usize {
+        self.kept.bytes()
     }
 
     /// The engine that computes it.
@@ -120,8 +136,43 @@ impl Sequence {
         if result.is_err() {
             self.tokens.truncate(before);
             self.out.clear();
+        } else {
+            self.see();
         }
         result
+    }
+
+    /// Keeps a copy of the state, if it is time to.
+    fn see(&mut self) {
+        self.kept.see(self.state.len(), self.state.ttt_states());
+    }
+
+    /// Goes back to the nearest place, of at most `at_most` tokens, whose state is known, and returns it: `at_most` itself if all
+    /// layers can go back. What follows is to be fed again, so nothing of the last position is known; `to` is how far that will be,
+    /// if what [`Snapshots::replay`] allows matters.
+    ///
+    /// # Errors
+    /// [`ModelError::ReplayTooLong`] if it is more than that; nothing has changed then.
+    pub(crate) fn go_back(&mut self, at_most: usize, to: Option<usize>) -> Result<usize, ModelError> {
+        if self.can_rewind() || at_most >= self.len() {
+            self.truncate(at_most)?;
+            return Ok(self.len());
+        }
+        let nearest = self.kept.nearest(at_most);
+        let from = nearest.as_ref().map_or(0, |n| n.len);
+        if let (Some(to), Some(most)) = (to, self.replay)
+            && to - from > most
+        {
+            return Err(ModelError::ReplayTooLong { to, from, most });
+        }
+        self.kept.truncate(from);
+        match nearest {
+            None => self.state.truncate(0)?,
+            Some(nearest) => self.state.go_back(nearest.len, &nearest.states),
+        }
+        self.tokens.truncate(from);
+        self.out.clear();
+        Ok(from)
     }
 
     /// This sequence's part in a step of several.
@@ -137,6 +188,7 @@ impl Sequence {
     /// Takes note of such a step: `tokens` were fed, and what follows the last one is position `i` of `out`, if given.
     pub(crate) fn stepped(&mut self, tokens: &[u32], out: Option<(&StepOutput, usize)>) {
         self.tokens.extend_from_slice(tokens);
+        self.see();
         match out {
             Some((out, i)) => self.out.copy_position(out, i),
             None => self.out.clear(),
@@ -202,18 +254,23 @@ impl Sequence {
         engine.check(&self.state, tokens)?;
         self.out.clear();
         let at_once = engine.tokens_at_once();
-        for (i, chunk) in tokens.chunks(at_once).enumerate() {
-            let fed = i * at_once + chunk.len();
+        let mut fed = 0;
+        while fed < tokens.len() {
+            let chunk = &tokens[fed..];
+            let chunk = &chunk[..chunk.len().min(at_once).min(self.kept.until_next(self.state.len()))];
+            fed += chunk.len();
             let wanted = if fed == tokens.len() { LogitsWanted::Last } else { LogitsWanted::None };
             let mut input = [StepInput { state: &mut self.state, tokens: chunk, wanted, head: request }];
             if let Err(error) = engine.step(&mut input, &mut self.out) {
                 // Where this is refused the state is lost, and says so at the next use.
                 self.tokens.truncate(before);
+                self.kept.truncate(before);
                 self.out.clear();
                 let _ = self.state.truncate(before);
                 return Err(error);
             }
             self.tokens.extend_from_slice(chunk);
+            self.see();
             if progress(fed).is_break() && fed < tokens.len() {
                 return Ok(false);
             }
@@ -275,6 +332,7 @@ impl Sequence {
         let mut input = [StepInput { state: &mut self.state, tokens, wanted, head: HeadRequest::Full }];
         engine.step(&mut input, &mut all)?;
         self.tokens.extend_from_slice(tokens);
+        self.see();
         if !tokens.is_empty() {
             self.out.copy_position(&all, all.len() - 1);
         }
@@ -287,6 +345,7 @@ impl Sequence {
     /// Those of [`SequenceState::truncate`]: a model with test-time-training layers can only begin anew, at 0.
     pub fn truncate(&mut self, len: usize) -> Result<(), ModelError> {
         self.state.truncate(len)?;
+        self.kept.truncate(len);
         if len < self.tokens.len() {
             self.tokens.truncate(len);
             self.out.clear();

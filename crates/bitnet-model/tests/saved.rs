@@ -1,6 +1,10 @@
 //! A saved sequence goes on as if it had never been interrupted, however its keys and values are kept.
 
-use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
+use bitnet_model::{
+    Engine, EngineOptions, FloatMatrix, KvType, ModelConfig, ModelError, ModelWeights, Norm, Projection, Sequence,
+    StateDamage, SyntheticWeights, WeightSource,
+};
+use ternary_kernels::{TernaryMatrix, kernels_available};
 
 /// Heads of no whole number of vectors; texts below and above the length at which caches grow.
 #[test]
@@ -20,6 +24,64 @@ fn every_kind_of_keys_and_values_is_restored() {
             assert_eq!(restored.save().unwrap(), saved, "{} after {cut}", kv.name());
             let expected = whole.push(&ids[cut..]).unwrap();
             assert_eq!(restored.push(&ids[cut..]).unwrap(), expected, "{} after {cut}", kv.name());
+        }
+    }
+}
+
+/// The weights of another source, but for one trit.
+struct OneTrit(SyntheticWeights, Projection, usize);
+
+impl WeightSource for OneTrit {
+    type Error = ModelError;
+
+    fn config(&self) -> &ModelConfig {
+        self.0.config()
+    }
+    fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
+        let w = self.0.projection(layer, which)?;
+        if (layer, which) != (1, self.1) {
+            return Ok(w);
+        }
+        let mut trits = w.to_trits();
+        let at = self.2 % trits.len();
+        trits[at] = if trits[at] == 0 { 1 } else { 0 };
+        Ok(TernaryMatrix::from_trits(w.rows(), w.cols(), &trits, w.scales().clone())?)
+    }
+    fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
+        self.0.norm(which)
+    }
+    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
+        self.0.embedding()
+    }
+    fn head(&self) -> Result<FloatMatrix, ModelError> {
+        self.0.head()
+    }
+}
+
+/// One trit of one matrix makes another model; a kernel, an instruction set or a number of threads does not.
+#[test]
+fn a_model_is_known_by_every_trit_and_by_nothing_else() {
+    let source = SyntheticWeights::new(ModelConfig::new(96, 48, 80, 2, 4, 2), 3);
+    let weights = ModelWeights::from_source(&source).unwrap();
+    let options = || EngineOptions::default().threads(1);
+    let engine = Engine::new(&weights, &options()).unwrap();
+    for kernel in kernels_available().into_iter().filter(|k| k.exact()) {
+        let other = Engine::new(&weights, &options().threads(2).kernel(kernel)).unwrap();
+        assert_eq!(other.fingerprint(), engine.fingerprint(), "{}", other.kernel_name());
+    }
+    let mut sequence = Sequence::new(&engine, KvType::F16, None);
+    sequence.push(&[1, 2, 3]).unwrap();
+    let saved = sequence.save().unwrap();
+    for which in Projection::ALL.into_iter().filter(|p| source.config().layer_projections(1).any(|q| q == *p)) {
+        for at in [0, 1777, usize::MAX / 3] {
+            let changed = ModelWeights::from_source(&OneTrit(source.clone(), which, at)).unwrap();
+            let other = Engine::new(&changed, &options()).unwrap();
+            let refused = Sequence::restore(&other, None, &saved).map(drop);
+            assert!(
+                matches!(refused, Err(ModelError::SavedSequence(StateDamage::OtherModel))),
+                "{} {at}: {refused:?}",
+                which.name()
+            );
         }
     }
 }

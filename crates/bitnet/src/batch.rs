@@ -6,7 +6,7 @@ use bitnet_model::decoder::{self, BatchInput};
 use bitnet_model::{ModelError, StepOutput};
 
 use crate::progress::Progress;
-use crate::{Chunk, Error, GenerateOptions, Model, Output, Session, Stats};
+use crate::{Chunk, Error, GenerateOptions, Model, Output, Session};
 
 /// Sessions of one model that generate together: each step takes one pass over the weights for all of them, which costs
 /// little more than for one where memory sets the pace. Sessions join and leave between steps; the text of each is the
@@ -54,6 +54,10 @@ impl Text {
     fn is_finished(&self) -> bool {
         self.progress.finished().is_some()
     }
+    /// Whether the model must read before the next token is known.
+    fn reads(&self) -> bool {
+        self.read < self.prompt.len() || !self.progress.is_forced()
+    }
 }
 
 impl Batch {
@@ -78,8 +82,8 @@ impl Batch {
             return Err(ModelError::EmptyPrompt.into());
         }
         session.check(prompt)?;
-        let stats = Stats { prompt_tokens: prompt.len(), ..Stats::default() };
-        let progress = Progress::new(&self.model, options, stats, false)?;
+        let mut progress = Progress::new(&self.model, options)?;
+        progress.stats.prompt_tokens = prompt.len();
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
         self.texts.push(Text { ticket, session, progress, prompt: prompt.to_vec(), read: 0 });
@@ -118,15 +122,23 @@ impl Batch {
             {
                 chunks.push((text.ticket, Ok(last)));
             }
+            if !text.is_finished()
+                && text.read == text.prompt.len()
+                && let Err(error) = text.session.make_room(1, &mut text.progress)
+            {
+                text.progress.cancel();
+                chunks.push((text.ticket, Err(error)));
+            }
         }
         let mut active: Vec<&mut Text> = self.texts.iter_mut().filter(|t| !t.is_finished()).collect();
-        if let Err(error) = read(&self.model, &mut active, &mut self.out) {
+        // Texts whose next token is certain need no pass.
+        let mut reading: Vec<&mut Text> = active.iter_mut().map(|t| &mut **t).filter(|t| t.reads()).collect();
+        if let Err(error) = read(&self.model, &mut reading, &mut self.out) {
             // Nothing has changed. Alone, each text shows whether the error is its own.
-            match &mut active[..] {
+            match &mut reading[..] {
                 [text] => {
                     text.progress.cancel();
                     chunks.push((text.ticket, Err(error.into())));
-                    return chunks;
                 }
                 texts => {
                     for text in texts {
@@ -147,12 +159,13 @@ impl Batch {
                 progress.stats.prefill += began.elapsed();
                 continue;
             }
-            let chunk = progress.choose(session.decoder()).map(|token| progress.accept(token, session));
+            let chunk = progress.choose(session.decoder()).and_then(|token| progress.accept(token, session));
             progress.stats.decode += began.elapsed();
             if chunk.is_err() {
                 progress.cancel();
             }
             chunks.push((*ticket, chunk));
+            chunks.extend(progress.take_failure().map(|failure| (*ticket, Err(failure))));
         }
         chunks
     }
@@ -160,6 +173,9 @@ impl Batch {
 
 /// Lets every text read what comes next of its prompt, or the token chosen last.
 fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<(), ModelError> {
+    if texts.is_empty() {
+        return Ok(());
+    }
     let mut inputs: Vec<BatchInput<'_>> = texts
         .iter_mut()
         .map(|text| {

@@ -22,4 +22,27 @@ pub enum Error {
     /// The model came without a chat template, and none was given.
     #[error("the model has no chat template; give one, or generate from a plain prompt")]
     NoChatTemplate,
+    /// A file that cannot be read or written.
+    #[error("cannot {op} {}: {source}", path.display())]
+    File {
+        /// `read` or `write`.
+        op: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A choice among nothing.
+    #[error("there is nothing to choose from: give at least one text")]
+    NothingToChoose,
+    /// A template without a place for the text, or with several.
+    #[error("the template {template:?} must hold {{text}} once, where the text goes")]
+    Template {
+        /// The template.
+        template: String,
+    },
+    /// Something about a constraint or the text under it.
+    #[cfg(feature = "constrain")]
+    #[error(transparent)]
+    Constraint(#[from] crate::constrain::ConstraintError),
 }

@@ -3,12 +3,31 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use bitnet_model::HeadRequest;
-use bitnet_model::decoder::{self, Speculation};
-use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
+use bitnet_model::decoder::Speculation;
+use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, SamplingOptions};
 
 use crate::progress::Progress;
-use crate::{Error, Session};
+use crate::{Error, Session, TokenLogprob};
+
+/// What happens where the context is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// A prompt that does not fit is refused ([`ModelError::ContextFull`](crate::ModelError::ContextFull)), and a text ends
+    /// ([`FinishReason::Length`]).
+    #[default]
+    Stop,
+    /// The first `keep` tokens stay (an instruction, say), and of all others the newest half of what the context holds besides
+    /// them; those between are forgotten. What stays is read again at its new place: the session is then as one that never
+    /// held anything else. [`Stats::slides`] tells how often it happened.
+    Slide {
+        /// Tokens at the beginning that always stay.
+        keep: usize,
+    },
+}
+
+/// A closure that ends a generation: it sees the new tokens and the new text.
+pub type StopWhen = Box<dyn FnMut(&[u32], &str) -> bool + Send>;
 
 /// What to generate and when to stop.
 ///
@@ -29,12 +48,23 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Ends the generation from another thread.
     pub cancel: Option<CancelToken>,
+    /// Ends the generation when it says so, after any token.
+    pub stop_when: Option<StopWhen>,
     /// Changes of the logits before each token is chosen, in this order.
     pub processors: Vec<Box<dyn LogitsProcessor>>,
+    /// What is added to the logits of some tokens, before the processors; minus infinity forbids a token.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Whether to tell how probable each token was, and how many of the most probable ones to tell with it.
+    pub logprobs: Option<usize>,
+    /// What the text must be like.
+    #[cfg(feature = "constrain")]
+    pub constraint: Option<crate::Constraint>,
     /// Whether special tokens appear in the text.
     pub show_special: bool,
     /// Goes on after a token that ends a text.
     pub ignore_eos: bool,
+    /// What happens where the context is full.
+    pub when_full: WhenFull,
     /// Whether tokens are guessed and checked together; it changes the speed and never the text.
     pub speculation: Speculation,
 }
@@ -46,6 +76,7 @@ impl std::fmt::Debug for GenerateOptions {
             .field("max_tokens", &self.max_tokens)
             .field("stop", &self.stop)
             .field("processors", &self.processors.len())
+            .field("logprobs", &self.logprobs)
             .finish_non_exhaustive()
     }
 }
@@ -87,14 +118,48 @@ impl GenerateOptions {
         self.cancel = Some(token.clone());
         self
     }
-    /// Which logits a token chosen so needs, after `history` tokens.
-    pub(crate) fn head_request(&self, history: usize) -> Result<HeadRequest, Error> {
-        Ok(decoder::head_request(&Sampler::new(self.sampling.clone())?, &self.processors, history))
+    /// Does this where the context is full.
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
     }
     /// Guesses tokens in this way.
     #[must_use]
     pub fn speculation(mut self, speculation: Speculation) -> Self {
         self.speculation = speculation;
+        self
+    }
+    /// Ends when `f`, which sees the new tokens and the new text so far, says so; the token that made it say so stays.
+    ///
+    /// ```
+    /// # use bitnet::GenerateOptions;
+    /// let three_sentences = GenerateOptions::default().stop_when(|_, text| text.matches('.').count() >= 3);
+    /// ```
+    #[must_use]
+    pub fn stop_when(mut self, f: impl FnMut(&[u32], &str) -> bool + Send + 'static) -> Self {
+        self.stop_when = Some(Box::new(f));
+        self
+    }
+    /// Adds `bias` to the logit of `token`, too; minus infinity forbids it.
+    #[must_use]
+    pub fn logit_bias(mut self, token: u32, bias: f32) -> Self {
+        self.logit_bias.push((token, bias));
+        self
+    }
+    /// Tells how probable each token was, and which `top` tokens were the most probable ones ([`Chunk::logprob`],
+    /// [`Output::logprobs`]).
+    #[must_use]
+    pub fn logprobs(mut self, top: usize) -> Self {
+        self.logprobs = Some(top);
+        self
+    }
+    /// Keeps the text to a constraint. A token that ends a text ends it only where it is complete, also with `ignore_eos`; guesses
+    /// are left out, and tokens that nothing else can follow are not computed ([`Stats::forced_tokens`]).
+    #[cfg(feature = "constrain")]
+    #[must_use]
+    pub fn constraint(mut self, constraint: crate::Constraint) -> Self {
+        self.constraint = Some(constraint);
         self
     }
     /// Changes the logits through this processor, too.
@@ -106,13 +171,15 @@ impl GenerateOptions {
 }
 
 /// One step of a generation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Chunk {
     /// The token that was chosen; `None` in a last chunk that only brings text which had been held back.
     pub token: Option<u32>,
     /// Text that is certain by now: whole characters only, nothing that could still become part of a stop text. Often empty.
     pub text: String,
+    /// How probable the token was, if [`GenerateOptions::logprobs`] asks for it.
+    pub logprob: Option<TokenLogprob>,
 }
 
 /// How long a generation took and what it did.
@@ -133,6 +200,10 @@ pub struct Stats {
     pub drafted: usize,
     /// Guesses that were right.
     pub accepted: usize,
+    /// Generated tokens that nothing else could follow, so that they were neither computed nor chosen.
+    pub forced_tokens: usize,
+    /// How often the context was full and tokens were forgotten, see [`WhenFull::Slide`].
+    pub slides: usize,
     /// Tokens for which only the best logits were computed, after a coarse pass over the head.
     pub coarse_tokens: usize,
     /// Rows of the head that were computed for them after the coarse pass.
@@ -169,11 +240,14 @@ pub struct Output {
     pub text: Option<String>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// How probable each token was; empty unless [`GenerateOptions::logprobs`] asks for it.
+    pub logprobs: Vec<TokenLogprob>,
     /// How long it took.
     pub stats: Stats,
 }
 
-/// A generation under way: an iterator over its [`Chunk`]s. Dropping it ends it; the session keeps what was generated.
+/// A generation under way: an iterator over its [`Chunk`]s. Dropping it ends it; the session keeps what was generated. Under a
+/// constraint an error comes last if the text was cut off.
 #[derive(Debug)]
 pub struct Generation<'s> {
     session: &'s mut Session,
@@ -182,14 +256,8 @@ pub struct Generation<'s> {
 
 impl<'s> Generation<'s> {
     /// Begins to generate after what the session holds, whose last logits are known.
-    pub(crate) fn new(
-        session: &'s mut Session,
-        options: GenerateOptions,
-        stats: Stats,
-        cancelled: bool,
-    ) -> Result<Self, Error> {
-        let progress = Progress::new(session.model(), options, stats, cancelled)?;
-        Ok(Self { session, progress })
+    pub(crate) fn new(session: &'s mut Session, progress: Progress) -> Self {
+        Self { session, progress }
     }
 
     /// The new tokens so far.
@@ -236,9 +304,11 @@ impl<'s> Generation<'s> {
         if let Some(last) = self.progress.cancelled() {
             return Ok(last);
         }
+        self.session.make_room(1, &mut self.progress)?;
         let token = self.progress.choose(self.session.decoder())?;
+        let chunk = self.progress.accept(token, self.session);
         self.progress.stats.decode += began.elapsed();
-        Ok(self.progress.accept(token, self.session))
+        chunk
     }
 }
 
@@ -247,7 +317,7 @@ impl Iterator for Generation<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.progress.finished().is_some() {
-            return None;
+            return self.progress.take_failure().map(Err);
         }
         let step = self.step();
         if step.is_err() {

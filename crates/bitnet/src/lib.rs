@@ -15,26 +15,37 @@
 //! A [`Model`] is immutable, cheap to clone and shared between threads; a [`Session`] is one text and owns its cache.
 //! Generation is a plain iterator, or a callback that returns [`std::ops::ControlFlow`]; dropping it ends it, and a
 //! [`CancelToken`] ends it from another thread.
-
+//!
+//! [`Session::choose`] and [`Session::score`] compare texts that could follow, [`Classifier`] sorts texts into classes,
+//! [`Model::embed`] makes vectors of them.
+//!
+//! With the feature `constrain`, texts follow a grammar: `Session::generate_json` gives values of a type.
 //!
 //! [`tune`] measures which kernels are the fastest for a model on this machine, and [`store_tuning`] has them used from then on.
 
 #![forbid(unsafe_code)]
 
 mod batch;
+mod classify;
+#[cfg(feature = "constrain")]
+mod constrain;
+mod embed;
 mod error;
+mod exact;
 mod generate;
 mod kernels;
+mod logprobs;
 mod model;
 mod progress;
+mod score;
 mod session;
 
 pub use bitnet_model::decoder::Speculation;
 pub use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
-pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Sampler, SamplingOptions};
+pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitBias, LogitsProcessor, Sampler, SamplingOptions};
 pub use bitnet_model::{
     Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, LayerKind, ModelConfig,
-    ModelError, Prediction, Projection, Sequence,
+    ModelError, Prediction, Projection, Sequence, Snapshots,
 };
 pub use loader::chat::Message;
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};
@@ -42,10 +53,16 @@ pub use ternary_kernels::tune::{TuneOptions, TuneReport};
 pub use ternary_kernels::{Isa, Kernel, KernelError};
 
 pub use batch::{Batch, Ticket};
+pub use classify::Classifier;
+#[cfg(feature = "constrain")]
+pub use constrain::{Constraint, ConstraintError};
+pub use embed::{EmbedOptions, Pooling};
 pub use error::Error;
-pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats};
+pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats, StopWhen, WhenFull};
 pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, tune};
+pub use logprobs::TokenLogprob;
 pub use model::{Model, ModelBuilder};
+pub use score::{Choice, ChooseBy, Score};
 pub use session::Session;
 
 /// A ternary model with Test-Time-Training layers that tells simple stories in English, as a GGUF file with its tokenizer, 3.7 MB;
@@ -57,6 +74,11 @@ pub static TINY_MODEL: &[u8] = include_bytes!("../models/tiny-stories-ttt.gguf")
 #[cfg(feature = "train")]
 pub use bitnet_model::train;
 
+/// Schemas of types, for [`Session::generate_json`]; a derive without a dependency of one's own on this crate wants
+/// `#[schemars(crate = "bitnet::schemars")]`.
+#[cfg(feature = "constrain")]
+pub use schemars;
+
 /// The crates below, for what this facade does not re-export.
 pub use {bitnet_model, loader, ternary_kernels};
 
@@ -64,3 +86,9 @@ pub use {bitnet_model, loader, ternary_kernels};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The examples of the documents run.
+#[cfg(all(doctest, feature = "constrain", feature = "tiny-model"))]
+#[doc = include_str!("../../../docs/output.md")]
+#[doc = include_str!("../../../docs/sessions.md")]
+struct Documents;

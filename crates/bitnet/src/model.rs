@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnet_model::sampling::SamplingOptions;
-use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, LayerKind, ModelConfig, Sequence};
+use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, LayerKind, ModelConfig, Sequence, Snapshots};
 use loader::chat::{ChatTemplate, RenderOptions};
 use loader::tokenizer::Tokenizer;
 use loader::{LoadOptions, LoadedModel, ModelInfo};
@@ -30,6 +30,9 @@ struct Inner {
     kv: KvType,
     context: usize,
     kernels: Vec<LayerKernel>,
+    snapshots: Snapshots,
+    #[cfg(feature = "constrain")]
+    vocabulary: std::sync::OnceLock<crate::constrain::Vocabulary>,
 }
 
 /// How to load a [`Model`]; made by [`Model::builder`].
@@ -41,6 +44,7 @@ pub struct ModelBuilder {
     kernels: Asked,
     kv: KvType,
     context: Option<usize>,
+    snapshots: Snapshots,
 }
 
 impl ModelBuilder {
@@ -89,6 +93,12 @@ impl ModelBuilder {
     /// Most tokens in a session; the default, and the maximum, is what the model was made for.
     pub fn context(mut self, tokens: usize) -> Self {
         self.context = Some(tokens);
+        self
+    }
+    /// How often sessions keep the state of test-time-training layers, which cannot be taken back, so that they can go back
+    /// all the same.
+    pub fn snapshots(mut self, snapshots: Snapshots) -> Self {
+        self.snapshots = snapshots;
         self
     }
     /// A `tokenizer.json` that overrides the file's tokenizer, or supplies what it lacks.
@@ -171,6 +181,9 @@ impl ModelBuilder {
                 kv: self.kv,
                 context: self.context.unwrap_or(limit).min(limit),
                 kernels,
+                snapshots: self.snapshots,
+                #[cfg(feature = "constrain")]
+                vocabulary: std::sync::OnceLock::new(),
             }),
         })
     }
@@ -230,6 +243,16 @@ impl Model {
         Session::restore(self, bytes)
     }
 
+    /// The session that [`Session::save_to`] made a file of.
+    ///
+    /// # Errors
+    /// As [`Model::restore_session`]; [`Error::File`] if it cannot be read.
+    pub fn load_session(&self, path: impl AsRef<Path>) -> Result<Session, Error> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| Error::File { op: "read", path: path.to_owned(), source })?;
+        self.restore_session(&bytes)
+    }
+
     /// Shape and formulas.
     pub fn config(&self) -> &ModelConfig {
         self.inner.engine.config()
@@ -265,6 +288,10 @@ impl Model {
     /// How sessions cache keys and values.
     pub fn kv_type(&self) -> KvType {
         self.inner.kv
+    }
+    /// How often sessions keep states that cannot be taken back.
+    pub fn snapshots(&self) -> Snapshots {
+        self.inner.snapshots
     }
     /// Most tokens in a session; `usize::MAX` where nothing limits them, because no layer is attention.
     pub fn context(&self) -> usize {
@@ -318,6 +345,16 @@ impl Model {
     /// A token outside of the vocabulary, more tokens than the context holds.
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, Error> {
         Ok(Sequence::new(self.engine(), KvType::F32, Some(self.context())).push_all(ids)?)
+    }
+
+    /// The vocabulary for constraints; made once.
+    #[cfg(feature = "constrain")]
+    pub(crate) fn vocabulary(&self) -> Result<crate::constrain::Vocabulary, Error> {
+        if let Some(vocabulary) = self.inner.vocabulary.get() {
+            return Ok(vocabulary.clone());
+        }
+        let made = crate::constrain::Vocabulary::new(self)?;
+        Ok(self.inner.vocabulary.get_or_init(|| made).clone())
     }
 
     pub(crate) fn new_sequence(&self) -> Sequence {

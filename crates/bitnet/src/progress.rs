@@ -1,11 +1,14 @@
 //! What a generation remembers between two tokens: the same for a session alone and for one in a batch.
 
 use bitnet_model::HeadRequest;
-use bitnet_model::decoder::{Decoder, head_request};
-use bitnet_model::sampling::{CancelToken, FinishReason, Sampler};
+use bitnet_model::decoder::{Decoder, Speculation, head_request};
+use bitnet_model::sampling::{CancelToken, FinishReason, LogitBias, Sampler};
 use loader::tokenizer::{StopStrings, StreamDecoder};
 
-use crate::{Chunk, Error, GenerateOptions, Model, Output, Session, Stats};
+#[cfg(feature = "constrain")]
+use crate::constrain;
+use crate::logprobs::Recorder;
+use crate::{Chunk, Error, GenerateOptions, Model, Output, Session, Stats, TokenLogprob, WhenFull};
 
 /// A generation without its session.
 pub(crate) struct Progress {
@@ -15,8 +18,14 @@ pub(crate) struct Progress {
     stops: StopStrings,
     ids: Vec<u32>,
     text: String,
+    recorder: Option<Recorder>,
+    logprobs: Vec<TokenLogprob>,
     pub(crate) stats: Stats,
     finished: Option<FinishReason>,
+    #[cfg(feature = "constrain")]
+    matching: Option<std::sync::Arc<std::sync::Mutex<constrain::Matching>>>,
+    /// Why what was generated is no result.
+    failure: Option<Error>,
 }
 
 impl std::fmt::Debug for Progress {
@@ -26,27 +35,48 @@ impl std::fmt::Debug for Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(
-        model: &Model,
-        mut options: GenerateOptions,
-        stats: Stats,
-        cancelled: bool,
-    ) -> Result<Self, Error> {
+    /// Checks the options.
+    pub(crate) fn new(model: &Model, mut options: GenerateOptions) -> Result<Self, Error> {
         let sampler = Sampler::new(options.sampling.clone())?;
+        if !options.logit_bias.is_empty() {
+            options.processors.insert(0, Box::new(LogitBias::new(options.logit_bias.iter().copied())?));
+        }
+        // What the model says is recorded before anybody changes it.
+        let recorder = options.logprobs.map(Recorder::new);
+        if let Some(recorder) = &recorder {
+            options.processors.insert(0, Box::new(recorder.clone()));
+        }
+        #[cfg(feature = "constrain")]
+        let matching = begin_matching(model, &mut options)?;
         let decoder = model.tokenizer().map(|t| match options.show_special {
             true => t.stream().with_special(),
             false => t.stream(),
         });
+        // Under a constraint every byte counts, also a space that a vocabulary takes for one before the text.
+        #[cfg(feature = "constrain")]
+        let decoder = if matching.is_some() { decoder.map(StreamDecoder::continuing) } else { decoder };
         let stops = StopStrings::new(options.stop.iter().cloned());
         // Nothing else might ever end a text of a model that has no limit.
         let endless = options.max_tokens.is_none() && model.context() == usize::MAX;
         options.max_tokens = options.max_tokens.or(endless.then(|| model.config().max_position_embeddings));
-        let finished = match options.max_tokens {
-            _ if cancelled => Some(FinishReason::Cancelled),
-            Some(0) => Some(FinishReason::Length),
-            _ => None,
+        let finished = options.max_tokens.filter(|max| *max == 0).map(|_| FinishReason::Length);
+        let mut progress = Self {
+            options,
+            sampler,
+            decoder,
+            stops,
+            ids: Vec::new(),
+            text: String::new(),
+            recorder,
+            logprobs: Vec::new(),
+            stats: Stats::default(),
+            finished,
+            #[cfg(feature = "constrain")]
+            matching,
+            failure: None,
         };
-        Ok(Self { options, sampler, decoder, stops, ids: Vec::new(), text: String::new(), stats, finished })
+        progress.conclude();
+        Ok(progress)
     }
 
     pub(crate) fn ids(&self) -> &[u32] {
@@ -59,6 +89,18 @@ impl Progress {
     pub(crate) fn cancel(&mut self) {
         self.finished.get_or_insert(FinishReason::Cancelled);
     }
+    /// What happens where the context is full.
+    pub(crate) fn when_full(&self) -> WhenFull {
+        self.options.when_full
+    }
+    /// Whether the text goes on where the context is full.
+    pub(crate) fn slides(&self) -> bool {
+        self.options.when_full != WhenFull::Stop
+    }
+    /// What ends it from another thread.
+    pub(crate) fn cancel_token(&self) -> Option<&CancelToken> {
+        self.options.cancel.as_ref()
+    }
 
     /// The last chunk, if it was cancelled from outside.
     pub(crate) fn cancelled(&mut self) -> Option<Chunk> {
@@ -67,18 +109,39 @@ impl Progress {
         }
         self.finished = Some(FinishReason::Cancelled);
         let text = self.flush();
-        Some(Chunk { token: None, text })
+        Some(Chunk { token: None, text, logprob: None })
     }
 
     /// The next token of `decoder`, alone.
     pub(crate) fn choose(&mut self, decoder: &mut Decoder) -> Result<u32, Error> {
-        let token = decoder.next_token(&mut self.sampler, &mut self.options.processors, self.options.speculation)?;
+        if let Some(token) = self.forced() {
+            decoder.force(token)?;
+            self.stats.forced_tokens += 1;
+            return Ok(token);
+        }
+        // Which tokens are allowed is known for the next one only.
+        let speculation = if self.is_constrained() { Speculation::Off } else { self.options.speculation };
+        let token = decoder.next_token(&mut self.sampler, &mut self.options.processors, speculation);
+        #[cfg(feature = "constrain")]
+        if let Some(failure) = self.matching.as_ref().and_then(|m| constrain::lock(m).take_failure()) {
+            return Err(failure.into());
+        }
         let counts = decoder.take_counts();
         self.stats.drafted += counts.drafted;
         self.stats.accepted += counts.accepted;
         self.stats.coarse_tokens += counts.coarse_tokens;
         self.stats.rows_rescored += counts.rows_rescored;
-        Ok(token)
+        Ok(token?)
+    }
+
+    /// Whether the next token is certain before anything is computed.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.forced().is_some()
+    }
+
+    /// What makes the result none, once; known when the generation has finished.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
     }
 
     /// Which logits the next token needs after `history` tokens.
@@ -86,11 +149,24 @@ impl Progress {
         head_request(&self.sampler, &self.options.processors, history)
     }
 
-    /// Takes a token that was chosen and says which text is certain with it.
-    pub(crate) fn accept(&mut self, token: u32, session: &Session) -> Chunk {
+    /// Takes a token that was chosen and stands at the end of `session`, and says which text is certain with it.
+    ///
+    /// # Errors
+    /// Those of a constraint that cannot go on.
+    pub(crate) fn accept(&mut self, token: u32, session: &Session) -> Result<Chunk, Error> {
         self.ids.push(token);
         self.stats.new_tokens += 1;
-        let ends = !self.options.ignore_eos && session.model().is_eos(token);
+        let logprob = self.recorder.as_ref().map(|r| r.take(session.len() - 1, token));
+        self.logprobs.extend(logprob.clone());
+        let finished = self.matched(token)?;
+        let text = self.read(token, session, finished);
+        self.conclude();
+        Ok(Chunk { token: Some(token), text, logprob })
+    }
+
+    /// The text that is certain with `token`, and whether it ends the generation; it does if `finished`.
+    fn read(&mut self, token: u32, session: &Session, finished: bool) -> String {
+        let ends = (!self.options.ignore_eos || self.is_constrained()) && session.model().is_eos(token);
         let mut text = match &mut self.decoder {
             Some(_) if ends && !self.options.show_special => String::new(),
             Some(decoder) => decoder.push(token).unwrap_or_default(),
@@ -102,12 +178,14 @@ impl Progress {
             if piece.stopped {
                 self.finished = Some(FinishReason::Stop);
                 self.text.push_str(&text);
-                return Chunk { token: Some(token), text };
+                return text;
             }
         }
         self.text.push_str(&text);
-        let full = self.options.max_tokens.is_some_and(|max| self.ids.len() >= max) || session.remaining() == 0;
-        if ends {
+        let full = self.options.max_tokens.is_some_and(|max| self.ids.len() >= max)
+            || (session.remaining() == 0 && !self.slides());
+        let stopped = self.options.stop_when.as_mut().is_some_and(|stop| stop(&self.ids, &self.text));
+        if ends || stopped || finished {
             self.finished = Some(FinishReason::Stop);
         } else if full {
             self.finished = Some(FinishReason::Length);
@@ -115,7 +193,7 @@ impl Progress {
         if self.finished.is_some() {
             text.push_str(&self.flush());
         }
-        Chunk { token: Some(token), text }
+        text
     }
 
     /// Text that was held back, as an unfinished character or as the possible beginning of a stop text.
@@ -136,7 +214,66 @@ impl Progress {
             text: self.decoder.is_some().then_some(self.text),
             ids: self.ids,
             finish_reason: self.finished.unwrap_or(FinishReason::Cancelled),
+            logprobs: self.logprobs,
             stats: self.stats,
         }
     }
+}
+
+#[cfg(feature = "constrain")]
+impl Progress {
+    fn is_constrained(&self) -> bool {
+        self.matching.is_some()
+    }
+
+    /// The token that must come next under the constraint.
+    fn forced(&self) -> Option<u32> {
+        constrain::lock(self.matching.as_ref()?).forced()
+    }
+
+    /// Takes a token; whether the constraint lets nothing follow it.
+    fn matched(&mut self, token: u32) -> Result<bool, Error> {
+        let Some(matching) = &self.matching else { return Ok(false) };
+        let mut matching = constrain::lock(matching);
+        matching.accept(token)?;
+        Ok(matching.is_finished())
+    }
+
+    /// A text that was cut off is no result.
+    fn conclude(&mut self) {
+        let (Some(reason), Some(matching)) = (self.finished, &self.matching) else { return };
+        if !constrain::lock(matching).is_complete() {
+            self.failure = Some(constrain::ConstraintError::Unfinished { reason, text: self.text.clone() }.into());
+        }
+    }
+}
+
+/// Begins the text that `options` want to be constrained, and puts its mask behind all other processors.
+#[cfg(feature = "constrain")]
+fn begin_matching(
+    model: &Model,
+    options: &mut GenerateOptions,
+) -> Result<Option<std::sync::Arc<std::sync::Mutex<constrain::Matching>>>, Error> {
+    let Some(constraint) = &options.constraint else { return Ok(None) };
+    let stops = [("a stop text", !options.stop.is_empty()), ("stop_when", options.stop_when.is_some())];
+    if let Some((option, _)) = stops.into_iter().find(|s| s.1) {
+        return Err(constrain::ConstraintError::Stops { option }.into());
+    }
+    let matching = constraint.begin(model)?;
+    options.processors.push(Box::new(constrain::Mask(matching.clone())));
+    Ok(Some(matching))
+}
+
+#[cfg(not(feature = "constrain"))]
+impl Progress {
+    fn is_constrained(&self) -> bool {
+        false
+    }
+    fn forced(&self) -> Option<u32> {
+        None
+    }
+    fn matched(&mut self, _token: u32) -> Result<bool, Error> {
+        Ok(false)
+    }
+    fn conclude(&mut self) {}
 }

@@ -1,13 +1,16 @@
 //! A session: one text with a model, from prompt to prompt.
 
+use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Instant;
 
 use bitnet_model::decoder::Decoder;
 use bitnet_model::{HeadRequest, ModelError};
 
-use crate::generate::{Generation, Stats};
-use crate::{Error, GenerateOptions, Message, Model, Output};
+use crate::generate::Generation;
+use crate::progress::Progress;
+use crate::{Error, GenerateOptions, Message, Model, Output, WhenFull};
 
 /// One text in the making: what was prompted and what was generated, with the model's state for it.
 ///
@@ -21,7 +24,12 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(model: &Model) -> Self {
-        Self { model: model.clone(), decoder: Decoder::new(model.new_sequence()) }
+        Self::with(model, Decoder::new(model.new_sequence()))
+    }
+
+    fn with(model: &Model, mut decoder: Decoder) -> Self {
+        decoder.keep_snapshots(model.snapshots());
+        Self { model: model.clone(), decoder }
     }
 
     /// The model.
@@ -58,13 +66,19 @@ impl Session {
     }
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.decoder = Decoder::new(self.model.new_sequence());
+        *self = Self::new(&self.model);
     }
-    /// Forgets everything from token `len` on. A model with test-time-training layers cannot go back; for it, the first `len`
-    /// tokens are read again.
+    /// Bytes of earlier states that are kept to go back to, in a model with test-time-training layers
+    /// ([`ModelBuilder::snapshots`](crate::ModelBuilder::snapshots)).
+    pub fn snapshot_bytes(&self) -> usize {
+        self.decoder.snapshot_bytes()
+    }
+    /// Forgets everything from token `len` on. Keys and values are cut off; states of test-time-training layers cannot be, and the
+    /// tokens since the nearest kept one are read again. What follows is the same as if the rest had never been there.
     ///
     /// # Errors
-    /// Those of a step, where tokens are read again.
+    /// [`ModelError::ReplayTooLong`] if more tokens were to be read again than [`Snapshots::replay`](crate::Snapshots::replay) allows,
+    /// with which nothing has changed; those of a step.
     pub fn rewind(&mut self, len: usize) -> Result<(), Error> {
         Ok(self.decoder.rewind(len)?)
     }
@@ -79,8 +93,33 @@ impl Session {
     }
 
     pub(crate) fn restore(model: &Model, bytes: &[u8]) -> Result<Self, Error> {
-        let decoder = Decoder::restore(model.engine(), Some(model.context()), bytes)?;
-        Ok(Self { model: model.clone(), decoder })
+        Ok(Self::with(model, Decoder::restore(model.engine(), Some(model.context()), bytes)?))
+    }
+
+    /// [`Session::save`] into a file, which is there as a whole or not at all: it is written under another name beside it and
+    /// then renamed. [`Model::load_session`] reads it.
+    ///
+    /// ```no_run
+    /// # let model = bitnet::Model::load("model.gguf")?;
+    /// # let mut session = model.session();
+    /// session.feed("A long document.")?;
+    /// session.save_to("document.session")?;
+    /// let mut later = model.load_session("document.session")?;
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Session::save`]; [`Error::File`] if it cannot be written.
+    pub fn save_to(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let (path, bytes) = (path.as_ref(), self.save()?);
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let write = || -> std::io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(&bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|e| e.error).map(drop)
+        };
+        write().map_err(|source| Error::File { op: "write", path: path.to_owned(), source })
     }
 
     /// Continues the session with `prompt` and generates; text comes as an iterator of [`crate::Chunk`]s.
@@ -111,13 +150,39 @@ impl Session {
     /// A token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option out of range.
     pub fn generate_ids(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
-        let request = options.head_request(self.len() + ids.len())?;
-        let go_on = self.decoder.feed(ids, request, options.cancel.as_ref())?;
+        let mut progress = Progress::new(&self.model, options)?;
+        self.make_room(ids.len(), &mut progress)?;
+        let request = progress.head_request(self.len() + ids.len());
+        let go_on = self.decoder.feed(ids, request, progress.cancel_token())?;
+        self.begin(&mut progress, (ids.len(), 0), began, go_on)?;
+        Ok(Generation::new(self, progress))
+    }
+
+    /// Makes sure that `more` tokens fit, if the options of `progress` let the text slide.
+    ///
+    /// # Errors
+    /// [`ModelError::ContextFull`] if not even the first tokens and the new ones fit, and those of a step.
+    pub(crate) fn make_room(&mut self, more: usize, progress: &mut Progress) -> Result<(), Error> {
+        if progress.slides()
+            && more > self.remaining()
+            && let Some(ids) = slide(&self.tokens(), self.model.context(), more, progress)?
+        {
+            self.hold(&ids)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what a prompt of `tokens` computed and reused ones took.
+    fn begin(&self, progress: &mut Progress, tokens: (usize, usize), began: Instant, go_on: bool) -> Result<(), Error> {
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
-        let stats = Stats { prompt_tokens: ids.len(), prefill: began.elapsed(), ..Stats::default() };
-        Generation::new(self, options, stats, !go_on)
+        (progress.stats.prompt_tokens, progress.stats.reused_tokens) = tokens;
+        progress.stats.prefill = began.elapsed();
+        if !go_on {
+            progress.cancel();
+        }
+        Ok(())
     }
 
     /// Makes the session hold exactly `ids` and generates after them. What the session holds already of them, from the
@@ -127,19 +192,14 @@ impl Session {
     /// As [`Session::generate_ids`].
     pub fn generate_from(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
+        let mut progress = Progress::new(&self.model, options)?;
+        let slid = slide(ids, self.model.context(), 0, &mut progress)?;
+        let ids = slid.as_deref().unwrap_or(ids);
         let keep = self.decoder.keep_prefix(ids)?;
-        let request = options.head_request(ids.len())?;
-        let go_on = self.decoder.feed(&ids[keep..], request, options.cancel.as_ref())?;
-        if self.is_empty() {
-            return Err(ModelError::EmptyPrompt.into());
-        }
-        let stats = Stats {
-            prompt_tokens: ids.len() - keep,
-            reused_tokens: keep,
-            prefill: began.elapsed(),
-            ..Stats::default()
-        };
-        Generation::new(self, options, stats, !go_on)
+        let request = progress.head_request(ids.len());
+        let go_on = self.decoder.feed(&ids[keep..], request, progress.cancel_token())?;
+        self.begin(&mut progress, (ids.len() - keep, keep), began, go_on)?;
+        Ok(Generation::new(self, progress))
     }
 
     /// Generates the assistant's reply to a conversation, through the model's chat template. Turns that the session
@@ -165,6 +225,24 @@ impl Session {
         self.generate(prompt, options)?.for_each_text(f)
     }
 
+    /// Feeds text without generating. In an empty session the beginning-of-text token is put in front, if the model's files say so.
+    ///
+    /// # Errors
+    /// No tokenizer, a text that does not fit.
+    pub fn feed(&mut self, text: &str) -> Result<(), Error> {
+        let bos = self.is_empty() && self.model.adds_bos();
+        let ids = self.model.encode(text, bos)?;
+        self.decoder.feed(&ids, HeadRequest::Top(1), None)?;
+        Ok(())
+    }
+
+    /// Makes the session hold exactly `ids`; what it holds of them already is not computed again.
+    pub(crate) fn hold(&mut self, ids: &[u32]) -> Result<(), Error> {
+        let keep = self.decoder.keep_prefix(ids)?;
+        self.decoder.feed(&ids[keep..], HeadRequest::Full, None)?;
+        Ok(())
+    }
+
     /// Feeds tokens without generating: the logits of what follows the last of them, `[vocab]` f32.
     ///
     /// # Errors
@@ -182,4 +260,20 @@ impl Session {
     pub(crate) fn decoder(&mut self) -> &mut Decoder {
         &mut self.decoder
     }
+}
+
+/// What is left of `ids` in a context of `limit` tokens with room for `more`, if the options of `progress` let them slide and it is
+/// necessary: the first ones, and the newest half of what is between them and the end of the context.
+fn slide(ids: &[u32], limit: usize, more: usize, progress: &mut Progress) -> Result<Option<Vec<u32>>, Error> {
+    let WhenFull::Slide { keep } = progress.when_full() else { return Ok(None) };
+    if ids.len() + more <= limit {
+        return Ok(None);
+    }
+    let keep = keep.min(ids.len());
+    if keep + more >= limit {
+        return Err(ModelError::ContextFull { limit, used: keep, more }.into());
+    }
+    let newest = ((limit - keep) / 2).clamp(1, limit - keep - more);
+    progress.stats.slides += 1;
+    Ok(Some([&ids[..keep], &ids[ids.len() - newest..]].concat()))
 }

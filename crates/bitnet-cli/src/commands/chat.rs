@@ -2,8 +2,10 @@
 
 mod input;
 mod settings;
+mod store;
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use bitnet::{FinishReason, GenerateOptions, KvType, Message, Model, Output, SamplingOptions, Session};
 use clap::Args;
@@ -18,7 +20,7 @@ use input::{Input, Line};
 use settings::Settings;
 
 const AFTER_HELP: &str = "\
-Commands in the conversation: /help /clear /system /set /regen /stats /bye. A message of several lines begins and ends
+Commands in the conversation: /help /clear /system /set /regen /save /load /stats /bye. A message of several lines begins and ends
 with \"\"\". Ctrl-C ends an answer, Ctrl-D the conversation. Messages may come through a pipe, too.
 
 Examples:
@@ -31,6 +33,7 @@ const HELP: &str = "\
   /system TEXT     give the model an instruction, and begin anew; without text: show it
   /set             show the options; /set temperature 0.2 changes one
   /regen           another answer to the last message
+  /save FILE       keep the conversation in a file; /load FILE goes on with it
   /stats           how fast the last answer was, and how full the context is
   /bye             leave (also Ctrl-D)
   \"\"\"              begins and ends a message of several lines
@@ -215,6 +218,17 @@ impl Chat<'_> {
                 Err(problem) => ui.error(&CliError::usage(problem)),
             },
             "regen" => self.regenerate()?,
+            "save" | "load" if rest.is_empty() => {
+                ui.error(&CliError::usage(format!("/{name} wants the name of a file")))
+            }
+            "save" => match store::save(Path::new(rest), &self.conversation(), &mut self.session) {
+                Ok(()) => ui.say(ui.err(Style::Dim, format_args!("[kept in {rest} and {rest}.json]"))),
+                Err(error) => ui.error(&error),
+            },
+            "load" => match store::load(Path::new(rest), &self.model) {
+                Ok((conversation, session)) => self.take_up(&conversation, session),
+                Err(error) => ui.error(&error),
+            },
             "stats" => self.stats(),
             _ => ui.error(&CliError::usage(format!("there is no command /{name}; /help lists them"))),
         }
@@ -225,6 +239,23 @@ impl Chat<'_> {
         self.messages.clear();
         self.session.clear();
         self.last = None;
+    }
+
+    fn conversation(&self) -> store::Conversation {
+        store::Conversation::new(self.system.clone(), &self.messages)
+    }
+
+    /// Goes on with a conversation that was kept.
+    fn take_up(&mut self, conversation: &store::Conversation, session: Result<Session, bitnet::Error>) {
+        self.forget();
+        self.system = conversation.system.clone();
+        self.messages = conversation.messages();
+        match session {
+            Ok(session) => self.session = session,
+            Err(error) => self.ui.note(&format!("the conversation is read anew with the next message: {error}")),
+        }
+        let said = self.messages.len();
+        self.ui.say(self.ui.err(Style::Dim, format_args!("[{said} messages, {} tokens known]", self.session.len())));
     }
 
     fn regenerate(&mut self) -> Result<(), CliError> {

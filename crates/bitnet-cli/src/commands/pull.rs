@@ -13,6 +13,7 @@ Files go into the cache that Hugging Face's own tools use, and what was begun is
 HF_HOME, HF_TOKEN (for gated models), HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE are obeyed.
 
 Examples:
+  bitnet pull falcon3-1b                                             a short name; `bitnet list --known` shows them
   bitnet pull microsoft/bitnet-b1.58-2B-4T
   bitnet pull microsoft/bitnet-b1.58-2B-4T-gguf:ggml-model-i2_s.gguf
   bitnet chat -m \"$(bitnet pull microsoft/bitnet-b1.58-2B-4T)\"      the same as -m hf:microsoft/...";
@@ -20,8 +21,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct PullArgs {
-    /// The repository, and one GGUF file of it where it has several
-    #[arg(value_name = "OWNER/REPO[:FILE]")]
+    /// The repository, and one GGUF file of it where it has several; or a short name
+    #[arg(value_name = "OWNER/REPO[:FILE]|NAME")]
     repo: HubSpec,
     /// A branch, a tag or a commit [default: main]
     #[arg(long, value_name = "REVISION")]

@@ -1,5 +1,9 @@
 //! `bitnet run`: a prompt in, text out as it is generated.
 
+mod choose;
+#[cfg(feature = "constrain")]
+mod constrain;
+
 use std::io::{IsTerminal, Read};
 
 use bitnet::{FinishReason, GenerateOptions, KvType, Message, Model, Output, Stats};
@@ -50,6 +54,15 @@ pub(crate) struct RunArgs {
     /// Do not put the beginning-of-text token before the prompt
     #[arg(long, conflicts_with_all = ["ids", "chat"])]
     no_bos: bool,
+    #[cfg(feature = "constrain")]
+    #[command(flatten)]
+    constrain: constrain::ConstrainArgs,
+    /// Generate nothing: print which of these texts is the most probable one after the prompt
+    #[arg(long, value_name = "TEXT", num_args = 1..)]
+    choose: Vec<String>,
+    /// What makes a text of --choose the best: its probability, or the mean over its tokens or its bytes
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "total", requires = "choose")]
+    choose_by: choose::ByName,
     /// Print special tokens, too
     #[arg(long)]
     show_special: bool,
@@ -77,6 +90,15 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
         (None, prompt) => encode(args, prompt.as_deref().unwrap_or_default(), &model)?,
     };
 
+    if !args.choose.is_empty() {
+        let after = match &prompt {
+            // As the tokens are put together without options of their own.
+            Some(prompt) if !args.chat && !args.bos && !args.no_bos => choose::After::Text(prompt),
+            _ => choose::After::Ids(&ids),
+        };
+        return choose::execute(&model, after, &args.choose, args.choose_by.into(), args.json, ui);
+    }
+
     let mut sampling = source::sampling(&model, &args.sampling);
     let seed = sampling.seed;
     if args.sampling.ignore_eos && args.sampling.max_tokens.is_none() {
@@ -88,13 +110,15 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
     }
     let graceful = Graceful::begin();
     let mut options = GenerateOptions::default().sampling(sampling).cancel(graceful.token());
+    let constrained = constrain(args, &mut options)?;
     options.max_tokens = args.sampling.max_tokens;
     options.stop = args.sampling.stop.clone();
     options.show_special = args.show_special;
     options.ignore_eos = args.sampling.ignore_eos;
     options.speculation = source::speculation(&args.sampling);
 
-    let streaming = !args.json;
+    // A person may watch a text that is then cut off; a program gets a whole one or none.
+    let streaming = !args.json && (!constrained || ui.is_interactive());
     if let Some(prompt) = prompt.as_deref().filter(|_| streaming && !args.chat && ui.is_interactive()) {
         // A person sees one text: the prompt, and how it goes on.
         ui.echo(prompt);
@@ -119,11 +143,27 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
         }
     }
     let output = generation.finish()?;
+    if constrained && !streaming && !args.json {
+        printed = output.text.clone().unwrap_or_default();
+        ui::print(&printed)?;
+    }
     finish(args, &output, &model, seed, ends_open(&printed, &prompt, ui), ui)?;
     match output.finish_reason {
         FinishReason::Cancelled => Err(CliError::Interrupted),
         _ => Ok(()),
     }
+}
+
+/// Puts the constraint that was asked for into `options`; whether there is one.
+#[cfg(feature = "constrain")]
+fn constrain(args: &RunArgs, options: &mut GenerateOptions) -> Result<bool, CliError> {
+    options.constraint = args.constrain.constraint()?;
+    Ok(options.constraint.is_some())
+}
+
+#[cfg(not(feature = "constrain"))]
+fn constrain(_: &RunArgs, _: &mut GenerateOptions) -> Result<bool, CliError> {
+    Ok(false)
 }
 
 /// Whether the cursor of a terminal stands behind text.
@@ -152,6 +192,7 @@ fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool,
                 "rows_rescored_mean": s.rescored_per_token(),
                 "drafted": s.drafted,
                 "accepted": s.accepted,
+                "forced_tokens": s.forced_tokens,
                 "seed": seed,
                 "threads": model.engine().threads(),
                 "kernel": model.engine().kernel_name(),

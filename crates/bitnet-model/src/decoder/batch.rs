@@ -28,9 +28,9 @@ pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput
     }
     for BatchInput { decoder, tokens, .. } in inputs.iter_mut() {
         decoder.settle()?;
-        let pending = decoder.pending;
-        decoder.draft.clear();
-        decoder.draft.extend(pending.into_iter().chain(tokens.iter().copied()));
+        let Decoder { pending, draft, .. } = &mut **decoder;
+        draft.clear();
+        draft.extend(pending.iter().chain(*tokens));
     }
     let mut steps: SmallVec<[StepInput<'_>; 16]> = inputs
         .iter_mut()
@@ -50,7 +50,7 @@ pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput
             sequence.stepped(draft, head.map(|_| (&*out, position)));
             position += usize::from(head.is_some());
         }
-        decoder.pending = None;
+        decoder.pending.clear();
     }
     Ok(())
 }

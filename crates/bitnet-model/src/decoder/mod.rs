@@ -23,8 +23,8 @@ pub struct Decoder {
     /// What the model has read. If `ahead` is empty, all tokens but `pending`; else all tokens, and `ahead` but for its
     /// last one.
     sequence: Sequence,
-    /// The token chosen last.
-    pending: Option<u32>,
+    /// The token chosen last, and those that were put behind it without a choice.
+    pending: Vec<u32>,
     /// Tokens that were chosen already and are yet to be handed out.
     ahead: VecDeque<u32>,
     lookup: PromptLookup,
@@ -57,7 +57,7 @@ impl Decoder {
     pub fn new(sequence: Sequence) -> Self {
         Self {
             sequence,
-            pending: None,
+            pending: Vec::new(),
             ahead: VecDeque::new(),
             lookup: PromptLookup::default(),
             draft: Vec::new(),
@@ -67,11 +67,11 @@ impl Decoder {
 
     /// All tokens so far.
     pub fn tokens(&self) -> Vec<u32> {
-        self.read().iter().copied().chain(self.pending).collect()
+        [self.read(), &self.pending].concat()
     }
     /// Number of tokens so far.
     pub fn len(&self) -> usize {
-        self.read().len() + usize::from(self.pending.is_some())
+        self.read().len() + self.pending.len()
     }
     /// Whether there is no token yet.
     pub fn is_empty(&self) -> bool {
@@ -84,6 +84,14 @@ impl Decoder {
     /// What the model keeps for the text, in all layers.
     pub fn state(&self) -> &SequenceState {
         self.sequence.state()
+    }
+    /// How often states are kept that cannot be taken back, see [`Snapshots`](crate::Snapshots).
+    pub fn keep_snapshots(&mut self, options: crate::Snapshots) {
+        self.sequence.keep_snapshots(options);
+    }
+    /// Bytes of the states that are kept now.
+    pub fn snapshot_bytes(&self) -> usize {
+        self.sequence.snapshot_bytes()
     }
     /// What was done since this was last asked.
     pub fn take_counts(&mut self) -> DecoderCounts {
@@ -118,42 +126,45 @@ impl Decoder {
         Ok(())
     }
 
-    /// Forgets everything from token `len` on. Where the model has test-time-training layers, which can only begin anew, it
-    /// reads the first `len` tokens again.
+    /// Forgets everything from token `len` on. Where the model has test-time-training layers, what lies between the nearest kept
+    /// state ([`Snapshots`](crate::Snapshots)) and `len` is read again.
     ///
     /// # Errors
-    /// Those of [`Sequence::feed`].
+    /// [`ModelError::ReplayTooLong`], with which nothing has changed, and those of [`Sequence::feed`].
     pub fn rewind(&mut self, len: usize) -> Result<(), ModelError> {
         self.settle()?;
-        if len <= self.sequence.len() {
-            self.pending = None;
+        if len >= self.sequence.len() {
+            self.pending.truncate(len - self.sequence.len());
+            return Ok(());
         }
-        if self.sequence.can_rewind() || len == 0 || len >= self.sequence.len() {
+        if self.sequence.can_rewind() || len == 0 {
+            self.pending.clear();
             return self.sequence.truncate(len);
         }
+        // At least one token is read again: what follows the last one is not known otherwise.
         let kept = self.sequence.tokens()[..len].to_vec();
-        self.sequence.truncate(0)?;
-        self.sequence.feed(&kept, HeadRequest::Top(1), &mut |_| ControlFlow::Continue(())).map(drop)
+        let from = self.sequence.go_back(len - 1, Some(len))?;
+        self.pending.clear();
+        self.sequence.feed(&kept[from..], HeadRequest::Top(1), &mut |_| ControlFlow::Continue(())).map(drop)
     }
 
     /// Goes back to a beginning of `ids` that this text has, without computing anything, and returns its length; what of `ids`
     /// comes behind it is to be fed. That is what both have in common, but for the last token of `ids`, whose logits are
     /// needed. Where the model has test-time-training layers, it is all that was read or, if `ids` goes on in another way,
-    /// nothing.
+    /// what the nearest kept state has read.
     ///
     /// # Errors
     /// Those of [`Sequence::truncate`].
     pub fn keep_prefix(&mut self, ids: &[u32]) -> Result<usize, ModelError> {
         self.settle()?;
         let common = self.common_prefix(ids);
-        let len = match self.sequence.can_rewind() {
-            true => common.min(ids.len().saturating_sub(1)),
-            false if common == self.sequence.len() => common,
-            false => 0,
-        };
-        self.pending = None;
-        self.sequence.truncate(len)?;
-        Ok(len)
+        self.pending.clear();
+        if !self.sequence.can_rewind() && common == self.sequence.len() {
+            return Ok(common);
+        }
+        let len = common.min(ids.len().saturating_sub(1));
+        // Everything behind it is fed anyway, so no bound on that matters.
+        self.sequence.go_back(len, None)
     }
 
     /// The text and the model's state for it as bytes, see [`Sequence::save`].
@@ -162,7 +173,12 @@ impl Decoder {
     /// Those of [`Sequence::save`].
     pub fn save(&mut self) -> Result<Vec<u8>, ModelError> {
         self.settle()?;
-        self.sequence.save_with(self.pending)
+        if self.pending.len() > 1 {
+            let read = self.pending.len() - 1;
+            self.sequence.feed(&self.pending[..read], HeadRequest::Top(1), &mut |_| ControlFlow::Continue(()))?;
+            self.pending.drain(..read);
+        }
+        self.sequence.save_with(self.pending.last().copied())
     }
 
     /// The text that [`Decoder::save`] made bytes of.
@@ -171,7 +187,7 @@ impl Decoder {
     /// Those of [`Sequence::restore`].
     pub fn restore(engine: &Engine, limit: Option<usize>, bytes: &[u8]) -> Result<Self, ModelError> {
         let (sequence, pending) = Sequence::restore_with(engine, limit, bytes)?;
-        Ok(Self { pending, ..Self::new(sequence) })
+        Ok(Self { pending: pending.into_iter().collect(), ..Self::new(sequence) })
     }
 
     /// How many of `ids` are the beginning of this text, so that they need not be computed again.
@@ -191,14 +207,35 @@ impl Decoder {
         cancel: Option<&CancelToken>,
     ) -> Result<bool, ModelError> {
         self.settle()?;
-        let all: Vec<u32> = self.pending.into_iter().chain(ids.iter().copied()).collect();
+        let all = [&self.pending[..], ids].concat();
         let mut go_on = |_| match cancel {
             Some(c) if c.is_cancelled() => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
         let finished = self.sequence.feed(&all, request, &mut go_on)?;
-        self.pending = None;
+        self.pending.clear();
         Ok(finished)
+    }
+
+    /// Puts `token` behind the text without a choice. Nothing is computed before the next token is chosen or fed: several tokens in
+    /// a row go through the model in one pass.
+    ///
+    /// # Errors
+    /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`].
+    pub fn force(&mut self, token: u32) -> Result<(), ModelError> {
+        self.check(&[token])?;
+        self.settle()?;
+        self.pending.push(token);
+        Ok(())
+    }
+
+    /// How probable each of `continuations` is after this text, see [`scoring::log_probs`](crate::scoring::log_probs).
+    ///
+    /// # Errors
+    /// Those of [`scoring::log_probs`](crate::scoring::log_probs).
+    pub fn log_probs(&mut self, continuations: &[&[u32]]) -> Result<Vec<Vec<f64>>, ModelError> {
+        self.feed(&[], HeadRequest::Full, None)?;
+        crate::scoring::log_probs(&self.sequence, continuations)
     }
 
     /// Logits after the token read last, `[vocab]` f32; empty if there is no token.
@@ -222,7 +259,8 @@ impl Decoder {
         speculation: Speculation,
     ) -> Result<u32, ModelError> {
         if let Some(token) = self.ahead.pop_front() {
-            self.pending = Some(token);
+            self.pending.clear();
+            self.pending.push(token);
             return Ok(token);
         }
         self.guess(speculation);
@@ -236,7 +274,7 @@ impl Decoder {
     /// Fills `draft`.
     fn guess(&mut self, speculation: Speculation) {
         self.draft.clear();
-        let Some(pending) = self.pending else { return };
+        let &[pending] = &self.pending[..] else { return };
         let max = speculation.max_draft(self.sequence.engine()).min(self.sequence.remaining().saturating_sub(1));
         // Wrong guesses have to be taken back.
         if max == 0 || !self.sequence.can_rewind() {
@@ -256,13 +294,11 @@ impl Decoder {
             return Err(ModelError::EmptyPrompt);
         }
         let request = head_request(sampler, processors, self.len() + draft.len());
-        if let Some(token) = self.pending {
-            match draft.is_empty() {
-                true => self.sequence.feed(&[token], request, &mut |_| ControlFlow::Continue(())).map(drop)?,
-                false => self.sequence.feed_rows(token, draft, request)?,
-            }
-            self.pending = None;
+        match self.pending[..] {
+            [token] if !draft.is_empty() => self.sequence.feed_rows(token, draft, request)?,
+            _ => self.sequence.feed(&self.pending, request, &mut |_| ControlFlow::Continue(())).map(drop)?,
         }
+        self.pending.clear();
         // What was fed before may have been asked for less.
         self.sequence.require(request)?;
         let base = self.sequence.len() - draft.len();
@@ -305,7 +341,7 @@ impl Decoder {
                 break;
             }
         }
-        self.pending = first;
+        self.pending.extend(first);
         first.ok_or(ModelError::EmptyPrompt)
     }
 }

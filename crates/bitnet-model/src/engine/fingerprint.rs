@@ -1,7 +1,14 @@
-//! A number that tells models apart.
+//! A number that tells models apart, by everything that they compute with.
+//!
+//! Trits lie packed, each kernel in its own layout, and are gone in any other form. What all layouts have in common are their
+//! products: so each matrix is multiplied with one vector of codes that are never 0, and the exact sums are hashed. A trit
+//! that is another changes the sum of its row, whatever kernel computes it and in whatever format it came. It takes about as
+//! long as a token on one thread, once. A kernel with rounded tables gives other sums, and its states are refused by exact
+//! kernels: they would not go on with the same tokens either.
 
-use ternary_kernels::Scales;
+use ternary_kernels::{Int8Batch, KernelError, Scales};
 
+use super::linear::Linear;
 use super::{Inner, Layer, Mixer};
 
 /// A hash of eight bytes at a time: an embedding has hundreds of megabytes.
@@ -28,7 +35,17 @@ impl Hash {
         values.iter().for_each(|v| self.word(u64::from(v.to_bits())));
     }
 
-    fn layer(&mut self, layer: &Layer) {
+    /// The sums of all rows of `linear` with the codes of [`code`]; `acc` is room for them.
+    fn products(&mut self, linear: &Linear, acc: &mut Vec<i32>) -> Result<(), KernelError> {
+        let codes: Vec<i8> = (0..linear.cols()).map(code).collect();
+        let x = Int8Batch::from_codes(1, codes.len(), &codes)?;
+        acc.resize(linear.rows(), 0);
+        linear.sums(&x.view().row(0), acc);
+        acc.iter().for_each(|sum| self.word(u64::from(sum.cast_unsigned())));
+        Ok(())
+    }
+
+    fn layer(&mut self, layer: &Layer, acc: &mut Vec<i32>) {
         for norm in [Some(&layer.input_norm), layer.attn_sub_norm.as_ref()] {
             self.floats(norm.map_or(&[], Vec::as_slice));
         }
@@ -40,6 +57,9 @@ impl Hash {
                 Scales::Tensor(s) => self.floats(&[*s]),
                 Scales::Rows(s) => self.floats(s),
             }
+            // Codes in range and lengths that agree are never refused.
+            let products = self.products(linear, acc);
+            debug_assert!(products.is_ok(), "{products:?}");
         }
         if let Mixer::Ttt(mixer) = &layer.mixer {
             mixer.learnt().for_each(|values| self.floats(values));
@@ -49,6 +69,14 @@ impl Hash {
             }
         }
     }
+}
+
+/// Activation `k`: between 1 and 127 or between -127 and -1, without an order that matrices could share.
+fn code(k: usize) -> i8 {
+    let mut hash = Hash(0x7217);
+    hash.word(k as u64);
+    let size = (hash.0 >> 32) % 127 + 1;
+    if hash.0 & 1 == 0 { size as i8 } else { -(size as i8) }
 }
 
 /// The fingerprint of a model.
@@ -65,7 +93,8 @@ pub(super) fn of(model: &Inner) -> u64 {
     if let Some(head) = &model.head {
         hash.bytes(head.bytes());
     }
-    model.layers.iter().for_each(|l| hash.layer(l));
+    let mut acc = Vec::new();
+    model.layers.iter().for_each(|l| hash.layer(l, &mut acc));
     hash.floats(&model.final_norm);
     hash.0
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{ColsMut, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, split_cols};
+use ternary_kernels::{
+    ColsMut, Int8Batch, Int8Vector, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, split_cols,
+};
 
 use super::quantized::Quantized;
 use super::scratch::ThreadScratch;
@@ -27,6 +29,19 @@ impl Linear {
     /// Output features.
     pub(super) fn rows(&self) -> usize {
         self.packed.rows()
+    }
+
+    /// Input features.
+    pub(super) fn cols(&self) -> usize {
+        self.packed.cols()
+    }
+
+    /// The integer products of all rows with `x`, `[rows]` i32 into `acc`.
+    pub(super) fn sums(&self, x: &Int8Vector<'_>, acc: &mut [i32]) {
+        for block in self.blocks(0..self.rows()) {
+            let w = self.packed.rows_range(block.clone()).expect("blocks() yields ranges that begin and end at panels");
+            self.kernel.gemv(&w, x, &mut acc[block]);
+        }
     }
 
     /// What the integer products are multiplied with.

@@ -304,11 +304,15 @@ impl Engine {
         self.lock().scratch.byte_len()
     }
 
-    /// A number that tells models apart: of the configuration, the embedding, the scales of all projections, the norms and what
-    /// test-time-training layers learn in full precision. It is the same for every kernel, and computed when it is first
-    /// asked for.
+    /// A number that tells models apart: of the configuration and of all weights. It is the same for every exact kernel and for
+    /// every file format, and computed when it is first asked for, which takes about as long as a token on one thread.
     pub fn fingerprint(&self) -> u64 {
         *self.inner.fingerprint.get_or_init(|| fingerprint::of(&self.inner))
+    }
+
+    /// The norm before the head, of one residual row `[hidden]` f32 into `out`.
+    pub(crate) fn final_norm(&self, row: &[f32], out: &mut [f32]) {
+        self.inner.ops.rms_norm(row, &self.inner.final_norm, self.inner.config.rms_norm_eps, out);
     }
 
     /// The test-time-training layers, in their order.

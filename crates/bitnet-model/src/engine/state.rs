@@ -96,6 +96,21 @@ impl SequenceState {
         Ok(())
     }
 
+    /// Tokens of a mini-batch of the test-time-training layers, of the longest where they differ; 0 without such layers.
+    pub(crate) fn mini_batch(&self) -> usize {
+        self.ttt.iter().map(|state| state.config().mini_batch_size).max().unwrap_or(0)
+    }
+    /// The states of the test-time-training layers, in their order.
+    pub(crate) fn ttt_states(&self) -> &[TttState] {
+        &self.ttt
+    }
+    /// Takes the state back to `len` tokens, of which these were the states of the test-time-training layers.
+    pub(crate) fn go_back(&mut self, len: usize, states: &[TttState]) {
+        self.ttt.clone_from_slice(states);
+        self.kv.truncate(len);
+        (self.has_last, self.lost) = (false, false);
+    }
+
     /// Bytes that [`SequenceState::save_into`] makes of `tokens` tokens; `None` if there is no such number.
     pub(crate) fn saved_bytes(engine: &Engine, kv: KvType, tokens: usize, has_last: bool) -> Option<usize> {
         let c = engine.config();

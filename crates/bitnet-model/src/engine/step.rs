@@ -250,6 +250,7 @@ impl Inner {
         }
         let wanted = segments.iter().flat_map(|g| g.wanted.clone().map(|row| (row, g.head)));
         head::run(self, team, s, wanted, out);
+        out.add_hidden(&s.x[..n * c.hidden_size]);
         for segment in segments.iter_mut().filter(|g| !g.tokens.is_empty()) {
             let n = segment.tokens.len();
             let last = segment.first_row + n - 1;

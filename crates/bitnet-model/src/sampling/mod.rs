@@ -18,12 +18,14 @@
 //! function, not the state of a generator, so it does not matter how many draws were made before, in which
 //! order, in which batch, or whether a speculated token was thrown away: the same seed gives the same text.
 
+mod logprob;
 mod noise;
 mod options;
 mod outcome;
 mod processor;
 mod sampler;
 
+pub use logprob::LogProbs;
 pub use noise::gumbel_noise;
 pub use options::SamplingOptions;
 pub use outcome::{CancelToken, FinishReason, GenerationStats};

@@ -61,6 +61,11 @@ impl RepoCache {
         self.cache_dir.join(&self.folder)
     }
 
+    /// Its folder, and that of its locks.
+    pub(super) fn folders(&self) -> [PathBuf; 2] {
+        [self.dir(), self.cache_dir.join(".locks").join(&self.folder)]
+    }
+
     fn ref_path(&self, revision: &str) -> PathBuf {
         self.dir().join("refs").join(revision)
     }

@@ -1,7 +1,7 @@
 //! Models from the Hugging Face hub (feature `hub`).
 //!
 //! [`pull`] brings the files of a repository into the cache that Hugging Face's own tools use, and continues what was
-//! begun; [`cached`] finds them there without a network. Nothing goes over the network but by [`pull`], and not even
+//! begun; [`cached`] finds them there without a network, [`list`] shows all of them, and [`remove`] frees their space. Nothing goes over the network but by [`pull`], and not even
 //! then where `HF_HUB_OFFLINE` says so.
 //!
 //! `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` (and the token file), `HF_HUB_OFFLINE` and `HF_ENDPOINT` are obeyed;
@@ -20,6 +20,7 @@ mod cache;
 mod download;
 mod error;
 mod http;
+mod listing;
 mod selection;
 mod settings;
 
@@ -32,6 +33,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use error::HubError;
+pub use listing::{CachedRepo, list, remove};
 pub use selection::Selection;
 
 use cache::{RepoCache, files_below, is_commit, is_safe};

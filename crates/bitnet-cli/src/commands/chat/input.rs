@@ -1,7 +1,9 @@
 //! Where messages come from: a line editor for a person, plain lines for a pipe.
 
 use std::io::BufRead;
+use std::path::PathBuf;
 
+use bitnet::loader::synthetic::cache_dir;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -29,6 +31,11 @@ pub(super) enum Input {
     Pipe(Box<dyn BufRead>),
 }
 
+/// Where the lines are kept that were typed.
+fn history() -> PathBuf {
+    cache_dir().join("chat-history.txt")
+}
+
 /// What one read gave.
 enum Read {
     Line(String),
@@ -43,7 +50,10 @@ impl Input {
     /// [`CliError::Editor`] if the terminal cannot be used.
     pub(super) fn new(person: bool) -> Result<Self, CliError> {
         if person {
-            return Ok(Input::Person(Box::new(DefaultEditor::new()?)));
+            let mut editor = DefaultEditor::new()?;
+            // The first time there is no history.
+            let _ = editor.load_history(&history());
+            return Ok(Input::Person(Box::new(editor)));
         }
         Ok(Input::Pipe(Box::new(std::io::stdin().lock())))
     }
@@ -71,6 +81,10 @@ impl Input {
             && !text.trim().is_empty()
         {
             editor.add_history_entry(&text)?;
+            // Kept at once, so that it is there whatever ends the program; a folder that cannot be written is no reason to stop.
+            let path = history();
+            let _ = path.parent().map(std::fs::create_dir_all);
+            let _ = editor.save_history(&path);
         }
         Ok(Line::Text(text))
     }

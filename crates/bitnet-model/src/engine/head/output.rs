@@ -51,6 +51,8 @@ pub struct StepOutput {
     positions: Vec<Position>,
     logits: Vec<f32>,
     candidates: Vec<Candidate>,
+    /// Residual rows behind the last layer, if they are kept.
+    hidden: Option<Vec<f32>>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +69,24 @@ impl StepOutput {
         self.positions.clear();
         self.logits.clear();
         self.candidates.clear();
+        if let Some(hidden) = &mut self.hidden {
+            hidden.clear();
+        }
+    }
+    /// Keeps the residual row behind the last layer for every token of a step, too.
+    pub(crate) fn keep_hidden(mut self) -> Self {
+        self.hidden = Some(Vec::new());
+        self
+    }
+    /// Those rows, `[tokens, hidden]` f32, in the order of the inputs and their tokens; empty if they are not kept.
+    pub(crate) fn hidden(&self) -> &[f32] {
+        self.hidden.as_deref().unwrap_or_default()
+    }
+    /// Takes them, if they are kept.
+    pub(in crate::engine) fn add_hidden(&mut self, rows: &[f32]) {
+        if let Some(hidden) = &mut self.hidden {
+            hidden.extend_from_slice(rows);
+        }
     }
     /// Number of positions.
     pub fn len(&self) -> usize {

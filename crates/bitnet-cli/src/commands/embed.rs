@@ -1,0 +1,79 @@
+//! `bitnet embed`: texts as vectors.
+
+use std::path::PathBuf;
+
+use bitnet::{EmbedOptions, KvType, Pooling};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::args::{EngineArgs, ModelArgs};
+use crate::error::CliError;
+use crate::source::{self, Loaded};
+use crate::ui::{self, Ui};
+
+const AFTER_HELP: &str = "\
+One line of numbers for each text, or one JSON object. The vectors are hidden states of a language model, which was not made
+to compare texts; they tell more apart in a model that was.
+
+Examples:
+  bitnet embed -m model.gguf \"a cat\" \"a kitten\" \"a train\"
+  bitnet embed -m model.gguf --file lines.txt --json > vectors.json";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct EmbedArgs {
+    /// The texts
+    #[arg(value_name = "TEXT", conflicts_with = "file", required_unless_present = "file")]
+    texts: Vec<String>,
+    /// A file with a text in each line; empty lines are left out
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// How the states of a text's tokens become one vector
+    #[arg(long, value_name = "HOW", value_enum, default_value = "mean")]
+    pooling: PoolingName,
+    /// Vectors as they come, not scaled to length 1
+    #[arg(long)]
+    no_normalize: bool,
+    /// One JSON object on stdout: dimensions, embeddings
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// A pooling, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PoolingName {
+    /// The mean over all tokens
+    Mean,
+    /// The last token, which has read all others
+    Last,
+}
+
+pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
+    let texts = match &args.file {
+        None => args.texts.clone(),
+        Some(file) => {
+            let name = file.display().to_string();
+            let text = ui::text(std::fs::read(file).map_err(CliError::io("read", &name))?, &name)?;
+            text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect()
+        }
+    };
+    let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F16, ui)?;
+    let pooling = match args.pooling {
+        PoolingName::Mean => Pooling::Mean,
+        PoolingName::Last => Pooling::Last,
+    };
+    let options = EmbedOptions::default().pooling(pooling).normalize(!args.no_normalize);
+    let vectors = model.embed(&texts, options)?;
+    if args.json {
+        return ui::print_json(&json!({ "dimensions": model.config().hidden_size, "embeddings": vectors }));
+    }
+    for vector in vectors {
+        let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
+        ui::print_line(numbers.join(" "))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! `bitnet list` and `bitnet rm`: the models that lie in the caches, and how to be rid of them.
+
+use std::path::{Path, PathBuf};
+
+use bitnet::loader::synthetic::cache_dir;
+use clap::Args;
+use serde_json::json;
+
+use crate::error::CliError;
+use crate::names;
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+Shows what lies in the cache of Hugging Face's tools (HF_HOME) and in our own (XDG_CACHE_HOME), with its size on disk.
+
+Examples:
+  bitnet list
+  bitnet list --known          short names of ternary models that `bitnet pull` and -m understand
+  bitnet list --json | jq '[.models[].bytes] | add'";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ListArgs {
+    /// Short names of known ternary models instead, and which of them are here
+    #[arg(long)]
+    known: bool,
+    /// One JSON object on stdout: models, bytes
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_RM_HELP: &str = "\
+Removes a repository from the cache of Hugging Face's tools with all of its files, also for those tools; or a model that this
+program made, by its file name.
+
+Examples:
+  bitnet rm falcon3-1b
+  bitnet rm microsoft/bitnet-b1.58-2B-4T --dry-run
+  bitnet rm synthetic-2b4t-0-v1.gguf";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_RM_HELP)]
+pub(crate) struct RmArgs {
+    /// Short names, repositories or file names, as `bitnet list` shows them
+    #[arg(value_name = "MODEL", required = true)]
+    models: Vec<String>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// One JSON object on stdout: removed, bytes
+    #[arg(long)]
+    json: bool,
+}
+
+/// A model on disk.
+#[derive(Debug)]
+struct Entry {
+    /// What `-m` takes.
+    name: String,
+    short: Option<&'static str>,
+    path: PathBuf,
+    bytes: u64,
+    note: String,
+    /// Whether it lies in the cache of Hugging Face's tools.
+    hub: bool,
+}
+
+fn entries() -> Result<Vec<Entry>, CliError> {
+    let mut all = hub_entries()?;
+    let own = cache_dir();
+    for file in std::fs::read_dir(&own).into_iter().flatten().flatten() {
+        let path = file.path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()).filter(|n| n.ends_with(".gguf")) else { continue };
+        let bytes = file.metadata().map_or(0, |m| m.len());
+        let note = if name.starts_with("synthetic-") { "random weights" } else { "comes with the program" };
+        all.push(Entry { name: name.to_owned(), short: None, bytes, note: note.into(), hub: false, path });
+    }
+    all.sort_by(|a, b| b.hub.cmp(&a.hub).then_with(|| a.name.cmp(&b.name)));
+    Ok(all)
+}
+
+#[cfg(feature = "hub")]
+fn hub_entries() -> Result<Vec<Entry>, CliError> {
+    let repos = bitnet::loader::hub::list(&Default::default())?;
+    let entry = |r: bitnet::loader::hub::CachedRepo| {
+        let weights = |f: &&String| f.ends_with(".gguf") || f.ends_with(".safetensors");
+        let files = match r.files.iter().filter(weights).count() {
+            0 => "no weights".to_owned(),
+            1 => "1 file of weights".to_owned(),
+            n => format!("{n} files of weights"),
+        };
+        let note = if r.unfinished { format!("{files}, a download is not finished") } else { files };
+        Entry { short: names::of_repo(&r.repo), name: r.repo, path: r.path, bytes: r.bytes, note, hub: true }
+    };
+    Ok(repos.into_iter().map(entry).collect())
+}
+
+#[cfg(not(feature = "hub"))]
+fn hub_entries() -> Result<Vec<Entry>, CliError> {
+    Ok(Vec::new())
+}
+
+pub(crate) fn list(args: &ListArgs, ui: &Ui) -> Result<(), CliError> {
+    let all = entries()?;
+    if args.known {
+        return list_known(&all, args.json, ui);
+    }
+    let total: u64 = all.iter().map(|e| e.bytes).sum();
+    if args.json {
+        let model = |e: &Entry| json!({ "name": e.name, "short": e.short, "path": e.path.display().to_string(), "bytes": e.bytes, "hub": e.hub });
+        return ui::print_json(&json!({ "models": all.iter().map(model).collect::<Vec<_>>(), "bytes": total }));
+    }
+    if all.is_empty() {
+        ui.say("no models are here; `bitnet pull NAME` brings one, `bitnet list --known` shows names");
+        return Ok(());
+    }
+    let width = all.iter().map(|e| e.name.len()).max().unwrap_or(0);
+    for e in &all {
+        let short = e.short.map_or(String::new(), |s| format!("{s}: "));
+        let note = ui.out(Style::Dim, format_args!("{short}{}", e.note));
+        ui::print_line(format_args!("{:<width$}  {:>10}  {note}", e.name, ui::bytes(e.bytes)))?;
+    }
+    ui::print_line(format_args!("{:<width$}  {:>10}", "", ui.out(Style::Bold, ui::bytes(total))))
+}
+
+fn list_known(all: &[Entry], json: bool, ui: &Ui) -> Result<(), CliError> {
+    let here = |name: &str| all.iter().find(|e| e.short == Some(name)).map(|e| e.bytes);
+    if json {
+        let known =
+            |k: &names::Known| json!({ "name": k.name, "hub": k.hub, "what": k.what, "bytes_here": here(k.name) });
+        return ui::print_json(&json!({ "known": names::KNOWN.iter().map(known).collect::<Vec<_>>() }));
+    }
+    for k in names::KNOWN {
+        let size = here(k.name).map_or(String::new(), |bytes| format!(" ({} here)", ui::bytes(bytes)));
+        ui::print_line(format_args!("{:<13} {}{size}  {}", k.name, k.what, ui.out(Style::Dim, k.hub)))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn rm(args: &RmArgs, ui: &Ui) -> Result<(), CliError> {
+    let all = entries()?;
+    // All names are looked up before anything is removed.
+    let mut chosen = Vec::new();
+    for name in &args.models {
+        let repo = names::find(name).map_or_else(|| name.trim_start_matches("hf:").to_owned(), |spec| spec.repo);
+        let found = all.iter().find(|e| e.name == repo || e.name == *name);
+        chosen.push(found.ok_or_else(|| {
+            CliError::usage(format!("{name} is not here; `bitnet list` shows what is, with the names to use"))
+        })?);
+    }
+    for e in &chosen {
+        if !args.dry_run {
+            remove(e)?;
+        }
+        let done = if args.dry_run { "would free" } else { "freed" };
+        ui.say(format_args!("{}: {done} {}", e.name, ui::bytes(e.bytes)));
+    }
+    if args.json {
+        let bytes: u64 = chosen.iter().map(|e| e.bytes).sum();
+        let names: Vec<&str> = chosen.iter().map(|e| e.name.as_str()).collect();
+        return ui::print_json(&json!({ "removed": names, "bytes": bytes, "dry_run": args.dry_run }));
+    }
+    Ok(())
+}
+
+fn remove(entry: &Entry) -> Result<(), CliError> {
+    if entry.hub {
+        return remove_repo(&entry.name);
+    }
+    let path: &Path = &entry.path;
+    std::fs::remove_file(path).map_err(CliError::io("remove", path.to_string_lossy()))
+}
+
+#[cfg(feature = "hub")]
+fn remove_repo(repo: &str) -> Result<(), CliError> {
+    bitnet::loader::hub::remove(repo, &Default::default())?;
+    Ok(())
+}
+
+#[cfg(not(feature = "hub"))]
+fn remove_repo(repo: &str) -> Result<(), CliError> {
+    Err(CliError::NoHub { repo: repo.to_owned() })
+}

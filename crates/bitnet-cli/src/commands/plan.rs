@@ -1,0 +1,239 @@
+//! `bitnet plan`: what a model needs in memory, and how fast it can be here, without its weights.
+
+use std::path::{Path, PathBuf};
+
+use bitnet::loader::synthetic::Spec;
+use bitnet::ternary_kernels::last_level_cache;
+use bitnet::{Isa, KvType, ModelConfig};
+use clap::Args;
+use serde_json::json;
+
+use crate::args::{KvName, ModelArgs, parse_isa};
+use crate::error::CliError;
+use crate::process;
+use crate::progress;
+use crate::source::{self, ModelSpec};
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+The model is a file, a folder or a repository that is here, a config.json without any weights, or one of the shapes 2b4t (as
+BitNet b1.58 2B4T) and 70b (as Llama 3 70B). Its weights are not read. Each token reads all packed weights, six bits of each weight of the head, and the
+keys and values of the text so far; the memory bandwidth, measured now, says how often a second that can be. What `bitnet
+bench` measures lies below.
+
+Examples:
+  bitnet plan 70b
+  bitnet plan config.json --context 8192 --kv q8
+  bitnet plan -m model.gguf --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct PlanArgs {
+    /// The model, a config.json, or the shape 2b4t or 70b
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    shape: Option<String>,
+    /// Tokens in the context
+    #[arg(long, value_name = "N", default_value = "4096")]
+    context: usize,
+    /// How keys and values are kept
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "f16")]
+    kv: KvName,
+    /// Threads [default: one for each CPU that this process may use]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Instruction set [default: the best that this CPU has]
+    #[arg(long, value_name = "NAME", value_parser = parse_isa)]
+    isa: Option<Isa>,
+    /// The memory bandwidth in GB/s, of another machine say; it is not measured then
+    #[arg(long, value_name = "GB/S")]
+    bandwidth: Option<f64>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// Bytes in memory, and bytes that a token reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Plan {
+    /// Packed ternary weights.
+    weights: u64,
+    /// Embedding, and the head where it is another matrix.
+    tables: u64,
+    /// The coarse plane of the head.
+    plane: u64,
+    /// Keys and values of a full context, and states of test-time-training layers.
+    session: u64,
+    /// Bytes that a token reads with an empty context and with a full one.
+    reads: [u64; 2],
+}
+
+impl Plan {
+    /// With kernels of `bits` for each weight; embedding and head in half precision.
+    fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
+        let table = (c.vocab_size * c.hidden_size) as u64;
+        let weights = (c.ternary_weights() as f64 * bits / 8.0) as u64;
+        // A head of this size or less lies in the cache and is read as it is.
+        let coarse = table >= 1 << 22;
+        let plane = if coarse { table * 6 / 8 } else { 0 };
+        let tables = if c.tie_word_embeddings { table * 2 } else { table * 4 };
+        let kv = kv.token_bytes(c) as u64 * context.min(c.context_limit().unwrap_or(usize::MAX)) as u64;
+        let state = c.ttt_state_bytes().unwrap_or(0) as u64;
+        let read = weights + if coarse { plane } else { table * 2 } + state;
+        Self { weights, tables, plane, session: kv + state, reads: [read, read + kv] }
+    }
+
+    /// Bytes in memory in all.
+    fn total(&self) -> u64 {
+        self.weights + self.tables + self.plane + self.session
+    }
+}
+
+pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
+    let (name, config) = shape(args, ui)?;
+    let isa = match args.isa {
+        Some(isa) => isa.require()?,
+        None => Isa::selected()?,
+    };
+    let kernel = bitnet::ternary_kernels::for_weights(isa, config.ternary_weights() as usize)?;
+    let bits = if kernel.name().starts_with("base3") { 1.6 } else { 2.0 };
+    let plan = Plan::of(&config, bits, args.kv.kv_type(), args.context);
+    let threads = args.threads.map_or(process::cpus().get(), usize::from);
+    let bandwidth = match args.bandwidth {
+        Some(gb_s) if gb_s > 0.0 && gb_s.is_finite() => gb_s,
+        Some(gb_s) => return Err(CliError::usage(format!("--bandwidth {gb_s}: it must be above 0"))),
+        None => {
+            let spinner = progress::spinner(ui, "measuring memory bandwidth");
+            let gb_s = process::bandwidth_in_child(threads);
+            spinner.finish_and_clear();
+            gb_s?
+        }
+    };
+    let rates = plan.reads.map(|bytes| bandwidth * 1e9 / bytes as f64);
+    let available = process::memory_bytes("MemAvailable");
+    let fits = available.map(|free| plan.total() < free);
+    let in_cache = plan.weights <= last_level_cache() as u64;
+    if args.json {
+        return ui::print_json(&json!({
+            "model": name,
+            "parameters": config.parameters(), "ternary_weights": config.ternary_weights(),
+            "kernel": kernel.name(), "bits_per_weight": bits, "kv": args.kv.kv_type().name(), "context": args.context,
+            "file_bytes": file_bytes(&config),
+            "weight_bytes": plan.weights, "table_bytes": plan.tables, "coarse_head_bytes": plan.plane,
+            "session_bytes": plan.session, "total_bytes": plan.total(),
+            "memory_available_bytes": available, "fits": fits,
+            "threads": threads, "read_bandwidth_gb_s": bandwidth,
+            "bytes_per_token": plan.reads, "decode_tok_s_at_most": rates, "weights_fit_cache": in_cache,
+        }));
+    }
+    let mut text = format!("{}\n", ui.out(Style::Bold, &name));
+    let mut line = |label: &str, value: String| {
+        text.push_str(&format!("  {} {value}\n", ui.out(Style::Dim, format_args!("{label:<10}"))));
+    };
+    let ternary = ui::count(config.ternary_weights());
+    line("weights", format!("{}, of these {ternary} ternary", ui::count(config.parameters())));
+    line("file", format!("about {} as GGUF (I2_S, embedding and head in f16)", ui::bytes(file_bytes(&config))));
+    let parts = [("weights", plan.weights), ("embedding and head", plan.tables), ("coarse head", plan.plane)];
+    let parts: Vec<String> = parts.iter().filter(|p| p.1 > 0).map(|(p, n)| format!("{p} {}", ui::bytes(*n))).collect();
+    line("memory", format!("{}: {}", ui::bytes(plan.weights + plan.tables + plan.plane), parts.join(", ")));
+    let context = config.context_limit().map_or(args.context, |limit| limit.min(args.context));
+    line("session", format!("{} for {context} tokens, {}", ui::bytes(plan.session), args.kv.kv_type().name()));
+    let verdict = match (available, fits) {
+        (Some(free), Some(true)) => format!("{} of {} available: it fits", ui::bytes(plan.total()), ui::bytes(free)),
+        (Some(free), _) => {
+            let no = ui.out(Style::Red, "it does not fit");
+            format!("{} of {} available: {no}", ui::bytes(plan.total()), ui::bytes(free))
+        }
+        (None, _) => ui::bytes(plan.total()),
+    };
+    line("in all", verdict);
+    line("bandwidth", format!("{bandwidth:.1} GB/s with {threads} thread{}", if threads == 1 { "" } else { "s" }));
+    let [first, last] = rates.map(ui::rate);
+    let speed = match in_cache {
+        true => "its weights fit the cache: memory is no limit, `bitnet bench` tells".to_owned(),
+        false => {
+            format!("at most {first} tokens/s at the beginning, {last} behind {context} tokens ({})", kernel.name())
+        }
+    };
+    line("speed", speed);
+    ui::print(&text)
+}
+
+/// Bytes of a GGUF file of I2_S matrices with tables in half precision, but for vocabulary and norms.
+fn file_bytes(c: &ModelConfig) -> u64 {
+    let table = (c.vocab_size * c.hidden_size) as u64 * 2;
+    c.ternary_weights() / 4 + if c.tie_word_embeddings { table } else { 2 * table }
+}
+
+/// Name and shape of what is planned.
+fn shape(args: &PlanArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
+    let Some(text) = &args.shape else { return source::shape(&args.model, ui) };
+    let path = Path::new(text);
+    if !path.exists() {
+        match text.as_str() {
+            "70b" => return Ok(("a ternary model in the shape of Llama 3 70B".into(), llama_70b())),
+            "2b4t" => return Ok(("BitNet b1.58 2B4T".into(), Spec::b2b4t().config)),
+            _ => {}
+        }
+    }
+    let config: Option<PathBuf> = match path.extension().is_some_and(|e| e == "json") {
+        true => Some(path.to_owned()),
+        // A folder with nothing but a configuration is as good.
+        false => Some(path.join("config.json")).filter(|file| file.is_file() && !has_weights(path)),
+    };
+    if let Some(file) = config {
+        if !file.is_file() {
+            return Err(CliError::NoSuchModel { path: file, hint: String::new() });
+        }
+        return Ok((text.clone(), Spec::from_config_file(&file)?.config));
+    }
+    let mut model = args.model.clone();
+    model.model = Some(text.parse::<ModelSpec>().map_err(CliError::usage)?);
+    source::shape(&model, ui)
+}
+
+fn has_weights(folder: &Path) -> bool {
+    let weights = |e: std::fs::DirEntry| e.path().extension().is_some_and(|x| x == "safetensors");
+    std::fs::read_dir(folder).into_iter().flatten().flatten().any(weights)
+}
+
+/// 80 layers of 8192, feed-forward 28672, 64 heads, 8 for keys and values, a head of its own.
+fn llama_70b() -> ModelConfig {
+    let mut config = ModelConfig::new(128_256, 8192, 28_672, 80, 64, 8);
+    config.tie_word_embeddings = false;
+    config.max_position_embeddings = 131_072;
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counted by hand: 2 084 044 800 weights; a table of 128 256 rows of 2560.
+    #[test]
+    fn the_bytes_of_2b4t_are_known() {
+        let config = Spec::b2b4t().config;
+        let plan = Plan::of(&config, 2.0, KvType::F16, 4096);
+        assert_eq!((plan.weights, plan.tables), (521_011_200, 656_670_720));
+        assert_eq!(plan.plane, 128_256 * 2560 * 6 / 8);
+        // 30 layers, 5 heads of 128, keys and values, two bytes each.
+        assert_eq!(plan.session, 30 * 5 * 128 * 2 * 2 * 4096);
+        assert_eq!(plan.reads, [plan.weights + plan.plane, plan.weights + plan.plane + plan.session]);
+        assert_eq!(plan.total(), plan.weights + plan.tables + plan.plane + plan.session);
+        // A context that is longer than the model's needs no more than that.
+        assert_eq!(
+            Plan::of(&config, 2.0, KvType::F16, 1 << 30).session,
+            plan.session * config.context_limit().unwrap() as u64 / 4096
+        );
+    }
+
+    #[test]
+    fn a_model_of_70_billion_weights_has_as_many() {
+        let config = llama_70b();
+        config.validate().unwrap();
+        assert!((70.0..71.0).contains(&(config.parameters() as f64 / 1e9)), "{}", config.parameters());
+        let plan = Plan::of(&config, 1.6, KvType::F16, 4096);
+        assert!((13.5e9..14.5e9).contains(&(plan.weights as f64)), "{plan:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! Earlier states of a text, so that models with test-time-training layers can go back.
+//!
+//! Such a state cannot be taken back to an earlier token. Copies of it are kept as the text grows, and to go back the text is
+//! read again from the nearest copy before the place, or from its beginning.
+
+use std::sync::Arc;
+
+use ttt_layer::TttState;
+
+/// How often the states of test-time-training layers are kept. Sessions keep them as the default says.
+///
+/// A copy is made whenever the text has grown by `every` mini-batches. When there are `most` copies, every other one is
+/// forgotten, and from then on they are made half as often: memory stays bounded (`most` times
+/// [`SequenceState::ttt_bytes`](crate::SequenceState::ttt_bytes)), and going back to any place of a text of `n` tokens reads at most
+/// `every` mini-batches or `2 n / most` tokens again, whichever is more. Forks share their copies. Keys and values of layers of
+/// attention need none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshots {
+    /// Mini-batches between two copies; 0 keeps none.
+    pub every: usize,
+    /// Most copies of one text.
+    pub most: usize,
+    /// Most tokens that are read again to go back; what needs more is refused
+    /// ([`ModelError::ReplayTooLong`](crate::ModelError::ReplayTooLong)).
+    pub replay: Option<usize>,
+}
+
+impl Default for Snapshots {
+    /// Every 16 mini-batches (256 tokens for the usual ones of 16), at most 8 copies, any number of tokens read again.
+    fn default() -> Self {
+        Self { every: 16, most: 8, replay: None }
+    }
+}
+
+impl Snapshots {
+    /// No copies: going back reads the whole text again.
+    pub fn none() -> Self {
+        Self { every: 0, ..Self::default() }
+    }
+    /// With another distance, in mini-batches.
+    #[must_use]
+    pub fn every(mut self, mini_batches: usize) -> Self {
+        self.every = mini_batches;
+        self
+    }
+    /// With at most so many copies.
+    #[must_use]
+    pub fn most(mut self, copies: usize) -> Self {
+        self.most = copies;
+        self
+    }
+    /// With at most so many tokens read again.
+    #[must_use]
+    pub fn replay(mut self, tokens: usize) -> Self {
+        self.replay = Some(tokens);
+        self
+    }
+}
+
+/// The states of all test-time-training layers after `len` tokens.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) len: usize,
+    pub(crate) states: Vec<TttState>,
+}
+
+/// The copies of one text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    /// Tokens between two copies at the beginning of a text; 0 for none.
+    first: usize,
+    /// Tokens between two copies now.
+    interval: usize,
+    most: usize,
+    /// The shortest first.
+    copies: Vec<Arc<Snapshot>>,
+}
+
+impl Kept {
+    /// For mini-batches of `tokens` tokens; 0 if no layer has any.
+    pub(crate) fn new(options: Snapshots, tokens: usize) -> Self {
+        let first = if options.most == 0 { 0 } else { options.every.saturating_mul(tokens) };
+        Self { first, interval: first, most: options.most, copies: Vec::new() }
+    }
+
+    /// Tokens until the next copy of a text of `len` tokens.
+    pub(crate) fn until_next(&self, len: usize) -> usize {
+        match self.interval {
+            0 => usize::MAX,
+            n => n - len % n,
+        }
+    }
+
+    /// Copies `states` of a text of `len` tokens, if it is time to.
+    pub(crate) fn see(&mut self, len: usize, states: &[TttState]) {
+        let last = self.copies.last().map_or(0, |c| c.len);
+        if self.interval == 0 || len / self.interval <= last / self.interval {
+            return;
+        }
+        self.copies.push(Arc::new(Snapshot { len, states: states.to_vec() }));
+        if self.copies.len() > self.most {
+            self.interval = self.interval.saturating_mul(2);
+            let mut i = 0;
+            self.copies.retain(|_| {
+                i += 1;
+                i % 2 == 0
+            });
+        }
+    }
+
+    /// Forgets the copies of more than `len` tokens.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.copies.retain(|c| c.len <= len);
+        if len == 0 {
+            self.interval = self.first;
+        }
+    }
+
+    /// The longest copy of at most `len` tokens.
+    pub(crate) fn nearest(&self, len: usize) -> Option<Arc<Snapshot>> {
+        self.copies.iter().rev().find(|c| c.len <= len).cloned()
+    }
+
+    /// Bytes of all copies.
+    pub(crate) fn bytes(&self) -> usize {
+        self.copies.iter().flat_map(|c| &c.states).map(TttState::bytes).sum()
+    }
+}

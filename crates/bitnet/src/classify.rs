@@ -1,0 +1,85 @@
+//! Sorting texts into classes by what the model finds most probable.
+
+use crate::{Choice, ChooseBy, Error, Model, Session};
+
+/// Sorts texts into classes: the text is put into a template, and the most probable label wins.
+///
+/// What the template says before the text is read once and kept for all texts.
+///
+/// ```no_run
+/// use bitnet::{Classifier, Model};
+/// let model = Model::load("model.gguf")?;
+/// let mut topics = Classifier::new(&model, "Question: {text}\nTopic:", [" weather", " music", " travel"])?;
+/// topics.calibrate("")?;
+/// let choice = topics.classify("will it rain tomorow?")?;
+/// println!("{}", topics.labels()[choice.index]);
+/// # Ok::<(), bitnet::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Classifier {
+    session: Session,
+    template: String,
+    labels: Vec<String>,
+    by: ChooseBy,
+    prior: Vec<f64>,
+}
+
+/// Where the text goes in a template.
+const TEXT: &str = "{text}";
+
+impl Classifier {
+    /// With a template in which `{text}` stands for the text and behind which a label follows, and the labels as they follow there,
+    /// a space in front of each where one belongs there. Labels are compared by their probability.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if `{text}` does not stand in `template` once; [`Error::NothingToChoose`] without labels.
+    pub fn new<S: Into<String>>(
+        model: &Model,
+        template: impl Into<String>,
+        labels: impl IntoIterator<Item = S>,
+    ) -> Result<Self, Error> {
+        let (template, labels) = (template.into(), labels.into_iter().map(Into::into).collect::<Vec<String>>());
+        if template.matches(TEXT).count() != 1 {
+            return Err(Error::Template { template });
+        }
+        if labels.is_empty() {
+            return Err(Error::NothingToChoose);
+        }
+        Ok(Self { session: model.session(), template, labels, by: ChooseBy::default(), prior: Vec::new() })
+    }
+
+    /// With another comparison of the labels.
+    #[must_use]
+    pub fn by(mut self, by: ChooseBy) -> Self {
+        self.by = by;
+        self
+    }
+
+    /// The labels.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// From now on, takes off what each label is worth with a text that says nothing, as "" or "N/A": models prefer some labels
+    /// whatever the text.
+    ///
+    /// Paper: arXiv:2102.09690, section 5 (with subtraction of logarithms).
+    ///
+    /// # Errors
+    /// As [`Classifier::classify`].
+    pub fn calibrate(&mut self, neutral: &str) -> Result<(), Error> {
+        self.prior.clear();
+        let choice = self.classify(neutral)?;
+        self.prior = choice.scores.iter().map(|s| s.by(self.by)).collect();
+        Ok(())
+    }
+
+    /// The class of `text`: its number among the labels, and the probabilities of all.
+    ///
+    /// # Errors
+    /// No tokenizer, a text that does not fit.
+    pub fn classify(&mut self, text: &str) -> Result<Choice, Error> {
+        let prompt = self.template.replace(TEXT, text);
+        Choice::of(self.session.score_after(&prompt, &self.labels)?, &self.prior, self.by)
+    }
+}

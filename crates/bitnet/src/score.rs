@@ -1,0 +1,206 @@
+//! How probable texts are that could follow, and choices among them.
+
+use bitnet_model::ModelError;
+
+use crate::exact::encode_exact;
+use crate::{Error, Model, Session};
+
+/// How probable a text is as a continuation.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Score {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// The natural logarithm of the probability of each token, given all before it.
+    pub logprobs: Vec<f64>,
+    /// Bytes of its text; 0 where only tokens are known.
+    pub bytes: usize,
+}
+
+impl Score {
+    /// The logarithm of the probability of the whole text; 0 without tokens.
+    pub fn total(&self) -> f64 {
+        self.logprobs.iter().sum()
+    }
+    /// [`Score::total`] by the number of tokens.
+    pub fn per_token(&self) -> f64 {
+        self.total() / self.logprobs.len().max(1) as f64
+    }
+    /// [`Score::total`] by the number of bytes, so that long texts and short ones can be compared whatever the tokens are.
+    pub fn per_byte(&self) -> f64 {
+        self.total() / self.bytes.max(1) as f64
+    }
+    /// What `by` compares.
+    pub fn by(&self, by: ChooseBy) -> f64 {
+        match by {
+            ChooseBy::Total => self.total(),
+            ChooseBy::PerToken => self.per_token(),
+            ChooseBy::PerByte => self.per_byte(),
+        }
+    }
+}
+
+/// What makes one text better than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChooseBy {
+    /// Its probability. Of two texts of which one begins with the other, the shorter one always wins: let such texts end in
+    /// something, a line feed or a full stop.
+    #[default]
+    Total,
+    /// The mean over its tokens.
+    PerToken,
+    /// The mean over its bytes.
+    PerByte,
+}
+
+/// The best of several texts.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Choice {
+    /// Which one, counted from 0; of equally good ones the first.
+    pub index: usize,
+    /// All of them, in the order in which they were given.
+    pub scores: Vec<Score>,
+    /// The share of each: the softmax of what was compared. The shares add up to 1.
+    pub probabilities: Vec<f64>,
+}
+
+impl Choice {
+    /// The best of `scores` less `prior`, one for each.
+    pub(crate) fn of(scores: Vec<Score>, prior: &[f64], by: ChooseBy) -> Result<Self, Error> {
+        let none = scores.iter().map(|_| 0.0);
+        let prior = prior.iter().copied().chain(none.skip(prior.len()));
+        let values: Vec<f64> = scores.iter().zip(prior).map(|(s, p)| s.by(by) - p).collect();
+        let best = (0..values.len()).reduce(|a, b| if values[b] > values[a] { b } else { a });
+        let index = best.ok_or(Error::NothingToChoose)?;
+        let weights: Vec<f64> = values.iter().map(|v| (v - values[index]).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        Ok(Self { index, scores, probabilities: weights.into_iter().map(|w| w / sum).collect() })
+    }
+
+    /// The probability of the best.
+    pub fn probability(&self) -> f64 {
+        self.probabilities[self.index]
+    }
+}
+
+impl Session {
+    /// How probable each text is as a continuation of this session, which stays as it is. What the texts have in common is read
+    /// once, and what is left of them together, in one pass over the weights for all.
+    ///
+    /// The text is cut into tokens by itself, so it should begin where a token can: most vocabularies want " Paris" rather
+    /// than "Paris" behind a word. [`Model::score`] cuts prompt and text together.
+    ///
+    /// # Errors
+    /// No tokenizer, an empty session, texts that do not fit.
+    ///
+    /// ```no_run
+    /// # let model = bitnet::Model::load("model.gguf")?;
+    /// let mut session = model.session();
+    /// session.feed("The capital of France is")?;
+    /// let scores = session.score([" Paris", " Rome", " a mountain"])?;
+    /// assert!(scores[0].total() > scores[1].total());
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
+    pub fn score<S: AsRef<str>>(&mut self, continuations: impl IntoIterator<Item = S>) -> Result<Vec<Score>, Error> {
+        let tokenizer = self.model().tokenizer().ok_or(Error::NoTokenizer)?.clone();
+        let (mut ids, mut bytes) = (Vec::new(), Vec::new());
+        for text in continuations {
+            let text = text.as_ref();
+            ids.push(match encode_exact(&tokenizer, text)? {
+                Some(ids) => ids,
+                None => tokenizer.encode_text(text)?,
+            });
+            bytes.push(text.len());
+        }
+        let mut scores = self.score_ids(&ids)?;
+        scores.iter_mut().zip(bytes).for_each(|(s, bytes)| s.bytes = bytes);
+        Ok(scores)
+    }
+
+    /// As [`Session::score`], with tokens as they are.
+    ///
+    /// # Errors
+    /// An empty session, a token outside of the vocabulary, texts that do not fit.
+    pub fn score_ids(&mut self, continuations: &[Vec<u32>]) -> Result<Vec<Score>, Error> {
+        let ids: Vec<&[u32]> = continuations.iter().map(Vec::as_slice).collect();
+        let logprobs = self.decoder().log_probs(&ids)?;
+        Ok(continuations
+            .iter()
+            .zip(logprobs)
+            .map(|(ids, logprobs)| Score { ids: ids.clone(), logprobs, bytes: 0 })
+            .collect())
+    }
+
+    /// The best of several texts as a continuation of this session, which stays as it is.
+    ///
+    /// # Errors
+    /// As [`Session::score`]; [`Error::NothingToChoose`] without texts.
+    pub fn choose<S: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = S>, by: ChooseBy) -> Result<Choice, Error> {
+        Choice::of(self.score(texts)?, &[], by)
+    }
+
+    /// [`Model::score`] in this session, which then holds what prompt and texts have in common.
+    pub(crate) fn score_after<S: AsRef<str>>(
+        &mut self,
+        prompt: &str,
+        continuations: impl IntoIterator<Item = S>,
+    ) -> Result<Vec<Score>, Error> {
+        let model = self.model().clone();
+        let bos = model.adds_bos();
+        let before = model.encode(prompt, bos)?;
+        let (mut wholes, mut bytes) = (Vec::new(), Vec::new());
+        for text in continuations {
+            wholes.push(model.encode(&format!("{prompt}{}", text.as_ref()), bos)?);
+            bytes.push(text.as_ref().len());
+        }
+        // A token may end within the texts; then scoring begins before it, the same for all.
+        let same = |n: usize, ids: &Vec<u32>| before[..n].iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let common = wholes.iter().fold(before.len(), same);
+        if common == 0 {
+            return Err(ModelError::EmptyPrompt.into());
+        }
+        self.hold(&before[..common])?;
+        let rests: Vec<Vec<u32>> = wholes.into_iter().map(|ids| ids[common..].to_vec()).collect();
+        let mut scores = self.score_ids(&rests)?;
+        scores.iter_mut().zip(bytes).for_each(|(s, bytes)| s.bytes = bytes);
+        Ok(scores)
+    }
+}
+
+impl Model {
+    /// How probable each text is after `prompt`. Prompt and text are cut into tokens together, as they would be read. The prompt
+    /// goes through the model once.
+    ///
+    /// # Errors
+    /// No tokenizer, an empty prompt in a model without a beginning-of-text token, texts that do not fit.
+    pub fn score<S: AsRef<str>>(
+        &self,
+        prompt: &str,
+        continuations: impl IntoIterator<Item = S>,
+    ) -> Result<Vec<Score>, Error> {
+        self.session().score_after(prompt, continuations)
+    }
+
+    /// The best of several texts after `prompt`.
+    ///
+    /// ```no_run
+    /// use bitnet::{ChooseBy, Model};
+    /// let model = Model::load("model.gguf")?;
+    /// let choice = model.choose("The weather was fine. I felt", [" happy", " sad"], ChooseBy::Total)?;
+    /// println!("{} with {:.0} %", ["happy", "sad"][choice.index], 100.0 * choice.probability());
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Model::score`]; [`Error::NothingToChoose`] without texts.
+    pub fn choose<S: AsRef<str>>(
+        &self,
+        prompt: &str,
+        texts: impl IntoIterator<Item = S>,
+        by: ChooseBy,
+    ) -> Result<Choice, Error> {
+        Choice::of(self.score(prompt, texts)?, &[], by)
+    }
+}
