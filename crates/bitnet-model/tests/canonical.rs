@@ -115,8 +115,7 @@ fn step_together(engine: &Engine) {
     // Every type of keys and values with all others: one pass may serve texts of several.
     for shift in 0..KvType::ALL.len() {
         let kv = |i: usize| KvType::ALL[(i + shift) % KvType::ALL.len()];
-        let mut states: Vec<SequenceState> =
-            (0..texts.len()).map(|i| SequenceState::new(engine, kv(i), 700)).collect();
+        let mut states: Vec<SequenceState> = (0..texts.len()).map(|i| SequenceState::new(engine, kv(i), 700)).collect();
         let mut together = StepOutput::default();
         for round in 0..3u32 {
             let next = [round + 1; 1];

@@ -44,7 +44,7 @@ pub(crate) fn file_name(name: &str, which: &str) -> String {
 /// # Errors
 /// If one cannot be drawn or written.
 pub(crate) fn draw_all(results: &Results, folder: &Path, name: &str) -> Result<Vec<String>, BenchError> {
-    let pictures: [(&str, (u32, u32), bool, Draw); 4] = [
+    let pictures: [(&str, (u32, u32), bool, Draw); 5] = [
         ("roofline", (920, 600), roofline::has_any(results), roofline::draw),
         ("prefill", prefill::size(results), prefill::has_any(results), prefill::draw),
         ("context", (920, 480), context::has_any(results), context::draw),

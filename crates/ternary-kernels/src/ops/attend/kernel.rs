@@ -6,11 +6,14 @@ use std::ops::Range;
 
 use super::rows::{Codes, Floats, Rows};
 use super::score::{KeyCode, OfCodes, OfFloats, QueryCodes, Scores, score};
-use super::{KV_BLOCK, KvData, KvRows, Partial, Queries};
+use super::{KV_BLOCK, KvData, KvRows, Partial, Queries, Room};
 use crate::ColsMut;
 use crate::ops::exp::exp;
 use crate::ops::lanes::{LANES, Simd};
 use crate::ops::reduce::total;
+
+/// From so many queries on, floats of 16 bits and codes of values become f32 once for all queries of a block, not for every four.
+const WIDE_ROWS: usize = 8;
 
 /// Calls `$function` with the rows in their own type.
 macro_rules! typed {
@@ -55,17 +58,16 @@ fn first_row<'a>(rows: &KvRows<'a>) -> Option<Codes<'a, [i8; LANES]>> {
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one block with its operands, room to work and the result")]
 pub(super) fn block<S: Simd>(
     s: S,
     q: &Queries<'_>,
     block: usize,
     keys: KvRows<'_>,
     values: KvRows<'_>,
-    scores: &mut [f32],
-    codes: &mut QueryCodes,
+    room: &mut Room,
     out: &mut Partial,
 ) {
+    let Room { scores, codes, rows: wide } = room;
     assert!(
         keys.head_dim == q.head_dim && values.head_dim == q.head_dim,
         "attention: heads of {} (queries), {} (keys), {} (values)",
@@ -92,8 +94,18 @@ pub(super) fn block<S: Simd>(
     assert!(q.rows() <= scores.len(), "attention: {} queries exceed the capacity of {}", q.rows(), scores.len());
     let scores = &mut scores[..q.rows()];
 
-    all_scores(s, q, first, start, keys, codes, scores);
     let (key_steps, value_steps) = (keys.steps(), values.steps());
+    let (keys, values) = if q.rows() - first >= WIDE_ROWS {
+        let stride = Room::stride_of(q.head_dim);
+        let half = wide.len() / 2;
+        let (k, v) = wide.split_at_mut(half);
+        let floats = matches!(keys.data, KvData::F16(_) | KvData::Bf16(_));
+        (if floats { widen(s, keys, len, k, stride) } else { keys }, widen(s, values, len, v, stride))
+    } else {
+        (keys, values)
+    };
+
+    all_scores(s, q, first, start, keys, codes, scores);
     let stride = Partial::stride_of(q.head_dim);
     for row in first..q.rows() {
         if let Some(steps) = &key_steps {
@@ -112,6 +124,36 @@ pub(super) fn block<S: Simd>(
         from = 1;
     }
     typed!(values, |values| weigh(s, q, first, start, from..KV_BLOCK, values, scores, out));
+}
+
+/// The first `len` rows as f32, codes without their steps.
+#[inline(always)]
+fn widen<'a, S: Simd>(s: S, rows: KvRows<'a>, len: usize, out: &'a mut [f32], stride: usize) -> KvRows<'a> {
+    if matches!(rows.data, KvData::F32(_)) {
+        return rows;
+    }
+    let (vectors, _) = out.as_chunks_mut();
+    typed!(rows, |rows| widen_rows(s, rows, len, vectors, stride / LANES));
+    if let Some(first) = first_row(&rows) {
+        widen_rows(s, first, len.min(1), vectors, stride / LANES);
+    }
+    KvRows { data: KvData::F32(out), len, stride, ..rows }
+}
+
+#[inline(always)]
+fn widen_rows<S: Simd, R: Rows>(s: S, rows: R, len: usize, out: &mut [[f32; LANES]], stride: usize) {
+    let vectors = rows.head_dim() / LANES;
+    for j in 0..len {
+        let row = rows.row(j);
+        let out = &mut out[j * stride..][..stride];
+        let whole = R::vectors(row, 0, vectors);
+        for v in 0..vectors {
+            s.store(R::load(s, whole, v), &mut out[v]);
+        }
+        if vectors < stride {
+            s.store(R::tail(s, row), &mut out[vectors]);
+        }
+    }
 }
 
 /// Scores of rows `first..` with the block's keys, as far as steps of keys are not needed; those of keys that a row does not see
