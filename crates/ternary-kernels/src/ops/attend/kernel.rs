@@ -4,120 +4,61 @@
 
 use std::ops::Range;
 
-use super::rows::{Codes, Floats, Rows};
-use super::{KV_BLOCK, KvData, KvRows, Partial, Queries};
+use super::rows::{Codes, Rows};
+use super::{KV_BLOCK, Partial, Queries};
 use crate::ColsMut;
 use crate::ops::exp::exp;
 use crate::ops::lanes::{LANES, Simd, pad};
 use crate::ops::reduce::total;
 
 /// Scores of one query.
-type Scores = [f32; KV_BLOCK];
+pub(super) type Scores = [f32; KV_BLOCK];
 
-/// Calls `$function` with the rows in their own type.
-macro_rules! typed {
-    ($rows:expr, |$typed:ident| $call:expr) => {{
-        let KvRows { data, head_dim, stride, .. } = $rows;
-        match data {
-            KvData::F32(data) => {
-                let $typed = Floats { data, stride, head_dim };
-                $call
-            }
-            KvData::F16(data) => {
-                let $typed = Floats { data, stride, head_dim };
-                $call
-            }
-            KvData::Bf16(data) => {
-                let $typed = Floats { data, stride, head_dim };
-                $call
-            }
-            KvData::Int8 { codes, .. } => {
-                let $typed = Codes { data: codes.as_chunks::<LANES>().0, stride: stride / LANES, head_dim };
-                $call
-            }
-            KvData::Int4 { nibbles, .. } => {
-                let data = nibbles.as_chunks::<{ LANES / 2 }>().0;
-                let $typed = Codes { data, stride: stride / LANES, head_dim };
-                $call
-            }
-        }
-    }};
+/// The rows of a block's queries: number of the first that sees it, and its first position.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) first: usize,
+    pub(super) start: usize,
 }
 
-/// Row 0 where it is kept in 8 bits.
+/// Replaces the scores of rows `at.first..` with the first key by those with row 0 of `keys`.
 #[inline(always)]
-fn first_row<'a>(rows: &KvRows<'a>) -> Option<Codes<'a, [i8; LANES]>> {
-    match rows.data {
-        KvData::Int4 { first: Some((codes, _)), .. } => {
-            let (data, _) = codes.as_chunks();
-            Some(Codes { data, stride: data.len(), head_dim: rows.head_dim })
-        }
-        _ => None,
-    }
-}
-
-#[inline(always)]
-pub(super) fn block<S: Simd>(
+pub(super) fn score_first<S: Simd>(
     s: S,
     q: &Queries<'_>,
-    block: usize,
-    keys: KvRows<'_>,
-    values: KvRows<'_>,
-    scores: &mut [f32],
+    at: Place,
+    keys: Codes<'_, [i8; LANES]>,
+    scores: &mut [Scores],
+) {
+    for row in at.first..q.rows() {
+        let product = products::<S, _, 1, 1>(s, [q.row(row)], keys, [keys.row(0)])[0][0];
+        scores[row][0] = s.sum(product) * q.scale;
+    }
+}
+
+/// Makes weights of the scores of rows `at.first..`, with the steps of keys and of values where they are codes, and puts maxima and
+/// sums into `out`.
+#[inline(always)]
+pub(super) fn weights<S: Simd>(
+    s: S,
+    q: &Queries<'_>,
+    at: Place,
+    [of_keys, of_values]: [Option<Scores>; 2],
+    scores: &mut [Scores],
     out: &mut Partial,
 ) {
-    assert!(
-        keys.head_dim == q.head_dim && values.head_dim == q.head_dim,
-        "attention: heads of {} (queries), {} (keys), {} (values)",
-        q.head_dim,
-        keys.head_dim,
-        values.head_dim
-    );
-    q.check();
-    out.reset(q.rows(), q.head_dim);
-    let start = block.saturating_mul(KV_BLOCK);
-    // The first row that sees the block, and what the last one sees.
-    let first = start.saturating_sub(q.position).min(q.tokens) * q.group;
-    if first == q.rows() {
-        return;
-    }
-    let len = q.visible(q.rows() - 1, start);
-    assert!(
-        keys.len >= len && values.len >= len,
-        "attention: block {block} has {} keys and {} values, {len} are visible",
-        keys.len,
-        values.len
-    );
-    let scores = scores.as_chunks_mut::<KV_BLOCK>().0;
-    assert!(q.rows() <= scores.len(), "attention: {} queries exceed the capacity of {}", q.rows(), scores.len());
-    let scores = &mut scores[..q.rows()];
-
-    typed!(keys, |keys| score(s, q, first, start, keys, scores));
-    if let Some(key) = first_row(&keys) {
-        for row in first..q.rows() {
-            let product = products::<S, _, 1, 1>(s, [q.row(row)], key, [key.row(0)])[0][0];
-            scores[row][0] = s.sum(product) * q.scale;
-        }
-    }
-    let (key_steps, value_steps) = (keys.steps(), values.steps());
     let stride = Partial::stride_of(q.head_dim);
-    for row in first..q.rows() {
-        if let Some(steps) = &key_steps {
+    for row in at.first..q.rows() {
+        if let Some(steps) = &of_keys {
             multiply(s, &mut scores[row], steps);
         }
-        let (max, sum) = exponentials(s, &mut scores[row], q.visible(row, start));
+        let (max, sum) = exponentials(s, &mut scores[row], q.visible(row, at.start));
         let end = &mut out.values[(row + 1) * stride - 16..];
         (end[0], end[1]) = (max, sum);
-        if let Some(steps) = &value_steps {
+        if let Some(steps) = &of_values {
             multiply(s, &mut scores[row], steps);
         }
     }
-    let mut from = 0;
-    if let Some(value) = first_row(&values) {
-        weigh(s, q, first, start, 0..1, value, scores, out);
-        from = 1;
-    }
-    typed!(values, |values| weigh(s, q, first, start, from..KV_BLOCK, values, scores, out));
 }
 
 /// `scores[j] *= steps[j]`
@@ -129,9 +70,10 @@ fn multiply<S: Simd>(s: S, scores: &mut Scores, steps: &Scores) {
     }
 }
 
-/// Scores of rows `first..` with the block's keys; those of keys that a row does not see are arbitrary.
+/// Scores of rows `at.first..` with the block's keys; those of keys that a row does not see are arbitrary.
 #[inline(always)]
-fn score<S: Simd, R: Rows>(s: S, q: &Queries<'_>, first: usize, start: usize, keys: R, scores: &mut [Scores]) {
+pub(super) fn score<S: Simd, R: Rows>(s: S, q: &Queries<'_>, at: Place, keys: R, scores: &mut [Scores]) {
+    let Place { first, start } = at;
     let rows = q.rows();
     let scale = s.splat(q.scale);
     let mut lanes = [0.0; LANES];
@@ -269,20 +211,19 @@ fn exponentials<S: Simd>(s: S, scores: &mut Scores, visible: usize) -> (f32, f32
     (max, total(s, v))
 }
 
-/// Adds the values of positions `range` of the block, as far as they are seen, weighted with the weights of rows `first..`, to
-/// the rows of `out`.
+/// Adds the values of positions `range` of the block, as far as they are seen, weighted with the weights of rows
+/// `at.first..`, to the rows of `out`.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
-fn weigh<S: Simd, R: Rows>(
+pub(super) fn weigh<S: Simd, R: Rows>(
     s: S,
     q: &Queries<'_>,
-    first: usize,
-    start: usize,
+    at: Place,
     range: Range<usize>,
     values: R,
     weights: &[Scores],
     out: &mut Partial,
 ) {
+    let Place { first, start } = at;
     let rows = q.rows();
     let stride = Partial::stride_of(q.head_dim);
     let seen = |row: usize| q.visible(row, start).clamp(range.start, range.end);

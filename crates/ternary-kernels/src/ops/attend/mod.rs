@@ -23,6 +23,7 @@
 use super::Ops;
 use crate::{AlignedBuf, ColsMut};
 
+mod block;
 mod data;
 mod kernel;
 mod rows;
@@ -170,15 +171,6 @@ impl AttendScratch {
 }
 
 ops! {
-    fn block_with_scores(
-        queries: &Queries<'_>,
-        block: usize,
-        keys: KvRows<'_>,
-        values: KvRows<'_>,
-        scores: &mut [f32],
-        out: &mut Partial,
-    ) = kernel::block;
-
     /// Adds what the next block contributes: `sum` becomes that of its own blocks and then `next`.
     ///
     /// # Panics
