@@ -1,5 +1,6 @@
 //! The report: tables in Markdown, with the pictures beside them.
 
+mod kernels;
 mod readme;
 mod sections;
 
@@ -65,7 +66,7 @@ fn markdown(results: &Results, name: &str, pictures: &[String]) -> String {
     text += &sections::together(results);
     text += &sections::prefill(results, &picture("prefill", "Prefill speed against the limit of the instructions"));
     text += &sections::against_candle(results);
-    text += &sections::kernels(results);
+    text += &kernels::kernels(results);
     text += &sections::start(results);
     text += &sections::energy(results);
     text += &sections::failures(results);
