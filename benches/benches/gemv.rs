@@ -1,31 +1,50 @@
-//! One token, in 8 and in 4 bits: every kernel of this CPU (from memory the exact ones), the oracle, and what candle has for the
-//! same shape, dense and quantised.
+//! One token, in 8 and in 4 bits: every kernel of this CPU (from memory the exact ones), level sets that are not ternary, the oracle,
+//! and what candle has for the same shape, dense and quantised.
 
-use benches::{SHAPES, activations, activations_int4, copies, floats, matrix};
+use benches::{SHAPES, activations, activations_int4, copies, floats, level_sets, levels, matrix};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Module, Tensor};
 use candle_transformers::quantized_nn::Linear;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ternary_kernels::{Entry, Int8Batch, gemm_a4, gemv, kernels_available, reference, registry};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ternary_kernels::{Entry, Int8Batch, Kernel, Packed, gemm_a4, gemv, kernels_available, reference, registry};
+
+/// Both products of one kernel; copies of the weights take turns.
+fn both(group: &mut BenchmarkGroup<'_, WallTime>, kernel: &dyn Kernel, copies: &[Packed], (m, k): (usize, usize)) {
+    let (x, x4) = (activations(1, k).expect("small"), activations_int4(1, k).expect("small"));
+    let (mut acc, mut widened, mut turn) = (vec![0; m], Int8Batch::with_capacity(0, 0), 0);
+    group.throughput(Throughput::Bytes(copies[0].byte_len() as u64));
+    group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
+        b.iter(|| {
+            turn = (turn + 1) % copies.len();
+            gemv(kernel, &copies[turn], &x.view().row(0), &mut acc).expect("shapes agree");
+        });
+    });
+    group.bench_function(BenchmarkId::new(kernel.name(), "int4"), |b| {
+        b.iter(|| {
+            turn = (turn + 1) % copies.len();
+            gemm_a4(kernel, &copies[turn], &x4.view(), &mut widened, &mut acc).expect("shapes agree");
+        });
+    });
+}
 
 fn kernels(c: &mut Criterion) {
     for &(m, k) in SHAPES {
         let mut group = c.benchmark_group(format!("gemv {m}x{k}"));
-        let (w, x) = (matrix(m, k).expect("small"), activations(1, k).expect("small"));
-        let (x4, mut widened) = (activations_int4(1, k).expect("small"), Int8Batch::with_capacity(0, 0));
-        let mut acc = vec![0; m];
+        let w = matrix(m, k).expect("small");
         for kernel in registry().iter().filter_map(Entry::kernel) {
             let packed = kernel.prepack(&w).expect("every shape can be packed");
-            group.throughput(Throughput::Bytes(packed.byte_len() as u64));
-            group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
-                b.iter(|| gemv(kernel.as_ref(), &packed, &x.view().row(0), &mut acc).expect("shapes agree"));
-            });
-            group.bench_function(BenchmarkId::new(kernel.name(), "int4"), |b| {
-                b.iter(|| {
-                    gemm_a4(kernel.as_ref(), &packed, &x4.view(), &mut widened, &mut acc).expect("shapes agree");
-                });
-            });
+            both(&mut group, kernel.as_ref(), &[packed], (m, k));
         }
+    }
+}
+
+fn sets(c: &mut Criterion) {
+    let (m, k) = (2560, 2560);
+    let mut group = c.benchmark_group(format!("gemv {m}x{k} level sets"));
+    for kernel in level_sets().expect("sets that have tables") {
+        let packed = levels(&kernel, m, k).expect("every shape can be packed");
+        both(&mut group, &kernel, &[packed], (m, k));
     }
 }
 
@@ -33,18 +52,10 @@ fn kernels(c: &mut Criterion) {
 fn memory(c: &mut Criterion) {
     let (m, k) = (6912, 2560);
     let mut group = c.benchmark_group(format!("gemv {m}x{k} from memory"));
-    let (w, x) = (matrix(m, k).expect("small"), activations(1, k).expect("small"));
-    let mut acc = vec![0; m];
+    let w = matrix(m, k).expect("small");
     for kernel in kernels_available() {
         let copies = copies(kernel.as_ref(), &w).expect("every shape can be packed");
-        let mut turn = 0;
-        group.throughput(Throughput::Bytes(copies[0].byte_len() as u64));
-        group.bench_function(BenchmarkId::from_parameter(kernel.name()), |b| {
-            b.iter(|| {
-                turn = (turn + 1) % copies.len();
-                gemv(kernel.as_ref(), &copies[turn], &x.view().row(0), &mut acc).expect("shapes agree");
-            });
-        });
+        both(&mut group, kernel.as_ref(), &copies, (m, k));
     }
 }
 
@@ -67,5 +78,5 @@ fn baselines(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, kernels, memory, baselines);
+criterion_group!(benches, kernels, sets, memory, baselines);
 criterion_main!(benches);

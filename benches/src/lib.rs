@@ -6,11 +6,42 @@
 
 use bitnet_model::{ModelConfig, ModelError, ModelWeights, SyntheticWeights};
 use ternary_kernels::{
-    AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scales, TernaryMatrix, last_level_cache,
+    AlignedBuf, Elut, Int4Batch, Int8Batch, Isa, Kernel, KernelError, Packed, Scales, TernaryMatrix, last_level_cache,
 };
 
-/// `[out, in]` of the projections of BitNet b1.58 2B4T.
-pub const SHAPES: &[(usize, usize)] = &[(2560, 2560), (640, 2560), (6912, 2560), (2560, 6912)];
+/// `[out, in]` of two projections of BitNet b1.58 2B4T: one that a second-level cache holds, and the largest.
+pub const SHAPES: &[(usize, usize)] = &[(2560, 2560), (6912, 2560)];
+
+/// Level sets besides the ternary ones, each in the groups that its tables allow.
+const LEVEL_SETS: &[(&[i8], usize)] = &[(&[-2, -1, 0, 1], 2), (&[-2, -1, 0, 1, 2], 2), (&[-1, 1], 4), (&[-1, 1], 5)];
+
+/// Look-up kernels of level sets that are not ternary, on every instruction set of this CPU that has its own.
+///
+/// # Errors
+/// What [`Elut::for_isa`] refuses, which is none of these.
+pub fn level_sets() -> Result<Vec<Elut>, KernelError> {
+    let mut all: Vec<Elut> = Vec::new();
+    for isa in Isa::available() {
+        for (levels, group) in LEVEL_SETS {
+            let kernel = Elut::for_isa(levels, *group, isa)?;
+            // A set without shuffles of its own has the kernel of one that it includes.
+            if all.iter().all(|k| k.name() != kernel.name()) {
+                all.push(kernel);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A matrix of random levels, packed for the kernel.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn levels(kernel: &Elut, rows: usize, cols: usize) -> Result<Packed, KernelError> {
+    let count = kernel.levels().len() as u64;
+    let codes: Vec<u8> = (0..rows * cols).map(|i| (hash(i) % count) as u8).collect();
+    kernel.pack(rows, cols, &codes)
+}
 
 /// A matrix of trits that look random, the same at every call.
 ///

@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ternary_kernels::{Elut, Entry, Int8Batch, Isa, Kernel, Scales, TernaryMatrix, gemm, gemv, reference, registry};
+use ternary_kernels::{
+    Elut, Entry, Int4Batch, Int8Batch, Isa, Kernel, Scales, TernaryMatrix, gemm, gemm_a4, gemv, reference, registry,
+};
 
 /// Shape, contents and a level set, cut from the input.
 struct Input<'a> {
@@ -33,6 +35,7 @@ fuzz_target!(|data: &[u8]| {
     let cols = usize::from(*cols) + 256 * usize::from(more % 8);
     let input = Input { rows: usize::from(rows % 70), cols, n: usize::from(n % 7), bytes };
     ternary(&input);
+    int4(&input);
     sets(&input, *levels, usize::from(group % 6));
 });
 
@@ -58,6 +61,23 @@ fn ternary(input: &Input<'_>) {
             gemv(kernel.as_ref(), &packed, &x.view().row(n - 1), &mut one).expect("shapes agree");
             assert_eq!(one, acc[(n - 1) * rows..], "{}: gemv {rows} x {cols}", kernel.name());
         }
+    }
+}
+
+/// Int4 activations, exact whatever the kernel.
+fn int4(input: &Input<'_>) {
+    let &Input { rows, cols, n, .. } = input;
+    let trits: Vec<i8> = (0..rows * cols).map(|i| (input.at(i) % 3) as i8 - 1).collect();
+    let w = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(1.0)).expect("trits");
+    let codes: Vec<i8> = input.activations().iter().map(|c| c >> 4).collect();
+    let x = Int4Batch::from_codes(n, cols, &codes).expect("codes lie in -8..=7");
+    let expected = reference::gemm(&w, &codes, n).expect("shapes agree");
+    let mut widened = Int8Batch::with_capacity(0, 0);
+    for kernel in registry().iter().filter_map(Entry::kernel) {
+        let packed = kernel.prepack(&w).expect("every shape can be packed");
+        let mut acc = vec![i32::MIN; n * rows];
+        gemm_a4(kernel.as_ref(), &packed, &x.view(), &mut widened, &mut acc).expect("shapes agree");
+        assert_eq!(acc, expected, "{}: int4 {rows} x {cols}, {n} tokens", kernel.name());
     }
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: everything that a change has to pass.
 
 use crate::error::XtaskError;
-use crate::shell::{Outcome, Steps, cargo, in_ci, works};
+use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, cargo, in_ci, run, works};
 use crate::tidy::workspace::Workspace;
 use crate::{foreign, fuzz, isas, programs, test, tidy};
 
@@ -11,7 +11,7 @@ const FUZZ_SECONDS: u32 = 10;
 const FUZZ_SECONDS_THOROUGH: u32 = 600;
 
 /// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer,
-/// and the kernels run on emulated ARM CPUs.
+/// and every test of the kernels runs on every emulated ARM CPU.
 ///
 /// # Errors
 /// The first step that fails.
@@ -31,29 +31,51 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("parity is able to fail", programs::parity_fails_on_damage)?;
     steps.run("guard of speed", programs::guard)?;
     steps.run("the guard is able to fail", programs::guard_fails_on_damage)?;
-    isas::all(steps)?;
-    foreign::webassembly(steps)?;
-    if thorough {
-        foreign::neon(steps)?;
-    }
+    isas::all(steps, true)?;
+    foreign::all(steps, thorough)?;
+    steps.try_run("valgrind", valgrind)?;
     steps.try_run("licences, bans, sources", deny)?;
     steps.try_run("address sanitizer", address_sanitizer)?;
     fuzz::all(steps, if thorough { FUZZ_SECONDS_THOROUGH } else { FUZZ_SECONDS }, None)?;
     Ok(())
 }
 
-/// Each published crate without its default features, and with each feature alone: a feature may only add.
+/// Each published crate by itself without its default features, then with each feature alone: a feature may only add. A feature
+/// that a crate above turns on is compiled with that crate's own.
 fn features_alone() -> Result<(), XtaskError> {
-    for package in Workspace::load()?.published() {
+    let workspace = Workspace::load()?;
+    for package in workspace.published() {
         let check = ["check", "--no-default-features", "-p", &package.name];
         cargo(&check, &[])?;
-        for feature in package.features.iter().filter(|f| *f != "default") {
-            let mut args = check.to_vec();
-            args.extend(["--features", feature]);
-            cargo(&args, &[])?;
+        for (feature, _) in package.features.iter().filter(|(f, _)| f != "default") {
+            if workspace.is_turned_on_elsewhere(package, feature) {
+                println!("{}: `{feature}` is compiled with the crate that turns it on", package.name);
+                continue;
+            }
+            cargo(&[&check[..], &["--features", feature]].concat(), &[])?;
         }
     }
     Ok(())
+}
+
+/// Products and operations on exact buffers, every access checked in the program as users have it. Valgrind's CPU has AVX2 and
+/// nothing newer, and detection finds that.
+fn valgrind() -> Result<Outcome, XtaskError> {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return Ok(Outcome::Skipped("kernels for x86-64 are run on x86-64 Linux only".into()));
+    }
+    if !works("valgrind", &["--version"]) {
+        let missing = XtaskError::Missing { what: "valgrind".into(), remedy: "install Debian's package valgrind" };
+        return if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) };
+    }
+    let binaries = isas::test_binaries("ternary-kernels", &["--workspace"], &[])?;
+    let Some(bounds) = binaries.iter().find(|b| b.contains("/bounds-")) else {
+        let (what, expected) = ("tests of ternary-kernels".into(), "one named bounds".into());
+        return Err(XtaskError::Unexpected { what, expected, got: binaries.join(", ") });
+    };
+    let args = ["--quiet", "--error-exitcode=9", "--leak-check=no", bounds, "--test-threads=1"];
+    run("valgrind", &args, &[("BITNET_EXPECT_ISA", "scalar,avx2")])?;
+    Ok(Outcome::Done)
 }
 
 /// The tests of the crate that holds the unsafe code, with every access checked.
@@ -64,6 +86,7 @@ fn address_sanitizer() -> Result<Outcome, XtaskError> {
     let env = [("RUSTFLAGS", "-Zsanitizer=address"), ("ASAN_OPTIONS", "detect_leaks=0"), ("PROPTEST_CASES", "16")];
     let mut args = vec!["+nightly", "test", "--target", "x86_64-unknown-linux-gnu", "--target-dir", "target/asan"];
     args.extend(["-p", "ternary-kernels", "--lib", "--tests"]);
+    args.extend(BUILT_FOR_ONE_RUN);
     cargo(&args, &env)?;
     Ok(Outcome::Done)
 }

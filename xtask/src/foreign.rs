@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use crate::error::XtaskError;
-use crate::shell::{Outcome, Steps, in_ci, run, works};
+use crate::isas::{LONG, SMALLER};
+use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, in_ci, run, works};
 
 /// Debian's compiler, whatever else is installed.
 const RUSTC: &str = "/usr/bin/rustc";
@@ -17,17 +18,19 @@ const WASM_DIR: &str = "target/foreign/wasm";
 /// CPU models of the emulator, the instruction sets that detection must find there, and the test files to run: all of
 /// them once, those that compare every kernel with the oracle on each.
 const ARM_CPUS: &[(&str, &str, &[&str])] = &[
-    ("cortex-a53", "scalar,neon", &["oracle", "extremes", "elut"]),
-    ("cortex-a76", "scalar,neon,neondot", &["oracle", "extremes", "elut"]),
+    ("cortex-a53", "scalar,neon", EVERYWHERE),
+    ("cortex-a76", "scalar,neon,neondot", EVERYWHERE),
     ("max,pauth-impdef=on", "scalar,neon,neondot,neoni8mm", &[]),
 ];
+/// Test files that compare products with the oracle.
+const EVERYWHERE: &[&str] = &["oracle", "extremes", "elut"];
 
-/// Runs what is possible here.
+/// Runs what is possible here; with `thorough`, all tests on every CPU model.
 ///
 /// # Errors
 /// The first step that fails; in continuous integration also a missing tool.
-pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
-    neon(steps)?;
+pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
+    neon(steps, thorough)?;
     webassembly(steps)
 }
 
@@ -35,7 +38,7 @@ pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
 ///
 /// # Errors
 /// As [`all`].
-pub(crate) fn neon(steps: &mut Steps) -> Result<(), XtaskError> {
+fn neon(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     if let Some(missing) = missing_for_arm() {
         return steps.try_run("NEON", || skip_or_fail(missing));
     }
@@ -45,7 +48,7 @@ pub(crate) fn neon(steps: &mut Steps) -> Result<(), XtaskError> {
         Ok(())
     })?;
     for (cpu, expected, files) in ARM_CPUS {
-        steps.run(&format!("NEON: {cpu}"), || on_arm(&binaries, cpu, expected, files))?;
+        steps.run(&format!("NEON: {cpu}"), || on_arm(&binaries, cpu, expected, if thorough { &[] } else { files }))?;
     }
     Ok(())
 }
@@ -54,7 +57,7 @@ pub(crate) fn neon(steps: &mut Steps) -> Result<(), XtaskError> {
 ///
 /// # Errors
 /// As [`all`].
-pub(crate) fn webassembly(steps: &mut Steps) -> Result<(), XtaskError> {
+fn webassembly(steps: &mut Steps) -> Result<(), XtaskError> {
     match missing_for_wasm() {
         Some(missing) => steps.try_run("WebAssembly", || skip_or_fail(missing)),
         None => steps.run("WebAssembly", wasm),
@@ -104,18 +107,18 @@ fn arm_tests() -> Result<Vec<String>, XtaskError> {
         // With a dynamic C library the emulator hangs where the first thread starts.
         ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static"),
     ];
-    crate::isas::test_binaries("ternary-kernels", &["--target", ARM, "--target-dir", ARM_DIR], &env)
+    let args = ["-p", "ternary-kernels", "--target", ARM, "--target-dir", ARM_DIR];
+    crate::isas::test_binaries("ternary-kernels", &[&args[..], &BUILT_FOR_ONE_RUN].concat(), &env)
 }
 
 /// Runs tests on one CPU model: the files that are named, or all.
 fn on_arm(binaries: &[String], cpu: &str, expected: &str, files: &[&str]) -> Result<(), XtaskError> {
-    // An emulated CPU is some twenty times slower, so random cases are fewer, and rows of 2^23 columns are left out.
-    let env = [("PROPTEST_CASES", "4"), ("BITNET_EXPECT_ISA", expected)];
+    let env = [SMALLER[0], SMALLER[1], ("BITNET_EXPECT_ISA", expected)];
     let mut ran = 0;
     for binary in binaries {
         let name = Path::new(binary).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if files.is_empty() || files.iter().any(|f| name.starts_with(&format!("{f}-"))) {
-            run("qemu-aarch64", &["-cpu", cpu, binary, "--skip", "very_long_rows"], &env)?;
+            run("qemu-aarch64", &["-cpu", cpu, binary, "--skip", LONG], &env)?;
             ran += 1;
         }
     }

@@ -3,9 +3,8 @@
 //! First each set that this CPU has is forced with `BITNET_ISA`. Then the kernel tests run under an emulated CPU
 //! without AVX2 and under one with nothing newer than AVX2, where detection itself has to find out what is there.
 
-use ternary_kernels::Isa;
-
 use crate::error::XtaskError;
+use crate::programs::built;
 use crate::shell::{Outcome, Steps, cargo, in_ci, output, run, works};
 
 /// Emulated CPUs and what detection must find on them.
@@ -15,21 +14,37 @@ const EMULATED: &[(&str, &str)] = &[("Nehalem", "scalar"), ("Haswell", "scalar a
 const PACKAGES: [&str; 3] = ["ternary-kernels", "bitnet-model", "bitnet"];
 
 /// Prints the sets that this CPU has, worst first, on one line.
-pub(crate) fn print_available() {
-    println!("{}", available());
+///
+/// # Errors
+/// If the program that detects them does not build.
+pub(crate) fn print_available() -> Result<(), XtaskError> {
+    println!("{}", detected(&[])?);
+    Ok(())
 }
 
-fn available() -> String {
-    Isa::available().map(Isa::name).collect::<Vec<_>>().join(" ")
+/// The sets that detection finds where it is started through `emulator`, or on this CPU. The program is an example of the kernels,
+/// so that this command does not have to be built with them.
+fn detected(emulator: &[&str]) -> Result<String, XtaskError> {
+    const NAME: &str = "instruction_sets";
+    output("cargo", &["build", "--workspace", "--example", NAME], &[])?;
+    let program = built("debug", &format!("examples/{NAME}"));
+    let command = [emulator, &[program.as_str()]].concat();
+    Ok(output(command[0], &command[1..], &[])?.trim().to_owned())
 }
 
-/// Runs the tests on each set that is here, then on emulated CPUs.
+/// Runs the tests on each set that is here, then on emulated CPUs. The best set is left out if it was `tested`: it is what is used
+/// where nothing is forced.
 ///
 /// # Errors
 /// The first step that fails; in continuous integration also a missing emulator.
-pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
-    println!("instruction sets here: {}", available());
-    for isa in Isa::available() {
+pub(crate) fn all(steps: &mut Steps, tested: bool) -> Result<(), XtaskError> {
+    let available = detected(&[])?;
+    println!("instruction sets here: {available}");
+    let mut forced_sets: Vec<&str> = available.split_whitespace().collect();
+    if tested && std::env::var_os("BITNET_ISA").is_none() {
+        forced_sets.pop();
+    }
+    for isa in forced_sets {
         steps.run(&format!("isa {isa}"), || forced(isa))?;
     }
     for (cpu, expected) in EMULATED {
@@ -38,8 +53,8 @@ pub(crate) fn all(steps: &mut Steps) -> Result<(), XtaskError> {
     Ok(())
 }
 
-fn forced(isa: Isa) -> Result<(), XtaskError> {
-    let env = [("BITNET_ISA", isa.name())];
+fn forced(isa: &str) -> Result<(), XtaskError> {
+    let env = [("BITNET_ISA", isa)];
     let nextest = works("cargo", &["nextest", "--version"]);
     // The whole workspace is named so that features, and with them the built dependencies, stay those of the test
     // step; a filter picks the packages.
@@ -60,39 +75,44 @@ fn emulated(cpu: &str, expected: &str) -> Result<Outcome, XtaskError> {
         let missing = XtaskError::Missing { what: EMULATOR.into(), remedy: "install Debian's package qemu-user" };
         return if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) };
     }
-    let own = std::env::current_exe().map_err(XtaskError::io("xtask"))?;
-    // A build of the whole workspace may have replaced this program under the same name.
-    let own = own.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
-    let found = output(EMULATOR, &["-cpu", cpu, &own, "isas", "--list"], &[])?;
-    println!("detected on {cpu}: {}", found.trim());
-    if found.trim() != expected {
+    let found = detected(&[EMULATOR, "-cpu", cpu])?;
+    println!("detected on {cpu}: {found}");
+    if found != expected {
         return Err(XtaskError::Unexpected {
             what: format!("instruction sets on {cpu}"),
             expected: expected.into(),
-            got: found.trim().into(),
+            got: found,
         });
     }
-    // An emulated CPU is some twenty times slower, so random cases are fewer there.
     let expected = expected.replace(' ', ",");
-    let env = [("PROPTEST_CASES", "8"), ("BITNET_EXPECT_ISA", expected.as_str())];
-    for binary in test_binaries("ternary-kernels", &[], &[])? {
-        run(EMULATOR, &["-cpu", cpu, &binary], &env)?;
+    let env = [SMALLER[0], SMALLER[1], ("BITNET_EXPECT_ISA", expected.as_str())];
+    // The whole workspace, as above: what the test step built.
+    for binary in test_binaries("ternary-kernels", &["--workspace"], &[])? {
+        run(EMULATOR, &["-cpu", cpu, &binary, "--skip", LONG], &env)?;
     }
     Ok(Outcome::Done)
 }
 
-/// Compiles the tests of a package, and returns their paths.
+/// A test that needs rows of 2^23 columns, too long for an emulated CPU.
+pub(crate) const LONG: &str = "very_long_rows";
+
+/// An emulated CPU is some twenty times slower, so random cases are fewer there, and large ones smaller.
+pub(crate) const SMALLER: [(&str, &str); 2] = [("PROPTEST_CASES", "8"), ("BITNET_EMULATED", "1")];
+
+/// Compiles the tests of the packages that `args` name, and returns the paths of those of `package`.
 ///
 /// # Errors
 /// What the compiler reports; a package without tests.
 pub(crate) fn test_binaries(package: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Vec<String>, XtaskError> {
-    let mut all = vec!["test", "-p", package, "--tests", "--no-run", "--message-format=json"];
+    let mut all = vec!["test", "--tests", "--no-run", "--message-format=json-render-diagnostics"];
     all.extend(args);
     let messages = output("cargo", &all, env)?;
+    let folder = format!("/{package}#");
     let binaries: Vec<String> = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|m| m["profile"]["test"] == true)
+        .filter(|m| m["package_id"].as_str().is_some_and(|id| id.contains(&folder)))
         .filter_map(|m| m["executable"].as_str().map(str::to_owned))
         .collect();
     if binaries.is_empty() {

@@ -29,7 +29,8 @@ fn release(name: &str) -> String {
     built("release", name)
 }
 
-fn built(profile: &str, name: &str) -> String {
+/// The path of a program that was built.
+pub(crate) fn built(profile: &str, name: &str) -> String {
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     format!("{target}/{profile}/{name}")
 }

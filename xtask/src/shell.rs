@@ -49,6 +49,15 @@ pub(crate) fn output(program: &str, args: &[&str], env: &[(&str, &str)]) -> Resu
     Err(XtaskError::Failed { command: shown(program, args, env), status: out.status.to_string() })
 }
 
+/// Options of cargo for a build of the kernels' tests that only this one check uses: less optimisation, which takes longer than it
+/// saves.
+pub(crate) const BUILT_FOR_ONE_RUN: [&str; 4] = [
+    "--config",
+    "profile.dev.package.ternary-kernels.opt-level=1",
+    "--config",
+    "profile.dev.package.\"*\".opt-level=1",
+];
+
 /// Whether `program` starts and ends well with `args`; nothing is shown.
 pub(crate) fn works(program: &str, args: &[&str]) -> bool {
     command(program, args, &[]).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())

@@ -100,7 +100,7 @@ impl Asked {
             } else if let Some(kernel) = of(&tuned) {
                 (kernel, ChosenBy::Tuning)
             } else {
-                (ternary_kernels::for_weights(isa, weights).map_err(ModelError::from)?, ChosenBy::Default)
+                (kind.default_kernel(config, isa, weights)?, ChosenBy::Default)
             };
             chosen.push(LayerKernel { kind, kernel: kernel.name().to_owned(), by });
             options = options.kernel_for(kind, kernel);

@@ -33,8 +33,8 @@ pub struct TuningKey {
     isa: String,
     /// Threads that compute.
     threads: usize,
-    /// Kinds of layers, with rows, columns and number of their matrices.
-    shapes: Vec<(String, Vec<[usize; 3]>)>,
+    /// Kinds of layers, with rows, columns and number of their matrices, and bits of the activations.
+    shapes: Vec<(String, Vec<[usize; 4]>)>,
 }
 
 impl TuningKey {
@@ -46,7 +46,8 @@ impl TuningKey {
         let names: Vec<&str> = available.iter().map(|k| k.name()).collect();
         let shapes = LayerKind::ALL.map(|kind| {
             let group = kind.group(config);
-            (group.name, group.shapes.iter().map(|s| [s.rows, s.cols, s.count]).collect())
+            let bits = |int4| if int4 { 4 } else { 8 };
+            (group.name, group.shapes.iter().map(|s| [s.rows, s.cols, s.count, bits(s.int4)]).collect())
         });
         Self {
             cpu: format!("{name}, {} bytes of cache, {}", ternary_kernels::last_level_cache(), sets.join(" ")),
@@ -119,7 +120,7 @@ impl Tuning {
     /// Ternary weights of the model.
     pub fn weights(&self) -> usize {
         let sizes = self.key.shapes.iter().flat_map(|(_, shapes)| shapes);
-        let weights = sizes.map(|[rows, cols, count]| rows.saturating_mul(*cols).saturating_mul(*count));
+        let weights = sizes.map(|[rows, cols, count, _]| rows.saturating_mul(*cols).saturating_mul(*count));
         weights.fold(0, usize::saturating_add)
     }
 
@@ -234,9 +235,12 @@ mod tests {
         assert_eq!(names, MIXED);
         assert_eq!(Tuning::all(&folder), [tuning(MIXED)]);
         assert_eq!(tuning(MIXED).weights(), 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64));
+        let mut int4 = config();
+        int4.inputs.down.bits = bitnet_model::ActivationBits::Four;
         let others = [
             TuningKey::new(&config(), Isa::Scalar, 3),
             TuningKey::new(&ModelConfig::new(96, 64, 192, 2, 2, 1), Isa::Scalar, 2),
+            TuningKey::new(&int4, Isa::Scalar, 2),
             TuningKey { cpu: "another".into(), ..key() },
             TuningKey { kernels: "newer".into(), ..key() },
             TuningKey { isa: "avx2".into(), ..key() },

@@ -2,7 +2,7 @@
 //!
 //! An engine that keeps threads of its own calls [`Kernel`] directly with [`Packed::rows_range`].
 
-use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed};
+use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows};
 
 /// Multiply-accumulates below which forking costs more than it gains (some microseconds of one core).
 #[cfg(feature = "parallel")]
@@ -43,7 +43,7 @@ pub fn gemm(kernel: &dyn Kernel, w: &Packed, x: &Int8Matrix<'_>, acc: &mut [i32]
     check("gemm", kernel, w, x.k(), x.n(), acc.len())?;
     #[cfg(feature = "parallel")]
     if let Some(parts) = parts(w, x.n()) {
-        return parallel::gemm(kernel, w, x, acc, parts);
+        return parallel::gemm(w, x.n(), acc, parts, |rows, acc| kernel.gemm(rows, x, acc));
     }
     kernel.gemm(&w.all(), x, acc);
     Ok(())
@@ -75,15 +75,20 @@ pub fn gemm_a4(
     check("gemm_a4", kernel, w, x.k(), x.n(), acc.len())?;
     #[cfg(feature = "parallel")]
     if let Some(parts) = parts(w, x.n()) {
-        // Once for all threads.
-        widened.widen(x);
-        return parallel::gemm(kernel, w, &widened.view(), acc, parts);
+        // Each part has a buffer of its own, which kernels that read int4 leave empty.
+        return parallel::gemm(w, x.n(), acc, parts, |rows, acc| {
+            product_a4(kernel, rows, x, &mut Int8Batch::with_capacity(0, 0), acc);
+        });
     }
-    match x.n() {
-        1 => kernel.gemv_a4(&w.all(), &x.row(0), widened, acc),
-        _ => kernel.gemm_a4(&w.all(), x, widened, acc),
-    }
+    product_a4(kernel, &w.all(), x, widened, acc);
     Ok(())
+}
+
+fn product_a4(kernel: &dyn Kernel, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+    match x.n() {
+        1 => kernel.gemv_a4(w, &x.row(0), widened, acc),
+        _ => kernel.gemm_a4(w, x, widened, acc),
+    }
 }
 
 fn check(op: &'static str, kernel: &dyn Kernel, w: &Packed, k: usize, n: usize, acc: usize) -> Result<(), KernelError> {
@@ -137,18 +142,18 @@ mod parallel {
 
     /// Each part computes `[n, part]` in a buffer of its own, as the rows of a part are not contiguous in `[n, rows]`.
     pub(super) fn gemm(
-        kernel: &dyn Kernel,
         w: &Packed,
-        x: &Int8Matrix<'_>,
+        n: usize,
         acc: &mut [i32],
         parts: usize,
+        product: impl Fn(&PackedRows<'_>, &mut [i32]) + Sync,
     ) -> Result<(), KernelError> {
         let done = (0..parts)
             .into_par_iter()
             .map(|part| {
                 let rows = w.rows_range(w.split(part, parts))?;
-                let mut acc = vec![0; x.n() * rows.rows()];
-                kernel.gemm(&rows, x, &mut acc);
+                let mut acc = vec![0; n * rows.rows()];
+                product(&rows, &mut acc);
                 Ok((rows.rows(), acc))
             })
             .collect::<Result<Vec<_>, KernelError>>()?;

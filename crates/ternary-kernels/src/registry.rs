@@ -104,6 +104,10 @@ kernels! {
 /// Kernels that were measured to be faster than the first one of their set where weights come from memory.
 static STREAMING: &[(Isa, &str)] = &[(Isa::Avx512Vnni, "base3_avx512vbmi")];
 
+/// Kernels that were measured to be faster than those above where activations have four bits: sums of groups fit a byte there, so
+/// look-up tables need one lookup instead of two.
+static INT4: &[(Isa, &str)] = &[];
+
 /// All kernels compiled into this program, best first, whether or not this CPU can run them.
 pub fn registry() -> &'static [Entry] {
     REGISTRY
@@ -184,6 +188,25 @@ pub fn for_weights(isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelEr
         return Ok(in_cache);
     }
     Ok(STREAMING.iter().filter(|(i, _)| *i == isa).find_map(|(_, name)| by_name(name).ok()).unwrap_or(in_cache))
+}
+
+/// As [`for_weights`] for a model, or the layers of one, whose activations have four bits (see `docs/bitnet-v2.md`).
+///
+/// # Errors
+/// As [`for_isa`].
+///
+/// ```
+/// use ternary_kernels::{Isa, for_int4_weights, for_isa};
+/// // Portable code gains nothing from tables.
+/// assert_eq!(for_int4_weights(Isa::Scalar, 1 << 20)?.name(), for_isa(Isa::Scalar)?.name());
+/// # Ok::<(), ternary_kernels::KernelError>(())
+/// ```
+pub fn for_int4_weights(isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelError> {
+    isa.require()?;
+    match INT4.iter().filter(|(i, _)| *i == isa).find_map(|(_, name)| by_name(name).ok()) {
+        Some(kernel) => Ok(kernel),
+        None => for_weights(isa, weights),
+    }
 }
 
 /// The best kernel of one instruction set for weights in the cache.

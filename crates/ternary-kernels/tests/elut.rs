@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{Rng, batch, matrix};
+use common::{Rng, batch, cases, matrix};
 use proptest::prelude::*;
-use ternary_kernels::{Elut, Entry, Isa, Kernel, KernelError, gemm, gemv, reference, registry};
+use ternary_kernels::{
+    Elut, Entry, Int4Batch, Int8Batch, Isa, Kernel, KernelError, gemm, gemm_a4, gemv, reference, registry,
+};
 
 /// The level sets and groupings that are named in the documentation, and some that come near the limits.
 const SETS: &[(&[i8], usize)] = &[
@@ -51,13 +53,31 @@ fn check(kernel: &Elut, shape: (usize, usize, usize), codes: &[u8], x: &[i8]) {
     }
 }
 
+/// The same with int4 activations, one lookup for each index; kernels whose tables are rounded otherwise are exact, too.
+fn check_a4(kernel: &Elut, (rows, cols, n): (usize, usize, usize), codes: &[u8], x: &[i8]) {
+    let expected = product(kernel.levels(), (rows, cols, n), codes, x);
+    let x = Int4Batch::from_codes(n, cols, x).unwrap();
+    let mut widened = Int8Batch::with_capacity(0, 0);
+    for kernel in [kernel.clone(), kernel.clone().rounded()] {
+        let w = kernel.pack(rows, cols, codes).unwrap();
+        let mut acc = vec![i32::MIN; n * rows];
+        gemm_a4(&kernel, &w, &x.view(), &mut widened, &mut acc).unwrap();
+        assert_eq!(acc, expected, "{}: int4 gemm {rows} x {cols}, {n} tokens", kernel.name());
+        if n > 0 {
+            kernel.gemv_a4(&w.all(), &x.view().row(n - 1), &mut widened, &mut acc[..rows]);
+            assert_eq!(acc[..rows], expected[(n - 1) * rows..], "{}: int4 gemv {rows} x {cols}", kernel.name());
+        }
+    }
+    assert_eq!(widened.view().n(), 0, "nibbles are read as they are");
+}
+
 fn each_set() -> impl Iterator<Item = Elut> {
     let sets = |isa| SETS.iter().map(move |(levels, group)| Elut::for_isa(levels, *group, isa).unwrap());
     Isa::available().flat_map(sets)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 48 }))]
+    #![proptest_config(cases(48))]
     #[test]
     fn every_set_equals_the_definition(rows in 0usize..70, cols in 0usize..300, n in 0usize..7, seed in any::<u64>()) {
         let mut rng = Rng::new(seed);
@@ -67,6 +87,16 @@ proptest! {
             check(&kernel, (rows, cols, n), &codes, &x);
         }
     }
+
+    #[test]
+    fn every_set_equals_the_definition_with_int4(rows in 0usize..70, cols in 0usize..300, n in 0usize..7, seed in any::<u64>()) {
+        let mut rng = Rng::new(seed);
+        let x = rng.int4_codes(n * cols);
+        for kernel in each_set() {
+            let codes: Vec<u8> = (0..rows * cols).map(|_| rng.below(kernel.levels().len() as u64) as u8).collect();
+            check_a4(&kernel, (rows, cols, n), &codes, &x);
+        }
+    }
 }
 
 /// The largest sums that 8 and 16 bits have to bear, in rows longer than a run of tables.
@@ -74,10 +104,13 @@ proptest! {
 fn largest_sums_of_every_set_are_exact() {
     for kernel in each_set() {
         let last = (kernel.levels().len() - 1) as u8;
-        for (rows, cols, n) in [(2, 6912, 3), (33, 1501, 2)] {
+        for (rows, cols, n) in [(2, 6912, 7), (33, 1501, 2)] {
             for code in [0, last] {
                 for q in [-127, 127] {
                     check(&kernel, (rows, cols, n), &vec![code; rows * cols], &vec![q; n * cols]);
+                }
+                for q in [-8, 7] {
+                    check_a4(&kernel, (rows, cols, n), &vec![code; rows * cols], &vec![q; n * cols]);
                 }
             }
             // All products of one sign, though weights and activations change theirs.
@@ -85,6 +118,8 @@ fn largest_sums_of_every_set_are_exact() {
             let codes: Vec<u8> = (0..rows * cols).map(|i| if turn(i) { 0 } else { last }).collect();
             let x: Vec<i8> = (0..n * cols).map(|i| if turn(i) { -127 } else { 127 }).collect();
             check(&kernel, (rows, cols, n), &codes, &x);
+            let x: Vec<i8> = (0..n * cols).map(|i| if turn(i) { -8 } else { 7 }).collect();
+            check_a4(&kernel, (rows, cols, n), &codes, &x);
         }
     }
 }
@@ -152,7 +187,7 @@ fn wrong_codes_and_foreign_weights_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 24 }))]
+    #![proptest_config(cases(24))]
     /// Every result lies within the bound, and all instruction sets give the same one.
     #[test]
     fn rounded_tables_keep_their_bound(rows in 1usize..40, cols in 1usize..300, n in 1usize..6, seed in any::<u64>()) {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Rng, batch, matrix};
+use common::{Rng, batch, emulated, matrix};
 use ternary_kernels::{Kernel, kernels_available, reference};
 
 /// Both products of `kernel` against the oracle.
@@ -21,8 +21,9 @@ fn check(kernel: &dyn Kernel, what: &str, (rows, cols, n): (usize, usize, usize)
 /// models, 16384 is longer than any.
 #[test]
 fn largest_sums_are_exact() {
+    let cols: &[usize] = if emulated() { &[64, 704, 6912] } else { &[64, 704, 2560, 6912, 16384] };
     for kernel in kernels_available() {
-        for cols in [64, 704, 2560, 6912, 16384] {
+        for &cols in cols {
             for (t, q) in [(1, 127), (-1, -127), (1, -127), (-1, 127), (0, 127), (0, -127)] {
                 let what = format!("{cols} columns, all {t} times {q}");
                 check(&*kernel, &what, (17, cols, 13), &vec![t; 17 * cols], &vec![q; 13 * cols]);
@@ -57,7 +58,8 @@ fn a_single_weight_meets_its_own_activation() {
     let x = batch(2, cols, &codes);
     for kernel in kernels_available() {
         let mut trits = vec![0i8; rows * cols];
-        for at in 0..rows * cols {
+        // A step that divides neither rows nor columns, where every position would take too long.
+        for at in (0..rows * cols).step_by(if emulated() { 7 } else { 1 }) {
             trits[at] = if at % 2 == 0 { 1 } else { -1 };
             let packed = kernel.prepack(&matrix(rows, cols, &trits)).unwrap();
             let mut acc = vec![i32::MIN; 2 * rows];

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{Rng, batch, matrix};
+use common::{Rng, batch, emulated, matrix};
 use ternary_kernels::{
-    AlignedBuf, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix, best, by_name, for_isa,
-    gemm, gemv, kernels_available, reference, registry,
+    AlignedBuf, Int4Batch, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+    best, by_name, for_isa, gemm, gemm_a4, gemv, kernels_available, reference, registry,
 };
 
 /// A kernel as someone outside would write it: one byte per trit, one row per panel.
@@ -47,16 +47,20 @@ fn pool(threads: usize) -> rayon::ThreadPool {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let mut rng = Rng::new(11);
-    for (rows, cols, n) in
-        [(5, 100, 3), (1001, 2560, 1), (1001, 2560, 5), (17, 1 << 17, 2), (3000, 704, 13), (1, 1 << 20, 2)]
-    {
+    let usual = [(5, 100, 3), (1001, 2560, 1), (1001, 2560, 5), (17, 1 << 17, 2), (3000, 704, 13), (1, 1 << 20, 2)];
+    let small = [(5, 100, 3), (821, 2560, 1), (17, 1 << 16, 2), (250, 704, 13), (1, 1 << 18, 2)];
+    let (sizes, threads): (&[_], &[_]) = if emulated() { (&small, &[1, 3]) } else { (&usual, &[1, 2, 3, 8]) };
+    for &(rows, cols, n) in sizes {
         let w = matrix(rows, cols, &rng.trits(rows * cols));
         let codes = rng.codes(n * cols);
         let x = batch(n, cols, &codes);
         let expected = reference::gemm(&w, &codes, n).unwrap();
+        let codes4 = rng.int4_codes(n * cols);
+        let (x4, expected4) =
+            (Int4Batch::from_codes(n, cols, &codes4).unwrap(), reference::gemm(&w, &codes4, n).unwrap());
         for kernel in kernels_available().into_iter().chain([std::sync::Arc::new(Naive) as _]) {
             let packed = kernel.prepack(&w).unwrap();
-            for threads in [1, 2, 3, 8] {
+            for &threads in threads {
                 pool(threads).install(|| {
                     let what = format!("{}: {rows} x {cols}, {n} tokens, {threads} threads", kernel.name());
                     let mut acc = vec![i32::MIN; n * rows];
@@ -65,6 +69,9 @@ fn results_do_not_depend_on_the_number_of_threads() {
                     let mut acc = vec![i32::MIN; rows];
                     gemv(&*kernel, &packed, &x.view().row(0), &mut acc).unwrap();
                     assert!(acc == expected[..rows], "gemv {what}");
+                    let (mut acc, mut widened) = (vec![i32::MIN; n * rows], Int8Batch::with_capacity(0, 0));
+                    gemm_a4(&*kernel, &packed, &x4.view(), &mut widened, &mut acc).unwrap();
+                    assert!(acc == expected4, "int4 gemm {what}");
                 });
             }
         }

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use ternary_kernels::registry;
+use ternary_kernels::{Isa, registry};
 
 use crate::error::BenchError;
-use crate::figure::{Figure, What};
+use crate::figure::{Figure, Results, What};
 use crate::machine::today;
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
@@ -25,7 +25,10 @@ pub(crate) fn tasks(programs: &Programs, threads: &[usize], effort: Effort) -> R
         let mut groups: Vec<&str> = text.lines().filter_map(|l| l.split_once('/')).map(|(group, _)| group).collect();
         groups.dedup();
         for &t in threads.iter().filter(|t| effort == Effort::Full || **t == 1) {
-            for group in groups.iter().filter(|g| effort == Effort::Full || IN_HASTE.contains(g)) {
+            // Level sets are compared with each other, which one thread shows.
+            let wanted =
+                |g: &str| (effort == Effort::Full || IN_HASTE.contains(&g)) && (t == 1 || !g.contains("level sets"));
+            for group in groups.iter().filter(|g| wanted(g)) {
                 let (bench, group) = (bench.clone(), (*group).to_owned());
                 let name = format!("kernels/{group}/t{t}");
                 tasks.push(Task::new(name, move |programs| run(programs, &bench, &group, t, effort)));
@@ -50,7 +53,7 @@ fn run(
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(BenchError::io(&folder))?;
     }
-    let (warm_up, time, samples) = if effort == Effort::Full { ("0.5", "2", "30") } else { ("0.1", "0.4", "10") };
+    let (warm_up, time, samples) = if effort == Effort::Full { ("0.3", "1", "20") } else { ("0.1", "0.4", "10") };
     // The filter is a regular expression; nothing in the names of groups but spaces and commas needs thought.
     let filter = format!("^{group}/");
     let args = ["--bench", "--noplot", "--warm-up-time", warm_up, "--measurement-time", time, "--sample-size", samples];
@@ -61,7 +64,7 @@ fn run(
     let out = programs.bracketed(program, &args, threads, &env, Duration::from_secs(300))?;
     let mut figures = Vec::new();
     for measured in read(&folder)? {
-        let isa = registry().iter().find(|e| e.name == measured.function).map(|e| e.isa.name());
+        let isa = isa_of(&measured.function);
         let (what, shape, tokens) = measured.meaning();
         let [m, k] = shape;
         figures.push(Figure {
@@ -89,6 +92,24 @@ fn run(
         return Err(BenchError::unreadable(group, "criterion measured nothing"));
     }
     Ok(figures)
+}
+
+/// The instruction set of a kernel, which stands at the end of its name unless the registry knows better; of none for what is no
+/// kernel.
+fn isa_of(function: &str) -> Option<&'static str> {
+    let kernel = function.split(", ").next().unwrap_or(function);
+    let entry = registry().iter().find(|e| e.name == kernel).map(|e| e.isa);
+    let named = || Isa::from_name(kernel.rsplit_once('_')?.1).ok();
+    entry.or_else(named).map(Isa::name)
+}
+
+/// Figures of kernels that no benchmark of `tasks` measures any more are dropped.
+pub(crate) fn forget_others(results: &mut Results, tasks: &[Task]) {
+    let group = |name: &str| name.strip_prefix("kernels/").and_then(|n| n.split('/').next()).map(str::to_owned);
+    let groups: Vec<String> = tasks.iter().filter_map(|t| group(&t.name)).collect();
+    if !groups.is_empty() {
+        results.figures.retain(|f| group(&f.id).is_none_or(|g| groups.contains(&g)));
+    }
 }
 
 /// One benchmark as criterion stored it.
@@ -149,8 +170,8 @@ fn read_one(path: &Path) -> Result<Measured, BenchError> {
     let interval = &median["confidence_interval"];
     Ok(Measured {
         group: text("group_id").unwrap_or_default(),
-        // A benchmark that is named by its parameter alone has no function.
-        function: text("function_id").or_else(|| text("value_str")).unwrap_or_default(),
+        // A kernel alone, or with the bits of its activations; a benchmark that is named by its parameter alone has no function.
+        function: [text("function_id"), text("value_str")].into_iter().flatten().collect::<Vec<_>>().join(", "),
         median_ns: number(&median["point_estimate"])?,
         interval_ns: [number(&interval["lower_bound"])?, number(&interval["upper_bound"])?],
         bytes: name["throughput"]["Bytes"].as_u64(),
@@ -180,7 +201,19 @@ mod tests {
             "b",
             r#"{"group_id":"gemm 2560x640, 32 tokens","function_id":"dense f32","value_str":null,"throughput":null}"#,
         );
+        put(
+            "c",
+            r#"{"group_id":"gemv 6912x2560","function_id":"i2s_avx2","value_str":"int4","throughput":{"Bytes":77}}"#,
+        );
         let found = read(dir.path()).unwrap();
+        assert_eq!(
+            found.iter().map(|m| m.function.as_str()).collect::<Vec<_>>(),
+            ["dense f32", "i2s_avx2", "i2s_avx2, int4"]
+        );
+        assert_eq!(
+            ["i2s_avx2, int4", "elut[-1,1]x4_scalar", "dense f32", "candle Q4_0"].map(isa_of),
+            [Some("avx2"), Some("scalar"), None, None]
+        );
         assert_eq!(found[0].meaning(), (What::Gemm, [2560, 640], 32));
         assert_eq!((found[0].function.as_str(), found[0].bytes), ("dense f32", None));
         assert_eq!(found[1].meaning(), (What::Gemv, [6912, 2560], 1));

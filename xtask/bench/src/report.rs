@@ -1,5 +1,6 @@
 //! The report: tables in Markdown, with the pictures beside them.
 
+mod kernels;
 mod readme;
 mod sections;
 mod ttt;
@@ -71,7 +72,7 @@ fn markdown(results: &Results, name: &str, pictures: &[String]) -> String {
     text += &ttt::growth(results, &picture("growth", "Memory and time by context: test-time training and attention"));
     text += &ttt::shipped(results);
     text += &sections::against_candle(results);
-    text += &sections::kernels(results);
+    text += &kernels::kernels(results);
     text += &sections::start(results);
     text += &sections::energy(results);
     text += &sections::failures(results);

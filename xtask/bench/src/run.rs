@@ -145,6 +145,9 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
         if let Some(Other::Revision(old)) = &other {
             return in_turn(&tasks, &programs, old, &scratch, options.effort());
         }
+        if options.effort() == Effort::Full {
+            kernels::forget_others(&mut results, &tasks);
+        }
         plan::run(&tasks, &programs, &mut results, &file, options.effort(), options.resume)?;
     }
     report::write(&results, &folder, &name)?;

@@ -19,8 +19,8 @@ pub(crate) struct Package {
     pub(crate) name: String,
     /// Folder of its `Cargo.toml`.
     pub(crate) dir: PathBuf,
-    /// Names of its features.
-    pub(crate) features: Vec<String>,
+    /// Its features, each with what it turns on.
+    pub(crate) features: Vec<(String, Vec<String>)>,
     /// What it depends on, development and build included.
     pub(crate) dependencies: Vec<Dependency>,
 }
@@ -33,6 +33,10 @@ pub(crate) struct Dependency {
     pub(crate) normal: bool,
     /// Whether it lies in this repository.
     pub(crate) local: bool,
+    /// Features of it that are asked for, the default ones besides where they are not refused.
+    pub(crate) features: Vec<String>,
+    /// Whether its default features are on.
+    pub(crate) defaults: bool,
 }
 
 /// Packages that only this repository uses.
@@ -55,16 +59,26 @@ impl Workspace {
             got: e.to_string(),
         })?;
         let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
+        let texts = |v: &Value| list(v).iter().filter_map(|s| s.as_str().map(str::to_owned)).collect::<Vec<_>>();
         let name = |v: &Value| v["name"].as_str().unwrap_or_default().to_owned();
         let mut members: Vec<Package> = list(&metadata["packages"])
             .iter()
             .map(|p| Package {
                 name: name(p),
                 dir: PathBuf::from(p["manifest_path"].as_str().unwrap_or_default()).with_file_name(""),
-                features: p["features"].as_object().map(|f| f.keys().cloned().collect()).unwrap_or_default(),
+                features: p["features"]
+                    .as_object()
+                    .map(|f| f.iter().map(|(name, on)| (name.clone(), texts(on))).collect())
+                    .unwrap_or_default(),
                 dependencies: list(&p["dependencies"])
                     .iter()
-                    .map(|d| Dependency { name: name(d), normal: d["kind"].is_null(), local: d["path"].is_string() })
+                    .map(|d| Dependency {
+                        name: name(d),
+                        normal: d["kind"].is_null(),
+                        local: d["path"].is_string(),
+                        features: texts(&d["features"]),
+                        defaults: d["uses_default_features"] == true,
+                    })
                     .collect(),
             })
             .collect();
@@ -76,18 +90,60 @@ impl Workspace {
     pub(crate) fn published(&self) -> impl Iterator<Item = &Package> {
         self.members.iter().filter(|p| !INTERNAL.contains(&p.name.as_str()))
     }
+
+    /// Whether another published crate turns on this feature by one of its own, or by depending on the package: then it is
+    /// compiled with it there.
+    pub(crate) fn is_turned_on_elsewhere(&self, package: &Package, feature: &str) -> bool {
+        let by_feature = |p: &Package| {
+            let on = format!("{}/{feature}", package.name);
+            p.features.iter().any(|(_, turns_on)| turns_on.contains(&on))
+        };
+        let default = package.features.iter().any(|(f, on)| f == "default" && on.iter().any(|f| f == feature));
+        let by_dependency = |p: &Package| {
+            let of = p.dependencies.iter().filter(|d| d.normal && d.name == package.name);
+            of.into_iter().any(|d| d.features.iter().any(|f| f == feature) || (d.defaults && default))
+        };
+        self.published().any(|p| by_feature(p) || by_dependency(p))
+    }
 }
 
 impl Package {
     /// A package for tests of the rules.
     #[cfg(test)]
     pub(super) fn example(name: &str, dependencies: &[&str]) -> Self {
-        let dependency = |d: &&str| Dependency { name: (*d).to_owned(), normal: true, local: !d.contains('-') };
+        let dependency = |d: &&str| Dependency {
+            name: (*d).to_owned(),
+            normal: true,
+            local: !d.contains('-'),
+            features: Vec::new(),
+            defaults: true,
+        };
         Self {
             name: name.to_owned(),
             dir: PathBuf::new(),
             features: Vec::new(),
             dependencies: dependencies.iter().map(dependency).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_that_a_crate_above_turns_on_are_told_from_others() {
+        let mut below = Package::example("below", &[]);
+        below.features = ["default", "fast", "net", "json", "alone"].map(|f| (f.to_owned(), Vec::new())).into();
+        below.features[0].1 = vec!["fast".to_owned()];
+        let mut above = Package::example("above", &["below"]);
+        above.features = vec![("net".to_owned(), vec!["below/net".to_owned()])];
+        above.dependencies[0].features = vec!["json".to_owned()];
+        let mut internal = Package::example("xtask", &["below"]);
+        internal.features = vec![("alone".to_owned(), vec!["below/alone".to_owned()])];
+        let workspace = Workspace { members: vec![above, below, internal] };
+        let on = |feature: &str| workspace.is_turned_on_elsewhere(&workspace.members[1], feature);
+        assert_eq!(["fast", "net", "json", "alone"].map(on), [true, true, true, false]);
+        assert!(!workspace.is_turned_on_elsewhere(&workspace.members[0], "net"));
     }
 }

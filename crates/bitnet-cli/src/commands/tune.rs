@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitnet::ternary_kernels::tune::{Measurement, Phase};
+use bitnet::ternary_kernels::tune::{Measurement, Phase, Shape};
 use bitnet::{Isa, KernelError, ModelConfig, ModelError, TuneOptions, TuneReport};
 use clap::Args;
 use serde_json::{Value, json};
@@ -115,7 +115,8 @@ impl Tuned {
     /// Kinds of layers that use this kernel for matrices of this shape.
     fn used_by(&self, m: &Measurement) -> Vec<&'static str> {
         let has_shape = |kind: &bitnet::LayerKind| {
-            kind.group(&self.config).shapes.iter().any(|s| (s.rows, s.cols) == (m.rows, m.cols))
+            let same = |s: &Shape| (s.rows, s.cols, s.int4) == (m.rows, m.cols, m.int4);
+            kind.group(&self.config).shapes.iter().any(same)
         };
         let chosen = |name: &str| self.report.choices.iter().any(|c| c.group == name && c.kernel == m.kernel);
         let kinds = bitnet::LayerKind::ALL.into_iter().filter(has_shape).map(bitnet::LayerKind::name);
@@ -126,7 +127,8 @@ impl Tuned {
         let r = &self.report;
         let measurements = r.measurements.iter().map(|m| {
             json!({
-                "rows": m.rows, "cols": m.cols, "phase": m.phase.name(), "kernel": m.kernel, "seconds": m.seconds,
+                "rows": m.rows, "cols": m.cols, "bits": if m.int4 { 4 } else { 8 }, "phase": m.phase.name(),
+                "kernel": m.kernel, "seconds": m.seconds,
                 "bytes": m.bytes, "gb_s": m.gb_s(), "gop_s": m.gop_s(), "used_by": self.used_by(m),
             })
         });
@@ -168,13 +170,13 @@ impl Tuned {
         let head =
             format!("  {:<12} {:<8} {:<width$} {:>11} {:>12}  used by", "shape", "phase", "kernel", "time", "rate");
         text.push_str(&format!("{}\n", ui.out(Style::Dim, head)));
-        let mut before = (0, 0, None);
+        let mut before = (0, 0, false, None);
         for m in &r.measurements {
-            let shape = match (m.rows, m.cols) == (before.0, before.1) {
+            let shape = match (m.rows, m.cols, m.int4) == (before.0, before.1, before.2) {
                 true => String::new(),
-                false => format!("{}x{}", m.rows, m.cols),
+                false => format!("{}x{}{}", m.rows, m.cols, if m.int4 { " a4" } else { "" }),
             };
-            let phase = if shape.is_empty() && before.2 == Some(m.phase) { "" } else { m.phase.name() };
+            let phase = if shape.is_empty() && before.3 == Some(m.phase) { "" } else { m.phase.name() };
             let rate = match m.phase {
                 Phase::Decode => format!("{} GB/s", ui::rate(m.gb_s())),
                 Phase::Prefill => format!("{} GOP/s", ui::rate(m.gop_s())),
@@ -186,7 +188,7 @@ impl Tuned {
                 ui::rate(m.seconds * 1e6),
                 ui.out(Style::Green, used),
             ));
-            before = (m.rows, m.cols, Some(m.phase));
+            before = (m.rows, m.cols, m.int4, Some(m.phase));
         }
         let mut line = |label: &str, value: String| {
             text.push_str(&format!("  {} {value}\n", ui.out(Style::Dim, format_args!("{label:<12}"))));

@@ -7,7 +7,7 @@ use ternary_kernels::{Isa, Kernel};
 
 use super::EngineOptions;
 use crate::weights::ModelWeights;
-use crate::{ModelConfig, ModelError, Projection};
+use crate::{ActivationBits, ModelConfig, ModelError, Projection};
 
 /// Projections that share one kernel, in all layers.
 ///
@@ -77,13 +77,35 @@ impl LayerKind {
         for l in 0..config.num_hidden_layers {
             for p in config.layer_projections(l).filter(|p| Self::of(*p) == self) {
                 let (rows, cols) = config.projection_shape(l, p);
+                let int4 = config.input_form(p).bits == ActivationBits::Four;
                 match shapes.iter_mut().find(|s| (s.rows, s.cols) == (rows, cols)) {
                     Some(s) => s.count += 1,
-                    None => shapes.push(Shape { rows, cols, count: 1 }),
+                    None => shapes.push(Shape { rows, cols, count: 1, int4 }),
                 }
             }
         }
         Group { name: self.name().to_owned(), shapes }
+    }
+
+    /// The kernel that computes this kind on `isa` where none is asked for, in a model of `weights` ternary weights.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] for an instruction set that this CPU does not have.
+    ///
+    /// ```
+    /// use bitnet_model::{LayerKind, ModelConfig};
+    /// let config = ModelConfig::new(96, 64, 128, 2, 2, 1);
+    /// let kernel = LayerKind::Down.default_kernel(&config, ternary_kernels::Isa::Scalar, 1 << 20)?;
+    /// assert_eq!(kernel.name(), "i2s_scalar");
+    /// # Ok::<(), bitnet_model::ModelError>(())
+    /// ```
+    pub fn default_kernel(self, config: &ModelConfig, isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, ModelError> {
+        // Projections of a kind read the same row, or rows of one form.
+        let bits = self.projections().map(|p| config.input_form(p).bits).next().unwrap_or_default();
+        Ok(match bits {
+            ActivationBits::Eight => ternary_kernels::for_weights(isa, weights)?,
+            ActivationBits::Four => ternary_kernels::for_int4_weights(isa, weights)?,
+        })
     }
 
     fn index(self) -> usize {
@@ -114,15 +136,15 @@ pub(super) struct Kernels([Arc<dyn Kernel>; 4]);
 impl Kernels {
     /// What `options` ask for by kind, else for all, else the best for the instruction set and the model's size.
     pub(super) fn choose(options: &EngineOptions, isa: Isa, weights: &ModelWeights) -> Result<Self, ModelError> {
-        let all = match &options.kernel {
-            Some(kernel) => kernel.clone(),
-            None => {
-                let all = weights.layers.iter().flat_map(|l| l.projections());
-                ternary_kernels::for_weights(isa, all.map(|(_, w)| w.rows() * w.cols()).sum())?
-            }
+        let all = weights.layers.iter().flat_map(|l| l.projections());
+        let size = all.map(|(_, w)| w.rows() * w.cols()).sum();
+        let asked = |kind: LayerKind| options.layer_kernels.0[kind.index()].clone().or_else(|| options.kernel.clone());
+        let of = |kind: LayerKind| match asked(kind) {
+            Some(kernel) => Ok(kernel),
+            None => kind.default_kernel(&weights.config, isa, size),
         };
-        let of = |kind: LayerKind| options.layer_kernels.0[kind.index()].clone().unwrap_or_else(|| all.clone());
-        Ok(Self(LayerKind::ALL.map(of)))
+        let [qkv, o, gate_up, down] = LayerKind::ALL.map(of);
+        Ok(Self([qkv?, o?, gate_up?, down?]))
     }
 
     pub(super) fn of(&self, kind: LayerKind) -> &Arc<dyn Kernel> {

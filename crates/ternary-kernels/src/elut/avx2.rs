@@ -2,15 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{self, Lanes};
-use super::{Chunk, PANEL_ROWS, Product};
+use super::lanes::{Lanes, compiled};
+use super::{Chunk, PANEL_ROWS};
 use crate::isa::{Avx2, proven};
 
-/// All of `product`.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn run(cpu: Avx2, product: &Product<'_>, acc: &mut [i32]) {
-    lanes::run::<Avx2, 2>(cpu, product, acc);
-}
+compiled!(Avx2, tokens = 2, features = "avx2,fma,f16c");
 
 impl Lanes for Avx2 {
     /// Rows 0 to 15, rows 16 to 31.

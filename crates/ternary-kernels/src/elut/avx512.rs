@@ -2,15 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{self, Lanes};
-use super::{Chunk, PANEL_ROWS, Product};
+use super::lanes::{Lanes, compiled};
+use super::{Chunk, PANEL_ROWS};
 use crate::isa::{Avx512Vnni, proven};
 
-/// All of `product`.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn run(cpu: Avx512Vnni, product: &Product<'_>, acc: &mut [i32]) {
-    lanes::run::<Avx512Vnni, 4>(cpu, product, acc);
-}
+compiled!(Avx512Vnni, tokens = 4, features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni");
 
 impl Lanes for Avx512Vnni {
     type V = __m512i;

@@ -144,6 +144,12 @@ impl Code {
         self.max_level * 127 * len as i32
     }
 
+    /// The same for int4 activations, at most 120.
+    pub(super) fn max_entry_int4(&self) -> i32 {
+        let len = self.mirrored.map_or(self.plain.len, |m| m.len);
+        self.max_level * 8 * len as i32
+    }
+
     /// The longest row whose sums fit an i32, those of rounded tables too: `127.5 * max_level` for each column.
     pub(super) fn max_cols(&self) -> usize {
         (1 << 24) / self.max_level.max(1) as usize

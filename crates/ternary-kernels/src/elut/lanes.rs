@@ -22,14 +22,15 @@
 //!    are added in 8 bits before anything is widened. It also makes the opposite of an entry the opposites of its bytes.
 //! 4. Sums are exact, so their order is free, and results do not depend on tokens, threads or instruction set.
 //!
-//! Rounded tables have one byte for each entry, up to 127, so the two nibbles of a chunk are added in 16 bits.
+//! Int4 activations need no digits: a sum of a group fits a byte, and in groups of trits four of them are added in 8 bits. So
+//! tables have one plane, an index is looked up once, and the bytes of both nibbles take the places of both digits, with base 1.
+//! Rounded tables are the same with entries up to 127, which are widened at once.
 
-use super::code::Digits;
 use super::table::{Entries, Tables, build};
-use super::{BLOCK_CHUNKS, Block, CHUNK_BYTES, Chunk, PANEL_ROWS, Product};
+use super::{BLOCK_CHUNKS, Block, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, RunBuffer, Stored};
 
-/// Chunks whose tables are kept at a time, at most: 8 KiB of exact tables for each token.
-pub(super) const MAX_RUN: usize = 64;
+/// Chunks whose tables are kept at a time, at most: 8 KiB for each token, of exact tables of int8 activations half as many chunks.
+pub(super) const MAX_RUN: usize = 128;
 
 /// An instruction set's operations on one chunk of 64 bytes. `self` is a proof token, so the methods are safe.
 pub(super) trait Lanes: Copy {
@@ -65,59 +66,107 @@ pub(super) trait Lanes: Copy {
     fn prefetch(self, at: *const u8);
 }
 
-/// Computes all of `product`, at most `MOST` tokens at a time; `MOST` is 1, 2 or 4.
-#[inline(always)]
-pub(super) fn run<S: Lanes, const MOST: usize>(s: S, product: &Product<'_>, acc: &mut [i32]) {
+/// [`runs`] compiled for an instruction set, each instance by itself.
+pub(super) trait Compiled: Lanes {
+    /// Tokens at a time: 2 or 4, as many as registers have room for.
+    const MOST: usize;
+
+    /// [`runs`].
+    fn runs<const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
+        self,
+        product: &Product<'_>,
+        first: usize,
+        acc: &mut [i32],
+    );
+}
+
+/// Implements [`Compiled`]: every instance of [`runs`] is a function of its own, which compiles faster than all in one.
+macro_rules! compiled {
+    ($token:ty, tokens = $most:literal, features = $features:literal) => {
+        impl crate::elut::lanes::Compiled for $token {
+            const MOST: usize = $most;
+
+            fn runs<const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
+                self,
+                product: &crate::elut::Product<'_>,
+                first: usize,
+                acc: &mut [i32],
+            ) {
+                #[target_feature(enable = $features)]
+                fn compiled<const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
+                    cpu: $token,
+                    product: &crate::elut::Product<'_>,
+                    first: usize,
+                    acc: &mut [i32],
+                ) {
+                    crate::elut::lanes::runs::<_, N, P, FLUSH, RUN>(cpu, product, first, acc);
+                }
+                // SAFETY: the token proves that this CPU has what the function is compiled for.
+                #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
+                unsafe {
+                    compiled::<N, P, FLUSH, RUN>(self, product, first, acc)
+                }
+            }
+        }
+    };
+}
+#[allow(unused_imports, reason = "of use where a shuffle instruction is")]
+pub(super) use compiled;
+
+/// Computes all of `product`.
+pub(super) fn run<S: Compiled>(s: S, product: &Product<'_>, acc: &mut [i32]) {
     acc.fill(0);
     let mut first = 0;
-    while first < product.tokens() {
-        let left = product.tokens() - first;
-        if MOST >= 4 && left >= 4 {
-            tokens::<S, 4>(s, product, first, acc);
-            first += 4;
-        } else if MOST >= 2 && left >= 2 {
-            tokens::<S, 2>(s, product, first, acc);
-            first += 2;
+    while first < product.tokens {
+        let left = product.tokens - first;
+        first += if S::MOST >= 4 && left >= 4 {
+            tokens::<S, 4>(s, product, first, acc)
+        } else if left >= 2 {
+            tokens::<S, 2>(s, product, first, acc)
         } else {
-            tokens::<S, 1>(s, product, first, acc);
-            first += 1;
-        }
+            tokens::<S, 1>(s, product, first, acc)
+        };
     }
 }
 
-/// `N` tokens from `first`.
-#[inline(always)]
-fn tokens<S: Lanes, const N: usize>(s: S, product: &Product<'_>, first: usize, acc: &mut [i32]) {
-    match (product.rounded, product.code.digits.chunks) {
-        (true, _) => runs::<S, N, 1, 4>(s, product, first, acc),
-        (false, 4) => runs::<S, N, 2, 4>(s, product, first, acc),
-        (false, _) => runs::<S, N, 2, 2>(s, product, first, acc),
+/// `N` tokens from `first`; returns their number.
+fn tokens<S: Compiled, const N: usize>(s: S, product: &Product<'_>, first: usize, acc: &mut [i32]) -> usize {
+    match (product.stored, product.code.digits.chunks) {
+        (Stored::Digits, 4) => s.runs::<N, 2, 4, 64>(product, first, acc),
+        (Stored::Digits, _) => s.runs::<N, 2, 2, 64>(product, first, acc),
+        (Stored::Bytes, _) if 4 * product.largest() <= 127 => s.runs::<N, 1, 4, MAX_RUN>(product, first, acc),
+        (Stored::Bytes | Stored::Rounded, _) => s.runs::<N, 1, 1, MAX_RUN>(product, first, acc),
     }
+    N
 }
 
-/// All sections, run by run. Tables have `P` planes, and every `FLUSH` chunks the 8-bit sums are full.
+/// All sections for `N` tokens from `first`, at most `RUN` chunks at a time. Tables have `P` planes, and every `FLUSH` chunks the
+/// 8-bit sums are full.
 #[inline(always)]
-fn runs<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
+pub(super) fn runs<S: Lanes, const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
     s: S,
     product: &Product<'_>,
     first: usize,
     acc: &mut [i32],
 ) {
-    let mut tables = [[Tables::<P>([[[[0; 16]; 2]; P]; 2]); N]; MAX_RUN];
-    let digits = product.code.digits;
+    const { assert!(RUN.is_multiple_of(BLOCK_CHUNKS) && RUN <= MAX_RUN) };
+    let mut tables = [[Tables::<P>([[[[0; 16]; 2]; P]; 2]); N]; RUN];
+    let mut buffer: RunBuffer = [0; _];
+    // What the second of two bytes that are looked up counts.
+    let base = if P == 2 { product.code.digits.base } else { 1 };
     let entries: [Entries; N] = std::array::from_fn(|n| product.entries(first + n));
     for section in product.sections() {
-        for run in section.runs(product.run_chunks(MAX_RUN)) {
+        for run in section.runs(product.run_chunks(RUN)) {
             let tables = &mut tables[..run.chunks];
             for n in 0..N {
                 let out = tables.iter_mut().map(|t| &mut t[n]);
-                build(&run.groups, entries[n], product.token(first + n), run.col, out);
+                build(&run.groups, entries[n], product.columns(first + n, &run, &mut buffer), out);
             }
             for p in 0..product.panel_count() {
                 let wide = if run.groups.mirror {
-                    mirrored::<S, N, P, FLUSH>(s, product.blocks(p, &run), tables, digits, product.panel_bytes)
+                    mirrored::<S, N, P, FLUSH>(s, product.blocks(p, &run), tables, base, product.panel_bytes)
                 } else {
-                    plain::<S, N, P, FLUSH>(s, product.chunks(p, &run), tables, digits, product.panel_bytes)
+                    plain::<S, N, P, FLUSH>(s, product.chunks(p, &run), tables, base, product.panel_bytes)
                 };
                 for n in 0..N {
                     let factor = if let Entries::Rounded(step) = entries[n] { step } else { 1 };
@@ -133,7 +182,7 @@ fn plain<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
     s: S,
     chunks: &[Chunk],
     tables: &[[Tables<P>; N]],
-    digits: Digits,
+    base: u8,
     panel_bytes: usize,
 ) -> [S::W; N] {
     let mut wide = [s.zero_wide(); N];
@@ -144,14 +193,14 @@ fn plain<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
         for (chunk, tables) in chunks.iter().zip(tables) {
             // The same columns of the next panel: a run is short, so that no hardware would see them coming.
             s.prefetch(chunk.as_ptr().wrapping_byte_add(panel_bytes));
-            add_chunk(s, chunk, None, tables, &mut sums, &mut wide);
+            add_chunk(s, chunk, None, tables, &mut sums);
         }
-        flush::<S, N, P>(s, &sums, &mut wide, digits);
+        flush(s, &sums, &mut wide, base);
     }
     for (chunk, tables) in rest.iter().zip(rest_tables) {
         let mut sums = [[s.zero(); 2]; N];
-        add_chunk(s, chunk, None, tables, &mut sums, &mut wide);
-        flush::<S, N, P>(s, &sums, &mut wide, digits);
+        add_chunk(s, chunk, None, tables, &mut sums);
+        flush(s, &sums, &mut wide, base);
     }
     wide
 }
@@ -161,7 +210,7 @@ fn mirrored<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
     s: S,
     blocks: &[Block],
     tables: &[[Tables<P>; N]],
-    digits: Digits,
+    base: u8,
     panel_bytes: usize,
 ) -> [S::W; N] {
     const { assert!(BLOCK_CHUNKS.is_multiple_of(FLUSH)) };
@@ -179,15 +228,15 @@ fn mirrored<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
                 signs = s.add(signs, signs);
                 let high = s.mask(signs);
                 signs = s.add(signs, signs);
-                add_chunk(s, chunk, Some([low, high]), tables, &mut sums, &mut wide);
+                add_chunk(s, chunk, Some([low, high]), tables, &mut sums);
             }
-            flush::<S, N, P>(s, &sums, &mut wide, digits);
+            flush(s, &sums, &mut wide, base);
         }
     }
     wide
 }
 
-/// Adds the lookups of one chunk to `sums`, the low and the high digits; those of rounded tables to `wide`.
+/// Adds the lookups of one chunk to `sums`: the low and the high digits, or those of the lower and of the upper nibbles.
 #[inline(always)]
 fn add_chunk<S: Lanes, const N: usize, const P: usize>(
     s: S,
@@ -195,39 +244,29 @@ fn add_chunk<S: Lanes, const N: usize, const P: usize>(
     opposite: Option<[S::M; 2]>,
     tables: &[Tables<P>; N],
     sums: &mut [[S::V; 2]; N],
-    wide: &mut [S::W; N],
 ) {
     let v = s.load(chunk);
     let index = [s.low(v), s.high(v)];
     for n in 0..N {
-        let mut found = [[s.zero(); P]; 2];
-        for (nibble, found) in found.iter_mut().enumerate() {
-            for (plane, found) in found.iter_mut().enumerate() {
-                let entry = s.lookup(s.table(&tables[n].0[nibble][plane]), index[nibble]);
-                *found = match opposite {
+        for (nibble, tables) in tables[n].0.iter().enumerate() {
+            for (plane, table) in tables.iter().enumerate() {
+                let entry = s.lookup(s.table(table), index[nibble]);
+                let entry = match opposite {
                     Some(mask) => s.oppose(entry, mask[nibble]),
                     None => entry,
                 };
-            }
-        }
-        if P == 1 {
-            wide[n] = s.widen(wide[n], found[0][0], found[1][0], 1);
-        } else {
-            for plane in 0..P {
-                sums[n][plane] = s.add(s.add(sums[n][plane], found[0][plane]), found[1][plane]);
+                let place = if P == 2 { plane } else { nibble };
+                sums[n][place] = s.add(sums[n][place], entry);
             }
         }
     }
 }
 
 #[inline(always)]
-fn flush<S: Lanes, const N: usize, const P: usize>(s: S, sums: &[[S::V; 2]; N], wide: &mut [S::W; N], digits: Digits) {
-    if P == 2 {
-        for n in 0..N {
-            wide[n] = s.widen(wide[n], sums[n][0], sums[n][1], digits.base);
-        }
+fn flush<S: Lanes, const N: usize>(s: S, sums: &[[S::V; 2]; N], wide: &mut [S::W; N], base: u8) {
+    for n in 0..N {
+        wide[n] = s.widen(wide[n], sums[n][0], sums[n][1], base);
     }
 }
 
 const _: () = assert!(CHUNK_BYTES == 2 * PANEL_ROWS);
-const _: () = assert!(MAX_RUN.is_multiple_of(BLOCK_CHUNKS));

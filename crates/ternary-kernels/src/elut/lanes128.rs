@@ -1,26 +1,17 @@
 //! Look-up tables on registers of 128 bits, NEON (`tbl`) and WebAssembly SIMD (`swizzle`): a chunk is four of them.
 
-use super::lanes::Lanes;
-use super::{Chunk, PANEL_ROWS, Product};
+use super::lanes::{Lanes, compiled};
+use super::{Chunk, PANEL_ROWS};
 use crate::i2s::lanes128::Lanes128;
 
 /// Four registers as one chunk.
 #[derive(Clone, Copy)]
-struct Four<S>(S);
+pub(super) struct Four<S>(pub(super) S);
 
-/// All of `product`.
 #[cfg(target_arch = "aarch64")]
-#[target_feature(enable = "neon")]
-pub(super) fn run_neon(cpu: crate::isa::Neon, product: &Product<'_>, acc: &mut [i32]) {
-    super::lanes::run::<_, 2>(Four(cpu), product, acc);
-}
-
-/// All of `product`.
+compiled!(Four<crate::isa::Neon>, tokens = 2, features = "neon");
 #[cfg(target_arch = "wasm32")]
-#[target_feature(enable = "simd128")]
-pub(super) fn run_simd128(cpu: crate::isa::Simd128, product: &Product<'_>, acc: &mut [i32]) {
-    super::lanes::run::<_, 2>(Four(cpu), product, acc);
-}
+compiled!(Four<crate::isa::Simd128>, tokens = 2, features = "simd128");
 
 impl<S: Lanes128> Lanes for Four<S> {
     /// Rows 0 to 15 of lane 0, of lane 1, rows 16 to 31 of lane 0, of lane 1.

@@ -50,8 +50,8 @@
 //! assert_eq!(bytes[1], 0); // a row of padding, computed and dropped
 //! ```
 
-use crate::i2s::even_parts;
-use crate::{Int8Matrix, PackedRows};
+use crate::PackedRows;
+use crate::i2s::{Activations, even_parts};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -73,6 +73,7 @@ mod tests;
 pub(crate) use path::Path;
 pub use public::Elut;
 
+use crate::int4::{self, GROUP_BYTES, GROUP_COLS};
 use code::{Code, Groups};
 use table::{CHUNK_GROUPS, Entries};
 
@@ -144,40 +145,61 @@ impl Code {
     }
 }
 
+/// How entries are stored, and with it how many planes tables have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    /// As they are, two digits each: int8 activations.
+    Digits,
+    /// As they are, one byte each: int4 activations, of which no group of any level set has a sum beyond 127.
+    Bytes,
+    /// Rounded to a multiple of the token's step, one byte each.
+    Rounded,
+}
+
 /// What a product reads, with every length checked.
 struct Product<'a> {
     code: &'a Code,
-    rounded: bool,
+    stored: Stored,
     bytes: &'a [u8],
     panel_bytes: usize,
     rows: usize,
-    x: Int8Matrix<'a>,
+    x: Activations<'a>,
+    cols: usize,
+    tokens: usize,
 }
 
+/// Columns of the longest run: as many chunks as any instruction set takes, of the longest groups.
+const MAX_RUN_COLS: usize = lanes::MAX_RUN * CHUNK_GROUPS * code::MAX_GROUP;
+/// Room for the int4 activations of a run as int8; a run may begin and end within a group of nibbles.
+type RunBuffer = [i8; MAX_RUN_COLS + 2 * GROUP_COLS];
+
 impl<'a> Product<'a> {
-    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
+    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero. Int4 activations need
+    /// no rounding, whatever `rounded` says.
     fn new(
         code: &'a Code,
         rounded: bool,
         w: &PackedRows<'a>,
-        x: &Int8Matrix<'a>,
+        x: Activations<'a>,
         acc: &mut [i32],
     ) -> Option<Product<'a>> {
         let panel_bytes = code.panel_bytes(w.cols());
+        let (k, padded, sums) = x.shape();
         assert_eq!(w.panel_bytes(), panel_bytes, "look-up tables: weights in another layout");
         assert_eq!(w.bytes().len(), w.rows().div_ceil(PANEL_ROWS) * panel_bytes, "bytes of the weights");
-        assert_eq!(x.k(), w.cols(), "activations per token");
-        assert!(x.stride() >= x.k() && x.codes().len() == x.n() * x.stride(), "activations");
-        assert_eq!(acc.len(), x.n() * w.rows(), "accumulators");
+        assert_eq!(k, w.cols(), "activations per token");
+        assert!(padded >= k, "padding");
+        assert_eq!(acc.len(), sums.len() * w.rows(), "accumulators");
         if panel_bytes == 0 || acc.is_empty() {
             acc.fill(0);
             return None;
         }
-        Some(Product { code, rounded, bytes: w.bytes(), panel_bytes, rows: w.rows(), x: *x })
-    }
-
-    fn tokens(&self) -> usize {
-        self.x.n()
+        let stored = match x {
+            Activations::Int4(_) => Stored::Bytes,
+            Activations::Int8(_) if rounded => Stored::Rounded,
+            Activations::Int8(_) => Stored::Digits,
+        };
+        Some(Product { code, stored, bytes: w.bytes(), panel_bytes, rows: w.rows(), x, cols: k, tokens: sums.len() })
     }
 
     fn panel_count(&self) -> usize {
@@ -189,27 +211,59 @@ impl<'a> Product<'a> {
         PANEL_ROWS.min(self.rows - p * PANEL_ROWS)
     }
 
-    /// Activations of token `t`, padded with zeros.
-    fn token(&self, t: usize) -> &'a [i8] {
-        &self.x.codes()[t * self.x.stride()..][..self.x.stride()]
+    /// Activations of token `t` from the first column of `run` on, which is at the returned place: as many as the run has,
+    /// or fewer where the row and its padding end. Int4 ones are widened in `buffer`.
+    #[inline(always)]
+    fn columns<'b>(&self, t: usize, run: &Section, buffer: &'b mut RunBuffer) -> &'b [i8]
+    where
+        'a: 'b,
+    {
+        match self.x {
+            Activations::Int8(x) => x.codes()[t * x.stride()..][..x.stride()].get(run.col..).unwrap_or(&[]),
+            Activations::Int4(x) => {
+                let (groups, _) = x.nibbles()[t * x.stride()..][..x.stride()].as_chunks::<GROUP_BYTES>();
+                let (first, skipped) = (run.col / GROUP_COLS, run.col % GROUP_COLS);
+                let wanted = (skipped + run.cols()).div_ceil(GROUP_COLS);
+                let groups = groups.get(first..).unwrap_or(&[]);
+                let (halves, _) = buffer.as_chunks_mut::<{ GROUP_COLS / 2 }>();
+                let mut len = 0;
+                for (group, [low, high]) in groups.iter().take(wanted).zip(halves.as_chunks_mut().0) {
+                    *low = int4::low(group).map(|c| c as i8);
+                    *high = int4::high(group).map(|c| c as i8);
+                    len += GROUP_COLS;
+                }
+                buffer.get(skipped..len).unwrap_or(&[])
+            }
+        }
     }
 
     fn sections(&self) -> impl Iterator<Item = Section> {
-        self.code.sections(self.x.k()).into_iter().flatten()
+        self.code.sections(self.cols).into_iter().flatten()
     }
 
     /// What entries become in the tables of token `t`.
     fn entries(&self, t: usize) -> Entries {
-        match self.rounded {
-            true => Entries::Rounded(self.code.step(&self.token(t)[..self.x.k()])),
-            false => Entries::Exact(self.code.digits),
+        match (self.stored, self.x) {
+            (Stored::Rounded, Activations::Int8(x)) => {
+                Entries::Rounded(self.code.step(&x.codes()[t * x.stride()..][..self.cols]))
+            }
+            (Stored::Digits, _) => Entries::Digits(self.code.digits),
+            _ => Entries::Bytes,
+        }
+    }
+
+    /// The largest absolute value that a lookup adds to 16-bit sums.
+    fn largest(&self) -> i32 {
+        match self.stored {
+            Stored::Digits => self.code.max_entry(),
+            Stored::Bytes => self.code.max_entry_int4(),
+            Stored::Rounded => 127,
         }
     }
 
     /// Chunks whose lookups are added in 16 bits, at most `most` and whole blocks. A chunk adds two entries to a lane.
     fn run_chunks(&self, most: usize) -> usize {
-        let largest = if self.rounded { 127 } else { self.code.max_entry() };
-        let fits = i16::MAX as usize / (2 * largest as usize).max(1);
+        let fits = i16::MAX as usize / (2 * self.largest() as usize).max(1);
         fits.min(most) / BLOCK_CHUNKS * BLOCK_CHUNKS
     }
 

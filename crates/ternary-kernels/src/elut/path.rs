@@ -65,19 +65,14 @@ impl Path {
     pub(super) fn run(self, product: &Product<'_>, acc: &mut [i32]) {
         match self {
             Self::Scalar => scalar::run(product, acc),
-            // SAFETY: the token proves that this CPU has what the function is compiled for.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(cpu) => unsafe { super::avx2::run(cpu, product, acc) },
-            // SAFETY: as above.
+            Self::Avx2(cpu) => super::lanes::run(cpu, product, acc),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(cpu) => unsafe { super::avx512::run(cpu, product, acc) },
-            // SAFETY: as above.
+            Self::Avx512(cpu) => super::lanes::run(cpu, product, acc),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon(cpu) => unsafe { super::lanes128::run_neon(cpu, product, acc) },
-            // SAFETY: as above.
+            Self::Neon(cpu) => super::lanes::run(super::lanes128::Four(cpu), product, acc),
             #[cfg(target_arch = "wasm32")]
-            #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
-            Self::Simd128(cpu) => unsafe { super::lanes128::run_simd128(cpu, product, acc) },
+            Self::Simd128(cpu) => super::lanes::run(super::lanes128::Four(cpu), product, acc),
         }
     }
 }

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use super::code::Code;
 use super::table::Tables;
 use super::{PANEL_ROWS, Path, Product, pack};
+use crate::i2s::Activations;
 use crate::isa::Cpu;
-use crate::{Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Isa, Kernel, KernelError, Packed, PackedRows,
+    TernaryMatrix,
+};
 
 /// A kernel that looks sums up: weights of a small set of levels, in groups, times int8 activations.
 ///
@@ -131,7 +135,7 @@ impl Elut {
         })
     }
 
-    fn product(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+    fn product(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
         if let Some(product) = Product::new(&self.code, self.rounded, w, x, acc) {
             self.path.run(&product, acc);
         }
@@ -175,9 +179,18 @@ impl Kernel for Elut {
     }
 
     fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        self.product(w, &x.as_matrix(&[x.sum()]), acc);
+        self.product(w, (&x.as_matrix(&[x.sum()])).into(), acc);
     }
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        self.product(w, x, acc);
+        self.product(w, x.into(), acc);
+    }
+
+    /// Exact, though tables of int8 activations be rounded: sums of int4 ones fit a byte, so an index is looked up once.
+    fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+        self.product(w, (&x.as_matrix(&[x.sum()])).into(), acc);
+    }
+    /// As [`Kernel::gemv_a4`].
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
+        self.product(w, x.into(), acc);
     }
 }

@@ -1,7 +1,7 @@
 //! Look-up tables in portable Rust: tables of whole entries, one lookup after the other.
 
 use super::table::{CHUNK_GROUPS, WideTables, build_wide};
-use super::{BLOCK_CHUNKS, Chunk, PANEL_ROWS, Product};
+use super::{BLOCK_CHUNKS, Chunk, PANEL_ROWS, Product, RunBuffer};
 
 /// Chunks whose tables are kept at a time: 8 KiB.
 const RUN: usize = 64;
@@ -10,12 +10,13 @@ const RUN: usize = 64;
 pub(super) fn run(product: &Product<'_>, acc: &mut [i32]) {
     acc.fill(0);
     let mut tables = [[[0; 16]; CHUNK_GROUPS]; RUN];
-    for t in 0..product.tokens() {
+    let mut buffer: RunBuffer = [0; _];
+    for t in 0..product.tokens {
         let entries = product.entries(t);
         for section in product.sections() {
             for run in section.runs(RUN) {
                 let tables = &mut tables[..run.chunks];
-                build_wide(&run.groups, entries, product.token(t), run.col, tables);
+                build_wide(&run.groups, entries, product.columns(t, &run, &mut buffer), tables);
                 for p in 0..product.panel_count() {
                     let mut all = [0; PANEL_ROWS];
                     // Rows of padding would cost as much as others.

@@ -5,8 +5,8 @@ use super::code::{Digits, ENTRIES, Groups, MAX_GROUP};
 /// Groups of a chunk: two nibbles of two lanes.
 pub(super) const CHUNK_GROUPS: usize = 4;
 
-/// The tables of one chunk, entries as bytes: `[nibble][plane][lane][entry]`. Exact tables have two planes, the digits of the
-/// entries; rounded ones have one.
+/// The tables of one chunk, entries as bytes: `[nibble][plane][lane][entry]`. Two planes are the digits of the entries;
+/// entries that fit a byte have one.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Tables<const PLANES: usize>(pub(super) [[[[u8; ENTRIES]; 2]; PLANES]; 2]);
@@ -27,10 +27,10 @@ fn sums(groups: &Groups, x: &[i8]) -> [i16; ENTRIES] {
     sums
 }
 
-/// Calls `put(chunk, group, sums)` for each group of the chunks whose columns begin at `col`. Columns beyond `x` count as 0.
+/// Calls `put(chunk, group, sums)` for each group of the chunks whose columns `x` begins with. Columns beyond `x` count as 0.
 #[inline(always)]
-fn for_groups(groups: &Groups, x: &[i8], col: usize, chunks: usize, mut put: impl FnMut(usize, usize, [i16; ENTRIES])) {
-    let mut at = col;
+fn for_groups(groups: &Groups, x: &[i8], chunks: usize, mut put: impl FnMut(usize, usize, [i16; ENTRIES])) {
+    let mut at = 0;
     for c in 0..chunks {
         for g in 0..CHUNK_GROUPS {
             let of = match x.get(at..at + groups.len) {
@@ -52,7 +52,9 @@ fn for_groups(groups: &Groups, x: &[i8], col: usize, chunks: usize, mut put: imp
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Entries {
     /// Itself, as two digits.
-    Exact(Digits),
+    Digits(Digits),
+    /// Itself, at most 127.
+    Bytes,
     /// The nearest multiple of this step, divided by it: at most 127.
     Rounded(i32),
 }
@@ -82,18 +84,18 @@ fn rounded(entry: i16, step: f32) -> i16 {
     (f32::from(entry) / step + WHOLE).to_bits() as i16
 }
 
-/// Builds byte tables: `out(chunk)` is where those of a chunk go.
+/// Builds byte tables of the columns that `x` begins with; `out` is where those of each chunk go.
 #[inline(always)]
 pub(super) fn build<'t, const PLANES: usize>(
     groups: &Groups,
     entries: Entries,
     x: &[i8],
-    col: usize,
     out: impl ExactSizeIterator<Item = &'t mut Tables<PLANES>>,
 ) {
     let (base, half, step) = match entries {
-        Entries::Exact(Digits { base, half, .. }) => (u16::from(base), u16::from(half), 1.0),
-        Entries::Rounded(step) => (1, 0, step.max(1) as f32),
+        Entries::Digits(Digits { base, half, .. }) => (u16::from(base), u16::from(half), None),
+        Entries::Bytes => (1, 0, None),
+        Entries::Rounded(step) => (1, 0, Some(step.max(1) as f32)),
     };
     // n / base = (n * reciprocal) >> (16 + shift), exact for every n that occurs; see the test.
     let shift = base.ilog2();
@@ -101,16 +103,17 @@ pub(super) fn build<'t, const PLANES: usize>(
     let mut out = out;
     let chunks = out.len();
     let mut tables: Option<&mut Tables<PLANES>> = None;
-    for_groups(groups, x, col, chunks, |_, g, sums| {
+    for_groups(groups, x, chunks, |_, g, sums| {
         if g == 0 {
             tables = out.next();
         }
         let Some(Tables(tables)) = &mut tables else { return };
         let (nibble, lane) = (g / 2, g % 2);
         if PLANES == 1 {
-            for e in 0..ENTRIES {
-                tables[nibble][0][lane][e] = rounded(sums[e], step) as u8;
-            }
+            tables[nibble][0][lane] = match step {
+                Some(step) => sums.map(|s| rounded(s, step) as u8),
+                None => sums.map(|s| s as u8),
+            };
         } else {
             for e in 0..ENTRIES {
                 // Shifted so that nothing is negative: floor((entry + half) / base), between -half and half.
@@ -126,10 +129,10 @@ pub(super) fn build<'t, const PLANES: usize>(
 
 /// Builds tables of whole entries; rounded ones are multiplied by their step again.
 #[inline(always)]
-pub(super) fn build_wide(groups: &Groups, entries: Entries, x: &[i8], col: usize, out: &mut [WideTables]) {
-    for_groups(groups, x, col, out.len(), |c, g, sums| {
+pub(super) fn build_wide(groups: &Groups, entries: Entries, x: &[i8], out: &mut [WideTables]) {
+    for_groups(groups, x, out.len(), |c, g, sums| {
         out[c][g] = match entries {
-            Entries::Exact(_) => sums,
+            Entries::Digits(_) | Entries::Bytes => sums,
             Entries::Rounded(step) => sums.map(|s| rounded(s, step.max(1) as f32) * step.max(1) as i16),
         };
     });
@@ -155,9 +158,9 @@ mod tests {
                 for b in [-127, -126, -64, -1, 0, 1, 3, 50, 126, 127i8] {
                     let x = [a, b, b.wrapping_neg(), a.wrapping_neg(), b, a, a, b, a, b, b, a];
                     let mut tables = [Tables::<2>([[[[0; ENTRIES]; 2]; 2]; 2])];
-                    build(&groups, Entries::Exact(d), &x, 0, tables.iter_mut());
+                    build(&groups, Entries::Digits(d), &x, tables.iter_mut());
                     let mut wide = [[[0; ENTRIES]; CHUNK_GROUPS]];
-                    build_wide(&groups, Entries::Exact(d), &x, 0, &mut wide);
+                    build_wide(&groups, Entries::Digits(d), &x, &mut wide);
                     for g in 0..CHUNK_GROUPS {
                         for e in 0..groups.entries {
                             let weights = (0..len).map(|j| i32::from(groups.levels[j][e]));

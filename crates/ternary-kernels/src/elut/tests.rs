@@ -99,12 +99,15 @@ fn runs_cover_a_section() {
 fn runs_fit_their_sums() {
     for (levels, len) in [(&[-1i8, 0, 1][..], 2), (&[-1, 0, 1], 3), (&[-15, 15], 1), (&[-1, 1], 4), (&[-7, 7], 2)] {
         let code = Code::new(levels, len).unwrap();
-        for rounded in [false, true] {
+        for stored in [Stored::Digits, Stored::Bytes, Stored::Rounded] {
             let x = crate::Int8Batch::from_codes(1, 1, &[1]).unwrap();
-            let product = Product { code: &code, rounded, bytes: &[], panel_bytes: 0, rows: 0, x: x.view() };
-            let chunks = product.run_chunks(64);
-            let entry = if rounded { 127 } else { code.max_entry() };
-            assert!(chunks >= BLOCK_CHUNKS && 2 * chunks as i32 * entry <= i32::from(i16::MAX), "{levels:?}");
+            let x = (&x.view()).into();
+            let product = Product { code: &code, stored, bytes: &[], panel_bytes: 0, rows: 0, x, cols: 1, tokens: 1 };
+            let chunks = product.run_chunks(lanes::MAX_RUN);
+            assert!((BLOCK_CHUNKS..=lanes::MAX_RUN).contains(&chunks));
+            assert!(2 * chunks as i32 * product.largest() <= i32::from(i16::MAX), "{levels:?}");
+            // A byte bears what one lookup adds, and int4 sums are never beyond that.
+            assert!(stored == Stored::Digits || product.largest() <= 127, "{levels:?}");
         }
     }
 }

@@ -181,7 +181,7 @@ impl<'a> From<&Int4Matrix<'a>> for Activations<'a> {
 
 impl<'a> Activations<'a> {
     /// Activations per token, those with their padding, tokens and sums.
-    fn shape(&self) -> (usize, usize, &'a [i32]) {
+    pub(crate) fn shape(&self) -> (usize, usize, &'a [i32]) {
         let (k, padded, rows, sums) = match self {
             Self::Int8(x) => (x.k(), x.stride(), x.codes().len(), x.sums()),
             Self::Int4(x) => (x.k(), 2 * x.stride(), 2 * x.nibbles().len(), x.sums()),

@@ -27,10 +27,10 @@ pub(super) fn all(
     groups: &[Group],
     measurements: &[Measurement],
     candidates: &[Arc<dyn Kernel>],
-    default: &str,
+    defaults: &[&str],
     options: &TuneOptions,
 ) -> Vec<Choice> {
-    groups.iter().map(|g| one(g, measurements, candidates, default, options)).collect()
+    groups.iter().zip(defaults).map(|(g, default)| one(g, measurements, candidates, default, options)).collect()
 }
 
 fn one(
@@ -73,7 +73,9 @@ fn one(
 /// `None` unless every shape was measured in both phases.
 fn cost(group: &Group, measurements: &[Measurement], kernel: &str, prefill_tokens: usize) -> Option<Cost> {
     let seconds = |s: &Shape, phase: Phase| {
-        let of = |m: &&Measurement| (m.rows, m.cols, m.phase) == (s.rows, s.cols, phase) && m.kernel == kernel;
+        let of = |m: &&Measurement| {
+            (m.rows, m.cols, m.int4, m.phase) == (s.rows, s.cols, s.int4, phase) && m.kernel == kernel
+        };
         measurements.iter().find(of).map(|m| m.seconds * s.count as f64)
     };
     let sum = |phase: Phase| group.shapes.iter().map(|s| seconds(s, phase)).sum::<Option<f64>>();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Dropped, Group, Measurement, Phase, Shape, TuneOptions};
-use crate::{AlignedBuf, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, row_block};
+use crate::{AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, row_block};
 
 /// Rounds that are measured whatever they take, and rounds after which more change nothing.
 const ROUNDS: (usize, usize) = (3, 25);
@@ -40,14 +40,20 @@ struct Candidate {
     samples: Vec<[Vec<f64>; 2]>,
 }
 
+/// Activations of some tokens.
+enum Input {
+    Int8(Int8Batch),
+    Int4(Int4Batch),
+}
+
 /// Everything that all candidates share.
 struct Bench {
     team: Team,
     shapes: Vec<Shape>,
     /// One token, and many, for each shape.
-    inputs: Vec<[Int8Batch; 2]>,
-    /// Of each thread.
-    acc: Vec<AlignedBuf<i32>>,
+    inputs: Vec<[Input; 2]>,
+    /// Of each thread: sums, and room for kernels that widen int4.
+    rooms: Vec<(AlignedBuf<i32>, Int8Batch)>,
     /// Packed matrices of one candidate, one after the other.
     pool: AlignedBuf<u8>,
 }
@@ -55,7 +61,7 @@ struct Bench {
 pub(super) fn run(
     groups: &[Group],
     kernels: &[Arc<dyn Kernel>],
-    default: &str,
+    defaults: &[&str],
     options: &TuneOptions,
     progress: &mut dyn FnMut(f64) -> ControlFlow<()>,
 ) -> Result<Measured, KernelError> {
@@ -71,14 +77,16 @@ pub(super) fn run(
         team: Team::new(options.threads)?,
         inputs: shapes
             .iter()
-            .map(|s| Ok([activations(1, s.cols)?, activations(tokens, s.cols)?]))
+            .map(|s| Ok([activations(1, s)?, activations(tokens, s)?]))
             .collect::<Result<_, KernelError>>()?,
-        acc: (0..options.threads.get()).map(|_| AlignedBuf::zeroed(block * tokens.max(FIRST_LOOK_TOKENS))).collect(),
+        rooms: (0..options.threads.get())
+            .map(|_| (AlignedBuf::zeroed(block * tokens.max(FIRST_LOOK_TOKENS)), Int8Batch::with_capacity(0, 0)))
+            .collect(),
         pool: AlignedBuf::zeroed(0),
         shapes,
     };
     tell(0.0)?;
-    let (kernels, dropped) = bench.first_look(kernels, default, &mut tell)?;
+    let (kernels, dropped) = bench.first_look(kernels, defaults, &mut tell)?;
     let mut candidates = bench.pack(kernels, &mut tell)?;
     let slots = bench.slots(&candidates);
     let largest = candidates.iter().map(|c| c.bytes(&slots)).max().unwrap_or(0);
@@ -107,7 +115,7 @@ pub(super) fn run(
 fn distinct(groups: &[Group]) -> Vec<Shape> {
     let mut all: Vec<Shape> = Vec::new();
     for s in groups.iter().flat_map(|g| &g.shapes).filter(|s| s.rows * s.cols * s.count > 0) {
-        match all.iter_mut().find(|a| (a.rows, a.cols) == (s.rows, s.cols)) {
+        match all.iter_mut().find(|a| (a.rows, a.cols, a.int4) == (s.rows, s.cols, s.int4)) {
             Some(a) => a.count += s.count,
             None => all.push(*s),
         }
@@ -124,9 +132,13 @@ fn hash(i: usize) -> u64 {
 }
 
 /// Codes that look random, `[n, k]`.
-fn activations(n: usize, k: usize) -> Result<Int8Batch, KernelError> {
-    let codes: Vec<i8> = (0..n * k).map(|i| (hash(i) % 255) as i8).map(|c| c.max(-127)).collect();
-    Int8Batch::from_codes(n, k, &codes)
+fn activations(n: usize, shape: &Shape) -> Result<Input, KernelError> {
+    let k = shape.cols;
+    let codes = (0..n * k).map(|i| (hash(i) % 255) as i8);
+    Ok(match shape.int4 {
+        false => Input::Int8(Int8Batch::from_codes(n, k, &codes.map(|c| c.max(-127)).collect::<Vec<_>>())?),
+        true => Input::Int4(Int4Batch::from_codes(n, k, &codes.map(|c| c >> 4).collect::<Vec<_>>())?),
+    })
 }
 
 /// Trits that look random.
@@ -164,12 +176,12 @@ impl Bench {
     fn first_look(
         &mut self,
         kernels: &[Arc<dyn Kernel>],
-        default: &str,
+        defaults: &[&str],
         tell: &mut impl FnMut(f64) -> Result<(), KernelError>,
     ) -> Result<Contenders, KernelError> {
         let small = (0..self.shapes.len()).min_by_key(|&s| self.shapes[s].rows * self.shapes[s].cols).unwrap_or(0);
         let w = matrix(self.shapes[small])?;
-        let many = activations(FIRST_LOOK_TOKENS, w.cols())?;
+        let many = activations(FIRST_LOOK_TOKENS, &self.shapes[small])?;
         let mut times = Vec::with_capacity(kernels.len());
         for kernel in kernels {
             let packed = kernel.prepack(&w)?;
@@ -178,7 +190,7 @@ impl Bench {
             // One to warm up, three that count.
             for _ in 0..4 {
                 for (best, x) in best.iter_mut().zip([&self.inputs[small][0], &many]) {
-                    *best = best.min(product(&self.team, kernel.as_ref(), &packed, bytes, x, &mut self.acc));
+                    *best = best.min(product(&self.team, kernel.as_ref(), &packed, bytes, x, &mut self.rooms));
                 }
             }
             times.push(best);
@@ -189,7 +201,7 @@ impl Bench {
         let (mut kept, mut dropped) = (Vec::new(), Vec::new());
         for (kernel, t) in kernels.iter().zip(&times) {
             let worse = (t[0] / best[0]).min(t[1] / best[1]);
-            if worse <= HOPELESS || kernel.name() == default {
+            if worse <= HOPELESS || defaults.contains(&kernel.name()) {
                 kept.push(kernel.clone());
             } else {
                 dropped.push(Dropped { kernel: kernel.name().to_owned(), times: worse });
@@ -252,9 +264,9 @@ impl Bench {
         self.team.run_parts(&mut jobs, |_, (bytes, s)| bytes.copy_from_slice(prototypes[*s].all().bytes()));
         drop(jobs);
 
-        let Self { team, inputs, acc, pool, shapes } = self;
+        let Self { team, inputs, rooms, pool, shapes } = self;
         let mut time = |s: usize, phase: usize, bytes: &[u8]| {
-            product(team, kernel.as_ref(), &prototypes[s], bytes, &inputs[s][phase], acc)
+            product(team, kernel.as_ref(), &prototypes[s], bytes, &inputs[s][phase], rooms)
         };
         // One token passes through all of them, as it does in use.
         let (mut sums, began) = (vec![(0.0, 0usize); shapes.len()], Instant::now());
@@ -291,6 +303,7 @@ impl Bench {
                     all.push(Measurement {
                         rows: shape.rows,
                         cols: shape.cols,
+                        int4: shape.int4,
                         phase,
                         kernel: c.kernel.name().to_owned(),
                         seconds: median(&c.samples[s][phase as usize]),
@@ -311,24 +324,28 @@ fn product(
     kernel: &dyn Kernel,
     packed: &Packed,
     bytes: &[u8],
-    x: &Int8Batch,
-    acc: &mut [AlignedBuf<i32>],
+    x: &Input,
+    rooms: &mut [(AlignedBuf<i32>, Int8Batch)],
 ) -> f64 {
     let parts = team.threads();
-    let x = x.view();
+    let n = match x {
+        Input::Int8(x) => x.view().n(),
+        Input::Int4(x) => x.view().n(),
+    };
     let began = Instant::now();
-    team.run_parts(acc, |part, acc| {
+    team.run_parts(rooms, |part, (acc, widened)| {
         for block in packed.blocks(packed.split(part, parts)) {
             let len = block.len();
             let rows = packed.rows_of(bytes, block).expect("blocks begin and end at panels");
-            let acc = &mut acc[..x.n() * len];
-            if x.n() == 1 {
-                kernel.gemv(&rows, &x.row(0), acc);
-            } else {
-                kernel.gemm(&rows, &x, acc);
+            let acc = &mut acc[..n * len];
+            match x {
+                Input::Int8(x) if n == 1 => kernel.gemv(&rows, &x.view().row(0), acc),
+                Input::Int8(x) => kernel.gemm(&rows, &x.view(), acc),
+                Input::Int4(x) if n == 1 => kernel.gemv_a4(&rows, &x.view().row(0), widened, acc),
+                Input::Int4(x) => kernel.gemm_a4(&rows, &x.view(), widened, acc),
             }
         }
     });
-    std::hint::black_box(&acc);
+    std::hint::black_box(&rooms);
     began.elapsed().as_secs_f64()
 }

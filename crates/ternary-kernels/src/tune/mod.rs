@@ -5,9 +5,9 @@
 //! cache: larger models are read from memory, smaller ones from a cache); and prefill, many tokens at once.
 //!
 //! Candidates take turns, round after round, so that whatever else this machine does hits all of them alike; medians over
-//! the rounds count. Weights are packed once, for one kernel, so [`Choice`] weighs the two phases by
-//! [`TuneOptions::prompt_per_token`] (see `docs/adr/0018-tuning.md`). The default kernel stays unless another one is
-//! clearly faster, so that noise does not change a choice.
+//! the rounds count. Products with int4 activations are measured where a model has them. Weights are packed once, for one
+//! kernel, so [`Choice`] weighs the two phases by [`TuneOptions::prompt_per_token`] (see `docs/adr/0018-tuning.md`). The default
+//! kernel stays unless another one is clearly faster, so that noise does not change a choice.
 
 mod choose;
 mod measure;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::{Isa, Kernel, KernelError};
 
 /// Changes whenever kernels became faster or slower, so that choices measured before are measured again.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// A matrix shape and how many such matrices one token passes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +31,8 @@ pub struct Shape {
     pub cols: usize,
     /// Matrices of this shape in the whole model.
     pub count: usize,
+    /// Whether they are multiplied with int4 activations, not with int8 ones.
+    pub int4: bool,
 }
 
 /// Matrices that share one kernel: `gate-up`, for example.
@@ -103,6 +105,8 @@ pub struct Measurement {
     pub rows: usize,
     /// Input features, K.
     pub cols: usize,
+    /// Whether activations were int4.
+    pub int4: bool,
     /// What was computed.
     pub phase: Phase,
     /// The kernel.
@@ -160,7 +164,7 @@ pub struct TuneReport {
     pub choices: Vec<Choice>,
     /// Candidates that were left out.
     pub dropped: Vec<Dropped>,
-    /// What is used without tuning.
+    /// What most of the weights are computed with without tuning.
     pub default: String,
     /// Threads that computed.
     pub threads: usize,
@@ -183,6 +187,14 @@ pub fn candidates(isa: Option<Isa>, inexact: bool) -> Result<Vec<Arc<dyn Kernel>
     Ok(crate::registry().iter().filter(wanted).filter_map(crate::Entry::kernel).collect())
 }
 
+/// What a group is computed with if nothing was measured, in a model of `weights` weights.
+fn default_of(group: &Group, isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelError> {
+    match group.shapes.iter().any(|s| s.int4) {
+        true => crate::for_int4_weights(isa, weights),
+        false => crate::for_weights(isa, weights),
+    }
+}
+
 /// Measures the candidates on the shapes of `groups` and chooses a kernel for each group. `progress` hears the fraction
 /// that is done, and may end it.
 ///
@@ -197,7 +209,7 @@ pub fn candidates(isa: Option<Isa>, inexact: bool) -> Result<Vec<Arc<dyn Kernel>
 /// use std::{num::NonZeroUsize, ops::ControlFlow, time::Duration};
 /// use ternary_kernels::tune::{Group, Shape, TuneOptions, tune};
 ///
-/// let groups = [Group { name: "down".into(), shapes: vec![Shape { rows: 64, cols: 128, count: 2 }] }];
+/// let groups = [Group { name: "down".into(), shapes: vec![Shape { rows: 64, cols: 128, count: 2, int4: false }] }];
 /// let mut options = TuneOptions::new(NonZeroUsize::MIN);
 /// options.budget = Duration::ZERO;
 /// options.prefill_tokens = 4;
@@ -215,17 +227,20 @@ pub fn tune(
         return Err(KernelError::ShapeMismatch { op: "tune", what: "weights, at least", expected: 1, got: 0 });
     }
     let isa = options.isa.map_or_else(Isa::selected, Isa::require)?;
-    let default = crate::for_weights(isa, all)?;
+    let defaults = groups.iter().map(|g| default_of(g, isa, all)).collect::<Result<Vec<_>, _>>()?;
+    let defaults: Vec<&str> = defaults.iter().map(|k| k.name()).collect();
     // Where a set was forced by the environment, no other one's kernels are wanted either.
     let forced = options.isa.or_else(|| (Some(isa) != Isa::available().last()).then_some(isa));
     let candidates = candidates(forced, options.inexact)?;
-    let measured = measure::run(groups, &candidates, default.name(), options, progress)?;
-    let choices = choose::all(groups, &measured.measurements, &candidates, default.name(), options);
+    let measured = measure::run(groups, &candidates, &defaults, options, progress)?;
+    let choices = choose::all(groups, &measured.measurements, &candidates, &defaults, options);
+    let size = |g: &Group| g.shapes.iter().map(|s| s.rows * s.cols * s.count).sum::<usize>();
+    let largest = groups.iter().zip(&defaults).max_by_key(|(g, _)| size(g));
     Ok(TuneReport {
         measurements: measured.measurements,
         choices,
         dropped: measured.dropped,
-        default: default.name().to_owned(),
+        default: largest.map(|(_, name)| (*name).to_owned()).unwrap_or_default(),
         threads: options.threads.get(),
         rounds: measured.rounds,
         from_memory: measured.from_memory,

@@ -3,7 +3,7 @@
 use super::*;
 
 fn groups() -> Vec<Group> {
-    let shape = |rows, cols, count| Shape { rows, cols, count };
+    let shape = |rows, cols, count| Shape { rows, cols, count, int4: false };
     vec![
         Group { name: "qkv".into(), shapes: vec![shape(96, 80, 2), shape(33, 80, 4)] },
         Group { name: "o".into(), shapes: vec![shape(96, 80, 2)] },
@@ -47,6 +47,41 @@ fn every_contender_is_measured_on_every_shape_in_both_phases() {
     assert!(report.elapsed > Duration::ZERO);
 }
 
+/// The same matrix with activations of both widths is measured twice, and each group is judged by its own.
+#[test]
+fn int4_activations_are_measured_where_they_are_used() {
+    let shape = |int4| Shape { rows: 96, cols: 80, count: 2, int4 };
+    let group = |name: &str, int4| Group { name: name.into(), shapes: vec![shape(int4)] };
+    let report = tune(&[group("qkv", false), group("o", true)], &quick(), &mut |_| ControlFlow::Continue(())).unwrap();
+    let of = |int4| report.measurements.iter().filter(|m| m.int4 == int4).count();
+    assert_eq!(report.choices.len(), 2);
+    assert!(of(true) == of(false) && of(true) > 0 && report.measurements.iter().all(|m| m.seconds > 0.0));
+
+    // What is fast with int8 only is not chosen for int4.
+    let kernels = ["i2s_scalar", "base3_scalar"].map(|k| crate::by_name(k).unwrap());
+    let of = |kernel: &str, int4, phase, seconds| Measurement {
+        rows: 96,
+        cols: 80,
+        int4,
+        phase,
+        kernel: kernel.to_owned(),
+        seconds,
+        bytes: 1,
+        operations: 1.0,
+    };
+    let measurements: Vec<Measurement> = [Phase::Decode, Phase::Prefill]
+        .into_iter()
+        .flat_map(|phase| {
+            [(false, 1.0, 0.5), (true, 0.5, 1.0)]
+                .into_iter()
+                .flat_map(move |(int4, a, b)| [of("i2s_scalar", int4, phase, a), of("base3_scalar", int4, phase, b)])
+        })
+        .collect();
+    let groups = [group("qkv", false), group("o", true)];
+    let choices = choose::all(&groups, &measurements, &kernels, &["i2s_scalar"; 2], &quick());
+    assert_eq!(choices.iter().map(|c| c.kernel.as_str()).collect::<Vec<_>>(), ["base3_scalar", "i2s_scalar"]);
+}
+
 #[test]
 fn a_set_restricts_the_candidates() {
     let names = |isa| candidates(Some(isa), false).unwrap().iter().map(|k| k.name().to_owned()).collect::<Vec<_>>();
@@ -68,7 +103,7 @@ fn a_set_restricts_the_candidates() {
 fn it_ends_when_told_and_refuses_nothing_to_measure() {
     let cancelled = tune(&groups(), &quick(), &mut |_| ControlFlow::Break(()));
     assert_eq!(cancelled, Err(KernelError::Cancelled { op: "tune" }));
-    let empty = [Group { name: "o".into(), shapes: vec![Shape { rows: 0, cols: 5, count: 1 }] }];
+    let empty = [Group { name: "o".into(), shapes: vec![Shape { rows: 0, cols: 5, count: 1, int4: false }] }];
     for groups in [&[][..], &empty] {
         let refused = tune(groups, &quick(), &mut |_| ControlFlow::Continue(()));
         assert!(matches!(refused, Err(KernelError::ShapeMismatch { op: "tune", .. })));
@@ -77,19 +112,28 @@ fn it_ends_when_told_and_refuses_nothing_to_measure() {
 
 /// Made-up times for two kernels on the one shape of a group, in seconds: decode and prefill of each.
 fn chosen(a: [f64; 2], b: [f64; 2], prompt_per_token: f64, kernels: [&str; 2]) -> Choice {
-    let group = Group { name: "g".into(), shapes: vec![Shape { rows: 10, cols: 10, count: 3 }] };
+    let group = Group { name: "g".into(), shapes: vec![Shape { rows: 10, cols: 10, count: 3, int4: false }] };
     let mut measurements = Vec::new();
     for (kernel, seconds) in kernels.iter().zip([a, b]) {
         for (phase, seconds) in [Phase::Decode, Phase::Prefill].into_iter().zip(seconds) {
             let (bytes, operations) = (1, 1.0);
             let kernel = (*kernel).to_owned();
-            measurements.push(Measurement { rows: 10, cols: 10, phase, kernel, seconds, bytes, operations });
+            measurements.push(Measurement {
+                rows: 10,
+                cols: 10,
+                int4: false,
+                phase,
+                kernel,
+                seconds,
+                bytes,
+                operations,
+            });
         }
     }
     let mut options = quick();
     (options.prefill_tokens, options.prompt_per_token) = (100, prompt_per_token);
     let candidates: Vec<_> = kernels.iter().map(|k| crate::by_name(k).unwrap()).collect();
-    choose::all(&[group], &measurements, &candidates, kernels[0], &options).swap_remove(0)
+    choose::all(&[group], &measurements, &candidates, &[kernels[0]], &options).swap_remove(0)
 }
 
 #[test]
@@ -138,10 +182,11 @@ impl Kernel for Rounding {
 fn a_kernel_that_rounds_is_never_chosen() {
     let exact = crate::by_name("i2s_scalar").unwrap();
     let kernels: [Arc<dyn Kernel>; 2] = [Arc::new(Rounding(exact.clone())), exact];
-    let group = Group { name: "g".into(), shapes: vec![Shape { rows: 4, cols: 4, count: 1 }] };
+    let group = Group { name: "g".into(), shapes: vec![Shape { rows: 4, cols: 4, count: 1, int4: false }] };
     let of = |kernel: &str, phase, seconds| Measurement {
         rows: 4,
         cols: 4,
+        int4: false,
         phase,
         kernel: kernel.to_owned(),
         seconds,
@@ -152,6 +197,6 @@ fn a_kernel_that_rounds_is_never_chosen() {
         .into_iter()
         .flat_map(|phase| [of("rounding", phase, 0.1), of("i2s_scalar", phase, 1.0)])
         .collect();
-    let choices = choose::all(&[group], &measurements, &kernels, "i2s_scalar", &quick());
+    let choices = choose::all(&[group], &measurements, &kernels, &["i2s_scalar"], &quick());
     assert_eq!(choices[0].kernel, "i2s_scalar");
 }

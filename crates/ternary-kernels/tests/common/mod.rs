@@ -1,7 +1,30 @@
 //! What the test files of this crate share: deterministic matrices and activations.
 #![allow(dead_code)] // Each test file uses a part.
 
-use ternary_kernels::{Int8Batch, Scales, TernaryMatrix};
+use std::collections::BTreeSet;
+
+use proptest::prelude::ProptestConfig;
+use ternary_kernels::{Int8Batch, Isa, Scales, TernaryMatrix};
+
+/// Whether an emulator runs the tests, some twenty times slower: large cases are made smaller then.
+pub(crate) fn emulated() -> bool {
+    std::env::var_os("BITNET_EMULATED").is_some_and(|v| !v.is_empty())
+}
+
+/// So many random cases, or `PROPTEST_CASES` of them if that is less.
+pub(crate) fn cases(usual: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
+    ProptestConfig::with_cases(asked.min(usual))
+}
+
+/// With `BITNET_EXPECT_ISA=a,b` a set that did not run is a failure.
+pub(crate) fn expected_sets_are(run: &BTreeSet<Isa>) {
+    let names: Vec<_> = run.iter().map(|i| i.name()).collect();
+    let expected = std::env::var("BITNET_EXPECT_ISA").unwrap_or_default();
+    for name in expected.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+        assert!(names.contains(&name), "BITNET_EXPECT_ISA names {name}, but the tests ran {}", names.join(" "));
+    }
+}
 
 /// A small generator of repeatable numbers (xorshift64*).
 pub(crate) struct Rng(u64);

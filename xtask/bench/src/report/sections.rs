@@ -176,56 +176,6 @@ pub(super) fn against_candle(results: &Results) -> String {
     )
 }
 
-pub(super) fn kernels(results: &Results) -> String {
-    let mut text = String::new();
-    for (what, title, says) in [
-        (What::Gemv, "One token, weights in the caches", "Repeated with the same matrix."),
-        (
-            What::Stream,
-            "One token, weights from memory",
-            "Matrices in turn, more than the caches hold: as in decoding.",
-        ),
-        (What::Gemm, "Many tokens", "Operations are multiplications and additions."),
-    ] {
-        let mut figures = of(results, what);
-        if figures.is_empty() {
-            continue;
-        }
-        let key = |f: &Figure| (std::cmp::Reverse(f.shape), f.tokens, f.threads);
-        figures.sort_by(|a, b| key(a).cmp(&key(b)).then(a.value.total_cmp(&b.value)));
-        let _ = writeln!(text, "\n### {title}\n\n{says}\n");
-        text += match what {
-            What::Gemm => {
-                "| matrix | tokens | kernel | threads | us | GOP/s | peak | share |\n|---|--:|---|--:|--:|--:|--:|--:|\n"
-            }
-            What::Stream => {
-                "| matrix | kernel | threads | us | GB/s of weights | bandwidth before / after | share |\n\
-                 |---|---|--:|--:|--:|--:|--:|\n"
-            }
-            _ => "| matrix | kernel | threads | us | GB/s of weights |\n|---|---|--:|--:|--:|\n",
-        };
-        for f in &figures {
-            let [m, k] = f.shape.unwrap_or_default();
-            let tokens = if what == What::Gemm { format!(" {} |", f.tokens) } else { String::new() };
-            let or_dash = |v: Option<f64>| v.map_or("-".to_owned(), number);
-            let rest = match what {
-                What::Gemm => {
-                    format!(" {} | {} | {} |", or_dash(f.gop_s()), or_dash(f.peak()), percent(f.peak_share()))
-                }
-                What::Stream => {
-                    let (rate, share) = (or_dash(f.gb_s()), percent(f.bandwidth_share()));
-                    format!(" {rate} | {} | {share} |", span(f.bandwidth_gb_s, "GB/s"))
-                }
-                _ => format!(" {} |", or_dash(f.gb_s())),
-            };
-            let place = if what == What::Gemm && f.id.contains("from memory") { ", from memory" } else { "" };
-            let _ =
-                writeln!(text, "| {m}x{k}{place} |{tokens} {} | {} | {} |{rest}", f.subject, f.threads, with_range(f));
-        }
-    }
-    if text.is_empty() { text } else { format!("\n## Kernels\n{text}") }
-}
-
 pub(super) fn start(results: &Results) -> String {
     let (load, first, memory) = (of(results, What::Load), of(results, What::FirstToken), of(results, What::Memory));
     let mut rows = String::new();

@@ -142,14 +142,15 @@ fn attention_follows_the_definition() {
 #[test]
 fn attention_does_not_depend_on_what_is_computed_with_it() {
     let mut random = Random(41);
-    for (d, heads) in [(16, 4), (64, 3), (128, 4), (40, 8)] {
+    let heads: &[_] = if emulated() { &[(16, 4), (64, 1), (40, 3)] } else { &[(16, 4), (64, 3), (128, 4), (40, 8)] };
+    for &(d, heads) in heads {
         let len = 150;
         let case = Case::new(&mut random, d, len, heads);
         for ops in all_ops() {
             let whole = case.attend(ops, 0..len);
             let width = heads * d;
-            // Cuts between chunks of prefill, with single tokens (decode) at the end and across blocks.
-            for cuts in [&[0, 1, 150][..], &[0, 63, 64, 65, 66, 128, 150], &[0, 100, 120, 149, 150], &[0, 7, 40, 150]] {
+            // Cuts between chunks of prefill, with single tokens (decode) at both ends and across blocks.
+            for cuts in [&[0, 1, 8, 40, 120, 149, 150][..], &[0, 63, 64, 65, 66, 128, 150]] {
                 let parts: Vec<f32> = cuts.windows(2).flat_map(|w| case.attend(ops, w[0]..w[1])).collect();
                 assert_same("chunks", ops, &parts, &whole);
             }

@@ -166,9 +166,12 @@ impl Case {
 #[test]
 fn attention_over_codes_follows_the_definition_however_it_is_cut() {
     let mut random = Random(71);
-    for (d, len, heads) in
-        [(1, 3, 1), (8, 70, 3), (16, 65, 4), (40, 129, 5), (64, 140, 4), (128, 131, 4), (144, 66, 5), (256, 70, 1)]
-    {
+    // One case in which queries are taken four at a time, and one of each way to take rows, are enough for an emulator.
+    let usual =
+        [(1, 3, 1), (8, 70, 3), (16, 65, 4), (40, 129, 5), (64, 140, 4), (128, 131, 4), (144, 66, 5), (256, 70, 1)];
+    let small =
+        [(1, 3, 1), (8, 70, 3), (16, 65, 4), (40, 129, 1), (64, 80, 2), (128, 67, 1), (144, 66, 1), (256, 70, 1)];
+    for (d, len, heads) in if emulated() { small } else { usual } {
         let (k, v) = (random.activations(len * d), random.activations(len * d));
         let queries = random.activations(len * heads * d);
         for (bits, keep_first) in [(8, false), (4, false), (4, true)] {

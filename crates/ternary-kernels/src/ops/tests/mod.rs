@@ -28,6 +28,11 @@ fn all_ops() -> Vec<Ops> {
     all
 }
 
+/// Whether an emulator runs the tests, some twenty times slower: large cases are made smaller then.
+fn emulated() -> bool {
+    std::env::var_os("BITNET_EMULATED").is_some_and(|v| !v.is_empty())
+}
+
 fn portable() -> Ops {
     Ops::for_isa(Isa::Scalar).unwrap()
 }
