@@ -93,7 +93,7 @@ fn operations(ops: Ops, k: usize) -> Vec<u32> {
     keep(&y);
     if k > 0 {
         let mut sums = Exact::new(rng, 5);
-        ops.dots(a.get(), rows.get(), sums.get_mut());
+        ops.dots(rows.get(), a.get(), sums.get_mut());
         keep(&sums);
     }
     let integers: Box<[i32]> = (0..=k as i32).collect();

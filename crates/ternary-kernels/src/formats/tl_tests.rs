@@ -210,7 +210,7 @@ fn lengths_and_sizes_that_overflow_are_refused() {
 fn an_index_above_8_is_refused_and_named() {
     let (format, rows, cols) = small()[0];
     let w = matrix(rows, cols, 3);
-    let good = format.encode(&w, ScaleRounding::Exact).unwrap();
+    let (good, trits) = (format.encode(&w, ScaleRounding::Exact).unwrap(), w.to_trits());
     for at in (0..rows * cols / 4).step_by(5) {
         for (bits, second) in [(0xf0, 0), (0x0f, 2)] {
             let mut bad = good.clone();
@@ -224,7 +224,7 @@ fn an_index_above_8_is_refused_and_named() {
             let other = if index == 4 { 5 } else { 4 };
             changed[at] = changed[at] & !bits | if second == 0 { other << 4 } else { other };
             let changed = TernaryMatrix::from_bytes(format, rows, cols, changed.into(), None).unwrap().to_trits();
-            let differ: Vec<usize> = (0..rows * cols).filter(|i| changed[*i] != w.to_trits()[*i]).collect();
+            let differ: Vec<usize> = (0..rows * cols).filter(|i| changed[*i] != trits[*i]).collect();
             assert!(differ.iter().all(|i| i / cols == row && (col..col + 2).contains(&(i % cols))), "{at}: {differ:?}");
         }
     }

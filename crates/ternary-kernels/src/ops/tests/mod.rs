@@ -29,7 +29,7 @@ fn all_ops() -> Vec<Ops> {
 }
 
 /// Whether an emulator runs the tests, some twenty times slower: large cases are made smaller then.
-fn emulated() -> bool {
+pub(super) fn emulated() -> bool {
     std::env::var_os("BITNET_EMULATED").is_some_and(|v| !v.is_empty())
 }
 
