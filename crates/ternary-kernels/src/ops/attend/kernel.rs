@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::rows::{Codes, Floats, Rows};
 use super::score::{KeyCode, OfCodes, OfFloats, QueryCodes, Scores, score};
-use super::{KV_BLOCK, KvData, KvRows, Partial, Queries};
+use super::{KV_BLOCK, KvData, KvRows, Partial, Queries, Room};
 use crate::ColsMut;
 use crate::ops::exp::exp;
 use crate::ops::lanes::{LANES, Simd};
@@ -55,15 +55,13 @@ fn first_row<'a>(rows: &KvRows<'a>) -> Option<Codes<'a, [i8; LANES]>> {
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one block with its operands, room to work and the result")]
 pub(super) fn block<S: Simd>(
     s: S,
     q: &Queries<'_>,
     block: usize,
     keys: KvRows<'_>,
     values: KvRows<'_>,
-    scores: &mut [f32],
-    codes: &mut QueryCodes,
+    Room { scores, codes }: &mut Room,
     out: &mut Partial,
 ) {
     assert!(

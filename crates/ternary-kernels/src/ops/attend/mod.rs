@@ -153,11 +153,17 @@ impl Partial {
 /// Working memory of attention on one thread; nothing is allocated after construction.
 #[derive(Clone, Debug)]
 pub struct AttendScratch {
+    room: Room,
+    block: Partial,
+    sum: Partial,
+}
+
+/// What one block is computed in.
+#[derive(Clone, Debug)]
+struct Room {
     /// `[rows, KV_BLOCK]`
     scores: AlignedBuf<f32>,
     codes: QueryCodes,
-    block: Partial,
-    sum: Partial,
 }
 
 impl AttendScratch {
@@ -166,8 +172,10 @@ impl AttendScratch {
     pub fn new(max_group: usize, max_head_dim: usize) -> Self {
         let rows = TILE_ROWS.max(max_group);
         Self {
-            scores: AlignedBuf::zeroed(rows * KV_BLOCK),
-            codes: QueryCodes::with_capacity(rows, max_head_dim),
+            room: Room {
+                scores: AlignedBuf::zeroed(rows * KV_BLOCK),
+                codes: QueryCodes::with_capacity(rows, max_head_dim),
+            },
             block: Partial::with_capacity(rows, max_head_dim),
             sum: Partial::with_capacity(rows, max_head_dim),
         }
@@ -175,13 +183,12 @@ impl AttendScratch {
 }
 
 ops! {
-    fn block_with_scores(
+    fn block_in(
         queries: &Queries<'_>,
         block: usize,
         keys: KvRows<'_>,
         values: KvRows<'_>,
-        scores: &mut [f32],
-        codes: &mut QueryCodes,
+        room: &mut Room,
         out: &mut Partial,
     ) = kernel::block;
 
@@ -214,8 +221,7 @@ impl Ops {
         scratch: &mut AttendScratch,
         out: &mut Partial,
     ) {
-        let AttendScratch { scores, codes, .. } = scratch;
-        self.block_with_scores(queries, block, keys, values, scores, codes, out);
+        self.block_in(queries, block, keys, values, &mut scratch.room, out);
     }
 
     /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values that lie in one
@@ -234,7 +240,7 @@ impl Ops {
     ) {
         assert_eq!(out.n(), queries.tokens, "attend: rows of the result");
         queries.check();
-        let AttendScratch { scores, codes, block: partial, sum } = scratch;
+        let AttendScratch { room, block: partial, sum } = scratch;
         let tile = (TILE_ROWS / queries.group.max(1)).max(1);
         let mut start = 0;
         while start < queries.tokens {
@@ -242,7 +248,7 @@ impl Ops {
             let queries = queries.tokens(start, end);
             sum.reset(queries.rows(), queries.head_dim);
             for block in 0..queries.blocks() {
-                self.block_with_scores(&queries, block, keys.block(block), values.block(block), scores, codes, partial);
+                self.block_in(&queries, block, keys.block(block), values.block(block), room, partial);
                 self.merge_partial(sum, partial);
             }
             self.finish_partial(sum, &mut out.rows_mut(start..end));
