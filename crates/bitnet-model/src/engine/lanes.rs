@@ -46,6 +46,12 @@ pub(super) struct Lane {
     out: StepOutput,
 }
 
+impl Lane {
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
 /// A lane for each thread if `wanted`, or if nothing is said and the model is small; else none.
 pub(super) fn of(
     wanted: Option<bool>,
@@ -76,7 +82,8 @@ impl Inner {
         let Workspace { team, scratch, lanes } = ws;
         match inputs {
             // Parts that one thread calls in turn must not wait for one another.
-            _ if lanes.is_empty() || Team::is_nested() => self.step(team, scratch, inputs, out),
+            // Nor are rows behind the last layer brought together from lanes.
+            _ if lanes.is_empty() || Team::is_nested() || out.keeps_hidden() => self.step(team, scratch, inputs, out),
             [input] if lanes.len() == 1 || (input.tokens.len() <= ALONE && self.is_short(input)) => {
                 let lane = &mut lanes[0];
                 self.step(&lane.team, &mut lane.scratch, inputs, out)

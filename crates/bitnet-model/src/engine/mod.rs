@@ -178,6 +178,13 @@ struct Workspace {
     lanes: Vec<Lane>,
 }
 
+impl Workspace {
+    /// Of all threads together, then of each lane.
+    fn scratches(&self) -> impl Iterator<Item = &Scratch> {
+        std::iter::once(&self.scratch).chain(self.lanes.iter().map(Lane::scratch))
+    }
+}
+
 impl Engine {
     /// Packs `weights` for the kernel that `options` choose.
     ///
@@ -297,11 +304,11 @@ impl Engine {
     /// Bytes of the codes of activations that a forward step holds, with their sums and scales: room for the widest row, for as many
     /// tokens as have passed together so far. Half as many with four bits as with eight.
     pub fn activation_bytes(&self) -> usize {
-        self.lock().scratch.quantized.byte_len()
+        self.lock().scratches().map(|s| s.quantized.byte_len()).sum()
     }
     /// Bytes of the other buffers that the layers compute in, for as many tokens as have passed together so far.
     pub fn working_bytes(&self) -> usize {
-        self.lock().scratch.byte_len()
+        self.lock().scratches().map(Scratch::byte_len).sum()
     }
 
     /// A number that tells models apart: of the configuration and of all weights. It is the same for every exact kernel and for

@@ -82,6 +82,10 @@ impl StepOutput {
     pub(crate) fn hidden(&self) -> &[f32] {
         self.hidden.as_deref().unwrap_or_default()
     }
+    /// Whether they are kept.
+    pub(in crate::engine) fn keeps_hidden(&self) -> bool {
+        self.hidden.is_some()
+    }
     /// Takes them, if they are kept.
     pub(in crate::engine) fn add_hidden(&mut self, rows: &[f32]) {
         if let Some(hidden) = &mut self.hidden {
