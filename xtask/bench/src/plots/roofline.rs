@@ -93,7 +93,7 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
         let p = chart.backend_coord(&line(from * 1.05));
         let says = format!("{} GB/s, {}", number(bandwidth), threads(t));
         let left = p.0 - 12 - text_width(&says, 12) as i32;
-        let at = (if t == counts[0] { left } else { p.0 + 14 }, p.1);
+        let at = (if t == counts[0] && left >= 0 { left } else { p.0 + 14 }, p.1);
         texts.push((says, at, text(12, DIM)));
     }
     // What the bandwidth around its own run allows each point.
