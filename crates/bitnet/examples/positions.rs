@@ -7,7 +7,7 @@
 //!
 //! The text is cut into windows, and losses of the same place in a window are averaged over all windows. `--between` puts a token
 //! where the text has a line `<|endoftext|>`; such lines are left out otherwise. A window that a model of attention has no
-//! positions for is shortened for it.
+//! positions for is shortened for it. A model may be named, as `small=model.gguf`.
 
 mod plot;
 
@@ -37,9 +37,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let text = std::fs::read_to_string(text.ok_or("which text?")?)?;
     let mut curves = Vec::new();
-    for path in &models {
+    for (colour, model) in models.iter().enumerate() {
+        let (name, path) = model.split_once('=').unwrap_or((model.as_str(), model.as_str()));
         for adapt in if frozen { vec![true, false] } else { vec![true] } {
             let model = Model::builder().adapt(adapt).load(path)?;
+            if !adapt && !model.config().has_ttt() {
+                continue;
+            }
             let mut ids = Vec::new();
             for document in text.split(END) {
                 ids.extend(model.encode(document.trim(), false)?);
@@ -49,11 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let window = window.min(model.context());
             let go_on = &mut |_, _| ControlFlow::Continue(());
             let losses = perplexity_by_position(model.engine(), &ids, [window, stretch], KvType::F32, go_on)?;
-            let name = format!(
-                "{}{}",
-                model.info().name.as_deref().unwrap_or(path),
-                if adapt { "" } else { ", not learning" }
-            );
+            let name = format!("{name}{}", if adapt { "" } else { ", not learning" });
             let all = Perplexity::of_all(&losses);
             println!("{name}: {:.4} nats over {} tokens in windows of {window}", all.nats_per_token, all.tokens);
             for (i, p) in losses.iter().enumerate() {
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let middle = |i: usize| (i as f64 + 0.5) * stretch as f64;
             curves.push(Curve {
                 points: losses.iter().enumerate().map(|(i, p)| (middle(i), p.nats_per_token)).collect(),
-                colour: curves.len() / if frozen { 2 } else { 1 },
+                colour,
                 dashed: !adapt,
                 name,
             });

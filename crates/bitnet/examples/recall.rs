@@ -8,7 +8,8 @@
 //! Each text is read twice, with another thing in the hands of the one who is asked for; all else is the same. What counts is
 //! the difference of the losses of the answer: 0 is what a model reaches that remembers nothing, whatever it thinks of
 //! the answer. Beside it stands how often the right thing is the likeliest of eight, of which chance finds one in eight. Texts are
-//! made from the seed, so every model reads the same ones. `--frozen` holds the inner models of test-time training still.
+//! made from the seed, so every model reads the same ones. `--frozen` also holds the inner models of test-time training still. A model may be named,
+//! as `small=model.gguf`.
 
 mod plot;
 
@@ -110,7 +111,6 @@ fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Resul
                     format!(" {} {} {}.", WHO[random.below(8)], DID[random.below(8)], WHERE[random.below(8)]);
                 filler.extend(model.encode(&sentence, false)?);
             }
-            // Both are as long, so the answer has the same place in both.
             told.push(&filler)?;
             other.push(&filler)?;
             read += filler.len();
@@ -143,18 +143,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     distances.sort_unstable();
     let mut curves = Vec::new();
-    for path in models {
+    for (colour, model) in models.iter().enumerate() {
+        let (name, path) = model.split_once('=').unwrap_or((model.as_str(), model.as_str()));
         for adapt in if frozen { vec![true, false] } else { vec![true] } {
-            let model = Model::builder().adapt(adapt).load(&path)?;
+            let model = Model::builder().adapt(adapt).load(path)?;
+            if !adapt && !model.config().has_ttt() {
+                continue;
+            }
             // A model of attention knows no further positions than it was made for.
             let room = model.context().saturating_sub(200);
             let reach: Vec<usize> = distances.iter().copied().filter(|d| *d < room).collect();
             let sums = measure(&model, texts, seed, &reach)?;
-            let name = format!(
-                "{}{}",
-                model.info().name.as_deref().unwrap_or(&path),
-                if adapt { "" } else { ", not learning" }
-            );
+            let name = format!("{name}{}", if adapt { "" } else { ", not learning" });
             println!("{name}: {texts} texts, seed {seed}");
             println!("{:>10} {:>12} {:>14} {:>8} {:>8}", "tokens", "told, nats", "otherwise", "gain", "right");
             for (s, d) in sums.iter().zip(&reach) {
@@ -173,7 +173,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .zip(&reach)
                     .map(|(s, d)| (*d as f64, (s.other - s.told) / s.texts as f64))
                     .collect(),
-                colour: curves.len() / if frozen { 2 } else { 1 },
+                colour,
                 dashed: !adapt,
                 name,
             });

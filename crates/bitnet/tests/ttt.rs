@@ -12,7 +12,7 @@ fn model(mixers: &str, threads: usize) -> Model {
     let json = dir.path().join("shape.json");
     let shape = format!(
         r#"{{"vocab_size": 200, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 300, "mixers": {mixers}, "ttt": {{"use_gate": true}}}}"#
+            "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 700, "mixers": {mixers}, "ttt": {{"use_gate": true}}}}"#
     );
     std::fs::write(&json, shape).unwrap();
     let (spec, path) = (Spec::from_config_file(&json).unwrap(), dir.path().join("model.gguf"));
@@ -91,10 +91,10 @@ fn a_session_tells_how_much_memory_it_takes() {
     };
     let state = pure.config().ttt_state_bytes().unwrap();
     assert_eq!((bytes(&pure, 1), bytes(&pure, 600)), ((0, state), (0, state)));
-    assert!(bytes(&hybrid, 290).0 > bytes(&hybrid, 1).0);
-    assert_eq!(bytes(&hybrid, 290).1, hybrid.config().ttt_state_bytes().unwrap());
-    assert_eq!(bytes(&attention, 290).1, 0);
-    assert_eq!((pure.context(), hybrid.context()), (usize::MAX, 300));
+    assert!(bytes(&hybrid, 600).0 > bytes(&hybrid, 1).0);
+    assert_eq!(bytes(&hybrid, 600).1, hybrid.config().ttt_state_bytes().unwrap());
+    assert_eq!(bytes(&attention, 600).1, 0);
+    assert_eq!((pure.context(), hybrid.context()), (usize::MAX, 700));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_text_that_nothing_ends_has_a_length_all_the_same() {
         options.max_tokens = None;
         let mut session = model.session();
         let output = session.generate_ids(&PROMPT, options).unwrap().finish().unwrap();
-        let room = if model.context() == usize::MAX { 300 } else { 300 - PROMPT.len() };
+        let room = if model.context() == usize::MAX { 700 } else { 700 - PROMPT.len() };
         assert_eq!((output.ids.len(), output.finish_reason), (room, bitnet::FinishReason::Length), "{mixers}");
     }
 }

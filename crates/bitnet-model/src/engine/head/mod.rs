@@ -39,7 +39,7 @@ pub enum HeadMode {
 
 /// Weights of a head from which on a coarse plane is faster; a smaller head lies in the caches of a CPU, and the additional
 /// phases of a step cost what reading less saves.
-const WORTH_IT: usize = 1 << 22;
+const WORTH_IT: usize = 1 << 19;
 
 /// The coarse plane of `head`, if `mode` asks for one and it is possible.
 pub(super) fn plane(
