@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::candle::{Answer, Kind};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
-use crate::machine::{memory_bytes, today};
+use crate::machine::memory_bytes;
 use crate::model::{shape, ternary_operations};
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
@@ -54,28 +54,22 @@ fn run(programs: &Programs, kind: Kind, threads: usize, effort: Effort) -> Resul
         [a, b] => Some(format!("extrapolated from models of {a} and {b} layers to {all}")),
         _ => None,
     };
-    let figure = |what: What, tokens: u64, time: Time| Figure {
-        id: match what {
+    let figure = |what: What, tokens: u64, time: Time| {
+        let id = match what {
             What::Decode => format!("candle/decode/{}/t{threads}", kind.name()),
             _ => format!("candle/prefill {tokens}/{}/t{threads}", kind.name()),
-        },
-        what,
-        subject: format!("candle {}", kind.name()),
-        isa: None,
-        threads,
-        tokens,
-        shape: None,
-        value: time.rate(time.median),
-        range: Some([time.rate(time.most), time.rate(time.least)]),
-        bytes: (what == What::Decode).then(|| kind.bytes_per_token(all)),
-        operations: Some(ternary_operations()),
-        bandwidth_gb_s: out.bandwidth(),
-        peak_gop_s: None,
-        joules: None,
-        note: note.clone(),
-        revision: programs.revision.clone(),
-        date: today(),
-        quick: effort == Effort::Quick,
+        };
+        let subject = format!("candle {}", kind.name());
+        Figure {
+            threads,
+            tokens,
+            range: Some([time.rate(time.most), time.rate(time.least)]),
+            bytes: (what == What::Decode).then(|| kind.bytes_per_token(all)),
+            operations: Some(ternary_operations()),
+            bandwidth_gb_s: out.bandwidth(),
+            note: note.clone(),
+            ..Figure::of(id, what, &subject, time.rate(time.median), &programs.revision, effort)
+        }
     };
     let decode = Time::of(&answers, all, 1, |a| &a.decode_s)?;
     let prefill = Time::of(&answers, all, prompt, |a| &a.prefill_s)?;

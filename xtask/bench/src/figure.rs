@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BenchError;
-use crate::machine::Machine;
+use crate::machine::{Machine, today};
+use crate::plan::Effort;
 
 /// What a figure is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -121,6 +122,30 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
+    /// A value of today, of one thread, with nothing else said of it.
+    pub(crate) fn of(id: String, what: What, subject: &str, value: f64, revision: &str, effort: Effort) -> Self {
+        Self {
+            id,
+            what,
+            subject: subject.to_owned(),
+            isa: None,
+            threads: 1,
+            tokens: 0,
+            shape: None,
+            value,
+            range: None,
+            bytes: None,
+            operations: None,
+            bandwidth_gb_s: None,
+            peak_gop_s: None,
+            joules: None,
+            note: None,
+            revision: revision.to_owned(),
+            date: today(),
+            quick: effort == Effort::Quick,
+        }
+    }
+
     /// How often per second the work was done.
     pub(crate) fn rate(&self) -> f64 {
         match self.what.unit() {

@@ -8,7 +8,6 @@ use ternary_kernels::{Isa, registry};
 
 use crate::error::BenchError;
 use crate::figure::{Figure, Results, What};
-use crate::machine::today;
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
 
@@ -67,25 +66,19 @@ fn run(
         let isa = isa_of(&measured.function);
         let (what, shape, tokens) = measured.meaning();
         let [m, k] = shape;
+        let id = format!("kernels/{}/{}/t{threads}", measured.group, measured.function);
+        let us = measured.median_ns / 1e3;
         figures.push(Figure {
-            id: format!("kernels/{}/{}/t{threads}", measured.group, measured.function),
-            what,
-            subject: measured.function,
             isa: isa.map(str::to_owned),
             threads,
             tokens,
             shape: Some(shape),
-            value: measured.median_ns / 1e3,
             range: Some(measured.interval_ns.map(|ns| ns / 1e3)),
             bytes: measured.bytes,
             operations: Some(2 * m * k * tokens),
             bandwidth_gb_s: out.bandwidth(),
             peak_gop_s: isa.and_then(|isa| out.peak(isa)),
-            joules: None,
-            note: None,
-            revision: programs.revision.clone(),
-            date: today(),
-            quick: effort == Effort::Quick,
+            ..Figure::of(id, what, &measured.function, us, &programs.revision, effort)
         });
     }
     if figures.is_empty() {

@@ -8,7 +8,6 @@ use ternary_kernels::Isa;
 
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
-use crate::machine::today;
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
 
@@ -153,25 +152,12 @@ impl Call {
                 What::FirstToken => format!("first token after {tokens}"),
                 _ => "memory".to_owned(),
             };
+            let id = format!("model/{kind}/{isa}/t{}", self.threads);
             Figure {
-                id: format!("model/{kind}/{isa}/t{}", self.threads),
-                what,
-                subject: "bitnet".to_owned(),
                 isa: Some(isa.to_owned()),
                 threads: self.threads,
                 tokens,
-                shape: None,
-                value,
-                range: None,
-                bytes: None,
-                operations: None,
-                bandwidth_gb_s: None,
-                peak_gop_s: None,
-                joules: None,
-                note: None,
-                revision: String::new(),
-                date: today(),
-                quick: effort == Effort::Quick,
+                ..Figure::of(id, what, "bitnet", value, "", effort)
             }
         };
         let mut figures = Vec::new();

@@ -7,9 +7,11 @@ mod labels;
 mod prefill;
 mod roofline;
 
+use std::ops::Range;
 use std::path::Path;
 
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -18,6 +20,8 @@ use crate::figure::{Figure, Results};
 
 /// A canvas of SVG text.
 pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// What is drawn between [`axes`].
+type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 /// What the drawing library answers.
 pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
 /// Draws one picture.
@@ -97,6 +101,37 @@ pub(crate) fn headed<'a>(
     canvas.draw(&Text::new(title.to_owned(), (24, 18), title_style.pos(Pos::new(HPos::Left, VPos::Top))))?;
     canvas.draw(&Text::new(subtitle.to_owned(), (24, 58), text(13, DIM)))?;
     Ok(canvas.split_vertically(80).1)
+}
+
+/// Linear axes from left to right and from below upwards, with room for labels at the ends of lines; numbers of the upright axis with
+/// `digits` after the point.
+pub(crate) fn axes<'a>(
+    area: &Canvas<'a>,
+    margin_right: u32,
+    (x, x_says): (Range<f64>, &str),
+    (y, y_says, digits): (Range<f64>, &str, usize),
+) -> Result<Chart<'a>, Box<dyn std::error::Error>> {
+    let mut chart = ChartBuilder::on(area)
+        .margin(8)
+        .margin_right(margin_right)
+        .margin_left(16)
+        .x_label_area_size(48)
+        .y_label_area_size(56)
+        .build_cartesian_2d(x, y)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(DIM)
+        .label_style(text(12, DIM))
+        .axis_desc_style(text(13, INK))
+        .x_desc(x_says)
+        .y_desc(y_says)
+        .x_label_formatter(&|v| format!("{v:.0}"))
+        .y_label_formatter(&|v| format!("{v:.digits$}"))
+        .draw()?;
+    Ok(chart)
 }
 
 /// Whether a figure is ours and not a baseline.

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use serde_json::Value;
 
 use crate::error::BenchError;
-use crate::plots::{Canvas, DIM, Drawn, GRID, INK, OTHERS, OTHERS_LIGHT, OURS, OURS_LIGHT, headed, svg, text};
+use crate::plots::{Canvas, Drawn, INK, OTHERS, OTHERS_LIGHT, OURS, OURS_LIGHT, axes, headed, svg, text};
 use crate::report::number;
 
 /// Steps of training whose mean loss is shown.
@@ -138,26 +138,7 @@ fn draw(runs: &[(String, Log)], canvas: &Canvas<'_>) -> Drawn {
     // The first steps of a model that knows nothing would press everything else to the bottom.
     let settled = all().filter(|p| p.0 > last / 10.0).map(|p| p.1).fold(least + 0.1, f64::max);
     let (low, high) = ((least * 10.0).floor() / 10.0, (settled * 10.0).ceil() / 10.0);
-    let mut chart = ChartBuilder::on(&area)
-        .margin(8)
-        .margin_right(230)
-        .margin_left(16)
-        .x_label_area_size(48)
-        .y_label_area_size(56)
-        .build_cartesian_2d(0.0..last * 1.01, low..high)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(DIM)
-        .label_style(text(12, DIM))
-        .axis_desc_style(text(13, INK))
-        .x_desc("steps")
-        .y_desc("nats per token")
-        .x_label_formatter(&|v| format!("{v:.0}"))
-        .y_label_formatter(&|v| format!("{v:.1}"))
-        .draw()?;
+    let mut chart = axes(&area, 230, (0.0..last * 1.01, "steps"), (low..high, "nats per token", 1))?;
     let base = area.get_base_pixel();
     let mut taken: Vec<i32> = Vec::new();
     let mut ends: Vec<(usize, f64)> =

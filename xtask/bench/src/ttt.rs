@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
-use crate::machine::today;
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
 
@@ -85,30 +84,6 @@ fn number(json: &Value, key: &str) -> Result<f64, BenchError> {
     json[key].as_f64().ok_or_else(|| BenchError::unreadable("bitnet bench", format!("no {key}")))
 }
 
-/// A figure of this part.
-fn figure(programs: &Programs, id: String, what: What, subject: &str, value: f64, effort: Effort) -> Figure {
-    Figure {
-        id,
-        what,
-        subject: subject.to_owned(),
-        isa: None,
-        threads: 1,
-        tokens: 0,
-        shape: None,
-        value,
-        range: None,
-        bytes: None,
-        operations: None,
-        bandwidth_gb_s: None,
-        peak_gop_s: None,
-        joules: None,
-        note: None,
-        revision: programs.revision.clone(),
-        date: today(),
-        quick: effort == Effort::Quick,
-    }
-}
-
 /// Memory and time of a session after `context` tokens.
 fn after(
     programs: &Programs,
@@ -134,7 +109,14 @@ fn after(
         tokens: context,
         range,
         note: note.clone(),
-        ..figure(programs, format!("ttt/{kind} after {context}/{}", mixer.name()), what, mixer.name(), value, effort)
+        ..Figure::of(
+            format!("ttt/{kind} after {context}/{}", mixer.name()),
+            what,
+            mixer.name(),
+            value,
+            &programs.revision,
+            effort,
+        )
     };
     Ok(vec![
         make(What::SessionMemory, "session", number(details, "session_bytes")? / 1024.0, None),
@@ -163,7 +145,14 @@ fn shipped(programs: &Programs, sessions: u64, threads: usize, effort: Effort) -
         tokens,
         range: pair(range),
         note: Some(note.clone()),
-        ..figure(programs, format!("ttt/{kind} {tokens}/t{threads}"), what, "tiny-stories-ttt", value, effort)
+        ..Figure::of(
+            format!("ttt/{kind} {tokens}/t{threads}"),
+            what,
+            "tiny-stories-ttt",
+            value,
+            &programs.revision,
+            effort,
+        )
     };
     let mut figures = Vec::new();
     if prompt > 0 {

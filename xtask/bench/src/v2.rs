@@ -10,7 +10,6 @@ use ternary_kernels::Isa;
 
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
-use crate::machine::today;
 use crate::model::{LONG_CONTEXT, SESSIONS, ternary_operations};
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
@@ -156,19 +155,15 @@ impl Call {
             What::V2Together | What::TextMemory => self.sessions,
             _ => self.context,
         };
+        let subject = match self.what {
+            What::KvDecode => self.kv,
+            What::TextMemory => &format!("{}, {}", self.bits, self.kv),
+            _ => self.bits,
+        };
         Ok(Figure {
-            id: self.name(),
-            what: self.what,
-            subject: match self.what {
-                What::KvDecode => self.kv.to_owned(),
-                What::TextMemory => format!("{}, {}", self.bits, self.kv),
-                _ => self.bits.to_owned(),
-            },
             isa: Some(isa.to_owned()),
             threads: self.threads,
             tokens,
-            shape: None,
-            value,
             range: if is_memory { None } else { pair(&details[range]) },
             bytes: match self.what {
                 What::V2Prefill => None,
@@ -177,8 +172,6 @@ impl Call {
             },
             operations: (!is_memory).then(ternary_operations),
             bandwidth_gb_s: pair(&json["read_bandwidth_gb_s"]).filter(|_| !is_memory),
-            peak_gop_s: None,
-            joules: None,
             note: is_memory.then(|| {
                 let before = memory["anonymous_before_mib"].as_f64().unwrap_or_default();
                 let (codes, others) = (count("activation_bytes"), count("working_bytes"));
@@ -188,9 +181,7 @@ impl Call {
                     mib(others)
                 )
             }),
-            revision: String::new(),
-            date: today(),
-            quick: effort == Effort::Quick,
+            ..Figure::of(self.name(), self.what, subject, value, "", effort)
         })
     }
 }

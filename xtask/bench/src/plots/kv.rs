@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::{Canvas, DIM, Drawn, GRID, INK, OTHERS, OURS, OURS_LIGHT, headed, text, thread_counts, threads};
+use super::{Canvas, Drawn, INK, OTHERS, OURS, OURS_LIGHT, axes, headed, text, thread_counts, threads};
 use crate::figure::{Figure, Results, What};
 use crate::report::{ends, kv_types, number};
 
@@ -35,26 +35,8 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
     )?;
     let most = lines.iter().flat_map(|l| l.2).map(|f| f.value).fold(0.0, f64::max) * 1.15;
     let longest = lines.iter().flat_map(|l| l.2).map(|f| f.tokens).max().unwrap_or(1) as f64;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(8)
-        .margin_right(210)
-        .margin_left(16)
-        .x_label_area_size(48)
-        .y_label_area_size(56)
-        .build_cartesian_2d(-0.02 * longest..longest * 1.02, 0.0..most)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(DIM)
-        .label_style(text(12, DIM))
-        .axis_desc_style(text(13, INK))
-        .x_desc("tokens before")
-        .y_desc("tokens per second")
-        .x_label_formatter(&|v| format!("{v:.0}"))
-        .y_label_formatter(&|v| format!("{v:.0}"))
-        .draw()?;
+    let across = -0.02 * longest..longest * 1.02;
+    let mut chart = axes(&area, 210, (across, "tokens before"), (0.0..most, "tokens per second", 0))?;
     let types = kv_types(&figures);
     let base = area.get_base_pixel();
     // Labels of one number of threads are moved apart where their lines end close to each other.

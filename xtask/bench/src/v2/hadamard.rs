@@ -14,7 +14,6 @@ use ternary_kernels::{Int4Batch, Isa, Ops};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
 use crate::guard::least_of;
-use crate::machine::today;
 use crate::model::shape;
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
@@ -49,25 +48,13 @@ pub(super) fn task(isa: Isa, threads: usize, effort: Effort) -> Task {
 
 fn figure(answer: Answer, id: &str, isa: Isa, threads: usize, programs: &Programs, effort: Effort) -> Figure {
     let Answer { layer_us, transforms_us } = answer;
+    let share = 100.0 * transforms_us / layer_us;
     Figure {
-        id: id.to_owned(),
-        what: What::Hadamard,
-        subject: "A4".to_owned(),
         isa: Some(isa.name().to_owned()),
         threads,
         tokens: 1,
-        shape: None,
-        value: 100.0 * transforms_us / layer_us,
-        range: None,
-        bytes: None,
-        operations: None,
-        bandwidth_gb_s: None,
-        peak_gop_s: None,
-        joules: None,
         note: Some(format!("{transforms_us:.1} us of {layer_us:.0} us")),
-        revision: programs.revision.clone(),
-        date: today(),
-        quick: effort == Effort::Quick,
+        ..Figure::of(id.to_owned(), What::Hadamard, "A4", share, &programs.revision, effort)
     }
 }
 

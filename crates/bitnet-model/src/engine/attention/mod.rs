@@ -48,8 +48,6 @@ const INLINE_PARTS: usize = 64;
 #[derive(Debug)]
 pub(super) struct AttentionScratch {
     attend: AttendScratch,
-    /// The block just computed.
-    block: Partial,
     /// All blocks of the tile so far.
     sum: Partial,
     /// Blocks of a tile that began on an earlier thread, in ascending order.
@@ -64,24 +62,23 @@ impl AttentionScratch {
     pub(super) fn new(c: &ModelConfig) -> Self {
         Self {
             attend: AttendScratch::new(c.group_size(), c.head_dim),
-            block: partial(c),
             sum: partial(c),
             deferred: Vec::new(),
             deferred_len: 0,
             open: None,
         }
     }
+}
 
-    /// Room for the blocks of one tile.
-    fn defer(&mut self, c: &ModelConfig) -> (&mut Partial, &mut AttendScratch) {
-        if self.deferred_len == self.deferred.len() {
-            // Doubled, so that a text that grows token by token rarely meets this.
-            let more = self.deferred.len().max(4);
-            self.deferred.extend((0..more).map(|_| partial(c)));
-        }
-        self.deferred_len += 1;
-        (&mut self.deferred[self.deferred_len - 1], &mut self.attend)
+/// Room for one more block of a tile.
+fn defer<'a>(c: &ModelConfig, deferred: &'a mut Vec<Partial>, len: &mut usize) -> &'a mut Partial {
+    if *len == deferred.len() {
+        // Doubled, so that a text that grows token by token rarely meets this.
+        let more = deferred.len().max(4);
+        deferred.extend((0..more).map(|_| partial(c)));
     }
+    *len += 1;
+    &mut deferred[*len - 1]
 }
 
 fn partial(c: &ModelConfig) -> Partial {
@@ -143,18 +140,16 @@ impl Layer<'_> {
             let next = self.plan.next_tile(tile);
             // The range ends within this tile, or behind it.
             let end = if *to < next { to.block } else { blocks };
+            let AttentionScratch { attend, sum, deferred, deferred_len, .. } = &mut **scratch;
             if at.block > 0 {
-                for block in at.block..end {
-                    let (partial, attend) = scratch.defer(self.c);
-                    self.ops.attend_block(&queries, block, keys.block(block), values.block(block), attend, partial);
-                }
+                self.ops.attend_blocks(&queries, at.block..end, keys, values, attend, |block| {
+                    defer(self.c, deferred, deferred_len).copy_from(block);
+                });
             } else {
-                let AttentionScratch { attend, block: partial, sum, .. } = &mut **scratch;
                 sum.reset(queries.rows(), queries.head_dim);
-                for block in 0..end {
-                    self.ops.attend_block(&queries, block, keys.block(block), values.block(block), attend, partial);
-                    self.ops.merge_partial(sum, partial);
-                }
+                self.ops.attend_blocks(&queries, 0..end, keys, values, attend, |block| {
+                    self.ops.merge_partial(sum, block);
+                });
                 let len = queries.tokens * width;
                 if end == blocks {
                     let out = &mut out[written..written + len];

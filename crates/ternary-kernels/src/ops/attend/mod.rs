@@ -21,6 +21,8 @@
 //!
 //! Papers: arXiv:2205.14135 (blocks and their merging); arXiv:2504.18415, section 3.1 (queries, keys and values in few bits).
 
+use std::ops::Range;
+
 use super::Ops;
 use crate::{AlignedBuf, ColsMut};
 
@@ -140,6 +142,17 @@ impl Partial {
         }
     }
 
+    /// Becomes a copy of `other`, without allocating.
+    ///
+    /// # Panics
+    /// If that exceeds the capacity.
+    pub fn copy_from(&mut self, other: &Self) {
+        let len = other.rows * Self::stride_of(other.head_dim);
+        assert!(len <= self.values.len(), "{} queries of heads of {} exceed the capacity", other.rows, other.head_dim);
+        (self.rows, self.head_dim) = (other.rows, other.head_dim);
+        self.values[..len].copy_from_slice(&other.values[..len]);
+    }
+
     /// Number of queries.
     pub fn rows(&self) -> usize {
         self.rows
@@ -231,11 +244,47 @@ impl Ops {
         scratch: &mut AttendScratch,
         out: &mut Partial,
     ) {
+        scratch.room.codes.forget();
         self.block_within(queries, block, keys, values, &mut scratch.room, out);
     }
 
+    /// [`Ops::attend_block`] for blocks `blocks` of keys and values that lie in one piece from position 0 on, each handed to `each` in
+    /// ascending order. What the blocks have in common is done once: queries that meet codes become codes themselves.
+    ///
+    /// # Panics
+    /// As [`Ops::attend_block`].
+    pub fn attend_blocks(
+        self,
+        queries: &Queries<'_>,
+        blocks: Range<usize>,
+        keys: KvRows<'_>,
+        values: KvRows<'_>,
+        scratch: &mut AttendScratch,
+        each: impl FnMut(&Partial),
+    ) {
+        self.blocks_within(queries, blocks, keys, values, &mut scratch.room, &mut scratch.block, each);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as attend_blocks, with the parts of its working memory")]
+    fn blocks_within(
+        self,
+        queries: &Queries<'_>,
+        blocks: Range<usize>,
+        keys: KvRows<'_>,
+        values: KvRows<'_>,
+        room: &mut Room,
+        partial: &mut Partial,
+        mut each: impl FnMut(&Partial),
+    ) {
+        room.codes.forget();
+        for block in blocks {
+            self.block_within(queries, block, keys.block(block), values.block(block), room, partial);
+            each(partial);
+        }
+    }
+
     /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values that lie in one
-    /// piece from position 0 on: [`Ops::attend_block`], [`Ops::merge_partial`] and [`Ops::finish_partial`] for all tokens
+    /// piece from position 0 on: [`Ops::attend_blocks`], [`Ops::merge_partial`] and [`Ops::finish_partial`] for all tokens
     /// and blocks, with the same bits. `out` is `[tokens, group * head_dim]`.
     ///
     /// # Panics
@@ -257,10 +306,8 @@ impl Ops {
             let end = (start + tile).min(queries.tokens);
             let queries = queries.tokens(start, end);
             sum.reset(queries.rows(), queries.head_dim);
-            for block in 0..queries.blocks() {
-                self.block_within(&queries, block, keys.block(block), values.block(block), room, partial);
-                self.merge_partial(sum, partial);
-            }
+            let blocks = 0..queries.blocks();
+            self.blocks_within(&queries, blocks, keys, values, room, partial, |next| self.merge_partial(sum, next));
             self.finish_partial(sum, &mut out.rows_mut(start..end));
             start = end;
         }

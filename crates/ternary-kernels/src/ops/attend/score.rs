@@ -193,6 +193,8 @@ pub(super) struct QueryCodes {
     codes: AlignedBuf<i8>,
     rows: Vec<QueryRow>,
     stride: usize,
+    /// Whether they are those of the queries at hand.
+    filled: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -207,7 +209,7 @@ impl QueryCodes {
     /// Room for `rows` queries of up to `head_dim` elements.
     pub(super) fn with_capacity(rows: usize, head_dim: usize) -> Self {
         let codes = AlignedBuf::zeroed(rows * Self::stride_of(head_dim));
-        Self { codes, rows: vec![QueryRow::default(); rows], stride: 0 }
+        Self { codes, rows: vec![QueryRow::default(); rows], stride: 0, filled: false }
     }
 
     /// Whole chunks of either width of keys.
@@ -215,9 +217,19 @@ impl QueryCodes {
         head_dim.next_multiple_of(2 * CHUNK)
     }
 
-    /// Becomes queries `first..`, for keys of `C`.
+    /// Other queries, or other keys, follow.
+    pub(super) fn forget(&mut self) {
+        self.filled = false;
+    }
+
+    /// Becomes queries `first..`, for keys of `C`, unless it is them. Later blocks are seen by fewer queries, so that the first block
+    /// decides.
     #[inline(always)]
     pub(super) fn fill<S: Simd, C: KeyCode>(&mut self, s: S, q: &Queries<'_>, first: usize) {
+        if self.filled {
+            return;
+        }
+        self.filled = true;
         let stride = Self::stride_of(q.head_dim);
         self.stride = stride;
         for row in first..q.rows() {
