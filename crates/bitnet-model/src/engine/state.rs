@@ -68,6 +68,10 @@ impl SequenceState {
     pub fn shared_kv_bytes(&self) -> usize {
         self.kv.shared_bytes()
     }
+    /// Bytes that a fork takes when it begins to write: a page of each layer of attention, and the states of the others.
+    pub(crate) fn fork_bytes(&self) -> usize {
+        self.kv.writable_bytes() + self.ttt_bytes()
+    }
     /// Bytes of the states of test-time-training layers: the same after every token.
     pub fn ttt_bytes(&self) -> usize {
         self.ttt.iter().map(TttState::bytes).sum()

@@ -200,6 +200,10 @@ impl KvCache {
         let first = if self.ty == KvType::Q4 { 2 * self.kv_heads * padded(self.head_dim) } else { 0 };
         self.layers.len() * (self.pages * self.page_bytes() + if self.pages > 0 { first } else { 0 })
     }
+    /// Bytes of the page of each layer that the next token is written into.
+    pub(super) fn writable_bytes(&self) -> usize {
+        self.layers.len() * self.page_bytes()
+    }
     /// Those of them that other sequences hold as well.
     pub(super) fn shared_bytes(&self) -> usize {
         let shared = self.layers.iter().map(|layer| each_type!(layer, p => p.shared()));
