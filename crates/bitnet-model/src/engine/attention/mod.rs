@@ -185,7 +185,7 @@ impl Layer<'_> {
     }
 
     /// Queries of a tile, and the keys and values that they see, block by block.
-    fn operands(&self, tile: Cut) -> (Queries<'_>, impl Fn(usize) -> (KvRows<'_>, KvRows<'_>)) {
+    fn operands<'l>(&'l self, tile: Cut) -> (Queries<'l>, impl Fn(usize) -> (KvRows<'l>, KvRows<'l>)) {
         let (c, d) = (self.c, self.c.head_dim);
         let qw = c.num_attention_heads * d;
         let segment = &self.segments[tile.segment];

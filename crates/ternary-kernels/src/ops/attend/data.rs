@@ -142,6 +142,14 @@ impl<'a> KvRows<'a> {
         }
     }
 
+    /// The memory of their steps.
+    pub(super) fn step_bytes(&self) -> &'a [u8] {
+        match self.data {
+            KvData::F32(_) | KvData::F16(_) | KvData::Bf16(_) => &[],
+            KvData::Int8 { steps, .. } | KvData::Int4 { steps, .. } => bytemuck::cast_slice(&steps[..self.len]),
+        }
+    }
+
     /// What the codes of the first rows are multiplied with, zeros behind the last one; `None` where elements are not codes.
     pub(super) fn steps(&self) -> Option<[f32; KV_BLOCK]> {
         let (all, first) = match self.data {

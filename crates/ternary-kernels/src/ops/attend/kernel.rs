@@ -65,7 +65,7 @@ pub(super) fn block<S: Simd>(
     block: usize,
     keys: KvRows<'_>,
     values: KvRows<'_>,
-    next_keys: &[u8],
+    next: Option<(KvRows<'_>, KvRows<'_>)>,
     room: &mut Room,
     out: &mut Partial,
 ) {
@@ -99,7 +99,9 @@ pub(super) fn block<S: Simd>(
     let (key_steps, value_steps) = (keys.steps(), values.steps());
     let wide_rows = q.rows() - first >= WIDE_ROWS;
     // With many rows to a block, its keys and values were in a near cache a tile ago.
-    let (own_values, next_keys) = if wide_rows { (&[][..], &[][..]) } else { (values.bytes(), next_keys) };
+    let next = next.filter(|_| !wide_rows);
+    let own_values = if wide_rows { &[][..] } else { values.bytes() };
+    let next_keys = next.map_or(&[][..], |(keys, _)| keys.bytes());
     let (keys, values) = if wide_rows {
         let stride = Room::stride_of(q.head_dim);
         let half = wide.len() / 2;
@@ -112,6 +114,10 @@ pub(super) fn block<S: Simd>(
 
     all_scores(s, q, first, start, keys, own_values, codes, scores);
     let stride = Partial::stride_of(q.head_dim);
+    if let Some((keys, values)) = next {
+        prefetch(keys.step_bytes());
+        prefetch(values.step_bytes());
+    }
     let rows = q.rows() - first;
     for row in first..q.rows() {
         prefetch(share(next_keys, (row - first) * KV_BLOCK / rows, (row - first + 1) * KV_BLOCK / rows));

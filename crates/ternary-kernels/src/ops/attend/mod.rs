@@ -211,7 +211,7 @@ ops! {
         block: usize,
         keys: KvRows<'_>,
         values: KvRows<'_>,
-        next_keys: &[u8],
+        next: Option<(KvRows<'_>, KvRows<'_>)>,
         room: &mut Room,
         out: &mut Partial,
     ) = kernel::block;
@@ -246,7 +246,7 @@ impl Ops {
         out: &mut Partial,
     ) {
         scratch.room.codes.forget();
-        self.block_within(queries, block, keys, values, &[], &mut scratch.room, out);
+        self.block_within(queries, block, keys, values, None, &mut scratch.room, out);
     }
 
     /// [`Ops::attend_block`] for blocks `blocks`, whose keys and values `rows` tells, each handed to `each` in ascending order. What the
@@ -281,8 +281,7 @@ impl Ops {
             let block = start;
             start += 1;
             next = (start < end).then(|| rows(start));
-            let next_keys = next.map_or(&[][..], |(keys, _)| keys.bytes());
-            self.block_within(queries, block, keys, values, next_keys, room, partial);
+            self.block_within(queries, block, keys, values, next, room, partial);
             each(partial);
         }
     }
