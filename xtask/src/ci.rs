@@ -21,6 +21,7 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     steps.run("format of fuzz", || cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], &[]))?;
     steps.run("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))?;
+    steps.try_run("book", book)?;
     steps.run("docs", || cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
     steps.run("features alone", features_alone)?;
     steps.run("programs", programs::build)?;
@@ -88,6 +89,17 @@ fn address_sanitizer() -> Result<Outcome, XtaskError> {
     args.extend(["-p", "ternary-kernels", "--lib", "--tests"]);
     args.extend(BUILT_FOR_ONE_RUN);
     cargo(&args, &env)?;
+    Ok(Outcome::Done)
+}
+
+/// The documents as a book: every page of `docs` but decisions is a chapter, and it builds.
+fn book() -> Result<Outcome, XtaskError> {
+    if !works("mdbook", &["--version"]) {
+        let remedy = "install it with `cargo install mdbook --locked`";
+        let missing = XtaskError::Missing { what: "mdbook".into(), remedy };
+        return if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) };
+    }
+    run("mdbook", &["build", "docs"], &[])?;
     Ok(Outcome::Done)
 }
 

@@ -9,7 +9,7 @@ use crate::{ModelError, Sequence};
 
 /// Logits computed at once: bounds the memory to this many values.
 const LOGITS_AT_ONCE: usize = 1 << 22;
-/// Copies of the text's state are made for at most so many bytes at a time, or for one continuation.
+/// Forks of the text are made for at most so many bytes at a time, or for one continuation.
 const STATE_BYTES_AT_ONCE: usize = 1 << 28;
 
 /// The natural logarithm of the probability of each token of each continuation of `text`, given all before it. `text` is left
@@ -67,7 +67,7 @@ pub fn log_probs(text: &Sequence, continuations: &[&[u32]]) -> Result<Vec<Vec<f6
     for (score, c) in scores.iter_mut().zip(continuations) {
         score.extend(c.get(shared).map(|&token| next.of(token)));
     }
-    let each = (base.state().kv_bytes() + base.state().ttt_bytes()).max(1);
+    let each = base.state().fork_bytes().max(1);
     let group = (STATE_BYTES_AT_ONCE / each).max(1);
     for (scores, continuations) in scores.chunks_mut(group).zip(continuations.chunks(group)) {
         let rests: Vec<&[u32]> = continuations.iter().map(|c| c.get(shared..).unwrap_or_default()).collect();

@@ -89,6 +89,12 @@ struct Readme;
 
 /// The examples of the documents run.
 #[cfg(all(doctest, feature = "constrain", feature = "tiny-model"))]
+#[doc = include_str!("../../../README.ja.md")]
+#[doc = include_str!("../../../docs/quick-start.md")]
+#[doc = include_str!("../../../docs/embedding.md")]
 #[doc = include_str!("../../../docs/output.md")]
 #[doc = include_str!("../../../docs/sessions.md")]
+#[doc = include_str!("../../../docs/candle.md")]
+#[doc = include_str!("../../../docs/own-kernel.md")]
+#[doc = include_str!("../../../docs/ttt.md")]
 struct Documents;

@@ -60,6 +60,22 @@ impl Session {
     pub fn kv_bytes(&self) -> usize {
         self.decoder.state().kv_bytes()
     }
+    /// Those of them that forks of this session hold as well: forks share the pages of what they have in common.
+    ///
+    /// ```
+    /// use bitnet::Model;
+    /// let model = Model::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tinystories-5m.gguf"))?;
+    /// let mut session = model.session();
+    /// session.feed("Once upon a time there was a little dog.")?;
+    /// let fork = session.clone();
+    /// assert_eq!(session.shared_bytes(), session.kv_bytes());
+    /// session.feed(" He barked.")?;
+    /// assert_eq!((session.shared_bytes(), fork.shared_bytes()), (0, 0));
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
+    pub fn shared_bytes(&self) -> usize {
+        self.decoder.state().shared_kv_bytes()
+    }
     /// Bytes of the states of test-time-training layers: the same after every token.
     pub fn ttt_bytes(&self) -> usize {
         self.decoder.state().ttt_bytes()

@@ -41,6 +41,18 @@ fn compare(used: &BTreeSet<&str>, text: &str, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Every document is a chapter of the book, but for the decisions, whose list is.
+pub(super) fn check_chapters(paths: &[&str], summary: &str, findings: &mut Vec<Finding>) {
+    let chapters = links(summary);
+    let documents = paths.iter().filter_map(|path| path.strip_prefix("docs/")).filter(|path| path.ends_with(".md"));
+    let decision = |path: &&str| path.starts_with("adr/") && *path != "adr/README.md";
+    for path in documents.filter(|path| *path != "SUMMARY.md" && !decision(path)) {
+        if !chapters.contains(&path) {
+            findings.push(Finding::new(format!("docs/{path}"), "is no chapter of the book: name it in docs/SUMMARY.md"));
+        }
+    }
+}
+
 /// Links from one document to another file of the repository lead to a file that is there.
 pub(super) fn check_links(file: &SourceFile, findings: &mut Vec<Finding>) {
     if !file.path.ends_with(".md") {
@@ -88,6 +100,18 @@ mod tests {
         assert_eq!(count("| `half` | kernels | f16 |\n"), 1);
         assert_eq!(count("| `half` | kernels |  |\n| `rayon` | kernels | threads |\n"), 1);
         assert_eq!(count("| `half` | k | r |\n| `rayon` | k | r |\n| `tokio` | k | r |\n"), 1);
+    }
+
+    #[test]
+    fn documents_that_are_no_chapters_are_found() {
+        let paths = ["docs/a.md", "docs/b/c.md", "docs/adr/1.md", "docs/SUMMARY.md", "README.md", "docs/x.svg"];
+        let missing = |summary: &str| {
+            let mut findings = Vec::new();
+            check_chapters(&paths, summary, &mut findings);
+            findings.into_iter().map(|f| f.place).collect::<Vec<_>>()
+        };
+        assert_eq!(missing("- [A](a.md)\n  - [C](b/c.md)\n"), Vec::<String>::new());
+        assert_eq!(missing("- [A](a.md)\n"), ["docs/b/c.md"]);
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub(crate) fn check() -> Result<(), XtaskError> {
         sources::check(file, &mut findings);
         docs::check_links(file, &mut findings);
     }
+    if let Some(summary) = files.iter().find(|file| file.path == "docs/SUMMARY.md") {
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        docs::check_chapters(&paths, &summary.text, &mut findings);
+    }
     crates::check(&workspace, &mut findings)?;
     docs::check_dependencies(&workspace, &mut findings)?;
     for f in &findings {

@@ -10,7 +10,8 @@ use crate::ModelError;
 /// The state of one text in all layers.
 ///
 /// Layers of attention keep keys and values, which grow with the text up to the context. Test-time-training layers keep
-/// a state of constant size, which cannot be taken back to an earlier token. A clone is a fork: both go on by themselves.
+/// a state of constant size, which cannot be taken back to an earlier token. A clone is a fork: both go on by themselves, and share
+/// the keys and values of what they have in common, in pages that are copied only when one of them writes there.
 #[derive(Clone, Debug)]
 pub struct SequenceState {
     engine: Engine,
@@ -58,9 +59,18 @@ impl SequenceState {
     pub fn kv_type(&self) -> KvType {
         self.kv.kv_type()
     }
-    /// Bytes of keys and values allocated now; they grow with the text.
+    /// Bytes of keys and values held now; they grow with the text, by pages of 256 tokens. Those that forks hold as well
+    /// ([`SequenceState::shared_kv_bytes`]) are counted by each of them.
     pub fn kv_bytes(&self) -> usize {
         self.kv.byte_len()
+    }
+    /// Bytes of keys and values that others hold as well: after a fork all of them, later those of the common beginning.
+    pub fn shared_kv_bytes(&self) -> usize {
+        self.kv.shared_bytes()
+    }
+    /// Bytes that a fork takes when it begins to write: a page of each layer of attention, and the states of the others.
+    pub(crate) fn fork_bytes(&self) -> usize {
+        self.kv.writable_bytes() + self.ttt_bytes()
     }
     /// Bytes of the states of test-time-training layers: the same after every token.
     pub fn ttt_bytes(&self) -> usize {

@@ -135,19 +135,19 @@ impl Layer<'_> {
         let mut written = 0;
         while at < *to {
             let tile = Cut { block: 0, ..at };
-            let (queries, keys, values) = self.operands(tile);
+            let (queries, rows) = self.operands(tile);
             let blocks = self.plan.blocks(tile);
             let next = self.plan.next_tile(tile);
             // The range ends within this tile, or behind it.
             let end = if *to < next { to.block } else { blocks };
             let AttentionScratch { attend, sum, deferred, deferred_len, .. } = &mut **scratch;
             if at.block > 0 {
-                self.ops.attend_blocks(&queries, at.block..end, keys, values, attend, |block| {
+                self.ops.attend_blocks(&queries, at.block..end, rows, attend, |block| {
                     defer(self.c, deferred, deferred_len).copy_from(block);
                 });
             } else {
                 sum.reset(queries.rows(), queries.head_dim);
-                self.ops.attend_blocks(&queries, 0..end, keys, values, attend, |block| {
+                self.ops.attend_blocks(&queries, 0..end, rows, attend, |block| {
                     self.ops.merge_partial(sum, block);
                 });
                 let len = queries.tokens * width;
@@ -184,8 +184,8 @@ impl Layer<'_> {
         }
     }
 
-    /// Queries of a tile, and the keys and values that they see.
-    fn operands(&self, tile: Cut) -> (Queries<'_>, KvRows<'_>, KvRows<'_>) {
+    /// Queries of a tile, and the keys and values that they see, block by block.
+    fn operands<'l>(&'l self, tile: Cut) -> (Queries<'l>, impl Fn(usize) -> (KvRows<'l>, KvRows<'l>)) {
         let (c, d) = (self.c, self.c.head_dim);
         let qw = c.num_attention_heads * d;
         let segment = &self.segments[tile.segment];
@@ -202,9 +202,8 @@ impl Layer<'_> {
             scale: 1.0 / (d as f32).sqrt(),
         };
         let len = position + tokens.len();
-        let kv = &segment.state.kv;
-        let (keys, values) = kv.layers[self.layer].rows(tile.head, kv.capacity(), d, len);
-        (queries, keys, values)
+        let layer = &segment.state.kv.layers[self.layer];
+        (queries, move |block| layer.block(tile.head, block, d, len))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rotary embedding of queries and keys, and the new rows of the cache.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use smallvec::SmallVec;
 use ternary_kernels::ops::{Ops, RopeTable};
@@ -7,12 +9,13 @@ use ternary_kernels::{ColsMut, Team, split_cols};
 
 use super::{INLINE_PARTS, Segment};
 use crate::ModelConfig;
-use crate::engine::cache::{LayerCache, padded};
+use crate::engine::cache::{LayerCache, PAGE, Quantized, Slabs, padded};
 use crate::engine::scratch::Scratch;
 
 /// The new rows of one key/value head of one sequence.
 struct Part<'a> {
-    slab: Slab<'a>,
+    /// In the pages that the rows lie in.
+    slabs: SmallVec<[Slab<'a>; 2]>,
     /// Queries of the head's group, turned in place.
     q: ColsMut<'a, f32>,
     /// New keys, turned in place.
@@ -23,7 +26,7 @@ struct Part<'a> {
     base: usize,
 }
 
-/// Keys and values of one head, `[capacity, head_dim]`.
+/// Keys and values of one head in a page, `[PAGE, head_dim]`.
 enum Slab<'a> {
     F32(&'a mut [f32], &'a mut [f32]),
     F16(&'a mut [f16], &'a mut [f16]),
@@ -38,33 +41,33 @@ struct Codes<'a, T> {
     steps: &'a mut [f32],
 }
 
-/// Two codes in a byte, and position 0 in int8.
+/// Two codes in a byte, and in the first page position 0 in int8.
 struct Nibbles<'a> {
     rows: Codes<'a, u8>,
-    first: &'a mut [i8],
+    first: Option<&'a mut [i8]>,
 }
 
 impl Codes<'_, i8> {
-    fn store(&mut self, ops: Ops, position: usize, x: &[f32]) {
+    fn store(&mut self, ops: Ops, row: usize, x: &[f32]) {
         let width = padded(x.len());
-        self.steps[position] = ops.quantize_kv8(x, &mut self.codes[position * width..][..width]);
+        self.steps[row] = ops.quantize_kv8(x, &mut self.codes[row * width..][..width]);
     }
 }
 
 impl Nibbles<'_> {
-    fn store(&mut self, ops: Ops, position: usize, x: &[f32]) {
+    fn store(&mut self, ops: Ops, row: usize, x: &[f32]) {
         let width = padded(x.len()) / 2;
-        self.rows.steps[position] = match position {
-            0 => ops.quantize_kv8(x, self.first),
-            _ => ops.quantize_kv4(x, &mut self.rows.codes[position * width..][..width]),
+        self.rows.steps[row] = match &mut self.first {
+            Some(first) if row == 0 => ops.quantize_kv8(x, first),
+            _ => ops.quantize_kv4(x, &mut self.rows.codes[row * width..][..width]),
         };
     }
 }
 
 impl Slab<'_> {
-    /// Stores a row of keys and values at `position`.
-    fn store(&mut self, ops: Ops, position: usize, k: &[f32], v: &[f32]) {
-        let at = position * k.len()..(position + 1) * k.len();
+    /// Stores a row of keys and values as row `row` of the page.
+    fn store(&mut self, ops: Ops, row: usize, k: &[f32], v: &[f32]) {
+        let at = row * k.len()..(row + 1) * k.len();
         match self {
             Slab::F32(keys, values) => {
                 keys[at.clone()].copy_from_slice(k);
@@ -79,12 +82,12 @@ impl Slab<'_> {
                 ops.f32_to_bf16(v, &mut values[at]);
             }
             Slab::Q8(keys, values) => {
-                keys.store(ops, position, k);
-                values.store(ops, position, v);
+                keys.store(ops, row, k);
+                values.store(ops, row, v);
             }
             Slab::Q4(keys, values) => {
-                keys.store(ops, position, k);
-                values.store(ops, position, v);
+                keys.store(ops, row, k);
+                values.store(ops, row, v);
             }
         }
     }
@@ -104,13 +107,14 @@ pub(super) fn run(c: &ModelConfig, ops: Ops, team: &Team, s: &mut Scratch, layer
         let (q, k);
         (q, q_rest) = q_rest.split_at_mut(n * qw);
         (k, k_rest) = k_rest.split_at_mut(n * kvw);
-        let capacity = segment.state.kv.capacity();
         let heads = split_cols(q, n, qw, &q_bounds).zip(split_cols(k, n, kvw, &k_bounds));
-        let slabs = slabs(&mut segment.state.kv.layers[layer], capacity, d);
-        for (h, ((q, k), slab)) in heads.zip(slabs).enumerate() {
+        let before = parts.len();
+        for (h, (q, k)) in heads.enumerate() {
             let v = if n == 0 { &[] } else { &s.v[first * kvw..(first + n) * kvw][h * d..] };
-            parts.push(Part { slab, q, k, v, base });
+            parts.push(Part { slabs: SmallVec::new(), q, k, v, base });
         }
+        let pages = base / PAGE..(base + n).div_ceil(PAGE);
+        slabs(&mut segment.state.kv.layers[layer], pages, d, &mut parts[before..]);
     }
     let rope: &RopeTable = &s.rope;
     team.run_parts(&mut parts, |_, part| {
@@ -120,39 +124,51 @@ pub(super) fn run(c: &ModelConfig, ops: Ops, team: &Team, s: &mut Scratch, layer
             part.q.row_mut(i).chunks_exact_mut(d).for_each(|head| ops.rope_half(head, cos, sin));
             let k = part.k.row_mut(i);
             ops.rope_half(k, cos, sin);
-            part.slab.store(ops, position, k, &v[..d]);
+            part.slabs[position / PAGE - part.base / PAGE].store(ops, position % PAGE, k, &v[..d]);
         }
     });
 }
 
-/// The slabs of the heads of one layer, of `capacity` rows of `d` elements.
-fn slabs(layer: &mut LayerCache, capacity: usize, d: usize) -> SmallVec<[Slab<'_>; 16]> {
-    let (len, width) = (capacity * d, padded(d));
+/// Hands the slabs of `pages` of one layer, in rows of `d` elements, to the parts of the heads.
+fn slabs<'a>(layer: &'a mut LayerCache, pages: Range<usize>, d: usize, parts: &mut [Part<'a>]) {
+    let (len, width) = (PAGE * d, padded(d));
     match layer {
-        LayerCache::F32(s) => s.k.chunks_mut(len).zip(s.v.chunks_mut(len)).map(|(k, v)| Slab::F32(k, v)).collect(),
-        LayerCache::F16(s) => s.k.chunks_mut(len).zip(s.v.chunks_mut(len)).map(|(k, v)| Slab::F16(k, v)).collect(),
-        LayerCache::Bf16(s) => s.k.chunks_mut(len).zip(s.v.chunks_mut(len)).map(|(k, v)| Slab::Bf16(k, v)).collect(),
-        LayerCache::Q8(s) => {
-            let keys = codes(&mut s.codes.k, &mut s.steps.k, capacity, width);
-            let values = codes(&mut s.codes.v, &mut s.steps.v, capacity, width);
-            keys.zip(values).map(|(k, v)| Slab::Q8(k, v)).collect()
-        }
-        LayerCache::Q4(s) => {
-            let keys = codes(&mut s.codes.k, &mut s.steps.k, capacity, width / 2).zip(s.first.k.chunks_mut(width));
-            let values = codes(&mut s.codes.v, &mut s.steps.v, capacity, width / 2).zip(s.first.v.chunks_mut(width));
+        LayerCache::F32(p) => p.range_mut(pages).for_each(|s| hand_out(floats(s, len, Slab::F32), parts)),
+        LayerCache::F16(p) => p.range_mut(pages).for_each(|s| hand_out(floats(s, len, Slab::F16), parts)),
+        LayerCache::Bf16(p) => p.range_mut(pages).for_each(|s| hand_out(floats(s, len, Slab::Bf16), parts)),
+        LayerCache::Q8(p) => p.range_mut(pages).for_each(|Quantized { codes: c, steps, .. }| {
+            let (keys, values) = (codes(&mut c.k, &mut steps.k, width), codes(&mut c.v, &mut steps.v, width));
+            hand_out(keys.zip(values).map(|(k, v)| Slab::Q8(k, v)), parts);
+        }),
+        LayerCache::Q4(p) => p.range_mut(pages).for_each(|Quantized { codes: c, steps, first }| {
+            let keys = codes(&mut c.k, &mut steps.k, width / 2).zip(firsts(&mut first.k, width));
+            let values = codes(&mut c.v, &mut steps.v, width / 2).zip(firsts(&mut first.v, width));
             let nibbles = |(rows, first)| Nibbles { rows, first };
-            keys.zip(values).map(|(k, v)| Slab::Q4(nibbles(k), nibbles(v))).collect()
-        }
+            hand_out(keys.zip(values).map(|(k, v)| Slab::Q4(nibbles(k), nibbles(v))), parts);
+        }),
     }
 }
 
-/// Those of one half of a quantised layer, `width` elements of `T` in a row.
-fn codes<'a, T>(
-    codes: &'a mut [T],
-    steps: &'a mut [f32],
-    capacity: usize,
-    width: usize,
-) -> impl Iterator<Item = Codes<'a, T>> {
-    let codes = codes.chunks_mut(capacity * width);
-    codes.zip(steps.chunks_mut(capacity)).map(|(codes, steps)| Codes { codes, steps })
+/// One slab for each part.
+fn hand_out<'a>(slabs: impl Iterator<Item = Slab<'a>>, parts: &mut [Part<'a>]) {
+    parts.iter_mut().zip(slabs).for_each(|(part, slab)| part.slabs.push(slab));
+}
+
+/// The slabs of the heads of a page, of `len` elements each.
+fn floats<'a, T: bytemuck::Pod>(
+    slabs: &'a mut Slabs<T>,
+    len: usize,
+    slab: fn(&'a mut [T], &'a mut [T]) -> Slab<'a>,
+) -> impl Iterator<Item = Slab<'a>> {
+    slabs.k.chunks_mut(len).zip(slabs.v.chunks_mut(len)).map(move |(k, v)| slab(k, v))
+}
+
+/// Those of one half of a quantised page, `width` elements of `T` in a row.
+fn codes<'a, T>(codes: &'a mut [T], steps: &'a mut [f32], width: usize) -> impl Iterator<Item = Codes<'a, T>> {
+    codes.chunks_mut(PAGE * width).zip(steps.chunks_mut(PAGE)).map(|(codes, steps)| Codes { codes, steps })
+}
+
+/// For each head the row of position 0 in int8, where the page has such rows.
+fn firsts(first: &mut [i8], width: usize) -> impl Iterator<Item = Option<&mut [i8]>> {
+    first.chunks_mut(width).map(Some).chain(std::iter::repeat_with(|| None))
 }

@@ -130,6 +130,26 @@ impl<'a> KvRows<'a> {
         Self { data, len, ..*self }
     }
 
+    /// The memory that the rows lie in, but for steps and a first row of its own.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        let elements = self.len * self.stride;
+        match self.data {
+            KvData::F32(x) => bytemuck::cast_slice(&x[..elements.min(x.len())]),
+            KvData::F16(x) => bytemuck::cast_slice(&x[..elements.min(x.len())]),
+            KvData::Bf16(x) => bytemuck::cast_slice(&x[..elements.min(x.len())]),
+            KvData::Int8 { codes, .. } => bytemuck::cast_slice(&codes[..elements.min(codes.len())]),
+            KvData::Int4 { nibbles, .. } => &nibbles[..(elements / 2).min(nibbles.len())],
+        }
+    }
+
+    /// The memory of their steps.
+    pub(super) fn step_bytes(&self) -> &'a [u8] {
+        match self.data {
+            KvData::F32(_) | KvData::F16(_) | KvData::Bf16(_) => &[],
+            KvData::Int8 { steps, .. } | KvData::Int4 { steps, .. } => bytemuck::cast_slice(&steps[..self.len]),
+        }
+    }
+
     /// What the codes of the first rows are multiplied with, zeros behind the last one; `None` where elements are not codes.
     pub(super) fn steps(&self) -> Option<[f32; KV_BLOCK]> {
         let (all, first) = match self.data {
@@ -145,6 +165,29 @@ impl<'a> KvRows<'a> {
         }
         Some(steps)
     }
+}
+
+/// Asks for memory that is needed soon.
+///
+/// Keys and values of a head come from memory in pieces of a few pages, in turn: hardware prefetchers stop at each page, and find the
+/// thread waiting at the start of every block.
+#[inline(always)]
+pub(super) fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and faults on no address. SSE, which it needs, is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// The piece of `bytes` that belongs to rows `from..to` of a block, evenly shared out.
+#[inline(always)]
+pub(super) fn share(bytes: &[u8], from: usize, to: usize) -> &[u8] {
+    let at = |row: usize| bytes.len() * row.min(KV_BLOCK) / KV_BLOCK;
+    &bytes[at(from)..at(to)]
 }
 
 ops! {

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use super::data::{prefetch, share};
 use super::rows::{Codes, Floats, Rows};
 use super::score::{KeyCode, OfCodes, OfFloats, QueryCodes, Scores, score};
 use super::{KV_BLOCK, KvData, KvRows, Partial, Queries, Room};
@@ -64,6 +65,7 @@ pub(super) fn block<S: Simd>(
     block: usize,
     keys: KvRows<'_>,
     values: KvRows<'_>,
+    next: Option<(KvRows<'_>, KvRows<'_>)>,
     room: &mut Room,
     out: &mut Partial,
 ) {
@@ -95,7 +97,12 @@ pub(super) fn block<S: Simd>(
     let scores = &mut scores[..q.rows()];
 
     let (key_steps, value_steps) = (keys.steps(), values.steps());
-    let (keys, values) = if q.rows() - first >= WIDE_ROWS {
+    let wide_rows = q.rows() - first >= WIDE_ROWS;
+    // With many rows to a block, its keys and values were in a near cache a tile ago.
+    let next = next.filter(|_| !wide_rows);
+    let own_values = if wide_rows { &[][..] } else { values.bytes() };
+    let next_keys = next.map_or(&[][..], |(keys, _)| keys.bytes());
+    let (keys, values) = if wide_rows {
         let stride = Room::stride_of(q.head_dim);
         let half = wide.len() / 2;
         let (k, v) = wide.split_at_mut(half);
@@ -105,9 +112,15 @@ pub(super) fn block<S: Simd>(
         (keys, values)
     };
 
-    all_scores(s, q, first, start, keys, codes, scores);
+    all_scores(s, q, first, start, keys, own_values, codes, scores);
     let stride = Partial::stride_of(q.head_dim);
+    if let Some((keys, values)) = next {
+        prefetch(keys.step_bytes());
+        prefetch(values.step_bytes());
+    }
+    let rows = q.rows() - first;
     for row in first..q.rows() {
+        prefetch(share(next_keys, (row - first) * KV_BLOCK / rows, (row - first + 1) * KV_BLOCK / rows));
         if let Some(steps) = &key_steps {
             multiply(s, &mut scores[row], steps);
         }
@@ -157,37 +170,39 @@ fn widen_rows<S: Simd, R: Rows>(s: S, rows: R, len: usize, out: &mut [[f32; LANE
 }
 
 /// Scores of rows `first..` with the block's keys, as far as steps of keys are not needed; those of keys that a row does not see
-/// are arbitrary.
+/// are arbitrary. Meanwhile the memory of `values` is asked for.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
 fn all_scores<S: Simd>(
     s: S,
     q: &Queries<'_>,
     first: usize,
     start: usize,
     keys: KvRows<'_>,
+    values: &[u8],
     codes: &mut QueryCodes,
     scores: &mut [Scores],
 ) {
     let KvRows { data, stride, head_dim, .. } = keys;
     match data {
         KvData::F32(data) => {
-            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, scores);
+            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, values, scores);
         }
         KvData::F16(data) => {
-            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, scores);
+            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, values, scores);
         }
         KvData::Bf16(data) => {
-            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, scores);
+            score(s, q, first, start, OfFloats { q, keys: Floats { data, stride, head_dim } }, values, scores);
         }
         KvData::Int8 { codes: data, .. } => {
             let data = data.as_chunks::<LANES>().0;
             let keys = Codes { data, stride: stride / LANES, head_dim };
-            score_codes(s, q, first, start, keys, codes, scores);
+            score_codes(s, q, first, start, keys, values, codes, scores);
         }
         KvData::Int4 { nibbles, first: row, .. } => {
             let data = nibbles.as_chunks::<{ LANES / 2 }>().0;
             let keys = Codes { data, stride: stride / LANES, head_dim };
-            score_codes(s, q, first, start, keys, codes, scores);
+            score_codes(s, q, first, start, keys, values, codes, scores);
             if let Some((key, _)) = row {
                 codes.score_first::<[u8; LANES / 2]>(first, key, scores);
             }
@@ -197,17 +212,19 @@ fn all_scores<S: Simd>(
 
 /// The same for keys of one width of codes.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "as above")]
 fn score_codes<S: Simd, C: KeyCode>(
     s: S,
     q: &Queries<'_>,
     first: usize,
     start: usize,
     keys: Codes<'_, C>,
+    values: &[u8],
     codes: &mut QueryCodes,
     scores: &mut [Scores],
 ) {
     codes.fill::<S, C>(s, q, first);
-    score(s, q, first, start, OfCodes { queries: codes, keys }, scores);
+    score(s, q, first, start, OfCodes { queries: codes, keys }, values, scores);
 }
 
 /// `scores[j] *= steps[j]`

@@ -211,6 +211,7 @@ ops! {
         block: usize,
         keys: KvRows<'_>,
         values: KvRows<'_>,
+        next: Option<(KvRows<'_>, KvRows<'_>)>,
         room: &mut Room,
         out: &mut Partial,
     ) = kernel::block;
@@ -245,40 +246,42 @@ impl Ops {
         out: &mut Partial,
     ) {
         scratch.room.codes.forget();
-        self.block_within(queries, block, keys, values, &mut scratch.room, out);
+        self.block_within(queries, block, keys, values, None, &mut scratch.room, out);
     }
 
-    /// [`Ops::attend_block`] for blocks `blocks` of keys and values that lie in one piece from position 0 on, each handed to `each` in
-    /// ascending order. What the blocks have in common is done once: queries that meet codes become codes themselves.
+    /// [`Ops::attend_block`] for blocks `blocks`, whose keys and values `rows` tells, each handed to `each` in ascending order. What the
+    /// blocks have in common is done once: queries that meet codes become codes themselves.
     ///
     /// # Panics
     /// As [`Ops::attend_block`].
-    pub fn attend_blocks(
+    pub fn attend_blocks<'a>(
         self,
         queries: &Queries<'_>,
         blocks: Range<usize>,
-        keys: KvRows<'_>,
-        values: KvRows<'_>,
+        rows: impl Fn(usize) -> (KvRows<'a>, KvRows<'a>),
         scratch: &mut AttendScratch,
         each: impl FnMut(&Partial),
     ) {
-        self.blocks_within(queries, blocks, keys, values, &mut scratch.room, &mut scratch.block, each);
+        self.blocks_within(queries, blocks, rows, &mut scratch.room, &mut scratch.block, each);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as attend_blocks, with the parts of its working memory")]
-    fn blocks_within(
+    fn blocks_within<'a>(
         self,
         queries: &Queries<'_>,
         blocks: Range<usize>,
-        keys: KvRows<'_>,
-        values: KvRows<'_>,
+        rows: impl Fn(usize) -> (KvRows<'a>, KvRows<'a>),
         room: &mut Room,
         partial: &mut Partial,
         mut each: impl FnMut(&Partial),
     ) {
         room.codes.forget();
-        for block in blocks {
-            self.block_within(queries, block, keys.block(block), values.block(block), room, partial);
+        let Range { mut start, end } = blocks;
+        let mut next = (start < end).then(|| rows(start));
+        while let Some((keys, values)) = next {
+            let block = start;
+            start += 1;
+            next = (start < end).then(|| rows(start));
+            self.block_within(queries, block, keys, values, next, room, partial);
             each(partial);
         }
     }
@@ -307,7 +310,8 @@ impl Ops {
             let queries = queries.tokens(start, end);
             sum.reset(queries.rows(), queries.head_dim);
             let blocks = 0..queries.blocks();
-            self.blocks_within(&queries, blocks, keys, values, room, partial, |next| self.merge_partial(sum, next));
+            let rows = |block| (keys.block(block), values.block(block));
+            self.blocks_within(&queries, blocks, rows, room, partial, |next| self.merge_partial(sum, next));
             self.finish_partial(sum, &mut out.rows_mut(start..end));
             start = end;
         }

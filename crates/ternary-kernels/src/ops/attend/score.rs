@@ -5,7 +5,7 @@
 use super::rows::{Code, Codes, Rows};
 use super::{KV_BLOCK, Queries};
 use crate::AlignedBuf;
-use crate::ops::attend::data::quantize_row;
+use crate::ops::attend::data::{prefetch, quantize_row, share};
 use crate::ops::lanes::{CHUNK, LANES, Simd, pad};
 
 /// Scores of one query.
@@ -23,7 +23,8 @@ pub(super) trait Score<S: Simd>: Copy {
     fn sixteen(self, s: S, queries: Self::Queries, keys: [usize; 16]) -> S::F;
 }
 
-/// Scores of rows `first..` with the block's keys; those of keys that a row does not see are arbitrary.
+/// Scores of rows `first..` with the block's keys; those of keys that a row does not see are arbitrary. Between the keys of the first
+/// queries the memory of `values` is asked for, which is needed next.
 #[inline(always)]
 pub(super) fn score<S: Simd, P: Score<S>>(
     s: S,
@@ -31,6 +32,7 @@ pub(super) fn score<S: Simd, P: Score<S>>(
     first: usize,
     start: usize,
     products: P,
+    values: &[u8],
     scores: &mut [Scores],
 ) {
     let rows = q.rows();
@@ -43,6 +45,9 @@ pub(super) fn score<S: Simd, P: Score<S>>(
         let queries = products.queries::<4>(s, row);
         let mut j = 0;
         while j < len {
+            if row == first {
+                prefetch(share(values, j, j + 4));
+            }
             let last = len - 1;
             s.store(
                 products.four(s, queries, [j, (j + 1).min(last), (j + 2).min(last), (j + 3).min(last)]),
@@ -60,6 +65,9 @@ pub(super) fn score<S: Simd, P: Score<S>>(
         let queries = products.queries::<1>(s, row);
         let mut j = 0;
         while j < len {
+            if row == first {
+                prefetch(share(values, j, j + 16));
+            }
             let mut keys = [len - 1; 16];
             for (i, key) in keys.iter_mut().enumerate().take(len - j) {
                 *key = j + i;
