@@ -101,6 +101,34 @@ impl FloatMatrix {
         Self::new(FloatType::F32, rows, cols, share(values))
     }
 
+    /// The same matrix in half precision, each value rounded to nearest, ties to even.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] for a value that half precision cannot hold: 65520 and more, or none to begin with.
+    ///
+    /// ```
+    /// use bitnet_model::{FloatMatrix, FloatType};
+    /// let m = FloatMatrix::from_f32(1, 2, &[0.5, 1.0 / 3.0])?.to_f16()?;
+    /// let mut row = [0.0; 2];
+    /// m.row_into(0, &mut row);
+    /// assert_eq!((m.float_type(), row), (FloatType::F16, [0.5, 0.33325195]));
+    /// assert!(FloatMatrix::from_f32(1, 1, &[1e6])?.to_f16().is_err());
+    /// # Ok::<(), bitnet_model::ModelError>(())
+    /// ```
+    pub fn to_f16(&self) -> Result<Self, ModelError> {
+        let mut values = vec![f16::ZERO; self.rows * self.cols];
+        let mut row = vec![0.0; self.cols];
+        for (r, out) in values.chunks_exact_mut(self.cols.max(1)).enumerate() {
+            self.row_into(r, &mut row);
+            out.convert_from_f32_slice(&row);
+            if let Some(i) = out.iter().position(|v| !v.is_finite()) {
+                let tensor = "a table in half precision".into();
+                return Err(ModelError::NotFinite { tensor, index: r * self.cols + i, value: row[i] });
+            }
+        }
+        Self::new(FloatType::F16, self.rows, self.cols, share(&values))
+    }
+
     /// Rows (the vocabulary).
     pub fn rows(&self) -> usize {
         self.rows

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{Projection, WeightSource};
+use bitnet_model::{FloatType, Projection, WeightSource};
 use common::checkpoints::*;
 use loader::LoadError;
 use loader::convert::{ConvertOptions, ConvertReport, Progress, ScaleRounding, Target, convert};
@@ -226,4 +226,27 @@ fn a_model_without_sub_norms_becomes_a_llama_file_with_interleaved_rows() {
     let back = dir.path().join("back");
     run(&gguf, &back, Target::HfPacked).unwrap();
     assert_same(&load(&source), &load(&back), EXACT, "back");
+}
+
+#[test]
+fn tables_are_rounded_to_half_precision_where_that_is_asked_for() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet/models/tiny-stories-ttt.gguf");
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = ConvertOptions::default();
+    let mut to = |name: &str, f16_tables| {
+        options.f16_tables = f16_tables;
+        let path = dir.path().join(name);
+        let report = convert(&source, &path, Target::I2S, &options, &mut |_| {}).unwrap();
+        (report.bytes, load(&path).embedding)
+    };
+    let (whole, kept) = to("kept.gguf", false);
+    let (half, rounded) = to("rounded.gguf", true);
+    assert_eq!((kept.float_type(), rounded.float_type()), (FloatType::F32, FloatType::F16));
+    assert_eq!(whole - half, (kept.rows() * kept.cols() * 2) as u64);
+    let (mut x, mut y) = (vec![0.0; kept.cols()], vec![0.0; kept.cols()]);
+    for r in 0..kept.rows() {
+        kept.row_into(r, &mut x);
+        rounded.row_into(r, &mut y);
+        assert!(x.iter().zip(&y).all(|(x, y)| half::f16::from_f32(*x).to_f32() == *y), "row {r}");
+    }
 }

@@ -48,7 +48,8 @@ pub(super) fn check_chapters(paths: &[&str], summary: &str, findings: &mut Vec<F
     let decision = |path: &&str| path.starts_with("adr/") && *path != "adr/README.md";
     for path in documents.filter(|path| *path != "SUMMARY.md" && !decision(path)) {
         if !chapters.contains(&path) {
-            findings.push(Finding::new(format!("docs/{path}"), "is no chapter of the book: name it in docs/SUMMARY.md"));
+            findings
+                .push(Finding::new(format!("docs/{path}"), "is no chapter of the book: name it in docs/SUMMARY.md"));
         }
     }
 }

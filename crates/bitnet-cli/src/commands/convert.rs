@@ -26,6 +26,7 @@ Formats:
 Examples:
   bitnet convert ./bitnet-b1.58-2B-4T model.gguf --to i2_s
   bitnet convert model.gguf smaller.gguf --to tq1_0 --round-scales
+  bitnet convert my-run/export small.gguf --to i2_s --f16-tables
   bitnet convert model.gguf with-tokenizer.gguf --to i2_s --tokenizer tokenizer.json
   bitnet convert tl2.gguf model.gguf --to i2_s --tl bitnet_b1_58-3B";
 
@@ -44,6 +45,9 @@ pub(crate) struct ConvertArgs {
     /// Round scales that the format cannot hold exactly, rather than refuse
     #[arg(long)]
     round_scales: bool,
+    /// Write embedding and head in half precision: half of the bytes where they are f32, and rounded
+    #[arg(long)]
+    f16_tables: bool,
     /// Replace OUT if it exists
     #[arg(short, long)]
     force: bool,
@@ -86,6 +90,7 @@ pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
     let input = source::locate(Some(&args.input), ui)?;
     let mut options = ConvertOptions::default();
     options.rounding = if args.round_scales { ScaleRounding::Nearest } else { ScaleRounding::Exact };
+    options.f16_tables = args.f16_tables;
     options.tokenizer = args.files.tokenizer.clone();
     // The tokenizer is for the result; the source is read without one.
     options.load = args.files.load_options();

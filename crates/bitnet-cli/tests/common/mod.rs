@@ -48,7 +48,10 @@ impl Place {
     /// A line for the shell, with the same care.
     pub(crate) fn shell(&self, line: &str) -> Command {
         let mut c = Command::new("sh");
-        c.args(["-c", line]).current_dir(self.dir.path()).env("XDG_CACHE_HOME", self.path("cache")).stdin(Stdio::null());
+        c.args(["-c", line])
+            .current_dir(self.dir.path())
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .stdin(Stdio::null());
         for name in ["BITNET_MODEL", "BITNET_LOG", "NO_COLOR", "HF_HOME"] {
             c.env_remove(name);
         }

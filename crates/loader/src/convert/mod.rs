@@ -15,7 +15,7 @@ mod vocab;
 pub(crate) use gguf_out::{architecture_for, put_shape};
 use std::path::{Path, PathBuf};
 
-use bitnet_model::ModelWeights;
+use bitnet_model::{FloatMatrix, FloatType, ModelWeights};
 use ternary_kernels::FileFormat;
 pub use ternary_kernels::ScaleRounding;
 
@@ -72,6 +72,8 @@ impl Target {
 pub struct ConvertOptions {
     /// What to do with scales that the target cannot hold exactly.
     pub rounding: ScaleRounding,
+    /// Writes embedding and head in half precision, rounded where they hold more. The result then predicts slightly differently.
+    pub f16_tables: bool,
     /// A `tokenizer.json` to put into the result, instead of the source's own tokenizer.
     pub tokenizer: Option<PathBuf>,
     /// How to read the source.
@@ -117,7 +119,12 @@ pub fn convert(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ConvertReport, LoadError> {
     let source = Checkpoint::open(input, &options.load)?;
-    let weights = source.weights()?;
+    let mut weights = source.weights()?;
+    if options.f16_tables {
+        let rounded = |m: &FloatMatrix| if m.float_type() == FloatType::F16 { Ok(m.clone()) } else { m.to_f16() };
+        weights.embedding = rounded(&weights.embedding)?;
+        weights.head = weights.head.as_ref().map(rounded).transpose()?;
+    }
     check_shapes(&source, &weights, target)?;
     let mut notes = source.notes();
     let mut job = Job { source: &source, weights: &weights, target, options, progress, notes: &mut notes };

@@ -118,9 +118,7 @@ pub(super) fn block<S: Simd>(
         prefetch(keys.step_bytes());
         prefetch(values.step_bytes());
     }
-    let rows = q.rows() - first;
     for row in first..q.rows() {
-        prefetch(share(next_keys, (row - first) * KV_BLOCK / rows, (row - first + 1) * KV_BLOCK / rows));
         if let Some(steps) = &key_steps {
             multiply(s, &mut scores[row], steps);
         }
@@ -133,10 +131,10 @@ pub(super) fn block<S: Simd>(
     }
     let mut from = 0;
     if let Some(value) = first_row(&values) {
-        weigh(s, q, first, start, 0..1, value, scores, out);
+        weigh(s, q, first, start, 0..1, value, &[], scores, out);
         from = 1;
     }
-    typed!(values, |values| weigh(s, q, first, start, from..KV_BLOCK, values, scores, out));
+    typed!(values, |values| weigh(s, q, first, start, from..KV_BLOCK, values, next_keys, scores, out));
 }
 
 /// The first `len` rows as f32, codes without their steps.
@@ -255,7 +253,7 @@ fn exponentials<S: Simd>(s: S, scores: &mut Scores, visible: usize) -> (f32, f32
 }
 
 /// Adds the values of positions `range` of the block, as far as they are seen, weighted with the weights of rows `first..`, to
-/// the rows of `out`.
+/// the rows of `out`. Between the values of the first rows the memory of `next_keys` is asked for.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
 fn weigh<S: Simd, R: Rows>(
@@ -265,6 +263,7 @@ fn weigh<S: Simd, R: Rows>(
     start: usize,
     range: Range<usize>,
     values: R,
+    next_keys: &[u8],
     weights: &[Scores],
     out: &mut Partial,
 ) {
@@ -277,22 +276,25 @@ fn weigh<S: Simd, R: Rows>(
         let sums = &mut out.values[row * stride..(row + 4) * stride];
         // What all four see, then what only the later ones see.
         let common = seen(row);
+        let ahead = if row == first { next_keys } else { &[] };
         if S::ACCUMULATORS >= 16 {
-            weigh_rows::<S, R, 4, 4>(s, values, w, range.start..common, sums);
+            weigh_rows::<S, R, 4, 4>(s, values, w, range.start..common, ahead, sums);
         } else {
-            weigh_rows::<S, R, 4, 1>(s, values, w, range.start..common, sums);
+            weigh_rows::<S, R, 4, 1>(s, values, w, range.start..common, ahead, sums);
         }
         for i in 1..4 {
             let visible = seen(row + i);
             if visible > common {
-                weigh_rows::<S, R, 1, 4>(s, values, [w[i]], common..visible, &mut sums[i * stride..(i + 1) * stride]);
+                let sums = &mut sums[i * stride..(i + 1) * stride];
+                weigh_rows::<S, R, 1, 4>(s, values, [w[i]], common..visible, &[], sums);
             }
         }
         row += 4;
     }
     while row < rows {
         let sums = &mut out.values[row * stride..(row + 1) * stride];
-        weigh_rows::<S, R, 1, 4>(s, values, [&weights[row]], range.start..seen(row), sums);
+        let ahead = if row == first { next_keys } else { &[] };
+        weigh_rows::<S, R, 1, 4>(s, values, [&weights[row]], range.start..seen(row), ahead, sums);
         row += 1;
     }
 }
@@ -305,17 +307,20 @@ fn weigh_rows<S: Simd, R: Rows, const Q: usize, const D: usize>(
     values: R,
     weights: [&Scores; Q],
     range: Range<usize>,
+    ahead: &[u8],
     sums: &mut [f32],
 ) {
     let stride = sums.len() / Q;
     let vectors = values.head_dim() / LANES;
+    // Each run through the values asks for its part.
+    let part = |v: usize, n: usize| &ahead[ahead.len() * v / vectors..ahead.len() * (v + n) / vectors];
     let mut v = 0;
     while v + D <= vectors {
-        weigh_vectors::<S, R, Q, D>(s, values, weights, range.clone(), v, sums, stride);
+        weigh_vectors::<S, R, Q, D>(s, values, weights, range.clone(), v, part(v, D), sums, stride);
         v += D;
     }
     while v < vectors {
-        weigh_vectors::<S, R, Q, 1>(s, values, weights, range.clone(), v, sums, stride);
+        weigh_vectors::<S, R, Q, 1>(s, values, weights, range.clone(), v, part(v, 1), sums, stride);
         v += 1;
     }
     if !values.head_dim().is_multiple_of(LANES) {
@@ -332,12 +337,14 @@ fn weigh_rows<S: Simd, R: Rows, const Q: usize, const D: usize>(
 
 /// The same for the `D` vectors from vector `v` on, with the sums in registers.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "as above, and the place in the rows")]
 fn weigh_vectors<S: Simd, R: Rows, const Q: usize, const D: usize>(
     s: S,
     values: R,
     weights: [&Scores; Q],
     range: Range<usize>,
     v: usize,
+    ahead: &[u8],
     sums: &mut [f32],
     stride: usize,
 ) {
@@ -348,6 +355,9 @@ fn weigh_vectors<S: Simd, R: Rows, const Q: usize, const D: usize>(
         }
     }
     for j in range.start..range.end.min(KV_BLOCK) {
+        if !ahead.is_empty() {
+            prefetch(share(ahead, j, j + 1));
+        }
         let value = R::vectors(values.row(j), v, D);
         let mut x = [s.splat(0.0); D];
         for d in 0..D {
