@@ -102,6 +102,11 @@ impl<T: bytemuck::Pod> Quantized<T> {
     }
 }
 
+/// Keys or values of a page.
+type Side<T> = fn(&Slabs<T>) -> &[T];
+/// The same, for writing.
+type SideMut<T> = fn(&mut Slabs<T>) -> &mut [T];
+
 /// What is saved of the slabs of a layer's pages.
 #[derive(Clone, Copy)]
 pub(super) struct Extent {
@@ -129,7 +134,7 @@ impl Extent {
         bytes: &mut Vec<u8>,
         write: fn(T) -> [u8; N],
     ) {
-        let sides: [fn(&Slabs<T>) -> &[T]; 2] = [|s| &s.k, |s| &s.v];
+        let sides: [Side<T>; 2] = [|s| &s.k, |s| &s.v];
         for side in sides {
             for head in 0..self.heads {
                 for (i, page) in pages.clone().enumerate() {
@@ -147,7 +152,7 @@ impl Extent {
         read: fn([u8; N]) -> T,
     ) -> &'b [u8] {
         let mut rest = bytes;
-        let sides: [fn(&mut Slabs<T>) -> &mut [T]; 2] = [|s| &mut s.k, |s| &mut s.v];
+        let sides: [SideMut<T>; 2] = [|s| &mut s.k, |s| &mut s.v];
         for side in sides {
             for head in 0..self.heads {
                 for (i, page) in pages.iter_mut().enumerate() {

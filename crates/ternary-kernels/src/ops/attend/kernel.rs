@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::data::{prefetch, share};
 use super::rows::{Codes, Floats, Rows};
 use super::score::{KeyCode, OfCodes, OfFloats, QueryCodes, Scores, score};
-use super::{KV_BLOCK, KvData, KvRows, Partial, Queries, Room};
+use super::{BlockRows, KV_BLOCK, KvData, KvRows, Partial, Queries, Room};
 use crate::ColsMut;
 use crate::ops::exp::exp;
 use crate::ops::lanes::{LANES, Simd};
@@ -63,12 +63,11 @@ pub(super) fn block<S: Simd>(
     s: S,
     q: &Queries<'_>,
     block: usize,
-    keys: KvRows<'_>,
-    values: KvRows<'_>,
-    next: Option<(KvRows<'_>, KvRows<'_>)>,
+    rows: BlockRows<'_>,
     room: &mut Room,
     out: &mut Partial,
 ) {
+    let BlockRows { keys, values, next } = rows;
     let Room { scores, codes, rows: wide } = room;
     assert!(
         keys.head_dim == q.head_dim && values.head_dim == q.head_dim,

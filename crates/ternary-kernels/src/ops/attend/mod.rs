@@ -163,6 +163,14 @@ impl Partial {
     }
 }
 
+/// Keys and values of a block, and those of the next one, which may be asked for meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct BlockRows<'a> {
+    keys: KvRows<'a>,
+    values: KvRows<'a>,
+    next: Option<(KvRows<'a>, KvRows<'a>)>,
+}
+
 /// Working memory for one block.
 #[derive(Clone, Debug)]
 struct Room {
@@ -209,9 +217,7 @@ ops! {
     fn block_within(
         queries: &Queries<'_>,
         block: usize,
-        keys: KvRows<'_>,
-        values: KvRows<'_>,
-        next: Option<(KvRows<'_>, KvRows<'_>)>,
+        rows: BlockRows<'_>,
         room: &mut Room,
         out: &mut Partial,
     ) = kernel::block;
@@ -246,7 +252,7 @@ impl Ops {
         out: &mut Partial,
     ) {
         scratch.room.codes.forget();
-        self.block_within(queries, block, keys, values, None, &mut scratch.room, out);
+        self.block_within(queries, block, BlockRows { keys, values, next: None }, &mut scratch.room, out);
     }
 
     /// [`Ops::attend_block`] for blocks `blocks`, whose keys and values `rows` tells, each handed to `each` in ascending order. What the
@@ -281,7 +287,7 @@ impl Ops {
             let block = start;
             start += 1;
             next = (start < end).then(|| rows(start));
-            self.block_within(queries, block, keys, values, next, room, partial);
+            self.block_within(queries, block, BlockRows { keys, values, next }, room, partial);
             each(partial);
         }
     }
