@@ -1,0 +1,75 @@
+//! Forks share the pages of keys and values of what they have in common, and none sees what another writes.
+
+use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
+use proptest::prelude::*;
+
+/// Positions in a page, as `Sequence::state().kv_bytes()` grows.
+const PAGE: usize = 256;
+
+fn engine() -> Engine {
+    let mut config = ModelConfig::new(96, 48, 80, 2, 4, 2);
+    config.head_dim = 12;
+    let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 3)).unwrap();
+    Engine::new(&weights, &EngineOptions::default().threads(1)).unwrap()
+}
+
+fn text(seed: u32, len: usize) -> Vec<u32> {
+    (0..len as u32).map(|i| (i.wrapping_mul(37) + seed * 11 + i / 7) % 96).collect()
+}
+
+#[test]
+fn pages_are_shared_until_one_side_writes() {
+    let engine = engine();
+    for kv in KvType::ALL {
+        let mut one = Sequence::new(&engine, kv, None);
+        one.push(&text(1, 2 * PAGE + 10)).unwrap();
+        let all = one.state().kv_bytes();
+        let mut other = one.clone();
+        assert_eq!(other.state().kv_bytes(), all);
+        assert!(one.state().shared_kv_bytes() * 100 > all * 95, "{}", kv.name());
+        other.push(&[5]).unwrap();
+        // The last page of each layer is a copy now.
+        let page = other.state().shared_kv_bytes() / 2;
+        assert_eq!(one.state().shared_kv_bytes(), 2 * page);
+        assert!(3 * page <= all && all < 4 * page, "{}: pages of {page} of {all}", kv.name());
+        // A side that goes back lets go of what it does not need, rather than copy it later.
+        one.truncate(PAGE).unwrap();
+        assert_eq!(one.state().kv_bytes() / page, 2, "its own copy of the last page stays, and one that nobody shares");
+        drop(other);
+        assert_eq!(one.state().shared_kv_bytes(), 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Forks at any place, continued in turn and taken back, say what sequences say that read the same from the beginning.
+    #[test]
+    fn forks_go_on_by_themselves(
+        kv in prop::sample::select(KvType::ALL.to_vec()),
+        start in 1usize..(2 * PAGE + 20),
+        steps in prop::collection::vec((0usize..4, 0usize..3, 1usize..(PAGE + 30), 0usize..(3 * PAGE)), 1..7),
+    ) {
+        let engine = engine();
+        let mut first = Sequence::new(&engine, kv, None);
+        first.push(&text(0, start)).unwrap();
+        let mut forks = vec![first];
+        for (i, (which, what, len, back)) in steps.into_iter().enumerate() {
+            let which = which % forks.len();
+            match what {
+                0 => forks.push(forks[which].clone()),
+                1 => {
+                    let to = 1 + back % forks[which].len();
+                    forks[which].truncate(to).unwrap();
+                }
+                _ => {
+                    forks[which].push(&text(i as u32 + 1, len)).unwrap();
+                }
+            }
+        }
+        for mut fork in forks {
+            let mut fresh = Sequence::new(&engine, kv, None);
+            fresh.push(fork.tokens()).unwrap();
+            prop_assert_eq!(fork.push(&[3, 1, 4]).unwrap(), fresh.push(&[3, 1, 4]).unwrap());
+        }
+    }
+}
