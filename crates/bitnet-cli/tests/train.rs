@@ -127,7 +127,18 @@ fn examples_become_a_model() {
     p.run(&["run", "-m", "m/export/model.gguf", "--prompt", "What is number 3? ", "-n", "4"]).ok();
     assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(30));
     // Text is no continuation of examples, and no window is left where all of them are too long.
-    let short: Vec<&str> = args.iter().map(|a| if *a == "m" { "n" } else if *a == "32" { "4" } else { a }).collect();
+    let short: Vec<&str> = args
+        .iter()
+        .map(|a| {
+            if *a == "m" {
+                "n"
+            } else if *a == "32" {
+                "4"
+            } else {
+                a
+            }
+        })
+        .collect();
     let failed = p.run(&short);
     failed.fails(1, "tokens");
 }

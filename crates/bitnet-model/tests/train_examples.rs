@@ -102,7 +102,8 @@ fn windows_hold_whole_examples() {
         let padding = window.iter().rev().take_while(|id| **id == 27 | GIVEN).count();
         for example in window[..window.len() - padding].split_inclusive(|id| *id == 27) {
             let given = example.iter().take_while(|id| **id & GIVEN != 0).count();
-            let word = |ids: &[u32]| ids.iter().map(|id| char::from((id & !GIVEN) as u8 - 1 + b'a')).collect::<String>();
+            let word =
+                |ids: &[u32]| ids.iter().map(|id| char::from((id & !GIVEN) as u8 - 1 + b'a')).collect::<String>();
             assert_eq!((example[0], example[example.len() - 1]), (GIVEN, 27));
             found.push((word(&example[1..given]), word(&example[given..example.len() - 1])));
         }

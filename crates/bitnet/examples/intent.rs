@@ -28,7 +28,12 @@ struct About {
 }
 
 /// The likeliest answer that the grammar allows: JSON, known names only, and values only that stand in the text.
-fn ask<T: DeserializeOwned>(model: &Model, grammar: &str, task: &str, text: &str) -> Result<T, Box<dyn std::error::Error>> {
+fn ask<T: DeserializeOwned>(
+    model: &Model,
+    grammar: &str,
+    task: &str,
+    text: &str,
+) -> Result<T, Box<dyn std::error::Error>> {
     let in_json = serde_json::to_string(text)?;
     let in_grammar = serde_json::to_string(&in_json[1..in_json.len() - 1])?;
     let constraint = Constraint::lark(grammar.replace("TEXT_AS_JSON", &in_grammar));

@@ -184,9 +184,17 @@ mod tests {
 
     #[test]
     fn tags_and_spans_are_the_same_thing() {
-        let u = utterance("add lela's so what to my list", vec![4..10, 11..18, 22..24], "Add", &["owner", "track", "whose"]);
+        let u = utterance(
+            "add lela's so what to my list",
+            vec![4..10, 11..18, 22..24],
+            "Add",
+            &["owner", "track", "whose"],
+        );
         let words = words(&u.said.chars);
-        assert_eq!(words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>(), ["add", "lela", "'", "s", "so", "what", "to", "my", "list"]);
+        assert_eq!(
+            words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>(),
+            ["add", "lela", "'", "s", "so", "what", "to", "my", "list"]
+        );
         let tags = tags(&u, &words);
         assert_eq!(tags[..6], ["O", "B owner", "I owner", "I owner", "B track", "I track"]);
         let found = spans(&words, &tags);

@@ -110,7 +110,9 @@ fn report(
 ) -> Result<(), IntentError> {
     let some = |all: &[Utterance]| all.iter().step_by(every.max(1)).cloned().collect::<Vec<_>>();
     let test = some(&corpus.snips.test);
-    for (name, set) in [("choose", some(&corpus.snips.dev)), ("clean", test.clone()), ("typos", corpus.with_typos(&test))] {
+    for (name, set) in
+        [("choose", some(&corpus.snips.dev)), ("clean", test.clone()), ("typos", corpus.with_typos(&test))]
+    {
         let f = judge(name, &set)?;
         let (i, s) = (f.intents, f.slots);
         println!(
@@ -182,7 +184,9 @@ pub(crate) fn eval_ja(
 pub(crate) fn latency(data: &Path, options: &latency::Options<'_>, calls: usize) -> Result<(), IntentError> {
     let corpus = Corpus::read(data, 1)?;
     let grammars = [grammar::of_slots(&corpus.snips.train), grammar::of_intents(&corpus.clinc.train)];
-    let some = |all: &[Utterance]| all.iter().step_by((all.len() / calls.max(1)).max(1)).take(calls).cloned().collect();
+    let some = |all: &[Utterance]| {
+        all.iter().step_by((all.len() / calls.max(1)).max(1)).take(calls).cloned().collect::<Vec<_>>()
+    };
     let utterances: Vec<Utterance> = [some(&corpus.snips.test), some(&corpus.clinc.test)].concat();
     latency::measure(options, [&grammars[0], &grammars[1]], &utterances)
 }

@@ -201,7 +201,10 @@ mod tests {
     fn examples_are_lines_of_json() {
         let c = corpus();
         let lines = examples(&c.clinc.test);
-        assert_eq!(lines.lines().next().unwrap(), r#"{"prompt":"intent\nhow are you\n","completion":"{\"intent\":\"greeting\"}"}"#);
+        assert_eq!(
+            lines.lines().next().unwrap(),
+            r#"{"prompt":"intent\nhow are you\n","completion":"{\"intent\":\"greeting\"}"}"#
+        );
         assert_eq!(tokenizer_texts(&c.clinc.test)[0], "intent\nhow\nare\nyou\n{\"intent\":\"greeting\"}");
     }
 }

@@ -100,7 +100,12 @@ mod tests {
             let text = u.said.text();
             let right = completion(u);
             assert!(crate::tests::accepts(&constraint(&grammar, &text), &right), "{right}");
-            for wrong in [right.replace("Book", "Boot"), right.replace("Oslo", "Osl"), right.replace("\\\"It\\\"", "They"), right.replace("city", "town")] {
+            for wrong in [
+                right.replace("Book", "Boot"),
+                right.replace("Oslo", "Osl"),
+                right.replace("\\\"It\\\"", "They"),
+                right.replace("city", "town"),
+            ] {
                 assert!(wrong == right || !crate::tests::accepts(&constraint(&grammar, &text), &wrong), "{wrong}");
             }
         }

@@ -29,7 +29,9 @@ impl Client {
         let rest = rest.ok_or_else(|| IntentError::Usage(format!("{url}: it must begin with http://")))?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         if !host.contains(':') {
-            return Err(IntentError::Usage(format!("{url}: a port is missing, as in http://127.0.0.1:8080/v1/completions")));
+            return Err(IntentError::Usage(format!(
+                "{url}: a port is missing, as in http://127.0.0.1:8080/v1/completions"
+            )));
         }
         Ok(Self { host: host.to_owned(), path: format!("/{path}"), connection: None, reconnect })
     }
@@ -91,7 +93,9 @@ fn read_answer(from: &mut dyn BufRead) -> Result<(String, bool), Problem> {
             break;
         }
         match header.split_once(':').map(|(name, value)| (name, value.trim())) {
-            Some(("content-length", n)) => length = Some(n.parse::<usize>().map_err(|_| said("a length that is no number"))?),
+            Some(("content-length", n)) => {
+                length = Some(n.parse::<usize>().map_err(|_| said("a length that is no number"))?)
+            }
             Some(("transfer-encoding", "chunked")) => chunked = true,
             Some(("connection", "close")) => stays = false,
             _ => {}

@@ -95,10 +95,8 @@ fn over_http(o: &Options<'_>, name: &str, grammar: &str, all: &[&Utterance]) -> 
         let began = Instant::now();
         let said = client.post(&body)?;
         let took = began.elapsed().as_secs_f64();
-        let value: Value = serde_json::from_str(&said).map_err(|e| IntentError::Unreadable {
-            what: url.to_owned(),
-            problem: e.to_string(),
-        })?;
+        let value: Value = serde_json::from_str(&said)
+            .map_err(|e| IntentError::Unreadable { what: url.to_owned(), problem: e.to_string() })?;
         if i >= 10 {
             seconds.push(took);
             tokens += value["usage"]["total_tokens"].as_u64().unwrap_or(0) as usize;

@@ -39,7 +39,13 @@ mod tests {
                 let bytes = tokenizer.token_bytes(id).unwrap_or_default();
                 let next = !bytes.is_empty() && !tokenizer.is_special(id) && rest.as_bytes().starts_with(bytes);
                 let end = rest.is_empty() && of.is_eos(id);
-                *logit = if next { bytes.len() as f32 } else if end { 1e3 } else { -1e3 };
+                *logit = if next {
+                    bytes.len() as f32
+                } else if end {
+                    1e3
+                } else {
+                    -1e3
+                };
             }
         };
         let options = GenerateOptions::default().temperature(0.0).max_tokens(200).constraint(constraint.clone());

@@ -154,17 +154,7 @@ fn main() -> ExitCode {
         Command::EvalJa { data, model, free, questions, wrong, seed } => {
             commands::eval_ja(&data, &model, free, questions, wrong, seed)
         }
-        Command::Latency {
-            data,
-            model,
-            threads,
-            url,
-            served_as,
-            grammar_field,
-            reconnect,
-            starts,
-            calls,
-        } => {
+        Command::Latency { data, model, threads, url, served_as, grammar_field, reconnect, starts, calls } => {
             let options = latency::Options {
                 model: &model,
                 threads,

@@ -78,7 +78,10 @@ mod tests {
         m.replace(0..3, &['p', 'u', 't', ' ', 'o', 'n']);
         m.replace(18..18 + 1, &[' ', ' ']);
         let values: Vec<String> = (0..3).map(|i| m.value(i)).collect();
-        assert_eq!((m.text().as_str(), values.join("|").as_str()), ("put on Kindof Blue  to my list", "Kindof Blue|my|list"));
+        assert_eq!(
+            (m.text().as_str(), values.join("|").as_str()),
+            ("put on Kindof Blue  to my list", "Kindof Blue|my|list")
+        );
         // The first and the last character of a span belong to it.
         m.replace(7..8, &['K', 'K']);
         m.replace(18..19, &['e', 'e']);

@@ -95,7 +95,11 @@ impl Scope {
         let mut scope = Self::default();
         for g in guesses {
             let out = g.says_out || g.sure < threshold;
-            if g.is_out { scope.recall.add(out) } else { scope.in_scope.add(g.right && !out) }
+            if g.is_out {
+                scope.recall.add(out)
+            } else {
+                scope.in_scope.add(g.right && !out)
+            }
             if out {
                 scope.precision.add(g.is_out);
             }
@@ -112,10 +116,12 @@ impl Scope {
 /// The threshold with the best balance on these guesses.
 pub fn best_threshold(guesses: &[Guess]) -> f64 {
     let candidates = (0..100).map(|i| f64::from(i) / 100.0);
-    candidates.fold((0.0, f64::MIN), |best, t| {
-        let balance = Scope::of(guesses, t).balance();
-        if balance > best.1 { (t, balance) } else { best }
-    }).0
+    candidates
+        .fold((0.0, f64::MIN), |best, t| {
+            let balance = Scope::of(guesses, t).balance();
+            if balance > best.1 { (t, balance) } else { best }
+        })
+        .0
 }
 
 /// The value below which `share` of sorted values lie.
@@ -163,7 +169,10 @@ mod tests {
             guess(false, true, 0.9, false),
         ];
         let s = Scope::of(&all, 0.0);
-        assert_eq!((s.in_scope, s.recall, s.precision), (Share { yes: 2, of: 4 }, Share { yes: 1, of: 2 }, Share { yes: 1, of: 2 }));
+        assert_eq!(
+            (s.in_scope, s.recall, s.precision),
+            (Share { yes: 2, of: 4 }, Share { yes: 1, of: 2 }, Share { yes: 1, of: 2 })
+        );
         let s = Scope::of(&all, 0.6);
         assert_eq!((s.in_scope.yes, s.recall.yes, s.precision), (1, 2, Share { yes: 2, of: 5 }));
         let t = best_threshold(&all);
@@ -173,7 +182,10 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_were_measured() {
         let values: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!((percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 1.0)), (50.0, 99.0, 100.0));
+        assert_eq!(
+            (percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 1.0)),
+            (50.0, 99.0, 100.0)
+        );
         assert_eq!(percentile(&[3.0], 0.5), 3.0);
         assert!(percentile(&[], 0.5).is_nan());
     }

@@ -72,7 +72,8 @@ fn swap(text: &mut Marked, at: usize, word: &Range<usize>) -> bool {
 /// A key beside that of a letter, as large or small; `None` for letters that are on no key.
 fn neighbour(c: char, random: &mut Random) -> Option<char> {
     let lower = u8::try_from(c.to_ascii_lowercase()).ok()?;
-    let (row, column) = ROWS.iter().enumerate().find_map(|(r, keys)| Some((r, keys.iter().position(|k| *k == lower)?)))?;
+    let (row, column) =
+        ROWS.iter().enumerate().find_map(|(r, keys)| Some((r, keys.iter().position(|k| *k == lower)?)))?;
     let key = |row: usize, column: usize| ROWS.get(row).and_then(|keys| keys.get(column)).copied();
     let beside = [(row, column.wrapping_sub(1)), (row, column + 1), (row.wrapping_sub(1), column), (row + 1, column)];
     let keys: Vec<u8> = beside.into_iter().filter_map(|(r, c)| key(r, c)).collect();

@@ -47,7 +47,11 @@ fn intents_and_slots_are_found_as_often_as_recorded() {
         }
         counts.push((intents, wholes));
     }
-    assert_eq!(counts, [(0, 0), (0, 0), (0, 0), (0, 0)], "SNIPS with errors and without, CLINC150 with errors and without");
+    assert_eq!(
+        counts,
+        [(0, 0), (0, 0), (0, 0), (0, 0)],
+        "SNIPS with errors and without, CLINC150 with errors and without"
+    );
 }
 
 /// 50 questions with new patterns and new topics, without errors and with them; and the example of the article.
@@ -56,7 +60,8 @@ fn topics_in_japanese_are_found_as_often_as_recorded() {
     let model = model("topic-ja/topic-ja.gguf");
     let grammar = grammar("topic-ja/topic.lark");
     let answer = |prompt: &str| ask(&model, Some(&grammar), prompt, prompt.trim_end()).unwrap().text;
-    for text in ["青空文庫って知ってる?", "青空文庫って知つてる?", "青空文庫って知ってるる？", "青空文庫てて知ってる?"] {
+    for text in ["青空文庫って知ってる?", "青空文庫って知つてる?", "青空文庫って知ってるる？", "青空文庫てて知ってる?"]
+    {
         assert_eq!(answer(&format!("{text}\n")), "{\"topic\":\"青空文庫\"}", "{text}");
     }
     let all = sample("japanese");

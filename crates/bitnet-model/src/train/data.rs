@@ -106,7 +106,10 @@ impl TokenFile {
     pub fn open_examples(path: &Path, t: usize) -> Result<Self, TrainError> {
         let mut file = Self::open(path, TokenWidth::U32)?;
         if !file.len.is_multiple_of(t as u64 + 1) {
-            let problem = format!("{} ids are no whole number of windows of {t} predictions; it was made for another --context", file.len);
+            let problem = format!(
+                "{} ids are no whole number of windows of {t} predictions; it was made for another --context",
+                file.len
+            );
             return Err(TrainError::File { path: path.to_path_buf(), problem });
         }
         file.records = true;

@@ -41,7 +41,10 @@ pub fn for_each_example(
         if raw.trim_ascii().is_empty() {
             continue;
         }
-        let bad = |problem: String| TrainError::File { path: path.to_path_buf(), problem: format!("line {number}: {problem}") };
+        let bad = |problem: String| TrainError::File {
+            path: path.to_path_buf(),
+            problem: format!("line {number}: {problem}"),
+        };
         let value: Value = serde_json::from_slice(&raw).map_err(|e| bad(format!("not JSON: {e}")))?;
         let field = |name: &str| {
             let text = value.get(name).and_then(Value::as_str);

@@ -12,9 +12,51 @@ use crate::utterance::read_text;
 const LENGTHS: std::ops::RangeInclusive<usize> = 2..=14;
 /// Words that ask, and no topics.
 const NO_TOPICS: &[&str] = &[
-    "以下", "次", "何", "何故", "理由", "方法", "名前", "場合", "文章", "質問", "回答", "内容", "情報", "一番", "違", "教",
-    "自分", "人物", "種類", "最初", "最後", "最大", "最高", "世界", "日本", "一覧", "段落", "要約", "抽出", "分類", "下記",
-    "特定", "使用", "作成", "提供", "参照", "与", "箇条書", "中", "的", "何年", "何人", "何歳", "何時", "何回",
+    "以下",
+    "次",
+    "何",
+    "何故",
+    "理由",
+    "方法",
+    "名前",
+    "場合",
+    "文章",
+    "質問",
+    "回答",
+    "内容",
+    "情報",
+    "一番",
+    "違",
+    "教",
+    "自分",
+    "人物",
+    "種類",
+    "最初",
+    "最後",
+    "最大",
+    "最高",
+    "世界",
+    "日本",
+    "一覧",
+    "段落",
+    "要約",
+    "抽出",
+    "分類",
+    "下記",
+    "特定",
+    "使用",
+    "作成",
+    "提供",
+    "参照",
+    "与",
+    "箇条書",
+    "中",
+    "的",
+    "何年",
+    "何人",
+    "何歳",
+    "何時",
+    "何回",
 ];
 
 #[derive(Deserialize)]
@@ -32,7 +74,8 @@ pub(super) fn read(folder: &Path) -> Result<Vec<String>, IntentError> {
     let text = read_text(&works)?;
     for line in text.lines().skip(1) {
         let title = line.split('\t').nth(1);
-        let title = title.ok_or_else(|| IntentError::unreadable(works.display().to_string(), "a line without a title"))?;
+        let title =
+            title.ok_or_else(|| IntentError::unreadable(works.display().to_string(), "a line without a title"))?;
         *topics.entry(without_readings(title)).or_default() += 1;
     }
     let asked = folder.join("databricks-dolly-15k-ja.jsonl");
@@ -101,7 +144,8 @@ impl Kind {
 fn is_topic(word: &str) -> bool {
     let length = word.chars().count();
     let katakana = word.chars().all(|c| Kind::of(c) == Kind::Katakana);
-    let fine = |c: char| Kind::of(c) != Kind::Other || ('\u{3041}'..='\u{3096}').contains(&c) || c.is_ascii_alphanumeric();
+    let fine =
+        |c: char| Kind::of(c) != Kind::Other || ('\u{3041}'..='\u{3096}').contains(&c) || c.is_ascii_alphanumeric();
     LENGTHS.contains(&length)
         && (!katakana || length >= 3)
         && word.chars().all(fine)
@@ -127,7 +171,8 @@ mod tests {
         assert_eq!(found, ["注文", "多", "料理店", "ハンバーガー", "夏目漱石", "注文の多い料理店"]);
         let topics: Vec<&String> = found.iter().filter(|w| is_topic(w)).collect();
         assert_eq!(topics, ["注文", "料理店", "ハンバーガー", "夏目漱石", "注文の多い料理店"]);
-        for no in ["ペン?", "ab", "って", "以下", "・テスト", "アイ", "長い長い長い長い長い長い題名です"] {
+        for no in ["ペン?", "ab", "って", "以下", "・テスト", "アイ", "長い長い長い長い長い長い題名です"]
+        {
             assert!(!is_topic(no), "{no}");
         }
     }
