@@ -1,7 +1,7 @@
 //! What people mean, as a value: a function call to a small model in this process, no server and nothing asynchronous.
 //!
 //! ```text
-//! cargo run --release -p bitnet --features constrain --example intent -- "play sme jazz by miles davis" "青空文庫って知ってる?"
+//! cargo run --release -p bitnet --features constrain --example intent -- "play sme jazz by miles davis"
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,19 +12,12 @@ use serde::{Deserialize, Serialize};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
 const SLOTS: &str = include_str!("../../../models/intent/slots.lark");
-const TOPIC: &str = include_str!("../../../models/topic-ja/topic.lark");
 
 /// What an English utterance asks for.
 #[derive(Debug, Serialize, Deserialize)]
 struct Meaning {
     intent: String,
     slots: BTreeMap<String, String>,
-}
-
-/// What a Japanese question is about.
-#[derive(Debug, Serialize, Deserialize)]
-struct About {
-    topic: String,
 }
 
 /// The likeliest answer that the grammar allows: JSON, known names only, and values only that stand in the text.
@@ -43,17 +36,11 @@ fn ask<T: DeserializeOwned>(
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let english = Model::load(format!("{MODELS}/intent/intent.gguf"))?;
-    let japanese = Model::load(format!("{MODELS}/topic-ja/topic-ja.gguf"))?;
+    let model = Model::load(format!("{MODELS}/intent/intent.gguf"))?;
     for text in std::env::args().skip(1) {
         let text = text.replace(char::is_whitespace, " ");
-        if text.chars().all(|c| c < '\u{3000}') {
-            let meaning: Meaning = ask(&english, SLOTS, "slots\n", &text)?;
-            println!("{}", serde_json::to_string(&meaning)?);
-        } else {
-            let about: About = ask(&japanese, TOPIC, "", &text)?;
-            println!("{}", serde_json::to_string(&about)?);
-        }
+        let meaning: Meaning = ask(&model, SLOTS, "slots\n", &text)?;
+        println!("{}", serde_json::to_string(&meaning)?);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The shipped models answer what they answered when they were made. Products are exact integers and floats have one order, so the
+//! The shipped model answers what it answered when it was made. Products are exact integers and floats have one order, so the
 //! counts are the same on every CPU.
 
 use bitnet::Model;
@@ -52,20 +52,4 @@ fn intents_and_slots_are_found_as_often_as_recorded() {
         [(0, 0), (0, 0), (0, 0), (0, 0)],
         "SNIPS with errors and without, CLINC150 with errors and without"
     );
-}
-
-/// 50 questions with new patterns and new topics, without errors and with them; and the example of the article.
-#[test]
-fn topics_in_japanese_are_found_as_often_as_recorded() {
-    let model = model("topic-ja/topic-ja.gguf");
-    let grammar = grammar("topic-ja/topic.lark");
-    let answer = |prompt: &str| ask(&model, Some(&grammar), prompt, prompt.trim_end()).unwrap().text;
-    for text in ["青空文庫って知ってる?", "青空文庫って知つてる?", "青空文庫って知ってるる？", "青空文庫てて知ってる?"]
-    {
-        assert_eq!(answer(&format!("{text}\n")), "{\"topic\":\"青空文庫\"}", "{text}");
-    }
-    let all = sample("japanese");
-    assert_eq!(all.len(), 100);
-    let right = |part: &[(String, String)]| part.iter().filter(|(prompt, right)| answer(prompt) == *right).count();
-    assert_eq!([right(&all[..50]), right(&all[50..])], [0, 0], "without errors and with them");
 }
