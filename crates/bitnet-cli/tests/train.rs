@@ -112,8 +112,15 @@ fn examples_become_a_model() {
         format!("{{\"prompt\": \"What is number {i}? \", \"completion\": \"A {animal}.\"}}\n")
     };
     p.write("text.jsonl", (0..300).map(example).collect::<String>());
-    let args: Vec<&str> = RUN.iter().map(|a| if *a == "text.txt" { "text.jsonl" } else { a }).collect();
-    let done = p.run(&[&args[..], &["--val-share", "0.3", "--steps", "30", "--lr", "1e-2"]].concat()).json();
+    let args: Vec<&str> = RUN
+        .iter()
+        .map(|a| match *a {
+            "text.txt" => "text.jsonl",
+            "12" => "60",
+            a => a,
+        })
+        .collect();
+    let done = p.run(&[&args[..], &["--val-share", "0.3", "--lr", "1e-2", "--warmup", "5"]].concat()).json();
     assert!(done["best_val_nats_per_token"].as_f64().unwrap() < 2.0, "{done}");
     let words = |name: &str| -> Vec<u32> {
         std::fs::read(p.path(name)).unwrap().as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
@@ -125,7 +132,7 @@ fn examples_become_a_model() {
         assert!(ids.chunks(33).all(|w| w[0] == 1 << 31 && w.iter().any(|id| id >> 31 == 0)), "{file}");
     }
     p.run(&["run", "-m", "m/export/model.gguf", "--prompt", "What is number 3? ", "-n", "4"]).ok();
-    assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(30));
+    assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(60));
     // Text is no continuation of examples, and no window is left where all of them are too long.
     let short: Vec<&str> = args
         .iter()
