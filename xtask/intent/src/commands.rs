@@ -102,12 +102,11 @@ pub(crate) fn eval(
     })
 }
 
+/// Gives the figures of a set with a name.
+type Judge<'j> = dyn FnMut(&str, &[Utterance]) -> Result<Figures, IntentError> + 'j;
+
 /// Prints the tables of the official tests; a threshold for "out of scope" is chosen on what is there for choices.
-fn report(
-    corpus: &Corpus,
-    every: usize,
-    judge: &mut dyn FnMut(&str, &[Utterance]) -> Result<Figures, IntentError>,
-) -> Result<(), IntentError> {
+fn report(corpus: &Corpus, every: usize, judge: &mut Judge<'_>) -> Result<(), IntentError> {
     let some = |all: &[Utterance]| all.iter().step_by(every.max(1)).cloned().collect::<Vec<_>>();
     let test = some(&corpus.snips.test);
     for (name, set) in

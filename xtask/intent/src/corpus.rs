@@ -83,7 +83,7 @@ impl Corpus {
             }
         }
         // Without slots there is nothing else to vary.
-        let errors = i % 2 == 1 || (u.task == Task::Intent && i % VARIANTS > 0);
+        let errors = i % 2 == 1 || (u.task == Task::Intent && !i.is_multiple_of(VARIANTS));
         if errors {
             let rate = 0.1 * (1 + random.below(3)) as f64;
             typos::english(&mut u.said, rate, &mut random);

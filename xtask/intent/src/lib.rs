@@ -5,6 +5,8 @@
 //! for topics of questions in Japanese. `docs/intent.md` has the commands and what came out.
 
 #![forbid(unsafe_code)]
+// A text with one span is the usual case.
+#![allow(clippy::single_range_in_vec_init)]
 
 pub mod answer;
 pub mod ask;
