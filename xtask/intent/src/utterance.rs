@@ -112,7 +112,7 @@ pub fn snips(folder: &Path) -> Result<Parts, IntentError> {
                     parts.left_out += 1;
                     continue;
                 }
-                (false, false) if hash(&said.text()) % 25 == 0 => &mut parts.dev,
+                (false, false) if hash(&said.text()).is_multiple_of(25) => &mut parts.dev,
                 (false, false) => &mut parts.train,
             };
             to.push(Utterance { task: Task::Slots, said, intent: line.intent, slots });
