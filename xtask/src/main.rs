@@ -9,6 +9,7 @@
 //! | `cargo xtask fuzz` | each fuzz target for some seconds |
 //! | `cargo xtask parity` | comparison with reference vectors of independent software |
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
+//! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
 mod ci;
@@ -76,6 +77,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Data, baseline, evaluation and latency of the use case of docs/intent.md; `cargo xtask intent --help` lists the commands.
+    #[command(disable_help_flag = true)]
+    Intent {
+        /// What the program `intent` is given.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Make weights of the shape of BitNet b1.58 2B4T from a seed, once, and describe the file.
     Synth {
         /// Another shape: a config.json.
@@ -91,6 +99,7 @@ fn main() -> ExitCode {
         match &cli.command {
             Command::Parity { args } => return programs::parity(args),
             Command::Bench { args } => return programs::bench(args),
+            Command::Intent { args } => return programs::intent(args),
             Command::Synth { config } => return programs::synth(config.as_deref()),
             Command::Isas { list: true } => return isas::print_available(),
             _ => {}
@@ -102,7 +111,7 @@ fn main() -> ExitCode {
             Command::Tidy => steps.run("tidy", tidy::check),
             Command::Isas { .. } => isas::all(&mut steps, false).and_then(|()| foreign::all(&mut steps, true)),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
-            Command::Parity { .. } | Command::Bench { .. } | Command::Synth { .. } => Ok(()),
+            Command::Parity { .. } | Command::Bench { .. } | Command::Intent { .. } | Command::Synth { .. } => Ok(()),
         };
         steps.summary(result.is_ok());
         result

@@ -71,6 +71,15 @@ pub(crate) fn bench(args: &[String]) -> Result<(), XtaskError> {
     run(&release("bench"), &args, &[])
 }
 
+/// The use case: what it is given, in release mode.
+///
+/// # Errors
+/// If it does not build or fails.
+pub(crate) fn intent(args: &[String]) -> Result<(), XtaskError> {
+    cargo(&["build", "--release", "--workspace", "--bin", "intent", "--bin", "bitnet"], &[])?;
+    run(&release("intent"), &args.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+}
+
 /// The guard of speed.
 ///
 /// # Errors

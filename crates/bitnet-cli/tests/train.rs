@@ -103,6 +103,53 @@ fn becomes_a_model(more: &[&str]) {
     }
 }
 
+/// Prompts with their completions: windows of whole examples, whose prompts are given; the model runs, and a run goes on.
+#[test]
+fn examples_become_a_model() {
+    let p = place();
+    let example = |i: usize| {
+        let animal = ["cat", "bird"][i % 2];
+        format!("{{\"prompt\": \"What is number {i}? \", \"completion\": \"A {animal}.\"}}\n")
+    };
+    p.write("text.jsonl", (0..300).map(example).collect::<String>());
+    let args: Vec<&str> = RUN
+        .iter()
+        .map(|a| match *a {
+            "text.txt" => "text.jsonl",
+            "12" => "60",
+            a => a,
+        })
+        .collect();
+    let done = p.run(&[&args[..], &["--val-share", "0.3", "--lr", "1e-2", "--warmup", "5"]].concat()).json();
+    assert!(done["best_val_nats_per_token"].as_f64().unwrap() < 2.0, "{done}");
+    let words = |name: &str| -> Vec<u32> {
+        std::fs::read(p.path(name)).unwrap().as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
+    };
+    for file in ["m/data/train.u32", "m/data/valid.u32"] {
+        let ids = words(file);
+        assert!(ids.len() > 33 && ids.len().is_multiple_of(33), "{file}: {} ids", ids.len());
+        // Every window begins with the beginning of a text, which is given, and holds something to learn.
+        assert!(ids.chunks(33).all(|w| w[0] == 1 << 31 && w.iter().any(|id| id >> 31 == 0)), "{file}");
+    }
+    p.run(&["run", "-m", "m/export/model.gguf", "--prompt", "What is number 3? ", "-n", "4"]).ok();
+    assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(60));
+    // Text is no continuation of examples, and no window is left where all of them are too long.
+    let short: Vec<&str> = args
+        .iter()
+        .map(|a| {
+            if *a == "m" {
+                "n"
+            } else if *a == "32" {
+                "4"
+            } else {
+                a
+            }
+        })
+        .collect();
+    let failed = p.run(&short);
+    failed.fails(1, "tokens");
+}
+
 /// A run that was stopped early and one that was not end with the same file; wrong use is said.
 #[test]
 fn runs_go_on_where_they_were() {

@@ -40,7 +40,7 @@ pub(crate) struct Dependency {
 }
 
 /// Packages that only this repository uses.
-pub(crate) const INTERNAL: &[&str] = &["xtask", "parity", "bench", "benches", "test-support"];
+pub(crate) const INTERNAL: &[&str] = &["xtask", "parity", "bench", "intent", "benches", "test-support"];
 
 impl Workspace {
     /// Asks cargo.

@@ -49,7 +49,10 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
             settings.train = config.clone();
             resumed = Some(begun.second_stage(model, config)?);
         }
-        (None, None) => args.run.put(&mut settings.train),
+        (None, None) => {
+            args.run.put(&mut settings.train);
+            settings.train.examples |= data::are_examples(args)?;
+        }
     }
     settings.train.validate()?;
 

@@ -2,7 +2,10 @@
 
 use super::{Params, TrainError};
 
-/// `b` windows of `t + 1` tokens: each predicts its last `t` tokens from those before.
+/// Set in an id: the token is given, as those of a question are, and predicting it is not learned. A `.u32` file may have it.
+pub const GIVEN: u32 = 1 << 31;
+
+/// `b` windows of `t + 1` tokens: each predicts its last `t` tokens from those before, but for those that are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// `[b, t + 1]` ids.
@@ -11,24 +14,48 @@ pub struct Batch {
     pub b: usize,
     /// Predictions of a window.
     pub t: usize,
+    /// `[b, t + 1]`: which tokens are given; empty where none is.
+    given: Vec<bool>,
 }
 
 impl Batch {
-    /// Windows `ids`, `[b, t + 1]`.
+    /// Windows `ids`, `[b, t + 1]`; those with [`GIVEN`] set are read, but not learned.
+    ///
+    /// ```
+    /// use bitnet_model::train::{Batch, GIVEN};
+    /// let batch = Batch::new(vec![5 | GIVEN, 6 | GIVEN, 7, 8], 1, 3)?;
+    /// assert_eq!((batch.ids.as_slice(), batch.predictions()), (&[5, 6, 7, 8][..], 2));
+    /// # Ok::<(), bitnet_model::train::TrainError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`TrainError::Mismatch`] for another length, or no prediction at all.
-    pub fn new(ids: Vec<u32>, b: usize, t: usize) -> Result<Self, TrainError> {
+    /// [`TrainError::Mismatch`] for another length, or no window at all.
+    pub fn new(mut ids: Vec<u32>, b: usize, t: usize) -> Result<Self, TrainError> {
         if b == 0 || t == 0 || ids.len() != b * (t + 1) {
             let expected = format!("{b} windows of {t} predictions, at least one each");
             return Err(TrainError::Mismatch { what: "ids of a batch".into(), expected, got: ids.len().to_string() });
         }
-        Ok(Self { ids, b, t })
+        let mut given = Vec::new();
+        if ids.iter().any(|id| id & GIVEN != 0) {
+            given = ids.iter().map(|id| id & GIVEN != 0).collect();
+            ids.iter_mut().for_each(|id| *id &= !GIVEN);
+        }
+        Ok(Self { ids, b, t, given })
     }
 
-    /// Predicted tokens.
+    /// Tokens whose predictions are learned; at least 1, so that a mean over them is always a number.
     pub fn predictions(&self) -> usize {
-        self.b * self.t
+        if self.given.is_empty() {
+            return self.b * self.t;
+        }
+        (0..self.b).map(|i| self.targets(i).flatten().count()).sum::<usize>().max(1)
+    }
+
+    /// The tokens that window `i` predicts, `t` of them; `None` for given ones.
+    pub(super) fn targets(&self, i: usize) -> impl Iterator<Item = Option<u32>> {
+        let given = self.given.get(i * (self.t + 1)..(i + 1) * (self.t + 1)).unwrap_or_default();
+        let is_given = move |at: usize| given.get(at).copied().unwrap_or(false);
+        self.window(i).iter().enumerate().skip(1).map(move |(at, id)| (!is_given(at)).then_some(*id))
     }
 
     /// Window `i`, `[t + 1]`.
@@ -47,7 +74,7 @@ impl Batch {
 
 /// Computes losses and gradients; knows the model, but owns no parameters.
 pub trait Learner {
-    /// Mean cross entropy of the batch in nats per predicted token.
+    /// Mean cross entropy of the batch in nats per predicted token; given tokens do not count.
     ///
     /// # Errors
     /// Ids outside of the vocabulary, whatever the model cannot compute.

@@ -81,7 +81,11 @@ impl<M: CandleLoss> CandleLearner<M> {
         let vocab = logits.dim(D::Minus1)?;
         batch.check(vocab)?;
         let log_p = candle_nn::ops::log_softmax(&logits.reshape((b * t, vocab))?, D::Minus1)?;
-        Ok(log_p.gather(&targets, 1)?.mean_all()?.neg()?)
+        let of_targets = log_p.gather(&targets, 1)?;
+        let counts: Vec<f32> =
+            (0..b).flat_map(|i| batch.targets(i)).map(|t| f32::from(u8::from(t.is_some()))).collect();
+        let counts = Tensor::from_vec(counts, (b * t, 1), &self.device)?;
+        Ok((of_targets * counts)?.sum_all()?.affine(-1.0 / batch.predictions() as f64, 0.0)?)
     }
 }
 

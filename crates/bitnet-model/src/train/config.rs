@@ -17,6 +17,9 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Predicted tokens of a window.
     pub context: usize,
+    /// Whether the data are examples, a prompt and its completion each: windows then hold whole examples only, and prompts are read, but
+    /// not learned.
+    pub examples: bool,
     /// Seed of initialisation and data order.
     pub seed: u64,
     /// Deviation of the initial matrices.
@@ -52,6 +55,7 @@ impl Default for TrainConfig {
             batch: 32,
             accumulate: 1,
             context: 256,
+            examples: false,
             seed: 1,
             init_std: 0.02,
             clip: 1.0,

@@ -47,6 +47,8 @@ pub struct TokenFile {
     file: File,
     width: TokenWidth,
     len: u64,
+    /// Windows have a token of their own before the first prediction.
+    records: bool,
 }
 
 impl TokenFile {
@@ -62,7 +64,7 @@ impl TokenFile {
             let problem = format!("{bytes} bytes are no whole number of {unit}-byte ids");
             return Err(TrainError::File { path: path.to_path_buf(), problem });
         }
-        Ok(Self { path: path.to_path_buf(), file, width, len: bytes / unit })
+        Ok(Self { path: path.to_path_buf(), file, width, len: bytes / unit, records: false })
     }
 
     /// Tokens.
@@ -97,14 +99,37 @@ impl TokenFile {
         Ok(())
     }
 
-    /// The windows of the file from its beginning, `b` at a time, without the incomplete one at the end.
+    /// Opens a file of records, each of which is a window with whole examples.
+    ///
+    /// # Errors
+    /// As [`TokenFile::open`]; a length that is no whole number of records of `t + 1` ids.
+    pub fn open_examples(path: &Path, t: usize) -> Result<Self, TrainError> {
+        let mut file = Self::open(path, TokenWidth::U32)?;
+        if !file.len.is_multiple_of(t as u64 + 1) {
+            let problem = format!(
+                "{} ids are no whole number of windows of {t} predictions; it was made for another --context",
+                file.len
+            );
+            return Err(TrainError::File { path: path.to_path_buf(), problem });
+        }
+        file.records = true;
+        Ok(file)
+    }
+
+    /// From the beginning of a window of `t` predictions to that of the next.
+    pub(super) fn stride(&self, t: usize) -> u64 {
+        t as u64 + u64::from(self.records)
+    }
+
+    /// The windows of the file from its beginning, without the incomplete one at the end.
     pub(super) fn windows(&self, t: usize) -> u64 {
-        self.len.saturating_sub(1) / t.max(1) as u64
+        let shared = u64::from(!self.records);
+        self.len.saturating_sub(shared) / self.stride(t.max(1))
     }
 }
 
 /// Draws windows of `t + 1` tokens: each epoch is a permutation of windows side by side, with another offset each time, so
-/// that windows begin elsewhere. What comes next is a function of seed and position alone.
+/// that windows begin elsewhere; records of examples have their beginnings. What comes next is a function of seed and position alone.
 #[derive(Debug)]
 pub struct Sampler {
     file: TokenFile,
@@ -135,7 +160,8 @@ impl Sampler {
     /// Windows of an epoch.
     pub fn epoch_len(&self) -> u64 {
         // With any offset below `t` all of these lie in the file; a file of one window has no room for offsets.
-        (self.file.windows(self.t).saturating_sub(1)).max(1)
+        let spare = u64::from(!self.file.records);
+        (self.file.windows(self.t).saturating_sub(spare)).max(1)
     }
 
     /// The next `b` windows.
@@ -143,15 +169,17 @@ impl Sampler {
     /// # Errors
     /// A file that cannot be read.
     pub fn next_batch(&mut self, b: usize) -> Result<Batch, TrainError> {
-        let (n, t) = (self.epoch_len(), self.t as u64);
+        let (n, stride) = (self.epoch_len(), self.file.stride(self.t));
         let mut ids = Vec::with_capacity(b * (self.t + 1));
         for _ in 0..b {
             let (epoch, index) = (self.position / n, self.position % n);
             let mut random = Random::new(self.seed ^ epoch.wrapping_mul(0x9e37_79b9), "epoch");
-            let room = (self.file.len() - 1 - n * t).min(t - 1);
-            let offset = random.below(room + 1);
+            let offset = match self.file.records {
+                true => 0,
+                false => random.below((self.file.len() - 1 - n * stride).min(stride - 1) + 1),
+            };
             let window = permute(index, n, random.next_u64());
-            self.file.read(offset + window * t, self.t + 1, &mut ids)?;
+            self.file.read(offset + window * stride, self.t + 1, &mut ids)?;
             self.position += 1;
         }
         Batch::new(ids, b, self.t)

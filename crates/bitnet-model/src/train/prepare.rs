@@ -160,9 +160,17 @@ pub struct Prepared {
     pub train_tokens: u64,
     /// Tokens to validate with.
     pub validation_tokens: u64,
+    /// Examples that are longer than a window, and left out.
+    pub too_long: u64,
 }
 
 impl Split {
+    /// Whether the document of this number is kept for validation.
+    pub(super) fn keeps(self, document: u64) -> bool {
+        let mut random = Random::new(self.seed ^ document.wrapping_mul(0x9e37_79b9_7f4a_7c15), "split");
+        random.unit() < self.validation
+    }
+
     /// Turns text files into two files of token ids: `encode` tokenises a document, `eos` is put behind each.
     ///
     /// # Errors
@@ -183,10 +191,9 @@ impl Split {
                 documents += 1;
                 let mut ids = encode(text).map_err(|problem| TrainError::Tokenize { document, problem })?;
                 ids.push(eos);
-                let draw = Random::new(self.seed ^ document.wrapping_mul(0x9e37_79b9_7f4a_7c15), "split").unit();
-                if draw < self.validation { valid.write(&ids) } else { train.write(&ids) }
+                if self.keeps(document) { valid.write(&ids) } else { train.write(&ids) }
             })?;
         }
-        Ok(Prepared { documents, train_tokens: train.finish()?, validation_tokens: valid.finish()? })
+        Ok(Prepared { documents, train_tokens: train.finish()?, validation_tokens: valid.finish()?, too_long: 0 })
     }
 }

@@ -82,7 +82,7 @@ impl Validation {
     }
 
     /// Mean cross entropy in nats per token of at most `windows` windows of `t` tokens from the beginning, `b` at a time:
-    /// window `i` predicts tokens `i t + 1 ..= (i + 1) t`, and nothing is carried between windows.
+    /// window `i` predicts tokens `i t + 1 ..= (i + 1) t`, or those of record `i` of examples, and nothing is carried between windows.
     ///
     /// # Errors
     /// Those of file and learner.
@@ -94,17 +94,19 @@ impl Validation {
         windows: u64,
     ) -> Result<f64, TrainError> {
         let windows = self.file.windows(t).min(windows.max(1));
-        let (mut nats, mut at) = (0.0, 0);
+        let (mut nats, mut predictions, mut at) = (0.0, 0.0, 0);
         while at < windows {
             let n = (b as u64).min(windows - at);
             let mut ids = Vec::new();
             for w in at..at + n {
-                self.file.read(w * t as u64, t + 1, &mut ids)?;
+                self.file.read(w * self.file.stride(t), t + 1, &mut ids)?;
             }
-            nats += learner.loss(params, &Batch::new(ids, n as usize, t)?)? * n as f64;
+            let batch = Batch::new(ids, n as usize, t)?;
+            nats += learner.loss(params, &batch)? * batch.predictions() as f64;
+            predictions += batch.predictions() as f64;
             at += n;
         }
-        Ok(nats / windows as f64)
+        Ok(nats / predictions)
     }
 }
 

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 const AFTER_HELP: &str = "\
 Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU. Text files are cut into documents at lines
-<|endoftext|>, or one document per JSON line (field `text`); they are tokenised once, into OUT/data. Ctrl-C writes the
+<|endoftext|>, or one document per JSON line (field `text`); they are tokenised once, into OUT/data. JSON lines with the
+fields `prompt` and `completion` are examples: a window holds whole ones, and only completions are learned. Ctrl-C writes the
 checkpoint and ends; --resume goes on from there, with the options of the checkpoint, and the result is the same, bit
 for bit, as without the interruption.
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use bitnet::ModelConfig;
 use bitnet::loader::tokenizer::Tokenizer;
 use bitnet::loader::tokenizer::train::{END_OF_TEXT, train_bpe};
-use bitnet::train::{Split, TextFormat, TokenFile, TokenWidth, TrainConfig, for_each_document};
+use bitnet::train::{
+    Split, TextFormat, TokenFile, TokenWidth, TrainConfig, for_each_document, for_each_example, holds_examples,
+};
 
 use super::{TrainArgs, name};
 use crate::error::CliError;
@@ -24,6 +26,17 @@ pub(super) fn tokenizer_path(out: &Path) -> PathBuf {
 pub(super) fn eos_of(t: &Tokenizer) -> Option<u32> {
     let known = [END_OF_TEXT, "<|endoftext|>", "</s>"];
     t.eos().first().copied().or_else(|| known.iter().find_map(|name| t.id_of(name)))
+}
+
+/// Whether the data are examples, which the first file says.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn are_examples(args: &TrainArgs) -> Result<bool, CliError> {
+    match args.data.first() {
+        Some(path) if TextFormat::of_path(path) == TextFormat::JsonLines => Ok(holds_examples(path)?),
+        _ => Ok(false),
+    }
 }
 
 /// The tokenizer that was given, learned, or left in OUT by an earlier run; it is copied to OUT.
@@ -52,14 +65,20 @@ pub(super) fn tokenizer(args: &TrainArgs, ui: &Ui) -> Result<Option<Tokenizer>, 
 /// Documents for a tokenizer to learn from.
 fn texts(args: &TrainArgs) -> Result<Vec<String>, CliError> {
     let (mut texts, mut bytes) = (Vec::new(), 0);
+    let mut keep = |text: &str| {
+        if bytes < TOKENIZER_TEXT {
+            bytes += text.len();
+            texts.push(text.to_owned());
+        }
+        Ok(())
+    };
+    let examples = are_examples(args)?;
     for path in args.data.iter().filter(|p| TokenWidth::of_path(p).is_none()) {
-        for_each_document(path, TextFormat::of_path(path), &mut |text| {
-            if bytes < TOKENIZER_TEXT {
-                bytes += text.len();
-                texts.push(text.to_owned());
-            }
-            Ok(())
-        })?;
+        if examples {
+            for_each_example(path, &mut |e| keep(e.prompt).and_then(|()| keep(e.completion)))?;
+        } else {
+            for_each_document(path, TextFormat::of_path(path), &mut keep)?;
+        }
     }
     match texts.is_empty() {
         true => Err(CliError::usage("--train-tokenizer needs text in --data")),
@@ -78,7 +97,8 @@ pub(super) fn token_files(
     tokenizer: Option<&Tokenizer>,
     ui: &Ui,
 ) -> Result<[Option<TokenFile>; 2], CliError> {
-    let width = TokenWidth::for_vocab(model.vocab_size);
+    // Ids of examples say which of them are given.
+    let width = if config.examples { TokenWidth::U32 } else { TokenWidth::for_vocab(model.vocab_size) };
     let ending = if width == TokenWidth::U16 { "u16" } else { "u32" };
     let folder = args.out.join("data");
     let [train, valid] = ["train", "valid"].map(|n| folder.join(format!("{n}.{ending}")));
@@ -106,8 +126,18 @@ pub(super) fn token_files(
             Ok(ids)
         };
         let split = Split { validation: share, seed: config.seed };
-        let done = split.prepare(texts, paths, width, eos, &mut encode)?;
+        let done = match config.examples {
+            false => split.prepare(texts, paths, width, eos, &mut encode)?,
+            true => split.prepare_examples(texts, paths, config.context, eos, &mut |e| {
+                let completion = tokenizer.encode_text(e.completion).map_err(|e| e.to_string())?;
+                Ok([encode(e.prompt)?, completion])
+            })?,
+        };
         spinner.finish_and_clear();
+        if done.too_long > 0 {
+            let (n, context) = (done.too_long, config.context);
+            ui.note(&format!("{n} examples are longer than a window of {context} tokens and left out; --context"));
+        }
         ui.say(format_args!(
             "{} documents: {} tokens to learn from, {} to validate with",
             done.documents,
@@ -126,13 +156,17 @@ pub(super) fn token_files(
             prepare(&[path.to_path_buf()], [&folder.join(format!("none.{ending}")), &valid], 1.0)?;
         }
     }
+    let open = |path: &Path| match config.examples {
+        true => TokenFile::open_examples(path, config.context),
+        false => TokenFile::open(path, width),
+    };
     let learned = match args.data.first().filter(|_| !text_data) {
         Some(path) => given(path)?,
-        None => Some(TokenFile::open(&train, width)?),
+        None => Some(open(&train)?),
     };
     let validated = match args.val_data.as_deref().filter(|p| !is_text(p)) {
         Some(path) => given(path)?,
-        None if valid.is_file() => Some(TokenFile::open(&valid, width)?),
+        None if valid.is_file() => Some(open(&valid)?),
         None => None,
     };
     // Too little to validate with is no reason to fail.

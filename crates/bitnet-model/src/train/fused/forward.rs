@@ -172,7 +172,7 @@ impl Lane {
         for group in groups {
             let windows: Vec<&[u32]> = group.clone().map(|w| batch.window(w)).collect();
             self.forward(s, &windows, batch.t)?;
-            self.head(s, &windows, batch, learn);
+            self.head(s, group.clone(), batch, learn);
             if learn {
                 self.backward(s, &windows, batch.t);
             }
@@ -231,16 +231,19 @@ impl Lane {
         Ok(())
     }
 
-    /// Final norm, head and cross entropy; with `learn`, leaves the gradient of the final norm's result in `dx`.
-    fn head(&mut self, s: &Shared<'_>, windows: &[&[u32]], batch: &Batch, learn: bool) {
+    /// Final norm, head and cross entropy of the predictions that count; with `learn`, leaves the gradient of the final norm's result
+    /// in `dx`.
+    fn head(&mut self, s: &Shared<'_>, group: Range<usize>, batch: &Batch, learn: bool) {
         let (hidden, vocab) = (s.config.hidden_size, s.config.vocab_size);
-        let n = windows.len() * batch.t;
+        let n = group.len() * batch.t;
         let scale = 1.0 / batch.predictions() as f32;
-        let normed = sized(&mut self.normed, n * hidden);
-        for (x, out) in self.h.chunks_exact(hidden).zip(normed.chunks_exact_mut(hidden)) {
+        let targets = group.flat_map(|w| batch.targets(w));
+        let (at, targets): (Vec<usize>, Vec<u32>) = targets.enumerate().filter_map(|(i, t)| Some((i, t?))).unzip();
+        let normed = sized(&mut self.normed, at.len() * hidden);
+        for (i, out) in at.iter().zip(normed.chunks_exact_mut(hidden)) {
+            let x = &self.h[i * hidden..][..hidden];
             s.ops.rms_norm(x, s.param(&s.places.final_norm), s.config.rms_norm_eps, out);
         }
-        let targets: Vec<u32> = windows.iter().flat_map(|w| &w[1..]).copied().collect();
         let dx = sized(&mut self.dx, n * hidden);
         let table = Strided::rows(s.param(&s.places.head), hidden);
         let rows = (LOGITS_AT_ONCE / vocab).clamp(16, 256);
@@ -256,12 +259,26 @@ impl Lane {
             }
             if learn {
                 let d = Strided::rows(logits, vocab);
-                s.ops.gemm(d, table, [m, hidden, vocab], dx, &mut self.gemm);
+                s.ops.gemm(d, table, [m, hidden, vocab], &mut dx[..m * hidden], &mut self.gemm);
                 let grads = &mut self.grads[s.places.head.clone()];
                 s.ops.gemm_add(d.t(), x, [vocab, hidden, m], grads, &mut self.gemm);
             }
         }
+        spread(dx, &at, hidden);
     }
+}
+
+/// Moves the first rows of `[n, width]` to the places `at`, which grow, and fills all others with zeros.
+fn spread(rows: &mut [f32], at: &[usize], width: usize) {
+    let mut end = rows.len();
+    // From the last one on: a row never moves to a lower place, so none is overwritten before it has moved.
+    for (i, at) in at.iter().enumerate().rev() {
+        let place = at * width;
+        rows.copy_within(i * width..(i + 1) * width, place);
+        rows[place + width..end].fill(0.0);
+        end = place;
+    }
+    rows[..end].fill(0.0);
 }
 
 /// Turns queries and keys of `[n, q | k | v]`, or turns them back.
@@ -285,5 +302,21 @@ pub(super) fn activate(s: &Shared<'_>, gu: &[f32], inner: &mut [f32]) {
             Activation::Relu2 => s.ops.relu2_mul(gate, up, inner),
             Activation::Silu => s.ops.silu_mul(gate, up, inner),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_go_to_their_places() {
+        let mut rows: Vec<f32> = (1..=8).map(|v| v as f32).collect();
+        spread(&mut rows, &[1, 3], 2);
+        assert_eq!(rows, [0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 3.0, 4.0]);
+        spread(&mut rows, &[0, 1, 2, 3], 2);
+        assert_eq!(rows, [0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 3.0, 4.0]);
+        spread(&mut rows, &[], 2);
+        assert_eq!(rows, [0.0; 8]);
     }
 }

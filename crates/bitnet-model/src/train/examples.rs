@@ -1,0 +1,152 @@
+//! Examples instead of text: a prompt, which is given, and its completion, which is learned.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::prepare::{Prepared, Split, TokenWriter};
+use super::{GIVEN, TokenWidth, TrainError};
+
+/// A prompt and what a model shall make of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Example<'a> {
+    /// What is read.
+    pub prompt: &'a str,
+    /// What is learned, without the token that ends it.
+    pub completion: &'a str,
+}
+
+/// Longest line read, bytes: more is no example.
+const MAX_LINE: u64 = 1 << 24;
+/// Windows that are filled at the same time.
+const OPEN: usize = 32;
+
+/// Shows every example of a file to `see`: a JSON object on each line, with the fields `prompt` and `completion`.
+///
+/// # Errors
+/// A file that cannot be read; a line that is no such object; whatever `see` returns.
+pub fn for_each_example(
+    path: &Path,
+    see: &mut dyn FnMut(Example<'_>) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let mut reader = BufReader::new(std::fs::File::open(path).map_err(TrainError::io("open", path))?);
+    let mut raw = Vec::new();
+    for number in 1u64.. {
+        raw.clear();
+        let mut limited = std::io::Read::take(&mut reader, MAX_LINE);
+        if limited.read_until(b'\n', &mut raw).map_err(TrainError::io("read", path))? == 0 {
+            break;
+        }
+        if raw.trim_ascii().is_empty() {
+            continue;
+        }
+        let bad = |problem: String| TrainError::File {
+            path: path.to_path_buf(),
+            problem: format!("line {number}: {problem}"),
+        };
+        let value: Value = serde_json::from_slice(&raw).map_err(|e| bad(format!("not JSON: {e}")))?;
+        let field = |name: &str| {
+            let text = value.get(name).and_then(Value::as_str);
+            text.ok_or_else(|| bad(format!("no field {name:?} with a string, as examples have it")))
+        };
+        see(Example { prompt: field("prompt")?, completion: field("completion")? })?;
+    }
+    Ok(())
+}
+
+/// Whether a file of JSON lines holds examples: its first object has a field `prompt`.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn holds_examples(path: &Path) -> Result<bool, TrainError> {
+    let reader = BufReader::new(std::fs::File::open(path).map_err(TrainError::io("open", path))?);
+    for line in std::io::Read::take(reader, MAX_LINE).lines() {
+        // What is no UTF-8 text is reported by who reads it.
+        let Ok(line) = line else { return Ok(false) };
+        if !line.trim().is_empty() {
+            return Ok(serde_json::from_str::<Value>(&line).is_ok_and(|v| v.get("prompt").is_some()));
+        }
+    }
+    Ok(false)
+}
+
+/// Fills windows of `room` ids with whole examples, several at a time so that little room is left.
+struct Packer {
+    out: TokenWriter,
+    room: usize,
+    pad: u32,
+    open: Vec<Vec<u32>>,
+}
+
+impl Packer {
+    fn new(path: &Path, room: usize, pad: u32) -> Result<Self, TrainError> {
+        Ok(Self { out: TokenWriter::create(path, TokenWidth::U32)?, room, pad, open: Vec::new() })
+    }
+
+    fn push(&mut self, ids: &[u32]) -> Result<(), TrainError> {
+        if let Some(window) = self.open.iter_mut().find(|w| w.len() + ids.len() <= self.room) {
+            window.extend(ids);
+            return Ok(());
+        }
+        if self.open.len() == OPEN {
+            let fullest = (0..OPEN).max_by_key(|i| self.open[*i].len()).unwrap_or(0);
+            let window = self.open.remove(fullest);
+            self.close(window)?;
+        }
+        self.open.push(ids.to_vec());
+        Ok(())
+    }
+
+    fn close(&mut self, mut window: Vec<u32>) -> Result<(), TrainError> {
+        window.resize(self.room, self.pad | GIVEN);
+        self.out.write(&window)
+    }
+
+    fn finish(mut self) -> Result<u64, TrainError> {
+        for window in std::mem::take(&mut self.open) {
+            self.close(window)?;
+        }
+        self.out.finish()
+    }
+}
+
+impl Split {
+    /// Turns files of examples into two files of windows of `t + 1` ids ([`TokenFile::open_examples`](super::TokenFile::open_examples)):
+    /// `encode` tokenises prompt and completion, the prompt with whatever begins a text; `eos` is put behind each and learned with the
+    /// completion. Examples that are longer than a window are left out and counted.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written; what `encode` refuses; an id of 2^31 or more.
+    pub fn prepare_examples(
+        self,
+        files: &[PathBuf],
+        [train, validation]: [&Path; 2],
+        t: usize,
+        eos: u32,
+        encode: &mut dyn FnMut(Example<'_>) -> Result<[Vec<u32>; 2], String>,
+    ) -> Result<Prepared, TrainError> {
+        let [mut train, mut valid] = [Packer::new(train, t + 1, eos)?, Packer::new(validation, t + 1, eos)?];
+        let mut done = Prepared::default();
+        for path in files {
+            for_each_example(path, &mut |example| {
+                let document = done.documents;
+                done.documents += 1;
+                let failed = |problem: String| TrainError::Tokenize { document, problem };
+                let [prompt, completion] = encode(example).map_err(failed)?;
+                let ids: Vec<u32> =
+                    prompt.iter().map(|id| id | GIVEN).chain(completion.iter().copied()).chain([eos]).collect();
+                if prompt.iter().chain(&completion).any(|id| id & GIVEN != 0) {
+                    return Err(failed("ids of examples lie below 2^31".to_owned()));
+                }
+                if ids.len() > t + 1 {
+                    done.too_long += 1;
+                    return Ok(());
+                }
+                if self.keeps(document) { valid.push(&ids) } else { train.push(&ids) }
+            })?;
+        }
+        (done.train_tokens, done.validation_tokens) = (train.finish()?, valid.finish()?);
+        Ok(done)
+    }
+}

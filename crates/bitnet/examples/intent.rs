@@ -1,0 +1,46 @@
+//! What people mean, as a value: a function call to a small model in this process, no server and nothing asynchronous.
+//!
+//! ```text
+//! cargo run --release -p bitnet --features constrain --example intent -- "play sme jazz by miles davis"
+//! ```
+
+use std::collections::BTreeMap;
+
+use bitnet::{Constraint, GenerateOptions, Model};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
+const SLOTS: &str = include_str!("../../../models/intent/slots.lark");
+
+/// What an English utterance asks for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Meaning {
+    intent: String,
+    slots: BTreeMap<String, String>,
+}
+
+/// The likeliest answer that the grammar allows: JSON, known names only, and values only that stand in the text.
+fn ask<T: DeserializeOwned>(
+    model: &Model,
+    grammar: &str,
+    task: &str,
+    text: &str,
+) -> Result<T, Box<dyn std::error::Error>> {
+    let in_json = serde_json::to_string(text)?;
+    let in_grammar = serde_json::to_string(&in_json[1..in_json.len() - 1])?;
+    let constraint = Constraint::lark(grammar.replace("TEXT_AS_JSON", &in_grammar));
+    let options = GenerateOptions::default().temperature(0.0).max_tokens(160).constraint(constraint);
+    let answer = model.session().generate(&format!("{task}{text}\n"), options)?.finish()?;
+    Ok(serde_json::from_str(&answer.text.unwrap_or_default())?)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let model = Model::load(format!("{MODELS}/intent/intent.gguf"))?;
+    for text in std::env::args().skip(1) {
+        let text = text.replace(char::is_whitespace, " ");
+        let meaning: Meaning = ask(&model, SLOTS, "slots\n", &text)?;
+        println!("{}", serde_json::to_string(&meaning)?);
+    }
+    Ok(())
+}

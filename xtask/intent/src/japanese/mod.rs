@@ -1,0 +1,184 @@
+//! The topic of a question in Japanese: "青空文庫って知ってる?" is about 青空文庫. The set is made by this script out of
+//! titles and patterns of questions; both are divided, so that what is reported was never seen.
+
+mod patterns;
+mod topics;
+mod typos;
+
+use std::path::Path;
+
+use bitnet::train::Random;
+
+use crate::answer::example;
+use crate::corpus::shuffle;
+use crate::error::IntentError;
+use crate::marked::Marked;
+use crate::utterance::hash;
+pub use typos::japanese as make_typos;
+
+/// The grammar of answers: a topic is a piece of the question.
+pub const GRAMMAR: &str =
+    "start: \"{\\\"topic\\\":\\\"\" TOPIC \"\\\"}\"\nTOPIC: %regex { \"substring_chars\": TEXT_AS_JSON }\n";
+
+/// A question and what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The question; its only span is the topic.
+    pub said: Marked,
+}
+
+impl Question {
+    fn new(pattern: &str, topic: &str) -> Self {
+        let before = pattern.split("{}").next().unwrap_or_default();
+        let start = before.chars().count();
+        let span = start..start + topic.chars().count();
+        Self { said: Marked::new(&pattern.replace("{}", topic), vec![span]) }
+    }
+
+    /// The topic, as it stands in the question.
+    pub fn topic(&self) -> String {
+        self.said.value(0)
+    }
+
+    /// What a model reads: the question and a line feed.
+    pub fn prompt(&self) -> String {
+        format!("{}\n", self.said.text())
+    }
+
+    /// The answer that is right.
+    pub fn completion(&self) -> String {
+        format!("{{\"topic\":{}}}", serde_json::Value::from(self.topic()))
+    }
+}
+
+/// Questions to learn from and questions to report.
+#[derive(Clone, Debug, Default)]
+pub struct Questions {
+    /// Topics to learn from.
+    pub topics: Vec<String>,
+    /// Topics that are never learned.
+    pub held_out_topics: Vec<String>,
+    seed: u64,
+}
+
+/// What is new about the questions of a test.
+pub const TESTS: [&str; 4] = ["nothing new but the pair", "new topics", "new patterns", "new topics and patterns"];
+
+impl Questions {
+    /// Reads titles out of `aozora_works.tsv` and `databricks-dolly-15k-ja.jsonl` in a folder.
+    ///
+    /// # Errors
+    /// Files that are not there or have another form.
+    pub fn read(folder: &Path, seed: u64) -> Result<Self, IntentError> {
+        let all = topics::read(folder)?;
+        // One in eight, by a hash of the title alone.
+        let (held_out_topics, topics) = all.into_iter().partition(|t| hash(t).is_multiple_of(8));
+        Ok(Self { topics, held_out_topics, seed })
+    }
+
+    /// `n` questions to learn from: half of them with errors.
+    pub fn train(&self, n: usize) -> Vec<Question> {
+        let mut random = Random::new(self.seed, "ja train");
+        let mut all: Vec<Question> = (0..n)
+            .map(|i| {
+                let mut q = draw(&self.topics, patterns::LEARNED, &mut random);
+                if i % 2 == 1 {
+                    typos::japanese(&mut q.said, &mut random);
+                }
+                q
+            })
+            .collect();
+        shuffle(&mut all, &mut random);
+        all
+    }
+
+    /// `n` questions of one of the [`TESTS`], without errors and the same with errors.
+    pub fn test(&self, which: usize, n: usize) -> [Vec<Question>; 2] {
+        let topics = if which % 2 == 1 { &self.held_out_topics } else { &self.topics };
+        let patterns = if which / 2 == 1 { patterns::HELD_OUT } else { patterns::LEARNED };
+        let mut random = Random::new(self.seed, &format!("ja test {which}"));
+        let clean: Vec<Question> = (0..n).map(|_| draw(topics, patterns, &mut random)).collect();
+        let mut wrong = clean.clone();
+        wrong.iter_mut().for_each(|q| typos::japanese(&mut q.said, &mut random));
+        [clean, wrong]
+    }
+}
+
+/// The topic by rule: what is left of a question when the longest learned pattern that fits is taken off. `None` where none fits.
+pub fn by_rule(text: &str) -> Option<&str> {
+    let fits = |pattern: &&str| {
+        let (before, after) = pattern.split_once("{}")?;
+        let topic = text.strip_prefix(before)?.strip_suffix(after).filter(|t| !t.is_empty())?;
+        Some((before.len() + after.len(), topic))
+    };
+    patterns::LEARNED.iter().filter_map(fits).max_by_key(|f| f.0).map(|f| f.1)
+}
+
+fn draw(topics: &[String], patterns: &[&str], random: &mut Random) -> Question {
+    let pattern = patterns[random.below(patterns.len() as u64) as usize];
+    let topic = topics.get(random.below(topics.len().max(1) as u64) as usize).map_or("", String::as_str);
+    Question::new(pattern, topic)
+}
+
+/// Questions as examples for `bitnet train`, one on each line.
+pub fn examples(questions: &[Question]) -> String {
+    questions.iter().map(|q| example(&q.prompt(), &q.completion()) + "\n").collect()
+}
+
+/// Text for a tokenizer to learn from, every character on a line of its own: so a token is a character or a part of one, and no
+/// token lies across the border of a topic.
+pub fn tokenizer_texts(questions: &[Question]) -> Vec<String> {
+    let lines = |q: &Question| q.said.chars.iter().flat_map(|c| [*c, '\n']).collect::<String>();
+    let mut texts: Vec<String> = questions.iter().map(lines).collect();
+    // The frame of every answer, as whole tokens.
+    texts.extend((0..100).map(|_| "{\"topic\":\"\n\"}\n".to_owned()));
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_article() {
+        let q = Question::new("{}って知ってる?", "青空文庫");
+        assert_eq!((q.prompt().as_str(), q.topic().as_str()), ("青空文庫って知ってる?\n", "青空文庫"));
+        assert_eq!(q.completion(), "{\"topic\":\"青空文庫\"}");
+        assert_eq!(tokenizer_texts(&[q])[0].chars().take(4).collect::<String>(), "青\n空\n");
+    }
+
+    #[test]
+    fn the_longest_pattern_that_fits_is_the_rule() {
+        assert_eq!(by_rule("青空文庫って知ってる?"), Some("青空文庫"));
+        assert_eq!(by_rule("ねえ、青空文庫って知ってる？"), Some("青空文庫"));
+        assert_eq!(by_rule("青空文庫?"), Some("青空文庫"));
+        assert_eq!(by_rule("青空文庫って知つてる"), None);
+    }
+
+    #[test]
+    fn nothing_that_is_held_out_is_learned() {
+        // Far from each other: no error turns one into another.
+        let all: Vec<String> = (0..400).map(|i| format!("題{:016x}", hash(&format!("{i}")))).collect();
+        let (held_out_topics, topics): (Vec<String>, Vec<String>) =
+            all.into_iter().partition(|t| hash(t).is_multiple_of(8));
+        assert!(held_out_topics.len() > 20);
+        let q = Questions { topics, held_out_topics, seed: 3 };
+        let learned = q.train(2000);
+        assert_eq!(learned, q.train(2000));
+        let whole = |q: &Question| q.said.text();
+        for (which, name) in TESTS.iter().enumerate() {
+            let [clean, wrong] = q.test(which, 200);
+            for (c, w) in clean.iter().zip(&wrong) {
+                assert_ne!(c.said, w.said, "{name}");
+                let new = which % 2 == 1;
+                assert_eq!(q.held_out_topics.contains(&c.topic()), new, "{name}");
+                assert!(!new || learned.iter().all(|l| l.topic() != c.topic()), "{name}: {}", c.topic());
+            }
+            if which > 0 {
+                assert!(clean.iter().all(|c| learned.iter().all(|l| whole(l) != whole(c))), "{name}");
+            }
+        }
+        assert!(patterns::HELD_OUT.iter().all(|p| !patterns::LEARNED.contains(p)));
+        assert!(patterns::HELD_OUT.iter().chain(patterns::LEARNED).all(|p| p.matches("{}").count() == 1));
+    }
+}

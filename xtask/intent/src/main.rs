@@ -1,0 +1,178 @@
+//! `cargo xtask intent`: data, baseline, evaluation and latency of the use case; `docs/intent.md` has the results.
+
+mod commands;
+mod latency;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask intent", about = "Utterances to JSON with small models", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write examples for `bitnet train`, a tokenizer, grammars and small test sets
+    Prepare {
+        /// Folder with snips/ and clinc150/, compressed or not
+        #[arg(long)]
+        data: PathBuf,
+        /// Where to write
+        #[arg(long)]
+        out: PathBuf,
+        /// Tokens of the tokenizer
+        #[arg(long, default_value_t = 2048)]
+        vocab: usize,
+        /// What all random choices depend on
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// The same for topics of questions in Japanese
+    PrepareJa {
+        /// Folder with aozora_works.tsv and databricks-dolly-15k-ja.jsonl, compressed or not
+        #[arg(long)]
+        data: PathBuf,
+        /// Where to write
+        #[arg(long)]
+        out: PathBuf,
+        /// Questions to learn from
+        #[arg(long, default_value_t = 60_000)]
+        questions: usize,
+        /// Tokens of the tokenizer
+        #[arg(long, default_value_t = 2048)]
+        vocab: usize,
+        /// What all random choices depend on
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Learn and judge linear classifiers of the same sets
+    Baseline {
+        /// Folder with snips/ and clinc150/
+        #[arg(long)]
+        data: PathBuf,
+        /// What all random choices depend on
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Judge a model on the official tests, clean and with typing errors
+    Eval {
+        /// Folder with snips/ and clinc150/
+        #[arg(long)]
+        data: PathBuf,
+        /// GGUF file or folder
+        #[arg(long)]
+        model: PathBuf,
+        /// Without the grammar
+        #[arg(long)]
+        free: bool,
+        /// Only every Nth utterance
+        #[arg(long, default_value_t = 1)]
+        every: usize,
+        /// Show this many wrong answers of each set
+        #[arg(long, default_value_t = 0)]
+        wrong: usize,
+        /// What all random choices depend on
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Judge a model of topics in Japanese
+    EvalJa {
+        /// Folder with aozora_works.tsv and databricks-dolly-15k-ja.jsonl
+        #[arg(long)]
+        data: PathBuf,
+        /// GGUF file or folder
+        #[arg(long)]
+        model: PathBuf,
+        /// Without the grammar
+        #[arg(long)]
+        free: bool,
+        /// Questions of each test
+        #[arg(long, default_value_t = 1000)]
+        questions: usize,
+        /// Show this many wrong answers of each set
+        #[arg(long, default_value_t = 0)]
+        wrong: usize,
+        /// What all random choices depend on
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Measure how long calls take
+    Latency {
+        /// Folder with snips/ and clinc150/
+        #[arg(long)]
+        data: PathBuf,
+        /// GGUF file or folder
+        #[arg(long)]
+        model: PathBuf,
+        /// Threads of the model
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Also ask a server of the same model, as http://127.0.0.1:8080/v1/completions
+        #[arg(long)]
+        url: Option<String>,
+        /// What the server calls the model
+        #[arg(long, default_value = "intent")]
+        served_as: String,
+        /// The field in which the server takes a grammar; without it the server answers freely
+        #[arg(long)]
+        grammar_field: Option<String>,
+        /// A new connection for each call
+        #[arg(long)]
+        reconnect: bool,
+        /// Starts of a process that answers once
+        #[arg(long, default_value_t = 20)]
+        starts: usize,
+        /// Calls of each task
+        #[arg(long, default_value_t = 500)]
+        calls: usize,
+    },
+    /// Answer once and end
+    Answer {
+        /// GGUF file or folder
+        #[arg(long)]
+        model: PathBuf,
+        /// What was said
+        text: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Prepare { data, out, vocab, seed } => commands::prepare(&data, &out, vocab, seed),
+        Command::PrepareJa { data, out, questions, vocab, seed } => {
+            commands::prepare_ja(&data, &out, questions, vocab, seed)
+        }
+        Command::Baseline { data, seed } => commands::baseline(&data, seed),
+        Command::Eval { data, model, free, every, wrong, seed } => {
+            commands::eval(&data, &model, free, every, wrong, seed)
+        }
+        Command::EvalJa { data, model, free, questions, wrong, seed } => {
+            commands::eval_ja(&data, &model, free, questions, wrong, seed)
+        }
+        Command::Latency { data, model, threads, url, served_as, grammar_field, reconnect, starts, calls } => {
+            let options = latency::Options {
+                model: &model,
+                threads,
+                url: url.as_deref(),
+                served_as: &served_as,
+                grammar_field: grammar_field.as_deref(),
+                reconnect,
+                starts,
+            };
+            commands::latency(&data, &options, calls)
+        }
+        Command::Answer { model, text } => commands::answer(&model, &text),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

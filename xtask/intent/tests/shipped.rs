@@ -1,0 +1,55 @@
+//! The shipped model answers what it answered when it was made. Products are exact integers and floats have one order, so the
+//! counts are the same on every CPU.
+
+use bitnet::Model;
+use bitnet::train::for_each_example;
+use intent::answer::Answer;
+use intent::ask::ask;
+use test_support::{testdata, workspace_dir};
+
+/// Prompts and right answers of a sample.
+fn sample(name: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for_each_example(&testdata(&format!("intent/{name}.jsonl")), &mut |e| {
+        all.push((e.prompt.to_owned(), e.completion.to_owned()));
+        Ok(())
+    })
+    .expect("a sample lies in testdata");
+    all
+}
+
+fn model(path: &str) -> Model {
+    Model::builder().threads(1).load(workspace_dir().join("models").join(path)).expect("a shipped model")
+}
+
+fn grammar(path: &str) -> String {
+    std::fs::read_to_string(workspace_dir().join("models").join(path)).expect("a shipped grammar")
+}
+
+/// Right intents and wholly right answers, without errors and with them, of 50 utterances each of SNIPS and CLINC150.
+#[test]
+fn intents_and_slots_are_found_as_often_as_recorded() {
+    let model = model("intent/intent.gguf");
+    let grammars = [grammar("intent/slots.lark"), grammar("intent/intent.lark")];
+    let all = sample("english");
+    assert_eq!(all.len(), 200);
+    // The sample is 50 with errors and 50 without of either set.
+    let mut counts = Vec::new();
+    for part in all.chunks(50) {
+        let (mut intents, mut wholes) = (0, 0);
+        for (prompt, right) in part {
+            let text = prompt.lines().nth(1).expect("the utterance is the second line");
+            let reply = ask(&model, Some(&grammars[usize::from(prompt.starts_with("intent"))]), prompt, text).unwrap();
+            let [said, right] = [reply.text.as_str(), right].map(|json| Answer::read(json).expect("JSON"));
+            intents += usize::from(said.intent == right.intent);
+            wholes += usize::from(said == right);
+            assert!(said.slots.values().all(|value| text.contains(value.as_str())), "{said:?} is not in {text}");
+        }
+        counts.push((intents, wholes));
+    }
+    assert_eq!(
+        counts,
+        [(48, 19), (50, 26), (31, 31), (30, 30)],
+        "SNIPS with errors and without, CLINC150 with errors and without"
+    );
+}
