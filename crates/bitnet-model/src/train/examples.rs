@@ -111,6 +111,9 @@ impl Packer {
     }
 }
 
+/// Token ids of an example's prompt and completion, or what is wrong with it.
+type Encode<'a> = dyn FnMut(Example<'_>) -> Result<[Vec<u32>; 2], String> + 'a;
+
 impl Split {
     /// Turns files of examples into two files of windows of `t + 1` ids ([`TokenFile::open_examples`](super::TokenFile::open_examples)):
     /// `encode` tokenises prompt and completion, the prompt with whatever begins a text; `eos` is put behind each and learned with the
@@ -124,7 +127,7 @@ impl Split {
         [train, validation]: [&Path; 2],
         t: usize,
         eos: u32,
-        encode: &mut dyn FnMut(Example<'_>) -> Result<[Vec<u32>; 2], String>,
+        encode: &mut Encode<'_>,
     ) -> Result<Prepared, TrainError> {
         let [mut train, mut valid] = [Packer::new(train, t + 1, eos)?, Packer::new(validation, t + 1, eos)?];
         let mut done = Prepared::default();

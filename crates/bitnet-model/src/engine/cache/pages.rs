@@ -48,10 +48,12 @@ impl<P: Clone> Pages<P> {
         self.0.extend((have..count).map(|i| Arc::new(page(i))));
     }
 
-    /// Lets go of those behind the first `count` that others hold as well: nothing in them is needed, and writing would copy it.
+    /// Lets go of the pages from the first one on, behind the first `count`, that others hold as well: nothing in them is needed, and
+    /// writing would copy it.
     pub(super) fn let_go(&mut self, count: usize) {
-        while self.0.len() > count && self.0.last().is_some_and(|page| Arc::strong_count(page) > 1) {
-            self.0.pop();
+        let behind = self.0.get(count..).unwrap_or_default();
+        if let Some(shared) = behind.iter().position(|page| Arc::strong_count(page) > 1) {
+            self.0.truncate(count + shared);
         }
     }
 
