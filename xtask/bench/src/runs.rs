@@ -127,7 +127,7 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 fn draw(runs: &[(String, Log)], canvas: &Canvas<'_>) -> Drawn {
     let area = headed(
         canvas,
-        "Training with 8 and with 4 bits",
+        "Training runs",
         "Nats per token. Lines: loss of training, mean of 17 steps; circles: validation. Second stages begin where their lines do.",
     )?;
     let finite = |p: &&(f64, f64)| p.1.is_finite();

@@ -27,7 +27,9 @@ pub(super) fn has_any(results: &Results) -> bool {
 
 pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
     let figures = figures(results);
-    let lines = lines(&figures);
+    let mut lines = lines(&figures);
+    // From the top, so that labels that are moved down keep their order.
+    lines.sort_by(|a, b| b.2[1].value.total_cmp(&a.2[1].value));
     let area = headed(
         canvas,
         "Keys and values in few bits",
