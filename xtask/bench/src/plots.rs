@@ -10,6 +10,7 @@ mod roofline;
 use std::ops::Range;
 use std::path::Path;
 
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
@@ -103,6 +104,18 @@ pub(crate) fn headed<'a>(
     Ok(canvas.split_vertically(80).1)
 }
 
+/// Quiet lines across, and letters as everywhere.
+fn plain<'m, 'a, 'b, 'c, X: Ranged, Y: Ranged>(
+    mesh: &'m mut MeshStyle<'a, 'b, X, Y, SVGBackend<'c>>,
+) -> &'m mut MeshStyle<'a, 'b, X, Y, SVGBackend<'c>> {
+    mesh.disable_x_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(DIM)
+        .label_style(text(12, DIM))
+        .axis_desc_style(text(13, INK))
+}
+
 /// Linear axes from left to right and from below upwards, with room for labels at the ends of lines; numbers of the upright axis with
 /// `digits` after the point.
 pub(crate) fn axes<'a>(
@@ -118,14 +131,7 @@ pub(crate) fn axes<'a>(
         .x_label_area_size(48)
         .y_label_area_size(56)
         .build_cartesian_2d(x, y)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(DIM)
-        .label_style(text(12, DIM))
-        .axis_desc_style(text(13, INK))
+    plain(&mut chart.configure_mesh())
         .x_desc(x_says)
         .y_desc(y_says)
         .x_label_formatter(&|v| format!("{v:.0}"))

@@ -1,6 +1,6 @@
 //! What the commands do, one function each.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bitnet::Model;
 use bitnet::loader::tokenizer::train::train_bpe;
@@ -76,29 +76,45 @@ pub(crate) fn baseline(data: &Path, seed: u64) -> Result<(), IntentError> {
     })
 }
 
-/// Judges a model.
-pub(crate) fn eval(
-    data: &Path,
-    model: &Path,
+/// A model that is judged, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Judged {
+    /// GGUF file or folder
+    #[arg(long)]
+    model: PathBuf,
+    /// Without the grammar
+    #[arg(long)]
     free: bool,
-    every: usize,
+    /// Show this many wrong answers of each set
+    #[arg(long, default_value_t = 0)]
     wrong: usize,
+    /// What all random choices depend on
+    #[arg(long, default_value_t = 1)]
     seed: u64,
-) -> Result<(), IntentError> {
-    let corpus = Corpus::read(data, seed)?;
-    let model = Model::builder().threads(1).load(model)?;
+}
+
+impl Judged {
+    fn load(&self) -> Result<Model, IntentError> {
+        Ok(Model::builder().threads(1).load(&self.model)?)
+    }
+}
+
+/// Judges a model on every `every`th utterance.
+pub(crate) fn eval(data: &Path, judged: &Judged, every: usize) -> Result<(), IntentError> {
+    let corpus = Corpus::read(data, judged.seed)?;
+    let model = judged.load()?;
     let grammars = [grammar::of_slots(&corpus.snips.train), grammar::of_intents(&corpus.clinc.train)];
     report(&corpus, every, &mut |name, utterances| {
         let task = utterances.first().map_or(Task::Slots, |u| u.task);
         let grammar = grammars[usize::from(task == Task::Intent)].as_str();
         let mut shown = 0;
         let mut see = |u: &Utterance, reply: &Reply, right: bool| {
-            if !right && shown < wrong && name != "choose" {
+            if !right && shown < judged.wrong && name != "choose" {
                 shown += 1;
                 println!("  {:?}\n    {}\n    right: {}", u.said.text(), reply.text, intent::answer::completion(u));
             }
         };
-        evaluate(&model, (!free).then_some(grammar), utterances, &mut see)
+        evaluate(&model, (!judged.free).then_some(grammar), utterances, &mut see)
     })
 }
 
@@ -147,17 +163,10 @@ fn report(corpus: &Corpus, every: usize, judge: &mut Judge<'_>) -> Result<(), In
 }
 
 /// Judges a model of Japanese topics.
-pub(crate) fn eval_ja(
-    data: &Path,
-    model: &Path,
-    free: bool,
-    n: usize,
-    wrong: usize,
-    seed: u64,
-) -> Result<(), IntentError> {
-    let questions = Questions::read(data, seed)?;
-    let model = Model::builder().threads(1).load(model)?;
-    let grammar = (!free).then_some(japanese::GRAMMAR);
+pub(crate) fn eval_ja(data: &Path, judged: &Judged, n: usize) -> Result<(), IntentError> {
+    let questions = Questions::read(data, judged.seed)?;
+    let model = judged.load()?;
+    let grammar = (!judged.free).then_some(japanese::GRAMMAR);
     for (which, test) in TESTS.iter().enumerate() {
         for (kind, set) in ["clean", "typos"].iter().zip(questions.test(which, n)) {
             let (mut share, mut shown) = (Share::default(), 0);
@@ -165,7 +174,7 @@ pub(crate) fn eval_ja(
                 let reply = ask(&model, grammar, &q.prompt(), &q.said.text())?;
                 let right = reply.text == q.completion();
                 share.add(right);
-                if !right && shown < wrong {
+                if !right && shown < judged.wrong {
                     shown += 1;
                     println!("  {:?}: {} right: {}", q.said.text(), reply.text, q.completion());
                 }

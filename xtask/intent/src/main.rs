@@ -64,42 +64,22 @@ enum Command {
         /// Folder with snips/ and clinc150/
         #[arg(long)]
         data: PathBuf,
-        /// GGUF file or folder
-        #[arg(long)]
-        model: PathBuf,
-        /// Without the grammar
-        #[arg(long)]
-        free: bool,
         /// Only every Nth utterance
         #[arg(long, default_value_t = 1)]
         every: usize,
-        /// Show this many wrong answers of each set
-        #[arg(long, default_value_t = 0)]
-        wrong: usize,
-        /// What all random choices depend on
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+        #[command(flatten)]
+        judged: commands::Judged,
     },
     /// Judge a model of topics in Japanese
     EvalJa {
         /// Folder with aozora_works.tsv and databricks-dolly-15k-ja.jsonl
         #[arg(long)]
         data: PathBuf,
-        /// GGUF file or folder
-        #[arg(long)]
-        model: PathBuf,
-        /// Without the grammar
-        #[arg(long)]
-        free: bool,
         /// Questions of each test
         #[arg(long, default_value_t = 1000)]
         questions: usize,
-        /// Show this many wrong answers of each set
-        #[arg(long, default_value_t = 0)]
-        wrong: usize,
-        /// What all random choices depend on
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+        #[command(flatten)]
+        judged: commands::Judged,
     },
     /// Measure how long calls take
     Latency {
@@ -148,12 +128,8 @@ fn main() -> ExitCode {
             commands::prepare_ja(&data, &out, questions, vocab, seed)
         }
         Command::Baseline { data, seed } => commands::baseline(&data, seed),
-        Command::Eval { data, model, free, every, wrong, seed } => {
-            commands::eval(&data, &model, free, every, wrong, seed)
-        }
-        Command::EvalJa { data, model, free, questions, wrong, seed } => {
-            commands::eval_ja(&data, &model, free, questions, wrong, seed)
-        }
+        Command::Eval { data, every, judged } => commands::eval(&data, &judged, every),
+        Command::EvalJa { data, questions, judged } => commands::eval_ja(&data, &judged, questions),
         Command::Latency { data, model, threads, url, served_as, grammar_field, reconnect, starts, calls } => {
             let options = latency::Options {
                 model: &model,

@@ -86,10 +86,13 @@ fn unsafe_place(file: &SourceFile, findings: &mut Vec<Finding>) {
     }
 }
 
+/// How a test is switched off; in pieces, so that searches for such tests do not end here.
+const SWITCHED_OFF: &str = concat!("#[", "ignore");
+
 fn switched_off(file: &SourceFile, findings: &mut Vec<Finding>) {
     for (i, line) in file.text.lines().enumerate() {
         let code = code(line).trim();
-        if code.starts_with("#[ignore") {
+        if code.starts_with(SWITCHED_OFF) {
             findings.push(Finding::new(
                 format!("{}:{}", file.path, i + 1),
                 "a test that never runs; assert today's behaviour instead",
@@ -173,8 +176,8 @@ mod tests {
 
     #[test]
     fn tests_that_never_run_are_found() {
-        assert_eq!(findings(switched_off, "a.rs", "#[ignore = \"slow\"]\n"), 1);
-        assert_eq!(findings(switched_off, "a.rs", "// `#[ignore]` is not used\n"), 0);
+        assert_eq!(findings(switched_off, "a.rs", &format!("{SWITCHED_OFF} = \"slow\"]\n")), 1);
+        assert_eq!(findings(switched_off, "a.rs", &format!("// `{SWITCHED_OFF}]` is not used\n")), 0);
     }
 
     #[test]

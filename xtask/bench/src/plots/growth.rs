@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::{Canvas, DIM, Drawn, GRID, INK, OTHERS, OURS, headed, text};
+use super::{Canvas, Drawn, INK, OTHERS, OURS, headed, plain, text};
 use crate::figure::{Figure, Results, What};
 use crate::report::number;
 
@@ -43,14 +43,7 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
             .x_label_area_size(48)
             .y_label_area_size(72)
             .build_cartesian_2d((first * 0.8..last * 1.25).log_scale(), (low / 2.0..high * 3.0).log_scale())?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(DIM)
-            .label_style(text(12, DIM))
-            .axis_desc_style(text(13, INK))
+        plain(&mut chart.configure_mesh())
             .x_desc("tokens before")
             .y_desc(label)
             .x_labels(6)

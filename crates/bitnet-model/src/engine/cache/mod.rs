@@ -107,18 +107,9 @@ impl LayerCache {
         let at = |row: usize| head * PAGE * row..(head + 1) * PAGE * row;
         let rows = |data, stride| KvRows::new(data, len, d, stride).block(within);
         match self {
-            LayerCache::F32(p) => {
-                let s = p.get(page);
-                (rows(KvData::F32(&s.k[at(d)]), d), rows(KvData::F32(&s.v[at(d)]), d))
-            }
-            LayerCache::F16(p) => {
-                let s = p.get(page);
-                (rows(KvData::F16(&s.k[at(d)]), d), rows(KvData::F16(&s.v[at(d)]), d))
-            }
-            LayerCache::Bf16(p) => {
-                let s = p.get(page);
-                (rows(KvData::Bf16(&s.k[at(d)]), d), rows(KvData::Bf16(&s.v[at(d)]), d))
-            }
+            LayerCache::F32(p) => p.get(page).both(at(d), |x| rows(KvData::F32(x), d)),
+            LayerCache::F16(p) => p.get(page).both(at(d), |x| rows(KvData::F16(x), d)),
+            LayerCache::Bf16(p) => p.get(page).both(at(d), |x| rows(KvData::Bf16(x), d)),
             LayerCache::Q8(p) => {
                 let s = p.get(page);
                 let (codes, steps) = (at(width), at(1));

@@ -75,6 +75,11 @@ impl<T: bytemuck::Pod> Slabs<T> {
         Self { k: AlignedBuf::zeroed(len), v: AlignedBuf::zeroed(len) }
     }
 
+    /// The same of a piece of the keys and of the values.
+    pub(super) fn both<'s, R>(&'s self, at: Range<usize>, of: impl Fn(&'s [T]) -> R) -> (R, R) {
+        (of(&self.k[at.clone()]), of(&self.v[at]))
+    }
+
     /// Overwrites everything with `numbers`, again and again.
     pub(super) fn repeat(&mut self, numbers: &[T]) {
         for all in [&mut self.k, &mut self.v] {

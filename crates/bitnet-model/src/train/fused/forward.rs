@@ -271,6 +271,10 @@ impl Lane {
 /// Moves the first rows of `[n, width]` to the places `at`, which grow, and fills all others with zeros.
 fn spread(rows: &mut [f32], at: &[usize], width: usize) {
     let mut end = rows.len();
+    if at.len() * width == end {
+        // All of them: each is where it belongs.
+        return;
+    }
     // From the last one on: a row never moves to a lower place, so none is overwritten before it has moved.
     for (i, at) in at.iter().enumerate().rev() {
         let place = at * width;
