@@ -29,7 +29,7 @@ fn folder(path: &Path) -> Result<(), IntentError> {
 }
 
 /// Files to train with.
-pub(crate) fn prepare(data: &Path, out: &Path, vocab: usize, seed: u64) -> Result<(), IntentError> {
+pub(crate) fn prepare(data: &Path, out: &Path, rounds: usize, vocab: usize, seed: u64) -> Result<(), IntentError> {
     folder(out)?;
     let corpus = Corpus::read(data, seed)?;
     for (name, parts) in [("SNIPS", &corpus.snips), ("CLINC150", &corpus.clinc)] {
@@ -39,7 +39,7 @@ pub(crate) fn prepare(data: &Path, out: &Path, vocab: usize, seed: u64) -> Resul
     for (set, text) in corpus.leaks() {
         println!("{set}: in the test and in what is learned: {text}");
     }
-    let train = corpus.train();
+    let train = corpus.train(rounds);
     write(&out.join("train.jsonl"), &examples(&train))?;
     write(&out.join("valid.jsonl"), &examples(&corpus.validation()))?;
     write(&out.join("sample.jsonl"), &examples(&corpus.sample(SAMPLE)))?;
@@ -67,7 +67,7 @@ pub(crate) fn prepare_ja(data: &Path, out: &Path, n: usize, vocab: usize, seed: 
 /// Learns and judges linear classifiers.
 pub(crate) fn baseline(data: &Path, seed: u64) -> Result<(), IntentError> {
     let corpus = Corpus::read(data, seed)?;
-    let train = corpus.train();
+    let train = corpus.train(1);
     let slots = Baseline::learn(&train, Task::Slots, seed);
     let intent = Baseline::learn(&train, Task::Intent, seed);
     report(&corpus, 1, &mut |_, utterances| {

@@ -39,12 +39,13 @@ impl Corpus {
         Ok(Self { snips: snips(&folder.join("snips"))?, clinc: clinc(&folder.join("clinc150"))?, seed })
     }
 
-    /// Everything to learn from, in random order.
-    pub fn train(&self) -> Vec<Utterance> {
+    /// Everything to learn from, in random order: `rounds` times the four versions of each utterance, with other errors and
+    /// values each time.
+    pub fn train(&self, rounds: usize) -> Vec<Utterance> {
         let values = values(&self.snips.train);
         let mut all = Vec::new();
         for u in self.snips.train.iter().chain(&self.clinc.train) {
-            let times = if u.intent == OUT_OF_SCOPE { REPEATED } else { 1 };
+            let times = rounds * if u.intent == OUT_OF_SCOPE { REPEATED } else { 1 };
             all.extend((0..VARIANTS * times).map(|i| self.variant(u, i, &values)));
         }
         shuffle(&mut all, &mut Random::new(self.seed, "order"));
@@ -173,10 +174,10 @@ mod tests {
     #[test]
     fn everything_is_there_and_the_same_each_time() {
         let c = corpus();
-        let all = c.train();
+        let all = c.train(1);
         assert_eq!(all.len(), 4 * VARIANTS + REPEATED * VARIANTS);
-        assert_eq!(all, c.train());
-        assert_ne!(all, Corpus { seed: 8, ..c.clone() }.train());
+        assert_eq!(all, c.train(1));
+        assert_ne!(all, Corpus { seed: 8, ..c.clone() }.train(1));
         for u in &all {
             assert!(u.pairs().iter().all(|(_, value)| !value.trim().is_empty() && u.said.text().ends_with(value)));
         }

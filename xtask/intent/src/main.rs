@@ -25,6 +25,9 @@ enum Command {
         /// Where to write
         #[arg(long)]
         out: PathBuf,
+        /// How often each utterance is there in four versions, with other errors and values each time
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
         /// Tokens of the tokenizer
         #[arg(long, default_value_t = 2048)]
         vocab: usize,
@@ -123,7 +126,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Prepare { data, out, vocab, seed } => commands::prepare(&data, &out, vocab, seed),
+        Command::Prepare { data, out, rounds, vocab, seed } => commands::prepare(&data, &out, rounds, vocab, seed),
         Command::PrepareJa { data, out, questions, vocab, seed } => {
             commands::prepare_ja(&data, &out, questions, vocab, seed)
         }
