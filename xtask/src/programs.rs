@@ -135,7 +135,10 @@ pub(crate) fn openai_client() -> Result<Outcome, XtaskError> {
     // Without the network, too, where it is there already: pip then finds nothing to do.
     if !works(&python, &install) {
         if !works("python3", &["-c", "import ensurepip, sys; sys.exit(sys.version_info < (3, 10))"]) {
-            return missing("python3 with venv, at least 3.10", "install Debian's python3 and python3-venv, as `.ci/run` does");
+            return missing(
+                "python3 with venv, at least 3.10",
+                "install Debian's python3 and python3-venv, as `.ci/run` does",
+            );
         }
         run("python3", &["-m", "venv", "--clear", FOLDER], &[])?;
         if run(&python, &install, &[]).is_err() {

@@ -29,8 +29,15 @@ struct Args {
 
 fn args() -> Result<Args, Box<dyn Error>> {
     let clients = vec![1, 8, 32];
-    let mut args =
-        Args { url: None, model: None, seconds: 5.0, tokens: 64, threads: 0, sessions: Options::default().max_sessions, clients };
+    let mut args = Args {
+        url: None,
+        model: None,
+        seconds: 5.0,
+        tokens: 64,
+        threads: 0,
+        sessions: Options::default().max_sessions,
+        clients,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
         let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -107,7 +114,7 @@ fn measure(client: &Client, clients: usize, args: &Args) -> Result<(), Box<dyn E
     let began = Instant::now();
     let end = began + Duration::from_secs_f64(args.seconds);
     let all: Vec<Result<Seen, String>> = std::thread::scope(|scope| {
-        let one = |i: usize| {
+        let one = |i: usize| -> Result<Seen, String> {
             let mut seen = Seen::default();
             let mut number = i;
             while Instant::now() < end {
@@ -158,14 +165,21 @@ fn main() -> Result<(), Box<dyn Error>> {
             options.max_sessions = args.sessions;
             let threads = model.engine().threads();
             let server = Server::bind(model, options)?;
-            println!("{}, {threads} threads, {} texts at once, {} tokens each", server.service().name(), args.sessions, args.tokens);
+            println!(
+                "{}, {threads} threads, {} texts at once, {} tokens each",
+                server.service().name(),
+                args.sessions,
+                args.tokens
+            );
             let (address, handle) = (server.address(), server.handle());
             own = Some((handle, std::thread::spawn(|| server.run())));
             address
         }
     };
     let client = Client::new(address);
-    println!("| clients | requests/s | tokens/s | first token, p50 ms | p99 ms | next token, p50 ms | p99 ms | refused |");
+    println!(
+        "| clients | requests/s | tokens/s | first token, p50 ms | p99 ms | next token, p50 ms | p99 ms | refused |"
+    );
     println!("|--:|--:|--:|--:|--:|--:|--:|--:|");
     for clients in &args.clients {
         measure(&client, *clients, &args)?;

@@ -87,11 +87,8 @@ impl Service {
         let endless = model.context() == usize::MAX;
         let natural = if endless { model.config().max_position_embeddings } else { model.context() };
         let metrics = Arc::new(Metrics::default());
-        let sizes = Sizes {
-            max_sessions: options.max_sessions,
-            queue: options.queue,
-            cache_bytes: options.cache_bytes,
-        };
+        let sizes =
+            Sizes { max_sessions: options.max_sessions, queue: options.queue, cache_bytes: options.cache_bytes };
         let app = App {
             name: options.name.clone().unwrap_or_else(|| default_name(&model)),
             created: api::now(),
@@ -232,7 +229,10 @@ async fn unknown(method: Method, uri: Uri) -> ApiError {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let message = format!("{} is not possible: models, health and metrics are read (GET), the rest is POST", shown(&method, &uri));
+    let message = format!(
+        "{} is not possible: models, health and metrics are read (GET), the rest is POST",
+        shown(&method, &uri)
+    );
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")
 }
 
@@ -250,7 +250,11 @@ impl App {
         let limit = self.options.body_bytes;
         let read = tokio::time::timeout(self.options.read_timeout, collect(request.into_body(), limit));
         let late = || {
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "the body of the request came too slowly")
+            ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "invalid_request_error",
+                "the body of the request came too slowly",
+            )
         };
         read.await.unwrap_or_else(|_| Err(late()))
     }
@@ -289,10 +293,20 @@ mod tests {
         let own = |host: &str| {
             is_own_name(&Request::builder().uri("/health").header(header::HOST, host).body(Body::empty()).unwrap())
         };
-        for name in ["localhost", "localhost:8080", "LOCALHOST:1", "127.0.0.1:8080", "127.0.0.2", "[::1]:8080", "[::1]"] {
+        for name in ["localhost", "localhost:8080", "LOCALHOST:1", "127.0.0.1:8080", "127.0.0.2", "[::1]:8080", "[::1]"]
+        {
             assert!(own(name), "{name}");
         }
-        for name in ["example.org", "example.org:8080", "localhost.example.org", "192.168.0.1:8080", "[::2]", "", "[", "127.0.0.1.nip.io"] {
+        for name in [
+            "example.org",
+            "example.org:8080",
+            "localhost.example.org",
+            "192.168.0.1:8080",
+            "[::2]",
+            "",
+            "[",
+            "127.0.0.1.nip.io",
+        ] {
             assert!(!own(name), "{name}");
         }
     }

@@ -15,7 +15,9 @@ pub enum ServerError {
         address: SocketAddr,
     },
     /// An address at which this process cannot listen.
-    #[error("cannot listen on {address}: {source}; choose another address or port (below 1024 a port is the administrator's)")]
+    #[error(
+        "cannot listen on {address}: {source}; choose another address or port (below 1024 a port is the administrator's)"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

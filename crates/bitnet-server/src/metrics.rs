@@ -107,7 +107,11 @@ impl Metrics {
         }
         let histograms = [
             ("bitnet_queue_seconds", "Time from request to turn, for each text.", &self.queued),
-            ("bitnet_time_to_first_token_seconds", "Time from request to first token, for each text.", &self.first_token),
+            (
+                "bitnet_time_to_first_token_seconds",
+                "Time from request to first token, for each text.",
+                &self.first_token,
+            ),
             ("bitnet_time_per_output_token_seconds", "Time between two tokens of a text.", &self.next_token),
         ];
         for (name, help, histogram) in histograms {

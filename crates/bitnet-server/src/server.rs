@@ -117,12 +117,13 @@ impl Server {
     fn run_in(self, runtime: &Runtime) -> Result<(), ServerError> {
         let Self { service, listener, address, closing } = self;
         let options = &service.app.options;
-        let connections = Arc::new(Semaphore::new(options.max_connections));
+        // More file descriptors no process has.
+        let most = u32::try_from(options.max_connections).unwrap_or(u32::MAX).min(1 << 24);
+        let connections = Arc::new(Semaphore::new(most as usize));
         let served = runtime.block_on(accept(&service, listener, address, &closing, &connections));
         // New requests on old connections are refused from here on.
         let ended = service.shut_down();
-        let all = u32::try_from(options.max_connections).unwrap_or(u32::MAX);
-        let last_words = async { tokio::time::timeout(LAST_WORDS, connections.acquire_many(all)).await.is_ok() };
+        let last_words = async { tokio::time::timeout(LAST_WORDS, connections.acquire_many(most)).await.is_ok() };
         if !runtime.block_on(last_words) {
             tracing::warn!("some connections did not end by themselves");
         }

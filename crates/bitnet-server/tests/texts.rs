@@ -39,7 +39,10 @@ fn completions_are_those_of_a_session() {
                 assert_eq!(answer["usage"]["prompt_tokens"], prompt_tokens);
                 assert_eq!(answer["usage"]["completion_tokens"], expected.ids.len());
                 assert_eq!(answer["usage"]["total_tokens"], prompt_tokens + expected.ids.len());
-                assert_eq!((&answer["object"], &answer["choices"][0]["logprobs"]), (&json!("text_completion"), &Value::Null));
+                assert_eq!(
+                    (&answer["object"], &answer["choices"][0]["logprobs"]),
+                    (&json!("text_completion"), &Value::Null)
+                );
 
                 let mut request = request;
                 request["stream"] = true.into();
@@ -53,7 +56,8 @@ fn completions_are_those_of_a_session() {
             }
         }
         // Sixteen tokens where nobody says how many, as OpenAI has it.
-        let answer = server.client.post("/v1/completions", &json!({"prompt": "x", "logit_bias": {"0": -100, "1": -100}}));
+        let answer =
+            server.client.post("/v1/completions", &json!({"prompt": "x", "logit_bias": {"0": -100, "1": -100}}));
         assert_eq!(answer.unwrap().ok()["usage"]["completion_tokens"], 16);
     }
 }
@@ -62,7 +66,12 @@ fn completions_are_those_of_a_session() {
 fn conversations_are_those_of_a_session() {
     for model in [ttt(), attention()] {
         let server = Running::start(model.clone(), |_| {});
-        let messages = [Message::system("You tell stories."), Message::user("Tell me of a dog."), Message::assistant("No."), Message::user("Please!")];
+        let messages = [
+            Message::system("You tell stories."),
+            Message::user("Tell me of a dog."),
+            Message::assistant("No."),
+            Message::user("Please!"),
+        ];
         let mut session = model.session();
         let expected = session.chat(&messages, options(&model, 0.8, 7, 25)).unwrap().finish().unwrap();
         let request = json!({
@@ -77,7 +86,10 @@ fn conversations_are_those_of_a_session() {
         });
         let answer = server.client.post("/v1/chat/completions", &request).unwrap().ok();
         assert_eq!(Some(&texts(&answer)[0]), expected.text.as_ref());
-        assert_eq!((&answer["object"], &answer["choices"][0]["message"]["role"]), (&json!("chat.completion"), &json!("assistant")));
+        assert_eq!(
+            (&answer["object"], &answer["choices"][0]["message"]["role"]),
+            (&json!("chat.completion"), &json!("assistant"))
+        );
 
         let mut request = request;
         request["stream"] = true.into();
@@ -89,7 +101,10 @@ fn conversations_are_those_of_a_session() {
         assert_eq!((&last["choices"], &last["usage"]["completion_tokens"]), (&json!([]), &json!(expected.ids.len())));
         assert_eq!(last["usage"]["prompt_tokens"], answer["usage"]["prompt_tokens"]);
         // The same conversation was there a moment ago: most of it is known.
-        assert!(last["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() > 0 || model.context() == usize::MAX);
+        assert!(
+            last["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() > 0
+                || model.context() == usize::MAX
+        );
     }
 }
 
@@ -104,7 +119,10 @@ fn stops_biases_and_penalties_do_what_they_do_in_process() {
         request["stream"] = true.into();
         let events = server.client.stream("/v1/completions", &request).unwrap().events().unwrap();
         let (text, reason) = streamed(&events, 1).remove(0);
-        assert_eq!((&json!(text), &json!(reason)), (&whole["choices"][0]["text"], &whole["choices"][0]["finish_reason"]));
+        assert_eq!(
+            (&json!(text), &json!(reason)),
+            (&whole["choices"][0]["text"], &whole["choices"][0]["finish_reason"])
+        );
         (text, reason)
     };
     let greedy = || options(&model, 0.0, 0, 40);
@@ -149,15 +167,13 @@ fn probabilities_are_the_models() {
     assert_eq!((&logprobs["text_offset"][0], logprobs["top_logprobs"][0].as_object().unwrap().len()), (&json!(0), 3));
 
     let ids = model.encode_chat(&[Message::user("hi")]).unwrap();
-    let expected = model.session().generate_ids(&ids, options(&model, 0.0, 0, 9).logprobs(2)).unwrap().finish().unwrap();
+    let expected =
+        model.session().generate_ids(&ids, options(&model, 0.0, 0, 9).logprobs(2)).unwrap().finish().unwrap();
     let request = json!({"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 9,
         "logprobs": true, "top_logprobs": 2, "stream": true});
     let events = server.client.stream("/v1/chat/completions", &request).unwrap().events().unwrap();
-    let entries: Vec<&Value> = events
-        .iter()
-        .filter_map(|e| e["choices"][0]["logprobs"]["content"].as_array())
-        .flatten()
-        .collect();
+    let entries: Vec<&Value> =
+        events.iter().filter_map(|e| e["choices"][0]["logprobs"]["content"].as_array()).flatten().collect();
     let kept: Vec<_> = expected.logprobs.iter().filter(|l| !model.is_eos(l.token)).collect();
     assert_eq!(entries.len(), kept.len());
     for (entry, l) in entries.iter().zip(kept) {
@@ -175,9 +191,8 @@ fn several_texts_come_under_their_numbers() {
     let server = Running::start(model.clone(), |o| o.max_sessions = 2);
     let request = json!({"prompt": ["The cat", "The dog"], "n": 3, "seed": 5, "temperature": 1, "max_tokens": 10});
     let answer = server.client.post("/v1/completions", &request).unwrap().ok();
-    let expected: Vec<Output> = (0..6)
-        .map(|i| alone(&model, ["The cat", "The dog"][i / 3], options(&model, 1.0, 5 + i as u64, 10)))
-        .collect();
+    let expected: Vec<Output> =
+        (0..6).map(|i| alone(&model, ["The cat", "The dog"][i / 3], options(&model, 1.0, 5 + i as u64, 10))).collect();
     let own: Vec<String> = expected.iter().map(|o| o.text.clone().unwrap()).collect();
     assert_eq!(texts(&answer), own);
     // A prompt counts once, however many texts follow it.
@@ -211,7 +226,8 @@ fn vectors_are_the_models() {
     let tokens: usize = words.iter().map(|w| model.encode(w, model.adds_bos()).unwrap().len()).sum();
     assert_eq!(answer["usage"], json!({"prompt_tokens": tokens, "total_tokens": tokens}));
     // One text, as text; many, in several passes.
-    let one = server.client.post("/v1/embeddings", &json!({"input": words[1], "encoding_format": "base64"})).unwrap().ok();
+    let one =
+        server.client.post("/v1/embeddings", &json!({"input": words[1], "encoding_format": "base64"})).unwrap().ok();
     let digits = one["data"][0]["embedding"].as_str().unwrap();
     assert_eq!(digits.len(), (expected[1].len() * 4).div_ceil(3) * 4);
     let many = vec!["They went home and then they slept until the next morning came."; 60];
@@ -228,11 +244,16 @@ fn a_schema_is_kept_and_characters_are_never_cut() {
         let schema = json!({"type": "object", "properties": {
             "name": {"const": "青空文庫 – žluťoučký 🎈🐈"}, "age": {"type": "integer", "minimum": 1, "maximum": 99},
         }, "required": ["name", "age"], "additionalProperties": false});
-        let format = json!({"type": "json_schema", "json_schema": {"name": "animal", "strict": true, "schema": schema}});
-        let request = json!({"messages": [{"role": "user", "content": "A cat?"}], "response_format": format, "seed": 1});
+        let format =
+            json!({"type": "json_schema", "json_schema": {"name": "animal", "strict": true, "schema": schema}});
+        let request =
+            json!({"messages": [{"role": "user", "content": "A cat?"}], "response_format": format, "seed": 1});
         let answer = server.client.post("/v1/chat/completions", &request).unwrap().ok();
         let value: Value = serde_json::from_str(&texts(&answer)[0]).unwrap();
-        assert_eq!((&value["name"], &answer["choices"][0]["finish_reason"]), (&json!("青空文庫 – žluťoučký 🎈🐈"), &json!("stop")));
+        assert_eq!(
+            (&value["name"], &answer["choices"][0]["finish_reason"]),
+            (&json!("青空文庫 – žluťoučký 🎈🐈"), &json!("stop"))
+        );
         assert!((1..=99).contains(&value["age"].as_u64().unwrap()));
 
         let mut request = request;
@@ -246,7 +267,8 @@ fn a_schema_is_kept_and_characters_are_never_cut() {
         let cut = server.client.post("/v1/chat/completions", &request).unwrap().ok();
         assert_eq!(cut["choices"][0]["finish_reason"], "length");
         assert!(texts(&answer)[0].starts_with(&texts(&cut)[0]));
-        let object = json!({"prompt": "A cat: ", "response_format": {"type": "json_object"}, "max_tokens": 60, "seed": 1});
+        let object =
+            json!({"prompt": "A cat: ", "response_format": {"type": "json_object"}, "max_tokens": 60, "seed": 1});
         let answer = server.client.post("/v1/completions", &object).unwrap().ok();
         assert!(texts(&answer)[0].starts_with('{'));
     }

@@ -165,6 +165,8 @@ fn address(host: &str, port: u16) -> Result<SocketAddr, CliError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let found = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
     found.ok_or_else(|| {
-        CliError::usage(format!("--host {host:?} is no address of this machine; use 127.0.0.1, ::1 or 0.0.0.0, for example"))
+        CliError::usage(format!(
+            "--host {host:?} is no address of this machine; use 127.0.0.1, ::1 or 0.0.0.0, for example"
+        ))
     })
 }

@@ -177,9 +177,7 @@ impl Answer {
         }
         let text = |token: u32| String::from_utf8_lossy(&self.bytes(token)).into_owned();
         if self.form == Form::Chat {
-            let one = |token: u32, logprob: Option<f64>| {
-                json!({ "token": text(token), "logprob": logprob.map(finite), "bytes": self.bytes(token) })
-            };
+            let one = |token: u32, logprob: Option<f64>| json!({ "token": text(token), "logprob": logprob.map(finite), "bytes": self.bytes(token) });
             let content: Vec<Value> = logprobs
                 .iter()
                 .map(|l| {
@@ -191,15 +189,14 @@ impl Answer {
             return json!({ "content": content, "refusal": null });
         }
         let tokens: Vec<String> = logprobs.iter().map(|l| text(l.token)).collect();
-        let top: Vec<Map<String, Value>> = logprobs
-            .iter()
-            .map(|l| l.top.iter().map(|(t, p)| (text(*t), json!(finite(*p)))).collect())
-            .collect();
+        let top: Vec<Map<String, Value>> =
+            logprobs.iter().map(|l| l.top.iter().map(|(t, p)| (text(*t), json!(finite(*p)))).collect()).collect();
         if self.offsets.len() <= choice {
             self.offsets.resize(choice + 1, 0);
         }
         let mut offset = self.offsets[choice];
-        let offsets: Vec<usize> = tokens.iter().map(|t| std::mem::replace(&mut offset, offset + t.chars().count())).collect();
+        let offsets: Vec<usize> =
+            tokens.iter().map(|t| std::mem::replace(&mut offset, offset + t.chars().count())).collect();
         self.offsets[choice] = offset;
         json!({
             "tokens": tokens,

@@ -31,11 +31,7 @@ fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
     };
     let mut wanted = Wanted::take(&mut fields, app, &["max_tokens"], DEFAULT_TOKENS)?;
     wanted.logprobs = fields.integer("logprobs", 0..=5)?;
-    fields.refuse(&[
-        ("echo", &[json!(false)]),
-        ("suffix", &[json!("")]),
-        ("best_of", &[json!(1), json!(wanted.n)]),
-    ])?;
+    fields.refuse(&[("echo", &[json!(false)]), ("suffix", &[json!("")]), ("best_of", &[json!(1), json!(wanted.n)])])?;
     fields.finish()?;
     Plan::new(app, &wanted, prompts, "prompt", Answer::new(app, Form::Text, &wanted))
 }
@@ -43,7 +39,8 @@ fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
 /// Texts as tokens: a string, a list of them, tokens, or a list of lists of tokens; at most `most` of them.
 pub(super) fn texts(app: &App, value: Value, field: &str, most: usize) -> Result<Vec<Vec<u32>>, ApiError> {
     let wrong = || {
-        let must = "it must be a string, a list of strings, a list of token ids, or a list of such lists, and not empty";
+        let must =
+            "it must be a string, a list of strings, a list of token ids, or a list of such lists, and not empty";
         ApiError::field(field, must)
     };
     let all = match value {

@@ -46,9 +46,7 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Does `f`, which computes, where it keeps no connection waiting.
-async fn blocking<T: Send + 'static>(
-    f: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, ApiError> + Send + 'static) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(f).await.unwrap_or_else(|_| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Err(ApiError::new(status, "server_error", "reading the request failed; please report it with the request"))
@@ -79,12 +77,18 @@ impl Plan {
             return Err(ApiError::too_long(field, limit, long.len()));
         }
         if prompts.iter().any(Vec::is_empty) {
-            return Err(ApiError::field(field, "the prompt is empty: at least one token is needed to predict the next"));
+            return Err(ApiError::field(
+                field,
+                "the prompt is empty: at least one token is needed to predict the next",
+            ));
         }
         let total = prompts.len().saturating_mul(wanted.n);
         if total > app.options.max_choices {
             let most = app.options.max_choices;
-            return Err(ApiError::field("n", format!("{total} texts are wanted and at most {most} at once are allowed")));
+            return Err(ApiError::field(
+                "n",
+                format!("{total} texts are wanted and at most {most} at once are allowed"),
+            ));
         }
         let mut choices = Vec::with_capacity(total);
         for ids in prompts {

@@ -40,5 +40,5 @@ pub(crate) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>)
 pub(super) fn unknown(name: &str, app: &App) -> ApiError {
     let name: String = name.chars().take(100).collect();
     let message = format!("there is no model {name:?} here; this server has {:?}", app.name);
-    ApiError { status: StatusCode::NOT_FOUND, ..ApiError::field("model", message) }.code("model_not_found")
+    ApiError::field("model", message).status(StatusCode::NOT_FOUND).code("model_not_found")
 }

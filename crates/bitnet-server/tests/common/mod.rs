@@ -57,7 +57,8 @@ impl Running {
     #[track_caller]
     pub fn metric(&self, name: &str) -> f64 {
         let reply = self.client.get("/metrics").unwrap();
-        let line = reply.text().lines().find(|l| l.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}"));
+        let line =
+            reply.text().lines().find(|l| l.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
