@@ -79,6 +79,11 @@ fn wrong_fields_are_named() {
             "response_format",
         ),
         (chat(json!({"response_format": {"type": "json_object"}, "stop": "x"})), "response_format"),
+        (chat(json!({"response_format": {"type": "json_object"}, "regex": "x"})), "regex"),
+        (chat(json!({"grammar": "start: \"a\"", "regex": "x"})), "regex"),
+        (chat(json!({"grammar": "start: ("})), "grammar"),
+        (chat(json!({"grammar": {"start": "a"}})), "grammar"),
+        (chat(json!({"regex": "("})), "regex"),
         (chat(json!({"colour": "red"})), "colour"),
         (chat(json!({"model": 5})), "model"),
         ((TEXT, json!({})), "prompt"),
@@ -161,8 +166,7 @@ fn errors_have_the_codes_that_clients_know() {
         is(400, "invalid_json")
     );
     // No chat template.
-    let plain =
-        bitnet::Model::builder().load(test_support::workspace_dir().join("models/tinystories-5m.gguf")).unwrap();
+    let plain = bitnet::Model::tiny().unwrap();
     assert!(plain.chat_template().is_none());
     let server = Running::start(plain, |_| {});
     let hi = json!({"messages": [{"role": "user", "content": "hi"}]});

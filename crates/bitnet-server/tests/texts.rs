@@ -271,6 +271,12 @@ fn a_schema_is_kept_and_characters_are_never_cut() {
             json!({"prompt": "A cat: ", "response_format": {"type": "json_object"}, "max_tokens": 60, "seed": 1});
         let answer = server.client.post("/v1/completions", &object).unwrap().ok();
         assert!(texts(&answer)[0].starts_with('{'));
+        for (field, value) in [("regex", "(ab|cd)+e"), ("grammar", "start: (\"ab\" | \"cd\")+ \"e\"")] {
+            let request = json!({"prompt": "A cat: ", field: value, "max_tokens": 60, "seed": 1, "logit_bias": {}});
+            let text = texts(&server.client.post("/v1/completions", &request).unwrap().ok()).remove(0);
+            let words = text.strip_suffix('e').unwrap().replace("ab", "").replace("cd", "");
+            assert!(words.is_empty() && text.len() > 2, "{text:?}");
+        }
     }
 }
 

@@ -195,8 +195,12 @@ impl Answer {
             self.offsets.resize(choice + 1, 0);
         }
         let mut offset = self.offsets[choice];
-        let offsets: Vec<usize> =
-            tokens.iter().map(|t| std::mem::replace(&mut offset, offset + t.chars().count())).collect();
+        let starts = |t: &String| {
+            let start = offset;
+            offset += t.chars().count();
+            start
+        };
+        let offsets: Vec<usize> = tokens.iter().map(starts).collect();
         self.offsets[choice] = offset;
         json!({
             "tokens": tokens,

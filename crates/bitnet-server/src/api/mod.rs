@@ -94,7 +94,7 @@ impl Plan {
         for ids in prompts {
             for _ in 0..wanted.n {
                 let index = choices.len();
-                let prepared = Prepared::new(&app.model, wanted.options(index, ids.len()))?;
+                let prepared = Prepared::new(&app.model, wanted.options(index, ids.len())).map_err(|e| wanted.blame(e))?;
                 choices.push(Choice { index, ids: ids.clone(), prepared });
             }
         }

@@ -38,8 +38,9 @@ pub(crate) struct Wanted {
     logit_bias: Vec<(u32, f32)>,
     /// For tokens that occurred in the new text, and for each time that they did.
     penalties: (f32, f32),
+    /// What the text must be, and the field that says so.
     #[cfg(feature = "constrain")]
-    constraint: Option<bitnet::Constraint>,
+    constraint: Option<(&'static str, bitnet::Constraint)>,
 }
 
 impl Wanted {
@@ -84,7 +85,7 @@ impl Wanted {
         };
         let penalty = |v: Option<f64>| v.unwrap_or(0.0) as f32;
         #[cfg(not(feature = "constrain"))]
-        fields.refuse(&[("response_format", &[serde_json::json!({"type": "text"})])])?;
+        fields.refuse(&[("response_format", &[serde_json::json!({"type": "text"})]), ("grammar", &[]), ("regex", &[])])?;
         Ok(Self {
             stream,
             include_usage,
@@ -131,9 +132,18 @@ impl Wanted {
         }
         #[cfg(feature = "constrain")]
         {
-            options.constraint = self.constraint.clone();
+            options.constraint = self.constraint.as_ref().map(|(_, c)| c.clone());
         }
         options
+    }
+
+    /// Why the library refuses these options, with the field that is to blame.
+    pub(crate) fn blame(&self, error: bitnet::Error) -> ApiError {
+        #[cfg(feature = "constrain")]
+        if let (bitnet::Error::Constraint(_), Some((field, _))) = (&error, &self.constraint) {
+            return ApiError::field(*field, error.to_string());
+        }
+        error.into()
     }
 }
 
@@ -174,9 +184,24 @@ fn biases(fields: &mut Fields, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
     })
 }
 
+/// What the text must be: `response_format`, or beyond OpenAI's interface a `grammar` or a `regex`; one of them.
+#[cfg(feature = "constrain")]
+fn constraint(fields: &mut Fields) -> Result<Option<(&'static str, bitnet::Constraint)>, ApiError> {
+    let readers: [(&str, fn(&str) -> bitnet::Constraint); 2] =
+        [("grammar", |text| bitnet::Constraint::lark(text)), ("regex", bitnet::Constraint::regex)];
+    let mut found = response_format(fields)?.map(|constraint| ("response_format", constraint));
+    for (field, read) in readers {
+        let Some(text) = fields.text(field)? else { continue };
+        if found.replace((field, read(&text))).is_some() {
+            return Err(fields.wrong(field, "only one of response_format, grammar and regex can be kept"));
+        }
+    }
+    Ok(found)
+}
+
 /// `response_format`: text, JSON, or JSON of a schema.
 #[cfg(feature = "constrain")]
-fn constraint(fields: &mut Fields) -> Result<Option<bitnet::Constraint>, ApiError> {
+fn response_format(fields: &mut Fields) -> Result<Option<bitnet::Constraint>, ApiError> {
     const NAME: &str = "response_format";
     let Some(value) = fields.take(NAME) else { return Ok(None) };
     let mut format = Fields::of_value(value, NAME)?;
