@@ -94,7 +94,8 @@ impl Plan {
         for ids in prompts {
             for _ in 0..wanted.n {
                 let index = choices.len();
-                let prepared = Prepared::new(&app.model, wanted.options(index, ids.len())).map_err(|e| wanted.blame(e))?;
+                let prepared =
+                    Prepared::new(&app.model, wanted.options(index, ids.len())).map_err(|e| wanted.blame(e))?;
                 choices.push(Choice { index, ids: ids.clone(), prepared });
             }
         }

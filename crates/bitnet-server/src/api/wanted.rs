@@ -85,7 +85,11 @@ impl Wanted {
         };
         let penalty = |v: Option<f64>| v.unwrap_or(0.0) as f32;
         #[cfg(not(feature = "constrain"))]
-        fields.refuse(&[("response_format", &[serde_json::json!({"type": "text"})]), ("grammar", &[]), ("regex", &[])])?;
+        fields.refuse(&[
+            ("response_format", &[serde_json::json!({"type": "text"})]),
+            ("grammar", &[]),
+            ("regex", &[]),
+        ])?;
         Ok(Self {
             stream,
             include_usage,
@@ -187,7 +191,8 @@ fn biases(fields: &mut Fields, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
 /// What the text must be: `response_format`, or beyond OpenAI's interface a `grammar` or a `regex`; one of them.
 #[cfg(feature = "constrain")]
 fn constraint(fields: &mut Fields) -> Result<Option<(&'static str, bitnet::Constraint)>, ApiError> {
-    let readers: [(&str, fn(&str) -> bitnet::Constraint); 2] =
+    type Read = fn(&str) -> bitnet::Constraint;
+    let readers: [(&str, Read); 2] =
         [("grammar", |text| bitnet::Constraint::lark(text)), ("regex", bitnet::Constraint::regex)];
     let mut found = response_format(fields)?.map(|constraint| ("response_format", constraint));
     for (field, read) in readers {
