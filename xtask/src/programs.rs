@@ -124,6 +124,40 @@ pub(crate) fn story() -> Result<(), XtaskError> {
     Ok(())
 }
 
+/// The official Python client of OpenAI's interface against `bitnet serve`; it is installed into a folder of its own.
+///
+/// # Errors
+/// If a check fails; in continuous integration also if Python is absent or the client cannot be installed.
+pub(crate) fn openai_client() -> Result<Outcome, XtaskError> {
+    const FOLDER: &str = "target/openai-client";
+    const TESTS: &str = "crates/bitnet-server/tests";
+    let missing = |what: &str, remedy| {
+        let missing = XtaskError::Missing { what: what.into(), remedy };
+        if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) }
+    };
+    if cfg!(not(unix)) {
+        return Ok(Outcome::Skipped("the check ends its server by a signal".into()));
+    }
+    let python = format!("{FOLDER}/bin/python");
+    let requirements = format!("{TESTS}/requirements.txt");
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", &requirements];
+    // Without the network, too, where it is there already: pip then finds nothing to do.
+    if !works(&python, &install) {
+        if !works("python3", &["-c", "import ensurepip, sys; sys.exit(sys.version_info < (3, 10))"]) {
+            return missing(
+                "python3 with venv, at least 3.10",
+                "install Debian's python3 and python3-venv, as `.ci/run` does",
+            );
+        }
+        run("python3", &["-m", "venv", "--clear", FOLDER], &[])?;
+        if run(&python, &install, &[]).is_err() {
+            return missing("the Python package openai", "let pip reach a package registry, once");
+        }
+    }
+    run(&python, &[&format!("{TESTS}/openai_client.py"), &program("bitnet")], &[])?;
+    Ok(Outcome::Done)
+}
+
 /// The comparison with one of [`FIXTURES`].
 ///
 /// # Errors

@@ -22,6 +22,7 @@ Examples:
   bitnet run \"Once upon a time\"                   the small model that comes with the program
   bitnet run -m model.gguf \"Once upon a time\"     a GGUF file
   bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T  from the Hugging Face hub
+  bitnet serve -m model.gguf                      an OpenAI-compatible server at http://127.0.0.1:8080/v1
   bitnet show model.gguf                          what is in a file, and how much memory it needs
   bitnet bench -m synthetic:2b4t                  how fast a 2-billion model runs on this machine
   bitnet doctor                                   whether this machine computes rightly
@@ -71,6 +72,9 @@ pub(crate) enum Command {
     Run(commands::run::RunArgs),
     /// Talk with a model
     Chat(commands::chat::ChatArgs),
+    /// Answer requests over HTTP, in the form of OpenAI's interface
+    #[cfg(feature = "serve")]
+    Serve(Box<commands::serve::ServeArgs>),
     /// Turn texts into vectors
     Embed(commands::embed::EmbedArgs),
     /// Write the logits after each of the given tokens to a safetensors file

@@ -21,6 +21,10 @@ pub(crate) enum CliError {
     #[cfg(feature = "train")]
     #[error(transparent)]
     Train(#[from] bitnet::train::TrainError),
+    /// An error of the server.
+    #[cfg(feature = "serve")]
+    #[error(transparent)]
+    Server(#[from] bitnet_server::ServerError),
     /// Options that do not go together, or one that is missing.
     #[error("{problem}")]
     Usage {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bitnet::bitnet_model::WeightSource;
 use bitnet::loader::Checkpoint;
 use bitnet::loader::synthetic::{Spec, cache_dir};
-use bitnet::{KvType, Model, ModelConfig, SamplingOptions, Speculation, UseTuning};
+use bitnet::{KvType, Model, ModelBuilder, ModelConfig, SamplingOptions, Speculation, UseTuning};
 
 use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
 use crate::error::CliError;
@@ -193,6 +193,21 @@ pub(crate) fn load_with(
     default_kv: KvType,
     ui: &Ui,
 ) -> Result<Loaded, CliError> {
+    load_changed(args, engine, chat_template, default_kv, ui, |builder| builder)
+}
+
+/// As [`load_with`], with what else `change` asks of the builder.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_changed(
+    args: &ModelArgs,
+    engine: &EngineArgs,
+    chat_template: Option<String>,
+    default_kv: KvType,
+    ui: &Ui,
+    change: impl FnOnce(ModelBuilder) -> ModelBuilder,
+) -> Result<Loaded, CliError> {
     // An option that cannot be fulfilled shows before anything is downloaded or read.
     let kv = engine.kv.map_or(default_kv, |kv| kv.kv_type());
     let isa = engine.isa.map(bitnet::Isa::require).transpose()?;
@@ -220,7 +235,7 @@ pub(crate) fn load_with(
     let mut files = args.files.load_options();
     files.chat_template = chat_template;
     builder = builder.load_options(files);
-    let model = builder.load(&path);
+    let model = change(builder).load(&path);
     let load_time = began.elapsed();
     spinner.finish_and_clear();
     let model = model?;

@@ -50,6 +50,34 @@ struct Text {
     read: usize,
 }
 
+/// Options that were checked for a model, for a session that is to join a [`Batch`]. To make it may take a while (a grammar is
+/// compiled); that can happen on any thread, while another one steps the batch.
+///
+/// ```no_run
+/// use bitnet::{Batch, GenerateOptions, Model, Prepared};
+/// # fn main() -> Result<(), bitnet::Error> {
+/// let model = Model::load("model.gguf")?;
+/// let prepared = Prepared::new(&model, GenerateOptions::default().max_tokens(50))?;
+/// let prompt = model.encode("Once upon a time", true)?;
+/// Batch::new(&model).join_prepared(model.session(), &prompt, prepared)?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Prepared {
+    model: Model,
+    progress: Progress,
+}
+
+impl Prepared {
+    /// Checks `options` and makes everything of them that needs no session.
+    ///
+    /// # Errors
+    /// An option out of range, a constraint that cannot be used.
+    pub fn new(model: &Model, options: GenerateOptions) -> Result<Self, Error> {
+        Ok(Self { model: model.clone(), progress: Progress::new(model, options)? })
+    }
+}
+
 impl Text {
     fn is_finished(&self) -> bool {
         self.progress.finished().is_some()
@@ -75,14 +103,23 @@ impl Batch {
     /// A session of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option
     /// out of range.
     pub fn join(&mut self, session: Session, prompt: &[u32], options: GenerateOptions) -> Result<Ticket, Error> {
-        if !session.model().engine().is(self.model.engine()) {
+        let prepared = Prepared::new(&self.model, options)?;
+        self.join_prepared(session, prompt, prepared)
+    }
+
+    /// As [`Batch::join`], with options that were checked before.
+    ///
+    /// # Errors
+    /// A session or options of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue.
+    pub fn join_prepared(&mut self, session: Session, prompt: &[u32], prepared: Prepared) -> Result<Ticket, Error> {
+        let Prepared { model, mut progress } = prepared;
+        if [session.model(), &model].iter().any(|m| !m.engine().is(self.model.engine())) {
             return Err(ModelError::ForeignSequence.into());
         }
         if session.is_empty() && prompt.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
         session.check(prompt)?;
-        let mut progress = Progress::new(&self.model, options)?;
         progress.stats.prompt_tokens = prompt.len();
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
@@ -108,6 +145,13 @@ impl Batch {
         let at = self.texts.iter().position(|t| t.ticket == ticket)?;
         let text = self.texts.remove(at);
         Some((text.session, text.progress.output()))
+    }
+
+    /// Takes all sessions out that have finished, with what they generated, in the order in which they joined. One that ended with an
+    /// error, which [`Batch::step`] told, has [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
+    pub fn take_finished(&mut self) -> Vec<(Ticket, Session, Output)> {
+        let finished = self.texts.extract_if(.., |t| t.is_finished());
+        finished.map(|t| (t.ticket, t.session, t.progress.output())).collect()
     }
 
     /// One pass over the weights: the next token of every session that is not finished, as long as its prompt has been read.

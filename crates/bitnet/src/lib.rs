@@ -52,7 +52,7 @@ pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLa
 pub use ternary_kernels::tune::{TuneOptions, TuneReport};
 pub use ternary_kernels::{Isa, Kernel, KernelError};
 
-pub use batch::{Batch, Ticket};
+pub use batch::{Batch, Prepared, Ticket};
 pub use classify::Classifier;
 #[cfg(feature = "constrain")]
 pub use constrain::{Constraint, ConstraintError};

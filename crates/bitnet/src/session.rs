@@ -99,6 +99,35 @@ impl Session {
         Ok(self.decoder.rewind(len)?)
     }
 
+    /// How many of `ids` are the beginning of this text.
+    pub fn common_prefix(&self, ids: &[u32]) -> usize {
+        self.decoder.common_prefix(ids)
+    }
+    /// Goes back to a beginning of `ids` that the session holds, without computing anything, and returns its length; what of `ids` lies
+    /// behind it is to be fed, and at least one token where only that tells what follows. With test-time-training layers it is what the
+    /// nearest kept state has read. [`Session::generate_from`] is this and the rest; a session that is to join a
+    /// [`Batch`](crate::Batch) wants it alone:
+    ///
+    /// ```
+    /// # #[cfg(feature = "tiny-model")] {
+    /// use bitnet::{Batch, GenerateOptions, Model};
+    /// let model = Model::tiny()?;
+    /// let mut session = model.session();
+    /// session.feed("Once upon a time")?;
+    /// let ids = model.encode("Once upon a time there was a dog", model.adds_bos())?;
+    /// let known = session.keep_prefix(&ids)?;
+    /// assert!(known > 0);
+    /// Batch::new(&model).join(session, &ids[known..], GenerateOptions::default())?;
+    /// # }
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ModelError::StateLost`] if a failed step has left the session in between.
+    pub fn keep_prefix(&mut self, ids: &[u32]) -> Result<usize, Error> {
+        Ok(self.decoder.keep_prefix(ids)?)
+    }
+
     /// The session as bytes: tokens and the model's state for them, whatever its layers are. [`Model::restore_session`] goes
     /// on from them, with this model only.
     ///

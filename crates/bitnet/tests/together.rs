@@ -1,6 +1,6 @@
 //! Speculation and batches: other ways to the same text.
 
-use bitnet::{Batch, Error, FinishReason, GenerateOptions, Model, ModelError, Output, Speculation};
+use bitnet::{Batch, Error, FinishReason, GenerateOptions, Model, ModelError, Output, Prepared, Speculation, Ticket};
 
 fn model(threads: usize) -> Model {
     Model::builder().threads(threads).load(test_support::workspace_dir().join("models/tinystories-5m.gguf")).unwrap()
@@ -145,4 +145,76 @@ fn what_cannot_join_is_refused_and_disturbs_nobody() {
     assert_eq!(errors, 1);
     let (_, output) = batch.leave(good).unwrap();
     assert_eq!((output.ids.len(), output.finish_reason), (3, FinishReason::Length));
+}
+
+/// Each text has options of its own: probabilities, stops, biases, processors.
+#[test]
+fn every_option_is_its_own_texts() {
+    let model = model(2);
+    let how = |i: usize| {
+        let base = options(0.8, i as u64).max_tokens(25 + i);
+        match i {
+            0 => base.logprobs(3),
+            1 => base.stop("e").stop("zzz"),
+            2 => base.logit_bias(5, -30.0).logit_bias(40, 3.0).logprobs(0),
+            3 => base.processor(|tokens: &[u32], logits: &mut [f32]| {
+                tokens.iter().rev().take(5).for_each(|t| logits[*t as usize] -= 4.0);
+            }),
+            4 => base.stop_when(|ids, _| ids.len() == 9),
+            _ => base.max_tokens(0),
+        }
+    };
+    let mut batch = Batch::new(&model);
+    let ids = model.encode(PROMPTS[0], model.adds_bos()).unwrap();
+    let joined: Vec<Ticket> = (0..6)
+        .map(|i| {
+            // Options are checked on another thread.
+            let (model, how) = (&model, &how);
+            let prepared = std::thread::scope(|s| s.spawn(|| Prepared::new(model, how(i)).unwrap()).join().unwrap());
+            batch.join_prepared(model.session(), &ids, prepared).unwrap()
+        })
+        .collect();
+    let mut finished = Vec::new();
+    while !batch.is_empty() {
+        batch.step().into_iter().for_each(|(_, chunk)| drop(chunk.unwrap()));
+        let taken = batch.take_finished();
+        assert!(taken.is_sorted_by_key(|t| t.0));
+        finished.extend(taken);
+    }
+    assert_eq!(finished.len(), 6);
+    for (ticket, _, output) in finished {
+        let i = joined.iter().position(|t| *t == ticket).unwrap();
+        let own = alone(&model, PROMPTS[0], how(i));
+        assert_eq!((&output.ids, &output.text, output.finish_reason), (&own.ids, &own.text, own.finish_reason), "{i}");
+        assert_eq!(output.logprobs, own.logprobs, "{i}");
+    }
+    let refused = Prepared::new(&model, options(-1.0, 0)).map(drop);
+    assert!(matches!(refused, Err(Error::Model(ModelError::Sampling { option: "temperature", .. }))));
+    let foreign = Prepared::new(&self::model(1), options(0.0, 0)).unwrap();
+    let refused = batch.join_prepared(model.session(), &[5], foreign);
+    assert!(matches!(refused, Err(Error::Model(ModelError::ForeignSequence))));
+}
+
+/// A session that holds the beginning of a text joins with the rest, and even with nothing left to read.
+#[test]
+fn what_a_session_holds_is_not_read_again_in_a_batch() {
+    let model = model(1);
+    let ids = model.encode(PROMPTS[1], model.adds_bos()).unwrap();
+    for held in [1, 7, ids.len() - 1, ids.len()] {
+        for elsewhere in [&[][..], &[9, 9, 9]] {
+            let mut session = model.session();
+            session.feed_ids(&[&ids[..held], elsewhere].concat()).unwrap();
+            assert_eq!(session.common_prefix(&ids), held);
+            let known = session.keep_prefix(&ids).unwrap();
+            assert_eq!(known, held.min(ids.len() - 1));
+            let mut batch = Batch::new(&model);
+            let ticket = batch.join(session, &ids[known..], options(0.9, 4)).unwrap();
+            while !batch.is_finished() {
+                batch.step().into_iter().for_each(|(_, chunk)| drop(chunk.unwrap()));
+            }
+            let (_, output) = batch.leave(ticket).unwrap();
+            assert_eq!(output.ids, alone(&model, PROMPTS[1], options(0.9, 4)).ids, "{held} {elsewhere:?}");
+            assert_eq!(output.stats.prompt_tokens, ids.len() - known);
+        }
+    }
 }

@@ -77,6 +77,17 @@ fn sessions_go_on_go_back_and_generate_together_whatever_the_layers() {
         for (ticket, text) in tickets.into_iter().zip(&texts) {
             assert_eq!(batch.leave(ticket).unwrap().1.ids, alone(&model, text).ids, "{mixers}");
         }
+        // A session that holds the whole prompt, or more, joins with what is left: perhaps nothing.
+        for more in [&[][..], &[4, 4]] {
+            let mut session = model.session();
+            session.feed_ids(&[&PROMPT[..], more].concat()).unwrap();
+            let known = session.keep_prefix(&PROMPT).unwrap();
+            let ticket = batch.join(session, &PROMPT[known..], options(40)).unwrap();
+            while !batch.is_finished() {
+                batch.step().into_iter().for_each(|(_, chunk)| drop(chunk.unwrap()));
+            }
+            assert_eq!(batch.leave(ticket).unwrap().1.ids, whole, "{mixers}");
+        }
     }
 }
 

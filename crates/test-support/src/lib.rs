@@ -1,5 +1,7 @@
 //! Helpers that the tests of several crates share.
 
+pub mod http;
+
 use std::path::PathBuf;
 
 /// The folder of the workspace.

@@ -8,10 +8,11 @@ use crate::error::XtaskError;
 use crate::shell::output;
 
 /// The straight line of the crates: each may know those before it and none after it.
-const LINE: &[&str] = &["ternary-kernels", "ttt-layer", "bitnet-model", "loader", "bitnet", "bitnet-cli"];
+const LINE: &[&str] =
+    &["ternary-kernels", "ttt-layer", "bitnet-model", "loader", "bitnet", "bitnet-server", "bitnet-cli"];
 
 /// Crates whose whole code is safe.
-const FORBID_UNSAFE: &[&str] = &["ttt-layer", "bitnet-model", "bitnet", "bitnet-cli"];
+const FORBID_UNSAFE: &[&str] = &["ttt-layer", "bitnet-model", "bitnet", "bitnet-server", "bitnet-cli"];
 
 /// Crates that deny unsafe code and allow it in one module.
 const DENY_UNSAFE: &[&str] = &["loader"];

@@ -14,6 +14,8 @@ pub(crate) mod plan;
 pub(crate) mod ppl;
 pub(crate) mod pull;
 pub(crate) mod run;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod tokenize;
 #[cfg(feature = "train")]
@@ -32,6 +34,8 @@ pub(crate) fn dispatch(command: Command, ui: &Ui) -> Result<(), CliError> {
     match command {
         Command::Run(args) => run::execute(&args, ui),
         Command::Chat(args) => chat::execute(&args, ui),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::execute(&args, ui),
         Command::Embed(args) => embed::execute(&args, ui),
         Command::Logits(args) => logits::execute(&args, ui),
         Command::Tokenize(args) => tokenize::execute(&args, ui),

@@ -39,7 +39,7 @@ impl Place {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(env!("CARGO_BIN_EXE_bitnet"));
         c.args(args).current_dir(self.dir.path()).env("XDG_CACHE_HOME", self.path("cache")).stdin(Stdio::null());
-        for name in ["BITNET_MODEL", "BITNET_LOG", "NO_COLOR", "HF_HOME"] {
+        for name in ["BITNET_MODEL", "BITNET_LOG", "BITNET_API_KEY", "NO_COLOR", "HF_HOME"] {
             c.env_remove(name);
         }
         c

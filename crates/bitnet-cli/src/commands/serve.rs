@@ -1,0 +1,172 @@
+//! `bitnet serve`: a model behind an OpenAI-compatible HTTP interface.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bitnet::KvType;
+use bitnet_server::{ApiKey, Options, Server};
+use clap::Args;
+
+use crate::args::{EngineArgs, ModelArgs};
+use crate::error::CliError;
+use crate::interrupt::Graceful;
+use crate::source::{self, Loaded, ModelSpec};
+use crate::ui::{self, Style, Ui};
+
+const AFTER_HELP: &str = "\
+Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health, /metrics (Prometheus). Requests
+beyond --max-sessions wait, those beyond --queue get status 429. Ctrl-C and SIGTERM let answers end for --grace seconds; a second
+Ctrl-C does not wait.
+
+Examples:
+  bitnet serve                                       the small model that comes with the program, at port 8080
+  bitnet serve -m model.gguf --port 0                a free port; the line on stdout says which
+  BITNET_API_KEY=secret bitnet serve -m model.gguf --host 0.0.0.0
+  curl http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\
+       -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 40, \"stream\": true}'
+  python -c 'import openai; print(openai.OpenAI(base_url=\"http://127.0.0.1:8080/v1\", api_key=\"none\").models.list())'";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ServeArgs {
+    /// Address to listen at; other machines reach others than 127.0.0.1, and they need a key
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    host: String,
+    /// Port to listen at; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    port: u16,
+    /// What clients have to send as `Authorization: Bearer KEY`; other users of this machine see what is typed here, so better set
+    /// BITNET_API_KEY
+    #[arg(long, value_name = "KEY", env = "BITNET_API_KEY", hide_env_values = true, conflicts_with_all = ["api_key_file", "without_key"])]
+    api_key: Option<String>,
+    /// A file with the key
+    #[arg(long, value_name = "FILE", conflicts_with = "without_key")]
+    api_key_file: Option<PathBuf>,
+    /// Let other machines in without a key
+    #[arg(long)]
+    without_key: bool,
+    /// What clients call the model [default: the name of its file]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// A chat template: a file with Jinja source, or the name of a built-in one
+    #[arg(long, value_name = "FILE|NAME")]
+    template: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Texts that are generated at once
+    #[arg(long, value_name = "N", default_value_t = Options::default().max_sessions, value_parser = at_least_one)]
+    max_sessions: usize,
+    /// Texts that may wait; what comes beyond gets status 429
+    #[arg(long, value_name = "N", default_value_t = Options::default().queue)]
+    queue: usize,
+    /// Most new tokens of a text [default: what the context holds]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_tokens: Option<usize>,
+    /// Most tokens of prompt and text together [default: what the model was made for]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    context: Option<usize>,
+    /// Memory for ended texts, so that what goes on after them is not read again; 0 for none
+    #[arg(long, value_name = "MIB", default_value_t = Options::default().cache_bytes >> 20)]
+    cache: usize,
+    /// Longest body of a request
+    #[arg(long, value_name = "MIB", default_value_t = Options::default().body_bytes >> 20, value_parser = at_least_one)]
+    max_body: usize,
+    /// Connections at once
+    #[arg(long, value_name = "N", default_value_t = Options::default().max_connections, value_parser = at_least_one)]
+    max_connections: usize,
+    /// Longest wait for a request that has begun, and for a client that takes nothing, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().read_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+    /// How long texts may go on after Ctrl-C, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().grace.as_secs(), value_parser = clap::value_parser!(u64).range(..=86_400))]
+    grace: u64,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "it must be a whole number of at least 1".to_owned())
+}
+
+pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
+    let options = options(args)?;
+    let template = args.template.as_deref().map(source::template).transpose()?;
+    let context = args.limits.context;
+    let Loaded { model, .. } =
+        source::load_changed(&args.model, &args.engine, template, KvType::F16, ui, |builder| match context {
+            Some(tokens) => builder.context(tokens),
+            None => builder,
+        })?;
+    if model.chat_template().is_none() {
+        ui.note("the model has no chat template, so /v1/chat/completions is refused; --template gives it one");
+    }
+    let threads = model.engine().threads();
+    let open = args.without_key && !options.address.ip().is_loopback();
+    let server = Server::bind(model, options)?;
+    if open {
+        ui.note(&format!("whoever reaches {} may use this server: it asks for no key", server.address()));
+    }
+    // From here on the first Ctrl-C is the server's, the second ends the process.
+    let _graceful = Graceful::begin();
+    let url = format!("http://{}/v1", server.address());
+    ui::print_line(format_args!(
+        "listening at {} (model {}, {threads} threads, {} texts at once); Ctrl-C ends it",
+        ui.out(Style::Bold, url),
+        server.service().name(),
+        args.limits.max_sessions,
+    ))?;
+    Ok(server.run_until_signal()?)
+}
+
+fn options(args: &ServeArgs) -> Result<Options, CliError> {
+    let mut options = Options::default();
+    options.address = address(&args.host, args.port)?;
+    options.name = args.name.clone().or_else(|| match &args.model.model {
+        // Its folder in the cache has a name that nobody knows.
+        Some(ModelSpec::Hub(hub)) => Some(hub.repo.clone()),
+        _ => None,
+    });
+    options.api_key = match (&args.api_key, &args.api_key_file) {
+        (Some(key), _) => Some(ApiKey::new(key)),
+        (None, Some(file)) => {
+            let name = file.display().to_string();
+            Some(ApiKey::new(ui::text(std::fs::read(file).map_err(CliError::io("read", &name))?, &name)?))
+        }
+        (None, None) => None,
+    };
+    options.without_key = args.without_key;
+    let limits = &args.limits;
+    options.max_sessions = limits.max_sessions;
+    options.queue = limits.queue;
+    options.max_tokens = limits.max_tokens;
+    options.cache_bytes = mib(limits.cache);
+    options.body_bytes = mib(limits.max_body);
+    options.max_connections = limits.max_connections;
+    options.read_timeout = Duration::from_secs(limits.timeout);
+    options.write_timeout = Duration::from_secs(limits.timeout);
+    options.grace = Duration::from_secs(limits.grace);
+    Ok(options)
+}
+
+fn mib(n: usize) -> usize {
+    n.saturating_mul(1 << 20)
+}
+
+/// The address of a name or a number.
+fn address(host: &str, port: u16) -> Result<SocketAddr, CliError> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let found = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
+    found.ok_or_else(|| {
+        CliError::usage(format!(
+            "--host {host:?} is no address of this machine; use 127.0.0.1, ::1 or 0.0.0.0, for example"
+        ))
+    })
+}

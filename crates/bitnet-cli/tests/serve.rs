@@ -1,0 +1,122 @@
+//! `bitnet serve`: one line that says where, an orderly end, errors that say what to do.
+#![cfg(feature = "serve")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use common::{Place, arg};
+use serde_json::json;
+use test_support::http::Client;
+
+/// A server that a test started.
+struct Serving {
+    child: Child,
+    client: Client,
+    line: String,
+    err: BufReader<ChildStderr>,
+}
+
+impl Serving {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let err = BufReader::new(child.stderr.take().unwrap());
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split("/v1").next());
+        let address: SocketAddr = address.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
+        Self { child, client: Client::new(address), line, err }
+    }
+
+    /// Ends it as service managers do, and gives the exit code and what it said.
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let mut said = String::new();
+        self.err.read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It has ended already, or the test has failed.
+        let _ = self.child.kill();
+    }
+}
+
+#[cfg(all(unix, feature = "tiny-model"))]
+#[test]
+fn it_says_where_answers_and_ends_well() {
+    let p = Place::new();
+    for signal in ["-TERM", "-INT"] {
+        let serving = Serving::start(p.command(&["serve", "--port", "0", "-t", "1", "--max-sessions", "3"]));
+        assert!(serving.line.starts_with("listening at http://127.0.0.1:"), "{:?}", serving.line);
+        assert!(serving.line.contains("tiny-stories-ttt, 1 threads, 3 texts at once"), "{:?}", serving.line);
+        assert!(!serving.line.contains('\x1b'), "colours in a pipe");
+        let request = json!({"model": "tiny-stories-ttt", "prompt": "Once upon a time", "max_tokens": 200, "temperature": 0,
+            "stream": true});
+        let mut stream = serving.client.stream("/v1/completions", &request).unwrap();
+        stream.event().unwrap();
+        // What has begun ends well.
+        let reader = std::thread::spawn(move || stream.events().unwrap());
+        let (code, said) = serving.end(signal);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("--template") && !said.contains("panicked"), "{said}");
+        assert!(reader.join().unwrap().last().unwrap()["choices"][0]["finish_reason"].is_string());
+    }
+}
+
+#[cfg(all(unix, feature = "tiny-model"))]
+#[test]
+fn keys_come_from_the_environment_or_a_file_and_names_from_options() {
+    let p = Place::new();
+    let mut with_env = p.command(&["serve", "--port", "0", "--name", "mine", "--template", "chatml", "-q"]);
+    with_env.env("BITNET_API_KEY", "from env");
+    let file = p.write("key", "from file\n");
+    let with_file = p.command(&[
+        "serve",
+        "--port",
+        "0",
+        "--name",
+        "mine",
+        "--template",
+        "chatml",
+        "-q",
+        "--api-key-file",
+        arg(&file),
+    ]);
+    for (command, key) in [(with_env, "from env"), (with_file, "from file")] {
+        let mut serving = Serving::start(command);
+        assert_eq!(serving.client.get("/v1/models").unwrap().status, 401);
+        serving.client.key = Some(key.into());
+        assert_eq!(serving.client.get("/v1/models").unwrap().ok()["data"][0]["id"], "mine");
+        let request = json!({"model": "mine", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3});
+        serving.client.post("/v1/chat/completions", &request).unwrap().ok();
+        let (code, said) = serving.end("-TERM");
+        assert_eq!((code, said.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_a_way_out() {
+    let p = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    if cfg!(feature = "tiny-model") {
+        p.run(&["serve", "--port", &port]).fails(1, "choose another port");
+        p.run(&["serve", "--port", "0", "--host", "0.0.0.0"]).fails(1, "--without-key");
+        let mut c = p.command(&["serve", "--port", "0"]);
+        common::Done::of(c.env("BITNET_API_KEY", " ").output().unwrap()).fails(1, "empty");
+    }
+    // An address of documents, which no machine has.
+    if cfg!(feature = "tiny-model") {
+        p.run(&["serve", "--port", "0", "--host", "203.0.113.1", "--without-key"]).fails(1, "203.0.113.1");
+    }
+    p.run(&["serve", "--port", "0", "-m", "synthetic:shape.json"]).fails(1, "tokenizer");
+    p.run(&["serve", "--port", "0", "-m", "no-such.gguf"]).fails(1, "no-such.gguf");
+    assert_eq!(p.run(&["serve", "--max-sessions", "0"]).code, Some(2));
+    assert_eq!(p.run(&["serve", "--api-key", "x", "--without-key"]).code, Some(2));
+}

@@ -1,0 +1,212 @@
+//! Texts as the JSON of OpenAI's two interfaces, whole or in pieces.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bitnet::{FinishReason, Model, TokenLogprob};
+use serde_json::{Map, Value, json};
+
+use super::now;
+use crate::app::App;
+use crate::engine::Usage;
+
+/// Which interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/completions`.
+    Text,
+}
+
+/// A whole text.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) text: String,
+    pub(crate) logprobs: Vec<TokenLogprob>,
+    pub(crate) end: Option<(FinishReason, Usage)>,
+}
+
+/// What all parts of an answer have in common.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    form: Form,
+    id: String,
+    created: u64,
+    name: String,
+    model: Model,
+    /// Whether probabilities are told.
+    logprobs: bool,
+    /// Whether a stream ends with the number of tokens.
+    pub(crate) include_usage: bool,
+    /// Texts for each prompt: the tokens of a prompt count once.
+    n: usize,
+    /// Characters of each text so far, for `text_offset`.
+    offsets: Vec<usize>,
+}
+
+/// A logarithm of a probability that JSON can hold; what OpenAI says of a token that cannot be.
+fn finite(logprob: f64) -> f64 {
+    logprob.max(-9999.0)
+}
+
+fn reason_name(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Length => "length",
+        _ => "stop",
+    }
+}
+
+impl Answer {
+    pub(crate) fn new(app: &App, form: Form, wanted: &super::Wanted) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let unique = RandomState::new().hash_one(COUNT.fetch_add(1, Relaxed));
+        let kind = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
+        Self {
+            form,
+            id: format!("{kind}-{unique:016x}"),
+            created: now(),
+            name: app.name.clone(),
+            model: app.model.clone(),
+            logprobs: wanted.logprobs.is_some(),
+            include_usage: wanted.include_usage,
+            n: wanted.n,
+            offsets: Vec::new(),
+        }
+    }
+
+    /// The whole answer.
+    pub(crate) fn whole(mut self, collected: Vec<Collected>) -> Value {
+        let usage: Vec<Usage> = collected.iter().filter_map(|c| c.end).map(|end| end.1).collect();
+        let choices: Vec<Value> = collected
+            .into_iter()
+            .enumerate()
+            .map(|(index, c)| {
+                let logprobs = self.logprobs_json(index, &c.logprobs);
+                let finish_reason = c.end.map(|end| reason_name(end.0));
+                match self.form {
+                    Form::Chat => json!({
+                        "index": index,
+                        "message": { "role": "assistant", "content": c.text, "refusal": null },
+                        "logprobs": logprobs,
+                        "finish_reason": finish_reason,
+                    }),
+                    Form::Text => json!({
+                        "index": index,
+                        "text": c.text,
+                        "logprobs": logprobs,
+                        "finish_reason": finish_reason,
+                    }),
+                }
+            })
+            .collect();
+        let object = if self.form == Form::Chat { "chat.completion" } else { "text_completion" };
+        let mut answer = self.around(object, choices);
+        answer["usage"] = self.usage(&usage);
+        answer
+    }
+
+    /// What a stream begins with: who speaks.
+    pub(crate) fn first(&self, choice: usize) -> Option<Value> {
+        (self.form == Form::Chat).then(|| self.chunk(choice, json!({ "role": "assistant", "content": "" }), None, None))
+    }
+
+    /// More of a text.
+    pub(crate) fn piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>) -> Value {
+        let logprobs = logprob.map(|l| self.logprobs_json(choice, &[l]));
+        match self.form {
+            Form::Chat => self.chunk(choice, json!({ "content": text }), logprobs, None),
+            Form::Text => self.chunk(choice, json!(text), logprobs, None),
+        }
+    }
+
+    /// The end of a text.
+    pub(crate) fn done(&self, choice: usize, reason: FinishReason) -> Value {
+        let nothing = if self.form == Form::Chat { json!({}) } else { json!("") };
+        self.chunk(choice, nothing, None, Some(reason_name(reason)))
+    }
+
+    /// The end of a stream: the number of tokens.
+    pub(crate) fn last(&self, usage: &[Usage]) -> Value {
+        let mut chunk = self.around(self.chunk_object(), Vec::new());
+        chunk["usage"] = self.usage(usage);
+        chunk
+    }
+
+    fn chunk_object(&self) -> &'static str {
+        if self.form == Form::Chat { "chat.completion.chunk" } else { "text_completion" }
+    }
+
+    fn chunk(&self, choice: usize, content: Value, logprobs: Option<Value>, reason: Option<&str>) -> Value {
+        let name = if self.form == Form::Chat { "delta" } else { "text" };
+        let choice = json!({ "index": choice, name: content, "logprobs": logprobs, "finish_reason": reason });
+        self.around(self.chunk_object(), vec![choice])
+    }
+
+    fn around(&self, object: &str, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.name,
+            "choices": choices,
+        })
+    }
+
+    /// Counts of tokens over all texts of the request.
+    fn usage(&self, usage: &[Usage]) -> Value {
+        let of_prompts = usage.iter().step_by(self.n.max(1));
+        let prompt: usize = of_prompts.clone().map(|u| u.prompt).sum();
+        let cached: usize = of_prompts.map(|u| u.cached).sum();
+        let generated: usize = usage.iter().map(|u| u.generated).sum();
+        json!({
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+            "prompt_tokens_details": { "cached_tokens": cached },
+        })
+    }
+
+    fn bytes(&self, token: u32) -> Vec<u8> {
+        self.model.tokenizer().and_then(|t| t.token_bytes(token)).unwrap_or_default().to_vec()
+    }
+
+    fn logprobs_json(&mut self, choice: usize, logprobs: &[TokenLogprob]) -> Value {
+        if !self.logprobs {
+            return Value::Null;
+        }
+        let text = |token: u32| String::from_utf8_lossy(&self.bytes(token)).into_owned();
+        if self.form == Form::Chat {
+            let one = |token: u32, logprob: Option<f64>| json!({ "token": text(token), "logprob": logprob.map(finite), "bytes": self.bytes(token) });
+            let content: Vec<Value> = logprobs
+                .iter()
+                .map(|l| {
+                    let mut entry = one(l.token, l.logprob);
+                    entry["top_logprobs"] = l.top.iter().map(|(t, p)| one(*t, Some(*p))).collect();
+                    entry
+                })
+                .collect();
+            return json!({ "content": content, "refusal": null });
+        }
+        let tokens: Vec<String> = logprobs.iter().map(|l| text(l.token)).collect();
+        let top: Vec<Map<String, Value>> =
+            logprobs.iter().map(|l| l.top.iter().map(|(t, p)| (text(*t), json!(finite(*p)))).collect()).collect();
+        if self.offsets.len() <= choice {
+            self.offsets.resize(choice + 1, 0);
+        }
+        let mut offset = self.offsets[choice];
+        let starts = |t: &String| {
+            let start = offset;
+            offset += t.chars().count();
+            start
+        };
+        let offsets: Vec<usize> = tokens.iter().map(starts).collect();
+        self.offsets[choice] = offset;
+        json!({
+            "tokens": tokens,
+            "token_logprobs": logprobs.iter().map(|l| l.logprob.map(finite)).collect::<Vec<_>>(),
+            "top_logprobs": top,
+            "text_offset": offsets,
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! A text as a stream of server-sent events.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use hyper::body::Frame;
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Sleep;
+
+use super::{Answer, ApiError};
+use crate::engine::{Event, Usage};
+
+/// After so long without news a comment is sent, so that nobody between here and the client takes the connection for dead.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Bytes of news that are put together in one write.
+const ENOUGH: usize = 16 << 10;
+
+/// The body of a streamed answer. Dropping it, as happens when the client is gone, tells the engine to leave the texts.
+pub(crate) struct Events {
+    news: UnboundedReceiver<Event>,
+    answer: Answer,
+    /// What each text took, once it has ended.
+    usage: Vec<Option<Usage>>,
+    begun: bool,
+    finished: bool,
+    silence: Pin<Box<Sleep>>,
+}
+
+fn event(out: &mut String, value: &Value) {
+    out.push_str("data: ");
+    out.push_str(&value.to_string());
+    out.push_str("\n\n");
+}
+
+impl Events {
+    pub(crate) fn new(news: UnboundedReceiver<Event>, answer: Answer, count: usize) -> Self {
+        Self {
+            news,
+            answer,
+            usage: vec![None; count],
+            begun: false,
+            finished: false,
+            silence: Box::pin(tokio::time::sleep(SILENCE)),
+        }
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        let mut response = Response::new(Body::new(self));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // A proxy that collects the answer would undo the streaming.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        response
+    }
+
+    /// Writes what is new. After the last text has ended the stream ends.
+    fn take(&mut self, news: Option<Event>, out: &mut String) {
+        match news {
+            Some(Event::Piece { choice, text, logprob }) => {
+                let piece = self.answer.piece(choice, &text, logprob);
+                event(out, &piece);
+            }
+            Some(Event::Done { choice, reason, usage }) => {
+                event(out, &self.answer.done(choice, reason));
+                if let Some(place) = self.usage.get_mut(choice) {
+                    *place = Some(usage);
+                }
+                let ended: Vec<Usage> = self.usage.iter().copied().flatten().collect();
+                if ended.len() == self.usage.len() {
+                    if self.answer.include_usage {
+                        event(out, &self.answer.last(&ended));
+                    }
+                    out.push_str("data: [DONE]\n\n");
+                    self.finished = true;
+                }
+            }
+            Some(Event::Failed(failure)) => {
+                event(out, &ApiError::from(failure).json());
+                self.finished = true;
+            }
+            None => {
+                event(out, &ApiError::dead().json());
+                self.finished = true;
+            }
+        }
+    }
+}
+
+impl hyper::body::Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        let mut out = String::new();
+        if !this.begun {
+            this.begun = true;
+            for value in (0..this.usage.len()).filter_map(|choice| this.answer.first(choice)) {
+                event(&mut out, &value);
+            }
+        }
+        while !this.finished && out.len() < ENOUGH {
+            match this.news.poll_recv(cx) {
+                Poll::Ready(news) => this.take(news, &mut out),
+                Poll::Pending => break,
+            }
+        }
+        if out.is_empty() && !this.finished && this.silence.as_mut().poll(cx).is_ready() {
+            out.push_str(": waiting\n\n");
+        }
+        match (out.is_empty(), this.finished) {
+            (true, true) => Poll::Ready(None),
+            (true, false) => Poll::Pending,
+            (false, _) => {
+                this.silence.as_mut().reset(tokio::time::Instant::now() + SILENCE);
+                Poll::Ready(Some(Ok(Frame::data(out.into()))))
+            }
+        }
+    }
+}

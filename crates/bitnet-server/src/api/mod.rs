@@ -1,0 +1,140 @@
+//! The endpoints: from JSON to work for the engine, and from its news to JSON.
+
+mod answer;
+mod chat;
+mod completions;
+mod embeddings;
+mod error;
+mod events;
+mod fields;
+mod models;
+mod wanted;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bitnet::Prepared;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::app::App;
+use crate::engine::{Choice, Event, Generate, Job};
+use answer::{Answer, Collected};
+pub(crate) use chat::chat;
+pub(crate) use completions::completions;
+pub(crate) use embeddings::embeddings;
+pub(crate) use error::ApiError;
+use events::Events;
+pub(crate) use fields::Fields;
+pub(crate) use models::{model, models};
+use wanted::Wanted;
+
+/// An answer of JSON.
+pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Seconds since 1970, as answers tell them.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Does `f`, which computes, where it keeps no connection waiting.
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, ApiError> + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(f).await.unwrap_or_else(|_| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Err(ApiError::new(status, "server_error", "reading the request failed; please report it with the request"))
+    })
+}
+
+/// Takes `model`. There is one, so none need be named; another one is an error.
+fn take_model(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
+    match fields.text("model")? {
+        Some(name) if name != app.name => Err(models::unknown(&name, app)),
+        _ => Ok(()),
+    }
+}
+
+/// Texts to generate, checked as far as is possible without the engine.
+#[derive(Debug)]
+struct Plan {
+    choices: Vec<Choice>,
+    answer: Answer,
+    stream: bool,
+}
+
+impl Plan {
+    /// `wanted.n` texts for each of `prompts`.
+    fn new(app: &App, wanted: &Wanted, prompts: Vec<Vec<u32>>, field: &str, answer: Answer) -> Result<Self, ApiError> {
+        let limit = app.model.context();
+        if let Some(long) = prompts.iter().find(|p| p.len() > limit) {
+            return Err(ApiError::too_long(field, limit, long.len()));
+        }
+        if prompts.iter().any(Vec::is_empty) {
+            return Err(ApiError::field(
+                field,
+                "the prompt is empty: at least one token is needed to predict the next",
+            ));
+        }
+        let total = prompts.len().saturating_mul(wanted.n);
+        if total > app.options.max_choices {
+            let most = app.options.max_choices;
+            return Err(ApiError::field(
+                "n",
+                format!("{total} texts are wanted and at most {most} at once are allowed"),
+            ));
+        }
+        let mut choices = Vec::with_capacity(total);
+        for ids in prompts {
+            for _ in 0..wanted.n {
+                let index = choices.len();
+                let prepared =
+                    Prepared::new(&app.model, wanted.options(index, ids.len())).map_err(|e| wanted.blame(e))?;
+                choices.push(Choice { index, ids: ids.clone(), prepared });
+            }
+        }
+        Ok(Self { choices, answer, stream: wanted.stream })
+    }
+
+    /// Has it done.
+    async fn execute(self, app: Arc<App>, arrived: Instant) -> Result<Response, ApiError> {
+        let Self { choices, answer, stream } = self;
+        let count = choices.len();
+        let (events, news) = mpsc::unbounded_channel();
+        app.engine.queue.push(Job::Generate(Generate { choices: choices.into(), events, arrived }))?;
+        if stream {
+            return Ok(Events::new(news, answer, count).into_response());
+        }
+        let collected = collect(news, count).await?;
+        Ok(json_response(StatusCode::OK, &answer.whole(collected)))
+    }
+}
+
+/// All texts of a request. If this is dropped, because the client is gone, the engine leaves them.
+async fn collect(mut news: mpsc::UnboundedReceiver<Event>, count: usize) -> Result<Vec<Collected>, ApiError> {
+    let mut collected: Vec<Collected> = (0..count).map(|_| Collected::default()).collect();
+    while collected.iter().any(|c| c.end.is_none()) {
+        match news.recv().await {
+            Some(Event::Piece { choice, text, logprob }) => {
+                if let Some(c) = collected.get_mut(choice) {
+                    c.text.push_str(&text);
+                    c.logprobs.extend(logprob);
+                }
+            }
+            Some(Event::Done { choice, reason, usage }) => {
+                if let Some(c) = collected.get_mut(choice) {
+                    c.end = Some((reason, usage));
+                }
+            }
+            Some(Event::Failed(failure)) => return Err(failure.into()),
+            None => return Err(ApiError::dead()),
+        }
+    }
+    Ok(collected)
+}

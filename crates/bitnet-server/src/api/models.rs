@@ -1,0 +1,44 @@
+//! `GET /v1/models`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::{ApiError, json_response};
+use crate::app::App;
+
+fn describe(app: &App) -> Value {
+    let context = app.model.context();
+    json!({
+        "id": app.name,
+        "object": "model",
+        "created": app.created,
+        "owned_by": "bitnet",
+        // Not OpenAI's: what a client may want to know of a local model.
+        "context_length": (context != usize::MAX).then_some(context),
+        "parameters": app.model.config().parameters(),
+    })
+}
+
+/// The one model.
+pub(crate) async fn models(State(app): State<Arc<App>>) -> Response {
+    json_response(StatusCode::OK, &json!({ "object": "list", "data": [describe(&app)] }))
+}
+
+/// The model of a name.
+pub(crate) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    match name == app.name {
+        true => Ok(json_response(StatusCode::OK, &describe(&app))),
+        false => Err(unknown(&name, &app)),
+    }
+}
+
+/// There is no such model.
+pub(super) fn unknown(name: &str, app: &App) -> ApiError {
+    let name: String = name.chars().take(100).collect();
+    let message = format!("there is no model {name:?} here; this server has {:?}", app.name);
+    ApiError::field("model", message).status(StatusCode::NOT_FOUND).code("model_not_found")
+}

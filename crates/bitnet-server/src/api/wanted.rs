@@ -1,0 +1,228 @@
+//! What all requests for texts have in common: sampling, limits, stops.
+
+use std::hash::{BuildHasher, RandomState};
+
+use bitnet::{GenerateOptions, SamplingOptions, Speculation};
+use serde_json::Value;
+
+use super::{ApiError, Fields};
+use crate::app::App;
+
+/// Most texts that end a generation.
+const MAX_STOPS: usize = 16;
+/// What clients send and a server of one user's models has no use for.
+const HARMLESS: &[&str] = &[
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "user",
+];
+
+/// How a text shall be.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) stream: bool,
+    /// Whether a stream ends with the number of tokens.
+    pub(crate) include_usage: bool,
+    /// Texts for each prompt.
+    pub(crate) n: usize,
+    /// How many of the likeliest tokens to tell, if probabilities are wanted at all.
+    pub(crate) logprobs: Option<usize>,
+    sampling: SamplingOptions,
+    max_tokens: usize,
+    stop: Vec<String>,
+    logit_bias: Vec<(u32, f32)>,
+    /// For tokens that occurred in the new text, and for each time that they did.
+    penalties: (f32, f32),
+    /// What the text must be, and the field that says so.
+    #[cfg(feature = "constrain")]
+    constraint: Option<(&'static str, bitnet::Constraint)>,
+}
+
+impl Wanted {
+    /// Takes the common fields of `fields`. Without a field that says so a text has at most `max_tokens` tokens.
+    pub(crate) fn take(
+        fields: &mut Fields,
+        app: &App,
+        limit_fields: &[&str],
+        max_tokens: usize,
+    ) -> Result<Self, ApiError> {
+        fields.ignore(HARMLESS);
+        let mut sampling = app.model.default_sampling();
+        if let Some(t) = fields.number("temperature", 0.0..=2.0)? {
+            sampling.temperature = t as f32;
+        }
+        if let Some(p) = fields.number("top_p", 0.0..=1.0)? {
+            sampling.top_p = p as f32;
+        }
+        // Beyond OpenAI's interface, as many local servers have them.
+        if let Some(k) = fields.integer("top_k", 0..=usize::MAX)? {
+            sampling.top_k = k;
+        }
+        if let Some(p) = fields.number("min_p", 0.0..=1.0)? {
+            sampling.min_p = p as f32;
+        }
+        sampling.seed = fields.seed("seed")?.unwrap_or_else(|| RandomState::new().hash_one(0));
+        let mut asked = None;
+        for field in limit_fields {
+            asked = asked.or(fields.integer(field, 1..=app.max_tokens)?);
+        }
+        let stream = fields.boolean("stream")?;
+        let include_usage = match fields.take("stream_options") {
+            None => false,
+            Some(_) if !stream => return Err(fields.wrong("stream_options", "it goes with `stream: true` only")),
+            Some(value) => {
+                let mut inner = Fields::of_value(value, "stream_options")?;
+                let include_usage = inner.boolean("include_usage")?;
+                inner.ignore(&["include_obfuscation"]);
+                inner.finish()?;
+                include_usage
+            }
+        };
+        let penalty = |v: Option<f64>| v.unwrap_or(0.0) as f32;
+        #[cfg(not(feature = "constrain"))]
+        fields.refuse(&[
+            ("response_format", &[serde_json::json!({"type": "text"})]),
+            ("grammar", &[]),
+            ("regex", &[]),
+        ])?;
+        Ok(Self {
+            stream,
+            include_usage,
+            n: fields.integer("n", 1..=app.options.max_choices)?.unwrap_or(1),
+            logprobs: None,
+            sampling,
+            max_tokens: asked.unwrap_or(max_tokens).min(app.max_tokens),
+            stop: stops(fields)?,
+            logit_bias: biases(fields, app)?,
+            penalties: (
+                penalty(fields.number("presence_penalty", -2.0..=2.0)?),
+                penalty(fields.number("frequency_penalty", -2.0..=2.0)?),
+            ),
+            #[cfg(feature = "constrain")]
+            constraint: constraint(fields)?,
+        })
+    }
+
+    /// Options of text number `choice` of the request, for a prompt of `prompt` tokens.
+    pub(crate) fn options(&self, choice: usize, prompt: usize) -> GenerateOptions {
+        let mut sampling = self.sampling.clone();
+        sampling.seed = sampling.seed.wrapping_add(choice as u64);
+        let mut options = GenerateOptions::default().sampling(sampling).max_tokens(self.max_tokens);
+        // A batch takes one token of each text at a time.
+        options.speculation = Speculation::Off;
+        options.stop.clone_from(&self.stop);
+        options.logit_bias.clone_from(&self.logit_bias);
+        options.logprobs = self.logprobs;
+        let (presence, frequency) = self.penalties;
+        if presence != 0.0 || frequency != 0.0 {
+            let mut counts: Vec<u32> = Vec::new();
+            options = options.processor(move |tokens: &[u32], logits: &mut [f32]| {
+                counts.clear();
+                counts.resize(logits.len(), 0);
+                for token in tokens.iter().skip(prompt) {
+                    if let Some(count) = counts.get_mut(*token as usize) {
+                        *count += 1;
+                    }
+                }
+                for (logit, count) in logits.iter_mut().zip(&counts).filter(|(_, count)| **count > 0) {
+                    *logit -= presence + frequency * *count as f32;
+                }
+            });
+        }
+        #[cfg(feature = "constrain")]
+        {
+            options.constraint = self.constraint.as_ref().map(|(_, c)| c.clone());
+        }
+        options
+    }
+
+    /// Why the library refuses these options, with the field that is to blame.
+    pub(crate) fn blame(&self, error: bitnet::Error) -> ApiError {
+        #[cfg(feature = "constrain")]
+        if let (bitnet::Error::Constraint(_), Some((field, _))) = (&error, &self.constraint) {
+            return ApiError::field(*field, error.to_string());
+        }
+        error.into()
+    }
+}
+
+/// `stop`: a text, or several.
+fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+    let must = format!("it must be a string, or a list of at most {MAX_STOPS} strings, none of them empty");
+    let stops = match fields.take("stop") {
+        None => return Ok(Vec::new()),
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(all)) => {
+            let texts = all.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+            texts.ok_or_else(|| fields.wrong("stop", &must))?
+        }
+        Some(_) => return Err(fields.wrong("stop", must)),
+    };
+    match stops.len() <= MAX_STOPS && stops.iter().all(|s| !s.is_empty()) {
+        true => Ok(stops),
+        false => Err(fields.wrong("stop", must)),
+    }
+}
+
+/// `logit_bias`: token ids and what is added to their logits.
+fn biases(fields: &mut Fields, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
+    let vocab = app.model.config().vocab_size;
+    let map = match fields.take("logit_bias") {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(map)) => map,
+        Some(_) => return Err(fields.wrong("logit_bias", "it must be an object of token ids and numbers")),
+    };
+    let read = |(id, bias): (&String, &Value)| {
+        let id = id.parse::<u32>().ok().filter(|id| (*id as usize) < vocab);
+        let bias = bias.as_f64().filter(|b| (-100.0..=100.0).contains(b));
+        Some((id?, bias? as f32))
+    };
+    map.iter().map(read).collect::<Option<_>>().ok_or_else(|| {
+        let must = format!("its keys must be token ids below {vocab}, its values numbers from -100 to 100");
+        fields.wrong("logit_bias", must)
+    })
+}
+
+/// What the text must be: `response_format`, or beyond OpenAI's interface a `grammar` or a `regex`; one of them.
+#[cfg(feature = "constrain")]
+fn constraint(fields: &mut Fields) -> Result<Option<(&'static str, bitnet::Constraint)>, ApiError> {
+    type Read = fn(&str) -> bitnet::Constraint;
+    let readers: [(&str, Read); 2] =
+        [("grammar", |text| bitnet::Constraint::lark(text)), ("regex", bitnet::Constraint::regex)];
+    let mut found = response_format(fields)?.map(|constraint| ("response_format", constraint));
+    for (field, read) in readers {
+        let Some(text) = fields.text(field)? else { continue };
+        if found.replace((field, read(&text))).is_some() {
+            return Err(fields.wrong(field, "only one of response_format, grammar and regex can be kept"));
+        }
+    }
+    Ok(found)
+}
+
+/// `response_format`: text, JSON, or JSON of a schema.
+#[cfg(feature = "constrain")]
+fn response_format(fields: &mut Fields) -> Result<Option<bitnet::Constraint>, ApiError> {
+    const NAME: &str = "response_format";
+    let Some(value) = fields.take(NAME) else { return Ok(None) };
+    let mut format = Fields::of_value(value, NAME)?;
+    let constraint = match format.text("type")?.as_deref() {
+        Some("text") => None,
+        Some("json_object") => Some(bitnet::Constraint::json_schema(&serde_json::json!({"type": "object"}))),
+        Some("json_schema") => {
+            let wrapped = format.take("json_schema").ok_or_else(|| format.wrong("json_schema", "it is missing"))?;
+            let mut inner = Fields::of_value(wrapped, "response_format.json_schema")?;
+            inner.ignore(&["name", "description", "strict"]);
+            let schema = inner.take("schema").ok_or_else(|| inner.wrong("schema", "it is missing"))?;
+            inner.finish()?;
+            Some(bitnet::Constraint::json_schema(&schema))
+        }
+        _ => return Err(format.wrong("type", "it must be text, json_object or json_schema")),
+    };
+    format.finish()?;
+    Ok(constraint)
+}

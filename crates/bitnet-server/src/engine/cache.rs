@@ -1,0 +1,119 @@
+//! Texts that have ended and are kept: what goes on after one of them need not read it again.
+
+use std::collections::VecDeque;
+
+use bitnet::{Model, Session};
+
+/// Fewer tokens in common are not worth a copy.
+const WORTH: usize = 16;
+/// A kept text that is left at most this far behind what both have in common is used up; otherwise a copy is made of it.
+const TAIL: usize = 32;
+/// Most texts; each is compared with each prompt.
+const MOST: usize = 64;
+
+/// The sessions, the one used last first.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    sessions: VecDeque<Session>,
+    limit: usize,
+}
+
+fn bytes(session: &Session) -> usize {
+    session.state_bytes() + session.snapshot_bytes()
+}
+
+impl Cache {
+    /// For at most `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { sessions: VecDeque::new(), limit }
+    }
+
+    /// A session for the prompt `ids`, and how many of them it holds already.
+    pub(crate) fn session_for(&mut self, model: &Model, ids: &[u32]) -> (Session, usize) {
+        let shared = self.sessions.iter().map(|s| s.common_prefix(ids)).enumerate();
+        let best = shared.max_by_key(|(at, n)| (*n, usize::MAX - at)).filter(|(_, n)| *n >= WORTH);
+        if let Some((at, common)) = best
+            && let Some(session) = self.sessions.get(at)
+        {
+            let used_up = session.len() <= common + TAIL;
+            let session = if used_up { self.sessions.remove(at) } else { Some(session.clone()) };
+            if let Some(mut session) = session
+                && let Ok(known) = session.keep_prefix(ids)
+                && known > 0
+            {
+                return (session, known);
+            }
+        }
+        (model.session(), 0)
+    }
+
+    /// Keeps a session, and forgets those that were not used for the longest time where there is no room.
+    pub(crate) fn keep(&mut self, session: Session) {
+        if bytes(&session) > self.limit || session.len() < WORTH {
+            return;
+        }
+        self.sessions.push_front(session);
+        let mut left = self.limit;
+        let mut fits = 0;
+        for session in self.sessions.iter().take(MOST) {
+            match left.checked_sub(bytes(session)) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+            fits += 1;
+        }
+        self.sessions.truncate(fits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitnet::GenerateOptions;
+
+    fn session(model: &Model, ids: &[u32]) -> Session {
+        let mut session = model.session();
+        session.feed_ids(ids).unwrap();
+        session
+    }
+
+    #[test]
+    fn what_is_known_is_not_read_again_and_changes_nothing() {
+        let model = Model::tiny().unwrap();
+        let text = |from: u32, n: u32| (0..n).map(|i| 20 + (from + i * 7) % 1900).collect::<Vec<u32>>();
+        let (a, b) = (text(0, 300), text(5, 40));
+        let mut cache = Cache::new(64 << 20);
+        cache.keep(session(&model, &a));
+        cache.keep(session(&model, &b));
+        // A text with too little in common, one that goes on, one that goes another way, one that nobody knows.
+        let cases = [
+            ([&a[..15], &[9]].concat(), 0),
+            ([&b[..], &[7, 8]].concat(), 40),
+            ([&a[..290], &[9, 9, 9]].concat(), 256),
+            (text(11, 30), 0),
+        ];
+        for (ids, expected) in cases {
+            let (mut known, n) = cache.session_for(&model, &ids);
+            assert_eq!(n, expected);
+            let options = || GenerateOptions::default().seed(3).max_tokens(20);
+            let again = known.generate_ids(&ids[n..], options()).unwrap().finish().unwrap();
+            let fresh = model.session().generate_ids(&ids, options()).unwrap().finish().unwrap();
+            assert_eq!((again.ids, again.text), (fresh.ids, fresh.text));
+        }
+    }
+
+    #[test]
+    fn it_stays_within_its_bytes() {
+        let model = Model::tiny().unwrap();
+        let one = bytes(&session(&model, &[30; 20]));
+        let mut cache = Cache::new(2 * one);
+        for first in 30..35 {
+            cache.keep(session(&model, &[first; 20]));
+        }
+        let firsts: Vec<u32> = cache.sessions.iter().map(|s| s.tokens()[0]).collect();
+        assert_eq!(firsts, [34, 33]);
+        let mut none = Cache::new(0);
+        none.keep(session(&model, &[30; 20]));
+        assert_eq!(none.session_for(&model, &[30; 25]).1, 0);
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a server cannot run.
+
+use std::net::SocketAddr;
+
+/// What can go wrong between a model and a server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// Another program listens there.
+    #[error(
+        "cannot listen on {address}: the port is in use; end what uses it, or choose another port (0 takes a free one)"
+    )]
+    PortInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// An address at which this process cannot listen.
+    #[error(
+        "cannot listen on {address}: {source}; choose another address or port (below 1024 a port is the administrator's)"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// An address that others can reach, without a key.
+    #[error(
+        "{address} can be reached from other machines, and there is no key: whoever finds it may use it; give an API key, \
+         listen on 127.0.0.1, or say that no key is wanted (--without-key)"
+    )]
+    Open {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// An API key without a character.
+    #[error("the API key is empty; give one with at least one character, or none")]
+    EmptyKey,
+    /// A limit that lets nothing through.
+    #[error("{option} is 0; it must be at least 1")]
+    Limit {
+        /// The option.
+        option: &'static str,
+    },
+    /// A model that cannot read text.
+    #[error("the model has no tokenizer, so it cannot be asked in text; give one (a tokenizer.json)")]
+    NoTokenizer,
+    /// The system gives no threads or no network.
+    #[error("the system refuses what a server needs: {source}")]
+    System {
+        /// Its reason.
+        #[from]
+        source: std::io::Error,
+    },
+    /// The thread that computes has ended with a panic.
+    #[error("the thread that computes has failed; this is an error in the program, please report it")]
+    EngineFailed,
+}

@@ -1,0 +1,227 @@
+"""The official `openai` client against `bitnet serve`: what it sends is understood, and what it gets it can read.
+
+    python openai_client.py PATH_OF_BITNET
+
+Starts the server itself, on a free port, with the model that comes with the program.
+"""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import openai
+
+KEY = "a key for this test"
+MODEL = "tiny-stories-ttt"
+
+
+def start(program, *more):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BITNET_")}
+    env["BITNET_API_KEY"] = KEY
+    args = [program, "serve", "--port", "0", "--template", "chatml", "--quiet", *more]
+    server = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, env=env)
+    line = server.stdout.readline()
+    found = re.search(r"http://\S+/v1", line)
+    assert found, f"no address in {line!r}"
+    return server, found.group()
+
+
+def metric(url, name):
+    request = urllib.request.Request(url.removesuffix("/v1") + "/metrics", headers={"Authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(request) as answer:
+        text = answer.read().decode()
+    return float(next(line.split(" ")[1] for line in text.splitlines() if line.startswith(name + " ")))
+
+
+def refused(kind, call, **expected):
+    """`call` fails with an error of `kind` that has the `expected` fields."""
+    try:
+        call()
+    except kind as error:
+        for name, value in expected.items():
+            assert getattr(error, name) == value, (name, getattr(error, name), value)
+        return error
+    raise AssertionError(f"{kind.__name__} was expected")
+
+
+def models(client):
+    assert [m.id for m in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).object == "model"
+    refused(openai.NotFoundError, lambda: client.models.retrieve("gpt-4"), code="model_not_found")
+
+
+def completions(client):
+    ask = dict(model=MODEL, prompt="Once upon a time", max_tokens=30, temperature=0.8, seed=3)
+    whole = client.completions.create(**ask)
+    assert whole.object == "text_completion" and len(whole.choices[0].text) > 20
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    pieces = [chunk.choices[0].text for chunk in client.completions.create(**ask, stream=True)]
+    assert len(pieces) > 5, "it did not come in pieces"
+    assert "".join(pieces) == whole.choices[0].text
+    assert client.completions.create(**ask).choices[0].text == whole.choices[0].text, "the same seed, another text"
+    stop = whole.choices[0].text[8:11]
+    cut = client.completions.create(**ask, stop=[stop])
+    assert cut.choices[0].finish_reason == "stop"
+    assert cut.choices[0].text == whole.choices[0].text.split(stop)[0]
+    several = client.completions.create(**{**ask, "prompt": ["The cat", "The dog"]}, n=2, logprobs=2)
+    assert [c.index for c in several.choices] == [0, 1, 2, 3]
+    assert len(several.choices[0].logprobs.top_logprobs[0]) == 2
+
+
+def chat(client):
+    messages = [{"role": "system", "content": "You tell stories."}, {"role": "user", "content": "Of a dog!"}]
+    ask = dict(model=MODEL, messages=messages, max_completion_tokens=30, temperature=0.5, seed=1)
+    whole = client.chat.completions.create(**ask, logprobs=True, top_logprobs=2)
+    message = whole.choices[0].message
+    assert message.role == "assistant" and whole.choices[0].finish_reason in ("stop", "length")
+    assert b"".join(bytes(t.bytes) for t in whole.choices[0].logprobs.content).decode() == message.content
+    text, usage = "", None
+    for chunk in client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}):
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+        usage = chunk.usage or usage
+    assert text == message.content
+    assert usage.completion_tokens == whole.usage.completion_tokens
+    # A conversation that goes on with what was answered.
+    messages += [message.model_dump(), {"role": "user", "content": [{"type": "text", "text": "And a cat?"}]}]
+    client.chat.completions.create(**{**ask, "messages": messages})
+
+
+def schemas(client):
+    schema = {
+        "type": "object",
+        "properties": {"kind": {"enum": ["cat", "dog"]}, "name": {"const": "青空 🎈"}, "age": {"type": "integer", "maximum": 99}},
+        "required": ["kind", "name", "age"],
+        "additionalProperties": False,
+    }
+    ask = dict(
+        model=MODEL,
+        messages=[{"role": "user", "content": "An animal?"}],
+        response_format={"type": "json_schema", "json_schema": {"name": "animal", "schema": schema, "strict": True}},
+    )
+    value = json.loads(client.chat.completions.create(**ask).choices[0].message.content)
+    assert value["kind"] in ("cat", "dog") and value["name"] == "青空 🎈" and value["age"] <= 99
+    pieces = [c.choices[0].delta.content or "" for c in client.chat.completions.create(**ask, stream=True)]
+    assert all("\ufffd" not in piece for piece in pieces)
+    assert json.loads("".join(pieces))["name"] == "青空 🎈"
+
+
+def embeddings(client):
+    texts = ["a big dog", "a large dog", "they went home"]
+    # The client asks for base64 by itself.
+    plain = client.embeddings.create(model=MODEL, input=texts)
+    numbers = client.embeddings.create(model=MODEL, input=texts, encoding_format="float")
+    assert len(plain.data) == 3 and plain.usage.prompt_tokens > 6
+    for a, b in zip(plain.data, numbers.data):
+        assert len(a.embedding) == 256 and all(abs(x - y) < 1e-6 for x, y in zip(a.embedding, b.embedding))
+    assert abs(sum(x * x for x in plain.data[0].embedding) - 1) < 1e-5
+    one = client.embeddings.create(model=MODEL, input=texts[0])
+    assert one.data[0].embedding == plain.data[0].embedding
+
+
+def errors(client, url):
+    hi = [{"role": "user", "content": "hi"}]
+    ask = client.chat.completions.create
+    refused(openai.NotFoundError, lambda: ask(model="gpt-4", messages=hi), code="model_not_found")
+    refused(openai.BadRequestError, lambda: ask(model=MODEL, messages=hi, temperature=3), param="temperature")
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    refused(openai.BadRequestError, lambda: ask(model=MODEL, messages=hi, tools=tools), code="unsupported_parameter")
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+    refused(openai.BadRequestError, lambda: ask(model=MODEL, messages=image), param="messages[0].content[0].type")
+    long = "The cat sat on the mat. " * 300
+    refused(openai.BadRequestError, lambda: client.completions.create(model=MODEL, prompt=long), code="context_length_exceeded")
+    stranger = openai.OpenAI(base_url=url, api_key="another key", max_retries=0)
+    refused(openai.AuthenticationError, lambda: stranger.models.list(), code="invalid_api_key")
+
+
+def going_away(client, url):
+    """A client that closes its stream frees its place."""
+    stream = client.completions.create(
+        model=MODEL, prompt="Once", max_tokens=900, stream=True, logit_bias={"0": -100}
+    )
+    next(iter(stream))
+    assert metric(url, "bitnet_active_sequences") == 1
+    stream.close()
+    deadline = time.monotonic() + 10
+    while metric(url, "bitnet_active_sequences") > 0:
+        assert time.monotonic() < deadline, "its text goes on without it"
+        time.sleep(0.02)
+    assert metric(url, "bitnet_cancelled_total") == 1
+
+
+async def together(url):
+    """Many at once get what each gets alone."""
+    async with openai.AsyncOpenAI(base_url=url, api_key=KEY) as client:
+        async def one(seed):
+            answer = await client.completions.create(
+                model=MODEL, prompt="The dog", max_tokens=20, seed=seed, temperature=1
+            )
+            return answer.choices[0].text
+
+        at_once = await asyncio.gather(*(one(seed) for seed in range(12)))
+        assert at_once == [await one(seed) for seed in range(12)]
+
+
+def too_many(program):
+    """Without a place to wait in, the client hears so; with retries it gets its answer."""
+    server, url = start(program, "--max-sessions", "1", "--queue", "0")
+    try:
+        client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
+        stream = client.completions.create(
+            model=MODEL, prompt="Once", max_tokens=4000, stream=True, logit_bias={"0": -100}
+        )
+        next(iter(stream))
+        ask = lambda c: c.completions.create(model=MODEL, prompt="x", max_tokens=1)
+        error = refused(openai.RateLimitError, lambda: ask(client), code="rate_limit_exceeded")
+        assert error.response.headers["retry-after"] == "1"
+        stream.close()
+        ask(client.with_options(max_retries=5))
+    finally:
+        end(server)
+
+
+def ended_amid(program):
+    """A stream that the server's end cuts off is an error for the client, not a short text."""
+    server, url = start(program, "--grace", "0")
+    client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
+    stream = client.completions.create(
+        model=MODEL, prompt="Once", max_tokens=4000, stream=True, logit_bias={"0": -100}
+    )
+    next(iter(stream))
+    end(server)
+    refused(openai.APIError, lambda: list(stream), code="server_shutdown")
+
+
+def end(server):
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(timeout=30) == 0, "it did not end well"
+
+
+def main(program):
+    server, url = start(program, "--context", "1000")
+    try:
+        client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=60)
+        for check in (models, completions, chat, schemas, embeddings):
+            check(client)
+            print("ok", check.__name__)
+        for check in (errors, going_away):
+            check(client, url)
+            print("ok", check.__name__)
+        asyncio.run(together(url))
+        print("ok together")
+    finally:
+        end(server)
+    for check in (too_many, ended_amid):
+        check(program)
+        print("ok", check.__name__)
+    print(f"openai {openai.__version__}: all is well")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
