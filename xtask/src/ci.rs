@@ -24,6 +24,7 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.try_run("book", book)?;
     steps.run("docs", || cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
     steps.run("features alone", features_alone)?;
+    steps.run("packages", || packages(thorough))?;
     steps.run("programs", programs::build)?;
     steps.run("the README's first command", programs::story)?;
     steps.try_run("the official client of the server", programs::openai_client)?;
@@ -58,6 +59,17 @@ fn features_alone() -> Result<(), XtaskError> {
         }
     }
     Ok(())
+}
+
+/// What would be published, as `cargo publish --dry-run` makes it; with `thorough` also built from the packages alone.
+fn packages(thorough: bool) -> Result<(), XtaskError> {
+    let workspace = Workspace::load()?;
+    let mut args = vec!["package", "--quiet", "--allow-dirty"];
+    args.extend(workspace.published().flat_map(|package| ["-p", &package.name]));
+    if !thorough {
+        args.push("--no-verify");
+    }
+    cargo(&args, &[])
 }
 
 /// Products and operations on exact buffers, every access checked in the program as users have it. Valgrind's CPU has AVX2 and

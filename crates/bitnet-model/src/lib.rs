@@ -43,3 +43,8 @@ pub mod nn;
 pub mod sampling;
 #[cfg(feature = "train")]
 pub mod train;
+
+/// The example of the crate's page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CratePage;

@@ -36,3 +36,8 @@ pub use server::{Handle, Server};
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/server.md")]
 struct Document;
+
+/// The example of the crate's page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CratePage;

@@ -98,3 +98,8 @@ struct Readme;
 #[doc = include_str!("../../../docs/own-kernel.md")]
 #[doc = include_str!("../../../docs/ttt.md")]
 struct Documents;
+
+/// The example of the crate's page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CratePage;

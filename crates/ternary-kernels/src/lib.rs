@@ -46,3 +46,8 @@ pub mod tune;
 pub use ops::{Ops, RopeTable};
 pub use split::{ColsMut, SplitCols, split_cols};
 pub use team::Team;
+
+/// The example of the crate's page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CratePage;

@@ -20,3 +20,8 @@ pub use error::{StateDamage, TttError};
 pub use layer::{CausalConv, FastWeights, Form, Projection, Projections, TttLayer, Views};
 pub use parameters::{ConvParameters, TttParameters};
 pub use rowwise::{ConvRows, InputGradients, Inputs, RowWise, Rows, Scratch, Tape, TttState, Workspace};
+
+/// The example of the crate's page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CratePage;

@@ -41,6 +41,7 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Vec<Finding>) -> Resul
     for package in &workspace.members {
         arrows(package, findings);
         inherits_lints(package, findings)?;
+        package_files(package, findings);
     }
     for name in FORBID_UNSAFE {
         attribute(workspace, name, "#![forbid(unsafe_code)]", findings)?;
@@ -84,6 +85,21 @@ fn inherits_lints(package: &Package, findings: &mut Vec<Finding>) -> Result<(), 
         findings.push(Finding::new(format!("{}/Cargo.toml", package.name), "lacks `[lints] workspace = true`"));
     }
     Ok(())
+}
+
+/// A published crate has a page and the texts of its licences; one that only this repository uses cannot be published.
+fn package_files(package: &Package, findings: &mut Vec<Finding>) {
+    let internal = INTERNAL.contains(&package.name.as_str());
+    if package.publishable == internal {
+        let problem =
+            if internal { "could be published; it lacks `publish.workspace = true`" } else { "cannot be published" };
+        findings.push(Finding::new(&package.name, problem));
+    }
+    for file in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+        if !internal && !package.dir.join(file).exists() {
+            findings.push(Finding::new(format!("{}/{file}", package.name), "is missing; it belongs to the package"));
+        }
+    }
 }
 
 fn attribute(
@@ -135,6 +151,16 @@ mod tests {
         assert_eq!(messages(&Package::example("loader", &["test-support"])).len(), 1);
         assert_eq!(messages(&Package::example("ternary-kernels", &["half", "candle-core"])).len(), 1);
         assert_eq!(messages(&Package::example("unknown", &[])).len(), 1);
+    }
+
+    #[test]
+    fn packages_that_lack_something_are_found() {
+        let mut findings = Vec::new();
+        package_files(&Package { publishable: true, ..Package::example("test-support", &[]) }, &mut findings);
+        assert_eq!(findings.len(), 1);
+        // No page, no licences, and nobody may have it.
+        package_files(&Package { publishable: false, ..Package::example("nothing", &[]) }, &mut findings);
+        assert_eq!(findings.len(), 5);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Package {
     pub(crate) name: String,
     /// Folder of its `Cargo.toml`.
     pub(crate) dir: PathBuf,
+    /// Whether its `Cargo.toml` lets it be published.
+    pub(crate) publishable: bool,
     /// Its features, each with what it turns on.
     pub(crate) features: Vec<(String, Vec<String>)>,
     /// What it depends on, development and build included.
@@ -66,6 +68,7 @@ impl Workspace {
             .map(|p| Package {
                 name: name(p),
                 dir: PathBuf::from(p["manifest_path"].as_str().unwrap_or_default()).with_file_name(""),
+                publishable: p["publish"].is_null(),
                 features: p["features"]
                     .as_object()
                     .map(|f| f.iter().map(|(name, on)| (name.clone(), texts(on))).collect())
@@ -121,6 +124,7 @@ impl Package {
         Self {
             name: name.to_owned(),
             dir: PathBuf::new(),
+            publishable: !INTERNAL.contains(&name),
             features: Vec::new(),
             dependencies: dependencies.iter().map(dependency).collect(),
         }
