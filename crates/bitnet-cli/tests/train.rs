@@ -78,6 +78,7 @@ fn becomes_a_model(more: &[&str]) {
             p.run(&["run", "-m", model, "--prompt", "The cat", "-n", "4", "--temperature", "0", "--json"]).json();
         assert!(said["ids"].as_array().unwrap().len() <= 4 && said["text"].is_string(), "{said}");
     }
+    assert_eq!(p.run(&["show", "m/export/model.gguf", "--json"]).json()["name"], "m");
     // The same tokens in the same windows: the engine says what the trainer said.
     let bytes = std::fs::read(p.path("m/data/valid.u16")).unwrap();
     let ids: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect();

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bitnet_model::{FloatType, Projection, WeightSource};
 use common::checkpoints::*;
-use loader::LoadError;
 use loader::convert::{ConvertOptions, ConvertReport, Progress, ScaleRounding, Target, convert};
 use loader::gguf::Gguf;
+use loader::{LoadError, LoadOptions};
 
 fn run(input: &Path, output: &Path, target: Target) -> Result<ConvertReport, LoadError> {
     convert(input, output, target, &ConvertOptions::default(), &mut |_| {})
@@ -226,6 +226,21 @@ fn a_model_without_sub_norms_becomes_a_llama_file_with_interleaved_rows() {
     let back = dir.path().join("back");
     run(&gguf, &back, Target::HfPacked).unwrap();
     assert_same(&load(&source), &load(&back), EXACT, "back");
+}
+
+#[test]
+fn a_file_is_called_as_is_asked() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet/models/tiny-stories-ttt.gguf");
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = ConvertOptions::default();
+    let mut called = |name: Option<&str>| {
+        options.name = name.map(str::to_owned);
+        let path = dir.path().join(format!("{name:?}.gguf"));
+        convert(&source, &path, Target::I2S, &options, &mut |_| {}).unwrap();
+        loader::load(&path, &LoadOptions::default()).unwrap().info.name
+    };
+    assert_eq!(called(None).as_deref(), Some("tiny-stories-ttt"));
+    assert_eq!(called(Some("bo 坊")).as_deref(), Some("bo 坊"));
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub(crate) struct ConvertArgs {
     /// Write embedding and head in half precision: half of the bytes where they are f32, and rounded
     #[arg(long)]
     f16_tables: bool,
+    /// What a GGUF file calls the model [default: what IN calls it, or the name of its folder]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Replace OUT if it exists
     #[arg(short, long)]
     force: bool,
@@ -91,6 +94,7 @@ pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
     let mut options = ConvertOptions::default();
     options.rounding = if args.round_scales { ScaleRounding::Nearest } else { ScaleRounding::Exact };
     options.f16_tables = args.f16_tables;
+    options.name.clone_from(&args.name);
     options.tokenizer = args.files.tokenizer.clone();
     // The tokenizer is for the result; the source is read without one.
     options.load = args.files.load_options();

@@ -224,6 +224,8 @@ fn export(args: &TrainArgs, model: &ModelConfig, params: &Params) -> Result<Vec<
     let quiet = &mut |_| ();
     let mut notes = convert(&master, &export, Target::HfPacked, &options, quiet)?.notes;
     options.rounding = ScaleRounding::Exact;
+    let out = args.out.canonicalize().ok();
+    options.name = out.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
     match convert(&master, &export.join("model.gguf"), Target::I2S, &options, quiet) {
         Ok(report) => notes.extend(report.notes),
         Err(e) => notes.push(format!("no model.gguf: {e}")),

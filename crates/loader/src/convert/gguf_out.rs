@@ -25,6 +25,9 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
             (describe(source, &weights.config, architecture), architecture.to_owned())
         }
     };
+    if let Some(name) = options.name.as_deref() {
+        metadata.set("general.name", name);
+    }
     metadata.set("general.file_type", file_type(target));
     metadata.set("general.quantization_version", 2u32);
     vocab::put(&mut metadata, source, &weights.config, options.tokenizer.as_deref(), job.notes)?;

@@ -76,6 +76,8 @@ pub struct ConvertOptions {
     pub f16_tables: bool,
     /// A `tokenizer.json` to put into the result, instead of the source's own tokenizer.
     pub tokenizer: Option<PathBuf>,
+    /// What a GGUF file calls the model (`general.name`), instead of the source's name for it or that of its folder.
+    pub name: Option<String>,
     /// How to read the source.
     pub load: LoadOptions,
 }
