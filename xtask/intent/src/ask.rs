@@ -31,8 +31,22 @@ pub struct Reply {
 /// # Errors
 /// What a model refuses; an answer that is too long is none.
 pub fn ask(model: &Model, grammar: Option<&str>, prompt: &str, text: &str) -> Result<Reply, IntentError> {
+    ask_with(model, grammar, prompt, text, GenerateOptions::default().logprobs(0))
+}
+
+/// As [`ask`], with options of one's own; a probability comes only with log-probabilities.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_with(
+    model: &Model,
+    grammar: Option<&str>,
+    prompt: &str,
+    text: &str,
+    options: GenerateOptions,
+) -> Result<Reply, IntentError> {
     let began = Instant::now();
-    let mut options = GenerateOptions::default().temperature(0.0).max_tokens(MOST_TOKENS).logprobs(0);
+    let mut options = options.temperature(0.0).max_tokens(MOST_TOKENS);
     if let Some(grammar) = grammar {
         options = options.constraint(constraint(grammar, text));
     }

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use bitnet::Model;
+use bitnet::{GenerateOptions, Model};
 use intent::answer::prompt;
-use intent::ask::{MOST_TOKENS, ask};
+use intent::ask::{MOST_TOKENS, ask_with};
 use intent::http::Client;
 use intent::metrics::percentile;
 use intent::utterance::{Task, Utterance};
@@ -63,7 +63,7 @@ fn in_process(o: &Options<'_>, name: &str, grammar: Option<&str>, all: &[&Uttera
     let (mut seconds, mut tokens) = (Vec::new(), 0);
     for (i, u) in all.iter().take(10).chain(all).enumerate() {
         let text = u.said.text();
-        let reply = ask(&model, grammar, &prompt(u.task, &text), &text)?;
+        let reply = ask_with(&model, grammar, &prompt(u.task, &text), &text, GenerateOptions::default())?;
         if i >= 10 {
             seconds.push(reply.seconds);
             tokens += reply.stats.prompt_tokens + reply.stats.new_tokens;
