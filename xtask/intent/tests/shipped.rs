@@ -40,7 +40,8 @@ fn topics_are_found_as_often_as_recorded() {
     let counts = [&all[..50], &all[50..]].map(|part| part.iter().filter(right).count());
     assert_eq!(counts, [41, 41], "clean and with errors");
     // The question that this project began with, and how somebody in a hurry types it.
-    for question in ["青空文庫って知ってる?", "青空文庫って知つてる？", "青空文庫ってしってる"] {
+    for question in ["青空文庫って知ってる?", "青空文庫って知つてる？", "青空文庫ってしってる"]
+    {
         let reply = ask(&model, Some(&grammar), &format!("{question}\n"), question).unwrap();
         assert_eq!(reply.text, r#"{"topic":"青空文庫"}"#, "{question}");
     }
