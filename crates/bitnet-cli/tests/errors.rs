@@ -32,6 +32,8 @@ fn wrong_usage_is_exit_code_2() {
     assert!(unknown.err.contains("sse9") && unknown.err.contains("scalar"), "{unknown:?}");
     p.run(&["bench", "-m", "synthetic:shape.json", "-p", "0", "-n", "0"]).fails(2, "nothing");
     p.run(&["logits", "--ids", "", "--out", "x", "-m", "synthetic:shape.json"]).fails(2, "--ids");
+    let folder = ["convert", "synthetic:shape.json", "folder", "--to", "hf-packed", "--name", "x"];
+    p.run(&folder).fails(2, "--name is for GGUF files");
 }
 
 #[test]

@@ -111,6 +111,12 @@ fn what_was_said_before_is_not_read_again() {
     let longer = ask(&format!("{story}{} Then he", first["choices"][0]["text"].as_str().unwrap()));
     assert!(cached(&longer) > again["usage"]["prompt_tokens"].as_u64().unwrap());
     assert_eq!(server.metric("bitnet_cached_prompt_tokens_total") as u64, cached(&again) + cached(&longer));
+    // Times are told of every text and of every token after its first.
+    let generated = server.metric("bitnet_generated_tokens_total");
+    assert_eq!(server.metric("bitnet_time_to_first_token_seconds_count"), 3.0);
+    assert_eq!(server.metric("bitnet_time_per_output_token_seconds_count"), generated - 3.0);
+    let [queued, first] = ["queue", "time_to_first_token"].map(|n| server.metric(&format!("bitnet_{n}_seconds_sum")));
+    assert!(queued > 0.0 && first > queued, "{queued} {first}");
 }
 
 #[test]

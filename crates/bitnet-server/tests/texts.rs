@@ -165,6 +165,14 @@ fn probabilities_are_the_models() {
     let tokens: String = logprobs["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
     assert_eq!(tokens, texts(&answer)[0]);
     assert_eq!((&logprobs["text_offset"][0], logprobs["top_logprobs"][0].as_object().unwrap().len()), (&json!(0), 3));
+    // Offsets are characters, also where a character has several tokens: before ` x` there are as many as before it in the text.
+    let request = json!({"prompt": "The dog", "regex": "žluťoučký青空 x", "max_tokens": 60, "logprobs": 0});
+    let answer = server.client.post("/v1/completions", &request).unwrap().ok();
+    let logprobs = &answer["choices"][0]["logprobs"];
+    let offsets: Vec<u64> = logprobs["text_offset"].as_array().unwrap().iter().map(|o| o.as_u64().unwrap()).collect();
+    assert!(offsets.len() > 12 && offsets.is_sorted(), "{offsets:?}");
+    let last = logprobs["tokens"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    assert_eq!(offsets.last().copied().unwrap() as usize + last.chars().count(), texts(&answer)[0].chars().count());
 
     let ids = model.encode_chat(&[Message::user("hi")]).unwrap();
     let expected =

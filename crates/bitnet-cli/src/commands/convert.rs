@@ -90,6 +90,9 @@ pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
     if !args.force && occupied(&args.output) {
         return Err(CliError::usage(format!("{} exists already; --force replaces it", args.output.display())));
     }
+    if args.name.is_some() && args.to == TargetName::HfPacked {
+        return Err(CliError::usage("--name is for GGUF files; a folder with packed weights has no place for it"));
+    }
     let input = source::locate(Some(&args.input), ui)?;
     let mut options = ConvertOptions::default();
     options.rounding = if args.round_scales { ScaleRounding::Nearest } else { ScaleRounding::Exact };

@@ -195,12 +195,13 @@ impl Answer {
             self.offsets.resize(choice + 1, 0);
         }
         let mut offset = self.offsets[choice];
-        let starts = |t: &String| {
+        let starts = |l: &TokenLogprob| {
             let start = offset;
-            offset += t.chars().count();
+            // A character of several tokens counts with the first.
+            offset += self.bytes(l.token).iter().filter(|byte| !matches!(byte, 0x80..=0xbf)).count();
             start
         };
-        let offsets: Vec<usize> = tokens.iter().map(starts).collect();
+        let offsets: Vec<usize> = logprobs.iter().map(starts).collect();
         self.offsets[choice] = offset;
         json!({
             "tokens": tokens,

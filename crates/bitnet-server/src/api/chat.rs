@@ -1,7 +1,6 @@
 //! `POST /v1/chat/completions`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -9,15 +8,12 @@ use bitnet::Message;
 use serde_json::{Value, json};
 
 use super::answer::Form;
-use super::{Answer, ApiError, Fields, Plan, Wanted, blocking, take_model};
+use super::{Answer, ApiError, Fields, Plan, Wanted, generated, take_model};
 use crate::app::App;
 
 /// Answers a conversation.
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
-    let body = app.read_body(request).await?;
-    let shared = app.clone();
-    blocking(move || plan(&shared, &body)).await?.execute(app, arrived).await
+    generated(app, request, plan).await
 }
 
 fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {

@@ -1,14 +1,13 @@
 //! `POST /v1/completions`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::answer::Form;
-use super::{Answer, ApiError, Fields, Plan, Wanted, blocking, take_model};
+use super::{Answer, ApiError, Fields, Plan, Wanted, generated, take_model};
 use crate::app::App;
 
 /// New tokens where the request does not say how many; OpenAI's default.
@@ -16,10 +15,7 @@ const DEFAULT_TOKENS: usize = 16;
 
 /// Goes on with a text.
 pub(crate) async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
-    let body = app.read_body(request).await?;
-    let shared = app.clone();
-    blocking(move || plan(&shared, &body)).await?.execute(app, arrived).await
+    generated(app, request, plan).await
 }
 
 fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {

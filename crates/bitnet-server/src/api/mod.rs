@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bitnet::Prepared;
@@ -59,6 +60,18 @@ fn take_model(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
         Some(name) if name != app.name => Err(models::unknown(&name, app)),
         _ => Ok(()),
     }
+}
+
+/// Answers a request for texts; `plan` reads its body.
+async fn generated(
+    app: Arc<App>,
+    request: Request,
+    plan: fn(&App, &[u8]) -> Result<Plan, ApiError>,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    let body = app.read_body(request).await?;
+    let shared = app.clone();
+    blocking(move || plan(&shared, &body)).await?.execute(app, arrived).await
 }
 
 /// Texts to generate, checked as far as is possible without the engine.
