@@ -8,6 +8,7 @@
 //! | `cargo xtask isas` | the tests of kernels and models on every instruction set, emulated ones included |
 //! | `cargo xtask fuzz` | each fuzz target for some seconds |
 //! | `cargo xtask parity` | comparison with reference vectors of independent software |
+//! | `cargo xtask hostile` | hostile inputs against the library, the command and the server, with limits on time and memory |
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
 //! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
@@ -70,6 +71,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Hostile inputs against the library, the command and the server; `cargo xtask hostile --help` lists the options.
+    #[command(disable_help_flag = true)]
+    Hostile {
+        /// What the program `hostile` is given.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Measure speed, memory and energy and write docs/bench; `cargo xtask bench --help` lists the options.
     #[command(disable_help_flag = true)]
     Bench {
@@ -99,6 +107,7 @@ fn main() -> ExitCode {
         match &cli.command {
             Command::Parity { args } => return programs::parity(args),
             Command::Bench { args } => return programs::bench(args),
+            Command::Hostile { args } => return programs::hostile(args),
             Command::Intent { args } => return programs::intent(args),
             Command::Synth { config } => return programs::synth(config.as_deref()),
             Command::Isas { list: true } => return isas::print_available(),
@@ -111,7 +120,11 @@ fn main() -> ExitCode {
             Command::Tidy => steps.run("tidy", tidy::check),
             Command::Isas { .. } => isas::all(&mut steps, false).and_then(|()| foreign::all(&mut steps, true)),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
-            Command::Parity { .. } | Command::Bench { .. } | Command::Intent { .. } | Command::Synth { .. } => Ok(()),
+            Command::Parity { .. }
+            | Command::Bench { .. }
+            | Command::Hostile { .. }
+            | Command::Intent { .. }
+            | Command::Synth { .. } => Ok(()),
         };
         steps.summary(result.is_ok());
         result

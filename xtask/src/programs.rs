@@ -54,6 +54,17 @@ pub(crate) fn parity(args: &[String]) -> Result<(), XtaskError> {
     run(&program("parity"), &args.iter().map(String::as_str).collect::<Vec<_>>(), &[])
 }
 
+/// Hostile inputs against the library, the command and the server, built as tests are.
+///
+/// # Errors
+/// If something does not build, or a check fails.
+pub(crate) fn hostile(args: &[String]) -> Result<(), XtaskError> {
+    build()?;
+    let bitnet = program("bitnet");
+    let args = args.iter().map(String::as_str);
+    run(&program("hostile"), &["--program", &bitnet].into_iter().chain(args).collect::<Vec<_>>(), &[])
+}
+
 /// Measures, in release mode; the guard runs as tests are built.
 ///
 /// # Errors

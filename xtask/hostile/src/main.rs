@@ -1,0 +1,89 @@
+//! `cargo xtask hostile`: inputs that could end the process, hold it or fill its memory, against everything that reads them.
+//!
+//! Each kind of input has generators. The size of what they make is doubled until the library refuses it; every step before must
+//! work, and every step must stay within a stated time and memory. Each generator runs in a process of its own, on a thread with
+//! 256 KB of stack, so that a crash is a row of the report and not the end of it. The files of a folder of hostile inputs go the
+//! same way, then through the command and the server, where another client measures how long it has to wait.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+mod error;
+mod kinds;
+mod probe;
+mod report;
+mod served;
+mod soak;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use error::HostileError;
+use report::Report;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask hostile", about = "Hostile inputs against the library, the command and the server")]
+struct Cli {
+    /// The `bitnet` program.
+    #[arg(long, default_value = "target/debug/bitnet")]
+    program: PathBuf,
+    /// A folder of hostile inputs made elsewhere; skipped where absent.
+    #[arg(long, default_value = "../shared/hostile")]
+    inputs: PathBuf,
+    /// Only rows whose name contains this text.
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// Instead: a server under mixed hostile and ordinary load for so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    soak: Option<u64>,
+    #[command(subcommand)]
+    command: Option<Probe>,
+}
+
+#[derive(Subcommand)]
+enum Probe {
+    /// Runs one generator, or one file, in this process.
+    #[command(hide = true)]
+    Probe {
+        /// The kind of input.
+        kind: String,
+        /// The generator, or a file.
+        variant: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Probe::Probe { kind, variant }) = &cli.command {
+        return match probe::run(kind, variant) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
+    }
+    match run(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &HostileError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+fn run(cli: &Cli) -> Result<bool, HostileError> {
+    let program = std::fs::canonicalize(&cli.program).map_err(HostileError::io("find", &cli.program))?;
+    if let Some(seconds) = cli.soak {
+        return soak::run(&program, &cli.inputs, Duration::from_secs(seconds));
+    }
+    let mut report = Report::new(&cli.filter);
+    probe::all(&mut report, &cli.inputs)?;
+    commands::all(&mut report, &program, &cli.inputs)?;
+    served::all(&mut report, &program, &cli.inputs)?;
+    Ok(report.finish())
+}
