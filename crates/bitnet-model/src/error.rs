@@ -137,6 +137,7 @@ pub enum ModelError {
     #[error(transparent)]
     Ttt(#[from] ttt_layer::TttError),
     /// An error of candle.
+    #[cfg(feature = "candle")]
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),
 }

@@ -1,11 +1,10 @@
 //! Matrices of stored floats: embeddings and heads, left in the bytes of their file.
 
-use candle_core::quantized::GgmlDType;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use ternary_kernels::SharedBytes;
 
-use crate::ModelError;
 use crate::weights::share;
+use crate::{BlockType, ModelError};
 
 /// How the values of a [`FloatMatrix`] are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +17,7 @@ pub enum FloatType {
     /// bfloat16.
     Bf16,
     /// A block-quantised ggml type (Q8_0, Q6_K, Q4_0 ...), whose rows are whole blocks.
-    Ggml(GgmlDType),
+    Block(BlockType),
 }
 
 impl FloatType {
@@ -27,9 +26,9 @@ impl FloatType {
         match self {
             FloatType::F32 => cols.checked_mul(4),
             FloatType::F16 | FloatType::Bf16 => cols.checked_mul(2),
-            FloatType::Ggml(t) => cols
-                .is_multiple_of(t.block_size())
-                .then(|| (cols / t.block_size()).checked_mul(t.type_size()))
+            FloatType::Block(t) => cols
+                .is_multiple_of(t.block_len())
+                .then(|| (cols / t.block_len()).checked_mul(t.block_bytes()))
                 .flatten(),
         }
     }
@@ -40,7 +39,7 @@ impl FloatType {
             FloatType::F32 => "F32".into(),
             FloatType::F16 => "F16".into(),
             FloatType::Bf16 => "BF16".into(),
-            FloatType::Ggml(t) => format!("{t:?}"),
+            FloatType::Block(t) => t.name().into(),
         }
     }
 }
@@ -87,7 +86,7 @@ impl FloatMatrix {
         let align = match ty {
             FloatType::F32 => 4,
             FloatType::F16 | FloatType::Bf16 => 2,
-            FloatType::Ggml(_) => 1,
+            FloatType::Block(_) => 1,
         };
         let bytes = if (bytes.as_ptr() as usize).is_multiple_of(align) { bytes } else { share::<u8>(&bytes) };
         Ok(Self { rows, cols, ty, row_bytes, bytes })
@@ -156,11 +155,11 @@ impl FloatMatrix {
             FloatType::F32 => FloatRows::F32(bytemuck::cast_slice(&self.bytes)),
             FloatType::F16 => FloatRows::F16(bytemuck::cast_slice(&self.bytes)),
             FloatType::Bf16 => FloatRows::Bf16(bytemuck::cast_slice(&self.bytes)),
-            FloatType::Ggml(_) => FloatRows::Blocks,
+            FloatType::Block(_) => FloatRows::Blocks,
         }
     }
 
-    /// Writes row `r` as f32 to `out`, `[cols]`. Plain floats are widened exactly; blocks are dequantised by candle.
+    /// Writes row `r` as f32 to `out`, `[cols]`. Plain floats are widened exactly; blocks are decoded as ggml does.
     ///
     /// # Panics
     /// If `r` is not below [`FloatMatrix::rows`] or `out` is not `cols` long.
@@ -187,8 +186,8 @@ impl FloatMatrix {
             out.len()
         );
         match self.ty {
-            FloatType::Ggml(ty) => {
-                crate::quants::dequantize(ty, &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes], out);
+            FloatType::Block(ty) => {
+                ty.decode(&self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes], out);
             }
             _ => rows.zip(out.chunks_exact_mut(self.cols.max(1))).for_each(|(r, out)| self.row_into(r, out)),
         }

@@ -9,13 +9,13 @@
 
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod config;
 pub mod embedding;
 mod engine;
 mod error;
 mod float_matrix;
 pub mod perplexity;
-mod quants;
 mod saved;
 pub mod scoring;
 mod sequence;
@@ -23,6 +23,7 @@ mod snapshots;
 mod synthetic;
 mod weights;
 
+pub use blocks::BlockType;
 pub use config::{
     Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, TttOptions, TttTensor,
 };
@@ -39,6 +40,7 @@ pub use ttt_layer::{RopePairs, StateDamage, TttConfig};
 pub use weights::{LayerWeights, ModelWeights, StoredFloat, TttWeights, WeightSource};
 
 pub mod decoder;
+#[cfg(feature = "candle")]
 pub mod nn;
 pub mod sampling;
 #[cfg(feature = "train")]

@@ -94,10 +94,14 @@ struct Readme;
 #[doc = include_str!("../../../docs/embedding.md")]
 #[doc = include_str!("../../../docs/output.md")]
 #[doc = include_str!("../../../docs/sessions.md")]
-#[doc = include_str!("../../../docs/candle.md")]
 #[doc = include_str!("../../../docs/own-kernel.md")]
 #[doc = include_str!("../../../docs/ttt.md")]
 struct Documents;
+
+/// The examples about candle run.
+#[cfg(all(doctest, feature = "candle"))]
+#[doc = include_str!("../../../docs/candle.md")]
+struct Candle;
 
 /// The example of the crate's page compiles.
 #[cfg(doctest)]

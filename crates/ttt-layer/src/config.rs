@@ -194,3 +194,50 @@ impl TttConfig {
         ]
     }
 }
+
+/// A projection of the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Projection {
+    /// Queries, and keys where they share a projection; `D` to `w`.
+    Q,
+    /// Keys, `D` to `w`.
+    K,
+    /// Values, `D` to `w`.
+    V,
+    /// The gate, `D` to `w`.
+    Gate,
+    /// The output, `w` to `D`.
+    O,
+}
+
+impl Projection {
+    /// The name in checkpoints: `q_proj`, `k_proj`, `v_proj`, `g_proj`, `o_proj`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Projection::Q => "q_proj",
+            Projection::K => "k_proj",
+            Projection::V => "v_proj",
+            Projection::Gate => "g_proj",
+            Projection::O => "o_proj",
+        }
+    }
+
+    /// The projections that a layer of this configuration has.
+    pub fn of(config: &TttConfig) -> impl Iterator<Item = Projection> {
+        let (share, gate) = (config.share_qk, config.use_gate);
+        let all = [Projection::Q, Projection::K, Projection::V, Projection::Gate, Projection::O];
+        all.into_iter().filter(move |p| match p {
+            Projection::K => !share,
+            Projection::Gate => gate,
+            _ => true,
+        })
+    }
+
+    /// Inputs and outputs.
+    pub fn shape(self, config: &TttConfig) -> (usize, usize) {
+        match self {
+            Projection::O => (config.width(), config.hidden_size),
+            _ => (config.hidden_size, config.width()),
+        }
+    }
+}

@@ -42,6 +42,7 @@ pub enum TttError {
     #[error("config.json: {0}")]
     Json(#[from] serde_json::Error),
     /// A tensor operation failed.
+    #[cfg(feature = "candle")]
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
     /// This CPU lacks something, or a thread could not be started.

@@ -4,20 +4,26 @@
 //! model towards mapping the token's key to its value; the layer's output is what the model then makes of the token's
 //! query. So the state of a text has the same size after ten tokens and after a million.
 //!
+//! [`RowWise`] reads tokens, and computes gradients, on plain numbers; with the feature `candle`, `TttLayer` is the layer as candle
+//! operations.
+//!
 //! Paper: arXiv:2407.04620, "Learning to (Learn at Test Time): RNNs with Expressive Hidden States".
 
 #![forbid(unsafe_code)]
 
 mod config;
 mod error;
+#[cfg(feature = "candle")]
 mod layer;
+#[cfg(feature = "candle")]
 pub mod official;
 mod parameters;
 mod rowwise;
 
-pub use config::{Kind, RopePairs, TttConfig};
+pub use config::{Kind, Projection, RopePairs, TttConfig};
 pub use error::{StateDamage, TttError};
-pub use layer::{CausalConv, FastWeights, Form, Projection, Projections, TttLayer, Views};
+#[cfg(feature = "candle")]
+pub use layer::{CausalConv, FastWeights, Form, Projections, TttLayer, Views};
 pub use parameters::{ConvParameters, TttParameters};
 pub use rowwise::{ConvRows, InputGradients, Inputs, RowWise, Rows, Scratch, Tape, TttState, Workspace};
 

@@ -16,6 +16,7 @@ pub enum TrainError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// An error of candle.
+    #[cfg(feature = "candle")]
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),
     /// A loss or gradient that is not a number.

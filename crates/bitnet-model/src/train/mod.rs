@@ -2,8 +2,8 @@
 //!
 //! - [`Params`] holds all master weights in one flat f32 buffer, in the names of a Hugging Face checkpoint.
 //! - A [`Learner`] computes loss and gradient of a batch. [`FusedLearner`] does it on the CPU with the kernels that
-//!   inference uses and gradients written by hand; [`CandleLearner`] through candle's autograd, for any candle model
-//!   and any device. Both use the straight-through estimator: quantisers are the identity in the backward pass, and
+//!   inference uses and gradients written by hand; `CandleLearner` (feature `candle`) through candle's autograd, for any candle
+//!   model and any device. Both use the straight-through estimator: quantisers are the identity in the backward pass, and
 //!   both products use quantised operands.
 //! - [`Trainer`] runs the loop: [`AdamW`] with the two-stage [`Schedule`], [`Sampler`] over a [`TokenFile`],
 //!   checkpoints that continue bit for bit.
@@ -11,6 +11,7 @@
 //! Layers may be attention or test-time training, in any order: [`ModelConfig::mixers`](crate::ModelConfig::mixers).
 
 mod batch;
+#[cfg(feature = "candle")]
 mod candle;
 mod checkpoint;
 mod config;
@@ -29,6 +30,7 @@ mod shape;
 mod trainer;
 
 pub use batch::{Batch, GIVEN, Learner};
+#[cfg(feature = "candle")]
 pub use candle::{CandleLearner, CandleLoss};
 pub use checkpoint::{Checkpoint, Progress};
 pub use config::TrainConfig;

@@ -270,7 +270,7 @@ impl Checkpoint {
             let ty = ty.name();
             LoadError::UnsupportedType { tensor: t.name.clone(), ty, type_id: 0, reason }
         };
-        if matches!(ty, FloatType::Ggml(_)) {
+        if matches!(ty, FloatType::Block(_)) {
             return Err(refuse(
                 "block quantisation does not keep ternary weights; convert the model again to I2_S, TQ1_0 or TQ2_0",
             ));

@@ -1,7 +1,6 @@
 //! Tensors by name, whatever the container.
 
-use bitnet_model::FloatType;
-use candle_core::quantized::GgmlDType;
+use bitnet_model::{BlockType, FloatType};
 use half::{bf16, f16};
 use ternary_kernels::{FileFormat, SharedBytes, TlTile};
 
@@ -105,8 +104,8 @@ fn kind_of_ggml(ty: GgmlType, info: &TensorInfo, tiles: &TlTiles) -> Result<RawK
         T::F32 => RawKind::Float(FloatType::F32),
         T::F16 => RawKind::Float(FloatType::F16),
         T::BF16 => RawKind::Float(FloatType::Bf16),
-        _ => match candle_type(ty) {
-            Some(t) => RawKind::Float(FloatType::Ggml(t)),
+        _ => match block_type(ty) {
+            Some(t) => RawKind::Float(FloatType::Block(t)),
             None => {
                 let reason = match ty {
                     T::Iq2BnR4 => "its rows are interleaved for one program; convert it to IQ2_BN there, or use I2_S",
@@ -134,21 +133,21 @@ fn tile(ty: GgmlType, info: &TensorInfo, tiles: &TlTiles) -> Result<TlTile, Load
     })
 }
 
-/// Block types that candle dequantises, on both sides.
-const BLOCK_TYPES: [(GgmlType, GgmlDType); 10] = [
-    (GgmlType::Q4_0, GgmlDType::Q4_0),
-    (GgmlType::Q4_1, GgmlDType::Q4_1),
-    (GgmlType::Q5_0, GgmlDType::Q5_0),
-    (GgmlType::Q5_1, GgmlDType::Q5_1),
-    (GgmlType::Q8_0, GgmlDType::Q8_0),
-    (GgmlType::Q2K, GgmlDType::Q2K),
-    (GgmlType::Q3K, GgmlDType::Q3K),
-    (GgmlType::Q4K, GgmlDType::Q4K),
-    (GgmlType::Q5K, GgmlDType::Q5K),
-    (GgmlType::Q6K, GgmlDType::Q6K),
+/// Block types that embeddings and heads may have, on both sides.
+const BLOCK_TYPES: [(GgmlType, BlockType); 10] = [
+    (GgmlType::Q4_0, BlockType::Q4_0),
+    (GgmlType::Q4_1, BlockType::Q4_1),
+    (GgmlType::Q5_0, BlockType::Q5_0),
+    (GgmlType::Q5_1, BlockType::Q5_1),
+    (GgmlType::Q8_0, BlockType::Q8_0),
+    (GgmlType::Q2K, BlockType::Q2K),
+    (GgmlType::Q3K, BlockType::Q3K),
+    (GgmlType::Q4K, BlockType::Q4K),
+    (GgmlType::Q5K, BlockType::Q5K),
+    (GgmlType::Q6K, BlockType::Q6K),
 ];
 
-fn candle_type(ty: GgmlType) -> Option<GgmlDType> {
+fn block_type(ty: GgmlType) -> Option<BlockType> {
     BLOCK_TYPES.iter().find(|t| t.0 == ty).map(|t| t.1)
 }
 
@@ -157,12 +156,12 @@ fn candle_type(ty: GgmlType) -> Option<GgmlDType> {
 /// # Errors
 /// [`LoadError::UnsupportedType`] for a type that GGUF does not have.
 pub(crate) fn ggml_type(ty: FloatType) -> Result<GgmlType, LoadError> {
-    let block = |t: GgmlDType| BLOCK_TYPES.iter().find(|b| b.1 == t).map(|b| b.0);
+    let block = |t: BlockType| BLOCK_TYPES.iter().find(|b| b.1 == t).map(|b| b.0);
     let found = match ty {
         FloatType::F32 => Some(GgmlType::F32),
         FloatType::F16 => Some(GgmlType::F16),
         FloatType::Bf16 => Some(GgmlType::BF16),
-        FloatType::Ggml(t) => block(t),
+        FloatType::Block(t) => block(t),
         _ => None,
     };
     found.ok_or_else(|| LoadError::UnsupportedType {
@@ -203,7 +202,7 @@ impl RawTensor {
     /// All values of a small tensor of plain floats.
     pub(super) fn floats(&self) -> Result<Vec<f32>, LoadError> {
         match self.kind {
-            RawKind::Float(ty) if !matches!(ty, FloatType::Ggml(_)) => {
+            RawKind::Float(ty) if !matches!(ty, FloatType::Block(_)) => {
                 widen(ty, &self.bytes).ok_or_else(|| LoadError::TensorBytes {
                     tensor: self.name.clone(),
                     ty: ty.name(),

@@ -4,7 +4,8 @@ use candle_nn::Linear;
 use ternary_kernels::Ops;
 
 use super::model::{OfficialModel, RmsNorm};
-use crate::parameters::{ConvParameters, floats};
+use crate::layer::floats;
+use crate::parameters::ConvParameters;
 use crate::{ConvRows, Inputs, Projection, RowWise, Rows, Scratch, TttError, TttState};
 
 /// A matrix `[out, in]` in full precision.

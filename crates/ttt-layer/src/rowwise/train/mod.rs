@@ -15,8 +15,8 @@ use ternary_kernels::ops::{LayerNorm, NormGradients};
 
 use super::state::HeadState;
 use super::{Inputs, RowWise, Rows, Scratch};
+use crate::config::Projection;
 use crate::config::{RopePairs, TttConfig};
-use crate::layer::Projection;
 use chunk::{Buffers, ChunkTape};
 use layout::Places;
 
