@@ -24,7 +24,8 @@ mod synthetic;
 mod weights;
 
 pub use config::{
-    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, TttOptions, TttTensor,
+    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, RopeScaling, TttOptions,
+    TttTensor,
 };
 pub use engine::{
     Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LayerKind, LogitsWanted, Prediction,
