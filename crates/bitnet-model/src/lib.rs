@@ -25,7 +25,8 @@ mod weights;
 
 pub use blocks::BlockType;
 pub use config::{
-    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, TttOptions, TttTensor,
+    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, RopeScaling, TttOptions,
+    TttTensor,
 };
 pub use engine::{
     Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LayerKind, LogitsWanted, Prediction,

@@ -45,7 +45,7 @@ pub use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_positio
 pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitBias, LogitsProcessor, Sampler, SamplingOptions};
 pub use bitnet_model::{
     Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, LayerKind, ModelConfig,
-    ModelError, Prediction, Projection, Sequence, Snapshots,
+    ModelError, Prediction, Projection, RopeScaling, Sequence, Snapshots,
 };
 pub use loader::chat::Message;
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};

@@ -17,6 +17,14 @@ pub enum LoadError {
         /// What is wrong with it.
         source: Box<LoadError>,
     },
+    /// A part of a GGUF file that was split.
+    #[error("{}: {reason}", path.display())]
+    Split {
+        /// The part.
+        path: PathBuf,
+        /// What is wrong with it, and the way out.
+        reason: String,
+    },
     /// The operating system refused an operation on a file.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
@@ -431,6 +439,19 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Some names of tensors have a prefix of a training program and others do not, or two names differ in it alone.
+    #[error(
+        "tensor {tensor:?} has the prefix {prefix:?} of a training program and {other:?} has not; which of them belong to the \
+         model is not guessed: save the model again without the wrapper"
+    )]
+    WrappedName {
+        /// The tensor with the prefix.
+        tensor: String,
+        /// The prefix.
+        prefix: &'static str,
+        /// A tensor without it.
+        other: String,
+    },
     /// A shard that the index names and the folder lacks.
     #[error("shard {shard:?} is missing in {}: download the whole repository, or the index belongs to another one", folder.display())]
     MissingShard {
@@ -477,7 +498,10 @@ impl LoadError {
             | LoadError::Io { .. }
             | LoadError::NoModel { .. }
             | LoadError::MissingShard { .. }
-            | LoadError::ReadBack { .. }) => e,
+            | LoadError::Split { .. }
+            | LoadError::ReadBack { .. }
+            // Its message names the file itself.
+            | LoadError::Tokenizer(crate::tokenizer::TokenizerError::Read { .. })) => e,
             e => LoadError::InFile { path: path.to_path_buf(), source: Box::new(e) },
         }
     }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use bitnet_model::ModelWeights;
+use bitnet_model::{ModelConfig, ModelWeights};
 use ternary_kernels::SharedBytes;
 
 use crate::chat::{ChatTemplate, ChoiceSources};
-use crate::gguf::{Gguf, Metadata};
-use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerConfig};
+use crate::config::from_gguf::EOS_LIST;
+use crate::gguf::{Gguf, Metadata, Value};
+use crate::tokenizer::{GgufVocab, NamedTemplate, Tokenizer, TokenizerConfig, TokenizerError};
 use crate::{Checkpoint, GenerationConfig, LoadError, LoadOptions, ModelInfo};
 
 /// A model with everything that came with it.
@@ -47,15 +48,7 @@ pub fn load_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<LoadedMod
 fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let mut weights = checkpoint.weights()?;
     let mut notes = checkpoint.notes();
-    let config = tokenizer_config(checkpoint)?;
-    let tokenizer = tokenizer(checkpoint, options, config.as_ref(), &weights, &mut notes)?;
-    let chat_template = chat_template(checkpoint, options, config.as_ref(), tokenizer.as_ref(), &mut notes)?;
-    if let Some(t) = &tokenizer {
-        let config = &mut weights.config;
-        let known = config.eos_token_ids.clone();
-        config.eos_token_ids.extend(t.eos().iter().filter(|id| !known.contains(id)));
-        config.bos_token_id = config.bos_token_id.or(t.bos());
-    }
+    let (tokenizer, chat_template) = words(checkpoint, options, &mut weights.config, &mut notes)?;
     Ok(LoadedModel {
         info: checkpoint.info(),
         generation: checkpoint.generation().clone(),
@@ -64,6 +57,25 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
         chat_template,
         notes,
     })
+}
+
+/// What turns texts and chats into ids. The special ids of the tokenizer join those of the model's `config`.
+pub(crate) fn words(
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+    config: &mut ModelConfig,
+    notes: &mut Vec<String>,
+) -> Result<(Option<Tokenizer>, Option<ChatTemplate>), LoadError> {
+    let beside = tokenizer_config(checkpoint)?;
+    let tokenizer = tokenizer(checkpoint, options, beside.as_ref(), config, notes)?;
+    let chat_template = chat_template(checkpoint, options, beside.as_ref(), tokenizer.as_ref(), notes)?;
+    if let Some(t) = &tokenizer {
+        let known = config.eos_token_ids.clone();
+        config.eos_token_ids.extend(t.eos().iter().filter(|id| !known.contains(id)));
+        // What begins a text is the tokenizer's business: it may say that nothing does.
+        config.bos_token_id = t.bos();
+    }
+    Ok((tokenizer, chat_template))
 }
 
 /// The tokenizer alone, without weights: of a GGUF file (which may hold nothing else), a `tokenizer.json`, or a folder.
@@ -76,7 +88,7 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
     } else if path.extension().is_some_and(|e| e == "json") {
         Tokenizer::from_file(path)
     } else {
-        let found = gguf_tokenizer(&Gguf::open(path)?).map_err(|e| e.in_file(path))?;
+        let found = gguf_tokenizer(Gguf::open(path)?.metadata()).map_err(|e| e.in_file(path))?;
         let reason = || "the GGUF file has no vocabulary (tokenizer.ggml.model)".to_owned();
         return found.ok_or_else(|| LoadError::NoModel { path: path.to_path_buf(), reason: reason() });
     };
@@ -88,14 +100,14 @@ fn tokenizer(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
     config: Option<&TokenizerConfig>,
-    weights: &ModelWeights,
+    model: &ModelConfig,
     notes: &mut Vec<String>,
 ) -> Result<Option<Tokenizer>, LoadError> {
     let in_file = |file: &Path, e| LoadError::from(e).in_file(file);
     let tokenizer = if let Some(file) = &options.tokenizer {
         Some(Tokenizer::from_file(file).map_err(|e| in_file(file, e))?)
     } else if let Some(gguf) = checkpoint.gguf() {
-        gguf_tokenizer(gguf).map_err(|e| e.in_file(checkpoint.path()))?
+        gguf_tokenizer(gguf.metadata()).map_err(|e| e.in_file(checkpoint.path()))?
     } else {
         checkpoint
             .folder()
@@ -108,13 +120,38 @@ fn tokenizer(
     if let Some(config) = config {
         tokenizer = tokenizer.with_config(config).map_err(|e| in_file(checkpoint.path(), e))?;
     }
-    let vocab = weights.config.vocab_size;
+    let says_none = config.is_some_and(|c| c.bos_token_is_null);
+    let says_eos = config.is_some_and(|c| c.eos_token.is_some());
+    let own = checkpoint.gguf().is_some() && options.tokenizer.is_none();
+    tokenizer =
+        with_model_ids(tokenizer, model, !says_none, !says_eos && !own).map_err(|e| in_file(checkpoint.path(), e))?;
+    let vocab = model.vocab_size;
     if tokenizer.vocab_size() > vocab {
         return Err(LoadError::TokenizerTooLarge { tokens: tokenizer.vocab_size(), vocab }.in_file(checkpoint.path()));
     }
     let tokenizer = tokenizer.with_end_of_turn();
     notes.extend(tokenizer.notes().iter().map(ToString::to_string));
     Ok(Some(tokenizer))
+}
+
+/// Special ids that the files of the tokenizer leave open, as the model's configuration has them. The first id that ends a text
+/// is the one that templates write out.
+fn with_model_ids(
+    mut tokenizer: Tokenizer,
+    model: &ModelConfig,
+    bos: bool,
+    eos: bool,
+) -> Result<Tokenizer, TokenizerError> {
+    let size = tokenizer.vocab_size();
+    let known = |id: &u32| (*id as usize) < size;
+    if bos && tokenizer.bos().is_none() {
+        tokenizer = tokenizer.with_bos(model.bos_token_id.filter(known))?;
+    }
+    if eos {
+        let ids: Vec<u32> = model.eos_token_ids.iter().chain(tokenizer.eos()).copied().filter(known).collect();
+        tokenizer = tokenizer.with_eos(ids)?;
+    }
+    Ok(tokenizer)
 }
 
 /// The `tokenizer_config.json` of a folder, with the template of a `chat_template.jinja` beside it.
@@ -130,10 +167,22 @@ fn chat_template(
     tokenizer: Option<&Tokenizer>,
     notes: &mut Vec<String>,
 ) -> Result<Option<ChatTemplate>, LoadError> {
+    let mut named = None;
     let gguf = match checkpoint.gguf() {
-        Some(file) => file.metadata().str("tokenizer.chat_template").map_err(|e| e.in_file(checkpoint.path()))?,
+        Some(file) => {
+            let m = file.metadata();
+            let default = m.str(TEMPLATE).map_err(|e| e.in_file(checkpoint.path()))?;
+            if default.is_none() {
+                // Several without a default, or a single one under another name.
+                let mut all = TokenizerConfig::default();
+                all.chat_templates = gguf_templates(m);
+                named = Some(all).filter(|all| !all.chat_templates.is_empty());
+            }
+            default
+        }
         None => None,
     };
+    let config = config.or(named.as_ref());
     let sources = ChoiceSources {
         user: options.chat_template.as_deref(),
         config,
@@ -146,20 +195,55 @@ fn chat_template(
     Ok(choice.template)
 }
 
+/// The key of a GGUF file's chat template; others have a point and their name behind it.
+pub(crate) const TEMPLATE: &str = "tokenizer.chat_template";
+
+/// All chat templates of a GGUF file: `default`, and those that have names.
+pub(crate) fn gguf_templates(m: &Metadata) -> Vec<NamedTemplate> {
+    let template = |(key, value): (&str, &Value)| {
+        let name = match key.strip_prefix(TEMPLATE)? {
+            "" => "default",
+            named => named.strip_prefix('.')?,
+        };
+        Some(NamedTemplate { name: name.to_owned(), template: value.as_str()?.to_owned() })
+    };
+    m.iter().filter_map(template).collect()
+}
+
 /// The tokenizer in a GGUF file's metadata, if there is one.
-fn gguf_tokenizer(file: &Gguf) -> Result<Option<Tokenizer>, LoadError> {
-    let m = file.metadata();
+pub(crate) fn gguf_tokenizer(m: &Metadata) -> Result<Option<Tokenizer>, LoadError> {
     if let Some(json) = m.str("tokenizer.huggingface.json")? {
-        return Ok(Some(Tokenizer::from_bytes(json.as_bytes())?));
+        let tokenizer = Tokenizer::from_bytes(json.as_bytes())?;
+        let mut flags = TokenizerConfig::default();
+        flags.add_bos_token = m.bool("tokenizer.ggml.add_bos_token")?;
+        flags.add_eos_token = m.bool("tokenizer.ggml.add_eos_token")?;
+        return Ok(Some(with_ids(tokenizer.with_config(&flags)?, m)?));
     }
     match m.str("tokenizer.ggml.model")? {
         None | Some("no_vocab" | "none") => Ok(None),
-        Some(model) => Ok(Some(Tokenizer::from_gguf_vocab(&vocab(m, model)?)?)),
+        Some(model) => {
+            let tokenizer = Tokenizer::from_gguf_vocab(&vocab(m, model)?)?;
+            // These keys are read with the vocabulary; what is left is the list of further ids.
+            Ok(Some(if m.get(EOS_LIST).is_some() { with_ids(tokenizer, m)? } else { tokenizer }))
+        }
     }
 }
 
+/// With the special ids that the keys of a GGUF file name, as far as the vocabulary has them.
+fn with_ids(tokenizer: Tokenizer, m: &Metadata) -> Result<Tokenizer, LoadError> {
+    let known = |id: &u32| (*id as usize) < tokenizer.vocab_size();
+    let mut ids = Vec::new();
+    for key in ["eos", "eot", "eom"] {
+        ids.extend(crate::config::from_gguf::token(m, &format!("tokenizer.ggml.{key}_token_id"))?);
+    }
+    ids.extend(m.i32s(EOS_LIST)?.unwrap_or_default().into_iter().filter_map(|id| u32::try_from(id).ok()));
+    ids.extend(tokenizer.eos());
+    let bos = crate::config::from_gguf::token(m, "tokenizer.ggml.bos_token_id")?.filter(known);
+    Ok(tokenizer.with_eos(ids.into_iter().filter(known))?.with_bos(bos.or(tokenizer.bos()))?)
+}
+
 /// The `tokenizer.ggml.*` keys.
-fn vocab(m: &Metadata, model: &str) -> Result<GgufVocab, LoadError> {
+pub(crate) fn vocab(m: &Metadata, model: &str) -> Result<GgufVocab, LoadError> {
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let strings = |name: &str| -> Result<Vec<String>, LoadError> {
         Ok(m.strings(&key(name))?.map(|a| a.iter().map(str::to_owned).collect()).unwrap_or_default())

@@ -25,6 +25,8 @@ use std::collections::HashSet;
 
 use bitnet_model::{Mixer, ModelConfig, Norm, Projection, TttTensor};
 
+use crate::config::rope;
+
 /// Which names a container uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
@@ -151,6 +153,9 @@ impl Names {
     pub(crate) fn all(self, config: &ModelConfig, layers: usize) -> HashSet<String> {
         let mut all: HashSet<String> = [self.embedding(), self.head()].into();
         all.extend(self.norm(Norm::Final, Mixer::Attention));
+        if self == Names::Gguf {
+            all.insert(rope::FACTORS.to_owned());
+        }
         for l in 0..layers {
             let mixer = config.mixer(l);
             // Sub-norms that the configuration does not speak of are refused by another name.
@@ -252,8 +257,9 @@ mod tests {
         c.mixers = vec![Mixer::Attention, Mixer::Attention, Mixer::TttMlp, Mixer::TttLinear];
         (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
         let (gguf, hf) = (Names::Gguf.all(&c, 4), Names::Hf { prefix: "model." }.all(&c, 4));
-        // The two names of 1bitLLM for the sub-norms of attention, one for those of other layers, are the only surplus.
-        assert_eq!(hf.len(), gguf.len() + 2 * 2 + 2);
+        // The two names of 1bitLLM for the sub-norms of attention, one for those of other layers, are the only surplus; GGUF has
+        // the factors of the rotary embedding.
+        assert_eq!(hf.len(), gguf.len() + 2 * 2 + 2 - 1);
         for name in [
             "model.layers.1.mlp.down_proj.weight_scale",
             "model.layers.0.self_attn.qkv_proj.weight",

@@ -116,7 +116,7 @@ impl Spec {
         // What is made is ternary, whatever the file says about how a checkpoint would store it.
         map.remove("quantization_config");
         let seed = map.get("seed").and_then(Json::as_u64).unwrap_or(0);
-        let facts = TensorFacts { embedding_rows: None, has_head: true, has_sub_norms: false };
+        let facts = TensorFacts { has_head: true, ..TensorFacts::default() };
         let bytes = serde_json::to_vec(&map).map_err(json)?;
         let config = from_hf::read(&bytes, None, facts)?.config;
         config.validate()?;

@@ -388,9 +388,9 @@ fn bad_checkpoints_are_refused_with_their_reason() {
         },
         Case {
             what: "scaled rope",
-            change: |c, _| c["rope_scaling"] = serde_json::json!({"rope_type": "llama3", "factor": 8.0}),
+            change: |c, _| c["rope_scaling"] = serde_json::json!({"rope_type": "yarn", "factor": 8.0}),
             variant: "KeyValue",
-            says: "llama3",
+            says: "yarn",
         },
         Case { what: "activation", change: |c, _| c["hidden_act"] = "gelu".into(), variant: "KeyValue", says: "relu2" },
         Case { what: "bias", change: |c, _| c["attention_bias"] = true.into(), variant: "KeyValue", says: "bias" },

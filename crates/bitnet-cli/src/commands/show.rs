@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
-use bitnet::{InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning};
+use bitnet::{
+    InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, RopeScaling, UseTuning,
+};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -93,10 +95,23 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     ui::print(&as_text(args, &path, &header, &loaded, ui))
 }
 
+/// How the rotary embedding is stretched, where it is.
+fn rope_scaling(c: &ModelConfig) -> Option<String> {
+    match &c.rope_scaling {
+        RopeScaling::Linear { factor } => Some(format!("linear, factor {factor}")),
+        RopeScaling::Llama3 { factor, original_context, .. } => {
+            Some(format!("llama3, factor {factor} from {original_context} tokens"))
+        }
+        RopeScaling::Factors(factors) => Some(format!("{} factors", factors.len())),
+        _ => None,
+    }
+}
+
 fn read_header(path: &Path) -> Result<Header, CliError> {
-    // The loader decides in the same way which of the two it is.
-    let other = |e: &std::ffi::OsStr| e == "safetensors" || e == "json";
-    if path.is_file() && !path.extension().is_some_and(other) { gguf(path) } else { folder(path) }
+    match bitnet::loader::gguf::locate(path)? {
+        Some(file) => gguf(&file),
+        None => folder(path),
+    }
 }
 
 fn gguf(path: &Path) -> Result<Header, CliError> {
@@ -108,7 +123,10 @@ fn gguf(path: &Path) -> Result<Header, CliError> {
         bytes: t.nbytes(),
     });
     Ok(Header {
-        container: format!("GGUF version {}", file.version()),
+        container: match file.parts() {
+            1 => format!("GGUF version {}", file.version()),
+            n => format!("GGUF version {}, {n} files", file.version()),
+        },
         architecture: file.architecture().to_owned(),
         file_bytes: file.file_len(),
         metadata: file.metadata().iter().map(|(k, v)| (k.to_owned(), v.to_string(), json_of(v))).collect(),
@@ -215,7 +233,7 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
             "vocab_size": c.vocab_size, "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
             "num_hidden_layers": c.num_hidden_layers, "num_attention_heads": c.num_attention_heads,
             "num_key_value_heads": c.num_key_value_heads, "head_dim": c.head_dim, "hidden_act": c.hidden_act.name(),
-            "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta,
+            "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta, "rope_scaling": rope_scaling(c),
             "max_position_embeddings": c.max_position_embeddings, "tie_word_embeddings": c.tie_word_embeddings,
             "input_forms": activations_json(c),
             "mixers": (0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect::<Vec<_>>(),
@@ -373,6 +391,9 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     );
     if c.has_ttt() {
         out.put("mixers", mixers(c));
+    }
+    if let Some(scaling) = rope_scaling(c) {
+        out.put("positions", format_args!("rotary embedding, {scaling}"));
     }
     out.put("inputs", activations(&c.inputs));
     let eos = c.eos_token_ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");

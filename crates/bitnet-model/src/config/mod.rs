@@ -4,10 +4,12 @@ mod input;
 #[cfg(feature = "json")]
 mod input_json;
 mod mixer;
+mod rope;
 mod tensors;
 
 pub use input::{ActivationBits, InputForm, InputForms};
 pub use mixer::{Mixer, TttOptions};
+pub use rope::RopeScaling;
 pub use tensors::{Norm, Projection, TttTensor};
 
 use crate::ModelError;
@@ -56,6 +58,8 @@ pub struct ModelConfig {
     pub rms_norm_eps: f32,
     /// Base of the rotary position embedding.
     pub rope_theta: f64,
+    /// How the rotary position embedding is stretched.
+    pub rope_scaling: RopeScaling,
     /// Longest context the model was made for, in tokens.
     pub max_position_embeddings: usize,
     /// Whether the head is the embedding matrix.
@@ -97,6 +101,7 @@ impl ModelConfig {
             hidden_act: Activation::Relu2,
             rms_norm_eps: 1e-5,
             rope_theta: 500_000.0,
+            rope_scaling: RopeScaling::None,
             max_position_embeddings: 4096,
             tie_word_embeddings: true,
             sub_norms: true,
@@ -146,6 +151,7 @@ impl ModelConfig {
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
             return bad("rope_theta", self.rope_theta.to_string(), "a number above 1");
         }
+        self.validate_rope()?;
         self.validate_inputs()?;
         self.validate_mixers()?;
         for id in self.eos_token_ids.iter().chain(&self.bos_token_id) {

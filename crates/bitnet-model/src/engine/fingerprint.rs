@@ -10,6 +10,7 @@ use ternary_kernels::{Int8Batch, KernelError, Scales};
 
 use super::linear::Linear;
 use super::{Inner, Layer, Mixer};
+use crate::RopeScaling;
 
 /// A hash of eight bytes at a time: an embedding has hundreds of megabytes.
 struct Hash(u64);
@@ -88,6 +89,10 @@ pub(super) fn of(model: &Inner) -> u64 {
         [c.vocab_size, c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim];
     shape.into_iter().for_each(|n| hash.word(n as u64));
     [eps, c.rope_theta.to_bits(), c.hidden_act as u64].into_iter().for_each(|n| hash.word(n));
+    // What is not stretched keeps the fingerprint that its saved sessions have.
+    if c.rope_scaling != RopeScaling::None {
+        hash.floats(&c.rope_frequencies());
+    }
     (0..c.num_hidden_layers).for_each(|l| hash.word(c.mixer(l) as u64));
     hash.bytes(model.embedding.bytes());
     if let Some(head) = &model.head {

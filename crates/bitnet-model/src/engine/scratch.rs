@@ -91,7 +91,7 @@ impl Scratch {
             u: empty.clone(),
             normed: empty,
             best: BestScratch::new(c.hidden_size),
-            rope: RopeTable::new(0, c.head_dim, c.rope_theta as f32),
+            rope: RopeTable::from_frequencies(0, c.rope_frequencies()),
             quantized: Quantized::with_capacity(0, 0, &c.inputs, threads),
             threads: (0..threads).map(|_| thread()).collect(),
             attention: (0..threads).map(|_| AttentionScratch::new(c)).collect(),

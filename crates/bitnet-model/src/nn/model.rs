@@ -106,7 +106,7 @@ impl CandleModel {
             layers,
             final_norm: norm(&weights.final_norm)?,
             head: weights.head.as_ref().map(|m| table(m, device)).transpose()?,
-            rotary: Rotary::new(config.head_dim, config.rope_theta),
+            rotary: Rotary::of(config),
             config: config.clone(),
         })
     }
@@ -154,7 +154,7 @@ impl CandleModel {
             });
         }
         let final_norm = rms_norm(config.norm_len(Norm::Final), eps, root.pp("norm"))?;
-        let rotary = Rotary::new(config.head_dim, config.rope_theta);
+        let rotary = Rotary::of(config);
         Ok(Self { config: config.clone(), embedding, layers, final_norm, head, rotary })
     }
 

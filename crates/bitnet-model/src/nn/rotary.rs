@@ -2,12 +2,13 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
+use crate::{ModelConfig, RopeScaling};
+
 /// Rotary position embedding: at position `p`, the pair `(x_i, x_{i + d/2})` of a head of width `d` turns by the angle
 /// `p * theta^(-2i/d)`.
 #[derive(Clone, Debug)]
 pub struct Rotary {
-    head_dim: usize,
-    theta: f64,
+    frequencies: Vec<f64>,
 }
 
 /// Cosines and sines of a range of positions, each `[t, d/2]` f32.
@@ -20,7 +21,16 @@ pub struct RotaryTables {
 impl Rotary {
     /// For heads of width `head_dim` (even) and base `theta`.
     pub fn new(head_dim: usize, theta: f64) -> Self {
-        Self { head_dim, theta }
+        let frequency = |i: usize| theta.powf(-((2 * i) as f64) / head_dim as f64);
+        Self { frequencies: (0..head_dim / 2).map(frequency).collect() }
+    }
+
+    /// For the heads of a model, stretched as its configuration says.
+    pub fn of(config: &ModelConfig) -> Self {
+        match config.rope_scaling {
+            RopeScaling::None => Self::new(config.head_dim, config.rope_theta),
+            _ => Self { frequencies: config.rope_frequencies().into_iter().map(f64::from).collect() },
+        }
     }
 
     /// Tables for positions `start..start + len`. Angles are computed in f64 and rounded once, as cosine and sine.
@@ -28,10 +38,8 @@ impl Rotary {
     /// # Errors
     /// Those of candle.
     pub fn tables(&self, start: usize, len: usize, device: &Device) -> Result<RotaryTables> {
-        let half = self.head_dim / 2;
-        let frequency = |i: usize| self.theta.powf(-((2 * i) as f64) / self.head_dim as f64);
-        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
-        let angles = || (start..start + len).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
+        let half = self.frequencies.len();
+        let angles = || (start..start + len).flat_map(|p| self.frequencies.iter().map(move |f| p as f64 * f));
         let table = |f: fn(f64) -> f64| {
             Tensor::from_vec(angles().map(|a| f(a) as f32).collect::<Vec<f32>>(), (len, half), device)
         };

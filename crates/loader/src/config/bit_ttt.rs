@@ -1,6 +1,6 @@
 //! Models with test-time-training layers: our own architecture, in both containers. `docs/formats/bit_ttt.md` describes it.
 
-use bitnet_model::{Activation, Mixer, ModelConfig, RopePairs, TttOptions};
+use bitnet_model::{Mixer, ModelConfig, RopePairs, TttOptions};
 use serde_json::{Value as Json, json};
 
 use super::{decimal, to_f32, unsupported};
@@ -68,12 +68,6 @@ pub(crate) fn mixers<'a>(
         all.clear();
     }
     Ok(all)
-}
-
-/// The activation of that name.
-pub(crate) fn activation(key: &str, name: &str) -> Result<Activation, LoadError> {
-    let known = [Activation::Relu2, Activation::Silu].into_iter().find(|a| a.name() == name);
-    known.ok_or_else(|| unsupported(key, name, "supported are relu2 and silu"))
 }
 
 fn pairs(o: &TttOptions) -> &'static str {

@@ -5,6 +5,7 @@ use bitnet_model::{Activation, ModelConfig};
 use super::bit_ttt::{self, TttFields};
 use super::inputs::{self, Asked};
 use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
+use super::{act, neutral, rope};
 use crate::LoadError;
 use crate::gguf::{Metadata, Value};
 use crate::loaded::{GenerationConfig, QkLayout};
@@ -13,23 +14,23 @@ use crate::loaded::{GenerationConfig, QkLayout};
 const LLAMA_DENSE: &str = "a file of architecture llama whose projections are not ternary is an ordinary model; ternary \
                            ones store I2_S, TQ1_0, TQ2_0, or exact multiples of -1, 0 and 1";
 
+/// All ids that end a text, where they are more than the keys of other programs can hold.
+pub(crate) const EOS_LIST: &str = "tokenizer.ggml.eos_token_ids";
+
 pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, LoadError> {
     let architecture = metadata.str("general.architecture")?.ok_or_else(|| LoadError::MissingKey {
         key: "general.architecture".into(),
         needed_for: "knowing the formulas of the model",
     })?;
-    let (act, sub_norms, qk, dense) = match architecture {
-        "bitnet-b1.58" | "bitnet-25" => (Activation::Relu2, true, QkLayout::Half, DensePolicy::Absmean),
-        "bitnet" => (Activation::Silu, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
-        "llama" => (Activation::Silu, facts.has_sub_norms, QkLayout::Interleaved, DensePolicy::Refuse(LLAMA_DENSE)),
-        bit_ttt::ARCHITECTURE => {
-            let key = "bit-ttt.feed_forward_activation";
-            let act = metadata.str(key)?.map(|name| bit_ttt::activation(key, name)).transpose()?;
-            (act.unwrap_or(Activation::Relu2), facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean)
+    let (default_act, sub_norms, qk, dense) = match architecture {
+        "bitnet-b1.58" | "bitnet-25" => (Some(Activation::Relu2), true, QkLayout::Half, DensePolicy::Absmean),
+        // Decided below, where the file does not name it.
+        "bitnet" => (None, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
+        "llama" => {
+            (Some(Activation::Silu), facts.has_sub_norms, QkLayout::Interleaved, DensePolicy::Refuse(LLAMA_DENSE))
         }
-        inputs::GGUF_ARCHITECTURE => {
-            (hidden_act(metadata, architecture)?, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean)
-        }
+        bit_ttt::ARCHITECTURE => (Some(Activation::Relu2), facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
+        inputs::GGUF_ARCHITECTURE => (None, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
         other => {
             let reason =
                 "supported architectures are bitnet-b1.58, bitnet-25, bitnet, bitnet-v2, bit-ttt and (ternary) llama";
@@ -63,7 +64,15 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     {
         return Err(unsupported(&k.key("rope.dimension_count"), d, "only rotation of whole heads is supported"));
     }
-    c.hidden_act = act;
+    let mut notes = Vec::new();
+    let named = act::GGUF_KEYS.iter().map(|short| {
+        let key = k.key(short);
+        metadata.str(&key).map(|name| (key, name))
+    });
+    c.hidden_act = match act::named(named)?.or(default_act) {
+        Some(act) => act,
+        None => unnamed_act(&k, &c, &mut notes)?,
+    };
     c.sub_norms = sub_norms;
     let (must, may) = (architecture == inputs::GGUF_ARCHITECTURE, architecture == bit_ttt::ARCHITECTURE);
     c.inputs = inputs::from_gguf(metadata, architecture, Asked::by(must, may))?;
@@ -73,11 +82,8 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     c.rms_norm_eps = to_f32(metadata.f64(&k.key(eps))?.ok_or_else(|| k.missing(eps))?);
     // llama.cpp's default where the key is absent.
     c.rope_theta = metadata.f64(&k.key("rope.freq_base"))?.unwrap_or(10_000.0);
-    if let Some(kind) = metadata.str(&k.key("rope.scaling.type"))?
-        && kind != "none"
-    {
-        return Err(unsupported(&k.key("rope.scaling.type"), kind, "scaled rotary embeddings are not supported"));
-    }
+    c.rope_scaling = rope::from_gguf(metadata, architecture, facts.rope_factors)?;
+    notes.extend(neutral::check_gguf(metadata, architecture, &c)?);
     if architecture == bit_ttt::ARCHITECTURE {
         let key = k.key("mixers");
         let names = metadata.strings(&key)?.ok_or_else(|| k.missing("mixers"))?;
@@ -94,6 +100,13 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
             c.eos_token_ids.push(id);
         }
     }
+    // Our own key: three is as many as other programs have keys for.
+    for id in metadata.i32s(EOS_LIST)?.unwrap_or_default() {
+        let id = to_token(EOS_LIST, u64::try_from(id).map_err(|_| unsupported(EOS_LIST, id, "ids are not negative"))?)?;
+        if !c.eos_token_ids.contains(&id) {
+            c.eos_token_ids.push(id);
+        }
+    }
     Ok(Reading {
         config: c,
         architecture: architecture.to_owned(),
@@ -102,18 +115,38 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         dense,
         qk,
         generation: sampling(metadata)?,
-        notes: Vec::new(),
+        notes,
     })
 }
 
-/// The activation, where the architecture does not say it.
-fn hidden_act(metadata: &Metadata, architecture: &str) -> Result<Activation, LoadError> {
-    let key = format!("{architecture}.hidden_act");
-    match metadata.str(&key)? {
-        Some("relu2") => Ok(Activation::Relu2),
-        Some("silu") => Ok(Activation::Silu),
-        Some(other) => Err(unsupported(&key, other, "supported are relu2 and silu")),
-        None => Err(LoadError::MissingKey { key, needed_for: "the formulas of the model" }),
+/// Tokens of the vocabulary of BitNet b1.58 2B4T (that of Llama 3).
+const VOCABULARY_2B4T: usize = 128_256;
+
+/// The activation of a file that names none and whose architecture does not say it either.
+///
+/// Architecture `bitnet` was made for the 1bitLLM models, which compute SiLU. Converters write BitNet b1.58 2B4T under the same
+/// name, which computes squared ReLU; its shape tells it. Another model with its vocabulary may be of either kind.
+fn unnamed_act(k: &Keys<'_>, c: &ModelConfig, notes: &mut Vec<String>) -> Result<Activation, LoadError> {
+    let key = k.key(act::GGUF_KEYS[0]);
+    if k.architecture == inputs::GGUF_ARCHITECTURE {
+        return Err(LoadError::MissingKey { key, needed_for: "the formulas of the model" });
+    }
+    let is_2b4t = (c.hidden_size, c.intermediate_size, c.num_hidden_layers) == (2560, 6912, 30)
+        && (c.num_attention_heads, c.num_key_value_heads) == (20, 5);
+    match c.vocab_size == VOCABULARY_2B4T {
+        true if is_2b4t => {
+            notes.push(format!(
+                "the file does not name its activation ({key}); squared ReLU was taken, because it has the shape of BitNet b1.58 2B4T"
+            ));
+            Ok(Activation::Relu2)
+        }
+        true => Err(unsupported(
+            &key,
+            "missing",
+            "files of architecture bitnet with the vocabulary of BitNet b1.58 2B4T exist with squared ReLU and with SiLU, so it \
+             must be named: set this key to relu2 or silu (with gguf_new_metadata.py for example), or convert the original again",
+        )),
+        false => Ok(Activation::Silu),
     }
 }
 

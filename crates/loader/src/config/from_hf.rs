@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::bit_ttt::{self, TttFields};
 use super::inputs::{self, Asked};
 use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
+use super::{act, neutral, rope};
 use crate::LoadError;
 use crate::loaded::{GenerationConfig, QkLayout};
 
@@ -17,6 +18,8 @@ const MAX_LAYERS: usize = 1 << 12;
 
 const OFFLINE_DENSE: &str = "quantization_mode is offline, so projections must be packed uint8 weights or exact multiples \
                              of -1, 0 and 1; these are neither, and quantising them would make another model";
+const SCALES: &str = "knowing what the weight_scale of packed weights means: autobitlinear (as in bitnet-b1.58-2B-4T) multiplies \
+                      by it, bitlinear (as in Falcon3-1.58bit) divides; take config.json from the original repository";
 const NOT_BITNET: &str = "neither quantization_config nor the architecture says that this is a BitNet model, so its \
                           float weights are not quantised: that would ruin an ordinary model";
 
@@ -41,7 +44,7 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
         let reason = "supported are bitnet, bitnet-v2, bit-ttt, and llama with ternary weights";
         return Err(unsupported("model_type", format!("{model_type:?}"), reason));
     }
-    let quantization = read_quantization(&f, is_bitnet)?;
+    let quantization = read_quantization(&f, is_bitnet, facts.has_scales)?;
 
     let hidden = f.size("hidden_size")?;
     let heads = f.size("num_attention_heads")?;
@@ -57,9 +60,9 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
     if let Some(d) = f.get_size("head_dim")? {
         c.head_dim = d;
     }
-    c.hidden_act = match f.str("hidden_act")? {
-        Some("swish") => Activation::Silu,
-        Some(name) => bit_ttt::activation("hidden_act", name)?,
+    let named = act::HF_KEYS.iter().map(|key| f.str(key).map(|name| ((*key).to_owned(), name)));
+    c.hidden_act = match act::named(named)? {
+        Some(act) => act,
         // The defaults of the classes.
         None if is_ttt || model_type == "bitnet" => Activation::Relu2,
         None if is_v2 => {
@@ -81,18 +84,20 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
             c.ttt = bit_ttt::options(&Fields(ttt))?;
         }
     }
-    // Without a head in the file there is nothing else that could be the head.
-    c.tie_word_embeddings = f.bool("tie_word_embeddings")?.unwrap_or(false) || !facts.has_head;
-    let eps = f.f64("rms_norm_eps")?;
-    let new = model_type == "bitnet" || is_ttt || is_v2;
-    c.rms_norm_eps = to_f32(eps.unwrap_or(if new { 1e-5 } else { 1e-6 }));
-    c.max_position_embeddings = f.size("max_position_embeddings")?;
-    c.rope_theta = read_rope(&f)?.unwrap_or(if new { 500_000.0 } else { 10_000.0 });
-    for key in ["attention_bias", "mlp_bias"] {
-        if f.bool(key)? == Some(true) {
-            return Err(unsupported(key, true, "projections with a bias are not supported"));
-        }
+    let tied = f.bool("tie_word_embeddings")?;
+    if tied == Some(false) && !facts.has_head {
+        let hint = "tie_word_embeddings is false, so the head is a tensor of its own; the download is incomplete";
+        return Err(LoadError::MissingTensor { tensor: "lm_head.weight".to_owned(), hint: hint.to_owned() });
     }
+    // Without a head in the file there is nothing else that could be the head.
+    c.tie_word_embeddings = tied.unwrap_or(false) || !facts.has_head;
+    let new = model_type == "bitnet" || is_ttt || is_v2;
+    c.rms_norm_eps = to_f32(read_eps(&f)?.unwrap_or(if new { 1e-5 } else { 1e-6 }));
+    c.max_position_embeddings = f.size("max_position_embeddings")?;
+    let (theta, scaling) = rope::from_hf(&f, c.max_position_embeddings, c.head_dim)?;
+    c.rope_theta = theta.unwrap_or(if new { 500_000.0 } else { 10_000.0 });
+    c.rope_scaling = scaling;
+    neutral::check_hf(f.0, &c)?;
     c.bos_token_id = f.tokens("bos_token_id")?.first().copied();
     c.eos_token_ids = f.tokens("eos_token_id")?;
     let mut sampling = GenerationConfig::default();
@@ -147,9 +152,13 @@ struct Quantization {
     dense: DensePolicy,
 }
 
-fn read_quantization(f: &Fields<'_>, is_bitnet: bool) -> Result<Quantization, LoadError> {
+fn read_quantization(f: &Fields<'_>, is_bitnet: bool, has_scales: bool) -> Result<Quantization, LoadError> {
     const KEY: &str = "quantization_config";
     let Some(q) = f.0.get(KEY).filter(|v| !v.is_null()) else {
+        // A stored scale multiplies in one kind of model and divides in another, and its value does not tell which.
+        if has_scales {
+            return Err(LoadError::MissingKey { key: format!("{KEY}.linear_class"), needed_for: SCALES });
+        }
         // 1bitLLM's models have their own class and these two fields instead.
         let says_so = is_bitnet || f.get_size("weight_bits")? == Some(1);
         let dense = if says_so { DensePolicy::Absmean } else { DensePolicy::Refuse(NOT_BITNET) };
@@ -167,6 +176,11 @@ fn read_quantization(f: &Fields<'_>, is_bitnet: bool) -> Result<Quantization, Lo
     if q.bool("use_rms_norm")? == Some(true) {
         let reason = "an additional norm inside every projection is not supported";
         return Err(unsupported("quantization_config.use_rms_norm", true, reason));
+    }
+    let dense = |name: &&str| ["proj", "mlp", "self_attn", "layers"].iter().any(|part| name.contains(part));
+    if let Some(name) = q.strings("modules_to_not_convert").iter().find(|name| dense(name)) {
+        let reason = "a projection that is not ternary is not supported";
+        return Err(unsupported("quantization_config.modules_to_not_convert", name, reason));
     }
     // transformers' defaults where a field is absent: bitlinear, offline.
     let scale = match q.str("linear_class")? {
@@ -187,36 +201,21 @@ fn read_quantization(f: &Fields<'_>, is_bitnet: bool) -> Result<Quantization, Lo
     Ok(Quantization { scale, dense })
 }
 
-/// `rope_theta`, from where old and new configurations have it; anything but the plain rotation is refused.
-fn read_rope(f: &Fields<'_>) -> Result<Option<f64>, LoadError> {
-    let mut theta = f.f64("rope_theta")?;
-    for key in ["rope_scaling", "rope_parameters"] {
-        let Some(value) = f.0.get(key).filter(|v| !v.is_null()) else { continue };
-        let map = value.as_object().ok_or_else(|| wrong(key, "an object", value))?;
-        let r = Fields(map);
-        let kind = r.str("rope_type")?.or(r.str("type")?);
-        if let Some(kind) = kind
-            && kind != "default"
-        {
-            return Err(unsupported(key, kind, "scaled rotary embeddings are not supported"));
+/// What is added to the mean square in every norm. A norm of another kind, or another name for the same, is not guessed.
+fn read_eps(f: &Fields<'_>) -> Result<Option<f64>, LoadError> {
+    let eps = f.f64("rms_norm_eps")?;
+    for key in ["norm_eps", "rms_norm_epsilon", "layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"] {
+        if let (None, Some(other)) = (eps, f.f64(key)?) {
+            return Err(unsupported(key, other, "rms_norm_eps is read, and this file does not have it"));
         }
-        if kind.is_none() && map.contains_key("factor") {
-            return Err(unsupported(key, "a factor", "scaled rotary embeddings are not supported"));
-        }
-        theta = r.f64("rope_theta")?.or(theta);
     }
-    if let Some(part) = f.f64("partial_rotary_factor")?
-        && part != 1.0
-    {
-        return Err(unsupported("partial_rotary_factor", part, "only rotation of whole heads is supported"));
-    }
-    Ok(theta)
+    Ok(eps)
 }
 
 /// Typed access to a JSON object; `null` counts as absent.
-struct Fields<'a>(&'a Map<String, Value>);
+pub(crate) struct Fields<'a>(pub(crate) &'a Map<String, Value>);
 
-fn wrong(key: &str, expected: &'static str, got: &Value) -> LoadError {
+pub(crate) fn wrong(key: &str, expected: &'static str, got: &Value) -> LoadError {
     let mut got = got.to_string();
     if let Some((at, _)) = got.char_indices().nth(60) {
         got.truncate(at);
@@ -256,19 +255,19 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn str(&self, key: &str) -> Result<Option<&'a str>, LoadError> {
+    pub(crate) fn str(&self, key: &str) -> Result<Option<&'a str>, LoadError> {
         self.typed(key, "a string", Value::as_str)
     }
 
-    fn bool(&self, key: &str) -> Result<Option<bool>, LoadError> {
+    pub(crate) fn bool(&self, key: &str) -> Result<Option<bool>, LoadError> {
         self.typed(key, "a boolean", Value::as_bool)
     }
 
-    fn f64(&self, key: &str) -> Result<Option<f64>, LoadError> {
+    pub(crate) fn f64(&self, key: &str) -> Result<Option<f64>, LoadError> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    fn get_size(&self, key: &str) -> Result<Option<usize>, LoadError> {
+    pub(crate) fn get_size(&self, key: &str) -> Result<Option<usize>, LoadError> {
         self.typed(key, "an unsigned integer", Value::as_u64)?.map(|v| to_usize(key, v)).transpose()
     }
 

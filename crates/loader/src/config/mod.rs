@@ -6,10 +6,13 @@
     clippy::cast_possible_truncation
 )]
 
+pub(crate) mod act;
 pub(crate) mod bit_ttt;
 pub(crate) mod from_gguf;
 pub(crate) mod from_hf;
 pub(crate) mod inputs;
+pub(crate) mod neutral;
+pub(crate) mod rope;
 
 use bitnet_model::ModelConfig;
 
@@ -49,7 +52,7 @@ pub(crate) struct Reading {
 }
 
 /// What the tensors of a container say about the configuration.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TensorFacts {
     /// Rows of the embedding, if there is one.
     pub(crate) embedding_rows: Option<u64>,
@@ -57,6 +60,10 @@ pub(crate) struct TensorFacts {
     pub(crate) has_head: bool,
     /// Whether any layer has a sub-norm.
     pub(crate) has_sub_norms: bool,
+    /// Whether any projection has a scale beside it.
+    pub(crate) has_scales: bool,
+    /// One factor for each frequency of the rotary embedding, where there is such a tensor.
+    pub(crate) rope_factors: Option<Vec<f32>>,
 }
 
 /// A size from a file, as `usize`; the bounds of the configuration are checked by its `validate`.

@@ -1,14 +1,17 @@
 //! Writing a GGUF file.
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use bitnet_model::{Activation, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection};
+use bitnet_model::{
+    Activation, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, RopeScaling,
+};
 use ternary_kernels::TernaryMatrix;
 
 use super::verify::Checked;
 use super::{ConvertOptions, Job, Progress, Target, verify, vocab};
-use crate::config::{bit_ttt, inputs, to_f32};
-use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value};
+use crate::config::{act, bit_ttt, inputs, rope, to_f32};
+use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value, is_split_key};
 use crate::loaded::GenerationConfig;
 use crate::mmap::write_checked;
 use crate::names::{Names, half_to_interleaved};
@@ -16,7 +19,7 @@ use crate::source::ggml_type;
 use crate::{Checkpoint, LoadError};
 
 pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadError> {
-    let Job { source, weights, target, options, .. } = *job;
+    let Job { source, weights, speech, target, options, .. } = *job;
     let (mut metadata, architecture) = match source.gguf() {
         // Everything that the file says stays.
         Some(file) => (file.metadata().clone(), file.architecture().to_owned()),
@@ -25,12 +28,18 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
             (describe(source, &weights.config, architecture), architecture.to_owned())
         }
     };
+    // The result is one file.
+    metadata.retain(|k| !is_split_key(k));
+    if architecture == "bitnet" && !act::GGUF_KEYS.iter().any(|k| metadata.get(&format!("bitnet.{k}")).is_some()) {
+        // Models of this architecture compute either, so it is named even where the source left it to be found out.
+        metadata.set(&format!("bitnet.{}", act::GGUF_KEYS[0]), weights.config.hidden_act.name());
+    }
     if let Some(name) = options.name.as_deref() {
         metadata.set("general.name", name);
     }
     metadata.set("general.file_type", file_type(target));
     metadata.set("general.quantization_version", 2u32);
-    vocab::put(&mut metadata, source, &weights.config, options.tokenizer.as_deref(), job.notes)?;
+    vocab::put(&mut metadata, source, &weights.config, speech, options.tokenizer.as_deref(), job.notes)?;
 
     let ty = match target {
         Target::Tq1_0 => GgmlType::Tq1_0,
@@ -64,13 +73,13 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
         (job.progress)(Progress { done: plan.len(), total: plan.len() });
         stream.finish().map(|_| ())
     };
-    write_checked(output, data, |(), file| verify::read_back(weights, (file, output), target, options.rounding))
+    write_checked(output, data, |(), file| verify::read_back(weights, speech, (file, output), target, options.rounding))
 }
 
 enum Item<'a> {
     Table(&'static str, &'a FloatMatrix),
     /// Of this name and shape.
-    Floats(String, Vec<usize>, &'a [f32]),
+    Floats(String, Vec<usize>, Cow<'a, [f32]>),
     Projection(usize, Projection, &'a TernaryMatrix),
 }
 
@@ -83,17 +92,25 @@ fn plan(w: &ModelWeights) -> Vec<Item<'_>> {
     let c = &w.config;
     let norm = |n: Norm| {
         let mixer = n.layer().map_or(Mixer::Attention, |l| c.mixer(l));
-        w.norm(n).map(|gain| Item::Floats(Names::Gguf.norm(n, mixer).swap_remove(0), vec![gain.len()], gain))
+        w.norm(n).map(|gain| {
+            let name = Names::Gguf.norm(n, mixer).swap_remove(0);
+            Item::Floats(name, vec![gain.len()], Cow::Borrowed(gain))
+        })
     };
     let mut plan = vec![Item::Table("token_embd.weight", &w.embedding)];
     if let Some(head) = &w.head {
         plan.push(Item::Table("output.weight", head));
     }
     plan.extend(norm(Norm::Final));
+    let mut plain = c.clone();
+    plain.rope_scaling = RopeScaling::None;
+    if let Some(factors) = rope::factors(&c.rope_scaling, &plain.rope_frequencies()) {
+        plan.push(Item::Floats(rope::FACTORS.to_owned(), vec![factors.len()], Cow::Owned(factors)));
+    }
     for (l, layer) in w.layers.iter().enumerate() {
         plan.extend(c.layer_norms(l).filter_map(norm));
         let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
-        plan.extend(ttt.map(|(t, shape, values)| Item::Floats(Names::Gguf.ttt(l, t), shape, values)));
+        plan.extend(ttt.map(|(t, shape, values)| Item::Floats(Names::Gguf.ttt(l, t), shape, Cow::Borrowed(values))));
         plan.extend(layer.projections().map(|(p, m)| Item::Projection(l, p, m)));
     }
     plan
@@ -109,7 +126,7 @@ fn put<W: std::io::Write>(
 ) -> Result<(), LoadError> {
     match *item {
         Item::Table(name, m) => stream.tensor(name, |o| o.write_all(m.bytes())),
-        Item::Floats(ref name, _, values) => {
+        Item::Floats(ref name, _, ref values) => {
             stream.tensor(name, |o| values.iter().try_for_each(|v| o.write_all(&v.to_le_bytes())))
         }
         Item::Projection(l, p, stored) => {
@@ -204,6 +221,10 @@ pub(crate) fn put_shape(m: &mut Metadata, c: &ModelConfig, architecture: &str) {
     let theta = to_f32(c.rope_theta);
     let theta = if f64::from(theta) == c.rope_theta { Value::F32(theta) } else { Value::F64(c.rope_theta) };
     m.set(&format!("{architecture}.rope.freq_base"), theta);
+    rope::to_gguf(m, &c.rope_scaling, architecture);
+    if architecture == "bitnet" {
+        m.set(&format!("{architecture}.{}", act::GGUF_KEYS[0]), c.hidden_act.name());
+    }
     if architecture == bit_ttt::ARCHITECTURE {
         bit_ttt::put(m, c);
     }

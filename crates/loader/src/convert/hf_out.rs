@@ -9,28 +9,15 @@ use serde_json::{Map, Value, json};
 use ternary_kernels::{FileFormat, KernelError, ScaleRounding, TernaryMatrix};
 
 use super::verify::{self, Checked};
-use super::{ConvertOptions, Job, Progress, gguf_out::is_plain};
+use super::{Job, Progress, gguf_out::is_plain, hf_words};
 use crate::config::from_hf::MAX_CONFIG;
-use crate::config::{bit_ttt, decimal, inputs};
+use crate::config::{act, bit_ttt, decimal, inputs, rope};
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
 use crate::safetensors::{Dtype, NewTensor, SINGLE_NAME, write_file};
 use crate::{Checkpoint, LoadError};
 
 const NAMES: Names = Names::Hf { prefix: "model." };
-
-/// Files that belong to a tokenizer, copied as they are.
-const TOKENIZER_FILES: [&str; 6] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "added_tokens.json",
-];
-
-/// Largest tokenizer file copied, bytes.
-const MAX_TOKENIZER: u64 = 256 << 20;
 
 /// What the stored scale means, chosen so that all scales are exact if that is possible at all.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,7 +30,7 @@ enum LinearClass {
 
 pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadError> {
     let check = |job: &Job<'_>, folder: &Path| {
-        verify::read_back(job.weights, (folder, output), job.target, job.options.rounding)
+        verify::read_back(job.weights, job.speech, (folder, output), job.target, job.options.rounding)
     };
     let occupied = std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_some());
     if occupied {
@@ -80,7 +67,7 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
 
 /// Writes all files of the folder, `config.json` near the end.
 fn write_into(job: &mut Job<'_>, output: &Path) -> Result<(), LoadError> {
-    let Job { source, weights, options, .. } = *job;
+    let Job { source, weights, speech, options, .. } = *job;
     let (progress, notes) = (&mut *job.progress, &mut *job.notes);
     let class = linear_class(weights);
     let scales = stored_scales(weights, class, options.rounding)?;
@@ -93,14 +80,14 @@ fn write_into(job: &mut Job<'_>, output: &Path) -> Result<(), LoadError> {
     write_atomically(&output.join(SINGLE_NAME), |out| {
         write_file(out, Some([("format".to_owned(), "pt".to_owned())].into()), tensors(weights, &scales, &progress))
     })?;
-    copy_tokenizer(source, output, options, notes)?;
+    hf_words::write(source, speech, output, options, notes)?;
     let config = config_json(source, &weights.config, class)?;
     write_json(&output.join("config.json"), &config)?;
     let generation = generation_json(source, &weights.config);
     write_json(&output.join("generation_config.json"), &generation)
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
     write_atomically(path, |out| {
         writeln!(out, "{value:#}").map_err(|e| LoadError::Write { what: "JSON".to_owned(), source: e })
     })
@@ -262,6 +249,7 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
         for key in ["weight_bits", "input_bits", "auto_map", "rope_scaling", "rope_parameters", "_name_or_path"] {
             map.remove(key);
         }
+        act::HF_KEYS.iter().for_each(|key| drop(map.remove(*key)));
     }
     let (model, class_name) = match (c.has_ttt(), c.inputs.are_plain(), c.sub_norms) {
         (true, _, _) => (bit_ttt::ARCHITECTURE, bit_ttt::CLASS),
@@ -307,6 +295,9 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
             json!({"quant_method": "bitnet", "linear_class": class, "quantization_mode": "offline"}),
         ),
     ];
+    if let Some(scaling) = rope::to_hf(&c.rope_scaling, c.max_position_embeddings) {
+        map.insert("rope_scaling".to_owned(), scaling);
+    }
     let ttt = if c.has_ttt() { bit_ttt::to_json(c) } else { Vec::new() };
     for (key, value) in fields.into_iter().chain(ttt) {
         map.insert(key.to_owned(), value);
@@ -329,42 +320,4 @@ fn generation_json(source: &Checkpoint, c: &ModelConfig) -> Value {
     ];
     map.extend(options.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))));
     Value::Object(map)
-}
-
-fn copy_tokenizer(
-    source: &Checkpoint,
-    output: &Path,
-    options: &ConvertOptions,
-    notes: &mut Vec<String>,
-) -> Result<(), LoadError> {
-    let put = |name: &str, bytes: &[u8]| {
-        write_atomically(&output.join(name), |out| {
-            out.write_all(bytes).map_err(|e| LoadError::Write { what: name.to_owned(), source: e })
-        })
-    };
-    let mut has_tokenizer = false;
-    if let Some(folder) = source.folder() {
-        for name in TOKENIZER_FILES {
-            let from = folder.join(name);
-            if from.is_file() {
-                put(name, &read_bounded(&from, "a tokenizer file", MAX_TOKENIZER)?)?;
-                has_tokenizer |= name == "tokenizer.json" || name == "tokenizer.model";
-            }
-        }
-    }
-    if let Some(json) =
-        source.gguf().and_then(|g| g.metadata().get("tokenizer.huggingface.json")).and_then(|v| v.as_str())
-    {
-        put("tokenizer.json", json.as_bytes())?;
-        has_tokenizer = true;
-    }
-    if let Some(file) = &options.tokenizer {
-        put("tokenizer.json", &read_bounded(file, "tokenizer.json", MAX_TOKENIZER)?)?;
-        has_tokenizer = true;
-    }
-    if !has_tokenizer {
-        notes
-            .push("no tokenizer.json was written, because the source has none; pass --tokenizer to add one".to_owned());
-    }
-    Ok(())
 }

@@ -9,13 +9,16 @@
 
 mod gguf_out;
 mod hf_out;
+mod hf_words;
+mod speech;
 mod verify;
 mod vocab;
 
 pub(crate) use gguf_out::{architecture_for, put_shape};
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{FloatMatrix, FloatType, ModelWeights};
+use bitnet_model::{FloatMatrix, FloatType, ModelConfig, ModelWeights};
+use speech::Speech;
 use ternary_kernels::FileFormat;
 pub use ternary_kernels::ScaleRounding;
 
@@ -107,7 +110,8 @@ pub struct ConvertReport {
 
 /// Converts the checkpoint at `input` and writes it to `output`: a GGUF file, or a folder for
 /// [`Target::HfPacked`]. What was written is read again, every trit, scale, norm and embedding row is compared with the
-/// source, and only then it gets its name. Into a folder that holds something already, files are written one by one,
+/// source, and so are the ids that
+/// both make of texts and of chats, and only then it gets its name. Into a folder that holds something already, files are written one by one,
 /// each when it is complete, `config.json` last, and compared after that.
 ///
 /// # Errors
@@ -129,7 +133,9 @@ pub fn convert(
     }
     check_shapes(&source, &weights, target)?;
     let mut notes = source.notes();
-    let mut job = Job { source: &source, weights: &weights, target, options, progress, notes: &mut notes };
+    let speech = speech(&source, &mut weights.config, options, &mut notes);
+    let speech = speech.as_ref();
+    let mut job = Job { source: &source, weights: &weights, speech, target, options, progress, notes: &mut notes };
     let checked = match target {
         Target::HfPacked => hf_out::write(&mut job, output)?,
         _ => gguf_out::write(&mut job, output)?,
@@ -144,10 +150,35 @@ pub fn convert(
 struct Job<'a> {
     source: &'a Checkpoint,
     weights: &'a ModelWeights,
+    /// How the source turns texts into ids, where that can be read.
+    speech: Option<&'a Speech>,
     target: Target,
     options: &'a ConvertOptions,
     progress: &'a mut dyn FnMut(Progress),
     notes: &'a mut Vec<String>,
+}
+
+/// How the source turns texts into ids; its special ids become those of `config`. Weights can be converted without.
+fn speech(
+    source: &Checkpoint,
+    config: &mut ModelConfig,
+    options: &ConvertOptions,
+    notes: &mut Vec<String>,
+) -> Option<Speech> {
+    let mut load = LoadOptions::default();
+    load.tokenizer.clone_from(&options.tokenizer);
+    match Speech::of(source, &load, config) {
+        Ok(speech) => {
+            if speech.tokenizer.is_some() {
+                (config.bos_token_id, config.eos_token_ids) = (speech.bos, speech.eos.clone());
+            }
+            Some(speech)
+        }
+        Err(e) => {
+            notes.push(format!("the tokenizer of the source cannot be read, so prompts were not compared: {e}"));
+            None
+        }
+    }
 }
 
 /// Refuses rows that the target cannot hold before anything is written.

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use bitnet_model::{FloatMatrix, ModelWeights};
+use bitnet_model::{FloatMatrix, ModelConfig, ModelWeights};
 use half::{bf16, f16};
 use ternary_kernels::ScaleRounding;
 
 use super::Target;
+use super::speech::Speech;
+use crate::config::rope;
 use crate::loaded::LoadOptions;
 use crate::{Checkpoint, LoadError};
 
@@ -18,6 +20,7 @@ pub(super) struct Checked {
 /// Compares what lies in `file`, and will be called `output`, with its source.
 pub(super) fn read_back(
     source: &ModelWeights,
+    speech: Option<&Speech>,
     (file, output): (&Path, &Path),
     target: Target,
     rounding: ScaleRounding,
@@ -26,8 +29,14 @@ pub(super) fn read_back(
         |tensor: String, what: &str| LoadError::ReadBack { path: output.to_path_buf(), tensor, what: what.to_owned() };
     let written = Checkpoint::open(file, &LoadOptions::default())?;
     let result = written.weights()?;
-    if source.config != result.config {
-        return Err(differs("(configuration)".into(), &format!("{:?} became {:?}", source.config, result.config)));
+    if let Some(what) = difference(&source.config, &result.config) {
+        return Err(differs("(configuration)".into(), &what));
+    }
+    if let Some(speech) = speech.filter(|s| s.tokenizer.is_some()) {
+        let spoken = Speech::of(&written, &LoadOptions::default(), &result.config)?;
+        if let Some(what) = speech.difference(&spoken) {
+            return Err(differs("(prompts)".into(), &what));
+        }
     }
     let tables = [
         ("embedding", Some(&source.embedding), Some(&result.embedding)),
@@ -88,6 +97,28 @@ pub(super) fn read_back(
     Ok(checked)
 }
 
+/// The first field in which two configurations differ. Ids that end a text are a set, and angles of the rotary embedding may
+/// be said in two ways.
+fn difference(a: &ModelConfig, b: &ModelConfig) -> Option<String> {
+    let (mut a, mut b) = (a.clone(), b.clone());
+    if rope::same(&a.rope_frequencies(), &b.rope_frequencies()) {
+        b.rope_scaling.clone_from(&a.rope_scaling);
+    }
+    a.eos_token_ids.sort_unstable();
+    b.eos_token_ids.sort_unstable();
+    if a == b {
+        return None;
+    }
+    // One line for each field, so that no list of layers drowns what differs.
+    let (x, y) = (format!("{a:#?}"), format!("{b:#?}"));
+    let lines = x.lines().zip(y.lines()).find(|(x, y)| x != y);
+    let short = |s: &str| s.trim().trim_end_matches(',').chars().take(120).collect::<String>();
+    Some(match lines {
+        Some((x, y)) => format!("{} became {}", short(x), short(y)),
+        None => "it has more or fewer entries".to_owned(),
+    })
+}
+
 /// The scale as the target stores it.
 fn nearest(target: Target, scale: f32) -> f32 {
     match target {
@@ -133,7 +164,7 @@ mod tests {
         change(&Gguf::open(&output).unwrap(), &mut bytes);
         std::fs::write(&output, &bytes).unwrap();
         let source = Checkpoint::open(&source, &LoadOptions::default()).unwrap().weights().unwrap();
-        read_back(&source, (&output, &output), Target::I2S, ScaleRounding::Exact)
+        read_back(&source, None, (&output, &output), Target::I2S, ScaleRounding::Exact)
     }
 
     fn at(file: &Gguf, tensor: &str, offset: u64) -> usize {

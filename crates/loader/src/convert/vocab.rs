@@ -6,17 +6,20 @@
 use std::path::Path;
 
 use bitnet_model::ModelConfig;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
-use crate::config::from_hf::MAX_CONFIG;
-use crate::gguf::{Array, Metadata, StringArray};
+use super::speech::{Speech, default_template, differing_text, plain, templates_of};
+use crate::config::from_gguf::EOS_LIST;
+use crate::gguf::{Array, Metadata, StringArray, Value};
+use crate::load::{TEMPLATE, gguf_tokenizer};
 use crate::mmap::read_bounded;
+use crate::tokenizer::{GgufVocab, NamedTemplate, Tokenizer, TokenizerConfig};
 use crate::{Checkpoint, LoadError};
 
 /// Largest `tokenizer.json` accepted, bytes.
 const MAX_TOKENIZER: u64 = 256 << 20;
 /// The key for a whole `tokenizer.json`.
-pub(crate) const WHOLE: &str = "tokenizer.huggingface.json";
+pub(super) const WHOLE: &str = "tokenizer.huggingface.json";
 
 /// The split pattern of Llama 3, as its `tokenizer.json` writes it.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -26,85 +29,150 @@ pub(super) fn put(
     metadata: &mut Metadata,
     source: &Checkpoint,
     config: &ModelConfig,
+    speech: Option<&Speech>,
     override_file: Option<&Path>,
     notes: &mut Vec<String>,
 ) -> Result<(), LoadError> {
-    let own = source.folder().map(|f| f.join("tokenizer.json")).filter(|f| f.is_file());
-    let Some(file) = override_file.map(Path::to_path_buf).or(own) else {
-        if source.gguf().is_none() {
-            put_ids(metadata, config);
-            notes.push("the source has no tokenizer.json, so the result has no tokenizer; pass --tokenizer".to_owned());
-        }
+    let own = |name: &str| source.folder().map(|f| f.join(name)).filter(|f| f.is_file());
+    let file = override_file.map(Path::to_path_buf).or_else(|| own("tokenizer.json"));
+    if let Some(file) = &file {
+        // One of two vocabularies would be wrong. A chat template belongs to the model and stays.
+        metadata.retain(|k| !k.starts_with("tokenizer.") || k.starts_with(TEMPLATE));
+        put_json(metadata, file, config, speech, notes)?;
+    } else if source.gguf().is_some() {
         return Ok(());
-    };
-    let bytes = read_bounded(&file, "tokenizer.json", MAX_TOKENIZER)?;
-    let json: Json = serde_json::from_slice(&bytes)
-        .map_err(|source| LoadError::Json { what: "tokenizer.json", source }.in_file(&file))?;
-    // One of two vocabularies would be wrong. A chat template belongs to the model and stays.
-    metadata.retain(|k| !k.starts_with("tokenizer.") || k == "tokenizer.chat_template");
-    put_ids(metadata, config);
-    match export(&json, config.vocab_size) {
-        Some(v) => {
-            metadata.set("tokenizer.ggml.model", "gpt2");
-            metadata.set("tokenizer.ggml.pre", v.pre);
-            metadata.set("tokenizer.ggml.tokens", v.tokens);
-            metadata.set("tokenizer.ggml.token_type", crate::gguf::Value::Array(Array::I32(v.types)));
-            metadata.set("tokenizer.ggml.merges", v.merges);
+    } else if let Some(file) = own("tokenizer.model") {
+        let bytes = read_bounded(&file, "tokenizer.model", MAX_TOKENIZER)?;
+        let vocab = Tokenizer::vocab_of_sentencepiece(&bytes).map_err(|e| LoadError::from(e).in_file(&file))?;
+        put_sentencepiece(metadata, vocab);
+    } else {
+        notes.push("the source has no tokenizer, so the result has none; pass --tokenizer".to_owned());
+    }
+    put_ids(metadata, config, notes);
+    if let Some(tokenizer) = speech.and_then(|s| s.tokenizer.as_ref()) {
+        let flags = [("add_bos_token", tokenizer.add_bos()), ("add_eos_token", tokenizer.add_eos())];
+        for (key, flag) in flags.into_iter().filter_map(|(k, f)| Some((k, f?))) {
+            metadata.set(&format!("tokenizer.ggml.{key}"), Value::Bool(flag));
         }
-        None => {
-            // The bytes parsed as JSON, so they are UTF-8.
-            metadata.set(WHOLE, String::from_utf8_lossy(&bytes).as_ref());
-            let note = format!(
-                "{} has no counterpart in tokenizer.ggml keys; it was stored whole as {WHOLE}, which not every program reads",
-                file.display()
-            );
-            notes.push(note);
+        let known = |id: &u32| (*id as usize) < config.vocab_size;
+        for (key, id) in [("unknown", tokenizer.unk()), ("padding", tokenizer.pad())] {
+            if let Some(id) = id.filter(known) {
+                metadata.set(&format!("tokenizer.ggml.{key}_token_id"), id);
+            }
         }
     }
-    if let Some(add) = adds_bos(&json, config.bos_token_id) {
-        metadata.set("tokenizer.ggml.add_bos_token", add);
-    }
-    let folder = source.folder();
-    if let Some(folder) = folder {
-        put_template(metadata, folder)?;
+    if let Some(folder) = source.folder() {
+        put_templates(metadata, &templates_of(folder)?);
     }
     Ok(())
+}
+
+/// A `tokenizer.json`: as a vocabulary in GGUF's own keys where that gives the same ids, else whole.
+fn put_json(
+    metadata: &mut Metadata,
+    file: &Path,
+    config: &ModelConfig,
+    speech: Option<&Speech>,
+    notes: &mut Vec<String>,
+) -> Result<(), LoadError> {
+    let bytes = read_bounded(file, "tokenizer.json", MAX_TOKENIZER)?;
+    let json: Json = serde_json::from_slice(&bytes)
+        .map_err(|source| LoadError::Json { what: "tokenizer.json", source }.in_file(file))?;
+    if let Some(v) = export(&json, config.vocab_size) {
+        metadata.set("tokenizer.ggml.model", "gpt2");
+        metadata.set("tokenizer.ggml.pre", v.pre);
+        metadata.set("tokenizer.ggml.tokens", v.tokens);
+        metadata.set("tokenizer.ggml.token_type", Value::Array(Array::I32(v.types)));
+        metadata.set("tokenizer.ggml.merges", v.merges);
+        let Some(own) = speech.and_then(|s| s.tokenizer.as_ref()) else { return Ok(()) };
+        let exported = gguf_tokenizer(metadata).ok().flatten();
+        if exported.is_some_and(|t| same_words(own, &t)) {
+            return Ok(());
+        }
+        metadata.retain(|k| !k.starts_with("tokenizer.ggml."));
+    }
+    // The bytes parsed as JSON, so they are UTF-8.
+    metadata.set(WHOLE, String::from_utf8_lossy(&bytes).as_ref());
+    let note = format!(
+        "{} has no counterpart in tokenizer.ggml keys; it was stored whole as {WHOLE}, which not every program reads",
+        file.display()
+    );
+    notes.push(note);
+    Ok(())
+}
+
+/// Whether both cut the same words; what stands around a text is said by other keys.
+fn same_words(a: &Tokenizer, b: &Tokenizer) -> bool {
+    let bare = |t: &Tokenizer| {
+        let mut flags = TokenizerConfig::default();
+        (flags.add_bos_token, flags.add_eos_token) = (Some(false), Some(false));
+        t.with_config(&flags)
+    };
+    let around = |t: &Tokenizer| {
+        let ids = t.encode("", true).unwrap_or_default();
+        let bos = t.add_bos() == Some(true);
+        let eos = t.add_eos() == Some(true);
+        let plain: Vec<u32> =
+            t.bos().filter(|_| bos).into_iter().chain(t.eos().first().copied().filter(|_| eos)).collect();
+        ids == plain
+    };
+    match (bare(a), bare(b)) {
+        // GGUF's keys can only say whether the two special tokens stand around a text.
+        (Ok(x), Ok(y)) => around(a) && differing_text(&x, &y).is_none(),
+        _ => false,
+    }
+}
+
+fn put_sentencepiece(metadata: &mut Metadata, vocab: GgufVocab) {
+    metadata.set("tokenizer.ggml.model", vocab.model.as_str());
+    metadata.set("tokenizer.ggml.pre", "default");
+    metadata.set("tokenizer.ggml.tokens", vocab.tokens.iter().collect::<StringArray>());
+    metadata.set("tokenizer.ggml.scores", Value::Array(Array::F32(vocab.scores)));
+    metadata.set("tokenizer.ggml.token_type", Value::Array(Array::I32(vocab.token_types)));
+    let flags =
+        [("add_space_prefix", vocab.add_space_prefix), ("remove_extra_whitespaces", vocab.remove_extra_whitespaces)];
+    for (key, flag) in flags.into_iter().filter_map(|(k, f)| Some((k, f?))) {
+        metadata.set(&format!("tokenizer.ggml.{key}"), Value::Bool(flag));
+    }
+    if let Some(map) = vocab.precompiled_charsmap {
+        metadata.set("tokenizer.ggml.precompiled_charsmap", Value::Array(Array::U8(map)));
+    }
 }
 
 /// The special ids of the configuration.
-fn put_ids(metadata: &mut Metadata, config: &ModelConfig) {
+fn put_ids(metadata: &mut Metadata, config: &ModelConfig, notes: &mut Vec<String>) {
     if let Some(bos) = config.bos_token_id {
         metadata.set("tokenizer.ggml.bos_token_id", bos);
     }
-    // Three keys is what there is for ids that end a text.
-    for (key, id) in ["eos", "eot", "eom"].iter().zip(&config.eos_token_ids) {
+    // Three keys is what other programs have for ids that end a text.
+    const KEYS: [&str; 3] = ["eos", "eot", "eom"];
+    for (key, id) in KEYS.iter().zip(&config.eos_token_ids) {
         metadata.set(&format!("tokenizer.ggml.{key}_token_id"), *id);
+    }
+    if let Some(more) = config.eos_token_ids.get(KEYS.len()..).filter(|more| !more.is_empty()) {
+        metadata.set(EOS_LIST, Value::Array(Array::U32(config.eos_token_ids.clone())));
+        let more: Vec<String> = more.iter().map(u32::to_string).collect();
+        notes.push(format!(
+            "other programs have keys for three ids that end a text; {} stand in {EOS_LIST}, which only this one reads",
+            more.join(", ")
+        ));
     }
 }
 
-fn put_template(metadata: &mut Metadata, folder: &Path) -> Result<(), LoadError> {
-    let file = folder.join("chat_template.jinja");
-    if file.is_file() {
-        let bytes = read_bounded(&file, "a chat template", MAX_CONFIG)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| LoadError::NotUtf8 { what: "the chat template".to_owned(), offset: 0 }.in_file(&file))?;
-        metadata.set("tokenizer.chat_template", text.as_str());
-        return Ok(());
+/// The default template, and each that has a name under the keys that converters use.
+fn put_templates(metadata: &mut Metadata, templates: &[NamedTemplate]) {
+    if let Some(text) = default_template(templates) {
+        metadata.set(TEMPLATE, text);
     }
-    let file = folder.join("tokenizer_config.json");
-    if !file.is_file() {
-        return Ok(());
+    let named: Vec<&NamedTemplate> = templates.iter().filter(|t| t.name != "default" && !t.name.is_empty()).collect();
+    if named.is_empty() || templates.len() == 1 {
+        return;
     }
-    let bytes = read_bounded(&file, "tokenizer_config.json", MAX_TOKENIZER)?;
-    let map: Map<String, Json> = serde_json::from_slice(&bytes)
-        .map_err(|source| LoadError::Json { what: "tokenizer_config.json", source }.in_file(&file))?;
-    if let Some(text) = map.get("chat_template").and_then(Json::as_str) {
-        metadata.set("tokenizer.chat_template", text);
+    for t in &named {
+        metadata.set(&format!("{TEMPLATE}.{}", plain(&t.name)), t.template.as_str());
     }
-    if let Some(add) = map.get("add_bos_token").and_then(Json::as_bool) {
-        metadata.set("tokenizer.ggml.add_bos_token", add);
-    }
-    Ok(())
+    let names = named.iter().map(|t| plain(&t.name)).collect::<StringArray>();
+    metadata.set(&format!("{TEMPLATE}s"), names);
 }
 
 struct Exported {
@@ -200,25 +268,4 @@ fn pre_tokenizer(json: &Json) -> Option<Pre> {
         && field(split, "invert") != Some(true)
         && split.pointer("/pattern/Regex").and_then(Json::as_str) == Some(LLAMA3);
     (is_llama3 && byte_level(bytes, false)).then_some(Pre::Llama3)
-}
-
-/// Whether the post-processor puts the beginning-of-text token in front; `None` where there is no post-processor that
-/// could say so.
-fn adds_bos(json: &Json, bos: Option<u32>) -> Option<bool> {
-    fn templates<'a>(v: &'a Json, found: &mut Vec<&'a Json>) {
-        match v.get("type").and_then(Json::as_str) {
-            Some("TemplateProcessing") => found.push(v),
-            Some("Sequence") => {
-                v.get("processors").and_then(Json::as_array).into_iter().flatten().for_each(|p| templates(p, found));
-            }
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    templates(json.get("post_processor")?, &mut found);
-    let template = found.first()?;
-    let first = template.get("single")?.as_array()?.first()?.pointer("/SpecialToken/id");
-    let Some(name) = first.and_then(Json::as_str) else { return Some(false) };
-    let ids = template.get("special_tokens")?.get(name)?.get("ids")?.as_array()?;
-    Some(ids.first().and_then(Json::as_u64) == bos.map(u64::from))
 }

@@ -21,13 +21,19 @@
     clippy::cast_possible_truncation
 )]
 
+mod cursor;
 mod reader;
+mod split;
 mod tensor_info;
 mod types;
 mod value;
 mod writer;
 
 pub use reader::Gguf;
+pub(crate) use split::is_key as is_split_key;
+#[cfg(feature = "hub")]
+pub(crate) use split::parse_name as parse_part_name;
+pub use split::{MAX_PARTS, locate};
 pub use tensor_info::{TensorInfo, TensorType};
 pub use types::{GgmlType, Layout};
 pub use value::{Array, Metadata, StringArray, Value, ValueKind};

@@ -1,50 +1,51 @@
 //! The reader: every claim of the file is checked before it is used.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ternary_kernels::SharedBytes;
 
+use super::cursor::{Cursor, read_value};
+use super::split::{self, Place};
 use super::tensor_info::{TensorInfo, TensorType};
 use super::types::{self, GgmlType, SizeError};
-use super::value::{Array, Metadata, StringArray, Value, ValueKind};
-use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_ALIGNMENT, MAX_NAME};
+use super::value::{Metadata, Value};
+use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_ALIGNMENT};
 use crate::LoadError;
 use crate::mmap::map_file;
 
-/// Arrays inside arrays are legal; nobody writes deep ones, and each level is a recursion.
-const MAX_ARRAY_DEPTH: usize = 4;
-
-/// A GGUF file whose header has been read and checked; tensor data stay in the mapping.
+/// A GGUF file whose header has been read and checked; tensor data stay in the mapping. The parts of a split file are one.
 #[derive(Clone, Debug)]
 pub struct Gguf {
     path: Option<PathBuf>,
     version: u32,
-    alignment: u64,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
-    /// Where the data section begins in the file, bytes.
-    data_start: u64,
-    bytes: SharedBytes,
+    /// The file, or the parts of a split one in order.
+    data: Vec<Data>,
 }
 
-impl Gguf {
-    /// Maps the file at `path` and reads its header.
-    ///
-    /// # Errors
-    /// [`LoadError::Io`], or [`LoadError::InFile`] around anything that is wrong in the file.
-    pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let mut file = Self::from_bytes(map_file(path)?).map_err(|e| e.in_file(path))?;
-        file.path = Some(path.to_path_buf());
-        Ok(file)
-    }
+/// The bytes of one file.
+#[derive(Clone, Debug)]
+struct Data {
+    bytes: SharedBytes,
+    /// Where the data section begins in the file, bytes.
+    start: u64,
+    alignment: u64,
+}
 
-    /// Reads the header of a whole GGUF file in memory.
-    ///
-    /// # Errors
-    /// Anything that is wrong in the file: see the GGUF and tensor variants of [`LoadError`].
-    pub fn from_bytes(bytes: SharedBytes) -> Result<Self, LoadError> {
+/// One file: a whole model, or a part of a split one.
+pub(super) struct Part {
+    version: u32,
+    pub(super) metadata: Metadata,
+    pub(super) tensors: Vec<TensorInfo>,
+    data: Data,
+}
+
+impl Part {
+    /// Reads a header. `architecture` is that of the first part, which the others need not repeat.
+    pub(super) fn read(bytes: SharedBytes, architecture: Option<&str>) -> Result<Self, LoadError> {
         let mut r = Cursor::new(&bytes);
         let version = read_version(&mut r)?;
         // A tensor description takes at least 24 bytes (empty name, no dimensions), an entry at least 13.
@@ -59,20 +60,77 @@ impl Gguf {
             metadata.insert(key, value)?;
         }
         let alignment = alignment_of(&metadata)?;
-        let architecture = metadata.str("general.architecture")?.unwrap_or("").to_owned();
+        let architecture = metadata.str("general.architecture")?.or(architecture).unwrap_or("").to_owned();
 
         let mut tensors = Vec::new();
-        let mut index = HashMap::new();
+        let mut names = HashSet::new();
         for _ in 0..n_tensors {
             let info = read_info(&mut r, alignment)?;
-            if index.insert(info.name.clone(), tensors.len()).is_some() {
+            if !names.insert(info.name.clone()) {
                 return Err(LoadError::DuplicateTensor { tensor: info.name });
             }
             tensors.push(info);
         }
-        let data_start = r.offset().next_multiple_of(alignment); // Below 2^63: no overflow.
-        place(&mut tensors, data_start, r.len(), &architecture, alignment)?;
-        Ok(Self { path: None, version, alignment, metadata, tensors, index, data_start, bytes })
+        let start = r.offset().next_multiple_of(alignment); // Below 2^63: no overflow.
+        place(&mut tensors, start, r.len(), &architecture, alignment)?;
+        Ok(Self { version, metadata, tensors, data: Data { bytes, start, alignment } })
+    }
+}
+
+impl Gguf {
+    /// Maps the file at `path` and reads its header. Where it is a part of a split file, all parts are opened, which lie
+    /// beside it under the names that splitting programs give them.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`]; [`LoadError::Split`] for parts that are missing or do not belong together; [`LoadError::InFile`]
+    /// around anything that is wrong in the file.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let part = Part::read(map_file(path)?, None).map_err(|e| e.in_file(path))?;
+        let parts = match Place::of(&part.metadata).map_err(|e| e.in_file(path))? {
+            None => vec![part],
+            Some(place) => split::read_all(path, place)?,
+        };
+        let mut file = Self::of(parts).map_err(|e| e.in_file(path))?;
+        file.path = Some(path.to_path_buf());
+        Ok(file)
+    }
+
+    /// Reads the header of a whole GGUF file in memory.
+    ///
+    /// # Errors
+    /// Anything that is wrong in the file: see the GGUF and tensor variants of [`LoadError`].
+    pub fn from_bytes(bytes: SharedBytes) -> Result<Self, LoadError> {
+        let part = Part::read(bytes, None)?;
+        match Place::of(&part.metadata)? {
+            None => Self::of(vec![part]),
+            Some(place) => Err(place.alone()),
+        }
+    }
+
+    fn of(parts: Vec<Part>) -> Result<Self, LoadError> {
+        let mut file = Self {
+            path: None,
+            version: 0,
+            metadata: Metadata::default(),
+            tensors: Vec::new(),
+            index: HashMap::new(),
+            data: Vec::new(),
+        };
+        for (n, part) in parts.into_iter().enumerate() {
+            // What describes the model stands in the first part.
+            if n == 0 {
+                (file.version, file.metadata) = (part.version, part.metadata);
+            }
+            for mut info in part.tensors {
+                info.part = n;
+                if file.index.insert(info.name.clone(), file.tensors.len()).is_some() {
+                    return Err(LoadError::DuplicateTensor { tensor: info.name });
+                }
+                file.tensors.push(info);
+            }
+            file.data.push(part.data);
+        }
+        Ok(file)
     }
 
     /// Where the file came from, if it came from a path.
@@ -85,19 +143,24 @@ impl Gguf {
         self.version
     }
 
-    /// Alignment of the tensors, bytes.
+    /// Alignment of the tensors, bytes; of a split file that in its first part.
     pub fn alignment(&self) -> u64 {
-        self.alignment
+        self.data.first().map_or(DEFAULT_ALIGNMENT, |d| d.alignment)
     }
 
-    /// Where the data section begins in the file, bytes.
+    /// Where the data section begins in the file, bytes; of a split file in its first part.
     pub fn data_start(&self) -> u64 {
-        self.data_start
+        self.data.first().map_or(0, |d| d.start)
     }
 
-    /// The whole file, bytes.
+    /// The number of files: more than one where a model was split.
+    pub fn parts(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The whole file, bytes; of a split file all parts together.
     pub fn file_len(&self) -> u64 {
-        self.bytes.len() as u64
+        self.data.iter().map(|d| d.bytes.len() as u64).sum()
     }
 
     /// The metadata.
@@ -127,8 +190,10 @@ impl Gguf {
     /// the size of the one layout that is read.
     pub fn data(&self, info: &TensorInfo) -> Result<(GgmlType, SharedBytes), LoadError> {
         let ty = info.usable_type(self.architecture())?;
+        // The tensors of a file name its parts; that of another file may not.
+        let (file, alignment) = self.data.get(info.part).map_or((None, DEFAULT_ALIGNMENT), |d| (Some(d), d.alignment));
         let nbytes = info.nbytes.unwrap_or(info.room);
-        if matches!(ty, GgmlType::I2S | GgmlType::Tl1 | GgmlType::Tl2) && !fills(nbytes, info, self.alignment) {
+        if matches!(ty, GgmlType::I2S | GgmlType::Tl1 | GgmlType::Tl2) && !fills(nbytes, info, alignment) {
             // The types' sizes are no multiples of anything, so a foreign variant shows in the distance to the next tensor.
             return Err(LoadError::TensorBytes {
                 tensor: info.name.clone(),
@@ -137,17 +202,16 @@ impl Gguf {
                 got: info.room,
             });
         }
-        let range = self
-            .data_start
-            .checked_add(info.offset)
+        let range = file
+            .and_then(|d| d.start.checked_add(info.offset))
             .and_then(|start| Some((start, start.checked_add(nbytes)?)))
             .and_then(|(start, end)| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
-        let slice = range.and_then(|r| self.bytes.slice(r)).ok_or_else(|| LoadError::OutOfFile {
+        let slice = file.zip(range).and_then(|(d, r)| d.bytes.slice(r)).ok_or_else(|| LoadError::OutOfFile {
             tensor: info.name.clone(),
             ty: ty.name().to_owned(),
             start: info.offset,
             end: info.offset.saturating_add(nbytes),
-            file_len: self.bytes.len() as u64,
+            file_len: file.map_or(0, |d| d.bytes.len() as u64),
         })?;
         Ok((ty, slice))
     }
@@ -213,7 +277,18 @@ fn read_info(r: &mut Cursor<'_>, alignment: u64) -> Result<TensorInfo, LoadError
         None if types::collision(type_id).is_some() => TensorType::Ambiguous(type_id),
         None => TensorType::Unknown(type_id),
     };
-    Ok(TensorInfo { name, dims, n_dims: n_dims as usize, type_id, ty, offset, nbytes: None, room: 0, last: false })
+    Ok(TensorInfo {
+        name,
+        dims,
+        n_dims: n_dims as usize,
+        type_id,
+        ty,
+        offset,
+        nbytes: None,
+        room: 0,
+        last: false,
+        part: 0,
+    })
 }
 
 /// Decides types and sizes, and checks that every tensor lies in the file and no two overlap.
@@ -300,180 +375,4 @@ fn padded(need: u64, room: u64, alignment: u64) -> bool {
 /// Whether the tensor fills the distance to the next one; behind the last one a file may hold anything.
 fn fills(need: u64, info: &TensorInfo, alignment: u64) -> bool {
     padded(need, info.room, alignment) || (info.last && info.room >= need)
-}
-
-fn read_value(r: &mut Cursor<'_>, key: &str, kind: ValueKind) -> Result<Value, LoadError> {
-    const WHAT: &str = "a metadata value";
-    Ok(match kind {
-        ValueKind::U8 => Value::U8(r.u8(WHAT)?),
-        ValueKind::I8 => Value::I8(i8::from_le_bytes(r.array(WHAT)?)),
-        ValueKind::U16 => Value::U16(u16::from_le_bytes(r.array(WHAT)?)),
-        ValueKind::I16 => Value::I16(i16::from_le_bytes(r.array(WHAT)?)),
-        ValueKind::U32 => Value::U32(r.u32(WHAT)?),
-        ValueKind::I32 => Value::I32(i32::from_le_bytes(r.array(WHAT)?)),
-        ValueKind::F32 => Value::F32(f32::from_le_bytes(r.array(WHAT)?)),
-        ValueKind::U64 => Value::U64(r.u64(WHAT)?),
-        ValueKind::I64 => Value::I64(i64::from_le_bytes(r.array(WHAT)?)),
-        ValueKind::F64 => Value::F64(f64::from_le_bytes(r.array(WHAT)?)),
-        ValueKind::Bool => Value::Bool(bool_of(r.u8(WHAT)?, key)?),
-        ValueKind::String => Value::String(r.text(key)?.to_owned()),
-        ValueKind::Array => Value::Array(read_array(r, key, 1)?),
-    })
-}
-
-fn bool_of(byte: u8, key: &str) -> Result<bool, LoadError> {
-    match byte {
-        0 => Ok(false),
-        1 => Ok(true),
-        value => Err(LoadError::BadBool { key: key.to_owned(), value }),
-    }
-}
-
-fn read_array(r: &mut Cursor<'_>, key: &str, depth: usize) -> Result<Array, LoadError> {
-    const WHAT: &str = "a metadata array";
-    if depth > MAX_ARRAY_DEPTH {
-        return Err(LoadError::NestedTooDeep { key: key.to_owned(), max: MAX_ARRAY_DEPTH });
-    }
-    let kind = r.value_kind(key)?;
-    // Memory is bounded by the bytes that are left, because each element has at least this many of them.
-    let element_bytes = match kind {
-        ValueKind::U8 | ValueKind::I8 | ValueKind::Bool => 1,
-        ValueKind::U16 | ValueKind::I16 => 2,
-        ValueKind::U32 | ValueKind::I32 | ValueKind::F32 => 4,
-        ValueKind::U64 | ValueKind::I64 | ValueKind::F64 | ValueKind::String => 8,
-        ValueKind::Array => 12,
-    };
-    let n = r.count(WHAT, element_bytes)?;
-    Ok(match kind {
-        ValueKind::U8 => Array::U8(r.numbers(n, u8::from_le_bytes)?),
-        ValueKind::I8 => Array::I8(r.numbers(n, i8::from_le_bytes)?),
-        ValueKind::U16 => Array::U16(r.numbers(n, u16::from_le_bytes)?),
-        ValueKind::I16 => Array::I16(r.numbers(n, i16::from_le_bytes)?),
-        ValueKind::U32 => Array::U32(r.numbers(n, u32::from_le_bytes)?),
-        ValueKind::I32 => Array::I32(r.numbers(n, i32::from_le_bytes)?),
-        ValueKind::F32 => Array::F32(r.numbers(n, f32::from_le_bytes)?),
-        ValueKind::U64 => Array::U64(r.numbers(n, u64::from_le_bytes)?),
-        ValueKind::I64 => Array::I64(r.numbers(n, i64::from_le_bytes)?),
-        ValueKind::F64 => Array::F64(r.numbers(n, f64::from_le_bytes)?),
-        ValueKind::Bool => {
-            let bytes = r.take(WHAT, n as u64)?;
-            Array::Bool(bytes.iter().map(|&b| bool_of(b, key)).collect::<Result<_, _>>()?)
-        }
-        ValueKind::String => {
-            let mut all = StringArray::with_capacity(n, 0);
-            for _ in 0..n {
-                all.push(r.text(key)?);
-            }
-            Array::String(all)
-        }
-        ValueKind::Array => {
-            let mut all = Vec::new();
-            for _ in 0..n {
-                // The recursion ends at the limit above.
-                all.push(read_array(r, key, depth.saturating_add(1))?);
-            }
-            Array::Array(all)
-        }
-    })
-}
-
-/// A position in the bytes of a file; every read is checked.
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-
-    fn offset(&self) -> u64 {
-        self.at as u64
-    }
-
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn left(&self) -> u64 {
-        self.len().saturating_sub(self.offset())
-    }
-
-    fn take(&mut self, what: &'static str, n: u64) -> Result<&'a [u8], LoadError> {
-        let end = usize::try_from(n).ok().and_then(|n| self.at.checked_add(n));
-        match end.and_then(|end| Some((end, self.bytes.get(self.at..end)?))) {
-            Some((end, slice)) => {
-                self.at = end;
-                Ok(slice)
-            }
-            None => Err(LoadError::Truncated { what, offset: self.offset(), needed: n, left: self.left() }),
-        }
-    }
-
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], LoadError> {
-        let offset = self.offset();
-        let slice = self.take(what, N as u64)?;
-        slice.try_into().map_err(|_| LoadError::Truncated { what, offset, needed: N as u64, left: slice.len() as u64 })
-    }
-
-    fn u8(&mut self, what: &'static str) -> Result<u8, LoadError> {
-        self.array(what).map(u8::from_le_bytes)
-    }
-
-    fn u32(&mut self, what: &'static str) -> Result<u32, LoadError> {
-        self.array(what).map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self, what: &'static str) -> Result<u64, LoadError> {
-        self.array(what).map(u64::from_le_bytes)
-    }
-
-    /// A count of things that take at least `each` bytes; refused where the rest of the file cannot hold them.
-    fn count(&mut self, what: &'static str, each: u64) -> Result<usize, LoadError> {
-        let offset = self.offset();
-        let count = self.u64(what)?;
-        let left = self.left();
-        match count.checked_mul(each) {
-            Some(bytes) if bytes <= left => {
-                usize::try_from(count).map_err(|_| LoadError::CountTooLarge { what, count, offset, left })
-            }
-            _ => Err(LoadError::CountTooLarge { what, count, offset, left }),
-        }
-    }
-
-    /// `n` numbers of `N` bytes; `n` comes from [`Cursor::count`] with the same size.
-    fn numbers<T, const N: usize>(&mut self, n: usize, from: impl Fn([u8; N]) -> T) -> Result<Vec<T>, LoadError> {
-        let bytes = self.take("a metadata array", (n as u64).saturating_mul(N as u64))?;
-        let (chunks, _) = bytes.as_chunks::<N>();
-        Ok(chunks.iter().map(|c| from(*c)).collect())
-    }
-
-    fn value_kind(&mut self, key: &str) -> Result<ValueKind, LoadError> {
-        let offset = self.offset();
-        let type_id = self.u32("the type of a metadata value")?;
-        ValueKind::from_id(type_id).ok_or_else(|| LoadError::ValueType { key: key.to_owned(), type_id, offset })
-    }
-
-    /// A key or a tensor name.
-    fn name(&mut self, what: &'static str) -> Result<String, LoadError> {
-        let offset = self.offset();
-        let len = self.u64(what)?;
-        if len > MAX_NAME && len <= self.left() {
-            return Err(LoadError::NameTooLong { what, offset, len, max: MAX_NAME });
-        }
-        let bytes = self.take(what, len)?;
-        match std::str::from_utf8(bytes) {
-            Ok(s) => Ok(s.to_owned()),
-            Err(_) => Err(LoadError::NotUtf8 { what: what.to_owned(), offset }),
-        }
-    }
-
-    /// A string value of `key`.
-    fn text(&mut self, key: &str) -> Result<&'a str, LoadError> {
-        let offset = self.offset();
-        let len = self.u64("the length of a string")?;
-        let bytes = self.take("a string", len)?;
-        std::str::from_utf8(bytes).map_err(|_| LoadError::NotUtf8 { what: format!("the value of {key:?}"), offset })
-    }
 }

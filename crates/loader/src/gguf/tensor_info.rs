@@ -43,6 +43,8 @@ pub struct TensorInfo {
     /// Bytes from its beginning to the next tensor or the end of the file.
     pub(super) room: u64,
     pub(super) last: bool,
+    /// In which of the files of a split model it lies, from 0.
+    pub(super) part: usize,
 }
 
 impl TensorInfo {

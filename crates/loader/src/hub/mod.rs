@@ -160,7 +160,8 @@ fn pulled(cache: &RepoCache, commit: String, chosen: &selection::Chosen) -> Pull
     let snapshot = cache.snapshot(&commit);
     let files: Vec<PathBuf> = chosen.names.iter().map(|name| snapshot.join(name)).collect();
     let path = match (chosen.single, files.as_slice()) {
-        (true, [only]) => only.clone(),
+        // The parts of a split file are found by the first one.
+        (true, [first, ..]) => first.clone(),
         _ => snapshot,
     };
     Pulled { path, files, commit }

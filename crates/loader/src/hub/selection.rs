@@ -89,13 +89,16 @@ impl Selection {
                 Ok(Chosen { names: files.iter().filter(wanted).cloned().collect(), single: false })
             }
             Self::Gguf(Some(name)) => match files.contains(name) {
-                true => Ok(Chosen { names: vec![name.clone()], single: true }),
+                true => Ok(Chosen { names: parts_of(name, files), single: true }),
                 false => Err(nothing(name)),
             },
             Self::Gguf(None) => match with(".gguf") {
                 names if names.is_empty() => Err(nothing("GGUF file")),
                 names if names.len() == 1 => Ok(Chosen { names, single: true }),
-                names => Err(HubError::Ambiguous { repo: repo.to_owned(), files: list(&names) }),
+                names => match names.first().map(|first| parts_of(first, &names)) {
+                    Some(parts) if parts.len() == names.len() => Ok(Chosen { names: parts, single: true }),
+                    _ => Err(HubError::Ambiguous { repo: repo.to_owned(), files: list(&names) }),
+                },
             },
             Self::Matching(patterns) => {
                 let wanted = |name: &&String| patterns.iter().any(|pattern| matches(pattern, name));
@@ -111,6 +114,24 @@ impl Selection {
     fn has_weights(&self, files: &[String]) -> bool {
         files.iter().any(|name| !name.contains('/') && name.ends_with(".safetensors"))
     }
+}
+
+/// The files of the model that `name` belongs to: itself, or all parts of a split one, the first part first.
+fn parts_of(name: &str, files: &[String]) -> Vec<String> {
+    let Some(model) = part_of(name) else { return vec![name.to_owned()] };
+    let mut parts: Vec<String> = files.iter().filter(|other| part_of(other) == Some(model)).cloned().collect();
+    parts.sort();
+    parts
+}
+
+/// The name (with its folders) and the number of files of a split model, where the file is a part of one.
+fn part_of(file: &str) -> Option<(&str, u64)> {
+    let (folder, name) = file.rsplit_once('/').map_or(("", file), |(folder, name)| (folder, name));
+    let (prefix, _, count) = crate::gguf::parse_part_name(name)?;
+    // The folder and what stands before the numbers, as they stand in the path.
+    let len =
+        if folder.is_empty() { prefix.len() } else { folder.len().saturating_add(prefix.len()).saturating_add(1) };
+    Some((file.get(..len)?, count))
 }
 
 /// The first names of a list, for a message.
@@ -158,6 +179,15 @@ mod tests {
         assert_eq!(one, Chosen { names: files(&["a.gguf"]), single: true });
         let two = files(&["a.gguf", "b.gguf", "README.md"]);
         assert!(matches!(Selection::Auto.choose("r", &two), Err(HubError::Ambiguous { .. })));
+        let parts = files(&["x/m-00002-of-00002.gguf", "x/m-00001-of-00002.gguf", "m-00001-of-00002.gguf", "b.gguf"]);
+        let chosen = Selection::Gguf(Some("x/m-00002-of-00002.gguf".into())).choose("r", &parts).expect("parts");
+        assert_eq!(
+            chosen,
+            Chosen { names: files(&["x/m-00001-of-00002.gguf", "x/m-00002-of-00002.gguf"]), single: true }
+        );
+        let only = files(&["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "README.md"]);
+        let chosen = Selection::Auto.choose("r", &only).expect("parts");
+        assert_eq!(chosen, Chosen { names: files(&["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]), single: true });
         let named = Selection::Gguf(Some("b.gguf".into())).choose("r", &two).expect("named");
         assert_eq!(named.names, ["b.gguf"]);
         for nothing in

@@ -11,6 +11,7 @@
 
 mod file;
 mod index;
+mod wrappers;
 mod write;
 
 use std::collections::BTreeMap;
@@ -62,7 +63,7 @@ impl Safetensors {
             if index.is_file() {
                 return Self::sharded(&index);
             }
-            let reason = format!("the folder has neither {SINGLE_NAME} nor {INDEX_NAME}");
+            let reason = format!("the folder has neither {SINGLE_NAME} nor {INDEX_NAME} nor a GGUF file");
             return Err(LoadError::NoModel { path: path.to_path_buf(), reason });
         }
         if path.extension().is_some_and(|e| e == "json") { Self::sharded(path) } else { Self::single(path) }

@@ -20,8 +20,8 @@ use bitnet_model::{
 use ternary_kernels::{FileFormat, KernelError, Scales, SharedBytes, TernaryMatrix};
 
 use crate::LoadError;
-use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf};
-use crate::gguf::Gguf;
+use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf, rope};
+use crate::gguf::{self, Gguf};
 use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 use crate::mmap::read_bounded;
 use crate::names::{self, Names};
@@ -56,15 +56,18 @@ impl Checkpoint {
     /// [`LoadError::NoModel`] if there is none; anything that is wrong with the container or the configuration, also
     /// tensors that no supported model has ([`LoadError::UnexpectedTensor`]).
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        let gguf = path.is_file() && !path.extension().is_some_and(|e| e == "safetensors" || e == "json");
-        let (store, folder) = if gguf {
-            (Store::Gguf(Gguf::open(path)?, options.tl.clone()), None)
-        } else {
-            let tensors = Safetensors::open(path)?;
-            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-            (Store::Hf(tensors), Some(folder))
-        };
-        Self::read(path, store, folder, options)
+        if let Some(file) = gguf::locate(path)? {
+            let store = Store::Gguf(Gguf::open(&file)?, options.tl.clone());
+            return Self::read(&file, store, None, options);
+        }
+        let (tensors, wrappers) = Safetensors::open(path)?.without_wrappers().map_err(|e| e.in_file(path))?;
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        let mut checkpoint = Self::read(path, Store::Hf(tensors), Some(folder), options)?;
+        if !wrappers.is_empty() {
+            let note = format!("{} in the names of the tensors was left out", wrappers.join(", "));
+            checkpoint.reading.notes.push(note);
+        }
+        Ok(checkpoint)
     }
 
     /// Reads a whole GGUF file in memory, a model that a program carries within itself for example.
@@ -86,10 +89,9 @@ impl Checkpoint {
                 Names::Hf { prefix: if based { "model." } else { "" } }
             }
         };
+        let facts = facts(&store, names).map_err(|e| e.in_file(path))?;
         let mut reading = match (&store, folder) {
-            (Store::Gguf(file, _), _) => {
-                from_gguf::read(file.metadata(), facts(&store, names)).map_err(|e| e.in_file(path))?
-            }
+            (Store::Gguf(file, _), _) => from_gguf::read(file.metadata(), facts).map_err(|e| e.in_file(path))?,
             (Store::Hf(_), folder) => {
                 let config = folder.unwrap_or(path).join("config.json");
                 let generation = config.with_file_name("generation_config.json");
@@ -98,7 +100,7 @@ impl Checkpoint {
                     true => Some(read_bounded(&generation, "generation_config.json", from_hf::MAX_CONFIG)?),
                     false => None,
                 };
-                from_hf::read(&json, generation.as_deref(), facts(&store, names)).map_err(|e| e.in_file(&config))?
+                from_hf::read(&json, generation.as_deref(), facts).map_err(|e| e.in_file(&config))?
             }
         };
         if let Some(layout) = options.qk_layout {
@@ -348,15 +350,25 @@ impl Part {
     }
 }
 
-fn facts(store: &Store, names: Names) -> TensorFacts {
+fn facts(store: &Store, names: Names) -> Result<TensorFacts, LoadError> {
+    let rope_factors = match names {
+        // As many as the widest head has pairs.
+        Names::Gguf if store.shape(rope::FACTORS).is_some_and(|s| s.iter().all(|n| *n <= 1 << 11)) => {
+            store.get(rope::FACTORS)?.map(|t| t.floats()).transpose()?
+        }
+        _ => None,
+    };
+    let has_scales = store.names().any(|n| n.ends_with(names.scale_suffix()));
     let has_sub_norms = store
         .names()
         .any(|n| ["attn_sub_norm", "ffn_sub_norm", "inner_attn_ln", "ffn_layernorm"].iter().any(|s| n.contains(s)));
-    TensorFacts {
+    Ok(TensorFacts {
         embedding_rows: store.shape(&names.embedding()).and_then(|s| s.first().copied()),
         has_head: store.shape(&names.head()).is_some(),
         has_sub_norms,
-    }
+        has_scales,
+        rope_factors,
+    })
 }
 
 impl WeightSource for Checkpoint {

@@ -22,6 +22,8 @@ pub struct NamedTemplate {
 pub struct TokenizerConfig {
     /// The token that begins a text.
     pub bos_token: Option<String>,
+    /// Whether `bos_token` is there and null: then nothing begins a text, whatever the model's configuration says.
+    pub bos_token_is_null: bool,
     /// The token that ends a text.
     pub eos_token: Option<String>,
     /// The token for what the vocabulary cannot write.
@@ -38,13 +40,19 @@ pub struct TokenizerConfig {
 
 #[derive(Deserialize)]
 struct ConfigJson {
-    bos_token: Option<TokenJson>,
+    #[serde(default, deserialize_with = "even_null")]
+    bos_token: Option<Option<TokenJson>>,
     eos_token: Option<TokenJson>,
     unk_token: Option<TokenJson>,
     pad_token: Option<TokenJson>,
     add_bos_token: Option<bool>,
     add_eos_token: Option<bool>,
     chat_template: Option<TemplatesJson>,
+}
+
+/// `Some(None)` for null, `None` for a field that is absent.
+fn even_null<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<TokenJson>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -88,7 +96,8 @@ impl TokenizerConfig {
             .map_err(|source| TokenizerError::Json { what: "tokenizer_config.json", source })?;
         let text = |token: Option<TokenJson>| token.map(TokenJson::text).filter(|token| !token.is_empty());
         Ok(Self {
-            bos_token: text(config.bos_token),
+            bos_token_is_null: matches!(config.bos_token, Some(None)),
+            bos_token: text(config.bos_token.flatten()),
             eos_token: text(config.eos_token),
             unk_token: text(config.unk_token),
             pad_token: text(config.pad_token),

@@ -100,7 +100,7 @@ const PRES: &[Pre] = &[
 ];
 
 impl GgufVocab {
-    fn kind(&self, id: u32) -> PieceKind {
+    pub(super) fn kind(&self, id: u32) -> PieceKind {
         let listed = self.token_types.get(id as usize).copied().map(PieceKind::from_gguf);
         // Without a list of types the named ids are all that is known to be special.
         let named = [self.bos, self.eos, self.eot, self.eom, self.pad].contains(&Some(id));
@@ -110,6 +110,14 @@ impl GgufVocab {
             None if named => PieceKind::Control,
             None => PieceKind::Normal,
         }
+    }
+
+    /// How a byte-level vocabulary cuts texts: split patterns, whether whole words skip the merges, whether texts are
+    /// brought to NFC. `None` for a pre-tokenizer that is not known.
+    pub(super) fn byte_level_stages(&self) -> Option<(&'static [&'static str], bool, bool)> {
+        let name = self.pre.as_deref().unwrap_or(ASSUMED);
+        let pre = PRES.iter().find(|pre| pre.names.contains(&name))?;
+        Some((pre.patterns, pre.ignore_merges, pre.nfc))
     }
 
     fn check(&self) -> Result<(), TokenizerError> {

@@ -17,6 +17,7 @@ mod bpe;
 mod bytes;
 mod config;
 mod error;
+mod export;
 mod gguf;
 mod json;
 mod merge;
@@ -199,6 +200,14 @@ impl Tokenizer {
     /// Malformed bytes, word and character models, and those of [`Self::from_gguf_vocab`].
     pub fn from_sentencepiece(bytes: &[u8]) -> Result<Self, TokenizerError> {
         Self::from_gguf_vocab(&sentencepiece::read(bytes)?)
+    }
+
+    /// The vocabulary of a SentencePiece model (`tokenizer.model`), in the terms of GGUF files.
+    ///
+    /// # Errors
+    /// Malformed bytes.
+    pub fn vocab_of_sentencepiece(bytes: &[u8]) -> Result<GgufVocab, TokenizerError> {
+        sentencepiece::read(bytes)
     }
 
     /// Takes special tokens and whether to add them from a `tokenizer_config.json`.

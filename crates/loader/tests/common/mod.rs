@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test program uses its own part.
 
 pub mod checkpoints;
+pub mod edit;
 
 /// A GGUF file under construction; counts follow from what was added unless they are overridden.
 #[derive(Clone)]

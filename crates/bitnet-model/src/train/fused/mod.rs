@@ -69,7 +69,7 @@ impl FusedLearner {
             config: config.clone(),
             kernel: ternary_kernels::best()?,
             ops: Ops::selected()?,
-            rope: RopeTable::new(0, config.head_dim, config.rope_theta as f32),
+            rope: RopeTable::from_frequencies(0, config.rope_frequencies()),
             minus_sin: Vec::new(),
             places: Places::new(config)?,
             prepared: None,

@@ -1,0 +1,87 @@
+//! Stretched rotary embeddings: frequencies against transformers' steps, and the engine against the candle path.
+
+use bitnet_model::nn::CandleModel;
+use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, RopeScaling, Sequence, SyntheticWeights};
+use candle_core::Device;
+use serde_json::Value;
+
+/// The scaling that a case of `testdata/units/rope.json` describes.
+fn scaling(v: &Value) -> RopeScaling {
+    let number = |name: &str| v[name].as_f64().unwrap();
+    match v["rope_type"].as_str().unwrap() {
+        "linear" => RopeScaling::Linear { factor: number("factor") },
+        _ => RopeScaling::Llama3 {
+            factor: number("factor"),
+            low_freq_factor: number("low_freq_factor"),
+            high_freq_factor: number("high_freq_factor"),
+            original_context: number("original_max_position_embeddings") as usize,
+        },
+    }
+}
+
+#[test]
+fn frequencies_are_those_of_the_reference_bit_for_bit() {
+    let cases = std::fs::read(test_support::testdata("units/rope.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_slice(&cases).unwrap();
+    assert_eq!(cases.len(), 5);
+    for case in &cases {
+        let d = case["head_dim"].as_u64().unwrap() as usize;
+        let mut c = ModelConfig::new(16, 2 * d, 32, 1, 2, 1);
+        c.rope_theta = case["theta"].as_f64().unwrap();
+        c.rope_scaling = scaling(&case["scaling"]);
+        c.validate().unwrap();
+        let expected: Vec<f32> =
+            case["frequencies"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        assert_eq!(c.rope_frequencies(), expected, "{}", case["scaling"]);
+        let scaled = c.rope_frequencies();
+        c.rope_scaling = RopeScaling::None;
+        assert_ne!(c.rope_frequencies(), scaled);
+    }
+}
+
+#[test]
+fn the_engine_and_the_candle_path_stretch_alike() {
+    let mut config = ModelConfig::new(50, 64, 96, 1, 4, 2);
+    let ids: Vec<u32> = (0..24).map(|i| (i * 7 + 3) % 50).collect();
+    let logits = |config: &ModelConfig| {
+        let weights = ModelWeights::from_source(&SyntheticWeights::new(config.clone(), 5)).unwrap();
+        let engine = Engine::new(&weights, &EngineOptions::default().threads(1)).unwrap();
+        let got = Sequence::new(&engine, KvType::F32, None).push_all(&ids).unwrap();
+        let candle = CandleModel::from_weights(&weights, &Device::Cpu).unwrap().forward(&ids).unwrap();
+        let candle: Vec<f32> = candle.flatten_all().unwrap().to_vec1().unwrap();
+        (got, candle)
+    };
+    let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+    let (plain, _) = logits(&config);
+    let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64 };
+    let factors = RopeScaling::Factors(vec![1.0, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 8.0]);
+    for scaling in [RopeScaling::Linear { factor: 4.0 }, llama3, factors] {
+        config.rope_scaling = scaling;
+        let (engine, candle) = logits(&config);
+        assert!(far(&engine, &candle) <= 1e-4, "{:?}: {}", config.rope_scaling, far(&engine, &candle));
+        assert!(far(&engine, &plain) > 1e-3, "{:?} changes nothing", config.rope_scaling);
+    }
+}
+
+#[test]
+fn scalings_that_cannot_be_are_refused() {
+    let llama3 = |factor, low, high, original_context| RopeScaling::Llama3 {
+        factor,
+        low_freq_factor: low,
+        high_freq_factor: high,
+        original_context,
+    };
+    for scaling in [
+        RopeScaling::Linear { factor: 0.0 },
+        RopeScaling::Linear { factor: f64::NAN },
+        llama3(-1.0, 1.0, 4.0, 64),
+        llama3(8.0, 4.0, 4.0, 64),
+        llama3(8.0, 1.0, 4.0, 0),
+        RopeScaling::Factors(vec![1.0; 7]),
+        RopeScaling::Factors(vec![0.0; 8]),
+    ] {
+        let mut config = ModelConfig::new(50, 64, 96, 1, 4, 2);
+        config.rope_scaling = scaling;
+        assert!(config.validate().is_err_and(|e| e.to_string().contains("rope_scaling")), "{:?}", config.rope_scaling);
+    }
+}
