@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bitnet::loader::files::{self, Kind};
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
 use bitnet::{InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning};
@@ -26,7 +27,7 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ShowArgs {
     /// The model, as for --model
-    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    #[arg(value_name = "MODEL", conflicts_with = "model", value_parser = ModelSpec::parser())]
     path: Option<ModelSpec>,
     /// List every tensor: type, shape, bytes
     #[arg(long)]
@@ -94,6 +95,9 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
 }
 
 fn read_header(path: &Path) -> Result<Header, CliError> {
+    if !path.is_dir() {
+        files::regular(path, "a model")?;
+    }
     // The loader decides in the same way which of the two it is.
     let other = |e: &std::ffi::OsStr| e == "safetensors" || e == "json";
     if path.is_file() && !path.extension().is_some_and(other) { gguf(path) } else { folder(path) }
@@ -133,7 +137,7 @@ fn json_of(value: &Value) -> Json {
 fn folder(path: &Path) -> Result<Header, CliError> {
     let files = Safetensors::open(path)?;
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-    let config: Map<String, Json> = std::fs::read(folder.join("config.json"))
+    let config: Map<String, Json> = files::read(&folder.join("config.json"), Kind::CONFIG)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();

@@ -56,6 +56,10 @@ impl Checkpoint {
     /// [`LoadError::NoModel`] if there is none; anything that is wrong with the container or the configuration, also
     /// tensors that no supported model has ([`LoadError::UnexpectedTensor`]).
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        if !path.is_dir() {
+            // A pipe or a device is named before anything waits for it.
+            crate::files::regular(path, "a model")?;
+        }
         let gguf = path.is_file() && !path.extension().is_some_and(|e| e == "safetensors" || e == "json");
         let (store, folder) = if gguf {
             (Store::Gguf(Gguf::open(path)?, options.tl.clone()), None)
