@@ -42,7 +42,8 @@ Exit codes:
 Environment:
   BITNET_MODEL  model to use without --model     BITNET_ISA  instruction set to use without --isa
   BITNET_LOG    log filter, as `debug`           NO_COLOR    no colours
-  XDG_CACHE_HOME  where synthetic models and tunings go      HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE";
+  XDG_CACHE_HOME  where synthetic models and tunings go      HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE,
+  TRANSFORMERS_OFFLINE";
 
 /// Runs ternary (1.58-bit) language models on this computer: fast, in one process, right or it tells you.
 #[derive(Debug, Parser)]
@@ -122,7 +123,7 @@ pub(crate) enum Command {
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// GGUF file, Hugging Face folder, a short name, hf:OWNER/REPO[:FILE], synthetic:2b4t, synthetic:2b4t-v2 or synthetic:FILE.json
-    #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL", hide_env = true)]
+    #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL", hide_env = true, value_parser = ModelSpec::parser())]
     pub(crate) model: Option<ModelSpec>,
     #[command(flatten)]
     pub(crate) files: FileArgs,
@@ -186,19 +187,19 @@ pub(crate) struct EngineArgs {
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
     /// Randomness: 0 always takes the likeliest token, 1 follows the model's probabilities
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
     /// Choose among the K likeliest tokens; 0 for all
     #[arg(long, value_name = "K")]
     pub(crate) top_k: Option<usize>,
     /// Choose among the likeliest tokens whose probabilities add up to P
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
     /// Choose among tokens with at least P times the probability of the likeliest
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
     /// Make tokens that occurred before less likely by this factor; 1 for none
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f32>,
     /// The same seed gives the same text [default: another one each time]
     #[arg(long, value_name = "N")]
@@ -208,7 +209,7 @@ pub(crate) struct SamplingArgs {
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
     /// End at this text, which is not printed; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
     /// Go on after a token that ends the text
     #[arg(long)]

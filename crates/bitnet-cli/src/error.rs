@@ -60,6 +60,9 @@ pub(crate) enum CliError {
         /// What was to be downloaded.
         repo: String,
     },
+    /// A file that cannot be read or written.
+    #[error(transparent)]
+    File(#[from] bitnet::loader::files::FileError),
     /// A file or a stream that cannot be read or written.
     #[error("cannot {op} {what}: {source}")]
     Io {

@@ -1,6 +1,6 @@
 //! The `bitnet` command: run, chat with, convert, inspect and measure ternary language models.
 //!
-//! One file per command under `commands/`; `args` is what can be typed, `source` turns `--model` into a loaded model,
+//! One file per command under `commands/`; `args` is what can be typed, `parse` reads it, `source` turns `--model` into a loaded model,
 //! `ui` and `progress` are what a person sees, `interrupt` is Ctrl-C. Text and JSON go to stdout, all else to stderr.
 
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ mod energy;
 mod error;
 mod interrupt;
 mod names;
+mod parse;
 mod process;
 mod progress;
 mod source;
@@ -18,13 +19,10 @@ mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::Cli;
 use ui::Ui;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse::arguments();
     let ui = Ui::new(cli.common.quiet);
     init_logging(cli.common.verbose, &ui);
     interrupt::install();

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use bitnet::bitnet_model::WeightSource;
 use bitnet::loader::Checkpoint;
+use bitnet::loader::files::{self, Kind};
 use bitnet::loader::synthetic::{Spec, cache_dir};
 use bitnet::{KvType, Model, ModelBuilder, ModelConfig, SamplingOptions, Speculation, UseTuning};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
 use crate::error::CliError;
 use crate::names;
 use crate::progress;
-use crate::ui::{self, Ui};
+use crate::ui::Ui;
 
 /// File name of the small model that comes within the program; where it does not, one of that name is looked for in the current
 /// folder.
@@ -65,6 +67,16 @@ impl FromStr for HubSpec {
             Some((owner, name)) if legal(owner) && legal(name) => Ok(Self { repo: repo.to_owned(), file }),
             _ => Err("a repository is named OWNER/REPO, as in microsoft/bitnet-b1.58-2B-4T; `bitnet list --known` shows short names".into()),
         }
+    }
+}
+
+impl ModelSpec {
+    /// For options: a name that is no text is a path.
+    pub(crate) fn parser() -> impl TypedValueParser<Value = Self> {
+        OsStringValueParser::new().try_map(|name| match name.into_string() {
+            Ok(text) => text.parse(),
+            Err(path) => Ok::<_, String>(ModelSpec::Path(path.into())),
+        })
     }
 }
 
@@ -123,16 +135,12 @@ pub(crate) fn locate(spec: Option<&ModelSpec>, ui: &Ui) -> Result<PathBuf, CliEr
 fn shipped() -> Result<PathBuf, CliError> {
     let folder = cache_dir();
     let path = folder.join(SHIPPED);
-    if std::fs::read(&path).is_ok_and(|bytes| bytes == bitnet::TINY_MODEL) {
+    let kind = Kind::new("a model", bitnet::TINY_MODEL.len() as u64);
+    if files::read(&path, kind).is_ok_and(|bytes| bytes == bitnet::TINY_MODEL) {
         return Ok(path);
     }
-    let write = || {
-        std::fs::create_dir_all(&folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        std::io::Write::write_all(&mut file, bitnet::TINY_MODEL)?;
-        file.persist(&path).map_err(|e| e.error)
-    };
-    write().map_err(CliError::io("write", path.to_string_lossy()))?;
+    std::fs::create_dir_all(&folder).map_err(CliError::io("create", folder.to_string_lossy()))?;
+    files::write(&path, bitnet::TINY_MODEL)?;
     Ok(path)
 }
 
@@ -161,6 +169,10 @@ pub(crate) fn shape(args: &ModelArgs, ui: &Ui) -> Result<(String, ModelConfig), 
 
 fn existing(path: &Path) -> Result<PathBuf, CliError> {
     if path.exists() {
+        if !path.is_dir() {
+            // A pipe or a device is named before anything waits for it.
+            files::regular(path, "a model")?;
+        }
         return Ok(path.to_path_buf());
     }
     let text = path.to_string_lossy();
@@ -254,8 +266,9 @@ pub(crate) fn load_changed(
 /// # Errors
 /// A file that cannot be read or is no text.
 pub(crate) fn template(name: &str) -> Result<String, CliError> {
-    match std::path::Path::new(name).is_file() {
-        true => ui::text(std::fs::read(name).map_err(CliError::io("read", name))?, name),
+    let path = Path::new(name);
+    match path.exists() && !path.is_dir() {
+        true => Ok(files::read_text(path, Kind::TEMPLATE)?),
         false => Ok(name.to_owned()),
     }
 }

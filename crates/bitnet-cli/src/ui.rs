@@ -88,6 +88,10 @@ impl Ui {
     pub(crate) fn note(&self, text: &str) {
         self.say(format_args!("{} {text}", self.err(Style::Cyan, "note:")));
     }
+    /// Something that did not work and ends nothing, on stderr, also with `--quiet`.
+    pub(crate) fn warning(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{} {text}", self.err(Style::Red, "warning:"));
+    }
     /// The error that ends the command, in one line. An interruption explains itself, and so does a closed pipe.
     pub(crate) fn error(&self, error: &CliError) {
         let silent = matches!(error, CliError::BrokenPipe) || (self.quiet && matches!(error, CliError::Interrupted));

@@ -14,6 +14,7 @@ mod config;
 pub mod embedding;
 mod engine;
 mod error;
+pub mod files;
 mod float_matrix;
 pub mod perplexity;
 mod saved;

@@ -23,7 +23,66 @@ fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3))
 }
 
+/// What the first bytes say.
+struct Head {
+    kv: KvType,
+    tokens: usize,
+    pending: Option<u32>,
+    has_last: bool,
+    /// Bytes in all.
+    len: usize,
+}
+
+impl Head {
+    /// Of `got` bytes in all, of which `bytes` are the first.
+    fn read(engine: &Engine, bytes: &[u8], got: usize) -> Result<Self, ModelError> {
+        let damaged = |what| ModelError::SavedSequence(what);
+        let u32_at = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
+        let u64_at = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u64::from_le_bytes(*b));
+        if bytes.get(..8) != Some(&MARK) {
+            return Err(damaged(StateDamage::Mark));
+        }
+        match u32_at(8) {
+            Some(VERSION) => (),
+            other => return Err(damaged(StateDamage::Version { got: other.unwrap_or(0), reads: VERSION })),
+        }
+        let size = |expected| StateDamage::Size { expected, got };
+        let (Some(ty), Some(model), Some(tokens), Some(pending), Some(has_last)) =
+            (u32_at(12), u64_at(16), u64_at(24), u32_at(32), u32_at(36))
+        else {
+            return Err(damaged(size(HEADER_BYTES + CHECKSUM_BYTES)));
+        };
+        if model != engine.fingerprint() {
+            return Err(damaged(StateDamage::OtherModel));
+        }
+        // A type or a number of tokens that cannot be shows in the checksum, too; here it must not become a size.
+        let kv = KV_TYPES.iter().find(|t| t.0 == ty).map(|t| t.1).ok_or(damaged(StateDamage::Checksum))?;
+        let tokens = usize::try_from(tokens).map_err(|_| damaged(size(usize::MAX)))?;
+        let has_last = has_last != 0;
+        let len = SequenceState::saved_bytes(engine, kv, tokens, has_last)
+            .and_then(|state| state.checked_add(tokens.checked_mul(4)?)?.checked_add(HEADER_BYTES + CHECKSUM_BYTES));
+        match len {
+            Some(len) if len == got => {
+                Ok(Self { kv, tokens, pending: (pending != NONE).then_some(pending), has_last, len })
+            }
+            expected => Err(damaged(size(expected.unwrap_or(usize::MAX)))),
+        }
+    }
+}
+
 impl Sequence {
+    /// Bytes of [`Sequence::save`] that [`Sequence::saved_len`] wants.
+    pub const SAVED_HEAD: usize = HEADER_BYTES;
+
+    /// How many bytes there are in all, by the first [`Sequence::SAVED_HEAD`] of them: for who reads a file of `got` bytes and does not
+    /// want to read more than it can hold.
+    ///
+    /// # Errors
+    /// [`ModelError::SavedSequence`] for bytes of something else, of another version or model, or for another number than `got`.
+    pub fn saved_len(engine: &Engine, head: &[u8], got: usize) -> Result<usize, ModelError> {
+        Head::read(engine, head, got).map(|head| head.len)
+    }
+
     /// The sequence as bytes: tokens, keys and values, states of test-time-training layers. They belong to this model (and
     /// to any other engine with the same weights, on any CPU); [`Sequence::restore`] refuses them with another.
     ///
@@ -85,40 +144,13 @@ impl Sequence {
         bytes: &[u8],
     ) -> Result<(Self, Option<u32>), ModelError> {
         let damaged = |what| ModelError::SavedSequence(what);
-        let u32_at = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
-        let u64_at = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u64::from_le_bytes(*b));
-        if bytes.get(..8) != Some(&MARK) {
-            return Err(damaged(StateDamage::Mark));
-        }
-        match u32_at(8) {
-            Some(VERSION) => (),
-            other => return Err(damaged(StateDamage::Version(other.unwrap_or(0)))),
-        }
-        let size = |expected| StateDamage::Size { expected, got: bytes.len() };
-        let (Some(ty), Some(model), Some(tokens), Some(pending), Some(has_last)) =
-            (u32_at(12), u64_at(16), u64_at(24), u32_at(32), u32_at(36))
-        else {
-            return Err(damaged(size(HEADER_BYTES + CHECKSUM_BYTES)));
-        };
-        if model != engine.fingerprint() {
-            return Err(damaged(StateDamage::OtherModel));
-        }
-        // A type or a number of tokens that cannot be shows in the checksum, too; here it must not become a size.
-        let kv = KV_TYPES.iter().find(|t| t.0 == ty).map(|t| t.1).ok_or(damaged(StateDamage::Checksum))?;
-        let tokens = usize::try_from(tokens).map_err(|_| damaged(size(usize::MAX)))?;
-        let body = SequenceState::saved_bytes(engine, kv, tokens, has_last != 0)
-            .and_then(|state| state.checked_add(tokens.checked_mul(4)?)?.checked_add(HEADER_BYTES + CHECKSUM_BYTES));
-        match body {
-            Some(expected) if expected == bytes.len() => (),
-            expected => return Err(damaged(size(expected.unwrap_or(usize::MAX)))),
-        }
+        let Head { kv, tokens, pending, has_last, .. } = Head::read(engine, bytes, bytes.len())?;
         let (body, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
         if checksum(body).to_le_bytes() != sum {
             return Err(damaged(StateDamage::Checksum));
         }
         let (text, state) = body[HEADER_BYTES..].split_at(tokens * 4);
         let text: Vec<u32> = text.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
-        let pending = (pending != NONE).then_some(pending);
         engine.check_tokens(&text)?;
         engine.check_tokens(pending.as_slice())?;
         let mut sequence = Sequence::new(engine, kv, limit);
@@ -126,7 +158,7 @@ impl Sequence {
         if tokens > most {
             return Err(ModelError::ContextFull { limit: most, used: 0, more: tokens });
         }
-        sequence.set_restored(text, |s| s.restore_from(tokens, has_last != 0, state))?;
+        sequence.set_restored(text, |s| s.restore_from(tokens, has_last, state))?;
         Ok((sequence, pending))
     }
 }

@@ -260,7 +260,7 @@ fn damaged_checkpoints_are_refused() {
     let bytes = std::fs::read(&path).unwrap();
     for cut in [0, 7, 8, 100, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..cut]).unwrap();
-        assert!(matches!(Checkpoint::load(&path), Err(TrainError::File { .. })), "cut to {cut} bytes");
+        assert!(matches!(Checkpoint::load(&path), Err(TrainError::Damaged { .. })), "cut to {cut} bytes");
     }
     let text = String::from_utf8_lossy(&bytes[..4000]).into_owned();
     let other = bytes.clone();

@@ -428,7 +428,7 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
         let what = damage(&engine, &bytes);
         let expected = match at {
             0..8 => matches!(what, StateDamage::Mark),
-            8..12 => matches!(what, StateDamage::Version(_)),
+            8..12 => matches!(what, StateDamage::Version { reads: 2, .. }),
             16..24 => matches!(what, StateDamage::OtherModel),
             24..32 | 36..40 => matches!(what, StateDamage::Size { .. } | StateDamage::Checksum),
             12..16 => matches!(what, StateDamage::Size { .. } | StateDamage::Checksum),

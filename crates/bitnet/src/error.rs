@@ -23,15 +23,8 @@ pub enum Error {
     #[error("the model has no chat template; give one, or generate from a plain prompt")]
     NoChatTemplate,
     /// A file that cannot be read or written.
-    #[error("cannot {op} {}: {source}", path.display())]
-    File {
-        /// `read` or `write`.
-        op: &'static str,
-        /// The file.
-        path: std::path::PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] loader::files::FileError),
     /// A choice among nothing.
     #[error("there is nothing to choose from: give at least one text")]
     NothingToChoose,

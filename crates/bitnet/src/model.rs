@@ -1,11 +1,13 @@
 //! A loaded model: weights ready to compute, tokenizer, chat template.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use bitnet_model::sampling::SamplingOptions;
 use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, LayerKind, ModelConfig, Sequence, Snapshots};
 use loader::chat::{ChatTemplate, RenderOptions};
+use loader::files;
 use loader::tokenizer::Tokenizer;
 use loader::{LoadOptions, LoadedModel, ModelInfo};
 use ternary_kernels::{Isa, Kernel, SharedBytes};
@@ -246,10 +248,16 @@ impl Model {
     /// The session that [`Session::save_to`] made a file of.
     ///
     /// # Errors
-    /// As [`Model::restore_session`]; [`Error::File`] if it cannot be read.
+    /// As [`Model::restore_session`]; [`Error::File`] if it cannot be read or is no regular file.
     pub fn load_session(&self, path: impl AsRef<Path>) -> Result<Session, Error> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| Error::File { op: "read", path: path.to_owned(), source })?;
+        let (mut file, len) = files::open(path, "a session")?;
+        let failed = || files::FileError::io("read", path);
+        // The head says how long the rest is, so nothing is read of a file that has another length.
+        let mut bytes = Vec::new();
+        (&mut file).take(Sequence::SAVED_HEAD as u64).read_to_end(&mut bytes).map_err(failed())?;
+        let expected = Sequence::saved_len(self.engine(), &bytes, usize::try_from(len).unwrap_or(usize::MAX))?;
+        file.take(expected as u64).read_to_end(&mut bytes).map_err(failed())?;
         self.restore_session(&bytes)
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bitnet_model::decoder::Decoder;
 use bitnet_model::{HeadRequest, ModelError};
+use loader::files::Pending;
 
 use crate::generate::Generation;
 use crate::progress::Progress;
@@ -156,15 +157,12 @@ impl Session {
     /// # Errors
     /// As [`Session::save`]; [`Error::File`] if it cannot be written.
     pub fn save_to(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let (path, bytes) = (path.as_ref(), self.save()?);
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(&bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|e| e.error).map(drop)
-        };
-        write().map_err(|source| Error::File { op: "write", path: path.to_owned(), source })
+        let bytes = self.save()?;
+        // What was said is the business of who said it.
+        let mut file = Pending::private(path.as_ref())?;
+        file.expect(bytes.len() as u64);
+        file.write_all(&bytes).map_err(|e| file.failed(e))?;
+        Ok(file.commit()?)
     }
 
     /// Continues the session with `prompt` and generates; text comes as an iterator of [`crate::Chunk`]s.

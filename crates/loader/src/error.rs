@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use ternary_kernels::KernelError;
 
+use crate::files::FileError;
+use crate::tokenizer::TokenizerError;
+
 /// Why a checkpoint could not be read or written. Every message names the thing at fault and, where there is one,
 /// the way out.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,9 @@ pub enum LoadError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A path that is no regular file, or a disk that is full; the message names it.
+    #[error(transparent)]
+    File(FileError),
     /// Writing to a stream failed.
     #[error("cannot write {what}: {source}")]
     Write {
@@ -46,7 +52,7 @@ pub enum LoadError {
 
     /// Something is wrong with a tokenizer.
     #[error(transparent)]
-    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    Tokenizer(#[from] TokenizerError),
     /// Something is wrong with a chat template.
     #[error(transparent)]
     Chat(#[from] crate::chat::ChatError),
@@ -496,12 +502,12 @@ impl LoadError {
         match self {
             e @ (LoadError::InFile { .. }
             | LoadError::Io { .. }
+            | LoadError::File(_)
+            | LoadError::Tokenizer(TokenizerError::Read { .. } | TokenizerError::File(_))
             | LoadError::NoModel { .. }
             | LoadError::MissingShard { .. }
             | LoadError::Split { .. }
-            | LoadError::ReadBack { .. }
-            // Its message names the file itself.
-            | LoadError::Tokenizer(crate::tokenizer::TokenizerError::Read { .. })) => e,
+            | LoadError::ReadBack { .. }) => e,
             e => LoadError::InFile { path: path.to_path_buf(), source: Box::new(e) },
         }
     }
@@ -517,5 +523,14 @@ impl LoadError {
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> LoadError {
         let path = path.to_path_buf();
         move |source| LoadError::Io { op, path, source }
+    }
+}
+
+impl From<FileError> for LoadError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Io { op, path, source } => LoadError::Io { op, path, source },
+            error => LoadError::File(error),
+        }
     }
 }

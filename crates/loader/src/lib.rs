@@ -19,6 +19,9 @@ mod tl;
 pub mod tokenizer;
 pub mod tuning;
 
+/// Files read within bounds and written all or nothing: the one home for both, see [`bitnet_model::files`].
+pub use bitnet_model::files;
+
 pub use error::LoadError;
 pub use load::{LoadedModel, load, load_bytes, load_tokenizer};
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};

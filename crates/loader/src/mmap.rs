@@ -4,13 +4,13 @@
 //! change it while it is mapped. Models are files that programs replace (rename) rather than edit, and the writers here do
 //! the same.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ternary_kernels::SharedBytes;
 
 use crate::LoadError;
+use crate::files::{self, FileError, Kind, Pending};
 
 /// The bytes of the file at `path`, mapped read-only; nothing is read before it is looked at.
 ///
@@ -18,15 +18,11 @@ use crate::LoadError;
 /// file over it is harmless.
 ///
 /// # Errors
-/// [`LoadError::Io`] if the file cannot be opened or mapped, or is no regular file.
+/// [`LoadError::Io`] if the file cannot be opened or mapped; [`LoadError::File`] if it is no regular file, which is seen before it is
+/// opened.
 pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
-    let file = File::open(path).map_err(LoadError::io("open", path))?;
-    let meta = file.metadata().map_err(LoadError::io("inspect", path))?;
-    if !meta.is_file() {
-        let reason = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
-        return Err(LoadError::io("map", path)(reason));
-    }
-    if meta.len() == 0 {
+    let (file, len) = files::open(path, "a model")?;
+    if len == 0 {
         // Some systems refuse to map nothing.
         return Ok(SharedBytes::from(Vec::new()));
     }
@@ -38,75 +34,58 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     Ok(SharedBytes::new(map))
 }
 
-/// Reads a small file (JSON, templates) whole, refusing files above `max` bytes.
+/// Reads a small file (JSON, templates) whole, refusing files above `max` bytes and what is no regular file.
 ///
 /// # Errors
-/// [`LoadError::Io`], or [`LoadError::FileTooLarge`] above `max` bytes.
+/// [`LoadError::Io`], [`LoadError::File`], or [`LoadError::FileTooLarge`] above `max` bytes.
 pub fn read_bounded(path: &Path, what: &'static str, max: u64) -> Result<Vec<u8>, LoadError> {
-    use std::io::Read;
-    let file = File::open(path).map_err(LoadError::io("open", path))?;
-    let len = file.metadata().map_err(LoadError::io("inspect", path))?.len();
-    if len > max {
-        return Err(LoadError::FileTooLarge { what, len, max }.in_file(path));
-    }
-    let mut bytes = Vec::new();
-    // A file may grow between the two calls, and special files have no length: bound what is read as well.
-    file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(LoadError::io("read", path))?;
-    if bytes.len() as u64 > max {
-        return Err(LoadError::FileTooLarge { what, len: bytes.len() as u64, max }.in_file(path));
-    }
-    Ok(bytes)
+    files::read(path, Kind::new(what, max)).map_err(|e| match e {
+        FileError::TooLarge { what, len, max, .. } => LoadError::FileTooLarge { what, len, max }.in_file(path),
+        e => e.into(),
+    })
 }
 
-/// Writes a file all or nothing: into a temporary sibling, flushed to the disk, then renamed over `path`.
+/// Writes a file all or nothing: into a temporary sibling, flushed to the disk, then renamed over `path` ([`files::Pending`]).
 ///
 /// Whatever was at `path` stays intact until the rename; a mapping of it stays valid after.
 ///
 /// # Errors
-/// [`LoadError::Io`], or what `write` returns; then `path` is untouched and the sibling is removed.
+/// [`LoadError::Io`], [`LoadError::File`], or what `write` returns; then `path` is untouched and the sibling is removed.
 pub fn write_atomically<T>(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<T, LoadError>,
 ) -> Result<T, LoadError> {
-    write_checked(path, write, |value, _| Ok(value))
+    write_checked(path, 0, write, |value, _| Ok(value))
 }
 
-/// As [`write_atomically`]; before the file gets its name, `check` may read it under its temporary one and refuse it.
+/// As [`write_atomically`]; before the file gets its name, `check` may read it under its temporary one and refuse it. `bytes` is how
+/// many there will be, as far as that is known, for the message of a full disk.
 ///
 /// # Errors
-/// [`LoadError::Io`], or what `write` or `check` return; then `path` is untouched and the sibling is removed.
+/// [`LoadError::Io`], [`LoadError::File`], or what `write` or `check` return; then `path` is untouched and the sibling is removed.
 pub fn write_checked<T, U>(
     path: &Path,
+    bytes: u64,
     write: impl FnOnce(&mut dyn Write) -> Result<T, LoadError>,
     check: impl FnOnce(T, &Path) -> Result<U, LoadError>,
 ) -> Result<U, LoadError> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
+    let mut pending = Pending::create(path)?;
+    pending.expect(bytes);
+    let mut out = BufWriter::with_capacity(1 << 20, &mut pending);
+    let written = write(&mut out).and_then(|value| match out.flush() {
+        Ok(()) => Ok(value),
+        Err(source) => Err(LoadError::io("write", path)(source)),
+    });
+    // What is left in the buffer belongs to a file that will not be.
+    drop(out.into_parts());
+    let value = match (written, pending.full()) {
+        (Ok(value), _) => value,
+        (Err(_), Some(full)) => return Err(full.into()),
+        (Err(e), None) => return Err(e),
     };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp-").suffix(".partial");
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default; a model should get the permissions that the umask gives any file.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let temporary = builder.tempfile_in(folder).map_err(LoadError::io("create a temporary file in", folder))?;
-    let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
-    let value = write(&mut out)?;
-    out.flush().map_err(LoadError::io("write", path))?;
-    drop(out);
-    temporary.as_file().sync_all().map_err(LoadError::io("flush", path))?;
-    let value = check(value, temporary.path())?;
-    temporary.persist(path).map_err(|e| LoadError::io("rename to", path)(e.error))?;
-    #[cfg(unix)]
-    {
-        // The name itself is durable only once the folder is. Some file systems cannot flush folders; then the file is
-        // still complete, and only a power cut could bring the old one back.
-        if let Ok(f) = File::open(folder) {
-            let _ = f.sync_all();
-        }
-    }
+    pending.sync()?;
+    pending.let_read();
+    let value = check(value, pending.temporary())?;
+    pending.commit()?;
     Ok(value)
 }

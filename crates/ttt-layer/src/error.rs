@@ -58,8 +58,15 @@ pub enum StateDamage {
     #[error("it does not begin with the mark of a saved state")]
     Mark,
     /// Another version of the format.
-    #[error("version {0} of the format, this program reads version 1; save it anew with a program that knows both")]
-    Version(u32),
+    #[error(
+        "version {got} of the format, this program reads version {reads}; save it anew with a program that knows both"
+    )]
+    Version {
+        /// The version of the bytes.
+        got: u32,
+        /// The version that is read.
+        reads: u32,
+    },
     /// It was saved by a layer of another shape.
     #[error("it was saved by a layer of another configuration; restore it into the model that it was saved from")]
     OtherConfig,

@@ -106,7 +106,7 @@ fn damaged_states_are_refused() {
         bytes[at] ^= 0x10;
         let want = match at {
             0..8 => StateDamage::Mark,
-            8..12 => StateDamage::Version(u32::from_le_bytes(bytes[8..12].try_into().unwrap())),
+            8..12 => StateDamage::Version { got: u32::from_le_bytes(bytes[8..12].try_into().unwrap()), reads: 1 },
             16..24 => StateDamage::OtherConfig,
             24..32 => StateDamage::OtherModel,
             _ => StateDamage::Checksum,

@@ -43,7 +43,7 @@ const HELP: &str = "\
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ChatArgs {
     /// An instruction that stands above the conversation
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// A chat template: a file with Jinja source, or the name of a built-in one
     #[arg(long, value_name = "FILE|NAME")]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bitnet::loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
+use bitnet::loader::files;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -34,7 +35,7 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ConvertArgs {
     /// The model to read: anything that --model takes elsewhere
-    #[arg(value_name = "IN")]
+    #[arg(value_name = "IN", value_parser = ModelSpec::parser())]
     input: ModelSpec,
     /// The file to write, or for hf-packed the folder
     #[arg(value_name = "OUT")]
@@ -87,6 +88,17 @@ impl From<TargetName> for Target {
 
 pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
     let target = Target::from(args.to);
+    // What is neither is not replaced, not even with --force.
+    match args.to {
+        TargetName::HfPacked if !args.output.exists() || args.output.is_dir() => {}
+        TargetName::HfPacked => {
+            let name = args.output.display();
+            return Err(CliError::usage(format!("{name} is no folder, and hf-packed writes one; give another name")));
+        }
+        _ => {
+            files::replaceable(&args.output)?;
+        }
+    }
     if !args.force && occupied(&args.output) {
         return Err(CliError::usage(format!("{} exists already; --force replaces it", args.output.display())));
     }

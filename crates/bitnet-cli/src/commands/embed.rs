@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bitnet::loader::files::{self, Kind};
 use bitnet::{EmbedOptions, KvType, Pooling};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -52,12 +53,18 @@ enum PoolingName {
     Last,
 }
 
+#[cfg(test)]
+impl EmbedArgs {
+    pub(crate) fn texts(&self) -> &[String] {
+        &self.texts
+    }
+}
+
 pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
     let texts = match &args.file {
         None => args.texts.clone(),
         Some(file) => {
-            let name = file.display().to_string();
-            let text = ui::text(std::fs::read(file).map_err(CliError::io("read", &name))?, &name)?;
+            let text = files::read_text(file, Kind::TEXT)?;
             text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect()
         }
     };

@@ -4,6 +4,7 @@ mod questions;
 
 use std::path::PathBuf;
 
+use bitnet::loader::files::{self, Kind};
 use bitnet::{KvType, Model, Score};
 use clap::Args;
 use serde_json::json;
@@ -92,10 +93,7 @@ pub(crate) fn execute(args: &EvalArgs, ui: &Ui) -> Result<(), CliError> {
     }
     let prefix = match &args.prefix {
         None => String::new(),
-        Some(file) => {
-            let name = file.display().to_string();
-            ui::text(std::fs::read(file).map_err(CliError::io("read", &name))?, &name)?
-        }
+        Some(file) => files::read_text(file, Kind::TEXT)?,
     };
     let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F16, ui)?;
     let graceful = Graceful::begin();
@@ -125,7 +123,11 @@ pub(crate) fn execute(args: &EvalArgs, ui: &Ui) -> Result<(), CliError> {
     }
     bar.finish_and_clear();
     if let Some(path) = &args.details {
-        std::fs::write(path, details).map_err(CliError::io("write", path.to_string_lossy()))?;
+        match files::replaceable(path) {
+            Ok(_) => files::write(path, details.as_bytes())?,
+            // A pipe or a terminal is written into.
+            Err(_) => std::fs::write(path, details).map_err(CliError::io("write", path.to_string_lossy()))?,
+        }
     }
     if args.json {
         return ui::print_json(&json!({

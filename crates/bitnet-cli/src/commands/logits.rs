@@ -1,6 +1,5 @@
 //! `bitnet logits`: token ids in, the logits after each of them out, in reference numerics.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bitnet::KvType;
@@ -67,12 +66,5 @@ fn write(path: &Path, tokens: usize, vocab: usize, logits: &[f32]) -> Result<(),
     let file = TensorView::new(Dtype::F32, vec![tokens, vocab], &bytes)
         .and_then(|view| safetensors::serialize([("logits", view)], None))
         .map_err(|e| failed(std::io::Error::other(e)))?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut sibling = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    sibling.write_all(&file).map_err(failed)?;
-    sibling.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    Ok(bitnet::loader::files::write(path, &file)?)
 }

@@ -183,7 +183,7 @@ fn shape(args: &PlanArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
         false => Some(path.join("config.json")).filter(|file| file.is_file() && !has_weights(path)),
     };
     if let Some(file) = config {
-        if !file.is_file() {
+        if !file.exists() {
             return Err(CliError::NoSuchModel { path: file, hint: String::new() });
         }
         return Ok((text.clone(), Spec::from_config_file(&file)?.config));

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use bitnet::loader::files::{self, Kind};
 use bitnet::{KvType, Perplexity};
 use clap::Args;
 use serde_json::json;
@@ -56,7 +57,7 @@ pub(crate) struct PplArgs {
 
 pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
     let name = args.file.display().to_string();
-    let text = ui::text(std::fs::read(&args.file).map_err(CliError::io("read", &name))?, &name)?;
+    let text = files::read_text(&args.file, Kind::TEXT)?;
     let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F32, ui)?;
     if args.bos && model.config().bos_token_id.is_none() {
         return Err(CliError::usage("--bos: this model has no beginning-of-text token"));

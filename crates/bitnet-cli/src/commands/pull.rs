@@ -10,7 +10,7 @@ use crate::ui::Ui;
 
 const AFTER_HELP: &str = "\
 Files go into the cache that Hugging Face's own tools use, and what was begun is continued. Prints where the model is.
-HF_HOME, HF_TOKEN (for gated models), HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE are obeyed.
+HF_HOME, HF_TOKEN (for gated models), HF_ENDPOINT (a mirror), HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE are obeyed.
 
 Examples:
   bitnet pull falcon3-1b                                             a short name; `bitnet list --known` shows them

@@ -4,8 +4,10 @@ mod choose;
 #[cfg(feature = "constrain")]
 mod constrain;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
+use std::path::Path;
 
+use bitnet::loader::files::{self, Kind};
 use bitnet::{FinishReason, GenerateOptions, KvType, Message, Model, Output, Stats};
 use clap::Args;
 use serde_json::json;
@@ -34,7 +36,7 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "ids"])]
     text: Option<String>,
     /// The text to continue
-    #[arg(short, long, conflicts_with = "ids")]
+    #[arg(short, long, conflicts_with = "ids", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Token ids to continue, as they are: nothing is added
     #[arg(long, value_name = "1,2,3")]
@@ -43,7 +45,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "ids")]
     chat: bool,
     /// System message, with --chat
-    #[arg(long, requires = "chat")]
+    #[arg(long, requires = "chat", allow_hyphen_values = true)]
     system: Option<String>,
     /// A chat template, with --chat: a file with Jinja source, or the name of a built-in one
     #[arg(long, value_name = "FILE|NAME", requires = "chat")]
@@ -75,6 +77,16 @@ pub(crate) struct RunArgs {
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+#[cfg(test)]
+impl RunArgs {
+    pub(crate) fn prompt_text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+    pub(crate) fn choices(&self) -> &[String] {
+        &self.choose
+    }
 }
 
 pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
@@ -254,15 +266,14 @@ fn encode(args: &RunArgs, prompt: &str, model: &Model) -> Result<Vec<u32>, CliEr
 
 /// The prompt from stdin, without the line end that `echo` puts behind it.
 fn from_stdin() -> Result<String, CliError> {
-    let mut stdin = std::io::stdin().lock();
+    let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
         return Err(CliError::usage(
             "there is no prompt: give one as in `bitnet run \"Once upon a time\"`, or try `bitnet chat`",
         ));
     }
-    let mut bytes = Vec::new();
-    stdin.read_to_end(&mut bytes).map_err(CliError::io("read", "stdin"))?;
-    let mut text = ui::text(bytes, "stdin")?;
+    let name = Path::new("stdin");
+    let mut text = files::text(files::read_stream(stdin, name, Kind::TEXT)?, name)?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

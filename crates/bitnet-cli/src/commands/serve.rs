@@ -137,8 +137,8 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
     options.api_key = match (&args.api_key, &args.api_key_file) {
         (Some(key), _) => Some(ApiKey::new(key)),
         (None, Some(file)) => {
-            let name = file.display().to_string();
-            Some(ApiKey::new(ui::text(std::fs::read(file).map_err(CliError::io("read", &name))?, &name)?))
+            let kind = bitnet::loader::files::Kind::KEY;
+            Some(ApiKey::new(bitnet::loader::files::read_text(file, kind)?))
         }
         (None, None) => None,
     };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bitnet::loader::files::{self, Kind};
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
 use bitnet::{
@@ -28,7 +29,7 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ShowArgs {
     /// The model, as for --model
-    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    #[arg(value_name = "MODEL", conflicts_with = "model", value_parser = ModelSpec::parser())]
     path: Option<ModelSpec>,
     /// List every tensor: type, shape, bytes
     #[arg(long)]
@@ -108,6 +109,9 @@ fn rope_scaling(c: &ModelConfig) -> Option<String> {
 }
 
 fn read_header(path: &Path) -> Result<Header, CliError> {
+    if !path.is_dir() {
+        files::regular(path, "a model")?;
+    }
     match bitnet::loader::gguf::locate(path)? {
         Some(file) => gguf(&file),
         None => folder(path),
@@ -151,7 +155,7 @@ fn json_of(value: &Value) -> Json {
 fn folder(path: &Path) -> Result<Header, CliError> {
     let files = Safetensors::open(path)?;
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-    let config: Map<String, Json> = std::fs::read(folder.join("config.json"))
+    let config: Map<String, Json> = files::read(&folder.join("config.json"), Kind::CONFIG)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();

@@ -1,8 +1,9 @@
 //! `bitnet tokenize`: text to token ids, and back.
 
-use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
+use bitnet::loader::files::{self, Kind};
 use bitnet::loader::tokenizer::Tokenizer;
 use clap::Args;
 use serde_json::json;
@@ -108,14 +109,12 @@ fn input(args: &TokenizeArgs) -> Result<String, CliError> {
         return Ok(text.clone());
     }
     if let Some(file) = &args.file {
-        let name = file.display().to_string();
-        return ui::text(std::fs::read(file).map_err(CliError::io("read", &name))?, &name);
+        return Ok(files::read_text(file, Kind::TEXT)?);
     }
-    let mut stdin = std::io::stdin().lock();
+    let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
         return Err(CliError::usage("there is no text: give one as an argument, with --file, or on stdin"));
     }
-    let mut bytes = Vec::new();
-    stdin.read_to_end(&mut bytes).map_err(CliError::io("read", "stdin"))?;
-    ui::text(bytes, "stdin")
+    let name = Path::new("stdin");
+    Ok(files::text(files::read_stream(stdin, name, Kind::TEXT)?, name)?)
 }

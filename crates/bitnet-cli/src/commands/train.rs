@@ -1,6 +1,7 @@
 //! `bitnet train`: a model of one's own, from text to a file that `bitnet run` takes.
 
 mod args;
+mod begin;
 mod data;
 mod journal;
 mod settings;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use bitnet::loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
+use bitnet::loader::files::{self, Kind};
 use bitnet::loader::tokenizer::Tokenizer;
 use bitnet::train::{
     Checkpoint, Event, Finish, FusedLearner, MasterWeights, Params, Trainer, model_from_json, write_master,
@@ -26,17 +28,8 @@ use journal::Journal;
 use settings::Settings;
 
 pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
-    let saved = args.out.join("checkpoint.safetensors");
-    let mut resumed = match (args.resume, saved.is_file()) {
-        (true, true) => Some(Checkpoint::load(&saved)?),
-        (true, false) => return Err(CliError::usage(format!("--resume: there is no {}", saved.display()))),
-        (false, true) => {
-            let name = saved.display();
-            return Err(CliError::usage(format!("{name} exists; --resume goes on from it, or give another --out")));
-        }
-        (false, false) => None,
-    };
-    std::fs::create_dir_all(&args.out).map_err(CliError::io("create", args.out.display().to_string()))?;
+    let (place, mut resumed) = begin::begin(args, ui)?;
+    let saved = &place.saved;
     let mut settings = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
     match (&resumed, &args.from) {
         (Some(c), _) => {
@@ -69,8 +62,8 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     let learner = FusedLearner::new(&model, config.threads)?;
     let begun = resumed.as_ref().map_or(0, |c| c.progress.step);
     let mut trainer = match resumed {
-        Some(checkpoint) => Trainer::resume(checkpoint, learner, files, &saved)?,
-        None => Trainer::new(&model, &config, learner, files, &saved)?,
+        Some(checkpoint) => Trainer::resume(checkpoint, learner, files, saved)?,
+        None => Trainer::new(&model, &config, learner, files, saved)?,
     };
     ui.say(format_args!(
         "{} parameters, {} steps of {} tokens, {} threads",
@@ -80,7 +73,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
         config.threads
     ));
 
-    let mut journal = Journal::open(&args.out.join("log.jsonl"), begun)?;
+    let mut journal = Journal::open(&args.out.join("log.jsonl"), args.resume.then_some(begun))?;
     let graceful = Graceful::begin();
     let bar = progress::of_training(ui, config.steps);
     bar.set_position(begun);
@@ -119,17 +112,24 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
         if failed.is_some() || graceful.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
-    journal.plot(&args.out.join("loss.svg"))?;
-    let finish = finish?;
-    if let Some(e) = failed {
-        return Err(e);
-    }
+    let finish = match (finish, failed) {
+        (Ok(finish), None) => finish,
+        (finish, failed) => {
+            plot(args, &journal, ui);
+            if saved.is_file() {
+                ui.note(&format!("{} holds the last checkpoint; --resume goes on from it", saved.display()));
+            }
+            return Err(finish.err().map(CliError::from).or(failed).unwrap_or(CliError::Interrupted));
+        }
+    };
     if finish == Finish::Interrupted {
+        plot(args, &journal, ui);
         ui.note(&format!("{} holds step {}; --resume goes on", saved.display(), trainer.progress().step));
         return Err(CliError::Interrupted);
     }
     let trained = config.model_after(trainer.progress().step, &model);
     let notes = export(args, &trained, trainer.params())?;
+    plot(args, &journal, ui);
     for note in &notes {
         ui.note(note);
     }
@@ -147,6 +147,13 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     }
     ui.say(format_args!("{} {} in {seconds:.0} s", ui.err(Style::Green, "trained"), folder.display()));
     Ok(())
+}
+
+/// Draws the curves. A picture that cannot be written is no reason to lose a run.
+fn plot(args: &TrainArgs, journal: &Journal, ui: &Ui) {
+    if let Err(error) = journal.plot(&args.out.join("loss.svg")) {
+        ui.warning(&format!("no picture of the loss: {error}"));
+    }
 }
 
 /// The model's shape: defaults, then the configuration file, then what was typed.
@@ -215,7 +222,8 @@ fn export(args: &TrainArgs, model: &ModelConfig, params: &Params) -> Result<Vec<
     write_master(&master, model, params)?;
     let tokenizer = data::tokenizer_path(&args.out);
     if tokenizer.is_file() {
-        std::fs::copy(&tokenizer, data::tokenizer_path(&master)).map_err(CliError::io("copy", name(&tokenizer)))?;
+        let bytes = files::read(&tokenizer, Kind::TOKENIZER)?;
+        files::write(&data::tokenizer_path(&master), &bytes)?;
     }
     let mut options = ConvertOptions::default();
     options.tokenizer = tokenizer.is_file().then_some(tokenizer);

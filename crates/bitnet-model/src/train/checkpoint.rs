@@ -1,16 +1,18 @@
 //! Everything a run needs to go on bit for bit, in one safetensors file.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::shape::{model_from_json, model_to_json};
 use super::{AdamW, Params, TrainConfig, TrainError};
 use crate::ModelConfig;
+use crate::files::{self, FileError, Pending};
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,16 +45,40 @@ pub struct Checkpoint {
 
 /// The entry of the metadata that says what run this is.
 const KEY: &str = "bitnet-train";
-const FORMAT: u64 = 1;
+/// 2: with a checksum.
+const FORMAT: u64 = 2;
+/// Without one.
+const UNCHECKED: u64 = 1;
+/// Hexadecimal digits of a checksum.
+const DIGITS: usize = 64;
+/// Longest header, as the safetensors library has it.
+const MAX_HEADER: u64 = 100_000_000;
 const FIRST: &str = "adam.m.";
 const SECOND: &str = "adam.v.";
 
 impl Checkpoint {
-    /// Writes the file; it gets its name when it is complete and on disk, so a crash leaves the old one.
+    /// Writes the file; it gets its name when it is complete and on disk, so a crash leaves the old one. What had the name before stays
+    /// as [`Checkpoint::previous`].
     ///
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), TrainError> {
+        let bytes = self.to_bytes(path)?;
+        let mut pending = Pending::create(path)?;
+        pending.expect(bytes.len() as u64);
+        pending.write_all(&bytes).map_err(|e| pending.failed(e))?;
+        pending.sync()?;
+        keep_previous(path)?;
+        Ok(pending.commit()?)
+    }
+
+    /// Where [`Checkpoint::save`] keeps the checkpoint that it replaces: `checkpoint.previous.safetensors` for `checkpoint.safetensors`.
+    pub fn previous(path: &Path) -> PathBuf {
+        path.with_extension("previous.safetensors")
+    }
+
+    /// The file: its checksum is the SHA-256 of all its bytes with zeros in the place of the digits.
+    fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, TrainError> {
         let mut views = Vec::new();
         for e in &self.params.entries {
             let parts = [("", &self.params.values), (FIRST, &self.adam.m), (SECOND, &self.adam.v)];
@@ -63,15 +89,20 @@ impl Checkpoint {
             }
         }
         // One entry, because several would come in any order, and equal runs are to give equal files.
+        let blank = "0".repeat(DIGITS);
         let about = json!({
             "format": FORMAT,
             "model": model_to_json(&self.model),
             "config": self.config,
             "progress": self.progress,
+            "sha256": blank,
         });
         let metadata = HashMap::from([(KEY.to_owned(), about.to_string())]);
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| bad(path, &e))?;
-        write_atomically(path, &bytes)
+        let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| bad(path, &e))?;
+        let at = digits_at(&bytes, &blank).ok_or_else(|| bad(path, &"no place for the checksum"))?;
+        let sum = checksum(&bytes, at);
+        bytes[at..at + DIGITS].copy_from_slice(sum.as_bytes());
+        Ok(bytes)
     }
 
     /// The run goes on as another: with `model`, whose parameters have the same shapes but may be used in another way (four bits
@@ -101,20 +132,49 @@ impl Checkpoint {
         Ok(Self { model, config, params: self.params, adam, progress })
     }
 
-    /// Reads a file that [`Checkpoint::save`] wrote.
+    /// Reads a file that [`Checkpoint::save`] wrote. One of an earlier program without a checksum is read with a warning.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged, or belongs to another model than it says.
+    /// A file that cannot be read; [`TrainError::Damaged`] where a single bit is another one than was written.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
-        let bytes = std::fs::read(path).map_err(TrainError::io("read", path))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(path, &e))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(path, &e))?;
+        let bytes = read(path)?;
+        let damaged = |problem: String| {
+            let previous = Some(Self::previous(path)).filter(|p| p != path && p.is_file());
+            TrainError::Damaged { path: path.to_path_buf(), problem, previous }
+        };
+        Self::of_bytes(path, &bytes).map_err(|e| match e {
+            TrainError::File { problem, .. } => damaged(problem),
+            TrainError::Model(e) => damaged(e.to_string()),
+            e => e,
+        })
+    }
+
+    fn of_bytes(path: &Path, bytes: &[u8]) -> Result<Self, TrainError> {
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(path, &e))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| bad(path, &e))?;
         let about = header.metadata().as_ref().and_then(|m| m.get(KEY));
         let about =
-            about.ok_or_else(|| bad(path, &format!("no {KEY} in the metadata; this is no checkpoint of a run")))?;
+            about.ok_or_else(|| bad(path, &format!("no {KEY} in the metadata, which checkpoints of a run have")))?;
         let mut about: Value = serde_json::from_str(about).map_err(|e| bad(path, &e))?;
-        if about["format"] != FORMAT {
-            return Err(bad(path, &format!("this is a checkpoint of format {}, not {FORMAT}", about["format"])));
+        let format = about["format"].as_u64();
+        match about.get("sha256").map(|sum| sum.as_str().unwrap_or_default()) {
+            Some(sum) => {
+                let at = digits_at(bytes, sum).ok_or_else(|| bad(path, &"its checksum is no checksum"))?;
+                if checksum(bytes, at) != sum {
+                    return Err(bad(
+                        path,
+                        &"the checksum does not fit, the bytes have changed since they were written",
+                    ));
+                }
+                if format != Some(FORMAT) {
+                    return Err(bad(path, &format!("format {}, this program reads {FORMAT}", about["format"])));
+                }
+            }
+            None if format == Some(UNCHECKED) => tracing::warn!(
+                "{} has no checksum, so damage to it cannot be seen; the checkpoints that this run writes have one",
+                path.display()
+            ),
+            None => return Err(bad(path, &format!("format {} without a checksum", about["format"]))),
         }
         let model = model_from_json(&about["model"])?;
         let config: TrainConfig = serde_json::from_value(about["config"].take()).map_err(|e| bad(path, &e))?;
@@ -152,11 +212,59 @@ fn bad(path: &Path, problem: &dyn std::fmt::Display) -> TrainError {
     TrainError::File { path: path.to_path_buf(), problem: problem.to_string() }
 }
 
-/// Writes beside the file, makes sure that it is on disk, and renames.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let partial = path.with_extension("partial");
-    let mut file = std::fs::File::create(&partial).map_err(TrainError::io("create", &partial))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(TrainError::io("write", &partial))?;
-    drop(file);
-    std::fs::rename(&partial, path).map_err(TrainError::io("rename to", path))
+/// The bytes of a file that begins as safetensors files do; nothing else is read to its end.
+fn read(path: &Path) -> Result<Vec<u8>, TrainError> {
+    const WHAT: &str = "a checkpoint";
+    let (mut file, len) = files::open(path, WHAT)?;
+    let failed = || TrainError::io("read", path);
+    let mut head = Vec::new();
+    (&mut file).take(9).read_to_end(&mut head).map_err(failed())?;
+    let header = head.first_chunk().map_or(0, |n| u64::from_le_bytes(*n));
+    let begins = head.get(8) == Some(&b'{') && header <= MAX_HEADER && header <= len;
+    if !begins {
+        let previous = Some(Checkpoint::previous(path)).filter(|p| p.is_file());
+        let problem = "it does not begin as safetensors files do".to_owned();
+        return Err(TrainError::Damaged { path: path.to_path_buf(), problem, previous });
+    }
+    let mut bytes = Vec::new();
+    let more = usize::try_from(len).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(more).map_err(|e| failed()(std::io::Error::new(std::io::ErrorKind::OutOfMemory, e)))?;
+    bytes.extend(head);
+    file.take(len).read_to_end(&mut bytes).map_err(failed())?;
+    Ok(bytes)
+}
+
+/// Where the digits of the checksum stand: once, in the header.
+fn digits_at(bytes: &[u8], digits: &str) -> Option<usize> {
+    // The entry is JSON within JSON.
+    let before = br#"\"sha256\":\""#;
+    let header = bytes.first_chunk().map(|n| u64::from_le_bytes(*n)).and_then(|n| usize::try_from(n).ok())?;
+    let header = bytes.get(8..8usize.checked_add(header)?)?;
+    let mut found =
+        header.windows(before.len()).enumerate().filter(|(_, w)| w == before).map(|(i, _)| 8 + i + before.len());
+    let (at, None) = (found.next()?, found.next()) else { return None };
+    let fits = digits.len() == DIGITS && bytes.get(at..at + DIGITS) == Some(digits.as_bytes());
+    fits.then_some(at)
+}
+
+/// The checksum of a file whose digits stand at `at`.
+fn checksum(bytes: &[u8], at: usize) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&bytes[..at]);
+    hash.update([b'0'; DIGITS]);
+    hash.update(&bytes[at + DIGITS..]);
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Keeps what is at `path` under another name as well; at every moment there is a checkpoint under each name that had one.
+fn keep_previous(path: &Path) -> Result<(), FileError> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let (current, previous) = (files::resolve(path), Checkpoint::previous(path));
+    files::replaceable(&previous)?;
+    // A second name costs nothing; where the file system knows none, a copy does it.
+    files::replace_with(&previous, |temporary| {
+        std::fs::hard_link(&current, temporary).or_else(|_| std::fs::copy(&current, temporary).map(drop))
+    })
 }

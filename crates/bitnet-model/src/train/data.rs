@@ -5,7 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::random::{Random, permute};
-use super::{Batch, TrainError};
+use super::{Batch, GIVEN, TrainError};
+use crate::files;
 
 /// Bytes of a token in a file, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +58,7 @@ impl TokenFile {
     /// # Errors
     /// A file that cannot be read, or whose length is no whole number of ids.
     pub fn open(path: &Path, width: TokenWidth) -> Result<Self, TrainError> {
-        let file = File::open(path).map_err(TrainError::io("open", path))?;
-        let bytes = file.metadata().map_err(TrainError::io("inspect", path))?.len();
+        let (file, bytes) = files::open(path, "a list of token ids")?;
         let unit = width.bytes() as u64;
         if !bytes.is_multiple_of(unit) {
             let problem = format!("{bytes} bytes are no whole number of {unit}-byte ids");
@@ -116,6 +116,25 @@ impl TokenFile {
         Ok(file)
     }
 
+    /// Refuses data of which no token is learned in windows of `t` predictions: all are given, or each begins a window.
+    pub(super) fn teaches(&mut self, t: usize) -> Result<(), TrainError> {
+        const PIECE: usize = 1 << 16;
+        let record = self.stride(t);
+        let mut at = 0;
+        let mut ids = Vec::new();
+        while at < self.len {
+            ids.clear();
+            let n = PIECE.min((self.len - at).try_into().unwrap_or(PIECE));
+            self.read(at, n, &mut ids)?;
+            let learned = |i: u64| !self.records || !i.is_multiple_of(record);
+            if ids.iter().zip(at..).any(|(id, i)| id & GIVEN == 0 && learned(i)) {
+                return Ok(());
+            }
+            at += n as u64;
+        }
+        Err(TrainError::NothingToLearn { path: self.path.clone(), problem: "every token in it is given" })
+    }
+
     /// From the beginning of a window of `t` predictions to that of the next.
     pub(super) fn stride(&self, t: usize) -> u64 {
         t as u64 + u64::from(self.records)
@@ -143,12 +162,13 @@ impl Sampler {
     /// Draws from `file`.
     ///
     /// # Errors
-    /// [`TrainError::TooShort`] for less than one window.
-    pub fn new(file: TokenFile, t: usize, seed: u64) -> Result<Self, TrainError> {
+    /// [`TrainError::TooShort`] for less than one window, [`TrainError::NothingToLearn`] if all tokens are given.
+    pub fn new(mut file: TokenFile, t: usize, seed: u64) -> Result<Self, TrainError> {
         let needed = t as u64 + 1;
         if t == 0 || file.len() < needed {
             return Err(TrainError::TooShort { path: file.path, tokens: file.len, needed });
         }
+        file.teaches(t)?;
         Ok(Self { file, t, seed, position: 0 })
     }
 

@@ -1,8 +1,9 @@
 //! What can go wrong in training.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::ModelError;
+use crate::files::FileError;
 use ternary_kernels::KernelError;
 
 /// An error of training.
@@ -71,14 +72,27 @@ pub enum TrainError {
         needed: u64,
     },
     /// A file that cannot be read or written.
-    #[error("cannot {op} {}: {source}", path.display())]
-    Io {
-        /// `read` for example.
-        op: &'static str,
-        /// The file.
+    #[error(transparent)]
+    Io(#[from] FileError),
+    /// A checkpoint whose bytes are not those that were written.
+    #[error("{} is damaged: {problem}; {}", path.display(), way_out(previous.as_deref()))]
+    Damaged {
+        /// The checkpoint.
         path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
+        /// What shows it.
+        problem: String,
+        /// The checkpoint before it, if it is there.
+        previous: Option<PathBuf>,
+    },
+    /// Data of which no token is learned.
+    #[error(
+        "{}: there is nothing to learn: {problem}; give examples whose completions are not empty, or text", path.display()
+    )]
+    NothingToLearn {
+        /// The data.
+        path: PathBuf,
+        /// What it holds instead.
+        problem: &'static str,
     },
     /// A file whose content is damaged or of another kind.
     #[error("{}: {problem}", path.display())]
@@ -98,10 +112,22 @@ pub enum TrainError {
     },
 }
 
+fn way_out(previous: Option<&Path>) -> String {
+    match previous {
+        Some(file) => {
+            format!(
+                "{} beside it is the checkpoint before; `bitnet train --resume --previous` goes on from there",
+                file.display()
+            )
+        }
+        None => "there is no earlier one beside it, so begin anew in another folder".to_owned(),
+    }
+}
+
 impl TrainError {
     /// Names file and operation of a system error.
-    pub(super) fn io(op: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| Self::Io { op, path, source }
+    pub(super) fn io(op: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let named = FileError::io(op, path);
+        move |source| Self::Io(named(source))
     }
 }

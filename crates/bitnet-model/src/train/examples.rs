@@ -1,12 +1,12 @@
 //! Examples instead of text: a prompt, which is given, and its completion, which is learned.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::prepare::{Prepared, Split, TokenWriter};
+use super::prepare::{MAX_LINE, Prepared, Split, TokenWriter, WHAT};
 use super::{GIVEN, TokenWidth, TrainError};
+use crate::files::{FileError, Lines};
 
 /// A prompt and what a model shall make of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,35 +17,24 @@ pub struct Example<'a> {
     pub completion: &'a str,
 }
 
-/// Longest line read, bytes: more is no example.
-const MAX_LINE: u64 = 1 << 24;
 /// Windows that are filled at the same time.
 const OPEN: usize = 32;
 
 /// Shows every example of a file to `see`: a JSON object on each line, with the fields `prompt` and `completion`.
 ///
 /// # Errors
-/// A file that cannot be read; a line that is no such object; whatever `see` returns.
+/// A file that cannot be read or is no regular file; a line that is too long or no such object; whatever `see` returns.
 pub fn for_each_example(
     path: &Path,
     see: &mut dyn FnMut(Example<'_>) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    let mut reader = BufReader::new(std::fs::File::open(path).map_err(TrainError::io("open", path))?);
-    let mut raw = Vec::new();
-    for number in 1u64.. {
-        raw.clear();
-        let mut limited = std::io::Read::take(&mut reader, MAX_LINE);
-        if limited.read_until(b'\n', &mut raw).map_err(TrainError::io("read", path))? == 0 {
-            break;
-        }
-        if raw.trim_ascii().is_empty() {
+    let mut lines = Lines::open(path, WHAT, MAX_LINE)?;
+    while let Some((number, line)) = lines.next_text()? {
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        let bad = |problem: String| TrainError::File {
-            path: path.to_path_buf(),
-            problem: format!("line {number}: {problem}"),
-        };
-        let value: Value = serde_json::from_slice(&raw).map_err(|e| bad(format!("not JSON: {e}")))?;
+        let bad = |problem: String| FileError::Line { path: path.to_path_buf(), line: number, problem };
+        let value: Value = serde_json::from_str(line).map_err(|e| bad(format!("not JSON: {e}")))?;
         let field = |name: &str| {
             let text = value.get(name).and_then(Value::as_str);
             text.ok_or_else(|| bad(format!("no field {name:?} with a string, as examples have it")))
@@ -58,14 +47,12 @@ pub fn for_each_example(
 /// Whether a file of JSON lines holds examples: its first object has a field `prompt`.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// A file that cannot be read or is no regular file.
 pub fn holds_examples(path: &Path) -> Result<bool, TrainError> {
-    let reader = BufReader::new(std::fs::File::open(path).map_err(TrainError::io("open", path))?);
-    for line in std::io::Read::take(reader, MAX_LINE).lines() {
-        // What is no UTF-8 text is reported by who reads it.
-        let Ok(line) = line else { return Ok(false) };
-        if !line.trim().is_empty() {
-            return Ok(serde_json::from_str::<Value>(&line).is_ok_and(|v| v.get("prompt").is_some()));
+    let mut lines = Lines::open(path, WHAT, MAX_LINE)?;
+    while let Some((_, line)) = lines.next_line()? {
+        if !line.trim_ascii().is_empty() {
+            return Ok(serde_json::from_slice::<Value>(line).is_ok_and(|v| v.get("prompt").is_some()));
         }
     }
     Ok(false)
@@ -120,7 +107,8 @@ impl Split {
     /// completion. Examples that are longer than a window are left out and counted.
     ///
     /// # Errors
-    /// Files that cannot be read or written; what `encode` refuses; an id of 2^31 or more.
+    /// Files that cannot be read or written; what `encode` refuses; an id of 2^31 or more; [`TrainError::NothingToLearn`] if every
+    /// completion is empty.
     pub fn prepare_examples(
         self,
         files: &[PathBuf],
@@ -129,14 +117,17 @@ impl Split {
         eos: u32,
         encode: &mut Encode<'_>,
     ) -> Result<Prepared, TrainError> {
+        self.check()?;
         let [mut train, mut valid] = [Packer::new(train, t + 1, eos)?, Packer::new(validation, t + 1, eos)?];
         let mut done = Prepared::default();
+        let mut empty = true;
         for path in files {
             for_each_example(path, &mut |example| {
                 let document = done.documents;
                 done.documents += 1;
                 let failed = |problem: String| TrainError::Tokenize { document, problem };
                 let [prompt, completion] = encode(example).map_err(failed)?;
+                empty &= completion.is_empty();
                 let ids: Vec<u32> =
                     prompt.iter().map(|id| id | GIVEN).chain(completion.iter().copied()).chain([eos]).collect();
                 if prompt.iter().chain(&completion).any(|id| id & GIVEN != 0) {
@@ -148,6 +139,11 @@ impl Split {
                 }
                 if self.keeps(document) { valid.push(&ids) } else { train.push(&ids) }
             })?;
+        }
+        if let (Some(path), true) = (files.first(), empty) {
+            // Nothing but where a text ends.
+            let problem = if done.documents == 0 { "it holds no example" } else { "every completion is empty" };
+            return Err(TrainError::NothingToLearn { path: path.clone(), problem });
         }
         (done.train_tokens, done.validation_tokens) = (train.finish()?, valid.finish()?);
         Ok(done)

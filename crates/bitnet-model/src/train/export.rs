@@ -6,10 +6,10 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use ternary_kernels::{Ops, Scales, TernaryMatrix};
 
-use super::checkpoint::write_atomically;
 use super::params::{EMBEDDING, HEAD};
 use super::shape::model_to_json;
 use super::{Params, TrainError};
+use crate::files;
 use crate::{FloatMatrix, ModelConfig, ModelError, Norm, Projection, TttTensor, WeightSource};
 
 /// Master weights as a source for the inference engine, quantised as training quantises them.
@@ -77,6 +77,6 @@ pub fn write_master(dir: &Path, model: &ModelConfig, params: &Params) -> Result<
     }
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(bad)?;
-    write_atomically(&path, &bytes)?;
-    write_atomically(&dir.join("config.json"), format!("{:#}\n", model_to_json(model)).as_bytes())
+    files::write(&path, &bytes)?;
+    Ok(files::write(&dir.join("config.json"), format!("{:#}\n", model_to_json(model)).as_bytes())?)
 }

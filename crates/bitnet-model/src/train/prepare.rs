@@ -1,11 +1,11 @@
 //! From text to token files: documents one by one, the end token behind each, some of them kept for validation.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::random::Random;
 use super::{TokenWidth, TrainError};
+use crate::files::{FileError, Lines, Pending};
 
 /// How documents lie in a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,35 +29,26 @@ impl TextFormat {
 /// The line between documents of a plain text.
 const SEPARATOR: &str = "<|endoftext|>";
 /// Longest line read, bytes: more is no text.
-const MAX_LINE: usize = 1 << 30;
+pub(super) const MAX_LINE: usize = 64 << 20;
+/// Longest document, bytes.
+const MAX_DOCUMENT: usize = 256 << 20;
+/// What is read, for messages.
+pub(super) const WHAT: &str = "text to learn";
 
-/// Shows every document of a text file to `see`, in order, reading line by line.
+/// Shows every document of a text file to `see`, in order, reading line by line: lines of at most 64 MiB, documents of at most 256 MiB.
 ///
 /// # Errors
-/// A file that cannot be read, is no UTF-8, or has a line that is no JSON object with a text; whatever `see` returns.
+/// A file that cannot be read, is no regular file or no UTF-8 text, or has a line that is too long or no JSON object with a text; a
+/// document that is too long; whatever `see` returns.
 pub fn for_each_document(
     path: &Path,
     format: TextFormat,
     see: &mut dyn FnMut(&str) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    let mut reader = BufReader::new(File::open(path).map_err(TrainError::io("open", path))?);
-    let bad = |line: u64, problem: &str| TrainError::File {
-        path: path.to_path_buf(),
-        problem: format!("line {line}: {problem}"),
-    };
-    let (mut raw, mut document, mut number) = (Vec::new(), String::new(), 0u64);
-    loop {
-        raw.clear();
-        let mut limited = std::io::Read::take(&mut reader, MAX_LINE as u64);
-        let read = limited.read_until(b'\n', &mut raw).map_err(TrainError::io("read", path))?;
-        if read == 0 {
-            break;
-        }
-        if read == MAX_LINE {
-            return Err(bad(number + 1, "longer than 1 GiB"));
-        }
-        number += 1;
-        let line = std::str::from_utf8(&raw).map_err(|_| bad(number, "this is not UTF-8 text"))?;
+    let mut lines = Lines::open(path, WHAT, MAX_LINE)?;
+    let mut document = String::new();
+    while let Some((number, line)) = lines.next_text()? {
+        let bad = |problem: String| FileError::Line { path: path.to_path_buf(), line: number, problem };
         match format {
             TextFormat::Plain if line.trim_end() == SEPARATOR => {
                 let text = document.trim_matches('\n');
@@ -66,13 +57,17 @@ pub fn for_each_document(
                 }
                 document.clear();
             }
+            TextFormat::Plain if document.len() + line.len() > MAX_DOCUMENT => {
+                let problem =
+                    format!("a document of more than {MAX_DOCUMENT} bytes; put lines {SEPARATOR} between documents");
+                return Err(bad(problem).into());
+            }
             TextFormat::Plain => document.push_str(line),
             TextFormat::JsonLines if line.trim().is_empty() => {}
             TextFormat::JsonLines => {
-                let value: serde_json::Value =
-                    serde_json::from_str(line).map_err(|e| bad(number, &format!("not JSON: {e}")))?;
+                let value: serde_json::Value = serde_json::from_str(line).map_err(|e| bad(format!("not JSON: {e}")))?;
                 let text = value.get("text").and_then(serde_json::Value::as_str);
-                see(text.ok_or_else(|| bad(number, "no field \"text\" with a string"))?)?;
+                see(text.ok_or_else(|| bad("no field \"text\" with a string".to_owned()))?)?;
             }
         }
     }
@@ -86,9 +81,7 @@ pub fn for_each_document(
 /// Writes ids to a file that gets its name when it is complete.
 #[derive(Debug)]
 pub struct TokenWriter {
-    path: PathBuf,
-    partial: PathBuf,
-    out: BufWriter<File>,
+    out: BufWriter<Pending>,
     width: TokenWidth,
     /// Tokens written.
     pub tokens: u64,
@@ -100,9 +93,7 @@ impl TokenWriter {
     /// # Errors
     /// A file that cannot be created.
     pub fn create(path: &Path, width: TokenWidth) -> Result<Self, TrainError> {
-        let partial = path.with_extension("partial");
-        let out = BufWriter::new(File::create(&partial).map_err(TrainError::io("create", &partial))?);
-        Ok(Self { path: path.to_path_buf(), partial, out, width, tokens: 0 })
+        Ok(Self { out: BufWriter::new(Pending::create(path)?), width, tokens: 0 })
     }
 
     /// Appends ids.
@@ -125,7 +116,7 @@ impl TokenWriter {
                 },
                 TokenWidth::U32 => self.out.write_all(&id.to_le_bytes()),
             };
-            written.map_err(TrainError::io("write", &self.partial))?;
+            written.map_err(|e| self.out.get_ref().failed(e))?;
         }
         self.tokens += ids.len() as u64;
         Ok(())
@@ -136,8 +127,9 @@ impl TokenWriter {
     /// # Errors
     /// A file that cannot be written.
     pub fn finish(mut self) -> Result<u64, TrainError> {
-        self.out.flush().map_err(TrainError::io("write", &self.partial))?;
-        std::fs::rename(&self.partial, &self.path).map_err(TrainError::io("rename to", &self.path))?;
+        self.out.flush().map_err(|e| self.out.get_ref().failed(e))?;
+        let (pending, _) = self.out.into_parts();
+        pending.commit()?;
         Ok(self.tokens)
     }
 }
@@ -165,6 +157,17 @@ pub struct Prepared {
 }
 
 impl Split {
+    /// Refuses a share that is none.
+    pub(super) fn check(self) -> Result<(), TrainError> {
+        match (0.0..=1.0).contains(&self.validation) {
+            true => Ok(()),
+            false => {
+                let value = self.validation.to_string();
+                Err(TrainError::Option { option: "the share for validation", value, must: "from 0 to 1" })
+            }
+        }
+    }
+
     /// Whether the document of this number is kept for validation.
     pub(super) fn keeps(self, document: u64) -> bool {
         let mut random = Random::new(self.seed ^ document.wrapping_mul(0x9e37_79b9_7f4a_7c15), "split");
@@ -183,6 +186,7 @@ impl Split {
         eos: u32,
         encode: &mut dyn FnMut(&str) -> Result<Vec<u32>, String>,
     ) -> Result<Prepared, TrainError> {
+        self.check()?;
         let (mut train, mut valid) = (TokenWriter::create(train, width)?, TokenWriter::create(validation, width)?);
         let mut documents = 0;
         for path in texts {

@@ -64,6 +64,7 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
         writer.announce(&name, &shape, ty)?;
     }
     let interleave = architecture == "llama";
+    let bytes = writer.data_len();
     let data = |out: &mut dyn std::io::Write| {
         let mut stream = writer.start(out)?;
         for (done, item) in plan.iter().enumerate() {
@@ -73,7 +74,7 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
         (job.progress)(Progress { done: plan.len(), total: plan.len() });
         stream.finish().map(|_| ())
     };
-    write_checked(output, data, |(), file| verify::read_back(weights, speech, (file, output), target, options.rounding))
+    write_checked(output, bytes, data, |(), file| verify::read_back(weights, speech, (file, output), target, options.rounding))
 }
 
 enum Item<'a> {

@@ -12,6 +12,7 @@ use super::verify::{self, Checked};
 use super::{Job, Progress, gguf_out::is_plain, hf_words};
 use crate::config::from_hf::MAX_CONFIG;
 use crate::config::{act, bit_ttt, decimal, inputs, rope};
+use crate::files::PendingFolder;
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
 use crate::safetensors::{Dtype, NewTensor, SINGLE_NAME, write_file};
@@ -37,31 +38,10 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
         write_into(job, output)?;
         return check(job, output);
     }
-    let parent = match output.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(parent).map_err(LoadError::io("create", parent))?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp-").suffix(".partial");
-    #[cfg(unix)]
-    {
-        // Temporary folders are private by default; this one is to become an ordinary one.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o777));
-    }
-    let temporary = builder.tempdir_in(parent).map_err(LoadError::io("create a temporary folder in", parent))?;
-    write_into(job, temporary.path())?;
-    let checked = check(job, temporary.path())?;
-    if output.is_dir() {
-        std::fs::remove_dir(output).map_err(LoadError::io("replace", output))?;
-    }
-    let written = temporary.keep();
-    std::fs::rename(&written, output).map_err(|e| {
-        // What could not get its name is of no use to anybody.
-        let _ = std::fs::remove_dir_all(&written);
-        LoadError::io("rename to", output)(e)
-    })?;
+    let temporary = PendingFolder::create(output)?;
+    write_into(job, temporary.temporary())?;
+    let checked = check(job, temporary.temporary())?;
+    temporary.commit()?;
     Ok(checked)
 }
 

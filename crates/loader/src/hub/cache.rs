@@ -13,11 +13,15 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::HubError;
+use crate::files::{self, FileError, Kind};
 
 /// Attaches a path to what the operating system says.
 pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> HubError {
     let path = path.to_owned();
-    move |source| HubError::Io { path, source }
+    move |source| match FileError::io("write", &path)(source) {
+        FileError::Io { path, source, .. } => HubError::Io { path, source },
+        full => HubError::File(full),
+    }
 }
 
 /// A part of a path that stays where it is put, on every operating system.
@@ -75,7 +79,7 @@ impl RepoCache {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let commit = std::fs::read_to_string(self.ref_path(revision)).ok()?;
+        let commit = files::read_text(&self.ref_path(revision), Kind::KEY).ok()?;
         Some(commit.trim().to_owned()).filter(|commit| is_plain(commit))
     }
 
@@ -97,10 +101,7 @@ impl RepoCache {
         let path = self.ref_path(revision);
         let parent = path.parent().unwrap_or(&path);
         std::fs::create_dir_all(parent).map_err(io(parent))?;
-        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(io(parent))?;
-        std::io::Write::write_all(&mut file, commit.as_bytes()).map_err(io(&path))?;
-        file.persist(&path).map_err(|error| HubError::Io { path, source: error.error })?;
-        Ok(())
+        Ok(files::write(&path, commit.as_bytes())?)
     }
 
     /// Waits until no other process writes a blob; the lock ends with the file.
@@ -132,15 +133,11 @@ impl RepoCache {
         let relative: PathBuf = std::iter::repeat_n("..", ups).chain(["blobs", etag]).collect();
         // Made under a name of its own and renamed: another process may put the same link there at this moment, and a copy
         // through its link would empty the blob.
-        let made = tempfile::Builder::new().make_in(parent, |temporary| {
+        files::replace_with(&path, |temporary| {
             symlink(&relative, temporary)
                 .or_else(|_| std::fs::hard_link(&blob, temporary))
                 .or_else(|_| std::fs::copy(&blob, temporary).map(|_| ()))
-        });
-        let made = made.map_err(io(&path))?;
-        made.into_temp_path()
-            .persist(&path)
-            .map_err(|error| HubError::Io { path: path.clone(), source: error.error })?;
+        })?;
         Ok(path)
     }
 }
@@ -177,6 +174,9 @@ pub(super) fn files_below(snapshot: &Path) -> Vec<String> {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let name = format!("{prefix}{name}");
             let path = entry.path();
+            if files::is_temporary(&path) {
+                continue;
+            }
             // A link whose blob is gone is no file.
             match std::fs::metadata(&path) {
                 Ok(meta) if meta.is_dir() && prefix.matches('/').count() < 16 => folders.push((path, name + "/")),

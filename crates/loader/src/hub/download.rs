@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::cache::{RepoCache, io, is_safe};
 use super::http::{Http, Method, header, passes};
 use super::{HubError, Progress, ProgressFn};
+use crate::files::FileError;
 
 /// Bytes that are read, hashed and written at once.
 const CHUNK: usize = 256 << 10;
@@ -215,6 +216,8 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 /// A file that is being filled, and the hash of what is in it.
 struct Partial<'p> {
     path: &'p Path,
+    /// Bytes of the whole.
+    size: u64,
     file: File,
     len: u64,
     hasher: Sha256,
@@ -229,9 +232,9 @@ impl<'p> Partial<'p> {
         let len = file.metadata().map_err(io(path))?.len();
         if len <= size {
             std::io::copy(&mut file, &mut hasher).map_err(io(path))?;
-            return Ok(Self { path, file, len, hasher });
+            return Ok(Self { path, size, file, len, hasher });
         }
-        let mut partial = Self { path, file, len, hasher };
+        let mut partial = Self { path, size, file, len, hasher };
         partial.restart()?;
         Ok(partial)
     }
@@ -245,7 +248,12 @@ impl<'p> Partial<'p> {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), HubError> {
-        self.file.write_all(bytes).map_err(io(self.path))?;
+        self.file.write_all(bytes).map_err(|e| match io(self.path)(e) {
+            HubError::File(FileError::Full { path, source, .. }) => {
+                HubError::File(FileError::Full { path, needed: self.size, written: self.len, source })
+            }
+            e => e,
+        })?;
         self.hasher.update(bytes);
         self.len = self.len.saturating_add(bytes.len() as u64);
         Ok(())

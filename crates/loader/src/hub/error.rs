@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::files::FileError;
+
 /// Why a repository could not be pulled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,8 +22,8 @@ pub enum HubError {
     },
     /// The network may not be used, and the cache does not hold the files.
     #[error(
-        "{repo} (revision {revision}) is not in the cache {}, and the network may not be used (HF_HUB_OFFLINE): \
-         pull it once without",
+        "{repo} (revision {revision}) is not in the cache {}, and the network may not be used \
+         (HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE): pull it once without",
         cache_dir.display()
     )]
     Offline {
@@ -146,6 +148,9 @@ pub enum HubError {
         /// The file.
         file: String,
     },
+    /// Something in the cache is no regular file, or the disk is full; the message names it.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The cache could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -71,7 +71,8 @@ pub(super) fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r
 
 /// The certificates of `SSL_CERT_FILE`, which networks with their own authority set.
 fn own_roots() -> Option<RootCerts> {
-    let pem = std::fs::read(std::env::var_os("SSL_CERT_FILE")?).ok()?;
+    let file = std::path::PathBuf::from(std::env::var_os("SSL_CERT_FILE")?);
+    let pem = crate::files::read(&file, crate::files::Kind::new("a list of certificates", 64 << 20)).ok()?;
     let certificates: Vec<Certificate<'static>> = ureq::tls::parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),

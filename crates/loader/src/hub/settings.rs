@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{HubError, PullOptions};
+use crate::files::{self, Kind};
 
 /// The server that is asked unless told otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -18,9 +19,41 @@ pub(super) struct Settings {
     pub(super) offline: bool,
 }
 
-/// A variable that is set to something.
-fn path_of(env: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
-    env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+/// A path in a variable that is set to something, with `~`, `$NAME` and `${NAME}` written out, as the hub's own tools do.
+fn path_of(env: &impl Fn(&str) -> Option<OsString>, home: Option<&Path>, name: &str) -> Option<PathBuf> {
+    let value = env(name).filter(|value| !value.is_empty())?;
+    let path = match value.to_str() {
+        Some(text) => PathBuf::from(expanded(text, env)),
+        None => PathBuf::from(value),
+    };
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => Some(home.join(rest)),
+        _ => Some(path),
+    }
+}
+
+/// A text with the values of the variables in it; what is no name of one stays.
+fn expanded(text: &str, env: &impl Fn(&str) -> Option<OsString>) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let plain = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+        let (name, behind) = match after.strip_prefix('{').and_then(|a| a.split_once('}')) {
+            Some(braced) => braced,
+            None => after.split_at(plain),
+        };
+        match env(name).filter(|_| !name.is_empty()).and_then(|value| value.into_string().ok()) {
+            Some(value) => {
+                out.push_str(&value);
+                rest = behind;
+            }
+            None => {
+                out.push('$');
+                rest = after;
+            }
+        }
+    }
+    out + rest
 }
 
 impl Settings {
@@ -34,19 +67,19 @@ impl Settings {
             let value = env(name).and_then(|value| value.into_string().ok());
             value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
         };
-        let hf_home = path_of(&env, "HF_HOME")
-            .or_else(|| path_of(&env, "XDG_CACHE_HOME").map(|dir| dir.join("huggingface")))
+        let hf_home = path_of(&env, home, "HF_HOME")
+            .or_else(|| path_of(&env, home, "XDG_CACHE_HOME").map(|dir| dir.join("huggingface")))
             .or_else(|| home.map(|home| home.join(".cache").join("huggingface")));
         let cache_dir = options
             .cache_dir
             .clone()
-            .or_else(|| path_of(&env, "HF_HUB_CACHE"))
-            .or_else(|| path_of(&env, "HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| path_of(&env, home, "HF_HUB_CACHE"))
+            .or_else(|| path_of(&env, home, "HUGGINGFACE_HUB_CACHE"))
             .or_else(|| hf_home.as_ref().map(|dir| dir.join("hub")))
             .ok_or(HubError::NoCacheDir)?;
         let token_file = || {
-            let path = path_of(&env, "HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")))?;
-            let token = std::fs::read_to_string(path).ok()?.trim().to_owned();
+            let path = path_of(&env, home, "HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")))?;
+            let token = files::read_text(&path, Kind::KEY).ok()?.trim().to_owned();
             (!token.is_empty()).then_some(token)
         };
         let token = options.token.clone().map(|token| token.trim().to_owned());
@@ -56,7 +89,9 @@ impl Settings {
             None => text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).or_else(token_file),
         };
         let endpoint = options.endpoint.clone().or_else(|| text("HF_ENDPOINT")).unwrap_or_else(|| ENDPOINT.to_owned());
+        // The second counts where the first says nothing, also nothing as `0`.
         let flag = text("HF_HUB_OFFLINE")
+            .or_else(|| text("TRANSFORMERS_OFFLINE"))
             .is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str()));
         Ok(Self {
             cache_dir,
@@ -96,8 +131,26 @@ mod tests {
         assert!(settings.offline);
         assert!(!resolve(&none, &[("HF_HUB_OFFLINE", "0")]).offline);
         assert!(!resolve(&none, &[("HF_HUB_OFFLINE", "")]).offline);
+        assert!(resolve(&none, &[("TRANSFORMERS_OFFLINE", "1")]).offline);
+        assert!(resolve(&none, &[("TRANSFORMERS_OFFLINE", "ON"), ("HF_HUB_OFFLINE", "")]).offline);
+        assert!(!resolve(&none, &[("TRANSFORMERS_OFFLINE", "1"), ("HF_HUB_OFFLINE", "0")]).offline);
         let nowhere = Settings::resolve(&none, |_| None, None);
         assert!(matches!(nowhere, Err(HubError::NoCacheDir)));
+    }
+
+    #[test]
+    fn homes_and_variables_in_paths_are_written_out() {
+        let dir = |env: &[(&str, &str)]| resolve(&PullOptions::default(), env).cache_dir;
+        assert_eq!(dir(&[("HF_HOME", "~/x")]), Path::new("/home/x/x/hub"));
+        assert_eq!(dir(&[("HF_HOME", "~")]), Path::new("/home/x/hub"));
+        assert_eq!(dir(&[("HF_HUB_CACHE", "~/c")]), Path::new("/home/x/c"));
+        assert_eq!(dir(&[("XDG_CACHE_HOME", "~/c")]), Path::new("/home/x/c/huggingface/hub"));
+        let big = ("BIG", "/disk");
+        assert_eq!(dir(&[("HF_HOME", "$BIG/hf"), big]), Path::new("/disk/hf/hub"));
+        assert_eq!(dir(&[("HF_HOME", "${BIG}2"), big]), Path::new("/disk2/hub"));
+        // What is no home and no variable is a name as any other.
+        assert_eq!(dir(&[("HF_HOME", "/a/~/$NONE/$")]), Path::new("/a/~/$NONE/$/hub"));
+        assert_eq!(dir(&[("HF_HOME", "~other/x")]), Path::new("~other/x/hub"));
     }
 
     #[test]

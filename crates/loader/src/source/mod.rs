@@ -56,6 +56,10 @@ impl Checkpoint {
     /// [`LoadError::NoModel`] if there is none; anything that is wrong with the container or the configuration, also
     /// tensors that no supported model has ([`LoadError::UnexpectedTensor`]).
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        if !path.is_dir() {
+            // A pipe or a device is named before anything waits for it.
+            crate::files::regular(path, "a model")?;
+        }
         if let Some(file) = gguf::locate(path)? {
             let store = Store::Gguf(Gguf::open(&file)?, options.tl.clone());
             return Self::read(&file, store, None, options);

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::TokenizerError;
+use crate::files::{self, Kind};
 
 /// A chat template of a checkpoint that has several.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -79,10 +80,10 @@ enum TemplatesJson {
 
 /// Reads a file that may be absent.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
-    match std::fs::read(path) {
+    match files::read(path, Kind::CONFIG) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TokenizerError::Read { path: path.to_owned(), source }),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -121,10 +122,7 @@ impl TokenizerConfig {
         let config = read(&dir.join("tokenizer_config.json"))?.map(|bytes| Self::from_bytes(&bytes)).transpose()?;
         let path = dir.join("chat_template.jinja");
         let Some(template) = read(&path)? else { return Ok(config) };
-        let template = String::from_utf8(template).map_err(|error| TokenizerError::Read {
-            path,
-            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()),
-        })?;
+        let template = files::text(template, &path)?;
         let mut config = config.unwrap_or_default();
         config.chat_templates.retain(|named| named.name != "default");
         config.chat_templates.insert(0, NamedTemplate { name: "default".to_owned(), template });

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::files::FileError;
+
 /// Why a tokenizer could not be built, or a text not be encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,6 +16,9 @@ pub enum TokenizerError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// The path is no regular file, or a file is too large; the message names it.
+    #[error(transparent)]
+    File(FileError),
     /// The bytes are not the JSON of a tokenizer.
     #[error("{what} is not valid: {source}")]
     Json {
@@ -117,4 +122,13 @@ pub enum TokenizerError {
         /// The limit in bytes.
         limit: usize,
     },
+}
+
+impl From<FileError> for TokenizerError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Io { path, source, .. } => TokenizerError::Read { path, source },
+            error => TokenizerError::File(error),
+        }
+    }
 }

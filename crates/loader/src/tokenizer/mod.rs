@@ -43,6 +43,7 @@ pub use note::Note;
 pub use stop::{StopPiece, StopStrings};
 pub use stream::StreamDecoder;
 
+use crate::files::{self, Kind};
 use bytes::TokenTable;
 use pipeline::Pipeline;
 use post::Affixes;
@@ -146,11 +147,9 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`TokenizerError::Read`], and those of [`Self::from_bytes`].
+    /// [`TokenizerError::Read`], [`TokenizerError::File`], and those of [`Self::from_bytes`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })?;
-        Self::from_bytes(&bytes)
+        Self::from_bytes(&files::read(path.as_ref(), Kind::TOKENIZER)?)
     }
 
     /// Reads the bytes of a `tokenizer.json`. Its `truncation`, `padding` and `dropout` are not applied.
@@ -171,8 +170,7 @@ impl Tokenizer {
         let dir = dir.as_ref();
         let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
         let mut tokenizer = if !json.exists() && model.exists() {
-            let bytes = std::fs::read(&model).map_err(|source| TokenizerError::Read { path: model, source })?;
-            Self::from_sentencepiece(&bytes)?
+            Self::from_sentencepiece(&files::read(&model, Kind::TOKENIZER)?)?
         } else {
             Self::from_file(json)?
         };

@@ -259,7 +259,7 @@ impl TttState {
         }
         match bytes.get(8..12).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b)) {
             Some(VERSION) => (),
-            other => return damaged(StateDamage::Version(other.unwrap_or(0))),
+            other => return damaged(StateDamage::Version { got: other.unwrap_or(0), reads: VERSION }),
         }
         if field(16) != Some(config.fingerprint()) {
             return damaged(StateDamage::OtherConfig);

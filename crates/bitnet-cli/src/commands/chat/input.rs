@@ -12,6 +12,8 @@ use crate::ui;
 
 const PROMPT: &str = ">>> ";
 const MORE: &str = "... ";
+/// Bytes of a line at most.
+const MAX_LINE: u64 = 16 << 20;
 /// Begins and ends a message of several lines.
 const FENCE: &str = "\"\"\"";
 
@@ -121,9 +123,13 @@ impl Input {
             },
             Input::Pipe(stdin) => {
                 let mut bytes = Vec::new();
-                let n = stdin.read_until(b'\n', &mut bytes).map_err(CliError::io("read", "stdin"))?;
+                let mut limited = std::io::Read::take(&mut *stdin, MAX_LINE + 1);
+                let n = limited.read_until(b'\n', &mut bytes).map_err(CliError::io("read", "stdin"))?;
                 if n == 0 {
                     return Ok(Read::End);
+                }
+                if n as u64 > MAX_LINE {
+                    return Err(CliError::usage(format!("stdin: a line of more than {MAX_LINE} bytes is no message")));
                 }
                 let mut line = ui::text(bytes, "stdin")?;
                 line.truncate(line.trim_end_matches(['\n', '\r']).len());

@@ -6,11 +6,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use bitnet::loader::files::{self, Kind, Pending};
 use bitnet::{Message, Model, Session};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
-use crate::ui;
 
 /// What was said.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,17 +53,14 @@ fn beside(path: &Path) -> PathBuf {
 /// # Errors
 /// Files that cannot be written.
 pub(super) fn save(path: &Path, conversation: &Conversation, session: &mut Session) -> Result<(), CliError> {
-    let text_path = beside(path);
-    let name = text_path.display().to_string();
     session.save_to(path)?;
-    let folder = text_path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer_pretty(&mut file, conversation)?;
-        file.write_all(b"\n")?;
-        file.persist(&text_path).map_err(|e| e.error).map(drop)
-    };
-    write().map_err(CliError::io("write", name))
+    let text_path = beside(path);
+    let mut text = serde_json::to_vec_pretty(conversation)
+        .map_err(|e| CliError::io("write", text_path.display().to_string())(e.into()))?;
+    text.push(b'\n');
+    let mut file = Pending::private(&text_path)?;
+    file.write_all(&text).map_err(|e| file.failed(e))?;
+    Ok(file.commit()?)
 }
 
 /// Reads them; the session as the model can go on with it, or why it cannot.
@@ -73,7 +70,7 @@ pub(super) fn save(path: &Path, conversation: &Conversation, session: &mut Sessi
 pub(super) fn load(path: &Path, model: &Model) -> Result<(Conversation, Result<Session, bitnet::Error>), CliError> {
     let text_path = beside(path);
     let name = text_path.display().to_string();
-    let text = ui::text(std::fs::read(&text_path).map_err(CliError::io("read", &name))?, &name)?;
+    let text = files::read_text(&text_path, Kind::CONVERSATION)?;
     let conversation =
         serde_json::from_str(&text).map_err(|e| CliError::usage(format!("{name} is no conversation: {e}")))?;
     Ok((conversation, model.load_session(path)))

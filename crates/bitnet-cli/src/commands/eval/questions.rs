@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use bitnet::loader::files::{self, Kind};
 use serde_json::{Map, Value};
 
 use crate::error::CliError;
-use crate::ui;
 
 /// A prompt, what may follow it, and what should.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) struct Question {
 /// A file that cannot be read, a line that is no question; it names the line.
 pub(super) fn read(path: &Path) -> Result<Vec<Question>, CliError> {
     let name = path.display().to_string();
-    let text = ui::text(std::fs::read(path).map_err(CliError::io("read", &name))?, &name)?;
+    let text = files::read_text(path, Kind::QUESTIONS)?;
     let mut questions = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let object: Result<Map<String, Value>, _> = serde_json::from_str(line);

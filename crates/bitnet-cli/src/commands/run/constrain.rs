@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use bitnet::Constraint;
+use bitnet::loader::files::{self, Kind};
 use clap::Args;
 
 use crate::error::CliError;
-use crate::ui;
 
 /// At most one of them.
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub(super) struct ConstrainArgs {
     #[arg(long, value_name = "FILE|JSON", conflicts_with_all = ["regex", "grammar", "choose", "stop"])]
     json_schema: Option<String>,
     /// Generate a text that this regular expression matches as a whole
-    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["grammar", "choose", "stop"])]
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true, conflicts_with_all = ["grammar", "choose", "stop"])]
     regex: Option<String>,
     /// Generate a text of the grammar in this file, in Lark's notation
     #[arg(long, value_name = "FILE", conflicts_with_all = ["choose", "stop"])]
@@ -32,7 +32,7 @@ impl ConstrainArgs {
         if let Some(schema) = &self.json_schema {
             let text = match schema.trim_start().starts_with('{') {
                 true => schema.clone(),
-                false => read(Path::new(schema))?,
+                false => files::read_text(Path::new(schema), Kind::SCHEMA)?,
             };
             let value = serde_json::from_str(&text)
                 .map_err(|e| CliError::usage(format!("--json-schema: this is no JSON: {e}")))?;
@@ -41,11 +41,7 @@ impl ConstrainArgs {
         if let Some(pattern) = &self.regex {
             return Ok(Some(Constraint::regex(pattern)));
         }
-        self.grammar.as_deref().map(|file| read(file).map(Constraint::lark)).transpose()
+        let Some(file) = &self.grammar else { return Ok(None) };
+        Ok(Some(Constraint::lark(files::read_text(file, Kind::GRAMMAR)?)))
     }
-}
-
-fn read(file: &Path) -> Result<String, CliError> {
-    let name = file.display().to_string();
-    ui::text(std::fs::read(file).map_err(CliError::io("read", &name))?, &name)
 }

@@ -13,8 +13,9 @@ fields `prompt` and `completion` are examples: a window holds whole ones, and on
 checkpoint and ends; --resume goes on from there, with the options of the checkpoint, and the result is the same, bit
 for bit, as without the interruption.
 
-Written to OUT: checkpoint.safetensors, log.jsonl, loss.svg, tokenizer.json, and export/ with the finished model as a
-Hugging Face folder with packed weights and, where the shape allows, as model.gguf.
+Written to OUT: checkpoint.safetensors and the one before it, checkpoint.previous.safetensors, log.jsonl, loss.svg,
+tokenizer.json, and export/ with the finished model as a Hugging Face folder with packed weights and, where the shape
+allows, as model.gguf. One process at a time works in OUT.
 
 The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and
 [train.adamw]; what is typed here goes before what stands there.
@@ -23,9 +24,15 @@ Examples:
   bitnet train --data stories.txt --train-tokenizer 2048 --hidden 256 --layers 6 --heads 4 --kv-heads 2 --out my-model
   bitnet train --config tiny.toml --data stories.txt --tokenizer tokenizer.json --out my-model
   bitnet train --out my-model --resume
+  bitnet train --out my-model --resume --previous      the last checkpoint is damaged
   bitnet train --out v2 --data stories.txt --tokenizer tokenizer.json --hadamard --steps 4000
   bitnet train --out v2-int4 --from v2 --data stories.txt --tokenizer tokenizer.json --activations 4 --steps 4200
   bitnet run -m my-model/export \"Once upon a time\"";
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|s| (0.0..=1.0).contains(s));
+    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -39,8 +46,8 @@ pub(crate) struct TrainArgs {
     /// Text or token ids to validate with, instead of a share of the data
     #[arg(long, value_name = "FILE")]
     pub(super) val_data: Option<PathBuf>,
-    /// Share of the documents that is kept for validation
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    /// Share of the documents that is kept for validation, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, allow_hyphen_values = true, value_parser = parse_share)]
     pub(super) val_share: f64,
     /// Configuration file, TOML or JSON
     #[arg(short, long, value_name = "FILE")]
@@ -48,6 +55,9 @@ pub(crate) struct TrainArgs {
     /// Go on from the checkpoint in OUT, with its options
     #[arg(long)]
     pub(super) resume: bool,
+    /// With --resume: go on from checkpoint.previous.safetensors, the checkpoint before the last one, where that is damaged
+    #[arg(long, requires = "resume")]
+    pub(super) previous: bool,
     /// Begin with the master weights, the optimizer and the step of the run in this folder, and its options where no others are
     /// given: the second stage of BitNet v2. Steps count on
     #[arg(long, value_name = "OUT", conflicts_with = "resume")]
@@ -59,7 +69,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(258..=1 << 20))]
     pub(super) train_tokenizer: Option<u32>,
     /// Print a continuation of this text after each validation
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(super) sample: Option<String>,
     /// One JSON object on stdout at the end
     #[arg(long)]
@@ -115,7 +125,7 @@ pub(super) struct ShapeArgs {
     #[arg(long, value_name = "N")]
     pub(super) mini_batch: Option<u32>,
     /// Test-time training: largest inner learning rate before the division by the head's width [default: 1, ttt-mlp 0.1]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) base_lr: Option<f64>,
 }
 
@@ -183,10 +193,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N")]
     pub(super) context: Option<usize>,
     /// Peak learning rate of stage 1
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) lr: Option<f64>,
     /// Peak learning rate of stage 2
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) lr2: Option<f64>,
     /// Steps of warm-up
     #[arg(long, value_name = "N")]
@@ -195,10 +205,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N")]
     pub(super) inner_warmup: Option<u64>,
     /// Weight decay of stage 1; in stage 2 there is none
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) weight_decay: Option<f64>,
     /// Largest gradient norm; 0 for any
-    #[arg(long, value_name = "NORM")]
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
     pub(super) clip: Option<f64>,
     /// Seed of initialisation and data order
     #[arg(long, value_name = "N")]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bitnet::ModelConfig;
+use bitnet::loader::files::{self, Kind};
 use bitnet::loader::tokenizer::Tokenizer;
 use bitnet::loader::tokenizer::train::{END_OF_TEXT, train_bpe};
 use bitnet::train::{
@@ -28,6 +29,23 @@ pub(super) fn eos_of(t: &Tokenizer) -> Option<u32> {
     t.eos().first().copied().or_else(|| known.iter().find_map(|name| t.id_of(name)))
 }
 
+/// Bytes that are tokenised at once, if a line ends thereabouts: a tokenizer needs many times the memory of its text.
+const PIECE: usize = 1 << 20;
+
+/// A document in pieces that end at line ends; one where it is short or has none.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let end = match rest.as_bytes().get(PIECE..).and_then(|after| after.iter().position(|b| *b == b'\n')) {
+            Some(at) => PIECE + at + 1,
+            None => rest.len(),
+        };
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 /// Whether the data are examples, which the first file says.
 ///
 /// # Errors
@@ -48,7 +66,7 @@ pub(super) fn tokenizer(args: &TrainArgs, ui: &Ui) -> Result<Option<Tokenizer>, 
     let usage = |e: bitnet::loader::tokenizer::TokenizerError| CliError::usage(e.to_string());
     if !kept.is_file() || !args.resume {
         let json = if let Some(file) = &args.tokenizer {
-            std::fs::read_to_string(file).map_err(CliError::io("read", name(file)))?
+            files::read_text(file, Kind::TOKENIZER)?
         } else if let Some(n) = args.train_tokenizer {
             let spinner = progress::spinner(ui, "learning a tokenizer");
             let json = train_bpe(&texts(args)?, n as usize).map_err(usage)?;
@@ -57,7 +75,7 @@ pub(super) fn tokenizer(args: &TrainArgs, ui: &Ui) -> Result<Option<Tokenizer>, 
         } else {
             return Ok(None);
         };
-        std::fs::write(&kept, json).map_err(CliError::io("write", name(&kept)))?;
+        files::write(&kept, json.as_bytes())?;
     }
     Tokenizer::from_file(&kept).map(Some).map_err(usage)
 }
@@ -122,7 +140,9 @@ pub(super) fn token_files(
         // A document begins as a prompt does.
         let mut encode = |text: &str| {
             let mut ids: Vec<u32> = model.bos_token_id.into_iter().collect();
-            ids.extend(tokenizer.encode_text(text).map_err(|e| e.to_string())?);
+            for piece in pieces(text) {
+                ids.extend(tokenizer.encode_text(piece).map_err(|e| e.to_string())?);
+            }
             Ok(ids)
         };
         let split = Split { validation: share, seed: config.seed };
@@ -175,4 +195,20 @@ pub(super) fn token_files(
         ui.note("there is too little text kept for validation, so nothing is validated");
     }
     Ok([learned, validated])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_documents_are_cut_at_line_ends_and_short_ones_are_not() {
+        assert_eq!(pieces("a\nb\n").collect::<Vec<_>>(), ["a\nb\n"]);
+        assert_eq!(pieces("").count(), 0);
+        let line = format!("{}\n", "ä".repeat(300));
+        let text = line.repeat(5000);
+        let all: Vec<&str> = pieces(&text).collect();
+        assert!(all.len() == 3 && all.iter().all(|p| p.ends_with('\n') && p.len() < PIECE + 700));
+        assert_eq!(all.concat(), text);
+    }
 }

@@ -5,51 +5,94 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use bitnet::loader::files::{self, FileError, Lines, Pending};
 use bitnet::train::LayerTrits;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
 
+/// Longest line that is read, bytes.
+const MAX_LINE: usize = 16 << 20;
+
 /// Appends to the log and remembers the points of the curves.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    file: File,
+    /// `None` until the first line is written.
+    file: Option<File>,
+    /// Lines after this step are dropped with the first line that is written, because the continued run writes them again. Until then
+    /// the log is as it was, whatever ends the process.
+    rewrite: Option<u64>,
     train: Vec<(f64, f64)>,
     validation: Vec<(f64, f64)>,
 }
 
+/// The step of a line, if it is a whole one and not after `kept`.
+fn kept_line(line: &[u8], kept: u64) -> Option<(u64, Value)> {
+    let value: Value = serde_json::from_slice(line.strip_suffix(b"\n")?).ok()?;
+    let step = value["step"].as_u64().filter(|s| *s <= kept)?;
+    Some((step, value))
+}
+
 impl Journal {
-    /// Opens the log; lines after step `kept` are dropped, because a continued run writes them again.
+    /// Opens the log of a run that goes on after step `kept`, or, for `None`, that of a new one: what another left is kept as
+    /// `log.previous.jsonl`.
     ///
     /// # Errors
-    /// A file that cannot be read or written.
-    pub(super) fn open(path: &Path, kept: u64) -> Result<Self, CliError> {
-        let name = path.display().to_string();
-        let before = if path.is_file() {
-            std::fs::read_to_string(path).map_err(CliError::io("read", &name))?
-        } else {
-            String::new()
-        };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .open(path)
-            .map_err(CliError::io("create", &name))?;
-        let (mut train, mut validation) = (Vec::new(), Vec::new());
-        for line in before.lines() {
-            let Ok(v) = serde_json::from_str::<Value>(line) else { continue };
-            let Some(step) = v["step"].as_u64().filter(|s| *s <= kept) else { continue };
-            train.extend(v["loss"].as_f64().map(|l| (step as f64, l)));
-            validation.extend(v["val_nats_per_token"].as_f64().map(|l| (step as f64, l)));
-            writeln!(file, "{line}").map_err(CliError::io("write", &name))?;
+    /// A file that cannot be read, or is no regular one.
+    pub(super) fn open(path: &Path, kept: Option<u64>) -> Result<Self, CliError> {
+        let (mut train, mut validation, mut rewrite) = (Vec::new(), Vec::new(), None);
+        match (files::replaceable(path)?, kept) {
+            (false, _) => {}
+            (true, None) => {
+                let aside = path.with_extension("previous.jsonl");
+                std::fs::rename(path, &aside).map_err(FileError::io("rename to", &aside))?;
+            }
+            (true, Some(kept)) => {
+                let mut lines = Lines::open(path, "a log", MAX_LINE)?;
+                while let Some((_, line)) = lines.next_line()? {
+                    let Some((step, v)) = kept_line(line, kept) else {
+                        rewrite = Some(kept);
+                        continue;
+                    };
+                    train.extend(v["loss"].as_f64().map(|l| (step as f64, l)));
+                    validation.extend(v["val_nats_per_token"].as_f64().map(|l| (step as f64, l)));
+                }
+            }
         }
-        Ok(Self { path: path.to_path_buf(), file, train, validation })
+        Ok(Self { path: path.to_path_buf(), file: None, rewrite, train, validation })
+    }
+
+    /// The log without the lines after step `kept`, or its old self.
+    fn rewrite(&self, kept: u64) -> Result<(), FileError> {
+        let mut pending = Pending::create(&self.path)?;
+        let mut lines = Lines::open(&self.path, "a log", MAX_LINE)?;
+        while let Some((_, line)) = lines.next_line()? {
+            if kept_line(line, kept).is_some() {
+                pending.write_all(line).map_err(|e| pending.failed(e))?;
+            }
+        }
+        pending.commit()
     }
 
     fn line(&mut self, value: &Value) -> Result<(), CliError> {
-        writeln!(self.file, "{value}").map_err(CliError::io("write", self.path.display().to_string()))
+        if let Some(kept) = self.rewrite {
+            self.rewrite(kept)?;
+            self.rewrite = None;
+        }
+        let failed = || FileError::io("write", &self.path);
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().create(true).append(true).open(&self.path).map_err(failed())?,
+        };
+        let file = self.file.insert(file);
+        let before = file.metadata().map_err(failed())?.len();
+        // In one piece, so that a process that dies leaves it out or writes it whole.
+        file.write_all(format!("{value}\n").as_bytes()).map_err(|e| {
+            // Half a line is none.
+            let _ = file.set_len(before);
+            CliError::from(failed()(e))
+        })
     }
 
     /// A step.
@@ -91,8 +134,7 @@ impl Journal {
     /// # Errors
     /// A file that cannot be written.
     pub(super) fn plot(&self, path: &Path) -> Result<(), CliError> {
-        std::fs::write(path, svg(&self.train, &self.validation))
-            .map_err(CliError::io("write", path.display().to_string()))
+        Ok(files::write(path, svg(&self.train, &self.validation).as_bytes())?)
     }
 }
 
@@ -136,16 +178,31 @@ mod tests {
     fn a_continued_log_keeps_what_lies_before() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
-        let mut j = Journal::open(&path, 0).unwrap();
+        let text = || std::fs::read_to_string(&path).unwrap();
+        let mut j = Journal::open(&path, None).unwrap();
         for step in 1..=5 {
             j.step([step, step * 10], [3.0, 0.1, 1.0, 100.0]).unwrap();
         }
         j.validation(5, 2.5).unwrap();
         drop(j);
-        let j = Journal::open(&path, 3).unwrap();
+        // A line that a dying process left.
+        std::fs::write(&path, text() + "{\"step\": 6, \"lo").unwrap();
+        let before = text();
+        let mut j = Journal::open(&path, Some(3)).unwrap();
         assert_eq!((j.train.len(), j.validation.len()), (3, 0));
-        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
+        assert_eq!(text(), before, "nothing is dropped before there is something new");
+        j.step([4, 40], [2.0, 0.1, 1.0, 100.0]).unwrap();
+        assert_eq!(text().lines().count(), 4);
+        assert!(text().starts_with(&before[..before.len() / 2 - 20]) && text().ends_with("}\n"));
         let picture = svg(&j.train, &[(1.0, 4.0), (3.0, 2.0)]);
         assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>") && !picture.contains("NaN"));
+        // A whole log is appended to, and a new run keeps the log of the one before.
+        drop(j);
+        let j = Journal::open(&path, Some(9)).unwrap();
+        assert_eq!((j.rewrite, j.train.len()), (None, 4));
+        let whole = text();
+        Journal::open(&path, None).unwrap().step([1, 10], [3.0, 0.1, 1.0, 100.0]).unwrap();
+        assert_eq!(text().lines().count(), 1);
+        assert_eq!(std::fs::read_to_string(dir.path().join("log.previous.jsonl")).unwrap(), whole);
     }
 }

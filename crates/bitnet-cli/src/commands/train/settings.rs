@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use bitnet::ModelConfig;
+use bitnet::loader::files::{self, Kind};
 use bitnet::train::{Checkpoint, TrainConfig, model_from_json, model_to_json};
 use serde_json::{Map, Value};
 
 use super::args::TrainArgs;
 use crate::error::CliError;
-use crate::ui;
 
 /// What a configuration file says.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Settings {
     /// A file that cannot be read, a line that is not understood, a key that does not exist.
     pub(super) fn read(path: &Path) -> Result<Self, CliError> {
         let name = path.display().to_string();
-        let text = ui::text(std::fs::read(path).map_err(CliError::io("read", &name))?, &name)?;
+        let text = files::read_text(path, Kind::CONFIG)?;
         let json = path.extension().is_some_and(|e| e == "json");
         let value = if json { serde_json::from_str(&text).map_err(|e| e.to_string()) } else { from_toml(&text) };
         value.and_then(Self::of).map_err(|e| CliError::usage(format!("{name}: {e}")))
