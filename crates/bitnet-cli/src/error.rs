@@ -125,6 +125,11 @@ impl CliError {
             CliError::Usage { .. } => USAGE,
             CliError::Interrupted => INTERRUPTED,
             CliError::BrokenPipe => BROKEN_PIPE,
+            // As shells have it.
+            #[cfg(feature = "serve")]
+            CliError::Server(bitnet_server::ServerError::Killed { signal }) => {
+                u8::try_from(128 + signal).unwrap_or(FAILURE)
+            }
             _ => FAILURE,
         }
     }

@@ -3,9 +3,10 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Place, arg};
 use serde_json::json;
@@ -30,10 +31,31 @@ impl Serving {
         Self { child, client: Client::new(address), line, err }
     }
 
-    /// Ends it as service managers do, and gives the exit code and what it said.
-    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+    fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Sends a request and does not wait for its answer.
+    fn ask(&self, path: &str, body: &serde_json::Value) -> std::net::TcpStream {
+        let mut connection = self.client.connect().unwrap();
+        connection.write_all(&self.client.request("POST", path, body.to_string().as_bytes())).unwrap();
+        connection
+    }
+
+    /// Waits until requests are under way.
+    fn wait_for(&self, active: usize) {
+        let began = Instant::now();
+        let line = format!("\nbitnet_active_sequences {active}\n");
+        while !self.client.get("/metrics").unwrap().text().contains(&line) {
+            assert!(began.elapsed() < Duration::from_secs(20), "there are never {active}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends it as service managers do, and gives the exit code and what it said.
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
         let mut said = String::new();
         self.err.read_to_string(&mut said).unwrap();
         (self.child.wait().unwrap().code(), said)
@@ -67,6 +89,58 @@ fn it_says_where_answers_and_ends_well() {
         assert!(said.contains("--template") && !said.contains("panicked"), "{said}");
         assert!(reader.join().unwrap().last().unwrap()["choices"][0]["finish_reason"].is_string());
     }
+}
+
+/// Two long texts: one that is generated, one that becomes a vector.
+#[cfg(all(unix, feature = "tiny-model"))]
+fn busy(serving: &Serving) -> [std::net::TcpStream; 2] {
+    let text = json!({"prompt": "Once upon a time", "max_tokens": 100_000_000, "logit_bias": {"0": -100}});
+    let vector = json!({"input": "The cat sat on the mat and the dog. ".repeat(20_000)});
+    let asked = [serving.ask("/v1/completions", &text), serving.ask("/v1/embeddings", &vector)];
+    serving.wait_for(2);
+    asked
+}
+
+#[cfg(all(unix, feature = "tiny-model"))]
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let p = Place::new();
+    for (first, second, code) in [("-TERM", "-TERM", 143), ("-INT", "-INT", 130), ("-INT", "-TERM", 143)] {
+        let options = ["--max-tokens", "100000000", "--max-embed-tokens", "10000000", "--grace", "3000"];
+        let serving = Serving::start(p.command(&[&["serve", "--port", "0", "-t", "1"][..], &options].concat()));
+        let _asked = busy(&serving);
+        serving.signal(first);
+        // The first one is seen when nothing more is taken.
+        let began = Instant::now();
+        while serving.client.get("/health").is_ok_and(|reply| reply.status == 200) {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let (ended, said) = serving.end(second);
+        assert_eq!(ended, Some(code), "{said}");
+        assert!(began.elapsed() < Duration::from_secs(60) && !said.contains("panicked"), "{said}");
+    }
+}
+
+#[cfg(all(unix, feature = "tiny-model"))]
+#[test]
+fn one_signal_ends_it_whatever_runs() {
+    let p = Place::new();
+    let options = ["--max-tokens", "100000000", "--max-embed-tokens", "10000000", "--grace", "1"];
+    let serving = Serving::start(p.command(&[&["serve", "--port", "0", "-t", "1"][..], &options].concat()));
+    let mut asked = Vec::from(busy(&serving));
+    // Constraints that take long, and a body that never comes whole.
+    let schema = json!({"type": "array", "items": {"type": "integer", "multipleOf": 999_983}});
+    let constrained = json!({"prompt": "x", "max_tokens": 5,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}});
+    asked.extend((0..6).map(|_| serving.ask("/v1/completions", &constrained)));
+    let mut half = serving.client.connect().unwrap();
+    half.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{").unwrap();
+    let began = Instant::now();
+    let (code, said) = serving.end("-TERM");
+    assert_eq!(code, Some(0), "{said}");
+    // One second of grace and two more; the rest is for a slow machine.
+    assert!(began.elapsed() < Duration::from_secs(30) && !said.contains("panicked"), "{said}");
 }
 
 #[cfg(all(unix, feature = "tiny-model"))]
@@ -110,6 +184,9 @@ fn what_is_wrong_is_said_with_a_way_out() {
         p.run(&["serve", "--port", "0", "--host", "0.0.0.0"]).fails(1, "--without-key");
         let mut c = p.command(&["serve", "--port", "0"]);
         common::Done::of(c.env("BITNET_API_KEY", " ").output().unwrap()).fails(1, "empty");
+        let mut c = p.command(&["serve", "--port", "0"]);
+        common::Done::of(c.env("BITNET_API_KEY", "schlüssel").output().unwrap()).fails(1, "visible ASCII");
+        p.run(&["serve", "--port", "0", "--allow-host", "http://box:80"]).fails(1, "http://box:80");
     }
     // An address of documents, which no machine has.
     if cfg!(feature = "tiny-model") {

@@ -1,9 +1,11 @@
 //! Texts as vectors: the hidden states behind the last layer, pooled.
 
+use std::collections::VecDeque;
+
 use crate::ModelError;
 use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, SequenceState, StepInput, StepOutput};
 
-/// Tokens that pass together, unless one text alone is longer.
+/// Tokens that pass together in [`embed`].
 const TOKENS_AT_ONCE: usize = 256;
 
 /// How the hidden states of a text's tokens become one vector.
@@ -40,69 +42,157 @@ pub fn embed(
     pooling: Pooling,
     normalize: bool,
 ) -> Result<Vec<Vec<f32>>, ModelError> {
-    if texts.iter().any(|t| t.is_empty()) {
-        return Err(ModelError::EmptyPrompt);
+    let mut embedding = Embedding::new(texts.iter().map(|t| t.to_vec()), kv, pooling, normalize)?;
+    while !embedding.is_finished() {
+        embedding.step(engine, TOKENS_AT_ONCE)?;
     }
-    let mut vectors = Vec::with_capacity(texts.len());
-    let mut rest = texts;
-    while !rest.is_empty() {
-        let mut tokens = 0;
-        let fits = |t: &&&[u32]| {
-            tokens += t.len();
-            tokens <= TOKENS_AT_ONCE
-        };
-        let (group, behind) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-        group_into(engine, group, kv, pooling, &mut vectors)?;
-        rest = behind;
-    }
-    if normalize {
-        vectors.iter_mut().for_each(|v| scale_to_one(v));
-    }
-    Ok(vectors)
+    Ok(embedding.finish())
 }
 
-/// The vectors of texts that pass together.
-fn group_into(
-    engine: &Engine,
-    texts: &[&[u32]],
+/// Texts on their way to vectors, one pass over the weights at a time: between two of them the caller may do something else, or give
+/// up. The vectors are those of [`embed`], bit for bit, however the texts were cut into passes.
+///
+/// ```
+/// use bitnet_model::embedding::{Embedding, Pooling, embed};
+/// # use bitnet_model::*;
+/// # let weights = ModelWeights::from_source(&SyntheticWeights::new(ModelConfig::new(96, 64, 128, 2, 2, 1), 7))?;
+/// # let engine = Engine::new(&weights, &EngineOptions::default().threads(1))?;
+/// let mut embedding = Embedding::new([vec![1, 2, 3], vec![4]], KvType::F16, Pooling::Mean, true)?;
+/// while !embedding.is_finished() {
+///     embedding.step(&engine, 2)?;
+/// }
+/// assert_eq!(embedding.finish(), embed(&engine, &[&[1, 2, 3], &[4]], KvType::F16, Pooling::Mean, true)?);
+/// # Ok::<(), ModelError>(())
+/// ```
+#[derive(Debug)]
+pub struct Embedding {
     kv: KvType,
     pooling: Pooling,
-    vectors: &mut Vec<Vec<f32>>,
-) -> Result<(), ModelError> {
-    let limit = engine.config().context_limit().unwrap_or(usize::MAX);
-    let hidden = engine.config().hidden_size;
-    let mut states: Vec<SequenceState> = texts.iter().map(|_| SequenceState::new(engine, kv, limit)).collect();
-    for (state, text) in states.iter().zip(texts) {
-        engine.check(state, text)?;
+    normalize: bool,
+    /// Texts that have not begun.
+    waiting: VecDeque<Vec<u32>>,
+    /// A text that was read in part.
+    under_way: Option<Text>,
+    vectors: Vec<Vec<f32>>,
+    tokens_left: usize,
+    out: StepOutput,
+}
+
+/// A text that is being read.
+#[derive(Debug)]
+struct Text {
+    ids: Vec<u32>,
+    read: usize,
+    state: SequenceState,
+    pool: Pool,
+}
+
+impl Embedding {
+    /// For these texts; nothing is computed yet.
+    ///
+    /// # Errors
+    /// [`ModelError::EmptyPrompt`] for a text without tokens.
+    pub fn new(
+        texts: impl IntoIterator<Item = Vec<u32>>,
+        kv: KvType,
+        pooling: Pooling,
+        normalize: bool,
+    ) -> Result<Self, ModelError> {
+        let waiting: VecDeque<Vec<u32>> = texts.into_iter().collect();
+        if waiting.iter().any(Vec::is_empty) {
+            return Err(ModelError::EmptyPrompt);
+        }
+        Ok(Self {
+            kv,
+            pooling,
+            normalize,
+            vectors: Vec::with_capacity(waiting.len()),
+            tokens_left: waiting.iter().map(Vec::len).sum(),
+            waiting,
+            under_way: None,
+            out: StepOutput::default().keep_hidden(),
+        })
     }
-    let mut pools: Vec<Pool> = texts.iter().map(|_| Pool::new(pooling, hidden)).collect();
-    let mut out = StepOutput::default().keep_hidden();
-    let longest = texts.iter().map(|t| t.len()).max().unwrap_or(0);
-    // One part, but for a text that is longer than a pass.
-    for start in (0..longest).step_by(TOKENS_AT_ONCE) {
-        let part = |t: &'_ [u32]| start.min(t.len())..(start + TOKENS_AT_ONCE).min(t.len());
-        let mut inputs: Vec<StepInput<'_>> = states
+
+    /// Whether all texts were read.
+    pub fn is_finished(&self) -> bool {
+        self.tokens_left == 0
+    }
+    /// Tokens that are to be read.
+    pub fn tokens_left(&self) -> usize {
+        self.tokens_left
+    }
+    /// Whether a text was read in part, so that its state takes memory.
+    pub fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// One pass over the weights: reads at most `tokens` tokens, of one text or of several short ones. How many it read is what
+    /// [`Embedding::tokens_left`] has lost.
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`]. There is no way on after one.
+    pub fn step(&mut self, engine: &Engine, tokens: usize) -> Result<(), ModelError> {
+        let tokens = tokens.max(1);
+        let mut texts: Vec<Text> = self.under_way.take().into_iter().collect();
+        let mut left = tokens;
+        if texts.is_empty() {
+            // Short texts that fit go together; a longer one goes alone.
+            while let Some(ids) = self.waiting.pop_front_if(|t| texts.is_empty() || t.len() <= left) {
+                left = left.saturating_sub(ids.len());
+                texts.push(self.begin(engine, ids)?);
+            }
+        }
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let mut inputs: Vec<StepInput<'_>> = texts
             .iter_mut()
-            .zip(texts)
-            .map(|(state, text)| StepInput {
-                state,
-                tokens: &text[part(text)],
+            .map(|text| StepInput {
+                state: &mut text.state,
+                tokens: part(&text.ids, text.read, tokens),
                 wanted: LogitsWanted::None,
                 head: HeadRequest::default(),
             })
             .collect();
-        out.clear();
-        engine.step(&mut inputs, &mut out)?;
-        let mut rows = out.hidden().chunks_exact(hidden);
-        for (pool, text) in pools.iter_mut().zip(texts) {
-            rows.by_ref().take(part(text).len()).for_each(|row| pool.add(engine, row));
+        self.out.clear();
+        engine.step(&mut inputs, &mut self.out)?;
+        drop(inputs);
+        let mut rows = self.out.hidden().chunks_exact(engine.config().hidden_size);
+        for mut text in texts {
+            let read = part(&text.ids, text.read, tokens).len();
+            rows.by_ref().take(read).for_each(|row| text.pool.add(engine, row));
+            text.read += read;
+            self.tokens_left -= read;
+            match text.read == text.ids.len() {
+                true => self.vectors.push(text.pool.finish(self.normalize)),
+                false => self.under_way = Some(text),
+            }
         }
+        Ok(())
     }
-    vectors.extend(pools.into_iter().map(Pool::finish));
-    Ok(())
+
+    /// The vectors of the texts that were read, in their order.
+    pub fn finish(self) -> Vec<Vec<f32>> {
+        self.vectors
+    }
+
+    fn begin(&self, engine: &Engine, ids: Vec<u32>) -> Result<Text, ModelError> {
+        let limit = engine.config().context_limit().unwrap_or(usize::MAX);
+        let state = SequenceState::new(engine, self.kv, limit);
+        engine.check(&state, &ids)?;
+        Ok(Text { ids, read: 0, state, pool: Pool::new(self.pooling, engine.config().hidden_size) })
+    }
+}
+
+/// What comes next of a text of which `read` tokens were read, at most `most`.
+fn part(ids: &[u32], read: usize, most: usize) -> &[u32] {
+    let rest = ids.get(read..).unwrap_or_default();
+    &rest[..rest.len().min(most)]
 }
 
 /// One text's vector in the making.
+#[derive(Debug)]
 struct Pool {
     pooling: Pooling,
     normed: Vec<f32>,
@@ -124,11 +214,15 @@ impl Pool {
         }
     }
 
-    fn finish(self) -> Vec<f32> {
-        match self.pooling {
+    fn finish(self, normalize: bool) -> Vec<f32> {
+        let mut vector = match self.pooling {
             Pooling::Mean => self.sum.iter().map(|s| (s / self.tokens as f64) as f32).collect(),
             Pooling::Last => self.normed,
+        };
+        if normalize {
+            scale_to_one(&mut vector);
         }
+        vector
     }
 }
 

@@ -1,26 +1,31 @@
 //! What all requests share, and the way of a request to its endpoint: who may ask, what a body may be, what is counted.
 
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bitnet::Model;
-use hyper::body::Body as _;
 use serde_json::json;
 
 use crate::api::{self, ApiError, json_response};
 use crate::engine::{Engine, Refused, Sizes};
+use crate::gate::{Gate, check_names};
 use crate::metrics::{Gauges, Metrics};
+use crate::workers::Workers;
 use crate::{ApiKey, Options, ServerError};
 
+/// Most tokens of a text that is to become a vector, where neither the options nor the model's context say it.
+const ENDLESS_EMBED: usize = 32_768;
+/// How long the engine may take to notice that its time is over.
+pub(crate) const OVERDUE: Duration = Duration::from_secs(2);
 /// The endpoints, as they are counted.
 const ENDPOINTS: &[&str] =
     &["/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
@@ -33,9 +38,14 @@ pub(crate) struct App {
     pub(crate) created: u64,
     /// Most new tokens of a text.
     pub(crate) max_tokens: usize,
+    /// Most tokens of a text that is to become a vector.
+    pub(crate) max_embed_tokens: usize,
     pub(crate) options: Options,
+    pub(crate) workers: Workers,
+    /// Bytes of all bodies that were read and are not done with.
+    pub(crate) body_bytes: Arc<AtomicUsize>,
     pub(crate) engine: Engine,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// A model behind the endpoints, without a socket: [`Service::router`] puts it into a program's own `axum` server. [`Server`](crate::Server)
@@ -71,15 +81,19 @@ impl Service {
         if model.tokenizer().is_none() {
             return Err(ServerError::NoTokenizer);
         }
-        if options.api_key.as_ref().is_some_and(ApiKey::is_empty) {
-            return Err(ServerError::EmptyKey);
+        if let Some(fault) = options.api_key.as_ref().and_then(ApiKey::fault) {
+            return Err(fault);
         }
+        check_names(&options)?;
         let limits = [
             ("max_sessions", options.max_sessions),
             ("max_tokens", options.max_tokens.unwrap_or(1)),
             ("max_choices", options.max_choices),
             ("body_bytes", options.body_bytes),
             ("max_connections", options.max_connections),
+            ("max_embed_tokens", options.max_embed_tokens.unwrap_or(1)),
+            ("prompt_threads", options.prompt_threads),
+            ("constraint_threads", options.constraint_threads),
         ];
         if let Some((option, _)) = limits.into_iter().find(|l| l.1 == 0) {
             return Err(ServerError::Limit { option });
@@ -89,7 +103,11 @@ impl Service {
         let metrics = Arc::new(Metrics::default());
         let sizes =
             Sizes { max_sessions: options.max_sessions, queue: options.queue, cache_bytes: options.cache_bytes };
+        let max_embed_tokens = options.max_embed_tokens.unwrap_or(if endless { ENDLESS_EMBED } else { usize::MAX });
         let app = App {
+            body_bytes: Arc::default(),
+            workers: Workers::start(&options, metrics.clone())?,
+            max_embed_tokens: max_embed_tokens.min(model.context()),
             name: options.name.clone().unwrap_or_else(|| default_name(&model)),
             created: api::now(),
             max_tokens: options.max_tokens.unwrap_or(natural).max(1),
@@ -111,10 +129,9 @@ impl Service {
         self.router_for(None)
     }
 
-    /// The endpoints; where `address` is a loopback address, only for who calls this machine by its own name.
+    /// The endpoints; where there is no key, only for those who call this machine by names of its own.
     pub(crate) fn router_for(&self, address: Option<SocketAddr>) -> Router {
-        let guarded = address.filter(|a| a.ip().is_loopback() && self.app.options.api_key.is_none());
-        let gate = Gate { app: self.app.clone(), guarded: guarded.is_some() };
+        let gate = Gate::new(self.app.clone(), address);
         Router::new()
             .route("/health", get(health))
             .route("/metrics", get(metrics))
@@ -131,22 +148,30 @@ impl Service {
     }
 
     /// Takes no more requests, lets what has begun go on for [`Options::grace`], then breaks it off. Returns when the engine has
-    /// ended.
+    /// ended, and two seconds after it should have at the latest.
     ///
     /// # Errors
-    /// [`ServerError::EngineFailed`] if it has panicked.
+    /// [`ServerError::EngineFailed`] if it has panicked, [`ServerError::Stuck`] if it has not ended.
     pub fn shut_down(&self) -> Result<(), ServerError> {
-        self.app.engine.queue.close(Instant::now() + self.app.options.grace);
-        if self.app.engine.join() { Ok(()) } else { Err(ServerError::EngineFailed) }
+        self.shut_down_at(Instant::now() + self.app.options.grace)
     }
-}
 
-/// What decides whether a request may pass.
-#[derive(Clone)]
-struct Gate {
-    app: Arc<App>,
-    /// Whether only this machine's own names are answered.
-    guarded: bool,
+    /// As [`Service::shut_down`], with the time when everything is broken off.
+    pub(crate) fn shut_down_at(&self, deadline: Instant) -> Result<(), ServerError> {
+        self.app.workers.close();
+        self.app.engine.queue.close(deadline);
+        match self.app.engine.join(deadline + OVERDUE) {
+            Some(true) => Ok(()),
+            Some(false) => Err(ServerError::EngineFailed),
+            None => Err(ServerError::Stuck { after: OVERDUE }),
+        }
+    }
+
+    /// The status that the body of a request to `path` would get before anything is generated; 200 where it can begin. For fuzzing.
+    #[doc(hidden)]
+    pub fn plan_only(&self, path: &str, body: &[u8]) -> u16 {
+        api::plan_only(&self.app, path, body)
+    }
 }
 
 /// The way of every request.
@@ -162,43 +187,6 @@ async fn through(State(gate): State<Gate>, request: Request, next: Next) -> Resp
     response
 }
 
-impl Gate {
-    fn admits(&self, request: &Request) -> Result<(), ApiError> {
-        if self.guarded && !is_own_name(request) {
-            // A web page that someone opened on this machine can send requests here under a name of its own (DNS rebinding).
-            let message = "without an API key this server answers to names of this machine only (localhost, 127.0.0.1); \
-                start it with a key to call it otherwise";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message).code("host_not_allowed"));
-        }
-        let Some(key) = &self.app.options.api_key else { return Ok(()) };
-        // Whoever looks whether the server lives needs no key.
-        if request.uri().path() == "/health" || bearer(request.headers()).is_some_and(|given| key.is(given)) {
-            return Ok(());
-        }
-        let message = "a right API key is needed: `Authorization: Bearer KEY`";
-        Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message).code("invalid_api_key"))
-    }
-}
-
-/// The key that came with a request.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
-}
-
-/// Whether a request calls this machine by a name that no other one has.
-fn is_own_name(request: &Request) -> bool {
-    let from_uri = request.uri().authority().map(|a| a.as_str());
-    let from_header = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
-    // Without any name it is no browser.
-    let Some(host) = from_uri.or(from_header) else { return true };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 /// Whether requests are taken.
 async fn health(State(app): State<Arc<App>>) -> Response {
     let (status, state) = match app.engine.queue.state() {
@@ -212,13 +200,16 @@ async fn health(State(app): State<Arc<App>>) -> Response {
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let (active, waiting) = app.engine.queue.lengths();
     let (max_sessions, queue) = (app.options.max_sessions, app.options.queue);
-    let mut response = Response::new(Body::from(app.metrics.text(Gauges { active, waiting, max_sessions, queue })));
+    let (unread, constraints) = app.workers.waiting();
+    let gauges = Gauges { active, waiting, max_sessions, queue, unread, constraints };
+    let mut response = Response::new(Body::from(app.metrics.text(gauges)));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
 fn shown(method: &Method, uri: &Uri) -> String {
+    let method: String = method.as_str().chars().take(20).collect();
     let path: String = uri.path().chars().take(100).collect();
     format!("{method} {path}")
 }
@@ -234,80 +225,4 @@ async fn wrong_method(method: Method, uri: Uri) -> ApiError {
         shown(&method, &uri)
     );
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")
-}
-
-impl App {
-    /// The body of a request, which must say that it is JSON: a form on a web page cannot, so no page can use a server behind its
-    /// reader's back.
-    pub(crate) async fn read_body(&self, request: Request) -> Result<Vec<u8>, ApiError> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
-            let message = format!("the body must be JSON and say so (Content-Type: application/json), not {kind:?}");
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(ApiError::new(status, "invalid_request_error", message).code("wrong_content_type"));
-        }
-        let limit = self.options.body_bytes;
-        let read = tokio::time::timeout(self.options.read_timeout, collect(request.into_body(), limit));
-        let late = || {
-            ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "invalid_request_error",
-                "the body of the request came too slowly",
-            )
-        };
-        read.await.unwrap_or_else(|_| Err(late()))
-    }
-}
-
-/// All bytes of a body of at most `limit`.
-async fn collect(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::new();
-    let mut total = 0usize;
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        total = total.saturating_add(data.len());
-        if total <= limit {
-            bytes.extend_from_slice(&data);
-        } else if total > limit.saturating_mul(4) {
-            break;
-        } else {
-            // Read to its end and forgotten: many clients look for an answer only when they have sent everything.
-            bytes.clear();
-        }
-    }
-    if total <= limit {
-        return Ok(bytes);
-    }
-    let message = format!("the body has more than {limit} bytes, which is this server's limit");
-    Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message).code("request_too_large"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_this_machine_are_known() {
-        let own = |host: &str| {
-            is_own_name(&Request::builder().uri("/health").header(header::HOST, host).body(Body::empty()).unwrap())
-        };
-        for name in ["localhost", "localhost:8080", "LOCALHOST:1", "127.0.0.1:8080", "127.0.0.2", "[::1]:8080", "[::1]"]
-        {
-            assert!(own(name), "{name}");
-        }
-        for name in [
-            "example.org",
-            "example.org:8080",
-            "localhost.example.org",
-            "192.168.0.1:8080",
-            "[::2]",
-            "",
-            "[",
-            "127.0.0.1.nip.io",
-        ] {
-            assert!(!own(name), "{name}");
-        }
-    }
 }

@@ -36,6 +36,26 @@ pub enum ServerError {
     /// An API key without a character.
     #[error("the API key is empty; give one with at least one character, or none")]
     EmptyKey,
+    /// An API key that no client can send.
+    #[error(
+        "character {at} of the API key cannot be sent in a header: a key is made of visible ASCII characters; choose another key"
+    )]
+    KeyCharacter {
+        /// Which one, from 1. The key itself is never printed.
+        at: usize,
+    },
+    /// An API key that is longer than the head of a request should be.
+    #[error("the API key has more than {limit} characters; choose a shorter one")]
+    KeyTooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// A name by which no client can call.
+    #[error("{name:?} is no name of a machine; give it without scheme and port, as in box.example (--allow-host)")]
+    HostName {
+        /// The name.
+        name: String,
+    },
     /// A limit that lets nothing through.
     #[error("{option} is 0; it must be at least 1")]
     Limit {
@@ -51,6 +71,18 @@ pub enum ServerError {
         /// Its reason.
         #[from]
         source: std::io::Error,
+    },
+    /// Work that went on after the time for it was over.
+    #[error("something that was being computed did not end within {} seconds after the server had to stop it", after.as_secs())]
+    Stuck {
+        /// How long it was waited for after all texts should have been broken off.
+        after: std::time::Duration,
+    },
+    /// A second signal came before the server had ended.
+    #[error("ended at once by a second signal ({signal})")]
+    Killed {
+        /// Its number.
+        signal: i32,
     },
     /// The thread that computes has ended with a panic.
     #[error("the thread that computes has failed; this is an error in the program, please report it")]

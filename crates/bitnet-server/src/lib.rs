@@ -20,12 +20,16 @@
 
 mod api;
 mod app;
+mod body;
 mod engine;
 mod error;
+mod gate;
 mod metrics;
+mod net;
 mod options;
-mod patient;
+mod pool;
 mod server;
+mod workers;
 
 pub use app::Service;
 pub use error::ServerError;

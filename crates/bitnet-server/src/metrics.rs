@@ -57,6 +57,16 @@ pub(crate) struct Metrics {
     pub(crate) first_token: Histogram,
     pub(crate) next_token: Histogram,
     pub(crate) queued: Histogram,
+    /// How long constraints were built.
+    pub(crate) constraints: Histogram,
+    /// Constraints that found no thread.
+    pub(crate) constraints_refused: AtomicU64,
+    /// Constraints that cannot be used, or were not ready in time.
+    pub(crate) constraints_failed: AtomicU64,
+    /// Connections that were closed to make room for others.
+    pub(crate) evicted: AtomicU64,
+    /// Connections now.
+    pub(crate) connections: AtomicU64,
 }
 
 /// What is now, and not counted.
@@ -68,6 +78,10 @@ pub(crate) struct Gauges {
     pub(crate) waiting: usize,
     pub(crate) max_sessions: usize,
     pub(crate) queue: usize,
+    /// Large requests that wait to be read.
+    pub(crate) unread: usize,
+    /// Constraints that wait to be built.
+    pub(crate) constraints: usize,
 }
 
 impl Metrics {
@@ -90,6 +104,13 @@ impl Metrics {
             ("bitnet_embedded_tokens_total", "Tokens of texts that became vectors.", &self.embedded_tokens),
             ("bitnet_cancelled_total", "Texts that ended because their client was gone.", &self.cancelled),
             ("bitnet_steps_total", "Passes over the weights.", &self.steps),
+            ("bitnet_constraint_refused_total", "Constraints that found no thread in time.", &self.constraints_refused),
+            (
+                "bitnet_constraint_failed_total",
+                "Constraints that cannot be used or were not built in time.",
+                &self.constraints_failed,
+            ),
+            ("bitnet_connections_evicted_total", "Idle connections closed to make room for others.", &self.evicted),
         ];
         for (name, help, value) in counters {
             head(&mut out, name, help, "counter");
@@ -100,6 +121,9 @@ impl Metrics {
             ("bitnet_queue_length", "Texts that wait for their turn.", now.waiting),
             ("bitnet_max_sequences", "Texts that can be generated at once.", now.max_sessions),
             ("bitnet_queue_capacity", "Texts that may wait.", now.queue),
+            ("bitnet_prompt_queue_length", "Large requests that wait to be read.", now.unread),
+            ("bitnet_constraint_queue_length", "Constraints that wait to be built.", now.constraints),
+            ("bitnet_connections", "Connections.", self.connections.load(Relaxed) as usize),
         ];
         for (name, help, value) in gauges {
             head(&mut out, name, help, "gauge");
@@ -113,6 +137,7 @@ impl Metrics {
                 &self.first_token,
             ),
             ("bitnet_time_per_output_token_seconds", "Time between two tokens of a text.", &self.next_token),
+            ("bitnet_constraint_seconds", "Time to build the constraint of a request.", &self.constraints),
         ];
         for (name, help, histogram) in histograms {
             histogram.write(&mut out, name, help);

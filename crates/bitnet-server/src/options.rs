@@ -3,6 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::ServerError;
+
+/// Longest key in bytes: the whole head of a request has 64 KiB.
+const MAX_KEY: usize = 4096;
+
 /// A secret that clients have to send. It is never printed.
 #[derive(Clone)]
 pub struct ApiKey(String);
@@ -13,9 +18,15 @@ impl ApiKey {
         Self(key.as_ref().trim().to_owned())
     }
 
-    /// Whether there is nothing of it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Why no client could ever send it, if so.
+    pub(crate) fn fault(&self) -> Option<ServerError> {
+        if self.0.is_empty() {
+            return Some(ServerError::EmptyKey);
+        }
+        // What a header can carry without being read in different ways.
+        let at = self.0.chars().position(|c| !matches!(c, ' '..='~'));
+        let sendable = at.map(|at| ServerError::KeyCharacter { at: at + 1 });
+        sendable.or((self.0.len() > MAX_KEY).then_some(ServerError::KeyTooLong { limit: MAX_KEY }))
     }
 
     /// Whether `given` is this key, in a time that tells its length at most.
@@ -52,6 +63,9 @@ pub struct Options {
     pub api_key: Option<ApiKey>,
     /// Whether to listen on other addresses than loopback without a key.
     pub without_key: bool,
+    /// Names besides this machine's own by which a server without a key may be called (`Host`), without a port. A web page that someone
+    /// opens can send requests here under a name of its own (DNS rebinding), so other names are refused.
+    pub allow_hosts: Vec<String>,
     /// Texts that are generated at once, in one pass over the weights each step.
     pub max_sessions: usize,
     /// Texts that may wait for their turn; what comes beyond is refused with status 429.
@@ -65,9 +79,26 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Longest body of a request in bytes.
     pub body_bytes: usize,
-    /// Connections at once; others wait until one ends.
+    /// Most tokens of a text that is to become a vector. By default what the context holds, or 32,768 for models without a limit of
+    /// context.
+    pub max_embed_tokens: Option<usize>,
+    /// Threads that read requests larger than 64 KiB and cut their texts into tokens; smaller ones have threads of their own.
+    pub prompt_threads: usize,
+    /// Large requests that may wait for such a thread; what comes beyond is refused with status 429.
+    pub prompt_queue: usize,
+    /// Threads that build constraints (`response_format`, `grammar`, `regex`).
+    pub constraint_threads: usize,
+    /// Constraints that may wait for such a thread; what comes beyond is refused with status 429.
+    pub constraint_queue: usize,
+    /// Longest wait from the end of a request until its constraint is built.
+    pub constraint_timeout: Duration,
+    /// Connections at once. Beyond, the connection that was idle longest is closed, or if none is, others wait until one ends.
     pub max_connections: usize,
-    /// Longest wait for the head of a request, which is also how long an idle connection stays, and for its body.
+    /// Longest wait for the whole head of a request, from the connection's begin or the head's first byte.
+    pub head_timeout: Duration,
+    /// How long a connection stays on which nothing is asked after an answer.
+    pub idle_timeout: Duration,
+    /// Longest wait for the body of a request, and for a thread that reads it.
     pub read_timeout: Duration,
     /// Longest wait for a client that takes nothing of what it is sent.
     pub write_timeout: Duration,
@@ -82,18 +113,32 @@ impl Default for Options {
             name: None,
             api_key: None,
             without_key: false,
+            allow_hosts: Vec::new(),
             max_sessions: 8,
             queue: 64,
             max_tokens: None,
             max_choices: 16,
             cache_bytes: 256 << 20,
             body_bytes: 4 << 20,
+            max_embed_tokens: None,
+            prompt_threads: half_the_cpus(),
+            prompt_queue: 32,
+            constraint_threads: half_the_cpus(),
+            constraint_queue: 32,
+            constraint_timeout: Duration::from_secs(5),
             max_connections: 512,
+            head_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
         }
     }
+}
+
+/// The other half is the model's, and that of those who ask for little.
+fn half_the_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1))
 }
 
 #[cfg(test)]
@@ -102,12 +147,22 @@ mod tests {
 
     #[test]
     fn a_key_is_itself_and_nothing_else() {
-        let key = ApiKey::new(" sécret\n");
-        assert!(key.is("sécret"));
-        for other in ["", "s", "secret", "sécre", "sécrets", "Sécret", " sécret"] {
+        let key = ApiKey::new(" secret\n");
+        assert!(key.is("secret"));
+        for other in ["", "s", "secre", "secrets", "Secret", " secret"] {
             assert!(!key.is(other), "{other}");
         }
         assert!(!format!("{key:?}").contains("cret"));
-        assert!(ApiKey::new(" \n").is_empty());
+    }
+
+    #[test]
+    fn a_key_that_no_client_can_send_is_none() {
+        let fault = |key: &str| ApiKey::new(key).fault();
+        assert!(fault("two words, and ~!").is_none());
+        assert!(matches!(fault(" \n"), Some(ServerError::EmptyKey)));
+        for (key, at) in [("sécret", 2), ("a\tb", 2), ("鍵", 1), ("ab\u{7f}", 3)] {
+            assert!(matches!(fault(key), Some(ServerError::KeyCharacter { at: found }) if found == at), "{key:?}");
+        }
+        assert!(matches!(fault(&"x".repeat(5000)), Some(ServerError::KeyTooLong { .. })));
     }
 }

@@ -1,23 +1,23 @@
-//! Sockets: a listener, connections with limits, an orderly end.
+//! Sockets: a listener, an orderly end, signals.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+#[cfg(unix)]
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{oneshot, watch};
 
-use crate::patient::Patient;
+use crate::app::OVERDUE;
+use crate::net::{Connection, Places};
+use crate::pool::told;
 use crate::{Options, ServerError, Service};
 
-/// Longest head of a request in bytes.
-const HEAD_BYTES: usize = 64 << 10;
-/// How long connections may take to send what is left after the engine has ended.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long connections may take to send what is left after the engine has ended; less than what is left until the end.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+/// What the server itself may need beyond the time at which it should have ended, before the process ends without it.
+const SPARE: Duration = Duration::from_millis(200);
 /// A pause after the system refused a connection: it has no more file descriptors, and asking again at once would not help.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -89,44 +89,60 @@ impl Server {
         Handle { closing: self.closing.clone() }
     }
 
-    /// Answers requests until [`Handle::shut_down`].
+    /// Answers requests until [`Handle::shut_down`], and returns two seconds after [`Options::grace`] at the latest, whatever runs.
     ///
     /// # Errors
-    /// [`ServerError::System`] without threads, [`ServerError::EngineFailed`] if the thread that computes has panicked.
+    /// [`ServerError::System`] without threads, [`ServerError::EngineFailed`] if the thread that computes has panicked,
+    /// [`ServerError::Stuck`] if it has not ended in time; it is left to itself then.
     pub fn run(self) -> Result<(), ServerError> {
-        self.run_in(&runtime()?)
+        self.run_in(runtime()?)
     }
 
-    /// As [`Server::run`], and until Ctrl-C or a request to terminate comes; with a second one nothing is waited for.
+    /// As [`Server::run`], and until Ctrl-C or a request to terminate comes. A second one is waited for by nothing: this returns at
+    /// once, and the process is to end.
     ///
     /// # Errors
-    /// As [`Server::run`].
+    /// As [`Server::run`], and [`ServerError::Killed`] after a second signal.
     pub fn run_until_signal(self) -> Result<(), ServerError> {
         let runtime = runtime()?;
-        let (handle, queue) = (self.handle(), self.service.app.engine.queue.clone());
-        runtime.spawn(async move {
-            signal().await;
+        let handle = self.handle();
+        let last = self.service.app.options.grace + OVERDUE;
+        let (ended, mut news) = oneshot::channel();
+        // Signals have a thread of their own, this one, so that nothing else that runs can keep them from having their effect.
+        let signals = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let run = move || drop(ended.send(self.run_in(runtime)));
+        std::thread::Builder::new().name("bitnet-server".into()).spawn(run)?;
+        let outcome = signals.block_on(async {
+            let mut signals = Signals::new();
+            tokio::select! {
+                ended = &mut news => return ended,
+                _ = signals.next() => {}
+            }
             tracing::info!("told to end: what has begun may go on for a while");
             handle.shut_down();
-            signal().await;
-            queue.close(Instant::now());
+            tokio::select! {
+                ended = &mut news => ended,
+                signal = signals.next() => Ok(Err(ServerError::Killed { signal })),
+                () = tokio::time::sleep(last + SPARE) => Ok(Err(ServerError::Stuck { after: OVERDUE })),
+            }
         });
-        self.run_in(&runtime)
+        signals.shutdown_background();
+        outcome.unwrap_or(Err(ServerError::EngineFailed))
     }
 
-    fn run_in(self, runtime: &Runtime) -> Result<(), ServerError> {
+    fn run_in(self, runtime: Runtime) -> Result<(), ServerError> {
         let Self { service, listener, address, closing } = self;
-        let options = &service.app.options;
-        // More file descriptors no process has.
-        let most = u32::try_from(options.max_connections).unwrap_or(u32::MAX).min(1 << 24);
-        let connections = Arc::new(Semaphore::new(most as usize));
-        let served = runtime.block_on(accept(&service, listener, address, &closing, &connections));
+        let (options, metrics) = (&service.app.options, service.app.metrics.clone());
+        let places = Places::new(options.max_connections, options.head_timeout, metrics);
+        let served = runtime.block_on(accept(&service, listener, address, &closing, &places));
         // New requests on old connections are refused from here on.
-        let ended = service.shut_down();
-        let last_words = async { tokio::time::timeout(LAST_WORDS, connections.acquire_many(most)).await.is_ok() };
-        if !runtime.block_on(last_words) {
+        let deadline = Instant::now() + service.app.options.grace;
+        let ended = service.shut_down_at(deadline);
+        let left = LAST_WORDS.min((deadline + OVERDUE).saturating_duration_since(Instant::now()));
+        if runtime.block_on(async { tokio::time::timeout(left, places.all_free()).await.is_err() }) {
             tracing::warn!("some connections did not end by themselves");
         }
+        runtime.shutdown_background();
         served.and(ended)
     }
 }
@@ -137,114 +153,92 @@ async fn accept(
     listener: TcpListener,
     address: SocketAddr,
     closing: &watch::Sender<bool>,
-    connections: &Arc<Semaphore>,
+    places: &Arc<Places>,
 ) -> Result<(), ServerError> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = service.router_for(Some(address));
-    let mut told = closing.subscribe();
+    let mut closed = closing.subscribe();
     loop {
+        // First the connection, then its place: only for one that is there another one is closed.
         let next = async {
-            let permit = connections.clone().acquire_owned().await;
-            (listener.accept().await, permit)
+            let accepted = listener.accept().await;
+            let place = if accepted.is_ok() { Some(places.take().await) } else { None };
+            (accepted, place)
         };
-        let (accepted, permit) = tokio::select! {
+        let next = tokio::select! {
             both = next => both,
-            () = told_to_end(&mut told) => return Ok(()),
+            () = told(&mut closed) => return Ok(()),
         };
-        match (accepted, permit) {
-            (Ok((stream, _)), Ok(permit)) => {
-                let connection = Connection {
-                    router: TowerToHyperService::new(router.clone()),
-                    closing: closing.subscribe(),
-                    _permit: permit,
-                };
-                tokio::spawn(connection.serve(stream, service.app.options.clone()));
+        match next {
+            (Ok((stream, _)), Some(place)) => {
+                let connection = Connection { router: router.clone(), closing: closing.subscribe(), place };
+                let app = service.app.clone();
+                tokio::spawn(async move { connection.serve(stream, &app.options).await });
             }
             (Err(error), _) => {
                 tracing::warn!(%error, "a connection could not be accepted");
+                // It is most often file descriptors that there are too few of.
+                places.evict();
                 tokio::time::sleep(PAUSE).await;
             }
-            // Nobody closes the semaphore.
-            (_, Err(_)) => return Ok(()),
+            (Ok(_), None) => {}
         }
     }
 }
 
-/// Waits until the server is told to end.
-async fn told_to_end(closing: &mut watch::Receiver<bool>) {
-    // The other side is gone only when the server is.
-    let _ = closing.wait_for(|closing| *closing).await;
-}
-
-/// One connection.
-struct Connection {
-    router: TowerToHyperService<axum::Router>,
-    closing: watch::Receiver<bool>,
-    /// Its place among those that may be open.
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connection {
-    /// Answers the requests of the connection. Dropping the future of an answer, or its body, is how the engine learns that the client
-    /// is gone.
-    async fn serve(self, stream: TcpStream, options: Options) {
-        let Self { router, mut closing, _permit } = self;
-        // Each token is a small packet of its own; without this the system would collect them.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "packets of this connection are collected");
-        }
-        let io = TokioIo::new(Patient::new(stream, options.write_timeout));
-        let mut connection = std::pin::pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(options.read_timeout)
-                .max_buf_size(HEAD_BYTES)
-                .serve_connection(io, router)
-        );
-        let mut told = false;
-        let ended = loop {
-            tokio::select! {
-                ended = connection.as_mut() => break ended,
-                () = told_to_end(&mut closing), if !told => {
-                    told = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended");
-        }
-    }
-}
-
-/// One thread is enough to move text, and leaves the CPUs to the model; large machines get a second one.
+/// One thread is enough to move text, and leaves the CPUs to the model; large machines get a second one. Whatever computes has threads
+/// of its own.
 fn runtime() -> Result<Runtime, ServerError> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(if cpus > 8 { 2 } else { 1 })
-        // Tokenizers and grammars; what else comes waits.
-        .max_blocking_threads(4)
         .thread_name("bitnet-http")
         .enable_all()
         .build()?;
     Ok(runtime)
 }
 
-/// Waits for Ctrl-C or a request to terminate.
-async fn signal() {
+/// Ctrl-C and requests to terminate, none of which is lost between two looks.
+struct Signals {
     #[cfg(unix)]
-    {
+    all: Vec<(i32, tokio::signal::unix::Signal)>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
         // Without signals only the handle ends the server.
-        std::future::pending::<()>().await;
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+        Self { all: kinds.into_iter().filter_map(|kind| Some((kind.as_raw_value(), signal(kind).ok()?))).collect() }
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
+        std::future::poll_fn(|cx| {
+            for (number, signal) in &mut self.all {
+                if let Poll::Ready(Some(())) = signal.poll_recv(cx) {
+                    return Poll::Ready(*number);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self {}
+    }
+
+    /// The number that Ctrl-C has elsewhere.
+    async fn next(&mut self) -> i32 {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without signals only the handle ends the server.
+            std::future::pending::<()>().await;
+        }
+        2
     }
 }

@@ -121,7 +121,10 @@ fn what_was_said_before_is_not_read_again() {
 
 #[test]
 fn slow_clients_are_given_up() {
-    let server = Running::start(ttt(), |o| o.read_timeout = Duration::from_millis(300));
+    let server = Running::start(ttt(), |o| {
+        o.read_timeout = Duration::from_millis(300);
+        o.head_timeout = Duration::from_millis(300);
+    });
     let began = Instant::now();
     // A head that does not end.
     let mut connection = server.client.connect().unwrap();
@@ -224,6 +227,10 @@ fn where_it_cannot_run_it_says_why() {
     .unwrap();
     let empty = bind(&|o| o.api_key = Some(bitnet_server::ApiKey::new(" ")));
     assert!(matches!(empty, Err(ServerError::EmptyKey)));
+    let accent = bind(&|o| o.api_key = Some(bitnet_server::ApiKey::new("sésame"))).unwrap_err();
+    assert!(matches!(accent, ServerError::KeyCharacter { at: 2 }) && accent.to_string().contains("ASCII"), "{accent}");
+    let name = bind(&|o| o.allow_hosts = vec!["http://box".into()]).unwrap_err();
+    assert!(matches!(name, ServerError::HostName { .. }) && name.to_string().contains("http://box"), "{name}");
     let none = bind(&|o| o.max_sessions = 0);
     assert!(matches!(none, Err(ServerError::Limit { option: "max_sessions" })));
 }

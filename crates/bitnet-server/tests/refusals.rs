@@ -58,6 +58,14 @@ fn wrong_fields_are_named() {
         (chat(json!({"stop": [""]})), "stop"),
         (chat(json!({"stop": 3})), "stop"),
         (chat(json!({"stop": vec!["x"; 17]})), "stop"),
+        (chat(json!({"stop": ["x", "y".repeat(1025)]})), "stop"),
+        (
+            chat(
+                json!({"logit_bias": (0..4097).map(|i| (i.to_string(), 1.into())).collect::<serde_json::Map<_, _>>()}),
+            ),
+            "logit_bias",
+        ),
+        ((CHAT, json!({"messages": vec![json!({"role": "user", "content": "x"}); 4097]})), "messages"),
         (chat(json!({"stream": "yes"})), "stream"),
         (chat(json!({"stream_options": {"include_usage": true}})), "stream_options"),
         (chat(json!({"stream": true, "stream_options": {"odd": true}})), "stream_options.odd"),
@@ -165,12 +173,71 @@ fn errors_have_the_codes_that_clients_know() {
         code(client.send(&client.request("POST", TEXT, deep.as_bytes())).unwrap().whole().unwrap()),
         is(400, "invalid_json")
     );
+    let swarm = format!("{{\"prompt\": [{}[0]]}}", "[0],".repeat(1_000_000));
+    let large = Running::start(attention(), |_| {});
+    let reply = large.client.send(&large.client.request("POST", TEXT, swarm.as_bytes())).unwrap().whole().unwrap();
+    assert_eq!(code(reply), is(413, "request_too_large"));
     // No chat template.
     let plain = bitnet::Model::tiny().unwrap();
     assert!(plain.chat_template().is_none());
     let server = Running::start(plain, |_| {});
     let hi = json!({"messages": [{"role": "user", "content": "hi"}]});
     assert_eq!(code(server.client.post(CHAT, &hi).unwrap()), is(400, "no_chat_template"));
+}
+
+/// What the fuzz target begins with.
+#[test]
+fn bodies_in_testdata_are_requests() {
+    let service = bitnet_server::Service::start(ttt(), bitnet_server::Options::default()).unwrap();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(test_support::workspace_dir().join("testdata/http")).unwrap() {
+        let path = entry.unwrap().path();
+        let body = std::fs::read(&path).unwrap();
+        let value: Value = serde_json::from_slice(&body).unwrap();
+        let has = |field| value.get(field).is_some();
+        let endpoint = if has("messages") {
+            CHAT
+        } else if has("prompt") {
+            TEXT
+        } else {
+            VECTORS
+        };
+        assert_eq!(service.plan_only(endpoint, &body), 200, "{}", path.display());
+        assert_eq!(service.plan_only("/v1/nowhere", &body), 404);
+        assert!(service.plan_only(if endpoint == TEXT { CHAT } else { TEXT }, &body) == 400);
+        seen += 1;
+    }
+    assert!(seen >= 6);
+}
+
+#[test]
+fn what_a_client_sent_comes_back_in_part_only() {
+    let server = Running::start(attention(), |_| {});
+    let long = "é".repeat(100_000);
+    let field = json!({"prompt": "x", long.as_str(): 1});
+    let part = json!({"messages": [{"role": "user", "content": [{"type": long, "text": "x"}]}]});
+    let schema = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": long}}});
+    let cases = [
+        (TEXT, json!({"prompt": "x", "model": long}), 404),
+        (TEXT, field, 400),
+        (CHAT, part, 400),
+        (TEXT, json!({"prompt": "x", "response_format": schema}), 400),
+        (TEXT, json!({"prompt": "x", "regex": format!("({long}")}), 400),
+        (TEXT, json!({"prompt": "x", "grammar": long}), 400),
+    ];
+    for (path, body, status) in cases {
+        let reply = server.client.post(path, &body).unwrap();
+        assert_eq!(reply.status, status, "{}", reply.text());
+        assert!(reply.body.len() < 4000, "{} bytes: {}", reply.body.len(), reply.text());
+        assert!(!reply.text().contains("panic"), "{}", reply.text());
+    }
+    for path in
+        [format!("/v1/models/{}", "x".repeat(30_000)), format!("/{}", "x".repeat(30_000)), "/v1/models/%ff".into()]
+    {
+        let reply = server.client.get(&path).unwrap();
+        assert!(reply.status == 404 && reply.body.len() < 1000, "{}", reply.text());
+        assert!(reply.json()["error"]["message"].is_string());
+    }
 }
 
 #[test]
@@ -207,6 +274,18 @@ fn without_a_key_only_names_of_this_machine_are_answered() {
     };
     assert_eq!(["localhost", "localhost:99", "127.0.0.1", "[::1]:8080"].map(get), [200; 4]);
     assert_eq!(["example.org", "127.0.0.1.example.org", "rebound.example:8080"].map(get), [403; 3]);
+    // What cannot be read, or says two things.
+    for host in [&b"Host: evil\xe9.com\r\n"[..], b"Host: localhost\r\nHost: evil.com\r\n"] {
+        let request = [b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n", host, b"\r\n"].concat();
+        let reply = server.client.send(&request).unwrap().whole().unwrap();
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("invalid_host")));
+    }
+    let named = Running::start(ttt(), |o| o.allow_hosts = vec!["Rebound.example".into()]);
+    let get = |host: &str| {
+        let request = format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        named.client.send(request.as_bytes()).unwrap().status
+    };
+    assert_eq!(["localhost", "rebound.example:8080", "example.org"].map(get), [200, 200, 403]);
 }
 
 /// Values of every kind under every name, most of them wrong.

@@ -68,4 +68,63 @@ impl Model {
         let EmbedOptions { pooling, normalize } = options;
         Ok(bitnet_model::embedding::embed(self.engine(), &texts, self.kv_type(), pooling, normalize)?)
     }
+
+    /// As [`Model::embed_ids`], one pass over the weights at a time, for callers who have something else to do in between or may
+    /// give up. Nothing is computed before the first [`Embedding::step`].
+    ///
+    /// ```no_run
+    /// # let model = bitnet::Model::load("model.gguf")?;
+    /// let long = model.encode(&std::fs::read_to_string("book.txt").unwrap_or_default(), model.adds_bos())?;
+    /// let mut embedding = model.embedding(vec![long], bitnet::EmbedOptions::default())?;
+    /// while !embedding.is_finished() {
+    ///     embedding.step(256)?;
+    ///     println!("{} tokens to go", embedding.tokens_left());
+    /// }
+    /// let vectors = embedding.finish();
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A text without tokens.
+    pub fn embedding(&self, texts: Vec<Vec<u32>>, options: EmbedOptions) -> Result<Embedding, Error> {
+        let EmbedOptions { pooling, normalize } = options;
+        let inner = bitnet_model::embedding::Embedding::new(texts, self.kv_type(), pooling, normalize)?;
+        Ok(Embedding { model: self.clone(), inner })
+    }
+}
+
+/// Texts on their way to vectors, see [`Model::embedding`].
+#[derive(Debug)]
+pub struct Embedding {
+    model: Model,
+    inner: bitnet_model::embedding::Embedding,
+}
+
+impl Embedding {
+    /// Whether all texts were read.
+    pub fn is_finished(&self) -> bool {
+        self.inner.is_finished()
+    }
+    /// Tokens that are to be read.
+    pub fn tokens_left(&self) -> usize {
+        self.inner.tokens_left()
+    }
+    /// Whether a text was read in part, so that its state takes memory.
+    pub fn is_under_way(&self) -> bool {
+        self.inner.is_under_way()
+    }
+
+    /// One pass over the weights, for at most `tokens` tokens of one text or of several short ones. The vectors do not depend on how
+    /// many that are.
+    ///
+    /// # Errors
+    /// A token outside of the vocabulary, a text that does not fit. There is no way on after one.
+    pub fn step(&mut self, tokens: usize) -> Result<(), Error> {
+        Ok(self.inner.step(self.model.engine(), tokens)?)
+    }
+
+    /// The vectors of the texts that were read, in their order.
+    pub fn finish(self) -> Vec<Vec<f32>> {
+        self.inner.finish()
+    }
 }

@@ -56,7 +56,7 @@ pub use batch::{Batch, Prepared, Ticket};
 pub use classify::Classifier;
 #[cfg(feature = "constrain")]
 pub use constrain::{Constraint, ConstraintError};
-pub use embed::{EmbedOptions, Pooling};
+pub use embed::{EmbedOptions, Embedding, Pooling};
 pub use error::Error;
 pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats, StopWhen, WhenFull};
 pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, tune};

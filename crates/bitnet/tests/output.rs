@@ -167,6 +167,23 @@ fn vectors_are_pooled_hidden_states() {
             assert_eq!(of(std::slice::from_ref(one), options)[0], together[i]);
         }
     }
+    // In steps of any size.
+    for (options, tokens) in
+        [(plain, 1), (EmbedOptions::default(), 7), (plain.pooling(Pooling::Last), 64), (plain, 1000)]
+    {
+        let mut embedding = model.embedding(many.to_vec(), options).unwrap();
+        let mut steps = 0;
+        while !embedding.is_finished() {
+            let before = embedding.tokens_left();
+            embedding.step(tokens).unwrap();
+            assert!((1..=tokens).contains(&(before - embedding.tokens_left())));
+            steps += 1;
+        }
+        assert!(steps >= 333_usize.div_ceil(tokens) && !embedding.is_under_way());
+        assert_eq!(embedding.finish(), of(&many, options));
+    }
+    let mut outside = model.embedding(vec![vec![5], vec![u32::MAX]], plain).unwrap();
+    assert!(matches!(outside.step(64), Err(Error::Model(ModelError::TokenOutOfRange { .. }))));
     let unit = of(&many, EmbedOptions::default());
     let length = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     // Each component is rounded to f32, by half a unit in its last place.

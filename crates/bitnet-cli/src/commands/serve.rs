@@ -16,8 +16,8 @@ use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
 Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health, /metrics (Prometheus). Requests
-beyond --max-sessions wait, those beyond --queue get status 429. Ctrl-C and SIGTERM let answers end for --grace seconds; a second
-Ctrl-C does not wait.
+beyond --max-sessions wait, those beyond --queue get status 429. Ctrl-C and SIGTERM let answers end for --grace seconds, then they
+are broken off, and two seconds later the process ends whatever runs; a second one ends it at once, with exit code 130 or 143.
 
 Examples:
   bitnet serve                                       the small model that comes with the program, at port 8080
@@ -43,9 +43,12 @@ pub(crate) struct ServeArgs {
     /// A file with the key
     #[arg(long, value_name = "FILE", conflicts_with = "without_key")]
     api_key_file: Option<PathBuf>,
-    /// Let other machines in without a key
+    /// Let other machines in without a key; they call the server by its address, or by a name of --allow-host
     #[arg(long)]
     without_key: bool,
+    /// A name by which a server without a key may be called, besides localhost and addresses; may be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
     /// What clients call the model [default: the name of its file]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -81,15 +84,43 @@ struct LimitArgs {
     /// Longest body of a request
     #[arg(long, value_name = "MIB", default_value_t = Options::default().body_bytes >> 20, value_parser = at_least_one)]
     max_body: usize,
-    /// Connections at once
+    /// Most tokens of a text that is to become a vector [default: what the context holds, or 32768 where it has no limit]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_embed_tokens: Option<usize>,
+    /// Threads that read requests larger than 64 KiB and cut them into tokens
+    #[arg(long, value_name = "N", default_value_t = Options::default().prompt_threads, value_parser = at_least_one)]
+    prompt_threads: usize,
+    /// Large requests that may wait for such a thread; what comes beyond gets status 429
+    #[arg(long, value_name = "N", default_value_t = Options::default().prompt_queue)]
+    prompt_queue: usize,
+    /// Threads that build constraints: response_format, grammar, regex
+    #[arg(long, value_name = "N", default_value_t = Options::default().constraint_threads, value_parser = at_least_one)]
+    constraint_threads: usize,
+    /// Constraints that may wait for such a thread; what comes beyond gets status 429
+    #[arg(long, value_name = "N", default_value_t = Options::default().constraint_queue)]
+    constraint_queue: usize,
+    /// Longest wait for a constraint to be built, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().constraint_timeout.as_secs(), value_parser = seconds())]
+    constraint_timeout: u64,
+    /// Connections at once; beyond, the one that was idle longest is closed
     #[arg(long, value_name = "N", default_value_t = Options::default().max_connections, value_parser = at_least_one)]
     max_connections: usize,
-    /// Longest wait for a request that has begun, and for a client that takes nothing, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().read_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// Longest wait for the head of a request, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().head_timeout.as_secs(), value_parser = seconds())]
+    head_timeout: u64,
+    /// How long a connection stays after an answer without another request, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().idle_timeout.as_secs(), value_parser = seconds())]
+    idle_timeout: u64,
+    /// Longest wait for the body of a request, and for a client that takes nothing, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().read_timeout.as_secs(), value_parser = seconds())]
     timeout: u64,
-    /// How long texts may go on after Ctrl-C, in seconds
+    /// How long texts may go on after Ctrl-C, in seconds; two seconds later the process ends whatever runs
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().grace.as_secs(), value_parser = clap::value_parser!(u64).range(..=86_400))]
     grace: u64,
+}
+
+fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::builder::RangedU64ValueParser::new().range(1..=86_400)
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -143,13 +174,22 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
         (None, None) => None,
     };
     options.without_key = args.without_key;
+    options.allow_hosts.clone_from(&args.allow_host);
     let limits = &args.limits;
     options.max_sessions = limits.max_sessions;
     options.queue = limits.queue;
     options.max_tokens = limits.max_tokens;
     options.cache_bytes = mib(limits.cache);
     options.body_bytes = mib(limits.max_body);
+    options.max_embed_tokens = limits.max_embed_tokens;
+    options.prompt_threads = limits.prompt_threads;
+    options.prompt_queue = limits.prompt_queue;
+    options.constraint_threads = limits.constraint_threads;
+    options.constraint_queue = limits.constraint_queue;
+    options.constraint_timeout = Duration::from_secs(limits.constraint_timeout);
     options.max_connections = limits.max_connections;
+    options.head_timeout = Duration::from_secs(limits.head_timeout);
+    options.idle_timeout = Duration::from_secs(limits.idle_timeout);
     options.read_timeout = Duration::from_secs(limits.timeout);
     options.write_timeout = Duration::from_secs(limits.timeout);
     options.grace = Duration::from_secs(limits.grace);

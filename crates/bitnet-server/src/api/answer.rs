@@ -75,35 +75,49 @@ impl Answer {
         }
     }
 
-    /// The whole answer.
-    pub(crate) fn whole(mut self, collected: Vec<Collected>) -> Value {
+    /// The whole answer, in parts.
+    pub(crate) fn whole(mut self, collected: Vec<Collected>) -> impl Iterator<Item = String> + Send {
         let usage: Vec<Usage> = collected.iter().filter_map(|c| c.end).map(|end| end.1).collect();
-        let choices: Vec<Value> = collected
-            .into_iter()
-            .enumerate()
-            .map(|(index, c)| {
-                let logprobs = self.logprobs_json(index, &c.logprobs);
-                let finish_reason = c.end.map(|end| reason_name(end.0));
-                match self.form {
-                    Form::Chat => json!({
-                        "index": index,
-                        "message": { "role": "assistant", "content": c.text, "refusal": null },
-                        "logprobs": logprobs,
-                        "finish_reason": finish_reason,
-                    }),
-                    Form::Text => json!({
-                        "index": index,
-                        "text": c.text,
-                        "logprobs": logprobs,
-                        "finish_reason": finish_reason,
-                    }),
-                }
-            })
-            .collect();
         let object = if self.form == Form::Chat { "chat.completion" } else { "text_completion" };
-        let mut answer = self.around(object, choices);
-        answer["usage"] = self.usage(&usage);
-        answer
+        // The list of choices is empty and the last field.
+        let mut begin = self.around(object, Vec::new()).to_string();
+        begin.truncate(begin.len() - "]}".len());
+        let end = format!("],\"usage\":{}}}", self.usage(&usage));
+        let choices = collected.into_iter().enumerate().flat_map(move |(index, choice)| {
+            let mut parts = self.choice(index, choice);
+            if index > 0
+                && let Some(first) = parts.first_mut()
+            {
+                first.insert(0, ',');
+            }
+            parts
+        });
+        std::iter::once(begin).chain(choices).chain(std::iter::once(end))
+    }
+
+    /// A whole text, in parts.
+    fn choice(&mut self, index: usize, collected: Collected) -> Vec<String> {
+        let Collected { text, logprobs, end } = collected;
+        let finish_reason = end.map(|end| reason_name(end.0));
+        if self.form == Form::Text {
+            let logprobs = self.logprobs_json(index, &logprobs);
+            let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason });
+            return vec![choice.to_string()];
+        }
+        let message = json!({ "role": "assistant", "content": text, "refusal": null });
+        let finish_reason = json!(finish_reason);
+        let begin = format!("{{\"index\":{index},\"message\":{message},\"logprobs\":");
+        if !self.logprobs {
+            return vec![format!("{begin}null,\"finish_reason\":{finish_reason}}}")];
+        }
+        // Twenty likely tokens for each one take much room: as text at once, and never all of them as values.
+        let mut parts = vec![format!("{begin}{{\"content\":[")];
+        for (at, logprob) in logprobs.iter().enumerate() {
+            let before = if at == 0 { "" } else { "," };
+            parts.push(format!("{before}{}", self.chat_logprob(logprob)));
+        }
+        parts.push(format!("],\"refusal\":null}},\"finish_reason\":{finish_reason}}}"));
+        parts
     }
 
     /// What a stream begins with: who speaks.
@@ -171,23 +185,26 @@ impl Answer {
         self.model.tokenizer().and_then(|t| t.token_bytes(token)).unwrap_or_default().to_vec()
     }
 
+    /// How probable a token of a chat was.
+    fn chat_logprob(&self, logprob: &TokenLogprob) -> Value {
+        let one = |token: u32, logprob: Option<f64>| {
+            let bytes = self.bytes(token);
+            json!({ "token": String::from_utf8_lossy(&bytes), "logprob": logprob.map(finite), "bytes": bytes })
+        };
+        let mut entry = one(logprob.token, logprob.logprob);
+        entry["top_logprobs"] = logprob.top.iter().map(|(t, p)| one(*t, Some(*p))).collect();
+        entry
+    }
+
     fn logprobs_json(&mut self, choice: usize, logprobs: &[TokenLogprob]) -> Value {
         if !self.logprobs {
             return Value::Null;
         }
-        let text = |token: u32| String::from_utf8_lossy(&self.bytes(token)).into_owned();
         if self.form == Form::Chat {
-            let one = |token: u32, logprob: Option<f64>| json!({ "token": text(token), "logprob": logprob.map(finite), "bytes": self.bytes(token) });
-            let content: Vec<Value> = logprobs
-                .iter()
-                .map(|l| {
-                    let mut entry = one(l.token, l.logprob);
-                    entry["top_logprobs"] = l.top.iter().map(|(t, p)| one(*t, Some(*p))).collect();
-                    entry
-                })
-                .collect();
+            let content: Vec<Value> = logprobs.iter().map(|l| self.chat_logprob(l)).collect();
             return json!({ "content": content, "refusal": null });
         }
+        let text = |token: u32| String::from_utf8_lossy(&self.bytes(token)).into_owned();
         let tokens: Vec<String> = logprobs.iter().map(|l| text(l.token)).collect();
         let top: Vec<Map<String, Value>> =
             logprobs.iter().map(|l| l.top.iter().map(|(t, p)| (text(*t), json!(finite(*p)))).collect()).collect();

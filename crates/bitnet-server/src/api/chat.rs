@@ -8,15 +8,18 @@ use bitnet::Message;
 use serde_json::{Value, json};
 
 use super::answer::Form;
-use super::{Answer, ApiError, Fields, Plan, Wanted, generated, take_model};
+use super::{Answer, ApiError, Draft, Fields, Wanted, generated, quoted, take_model};
 use crate::app::App;
+
+/// Most messages of a conversation.
+const MAX_MESSAGES: usize = 4096;
 
 /// Answers a conversation.
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     generated(app, request, plan).await
 }
 
-fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
+pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
     let messages = messages(&mut fields)?;
@@ -44,12 +47,17 @@ fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
     ])?;
     fields.finish()?;
     let ids = app.model.encode_chat(&messages)?;
-    Plan::new(app, &wanted, vec![ids], "messages", Answer::new(app, Form::Chat, &wanted))
+    let answer = Answer::new(app, Form::Chat, &wanted);
+    Draft::new(app, wanted, vec![ids], "messages", answer)
 }
 
 /// `messages`: who said what.
 fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
     match fields.take("messages") {
+        Some(Value::Array(all)) if all.len() > MAX_MESSAGES => {
+            let message = format!("{} messages are given and at most {MAX_MESSAGES} are allowed", all.len());
+            Err(ApiError::field("messages", message))
+        }
         Some(Value::Array(all)) if !all.is_empty() => {
             all.into_iter().enumerate().map(|(i, m)| message(m, &format!("messages[{i}]"))).collect()
         }
@@ -95,7 +103,7 @@ fn part(value: Value, name: &str) -> Result<String, ApiError> {
     match fields.text("type")?.as_deref() {
         Some("text") => {}
         Some(other) => {
-            let message = format!("{other:?} cannot be read; this server reads text only");
+            let message = format!("{} cannot be read; this server reads text only", quoted(other));
             return Err(ApiError::unsupported(fields.name("type"), message));
         }
         None => return Err(fields.wrong("type", "it is missing; it must be text")),

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::answer::Form;
-use super::{Answer, ApiError, Fields, Plan, Wanted, generated, take_model};
+use super::{Answer, ApiError, Draft, Fields, Wanted, generated, take_model};
 use crate::app::App;
 
 /// New tokens where the request does not say how many; OpenAI's default.
@@ -18,7 +18,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, request: Request) -
     generated(app, request, plan).await
 }
 
-fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
+pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
     let prompts = match fields.take("prompt") {
@@ -29,7 +29,8 @@ fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
     wanted.logprobs = fields.integer("logprobs", 0..=5)?;
     fields.refuse(&[("echo", &[json!(false)]), ("suffix", &[json!("")]), ("best_of", &[json!(1), json!(wanted.n)])])?;
     fields.finish()?;
-    Plan::new(app, &wanted, prompts, "prompt", Answer::new(app, Form::Text, &wanted))
+    let answer = Answer::new(app, Form::Text, &wanted);
+    Draft::new(app, wanted, prompts, "prompt", answer)
 }
 
 /// Texts as tokens: a string, a list of them, tokens, or a list of lists of tokens; at most `most` of them.

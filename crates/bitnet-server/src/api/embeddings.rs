@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::completions::texts;
-use super::{ApiError, Fields, blocking, json_response, take_model};
+use super::pieces::json_in_pieces;
+use super::{ApiError, Fields, take_model};
 use crate::app::App;
 use crate::engine::{Embed, Job};
 
 /// Most texts of a request; OpenAI's limit.
 const MAX_TEXTS: usize = 2048;
 
-/// Texts, and whether their vectors are wanted as text.
-struct Plan {
-    texts: Vec<Vec<u32>>,
+/// Texts on their way to vectors, and whether these are wanted as text.
+pub(super) struct Plan {
+    embedding: bitnet::Embedding,
     base64: bool,
 }
 
@@ -26,30 +26,37 @@ struct Plan {
 pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let body = app.read_body(request).await?;
     let shared = app.clone();
-    let Plan { texts, base64 } = blocking(move || plan(&shared, &body)).await?;
-    let tokens: usize = texts.iter().map(Vec::len).sum();
+    let Plan { embedding, base64 } = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
+    let tokens = embedding.tokens_left();
     let (answer, vectors) = oneshot::channel();
-    let embed = Embed { texts: texts.into(), vectors: Vec::new(), answer };
-    app.engine.queue.push(Job::Embed(embed))?;
+    app.engine.queue.push(Job::Embed(Embed { embedding, answer }))?;
     let vectors = vectors.await.map_err(|_| ApiError::dead())??;
-    let data: Vec<Value> = vectors
-        .iter()
-        .enumerate()
-        .map(|(index, vector)| {
-            let embedding = if base64 { json!(encode(vector)) } else { json!(vector) };
-            json!({ "object": "embedding", "index": index, "embedding": embedding })
-        })
-        .collect();
-    let answer = json!({
-        "object": "list",
-        "data": data,
-        "model": app.name,
-        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
-    });
-    Ok(json_response(StatusCode::OK, &answer))
+    let name = app.name.clone();
+    Ok(json_in_pieces(parts(vectors, base64, &name, tokens)))
 }
 
-fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
+/// The text of an answer, in parts.
+fn parts(
+    vectors: Vec<Vec<f32>>,
+    base64: bool,
+    model: &str,
+    tokens: usize,
+) -> impl Iterator<Item = String> + Send + use<> {
+    let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
+    let end = format!("],\"model\":{},\"usage\":{usage}}}", json!(model));
+    let entries = vectors.into_iter().enumerate().map(move |(index, vector)| {
+        let before = if index == 0 { "" } else { "," };
+        let embedding = match base64 {
+            true => json!(encode(&vector)),
+            false => json!(vector),
+        };
+        let entry = json!({ "object": "embedding", "index": index, "embedding": embedding });
+        format!("{before}{entry}")
+    });
+    std::iter::once("{\"object\":\"list\",\"data\":[".to_owned()).chain(entries).chain(std::iter::once(end))
+}
+
+pub(super) fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
     fields.ignore(&["user"]);
@@ -73,11 +80,16 @@ fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
     if texts.iter().any(Vec::is_empty) {
         return Err(ApiError::field("input", "a text has no tokens"));
     }
-    let limit = app.model.context();
-    match texts.iter().find(|t| t.len() > limit) {
-        Some(long) => Err(ApiError::too_long("input", limit, long.len())),
-        None => Ok(Plan { texts, base64 }),
+    let limit = app.max_embed_tokens;
+    if let Some((at, long)) = texts.iter().enumerate().find(|(_, text)| text.len() > limit) {
+        let message = format!(
+            "text {at} has {} tokens and at most {limit} are allowed; shorten it, or start the server with a larger limit \
+             (--max-embed-tokens) and context",
+            long.len()
+        );
+        return Err(ApiError::field("input", message).code("context_length_exceeded"));
     }
+    Ok(Plan { embedding: app.model.embedding(texts, bitnet::EmbedOptions::default())?, base64 })
 }
 
 /// The bytes of the numbers, least significant first, in base64 with padding.
@@ -98,7 +110,7 @@ fn encode(vector: &[f32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::encode;
+    use super::*;
 
     /// `base64.b64encode(struct.pack("<2f", 1.0, -2.5))` and so on, by Python.
     #[test]
@@ -107,5 +119,24 @@ mod tests {
         assert_eq!(encode(&[1.0]), "AACAPw==");
         assert_eq!(encode(&[1.0, -2.5]), "AACAPwAAIMA=");
         assert_eq!(encode(&[0.1, 0.2, 0.3]), "zczMPc3MTD6amZk+");
+    }
+
+    #[test]
+    fn the_parts_of_an_answer_are_json_together() {
+        for (count, numbers) in [(1, 3), (5, 100), (40, 1)] {
+            let vectors: Vec<Vec<f32>> = (0..count).map(|i| vec![i as f32 + 0.25; numbers]).collect();
+            let answer = |base64| {
+                let text: String = parts(vectors.clone(), base64, "a \"model\"", 7).collect();
+                serde_json::from_str::<Value>(&text).unwrap()
+            };
+            let (numbers, texts) = (answer(false), answer(true));
+            assert_eq!((&numbers["model"], &numbers["usage"]["total_tokens"]), (&json!("a \"model\""), &json!(7)));
+            assert_eq!(numbers["data"].as_array().unwrap().len(), count);
+            for (index, vector) in vectors.iter().enumerate() {
+                let (entry, text) = (&numbers["data"][index], &texts["data"][index]);
+                assert_eq!((&entry["index"], &entry["embedding"]), (&json!(index), &json!(vector)));
+                assert_eq!((&text["object"], &text["embedding"]), (&json!("embedding"), &json!(encode(vector))));
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Errors as OpenAI's clients understand them.
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bitnet::ModelError;
@@ -18,9 +20,32 @@ pub(crate) struct ApiError {
     message: String,
 }
 
+/// Most characters of a quotation of what a client sent.
+const QUOTE: usize = 100;
+/// Most characters of a message. Libraries quote, too.
+const MESSAGE: usize = 1000;
+
+/// What a client sent, in quotes, and not all of it if it is long.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("{:?}", shortened(text, QUOTE))
+}
+
+/// At most `most` characters of a text, and a mark where some are left out.
+fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        None => text.into(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
+    }
+}
+
 impl ApiError {
+    /// With a message that is never long, whatever it quotes.
     pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, code: None, param: None, message: message.into() }
+        let mut message = message.into();
+        if let Cow::Owned(short) = shortened(&message, MESSAGE) {
+            message = short;
+        }
+        Self { status, kind, code: None, param: None, message }
     }
 
     /// Something is wrong with the request as a whole.
@@ -30,7 +55,7 @@ impl ApiError {
 
     /// Something is wrong with a field.
     pub(crate) fn field(param: impl Into<String>, message: impl std::fmt::Display) -> Self {
-        let param = param.into();
+        let param = shortened(&param.into(), QUOTE).into_owned();
         Self { param: Some(param.clone()), ..Self::invalid(format!("{param}: {message}")) }
     }
 
@@ -55,6 +80,11 @@ impl ApiError {
     pub(crate) fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
+    }
+
+    /// What it says.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// The body.
@@ -125,9 +155,18 @@ impl From<Failure> for ApiError {
     }
 }
 
+/// What a library says, unless it is the text of a panic: that is for those who repair it, not for clients.
+fn presentable(message: String) -> String {
+    if !message.contains("panic: ") && !message.contains("panicked at") {
+        return message;
+    }
+    tracing::error!(%message, "a library failed at what a client sent");
+    "a library of this server failed at it; please report it with the request".into()
+}
+
 impl From<bitnet::Error> for ApiError {
     fn from(error: bitnet::Error) -> Self {
-        let message = error.to_string();
+        let message = presentable(error.to_string());
         match &error {
             bitnet::Error::Model(ModelError::ContextFull { .. }) => {
                 Self::invalid(message).code("context_length_exceeded")
@@ -146,5 +185,21 @@ impl From<bitnet::Error> for ApiError {
             bitnet::Error::Constraint(_) => Self { param: Some("response_format".into()), ..Self::invalid(message) },
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_is_cut() {
+        assert_eq!(quoted("a\n"), "\"a\\n\"");
+        assert_eq!(quoted(&"é".repeat(100)).chars().count(), 102);
+        assert_eq!(quoted(&"é".repeat(101)).chars().count(), 103);
+        let error = ApiError::field("x".repeat(100_000), "y".repeat(100_000)).json().to_string();
+        assert!(error.len() < 2000, "{}", error.len());
+        assert!(presentable("cannot go on: panic: index out of bounds".into()).contains("report it"));
+        assert_eq!(presentable("cannot go on".into()), "cannot go on");
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 
 use super::{Answer, ApiError};
 use crate::engine::{Event, Usage};
+use crate::net::Peer;
 
 /// After so long without news a comment is sent, so that nobody between here and the client takes the connection for dead.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ pub(crate) struct Events {
     begun: bool,
     finished: bool,
     silence: Pin<Box<Sleep>>,
+    /// Ends when the client sends nothing more: it may be gone.
+    quiet: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 fn event(out: &mut String, value: &Value) {
@@ -39,7 +42,7 @@ fn event(out: &mut String, value: &Value) {
 }
 
 impl Events {
-    pub(crate) fn new(news: UnboundedReceiver<Event>, answer: Answer, count: usize) -> Self {
+    pub(crate) fn new(news: UnboundedReceiver<Event>, answer: Answer, count: usize, peer: Option<Peer>) -> Self {
         Self {
             news,
             answer,
@@ -47,6 +50,7 @@ impl Events {
             begun: false,
             finished: false,
             silence: Box::pin(tokio::time::sleep(SILENCE)),
+            quiet: peer.map(|peer| Box::pin(peer.quiet()) as _),
         }
     }
 
@@ -114,6 +118,13 @@ impl hyper::body::Body for Events {
         }
         if out.is_empty() && !this.finished && this.silence.as_mut().poll(cx).is_ready() {
             out.push_str(": waiting\n\n");
+        }
+        if this.quiet.as_mut().is_some_and(|quiet| quiet.as_mut().poll(cx).is_ready()) {
+            this.quiet = None;
+            // If nobody is there, the other side's system will say so.
+            if !this.finished {
+                out.push_str(": waiting\n\n");
+            }
         }
         match (out.is_empty(), this.finished) {
             (true, true) => Poll::Ready(None),

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::ApiError;
@@ -29,8 +30,17 @@ fn kind(value: &Value) -> &'static str {
 impl Fields {
     /// The fields of the body of a request.
     pub(crate) fn of_body(body: &[u8]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(body)
-            .map_err(|error| ApiError::invalid(format!("the body is no JSON: {error}")).code("invalid_json"))?;
+        if !super::weight::fits(body) {
+            let message = "the body holds more lists, objects and values than its length justifies";
+            return Err(ApiError::invalid(message).status(StatusCode::PAYLOAD_TOO_LARGE).code("request_too_large"));
+        }
+        let value: Value = serde_json::from_slice(body).map_err(|error| {
+            let message = match error.to_string() {
+                deep if deep.starts_with("recursion limit") => "the body is JSON in more than 127 levels".to_owned(),
+                other => format!("the body is no JSON: {other}"),
+            };
+            ApiError::invalid(message).code("invalid_json")
+        })?;
         match value {
             Value::Object(map) => Ok(Self { map, prefix: String::new() }),
             other => Err(ApiError::invalid(format!("the body must be a JSON object, not {}", kind(&other)))),

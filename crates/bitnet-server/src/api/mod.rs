@@ -8,7 +8,9 @@ mod error;
 mod events;
 mod fields;
 mod models;
+mod pieces;
 mod wanted;
+mod weight;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,21 +18,24 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bitnet::Prepared;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::engine::{Choice, Event, Generate, Job};
+use crate::net::Peer;
+use crate::pool::Asker;
 use answer::{Answer, Collected};
 pub(crate) use chat::chat;
 pub(crate) use completions::completions;
 pub(crate) use embeddings::embeddings;
-pub(crate) use error::ApiError;
+pub(crate) use error::{ApiError, quoted};
 use events::Events;
 pub(crate) use fields::Fields;
 pub(crate) use models::{model, models};
+use pieces::json_in_pieces;
 use wanted::Wanted;
 
 /// An answer of JSON.
@@ -46,14 +51,6 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// Does `f`, which computes, where it keeps no connection waiting.
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, ApiError> + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(f).await.unwrap_or_else(|_| {
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        Err(ApiError::new(status, "server_error", "reading the request failed; please report it with the request"))
-    })
-}
-
 /// Takes `model`. There is one, so none need be named; another one is an error.
 fn take_model(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
     match fields.text("model")? {
@@ -66,12 +63,44 @@ fn take_model(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
 async fn generated(
     app: Arc<App>,
     request: Request,
-    plan: fn(&App, &[u8]) -> Result<Plan, ApiError>,
+    plan: fn(&App, &[u8]) -> Result<Draft, ApiError>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
+    let peer = request.extensions().get::<Peer>().cloned();
     let body = app.read_body(request).await?;
+    let (read, bytes) = (Instant::now(), body.len());
     let shared = app.clone();
-    blocking(move || plan(&shared, &body)).await?.execute(app, arrived).await
+    let planned = move |asker: &Asker| {
+        let draft = plan(&shared, &body)?;
+        match draft.wanted.constrained() {
+            Some(field) => Ok(Planned::Constrained(field, draft)),
+            None => draft.prepare(&shared, asker).map(Planned::Ready),
+        }
+    };
+    let plan = match app.workers.read(bytes, planned).await? {
+        Planned::Ready(plan) => plan,
+        Planned::Constrained(field, draft) => {
+            let shared = app.clone();
+            app.workers.constrain(field, read, move |asker| draft.prepare(&shared, asker)).await?
+        }
+    };
+    plan.execute(app, arrived, peer).await
+}
+
+/// A request that was read.
+enum Planned {
+    /// It can begin.
+    Ready(Plan),
+    /// The constraint that a field says is to be built.
+    Constrained(&'static str, Draft),
+}
+
+/// Texts to generate, without what may take long to make.
+#[derive(Debug)]
+struct Draft {
+    wanted: Wanted,
+    prompts: Vec<Vec<u32>>,
+    answer: Answer,
 }
 
 /// Texts to generate, checked as far as is possible without the engine.
@@ -82,9 +111,9 @@ struct Plan {
     stream: bool,
 }
 
-impl Plan {
+impl Draft {
     /// `wanted.n` texts for each of `prompts`.
-    fn new(app: &App, wanted: &Wanted, prompts: Vec<Vec<u32>>, field: &str, answer: Answer) -> Result<Self, ApiError> {
+    fn new(app: &App, wanted: Wanted, prompts: Vec<Vec<u32>>, field: &str, answer: Answer) -> Result<Self, ApiError> {
         let limit = app.model.context();
         if let Some(long) = prompts.iter().find(|p| p.len() > limit) {
             return Err(ApiError::too_long(field, limit, long.len()));
@@ -103,30 +132,54 @@ impl Plan {
                 format!("{total} texts are wanted and at most {most} at once are allowed"),
             ));
         }
-        let mut choices = Vec::with_capacity(total);
+        Ok(Self { wanted, prompts, answer })
+    }
+
+    /// Makes everything that needs no session.
+    fn prepare(self, app: &App, asker: &Asker) -> Result<Plan, ApiError> {
+        let Self { wanted, prompts, answer } = self;
+        let mut choices = Vec::new();
         for ids in prompts {
             for _ in 0..wanted.n {
+                if asker.is_gone() {
+                    // Nobody hears it.
+                    return Err(ApiError::invalid("the client is gone"));
+                }
                 let index = choices.len();
                 let prepared =
                     Prepared::new(&app.model, wanted.options(index, ids.len())).map_err(|e| wanted.blame(e))?;
                 choices.push(Choice { index, ids: ids.clone(), prepared });
             }
         }
-        Ok(Self { choices, answer, stream: wanted.stream })
+        Ok(Plan { choices, answer, stream: wanted.stream })
     }
+}
 
+impl Plan {
     /// Has it done.
-    async fn execute(self, app: Arc<App>, arrived: Instant) -> Result<Response, ApiError> {
+    async fn execute(self, app: Arc<App>, arrived: Instant, peer: Option<Peer>) -> Result<Response, ApiError> {
         let Self { choices, answer, stream } = self;
         let count = choices.len();
         let (events, news) = mpsc::unbounded_channel();
         app.engine.queue.push(Job::Generate(Generate { choices: choices.into(), events, arrived }))?;
         if stream {
-            return Ok(Events::new(news, answer, count).into_response());
+            return Ok(Events::new(news, answer, count, peer).into_response());
         }
         let collected = collect(news, count).await?;
-        Ok(json_response(StatusCode::OK, &answer.whole(collected)))
+        Ok(json_in_pieces(answer.whole(collected)))
     }
+}
+
+/// The status of a body before anything is generated.
+pub(crate) fn plan_only(app: &App, path: &str, body: &[u8]) -> u16 {
+    let asker = Asker::patient();
+    let planned = match path {
+        "/v1/chat/completions" => chat::plan(app, body).and_then(|draft| draft.prepare(app, &asker)).map(drop),
+        "/v1/completions" => completions::plan(app, body).and_then(|draft| draft.prepare(app, &asker)).map(drop),
+        "/v1/embeddings" => embeddings::plan(app, body).map(drop),
+        _ => Err(ApiError::invalid("there is no such endpoint").status(StatusCode::NOT_FOUND)),
+    };
+    planned.map_or_else(|error| error.into_response().status().as_u16(), |()| 200)
 }
 
 /// All texts of a request. If this is dropped, because the client is gone, the engine leaves them.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{ApiError, json_response};
+use super::{ApiError, json_response, quoted};
 use crate::app::App;
 
 fn describe(app: &App) -> Value {
@@ -29,7 +30,12 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Response {
 }
 
 /// The model of a name.
-pub(crate) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    // What is no text is no name.
+    let Path(name) = name.unwrap_or(Path(String::new()));
     match name == app.name {
         true => Ok(json_response(StatusCode::OK, &describe(&app))),
         false => Err(unknown(&name, &app)),
@@ -38,7 +44,6 @@ pub(crate) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>)
 
 /// There is no such model.
 pub(super) fn unknown(name: &str, app: &App) -> ApiError {
-    let name: String = name.chars().take(100).collect();
-    let message = format!("there is no model {name:?} here; this server has {:?}", app.name);
+    let message = format!("there is no model {} here; this server has {:?}", quoted(name), app.name);
     ApiError::field("model", message).status(StatusCode::NOT_FOUND).code("model_not_found")
 }

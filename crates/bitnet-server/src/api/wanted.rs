@@ -10,6 +10,10 @@ use crate::app::App;
 
 /// Most texts that end a generation.
 const MAX_STOPS: usize = 16;
+/// Longest of them.
+const MAX_STOP_BYTES: usize = 1024;
+/// Most tokens with a bias: it is added for each new token.
+const MAX_BIASES: usize = 4096;
 /// What clients send and a server of one user's models has no use for.
 const HARMLESS: &[&str] = &[
     "metadata",
@@ -145,25 +149,40 @@ impl Wanted {
     pub(crate) fn blame(&self, error: bitnet::Error) -> ApiError {
         #[cfg(feature = "constrain")]
         if let (bitnet::Error::Constraint(_), Some((field, _))) = (&error, &self.constraint) {
-            return ApiError::field(*field, error.to_string());
+            return ApiError::field(*field, ApiError::from(error).message());
         }
         error.into()
+    }
+
+    /// The field that says what the text must be, if there is one: to make that ready may take long.
+    pub(crate) fn constrained(&self) -> Option<&'static str> {
+        #[cfg(feature = "constrain")]
+        {
+            self.constraint.as_ref().map(|(field, _)| *field)
+        }
+        #[cfg(not(feature = "constrain"))]
+        {
+            None
+        }
     }
 }
 
 /// `stop`: a text, or several.
 fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
-    let must = format!("it must be a string, or a list of at most {MAX_STOPS} strings, none of them empty");
+    let must = format!(
+        "it must be a string, or a list of at most {MAX_STOPS} strings, none of them empty or longer than {MAX_STOP_BYTES} bytes"
+    );
     let stops = match fields.take("stop") {
         None => return Ok(Vec::new()),
         Some(Value::String(one)) => vec![one],
+        Some(Value::Array(all)) if all.len() > MAX_STOPS => return Err(fields.wrong("stop", must)),
         Some(Value::Array(all)) => {
             let texts = all.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
             texts.ok_or_else(|| fields.wrong("stop", &must))?
         }
         Some(_) => return Err(fields.wrong("stop", must)),
     };
-    match stops.len() <= MAX_STOPS && stops.iter().all(|s| !s.is_empty()) {
+    match stops.iter().all(|s| (1..=MAX_STOP_BYTES).contains(&s.len())) {
         true => Ok(stops),
         false => Err(fields.wrong("stop", must)),
     }
@@ -174,6 +193,10 @@ fn biases(fields: &mut Fields, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
     let vocab = app.model.config().vocab_size;
     let map = match fields.take("logit_bias") {
         None => return Ok(Vec::new()),
+        Some(Value::Object(map)) if map.len() > MAX_BIASES => {
+            return Err(fields
+                .wrong("logit_bias", format!("{} tokens are given and at most {MAX_BIASES} are allowed", map.len())));
+        }
         Some(Value::Object(map)) => map,
         Some(_) => return Err(fields.wrong("logit_bias", "it must be an object of token ids and numbers")),
     };

@@ -1,30 +1,32 @@
 //! The one thread that computes: it owns the batch of all texts, steps it, and sends to each request what is new.
 
 mod cache;
+mod embeds;
 mod queue;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use bitnet::{Batch, EmbedOptions, Model, Ticket};
+use bitnet::{Batch, Model, Ticket};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::metrics::Metrics;
 use cache::Cache;
+use embeds::Embeds;
 pub(crate) use queue::{Choice, Embed, Event, Failure, Generate, Job, Queue, Refused, Usage};
 
-/// Tokens of texts to make vectors of that pass at once: other texts wait for that long between two of their tokens.
+/// Tokens of texts to make vectors of that pass at once while nothing is generated.
 const EMBED_STEP: usize = 256;
 
 /// A running engine.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) queue: Arc<Queue>,
-    thread: Mutex<Option<JoinHandle<bool>>>,
+    /// Whether the thread has ended well, once it has.
+    ended: Arc<(Mutex<Option<bool>>, Condvar)>,
 }
 
 impl Engine {
@@ -36,28 +38,35 @@ impl Engine {
             cache: Cache::new(sizes.cache_bytes),
             queue: queue.clone(),
             running: HashMap::new(),
-            embeds: VecDeque::new(),
+            embeds: Embeds::default(),
             max_sessions: sizes.max_sessions,
             metrics,
             model,
         };
+        let ended = Arc::new((Mutex::new(None), Condvar::new()));
+        let tells = ended.clone();
         let run = move || {
-            let ended = catch_unwind(AssertUnwindSafe(|| worker.run())).is_ok();
-            if !ended {
+            let well = catch_unwind(AssertUnwindSafe(|| worker.run())).is_ok();
+            if !well {
                 tracing::error!("the thread that computes has panicked; the server can only say so from now on");
                 worker.queue.die();
             }
             // With the worker go the senders of all events, so nobody waits in vain.
-            ended
+            drop(worker);
+            *tells.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(well);
+            tells.1.notify_all();
         };
-        let thread = std::thread::Builder::new().name("bitnet-engine".into()).spawn(run)?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+        std::thread::Builder::new().name("bitnet-engine".into()).spawn(run)?;
+        Ok(Self { queue, ended })
     }
 
-    /// Waits for the thread after [`Queue::close`]; whether it ended well.
-    pub(crate) fn join(&self) -> bool {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        thread.is_none_or(|t| t.join().unwrap_or(false))
+    /// Waits for the thread after [`Queue::close`]; whether it ended well, or `None` if it has not by `deadline`.
+    pub(crate) fn join(&self, deadline: Instant) -> Option<bool> {
+        let (ended, news) = &*self.ended;
+        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (ended, _) = news.wait_timeout_while(ended, left, |e| e.is_none()).unwrap_or_else(PoisonError::into_inner);
+        *ended
     }
 }
 
@@ -96,7 +105,7 @@ struct Worker {
     cache: Cache,
     queue: Arc<Queue>,
     running: HashMap<Ticket, Running>,
-    embeds: VecDeque<Embed>,
+    embeds: Embeds,
     max_sessions: usize,
     metrics: Arc<Metrics>,
 }
@@ -157,6 +166,9 @@ impl Worker {
             self.metrics.cancelled.fetch_add(1, Relaxed);
             self.queue.ended(1);
         }
+        let gone = self.embeds.drop_gone();
+        self.metrics.cancelled.fetch_add(gone as u64, Relaxed);
+        self.queue.ended(gone);
     }
 
     /// The next token of every text.
@@ -206,33 +218,23 @@ impl Worker {
         }
     }
 
-    /// Some of the texts that are to become vectors.
+    /// The next piece of what is to become vectors.
     fn embed(&mut self) {
-        let Some(mut embed) = self.embeds.pop_front() else { return };
-        let mut tokens = 0;
-        let mut group = Vec::new();
-        while let Some(text) = embed.texts.front()
-            && (group.is_empty() || tokens + text.len() <= EMBED_STEP)
-        {
-            tokens += text.len();
-            group.extend(embed.texts.pop_front());
-        }
-        if embed.answer.is_closed() {
-            self.metrics.cancelled.fetch_add(1, Relaxed);
-            return self.queue.ended(1);
-        }
-        match self.model.embed_ids(&group, EmbedOptions::default()) {
-            Ok(vectors) => {
-                self.metrics.embedded_tokens.fetch_add(tokens as u64, Relaxed);
-                embed.vectors.extend(vectors);
-                if !embed.texts.is_empty() {
-                    return self.embeds.push_front(embed);
-                }
-                let _ = embed.answer.send(Ok(embed.vectors));
-            }
-            Err(error) => drop(embed.answer.send(Err(Failure::Model(error)))),
-        }
+        let Some(mut embed) = self.embeds.next() else { return };
+        // A piece delays the next tokens of all texts.
+        let tokens = if self.running.is_empty() { EMBED_STEP } else { Batch::PROMPT_STEP };
+        let before = embed.embedding.tokens_left();
+        let step = embed.embedding.step(tokens);
+        let read = before - embed.embedding.tokens_left();
+        self.metrics.embedded_tokens.fetch_add(read as u64, Relaxed);
+        let vectors = match step {
+            Ok(()) if !embed.embedding.is_finished() => return self.embeds.put_back(embed),
+            Ok(()) => Ok(embed.embedding.finish()),
+            Err(error) => Err(Failure::Model(error)),
+        };
         self.queue.ended(1);
+        // A client that is gone need not know.
+        let _ = embed.answer.send(vectors);
     }
 
     /// Tells everybody that there will be nothing more.
@@ -242,7 +244,7 @@ impl Worker {
             self.batch.leave(ticket);
             let _ = running.events.send(Event::Failed(Failure::Closing));
         }
-        for embed in self.embeds.drain(..) {
+        for embed in self.embeds.drain() {
             let _ = embed.answer.send(Err(Failure::Closing));
         }
         for job in self.queue.drain() {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bitnet::{FinishReason, Prepared, TokenLogprob};
+use bitnet::{Embedding, FinishReason, Prepared, TokenLogprob};
 use tokio::sync::{mpsc, oneshot};
 
 /// Something to do for a request.
@@ -41,11 +41,9 @@ pub(crate) struct Choice {
 /// Texts to make vectors of.
 #[derive(Debug)]
 pub(crate) struct Embed {
-    /// Those that are left.
-    pub(crate) texts: VecDeque<Vec<u32>>,
-    /// The vectors so far.
-    pub(crate) vectors: Vec<Vec<f32>>,
-    /// Where they go.
+    /// The texts, and how far they are.
+    pub(crate) embedding: Embedding,
+    /// Where the vectors go. They are no longer wanted once nobody listens there.
     pub(crate) answer: oneshot::Sender<Result<Vec<Vec<f32>>, Failure>>,
 }
 

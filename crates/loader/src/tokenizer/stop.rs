@@ -1,5 +1,7 @@
 //! Stop strings that never leak into the output.
 
+use std::sync::Arc;
+
 /// What [`StopStrings::push`] gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopPiece {
@@ -14,18 +16,67 @@ pub struct StopPiece {
 /// Text that could be the beginning of a stop string is held back until it is clear, also across pieces. The result
 /// is that of searching the whole text: what comes out before `stopped` is everything in front of the occurrence
 /// that begins first, whatever the pieces were.
+///
+/// Each byte of text costs a bounded number of steps for each stop string, however long the strings are.
 #[derive(Debug, Clone, Default)]
 pub struct StopStrings {
-    stops: Vec<String>,
+    stops: Vec<Stop>,
     held: String,
+    /// Bytes of text so far.
+    seen: usize,
+    /// Where in the text the first complete stop string begins.
+    found: Option<usize>,
     stopped: bool,
+}
+
+/// One stop string, searched by the method of Knuth, Morris and Pratt.
+#[derive(Debug, Clone)]
+struct Stop {
+    text: Arc<[u8]>,
+    /// For each number of matched bytes, how many remain matched if the next byte differs: the longest beginning of the string,
+    /// shorter than the match, that is also an end of the match.
+    fallback: Arc<[usize]>,
+    /// Bytes of the string that the end of the text matches.
+    matched: usize,
+}
+
+impl Stop {
+    fn new(text: &str) -> Self {
+        let text: Arc<[u8]> = text.as_bytes().into();
+        let mut fallback = vec![0; text.len() + 1];
+        let mut matched = 0;
+        for at in 1..text.len() {
+            matched = longer(&text, &fallback, matched, text[at]);
+            fallback[at + 1] = matched;
+        }
+        Self { text, fallback: fallback.into(), matched: 0 }
+    }
+
+    /// Takes the next byte of the text; whether the whole string ends with it.
+    fn push(&mut self, byte: u8) -> bool {
+        self.matched = longer(&self.text, &self.fallback, self.matched, byte);
+        let whole = self.matched == self.text.len();
+        if whole {
+            // What is left is the beginning of another occurrence.
+            self.matched = self.fallback[self.matched];
+        }
+        whole
+    }
+}
+
+/// The longest beginning of `text` that ends with `byte`, after `matched` bytes were matched; `matched` is less than all.
+fn longer(text: &[u8], fallback: &[usize], mut matched: usize, byte: u8) -> usize {
+    while matched > 0 && text[matched] != byte {
+        matched = fallback[matched];
+    }
+    if text[matched] == byte { matched + 1 } else { 0 }
 }
 
 impl StopStrings {
     /// A matcher for these strings; empty ones are ignored.
     pub fn new<S: Into<String>>(stops: impl IntoIterator<Item = S>) -> Self {
-        let stops = stops.into_iter().map(Into::into).filter(|stop: &String| !stop.is_empty()).collect();
-        Self { stops, held: String::new(), stopped: false }
+        let stops = stops.into_iter().map(Into::into).filter(|stop: &String| !stop.is_empty());
+        Self { stops: stops.map(|stop| Stop::new(&stop)).collect(), ..Self::default() }
     }
 
     /// Whether a stop string was found.
@@ -39,13 +90,22 @@ impl StopStrings {
             return StopPiece { text: String::new(), stopped: true };
         }
         self.held.push_str(piece);
-        let found = self.earliest();
-        let open = self.open();
-        match found {
+        for stop in &mut self.stops {
+            for (end, byte) in (self.seen + 1..).zip(piece.bytes()) {
+                if stop.push(byte) {
+                    let begin = end - stop.text.len();
+                    self.found = Some(self.found.map_or(begin, |found| found.min(begin)));
+                }
+            }
+        }
+        self.seen += piece.len();
+        // Where the longest end of the text begins that is a beginning, but not the whole, of a stop string.
+        let open = self.seen - self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
+        match self.found {
             // A longer stop string may have begun earlier and still be under way: wait for it.
             Some(at) if open >= at => self.stop(at),
             _ => {
-                let held = self.held.split_off(open);
+                let held = self.held.split_off(open - self.begin());
                 StopPiece { text: std::mem::replace(&mut self.held, held), stopped: false }
             }
         }
@@ -56,35 +116,23 @@ impl StopStrings {
         if self.stopped {
             return StopPiece { text: String::new(), stopped: true };
         }
-        match self.earliest() {
+        match self.found {
             Some(at) => self.stop(at),
             None => StopPiece { text: std::mem::take(&mut self.held), stopped: false },
         }
     }
 
+    /// Where in the text the held part begins.
+    fn begin(&self) -> usize {
+        self.seen - self.held.len()
+    }
+
     fn stop(&mut self, at: usize) -> StopPiece {
         self.stopped = true;
+        let end = at - self.begin();
         let mut text = std::mem::take(&mut self.held);
-        text.truncate(at);
+        text.truncate(end);
         StopPiece { text, stopped: true }
-    }
-
-    /// Where the first complete stop string begins.
-    fn earliest(&self) -> Option<usize> {
-        self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min()
-    }
-
-    /// Where the longest end of the held text begins that is a beginning, but not the whole, of a stop string.
-    fn open(&self) -> usize {
-        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
-        let from = self.held.len().saturating_sub(longest.saturating_sub(1));
-        (from..self.held.len())
-            .find(|&at| {
-                let end = self.held.as_bytes().get(at..).unwrap_or_default();
-                self.held.is_char_boundary(at)
-                    && self.stops.iter().any(|stop| stop.len() > end.len() && stop.as_bytes().starts_with(end))
-            })
-            .unwrap_or(self.held.len())
     }
 }
 
@@ -148,6 +196,38 @@ mod tests {
         ) {
             let whole: String = pieces.concat();
             prop_assert_eq!(streamed(pieces.iter().map(String::as_str), &stops), naive(&whole, &stops));
+        }
+
+        /// Long strings that repeat themselves, and a text that is made of their parts.
+        #[test]
+        fn equals_a_search_where_strings_repeat_themselves(
+            pieces in prop::collection::vec("(a{1,9}b|ab|あa|aあ){0,5}", 0..12),
+            stops in prop::collection::vec("(a{1,9}b|ab|あa){1,5}", 0..4),
+        ) {
+            let whole: String = pieces.concat();
+            prop_assert_eq!(streamed(pieces.iter().map(String::as_str), &stops), naive(&whole, &stops));
+        }
+
+        /// Text comes out as soon as no stop string can begin in it: the same pieces as by looking at all ends of what is held.
+        #[test]
+        fn holds_back_no_more_than_it_must(
+            pieces in prop::collection::vec("(a{1,3}b|ab|あa|c){0,3}", 0..8),
+            stops in prop::collection::vec("(a{1,3}b|ab|あa){1,3}", 1..4),
+        ) {
+            let mut matcher = StopStrings::new(stops.clone());
+            let (mut whole, mut out) = (String::new(), String::new());
+            for piece in &pieces {
+                whole.push_str(piece);
+                let got = matcher.push(piece);
+                out.push_str(&got.text);
+                if got.stopped {
+                    break;
+                }
+                let open = |end: &str| stops.iter().any(|stop| stop.len() > end.len() && stop.starts_with(end));
+                let ends = whole.char_indices().map(|(at, _)| at);
+                let held = ends.into_iter().find(|at| open(&whole[*at..])).unwrap_or(whole.len());
+                prop_assert_eq!(&out, &whole[..held]);
+            }
         }
     }
 }

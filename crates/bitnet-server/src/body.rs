@@ -1,0 +1,135 @@
+//! Bodies of requests: how long they may take to come, how long they may be, and how much room all of them may take together.
+
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use hyper::body::Body as _;
+
+use crate::api::{ApiError, quoted};
+use crate::app::App;
+use crate::net::Peer;
+
+/// All bodies together may take so many times the longest one, and [`ALWAYS`].
+const TIMES: usize = 16;
+const ALWAYS: usize = 64 << 20;
+
+/// A body that was read; it counts among all until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    bytes: Vec<u8>,
+    held: Held,
+}
+
+/// So many bytes of all bodies.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Held {
+    /// More of them, if all together have no more than `most`.
+    fn add(&mut self, bytes: usize, most: usize) -> bool {
+        let fits = self.all.fetch_add(bytes, Relaxed).saturating_add(bytes) <= most;
+        self.bytes += bytes;
+        fits
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl App {
+    /// The body of a request, which must say that it is JSON: a form on a web page cannot, so no page can use a server behind its
+    /// reader's back.
+    pub(crate) async fn read_body(&self, request: Request) -> Result<Bytes, ApiError> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            let message =
+                format!("the body must be JSON and say so (Content-Type: application/json), not {}", quoted(kind));
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(ApiError::new(status, "invalid_request_error", message).code("wrong_content_type"));
+        }
+        let peer = request.extensions().get::<Peer>().cloned();
+        let _reading = peer.as_ref().map(Peer::reads);
+        let read = tokio::time::timeout(self.options.read_timeout, self.collect(request.into_body()));
+        let late = || {
+            ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "invalid_request_error",
+                "the body of the request came too slowly",
+            )
+        };
+        read.await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// All bytes of a body.
+    async fn collect(&self, mut body: Body) -> Result<Bytes, ApiError> {
+        let limit = self.options.body_bytes;
+        let most = limit.saturating_mul(TIMES).saturating_add(ALWAYS);
+        let mut read = Bytes { bytes: Vec::new(), held: Held { bytes: 0, all: self.body_bytes.clone() } };
+        let mut total = 0usize;
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            total = total.saturating_add(data.len());
+            if total <= limit {
+                if !read.held.add(data.len(), most) {
+                    let message = "the bodies of all requests together take too much memory; try again in a moment";
+                    return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+                        .code("rate_limit_exceeded"));
+                }
+                read.bytes.extend_from_slice(&data);
+            } else if total > limit.saturating_mul(4) {
+                break;
+            } else {
+                // Read to its end and forgotten: many clients look for an answer only when they have sent everything.
+                read.bytes = Vec::new();
+            }
+        }
+        if total <= limit {
+            return Ok(read);
+        }
+        let message = format!("the body has more than {limit} bytes, which is this server's limit");
+        Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message).code("request_too_large"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_bodies_together_have_a_limit() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let held = |bytes| {
+            let mut held = Held { bytes: 0, all: all.clone() };
+            (held.add(bytes, 100), held)
+        };
+        let (fits, first) = held(60);
+        let (too, second) = held(50);
+        assert!(fits && !too);
+        drop(second);
+        let (fits, third) = held(40);
+        assert!(fits);
+        drop((first, third));
+        assert_eq!(all.load(Relaxed), 0);
+    }
+}
