@@ -23,13 +23,12 @@ struct Meaning {
 /// The likeliest answer that the grammar allows: JSON, known names only, and values only that stand in the text.
 fn ask<T: DeserializeOwned>(
     model: &Model,
-    grammar: &str,
+    grammar: &Constraint,
     task: &str,
     text: &str,
 ) -> Result<T, Box<dyn std::error::Error>> {
-    let in_json = serde_json::to_string(text)?;
-    let in_grammar = serde_json::to_string(&in_json[1..in_json.len() - 1])?;
-    let constraint = Constraint::lark(grammar.replace("TEXT_AS_JSON", &in_grammar));
+    // All of the grammar but the text is compiled at the first call and kept.
+    let constraint = grammar.clone().with_text_in_json("TEXT", text);
     let options = GenerateOptions::default().temperature(0.0).max_tokens(160).constraint(constraint);
     let answer = model.session().generate(&format!("{task}{text}\n"), options)?.finish()?;
     Ok(serde_json::from_str(&answer.text.unwrap_or_default())?)
@@ -37,9 +36,10 @@ fn ask<T: DeserializeOwned>(
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Model::load(format!("{MODELS}/intent/intent.gguf"))?;
+    let slots = Constraint::lark(SLOTS);
     for text in std::env::args().skip(1) {
         let text = text.replace(char::is_whitespace, " ");
-        let meaning: Meaning = ask(&model, SLOTS, "slots\n", &text)?;
+        let meaning: Meaning = ask(&model, &slots, "slots\n", &text)?;
         println!("{}", serde_json::to_string(&meaning)?);
     }
     Ok(())

@@ -55,7 +55,7 @@ pub use ternary_kernels::{Isa, Kernel, KernelError};
 pub use batch::{Batch, Prepared, Ticket};
 pub use classify::Classifier;
 #[cfg(feature = "constrain")]
-pub use constrain::{Constraint, ConstraintError};
+pub use constrain::{Constraint, ConstraintError, ConstraintLimits};
 pub use embed::{EmbedOptions, Embedding, Pooling};
 pub use error::Error;
 pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats, StopWhen, WhenFull};

@@ -7,8 +7,8 @@ use bitnet::Constraint;
 
 use crate::utterance::Utterance;
 
-/// Where the utterance goes in a grammar, as a JSON string.
-pub const TEXT: &str = "TEXT_AS_JSON";
+/// Where the utterance goes in a grammar: [`Constraint::with_text_in_json`] gives it, as the answer is JSON.
+pub const TEXT: &str = "@TEXT";
 /// More slots than any utterance of the data has.
 const MOST_SLOTS: usize = 12;
 
@@ -41,16 +41,20 @@ pub fn of_slots(utterances: &[Utterance]) -> String {
     grammar
 }
 
-/// A grammar for one utterance, in Lark's notation.
+/// A grammar for one utterance, in Lark's notation, for those who have no place to give the text at.
 pub fn lark(grammar: &str, text: &str) -> String {
     // The answer is JSON, so values stand in it as JSON writes them; and the grammar takes a JSON string of that.
     let escaped = json(text);
     grammar.replace(TEXT, &json(&escaped[1..escaped.len() - 1]))
 }
 
-/// A grammar for one utterance, as a constraint.
+/// A grammar for one utterance, as a constraint: all but the utterance is compiled once.
 pub fn constraint(grammar: &str, text: &str) -> Constraint {
-    Constraint::lark(lark(grammar, text))
+    let constraint = Constraint::lark(grammar);
+    match grammar.contains(TEXT) {
+        true => constraint.with_text_in_json("TEXT", text),
+        false => constraint,
+    }
 }
 
 fn json(text: &str) -> String {

@@ -5,67 +5,32 @@ use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Constraint, ConstraintError};
+use super::{Constraint, ConstraintError, write};
 use crate::{Error, FinishReason, GenerateOptions, Generation, Message, Session};
 
-/// Says how JSON is spaced, unless the schema says it itself. White space of any length, the engine's default, lets a model
-/// that has nothing to say go on with it for ever.
-pub(super) fn with_spaces(mut schema: Value) -> Value {
-    if let Some(object) = schema.as_object_mut() {
-        let options = object.entry("x-guidance").or_insert_with(|| json!({}));
-        if let Some(options) = options.as_object_mut() {
-            let spaced = [
-                ("whitespace_flexible", json!(false)),
-                ("item_separator", json!(", ")),
-                ("key_separator", json!(": ")),
-            ];
-            for (key, value) in spaced {
-                options.entry(key).or_insert(value);
-            }
+/// A schema as a source. It says how JSON is spaced, unless the schema says it itself: white space of any length, the engine's default,
+/// lets a model that has nothing to say go on with it for ever. Where variants of a type are `exclusive` for whoever reads them,
+/// that need not be proven of the schema.
+pub(super) fn source(schema: &Value, exclusive: bool) -> String {
+    let Some(object) = schema.as_object() else { return write::json(schema) };
+    let mut options = object.get("x-guidance").cloned().unwrap_or_else(|| json!({}));
+    if let Some(options) = options.as_object_mut() {
+        let defaults =
+            [("whitespace_flexible", json!(false)), ("item_separator", json!(", ")), ("key_separator", json!(": "))];
+        for (key, value) in defaults {
+            options.entry(key).or_insert(value);
+        }
+        if exclusive {
+            options.insert("coerce_one_of".into(), true.into());
         }
     }
-    schema
+    write::object(object.iter().filter(|(key, _)| *key != "x-guidance").chain([(&"x-guidance".to_owned(), &options)]))
 }
 
-/// The schema of what `T` can be read from, without fields that the type would ignore.
+/// The schema of what `T` can be read from.
 pub(super) fn schema_of<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
-    let mut schema = with_spaces(generator.into_root_schema_for::<T>().to_value());
-    if !is_flattened(&schema) {
-        close(&mut schema);
-    }
-    // The variants of an enum exclude each other for the type that reads them, whether or not that can be proven of the schema.
-    if let Some(options) = schema.get_mut("x-guidance").and_then(Value::as_object_mut) {
-        options.insert("coerce_one_of".into(), true.into());
-    }
-    schema
-}
-
-/// Whether an object has fields in several parts of the schema, as with `#[serde(flatten)]`: then no part may exclude the others'.
-fn is_flattened(schema: &Value) -> bool {
-    match schema {
-        Value::Array(all) => all.iter().any(is_flattened),
-        Value::Object(map) => {
-            let parts = ["allOf", "anyOf", "oneOf", "$ref"].iter().any(|part| map.contains_key(*part));
-            (parts && map.contains_key("properties")) || map.values().any(is_flattened)
-        }
-        _ => false,
-    }
-}
-
-/// Lets no object have other fields than those that its schema names: a model that has nothing to say would go on with them.
-fn close(schema: &mut Value) {
-    match schema {
-        Value::Array(all) => all.iter_mut().for_each(close),
-        Value::Object(map) => {
-            map.values_mut().for_each(close);
-            // Where it is an object, this is a schema and not a field of this name.
-            if map.get("properties").is_some_and(Value::is_object) {
-                map.entry("additionalProperties").or_insert(false.into());
-            }
-        }
-        _ => {}
-    }
+    generator.into_root_schema_for::<T>().to_value()
 }
 
 impl Session {
@@ -123,5 +88,5 @@ fn value<T: DeserializeOwned>(generation: Generation<'_>) -> Result<T, Error> {
     if output.finish_reason == FinishReason::Cancelled {
         return Err(ConstraintError::Unfinished { reason: output.finish_reason, text }.into());
     }
-    serde_json::from_str(&text).map_err(|source| ConstraintError::Type { text, source }.into())
+    serde_json::from_str(&text).map_err(|source| ConstraintError::Type { text, source: source.into() }.into())
 }

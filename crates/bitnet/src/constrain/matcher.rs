@@ -1,35 +1,36 @@
 //! One constrained text in the making: which tokens may come next, and which must.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitnet_model::sampling::LogitsProcessor;
-use llguidance::Matcher;
-use llguidance::api::TopLevelGrammar;
+use llguidance::TokenParser;
 
-use super::{ConstraintError, Vocabulary};
+use super::ConstraintError;
+use super::compile::Compiled;
+use super::guard::{Phase, guarded};
+use super::limits::{ConstraintLimits, within};
 
 /// How far the text has come.
 pub(crate) struct Matching {
-    matcher: Matcher,
+    parser: TokenParser,
+    limits: Arc<ConstraintLimits>,
     /// Tokens that must come next, because nothing else can.
     forced: VecDeque<u32>,
     /// Why no mask could be computed.
     failure: Option<ConstraintError>,
 }
 
-/// Nothing panics while it holds the lock, but for the engine, which then refuses by itself.
+/// Nothing panics while it holds the lock: the engine's panics are caught.
 pub(crate) fn lock(matching: &Mutex<Matching>) -> MutexGuard<'_, Matching> {
     matching.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Matching {
-    pub(super) fn new(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Result<Self, ConstraintError> {
-        let parser = vocabulary.factory.create_parser(grammar).map_err(ConstraintError::grammar)?;
-        let matcher = Matcher::new(Ok(parser));
-        let mut matching = Self { matcher, forced: VecDeque::new(), failure: None };
-        matching.look_ahead()?;
-        Ok(matching)
+    /// Begins a text; what it learns of its automata stays its own, so that what fails does not depend on other texts.
+    pub(super) fn new(compiled: &Compiled, limits: Arc<ConstraintLimits>) -> Result<Self, ConstraintError> {
+        let parser = guarded(&limits, Phase::Step, || Ok(compiled.parser.deep_clone()))?;
+        Ok(Self { parser, limits, forced: compiled.forced.iter().copied().collect(), failure: None })
     }
 
     /// The token that must come next, if only one can.
@@ -38,11 +39,12 @@ impl Matching {
     }
     /// Whether the text may end here.
     pub(crate) fn is_complete(&mut self) -> bool {
-        self.forced.is_empty() && self.matcher.is_accepting().unwrap_or(false)
+        let Self { parser, limits, forced, .. } = self;
+        forced.is_empty() && guarded(limits, Phase::Step, || Ok(parser.is_accepting())).unwrap_or(false)
     }
     /// Whether nothing can follow.
     pub(crate) fn is_finished(&self) -> bool {
-        self.matcher.is_stopped()
+        self.parser.stopped()
     }
     /// Why no mask could be computed, once.
     pub(crate) fn take_failure(&mut self) -> Option<ConstraintError> {
@@ -51,7 +53,15 @@ impl Matching {
 
     /// Takes the next token of the text.
     pub(crate) fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
-        self.matcher.consume_token(token).map_err(ConstraintError::engine)?;
+        let Self { parser, limits, .. } = self;
+        let back = guarded(limits, Phase::Step, || {
+            let back = parser.consume_token(token)?;
+            parser.check_stop()?;
+            Ok(back)
+        })?;
+        if back != 0 {
+            return Err(ConstraintError::engine("a `stop` of the grammar would take tokens back; use `suffix`"));
+        }
         if self.forced.pop_front() != Some(token) {
             self.forced.clear();
         }
@@ -59,18 +69,34 @@ impl Matching {
     }
 
     fn look_ahead(&mut self) -> Result<(), ConstraintError> {
-        if !self.matcher.is_stopped() {
-            self.forced.extend(self.matcher.compute_ff_tokens());
+        let Self { parser, limits, forced, .. } = self;
+        if !parser.stopped() {
+            forced.extend(guarded(limits, Phase::Step, || Ok(parser.compute_ff_tokens()))?);
         }
-        match self.matcher.get_error() {
-            Some(reason) => Err(ConstraintError::engine(reason)),
-            None => Ok(()),
-        }
+        self.check()
+    }
+
+    /// Whether the automata have broken down or grown too large.
+    fn check(&self) -> Result<(), ConstraintError> {
+        let Self { parser, limits, .. } = self;
+        let bytes = guarded(limits, Phase::Step, || match parser.parser.get_error() {
+            Some(error) => Err(error.message().into()),
+            None => Ok(parser.parser.lexer_stats().num_bytes as u64),
+        })?;
+        within(bytes, limits.automata_bytes as u64, "automata_bytes", || {
+            format!("the automata of the text take {bytes} bytes")
+        })
     }
 
     /// Forbids all tokens that cannot come next.
     fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
-        let mask = self.matcher.compute_mask_or_eos().map_err(ConstraintError::engine)?;
+        let Self { parser, limits, .. } = self;
+        let mask = guarded(limits, Phase::Step, || match parser.stopped() {
+            true if parser.stop_reason().is_ok() => Ok(parser.token_env.tok_trie().eos_token_set()),
+            true => Err(parser.error_message().unwrap_or_else(|| parser.stop_reason().to_string()).into()),
+            false => Ok(parser.compute_mask()?),
+        })?;
+        self.check()?;
         for (logits, bits) in logits.chunks_mut(32).zip(mask.as_slice().iter().chain(std::iter::repeat(&0))) {
             for (i, logit) in logits.iter_mut().enumerate() {
                 if (bits >> i) & 1 == 0 {
@@ -80,10 +106,18 @@ impl Matching {
         }
         Ok(())
     }
+
+    /// The tokens that may come next.
+    #[cfg(all(test, feature = "tiny-model"))]
+    pub(super) fn allowed(&mut self, vocabulary: usize) -> Result<Vec<u32>, ConstraintError> {
+        let mut logits = vec![0.0; vocabulary];
+        self.mask(&mut logits)?;
+        Ok((0..vocabulary as u32).filter(|i| logits[*i as usize] == 0.0).collect())
+    }
 }
 
 /// The mask as the last of the processors, so that none before it can allow what it forbids.
-pub(crate) struct Mask(pub(crate) std::sync::Arc<Mutex<Matching>>);
+pub(crate) struct Mask(pub(crate) Arc<Mutex<Matching>>);
 
 impl LogitsProcessor for Mask {
     fn process(&mut self, _tokens: &[u32], logits: &mut [f32]) {

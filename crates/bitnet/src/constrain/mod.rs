@@ -6,19 +6,40 @@
 //! `max_tokens` or the end of the context cuts off is no result: it is [`ConstraintError::Unfinished`].
 //!
 //! What is understood of JSON Schema and of Lark's grammars, and the engine that does it, is
-//! [`llguidance`](https://docs.rs/llguidance). A schema with a keyword that it does not know is refused.
+//! [`llguidance`](https://docs.rs/llguidance). A schema with a keyword that it does not know is refused, and so is a source that
+//! is too deep, too large or too expensive ([`ConstraintLimits`]): it may come from anybody. A source is compiled once for a model and
+//! kept for the next call.
 
+mod cache;
+mod close;
+mod compile;
+mod error;
+mod graph;
+mod guard;
 mod json;
+mod lark_lex;
+mod lark_parse;
+mod limits;
 mod matcher;
+mod measure_lark;
+mod measure_regex;
+mod measure_schema;
+mod numbers;
+mod prepared;
+mod schema;
+mod shape;
+mod source;
+mod template;
 mod tokens;
+mod write;
 
 use std::sync::{Arc, Mutex};
 
-use bitnet_model::sampling::FinishReason;
-use llguidance::api::TopLevelGrammar;
-
 use crate::{Error, Model};
+use source::{Kind, Source};
 
+pub use error::ConstraintError;
+pub use limits::ConstraintLimits;
 pub(crate) use matcher::{Mask, Matching, lock};
 pub(crate) use tokens::Vocabulary;
 
@@ -37,96 +58,94 @@ pub(crate) use tokens::Vocabulary;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Constraint {
-    grammar: TopLevelGrammar,
+    source: Source,
+    limits: Arc<ConstraintLimits>,
+    /// Texts for the places of a grammar, by name.
+    texts: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Constraint {
+    fn new(kind: Kind, text: impl Into<Arc<str>>) -> Self {
+        Self { source: Source::new(kind, text), limits: Arc::default(), texts: Vec::new() }
+    }
+
     /// JSON that a [JSON Schema](https://json-schema.org) describes. Between its parts stands what Python's and most people's
     /// JSON has there: `{"a": 1, "b": [2, 3]}`; the key `x-guidance` of the schema may ask for something else.
+    ///
+    /// An object with `properties` has these and no others, unless its schema says `"additionalProperties": true` (or a schema for
+    /// them), or joins the properties of several schemas (`allOf`, `$ref` beside `properties`). A `format` that is not known is a remark.
     pub fn json_schema(schema: &serde_json::Value) -> Self {
-        Self { grammar: TopLevelGrammar::from_json_schema(json::with_spaces(schema.clone())) }
+        Self::new(Kind::Json, json::source(schema, false))
     }
 
     /// JSON that `T` can be read from.
     pub fn json_of<T: schemars::JsonSchema>() -> Self {
-        Self { grammar: TopLevelGrammar::from_json_schema(json::schema_of::<T>()) }
+        Self::new(Kind::Json, json::source(&json::schema_of::<T>(), true))
     }
 
-    /// A text that the whole of a regular expression matches, in the syntax of the crate `regex`, without look-around and
-    /// without anchors.
+    /// A text that the whole of a regular expression matches, in the syntax of the crate `regex`, without look-around, back references and
+    /// word boundaries; it needs no anchors.
     pub fn regex(pattern: &str) -> Self {
-        Self { grammar: TopLevelGrammar::from_regex(pattern) }
+        Self::new(Kind::Regex, pattern)
     }
 
     /// A text of a context-free grammar in Lark's notation; it begins with the rule `start`.
+    ///
+    /// Where a part of the text must be copied from another that is known only later, `%regex {"substring_words": @NAME}` (or
+    /// `substring_chars`) stands for any words of it side by side, and [`Constraint::with_text`] gives it. All but that text is compiled
+    /// once:
+    ///
+    /// ```
+    /// use bitnet::{Constraint, GenerateOptions};
+    /// # #[cfg(feature = "tiny-model")] {
+    /// let model = bitnet::Model::tiny()?;
+    /// let grammar = Constraint::lark("start: \"It is about \" TOPIC \".\"\nTOPIC: %regex {\"substring_words\": @TEXT}");
+    /// for text in ["the big dog", "a red ball"] {
+    ///     let options = GenerateOptions::default().constraint(grammar.clone().with_text("TEXT", text)).max_tokens(60);
+    ///     let said = model.session().generate("", options)?.finish()?.text.unwrap_or_default();
+    ///     assert!(text.contains(said.trim_start_matches("It is about ").trim_end_matches('.')));
+    /// }
+    /// # }
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
     pub fn lark(grammar: impl Into<String>) -> Self {
-        Self { grammar: TopLevelGrammar::from_lark(grammar.into()) }
+        Self::new(Kind::Lark, grammar.into())
+    }
+
+    /// Gives the text for `@name` in a grammar ([`Constraint::lark`]); the last one of a name counts.
+    #[must_use]
+    pub fn with_text(mut self, name: &str, text: &str) -> Self {
+        self.texts.retain(|(n, _)| **n != *name);
+        self.texts.push((name.into(), text.into()));
+        self.texts.sort();
+        self
+    }
+
+    /// As [`Constraint::with_text`], for a place within a string of JSON: the text as it is written there (`"` as `\"`).
+    #[must_use]
+    pub fn with_text_in_json(self, name: &str, text: &str) -> Self {
+        let quoted = serde_json::Value::from(text).to_string();
+        self.with_text(name, &quoted[1..quoted.len() - 1])
+    }
+
+    /// How large and how expensive the constraint may be; a source within the defaults is no danger to anybody.
+    #[must_use]
+    pub fn limits(mut self, limits: ConstraintLimits) -> Self {
+        self.limits = Arc::new(limits);
+        self
+    }
+
+    /// What the author of the source should know: formats that are taken as remarks.
+    ///
+    /// # Errors
+    /// A source that cannot be used, as far as that can be told without a model.
+    pub fn notes(&self) -> Result<Vec<String>, ConstraintError> {
+        prepared::notes(self)
     }
 
     /// Begins a text for `model`.
     pub(crate) fn begin(&self, model: &Model) -> Result<Arc<Mutex<Matching>>, Error> {
-        let vocabulary = model.vocabulary()?;
-        Ok(Arc::new(Mutex::new(Matching::new(&vocabulary, self.grammar.clone())?)))
+        let compiled = prepared::compiled(self, &model.vocabulary()?)?;
+        Ok(Arc::new(Mutex::new(Matching::new(&compiled, self.limits.clone())?)))
     }
-}
-
-/// What can go wrong with a constrained text.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConstraintError {
-    /// A grammar that cannot be understood, or a schema with something in it that is not supported.
-    #[error("the constraint cannot be used: {reason}")]
-    Grammar {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The text was cut off before it was what it must be.
-    #[error(
-        "the text ended ({reason}) before it was complete under its constraint; what there is of it is {text:?}; allow more \
-         tokens, or bound the lengths in the constraint (maxLength, maxItems)"
-    )]
-    Unfinished {
-        /// What cut it off.
-        reason: FinishReason,
-        /// What was generated.
-        text: String,
-    },
-    /// Options that would break a text off where it is not complete.
-    #[error(
-        "{option} would end a constrained text anywhere; leave it out, and say in the constraint where the text ends"
-    )]
-    Stops {
-        /// The option.
-        option: &'static str,
-    },
-    /// The grammar's engine gave up: too large a grammar, or a vocabulary that cannot write what it asks for.
-    #[error("the constraint cannot go on: {reason}")]
-    Engine {
-        /// Its reason.
-        reason: String,
-    },
-    /// JSON of the right form that the type refuses nevertheless.
-    #[error("the type refuses the text {text:?}: {source}")]
-    Type {
-        /// The text.
-        text: String,
-        /// The reason.
-        source: serde_json::Error,
-    },
-}
-
-impl ConstraintError {
-    pub(crate) fn grammar(reason: impl std::fmt::Display) -> Self {
-        Self::Grammar { reason: one_line(reason) }
-    }
-    pub(crate) fn engine(reason: impl std::fmt::Display) -> Self {
-        Self::Engine { reason: one_line(reason) }
-    }
-}
-
-/// The first line of what an engine says, which may go on with its whole state.
-fn one_line(reason: impl std::fmt::Display) -> String {
-    let text = reason.to_string();
-    let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason was given");
-    line.trim().to_owned()
 }

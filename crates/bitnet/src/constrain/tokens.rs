@@ -7,6 +7,7 @@ use llguidance::toktrie::{INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie, TokenId, To
 use loader::tokenizer::Tokenizer;
 
 use super::ConstraintError;
+use super::prepared::Kept;
 use crate::exact::encode_exact;
 use crate::{Error, Model};
 
@@ -14,6 +15,8 @@ use crate::{Error, Model};
 #[derive(Clone)]
 pub(crate) struct Vocabulary {
     pub(super) factory: Arc<ParserFactory>,
+    /// What was compiled for it; clones of the model share it.
+    pub(super) kept: Arc<Kept>,
 }
 
 impl std::fmt::Debug for Vocabulary {
@@ -29,7 +32,7 @@ impl Vocabulary {
         let mut factory = ParserFactory::new_simple(&env).map_err(ConstraintError::engine)?;
         // Libraries never print.
         factory.quiet();
-        Ok(Self { factory: Arc::new(factory) })
+        Ok(Self { factory: Arc::new(factory), kept: Arc::default() })
     }
 }
 

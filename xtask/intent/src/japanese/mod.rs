@@ -18,7 +18,7 @@ pub use typos::japanese as make_typos;
 
 /// The grammar of answers: a topic is a piece of the question.
 pub const GRAMMAR: &str =
-    "start: \"{\\\"topic\\\":\\\"\" TOPIC \"\\\"}\"\nTOPIC: %regex { \"substring_chars\": TEXT_AS_JSON }\n";
+    "start: \"{\\\"topic\\\":\\\"\" TOPIC \"\\\"}\"\nTOPIC: %regex { \"substring_chars\": @TEXT }\n";
 
 /// A question and what it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
