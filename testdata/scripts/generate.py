@@ -16,6 +16,7 @@ CASES = [
     "case_defects",
     "case_refusals",
     "case_chat",
+    "case_jinja",
 ]
 FOLDERS = ["bitnet", "chat", "gguf", "refusals", "tokenizer", "units"]
 

@@ -1,11 +1,12 @@
 //! From a path to a model with everything that belongs to it: the one entry point for whoever wants to run one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bitnet_model::ModelWeights;
 use ternary_kernels::SharedBytes;
 
-use crate::chat::{ChatTemplate, ChoiceSources};
+use crate::chat::{ChatError, ChatTemplate, Choice, ChoiceSources};
 use crate::gguf::{Gguf, Metadata};
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerConfig};
 use crate::{Checkpoint, GenerationConfig, LoadError, LoadOptions, ModelInfo};
@@ -22,8 +23,10 @@ pub struct LoadedModel {
     pub generation: GenerationConfig,
     /// The tokenizer, if the files hold one or one was given.
     pub tokenizer: Option<Tokenizer>,
-    /// The chat template, if there is one.
+    /// The chat template, if there is one that can be used.
     pub chat_template: Option<ChatTemplate>,
+    /// Why the files' own chat template cannot be used, where it cannot; everything but a chat works without it.
+    pub chat_template_error: Option<Arc<ChatError>>,
     /// What was repaired or assumed, for the user to know; libraries never print.
     pub notes: Vec<String>,
 }
@@ -49,7 +52,7 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
     let mut notes = checkpoint.notes();
     let config = tokenizer_config(checkpoint)?;
     let tokenizer = tokenizer(checkpoint, options, config.as_ref(), &weights, &mut notes)?;
-    let chat_template = chat_template(checkpoint, options, config.as_ref(), tokenizer.as_ref(), &mut notes)?;
+    let choice = chat_template(checkpoint, options, config.as_ref(), tokenizer.as_ref(), &mut notes)?;
     if let Some(t) = &tokenizer {
         let config = &mut weights.config;
         let known = config.eos_token_ids.clone();
@@ -61,7 +64,8 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
         generation: checkpoint.generation().clone(),
         weights,
         tokenizer,
-        chat_template,
+        chat_template: choice.template,
+        chat_template_error: choice.broken,
         notes,
     })
 }
@@ -129,7 +133,7 @@ fn chat_template(
     config: Option<&TokenizerConfig>,
     tokenizer: Option<&Tokenizer>,
     notes: &mut Vec<String>,
-) -> Result<Option<ChatTemplate>, LoadError> {
+) -> Result<Choice, LoadError> {
     let gguf = match checkpoint.gguf() {
         Some(file) => file.metadata().str("tokenizer.chat_template").map_err(|e| e.in_file(checkpoint.path()))?,
         None => None,
@@ -143,7 +147,7 @@ fn chat_template(
     };
     let choice = ChatTemplate::choose(sources).map_err(|e| LoadError::from(e).in_file(checkpoint.path()))?;
     notes.extend(choice.notes.iter().map(ToString::to_string));
-    Ok(choice.template)
+    Ok(choice)
 }
 
 /// The tokenizer in a GGUF file's metadata, if there is one.
