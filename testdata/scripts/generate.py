@@ -17,6 +17,7 @@ CASES = [
     "case_refusals",
     "case_chat",
     "case_rope",
+    "case_jinja",
 ]
 FOLDERS = ["bitnet", "chat", "gguf", "refusals", "tokenizer", "units"]
 

@@ -22,6 +22,9 @@ pub enum Error {
     /// The model came without a chat template, and none was given.
     #[error("the model has no chat template; give one, or generate from a plain prompt")]
     NoChatTemplate,
+    /// The model's own chat template cannot be used.
+    #[error("{0}; another one can be given (--template), and plain prompts need none")]
+    ChatTemplate(std::sync::Arc<loader::chat::ChatError>),
     /// A file that cannot be read or written.
     #[error(transparent)]
     File(#[from] loader::files::FileError),

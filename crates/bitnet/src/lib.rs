@@ -47,7 +47,7 @@ pub use bitnet_model::{
     Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, LayerKind, ModelConfig,
     ModelError, Prediction, Projection, RopeScaling, Sequence, Snapshots,
 };
-pub use loader::chat::Message;
+pub use loader::chat::{ChatError, Message, RenderOptions};
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};
 pub use ternary_kernels::tune::{TuneOptions, TuneReport};
 pub use ternary_kernels::{Isa, Kernel, KernelError};

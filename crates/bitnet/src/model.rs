@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bitnet_model::sampling::SamplingOptions;
 use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, LayerKind, ModelConfig, Sequence, Snapshots};
-use loader::chat::{ChatTemplate, RenderOptions};
+use loader::chat::{ChatError, ChatTemplate, RenderOptions};
 use loader::files;
 use loader::tokenizer::Tokenizer;
 use loader::{LoadOptions, LoadedModel, ModelInfo};
@@ -26,6 +26,7 @@ struct Inner {
     engine: Engine,
     tokenizer: Option<Tokenizer>,
     chat_template: Option<ChatTemplate>,
+    chat_template_error: Option<Arc<ChatError>>,
     info: ModelInfo,
     sampling: SamplingOptions,
     notes: Vec<String>,
@@ -177,6 +178,7 @@ impl ModelBuilder {
                 engine,
                 tokenizer: loaded.tokenizer,
                 chat_template: loaded.chat_template,
+                chat_template_error: loaded.chat_template_error,
                 info: loaded.info,
                 sampling,
                 notes: loaded.notes,
@@ -285,9 +287,13 @@ impl Model {
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.inner.tokenizer.as_ref()
     }
-    /// The chat template, if there is one.
+    /// The chat template, if there is one that can be used.
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
         self.inner.chat_template.as_ref()
+    }
+    /// Why the model's own chat template cannot be used, where it cannot. Everything but a chat works without it.
+    pub fn chat_template_error(&self) -> Option<&Arc<ChatError>> {
+        self.inner.chat_template_error.as_ref()
     }
     /// Sampling options as the model's files recommend them.
     pub fn default_sampling(&self) -> SamplingOptions {
@@ -340,11 +346,23 @@ impl Model {
     /// Tokens of a conversation with the opening of the assistant's turn, through the chat template.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], [`Error::NoChatTemplate`], a template that fails.
+    /// [`Error::NoTokenizer`], [`Error::NoChatTemplate`], [`Error::ChatTemplate`], a template that fails.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, Error> {
+        self.encode_chat_with(messages, &RenderOptions::default())
+    }
+
+    /// As [`Self::encode_chat`], with what else the template is told: tools, documents, variables of its own such as
+    /// `enable_thinking`. What a message calls (`tool_calls`, `tool_call_id` ...) goes into [`Message::extra`].
+    ///
+    /// # Errors
+    /// As [`Self::encode_chat`].
+    pub fn encode_chat_with(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<u32>, Error> {
         let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
-        let template = self.chat_template().ok_or(Error::NoChatTemplate)?;
-        Ok(template.encode(tokenizer, messages, &RenderOptions::default())?)
+        let template = self.chat_template().ok_or_else(|| match self.chat_template_error() {
+            Some(error) => Error::ChatTemplate(error.clone()),
+            None => Error::NoChatTemplate,
+        })?;
+        Ok(template.encode(tokenizer, messages, options)?)
     }
 
     /// Logits after each of `ids`, `[ids, vocab]` f32, in reference numerics: f32 cache, f32 attention, no token added.

@@ -1,11 +1,12 @@
 //! From a path to a model with everything that belongs to it: the one entry point for whoever wants to run one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bitnet_model::{ModelConfig, ModelWeights};
 use ternary_kernels::SharedBytes;
 
-use crate::chat::{ChatTemplate, ChoiceSources};
+use crate::chat::{ChatError, ChatTemplate, Choice, ChoiceSources};
 use crate::config::from_gguf::EOS_LIST;
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::tokenizer::{GgufVocab, NamedTemplate, Tokenizer, TokenizerConfig, TokenizerError};
@@ -23,8 +24,10 @@ pub struct LoadedModel {
     pub generation: GenerationConfig,
     /// The tokenizer, if the files hold one or one was given.
     pub tokenizer: Option<Tokenizer>,
-    /// The chat template, if there is one.
+    /// The chat template, if there is one that can be used.
     pub chat_template: Option<ChatTemplate>,
+    /// Why the files' own chat template cannot be used, where it cannot; everything but a chat works without it.
+    pub chat_template_error: Option<Arc<ChatError>>,
     /// What was repaired or assumed, for the user to know; libraries never print.
     pub notes: Vec<String>,
 }
@@ -48,13 +51,14 @@ pub fn load_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<LoadedMod
 fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let mut weights = checkpoint.weights()?;
     let mut notes = checkpoint.notes();
-    let (tokenizer, chat_template) = words(checkpoint, options, &mut weights.config, &mut notes)?;
+    let (tokenizer, choice) = words(checkpoint, options, &mut weights.config, &mut notes)?;
     Ok(LoadedModel {
         info: checkpoint.info(),
         generation: checkpoint.generation().clone(),
         weights,
         tokenizer,
-        chat_template,
+        chat_template: choice.template,
+        chat_template_error: choice.broken,
         notes,
     })
 }
@@ -65,17 +69,17 @@ pub(crate) fn words(
     options: &LoadOptions,
     config: &mut ModelConfig,
     notes: &mut Vec<String>,
-) -> Result<(Option<Tokenizer>, Option<ChatTemplate>), LoadError> {
+) -> Result<(Option<Tokenizer>, Choice), LoadError> {
     let beside = tokenizer_config(checkpoint)?;
     let tokenizer = tokenizer(checkpoint, options, beside.as_ref(), config, notes)?;
-    let chat_template = chat_template(checkpoint, options, beside.as_ref(), tokenizer.as_ref(), notes)?;
+    let choice = chat_template(checkpoint, options, beside.as_ref(), tokenizer.as_ref(), notes)?;
     if let Some(t) = &tokenizer {
         let known = config.eos_token_ids.clone();
         config.eos_token_ids.extend(t.eos().iter().filter(|id| !known.contains(id)));
         // What begins a text is the tokenizer's business: it may say that nothing does.
         config.bos_token_id = t.bos();
     }
-    Ok((tokenizer, chat_template))
+    Ok((tokenizer, choice))
 }
 
 /// The tokenizer alone, without weights: of a GGUF file (which may hold nothing else), a `tokenizer.json`, or a folder.
@@ -166,7 +170,7 @@ fn chat_template(
     config: Option<&TokenizerConfig>,
     tokenizer: Option<&Tokenizer>,
     notes: &mut Vec<String>,
-) -> Result<Option<ChatTemplate>, LoadError> {
+) -> Result<Choice, LoadError> {
     let mut named = None;
     let gguf = match checkpoint.gguf() {
         Some(file) => {
@@ -192,7 +196,7 @@ fn chat_template(
     };
     let choice = ChatTemplate::choose(sources).map_err(|e| LoadError::from(e).in_file(checkpoint.path()))?;
     notes.extend(choice.notes.iter().map(ToString::to_string));
-    Ok(choice.template)
+    Ok(choice)
 }
 
 /// The key of a GGUF file's chat template; others have a point and their name behind it.

@@ -136,7 +136,9 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
             Some(tokens) => builder.context(tokens),
             None => builder,
         })?;
-    if model.chat_template().is_none() {
+    if let Some(error) = model.chat_template_error() {
+        ui.note(&format!("/v1/chat/completions is refused: {error}; --template gives another template"));
+    } else if model.chat_template().is_none() {
         ui.note("the model has no chat template, so /v1/chat/completions is refused; --template gives it one");
     }
     let threads = model.engine().threads();

@@ -266,6 +266,7 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
         "config": config,
         "tokenizer_vocab": model.and_then(|m| m.tokenizer.as_ref()).map(|t| t.vocab_size()),
         "chat_template": model.and_then(|m| m.chat_template.as_ref()).map(|t| t.origin().to_owned()),
+        "chat_template_problem": model.and_then(|m| m.chat_template_error.as_ref()).map(ToString::to_string),
         "notes": model.map(|m| m.notes.clone()),
         "types": types,
         "session": session,
@@ -417,8 +418,13 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
             }
         ),
     );
-    let template = model.chat_template.as_ref().map_or("none", |t| t.origin());
-    out.put("chat", format_args!("template: {template}"));
+    match (&model.chat_template, &model.chat_template_error) {
+        (Some(template), _) => out.put("chat", format_args!("template: {}", template.origin())),
+        (None, Some(error)) => {
+            out.put("chat", format_args!("template: cannot be used: {error} (--template gives one)"))
+        }
+        (None, None) => out.put("chat", "template: none"),
+    }
     for note in &model.notes {
         out.put("note", note);
     }

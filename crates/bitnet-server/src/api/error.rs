@@ -180,6 +180,7 @@ impl From<bitnet::Error> for ApiError {
                 "the model has no chat template; use /v1/completions, or start the server with one (--template)",
             )
             .code("no_chat_template"),
+            bitnet::Error::ChatTemplate(_) => Self::invalid(message).code("no_chat_template"),
             bitnet::Error::Chat(_) => Self { param: Some("messages".into()), ..Self::invalid(message) },
             #[cfg(feature = "constrain")]
             bitnet::Error::Constraint(_) => Self { param: Some("response_format".into()), ..Self::invalid(message) },

@@ -1,6 +1,8 @@
 //! Templates that are built in, and the choice among all the templates that a checkpoint offers.
 
-use super::{ChatError, ChatTemplate, Message};
+use std::sync::Arc;
+
+use super::{ChatError, ChatTemplate, GGUF_FILE, Message, TOKENIZER_CONFIG};
 use crate::tokenizer::{Note, Tokenizer, TokenizerConfig};
 
 /// `(name, source)`.
@@ -20,7 +22,7 @@ const EOT: &str = "<|eot_id|>";
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct ChoiceSources<'a> {
-    /// What the user says: the name of a built-in template, or Jinja source.
+    /// What the user says: the name of a built-in template or of one of the checkpoint's, or Jinja source.
     pub user: Option<&'a str>,
     /// The checkpoint's `tokenizer_config.json`.
     pub config: Option<&'a TokenizerConfig>,
@@ -37,8 +39,16 @@ pub struct ChoiceSources<'a> {
 pub struct Choice {
     /// The template; `None` where nothing fits (a base model).
     pub template: Option<ChatTemplate>,
+    /// Why the checkpoint's own template cannot be used, where it cannot. Everything but a chat works without it.
+    pub broken: Option<Arc<ChatError>>,
     /// What was replaced or assumed.
     pub notes: Vec<Note>,
+}
+
+impl Choice {
+    fn of(template: Option<ChatTemplate>, notes: Vec<Note>) -> Self {
+        Self { template, broken: None, notes }
+    }
 }
 
 /// Architectures of BitNet b1.58 2B4T, in GGUF files and in `config.json`.
@@ -80,25 +90,36 @@ impl ChatTemplate {
     /// built-in one whose special tokens the vocabulary has. A checkpoint's template that is known to be wrong for
     /// its model (the one in the official 2B4T GGUF file) is replaced by the built-in one, with a note.
     ///
+    /// A checkpoint's template that cannot be used, and several of which none is called `default`, are no error here:
+    /// [`Choice::broken`] tells, for the one who asks for a chat.
+    ///
     /// # Errors
-    /// A template that is there but malformed; an unknown name given by the user.
+    /// What the user gives: malformed, or an unknown name.
     pub fn choose(sources: ChoiceSources<'_>) -> Result<Choice, ChatError> {
         let mut notes = Vec::new();
         if let Some(user) = sources.user {
-            // A template needs at least one tag to say anything about messages; a name has none.
-            let template = if user.contains('{') { Self::from_source(user) } else { Self::builtin(user) }?;
-            return Ok(Choice { template: Some(template), notes });
+            return Ok(Choice::of(Some(Self::of_user(user, sources.config)?), notes));
         }
-        let mut found = sources.config.map(|config| Self::from_config(config, None)).transpose()?.flatten();
-        if found.is_none() {
-            found = sources.gguf.map(Self::from_gguf).transpose()?;
+        let own = sources.config.map_or(&[] as &[_], |config| &config.chat_templates);
+        let named =
+            own.iter().find(|named| named.name == "default").or(if own.len() == 1 { own.first() } else { None });
+        let source = named.map(|named| named.template.as_str()).or(sources.gguf.filter(|_| own.is_empty()));
+        if let Some(why) = source.and_then(|source| known_wrong(source, sources.architecture)) {
+            let source = if own.is_empty() { GGUF_FILE } else { TOKENIZER_CONFIG };
+            notes.push(Note::TemplateReplaced { source: source.to_owned(), taken: BITNET_2B4T, why });
+            return Ok(Choice::of(Some(Self::builtin(BITNET_2B4T)?), notes));
         }
-        if let Some(template) = found {
-            let Some(why) = known_wrong(template.source(), sources.architecture) else {
-                return Ok(Choice { template: Some(template), notes });
-            };
-            notes.push(Note::TemplateReplaced { source: template.origin().to_owned(), taken: BITNET_2B4T, why });
-            return Ok(Choice { template: Some(Self::builtin(BITNET_2B4T)?), notes });
+        let found = match sources.config.map(|config| Self::from_config(config, None)).transpose() {
+            Ok(found) => match (found.flatten(), sources.gguf) {
+                (None, Some(gguf)) => Self::from_gguf(gguf).map(Some),
+                (found, _) => Ok(found),
+            },
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(None) => {}
+            Ok(template) => return Ok(Choice::of(template, notes)),
+            Err(error) => return Ok(Choice { template: None, broken: Some(Arc::new(error)), notes }),
         }
         let has = |token: &str| sources.tokenizer.is_some_and(|t| t.id_of(token).is_some_and(|id| t.is_special(id)));
         let taken = match () {
@@ -107,9 +128,35 @@ impl ChatTemplate {
             () if has("<|im_start|>") && has("<|im_end|>") => Some("chatml"),
             () => None,
         };
-        let Some(taken) = taken else { return Ok(Choice { template: None, notes }) };
+        let Some(taken) = taken else { return Ok(Choice::of(None, notes)) };
         notes.push(Note::TemplateAssumed { taken });
-        Ok(Choice { template: Some(Self::builtin(taken)?), notes })
+        Ok(Choice::of(Some(Self::builtin(taken)?), notes))
+    }
+
+    /// What the user gives.
+    fn of_user(user: &str, config: Option<&TokenizerConfig>) -> Result<Self, ChatError> {
+        // A template needs at least one tag to say anything about messages; a name has none.
+        if user.contains('{') {
+            return Self::from_source(user);
+        }
+        let named: Vec<&str> = config
+            .into_iter()
+            .flat_map(|config| config.chat_templates.iter())
+            .map(|named| named.name.as_str())
+            .collect();
+        match config {
+            Some(config) if named.contains(&user) && !Self::builtin_names().any(|name| name == user) => {
+                let template = Self::from_config(config, Some(user))?;
+                template.ok_or_else(|| ChatError::UnknownName { name: user.to_owned(), known: named.join(", ") })
+            }
+            _ => Self::builtin(user).map_err(|error| match error {
+                ChatError::UnknownBuiltin { name, known } if !named.is_empty() => ChatError::UnknownBuiltin {
+                    name,
+                    known: format!("{known}, and in the checkpoint {}", named.join(", ")),
+                },
+                other => other,
+            }),
+        }
     }
 
     /// The ids of a conversation in the way in which BitNet b1.58 2B4T was trained: role and content are encoded

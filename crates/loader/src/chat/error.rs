@@ -7,7 +7,7 @@ use crate::tokenizer::TokenizerError;
 #[non_exhaustive]
 pub enum ChatError {
     /// The template is not valid Jinja.
-    #[error("chat template of {template}, line {line}: {detail}; another one can be given with --chat-template")]
+    #[error("chat template of {template}, line {line}: {detail}")]
     Syntax {
         /// Where the template came from.
         template: String,
@@ -42,12 +42,24 @@ pub enum ChatError {
         /// The limit.
         fuel: u64,
     },
-    /// The template, or what it renders, is too long.
+    /// The template is too long, or what it builds while it is rendered.
     #[error("the chat template of {template}: {what} exceeds {limit} bytes")]
     TooLarge {
         /// Where the template came from.
         template: String,
-        /// Its source, or its output.
+        /// Its source, or what it builds.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// The template, or a value that it makes, is nested too deeply.
+    #[error("chat template of {template}, line {line}: {what} are nested more than {limit} deep")]
+    TooDeep {
+        /// Where the template came from.
+        template: String,
+        /// The line, from 1; 0 where unknown.
+        line: usize,
+        /// What is nested.
         what: &'static str,
         /// The limit.
         limit: usize,
@@ -61,7 +73,7 @@ pub enum ChatError {
         known: String,
     },
     /// The checkpoint has no chat template of this name.
-    #[error("the checkpoint has no chat template {name:?}; it has {known}")]
+    #[error("the checkpoint has no chat template {name:?}; it has {known}, to be chosen by name (--template)")]
     UnknownName {
         /// The name.
         name: String,

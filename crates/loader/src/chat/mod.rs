@@ -2,20 +2,19 @@
 //!
 //! A [`ChatTemplate`] comes from the checkpoint (`tokenizer_config.json`, `chat_template.jinja`,
 //! `tokenizer.chat_template` of a GGUF file), from the user, or is built in; [`ChatTemplate::choose`] decides, and
-//! replaces templates that are known to be wrong. Templates run in the environment that Hugging Face's transformers
-//! gives them. They are programs that came with a download, so their steps are counted and their output is capped.
-//! Two things a template can still do are to take up memory with strings it builds on the way (the engine caps
-//! repetition at 100 MB but not concatenation), and to say something other than what the user believes it says.
+//! replaces templates that are known to be wrong. Templates run as Hugging Face's transformers runs them, in an engine of
+//! their own (`jinja`). They are programs that came with a download, so their steps are counted, the memory they hold is
+//! capped, and they run on a stack of their own. What a template can still do is to say something other than what the
+//! user believes it says.
 
 mod builtin;
-mod engine;
 mod error;
+mod jinja;
 mod time;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use minijinja::ErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -24,13 +23,20 @@ pub use error::ChatError;
 
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 
-/// Longest template source in bytes; real ones have a few kilobytes.
-const MAX_SOURCE_BYTES: usize = 1 << 20;
-/// Longest prompt in bytes.
-const MAX_OUTPUT_BYTES: usize = 64 << 20;
-/// Steps that a template may take: a fixed part, and a part for each message. Real templates take some dozens for
+/// Where templates come from, as messages say it.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GGUF_FILE: &str = "the GGUF file";
+/// Longest template source in bytes; real ones have a few dozen kilobytes at most.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
+/// What a template may hold in memory, its output included, beside [`MEMORY_OF_INPUT`].
+const MAX_MEMORY: usize = 24 << 20;
+/// How often the conversation may lie in memory: as it is, changed, joined, written.
+const MEMORY_OF_INPUT: usize = 8;
+/// Steps that a template may take: a fixed part, and a part for each message. Real templates take some hundreds for
 /// each message.
-const FUEL: (u64, u64) = (500_000, 20_000);
+const FUEL: (u64, u64) = (2_000_000, 5_000);
+/// Steps that no conversation goes beyond, however long it is.
+const MAX_FUEL: u64 = 10_000_000;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,8 +118,7 @@ impl SpecialTokens {
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: Arc<str>,
-    /// The source as the engine reads it.
-    prepared: Arc<str>,
+    program: Arc<jinja::Program>,
     origin: Arc<str>,
     builtin: Option<&'static str>,
 }
@@ -122,7 +127,7 @@ impl ChatTemplate {
     /// A template from its Jinja source.
     ///
     /// # Errors
-    /// [`ChatError::Syntax`]; [`ChatError::TooLarge`] beyond 1 MiB.
+    /// [`ChatError::Syntax`]; [`ChatError::TooDeep`]; [`ChatError::TooLarge`] beyond 256 KiB.
     pub fn from_source(source: &str) -> Result<Self, ChatError> {
         Self::with_origin(source, "the given source", None)
     }
@@ -141,7 +146,7 @@ impl ChatTemplate {
             _ => None,
         });
         match found {
-            Some(found) => Self::with_origin(&found.template, "tokenizer_config.json", None).map(Some),
+            Some(found) => Self::with_origin(&found.template, TOKENIZER_CONFIG, None).map(Some),
             None if name.is_none() && config.chat_templates.is_empty() => Ok(None),
             None => {
                 let known: Vec<&str> = config.chat_templates.iter().map(|template| template.name.as_str()).collect();
@@ -155,7 +160,7 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`Self::from_source`].
     pub fn from_gguf(source: &str) -> Result<Self, ChatError> {
-        Self::with_origin(source, "the GGUF file", None)
+        Self::with_origin(source, GGUF_FILE, None)
     }
 
     fn with_origin(source: &str, origin: &str, builtin: Option<&'static str>) -> Result<Self, ChatError> {
@@ -163,17 +168,13 @@ impl ChatTemplate {
             let template = origin.to_owned();
             return Err(ChatError::TooLarge { template, what: "the source", limit: MAX_SOURCE_BYTES });
         }
-        let prepared = engine::without_generation_blocks(source);
-        let template = Self { source: source.into(), prepared: prepared.into(), origin: origin.into(), builtin };
-        let environment = engine::environment(FUEL.0, SystemTime::UNIX_EPOCH);
-        match environment.template_from_str(&template.prepared) {
-            Ok(_) => Ok(template.clone()),
-            Err(error) => {
-                let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-                let line = error.line().unwrap_or(0);
-                Err(ChatError::Syntax { template: template.origin.as_ref().to_owned(), line, detail })
+        let program = jinja::Program::compile(source).map_err(|flaw| match flaw {
+            jinja::Flaw::Syntax { line, detail } => ChatError::Syntax { template: origin.to_owned(), line, detail },
+            jinja::Flaw::Deep { line, what, limit } => {
+                ChatError::TooDeep { template: origin.to_owned(), line, what, limit }
             }
-        }
+        })?;
+        Ok(Self { source: source.into(), program: Arc::new(program), origin: origin.into(), builtin })
     }
 
     /// The Jinja source.
@@ -195,7 +196,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`ChatError::Refused`] where the template refuses the messages, [`ChatError::Render`] where it fails,
-    /// [`ChatError::OutOfFuel`] and [`ChatError::TooLarge`] where it does not behave.
+    /// [`ChatError::OutOfFuel`], [`ChatError::TooLarge`] and [`ChatError::TooDeep`] where it does not behave.
     pub fn render(
         &self,
         messages: &[Message],
@@ -216,55 +217,38 @@ impl ChatTemplate {
         tokens: &SpecialTokens,
         options: &RenderOptions,
     ) -> Result<String, ChatError> {
-        let fuel = FUEL.1.saturating_mul(messages.len() as u64).saturating_add(FUEL.0);
-        let environment = engine::environment(fuel, options.now.unwrap_or_else(SystemTime::now));
-        let mut variables = options.extra.clone();
-        let json = |value: &Option<Value>| value.clone().unwrap_or(Value::Null);
-        variables.insert("tools".into(), json(&options.tools));
-        variables.insert("documents".into(), json(&options.documents));
-        variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
-        variables.insert("bos_token".into(), tokens.bos_token.clone().into());
-        variables.insert("eos_token".into(), tokens.eos_token.clone().into());
-        variables.insert("messages".into(), Value::Array(messages));
-        let context = minijinja::Value::deserialize(Value::Object(variables)).map_err(|error| ChatError::Render {
-            template: self.origin().to_owned(),
-            line: 0,
-            detail: error.to_string(),
-        })?;
-        let template = environment.template_from_str(&self.prepared).map_err(|error| self.failed(&error, fuel))?;
-        let mut out = Limited::default();
-        match template.render_captured_to(context, &mut out) {
-            Ok(_) => {}
-            Err(_) if out.full => {
-                let limit = MAX_OUTPUT_BYTES;
-                return Err(ChatError::TooLarge { template: self.origin().to_owned(), what: "its output", limit });
-            }
-            Err(error) => return Err(self.failed(&error, fuel)),
-        }
-        String::from_utf8(out.bytes).map_err(|_| ChatError::Render {
-            template: self.origin().to_owned(),
-            line: 0,
-            detail: "the output is not UTF-8".to_owned(),
-        })
+        let messages = Value::Array(messages);
+        let (prompt, null) = (Value::Bool(options.add_generation_prompt), Value::Null);
+        let (bos, eos) = (Value::from(tokens.bos_token.as_str()), Value::from(tokens.eos_token.as_str()));
+        // The later ones win over those in `extra`.
+        let mut variables: Vec<(&str, &Value)> =
+            options.extra.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        variables.extend([
+            ("tools", options.tools.as_ref().unwrap_or(&null)),
+            ("documents", options.documents.as_ref().unwrap_or(&null)),
+            ("add_generation_prompt", &prompt),
+            ("bos_token", &bos),
+            ("eos_token", &eos),
+            ("messages", &messages),
+        ]);
+        let count = messages.as_array().map_or(0, Vec::len) as u64;
+        let size = jinja::size(&variables);
+        let fuel = FUEL.1.saturating_mul(count).saturating_add(FUEL.0).saturating_add(size as u64 / 8).min(MAX_FUEL);
+        let memory = MEMORY_OF_INPUT.saturating_mul(size).saturating_add(MAX_MEMORY);
+        let now = options.now.unwrap_or_else(SystemTime::now);
+        let rendered = self.program.render(&variables, now, jinja::Limits { fuel, memory });
+        rendered.map_err(|stop| self.stopped(stop, fuel, memory))
     }
 
-    fn failed(&self, error: &minijinja::Error, fuel: u64) -> ChatError {
-        let template = self.origin().to_owned();
-        if error.kind() == ErrorKind::OutOfFuel {
-            return ChatError::OutOfFuel { template, fuel };
+    fn stopped(&self, stop: jinja::Stop, fuel: u64, memory: usize) -> ChatError {
+        let (template, line) = (self.origin().to_owned(), stop.line);
+        match stop.fail {
+            jinja::Fail::Fuel => ChatError::OutOfFuel { template, fuel },
+            jinja::Fail::Memory => ChatError::TooLarge { template, what: "what it builds", limit: memory },
+            jinja::Fail::Deep { what, limit } => ChatError::TooDeep { template, line, what, limit },
+            jinja::Fail::Raised(message) => ChatError::Refused { template, message },
+            jinja::Fail::Error(detail) => ChatError::Render { template, line, detail },
         }
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(inner) = source {
-            if let Some(raised) = inner.downcast_ref::<engine::Raised>() {
-                return ChatError::Refused { template, message: raised.0.clone() };
-            }
-            source = inner.source();
-        }
-        let detail = match error.detail() {
-            Some(detail) => format!("{}: {detail}", error.kind()),
-            None => error.kind().to_string(),
-        };
-        ChatError::Render { template, line: error.line().unwrap_or(0), detail }
     }
 
     /// The ids of a conversation: the rendered text as a whole, as transformers encodes it. BOS is added where the
@@ -290,27 +274,5 @@ impl ChatTemplate {
             ids.insert(0, bos);
         }
         Ok(ids)
-    }
-}
-
-/// A buffer that takes [`MAX_OUTPUT_BYTES`] and then refuses.
-#[derive(Debug, Default)]
-struct Limited {
-    bytes: Vec<u8>,
-    full: bool,
-}
-
-impl std::io::Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.bytes.len().saturating_add(bytes.len()) > MAX_OUTPUT_BYTES {
-            self.full = true;
-            return Err(std::io::Error::other("the output is too long"));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

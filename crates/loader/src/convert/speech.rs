@@ -32,15 +32,8 @@ impl Speech {
     /// Reads it; a template that cannot be used does not keep texts from being compared.
     pub(super) fn of(source: &Checkpoint, options: &LoadOptions, config: &ModelConfig) -> Result<Self, LoadError> {
         let mut config = config.clone();
-        let read = |options: &LoadOptions, config: &mut ModelConfig| words(source, options, config, &mut Vec::new());
-        let (tokenizer, template) = match read(options, &mut config) {
-            Err(e) if matches!(e.root(), LoadError::Chat(_)) => {
-                let mut without = options.clone();
-                without.chat_template = Some("chatml".to_owned());
-                (read(&without, &mut config)?.0, None)
-            }
-            other => other?,
-        };
+        let (tokenizer, choice) = words(source, options, &mut config, &mut Vec::new())?;
+        let template = choice.template;
         let templates = match (source.gguf(), source.folder()) {
             (Some(file), _) => gguf_templates(file.metadata()),
             (None, Some(folder)) => templates_of(folder)?,

@@ -29,14 +29,17 @@ pub(super) fn read_back(
         |tensor: String, what: &str| LoadError::ReadBack { path: output.to_path_buf(), tensor, what: what.to_owned() };
     let written = Checkpoint::open(file, &LoadOptions::default())?;
     let result = written.weights()?;
-    if let Some(what) = difference(&source.config, &result.config) {
+    let spoken = match speech.filter(|s| s.tokenizer.is_some()) {
+        Some(speech) => Some((speech, Speech::of(&written, &LoadOptions::default(), &result.config)?)),
+        None => None,
+    };
+    // Where both have a tokenizer, it has a say in the special ids: these are compared with the prompts.
+    let by_tokenizer = spoken.as_ref().is_some_and(|(_, s)| s.tokenizer.is_some());
+    if let Some(what) = difference(&source.config, &result.config, !by_tokenizer) {
         return Err(differs("(configuration)".into(), &what));
     }
-    if let Some(speech) = speech.filter(|s| s.tokenizer.is_some()) {
-        let spoken = Speech::of(&written, &LoadOptions::default(), &result.config)?;
-        if let Some(what) = speech.difference(&spoken) {
-            return Err(differs("(prompts)".into(), &what));
-        }
+    if let Some(what) = spoken.and_then(|(speech, spoken)| speech.difference(&spoken)) {
+        return Err(differs("(prompts)".into(), &what));
     }
     let tables = [
         ("embedding", Some(&source.embedding), Some(&result.embedding)),
@@ -97,26 +100,36 @@ pub(super) fn read_back(
     Ok(checked)
 }
 
-/// The first field in which two configurations differ. Ids that end a text are a set, and angles of the rotary embedding may
-/// be said in two ways.
-fn difference(a: &ModelConfig, b: &ModelConfig) -> Option<String> {
+/// The first field in which two configurations differ; special ids only where `ids` asks for them. Ids that end a text are a
+/// set, and angles of the rotary embedding may be said in two ways.
+fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
     let (mut a, mut b) = (a.clone(), b.clone());
     if rope::same(&a.rope_frequencies(), &b.rope_frequencies()) {
         b.rope_scaling.clone_from(&a.rope_scaling);
     }
-    a.eos_token_ids.sort_unstable();
-    b.eos_token_ids.sort_unstable();
+    for c in [&mut a, &mut b] {
+        c.eos_token_ids.sort_unstable();
+        if !ids {
+            (c.bos_token_id, c.eos_token_ids) = (None, Vec::new());
+        }
+    }
     if a == b {
         return None;
     }
     // One line for each field, so that no list of layers drowns what differs.
     let (x, y) = (format!("{a:#?}"), format!("{b:#?}"));
-    let lines = x.lines().zip(y.lines()).find(|(x, y)| x != y);
-    let short = |s: &str| s.trim().trim_end_matches(',').chars().take(120).collect::<String>();
-    Some(match lines {
-        Some((x, y)) => format!("{} became {}", short(x), short(y)),
-        None => "it has more or fewer entries".to_owned(),
-    })
+    let short = |s: &str| s.trim().trim_end_matches([',', '[', '{', '(']).chars().take(120).collect::<String>();
+    let mut field = "";
+    for (x, y) in x.lines().zip(y.lines()) {
+        if x.strip_prefix("    ").is_some_and(|x| x.starts_with(char::is_alphabetic)) {
+            field = x;
+        }
+        if x != y {
+            let place = if field == x { String::new() } else { format!("{} ", short(field)) };
+            return Some(format!("{place}{} became {}", short(x), short(y)));
+        }
+    }
+    Some("it has more or fewer entries".to_owned())
 }
 
 /// The scale as the target stores it.

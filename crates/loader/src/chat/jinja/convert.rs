@@ -1,0 +1,51 @@
+//! JSON as values.
+
+use serde_json::Value as Json;
+
+use super::MAX_DEPTH;
+use super::dict::Dict;
+use super::fail::{Fail, R};
+use super::value::{Items, Value};
+
+/// The value of a piece of JSON that lies `depth` levels deep.
+pub(super) fn from_json(json: &Json, depth: usize) -> R<Value> {
+    if depth >= MAX_DEPTH {
+        return Err(Fail::Deep { what: "lists and objects of the conversation", limit: MAX_DEPTH });
+    }
+    Ok(match json {
+        Json::Null => Value::None,
+        Json::Bool(b) => Value::Bool(*b),
+        Json::Number(number) => match (number.as_i128(), number.as_f64()) {
+            (Some(i), _) => Value::Int(i),
+            (None, Some(f)) => Value::Float(f),
+            (None, None) => Value::None,
+        },
+        Json::String(text) => Value::str(text)?,
+        Json::Array(items) => {
+            let mut list = Items::with_capacity(items.len())?;
+            for item in items {
+                list.push(from_json(item, depth + 1)?)?;
+            }
+            list.list()?
+        }
+        Json::Object(map) => {
+            let mut dict = Dict::default();
+            for (key, value) in map {
+                dict.insert(Value::str(key)?, from_json(value, depth + 1)?)?;
+            }
+            dict.done()?
+        }
+    })
+}
+
+/// About how many bytes a piece of JSON has.
+pub(super) fn size(json: &Json, depth: usize) -> usize {
+    match json {
+        Json::String(text) => text.len() + 2,
+        Json::Array(items) if depth < MAX_DEPTH => items.iter().map(|item| size(item, depth + 1)).sum::<usize>() + 2,
+        Json::Object(map) if depth < MAX_DEPTH => {
+            map.iter().map(|(key, value)| key.len() + 4 + size(value, depth + 1)).sum::<usize>() + 2
+        }
+        _ => 8,
+    }
+}

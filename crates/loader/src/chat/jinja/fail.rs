@@ -1,0 +1,37 @@
+//! Why a template stopped, inside the engine.
+
+/// A result of the engine.
+pub(super) type R<T> = Result<T, Fail>;
+
+/// Why a rendering ended early.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) enum Fail {
+    /// All steps are spent.
+    Fuel,
+    /// More memory than a rendering may hold.
+    Memory,
+    /// Something is nested too deeply.
+    Deep {
+        /// What.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// `raise_exception`.
+    Raised(String),
+    /// What Python would raise.
+    Error(String),
+}
+
+impl Fail {
+    /// An error with a message.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self::Error(message.into())
+    }
+}
+
+/// Returns early with an error that has this message.
+macro_rules! fail {
+    ($($arg:tt)*) => { return Err($crate::chat::jinja::fail::Fail::Error(format!($($arg)*))) };
+}
+pub(super) use fail;

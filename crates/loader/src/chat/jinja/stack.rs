@@ -1,0 +1,12 @@
+//! A stack whose size is known, whatever thread asks.
+
+/// Enough for the deepest template that is let through, with room to spare.
+const STACK: usize = 32 << 20;
+
+/// Runs something on a thread of its own; `None` where there is no thread to be had, or where it panicked.
+pub(in super::super) fn on_own_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK);
+        thread.spawn_scoped(scope, run).ok()?.join().ok()
+    })
+}
