@@ -25,6 +25,7 @@ const SEEDS: &[(&str, &str)] = &[
     ("gguf", "testdata/gguf"),
     ("safetensors", "testdata/bitnet/sharded_tiny/packed"),
     ("tokenizer", "testdata/tokenizer"),
+    ("tokenizer_json", "testdata/tokenizer"),
 ];
 
 /// Builds the targets and runs each, or only the one called `only`.

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::TokenizerError;
+use super::file;
+use super::limits::CONFIG_BYTES;
 
 /// A chat template of a checkpoint that has several.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -71,7 +73,7 @@ enum TemplatesJson {
 
 /// Reads a file that may be absent.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
-    match std::fs::read(path) {
+    match file::read(path, CONFIG_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TokenizerError::Read { path: path.to_owned(), source }),
