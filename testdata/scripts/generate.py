@@ -9,6 +9,7 @@ from common import out_root
 CASES = [
     "case_sharded",
     "case_tokenizers",
+    "case_pre",
     "case_llama",
     "case_llama_spm",
     "case_bitnet",

@@ -26,6 +26,7 @@ const SEEDS: &[(&str, &str)] = &[
     ("http_body", "testdata/http"),
     ("safetensors", "testdata/bitnet/sharded_tiny/packed"),
     ("tokenizer", "testdata/tokenizer"),
+    ("tokenizer_json", "testdata/tokenizer"),
 ];
 
 /// Builds the targets and runs each, or only the one called `only`.

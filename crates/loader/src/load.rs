@@ -99,6 +99,10 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
     tokenizer.map_err(|e| LoadError::from(e).in_file(path))
 }
 
+/// Tokens that a tokenizer may have beyond the model's vocabulary: a padding token or two that somebody added. More of them
+/// belong to another model.
+const SURPLUS_TOKENS: usize = 16;
+
 /// The tokenizer that the user gives, else that of the files; with the special tokens that the configuration knows.
 fn tokenizer(
     checkpoint: &Checkpoint,
@@ -130,8 +134,14 @@ fn tokenizer(
     tokenizer =
         with_model_ids(tokenizer, model, !says_none, !says_eos && !own).map_err(|e| in_file(checkpoint.path(), e))?;
     let vocab = model.vocab_size;
-    if tokenizer.vocab_size() > vocab {
-        return Err(LoadError::TokenizerTooLarge { tokens: tokenizer.vocab_size(), vocab }.in_file(checkpoint.path()));
+    let tokens = tokenizer.vocab_size();
+    if tokens > vocab.saturating_add(SURPLUS_TOKENS) {
+        return Err(LoadError::TokenizerTooLarge { tokens, vocab }.in_file(checkpoint.path()));
+    }
+    if tokens > vocab {
+        notes.push(format!(
+            "the tokenizer has {tokens} tokens, the model {vocab}: a text that needs one of the others is an error"
+        ));
     }
     let tokenizer = tokenizer.with_end_of_turn();
     notes.extend(tokenizer.notes().iter().map(ToString::to_string));

@@ -1,6 +1,6 @@
 //! `bitnet tokenize`: text to token ids, and back.
 
-use std::io::IsTerminal;
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use bitnet::loader::files::{self, Kind};
@@ -71,21 +71,57 @@ pub(crate) fn execute(args: &TokenizeArgs, ui: &Ui) -> Result<(), CliError> {
         ids.push(bos.ok_or_else(none)?);
     }
     ids.extend(tokenizer.encode(&text, false).map_err(bitnet::Error::from)?);
-    let piece = |id: u32| String::from_utf8_lossy(tokenizer.token_bytes(id).unwrap_or_default()).into_owned();
-    if args.json {
-        let tokens: Vec<String> = ids.iter().map(|&id| piece(id)).collect();
-        return ui::print_json(&json!({ "ids": ids, "tokens": tokens }));
-    }
-    if args.pieces {
-        let line = |id: &u32| format!("{id:>7} {}\n", ui.out(Style::Cyan, format_args!("{:?}", piece(*id))));
-        ui::print(&ids.iter().map(line).collect::<String>())?;
+    // A text may have millions of tokens: each is written as it comes, whatever the form.
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let form = if args.json {
+        Form::Json
+    } else if args.pieces {
+        Form::Pieces
     } else {
-        ui::print_line(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))?;
+        Form::Ids
+    };
+    write_ids(&mut out, &tokenizer, &ids, form, ui).and_then(|()| out.flush()).map_err(CliError::io("write", "stdout"))?;
+    if args.json {
+        return Ok(());
     }
     if ui.is_watched() {
         ui.say(ui.err(Style::Dim, format_args!("[{} tokens, {} bytes]", ids.len(), text.len())));
     }
     Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    Pieces,
+    Ids,
+}
+
+fn write_ids(out: &mut impl Write, tokenizer: &Tokenizer, ids: &[u32], form: Form, ui: &Ui) -> std::io::Result<()> {
+    let piece = |id: u32| String::from_utf8_lossy(tokenizer.token_bytes(id).unwrap_or_default());
+    let comma = |index: usize| if index == 0 { "" } else { "," };
+    let numbers = |out: &mut dyn Write| {
+        ids.iter().enumerate().try_for_each(|(index, id)| write!(out, "{}{id}", comma(index)))
+    };
+    match form {
+        Form::Json => {
+            out.write_all(b"{\"ids\":[")?;
+            numbers(out)?;
+            out.write_all(b"],\"tokens\":[")?;
+            for (index, id) in ids.iter().enumerate() {
+                out.write_all(comma(index).as_bytes())?;
+                serde_json::to_writer(&mut *out, &piece(*id))?;
+            }
+            out.write_all(b"]}\n")
+        }
+        Form::Pieces => ids.iter().try_for_each(|id| {
+            writeln!(out, "{id:>7} {}", ui.out(Style::Cyan, format_args!("{:?}", piece(*id))))
+        }),
+        Form::Ids => {
+            numbers(out)?;
+            out.write_all(b"\n")
+        }
+    }
 }
 
 /// The tokenizer and the id that begins a text. A `tokenizer.json` is enough; no weight is looked at for it.

@@ -74,7 +74,9 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
         (job.progress)(Progress { done: plan.len(), total: plan.len() });
         stream.finish().map(|_| ())
     };
-    write_checked(output, bytes, data, |(), file| verify::read_back(weights, speech, (file, output), target, options.rounding))
+    write_checked(output, bytes, data, |(), file| {
+        verify::read_back(weights, speech, (file, output), target, options.rounding)
+    })
 }
 
 enum Item<'a> {

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
+use super::backtrack::is_word;
 use super::error::TokenizerError;
+use super::limits::{ADDED_BYTES, Meter, at_most};
 
 /// An added token with the options of `tokenizer.json`.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +34,9 @@ pub(super) enum Part<'t> {
     Text(&'t str, usize),
 }
 
+/// Bytes of all tokens up to which the fastest kind of automaton is taken.
+const SMALL_BYTES: usize = 8 << 10;
+
 /// The added tokens of one stage.
 #[derive(Debug, Default)]
 struct Matcher {
@@ -44,8 +49,11 @@ impl Matcher {
         if tokens.is_empty() {
             return Ok(Self::default());
         }
+        // The fastest kind of automaton takes a kilobyte for every byte of the tokens.
+        let small = patterns.iter().map(String::len).sum::<usize>() <= SMALL_BYTES;
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
+            .kind(if small { None } else { Some(AhoCorasickKind::ContiguousNFA) })
             .build(patterns)
             .map_err(|e| TokenizerError::Library { stage: "added tokens", reason: e.to_string() })?;
         Ok(Self { automaton: Some(automaton), tokens })
@@ -66,7 +74,8 @@ impl Matcher {
                 continue;
             }
             if token.lstrip {
-                start = before.trim_end().len().max(done);
+                // Only what no token has taken yet: white space that is a token itself would be looked at again and again.
+                start = done + text.get(done..start).unwrap_or_default().trim_end().len();
             }
             if token.rstrip {
                 end = text.len().saturating_sub(after.trim_start().len());
@@ -83,11 +92,6 @@ impl Matcher {
     }
 }
 
-/// `\w`, near enough for the border of a word: letters, digits, marks that Rust counts as alphabetic, underscore.
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
 /// All added tokens of a vocabulary.
 #[derive(Debug, Default)]
 pub(super) struct AddedTokens {
@@ -100,11 +104,16 @@ impl AddedTokens {
     /// Builds the matchers; `normalize` is what the normaliser makes of a token's content.
     ///
     /// # Errors
-    /// [`TokenizerError::Library`] where the automaton cannot be built (too many states), and what `normalize` reports.
+    /// [`TokenizerError::Limit`] for too many bytes, and what `normalize` reports.
     pub(super) fn new(
         tokens: Vec<AddedToken>,
-        normalize: impl Fn(&str) -> Result<String, TokenizerError>,
+        normalize: impl Fn(&str, &mut Meter) -> Result<String, TokenizerError>,
     ) -> Result<Self, TokenizerError> {
+        let too_long = |bytes| at_most("the added tokens of the tokenizer (bytes)", bytes, ADDED_BYTES);
+        let bytes = tokens.iter().map(|token| token.content.len()).sum();
+        too_long(bytes)?;
+        let mut meter = Meter::new(bytes);
+        let mut searched = 0usize;
         let mut by_content = HashMap::with_capacity(tokens.len());
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
         let mut patterns = Vec::new();
@@ -114,7 +123,10 @@ impl AddedTokens {
             }
             by_content.insert(token.content.as_str().into(), token.id);
             if token.normalized {
-                let pattern = normalize(&token.content)?;
+                let pattern = normalize(&token.content, &mut meter)?;
+                meter.used(pattern.len());
+                searched = searched.saturating_add(pattern.len());
+                too_long(searched)?;
                 if !pattern.is_empty() {
                     patterns.push(pattern);
                     normalized.push(token);
@@ -156,7 +168,7 @@ mod tests {
     }
 
     fn split(tokens: Vec<AddedToken>, text: &str, specials: bool) -> Vec<(Option<u32>, String)> {
-        let added = AddedTokens::new(tokens, |s| Ok(s.to_owned())).expect("tokens");
+        let added = AddedTokens::new(tokens, |s, _| Ok(s.to_owned())).expect("tokens");
         let mut parts = Vec::new();
         added.split_raw(text, specials, &mut |part| match part {
             Part::Token(id) => parts.push((Some(id), String::new())),
@@ -182,6 +194,12 @@ mod tests {
         let strip = vec![AddedToken { lstrip: true, rstrip: true, ..token("<m>", 1) }];
         assert_eq!(split(strip, "a \t<m>  b", true), [(None, "a".into()), (Some(1), "".into()), (None, "b".into())]);
         let word = vec![AddedToken { single_word: true, ..token("cat", 1) }];
-        assert_eq!(split(word, "cat concat", true), [(Some(1), "".into()), (None, " concat".into())]);
+        assert_eq!(split(word.clone(), "cat concat", true), [(Some(1), "".into()), (None, " concat".into())]);
+        // A mark belongs to the word that it stands in, a number that is no digit does not.
+        assert_eq!(split(word.clone(), "cat\u{301}", true), [(None, "cat\u{301}".into())]);
+        assert_eq!(split(word.clone(), "cat\u{93f}", true), [(None, "cat\u{93f}".into())]);
+        assert_eq!(split(word.clone(), "\u{203f}cat", true), [(None, "\u{203f}cat".into())]);
+        assert_eq!(split(word.clone(), "cat\u{200d}", true), [(None, "cat\u{200d}".into())]);
+        assert_eq!(split(word, "cat\u{b2}", true), [(Some(1), "".into()), (None, "\u{b2}".into())]);
     }
 }

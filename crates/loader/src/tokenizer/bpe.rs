@@ -1,6 +1,6 @@
 //! Byte-pair encoding by a list of merges, as `tokenizer.json` and GGUF's `gpt2` vocabularies hold it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::merge::{Merge, Merger, Symbol};
@@ -66,15 +66,21 @@ pub(super) struct Bpe {
     /// Ids of single bytes: of the alphabet, or of the `<0x..>` tokens.
     bytes: Box<[Option<u32>; 256]>,
     options: BpeOptions,
+    /// Special tokens: text never becomes one of them, whatever the merges say.
+    special: HashSet<u32>,
+    /// What special tokens are merged of.
+    halves: HashMap<u32, [u32; 2]>,
 }
 
 impl Bpe {
     /// Builds the tables. `tokens` gives every token as it is to be looked up; `merges` the ids of left, right and
-    /// joined token of each merge, best first.
+    /// joined token of each merge, best first. What merges make into one of the `special` tokens comes out in its halves:
+    /// nobody can write a special token as text.
     pub(super) fn new(
         tokens: impl Iterator<Item = (Box<[u8]>, u32)>,
         merges: impl Iterator<Item = [u32; 3]>,
         options: BpeOptions,
+        special: HashSet<u32>,
     ) -> Self {
         let mut vocab: HashMap<Box<[u8]>, u32> = HashMap::with_capacity(tokens.size_hint().1.unwrap_or_default());
         for (token, id) in tokens {
@@ -90,11 +96,15 @@ impl Bpe {
         }
         let mut table: HashMap<u64, Merge, BuildHasherDefault<PairHasher>> =
             HashMap::with_capacity_and_hasher(merges.size_hint().0, BuildHasherDefault::default());
+        let mut halves = HashMap::new();
         for ([left, right, id], rank) in merges.zip(0u32..) {
             // Of two equal merges the last one counts, as in the `tokenizers` library.
             table.insert(pair_key(left, right), Merge { rank, id });
+            if special.contains(&id) && left != id && right != id {
+                halves.insert(id, [left, right]);
+            }
         }
-        Self { vocab, merges: table, bytes, options }
+        Self { vocab, merges: table, bytes, options, special, halves }
     }
 
     /// The id of a token in the spelling of the alphabet.
@@ -111,6 +121,7 @@ impl Bpe {
     pub(super) fn encode_word(&self, word: &str, merger: &mut Merger, out: &mut Vec<u32>) {
         if self.options.ignore_merges
             && let Some(&id) = self.vocab.get(word.as_bytes())
+            && !self.special.contains(&id)
         {
             out.push(id);
             return;
@@ -154,7 +165,21 @@ impl Bpe {
         if merger.len() > 1 {
             merger.run(|left: &Symbol, right: &Symbol| self.merges.get(&pair_key(left.id, right.id)).copied());
         }
-        out.extend(merger.symbols().map(|symbol| symbol.id));
+        if self.halves.is_empty() {
+            out.extend(merger.symbols().map(|symbol| symbol.id));
+            return;
+        }
+        let mut stack = Vec::new();
+        for symbol in merger.symbols() {
+            stack.push(symbol.id);
+            while let Some(id) = stack.pop() {
+                match self.halves.get(&id) {
+                    // A half is shorter than the whole, so this ends.
+                    Some([left, right]) => stack.extend([*right, *left]),
+                    None => out.push(id),
+                }
+            }
+        }
     }
 
     /// The `<0x..>` tokens of a character, where the vocabulary has all of them.

@@ -16,6 +16,17 @@ fn stood_for(c: char) -> Option<u8> {
     }
 }
 
+/// The character that stands for a byte.
+pub(super) fn stand_in(byte: u8) -> char {
+    let code = match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => u32::from(byte),
+        0..=0x20 => 0x100 + u32::from(byte),
+        0x7f..=0xa0 => 0x121 + u32::from(byte) - 0x7f,
+        0xad => 0x143,
+    };
+    char::from_u32(code).unwrap_or_default()
+}
+
 /// The bytes that a token of a byte-level vocabulary stands for; `None` where it holds another character.
 pub(super) fn from_byte_level(token: &str) -> Option<Vec<u8>> {
     token.chars().map(stood_for).collect()
@@ -100,15 +111,6 @@ impl TokenTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stand_in(byte: u8) -> char {
-        match byte {
-            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
-            0..=0x20 => char::from_u32(0x100 + u32::from(byte)).expect("a character"),
-            0x7f..=0xa0 => char::from_u32(0x121 + u32::from(byte) - 0x7f).expect("a character"),
-            0xad => '\u{143}',
-        }
-    }
 
     #[test]
     fn stand_ins_are_a_bijection() {

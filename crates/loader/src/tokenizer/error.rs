@@ -106,13 +106,82 @@ pub enum TokenizerError {
         /// What the compiler says.
         reason: String,
     },
-    /// The `tokenizers` library reported an error or panicked.
+    /// A part of the tokenizer could not be built.
     #[error("{stage} failed: {reason}")]
     Library {
         /// What was being done.
         stage: &'static str,
-        /// What the library says.
+        /// Why.
         reason: String,
+    },
+    /// The file asks for more than any real one does.
+    #[error("{what}: {got}, more than {limit}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is, or how much was seen when counting ended.
+        got: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// Two tokens have one id.
+    #[error("the tokens {first:?} and {second:?} have the same id {id}")]
+    DuplicateId {
+        /// The id.
+        id: u32,
+        /// The token that was listed first.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// A piece of a unigram vocabulary is longer than any text is searched for.
+    #[error("token {id} has {bytes} bytes; pieces of a unigram vocabulary have at most {limit}")]
+    PieceTooLong {
+        /// The id of the piece.
+        id: u32,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A byte-level vocabulary without merges would write every text byte by byte.
+    #[error(
+        "the vocabulary has no merges (tokenizer.ggml.merges), so every text would become single bytes; pass the model's \
+         tokenizer.json with --tokenizer FILE"
+    )]
+    NoMerges,
+    /// The text holds what the vocabulary cannot write, and there is no token for what is unknown.
+    #[error("the vocabulary cannot write {text:?}, and has no token for what is unknown")]
+    NoUnknown {
+        /// The beginning of it.
+        text: String,
+    },
+    /// A pattern takes more steps than texts of that length may cost.
+    #[error(
+        "the split patterns of the tokenizer take too many steps on this text (at last {pattern:?}); pass another \
+         tokenizer with --tokenizer FILE"
+    )]
+    PatternTooCostly {
+        /// The pattern under way when the steps were used up.
+        pattern: String,
+    },
+    /// The normaliser or the pre-tokenizer makes too much of a text.
+    #[error(
+        "the tokenizer makes more than {times} times as much of a text of {bytes} bytes; pass another one with --tokenizer FILE"
+    )]
+    Growth {
+        /// The length of the text.
+        bytes: usize,
+        /// How many times as long it may become.
+        times: usize,
+    },
+    /// The steps of the tokenizer read and write too much.
+    #[error(
+        "the steps of the tokenizer cost too much on a text of {bytes} bytes; pass another one with --tokenizer FILE"
+    )]
+    TooMuchWork {
+        /// The length of the text.
+        bytes: usize,
     },
     /// The text is too long to be encoded in one call.
     #[error("a text of {bytes} bytes is too long to be encoded at once (at most {limit})")]

@@ -1,17 +1,19 @@
 //! Vocabularies from the metadata of a GGUF file.
 
-use serde_json::json;
-
 use super::added::{AddedToken, AddedTokens};
 use super::bpe::{Alphabet, BpeOptions};
 use super::bytes::{Spelling, TokenTable};
 use super::error::TokenizerError;
-use super::json::{bpe, unigram};
+use super::json::bpe;
+use super::normalize::Normalization;
 use super::note::Note;
+use super::pattern::Patterns;
 use super::pipeline::{Model, Pipeline};
-use super::pretok::{Normalization, PreTokenization};
-use super::split::{GPT2, LLAMA3, QWEN2, Splitter};
-use super::spm::{PieceKind, Spm, SpmOptions};
+use super::pre::{self, ASSUMED};
+use super::pretok::PreTokenization;
+use super::split::Splitter;
+use super::spm::{PieceKind, SPACE, Spm, SpmOptions};
+use super::unigram::Unigram;
 use super::{Inner, check_id};
 
 /// The `tokenizer.ggml.*` keys of a GGUF file. Whoever reads the file fills this; lists are in the order of the ids.
@@ -55,50 +57,6 @@ pub struct GgufVocab {
     pub precompiled_charsmap: Option<Vec<u8>>,
 }
 
-/// A pre-tokenizer that GGUF files name.
-struct Pre {
-    names: &'static [&'static str],
-    patterns: &'static [&'static str],
-    ignore_merges: bool,
-    nfc: bool,
-}
-
-const DIGITS_3: &str = "[0-9][0-9][0-9]";
-
-/// What is taken where the file names none.
-const ASSUMED: &str = "llama-bpe";
-
-const PRES: &[Pre] = &[
-    Pre {
-        names: &[
-            ASSUMED,
-            "llama3",
-            "llama-v3",
-            "falcon3",
-            "falcon_e",
-            "falcon-e",
-            "falcon-h1",
-            "pixtral",
-            "midm-2.0",
-            "lfm2",
-        ],
-        patterns: &[LLAMA3],
-        ignore_merges: true,
-        nfc: false,
-    },
-    Pre { names: &["dbrx", "smaug-bpe"], patterns: &[LLAMA3], ignore_merges: false, nfc: false },
-    Pre { names: &["gpt-2", "gpt2", "mpt", "olmo", "phi-2"], patterns: &[GPT2], ignore_merges: false, nfc: false },
-    Pre { names: &["qwen2"], patterns: &[QWEN2], ignore_merges: false, nfc: true },
-    Pre { names: &["smollm", "starcoder", "refact"], patterns: &[r"\p{N}", GPT2], ignore_merges: false, nfc: false },
-    Pre { names: &["falcon"], patterns: &[r"[\p{P}$+<=>^~|`]+", GPT2, DIGITS_3], ignore_merges: false, nfc: false },
-    Pre {
-        names: &["default"],
-        patterns: &[r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", DIGITS_3],
-        ignore_merges: false,
-        nfc: false,
-    },
-];
-
 impl GgufVocab {
     pub(super) fn kind(&self, id: u32) -> PieceKind {
         let listed = self.token_types.get(id as usize).copied().map(PieceKind::from_gguf);
@@ -116,7 +74,7 @@ impl GgufVocab {
     /// brought to NFC. `None` for a pre-tokenizer that is not known.
     pub(super) fn byte_level_stages(&self) -> Option<(&'static [&'static str], bool, bool)> {
         let name = self.pre.as_deref().unwrap_or(ASSUMED);
-        let pre = PRES.iter().find(|pre| pre.names.contains(&name))?;
+        let pre = super::pre::by_name(name)?;
         Some((pre.patterns, pre.ignore_merges, pre.nfc))
     }
 
@@ -140,14 +98,7 @@ impl GgufVocab {
                 return Err(TokenizerError::LengthMismatch { what, expected, got });
             }
         }
-        let named = [
-            ("bos", self.bos),
-            ("eos", self.eos),
-            ("eot", self.eot),
-            ("eom", self.eom),
-            ("unknown", self.unk),
-            ("padding", self.pad),
-        ];
+        let named = [("bos", self.bos), ("eos", self.eos), ("eot", self.eot), ("eom", self.eom)];
         for (name, id) in named {
             if let Some(id) = id {
                 check_id(|| format!("tokenizer.ggml.{name}_token_id"), id, expected as u64)?;
@@ -156,19 +107,32 @@ impl GgufVocab {
         Ok(())
     }
 
+    /// A special id that nothing depends on: one beyond the vocabulary is none.
+    fn optional(&self, what: &'static str, id: Option<u32>, notes: &mut Vec<Note>) -> Option<u32> {
+        let id = id?;
+        let size = self.tokens.len();
+        if (id as usize) < size {
+            return Some(id);
+        }
+        notes.push(Note::SpecialBeyond { what, id, size });
+        None
+    }
+
     fn ids(&self) -> impl Iterator<Item = (&str, u32)> + Clone {
         self.tokens.iter().map(String::as_str).zip(0u32..)
     }
 
-    /// Tokens found in the raw text: control tokens, and user-defined ones where the model does not find them itself.
+    /// Tokens found in the raw text: control tokens, and user-defined ones where the model does not find them itself,
+    /// or cannot, since it writes every space as a mark.
     fn added(&self, user_defined: bool) -> Result<AddedTokens, TokenizerError> {
         let tokens = self.ids().filter_map(|(token, id)| {
             let kind = self.kind(id);
             let special = matches!(kind, PieceKind::Control | PieceKind::Unknown);
-            let taken = special || (user_defined && kind == PieceKind::UserDefined);
+            let found_raw = user_defined || token.contains(' ');
+            let taken = special || (found_raw && kind == PieceKind::UserDefined);
             taken.then(|| AddedToken { content: token.to_owned(), id, special, ..AddedToken::default() })
         });
-        AddedTokens::new(tokens.collect(), |content| Ok(content.to_owned()))
+        AddedTokens::new(tokens.collect(), |content, _| Ok(content.to_owned()))
     }
 
     fn byte_level(&self, notes: &mut Vec<Note>) -> Result<Pipeline, TokenizerError> {
@@ -176,11 +140,10 @@ impl GgufVocab {
             notes.push(Note::PreTokenizerAssumed { taken: ASSUMED });
             ASSUMED
         });
-        let pre = PRES
-            .iter()
-            .find(|pre| pre.names.contains(&name))
-            .ok_or_else(|| TokenizerError::UnknownPreTokenizer { pre: name.to_owned() })?;
-        let splitters = pre.patterns.iter().map(|pattern| Splitter::new(pattern)).collect::<Result<_, _>>()?;
+        let pre = pre::by_name(name).ok_or_else(|| TokenizerError::UnknownPreTokenizer { pre: name.to_owned() })?;
+        let mut patterns = Patterns::default();
+        let splitters =
+            pre.patterns.iter().map(|pattern| Splitter::known(pattern, &mut patterns)).collect::<Result<_, _>>()?;
         let mut merges = Vec::with_capacity(self.merges.len());
         for (index, merge) in self.merges.iter().enumerate() {
             // Byte-level spellings hold no space, so the first one is the border.
@@ -194,10 +157,15 @@ impl GgufVocab {
             fuse_unk: false,
             byte_fallback: false,
         };
-        let plain = self.ids().filter(|(_, id)| {
-            !matches!(self.kind(*id), PieceKind::Control | PieceKind::UserDefined | PieceKind::Unknown)
-        });
-        let model = bpe(plain, &merges, options)?;
+        let plain = |id| !matches!(self.kind(id), PieceKind::Control | PieceKind::UserDefined | PieceKind::Unknown);
+        // Tokens of several bytes that nothing leads to.
+        if merges.is_empty() && self.ids().any(|(token, id)| plain(id) && token.chars().nth(1).is_some()) {
+            return Err(TokenizerError::NoMerges);
+        }
+        let special = self.ids().map(|(_, id)| id);
+        let special = special.filter(|id| matches!(self.kind(*id), PieceKind::Control | PieceKind::Unknown)).collect();
+        let tokens: Vec<(&str, u32)> = self.ids().collect();
+        let model = bpe(&tokens, plain, &merges, options, special)?;
         let normalization = if pre.nfc { Normalization::nfc() } else { Normalization::default() };
         Ok(Pipeline { added: self.added(true)?, normalization, pre: PreTokenization::Slices(splitters), model })
     }
@@ -213,70 +181,45 @@ impl GgufVocab {
         }
     }
 
-    /// SentencePiece's normalisation rules as a normaliser of the `tokenizers` library.
-    fn charsmap(&self) -> Option<serde_json::Value> {
-        let map = self.precompiled_charsmap.as_ref().filter(|map| !map.is_empty())?;
-        Some(json!({"type": "Precompiled", "precompiled_charsmap": base64(map)}))
-    }
-
-    fn sentencepiece(&self) -> Result<Pipeline, TokenizerError> {
+    fn sentencepiece(&self, unk: Option<u32>) -> Result<Pipeline, TokenizerError> {
         self.need_scores()?;
         let tokens = self.ids().zip(&self.scores).map(|((token, id), score)| (token, *score, self.kind(id)));
+        // With plain spaces they are found in the raw text.
+        let tokens = tokens.filter(|(token, _, kind)| *kind != PieceKind::UserDefined || !token.contains(' '));
         let options = SpmOptions {
-            unk: self.unk.or_else(|| self.ids().map(|(_, id)| id).find(|id| self.kind(*id) == PieceKind::Unknown)),
+            unk: unk.or_else(|| self.ids().map(|(_, id)| id).find(|id| self.kind(*id) == PieceKind::Unknown)),
             add_space_prefix: self.add_space_prefix.unwrap_or(true),
             remove_extra_whitespaces: self.remove_extra_whitespaces.unwrap_or(false),
         };
         let model = Model::Spm(Spm::new(tokens, options)?);
         let pre = PreTokenization::Slices(Vec::new());
-        let normalization = Normalization::from_json(self.charsmap())?;
+        let normalization = Normalization::sentencepiece(self.precompiled_charsmap.as_deref(), false)?;
         Ok(Pipeline { added: self.added(false)?, normalization, pre, model })
     }
 
-    fn unigram(&self) -> Result<Pipeline, TokenizerError> {
+    fn unigram(&self, unk: Option<u32>) -> Result<Pipeline, TokenizerError> {
         self.need_scores()?;
         let tokens: Vec<_> = self.tokens.iter().cloned().zip(self.scores.iter().map(|s| f64::from(*s))).collect();
-        let unk = self.unk.map(|id| id as usize);
         let byte_fallback = self.ids().any(|(_, id)| self.kind(id) == PieceKind::Byte);
-        let model = unigram(tokens, unk, byte_fallback)?;
-        let mut normalizers: Vec<_> = self.charsmap().into_iter().collect();
-        if self.remove_extra_whitespaces.unwrap_or(false) {
-            normalizers.push(json!({"type": "Strip", "strip_left": true, "strip_right": true}));
-            normalizers.push(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}));
-        }
-        let normalization = Normalization::from_json(
-            (!normalizers.is_empty()).then(|| json!({"type": "Sequence", "normalizers": normalizers})),
-        )?;
-        let scheme = if self.add_space_prefix.unwrap_or(true) { "always" } else { "never" };
-        let metaspace = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme});
-        let pre = PreTokenization::from_json(Some(metaspace))?.pre;
+        let hidden = |id| matches!(self.kind(id), PieceKind::Control | PieceKind::Unknown | PieceKind::Byte);
+        let model = Model::Unigram(Box::new(Unigram::new(&tokens, unk, byte_fallback, hidden)?));
+        let squeeze = self.remove_extra_whitespaces.unwrap_or(false);
+        let normalization = Normalization::sentencepiece(self.precompiled_charsmap.as_deref(), squeeze)?;
+        let pre = PreTokenization::sentencepiece(SPACE, self.add_space_prefix.unwrap_or(true));
         Ok(Pipeline { added: self.added(true)?, normalization, pre, model })
     }
-}
-
-/// The spelling in which the `tokenizers` library reads normalisation rules.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3).saturating_mul(4));
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let value = (word >> (18 - 6 * digit)) & 63;
-            let c = DIGITS.get(value as usize).copied().filter(|_| digit <= chunk.len()).unwrap_or(b'=');
-            out.push(char::from(c));
-        }
-    }
-    out
 }
 
 /// Builds a tokenizer from the keys of a GGUF file.
 pub(super) fn read(vocab: &GgufVocab) -> Result<Inner, TokenizerError> {
     vocab.check()?;
     let mut notes = Vec::new();
+    let unk = vocab.optional("unknown", vocab.unk, &mut notes);
+    let pad = vocab.optional("padding", vocab.pad, &mut notes);
     let (spelling, pipeline) = match vocab.model.as_str() {
         "gpt2" => (Spelling::ByteLevel, vocab.byte_level(&mut notes)?),
-        "llama" => (Spelling::SentencePiece, vocab.sentencepiece()?),
-        "t5" => (Spelling::SentencePiece, vocab.unigram()?),
+        "llama" => (Spelling::SentencePiece, vocab.sentencepiece(unk)?),
+        "t5" => (Spelling::SentencePiece, vocab.unigram(unk)?),
         other => {
             let supported = "gpt2, llama, t5";
             return Err(TokenizerError::UnsupportedModel { kind: other.to_owned(), supported });
@@ -296,24 +239,12 @@ pub(super) fn read(vocab: &GgufVocab) -> Result<Inner, TokenizerError> {
     Ok(Inner {
         bos: vocab.bos,
         eos,
-        unk: vocab.unk,
-        pad: vocab.pad,
+        unk,
+        pad,
         add_bos: vocab.add_bos,
         add_eos: vocab.add_eos,
         strip_space,
         notes,
         ..Inner::new(pipeline, table)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_of_every_remainder() {
-        for (bytes, expected) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
-            assert_eq!(base64(bytes.as_bytes()), expected);
-        }
-    }
 }

@@ -1,23 +1,26 @@
 //! Reads Hugging Face's `tokenizer.json`.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use tokenizers::models::unigram::Unigram;
 
 use super::added::{AddedToken, AddedTokens};
 use super::bpe::{Alphabet, Bpe, BpeOptions};
 use super::bytes::{Spelling, TokenTable, from_byte_level};
 use super::error::TokenizerError;
+use super::normalize::Normalization;
+use super::note::Note;
+use super::pattern::Patterns;
 use super::pipeline::{Model, Pipeline};
 use super::post::Affixes;
-use super::pretok::{Normalization, PreTokenization, guarded};
+use super::pretok::PreTokenization;
 use super::spm::PieceKind;
-use super::{Inner, check_id};
+use super::unigram::Unigram;
+use super::{Inner, check_id, shape};
 
 #[derive(Deserialize)]
 struct FileJson {
@@ -199,11 +202,14 @@ fn decoder(value: Option<&Value>) -> Result<(Spelling, bool), TokenizerError> {
 
 /// Reads a `tokenizer.json`.
 pub(super) fn read(bytes: &[u8]) -> Result<Inner, TokenizerError> {
+    shape::check(bytes)?;
     let file: FileJson =
         serde_json::from_slice(bytes).map_err(|source| TokenizerError::Json { what: "tokenizer.json", source })?;
     let (spelling, strip_space) = decoder(file.decoder.as_ref())?;
-    let normalization = Normalization::from_json(file.normalizer)?;
-    let parsed = PreTokenization::from_json(file.pre_tokenizer)?;
+    let mut patterns = Patterns::default();
+    let normalization = Normalization::from_json(file.normalizer.as_ref(), &mut patterns)?;
+    let parsed = PreTokenization::from_json(file.pre_tokenizer.as_ref(), &mut patterns)?;
+    drop(patterns);
     let affixes = Affixes::from_json(file.post_processor.as_ref())?;
 
     // Ids are bounded by the number of tokens, so that one absurd id does not make an absurd table.
@@ -227,6 +233,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Inner, TokenizerError> {
     }
     file.added_tokens.iter().try_for_each(|token| see(token.id, &token.content))?;
     affixes.ids().try_for_each(|id| see(id, "of the post-processor"))?;
+    let notes = same_ids(&file.model.vocab, &file.added_tokens, size)?;
 
     let mut table = TokenTable::new(size);
     match &file.model.vocab {
@@ -242,10 +249,54 @@ pub(super) fn read(bytes: &[u8]) -> Result<Inner, TokenizerError> {
         let kind = if token.special { PieceKind::Control } else { PieceKind::UserDefined };
         table.set(token.id, &token.content, kind, spelling);
     }
-    let added = AddedTokens::new(added, |content| normalization.apply(content).map(Cow::into_owned))?;
-    let model = model(file.model, parsed.raw_bytes)?;
+    let special = added.iter().filter(|token| token.special).map(|token| token.id).collect();
+    let added = AddedTokens::new(added, |content, meter| normalization.apply(content, meter).map(Cow::into_owned))?;
+    let model = model(file.model, parsed.raw_bytes, special)?;
     let pipeline = Pipeline { added, normalization, pre: parsed.pre, model };
-    Ok(Inner { affixes, strip_space, ..Inner::new(pipeline, table) })
+    Ok(Inner { affixes, strip_space, notes, ..Inner::new(pipeline, table) })
+}
+
+/// Refuses two tokens of one kind with one id; tells of added tokens that take the ids of others.
+fn same_ids(vocab: &VocabJson, added: &[AddedJson], size: usize) -> Result<Vec<Note>, TokenizerError> {
+    let mut names: Vec<Option<&str>> = vec![None; size];
+    let mut own: Vec<Option<&str>> = Vec::new();
+    if let VocabJson::Ids(tokens) = vocab {
+        for (token, id) in tokens {
+            match names.get_mut(*id as usize).map(|slot| slot.replace(token)) {
+                Some(Some(first)) if first != token => return Err(duplicate(*id, first, token)),
+                _ => {}
+            }
+        }
+        own.clone_from(&names);
+    }
+    let mut replaced: Option<(&str, &str, u32)> = None;
+    let mut count = 0usize;
+    names.fill(None);
+    for token in added {
+        match names.get_mut(token.id as usize).map(|slot| slot.replace(&token.content)) {
+            Some(Some(first)) if first != token.content => return Err(duplicate(token.id, first, &token.content)),
+            Some(Some(_)) => continue,
+            _ => {}
+        }
+        if let Some(other) = own.get(token.id as usize).copied().flatten().filter(|other| *other != token.content) {
+            replaced = replaced.or(Some((&token.content, other, token.id)));
+            count += 1;
+        }
+    }
+    Ok(replaced
+        .map(|(token, other, id)| Note::AddedReplaces {
+            token: token.to_owned(),
+            replaced: other.to_owned(),
+            id,
+            count,
+        })
+        .into_iter()
+        .collect())
+}
+
+fn duplicate(id: u32, first: &str, second: &str) -> TokenizerError {
+    let name = |token: &str| token.chars().take(80).collect();
+    TokenizerError::DuplicateId { id, first: name(first), second: name(second) }
 }
 
 fn added_token(token: AddedJson) -> AddedToken {
@@ -253,7 +304,7 @@ fn added_token(token: AddedJson) -> AddedToken {
     AddedToken { content, id, special, normalized, single_word, lstrip, rstrip }
 }
 
-fn model(model: ModelJson, raw_bytes: bool) -> Result<Model, TokenizerError> {
+fn model(model: ModelJson, raw_bytes: bool, special: HashSet<u32>) -> Result<Model, TokenizerError> {
     let kind = match &model.kind {
         Some(kind) => kind.as_str(),
         None if model.merges.is_some() => "BPE",
@@ -282,9 +333,15 @@ fn model(model: ModelJson, raw_bytes: bool) -> Result<Model, TokenizerError> {
                 byte_fallback: model.byte_fallback.unwrap_or(false),
             };
             let merges = model.merges.unwrap_or_default();
-            bpe(tokens.iter().map(|(token, id)| (token.as_str(), *id)), &pairs(&merges), options)
+            let tokens: Vec<(&str, u32)> = tokens.iter().map(|(token, id)| (token.as_str(), *id)).collect();
+            bpe(&tokens, |_| true, &pairs(&merges), options, special)
         }
-        ("Unigram", VocabJson::Scores(tokens)) => unigram(tokens, model.unk_id, model.byte_fallback.unwrap_or(false)),
+        ("Unigram", VocabJson::Scores(tokens)) => {
+            let unk = model.unk_id.map(|id| u32::try_from(id).unwrap_or(u32::MAX));
+            let byte_fallback = model.byte_fallback.unwrap_or(false);
+            let unigram = Unigram::new(&tokens, unk, byte_fallback, |id| special.contains(&id))?;
+            Ok(Model::Unigram(Box::new(unigram)))
+        }
         (other, _) => Err(TokenizerError::UnsupportedModel { kind: other.to_owned(), supported: "BPE, Unigram" }),
     }
 }
@@ -293,19 +350,23 @@ fn pairs(merges: &[MergeJson]) -> Vec<(&str, &str)> {
     merges.iter().map(|MergeJson(left, right)| (left.as_str(), right.as_str())).collect()
 }
 
-/// A byte-pair model from tokens and merges as files spell them.
+/// A byte-pair model from tokens and merges as files spell them. Only `plain` tokens are looked up in texts; merges may
+/// name the others as well.
 ///
 /// # Errors
 /// [`TokenizerError::BadMerge`] where a merge names what is not a token.
-pub(super) fn bpe<'a>(
-    tokens: impl Iterator<Item = (&'a str, u32)>,
+pub(super) fn bpe(
+    tokens: &[(&str, u32)],
+    plain: impl Fn(u32) -> bool,
     merges: &[(&str, &str)],
     options: BpeOptions,
+    special: HashSet<u32>,
 ) -> Result<Model, TokenizerError> {
-    let tokens: Vec<(&str, u32)> = tokens.collect();
     let mut by_text: HashMap<&str, u32> = HashMap::with_capacity(tokens.len());
-    for (token, id) in &tokens {
-        by_text.entry(token).or_insert(*id);
+    for wanted in [true, false] {
+        for (token, id) in tokens.iter().filter(|(_, id)| plain(*id) == wanted) {
+            by_text.entry(token).or_insert(*id);
+        }
     }
     // Merges are looked up as they are spelled, which spares the translation of two halves each to bytes.
     let mut ids = Vec::with_capacity(merges.len());
@@ -316,7 +377,8 @@ pub(super) fn bpe<'a>(
         joined.push_str(right);
         let found = (by_text.get(left), by_text.get(right), by_text.get(joined.as_str()));
         let (Some(&left), Some(&right), Some(&id)) = found else {
-            return Err(TokenizerError::BadMerge { index, merge: format!("{left} {right}") });
+            let shown = |half: &str| half.chars().take(80).collect::<String>();
+            return Err(TokenizerError::BadMerge { index, merge: format!("{} {}", shown(left), shown(right)) });
         };
         ids.push([left, right, id]);
     }
@@ -326,19 +388,7 @@ pub(super) fn bpe<'a>(
         Alphabet::Bytes => from_byte_level(token),
         Alphabet::Chars => Some(token.as_bytes().to_vec()),
     };
-    let tokens = tokens.iter().filter_map(|(token, id)| Some((spell(token)?.into_boxed_slice(), *id)));
-    Ok(Model::Bpe(Bpe::new(tokens, ids.into_iter(), options.clone())))
-}
-
-/// A unigram model from pieces with scores.
-pub(super) fn unigram(
-    tokens: Vec<(String, f64)>,
-    unk: Option<usize>,
-    byte_fallback: bool,
-) -> Result<Model, TokenizerError> {
-    if let Some(id) = tokens.iter().position(|(_, score)| score.is_nan()) {
-        return Err(TokenizerError::BadScore { id });
-    }
-    let model = guarded("building the unigram model", || Unigram::from(tokens, unk, byte_fallback))?;
-    Ok(Model::Unigram(Box::new(model)))
+    let tokens = tokens.iter().filter(|(_, id)| plain(*id));
+    let tokens = tokens.filter_map(|(token, id)| Some((spell(token)?.into_boxed_slice(), *id)));
+    Ok(Model::Bpe(Bpe::new(tokens, ids.into_iter(), options.clone(), special)))
 }

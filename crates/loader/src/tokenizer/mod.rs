@@ -6,32 +6,44 @@
 //!
 //! - Byte-pair and SentencePiece merging are our own: `O(n log n)` in the length of the text whatever it is, without
 //!   locks and without a cache, so one tokenizer serves any number of threads.
-//! - Split patterns run on an engine that never backtracks; the `tokenizers` library gives up on long runs of white
-//!   space and goes on with wrong ids. The library does what is rarer: normalisers, other pre-tokenizers, unigram.
+//! - Known split patterns run on an engine that never backtracks; the `tokenizers` library gives up on long runs of
+//!   white space and goes on with wrong ids. Unknown ones run on an engine that counts its steps.
+//! - A file, and a text under it, can cost only so much: patterns, normalisers that grow a text, giant tokens and very
+//!   many of them are bounded by numbers (`limits.rs`) and refused by name beyond them.
 //! - Every token is a string of bytes ([`Tokenizer::token_bytes`]), so a [`StreamDecoder`] gives whole characters
 //!   only, also where one is spread over several tokens.
 //! - What had to be repaired or assumed is told by [`Tokenizer::notes`]; nothing is printed.
 
 mod added;
+mod backtrack;
 mod bpe;
 mod bytes;
+mod charsmap;
+mod class;
 mod config;
 mod error;
 mod export;
 mod gguf;
 mod json;
+mod limits;
 mod merge;
+mod normalize;
 mod note;
+mod pattern;
 mod pipeline;
 mod post;
+mod pre;
 mod pretok;
+mod scripts;
 mod sentencepiece;
+mod shape;
 mod split;
 mod spm;
 mod stop;
 mod stream;
 #[cfg(feature = "train")]
 pub mod train;
+mod unigram;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -280,7 +292,9 @@ impl Tokenizer {
     /// With `add_special`, BOS and EOS are put around it if the file says so ([`Self::add_bos`], [`Self::add_eos`]).
     ///
     /// # Errors
-    /// [`TokenizerError::TextTooLong`] beyond 1 GiB; [`TokenizerError::Library`] from normalisers.
+    /// [`TokenizerError::TextTooLong`] beyond 1 GiB; [`TokenizerError::Growth`], [`TokenizerError::TooMuchWork`] and
+    /// [`TokenizerError::PatternTooCostly`] where the tokenizer makes too much of the text;
+    /// [`TokenizerError::NoUnknown`] where it cannot be written.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::with_capacity(text.len() / 4);
         if add_special && self.special.add_bos == Some(true) {

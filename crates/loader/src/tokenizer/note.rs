@@ -20,6 +20,26 @@ pub enum Note {
         /// Its id.
         id: u32,
     },
+    /// A special id of the file is beyond its vocabulary and was left out.
+    SpecialBeyond {
+        /// Which one.
+        what: &'static str,
+        /// The id.
+        id: u32,
+        /// The number of tokens.
+        size: usize,
+    },
+    /// Added tokens have ids that the model's vocabulary gives to other tokens, which they replace.
+    AddedReplaces {
+        /// The first of them.
+        token: String,
+        /// The token that it replaces.
+        replaced: String,
+        /// Its id.
+        id: u32,
+        /// How many there are.
+        count: usize,
+    },
     /// The chat template of the file is known to be wrong for its model and was replaced by a built-in one.
     TemplateReplaced {
         /// Where the wrong template came from.
@@ -44,6 +64,14 @@ impl fmt::Display for Note {
             }
             Self::EndOfTurnAdded { token, id } => {
                 write!(f, "{token} (id {id}) ends a turn but was not listed as an end of text: added")
+            }
+            Self::SpecialBeyond { what, id, size } => {
+                write!(f, "the {what} token is id {id}, beyond the vocabulary of {size} tokens: there is none")
+            }
+            Self::AddedReplaces { token, replaced, id, count } => {
+                let others = count.saturating_sub(1);
+                write!(f, "the added token {token:?} replaces {replaced:?} (id {id})")?;
+                if others > 0 { write!(f, "; {others} others replace tokens as well") } else { Ok(()) }
             }
             Self::TemplateReplaced { source, taken, why } => {
                 write!(

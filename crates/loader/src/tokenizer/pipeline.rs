@@ -1,18 +1,15 @@
 //! From text to ids: added tokens, normaliser, pre-tokenizer, model.
 
-use tokenizers::Model as _;
-use tokenizers::models::unigram::Unigram;
-
 use super::added::{AddedTokens, Part};
 use super::bpe::{Alphabet, Bpe};
 use super::bytes::from_byte_level;
 use super::error::TokenizerError;
+use super::limits::{Meter, TEXT_BYTES};
 use super::merge::Merger;
-use super::pretok::{Normalization, PreTokenization, guarded};
+use super::normalize::Normalization;
+use super::pretok::PreTokenization;
 use super::spm::Spm;
-
-/// Longest text in bytes: positions are 32-bit, and a space may grow to three bytes.
-const MAX_TEXT_BYTES: usize = 1 << 30;
+use super::unigram::Unigram;
 
 /// How words become ids.
 #[derive(Debug)]
@@ -20,6 +17,12 @@ pub(super) enum Model {
     Bpe(Bpe),
     Spm(Spm),
     Unigram(Box<Unigram>),
+}
+
+/// What is used from part to part of one text.
+struct Run {
+    meter: Meter,
+    merger: Merger,
 }
 
 /// The stages in order.
@@ -34,17 +37,17 @@ pub(super) struct Pipeline {
 impl Pipeline {
     /// Appends the ids of a text; without `specials`, special tokens in it are text like any other.
     pub(super) fn encode(&self, text: &str, specials: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(TokenizerError::TextTooLong { bytes: text.len(), limit: MAX_TEXT_BYTES });
+        if text.len() > TEXT_BYTES {
+            return Err(TokenizerError::TextTooLong { bytes: text.len(), limit: TEXT_BYTES });
         }
-        let mut merger = Merger::default();
+        let mut run = Run { meter: Meter::new(text.len()), merger: Merger::default() };
         let mut result = Ok(());
         self.added.split_raw(text, specials, &mut |part| {
             if result.is_ok() {
                 match part {
                     Part::Token(id) => out.push(id),
                     Part::Text(text, start) => {
-                        result = self.encode_part(text, start == 0, specials, &mut merger, out);
+                        result = self.encode_part(text, start == 0, specials, &mut run, out);
                     }
                 }
             }
@@ -57,16 +60,16 @@ impl Pipeline {
         text: &str,
         at_start: bool,
         specials: bool,
-        merger: &mut Merger,
+        run: &mut Run,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
-        let text = self.normalization.apply(text)?;
+        let text = self.normalization.apply(text, &mut run.meter)?;
         let mut result = Ok(());
         self.added.split_normalized(&text, specials, &mut |part| {
             if result.is_ok() {
                 match part {
                     Part::Token(id) => out.push(id),
-                    Part::Text(text, start) => result = self.encode_words(text, at_start && start == 0, merger, out),
+                    Part::Text(text, start) => result = self.encode_words(text, at_start && start == 0, run, out),
                 }
             }
         });
@@ -77,17 +80,15 @@ impl Pipeline {
         &self,
         text: &str,
         at_start: bool,
-        merger: &mut Merger,
+        run: &mut Run,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
-        self.pre.words(text, at_start, |word| {
+        let Run { meter, merger } = run;
+        self.pre.words(text, at_start, meter, |word| {
             match &self.model {
                 Model::Bpe(bpe) => bpe.encode_word(word, merger, out),
-                Model::Spm(spm) => spm.encode(word, merger, out),
-                Model::Unigram(unigram) => {
-                    let tokens = guarded("encoding a word", || unigram.tokenize(word))?;
-                    out.extend(tokens.iter().map(|token| token.id));
-                }
+                Model::Spm(spm) => spm.encode(word, merger, out)?,
+                Model::Unigram(unigram) => unigram.encode(word, out)?,
             }
             Ok(())
         })
@@ -101,7 +102,7 @@ impl Pipeline {
                 Alphabet::Chars => bpe.id_of(token.as_bytes()),
             },
             Model::Spm(spm) => spm.id_of(token),
-            Model::Unigram(unigram) => unigram.token_to_id(token),
+            Model::Unigram(unigram) => unigram.id_of(token).or_else(|| unigram.id_of_byte(token)),
         })
     }
 }

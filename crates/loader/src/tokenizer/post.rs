@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::error::TokenizerError;
+use super::limits::{AFFIX_IDS, at_most};
 
 /// Ids around an encoded text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +23,7 @@ impl Affixes {
         if let Some(value) = value.filter(|value| !value.is_null()) {
             affixes.add(value)?;
         }
+        at_most("ids that the post-processor puts around a text", affixes.ids().count(), AFFIX_IDS)?;
         Ok(affixes)
     }
 

@@ -5,6 +5,10 @@
 
 use super::error::TokenizerError;
 use super::gguf::GgufVocab;
+use super::limits::at_most;
+
+/// Pieces of a model: an empty one takes two bytes of the file, and a hundred in memory.
+const MAX_PIECES: usize = 4 << 20;
 
 /// The value of a field.
 enum Value<'b> {
@@ -111,6 +115,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<GgufVocab, TokenizerError> {
                         _ => {}
                     }
                 }
+                at_most("the pieces of tokenizer.model", vocab.tokens.len() + 1, MAX_PIECES)?;
                 vocab.tokens.push(text);
                 vocab.scores.push(score);
                 vocab.token_types.push(piece_kind);

@@ -1,118 +1,213 @@
-//! Cuts a text into words by the split patterns of byte-level vocabularies, in linear time.
+//! Cuts a text into words by the split patterns of vocabularies.
 //!
-//! The patterns end in `\s+(?!\S)|\s+`: of a run of white space before a word the last character is left for the
-//! word. Look-ahead needs a backtracking engine, and those give up on long runs of white space (and the `tokenizers`
-//! library then goes on with the rest of the text unsplit, which gives wrong ids without an error). So the tail is
-//! taken off, the rest is compiled for an engine that never backtracks, and the look-ahead is done by hand: a run of
-//! white space that is followed by something else gives its last character back, unless it has only one.
+//! The patterns that real vocabularies share ([`super::pre`]) run in linear time on an engine that never backtracks.
+//! They end in `\s+(?!\S)|\s+`: of a run of white space before a word the last character is left for the word.
+//! Look-ahead needs a backtracking engine, and those give up on long runs of white space (and the `tokenizers` library
+//! then goes on with the rest of the text unsplit, which gives wrong ids without an error). So the tail is taken off,
+//! the rest is compiled for an engine that never backtracks, and the look-ahead is done by hand: a run of white space
+//! that is followed by something else gives its last character back, unless it has only one.
+//!
+//! Any other pattern runs on the engine that counts its steps ([`super::backtrack`]).
+
+use std::sync::Arc;
 
 use regex_automata::meta::Regex;
 use regex_automata::{Input, PatternID};
 
+use super::backtrack::Backtrack;
 use super::error::TokenizerError;
-
-/// The pattern of Llama 3, also of its relatives.
-pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The pattern of GPT-2, which `ByteLevel` pre-tokenizers use unless told otherwise.
-pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// The pattern of Qwen 2: as Llama 3 with single digits.
-pub(super) const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+use super::pattern::Patterns;
+use super::pre;
 
 /// The tail with the look-ahead.
 const TAIL: &str = r"|\s+(?!\S)|\s+";
 
+/// Patterns of a file on the linear engine: one may take megabytes.
+const LINEAR_PATTERNS: usize = 12;
+
 /// A compiled split pattern.
 #[derive(Debug)]
-pub(super) struct Splitter {
-    regex: Regex,
-    /// The alternative that stands for the tail, where the pattern has one.
-    tail: Option<PatternID>,
+pub(super) enum Splitter {
+    /// A known pattern without look-around, or with the usual tail.
+    Linear {
+        /// The pattern without its tail, and the tail.
+        regex: Arc<Regex>,
+        /// The alternative that stands for the tail, where the pattern has one.
+        tail: Option<PatternID>,
+    },
+    /// Any other pattern.
+    Counted(Backtrack),
+    /// A text as it stands, never empty.
+    Literal(String),
 }
 
 impl Splitter {
-    /// Compiles a pattern; `None` where it needs features that only a backtracking engine has.
-    pub(super) fn compile(pattern: &str) -> Option<Self> {
-        if let Some(head) = pattern.strip_suffix(TAIL) {
-            let regex = Regex::new_many(&[head, r"\s+"]).ok()?;
-            return Some(Self { regex, tail: Some(PatternID::must(1)) });
-        }
-        Some(Self { regex: Regex::new(pattern).ok()?, tail: None })
-    }
-
-    /// Compiles a pattern that must be compilable.
+    /// Compiles a known pattern; one that the file has used before is shared.
     ///
     /// # Errors
-    /// [`TokenizerError::Pattern`].
-    pub(super) fn new(pattern: &str) -> Result<Self, TokenizerError> {
-        Self::compile(pattern).ok_or_else(|| TokenizerError::Pattern {
-            pattern: pattern.to_owned(),
-            reason: "it needs look-around other than a final `\\s+(?!\\S)|\\s+`, or is malformed".to_owned(),
-        })
+    /// [`TokenizerError::Pattern`], [`TokenizerError::Limit`].
+    pub(super) fn known(pattern: &str, patterns: &mut Patterns) -> Result<Self, TokenizerError> {
+        let head = pattern.strip_suffix(TAIL);
+        let tail = head.map(|_| PatternID::must(1));
+        if let Some(regex) = patterns.linear.get(pattern) {
+            return Ok(Self::Linear { regex: regex.clone(), tail });
+        }
+        let regex = match head {
+            _ if patterns.linear.len() >= LINEAR_PATTERNS => None,
+            Some(head) => Regex::new_many(&[head, r"\s+"]).ok(),
+            None => Regex::new(pattern).ok(),
+        };
+        match regex {
+            Some(regex) => {
+                let regex = Arc::new(regex);
+                patterns.linear.insert(pattern.to_owned(), regex.clone());
+                Ok(Self::Linear { regex, tail })
+            }
+            // A known pattern with look-around elsewhere.
+            None => Ok(Self::Counted(Backtrack::new(pattern, patterns)?)),
+        }
+    }
+
+    /// Compiles a pattern of a file; what it costs is added to `patterns`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Pattern`], [`TokenizerError::Limit`].
+    pub(super) fn new(pattern: &str, patterns: &mut Patterns) -> Result<Self, TokenizerError> {
+        match pre::is_known(pattern) {
+            true => Self::known(pattern, patterns),
+            false => Ok(Self::Counted(Backtrack::new(pattern, patterns)?)),
+        }
+    }
+
+    /// A text to be found as it stands.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn literal(text: &str, patterns: &mut Patterns) -> Result<Self, TokenizerError> {
+        match text.is_empty() {
+            true => Self::new("", patterns),
+            false => Ok(Self::Literal(text.to_owned())),
+        }
+    }
+
+    /// Calls `found` with every match in order; a match may be empty.
+    ///
+    /// # Errors
+    /// [`TokenizerError::PatternTooCostly`], and what `found` returns.
+    fn matches(
+        &self,
+        text: &str,
+        fuel: &mut u64,
+        mut found: impl FnMut(std::ops::Range<usize>) -> Result<(), TokenizerError>,
+    ) -> Result<(), TokenizerError> {
+        match self {
+            Self::Literal(literal) => {
+                text.match_indices(literal.as_str()).try_for_each(|(start, part)| found(start..start + part.len()))
+            }
+            Self::Linear { regex, tail } => {
+                let find = |from| {
+                    let found = regex.search(&Input::new(text).range(from..))?;
+                    let mut end = found.end();
+                    if Some(found.pattern()) == *tail && end < text.len() {
+                        let run = text.get(found.range()).unwrap_or_default();
+                        let last = run.chars().next_back().map_or(0, char::len_utf8);
+                        if last < run.len() {
+                            end = end.saturating_sub(last);
+                        }
+                    }
+                    Some(found.start()..end)
+                };
+                every(text, |from| Ok(find(from)), found)
+            }
+            Self::Counted(pattern) => {
+                let mut searcher = pattern.searcher();
+                every(text, |from| searcher.find(text, from, fuel), found)
+            }
+        }
     }
 
     /// Calls `piece` with every match (`true`) and every gap between matches (`false`), which cover the text in order.
-    /// Empty pieces are left out.
-    pub(super) fn split(&self, text: &str, mut piece: impl FnMut(std::ops::Range<usize>, bool)) {
+    /// An empty match is a piece as well: it splits the text where it is.
+    ///
+    /// # Errors
+    /// [`TokenizerError::PatternTooCostly`], and what `piece` returns.
+    pub(super) fn split(
+        &self,
+        text: &str,
+        fuel: &mut u64,
+        mut piece: impl FnMut(std::ops::Range<usize>, bool) -> Result<(), TokenizerError>,
+    ) -> Result<(), TokenizerError> {
         let mut gap = 0;
-        let mut at = 0;
-        while at < text.len() {
-            let Some(found) = self.regex.search(&Input::new(text).range(at..)) else { break };
-            let mut end = found.end();
-            if Some(found.pattern()) == self.tail && end < text.len() {
-                let run = text.get(found.range()).unwrap_or_default();
-                let last = run.chars().next_back().map_or(0, char::len_utf8);
-                if last < run.len() {
-                    end = end.saturating_sub(last);
-                }
+        self.matches(text, fuel, |range| {
+            if gap < range.start {
+                piece(gap..range.start, false)?;
             }
-            if end == found.start() {
-                // An empty match splits nothing: go on behind the next character.
-                at = text.get(end..).and_then(|rest| rest.chars().next()).map_or(text.len(), |c| end + c.len_utf8());
+            gap = range.end;
+            piece(range, true)
+        })?;
+        match gap < text.len() {
+            true => piece(gap..text.len(), false),
+            false => Ok(()),
+        }
+    }
+}
+
+/// All matches that do not overlap; an empty one directly behind another is none, as in every Rust engine.
+fn every(
+    text: &str,
+    mut find: impl FnMut(usize) -> Result<Option<std::ops::Range<usize>>, TokenizerError>,
+    mut found: impl FnMut(std::ops::Range<usize>) -> Result<(), TokenizerError>,
+) -> Result<(), TokenizerError> {
+    let (mut from, mut last) = (0, None);
+    while from <= text.len() {
+        let Some(range) = find(from)? else { break };
+        let end = range.end;
+        if range.is_empty() {
+            from = end + text.get(end..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8);
+            if last == Some(end) {
                 continue;
             }
-            if gap < found.start() {
-                piece(gap..found.start(), false);
-            }
-            piece(found.start()..end, true);
-            gap = end;
-            at = end;
+        } else {
+            from = end;
         }
-        if gap < text.len() {
-            piece(gap..text.len(), false);
-        }
+        last = Some(end);
+        found(range)?;
     }
+    Ok(())
 }
 
-impl tokenizers::pattern::Pattern for &Splitter {
-    fn find_matches(&self, inside: &str) -> tokenizers::Result<Vec<((usize, usize), bool)>> {
-        if inside.is_empty() {
-            return Ok(vec![((0, 0), false)]);
-        }
-        let mut pieces = Vec::new();
-        self.split(inside, |range, is_match| pieces.push(((range.start, range.end), is_match)));
-        Ok(pieces)
+/// Splits by each pattern in turn, every piece (match or gap) being split on by the next one. Empty pieces are left
+/// out.
+///
+/// # Errors
+/// [`TokenizerError::PatternTooCostly`], and what `piece` returns.
+pub(super) fn split_all<'t>(
+    splitters: &[Splitter],
+    text: &'t str,
+    fuel: &mut u64,
+    piece: &mut impl FnMut(&'t str) -> Result<(), TokenizerError>,
+) -> Result<(), TokenizerError> {
+    let Some((first, rest)) = splitters.split_first() else {
+        return if text.is_empty() { Ok(()) } else { piece(text) };
+    };
+    if rest.is_empty() {
+        return first.split(text, fuel, |range, _| match text.get(range).filter(|part| !part.is_empty()) {
+            Some(part) => piece(part),
+            None => Ok(()),
+        });
     }
-}
-
-/// Splits by each pattern in turn, every piece (match or gap) being split on by the next one.
-pub(super) fn split_all<'t>(splitters: &[Splitter], text: &'t str, piece: &mut impl FnMut(&'t str)) {
-    match splitters.split_first() {
-        None => {
-            if !text.is_empty() {
-                piece(text);
-            }
-        }
-        Some((first, rest)) => first.split(text, |range, _| {
-            if let Some(part) = text.get(range) {
-                split_all(rest, part, piece);
-            }
-        }),
-    }
+    // The pieces of all steps but the last are kept: the steps share one account.
+    let mut parts = Vec::new();
+    first.split(text, fuel, |range, _| {
+        parts.extend(text.get(range).filter(|part| !part.is_empty()));
+        Ok(())
+    })?;
+    parts.into_iter().try_for_each(|part| split_all(rest, part, fuel, piece))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::pre::{GPT2, LLAMA3, QWEN2};
     use super::*;
     use proptest::prelude::*;
 
@@ -129,10 +224,114 @@ mod tests {
     }
 
     fn ours(pattern: &str, text: &str) -> Vec<String> {
-        let splitter = Splitter::new(pattern).expect("pattern");
-        let mut pieces = Vec::new();
-        split_all(std::slice::from_ref(&splitter), text, &mut |piece| pieces.push(piece.to_owned()));
+        let splitter = Splitter::known(pattern, &mut Patterns::default()).expect("pattern");
+        assert!(matches!(splitter, Splitter::Linear { .. }));
+        pieces(&splitter, text)
+    }
+
+    fn pieces(splitter: &Splitter, text: &str) -> Vec<String> {
+        let (mut pieces, mut fuel) = (Vec::new(), u64::MAX);
+        let mut keep = |piece: &str| {
+            pieces.push(piece.to_owned());
+            Ok(())
+        };
+        split_all(std::slice::from_ref(splitter), text, &mut fuel, &mut keep).expect("split");
         pieces
+    }
+
+    /// By the engine that counts its steps.
+    fn counted(pattern: &str, text: &str) -> Vec<String> {
+        let pattern = Backtrack::new(pattern, &mut Patterns::default()).expect("pattern");
+        pieces(&Splitter::Counted(pattern), text)
+    }
+
+    /// One pattern for each thing that the engine can do.
+    const CONSTRUCTS: &[&str] = &[
+        "a|b",
+        "ab|a|",
+        "(?:ab)*b",
+        "(?:ab)+?",
+        "a{2}",
+        "a{1,3}?b",
+        "a{,2}b",
+        "(a|ab)(b|)",
+        "(?i:a)b",
+        "(?i)a(?-i)b",
+        "a(?=b)",
+        "a(?!b)",
+        "(?<=a)b",
+        "(?<!a)b",
+        "(?<=ab|b)a",
+        "(?<!aa|b)a",
+        "(?>a+)b",
+        "a++b",
+        "a*+",
+        "(?:a?)*b",
+        "(?:a*)*",
+        "(?:a*|b)*",
+        "(?:a*?b??)+",
+        r"\bA",
+        r"\B[0-9]",
+        "^a",
+        "b$",
+        "(?m)^a|b$",
+        "(?s).",
+        ".+",
+        ".+?b",
+        "[^a]+",
+        "[a-b&&[^b]]+",
+        r"[\p{L}&&[^b]]+",
+        r"[[:digit:]x]+",
+        r"\x61\u0062|\x{62}",
+        r"\p{Lu}+|\PL",
+        "(?x) a  b # comment\n | b",
+        "(?P<n>a)b",
+        "(?<n>a)b",
+        r"\d{1,3}(?=(?:\d{3})*\b)",
+        r"(?=(\d{3})+(?!\d))",
+        r"\s+(?!\S)",
+        r"\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}",
+        r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+|\p{N}",
+        "",
+    ];
+
+    #[test]
+    fn unsupported_patterns_say_what_is_not_supported() {
+        for (pattern, part) in [
+            (r"(a)\1", "references"),
+            ("(?<=a+)b", "look-behind of varying length"),
+            ("(?R)", "(?R"),
+            (r"a\K", "\\K"),
+            ("(a", "not closed"),
+            ("a)", "without a ("),
+            ("[a", "not closed"),
+            ("*", "nothing to repeat"),
+            (r"\p{Nope}", "Unicode property"),
+            ("a\\", "backslash"),
+        ] {
+            let error = Splitter::new(pattern, &mut Patterns::default()).expect_err(pattern);
+            assert!(error.to_string().contains(part), "{pattern}: {error}");
+        }
+    }
+
+    #[test]
+    fn steps_and_sizes_are_bounded() {
+        let text = "a".repeat(40);
+        let pattern = Splitter::new("(?:a|aa)*(?:a*)*c", &mut Patterns::default()).expect("pattern");
+        let error = pattern.split(&text, &mut 1_000_000, |_, _| Ok(())).expect_err("never ends");
+        assert!(matches!(error, TokenizerError::PatternTooCostly { .. }), "{error}");
+        for pattern in ["(?:(?:(?:a{9}b){99}){99}){99}", "(?:(?:(?:){999999999}){999999999}a){999999999}"] {
+            let error = Splitter::new(pattern, &mut Patterns::default()).expect_err(pattern);
+            assert!(matches!(error, TokenizerError::Limit { .. }), "{error}");
+        }
+        // A thousand patterns with large classes cost what one does.
+        let mut patterns = Patterns::default();
+        for _ in 0..1000 {
+            Splitter::new(r"[\p{L}\p{N}]+\p{L}|\p{N}", &mut patterns).expect("pattern");
+        }
+        let many: String = (0..9000).map(|i| format!(r"[\pL{}]", char::from_u32(0x4e00 + i).expect("char"))).collect();
+        let error = Splitter::new(&many, &mut Patterns::default()).expect_err("too large");
+        assert!(matches!(error, TokenizerError::Limit { .. }), "{error}");
     }
 
     #[test]
@@ -148,7 +347,7 @@ mod tests {
     fn gaps_and_empty_matches_cover_the_text() {
         assert_eq!(ours("[0-9]", "ab1c"), ["ab", "1", "c"]);
         assert_eq!(ours("x*", "axxb"), ["a", "xx", "b"]);
-        assert!(Splitter::compile(r"a(?=b)").is_none());
+        assert_eq!(ours("x*", "ab"), ["a", "b"], "an empty match splits the text");
     }
 
     #[test]
@@ -164,6 +363,14 @@ mod tests {
         ) {
             for pattern in [LLAMA3, GPT2, QWEN2] {
                 prop_assert_eq!(ours(pattern, &text), oracle(pattern, &text));
+                prop_assert_eq!(counted(pattern, &text), oracle(pattern, &text));
+            }
+        }
+
+        #[test]
+        fn every_construct_equals_the_backtracking_engine(text in r"([ab]{0,6}|[0-9]{0,5}|[ \n\tA-Bé]{0,3}|\PC){0,5}") {
+            for pattern in CONSTRUCTS {
+                prop_assert_eq!(counted(pattern, &text), oracle(pattern, &text), "{}", pattern);
             }
         }
     }

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use aho_corasick::{AhoCorasick, Anchored, Input, MatchKind, StartKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, Input, MatchKind, StartKind};
 
 use super::error::TokenizerError;
+use super::limits::{ADDED_BYTES, at_most};
 use super::merge::{Merge, Merger, Symbol};
 
 /// What a space is written as.
@@ -64,6 +65,8 @@ pub(super) struct Spm {
     unk: Option<u32>,
     /// Pieces that are always taken whole, the longest one where several fit.
     user_defined: Option<AhoCorasick>,
+    /// Some piece holds a space after something else, so that merges may cross from word to word.
+    crosses_words: bool,
     add_space_prefix: bool,
     remove_extra_whitespaces: bool,
 }
@@ -80,7 +83,7 @@ impl Spm {
     /// Builds the tables from `(text, score, kind)` in the order of the ids.
     ///
     /// # Errors
-    /// [`TokenizerError::BadScore`] for a NaN.
+    /// [`TokenizerError::BadScore`] for a NaN; [`TokenizerError::Limit`] for too many bytes of user-defined pieces.
     pub(super) fn new<'a>(
         tokens: impl Iterator<Item = (&'a str, f32, PieceKind)> + Clone,
         options: SpmOptions,
@@ -100,6 +103,7 @@ impl Spm {
         let mut user_defined = Vec::new();
         let mut longest = 0;
         let mut has_unused = false;
+        let mut crosses_words = false;
         for ((text, score, kind), id) in tokens.zip(0u32..) {
             match kind {
                 PieceKind::Control | PieceKind::Unknown => continue,
@@ -115,14 +119,17 @@ impl Spm {
             let rank = scores.partition_point(|other| *other > score) as u32;
             longest = longest.max(text.len());
             has_unused |= kind == PieceKind::Unused;
+            crosses_words |= text.trim_start_matches(SPACE).contains(SPACE);
             pieces.entry(text.into()).or_insert(Piece { id, rank, unused: kind == PieceKind::Unused });
         }
+        at_most("the user-defined tokens (bytes)", user_defined.iter().map(|text| text.len()).sum(), ADDED_BYTES)?;
         let user_defined = match user_defined.is_empty() {
             true => None,
             false => Some(
                 AhoCorasick::builder()
                     .match_kind(MatchKind::LeftmostLongest)
                     .start_kind(StartKind::Anchored)
+                    .kind(Some(AhoCorasickKind::ContiguousNFA))
                     .build(&user_defined)
                     .map_err(|e| TokenizerError::Library { stage: "user-defined tokens", reason: e.to_string() })?,
             ),
@@ -134,6 +141,7 @@ impl Spm {
             bytes,
             unk: options.unk,
             user_defined,
+            crosses_words,
             add_space_prefix: options.add_space_prefix,
             remove_extra_whitespaces: options.remove_extra_whitespaces,
         })
@@ -168,8 +176,36 @@ impl Spm {
 
     /// Appends the ids of a text that has no control tokens in it. The text is shorter than 1 GiB (the caller has
     /// checked it), so that positions fit 32 bits also where spaces have grown to three bytes.
-    pub(super) fn encode(&self, text: &str, merger: &mut Merger, out: &mut Vec<u32>) {
+    ///
+    /// # Errors
+    /// [`TokenizerError::NoUnknown`].
+    pub(super) fn encode(&self, text: &str, merger: &mut Merger, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let text = self.prepare(text);
+        let mut after_unknown = false;
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            // A word with the spaces before it: no merge goes further, and the buffers stay small.
+            let end = match self.crosses_words {
+                true => rest.len(),
+                false => {
+                    let spaces = rest.len() - rest.trim_start_matches(SPACE).len();
+                    rest.get(spaces..).and_then(|word| word.find(SPACE)).map_or(rest.len(), |at| spaces + at)
+                }
+            };
+            let Some((part, tail)) = rest.split_at_checked(end) else { break };
+            self.encode_part(part, merger, &mut after_unknown, out)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn encode_part(
+        &self,
+        text: &str,
+        merger: &mut Merger,
+        after_unknown: &mut bool,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         merger.clear();
         let mut at = 0;
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
@@ -206,7 +242,6 @@ impl Spm {
         } else {
             merger.run(|left, right| lookup(left, right).map(|piece| Merge { rank: piece.rank, id: piece.id }));
         }
-        let mut after_unknown = false;
         let mut stack = Vec::new();
         for symbol in merger.symbols() {
             stack.push((symbol.start, symbol.len));
@@ -220,25 +255,27 @@ impl Spm {
                 match piece {
                     Some(piece) => {
                         out.push(piece.id);
-                        after_unknown = false;
+                        *after_unknown = false;
                     }
-                    None => self.write_unknown(span(start, len), &mut after_unknown, out),
+                    None => self.write_unknown(span(start, len), after_unknown, out)?,
                 }
             }
         }
+        Ok(())
     }
 
     /// Bytes where the vocabulary has all of them, else one unknown token for a whole run.
-    fn write_unknown(&self, text: &str, after_unknown: &mut bool, out: &mut Vec<u32>) {
+    fn write_unknown(&self, text: &str, after_unknown: &mut bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let id = |byte: u8| self.bytes.get(usize::from(byte)).copied().flatten();
         if text.bytes().all(|byte| id(byte).is_some()) {
             out.extend(text.bytes().filter_map(id));
             *after_unknown = false;
         } else {
             if !*after_unknown {
-                out.extend(self.unk);
+                out.push(self.unk.ok_or_else(|| TokenizerError::NoUnknown { text: text.to_owned() })?);
             }
             *after_unknown = true;
         }
+        Ok(())
     }
 }

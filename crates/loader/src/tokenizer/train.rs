@@ -6,15 +6,60 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerBuilder, TokenizerImpl};
 
 use super::TokenizerError;
+use super::pattern::Patterns;
+use super::pre::GPT2;
+use super::split::{Splitter, split_all};
 
 /// Token that begins a text, id 0 of a tokenizer of ours.
 pub const BEGIN_OF_TEXT: &str = "<|begin_of_text|>";
 /// Token that ends a text, id 1.
 pub const END_OF_TEXT: &str = "<|end_of_text|>";
 
+/// Bytes of a word that tokenizers are learned from; longer words count as several.
+///
+/// The library goes through a whole word whenever one of its pairs is joined, so a word costs the square of its length.
+pub const LONGEST_WORD: usize = 256;
+
+/// Bytes of text that the library gets at once: it takes some twenty bytes for each.
+const SEGMENT: usize = 64 << 10;
+
+/// A text in segments that end where words end, words longer than [`LONGEST_WORD`] being cut.
+///
+/// A segment is cut into the same words as the text is: no word of these patterns depends on what comes before it, and a
+/// run of white space that ends a segment is one that the text has cut there as well.
+fn segments<'t>(splitter: &Splitter, text: &'t str) -> Result<Vec<&'t str>, TokenizerError> {
+    let (mut segments, mut start, mut end) = (Vec::new(), 0, 0);
+    let mut close = |from: &mut usize, to: usize| {
+        segments.extend(text.get(*from..to).filter(|segment| !segment.is_empty()));
+        *from = to;
+    };
+    // The pattern is a known one, which takes no counted steps.
+    split_all(std::slice::from_ref(splitter), text, &mut 0, &mut |word| {
+        let before = end;
+        end += word.len();
+        if word.len() <= LONGEST_WORD {
+            if end - start > SEGMENT {
+                close(&mut start, before);
+            }
+            return Ok(());
+        }
+        close(&mut start, before);
+        while end - start > LONGEST_WORD {
+            let cut = text.floor_char_boundary(start + LONGEST_WORD);
+            close(&mut start, cut);
+        }
+        close(&mut start, end);
+        Ok(())
+    })?;
+    close(&mut start, end);
+    Ok(segments)
+}
+
 /// Learns a byte-level BPE vocabulary of at most `vocab_size` tokens from `texts` and returns it as a `tokenizer.json`. It can
 /// write every text; words are cut as GPT-2 cuts them, so it also fits into a GGUF file. The first ids are
-/// [`BEGIN_OF_TEXT`] and [`END_OF_TEXT`], then the 256 bytes.
+/// [`BEGIN_OF_TEXT`] and [`END_OF_TEXT`], then the 256 bytes. Words longer than [`LONGEST_WORD`] bytes (texts without
+/// spaces, runs of one sign) are cut before anything is learned from them, which keeps the time in proportion to the
+/// text; no token becomes longer than that.
 ///
 /// # Errors
 /// [`TokenizerError::Library`] for fewer than 258 tokens, or what the library reports.
@@ -42,7 +87,9 @@ pub fn train_bpe(texts: &[String], vocab_size: usize) -> Result<String, Tokenize
         .with_decoder(Some(bytes()))
         .build()
         .map_err(|e| failed(e.to_string()))?;
-    tokenizer.train(&mut trainer, texts.iter()).map_err(|e| failed(e.to_string()))?;
+    let splitter = Splitter::known(GPT2, &mut Patterns::default())?;
+    let segments = texts.iter().map(|text| segments(&splitter, text)).collect::<Result<Vec<_>, _>>()?;
+    tokenizer.train(&mut trainer, segments.into_iter().flatten()).map_err(|e| failed(e.to_string()))?;
     tokenizer.to_string(true).map_err(|e| failed(e.to_string()))
 }
 
@@ -50,6 +97,51 @@ pub fn train_bpe(texts: &[String], vocab_size: usize) -> Result<String, Tokenize
 mod tests {
     use super::*;
     use crate::tokenizer::Tokenizer;
+
+    /// What the library makes of uncut texts.
+    fn words(texts: &[&str]) -> Vec<String> {
+        use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+        let mut words = Vec::new();
+        for text in texts {
+            let mut pre = PreTokenizedString::from(*text);
+            ByteLevel::new(false, true, true).pre_tokenize(&mut pre).unwrap();
+            let splits = pre.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
+            words.extend(splits.into_iter().map(|(word, _, _)| word.to_owned()));
+        }
+        words
+    }
+
+    #[test]
+    fn segments_hold_the_words_of_the_text() {
+        let splitter = Splitter::known(GPT2, &mut Patterns::default()).unwrap();
+        let text = "It's  a   cat,\n\n it  isn't 日本語 \t12345!? ".repeat(5000);
+        let cut = segments(&splitter, &text).unwrap();
+        assert!(cut.len() > 2 && cut.iter().all(|segment| segment.len() <= SEGMENT));
+        assert_eq!(cut.concat(), text);
+        assert_eq!(words(&cut), words(&[&text]));
+        let long = format!("a {} b", "語".repeat(1000));
+        let cut = segments(&splitter, &long).unwrap();
+        assert_eq!(cut.concat(), long);
+        assert!(cut.iter().all(|segment| segment.len() <= LONGEST_WORD));
+    }
+
+    #[test]
+    fn words_without_an_end_take_no_square_of_their_length() {
+        let mut seed = 1u64;
+        let mut letter = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'a' + (seed >> 33) as u8 % 26)
+        };
+        let random: String = (0..100_000).map(|_| letter()).collect();
+        let started = std::time::Instant::now();
+        for text in ["a".repeat(1_000_000), random, " ".repeat(300_000), "=-".repeat(200_000)] {
+            let json = train_bpe(&[text], 600).unwrap();
+            let tokenizer = Tokenizer::from_bytes(json.as_bytes()).unwrap();
+            assert_eq!(tokenizer.decode(&tokenizer.encode_text("aabb  ==").unwrap(), true), "aabb  ==");
+        }
+        // Uncut, the million letters alone take a thousand times as long as this bound.
+        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    }
 
     #[test]
     fn trained_tokenizers_write_every_text() {

@@ -4,7 +4,7 @@ use super::args::{Passed, flag, index, required, text, text_or};
 use super::attr::{attr_only, item};
 use super::checks;
 use super::dict::Key;
-use super::fail::{R, fail};
+use super::fail::{Fail, R, fail};
 use super::meter::Held;
 use super::ops::{binary, equal, iterate, order, sort};
 use super::text::{to_str, write_str};
@@ -187,6 +187,9 @@ fn slices(value: &Value, count: i128, fill: Option<Value>) -> R<Value> {
     out.generator()
 }
 
+/// Most names in an attribute.
+const MAX_PATH: usize = 100;
+
 /// What `attribute='a.b'` looks up.
 struct Getter {
     parts: Vec<Value>,
@@ -199,6 +202,9 @@ impl Getter {
         let default = default.filter(|default| !matches!(default, Value::None));
         let parts = match attribute {
             None | Some(Value::None) => Vec::new(),
+            Some(Value::Str(path)) if path.bytes().filter(|b| matches!(b, b'.' | b',')).count() >= MAX_PATH => {
+                return Err(Fail::Deep { what: "parts of an attribute", limit: MAX_PATH });
+            }
             Some(Value::Str(path)) => path.split('.').map(part).collect::<R<_>>()?,
             Some(other) => vec![other.clone()],
         };
@@ -308,7 +314,10 @@ fn ordered(name: &str, value: &Value, passed: Passed) -> R<Value> {
             let [reverse, case, attribute] = passed.bind(name, ["reverse", "case_sensitive", "attribute"])?;
             let lower = !flag(case.as_ref());
             let getters: Vec<Getter> = match &attribute {
-                Some(Value::Str(names)) => {
+                Some(names @ Value::Str(text)) => {
+                    // Refuses what has too many parts.
+                    Getter::new(Some(names), None, lower)?;
+                    let names = text;
                     let each = |name: &str| Getter::new(Some(&Value::str(name)?), None, lower);
                     names.split(',').map(each).collect::<R<_>>()?
                 }

@@ -159,8 +159,12 @@ fn chunk_end(text: &[char], start: usize, on_hyphens: bool) -> usize {
     let is = |index: Option<usize>, fits: &dyn Fn(char) -> bool| index.and_then(at).is_some_and(fits);
     // Two dashes or more between words.
     let dashes = |from: usize| {
+        // What stands before is asked first: inside of a run of dashes it says no, without a look at the whole run.
+        if !is(from.checked_sub(1), &punctuated) {
+            return None;
+        }
         let end = run(from, &|c| c == '-');
-        (end >= from + 2 && at(end).is_some_and(is_word) && is(from.checked_sub(1), &punctuated)).then_some(end)
+        (end >= from + 2 && at(end).is_some_and(is_word)).then_some(end)
     };
     if let Some(end) = dashes(start) {
         return end;
