@@ -171,7 +171,9 @@ fn the_activation_is_the_one_that_the_file_names() {
         assert_eq!(hf(json!({"hidden_act": null, "hidden_activation": name})).unwrap().hidden_act, act);
     }
     let bitnet = || Edit::stories().architecture("bitnet");
-    assert_eq!(gguf(&bitnet()).unwrap().0.hidden_act, Activation::Silu);
+    let (config, notes) = gguf(&bitnet()).unwrap();
+    assert_eq!(config.hidden_act, Activation::Silu);
+    assert!(notes.iter().any(|n| n.contains("bitnet.hidden_activation")), "{notes:?}");
     refused(gguf(&bitnet().set("bitnet.hidden_activation", "gelu")), "bitnet.hidden_activation");
     refused(gguf(&Edit::stories().set(&format!("{A}.hidden_activation"), "gelu_pytorch_tanh")), "gelu");
     let two = bitnet().set("bitnet.hidden_activation", "silu").set("bitnet.hidden_act", "relu2");

@@ -146,7 +146,16 @@ fn unnamed_act(k: &Keys<'_>, c: &ModelConfig, notes: &mut Vec<String>) -> Result
             "files of architecture bitnet with the vocabulary of BitNet b1.58 2B4T exist with squared ReLU and with SiLU, so it \
              must be named: set this key to relu2 or silu (with gguf_new_metadata.py for example), or convert the original again",
         )),
-        false => Ok(Activation::Silu),
+        false => {
+            // The models that the architecture was made for have SentencePiece vocabularies.
+            if k.metadata.str("tokenizer.ggml.model")? == Some("gpt2") {
+                notes.push(format!(
+                    "the file does not name its activation ({key}); SiLU was taken, as in the models that architecture bitnet \
+                     was made for; if the text is gibberish, the key should say relu2"
+                ));
+            }
+            Ok(Activation::Silu)
+        }
     }
 }
 
