@@ -97,7 +97,7 @@ fn unigram(extra: impl IntoIterator<Item = String>) -> String {
     let mut file = File::new();
     file.added = vec![added(0, "<unk>", false)];
     file.pre_tokenizer = Value::Null;
-    file.decoder = Value::Null;
+    file.decoder = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "never", "split": false});
     file.with_model(json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false}))
 }
 
@@ -113,13 +113,13 @@ fn with_text(mut file: File, part: fn(&mut File) -> &mut Value, text: &str) -> S
 }
 
 pub(super) const VARIANTS: &[Variant] = &[
-    grows("replace-bomb", 64, |n| normalized_by(n, |_| replace("a", "aaaaaaaaaa"))),
+    grows("replace-bomb", 64, |n| normalized_by(n, |_| replace("a", "aa"))),
     grows("replace-long", 1 << 20, |n| normalized_by(1, |_| replace("a", &"b".repeat(n)))),
     grows("replace-by-regex", 64, |n| {
-        normalized_by(n, |_| json!({"type": "Replace", "pattern": {"Regex": "."}, "content": "aaaa"}))
+        normalized_by(n, |_| json!({"type": "Replace", "pattern": {"Regex": "."}, "content": "aa"}))
     }),
     grows("replace-nothing", 64, |n| {
-        normalized_by(n, |_| json!({"type": "Replace", "pattern": {"Regex": "x*"}, "content": "aaaaaaaa"}))
+        normalized_by(n, |_| json!({"type": "Replace", "pattern": {"Regex": "x*"}, "content": "aa"}))
     }),
     grows("prepend", 1 << 12, |n| {
         normalized_by(n, |_| json!({"type": "Prepend", "prepend": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}))
@@ -164,7 +164,7 @@ pub(super) const VARIANTS: &[Variant] = &[
     }),
     grows("added-normalized", 1 << 12, |n| {
         let mut file = File::new();
-        file.normalizer = json!({"type": "Sequence", "normalizers": [replace("a", "aaaa"), replace("a", "aaaa")]});
+        file.normalizer = json!({"type": "Sequence", "normalizers": [replace("a", "aa"), replace("a", "aa")]});
         file.added.extend((0..n).map(|i| added(258 + i, &format!("a{i}{}", "a".repeat(i % 100)), true)));
         file.text()
     }),
