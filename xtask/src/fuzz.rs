@@ -25,6 +25,7 @@ const SEEDS: &[(&str, &str)] = &[
     ("gguf", "testdata/gguf"),
     ("http_body", "testdata/http"),
     ("safetensors", "testdata/bitnet/sharded_tiny/packed"),
+    ("template", "crates/loader/src/chat/templates"),
     ("tokenizer", "testdata/tokenizer"),
     ("tokenizer_json", "testdata/tokenizer"),
 ];

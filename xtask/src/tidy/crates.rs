@@ -34,6 +34,7 @@ const BANNED: &[(&str, &str)] = &[
     ("cmake", "something in the tree builds C++"),
     ("bindgen", "something in the tree needs clang"),
     ("pkg-config", "something in the tree looks for a system library"),
+    ("candle-core", "inference needs no tensor library; candle is a feature"),
     ("hf-hub", "nothing goes over the network unless asked"),
 ];
 
