@@ -352,7 +352,6 @@ l|reverse|list
 'a b/c&d'|urlencode
 {'a': 'x y', 'b': 1}|urlencode
 {'class': 'a b', 'id': none, 'n': 1}|xmlattr
-d|pprint
 d|attr('items') is callable
 'abc'|upper|lower|capitalize
 1 if false
@@ -409,8 +408,216 @@ strftime_now('%G-W%V-%u %U %W %w %C %g %e %k %l %P %s')
 strftime_now('%c|%x|%X|%D|%F|%R|%T|%r|%n|%t|%%|%h')
 strftime_now('%-d %-m %_d %^a %#p %-I|%z|%Z|%Q|%')
 raise_exception('no')
-lipsum is defined
 5 .real
+'{1} {}'.format(1, 2)
+'{0} {0}'.format('x')
+'{}'.format()
+'{a.b}'.format(a={'b': 1})
+'{:08.3f}|{:+d}|{:<08d}'.format(3.14159, 5, 7)
+'{:,.2f}'.format(1234567.891)
+'{:>{w}.{p}f}'.format(3.14159, w=8, p=2)
+'%-10s|%10s|%.2s' % ('ab', 'cd', 'efg')
+'%i%%' % 50
+'%5s' % true
+'%(a)5.1f' % {'a': 2.25}
+'%s' % [1, 2]
+'abc' % ()
+'abc' % 1
+'a,b;c'.replace(',', ';').split(';')
+'MiXeD'.lower().upper()
+'ǆ ŉ ﬁ İ'.title() ~ 'ǆ'.upper() ~ 'İ'.lower() ~ 'ﬁ'.casefold()
+'a\u2028b'.splitlines()
+'x' in 'xyz' and 'q' not in 'xyz'
+'' in 'abc'
+[] in [[]]
+1 in {1: 2} and 1.0 in {1: 2} and true in {1: 2}
+'b' in d.values()|list
+{'a': 1}.items()|list
+{}.get('x', 'y')
+{1: 'a', 1.0: 'b', true: 'c'}
+{'a': 1, 'a': 2}
+d.keys()|list|tojson
+d.items()|first
+messages|map(attribute='content')|map('length')|list
+messages|map(attribute='role')|join(', ')|upper
+users|map(attribute='tags')|list
+users|map(attribute='tags.0')|list
+users|selectattr('age', '>', 3)|map(attribute='name')|list
+users|groupby('age')|map('first')|list
+users|groupby('age')|map(attribute='list')|map('length')|list
+users|groupby('name', case_sensitive=true)|map(attribute='grouper')|list
+users|sort(attribute='name')|map(attribute='name')|list
+users|max(attribute='age')
+users|unique(attribute='age')|map(attribute='name')|list
+[3, none]|sort
+[[2, 'b'], [1, 'a']]|sort
+[0.1, 0.2, 0.3]|sum
+['a', 'b']|sum(start='')
+[[1], [2]]|sum(start=[])
+range(3)|reverse|list
+'abc'|batch(2)|map('join')|list
+l|batch(2, 0)|first
+0.1 * 3
+1e100
+-1e-7
+1.0e10
+123456789012345680.0
+5e-324
+1.7976931348623157e308
+2.0 ** 0.5
+10 // 0.3
+-1 // 2
+5 % -3
+-5 % 3
+5.5 % -2
+1 - 1.0
+true == 1 and false == 0
+none == false
+'1' == 1
+(1, 2) == (1, 2)
+(1, 2) < (1, 3)
+'Z' < 'a'
+'é' > 'z'
+1 < 'a'
+2.5|int
+'-7'|int
+''|int
+' '|int(5)
+'1_000'|int
+'0b101'|int(base=2)
+'0o17'|int(base=8)
+'1.5e2'|float
+'nan'|float
+'abc'|float(1)
+1.25|round(1)
+-2.5|round
+1.005|round(2)
+12345.6789|round(-2)
+3|round(1)
+'a b c'|title
+'hello-world (foo) [bar] {x}'|title
+'x'|center(4) ~ '|'
+'a\n  b\n'|indent(4, first=true) ~ '|'
+'a\n\n b'|indent('--', false, true)
+''|indent
+'long text here'|truncate(5, false, '…', 0)
+'abc'|truncate(3, true, '', 0)
+('word ' * 30)|truncate(20)
+('word ' * 5)|wordwrap(12)
+'a-b-c-d-e-f'|wordwrap(4)
+'foo--bar baz'|wordwrap(5)
+'para one\n\npara two is long'|wordwrap(8)
+'x' * 20|length
+'it\'s 3 o\'clock'|wordcount
+[1, [2, [3]]]|tojson
+{'a': {}, 'b': []}|tojson(indent=2)
+{'a': [1, {'b': 2}]}|tojson(indent=2, sort_keys=true)
+[1.0, 1e20, 1e-7, -0.0]|tojson
+'\u2028/'|tojson
+true|tojson ~ none|tojson
+{'z': 1, 'a': {'y': 1, 'b': 2}}|tojson(sort_keys=true, separators=(', ', ' = '))
+d|tojson(true)
+d|tojson(ensure_ascii=true, indent=none)
+nope|tojson(indent=2)
+[nope]|tojson
+{'a': nope}|tojson
+messages|tojson
+nope is none
+nope is string
+nope|string
+nope|replace('a', 'b')
+nope|trim
+nope|wordcount
+nope|reverse|list
+nope|dictsort
+nope|batch(2)|list
+nope|round
+nope|abs
+nope|title ~ nope|capitalize
+nope|indent
+nope|truncate
+none|string
+none|title
+none|trim
+none|replace('N', 'n')
+none|sort
+none|sum
+none|batch(2)|list
+none|dictsort
+none|round
+none|length is defined
+none + 1
+none ~ 1
+none[0] is defined
+none.x is defined
+none.x.y
+nope[0]
+nope[:2]
+none[:2] is defined
+l[5] is defined
+'abc'[5] is defined
+l['a'] is defined
+d[[]] is defined
+d[none] is defined
+l[1.0] is defined
+range(5)[-1]
+range(5, 2)|list
+range()
+range('a')
+range(1, 2, 0)
+[1, 2, 3][::2]
+[1, 2, 3][-2:]
+[1, 2, 3][5:1]
+[1, 2, 3][::0]
+'abcdef'[1:-1:2]
+'abc'.upper.lower is defined
+'a'.nope is defined
+'a'.nope()
+'a'.join(['x', 'y'], 1)
+'a'.split(sep=',')
+'a'.split('')
+'a'.replace('a')
+'a'.startswith(1)
+'x'.strip(1)
+dict(a=1)['a'] ~ dict({'b': 2}, c=3)
+dict(1)
+namespace(a=1).a
+namespace(a=1).b is defined
+cycler()
+joiner('a', 'b')
+[1, 2].index(5)
+(1, 2, 1).count(1)
+d.get()
+d.items(1)
+1 is divisibleby 0
+4 is divisibleby(2) and 5 is not divisibleby 2
+'a' is in 'abc'
+1 is in(l)
+1 is lt 2 and 2 is gt 1 and 1 is le 1 and 1 is ge 1
+{} is mapping and [] is iterable and () is sequence
+1.5 is integer or true is integer
+none is boolean
+'' is undefined
+d is callable
+d.items is callable
+'Ab' is lower or 'Ab' is upper
+'1' is number
+[] is none
+1 if 1 else 2 is none
+not none is none
+not 1 == 2
+1 + 1 == 2 and not 2 == 3
+2 * 3 + 4 // 2 - 1
+'a' ~ 1 ~ none ~ true ~ 1.0 ~ [1]
+'a' ~ 1 + 2
+1 ~ 2 * 3
+-1 ** 2
+- 3|abs
+(1, 2, 3)|join
+(1)
+(1, 2,)
+[1, 2,]
+{'a': 1,}
 (5).bit_length()
 1.0.is_integer()
 """.strip().split("\n")

@@ -267,6 +267,36 @@ fn malformed_and_hostile_templates_are_errors() {
     assert!(matches!(render("{{ raise_exception('no') }}"), ChatError::Refused { message, .. } if message == "no"));
 }
 
+/// Everything but a chat works with a model whose template cannot be compiled, and with several of which none is the default.
+#[test]
+fn a_model_whose_template_cannot_be_used_loads() {
+    let source = test_support::testdata("bitnet/sharded_tiny/packed");
+    let named = r#"{"chat_template": [{"name": "rag", "template": "r {{ messages[0].content }}"}, {"name": "tools", "template": "t"}]}"#;
+    let deep = format!(r#"{{"chat_template": "{{{{ {}1{} }}}}"}}"#, "(".repeat(9000), ")".repeat(9000));
+    let configs = [
+        (r#"{"chat_template": "{% trans %}x{% endtrans %}"}"#, "trans"),
+        (named, "rag, tools"),
+        (deep.as_str(), "brackets and blocks"),
+    ];
+    for (config, said) in configs {
+        let folder = tempfile::tempdir().expect("folder");
+        for file in std::fs::read_dir(&source).expect("packed").flatten() {
+            std::fs::copy(file.path(), folder.path().join(file.file_name())).expect("copy");
+        }
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).expect("write");
+        let mut options = loader::LoadOptions::default();
+        let model = loader::load(folder.path(), &options).expect(said);
+        let message = model.chat_template_error.expect(said).to_string();
+        assert!(model.chat_template.is_none() && message.contains(said), "{message}");
+        // Another one in its place, built in or one of its own.
+        options.chat_template = Some("chatml".into());
+        let model = loader::load(folder.path(), &options).expect(said);
+        assert!(model.chat_template.is_some() && model.chat_template_error.is_none());
+        options.chat_template = Some("rag".into());
+        assert_eq!(loader::load(folder.path(), &options).is_ok(), config == named, "{said}");
+    }
+}
+
 /// What a checkpoint brings is told to the one who asks for a chat; what the user gives is an error at once.
 #[test]
 fn a_broken_template_of_a_checkpoint_is_told_and_not_raised() {

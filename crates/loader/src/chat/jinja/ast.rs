@@ -154,7 +154,6 @@ pub(super) enum Stmt {
         body: Block,
     },
     Block {
-        name: NameId,
         scoped: bool,
         body: Block,
     },

@@ -53,6 +53,10 @@ fn push_title(out: &mut Buf, c: char) -> R<()> {
     if let Some(title) = digraph {
         return out.push(title);
     }
+    if c == '\u{149}' {
+        // Its first half has no case, so the second one is the capital.
+        return out.push_str("\u{2bc}N");
+    }
     let mut upper = c.to_uppercase();
     upper.next().map_or(Ok(()), |first| out.push(first))?;
     upper.flat_map(char::to_lowercase).try_for_each(|c| out.push(c))

@@ -93,7 +93,7 @@ impl<'p> Interp<'p> {
                 let value = self.posts(text, filters)?;
                 self.write(&value)?;
             }
-            Stmt::Block { scoped, body, .. } => {
+            Stmt::Block { scoped, body } => {
                 // A block sees the variables of the template, not those of loops around it.
                 let parent = if *scoped { self.scopes.current } else { 0 };
                 return self.scoped(parent, body);

@@ -42,7 +42,6 @@ pub(super) const NAMES: &[&str] = &[
     "map",
     "max",
     "min",
-    "pprint",
     "reject",
     "rejectattr",
     "replace",
@@ -86,7 +85,7 @@ pub(super) fn call(name: &str, value: &Value, passed: Passed) -> R<Value> {
         "attr" | "batch" | "count" | "dictsort" | "first" | "groupby" | "items" | "join" | "last" | "length"
         | "list" | "map" | "max" | "min" | "reject" | "rejectattr" | "reverse" | "select" | "selectattr" | "slice"
         | "sort" | "sum" | "unique" => super::filters_seq::call(name, value, passed),
-        "urlize" | "random" => fail!("the filter '{name}' is not supported in chat templates"),
+        "pprint" | "urlize" | "random" => fail!("the filter '{name}' is not supported in chat templates"),
         _ => of_text(name, value, passed),
     }
 }
@@ -295,6 +294,8 @@ fn of_text(name: &str, value: &Value, passed: Passed) -> R<Value> {
             };
             indent(&this, &indention, flag(first.as_ref()), flag(blank.as_ref()))
         }
+        // It has no length, so nothing is cut.
+        "truncate" if value.is_undefined() => Ok(value.clone()),
         "truncate" => {
             strict(name)?;
             let [length, kill, end, leeway] = passed.bind(name, ["length", "killwords", "end", "leeway"])?;
@@ -311,10 +312,6 @@ fn of_text(name: &str, value: &Value, passed: Passed) -> R<Value> {
             };
             let or_true = |value: Option<Value>| value.is_none_or(|value| value.truth());
             wrap::word_wrap(&this, int_or(wide.as_ref(), 79)?, or_true(long), &with, or_true(hyphens))
-        }
-        "pprint" => {
-            let [] = passed.bind(name, [])?;
-            super::format::repr(value).map(Value::Str)
         }
         "urlencode" => {
             let [] = passed.bind(name, [])?;

@@ -49,9 +49,14 @@ pub(super) fn steps(count: usize) -> R<()> {
     spend(STEP.saturating_mul(count as u64))
 }
 
-/// Pays for reading or writing so many bytes.
+/// Pays for looking at so many bytes one by one.
 pub(super) fn work(bytes: usize) -> R<()> {
     spend(bytes as u64)
+}
+
+/// Pays for copying so many bytes at once.
+pub(super) fn copy(bytes: usize) -> R<()> {
+    spend(bytes as u64 / 8 + 4)
 }
 
 /// A part of the memory account, given back when dropped.
@@ -68,8 +73,8 @@ impl Held {
 
     /// Takes more.
     pub(super) fn grow(&mut self, bytes: usize) -> R<()> {
-        work(bytes)?;
         let total = HELD.get().checked_add(bytes).filter(|total| *total <= LIMIT.get()).ok_or(Fail::Memory)?;
+        copy(bytes)?;
         HELD.set(total);
         self.0 += bytes;
         Ok(())

@@ -364,12 +364,11 @@ impl<'s> Parser<'s> {
 
     fn named_block(&mut self) -> P<Stmt> {
         let name = self.expect_name()?;
-        let id = self.name_id(name);
         let scoped = self.skip_name("scoped")?;
         self.skip_name("required")?;
         let body = self.closed_body("endblock")?;
         self.skip_name(name)?;
-        Ok(Stmt::Block { name: id, scoped, body })
+        Ok(Stmt::Block { scoped, body })
     }
 
     fn print(&mut self) -> P<Stmt> {

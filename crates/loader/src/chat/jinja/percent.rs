@@ -172,13 +172,20 @@ fn one(out: &mut Buf, mut spec: Spec, kind: char, value: &Value) -> R<()> {
 /// Where the fields of `str.format` come from.
 struct Fields<'a> {
     passed: &'a Passed,
-    automatic: usize,
+    /// The next number of `{}`, or that fields have numbers of their own.
+    numbered: Option<Numbering>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Numbering {
+    Automatic(usize),
+    Manual,
 }
 
 /// `template.format(...)`.
 pub(super) fn format(template: &str, passed: &Passed) -> R<Value> {
     let mut out = Buf::default();
-    write_format(&mut out, template, &mut Fields { passed, automatic: 0 }, 2)?;
+    write_format(&mut out, template, &mut Fields { passed, numbered: None }, 3)?;
     out.done().map(Value::Str)
 }
 
@@ -238,11 +245,24 @@ fn write_format(out: &mut Buf, template: &str, fields: &mut Fields<'_>, depth: u
 fn lookup(name: &str, fields: &mut Fields<'_>) -> R<Value> {
     let end = name.find(['.', '[']).unwrap_or(name.len());
     let (first, mut rest) = name.split_at(end);
-    let position = if first.is_empty() {
-        fields.automatic += 1;
-        Some(fields.automatic - 1)
-    } else {
-        first.parse::<usize>().ok()
+    let manual = first.parse::<usize>().ok();
+    let position = match (manual, fields.numbered) {
+        (Some(_), Some(Numbering::Automatic(_))) => {
+            fail!("cannot switch from automatic field numbering to manual field specification")
+        }
+        (Some(at), _) => {
+            fields.numbered = Some(Numbering::Manual);
+            Some(at)
+        }
+        (None, Some(Numbering::Manual)) if first.is_empty() => {
+            fail!("cannot switch from manual field specification to automatic field numbering")
+        }
+        (None, numbered) if first.is_empty() => {
+            let at = if let Some(Numbering::Automatic(at)) = numbered { at } else { 0 };
+            fields.numbered = Some(Numbering::Automatic(at + 1));
+            Some(at)
+        }
+        (None, _) => None,
     };
     let value = match position {
         Some(at) => fields.passed.positional.get(at).cloned(),

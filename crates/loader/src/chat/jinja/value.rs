@@ -133,9 +133,8 @@ impl Buf {
             };
             self.paid = target;
             self.text.reserve_exact(target - self.text.len());
-        } else {
-            super::meter::work(text.len())?;
         }
+        super::meter::copy(text.len())?;
         self.text.push_str(text);
         Ok(())
     }
@@ -151,11 +150,18 @@ impl Buf {
 
     /// The same text many times.
     pub(super) fn repeat(&mut self, text: &str, count: usize) -> R<()> {
-        super::meter::work(text.len().checked_mul(count).ok_or(Fail::Memory)?)?;
-        for _ in 0..if text.is_empty() { 0 } else { count } {
-            self.push_str(text)?;
+        if text.is_empty() || count == 0 {
+            return Ok(());
         }
-        Ok(())
+        // More than can ever be held is refused before anything is written.
+        drop(Held::new(text.len().checked_mul(count).ok_or(Fail::Memory)?)?);
+        // In pieces of some size: most repeated texts are one character.
+        let block = text.repeat((4096 / text.len()).clamp(1, count));
+        let each = block.len() / text.len();
+        for _ in 0..count / each {
+            self.push_str(&block)?;
+        }
+        self.push_str(block.get(..text.len() * (count % each)).unwrap_or_default())
     }
 
     pub(super) fn as_str(&self) -> &str {
