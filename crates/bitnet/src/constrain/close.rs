@@ -31,14 +31,19 @@ fn id(schema: &Map<String, Value>) -> usize {
 impl<'a> Parts<'a> {
     fn visit(&mut self, schema: &'a Value) {
         let Some(object) = schema.as_object() else { return };
-        let parts = self.in_place(object);
-        let naming =
-            parts.iter().filter(|part| self.names(**part)).count() + usize::from(object.contains_key("properties"));
-        if naming > 1 {
-            self.open.insert(id(object));
-            parts.into_iter().for_each(|part| self.leave_open(part));
+        if self.naming(object) > 1 {
+            self.leave_open(schema);
         }
         within(object).for_each(|(_, _, inner)| self.visit(inner));
+    }
+
+    /// How many parts name properties of one object; alternatives are one part.
+    fn naming(&mut self, object: &'a Map<String, Value>) -> usize {
+        let list = |key: &str| object.get(key).and_then(Value::as_array).into_iter().flatten();
+        let reference = object.get("$ref").and_then(Value::as_str).and_then(|r| target(self.root, r));
+        let all = list("allOf").chain(reference).filter(|part| self.names(part)).count();
+        let alternatives = ["anyOf", "oneOf"].into_iter().filter(|key| list(key).any(|part| self.names(part))).count();
+        usize::from(object.contains_key("properties")) + all + alternatives
     }
 
     /// What says something of the same value.

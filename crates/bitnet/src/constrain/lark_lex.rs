@@ -25,12 +25,11 @@ pub(super) enum Token<'a> {
     Mark(&'a str),
 }
 
-/// A token, and where it stands in the source.
+/// A token, and where it begins in the source.
 #[derive(Clone, Debug)]
 pub(super) struct Lexeme<'a> {
     pub(super) token: Token<'a>,
     pub(super) start: usize,
-    pub(super) end: usize,
 }
 
 /// How a text is cut into the pieces that may stand side by side.
@@ -56,7 +55,7 @@ pub(super) fn lex(source: &str) -> Result<(Vec<Lexeme<'_>>, Vec<Hole<'_>>), Cons
     let mut all = Vec::new();
     while let Some((token, start)) = lexer.next()? {
         let value = matches!(token, Token::Keyword("%json" | "%regex" | "%llguidance"));
-        all.push(Lexeme { token, start, end: lexer.at });
+        all.push(Lexeme { token, start });
         if value {
             let start = lexer.at;
             let token = match lexer.hole() {
@@ -66,7 +65,7 @@ pub(super) fn lex(source: &str) -> Result<(Vec<Lexeme<'_>>, Vec<Hole<'_>>), Cons
                 }
                 None => Token::Json(lexer.json()?),
             };
-            all.push(Lexeme { token, start, end: lexer.at });
+            all.push(Lexeme { token, start });
         }
     }
     Ok((all, holes))
