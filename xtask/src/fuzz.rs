@@ -23,6 +23,7 @@ const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-malloc_limit_mb=64", "-timeout
 const SEEDS: &[(&str, &str)] = &[
     ("gguf", "testdata/tokenizer"),
     ("gguf", "testdata/gguf"),
+    ("constraint", "testdata/constraints"),
     ("http_body", "testdata/http"),
     ("safetensors", "testdata/bitnet/sharded_tiny/packed"),
     ("template", "crates/loader/src/chat/templates"),
