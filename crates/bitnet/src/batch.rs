@@ -48,6 +48,8 @@ struct Text {
     prompt: Vec<u32>,
     /// Tokens of the prompt that were read.
     read: usize,
+    /// Tokens of the prompt that this step reads.
+    share: usize,
 }
 
 /// Options that were checked for a model, for a session that is to join a [`Batch`]. To make it may take a while (a grammar is
@@ -82,14 +84,19 @@ impl Text {
     fn is_finished(&self) -> bool {
         self.progress.finished().is_some()
     }
-    /// Whether the model must read before the next token is known.
+    /// Tokens of the prompt that were not read yet.
+    fn rest(&self) -> usize {
+        self.prompt.len() - self.read
+    }
+    /// Whether the model must read in this step before the next token is known.
     fn reads(&self) -> bool {
-        self.read < self.prompt.len() || !self.progress.is_forced()
+        if self.rest() > 0 { self.share > 0 } else { !self.progress.is_forced() }
     }
 }
 
 impl Batch {
-    /// Prompt tokens of one session that take part in a step: more would keep the others waiting.
+    /// Prompt tokens of one session that take part in a step, and of all sessions together while others generate: more would keep
+    /// those waiting.
     pub const PROMPT_STEP: usize = 64;
 
     /// An empty batch for sessions of `model`.
@@ -123,7 +130,7 @@ impl Batch {
         progress.stats.prompt_tokens = prompt.len();
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
-        self.texts.push(Text { ticket, session, progress, prompt: prompt.to_vec(), read: 0 });
+        self.texts.push(Text { ticket, session, progress, prompt: prompt.to_vec(), read: 0, share: 0 });
         Ok(ticket)
     }
 
@@ -175,7 +182,11 @@ impl Batch {
             }
         }
         let mut active: Vec<&mut Text> = self.texts.iter_mut().filter(|t| !t.is_finished()).collect();
-        // Texts whose next token is certain need no pass.
+        let rests: Vec<usize> = active.iter().map(|t| t.rest()).collect();
+        for (text, share) in active.iter_mut().zip(shares(&rests)) {
+            text.share = share;
+        }
+        // Texts whose next token is certain need no pass, and prompts whose turn it is not wait for one.
         let mut reading: Vec<&mut Text> = active.iter_mut().map(|t| &mut **t).filter(|t| t.reads()).collect();
         if let Err(error) = read(&self.model, &mut reading, &mut self.out) {
             // Nothing has changed. Alone, each text shows whether the error is its own.
@@ -195,7 +206,7 @@ impl Batch {
             }
         }
         for text in active {
-            let Text { ticket, session, progress, prompt, read } = text;
+            let Text { ticket, session, progress, prompt, read, .. } = text;
             if progress.finished().is_some() {
                 continue;
             }
@@ -215,7 +226,33 @@ impl Batch {
     }
 }
 
-/// Lets every text read what comes next of its prompt, or the token chosen last.
+/// How much of each prompt a step reads, of which so many tokens are left.
+///
+/// While a text has no prompt left and generates, all prompts together read no more than one of them alone may. Half of that is for the
+/// one that joined first, so that it comes to its end, and the rest for the shortest, so that none waits for long ones.
+fn shares(rests: &[usize]) -> Vec<usize> {
+    let most = |rest: usize| rest.min(Batch::PROMPT_STEP);
+    if !rests.contains(&0) {
+        return rests.iter().copied().map(most).collect();
+    }
+    let mut shares = vec![0; rests.len()];
+    let mut left = Batch::PROMPT_STEP;
+    let mut give = |at: usize, limit: usize| {
+        let more = rests[at].saturating_sub(shares[at]).min(limit).min(left);
+        shares[at] += more;
+        left -= more;
+    };
+    let mut order: Vec<usize> = (0..rests.len()).filter(|at| rests[*at] > 0).collect();
+    let Some(&first) = order.first() else { return shares };
+    give(first, Batch::PROMPT_STEP / 2);
+    order.sort_by_key(|at| rests[*at]);
+    for at in order {
+        give(at, Batch::PROMPT_STEP);
+    }
+    shares
+}
+
+/// Lets every text read its share of what is left of its prompt, or the token chosen last.
 fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<(), ModelError> {
     if texts.is_empty() {
         return Ok(());
@@ -224,7 +261,7 @@ fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<
         .iter_mut()
         .map(|text| {
             let rest = &text.prompt[text.read..];
-            let tokens = &rest[..rest.len().min(Batch::PROMPT_STEP)];
+            let tokens = &rest[..rest.len().min(text.share)];
             let last = tokens.len() == rest.len();
             let head = last.then(|| text.progress.head_request(text.session.len() + tokens.len()));
             BatchInput { decoder: text.session.decoder(), tokens, head }
@@ -233,7 +270,44 @@ fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<
     decoder::step(model.engine(), &mut inputs, out)?;
     drop(inputs);
     for text in texts {
-        text.read = (text.read + Batch::PROMPT_STEP).min(text.prompt.len());
+        text.read = (text.read + text.share).min(text.prompt.len());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn prompts_share_a_step_while_others_generate() {
+        // Nobody generates: each reads as much as it may.
+        assert_eq!(shares(&[1000, 30, 500]), [64, 30, 64]);
+        // The first and the shortest.
+        assert_eq!(shares(&[1000, 0, 500, 10]), [32, 0, 22, 10]);
+        assert_eq!(shares(&[0, 1000, 500, 400]), [0, 32, 0, 32]);
+        assert_eq!(shares(&[0, 1000]), [0, 64]);
+        assert_eq!(shares(&[5, 0, 7, 0]), [5, 0, 7, 0]);
+        assert_eq!(shares(&[40, 0, 20, 20]), [32, 0, 20, 12]);
+        assert_eq!(shares(&[0, 0]), [0, 0]);
+        assert!(shares(&[]).is_empty());
+    }
+
+    #[test]
+    fn every_prompt_comes_to_its_end() {
+        let mut rests = vec![0, 700, 900, 300, 5000];
+        let mut steps = 0;
+        while rests.iter().any(|rest| *rest > 0) {
+            // Short ones keep coming.
+            rests.push(60);
+            let shares = shares(&rests);
+            assert!(shares.iter().sum::<usize>() <= 64);
+            rests.iter_mut().zip(shares).for_each(|(rest, share)| *rest -= share);
+            steps += 1;
+            if rests[..5].iter().all(|rest| *rest == 0) {
+                break;
+            }
+            assert!(steps < 400, "{rests:?}");
+        }
+    }
 }
