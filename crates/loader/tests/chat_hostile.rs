@@ -178,6 +178,16 @@ fn whatever_a_template_builds_is_bounded() {
         "{{ ('<' * 1000000)|e|e|e|e|e|e }}",
         "{{ ('ß' * 4000000)|upper|upper|lower|title }}",
         "{{ (' ' * 1000000 ~ 'x').split(' ')|length }}{{ 'x' * 99999999 }}",
+        "{% set s = ' ' * 1000000 %}{% for a in range(100000) %}{% set x = s|trim %}{% endfor %}",
+        "{% set s = 'é' * 1000000 %}{% for a in range(100000) %}{% set x = s is upper %}{% endfor %}",
+        "{% set s = 'é' * 1000000 %}{% for a in range(100000) %}{% set x = s.isprintable() or s.isdigit() %}{% endfor %}",
+        "{% set s = ['é' * 1000000] %}{% for a in range(100000) %}{% set x = s|string|length %}{% endfor %}",
+        "{% for a in range(100000) %}{% set x = '%.999f' % 1e300 %}{% endfor %}",
+        "{% for a in range(100000) %}{% set x = '{:09999,}'.format(1) %}{% endfor %}",
+        "{% for a in range(100000) %}{% set x = 1.1|round(400) %}{{ 'x' * 1000 }}{% endfor %}",
+        "{% set s = '%c' * 10000 %}{% for a in range(100000) %}{% set x = strftime_now(s) %}{% endfor %}",
+        "{% set s = 'a ' * 100000 %}{% for a in range(100000) %}{% set x = s|title|wordcount %}{% endfor %}",
+        "{% set s = '-' * 100000 ~ 'x' %}{% for a in range(100000) %}{% set x = s|wordwrap(1000) %}{% endfor %}",
         "{{ ('-' * 100000 ~ 'x ')|wordwrap(2) }}{{ 'x' * 99999999 }}",
     ];
     for source in hostile {
@@ -191,6 +201,32 @@ fn whatever_a_template_builds_is_bounded() {
             .any(|part| source.contains(part));
         assert!(is_limit(&error) || (plain && matches!(error, ChatError::Render { .. })), "{source}: {error}");
         assert!(error.to_string().len() < 500, "{source}: {error}");
+    }
+}
+
+/// What a message quotes of a template's values is cut.
+#[test]
+fn errors_quote_little() {
+    for source in [
+        "{{ range(**{'x' * 1000000: 1}) }}",
+        "{{ {}['x' * 1000000].y }}",
+        "{{ [].index('x' * 1000000) }}",
+        "{{ 1|map('x' * 1000000)|list }}",
+        "{{ raise_exception('x' * 1000000) }}",
+        "{{ ('%(' ~ 'x' * 1000000 ~ ')s') % {} }}",
+    ] {
+        let message = render(source).expect_err(source).to_string();
+        assert!(message.len() < 5000, "{source}: {}", message.len());
+    }
+    let name = "x".repeat(100_000);
+    for source in [
+        format!("{{{{ {name}.y }}}}"),
+        format!("{{% {name} %}}"),
+        format!("{{{{ 1|{name} }}}}"),
+        format!("{{{{ 1 is {name} }}}}"),
+    ] {
+        let message = render(&source).expect_err("long name").to_string();
+        assert!(message.len() < 500, "{}", message.len());
     }
 }
 

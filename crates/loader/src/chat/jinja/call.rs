@@ -167,7 +167,8 @@ impl<'p> Interp<'p> {
             Global::Now => {
                 let [format] = passed.bind("strftime_now", ["format"])?;
                 let format = text(&required(format, "strftime_now", "format")?, "strftime() argument 1")?;
-                // The longest directive makes some 25 bytes of two.
+                meter::steps(format.matches('%').count())?;
+                // The longest directive makes some 25 bytes of two, a padded one 64 of four.
                 let _held = Held::new(format.len().saturating_mul(16))?;
                 Value::str(&super::super::time::strftime(&format, self.now))
             }

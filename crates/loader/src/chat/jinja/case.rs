@@ -6,19 +6,22 @@ use regex_automata::meta::Regex;
 
 use super::fail::R;
 use super::lex::is_space;
+use super::meter::{self, Held};
 use super::text::printable;
 use super::value::{Buf, Value};
 
 /// `str.lower`.
 pub(super) fn lower(text: &str) -> R<Value> {
+    meter::work(text.len())?;
     // The end of a word decides about a sigma, which only the whole text knows; it grows to thrice its length at most.
-    let _held = super::meter::Held::new(text.len() * 3)?;
+    let _held = Held::new(text.len() * 3)?;
     Value::str(&text.to_lowercase())
 }
 
 /// `str.upper`.
 pub(super) fn upper(text: &str) -> R<Value> {
-    let _held = super::meter::Held::new(text.len() * 3)?;
+    meter::work(text.len())?;
+    let _held = Held::new(text.len() * 3)?;
     Value::str(&text.to_uppercase())
 }
 
@@ -64,12 +67,13 @@ fn push_title(out: &mut Buf, c: char) -> R<()> {
 
 /// `str.capitalize`.
 pub(super) fn capitalize(text: &str) -> R<Value> {
+    meter::work(text.len())?;
     let mut out = Buf::default();
     let mut chars = text.chars();
     if let Some(first) = chars.next() {
         push_title(&mut out, first)?;
     }
-    let _held = super::meter::Held::new(text.len() * 3)?;
+    let _held = Held::new(text.len() * 3)?;
     out.push_str(&chars.as_str().to_lowercase())?;
     out.done().map(Value::Str)
 }
@@ -144,7 +148,13 @@ fn each(text: &str, fits: impl Fn(char) -> bool) -> bool {
 }
 
 /// The methods `isalnum` ... `isupper`.
-pub(super) fn is(text: &str, name: &str) -> bool {
+pub(super) fn is(text: &str, name: &str) -> R<bool> {
+    // What lies beyond ASCII is looked up in tables.
+    meter::work(if text.is_ascii() { text.len() } else { text.len().saturating_mul(16) })?;
+    Ok(belongs(text, name))
+}
+
+fn belongs(text: &str, name: &str) -> bool {
     let one = |c: char, test: fn(&str) -> bool| test(c.encode_utf8(&mut [0; 4]));
     match name {
         "isalpha" => alpha(text),

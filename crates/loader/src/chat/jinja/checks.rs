@@ -116,8 +116,8 @@ pub(super) fn call(name: &str, value: &Value, passed: Passed) -> R<bool> {
                 | Value::Joiner(_)
         ),
         "escaped" => false,
-        "lower" => case::is(&to_str(value)?, "islower"),
-        "upper" => case::is(&to_str(value)?, "isupper"),
+        "lower" => case::is(&to_str(value)?, "islower")?,
+        "upper" => case::is(&to_str(value)?, "isupper")?,
         "odd" => parity(1)?,
         "even" => parity(0)?,
         "filter" => super::filters::NAMES.contains(&&*to_str(value)?),

@@ -38,14 +38,22 @@ pub(super) fn from_json(json: &Json, depth: usize) -> R<Value> {
     })
 }
 
-/// About how many bytes a piece of JSON has.
-pub(super) fn size(json: &Json, depth: usize) -> usize {
-    match json {
-        Json::String(text) => text.len() + 2,
-        Json::Array(items) if depth < MAX_DEPTH => items.iter().map(|item| size(item, depth + 1)).sum::<usize>() + 2,
-        Json::Object(map) if depth < MAX_DEPTH => {
-            map.iter().map(|(key, value)| key.len() + 4 + size(value, depth + 1)).sum::<usize>() + 2
+/// About how many bytes a piece of JSON has. Not recursive: the caller's stack may be small.
+pub(super) fn size(json: &Json) -> usize {
+    let (mut total, mut todo) = (0_usize, vec![json]);
+    while let Some(json) = todo.pop() {
+        total = total.saturating_add(8);
+        match json {
+            Json::String(text) => total = total.saturating_add(text.len()),
+            Json::Array(items) => todo.extend(items),
+            Json::Object(map) => {
+                for (key, value) in map {
+                    total = total.saturating_add(key.len());
+                    todo.push(value);
+                }
+            }
+            _ => {}
         }
-        _ => 8,
     }
+    total
 }

@@ -24,6 +24,14 @@ pub(in super::super) enum Fail {
 }
 
 impl Fail {
+    /// With a message that a person can read: what a template makes can be long.
+    pub(super) fn shortened(self) -> Self {
+        match self {
+            Self::Error(message) => Self::Error(super::lex::shortened(&message, 300)),
+            other => other,
+        }
+    }
+
     /// An error with a message.
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self::Error(message.into())

@@ -168,6 +168,7 @@ fn round(number: Number, precision: i128, method: &str) -> R<Value> {
         }
         (Number::Float(f), "common") if !f.is_finite() => Ok(Value::Float(f)),
         (Number::Float(f), "common") if precision >= 0 => {
+            super::meter::steps(precision as usize)?;
             // Exact digits, halves to even, as Python's own conversion does.
             let text = format!("{f:.*}", precision as usize);
             Ok(Value::Float(text.parse().unwrap_or(f)))
@@ -226,6 +227,7 @@ fn escape(out: &mut Buf, text: &str) -> R<()> {
 
 fn of_text(name: &str, value: &Value, passed: Passed) -> R<Value> {
     let this = to_str(value)?;
+    super::meter::work(this.len())?;
     let strict = |what: &str| match value {
         Value::Str(_) => Ok(()),
         Value::Undefined(_) => Err(value.undefined_error()),

@@ -88,7 +88,11 @@ impl Spec {
     fn precision(&self, default: usize) -> R<usize> {
         match self.precision {
             Some(precision) if precision > MAX_PRECISION => fail!("a precision above {MAX_PRECISION} is not supported"),
-            Some(precision) => Ok(precision),
+            Some(precision) => {
+                // Long fractions take long to compute.
+                super::meter::steps(precision)?;
+                Ok(precision)
+            }
             None => Ok(default),
         }
     }
@@ -134,10 +138,13 @@ impl Spec {
             if self.width > 10_000 {
                 fail!("a width above 10000 is not supported for grouped digits");
             }
+            super::meter::work(self.width)?;
             let grouped = |count: usize| count + count.saturating_sub(1) / every;
-            while grouped(digits.len() + 1) + tail.len() + prefix <= self.width {
-                digits.insert(0, '0');
+            let mut count = digits.len();
+            while grouped(count + 1) + tail.len() + prefix <= self.width {
+                count += 1;
             }
+            digits = "0".repeat(count - digits.len()) + &digits;
         }
         let count = digits.len();
         let mut out = String::new();

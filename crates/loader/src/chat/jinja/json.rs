@@ -120,6 +120,7 @@ fn write(out: &mut Buf, value: &Value, style: &Style, depth: usize) -> R<()> {
 }
 
 fn quoted(out: &mut Buf, text: &str, ascii: bool) -> R<()> {
+    meter::work(text.len())?;
     out.push('"')?;
     let mut rest = text;
     // Whole stretches at once: most characters stay as they are.

@@ -97,7 +97,7 @@ impl Program {
             meter::open(u64::MAX >> 8);
             let mut interp = eval::Interp::new(self, now);
             let result = interp.run(variables, limits);
-            result.map_err(|fail| Stop { line: interp.line as usize, fail })
+            result.map_err(|fail| Stop { line: interp.line as usize, fail: fail.shortened() })
         });
         rendered.unwrap_or_else(|| Err(Stop { line: 0, fail: Fail::new(NO_THREAD) }))
     }
@@ -105,7 +105,7 @@ impl Program {
 
 /// About how many bytes the variables have.
 pub(super) fn size(variables: &[(&str, &Json)]) -> usize {
-    variables.iter().map(|(name, value)| name.len() + convert::size(value, 0)).sum()
+    variables.iter().map(|(name, value)| name.len() + convert::size(value)).sum()
 }
 
 impl eval::Interp<'_> {

@@ -133,7 +133,7 @@ pub(super) fn call(this: &Str, name: &'static str, passed: Passed) -> R<Value> {
             rest.map_or_else(|| Ok(Value::Str(this.clone())), Value::str)
         }
         "isascii" => bool(this.is_ascii()),
-        _ => bool(case::is(this, name)),
+        _ => bool(case::is(this, name)?),
     }
 }
 

@@ -121,7 +121,14 @@ pub(super) fn repr_text(out: &mut Buf, text: &str) -> R<()> {
             '\t' => out.push_str("\\t")?,
             c if c == quote => out.push_str(&format!("\\{c}"))?,
             ' '..='~' => out.push(c)?,
-            c if printable(c) => out.push(c)?,
+            c if {
+                // Looked up in tables.
+                meter::step()?;
+                printable(c)
+            } =>
+            {
+                out.push(c)?;
+            }
             c => out.push_str(&match u32::from(c) {
                 code @ 0..=0xff => format!("\\x{code:02x}"),
                 code @ 0..=0xffff => format!("\\u{code:04x}"),
