@@ -188,8 +188,7 @@ fn chat_template(
             let default = m.str(TEMPLATE).map_err(|e| e.in_file(checkpoint.path()))?;
             if default.is_none() {
                 // Several without a default, or a single one under another name.
-                let mut all = TokenizerConfig::default();
-                all.chat_templates = gguf_templates(m);
+                let all = TokenizerConfig { chat_templates: gguf_templates(m), ..TokenizerConfig::default() };
                 named = Some(all).filter(|all| !all.chat_templates.is_empty());
             }
             default
@@ -228,9 +227,11 @@ pub(crate) fn gguf_templates(m: &Metadata) -> Vec<NamedTemplate> {
 pub(crate) fn gguf_tokenizer(m: &Metadata) -> Result<Option<Tokenizer>, LoadError> {
     if let Some(json) = m.str("tokenizer.huggingface.json")? {
         let tokenizer = Tokenizer::from_bytes(json.as_bytes())?;
-        let mut flags = TokenizerConfig::default();
-        flags.add_bos_token = m.bool("tokenizer.ggml.add_bos_token")?;
-        flags.add_eos_token = m.bool("tokenizer.ggml.add_eos_token")?;
+        let flags = TokenizerConfig {
+            add_bos_token: m.bool("tokenizer.ggml.add_bos_token")?,
+            add_eos_token: m.bool("tokenizer.ggml.add_eos_token")?,
+            ..TokenizerConfig::default()
+        };
         return Ok(Some(with_ids(tokenizer.with_config(&flags)?, m)?));
     }
     match m.str("tokenizer.ggml.model")? {

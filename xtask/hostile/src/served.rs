@@ -18,6 +18,8 @@ use crate::watch::{end, megabytes, status_of};
 
 /// Hostile requests at once.
 const TOGETHER: usize = 16;
+/// Long prompts at once: no more than there are places, for a text that waits for a place waits as long as it takes.
+const IN_PLACES: usize = 6;
 /// Longest wait of a client with a plain prompt, in seconds.
 const PATIENCE: f64 = 1.0;
 /// What the server may take beside what it took before.
@@ -176,7 +178,8 @@ pub(crate) fn all(report: &mut Report, program: &Path, inputs: &Path) -> Result<
     for (name, path, body) in requests(inputs)? {
         let row = format!("server {name}");
         if report.wants(&row) {
-            let result = together(&mut serving, path, &body);
+            let count = if name == "long prompt" { IN_PLACES } else { TOGETHER };
+            let result = together(&mut serving, count, path, &body);
             let dead = !serving.lives();
             report.row(&row, result);
             if dead {
@@ -191,14 +194,14 @@ pub(crate) fn all(report: &mut Report, program: &Path, inputs: &Path) -> Result<
     signals(report, program, inputs)
 }
 
-/// Sixteen of one request at once, and a plain client beside them.
-fn together(serving: &mut Serving, path: &str, body: &[u8]) -> Result<String, String> {
+/// `count` of one request at once, and a plain client beside them.
+fn together(serving: &mut Serving, count: usize, path: &str, body: &[u8]) -> Result<String, String> {
     let before = serving.memory("VmRSS");
     let done = AtomicBool::new(false);
     let client = serving.client.clone();
     let began = Instant::now();
     let (statuses, waits) = std::thread::scope(|scope| {
-        let others: Vec<_> = (0..TOGETHER).map(|_| scope.spawn(|| hostile(&client, path, body))).collect();
+        let others: Vec<_> = (0..count).map(|_| scope.spawn(|| hostile(&client, path, body))).collect();
         let beside = scope.spawn(|| {
             let mut waits = Vec::new();
             while !done.load(Ordering::Relaxed) || waits.is_empty() {
@@ -229,7 +232,7 @@ fn together(serving: &mut Serving, path: &str, body: &[u8]) -> Result<String, St
         return Err(format!("the server grew by {}", megabytes(grown)));
     }
     let (status, worst) = (statuses.first().copied().unwrap_or(0), longest.as_secs_f64() * 1e3);
-    Ok(format!("status {status}, all {TOGETHER} in {:.1} s, a plain request at most {worst:.0} ms", took.as_secs_f64()))
+    Ok(format!("status {status}, all {count} in {:.1} s, a plain request at most {worst:.0} ms", took.as_secs_f64()))
 }
 
 /// Clients that connect and say nothing keep nobody out.

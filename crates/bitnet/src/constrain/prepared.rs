@@ -18,12 +18,14 @@ const ERROR_BYTES: usize = 1 << 10;
 
 type Outcome<T> = Result<T, ConstraintError>;
 type Text = (Arc<str>, Arc<str>);
+type Key = (Source, Arc<ConstraintLimits>);
+type KeyWithTexts = (Source, Arc<ConstraintLimits>, Vec<Text>);
 
 /// What is kept for a vocabulary, errors included: a source that is refused is refused at once the next time.
 pub(super) struct Kept {
-    compiled: Cache<(Source, Arc<ConstraintLimits>), Outcome<Arc<Compiled>>>,
-    templates: Cache<(Source, Arc<ConstraintLimits>), Outcome<Option<Template>>>,
-    with_texts: Cache<(Source, Arc<ConstraintLimits>, Vec<Text>), Outcome<Arc<Compiled>>>,
+    compiled: Cache<Key, Outcome<Arc<Compiled>>>,
+    templates: Cache<Key, Outcome<Option<Template>>>,
+    with_texts: Cache<KeyWithTexts, Outcome<Arc<Compiled>>>,
 }
 
 impl Default for Kept {

@@ -164,9 +164,9 @@ pub(super) fn differing_text(a: &Tokenizer, b: &Tokenizer) -> Option<String> {
 
 /// Whether two templates make other prompts of the same chats.
 fn differing_chat(a: (&ChatTemplate, &Tokenizer), b: (&ChatTemplate, &Tokenizer)) -> Option<String> {
-    let mut options = RenderOptions::default();
     // Some templates write the date.
-    options.now = UNIX_EPOCH.checked_add(Duration::from_secs(1_700_000_000));
+    let now = UNIX_EPOCH.checked_add(Duration::from_secs(1_700_000_000));
+    let options = RenderOptions { now, ..RenderOptions::default() };
     let turn = [Message::user("What is 2 + 3?  Say it in café words.")];
     let chat = [
         Message::system("Be brief."),

@@ -201,10 +201,12 @@ impl Parser<'_> {
         }
         self.depth -= 1;
         // Single characters in a choice are one set, which needs no way back.
-        let class = |node| match node {
-            &Node::Class(ref class) => Some(class),
-            _ => None,
-        };
+        fn class(node: &Node) -> Option<&Class> {
+            match node {
+                Node::Class(class) => Some(class),
+                _ => None,
+            }
+        }
         if branches.len() > 1
             && let Some(classes) = branches.iter().map(class).collect::<Option<Vec<&Class>>>()
         {

@@ -263,7 +263,7 @@ fn of_text(name: &str, value: &Value, passed: Passed) -> R<Value> {
         "replace" => {
             let [old, new, count] = passed.bind(name, ["old", "new", "count"])?;
             let (old, new) = (required(old, name, "old")?, required(new, name, "new")?);
-            strings::replace(&this, &*to_str(&old)?, &*to_str(&new)?, int_or(count.as_ref(), -1)?)
+            strings::replace(&this, &to_str(&old)?, &to_str(&new)?, int_or(count.as_ref(), -1)?)
         }
         "format" => {
             if !passed.named.is_empty() && !passed.positional.is_empty() {

@@ -27,7 +27,7 @@ pub(super) fn call(name: &str, value: &Value, passed: Passed) -> R<Value> {
         }
         "attr" => {
             let [attribute] = passed.bind(name, ["name"])?;
-            attr_only(value, &*to_str(&required(attribute, name, "name")?)?)
+            attr_only(value, &to_str(&required(attribute, name, "name")?)?)
         }
         "items" => {
             let [] = passed.bind(name, [])?;

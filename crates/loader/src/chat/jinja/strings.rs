@@ -205,7 +205,7 @@ pub(super) fn strip(this: &Str, chars: Option<&Value>, left: bool, right: bool) 
 }
 
 /// The part of a text between two positions in characters, and where it begins in bytes.
-fn part<'a>(this: &'a Str, start: Option<Value>, end: Option<Value>) -> R<Option<(&'a str, usize)>> {
+fn part(this: &Str, start: Option<Value>, end: Option<Value>) -> R<Option<(&str, usize)>> {
     let count = this.count_chars()? as i128;
     let clamp = |value: Option<Value>, default: i128| -> R<i128> {
         let at = int_or(value.as_ref(), default)?;
