@@ -12,7 +12,7 @@ use super::verify::{self, Checked};
 use super::{Job, Progress, gguf_out::is_plain, hf_words};
 use crate::config::from_hf::MAX_CONFIG;
 use crate::config::{act, bit_ttt, decimal, inputs, rope};
-use crate::files::PendingFolder;
+use crate::files::{FileError, PendingFolder};
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
 use crate::safetensors::{Dtype, NewTensor, SINGLE_NAME, write_file};
@@ -39,10 +39,21 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
         return check(job, output);
     }
     let temporary = PendingFolder::create(output)?;
-    write_into(job, temporary.temporary())?;
+    write_into(job, temporary.temporary()).map_err(|e| as_will_be(e, temporary.temporary(), output))?;
     let checked = check(job, temporary.temporary())?;
     temporary.commit()?;
     Ok(checked)
+}
+
+/// A full disk is told with the name that the file would have got.
+fn as_will_be(error: LoadError, temporary: &Path, output: &Path) -> LoadError {
+    match error {
+        LoadError::File(FileError::Full { path, needed, written, source }) => {
+            let path = path.strip_prefix(temporary).map_or_else(|_| path.clone(), |rest| output.join(rest));
+            LoadError::File(FileError::Full { path, needed, written, source })
+        }
+        e => e,
+    }
 }
 
 /// Writes all files of the folder, `config.json` near the end.

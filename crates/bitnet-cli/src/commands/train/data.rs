@@ -66,9 +66,10 @@ pub(super) fn tokenizer(args: &TrainArgs, ui: &Ui) -> Result<Option<Tokenizer>, 
     let usage = |e: bitnet::loader::tokenizer::TokenizerError| CliError::usage(e.to_string());
     if !kept.is_file() || !args.resume {
         let json = if let Some(file) = &args.tokenizer {
-            // What is no tokenizer, or no file at all, is refused before it is copied.
-            Tokenizer::from_file(file).map_err(usage)?;
-            files::read_text(file, Kind::TOKENIZER)?
+            let json = files::read_text(file, Kind::TOKENIZER)?;
+            // What is no tokenizer is refused before it is copied.
+            Tokenizer::from_bytes(json.as_bytes()).map_err(|e| CliError::usage(format!("{}: {e}", name(file))))?;
+            json
         } else if let Some(n) = args.train_tokenizer {
             let spinner = progress::spinner(ui, "learning a tokenizer");
             let json = train_bpe(&texts(args)?, n as usize).map_err(usage)?;
