@@ -29,7 +29,7 @@ pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     let Plan { embedding, base64 } = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
     let tokens = embedding.tokens_left();
     let (answer, vectors) = oneshot::channel();
-    app.engine.queue.push(Job::Embed(Embed { embedding, answer }))?;
+    app.engine.queue.push(Job::Embed(Box::new(Embed { embedding, answer })))?;
     let vectors = vectors.await.map_err(|_| ApiError::dead())??;
     let name = app.name.clone();
     Ok(json_in_pieces(parts(vectors, base64, &name, tokens)))

@@ -73,7 +73,7 @@ async fn generated(
     let planned = move |asker: &Asker| {
         let draft = plan(&shared, &body)?;
         match draft.wanted.constrained() {
-            Some(field) => Ok(Planned::Constrained(field, draft)),
+            Some(field) => Ok(Planned::Constrained(field, Box::new(draft))),
             None => draft.prepare(&shared, asker).map(Planned::Ready),
         }
     };
@@ -92,7 +92,7 @@ enum Planned {
     /// It can begin.
     Ready(Plan),
     /// The constraint that a field says is to be built.
-    Constrained(&'static str, Draft),
+    Constrained(&'static str, Box<Draft>),
 }
 
 /// Texts to generate, without what may take long to make.

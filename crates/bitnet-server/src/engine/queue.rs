@@ -13,7 +13,7 @@ pub(crate) enum Job {
     /// Texts to generate.
     Generate(Generate),
     /// Texts to make vectors of.
-    Embed(Embed),
+    Embed(Box<Embed>),
 }
 
 /// Texts to generate for one request.
@@ -226,7 +226,7 @@ impl Queue {
                 }
                 Job::Embed(_) => {
                     if let Job::Embed(embed) = job {
-                        next.embeds.push(embed);
+                        next.embeds.push(*embed);
                     }
                 }
             }
