@@ -353,7 +353,7 @@ fn all_stages_equal_the_tokenizers_library() {
     }
     normalizers.push(json!({"type": "Prepend", "prepend": "ab"}));
     normalizers.push(json!({"type": "Replace", "pattern": {"String": "a"}, "content": "bb"}));
-    normalizers.push(json!({"type": "Replace", "pattern": regex("a*"), "content": "-"}));
+    normalizers.push(json!({"type": "Replace", "pattern": regex("[a-c]+"), "content": "-"}));
     normalizers.push(json!({"type": "Replace", "pattern": regex(" {2,}"), "content": " "}));
     normalizers.push(
         json!({"type": "Sequence", "normalizers": [{"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}]}),
@@ -406,6 +406,18 @@ fn all_stages_equal_the_tokenizers_library() {
         let steps = if cut.is_null() { vec![last] } else { vec![cut.clone(), last] };
         json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": steps});
         check(&json);
+    }
+}
+
+/// The `tokenizers` package of Python says so; the Rust crate, with another engine, has one more at the beginning.
+#[test]
+fn empty_matches_are_replaced_once() {
+    let replace = json!({"type": "Replace", "pattern": {"Regex": "a*"}, "content": "-"});
+    let plain = read(&small()).expect("plain");
+    let replaced = read(&with("normalizer", replace)).expect("replaces");
+    for (text, expected) in [("Hello", "-H-e-l-l-o-"), ("aab", "-b-"), ("baa", "-b-"), ("b a", "-b- -"), ("", "")] {
+        let expected = plain.encode(expected, false).expect("encode");
+        assert_eq!(replaced.encode(text, false).expect("encode"), expected, "{text:?}");
     }
 }
 
@@ -497,7 +509,7 @@ fn what_is_no_regular_file_is_refused_before_it_is_read() {
             continue;
         }
         let error = Tokenizer::from_file(path).expect_err("no file");
-        assert!(error.to_string().contains("not a regular file"), "{error}");
+        assert!(error.to_string().contains("regular file"), "{error}");
     }
 }
 

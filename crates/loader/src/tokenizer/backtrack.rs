@@ -43,8 +43,10 @@ enum Code {
     },
     /// Remembers the position.
     Mark(u32),
-    /// Leaves a loop that has matched nothing since its mark.
-    Progress {
+    /// Fails where a loop has matched nothing since its mark: another round would be the same again.
+    Progress(u32),
+    /// Goes on after a loop whose first round has matched nothing since its mark.
+    Stuck {
         slot: u32,
         exit: u32,
     },
@@ -200,28 +202,22 @@ impl Backtrack {
         if greed == Greed::Possessive {
             return self.atomic(room, |new, room| new.repeat(node, min, max, Greed::Greedy, room));
         }
-        for _ in 0..min {
-            self.emit(node, room)?;
-        }
         let split = |first: u32, second: u32| match greed {
             Greed::Lazy => Code::Split { first: second, second: first },
             _ => Code::Split { first, second },
         };
+        if max.is_none() && node.may_be_empty() {
+            return self.repeat_empty(node, min, split, room);
+        }
+        for _ in 0..min {
+            self.emit(node, room)?;
+        }
         match max {
             None => {
                 let at = self.push(Code::Jump(0), room)?;
-                let slot = node.may_be_empty().then_some(self.slots);
-                if let Some(slot) = slot {
-                    self.slots += 1;
-                    self.push(Code::Mark(slot), room)?;
-                }
                 self.emit(node, room)?;
-                let progress = slot.map(|_| self.push(Code::Jump(0), room)).transpose()?;
                 self.push(Code::Jump(at as u32), room)?;
                 let exit = self.here();
-                if let (Some(slot), Some(at)) = (slot, progress) {
-                    self.set(at, Code::Progress { slot, exit });
-                }
                 self.set(at, split(at as u32 + 1, exit));
             }
             Some(max) => {
@@ -233,6 +229,37 @@ impl Backtrack {
                 let exit = self.here();
                 splits.into_iter().for_each(|at| self.set(at, split(at as u32 + 1, exit)));
             }
+        }
+        Ok(())
+    }
+
+    /// A loop whose body may match nothing, as the `regex` crate has it: the first round may, and ends the loop then; a
+    /// later one may not.
+    fn repeat_empty(
+        &mut self,
+        node: &Node,
+        min: u32,
+        split: impl Fn(u32, u32) -> Code,
+        room: &mut usize,
+    ) -> Result<(), TokenizerError> {
+        for _ in 1..min {
+            self.emit(node, room)?;
+        }
+        let skip = if min == 0 { Some(self.push(Code::Jump(0), room)?) } else { None };
+        let slot = self.slots;
+        self.slots += 1;
+        self.push(Code::Mark(slot), room)?;
+        self.emit(node, room)?;
+        let stuck = self.push(Code::Jump(0), room)?;
+        let again = self.push(Code::Jump(0), room)?;
+        self.push(Code::Mark(slot), room)?;
+        self.emit(node, room)?;
+        self.push(Code::Progress(slot), room)?;
+        self.push(Code::Jump(again as u32), room)?;
+        let exit = self.here();
+        self.set(stuck, Code::Stuck { slot, exit });
+        for at in [Some(again), skip].into_iter().flatten() {
+            self.set(at, split(at as u32 + 1, exit));
         }
         Ok(())
     }
@@ -397,9 +424,12 @@ impl Searcher<'_> {
                     }
                     pc += 1;
                 }
-                Some(&Code::Progress { slot, exit }) => {
-                    let moved = self.slots.get(slot as usize).is_some_and(|mark| *mark != at as u32);
-                    pc = if moved { pc + 1 } else { exit };
+                Some(&Code::Stuck { slot, exit }) => {
+                    pc = if self.slots.get(slot as usize) == Some(&(at as u32)) { exit } else { pc + 1 };
+                }
+                Some(&Code::Progress(slot)) => {
+                    failed = self.slots.get(slot as usize).is_none_or(|mark| *mark == at as u32);
+                    pc += 1;
                 }
             }
             if failed {

@@ -25,10 +25,11 @@ const SEGMENT: usize = 64 << 10;
 
 /// A text in segments that end where words end, words longer than [`LONGEST_WORD`] being cut.
 ///
-/// A segment is cut into the same words as the text is: no word of these patterns depends on what comes before it, and a
-/// run of white space that ends a segment is one that the text has cut there as well.
+/// A segment is cut into the same words as the text is: no word of this pattern depends on what comes before it, and what
+/// comes after it matters only between two words of white space, so a segment ends there.
 fn segments<'t>(splitter: &Splitter, text: &'t str) -> Result<Vec<&'t str>, TokenizerError> {
     let (mut segments, mut start, mut end) = (Vec::new(), 0, 0);
+    let mut after_space = false;
     let mut close = |from: &mut usize, to: usize| {
         segments.extend(text.get(*from..to).filter(|segment| !segment.is_empty()));
         *from = to;
@@ -37,6 +38,12 @@ fn segments<'t>(splitter: &Splitter, text: &'t str) -> Result<Vec<&'t str>, Toke
     split_all(std::slice::from_ref(splitter), text, &mut 0, &mut |word| {
         let before = end;
         end += word.len();
+        // White space is cut before its last character where a word follows; at the end of a segment it would not be.
+        let space = word.chars().all(char::is_whitespace);
+        if space && after_space {
+            close(&mut start, before);
+        }
+        after_space = space;
         if word.len() <= LONGEST_WORD {
             if end - start > SEGMENT {
                 close(&mut start, before);

@@ -142,6 +142,13 @@ impl Unigram {
         for (depth, &byte) in text.iter().enumerate() {
             let at = |piece: &Piece| self.text(piece).get(depth).copied();
             let range = self.pieces.get(low..high).unwrap_or_default();
+            if let [piece] = range {
+                // One is left: compared at once, not byte by byte.
+                if text.starts_with(self.text(piece)) {
+                    found(piece.len as usize, low as u32);
+                }
+                return;
+            }
             // All of them are alike up to here, so the last one tells whether any needs to be left out.
             if range.last().is_none_or(|piece| at(piece) < Some(byte)) {
                 return;
