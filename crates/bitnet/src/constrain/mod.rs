@@ -102,7 +102,7 @@ impl Constraint {
     /// let grammar = Constraint::lark("start: \"It is about \" TOPIC \".\"\nTOPIC: %regex {\"substring_words\": @TEXT}");
     /// for text in ["the big dog", "a red ball"] {
     ///     let options = GenerateOptions::default().constraint(grammar.clone().with_text("TEXT", text)).max_tokens(60);
-    ///     let said = model.session().generate("", options)?.finish()?.text.unwrap_or_default();
+    ///     let said = model.session().generate("Tell me. ", options)?.finish()?.text.unwrap_or_default();
     ///     assert!(text.contains(said.trim_start_matches("It is about ").trim_end_matches('.')));
     /// }
     /// # }
