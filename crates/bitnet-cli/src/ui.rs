@@ -89,6 +89,7 @@ impl Ui {
         self.say(format_args!("{} {text}", self.err(Style::Cyan, "note:")));
     }
     /// Something that did not work and ends nothing, on stderr, also with `--quiet`.
+    #[cfg(feature = "train")]
     pub(crate) fn warning(&self, text: &str) {
         let _ = writeln!(std::io::stderr(), "{} {text}", self.err(Style::Red, "warning:"));
     }

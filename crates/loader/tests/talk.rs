@@ -56,7 +56,9 @@ fn all_ways(source: &Path, dir: &Path) {
 fn folders_talk_as_before_in_every_form() {
     let config = |v: serde_json::Value| ("tokenizer_config.json", v.to_string());
     let plain = json!({});
-    let cases: Vec<(&str, serde_json::Value, Vec<(&str, String)>)> = vec![
+    /// A name, the tokenizer_config.json, and files beside it.
+    type Case<'a> = (&'a str, serde_json::Value, Vec<(&'a str, String)>);
+    let cases: Vec<Case<'_>> = vec![
         ("no tokenizer_config.json", plain.clone(), vec![]),
         (
             "end of text of tokenizer_config.json",

@@ -112,8 +112,11 @@ pub(crate) fn hostile(client: &Client, path: &str, body: &[u8]) -> Result<u16, S
     Ok(reply.status)
 }
 
-/// Requests that are the same for all rows: the path, the body, a name.
-pub(crate) fn requests(inputs: &Path) -> Result<Vec<(String, &'static str, Vec<u8>)>, HostileError> {
+/// A name, the path, the body.
+pub(crate) type Sent = (String, &'static str, Vec<u8>);
+
+/// Requests of every kind.
+pub(crate) fn requests(inputs: &Path) -> Result<Vec<Sent>, HostileError> {
     const COMPLETIONS: &str = "/v1/completions";
     let mut all = Vec::new();
     for (name, path) in files(inputs)? {

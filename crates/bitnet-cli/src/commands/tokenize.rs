@@ -80,7 +80,9 @@ pub(crate) fn execute(args: &TokenizeArgs, ui: &Ui) -> Result<(), CliError> {
     } else {
         Form::Ids
     };
-    write_ids(&mut out, &tokenizer, &ids, form, ui).and_then(|()| out.flush()).map_err(CliError::io("write", "stdout"))?;
+    write_ids(&mut out, &tokenizer, &ids, form, ui)
+        .and_then(|()| out.flush())
+        .map_err(CliError::io("write", "stdout"))?;
     if args.json {
         return Ok(());
     }
@@ -100,9 +102,8 @@ enum Form {
 fn write_ids(out: &mut impl Write, tokenizer: &Tokenizer, ids: &[u32], form: Form, ui: &Ui) -> std::io::Result<()> {
     let piece = |id: u32| String::from_utf8_lossy(tokenizer.token_bytes(id).unwrap_or_default());
     let comma = |index: usize| if index == 0 { "" } else { "," };
-    let numbers = |out: &mut dyn Write| {
-        ids.iter().enumerate().try_for_each(|(index, id)| write!(out, "{}{id}", comma(index)))
-    };
+    let numbers =
+        |out: &mut dyn Write| ids.iter().enumerate().try_for_each(|(index, id)| write!(out, "{}{id}", comma(index)));
     match form {
         Form::Json => {
             out.write_all(b"{\"ids\":[")?;
@@ -114,9 +115,9 @@ fn write_ids(out: &mut impl Write, tokenizer: &Tokenizer, ids: &[u32], form: For
             }
             out.write_all(b"]}\n")
         }
-        Form::Pieces => ids.iter().try_for_each(|id| {
-            writeln!(out, "{id:>7} {}", ui.out(Style::Cyan, format_args!("{:?}", piece(*id))))
-        }),
+        Form::Pieces => ids
+            .iter()
+            .try_for_each(|id| writeln!(out, "{id:>7} {}", ui.out(Style::Cyan, format_args!("{:?}", piece(*id))))),
         Form::Ids => {
             numbers(out)?;
             out.write_all(b"\n")

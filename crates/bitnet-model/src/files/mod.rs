@@ -8,7 +8,7 @@
 //! bytes are read at most. A descriptor that the caller hands over (`/dev/stdin`, `/dev/fd/N`) may be a pipe, and is read within the same
 //! bounds.
 //!
-//! **Writing.** [`write`] and [`Pending`] write beside the target, flush to the disk and rename, so that a reader sees the old file or
+//! **Writing.** [`write()`] and [`Pending`] write beside the target, flush to the disk and rename, so that a reader sees the old file or
 //! the new one. The temporary names are `.tmp-*.partial`; their writer holds a lock on them that the system releases when it dies, and
 //! the next write into the same folder removes what dead processes left ([`sweep`]). What is no regular file is never replaced. A full
 //! disk is [`FileError::Full`].

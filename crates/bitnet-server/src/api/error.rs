@@ -83,6 +83,7 @@ impl ApiError {
     }
 
     /// What it says.
+    #[cfg(feature = "constrain")]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
