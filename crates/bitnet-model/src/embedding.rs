@@ -3,21 +3,11 @@
 use std::collections::VecDeque;
 
 use crate::ModelError;
+pub use crate::config::Pooling;
 use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, SequenceState, StepInput, StepOutput};
 
 /// Tokens that pass together in [`embed`].
 const TOKENS_AT_ONCE: usize = 256;
-
-/// How the hidden states of a text's tokens become one vector.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pooling {
-    /// The mean over all tokens.
-    #[default]
-    Mean,
-    /// The last token's, which has read all others.
-    Last,
-}
 
 /// The vector of each text, `[hidden]` f32 each: its hidden states behind the last layer and the norm before the head, pooled;
 /// with `normalize` at length 1. Many short texts share a pass over the weights, and each vector is the same, bit for bit, as
@@ -209,14 +199,19 @@ impl Pool {
     fn add(&mut self, engine: &Engine, row: &[f32]) {
         engine.final_norm(row, &mut self.normed);
         self.tokens += 1;
-        if self.pooling == Pooling::Mean {
-            self.sum.iter_mut().zip(&self.normed).for_each(|(s, v)| *s += f64::from(*v));
+        match self.pooling {
+            Pooling::Mean => self.sum.iter_mut().zip(&self.normed).for_each(|(s, v)| *s += f64::from(*v)),
+            Pooling::First if self.tokens == 1 => {
+                self.sum.iter_mut().zip(&self.normed).for_each(|(s, v)| *s = f64::from(*v));
+            }
+            Pooling::First | Pooling::Last => {}
         }
     }
 
     fn finish(self, normalize: bool) -> Vec<f32> {
         let mut vector = match self.pooling {
             Pooling::Mean => self.sum.iter().map(|s| (s / self.tokens as f64) as f32).collect(),
+            Pooling::First => self.sum.iter().map(|s| *s as f32).collect(),
             Pooling::Last => self.normed,
         };
         if normalize {

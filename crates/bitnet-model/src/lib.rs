@@ -26,8 +26,8 @@ mod weights;
 
 pub use blocks::BlockType;
 pub use config::{
-    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Projection, RopeScaling, TttOptions,
-    TttTensor,
+    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Pooling, Projection, RopeScaling,
+    TttOptions, TttTensor,
 };
 pub use engine::{
     Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LayerKind, LogitsWanted, Prediction,

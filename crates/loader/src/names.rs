@@ -83,6 +83,11 @@ impl Names {
                     Norm::AttnSub(_) => "ttt_sub_norm",
                     Norm::PostAttention(_) => "ffn_norm",
                     Norm::FfnSub(_) => "ffn_sub_norm",
+                    Norm::HeadQ(_) => "attn_q_norm",
+                    Norm::HeadK(_) => "attn_k_norm",
+                    Norm::MixerOut(_) => "post_attention_norm",
+                    Norm::FfnOut(_) => "post_ffw_norm",
+                    Norm::ProjectionIn(_, p) => return vec![self.projection(layer, p, mixer) + "_norm_in.weight"],
                     Norm::Final => "output_norm",
                 }
                 .to_owned(),

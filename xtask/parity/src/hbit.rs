@@ -107,6 +107,10 @@ fn forward(
             let codes: Vec<i8> = (0..n).flat_map(|t| batch.view().row(t).codes()[..k].to_vec()).collect();
             (codes, batch.scales().to_vec())
         }
+        ActivationBits::Sixteen => {
+            let what = "a case with 16-bit activations, which this check does not know".to_owned();
+            return Err(ParityError::Tensors { path: "hbit".to_owned(), what });
+        }
         ActivationBits::Four => {
             let mut batch = Int4Batch::with_capacity(n, k);
             batch.reset(n, k);

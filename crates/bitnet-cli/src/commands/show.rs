@@ -103,6 +103,12 @@ fn rope_scaling(c: &ModelConfig) -> Option<String> {
         RopeScaling::Llama3 { factor, original_context, .. } => {
             Some(format!("llama3, factor {factor} from {original_context} tokens"))
         }
+        RopeScaling::Yarn { factor, original_context, attention_factor, .. } => {
+            Some(format!("yarn, factor {factor} from {original_context} tokens, attention factor {attention_factor}"))
+        }
+        RopeScaling::LongRope { original_context, attention_factor, .. } => {
+            Some(format!("longrope from {original_context} tokens, attention factor {attention_factor}"))
+        }
         RopeScaling::Factors(factors) => Some(format!("{} factors", factors.len())),
         _ => None,
     }

@@ -15,20 +15,27 @@ pub enum ActivationBits {
     Eight,
     /// Int4 by the mean absolute value of a token.
     Four,
+    /// Int16 by the largest absolute value of a token: codes within -32639..=32639, so that each is two int8 digits. For
+    /// weights with a scale per group, whose models were trained with 16-bit activations.
+    Sixteen,
 }
 
 impl ActivationBits {
-    /// 8 or 4.
+    /// All there are.
+    pub const ALL: [ActivationBits; 3] = [ActivationBits::Eight, ActivationBits::Four, ActivationBits::Sixteen];
+
+    /// 16, 8 or 4.
     pub fn number(self) -> u32 {
         match self {
             ActivationBits::Eight => 8,
             ActivationBits::Four => 4,
+            ActivationBits::Sixteen => 16,
         }
     }
 
     /// Those of that number.
     pub fn from_number(bits: u64) -> Option<Self> {
-        [ActivationBits::Eight, ActivationBits::Four].into_iter().find(|b| u64::from(b.number()) == bits)
+        Self::ALL.into_iter().find(|b| u64::from(b.number()) == bits)
     }
 }
 

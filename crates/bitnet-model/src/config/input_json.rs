@@ -52,7 +52,7 @@ impl InputForms {
                 );
             };
             let Some(bits) = number(BITS).and_then(ActivationBits::from_number) else {
-                return bad(format!("{value} for {name}"), "with activation_bits of 8 or 4");
+                return bad(format!("{value} for {name}"), "with activation_bits of 16, 8 or 4");
             };
             entries.push((p, InputForm { hadamard: Some(block).filter(|b| *b > 0), bits }));
         }

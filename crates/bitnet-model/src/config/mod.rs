@@ -1,14 +1,17 @@
 //! What shape a model has and which formulas it uses.
 
+mod extensions;
 mod input;
 #[cfg(feature = "json")]
 mod input_json;
 mod mixer;
+mod pooling;
 mod rope;
 mod tensors;
 
 pub use input::{ActivationBits, InputForm, InputForms};
 pub use mixer::{Mixer, TttOptions};
+pub use pooling::Pooling;
 pub use rope::RopeScaling;
 pub use tensors::{Norm, Projection, TttTensor};
 
@@ -22,14 +25,20 @@ pub enum Activation {
     Relu2,
     /// `x * sigmoid(x)`, as in LLaMA and the 1bitLLM models (architectures `bitnet` and `llama`).
     Silu,
+    /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, as in Gemma 3.
+    GeluTanh,
 }
 
 impl Activation {
+    /// All there are.
+    pub const ALL: [Activation; 3] = [Activation::Relu2, Activation::Silu, Activation::GeluTanh];
+
     /// The name in a `config.json`.
     pub fn name(self) -> &'static str {
         match self {
             Activation::Relu2 => "relu2",
             Activation::Silu => "silu",
+            Activation::GeluTanh => "gelu_pytorch_tanh",
         }
     }
 }
@@ -66,6 +75,28 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Whether there is an RMSNorm before the output projection and one before the down projection.
     pub sub_norms: bool,
+    /// Whether each head of q and of k passes an RMSNorm before the rotary embedding; one gain for all heads of q, one for
+    /// all of k, `[head_dim]` each.
+    pub head_norms: bool,
+    /// Whether the input of every projection passes an RMSNorm of that projection's own before it is quantised (BitNet
+    /// embedding): seven inputs per layer of attention instead of four.
+    pub projection_norms: bool,
+    /// Whether what the mixer and the feed-forward block add to the residual stream passes an RMSNorm first (Gemma 3).
+    pub output_norms: bool,
+    /// Whether q, k and v of attention have a bias, `[out]` (Qwen 2).
+    pub qkv_bias: bool,
+    /// What a token's row of the embedding is multiplied with.
+    pub embedding_scale: f32,
+    /// What the mixer's and the feed-forward block's outputs are multiplied with before they are added.
+    pub residual_scale: f32,
+    /// What the logits are divided by.
+    pub logit_divisor: f32,
+    /// What the scores of attention are multiplied with; `None` for `head_dim^-1/2`.
+    pub attention_scale: Option<f32>,
+    /// Whether the model has no head: an embedding model, of which logits cannot be asked.
+    pub headless: bool,
+    /// How the file says that the hidden states of a text become one vector.
+    pub pooling: Option<Pooling>,
     /// Token that begins a text.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text; generation stops at any of them.
@@ -105,6 +136,16 @@ impl ModelConfig {
             max_position_embeddings: 4096,
             tie_word_embeddings: true,
             sub_norms: true,
+            head_norms: false,
+            projection_norms: false,
+            output_norms: false,
+            qkv_bias: false,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_divisor: 1.0,
+            attention_scale: None,
+            headless: false,
+            pooling: None,
             bos_token_id: None,
             eos_token_ids: Vec::new(),
             mixers: Vec::new(),
@@ -153,6 +194,7 @@ impl ModelConfig {
         }
         self.validate_rope()?;
         self.validate_inputs()?;
+        self.validate_extensions()?;
         self.validate_mixers()?;
         for id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
             if *id as usize >= self.vocab_size {
@@ -214,7 +256,7 @@ impl ModelConfig {
         (0..self.num_hidden_layers).map(layer).sum()
     }
 
-    /// All parameters: ternary weights, embedding, head if it is not tied, norms, full-precision tensors of
+    /// All parameters: ternary weights, embedding, head if it has its own, norms, biases, full-precision tensors of
     /// test-time-training layers.
     pub fn parameters(&self) -> u64 {
         let table = self.vocab_size as u64 * self.hidden_size as u64;
@@ -222,8 +264,9 @@ impl ModelConfig {
         let norms: usize = layers().flat_map(|l| self.layer_norms(l)).map(|n| self.norm_len(n)).sum();
         let ttt: usize =
             layers().flat_map(|l| self.layer_ttt_tensors(l)).map(|(_, s)| s.iter().product::<usize>()).sum();
-        let tables = if self.tie_word_embeddings { 1 } else { 2 };
-        self.ternary_weights() + tables * table + (norms + ttt + self.hidden_size) as u64
+        let biases: usize = layers().flat_map(|l| self.layer_biases(l)).map(|(_, len)| len).sum();
+        let tables = if self.tie_word_embeddings || self.headless { 1 } else { 2 };
+        self.ternary_weights() + tables * table + (norms + ttt + biases + self.hidden_size) as u64
     }
 }
 

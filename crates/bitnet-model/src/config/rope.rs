@@ -30,6 +30,33 @@ pub enum RopeScaling {
     },
     /// Each frequency is divided by its own factor, `[head_dim / 2]`: what GGUF files hold as a tensor.
     Factors(Vec<f32>),
+    /// YaRN (arXiv:2309.00071): slow frequencies are divided by `factor`, fast ones stay, those between are mixed; cosine
+    /// and sine are multiplied by `attention_factor`. It applies at every position.
+    Yarn {
+        /// A positive number.
+        factor: f64,
+        /// Tokens of the context before it was stretched.
+        original_context: usize,
+        /// What cosine and sine are multiplied with; `1 + 0.1 ln(factor)` unless a file says otherwise.
+        attention_factor: f64,
+        /// Waves that fit more often than this into `original_context` are fast; 32 in the paper.
+        beta_fast: f64,
+        /// Waves that fit fewer times than this into `original_context` are slow; 1 in the paper.
+        beta_slow: f64,
+    },
+    /// LongRoPE (arXiv:2402.13753): each frequency is divided by its factor of one of two lists, `[head_dim / 2]` each, and
+    /// cosine and sine are multiplied by `attention_factor`. Which list holds is decided by the model's context, as in
+    /// llama.cpp: the long one where `max_position_embeddings` is above `original_context`.
+    LongRope {
+        /// Factors for contexts up to `original_context`.
+        short: Vec<f32>,
+        /// Factors for longer contexts.
+        long: Vec<f32>,
+        /// Tokens of the context before it was stretched.
+        original_context: usize,
+        /// What cosine and sine are multiplied with.
+        attention_factor: f64,
+    },
 }
 
 impl ModelConfig {
@@ -41,7 +68,52 @@ impl ModelConfig {
             RopeScaling::Linear { factor } => plain().iter().map(|f| f / *factor as f32).collect(),
             RopeScaling::Llama3 { .. } => plain().iter().map(|f| self.rope_scaling.llama3(*f)).collect(),
             RopeScaling::Factors(factors) => plain().iter().zip(factors).map(|(f, factor)| f / factor).collect(),
+            RopeScaling::Yarn { .. } => self.yarn(&plain()),
+            RopeScaling::LongRope { short, long, original_context, .. } => {
+                let factors = if self.max_position_embeddings > *original_context { long } else { short };
+                plain().iter().zip(factors).map(|(f, factor)| f / factor).collect()
+            }
         }
+    }
+
+    /// What cosine and sine of the rotary embedding are multiplied with, for q and for k; scores grow by its square.
+    ///
+    /// ```
+    /// use bitnet_model::{ModelConfig, RopeScaling};
+    /// let mut c = ModelConfig::new(96, 64, 128, 2, 4, 2);
+    /// assert_eq!(c.rope_attention_factor(), 1.0);
+    /// c.rope_scaling = RopeScaling::yarn(4.0, 8192);
+    /// assert_eq!(c.rope_attention_factor(), 1.138_629_4);
+    /// ```
+    pub fn rope_attention_factor(&self) -> f32 {
+        match &self.rope_scaling {
+            RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {
+                1.0
+            }
+            RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. } => {
+                *attention_factor as f32
+            }
+        }
+    }
+
+    /// YaRN's mixture of the `plain` frequencies and the divided ones; the places of the bounds are computed in f64, the
+    /// mixture in f32, as in the published implementations.
+    fn yarn(&self, plain: &[f32]) -> Vec<f32> {
+        let RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, .. } = self.rope_scaling else {
+            return plain.to_vec();
+        };
+        let (dim, context) = (self.head_dim as f64, original_context as f64);
+        // The place, among the pairs, of the wave that fits `turns` times into the original context.
+        let place = |turns: f64| dim * (context / (turns * std::f64::consts::TAU)).ln() / (2.0 * self.rope_theta.ln());
+        let low = place(beta_fast).floor().max(0.0) as f32;
+        // The bound is that of whole heads, not of pairs, in all published implementations.
+        let high = place(beta_slow).ceil().min(dim - 1.0) as f32;
+        let span = (high - low).max(0.001);
+        let mixed = |(i, f): (usize, &f32)| {
+            let kept = 1.0 - ((i as f32 - low) / span).clamp(0.0, 1.0);
+            (f / factor as f32) * (1.0 - kept) + f * kept
+        };
+        plain.iter().enumerate().map(mixed).collect()
     }
 
     pub(super) fn validate_rope(&self) -> Result<(), ModelError> {
@@ -62,20 +134,53 @@ impl ModelConfig {
                     _ => Ok(()),
                 }
             }
-            RopeScaling::Factors(factors) => {
-                if factors.len() != self.head_dim / 2 {
-                    return bad(format!("{} factors", factors.len()), "one factor for every two elements of a head");
+            RopeScaling::Factors(factors) => self.check_factors(factors),
+            &RopeScaling::Yarn { factor, original_context, attention_factor, beta_fast, beta_slow } => {
+                if !(positive(factor) && positive(attention_factor)) {
+                    let value = format!("a factor of {factor} with an attention factor of {attention_factor}");
+                    return bad(value, "positive factors");
                 }
-                match factors.iter().find(|f| !positive(f64::from(**f))) {
-                    Some(factor) => bad(format!("a factor of {factor}"), "positive factors"),
-                    None => Ok(()),
+                if !(positive(beta_slow) && positive(beta_fast) && beta_slow < beta_fast) {
+                    return bad(format!("{beta_slow} to {beta_fast}"), "beta_slow below beta_fast, both positive");
+                }
+                match original_context {
+                    0 => bad("an original context of 0".to_owned(), "an original context of at least one token"),
+                    _ => Ok(()),
                 }
             }
+            RopeScaling::LongRope { short, long, original_context, attention_factor } => {
+                self.check_factors(short)?;
+                self.check_factors(long)?;
+                if !positive(*attention_factor) {
+                    return bad(format!("an attention factor of {attention_factor}"), "a positive factor");
+                }
+                match original_context {
+                    0 => bad("an original context of 0".to_owned(), "an original context of at least one token"),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn check_factors(&self, factors: &[f32]) -> Result<(), ModelError> {
+        let bad = |value: String, must| Err(ModelError::Config { field: "rope_scaling", value, must });
+        if factors.len() != self.head_dim / 2 {
+            return bad(format!("{} factors", factors.len()), "one factor for every two elements of a head");
+        }
+        match factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
+            Some(factor) => bad(format!("a factor of {factor}"), "positive factors"),
+            None => Ok(()),
         }
     }
 }
 
 impl RopeScaling {
+    /// YaRN with the constants of its paper: `beta_fast` 32, `beta_slow` 1, an attention factor of `1 + 0.1 ln(factor)`.
+    pub fn yarn(factor: f64, original_context: usize) -> Self {
+        let attention_factor = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
+        Self::Yarn { factor, original_context, attention_factor, beta_fast: 32.0, beta_slow: 1.0 }
+    }
+
     /// Step by step as transformers computes it in f32, so that the last bits agree.
     fn llama3(&self, frequency: f32) -> f32 {
         let &Self::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context } = self else {

@@ -98,6 +98,16 @@ pub enum Norm {
     PostAttention(usize),
     /// Before the down projection (sub-norm).
     FfnSub(usize),
+    /// Of each head of q, before the rotary embedding: one gain `[head_dim]` for all heads.
+    HeadQ(usize),
+    /// Of each head of k, before the rotary embedding: one gain `[head_dim]` for all heads.
+    HeadK(usize),
+    /// Of what the mixer adds to the residual stream.
+    MixerOut(usize),
+    /// Of what the feed-forward block adds to the residual stream.
+    FfnOut(usize),
+    /// Before the quantisation of this projection's own input, after all other norms.
+    ProjectionIn(usize, Projection),
     /// Before the head.
     Final,
 }
@@ -107,11 +117,13 @@ impl Norm {
     pub fn layer(self) -> Option<usize> {
         match self {
             Norm::PreConv(l) | Norm::Input(l) | Norm::AttnSub(l) | Norm::PostAttention(l) | Norm::FfnSub(l) => Some(l),
+            Norm::HeadQ(l) | Norm::HeadK(l) | Norm::MixerOut(l) | Norm::FfnOut(l) | Norm::ProjectionIn(l, _) => Some(l),
             Norm::Final => None,
         }
     }
 
-    /// The name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`.
+    /// The name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`. In
+    /// models with norms of outputs [`ModelConfig::norm_path`] has other ones.
     pub fn path(self, mixer: Mixer) -> String {
         match self {
             Norm::PreConv(_) => "conv.norm".into(),
@@ -119,6 +131,12 @@ impl Norm {
             Norm::AttnSub(_) => format!("{}.attn_sub_norm", block_name(mixer)),
             Norm::PostAttention(_) => "post_attention_layernorm".into(),
             Norm::FfnSub(_) => "mlp.ffn_sub_norm".into(),
+            Norm::HeadQ(_) => format!("{}.q_norm", block_name(mixer)),
+            Norm::HeadK(_) => format!("{}.k_norm", block_name(mixer)),
+            // The names of Gemma, where `post_attention_layernorm` is the norm of what attention adds.
+            Norm::MixerOut(_) => "post_attention_layernorm".into(),
+            Norm::FfnOut(_) => "post_feedforward_layernorm".into(),
+            Norm::ProjectionIn(_, p) => format!("{}.norm", p.path(mixer)),
             Norm::Final => "norm".into(),
         }
     }
@@ -262,17 +280,42 @@ impl ModelConfig {
 
     /// The norms of layer `l`.
     pub fn layer_norms(&self, l: usize) -> impl Iterator<Item = Norm> + use<> {
+        let attention = self.mixer(l) == Mixer::Attention;
         let conv = (self.ttt.pre_conv && self.mixer(l) != Mixer::Attention).then_some(Norm::PreConv(l));
         let sub = self.sub_norms.then_some([Norm::AttnSub(l), Norm::FfnSub(l)]);
-        conv.into_iter().chain([Norm::Input(l), Norm::PostAttention(l)]).chain(sub.into_iter().flatten())
+        let heads = self.has_head_norms(l).then_some([Norm::HeadQ(l), Norm::HeadK(l)]);
+        let outputs = self.output_norms.then_some([Norm::MixerOut(l), Norm::FfnOut(l)]);
+        let own = (self.projection_norms && attention).then(|| self.layer_projections(l));
+        conv.into_iter()
+            .chain([Norm::Input(l), Norm::PostAttention(l)])
+            .chain([sub, heads, outputs].into_iter().flatten().flatten())
+            .chain(own.into_iter().flatten().map(move |p| Norm::ProjectionIn(l, p)))
     }
 
     /// Length of a norm's gain.
     pub fn norm_len(&self, n: Norm) -> usize {
         match n {
             Norm::PreConv(_) | Norm::Input(_) | Norm::PostAttention(_) | Norm::Final => self.hidden_size,
+            Norm::MixerOut(_) | Norm::FfnOut(_) => self.hidden_size,
+            Norm::HeadQ(_) | Norm::HeadK(_) => self.head_dim,
+            Norm::ProjectionIn(l, p) => self.projection_shape(l, p).1,
             Norm::AttnSub(_) => self.num_attention_heads * self.head_dim,
             Norm::FfnSub(_) => self.intermediate_size,
+        }
+    }
+
+    /// The biases of layer `l`: the projection that each is added to, and its length.
+    pub fn layer_biases(&self, l: usize) -> impl Iterator<Item = (Projection, usize)> + use<> {
+        let has = self.qkv_bias && self.mixer(l) == Mixer::Attention;
+        let of = [Projection::Q, Projection::K, Projection::V].map(|p| (p, self.projection_shape(l, p).0));
+        of.into_iter().filter(move |_| has)
+    }
+
+    /// A norm's name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`.
+    pub fn norm_path(&self, n: Norm) -> String {
+        match n {
+            Norm::PostAttention(_) if self.output_norms => "pre_feedforward_layernorm".into(),
+            _ => n.path(n.layer().map_or(Mixer::Attention, |l| self.mixer(l))),
         }
     }
 
@@ -290,8 +333,8 @@ impl ModelConfig {
     /// A norm's name in a Hugging Face checkpoint: `model.layers.0.input_layernorm.weight`.
     pub fn norm_name(&self, n: Norm) -> String {
         match n.layer() {
-            Some(l) => format!("model.layers.{l}.{}.weight", n.path(self.mixer(l))),
-            None => format!("model.{}.weight", n.path(Mixer::Attention)),
+            Some(l) => format!("model.layers.{l}.{}.weight", self.norm_path(n)),
+            None => format!("model.{}.weight", self.norm_path(n)),
         }
     }
 

@@ -103,7 +103,8 @@ impl LayerKind {
         // Projections of a kind read the same row, or rows of one form.
         let bits = self.projections().map(|p| config.input_form(p).bits).next().unwrap_or_default();
         Ok(match bits {
-            ActivationBits::Eight => ternary_kernels::for_weights(isa, weights)?,
+            // The panels that two int8 digits are multiplied with are those of int8.
+            ActivationBits::Eight | ActivationBits::Sixteen => ternary_kernels::for_weights(isa, weights)?,
             ActivationBits::Four => ternary_kernels::for_int4_weights(isa, weights)?,
         })
     }

@@ -192,6 +192,7 @@ impl Engine {
     /// An instruction set that this CPU does not have (also one that `BITNET_ISA` names), a kernel that refuses the
     /// weights, threads that cannot be started.
     pub fn new(weights: &ModelWeights, options: &EngineOptions) -> Result<Self, ModelError> {
+        weights.config.require_bitnet("engine")?;
         let isa = match options.isa {
             Some(isa) => isa.require()?,
             None => Isa::selected()?,

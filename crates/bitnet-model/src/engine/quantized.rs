@@ -46,7 +46,8 @@ impl Quantized {
     /// Number of rows.
     pub(super) fn n(&self) -> usize {
         match self.bits {
-            ActivationBits::Eight => self.int8.view().n(),
+            // `Engine::new` refuses 16 bits until they are computed.
+            ActivationBits::Eight | ActivationBits::Sixteen => self.int8.view().n(),
             ActivationBits::Four => self.int4.view().n(),
         }
     }
@@ -54,7 +55,7 @@ impl Quantized {
     /// What values were multiplied with to become codes, `[n]`.
     pub(super) fn scales(&self) -> &[f32] {
         match self.bits {
-            ActivationBits::Eight => self.int8.scales(),
+            ActivationBits::Eight | ActivationBits::Sixteen => self.int8.scales(),
             ActivationBits::Four => self.int4.scales(),
         }
     }
@@ -62,7 +63,7 @@ impl Quantized {
     /// The exact product with `w`, `[n, rows]` i32 into `acc`; `widened` is room for the kernel.
     pub(super) fn product(&self, kernel: &dyn Kernel, w: &PackedRows<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
         match self.bits {
-            ActivationBits::Eight => {
+            ActivationBits::Eight | ActivationBits::Sixteen => {
                 let x = self.int8.view();
                 if x.n() == 1 { kernel.gemv(w, &x.row(0), acc) } else { kernel.gemm(w, &x, acc) }
             }
@@ -93,7 +94,7 @@ impl Quantized {
         let chunk = n.div_ceil(team.threads());
         let own = chunks.zip(&mut self.rotated);
         let mut parts: SmallVec<[Part<'_, E>; INLINE_PARTS]> = match form.bits {
-            ActivationBits::Eight => {
+            ActivationBits::Eight | ActivationBits::Sixteen => {
                 self.int8.reset(n, width);
                 own.zip(self.int8.chunks_mut(chunk)).map(|(own, rows)| Part::new(Rows::Int8(rows), own)).collect()
             }

@@ -411,6 +411,8 @@ fn gated(
             match act {
                 Activation::Relu2 => ops.relu2_mul(g, v, out),
                 Activation::Silu => ops.silu_mul(g, v, out),
+                // `Engine::new` refuses it until it is computed.
+                Activation::GeluTanh => out.fill(f32::NAN),
             }
         }
     }

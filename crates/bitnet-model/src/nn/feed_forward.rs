@@ -28,6 +28,7 @@ impl FeedForward {
         let gate = match self.activation {
             Activation::Relu2 => gate.relu()?.sqr()?,
             Activation::Silu => gate.silu()?,
+            Activation::GeluTanh => gate.gelu()?,
         };
         let mut inner = (gate * up)?;
         if let Some(norm) = &self.sub_norm {

@@ -118,6 +118,7 @@ impl CandleModel {
     /// [`ModelError::Config`]; those of candle: no such tensor, another shape.
     pub fn new(config: &ModelConfig, vb: VarBuilder) -> std::result::Result<Self, ModelError> {
         config.validate()?;
+        config.require_bitnet("candle path")?;
         let eps = config.rms_norm_eps;
         let table_shape = (config.vocab_size, config.hidden_size);
         let init = Init::Randn { mean: 0.0, stdev: 0.02 };

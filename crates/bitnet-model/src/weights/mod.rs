@@ -33,6 +33,15 @@ pub trait WeightSource {
     /// If the source has no such tensor.
     fn norm(&self, which: Norm) -> Result<Vec<f32>, Self::Error>;
 
+    /// The bias of a projection, `[out]`; called only for those that [`ModelConfig::layer_biases`] names.
+    ///
+    /// # Errors
+    /// If the source has no such tensor.
+    fn bias(&self, layer: usize, which: Projection) -> Result<Vec<f32>, Self::Error> {
+        let tensor = format!("{}.bias", self.config().projection_name(layer, which));
+        Err(ModelError::TensorSize { tensor, expected: self.config().projection_shape(layer, which).0, got: 0 }.into())
+    }
+
     /// A full-precision tensor of the test-time-training layer `layer`, row-major; called only for those that
     /// [`ModelConfig::layer_ttt_tensors`] names. A source whose models have attention in every layer need not have it.
     ///
@@ -100,6 +109,7 @@ impl LayerWeights {
             Norm::AttnSub(_) => self.attn_sub_norm.as_deref(),
             Norm::PostAttention(_) => Some(&self.post_attention_norm),
             Norm::FfnSub(_) => self.ffn_sub_norm.as_deref(),
+            Norm::HeadQ(_) | Norm::HeadK(_) | Norm::MixerOut(_) | Norm::FfnOut(_) | Norm::ProjectionIn(..) => None,
             Norm::Final => None,
         }
     }

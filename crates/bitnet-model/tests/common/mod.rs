@@ -177,7 +177,7 @@ impl WeightSource for Checkpoint {
             Norm::PostAttention(l) => format!("layers.{l}.post_attention_layernorm"),
             Norm::FfnSub(l) => format!("layers.{l}.mlp.ffn_sub_norm"),
             Norm::Final => "norm".to_string(),
-            Norm::PreConv(_) => panic!("no such norm in these checkpoints"),
+            _ => panic!("no such norm in these checkpoints"),
         };
         Ok(self.file.f32(&format!("model.{name}.weight")))
     }

@@ -98,6 +98,8 @@ impl Lane {
                 match c.hidden_act {
                     Activation::Relu2 => s.ops.relu2_mul_gradient(gate, up, d, dgate, dup),
                     Activation::Silu => s.ops.silu_mul_gradient(gate, up, d, dgate, dup),
+                    // Refused by `FusedLearner::new`.
+                    Activation::GeluTanh => dgate.fill(f32::NAN),
                 }
             }
             product_backward(s, &w.groups[2], &tape.x[2], dgu, &mut grads[group(2)], dx2, wide, gemm);

@@ -134,6 +134,8 @@ impl Shared<'_> {
                 ActivationBits::Eight => {
                     self.ops.prepare_int8(x, prepare, &mut codes.rotated, codes.batch.row_mut(t))?;
                 }
+                // Refused by `FusedLearner::new`.
+                ActivationBits::Sixteen => {}
                 ActivationBits::Four => {
                     self.ops.prepare_int4(x, prepare, &mut codes.rotated, codes.int4.row_mut(0))?;
                     codes.widen(t);
@@ -305,6 +307,8 @@ pub(super) fn activate(s: &Shared<'_>, gu: &[f32], inner: &mut [f32]) {
         match s.config.hidden_act {
             Activation::Relu2 => s.ops.relu2_mul(gate, up, inner),
             Activation::Silu => s.ops.silu_mul(gate, up, inner),
+            // Refused by `FusedLearner::new`.
+            Activation::GeluTanh => inner.fill(f32::NAN),
         }
     }
 }

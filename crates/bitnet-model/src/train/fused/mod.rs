@@ -62,6 +62,7 @@ impl FusedLearner {
     /// A configuration that cannot be; 0 lanes; no kernel for this CPU.
     pub fn new(config: &ModelConfig, lanes: usize) -> Result<Self, TrainError> {
         config.validate()?;
+        config.require_bitnet("training")?;
         if lanes == 0 || lanes > 1024 {
             return Err(TrainError::Option { option: "threads", value: lanes.to_string(), must: "1 to 1024" });
         }

@@ -1,0 +1,124 @@
+//! What a model computes beyond the formulas of BitNet b1.58: which of it there is, and whether its numbers make sense.
+
+use super::{Activation, ActivationBits, Mixer, ModelConfig, RopeScaling};
+use crate::ModelError;
+
+impl ModelConfig {
+    /// The first thing that this model computes and a BitNet b1.58 or v2 decoder does not; `None` for those. Code that
+    /// computes only the latter refuses a model by it.
+    ///
+    /// ```
+    /// use bitnet_model::ModelConfig;
+    /// let mut c = ModelConfig::new(96, 64, 128, 2, 4, 2);
+    /// assert_eq!(c.beyond_bitnet(), None);
+    /// c.head_norms = true;
+    /// assert_eq!(c.beyond_bitnet(), Some("RMSNorms of the heads of q and k"));
+    /// ```
+    pub fn beyond_bitnet(&self) -> Option<&'static str> {
+        // All fields stand here, so that none is forgotten.
+        let ModelConfig {
+            vocab_size: _,
+            hidden_size: _,
+            intermediate_size: _,
+            num_hidden_layers: _,
+            num_attention_heads: _,
+            num_key_value_heads: _,
+            head_dim: _,
+            hidden_act,
+            rms_norm_eps: _,
+            rope_theta: _,
+            rope_scaling,
+            max_position_embeddings: _,
+            tie_word_embeddings: _,
+            sub_norms: _,
+            head_norms,
+            projection_norms,
+            output_norms,
+            qkv_bias,
+            embedding_scale,
+            residual_scale,
+            logit_divisor,
+            attention_scale,
+            headless,
+            pooling: _,
+            bos_token_id: _,
+            eos_token_ids: _,
+            mixers: _,
+            ttt: _,
+            inputs,
+        } = self;
+        let gelu = match hidden_act {
+            Activation::Relu2 | Activation::Silu => false,
+            Activation::GeluTanh => true,
+        };
+        let scores = match rope_scaling {
+            RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {
+                false
+            }
+            RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } => true,
+        };
+        let found = [
+            (gelu, "the activation gelu_pytorch_tanh"),
+            (scores, "a rotary embedding that scales attention (YaRN, LongRoPE)"),
+            (*head_norms, "RMSNorms of the heads of q and k"),
+            (*projection_norms, "an RMSNorm before every projection"),
+            (*output_norms, "RMSNorms of the outputs of attention and feed-forward blocks"),
+            (*qkv_bias, "biases of q, k and v"),
+            (*embedding_scale != 1.0, "a scale of the embedding"),
+            (*residual_scale != 1.0, "a scale of the residual branches"),
+            (*logit_divisor != 1.0, "a divisor of the logits"),
+            (attention_scale.is_some(), "a scale of attention of its own"),
+            (*headless, "a model without a head"),
+            (inputs.all().iter().any(|f| f.bits == ActivationBits::Sixteen), "16-bit activations"),
+        ];
+        found.into_iter().find(|f| f.0).map(|f| f.1)
+    }
+
+    /// [`ModelError::Config`] for a model of which `part` of this project cannot compute everything.
+    ///
+    /// # Errors
+    /// What [`ModelConfig::beyond_bitnet`] finds.
+    pub fn require_bitnet(&self, part: &'static str) -> Result<(), ModelError> {
+        match self.beyond_bitnet() {
+            None => Ok(()),
+            Some(value) => {
+                Err(ModelError::Config { field: part, value: format!("asked for {value}"), must: BITNET_ONLY })
+            }
+        }
+    }
+
+    pub(super) fn validate_extensions(&self) -> Result<(), ModelError> {
+        let scales = [
+            ("embedding_scale", Some(self.embedding_scale)),
+            ("residual_scale", Some(self.residual_scale)),
+            ("logit_divisor", Some(self.logit_divisor)),
+            ("attention_scale", self.attention_scale),
+        ];
+        for (field, value) in scales {
+            if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
+                return Err(ModelError::Config { field, value: value.to_string(), must: "a positive number" });
+            }
+        }
+        if self.has_ttt() {
+            let attention_only = [
+                ("head_norms", self.head_norms),
+                ("projection_norms", self.projection_norms),
+                ("output_norms", self.output_norms),
+                ("qkv_bias", self.qkv_bias),
+            ];
+            if let Some(&(field, _)) = attention_only.iter().find(|f| f.1) {
+                let must = "false in a model with test-time-training layers";
+                return Err(ModelError::Config { field, value: "true".to_owned(), must });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether layer `l` is attention whose heads of q and k have norms.
+    pub(super) fn has_head_norms(&self, l: usize) -> bool {
+        self.head_norms && self.mixer(l) == Mixer::Attention
+    }
+}
+
+/// What a part requires that computes BitNet decoders only.
+const BITNET_ONLY: &str = "used with a model of the formulas of BitNet b1.58 or v2; run others with the engine";
