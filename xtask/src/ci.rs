@@ -1,6 +1,7 @@
 //! `cargo xtask ci`: everything that a change has to pass.
 
 use crate::error::XtaskError;
+use crate::jobs::{Job, side_by_side};
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, cargo, in_ci, run, works};
 use crate::tidy::workspace::Workspace;
 use crate::{foreign, fuzz, isas, programs, test, tidy};
@@ -35,9 +36,9 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("parity is able to fail", programs::parity_fails_on_damage)?;
     steps.run("guard of speed", programs::guard)?;
     steps.run("the guard is able to fail", programs::guard_fails_on_damage)?;
-    isas::all(steps, true)?;
-    foreign::all(steps, thorough)?;
-    steps.try_run("valgrind", valgrind)?;
+    isas::forced_sets(steps, true)?;
+    emulated(steps, thorough)?;
+    foreign::webassembly(steps)?;
     steps.try_run("licences, bans, sources", deny)?;
     steps.try_run("address sanitizer", address_sanitizer)?;
     fuzz::all(steps, if thorough { FUZZ_SECONDS_THOROUGH } else { FUZZ_SECONDS }, None)?;
@@ -73,15 +74,32 @@ fn packages(thorough: bool) -> Result<(), XtaskError> {
     cargo(&args, &[])
 }
 
+/// The tests of the kernels on every emulated CPU, side by side: each keeps one core busy.
+///
+/// # Errors
+/// The first that fails; in continuous integration also a missing emulator.
+pub(crate) fn emulated(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
+    // What takes longest comes first, so that no core waits for it at the end.
+    let mut jobs = valgrind()?;
+    jobs.extend(isas::emulated_jobs()?);
+    jobs.extend(foreign::neon_jobs(steps, thorough)?);
+    steps.run("emulated CPUs, valgrind among them", || side_by_side(&jobs))
+}
+
 /// Products and operations on exact buffers, every access checked in the program as users have it. Valgrind's CPU has AVX2 and
 /// nothing newer, and detection finds that.
-fn valgrind() -> Result<Outcome, XtaskError> {
+fn valgrind() -> Result<Vec<Job>, XtaskError> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        return Ok(Outcome::Skipped("kernels for x86-64 are run on x86-64 Linux only".into()));
+        println!("valgrind: skipped, kernels for x86-64 are run on x86-64 Linux only");
+        return Ok(Vec::new());
     }
     if !works("valgrind", &["--version"]) {
         let missing = XtaskError::Missing { what: "valgrind".into(), remedy: "install Debian's package valgrind" };
-        return if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) };
+        if in_ci() {
+            return Err(missing);
+        }
+        println!("valgrind: skipped, {missing}");
+        return Ok(Vec::new());
     }
     let binaries = isas::test_binaries("ternary-kernels", &["--workspace"], &[])?;
     let Some(bounds) = binaries.iter().find(|b| b.contains("/bounds-")) else {
@@ -89,8 +107,7 @@ fn valgrind() -> Result<Outcome, XtaskError> {
         return Err(XtaskError::Unexpected { what, expected, got: binaries.join(", ") });
     };
     let args = ["--quiet", "--error-exitcode=9", "--leak-check=no", bounds, "--test-threads=1"];
-    run("valgrind", &args, &[("BITNET_EXPECT_ISA", "scalar,avx2")])?;
-    Ok(Outcome::Done)
+    Ok(vec![Job::new("valgrind", "valgrind", &args, &[("BITNET_EXPECT_ISA", "scalar,avx2")])])
 }
 
 /// The tests of the crate that holds the unsafe code, with every access checked.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::error::XtaskError;
 use crate::isas::{LONG, SMALLER};
+use crate::jobs::Job;
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, in_ci, run, works};
 
 /// Debian's compiler, whatever else is installed.
@@ -25,39 +26,31 @@ const ARM_CPUS: &[(&str, &str, &[&str])] = &[
 /// Test files that compare products with the oracle.
 const EVERYWHERE: &[&str] = &["oracle", "extremes", "elut"];
 
-/// Runs what is possible here; with `thorough`, all tests on every CPU model.
+/// The tests of the kernels on emulated ARM CPUs, built; with `thorough`, all tests on every CPU model.
 ///
 /// # Errors
-/// The first step that fails; in continuous integration also a missing tool.
-pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
-    neon(steps, thorough)?;
-    webassembly(steps)
-}
-
-/// NEON under an emulator.
-///
-/// # Errors
-/// As [`all`].
-fn neon(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
+/// If they do not build; in continuous integration also a missing tool.
+pub(crate) fn neon_jobs(steps: &mut Steps, thorough: bool) -> Result<Vec<Job>, XtaskError> {
     if let Some(missing) = missing_for_arm() {
-        return steps.try_run("NEON", || skip_or_fail(missing));
+        steps.try_run("NEON", || skip_or_fail(missing))?;
+        return Ok(Vec::new());
     }
-    let mut binaries = Vec::new();
+    let mut jobs = Vec::new();
     steps.run("NEON: build", || {
-        binaries = arm_tests()?;
+        let binaries = arm_tests()?;
+        for (cpu, expected, files) in ARM_CPUS {
+            jobs.extend(on_arm(&binaries, cpu, expected, if thorough { &[] } else { files })?);
+        }
         Ok(())
     })?;
-    for (cpu, expected, files) in ARM_CPUS {
-        steps.run(&format!("NEON: {cpu}"), || on_arm(&binaries, cpu, expected, if thorough { &[] } else { files }))?;
-    }
-    Ok(())
+    Ok(jobs)
 }
 
 /// WebAssembly in Node.
 ///
 /// # Errors
-/// As [`all`].
-fn webassembly(steps: &mut Steps) -> Result<(), XtaskError> {
+/// If it does not build or a check fails; in continuous integration also a missing tool.
+pub(crate) fn webassembly(steps: &mut Steps) -> Result<(), XtaskError> {
     match missing_for_wasm() {
         Some(missing) => steps.try_run("WebAssembly", || skip_or_fail(missing)),
         None => steps.run("WebAssembly", wasm),
@@ -111,22 +104,22 @@ fn arm_tests() -> Result<Vec<String>, XtaskError> {
     crate::isas::test_binaries("ternary-kernels", &[&args[..], &BUILT_FOR_ONE_RUN].concat(), &env)
 }
 
-/// Runs tests on one CPU model: the files that are named, or all.
-fn on_arm(binaries: &[String], cpu: &str, expected: &str, files: &[&str]) -> Result<(), XtaskError> {
+/// The tests on one CPU model: the files that are named, or all.
+fn on_arm(binaries: &[String], cpu: &str, expected: &str, files: &[&str]) -> Result<Vec<Job>, XtaskError> {
     let env = [SMALLER[0], SMALLER[1], ("BITNET_EXPECT_ISA", expected)];
-    let mut ran = 0;
+    let mut jobs = Vec::new();
     for binary in binaries {
         let name = Path::new(binary).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if files.is_empty() || files.iter().any(|f| name.starts_with(&format!("{f}-"))) {
-            run("qemu-aarch64", &["-cpu", cpu, binary, "--skip", LONG], &env)?;
-            ran += 1;
+            let args = ["-cpu", cpu, binary, "--skip", LONG];
+            jobs.push(Job::new(format!("NEON on {cpu}"), "qemu-aarch64", &args, &env));
         }
     }
-    if ran < files.len().max(1) {
-        let what = format!("test files on {cpu}");
-        return Err(XtaskError::Unexpected { what, expected: files.join(", "), got: format!("{ran} files") });
+    if jobs.len() < files.len().max(1) {
+        let (what, got) = (format!("test files on {cpu}"), format!("{} files", jobs.len()));
+        return Err(XtaskError::Unexpected { what, expected: files.join(", "), got });
     }
-    Ok(())
+    Ok(jobs)
 }
 
 /// Builds the check for WebAssembly, which needs a standard library of its own, and runs it.

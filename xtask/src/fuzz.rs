@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use crate::error::XtaskError;
-use crate::shell::{self, Outcome, Steps, in_ci, output, run, works};
+use crate::jobs::{Job, side_by_side};
+use crate::shell::{self, Outcome, Steps, in_ci, output, works};
 
 /// Coverage as libFuzzer wants it.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -66,16 +67,14 @@ pub(crate) fn all(steps: &mut Steps, seconds: u32, only: Option<&str>) -> Result
         args.extend(["--target-dir", target_dir]);
         shell::cargo(&args, &[("RUSTFLAGS", &flags)])
     })?;
-    for name in binaries.iter().filter(|name| only.is_none_or(|o| o == *name)) {
-        steps.run(&format!("fuzz: {name}, {seconds} s"), || {
-            let binary = format!("{target_dir}/{TARGET}/release/{name}");
-            smoke(name, &binary, seconds)
-        })?;
-    }
-    Ok(())
+    steps.run(&format!("fuzz: {seconds} s for each target, side by side"), || {
+        let names = binaries.iter().filter(|name| only.is_none_or(|o| o == *name));
+        let job = |name: &String| smoke(name, &format!("{target_dir}/{TARGET}/release/{name}"), seconds);
+        side_by_side(&names.map(job).collect::<Result<Vec<_>, _>>()?)
+    })
 }
 
-fn smoke(name: &str, binary: &str, seconds: u32) -> Result<(), XtaskError> {
+fn smoke(name: &str, binary: &str, seconds: u32) -> Result<Job, XtaskError> {
     let (corpus, artifacts) = (format!("fuzz/corpus/{name}"), format!("fuzz/artifacts/{name}/"));
     for dir in [&corpus, &artifacts] {
         std::fs::create_dir_all(dir).map_err(XtaskError::io(dir))?;
@@ -86,7 +85,7 @@ fn smoke(name: &str, binary: &str, seconds: u32) -> Result<(), XtaskError> {
     args.push(&corpus);
     // Small valid files are the best inputs to begin with.
     args.extend(SEEDS.iter().filter(|(target, dir)| *target == name && Path::new(dir).is_dir()).map(|(_, dir)| dir));
-    run(binary, &args, &[("ASAN_OPTIONS", "detect_leaks=0")])
+    Ok(Job::new(format!("fuzz {name}"), binary, &args, &[("ASAN_OPTIONS", "detect_leaks=0")]))
 }
 
 /// Names of the targets, as `fuzz/Cargo.toml` lists them.

@@ -4,8 +4,9 @@
 //! without AVX2 and under one with nothing newer than AVX2, where detection itself has to find out what is there.
 
 use crate::error::XtaskError;
+use crate::jobs::Job;
 use crate::programs::built;
-use crate::shell::{Outcome, Steps, cargo, in_ci, output, run, works};
+use crate::shell::{Steps, cargo, in_ci, output, works};
 
 /// Emulated CPUs and what detection must find on them.
 const EMULATED: &[(&str, &str)] = &[("Nehalem", "scalar"), ("Haswell", "scalar avx2")];
@@ -32,12 +33,11 @@ fn detected(emulator: &[&str]) -> Result<String, XtaskError> {
     Ok(output(command[0], &command[1..], &[])?.trim().to_owned())
 }
 
-/// Runs the tests on each set that is here, then on emulated CPUs. The best set is left out if it was `tested`: it is what is used
-/// where nothing is forced.
+/// Runs the tests on each set that is here. The best set is left out if it was `tested`: it is what is used where nothing is forced.
 ///
 /// # Errors
-/// The first step that fails; in continuous integration also a missing emulator.
-pub(crate) fn all(steps: &mut Steps, tested: bool) -> Result<(), XtaskError> {
+/// The first step that fails.
+pub(crate) fn forced_sets(steps: &mut Steps, tested: bool) -> Result<(), XtaskError> {
     let available = detected(&[])?;
     println!("instruction sets here: {available}");
     let mut forced_sets: Vec<&str> = available.split_whitespace().collect();
@@ -47,10 +47,19 @@ pub(crate) fn all(steps: &mut Steps, tested: bool) -> Result<(), XtaskError> {
     for isa in forced_sets {
         steps.run(&format!("isa {isa}"), || forced(isa))?;
     }
-    for (cpu, expected) in EMULATED {
-        steps.try_run(&format!("emulated {cpu}"), || emulated(cpu, expected))?;
-    }
     Ok(())
+}
+
+/// The tests of the kernels on emulated x86 CPUs, after a look at what detection finds there.
+///
+/// # Errors
+/// Detection that finds something else than the CPU has; in continuous integration also a missing emulator.
+pub(crate) fn emulated_jobs() -> Result<Vec<Job>, XtaskError> {
+    let mut jobs = Vec::new();
+    for (cpu, expected) in EMULATED {
+        jobs.extend(emulated(cpu, expected)?);
+    }
+    Ok(jobs)
 }
 
 fn forced(isa: &str) -> Result<(), XtaskError> {
@@ -66,14 +75,19 @@ fn forced(isa: &str) -> Result<(), XtaskError> {
     }
 }
 
-fn emulated(cpu: &str, expected: &str) -> Result<Outcome, XtaskError> {
+fn emulated(cpu: &str, expected: &str) -> Result<Vec<Job>, XtaskError> {
     const EMULATOR: &str = "qemu-x86_64";
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        return Ok(Outcome::Skipped("emulated x86-64 CPUs are run on x86-64 Linux only".into()));
+        println!("emulated {cpu}: skipped, x86-64 CPUs are emulated on x86-64 Linux only");
+        return Ok(Vec::new());
     }
     if !works(EMULATOR, &["--version"]) {
         let missing = XtaskError::Missing { what: EMULATOR.into(), remedy: "install Debian's package qemu-user" };
-        return if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) };
+        if in_ci() {
+            return Err(missing);
+        }
+        println!("emulated {cpu}: skipped, {missing}");
+        return Ok(Vec::new());
     }
     let found = detected(&[EMULATOR, "-cpu", cpu])?;
     println!("detected on {cpu}: {found}");
@@ -87,10 +101,9 @@ fn emulated(cpu: &str, expected: &str) -> Result<Outcome, XtaskError> {
     let expected = expected.replace(' ', ",");
     let env = [SMALLER[0], SMALLER[1], ("BITNET_EXPECT_ISA", expected.as_str())];
     // The whole workspace, as above: what the test step built.
-    for binary in test_binaries("ternary-kernels", &["--workspace"], &[])? {
-        run(EMULATOR, &["-cpu", cpu, &binary, "--skip", LONG], &env)?;
-    }
-    Ok(Outcome::Done)
+    let binaries = test_binaries("ternary-kernels", &["--workspace"], &[])?;
+    let job = |b: &String| Job::new(format!("emulated {cpu}"), EMULATOR, &["-cpu", cpu, b, "--skip", LONG], &env);
+    Ok(binaries.iter().map(job).collect())
 }
 
 /// A test that needs rows of 2^23 columns, too long for an emulated CPU.

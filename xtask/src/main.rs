@@ -18,6 +18,7 @@ mod error;
 mod foreign;
 mod fuzz;
 mod isas;
+mod jobs;
 mod programs;
 mod shell;
 mod test;
@@ -118,7 +119,9 @@ fn main() -> ExitCode {
             Command::Test => test::all(&mut steps),
             Command::Ci { thorough } => ci::all(&mut steps, thorough),
             Command::Tidy => steps.run("tidy", tidy::check),
-            Command::Isas { .. } => isas::all(&mut steps, false).and_then(|()| foreign::all(&mut steps, true)),
+            Command::Isas { .. } => isas::forced_sets(&mut steps, false)
+                .and_then(|()| ci::emulated(&mut steps, true))
+                .and_then(|()| foreign::webassembly(&mut steps)),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
             Command::Parity { .. }
             | Command::Bench { .. }

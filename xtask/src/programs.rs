@@ -13,12 +13,12 @@ pub(crate) const FIXTURES: &[&str] = &["testdata", "../shared/fixtures"];
 /// What the README's first command is given.
 const STORY: &[&str] = &["run", "Once upon a time"];
 
-/// Builds both programs.
+/// Builds the programs with the features that the tests have, so that a build of the tests is not repeated with others.
 ///
 /// # Errors
 /// If they do not build.
 pub(crate) fn build() -> Result<(), XtaskError> {
-    cargo(&["build", "--workspace"], &[])
+    cargo(&["build", "--workspace", "--bins", "--tests"], &[])
 }
 
 fn program(name: &str) -> String {
