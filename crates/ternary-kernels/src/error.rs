@@ -88,6 +88,24 @@ pub enum KernelError {
         /// The scale that was found.
         value: f32,
     },
+    /// The scale of a group of weights is NaN, infinite or negative.
+    #[error("scale {value} of group {group} of row {row} is not a finite number of at least 0; the file is damaged")]
+    InvalidGroupScale {
+        /// Row of the group.
+        row: usize,
+        /// The group, counted within the row.
+        group: usize,
+        /// The scale that was found.
+        value: f32,
+    },
+    /// Groups of a length that the group kernels do not multiply.
+    #[error("{op}: groups of {group_len} weights; kernels multiply groups of 64, 128, 192 or 256")]
+    GroupLength {
+        /// The operation that refused.
+        op: &'static str,
+        /// Weights of a group.
+        group_len: usize,
+    },
     /// Blocks of one row carry different scales, so the row is not a ternary row.
     #[error(
         "{format}: row {row} has blocks with scales {first} and {second}; \
@@ -150,6 +168,16 @@ pub enum KernelError {
         position: usize,
         /// The value.
         value: i8,
+    },
+    /// Codes of int16 activations lie in -32639..=32639, so that both their digits fit a byte.
+    #[error("activation {value} at token {token}, position {position} is outside -32639..=32639")]
+    Int16OutOfRange {
+        /// Token (row of the activation matrix).
+        token: usize,
+        /// Position in the row.
+        position: usize,
+        /// The value.
+        value: i16,
     },
     /// Activations whose sum is no f32 any more, so that they have no mean.
     #[error("activations of up to {value} (position {position}) have no finite mean, so they cannot be quantised")]

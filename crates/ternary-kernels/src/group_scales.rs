@@ -1,0 +1,103 @@
+//! Scales of groups of weights within a row, as several file formats store them.
+
+use std::sync::Arc;
+
+use half::f16;
+
+use crate::KernelError;
+
+/// One scale for each `group_len` consecutive weights of a row: `[rows, groups]` f16 row-major, as files store them; the last group
+/// of a row may be shorter, `groups = ceil(cols / group_len)`.
+///
+/// Invariants: every scale is finite and at least 0.
+///
+/// ```
+/// use half::f16;
+/// use ternary_kernels::GroupScales;
+/// let values = [0.5, 0.25, 1.0, 0.0].map(f16::from_f32);
+/// let scales = GroupScales::new(64, 2, 100, values.into()).unwrap();
+/// assert_eq!(scales.row(1), [f16::ONE, f16::ZERO]);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupScales {
+    group_len: usize,
+    groups: usize,
+    rows: usize,
+    values: Arc<[f16]>,
+}
+
+impl GroupScales {
+    /// Scales of a `[rows, cols]` matrix.
+    ///
+    /// # Errors
+    /// [`KernelError::ShapeMismatch`] if `group_len` is 0 or `values` are not `rows * ceil(cols / group_len)`;
+    /// [`KernelError::InvalidGroupScale`] for a scale that is negative, infinite or NaN.
+    pub fn new(group_len: usize, rows: usize, cols: usize, values: Arc<[f16]>) -> Result<Self, KernelError> {
+        const OP: &str = "GroupScales::new";
+        if group_len == 0 {
+            return Err(KernelError::ShapeMismatch {
+                op: OP,
+                what: "weights per group, at least",
+                expected: 1,
+                got: 0,
+            });
+        }
+        let groups = cols.div_ceil(group_len);
+        let expected = rows.checked_mul(groups).ok_or(KernelError::TooLarge { op: OP, rows, cols })?;
+        if values.len() != expected {
+            return Err(KernelError::ShapeMismatch { op: OP, what: "scales", expected, got: values.len() });
+        }
+        // -0 compares equal to 0, and is as harmless.
+        let valid = |d: &f16| d.is_finite() && *d >= f16::ZERO;
+        if let Some(i) = values.iter().position(|d| !valid(d)) {
+            let (row, group, value) = (i / groups, i % groups, values[i].to_f32());
+            return Err(KernelError::InvalidGroupScale { row, group, value });
+        }
+        Ok(Self { group_len, groups, rows, values })
+    }
+
+    /// Weights of a group.
+    pub fn group_len(&self) -> usize {
+        self.group_len
+    }
+    /// Groups of a row.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+    /// Rows (output features, M).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Scales of row `r`, `[groups]` f16.
+    ///
+    /// # Panics
+    /// If `r` is not below [`GroupScales::rows`].
+    pub fn row(&self, r: usize) -> &[f16] {
+        assert!(r < self.rows, "row {r} of {}", self.rows);
+        &self.values[r * self.groups..(r + 1) * self.groups]
+    }
+    /// All scales, `[rows, groups]` row-major.
+    pub fn values(&self) -> &[f16] {
+        &self.values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_scale_is_refused_with_its_place() {
+        let new = |v: &[f32]| GroupScales::new(64, 2, 65, v.iter().map(|&v| f16::from_f32(v)).collect());
+        assert_eq!(new(&[1.0, 2.0, 6e-8, 65504.0]).unwrap().row(1)[1], f16::MAX);
+        assert!(new(&[0.0, -0.0, 0.0, 0.0]).is_ok());
+        for bad in [-1.0, f32::INFINITY, f32::NAN] {
+            let error = new(&[1.0, 1.0, 1.0, bad]).unwrap_err();
+            assert!(matches!(error, KernelError::InvalidGroupScale { row: 1, group: 1, .. }), "{error}");
+        }
+        assert!(matches!(new(&[1.0; 3]), Err(KernelError::ShapeMismatch { expected: 4, got: 3, .. })));
+        assert!(GroupScales::new(0, 0, 0, Arc::new([])).is_err());
+        assert!(matches!(GroupScales::new(1, usize::MAX, 2, Arc::new([])), Err(KernelError::TooLarge { .. })));
+        assert!(GroupScales::new(64, 3, 0, Arc::new([])).unwrap().row(2).is_empty());
+    }
+}
