@@ -1,6 +1,7 @@
 //! Ternary (1.58-bit) matrix kernels for CPUs.
 
 mod activations;
+mod activations16;
 mod aligned;
 mod base3;
 mod bytes;
@@ -11,6 +12,7 @@ mod dispatch;
 mod elut;
 mod error;
 pub mod formats;
+mod group;
 mod group_scales;
 mod i2s;
 mod int4;
@@ -23,6 +25,7 @@ pub mod reference;
 mod registry;
 
 pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, Int8Vector, ROW_ALIGN};
+pub use activations16::{INT16_MAX, Int16Batch, Int16Matrix, Int16RowMut, Int16RowsMut};
 pub use aligned::AlignedBuf;
 pub use bytes::SharedBytes;
 pub use cache::last_level_cache;
@@ -31,6 +34,7 @@ pub use dispatch::{gemm, gemm_a4, gemv};
 pub use elut::Elut;
 pub use error::KernelError;
 pub use formats::{FileFormat, ScaleRounding, TlTile};
+pub use group::{GroupKernel, GroupPacked};
 pub use group_scales::GroupScales;
 pub use int4::{Int4Batch, Int4Matrix, Int4RowMut, Int4RowsMut, Int4Vector};
 pub use isa::{Cpu, Isa};

@@ -1,6 +1,6 @@
 //! The oracle: decode every weight, multiply, add. It shares no code with any kernel and is what each must equal.
 
-use crate::{KernelError, TernaryMatrix};
+use crate::{GroupScales, KernelError, TernaryMatrix};
 
 /// `acc[r] = sum_k T[r, k] * x[k]`: `x` is `[k]` int8 (any value, -128 too), the result is `[rows]` i32.
 ///
@@ -45,4 +45,52 @@ pub fn gemm(w: &TernaryMatrix, x: &[i8], n: usize) -> Result<Vec<i32>, KernelErr
         }
     }
     Ok(acc)
+}
+
+/// What the group kernels compute, by its definition: `levels` is `[rows, cols]` in -1..=2, `codes` is `[n, cols]` int16 (or int8), `steps`
+/// are the quantisation scales of the `n` tokens; the result is `[n, rows]` f32. Sums of a group are exact; over groups in ascending
+/// order `y = y + d * S`, product and sum each rounded to f32, and `y * (1 / step)` at the end.
+///
+/// # Errors
+/// [`KernelError::ShapeMismatch`] if a length differs.
+///
+/// ```
+/// use half::f16;
+/// use ternary_kernels::{GroupScales, reference};
+/// let scales = GroupScales::new(64, 1, 3, [f16::from_f32(0.5)].into()).unwrap();
+/// assert_eq!(reference::group_product(3, &[1, 0, 2], &scales, &[10, 20, 30], &[2.0]).unwrap(), [0.5 * 70.0 / 2.0]);
+/// ```
+pub fn group_product(
+    cols: usize,
+    levels: &[i8],
+    scales: &GroupScales,
+    codes: &[i16],
+    steps: &[f32],
+) -> Result<Vec<f32>, KernelError> {
+    let (rows, n) = (scales.rows(), steps.len());
+    let op = "reference::group_product";
+    let checks = [
+        ("levels", rows.checked_mul(cols), levels.len()),
+        ("n * cols codes", n.checked_mul(cols), codes.len()),
+        ("groups of a row", Some(cols.div_ceil(scales.group_len())), scales.groups()),
+    ];
+    for (what, expected, got) in checks {
+        let expected = expected.ok_or(KernelError::TooLarge { op, rows, cols })?;
+        if expected != got {
+            return Err(KernelError::ShapeMismatch { op, what, expected, got });
+        }
+    }
+    let mut out = Vec::new();
+    for (t, step) in steps.iter().enumerate() {
+        for r in 0..rows {
+            let mut y = 0.0f32;
+            for (g, d) in scales.row(r).iter().enumerate() {
+                let group = g * scales.group_len()..cols.min((g + 1) * scales.group_len());
+                let sum: i64 = group.map(|c| i64::from(levels[r * cols + c]) * i64::from(codes[t * cols + c])).sum();
+                y += d.to_f32() * sum as f32;
+            }
+            out.push(y * (1.0 / step));
+        }
+    }
+    Ok(out)
 }

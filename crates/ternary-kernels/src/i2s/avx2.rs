@@ -215,7 +215,7 @@ pub(crate) fn load(chunk: &Chunk) -> [__m256i; 2] {
 /// Activations `4j..4j + 4` in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn broadcast(x: &Acts, j: usize) -> __m256i {
+pub(crate) fn broadcast(x: &Acts, j: usize) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes([x[4 * j], x[4 * j + 1], x[4 * j + 2], x[4 * j + 3]]))
 }
 

@@ -81,7 +81,7 @@ pub(crate) const FIELDS: usize = CHUNK_COLS / 4;
 /// Columns are padded to a multiple of this, four chunks, which is what activations are padded to.
 const COL_ALIGN: usize = 64;
 /// Four times code 1, weight 0.
-const ZEROS: u8 = 0x55;
+pub(crate) const ZEROS: u8 = 0x55;
 
 const _: () = assert!(PANEL_ROWS * CHUNK_COLS / 4 == CHUNK_BYTES);
 const _: () = assert!(COL_ALIGN == ROW_ALIGN && COL_ALIGN.is_multiple_of(CHUNK_COLS));
@@ -146,17 +146,22 @@ pub(crate) fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]
 
 /// Packs one row of trits as row `r` of a panel; `words` is scratch, one for each chunk.
 fn pack_row(row: &[i8], words: &mut [u32], r: usize, panel: &mut [Chunk]) {
-    /// The lower bit of each field.
-    const LOW: u32 = 0x5555_5555;
     // Two loops: the first has no strided store and is vectorised.
-    for (trits, word) in row.as_chunks::<CHUNK_COLS>().0.iter().zip(&mut *words) {
-        let [a, b, c, d] = [0, 4, 8, 12].map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|c| trits[i + c] as u8)));
-        // The two lowest bits of the trits, 3, 0, 1 for -1, 0, +1; then one is added to each field modulo 4.
-        let bits = (a & 0x0303_0303) | (b & 0x0303_0303) << 2 | (c & 0x0303_0303) << 4 | (d & 0x0303_0303) << 6;
-        *word = bits ^ LOW ^ ((bits & LOW) << 1);
-    }
+    row_words(row, words);
     for (chunk, word) in panel.iter_mut().zip(words) {
         chunk[4 * r..4 * r + 4].copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// The codes of one row, levels in -1..=2, as they lie in each chunk.
+pub(crate) fn row_words(row: &[i8], words: &mut [u32]) {
+    /// The lower bit of each field.
+    const LOW: u32 = 0x5555_5555;
+    for (trits, word) in row.as_chunks::<CHUNK_COLS>().0.iter().zip(words) {
+        let [a, b, c, d] = [0, 4, 8, 12].map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|c| trits[i + c] as u8)));
+        // The two lowest bits of the levels, 3, 0, 1, 2 for -1, 0, +1, +2; then one is added to each field modulo 4.
+        let bits = (a & 0x0303_0303) | (b & 0x0303_0303) << 2 | (c & 0x0303_0303) << 4 | (d & 0x0303_0303) << 6;
+        *word = bits ^ LOW ^ ((bits & LOW) << 1);
     }
 }
 

@@ -314,7 +314,7 @@ fn fields(v: int8x16_t) -> [int8x16_t; 4] {
 /// To each i32 lane, the product of its four codes with activations `4J..4J + 4`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn sdot<const J: i32>(mut sum: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
+pub(crate) fn sdot<const J: i32>(mut sum: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
     // SAFETY: the instruction reads and writes its registers only, and the function is compiled for the extension.
     unsafe {
         asm!(
@@ -343,13 +343,13 @@ fn smmla(mut sum: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load(x: &[u8; 16]) -> int8x16_t {
+pub(crate) fn load(x: &[u8; 16]) -> int8x16_t {
     // SAFETY: 16 readable bytes, and the load needs no alignment.
     unsafe { vreinterpretq_s8_u8(vld1q_u8(x.as_ptr())) }
 }
 
 #[inline]
-fn to_array(v: int32x4_t) -> [i32; 4] {
+pub(crate) fn to_array(v: int32x4_t) -> [i32; 4] {
     let mut out = [0; 4];
     // SAFETY: 16 writable bytes, and the store needs no alignment; every CPU of the architecture has NEON.
     unsafe { vst1q_s32(out.as_mut_ptr(), v) }

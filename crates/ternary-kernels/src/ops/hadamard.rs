@@ -11,7 +11,7 @@
 
 use super::Ops;
 use super::lanes::{LANES, Simd, pad};
-use crate::{Int4RowMut, Int8RowMut, KernelError};
+use crate::{Int4RowMut, Int8RowMut, Int16RowMut, KernelError};
 
 ops! {
     fn hadamard_blocks(x: &mut [f32], block: usize) = hadamard;
@@ -114,6 +114,27 @@ impl Ops {
             (Some(x), _) => self.quantize_int4(x, row),
             (None, Some((gain, eps))) => self.rms_norm_quantize_int4(x, gain, eps, row),
             (None, None) => self.quantize_int4(x, row),
+        }
+    }
+
+    /// As [`Ops::prepare_int8`] with [`Ops::quantize_int16`].
+    ///
+    /// # Errors
+    /// As [`Ops::quantize_int16`] and [`check_hadamard_block`].
+    ///
+    /// # Panics
+    /// As [`Ops::prepare_int8`].
+    pub fn prepare_int16(
+        self,
+        x: &[f32],
+        prepare: Prepare<'_>,
+        scratch: &mut [f32],
+        row: Int16RowMut<'_>,
+    ) -> Result<(), KernelError> {
+        match (self.rotated(x, prepare, scratch)?, prepare.norm) {
+            (Some(x), _) => self.quantize_int16(x, row),
+            (None, Some((gain, eps))) => self.rms_norm_quantize_int16(x, gain, eps, row),
+            (None, None) => self.quantize_int16(x, row),
         }
     }
 

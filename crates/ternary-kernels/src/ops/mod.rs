@@ -30,7 +30,7 @@ use crate::{Isa, KernelError};
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod lanes;
+pub(crate) mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "wasm32")]
@@ -102,6 +102,7 @@ mod layer_norm_gradient;
 mod matmul;
 mod norm;
 mod quantize;
+mod quantize16;
 mod quantize4;
 mod reduce;
 mod rope;

@@ -7,7 +7,7 @@ use super::norm::{apply, rms_norm_inv};
 use crate::{Int8RowMut, KernelError};
 
 /// The least value that stands for the largest activation of a token, so that a row of zeros has a finite scale.
-const LEAST_ABSMAX: f32 = 1e-5;
+pub(super) const LEAST_ABSMAX: f32 = 1e-5;
 
 /// Bits of infinity: what is not below is infinite or NaN.
 pub(super) const NOT_FINITE: i32 = 0x7f80_0000;

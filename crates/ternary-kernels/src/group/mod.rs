@@ -1,0 +1,279 @@
+//! Group kernels: weights of two bits with a scale for each group of a row, times activations of 16 (or 8) bits.
+//!
+//! # What is computed
+//! With levels `T` in -1..=2, group scales `d` and codes `q` of a token with scale `s`, for each row:
+//!
+//! ```text
+//! y = 0
+//! for each group g, ascending:
+//!     S = sum of T * q over the group          exact in i32; |S| < 2^24, so exact in f32, too
+//!     y = y + d[g] * S                         one product and one sum, each rounded to f32
+//! result = y * (1 / s)
+//! ```
+//! The order is fixed, so results are equal bit for bit on every instruction set, for any number of threads and of tokens. A matrix
+//! with one scale, or one for each row, is computed with `d = 1` in groups of 256, and the result times its scale.
+//!
+//! # Kernel layout
+//! A panel of 16 rows is a sequence of lines of 64 bytes. Chunks of 16 columns are those of [`crate::i2s`], with code 3 for level
+//! +2: field `j` of byte `4r + c` is the code, level plus one, of row `r` and column `4j + c`. Two groups share a line with their
+//! scales, which goes before their chunks:
+//!
+//! ```text
+//! line 0                      scales of groups 0 and 1: 16 f16 of rows 0 to 15 each, little-endian
+//! lines 1 ..                  chunks of group 0, group_len / 16 of them, then those of group 1
+//! next line                   scales of groups 2 and 3 ...
+//! ```
+//! The last group, of which a row may hold only a part, has as many chunks as that part needs, in fours: columns are padded to a multiple of
+//! 64 with level 0, rows to a multiple of 16 with level 0 and scale 0. A panel is one sequential stream of whole cache lines, 2.125
+//! bits for each weight in groups of 128 and 2.25 in groups of 64, as in files.
+//!
+//! # Kernels
+//! The two digits of a code are two more tokens of an integer product: `S = 256 * sum(code * hi) + sum(code * lo) - sum(q)`.
+//! Sums of a group stay in registers; their lanes are rows, so that nothing is added across lanes and each lane keeps the order
+//! above. The loops are written once, over [`lanes::Lanes`]; [`product::Product`] cuts a product into tiles.
+
+use std::ops::Range;
+
+use crate::i2s::{CHUNK_BYTES, Chunk, PANEL_ROWS};
+use crate::{FileFormat, GroupScales, Int8Matrix, Int16Matrix, Isa, KernelError, Scales, TernaryMatrix};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod lanes;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+mod lanes128;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod packed;
+mod portable;
+mod product;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod vnni256;
+
+pub use packed::GroupPacked;
+use packed::PackScales;
+use product::{Activations, Product};
+
+/// Columns of a quad of chunks. Groups are multiples of it.
+const QUAD_COLS: usize = 64;
+/// Chunks of a quad.
+const CHUNKS_PER_QUAD: usize = 4;
+/// Groups that share a line of scales.
+const UNIT_GROUPS: usize = 2;
+/// The longest group: `256 * 2 * 32639 < 2^24`, so that its sum is exact in f32.
+const MAX_GROUP_LEN: usize = 256;
+/// Chunks of the longest group.
+const MAX_GROUP_CHUNKS: usize = MAX_GROUP_LEN / 16;
+
+const _: () = assert!(MAX_GROUP_LEN as u64 * 2 * (crate::INT16_MAX as u64) < 1 << 24);
+const _: () = assert!(UNIT_GROUPS * PANEL_ROWS * size_of::<half::f16>() == CHUNK_BYTES);
+const _: () = assert!(QUAD_COLS == CHUNKS_PER_QUAD * crate::i2s::CHUNK_COLS && QUAD_COLS == crate::ROW_ALIGN);
+
+/// Multiplies weights that have a scale per group, or levels up to +2, with int16 activations; one for each instruction set.
+/// Results are f32 and equal bit for bit on all of them.
+///
+/// For each row, over groups `g` in ascending order and from 0, `y = y + d[g] * S[g]`, where `S[g]` is the exact sum of level times
+/// code over the group; product and sum are each rounded to f32. The result is `y * (1 / s)`, `s` being the token's scale.
+///
+/// ```
+/// use half::f16;
+/// use ternary_kernels::{GroupKernel, GroupScales, Int16Batch};
+/// let kernel = GroupKernel::selected()?;
+/// // One row of 66 weights: 64 times +1 with scale 0.5, then +2 and -1 with scale 0.25.
+/// let levels: Vec<i8> = [1; 64].into_iter().chain([2, -1]).collect();
+/// let scales = GroupScales::new(64, 1, 66, [0.5, 0.25].map(f16::from_f32).into())?;
+/// let w = kernel.pack_levels(1, 66, &levels, &scales)?;
+/// let x = Int16Batch::from_codes(1, 66, &[100; 66])?;
+/// let mut out = [0.0];
+/// kernel.product(&w, 0..1, &x.view(), &mut out);
+/// assert_eq!(out, [0.5 * 6400.0 + 0.25 * 100.0]);
+/// # Ok::<(), ternary_kernels::KernelError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct GroupKernel {
+    backend: Backend,
+}
+
+/// The code of an instruction set with the proof that it may run.
+#[derive(Clone, Copy, Debug)]
+enum Backend {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(crate::isa::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(vnni256::AvxVnniLanes),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(crate::isa::Avx512Vnni),
+    #[cfg(target_arch = "aarch64")]
+    Neon(lanes128::Narrow<crate::isa::Neon>),
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(crate::isa::NeonDot),
+    #[cfg(target_arch = "wasm32")]
+    Simd128(lanes128::Narrow<crate::isa::Simd128>),
+}
+
+impl GroupKernel {
+    /// The kernel for `isa`, or for the best set that `isa` includes.
+    ///
+    /// # Errors
+    /// [`KernelError::UnavailableIsa`] if this CPU does not have it.
+    pub fn for_isa(isa: Isa) -> Result<Self, KernelError> {
+        let isa = isa.require()?;
+        #[allow(unused_variables, reason = "some architectures have portable code only")]
+        let cpu = crate::Cpu::get();
+        let backend = match isa {
+            Isa::Scalar => None,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => cpu.avx2().map(Backend::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => {
+                cpu.avx_vnni().zip(cpu.avx2()).map(|(vnni, avx2)| Backend::AvxVnni(vnni256::AvxVnniLanes(vnni, avx2)))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => cpu.avx512_vnni().map(Backend::Avx512),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => cpu.neon().map(|neon| Backend::Neon(lanes128::Narrow(neon))),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot | Isa::NeonI8mm => cpu.neon_dot().map(Backend::NeonDot),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => None,
+            #[cfg(target_arch = "wasm32")]
+            Isa::Simd128 => cpu.simd128().map(|simd| Backend::Simd128(lanes128::Narrow(simd))),
+            #[cfg(not(target_arch = "wasm32"))]
+            Isa::Simd128 => None,
+        };
+        Ok(Self { backend: backend.unwrap_or(Backend::Portable) })
+    }
+
+    /// The kernel for the instruction set that [`Isa::selected`] names: the best one, or that of `BITNET_ISA`.
+    ///
+    /// # Errors
+    /// As [`Isa::selected`].
+    pub fn selected() -> Result<Self, KernelError> {
+        Self::for_isa(Isa::selected()?)
+    }
+
+    /// The kernels that this CPU can run, worst first.
+    pub fn available() -> Vec<Self> {
+        let mut all: Vec<Self> = Isa::available().filter_map(|isa| Self::for_isa(isa).ok()).collect();
+        // One that serves two sets is listed once.
+        all.dedup_by_key(|kernel| kernel.name());
+        all
+    }
+
+    /// The kernel's name: `group_avx512vnni`.
+    pub fn name(&self) -> &'static str {
+        match self.backend {
+            Backend::Portable => "group_scalar",
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(_) => "group_avx2",
+            #[cfg(target_arch = "x86_64")]
+            Backend::AvxVnni(_) => "group_avxvnni",
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512(_) => "group_avx512vnni",
+            #[cfg(target_arch = "aarch64")]
+            Backend::Neon(_) => "group_neon",
+            #[cfg(target_arch = "aarch64")]
+            Backend::NeonDot(_) => "group_neondot",
+            #[cfg(target_arch = "wasm32")]
+            Backend::Simd128(_) => "group_simd128",
+        }
+    }
+
+    /// Row ranges handed to the kernel begin at multiples of this, the height of one panel of packed rows.
+    pub fn panel_rows(&self) -> usize {
+        PANEL_ROWS
+    }
+
+    /// Packs weights of any scales. All group kernels read one layout, so what one packs another may multiply.
+    ///
+    /// # Errors
+    /// [`KernelError::GroupLength`] for groups that are not of 64, 128, 192 or 256 weights; a size that overflows.
+    pub fn prepack(&self, w: &TernaryMatrix) -> Result<GroupPacked, KernelError> {
+        let scales = match w.scales() {
+            Scales::Tensor(d) => PackScales::Rows(vec![*d; w.rows()].into()),
+            Scales::Rows(d) => PackScales::Rows(d.clone()),
+        };
+        GroupPacked::pack("group prepack", (w.rows(), w.cols()), scales, |r, out| w.decode_row(r, out))
+    }
+
+    /// Packs `levels`, `[rows, cols]` row-major, each in -1..=2.
+    ///
+    /// # Errors
+    /// As [`GroupKernel::prepack`]; [`KernelError::ShapeMismatch`] for a wrong number of levels or scales,
+    /// [`KernelError::InvalidCode`] for another level.
+    pub fn pack_levels(
+        &self,
+        rows: usize,
+        cols: usize,
+        levels: &[i8],
+        scales: &GroupScales,
+    ) -> Result<GroupPacked, KernelError> {
+        const OP: &str = "GroupKernel::pack_levels";
+        let expected = rows.checked_mul(cols).ok_or(KernelError::TooLarge { op: OP, rows, cols })?;
+        if levels.len() != expected {
+            return Err(KernelError::ShapeMismatch { op: OP, what: "levels", expected, got: levels.len() });
+        }
+        if let Some(i) = levels.iter().position(|t| !(-1..=2).contains(t)) {
+            let (format, code) = (FileFormat::Trits, i32::from(levels[i]));
+            return Err(KernelError::InvalidCode { format, row: i / cols, col: i % cols, code });
+        }
+        GroupPacked::pack(OP, (rows, cols), PackScales::Groups(scales), |r, out| {
+            out.copy_from_slice(&levels[r * cols..(r + 1) * cols]);
+        })
+    }
+
+    /// `out[t, r] = (sum_g d[r, g] * S[t, r, g]) / s[t]` as the type's description defines it: rows `rows` of `w` times the tokens of `x`,
+    /// `[n, k]` int16; `out` is `[n, rows.len()]` f32 row-major. Allocates nothing.
+    ///
+    /// # Panics
+    /// If `rows` does not begin at a multiple of 16 and end at one or at the last row, if `x.k()` differs from the columns of `w`, or
+    /// if `out` has another length.
+    pub fn product(&self, w: &GroupPacked, rows: Range<usize>, x: &Int16Matrix<'_>, out: &mut [f32]) {
+        if let Some(product) = Product::new(w, rows, Activations::Int16(*x), x.scales(), out) {
+            self.run(&product, out);
+        }
+    }
+
+    /// As [`GroupKernel::product`] with int8 activations, a quantisation scale for each of the tokens in `scales`. Models with group
+    /// scales lose accuracy by it: the likeliest token changes in 8 to 15 % of the positions of small random models.
+    ///
+    /// # Panics
+    /// As [`GroupKernel::product`], and if there is not a scale for each token.
+    pub fn product_int8(
+        &self,
+        w: &GroupPacked,
+        rows: Range<usize>,
+        x: &Int8Matrix<'_>,
+        scales: &[f32],
+        out: &mut [f32],
+    ) {
+        if let Some(product) = Product::new(w, rows, Activations::Int8(*x), scales, out) {
+            self.run(&product, out);
+        }
+    }
+
+    fn run(&self, product: &Product<'_>, out: &mut [f32]) {
+        match self.backend {
+            Backend::Portable => portable::product(product, out),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(cpu) => avx2::product(cpu, product, out),
+            #[cfg(target_arch = "x86_64")]
+            Backend::AvxVnni(cpu) => vnni256::product(cpu, product, out),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512(cpu) => avx512::product(cpu, product, out),
+            #[cfg(target_arch = "aarch64")]
+            Backend::Neon(cpu) => neon::product(cpu, product, out),
+            #[cfg(target_arch = "aarch64")]
+            Backend::NeonDot(cpu) => neon::product_dot(cpu, product, out),
+            #[cfg(target_arch = "wasm32")]
+            Backend::Simd128(cpu) => lanes128::product(cpu, product, out),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A product in tiles: what is the same on every instruction set.
+
+use std::ops::Range;
+
+use super::packed::{GroupPacked, Shape};
+use super::{CHUNKS_PER_QUAD, Chunk, PANEL_ROWS, QUAD_COLS, UNIT_GROUPS};
+use crate::i2s::{Acts, CHUNK_COLS, even_parts};
+use crate::{Int8Matrix, Int16Matrix};
+
+/// Activations of all tokens of a tile for as many columns as fit are copied to a buffer of so many chunks, 32 KiB.
+const BUFFER_CHUNKS: usize = 2048;
+/// Sums that belong to them: one for each token and four chunks, of one digit at least.
+const BUFFER_SUMS: usize = BUFFER_CHUNKS / CHUNKS_PER_QUAD;
+
+/// The activations of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Activations<'a> {
+    /// Two digits, the upper before the lower.
+    Int16(Int16Matrix<'a>),
+    /// One digit.
+    Int8(Int8Matrix<'a>),
+}
+
+/// What a product reads, with every length checked.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    /// Lines of the panels of the range.
+    lines: &'a [Chunk],
+    shape: Shape,
+    /// Rows of the range.
+    rows: usize,
+    x: Activations<'a>,
+    /// `[n]`
+    scales: &'a [f32],
+    /// `[rows]`, where scales are not those of groups.
+    row_scales: Option<&'a [f32]>,
+}
+
+impl<'a> Product<'a> {
+    /// Checks all lengths; `None` where there is nothing to multiply, and `out` has been set to zero.
+    pub(super) fn new(
+        w: &'a GroupPacked,
+        rows: Range<usize>,
+        x: Activations<'a>,
+        scales: &'a [f32],
+        out: &mut [f32],
+    ) -> Option<Self> {
+        let shape = w.shape();
+        let (n, k) = match x {
+            Activations::Int16(x) => (x.n(), x.k()),
+            Activations::Int8(x) => (x.n(), x.k()),
+        };
+        let Range { start, end } = rows;
+        let fits = start <= end
+            && end <= shape.rows
+            && start.is_multiple_of(PANEL_ROWS)
+            && (end.is_multiple_of(PANEL_ROWS) || end == shape.rows);
+        assert!(fits, "rows {start}..{end} of {} in panels of {PANEL_ROWS}", shape.rows);
+        assert_eq!(k, shape.cols, "activations per token");
+        assert_eq!(scales.len(), n, "scales of tokens");
+        assert_eq!(out.len(), n * rows.len(), "results");
+        if shape.quads == 0 || out.is_empty() {
+            out.fill(0.0);
+            return None;
+        }
+        let (first, last) = (start / PANEL_ROWS, end.div_ceil(PANEL_ROWS));
+        let lines = &w.lines()[first * shape.panel_lines()..last * shape.panel_lines()];
+        let row_scales = w.row_scales().map(|s| &s[rows.clone()]);
+        Some(Self { lines, shape, rows: rows.len(), x, scales, row_scales })
+    }
+
+    fn panels(&self) -> usize {
+        self.rows.div_ceil(PANEL_ROWS)
+    }
+
+    /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens.
+    ///
+    /// ```text
+    /// for each block of panels that stays in the second-level cache:
+    ///     for each tile of tokens:
+    ///         for each block of columns, ascending:
+    ///             copy its activations to a buffer, the digits of all tokens for one chunk side by side
+    ///             for each tile of panels in the block:
+    ///                 tile
+    /// ```
+    /// One token of two digits lies as the buffer would, so it is read where it is, and each panel is one stream. Between
+    /// blocks of columns the sums of a row lie in the result, as f32, which they are in registers, too.
+    pub(super) fn for_tiles(&self, max_panels: usize, max_tokens: usize, mut tile: impl FnMut(&Tile<'_>)) {
+        let n = self.scales.len();
+        // Weights that only one tile of tokens reads come from memory: take them as one stream.
+        let max_panels = if n <= max_tokens { 1 } else { max_panels };
+        if let (Activations::Int16(x), 1) = (self.x, n) {
+            let (acts, _) = bytemuck::cast_slice::<i8, u8>(x.digits(0)).as_chunks();
+            for p in 0..self.panels() {
+                tile(&Tile { panels: p..p + 1, tokens: 0..1, units: 0..self.shape.units(), acts, sums: x.sums(0) });
+            }
+            return;
+        }
+        self.blocked(max_panels, max_tokens, &mut tile);
+    }
+
+    fn blocked(&self, max_panels: usize, max_tokens: usize, tile: &mut impl FnMut(&Tile<'_>)) {
+        /// A quarter of the second-level cache of current CPUs, and less than all of it on older ones.
+        const PANELS_BYTES: usize = 384 << 10;
+        let n = self.scales.len();
+        let max_block = match n <= max_tokens {
+            // Weights are read once, so there is nothing to keep.
+            true => self.panels(),
+            false => (PANELS_BYTES / size_of_val(self.panel(0)) / max_panels).max(1) * max_panels,
+        };
+        let unit_chunks = UNIT_GROUPS * self.shape.group_quads * CHUNKS_PER_QUAD;
+        let mut acts = [[0; CHUNK_COLS]; BUFFER_CHUNKS];
+        let mut sums = [0; BUFFER_SUMS];
+        for block in even_parts(0..self.panels(), max_block) {
+            for tokens in even_parts(0..n, max_tokens) {
+                let max_units = BUFFER_CHUNKS / (unit_chunks * tokens.len() * self.digits());
+                for units in even_parts(0..self.shape.units(), max_units) {
+                    let quads = self.quads_of(&units);
+                    let acts = &mut acts[..quads.len() * CHUNKS_PER_QUAD * tokens.len() * self.digits()];
+                    let sums = &mut sums[..quads.len() * tokens.len()];
+                    self.interleave(tokens.clone(), quads, acts, sums);
+                    for first in block.clone().step_by(max_panels) {
+                        let panels = first..block.end.min(first + max_panels);
+                        tile(&Tile { panels, tokens: tokens.clone(), units: units.clone(), acts, sums });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Digits of a code.
+    pub(super) fn digits(&self) -> usize {
+        match self.x {
+            Activations::Int16(_) => 2,
+            Activations::Int8(_) => 1,
+        }
+    }
+
+    /// The columns of pairs of groups, in quads.
+    fn quads_of(&self, units: &Range<usize>) -> Range<usize> {
+        let unit = UNIT_GROUPS * self.shape.group_quads;
+        units.start * unit..(units.end * unit).min(self.shape.quads)
+    }
+
+    /// Copies the activations of `tokens` for `quads` to `acts`, for each chunk the digits of the first token, of the second ...,
+    /// and their sums to `sums`, for each quad the first token's, the second's ...
+    fn interleave(&self, tokens: Range<usize>, quads: Range<usize>, acts: &mut [Acts], sums: &mut [i32]) {
+        let chunks = quads.start * CHUNKS_PER_QUAD..quads.end * CHUNKS_PER_QUAD;
+        for (n, t) in tokens.clone().enumerate() {
+            let sums_to = sums.iter_mut().skip(n).step_by(tokens.len());
+            match self.x {
+                Activations::Int16(x) => {
+                    let (from, _) = bytemuck::cast_slice::<i8, u8>(x.digits(t)).as_chunks::<CHUNK_COLS>();
+                    let (pairs, _) = from.as_chunks::<2>();
+                    let (to, _) = acts.as_chunks_mut::<2>();
+                    let to = to.iter_mut().skip(n).step_by(tokens.len());
+                    to.zip(&pairs[chunks.clone()]).for_each(|(to, from)| *to = *from);
+                    sums_to.zip(&x.sums(t)[quads.clone()]).for_each(|(to, from)| *to = *from);
+                }
+                Activations::Int8(x) => {
+                    let row = &x.codes()[t * x.stride()..][quads.start * QUAD_COLS..quads.end * QUAD_COLS];
+                    let (from, _) = bytemuck::cast_slice::<i8, u8>(row).as_chunks::<CHUNK_COLS>();
+                    let to = acts.iter_mut().skip(n).step_by(tokens.len());
+                    to.zip(from).for_each(|(to, from)| *to = *from);
+                    let sum = |quad: &[i8; QUAD_COLS]| quad.iter().map(|&q| i32::from(q)).sum::<i32>();
+                    sums_to.zip(row.as_chunks().0).for_each(|(to, quad)| *to = sum(quad));
+                }
+            }
+        }
+    }
+
+    fn panel(&self, p: usize) -> &'a [Chunk] {
+        let lines = self.shape.panel_lines();
+        &self.lines[p * lines..(p + 1) * lines]
+    }
+}
+
+/// A part of a product that one pass over registers computes.
+pub(super) struct Tile<'a> {
+    pub(super) panels: Range<usize>,
+    pub(super) tokens: Range<usize>,
+    /// Pairs of groups.
+    units: Range<usize>,
+    /// Activations of all `tokens` for the first chunk of `units`, then for the second ...; of a token both digits.
+    pub(super) acts: &'a [Acts],
+    /// Sums of the codes of all `tokens` for the first 64 columns of `units`, then for the second ...
+    pub(super) sums: &'a [i32],
+}
+
+impl Tile<'_> {
+    /// Quads of the columns, and of a group.
+    #[inline(always)]
+    pub(super) fn quads(&self, product: &Product<'_>) -> (usize, usize) {
+        (product.quads_of(&self.units).len(), product.shape.group_quads)
+    }
+
+    /// The weights of panel `i` of the tile.
+    #[inline(always)]
+    pub(super) fn weights<'a>(&self, product: &Product<'a>, i: usize) -> &'a [Chunk] {
+        &product.panel(self.panels.start + i)[self.units.start * product.shape.unit_lines()..]
+    }
+
+    /// Where the results of panel `i` and token `n` of the tile lie.
+    fn range(&self, product: &Product<'_>, i: usize, n: usize) -> Range<usize> {
+        let row = (self.panels.start + i) * PANEL_ROWS;
+        let start = (self.tokens.start + n) * product.rows + row;
+        start..start + PANEL_ROWS.min(product.rows - row)
+    }
+
+    /// The sums of the columns before this tile's.
+    #[inline(always)]
+    pub(super) fn before(&self, product: &Product<'_>, i: usize, n: usize, out: &[f32]) -> [f32; PANEL_ROWS] {
+        let mut y = [0.0; PANEL_ROWS];
+        if self.units.start > 0 {
+            let out = &out[self.range(product, i, n)];
+            y[..out.len()].copy_from_slice(out);
+        }
+        y
+    }
+
+    /// Stores the sums `y` of panel `i` and token `n` of the tile; with the last columns they become results.
+    #[inline(always)]
+    pub(super) fn store(&self, product: &Product<'_>, i: usize, n: usize, y: &[f32; PANEL_ROWS], out: &mut [f32]) {
+        let out = &mut out[self.range(product, i, n)];
+        if self.units.end < product.shape.units() {
+            return out.copy_from_slice(&y[..out.len()]);
+        }
+        let inv = 1.0 / product.scales[self.tokens.start + n];
+        match product.row_scales {
+            None => out.iter_mut().zip(y).for_each(|(out, y)| *out = y * inv),
+            Some(scales) => {
+                let scales = &scales[(self.panels.start + i) * PANEL_ROWS..];
+                out.iter_mut().zip(y).zip(scales).for_each(|((out, y), d)| *out = y * inv * d);
+            }
+        }
+    }
+}
