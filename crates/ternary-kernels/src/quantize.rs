@@ -7,13 +7,23 @@ use crate::KernelError;
 /// Scales are taken of at least this, so that zeros divide.
 pub const MIN_ABS: f32 = 1e-5;
 
-/// Ternary weights by the absolute mean: `a = max(mean|W|, 1e-5)`, `T = clamp(round(W * (1 / a)), -1, 1)`, where halves
-/// round to even; the weight is then `a * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and `a`.
+/// The scale of ternary weights: `max(mean|W|, 1e-5)` of the master weights of one tensor.
 ///
 /// The mean is summed in f64 and rounded to f32 once: that is the f32 nearest to the true mean for any tensor that
 /// fits a memory, and independent of the order of the sum. (A framework that sums in f32 may differ in the last bits,
-/// which changes a trit only if its weight lies that close to `a / 2`.) The factor `1 / a` is rounded to f32 before
-/// it multiplies, as transformers does.
+/// which changes a trit only if its weight lies that close to half of the scale.) It is finite exactly where all weights are.
+pub fn absmean(weights: &[f32]) -> f32 {
+    let sum: f64 = weights.iter().map(|w| f64::from(w.abs())).sum();
+    let mean = (sum / weights.len().max(1) as f64) as f32;
+    // A comparison that is false for NaN, so that damage stays visible.
+    if mean < MIN_ABS { MIN_ABS } else { mean }
+}
+
+/// Ternary weights by the absolute mean: `a = max(mean|W|, 1e-5)` ([`absmean`]), `T = clamp(round(W / a), -1, 1)`, where halves
+/// round to even; the weight is then `a * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and `a`.
+///
+/// This is what training computes with ([`Ops::ternarize`](crate::Ops::ternarize)) and what loading master weights does, so
+/// that a model is after its export, to the bit, what it was before.
 ///
 /// # Errors
 /// [`KernelError::ShapeMismatch`] for a wrong length, [`KernelError::TooLarge`], [`KernelError::NotFinite`].
@@ -28,16 +38,12 @@ pub fn absmean_quantize(weights: &[f32], rows: usize, cols: usize) -> Result<(Ve
     if weights.len() != expected {
         return Err(KernelError::ShapeMismatch { op, what: "rows * cols weights", expected, got: weights.len() });
     }
-    // An infinity or a NaN anywhere makes the sum one too.
-    let sum: f64 = weights.iter().map(|w| f64::from(w.abs())).sum();
-    if !sum.is_finite() {
+    let scale = absmean(weights);
+    if !scale.is_finite() {
         let i = weights.iter().position(|w| !w.is_finite()).unwrap_or(0);
         return Err(KernelError::NotFinite { op, row: i / cols, col: i % cols, value: weights[i] });
     }
-    let mean = if expected == 0 { 0.0 } else { (sum / expected as f64) as f32 };
-    let scale = mean.max(MIN_ABS);
-    let factor = 1.0 / scale;
-    let trits = weights.iter().map(|w| (w * factor).round_ties_even().clamp(-1.0, 1.0) as i8).collect();
+    let trits = weights.iter().map(|w| (w / scale).round_ties_even().clamp(-1.0, 1.0) as i8).collect();
     Ok((trits, scale))
 }
 

@@ -3,13 +3,13 @@
 //! Paper: arXiv:2504.18415, equations 1, 2, 5 and 6.
 
 use candle_core::{D, DType, Result, Tensor};
-use ternary_kernels::quantize::SQRT_7;
+use ternary_kernels::quantize::{MIN_ABS, SQRT_7};
 
 /// Largest magnitude of an activation code.
 pub const ACT_MAX: f64 = 127.0;
 
 /// Floor of the absmax of a token and of the absmean of a weight matrix, so that zeros divide by something.
-pub const MIN_MAGNITUDE: f64 = 1e-5;
+pub const MIN_MAGNITUDE: f64 = MIN_ABS as f64;
 
 /// `1.5 * 2^23`: in `(v + this) - this` the first sum has no bits left for a fraction, so f32 addition itself rounds `v`,
 /// half to even, for every `|v| <= 2^22`. candle's own `round` rounds half away from zero, which is another model.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 
-use ternary_kernels::{Ops, Scales, TernaryMatrix};
+use ternary_kernels::quantize::absmean_quantize;
+use ternary_kernels::{Scales, TernaryMatrix};
 
 use super::params::{EMBEDDING, HEAD};
 use super::shape::model_to_json;
@@ -38,9 +39,7 @@ impl WeightSource for MasterWeights<'_> {
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let (rows, cols) = self.model.projection_shape(layer, which);
         let w = self.tensor(&format!("{}.weight", self.model.projection_name(layer, which)))?;
-        let alpha = super::absmean(w);
-        let (mut trits, mut values) = (vec![0i8; w.len()], vec![0.0; w.len()]);
-        Ops::selected()?.ternarize(w, alpha, &mut trits, &mut values);
+        let (trits, alpha) = absmean_quantize(w, rows, cols)?;
         Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?)
     }
 

@@ -47,10 +47,3 @@ pub use random::Random;
 pub use schedule::{Rates, Schedule};
 pub use shape::{model_from_json, model_to_json};
 pub use trainer::{Event, Finish, Trainer, Validation};
-
-/// The scale of ternary weights: the mean absolute value of their master weights, at least 1e-5.
-fn absmean(w: &[f32]) -> f32 {
-    let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
-    // A comparison that is false for NaN, so that damage stays visible.
-    if mean < 1e-5 { 1e-5 } else { mean as f32 }
-}

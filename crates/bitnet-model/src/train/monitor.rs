@@ -1,6 +1,7 @@
 //! Whether the ternary weights of each layer are alive: how many are zero, how many change sides.
 
 use ternary_kernels::Ops;
+use ternary_kernels::quantize::absmean;
 
 use super::params::Role;
 use super::{Params, TrainError};
@@ -28,7 +29,7 @@ pub(super) fn trits(params: &Params) -> Result<Vec<i8>, TrainError> {
         let start = all.len();
         all.resize(start + w.len(), 0);
         values.resize(w.len(), 0.0);
-        ops.ternarize(w, super::absmean(w), &mut all[start..], &mut values);
+        ops.ternarize(w, absmean(w), &mut all[start..], &mut values);
     }
     Ok(all)
 }
@@ -52,7 +53,7 @@ pub(super) fn compare(params: &Params, before: &[i8]) -> Result<Vec<LayerTrits>,
         let keep = share(count);
         l.zeros = l.zeros * keep + share(is.iter().filter(|t| **t == 0).count());
         l.flips = l.flips * keep + share(was.iter().zip(is).filter(|(a, b)| a != b).count());
-        l.alpha = l.alpha * keep + f64::from(super::absmean(&params.values[e.range.clone()])) * share(range.len());
+        l.alpha = l.alpha * keep + f64::from(absmean(&params.values[e.range.clone()])) * share(range.len());
         count += range.len();
     }
     Ok(layers)

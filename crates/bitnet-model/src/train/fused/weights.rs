@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use ternary_kernels::quantize::absmean;
 use ternary_kernels::{Kernel, Ops, Packed, Scales, TernaryMatrix};
 use ttt_layer::{ConvParameters, ConvRows, RowWise, TttParameters};
 
 use crate::config::{InputForm, Mixer, ModelConfig, Norm, Projection, TttTensor};
 use crate::train::params::{EMBEDDING, HEAD, Role};
-use crate::train::{Params, TrainError, absmean};
+use crate::train::{Params, TrainError};
 
 /// The projections of a layer that share an input: those of the mixer, its output, gate and up, down.
 fn groups(c: &ModelConfig, l: usize) -> [Vec<Projection>; 4] {
