@@ -61,7 +61,7 @@ fn the_linear_class_decides_what_the_scale_means() {
     let name = "model.layers.0.self_attn.q_proj.weight_scale";
     let bytes = &stored.get(name).unwrap().bytes;
     let stored = half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
-    assert_eq!(divided.layers[0].projection(Projection::Q).scales().of_row(0), 1.0 / stored);
+    assert_eq!(divided.layers[0].projection(Projection::Q).scales().at(0, 0), 1.0 / stored);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_small_checkpoint_is_read_as_it_was_made() {
         let (rows, cols) = shape(p);
         let m = w.layers[0].projection(p);
         assert_eq!(m.to_trits(), (0..rows * cols).map(|i| trit(n, i)).collect::<Vec<_>>());
-        assert_eq!(m.scales().of_row(0), 0.5 + n as f32 / 8.0);
+        assert_eq!(m.scales().at(0, 0), 0.5 + n as f32 / 8.0);
     }
 }
 
@@ -102,7 +102,7 @@ fn dense_projections_that_are_ternary_keep_their_scale() {
     let w = load(&folder(dir.path(), &small_config(), &tensors));
     let m = w.layers[0].projection(Projection::Down);
     // absmean would have given 0.75 times the share of non-zero weights.
-    assert_eq!(m.scales().of_row(0), 0.75);
+    assert_eq!(m.scales().at(0, 0), 0.75);
     assert_eq!(m.to_trits()[..40], (0..40).map(|i| trit(6, i)).collect::<Vec<_>>());
 }
 
@@ -121,7 +121,7 @@ fn merged_projections_are_taken_apart() {
         for p in parts {
             let m = separate.layers[0].projection(*p);
             trits.extend(m.to_trits());
-            scales.push(m.scales().of_row(0));
+            scales.push(m.scales().at(0, 0));
             let base = projection_name(*p);
             tensors.retain(|t| !t.0.starts_with(&base));
         }

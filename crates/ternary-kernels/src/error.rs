@@ -1,6 +1,6 @@
 //! The one error type of this crate.
 
-use crate::{FileFormat, TlTile};
+use crate::{FileFormat, TlTile, Twos};
 
 /// What can go wrong with shapes, codes, scales and kernel selection.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -106,20 +106,69 @@ pub enum KernelError {
         /// Weights of a group.
         group_len: usize,
     },
-    /// Blocks of one row carry different scales, so the row is not a ternary row.
-    #[error(
-        "{format}: row {row} has blocks with scales {first} and {second}; \
-         a ternary tensor has one scale per row, so these are not BitNet weights"
-    )]
-    MixedScales {
+    /// A scale of a block that is NaN, infinite or negative.
+    #[error("{format}: the scale of row {row}, block {block} is {value}, no finite number of at least 0")]
+    InvalidBlockScale {
         /// The file format.
         format: FileFormat,
         /// The row.
         row: usize,
-        /// Scale of its first non-zero block.
+        /// The block in the row, from 0.
+        block: usize,
+        /// The scale that was found.
+        value: f32,
+    },
+    /// Weights that share one scale in the target format have several.
+    #[error(
+        "{format} has one scale for each {} weights, but some of row {row} have scales {first} and {second}: \
+         this cannot be kept; write a format of smaller groups (PQ2_0 and PTQ1_0 of 128, Q2_0 of 64)",
+        .format.info().weights
+    )]
+    MixedScales {
+        /// The target format.
+        format: FileFormat,
+        /// The row.
+        row: usize,
+        /// Scale of the first non-zero group of the block.
         first: f32,
-        /// A different scale found later in the row.
+        /// A different scale found later in it.
         second: f32,
+    },
+    /// The format has no room for a scale per group.
+    #[error(
+        "{format} has no room for a scale for each {group_len} weights of a row; write Q2_0 (groups of 64), PQ2_0, PTQ1_0 (128), \
+         TQ1_0 or TQ2_0 (256)"
+    )]
+    NoGroupScales {
+        /// The target format.
+        format: FileFormat,
+        /// Weights of a group.
+        group_len: usize,
+    },
+    /// A format that is read, but not written.
+    #[error("{format} is read, but not written; write Q2_0, PQ2_0 or PTQ1_0")]
+    ReadOnlyFormat {
+        /// The format.
+        format: FileFormat,
+    },
+    /// Weights of +2, as Q2_0 can hold them, where only -1, 0 and +1 are possible.
+    #[error(
+        "{what} holds weights of -1, 0 and +1, but {} of this matrix are +2, the first at row {}, column {}",
+        .twos.count, .twos.row, .twos.col
+    )]
+    Twos {
+        /// The format or the kernel.
+        what: String,
+        /// Where they are.
+        twos: Twos,
+    },
+    /// A kernel for rows of one scale was given a scale per group.
+    #[error("kernel {kernel} takes one scale per row, but these weights have one for each {group_len}; use a group kernel")]
+    GroupsUnsupported {
+        /// The kernel that refused.
+        kernel: String,
+        /// Weights of a group.
+        group_len: usize,
     },
     /// A scale cannot be stored exactly in the target format.
     #[error(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use half::f16;
 
-use crate::KernelError;
+use crate::{FileFormat, KernelError, Scales};
 
 /// One scale for each `group_len` consecutive weights of a row: `[rows, groups]` f16 row-major, as files store them; the last group
 /// of a row may be shorter, `groups = ceil(cols / group_len)`.
@@ -79,6 +79,62 @@ impl GroupScales {
     /// All scales, `[rows, groups]` row-major.
     pub fn values(&self) -> &[f16] {
         &self.values
+    }
+    /// The scale of the weight at row `r`, column `c`; 0 outside of the matrix.
+    pub fn at(&self, r: usize, c: usize) -> f32 {
+        match c / self.group_len {
+            g if r < self.rows && g < self.groups => self.values[r * self.groups + g].to_f32(),
+            _ => 0.0,
+        }
+    }
+
+    /// The scale of each row, where all groups of every row agree.
+    pub(crate) fn of_rows(&self) -> Option<Arc<[f32]>> {
+        if self.groups == 0 {
+            return None;
+        }
+        let one = |row: &[f16]| row.iter().all(|d| d.to_bits() == row[0].to_bits()).then(|| row[0].to_f32());
+        self.values.chunks_exact(self.groups).map(one).collect()
+    }
+
+    /// The scales of the rows `order`, each an index of a row.
+    pub(crate) fn of_order(&self, order: impl Iterator<Item = usize>) -> Self {
+        let mut rows = 0;
+        let mut values = Vec::with_capacity(self.values.len());
+        for r in order {
+            values.extend_from_slice(self.row(r));
+            rows += 1;
+        }
+        Self { rows, values: values.into(), ..*self }
+    }
+
+    /// Each scale times what `factor` says for its row and first column.
+    ///
+    /// # Errors
+    /// [`KernelError::InexactScale`] for a product that f16 cannot hold; [`KernelError::InvalidGroupScale`] for a factor that is
+    /// no scale.
+    pub(crate) fn times(
+        &self,
+        format: FileFormat,
+        factor: impl Fn(usize, usize) -> f32,
+    ) -> Result<Self, KernelError> {
+        let product = |(i, d): (usize, &f16)| {
+            let (row, group) = (i / self.groups, i % self.groups);
+            let value = d.to_f32() * factor(row, group * self.group_len);
+            let stored = f16::from_f32(value);
+            match stored.is_finite() && stored.to_f32() == value {
+                true => Ok(stored),
+                false => Err(KernelError::InexactScale { format, stored_as: "f16", row, value }),
+            }
+        };
+        let values = self.values.iter().enumerate().map(product).collect::<Result<Arc<[f16]>, _>>()?;
+        Self::new(self.group_len, self.rows, self.groups * self.group_len, values)
+    }
+}
+
+impl From<GroupScales> for Scales {
+    fn from(scales: GroupScales) -> Self {
+        Scales::Groups(scales)
     }
 }
 

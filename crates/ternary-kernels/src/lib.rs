@@ -23,6 +23,7 @@ pub mod probe;
 pub mod quantize;
 pub mod reference;
 mod registry;
+mod scales;
 
 pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, Int8Vector, ROW_ALIGN};
 pub use activations16::{INT16_MAX, Int16Batch, Int16Matrix, Int16RowMut, Int16RowsMut};
@@ -33,13 +34,14 @@ pub use cpu_name::cpu_name;
 pub use dispatch::{gemm, gemm_a4, gemv};
 pub use elut::Elut;
 pub use error::KernelError;
-pub use formats::{FileFormat, ScaleRounding, TlTile};
+pub use formats::{FORMATS, FileFormat, FormatInfo, ScalePlace, ScaleRounding, TlTile};
 pub use group::{GroupKernel, GroupPacked};
 pub use group_scales::GroupScales;
 pub use int4::{Int4Batch, Int4Matrix, Int4RowMut, Int4RowsMut, Int4Vector};
 pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows, row_block};
-pub use matrix::{Scales, TernaryMatrix};
+pub use matrix::{Levels, TernaryMatrix, Twos};
+pub use scales::Scales;
 pub use registry::{
     Entry, best, by_name, for_format, for_int4_weights, for_isa, for_weights, kernels_available, registry,
 };

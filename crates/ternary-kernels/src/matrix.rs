@@ -3,37 +3,30 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{FileFormat, KernelError, SharedBytes};
+use crate::{FileFormat, KernelError, Scales, SharedBytes, scales};
 
-/// Scales of a ternary matrix: the weight is `scale * trit`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scales {
-    /// One scale for the whole matrix.
-    Tensor(f32),
-    /// One scale per row, `[rows]` f32 (merged projections, IQ1_BN and IQ2_BN files).
-    Rows(Arc<[f32]>),
+/// What the weights of a matrix are, but for their scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Levels {
+    /// -1, 0 and +1.
+    Three,
+    /// -1, 0, +1 and +2: Q2_0 and PQ2_0 have a code for it, and files with such weights exist.
+    Four,
 }
 
-impl Scales {
-    /// The scale of row `r`; 0 where `r` is out of range.
-    pub fn of_row(&self, r: usize) -> f32 {
-        match self {
-            Scales::Tensor(s) => *s,
-            Scales::Rows(s) => s.get(r).copied().unwrap_or(0.0),
-        }
-    }
-
-    /// `Tensor` where all rows agree, so that equal matrices have equal scales.
-    #[must_use]
-    pub fn simplified(self) -> Self {
-        match &self {
-            Scales::Rows(s) if s.iter().all(|v| v.to_bits() == s[0].to_bits()) && !s.is_empty() => Scales::Tensor(s[0]),
-            _ => self,
-        }
-    }
+/// The weights of +2 in a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Twos {
+    /// Row of the first one.
+    pub row: usize,
+    /// Column of the first one.
+    pub col: usize,
+    /// How many there are.
+    pub count: usize,
 }
 
-/// A ternary matrix `W = scale * T`, `T` is `[rows, cols]` with entries -1, 0, +1.
+/// A ternary matrix `W = scale * T`, `T` is `[rows, cols]` with entries -1, 0, +1; also +2 where [`TernaryMatrix::levels`]
+/// says so. The scale is one for all, or for each row, or for each group of consecutive weights of a row.
 ///
 /// The trits stay in the bytes they were read from (a file mapping, say) until a kernel packs them into its own
 /// layout; every constructor has checked that those bytes hold trits and nothing else.
@@ -48,6 +41,8 @@ pub struct TernaryMatrix {
     stored_rows: usize,
     /// Row `r` of this matrix is row `order[r]` of the bytes; `None` is the identity.
     order: Option<Arc<[u32]>>,
+    /// Weights of +2.
+    twos: Option<Twos>,
 }
 
 impl TernaryMatrix {
@@ -68,6 +63,18 @@ impl TernaryMatrix {
         Self::from_bytes(FileFormat::Trits, rows, cols, bytes.to_vec().into(), Some(scales))
     }
 
+    /// As [`TernaryMatrix::from_trits`], but `codes` may be 2 as well. Formats and kernels for trits refuse such a matrix.
+    ///
+    /// # Errors
+    /// As [`TernaryMatrix::from_trits`], for values outside of -1..=2.
+    pub fn from_codes(rows: usize, cols: usize, codes: &[i8], scales: Scales) -> Result<Self, KernelError> {
+        let trits: Vec<i8> = codes.iter().map(|c| if *c == 2 { 1 } else { *c }).collect();
+        let mut matrix = Self::from_trits(rows, cols, &trits, scales)?;
+        matrix.bytes = bytemuck::cast_slice(codes).to_vec().into();
+        matrix.twos = matrix.find_twos();
+        Ok(matrix)
+    }
+
     /// From the bytes of a file format. `scales` are those stored outside of the bytes (`weight_scale` of a
     /// safetensors file, a `.scale` tensor); formats that carry their scale inside (I2_S, TQ, IQ_BN) multiply by it.
     ///
@@ -80,9 +87,9 @@ impl TernaryMatrix {
         bytes: SharedBytes,
         scales: Option<Scales>,
     ) -> Result<Self, KernelError> {
-        let inside = format.validate(rows, cols, &bytes)?;
-        let scales = combine(format, rows, inside, scales)?;
-        Ok(Self { rows, cols, scales, format, bytes, stored_rows: rows, order: None })
+        let inside = format.inspect(rows, cols, &bytes)?;
+        let scales = combine(format, (rows, cols), inside.scales, scales)?;
+        Ok(Self { rows, cols, scales, format, bytes, stored_rows: rows, order: None, twos: inside.twos })
     }
 
     /// The same matrix with its rows in another order: row `r` of the result is row `order[r]` of `self`.
@@ -109,11 +116,9 @@ impl TernaryMatrix {
             }
         }
         let through = |r: &u32| self.order.as_ref().map_or(*r, |o| o[*r as usize]);
-        let scales = match &self.scales {
-            Scales::Tensor(s) => Scales::Tensor(*s),
-            Scales::Rows(s) => Scales::Rows(order.iter().map(|&r| s[r as usize]).collect()),
-        };
-        Ok(Self { scales, order: Some(order.iter().map(through).collect()), ..self.clone() })
+        let scales = self.scales.of_order(order.iter().map(|r| *r as usize));
+        let order = Some(order.iter().map(through).collect());
+        Ok(Self { scales, order, ..self.clone() }.with_twos_found())
     }
 
     /// Rows `range` as a matrix of their own, sharing the bytes.
@@ -131,11 +136,8 @@ impl TernaryMatrix {
         }
         let at = |r: usize| self.order.as_ref().map_or(r as u32, |o| o[r]);
         let order = range.clone().map(at).collect();
-        let scales = match &self.scales {
-            Scales::Tensor(s) => Scales::Tensor(*s),
-            Scales::Rows(s) => Scales::Rows(s[range.clone()].into()).simplified(),
-        };
-        Ok(Self { rows: range.len(), scales, order: Some(order), ..self.clone() })
+        let scales = scales::slice(&self.scales, range.clone());
+        Ok(Self { rows: range.len(), scales, order: Some(order), ..self.clone() }.with_twos_found())
     }
 
     /// Output features, M.
@@ -150,6 +152,14 @@ impl TernaryMatrix {
     pub fn scales(&self) -> &Scales {
         &self.scales
     }
+    /// What the weights are, but for their scales.
+    pub fn levels(&self) -> Levels {
+        if self.twos.is_some() { Levels::Four } else { Levels::Three }
+    }
+    /// The weights of +2, if there are any.
+    pub fn twos(&self) -> Option<Twos> {
+        self.twos
+    }
     /// The encoding of the bytes that hold the trits.
     pub fn format(&self) -> FileFormat {
         self.format
@@ -159,7 +169,23 @@ impl TernaryMatrix {
         self.order.is_none().then_some(&self.bytes)
     }
 
-    /// Writes the trits of row `r` to `out`, `[cols]` i8.
+    /// Refuses what a kernel that multiplies whole rows of trits cannot compute with: a scale per group, weights of +2.
+    ///
+    /// # Errors
+    /// [`KernelError::GroupsUnsupported`], [`KernelError::Twos`].
+    pub fn expect_plain_rows(&self, kernel: &str) -> Result<(), KernelError> {
+        match (&self.scales, self.twos) {
+            (Scales::Groups(g), _) => {
+                Err(KernelError::GroupsUnsupported { kernel: kernel.to_owned(), group_len: g.group_len() })
+            }
+            (Scales::Tensor(_) | Scales::Rows(_), Some(twos)) => {
+                Err(KernelError::Twos { what: kernel.to_owned(), twos })
+            }
+            (Scales::Tensor(_) | Scales::Rows(_), None) => Ok(()),
+        }
+    }
+
+    /// Writes the weights of row `r` without their scales, -1 to +1 (or +2), to `out`, `[cols]` i8.
     ///
     /// # Panics
     /// If `r` is not below [`TernaryMatrix::rows`] or `out` is not `cols` long.
@@ -174,6 +200,23 @@ impl TernaryMatrix {
         self.format.decode_row(&self.bytes, self.stored_rows, self.cols, stored, out);
     }
 
+    /// Writes the weights of row `r`, scale times trit, to `out`, `[cols]` f32; `trits` is room for them, `[cols]` i8.
+    ///
+    /// # Panics
+    /// As [`TernaryMatrix::decode_row`].
+    pub fn decode_row_f32(&self, r: usize, trits: &mut [i8], out: &mut [f32]) {
+        self.decode_row(r, trits);
+        assert_eq!(out.len(), self.cols, "decode_row_f32: length of the row");
+        let (scales, len) = match &self.scales {
+            Scales::Tensor(_) | Scales::Rows(_) => (None, self.cols.max(1)),
+            Scales::Groups(g) => (Some(g.row(r)), g.group_len()),
+        };
+        for (g, (out, trits)) in out.chunks_mut(len).zip(trits.chunks(len)).enumerate() {
+            let scale = scales.map_or_else(|| self.scales.at(r, 0), |row| row[g].to_f32());
+            out.iter_mut().zip(trits).for_each(|(out, t)| *out = scale * f32::from(*t));
+        }
+    }
+
     /// All trits, `[rows, cols]` i8 row-major.
     pub fn to_trits(&self) -> Vec<i8> {
         let mut all = vec![0; self.rows * self.cols];
@@ -184,37 +227,55 @@ impl TernaryMatrix {
         }
         all
     }
+
+    /// This matrix, of rows some of which may have had twos.
+    fn with_twos_found(mut self) -> Self {
+        if self.twos.is_some() {
+            self.twos = self.find_twos();
+        }
+        self
+    }
+
+    fn find_twos(&self) -> Option<Twos> {
+        let mut codes = vec![0; self.cols];
+        let mut found: Option<Twos> = None;
+        for row in 0..self.rows {
+            self.decode_row(row, &mut codes);
+            if let Some(col) = codes.iter().position(|c| *c == 2) {
+                let twos = found.get_or_insert(Twos { row, col, count: 0 });
+                twos.count += codes.iter().filter(|c| **c == 2).count();
+            }
+        }
+        found
+    }
 }
 
 /// Multiplies the scales inside the bytes with those beside them, and checks the result.
 fn combine(
     format: FileFormat,
-    rows: usize,
+    (rows, cols): (usize, usize),
     inside: Option<Scales>,
     beside: Option<Scales>,
 ) -> Result<Scales, KernelError> {
+    if let Some(beside) = &beside {
+        beside.check(format, rows, cols)?;
+    }
     let scales = match (inside, beside) {
         (None, None) => Scales::Tensor(1.0),
         (Some(s), None) | (None, Some(s)) => s,
         (Some(Scales::Tensor(a)), Some(Scales::Tensor(b))) => Scales::Tensor(a * b),
-        (Some(a), Some(b)) => Scales::Rows((0..rows).map(|r| a.of_row(r) * b.of_row(r)).collect()),
-    };
-    let check = |row: usize, value: f32| {
-        if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(KernelError::InvalidScale { format, row, value }) }
-    };
-    match &scales {
-        Scales::Tensor(s) => check(0, *s)?,
-        Scales::Rows(s) => {
-            if s.len() != rows {
-                return Err(KernelError::ShapeMismatch {
-                    op: "TernaryMatrix",
-                    what: "scales",
-                    expected: rows,
-                    got: s.len(),
-                });
-            }
-            s.iter().enumerate().try_for_each(|(r, v)| check(r, *v))?;
+        (Some(Scales::Groups(g)), Some(other @ (Scales::Tensor(_) | Scales::Rows(_))))
+        | (Some(other @ (Scales::Tensor(_) | Scales::Rows(_))), Some(Scales::Groups(g))) => {
+            Scales::Groups(g.times(format, |r, c| other.at(r, c))?)
         }
-    }
+        (Some(Scales::Groups(a)), Some(Scales::Groups(b))) if a.group_len() == b.group_len() => {
+            Scales::Groups(a.times(format, |r, c| b.at(r, c))?)
+        }
+        (Some(Scales::Groups(_)), Some(Scales::Groups(b))) => {
+            return Err(KernelError::NoGroupScales { format, group_len: b.group_len() });
+        }
+        (Some(a), Some(b)) => Scales::Rows((0..rows).map(|r| a.at(r, 0) * b.at(r, 0)).collect()),
+    };
+    scales.check(format, rows, cols)?;
     Ok(scales.simplified())
 }

@@ -299,12 +299,12 @@ fn matrices_without_groups_are_multiplied_as_well() {
                 let (t, r) = (i / rows, i % rows);
                 let sum: i64 = (0..cols).map(|c| i64::from(trits[r * cols + c]) * i64::from(codes[t * cols + c])).sum();
                 assert!(sum.abs() < 1 << 24, "sums of this test are exact in f32");
-                let expected = sum as f32 * (1.0 / x.scales()[t]) * scales.of_row(r);
+                let expected = sum as f32 * (1.0 / x.scales()[t]) * scales.at(r, 0);
                 assert_eq!(y.to_bits(), expected.to_bits(), "{}: token {t}, row {r}", kernel.name());
             }
             let mut row = vec![0.0; cols];
             packed.decode_row_f32(34, &mut row);
-            assert!(row.iter().zip(&trits[34 * cols..]).all(|(w, &t)| *w == f32::from(t) * scales.of_row(34)));
+            assert!(row.iter().zip(&trits[34 * cols..]).all(|(w, &t)| *w == f32::from(t) * scales.at(34, 0)));
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn product(w: &TernaryMatrix, x: &[f32]) -> Result<Product, ParityErr
     let mut y = vec![0.0; n * m];
     for ((acc, y), s) in acc.chunks_exact(m).zip(y.chunks_exact_mut(m)).zip(batch.scales()) {
         for (r, (y, acc)) in y.iter_mut().zip(acc).enumerate() {
-            *y = (*acc as f32 * (1.0 / s)) * w.scales().of_row(r);
+            *y = (*acc as f32 * (1.0 / s)) * w.scales().at(r, 0);
         }
     }
     let view = batch.view();

@@ -1,7 +1,7 @@
 //! Damage done on purpose: a comparison that cannot fail proves nothing.
 
 use bitnet_model::{FloatMatrix, ModelConfig, ModelError, ModelWeights, Norm, Projection, WeightSource};
-use ternary_kernels::{KernelError, Scales, TernaryMatrix};
+use ternary_kernels::{GroupScales, KernelError, Scales, TernaryMatrix};
 
 /// One damage to a model's weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,6 +95,11 @@ fn rescale(w: &TernaryMatrix) -> Result<TernaryMatrix, KernelError> {
     let scales = match w.scales() {
         Scales::Tensor(s) => Scales::Tensor(grow(*s)),
         Scales::Rows(s) => Scales::Rows(s.iter().map(|s| grow(*s)).collect()),
+        Scales::Groups(g) => {
+            // Rounded to the next f16: a larger step than the others.
+            let grown = (0..g.rows()).flat_map(|r| g.row(r)).map(|d| half::f16::from_f32(grow(d.to_f32())));
+            Scales::Groups(GroupScales::new(g.group_len(), w.rows(), w.cols(), grown.collect())?)
+        }
     };
     TernaryMatrix::from_trits(w.rows(), w.cols(), &w.to_trits(), scales)
 }

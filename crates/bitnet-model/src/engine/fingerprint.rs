@@ -57,6 +57,10 @@ impl Hash {
             match linear.scales() {
                 Scales::Tensor(s) => self.floats(&[*s]),
                 Scales::Rows(s) => self.floats(s),
+                Scales::Groups(g) => {
+                    let scales = (0..g.rows()).flat_map(|r| g.row(r));
+                    self.floats(&scales.map(|d| d.to_f32()).collect::<Vec<_>>());
+                }
             }
             // Codes in range and lengths that agree are never refused.
             let products = self.products(linear, acc);

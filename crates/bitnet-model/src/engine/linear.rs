@@ -23,6 +23,8 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) fn new(w: &TernaryMatrix, kernel: &Arc<dyn Kernel>) -> Result<Self, KernelError> {
+        // Whatever the kernel says: the epilogue below has one scale per row.
+        w.expect_plain_rows(kernel.name())?;
         Ok(Self { packed: kernel.prepack(w)?, scales: w.scales().clone(), kernel: kernel.clone() })
     }
 
@@ -90,6 +92,7 @@ impl Linear {
                     *o = if ADD { *o + y } else { y };
                 }
             }
+            Scales::Groups(_) => unreachable!("refused by Linear::new"),
         }
     }
 

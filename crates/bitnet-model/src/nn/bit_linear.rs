@@ -82,11 +82,13 @@ impl BitLinear {
     /// Those of candle, for want of memory for example.
     pub fn from_ternary(w: &TernaryMatrix, device: &Device) -> Result<Self> {
         let (out_dim, in_dim) = (w.rows(), w.cols());
+        w.expect_plain_rows("of BitLinear").map_err(candle_core::Error::wrap)?;
         let trits: Vec<f32> = w.to_trits().into_iter().map(f32::from).collect();
         let trits = Tensor::from_vec(trits, (out_dim, in_dim), device)?;
         let alpha = match w.scales() {
             Scales::Tensor(s) => Tensor::new(*s, device)?,
             Scales::Rows(s) => Tensor::new(s.as_ref(), device)?,
+            Scales::Groups(_) => unreachable!("refused above"),
         };
         Ok(Self { weights: Weights::Ternary { trits, alpha }, in_dim, out_dim, input: InputForm::default() })
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use bitnet_model::{FloatMatrix, FloatType, LayerWeights, Mixer, ModelConfig, ModelWeights, Norm, Projection};
 use half::bf16;
 use serde_json::{Map, Value, json};
-use ternary_kernels::{FileFormat, KernelError, ScaleRounding, TernaryMatrix};
+use ternary_kernels::{FileFormat, KernelError, ScaleRounding, Scales, TernaryMatrix};
 
 use super::verify::{self, Checked};
 use super::{Job, Progress, gguf_out::is_plain, hf_words};
@@ -109,7 +109,7 @@ fn projections(w: &ModelWeights) -> impl Iterator<Item = (usize, Projection, &Te
 }
 
 fn linear_class(w: &ModelWeights) -> LinearClass {
-    let all = |f: fn(f32) -> bool| projections(w).all(|(_, _, m)| f(m.scales().of_row(0)));
+    let all = |f: fn(f32) -> bool| projections(w).all(|(_, _, m)| f(m.scales().at(0, 0)));
     if !all(is_bf16) && all(|s| as_divisor(s).is_some()) { LinearClass::BitLinear } else { LinearClass::AutoBitLinear }
 }
 
@@ -119,12 +119,25 @@ fn stored_scales(w: &ModelWeights, class: LinearClass, rounding: ScaleRounding) 
     for (l, p, m) in projections(w) {
         let name = || NAMES.projection(l, p, w.config.mixer(l)) + ".weight_scale";
         let in_tensor = |source| LoadError::Ternary { tensor: name(), source };
-        let scale = m.scales().of_row(0);
-        let different = (0..m.rows()).find(|r| m.scales().of_row(*r).to_bits() != scale.to_bits());
-        if let Some(row) = different {
-            let (first, second) = (scale, m.scales().of_row(row));
-            return Err(in_tensor(KernelError::OneScaleOnly { format: FileFormat::HfPacked, row, first, second }));
-        }
+        let scale = match m.scales() {
+            Scales::Tensor(s) => *s,
+            Scales::Rows(s) => {
+                let first = s.first().copied().unwrap_or(1.0);
+                if let Some((row, &second)) = s.iter().enumerate().find(|(_, v)| v.to_bits() != first.to_bits()) {
+                    return Err(in_tensor(KernelError::OneScaleOnly {
+                        format: FileFormat::HfPacked,
+                        row,
+                        first,
+                        second,
+                    }));
+                }
+                first
+            }
+            Scales::Groups(g) => {
+                let format = FileFormat::HfPacked;
+                return Err(in_tensor(KernelError::NoGroupScales { format, group_len: g.group_len() }));
+            }
+        };
         let stored = match class {
             LinearClass::BitLinear => as_divisor(scale),
             LinearClass::AutoBitLinear if is_bf16(scale) => Some(bf16::from_f32(scale)),

@@ -59,7 +59,7 @@ pub fn assert_same(a: &ModelWeights, b: &ModelWeights, allow: Allow, what: &str)
             let (wx, wy) = (x.projection(p), y.projection(p));
             assert!(wx.to_trits() == wy.to_trits(), "{what} layer {l} {}: trits differ", p.name());
             for r in 0..wx.rows() {
-                let (sx, sy) = (wx.scales().of_row(r), wy.scales().of_row(r));
+                let (sx, sy) = (wx.scales().at(r, 0), wy.scales().at(r, 0));
                 let ok = (sx - sy).abs() <= allow.scale * sx.abs();
                 assert!(ok, "{what} layer {l} {} row {r}: scale {sx} against {sy}", p.name());
             }

@@ -169,6 +169,7 @@ impl Kernel for Elut {
                 reason: "ternary weights need the levels -1, 0 and 1",
             });
         };
+        w.expect_plain_rows(&self.name)?;
         // A buffer of trits for the decoder, one row.
         let row = std::cell::RefCell::new(vec![0i8; w.cols()]);
         pack::pack(&self.name, &self.code, (w.rows(), w.cols()), |r, out| {

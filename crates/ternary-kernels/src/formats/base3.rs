@@ -1,4 +1,4 @@
-//! Five base-3 digits in a byte, as TQ1_0 and IQ1_BN store them.
+//! Five base-3 digits in a byte, as TQ1_0, PTQ1_0 and IQ1_BN store them.
 //!
 //! The digits (trit + 1) make a value `v` in 0..243, and the byte is `ceil(256 v / 243)`, so that `byte / 256` is just
 //! above `v / 243`: a fixed-point fraction. Multiplied by 3 it carries its first digit out at the top, and the rest
@@ -34,6 +34,24 @@ pub(super) static LOW_FIRST: [[i8; 8]; 256] = {
     }
     table
 };
+
+/// Decodes `W` bytes whose digit `n` belongs to the weights `n * W..(n + 1) * W`; digits beyond `out` are dropped.
+#[inline]
+pub(super) fn decode_group<const W: usize>(bytes: &[u8], out: &mut [i8]) {
+    for (n, out) in out.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+        for (out, &byte) in out.iter_mut().zip(bytes) {
+            *out = digit(byte, n) as i8 - 1;
+        }
+    }
+}
+
+/// The inverse of [`decode_group`]; digits that `trits` lacks are 0.
+pub(super) fn encode_group<const W: usize>(trits: &[i8], bytes: &mut [u8]) {
+    for (m, byte) in bytes.iter_mut().enumerate() {
+        let digit = |n: usize| trits.get(n * W + m).map_or(0, |t| (t + 1) as u8);
+        *byte = byte_of((0..5).fold(0, |v, n| 3 * v + digit(n)));
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::ScaleRounding;
-use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
+use crate::{FileFormat, GroupScales, KernelError, Scales, TernaryMatrix};
 
 /// `rows` times a row of `head + cols / block * block_bytes` bytes, and `tail` bytes behind all.
 pub(super) fn byte_len(
@@ -83,6 +83,7 @@ pub(super) fn one_scale(format: FileFormat, w: &TernaryMatrix) -> Result<f32, Ke
     let scales = match w.scales() {
         Scales::Tensor(s) => return Ok(*s),
         Scales::Rows(s) => s,
+        Scales::Groups(g) => return Err(grouped(format, g)),
     };
     let first = scales.first().copied().unwrap_or(1.0);
     match scales.iter().enumerate().find(|(_, s)| s.to_bits() != first.to_bits()) {
@@ -91,41 +92,16 @@ pub(super) fn one_scale(format: FileFormat, w: &TernaryMatrix) -> Result<f32, Ke
     }
 }
 
-/// Scales of rows whose blocks of `block_bytes` end with an f16 each (TQ1_0 and TQ2_0).
-///
-/// All blocks of a row must agree, except that a block of scale 0 holds zeros whatever its codes say, as quantisers
-/// give that scale to blocks of zeros. A row of such blocks alone takes the scale of the others.
-/// `check(row, block in the row, codes)` looks at the bytes before each scale, in the same pass over memory.
-pub(super) fn block_scales(
-    format: FileFormat,
-    (rows, cols): (usize, usize),
-    (block, block_bytes): (usize, usize),
-    bytes: &[u8],
-    check: impl Fn(usize, usize, &[u8]) -> Result<(), KernelError>,
-) -> Result<Scales, KernelError> {
-    let blocks = cols / block;
-    if blocks == 0 || rows == 0 {
-        return Ok(Scales::Tensor(1.0));
+/// Refuses scales of groups, for which a format with one scale per row has no room.
+pub(super) fn row_scale(format: FileFormat, w: &TernaryMatrix, row: usize) -> Result<f32, KernelError> {
+    match w.scales() {
+        Scales::Tensor(_) | Scales::Rows(_) => Ok(w.scales().at(row, 0)),
+        Scales::Groups(g) => Err(grouped(format, g)),
     }
-    let mut scales = Vec::with_capacity(rows);
-    // The common scale of all non-zero rows, while there is one.
-    let mut common = Some(0.0f32);
-    for (row, bytes) in bytes.chunks_exact(blocks * block_bytes).enumerate() {
-        let mut first = 0.0f32;
-        for (b, block) in bytes.chunks_exact(block_bytes).enumerate() {
-            let (codes, d) = block.split_at(block_bytes - 2);
-            check(row, b, codes)?;
-            let d = checked_scale(format, row, read_f16(d))?;
-            if first == 0.0 {
-                first = d;
-            } else if d != 0.0 && d != first {
-                return Err(KernelError::MixedScales { format, row, first, second: d });
-            }
-        }
-        common = common.filter(|&c| first == 0.0 || c == 0.0 || c == first).map(|c| c.max(first));
-        scales.push(first);
-    }
-    Ok(common.map_or_else(|| Scales::Rows(scales.into()), Scales::Tensor))
+}
+
+fn grouped(format: FileFormat, scales: &GroupScales) -> KernelError {
+    KernelError::NoGroupScales { format, group_len: scales.group_len() }
 }
 
 /// Scales of rows that carry one each (IQ1_BN and IQ2_BN): the common one, if all rows agree that do not have scale 0.

@@ -12,10 +12,20 @@
 //! `[1]`, beside the weights.
 
 use super::common;
-use crate::{FileFormat, KernelError, TernaryMatrix};
+use super::table::{FormatInfo, ScalePlace};
+use crate::{FileFormat, KernelError, Levels, TernaryMatrix};
 
 const FORMAT: FileFormat = FileFormat::HfPacked;
 
+pub(super) const INFO: FormatInfo = FormatInfo {
+    name: "HF packed",
+    ggml_ids: &[],
+    weights: 1,
+    bytes: None,
+    scale: ScalePlace::Beside,
+    levels: Levels::Three,
+    writable: true,
+};
 pub(super) fn byte_len(rows: usize, cols: usize) -> Result<usize, KernelError> {
     common::byte_len(FORMAT, (rows, cols), (1, 1), (0, 0), "")?;
     common::byte_len(FORMAT, (rows.div_ceil(4), cols), (1, 1), (0, 0), "")

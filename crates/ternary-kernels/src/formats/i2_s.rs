@@ -14,11 +14,21 @@
 //! byte exist in builds of bitnet.cpp for other CPUs; nothing in a file tells them apart, published files hold this one.)
 
 use super::common;
-use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
+use super::table::{FormatInfo, ScalePlace};
+use crate::{FileFormat, KernelError, Levels, Scales, TernaryMatrix};
 
 const FORMAT: FileFormat = FileFormat::I2S;
+pub(super) const INFO: FormatInfo = FormatInfo {
+    name: "I2_S",
+    ggml_ids: &[36],
+    weights: 128,
+    bytes: Some(32),
+    scale: ScalePlace::Tensor,
+    levels: Levels::Three,
+    writable: true,
+};
 /// Weights and bytes of a block.
-const BLOCK: (usize, usize) = (128, 32);
+const BLOCK: (usize, usize) = INFO.block();
 /// Bytes behind the weights.
 const TAIL: usize = 32;
 

@@ -13,12 +13,22 @@
 //! byte of TQ1_0 with its digits in opposite order. Every byte decodes to trits, so there is no invalid code. A row of
 //! scale 0 holds zeros, whatever its codes say. Rows must be whole blocks.
 
+use super::table::{FormatInfo, ScalePlace};
 use super::{ScaleRounding, base3, common};
-use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
+use crate::{FileFormat, KernelError, Levels, Scales, TernaryMatrix};
 
 const FORMAT: FileFormat = FileFormat::Iq1Bn;
+pub(super) const INFO: FormatInfo = FormatInfo {
+    name: "IQ1_BN",
+    ggml_ids: &[134],
+    weights: 64,
+    bytes: Some(13),
+    scale: ScalePlace::Row(2),
+    levels: Levels::Three,
+    writable: true,
+};
 /// Weights and bytes of a block.
-const BLOCK: (usize, usize) = (64, 13);
+const BLOCK: (usize, usize) = INFO.block();
 /// Bytes of a row before its blocks.
 const HEAD: usize = 2;
 
@@ -59,7 +69,7 @@ pub(super) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
 pub(super) fn encode(w: &TernaryMatrix, rounding: ScaleRounding, bytes: &mut [u8]) -> Result<(), KernelError> {
     common::for_rows(w, row_bytes(w.cols()), bytes, |r, trits, row| {
         let (head, blocks) = row.split_at_mut(HEAD);
-        head.copy_from_slice(&common::write_f16(FORMAT, r, w.scales().of_row(r), rounding)?);
+        head.copy_from_slice(&common::write_f16(FORMAT, r, common::row_scale(FORMAT, w, r)?, rounding)?);
         for (trits, block) in trits.as_chunks::<64>().0.iter().zip(blocks.as_chunks_mut::<{ BLOCK.1 }>().0) {
             for (b, byte) in block[..12].iter_mut().enumerate() {
                 let first = b / 3 * 16 + b % 3 * 5;

@@ -12,11 +12,21 @@
 //! say. Rows must be whole blocks.
 
 use super::common;
-use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
+use super::table::{FormatInfo, ScalePlace};
+use crate::{FileFormat, KernelError, Levels, Scales, TernaryMatrix};
 
 const FORMAT: FileFormat = FileFormat::Iq2Bn;
+pub(super) const INFO: FormatInfo = FormatInfo {
+    name: "IQ2_BN",
+    ggml_ids: &[135],
+    weights: 64,
+    bytes: Some(16),
+    scale: ScalePlace::Row(4),
+    levels: Levels::Three,
+    writable: true,
+};
 /// Weights and bytes of a block.
-const BLOCK: (usize, usize) = (64, 16);
+const BLOCK: (usize, usize) = INFO.block();
 /// Bytes of a row before its blocks.
 const HEAD: usize = 4;
 
@@ -56,16 +66,17 @@ pub(super) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
     }
 }
 
-pub(super) fn encode(w: &TernaryMatrix, bytes: &mut [u8]) {
+pub(super) fn encode(w: &TernaryMatrix, bytes: &mut [u8]) -> Result<(), KernelError> {
     let mut trits = vec![0; w.cols()];
     for (r, row) in bytes.chunks_exact_mut(row_bytes(w.cols())).enumerate() {
         w.decode_row(r, &mut trits);
         let (head, blocks) = row.split_at_mut(HEAD);
-        head.copy_from_slice(&w.scales().of_row(r).to_le_bytes());
+        head.copy_from_slice(&common::row_scale(FORMAT, w, r)?.to_le_bytes());
         for (trits, block) in trits.as_chunks::<64>().0.iter().zip(blocks.as_chunks_mut::<{ BLOCK.1 }>().0) {
             for (j, byte) in block.iter_mut().enumerate() {
                 *byte = (0..4).rev().fold(0, |byte, l| byte << 2 | (trits[16 * l + j] + 1) as u8);
             }
         }
     }
+    Ok(())
 }

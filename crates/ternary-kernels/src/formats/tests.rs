@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::GroupScales;
 
 fn matrix(rows: usize, cols: usize, scales: Scales, seed: u64) -> TernaryMatrix {
     let mut state = seed;
@@ -16,13 +17,11 @@ fn matrix(rows: usize, cols: usize, scales: Scales, seed: u64) -> TernaryMatrix 
 
 /// Weights that a row must hold a multiple of.
 fn unit(format: FileFormat) -> usize {
-    match format {
-        FileFormat::Trits | FileFormat::HfPacked => 1,
-        FileFormat::I2S => 128,
-        FileFormat::Tq1_0 | FileFormat::Tq2_0 => 256,
-        FileFormat::Iq1Bn | FileFormat::Iq2Bn => 64,
-        FileFormat::Tl1(_) | FileFormat::Tl2(_) => unreachable!("not among ALL"),
-    }
+    format.info().weights
+}
+
+fn written() -> impl Iterator<Item = FileFormat> {
+    FileFormat::ALL.iter().copied().filter(|f| f.info().writable)
 }
 
 fn read(format: FileFormat, like: &TernaryMatrix, bytes: Vec<u8>) -> Result<TernaryMatrix, KernelError> {
@@ -33,7 +32,7 @@ fn read(format: FileFormat, like: &TernaryMatrix, bytes: Vec<u8>) -> Result<Tern
 proptest! {
     #[test]
     fn round_trips_keep_trits_and_scale(rows in 0usize..40, units in 0usize..5, odd in 0usize..130, seed in any::<u64>()) {
-        for &format in FileFormat::ALL {
+        for format in written() {
             let cols = if unit(format) == 1 { odd } else { units * unit(format) };
             let w = matrix(rows, cols, Scales::Tensor(1.5), seed);
             let bytes = format.encode(&w, ScaleRounding::Exact).unwrap();
@@ -44,7 +43,7 @@ proptest! {
                 prop_assert_eq!(back.scales(), w.scales(), "{}", format);
             }
             // From any format into any other that holds the shape, and back.
-            for &other in FileFormat::ALL.iter().filter(|o| rows * cols > 0 && cols.is_multiple_of(unit(**o))) {
+            for other in written().filter(|o| rows * cols > 0 && cols.is_multiple_of(unit(*o))) {
                 let through = read(other, &w, other.encode(&back, ScaleRounding::Exact).unwrap()).unwrap();
                 prop_assert_eq!(&format.encode(&through, ScaleRounding::Exact).unwrap(), &bytes, "{} {}", format, other);
             }
@@ -61,7 +60,9 @@ proptest! {
                 .map(|_| { state = state.wrapping_mul(6364136223846793005).wrapping_add(1); (state >> 56) as u8 & mask })
                 .collect();
             if let Ok(w) = TernaryMatrix::from_bytes(format, rows, cols, bytes.into(), None) {
-                prop_assert!(w.to_trits().iter().all(|t| (-1..=1).contains(t)));
+                let top = if w.levels() == Levels::Four { 2 } else { 1 };
+                prop_assert!(w.to_trits().iter().all(|t| (-1..=top).contains(t)));
+                prop_assert_eq!(w.to_trits().iter().filter(|t| **t == 2).count(), w.twos().map_or(0, |t| t.count));
             }
         }
     }
@@ -86,7 +87,7 @@ fn rows_that_a_format_cannot_hold_are_refused_with_the_reason() {
             assert!(matches!(error, KernelError::UnsupportedShape { rows: 3, .. }), "{format} {cols}");
             assert!(error.to_string().contains(&unit(format).to_string()), "{error}");
             let w = matrix(3, cols, Scales::Tensor(1.0), 1);
-            assert_eq!(format.encode(&w, ScaleRounding::Nearest), Err(error.clone()));
+            assert_eq!(format.encode(&w, ScaleRounding::Nearest), Err(error.clone()), "{format}");
             assert_eq!(format.validate(3, cols, &[]), Err(error));
         }
     }
@@ -146,20 +147,21 @@ fn trits_outside_of_their_range_are_refused() {
 
 /// Offset and width of the scale that belongs to row 1 of a `[3, 256]` matrix.
 fn scale_of_row_1(format: FileFormat) -> (usize, usize) {
-    match format {
-        FileFormat::I2S => (3 * 64, 4),
-        FileFormat::Tq1_0 => (54 + 52, 2),
-        FileFormat::Tq2_0 => (66 + 64, 2),
-        FileFormat::Iq1Bn => (2 + 4 * 13, 2),
-        FileFormat::Iq2Bn => (4 + 4 * 16, 4),
-        _ => unreachable!(),
+    let row = format.byte_len(2, 256).unwrap() - format.byte_len(1, 256).unwrap();
+    match format.info().scale {
+        ScalePlace::Tensor => (3 * row, 4),
+        ScalePlace::Row(width) => (row, width),
+        ScalePlace::Block(at) => (row + at, 2),
+        ScalePlace::Beside => unreachable!("no scale in the bytes"),
     }
 }
 
 #[test]
 fn scales_that_are_negative_or_not_finite_are_refused() {
     for &format in FileFormat::ALL.iter().filter(|f| f.holds_scale()) {
-        let good = format.encode(&matrix(3, 256, Scales::Tensor(0.5), 7), ScaleRounding::Exact).unwrap();
+        // Of scale 0 all over, which every format holds, and codes of zeros or of whatever the bytes stand for.
+        let good = vec![0; format.byte_len(3, 256).unwrap()];
+        assert!(format.validate(3, 256, &good).is_ok(), "{format}");
         let (at, width) = scale_of_row_1(format);
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0] {
             let mut bad = good.clone();
@@ -167,12 +169,15 @@ fn scales_that_are_negative_or_not_finite_are_refused() {
                 2 => bad[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes()),
                 _ => bad[at..at + 4].copy_from_slice(&value.to_le_bytes()),
             }
-            let row = usize::from(format != FileFormat::I2S);
-            match format.validate(3, 256, &bad) {
-                Err(KernelError::InvalidScale { format: f, row: r, value: v }) => {
-                    assert_eq!((f, r, v.to_bits()), (format, row, value.to_bits()));
+            match (format.validate(3, 256, &bad), format.info().scale) {
+                (Err(KernelError::InvalidBlockScale { format: f, row, block, value: v }), ScalePlace::Block(_)) => {
+                    assert_eq!((f, row, block, v.to_bits()), (format, 1, 0, value.to_bits()));
                 }
-                other => panic!("{format} took scale {value}: {other:?}"),
+                (Err(KernelError::InvalidScale { format: f, row, value: v }), place) => {
+                    let expected = usize::from(place != ScalePlace::Tensor);
+                    assert_eq!((f, row, v.to_bits()), (format, expected, value.to_bits()));
+                }
+                (other, _) => panic!("{format} took scale {value}: {other:?}"),
             }
         }
     }
@@ -189,7 +194,7 @@ fn set_d(format: FileFormat, bytes: &mut [u8], b: usize, d: f32) {
 }
 
 #[test]
-fn tq_blocks_agree_within_a_row_or_are_zero() {
+fn tq_blocks_that_agree_have_the_scale_of_the_tensor_and_others_their_own() {
     for format in [FileFormat::Tq1_0, FileFormat::Tq2_0] {
         let w = matrix(3, 512, Scales::Tensor(0.5), 9);
         let good = format.encode(&w, ScaleRounding::Exact).unwrap();
@@ -197,8 +202,17 @@ fn tq_blocks_agree_within_a_row_or_are_zero() {
 
         let mut mixed = good.clone();
         set_d(format, &mut mixed, 3, 0.25);
-        let error = KernelError::MixedScales { format, row: 1, first: 0.5, second: 0.25 };
-        assert_eq!(load(&mixed).unwrap_err(), error);
+        let loaded = load(&mixed).unwrap();
+        let Scales::Groups(g) = loaded.scales() else { panic!("{:?}", loaded.scales()) };
+        assert_eq!((g.group_len(), g.groups(), loaded.scales().at(1, 255), loaded.scales().at(1, 256)), (256, 2, 0.5, 0.25));
+        assert_eq!(loaded.to_trits(), w.to_trits());
+        assert_eq!(format.encode(&loaded, ScaleRounding::Exact).unwrap(), mixed);
+        // In other rows and in a slice the scales go with their rows.
+        let turned = loaded.with_row_order(&[2, 0, 1]).unwrap();
+        assert_eq!((turned.scales().at(2, 256), turned.scales().at(1, 256)), (0.25, 0.5));
+        let slice = turned.slice_rows(2..3).unwrap();
+        assert_eq!((slice.scales().at(0, 0), slice.scales().at(0, 256)), (0.5, 0.25));
+        assert_eq!(turned.slice_rows(0..2).unwrap().scales(), &Scales::Tensor(0.5));
 
         // A block of scale 0 is zeros, whatever its codes; the row keeps the scale of its other block.
         for block in [2, 3] {
@@ -232,7 +246,7 @@ fn tq_blocks_agree_within_a_row_or_are_zero() {
 
 #[test]
 fn f16_formats_store_exact_scales_or_say_so() {
-    for format in [FileFormat::Tq1_0, FileFormat::Tq2_0, FileFormat::Iq1Bn] {
+    for format in [FileFormat::Tq1_0, FileFormat::Tq2_0, FileFormat::Iq1Bn, FileFormat::Q2_0, FileFormat::Ptq1_0] {
         let w = |s| matrix(2, 256, Scales::Tensor(s), 11);
         let refused = |s: f32, rounding| {
             let error = KernelError::InexactScale { format, stored_as: "f16", row: 0, value: s };
@@ -268,7 +282,7 @@ fn scales_per_row_go_where_there_is_room() {
         let error = KernelError::OneScaleOnly { format, row: 2, first: 0.5, second: 2.0 };
         assert_eq!(format.encode(&w, ScaleRounding::Exact), Err(error));
     }
-    for format in [FileFormat::Tq1_0, FileFormat::Tq2_0, FileFormat::Iq1Bn, FileFormat::Iq2Bn] {
+    for format in written().filter(|f| matches!(f.info().scale, ScalePlace::Row(_) | ScalePlace::Block(_))) {
         let back = read(format, &w, format.encode(&w, ScaleRounding::Exact).unwrap()).unwrap();
         assert_eq!((back.scales(), back.to_trits()), (&scales, w.to_trits()), "{format}");
     }
@@ -288,11 +302,114 @@ fn slices_and_reordered_rows_encode_as_themselves() {
     let w = matrix(6, 256, Scales::Tensor(1.0), 17);
     let moved = w.with_row_order(&[5, 4, 0, 1, 2, 3]).unwrap().slice_rows(1..4).unwrap();
     let expected = [4, 0, 1].map(|r| w.to_trits()[r * 256..(r + 1) * 256].to_vec()).concat();
-    for &format in FileFormat::ALL {
+    for format in written() {
         let loaded = read(format, &w, format.encode(&w, ScaleRounding::Exact).unwrap()).unwrap();
         let moved_too = loaded.with_row_order(&[5, 4, 0, 1, 2, 3]).unwrap().slice_rows(1..4).unwrap();
         assert_eq!((moved_too.to_trits(), moved.to_trits()), (expected.clone(), expected.clone()), "{format}");
         let bytes = format.encode(&moved_too, ScaleRounding::Exact).unwrap();
         assert_eq!(read(format, &moved, bytes).unwrap().to_trits(), expected, "{format}");
     }
+}
+
+/// Scales of `[rows, cols]` that differ from group to group.
+fn groups(len: usize, rows: usize, cols: usize) -> Scales {
+    let values = (0..rows * cols.div_ceil(len)).map(|i| half::f16::from_f32(0.5 + i as f32 / 64.0)).collect();
+    GroupScales::new(len, rows, cols, values).unwrap().into()
+}
+
+#[test]
+fn scales_of_groups_go_into_formats_whose_groups_divide_them() {
+    for len in [64, 128, 256, 512] {
+        let w = matrix(3, 512, groups(len, 3, 512), 19);
+        for format in written().filter(|f| f.holds_scale()) {
+            let result = format.encode(&w, ScaleRounding::Nearest);
+            match format.info().scale {
+                // The groups of 512 are rows here.
+                _ if len == 512 && format != FileFormat::I2S => assert!(result.is_ok(), "{format}"),
+                ScalePlace::Block(_) if unit(format) <= len => {
+                    let back = read(format, &w, result.unwrap()).unwrap();
+                    assert_eq!(back.to_trits(), w.to_trits(), "{format}");
+                    for (r, c) in (0..3).flat_map(|r| (0..512).step_by(32).map(move |c| (r, c))) {
+                        assert_eq!(back.scales().at(r, c), w.scales().at(r, c), "{format} {len}: {r}, {c}");
+                    }
+                }
+                ScalePlace::Block(_) => {
+                    let mixed = matches!(result, Err(KernelError::MixedScales { row: 0, first: 0.5, .. }));
+                    assert!(mixed, "{format} {len}: {result:?}");
+                }
+                ScalePlace::Row(_) => {
+                    assert_eq!(result, Err(KernelError::NoGroupScales { format, group_len: len }));
+                }
+                ScalePlace::Tensor | ScalePlace::Beside => assert!(result.is_err(), "{format} {len}: {result:?}"),
+            }
+        }
+    }
+}
+
+/// Groups of zeros have any scale, so they keep nothing from being written.
+#[test]
+fn groups_of_zeros_do_not_stand_in_the_way() {
+    let mut trits = matrix(1, 256, Scales::Tensor(1.0), 3).to_trits();
+    trits[64..128].fill(0);
+    let values = [0.5, 7.0, 0.25, 0.25].map(half::f16::from_f32);
+    let scales = GroupScales::new(64, 1, 256, values.into()).unwrap();
+    let w = TernaryMatrix::from_trits(1, 256, &trits, scales.into()).unwrap();
+    let back = read(FileFormat::Pq2_0, &w, FileFormat::Pq2_0.encode(&w, ScaleRounding::Exact).unwrap()).unwrap();
+    assert_eq!((back.to_trits(), back.scales().at(0, 0), back.scales().at(0, 128)), (trits, 0.5, 0.25));
+    let error = KernelError::MixedScales { format: FileFormat::Tq2_0, row: 0, first: 0.5, second: 0.25 };
+    assert_eq!(FileFormat::Tq2_0.encode(&w, ScaleRounding::Exact), Err(error));
+}
+
+#[test]
+fn weights_of_two_are_kept_where_there_is_a_code_and_refused_elsewhere() {
+    let mut codes = matrix(4, 256, Scales::Tensor(1.0), 23).to_trits();
+    (codes[256 + 3], codes[3 * 256 + 200]) = (2, 2);
+    let w = TernaryMatrix::from_codes(4, 256, &codes, Scales::Tensor(0.5)).unwrap();
+    let twos = crate::Twos { row: 1, col: 3, count: 2 };
+    assert_eq!((w.levels(), w.twos()), (Levels::Four, Some(twos)));
+    for format in written() {
+        match format.encode(&w, ScaleRounding::Exact) {
+            Ok(bytes) => {
+                assert!(matches!(format, FileFormat::Q2_0 | FileFormat::Pq2_0), "{format}");
+                let back = read(format, &w, bytes).unwrap();
+                assert_eq!((back.to_trits(), back.twos()), (codes.clone(), Some(twos)), "{format}");
+                // Where they go with rows that leave, the rest is ternary.
+                assert_eq!(back.slice_rows(2..3).unwrap().levels(), Levels::Three);
+                let turned = back.with_row_order(&[3, 2, 1, 0]).unwrap();
+                assert_eq!(turned.twos(), Some(crate::Twos { row: 0, col: 200, count: 2 }));
+            }
+            Err(e) => assert_eq!(e, KernelError::Twos { what: format.name().to_owned(), twos }),
+        }
+    }
+    assert!(TernaryMatrix::from_codes(1, 2, &[2, 3], Scales::Tensor(1.0)).is_err());
+    assert!(TernaryMatrix::from_trits(1, 2, &[2, 1], Scales::Tensor(1.0)).is_err());
+}
+
+#[test]
+fn kernels_for_whole_rows_refuse_groups() {
+    let w = matrix(4, 256, groups(128, 4, 256), 29);
+    for kernel in crate::kernels_available() {
+        let error = KernelError::GroupsUnsupported { kernel: kernel.name().to_owned(), group_len: 128 };
+        assert_eq!(kernel.prepack(&w).unwrap_err(), error);
+    }
+}
+
+#[test]
+fn a_factor_beside_groups_must_leave_them_exact() {
+    let w = matrix(2, 128, groups(64, 2, 128), 31);
+    let bytes = FileFormat::Q2_0.encode(&w, ScaleRounding::Exact).unwrap();
+    let with = |s| TernaryMatrix::from_bytes(FileFormat::Q2_0, 2, 128, bytes.clone().into(), Some(s));
+    let doubled = with(Scales::Tensor(2.0)).unwrap();
+    assert_eq!(doubled.scales().at(1, 64), 2.0 * w.scales().at(1, 64));
+    assert!(matches!(with(Scales::Tensor(0.3)), Err(KernelError::InexactScale { .. })));
+}
+
+#[test]
+fn the_table_names_every_format_once() {
+    let names: std::collections::HashSet<_> = FORMATS.iter().map(|f| f.name).collect();
+    assert_eq!(names.len(), FORMATS.len());
+    for format in FileFormat::ALL {
+        assert!(FORMATS.contains(format.info()), "{format}");
+    }
+    assert_eq!(FORMATS.len(), FileFormat::ALL.len() + 2);
 }

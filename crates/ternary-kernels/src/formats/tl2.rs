@@ -44,9 +44,20 @@
 //! # Ok::<(), ternary_kernels::KernelError>(())
 //! ```
 
+use super::table::{FormatInfo, ScalePlace};
 use super::tl::{TAIL, first_half_above, pack_pairs, unpack_pairs};
 use super::{TlTile, common};
-use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
+use crate::{FileFormat, KernelError, Levels, Scales, TernaryMatrix};
+
+pub(super) const INFO: FormatInfo = FormatInfo {
+    name: "TL2",
+    ggml_ids: &[39, 42],
+    weights: 1,
+    bytes: None,
+    scale: ScalePlace::Tensor,
+    levels: Levels::Three,
+    writable: true,
+};
 
 /// Rows of a block.
 const BLOCK: usize = 32;

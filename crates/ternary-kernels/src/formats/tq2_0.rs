@@ -8,42 +8,39 @@
 //! weight   128j + 96 + m  128j + 64 + m  128j + 32 + m  128j + m         (within the block)
 //! ```
 //!
-//! The weight is `d * (code - 1)`; code 3 is invalid. Blocks of one row must have the same scale, or 0, which makes
-//! their weights zeros. Rows must be whole blocks.
+//! The weight is `d * (code - 1)`; code 3 is invalid. A block of scale 0 holds zeros. Rows must be whole
+//! blocks.
 
-use super::{ScaleRounding, common};
-use crate::{FileFormat, KernelError, Scales, TernaryMatrix};
+use super::blocks::{Block, WriteBlock};
+use super::common;
+use super::table::{FormatInfo, ScalePlace};
+use crate::{FileFormat, Levels};
 
-const FORMAT: FileFormat = FileFormat::Tq2_0;
-/// Weights and bytes of a block.
-const BLOCK: (usize, usize) = (256, 66);
+pub(super) const INFO: FormatInfo = FormatInfo {
+    name: "TQ2_0",
+    ggml_ids: &[35],
+    weights: 256,
+    bytes: Some(66),
+    scale: ScalePlace::Block(64),
+    levels: Levels::Three,
+    writable: true,
+};
 /// Bytes of a block before its scale.
 const CODES: usize = 64;
 
-pub(super) fn byte_len(rows: usize, cols: usize) -> Result<usize, KernelError> {
-    let reason = "a row must be whole blocks of 256; I2_S needs multiples of 128, IQ2_BN of 64, HF packed takes any";
-    common::byte_len(FORMAT, (rows, cols), BLOCK, (0, 0), reason)
-}
+pub(super) struct Tq2_0;
 
-pub(super) fn validate(rows: usize, cols: usize, bytes: &[u8]) -> Result<Scales, KernelError> {
-    common::block_scales(FORMAT, (rows, cols), BLOCK, bytes, |row, b, codes| {
-        if common::has_code_3(codes, 0x55)
-            && let Some((i, field)) = common::first_code_3(codes, 0x55)
-        {
-            return Err(common::code_3(FORMAT, row, b * BLOCK.0 + i / 32 * 128 + field * 32 + i % 32));
-        }
-        Ok(())
-    })
-}
+impl Block for Tq2_0 {
+    const FORMAT: FileFormat = FileFormat::Tq2_0;
+    const ROWS: &'static str =
+        "a row must be whole blocks of 256; I2_S needs multiples of 128, IQ2_BN of 64, HF packed takes any";
 
-pub(super) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
-    let blocks = cols / BLOCK.0;
-    let (bytes, _) = bytes.as_chunks::<{ BLOCK.1 }>();
-    for (block, out) in bytes[r * blocks..(r + 1) * blocks].iter().zip(out.as_chunks_mut::<256>().0) {
-        if common::read_f16(&block[CODES..]) == 0.0 {
-            out.fill(0);
-            continue;
-        }
+    fn code_3(block: &[u8]) -> Option<(usize, usize)> {
+        let (i, field) = common::first_code_3(&block[..CODES], 0x55)?;
+        Some((1, i / 32 * 128 + field * 32 + i % 32))
+    }
+
+    fn decode(block: &[u8], out: &mut [i8]) {
         for (codes, out) in block[..CODES].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<128>().0) {
             for (l, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 for (out, byte) in out.iter_mut().zip(codes) {
@@ -54,16 +51,11 @@ pub(super) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
     }
 }
 
-pub(super) fn encode(w: &TernaryMatrix, rounding: ScaleRounding, bytes: &mut [u8]) -> Result<(), KernelError> {
-    common::for_rows(w, w.cols() / BLOCK.0 * BLOCK.1, bytes, |r, trits, row| {
-        let d = common::write_f16(FORMAT, r, w.scales().of_row(r), rounding)?;
-        for (trits, block) in trits.as_chunks::<256>().0.iter().zip(row.as_chunks_mut::<{ BLOCK.1 }>().0) {
-            for i in 0..CODES {
-                let code = |l: usize| (trits[i / 32 * 128 + 32 * l + i % 32] + 1) as u8;
-                block[i] = code(0) | code(1) << 2 | code(2) << 4 | code(3) << 6;
-            }
-            block[CODES..].copy_from_slice(&d);
+impl WriteBlock for Tq2_0 {
+    fn encode(codes: &[i8], block: &mut [u8]) {
+        for (i, byte) in block[..CODES].iter_mut().enumerate() {
+            let code = |l: usize| (codes[i / 32 * 128 + 32 * l + i % 32] + 1) as u8;
+            *byte = code(0) | code(1) << 2 | code(2) << 4 | code(3) << 6;
         }
-        Ok(())
-    })
+    }
 }

@@ -1,10 +1,20 @@
 //! Plain trits, one `i8` each, row-major.
 
 use super::common;
-use crate::{FileFormat, KernelError, TernaryMatrix};
+use super::table::{FormatInfo, ScalePlace};
+use crate::{FileFormat, KernelError, Levels, TernaryMatrix};
 
 const FORMAT: FileFormat = FileFormat::Trits;
 
+pub(super) const INFO: FormatInfo = FormatInfo {
+    name: "trits",
+    ggml_ids: &[],
+    weights: 1,
+    bytes: Some(1),
+    scale: ScalePlace::Beside,
+    levels: Levels::Three,
+    writable: true,
+};
 pub(super) fn byte_len(rows: usize, cols: usize) -> Result<usize, KernelError> {
     common::byte_len(FORMAT, (rows, cols), (1, 1), (0, 0), "")
 }

@@ -199,6 +199,7 @@ impl GroupKernel {
         let scales = match w.scales() {
             Scales::Tensor(d) => PackScales::Rows(vec![*d; w.rows()].into()),
             Scales::Rows(d) => PackScales::Rows(d.clone()),
+            Scales::Groups(g) => PackScales::Groups(g),
         };
         GroupPacked::pack("group prepack", (w.rows(), w.cols()), scales, |r, out| w.decode_row(r, out))
     }

@@ -104,6 +104,7 @@ fn chunks_of(cols: usize) -> usize {
 
 /// Packs `w` for the kernel called `kernel`.
 pub(crate) fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError> {
+    w.expect_plain_rows(kernel)?;
     let (rows, cols) = (w.rows(), w.cols());
     if cols > MAX_COLS {
         return Err(KernelError::RowTooLong { kernel: kernel.to_owned(), cols, max_cols: MAX_COLS });
