@@ -39,7 +39,7 @@ pub use sequence::Sequence;
 pub use snapshots::Snapshots;
 pub use synthetic::SyntheticWeights;
 pub use ttt_layer::{RopePairs, StateDamage, TttConfig};
-pub use weights::{LayerWeights, ModelWeights, StoredFloat, TttWeights, WeightSource};
+pub use weights::{LayerWeights, ModelWeights, StoredFloat, Table, TttWeights, WeightSource};
 
 pub mod decoder;
 #[cfg(feature = "candle")]

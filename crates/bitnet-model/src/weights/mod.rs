@@ -6,8 +6,10 @@ use ternary_kernels::{AlignedBuf, SharedBytes, TernaryMatrix};
 use crate::config::{ModelConfig, Norm, Projection, TttTensor};
 use crate::{ModelError, float_matrix::FloatMatrix};
 
+mod table;
 mod ttt;
 
+pub use table::Table;
 pub use ttt::TttWeights;
 
 /// Where weights come from: a file, a test, a trainer.
