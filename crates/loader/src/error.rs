@@ -303,6 +303,25 @@ pub enum LoadError {
         /// What to do about it.
         way_out: &'static str,
     },
+    /// A type id that stands for several layouts, of which the tensor's size fits none, or several whose scales do not tell.
+    #[error(
+        "tensor {tensor:?} has type id {type_id}, which means {meanings}. The file has {room} bytes for it; it would take \
+         {sizes}. Either the file is cut short or damaged, or its layout is another one, and it is not guessed: {way_out}"
+    )]
+    NoLayoutFits {
+        /// The tensor.
+        tensor: String,
+        /// The type id.
+        type_id: u32,
+        /// What the id means, and where.
+        meanings: &'static str,
+        /// Bytes up to the next tensor or the end of the file.
+        room: u64,
+        /// What it would take in each layout.
+        sizes: String,
+        /// What to do about it.
+        way_out: &'static str,
+    },
     /// A type that is known, and cannot be read or written here.
     #[error("tensor {tensor:?} has type {ty} (id {type_id}), which is not supported: {reason}")]
     UnsupportedType {

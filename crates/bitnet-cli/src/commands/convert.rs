@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use bitnet::loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
 use bitnet::loader::files;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
 use crate::args::FileArgs;
@@ -14,25 +15,35 @@ use crate::progress;
 use crate::source::{self, ModelSpec};
 use crate::ui::{self, Style, Ui};
 
-const AFTER_HELP: &str = "\
+/// What stands below the options: the formats come from the converter's own list.
+fn after_help() -> String {
+    let width = Target::ALL.iter().map(|t| t.name().len()).max().unwrap_or(0);
+    let formats: String = Target::ALL.iter().map(|t| format!("  {:width$}  {}\n", t.name(), t.about())).collect();
+    format!("{RULES}\n\nFormats:\n{formats}\n{EXAMPLES}")
+}
+
+const RULES: &str = "\
 Trits are always kept. A scale that the target cannot hold exactly is refused, unless --round-scales allows to round it.
-What was written is read back and compared with the source; the file gets its name only when it is complete.
+Scales of groups need a format whose groups are as short: q2_0 takes those of pq2_0 and ptq1_0, not the other way round.
+What was written is read back and compared with the source; the file gets its name only when it is complete.";
 
-Formats:
-  i2_s       GGUF, 2 bits per weight; rows must be multiples of 128
-  tq1_0      GGUF, 1.69 bits per weight; rows must be multiples of 256, scales fit 16 bits
-  tq2_0      GGUF, 2.06 bits per weight; as tq1_0
-  hf-packed  a Hugging Face folder with packed uint8 weights
-
+const EXAMPLES: &str = "\
 Examples:
   bitnet convert ./bitnet-b1.58-2B-4T model.gguf --to i2_s
   bitnet convert model.gguf smaller.gguf --to tq1_0 --round-scales
+  bitnet convert ternary-bonsai-pq2_0.gguf anywhere.gguf --to q2_0
   bitnet convert my-run/export small.gguf --to i2_s --f16-tables
   bitnet convert model.gguf with-tokenizer.gguf --to i2_s --tokenizer tokenizer.json
   bitnet convert tl2.gguf model.gguf --to i2_s --tl bitnet_b1_58-3B";
 
+/// Parses a format's name.
+fn target() -> impl TypedValueParser<Value = Target> {
+    let names = PossibleValuesParser::new(Target::ALL.map(Target::name));
+    names.try_map(|name| Target::from_name(&name).ok_or("no such format"))
+}
+
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = after_help())]
 pub(crate) struct ConvertArgs {
     /// The model to read: anything that --model takes elsewhere
     #[arg(value_name = "IN", value_parser = ModelSpec::parser())]
@@ -41,8 +52,8 @@ pub(crate) struct ConvertArgs {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// The format to write
-    #[arg(long, value_name = "FORMAT", value_enum)]
-    to: TargetName,
+    #[arg(long, value_name = "FORMAT", value_parser = target())]
+    to: Target,
     /// Round scales that the format cannot hold exactly, rather than refuse
     #[arg(long)]
     round_scales: bool,
@@ -62,47 +73,19 @@ pub(crate) struct ConvertArgs {
     files: FileArgs,
 }
 
-/// A format, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TargetName {
-    #[value(name = "i2_s")]
-    I2S,
-    #[value(name = "tq1_0")]
-    Tq1_0,
-    #[value(name = "tq2_0")]
-    Tq2_0,
-    #[value(name = "hf-packed")]
-    HfPacked,
-}
-
-impl From<TargetName> for Target {
-    fn from(name: TargetName) -> Self {
-        match name {
-            TargetName::I2S => Target::I2S,
-            TargetName::Tq1_0 => Target::Tq1_0,
-            TargetName::Tq2_0 => Target::Tq2_0,
-            TargetName::HfPacked => Target::HfPacked,
-        }
-    }
-}
-
 pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
-    let target = Target::from(args.to);
+    let target = args.to;
     // What is neither is not replaced, not even with --force.
-    match args.to {
-        TargetName::HfPacked if !args.output.exists() || args.output.is_dir() => {}
-        TargetName::HfPacked => {
-            let name = args.output.display();
-            return Err(CliError::usage(format!("{name} is no folder, and hf-packed writes one; give another name")));
-        }
-        _ => {
-            files::replaceable(&args.output)?;
-        }
+    if !target.is_folder() {
+        files::replaceable(&args.output)?;
+    } else if args.output.exists() && !args.output.is_dir() {
+        let name = args.output.display();
+        return Err(CliError::usage(format!("{name} is no folder, and hf-packed writes one; give another name")));
     }
     if !args.force && occupied(&args.output) {
         return Err(CliError::usage(format!("{} exists already; --force replaces it", args.output.display())));
     }
-    if args.name.is_some() && args.to == TargetName::HfPacked {
+    if args.name.is_some() && target.is_folder() {
         return Err(CliError::usage("--name is for GGUF files; a folder with packed weights has no place for it"));
     }
     let input = source::locate(Some(&args.input), ui)?;

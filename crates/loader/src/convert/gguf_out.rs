@@ -18,7 +18,9 @@ use crate::names::{Names, half_to_interleaved};
 use crate::source::ggml_type;
 use crate::{Checkpoint, LoadError};
 
-pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadError> {
+/// Writes a file of `general.file_type` and with projections of a type as `types` says.
+pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) -> Result<Checked, LoadError> {
+    let (file_type, ty) = types;
     let Job { source, weights, speech, target, options, .. } = *job;
     let (mut metadata, architecture) = match source.gguf() {
         // Everything that the file says stays.
@@ -37,15 +39,10 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
     if let Some(name) = options.name.as_deref() {
         metadata.set("general.name", name);
     }
-    metadata.set("general.file_type", file_type(target));
+    metadata.set("general.file_type", file_type);
     metadata.set("general.quantization_version", 2u32);
     vocab::put(&mut metadata, source, &weights.config, speech, options.tokenizer.as_deref(), job.notes)?;
 
-    let ty = match target {
-        Target::Tq1_0 => GgmlType::Tq1_0,
-        Target::Tq2_0 => GgmlType::Tq2_0,
-        _ => GgmlType::I2S,
-    };
     let mut writer = GgufWriter::with_metadata(metadata)?;
     let plan = plan(weights);
     for item in &plan {
@@ -151,15 +148,6 @@ fn put<W: std::io::Write>(
             let bytes = target.format().encode(w, options.rounding).map_err(in_tensor)?;
             stream.tensor(&name, |o| o.write_all(&bytes))
         }
-    }
-}
-
-/// `general.file_type`, in the numbering of BitNet programs.
-fn file_type(target: Target) -> u32 {
-    match target {
-        Target::Tq1_0 => 36,
-        Target::Tq2_0 => 37,
-        _ => 40,
     }
 }
 

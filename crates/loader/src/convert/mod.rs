@@ -22,6 +22,7 @@ use speech::Speech;
 use ternary_kernels::FileFormat;
 pub use ternary_kernels::ScaleRounding;
 
+use crate::gguf::GgmlType;
 use crate::loaded::LoadOptions;
 use crate::{Checkpoint, LoadError};
 
@@ -35,13 +36,27 @@ pub enum Target {
     Tq1_0,
     /// GGUF with TQ2_0 projections: rows of multiples of 256, f16 scales.
     Tq2_0,
+    /// GGUF with Q2_0 projections: rows of multiples of 64, an f16 scale for each 64 weights.
+    Q2_0,
+    /// GGUF with PQ2_0 projections: rows of multiples of 128, an f16 scale for each 128 weights.
+    Pq2_0,
+    /// GGUF with PTQ1_0 projections: rows of multiples of 128, an f16 scale for each 128 weights.
+    Ptq1_0,
     /// A Hugging Face folder with packed uint8 projections: rows of any length, one bf16 scale per tensor.
     HfPacked,
 }
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 4] = [Target::I2S, Target::Tq1_0, Target::Tq2_0, Target::HfPacked];
+    pub const ALL: [Target; 7] = [
+        Target::I2S,
+        Target::Tq1_0,
+        Target::Tq2_0,
+        Target::Q2_0,
+        Target::Pq2_0,
+        Target::Ptq1_0,
+        Target::HfPacked,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -49,7 +64,23 @@ impl Target {
             Target::I2S => "i2_s",
             Target::Tq1_0 => "tq1_0",
             Target::Tq2_0 => "tq2_0",
+            Target::Q2_0 => "q2_0",
+            Target::Pq2_0 => "pq2_0",
+            Target::Ptq1_0 => "ptq1_0",
             Target::HfPacked => "hf-packed",
+        }
+    }
+
+    /// What is written, and of what rows: one line for a person who chooses.
+    pub fn about(self) -> &'static str {
+        match self {
+            Target::I2S => "GGUF, 2 bits per weight; rows must be multiples of 128, one scale per tensor",
+            Target::Tq1_0 => "GGUF, 1.69 bits per weight; rows must be multiples of 256, scales of 256 weights fit 16 bits",
+            Target::Tq2_0 => "GGUF, 2.06 bits per weight; as tq1_0",
+            Target::Q2_0 => "GGUF, 2.25 bits per weight; rows must be multiples of 64, scales of 64 weights fit 16 bits",
+            Target::Pq2_0 => "GGUF, 2.13 bits per weight; rows must be multiples of 128, scales of 128 weights fit 16 bits",
+            Target::Ptq1_0 => "GGUF, 1.75 bits per weight; as pq2_0",
+            Target::HfPacked => "a Hugging Face folder with packed uint8 weights, one scale per tensor",
         }
     }
 
@@ -64,7 +95,29 @@ impl Target {
             Target::I2S => FileFormat::I2S,
             Target::Tq1_0 => FileFormat::Tq1_0,
             Target::Tq2_0 => FileFormat::Tq2_0,
+            Target::Q2_0 => FileFormat::Q2_0,
+            Target::Pq2_0 => FileFormat::Pq2_0,
+            Target::Ptq1_0 => FileFormat::Ptq1_0,
             Target::HfPacked => FileFormat::HfPacked,
+        }
+    }
+
+    /// Whether a folder is written, not a file.
+    pub fn is_folder(self) -> bool {
+        self == Target::HfPacked
+    }
+
+    /// `general.file_type` of a GGUF file, in the numbering of the programs that have the format. Nothing reads it here: the
+    /// numbers differ from fork to fork.
+    fn file_type(self) -> Option<u32> {
+        match self {
+            Target::I2S => Some(40),
+            Target::Tq1_0 => Some(36),
+            Target::Tq2_0 => Some(37),
+            Target::Q2_0 => Some(41),
+            Target::Pq2_0 => Some(142),
+            Target::Ptq1_0 => Some(143),
+            Target::HfPacked => None,
         }
     }
 }
@@ -116,7 +169,7 @@ pub struct ConvertReport {
 ///
 /// # Errors
 /// Whatever is wrong with the source; [`LoadError::Ternary`] around [`ternary_kernels::KernelError::UnsupportedShape`],
-/// `InexactScale` or `OneScaleOnly` for what the target cannot hold; [`LoadError::ReadBack`]; failures to write.
+/// `InexactScale`, `OneScaleOnly`, `MixedScales`, `NoGroupScales` or `Twos` for what the target cannot hold; [`LoadError::ReadBack`]; failures to write.
 pub fn convert(
     input: &Path,
     output: &Path,
@@ -136,12 +189,13 @@ pub fn convert(
     let speech = speech(&source, &mut weights.config, options, &mut notes);
     let speech = speech.as_ref();
     let mut job = Job { source: &source, weights: &weights, speech, target, options, progress, notes: &mut notes };
-    let checked = match target {
-        Target::HfPacked => hf_out::write(&mut job, output)?,
-        _ => gguf_out::write(&mut job, output)?,
+    // A folder has no type of tensors.
+    let checked = match target.file_type().zip(GgmlType::of(target.format())) {
+        None => hf_out::write(&mut job, output)?,
+        Some(types) => gguf_out::write(&mut job, output, types)?,
     };
     let file =
-        if target == Target::HfPacked { output.join(crate::safetensors::SINGLE_NAME) } else { output.to_path_buf() };
+        if target.is_folder() { output.join(crate::safetensors::SINGLE_NAME) } else { output.to_path_buf() };
     let bytes = file.metadata().map_err(LoadError::io("inspect", &file))?.len();
     Ok(ConvertReport { bytes, projections: checked.projections, rounded: checked.rounded, notes })
 }

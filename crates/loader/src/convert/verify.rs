@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bitnet_model::{FloatMatrix, ModelConfig, ModelWeights};
 use half::{bf16, f16};
-use ternary_kernels::ScaleRounding;
+use ternary_kernels::{ScaleRounding, Scales};
 
 use super::Target;
 use super::speech::Speech;
@@ -85,11 +85,12 @@ pub(super) fn read_back(
                 if row_x != row_y {
                     return Err(differs(name(), &format!("trits of row {r}")));
                 }
-                let (exact, got) = (x.scales().of_row(r), y.scales().of_row(r));
-                if exact.to_bits() != got.to_bits() {
-                    rounded = true;
-                    if rounding == ScaleRounding::Exact || got.to_bits() != nearest(target, exact).to_bits() {
-                        return Err(differs(name(), &format!("scale of row {r}: {exact} became {got}")));
+                for (exact, got) in scales_of_row(x.scales(), y.scales(), r, &row_x) {
+                    if exact.to_bits() != got.to_bits() {
+                        rounded = true;
+                        if rounding == ScaleRounding::Exact || got.to_bits() != nearest(target, exact).to_bits() {
+                            return Err(differs(name(), &format!("scale of row {r}: {exact} became {got}")));
+                        }
                     }
                 }
             }
@@ -132,11 +133,41 @@ fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
     Some("it has more or fewer entries".to_owned())
 }
 
+/// The scales of the weights of row `r` in two matrices with the trits `trits`, once for each run of weights that share them in
+/// both; runs of zeros have any scale.
+fn scales_of_row<'a>(
+    a: &'a Scales,
+    b: &'a Scales,
+    r: usize,
+    trits: &'a [i8],
+) -> impl Iterator<Item = (f32, f32)> + 'a {
+    let len = |s: &Scales| match s {
+        Scales::Tensor(_) | Scales::Rows(_) => 0,
+        Scales::Groups(g) => g.group_len(),
+    };
+    // The scales of whole rows count even where all weights are 0: they are one number in the file.
+    let whole = len(a) == 0 && len(b) == 0;
+    let run = if whole { trits.len().max(1) } else { common_divisor(len(a), len(b)).max(1) };
+    trits
+        .chunks(run)
+        .enumerate()
+        .filter(move |(_, trits)| whole || trits.iter().any(|t| *t != 0))
+        .map(move |(i, _)| i.saturating_mul(run))
+        .map(move |c| (a.at(r, c), b.at(r, c)))
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    match a.checked_rem(b) {
+        None => a,
+        Some(rest) => common_divisor(b, rest),
+    }
+}
+
 /// The scale as the target stores it.
 fn nearest(target: Target, scale: f32) -> f32 {
     match target {
         Target::I2S => scale,
-        Target::Tq1_0 | Target::Tq2_0 => f16::from_f32(scale).to_f32(),
+        Target::Tq1_0 | Target::Tq2_0 | Target::Q2_0 | Target::Pq2_0 | Target::Ptq1_0 => f16::from_f32(scale).to_f32(),
         Target::HfPacked => bf16::from_f32(scale).to_f32(),
     }
 }

@@ -22,6 +22,7 @@
 )]
 
 mod cursor;
+mod layout;
 mod reader;
 mod split;
 mod tensor_info;

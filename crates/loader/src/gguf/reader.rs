@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ternary_kernels::SharedBytes;
 
 use super::cursor::{Cursor, read_value};
+use super::layout;
 use super::split::{self, Place};
 use super::tensor_info::{TensorInfo, TensorType};
 use super::types::{self, GgmlType, SizeError};
@@ -72,7 +73,7 @@ impl Part {
             tensors.push(info);
         }
         let start = r.offset().next_multiple_of(alignment); // Below 2^63: no overflow.
-        place(&mut tensors, start, r.len(), &architecture, alignment)?;
+        place(&mut tensors, start, &bytes, &architecture, alignment)?;
         Ok(Self { version, metadata, tensors, data: Data { bytes, start, alignment } })
     }
 }
@@ -295,10 +296,11 @@ fn read_info(r: &mut Cursor<'_>, alignment: u64) -> Result<TensorInfo, LoadError
 fn place(
     tensors: &mut [TensorInfo],
     data_start: u64,
-    file_len: u64,
+    bytes: &[u8],
     architecture: &str,
     alignment: u64,
 ) -> Result<(), LoadError> {
+    let file_len = bytes.len() as u64;
     let data_len = file_len.saturating_sub(data_start);
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| tensors.get(i).map(|t| t.offset));
@@ -310,9 +312,11 @@ fn place(
         let end = next.as_ref().map_or(data_len, |n| n.0);
         t.last = next.is_none();
         t.room = end.saturating_sub(t.offset);
-        decide(t, architecture, alignment)?;
-        let need = t.nbytes.unwrap_or(0);
+        // What lies from its beginning to the next one; shorter, or nothing, where the file ends before.
         let start = data_start.saturating_add(t.offset);
+        let bytes = usize::try_from(start).ok().and_then(|s| bytes.get(s..)).unwrap_or(&[]);
+        decide(t, architecture, alignment, bytes)?;
+        let need = t.nbytes.unwrap_or(0);
         if t.offset.checked_add(need).is_none_or(|e| e > data_len) {
             return Err(LoadError::OutOfFile {
                 tensor: t.name.clone(),
@@ -335,8 +339,15 @@ fn place(
     Ok(())
 }
 
-/// Settles an ambiguous id by the architecture, and computes the size.
-fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64) -> Result<(), LoadError> {
+/// Settles an ambiguous id by the size of the tensor or by the architecture, and computes the size. `bytes` are those from the
+/// tensor's beginning on.
+fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64, bytes: &[u8]) -> Result<(), LoadError> {
+    if let TensorType::Ambiguous(id) = t.ty
+        && let Some(collision) = types::collision(id).filter(|c| !c.by_size.is_empty())
+        && let Some(ty) = layout::settle(t, collision, architecture, alignment, bytes)
+    {
+        t.ty = TensorType::Known(ty);
+    }
     if let TensorType::Ambiguous(id) = t.ty
         && let Some(in_bitnet) = types::collision(id).and_then(|c| c.in_bitnet)
     {

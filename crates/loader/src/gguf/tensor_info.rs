@@ -1,5 +1,6 @@
 //! What a GGUF file says about one tensor.
 
+use super::layout;
 use super::types::{self, GgmlType};
 use crate::LoadError;
 
@@ -102,13 +103,23 @@ impl TensorInfo {
     /// The type of this tensor, if it can be used.
     ///
     /// # Errors
-    /// [`LoadError::UnknownType`], [`LoadError::AmbiguousType`], and [`LoadError::UnsupportedType`] for types that
+    /// [`LoadError::UnknownType`], [`LoadError::AmbiguousType`], [`LoadError::NoLayoutFits`], and [`LoadError::UnsupportedType`] for types that
     /// were retired.
     pub fn usable_type(&self, architecture: &str) -> Result<GgmlType, LoadError> {
         let tensor = || self.name.clone();
         match self.ty {
             TensorType::Known(t) => Ok(t),
             TensorType::Ambiguous(id) => {
+                if let Some(c) = types::collision(id).filter(|c| !c.by_size.is_empty()) {
+                    return Err(LoadError::NoLayoutFits {
+                        tensor: tensor(),
+                        type_id: id,
+                        meanings: c.meanings,
+                        room: self.room,
+                        sizes: layout::sizes(self, c),
+                        way_out: c.way_out,
+                    });
+                }
                 let (meanings, way_out) =
                     types::collision(id).map_or(("several things", "convert it again"), |c| (c.meanings, c.way_out));
                 Err(LoadError::AmbiguousType {

@@ -50,6 +50,18 @@ pub enum GgmlType {
     Iq2Bn,
     /// [`GgmlType::Iq2Bn`] with four rows interleaved.
     Iq2BnR4,
+    /// Ternary, 2 bits: 64 weights in 18 bytes.
+    Q2_0,
+    /// Ternary, 2 bits: 128 weights in 34 bytes; "Q2_0" in files of Prism until September 2026.
+    Pq2_0,
+    /// [`GgmlType::Pq2_0`] with the scale after the codes, as oxibonsai writes it.
+    Tq2_0G128,
+    /// Ternary, base 3: 128 weights in 28 bytes.
+    Ptq1_0,
+    /// Binary: 128 weights in 18 bytes.
+    Q1_0,
+    /// Ternary, one weight of four is zero: 256 weights in 42 bytes.
+    Stq1_0,
 }
 
 /// How a type's bytes follow from a tensor's shape.
@@ -74,11 +86,50 @@ pub enum Layout {
     Tl2,
 }
 
+use ternary_kernels::{FileFormat, ScalePlace};
+
 use GgmlType as T;
 
 const fn blocks(weights: u64, bytes: u64) -> Layout {
     Layout::Blocks { weights, bytes, row_head: 0 }
 }
+
+/// The row of a type whose facts stand in the table of ternary formats.
+const fn ternary(ty: GgmlType, format: FileFormat) -> (GgmlType, u32, &'static str, Layout) {
+    let info = format.info();
+    let row_head = match info.scale {
+        ScalePlace::Row(bytes) => bytes as u64,
+        ScalePlace::Beside | ScalePlace::Tensor | ScalePlace::Block(_) => 0,
+    };
+    let layout = match info.bytes {
+        Some(bytes) => Layout::Blocks { weights: info.weights as u64, bytes: bytes as u64, row_head },
+        None => panic!("the format is made of blocks"),
+    };
+    (ty, written_id(format), info.name, layout)
+}
+
+/// The id under which a format of GGUF files is written.
+const fn written_id(format: FileFormat) -> u32 {
+    match format.info().ggml_ids {
+        [id, ..] => *id,
+        [] => panic!("the format is one of GGUF files"),
+    }
+}
+
+/// Types of ternary formats whose layout needs nothing but the shape.
+const TERNARY: &[(GgmlType, FileFormat)] = &[
+    (T::I2S, FileFormat::I2S),
+    (T::Tq1_0, FileFormat::Tq1_0),
+    (T::Tq2_0, FileFormat::Tq2_0),
+    (T::Iq1Bn, FileFormat::Iq1Bn),
+    (T::Iq2Bn, FileFormat::Iq2Bn),
+    (T::Q2_0, FileFormat::Q2_0),
+    (T::Pq2_0, FileFormat::Pq2_0),
+    (T::Tq2_0G128, FileFormat::Tq2_0G128),
+    (T::Ptq1_0, FileFormat::Ptq1_0),
+    (T::Q1_0, FileFormat::Q1_0),
+    (T::Stq1_0, FileFormat::Stq1_0),
+];
 
 /// Every type: the type, its id, its name, its layout.
 const TABLE: &[(GgmlType, u32, &str, Layout)] = &[
@@ -111,13 +162,19 @@ const TABLE: &[(GgmlType, u32, &str, Layout)] = &[
     (T::F64, 28, "F64", blocks(1, 8)),
     (T::Iq1M, 29, "IQ1_M", blocks(256, 56)),
     (T::BF16, 30, "BF16", blocks(1, 2)),
-    (T::Tq1_0, 34, "TQ1_0", blocks(256, 54)),
-    (T::Tq2_0, 35, "TQ2_0", blocks(256, 66)),
-    (T::I2S, 36, "I2_S", Layout::I2S),
+    ternary(T::Tq1_0, FileFormat::Tq1_0),
+    ternary(T::Tq2_0, FileFormat::Tq2_0),
+    (T::I2S, written_id(FileFormat::I2S), FileFormat::I2S.name(), Layout::I2S),
     (T::Tl1, 38, "TL1", Layout::Tl1),
     (T::Tl2, 39, "TL2", Layout::Tl2),
-    (T::Iq1Bn, 134, "IQ1_BN", Layout::Blocks { weights: 64, bytes: 13, row_head: 2 }),
-    (T::Iq2Bn, 135, "IQ2_BN", Layout::Blocks { weights: 64, bytes: 16, row_head: 4 }),
+    ternary(T::Q2_0, FileFormat::Q2_0),
+    ternary(T::Pq2_0, FileFormat::Pq2_0),
+    ternary(T::Tq2_0G128, FileFormat::Tq2_0G128),
+    ternary(T::Ptq1_0, FileFormat::Ptq1_0),
+    ternary(T::Q1_0, FileFormat::Q1_0),
+    ternary(T::Stq1_0, FileFormat::Stq1_0),
+    ternary(T::Iq1Bn, FileFormat::Iq1Bn),
+    ternary(T::Iq2Bn, FileFormat::Iq2Bn),
     (T::Iq2BnR4, 335, "IQ2_BN_R4", Layout::Blocks { weights: 64, bytes: 16, row_head: 4 }),
 ];
 
@@ -128,7 +185,7 @@ impl GgmlType {
         TABLE.iter().find(|r| r.0 == self).unwrap_or(FIRST)
     }
 
-    /// The id that this type has in files.
+    /// The id that this type has in files, the one that is written where there are several.
     pub fn id(self) -> u32 {
         self.row().1
     }
@@ -143,12 +200,17 @@ impl GgmlType {
         self.row().3
     }
 
-    /// Whether the type holds trits and scales and nothing else.
-    pub fn is_ternary(self) -> bool {
-        matches!(self, T::Tq1_0 | T::Tq2_0 | T::I2S | T::Tl1 | T::Tl2 | T::Iq1Bn | T::Iq2Bn | T::Iq2BnR4)
+    /// The format of a ternary type whose layout needs nothing but the shape: all but TL1, TL2 and the interleaved one.
+    pub(crate) fn file_format(self) -> Option<FileFormat> {
+        TERNARY.iter().find(|t| t.0 == self).map(|t| t.1)
     }
 
-    /// The type with id `id`, where that id means the same in every program. Ids 36, 38, 39, 40 and 42 do not.
+    /// The type of matrices in `format`, if files have one that needs no tile sizes.
+    pub(crate) fn of(format: FileFormat) -> Option<GgmlType> {
+        TERNARY.iter().find(|t| t.1 == format).map(|t| t.0)
+    }
+
+    /// The type with id `id`, where that id means the same in every program. Those in [`collision`] do not.
     pub fn from_id(id: u32) -> Option<GgmlType> {
         if collision(id).is_some() {
             return None;
@@ -226,9 +288,13 @@ pub(crate) struct Collision {
     pub(crate) way_out: &'static str,
     /// What the id means in a file of a BitNet architecture, where that is settled.
     pub(crate) in_bitnet: Option<GgmlType>,
+    /// The meanings that are told apart by the size of the tensor, in files of any architecture.
+    pub(crate) by_size: &'static [GgmlType],
 }
 
 const CONVERT: &str = "convert the model from its safetensors original to I2_S, TQ1_0 or TQ2_0";
+const CONVERT_GROUPS: &str =
+    "download the file again, or convert the model from its safetensors original to Q2_0, PQ2_0 or PTQ1_0";
 
 static COLLISIONS: &[Collision] = &[
     Collision {
@@ -236,30 +302,64 @@ static COLLISIONS: &[Collision] = &[
         meanings: "I2_S in BitNet programs and the removed IQ4_NL_4_4 in old llama.cpp",
         way_out: CONVERT,
         in_bitnet: Some(T::I2S),
+        by_size: &[],
     },
     Collision {
         id: 38,
         meanings: "TL1 in BitNet programs and the removed IQ4_NL_8_8 in old llama.cpp",
         way_out: CONVERT,
         in_bitnet: Some(T::Tl1),
+        by_size: &[],
     },
     Collision {
         id: 39,
         meanings: "TL2 in BitNet programs and MXFP4 in llama.cpp",
         way_out: CONVERT,
         in_bitnet: Some(T::Tl2),
+        by_size: &[],
     },
     Collision {
         id: 40,
         meanings: "NVFP4 in llama.cpp and variants of I2_S or Q1_0 in some forks",
         way_out: CONVERT,
         in_bitnet: None,
+        by_size: &[],
+    },
+    Collision {
+        id: 41,
+        meanings: "Q1_0 in llama.cpp and NVFP4 in a fork",
+        way_out: CONVERT_GROUPS,
+        in_bitnet: None,
+        by_size: &[T::Q1_0],
     },
     Collision {
         id: 42,
-        meanings: "TL2 in BitNet programs of 2026 and Q2_0 in llama.cpp",
-        way_out: CONVERT,
+        meanings: "Q2_0 in llama.cpp, blocks of 128 in Prism's files and (scale last) in oxibonsai's, STQ1_0 in a fork, \
+                   and TL2 in BitNet programs of 2026",
+        way_out: CONVERT_GROUPS,
         in_bitnet: Some(T::Tl2),
+        by_size: &[T::Q2_0, T::Pq2_0, T::Tq2_0G128, T::Stq1_0],
+    },
+    Collision {
+        id: 43,
+        meanings: "STQ1_0 in a fork and an 8-bit float in others",
+        way_out: CONVERT_GROUPS,
+        in_bitnet: None,
+        by_size: &[T::Stq1_0],
+    },
+    Collision {
+        id: 142,
+        meanings: "PQ2_0 in Prism's llama.cpp and the removed IQ2_TN in ik_llama.cpp",
+        way_out: CONVERT_GROUPS,
+        in_bitnet: None,
+        by_size: &[T::Pq2_0],
+    },
+    Collision {
+        id: 143,
+        meanings: "PTQ1_0 in Prism's llama.cpp and the removed IQ1_TN in ik_llama.cpp",
+        way_out: CONVERT_GROUPS,
+        in_bitnet: None,
+        by_size: &[T::Ptq1_0],
     },
 ];
 
@@ -279,7 +379,6 @@ static RETIRED: &[(u32, &str, &str)] = &[
         "I8_S or IQ4_NL_4_8",
         "the first exists only while a program runs, the second was removed from GGUF; convert the model again",
     ),
-    (41, "Q1_0", "binary weights are no ternary weights; use another file of the model"),
 ];
 
 pub(crate) fn retired(id: u32) -> Option<(&'static str, &'static str)> {
@@ -299,7 +398,8 @@ mod tests {
 
     #[test]
     fn every_type_is_found_by_its_id_and_by_itself() {
-        let mut ids: Vec<u32> = GgmlType::all().map(GgmlType::id).collect();
+        // Types that share an id with others are told apart by their size.
+        let mut ids: Vec<u32> = GgmlType::all().filter(|t| *t != T::Tq2_0G128).map(GgmlType::id).collect();
         for t in GgmlType::all() {
             assert_eq!(t.row().0, t);
             if collision(t.id()).is_none() {
@@ -309,12 +409,25 @@ mod tests {
         }
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), TABLE.len());
+        assert_eq!(ids.len(), TABLE.len() - 1);
+    }
+
+    #[test]
+    fn every_ternary_format_of_gguf_files_has_a_type_and_every_id_of_it_is_known() {
+        for info in ternary_kernels::FORMATS.iter().filter(|f| !f.ggml_ids.is_empty()) {
+            let ty = GgmlType::all().find(|t| t.name() == info.name).unwrap();
+            assert_eq!(ty.id(), info.ggml_ids[0], "{ty}");
+            for &id in info.ggml_ids {
+                let by_collision = collision(id).is_some_and(|c| c.by_size.contains(&ty) || c.in_bitnet == Some(ty));
+                assert!(GgmlType::from_id(id) == Some(ty) || by_collision, "{ty} {id}");
+            }
+            assert!(ty.file_format().is_some() || matches!(ty, T::Tl1 | T::Tl2), "{ty}");
+        }
     }
 
     #[test]
     fn colliding_ids_have_no_meaning_of_their_own() {
-        for id in [36, 38, 39, 40, 42] {
+        for id in [36, 38, 39, 40, 41, 42, 43, 142, 143] {
             assert_eq!(GgmlType::from_id(id), None, "{id}");
             assert!(collision(id).is_some(), "{id}");
         }

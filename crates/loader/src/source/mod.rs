@@ -10,14 +10,15 @@
 mod dense;
 mod store;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bitnet_model::{
-    FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, TttTensor, WeightSource,
+    FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, Table, TttTensor, WeightSource,
 };
-use ternary_kernels::{FileFormat, KernelError, Scales, SharedBytes, TernaryMatrix};
+use ternary_kernels::{FileFormat, KernelError, Scales, SharedBytes, TernaryMatrix, Twos, quantize};
 
 use crate::LoadError;
 use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf, rope};
@@ -44,7 +45,12 @@ pub struct Checkpoint {
 struct Seen {
     notes: BTreeSet<String>,
     formats: BTreeSet<String>,
+    /// Tensors with weights of +2.
+    twos: BTreeMap<String, Twos>,
 }
+
+/// A note about weights of groups that were stored as floats.
+const UNPACKED: &str = "the ternary weights were stored as floats, one scale per group; they were recovered exactly";
 
 /// What errors call a file that is not one.
 const IN_MEMORY: &str = "(in memory)";
@@ -194,7 +200,18 @@ impl Checkpoint {
     /// What was repaired or assumed so far.
     pub fn notes(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
-        self.reading.notes.iter().chain(&seen.notes).cloned().collect()
+        let mut notes: Vec<String> = self.reading.notes.iter().chain(&seen.notes).cloned().collect();
+        if let Some((tensor, twos)) = seen.twos.first_key_value() {
+            let all = seen.twos.values().fold(0usize, |n, t| n.saturating_add(t.count));
+            notes.push(format!(
+                "{all} weights in {} tensors are +2 times their scale, the first at row {}, column {} of {tensor}: they are \
+                 computed with as such",
+                seen.twos.len(),
+                twos.row,
+                twos.col
+            ));
+        }
+        notes
     }
 
     fn saw(&self, format: &str, note: Option<&str>) {
@@ -217,20 +234,58 @@ impl Checkpoint {
         })
     }
 
-    /// A matrix of floats, `[rows, cols]`.
-    fn table(&self, name: &str, what: &str) -> Result<FloatMatrix, LoadError> {
+    /// An embedding or a head, `[vocab, hidden]`: floats, or ternary with a scale for each group.
+    fn table(&self, name: &str, what: &str) -> Result<Table, LoadError> {
         let t = self.need(name, what)?;
-        let RawKind::Float(ty) = t.kind else {
-            return Err(LoadError::UnsupportedType {
-                tensor: t.name,
-                ty: t.kind.name(),
-                type_id: 0,
-                reason: "an embedding or a head must hold floats (F32, F16, BF16, Q8_0, Q6_K ...); convert it again",
-            });
+        let (rows, cols) = (self.config().vocab_size, self.config().hidden_size);
+        let refuse = |reason: &'static str| {
+            Err(LoadError::UnsupportedType { tensor: name.to_owned(), ty: t.kind.name(), type_id: 0, reason })
         };
-        let c = self.config();
-        t.expect_shape(&[c.vocab_size as u64, c.hidden_size as u64])?;
-        Ok(FloatMatrix::new(ty, c.vocab_size, c.hidden_size, t.bytes)?)
+        match t.kind {
+            RawKind::Packed => refuse(
+                "an embedding or a head must hold floats (F32, F16, BF16, Q8_0, Q6_K ...) or ternary blocks (Q2_0, PQ2_0, \
+                 PTQ1_0, TQ1_0, TQ2_0); convert it again",
+            ),
+            RawKind::Ternary(format) => {
+                t.expect_shape(&[rows as u64, cols as u64])?;
+                self.saw(format.name(), None);
+                let w = TernaryMatrix::from_bytes(format, rows, cols, t.bytes, None)
+                    .map_err(|source| LoadError::Ternary { tensor: name.to_owned(), source })?;
+                self.saw_levels(name, &w);
+                Ok(Table::Ternary(w))
+            }
+            RawKind::Float(ty) => {
+                t.expect_shape(&[rows as u64, cols as u64])?;
+                if !matches!(ty, FloatType::Block(_))
+                    && let Some(w) = dense::as_groups(name, (rows, cols), |part| t.rows_f32(ty, cols, part))?
+                    && matches!(w.scales(), Scales::Groups(_))
+                {
+                    self.saw(&ty.name(), Some(UNPACKED));
+                    return Ok(Table::Ternary(w));
+                }
+                Ok(Table::Float(FloatMatrix::new(ty, rows, cols, t.bytes)?))
+            }
+        }
+    }
+
+    fn float_table(&self, name: &str, what: &str) -> Result<FloatMatrix, LoadError> {
+        match self.table(name, what)? {
+            Table::Float(m) => Ok(m),
+            Table::Ternary(w) => Err(LoadError::UnsupportedType {
+                tensor: name.to_owned(),
+                ty: w.format().name().to_owned(),
+                type_id: 0,
+                reason: "ternary embeddings and heads are not computed with yet",
+            }),
+        }
+    }
+
+    /// Notes weights of +2.
+    fn saw_levels(&self, tensor: &str, w: &TernaryMatrix) {
+        if let Some(twos) = w.twos() {
+            let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+            seen.twos.entry(tensor.to_owned()).or_insert(twos);
+        }
     }
 
     /// Rows `part` of the ternary tensor `base`, which holds `total` rows of `cols` weights in `parts` parts.
@@ -256,7 +311,9 @@ impl Checkpoint {
             }
             RawKind::Ternary(format) => {
                 self.saw(format.name(), None);
-                TernaryMatrix::from_bytes(format, total, cols, t.bytes, scales).map_err(in_tensor)?
+                let w = TernaryMatrix::from_bytes(format, total, cols, t.bytes, scales).map_err(in_tensor)?;
+                self.saw_levels(&name, &w);
+                w
             }
             RawKind::Float(ty) => return self.dense(&t, ty, cols, &part, scales),
         };
@@ -290,25 +347,37 @@ impl Checkpoint {
         let rows = part.rows.len();
         let scales = scales.map(|s| match s {
             Scales::Rows(all) => Scales::Rows(all.get(part.rows.clone()).unwrap_or(&[]).into()).simplified(),
-            one => one,
+            other @ (Scales::Tensor(_) | Scales::Groups(_)) => other,
         });
+        let in_tensor = |source: KernelError| LoadError::Ternary { tensor: t.name.clone(), source };
         let (trits, scale) = match dense::as_ternary(&values) {
             Some(found) => found,
-            None => match self.reading.dense {
-                DensePolicy::Refuse(reason) => return Err(refuse(reason)),
-                DensePolicy::Absmean if scales.is_some() => {
-                    return Err(refuse("there is a scale beside it, so it should be ternary, but it is not"));
+            None => {
+                let some = |r: Range<usize>| {
+                    let part = r.start.saturating_mul(cols)..r.end.saturating_mul(cols);
+                    Ok(values.get(part).unwrap_or(&[]).to_vec())
+                };
+                if scales.is_none()
+                    && let Some(found) = dense::as_groups(&t.name, (rows, cols), some)?
+                {
+                    self.saw(&ty.name(), Some(UNPACKED));
+                    return Ok(found);
                 }
-                DensePolicy::Absmean => {
-                    let note =
-                        "the projections are master weights; they were quantised to ternary (absmean) while loading";
-                    self.saw(&ty.name(), Some(note));
-                    dense::absmean(&values)
+                match self.reading.dense {
+                    DensePolicy::Refuse(reason) => return Err(refuse(reason)),
+                    DensePolicy::Absmean if scales.is_some() => {
+                        return Err(refuse("there is a scale beside it, so it should be ternary, but it is not"));
+                    }
+                    DensePolicy::Absmean => {
+                        let note = "the projections are master weights; they were quantised to ternary (absmean) while \
+                                    loading";
+                        self.saw(&ty.name(), Some(note));
+                        quantize::absmean_quantize(&values, rows, cols).map_err(in_tensor)?
+                    }
                 }
-            },
+            }
         };
         self.saw(&ty.name(), None);
-        let in_tensor = |source: KernelError| LoadError::Ternary { tensor: t.name.clone(), source };
         dense::pack(rows, cols, &trits, scale, scales).map_err(in_tensor)
     }
 
@@ -435,10 +504,10 @@ impl WeightSource for Checkpoint {
     }
 
     fn embedding(&self) -> Result<FloatMatrix, LoadError> {
-        self.table(&self.names.embedding(), "the embedding")
+        self.float_table(&self.names.embedding(), "the embedding")
     }
 
     fn head(&self) -> Result<FloatMatrix, LoadError> {
-        self.table(&self.names.head(), "the head")
+        self.float_table(&self.names.head(), "the head")
     }
 }

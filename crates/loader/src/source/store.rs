@@ -93,12 +93,10 @@ impl Store {
 
 fn kind_of_ggml(ty: GgmlType, info: &TensorInfo, tiles: &TlTiles) -> Result<RawKind, LoadError> {
     use GgmlType as T;
+    if let Some(format) = ty.file_format() {
+        return Ok(RawKind::Ternary(format));
+    }
     Ok(match ty {
-        T::I2S => RawKind::Ternary(FileFormat::I2S),
-        T::Tq1_0 => RawKind::Ternary(FileFormat::Tq1_0),
-        T::Tq2_0 => RawKind::Ternary(FileFormat::Tq2_0),
-        T::Iq1Bn => RawKind::Ternary(FileFormat::Iq1Bn),
-        T::Iq2Bn => RawKind::Ternary(FileFormat::Iq2Bn),
         T::Tl1 => RawKind::Ternary(FileFormat::Tl1(tile(ty, info, tiles)?)),
         T::Tl2 => RawKind::Ternary(FileFormat::Tl2(tile(ty, info, tiles)?)),
         T::F32 => RawKind::Float(FloatType::F32),
