@@ -201,6 +201,12 @@ pub(crate) struct SamplingArgs {
     /// Make tokens that occurred before less likely by this factor; 1 for none
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f32>,
+    /// Subtract P from the logits of tokens that occur in the new text; 0 for none
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f32>,
+    /// Subtract P from the logits of tokens for each time that they occur in the new text; 0 for none
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: Option<f32>,
     /// The same seed gives the same text [default: another one each time]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

@@ -8,7 +8,7 @@ use bitnet::bitnet_model::WeightSource;
 use bitnet::loader::Checkpoint;
 use bitnet::loader::files::{self, Kind};
 use bitnet::loader::synthetic::{Spec, cache_dir};
-use bitnet::{KvType, Model, ModelBuilder, ModelConfig, SamplingOptions, Speculation, UseTuning};
+use bitnet::{KvType, Model, ModelBuilder, ModelConfig, SamplingOptions, SamplingOverrides, Speculation, UseTuning};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
@@ -275,24 +275,18 @@ pub(crate) fn template(name: &str) -> Result<String, CliError> {
 
 /// Sampling options: the model's recommendation, changed by what was typed.
 pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> SamplingOptions {
-    let mut s = model.default_sampling();
-    if let Some(v) = args.temperature {
-        s.temperature = v;
-    }
-    if let Some(v) = args.top_k {
-        s.top_k = v;
-    }
-    if let Some(v) = args.top_p {
-        s.top_p = v;
-    }
-    if let Some(v) = args.min_p {
-        s.min_p = v;
-    }
-    if let Some(v) = args.repeat_penalty {
-        s.repeat_penalty = v;
-    }
-    s.seed = args.seed.unwrap_or_else(fresh_seed);
-    s
+    let typed = SamplingOverrides {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
+        repeat_last_n: None,
+        presence_penalty: args.presence_penalty,
+        frequency_penalty: args.frequency_penalty,
+        seed: Some(args.seed.unwrap_or_else(fresh_seed)),
+    };
+    typed.apply(model.default_sampling())
 }
 
 /// Guesses as they were asked for.

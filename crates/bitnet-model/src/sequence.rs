@@ -86,15 +86,6 @@ impl Sequence {
         }
     }
 
-    /// Tokens and logits apart, for processors that read the one and change the other.
-    pub fn tokens_and_logits(&mut self) -> (&[u32], &mut [f32]) {
-        let logits = match self.out.len() {
-            0 => &mut [][..],
-            n => self.out.logits_at_mut(n - 1),
-        };
-        (&self.tokens, logits)
-    }
-
     /// What comes after the last token, as far as it was asked for; no logits if nothing is known.
     pub fn prediction(&self) -> Prediction<'_> {
         match self.out.len() {
@@ -108,9 +99,9 @@ impl Sequence {
         self.out.rescored(self.out.len().checked_sub(1)?)
     }
 
-    /// All tokens, and what was computed after each of those that were fed last.
-    pub(crate) fn tokens_and_output(&mut self) -> (&[u32], &mut StepOutput) {
-        (&self.tokens, &mut self.out)
+    /// What the last step said of its positions.
+    pub(crate) fn output(&self) -> &StepOutput {
+        &self.out
     }
 
     /// Calls `f` with the tokens and `next` after them.

@@ -225,7 +225,7 @@ fn texts_that_step_together_equal_single_ones_and_guesses_change_nothing() {
             let mut d = Decoder::new(Sequence::new(&engine, KvType::F32, None));
             let mut sampler = Sampler::new(SamplingOptions::greedy()).unwrap();
             d.feed(&[1, 2, 3, 1, 2, 3, 1, 2], sampler.request(8), None).unwrap();
-            let text: Vec<u32> = (0..20).map(|_| d.next_token(&mut sampler, &mut [], speculation).unwrap()).collect();
+            let text: Vec<u32> = (0..20).map(|_| d.next_token(&mut sampler, speculation).unwrap()).collect();
             (text, d.take_counts().drafted)
         };
         let guessed = generate(Speculation::PromptLookup { max_draft: 4 });
@@ -447,10 +447,10 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
     // A decoder also keeps the token that it chose last.
     let mut d = Decoder::new(s);
     let mut sampler = Sampler::new(SamplingOptions::greedy()).unwrap();
-    d.next_token(&mut sampler, &mut [], Speculation::Off).unwrap();
+    d.next_token(&mut sampler, Speculation::Off).unwrap();
     let mut restored = Decoder::restore(&engine, None, &d.save().unwrap()).unwrap();
     assert_eq!(restored.tokens(), d.tokens());
-    let mut next = |d: &mut Decoder| d.next_token(&mut sampler, &mut [], Speculation::Off).unwrap();
+    let mut next = |d: &mut Decoder| d.next_token(&mut sampler, Speculation::Off).unwrap();
     assert_eq!(next(&mut restored), next(&mut d));
 }
 

@@ -42,7 +42,9 @@ mod session;
 
 pub use bitnet_model::decoder::Speculation;
 pub use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
-pub use bitnet_model::sampling::{CancelToken, FinishReason, LogitBias, LogitsProcessor, Sampler, SamplingOptions};
+pub use bitnet_model::sampling::{
+    CancelToken, FinishReason, LogitBias, LogitsProcessor, Sampler, SamplingOptions, SamplingOverrides,
+};
 pub use bitnet_model::{
     Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, LayerKind, ModelConfig,
     ModelError, Prediction, Projection, RopeScaling, Sequence, Snapshots,

@@ -157,22 +157,7 @@ impl ModelBuilder {
         let (options, kernels) = self.kernels.resolve(&loaded.weights.config, self.engine)?;
         let engine = Engine::new(&loaded.weights, &options)?;
         let limit = engine.config().context_limit().unwrap_or(usize::MAX);
-        let g = &loaded.generation;
-        let mut sampling = SamplingOptions::default();
-        if g.do_sample == Some(false) {
-            sampling.temperature = 0.0;
-        } else if let Some(t) = g.temperature {
-            sampling.temperature = t;
-        }
-        if let Some(p) = g.top_p {
-            sampling.top_p = p;
-        }
-        if let Some(k) = g.top_k {
-            sampling.top_k = k;
-        }
-        if let Some(p) = g.repetition_penalty {
-            sampling.repeat_penalty = p;
-        }
+        let sampling = loaded.generation.overrides().apply(SamplingOptions::default());
         Ok(Model {
             inner: Arc::new(Inner {
                 engine,

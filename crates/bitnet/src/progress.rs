@@ -1,7 +1,7 @@
 //! What a generation remembers between two tokens: the same for a session alone and for one in a batch.
 
 use bitnet_model::HeadRequest;
-use bitnet_model::decoder::{Decoder, Speculation, head_request};
+use bitnet_model::decoder::{Decoder, Speculation};
 use bitnet_model::sampling::{CancelToken, FinishReason, LogitBias, Sampler};
 use loader::tokenizer::{StopStrings, StreamDecoder};
 
@@ -37,17 +37,25 @@ impl std::fmt::Debug for Progress {
 impl Progress {
     /// Checks the options.
     pub(crate) fn new(model: &Model, mut options: GenerateOptions) -> Result<Self, Error> {
-        let sampler = Sampler::new(options.sampling.clone())?;
-        if !options.logit_bias.is_empty() {
-            options.processors.insert(0, Box::new(LogitBias::new(options.logit_bias.iter().copied())?));
-        }
+        let mut sampler = Sampler::new(options.sampling.clone())?;
         // What the model says is recorded before anybody changes it.
         let recorder = options.logprobs.map(Recorder::new);
         if let Some(recorder) = &recorder {
-            options.processors.insert(0, Box::new(recorder.clone()));
+            sampler.add(Box::new(recorder.clone()));
         }
+        if !options.logit_bias.is_empty() {
+            sampler.add(Box::new(LogitBias::new(options.logit_bias.iter().copied())?));
+        }
+        for processor in options.processors.drain(..) {
+            sampler.add(processor);
+        }
+        // Behind all others, so that none can allow what it forbids.
         #[cfg(feature = "constrain")]
-        let matching = begin_matching(model, &mut options)?;
+        let matching = begin_matching(model, &options)?;
+        #[cfg(feature = "constrain")]
+        if let Some(matching) = &matching {
+            sampler.add(Box::new(constrain::Mask(matching.clone())));
+        }
         let decoder = model.tokenizer().map(|t| match options.show_special {
             true => t.stream().with_special(),
             false => t.stream(),
@@ -121,7 +129,9 @@ impl Progress {
         }
         // Which tokens are allowed is known for the next one only.
         let speculation = if self.is_constrained() { Speculation::Off } else { self.options.speculation };
-        let token = decoder.next_token(&mut self.sampler, &mut self.options.processors, speculation);
+        // What was not handed out here is the prompt.
+        self.sampler.begin_new_text(decoder.len().saturating_sub(self.ids.len()));
+        let token = decoder.next_token(&mut self.sampler, speculation);
         #[cfg(feature = "constrain")]
         if let Some(failure) = self.matching.as_ref().and_then(|m| constrain::lock(m).take_failure()) {
             return Err(failure.into());
@@ -146,7 +156,7 @@ impl Progress {
 
     /// Which logits the next token needs after `history` tokens.
     pub(crate) fn head_request(&self, history: usize) -> HeadRequest {
-        head_request(&self.sampler, &self.options.processors, history)
+        self.sampler.request(history)
     }
 
     /// Takes a token that was chosen and stands at the end of `session`, and says which text is certain with it.
@@ -248,20 +258,18 @@ impl Progress {
     }
 }
 
-/// Begins the text that `options` want to be constrained, and puts its mask behind all other processors.
+/// Begins the text that `options` want to be constrained.
 #[cfg(feature = "constrain")]
 fn begin_matching(
     model: &Model,
-    options: &mut GenerateOptions,
+    options: &GenerateOptions,
 ) -> Result<Option<std::sync::Arc<std::sync::Mutex<constrain::Matching>>>, Error> {
     let Some(constraint) = &options.constraint else { return Ok(None) };
     let stops = [("a stop text", !options.stop.is_empty()), ("stop_when", options.stop_when.is_some())];
     if let Some((option, _)) = stops.into_iter().find(|s| s.1) {
         return Err(constrain::ConstraintError::Stops { option }.into());
     }
-    let matching = constraint.begin(model)?;
-    options.processors.push(Box::new(constrain::Mask(matching.clone())));
-    Ok(Some(matching))
+    Ok(Some(constraint.begin(model)?))
 }
 
 #[cfg(not(feature = "constrain"))]

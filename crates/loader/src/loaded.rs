@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use bitnet_model::sampling::SamplingOverrides;
+
 use crate::TlTiles;
 
 /// How to load a model.
@@ -41,6 +43,20 @@ pub struct GenerationConfig {
     pub top_k: Option<usize>,
     /// Repetition penalty.
     pub repetition_penalty: Option<f32>,
+}
+
+impl GenerationConfig {
+    /// The same as options of the sampler.
+    pub fn overrides(&self) -> SamplingOverrides {
+        let Self { do_sample, temperature, top_p, top_k, repetition_penalty } = *self;
+        SamplingOverrides {
+            temperature: if do_sample == Some(false) { Some(0.0) } else { temperature },
+            top_p,
+            top_k,
+            repeat_penalty: repetition_penalty,
+            ..Default::default()
+        }
+    }
 }
 
 /// What kind of container a model came from.

@@ -10,8 +10,7 @@ mod lookup;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use crate::engine::StepOutput;
-use crate::sampling::{CancelToken, LogitsProcessor, Sampler};
+use crate::sampling::{CancelToken, Sampler};
 use crate::{Engine, HeadRequest, ModelError, Sequence, SequenceState};
 pub use batch::{BatchInput, step};
 use lookup::PromptLookup;
@@ -44,12 +43,6 @@ pub struct DecoderCounts {
     pub coarse_tokens: usize,
     /// Rows of the head that were computed for them after the coarse pass.
     pub rows_rescored: usize,
-}
-
-/// Which logits a token needs that `sampler` chooses after `processors` and `history` tokens.
-pub fn head_request(sampler: &Sampler, processors: &[Box<dyn LogitsProcessor>], history: usize) -> HeadRequest {
-    // Processors may change any logit.
-    if processors.is_empty() { sampler.request(history) } else { HeadRequest::Full }
 }
 
 impl Decoder {
@@ -252,12 +245,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ModelError::EmptyPrompt`] without any token before, a full context, and those of [`Sampler::sample`].
-    pub fn next_token(
-        &mut self,
-        sampler: &mut Sampler,
-        processors: &mut [Box<dyn LogitsProcessor>],
-        speculation: Speculation,
-    ) -> Result<u32, ModelError> {
+    pub fn next_token(&mut self, sampler: &mut Sampler, speculation: Speculation) -> Result<u32, ModelError> {
         if let Some(token) = self.ahead.pop_front() {
             self.pending.clear();
             self.pending.push(token);
@@ -265,7 +253,7 @@ impl Decoder {
         }
         self.guess(speculation);
         let mut draft = std::mem::take(&mut self.draft);
-        let token = self.read_and_choose(&draft, sampler, processors);
+        let token = self.read_and_choose(&draft, sampler);
         draft.clear();
         self.draft = draft;
         token
@@ -284,16 +272,11 @@ impl Decoder {
     }
 
     /// Reads the pending token and the draft, and chooses tokens as long as the draft guessed them.
-    fn read_and_choose(
-        &mut self,
-        draft: &[u32],
-        sampler: &mut Sampler,
-        processors: &mut [Box<dyn LogitsProcessor>],
-    ) -> Result<u32, ModelError> {
+    fn read_and_choose(&mut self, draft: &[u32], sampler: &mut Sampler) -> Result<u32, ModelError> {
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt);
         }
-        let request = head_request(sampler, processors, self.len() + draft.len());
+        let request = sampler.request(self.len() + draft.len());
         match self.pending[..] {
             [token] if !draft.is_empty() => self.sequence.feed_rows(token, draft, request)?,
             _ => self.sequence.feed(&self.pending, request, &mut |_| ControlFlow::Continue(())).map(drop)?,
@@ -304,10 +287,11 @@ impl Decoder {
         let base = self.sequence.len() - draft.len();
         let mut first = None;
         for i in 0..=draft.len() {
-            let (text, out) = self.sequence.tokens_and_output();
+            let (text, out) = (self.sequence.tokens(), self.sequence.output());
             // Without a draft, what counts is the last of what was fed.
             let row = out.len() - 1 - (draft.len() - i);
-            let chosen = choose(&text[..base + i], (out, row), sampler, processors);
+            let text = &text[..base + i];
+            let chosen = sampler.choose(out.prediction(row), text.len() as u64, text);
             if let (Ok(_), Some(rows)) = (&chosen, out.rescored(row)) {
                 self.counts.coarse_tokens += 1;
                 self.counts.rows_rescored += rows;
@@ -344,17 +328,4 @@ impl Decoder {
         self.pending.extend(first);
         first.ok_or(ModelError::EmptyPrompt)
     }
-}
-
-fn choose(
-    text: &[u32],
-    (out, row): (&mut StepOutput, usize),
-    sampler: &mut Sampler,
-    processors: &mut [Box<dyn LogitsProcessor>],
-) -> Result<u32, ModelError> {
-    if !processors.is_empty() {
-        let logits = out.logits_at_mut(row);
-        processors.iter_mut().for_each(|p| p.process(text, logits));
-    }
-    sampler.choose(out.prediction(row), text.len() as u64, text)
 }

@@ -1,7 +1,8 @@
 //! From logits to a token: penalties and masks, the filters top-k, top-p and min-p, and a draw that can be repeated.
 //!
 //! # What happens to the logits, in this order
-//! 1. The repeat penalty, then every [`LogitsProcessor`] in the order in which it was added.
+//! 1. Every [`LogitsProcessor`] in the order in which it was added; then the repeat penalty, then the presence and the
+//!    frequency penalty.
 //! 2. Temperature 0 (greedy): the largest logit, of equal ones the lowest id. Nothing below applies.
 //! 3. Division by the temperature. All further steps see the probabilities that are really drawn from, as in transformers
 //!    (llama.cpp divides last by default, so there the same `top_p` keeps fewer tokens at high temperatures).
@@ -22,6 +23,8 @@ mod logprob;
 mod noise;
 mod options;
 mod outcome;
+mod overrides;
+mod penalties;
 mod processor;
 mod sampler;
 
@@ -29,5 +32,6 @@ pub use logprob::LogProbs;
 pub use noise::gumbel_noise;
 pub use options::SamplingOptions;
 pub use outcome::{CancelToken, FinishReason, GenerationStats};
-pub use processor::{LogitBias, LogitsProcessor, RepeatPenalty};
+pub use overrides::SamplingOverrides;
+pub use processor::{LogitBias, LogitsProcessor};
 pub use sampler::Sampler;

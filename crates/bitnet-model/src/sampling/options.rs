@@ -28,13 +28,27 @@ pub struct SamplingOptions {
     pub repeat_penalty: f32,
     /// How many of the last tokens the repeat penalty looks at; `usize::MAX` is all.
     pub repeat_last_n: usize,
+    /// Subtracted from the logits of tokens that occur in the new text, which the prompt is not part of; 0 is off.
+    pub presence_penalty: f32,
+    /// The same for each time that they occur; 0 is off.
+    pub frequency_penalty: f32,
     /// Chooses the noise. The same seed, model and prompt give the same text.
     pub seed: u64,
 }
 
 impl Default for SamplingOptions {
     fn default() -> Self {
-        Self { temperature: 0.7, top_k: 0, top_p: 0.95, min_p: 0.0, repeat_penalty: 1.0, repeat_last_n: 64, seed: 0 }
+        Self {
+            temperature: 0.7,
+            top_k: 0,
+            top_p: 0.95,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+        }
     }
 }
 
@@ -74,6 +88,16 @@ impl SamplingOptions {
     pub fn with_repeat_penalty(self, penalty: f32, last_n: usize) -> Self {
         Self { repeat_penalty: penalty, repeat_last_n: last_n, ..self }
     }
+    /// With another [`presence_penalty`](Self::presence_penalty).
+    #[must_use]
+    pub fn with_presence_penalty(self, penalty: f32) -> Self {
+        Self { presence_penalty: penalty, ..self }
+    }
+    /// With another [`frequency_penalty`](Self::frequency_penalty).
+    #[must_use]
+    pub fn with_frequency_penalty(self, penalty: f32) -> Self {
+        Self { frequency_penalty: penalty, ..self }
+    }
     /// With another [`seed`](Self::seed).
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
@@ -91,6 +115,8 @@ impl SamplingOptions {
             ("top_p", self.top_p, share(self.top_p), "between 0 and 1"),
             ("min_p", self.min_p, share(self.min_p), "between 0 and 1"),
             ("repeat_penalty", self.repeat_penalty, self.repeat_penalty > 0.0, "a number above 0 (1 is off)"),
+            ("presence_penalty", self.presence_penalty, true, "a number (0 is off)"),
+            ("frequency_penalty", self.frequency_penalty, true, "a number (0 is off)"),
         ];
         for (option, value, in_range, must) in checks {
             if !(value.is_finite() && in_range) {
@@ -124,6 +150,9 @@ mod tests {
                 }
             }
         }
+        assert!(d().with_presence_penalty(f32::NAN).validate().is_err());
+        assert!(d().with_frequency_penalty(f32::INFINITY).validate().is_err());
+        d().with_presence_penalty(-2.0).with_frequency_penalty(2.0).validate().unwrap();
         assert!(d().with_top_p(1.1).validate().is_err());
         assert!(d().with_min_p(1.1).validate().is_err());
         assert!(d().with_repeat_penalty(0.0, 64).validate().is_err());

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use super::noise::{Noise, gumbel, gumbel_bound};
-use super::{LogitsProcessor, RepeatPenalty, SamplingOptions};
+use super::penalties::Penalties;
+use super::{LogitsProcessor, SamplingOptions};
 use crate::{Candidate, HeadRequest, ModelError, Prediction};
 
 /// Chooses tokens from logits. [The module](super) says how.
@@ -19,7 +20,7 @@ use crate::{Candidate, HeadRequest, ModelError, Prediction};
 /// ```
 pub struct Sampler {
     options: SamplingOptions,
-    penalty: Option<RepeatPenalty>,
+    penalties: Option<Penalties>,
     processors: Vec<Box<dyn LogitsProcessor>>,
     /// Logits as changed by the processors.
     changed: Vec<f32>,
@@ -45,14 +46,10 @@ impl Sampler {
     /// [`ModelError::Sampling`] if an option is out of its range.
     pub fn new(options: SamplingOptions) -> Result<Self, ModelError> {
         options.validate()?;
-        let penalty = if options.repeat_penalty == 1.0 || options.repeat_last_n == 0 {
-            None
-        } else {
-            Some(RepeatPenalty::new(options.repeat_penalty, options.repeat_last_n)?)
-        };
+        let penalties = Penalties::new(&options);
         Ok(Self {
             options,
-            penalty,
+            penalties,
             processors: Vec::new(),
             changed: Vec::new(),
             candidates: Vec::new(),
@@ -66,6 +63,13 @@ impl Sampler {
         self
     }
 
+    /// Where the text begins that presence and frequency penalties count: behind the prompt. 0 at first.
+    pub fn begin_new_text(&mut self, at: usize) {
+        if let Some(penalties) = &mut self.penalties {
+            penalties.begin_new_text(at);
+        }
+    }
+
     /// The options.
     pub fn options(&self) -> &SamplingOptions {
         &self.options
@@ -74,11 +78,11 @@ impl Sampler {
     /// Which logits [`Sampler::choose`] needs for the token after `history` tokens. This is the one place where that is
     /// decided.
     ///
-    /// Greedy choice and `top_k` need the best tokens; what comes after `top_k` sees only those. A repeat penalty above 1 lowers the
-    /// logits of at most `n` tokens of the recent text, and so the `k` best after it are among the `k + n` best before it:
+    /// Greedy choice and `top_k` need the best tokens; what comes after `top_k` sees only those. Penalties that lower the
+    /// logits of at most `n` tokens of the text leave the `k` best after them among the `k + n` best before them:
     /// of those, at least `k` keep their logits and their ranks before all others. `min_p` alone needs the tokens near
     /// the best one. All else needs the whole vocabulary: the plain temperature, `top_p` alone, processors, which may do
-    /// anything, and a penalty below 1, which raises.
+    /// anything, and penalties that raise.
     ///
     /// ```
     /// use bitnet_model::HeadRequest;
@@ -95,11 +99,12 @@ impl Sampler {
         /// A penalty looks for each token of the recent text among the candidates: no more than this.
         const MOST_PENALISED: usize = 256;
         let o = &self.options;
-        let penalised = if self.penalty.is_some() { history.min(o.repeat_last_n) } else { 0 };
+        let penalised = self.penalties.as_ref().map_or(Some(0), |p| p.most_lowered(history));
+        let Some(penalised) = penalised.filter(|n| *n <= MOST_PENALISED && self.processors.is_empty()) else {
+            return HeadRequest::Full;
+        };
         let k = if o.is_greedy() { 1 } else { o.top_k };
-        if !self.processors.is_empty() || (penalised > 0 && o.repeat_penalty < 1.0) || penalised > MOST_PENALISED {
-            HeadRequest::Full
-        } else if k > 0 {
+        if k > 0 {
             HeadRequest::Top(k.saturating_add(penalised))
         } else if o.min_p > 0.0 && o.top_p >= 1.0 && penalised == 0 {
             HeadRequest::Near(-distance(o, f64::from(o.min_p).ln()))
@@ -124,8 +129,8 @@ impl Sampler {
         self.candidates.clear();
         self.candidates.extend_from_slice(best);
         let c = &mut self.candidates;
-        if let Some(penalty) = &self.penalty {
-            penalty.process_best(history, c);
+        if let Some(penalties) = &self.penalties {
+            penalties.process_best(history, c);
         }
         let best = best_of(c, position)?;
         if self.options.is_greedy() {
@@ -149,16 +154,16 @@ impl Sampler {
     /// # Errors
     /// [`ModelError::Diverged`] if a logit is NaN; [`ModelError::Sampling`] if no logit is above minus infinity.
     pub fn sample(&mut self, logits: &[f32], position: u64, history: &[u32]) -> Result<u32, ModelError> {
-        let logits = if self.penalty.is_none() && self.processors.is_empty() {
+        let logits = if self.penalties.is_none() && self.processors.is_empty() {
             logits
         } else {
             self.changed.clear();
             self.changed.extend_from_slice(logits);
-            if let Some(penalty) = &mut self.penalty {
-                penalty.process(history, &mut self.changed);
-            }
             for processor in &mut self.processors {
                 processor.process(history, &mut self.changed);
+            }
+            if let Some(penalties) = &mut self.penalties {
+                penalties.process(history, &mut self.changed);
             }
             &self.changed
         };

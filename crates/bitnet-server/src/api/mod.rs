@@ -146,8 +146,7 @@ impl Draft {
                     return Err(ApiError::invalid("the client is gone"));
                 }
                 let index = choices.len();
-                let prepared =
-                    Prepared::new(&app.model, wanted.options(index, ids.len())).map_err(|e| wanted.blame(e))?;
+                let prepared = Prepared::new(&app.model, wanted.options(index)).map_err(|e| wanted.blame(e))?;
                 choices.push(Choice { index, ids: ids.clone(), prepared });
             }
         }

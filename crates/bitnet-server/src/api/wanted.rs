@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use bitnet::{GenerateOptions, SamplingOptions, Speculation};
+use bitnet::{GenerateOptions, SamplingOptions, SamplingOverrides, Speculation};
 use serde_json::Value;
 
 use super::{ApiError, Fields};
@@ -40,8 +40,6 @@ pub(crate) struct Wanted {
     max_tokens: usize,
     stop: Vec<String>,
     logit_bias: Vec<(u32, f32)>,
-    /// For tokens that occurred in the new text, and for each time that they did.
-    penalties: (f32, f32),
     /// What the text must be, and the field that says so.
     #[cfg(feature = "constrain")]
     constraint: Option<(&'static str, bitnet::Constraint)>,
@@ -56,21 +54,19 @@ impl Wanted {
         max_tokens: usize,
     ) -> Result<Self, ApiError> {
         fields.ignore(HARMLESS);
-        let mut sampling = app.model.default_sampling();
-        if let Some(t) = fields.number("temperature", 0.0..=2.0)? {
-            sampling.temperature = t as f32;
-        }
-        if let Some(p) = fields.number("top_p", 0.0..=1.0)? {
-            sampling.top_p = p as f32;
-        }
-        // Beyond OpenAI's interface, as many local servers have them.
-        if let Some(k) = fields.integer("top_k", 0..=usize::MAX)? {
-            sampling.top_k = k;
-        }
-        if let Some(p) = fields.number("min_p", 0.0..=1.0)? {
-            sampling.min_p = p as f32;
-        }
-        sampling.seed = fields.seed("seed")?.unwrap_or_else(|| RandomState::new().hash_one(0));
+        let number = |v: Option<f64>| v.map(|v| v as f32);
+        let asked = SamplingOverrides {
+            temperature: number(fields.number("temperature", 0.0..=2.0)?),
+            top_p: number(fields.number("top_p", 0.0..=1.0)?),
+            // Beyond OpenAI's interface, as many local servers have them.
+            top_k: fields.integer("top_k", 0..=usize::MAX)?,
+            min_p: number(fields.number("min_p", 0.0..=1.0)?),
+            presence_penalty: number(fields.number("presence_penalty", -2.0..=2.0)?),
+            frequency_penalty: number(fields.number("frequency_penalty", -2.0..=2.0)?),
+            seed: Some(fields.seed("seed")?.unwrap_or_else(|| RandomState::new().hash_one(0))),
+            ..Default::default()
+        };
+        let sampling = asked.apply(app.model.default_sampling());
         let mut asked = None;
         for field in limit_fields {
             asked = asked.or(fields.integer(field, 1..=app.max_tokens)?);
@@ -87,7 +83,6 @@ impl Wanted {
                 include_usage
             }
         };
-        let penalty = |v: Option<f64>| v.unwrap_or(0.0) as f32;
         #[cfg(not(feature = "constrain"))]
         fields.refuse(&[
             ("response_format", &[serde_json::json!({"type": "text"})]),
@@ -103,17 +98,13 @@ impl Wanted {
             max_tokens: asked.unwrap_or(max_tokens).min(app.max_tokens),
             stop: stops(fields)?,
             logit_bias: biases(fields, app)?,
-            penalties: (
-                penalty(fields.number("presence_penalty", -2.0..=2.0)?),
-                penalty(fields.number("frequency_penalty", -2.0..=2.0)?),
-            ),
             #[cfg(feature = "constrain")]
             constraint: constraint(fields)?,
         })
     }
 
-    /// Options of text number `choice` of the request, for a prompt of `prompt` tokens.
-    pub(crate) fn options(&self, choice: usize, prompt: usize) -> GenerateOptions {
+    /// Options of text number `choice` of the request.
+    pub(crate) fn options(&self, choice: usize) -> GenerateOptions {
         let mut sampling = self.sampling.clone();
         sampling.seed = sampling.seed.wrapping_add(choice as u64);
         let mut options = GenerateOptions::default().sampling(sampling).max_tokens(self.max_tokens);
@@ -122,22 +113,6 @@ impl Wanted {
         options.stop.clone_from(&self.stop);
         options.logit_bias.clone_from(&self.logit_bias);
         options.logprobs = self.logprobs;
-        let (presence, frequency) = self.penalties;
-        if presence != 0.0 || frequency != 0.0 {
-            let mut counts: Vec<u32> = Vec::new();
-            options = options.processor(move |tokens: &[u32], logits: &mut [f32]| {
-                counts.clear();
-                counts.resize(logits.len(), 0);
-                for token in tokens.iter().skip(prompt) {
-                    if let Some(count) = counts.get_mut(*token as usize) {
-                        *count += 1;
-                    }
-                }
-                for (logit, count) in logits.iter_mut().zip(&counts).filter(|(_, count)| **count > 0) {
-                    *logit -= presence + frequency * *count as f32;
-                }
-            });
-        }
         #[cfg(feature = "constrain")]
         {
             options.constraint = self.constraint.as_ref().map(|(_, c)| c.clone());

@@ -16,7 +16,8 @@ pub(super) struct Settings {
     pub(super) speculation: Speculation,
 }
 
-const NAMES: &str = "temperature, top_k, top_p, min_p, repeat_penalty, seed, max_tokens, stop";
+const NAMES: &str =
+    "temperature, top_k, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed, max_tokens, stop";
 
 fn number<T: FromStr>(name: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("{name} cannot be {value:?}"))
@@ -37,6 +38,8 @@ impl Settings {
             "top_p" => s.top_p = number(&name, value)?,
             "min_p" => s.min_p = number(&name, value)?,
             "repeat_penalty" => s.repeat_penalty = number(&name, value)?,
+            "presence_penalty" => s.presence_penalty = number(&name, value)?,
+            "frequency_penalty" => s.frequency_penalty = number(&name, value)?,
             "seed" => s.seed = number(&name, value)?,
             "max_tokens" if matches!(value, "" | "none") => self.max_tokens = None,
             "max_tokens" => self.max_tokens = Some(number(&name, value)?),
@@ -57,14 +60,16 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &self.sampling;
         let max = self.max_tokens.map_or("none".to_owned(), |n| n.to_string());
-        writeln!(f, "  temperature     {}", s.temperature)?;
-        writeln!(f, "  top_k           {}", s.top_k)?;
-        writeln!(f, "  top_p           {}", s.top_p)?;
-        writeln!(f, "  min_p           {}", s.min_p)?;
-        writeln!(f, "  repeat_penalty  {}", s.repeat_penalty)?;
-        writeln!(f, "  seed            {}", s.seed)?;
-        writeln!(f, "  max_tokens      {max}")?;
-        write!(f, "  stop            {:?}", self.stop)
+        writeln!(f, "  temperature        {}", s.temperature)?;
+        writeln!(f, "  top_k              {}", s.top_k)?;
+        writeln!(f, "  top_p              {}", s.top_p)?;
+        writeln!(f, "  min_p              {}", s.min_p)?;
+        writeln!(f, "  repeat_penalty     {}", s.repeat_penalty)?;
+        writeln!(f, "  presence_penalty   {}", s.presence_penalty)?;
+        writeln!(f, "  frequency_penalty  {}", s.frequency_penalty)?;
+        writeln!(f, "  seed               {}", s.seed)?;
+        writeln!(f, "  max_tokens         {max}")?;
+        write!(f, "  stop               {:?}", self.stop)
     }
 }
 

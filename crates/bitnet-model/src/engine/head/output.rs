@@ -134,26 +134,10 @@ impl StepOutput {
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
-    /// As [`StepOutput::logits`], to change them.
-    pub fn logits_mut(&mut self) -> &mut [f32] {
-        &mut self.logits
-    }
 
     /// The logits of [`StepOutput::logits`], without a copy.
     pub fn into_logits(self) -> Vec<f32> {
         self.logits
-    }
-
-    /// The logits of position `i` if it has all of them, else none, to change them.
-    ///
-    /// # Panics
-    /// If there is no position `i`.
-    pub fn logits_at_mut(&mut self, i: usize) -> &mut [f32] {
-        let p = &self.positions[i];
-        match p.rescored {
-            None => &mut self.logits[p.span.clone()],
-            Some(_) => &mut [],
-        }
     }
 
     /// Becomes position `i` of `other`.
