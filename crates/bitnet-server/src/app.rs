@@ -11,7 +11,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use bitnet::Model;
 use serde_json::json;
 
@@ -20,16 +19,12 @@ use crate::engine::{Engine, Refused, Sizes};
 use crate::gate::{Gate, check_names};
 use crate::metrics::{Gauges, Metrics};
 use crate::workers::Workers;
-use crate::{ApiKey, Options, ServerError};
+use crate::{ApiKey, Options, ServerError, routes};
 
 /// Most tokens of a text that is to become a vector, where neither the options nor the model's context say it.
 const ENDLESS_EMBED: usize = 32_768;
 /// How long the engine may take to notice that its time is over.
 pub(crate) const OVERDUE: Duration = Duration::from_secs(2);
-/// The endpoints, as they are counted.
-const ENDPOINTS: &[&str] =
-    &["/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
-
 /// What all requests share.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -132,15 +127,7 @@ impl Service {
     /// The endpoints; where there is no key, only for those who call this machine by names of its own.
     pub(crate) fn router_for(&self, address: Option<SocketAddr>) -> Router {
         let gate = Gate::new(self.app.clone(), address);
-        Router::new()
-            .route("/health", get(health))
-            .route("/metrics", get(metrics))
-            .route("/v1/models", get(api::models))
-            // Names of models may hold slashes.
-            .route("/v1/models/{*name}", get(api::model))
-            .route("/v1/chat/completions", post(api::chat))
-            .route("/v1/completions", post(api::completions))
-            .route("/v1/embeddings", post(api::embeddings))
+        routes::router()
             .fallback(unknown)
             .method_not_allowed_fallback(wrong_method)
             .layer(from_fn_with_state(gate, through))
@@ -176,9 +163,7 @@ impl Service {
 
 /// The way of every request.
 async fn through(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let known = ENDPOINTS.iter().find(|e| **e == path);
-    let endpoint = known.copied().unwrap_or(if path.starts_with("/v1/models/") { "/v1/models" } else { "other" });
+    let endpoint = routes::of_path(request.uri().path()).map_or("other", |route| route.label);
     let response = match gate.admits(&request) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
@@ -188,7 +173,7 @@ async fn through(State(gate): State<Gate>, request: Request, next: Next) -> Resp
 }
 
 /// Whether requests are taken.
-async fn health(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     let (status, state) = match app.engine.queue.state() {
         Ok(()) => (StatusCode::OK, "ok"),
         Err(Refused::Dead) => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
@@ -197,7 +182,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
     json_response(status, &json!({ "status": state, "model": app.name }))
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let (active, waiting) = app.engine.queue.lengths();
     let (max_sessions, queue) = (app.options.max_sessions, app.options.queue);
     let (unread, constraints) = app.workers.waiting();
@@ -215,14 +200,12 @@ fn shown(method: &Method, uri: &Uri) -> String {
 }
 
 async fn unknown(method: Method, uri: Uri) -> ApiError {
-    let message = format!("there is no {} here; there are {}", shown(&method, &uri), ENDPOINTS.join(", "));
+    let message = format!("unknown route {}; available: {}", shown(&method, &uri), routes::listed());
     ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", message).code("unknown_url")
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let message = format!(
-        "{} is not possible: models, health and metrics are read (GET), the rest is POST",
-        shown(&method, &uri)
-    );
+    let method_there = routes::of_path(uri.path()).map_or(Method::POST, |route| route.method.clone());
+    let message = format!("{} is not allowed: use {method_there}", shown(&method, &uri));
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")
 }

@@ -28,6 +28,7 @@ mod metrics;
 mod net;
 mod options;
 mod pool;
+mod routes;
 mod server;
 mod workers;
 

@@ -50,7 +50,8 @@ fn floats(path: &Path, format: FileFormat) -> Result<Measured, ParityError> {
     let (rows, cols) = t.shape("float.x")?;
     let w = TernaryMatrix::from_bytes(format, rows, cols, SharedBytes::from(t.u8(&name)?), None)?;
     let trits = w.to_trits();
-    let got: Vec<f32> = trits.iter().enumerate().map(|(i, t)| f32::from(*t) * w.scales().at(i / cols, i % cols)).collect();
+    let got: Vec<f32> =
+        trits.iter().enumerate().map(|(i, t)| f32::from(*t) * w.scales().at(i / cols, i % cols)).collect();
     let off = differing(&got, &t.f32(&format!("{name}.dequant"))?);
     Ok(Measured { pass: off == 0, detail: format!("[{rows}, {cols}], {off} values differ") })
 }

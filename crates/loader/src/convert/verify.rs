@@ -135,12 +135,7 @@ fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
 
 /// The scales of the weights of row `r` in two matrices with the trits `trits`, once for each run of weights that share them in
 /// both; runs of zeros have any scale.
-fn scales_of_row<'a>(
-    a: &'a Scales,
-    b: &'a Scales,
-    r: usize,
-    trits: &'a [i8],
-) -> impl Iterator<Item = (f32, f32)> + 'a {
+fn scales_of_row<'a>(a: &'a Scales, b: &'a Scales, r: usize, trits: &'a [i8]) -> impl Iterator<Item = (f32, f32)> + 'a {
     let len = |s: &Scales| match s {
         Scales::Tensor(_) | Scales::Rows(_) => 0,
         Scales::Groups(g) => g.group_len(),

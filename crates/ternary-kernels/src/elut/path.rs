@@ -22,6 +22,8 @@ impl Path {
     /// The best one that is part of `isa`, or `None` if this CPU does not have `isa`. Shuffles of bytes are no different
     /// with dot-product instructions than without them.
     pub(crate) fn of(isa: Isa, cpu: &Cpu) -> Option<Self> {
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "wasm32")))]
+        let _ = cpu;
         match isa {
             Isa::Scalar => Some(Self::Scalar),
             #[cfg(target_arch = "x86_64")]
@@ -38,11 +40,12 @@ impl Path {
             Isa::NeonI8mm => cpu.neon_i8mm().map(|cpu| Self::Neon(cpu.neon())),
             #[cfg(target_arch = "wasm32")]
             Isa::Simd128 => cpu.simd128().map(Self::Simd128),
-            #[allow(unreachable_patterns, reason = "sets of other architectures")]
-            _ => {
-                let _ = cpu;
-                None
-            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => None,
+            #[cfg(not(target_arch = "wasm32"))]
+            Isa::Simd128 => None,
         }
     }
 

@@ -118,7 +118,7 @@ pub use layer_norm_gradient::{LayerNormGradient, NormGradients};
 pub use rope::RopeTable;
 pub use train::AdamWStep;
 
-/// The operations, compiled for one instruction set. Copy it around freely: it is a number.
+/// The operations, compiled for one instruction set. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Ops {
     isa: Isa,
@@ -149,15 +149,21 @@ impl Ops {
         #[allow(unused_variables, reason = "some architectures have portable operations only")]
         let cpu = crate::Cpu::get();
         let backend = match isa {
+            Isa::Scalar => None,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => cpu.avx512_vnni().map(Backend::Avx512),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => cpu.avx2().map(Backend::Avx2),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => cpu.neon().map(Backend::Neon),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => None,
             #[cfg(target_arch = "wasm32")]
             Isa::Simd128 => cpu.simd128().map(Backend::Simd128),
-            _ => None,
+            #[cfg(not(target_arch = "wasm32"))]
+            Isa::Simd128 => None,
         };
         Ok(Self { isa, backend: backend.unwrap_or(Backend::Portable) })
     }

@@ -73,7 +73,7 @@ fn runner(isa: Isa) -> Option<fn(u64)> {
             // SAFETY: as above.
             (|rounds| unsafe { x86::avx2(rounds) }) as fn(u64)
         }),
-        _ => None,
+        Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm | Isa::Simd128 => None,
     }
 }
 

@@ -1,0 +1,81 @@
+//! The table of endpoints: path, method, handler, and the name under which requests are counted.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Method;
+use axum::routing::{MethodRouter, get, post};
+
+use crate::api;
+use crate::app::{self, App};
+
+/// An endpoint.
+pub(crate) struct Route {
+    /// As the router writes it: `{*name}` at the end stands for the rest of a path.
+    pub(crate) path: &'static str,
+    /// The method that it answers.
+    pub(crate) method: Method,
+    /// Its name in the metrics.
+    pub(crate) label: &'static str,
+    handler: fn() -> MethodRouter<Arc<App>>,
+}
+
+impl Route {
+    const fn get(path: &'static str, label: &'static str, handler: fn() -> MethodRouter<Arc<App>>) -> Self {
+        Self { path, method: Method::GET, label, handler }
+    }
+
+    const fn post(path: &'static str, label: &'static str, handler: fn() -> MethodRouter<Arc<App>>) -> Self {
+        Self { path, method: Method::POST, label, handler }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        match self.path.split_once("{*") {
+            Some((before, _)) => path.len() > before.len() && path.starts_with(before),
+            None => path == self.path,
+        }
+    }
+}
+
+/// All endpoints. What is here is routed, counted, and named in refusals.
+pub(crate) static ROUTES: &[Route] = &[
+    Route::get("/health", "/health", || get(app::health)),
+    Route::get("/metrics", "/metrics", || get(app::metrics)),
+    Route::get("/v1/models", "/v1/models", || get(api::models)),
+    // Names of models may hold slashes.
+    Route::get("/v1/models/{*name}", "/v1/models", || get(api::model)),
+    Route::post("/v1/chat/completions", "/v1/chat/completions", || post(api::chat)),
+    Route::post("/v1/completions", "/v1/completions", || post(api::completions)),
+    Route::post("/v1/embeddings", "/v1/embeddings", || post(api::embeddings)),
+];
+
+/// A router of all endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+}
+
+/// The endpoint of a path, whatever the method.
+pub(crate) fn of_path(path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.matches(path))
+}
+
+/// All paths, each with its method, for a refusal.
+pub(crate) fn listed() -> String {
+    ROUTES.iter().map(|r| format!("{} {}", r.method, r.path)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_find_their_endpoint() {
+        let label = |path: &str| of_path(path).map(|r| r.label);
+        assert_eq!(label("/v1/models"), Some("/v1/models"));
+        assert_eq!(label("/v1/models/some/name"), Some("/v1/models"));
+        assert_eq!(label("/v1/models/"), None);
+        assert_eq!(label("/v1/embeddings"), Some("/v1/embeddings"));
+        assert_eq!(label("/v1/embeddings/x"), None);
+        assert!(listed().contains("POST /v1/embeddings"));
+    }
+}
