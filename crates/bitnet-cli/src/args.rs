@@ -19,13 +19,13 @@ const STYLES: Styles = Styles::styled()
 
 const AFTER_HELP: &str = "\
 Examples:
-  bitnet run \"Once upon a time\"                   the small model that comes with the program
+  bitnet run \"Once upon a time\"                   the built-in model
   bitnet run -m model.gguf \"Once upon a time\"     a GGUF file
   bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T  from the Hugging Face hub
   bitnet serve -m model.gguf                      an OpenAI-compatible server at http://127.0.0.1:8080/v1
   bitnet show model.gguf                          what is in a file, and how much memory it needs
-  bitnet bench -m synthetic:2b4t                  how fast a 2-billion model runs on this machine
-  bitnet doctor                                   whether this machine computes rightly
+  bitnet bench -m synthetic:2b4t                  how fast a 2B model runs on this machine
+  bitnet doctor                                   check that this machine computes correctly
 
 Models (--model, or the environment variable BITNET_MODEL):
   FILE.gguf             a GGUF file
@@ -37,7 +37,7 @@ Models (--model, or the environment variable BITNET_MODEL):
   synthetic:FILE.json   random weights in the shape that a config.json gives
 
 Exit codes:
-  0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 nobody reads the output
+  0 success, 1 failure, 2 usage error, 130 interrupted, 141 output closed by its reader
 
 Environment:
   BITNET_MODEL  model to use without --model     BITNET_ISA  instruction set to use without --isa
@@ -45,7 +45,7 @@ Environment:
   XDG_CACHE_HOME  where synthetic models and tunings go      HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE,
   TRANSFORMERS_OFFLINE";
 
-/// Runs ternary (1.58-bit) language models on this computer: fast, in one process, right or it tells you.
+/// Run ternary (1.58-bit) language models locally.
 #[derive(Debug, Parser)]
 #[command(name = "bitnet", version, styles = STYLES, after_help = AFTER_HELP)]
 #[command(arg_required_else_help = true, max_term_width = 110, propagate_version = true)]
@@ -59,10 +59,10 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
-    /// Log what happens, on stderr; twice for more
+    /// Log to stderr; repeat for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Nothing on stderr but errors
+    /// Print only errors to stderr
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 }
@@ -136,7 +136,7 @@ pub(crate) struct FileArgs {
     /// A tokenizer.json that overrides the model's tokenizer, or supplies what it lacks
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
-    /// Order of the rows of q and k, where a file does not say it rightly
+    /// Row order of q and k, for files whose metadata is wrong
     #[arg(long, value_name = "ORDER", value_enum)]
     pub(crate) qk_layout: Option<QkOrder>,
     /// Tile sizes of a TL1 or TL2 file: a preset of bitnet.cpp (bitnet_b1_58-3B, bitnet_b1_58-large, Llama3-8B-1.58), its
@@ -160,24 +160,24 @@ impl FileArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Computing")]
 pub(crate) struct EngineArgs {
-    /// Threads [default: one for each CPU that this process may use]
+    /// Number of threads [default: one per CPU available to this process]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Instruction set [default: the best that this CPU has; `bitnet doctor` lists them]
+    /// Instruction set [default: the best on this CPU; `bitnet doctor` lists them]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
-    /// Kernel of the ternary products, or its format, or of one kind of layer, as down=NAME (qkv, o, gate-up, down); may be given several
-    /// times. `default` leaves out what `bitnet tune` stored [default: what it stored, or else the best for the model's size;
-    /// `bitnet doctor` lists them]
-    #[arg(long, value_name = "[KIND=]NAME", conflicts_with = "isa")]
+    /// Kernel for ternary products: a kernel, a format, or GROUP=NAME for one projection group (qkv, o, gate-up, down); repeatable.
+    /// `default` ignores what `bitnet tune` stored [default: what `tune` stored, else the best for the model's size; `bitnet
+    /// doctor` lists the kernels]
+    #[arg(long, value_name = "[GROUP=]NAME", conflicts_with = "isa")]
     pub(crate) kernel: Vec<KernelArg>,
-    /// How keys and values are kept: f32 is exact, the others are smaller
+    /// Type of the KV cache: f32 is exact, the others are smaller
     #[arg(long, value_name = "TYPE", value_enum)]
     pub(crate) kv: Option<KvName>,
-    /// How the best tokens are found where no others matter; the text is the same [default: auto]
+    /// LM-head strategy for greedy and top-k sampling; does not change the text [default: auto]
     #[arg(long, value_name = "HOW", value_enum)]
     pub(crate) head: Option<HeadName>,
-    /// Let test-time-training layers not learn while they read: to see what learning is worth
+    /// Disable the inner updates of test-time-training layers, for ablations
     #[arg(long)]
     pub(crate) no_adapt: bool,
 }
@@ -186,42 +186,42 @@ pub(crate) struct EngineArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Randomness: 0 always takes the likeliest token, 1 follows the model's probabilities
+    /// Randomness: 0 always picks the most likely token, 1 samples from the model's probabilities
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
-    /// Choose among the K likeliest tokens; 0 for all
+    /// Sample from the K most likely tokens; 0 for all
     #[arg(long, value_name = "K")]
     pub(crate) top_k: Option<usize>,
-    /// Choose among the likeliest tokens whose probabilities add up to P
+    /// Sample from the most likely tokens whose probabilities add up to P
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
-    /// Choose among tokens with at least P times the probability of the likeliest
+    /// Sample from tokens with at least P times the probability of the most likely one
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
-    /// Make tokens that occurred before less likely by this factor; 1 for none
+    /// Penalty factor for tokens that occurred before; 1 is off
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f32>,
-    /// Subtract P from the logits of tokens that occur in the new text; 0 for none
+    /// Subtract P from the logit of every token that is already in the generated text; 0 is off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) presence_penalty: Option<f32>,
-    /// Subtract P from the logits of tokens for each time that they occur in the new text; 0 for none
+    /// Subtract P from a token's logit for each time that it occurs in the generated text; 0 is off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) frequency_penalty: Option<f32>,
-    /// The same seed gives the same text [default: another one each time]
+    /// Random seed; the same seed gives the same text [default: random]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// At most this many new tokens [default: until the model ends or the context is full; without a limit of context, as many
-    /// as the model was made for]
+    /// Maximum number of new tokens [default: until the model stops or the context is full; without a context limit, as many as
+    /// the model was trained for]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
-    /// End at this text, which is not printed; may be given several times
+    /// Stop at this text, which is not printed; repeatable
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
-    /// Go on after a token that ends the text
+    /// Continue after an end-of-text token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
-    /// Guess at most this many tokens from what the text repeats and check them at once; it changes the speed, not the text.
-    /// 0 for none [default: 7 for models larger than the cache]
+    /// Speculative decoding: draft up to N tokens from repeated text and verify them in one pass. Changes the speed, not the text.
+    /// 0 is off [default: 7 for models larger than the CPU cache]
     #[arg(long, value_name = "N")]
     pub(crate) draft: Option<usize>,
 }
@@ -317,7 +317,7 @@ impl FromStr for KernelArg {
         let Some((kind, name)) = text.split_once('=') else { return Ok(Self { kind: None, name: text.to_owned() }) };
         let known = || LayerKind::ALL.map(LayerKind::name).join(", ");
         let kind = LayerKind::from_name(kind)
-            .ok_or_else(|| format!("{kind:?} is no kind of layer; known are: {}", known()))?;
+            .ok_or_else(|| format!("unknown projection group {kind:?}; expected one of: {}", known()))?;
         Ok(Self { kind: Some(kind), name: name.to_owned() })
     }
 }

@@ -97,7 +97,7 @@ impl FromStr for ModelSpec {
                 let names: Vec<String> = Spec::NAMES.iter().map(|n| format!("synthetic:{n}, ")).collect();
                 Err(format!("synthetic models are {}and synthetic:FILE.json", names.concat()))
             }
-            // What is there under that name is meant first.
+            // An existing path takes precedence.
             None => match names::find(text).filter(|_| !Path::new(text).exists()) {
                 Some(hub) => Ok(ModelSpec::Hub(hub)),
                 None => Ok(ModelSpec::Path(text.into())),
@@ -254,7 +254,7 @@ pub(crate) fn load_changed(
     for note in model.notes() {
         match args.model {
             Some(_) => ui.note(note),
-            // Whoever named no model need not learn how this one's file was completed.
+            // Do not show load notes of the built-in model.
             None => tracing::info!("{note}"),
         }
     }

@@ -71,11 +71,7 @@ impl App {
         let _reading = peer.as_ref().map(Peer::reads);
         let read = tokio::time::timeout(self.options.read_timeout, self.collect(request.into_body()));
         let late = || {
-            ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "invalid_request_error",
-                "the body of the request came too slowly",
-            )
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "timed out reading the request body")
         };
         read.await.unwrap_or_else(|_| Err(late()))
     }

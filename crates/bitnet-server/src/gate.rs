@@ -55,7 +55,7 @@ impl Gate {
         if request.uri().path() == "/health" || bearer(request.headers()).is_some_and(|given| key.is(given)) {
             return Ok(());
         }
-        let message = "a right API key is needed: `Authorization: Bearer KEY`";
+        let message = "missing or invalid API key: send `Authorization: Bearer KEY`";
         Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message).code("invalid_api_key"))
     }
 }

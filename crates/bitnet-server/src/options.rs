@@ -100,7 +100,7 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Longest wait for the body of a request, and for a thread that reads it.
     pub read_timeout: Duration,
-    /// Longest wait for a client that takes nothing of what it is sent.
+    /// Write timeout: longest wait for a client that does not read.
     pub write_timeout: Duration,
     /// How long texts may go on after the server was told to end.
     pub grace: Duration,

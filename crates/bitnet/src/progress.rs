@@ -149,7 +149,7 @@ impl Progress {
         self.forced().is_some()
     }
 
-    /// What makes the result none, once; known when the generation has finished.
+    /// Takes the error that invalidates the result; known once the generation has finished.
     pub(crate) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }

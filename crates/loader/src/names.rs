@@ -163,7 +163,7 @@ impl Names {
         }
         for l in 0..layers {
             let mixer = config.mixer(l);
-            // Sub-norms that the configuration does not speak of are refused by another name.
+            // Unexpected sub-norms are rejected elsewhere.
             for n in config.layer_norms(l).chain([Norm::AttnSub(l), Norm::FfnSub(l)]) {
                 all.extend(self.norm(n, mixer));
             }

@@ -308,7 +308,7 @@ impl Drop for Published<'_> {
 }
 
 impl Shared {
-    /// What worker `index` of `workers` does all its life.
+    /// Main loop of worker `index` of `workers`.
     fn work(&self, index: usize, workers: usize) {
         IN_PART.set(true);
         let seldom = &self.seldom.0;

@@ -1,4 +1,4 @@
-//! `bitnet list` and `bitnet rm`: the models that lie in the caches, and how to be rid of them.
+//! `bitnet list` and `bitnet rm`: list and remove cached models.
 
 use std::path::{Path, PathBuf};
 

@@ -30,29 +30,29 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ServeArgs {
-    /// Address to listen at; other machines reach others than 127.0.0.1, and they need a key
+    /// Address to listen on; anything but 127.0.0.1 is reachable from other machines and needs an API key
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     host: String,
-    /// Port to listen at; 0 takes a free one
+    /// Port to listen on; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
-    /// What clients have to send as `Authorization: Bearer KEY`; other users of this machine see what is typed here, so better set
-    /// BITNET_API_KEY
+    /// API key that clients send as `Authorization: Bearer KEY`; other users can see command lines, so prefer BITNET_API_KEY or
+    /// --api-key-file
     #[arg(long, value_name = "KEY", env = "BITNET_API_KEY", hide_env_values = true, conflicts_with_all = ["api_key_file", "without_key"])]
     api_key: Option<String>,
-    /// A file with the key
+    /// File that holds the API key
     #[arg(long, value_name = "FILE", conflicts_with = "without_key")]
     api_key_file: Option<PathBuf>,
-    /// Let other machines in without a key; they call the server by its address, or by a name of --allow-host
+    /// Serve other machines without an API key; they must use the server's address or a name given with --allow-host
     #[arg(long)]
     without_key: bool,
-    /// A name by which a server without a key may be called, besides localhost and addresses; may be repeated
+    /// Extra host name that is accepted when there is no API key; repeatable
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
-    /// What clients call the model [default: the name of its file]
+    /// Model name in the API [default: the file's name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// A chat template: a file with Jinja source, or the name of a built-in one
+    /// Chat template: a Jinja file, or the name of a built-in template
     #[arg(long, value_name = "FILE|NAME")]
     template: Option<String>,
     #[command(flatten)]
@@ -66,55 +66,55 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Texts that are generated at once
+    /// Maximum number of texts generated at the same time
     #[arg(long, value_name = "N", default_value_t = Options::default().max_sessions, value_parser = at_least_one)]
     max_sessions: usize,
-    /// Texts that may wait; what comes beyond gets status 429
+    /// Maximum number of waiting texts; further requests get status 429
     #[arg(long, value_name = "N", default_value_t = Options::default().queue)]
     queue: usize,
-    /// Most new tokens of a text [default: what the context holds]
+    /// Maximum number of new tokens per text [default: what the context holds]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_tokens: Option<usize>,
-    /// Most tokens of prompt and text together [default: what the model was made for]
+    /// Context length in tokens, prompt and answer together [default: the model's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     context: Option<usize>,
-    /// Memory for ended texts, so that what goes on after them is not read again; 0 for none
+    /// Memory for finished texts, so that follow-up requests need not read them again; 0 is off
     #[arg(long, value_name = "MIB", default_value_t = Options::default().cache_bytes >> 20)]
     cache: usize,
-    /// Longest body of a request
+    /// Maximum size of a request body
     #[arg(long, value_name = "MIB", default_value_t = Options::default().body_bytes >> 20, value_parser = at_least_one)]
     max_body: usize,
-    /// Most tokens of a text that is to become a vector [default: what the context holds, or 32768 where it has no limit]
+    /// Maximum number of tokens per text to embed [default: the context length, or 32768 if there is no limit]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_embed_tokens: Option<usize>,
-    /// Threads that read requests larger than 64 KiB and cut them into tokens
+    /// Threads that parse and tokenize requests larger than 64 KiB
     #[arg(long, value_name = "N", default_value_t = Options::default().prompt_threads, value_parser = at_least_one)]
     prompt_threads: usize,
-    /// Large requests that may wait for such a thread; what comes beyond gets status 429
+    /// Maximum number of large requests waiting for such a thread; further ones get status 429
     #[arg(long, value_name = "N", default_value_t = Options::default().prompt_queue)]
     prompt_queue: usize,
-    /// Threads that build constraints: response_format, grammar, regex
+    /// Threads that compile constraints: response_format, grammar, regex
     #[arg(long, value_name = "N", default_value_t = Options::default().constraint_threads, value_parser = at_least_one)]
     constraint_threads: usize,
-    /// Constraints that may wait for such a thread; what comes beyond gets status 429
+    /// Maximum number of constraints waiting for such a thread; further ones get status 429
     #[arg(long, value_name = "N", default_value_t = Options::default().constraint_queue)]
     constraint_queue: usize,
-    /// Longest wait for a constraint to be built, in seconds
+    /// Time limit for compiling a constraint, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().constraint_timeout.as_secs(), value_parser = seconds())]
     constraint_timeout: u64,
-    /// Connections at once; beyond, the one that was idle longest is closed
+    /// Maximum number of connections; beyond, the one that has been idle longest is closed
     #[arg(long, value_name = "N", default_value_t = Options::default().max_connections, value_parser = at_least_one)]
     max_connections: usize,
-    /// Longest wait for the head of a request, in seconds
+    /// Time limit for receiving request headers, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().head_timeout.as_secs(), value_parser = seconds())]
     head_timeout: u64,
-    /// How long a connection stays after an answer without another request, in seconds
+    /// How long an idle connection is kept, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().idle_timeout.as_secs(), value_parser = seconds())]
     idle_timeout: u64,
-    /// Longest wait for the body of a request, and for a client that takes nothing, in seconds
+    /// Time limit for receiving a request body, and for writing to a client that does not read, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().read_timeout.as_secs(), value_parser = seconds())]
     timeout: u64,
-    /// How long texts may go on after Ctrl-C, in seconds; two seconds later the process ends whatever runs
+    /// How long running texts may continue after Ctrl-C, in seconds; the process exits two seconds later at the latest
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().grace.as_secs(), value_parser = clap::value_parser!(u64).range(..=86_400))]
     grace: u64,
 }

@@ -302,7 +302,7 @@ impl Decoder {
                     self.sequence.truncate(base)?;
                     return Err(error);
                 }
-                // It will be met again when this token's turn has come.
+                // The error will recur when this token is decoded.
                 (Err(_), Some(_)) => {
                     self.ahead.truncate(i - 1);
                     self.sequence.truncate(base + i - 1)?;

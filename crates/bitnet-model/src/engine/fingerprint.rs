@@ -68,7 +68,7 @@ impl Hash {
         }
         if let Mixer::Ttt(mixer) = &layer.mixer {
             mixer.learnt().for_each(|values| self.floats(values));
-            // What a state without learning holds is not what one with it would.
+            // States of frozen and of adapting models are not interchangeable.
             if mixer.rows.is_frozen() {
                 self.word(0xF20_2E4);
             }

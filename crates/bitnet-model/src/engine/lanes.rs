@@ -265,7 +265,7 @@ pub(super) struct Piece<'r, 'a> {
     at: usize,
 }
 
-/// What a piece says that ends because an earlier one failed; nobody sees it.
+/// Error of a chunk that was cancelled by an earlier failure; never returned.
 const EARLIER_FAILED: Misfit = ("an earlier piece of the text", usize::MAX / 2);
 
 impl Piece<'_, '_> {

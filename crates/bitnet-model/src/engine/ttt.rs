@@ -262,7 +262,7 @@ impl Inner {
             layers.zip(states).for_each(|(layer, state)| layer.complete(state, scratch));
         };
         match inputs {
-            // A small model is one thread's.
+            // Small models run on one thread.
             [input] if !lanes.is_empty() => one(0, &mut input.state.ttt, &mut t.threads[0]),
             [input] => {
                 let per = input.state.ttt.len().div_ceil(team.threads());

@@ -68,7 +68,7 @@ fn rate(n: usize, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { n as f64 / time.as_secs_f64() }
 }
 
-/// Cancels a generation from anywhere: clones share one flag, which any thread may raise and nobody lowers.
+/// Cancels a generation from any thread: clones share one flag, which is set once and never reset.
 ///
 /// ```
 /// use bitnet_model::sampling::CancelToken;

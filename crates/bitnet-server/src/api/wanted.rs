@@ -14,7 +14,7 @@ const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 /// Most tokens with a bias: it is added for each new token.
 const MAX_BIASES: usize = 4096;
-/// What clients send and a server of one user's models has no use for.
+/// OpenAI fields that are accepted and ignored.
 const HARMLESS: &[&str] = &[
     "metadata",
     "parallel_tool_calls",
@@ -26,7 +26,7 @@ const HARMLESS: &[&str] = &[
     "user",
 ];
 
-/// How a text shall be.
+/// Generation parameters that all requests for text share.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) stream: bool,

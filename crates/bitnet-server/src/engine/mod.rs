@@ -48,7 +48,7 @@ impl Engine {
         let run = move || {
             let well = catch_unwind(AssertUnwindSafe(|| worker.run())).is_ok();
             if !well {
-                tracing::error!("the thread that computes has panicked; the server can only say so from now on");
+                tracing::error!("engine thread panicked; all requests will fail with 503");
                 worker.queue.die();
             }
             // With the worker go the senders of all events, so nobody waits in vain.

@@ -31,7 +31,7 @@ impl<S> Patient<S> {
         let limit = self.limit;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(waiting.as_mut().poll(cx));
-        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client takes nothing of what it is sent")))
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "write timed out: the client is not reading")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is in the cache, and how to be rid of it.
+//! Lists and removes what is in the cache.
 
 use std::path::{Path, PathBuf};
 

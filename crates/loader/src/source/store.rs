@@ -177,7 +177,7 @@ fn kind_of_dtype(dtype: Dtype, tensor: &str) -> Result<RawKind, LoadError> {
         Dtype::F16 => RawKind::Float(FloatType::F16),
         Dtype::BF16 => RawKind::Float(FloatType::Bf16),
         other => {
-            let reason = "read are U8 (packed ternary), F32, F16 and BF16";
+            let reason = "supported dtypes are U8 (packed ternary), F32, F16 and BF16";
             let ty = format!("{other:?}");
             return Err(LoadError::UnsupportedType { tensor: tensor.to_owned(), ty, type_id: 0, reason });
         }

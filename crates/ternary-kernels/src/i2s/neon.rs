@@ -356,7 +356,7 @@ pub(crate) fn to_array(v: int32x4_t) -> [i32; 4] {
     out
 }
 
-/// Four times four rows.
+/// Four registers of four rows each.
 #[inline]
 fn rows(fours: [[i32; 4]; 4]) -> [i32; PANEL_ROWS] {
     let mut out = [0; PANEL_ROWS];
