@@ -69,7 +69,10 @@ struct LimitArgs {
     /// Texts that are generated at once
     #[arg(long, value_name = "N", default_value_t = Options::default().max_sessions, value_parser = at_least_one)]
     max_sessions: usize,
-    /// Texts that may wait; what comes beyond gets status 429
+    /// Texts beside these that have at most 1024 tokens, prompt and answer together
+    #[arg(long, value_name = "N", default_value_t = Options::default().short_sessions)]
+    short_sessions: usize,
+    /// Texts that may wait, a quarter of them short ones; what comes beyond gets status 429
     #[arg(long, value_name = "N", default_value_t = Options::default().queue)]
     queue: usize,
     /// Most new tokens of a text [default: what the context holds]
@@ -102,6 +105,9 @@ struct LimitArgs {
     /// Longest wait for a constraint to be built, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().constraint_timeout.as_secs(), value_parser = seconds())]
     constraint_timeout: u64,
+    /// Memory for the constraints of all texts, those that wait included
+    #[arg(long, value_name = "MIB", default_value_t = Options::default().constraint_bytes >> 20, value_parser = at_least_one)]
+    constraint_memory: usize,
     /// Connections at once; beyond, the one that was idle longest is closed
     #[arg(long, value_name = "N", default_value_t = Options::default().max_connections, value_parser = at_least_one)]
     max_connections: usize,
@@ -179,6 +185,7 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
     options.allow_hosts.clone_from(&args.allow_host);
     let limits = &args.limits;
     options.max_sessions = limits.max_sessions;
+    options.short_sessions = limits.short_sessions;
     options.queue = limits.queue;
     options.max_tokens = limits.max_tokens;
     options.cache_bytes = mib(limits.cache);
@@ -188,6 +195,7 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
     options.prompt_queue = limits.prompt_queue;
     options.constraint_threads = limits.constraint_threads;
     options.constraint_queue = limits.constraint_queue;
+    options.constraint_bytes = mib(limits.constraint_memory);
     options.constraint_timeout = Duration::from_secs(limits.constraint_timeout);
     options.max_connections = limits.max_connections;
     options.head_timeout = Duration::from_secs(limits.head_timeout);
