@@ -91,6 +91,13 @@ PRES = {
     ],
     "deepseek-coder": [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", HAN_HANGUL, r"\p{N}"],
     "deepseek-v3": [r"\p{N}{1,3}", HAN_KANA, DEEPSEEK3_HEAD + r"[\r\n]*" + BREAKS],
+    "afmoe": [
+        # Groups of three numbers from the right.
+        r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+        "[一-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-ゟ゠-ヿ\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f\u0e80-\u0eff\u1780-\u17ff"
+        "\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+",
+        DEEPSEEK3_HEAD + r"[\r\n]*" + BREAKS,
+    ],
     "spark2_5": [r"\p{N}{1,3}", HAN_KANA, DEEPSEEK3_HEAD + r"|[\r\n]" + TAIL, r"\p{N}"],
     "bloom": [BLOOM],
     "viking": [BLOOM, r"\p{N}"],

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,11 +14,12 @@ use bitnet::Model;
 use serde_json::json;
 
 use crate::api::{self, ApiError, json_response};
+use crate::budget::Budget;
 use crate::engine::{Engine, Refused, Sizes};
 use crate::gate::{Gate, check_names};
 use crate::metrics::{Gauges, Metrics};
 use crate::workers::Workers;
-use crate::{ApiKey, Options, ServerError, routes};
+use crate::{ApiKey, Options, ServerError, body, routes};
 
 /// Most tokens of a text that is to become a vector, where neither the options nor the model's context say it.
 const ENDLESS_EMBED: usize = 32_768;
@@ -38,7 +38,9 @@ pub(crate) struct App {
     pub(crate) options: Options,
     pub(crate) workers: Workers,
     /// Bytes of all bodies that were read and are not done with.
-    pub(crate) body_bytes: Arc<AtomicUsize>,
+    pub(crate) body_bytes: Arc<Budget>,
+    /// Bytes of the automata of all texts, those that wait included.
+    pub(crate) constraint_bytes: Arc<Budget>,
     pub(crate) engine: Engine,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -96,17 +98,19 @@ impl Service {
         let endless = model.context() == usize::MAX;
         let natural = if endless { model.config().max_position_embeddings } else { model.context() };
         let metrics = Arc::new(Metrics::default());
-        let sizes =
-            Sizes { max_sessions: options.max_sessions, queue: options.queue, cache_bytes: options.cache_bytes };
+        let Options { max_sessions, short_sessions, queue, cache_bytes, .. } = options;
+        let sizes = Sizes { max_sessions, short_sessions, queue, cache_bytes };
         let max_embed_tokens = options.max_embed_tokens.unwrap_or(if endless { ENDLESS_EMBED } else { usize::MAX });
+        let constraint_bytes = Budget::new(options.constraint_bytes);
         let app = App {
-            body_bytes: Arc::default(),
+            body_bytes: Budget::new(body::room(options.body_bytes)),
             workers: Workers::start(&options, metrics.clone())?,
             max_embed_tokens: max_embed_tokens.min(model.context()),
             name: options.name.clone().unwrap_or_else(|| default_name(&model)),
             created: api::now(),
             max_tokens: options.max_tokens.unwrap_or(natural).max(1),
-            engine: Engine::start(model.clone(), sizes, metrics.clone())?,
+            engine: Engine::start(model.clone(), sizes, constraint_bytes.clone(), metrics.clone())?,
+            constraint_bytes,
             metrics,
             options,
             model,
@@ -186,7 +190,8 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let (active, waiting) = app.engine.queue.lengths();
     let (max_sessions, queue) = (app.options.max_sessions, app.options.queue);
     let (unread, constraints) = app.workers.waiting();
-    let gauges = Gauges { active, waiting, max_sessions, queue, unread, constraints };
+    let constraint_bytes = app.constraint_bytes.used();
+    let gauges = Gauges { active, waiting, max_sessions, queue, unread, constraints, constraint_bytes };
     let mut response = Response::new(Body::from(app.metrics.text(gauges)));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -2,8 +2,6 @@
 
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -12,6 +10,7 @@ use hyper::body::Body as _;
 
 use crate::api::{ApiError, quoted};
 use crate::app::App;
+use crate::budget::Share;
 use crate::net::Peer;
 
 /// All bodies together may take so many times the longest one, and [`ALWAYS`].
@@ -22,14 +21,12 @@ const ALWAYS: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Bytes {
     bytes: Vec<u8>,
-    held: Held,
+    held: Share,
 }
 
-/// So many bytes of all bodies.
-#[derive(Debug)]
-struct Held {
-    bytes: usize,
-    all: Arc<AtomicUsize>,
+/// What all bodies together may take, if each may have so many bytes.
+pub(crate) fn room(longest: usize) -> usize {
+    longest.saturating_mul(TIMES).saturating_add(ALWAYS)
 }
 
 impl Deref for Bytes {
@@ -37,21 +34,6 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Held {
-    /// More of them, if all together have no more than `most`.
-    fn add(&mut self, bytes: usize, most: usize) -> bool {
-        let fits = self.all.fetch_add(bytes, Relaxed).saturating_add(bytes) <= most;
-        self.bytes += bytes;
-        fits
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Relaxed);
     }
 }
 
@@ -79,15 +61,15 @@ impl App {
     /// All bytes of a body.
     async fn collect(&self, mut body: Body) -> Result<Bytes, ApiError> {
         let limit = self.options.body_bytes;
-        let most = limit.saturating_mul(TIMES).saturating_add(ALWAYS);
-        let mut read = Bytes { bytes: Vec::new(), held: Held { bytes: 0, all: self.body_bytes.clone() } };
+        let mut read = Bytes { bytes: Vec::new(), held: self.body_bytes.share() };
         let mut total = 0usize;
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let frame = frame.map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
             total = total.saturating_add(data.len());
             if total <= limit {
-                if !read.held.add(data.len(), most) {
+                read.held.set(total);
+                if !self.body_bytes.fits() {
                     let message = "the bodies of all requests together take too much memory; try again in a moment";
                     return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
                         .code("rate_limit_exceeded"));
@@ -105,27 +87,5 @@ impl App {
         }
         let message = format!("the body has more than {limit} bytes, which is this server's limit");
         Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message).code("request_too_large"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_bodies_together_have_a_limit() {
-        let all = Arc::new(AtomicUsize::new(0));
-        let held = |bytes| {
-            let mut held = Held { bytes: 0, all: all.clone() };
-            (held.add(bytes, 100), held)
-        };
-        let (fits, first) = held(60);
-        let (too, second) = held(50);
-        assert!(fits && !too);
-        drop(second);
-        let (fits, third) = held(40);
-        assert!(fits);
-        drop((first, third));
-        assert_eq!(all.load(Relaxed), 0);
     }
 }

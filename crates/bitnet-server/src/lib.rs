@@ -21,6 +21,7 @@
 mod api;
 mod app;
 mod body;
+mod budget;
 mod engine;
 mod error;
 mod gate;

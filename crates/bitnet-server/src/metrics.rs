@@ -82,6 +82,8 @@ pub(crate) struct Gauges {
     pub(crate) unread: usize,
     /// Constraints that wait to be built.
     pub(crate) constraints: usize,
+    /// What the constraints of all texts take.
+    pub(crate) constraint_bytes: usize,
 }
 
 impl Metrics {
@@ -123,6 +125,7 @@ impl Metrics {
             ("bitnet_queue_capacity", "Texts that may wait.", now.queue),
             ("bitnet_prompt_queue_length", "Large requests that wait to be read.", now.unread),
             ("bitnet_constraint_queue_length", "Constraints that wait to be built.", now.constraints),
+            ("bitnet_constraint_bytes", "Memory for the constraints of all texts.", now.constraint_bytes),
             ("bitnet_connections", "Connections.", self.connections.load(Relaxed) as usize),
         ];
         for (name, help, value) in gauges {

@@ -68,7 +68,10 @@ pub struct Options {
     pub allow_hosts: Vec<String>,
     /// Texts that are generated at once, in one pass over the weights each step.
     pub max_sessions: usize,
-    /// Texts that may wait for their turn; what comes beyond is refused with status 429.
+    /// Texts beside these that are short: prompt and answer have at most 1,024 tokens together. The second of these places takes texts of
+    /// 512 tokens, the third of 256, the others of 128. So a plain request does not wait while long ones have all other places.
+    pub short_sessions: usize,
+    /// Texts that may wait for their turn, a quarter of them single short ones; what comes beyond is refused with status 429.
     pub queue: usize,
     /// Most new tokens that a request may ask for, and what it gets at most where it does not ask. By default what the context
     /// holds, or for models without a limit of context what they were made for.
@@ -92,6 +95,9 @@ pub struct Options {
     pub constraint_queue: usize,
     /// Longest wait from the end of a request until its constraint is built.
     pub constraint_timeout: Duration,
+    /// Bytes that the constraints of all texts together may take, those that wait included. While half of them are taken requests with
+    /// constraints are refused with status 429; where growing automata take all, the text with the largest ends so.
+    pub constraint_bytes: usize,
     /// Connections at once. Beyond, the connection that was idle longest is closed, or if none is, others wait until one ends.
     pub max_connections: usize,
     /// Longest wait for the whole head of a request, from the connection's begin or the head's first byte.
@@ -115,6 +121,7 @@ impl Default for Options {
             without_key: false,
             allow_hosts: Vec::new(),
             max_sessions: 8,
+            short_sessions: 4,
             queue: 64,
             max_tokens: None,
             max_choices: 16,
@@ -126,6 +133,7 @@ impl Default for Options {
             constraint_threads: half_the_cpus(),
             constraint_queue: 32,
             constraint_timeout: Duration::from_secs(5),
+            constraint_bytes: 512 << 20,
             max_connections: 512,
             head_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),

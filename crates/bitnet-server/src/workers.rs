@@ -12,12 +12,15 @@ use crate::metrics::Metrics;
 use crate::pool::{Asker, Pool, Undone};
 use crate::{Options, ServerError};
 
+/// Smaller bodies have a thread of their own: whatever they ask for, it takes next to nothing to find out.
+const TINY_BODY: usize = 4 << 10;
 /// Larger bodies are read by threads of their own, so that small requests never wait for them.
 const LARGE_BODY: usize = 64 << 10;
 
 /// Everything that computes for requests besides the engine.
 #[derive(Debug)]
 pub(crate) struct Workers {
+    tiny: Pool,
     small: Pool,
     large: Pool,
     constraints: Pool,
@@ -29,6 +32,7 @@ pub(crate) struct Workers {
 impl Workers {
     pub(crate) fn start(options: &Options, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         Ok(Self {
+            tiny: Pool::start("bitnet-read-tiny", 1, options.max_connections)?,
             // Two, so that none waits for the one that is hardest to read. As many wait as have connections.
             small: Pool::start("bitnet-read", 2.max(options.prompt_threads), options.max_connections)?,
             large: Pool::start("bitnet-read-large", options.prompt_threads, options.prompt_queue)?,
@@ -45,7 +49,11 @@ impl Workers {
         bytes: usize,
         work: impl FnOnce(&Asker) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let pool = if bytes > LARGE_BODY { &self.large } else { &self.small };
+        let pool = match bytes {
+            0..=TINY_BODY => &self.tiny,
+            ..=LARGE_BODY => &self.small,
+            _ => &self.large,
+        };
         let done = pool.run(Instant::now(), self.read_timeout, work).await;
         done.unwrap_or_else(|undone| Err(refusal(undone, "large requests", None)))
     }
@@ -83,7 +91,7 @@ impl Workers {
 
     /// Takes nothing more. What has begun is not waited for.
     pub(crate) fn close(&self) {
-        for pool in [&self.small, &self.large, &self.constraints] {
+        for pool in [&self.tiny, &self.small, &self.large, &self.constraints] {
             pool.close();
         }
     }

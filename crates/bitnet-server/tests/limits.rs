@@ -54,6 +54,7 @@ fn a_client_that_goes_away_frees_its_place() {
 fn what_finds_no_place_is_told_so_and_those_before_go_on() {
     let server = Running::start(ttt(), |o| {
         o.max_sessions = 1;
+        o.short_sessions = 0;
         o.queue = 1;
     });
     let mut first = server.client.stream(TEXT, &endless()).unwrap();

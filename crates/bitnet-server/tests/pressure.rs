@@ -68,6 +68,74 @@ fn constraints_keep_no_plain_request_waiting() {
 }
 
 #[test]
+fn a_plain_request_passes_long_prompts_and_long_answers() {
+    let server = Running::start(ttt(), |o| {
+        o.max_sessions = 2;
+        o.short_sessions = 1;
+        o.max_tokens = Some(10_000_000);
+    });
+    let send = |body: &Value| {
+        let mut connection = server.client.connect().unwrap();
+        connection.write_all(&server.client.request("POST", TEXT, body.to_string().as_bytes())).unwrap();
+        connection
+    };
+    let plain = json!({"prompt": "Once upon a time", "max_tokens": 4});
+    // Of the long prompts one is read, though there are two places.
+    let long: Vec<_> = (0..3).map(|_| send(&json!({"prompt": long_text(), "max_tokens": 1}))).collect();
+    server.wait_for("bitnet_active_sequences", 1.0);
+    server.wait_for("bitnet_queue_length", 2.0);
+    server.client.post(TEXT, &plain).unwrap().ok();
+    // A long answer takes the other place, and short texts still have one of their own.
+    let mut answers: Vec<_> = (0..2).map(|_| send(&endless(10_000_000))).collect();
+    server.wait_for("bitnet_active_sequences", 2.0);
+    server.wait_for("bitnet_queue_length", 3.0);
+    server.client.post(TEXT, &plain).unwrap().ok();
+    assert_eq!((server.metric("bitnet_active_sequences"), server.metric("bitnet_queue_length")), (2.0, 3.0));
+    // One that is not read any more leaves its turn to the next.
+    let mut long = long;
+    long.clear();
+    server.wait_for("bitnet_active_sequences", 2.0);
+    server.wait_for("bitnet_queue_length", 0.0);
+    answers.clear();
+    server.wait_for("bitnet_active_sequences", 0.0);
+}
+
+#[test]
+fn constraints_share_a_memory_that_is_bounded() {
+    // Its automata grow with the text.
+    let request = |least: usize| json!({"prompt": "x", "regex": format!("([a-m]|[n-z ]){{{least},3000}}"), "max_tokens": 2900, "stream": true});
+    let bytes = "bitnet_constraint_bytes";
+    let server = Running::start(ttt(), |_| {});
+    let mut stream = server.client.stream(TEXT, &request(10)).unwrap();
+    assert!(stream.event().unwrap().is_some());
+    let one = server.metric(bytes) as usize;
+    assert!(one > 1000, "{one}");
+    drop(stream);
+    server.wait_for(bytes, 0.0);
+    // Half of the memory is for those that begin: room for one, not for two.
+    let server = Running::start(ttt(), |o| o.constraint_bytes = 6 * one);
+    let streams: Vec<_> = (0..8).map(|i| server.client.stream(TEXT, &request(i)).unwrap()).collect();
+    let refused: Vec<_> = streams.iter().filter(|s| s.status == 429).collect();
+    assert!(!refused.is_empty() && refused.len() < 8, "{}", refused.len());
+    // Whoever wants no constraint is not concerned.
+    server.client.post(TEXT, &json!({"prompt": "x", "max_tokens": 2})).unwrap().ok();
+    drop(streams);
+    server.wait_for(bytes, 0.0);
+    let mut whole = request(1);
+    whole["stream"] = false.into();
+    let tight = Running::start(ttt(), |o| o.constraint_bytes = one);
+    let reply = tight.client.post(TEXT, &whole).unwrap();
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (400, &json!("constraint_too_large")),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(&reply.json()["error"]["param"], "regex");
+    tight.wait_for(bytes, 0.0);
+}
+
+#[test]
 fn a_constraint_that_is_ready_in_time_is_counted_and_kept() {
     let server = Running::start(ttt(), |_| {});
     let request = json!({"prompt": "Is it big? ", "regex": "(yes|no), it is", "n": 3, "max_tokens": 30});

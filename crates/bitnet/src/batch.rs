@@ -78,6 +78,12 @@ impl Prepared {
     pub fn new(model: &Model, options: GenerateOptions) -> Result<Self, Error> {
         Ok(Self { model: model.clone(), progress: Progress::new(model, options)? })
     }
+
+    /// What the automata of the constraint take in memory, about; 0 without one. They grow while the text is made, to
+    /// `ConstraintLimits::automata_bytes` at most.
+    pub fn constraint_bytes(&self) -> usize {
+        self.progress.constraint_bytes()
+    }
 }
 
 impl Text {
@@ -145,6 +151,11 @@ impl Batch {
     /// Whether every session has finished.
     pub fn is_finished(&self) -> bool {
         self.texts.iter().all(Text::is_finished)
+    }
+
+    /// What the automata of a session's constraint take in memory, about; 0 without one, or for a session that is not there.
+    pub fn constraint_bytes(&self, ticket: Ticket) -> usize {
+        self.texts.iter().find(|t| t.ticket == ticket).map_or(0, |t| t.progress.constraint_bytes())
     }
 
     /// Takes a session out, finished or not, with what it generated.

@@ -236,6 +236,11 @@ impl Progress {
         self.matching.is_some()
     }
 
+    /// What the constraint of the text takes in memory, about.
+    pub(crate) fn constraint_bytes(&self) -> usize {
+        self.matching.as_ref().map_or(0, |matching| constrain::lock(matching).bytes())
+    }
+
     /// The token that must come next under the constraint.
     fn forced(&self) -> Option<u32> {
         constrain::lock(self.matching.as_ref()?).forced()
@@ -276,6 +281,9 @@ fn begin_matching(
 impl Progress {
     fn is_constrained(&self) -> bool {
         false
+    }
+    pub(crate) fn constraint_bytes(&self) -> usize {
+        0
     }
     fn forced(&self) -> Option<u32> {
         None

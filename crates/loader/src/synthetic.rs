@@ -118,7 +118,7 @@ impl Spec {
         let seed = map.get("seed").and_then(Json::as_u64).unwrap_or(0);
         let facts = TensorFacts { has_head: true, ..TensorFacts::default() };
         let bytes = serde_json::to_vec(&map).map_err(json)?;
-        let config = from_hf::read(&bytes, None, facts)?.config;
+        let config = from_hf::read(&bytes, facts)?.config;
         config.validate()?;
         Ok(Self::new(name, config, seed))
     }

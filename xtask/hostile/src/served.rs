@@ -18,8 +18,8 @@ use crate::watch::{end, megabytes, status_of};
 
 /// Hostile requests at once.
 const TOGETHER: usize = 16;
-/// Long prompts at once: no more than there are places, for a text that waits for a place waits as long as it takes.
-const IN_PLACES: usize = 6;
+/// How long a client waits beside requests that would not end for minutes.
+const BESIDE: Duration = Duration::from_secs(5);
 /// Longest wait of a client with a plain prompt, in seconds.
 const PATIENCE: f64 = 1.0;
 /// What the server may take beside what it took before.
@@ -112,12 +112,13 @@ pub(crate) fn hostile(client: &Client, path: &str, body: &[u8]) -> Result<u16, S
     Ok(reply.status)
 }
 
+const COMPLETIONS: &str = "/v1/completions";
+
 /// A name, the path, the body.
 pub(crate) type Sent = (String, &'static str, Vec<u8>);
 
 /// Requests of every kind.
 pub(crate) fn requests(inputs: &Path) -> Result<Vec<Sent>, HostileError> {
-    const COMPLETIONS: &str = "/v1/completions";
     let mut all = Vec::new();
     for (name, path) in files(inputs)? {
         if kind_of_file(&name) == Some("request") {
@@ -155,6 +156,7 @@ pub(crate) fn requests(inputs: &Path) -> Result<Vec<Sent>, HostileError> {
             COMPLETIONS,
             json!({"prompt": "Once upon a time there was a cat. ".repeat(900), "max_tokens": 1}),
         ),
+        ("body of 4 MB", COMPLETIONS, json!({"prompt": long.repeat(4), "max_tokens": 1, "suffix": "none"})),
         ("long model name", COMPLETIONS, json!({"prompt": "Once", "model": "m".repeat(100_000)})),
         (
             "many biases",
@@ -174,6 +176,20 @@ pub(crate) fn requests(inputs: &Path) -> Result<Vec<Sent>, HostileError> {
     Ok(all)
 }
 
+/// Requests that keep the server busy for minutes, until their clients go.
+fn endless() -> [Sent; 4] {
+    let long = "Once upon a time there was a cat. ".repeat(120_000);
+    let answer =
+        |n: usize| json!({"prompt": "Once", "max_tokens": 2000, "n": n, "logit_bias": {"0": -100}, "stream": true});
+    let body = |value: Value| value.to_string().into_bytes();
+    [
+        ("prompts of 4 MB".into(), COMPLETIONS, body(json!({"prompt": long, "max_tokens": 1}))),
+        ("long answers".into(), COMPLETIONS, body(answer(1))),
+        ("many long answers".into(), COMPLETIONS, body(answer(16))),
+        ("texts of 4 MB to embed".into(), "/v1/embeddings", body(json!({"input": vec![&long[..120_000]; 30]}))),
+    ]
+}
+
 /// All rows.
 pub(crate) fn all(report: &mut Report, program: &Path, inputs: &Path) -> Result<(), HostileError> {
     let mut serving = Serving::start(program, &[])?;
@@ -181,8 +197,18 @@ pub(crate) fn all(report: &mut Report, program: &Path, inputs: &Path) -> Result<
     for (name, path, body) in requests(inputs)? {
         let row = format!("server {name}");
         if report.wants(&row) {
-            let count = if name == "long prompt" { IN_PLACES } else { TOGETHER };
-            let result = together(&mut serving, count, path, &body);
+            let result = together(&mut serving, TOGETHER, path, &body);
+            let dead = !serving.lives();
+            report.row(&row, result);
+            if dead {
+                serving = Serving::start(program, &[])?;
+            }
+        }
+    }
+    for (name, path, body) in endless() {
+        let row = format!("server {name}");
+        if report.wants(&row) {
+            let result = beside(&mut serving, path, &body);
             let dead = !serving.lives();
             report.row(&row, result);
             if dead {
@@ -236,6 +262,38 @@ fn together(serving: &mut Serving, count: usize, path: &str, body: &[u8]) -> Res
     }
     let (status, worst) = (statuses.first().copied().unwrap_or(0), longest.as_secs_f64() * 1e3);
     Ok(format!("status {status}, all {count} in {:.1} s, a plain request at most {worst:.0} ms", took.as_secs_f64()))
+}
+
+/// Sixteen requests that do not end, a plain client beside them for a while, and after they are gone.
+fn beside(serving: &mut Serving, path: &str, body: &[u8]) -> Result<String, String> {
+    let (before, client) = (serving.memory("VmRSS"), serving.client.clone());
+    let request = client.request("POST", path, body);
+    let (held, longest) = std::thread::scope(|scope| {
+        let sends = || {
+            let mut stream = client.connect().ok()?;
+            // A refusal may come before all is sent.
+            let _ = stream.write_all(&request);
+            Some(stream)
+        };
+        let others: Vec<_> = (0..TOGETHER).map(|_| scope.spawn(sends)).collect();
+        let began = Instant::now();
+        let mut longest = Duration::ZERO;
+        while began.elapsed() < BESIDE {
+            longest = longest.max(plain(&client)?);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok((others.into_iter().filter_map(|t| t.join().ok().flatten()).collect::<Vec<_>>(), longest))
+    })
+    .map_err(|e: String| format!("a plain request failed: {e}"))?;
+    let (count, grown) = (held.len(), serving.memory("VmRSS").saturating_sub(before));
+    drop(held);
+    let longest = longest.max(plain(&client)?);
+    match () {
+        () if !serving.lives() => Err("the server has ended".to_owned()),
+        () if longest.as_secs_f64() > PATIENCE => Err(format!("a plain request waited {:.2} s", longest.as_secs_f64())),
+        () if grown > MEMORY => Err(format!("the server grew by {}", megabytes(grown))),
+        () => Ok(format!("{count} at once, a plain request at most {:.0} ms", longest.as_secs_f64() * 1e3)),
+    }
 }
 
 /// Clients that connect and say nothing keep nobody out.

@@ -122,7 +122,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
     }
     let graceful = Graceful::begin();
     let mut options = GenerateOptions::default().sampling(sampling).cancel(graceful.token());
-    let constrained = constrain(args, &mut options)?;
+    let constrained = constrain(args, &mut options, ui)?;
     options.max_tokens = args.sampling.max_tokens;
     options.stop = args.sampling.stop.clone();
     options.show_special = args.show_special;
@@ -168,13 +168,17 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
 
 /// Puts the constraint that was asked for into `options`; whether there is one.
 #[cfg(feature = "constrain")]
-fn constrain(args: &RunArgs, options: &mut GenerateOptions) -> Result<bool, CliError> {
+fn constrain(args: &RunArgs, options: &mut GenerateOptions, ui: &Ui) -> Result<bool, CliError> {
     options.constraint = args.constrain.constraint()?;
+    let notes = options.constraint.as_ref().map(|c| c.notes()).transpose().map_err(bitnet::Error::from)?;
+    for note in notes.into_iter().flatten() {
+        ui.note(&note);
+    }
     Ok(options.constraint.is_some())
 }
 
 #[cfg(not(feature = "constrain"))]
-fn constrain(_: &RunArgs, _: &mut GenerateOptions) -> Result<bool, CliError> {
+fn constrain(_: &RunArgs, _: &mut GenerateOptions, _: &Ui) -> Result<bool, CliError> {
     Ok(false)
 }
 

@@ -69,7 +69,10 @@ struct LimitArgs {
     /// Maximum number of texts generated at the same time
     #[arg(long, value_name = "N", default_value_t = Options::default().max_sessions, value_parser = at_least_one)]
     max_sessions: usize,
-    /// Maximum number of waiting texts; further requests get status 429
+    /// Extra texts beyond these, of at most 1024 tokens each, prompt and answer together
+    #[arg(long, value_name = "N", default_value_t = Options::default().short_sessions)]
+    short_sessions: usize,
+    /// Maximum number of waiting texts, a quarter of them short ones; further requests get status 429
     #[arg(long, value_name = "N", default_value_t = Options::default().queue)]
     queue: usize,
     /// Maximum number of new tokens per text [default: what the context holds]
@@ -102,6 +105,9 @@ struct LimitArgs {
     /// Time limit for compiling a constraint, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().constraint_timeout.as_secs(), value_parser = seconds())]
     constraint_timeout: u64,
+    /// Memory for the constraints of all texts, waiting ones included
+    #[arg(long, value_name = "MIB", default_value_t = Options::default().constraint_bytes >> 20, value_parser = at_least_one)]
+    constraint_memory: usize,
     /// Maximum number of connections; beyond, the one that has been idle longest is closed
     #[arg(long, value_name = "N", default_value_t = Options::default().max_connections, value_parser = at_least_one)]
     max_connections: usize,
@@ -179,6 +185,7 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
     options.allow_hosts.clone_from(&args.allow_host);
     let limits = &args.limits;
     options.max_sessions = limits.max_sessions;
+    options.short_sessions = limits.short_sessions;
     options.queue = limits.queue;
     options.max_tokens = limits.max_tokens;
     options.cache_bytes = mib(limits.cache);
@@ -188,6 +195,7 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
     options.prompt_queue = limits.prompt_queue;
     options.constraint_threads = limits.constraint_threads;
     options.constraint_queue = limits.constraint_queue;
+    options.constraint_bytes = mib(limits.constraint_memory);
     options.constraint_timeout = Duration::from_secs(limits.constraint_timeout);
     options.max_connections = limits.max_connections;
     options.head_timeout = Duration::from_secs(limits.head_timeout);

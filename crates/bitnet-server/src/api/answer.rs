@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bitnet::loader::chat::{Answered, ToolCall, ToolForm};
 use bitnet::{FinishReason, Model, TokenLogprob};
 use serde_json::{Map, Value, json};
 
@@ -43,6 +44,10 @@ pub(crate) struct Answer {
     n: usize,
     /// Characters of each text so far, for `text_offset`.
     offsets: Vec<usize>,
+    /// How the model calls tools, where it was given some.
+    pub(crate) tools: Option<ToolForm>,
+    /// Of each text in a stream: what came, and how much of it was sent.
+    held: Vec<(String, usize)>,
 }
 
 /// A logarithm of a probability that JSON can hold; what OpenAI says of a token that cannot be.
@@ -57,14 +62,30 @@ fn reason_name(reason: FinishReason) -> &'static str {
     }
 }
 
+/// A call of a tool; with its number in a stream.
+fn call_json(call: ToolCall, index: Option<usize>) -> Value {
+    let ToolCall { name, arguments } = call;
+    let id = format!("call_{:016x}", unique());
+    let function = json!({ "name": name, "arguments": Value::Object(arguments).to_string() });
+    let mut value = json!({ "id": id, "type": "function", "function": function });
+    if let Some(index) = index {
+        value["index"] = index.into();
+    }
+    value
+}
+
+/// A number that none before had, and nobody can guess.
+fn unique() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    RandomState::new().hash_one(COUNT.fetch_add(1, Relaxed))
+}
+
 impl Answer {
     pub(crate) fn new(app: &App, form: Form, wanted: &super::Wanted) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let unique = RandomState::new().hash_one(COUNT.fetch_add(1, Relaxed));
         let kind = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
         Self {
             form,
-            id: format!("{kind}-{unique:016x}"),
+            id: format!("{kind}-{:016x}", unique()),
             created: now(),
             name: app.name.clone(),
             model: app.model.clone(),
@@ -72,6 +93,8 @@ impl Answer {
             include_usage: wanted.include_usage,
             n: wanted.n,
             offsets: Vec::new(),
+            tools: None,
+            held: Vec::new(),
         }
     }
 
@@ -104,8 +127,15 @@ impl Answer {
             let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason });
             return vec![choice.to_string()];
         }
-        let message = json!({ "role": "assistant", "content": text, "refusal": null });
-        let finish_reason = json!(finish_reason);
+        let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+        let mut finish_reason = json!(finish_reason);
+        if let Some(Answered { content, calls }) =
+            self.tools.map(|form| form.read(&text)).filter(|a| !a.calls.is_empty())
+        {
+            message["content"] = if content.is_empty() { Value::Null } else { content.into() };
+            message["tool_calls"] = calls.into_iter().map(|call| call_json(call, None)).collect();
+            finish_reason = json!("tool_calls");
+        }
         let begin = format!("{{\"index\":{index},\"message\":{message},\"logprobs\":");
         if !self.logprobs {
             return vec![format!("{begin}null,\"finish_reason\":{finish_reason}}}")];
@@ -125,8 +155,31 @@ impl Answer {
         (self.form == Form::Chat).then(|| self.chunk(choice, json!({ "role": "assistant", "content": "" }), None, None))
     }
 
-    /// More of a text.
-    pub(crate) fn piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>) -> Value {
+    /// More of a text; `None` if it may be part of a call, which is told when it is whole.
+    pub(crate) fn piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>) -> Option<Value> {
+        let Some(form) = self.tools else { return Some(self.plain_piece(choice, text, logprob)) };
+        let (all, sent) = self.held(choice);
+        all.push_str(text);
+        // Nothing before what was sent can begin a call.
+        let certain = match (form, *sent) {
+            (ToolForm::Whole, 1..) => all.len(),
+            (_, sent) => sent + form.certain(all.get(sent..).unwrap_or_default()),
+        };
+        let text = all.get(*sent..certain).unwrap_or_default().to_owned();
+        *sent = certain.max(*sent);
+        (!text.is_empty() || logprob.is_some()).then(|| self.plain_piece(choice, &text, logprob))
+    }
+
+    /// What is held back of a text.
+    fn held(&mut self, choice: usize) -> (&mut String, &mut usize) {
+        if self.held.len() <= choice {
+            self.held.resize(choice + 1, (String::new(), 0));
+        }
+        let (all, sent) = &mut self.held[choice];
+        (all, sent)
+    }
+
+    fn plain_piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>) -> Value {
         let logprobs = logprob.map(|l| self.logprobs_json(choice, &[l]));
         match self.form {
             Form::Chat => self.chunk(choice, json!({ "content": text }), logprobs, None),
@@ -134,10 +187,27 @@ impl Answer {
         }
     }
 
-    /// The end of a text.
-    pub(crate) fn done(&self, choice: usize, reason: FinishReason) -> Value {
+    /// The end of a text, and what was held back of it.
+    pub(crate) fn done(&mut self, choice: usize, reason: FinishReason) -> Vec<Value> {
         let nothing = if self.form == Form::Chat { json!({}) } else { json!("") };
-        self.chunk(choice, nothing, None, Some(reason_name(reason)))
+        let end = |answer: &Self, reason| answer.chunk(choice, nothing, None, Some(reason));
+        let Some(form) = self.tools else { return vec![end(self, reason_name(reason))] };
+        let (all, sent) = self.held(choice);
+        let (all, sent) = (std::mem::take(all), *sent);
+        let Answered { calls, .. } = form.read(&all);
+        let mut chunks = Vec::new();
+        if calls.is_empty() {
+            let rest = all.get(sent..).unwrap_or_default();
+            if !rest.is_empty() {
+                chunks.push(self.plain_piece(choice, rest, None));
+            }
+            chunks.push(end(self, reason_name(reason)));
+        } else {
+            let calls: Value = calls.into_iter().enumerate().map(|(i, call)| call_json(call, Some(i))).collect();
+            chunks.push(self.chunk(choice, json!({ "tool_calls": calls }), None, None));
+            chunks.push(end(self, "tool_calls"));
+        }
+        chunks
     }
 
     /// The end of a stream: the number of tokens.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bitnet::Message;
-use serde_json::{Value, json};
+use bitnet::loader::chat::{ChatTemplate, RenderOptions, ToolForm};
+use serde_json::{Map, Value, json};
 
 use super::answer::Form;
 use super::{Answer, ApiError, Draft, Fields, Wanted, generated, quoted, take_model};
@@ -13,6 +14,9 @@ use crate::app::App;
 
 /// Most messages of a conversation.
 const MAX_MESSAGES: usize = 4096;
+/// Most tools; OpenAI's limit.
+const MAX_TOOLS: usize = 128;
+const NO_TOOLS: &str = "the chat template of this model knows no tools";
 
 /// Answers a conversation.
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -22,7 +26,7 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Resul
 pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
-    let messages = messages(&mut fields)?;
+    let messages = messages(&mut fields, app)?;
     // Without a limit an answer may take what is left of the context.
     let limits = ["max_completion_tokens", "max_tokens"];
     let mut wanted = Wanted::take(&mut fields, app, &limits, usize::MAX)?;
@@ -33,9 +37,8 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
         (false, None) => None,
         (true, top) => Some(top.unwrap_or(0)),
     };
+    let tools = tools(&mut fields, app)?;
     fields.refuse(&[
-        ("tools", &[]),
-        ("tool_choice", &[json!("none"), json!("auto")]),
         ("functions", &[]),
         ("function_call", &[json!("none"), json!("auto")]),
         ("modalities", &[json!(["text"])]),
@@ -46,38 +49,89 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
         ("web_search_options", &[]),
     ])?;
     fields.finish()?;
-    let ids = app.model.encode_chat(&messages)?;
-    let answer = Answer::new(app, Form::Chat, &wanted);
+    let mut options = RenderOptions::default();
+    let mut answer = Answer::new(app, Form::Chat, &wanted);
+    if let Some((tools, form)) = tools {
+        options.tools = Some(tools);
+        answer.tools = Some(form);
+    }
+    let ids = app.model.encode_chat_with(&messages, &options)?;
     Draft::new(app, wanted, vec![ids], "messages", answer)
 }
 
+/// `tools` and `tool_choice`: what the model may call, and how it does; `None` where it is to call nothing.
+fn tools(fields: &mut Fields, app: &App) -> Result<Option<(Value, ToolForm)>, ApiError> {
+    let choice = match fields.take("tool_choice") {
+        None => true,
+        Some(Value::String(choice)) if choice == "auto" => true,
+        Some(Value::String(choice)) if choice == "none" => false,
+        Some(_) => {
+            let message = "it must be auto or none: this server cannot make a model call a tool";
+            return Err(ApiError::unsupported("tool_choice", message));
+        }
+    };
+    let Some(tools) = fields.take("tools") else { return Ok(None) };
+    let all = match &tools {
+        Value::Array(all) if all.is_empty() => return Ok(None),
+        Value::Array(all) if all.len() <= MAX_TOOLS => all,
+        _ => return Err(fields.wrong("tools", format!("it must be a list of at most {MAX_TOOLS} tools"))),
+    };
+    let Some(form) = form(app) else { return Err(ApiError::unsupported("tools", NO_TOOLS)) };
+    for (i, tool) in all.iter().enumerate() {
+        let is_function =
+            tool["type"] == "function" && tool["function"]["name"].as_str().is_some_and(|n| !n.is_empty());
+        if !is_function {
+            let message = "it must be {\"type\": \"function\", \"function\": {\"name\": ..., \"description\": ..., \"parameters\": ...}}";
+            return Err(ApiError::field(format!("tools[{i}]"), message));
+        }
+    }
+    Ok(choice.then_some((tools, form)))
+}
+
+fn form(app: &App) -> Option<ToolForm> {
+    app.model.chat_template().and_then(ChatTemplate::tool_form)
+}
+
 /// `messages`: who said what.
-fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
+fn messages(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
     match fields.take("messages") {
         Some(Value::Array(all)) if all.len() > MAX_MESSAGES => {
             let message = format!("{} messages are given and at most {MAX_MESSAGES} are allowed", all.len());
             Err(ApiError::field("messages", message))
         }
         Some(Value::Array(all)) if !all.is_empty() => {
-            all.into_iter().enumerate().map(|(i, m)| message(m, &format!("messages[{i}]"))).collect()
+            let tools = form(app).is_some();
+            all.into_iter().enumerate().map(|(i, m)| message(m, &format!("messages[{i}]"), tools)).collect()
         }
         None => Err(ApiError::field("messages", "it is missing; it must be a list of at least one message")),
         Some(_) => Err(ApiError::field("messages", "it must be a list of at least one message")),
     }
 }
 
-fn message(value: Value, name: &str) -> Result<Message, ApiError> {
+/// One message; with `tools` it may be what a tool said, or call some.
+fn message(value: Value, name: &str, tools: bool) -> Result<Message, ApiError> {
     let mut fields = Fields::of_value(value, name)?;
     let role = match fields.text("role")?.as_deref() {
         Some(role @ ("system" | "user" | "assistant")) => role.to_owned(),
         // What newer models call their instruction.
         Some("developer") => "system".to_owned(),
-        Some("tool" | "function") => {
-            return Err(ApiError::unsupported(fields.name("role"), "this server knows no tools"));
+        Some("tool") if tools => "tool".to_owned(),
+        Some("tool" | "function") => return Err(ApiError::unsupported(fields.name("role"), NO_TOOLS)),
+        _ => return Err(fields.wrong("role", "it must be system, user, assistant or tool")),
+    };
+    let calls = match fields.take("tool_calls") {
+        Some(Value::Array(all)) if all.is_empty() => None,
+        Some(Value::Array(all)) if tools && role == "assistant" => {
+            let name = fields.name("tool_calls");
+            let calls = all.into_iter().enumerate().map(|(i, call)| tool_call(call, &format!("{name}[{i}]")));
+            Some(calls.collect::<Result<Vec<_>, _>>()?)
         }
-        _ => return Err(fields.wrong("role", "it must be system, user or assistant")),
+        Some(_) if !tools => return Err(ApiError::unsupported(fields.name("tool_calls"), NO_TOOLS)),
+        Some(_) => return Err(fields.wrong("tool_calls", "it must be a list of calls of the assistant")),
+        None => None,
     };
     let content = match fields.take("content") {
+        None if calls.is_some() => String::new(),
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => {
             let name = fields.name("content");
@@ -90,11 +144,41 @@ fn message(value: Value, name: &str) -> Result<Message, ApiError> {
     if let Some(name) = fields.text("name")? {
         message.extra.insert("name".into(), name.into());
     }
+    if let Some(calls) = calls {
+        message.extra.insert("tool_calls".into(), calls.into());
+    }
+    if message.role == "tool"
+        && let Some(id) = fields.text("tool_call_id")?
+    {
+        message.extra.insert("tool_call_id".into(), id.into());
+    }
     // Clients send back what they got, empty fields included.
-    fields.refuse(&[("tool_calls", &[]), ("function_call", &[]), ("audio", &[]), ("refusal", &[])])?;
+    fields.refuse(&[("function_call", &[]), ("audio", &[]), ("refusal", &[])])?;
     fields.ignore(&["annotations"]);
     fields.finish()?;
     Ok(message)
+}
+
+/// A call in a message, as templates know it: arguments are values there, and text in this interface.
+fn tool_call(value: Value, name: &str) -> Result<Value, ApiError> {
+    let mut fields = Fields::of_value(value, name)?;
+    if !matches!(fields.text("type")?.as_deref(), None | Some("function")) {
+        return Err(fields.wrong("type", "it must be function"));
+    }
+    let id = fields.text("id")?;
+    let inner = fields.take("function").ok_or_else(|| fields.wrong("function", "it is missing"))?;
+    let mut function = Fields::of_value(inner, &fields.name("function"))?;
+    let called = function.text("name")?.ok_or_else(|| function.wrong("name", "it is missing"))?;
+    let arguments = match function.text("arguments")?.as_deref().map(str::trim) {
+        None | Some("") => json!({}),
+        Some(text) => serde_json::from_str::<Map<String, Value>>(text)
+            .map_err(|error| function.wrong("arguments", format!("it must be the text of a JSON object: {error}")))?
+            .into(),
+    };
+    function.finish()?;
+    fields.ignore(&["index"]);
+    fields.finish()?;
+    Ok(json!({ "id": id, "type": "function", "function": { "name": called, "arguments": arguments } }))
 }
 
 /// A part of a message: text, or something that this server cannot read.

@@ -142,10 +142,29 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// The constraints of a request take `own` bytes, and there is no room for them; `most` is what there is where nobody else has any.
+    pub(crate) fn constraints_too_large(field: Option<&str>, own: usize, most: usize) -> Self {
+        if own > most {
+            let message = format!("its automata take {own} bytes, and at most {most} are allowed; make it smaller");
+            return Self::field(field.unwrap_or("response_format"), message).code("constraint_too_large");
+        }
+        Self::no_memory("the constraints of all requests together take too much memory; try again in a moment")
+    }
+
+    fn no_memory(message: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("rate_limit_exceeded")
+    }
+}
+
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Model(error) => error.into(),
+            Failure::Memory => Self::no_memory(
+                "the constraints of all texts together take too much memory, and that of this one most; try again in a \
+                 moment, or make it smaller",
+            ),
             Failure::Closing => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server_error",

@@ -68,11 +68,14 @@ impl Events {
     fn take(&mut self, news: Option<Event>, out: &mut String) {
         match news {
             Some(Event::Piece { choice, text, logprob }) => {
-                let piece = self.answer.piece(choice, &text, logprob);
-                event(out, &piece);
+                if let Some(piece) = self.answer.piece(choice, &text, logprob) {
+                    event(out, &piece);
+                }
             }
             Some(Event::Done { choice, reason, usage }) => {
-                event(out, &self.answer.done(choice, reason));
+                for chunk in self.answer.done(choice, reason) {
+                    event(out, &chunk);
+                }
                 if let Some(place) = self.usage.get_mut(choice) {
                     *place = Some(usage);
                 }

@@ -139,6 +139,8 @@ impl Draft {
     fn prepare(self, app: &App, asker: &Asker) -> Result<Plan, ApiError> {
         let Self { wanted, prompts, answer } = self;
         let mut choices = Vec::new();
+        // What the constraints of this request take.
+        let mut own = 0usize;
         for ids in prompts {
             for _ in 0..wanted.n {
                 if asker.is_gone() {
@@ -147,7 +149,17 @@ impl Draft {
                 }
                 let index = choices.len();
                 let prepared = Prepared::new(&app.model, wanted.options(index)).map_err(|e| wanted.blame(e))?;
-                choices.push(Choice { index, ids: ids.clone(), prepared });
+                let mut memory = app.constraint_bytes.share();
+                memory.set(prepared.constraint_bytes());
+                own += memory.bytes();
+                if memory.bytes() > 0 && !app.constraint_bytes.is_half_free() {
+                    return Err(ApiError::constraints_too_large(
+                        wanted.constrained(),
+                        own,
+                        app.constraint_bytes.half(),
+                    ));
+                }
+                choices.push(Choice { index, ids: ids.clone(), max_tokens: wanted.max_tokens(), prepared, memory });
             }
         }
         Ok(Plan { choices, answer, stream: wanted.stream })

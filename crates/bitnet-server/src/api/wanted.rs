@@ -120,6 +120,11 @@ impl Wanted {
         options
     }
 
+    /// Most new tokens of each text.
+    pub(crate) fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
     /// Why the library refuses these options, with the field that is to blame.
     pub(crate) fn blame(&self, error: bitnet::Error) -> ApiError {
         #[cfg(feature = "constrain")]

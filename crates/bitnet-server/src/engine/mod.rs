@@ -13,10 +13,12 @@ use std::time::Instant;
 use bitnet::{Batch, Model, Ticket};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
 use cache::Cache;
 use embeds::Embeds;
 pub(crate) use queue::{Choice, Embed, Event, Failure, Generate, Job, Queue, Refused, Usage};
+use queue::{Room, Seat};
 
 /// Tokens of texts to make vectors of that pass at once while nothing is generated.
 const EMBED_STEP: usize = 256;
@@ -31,15 +33,21 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Starts the thread.
-    pub(crate) fn start(model: Model, sizes: Sizes, metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::new(sizes.max_sessions, sizes.queue));
+    pub(crate) fn start(
+        model: Model,
+        sizes: Sizes,
+        constraint_bytes: Arc<Budget>,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::new(sizes.max_sessions.saturating_add(sizes.short_sessions), sizes.queue));
         let mut worker = Worker {
             batch: Batch::new(&model),
             cache: Cache::new(sizes.cache_bytes),
             queue: queue.clone(),
             running: HashMap::new(),
             embeds: Embeds::default(),
-            max_sessions: sizes.max_sessions,
+            sizes,
+            constraint_bytes,
             metrics,
             model,
         };
@@ -81,6 +89,8 @@ impl Drop for Engine {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) max_sessions: usize,
+    /// Beside them, for short texts.
+    pub(crate) short_sessions: usize,
     pub(crate) queue: usize,
     pub(crate) cache_bytes: usize,
 }
@@ -89,12 +99,17 @@ pub(crate) struct Sizes {
 #[derive(Debug)]
 struct Running {
     choice: usize,
+    seat: Seat,
+    /// Whether the prompt is a long one.
+    long: bool,
     events: UnboundedSender<Event>,
     arrived: Instant,
     /// When its last token came.
     last: Option<Instant>,
     prompt: usize,
     cached: usize,
+    /// What its constraint takes.
+    memory: Share,
     failed: bool,
 }
 
@@ -106,7 +121,8 @@ struct Worker {
     queue: Arc<Queue>,
     running: HashMap<Ticket, Running>,
     embeds: Embeds,
-    max_sessions: usize,
+    sizes: Sizes,
+    constraint_bytes: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -115,7 +131,7 @@ impl Worker {
     fn run(&mut self) {
         loop {
             let idle = self.running.is_empty() && self.embeds.is_empty();
-            let next = self.queue.next(self.max_sessions.saturating_sub(self.running.len()), idle);
+            let next = self.queue.next(self.room(), idle);
             let nothing_new = next.turns.is_empty() && next.embeds.is_empty();
             for turn in next.turns {
                 self.begin(turn);
@@ -129,20 +145,47 @@ impl Worker {
             self.leave_those_gone();
             self.embed();
             self.step();
+            self.weigh();
+        }
+    }
+
+    /// What is left for more texts.
+    fn room(&self) -> Room {
+        let short_taken = self.running.values().filter(|r| r.seat == Seat::Short).count();
+        // Half of the places at most are read at once: the others wait where they keep nobody out.
+        let read = self.running.values().filter(|r| r.long && r.last.is_none()).count();
+        Room {
+            places: self.sizes.max_sessions.saturating_sub(self.running.len() - short_taken),
+            long: self.sizes.max_sessions.div_ceil(2).saturating_sub(read),
+            short: self.sizes.short_sessions,
+            short_taken,
         }
     }
 
     /// Lets a text join the batch.
     fn begin(&mut self, turn: queue::Turn) {
-        let queue::Turn { choice, events, arrived } = turn;
+        let queue::Turn { seat, choice, events, arrived } = turn;
+        let long = choice.is_long();
         let (session, known) = self.cache.session_for(&self.model, &choice.ids);
         match self.batch.join_prepared(session, choice.ids.get(known..).unwrap_or_default(), choice.prepared) {
             Ok(ticket) => {
+                let memory = choice.memory;
                 self.metrics.queued.record(arrived.elapsed());
                 self.metrics.prompt_tokens.fetch_add(choice.ids.len() as u64, Relaxed);
                 self.metrics.cached_tokens.fetch_add(known as u64, Relaxed);
                 let (prompt, choice) = (choice.ids.len(), choice.index);
-                let running = Running { choice, events, arrived, last: None, prompt, cached: known, failed: false };
+                let running = Running {
+                    choice,
+                    seat,
+                    long,
+                    events,
+                    arrived,
+                    last: None,
+                    prompt,
+                    cached: known,
+                    memory,
+                    failed: false,
+                };
                 self.running.insert(ticket, running);
             }
             Err(error) => {
@@ -215,6 +258,25 @@ impl Worker {
                 let done = Event::Done { choice: running.choice, reason: output.finish_reason, usage };
                 let _ = running.events.send(done);
             }
+        }
+    }
+
+    /// Automata grow with their texts. Where all of them are too large, the text with the largest ends.
+    fn weigh(&mut self) {
+        for (ticket, running) in self.running.iter_mut().filter(|(_, r)| r.memory.bytes() > 0) {
+            running.memory.set(self.batch.constraint_bytes(*ticket));
+        }
+        if self.constraint_bytes.fits() {
+            return;
+        }
+        let largest = self.running.iter().max_by_key(|(ticket, r)| (r.memory.bytes(), **ticket)).map(|(t, _)| *t);
+        if let Some(ticket) = largest
+            && let Some(running) = self.running.remove(&ticket)
+        {
+            self.batch.leave(ticket);
+            // A client that is gone need not know.
+            let _ = running.events.send(Event::Failed(Failure::Memory));
+            self.queue.ended(1);
         }
     }
 

@@ -1,10 +1,14 @@
 //! JSON: schemas of types, and values of them out of a model.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::source::{Kind, Source};
 use super::{Constraint, ConstraintError, write};
 use crate::{Error, FinishReason, GenerateOptions, Generation, Message, Session};
 
@@ -27,10 +31,29 @@ pub(super) fn source(schema: &Value, exclusive: bool) -> String {
     write::object(object.iter().filter(|(key, _)| *key != "x-guidance").chain([(&"x-guidance".to_owned(), &options)]))
 }
 
-/// The schema of what `T` can be read from.
-pub(super) fn schema_of<T: JsonSchema>() -> Value {
+/// Types whose schemas are kept.
+const TYPES: usize = 256;
+
+/// What tells a type from others: where its schema and its name are made, and what the compiler calls it. Types need not be `'static`, so
+/// `TypeId` is not to be had; two types whose functions are the same code have the same schema.
+type TypeKey = (usize, usize, &'static str);
+
+/// The source for what `T` can be read from; made once, for a schema takes longer to make than to find compiled.
+pub(super) fn source_of<T: JsonSchema>() -> Source {
+    static KEPT: LazyLock<Mutex<HashMap<TypeKey, Source>>> = LazyLock::new(Mutex::default);
+    let key = (T::json_schema as *const () as usize, T::schema_name as *const () as usize, std::any::type_name::<T>());
+    if let Some(source) = KEPT.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return source.clone();
+    }
     let generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
-    generator.into_root_schema_for::<T>().to_value()
+    let schema = generator.into_root_schema_for::<T>().to_value();
+    let made = Source::new(Kind::Json, source(&schema, true));
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() >= TYPES {
+        kept.clear();
+    }
+    kept.insert(key, made.clone());
+    made
 }
 
 impl Session {
@@ -89,4 +112,34 @@ fn value<T: DeserializeOwned>(generation: Generation<'_>) -> Result<T, Error> {
         return Err(ConstraintError::Unfinished { reason: output.finish_reason, text }.into());
     }
     serde_json::from_str(&text).map_err(|source| ConstraintError::Type { text, source: source.into() }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_of_a_type_is_made_once() {
+        fn first() -> Source {
+            #[derive(JsonSchema)]
+            #[allow(dead_code, reason = "only its schema matters")]
+            struct Same {
+                a: u8,
+            }
+            source_of::<Same>()
+        }
+        fn second() -> Source {
+            #[derive(JsonSchema)]
+            #[allow(dead_code, reason = "only its schema matters")]
+            struct Same {
+                b: String,
+            }
+            source_of::<Same>()
+        }
+        assert!(std::sync::Arc::ptr_eq(&first().text, &first().text));
+        // Types of one name are not one type.
+        assert!(first() != second() && second().text.contains("\"b\""));
+        assert!(source_of::<Vec<u8>>() != source_of::<Vec<i8>>());
+        assert!(source_of::<Option<&str>>() == source_of::<Option<&str>>());
+    }
 }

@@ -80,7 +80,7 @@ impl Constraint {
 
     /// JSON that `T` can be read from.
     pub fn json_of<T: schemars::JsonSchema>() -> Self {
-        Self::new(Kind::Json, json::source(&json::schema_of::<T>(), true))
+        Self { source: json::source_of::<T>(), limits: Arc::default(), texts: Vec::new() }
     }
 
     /// A text that the whole of a regular expression matches, in the syntax of the crate `regex`, without look-around, back references and

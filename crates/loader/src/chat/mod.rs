@@ -11,6 +11,7 @@ mod builtin;
 mod error;
 mod jinja;
 mod time;
+mod tools;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,6 +21,7 @@ use serde_json::{Map, Value};
 
 pub use builtin::{Choice, ChoiceSources};
 pub use error::ChatError;
+pub use tools::{Answered, ToolCall, ToolForm};
 
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 

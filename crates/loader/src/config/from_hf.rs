@@ -23,11 +23,33 @@ const SCALES: &str = "knowing what the weight_scale of packed weights means: aut
 const NOT_BITNET: &str = "neither quantization_config nor the architecture says that this is a BitNet model, so its \
                           float weights are not quantised: that would ruin an ordinary model";
 
-/// Reads `config.json` (its bytes) and, if there is one, `generation_config.json`.
-pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -> Result<Reading, LoadError> {
-    let parse = |bytes: &[u8], what| {
-        serde_json::from_slice::<Map<String, Value>>(bytes).map_err(|source| LoadError::Json { what, source })
+fn parse(bytes: &[u8], what: &'static str) -> Result<Map<String, Value>, LoadError> {
+    serde_json::from_slice(bytes).map_err(|source| LoadError::Json { what, source })
+}
+
+/// Adds what a `generation_config.json` (its bytes) says to what was read of its `config.json`.
+pub(crate) fn read_generation(bytes: &[u8], reading: &mut Reading) -> Result<(), LoadError> {
+    let map = parse(bytes, "generation_config.json")?;
+    let g = Fields(&map);
+    let c = &mut reading.config;
+    for id in g.tokens("eos_token_id")? {
+        if !c.eos_token_ids.contains(&id) {
+            c.eos_token_ids.push(id);
+        }
+    }
+    c.bos_token_id = c.bos_token_id.or(g.tokens("bos_token_id")?.first().copied());
+    reading.generation = GenerationConfig {
+        do_sample: g.bool("do_sample")?,
+        temperature: g.f64("temperature")?.map(to_f32),
+        top_p: g.f64("top_p")?.map(to_f32),
+        top_k: g.get_size("top_k")?,
+        repetition_penalty: g.f64("repetition_penalty")?.map(to_f32),
     };
+    Ok(())
+}
+
+/// Reads `config.json` (its bytes).
+pub(crate) fn read(json: &[u8], facts: TensorFacts) -> Result<Reading, LoadError> {
     let map = parse(json, "config.json")?;
     let f = Fields(&map);
     let model_type = f.str("model_type")?.unwrap_or("").to_owned();
@@ -100,22 +122,6 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
     neutral::check_hf(f.0, &c)?;
     c.bos_token_id = f.tokens("bos_token_id")?.first().copied();
     c.eos_token_ids = f.tokens("eos_token_id")?;
-    let mut sampling = GenerationConfig::default();
-    if let Some(bytes) = generation {
-        let map = parse(bytes, "generation_config.json")?;
-        let g = Fields(&map);
-        for id in g.tokens("eos_token_id")? {
-            if !c.eos_token_ids.contains(&id) {
-                c.eos_token_ids.push(id);
-            }
-        }
-        c.bos_token_id = c.bos_token_id.or(g.tokens("bos_token_id")?.first().copied());
-        sampling.do_sample = g.bool("do_sample")?;
-        sampling.temperature = g.f64("temperature")?.map(to_f32);
-        sampling.top_p = g.f64("top_p")?.map(to_f32);
-        sampling.top_k = g.get_size("top_k")?;
-        sampling.repetition_penalty = g.f64("repetition_penalty")?.map(to_f32);
-    }
     Ok(Reading {
         config: c,
         architecture: model_type,
@@ -123,7 +129,7 @@ pub(crate) fn read(json: &[u8], generation: Option<&[u8]>, facts: TensorFacts) -
         scale: quantization.scale,
         dense: quantization.dense,
         qk: QkLayout::Half,
-        generation: sampling,
+        generation: GenerationConfig::default(),
         notes: Vec::new(),
     })
 }

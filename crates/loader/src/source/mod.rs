@@ -106,11 +106,12 @@ impl Checkpoint {
                 let config = folder.unwrap_or(path).join("config.json");
                 let generation = config.with_file_name("generation_config.json");
                 let json = read_bounded(&config, "config.json", from_hf::MAX_CONFIG)?;
-                let generation = match generation.is_file() {
-                    true => Some(read_bounded(&generation, "generation_config.json", from_hf::MAX_CONFIG)?),
-                    false => None,
-                };
-                from_hf::read(&json, generation.as_deref(), facts).map_err(|e| e.in_file(&config))?
+                let mut reading = from_hf::read(&json, facts).map_err(|e| e.in_file(&config))?;
+                if generation.is_file() {
+                    let json = read_bounded(&generation, "generation_config.json", from_hf::MAX_CONFIG)?;
+                    from_hf::read_generation(&json, &mut reading).map_err(|e| e.in_file(&generation))?;
+                }
+                reading
             }
         };
         if let Some(layout) = options.qk_layout {

@@ -35,6 +35,8 @@ pub struct TokenizerConfig {
     pub add_bos_token: Option<bool>,
     /// Whether EOS ends every text.
     pub add_eos_token: Option<bool>,
+    /// Which of BOS and EOS a `special_tokens_map.json` names, for errors.
+    pub(crate) of_map: [bool; 2],
     /// The chat templates; a single one is called `default`.
     pub chat_templates: Vec<NamedTemplate>,
 }
@@ -104,6 +106,7 @@ impl TokenizerConfig {
             pad_token: text(config.pad_token),
             add_bos_token: config.add_bos_token,
             add_eos_token: config.add_eos_token,
+            of_map: [false; 2],
             chat_templates: match config.chat_template {
                 None => Vec::new(),
                 Some(TemplatesJson::One(template)) => vec![NamedTemplate { name: "default".to_owned(), template }],
@@ -112,14 +115,48 @@ impl TokenizerConfig {
         })
     }
 
-    /// Reads the `tokenizer_config.json` of a folder, and a `chat_template.jinja` beside it, which replaces the
-    /// template called `default`. `None` where the folder has neither.
+    /// Takes the tokens that it lacks from the bytes of a `special_tokens_map.json`, which older folders have.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Json`].
+    fn complete(&mut self, map: &[u8]) -> Result<(), TokenizerError> {
+        let map: ConfigJson = serde_json::from_slice(map)
+            .map_err(|source| TokenizerError::Json { what: "special_tokens_map.json", source })?;
+        let take = |own: &mut Option<String>, token: Option<TokenJson>| {
+            let lacks = own.is_none();
+            *own = own.take().or(token.map(TokenJson::text).filter(|token| !token.is_empty()));
+            lacks && own.is_some()
+        };
+        // A token that is said to be none stays none.
+        let bos = map.bos_token.flatten().filter(|_| !self.bos_token_is_null);
+        self.of_map = [take(&mut self.bos_token, bos), take(&mut self.eos_token, map.eos_token)];
+        take(&mut self.unk_token, map.unk_token);
+        take(&mut self.pad_token, map.pad_token);
+        Ok(())
+    }
+
+    /// The file that names BOS, or that names EOS, and the key in it.
+    pub(crate) fn said_by(&self, bos: bool) -> &'static str {
+        let [bos_of_map, eos_of_map] = self.of_map;
+        match (bos, if bos { bos_of_map } else { eos_of_map }) {
+            (true, false) => "bos_token of tokenizer_config.json",
+            (true, true) => "bos_token of special_tokens_map.json",
+            (false, false) => "eos_token of tokenizer_config.json",
+            (false, true) => "eos_token of special_tokens_map.json",
+        }
+    }
+
+    /// Reads the `tokenizer_config.json` of a folder, a `special_tokens_map.json` beside it for the tokens that it lacks, and a
+    /// `chat_template.jinja`, which replaces the template called `default`. `None` where the folder has none of them.
     ///
     /// # Errors
     /// [`TokenizerError::Read`], [`TokenizerError::Json`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Option<Self>, TokenizerError> {
         let dir = dir.as_ref();
-        let config = read(&dir.join("tokenizer_config.json"))?.map(|bytes| Self::from_bytes(&bytes)).transpose()?;
+        let mut config = read(&dir.join("tokenizer_config.json"))?.map(|bytes| Self::from_bytes(&bytes)).transpose()?;
+        if let Some(map) = read(&dir.join("special_tokens_map.json"))? {
+            config.get_or_insert_default().complete(&map)?;
+        }
         let path = dir.join("chat_template.jinja");
         let Some(template) = read(&path)? else { return Ok(config) };
         let template = files::text(template, &path)?;
@@ -160,6 +197,31 @@ mod tests {
         let one = TokenizerConfig::from_bytes(br#"{"chat_template": "t"}"#).expect("config");
         assert_eq!(one.chat_templates, [NamedTemplate { name: "default".into(), template: "t".into() }]);
         assert!(TokenizerConfig::from_bytes(b"[").is_err());
+    }
+
+    #[test]
+    fn tokens_that_are_lacking_come_from_the_map() {
+        let dir = tempfile::tempdir().expect("folder");
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("write");
+        let map = r#"{"bos_token": "<b>", "eos_token": {"content": "<e>", "lstrip": false}, "unk_token": "<u>",
+            "additional_special_tokens": ["<x>", {"content": "<y>"}]}"#;
+        write("special_tokens_map.json", map);
+        let config = || TokenizerConfig::from_dir(dir.path()).expect("config").expect("some");
+        let alone = config();
+        assert_eq!((alone.bos_token.as_deref(), alone.eos_token.as_deref()), (Some("<b>"), Some("<e>")));
+        assert_eq!((alone.unk_token.as_deref(), alone.of_map), (Some("<u>"), [true, true]));
+        assert_eq!(alone.said_by(true), "bos_token of special_tokens_map.json");
+        // What the other file says counts, also that there is none.
+        write("tokenizer_config.json", r#"{"bos_token": null, "eos_token": "<s>"}"#);
+        let both = config();
+        assert_eq!((both.bos_token.as_deref(), both.eos_token.as_deref()), (None, Some("<s>")));
+        assert_eq!(
+            (both.bos_token_is_null, both.of_map, both.said_by(false)),
+            (true, [false; 2], "eos_token of tokenizer_config.json")
+        );
+        write("special_tokens_map.json", "[");
+        let error = TokenizerConfig::from_dir(dir.path()).expect_err("no JSON").to_string();
+        assert!(error.contains("special_tokens_map.json"), "{error}");
     }
 
     #[test]

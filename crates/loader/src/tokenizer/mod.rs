@@ -173,7 +173,7 @@ impl Tokenizer {
     }
 
     /// Reads the tokenizer of a Hugging Face folder: `tokenizer.json`, or `tokenizer.model` where there is none,
-    /// refined by `tokenizer_config.json` and `generation_config.json` where these exist. A special token that ends a
+    /// refined by `tokenizer_config.json`, `special_tokens_map.json` and `generation_config.json` where these exist. A special token that ends a
     /// turn is added to the ids that end a text ([`Self::notes`] tells).
     ///
     /// # Errors
@@ -233,8 +233,8 @@ impl Tokenizer {
             }
         };
         let mut special = Special::clone(&self.special);
-        special.bos = id("bos_token of tokenizer_config.json", &config.bos_token)?.or(special.bos);
-        if let Some(eos) = id("eos_token of tokenizer_config.json", &config.eos_token)? {
+        special.bos = id(config.said_by(true), &config.bos_token)?.or(special.bos);
+        if let Some(eos) = id(config.said_by(false), &config.eos_token)? {
             special.eos = vec![eos];
         }
         // Padding and unknown tokens are often named without existing; nothing here depends on them.

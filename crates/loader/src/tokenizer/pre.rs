@@ -72,6 +72,12 @@ pub(super) const YOUTU: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M
 /// Tiny Aya: digits in groups of three from the right.
 #[rustfmt::skip]
 pub(super) const THOUSANDS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
+/// AFMoE: as [`THOUSANDS`], of all numbers.
+#[rustfmt::skip]
+pub(super) const AFMOE_DIGITS: &str = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
+/// AFMoE: scripts without spaces between words.
+#[rustfmt::skip]
+pub(super) const AFMOE_SCRIPTS: &str = r"[\u{4E00}-\u{9FFF}\u{3400}-\u{4DBF}\u{F900}-\u{FAFF}\u{3040}-\u{309F}\u{30A0}-\u{30FF}\u{FF65}-\u{FF9F}\u{2F00}-\u{2FDF}\u{E40}-\u{E7F}\u{E80}-\u{EFF}\u{1780}-\u{17FF}\u{1000}-\u{109F}\u{AA60}-\u{AA7F}\u{A9E0}-\u{A9FF}\u{AC00}-\u{D7AF}\u{1100}-\u{11FF}]+";
 /// Three digits of ASCII.
 const DIGITS_3: &str = "[0-9][0-9][0-9]";
 /// A digit.
@@ -137,6 +143,9 @@ const PRES: &[Pre] = &[
             "jina-de",
             "jina-v2-es",
             "jina-v2-de",
+            "jina-v1-en",
+            "jina-v2-code",
+            "roberta-bpe",
         ],
         &[GPT2],
     ),
@@ -151,10 +160,12 @@ const PRES: &[Pre] = &[
         &[DIGIT, GPT2],
     ),
     plain(&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], &[GPT4O]),
+    whole_words(&["granite-embed-multi-97m"], &[GPT4O]),
     whole_words(&["tekken"], &[TEKKEN]),
     plain(&["deepseek-llm"], &[r"[\r\n]", LETTERS, MARKS, r"\s+$", HAN_HANGUL, r"\p{N}+"]),
     plain(&["deepseek-coder"], &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", HAN_HANGUL, DIGIT]),
     plain(&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], &[DIGITS_1_3, HAN_KANA, DEEPSEEK3]),
+    plain(&["afmoe"], &[AFMOE_DIGITS, AFMOE_SCRIPTS, DEEPSEEK3]),
     plain(&["spark2_5"], &[DIGITS_1_3, HAN_KANA, SPARK, DIGIT]),
     plain(&["poro-chat", "bloom", "gpt3-finnish"], &[BLOOM]),
     plain(&["viking"], &[BLOOM, DIGIT]),
