@@ -19,8 +19,9 @@ CASES = [
     "case_chat",
     "case_rope",
     "case_jinja",
+    "case_families",
 ]
-FOLDERS = ["bitnet", "chat", "gguf", "refusals", "tokenizer", "units"]
+FOLDERS = ["bitnet", "chat", "families", "gguf", "refusals", "tokenizer", "units"]
 
 
 def main(names: list[str]) -> None:

@@ -8,7 +8,8 @@ use crate::error::XtaskError;
 use crate::shell::{Outcome, cargo, in_ci, output, run, works};
 
 /// Folders of reference vectors: the small ones of the repository, and a large set beside it.
-pub(crate) const FIXTURES: &[&str] = &["testdata", "../shared/fixtures"];
+pub(crate) const FIXTURES: &[&str] =
+    &["testdata", "testdata/families", "../shared/fixtures", "../shared/fixtures/families"];
 
 /// What the README's first command is given.
 const STORY: &[&str] = &["run", "Once upon a time"];

@@ -34,6 +34,7 @@ Models (--model, or the environment variable BITNET_MODEL):
   hf:OWNER/REPO[:FILE]  a repository of the Hugging Face hub, downloaded once
   synthetic:2b4t        random weights in the shape of BitNet b1.58 2B4T, made once
   synthetic:2b4t-v2     the same as BitNet v2, with Hadamard transforms and activations of four bits
+  synthetic:NAME        the same in other shapes: bonsai-1.7b, bonsai-4b, bonsai-8b, bitnet-embedding-0.6b
   synthetic:FILE.json   random weights in the shape that a config.json gives
 
 Exit codes:
@@ -122,7 +123,7 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// GGUF file, Hugging Face folder, a short name, hf:OWNER/REPO[:FILE], synthetic:2b4t, synthetic:2b4t-v2 or synthetic:FILE.json
+    /// GGUF file, Hugging Face folder, a short name, hf:OWNER/REPO[:FILE], synthetic:NAME or synthetic:FILE.json
     #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL", hide_env = true, value_parser = ModelSpec::parser())]
     pub(crate) model: Option<ModelSpec>,
     #[command(flatten)]

@@ -103,6 +103,22 @@ pub(crate) enum CliError {
         /// Their names.
         kernels: Vec<String>,
     },
+    /// A file that cannot be used, and what it is.
+    #[error("{source}; it is {what}")]
+    Explained {
+        /// Why it cannot be used.
+        source: Box<CliError>,
+        /// What it is, and what to do with it.
+        what: String,
+    },
+    /// A model that does not compute what it should on this machine.
+    #[error("{}: {problem}", path.display())]
+    WrongModel {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is off.
+        problem: String,
+    },
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -131,6 +147,14 @@ impl CliError {
                 u8::try_from(128 + signal).unwrap_or(FAILURE)
             }
             _ => FAILURE,
+        }
+    }
+
+    /// The same with what the file is, where that is known.
+    pub(crate) fn explained(self, what: Option<impl Into<String>>) -> Self {
+        match what {
+            Some(what) => CliError::Explained { source: Box::new(self), what: what.into() },
+            None => self,
         }
     }
 

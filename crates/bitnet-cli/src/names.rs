@@ -1,5 +1,8 @@
 //! Short names of known ternary models.
 
+use bitnet::ModelConfig;
+use bitnet::loader::synthetic::Spec;
+
 use crate::source::HubSpec;
 
 /// A model of the Hugging Face hub that many people mean.
@@ -8,24 +11,99 @@ pub(crate) struct Known {
     pub(crate) name: &'static str,
     /// `OWNER/REPO[:FILE]`.
     pub(crate) hub: &'static str,
-    /// What it is.
+    /// What it is, and what it is good for.
     pub(crate) what: &'static str,
+    /// Its shape, where it is published.
+    shape: fn() -> Option<ModelConfig>,
 }
 
 /// All of them.
 pub(crate) const KNOWN: &[Known] = &[
-    known("2b4t", "microsoft/bitnet-b1.58-2B-4T-gguf:ggml-model-i2_s.gguf", "BitNet b1.58 2B4T, for conversation"),
-    known("falcon3-1b", "tiiuae/Falcon3-1B-Instruct-1.58bit", "Falcon3 1B, for conversation"),
-    known("falcon3-3b", "tiiuae/Falcon3-3B-Instruct-1.58bit", "Falcon3 3B, for conversation"),
-    known("falcon3-7b", "tiiuae/Falcon3-7B-Instruct-1.58bit", "Falcon3 7B, for conversation"),
-    known("falcon3-10b", "tiiuae/Falcon3-10B-Instruct-1.58bit", "Falcon3 10B, for conversation"),
-    known("llama3-8b", "HF1BitLLM/Llama3-8B-1.58-100B-tokens", "Llama 3 8B, continues texts"),
-    known("bitnet-large", "1bitLLM/bitnet_b1_58-large", "0.7 billion weights, continues texts"),
-    known("bitnet-3b", "1bitLLM/bitnet_b1_58-3B", "3.3 billion weights, continues texts"),
+    known("2b4t", "microsoft/bitnet-b1.58-2B-4T-gguf:ggml-model-i2_s.gguf", "BitNet b1.58 2B4T: conversation", || {
+        Some(Spec::b2b4t().config)
+    }),
+    known("bonsai-1.7b", "prism-ml/Ternary-Bonsai-1.7B-gguf:Ternary-Bonsai-1.7B-Q2_0.gguf", BONSAI_SMALL, || {
+        Some(Spec::bonsai_1_7b().config)
+    }),
+    known("bonsai-4b", "prism-ml/Ternary-Bonsai-4B-gguf:Ternary-Bonsai-4B-Q2_0.gguf", BONSAI, || {
+        Some(Spec::bonsai_4b().config)
+    }),
+    known("bonsai-8b", "prism-ml/Ternary-Bonsai-8B-gguf:Ternary-Bonsai-8B-Q2_0.gguf", BONSAI_LARGE, || {
+        Some(Spec::bonsai_8b().config)
+    }),
+    known(
+        "bitnet-embedding-0.6b",
+        "microsoft/BitNet-embedding-0.6B:bitnet-embeddings-0.6b-bf16-i2_s.gguf",
+        "texts as vectors: search, comparison; `bitnet embed`",
+        || Some(Spec::bitnet_embedding_0_6b().config),
+    ),
+    known(
+        "bitnet-embedding-270m",
+        "microsoft/BitNet-embedding-270M:bitnet-embeddings-270m-bf16-i2_s.gguf",
+        "texts as vectors, smaller; `bitnet embed`",
+        || Some(shape([262_144, 640, 2048, 18, 4, 1, 256], true)),
+    ),
+    known("bitcpm-3b", "openbmb/BitCPM-CANN-3B-gguf:bitcpm4-3b-tq2_0.gguf", "BitCPM 3B: Chinese and English", || None),
+    known("falcon-e-1b", "tiiuae/Falcon-E-1B-Instruct", "Falcon-E 1B: conversation", || None),
+    known("falcon-e-3b", "tiiuae/Falcon-E-3B-Instruct", "Falcon-E 3B: conversation", || None),
+    known("falcon3-1b", "tiiuae/Falcon3-1B-Instruct-1.58bit", "Falcon3 1B: conversation", || {
+        Some(shape([131_072, 2048, 8192, 18, 8, 4, 256], false))
+    }),
+    known("falcon3-3b", "tiiuae/Falcon3-3B-Instruct-1.58bit", "Falcon3 3B: conversation", || {
+        Some(shape([131_072, 3072, 9216, 22, 12, 4, 256], false))
+    }),
+    known("falcon3-7b", "tiiuae/Falcon3-7B-Instruct-1.58bit", "Falcon3 7B: conversation", || {
+        Some(shape([131_072, 3072, 23_040, 28, 12, 4, 256], false))
+    }),
+    known("falcon3-10b", "tiiuae/Falcon3-10B-Instruct-1.58bit", "Falcon3 10B: conversation", || {
+        Some(shape([131_072, 3072, 23_040, 40, 12, 4, 256], false))
+    }),
+    known("llama3-8b", "HF1BitLLM/Llama3-8B-1.58-100B-tokens", "Llama 3 8B: continues texts", || {
+        Some(shape([128_256, 4096, 14_336, 32, 32, 8, 128], false))
+    }),
+    known(
+        "bitnet-large",
+        "1bitLLM/bitnet_b1_58-large",
+        "0.7 billion weights: continues texts, for experiments",
+        || Some(shape([32_002, 1536, 4096, 24, 16, 16, 96], true)),
+    ),
+    known("bitnet-3b", "1bitLLM/bitnet_b1_58-3B", "3.3 billion weights: continues texts, for experiments", || {
+        Some(shape([32_002, 3200, 8640, 26, 32, 32, 100], true))
+    }),
 ];
 
-const fn known(name: &'static str, hub: &'static str, what: &'static str) -> Known {
-    Known { name, hub, what }
+const BONSAI_SMALL: &str = "Ternary-Bonsai 1.7B: conversation with little memory";
+const BONSAI: &str = "Ternary-Bonsai 4B: conversation, thinks before it answers";
+const BONSAI_LARGE: &str = "Ternary-Bonsai 8B: the best answers of those that fit a laptop";
+
+/// Public ternary models that are not computed here, why, and what computes them.
+pub(crate) const ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "prism-ml/Ternary-Bonsai-27B-gguf, Ternary-Bonsai-2-27B-gguf",
+        "architecture qwen35 (gated DeltaNet); PrismML's llama.cpp",
+    ),
+    ("Hy-MT 1.5 and MT2 1.8B, 1.25 bits", "architecture hunyuan-dense; AngelSlim's llama.cpp on ARM"),
+    ("Maple 20B-A1B", "mixture of experts; its makers' own programs"),
+    ("microsoft/VibeVoice-ASR-BitNet", "speech; Microsoft's VibeASR.cpp"),
+];
+
+const fn known(name: &'static str, hub: &'static str, what: &'static str, shape: fn() -> Option<ModelConfig>) -> Known {
+    Known { name, hub, what, shape }
+}
+
+/// Vocabulary, hidden, feed-forward, layers, heads, key/value heads, width of a head.
+fn shape(numbers: [usize; 7], tied: bool) -> ModelConfig {
+    let [vocab, hidden, ffn, layers, heads, kv_heads, head_dim] = numbers;
+    let mut config = ModelConfig::new(vocab, hidden, ffn, layers, heads, kv_heads);
+    (config.head_dim, config.tie_word_embeddings) = (head_dim, tied);
+    config
+}
+
+impl Known {
+    /// Its shape, where it is published.
+    pub(crate) fn config(&self) -> Option<ModelConfig> {
+        (self.shape)()
+    }
 }
 
 /// The repository that a short name stands for, in whatever case it was typed.
@@ -47,6 +125,32 @@ pub(crate) fn of_repo(repo: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Within a tenth of the size in the name.
+    #[test]
+    fn shapes_have_as_many_weights_as_their_names_say() {
+        for (name, billions) in [
+            ("2b4t", 2.4),
+            ("bonsai-1.7b", 1.7),
+            ("bonsai-4b", 4.0),
+            ("bonsai-8b", 8.2),
+            ("falcon3-1b", 1.7),
+            ("falcon3-3b", 3.2),
+            ("falcon3-7b", 7.5),
+            ("falcon3-10b", 10.3),
+            ("llama3-8b", 8.0),
+            ("bitnet-large", 0.73),
+            ("bitnet-3b", 3.3),
+            ("bitnet-embedding-0.6b", 0.6),
+            ("bitnet-embedding-270m", 0.27),
+        ] {
+            let known = KNOWN.iter().find(|k| k.name == name).unwrap();
+            let config = known.config().unwrap();
+            config.validate().unwrap();
+            let share = config.parameters() as f64 / 1e9 / billions;
+            assert!((0.9..1.1).contains(&share), "{name}: {} parameters", config.parameters());
+        }
+    }
 
     #[test]
     fn every_name_is_a_repository_and_back() {

@@ -12,6 +12,7 @@ use bitnet::{KvType, Model, ModelBuilder, ModelConfig, SamplingOptions, Sampling
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
+use crate::commands::explain;
 use crate::error::CliError;
 use crate::names;
 use crate::progress;
@@ -250,7 +251,7 @@ pub(crate) fn load_changed(
     let model = change(builder).load(&path);
     let load_time = began.elapsed();
     spinner.finish_and_clear();
-    let model = model?;
+    let model = model.map_err(|e| explained(e, &path))?;
     for note in model.notes() {
         match args.model {
             Some(_) => ui.note(note),
@@ -259,6 +260,18 @@ pub(crate) fn load_changed(
         }
     }
     Ok(Loaded { model, load_time })
+}
+
+/// The error of a file that cannot be loaded, with what the file is. Where the command line asks for what cannot be, the file is not
+/// at fault.
+fn explained(error: bitnet::Error, path: &Path) -> CliError {
+    match error {
+        bitnet::Error::Load(_) => {
+            let what = explain::foreign(path).map(str::to_owned).or_else(|| explain::elsewhere(path));
+            CliError::from(error).explained(what)
+        }
+        _ => error.into(),
+    }
 }
 
 /// Jinja source from a file of that name, or the name itself for a built-in template.

@@ -8,24 +8,24 @@ use crate::{Error, Model};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EmbedOptions {
-    /// How the hidden states of a text's tokens become one vector.
-    pub pooling: Pooling,
+    /// How the hidden states of a text's tokens become one vector; `None` as the model's files say ([`Model::pooling`]).
+    pub pooling: Option<Pooling>,
     /// Whether vectors get length 1, so that their dot product is the cosine of their angle.
     pub normalize: bool,
 }
 
 impl Default for EmbedOptions {
-    /// The mean over all tokens, at length 1.
+    /// As the model's files say, at length 1.
     fn default() -> Self {
-        Self { pooling: Pooling::Mean, normalize: true }
+        Self { pooling: None, normalize: true }
     }
 }
 
 impl EmbedOptions {
-    /// With another pooling.
+    /// With this pooling, whatever the files say.
     #[must_use]
     pub fn pooling(mut self, pooling: Pooling) -> Self {
-        self.pooling = pooling;
+        self.pooling = Some(pooling);
         self
     }
     /// With vectors of length 1, or as they come.
@@ -37,6 +37,30 @@ impl EmbedOptions {
 }
 
 impl Model {
+    /// How the model's files say that texts become vectors; the mean over all tokens where they say nothing.
+    pub fn pooling(&self) -> Pooling {
+        self.config().pooling.unwrap_or_default()
+    }
+
+    /// Tokens of `text` as [`Model::embed`] reads them: with the beginning-of-text token as for any text, and with the
+    /// end-of-text token where the tokenizer says so. Where it says nothing, embedding models (those without a head) end a text
+    /// with the first of [`ModelConfig::eos_token_ids`](crate::ModelConfig::eos_token_ids): that is how they were trained, and what
+    /// their own GGUF files say. A query instruction is part of the text.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`], or what the tokenizer refuses.
+    pub fn encode_for_embedding(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
+        let mut ids = tokenizer.encode(text, true)?;
+        if tokenizer.add_bos().is_none() && self.adds_bos() {
+            ids.splice(0..0, self.config().bos_token_id);
+        }
+        if tokenizer.add_eos().is_none() && self.config().headless {
+            ids.extend(self.config().eos_token_ids.first());
+        }
+        Ok(ids)
+    }
+
     /// The vector of each text, `[hidden]` f32 each: hidden states behind the last layer, pooled. A language model is no
     /// embedding model; its vectors tell texts apart, and a trained one tells it better.
     ///
@@ -55,7 +79,7 @@ impl Model {
         texts: impl IntoIterator<Item = S>,
         options: EmbedOptions,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let ids = texts.into_iter().map(|t| self.encode(t.as_ref(), self.adds_bos())).collect::<Result<Vec<_>, _>>()?;
+        let ids = texts.into_iter().map(|t| self.encode_for_embedding(t.as_ref())).collect::<Result<Vec<_>, _>>()?;
         self.embed_ids(&ids, options)
     }
 
@@ -65,8 +89,8 @@ impl Model {
     /// A text without tokens, a token outside of the vocabulary, a text that does not fit.
     pub fn embed_ids(&self, texts: &[Vec<u32>], options: EmbedOptions) -> Result<Vec<Vec<f32>>, Error> {
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        let EmbedOptions { pooling, normalize } = options;
-        Ok(bitnet_model::embedding::embed(self.engine(), &texts, self.kv_type(), pooling, normalize)?)
+        let pooling = options.pooling.unwrap_or(self.pooling());
+        Ok(bitnet_model::embedding::embed(self.engine(), &texts, self.kv_type(), pooling, options.normalize)?)
     }
 
     /// As [`Model::embed_ids`], one pass over the weights at a time, for callers who have something else to do in between or may
@@ -87,8 +111,8 @@ impl Model {
     /// # Errors
     /// A text without tokens.
     pub fn embedding(&self, texts: Vec<Vec<u32>>, options: EmbedOptions) -> Result<Embedding, Error> {
-        let EmbedOptions { pooling, normalize } = options;
-        let inner = bitnet_model::embedding::Embedding::new(texts, self.kv_type(), pooling, normalize)?;
+        let pooling = options.pooling.unwrap_or(self.pooling());
+        let inner = bitnet_model::embedding::Embedding::new(texts, self.kv_type(), pooling, options.normalize)?;
         Ok(Embedding { model: self.clone(), inner })
     }
 }

@@ -41,6 +41,10 @@ pub(crate) enum What {
     KvDecode,
     /// MiB of anonymous memory while several texts are generated; bytes are those that the texts keep.
     TextMemory,
+    /// As `Decode`, shapes of several families in turn.
+    FamilyDecode,
+    /// As `Prefill`, shapes of several families in turn; of an embedding model a text that becomes a vector.
+    FamilyPrefill,
     /// Share of Hadamard transforms in a layer while one token is generated, in per cent.
     Hadamard,
     /// KiB of keys, values and states of one text.
@@ -60,6 +64,7 @@ impl What {
             What::Gemv | What::Stream | What::Gemm | What::TokenTime => "us",
             What::Decode | What::Together | What::Prefill | What::ShippedPrefill | What::ShippedDecode => "tok/s",
             What::V2Decode | What::V2Together | What::V2Prefill | What::KvDecode => "tok/s",
+            What::FamilyDecode | What::FamilyPrefill => "tok/s",
             What::SessionMemory => "KiB",
             What::Load | What::FirstToken => "s",
             What::Memory | What::TextMemory => "MiB",
@@ -74,8 +79,8 @@ impl What {
 
     /// Whether its bytes come from memory for every token or matrix.
     pub(crate) fn reads_memory(self) -> bool {
-        use What::{Decode, KvDecode, Stream, Together, V2Decode, V2Together};
-        matches!(self, Decode | Together | Stream | V2Decode | V2Together | KvDecode)
+        use What::{Decode, FamilyDecode, KvDecode, Stream, Together, V2Decode, V2Together};
+        matches!(self, Decode | FamilyDecode | Together | Stream | V2Decode | V2Together | KvDecode)
     }
 }
 
@@ -177,7 +182,7 @@ impl Figure {
 
     /// Its share of [`Figure::peak`], where many tokens share the weights.
     pub(crate) fn peak_share(&self) -> Option<f64> {
-        let limited = matches!(self.what, What::Prefill | What::V2Prefill | What::Gemm);
+        let limited = matches!(self.what, What::Prefill | What::V2Prefill | What::FamilyPrefill | What::Gemm);
         Some(self.gop_s()? / self.peak().filter(|_| limited)?)
     }
 }

@@ -7,6 +7,7 @@ mod candle;
 mod compare;
 mod energy;
 mod error;
+mod families;
 mod figure;
 mod guard;
 mod kernels;

@@ -1,5 +1,6 @@
 //! The report: tables in Markdown, with the pictures beside them.
 
+mod families;
 mod kernels;
 mod readme;
 mod sections;
@@ -68,6 +69,7 @@ fn markdown(results: &Results, name: &str, pictures: &[String]) -> String {
     text += &sections::context(results, &picture("context", "Decode speed by context"));
     text += &sections::together(results);
     text += &sections::prefill(results, &picture("prefill", "Prefill speed against the limit of the instructions"));
+    text += &families::section(results);
     text += &v2::section(results, &picture("kv", "Decode speed by context for types of keys and values"));
     text += &ttt::growth(results, &picture("growth", "Memory and time by context: test-time training and attention"));
     text += &ttt::shipped(results);
@@ -142,6 +144,8 @@ mod tests {
             What::V2Decode,
             What::V2Together,
             What::V2Prefill,
+            What::FamilyDecode,
+            What::FamilyPrefill,
             What::KvDecode,
             What::TextMemory,
             What::Hadamard,

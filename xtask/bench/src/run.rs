@@ -10,7 +10,7 @@ use crate::figure::Results;
 use crate::machine::{Machine, cpus, said};
 use crate::plan::{self, Effort, Task};
 use crate::programs::Programs;
-use crate::{baseline, compare, kernels, model, report, ttt, v2};
+use crate::{baseline, compare, families, kernels, model, report, ttt, v2};
 
 /// What to measure and where to put it.
 #[derive(Debug, Args)]
@@ -53,6 +53,8 @@ enum Part {
     Model,
     /// The same shape in candle
     Candle,
+    /// Models with a scale per group, and embedding models
+    Families,
     /// BitNet v2: activations of 4 bits, keys and values in few bits, memory of several texts
     V2,
     /// Test-time training against attention, and the model that comes with the program
@@ -90,6 +92,9 @@ impl Options {
         // What is asked about most comes first, should the run be interrupted.
         if self.wants(Part::Model) {
             tasks.extend(model::tasks(&self.isas(), &threads, effort));
+        }
+        if self.wants(Part::Families) {
+            tasks.extend(families::tasks(&self.isas(), &threads, effort));
         }
         if self.wants(Part::V2) {
             tasks.extend(v2::tasks(&self.isas(), &threads, effort));

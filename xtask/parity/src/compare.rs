@@ -33,6 +33,15 @@ pub(crate) fn argmax(values: &[f32]) -> usize {
     best
 }
 
+/// Length of the difference as a share of the expected length; infinite if the lengths differ or something is not a number.
+pub(crate) fn relative_l2(got: &[f32], expected: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let off: f64 = got.iter().zip(expected).map(|(g, e)| square(f64::from(*g) - f64::from(*e))).sum();
+    let all: f64 = expected.iter().map(|e| square(f64::from(*e))).sum();
+    let share = (off / all.max(f64::MIN_POSITIVE)).sqrt();
+    if got.len() != expected.len() || share.is_nan() { f64::INFINITY } else { share }
+}
+
 /// Positions where two slices of equal length differ; all of them if the lengths differ.
 pub(crate) fn differing<T: PartialEq>(got: &[T], expected: &[T]) -> usize {
     if got.len() != expected.len() {
@@ -52,6 +61,14 @@ mod tests {
         assert_eq!(max_abs(&[2.0, f32::NAN, 2.0], &[1.5, 2.0, 2.0]), f32::INFINITY);
         assert_eq!(max_abs(&[1.0], &[1.0, 2.0]), f32::INFINITY);
         assert_eq!(max_abs(&[], &[]), f32::INFINITY);
+    }
+
+    #[test]
+    fn a_relative_length_is_that_of_the_difference() {
+        assert_eq!(relative_l2(&[3.0, 4.0], &[3.0, 4.0]), 0.0);
+        assert_eq!(relative_l2(&[3.0, 9.0], &[3.0, 4.0]), 1.0);
+        assert_eq!(relative_l2(&[f32::NAN], &[1.0]), f64::INFINITY);
+        assert_eq!(relative_l2(&[1.0], &[1.0, 2.0]), f64::INFINITY);
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub enum ParityError {
     /// A kernel refused something.
     #[error(transparent)]
     Kernel(#[from] ternary_kernels::KernelError),
+    /// The facade refused something.
+    #[error(transparent)]
+    Facade(#[from] bitnet::Error),
     /// The tokenizer refused something.
     #[error(transparent)]
     Tokenizer(#[from] loader::tokenizer::TokenizerError),

@@ -115,6 +115,16 @@ impl Tensors {
         self.view(name, Dtype::U8, |t| t.data().to_vec())
     }
 
+    /// A U16 tensor, row-major: bits of half-precision numbers.
+    pub(crate) fn u16(&self, name: &str) -> Result<Vec<u16>, ParityError> {
+        self.view(name, Dtype::U16, |t| t.data().as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect())
+    }
+
+    /// An F64 tensor, row-major.
+    pub(crate) fn f64(&self, name: &str) -> Result<Vec<f64>, ParityError> {
+        self.view(name, Dtype::F64, |t| t.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
+    }
+
     /// An I64 tensor of token ids.
     pub(crate) fn ids(&self, name: &str) -> Result<Vec<u32>, ParityError> {
         let ids = self.view(name, Dtype::I64, |t| {

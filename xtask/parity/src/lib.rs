@@ -11,10 +11,12 @@
 //! | `gguf` | logits of GGUF files, and single matrices in their encodings |
 //! | `units` | quantisers, exact products, Hadamard transforms, gradients and packing of single layers |
 //! | `tokenizer` | texts to tokens |
+//! | any other `FAMILY/VARIANT` | further families of models, see the module `families` |
 //! | `ttt/NAME` | the official TTT language model: logits, inner loop, states, gradients, in every form |
 
 mod compare;
 mod error;
+mod families;
 mod files;
 mod formats;
 mod hbit;
@@ -73,5 +75,6 @@ pub fn run(fixtures: &Path, options: &Options, report: &mut Report) -> Result<()
     for name in files::names(&fixtures.join("ttt"))? {
         ttt::cases(fixtures, &name, options, report);
     }
+    families::cases(fixtures, options, report);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use bitnet::{Batch, GenerateOptions, KvType, Model, Sampler, SamplingOptions, Sequence};
+use bitnet::{Batch, EmbedOptions, GenerateOptions, KvType, Model, Sampler, SamplingOptions, Sequence};
 use clap::Args;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
 Prefill reads P tokens into an empty context at once; decode generates N tokens one by one from an empty context. Both
-are medians of the repetitions, after one that warms up. The memory bandwidth is measured by a process of its own before
+are medians of the repetitions, after one that warms up. Of an embedding model a text of P tokens becomes a vector. The memory bandwidth is measured by a process of its own before
 and after, with as many threads: decode has to read bytes_per_token for each token, so the share says how near to this
 machine's limit it runs.
 
@@ -168,7 +168,12 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
 
     let before = probe(threads, ui)?;
     let Loaded { model, load_time } = source::load(&model_args, &args.engine, KvType::F16, ui)?;
-    let (p, n, context) = (args.prompt as usize, args.new as usize, args.context as usize);
+    let headless = model.config().headless;
+    let (p, context) = (args.prompt as usize, args.context as usize);
+    let n = if headless { 0 } else { args.new as usize };
+    if p + n == 0 {
+        return Err(CliError::usage("an embedding model generates nothing: -p N measures how fast it reads"));
+    }
     if p.max(context.saturating_add(n)) > model.context() {
         return Err(CliError::usage(format!("this model's context holds {} tokens, no more", model.context())));
     }
@@ -281,9 +286,15 @@ fn measure(
     Ok(Measured { rates, first_s, joules_per_token })
 }
 
-/// Seconds for reading `n` tokens into an empty context.
+/// Seconds for reading `n` tokens into an empty context; of an embedding model, for the vector of a text of `n` tokens.
 fn prefill(model: &Model, n: usize) -> Result<f64, CliError> {
     let tokens: Vec<u32> = (0..n).map(|i| token(model, i)).collect();
+    if model.config().headless {
+        let texts = [tokens];
+        let began = Instant::now();
+        model.embed_ids(&texts, EmbedOptions::default())?;
+        return Ok(began.elapsed().as_secs_f64());
+    }
     let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(n));
     let began = Instant::now();
     sequence.push(&tokens)?;

@@ -1,4 +1,7 @@
-//! `bitnet doctor`: what this machine has, and whether every kernel computes rightly on it, now.
+//! `bitnet doctor`: what this machine has, and whether every kernel computes rightly on it, now; with a model also what its file
+//! means, and whether it computes the same in every way.
+
+mod model;
 
 use std::sync::Arc;
 
@@ -10,7 +13,7 @@ use bitnet::{Isa, Kernel};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::args::EngineArgs;
+use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
 use crate::process;
 use crate::progress;
@@ -20,8 +23,12 @@ const AFTER_HELP: &str = "\
 Every kernel that this CPU can run multiplies random and extreme inputs of many shapes, and every sum must equal
 that of a plain definition which shares no code with it. Exit code 1 says that one does not.
 
+With --model, the file is explained and computed in several ways, which must agree to the last bit; a BitNet-embedding 0.6B must
+give the vector that its card prints.
+
 Examples:
   bitnet doctor
+  bitnet doctor -m model.gguf
   bitnet doctor --json | jq .bandwidth_gb_s
   BITNET_ISA=scalar bitnet doctor        what is used when an instruction set is forced";
 
@@ -34,6 +41,8 @@ pub(crate) struct DoctorArgs {
     /// Leave the memory bandwidth out
     #[arg(long)]
     no_bandwidth: bool,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -73,6 +82,9 @@ impl Verdict {
 }
 
 pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
+    if args.model.model.is_some() {
+        return model::execute(&args.model, &args.engine, args.json, ui);
+    }
     let selected = match args.engine.isa {
         Some(isa) => isa.require()?,
         None => Isa::selected()?,

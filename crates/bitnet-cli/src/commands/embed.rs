@@ -13,11 +13,12 @@ use crate::source::{self, Loaded};
 use crate::ui::{self, Ui};
 
 const AFTER_HELP: &str = "\
-One line of numbers for each text, or one JSON object. The vectors are hidden states of a language model, which was not made
-to compare texts; they tell more apart in a model that was.
+One line of numbers for each text, or one JSON object. Embedding models were made to compare texts; their files say how the
+states of a text become one vector, and their cards what stands before a query. The vectors of a language model tell less.
 
 Examples:
   bitnet embed -m model.gguf \"a cat\" \"a kitten\" \"a train\"
+  bitnet embed -m bitnet-embedding-0.6b.gguf --prefix \"query: \" \"What is BitNet?\"
   bitnet embed -m model.gguf --file lines.txt --json > vectors.json";
 
 #[derive(Debug, Args)]
@@ -29,13 +30,16 @@ pub(crate) struct EmbedArgs {
     /// A file with a text in each line; empty lines are left out
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// How the states of a text's tokens become one vector
-    #[arg(long, value_name = "HOW", value_enum, default_value = "mean")]
-    pooling: PoolingName,
+    /// How the states of a text's tokens become one vector [default: as the model's file says, else mean]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pooling: Option<PoolingName>,
+    /// What is put before each text: the instruction that a model expects before a query, say
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    prefix: String,
     /// Vectors as they come, not scaled to length 1
     #[arg(long)]
     no_normalize: bool,
-    /// One JSON object on stdout: dimensions, embeddings
+    /// One JSON object on stdout: dimensions, pooling, embeddings
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -49,8 +53,20 @@ pub(crate) struct EmbedArgs {
 enum PoolingName {
     /// The mean over all tokens
     Mean,
+    /// The first token
+    First,
     /// The last token, which has read all others
     Last,
+}
+
+impl PoolingName {
+    fn pooling(self) -> Pooling {
+        match self {
+            PoolingName::Mean => Pooling::Mean,
+            PoolingName::First => Pooling::First,
+            PoolingName::Last => Pooling::Last,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -69,14 +85,15 @@ pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
         }
     };
     let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F16, ui)?;
-    let pooling = match args.pooling {
-        PoolingName::Mean => Pooling::Mean,
-        PoolingName::Last => Pooling::Last,
-    };
+    let pooling = args.pooling.map_or(model.pooling(), PoolingName::pooling);
+    if let Some(named) = model.config().pooling.filter(|named| *named != pooling) {
+        ui.note(&format!("the model's file names {} pooling; this is {}", named.name(), pooling.name()));
+    }
     let options = EmbedOptions::default().pooling(pooling).normalize(!args.no_normalize);
-    let vectors = model.embed(&texts, options)?;
+    let vectors = model.embed(texts.iter().map(|text| format!("{}{text}", args.prefix)), options)?;
     if args.json {
-        return ui::print_json(&json!({ "dimensions": model.config().hidden_size, "embeddings": vectors }));
+        let (dimensions, pooling) = (model.config().hidden_size, pooling.name());
+        return ui::print_json(&json!({ "dimensions": dimensions, "pooling": pooling, "embeddings": vectors }));
     }
     for vector in vectors {
         let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();

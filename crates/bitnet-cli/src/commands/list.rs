@@ -6,22 +6,26 @@ use bitnet::loader::synthetic::cache_dir;
 use clap::Args;
 use serde_json::json;
 
+use crate::commands::plan::Plan;
 use crate::error::CliError;
 use crate::names;
 use crate::ui::{self, Style, Ui};
+
+/// Tokens for which the memory of known models is told.
+const KNOWN_CONTEXT: usize = 4096;
 
 const AFTER_HELP: &str = "\
 Shows what lies in the cache of Hugging Face's tools (HF_HOME) and in our own (XDG_CACHE_HOME), with its size on disk.
 
 Examples:
   bitnet list
-  bitnet list --known          short names of ternary models that `bitnet pull` and -m understand
+  bitnet list --known          ternary models that `bitnet pull` and -m know by a short name, what for, and the memory they need
   bitnet list --json | jq '[.models[].bytes] | add'";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ListArgs {
-    /// Short names of known ternary models instead, and which of them are here
+    /// Known ternary models instead: short names, what they are good for, memory, and which are here
     #[arg(long)]
     known: bool,
     /// One JSON object on stdout: models, bytes
@@ -125,14 +129,35 @@ pub(crate) fn list(args: &ListArgs, ui: &Ui) -> Result<(), CliError> {
 
 fn list_known(all: &[Entry], json: bool, ui: &Ui) -> Result<(), CliError> {
     let here = |name: &str| all.iter().find(|e| e.short == Some(name)).map(|e| e.bytes);
+    let memory = |k: &names::Known| k.config().map(|c| Plan::at(&c, KNOWN_CONTEXT).total());
     if json {
-        let known =
-            |k: &names::Known| json!({ "name": k.name, "hub": k.hub, "what": k.what, "bytes_here": here(k.name) });
-        return ui::print_json(&json!({ "known": names::KNOWN.iter().map(known).collect::<Vec<_>>() }));
+        let known = |k: &names::Known| {
+            let parameters = k.config().map(|c| c.parameters());
+            json!({
+                "name": k.name, "hub": k.hub, "what": k.what, "parameters": parameters, "memory_bytes": memory(k),
+                "bytes_here": here(k.name),
+            })
+        };
+        let elsewhere = names::ELSEWHERE.iter().map(|(name, why)| json!({ "name": name, "why": why }));
+        return ui::print_json(&json!({
+            "known": names::KNOWN.iter().map(known).collect::<Vec<_>>(), "context": KNOWN_CONTEXT,
+            "elsewhere": elsewhere.collect::<Vec<_>>(),
+        }));
     }
+    let width = names::KNOWN.iter().map(|k| k.name.len()).max().unwrap_or(0);
     for k in names::KNOWN {
         let size = here(k.name).map_or(String::new(), |bytes| format!(" ({} here)", ui::bytes(bytes)));
-        ui::print_line(format_args!("{:<13} {}{size}  {}", k.name, k.what, ui.out(Style::Dim, k.hub)))?;
+        let need = memory(k).map_or("?".to_owned(), ui::bytes);
+        ui::print_line(format_args!("{:<width$}  {need:>8}  {}{size}  {}", k.name, k.what, ui.out(Style::Dim, k.hub)))?;
+    }
+    let label = ui.out(
+        Style::Dim,
+        format_args!("memory with {KNOWN_CONTEXT} tokens; `bitnet show` explains a file that is here"),
+    );
+    ui.say(label);
+    ui.say("not computed here:");
+    for (name, why) in names::ELSEWHERE {
+        ui.say(format_args!("  {name}: {}", ui.err(Style::Dim, why)));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ pub(crate) mod convert;
 pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod eval;
+pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod logits;
 pub(crate) mod pages;

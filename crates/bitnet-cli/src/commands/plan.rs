@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bitnet::loader::synthetic::Spec;
 use bitnet::ternary_kernels::last_level_cache;
-use bitnet::{Isa, KvType, ModelConfig};
+use bitnet::{ActivationBits, Isa, KvType, ModelConfig};
 use clap::Args;
 use serde_json::json;
 
@@ -16,8 +16,8 @@ use crate::source::{self, ModelSpec};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The model is a file, a folder or a repository that is here, a config.json without any weights, or one of the shapes 2b4t (as
-BitNet b1.58 2B4T) and 70b (as Llama 3 70B). Its weights are not read. Each token reads all packed weights, six bits of each weight of the head, and the
+The model is a file, a folder or a repository that is here, a config.json without any weights, a name of `bitnet list --known`, or
+the shape 70b (as Llama 3 70B). Its weights are not read. Each token reads all packed weights, six bits of each weight of the head, and the
 keys and values of the text so far; the memory bandwidth, measured now, says how often a second that can be. What `bitnet
 bench` measures lies below.
 
@@ -29,7 +29,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct PlanArgs {
-    /// The model, a config.json, or the shape 2b4t or 70b
+    /// The model, a config.json, a known name, or the shape 70b
     #[arg(value_name = "MODEL", conflicts_with = "model")]
     shape: Option<String>,
     /// Tokens in the context
@@ -56,7 +56,7 @@ pub(crate) struct PlanArgs {
 
 /// Bytes in memory, and bytes that a token reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Plan {
+pub(crate) struct Plan {
     /// Packed ternary weights.
     weights: u64,
     /// Embedding, and the head where it is another matrix.
@@ -70,24 +70,41 @@ struct Plan {
 }
 
 impl Plan {
-    /// With kernels of `bits` for each weight; embedding and head in half precision.
+    /// With kernels of `bits` for each weight. Embedding and head are in half precision; with a scale per group, where activations have
+    /// 16 bits, they are packed as all else.
     fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
         let table = (c.vocab_size * c.hidden_size) as u64;
+        let groups = has_groups(c);
         let weights = (c.ternary_weights() as f64 * bits / 8.0) as u64;
         // A head of this size or less lies in the cache and is read as it is.
-        let coarse = table >= 1 << 22;
+        let coarse = table >= 1 << 22 && !groups && !c.headless;
         let plane = if coarse { table * 6 / 8 } else { 0 };
-        let tables = if c.tie_word_embeddings { table * 2 } else { table * 4 };
+        let one = if groups { (table as f64 * bits / 8.0) as u64 } else { table * 2 };
+        let tables = if c.tie_word_embeddings || c.headless { one } else { 2 * one };
         let kv = kv.token_bytes(c) as u64 * context.min(c.context_limit().unwrap_or(usize::MAX)) as u64;
         let state = c.ttt_state_bytes().unwrap_or(0) as u64;
-        let read = weights + if coarse { plane } else { table * 2 } + state;
+        let head = if c.headless { 0 } else { one };
+        let read = weights + if coarse { plane } else { head } + state;
         Self { weights, tables, plane, session: kv + state, reads: [read, read + kv] }
     }
 
+    /// As kernels of two bits need it, with keys and values in f16.
+    pub(crate) fn at(c: &ModelConfig, context: usize) -> Self {
+        Self::of(c, if has_groups(c) { GROUP_BITS } else { 2.0 }, KvType::F16, context)
+    }
+
     /// Bytes in memory in all.
-    fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.weights + self.tables + self.plane + self.session
     }
+}
+
+/// Bits of a weight with a scale per group of 128: two for the weight, 16 for each scale.
+const GROUP_BITS: f64 = 2.125;
+
+/// Whether matrices have a scale per group: such models have activations of 16 bits.
+fn has_groups(c: &ModelConfig) -> bool {
+    c.inputs.mixer.bits == ActivationBits::Sixteen
 }
 
 pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
@@ -97,7 +114,12 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
         None => Isa::selected()?,
     };
     let kernel = bitnet::ternary_kernels::for_weights(isa, config.ternary_weights() as usize)?;
-    let bits = if kernel.name().starts_with("base3") { 1.6 } else { 2.0 };
+    let bits = match has_groups(&config) {
+        true => GROUP_BITS,
+        false if kernel.name().starts_with("base3") => 1.6,
+        false => 2.0,
+    };
+    let kernel = if has_groups(&config) { "scales per group" } else { kernel.name() };
     let plan = Plan::of(&config, bits, args.kv.kv_type(), args.context);
     let threads = args.threads.map_or(process::cpus().get(), usize::from);
     let bandwidth = match args.bandwidth {
@@ -118,7 +140,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
         return ui::print_json(&json!({
             "model": name,
             "parameters": config.parameters(), "ternary_weights": config.ternary_weights(),
-            "kernel": kernel.name(), "bits_per_weight": bits, "kv": args.kv.kv_type().name(), "context": args.context,
+            "kernel": kernel, "bits_per_weight": bits, "kv": args.kv.kv_type().name(), "context": args.context,
             "file_bytes": file_bytes(&config),
             "weight_bytes": plan.weights, "table_bytes": plan.tables, "coarse_head_bytes": plan.plane,
             "session_bytes": plan.session, "total_bytes": plan.total(),
@@ -133,7 +155,8 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     };
     let ternary = ui::count(config.ternary_weights());
     line("weights", format!("{}, of these {ternary} ternary", ui::count(config.parameters())));
-    line("file", format!("about {} as GGUF (I2_S, embedding and head in f16)", ui::bytes(file_bytes(&config))));
+    let form = if has_groups(&config) { "PQ2_0 throughout" } else { "I2_S, embedding and head in f16" };
+    line("file", format!("about {} as GGUF ({form})", ui::bytes(file_bytes(&config))));
     let parts = [("weights", plan.weights), ("embedding and head", plan.tables), ("coarse head", plan.plane)];
     let parts: Vec<String> = parts.iter().filter(|p| p.1 > 0).map(|(p, n)| format!("{p} {}", ui::bytes(*n))).collect();
     line("memory", format!("{}: {}", ui::bytes(plan.weights + plan.tables + plan.plane), parts.join(", ")));
@@ -153,17 +176,21 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     let speed = match in_cache {
         true => "its weights fit the cache: memory is no limit, `bitnet bench` tells".to_owned(),
         false => {
-            format!("at most {first} tokens/s at the beginning, {last} behind {context} tokens ({})", kernel.name())
+            format!("at most {first} tokens/s at the beginning, {last} behind {context} tokens ({kernel})")
         }
     };
     line("speed", speed);
     ui::print(&text)
 }
 
-/// Bytes of a GGUF file of I2_S matrices with tables in half precision, but for vocabulary and norms.
+/// Bytes of a GGUF file of I2_S matrices with tables in half precision, or of PQ2_0 throughout, but for vocabulary and norms.
 fn file_bytes(c: &ModelConfig) -> u64 {
-    let table = (c.vocab_size * c.hidden_size) as u64 * 2;
-    c.ternary_weights() / 4 + if c.tie_word_embeddings { table } else { 2 * table }
+    let tables = if c.tie_word_embeddings || c.headless { 1 } else { 2 };
+    let table = (c.vocab_size * c.hidden_size) as u64 * tables;
+    match has_groups(c) {
+        true => (c.ternary_weights() + table) / 128 * 34,
+        false => c.ternary_weights() / 4 + table * 2,
+    }
 }
 
 /// Name and shape of what is planned.
@@ -174,7 +201,13 @@ fn shape(args: &PlanArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
         match text.as_str() {
             "70b" => return Ok(("a ternary model in the shape of Llama 3 70B".into(), llama_70b())),
             "2b4t" => return Ok(("BitNet b1.58 2B4T".into(), Spec::b2b4t().config)),
-            _ => {}
+            name => {
+                // A shape that is known needs no download.
+                let known = crate::names::KNOWN.iter().find(|k| k.name.eq_ignore_ascii_case(name));
+                if let Some(config) = known.and_then(|k| k.config()) {
+                    return Ok((name.to_owned(), config));
+                }
+            }
         }
     }
     let config: Option<PathBuf> = match path.extension().is_some_and(|e| e == "json") {
@@ -226,6 +259,20 @@ mod tests {
             Plan::of(&config, 2.0, KvType::F16, 1 << 30).session,
             plan.session * config.context_limit().unwrap() as u64 / 4096
         );
+    }
+
+    /// All weights of the 8B, its head among them, at 2.125 bits: what its makers' files have.
+    #[test]
+    fn a_model_with_a_scale_per_group_reads_its_head_packed() {
+        let config = Spec::bonsai_8b().config;
+        let plan = Plan::at(&config, 4096);
+        let table = 151_669 * 4096 * 17 / 64;
+        assert_eq!((plan.weights, plan.tables, plan.plane), (6_945_767_424 * 17 / 64, 2 * table, 0));
+        assert_eq!(plan.reads[0], plan.weights + table);
+        assert_eq!(file_bytes(&config), plan.weights + plan.tables);
+        let embedding = Spec::bitnet_embedding_0_6b().config;
+        let plan = Plan::at(&embedding, 512);
+        assert_eq!((plan.tables, plan.plane, plan.reads[0]), (151_669 * 1024 * 2, 0, plan.weights));
     }
 
     #[test]

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use bitnet::loader::files::{self, Kind};
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
-use bitnet::{
-    InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, RopeScaling, UseTuning,
-};
+use bitnet::{InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
-use crate::args::ModelArgs;
+use super::explain;
+use crate::args::{FileArgs, ModelArgs};
 use crate::error::CliError;
 use crate::source::{self, ModelSpec};
 use crate::ui::{self, Style, Ui};
@@ -88,30 +87,30 @@ impl Growth {
 pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     let spec = args.path.as_ref().or(args.model.model.as_ref());
     let path = source::locate(spec, ui)?;
-    let header = read_header(&path)?;
+    let header = read_header(&path).map_err(|e| e.explained(explain::foreign(&path)))?;
     let loaded = bitnet::loader::load(&path, &args.model.files.load_options());
     if args.json {
         return ui::print_json(&as_json(&path, &header, &loaded));
     }
-    ui::print(&as_text(args, &path, &header, &loaded, ui))
+    ui::print(&as_text(args.tensors, args.brief, &path, &header, &loaded, ui))
 }
 
-/// How the rotary embedding is stretched, where it is.
-fn rope_scaling(c: &ModelConfig) -> Option<String> {
-    match &c.rope_scaling {
-        RopeScaling::Linear { factor } => Some(format!("linear, factor {factor}")),
-        RopeScaling::Llama3 { factor, original_context, .. } => {
-            Some(format!("llama3, factor {factor} from {original_context} tokens"))
-        }
-        RopeScaling::Yarn { factor, original_context, attention_factor, .. } => {
-            Some(format!("yarn, factor {factor} from {original_context} tokens, attention factor {attention_factor}"))
-        }
-        RopeScaling::LongRope { original_context, attention_factor, .. } => {
-            Some(format!("longrope from {original_context} tokens, attention factor {attention_factor}"))
-        }
-        RopeScaling::Factors(factors) => Some(format!("{} factors", factors.len())),
-        _ => None,
-    }
+/// What a file is, without its metadata and tensors: for `bitnet doctor`.
+///
+/// # Errors
+/// A file that is no container.
+pub(crate) fn brief(path: &Path, files: &FileArgs, ui: &Ui) -> Result<String, CliError> {
+    let header = read_header(path).map_err(|e| e.explained(explain::foreign(path)))?;
+    let loaded = bitnet::loader::load(path, &files.load_options());
+    Ok(as_text(false, true, path, &header, &loaded, ui))
+}
+
+/// The architecture that a file names.
+///
+/// # Errors
+/// As [`brief`].
+pub(crate) fn architecture(path: &Path) -> Result<String, CliError> {
+    Ok(read_header(path)?.architecture)
 }
 
 fn read_header(path: &Path) -> Result<Header, CliError> {
@@ -243,7 +242,7 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
             "vocab_size": c.vocab_size, "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
             "num_hidden_layers": c.num_hidden_layers, "num_attention_heads": c.num_attention_heads,
             "num_key_value_heads": c.num_key_value_heads, "head_dim": c.head_dim, "hidden_act": c.hidden_act.name(),
-            "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta, "rope_scaling": rope_scaling(c),
+            "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta, "rope_scaling": explain::rope_scaling(c),
             "max_position_embeddings": c.max_position_embeddings, "tie_word_embeddings": c.tie_word_embeddings,
             "input_forms": activations_json(c),
             "mixers": (0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect::<Vec<_>>(),
@@ -266,6 +265,10 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
         "file_bytes": header.file_bytes,
         "runs": model.is_some(),
         "problem": loaded.as_ref().err().map(ToString::to_string),
+        "explanation": loaded.as_ref().err().and_then(|_| explain::elsewhere(path)),
+        "scales": model.map(|m| explain::scales(&m.weights)),
+        "formulas": model.map(|m| explain::formulas(&m.weights.config)),
+        "pooling": model.and_then(|m| m.weights.config.pooling).map(|p| p.name()),
         "parameters": model.map(|m| m.weights.config.parameters()),
         "ternary_weights": model.map(|m| m.weights.config.ternary_weights()),
         "ternary_format": model.map(|m| m.info.ternary_format.clone()),
@@ -302,7 +305,14 @@ impl Lines<'_> {
     }
 }
 
-fn as_text(args: &ShowArgs, path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>, ui: &Ui) -> String {
+fn as_text(
+    tensors: bool,
+    brief: bool,
+    path: &Path,
+    header: &Header,
+    loaded: &Result<LoadedModel, LoadError>,
+    ui: &Ui,
+) -> String {
     let mut out = Lines { text: String::new(), ui };
     out.title(&file_title(path));
     let architecture = match header.architecture.as_str() {
@@ -312,7 +322,12 @@ fn as_text(args: &ShowArgs, path: &Path, header: &Header, loaded: &Result<Loaded
     out.put("file", format_args!("{}, {}, {architecture}", header.container, ui::bytes(header.file_bytes)));
     match loaded {
         Ok(model) => describe(model, &mut out),
-        Err(error) => out.put("problem", format_args!("{} {error}", ui.out(Style::Red, "cannot be run:"))),
+        Err(error) => {
+            out.put("problem", format_args!("{} {error}", ui.out(Style::Red, "cannot be run:")));
+            if let Some(what) = explain::elsewhere(path) {
+                out.put("it is", what);
+            }
+        }
     }
     out.title("tensors");
     for (ty, (n, elements, bytes)) in types(&header.tensors) {
@@ -320,7 +335,7 @@ fn as_text(args: &ShowArgs, path: &Path, header: &Header, loaded: &Result<Loaded
         let plural = if n == 1 { "" } else { "s" };
         out.line(format_args!("{ty:<18} {:>9} values in {n} tensor{plural}, {bytes}", ui::count(elements)));
     }
-    if args.tensors {
+    if tensors {
         out.text.push('\n');
         let width = header.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
         for t in &header.tensors {
@@ -329,7 +344,7 @@ fn as_text(args: &ShowArgs, path: &Path, header: &Header, loaded: &Result<Loaded
             out.line(format_args!("{:<width$}  {:<8} {shape:<16} {bytes:>12}", t.name, t.ty));
         }
     }
-    if !args.brief {
+    if !brief {
         out.title("metadata");
         let width = header.metadata.iter().map(|(k, ..)| k.len()).max().unwrap_or(0);
         for (key, value, _) in &header.metadata {
@@ -403,8 +418,18 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     if c.has_ttt() {
         out.put("mixers", mixers(c));
     }
-    if let Some(scaling) = rope_scaling(c) {
+    out.put("scales", explain::scales(&model.weights));
+    let formulas = explain::formulas(c);
+    if !formulas.is_empty() {
+        out.put("formulas", formulas.join(", "));
+    }
+    if let Some(scaling) = explain::rope_scaling(c) {
         out.put("positions", format_args!("rotary embedding, {scaling}"));
+    }
+    match c.pooling {
+        Some(pooling) => out.put("pooling", format_args!("{}, of texts as vectors (`bitnet embed`)", pooling.name())),
+        None if c.headless => out.put("pooling", "the file names none; `bitnet embed` takes the mean"),
+        None => {}
     }
     out.put("inputs", activations(&c.inputs));
     let eos = c.eos_token_ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");

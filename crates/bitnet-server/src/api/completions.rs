@@ -22,7 +22,9 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
     let prompts = match fields.take("prompt") {
-        Some(value) => texts(app, value, "prompt", app.options.max_choices)?,
+        Some(value) => {
+            texts(app, value, "prompt", app.options.max_choices, |text| app.model.encode(text, app.model.adds_bos()))?
+        }
         None => return Err(fields.wrong("prompt", "it is missing")),
     };
     let mut wanted = Wanted::take(&mut fields, app, &["max_tokens"], DEFAULT_TOKENS)?;
@@ -34,7 +36,13 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
 }
 
 /// Texts as tokens: a string, a list of them, tokens, or a list of lists of tokens; at most `most` of them.
-pub(super) fn texts(app: &App, value: Value, field: &str, most: usize) -> Result<Vec<Vec<u32>>, ApiError> {
+pub(super) fn texts(
+    app: &App,
+    value: Value,
+    field: &str,
+    most: usize,
+    encode: impl Fn(&str) -> Result<Vec<u32>, bitnet::Error>,
+) -> Result<Vec<Vec<u32>>, ApiError> {
     let wrong = || {
         let must =
             "it must be a string, a list of strings, a list of token ids, or a list of such lists, and not empty";
@@ -55,7 +63,7 @@ pub(super) fn texts(app: &App, value: Value, field: &str, most: usize) -> Result
     let vocab = app.model.config().vocab_size;
     all.into_iter()
         .map(|one| match one {
-            Value::String(text) => Ok(app.model.encode(&text, app.model.adds_bos())?),
+            Value::String(text) => Ok(encode(&text)?),
             Value::Array(ids) => ids
                 .iter()
                 .map(|id| {

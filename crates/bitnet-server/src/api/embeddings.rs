@@ -76,7 +76,7 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
     if empty(&input) || input.as_array().is_some_and(|all| all.iter().any(empty)) {
         return Err(ApiError::field("input", "a text is empty"));
     }
-    let texts = texts(app, input, "input", MAX_TEXTS)?;
+    let texts = texts(app, input, "input", MAX_TEXTS, |text| app.model.encode_for_embedding(text))?;
     if texts.iter().any(Vec::is_empty) {
         return Err(ApiError::field("input", "a text has no tokens"));
     }
