@@ -17,7 +17,7 @@ mod vocab;
 pub(crate) use gguf_out::{architecture_for, put_shape};
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{FloatMatrix, FloatType, ModelConfig, ModelWeights};
+use bitnet_model::{FloatType, ModelConfig, ModelError, ModelWeights, Table};
 use speech::Speech;
 use ternary_kernels::FileFormat;
 pub use ternary_kernels::ScaleRounding;
@@ -48,15 +48,8 @@ pub enum Target {
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 7] = [
-        Target::I2S,
-        Target::Tq1_0,
-        Target::Tq2_0,
-        Target::Q2_0,
-        Target::Pq2_0,
-        Target::Ptq1_0,
-        Target::HfPacked,
-    ];
+    pub const ALL: [Target; 7] =
+        [Target::I2S, Target::Tq1_0, Target::Tq2_0, Target::Q2_0, Target::Pq2_0, Target::Ptq1_0, Target::HfPacked];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -75,10 +68,16 @@ impl Target {
     pub fn about(self) -> &'static str {
         match self {
             Target::I2S => "GGUF, 2 bits per weight; rows must be multiples of 128, one scale per tensor",
-            Target::Tq1_0 => "GGUF, 1.69 bits per weight; rows must be multiples of 256, scales of 256 weights fit 16 bits",
+            Target::Tq1_0 => {
+                "GGUF, 1.69 bits per weight; rows must be multiples of 256, scales of 256 weights fit 16 bits"
+            }
             Target::Tq2_0 => "GGUF, 2.06 bits per weight; as tq1_0",
-            Target::Q2_0 => "GGUF, 2.25 bits per weight; rows must be multiples of 64, scales of 64 weights fit 16 bits",
-            Target::Pq2_0 => "GGUF, 2.13 bits per weight; rows must be multiples of 128, scales of 128 weights fit 16 bits",
+            Target::Q2_0 => {
+                "GGUF, 2.25 bits per weight; rows must be multiples of 64, scales of 64 weights fit 16 bits"
+            }
+            Target::Pq2_0 => {
+                "GGUF, 2.13 bits per weight; rows must be multiples of 128, scales of 128 weights fit 16 bits"
+            }
             Target::Ptq1_0 => "GGUF, 1.75 bits per weight; as pq2_0",
             Target::HfPacked => "a Hugging Face folder with packed uint8 weights, one scale per tensor",
         }
@@ -180,9 +179,18 @@ pub fn convert(
     let source = Checkpoint::open(input, &options.load)?;
     let mut weights = source.weights()?;
     if options.f16_tables {
-        let rounded = |m: &FloatMatrix| if m.float_type() == FloatType::F16 { Ok(m.clone()) } else { m.to_f16() };
+        let rounded = |t: &Table| match t {
+            Table::Float(m) if m.float_type() != FloatType::F16 => m.to_f16().map(Table::Float),
+            Table::Float(_) | Table::Ternary(_) => Ok(t.clone()),
+        };
         weights.embedding = rounded(&weights.embedding)?;
         weights.head = weights.head.as_ref().map(rounded).transpose()?;
+    }
+    for table in [Some(&weights.embedding), weights.head.as_ref()].into_iter().flatten() {
+        if table.as_float().is_none() {
+            let must = "of a float type to be converted";
+            return Err(ModelError::Config { field: "embedding or head", value: table.type_name(), must }.into());
+        }
     }
     check_shapes(&source, &weights, target)?;
     let mut notes = source.notes();
@@ -194,8 +202,7 @@ pub fn convert(
         None => hf_out::write(&mut job, output)?,
         Some(types) => gguf_out::write(&mut job, output, types)?,
     };
-    let file =
-        if target.is_folder() { output.join(crate::safetensors::SINGLE_NAME) } else { output.to_path_buf() };
+    let file = if target.is_folder() { output.join(crate::safetensors::SINGLE_NAME) } else { output.to_path_buf() };
     let bytes = file.metadata().map_err(LoadError::io("inspect", &file))?.len();
     Ok(ConvertReport { bytes, projections: checked.projections, rounded: checked.rounded, notes })
 }
