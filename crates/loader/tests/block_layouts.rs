@@ -18,7 +18,8 @@ fn read(path: &std::path::Path) -> Result<(GgmlType, TernaryMatrix), LoadError> 
     let info = file.tensors().iter().find(|t| t.elements() == 32 * 512).unwrap();
     let (ty, bytes) = file.data(info)?;
     let format = *FileFormat::ALL.iter().find(|f| f.name() == ty.name()).unwrap();
-    let w = TernaryMatrix::from_bytes(format, 32, 512, bytes, None).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let w =
+        TernaryMatrix::from_bytes(format, 32, 512, bytes, None).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     Ok((ty, w))
 }
 
@@ -100,7 +101,8 @@ fn matrix(rows: usize, cols: usize, group: usize, seed: u32) -> TernaryMatrix {
         state >> 16
     };
     let trits: Vec<i8> = (0..rows * cols).map(|_| (next() % 3) as i8 - 1).collect();
-    let scales: Vec<f16> = (0..rows * cols / group).map(|_| f16::from_f32(0.01 + (next() % 100) as f32 * 5e-4)).collect();
+    let scales: Vec<f16> =
+        (0..rows * cols / group).map(|_| f16::from_f32(0.01 + (next() % 100) as f32 * 5e-4)).collect();
     let scales = GroupScales::new(group, rows, cols, scales.into()).unwrap();
     TernaryMatrix::from_trits(rows, cols, &trits, Scales::Groups(scales)).unwrap()
 }

@@ -163,7 +163,9 @@ pub enum KernelError {
         twos: Twos,
     },
     /// A kernel for rows of one scale was given a scale per group.
-    #[error("kernel {kernel} takes one scale per row, but these weights have one for each {group_len}; use a group kernel")]
+    #[error(
+        "kernel {kernel} takes one scale per row, but these weights have one for each {group_len}; use a group kernel"
+    )]
     GroupsUnsupported {
         /// The kernel that refused.
         kernel: String,

@@ -113,11 +113,7 @@ impl GroupScales {
     /// # Errors
     /// [`KernelError::InexactScale`] for a product that f16 cannot hold; [`KernelError::InvalidGroupScale`] for a factor that is
     /// no scale.
-    pub(crate) fn times(
-        &self,
-        format: FileFormat,
-        factor: impl Fn(usize, usize) -> f32,
-    ) -> Result<Self, KernelError> {
+    pub(crate) fn times(&self, format: FileFormat, factor: impl Fn(usize, usize) -> f32) -> Result<Self, KernelError> {
         let product = |(i, d): (usize, &f16)| {
             let (row, group) = (i / self.groups, i % self.groups);
             let value = d.to_f32() * factor(row, group * self.group_len);

@@ -41,10 +41,10 @@ pub use int4::{Int4Batch, Int4Matrix, Int4RowMut, Int4RowsMut, Int4Vector};
 pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows, row_block};
 pub use matrix::{Levels, TernaryMatrix, Twos};
-pub use scales::Scales;
 pub use registry::{
     Entry, best, by_name, for_format, for_int4_weights, for_isa, for_weights, kernels_available, registry,
 };
+pub use scales::Scales;
 
 pub mod ops;
 mod split;

@@ -47,12 +47,9 @@ impl Scales {
         };
         match self {
             Scales::Tensor(s) => check(0, *s),
-            Scales::Rows(s) if s.len() != rows => Err(KernelError::ShapeMismatch {
-                op: "TernaryMatrix",
-                what: "scales",
-                expected: rows,
-                got: s.len(),
-            }),
+            Scales::Rows(s) if s.len() != rows => {
+                Err(KernelError::ShapeMismatch { op: "TernaryMatrix", what: "scales", expected: rows, got: s.len() })
+            }
             Scales::Rows(s) => s.iter().enumerate().try_for_each(|(r, v)| check(r, *v)),
             // The values were checked when they were made.
             Scales::Groups(g) => {

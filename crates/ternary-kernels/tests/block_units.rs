@@ -83,7 +83,8 @@ fn rows_multiply_as_the_reference_does() {
         let expected = u8s(&file, &format!("{name}.row.block_dots"));
         let expected: Vec<i32> = expected.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
         assert_eq!(dots, expected, "{name}");
-        let exact: f64 = dots.iter().enumerate().map(|(g, d)| f64::from(w.scales().at(0, g * len)) * f64::from(*d)).sum();
+        let exact: f64 =
+            dots.iter().enumerate().map(|(g, d)| f64::from(w.scales().at(0, g * len)) * f64::from(*d)).sum();
         let wanted = f64::from_le_bytes(u8s(&file, &format!("{name}.row.dot_f64")).try_into().unwrap());
         // Sums of at most 16 products of 11 by 15 bits: f64 rounds none of them by more than an ulp.
         assert!((exact - wanted).abs() <= 1e-12 * wanted.abs().max(1.0), "{name}: {exact} {wanted}");

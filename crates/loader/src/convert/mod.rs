@@ -14,7 +14,7 @@ mod speech;
 mod verify;
 mod vocab;
 
-pub(crate) use gguf_out::{architecture_for, put_shape};
+pub(crate) use gguf_out::{architecture_for, put_config};
 use std::path::{Path, PathBuf};
 
 use bitnet_model::{FloatMatrix, FloatType, ModelConfig, ModelWeights};
@@ -48,15 +48,8 @@ pub enum Target {
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 7] = [
-        Target::I2S,
-        Target::Tq1_0,
-        Target::Tq2_0,
-        Target::Q2_0,
-        Target::Pq2_0,
-        Target::Ptq1_0,
-        Target::HfPacked,
-    ];
+    pub const ALL: [Target; 7] =
+        [Target::I2S, Target::Tq1_0, Target::Tq2_0, Target::Q2_0, Target::Pq2_0, Target::Ptq1_0, Target::HfPacked];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -75,10 +68,16 @@ impl Target {
     pub fn about(self) -> &'static str {
         match self {
             Target::I2S => "GGUF, 2 bits per weight; rows must be multiples of 128, one scale per tensor",
-            Target::Tq1_0 => "GGUF, 1.69 bits per weight; rows must be multiples of 256, scales of 256 weights fit 16 bits",
+            Target::Tq1_0 => {
+                "GGUF, 1.69 bits per weight; rows must be multiples of 256, scales of 256 weights fit 16 bits"
+            }
             Target::Tq2_0 => "GGUF, 2.06 bits per weight; as tq1_0",
-            Target::Q2_0 => "GGUF, 2.25 bits per weight; rows must be multiples of 64, scales of 64 weights fit 16 bits",
-            Target::Pq2_0 => "GGUF, 2.13 bits per weight; rows must be multiples of 128, scales of 128 weights fit 16 bits",
+            Target::Q2_0 => {
+                "GGUF, 2.25 bits per weight; rows must be multiples of 64, scales of 64 weights fit 16 bits"
+            }
+            Target::Pq2_0 => {
+                "GGUF, 2.13 bits per weight; rows must be multiples of 128, scales of 128 weights fit 16 bits"
+            }
             Target::Ptq1_0 => "GGUF, 1.75 bits per weight; as pq2_0",
             Target::HfPacked => "a Hugging Face folder with packed uint8 weights, one scale per tensor",
         }
@@ -194,8 +193,7 @@ pub fn convert(
         None => hf_out::write(&mut job, output)?,
         Some(types) => gguf_out::write(&mut job, output, types)?,
     };
-    let file =
-        if target.is_folder() { output.join(crate::safetensors::SINGLE_NAME) } else { output.to_path_buf() };
+    let file = if target.is_folder() { output.join(crate::safetensors::SINGLE_NAME) } else { output.to_path_buf() };
     let bytes = file.metadata().map_err(LoadError::io("inspect", &file))?.len();
     Ok(ConvertReport { bytes, projections: checked.projections, rounded: checked.rounded, notes })
 }

@@ -105,7 +105,8 @@ pub(super) fn read_back(
 /// set, and angles of the rotary embedding may be said in two ways.
 fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
     let (mut a, mut b) = (a.clone(), b.clone());
-    if rope::same(&a.rope_frequencies(), &b.rope_frequencies()) {
+    let attention = |c: &ModelConfig| c.rope_attention_factor().to_bits();
+    if rope::same(&a.rope_frequencies(), &b.rope_frequencies()) && attention(&a) == attention(&b) {
         b.rope_scaling.clone_from(&a.rope_scaling);
     }
     for c in [&mut a, &mut b] {
@@ -135,12 +136,7 @@ fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
 
 /// The scales of the weights of row `r` in two matrices with the trits `trits`, once for each run of weights that share them in
 /// both; runs of zeros have any scale.
-fn scales_of_row<'a>(
-    a: &'a Scales,
-    b: &'a Scales,
-    r: usize,
-    trits: &'a [i8],
-) -> impl Iterator<Item = (f32, f32)> + 'a {
+fn scales_of_row<'a>(a: &'a Scales, b: &'a Scales, r: usize, trits: &'a [i8]) -> impl Iterator<Item = (f32, f32)> + 'a {
     let len = |s: &Scales| match s {
         Scales::Tensor(_) | Scales::Rows(_) => 0,
         Scales::Groups(g) => g.group_len(),

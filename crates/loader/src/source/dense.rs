@@ -24,8 +24,7 @@ fn trit(v: f32) -> i8 {
 }
 
 /// Weights of a group that "unpacked" checkpoints may have, the longest first.
-const GROUPS: [(usize, FileFormat); 3] =
-    [(256, FileFormat::Tq2_0), (128, FileFormat::Pq2_0), (64, FileFormat::Q2_0)];
+const GROUPS: [(usize, FileFormat); 3] = [(256, FileFormat::Tq2_0), (128, FileFormat::Pq2_0), (64, FileFormat::Q2_0)];
 
 /// Rows that are read and packed at once.
 const ROWS: usize = 64;

@@ -30,13 +30,8 @@ pub(super) const Q2_0: FormatInfo = FormatInfo {
 };
 pub(super) const PQ2_0: FormatInfo =
     FormatInfo { name: "PQ2_0", ggml_ids: &[142, 42], weights: 128, bytes: Some(34), ..Q2_0 };
-pub(super) const D_LAST: FormatInfo = FormatInfo {
-    name: "TQ2_0_g128",
-    ggml_ids: &[42],
-    scale: ScalePlace::Block(32),
-    writable: false,
-    ..PQ2_0
-};
+pub(super) const D_LAST: FormatInfo =
+    FormatInfo { name: "TQ2_0_g128", ggml_ids: &[42], scale: ScalePlace::Block(32), writable: false, ..PQ2_0 };
 
 /// Where in `qs` code 3 stands, and how often.
 fn code_3(qs: &[u8]) -> Option<(usize, usize)> {

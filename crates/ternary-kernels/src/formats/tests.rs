@@ -204,7 +204,10 @@ fn tq_blocks_that_agree_have_the_scale_of_the_tensor_and_others_their_own() {
         set_d(format, &mut mixed, 3, 0.25);
         let loaded = load(&mixed).unwrap();
         let Scales::Groups(g) = loaded.scales() else { panic!("{:?}", loaded.scales()) };
-        assert_eq!((g.group_len(), g.groups(), loaded.scales().at(1, 255), loaded.scales().at(1, 256)), (256, 2, 0.5, 0.25));
+        assert_eq!(
+            (g.group_len(), g.groups(), loaded.scales().at(1, 255), loaded.scales().at(1, 256)),
+            (256, 2, 0.5, 0.25)
+        );
         assert_eq!(loaded.to_trits(), w.to_trits());
         assert_eq!(format.encode(&loaded, ScaleRounding::Exact).unwrap(), mixed);
         // In other rows and in a slice the scales go with their rows.

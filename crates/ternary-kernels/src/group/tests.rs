@@ -20,7 +20,9 @@ fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
 /// Compares the products of a set with the definition.
 pub(super) fn check_backend(product: &dyn Fn(&Product<'_>, &mut [f32])) {
     let mut next = numbers(5);
-    for (rows, cols, group_len) in [(1usize, 1usize, 64), (17, 100, 64), (33, 300, 128), (40, 1000, 256), (16, 520, 192)] {
+    for (rows, cols, group_len) in
+        [(1usize, 1usize, 64), (17, 100, 64), (33, 300, 128), (40, 1000, 256), (16, 520, 192)]
+    {
         for n in [1, 2, 3, 5, 13] {
             let levels: Vec<i8> = (0..rows * cols).map(|_| next(4) as i8 - 1).collect();
             let groups = cols.div_ceil(group_len);
