@@ -25,9 +25,11 @@ mod synthetic;
 mod weights;
 
 pub use blocks::BlockType;
+#[cfg(feature = "json")]
+pub use config::json as config_json;
 pub use config::{
-    Activation, ActivationBits, InputForm, InputForms, Mixer, ModelConfig, Norm, Pooling, Projection, RopeScaling,
-    TttOptions, TttTensor,
+    Activation, ActivationBits, Architecture, Formulas, InputForm, InputForms, Mixer, ModelConfig, Norm, Pooling,
+    Presence, Projection, RopeScaling, TttOptions, TttTensor,
 };
 pub use engine::{
     Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LayerKind, LogitsWanted, Prediction,

@@ -85,3 +85,79 @@ fn scalings_that_cannot_be_are_refused() {
         assert!(config.validate().is_err_and(|e| e.to_string().contains("rope_scaling")), "{:?}", config.rope_scaling);
     }
 }
+
+/// A tensor of floats in a safetensors file.
+fn floats(path: &std::path::Path, name: &str) -> Vec<f32> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    file.tensor(name).unwrap().data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// transformers computes the powers of the base in f32 and in another order: 2e-6 is what it differs by from f64.
+#[test]
+fn yarn_is_that_of_transformers() {
+    let Some(shared) = test_support::shared_dir() else { return };
+    let dir = shared.join("fixtures/families/qwen3_group");
+    for (name, theta, original) in [("g128_tied", 1e6, 64), ("g64_untied", 1e4, 1024), ("g256_tq2", 1e6, 32)] {
+        let path = dir.join(name).join("expected.safetensors");
+        if !path.is_file() {
+            return;
+        }
+        let mut c = ModelConfig::new(16, 128, 32, 1, 2, 1);
+        (c.rope_theta, c.rope_scaling) = (theta, RopeScaling::yarn(4.0, original));
+        c.validate().unwrap();
+        let expected = floats(&path, "rope.inv_freq");
+        let got = c.rope_frequencies();
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(&expected) {
+            assert!((got - expected).abs() <= 2e-6 * expected, "{name}: {got} {expected}");
+        }
+        // At position 0 the cosine is the factor itself.
+        assert_eq!(c.rope_attention_factor(), 1.138_629_4);
+        // The cosines of the fixture hold the factor: their largest is it, up to the angle of the slowest frequency.
+        let cos = floats(&path, "rope.cos");
+        let largest = cos.iter().copied().fold(0.0, f32::max);
+        assert!((largest - c.rope_attention_factor()).abs() < 1e-3, "{name}: {largest}");
+    }
+}
+
+#[test]
+fn further_scalings_that_cannot_be_are_refused() {
+    let mut c = ModelConfig::new(16, 32, 32, 1, 2, 1);
+    c.rope_scaling = RopeScaling::yarn(4.0, 64);
+    c.validate().unwrap();
+    let yarn = |factor, original_context, attention_factor, beta_fast, beta_slow| RopeScaling::Yarn {
+        factor,
+        original_context,
+        attention_factor,
+        beta_fast,
+        beta_slow,
+    };
+    let long = |short: usize, long: usize, original_context, attention_factor| RopeScaling::LongRope {
+        short: vec![1.0; short],
+        long: vec![2.0; long],
+        original_context,
+        attention_factor,
+    };
+    for scaling in [
+        yarn(0.0, 64, 1.0, 32.0, 1.0),
+        yarn(4.0, 0, 1.0, 32.0, 1.0),
+        yarn(4.0, 64, f64::NAN, 32.0, 1.0),
+        yarn(4.0, 64, 1.0, 1.0, 32.0),
+        yarn(4.0, 64, 1.0, 32.0, 0.0),
+        long(7, 8, 64, 1.0),
+        long(8, 9, 64, 1.0),
+        long(8, 8, 0, 1.0),
+        long(8, 8, 64, 0.0),
+    ] {
+        c.rope_scaling = scaling.clone();
+        let error = c.validate().unwrap_err().to_string();
+        assert!(error.contains("rope_scaling"), "{scaling:?}: {error}");
+    }
+    // The list follows the context of the model.
+    c.rope_scaling = long(8, 8, 64, 1.0);
+    c.max_position_embeddings = 64;
+    let short = c.rope_frequencies();
+    c.max_position_embeddings = 65;
+    assert_eq!(c.rope_frequencies()[0], short[0] / 2.0);
+}

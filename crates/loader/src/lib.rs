@@ -1,6 +1,7 @@
 //! Reads and writes ternary checkpoints: GGUF files and Hugging Face folders.
 #![deny(unsafe_code)]
 
+mod architecture;
 pub mod chat;
 mod config;
 pub mod convert;

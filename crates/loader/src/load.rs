@@ -131,8 +131,17 @@ fn tokenizer(
     let says_none = config.is_some_and(|c| c.bos_token_is_null);
     let says_eos = config.is_some_and(|c| c.eos_token.is_some());
     let own = checkpoint.gguf().is_some() && options.tokenizer.is_none();
-    tokenizer =
-        with_model_ids(tokenizer, model, !says_none, !says_eos && !own).map_err(|e| in_file(checkpoint.path(), e))?;
+    // Converters of embedding models say that an EOS ends a text; the folders that they are made of leave it to the program.
+    let ends = model.headless && !own && tokenizer.add_eos().is_none();
+    tokenizer = with_model_ids(tokenizer, model, !says_none, (ends || !says_eos) && !own)
+        .map_err(|e| in_file(checkpoint.path(), e))?;
+    if ends && !tokenizer.eos().is_empty() {
+        let add = TokenizerConfig { add_eos_token: Some(true), ..TokenizerConfig::default() };
+        tokenizer = tokenizer.with_config(&add).map_err(|e| in_file(checkpoint.path(), e))?;
+        notes.push(
+            "the files do not say whether a text ends with EOS; it is added, as embedding models need it".to_owned(),
+        );
+    }
     let vocab = model.vocab_size;
     let tokens = tokenizer.vocab_size();
     if tokens > vocab.saturating_add(SURPLUS_TOKENS) {

@@ -12,6 +12,11 @@
 //! | gate, up, down | `mlp.{gate,up,down}_proj` | `ffn_{gate,up,down}` |
 //! | gate and up merged | `mlp.gate_up_proj` | `ffn_gate_up` |
 //! | feed-forward sub-norm | `mlp.ffn_sub_norm`, `mlp.ffn_layernorm` (1bitLLM) | `ffn_sub_norm` |
+//! | norms of the heads of q, k | `self_attn.{q,k}_norm` | `attn_{q,k}_norm` |
+//! | norm of a projection's input | `self_attn.q_proj.norm`, ... | `attn_q_norm_in`, ... |
+//! | Gemma: norms of outputs | `post_attention_layernorm`, `post_feedforward_layernorm` | `post_attention_norm`, `post_ffw_norm` |
+//! | Gemma: norm before the feed-forward block | `pre_feedforward_layernorm` | `ffn_norm` |
+//! | biases of q, k, v | `self_attn.{q,k,v}_proj.bias` | `attn_{q,k,v}.bias` |
 //! | final norm | `model.norm` | `output_norm` |
 //! | TTT layer: q, k, v, gate, o | `ttt.{q,k,v,g,o}_proj` | `ttt_{q,k,v,gate,output}` |
 //! | TTT layer: sub-norm | `ttt.attn_sub_norm` | `ttt_sub_norm` |
@@ -19,7 +24,7 @@
 //! | head (absent where it is the embedding) | `lm_head` | `output` |
 //! | scale beside a projection | `weight_scale` | `scale` |
 //!
-//! All end in `.weight`, except the scales. What else a TTT layer has is in `docs/formats/bit_ttt.md`.
+//! All end in `.weight`, except the scales and biases. What else a TTT layer has is in `docs/formats/bit_ttt.md`.
 
 use std::collections::HashSet;
 
@@ -66,8 +71,9 @@ impl Names {
         }
     }
 
-    /// The names that a norm may have in a layer with this mixer, the usual one first.
-    pub(crate) fn norm(self, norm: Norm, mixer: Mixer) -> Vec<String> {
+    /// The names that a norm may have in a model, the usual one first.
+    pub(crate) fn norm(self, norm: Norm, config: &ModelConfig) -> Vec<String> {
+        let mixer = norm.layer().map_or(Mixer::Attention, |l| config.mixer(l));
         let Some(layer) = norm.layer() else {
             return vec![match self {
                 Names::Gguf => "output_norm.weight".into(),
@@ -99,7 +105,7 @@ impl Names {
                     Norm::FfnSub(_) => Some("mlp.ffn_layernorm"),
                     _ => None,
                 };
-                std::iter::once(norm.path(mixer)).chain(other.map(str::to_owned)).collect()
+                std::iter::once(config.norm_path(norm)).chain(other.map(str::to_owned)).collect()
             }
         };
         names.iter().map(|n| format!("{}{n}.weight", self.layer(layer))).collect()
@@ -124,6 +130,19 @@ impl Names {
             Names::Hf { .. } => p.path(mixer),
         };
         self.layer(layer) + &short
+    }
+
+    /// The full name of a projection's bias in a layer with this mixer.
+    pub(crate) fn bias(self, layer: usize, p: Projection, mixer: Mixer) -> String {
+        self.projection(layer, p, mixer) + ".bias"
+    }
+
+    /// Whether a tensor is the norm of a single projection's input.
+    pub(crate) fn is_projection_norm(self, name: &str) -> bool {
+        match self {
+            Names::Gguf => name.ends_with("_norm_in.weight"),
+            Names::Hf { .. } => name.ends_with("_proj.norm.weight"),
+        }
     }
 
     /// The full name of what a TTT layer learns in full precision.
@@ -157,16 +176,17 @@ impl Names {
     /// Every name that a model of this configuration may use in its first `layers` layers.
     pub(crate) fn all(self, config: &ModelConfig, layers: usize) -> HashSet<String> {
         let mut all: HashSet<String> = [self.embedding(), self.head()].into();
-        all.extend(self.norm(Norm::Final, Mixer::Attention));
+        all.extend(self.norm(Norm::Final, config));
         if self == Names::Gguf {
-            all.insert(rope::FACTORS.to_owned());
+            all.extend(rope::TENSORS.map(str::to_owned));
         }
         for l in 0..layers {
             let mixer = config.mixer(l);
             // Unexpected sub-norms are rejected elsewhere.
             for n in config.layer_norms(l).chain([Norm::AttnSub(l), Norm::FfnSub(l)]) {
-                all.extend(self.norm(n, mixer));
+                all.extend(self.norm(n, config));
             }
+            all.extend(config.layer_biases(l).map(|(p, _)| self.bias(l, p, mixer)));
             all.extend(config.layer_ttt_tensors(l).map(|(t, _)| self.ttt(l, t)));
             let bases = config.layer_projections(l).map(|p| self.projection(l, p, mixer));
             for base in bases.chain(self.groups(mixer).map(|(g, _)| self.merged(l, g))) {
@@ -263,8 +283,8 @@ mod tests {
         (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
         let (gguf, hf) = (Names::Gguf.all(&c, 4), Names::Hf { prefix: "model." }.all(&c, 4));
         // The two names of 1bitLLM for the sub-norms of attention, one for those of other layers, are the only surplus; GGUF has
-        // the factors of the rotary embedding.
-        assert_eq!(hf.len(), gguf.len() + 2 * 2 + 2 - 1);
+        // the factors of the rotary embedding, in three tensors.
+        assert_eq!(hf.len(), gguf.len() + 2 * 2 + 2 - 3);
         for name in [
             "model.layers.1.mlp.down_proj.weight_scale",
             "model.layers.0.self_attn.qkv_proj.weight",

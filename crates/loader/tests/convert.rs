@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{FloatType, Projection, WeightSource};
+use bitnet_model::{Projection, WeightSource};
 use common::checkpoints::*;
 use loader::convert::{ConvertOptions, ConvertReport, Progress, ScaleRounding, Target, convert};
 use loader::gguf::Gguf;

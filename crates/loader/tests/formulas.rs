@@ -133,10 +133,6 @@ fn scalings_of_a_folder_are_neutral_computed_or_refused() {
             (json!({"type": "linear", "factor": "4"}), "factor"),
             (json!({"rope_type": "llama3", "factor": 8.0}), "low_freq_factor"),
             (
-                json!({"rope_type": "longrope", "short_factor": vec![1.0; 16], "long_factor": vec![2.0; 16], "factor": 4.0}),
-                "longrope",
-            ),
-            (
                 json!({"rope_type": "longrope", "short_factor": vec![2.0; 3], "long_factor": vec![2.0; 3], "factor": 1.0}),
                 "short_factor",
             ),
@@ -175,7 +171,7 @@ fn the_activation_is_the_one_that_the_file_names() {
     assert_eq!(config.hidden_act, Activation::Silu);
     assert!(notes.iter().any(|n| n.contains("bitnet.hidden_activation")), "{notes:?}");
     refused(gguf(&bitnet().set("bitnet.hidden_activation", "gelu")), "bitnet.hidden_activation");
-    refused(gguf(&Edit::stories().set(&format!("{A}.hidden_activation"), "gelu_pytorch_tanh")), "gelu");
+    refused(gguf(&Edit::stories().set(&format!("{A}.hidden_activation"), "gelu_new")), "gelu_new");
     let two = bitnet().set("bitnet.hidden_activation", "silu").set("bitnet.hidden_act", "relu2");
     refused(gguf(&two), "contradicts");
     refused(hf(json!({"hidden_activation": "gelu"})), "hidden_activation");

@@ -87,6 +87,63 @@ impl ModelConfig {
         }
     }
 
+    /// This model with one field changed at a time, by name: for tests that readers and writers forget none.
+    #[doc(hidden)]
+    pub fn each_field_changed(&self) -> Vec<(&'static str, ModelConfig)> {
+        macro_rules! changed {
+            ($($field:ident: $change:expr,)*) => {{
+                // Without `..`, so that a further field does not compile until it stands here.
+                let ModelConfig { $($field: _),* } = self;
+                vec![$((stringify!($field), {
+                    let change: fn(&mut ModelConfig) = $change;
+                    let mut c = self.clone();
+                    change(&mut c);
+                    c
+                })),*]
+            }};
+        }
+        changed! {
+            vocab_size: |c| c.vocab_size += 1,
+            hidden_size: |c| c.hidden_size *= 2,
+            intermediate_size: |c| c.intermediate_size *= 2,
+            num_hidden_layers: |c| c.num_hidden_layers += 1,
+            num_attention_heads: |c| c.num_attention_heads *= 2,
+            num_key_value_heads: |c| c.num_key_value_heads = 1,
+            head_dim: |c| c.head_dim *= 2,
+            hidden_act: |c| c.hidden_act = match c.hidden_act {
+                Activation::Relu2 | Activation::GeluTanh => Activation::Silu,
+                Activation::Silu => Activation::Relu2,
+            },
+            rms_norm_eps: |c| c.rms_norm_eps = 3e-4,
+            rope_theta: |c| c.rope_theta = 12_345.1,
+            rope_scaling: |c| c.rope_scaling = RopeScaling::yarn(4.0, 64),
+            max_position_embeddings: |c| c.max_position_embeddings = 777,
+            tie_word_embeddings: |c| c.tie_word_embeddings ^= true,
+            sub_norms: |c| c.sub_norms ^= true,
+            head_norms: |c| c.head_norms ^= true,
+            projection_norms: |c| (c.projection_norms, c.headless) = (true, true),
+            output_norms: |c| c.output_norms ^= true,
+            qkv_bias: |c| c.qkv_bias ^= true,
+            embedding_scale: |c| c.embedding_scale = 3.3,
+            residual_scale: |c| c.residual_scale = 0.22,
+            logit_divisor: |c| c.logit_divisor = 7.7,
+            attention_scale: |c| c.attention_scale = Some(0.37),
+            headless: |c| (c.headless, c.pooling) = (true, Some(super::Pooling::Mean)),
+            pooling: |c| (c.tie_word_embeddings, c.pooling) = (false, Some(super::Pooling::Last)),
+            bos_token_id: |c| c.bos_token_id = Some(3),
+            eos_token_ids: |c| c.eos_token_ids = vec![5, 7],
+            mixers: |c| c.mixers = vec![Mixer::TttMlp; c.num_hidden_layers],
+            ttt: |c| {
+                c.mixers = vec![Mixer::TttLinear; c.num_hidden_layers];
+                c.ttt.mini_batch_size = 8;
+                c.ttt.norm_eps = 3e-4;
+                c.ttt.share_qk = true;
+                c.ttt.rope_pairs = crate::RopePairs::Halves;
+            },
+            inputs: |c| c.inputs = super::InputForms::bitnet_v2(c, ActivationBits::Four),
+        }
+    }
+
     pub(super) fn validate_extensions(&self) -> Result<(), ModelError> {
         let scales = [
             ("embedding_scale", Some(self.embedding_scale)),

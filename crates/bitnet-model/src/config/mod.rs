@@ -1,14 +1,16 @@
 //! What shape a model has and which formulas it uses.
 
+mod architecture;
 mod extensions;
 mod input;
 #[cfg(feature = "json")]
-mod input_json;
+pub mod json;
 mod mixer;
 mod pooling;
 mod rope;
 mod tensors;
 
+pub use architecture::{Architecture, Formulas, Presence};
 pub use input::{ActivationBits, InputForm, InputForms};
 pub use mixer::{Mixer, TttOptions};
 pub use pooling::Pooling;

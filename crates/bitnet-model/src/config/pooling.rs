@@ -2,7 +2,6 @@
 
 /// How the hidden states of a text's tokens become one vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Pooling {
     /// The mean over all tokens.
     #[default]

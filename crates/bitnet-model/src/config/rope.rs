@@ -7,7 +7,6 @@ use crate::ModelError;
 
 /// How the frequencies of the rotary position embedding are changed.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
 pub enum RopeScaling {
     /// Not at all.
     #[default]
@@ -177,8 +176,40 @@ impl ModelConfig {
 impl RopeScaling {
     /// YaRN with the constants of its paper: `beta_fast` 32, `beta_slow` 1, an attention factor of `1 + 0.1 ln(factor)`.
     pub fn yarn(factor: f64, original_context: usize) -> Self {
-        let attention_factor = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
-        Self::Yarn { factor, original_context, attention_factor, beta_fast: 32.0, beta_slow: 1.0 }
+        let [beta_fast, beta_slow] = Self::YARN_BETAS;
+        Self::Yarn {
+            factor,
+            original_context,
+            attention_factor: Self::yarn_attention(factor, 1.0),
+            beta_fast,
+            beta_slow,
+        }
+    }
+
+    /// `beta_fast` and `beta_slow` of YaRN's paper.
+    pub const YARN_BETAS: [f64; 2] = [32.0, 1.0];
+
+    /// YaRN's factor for attention, `1 + 0.1 scale ln(factor)`; the paper's scale is 1.
+    pub fn yarn_attention(factor: f64, scale: f64) -> f64 {
+        if factor > 1.0 { 0.1 * scale * factor.ln() + 1.0 } else { 1.0 }
+    }
+
+    /// LongRoPE of these lists; where both agree and attention is not scaled, there is nothing to choose and they are
+    /// [`RopeScaling::Factors`], and none at all where every factor is 1.
+    pub fn longrope(short: Vec<f32>, long: Vec<f32>, original_context: usize, attention_factor: f64) -> Self {
+        match short == long && attention_factor == 1.0 {
+            true if short.iter().all(|f| *f == 1.0) => Self::None,
+            true => Self::Factors(short),
+            false => Self::LongRope { short, long, original_context, attention_factor },
+        }
+    }
+
+    /// LongRoPE's factor for attention in a context `stretched` times the original one: `sqrt(1 + ln(stretched) / ln(original))`.
+    pub fn longrope_attention(stretched: f64, original_context: usize) -> f64 {
+        match stretched > 1.0 && original_context > 1 {
+            true => (1.0 + stretched.ln() / (original_context as f64).ln()).sqrt(),
+            false => 1.0,
+        }
     }
 
     /// Step by step as transformers computes it in f32, so that the last bits agree.

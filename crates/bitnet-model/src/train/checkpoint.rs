@@ -92,7 +92,7 @@ impl Checkpoint {
         let blank = "0".repeat(DIGITS);
         let about = json!({
             "format": FORMAT,
-            "model": model_to_json(&self.model),
+            "model": model_to_json(&self.model)?,
             "config": self.config,
             "progress": self.progress,
             "sha256": blank,

@@ -13,6 +13,9 @@ pub enum TrainError {
     /// An error of the model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A shape that is not understood.
+    #[error(transparent)]
+    Shape(crate::config::json::JsonError),
     /// An error of the kernels.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -81,5 +81,5 @@ pub fn write_master(dir: &Path, model: &ModelConfig, params: &Params) -> Result<
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(bad)?;
     files::write(&path, &bytes)?;
-    Ok(files::write(&dir.join("config.json"), format!("{:#}\n", model_to_json(model)).as_bytes())?)
+    Ok(files::write(&dir.join("config.json"), format!("{:#}\n", model_to_json(model)?).as_bytes())?)
 }

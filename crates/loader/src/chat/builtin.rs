@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{ChatError, ChatTemplate, GGUF_FILE, Message, TOKENIZER_CONFIG};
+use crate::architecture::{named, rules};
 use crate::tokenizer::{Note, Tokenizer, TokenizerConfig};
 
 /// `(name, source)`.
@@ -51,9 +52,14 @@ impl Choice {
     }
 }
 
-/// Architectures of BitNet b1.58 2B4T, in GGUF files and in `config.json`.
+/// The built-in template of an architecture, by its name in GGUF files or in `config.json`.
+fn template_of(architecture: Option<&str>) -> Option<&'static str> {
+    architecture.and_then(named).and_then(|a| rules(a).template)
+}
+
+/// Whether it is an architecture of BitNet b1.58 2B4T.
 fn is_2b4t(architecture: Option<&str>) -> bool {
-    matches!(architecture, Some("bitnet-b1.58" | "bitnet-25" | "bitnet"))
+    template_of(architecture) == Some(BITNET_2B4T)
 }
 
 /// How a template is known to be wrong for its model.

@@ -1,18 +1,23 @@
 //! The configuration in the metadata of a GGUF file.
 
-use bitnet_model::{Activation, ModelConfig};
+use bitnet_model::config_json::{named_activation, named_mixers};
+use bitnet_model::{Activation, Architecture, ModelConfig, Pooling};
 
-use super::bit_ttt::{self, TttFields};
-use super::inputs::{self, Asked};
 use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
-use super::{act, neutral, rope};
+use super::{bit_ttt, inputs, neutral, rope};
 use crate::LoadError;
+use crate::architecture::{Rules, Scales, rules, unknown};
 use crate::gguf::{Metadata, Value};
-use crate::loaded::{GenerationConfig, QkLayout};
+use crate::loaded::GenerationConfig;
 
-/// Why projections of a file of architecture `llama` are not quantised at load.
-const LLAMA_DENSE: &str = "a file of architecture llama whose projections are not ternary is an ordinary model; ternary \
-                           ones store I2_S, TQ1_0, TQ2_0, or exact multiples of -1, 0 and 1";
+/// Where a GGUF file may name the activation, after the architecture; the first one is that of llama.cpp.
+pub(crate) const ACTIVATION_KEYS: [&str; 3] = ["hidden_activation", "hidden_act", "feed_forward_activation"];
+
+/// How the hidden states of a text become a vector, by number.
+pub(crate) const POOLING: &str = "pooling_type";
+/// Scales of MiniCPM: of the embedding, of the residual branches, and what logits are divided by.
+pub(crate) const SCALES: [&str; 3] = ["embedding_scale", "residual_scale", "logit_scale"];
+pub(crate) const ATTENTION_SCALE: &str = "attention.scale";
 
 /// All ids that end a text, where they are more than the keys of other programs can hold.
 pub(crate) const EOS_LIST: &str = "tokenizer.ggml.eos_token_ids";
@@ -22,21 +27,8 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         key: "general.architecture".into(),
         needed_for: "knowing the formulas of the model",
     })?;
-    let (default_act, sub_norms, qk, dense) = match architecture {
-        "bitnet-b1.58" | "bitnet-25" => (Some(Activation::Relu2), true, QkLayout::Half, DensePolicy::Absmean),
-        // Decided below, where the file does not name it.
-        "bitnet" => (None, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
-        "llama" => {
-            (Some(Activation::Silu), facts.has_sub_norms, QkLayout::Interleaved, DensePolicy::Refuse(LLAMA_DENSE))
-        }
-        bit_ttt::ARCHITECTURE => (Some(Activation::Relu2), facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
-        inputs::GGUF_ARCHITECTURE => (None, facts.has_sub_norms, QkLayout::Half, DensePolicy::Absmean),
-        other => {
-            let reason =
-                "supported architectures are bitnet-b1.58, bitnet-25, bitnet, bitnet-v2, bit-ttt and (ternary) llama";
-            return Err(unsupported("general.architecture", other, reason));
-        }
-    };
+    let family = Architecture::from_gguf(architecture).ok_or_else(|| unknown("general.architecture", architecture))?;
+    let (rules, formulas) = (rules(family), family.formulas());
     let k = Keys { metadata, architecture };
     let hidden = k.size("embedding_length")?;
     let heads = k.size("attention.head_count")?;
@@ -65,31 +57,37 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         return Err(unsupported(&k.key("rope.dimension_count"), d, "only rotation of whole heads is supported"));
     }
     let mut notes = Vec::new();
-    let named = act::GGUF_KEYS.iter().map(|short| {
+    let named = ACTIVATION_KEYS.iter().map(|short| {
         let key = k.key(short);
         metadata.str(&key).map(|name| (key, name))
     });
-    c.hidden_act = match act::named(named)?.or(default_act) {
+    c.hidden_act = match named_activation(named)?.or(rules.gguf_activation) {
         Some(act) => act,
-        None => unnamed_act(&k, &c, &mut notes)?,
+        None => unnamed_act(&k, family, &c, &mut notes)?,
     };
-    c.sub_norms = sub_norms;
-    let (must, may) = (architecture == inputs::GGUF_ARCHITECTURE, architecture == bit_ttt::ARCHITECTURE);
-    c.inputs = inputs::from_gguf(metadata, architecture, Asked::by(must, may))?;
+    family.imply(&mut c);
+    c.sub_norms = formulas.sub_norms.decide(facts.has_sub_norms);
+    c.projection_norms = formulas.projection_norms.decide(facts.has_projection_norms);
+    c.inputs = inputs::from_gguf(metadata, architecture, formulas.forms)?;
     c.tie_word_embeddings = !facts.has_head;
+    c.pooling = pooling(&k)?;
+    c.headless = formulas.seems_headless(!facts.has_head, c.pooling.is_some(), c.projection_norms);
     c.max_position_embeddings = k.size("context_length")?;
     let eps = "attention.layer_norm_rms_epsilon";
     c.rms_norm_eps = to_f32(metadata.f64(&k.key(eps))?.ok_or_else(|| k.missing(eps))?);
     // llama.cpp's default where the key is absent.
     c.rope_theta = metadata.f64(&k.key("rope.freq_base"))?.unwrap_or(10_000.0);
-    c.rope_scaling = rope::from_gguf(metadata, architecture, facts.rope_factors)?;
-    notes.extend(neutral::check_gguf(metadata, architecture, &c)?);
-    if architecture == bit_ttt::ARCHITECTURE {
+    let (scaling, note) = rope::from_gguf(metadata, architecture, facts.rope, c.max_position_embeddings)?;
+    c.rope_scaling = scaling;
+    notes.extend(note);
+    read_scales(&k, family, rules, &mut c)?;
+    notes.extend(neutral::check_gguf(metadata, architecture, family, &c)?);
+    if formulas.mixers {
         let key = k.key("mixers");
         let names = metadata.strings(&key)?.ok_or_else(|| k.missing("mixers"))?;
-        c.mixers = bit_ttt::mixers(&key, names.iter(), c.num_hidden_layers)?;
+        c.mixers = named_mixers(&key, names.iter(), c.num_hidden_layers)?;
         if !c.mixers.is_empty() {
-            c.ttt = bit_ttt::options(&k)?;
+            c.ttt = bit_ttt::options(metadata, architecture)?;
         }
     }
     c.bos_token_id = token(metadata, "tokenizer.ggml.bos_token_id")?;
@@ -108,12 +106,14 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         }
     }
     Ok(Reading {
-        config: c,
+        config: c.clone(),
         architecture: architecture.to_owned(),
+        family,
         name: metadata.get("general.name").and_then(Value::as_str).map(str::to_owned),
         scale: ScaleMeaning::Multiply,
-        dense,
-        qk,
+        // Norms of single projections are those of models whose float weights are masters.
+        dense: if c.projection_norms { DensePolicy::Absmean } else { rules.gguf_dense },
+        qk: rules.gguf_qk,
         generation: sampling(metadata)?,
         notes,
     })
@@ -126,9 +126,14 @@ const VOCABULARY_2B4T: usize = 128_256;
 ///
 /// Architecture `bitnet` was made for the 1bitLLM models, which compute SiLU. Converters write BitNet b1.58 2B4T under the same
 /// name, which computes squared ReLU; its shape tells it. Another model with its vocabulary may be of either kind.
-fn unnamed_act(k: &Keys<'_>, c: &ModelConfig, notes: &mut Vec<String>) -> Result<Activation, LoadError> {
-    let key = k.key(act::GGUF_KEYS[0]);
-    if k.architecture == inputs::GGUF_ARCHITECTURE {
+fn unnamed_act(
+    k: &Keys<'_>,
+    family: Architecture,
+    c: &ModelConfig,
+    notes: &mut Vec<String>,
+) -> Result<Activation, LoadError> {
+    let [key, ..] = ACTIVATION_KEYS.map(|short| k.key(short));
+    if family == Architecture::BitnetV2 {
         return Err(LoadError::MissingKey { key, needed_for: "the formulas of the model" });
     }
     let is_2b4t = (c.hidden_size, c.intermediate_size, c.num_hidden_layers) == (2560, 6912, 30)
@@ -159,6 +164,48 @@ fn unnamed_act(k: &Keys<'_>, c: &ModelConfig, notes: &mut Vec<String>) -> Result
     }
 }
 
+/// How the hidden states of a text become a vector; 0 says that they do not.
+fn pooling(k: &Keys<'_>) -> Result<Option<Pooling>, LoadError> {
+    let number = k.get_size(POOLING)?.unwrap_or(0);
+    match number {
+        0 => Ok(None),
+        _ => match Pooling::ALL.into_iter().find(|p| pooling_number(*p) == number) {
+            Some(pooling) => Ok(Some(pooling)),
+            None => Err(unsupported(
+                &k.key(POOLING),
+                number,
+                "known are 0 (none), 1 (mean), 2 (first token) and 3 (last token)",
+            )),
+        },
+    }
+}
+
+/// The number of a pooling in GGUF files.
+pub(crate) fn pooling_number(pooling: Pooling) -> usize {
+    match pooling {
+        Pooling::Mean => 1,
+        Pooling::First => 2,
+        Pooling::Last => 3,
+    }
+}
+
+/// The scales of families whose files have some.
+fn read_scales(k: &Keys<'_>, family: Architecture, rules: &Rules, c: &mut ModelConfig) -> Result<(), LoadError> {
+    if let Some(absent) = rules.absent_scales {
+        let Scales { embedding, residual, logits } = absent(c);
+        let [e, r, l] = SCALES.map(|short| k.metadata.f64(&k.key(short)));
+        c.embedding_scale = e?.map_or(embedding, to_f32);
+        c.residual_scale = r?.map_or(residual, to_f32);
+        c.logit_divisor = l?.map_or(logits, to_f32);
+    }
+    if family.formulas().attention_scale {
+        let scale = k.metadata.f64(&k.key(ATTENTION_SCALE))?.filter(|s| *s != 0.0).map(to_f32);
+        let usual = to_f32((c.head_dim as f64).powf(-0.5));
+        c.attention_scale = scale.filter(|s| *s != usual);
+    }
+    Ok(())
+}
+
 /// A token id, or `None` where the key is absent or says so.
 pub(crate) fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>, LoadError> {
     match metadata.get(key) {
@@ -183,24 +230,6 @@ fn sampling(metadata: &Metadata) -> Result<GenerationConfig, LoadError> {
 struct Keys<'a> {
     metadata: &'a Metadata,
     architecture: &'a str,
-}
-
-impl TttFields for Keys<'_> {
-    fn number(&self, key: &str) -> Result<Option<usize>, LoadError> {
-        self.get_size(&format!("ttt.{key}"))
-    }
-
-    fn float(&self, key: &str) -> Result<Option<f64>, LoadError> {
-        self.metadata.f64(&self.key(&format!("ttt.{key}")))
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>, LoadError> {
-        self.metadata.bool(&self.key(&format!("ttt.{key}")))
-    }
-
-    fn word(&self, key: &str) -> Result<Option<&str>, LoadError> {
-        self.metadata.str(&self.key(&format!("ttt.{key}")))
-    }
 }
 
 impl Keys<'_> {

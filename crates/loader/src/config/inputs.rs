@@ -1,24 +1,14 @@
-//! How a file says what happens to activations before a product: BitNet v2's Hadamard transforms and int4.
+//! How a GGUF file says what happens to activations before a product: BitNet v2's Hadamard transforms and int4.
 //!
 //! Files that say so have a type of their own, so that programs which know nothing of it refuse them instead of computing
 //! nonsense; and a file of another type that says so contradicts itself. See `docs/formats/bitnet_v2.md`.
 
-use bitnet_model::{ActivationBits, InputForm, InputForms, Projection};
-use serde_json::{Map, Value};
+use bitnet_model::{ActivationBits, InputForm, InputForms, Presence, Projection};
 
 use super::{to_usize, unsupported};
 use crate::LoadError;
 use crate::gguf::Metadata;
 
-/// `model_type` in a `config.json`.
-pub(crate) const HF_TYPE: &str = "bitnet-v2";
-/// The class in a `config.json`.
-pub(crate) const HF_CLASS: &str = "BitNetV2ForCausalLM";
-/// `general.architecture` in a GGUF file.
-pub(crate) const GGUF_ARCHITECTURE: &str = "bitnet-v2";
-
-/// The object in a `config.json` with one entry for each projection.
-pub(crate) const HF_KEY: &str = InputForms::JSON_KEY;
 const BLOCK: &str = "hadamard_block";
 const BITS: &str = "activation_bits";
 const NEEDED: &str = "how activations become codes";
@@ -29,56 +19,19 @@ fn entry(projection: Projection, key: &str, block: u64, bits: u64) -> Result<(Pr
         0 => None,
         block => Some(block),
     };
-    let reason = "activations have 8 or 4 bits";
+    let reason = "activations have 16, 8 or 4 bits";
     let bits = ActivationBits::from_number(bits).ok_or_else(|| unsupported(&format!("{key}.{BITS}"), bits, reason))?;
     Ok((projection, InputForm { hadamard, bits }))
 }
 
-/// Whether the type of a file asks for forms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// A file of this type has none.
-    Never,
-    /// It may have them.
-    Maybe,
-    /// It is of this type because it has them.
-    Always,
-}
-
-impl Asked {
-    pub(crate) fn by(must: bool, may: bool) -> Self {
-        match (must, may) {
-            (true, _) => Self::Always,
-            (false, true) => Self::Maybe,
-            (false, false) => Self::Never,
-        }
-    }
-}
-
-/// The forms in a `config.json`.
-pub(crate) fn from_hf(map: &Map<String, Value>, asked: Asked) -> Result<InputForms, LoadError> {
-    let value = map.get(HF_KEY).filter(|v| !v.is_null());
-    let value = match (value, asked) {
-        (None, Asked::Never | Asked::Maybe) => return Ok(InputForms::default()),
-        (None, Asked::Always) => return Err(LoadError::MissingKey { key: HF_KEY.into(), needed_for: NEEDED }),
-        (Some(v), Asked::Maybe | Asked::Always) => v,
-        (Some(_), Asked::Never) => {
-            let reason = format!("a model_type of {HF_TYPE} or bit-ttt has these; the file contradicts itself");
-            return Err(unsupported(HF_KEY, "present", &reason));
-        }
-    };
-    Ok(InputForms::from_json(value)?)
-}
-
 /// The forms in the metadata of a GGUF file.
-pub(crate) fn from_gguf(metadata: &Metadata, architecture: &str, asked: Asked) -> Result<InputForms, LoadError> {
+pub(crate) fn from_gguf(metadata: &Metadata, architecture: &str, presence: Presence) -> Result<InputForms, LoadError> {
     let ours = |k: &str| k.ends_with(&format!(".{BLOCK}")) || k.ends_with(&format!(".{BITS}"));
-    match (metadata.iter().find(|(k, _)| ours(k)), asked) {
-        (None, Asked::Never | Asked::Maybe) => return Ok(InputForms::default()),
-        (Some((key, value)), Asked::Never) => {
-            let reason =
-                format!("an architecture of {GGUF_ARCHITECTURE} or bit-ttt has these; the file contradicts itself");
-            return Err(unsupported(key, value, &reason));
+    match (metadata.iter().find(|(k, _)| ours(k)), presence) {
+        (None, Presence::Never | Presence::ByFile) => return Ok(InputForms::default()),
+        (Some((key, value)), Presence::Never) => {
+            let reason = "an architecture of bitnet-v2 or bit-ttt has these; the file contradicts itself";
+            return Err(unsupported(key, value, reason));
         }
         _ => {}
     }

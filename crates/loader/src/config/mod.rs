@@ -6,7 +6,6 @@
     clippy::cast_possible_truncation
 )]
 
-pub(crate) mod act;
 pub(crate) mod bit_ttt;
 pub(crate) mod from_gguf;
 pub(crate) mod from_hf;
@@ -14,7 +13,8 @@ pub(crate) mod inputs;
 pub(crate) mod neutral;
 pub(crate) mod rope;
 
-use bitnet_model::ModelConfig;
+use bitnet_model::config_json::JsonError;
+use bitnet_model::{Architecture, ModelConfig};
 
 use crate::LoadError;
 use crate::loaded::{GenerationConfig, QkLayout};
@@ -43,6 +43,7 @@ pub(crate) struct Reading {
     pub(crate) config: ModelConfig,
     /// `general.architecture` or `model_type`.
     pub(crate) architecture: String,
+    pub(crate) family: Architecture,
     pub(crate) name: Option<String>,
     pub(crate) scale: ScaleMeaning,
     pub(crate) dense: DensePolicy,
@@ -62,8 +63,10 @@ pub(crate) struct TensorFacts {
     pub(crate) has_sub_norms: bool,
     /// Whether any projection has a scale beside it.
     pub(crate) has_scales: bool,
-    /// One factor for each frequency of the rotary embedding, where there is such a tensor.
-    pub(crate) rope_factors: Option<Vec<f32>>,
+    /// Whether any projection has a norm of its input.
+    pub(crate) has_projection_norms: bool,
+    /// Lists of factors for the frequencies of the rotary embedding, where there are such tensors.
+    pub(crate) rope: rope::Tensors,
 }
 
 /// A size from a file, as `usize`; the bounds of the configuration are checked by its `validate`.
@@ -90,9 +93,17 @@ pub(crate) fn to_f32(value: f64) -> f32 {
     value as f32
 }
 
-/// A number for JSON: through its shortest decimal form, not as the f64 nearest to it.
-pub(crate) fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
+impl From<JsonError> for LoadError {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::Missing { key, needed_for } => LoadError::MissingKey { key, needed_for },
+            JsonError::Type { key, expected, got } => LoadError::KeyType { key, expected, got },
+            JsonError::Value { key, value, reason } => LoadError::KeyValue { key, value, reason },
+            JsonError::Model(error) => error.into(),
+            // A later kind says what it is in its own words.
+            other => unsupported("config.json", &other, "see the documentation of this version"),
+        }
+    }
 }
 
 pub(crate) fn unsupported(key: &str, value: impl std::fmt::Display, reason: &str) -> LoadError {

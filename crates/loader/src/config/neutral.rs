@@ -3,9 +3,10 @@
 //! A value that is not neutral is refused by the name of its key, because ignoring it would compute another model. Keys that
 //! only describe (training, licences, caches) are not listed and are ignored.
 
-use bitnet_model::ModelConfig;
+use bitnet_model::{Architecture, ModelConfig, RopeScaling, config_json};
 use serde_json::{Map, Value as Json};
 
+use super::from_gguf::{ATTENTION_SCALE, SCALES};
 use super::unsupported;
 use crate::LoadError;
 use crate::gguf::{Metadata, Value};
@@ -89,6 +90,8 @@ const GGUF: &[(&str, Neutral)] = &[
     ("rope.scaling.attn_factor", One),
     ("rope.scaling.alpha", One),
     ("rope.scaling.yarn_attn_factor", One),
+    ("rope.scaling.yarn_ext_factor", One),
+    ("rope.scaling.yarn_log_multiplier", Off),
 ];
 
 /// Keys of GGUF files behind the architecture that are read elsewhere, or that change nothing.
@@ -161,6 +164,7 @@ const HF: &[(&str, Neutral)] = &[
     ("no_rope_layers", True),
     ("use_rope", True),
     ("is_causal", True),
+    ("use_bidirectional_attention", Off),
     ("logit_scale", One),
     ("logits_scaling", One),
     ("embedding_multiplier", One),
@@ -271,16 +275,30 @@ fn reason(neutral: Neutral, c: &ModelConfig) -> String {
 }
 
 /// Refuses what a GGUF file says and nothing here computes; returns notes on keys that are not known at all.
-pub(crate) fn check_gguf(m: &Metadata, architecture: &str, c: &ModelConfig) -> Result<Vec<String>, LoadError> {
+pub(crate) fn check_gguf(
+    m: &Metadata,
+    architecture: &str,
+    family: Architecture,
+    c: &ModelConfig,
+) -> Result<Vec<String>, LoadError> {
     if let Some(kind) = m.str("general.type")?
         && !matches!(kind, "" | "model")
     {
         return Err(unsupported("general.type", kind, "only models are read, not what belongs beside one"));
     }
+    // Weights that were rotated give fluent nonsense where their inputs are not.
+    if let Some((key, value)) = m.iter().find(|(key, _)| key.starts_with("prism.")) {
+        let reason =
+            "weights folded with a signed Hadamard transform are not implemented; take the file without the fold";
+        return Err(unsupported(key, value, reason));
+    }
     let mut unknown = Vec::new();
     let prefix = format!("{architecture}.");
     for (key, value) in m.iter() {
         let Some(short) = key.strip_prefix(&prefix) else { continue };
+        if is_read(short, family, c) {
+            continue;
+        }
         let fits = |name: &str| short == name || (name.ends_with('.') && short.starts_with(name));
         if let Some((_, neutral)) = GGUF.iter().find(|(name, _)| fits(name)) {
             if !Said::from(value).is(*neutral, c) {
@@ -299,16 +317,26 @@ pub(crate) fn check_gguf(m: &Metadata, architecture: &str, c: &ModelConfig) -> R
     Ok(vec![format!("metadata keys that are not known were ignored: {}{more}", unknown.join(", "))])
 }
 
+/// Keys that the reader of this family takes although others must not change their values.
+fn is_read(short: &str, family: Architecture, c: &ModelConfig) -> bool {
+    let f = family.formulas();
+    let scales_attention = matches!(c.rope_scaling, RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. });
+    f.scales && SCALES.contains(&short)
+        || f.attention_scale && short == ATTENTION_SCALE
+        || scales_attention && matches!(short, "rope.scaling.attn_factor" | "rope.scaling.yarn_attn_factor")
+}
+
 /// Keys of the forms of activations, which are read and refused elsewhere.
 fn is_input_form(short: &str) -> bool {
     short.ends_with(".hadamard_block") || short.ends_with(".activation_bits")
 }
 
 /// Refuses what a `config.json` says and nothing here computes.
-pub(crate) fn check_hf(map: &Map<String, Json>, c: &ModelConfig) -> Result<(), LoadError> {
+pub(crate) fn check_hf(map: &Map<String, Json>, family: Architecture, c: &ModelConfig) -> Result<(), LoadError> {
     for (key, neutral) in HF {
         if let Some(value) = map.get(*key)
             && !value.is_null()
+            && !config_json::reads(family, key)
             && !Said::from(value).is(*neutral, c)
         {
             return Err(unsupported(key, short(value), &reason(*neutral, c)));
@@ -318,6 +346,13 @@ pub(crate) fn check_hf(map: &Map<String, Json>, c: &ModelConfig) -> Result<(), L
     let used = map.get("use_sliding_window") != Some(&Json::Bool(false));
     let local = |v: &Json| v.as_str().is_some_and(|s| s != "full_attention" && s != "attention");
     let layers = map.get("layer_types").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+    // The class has windows in five of six layers where nothing is said, so that all layers see everything has to be said.
+    if family == Architecture::Gemma3 && layers.is_empty() && !map.contains_key("sliding_window") {
+        return Err(LoadError::MissingKey {
+            key: "layer_types".to_owned(),
+            needed_for: "knowing that no layer has a window",
+        });
+    }
     // A window that no layer has is none; one that sees the whole context changes nothing.
     if used && windowed("sliding_window") && (layers.is_empty() || layers.iter().any(local)) {
         let value = map.get("sliding_window").map(short).unwrap_or_default();

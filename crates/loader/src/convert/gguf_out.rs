@@ -4,15 +4,17 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use bitnet_model::{
-    Activation, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, RopeScaling, Table,
+    Architecture, FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Presence, Projection, Table,
 };
 use ternary_kernels::TernaryMatrix;
 
 use super::verify::Checked;
 use super::{ConvertOptions, Job, Progress, Target, verify, vocab};
-use crate::config::{act, bit_ttt, inputs, rope, to_f32};
+use crate::architecture::rules;
+use crate::config::from_gguf::{ACTIVATION_KEYS, ATTENTION_SCALE, POOLING, SCALES, pooling_number};
+use crate::config::{bit_ttt, inputs, rope, to_f32};
 use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value, is_split_key};
-use crate::loaded::GenerationConfig;
+use crate::loaded::{GenerationConfig, QkLayout};
 use crate::mmap::write_checked;
 use crate::names::{Names, half_to_interleaved};
 use crate::source::ggml_type;
@@ -24,17 +26,20 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
     let Job { source, weights, speech, target, options, .. } = *job;
     let (mut metadata, architecture) = match source.gguf() {
         // Everything that the file says stays.
-        Some(file) => (file.metadata().clone(), file.architecture().to_owned()),
+        Some(file) => (file.metadata().clone(), source.family()),
         None => {
             let architecture = architecture_for(&weights.config)?;
-            (describe(source, &weights.config, architecture), architecture.to_owned())
+            (describe(source, &weights.config, architecture), architecture)
         }
     };
     // The result is one file.
     metadata.retain(|k| !is_split_key(k));
-    if architecture == "bitnet" && !act::GGUF_KEYS.iter().any(|k| metadata.get(&format!("bitnet.{k}")).is_some()) {
+    let name = metadata.str("general.architecture")?.unwrap_or_default().to_owned();
+    if let Some(key) = rules(architecture).gguf_activation_key
+        && !ACTIVATION_KEYS.iter().any(|k| metadata.get(&format!("{name}.{k}")).is_some())
+    {
         // Models of this architecture compute either, so it is named even where the source left it to be found out.
-        metadata.set(&format!("bitnet.{}", act::GGUF_KEYS[0]), weights.config.hidden_act.name());
+        metadata.set(&format!("{name}.{key}"), weights.config.hidden_act.name());
     }
     if let Some(name) = options.name.as_deref() {
         metadata.set("general.name", name);
@@ -44,7 +49,7 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
     vocab::put(&mut metadata, source, &weights.config, speech, options.tokenizer.as_deref(), job.notes)?;
 
     let mut writer = GgufWriter::with_metadata(metadata)?;
-    let plan = plan(weights);
+    let plan = plan(weights, architecture);
     for item in &plan {
         let (name, shape, ty) = match *item {
             Item::Table(name, m) => {
@@ -60,7 +65,7 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
         };
         writer.announce(&name, &shape, ty)?;
     }
-    let interleave = architecture == "llama";
+    let interleave = rules(architecture).gguf_qk == QkLayout::Interleaved;
     let bytes = writer.data_len();
     let data = |out: &mut dyn std::io::Write| {
         let mut stream = writer.start(out)?;
@@ -88,12 +93,11 @@ fn projection_name(c: &ModelConfig, layer: usize, p: Projection) -> String {
 }
 
 /// Everything to write, in the order of the file.
-fn plan<'a>(w: &'a ModelWeights) -> Vec<Item<'a>> {
+fn plan<'a>(w: &'a ModelWeights, a: Architecture) -> Vec<Item<'a>> {
     let c = &w.config;
     let norm = |n: Norm| {
-        let mixer = n.layer().map_or(Mixer::Attention, |l| c.mixer(l));
         w.norm(n).map(|gain| {
-            let name = Names::Gguf.norm(n, mixer).swap_remove(0);
+            let name = Names::Gguf.norm(n, c).swap_remove(0);
             Item::Floats(name, vec![gain.len()], Cow::Borrowed(gain))
         })
     };
@@ -102,10 +106,8 @@ fn plan<'a>(w: &'a ModelWeights) -> Vec<Item<'a>> {
     let mut plan: Vec<Item<'_>> = table("token_embd.weight", &w.embedding).into_iter().collect();
     plan.extend(w.head.as_ref().and_then(|head| table("output.weight", head)));
     plan.extend(norm(Norm::Final));
-    let mut plain = c.clone();
-    plain.rope_scaling = RopeScaling::None;
-    if let Some(factors) = rope::factors(&c.rope_scaling, &plain.rope_frequencies()) {
-        plan.push(Item::Floats(rope::FACTORS.to_owned(), vec![factors.len()], Cow::Owned(factors)));
+    for (name, values) in rope::to_tensors(c, a) {
+        plan.push(Item::Floats(name.to_owned(), vec![values.len()], Cow::Owned(values)));
     }
     for (l, layer) in w.layers.iter().enumerate() {
         plan.extend(c.layer_norms(l).filter_map(norm));
@@ -152,42 +154,38 @@ fn put<W: std::io::Write>(
 }
 
 /// The architecture under which programs compute what this configuration says.
-pub(crate) fn architecture_for(c: &ModelConfig) -> Result<&'static str, LoadError> {
-    if c.has_ttt() {
-        return Ok(bit_ttt::ARCHITECTURE);
-    }
-    match (c.hidden_act, c.sub_norms) {
-        _ if !c.inputs.are_plain() => Ok(inputs::GGUF_ARCHITECTURE),
-        (Activation::Relu2, true) => Ok("bitnet-b1.58"),
-        (Activation::Silu, true) => Ok("bitnet"),
-        (Activation::Silu, false) => Ok("llama"),
-        (act, sub) => Err(LoadError::KeyValue {
-            key: "hidden_act".to_owned(),
-            value: format!("{} {} sub-norms", act.name(), if sub { "with" } else { "without" }),
-            reason: "no GGUF architecture stands for this; convert to hf-packed instead".to_owned(),
-        }),
-    }
+pub(crate) fn architecture_for(c: &ModelConfig) -> Result<Architecture, LoadError> {
+    Architecture::of(c).ok_or_else(|| LoadError::KeyValue {
+        key: "hidden_act".to_owned(),
+        value: match c.beyond_bitnet() {
+            Some(what) => format!("{} with {what}", c.hidden_act.name()),
+            None => format!("{} {} sub-norms", c.hidden_act.name(), if c.sub_norms { "with" } else { "without" }),
+        },
+        reason: "no GGUF architecture stands for this; convert to hf-packed instead".to_owned(),
+    })
 }
 
 /// Metadata for a checkpoint that has none of GGUF's own.
-fn describe(source: &Checkpoint, c: &ModelConfig, architecture: &str) -> Metadata {
+fn describe(source: &Checkpoint, c: &ModelConfig, a: Architecture) -> Metadata {
     let mut m = Metadata::default();
     let folder = source.folder().and_then(|f| f.canonicalize().ok());
     let name = folder.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
-    m.set("general.architecture", architecture);
+    m.set("general.architecture", a.gguf_name());
     if let Some(name) = source.info().name.as_deref().or(name) {
         m.set("general.name", name);
     }
-    put_shape(&mut m, c, architecture);
+    put_config(&mut m, c, a);
     sampling(&mut m, source.generation());
     m
 }
 
-/// The keys that say what shape the model has.
-pub(crate) fn put_shape(m: &mut Metadata, c: &ModelConfig, architecture: &str) {
+/// The keys that say what a model of this family computes: all that [`crate::config::from_gguf`] reads of it, and does not see
+/// from the tensors.
+pub(crate) fn put_config(m: &mut Metadata, c: &ModelConfig, a: Architecture) {
+    let (name, formulas, rules) = (a.gguf_name(), a.formulas(), rules(a));
     let mut size = |key: &str, v: usize| match u32::try_from(v) {
-        Ok(v) => m.set(&format!("{architecture}.{key}"), v),
-        Err(_) => m.set(&format!("{architecture}.{key}"), v as u64),
+        Ok(v) => m.set(&format!("{name}.{key}"), v),
+        Err(_) => m.set(&format!("{name}.{key}"), v as u64),
     };
     size("vocab_size", c.vocab_size);
     size("context_length", c.max_position_embeddings);
@@ -201,22 +199,39 @@ pub(crate) fn put_shape(m: &mut Metadata, c: &ModelConfig, architecture: &str) {
         size("attention.key_length", c.head_dim);
         size("attention.value_length", c.head_dim);
     }
-    if architecture == inputs::GGUF_ARCHITECTURE {
-        m.set(&format!("{architecture}.hidden_act"), c.hidden_act.name());
+    if let Some(pooling) = c.pooling {
+        size(POOLING, pooling_number(pooling));
     }
-    if !c.inputs.are_plain() {
-        inputs::to_gguf(m, &c.inputs, architecture);
+    let activation = |m: &mut Metadata| {
+        if let Some(key) = rules.gguf_activation_key {
+            m.set(&format!("{name}.{key}"), c.hidden_act.name());
+        }
+    };
+    let early = formulas.forms == Presence::Always;
+    if early {
+        activation(m);
     }
-    m.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), c.rms_norm_eps);
+    if !c.inputs.are_implied() {
+        inputs::to_gguf(m, &c.inputs, name);
+    }
+    m.set(&format!("{name}.attention.layer_norm_rms_epsilon"), c.rms_norm_eps);
     // 32 bits are what other programs expect; a base that does not fit keeps its 64 rather than change.
     let theta = to_f32(c.rope_theta);
     let theta = if f64::from(theta) == c.rope_theta { Value::F32(theta) } else { Value::F64(c.rope_theta) };
-    m.set(&format!("{architecture}.rope.freq_base"), theta);
-    rope::to_gguf(m, &c.rope_scaling, architecture);
-    if architecture == "bitnet" {
-        m.set(&format!("{architecture}.{}", act::GGUF_KEYS[0]), c.hidden_act.name());
+    m.set(&format!("{name}.rope.freq_base"), theta);
+    rope::to_gguf(m, &c.rope_scaling, name);
+    if formulas.scales {
+        for (key, value) in SCALES.iter().zip([c.embedding_scale, c.residual_scale, c.logit_divisor]) {
+            m.set(&format!("{name}.{key}"), value);
+        }
     }
-    if architecture == bit_ttt::ARCHITECTURE {
+    if let Some(scale) = c.attention_scale {
+        m.set(&format!("{name}.{ATTENTION_SCALE}"), scale);
+    }
+    if !early {
+        activation(m);
+    }
+    if formulas.mixers {
         bit_ttt::put(m, c);
     }
 }
@@ -237,4 +252,50 @@ fn sampling(m: &mut Metadata, g: &GenerationConfig) {
 /// Whether the embedding is stored as plain floats.
 pub(super) fn is_plain(m: &FloatMatrix) -> bool {
     matches!(m.float_type(), FloatType::F32 | FloatType::F16 | FloatType::Bf16)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test may.
+mod tests {
+    use super::*;
+    use crate::config::{TensorFacts, from_gguf};
+
+    #[test]
+    fn every_field_of_every_family_is_read_as_it_was_written_or_refused() {
+        for a in Architecture::ALL {
+            let base = a.example();
+            let changed = base.each_field_changed();
+            for (field, mut c) in std::iter::once(("nothing", base)).chain(changed) {
+                // Special tokens are written with the vocabulary.
+                (c.bos_token_id, c.eos_token_ids) = (None, Vec::new());
+                let family = match architecture_for(&c) {
+                    Ok(family) if c.validate().is_ok() => family,
+                    _ => {
+                        assert_ne!(field, "nothing", "{a:?}");
+                        continue;
+                    }
+                };
+                let mut m = Metadata::default();
+                m.set("general.architecture", family.gguf_name());
+                put_config(&mut m, &c, family);
+                let mut facts = TensorFacts {
+                    has_head: !c.tie_word_embeddings,
+                    has_sub_norms: c.sub_norms,
+                    has_projection_norms: c.projection_norms,
+                    ..TensorFacts::default()
+                };
+                for (name, values) in rope::to_tensors(&c, family) {
+                    let list = match name {
+                        rope::SHORT => &mut facts.rope.short,
+                        rope::LONG => &mut facts.rope.long,
+                        _ => &mut facts.rope.factors,
+                    };
+                    *list = Some(values);
+                }
+                let read = from_gguf::read(&m, facts).unwrap();
+                assert_eq!(read.config, c, "{a:?} with another {field}");
+                assert_eq!(read.notes, Vec::<String>::new(), "{a:?} with another {field}");
+            }
+        }
+    }
 }

@@ -1,17 +1,23 @@
 //! Writing a Hugging Face folder with packed projections.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
-use bitnet_model::{FloatMatrix, FloatType, LayerWeights, Mixer, ModelConfig, ModelWeights, Norm, Projection, Table};
+use bitnet_model::config_json::{self, decimal};
+use bitnet_model::{
+    Architecture, FloatMatrix, FloatType, InputForms, LayerWeights, ModelConfig, ModelWeights, Norm, Pooling,
+    Projection, Table,
+};
 use half::bf16;
 use serde_json::{Map, Value, json};
 use ternary_kernels::{FileFormat, KernelError, ScaleRounding, Scales, TernaryMatrix};
 
 use super::verify::{self, Checked};
 use super::{Job, Progress, gguf_out::is_plain, hf_words};
-use crate::config::from_hf::MAX_CONFIG;
-use crate::config::{act, bit_ttt, decimal, inputs, rope};
+use crate::architecture::rules;
+use crate::config::from_hf::{MAX_CONFIG, POOLING_FILES};
+use crate::config::unsupported;
 use crate::files::{FileError, PendingFolder};
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
@@ -60,6 +66,7 @@ fn as_will_be(error: LoadError, temporary: &Path, output: &Path) -> LoadError {
 fn write_into(job: &mut Job<'_>, output: &Path) -> Result<(), LoadError> {
     let Job { source, weights, speech, options, .. } = *job;
     let (progress, notes) = (&mut *job.progress, &mut *job.notes);
+    check_gains(weights)?;
     let class = linear_class(weights);
     let scales = stored_scales(weights, class, options.rounding)?;
     let total = count(weights);
@@ -74,6 +81,9 @@ fn write_into(job: &mut Job<'_>, output: &Path) -> Result<(), LoadError> {
     hf_words::write(source, speech, output, options, notes)?;
     let config = config_json(source, &weights.config, class)?;
     write_json(&output.join("config.json"), &config)?;
+    if let Some(pooling) = weights.config.pooling {
+        write_json(&output.join(POOLING_FILES[0]), &pooling_json(pooling, &weights.config))?;
+    }
     let generation = generation_json(source, &weights.config);
     write_json(&output.join("generation_config.json"), &generation)
 }
@@ -92,6 +102,29 @@ fn count(w: &ModelWeights) -> usize {
         layer.projections().count().saturating_mul(2).saturating_add(floats)
     };
     w.layers.iter().enumerate().map(layer).fold(outside, usize::saturating_add)
+}
+
+/// A gain as files of the model's family hold it: some hold it less 1.
+fn stored_gain<'a>(c: &ModelConfig, n: Norm, gain: &'a [f32]) -> Cow<'a, [f32]> {
+    match Architecture::of_json(c).map_or(0.0, |a| (rules(a).gain_offset)(n)) {
+        0.0 => Cow::Borrowed(gain),
+        offset => Cow::Owned(gain.iter().map(|w| w - offset).collect()),
+    }
+}
+
+/// Refuses gains that are lost in the form in which files of the model's family hold them.
+fn check_gains(w: &ModelWeights) -> Result<(), LoadError> {
+    let layers = (0..w.config.num_hidden_layers).flat_map(|l| w.config.layer_norms(l));
+    for n in layers.chain([Norm::Final]) {
+        let gain = w.norm(n).unwrap_or_default();
+        let offset = Architecture::of_json(&w.config).map_or(0.0, |a| (rules(a).gain_offset)(n));
+        let stored = stored_gain(&w.config, n, gain);
+        if let Some((value, _)) = gain.iter().zip(stored.iter()).find(|(gain, stored)| **stored + offset != **gain) {
+            let reason = "less 1, as files of this family hold it, it has no exact f32; convert to GGUF instead";
+            return Err(unsupported(&w.config.norm_name(n), value, reason));
+        }
+    }
+    Ok(())
 }
 
 fn is_bf16(v: f32) -> bool {
@@ -177,7 +210,7 @@ fn tensors<'a>(
             write_table(m, o)
         }),
     };
-    let floats = |name: String, shape: Vec<usize>, values: &'a [f32], narrow: bool| NewTensor {
+    let floats = |name: String, shape: Vec<usize>, values: Cow<'a, [f32]>, narrow: bool| NewTensor {
         name,
         dtype: if narrow { Dtype::BF16 } else { Dtype::F32 },
         shape,
@@ -190,9 +223,12 @@ fn tensors<'a>(
         }),
     };
     let norm = |n: Norm| {
-        let mixer = n.layer().map_or(Mixer::Attention, |l| w.config.mixer(l));
-        let name = NAMES.norm(n, mixer).swap_remove(0);
-        w.norm(n).map(|gain| floats(name, vec![gain.len()], gain, gain.iter().all(|v| is_bf16(*v))))
+        let name = NAMES.norm(n, &w.config).swap_remove(0);
+        w.norm(n).map(|gain| {
+            let stored = stored_gain(&w.config, n, gain);
+            let narrow = stored.iter().all(|v| is_bf16(*v));
+            floats(name, vec![gain.len()], stored, narrow)
+        })
     };
     // `convert` has refused others.
     let mut all: Vec<NewTensor<'a>> = w.embedding.as_float().map(|m| table(NAMES.embedding(), m)).into_iter().collect();
@@ -202,7 +238,7 @@ fn tensors<'a>(
         all.extend(w.config.layer_norms(l).filter_map(norm));
         // What the inner steps of such a layer begin with stays f32 even if it has few bits by chance.
         let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
-        all.extend(ttt.map(|(t, shape, values)| floats(NAMES.ttt(l, t), shape, values, false)));
+        all.extend(ttt.map(|(t, shape, values)| floats(NAMES.ttt(l, t), shape, Cow::Borrowed(values), false)));
     }
     for ((l, p, m), &scale) in projections(w).zip(scales) {
         let base = NAMES.projection(l, p, w.config.mixer(l));
@@ -254,45 +290,15 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
         for key in ["weight_bits", "input_bits", "auto_map", "rope_scaling", "rope_parameters", "_name_or_path"] {
             map.remove(key);
         }
-        act::HF_KEYS.iter().for_each(|key| drop(map.remove(*key)));
+        config_json::ACTIVATION_KEYS.iter().for_each(|key| drop(map.remove(*key)));
     }
-    let (model, class_name) = match (c.has_ttt(), c.inputs.are_plain(), c.sub_norms) {
-        (true, _, _) => (bit_ttt::ARCHITECTURE, bit_ttt::CLASS),
-        (false, false, _) => (inputs::HF_TYPE, inputs::HF_CLASS),
-        (false, true, true) => ("bitnet", "BitNetForCausalLM"),
-        (false, true, false) => ("llama", "LlamaForCausalLM"),
-    };
-    map.remove(inputs::HF_KEY);
-    if !c.inputs.are_plain() {
-        map.insert(inputs::HF_KEY.to_owned(), c.inputs.to_json());
-    }
-    let eos = match c.eos_token_ids.as_slice() {
-        [] => Value::Null,
-        [one] => json!(one),
-        many => json!(many),
-    };
+    map.remove(InputForms::JSON_KEY);
     let class = match class {
         LinearClass::AutoBitLinear => "autobitlinear",
         LinearClass::BitLinear => "bitlinear",
     };
-    let eps = decimal(c.rms_norm_eps);
-    let fields = [
-        ("architectures", json!([class_name])),
-        ("model_type", json!(model)),
-        ("vocab_size", json!(c.vocab_size)),
-        ("hidden_size", json!(c.hidden_size)),
-        ("intermediate_size", json!(c.intermediate_size)),
-        ("num_hidden_layers", json!(c.num_hidden_layers)),
-        ("num_attention_heads", json!(c.num_attention_heads)),
-        ("num_key_value_heads", json!(c.num_key_value_heads)),
-        ("head_dim", json!(c.head_dim)),
-        ("hidden_act", json!(c.hidden_act.name())),
-        ("rms_norm_eps", json!(eps)),
-        ("rope_theta", json!(c.rope_theta)),
-        ("max_position_embeddings", json!(c.max_position_embeddings)),
-        ("tie_word_embeddings", json!(c.tie_word_embeddings)),
-        ("bos_token_id", json!(c.bos_token_id)),
-        ("eos_token_id", eos),
+    map.extend(config_json::write(c)?);
+    let more = [
         ("attention_bias", json!(false)),
         ("torch_dtype", json!("bfloat16")),
         (
@@ -300,14 +306,18 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
             json!({"quant_method": "bitnet", "linear_class": class, "quantization_mode": "offline"}),
         ),
     ];
-    if let Some(scaling) = rope::to_hf(&c.rope_scaling, c.max_position_embeddings) {
-        map.insert("rope_scaling".to_owned(), scaling);
-    }
-    let ttt = if c.has_ttt() { bit_ttt::to_json(c) } else { Vec::new() };
-    for (key, value) in fields.into_iter().chain(ttt) {
-        map.insert(key.to_owned(), value);
-    }
+    map.extend(more.map(|(key, value)| (key.to_owned(), value)));
     Ok(Value::Object(map))
+}
+
+/// How the hidden states become a vector, as sentence-transformers say it.
+fn pooling_json(pooling: Pooling, c: &ModelConfig) -> Value {
+    json!({
+        "word_embedding_dimension": c.hidden_size,
+        "pooling_mode_cls_token": pooling == Pooling::First,
+        "pooling_mode_mean_tokens": pooling == Pooling::Mean,
+        "pooling_mode_lasttoken": pooling == Pooling::Last,
+    })
 }
 
 fn generation_json(source: &Checkpoint, c: &ModelConfig) -> Value {

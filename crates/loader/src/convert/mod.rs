@@ -14,7 +14,7 @@ mod speech;
 mod verify;
 mod vocab;
 
-pub(crate) use gguf_out::{architecture_for, put_shape};
+pub(crate) use gguf_out::{architecture_for, put_config};
 use std::path::{Path, PathBuf};
 
 use bitnet_model::{FloatType, ModelConfig, ModelError, ModelWeights, Table};

@@ -105,7 +105,8 @@ pub(super) fn read_back(
 /// set, and angles of the rotary embedding may be said in two ways.
 fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
     let (mut a, mut b) = (a.clone(), b.clone());
-    if rope::same(&a.rope_frequencies(), &b.rope_frequencies()) {
+    let attention = |c: &ModelConfig| c.rope_attention_factor().to_bits();
+    if rope::same(&a.rope_frequencies(), &b.rope_frequencies()) && attention(&a) == attention(&b) {
         b.rope_scaling.clone_from(&a.rope_scaling);
     }
     for c in [&mut a, &mut b] {

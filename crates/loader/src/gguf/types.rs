@@ -387,8 +387,7 @@ pub(crate) fn retired(id: u32) -> Option<(&'static str, &'static str)> {
 
 /// Whether `architecture` is one of the BitNet family, in whose files the colliding ids have their BitNet meaning.
 pub(crate) fn is_bitnet_architecture(architecture: &str) -> bool {
-    use crate::config::{bit_ttt, inputs};
-    matches!(architecture, "bitnet" | "bitnet-25" | "bitnet-b1.58" | inputs::GGUF_ARCHITECTURE | bit_ttt::ARCHITECTURE)
+    crate::architecture::has_bitnet_type_ids(architecture)
 }
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ const COMPANIONS: &[&str] = &[
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "modules.json",
+    "pooling_config.json",
+    "1_Pooling/config.json",
     "LICENSE",
     "README.md",
 ];
@@ -84,7 +87,7 @@ impl Selection {
                 }
                 // Weights of the checkpoint itself lie at the top; folders hold other formats and training states.
                 let wanted = |name: &&String| {
-                    !name.contains('/') && (name.ends_with(".safetensors") || COMPANIONS.contains(&name.as_str()))
+                    !name.contains('/') && name.ends_with(".safetensors") || COMPANIONS.contains(&name.as_str())
                 };
                 Ok(Chosen { names: files.iter().filter(wanted).cloned().collect(), single: false })
             }

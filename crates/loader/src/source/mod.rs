@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bitnet_model::{
-    FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, Table, TttTensor, WeightSource,
+    FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Pooling, Projection, Table, TttTensor, WeightSource,
 };
 use ternary_kernels::{FileFormat, KernelError, Scales, SharedBytes, TernaryMatrix, Twos, quantize};
 
 use crate::LoadError;
+use crate::architecture::rules;
 use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf, rope};
 use crate::gguf::{self, Gguf};
 use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
@@ -106,7 +107,8 @@ impl Checkpoint {
                 let config = folder.unwrap_or(path).join("config.json");
                 let generation = config.with_file_name("generation_config.json");
                 let json = read_bounded(&config, "config.json", from_hf::MAX_CONFIG)?;
-                let mut reading = from_hf::read(&json, facts).map_err(|e| e.in_file(&config))?;
+                let pooling = pooling(&config)?;
+                let mut reading = from_hf::read(&json, pooling, &facts).map_err(|e| e.in_file(&config))?;
                 if generation.is_file() {
                     let json = read_bounded(&generation, "generation_config.json", from_hf::MAX_CONFIG)?;
                     from_hf::read_generation(&json, &mut reading).map_err(|e| e.in_file(&generation))?;
@@ -169,6 +171,11 @@ impl Checkpoint {
     /// `general.architecture` or `model_type`.
     pub fn architecture(&self) -> &str {
         &self.reading.architecture
+    }
+
+    /// The family of the model.
+    pub fn family(&self) -> bitnet_model::Architecture {
+        self.reading.family
     }
 
     /// Sampling defaults.
@@ -412,14 +419,35 @@ impl Part {
     }
 }
 
-fn facts(store: &Store, names: Names) -> Result<TensorFacts, LoadError> {
-    let rope_factors = match names {
-        // As many as the widest head has pairs.
-        Names::Gguf if store.shape(rope::FACTORS).is_some_and(|s| s.iter().all(|n| *n <= 1 << 11)) => {
-            store.get(rope::FACTORS)?.map(|t| t.floats()).transpose()?
+/// The pooling that files beside this `config.json` say; errors name the file.
+fn pooling(config: &Path) -> Result<Option<Pooling>, LoadError> {
+    let read = |path: &Path, what| read_bounded(path, what, from_hf::MAX_CONFIG);
+    let modules = config.with_file_name(from_hf::MODULES);
+    let mut files = from_hf::POOLING_FILES.map(|name| config.with_file_name(name)).to_vec();
+    if modules.is_file() {
+        let folder = from_hf::pooling_folder(&read(&modules, from_hf::MODULES)?).map_err(|e| e.in_file(&modules))?;
+        // A name from a file leads no further than to a folder beside it.
+        let plain = |name: &String| !name.is_empty() && !name.contains(['/', '\\', ':']) && name != "..";
+        files.extend(folder.filter(plain).map(|name| config.with_file_name(name).join("config.json")));
+    }
+    for file in files.iter().filter(|f| f.is_file()) {
+        let found = from_hf::pooling(&read(file, "the configuration of pooling")?).map_err(|e| e.in_file(file))?;
+        if found.is_some() {
+            return Ok(found);
         }
-        _ => None,
+    }
+    Ok(None)
+}
+
+fn facts(store: &Store, names: Names) -> Result<TensorFacts, LoadError> {
+    let list = |name: &str| match names {
+        // As many as the widest head has pairs.
+        Names::Gguf if store.shape(name).is_some_and(|s| s.iter().all(|n| *n <= 1 << 11)) => {
+            store.get(name)?.map(|t| t.floats()).transpose()
+        }
+        _ => Ok(None),
     };
+    let rope = rope::Tensors { factors: list(rope::FACTORS)?, short: list(rope::SHORT)?, long: list(rope::LONG)? };
     let has_scales = store.names().any(|n| n.ends_with(names.scale_suffix()));
     let has_sub_norms = store
         .names()
@@ -429,7 +457,8 @@ fn facts(store: &Store, names: Names) -> Result<TensorFacts, LoadError> {
         has_head: store.shape(&names.head()).is_some(),
         has_sub_norms,
         has_scales,
-        rope_factors,
+        has_projection_norms: store.names().any(|n| names.is_projection_norm(n)),
+        rope,
     })
 }
 
@@ -473,16 +502,43 @@ impl WeightSource for Checkpoint {
     }
 
     fn norm(&self, which: Norm) -> Result<Vec<f32>, LoadError> {
-        let mixer = which.layer().map_or(Mixer::Attention, |l| self.config().mixer(l));
-        let candidates = self.names.norm(which, mixer);
-        for name in &candidates {
-            if let Some(t) = self.store.get(name)? {
-                t.expect_shape(&[self.config().norm_len(which) as u64])?;
-                return t.floats();
-            }
+        let candidates = self.names.norm(which, self.config());
+        let stored = |name: &String| self.store.get(name).transpose();
+        let t = match candidates.iter().find_map(stored).transpose()? {
+            Some(t) => t,
+            None => self.need(candidates.first().map_or("", String::as_str), "the gain of a norm")?,
+        };
+        t.expect_shape(&[self.config().norm_len(which) as u64])?;
+        let mut gain = t.floats()?;
+        let offset = match self.names {
+            Names::Gguf => 0.0,
+            Names::Hf { .. } => (rules(self.reading.family).gain_offset)(which),
+        };
+        if offset != 0.0 {
+            gain.iter_mut().for_each(|w| *w += offset);
         }
-        let usual = candidates.first().map_or("", String::as_str);
-        self.need(usual, "the gain of a norm")?.floats()
+        Ok(gain)
+    }
+
+    fn bias(&self, layer: usize, which: Projection) -> Result<Vec<f32>, LoadError> {
+        let c = self.config();
+        let name = self.names.bias(layer, which, c.mixer(layer));
+        let t = self.need(&name, "the bias of a projection")?;
+        t.expect_shape(&[c.projection_shape(layer, which).0 as u64])?;
+        let bias = t.floats()?;
+        let heads = match which {
+            Projection::Q => c.num_attention_heads,
+            Projection::K => c.num_key_value_heads,
+            _ => return Ok(bias),
+        };
+        match self.reading.qk {
+            QkLayout::Half => Ok(bias),
+            // A bias belongs to a row, and moves with it.
+            QkLayout::Interleaved => Ok(names::interleaved_to_half(heads, c.head_dim)
+                .into_iter()
+                .filter_map(|from| bias.get(from as usize).copied())
+                .collect()),
+        }
     }
 
     fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, LoadError> {

@@ -11,12 +11,12 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{ActivationBits, Mixer, ModelConfig, Norm, SyntheticWeights};
+use bitnet_model::{ActivationBits, ModelConfig, Norm, SyntheticWeights, config_json};
 use serde_json::{Map, Value as Json};
 
 use crate::LoadError;
-use crate::config::{TensorFacts, bit_ttt, from_hf, inputs};
-use crate::convert::{architecture_for, put_shape};
+use crate::config::{TensorFacts, from_hf};
+use crate::convert::{architecture_for, put_config};
 use crate::gguf::{GgmlType, GgufWriter, Metadata};
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
@@ -66,24 +66,19 @@ impl Spec {
     fn from_json(name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
         let json = |source| LoadError::Json { what: "the shape of a synthetic model", source };
         let mut map: Map<String, Json> = serde_json::from_slice(bytes).map_err(json)?;
-        if !map.contains_key("architectures") {
-            let model_type = match (map.contains_key("mixers"), map.contains_key(inputs::HF_KEY)) {
-                (true, _) => bit_ttt::ARCHITECTURE,
-                (false, true) => inputs::HF_TYPE,
-                (false, false) => "bitnet",
-            };
-            map.entry("model_type").or_insert(model_type.into());
-            map.entry("hidden_act").or_insert("relu2".into());
-            map.entry("sub_norms").or_insert(true.into());
+        match map.contains_key("architectures") {
+            true => {
+                map.entry("max_position_embeddings").or_insert(4096.into());
+                map.entry("tie_word_embeddings").or_insert(true.into());
+            }
+            false => config_json::complete_shape(&mut map),
         }
-        map.entry("max_position_embeddings").or_insert(4096.into());
-        map.entry("tie_word_embeddings").or_insert(true.into());
         // What is made is ternary, whatever the file says about how a checkpoint would store it.
         map.remove("quantization_config");
         let seed = map.get("seed").and_then(Json::as_u64).unwrap_or(0);
         let facts = TensorFacts { has_head: true, ..TensorFacts::default() };
         let bytes = serde_json::to_vec(&map).map_err(json)?;
-        let config = from_hf::read(&bytes, facts)?.config;
+        let config = from_hf::read(&bytes, None, &facts)?.config;
         config.validate()?;
         Ok(Self::new(name, config, seed))
     }
@@ -164,11 +159,11 @@ impl Spec {
         c.validate()?;
         let architecture = architecture_for(c)?;
         let mut metadata = Metadata::default();
-        metadata.set("general.architecture", architecture);
+        metadata.set("general.architecture", architecture.gguf_name());
         metadata.set("general.name", format!("synthetic {}", self.name).as_str());
         metadata.set("general.file_type", if self.has_groups() { 142u32 } else { 40u32 });
         metadata.set("general.quantization_version", 2u32);
-        put_shape(&mut metadata, c, architecture);
+        put_config(&mut metadata, c, architecture);
         metadata.set("tokenizer.ggml.model", "no_vocab");
         if let Some(id) = c.bos_token_id {
             metadata.set("tokenizer.ggml.bos_token_id", id);
@@ -204,7 +199,7 @@ impl Spec {
             },
         };
         let norm = |n: Norm| Tensor {
-            name: Names::Gguf.norm(n, n.layer().map_or(Mixer::Attention, |l| c.mixer(l))).swap_remove(0),
+            name: Names::Gguf.norm(n, c).swap_remove(0),
             shape: vec![c.norm_len(n) as u64],
             // The norms of published embedding models are in half precision.
             contents: Contents::Norm { values: c.norm_len(n), half: c.projection_norms },

@@ -61,7 +61,7 @@ impl Settings {
         let was = serde_json::to_value(&begun.config).unwrap_or_default();
         let is = serde_json::to_value(&config).unwrap_or_default();
         differs("", &was, &is).map_or(Ok(()), Err)?;
-        differs("", &model_to_json(&begun.model), &model_to_json(&model)).map_or(Ok(()), Err)
+        differs("", &model_to_json(&begun.model)?, &model_to_json(&model)?).map_or(Ok(()), Err)
     }
 
     /// What is asked for, where what is not said is as `begun` has it.
@@ -74,7 +74,7 @@ impl Settings {
         let mut config: TrainConfig =
             serde_json::from_value(config).map_err(|e| CliError::usage(format!("--config: {e}")))?;
         args.run.put(&mut config);
-        let mut model = model_to_json(&begun.model);
+        let mut model = model_to_json(&begun.model)?;
         overlay(&mut model, &self.model);
         if let Some(map) = model.as_object_mut() {
             args.shape.put(map);

@@ -1,8 +1,10 @@
 //! Forms of inputs as JSON, as a `config.json` and a training run have them; see `docs/formats/bitnet_v2.md`.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{ActivationBits, InputForm, InputForms, Projection};
+use super::super::architecture::Presence;
+use super::super::{ActivationBits, InputForm, InputForms, Projection};
+use super::fields::{JsonError, unsupported};
 use crate::ModelError;
 
 /// The key of a `config.json`.
@@ -60,5 +62,21 @@ impl InputForms {
             return bad(format!("without {}", p.name()), "complete: an entry for each projection");
         }
         Self::together(&entries)
+    }
+}
+
+/// The forms in a `config.json` of a family that never, maybe or always has some.
+pub(super) fn read(map: &Map<String, Value>, presence: Presence) -> Result<InputForms, JsonError> {
+    let value = map.get(KEY).filter(|v| !v.is_null());
+    match (value, presence) {
+        (None, Presence::Never | Presence::ByFile) => Ok(InputForms::default()),
+        (None, Presence::Always) => {
+            Err(JsonError::Missing { key: KEY.to_owned(), needed_for: "how activations become codes" })
+        }
+        (Some(v), Presence::ByFile | Presence::Always) => Ok(InputForms::from_json(v)?),
+        (Some(_), Presence::Never) => {
+            let reason = "a model_type of bitnet-v2 or bit-ttt has these; the file contradicts itself";
+            Err(unsupported(KEY, "present", reason))
+        }
     }
 }

@@ -1,0 +1,398 @@
+//! The families of models: their names in files, and what each computes whatever its file says.
+//!
+//! One table for everybody who reads or writes a configuration: loader, converter, trainer, synthetic models. How their tensors
+//! are stored is in the loader's `architecture` module; `docs/extending/architecture.md` lists what a further family needs.
+
+use super::{Activation, ActivationBits, InputForm, Mixer, ModelConfig};
+
+/// A family of models. Readers and writers have a case for each, so a further one does not compile before they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// BitNet b1.58 2B4T: squared ReLU, sub-norms.
+    BitnetB158,
+    /// The 1bitLLM models: SiLU, sub-norms.
+    Bitnet,
+    /// BitNet v2: Hadamard transforms and 4-bit activations (arXiv:2504.18415).
+    BitnetV2,
+    /// Test-time-training layers: this project's own.
+    BitTtt,
+    /// LLaMA with ternary weights.
+    Llama,
+    /// Qwen 2: LLaMA with biases of q, k and v.
+    Qwen2,
+    /// Qwen 3: LLaMA with norms of the heads of q and k; also BitNet embedding models of that backbone.
+    Qwen3,
+    /// Gemma 3 without windows, as in BitNet embedding models.
+    Gemma3,
+    /// MiniCPM: LLaMA with scales of embedding, residual branches and logits.
+    MiniCpm,
+}
+
+/// Whether a family has something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// No model of it does.
+    Never,
+    /// Its files say so, by a key or by their tensors.
+    ByFile,
+    /// Every model of it does.
+    Always,
+}
+
+impl Presence {
+    /// Whether a model has it whose file says `file`.
+    pub fn decide(self, file: bool) -> bool {
+        match self {
+            Presence::Never => false,
+            Presence::ByFile => file,
+            Presence::Always => true,
+        }
+    }
+
+    fn allows(self, value: bool) -> bool {
+        self.decide(value) == value
+    }
+}
+
+/// What a family computes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Formulas {
+    /// The activation that the name of the family stands for; `None` where a file must name it.
+    pub activation: Option<Activation>,
+    /// Norms before the output and the down projection.
+    pub sub_norms: Presence,
+    /// Norms of the heads of q and k.
+    pub head_norms: bool,
+    /// A norm of each projection's input.
+    pub projection_norms: Presence,
+    /// Norms of what attention and the feed-forward block add.
+    pub output_norms: bool,
+    /// Biases of q, k and v.
+    pub qkv_bias: bool,
+    /// Whether a token's embedding is multiplied with the square root of its length.
+    pub embedding_root: bool,
+    /// Whether files give scales of embedding, residual branches and logits.
+    pub scales: bool,
+    /// Whether files give a scale of attention of their own.
+    pub attention_scale: bool,
+    /// Hadamard transforms and bits of activations.
+    pub forms: Presence,
+    /// Whether files give a mixer for each layer.
+    pub mixers: bool,
+    /// Whether there are models without a head.
+    pub embeds: bool,
+}
+
+impl Formulas {
+    /// Whether a file without a head is that of a model without one, rather than of a model whose head is the embedding: files
+    /// do not say it, but what makes vectors does not make tokens.
+    pub fn seems_headless(&self, no_own_head: bool, has_pooling: bool, has_projection_norms: bool) -> bool {
+        self.embeds && no_own_head && (has_pooling || has_projection_norms)
+    }
+}
+
+/// LLaMA; the others differ from it by what they name.
+const LLAMA: Formulas = Formulas {
+    activation: Some(Activation::Silu),
+    sub_norms: Presence::ByFile,
+    head_norms: false,
+    projection_norms: Presence::Never,
+    output_norms: false,
+    qkv_bias: false,
+    embedding_root: false,
+    scales: false,
+    attention_scale: false,
+    forms: Presence::Never,
+    mixers: false,
+    embeds: false,
+};
+
+impl Architecture {
+    /// All there are. Where several compute the same, the first one is written.
+    pub const ALL: [Architecture; 9] = [
+        Architecture::BitnetB158,
+        Architecture::Bitnet,
+        Architecture::BitnetV2,
+        Architecture::BitTtt,
+        Architecture::Llama,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+        Architecture::Gemma3,
+        Architecture::MiniCpm,
+    ];
+
+    /// Names in GGUF files (`general.architecture`), the one that is written first.
+    pub fn gguf_names(self) -> &'static [&'static str] {
+        match self {
+            Architecture::BitnetB158 => &["bitnet-b1.58", "bitnet-25"],
+            Architecture::Bitnet => &["bitnet"],
+            Architecture::BitnetV2 => &["bitnet-v2"],
+            Architecture::BitTtt => &["bit-ttt"],
+            Architecture::Llama => &["llama"],
+            Architecture::Qwen2 => &["qwen2"],
+            Architecture::Qwen3 => &["qwen3"],
+            Architecture::Gemma3 => &["gemma3"],
+            Architecture::MiniCpm => &["minicpm"],
+        }
+    }
+
+    /// The name that is written to GGUF files.
+    pub fn gguf_name(self) -> &'static str {
+        self.gguf_names()[0]
+    }
+
+    /// `model_type` in a `config.json`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Architecture::BitnetB158 => "bitnet",
+            // With a class of their own, see `Architecture::from_json`.
+            Architecture::Bitnet => "llama",
+            Architecture::BitnetV2 => "bitnet-v2",
+            Architecture::BitTtt => "bit-ttt",
+            Architecture::Llama => "llama",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::Gemma3 => "gemma3_text",
+            Architecture::MiniCpm => "minicpm",
+        }
+    }
+
+    /// The class in a `config.json`, of a model with a head or without.
+    pub fn class(self, headless: bool) -> &'static str {
+        match (self, headless) {
+            (Architecture::BitnetB158, _) => "BitNetForCausalLM",
+            (Architecture::Bitnet, _) => "BitnetForCausalLM",
+            (Architecture::BitnetV2, _) => "BitNetV2ForCausalLM",
+            (Architecture::BitTtt, _) => "BitTttForCausalLM",
+            (Architecture::Llama, _) => "LlamaForCausalLM",
+            (Architecture::Qwen2, false) => "Qwen2ForCausalLM",
+            (Architecture::Qwen2, true) => "Qwen2Model",
+            (Architecture::Qwen3, false) => "Qwen3ForCausalLM",
+            (Architecture::Qwen3, true) => "Qwen3Model",
+            (Architecture::Gemma3, false) => "Gemma3ForCausalLM",
+            (Architecture::Gemma3, true) => "Gemma3TextModel",
+            (Architecture::MiniCpm, _) => "MiniCPMForCausalLM",
+        }
+    }
+
+    /// The family of that name in a GGUF file.
+    pub fn from_gguf(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.gguf_names().contains(&name))
+    }
+
+    /// The family of a `config.json` of this `model_type` (empty where there is none) and these classes. 1bitLLM's models are
+    /// of a BitNet class and of type `llama`, or of none.
+    pub fn from_json<'a>(model_type: &str, classes: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let bitnet = Self::is_bitnet_class(classes);
+        match model_type {
+            "llama" | "" if bitnet => Some(Architecture::Bitnet),
+            _ => Self::ALL.into_iter().find(|a| *a != Architecture::Bitnet && a.model_type() == model_type),
+        }
+    }
+
+    /// Whether one of these classes says that a model is a BitNet model, whatever its type.
+    pub fn is_bitnet_class<'a>(classes: impl IntoIterator<Item = &'a str>) -> bool {
+        classes.into_iter().any(|c| c.to_ascii_lowercase().starts_with("bitnet"))
+    }
+
+    /// Whether models of this name in a `config.json` are BitNet models, so that float weights are to be quantised.
+    pub fn is_bitnet(self) -> bool {
+        match self {
+            Architecture::BitnetB158 | Architecture::Bitnet | Architecture::BitnetV2 | Architecture::BitTtt => true,
+            Architecture::Llama
+            | Architecture::Qwen2
+            | Architecture::Qwen3
+            | Architecture::Gemma3
+            | Architecture::MiniCpm => false,
+        }
+    }
+
+    /// What the family computes.
+    pub fn formulas(self) -> Formulas {
+        match self {
+            Architecture::BitnetB158 => {
+                Formulas { activation: Some(Activation::Relu2), sub_norms: Presence::Always, ..LLAMA }
+            }
+            Architecture::Bitnet => LLAMA,
+            Architecture::BitnetV2 => Formulas { activation: None, forms: Presence::Always, ..LLAMA },
+            Architecture::BitTtt => Formulas { activation: None, forms: Presence::ByFile, mixers: true, ..LLAMA },
+            Architecture::Llama => LLAMA,
+            Architecture::Qwen2 => Formulas { qkv_bias: true, sub_norms: Presence::Never, embeds: true, ..LLAMA },
+            Architecture::Qwen3 => Formulas {
+                head_norms: true,
+                sub_norms: Presence::Never,
+                projection_norms: Presence::ByFile,
+                embeds: true,
+                ..LLAMA
+            },
+            Architecture::Gemma3 => Formulas {
+                activation: Some(Activation::GeluTanh),
+                sub_norms: Presence::Never,
+                head_norms: true,
+                projection_norms: Presence::ByFile,
+                output_norms: true,
+                embedding_root: true,
+                attention_scale: true,
+                embeds: true,
+                ..LLAMA
+            },
+            Architecture::MiniCpm => Formulas { sub_norms: Presence::Never, scales: true, ..LLAMA },
+        }
+    }
+
+    /// Sets everything in `c` that follows from the family alone.
+    pub fn imply(self, c: &mut ModelConfig) {
+        let f = self.formulas();
+        c.head_norms = f.head_norms;
+        c.output_norms = f.output_norms;
+        c.qkv_bias = f.qkv_bias;
+        if f.embedding_root {
+            c.embedding_scale = (c.hidden_size as f64).sqrt() as f32;
+        }
+    }
+
+    /// A small model of the family, for tests of readers and writers.
+    #[doc(hidden)]
+    pub fn example(self) -> ModelConfig {
+        let f = self.formulas();
+        let mut c = ModelConfig::new(96, 64, 128, 2, 4, 2);
+        c.hidden_act = f.activation.unwrap_or(Activation::Silu);
+        c.sub_norms = f.sub_norms == Presence::Always || self == Architecture::Bitnet;
+        self.imply(&mut c);
+        if f.scales {
+            (c.embedding_scale, c.residual_scale, c.logit_divisor) = (12.0, 0.35, 2.0);
+        }
+        if f.mixers {
+            c.mixers = vec![Mixer::TttLinear, Mixer::Attention];
+        }
+        if f.forms == Presence::Always {
+            c.inputs = super::InputForms::bitnet_v2(&c, ActivationBits::Four);
+        }
+        c
+    }
+
+    /// Whether a file of this family says all that `c` computes, apart from the activation.
+    fn says(self, c: &ModelConfig) -> bool {
+        let f = self.formulas();
+        // All fields stand here, so that none is forgotten.
+        let ModelConfig {
+            vocab_size: _,
+            hidden_size,
+            intermediate_size: _,
+            num_hidden_layers: _,
+            num_attention_heads: _,
+            num_key_value_heads: _,
+            head_dim: _,
+            hidden_act: _,
+            rms_norm_eps: _,
+            rope_theta: _,
+            rope_scaling: _,
+            max_position_embeddings: _,
+            tie_word_embeddings,
+            sub_norms,
+            head_norms,
+            projection_norms,
+            output_norms,
+            qkv_bias,
+            embedding_scale,
+            residual_scale,
+            logit_divisor,
+            attention_scale,
+            headless,
+            pooling,
+            bos_token_id: _,
+            eos_token_ids: _,
+            mixers,
+            ttt: _,
+            inputs,
+        } = c;
+        let embedding = if f.embedding_root { (*hidden_size as f64).sqrt() as f32 } else { 1.0 };
+        let ones = (*residual_scale, *logit_divisor) == (1.0, 1.0);
+        f.sub_norms.allows(*sub_norms)
+            && f.head_norms == *head_norms
+            && f.projection_norms.allows(*projection_norms)
+            && f.output_norms == *output_norms
+            && f.qkv_bias == *qkv_bias
+            && (f.scales || *embedding_scale == embedding && ones)
+            && (f.attention_scale || attention_scale.is_none())
+            && f.seems_headless(*tie_word_embeddings, pooling.is_some(), *projection_norms) == *headless
+            && f.forms.allows(!inputs.are_implied())
+            // The type of files with test-time training is for these alone.
+            && f.mixers == mixers.iter().any(|m| *m != Mixer::Attention)
+    }
+
+    /// The family whose GGUF files say all that `c` computes.
+    pub fn of(c: &ModelConfig) -> Option<Self> {
+        let stands_for = |a: &Self| a.formulas().activation.is_none_or(|act| act == c.hidden_act);
+        // Files of architecture `bitnet` may lack sub-norms, but that is what `llama` is for.
+        let own = |a: &Self| *a != Architecture::Bitnet || c.sub_norms;
+        Self::ALL.into_iter().find(|a| a.says(c) && stands_for(a) && own(a))
+    }
+
+    /// The family whose `config.json` says all that `c` computes; it always names the activation.
+    pub fn of_json(c: &ModelConfig) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.says(c) && *a != Architecture::Bitnet)
+    }
+}
+
+impl super::InputForms {
+    /// Whether files need not say it: int8, or the 16 bits that follow from weights with a scale per group.
+    pub fn are_implied(&self) -> bool {
+        let sixteen = InputForm { hadamard: None, bits: ActivationBits::Sixteen };
+        self.are_plain() || self.all().iter().all(|form| *form == sixteen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(change: impl FnOnce(&mut ModelConfig)) -> ModelConfig {
+        let mut c = ModelConfig::new(96, 64, 128, 2, 4, 2);
+        change(&mut c);
+        c.validate().unwrap();
+        c
+    }
+
+    #[test]
+    fn every_family_is_found_by_its_names() {
+        for a in Architecture::ALL {
+            a.gguf_names().iter().for_each(|name| assert_eq!(Architecture::from_gguf(name), Some(a)));
+            assert_eq!(Architecture::from_json(a.model_type(), [a.class(false)]), Some(a));
+        }
+        assert_eq!(Architecture::from_json("", ["BitnetForCausalLM"]), Some(Architecture::Bitnet));
+        for unknown in ["", "qwen35", "gpt2"] {
+            assert_eq!(Architecture::from_json(unknown, []), None);
+            assert_eq!(Architecture::from_gguf(unknown), None);
+        }
+    }
+
+    #[test]
+    fn what_a_family_implies_leads_back_to_it() {
+        for a in Architecture::ALL {
+            let c = a.example();
+            c.validate().unwrap();
+            assert_eq!(Architecture::of(&c), Some(a), "{a:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_family_computes_has_none() {
+        let none = |change: fn(&mut ModelConfig)| {
+            let c = shape(change);
+            assert_eq!(Architecture::of(&c), None, "{c:?}");
+        };
+        none(|c| c.sub_norms = false);
+        none(|c| c.output_norms = true);
+        none(|c| c.head_norms = true);
+        none(|c| c.qkv_bias = true);
+        none(|c| c.projection_norms = true);
+        none(|c| c.headless = true);
+        none(|c| c.attention_scale = Some(0.5));
+        let relu = shape(|c| c.sub_norms = false);
+        assert_eq!(Architecture::of_json(&relu), Some(Architecture::Llama));
+        let sixteen = shape(|c| c.inputs = c.inputs.with_bits(ActivationBits::Sixteen));
+        assert_eq!(Architecture::of(&sixteen), Some(Architecture::BitnetB158));
+    }
+}

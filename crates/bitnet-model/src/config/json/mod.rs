@@ -1,0 +1,376 @@
+//! The one reader and the one writer of a model's `config.json`, for checkpoints, training runs and shapes of synthetic models.
+
+mod fields;
+mod inputs;
+mod rope;
+mod ttt;
+
+pub use fields::{Fields, JsonError, decimal, wrong};
+pub use rope::{DYNAMIC, UNKNOWN_SCALING};
+use serde_json::{Map, Value, json};
+pub use ttt::{named_mixers, refuse_unknown_ttt};
+
+use self::fields::unsupported;
+use super::architecture::{Architecture, Presence};
+use super::{Activation, InputForms, ModelConfig, Pooling};
+
+/// Where a `config.json` may name the activation; the first one is the usual one.
+pub const ACTIVATION_KEYS: [&str; 4] = ["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act"];
+const SUB_NORMS: &str = "sub_norms";
+/// Fields of MiniCPM: scale of the embedding, of the depth, and the width that logits are divided for.
+const MINICPM: [&str; 3] = ["scale_emb", "scale_depth", "dim_model_base"];
+const QUERY_SCALAR: &str = "query_pre_attn_scalar";
+
+/// Names of activations in files of both containers.
+const ACTIVATIONS: [(&str, Activation); 11] = [
+    ("relu2", Activation::Relu2),
+    ("relu^2", Activation::Relu2),
+    ("relu_sqr", Activation::Relu2),
+    ("relu_squared", Activation::Relu2),
+    ("squared_relu", Activation::Relu2),
+    ("sqrelu", Activation::Relu2),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("swiglu", Activation::Silu),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_tanh", Activation::GeluTanh),
+];
+
+/// The activation of that name; `key` says where it stands.
+///
+/// # Errors
+/// [`JsonError::Value`] for a name of none that is computed. `gelu` alone is the form with the error function.
+pub fn activation(key: &str, name: &str) -> Result<Activation, JsonError> {
+    let lower = name.trim().to_ascii_lowercase();
+    let known = ACTIVATIONS.iter().find(|(n, _)| *n == lower);
+    known.map(|k| k.1).ok_or_else(|| unsupported(key, name, "supported are relu2, silu and gelu_pytorch_tanh"))
+}
+
+/// The activation that some of these keys name; several that disagree are refused.
+///
+/// # Errors
+/// As [`activation`]; what an entry fails with.
+pub fn named_activation<'a, E: From<JsonError>>(
+    named: impl Iterator<Item = Result<(String, Option<&'a str>), E>>,
+) -> Result<Option<Activation>, E> {
+    let mut found: Option<(String, Activation)> = None;
+    for entry in named {
+        let (key, Some(name)) = entry? else { continue };
+        let act = activation(&key, name)?;
+        match &found {
+            Some((other, before)) if *before != act => {
+                let reason = format!("{other:?} says {}; the file contradicts itself", before.name());
+                return Err(unsupported(&key, name, &reason).into());
+            }
+            Some(_) => {}
+            None => found = Some((key, act)),
+        }
+    }
+    Ok(found.map(|f| f.1))
+}
+
+/// What a file's tensors, and files beside it, say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JsonFacts {
+    /// Whether there is a head.
+    pub has_head: bool,
+    /// Whether any layer has a sub-norm.
+    pub has_sub_norms: bool,
+    /// Whether any projection has a norm of its input.
+    pub has_projection_norms: bool,
+    /// How the hidden states become a vector.
+    pub pooling: Option<Pooling>,
+}
+
+/// What an absent field means in files of a family.
+struct Absent {
+    /// `None` where the activation must be named.
+    activation: Option<Activation>,
+    eps: f64,
+    theta: f64,
+    /// `None` where it is the share of a head.
+    head_dim: Option<usize>,
+    /// Whether models without `sub_norms` have them whatever their tensors are.
+    sub_norms: bool,
+}
+
+/// The defaults of the classes that wrote the files.
+fn absent(a: Architecture) -> Absent {
+    let llama =
+        Absent { activation: Some(Activation::Silu), eps: 1e-6, theta: 10_000.0, head_dim: None, sub_norms: false };
+    let bitnet = Absent { eps: 1e-5, theta: 500_000.0, ..llama };
+    match a {
+        Architecture::BitnetB158 => Absent { activation: Some(Activation::Relu2), sub_norms: true, ..bitnet },
+        Architecture::Bitnet => Absent { sub_norms: true, ..llama },
+        Architecture::BitnetV2 => Absent { activation: None, ..bitnet },
+        Architecture::BitTtt => Absent { activation: Some(Activation::Relu2), sub_norms: true, ..bitnet },
+        Architecture::Llama | Architecture::Qwen2 | Architecture::MiniCpm => llama,
+        Architecture::Qwen3 => Absent { head_dim: Some(128), ..llama },
+        Architecture::Gemma3 => {
+            Absent { activation: Some(Activation::GeluTanh), theta: 1e6, head_dim: Some(256), ..llama }
+        }
+    }
+}
+
+/// The model that a `config.json` of family `a` describes; see [`Architecture::from_json`].
+///
+/// # Errors
+/// A field that is missing, of another type, or says what is not supported. The result may still be one that
+/// [`ModelConfig::validate`] refuses.
+pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Result<ModelConfig, JsonError> {
+    let (f, formulas, absent) = (Fields(map), a.formulas(), absent(a));
+    let heads = f.size("num_attention_heads")?;
+    let kv_heads = f.get_size("num_key_value_heads")?.unwrap_or(heads);
+    let mut c = ModelConfig::new(
+        f.size("vocab_size")?,
+        f.size("hidden_size")?,
+        f.size("intermediate_size")?,
+        f.size("num_hidden_layers")?,
+        heads,
+        kv_heads,
+    );
+    c.head_dim = f.get_size("head_dim")?.or(absent.head_dim).unwrap_or(c.head_dim);
+    let named = ACTIVATION_KEYS.iter().map(|key| f.str(key).map(|name| ((*key).to_owned(), name)));
+    let missing = || JsonError::Missing { key: "hidden_act".into(), needed_for: "the formulas of the model" };
+    c.hidden_act = named_activation(named)?.or(absent.activation).ok_or_else(missing)?;
+    let said = f.bool(SUB_NORMS)?;
+    c.sub_norms = match formulas.sub_norms {
+        Presence::Never => false,
+        Presence::ByFile | Presence::Always => said.unwrap_or(absent.sub_norms || facts.has_sub_norms),
+    };
+    a.imply(&mut c);
+    c.projection_norms = formulas.projection_norms.decide(facts.has_projection_norms);
+    c.inputs = inputs::read(map, formulas.forms)?;
+    if formulas.mixers {
+        c.mixers = ttt::mixers(&f, c.num_hidden_layers)?;
+        if !c.mixers.is_empty() {
+            c.ttt = ttt::options(&f)?;
+        }
+    }
+    c.pooling = facts.pooling;
+    c.headless = formulas.seems_headless(!facts.has_head, facts.pooling.is_some(), c.projection_norms);
+    let tied = f.bool("tie_word_embeddings")?;
+    // Without a head in the file there is nothing else that could be the head.
+    c.tie_word_embeddings = tied.unwrap_or(false) || !facts.has_head;
+    c.rms_norm_eps = read_eps(&f)?.unwrap_or(absent.eps) as f32;
+    c.max_position_embeddings = f.size("max_position_embeddings")?;
+    let (theta, scaling) = rope::read(&f, c.max_position_embeddings, c.head_dim)?;
+    c.rope_theta = theta.unwrap_or(absent.theta);
+    c.rope_scaling = scaling;
+    if formulas.scales {
+        read_scales(&f, &mut c)?;
+    }
+    if formulas.attention_scale
+        && let Some(scalar) = f.f64(QUERY_SCALAR)?.filter(|s| *s != c.head_dim as f64)
+    {
+        c.attention_scale = Some(scalar.powf(-0.5) as f32);
+    }
+    c.bos_token_id = f.tokens("bos_token_id")?.first().copied();
+    c.eos_token_ids = f.tokens("eos_token_id")?;
+    Ok(c)
+}
+
+/// Whether the reader of family `a` takes this field, whose value other families must not change.
+pub fn reads(a: Architecture, key: &str) -> bool {
+    let f = a.formulas();
+    f.scales && MINICPM.contains(&key) || f.attention_scale && key == QUERY_SCALAR
+}
+
+/// What is added to the mean square in every norm. A norm of another kind, or another name for the same, is not guessed.
+fn read_eps(f: &Fields<'_>) -> Result<Option<f64>, JsonError> {
+    let eps = f.f64("rms_norm_eps")?;
+    for key in ["norm_eps", "rms_norm_epsilon", "layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"] {
+        if let (None, Some(other)) = (eps, f.f64(key)?) {
+            return Err(unsupported(key, other, "rms_norm_eps is read, and this file does not have it"));
+        }
+    }
+    Ok(eps)
+}
+
+fn read_scales(f: &Fields<'_>, c: &mut ModelConfig) -> Result<(), JsonError> {
+    let need = |key: &str| {
+        let missing = || JsonError::Missing { key: key.to_owned(), needed_for: "the formulas of MiniCPM" };
+        f.f64(key)?.ok_or_else(missing)
+    };
+    let [embedding, depth, base] = MINICPM;
+    c.embedding_scale = need(embedding)? as f32;
+    c.residual_scale = (need(depth)? / (c.num_hidden_layers as f64).sqrt()) as f32;
+    c.logit_divisor = (c.hidden_size as f64 / need(base)?) as f32;
+    Ok(())
+}
+
+/// The `config.json` of a model, without what says how its tensors are stored.
+///
+/// # Errors
+/// [`JsonError::Value`] for formulas that no family's `config.json` can say.
+pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
+    let a = Architecture::of_json(c).ok_or_else(|| {
+        let what = c.beyond_bitnet().unwrap_or("this mixture of norms and scales");
+        unsupported("the model", format!("with {what}"), "no model_type of a config.json stands for its formulas")
+    })?;
+    // All fields stand here, so that none is forgotten.
+    let ModelConfig {
+        vocab_size,
+        hidden_size,
+        intermediate_size,
+        num_hidden_layers,
+        num_attention_heads,
+        num_key_value_heads,
+        head_dim,
+        hidden_act,
+        rms_norm_eps,
+        rope_theta,
+        rope_scaling: _, // `rope::to_json`
+        max_position_embeddings,
+        tie_word_embeddings,
+        sub_norms,
+        // Said by the type, by tensors, or by files beside it.
+        head_norms: _,
+        projection_norms: _,
+        output_norms: _,
+        qkv_bias: _,
+        headless,
+        pooling: _,
+        embedding_scale,
+        residual_scale,
+        logit_divisor,
+        attention_scale,
+        bos_token_id,
+        eos_token_ids,
+        mixers: _, // `ttt::put`
+        ttt: _,
+        inputs,
+    } = c;
+    let eos = match eos_token_ids.as_slice() {
+        [] => Value::Null,
+        [one] => json!(one),
+        many => json!(many),
+    };
+    let fields = [
+        ("architectures", json!([a.class(*headless)])),
+        ("model_type", json!(a.model_type())),
+        ("vocab_size", json!(vocab_size)),
+        ("hidden_size", json!(hidden_size)),
+        ("intermediate_size", json!(intermediate_size)),
+        ("num_hidden_layers", json!(num_hidden_layers)),
+        ("num_attention_heads", json!(num_attention_heads)),
+        ("num_key_value_heads", json!(num_key_value_heads)),
+        ("head_dim", json!(head_dim)),
+        ("hidden_act", json!(hidden_act.name())),
+        ("rms_norm_eps", json!(decimal(*rms_norm_eps))),
+        ("rope_theta", json!(rope_theta)),
+        ("max_position_embeddings", json!(max_position_embeddings)),
+        ("tie_word_embeddings", json!(tie_word_embeddings)),
+        ("bos_token_id", json!(bos_token_id)),
+        ("eos_token_id", eos),
+    ];
+    let mut map: Map<String, Value> = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
+    if let Some(scaling) = rope::to_json(c) {
+        put("rope_scaling", Value::Object(scaling));
+    }
+    if !inputs.are_implied() {
+        put(InputForms::JSON_KEY, inputs.to_json());
+    }
+    let f = a.formulas();
+    if f.scales {
+        let depth = f64::from(*residual_scale) * (*num_hidden_layers as f64).sqrt();
+        put(MINICPM[0], json!(decimal(*embedding_scale)));
+        put(MINICPM[1], json!(depth));
+        put(MINICPM[2], json!(*hidden_size as f64 / f64::from(*logit_divisor)));
+    }
+    if f.attention_scale {
+        let scalar = attention_scale.map_or(json!(head_dim), |scale| json!(f64::from(scale).powi(-2)));
+        put(QUERY_SCALAR, scalar);
+        // Without it the class takes windows for granted.
+        put("layer_types", json!(vec!["full_attention"; *num_hidden_layers]));
+    }
+    if c.has_ttt() {
+        ttt::put(&mut map, c);
+    }
+    if c.has_ttt() || *sub_norms != absent(a).sub_norms && f.sub_norms != Presence::Never {
+        map.insert(SUB_NORMS.to_owned(), json!(sub_norms));
+    }
+    Ok(map)
+}
+
+/// Whether a shape is of a BitNet model, by its `model_type` or because it has none.
+pub fn is_own_shape(map: &Map<String, Value>) -> bool {
+    map.get("model_type")
+        .and_then(Value::as_str)
+        .is_none_or(|name| Architecture::from_json(name, []).is_some_and(|a| a.is_bitnet() || a == Architecture::Llama))
+}
+
+/// Completes a hand-written shape of a model: what is absent has the value of BitNet b1.58 2B4T, and its type follows from
+/// what it names. The shape may be of any family that it names by its `model_type`.
+pub fn complete_shape(map: &mut Map<String, Value>) {
+    let has = |map: &Map<String, Value>, key: &str| map.get(key).is_some_and(|v| !v.is_null());
+    let own = is_own_shape(map);
+    if own {
+        let a = match (has(map, "mixers"), has(map, InputForms::JSON_KEY)) {
+            (true, _) => Architecture::BitTtt,
+            (false, true) => Architecture::BitnetV2,
+            (false, false) => Architecture::BitnetB158,
+        };
+        if !has(map, "model_type") {
+            map.insert("model_type".to_owned(), a.model_type().into());
+        }
+        if !ACTIVATION_KEYS.iter().any(|key| has(map, key)) {
+            map.insert(ACTIVATION_KEYS[0].to_owned(), Activation::Relu2.name().into());
+        }
+    }
+    let mut default = |key: &str, value: Value| {
+        if !has(map, key) {
+            map.insert(key.to_owned(), value);
+        }
+    };
+    if own {
+        default(SUB_NORMS, true.into());
+    }
+    default("max_position_embeddings", 4096.into());
+    default("tie_word_embeddings", true.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_every_family_is_read_as_it_was_written_or_refused() {
+        for a in Architecture::ALL {
+            let base = a.example();
+            let changed = base.each_field_changed();
+            for (field, c) in std::iter::once(("nothing", base)).chain(changed) {
+                let Ok(map) = write(&c) else { continue };
+                if c.validate().is_err() {
+                    continue;
+                }
+                let classes = Fields(&map).strings("architectures");
+                let family =
+                    Architecture::from_json(Fields(&map).str("model_type").unwrap().unwrap(), classes).unwrap();
+                let facts = JsonFacts {
+                    has_head: !c.tie_word_embeddings,
+                    has_sub_norms: c.sub_norms,
+                    has_projection_norms: c.projection_norms,
+                    pooling: c.pooling,
+                };
+                assert_eq!(read(&map, family, &facts).unwrap(), c, "{a:?} with another {field}: {map:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_of_every_family_has_a_config_json() {
+        for a in Architecture::ALL {
+            assert!(write(&a.example()).is_ok(), "{a:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_type_stands_for_is_refused_by_name() {
+        let mut c = Architecture::Llama.example();
+        c.output_norms = true;
+        let error = write(&c).unwrap_err().to_string();
+        assert!(error.contains("outputs of attention"), "{error}");
+    }
+}

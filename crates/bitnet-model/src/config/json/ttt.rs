@@ -1,0 +1,148 @@
+//! Mixers and the constants of test-time-training layers in a `config.json`; `docs/formats/bit_ttt.md` describes them.
+
+use serde_json::{Map, Value, json};
+
+use super::super::{Mixer, ModelConfig, TttOptions};
+use super::fields::{Fields, JsonError, decimal, unsupported, wrong};
+use crate::RopePairs;
+
+const MIXERS: &str = "mixers";
+const TTT: &str = "ttt";
+/// More layers than any configuration may have.
+const MAX_LAYERS: usize = 1 << 12;
+
+impl TttOptions {
+    /// Words for the elements that the rotary embedding pairs, in both containers.
+    pub const PAIRS: [(&str, RopePairs); 2] = [("neighbours", RopePairs::Neighbours), ("halves", RopePairs::Halves)];
+
+    /// The word for [`TttOptions::rope_pairs`].
+    pub fn pairs_name(&self) -> &'static str {
+        Self::PAIRS.iter().find(|p| p.1 == self.rope_pairs).map_or("", |p| p.0)
+    }
+}
+
+/// One mixer for each layer, or a single word that holds for all.
+pub(super) fn mixers(f: &Fields<'_>, layers: usize) -> Result<Vec<Mixer>, JsonError> {
+    match f.get(MIXERS) {
+        // The names are counted while they are read: no number in the file makes a list long.
+        Some(Value::String(name)) if layers <= MAX_LAYERS => {
+            named_mixers(MIXERS, std::iter::repeat_n(name.as_str(), layers), layers)
+        }
+        Some(Value::String(_)) => Err(unsupported("num_hidden_layers", layers, "at most 4096 layers are supported")),
+        Some(Value::Array(names)) => {
+            let word = |v: &Value| v.as_str().map(str::to_owned).ok_or_else(|| wrong(MIXERS, "names of mixers", v));
+            let names = names.iter().map(word).collect::<Result<Vec<_>, _>>()?;
+            named_mixers(MIXERS, names.iter().map(String::as_str), layers)
+        }
+        Some(other) => Err(wrong(MIXERS, "a list of names, or one name for all layers", other)),
+        None => Err(JsonError::Missing { key: MIXERS.to_owned(), needed_for: "the mixers of the layers" }),
+    }
+}
+
+/// The mixers of the layers, from their names, one for each layer; `key` says where they stand.
+///
+/// # Errors
+/// [`JsonError::Value`] for another number of names and for unknown ones.
+pub fn named_mixers<'a>(
+    key: &str,
+    names: impl Iterator<Item = &'a str>,
+    layers: usize,
+) -> Result<Vec<Mixer>, JsonError> {
+    let mut all = Vec::new();
+    for name in names {
+        let known = Mixer::from_name(name);
+        all.push(known.ok_or_else(|| unsupported(key, name, "known are attention, ttt_linear and ttt_mlp"))?);
+        if all.len() > layers {
+            return Err(unsupported(key, format!("more than {layers} names"), "there must be one for each layer"));
+        }
+    }
+    if all.len() != layers {
+        return Err(unsupported(key, format!("{} names", all.len()), "there must be one for each layer"));
+    }
+    // The one form of a model that has no other mixers.
+    if all.iter().all(|m| *m == Mixer::Attention) {
+        all.clear();
+    }
+    Ok(all)
+}
+
+/// Refuses keys in the section of test-time-training layers that nothing reads: slips of a pen in a file that is written by hand.
+///
+/// # Errors
+/// [`JsonError::Value`] naming the key.
+pub fn refuse_unknown_ttt(map: &Map<String, Value>) -> Result<(), JsonError> {
+    let Some(given) = Fields(map).object(TTT)? else { return Ok(()) };
+    let known = to_json(&TttOptions::default());
+    match given.keys().find(|k| known.get(k.as_str()).is_none()) {
+        Some(key) => Err(unsupported(TTT, format!("a section with {key:?}"), "there is no such key in it")),
+        None => Ok(()),
+    }
+}
+
+/// The constants of test-time-training layers; those that are absent are as in [`TttOptions::default`].
+pub(super) fn options(f: &Fields<'_>) -> Result<TttOptions, JsonError> {
+    let mut o = TttOptions::default();
+    let Some(map) = f.object(TTT)? else { return Ok(o) };
+    let f = Fields(map);
+    let float = |key: &str, default: f32| Ok::<_, JsonError>(f.f64(key)?.map_or(default, |v| v as f32));
+    let TttOptions {
+        mini_batch_size,
+        base_lr_linear,
+        base_lr_mlp,
+        share_qk,
+        conv_kernel,
+        use_gate,
+        pre_conv,
+        rope_theta,
+        rope_pairs,
+        norm_eps,
+    } = &mut o;
+    *mini_batch_size = f.get_size("mini_batch_size")?.unwrap_or(*mini_batch_size);
+    *base_lr_linear = float("base_lr_linear", *base_lr_linear)?;
+    *base_lr_mlp = float("base_lr_mlp", *base_lr_mlp)?;
+    *share_qk = f.bool("share_qk")?.unwrap_or(*share_qk);
+    *conv_kernel = f.get_size("conv_kernel")?.unwrap_or(*conv_kernel);
+    *use_gate = f.bool("use_gate")?.unwrap_or(*use_gate);
+    *pre_conv = f.bool("pre_conv")?.unwrap_or(*pre_conv);
+    *rope_theta = float("rope_theta", *rope_theta)?;
+    if let Some(word) = f.str("rope_pairs")? {
+        let known = TttOptions::PAIRS.iter().find(|p| p.0 == word);
+        *rope_pairs = known.ok_or_else(|| unsupported("ttt.rope_pairs", word, "known are neighbours and halves"))?.1;
+    }
+    *norm_eps = float("norm_eps", *norm_eps)?;
+    Ok(o)
+}
+
+fn to_json(o: &TttOptions) -> Value {
+    let TttOptions {
+        mini_batch_size,
+        base_lr_linear,
+        base_lr_mlp,
+        share_qk,
+        conv_kernel,
+        use_gate,
+        pre_conv,
+        rope_theta,
+        rope_pairs: _,
+        norm_eps,
+    } = o;
+    json!({
+        "mini_batch_size": mini_batch_size,
+        "base_lr_linear": decimal(*base_lr_linear),
+        "base_lr_mlp": decimal(*base_lr_mlp),
+        "share_qk": share_qk,
+        "conv_kernel": conv_kernel,
+        "use_gate": use_gate,
+        "pre_conv": pre_conv,
+        "rope_theta": decimal(*rope_theta),
+        "rope_pairs": o.pairs_name(),
+        "norm_eps": decimal(*norm_eps),
+    })
+}
+
+/// Adds mixers and constants of a model that has test-time-training layers.
+pub(super) fn put(map: &mut Map<String, Value>, c: &ModelConfig) {
+    let names: Vec<&str> = (0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect();
+    map.insert(MIXERS.to_owned(), names.into());
+    map.insert(TTT.to_owned(), to_json(&c.ttt));
+}

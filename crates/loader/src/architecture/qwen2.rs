@@ -1,0 +1,5 @@
+//! Qwen 2: biases of q, k and v.
+
+use super::{LLAMA, Rules};
+
+pub(super) static RULES: Rules = Rules { template: Some("chatml"), ..LLAMA };
