@@ -10,7 +10,7 @@ use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, SequenceState, St
 const TOKENS_AT_ONCE: usize = 256;
 
 /// The vector of each text, `[hidden]` f32 each: its hidden states behind the last layer and the norm before the head, pooled;
-/// with `normalize` at length 1. Many short texts share a pass over the weights, and each vector is the same, bit for bit, as
+/// with `normalize` at length 1. Without a `pooling` that of the model's file holds, or the mean. Many short texts share a pass over the weights, and each vector is the same, bit for bit, as
 /// if its text had gone alone.
 ///
 /// ```
@@ -29,7 +29,7 @@ pub fn embed(
     engine: &Engine,
     texts: &[&[u32]],
     kv: KvType,
-    pooling: Pooling,
+    pooling: impl Into<Option<Pooling>>,
     normalize: bool,
 ) -> Result<Vec<Vec<f32>>, ModelError> {
     let mut embedding = Embedding::new(texts.iter().map(|t| t.to_vec()), kv, pooling, normalize)?;
@@ -57,7 +57,8 @@ pub fn embed(
 #[derive(Debug)]
 pub struct Embedding {
     kv: KvType,
-    pooling: Pooling,
+    /// `None` for what the model says.
+    pooling: Option<Pooling>,
     normalize: bool,
     /// Texts that have not begun.
     waiting: VecDeque<Vec<u32>>,
@@ -78,14 +79,14 @@ struct Text {
 }
 
 impl Embedding {
-    /// For these texts; nothing is computed yet.
+    /// For these texts; nothing is computed yet. Without a `pooling` that of the model's file holds, or the mean.
     ///
     /// # Errors
     /// [`ModelError::EmptyPrompt`] for a text without tokens.
     pub fn new(
         texts: impl IntoIterator<Item = Vec<u32>>,
         kv: KvType,
-        pooling: Pooling,
+        pooling: impl Into<Option<Pooling>>,
         normalize: bool,
     ) -> Result<Self, ModelError> {
         let waiting: VecDeque<Vec<u32>> = texts.into_iter().collect();
@@ -94,7 +95,7 @@ impl Embedding {
         }
         Ok(Self {
             kv,
-            pooling,
+            pooling: pooling.into(),
             normalize,
             vectors: Vec::with_capacity(waiting.len()),
             tokens_left: waiting.iter().map(Vec::len).sum(),
@@ -171,7 +172,8 @@ impl Embedding {
         let limit = engine.config().context_limit().unwrap_or(usize::MAX);
         let state = SequenceState::new(engine, self.kv, limit);
         engine.check(&state, &ids)?;
-        Ok(Text { ids, read: 0, state, pool: Pool::new(self.pooling, engine.config().hidden_size) })
+        let pooling = self.pooling.or(engine.config().pooling).unwrap_or_default();
+        Ok(Text { ids, read: 0, state, pool: Pool::new(pooling, engine.config().hidden_size) })
     }
 }
 

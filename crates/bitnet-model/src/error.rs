@@ -107,6 +107,11 @@ pub enum ModelError {
         "the prompt is empty: at least one token is needed to predict the next one (add a beginning-of-text token)"
     )]
     EmptyPrompt,
+    /// Logits that were asked of a model without a head.
+    #[error(
+        "this model has no head, so it predicts no tokens: it turns texts into vectors (embedding::embed, `bitnet embed`)"
+    )]
+    NoHead,
     /// A text in a batch that another engine computes.
     #[error("texts of one batch must belong to the same loaded model; this one belongs to another")]
     ForeignSequence,

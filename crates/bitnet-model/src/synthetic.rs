@@ -1,10 +1,10 @@
 //! Weights made from a seed: a model of any shape, for tests, examples and measurements.
 
 use half::f16;
-use ternary_kernels::{Scales, TernaryMatrix};
+use ternary_kernels::{GroupScales, Scales, TernaryMatrix};
 
 use crate::weights::{WeightSource, share};
-use crate::{FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection, TttTensor};
+use crate::{FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection, Table, TttTensor};
 
 /// A [`WeightSource`] whose trits are uniform over -1, 0, +1 and whose scales keep activations of the size that trained
 /// models have. The same seed gives the same model everywhere.
@@ -19,12 +19,46 @@ use crate::{FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection, T
 pub struct SyntheticWeights {
     config: ModelConfig,
     seed: u64,
+    /// Weights of a group with a scale of its own, in every matrix; `None` for one scale per matrix and tables of floats.
+    group_len: Option<usize>,
 }
 
 impl SyntheticWeights {
     /// A model of this shape from this seed.
     pub fn new(config: ModelConfig, seed: u64) -> Self {
-        Self { config, seed }
+        Self { config, seed, group_len: None }
+    }
+
+    /// The same trits with a scale for every `group_len` weights of a row, also in embedding and head, which are ternary then.
+    ///
+    /// ```
+    /// use bitnet_model::{ActivationBits, ModelConfig, ModelWeights, SyntheticWeights};
+    /// let config = ModelConfig::new(96, 64, 128, 2, 2, 1);
+    /// let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 7).with_groups(64)).unwrap();
+    /// assert_eq!(weights.config.inputs.mixer.bits, ActivationBits::Sixteen);
+    /// assert!(weights.embedding.as_ternary().is_some());
+    /// ```
+    #[must_use]
+    pub fn with_groups(mut self, group_len: usize) -> Self {
+        self.group_len = Some(group_len);
+        self
+    }
+
+    /// The ternary matrix called `name`, `[rows, cols]`, whose scales are `scale` or lie around it.
+    fn matrix(&self, name: &str, rows: usize, cols: usize, scale: f32) -> Result<TernaryMatrix, ModelError> {
+        let mut next = self.numbers(name);
+        let trits: Vec<i8> = (0..rows * cols).map(|_| ((next() >> 32) % 3) as i8 - 1).collect();
+        let scales = match self.group_len {
+            None => Scales::Tensor(scale),
+            Some(len) => {
+                let mut next = self.numbers(&format!("{name}.scales"));
+                // Between half and three halves of it.
+                let mut one = || f16::from_f32(scale * (0.5 + (next() >> 56) as f32 / 256.0));
+                let values = (0..rows * cols.div_ceil(len.max(1))).map(|_| one()).collect();
+                Scales::Groups(GroupScales::new(len, rows, cols, values)?)
+            }
+        };
+        Ok(TernaryMatrix::from_trits(rows, cols, &trits, scales)?)
     }
 
     /// A stream of numbers for the tensor called `name`.
@@ -57,14 +91,17 @@ impl SyntheticWeights {
         }
     }
 
-    fn table(&self, name: &str) -> Result<FloatMatrix, ModelError> {
+    fn table(&self, name: &str) -> Result<Table, ModelError> {
         let c = &self.config;
+        if self.group_len.is_some() {
+            return self.matrix(name, c.vocab_size, c.hidden_size, 0.1).map(Table::Ternary);
+        }
         let mut next = self.numbers(name);
         // Uniform in +-1/8: rows of length about sqrt(hidden) / 14.
         let values: Vec<f16> = (0..c.vocab_size * c.hidden_size)
             .map(|_| f16::from_f32(((next() >> 56) as f32 - 127.5) / 1024.0))
             .collect();
-        FloatMatrix::new(FloatType::F16, c.vocab_size, c.hidden_size, share(&values))
+        FloatMatrix::new(FloatType::F16, c.vocab_size, c.hidden_size, share(&values)).map(Table::Float)
     }
 }
 
@@ -77,16 +114,20 @@ impl WeightSource for SyntheticWeights {
 
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let (rows, cols) = self.config.projection_shape(layer, which);
-        let mut next = self.numbers(&format!("{layer}.{}", which.name()));
-        let trits: Vec<i8> = (0..rows * cols).map(|_| ((next() >> 32) % 3) as i8 - 1).collect();
         // A sum of `cols` products of a unit normal with a uniform trit has variance 2/3 cols: this brings it back to 1.
         let scale = (1.5 / cols as f32).sqrt();
-        Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(scale))?)
+        self.matrix(&format!("{layer}.{}", which.name()), rows, cols, scale)
     }
 
     fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
         let mut next = self.numbers(&format!("{which:?}"));
         Ok((0..self.config.norm_len(which)).map(|_| 1.0 + ((next() >> 60) as f32 - 8.0) / 64.0).collect())
+    }
+
+    fn bias(&self, layer: usize, which: Projection) -> Result<Vec<f32>, ModelError> {
+        let mut next = self.numbers(&format!("{layer}.{}.bias", which.name()));
+        let len = self.config.projection_shape(layer, which).0;
+        Ok((0..len).map(|_| ((next() >> 60) as f32 - 7.5) / 16.0).collect())
     }
 
     fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, ModelError> {
@@ -97,11 +138,11 @@ impl WeightSource for SyntheticWeights {
         Ok((0..shape.iter().product()).map(|_| value(next())).collect())
     }
 
-    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
+    fn embedding(&self) -> Result<Table, ModelError> {
         self.table("embedding")
     }
 
-    fn head(&self) -> Result<FloatMatrix, ModelError> {
+    fn head(&self) -> Result<Table, ModelError> {
         self.table("head")
     }
 }

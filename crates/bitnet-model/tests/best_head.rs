@@ -72,7 +72,7 @@ fn weights(ty: FloatType, w: &[f32]) -> ModelWeights {
     c.max_position_embeddings = 300;
     c.tie_word_embeddings = false;
     let mut weights = ModelWeights::from_source(&SyntheticWeights::new(c, 11)).unwrap();
-    weights.head = Some(stored(ty, w));
+    weights.head = Some(stored(ty, w).into());
     weights
 }
 

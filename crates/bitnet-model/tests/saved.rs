@@ -1,8 +1,8 @@
 //! A saved sequence goes on as if it had never been interrupted, however its keys and values are kept.
 
 use bitnet_model::{
-    Engine, EngineOptions, FloatMatrix, KvType, ModelConfig, ModelError, ModelWeights, Norm, Projection, Sequence,
-    StateDamage, SyntheticWeights, WeightSource,
+    Engine, EngineOptions, KvType, ModelConfig, ModelError, ModelWeights, Norm, Projection, Sequence, StateDamage,
+    SyntheticWeights, Table, WeightSource,
 };
 use ternary_kernels::{TernaryMatrix, kernels_available};
 
@@ -50,10 +50,10 @@ impl WeightSource for OneTrit {
     fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
         self.0.norm(which)
     }
-    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
+    fn embedding(&self) -> Result<Table, ModelError> {
         self.0.embedding()
     }
-    fn head(&self) -> Result<FloatMatrix, ModelError> {
+    fn head(&self) -> Result<Table, ModelError> {
         self.0.head()
     }
 }

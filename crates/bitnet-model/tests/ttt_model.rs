@@ -8,7 +8,8 @@ use bitnet_model::perplexity::perplexity;
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::{
     Engine, EngineOptions, FloatMatrix, HeadRequest, KvType, Mixer, ModelConfig, ModelError, ModelWeights, Norm,
-    Prediction, Projection, RopePairs, Sequence, StateDamage, StepOutput, SyntheticWeights, TttTensor, WeightSource,
+    Prediction, Projection, RopePairs, Sequence, StateDamage, StepOutput, SyntheticWeights, Table, TttTensor,
+    WeightSource,
 };
 use candle_core::Device;
 use ternary_kernels::{Isa, TernaryMatrix};
@@ -267,16 +268,16 @@ impl WeightSource for Explosive {
         self.0.ttt_tensor(layer, which)
     }
     /// The bad token is the only one that is not small in its first element.
-    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
+    fn embedding(&self) -> Result<Table, ModelError> {
         let (stored, hidden) = (self.0.embedding()?, self.config().hidden_size);
         let mut rows = vec![0.0; VOCAB * hidden];
         for (r, row) in rows.chunks_exact_mut(hidden).enumerate() {
             stored.row_into(r, row);
             row[0] = if r == BAD as usize { 1e3 } else { 0.0 };
         }
-        FloatMatrix::from_f32(VOCAB, hidden, &rows)
+        FloatMatrix::from_f32(VOCAB, hidden, &rows).map(Table::Float)
     }
-    fn head(&self) -> Result<FloatMatrix, ModelError> {
+    fn head(&self) -> Result<Table, ModelError> {
         self.0.head()
     }
 }

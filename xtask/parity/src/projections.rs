@@ -1,7 +1,7 @@
 //! Single projections: the traced input goes through our quantiser, integer kernel and epilogue, and the result is
 //! compared with the traced output. An error of one layer cannot hide behind the next layer's norm here.
 
-use bitnet_model::{FloatMatrix, FloatType, Mixer, ModelWeights, Projection};
+use bitnet_model::{FloatType, Mixer, ModelWeights, Projection, Table};
 use half::f16;
 use ternary_kernels::{Int8Batch, Ops, TernaryMatrix};
 
@@ -151,7 +151,7 @@ fn input(
 
 /// How many values of the traced embedding differ from ours, both as precise as the file stores them; the trace ends
 /// with the last token.
-fn embedding(table: &FloatMatrix, expected: &Tensors) -> Result<usize, ParityError> {
+fn embedding(table: &Table, expected: &Tensors) -> Result<usize, ParityError> {
     let (n, width) = expected.shape("trace.embed")?;
     let ids = expected.ids("input_ids")?;
     let mut got = vec![0.0; n * width];
@@ -159,7 +159,7 @@ fn embedding(table: &FloatMatrix, expected: &Tensors) -> Result<usize, ParityErr
         table.row_into(*id as usize, row);
     }
     let mut stored = expected.f32("trace.embed")?;
-    if table.float_type() == FloatType::F16 {
+    if table.as_float().is_some_and(|m| m.float_type() == FloatType::F16) {
         stored.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32());
     }
     Ok(differing(&got, &stored))

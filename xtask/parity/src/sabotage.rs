@@ -1,6 +1,6 @@
 //! Damage done on purpose: a comparison that cannot fail proves nothing.
 
-use bitnet_model::{FloatMatrix, ModelConfig, ModelError, ModelWeights, Norm, Projection, WeightSource};
+use bitnet_model::{ModelConfig, ModelError, ModelWeights, Norm, Projection, Table, WeightSource};
 use ternary_kernels::{GroupScales, KernelError, Scales, TernaryMatrix};
 
 /// One damage to a model's weights.
@@ -73,12 +73,12 @@ impl WeightSource for Damaged<'_> {
         Ok(self.weights.norm(which).unwrap_or_default().to_vec())
     }
 
-    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
+    fn embedding(&self) -> Result<Table, ModelError> {
         Ok(self.weights.embedding.clone())
     }
 
-    fn head(&self) -> Result<FloatMatrix, ModelError> {
-        Ok(self.weights.head_matrix().clone())
+    fn head(&self) -> Result<Table, ModelError> {
+        Ok(self.weights.head.clone().unwrap_or_else(|| self.weights.embedding.clone()))
     }
 }
 

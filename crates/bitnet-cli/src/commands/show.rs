@@ -394,10 +394,11 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     if let Some(name) = &model.info.name {
         out.put("name", name);
     }
-    let table = model.weights.embedding.float_type().name();
+    let table = model.weights.embedding.type_name();
     let head = match &model.weights.head {
+        None if c.headless => format!("embedding {table}, no head"),
         None => format!("embedding {table}, also the head"),
-        Some(head) => format!("embedding {table}, head {}", head.float_type().name()),
+        Some(head) => format!("embedding {table}, head {}", head.type_name()),
     };
     let ternary = format!("{} ternary as {}", ui::count(c.ternary_weights()), model.info.ternary_format);
     out.put("weights", format_args!("{}, of these {ternary}; {head}", ui::count(c.parameters())));

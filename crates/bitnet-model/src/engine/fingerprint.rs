@@ -6,11 +6,12 @@
 //! long as a token on one thread, once. A kernel with rounded tables gives other sums, and its states are refused by exact
 //! kernels: they would not go on with the same tokens either.
 
-use ternary_kernels::{Int8Batch, KernelError, Scales};
+use ternary_kernels::{GroupKernel, GroupPacked, Int8Batch, Int16Batch, Kernel, KernelError, Packed, Scales};
 
-use super::linear::Linear;
+use super::linear::Weights;
+use super::table::EngineTable;
 use super::{Inner, Layer, Mixer};
-use crate::RopeScaling;
+use crate::{ModelConfig, RopeScaling};
 
 /// A hash of eight bytes at a time: an embedding has hundreds of megabytes.
 struct Hash(u64);
@@ -36,14 +37,47 @@ impl Hash {
         values.iter().for_each(|v| self.word(u64::from(v.to_bits())));
     }
 
-    /// The sums of all rows of `linear` with the codes of [`code`]; `acc` is room for them.
-    fn products(&mut self, linear: &Linear, acc: &mut Vec<i32>) -> Result<(), KernelError> {
-        let codes: Vec<i8> = (0..linear.cols()).map(code).collect();
+    /// The sums of all rows of `packed` with the codes of [`code`]; `acc` is room for them.
+    fn products(&mut self, packed: &Packed, kernel: &dyn Kernel, acc: &mut Vec<i32>) -> Result<(), KernelError> {
+        let codes: Vec<i8> = (0..packed.cols()).map(code).collect();
         let x = Int8Batch::from_codes(1, codes.len(), &codes)?;
-        acc.resize(linear.rows(), 0);
-        linear.sums(&x.view().row(0), acc);
+        acc.resize(packed.rows(), 0);
+        for block in packed.blocks(0..packed.rows()) {
+            kernel.gemv(&packed.rows_range(block.clone())?, &x.view().row(0), &mut acc[block]);
+        }
         acc.iter().for_each(|sum| self.word(u64::from(sum.cast_unsigned())));
         Ok(())
+    }
+
+    /// The same for weights with scales of groups, whose products are f32: a trit or a scale that is another changes the
+    /// product of its row.
+    fn group_products(&mut self, packed: &GroupPacked, kernel: &GroupKernel) -> Result<(), KernelError> {
+        let codes: Vec<i16> = (0..packed.cols()).map(|k| i16::from(code(k))).collect();
+        let x = Int16Batch::from_codes(1, codes.len(), &codes)?;
+        let mut y = vec![0.0; packed.rows()];
+        kernel.product(packed, 0..packed.rows(), &x.view(), &mut y);
+        self.floats(&y);
+        Ok(())
+    }
+
+    fn table(&mut self, table: &EngineTable) {
+        match table {
+            EngineTable::Float(m) => self.bytes(m.bytes()),
+            EngineTable::Ternary { packed, kernel, .. } => {
+                let products = self.group_products(packed, kernel);
+                debug_assert!(products.is_ok(), "{products:?}");
+            }
+        }
+    }
+
+    /// What `c` computes beyond the formulas of BitNet, each with a number of its own.
+    fn extensions(&mut self, c: &ModelConfig) {
+        let flags = [c.head_norms, c.projection_norms, c.output_norms, c.qkv_bias, c.headless];
+        flags.into_iter().for_each(|on| self.word(u64::from(on)));
+        let scales = [c.embedding_scale, c.residual_scale, c.logit_divisor, c.rope_attention_factor()];
+        self.floats(&scales);
+        self.floats(c.attention_scale.as_slice());
+        c.inputs.all().into_iter().for_each(|form| self.word(u64::from(form.bits.number())));
     }
 
     fn layer(&mut self, layer: &Layer, acc: &mut Vec<i32>) {
@@ -54,18 +88,28 @@ impl Hash {
             self.floats(norm.map_or(&[], Vec::as_slice));
         }
         for linear in layer.linears() {
-            match linear.scales() {
-                Scales::Tensor(s) => self.floats(&[*s]),
-                Scales::Rows(s) => self.floats(s),
-                Scales::Groups(g) => {
-                    let scales = (0..g.rows()).flat_map(|r| g.row(r));
-                    self.floats(&scales.map(|d| d.to_f32()).collect::<Vec<_>>());
+            let products = match linear.weights() {
+                Weights::Trits { packed, scales, kernel } => {
+                    match scales {
+                        Scales::Tensor(s) => self.floats(&[*s]),
+                        Scales::Rows(s) => self.floats(s),
+                        // Packed otherwise.
+                        Scales::Groups(_) => (),
+                    }
+                    self.products(packed, kernel.as_ref(), acc)
                 }
-            }
+                Weights::Groups { packed, kernel } => self.group_products(packed, kernel),
+            };
+            linear.learnt().for_each(|values| self.floats(values));
             // Codes in range and lengths that agree are never refused.
-            let products = self.products(linear, acc);
             debug_assert!(products.is_ok(), "{products:?}");
         }
+        let heads = match &layer.mixer {
+            Mixer::Attention(m) => [m.q_norm.as_ref(), m.k_norm.as_ref()],
+            Mixer::Ttt(_) => [None, None],
+        };
+        let outputs = [layer.mixer_out_norm.as_ref(), layer.ffn_out_norm.as_ref()];
+        heads.into_iter().chain(outputs).flatten().for_each(|gain| self.floats(gain));
         if let Mixer::Ttt(mixer) = &layer.mixer {
             mixer.learnt().for_each(|values| self.floats(values));
             // States of frozen and of adapting models are not interchangeable.
@@ -97,10 +141,13 @@ pub(super) fn of(model: &Inner) -> u64 {
     if c.rope_scaling != RopeScaling::None {
         hash.floats(&c.rope_frequencies());
     }
+    // Nor does what BitNet models do not have change theirs.
+    if c.beyond_bitnet().is_some() {
+        hash.extensions(c);
+    }
     (0..c.num_hidden_layers).for_each(|l| hash.word(c.mixer(l) as u64));
-    hash.bytes(model.embedding.bytes());
-    if let Some(head) = &model.head {
-        hash.bytes(head.bytes());
+    for table in [Some(&model.embedding), model.head.as_ref()].into_iter().flatten() {
+        hash.table(table);
     }
     let mut acc = Vec::new();
     model.layers.iter().for_each(|l| hash.layer(l, &mut acc));

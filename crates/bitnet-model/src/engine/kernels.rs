@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use ternary_kernels::tune::{Group, Shape};
-use ternary_kernels::{Isa, Kernel};
+use ternary_kernels::{GroupKernel, Isa, Kernel, Scales, TernaryMatrix};
 
 use super::EngineOptions;
-use crate::weights::ModelWeights;
+use super::linear::{Linear, Weights};
+use crate::weights::{LayerWeights, ModelWeights};
 use crate::{ActivationBits, ModelConfig, ModelError, Projection};
 
 /// Projections that share one kernel, in all layers.
@@ -132,46 +133,102 @@ impl Asked {
 
 /// The kernel of each kind.
 #[derive(Debug)]
-pub(super) struct Kernels([Arc<dyn Kernel>; 4]);
+pub(super) struct Kernels {
+    /// Of matrices with one scale, or one for each row.
+    kinds: [Arc<dyn Kernel>; 4],
+    /// Of matrices with a scale for each group of weights, and of all with 16-bit inputs.
+    group: GroupKernel,
+    /// Which kinds the latter computes: all matrices of a kind have one kernel, because they are cut into the same blocks of rows.
+    grouped: [bool; 4],
+}
 
 impl Kernels {
     /// What `options` ask for by kind, else for all, else the best for the instruction set and the model's size.
-    pub(super) fn choose(options: &EngineOptions, isa: Isa, weights: &ModelWeights) -> Result<Self, ModelError> {
+    pub(super) fn choose(
+        options: &EngineOptions,
+        isa: Isa,
+        config: &ModelConfig,
+        weights: &ModelWeights,
+    ) -> Result<Self, ModelError> {
         let all = weights.layers.iter().flat_map(|l| l.projections());
         let size = all.map(|(_, w)| w.rows() * w.cols()).sum();
         let asked = |kind: LayerKind| options.layer_kernels.0[kind.index()].clone().or_else(|| options.kernel.clone());
         let of = |kind: LayerKind| match asked(kind) {
             Some(kernel) => Ok(kernel),
-            None => kind.default_kernel(&weights.config, isa, size),
+            None => kind.default_kernel(config, isa, size),
         };
         let [qkv, o, gate_up, down] = LayerKind::ALL.map(of);
-        Ok(Self([qkv?, o?, gate_up?, down?]))
+        let grouped = LayerKind::ALL.map(|kind| {
+            let mut matrices =
+                weights.layers.iter().flat_map(|l| l.projections()).filter(|(p, _)| LayerKind::of(*p) == kind);
+            matrices.any(|(p, w)| in_groups(w, config.input_form(p).bits))
+        });
+        Ok(Self { kinds: [qkv?, o?, gate_up?, down?], group: GroupKernel::for_isa(isa)?, grouped })
     }
 
     pub(super) fn of(&self, kind: LayerKind) -> &Arc<dyn Kernel> {
-        &self.0[kind.index()]
+        &self.kinds[kind.index()]
+    }
+
+    pub(super) fn group(&self) -> &GroupKernel {
+        &self.group
+    }
+
+    /// Packs the projection `which` of layer `l` for the kernel that computes it.
+    pub(super) fn pack(
+        &self,
+        config: &ModelConfig,
+        l: usize,
+        layer: &LayerWeights,
+        which: Projection,
+    ) -> Result<Linear, ModelError> {
+        let (w, kind) = (layer.projection(which), LayerKind::of(which));
+        let weights = if self.grouped[kind.index()] {
+            if config.input_form(which).bits == ActivationBits::Four {
+                let value = format!("4, before layer {l} {}, whose weights have a scale for each group", which.name());
+                return Err(ModelError::Config { field: "activation_bits", value, must: "16 or 8" });
+            }
+            Weights::Groups { packed: self.group.prepack(w)?, kernel: self.group.clone() }
+        } else {
+            let kernel = self.of(kind).clone();
+            Weights::Trits { packed: kernel.prepack(w)?, scales: w.scales().clone(), kernel }
+        };
+        Ok(Linear::new(layer, which, weights))
     }
 
     /// Output rows of the largest kernel call.
     pub(super) fn row_block(&self) -> usize {
-        self.0.iter().map(|k| ternary_kernels::row_block(k.panel_rows())).max().unwrap_or(0)
+        let panels = self.kinds.iter().map(|k| k.panel_rows()).chain([self.group.panel_rows()]);
+        panels.map(ternary_kernels::row_block).max().unwrap_or(0)
+    }
+
+    fn name(&self, kind: LayerKind) -> &str {
+        if self.grouped[kind.index()] { self.group.name() } else { self.of(kind).name() }
     }
 
     /// One name, or that of the largest projections with the kinds that have others: `a; qkv, o: b`.
     pub(super) fn describe(&self) -> String {
-        let main = self.of(LayerKind::GateUp).name();
+        let main = self.name(LayerKind::GateUp);
         let mut text = main.to_owned();
         let mut said = vec![main];
-        for kernel in self.0.iter().map(|k| k.name()) {
+        for kernel in LayerKind::ALL.map(|k| self.name(k)) {
             if said.contains(&kernel) {
                 continue;
             }
             let kinds: Vec<&str> =
-                LayerKind::ALL.into_iter().filter(|k| self.of(*k).name() == kernel).map(LayerKind::name).collect();
+                LayerKind::ALL.into_iter().filter(|k| self.name(*k) == kernel).map(LayerKind::name).collect();
             text.push_str(&format!("; {}: {kernel}", kinds.join(", ")));
             said.push(kernel);
         }
         text
+    }
+}
+
+/// Whether the group kernel computes `w`.
+fn in_groups(w: &TernaryMatrix, bits: ActivationBits) -> bool {
+    match (w.scales(), bits) {
+        (Scales::Groups(_), _) | (_, ActivationBits::Sixteen) => true,
+        (Scales::Tensor(_) | Scales::Rows(_), ActivationBits::Eight | ActivationBits::Four) => false,
     }
 }
 
@@ -188,7 +245,10 @@ mod tests {
     #[test]
     fn mixed_kernels_are_described() {
         let [a, b] = ["i2s_scalar", "base3_scalar"].map(|n| ternary_kernels::by_name(n).unwrap());
-        let text = |kernels: [&Arc<dyn Kernel>; 4]| Kernels(kernels.map(Clone::clone)).describe();
+        let group = GroupKernel::for_isa(Isa::Scalar).unwrap();
+        let text = |kernels: [&Arc<dyn Kernel>; 4]| {
+            Kernels { kinds: kernels.map(Clone::clone), group: group.clone(), grouped: [false; 4] }.describe()
+        };
         assert_eq!(text([&a, &a, &a, &a]), "i2s_scalar");
         assert_eq!(text([&b, &b, &a, &a]), "i2s_scalar; qkv, o: base3_scalar");
     }

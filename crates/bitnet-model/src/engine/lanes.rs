@@ -23,8 +23,8 @@ use super::linear::Linear;
 use super::scratch::{MAX_ROWS, Scratch};
 use super::step::{INLINE_PARTS, Misfit, StepInput};
 use super::ttt::Texts;
-use super::{Inner, Layer, LogitsWanted, Mixer, StepOutput, Workspace, head};
-use crate::{ModelConfig, ModelError};
+use super::{Inner, Layer, LogitsWanted, StepOutput, Workspace, head};
+use crate::ModelError;
 
 /// Bytes of packed weights up to which a model is small: those that a core's own caches hold, with some from the shared one.
 const SMALL: usize = 4 << 20;
@@ -52,22 +52,19 @@ impl Lane {
     }
 }
 
-/// A lane for each thread if `wanted`, or if nothing is said and the model is small; else none.
+/// A lane for each thread if `wanted`, or if nothing is said and the model is small; else none. `scratch` makes the buffers for
+/// a number of threads.
 pub(super) fn of(
     wanted: Option<bool>,
     layers: &[Layer],
-    config: &ModelConfig,
     threads: usize,
-    row_block: usize,
+    scratch: impl Fn(usize) -> Scratch,
 ) -> Result<Vec<Lane>, KernelError> {
     let is_small = || layers.iter().flat_map(Layer::linears).map(Linear::byte_len).sum::<usize>() <= SMALL;
     if !wanted.unwrap_or_else(is_small) {
         return Ok(Vec::new());
     }
-    let lane = |_| {
-        let (team, scratch) = (Team::new(NonZeroUsize::MIN)?, Scratch::new(config, 1, row_block));
-        Ok(Lane { team, scratch, out: StepOutput::default() })
-    };
+    let lane = |_| Ok(Lane { team: Team::new(NonZeroUsize::MIN)?, scratch: scratch(1), out: StepOutput::default() });
     (0..threads).map(lane).collect()
 }
 
@@ -195,18 +192,9 @@ impl Inner {
 
     /// One piece through all layers; its residual stream is in `s.x` then.
     fn piece(&self, team: &Team, s: &mut Scratch, tokens: &[u32], piece: &Piece<'_, '_>) -> Result<(), Misfit> {
-        let (c, n) = (&self.config, tokens.len());
-        s.reserve(c, n);
-        for (&token, x) in tokens.iter().zip(s.x.chunks_exact_mut(c.hidden_size)) {
-            self.embedding.row_into(token as usize, x);
-        }
-        for layer in &self.layers {
-            if let Mixer::Ttt(mixer) = &layer.mixer {
-                self.ttt_block(team, s, layer, mixer, &mut Texts::Piece(piece), n)?;
-            }
-            self.feed_forward_block(team, s, layer, n)?;
-        }
-        Ok(())
+        s.reserve(&self.config, tokens.len());
+        self.embed(tokens, &mut s.x);
+        self.layers(team, s, &mut Texts::Piece(piece), tokens.len())
     }
 }
 

@@ -5,143 +5,184 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{
-    ColsMut, Int8Batch, Int8Vector, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, split_cols,
-};
+use ternary_kernels::{ColsMut, GroupKernel, GroupPacked, Kernel, Packed, Scales, Team, split_cols};
 
 use super::quantized::Quantized;
-use super::scratch::ThreadScratch;
+use super::scratch::{ProductScratch, ThreadScratch};
 use super::step::INLINE_PARTS;
+use crate::{LayerWeights, Norm, Projection};
 
 /// A packed projection.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
-    packed: Packed,
-    scales: Scales,
-    kernel: Arc<dyn Kernel>,
+    weights: Weights,
+    /// Gain of a norm of its own, which its input passes before it is quantised.
+    pub(super) norm: Option<Vec<f32>>,
+    bias: Option<Vec<f32>>,
+}
+
+/// Packed weights and their kernel.
+#[derive(Clone, Debug)]
+pub(super) enum Weights {
+    /// One scale for all, or one for each row: integer products, then one f32 epilogue.
+    Trits { packed: Packed, scales: Scales, kernel: Arc<dyn Kernel> },
+    /// A scale for each group of weights of a row, which the kernel multiplies by; its results are f32.
+    Groups { packed: GroupPacked, kernel: GroupKernel },
 }
 
 impl Linear {
-    pub(super) fn new(w: &TernaryMatrix, kernel: &Arc<dyn Kernel>) -> Result<Self, KernelError> {
-        // Whatever the kernel says: the epilogue below has one scale per row.
-        w.expect_plain_rows(kernel.name())?;
-        Ok(Self { packed: kernel.prepack(w)?, scales: w.scales().clone(), kernel: kernel.clone() })
+    /// The projection `which` of `layer`, whose weights were packed.
+    pub(super) fn new(layer: &LayerWeights, which: Projection, weights: Weights) -> Self {
+        Self {
+            weights,
+            // The number of the layer does not matter here.
+            norm: layer.norm(Norm::ProjectionIn(0, which)).map(<[f32]>::to_vec),
+            bias: layer.bias(which).map(<[f32]>::to_vec),
+        }
+    }
+
+    /// What is learnt in full precision besides the scales: norm and bias, where there are any.
+    pub(super) fn learnt(&self) -> impl Iterator<Item = &[f32]> {
+        [&self.norm, &self.bias].into_iter().flatten().map(Vec::as_slice)
+    }
+
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     /// Output features.
     pub(super) fn rows(&self) -> usize {
-        self.packed.rows()
-    }
-
-    /// Input features.
-    pub(super) fn cols(&self) -> usize {
-        self.packed.cols()
-    }
-
-    /// The integer products of all rows with `x`, `[rows]` i32 into `acc`.
-    pub(super) fn sums(&self, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        for block in self.blocks(0..self.rows()) {
-            let w = self.packed.rows_range(block.clone()).expect("blocks() yields ranges that begin and end at panels");
-            self.kernel.gemv(&w, x, &mut acc[block]);
+        match &self.weights {
+            Weights::Trits { packed, .. } => packed.rows(),
+            Weights::Groups { packed, .. } => packed.rows(),
         }
-    }
-
-    /// What the integer products are multiplied with.
-    pub(super) fn scales(&self) -> &Scales {
-        &self.scales
     }
 
     /// Bytes that one product reads.
     pub(super) fn byte_len(&self) -> usize {
-        self.packed.byte_len()
+        match &self.weights {
+            Weights::Trits { packed, .. } => packed.byte_len(),
+            Weights::Groups { packed, .. } => packed.byte_len(),
+        }
     }
 
     /// Output rows of thread `part` of `parts`.
     pub(super) fn split(&self, part: usize, parts: usize) -> Range<usize> {
-        self.packed.split(part, parts)
+        match &self.weights {
+            Weights::Trits { packed, .. } => packed.split(part, parts),
+            Weights::Groups { packed, .. } => packed.split(part, parts),
+        }
     }
 
     /// Blocks of output rows that cover `rows`, each computed by one call of the kernel.
     pub(super) fn blocks(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        self.packed.blocks(rows)
+        let (trits, groups) = match &self.weights {
+            Weights::Trits { packed, .. } => (Some(packed.blocks(rows)), None),
+            Weights::Groups { packed, .. } => (None, Some(packed.blocks(rows))),
+        };
+        trits.into_iter().flatten().chain(groups.into_iter().flatten())
     }
 
-    /// The exact integer product of `rows` with all tokens of `x`, `[n, rows]` i32 into `acc`; `widened` is room for the kernel.
-    pub(super) fn product(&self, rows: Range<usize>, x: &Quantized, widened: &mut Int8Batch, acc: &mut [i32]) {
-        let w = self.packed.rows_range(rows).expect("blocks() yields ranges that begin and end at panels");
-        x.product(self.kernel.as_ref(), &w, widened, acc);
-    }
-
-    /// `out = (acc * (1 / s)) * scale`, the dequantised output of one token for `rows`; with `ADD` on top of what is there.
-    ///
-    /// The order is part of the canonical arithmetic, see `docs/adr/0003-canonical-float-arithmetic.md`.
-    pub(super) fn dequantize<const ADD: bool>(
-        &self,
-        ops: Ops,
-        rows: Range<usize>,
-        s: f32,
-        acc: &[i32],
-        out: &mut [f32],
-    ) {
-        match &self.scales {
-            Scales::Tensor(a) if ADD => ops.dequantize_add(acc, 1.0 / s, *a, out),
-            Scales::Tensor(a) => ops.dequantize(acc, 1.0 / s, *a, out),
-            Scales::Rows(a) => {
-                for ((o, &v), a) in out.iter_mut().zip(acc).zip(&a[rows]) {
-                    let y = (v as f32 * (1.0 / s)) * a;
-                    *o = if ADD { *o + y } else { y };
-                }
-            }
-            Scales::Groups(_) => unreachable!("refused by Linear::new"),
-        }
-    }
-
-    /// Computes the outputs of thread-owned `rows` for all tokens into `out`, whose columns are these rows; with `ADD` on top of
+    /// Computes the outputs of `rows` for all tokens of `x` into `out`, whose columns are these rows; with `ADD` on top of
     /// what is there.
-    pub(super) fn run<const ADD: bool>(
+    pub(super) fn forward<const ADD: bool>(
         &self,
         ops: Ops,
         rows: Range<usize>,
         x: &Quantized,
-        scratch: &mut ThreadScratch,
+        scratch: &mut ProductScratch,
         out: &mut ColsMut<'_, f32>,
     ) {
         let (n, first) = (x.n(), rows.start);
         for block in self.blocks(rows) {
             let len = block.len();
             let acc = &mut scratch.acc[..n * len];
-            self.product(block.clone(), x, &mut scratch.widened, acc);
-            for (t, (acc, &s)) in acc.chunks_exact(len).zip(x.scales()).enumerate() {
-                let out = &mut out.row_mut(t)[block.start - first..block.end - first];
-                self.dequantize::<ADD>(ops, block.clone(), s, acc, out);
+            let at = block.start - first..block.end - first;
+            match &self.weights {
+                Weights::Trits { packed, scales, kernel } => {
+                    const PANELS: &str = "blocks() yields ranges that begin and end at panels";
+                    let w = packed.rows_range(block.clone()).expect(PANELS);
+                    x.product(kernel.as_ref(), &w, &mut scratch.widened, acc);
+                    for (t, (acc, &s)) in acc.chunks_exact(len).zip(x.scales()).enumerate() {
+                        dequantize::<ADD>(ops, scales, block.clone(), s, acc, &mut out.row_mut(t)[at.clone()]);
+                    }
+                }
+                Weights::Groups { packed, kernel } => {
+                    // As large as the integers that other kernels leave there.
+                    let y: &mut [f32] = bytemuck::cast_slice_mut(acc);
+                    x.group_product(kernel, packed, block.clone(), y);
+                    for (t, y) in y.chunks_exact(len).enumerate() {
+                        let out = &mut out.row_mut(t)[at.clone()];
+                        if ADD { ops.add_assign(out, y) } else { out.copy_from_slice(y) }
+                    }
+                }
+            }
+            if let Some(bias) = &self.bias {
+                (0..n).for_each(|t| ops.add_assign(&mut out.row_mut(t)[at.clone()], &bias[block.clone()]));
             }
         }
     }
 }
 
-/// The products of `x` with several projections in one pass: each thread computes its share of the rows of all. Each
-/// output is `[n, rows]`.
+/// `out = (acc * (1 / s)) * scale`, the dequantised output of one token for `rows`; with `ADD` on top of what is there.
+///
+/// The order is part of the canonical arithmetic, see `docs/adr/0003-canonical-float-arithmetic.md`.
+fn dequantize<const ADD: bool>(ops: Ops, scales: &Scales, rows: Range<usize>, s: f32, acc: &[i32], out: &mut [f32]) {
+    match scales {
+        Scales::Tensor(a) if ADD => ops.dequantize_add(acc, 1.0 / s, *a, out),
+        Scales::Tensor(a) => ops.dequantize(acc, 1.0 / s, *a, out),
+        Scales::Rows(a) => {
+            for ((o, &v), a) in out.iter_mut().zip(acc).zip(&a[rows]) {
+                let y = (v as f32 * (1.0 / s)) * a;
+                *o = if ADD { *o + y } else { y };
+            }
+        }
+        Scales::Groups(_) => unreachable!("`Kernels::pack` packs matrices with a scale per group for the group kernel"),
+    }
+}
+
+/// A projection, its input and its output `[n, rows]`.
+pub(super) type Product<'a> = (&'a Linear, &'a Quantized, &'a mut [f32]);
+
+/// Several projections of `n` tokens in one pass: each thread computes its share of the rows of all.
 pub(super) fn project(
     ops: Ops,
     team: &Team,
-    products: SmallVec<[(&Linear, &mut [f32]); 4]>,
-    x: &Quantized,
+    products: SmallVec<[Product<'_>; 4]>,
+    n: usize,
     threads: &mut [ThreadScratch],
 ) {
     /// One thread's columns of each output.
-    type Outputs<'a> = SmallVec<[(&'a Linear, ColsMut<'a, f32>); 4]>;
-    let (n, parts) = (x.n(), team.threads());
+    type Outputs<'a> = SmallVec<[(&'a Linear, &'a Quantized, ColsMut<'a, f32>); 4]>;
+    let parts = team.threads();
     let mut jobs: SmallVec<[(Outputs<'_>, &mut ThreadScratch); INLINE_PARTS]> =
         threads.iter_mut().map(|scratch| (Outputs::new(), scratch)).collect();
-    for (w, out) in products {
+    for (w, x, out) in products {
         let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| w.split(p, parts)).collect();
         for ((outputs, _), cols) in jobs.iter_mut().zip(split_cols(out, n, w.rows(), &bounds)) {
-            outputs.push((w, cols));
+            outputs.push((w, x, cols));
         }
     }
     team.run_parts(&mut jobs, |p, (outputs, scratch)| {
-        for (w, out) in outputs {
-            w.run::<false>(ops, w.split(p, parts), x, scratch, out);
+        for (w, x, out) in outputs {
+            w.forward::<false>(ops, w.split(p, parts), x, &mut scratch.product, out);
         }
+    });
+}
+
+/// `x += projection`, all threads.
+pub(super) fn add_projection(
+    ops: Ops,
+    team: &Team,
+    w: &Linear,
+    input: &Quantized,
+    threads: &mut [ThreadScratch],
+    x: &mut [f32],
+) {
+    let parts = team.threads();
+    let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| w.split(p, parts)).collect();
+    let mut jobs: SmallVec<[_; INLINE_PARTS]> = split_cols(x, input.n(), w.rows(), &bounds).zip(threads).collect();
+    team.run_parts(&mut jobs, |p, (x, scratch)| {
+        w.forward::<true>(ops, w.split(p, parts), input, &mut scratch.product, x);
     });
 }

@@ -19,6 +19,7 @@ mod quantized;
 mod scratch;
 mod state;
 mod step;
+mod table;
 mod ttt;
 
 use std::num::NonZeroUsize;
@@ -35,11 +36,13 @@ pub use state::SequenceState;
 pub use step::{LogitsWanted, StepInput};
 
 use crate::weights::ModelWeights;
-use crate::{FloatMatrix, ModelConfig, ModelError, Projection};
+use crate::{ActivationBits, InputForm, ModelConfig, ModelError, Projection};
 use kernels::{Asked, Kernels};
 use lanes::Lane;
 use linear::Linear;
+use quantized::Quantized;
 use scratch::{MAX_ROWS, Scratch};
+use table::EngineTable;
 use ttt::TttMixer;
 use ttt_layer::RowWise;
 
@@ -53,6 +56,7 @@ pub struct EngineOptions {
     /// Instruction set; `None` takes what `BITNET_ISA` names, or the best that this CPU has.
     pub isa: Option<Isa>,
     /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
+    /// Matrices with a scale for each group of weights, and with 16-bit inputs, have a kernel of theirs in any case.
     pub kernel: Option<Arc<dyn Kernel>>,
     layer_kernels: Asked,
     /// Whether test-time-training layers do not learn while they read: their inner models stay what training has made of them. It
@@ -63,6 +67,10 @@ pub struct EngineOptions {
     pub whole_texts: Option<bool>,
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
+    /// Bits of the inputs of all projections; `None` takes what the model was made for. Another number changes what a model
+    /// computes: with 8 bits, models with a scale per group of weights choose another likeliest token at every tenth
+    /// position or so.
+    pub activation_bits: Option<ActivationBits>,
 }
 
 impl EngineOptions {
@@ -96,6 +104,12 @@ impl EngineOptions {
         self.head = mode;
         self
     }
+    /// With inputs of other bits than those the model was made for.
+    #[must_use]
+    pub fn activation_bits(mut self, bits: ActivationBits) -> Self {
+        self.activation_bits = Some(bits);
+        self
+    }
     /// With a kernel of your own.
     #[must_use]
     pub fn kernel(mut self, kernel: Arc<dyn Kernel>) -> Self {
@@ -121,10 +135,13 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     config: ModelConfig,
-    embedding: FloatMatrix,
-    head: Option<FloatMatrix>,
+    embedding: EngineTable,
+    /// `None` where it is the embedding, and in a model without a head.
+    head: Option<EngineTable>,
     /// Of the head, if that is what finds the best logits.
     plane: Option<CoarsePlane>,
+    /// What the head reads, if it is ternary.
+    head_form: Option<InputForm>,
     layers: Vec<Layer>,
     final_norm: Vec<f32>,
     isa: Isa,
@@ -145,11 +162,13 @@ struct Layer {
     mixer: Mixer,
     attn_sub_norm: Option<Vec<f32>>,
     o: Linear,
+    mixer_out_norm: Option<Vec<f32>>,
     post_attention_norm: Vec<f32>,
     gate: Linear,
     up: Linear,
     ffn_sub_norm: Option<Vec<f32>>,
     down: Linear,
+    ffn_out_norm: Option<Vec<f32>>,
 }
 
 /// How a layer carries what it has read to the tokens that follow.
@@ -165,6 +184,9 @@ struct AttentionMixer {
     q: Linear,
     k: Linear,
     v: Linear,
+    /// Gain of the norm of each head of q, and of k, where the model has such norms.
+    q_norm: Option<Vec<f32>>,
+    k_norm: Option<Vec<f32>>,
     /// Which of the layers in a sequence's keys and values is this one.
     slot: usize,
 }
@@ -190,24 +212,26 @@ impl Engine {
     ///
     /// # Errors
     /// An instruction set that this CPU does not have (also one that `BITNET_ISA` names), a kernel that refuses the
-    /// weights, threads that cannot be started.
+    /// weights, threads that cannot be started; formulas that are not computed together ([`ModelError::Config`]).
     pub fn new(weights: &ModelWeights, options: &EngineOptions) -> Result<Self, ModelError> {
-        weights.config.require_bitnet("engine")?;
+        let mut config = weights.config.clone();
+        if let Some(bits) = options.activation_bits {
+            config.inputs = config.inputs.with_bits(bits);
+        }
+        check(&config)?;
         let isa = match options.isa {
             Some(isa) => isa.require()?,
             None => Isa::selected()?,
         };
-        let kernels = Kernels::choose(options, isa, weights)?;
+        let kernels = Kernels::choose(options, isa, &config, weights)?;
         let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let team = Team::new(options.threads.unwrap_or(available))?;
         let threads = team.threads();
         let ops = Ops::for_isa(isa)?;
-        let config = weights.config.clone();
         let mut layers: Vec<Option<Result<Layer, ModelError>>> = (0..weights.layers.len()).map(|_| None).collect();
         team.for_each_chunk(&mut layers, 1, |l, slot| {
             let w = &weights.layers[l];
-            let linear =
-                |p: Projection| Linear::new(w.projection(p), kernels.of(LayerKind::of(p))).map_err(ModelError::from);
+            let linear = |p: Projection| kernels.pack(&config, l, w, p);
             let before = || weights.layers[..l].iter();
             let layer = || -> Result<Layer, ModelError> {
                 let slot = before().filter(|l| l.ttt.is_some()).count();
@@ -217,6 +241,8 @@ impl Engine {
                         q: linear(Projection::Q)?,
                         k: linear(Projection::K)?,
                         v: linear(Projection::V)?,
+                        q_norm: w.head_q_norm.clone(),
+                        k_norm: w.head_k_norm.clone(),
                         slot: before().filter(|l| l.ttt.is_none()).count(),
                     })),
                 };
@@ -225,26 +251,43 @@ impl Engine {
                     mixer,
                     attn_sub_norm: w.attn_sub_norm.clone(),
                     o: linear(Projection::O)?,
+                    mixer_out_norm: w.mixer_out_norm.clone(),
                     post_attention_norm: w.post_attention_norm.clone(),
                     gate: linear(Projection::Gate)?,
                     up: linear(Projection::Up)?,
                     ffn_sub_norm: w.ffn_sub_norm.clone(),
                     down: linear(Projection::Down)?,
+                    ffn_out_norm: w.ffn_out_norm.clone(),
                 })
             };
             slot[0] = Some(layer());
         });
         let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<Vec<_>, _>>()?;
-        let plane = head::plane(options.head, weights.head.as_ref().unwrap_or(&weights.embedding), ops, &team)?;
+        let embedding = EngineTable::new(&weights.embedding, kernels.group())?;
+        let head = weights.head.as_ref().map(|t| EngineTable::new(t, kernels.group())).transpose()?;
+        let floats = (!config.headless).then(|| head.as_ref().unwrap_or(&embedding)).and_then(EngineTable::as_float);
+        let plane = match floats {
+            Some(floats) => head::plane(options.head, floats, ops, &team)?,
+            None => None,
+        };
         let kernel_name = kernels.describe();
-        let lanes = lanes::of(options.whole_texts, &layers, &config, threads, kernels.row_block())?;
-        let scratch = Scratch::new(&config, threads, kernels.row_block());
+        let head_bits = if options.activation_bits == Some(ActivationBits::Eight) {
+            ActivationBits::Eight
+        } else {
+            ActivationBits::Sixteen
+        };
+        let ternary_head = !config.headless && floats.is_none();
+        let head_form = ternary_head.then_some(InputForm { hadamard: None, bits: head_bits });
+        let scratch = |threads| Scratch::new(&config, threads, kernels.row_block(), head_form);
+        let lanes = lanes::of(options.whole_texts, &layers, threads, scratch)?;
+        let scratch = scratch(threads);
         tracing::debug!(kernel = kernel_name, isa = isa.name(), threads, "engine ready");
         Ok(Self {
             inner: Arc::new(Inner {
-                embedding: weights.embedding.clone(),
-                head: weights.head.clone(),
+                embedding,
+                head,
                 plane,
+                head_form,
                 layers,
                 final_norm: weights.final_norm.clone(),
                 isa,
@@ -276,7 +319,7 @@ impl Engine {
     pub fn kernel_name(&self) -> &str {
         &self.inner.kernel_name
     }
-    /// The kernel of one kind of layer.
+    /// The kernel of one kind of layer, for matrices without a scale per group.
     pub fn kernel_for(&self, kind: LayerKind) -> &Arc<dyn Kernel> {
         self.inner.kernels.of(kind)
     }
@@ -284,9 +327,9 @@ impl Engine {
     pub fn threads(&self) -> usize {
         self.inner.threads
     }
-    /// How the head is stored, and so computed: `f16` for example.
+    /// How the head is stored, and so computed: `f16` for example, or `none`.
     pub fn head_type(&self) -> String {
-        self.inner.head_matrix().float_type().name().to_lowercase()
+        self.inner.head_table().map_or_else(|| "none".to_owned(), EngineTable::type_name)
     }
     /// Bytes of packed ternary weights, all of which every decode step reads.
     pub fn packed_bytes(&self) -> usize {
@@ -294,7 +337,7 @@ impl Engine {
     }
     /// Bytes of the stored head. A decode step that needs all logits reads all of them.
     pub fn head_bytes(&self) -> usize {
-        self.inner.head_matrix().byte_len()
+        self.inner.head_table().map_or(0, EngineTable::byte_len)
     }
     /// Bytes of the coarse plane of the head, all of which a decode step reads that needs only the best logits, besides the
     /// stored rows that [`StepOutput::rescored`] counts; `None` where such a step reads the stored head.
@@ -305,7 +348,7 @@ impl Engine {
     /// Bytes of the codes of activations that a forward step holds, with their sums and scales: room for the widest row, for as many
     /// tokens as have passed together so far. Half as many with four bits as with eight.
     pub fn activation_bytes(&self) -> usize {
-        self.lock().scratches().map(|s| s.quantized.byte_len()).sum()
+        self.lock().scratches().flat_map(|s| &s.quantized).map(Quantized::byte_len).sum()
     }
     /// Bytes of the other buffers that the layers compute in, for as many tokens as have passed together so far.
     pub fn working_bytes(&self) -> usize {
@@ -348,8 +391,9 @@ impl Inner {
         })
     }
 
-    fn head_matrix(&self) -> &FloatMatrix {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    /// What the logits are computed with; `None` in a model without a head.
+    fn head_table(&self) -> Option<&EngineTable> {
+        (!self.config.headless).then(|| self.head.as_ref().unwrap_or(&self.embedding))
     }
 }
 
@@ -362,4 +406,13 @@ impl Layer {
         let mixer = attention.into_iter().flatten().chain(ttt.into_iter().flatten());
         mixer.chain([&self.o, &self.gate, &self.up, &self.down])
     }
+}
+
+/// Whether there is code for everything that `c` asks for.
+fn check(c: &ModelConfig) -> Result<(), ModelError> {
+    if c.sub_norms && c.projection_norms {
+        let must = "false in a model with sub-norms: both stand before the output and the down projection";
+        return Err(ModelError::Config { field: "projection_norms", value: "true".to_owned(), must });
+    }
+    Ok(())
 }

@@ -1,24 +1,27 @@
 //! Quantised inputs of a projection, in the form that the model asks for.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 use ternary_kernels::ops::{Ops, Prepare};
 use ternary_kernels::{
-    AlignedBuf, Int4Batch, Int4RowMut, Int4RowsMut, Int8Batch, Int8RowMut, Int8RowsMut, Kernel, KernelError,
-    PackedRows, ROW_ALIGN, Team,
+    AlignedBuf, GroupKernel, GroupPacked, Int4Batch, Int4RowMut, Int4RowsMut, Int8Batch, Int8RowMut, Int8RowsMut,
+    Int16Batch, Int16RowMut, Int16RowsMut, Kernel, KernelError, PackedRows, ROW_ALIGN, Team,
 };
 
 use super::step::INLINE_PARTS;
 use crate::config::{ActivationBits, InputForm, InputForms};
 
-/// Rows of codes of 8 or of 4 bits, whichever were written last.
+/// Rows of codes of 16, of 8 or of 4 bits, whichever were written last.
 #[derive(Debug)]
 pub(super) struct Quantized {
     bits: ActivationBits,
     int8: Int8Batch,
     int4: Int4Batch,
+    int16: Int16Batch,
     /// For each thread the row that a Hadamard transform works on; empty in models without one.
     rotated: Vec<AlignedBuf<f32>>,
-    /// Of both batches.
+    /// Of all batches.
     byte_len: usize,
 }
 
@@ -30,10 +33,13 @@ impl Quantized {
         // A row's codes, its sum and its scale.
         let row_bytes = |bits: usize| k.next_multiple_of(ROW_ALIGN) * bits / 8 + size_of::<i32>() + size_of::<f32>();
         Self {
-            byte_len: rows(ActivationBits::Eight) * row_bytes(8) + rows(ActivationBits::Four) * row_bytes(4),
+            byte_len: rows(ActivationBits::Eight) * row_bytes(8)
+                + rows(ActivationBits::Four) * row_bytes(4)
+                + rows(ActivationBits::Sixteen) * row_bytes(16),
             bits: ActivationBits::Eight,
             int8: Int8Batch::with_capacity(rows(ActivationBits::Eight), k),
             int4: Int4Batch::with_capacity(rows(ActivationBits::Four), k),
+            int16: Int16Batch::with_capacity(rows(ActivationBits::Sixteen), k),
             rotated: (0..threads).map(|_| AlignedBuf::zeroed(if rotates && n > 0 { k } else { 0 })).collect(),
         }
     }
@@ -46,24 +52,25 @@ impl Quantized {
     /// Number of rows.
     pub(super) fn n(&self) -> usize {
         match self.bits {
-            // `Engine::new` refuses 16 bits until they are computed.
-            ActivationBits::Eight | ActivationBits::Sixteen => self.int8.view().n(),
+            ActivationBits::Eight => self.int8.view().n(),
             ActivationBits::Four => self.int4.view().n(),
+            ActivationBits::Sixteen => self.int16.view().n(),
         }
     }
 
     /// What values were multiplied with to become codes, `[n]`.
     pub(super) fn scales(&self) -> &[f32] {
         match self.bits {
-            ActivationBits::Eight | ActivationBits::Sixteen => self.int8.scales(),
+            ActivationBits::Eight => self.int8.scales(),
             ActivationBits::Four => self.int4.scales(),
+            ActivationBits::Sixteen => self.int16.scales(),
         }
     }
 
     /// The exact product with `w`, `[n, rows]` i32 into `acc`; `widened` is room for the kernel.
     pub(super) fn product(&self, kernel: &dyn Kernel, w: &PackedRows<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
         match self.bits {
-            ActivationBits::Eight | ActivationBits::Sixteen => {
+            ActivationBits::Eight => {
                 let x = self.int8.view();
                 if x.n() == 1 { kernel.gemv(w, &x.row(0), acc) } else { kernel.gemm(w, &x, acc) }
             }
@@ -74,6 +81,20 @@ impl Quantized {
                 } else {
                     kernel.gemm_a4(w, &x, widened, acc);
                 }
+            }
+            ActivationBits::Sixteen => {
+                unreachable!("`Kernels::pack` packs weights with 16-bit inputs for the group kernel")
+            }
+        }
+    }
+
+    /// The product with `rows` of weights that have a scale for each group, `[n, rows]` f32 into `out`.
+    pub(super) fn group_product(&self, kernel: &GroupKernel, w: &GroupPacked, rows: Range<usize>, out: &mut [f32]) {
+        match self.bits {
+            ActivationBits::Eight => kernel.product_int8(w, rows, &self.int8.view(), self.int8.scales(), out),
+            ActivationBits::Sixteen => kernel.product(w, rows, &self.int16.view(), out),
+            ActivationBits::Four => {
+                unreachable!("`Kernels::pack` refuses 4-bit inputs of weights with scales of groups")
             }
         }
     }
@@ -94,7 +115,11 @@ impl Quantized {
         let chunk = n.div_ceil(team.threads());
         let own = chunks.zip(&mut self.rotated);
         let mut parts: SmallVec<[Part<'_, E>; INLINE_PARTS]> = match form.bits {
-            ActivationBits::Eight | ActivationBits::Sixteen => {
+            ActivationBits::Sixteen => {
+                self.int16.reset(n, width);
+                own.zip(self.int16.chunks_mut(chunk)).map(|(own, rows)| Part::new(Rows::Int16(rows), own)).collect()
+            }
+            ActivationBits::Eight => {
                 self.int8.reset(n, width);
                 own.zip(self.int8.chunks_mut(chunk)).map(|(own, rows)| Part::new(Rows::Int8(rows), own)).collect()
             }
@@ -114,6 +139,7 @@ impl Quantized {
             match rows {
                 Rows::Int8(rows) => rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int8(row))),
                 Rows::Int4(rows) => rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int4(row))),
+                Rows::Int16(rows) => rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int16(row))),
             }
         });
         parts.iter().find_map(|part| part.bad).map_or(Ok(()), Err)
@@ -137,11 +163,13 @@ impl<'a, E> Part<'a, E> {
 enum Rows<'a> {
     Int8(Int8RowsMut<'a>),
     Int4(Int4RowsMut<'a>),
+    Int16(Int16RowsMut<'a>),
 }
 
 enum Codes<'a> {
     Int8(Int8RowMut<'a>),
     Int4(Int4RowMut<'a>),
+    Int16(Int16RowMut<'a>),
 }
 
 /// One row that is being written.
@@ -158,6 +186,7 @@ impl Row<'_> {
         match self.codes {
             Codes::Int8(row) => ops.prepare_int8(x, prepare, self.rotated, row),
             Codes::Int4(row) => ops.prepare_int4(x, prepare, self.rotated, row),
+            Codes::Int16(row) => ops.prepare_int16(x, prepare, self.rotated, row),
         }
     }
 }

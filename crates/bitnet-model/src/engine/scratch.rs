@@ -7,27 +7,32 @@ use super::attention::{AttentionScratch, Plan};
 use super::head::BestScratch;
 use super::quantized::Quantized;
 use super::ttt::TttScratch;
-use crate::ModelConfig;
+use crate::{InputForm, InputForms, ModelConfig};
 
 /// Most tokens that pass through the layers together; longer inputs are cut. It bounds the scratch memory and does
 /// not change any result.
 pub(super) const MAX_ROWS: usize = 256;
 
+/// What a product needs besides its operands.
+#[derive(Debug)]
+pub(super) struct ProductScratch {
+    /// Integer products of one block of output rows, `[n, row_block]`.
+    pub(super) acc: AlignedBuf<i32>,
+    /// Int4 activations as int8, for kernels that want them so; grown by them.
+    pub(super) widened: Int8Batch,
+}
+
 /// What one thread needs for itself.
 #[derive(Debug)]
 pub(super) struct ThreadScratch {
-    /// Integer products of one block of output rows, `[n, row_block]`.
-    pub(super) acc: AlignedBuf<i32>,
-    /// The same of a second projection (gate and up go together).
-    pub(super) acc2: AlignedBuf<i32>,
-    /// Dequantised outputs of one token.
-    pub(super) y: AlignedBuf<f32>,
-    /// The same of a second projection.
-    pub(super) y2: AlignedBuf<f32>,
-    /// Attention's result for one token, `[heads * head_dim]`.
+    pub(super) product: ProductScratch,
+    /// Outputs of the gate for one block of rows, `[n, row_block]`.
+    pub(super) gate: AlignedBuf<f32>,
+    /// Outputs of the up projection for the same block.
+    pub(super) up: AlignedBuf<f32>,
+    /// Attention's result for one token, `[heads * head_dim]`; the normalised residual row `[hidden]` where projections have
+    /// norms of their own.
     pub(super) row: AlignedBuf<f32>,
-    /// Int4 activations as int8, for kernels that want them so; grown by them.
-    pub(super) widened: Int8Batch,
 }
 
 /// What a forward step needs.
@@ -50,14 +55,19 @@ pub(super) struct Scratch {
     pub(super) v: AlignedBuf<f32>,
     /// Feed-forward activations, `[n, ffn]`.
     pub(super) u: AlignedBuf<f32>,
+    /// What a block adds to the residual stream, `[n, hidden]`, where that is normalised or scaled first.
+    pub(super) branch: AlignedBuf<f32>,
     /// Residual rows after the final norm, `[16, hidden]`.
     pub(super) normed: AlignedBuf<f32>,
+    /// The same, quantised, in a model with a ternary head.
+    pub(super) head_input: Option<Quantized>,
     /// For the best logits.
     pub(super) best: BestScratch,
     /// Sines and cosines of the positions met so far.
     pub(super) rope: RopeTable,
-    /// Quantised inputs of a projection.
-    pub(super) quantized: Quantized,
+    /// Quantised inputs: one for all projections that read the same row, or one for each of up to three where they have
+    /// norms of their own.
+    pub(super) quantized: Vec<Quantized>,
     pub(super) threads: Vec<ThreadScratch>,
     /// Attention's working memory of each thread.
     pub(super) attention: Vec<AttentionScratch>,
@@ -70,15 +80,18 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(c: &ModelConfig, threads: usize, row_block: usize) -> Self {
+    /// Buffers without room for tokens; `head` is what a ternary head reads, where there is one.
+    pub(super) fn new(c: &ModelConfig, threads: usize, row_block: usize, head: Option<InputForm>) -> Self {
+        let head_input = head.map(|form| {
+            let forms = InputForms::default().with_bits(form.bits);
+            Quantized::with_capacity(super::head::TOKENS, c.hidden_size, &forms, threads)
+        });
         let empty = AlignedBuf::<f32>::zeroed(0);
         let thread = || ThreadScratch {
-            acc: AlignedBuf::zeroed(0),
-            acc2: AlignedBuf::zeroed(0),
-            y: AlignedBuf::zeroed(row_block),
-            y2: AlignedBuf::zeroed(row_block),
-            row: AlignedBuf::zeroed(c.num_attention_heads * c.head_dim),
-            widened: Int8Batch::with_capacity(0, 0),
+            product: ProductScratch { acc: AlignedBuf::zeroed(0), widened: Int8Batch::with_capacity(0, 0) },
+            gate: empty.clone(),
+            up: empty.clone(),
+            row: AlignedBuf::zeroed(row_len(c)),
         };
         Self {
             rows: 0,
@@ -89,10 +102,12 @@ impl Scratch {
             k: empty.clone(),
             v: empty.clone(),
             u: empty.clone(),
-            normed: empty,
+            branch: empty.clone(),
+            normed: empty.clone(),
+            head_input,
             best: BestScratch::new(c.hidden_size),
-            rope: RopeTable::from_frequencies(0, c.rope_frequencies()),
-            quantized: Quantized::with_capacity(0, 0, &c.inputs, threads),
+            rope: RopeTable::from_frequencies(0, c.rope_frequencies()).with_magnitude(c.rope_attention_factor()),
+            quantized: inputs(c, 0, threads),
             threads: (0..threads).map(|_| thread()).collect(),
             attention: (0..threads).map(|_| AttentionScratch::new(c)).collect(),
             plan: Plan::default(),
@@ -103,11 +118,11 @@ impl Scratch {
 
     /// Bytes of the buffers of the layers without the quantised inputs.
     pub(super) fn byte_len(&self) -> usize {
-        let rows = [&self.x, &self.q, &self.attn, &self.k, &self.v, &self.u, &self.normed];
+        let rows = [&self.x, &self.q, &self.attn, &self.k, &self.v, &self.u, &self.branch, &self.normed];
         let of_rows: usize = rows.iter().map(|b| size_of_val(&b[..])).sum();
         let of_threads = self.threads.iter().map(|t| {
-            let floats = t.y.len() + t.y2.len() + t.row.len();
-            4 * (t.acc.len() + t.acc2.len() + floats) + t.widened.view().codes().len()
+            let floats = t.gate.len() + t.up.len() + t.row.len();
+            4 * (t.product.acc.len() + floats) + t.product.widened.view().codes().len()
         });
         of_rows + of_threads.sum::<usize>()
     }
@@ -127,15 +142,37 @@ impl Scratch {
         self.v = AlignedBuf::zeroed(n * kv);
         self.u = AlignedBuf::zeroed(n * c.intermediate_size);
         self.normed = AlignedBuf::zeroed(super::head::TOKENS * c.hidden_size);
-        let widest = c.hidden_size.max(c.intermediate_size).max(q);
-        self.quantized = Quantized::with_capacity(n, widest, &c.inputs, self.threads.len());
+        if !adds_plainly(c) {
+            self.branch = AlignedBuf::zeroed(n * c.hidden_size);
+        }
+        self.quantized = inputs(c, n, self.threads.len());
         for t in &mut self.threads {
-            t.acc = AlignedBuf::zeroed(n * self.row_block);
-            t.acc2 = AlignedBuf::zeroed(n * self.row_block);
+            t.product.acc = AlignedBuf::zeroed(n * self.row_block);
+            t.gate = AlignedBuf::zeroed(n * self.row_block);
+            t.up = AlignedBuf::zeroed(n * self.row_block);
         }
         if let Some(ttt) = &mut self.ttt {
             ttt.reserve(c, n);
         }
         self.rows = n;
     }
+}
+
+/// Whether what a block computes is added to the residual stream as it is.
+pub(super) fn adds_plainly(c: &ModelConfig) -> bool {
+    !c.output_norms && c.residual_scale == 1.0
+}
+
+/// Floats of [`ThreadScratch::row`].
+fn row_len(c: &ModelConfig) -> usize {
+    let heads = c.num_attention_heads * c.head_dim;
+    if c.projection_norms { heads.max(c.hidden_size) } else { heads }
+}
+
+/// Room for the inputs of `n` tokens.
+fn inputs(c: &ModelConfig, n: usize, threads: usize) -> Vec<Quantized> {
+    let widest = c.hidden_size.max(c.intermediate_size).max(c.num_attention_heads * c.head_dim);
+    let more = if c.projection_norms { 2 } else { 0 };
+    let widths = std::iter::once(widest).chain(std::iter::repeat_n(c.hidden_size, more));
+    widths.map(|k| Quantized::with_capacity(n, if n == 0 { 0 } else { k }, &c.inputs, threads)).collect()
 }

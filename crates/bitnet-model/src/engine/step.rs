@@ -5,9 +5,9 @@ use ternary_kernels::ops::Ops;
 use ternary_kernels::{ColsMut, Team, split_cols};
 
 use super::attention::{self, Segment};
-use super::linear::{Linear, project};
+use super::linear::{Linear, add_projection, project};
 use super::quantized::Quantized;
-use super::scratch::{MAX_ROWS, Scratch, ThreadScratch};
+use super::scratch::{MAX_ROWS, Scratch, ThreadScratch, adds_plainly};
 use super::ttt::Texts;
 use super::{AttentionMixer, Engine, HeadRequest, Inner, Layer, Mixer, SequenceState, StepOutput, Workspace, head};
 use crate::{Activation, InputForm, ModelConfig, ModelError};
@@ -49,12 +49,15 @@ impl Engine {
     /// The result for each sequence is the same, bit for bit, as if it had been fed alone, token by token.
     ///
     /// # Errors
-    /// [`ModelError::TokenOutOfRange`], [`ModelError::ContextFull`], [`ModelError::ForeignSequence`] and
-    /// [`ModelError::StateLost`] before anything is computed; [`ModelError::Diverged`] if an activation is not finite. After an
+    /// [`ModelError::TokenOutOfRange`], [`ModelError::ContextFull`], [`ModelError::ForeignSequence`],
+    /// [`ModelError::StateLost`] and [`ModelError::NoHead`] before anything is computed; [`ModelError::Diverged`] if an activation is not finite. After an
     /// error the states are as they were before; with one exception: that of a text which went alone through a model with
     /// test-time-training layers is lost, and refused from then on.
     pub fn step(&self, inputs: &mut [StepInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
         inputs.iter().try_for_each(|input| self.check(input.state, input.tokens))?;
+        if self.config().headless && inputs.iter().any(|input| input.wanted != LogitsWanted::None) {
+            return Err(ModelError::NoHead);
+        }
         let before: SmallVec<[usize; INLINE_PARTS]> = inputs.iter().map(|i| i.state.len()).collect();
         let mut ws = self.lock();
         let mut undo = std::mem::take(&mut ws.scratch.undo);
@@ -118,7 +121,7 @@ impl Engine {
     /// again: the state keeps what the head needs. `false` if it does not, because it was taken back.
     ///
     /// # Errors
-    /// [`ModelError::ForeignSequence`], [`ModelError::StateLost`].
+    /// [`ModelError::ForeignSequence`], [`ModelError::StateLost`], [`ModelError::NoHead`].
     pub fn predict(
         &self,
         state: &SequenceState,
@@ -126,6 +129,9 @@ impl Engine {
         out: &mut StepOutput,
     ) -> Result<bool, ModelError> {
         self.check(state, &[])?;
+        if self.config().headless {
+            return Err(ModelError::NoHead);
+        }
         let Some(last) = state.last() else { return Ok(false) };
         let mut ws = self.lock();
         let Workspace { team, scratch: s, .. } = &mut *ws;
@@ -212,7 +218,7 @@ impl Inner {
         s: &mut Scratch,
         segments: &mut [Segment<'_>],
         n: usize,
-        mut losses: Option<&mut [Vec<f32>]>,
+        losses: Option<&mut [Vec<f32>]>,
         out: &mut StepOutput,
     ) -> Result<(), ModelError> {
         if n == 0 {
@@ -229,24 +235,14 @@ impl Inner {
             s.plan.make(segments, c.num_key_value_heads, attention::tile_tokens(c), team.threads());
         }
         for segment in segments.iter() {
-            for (i, &token) in segment.tokens.iter().enumerate() {
-                let row = segment.first_row + i;
-                self.embedding.row_into(token as usize, &mut s.x[row * c.hidden_size..][..c.hidden_size]);
-            }
+            self.embed(segment.tokens, &mut s.x[segment.first_row * c.hidden_size..]);
         }
-        for layer in &self.layers {
-            match &layer.mixer {
-                Mixer::Attention(mixer) => self.attention_block(team, s, layer, mixer, segments, n),
-                Mixer::Ttt(mixer) => {
-                    let mut texts = match &mut losses {
-                        Some(losses) => Texts::Watched(segments, losses),
-                        None => Texts::Own(segments),
-                    };
-                    self.ttt_block(team, s, layer, mixer, &mut texts, n)
-                }
-            }
-            .map_err(|(what, row)| position_error(segments, what, row))?;
-            self.feed_forward_block(team, s, layer, n).map_err(|(what, row)| position_error(segments, what, row))?;
+        let mut texts = match losses {
+            Some(losses) => Texts::Watched(segments, losses),
+            None => Texts::Own(segments),
+        };
+        if let Err((what, row)) = self.layers(team, s, &mut texts, n) {
+            return Err(position_error(segments, what, row));
         }
         let wanted = segments.iter().flat_map(|g| g.wanted.clone().map(|row| (row, g.head)));
         head::run(self, team, s, wanted, out);
@@ -255,6 +251,35 @@ impl Inner {
             let n = segment.tokens.len();
             let last = segment.first_row + n - 1;
             segment.state.advance(n, &s.x[last * c.hidden_size..][..c.hidden_size]);
+        }
+        Ok(())
+    }
+
+    /// Writes the embeddings of `tokens` to the first rows of `x`, `[.., hidden]`.
+    pub(super) fn embed(&self, tokens: &[u32], x: &mut [f32]) {
+        let scale = self.config.embedding_scale;
+        for (&token, x) in tokens.iter().zip(x.chunks_exact_mut(self.config.hidden_size)) {
+            self.embedding.row_into(token as usize, x);
+            if scale != 1.0 {
+                self.ops.scale(scale, x);
+            }
+        }
+    }
+
+    /// The first `n` rows of the residual stream through all layers.
+    pub(super) fn layers(
+        &self,
+        team: &Team,
+        s: &mut Scratch,
+        texts: &mut Texts<'_, '_>,
+        n: usize,
+    ) -> Result<(), Misfit> {
+        for layer in &self.layers {
+            match &layer.mixer {
+                Mixer::Attention(mixer) => self.attention_block(team, s, layer, mixer, texts.segments(), n)?,
+                Mixer::Ttt(mixer) => self.ttt_block(team, s, layer, mixer, texts, n)?,
+            }
+            self.feed_forward_block(team, s, layer, n)?;
         }
         Ok(())
     }
@@ -269,62 +294,102 @@ impl Inner {
         n: usize,
     ) -> Result<(), Misfit> {
         let (c, ops) = (&self.config, self.ops);
-        quantize_rows(
-            ops,
-            team,
-            &s.x[..n * c.hidden_size],
-            n,
-            Some((&layer.input_norm, c.rms_norm_eps)),
-            c.inputs.mixer,
-            &mut s.quantized,
-        )
-        .map_err(|row| ("the input of attention", row))?;
+        self.quantize_inputs(team, s, &layer.input_norm, c.inputs.mixer, &[&mixer.q, &mixer.k, &mixer.v], n)
+            .map_err(|row| ("the input of attention", row))?;
         let Scratch { q, k, v, quantized, threads, .. } = &mut *s;
-        let outputs = [(&mixer.q, &mut q[..]), (&mixer.k, &mut k[..]), (&mixer.v, &mut v[..])];
-        let products = outputs.into_iter().map(|(w, out)| (w, &mut out[..n * w.rows()])).collect();
-        project(ops, team, products, quantized, threads);
-        attention::run(c, ops, team, s, mixer.slot, segments);
-        let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
-        quantize_attention(c, ops, team, s, n, sub_norm).map_err(|row| ("the output of attention", row))?;
-        add_projection(ops, team, &layer.o, &s.quantized, &mut s.threads, &mut s.x[..n * c.hidden_size], n);
+        let outputs = [(&mixer.q, &mut q[..]), (&mixer.k, &mut k[..]), (&mixer.v, &mut v[..])].into_iter();
+        let products = outputs.enumerate().map(|(i, (w, out))| (w, input(quantized, i), &mut out[..n * w.rows()]));
+        project(ops, team, products.collect(), n, threads);
+        attention::run(c, ops, team, s, mixer, segments);
+        let norm = layer.attn_sub_norm.as_ref().or(layer.o.norm.as_ref()).map(|g| (g, c.rms_norm_eps));
+        quantize_attention(c, ops, team, s, n, norm).map_err(|row| ("the output of attention", row))?;
+        self.add_branch(team, s, &layer.o, layer.mixer_out_norm.as_ref(), n);
         Ok(())
     }
 
-    pub(super) fn feed_forward_block(
-        &self,
-        team: &Team,
-        s: &mut Scratch,
-        layer: &Layer,
-        n: usize,
-    ) -> Result<(), Misfit> {
+    fn feed_forward_block(&self, team: &Team, s: &mut Scratch, layer: &Layer, n: usize) -> Result<(), Misfit> {
         let (c, ops) = (&self.config, self.ops);
-        quantize_rows(
-            ops,
-            team,
-            &s.x[..n * c.hidden_size],
-            n,
-            Some((&layer.post_attention_norm, c.rms_norm_eps)),
-            c.inputs.feed_forward,
-            &mut s.quantized,
-        )
-        .map_err(|row| ("the input of the feed-forward block", row))?;
+        let norm = &layer.post_attention_norm;
+        self.quantize_inputs(team, s, norm, c.inputs.feed_forward, &[&layer.gate, &layer.up], n)
+            .map_err(|row| ("the input of the feed-forward block", row))?;
         // Gate and up in one pass, with the activation between them applied while both are in cache.
         let parts = team.threads();
         let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| layer.gate.split(p, parts)).collect();
         let u = split_cols(&mut s.u[..n * c.intermediate_size], n, c.intermediate_size, &bounds);
         let mut jobs: SmallVec<[_; INLINE_PARTS]> = u.zip(&mut s.threads).collect();
-        let x = &s.quantized;
+        let x = [input(&s.quantized, 0), input(&s.quantized, 1)];
         team.run_parts(&mut jobs, |p, (u, scratch)| {
             let rows = layer.gate.split(p, parts);
             gated(ops, c.hidden_act, layer, rows, x, scratch, u);
         });
         drop(jobs);
-        let sub_norm = layer.ffn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
-        quantize_rows(ops, team, &s.u[..n * c.intermediate_size], n, sub_norm, c.inputs.down, &mut s.quantized)
+        let norm = layer.ffn_sub_norm.as_ref().or(layer.down.norm.as_ref()).map(|g| (g, c.rms_norm_eps));
+        quantize_rows(ops, team, &s.u[..n * c.intermediate_size], n, norm, c.inputs.down, &mut s.quantized[0])
             .map_err(|row| ("the output of the feed-forward activation", row))?;
-        add_projection(ops, team, &layer.down, &s.quantized, &mut s.threads, &mut s.x[..n * c.hidden_size], n);
+        self.add_branch(team, s, &layer.down, layer.ffn_out_norm.as_ref(), n);
         Ok(())
     }
+
+    /// Normalises `n` rows of the residual stream with `gain` and quantises them for `projections`: once for all of them, or,
+    /// where they have norms of their own, for each after its own norm. The error is a row that is not finite.
+    fn quantize_inputs(
+        &self,
+        team: &Team,
+        s: &mut Scratch,
+        gain: &Vec<f32>,
+        form: InputForm,
+        projections: &[&Linear],
+        n: usize,
+    ) -> Result<(), usize> {
+        let (c, ops) = (&self.config, self.ops);
+        let (hidden, eps) = (c.hidden_size, c.rms_norm_eps);
+        let Scratch { x, quantized, threads, .. } = s;
+        let x = &x[..n * hidden];
+        if !c.projection_norms {
+            return quantize_rows(ops, team, x, n, Some((gain, eps)), form, &mut quantized[0]);
+        }
+        for (w, out) in projections.iter().zip(quantized) {
+            let own = w.norm.as_ref().map(|gain| (gain, eps));
+            out.fill(team, form, n, hidden, threads.iter_mut(), |scratch, i, row| {
+                let normed = &mut scratch.row[..hidden];
+                ops.rms_norm(&x[i * hidden..(i + 1) * hidden], gain, eps, normed);
+                row.quantize(ops, normed, own)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Adds the projection `w` of the quantised rows to the residual stream: as it is, or normalised with `gain`, where there is
+    /// one, and scaled.
+    pub(super) fn add_branch(&self, team: &Team, s: &mut Scratch, w: &Linear, gain: Option<&Vec<f32>>, n: usize) {
+        let (c, ops) = (&self.config, self.ops);
+        let hidden = c.hidden_size;
+        let Scratch { x, branch, quantized, threads, .. } = s;
+        let x = &mut x[..n * hidden];
+        if adds_plainly(c) {
+            return add_projection(ops, team, w, &quantized[0], threads, x);
+        }
+        let branch = &mut branch[..n * hidden];
+        project(ops, team, SmallVec::from_iter([(w, &quantized[0], &mut *branch)]), n, threads);
+        let chunk = n.div_ceil(team.threads()) * hidden;
+        let mut parts: SmallVec<[_; INLINE_PARTS]> = x.chunks_mut(chunk).zip(branch.chunks_mut(chunk)).collect();
+        team.run_parts(&mut parts, |_, (x, branch)| {
+            for (x, row) in x.chunks_exact_mut(hidden).zip(branch.chunks_exact_mut(hidden)) {
+                if let Some(gain) = gain {
+                    ops.rms_norm_in_place(row, gain, c.rms_norm_eps);
+                }
+                if c.residual_scale != 1.0 {
+                    ops.scale(c.residual_scale, row);
+                }
+                ops.add_assign(x, row);
+            }
+        });
+    }
+}
+
+/// The input of projection `i` of those that read the same row.
+fn input(quantized: &[Quantized], i: usize) -> &Quantized {
+    &quantized[i.min(quantized.len() - 1)]
 }
 
 fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
@@ -363,28 +428,11 @@ fn quantize_attention(
 ) -> Result<(), usize> {
     let Scratch { attn, plan, quantized, threads, .. } = s;
     let width = c.num_attention_heads * c.head_dim;
-    quantized.fill(team, c.inputs.output, n, width, threads.iter_mut(), |scratch, i, row| {
-        attention::gather_row(c, plan, attn, i, &mut scratch.row);
-        row.quantize(ops, &scratch.row, norm)
+    quantized[0].fill(team, c.inputs.output, n, width, threads.iter_mut(), |scratch, i, row| {
+        let out = &mut scratch.row[..width];
+        attention::gather_row(c, plan, attn, i, out);
+        row.quantize(ops, out, norm)
     })
-}
-
-/// `x += projection`, all threads.
-pub(super) fn add_projection(
-    ops: Ops,
-    team: &Team,
-    w: &Linear,
-    input: &Quantized,
-    threads: &mut [ThreadScratch],
-    x: &mut [f32],
-    n: usize,
-) {
-    let parts = team.threads();
-    let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| w.split(p, parts)).collect();
-    let mut jobs: SmallVec<[_; INLINE_PARTS]> = split_cols(x, n, w.rows(), &bounds).zip(threads).collect();
-    team.run_parts(&mut jobs, |p, (x, scratch)| {
-        w.run::<true>(ops, w.split(p, parts), input, scratch, x);
-    });
 }
 
 /// `u = act(gate) * up` for this thread's rows.
@@ -393,26 +441,27 @@ fn gated(
     act: Activation,
     layer: &Layer,
     rows: std::ops::Range<usize>,
-    x: &Quantized,
+    [gate_input, up_input]: [&Quantized; 2],
     scratch: &mut ThreadScratch,
     u: &mut ColsMut<'_, f32>,
 ) {
-    let (n, first) = (x.n(), rows.start);
+    let (n, first) = (gate_input.n(), rows.start);
+    let ThreadScratch { product, gate, up, .. } = scratch;
     for block in layer.gate.blocks(rows) {
         let len = block.len();
-        let (gate, up) = (&mut scratch.acc[..n * len], &mut scratch.acc2[..n * len]);
-        layer.gate.product(block.clone(), x, &mut scratch.widened, gate);
-        layer.up.product(block.clone(), x, &mut scratch.widened, up);
-        for (t, ((gate, up), &s)) in gate.chunks_exact(len).zip(up.chunks_exact(len)).zip(x.scales()).enumerate() {
-            let (g, v) = (&mut scratch.y[..len], &mut scratch.y2[..len]);
-            layer.gate.dequantize::<false>(ops, block.clone(), s, gate, g);
-            layer.up.dequantize::<false>(ops, block.clone(), s, up, v);
+        let mut gate = ColsMut::new(&mut gate[..n * len], n, len);
+        let mut up = ColsMut::new(&mut up[..n * len], n, len);
+        layer.gate.forward::<false>(ops, block.clone(), gate_input, product, &mut gate);
+        layer.up.forward::<false>(ops, block.clone(), up_input, product, &mut up);
+        for t in 0..n {
             let out = &mut u.row_mut(t)[block.start - first..block.end - first];
             match act {
-                Activation::Relu2 => ops.relu2_mul(g, v, out),
-                Activation::Silu => ops.silu_mul(g, v, out),
-                // `Engine::new` refuses it until it is computed.
-                Activation::GeluTanh => out.fill(f32::NAN),
+                Activation::Relu2 => ops.relu2_mul(gate.row(t), up.row(t), out),
+                Activation::Silu => ops.silu_mul(gate.row(t), up.row(t), out),
+                Activation::GeluTanh => {
+                    ops.gelu_mul_assign(gate.row(t), up.row_mut(t));
+                    out.copy_from_slice(up.row(t));
+                }
             }
         }
     }

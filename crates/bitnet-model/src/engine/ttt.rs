@@ -12,9 +12,9 @@ use ttt_layer::{ConvRows, Inputs, RowWise, Rows, Scratch as HeadScratch, TttStat
 
 use super::attention::Segment;
 use super::lanes::Piece;
-use super::linear::{Linear, project};
+use super::linear::{Linear, Product, project};
 use super::scratch::Scratch;
-use super::step::{INLINE_PARTS, Misfit, StepInput, add_projection};
+use super::step::{INLINE_PARTS, Misfit, StepInput};
 use super::{Inner, Layer, Workspace};
 use crate::{LayerWeights, Mixer, ModelConfig, ModelError, Projection};
 
@@ -119,6 +119,16 @@ pub(super) enum Texts<'s, 'a> {
     Watched(&'s mut [Segment<'a>], &'s mut [Vec<f32>]),
 }
 
+impl<'a> Texts<'_, 'a> {
+    /// The texts for layers of attention; a piece has none, because it is cut only from models without such layers.
+    pub(super) fn segments(&mut self) -> &mut [Segment<'a>] {
+        match self {
+            Texts::Own(segments) | Texts::Watched(segments, _) => segments,
+            Texts::Piece(_) => &mut [],
+        }
+    }
+}
+
 /// Some heads of one sequence, for one thread.
 struct Unit<'a> {
     thread: usize,
@@ -144,7 +154,7 @@ impl Inner {
         let (hidden, width) = (c.hidden_size, c.num_attention_heads * c.head_dim);
         let Scratch { x, q, k, v, attn, quantized, threads, ttt, .. } = s;
         let t = ttt.as_mut().expect("a model with such layers has their buffers");
-        let x = &mut x[..n * hidden];
+        let (x, quantized) = (&mut x[..n * hidden], &mut quantized[0]);
         match texts {
             Texts::Own(segments) | Texts::Watched(segments, _) => self.pre_conv(team, x, t, mixer, segments),
             Texts::Piece(piece) if mixer.pre_conv.is_some() => piece.in_turn(mixer.slot, |state| {
@@ -164,12 +174,13 @@ impl Inner {
             })
             .map_err(|row| ("the input of a test-time-training layer", row))?;
 
-        let mut products: SmallVec<[(&Linear, &mut [f32]); 4]> = SmallVec::new();
-        products.push((&mixer.q, &mut q[..n * width]));
-        products.extend(mixer.k.as_ref().map(|w| (w, &mut k[..n * width])));
-        products.push((&mixer.v, &mut v[..n * width]));
-        products.extend(mixer.gate.as_ref().map(|w| (w, &mut t.gate[..n * width])));
-        project(ops, team, products, quantized, threads);
+        let input = &*quantized;
+        let mut products: SmallVec<[Product<'_>; 4]> = SmallVec::new();
+        products.push((&mixer.q, input, &mut q[..n * width]));
+        products.extend(mixer.k.as_ref().map(|w| (w, input, &mut k[..n * width])));
+        products.push((&mixer.v, input, &mut v[..n * width]));
+        products.extend(mixer.gate.as_ref().map(|w| (w, input, &mut t.gate[..n * width])));
+        project(ops, team, products, n, threads);
 
         // Where queries and keys share a projection, keys are not read.
         let k = if mixer.k.is_some() { &k[..n * width] } else { &q[..n * width] };
@@ -219,7 +230,7 @@ impl Inner {
                 row.quantize(ops, out, sub_norm)
             })
             .map_err(|row| ("the output of a test-time-training layer", row))?;
-        add_projection(ops, team, &layer.o, quantized, threads, x, n);
+        self.add_branch(team, s, &layer.o, layer.mixer_out_norm.as_ref(), n);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use ternary_kernels::TernaryMatrix;
 
 use super::{CandleModel, DecoderLayer, TokenMixer};
 use crate::config::{ModelConfig, Norm, Projection, TttTensor};
-use crate::{FloatMatrix, ModelError, WeightSource};
+use crate::{FloatMatrix, ModelError, Table, WeightSource};
 
 pub(super) fn floats(x: &Tensor) -> Result<Vec<f32>, ModelError> {
     Ok(x.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
@@ -84,11 +84,11 @@ impl WeightSource for CandleModel {
         values.map(<[f32]>::to_vec).ok_or_else(|| ModelError::TensorSize { tensor: tensor(), expected: 1, got: 0 })
     }
 
-    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
-        self.matrix(&self.embedding)
+    fn embedding(&self) -> Result<Table, ModelError> {
+        self.matrix(&self.embedding).map(Table::Float)
     }
 
-    fn head(&self) -> Result<FloatMatrix, ModelError> {
-        self.matrix(self.head.as_ref().unwrap_or(&self.embedding))
+    fn head(&self) -> Result<Table, ModelError> {
+        self.matrix(self.head.as_ref().unwrap_or(&self.embedding)).map(Table::Float)
     }
 }

@@ -6,7 +6,7 @@ use candle_nn::{Init, Module, VarBuilder};
 use super::trace::Trace;
 use super::{BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, TttBlock, bit_linear, rms_norm};
 use crate::config::{Mixer, ModelConfig, Norm, Projection};
-use crate::{FloatMatrix, ModelError, ModelWeights};
+use crate::{ModelError, ModelWeights, Table};
 
 /// One layer: `h += mixer(norm(h)); h += feed_forward(norm(h))`; before them `h += conv(norm(h))` where a
 /// test-time-training layer's block has a convolution.
@@ -69,9 +69,11 @@ impl CandleModel {
     /// The model with these frozen weights on `device`, everything widened to f32.
     ///
     /// # Errors
-    /// Those of candle, for want of memory for example.
+    /// A model that computes more than the formulas of BitNet, see [`ModelConfig::beyond_bitnet`]; those of candle, for want
+    /// of memory for example.
     pub fn from_weights(weights: &ModelWeights, device: &Device) -> std::result::Result<Self, ModelError> {
         let config = &weights.config;
+        config.require_bitnet("candle path")?;
         let norm =
             |gain: &[f32]| -> Result<RmsNorm> { Ok(RmsNorm::new(Tensor::new(gain, device)?, config.rms_norm_eps)) };
         let mut layers = Vec::with_capacity(weights.layers.len());
@@ -262,7 +264,7 @@ fn feed_forward(
 }
 
 /// A stored matrix as an f32 tensor.
-fn table(m: &FloatMatrix, device: &Device) -> Result<Tensor> {
+fn table(m: &Table, device: &Device) -> Result<Tensor> {
     let (rows, cols) = (m.rows(), m.cols());
     let mut values = vec![0f32; rows * cols];
     for (r, row) in values.chunks_exact_mut(cols.max(1)).enumerate() {

@@ -11,7 +11,7 @@ use super::params::{EMBEDDING, HEAD};
 use super::shape::model_to_json;
 use super::{Params, TrainError};
 use crate::files;
-use crate::{FloatMatrix, ModelConfig, ModelError, Norm, Projection, TttTensor, WeightSource};
+use crate::{FloatMatrix, ModelConfig, ModelError, Norm, Projection, Table, TttTensor, WeightSource};
 
 /// Master weights as a source for the inference engine, quantised as training quantises them.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,10 @@ pub struct MasterWeights<'a> {
 }
 
 impl MasterWeights<'_> {
+    fn table(&self, name: &str) -> Result<Table, ModelError> {
+        FloatMatrix::from_f32(self.model.vocab_size, self.model.hidden_size, self.tensor(name)?).map(Table::Float)
+    }
+
     fn tensor(&self, name: &str) -> Result<&[f32], ModelError> {
         let missing = |_| ModelError::TensorSize { tensor: name.to_owned(), expected: 1, got: 0 };
         self.params.get(name).map_err(missing)
@@ -51,12 +55,12 @@ impl WeightSource for MasterWeights<'_> {
         Ok(self.tensor(&self.model.ttt_tensor_name(layer, which))?.to_vec())
     }
 
-    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
-        FloatMatrix::from_f32(self.model.vocab_size, self.model.hidden_size, self.tensor(EMBEDDING)?)
+    fn embedding(&self) -> Result<Table, ModelError> {
+        self.table(EMBEDDING)
     }
 
-    fn head(&self) -> Result<FloatMatrix, ModelError> {
-        FloatMatrix::from_f32(self.model.vocab_size, self.model.hidden_size, self.tensor(HEAD)?)
+    fn head(&self) -> Result<Table, ModelError> {
+        self.table(HEAD)
     }
 }
 

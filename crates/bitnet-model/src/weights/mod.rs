@@ -1,14 +1,16 @@
 //! The weights of a model, checked once, as both paths (candle and engine) read them.
 
 use half::{bf16, f16};
-use ternary_kernels::{AlignedBuf, SharedBytes, TernaryMatrix};
+use ternary_kernels::{AlignedBuf, Scales, SharedBytes, TernaryMatrix};
 
-use crate::config::{ModelConfig, Norm, Projection, TttTensor};
-use crate::{ModelError, float_matrix::FloatMatrix};
+use crate::ModelError;
+use crate::config::{ActivationBits, ModelConfig, Norm, Projection, TttTensor};
 
+mod layer;
 mod table;
 mod ttt;
 
+pub use layer::LayerWeights;
 pub use table::Table;
 pub use ttt::TttWeights;
 
@@ -58,63 +60,14 @@ pub trait WeightSource {
     ///
     /// # Errors
     /// If the source has no such tensor.
-    fn embedding(&self) -> Result<FloatMatrix, Self::Error>;
+    fn embedding(&self) -> Result<Table, Self::Error>;
 
-    /// The head, `[vocab, hidden]`; called only where the configuration says that it is not tied to the embedding.
+    /// The head, `[vocab, hidden]`; called only where the configuration says that there is one and that it is not tied to the
+    /// embedding.
     ///
     /// # Errors
     /// If the source has no such tensor.
-    fn head(&self) -> Result<FloatMatrix, Self::Error>;
-}
-
-/// Weights of one layer.
-#[derive(Clone, Debug)]
-pub struct LayerWeights {
-    /// Gain of the norm before the convolution of a test-time-training layer's block, where it has one.
-    pub pre_conv_norm: Option<Vec<f32>>,
-    /// Gain of the norm before the projections of the mixer.
-    pub input_norm: Vec<f32>,
-    /// In the order of [`Projection::ALL`].
-    projections: [Option<TernaryMatrix>; Projection::ALL.len()],
-    /// Gain of the norm before the output projection, if the model has sub-norms.
-    pub attn_sub_norm: Option<Vec<f32>>,
-    /// Gain of the norm before gate and up.
-    pub post_attention_norm: Vec<f32>,
-    /// Gain of the norm before the down projection, if the model has sub-norms.
-    pub ffn_sub_norm: Option<Vec<f32>>,
-    /// What a test-time-training layer learns in full precision; `None` where the mixer is attention.
-    pub ttt: Option<Box<TttWeights>>,
-}
-
-impl LayerWeights {
-    /// A projection.
-    ///
-    /// # Panics
-    /// If the layer has none such; [`LayerWeights::projections`] has those that there are.
-    pub fn projection(&self, which: Projection) -> &TernaryMatrix {
-        match &self.projections[which as usize] {
-            Some(w) => w,
-            None => panic!("the layer has no {}", which.name()),
-        }
-    }
-
-    /// All projections of the layer, in the order of [`Projection::ALL`].
-    pub fn projections(&self) -> impl Iterator<Item = (Projection, &TernaryMatrix)> {
-        Projection::ALL.into_iter().zip(&self.projections).filter_map(|(p, w)| Some((p, w.as_ref()?)))
-    }
-
-    /// The gain of one of the layer's norms, whatever number it carries; `None` where there is none.
-    pub fn norm(&self, which: Norm) -> Option<&[f32]> {
-        match which {
-            Norm::PreConv(_) => self.pre_conv_norm.as_deref(),
-            Norm::Input(_) => Some(&self.input_norm),
-            Norm::AttnSub(_) => self.attn_sub_norm.as_deref(),
-            Norm::PostAttention(_) => Some(&self.post_attention_norm),
-            Norm::FfnSub(_) => self.ffn_sub_norm.as_deref(),
-            Norm::HeadQ(_) | Norm::HeadK(_) | Norm::MixerOut(_) | Norm::FfnOut(_) | Norm::ProjectionIn(..) => None,
-            Norm::Final => None,
-        }
-    }
+    fn head(&self) -> Result<Table, Self::Error>;
 }
 
 /// All weights of a model, of checked shapes and finite values.
@@ -123,13 +76,13 @@ pub struct ModelWeights {
     /// Shape and formulas.
     pub config: ModelConfig,
     /// Embedding, `[vocab, hidden]`.
-    pub embedding: FloatMatrix,
+    pub embedding: Table,
     /// The layers.
     pub layers: Vec<LayerWeights>,
     /// Gain of the norm before the head.
     pub final_norm: Vec<f32>,
-    /// Head, `[vocab, hidden]`; `None` where it is the embedding.
-    pub head: Option<FloatMatrix>,
+    /// Head, `[vocab, hidden]`; `None` where it is the embedding, and in a model without a head.
+    pub head: Option<Table>,
 }
 
 impl ModelWeights {
@@ -138,9 +91,9 @@ impl ModelWeights {
     /// # Errors
     /// Those of the source; a shape that contradicts the configuration; a norm that is not finite.
     pub fn from_source<S: WeightSource>(source: &S) -> Result<Self, S::Error> {
-        let config = source.config().clone();
+        let mut config = source.config().clone();
         config.validate()?;
-        let table = |name: &str, m: FloatMatrix| -> Result<FloatMatrix, S::Error> {
+        let table = |name: &str, m: Table| -> Result<Table, S::Error> {
             let (expected, got) = (config.vocab_size * config.hidden_size, m.rows() * m.cols());
             if (m.rows(), m.cols()) != (config.vocab_size, config.hidden_size) {
                 return Err(ModelError::TensorSize { tensor: name.into(), expected, got }.into());
@@ -148,36 +101,16 @@ impl ModelWeights {
             Ok(m)
         };
         let embedding = table("embedding", source.embedding()?)?;
-        let head = if config.tie_word_embeddings { None } else { Some(table("head", source.head()?)?) };
-        let norm = |which: Norm| -> Result<Vec<f32>, S::Error> { checked_norm(&config, which, source.norm(which)?) };
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for layer in 0..config.num_hidden_layers {
-            let mut projections = [const { None }; Projection::ALL.len()];
-            for which in config.layer_projections(layer) {
-                let w = source.projection(layer, which)?;
-                let (expected, got) = (config.projection_shape(layer, which), (w.rows(), w.cols()));
-                if expected != got {
-                    return Err(ModelError::ProjectionShape { layer, projection: which, expected, got }.into());
-                }
-                projections[which as usize] = Some(w);
-            }
-            let has: Vec<Norm> = config.layer_norms(layer).collect();
-            let optional = |n: Norm| has.contains(&n).then(|| norm(n)).transpose();
-            let ttt = match config.ttt_layer(layer) {
-                Some(c) => Some(Box::new(TttWeights::collect(layer, c, |t| source.ttt_tensor(layer, t))?)),
-                None => None,
-            };
-            layers.push(LayerWeights {
-                pre_conv_norm: optional(Norm::PreConv(layer))?,
-                input_norm: norm(Norm::Input(layer))?,
-                projections,
-                attn_sub_norm: optional(Norm::AttnSub(layer))?,
-                post_attention_norm: norm(Norm::PostAttention(layer))?,
-                ffn_sub_norm: optional(Norm::FfnSub(layer))?,
-                ttt,
-            });
+        let own_head = !(config.tie_word_embeddings || config.headless);
+        let head = if own_head { Some(table("head", source.head()?)?) } else { None };
+        let layers = (0..config.num_hidden_layers).map(|l| LayerWeights::from_source(source, &config, l));
+        let layers = layers.collect::<Result<Vec<_>, S::Error>>()?;
+        // Models whose weights have a scale per group were trained with inputs of 16 bits, and no file says so.
+        let has_groups = |l: &LayerWeights| l.projections().any(|(_, w)| matches!(w.scales(), Scales::Groups(_)));
+        if layers.iter().any(has_groups) && config.inputs.all().iter().all(|f| f.bits == ActivationBits::Eight) {
+            config.inputs = config.inputs.with_bits(ActivationBits::Sixteen);
         }
-        let final_norm = norm(Norm::Final)?;
+        let final_norm = checked(config.norm_len(Norm::Final), source.norm(Norm::Final)?, || "Final norm".to_owned())?;
         Ok(Self { config, embedding, layers, final_norm, head })
     }
 
@@ -189,21 +122,21 @@ impl ModelWeights {
         }
     }
 
-    /// The matrix that the logits are computed with.
-    pub fn head_matrix(&self) -> &FloatMatrix {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    /// The matrix that the logits are computed with; `None` in a model without a head.
+    pub fn head_table(&self) -> Option<&Table> {
+        (!self.config.headless).then(|| self.head.as_ref().unwrap_or(&self.embedding))
     }
 }
 
-fn checked_norm<E: From<ModelError>>(config: &ModelConfig, which: Norm, gain: Vec<f32>) -> Result<Vec<f32>, E> {
-    let tensor = || format!("{which:?} norm");
-    let (expected, got) = (config.norm_len(which), gain.len());
+/// `values`, if there are `expected` of them and all are finite.
+fn checked(expected: usize, values: Vec<f32>, tensor: impl Fn() -> String) -> Result<Vec<f32>, ModelError> {
+    let got = values.len();
     if expected != got {
-        return Err(ModelError::TensorSize { tensor: tensor(), expected, got }.into());
+        return Err(ModelError::TensorSize { tensor: tensor(), expected, got });
     }
-    match gain.iter().position(|v| !v.is_finite()) {
-        None => Ok(gain),
-        Some(index) => Err(ModelError::NotFinite { tensor: tensor(), index, value: gain[index] }.into()),
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(values),
+        Some(index) => Err(ModelError::NotFinite { tensor: tensor(), index, value: values[index] }),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{Activation, FloatMatrix, ModelConfig, ModelError, Norm, Projection, WeightSource};
+use bitnet_model::{Activation, FloatMatrix, ModelConfig, ModelError, Norm, Projection, Table, WeightSource};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use safetensors::{Dtype, SafeTensors};
@@ -182,12 +182,12 @@ impl WeightSource for Checkpoint {
         Ok(self.file.f32(&format!("model.{name}.weight")))
     }
 
-    fn embedding(&self) -> Result<FloatMatrix, ModelError> {
-        Ok(self.matrix("model.embed_tokens.weight"))
+    fn embedding(&self) -> Result<Table, ModelError> {
+        Ok(self.matrix("model.embed_tokens.weight").into())
     }
 
-    fn head(&self) -> Result<FloatMatrix, ModelError> {
-        Ok(self.matrix("lm_head.weight"))
+    fn head(&self) -> Result<Table, ModelError> {
+        Ok(self.matrix("lm_head.weight").into())
     }
 }
 

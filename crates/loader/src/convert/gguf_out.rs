@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use bitnet_model::{
-    Activation, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, RopeScaling,
+    Activation, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, RopeScaling, Table,
 };
 use ternary_kernels::TernaryMatrix;
 
@@ -88,7 +88,7 @@ fn projection_name(c: &ModelConfig, layer: usize, p: Projection) -> String {
 }
 
 /// Everything to write, in the order of the file.
-fn plan(w: &ModelWeights) -> Vec<Item<'_>> {
+fn plan<'a>(w: &'a ModelWeights) -> Vec<Item<'a>> {
     let c = &w.config;
     let norm = |n: Norm| {
         let mixer = n.layer().map_or(Mixer::Attention, |l| c.mixer(l));
@@ -97,10 +97,10 @@ fn plan(w: &ModelWeights) -> Vec<Item<'_>> {
             Item::Floats(name, vec![gain.len()], Cow::Borrowed(gain))
         })
     };
-    let mut plan = vec![Item::Table("token_embd.weight", &w.embedding)];
-    if let Some(head) = &w.head {
-        plan.push(Item::Table("output.weight", head));
-    }
+    // `convert` has refused others.
+    let table = |name, t: &'a Table| t.as_float().map(|m| Item::Table(name, m));
+    let mut plan: Vec<Item<'_>> = table("token_embd.weight", &w.embedding).into_iter().collect();
+    plan.extend(w.head.as_ref().and_then(|head| table("output.weight", head)));
     plan.extend(norm(Norm::Final));
     let mut plain = c.clone();
     plain.rope_scaling = RopeScaling::None;

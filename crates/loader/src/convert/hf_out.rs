@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use bitnet_model::{FloatMatrix, FloatType, LayerWeights, Mixer, ModelConfig, ModelWeights, Norm, Projection};
+use bitnet_model::{FloatMatrix, FloatType, LayerWeights, Mixer, ModelConfig, ModelWeights, Norm, Projection, Table};
 use half::bf16;
 use serde_json::{Map, Value, json};
 use ternary_kernels::{FileFormat, KernelError, ScaleRounding, Scales, TernaryMatrix};
@@ -194,9 +194,10 @@ fn tensors<'a>(
         let name = NAMES.norm(n, mixer).swap_remove(0);
         w.norm(n).map(|gain| floats(name, vec![gain.len()], gain, gain.iter().all(|v| is_bf16(*v))))
     };
-    let mut all = vec![table(NAMES.embedding(), &w.embedding)];
+    // `convert` has refused others.
+    let mut all: Vec<NewTensor<'a>> = w.embedding.as_float().map(|m| table(NAMES.embedding(), m)).into_iter().collect();
     all.extend(norm(Norm::Final));
-    all.extend(w.head.as_ref().map(|h| table(NAMES.head(), h)));
+    all.extend(w.head.as_ref().and_then(Table::as_float).map(|h| table(NAMES.head(), h)));
     for (l, layer) in w.layers.iter().enumerate() {
         all.extend(w.config.layer_norms(l).filter_map(norm));
         // What the inner steps of such a layer begin with stays f32 even if it has few bits by chance.

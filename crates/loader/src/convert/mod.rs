@@ -17,7 +17,7 @@ mod vocab;
 pub(crate) use gguf_out::{architecture_for, put_shape};
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{FloatMatrix, FloatType, ModelConfig, ModelWeights};
+use bitnet_model::{FloatType, ModelConfig, ModelError, ModelWeights, Table};
 use speech::Speech;
 use ternary_kernels::FileFormat;
 pub use ternary_kernels::ScaleRounding;
@@ -179,9 +179,18 @@ pub fn convert(
     let source = Checkpoint::open(input, &options.load)?;
     let mut weights = source.weights()?;
     if options.f16_tables {
-        let rounded = |m: &FloatMatrix| if m.float_type() == FloatType::F16 { Ok(m.clone()) } else { m.to_f16() };
+        let rounded = |t: &Table| match t {
+            Table::Float(m) if m.float_type() != FloatType::F16 => m.to_f16().map(Table::Float),
+            Table::Float(_) | Table::Ternary(_) => Ok(t.clone()),
+        };
         weights.embedding = rounded(&weights.embedding)?;
         weights.head = weights.head.as_ref().map(rounded).transpose()?;
+    }
+    for table in [Some(&weights.embedding), weights.head.as_ref()].into_iter().flatten() {
+        if table.as_float().is_none() {
+            let must = "of a float type to be converted";
+            return Err(ModelError::Config { field: "embedding or head", value: table.type_name(), must }.into());
+        }
     }
     check_shapes(&source, &weights, target)?;
     let mut notes = source.notes();

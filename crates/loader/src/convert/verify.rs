@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bitnet_model::{FloatMatrix, ModelConfig, ModelWeights};
+use bitnet_model::{ModelConfig, ModelWeights, Table};
 use half::{bf16, f16};
 use ternary_kernels::{ScaleRounding, Scales};
 
@@ -171,11 +171,13 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
 }
 
-fn same_values(a: &FloatMatrix, b: &FloatMatrix) -> bool {
+fn same_values(a: &Table, b: &Table) -> bool {
     if (a.rows(), a.cols()) != (b.rows(), b.cols()) {
         return false;
     }
-    if a.float_type() == b.float_type() {
+    if let (Some(a), Some(b)) = (a.as_float(), b.as_float())
+        && a.float_type() == b.float_type()
+    {
         return a.bytes()[..] == b.bytes()[..];
     }
     let (mut x, mut y) = (vec![0.0; a.cols()], vec![0.0; a.cols()]);

@@ -269,18 +269,6 @@ impl Checkpoint {
         }
     }
 
-    fn float_table(&self, name: &str, what: &str) -> Result<FloatMatrix, LoadError> {
-        match self.table(name, what)? {
-            Table::Float(m) => Ok(m),
-            Table::Ternary(w) => Err(LoadError::UnsupportedType {
-                tensor: name.to_owned(),
-                ty: w.format().name().to_owned(),
-                type_id: 0,
-                reason: "ternary embeddings and heads are not computed with yet",
-            }),
-        }
-    }
-
     /// Notes weights of +2.
     fn saw_levels(&self, tensor: &str, w: &TernaryMatrix) {
         if let Some(twos) = w.twos() {
@@ -504,11 +492,11 @@ impl WeightSource for Checkpoint {
         t.floats()
     }
 
-    fn embedding(&self) -> Result<FloatMatrix, LoadError> {
-        self.float_table(&self.names.embedding(), "the embedding")
+    fn embedding(&self) -> Result<Table, LoadError> {
+        self.table(&self.names.embedding(), "the embedding")
     }
 
-    fn head(&self) -> Result<FloatMatrix, LoadError> {
-        self.float_table(&self.names.head(), "the head")
+    fn head(&self) -> Result<Table, LoadError> {
+        self.table(&self.names.head(), "the head")
     }
 }

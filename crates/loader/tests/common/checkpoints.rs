@@ -41,7 +41,7 @@ pub fn assert_same(a: &ModelWeights, b: &ModelWeights, allow: Allow, what: &str)
     cb.eos_token_ids.clear();
     assert_eq!(ca, cb, "{what}");
     let (mut ra, mut rb) = (vec![0.0; a.config.hidden_size], vec![0.0; a.config.hidden_size]);
-    for (table_a, table_b) in [(&a.embedding, &b.embedding), (a.head_matrix(), b.head_matrix())] {
+    for (table_a, table_b) in [(&a.embedding, &b.embedding), (a.head_table().unwrap(), b.head_table().unwrap())] {
         for r in 0..a.config.vocab_size {
             table_a.row_into(r, &mut ra);
             table_b.row_into(r, &mut rb);

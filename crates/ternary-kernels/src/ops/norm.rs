@@ -13,6 +13,12 @@ ops! {
     /// # Panics
     /// If the lengths differ.
     pub fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) = rms_norm;
+
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) of `x` by itself, `[k]` f32, with the same bits.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn rms_norm_in_place(x: &mut [f32], gain: &[f32], eps: f32) = rms_norm_in_place;
 }
 
 #[inline(always)]
@@ -65,5 +71,20 @@ fn rms_norm<S: Simd>(s: S, x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
         let mut last = [0.0; 16];
         s.store(apply(s, s.load(&pad(x_tail, 0.0)), inv, s.load(&pad(gain_tail, 0.0))), &mut last);
         out_tail.copy_from_slice(&last[..out_tail.len()]);
+    }
+}
+
+#[inline(always)]
+fn rms_norm_in_place<S: Simd>(s: S, x: &mut [f32], gain: &[f32], eps: f32) {
+    assert!(x.len() == gain.len(), "rms_norm_in_place: {} elements, {} gains", x.len(), gain.len());
+    let inv = s.splat(rms_norm_inv(s, x, eps));
+    let ((x, x_tail), (gain, gain_tail)) = (x.as_chunks_mut(), gain.as_chunks());
+    for (x, gain) in x.iter_mut().zip(gain) {
+        s.store(apply(s, s.load(x), inv, s.load(gain)), x);
+    }
+    if !x_tail.is_empty() {
+        let mut last = pad(x_tail, 0.0);
+        s.store(apply(s, s.load(&last), inv, s.load(&pad(gain_tail, 0.0))), &mut last);
+        x_tail.copy_from_slice(&last[..x_tail.len()]);
     }
 }

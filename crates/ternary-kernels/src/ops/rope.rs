@@ -64,9 +64,13 @@ fn rope_half<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// angle is the f32 product of position and frequency; its cosine and sine are computed in f64 and rounded. Power,
 /// cosine and sine come from the platform's f64 library: two platforms whose results differ in the last bit of f64 give
 /// the same f32 except in about one case of 2^28.
+///
+/// A table may have a magnitude, by which each cosine and sine is multiplied in f32 after it was rounded: the attention
+/// factor of YaRN (arXiv:2309.00071) and LongRoPE.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
     frequencies: Vec<f32>,
+    magnitude: f32,
     /// `[len, d / 2]`
     cos: Vec<f32>,
     /// `[len, d / 2]`
@@ -86,9 +90,18 @@ impl RopeTable {
 
     /// A table for frequencies of the caller's choice, `[d / 2]`: for models that scale them.
     pub fn from_frequencies(len: usize, frequencies: Vec<f32>) -> Self {
-        let mut table = Self { frequencies, cos: Vec::new(), sin: Vec::new(), len: 0 };
+        let mut table = Self { frequencies, magnitude: 1.0, cos: Vec::new(), sin: Vec::new(), len: 0 };
         table.grow(len);
         table
+    }
+
+    /// The same table with this magnitude; the positions are kept.
+    #[must_use]
+    pub fn with_magnitude(mut self, magnitude: f32) -> Self {
+        let len = std::mem::take(&mut self.len);
+        (self.cos, self.sin, self.magnitude) = (Vec::new(), Vec::new(), magnitude);
+        self.grow(len);
+        self
     }
 
     /// Adds positions up to `len` where they are missing.
@@ -96,8 +109,8 @@ impl RopeTable {
         for position in self.len..len {
             for &frequency in &self.frequencies {
                 let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
-                self.cos.push(cos as f32);
-                self.sin.push(sin as f32);
+                self.cos.push(cos as f32 * self.magnitude);
+                self.sin.push(sin as f32 * self.magnitude);
             }
         }
         self.len = self.len.max(len);
@@ -136,5 +149,25 @@ impl RopeTable {
         assert!(position < self.len, "position {position} of a table of {}", self.len);
         let half = self.frequencies.len();
         &values[position * half..(position + 1) * half]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn magnitudes_multiply_cosines_and_sines_of_all_positions() {
+        let plain = RopeTable::new(5, 8, 10_000.0);
+        let mut scaled = RopeTable::new(3, 8, 10_000.0).with_magnitude(1.25);
+        scaled.grow(5);
+        assert_eq!((scaled.len(), scaled.frequencies()), (5, plain.frequencies()));
+        for position in 0..5 {
+            let times = |v: &[f32]| v.iter().map(|v| v * 1.25).collect::<Vec<f32>>();
+            assert_eq!(scaled.cos(position), times(plain.cos(position)));
+            assert_eq!(scaled.sin(position), times(plain.sin(position)));
+        }
+        let one = plain.clone().with_magnitude(1.0);
+        assert_eq!((one.cos(4), one.sin(4)), (plain.cos(4), plain.sin(4)));
     }
 }

@@ -13,9 +13,8 @@ use smallvec::SmallVec;
 use ternary_kernels::ops::{AttendScratch, KvRows, Ops, Partial, Queries};
 use ternary_kernels::{ColsMut, Team};
 
-use super::HeadRequest;
-use super::SequenceState;
 use super::scratch::Scratch;
+use super::{AttentionMixer, HeadRequest, SequenceState};
 use crate::ModelConfig;
 pub(super) use plan::Plan;
 use plan::{Cut, Extent};
@@ -93,12 +92,20 @@ struct Part<'a> {
     scratch: &'a mut AttentionScratch,
 }
 
-/// Turns queries and keys by their positions, stores keys and values, and computes `s.attn` from the queries.
-pub(super) fn run(c: &ModelConfig, ops: Ops, team: &Team, s: &mut Scratch, layer: usize, segments: &mut [Segment<'_>]) {
-    store::run(c, ops, team, s, layer, segments);
+/// Normalises the heads of queries and keys where `mixer` says so, turns them by their positions, stores keys and values, and
+/// computes `s.attn` from the queries.
+pub(super) fn run(
+    c: &ModelConfig,
+    ops: Ops,
+    team: &Team,
+    s: &mut Scratch,
+    mixer: &AttentionMixer,
+    segments: &mut [Segment<'_>],
+) {
+    store::run(c, ops, team, s, mixer, segments);
     let Scratch { q, attn, attention, plan, .. } = s;
     let width = c.group_size() * c.head_dim;
-    let layer = Layer { c, ops, q, segments, layer, plan };
+    let layer = Layer { c, ops, q, segments, layer: mixer.slot, plan };
     let mut rest = &mut attn[..plan.offset(plan.cuts[plan.cuts.len() - 1]) * width];
     let mut parts: SmallVec<[Part<'_>; INLINE_PARTS]> = SmallVec::new();
     let mut begin = 0;
@@ -199,7 +206,7 @@ impl Layer<'_> {
             group: c.group_size(),
             head_dim: d,
             position,
-            scale: 1.0 / (d as f32).sqrt(),
+            scale: c.attention_scale.unwrap_or_else(|| 1.0 / (d as f32).sqrt()),
         };
         let len = position + tokens.len();
         let layer = &segment.state.kv.layers[self.layer];

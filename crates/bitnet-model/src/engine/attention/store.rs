@@ -9,6 +9,7 @@ use ternary_kernels::{ColsMut, Team, split_cols};
 
 use super::{INLINE_PARTS, Segment};
 use crate::ModelConfig;
+use crate::engine::AttentionMixer;
 use crate::engine::cache::{LayerCache, PAGE, Quantized, Slabs, padded};
 use crate::engine::scratch::Scratch;
 
@@ -93,8 +94,15 @@ impl Slab<'_> {
     }
 }
 
-/// Turns queries and keys by their positions, and stores keys and values.
-pub(super) fn run(c: &ModelConfig, ops: Ops, team: &Team, s: &mut Scratch, layer: usize, segments: &mut [Segment<'_>]) {
+/// Normalises the heads of queries and keys where `mixer` says so, turns them by their positions, and stores keys and values.
+pub(super) fn run(
+    c: &ModelConfig,
+    ops: Ops,
+    team: &Team,
+    s: &mut Scratch,
+    mixer: &AttentionMixer,
+    segments: &mut [Segment<'_>],
+) {
     let (d, kv_heads) = (c.head_dim, c.num_key_value_heads);
     let (qw, kvw, gw) = (c.num_attention_heads * d, kv_heads * d, c.group_size() * d);
     let bounds = |width: usize| (0..kv_heads).map(move |h| h * width..(h + 1) * width);
@@ -114,16 +122,22 @@ pub(super) fn run(c: &ModelConfig, ops: Ops, team: &Team, s: &mut Scratch, layer
             parts.push(Part { slabs: SmallVec::new(), q, k, v, base });
         }
         let pages = base / PAGE..(base + n).div_ceil(PAGE);
-        slabs(&mut segment.state.kv.layers[layer], pages, d, &mut parts[before..]);
+        slabs(&mut segment.state.kv.layers[mixer.slot], pages, d, &mut parts[before..]);
     }
     let rope: &RopeTable = &s.rope;
+    let turn = |head: &mut [f32], gain: Option<&Vec<f32>>, position: usize| {
+        if let Some(gain) = gain {
+            ops.rms_norm_in_place(head, gain, c.rms_norm_eps);
+        }
+        ops.rope_half(head, rope.cos(position), rope.sin(position));
+    };
+    let [q_norm, k_norm] = [mixer.q_norm.as_ref(), mixer.k_norm.as_ref()];
     team.run_parts(&mut parts, |_, part| {
         for (i, v) in part.v.chunks(kvw).enumerate() {
             let position = part.base + i;
-            let (cos, sin) = (rope.cos(position), rope.sin(position));
-            part.q.row_mut(i).chunks_exact_mut(d).for_each(|head| ops.rope_half(head, cos, sin));
+            part.q.row_mut(i).chunks_exact_mut(d).for_each(|head| turn(head, q_norm, position));
             let k = part.k.row_mut(i);
-            ops.rope_half(k, cos, sin);
+            turn(k, k_norm, position);
             part.slabs[position / PAGE - part.base / PAGE].store(ops, position % PAGE, k, &v[..d]);
         }
     });

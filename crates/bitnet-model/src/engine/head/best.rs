@@ -20,7 +20,7 @@ use ternary_kernels::ops::coarse::{BLOCK_ROWS, CoarseBatch, CoarsePlane};
 use ternary_kernels::team::share;
 use ternary_kernels::{AlignedBuf, Team, split_cols};
 
-use super::super::{Inner, scratch::Scratch};
+use super::super::{Inner, scratch::Scratch, table::EngineTable};
 use super::{Candidate, HeadRequest, StepOutput, Stored, normed};
 use crate::FloatMatrix;
 use crate::float_matrix::FloatRows;
@@ -91,7 +91,9 @@ pub(super) fn run(
     full: &mut Vec<(usize, usize)>,
     out: &mut StepOutput,
 ) {
-    let Some(plane) = &model.plane else { return full.extend_from_slice(rows) };
+    let Some((plane, head)) = model.plane.as_ref().zip(model.head_table().and_then(EngineTable::as_float)) else {
+        return full.extend_from_slice(rows);
+    };
     let (ops, hidden) = (model.ops, model.config.hidden_size);
     let b = &mut s.best;
     b.inputs.clear();
@@ -131,7 +133,7 @@ pub(super) fn run(
         known.pick(t, floor, None, &mut b.picks);
         firsts.push((floor, b.picks.len()));
     }
-    rescore(ops, team, model.head_matrix(), x, &mut b.picks);
+    rescore(ops, team, head, x, &mut b.picks);
     let first_picks = b.picks.len();
 
     // The end of each row's second picks, and what its candidates must reach.
@@ -145,7 +147,7 @@ pub(super) fn run(
         start = end;
     }
     let (done, todo) = b.picks.split_at_mut(first_picks);
-    rescore(ops, team, model.head_matrix(), x, todo);
+    rescore(ops, team, head, x, todo);
     let (mut first, mut second) = (0, 0);
     for (t, &position) in b.positions.iter().enumerate() {
         let (first_end, (least, second_end)) = (firsts[t].1, seconds[t]);

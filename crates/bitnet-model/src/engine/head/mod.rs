@@ -97,12 +97,16 @@ pub(super) fn run(
     (s.best.full, s.best.batch) = (full, batch);
 }
 
-/// Normalises rows of the residual stream; row `i` of the result is that of `rows[i]`.
+/// Normalises rows of the residual stream and divides them by the divisor of the logits; row `i` of the result is that of
+/// `rows[i]`.
 fn normed<'a>(model: &Inner, x: &[f32], rows: impl Iterator<Item = usize>, out: &'a mut [f32]) -> &'a [f32] {
-    let hidden = model.config.hidden_size;
+    let (hidden, divisor) = (model.config.hidden_size, model.config.logit_divisor);
     let mut n = 0;
     for (row, out) in rows.zip(out.chunks_exact_mut(hidden)) {
         model.ops.rms_norm(&x[row * hidden..][..hidden], &model.final_norm, model.config.rms_norm_eps, out);
+        if divisor != 1.0 {
+            out.iter_mut().for_each(|v| *v /= divisor);
+        }
         n += hidden;
     }
     &out[..n]

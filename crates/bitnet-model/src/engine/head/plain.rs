@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{ColsMut, Team, split_cols};
+use ternary_kernels::{ColsMut, GroupKernel, GroupPacked, Team, split_cols};
 
-use super::super::{Inner, scratch::Scratch};
+use super::super::Inner;
+use super::super::quantized::Quantized;
+use super::super::scratch::{Scratch, ThreadScratch};
+use super::super::table::EngineTable;
 use super::{StepOutput, Stored, normed};
-use crate::FloatMatrix;
 use crate::float_matrix::FloatRows;
+use crate::{FloatMatrix, InputForm};
 
 /// Block-quantised head rows are dequantised this many at a time.
 const DEQUANT_ROWS: usize = 16;
@@ -20,14 +23,59 @@ const TOKENS: usize = 8;
 /// Computes all logits for the given rows of the residual stream, `(row, position in the output)`.
 pub(super) fn run(model: &Inner, team: &Team, s: &mut Scratch, rows: &[(usize, usize)], out: &mut StepOutput) {
     let (ops, vocab) = (model.ops, model.config.vocab_size);
+    // `Engine::step` has refused requests to a model without a head.
+    let Some(head) = model.head_table() else { return };
     let parts = team.threads();
     let bounds: SmallVec<[_; 16]> = (0..parts).map(|p| vocab * p / parts..vocab * (p + 1) / parts).collect();
     for rows in rows.chunks(TOKENS) {
-        let x = normed(model, &s.x, rows.iter().map(|r| r.0), &mut s.normed);
+        let Scratch { x, normed: room, head_input, threads, .. } = &mut *s;
+        let x = normed(model, x, rows.iter().map(|r| r.0), room);
         let logits = out.add_logits(rows.iter().map(|r| r.1), vocab);
-        let mut jobs: SmallVec<[_; 16]> = split_cols(logits, rows.len(), vocab, &bounds).collect();
-        let head = model.head_matrix();
-        team.run_parts(&mut jobs, |p, out| head_rows(ops, head, x, bounds[p].clone(), out));
+        match head {
+            EngineTable::Float(head) => {
+                let mut jobs: SmallVec<[_; 16]> = split_cols(logits, rows.len(), vocab, &bounds).collect();
+                team.run_parts(&mut jobs, |p, out| head_rows(ops, head, x, bounds[p].clone(), out));
+            }
+            EngineTable::Ternary { packed, kernel, .. } => {
+                if let Some((input, form)) = head_input.as_mut().zip(model.head_form) {
+                    ternary(ops, team, (packed, kernel), (x, input, form), threads, logits);
+                }
+            }
+        }
+    }
+}
+
+/// Products of the rows of `x`, quantised in the given form, with all rows of a ternary head, `[n, vocab]` into `logits`.
+fn ternary(
+    ops: Ops,
+    team: &Team,
+    (packed, kernel): (&GroupPacked, &GroupKernel),
+    (x, input, form): (&[f32], &mut Quantized, InputForm),
+    threads: &mut [ThreadScratch],
+    logits: &mut [f32],
+) {
+    let (hidden, vocab, parts) = (packed.cols(), packed.rows(), team.threads());
+    let n = x.len() / hidden;
+    let row = |t: usize| &x[t * hidden..(t + 1) * hidden];
+    // A row that is not finite has no codes; its logits say so below.
+    let _ = input.fill(team, form, n, hidden, std::iter::repeat(()), |(), t, out| out.quantize(ops, row(t), None));
+    let bounds: SmallVec<[_; 16]> = (0..parts).map(|p| packed.split(p, parts)).collect();
+    let mut jobs: SmallVec<[_; 16]> = split_cols(logits, n, vocab, &bounds).zip(threads).collect();
+    let input = &*input;
+    team.run_parts(&mut jobs, |p, (out, scratch)| {
+        for block in packed.blocks(bounds[p].clone()) {
+            let y: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch.product.acc[..n * block.len()]);
+            input.group_product(kernel, packed, block.clone(), y);
+            for (t, y) in y.chunks_exact(block.len()).enumerate() {
+                out.row_mut(t)[block.start - bounds[p].start..block.end - bounds[p].start].copy_from_slice(y);
+            }
+        }
+    });
+    drop(jobs);
+    for (t, logits) in logits.chunks_exact_mut(vocab).enumerate() {
+        if row(t).iter().any(|v| !v.is_finite()) {
+            logits.fill(f32::NAN);
+        }
     }
 }
 

@@ -76,6 +76,9 @@ fn norms_follow_the_documented_order() {
             let mut out = vec![f32::NAN; k];
             ops.rms_norm(&x, &gain, eps, &mut out);
             assert_same("rms_norm", ops, &out, &want);
+            let mut in_place = x.clone();
+            ops.rms_norm_in_place(&mut in_place, &gain, eps);
+            assert_same("rms_norm_in_place", ops, &in_place, &want);
         }
     }
 }
