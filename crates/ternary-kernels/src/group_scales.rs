@@ -88,6 +88,34 @@ impl GroupScales {
         }
     }
 
+    /// The same scales in the longest groups of at most `most` weights that hold them: neighbours become one group where they agree
+    /// in every row. Weights from files with groups of different lengths are the same then, to the last bit of a product.
+    ///
+    /// ```
+    /// use half::f16;
+    /// use ternary_kernels::GroupScales;
+    /// let scales = |len, values: &[f32]| {
+    ///     let values: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
+    ///     GroupScales::new(len, 1, 320, values.into()).unwrap()
+    /// };
+    /// let pairs = scales(64, &[0.5, 0.5, 0.25, 0.25, 1.0]);
+    /// assert_eq!(pairs.merged(256), scales(128, &[0.5, 0.25, 1.0]));
+    /// assert_eq!(scales(64, &[0.5, 0.25, 0.25, 1.0, 1.0]).merged(256).group_len(), 64);
+    /// ```
+    #[must_use]
+    pub fn merged(&self, most: usize) -> Self {
+        let mut scales = self.clone();
+        let agree = |pair: &[f16]| pair.iter().all(|d| *d == pair[0]);
+        while scales.groups > 1
+            && scales.group_len.saturating_mul(2) <= most
+            && (0..scales.rows).all(|r| scales.row(r).chunks(2).all(agree))
+        {
+            let values = (0..scales.rows).flat_map(|r| scales.row(r).iter().copied().step_by(2)).collect();
+            scales = Self { group_len: 2 * scales.group_len, groups: scales.groups.div_ceil(2), values, ..scales };
+        }
+        scales
+    }
+
     /// The scale of each row, where all groups of every row agree.
     pub(crate) fn of_rows(&self) -> Option<Arc<[f32]>> {
         if self.groups == 0 {

@@ -193,13 +193,20 @@ impl GroupKernel {
 
     /// Packs weights of any scales. All group kernels read one layout, so what one packs another may multiply.
     ///
+    /// Neighbouring groups whose scales agree in every row become one group ([`GroupScales::merged`]), so that the same weights in
+    /// shorter groups give the same bits.
+    ///
     /// # Errors
     /// [`KernelError::GroupLength`] for groups that are not of 64, 128, 192 or 256 weights; a size that overflows.
     pub fn prepack(&self, w: &TernaryMatrix) -> Result<GroupPacked, KernelError> {
+        let merged;
         let scales = match w.scales() {
             Scales::Tensor(d) => PackScales::Rows(vec![*d; w.rows()].into()),
             Scales::Rows(d) => PackScales::Rows(d.clone()),
-            Scales::Groups(g) => PackScales::Groups(g),
+            Scales::Groups(g) => {
+                merged = g.merged(MAX_GROUP_LEN);
+                PackScales::Groups(&merged)
+            }
         };
         GroupPacked::pack("group prepack", (w.rows(), w.cols()), scales, |r, out| w.decode_row(r, out))
     }
