@@ -103,7 +103,7 @@ impl Plan {
 const GROUP_BITS: f64 = 2.125;
 
 /// Whether matrices have a scale per group: such models have activations of 16 bits.
-fn has_groups(c: &ModelConfig) -> bool {
+pub(crate) fn has_groups(c: &ModelConfig) -> bool {
     c.inputs.mixer.bits == ActivationBits::Sixteen
 }
 

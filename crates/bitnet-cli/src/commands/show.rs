@@ -10,7 +10,7 @@ use bitnet::{InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfi
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
-use super::explain;
+use super::{explain, plan};
 use crate::args::{FileArgs, ModelArgs};
 use crate::error::CliError;
 use crate::source::{self, ModelSpec};
@@ -196,8 +196,12 @@ fn types(tensors: &[Tensor]) -> BTreeMap<&str, (usize, u64, Option<u64>)> {
     types
 }
 
-/// Bytes of the packed projections: two bits per weight, rows and columns padded for the kernels.
+/// Bytes of the packed projections: two bits per weight, rows and columns padded for the kernels; with a scale per group of 128
+/// weights 16 bits more for each.
 fn packed_bytes(c: &ModelConfig) -> u64 {
+    if plan::has_groups(c) {
+        return c.ternary_weights() * 17 / 64;
+    }
     let padded = |(rows, cols): (usize, usize)| (rows.next_multiple_of(16) * cols.next_multiple_of(64) / 4) as u64;
     let layer = |l: usize| -> u64 { c.layer_projections(l).map(|p| padded(c.projection_shape(l, p))).sum() };
     (0..c.num_hidden_layers).map(layer).sum()
