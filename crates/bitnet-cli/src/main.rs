@@ -15,6 +15,8 @@ mod parse;
 mod process;
 mod progress;
 mod source;
+#[cfg(test)]
+mod tables;
 mod ui;
 
 use std::process::ExitCode;

@@ -42,5 +42,9 @@ fn the_large_set_passes() {
     let failed: Vec<_> = report.rows.iter().filter(|r| r.verdict == Verdict::Fail).collect();
     assert!(failed.is_empty() && report.count(Verdict::Ok) > 100, "{failed:#?}");
     let later = report.rows.iter().filter(|r| r.verdict == Verdict::Unsupported);
-    assert!(later.clone().all(|r| r.case.starts_with("qwen35/") && r.detail.contains("qwen35")), "{:#?}", later.collect::<Vec<_>>());
+    assert!(
+        later.clone().all(|r| r.case.starts_with("qwen35/") && r.detail.contains("qwen35")),
+        "{:#?}",
+        later.collect::<Vec<_>>()
+    );
 }
