@@ -41,7 +41,11 @@ pub(crate) const KNOWN: &[Known] = &[
         "bitnet-embedding-270m",
         "microsoft/BitNet-embedding-270M:bitnet-embeddings-270m-bf16-i2_s.gguf",
         "texts as vectors, smaller; `bitnet embed`",
-        || Some(shape([262_144, 640, 2048, 18, 4, 1, 256], true)),
+        || {
+            let mut config = shape([262_144, 640, 2048, 18, 4, 1, 256], true);
+            config.headless = true;
+            Some(config)
+        },
     ),
     known("bitcpm-3b", "openbmb/BitCPM-CANN-3B-gguf:bitcpm4-3b-tq2_0.gguf", "BitCPM 3B: Chinese and English", || None),
     known("falcon-e-1b", "tiiuae/Falcon-E-1B-Instruct", "Falcon-E 1B: conversation", || None),

@@ -1,6 +1,7 @@
 //! The tables of docs/models.md, written from the tables of the program: a test compares them, so that the page says what is so.
 
 use bitnet::bitnet_model::{Architecture, Presence};
+use bitnet::loader::convert::Target;
 use bitnet::ternary_kernels::{FORMATS, FormatInfo, ScalePlace};
 
 use crate::commands::plan::Plan;
@@ -50,7 +51,8 @@ fn formats() -> String {
             ScalePlace::Block(_) => format!("f16 for each {} weights", f.weights),
         };
         let ids = if ids.is_empty() { "safetensors".to_owned() } else { ids.join(", ") };
-        let written = if f.writable { "read and written" } else { "read" };
+        let written = Target::ALL.iter().any(|t| t.format().name() == f.name);
+        let written = if written { "read and written" } else { "read" };
         table += &format!("| {} | {ids} | {} | {scale} | {written} |\n", f.name, bits(f));
     }
     table
@@ -68,7 +70,8 @@ fn bits(f: &FormatInfo) -> String {
 
 /// Models that have short names, and those that are not computed here.
 fn known() -> String {
-    let mut table = "| name | what it is | weights | memory, 4096 tokens | repository |\n|---|---|--:|--:|---|\n".to_owned();
+    let mut table =
+        "| name | what it is | weights | memory, 4096 tokens | repository |\n|---|---|--:|--:|---|\n".to_owned();
     for k in KNOWN {
         let weights = k.config().map_or("".to_owned(), |c| ui::count(c.parameters()));
         let memory = k.config().map_or("".to_owned(), |c| ui::bytes(Plan::at(&c, 4096).total()));
