@@ -1,4 +1,5 @@
-//! The tables of docs/models.md, written from the tables of the program: a test compares them, so that the page says what is so.
+//! The tables of docs/models.md, written from the tables of the program: a test compares them, so that the page says
+//! what is so.
 
 use bitnet::bitnet_model::{Architecture, Presence};
 use bitnet::loader::convert::Target;

@@ -8,7 +8,8 @@ use crate::{Error, Model};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EmbedOptions {
-    /// How the hidden states of a text's tokens become one vector; `None` as the model's files say ([`Model::pooling`]).
+    /// How the hidden states of a text's tokens become one vector; `None` as the model's files say
+    /// ([`Model::pooling`]).
     pub pooling: Option<Pooling>,
     /// Whether vectors get length 1, so that their dot product is the cosine of their angle.
     pub normalize: bool,
@@ -43,9 +44,9 @@ impl Model {
     }
 
     /// Tokens of `text` as [`Model::embed`] reads them: with the beginning-of-text token as for any text, and with the
-    /// end-of-text token where the tokenizer says so. Where it says nothing, embedding models (those without a head) end a text
-    /// with the first of [`ModelConfig::eos_token_ids`](crate::ModelConfig::eos_token_ids): that is how they were trained, and what
-    /// their own GGUF files say. A query instruction is part of the text.
+    /// end-of-text token where the tokenizer says so. Where it says nothing, embedding models (those without a head)
+    /// end a text with the first of [`ModelConfig::eos_token_ids`](crate::ModelConfig::eos_token_ids): that is how they
+    /// were trained, and what their own GGUF files say. A query instruction is part of the text.
     ///
     /// # Errors
     /// [`Error::NoTokenizer`], or what the tokenizer refuses.
@@ -61,8 +62,8 @@ impl Model {
         Ok(ids)
     }
 
-    /// The vector of each text, `[hidden]` f32 each: hidden states behind the last layer, pooled. A language model is no
-    /// embedding model; its vectors tell texts apart, and a trained one tells it better.
+    /// The vector of each text, `[hidden]` f32 each: hidden states behind the last layer, pooled. A language model is
+    /// no embedding model; its vectors tell texts apart, and a trained one tells it better.
     ///
     /// ```no_run
     /// let model = bitnet::Model::load("model.gguf")?;
@@ -93,8 +94,8 @@ impl Model {
         Ok(bitnet_model::embedding::embed(self.engine(), &texts, self.kv_type(), pooling, options.normalize)?)
     }
 
-    /// As [`Model::embed_ids`], one pass over the weights at a time, for callers who have something else to do in between or may
-    /// give up. Nothing is computed before the first [`Embedding::step`].
+    /// As [`Model::embed_ids`], one pass over the weights at a time, for callers who have something else to do in
+    /// between or may give up. Nothing is computed before the first [`Embedding::step`].
     ///
     /// ```no_run
     /// # let model = bitnet::Model::load("model.gguf")?;
@@ -138,8 +139,8 @@ impl Embedding {
         self.inner.is_under_way()
     }
 
-    /// One pass over the weights, for at most `tokens` tokens of one text or of several short ones. The vectors do not depend on how
-    /// many that are.
+    /// One pass over the weights, for at most `tokens` tokens of one text or of several short ones. The vectors do not
+    /// depend on how many that are.
     ///
     /// # Errors
     /// A token outside of the vocabulary, a text that does not fit. There is no way on after one.

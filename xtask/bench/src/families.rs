@@ -1,5 +1,5 @@
-//! Models with a scale per group of weights, and embedding models: decode and prefill in the shapes of published ones, beside
-//! the shape of BitNet b1.58 2B4T in the same run.
+//! Models with a scale per group of weights, and embedding models: decode and prefill in the shapes of published ones,
+//! beside the shape of BitNet b1.58 2B4T in the same run.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ struct Call {
     tokens: u64,
 }
 
-/// Tasks with the best instruction set; what is compared with each other in a row. In haste only the smallest of each kind.
+/// Tasks with the best instruction set; what is compared with each other in a row. In haste only the smallest of each
+/// kind.
 pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {
     let Some(&isa) = isas.last() else { return Vec::new() };
     let quick = effort == Effort::Quick;

@@ -33,7 +33,8 @@ pub(crate) fn argmax(values: &[f32]) -> usize {
     best
 }
 
-/// Length of the difference as a share of the expected length; infinite if the lengths differ or something is not a number.
+/// Length of the difference as a share of the expected length; infinite if the lengths differ or something is not a
+/// number.
 pub(crate) fn relative_l2(got: &[f32], expected: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let off: f64 = got.iter().zip(expected).map(|(g, e)| square(f64::from(*g) - f64::from(*e))).sum();

@@ -33,7 +33,8 @@ fn damage_shows_in_every_family() {
     }
 }
 
-/// The large set, where it lies beside the repository: nothing fails, and only families that are refused by name are not computed.
+/// The large set, where it lies beside the repository: nothing fails, and only families that are refused by name are
+/// not computed.
 #[test]
 fn the_large_set_passes() {
     let Some(shared) = test_support::shared_dir() else { return };

@@ -1,5 +1,5 @@
-//! `bitnet doctor`: what this machine has, and whether every kernel computes rightly on it, now; with a model also what its file
-//! means, and whether it computes the same in every way.
+//! `bitnet doctor`: what this machine has, and whether every kernel computes rightly on it, now; with a model also what
+//! its file means, and whether it computes the same in every way.
 
 mod model;
 

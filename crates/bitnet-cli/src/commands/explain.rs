@@ -1,4 +1,5 @@
-//! What a file is, in words: formulas and scales of a model that can be run, and for all others what they are and what runs them.
+//! What a file is, in words: formulas and scales of a model that can be run, and for all others what they are and what
+//! runs them.
 
 use std::collections::BTreeMap;
 use std::io::Read;

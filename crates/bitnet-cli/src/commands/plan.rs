@@ -70,8 +70,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// With kernels of `bits` for each weight. Embedding and head are in half precision; with a scale per group, where activations have
-    /// 16 bits, they are packed as all else.
+    /// With kernels of `bits` for each weight. Embedding and head are in half precision; with a scale per group, where
+    /// activations have 16 bits, they are packed as all else.
     fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
         let table = (c.vocab_size * c.hidden_size) as u64;
         let groups = has_groups(c);
@@ -183,7 +183,8 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     ui::print(&text)
 }
 
-/// Bytes of a GGUF file of I2_S matrices with tables in half precision, or of PQ2_0 throughout, but for vocabulary and norms.
+/// Bytes of a GGUF file of I2_S matrices with tables in half precision, or of PQ2_0 throughout, but for vocabulary and
+/// norms.
 fn file_bytes(c: &ModelConfig) -> u64 {
     let tables = if c.tie_word_embeddings || c.headless { 1 } else { 2 };
     let table = (c.vocab_size * c.hidden_size) as u64 * tables;

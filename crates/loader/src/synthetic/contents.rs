@@ -102,8 +102,8 @@ impl Contents {
     }
 }
 
-/// Four codes in each byte of `piece`, which begins at byte `first` of all. 16 bits choose among the 81 bytes that four trits can
-/// make: no two differ in probability by more than one part in 800.
+/// Four codes in each byte of `piece`, which begins at byte `first` of all. 16 bits choose among the 81 bytes that four
+/// trits can make: no two differ in probability by more than one part in 800.
 fn trits(seed: u64, first: usize, piece: &mut [u8], codes: &[u8; 81]) {
     each_hash(seed, first, piece, 4, |hash, bytes| {
         for (byte, h) in bytes.iter_mut().zip(hash.to_le_bytes().chunks_exact(2)) {
@@ -113,8 +113,8 @@ fn trits(seed: u64, first: usize, piece: &mut [u8], codes: &[u8; 81]) {
     });
 }
 
-/// Makes `bytes` bytes piece by piece, `threads` pieces at a time, and writes them in order. `fill` gets a piece, which is whole
-/// blocks of `block` bytes, and where it begins.
+/// Makes `bytes` bytes piece by piece, `threads` pieces at a time, and writes them in order. `fill` gets a piece, which
+/// is whole blocks of `block` bytes, and where it begins.
 fn pieces(
     bytes: usize,
     block: usize,

@@ -53,7 +53,8 @@ impl Spec {
     }
 
     /// The shape in a file like a `config.json`; `seed`, if it has one, is the seed. A file without `model_type` means
-    /// `bitnet`, with `mixers` `bit-ttt`, with `input_forms` `bitnet-v2`; without `max_position_embeddings` 4096, without `tie_word_embeddings` a tied head.
+    /// `bitnet`, with `mixers` `bit-ttt`, with `input_forms` `bitnet-v2`; without `max_position_embeddings` 4096,
+    /// without `tie_word_embeddings` a tied head.
     ///
     /// # Errors
     /// [`LoadError::Json`], and what the configuration of a model is refused for.
@@ -103,10 +104,10 @@ impl Spec {
         Ok(self.writer()?.0.data_len())
     }
 
-    /// Writes the model to `path`: I2_S projections, f16 embedding and head, f32 norms, no vocabulary; PQ2_0 for all matrices where
-    /// activations have 16 bits. The file appears
-    /// under its name only when it is complete; missing folders are made. `progress` hears how many bytes are done; where
-    /// it breaks nothing remains, and the result is `false`.
+    /// Writes the model to `path`: I2_S projections, f16 embedding and head, f32 norms, no vocabulary; PQ2_0 for all
+    /// matrices where activations have 16 bits. The file appears under its name only when it is complete; missing
+    /// folders are made. `progress` hears how many bytes are done; where it breaks nothing remains, and the result is
+    /// `false`.
     ///
     /// # Errors
     /// [`LoadError::PartialBlock`] for rows that are no whole number of blocks, [`LoadError::KeyValue`] for formulas

@@ -43,8 +43,8 @@ impl Spec {
         Self::new("2b4t", config, 0)
     }
 
-    /// The same as a model of BitNet v2: Hadamard transforms before the output and the down projection, activations of four bits
-    /// everywhere. The weights are those of [`Spec::b2b4t`].
+    /// The same as a model of BitNet v2: Hadamard transforms before the output and the down projection, activations of
+    /// four bits everywhere. The weights are those of [`Spec::b2b4t`].
     ///
     /// ```
     /// use loader::synthetic::Spec;
@@ -69,22 +69,22 @@ impl Spec {
         Self::new("bonsai-1.7b", bonsai(qwen3(2048, 6144, 28, 16), 8192), 0)
     }
 
-    /// The shape of Ternary-Bonsai 4B: 36 layers, hidden 2560, feed-forward 9728, 32 heads of 128 (4096 in all), 8 key/value heads.
-    /// The context before it was stretched is taken for that of 1.7B.
+    /// The shape of Ternary-Bonsai 4B: 36 layers, hidden 2560, feed-forward 9728, 32 heads of 128 (4096 in all), 8
+    /// key/value heads. The context before it was stretched is taken for that of 1.7B.
     pub fn bonsai_4b() -> Self {
         Self::new("bonsai-4b", bonsai(qwen3(2560, 9728, 36, 32), 8192), 0)
     }
 
-    /// The shape of Ternary-Bonsai 8B: 36 layers, hidden 4096, feed-forward 12288, 32 heads of 128, 8 key/value heads, a head of
-    /// its own in the same format.
+    /// The shape of Ternary-Bonsai 8B: 36 layers, hidden 4096, feed-forward 12288, 32 heads of 128, 8 key/value heads,
+    /// a head of its own in the same format.
     pub fn bonsai_8b() -> Self {
         let mut config = bonsai(qwen3(4096, 12_288, 36, 32), 16_384);
         config.tie_word_embeddings = false;
         Self::new("bonsai-8b", config, 0)
     }
 
-    /// The shape of BitNet-embedding 0.6B: 28 layers, hidden 1024, feed-forward 3072, 16 heads of 128, 8 key/value heads, a norm
-    /// before every projection, no head; I2_S, embedding and norms in half precision.
+    /// The shape of BitNet-embedding 0.6B: 28 layers, hidden 1024, feed-forward 3072, 16 heads of 128, 8 key/value
+    /// heads, a norm before every projection, no head; I2_S, embedding and norms in half precision.
     pub fn bitnet_embedding_0_6b() -> Self {
         let mut config = qwen3(1024, 3072, 28, 16);
         (config.projection_norms, config.headless) = (true, true);

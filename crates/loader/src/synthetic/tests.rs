@@ -45,8 +45,8 @@ fn a_file_is_the_same_with_any_number_of_threads_and_loads() {
     }
 }
 
-/// A small model with everything that a Ternary-Bonsai has: the file is the same with any number of threads, loads, and its scales
-/// differ from group to group.
+/// A small model with everything that a Ternary-Bonsai has: the file is the same with any number of threads, loads, and
+/// its scales differ from group to group.
 #[test]
 fn a_model_with_a_scale_per_group_loads() {
     let mut spec = Spec::bonsai_8b();

@@ -1,5 +1,5 @@
-//! `units.safetensors`: single blocks of every format with a scale per group, a row of 1024 weights with its exact sums, and
-//! blocks that are damaged or of a kind that no encoder writes.
+//! `units.safetensors`: single blocks of every format with a scale per group, a row of 1024 weights with its exact
+//! sums, and blocks that are damaged or of a kind that no encoder writes.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub(super) fn cases(dir: &Path, family: &str, options: &Options, report: &mut Re
     };
     let parts =
         |suffix: &str| -> Vec<String> { t.names().filter_map(|n| n.strip_suffix(suffix)).map(str::to_owned).collect() };
-    for name in parts(".scale_f16").iter().filter(|n| t.has(&format!("{n}.bytes"))) {
+    for name in parts(".scale_f16").iter().filter(|n| t.has(&format!("{n}.f32"))) {
         check(report, options, &format!("{family}/{name}"), || blocks(&t, name));
     }
     for name in parts(".row.block_dots") {
@@ -64,7 +64,8 @@ fn decoded(w: &TernaryMatrix) -> Vec<f32> {
     all
 }
 
-/// Blocks below each other and behind each other: codes, values to the bit, and the bytes again where the format is written.
+/// Blocks below each other and behind each other: codes, values to the bit, and the bytes again where the format is
+/// written.
 fn blocks(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     let format = format_named(name)?;
     let (n, len) = t.shape(&format!("{name}.codes"))?;
@@ -109,7 +110,8 @@ fn row(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     Ok(Measured { pass: off == 0 && error <= 1e-12, detail: format!("{off} sums differ, total off by {error:.0e}") })
 }
 
-/// Refused by a typed error, or read as the plain formula says; never another value. Scales that are no numbers are refused.
+/// Refused by a typed error, or read as the plain formula says; never another value. Scales that are no numbers are
+/// refused.
 fn hostile(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     let kind = name.split('.').nth(1).unwrap_or_default();
     let format = format_named(kind)?;
@@ -127,8 +129,9 @@ fn hostile(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     }
 }
 
-/// Scales behind the codes, read as if they stood before them: not the weights that were meant, so a loader has to look at both
-/// ends. What this row says is that the decoder by itself does what it is told, and that the two readings differ.
+/// Scales behind the codes, read as if they stood before them: not the weights that were meant, so a loader has to look
+/// at both ends. What this row says is that the decoder by itself does what it is told, and that the two readings
+/// differ.
 fn wrong_end(t: &Tensors) -> Result<Measured, ParityError> {
     let (n, len) = t.shape("wrong_end.codes")?;
     let right = matrix(t, "right_end.bytes", format_named("PQ2_0")?, n, len)?;

@@ -18,7 +18,8 @@ use crate::{Options, ParityError};
 const HIDDEN: f32 = 1e-4;
 /// The same for vectors of length 1; measured 2e-7.
 const VECTOR: f32 = 1e-5;
-/// Relative L2 of the hidden states of longer texts, in which codes may flip; measured 1e-3. Without the quantisation it is 0.04.
+/// Relative L2 of the hidden states of longer texts, in which codes may flip; measured 1e-3. Without the quantisation
+/// it is 0.04.
 const HIDDEN_WITH_FLIPS: f64 = 5e-3;
 /// L2 of the difference of vectors where codes may flip.
 const VECTOR_WITH_FLIPS: f64 = 3e-3;
@@ -128,15 +129,15 @@ fn near(i: usize, got: &[f32], want: &[f32]) -> (bool, f32) {
     (error <= VECTOR || flipped, error)
 }
 
-/// The int8 codes of q, k and v in the first layer: embedding, norm, the projection's own norm, quantiser. What comes later needs
-/// the attention; a flipped code there shows in the hidden states of the strict text.
+/// The int8 codes of q, k and v in the first layer: embedding, norm, the projection's own norm, quantiser. What comes
+/// later needs the attention; a flipped code there shows in the hidden states of the strict text.
 fn codes(weights: &ModelWeights, expected: &Tensors) -> Result<Measured, ParityError> {
     let ids = expected.ids("text0.ids")?;
     let (config, ops) = (&weights.config, Ops::selected()?);
     let hidden = config.hidden_size;
     let (mut off, mut count) = (0, 0);
     for p in [Projection::Q, Projection::K, Projection::V] {
-        let name = format!("text0.codes.layers.0.self_attn.{}_proj", p.name());
+        let name = format!("text0.codes.layers.0.self_attn.{}", p.name());
         let want = expected.i8(&name)?;
         let own = weights.norm(Norm::ProjectionIn(0, p));
         let own = own.ok_or_else(|| ParityError::Missing { what: format!("norm before {}", p.name()) })?;

@@ -1,5 +1,5 @@
-//! Further families of models: `FAMILY/VARIANT` with one or several files of the same weights and `expected.safetensors`, which
-//! transformers made, and single blocks of the formats with a scale per group.
+//! Further families of models: `FAMILY/VARIANT` with one or several files of the same weights and
+//! `expected.safetensors`, which transformers made, and single blocks of the formats with a scale per group.
 //!
 //! | folder holds | what is compared |
 //! |---|---|

@@ -14,8 +14,8 @@ const TOKENS: usize = 24;
 /// The text of the vector on the card of BitNet-embedding 0.6B, and its first numbers.
 const CARD: (&str, [f32; 7]) =
     ("query: What is BitNet?", [0.0239517, 0.6826404, 0.0, -0.0644535, 0.0613754, 0.0473094, 0.011433]);
-/// An int8 code that flips with the last bit of a sum moves a vector of length 1 by up to this (measured on small models of the
-/// same form: 0.003); without the activations' rounding it would be 0.04.
+/// An int8 code that flips with the last bit of a sum moves a vector of length 1 by up to this (measured on small
+/// models of the same form: 0.003); without the activations' rounding it would be 0.04.
 const CARD_TOLERANCE: f32 = 5e-3;
 
 /// One check and what it found; `Err` where it failed.
