@@ -7,7 +7,8 @@ use common::{Rng, batch, expected_sets_are, matrix};
 use half::f16;
 use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Queries};
 use ternary_kernels::{
-    ColsMut, Entry, Int4Batch, Int8Batch, Isa, Ops, Packed, SharedBytes, TernaryMatrix, reference, registry,
+    ColsMut, Entry, GroupKernel, GroupScales, Int4Batch, Int8Batch, Int16Batch, Isa, Ops, Packed, SharedBytes,
+    TernaryMatrix, reference, registry,
 };
 
 /// Bytes at the end of an allocation, `offset` from its beginning.
@@ -58,6 +59,41 @@ fn products_stay_within_their_buffers() {
     expected_sets_are(&Isa::available().collect());
 }
 
+/// Products of every group kernel, likewise.
+fn group_products((rows, cols, group_len): (usize, usize, usize), n: usize, rng: &mut Rng) {
+    let levels: Vec<i8> = (0..rows * cols).map(|_| rng.below(4) as i8 - 1).collect();
+    let d = (0..rows * cols.div_ceil(group_len)).map(|_| f16::from_f32(rng.below(1000) as f32 / 100.0)).collect();
+    let scales = GroupScales::new(group_len, rows, cols, d).unwrap();
+    let codes: Vec<i16> = (0..n * cols).map(|_| (rng.below(65279) as i32 - 32639) as i16).collect();
+    let x = Int16Batch::from_codes(n, cols, &codes).unwrap();
+    let expected = reference::group_product(cols, &levels, &scales, &codes, &vec![1.0; n]).unwrap();
+    for kernel in GroupKernel::available() {
+        let packed = kernel.pack_levels(rows, cols, &levels, &scales).unwrap();
+        for offset in [1, 7, 64] {
+            let moved = packed.with_bytes(at_the_end(offset, packed.bytes())).unwrap();
+            let what = format!("{}: {rows} x {cols}, {n} tokens, offset {offset}", kernel.name());
+            let mut out = vec![f32::NAN; n * rows].into_boxed_slice();
+            kernel.product(&moved, 0..rows, &x.view(), &mut out);
+            assert_eq!(out[..], expected, "{what}");
+            let mut one = vec![f32::NAN; rows].into_boxed_slice();
+            kernel.product(&moved, 0..rows, &x.view().rows(n - 1..n), &mut one);
+            assert_eq!(one[..], expected[(n - 1) * rows..], "one token of {what}");
+            let mut row = vec![f32::NAN; cols].into_boxed_slice();
+            moved.decode_row_f32(rows - 1, &mut row);
+        }
+    }
+}
+
+#[test]
+fn group_products_stay_within_their_buffers() {
+    let mut rng = Rng::new(22);
+    for (rows, cols, group_len, n) in
+        [(1, 1, 64, 1), (16, 48, 128, 2), (17, 65, 64, 3), (33, 300, 128, 5), (5, 257, 256, 13), (40, 580, 192, 26)]
+    {
+        group_products((rows, cols, group_len), n, &mut rng);
+    }
+}
+
 /// Numbers from the second element of an allocation to its end.
 struct Exact(Box<[f32]>);
 
@@ -100,6 +136,11 @@ fn operations(ops: Ops, k: usize) -> Vec<u32> {
     ops.scale_i32(&integers[1..], 0.1, y.get_mut());
     keep(&y);
     let (mut int8, mut int4) = (Int8Batch::with_capacity(1, k), Int4Batch::with_capacity(1, k));
+    let mut int16 = Int16Batch::with_capacity(1, k);
+    int16.reset(1, k);
+    ops.quantize_int16(a.get(), int16.row_mut(0)).unwrap();
+    ops.rms_norm_quantize_int16(a.get(), b.get(), 1e-5, int16.row_mut(0)).unwrap();
+    all.extend(int16.view().sums(0).iter().map(|&s| s as f32));
     int8.reset(1, k);
     int4.reset(1, k);
     ops.rms_norm_quantize(a.get(), b.get(), 1e-5, int8.row_mut(0)).unwrap();

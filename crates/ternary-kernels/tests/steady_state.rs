@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use half::f16;
 use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Prepare, Queries};
-use ternary_kernels::{Int4Batch, Int8Batch, Ops, Scales, Team, TernaryMatrix, kernels_available, split_cols};
+use ternary_kernels::{
+    GroupKernel, Int4Batch, Int8Batch, Int16Batch, Ops, Scales, Team, TernaryMatrix, kernels_available, split_cols,
+};
 
 /// The system's allocator with a count of what is asked of it.
 struct Counting;
@@ -44,6 +46,9 @@ fn a_forward_step_of_phases_allocates_nothing() {
     let w = TernaryMatrix::from_trits(20, k, &vec![1; 20 * k], Scales::Tensor(1.0)).unwrap();
     let packed: Vec<_> = kernels.iter().map(|kernel| kernel.prepack(&w).unwrap()).collect();
     let mut acc = vec![0; n * 20];
+    let groups = GroupKernel::available();
+    let group_packed = groups[0].prepack(&w).unwrap();
+    let (mut batch16, mut results) = (Int16Batch::with_capacity(n, k), vec![0.0; n * 20]);
     let mut out = vec![0.0f32; n * k];
     let mut scratch = [AttendScratch::new(heads, d), AttendScratch::new(heads, d)];
     let mut step = || {
@@ -59,6 +64,16 @@ fn a_forward_step_of_phases_allocates_nothing() {
         for (kernel, packed) in kernels.iter().zip(&packed) {
             kernel.gemm_a4(&packed.all(), &batch4.view(), &mut widened, &mut acc);
             kernel.gemv_a4(&packed.all(), &batch4.view().row(0), &mut widened, &mut acc[..20]);
+        }
+        batch16.reset(n, k);
+        for (t, out) in batch16.rows_mut().enumerate() {
+            let prepare = Prepare { norm: Some((&gain, 1e-5)), hadamard: Some(128) };
+            ops.prepare_int16(&x[t * k..(t + 1) * k], prepare, &mut row, out).unwrap();
+        }
+        for kernel in &groups {
+            kernel.product(&group_packed, 0..20, &batch16.view(), &mut results);
+            kernel.product(&group_packed, 16..20, &batch16.view().rows(0..1), &mut results[..4]);
+            kernel.product_int8(&group_packed, 0..20, &batch.view(), batch.scales(), &mut results);
         }
         team.for_each_chunk(&mut out, k, |t, out| ops.relu2_mul(&x[t * k..(t + 1) * k], &gain, out));
         team.run(&|_| ());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bitnet::loader::synthetic::cache_dir;
 use bitnet::loader::tuning::Tuning;
-use bitnet::ternary_kernels::check::{Mismatch, self_check};
-use bitnet::ternary_kernels::registry;
+use bitnet::ternary_kernels::check::{Mismatch, self_check, self_check_group};
+use bitnet::ternary_kernels::{GroupKernel, registry};
 use bitnet::{Isa, Kernel};
 use clap::Args;
 use serde_json::{Value, json};
@@ -76,6 +76,15 @@ impl Verdict {
             },
         }
     }
+    fn of_group(kernel: &GroupKernel) -> Self {
+        match self_check_group(kernel) {
+            Err(error) => Verdict::Failed { reason: error.to_string() },
+            Ok(report) => match report.mismatch {
+                Some(mismatch) => Verdict::Failed { reason: mismatch.to_string() },
+                None => Verdict::Right { products: report.products },
+            },
+        }
+    }
     fn is_wrong(&self) -> bool {
         matches!(self, Verdict::Wrong { .. } | Verdict::Failed { .. })
     }
@@ -91,7 +100,8 @@ pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
     };
     let threads = args.engine.threads.map_or(process::cpus().get(), usize::from);
 
-    let bar = progress::of_steps(ui, "checking kernels", registry().len() as u64);
+    let groups = GroupKernel::available();
+    let bar = progress::of_steps(ui, "checking kernels", (registry().len() + groups.len()) as u64);
     let mut findings = Vec::new();
     for entry in registry() {
         findings.push(Finding {
@@ -100,6 +110,17 @@ pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
             format: entry.format_name,
             exact: entry.exact,
             verdict: Verdict::of(entry.kernel()),
+        });
+        bar.inc(1);
+    }
+    // Best first, as those before.
+    for kernel in groups.iter().rev() {
+        findings.push(Finding {
+            name: kernel.name().to_owned(),
+            isa: kernel.name().trim_start_matches("group_"),
+            format: "group",
+            exact: true,
+            verdict: Verdict::of_group(kernel),
         });
         bar.inc(1);
     }

@@ -128,5 +128,5 @@ product!(
     features = "avx2,fma,f16c",
     panels = 1,
     tokens = 4,
-    tiles = [(1, 2, 1, true), (1, 1, 2, false), (1, 1, 3, false), (1, 1, 4, false)]
+    tiles = [(1, 1, 1, true), (1, 1, 2, false), (1, 1, 3, false), (1, 1, 4, false)]
 );

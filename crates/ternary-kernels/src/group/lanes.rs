@@ -152,6 +152,9 @@ pub(super) fn tile<
                 }
             }
 
+            if P == 1 {
+                s.prefetch(&weights[0][line..line + chunks]);
+            }
             let mut rows = [[[s.zero_rows(); REGS]; P]; N];
             for pass in 0..P * REGS / R {
                 let mut w: [&[Chunk]; R] = [&[]; R];
@@ -339,7 +342,6 @@ fn quadruple_run<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usi
     }
     let mut sums = [[[[s.zero(); 2]; R]; D]; N];
     for (c, x) in x.iter().enumerate() {
-        s.prefetch(std::slice::from_ref(&w[0][c]));
         for r in 0..R {
             let codes = s.quadruples(s.load(&w[r][c], regs[r]));
             for n in 0..N {

@@ -250,7 +250,7 @@ impl GroupKernel {
     }
 
     /// As [`GroupKernel::product`] with int8 activations, a quantisation scale for each of the tokens in `scales`. Models with group
-    /// scales lose accuracy by it: the likeliest token changes in 8 to 15 % of the positions of small random models.
+    /// scales lose accuracy by it: the likeliest token changes in 7 to 15 % of the positions of small random models.
     ///
     /// # Panics
     /// As [`GroupKernel::product`], and if there is not a scale for each token.
