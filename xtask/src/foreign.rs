@@ -24,7 +24,7 @@ const ARM_CPUS: &[(&str, &str, &[&str])] = &[
     ("max,pauth-impdef=on", "scalar,neon,neondot,neoni8mm", &[]),
 ];
 /// Test files that compare products with the oracle.
-const EVERYWHERE: &[&str] = &["oracle", "extremes", "elut"];
+const EVERYWHERE: &[&str] = &["oracle", "extremes", "elut", "group"];
 
 /// The tests of the kernels on emulated ARM CPUs, built; with `thorough`, all tests on every CPU model.
 ///

@@ -280,6 +280,57 @@ fn prepare_int16_is_norm_transform_and_quantisation() {
     }
 }
 
+/// Rows of files and their products, made by independent software: integers of every block by their scales, in f32.
+#[test]
+fn rows_of_files_multiply_as_the_reference_does() {
+    let Some(shared) = test_support::shared_dir() else { return };
+    let bytes = std::fs::read(shared.join("fixtures/families/block_units/units.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for name in ["Q2_0", "PQ2_0", "PTQ1_0", "Q1_0", "TQ1_0", "TQ2_0", "STQ1_0"] {
+        let of_row = |what: &str| file.tensor(&format!("{name}.row.{what}")).unwrap().data().to_vec();
+        let format = *FileFormat::ALL.iter().find(|f| f.name() == name).unwrap();
+        let codes: Vec<i8> = of_row("q").iter().map(|&q| q as i8).collect();
+        let w = TernaryMatrix::from_bytes(format, 1, codes.len(), of_row("bytes").into(), None).unwrap();
+        let Scales::Groups(d) = w.scales() else { panic!("{name}: {:?}", w.scales()) };
+        let mut expected = 0.0;
+        for (dot, d) in of_row("block_dots").as_chunks().0.iter().zip(d.row(0)) {
+            expected += d.to_f32() * i32::from_le_bytes(*dot) as f32;
+        }
+        let x = Int8Batch::from_codes(1, codes.len(), &codes).unwrap();
+        let wide: Vec<i16> = codes.iter().map(|&q| i16::from(q)).collect();
+        let wide = Int16Batch::from_codes(1, codes.len(), &wide).unwrap();
+        for kernel in GroupKernel::available() {
+            let packed = kernel.prepack(&w).unwrap();
+            let mut out = [[f32::NAN; 1]; 2];
+            kernel.product_int8(&packed, 0..1, &x.view(), &[1.0], &mut out[0]);
+            kernel.product(&packed, 0..1, &wide.view(), &mut out[1]);
+            assert_eq!(out, [[expected]; 2], "{name}, {}", kernel.name());
+            let (mut row, mut again, mut levels) =
+                (vec![0.0; codes.len()], vec![0.0; codes.len()], vec![0; codes.len()]);
+            packed.decode_row_f32(0, &mut row);
+            w.decode_row_f32(0, &mut levels, &mut again);
+            assert_eq!(row, again, "{name}");
+        }
+    }
+}
+
+/// What a file calls 3 is +2 in every product.
+#[test]
+fn twos_of_files_are_multiplied_as_such() {
+    // Two blocks of Q2_0: scale 0.5, then codes 3, 2, 1, 0 again and again.
+    let block = [&f16::from_f32(0.5).to_le_bytes()[..], &[0b00_01_10_11; 16]].concat();
+    let w = TernaryMatrix::from_bytes(FileFormat::Q2_0, 1, 128, [&block[..], &block].concat().into(), None).unwrap();
+    assert_eq!(w.levels(), Levels::Four);
+    let codes: Vec<i16> = (0..128).map(|c| [1000, 100, 10, 1][c % 4]).collect();
+    let x = Int16Batch::from_codes(1, 128, &codes).unwrap();
+    for kernel in GroupKernel::available() {
+        let packed = kernel.prepack(&w).unwrap();
+        let mut out = [f32::NAN];
+        kernel.product(&packed, 0..1, &x.view(), &mut out);
+        assert_eq!(out, [0.5 * 32.0 * (2000.0 + 100.0 - 1.0)], "{}", kernel.name());
+    }
+}
+
 /// A matrix with a scale for itself or for each row: the integer product, exact, then both scales.
 #[test]
 fn matrices_without_groups_are_multiplied_as_well() {

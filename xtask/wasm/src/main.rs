@@ -2,8 +2,8 @@
 //! print with: it returns, or it traps.
 
 use half::{bf16, f16};
-use ternary_kernels::check::self_check;
-use ternary_kernels::{Elut, Entry, Int8Batch, Isa, Ops, gemm, kernels_available, registry};
+use ternary_kernels::check::{self_check, self_check_group};
+use ternary_kernels::{Elut, Entry, GroupKernel, Int8Batch, Int16Batch, Isa, Ops, gemm, kernels_available, registry};
 
 fn main() {
     let sets: Vec<_> = Isa::available().map(Isa::name).collect();
@@ -14,6 +14,12 @@ fn main() {
     assert_eq!(registry().len(), names.len() + 4, "and rounded tables on both");
     for kernel in registry().iter().filter_map(Entry::kernel) {
         let report = self_check(kernel.as_ref()).expect("every shape can be packed");
+        assert!(report.products > 60 && report.mismatch.is_none(), "{}: {report:?}", kernel.name());
+    }
+    let groups = GroupKernel::available();
+    assert_eq!(groups.iter().map(GroupKernel::name).collect::<Vec<_>>(), ["group_scalar", "group_simd128"]);
+    for kernel in &groups {
+        let report = self_check_group(kernel).expect("every shape can be packed");
         assert!(report.products > 60 && report.mismatch.is_none(), "{}: {report:?}", kernel.name());
     }
     level_sets();
@@ -87,6 +93,12 @@ fn results(ops: Ops, n: usize, seed: u64) -> Vec<u32> {
     batch.reset(1, n);
     ops.quantize_int8(&a, batch.row_mut(0)).expect("finite numbers");
     out.extend(batch.view().row(0).codes().iter().map(|&c| f32::from(c)));
+    out.extend(batch.scales());
+    let mut batch = Int16Batch::with_capacity(1, n);
+    batch.reset(1, n);
+    ops.quantize_int16(&a, batch.row_mut(0)).expect("finite numbers");
+    out.extend((0..n).map(|c| f32::from(batch.view().code(0, c))));
+    out.extend(batch.view().sums(0).iter().map(|&s| s as f32));
     out.extend(batch.scales());
     // Twenty rows, some of which are added up side by side.
     let rows = numbers(20 * n, seed + 100);
