@@ -9,8 +9,8 @@ use half::f16;
 use proptest::prelude::*;
 use ternary_kernels::ops::Prepare;
 use ternary_kernels::{
-    GroupKernel, GroupPacked, GroupScales, INT16_MAX, Int8Batch, Int16Batch, Isa, KernelError, Ops, Scales,
-    SharedBytes, TernaryMatrix, reference,
+    FileFormat, GroupKernel, GroupPacked, GroupScales, INT16_MAX, Int8Batch, Int16Batch, Isa, KernelError, Levels, Ops,
+    Scales, SharedBytes, TernaryMatrix, reference,
 };
 
 /// Weights with what they were made of.
