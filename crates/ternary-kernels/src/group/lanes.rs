@@ -1,5 +1,7 @@
 //! The loops of a tile, written once over an instruction set's integer lanes.
 
+#![expect(clippy::needless_range_loop, reason = "small arrays are registers, all indexed by the same constants")]
+
 use half::f16;
 
 use super::product::{Product, Tile};
