@@ -1,7 +1,7 @@
 //! The weights of a model, checked once, as both paths (candle and engine) read them.
 
 use half::{bf16, f16};
-use ternary_kernels::{AlignedBuf, Scales, SharedBytes, TernaryMatrix};
+use ternary_kernels::{AlignedBuf, ScalePlace, Scales, SharedBytes, TernaryMatrix};
 
 use crate::ModelError;
 use crate::config::{ActivationBits, ModelConfig, Norm, Projection, TttTensor};
@@ -106,7 +106,7 @@ impl ModelWeights {
         let layers = (0..config.num_hidden_layers).map(|l| LayerWeights::from_source(source, &config, l));
         let layers = layers.collect::<Result<Vec<_>, S::Error>>()?;
         // Models whose weights have a scale per group were trained with inputs of 16 bits, and no file says so.
-        let has_groups = |l: &LayerWeights| l.projections().any(|(_, w)| matches!(w.scales(), Scales::Groups(_)));
+        let has_groups = |l: &LayerWeights| l.projections().any(|(_, w)| in_groups(w));
         if layers.iter().any(has_groups) && config.inputs.all().iter().all(|f| f.bits == ActivationBits::Eight) {
             config.inputs = config.inputs.with_bits(ActivationBits::Sixteen);
         }
@@ -125,6 +125,16 @@ impl ModelWeights {
     /// The matrix that the logits are computed with; `None` in a model without a head.
     pub fn head_table(&self) -> Option<&Table> {
         (!self.config.headless).then(|| self.head.as_ref().unwrap_or(&self.embedding))
+    }
+}
+
+/// Whether the scales of `w` are those of groups of weights, also where a row is no longer than one: a file of blocks whose scales
+/// differ was not made from a matrix with one scale.
+fn in_groups(w: &TernaryMatrix) -> bool {
+    match w.scales() {
+        Scales::Tensor(_) => false,
+        Scales::Rows(_) => matches!(w.format().info().scale, ScalePlace::Block(_)),
+        Scales::Groups(_) => true,
     }
 }
 
@@ -150,3 +160,22 @@ pub trait StoredFloat: bytemuck::Pod + Send + Sync {}
 impl StoredFloat for f32 {}
 impl StoredFloat for f16 {}
 impl StoredFloat for bf16 {}
+
+#[cfg(test)]
+mod tests {
+    use ternary_kernels::FileFormat;
+
+    use super::*;
+
+    /// Rows of one block each, whose scales agree or not: the former may be a BitNet model, the latter cannot.
+    #[test]
+    fn blocks_with_scales_of_their_own_are_groups() {
+        let matrix = |scales: [f32; 2]| {
+            let blocks = scales.map(|s| [&[0x55; 64][..], &f16::from_f32(s).to_le_bytes()].concat());
+            TernaryMatrix::from_bytes(FileFormat::Tq2_0, 2, 256, blocks.concat().into(), None).unwrap()
+        };
+        assert!(in_groups(&matrix([0.5, 0.25])) && !in_groups(&matrix([0.5, 0.5])));
+        let rows = TernaryMatrix::from_trits(2, 1, &[1, 1], Scales::Rows([0.5, 0.25].into())).unwrap();
+        assert!(!in_groups(&rows));
+    }
+}
