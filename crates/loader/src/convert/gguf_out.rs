@@ -6,7 +6,7 @@ use std::path::Path;
 use bitnet_model::{
     Architecture, FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Presence, Projection, Table,
 };
-use ternary_kernels::TernaryMatrix;
+use ternary_kernels::{FileFormat, ScalePlace, Scales, TernaryMatrix};
 
 use super::verify::Checked;
 use super::{ConvertOptions, Job, Progress, Target, verify, vocab};
@@ -49,11 +49,16 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
     vocab::put(&mut metadata, source, &weights.config, speech, options.tokenizer.as_deref(), job.notes)?;
 
     let mut writer = GgufWriter::with_metadata(metadata)?;
-    let plan = plan(weights, architecture);
+    let plan = plan(weights, architecture, target);
     for item in &plan {
         let (name, shape, ty) = match *item {
             Item::Table(name, m) => {
                 (name.to_owned(), vec![m.rows() as u64, m.cols() as u64], ggml_type(m.float_type())?)
+            }
+            Item::TernaryTable(name, w, format) => {
+                let none = || no_type(name, format);
+                let ty = GgmlType::of(format).ok_or_else(none)?;
+                (name.to_owned(), vec![w.rows() as u64, w.cols() as u64], ty)
             }
             Item::Floats(ref name, ref shape, _) => {
                 (name.clone(), shape.iter().map(|&d| d as u64).collect(), GgmlType::F32)
@@ -83,6 +88,8 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
 
 enum Item<'a> {
     Table(&'static str, &'a FloatMatrix),
+    /// In this format.
+    TernaryTable(&'static str, &'a TernaryMatrix, FileFormat),
     /// Of this name and shape.
     Floats(String, Vec<usize>, Cow<'a, [f32]>),
     Projection(usize, Projection, &'a TernaryMatrix),
@@ -92,8 +99,28 @@ fn projection_name(c: &ModelConfig, layer: usize, p: Projection) -> String {
     Names::Gguf.projection(layer, p, c.mixer(layer)) + ".weight"
 }
 
+fn no_type(tensor: &str, format: FileFormat) -> LoadError {
+    let reason = "GGUF files have no such type";
+    LoadError::UnsupportedType { tensor: tensor.to_owned(), ty: format.name().to_owned(), type_id: 0, reason }
+}
+
+/// The format of a ternary embedding or head: that of the projections where it can hold one scale per group. Where it cannot, as
+/// beside projections with one scale per tensor, the longest groups that the table's own divide into.
+fn table_format(w: &TernaryMatrix, target: Target) -> FileFormat {
+    let format = target.format();
+    let group_len = match w.scales() {
+        Scales::Tensor(_) | Scales::Rows(_) => return format,
+        Scales::Groups(g) => g.group_len(),
+    };
+    if matches!(format.info().scale, ScalePlace::Block(_)) {
+        return format;
+    }
+    let holds = |f: &FileFormat| group_len.is_multiple_of(f.info().weights) && w.cols().is_multiple_of(f.info().weights);
+    [FileFormat::Tq2_0, FileFormat::Pq2_0].into_iter().find(holds).unwrap_or(FileFormat::Q2_0)
+}
+
 /// Everything to write, in the order of the file.
-fn plan<'a>(w: &'a ModelWeights, a: Architecture) -> Vec<Item<'a>> {
+fn plan<'a>(w: &'a ModelWeights, a: Architecture, target: Target) -> Vec<Item<'a>> {
     let c = &w.config;
     let norm = |n: Norm| {
         w.norm(n).map(|gain| {
@@ -101,10 +128,12 @@ fn plan<'a>(w: &'a ModelWeights, a: Architecture) -> Vec<Item<'a>> {
             Item::Floats(name, vec![gain.len()], Cow::Borrowed(gain))
         })
     };
-    // `convert` has refused others.
-    let table = |name, t: &'a Table| t.as_float().map(|m| Item::Table(name, m));
-    let mut plan: Vec<Item<'_>> = table("token_embd.weight", &w.embedding).into_iter().collect();
-    plan.extend(w.head.as_ref().and_then(|head| table("output.weight", head)));
+    let table = |name, t: &'a Table| match t {
+        Table::Float(m) => Item::Table(name, m),
+        Table::Ternary(w) => Item::TernaryTable(name, w, table_format(w, target)),
+    };
+    let mut plan = vec![table("token_embd.weight", &w.embedding)];
+    plan.extend(w.head.as_ref().map(|head| table("output.weight", head)));
     plan.extend(norm(Norm::Final));
     for (name, values) in rope::to_tensors(c, a) {
         plan.push(Item::Floats(name.to_owned(), vec![values.len()], Cow::Owned(values)));
@@ -128,6 +157,11 @@ fn put<W: std::io::Write>(
 ) -> Result<(), LoadError> {
     match *item {
         Item::Table(name, m) => stream.tensor(name, |o| o.write_all(m.bytes())),
+        Item::TernaryTable(name, w, format) => {
+            let in_tensor = |source| LoadError::Ternary { tensor: name.to_owned(), source };
+            let bytes = format.encode(w, options.rounding).map_err(in_tensor)?;
+            stream.tensor(name, |o| o.write_all(&bytes))
+        }
         Item::Floats(ref name, _, ref values) => {
             stream.tensor(name, |o| values.iter().try_for_each(|v| o.write_all(&v.to_le_bytes())))
         }

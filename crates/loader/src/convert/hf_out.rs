@@ -9,9 +9,9 @@ use bitnet_model::{
     Architecture, FloatMatrix, FloatType, InputForms, LayerWeights, ModelConfig, ModelWeights, Norm, Pooling,
     Projection, Table,
 };
-use half::bf16;
+use half::{bf16, f16};
 use serde_json::{Map, Value, json};
-use ternary_kernels::{FileFormat, KernelError, ScaleRounding, Scales, TernaryMatrix};
+use ternary_kernels::{FileFormat, KernelError, Levels, ScaleRounding, Scales, TernaryMatrix};
 
 use super::verify::{self, Checked};
 use super::{Job, Progress, gguf_out::is_plain, hf_words};
@@ -196,19 +196,32 @@ fn tensors<'a>(
     progress: &'a std::cell::RefCell<impl FnMut() + 'a>,
 ) -> Vec<NewTensor<'a>> {
     let tick = move || (progress.borrow_mut())();
-    let table = |name: String, m: &'a FloatMatrix| NewTensor {
-        name,
-        dtype: match m.float_type() {
-            FloatType::F16 => Dtype::F16,
-            FloatType::Bf16 => Dtype::BF16,
-            // Blocks dequantise to f32 exactly; that is the only exact form here.
-            _ => Dtype::F32,
-        },
-        shape: vec![m.rows(), m.cols()],
-        write: Box::new(move |o| {
-            tick();
-            write_table(m, o)
-        }),
+    let table = |name: String, t: &'a Table| {
+        let dtype = match t {
+            Table::Float(m) => match m.float_type() {
+                FloatType::F16 => Dtype::F16,
+                FloatType::Bf16 => Dtype::BF16,
+                // Blocks dequantise to f32 exactly; that is the only exact form here.
+                _ => Dtype::F32,
+            },
+            // A weight is its scale, which is an f16, or its negative, or 0; what is read knows it again.
+            Table::Ternary(w) => match (w.scales(), w.levels()) {
+                (Scales::Groups(_), Levels::Three) => Dtype::F16,
+                _ => Dtype::F32,
+            },
+        };
+        NewTensor {
+            name,
+            dtype,
+            shape: vec![t.rows(), t.cols()],
+            write: Box::new(move |o| {
+                tick();
+                match t {
+                    Table::Float(m) => write_table(m, o),
+                    Table::Ternary(w) => write_ternary(w, dtype == Dtype::F16, o),
+                }
+            }),
+        }
     };
     let floats = |name: String, shape: Vec<usize>, values: Cow<'a, [f32]>, narrow: bool| NewTensor {
         name,
@@ -230,10 +243,9 @@ fn tensors<'a>(
             floats(name, vec![gain.len()], stored, narrow)
         })
     };
-    // `convert` has refused others.
-    let mut all: Vec<NewTensor<'a>> = w.embedding.as_float().map(|m| table(NAMES.embedding(), m)).into_iter().collect();
+    let mut all = vec![table(NAMES.embedding(), &w.embedding)];
     all.extend(norm(Norm::Final));
-    all.extend(w.head.as_ref().and_then(Table::as_float).map(|h| table(NAMES.head(), h)));
+    all.extend(w.head.as_ref().map(|h| table(NAMES.head(), h)));
     for (l, layer) in w.layers.iter().enumerate() {
         all.extend(w.config.layer_norms(l).filter_map(norm));
         // What the inner steps of such a layer begin with stays f32 even if it has few bits by chance.
@@ -266,6 +278,19 @@ fn tensors<'a>(
     // Wide values first, so that every tensor is aligned for its type.
     all.sort_by_key(|t| std::cmp::Reverse(t.dtype.bitsize()));
     all
+}
+
+/// The weights as floats: f16 where `half` says so, else f32.
+fn write_ternary(w: &TernaryMatrix, half: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    let (mut trits, mut row) = (vec![0; w.cols()], vec![0.0; w.cols()]);
+    for r in 0..w.rows() {
+        w.decode_row_f32(r, &mut trits, &mut row);
+        row.iter().try_for_each(|v| match half {
+            true => out.write_all(&f16::from_f32(*v).to_le_bytes()),
+            false => out.write_all(&v.to_le_bytes()),
+        })?;
+    }
+    Ok(())
 }
 
 fn write_table(m: &FloatMatrix, out: &mut dyn Write) -> std::io::Result<()> {

@@ -17,7 +17,7 @@ mod vocab;
 pub(crate) use gguf_out::{architecture_for, put_config};
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{FloatType, ModelConfig, ModelError, ModelWeights, Table};
+use bitnet_model::{FloatType, ModelConfig, ModelWeights, Table};
 use speech::Speech;
 use ternary_kernels::FileFormat;
 pub use ternary_kernels::ScaleRounding;
@@ -185,12 +185,6 @@ pub fn convert(
         };
         weights.embedding = rounded(&weights.embedding)?;
         weights.head = weights.head.as_ref().map(rounded).transpose()?;
-    }
-    for table in [Some(&weights.embedding), weights.head.as_ref()].into_iter().flatten() {
-        if table.as_float().is_none() {
-            let must = "of a float type to be converted";
-            return Err(ModelError::Config { field: "embedding or head", value: table.type_name(), must }.into());
-        }
     }
     check_shapes(&source, &weights, target)?;
     let mut notes = source.notes();
