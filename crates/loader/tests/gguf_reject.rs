@@ -96,7 +96,7 @@ fn cases() -> Vec<Case> {
         case("unknown type", new().tensor(b"t", &[8], 777, 0).data(32), "UnknownType", "777"),
         case("removed type", new().tensor(b"t", &[32], 4, 0).data(32), "UnsupportedType", "Q4_2"),
         case("type 37", new().architecture("bitnet").tensor(b"t", &[32], 37, 0).data(32), "UnsupportedType", "I8_S"),
-        case("type 41", new().tensor(b"t", &[32], 41, 0).data(32), "UnsupportedType", "Q1_0"),
+        case("type 41", new().tensor(b"t", &[32], 41, 0).data(32), "NoLayoutFits", "Q1_0"),
         case("36, no architecture", new().tensor(b"t", &[128], 36, 0).data(64), "AmbiguousType", "IQ4_NL_4_4"),
         case(
             "36, other architecture",
@@ -131,7 +131,7 @@ fn cases() -> Vec<Case> {
         ),
         case("40", new().architecture("bitnet").tensor(b"t", &[128], 40, 0).data(64), "AmbiguousType", "NVFP4"),
         case("39, no architecture", new().tensor(b"t", &[32], 39, 0).data(64), "AmbiguousType", "MXFP4"),
-        case("42, llama", new().architecture("llama").tensor(b"t", &[32], 42, 0).data(64), "AmbiguousType", "Q2_0"),
+        case("42, llama", new().architecture("llama").tensor(b"t", &[32], 42, 0).data(64), "NoLayoutFits", "Q2_0"),
         case("38 too short", new().architecture("bitnet").tensor(b"t", &[128], 38, 0).data(32), "OutOfFile", "TL1"),
         case(
             "38 with odd rows",

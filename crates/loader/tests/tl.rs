@@ -179,5 +179,5 @@ fn ternary_llamas_are_read() {
         same_trits(&read(&path, tl).unwrap(), &expected);
     }
     let path = tiled(&original, "unknown.gguf", TL2, 42);
-    assert!(matches!(read(&path, "bm=64,bk=96,bmm=32").unwrap_err().root(), LoadError::AmbiguousType { .. }));
+    assert!(matches!(read(&path, "bm=64,bk=96,bmm=32").unwrap_err().root(), LoadError::NoLayoutFits { .. }));
 }

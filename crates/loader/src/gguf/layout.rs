@@ -50,8 +50,8 @@ pub(super) fn settle(
 /// The sizes that the tensor would have, for a message.
 pub(super) fn sizes(info: &TensorInfo, collision: &Collision) -> String {
     let size = |ty: &GgmlType| match ty.nbytes(info.rows(), info.cols()) {
-        Ok(n) => format!("{n} bytes as {ty}"),
-        Err(_) => format!("impossible as {ty}"),
+        Ok(n) => format!("{ty} would take {n}"),
+        Err(_) => format!("{ty} cannot hold rows of {}", info.cols()),
     };
     collision.by_size.iter().map(size).collect::<Vec<_>>().join(", ")
 }

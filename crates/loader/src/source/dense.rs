@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_no_group_times_one_scale_is_left_alone() {
         let mut values = grouped(64);
-        values[100] *= 1.5;
+        values[99] *= 1.5;
         assert!(groups_of(&values).is_none());
         // A scale that f16 cannot hold.
         let values: Vec<f32> = grouped(64).iter().map(|v| v * 1.000_01).collect();
