@@ -7,11 +7,11 @@ use crate::KernelError;
 /// Scales are taken of at least this, so that zeros divide.
 pub const MIN_ABS: f32 = 1e-5;
 
-/// The scale of ternary weights: `max(mean|W|, 1e-5)` of the master weights of one tensor.
+/// The absolute mean of the master weights of one tensor, `max(mean|W|, 1e-5)`; [`weight_scale`] makes a scale of it.
 ///
 /// The mean is summed in f64 and rounded to f32 once: that is the f32 nearest to the true mean for any tensor that
 /// fits a memory, and independent of the order of the sum. (A framework that sums in f32 may differ in the last bits,
-/// which changes a trit only if its weight lies that close to half of the scale.) It is finite exactly where all weights are.
+/// which changes a trit only if its weight lies that close to half of the mean.) It is finite exactly where all weights are.
 pub fn absmean(weights: &[f32]) -> f32 {
     let sum: f64 = weights.iter().map(|w| f64::from(w.abs())).sum();
     let mean = (sum / weights.len().max(1) as f64) as f32;
@@ -19,11 +19,20 @@ pub fn absmean(weights: &[f32]) -> f32 {
     if mean < MIN_ABS { MIN_ABS } else { mean }
 }
 
-/// Ternary weights by the absolute mean: `a = max(mean|W|, 1e-5)` ([`absmean`]), `T = clamp(round(W / a), -1, 1)`, where halves
-/// round to even; the weight is then `a * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and `a`.
+/// The scale of ternary weights whose absolute mean is `mean`: `1 / (1 / mean)`, each division rounded to f32.
+///
+/// That is what transformers computes: it multiplies weights with `s = 1 / mean` before it rounds them, and divides trits by `s`.
+/// The last bit may differ from `mean`, and a last bit moves codes of activations later in the model.
+pub fn weight_scale(mean: f32) -> f32 {
+    1.0 / (1.0 / mean)
+}
+
+/// Ternary weights by the absolute mean: `a` as [`absmean`] gives it, `T = clamp(round(W * (1 / a)), -1, 1)`, where halves round to
+/// even; the weight is then [`weight_scale`]`(a) * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and that scale.
 ///
 /// This is what training computes with ([`Ops::ternarize`](crate::Ops::ternarize)) and what loading master weights does, so
-/// that a model is after its export, to the bit, what it was before.
+/// that a model is after its export, to the bit, what it was before. Source: `WeightQuant` and `BitLinear` in `integrations/bitnet.py`
+/// of transformers.
 ///
 /// # Errors
 /// [`KernelError::ShapeMismatch`] for a wrong length, [`KernelError::TooLarge`], [`KernelError::NotFinite`].
@@ -38,13 +47,14 @@ pub fn absmean_quantize(weights: &[f32], rows: usize, cols: usize) -> Result<(Ve
     if weights.len() != expected {
         return Err(KernelError::ShapeMismatch { op, what: "rows * cols weights", expected, got: weights.len() });
     }
-    let scale = absmean(weights);
-    if !scale.is_finite() {
+    let mean = absmean(weights);
+    if !mean.is_finite() {
         let i = weights.iter().position(|w| !w.is_finite()).unwrap_or(0);
         return Err(KernelError::NotFinite { op, row: i / cols, col: i % cols, value: weights[i] });
     }
-    let trits = weights.iter().map(|w| (w / scale).round_ties_even().clamp(-1.0, 1.0) as i8).collect();
-    Ok((trits, scale))
+    let factor = 1.0 / mean;
+    let trits = weights.iter().map(|w| (w * factor).round_ties_even().clamp(-1.0, 1.0) as i8).collect();
+    Ok((trits, weight_scale(mean)))
 }
 
 /// Int8 activations of one token by the absolute maximum: `g = max(max|x|, 1e-5)`, `s = 127 / g`,

@@ -98,9 +98,10 @@ pub fn quantize_activations(x: &Tensor) -> Result<Tensor> {
 /// Trits of a master weight and their scale.
 ///
 /// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and `alpha` `[]` f32:
-/// `alpha = max(mean |w|, 1e-5)`, `trits = clamp(round_half_even(w / alpha), -1, 1)`; `alpha * trits` stands for `w`.
+/// with `s = 1 / max(mean |w|, 1e-5)`, `trits = clamp(round_half_even(w * s), -1, 1)` and `alpha = 1 / s`; `alpha * trits` stands
+/// for `w`. The bits are those of [`ternary_kernels::quantize::absmean_quantize`].
 /// The mean is taken in f64 (in f32 on Metal, which has none), so it does not depend on the order of summation.
-/// The gradient of `trits` is that of `w / alpha` with constant `alpha`, also where the clamp acts.
+/// The gradient of `trits` is that of `w * s` with constant `s`, also where the clamp acts.
 ///
 /// # Errors
 /// Those of candle.
@@ -108,11 +109,11 @@ pub fn weight_trits(w: &Tensor) -> Result<(Tensor, Tensor)> {
     let w = w.to_dtype(DType::F32)?;
     let wide = if w.device().is_metal() { DType::F32 } else { DType::F64 };
     let mean = w.detach().abs()?.to_dtype(wide)?.mean_all()?;
-    let alpha = mean.to_dtype(DType::F32)?.maximum(MIN_MAGNITUDE)?;
-    let scaled = w.broadcast_div(&alpha)?;
+    let factor = mean.to_dtype(DType::F32)?.maximum(MIN_MAGNITUDE)?.recip()?;
+    let scaled = w.broadcast_mul(&factor)?;
     // Clamped before rounding, which gives the same integers and keeps outliers within the rounder's range.
     let trits = round_half_even(&scaled.detach().clamp(-1f32, 1f32)?)?;
-    Ok((straight_through(&scaled, &trits)?, alpha))
+    Ok((straight_through(&scaled, &trits)?, factor.recip()?))
 }
 
 /// A master weight as the model sees it: `alpha * trits` of [`weight_trits`], in the shape and dtype of `w`, with the

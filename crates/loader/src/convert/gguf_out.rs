@@ -115,7 +115,8 @@ fn table_format(w: &TernaryMatrix, target: Target) -> FileFormat {
     if matches!(format.info().scale, ScalePlace::Block(_)) {
         return format;
     }
-    let holds = |f: &FileFormat| group_len.is_multiple_of(f.info().weights) && w.cols().is_multiple_of(f.info().weights);
+    let holds =
+        |f: &FileFormat| group_len.is_multiple_of(f.info().weights) && w.cols().is_multiple_of(f.info().weights);
     [FileFormat::Tq2_0, FileFormat::Pq2_0].into_iter().find(holds).unwrap_or(FileFormat::Q2_0)
 }
 

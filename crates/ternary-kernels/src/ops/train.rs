@@ -77,12 +77,12 @@ ops! {
     /// If the lengths differ.
     pub fn adamw(step: AdamWStep, g: &[f32], p: &mut [f32], m: &mut [f32], v: &mut [f32]) = adamw;
 
-    /// Trits of master weights and what they stand for: `t[i] = round(w[i] / alpha)`, ties to even, within -1..=1;
-    /// `out[i] = t[i] * alpha`; all `[k]`.
+    /// Trits of master weights of this absolute mean and what they stand for: `t[i] = round(w[i] * (1 / mean))`, ties to even, within
+    /// -1..=1; `out[i] = t[i] * weight_scale(mean)`; all `[k]`. The bits of [`absmean_quantize`](crate::quantize::absmean_quantize).
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn ternarize(w: &[f32], alpha: f32, trits: &mut [i8], out: &mut [f32]) = ternarize;
+    pub fn ternarize(w: &[f32], mean: f32, trits: &mut [i8], out: &mut [f32]) = ternarize;
 
     /// `x[r, c] = exp(x[r, c] - shift[c])`, `x` is `[rows, shift.len()]` f32.
     ///
@@ -249,13 +249,14 @@ fn adamw<S: Simd>(_: S, step: AdamWStep, g: &[f32], p: &mut [f32], m: &mut [f32]
 }
 
 #[inline(always)]
-fn ternarize<S: Simd>(_: S, w: &[f32], alpha: f32, trits: &mut [i8], out: &mut [f32]) {
+fn ternarize<S: Simd>(_: S, w: &[f32], mean: f32, trits: &mut [i8], out: &mut [f32]) {
     assert!(w.len() == trits.len() && w.len() == out.len(), "ternarize: lengths differ");
     // 1.5 * 2^23: adding it rounds to an integer, half to even.
     const ROUNDER: f32 = 12_582_912.0;
+    let (factor, scale) = (1.0 / mean, crate::quantize::weight_scale(mean));
     for i in 0..w.len() {
-        let t = (w[i] / alpha).clamp(-1.0, 1.0) + ROUNDER - ROUNDER;
-        out[i] = t * alpha;
+        let t = (w[i] * factor).clamp(-1.0, 1.0) + ROUNDER - ROUNDER;
+        out[i] = t * scale;
         trits[i] = t as i8;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ternary_kernels::quantize::absmean;
+use ternary_kernels::quantize::{absmean, weight_scale};
 use ternary_kernels::{Kernel, Ops, Packed, Scales, TernaryMatrix};
 use ttt_layer::{ConvParameters, ConvRows, RowWise, TttParameters};
 
@@ -200,12 +200,13 @@ impl Maker<'_> {
             let (rows, cols) = self.config.projection_shape(l, p);
             let range = at..at + rows * cols;
             let w = &masters[range.clone()];
-            let alpha = absmean(w);
-            if let Some(index) = w.iter().position(|v| !v.is_finite()).filter(|_| !alpha.is_finite()) {
+            let mean = absmean(w);
+            if let Some(index) = w.iter().position(|v| !v.is_finite()).filter(|_| !mean.is_finite()) {
                 return Err(crate::ModelError::NotFinite { tensor: p.name().into(), index, value: w[index] }.into());
             }
             let mut trits = vec![0i8; rows * cols];
-            self.ops.ternarize(w, alpha, &mut trits, &mut wide[range]);
+            self.ops.ternarize(w, mean, &mut trits, &mut wide[range]);
+            let alpha = weight_scale(mean);
             let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?;
             parts.push((self.kernel.prepack(&matrix)?, alpha, rows));
             at += rows * cols;
