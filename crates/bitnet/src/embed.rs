@@ -2,7 +2,7 @@
 
 pub use bitnet_model::embedding::Pooling;
 
-use crate::{Error, Model};
+use crate::{Error, KvType, Model};
 
 /// How texts become vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,12 @@ impl EmbedOptions {
 }
 
 impl Model {
+    /// How keys and values are kept while a text becomes a vector. They live no longer than that, and in half precision an
+    /// int8 code that flips shows in the vector: embedding models keep them as they are.
+    fn embed_kv(&self) -> KvType {
+        if self.config().headless { KvType::F32 } else { self.kv_type() }
+    }
+
     /// How the model's files say that texts become vectors; the mean over all tokens where they say nothing.
     pub fn pooling(&self) -> Pooling {
         self.config().pooling.unwrap_or_default()
@@ -91,7 +97,7 @@ impl Model {
     pub fn embed_ids(&self, texts: &[Vec<u32>], options: EmbedOptions) -> Result<Vec<Vec<f32>>, Error> {
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let pooling = options.pooling.unwrap_or(self.pooling());
-        Ok(bitnet_model::embedding::embed(self.engine(), &texts, self.kv_type(), pooling, options.normalize)?)
+        Ok(bitnet_model::embedding::embed(self.engine(), &texts, self.embed_kv(), pooling, options.normalize)?)
     }
 
     /// As [`Model::embed_ids`], one pass over the weights at a time, for callers who have something else to do in
@@ -113,7 +119,7 @@ impl Model {
     /// A text without tokens.
     pub fn embedding(&self, texts: Vec<Vec<u32>>, options: EmbedOptions) -> Result<Embedding, Error> {
         let pooling = options.pooling.unwrap_or(self.pooling());
-        let inner = bitnet_model::embedding::Embedding::new(texts, self.kv_type(), pooling, options.normalize)?;
+        let inner = bitnet_model::embedding::Embedding::new(texts, self.embed_kv(), pooling, options.normalize)?;
         Ok(Embedding { model: self.clone(), inner })
     }
 }

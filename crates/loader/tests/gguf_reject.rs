@@ -100,9 +100,9 @@ fn cases() -> Vec<Case> {
         case("36, no architecture", new().tensor(b"t", &[128], 36, 0).data(64), "AmbiguousType", "IQ4_NL_4_4"),
         case(
             "36, other architecture",
-            new().architecture("qwen2").tensor(b"t", &[128], 36, 0).data(64),
+            new().architecture("gpt2").tensor(b"t", &[128], 36, 0).data(64),
             "AmbiguousType",
-            "\"qwen2\"",
+            "\"gpt2\"",
         ),
         case(
             // 72 bytes are what 128 weights take in IQ4_NL_4_4.

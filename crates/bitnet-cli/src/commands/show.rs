@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use bitnet::loader::files::{self, Kind};
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
-use bitnet::{InputForms, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning};
+use bitnet::ternary_kernels::GroupKernel;
+use bitnet::{InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -212,6 +213,11 @@ fn kernels(model: &LoadedModel) -> Option<Vec<LayerKernel>> {
     bitnet::kernels_for(&model.weights.config, None, None, &UseTuning::FromCache).ok()
 }
 
+/// The kernel of matrices with a scale per group, which is that of the instruction set.
+fn group_kernel() -> Option<&'static str> {
+    Some(GroupKernel::for_isa(Isa::selected().ok()?).ok()?.name())
+}
+
 /// Memory with f16 keys and values at several context lengths.
 fn needs(model: &LoadedModel) -> Vec<Need> {
     let c = &model.weights.config;
@@ -372,6 +378,10 @@ fn activations(forms: &InputForms) -> String {
     if forms.are_plain() {
         return "8 bits".to_owned();
     }
+    let all = [forms.mixer, forms.output, forms.feed_forward, forms.down];
+    if all.iter().all(|form| *form == forms.mixer) {
+        return forms.mixer.to_string();
+    }
     let rows = [("mixer", forms.mixer), ("o", forms.output), ("gate and up", forms.feed_forward), ("down", forms.down)];
     rows.map(|(row, form)| format!("{row}: {form}")).join("; ")
 }
@@ -464,7 +474,11 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     for note in &model.notes {
         out.put("note", note);
     }
-    if let Some(kernels) = kernels(model) {
+    if plan::has_groups(c) {
+        if let Some(kernel) = group_kernel() {
+            out.put("kernel", kernel);
+        }
+    } else if let Some(kernels) = kernels(model) {
         let mut names: Vec<&str> = kernels.iter().map(|k| k.kernel.as_str()).collect();
         names.dedup();
         let text = match names[..] {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use bitnet_model::Architecture;
 use ternary_kernels::SharedBytes;
 
 use super::cursor::{Cursor, read_value};
@@ -351,8 +352,9 @@ fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64, bytes: &[u8]) 
     if let TensorType::Ambiguous(id) = t.ty
         && let Some(in_bitnet) = types::collision(id).and_then(|c| c.in_bitnet)
     {
-        // Ternary models of architecture `llama` exist as well. There the size is the evidence: these types take a quarter
-        // of a byte per weight and less, those that llama.cpp has or had under the same ids more than twice that.
+        // Ternary models of architecture `llama` exist as well, and of others that are not BitNet's own. There the size is the
+        // evidence: these types take a quarter of a byte per weight and less, those that llama.cpp has or had under the
+        // same ids more than twice that.
         let by_size = || {
             let size = in_bitnet.nbytes(t.rows(), t.cols()).ok()?;
             // 42 is left out, and short rows are, where the sizes come close.
@@ -363,7 +365,7 @@ fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64, bytes: &[u8]) 
             };
             (telling && padded(size, t.room, alignment)).then_some(())
         };
-        if types::is_bitnet_architecture(architecture) || (architecture == "llama" && by_size().is_some()) {
+        if types::is_bitnet_architecture(architecture) || (is_known(architecture) && by_size().is_some()) {
             t.ty = TensorType::Known(in_bitnet);
         }
     }
@@ -376,6 +378,11 @@ fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64, bytes: &[u8]) 
     })?;
     t.nbytes = Some(nbytes);
     Ok(())
+}
+
+/// Whether ternary models of this architecture are read.
+fn is_known(architecture: &str) -> bool {
+    Architecture::from_gguf(architecture).is_some()
 }
 
 /// Whether `need` bytes and at most a padding fill `room`.
