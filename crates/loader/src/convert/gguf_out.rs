@@ -70,13 +70,13 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
         };
         writer.announce(&name, &shape, ty)?;
     }
-    let interleave = rules(architecture).gguf_qk == QkLayout::Interleaved;
+    let layout = rules(architecture).gguf_qk;
     let bytes = writer.data_len();
     let data = |out: &mut dyn std::io::Write| {
         let mut stream = writer.start(out)?;
         for (done, item) in plan.iter().enumerate() {
             (job.progress)(Progress { done, total: plan.len() });
-            put(&mut stream, item, &weights.config, target, options, interleave)?;
+            put(&mut stream, item, &weights.config, target, options, layout)?;
         }
         (job.progress)(Progress { done: plan.len(), total: plan.len() });
         stream.finish().map(|_| ())
@@ -143,9 +143,27 @@ fn plan<'a>(w: &'a ModelWeights, a: Architecture, target: Target) -> Vec<Item<'a
         plan.extend(c.layer_norms(l).filter_map(norm));
         let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
         plan.extend(ttt.map(|(t, shape, values)| Item::Floats(Names::Gguf.ttt(l, t), shape, Cow::Borrowed(values))));
+        plan.extend(c.layer_biases(l).filter_map(|(p, len)| {
+            let order = reordered(c, p, rules(a).gguf_qk).map(|order| half_to_interleaved(order, c.head_dim));
+            let bias = layer.bias(p)?;
+            let stored = match order {
+                Some(order) => Cow::Owned(order.iter().filter_map(|r| bias.get(*r as usize).copied()).collect()),
+                None => Cow::Borrowed(bias),
+            };
+            Some(Item::Floats(Names::Gguf.bias(l, p, c.mixer(l)), vec![len], stored))
+        }));
         plan.extend(layer.projections().map(|(p, m)| Item::Projection(l, p, m)));
     }
     plan
+}
+
+/// The heads of a projection whose rows a file of this layout has in another order.
+fn reordered(c: &ModelConfig, p: Projection, layout: QkLayout) -> Option<usize> {
+    match (layout, p) {
+        (QkLayout::Interleaved, Projection::Q) => Some(c.num_attention_heads),
+        (QkLayout::Interleaved, Projection::K) => Some(c.num_key_value_heads),
+        (QkLayout::Half | QkLayout::Interleaved, _) => None,
+    }
 }
 
 fn put<W: std::io::Write>(
@@ -154,7 +172,7 @@ fn put<W: std::io::Write>(
     c: &ModelConfig,
     target: Target,
     options: &ConvertOptions,
-    interleave: bool,
+    layout: QkLayout,
 ) -> Result<(), LoadError> {
     match *item {
         Item::Table(name, m) => stream.tensor(name, |o| o.write_all(m.bytes())),
@@ -169,17 +187,12 @@ fn put<W: std::io::Write>(
         Item::Projection(l, p, stored) => {
             let name = projection_name(c, l, p);
             let in_tensor = |source| LoadError::Ternary { tensor: name.clone(), source };
-            let heads = match p {
-                Projection::Q => Some(c.num_attention_heads),
-                Projection::K => Some(c.num_key_value_heads),
-                _ => None,
-            };
-            let reordered = match heads {
-                Some(heads) if interleave => {
+            let reordered = match reordered(c, p, layout) {
+                Some(heads) => {
                     let order = half_to_interleaved(heads, c.head_dim);
                     Some(stored.with_row_order(&order).map_err(in_tensor)?)
                 }
-                _ => None,
+                None => None,
             };
             let w = reordered.as_ref().unwrap_or(stored);
             let bytes = target.format().encode(w, options.rounding).map_err(in_tensor)?;

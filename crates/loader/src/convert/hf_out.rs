@@ -248,6 +248,10 @@ fn tensors<'a>(
     all.extend(w.head.as_ref().map(|h| table(NAMES.head(), h)));
     for (l, layer) in w.layers.iter().enumerate() {
         all.extend(w.config.layer_norms(l).filter_map(norm));
+        all.extend(w.config.layer_biases(l).filter_map(|(p, len)| {
+            let name = NAMES.bias(l, p, w.config.mixer(l));
+            layer.bias(p).map(|bias| floats(name, vec![len], Cow::Borrowed(bias), false))
+        }));
         // What the inner steps of such a layer begin with stays f32 even if it has few bits by chance.
         let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
         all.extend(ttt.map(|(t, shape, values)| floats(NAMES.ttt(l, t), shape, Cow::Borrowed(values), false)));
