@@ -23,7 +23,6 @@ pub(super) fn settle(
     bytes: &[u8],
 ) -> Option<GgmlType> {
     let in_bitnet = collision.in_bitnet.filter(|_| types::is_bitnet_architecture(architecture));
-    let in_bitnet = in_bitnet.filter(|ty| !collision.by_size.contains(ty));
     let all = collision.by_size.iter().copied().chain(in_bitnet);
     let fitting: Vec<(GgmlType, u64)> = all
         .filter_map(|ty| Some((ty, ty.nbytes(info.rows(), info.cols()).ok()?)))

@@ -302,8 +302,7 @@ static COLLISIONS: &[Collision] = &[
         meanings: "I2_S in BitNet programs and the removed IQ4_NL_4_4 in old llama.cpp",
         way_out: CONVERT,
         in_bitnet: Some(T::I2S),
-        // 2 bits for each weight and 32 bytes; IQ4_NL has 4.5.
-        by_size: &[T::I2S],
+        by_size: &[],
     },
     Collision {
         id: 38,
