@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use ternary_kernels::{
-    FileFormat, GroupKernel, Int8Batch, Isa, KernelError, Levels, ScaleRounding, Scales, SharedBytes, TernaryMatrix, TlTile,
-    kernels_available, reference,
+    FileFormat, GroupKernel, Int8Batch, Isa, KernelError, Levels, ScaleRounding, Scales, SharedBytes, TernaryMatrix,
+    TlTile, kernels_available, reference,
 };
 
 /// The format that a byte stands for; the tiled ones with sizes of all kinds, most of which fit some shape.

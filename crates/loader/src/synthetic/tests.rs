@@ -1,3 +1,5 @@
+//! Shapes, sizes and bytes of synthetic models.
+
 use super::*;
 use crate::{Checkpoint, LoadOptions};
 use bitnet_model::Projection;
