@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use common::Place;
 
 /// Commands that the checks of the repository run by themselves.
-const RUN_ELSEWHERE: &[&str] = &["cargo run --release -p bitnet-cli -- run", "cargo xtask test"];
+const RUN_ELSEWHERE: &[&str] = &["cargo story", "cargo xtask test"];
 
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -135,6 +135,14 @@ fn tokenizer(
     let ends = model.headless && !own && tokenizer.add_eos().is_none();
     tokenizer = with_model_ids(tokenizer, model, !says_none, (ends || !says_eos) && !own)
         .map_err(|e| in_file(checkpoint.path(), e))?;
+    // Gemma's tokenizer begins every text with BOS, and a folder with `tokenizer.model` alone has no place to say so.
+    if checkpoint.family() == bitnet_model::Architecture::Gemma3
+        && !(own || says_none || tokenizer.bos().is_none())
+        && tokenizer.add_bos().is_none()
+    {
+        let add = TokenizerConfig { add_bos_token: Some(true), ..TokenizerConfig::default() };
+        tokenizer = tokenizer.with_config(&add).map_err(|e| in_file(checkpoint.path(), e))?;
+    }
     if ends && !tokenizer.eos().is_empty() {
         let add = TokenizerConfig { add_eos_token: Some(true), ..TokenizerConfig::default() };
         tokenizer = tokenizer.with_config(&add).map_err(|e| in_file(checkpoint.path(), e))?;

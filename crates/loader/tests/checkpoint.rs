@@ -360,7 +360,7 @@ fn bad_checkpoints_are_refused_with_their_reason() {
         },
         Case {
             what: "other model type",
-            change: |c, _| c["model_type"] = "qwen2".into(),
+            change: |c, _| c["model_type"] = "gpt2".into(),
             variant: "KeyValue",
             says: "llama",
         },
@@ -384,9 +384,9 @@ fn bad_checkpoints_are_refused_with_their_reason() {
         },
         Case {
             what: "scaled rope",
-            change: |c, _| c["rope_scaling"] = serde_json::json!({"rope_type": "yarn", "factor": 8.0}),
+            change: |c, _| c["rope_scaling"] = serde_json::json!({"rope_type": "dynamic", "factor": 8.0}),
             variant: "KeyValue",
-            says: "yarn",
+            says: "dynamic",
         },
         Case { what: "activation", change: |c, _| c["hidden_act"] = "gelu".into(), variant: "KeyValue", says: "relu2" },
         Case { what: "bias", change: |c, _| c["attention_bias"] = true.into(), variant: "KeyValue", says: "bias" },

@@ -75,7 +75,12 @@ fn formats_without_room_for_the_groups_are_refused() {
     let source = fixtures.join("g128_tied/g128_tied.PQ2_0.gguf");
     for target in [Target::I2S, Target::Tq1_0, Target::Tq2_0, Target::HfPacked] {
         let error = run(&source, &dir.path().join(target.name()), target).unwrap_err();
-        let LoadError::Ternary { source, .. } = error.root() else { panic!("{error}") };
+        let source = match error.root() {
+            // Its widest rows have 384 weights, which are no whole blocks of 256.
+            LoadError::Model(bitnet_model::ModelError::Kernel(KernelError::UnsupportedShape { .. })) => continue,
+            LoadError::Ternary { source, .. } => source,
+            _ => panic!("{error}"),
+        };
         match target {
             Target::Tq1_0 | Target::Tq2_0 => assert!(matches!(source, KernelError::MixedScales { .. }), "{source}"),
             _ => assert!(matches!(source, KernelError::NoGroupScales { group_len: 128, .. }), "{source}"),

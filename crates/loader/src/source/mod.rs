@@ -368,7 +368,10 @@ impl Checkpoint {
                         let note = "the projections are master weights; they were quantised to ternary (absmean) while \
                                     loading";
                         self.saw(&ty.name(), Some(note));
-                        quantize::absmean_quantize(&values, rows, cols).map_err(in_tensor)?
+                        let (trits, scale) = quantize::absmean_quantize(&values, rows, cols).map_err(in_tensor)?;
+                        // Converters of embedding models store the mean itself, so every container has the same bits.
+                        let of_mean = self.reading.config.projection_norms;
+                        (trits, if of_mean { quantize::absmean(&values) } else { scale })
                     }
                 }
             }
