@@ -76,9 +76,9 @@ fn formats_without_room_for_the_groups_are_refused() {
     for target in [Target::I2S, Target::Tq1_0, Target::Tq2_0, Target::HfPacked] {
         let error = run(&source, &dir.path().join(target.name()), target).unwrap_err();
         let source = match error.root() {
-            // Its widest rows have 384 weights, which are no whole blocks of 256.
-            LoadError::Model(bitnet_model::ModelError::Kernel(KernelError::UnsupportedShape { .. })) => continue,
             LoadError::Ternary { source, .. } => source,
+            // Its widest rows have 384 weights, which are no whole blocks of 256.
+            other if other.to_string().contains("rows of 384") => continue,
             _ => panic!("{error}"),
         };
         match target {
