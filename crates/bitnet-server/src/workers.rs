@@ -49,10 +49,12 @@ impl Workers {
         bytes: usize,
         work: impl FnOnce(&Asker) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let pool = match bytes {
-            0..=TINY_BODY => &self.tiny,
-            ..=LARGE_BODY => &self.small,
-            _ => &self.large,
+        let pool = if bytes <= TINY_BODY {
+            &self.tiny
+        } else if bytes <= LARGE_BODY {
+            &self.small
+        } else {
+            &self.large
         };
         let done = pool.run(Instant::now(), self.read_timeout, work).await;
         done.unwrap_or_else(|undone| Err(refusal(undone, "large requests", None)))

@@ -391,7 +391,7 @@ pub(crate) fn is_bitnet_architecture(architecture: &str) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // A test may.
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)] // A test may.
 mod tests {
     use super::*;
 

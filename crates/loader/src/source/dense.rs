@@ -106,7 +106,7 @@ pub(super) fn pack(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // A test may.
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)] // A test may.
 mod tests {
     use super::*;
 
