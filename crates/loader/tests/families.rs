@@ -304,7 +304,7 @@ fn pooling_is_read_from_every_file_that_may_say_it() {
     let of = |files: &[(&str, Json)]| folder(QWEN, json!({}), files).map(|r| r.map(|(c, _)| c.pooling));
     let Some(plain) = of(&[]) else { return };
     assert_eq!(plain, Ok(Some(Pooling::Mean)));
-    assert_eq!(of(&[none.clone()]), Some(Ok(None)));
+    assert_eq!(of(std::slice::from_ref(&none)), Some(Ok(None)));
     assert_eq!(of(&[none.clone(), ("1_Pooling/config.json", first.clone())]), Some(Ok(Some(Pooling::First))));
     let word = json!({"pooling_mode": "lasttoken"});
     assert_eq!(of(&[none.clone(), ("1_Pooling/config.json", word)]), Some(Ok(Some(Pooling::Last))));
