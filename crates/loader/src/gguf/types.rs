@@ -210,7 +210,7 @@ impl GgmlType {
         TERNARY.iter().find(|t| t.1 == format).map(|t| t.0)
     }
 
-    /// The type with id `id`, where that id means the same in every program. Those in [`collision`] do not.
+    /// The type with id `id`, where that id means the same in every program. Ids that forks share are settled by the reader.
     pub fn from_id(id: u32) -> Option<GgmlType> {
         if collision(id).is_some() {
             return None;
