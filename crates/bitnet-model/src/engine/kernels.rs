@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ternary_kernels::tune::{Group, Shape};
-use ternary_kernels::{GroupKernel, Isa, Kernel, Scales, TernaryMatrix};
+use ternary_kernels::{GroupKernel, Isa, Kernel, Levels, Scales, TernaryMatrix};
 
 use super::EngineOptions;
 use super::linear::{Linear, Weights};
@@ -224,8 +224,11 @@ impl Kernels {
     }
 }
 
-/// Whether the group kernel computes `w`.
+/// Whether the group kernel computes `w`: the others know neither groups nor weights of +2.
 fn in_groups(w: &TernaryMatrix, bits: ActivationBits) -> bool {
+    if w.levels() == Levels::Four {
+        return true;
+    }
     match (w.scales(), bits) {
         (Scales::Groups(_), _) | (_, ActivationBits::Sixteen) => true,
         (Scales::Tensor(_) | Scales::Rows(_), ActivationBits::Eight | ActivationBits::Four) => false,
@@ -240,6 +243,13 @@ mod tests {
     fn every_projection_has_one_kind() {
         let all: Vec<Projection> = LayerKind::ALL.into_iter().flat_map(LayerKind::projections).collect();
         assert_eq!(all, Projection::ALL);
+    }
+
+    #[test]
+    fn weights_of_plus_two_are_for_the_group_kernel_whatever_their_scales() {
+        let matrix = |codes: [i8; 4]| TernaryMatrix::from_codes(2, 2, &codes, Scales::Tensor(0.5)).unwrap();
+        assert!(!in_groups(&matrix([1, 0, -1, 1]), ActivationBits::Eight));
+        assert!(in_groups(&matrix([1, 0, -1, 2]), ActivationBits::Eight));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The weights of a model, checked once, as both paths (candle and engine) read them.
 
 use half::{bf16, f16};
-use ternary_kernels::{AlignedBuf, ScalePlace, Scales, SharedBytes, TernaryMatrix};
+use ternary_kernels::{AlignedBuf, Levels, ScalePlace, Scales, SharedBytes, TernaryMatrix};
 
 use crate::ModelError;
 use crate::config::{ActivationBits, ModelConfig, Norm, Projection, TttTensor};
@@ -128,9 +128,12 @@ impl ModelWeights {
     }
 }
 
-/// Whether the scales of `w` are those of groups of weights, also where a row is no longer than one: a file of blocks whose scales
-/// differ was not made from a matrix with one scale.
+/// Whether `w` is of a model with a scale per group of weights, also where a row is no longer than one: a file of blocks whose scales
+/// differ was not made from a matrix with one scale, and weights of +2 exist in such files only.
 fn in_groups(w: &TernaryMatrix) -> bool {
+    if w.levels() == Levels::Four {
+        return true;
+    }
     match w.scales() {
         Scales::Tensor(_) => false,
         Scales::Rows(_) => matches!(w.format().info().scale, ScalePlace::Block(_)),
