@@ -170,7 +170,7 @@ async def together(url):
 
 def too_many(program):
     """Without a place to wait in, the client hears so; with retries it gets its answer."""
-    server, url = start(program, "--max-sessions", "1", "--queue", "0")
+    server, url = start(program, "--max-sessions", "1", "--short-sessions", "0", "--queue", "0")
     try:
         client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
         stream = client.completions.create(
