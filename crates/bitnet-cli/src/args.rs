@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bitnet::loader::TlTiles;
-use bitnet::{HeadMode, Isa, KvType, LayerKind, LoadOptions, QkLayout};
+use bitnet::{HeadMode, Isa, KvType, LoadOptions, ProjectionGroup, QkLayout};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -302,11 +302,11 @@ pub(crate) fn parse_isa(name: &str) -> Result<Isa, String> {
     Isa::from_name(name).map_err(|e| e.to_string())
 }
 
-/// A kernel, as typed: its name, or one kind of layer and its name.
+/// A kernel, as typed: its name, or a projection group and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KernelArg {
-    /// The kind; `None` is all.
-    pub(crate) kind: Option<LayerKind>,
+    /// The group; `None` is all.
+    pub(crate) group: Option<ProjectionGroup>,
     /// The kernel's name.
     pub(crate) name: String,
 }
@@ -315,11 +315,11 @@ impl FromStr for KernelArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some((kind, name)) = text.split_once('=') else { return Ok(Self { kind: None, name: text.to_owned() }) };
-        let known = || LayerKind::ALL.map(LayerKind::name).join(", ");
-        let kind = LayerKind::from_name(kind)
-            .ok_or_else(|| format!("unknown projection group {kind:?}; expected one of: {}", known()))?;
-        Ok(Self { kind: Some(kind), name: name.to_owned() })
+        let Some((group, name)) = text.split_once('=') else { return Ok(Self { group: None, name: text.to_owned() }) };
+        let known = || ProjectionGroup::ALL.map(ProjectionGroup::name).join(", ");
+        let group = ProjectionGroup::from_name(group)
+            .ok_or_else(|| format!("unknown projection group {group:?}; expected one of: {}", known()))?;
+        Ok(Self { group: Some(group), name: name.to_owned() })
     }
 }
 
@@ -348,10 +348,10 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_named_for_all_or_for_one_kind() {
-        let arg = |kind, name: &str| Ok(KernelArg { kind, name: name.to_owned() });
+    fn kernels_are_named_for_all_or_for_one_group() {
+        let arg = |group, name: &str| Ok(KernelArg { group, name: name.to_owned() });
         assert_eq!("i2s_scalar".parse(), arg(None, "i2s_scalar"));
-        assert_eq!("down=base3_scalar".parse(), arg(Some(LayerKind::Down), "base3_scalar"));
+        assert_eq!("down=base3_scalar".parse(), arg(Some(ProjectionGroup::Down), "base3_scalar"));
         assert!("head=i2s_scalar".parse::<KernelArg>().unwrap_err().contains("gate-up"));
     }
 

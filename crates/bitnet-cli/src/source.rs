@@ -228,11 +228,11 @@ pub(crate) fn load_changed(
     let spinner = progress::spinner(ui, &format!("loading {}", path.display()));
     let began = Instant::now();
     let mut builder = Model::builder().kv(kv);
-    for KernelArg { kind, name } in &engine.kernel {
-        builder = match kind {
+    for KernelArg { group, name } in &engine.kernel {
+        builder = match group {
             None if name == DEFAULT => builder.tuning(UseTuning::No),
             None => builder.kernel(bitnet::ternary_kernels::by_name(name)?),
-            Some(kind) => builder.kernel_for(*kind, bitnet::ternary_kernels::by_name(name)?),
+            Some(group) => builder.kernel_for(*group, bitnet::ternary_kernels::by_name(name)?),
         };
     }
     if let Some(threads) = engine.threads {
@@ -244,7 +244,7 @@ pub(crate) fn load_changed(
     if let Some(head) = engine.head {
         builder = builder.head(head.into());
     }
-    builder = builder.adapt(!engine.no_adapt);
+    builder = builder.inner_updates(!engine.no_adapt);
     let mut files = args.files.load_options();
     files.chat_template = chat_template;
     builder = builder.load_options(files);

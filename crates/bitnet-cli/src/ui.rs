@@ -146,10 +146,10 @@ pub(crate) fn text(bytes: Vec<u8>, what: &str) -> Result<String, CliError> {
     String::from_utf8(bytes).map_err(|e| CliError::NotUtf8 { what: what.to_owned(), at: e.utf8_error().valid_up_to() })
 }
 
-/// The kernel of each kind of layer, and who chose it: `{"down": {"kernel": "i2s_avx2", "by": "tuning"}, ...}`.
+/// The kernel of each projection group, and who chose it: `{"down": {"kernel": "i2s_avx2", "by": "tuning"}, ...}`.
 pub(crate) fn kernels_json(kernels: &[LayerKernel]) -> serde_json::Value {
     let entry =
-        |k: &LayerKernel| (k.kind.name().to_owned(), serde_json::json!({ "kernel": k.kernel, "by": k.by.name() }));
+        |k: &LayerKernel| (k.group.name().to_owned(), serde_json::json!({ "kernel": k.kernel, "by": k.by.name() }));
     kernels.iter().map(entry).collect::<serde_json::Map<_, _>>().into()
 }
 

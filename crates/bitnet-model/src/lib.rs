@@ -32,7 +32,7 @@ pub use config::{
     Presence, Projection, RopeScaling, TttOptions, TttTensor,
 };
 pub use engine::{
-    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LayerKind, LogitsWanted, Prediction,
+    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LogitsWanted, Prediction, ProjectionGroup,
     SequenceState, StepInput, StepOutput,
 };
 pub use error::ModelError;

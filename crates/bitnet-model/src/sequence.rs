@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use crate::ModelError;
 use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState, StepInput, StepOutput};
-use crate::snapshots::{Kept, Snapshots};
+use crate::snapshots::{SnapshotStore, Snapshots};
 
 /// A sequence of tokens and the state that the model keeps for it. Feeding tokens is the only way to change it. A clone is a
 /// fork: both go on by themselves.
@@ -15,7 +15,7 @@ pub struct Sequence {
     /// What comes after the last token, or after each of the last ones: nothing, or some positions.
     out: StepOutput,
     /// Earlier states, where a layer cannot go back.
-    kept: Kept,
+    kept: SnapshotStore,
     replay: Option<usize>,
 }
 
@@ -24,13 +24,13 @@ impl Sequence {
     pub fn new(engine: &Engine, kv: KvType, limit: Option<usize>) -> Self {
         let limit = limit.or(engine.config().context_limit()).unwrap_or(usize::MAX);
         let state = SequenceState::new(engine, kv, limit);
-        Self { state, tokens: Vec::new(), out: StepOutput::default(), kept: Kept::default(), replay: None }
+        Self { state, tokens: Vec::new(), out: StepOutput::default(), kept: SnapshotStore::default(), replay: None }
     }
 
     /// Keeps earlier states of test-time-training layers as `options` say, from now on; those that were kept are forgotten. A new
     /// sequence keeps none.
     pub fn keep_snapshots(&mut self, options: Snapshots) {
-        self.kept = Kept::new(options, self.state.mini_batch());
+        self.kept = SnapshotStore::new(options, self.state.mini_batch());
         self.replay = options.replay;
     }
     /// Bytes of the earlier states that are kept now.
@@ -128,14 +128,14 @@ impl Sequence {
             self.tokens.truncate(before);
             self.out.clear();
         } else {
-            self.see();
+            self.record_snapshot();
         }
         result
     }
 
     /// Keeps a copy of the state, if it is time to.
-    fn see(&mut self) {
-        self.kept.see(self.state.len(), self.state.ttt_states());
+    fn record_snapshot(&mut self) {
+        self.kept.record(self.state.len(), self.state.ttt_states());
     }
 
     /// Goes back to the nearest place, of at most `at_most` tokens, whose state is known, and returns it: `at_most` itself if all
@@ -179,7 +179,7 @@ impl Sequence {
     /// Takes note of such a step: `tokens` were fed, and what follows the last one is position `i` of `out`, if given.
     pub(crate) fn stepped(&mut self, tokens: &[u32], out: Option<(&StepOutput, usize)>) {
         self.tokens.extend_from_slice(tokens);
-        self.see();
+        self.record_snapshot();
         match out {
             Some((out, i)) => self.out.copy_position(out, i),
             None => self.out.clear(),
@@ -261,7 +261,7 @@ impl Sequence {
                 return Err(error);
             }
             self.tokens.extend_from_slice(chunk);
-            self.see();
+            self.record_snapshot();
             if progress(fed).is_break() && fed < tokens.len() {
                 return Ok(false);
             }
@@ -275,7 +275,7 @@ impl Sequence {
     /// # Errors
     /// [`ModelError::ContextFull`] if they do not fit; [`ModelError::CannotRewind`] in a model with test-time-training layers,
     /// whose state only comes about by reading.
-    pub fn pretend(&mut self, tokens: usize) -> Result<(), ModelError> {
+    pub fn fill_dummy(&mut self, tokens: usize) -> Result<(), ModelError> {
         self.truncate(0)?;
         if !self.can_rewind() {
             return Err(ModelError::CannotRewind { len: 0, to: tokens });
@@ -284,7 +284,7 @@ impl Sequence {
         if tokens > limit {
             return Err(ModelError::ContextFull { limit, used: 0, more: tokens });
         }
-        self.state.pretend(tokens);
+        self.state.fill_dummy(tokens);
         self.tokens.resize(tokens, 0);
         Ok(())
     }
@@ -323,7 +323,7 @@ impl Sequence {
         let mut input = [StepInput { state: &mut self.state, tokens, wanted, head: HeadRequest::Full }];
         engine.step(&mut input, &mut all)?;
         self.tokens.extend_from_slice(tokens);
-        self.see();
+        self.record_snapshot();
         if !tokens.is_empty() {
             self.out.copy_position(&all, all.len() - 1);
         }

@@ -67,7 +67,7 @@ pub(crate) struct Snapshot {
 
 /// The copies of one text.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct SnapshotStore {
     /// Tokens between two copies at the beginning of a text; 0 for none.
     first: usize,
     /// Tokens between two copies now.
@@ -77,7 +77,7 @@ pub(crate) struct Kept {
     copies: Vec<Arc<Snapshot>>,
 }
 
-impl Kept {
+impl SnapshotStore {
     /// For mini-batches of `tokens` tokens; 0 if no layer has any.
     pub(crate) fn new(options: Snapshots, tokens: usize) -> Self {
         let first = if options.most == 0 { 0 } else { options.every.saturating_mul(tokens) };
@@ -93,7 +93,7 @@ impl Kept {
     }
 
     /// Copies `states` of a text of `len` tokens, if it is time to.
-    pub(crate) fn see(&mut self, len: usize, states: &[TttState]) {
+    pub(crate) fn record(&mut self, len: usize, states: &[TttState]) {
         let last = self.copies.last().map_or(0, |c| c.len);
         if self.interval == 0 || len / self.interval <= last / self.interval {
             return;

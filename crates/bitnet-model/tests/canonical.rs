@@ -105,7 +105,7 @@ fn token_by_token_equals_one_prefill() {
 #[test]
 fn sequences_that_step_together_equal_single_ones() {
     for whole in [false, true] {
-        let engine = Engine::new(&weights(), &EngineOptions::default().threads(2).whole_texts(whole)).unwrap();
+        let engine = Engine::new(&weights(), &EngineOptions::default().threads(2).sequence_parallel(whole)).unwrap();
         step_together(&engine);
     }
 }

@@ -119,7 +119,7 @@ fn assert_canonical(w: &ModelWeights) {
     let mut first: Option<Vec<u32>> = None;
     for isa in Isa::available() {
         for (threads, lanes) in [(1, false), (1, true), (3, false), (3, true)] {
-            let options = EngineOptions::default().threads(threads).isa(isa).whole_texts(lanes);
+            let options = EngineOptions::default().threads(threads).isa(isa).sequence_parallel(lanes);
             let engine = Engine::new(w, &options).unwrap();
             for cuts in [&[90][..], &[1, 2, 20, 1, 66]] {
                 let mut s = Sequence::new(&engine, KvType::F16, None);

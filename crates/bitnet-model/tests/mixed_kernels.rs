@@ -5,7 +5,9 @@ mod own_kernel;
 
 use std::sync::Arc;
 
-use bitnet_model::{Engine, EngineOptions, KvType, LayerKind, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
+use bitnet_model::{
+    Engine, EngineOptions, KvType, ModelConfig, ModelWeights, ProjectionGroup, Sequence, SyntheticWeights,
+};
 use own_kernel::BitPlanes;
 use ternary_kernels::{Kernel, kernels_available};
 
@@ -28,11 +30,11 @@ fn every_mixture_of_exact_kernels_gives_the_same_bits() {
     for shift in 0..kernels.len() {
         let of = |i: usize| &kernels[(shift + i) % kernels.len()];
         let mut options = EngineOptions::default().threads(2).kernel(of(3).clone());
-        for (i, kind) in LayerKind::ALL.into_iter().enumerate().take(3) {
+        for (i, kind) in ProjectionGroup::ALL.into_iter().enumerate().take(3) {
             options = options.kernel_for(kind, of(i).clone());
         }
         let (engine, got) = logits(&options);
-        for (i, kind) in LayerKind::ALL.into_iter().enumerate() {
+        for (i, kind) in ProjectionGroup::ALL.into_iter().enumerate() {
             assert_eq!(engine.kernel_for(kind).name(), of(i).name());
             assert!(engine.kernel_name().contains(of(i).name()), "{}", engine.kernel_name());
         }

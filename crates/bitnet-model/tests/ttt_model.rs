@@ -55,7 +55,8 @@ fn engine(weights: &ModelWeights, threads: usize) -> Engine {
 
 /// Threads that share every product, and threads that take whole texts.
 fn both_ways(weights: &ModelWeights, threads: usize) -> [Engine; 2] {
-    [false, true].map(|w| Engine::new(weights, &EngineOptions::default().threads(threads).whole_texts(w)).unwrap())
+    [false, true]
+        .map(|w| Engine::new(weights, &EngineOptions::default().threads(threads).sequence_parallel(w)).unwrap())
 }
 
 fn tokens(n: usize) -> Vec<u32> {
@@ -79,7 +80,7 @@ fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
         let each = Isa::available().map(|isa| (isa, 1, false));
         let threads = [2, 3, 5].into_iter().flat_map(|threads| [(best_isa, threads, false), (best_isa, threads, true)]);
         for (isa, threads, whole) in each.chain(threads) {
-            let options = EngineOptions::default().threads(threads).isa(isa).whole_texts(whole);
+            let options = EngineOptions::default().threads(threads).isa(isa).sequence_parallel(whole);
             let engine = Engine::new(&weights, &options).unwrap();
             for cuts in [&[N][..], &[1, 2, 61, 1, 65, 140], &[257, 13]] {
                 let mut s = Sequence::new(&engine, KvType::F32, None);
@@ -557,7 +558,7 @@ fn configurations_that_cannot_be_are_refused() {
 fn a_frozen_model_reads_otherwise_and_takes_no_state_of_one_that_learns() {
     let weights = weights(&full(&[TttLinear, TttMlp]), 4);
     let ids = tokens(20);
-    let engines = [true, false].map(|on| Engine::new(&weights, &EngineOptions::default().adapt(on)).unwrap());
+    let engines = [true, false].map(|on| Engine::new(&weights, &EngineOptions::default().inner_updates(on)).unwrap());
     let [mut learns, mut still] = [0, 1].map(|i| Sequence::new(&engines[i], KvType::F32, None));
     assert_ne!(bits(learns.push(&ids).unwrap()), bits(still.push(&ids).unwrap()));
     let saved = Decoder::new(learns).save().unwrap();
@@ -567,7 +568,7 @@ fn a_frozen_model_reads_otherwise_and_takes_no_state_of_one_that_learns() {
     // A model without such layers has nothing to hold still.
     let attention = crate::weights(&config(&[Attention]), 4);
     let logits = [true, false].map(|on| {
-        let engine = Engine::new(&attention, &EngineOptions::default().adapt(on)).unwrap();
+        let engine = Engine::new(&attention, &EngineOptions::default().inner_updates(on)).unwrap();
         bits(Sequence::new(&engine, KvType::F32, None).push(&ids).unwrap())
     });
     assert_eq!(logits[0], logits[1]);

@@ -134,7 +134,7 @@ impl Service {
         routes::router()
             .fallback(unknown)
             .method_not_allowed_fallback(wrong_method)
-            .layer(from_fn_with_state(gate, through))
+            .layer(from_fn_with_state(gate, middleware))
             .with_state(self.app.clone())
     }
 
@@ -166,9 +166,9 @@ impl Service {
 }
 
 /// The way of every request.
-async fn through(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+async fn middleware(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let endpoint = routes::of_path(request.uri().path()).map_or("other", |route| route.label);
-    let response = match gate.admits(&request) {
+    let response = match gate.authorize(&request) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };

@@ -40,10 +40,10 @@ impl Gate {
     }
 
     /// Whether the request may pass.
-    pub(crate) fn admits(&self, request: &Request) -> Result<(), ApiError> {
+    pub(crate) fn authorize(&self, request: &Request) -> Result<(), ApiError> {
         let hosts = hosts(request)?;
         if let Some(names) = self.names
-            && !hosts.iter().all(|host| names.hold(host, &self.app.options.allow_hosts))
+            && !hosts.iter().all(|host| names.allow(host, &self.app.options.allow_hosts))
         {
             // A web page that someone opened on this machine can send requests here under a name of its own (DNS rebinding).
             let message = "without an API key this server answers to names of this machine only (localhost, 127.0.0.1) and to \
@@ -92,7 +92,7 @@ fn without_port(host: &str) -> Option<&str> {
 
 impl Names {
     /// Whether the server may be called `host`, or what is in `allowed`.
-    fn hold(self, host: &str, allowed: &[String]) -> bool {
+    fn allow(self, host: &str, allowed: &[String]) -> bool {
         let Some(name) = without_port(host) else { return false };
         let number = || name.parse::<IpAddr>().is_ok_and(|ip| self == Names::Numbers || ip.is_loopback());
         name.eq_ignore_ascii_case("localhost") || number() || allowed.iter().any(|a| a.eq_ignore_ascii_case(name))
@@ -121,16 +121,16 @@ mod tests {
         let allowed = ["box.example".to_owned()];
         let own = ["localhost", "localhost:8080", "LOCALHOST:1", "127.0.0.1:8080", "127.0.0.2", "[::1]:8080", "[::1]"];
         for name in own.into_iter().chain(["box.example", "Box.Example:80"]) {
-            assert!(Names::Loopback.hold(name, &allowed) && Names::Numbers.hold(name, &allowed), "{name}");
+            assert!(Names::Loopback.allow(name, &allowed) && Names::Numbers.allow(name, &allowed), "{name}");
         }
         for name in ["192.168.0.1:8080", "[::2]", "[fe80::1]:9"] {
-            assert!(!Names::Loopback.hold(name, &allowed) && Names::Numbers.hold(name, &allowed), "{name}");
+            assert!(!Names::Loopback.allow(name, &allowed) && Names::Numbers.allow(name, &allowed), "{name}");
         }
         let others = ["example.org", "example.org:8080", "localhost.example.org", "", "[", "[::1", "127.0.0.1.nip.io"];
         for name in
             others.into_iter().chain(["localhost:80:evil", "evil@localhost", "localhost:x", "::1", "a.box.example"])
         {
-            assert!(!Names::Loopback.hold(name, &allowed) && !Names::Numbers.hold(name, &allowed), "{name}");
+            assert!(!Names::Loopback.allow(name, &allowed) && !Names::Numbers.allow(name, &allowed), "{name}");
         }
     }
 
@@ -171,7 +171,7 @@ mod tests {
         let admits = |app: &Arc<App>, address: [u8; 4], host: &str| {
             let gate = Gate::new(app.clone(), Some((address, 80).into()));
             let request = Request::builder().uri("/health").header(header::HOST, host).body(Body::empty()).unwrap();
-            gate.admits(&request).is_ok()
+            gate.authorize(&request).is_ok()
         };
         let open = start(None);
         for address in [[127, 0, 0, 1], [0, 0, 0, 0], [192, 168, 0, 1]] {

@@ -23,7 +23,7 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    news: Condvar,
+    changed: Condvar,
     /// Tasks that may wait.
     queue: usize,
     closing: watch::Sender<bool>,
@@ -103,7 +103,7 @@ impl Pool {
     pub(crate) fn start(name: &str, threads: usize, queue: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
-            news: Condvar::new(),
+            changed: Condvar::new(),
             queue,
             closing: watch::Sender::new(false),
         });
@@ -160,7 +160,7 @@ impl Pool {
         let dropped = std::mem::take(&mut state.waiting);
         drop(state);
         self.shared.closing.send_replace(true);
-        self.shared.news.notify_all();
+        self.shared.changed.notify_all();
         drop(dropped);
     }
 }
@@ -194,7 +194,7 @@ impl Shared {
         }
         state.waiting.push_back(task);
         drop(state);
-        self.news.notify_one();
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -228,7 +228,7 @@ impl Shared {
                 return None;
             }
             state.idle += 1;
-            state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle -= 1;
         }
     }

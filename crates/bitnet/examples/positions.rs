@@ -39,9 +39,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut curves = Vec::new();
     for (colour, model) in models.iter().enumerate() {
         let (name, path) = model.split_once('=').unwrap_or((model.as_str(), model.as_str()));
-        for adapt in if frozen { vec![true, false] } else { vec![true] } {
-            let model = Model::builder().adapt(adapt).load(path)?;
-            if !adapt && !model.config().has_ttt() {
+        for updates in if frozen { vec![true, false] } else { vec![true] } {
+            let model = Model::builder().inner_updates(updates).load(path)?;
+            if !updates && !model.config().has_ttt() {
                 continue;
             }
             let mut ids = Vec::new();
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let window = window.min(model.context());
             let go_on = &mut |_, _| ControlFlow::Continue(());
             let losses = perplexity_by_position(model.engine(), &ids, [window, stretch], KvType::F32, go_on)?;
-            let name = format!("{name}{}", if adapt { "" } else { ", not learning" });
+            let name = format!("{name}{}", if updates { "" } else { ", no inner updates" });
             let all = Perplexity::of_all(&losses);
             println!("{name}: {:.4} nats over {} tokens in windows of {window}", all.nats_per_token, all.tokens);
             for (i, p) in losses.iter().enumerate() {
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             curves.push(Curve {
                 points: losses.iter().enumerate().map(|(i, p)| (middle(i), p.nats_per_token)).collect(),
                 colour,
-                dashed: !adapt,
+                dashed: !updates,
                 name,
             });
         }

@@ -145,16 +145,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut curves = Vec::new();
     for (colour, model) in models.iter().enumerate() {
         let (name, path) = model.split_once('=').unwrap_or((model.as_str(), model.as_str()));
-        for adapt in if frozen { vec![true, false] } else { vec![true] } {
-            let model = Model::builder().adapt(adapt).load(path)?;
-            if !adapt && !model.config().has_ttt() {
+        for updates in if frozen { vec![true, false] } else { vec![true] } {
+            let model = Model::builder().inner_updates(updates).load(path)?;
+            if !updates && !model.config().has_ttt() {
                 continue;
             }
             // A model of attention knows no further positions than it was made for.
             let room = model.context().saturating_sub(200);
             let reach: Vec<usize> = distances.iter().copied().filter(|d| *d < room).collect();
             let sums = measure(&model, texts, seed, &reach)?;
-            let name = format!("{name}{}", if adapt { "" } else { ", not learning" });
+            let name = format!("{name}{}", if updates { "" } else { ", no inner updates" });
             println!("{name}: {texts} texts, seed {seed}");
             println!("{:>10} {:>12} {:>14} {:>8} {:>8}", "tokens", "told, nats", "otherwise", "gain", "right");
             for (s, d) in sums.iter().zip(&reach) {
@@ -174,7 +174,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .map(|(s, d)| (*d as f64, (s.other - s.told) / s.texts as f64))
                     .collect(),
                 colour,
-                dashed: !adapt,
+                dashed: !updates,
                 name,
             });
         }

@@ -44,8 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let text = std::fs::read_to_string(text.ok_or("which text?")?)?;
-    let load = |adapt: bool| -> Result<Model, Box<dyn std::error::Error>> {
-        let builder = Model::builder().adapt(adapt);
+    let load = |updates: bool| -> Result<Model, Box<dyn std::error::Error>> {
+        let builder = Model::builder().inner_updates(updates);
         #[cfg(feature = "tiny-model")]
         if path.is_none() {
             return Ok(builder.load_bytes(bitnet::TINY_MODEL)?);

@@ -22,8 +22,8 @@ use crate::{Chunk, Error, GenerateOptions, Model, Output, Session};
 ///     batch.join(model.session(), &prompt, GenerateOptions::default().max_tokens(50))?;
 /// }
 /// while !batch.is_finished() {
-///     for (ticket, chunk) in batch.step() {
-///         println!("{ticket:?}: {}", chunk?.text);
+///     for (id, chunk) in batch.step() {
+///         println!("{id:?}: {}", chunk?.text);
 ///     }
 /// }
 /// # Ok(()) }
@@ -32,17 +32,17 @@ use crate::{Chunk, Error, GenerateOptions, Model, Output, Session};
 pub struct Batch {
     model: Model,
     texts: Vec<Text>,
-    tickets: u64,
+    next_id: u64,
     out: StepOutput,
 }
 
 /// Which session of a [`Batch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(u64);
+pub struct SequenceId(u64);
 
 #[derive(Debug)]
 struct Text {
-    ticket: Ticket,
+    id: SequenceId,
     session: Session,
     progress: Progress,
     prompt: Vec<u32>,
@@ -107,7 +107,7 @@ impl Batch {
 
     /// An empty batch for sessions of `model`.
     pub fn new(model: &Model) -> Self {
-        Self { model: model.clone(), texts: Vec::new(), tickets: 0, out: StepOutput::default() }
+        Self { model: model.clone(), texts: Vec::new(), next_id: 0, out: StepOutput::default() }
     }
 
     /// Lets `session` read `prompt` and generate, from the next step on.
@@ -115,7 +115,7 @@ impl Batch {
     /// # Errors
     /// A session of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option
     /// out of range.
-    pub fn join(&mut self, session: Session, prompt: &[u32], options: GenerateOptions) -> Result<Ticket, Error> {
+    pub fn join(&mut self, session: Session, prompt: &[u32], options: GenerateOptions) -> Result<SequenceId, Error> {
         let prepared = Prepared::new(&self.model, options)?;
         self.join_prepared(session, prompt, prepared)
     }
@@ -124,7 +124,7 @@ impl Batch {
     ///
     /// # Errors
     /// A session or options of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue.
-    pub fn join_prepared(&mut self, session: Session, prompt: &[u32], prepared: Prepared) -> Result<Ticket, Error> {
+    pub fn join_prepared(&mut self, session: Session, prompt: &[u32], prepared: Prepared) -> Result<SequenceId, Error> {
         let Prepared { model, mut progress } = prepared;
         if [session.model(), &model].iter().any(|m| !m.engine().is(self.model.engine())) {
             return Err(ModelError::ForeignSequence.into());
@@ -134,10 +134,10 @@ impl Batch {
         }
         session.check(prompt)?;
         progress.stats.prompt_tokens = prompt.len();
-        let ticket = Ticket(self.tickets);
-        self.tickets += 1;
-        self.texts.push(Text { ticket, session, progress, prompt: prompt.to_vec(), read: 0, share: 0 });
-        Ok(ticket)
+        let id = SequenceId(self.next_id);
+        self.next_id += 1;
+        self.texts.push(Text { id, session, progress, prompt: prompt.to_vec(), read: 0, share: 0 });
+        Ok(id)
     }
 
     /// Number of sessions, finished ones included.
@@ -154,42 +154,42 @@ impl Batch {
     }
 
     /// What the automata of a session's constraint take in memory, about; 0 without one, or for a session that is not there.
-    pub fn constraint_bytes(&self, ticket: Ticket) -> usize {
-        self.texts.iter().find(|t| t.ticket == ticket).map_or(0, |t| t.progress.constraint_bytes())
+    pub fn constraint_bytes(&self, id: SequenceId) -> usize {
+        self.texts.iter().find(|t| t.id == id).map_or(0, |t| t.progress.constraint_bytes())
     }
 
     /// Takes a session out, finished or not, with what it generated.
-    pub fn leave(&mut self, ticket: Ticket) -> Option<(Session, Output)> {
-        let at = self.texts.iter().position(|t| t.ticket == ticket)?;
+    pub fn leave(&mut self, id: SequenceId) -> Option<(Session, Output)> {
+        let at = self.texts.iter().position(|t| t.id == id)?;
         let text = self.texts.remove(at);
         Some((text.session, text.progress.output()))
     }
 
     /// Takes all sessions out that have finished, with what they generated, in the order in which they joined. One that ended with an
     /// error, which [`Batch::step`] told, has [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
-    pub fn take_finished(&mut self) -> Vec<(Ticket, Session, Output)> {
+    pub fn take_finished(&mut self) -> Vec<(SequenceId, Session, Output)> {
         let finished = self.texts.extract_if(.., |t| t.is_finished());
-        finished.map(|t| (t.ticket, t.session, t.progress.output())).collect()
+        finished.map(|t| (t.id, t.session, t.progress.output())).collect()
     }
 
     /// One pass over the weights: the next token of every session that is not finished, as long as its prompt has been read.
     ///
     /// An error ends the session that it belongs to, and no other.
-    pub fn step(&mut self) -> Vec<(Ticket, Result<Chunk, Error>)> {
+    pub fn step(&mut self) -> Vec<(SequenceId, Result<Chunk, Error>)> {
         let began = Instant::now();
         let mut chunks = Vec::with_capacity(self.texts.len());
         for text in &mut self.texts {
             if !text.is_finished()
                 && let Some(last) = text.progress.cancelled()
             {
-                chunks.push((text.ticket, Ok(last)));
+                chunks.push((text.id, Ok(last)));
             }
             if !text.is_finished()
                 && text.read == text.prompt.len()
                 && let Err(error) = text.session.make_room(1, &mut text.progress)
             {
                 text.progress.cancel();
-                chunks.push((text.ticket, Err(error)));
+                chunks.push((text.id, Err(error)));
             }
         }
         let mut active: Vec<&mut Text> = self.texts.iter_mut().filter(|t| !t.is_finished()).collect();
@@ -204,20 +204,20 @@ impl Batch {
             match &mut reading[..] {
                 [text] => {
                     text.progress.cancel();
-                    chunks.push((text.ticket, Err(error.into())));
+                    chunks.push((text.id, Err(error.into())));
                 }
                 texts => {
                     for text in texts {
                         if let Err(error) = read(&self.model, std::slice::from_mut(text), &mut self.out) {
                             text.progress.cancel();
-                            chunks.push((text.ticket, Err(error.into())));
+                            chunks.push((text.id, Err(error.into())));
                         }
                     }
                 }
             }
         }
         for text in active {
-            let Text { ticket, session, progress, prompt, read, .. } = text;
+            let Text { id, session, progress, prompt, read, .. } = text;
             if progress.finished().is_some() {
                 continue;
             }
@@ -230,8 +230,8 @@ impl Batch {
             if chunk.is_err() {
                 progress.cancel();
             }
-            chunks.push((*ticket, chunk));
-            chunks.extend(progress.take_failure().map(|failure| (*ticket, Err(failure))));
+            chunks.push((*id, chunk));
+            chunks.extend(progress.take_failure().map(|failure| (*id, Err(failure))));
         }
         chunks
     }

@@ -19,8 +19,8 @@ pub enum WhenFull {
     Stop,
     /// The first `keep` tokens stay (an instruction, say), and of all others the newest half of what the context holds besides
     /// them; those between are forgotten. What stays is read again at its new place: the session is then as one that never
-    /// held anything else. [`Stats::slides`] tells how often it happened.
-    Slide {
+    /// held anything else. [`Stats::context_shifts`] tells how often it happened.
+    ContextShift {
         /// Tokens at the beginning that always stay.
         keep: usize,
     },
@@ -202,8 +202,8 @@ pub struct Stats {
     pub accepted: usize,
     /// Generated tokens that nothing else could follow, so that they were neither computed nor chosen.
     pub forced_tokens: usize,
-    /// How often the context was full and tokens were forgotten, see [`WhenFull::Slide`].
-    pub slides: usize,
+    /// How often the context was full and tokens were forgotten, see [`WhenFull::ContextShift`].
+    pub context_shifts: usize,
     /// Tokens for which only the best logits were computed, after a coarse pass over the head.
     pub coarse_tokens: usize,
     /// Rows of the head that were computed for them after the coarse pass.

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_model::{EngineOptions, LayerKind, ModelConfig, ModelError};
-use loader::tuning::{KindKernel, Tuning, TuningKey};
+use bitnet_model::{EngineOptions, ModelConfig, ModelError, ProjectionGroup};
+use loader::tuning::{KernelOfGroup, Tuning, TuningKey};
 use ternary_kernels::tune::{TuneOptions, TuneReport};
 use ternary_kernels::{Isa, Kernel};
 
@@ -56,27 +56,27 @@ impl ChosenBy {
     }
 }
 
-/// The kernel of one kind of layer.
+/// The kernel of one projection group.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LayerKernel {
-    /// The kind.
-    pub kind: LayerKind,
+    /// The group.
+    pub group: ProjectionGroup,
     /// The kernel's name.
     pub kernel: String,
     /// Who chose it.
     pub by: ChosenBy,
 }
 
-/// Kernels as asked for.
+/// The kernels that the caller asked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct KernelRequest {
     pub(crate) all: Option<Arc<dyn Kernel>>,
-    pub(crate) of_kind: Vec<KindKernel>,
+    pub(crate) of_group: Vec<KernelOfGroup>,
     pub(crate) tuning: UseTuning,
 }
 
-impl Asked {
+impl KernelRequest {
     /// The kernels of a model of this shape, with the options that make an engine use them.
     pub(crate) fn resolve(
         &self,
@@ -92,18 +92,18 @@ impl Asked {
         let tuned = tuned.and_then(|t| t.resolve().ok()).unwrap_or_default();
         let weights = usize::try_from(config.ternary_weights()).unwrap_or(usize::MAX);
         let mut chosen = Vec::new();
-        for kind in LayerKind::ALL {
+        for group in ProjectionGroup::ALL {
             let of =
-                |list: &[KindKernel]| list.iter().rev().find(|(k, _)| *k == kind).map(|(_, kernel)| kernel.clone());
-            let (kernel, by) = if let Some(kernel) = of(&self.of_kind).or_else(|| self.all.clone()) {
+                |list: &[KernelOfGroup]| list.iter().rev().find(|(g, _)| *g == group).map(|(_, kernel)| kernel.clone());
+            let (kernel, by) = if let Some(kernel) = of(&self.of_group).or_else(|| self.all.clone()) {
                 (kernel, ChosenBy::Caller)
             } else if let Some(kernel) = of(&tuned) {
                 (kernel, ChosenBy::Tuning)
             } else {
-                (kind.default_kernel(config, isa, weights)?, ChosenBy::Default)
+                (group.default_kernel(config, isa, weights)?, ChosenBy::Default)
             };
-            chosen.push(LayerKernel { kind, kernel: kernel.name().to_owned(), by });
-            options = options.kernel_for(kind, kernel);
+            chosen.push(LayerKernel { group, kernel: kernel.name().to_owned(), by });
+            options = options.kernel_for(group, kernel);
         }
         Ok((options, chosen))
     }
@@ -133,7 +133,7 @@ pub fn kernels_for(
 ) -> Result<Vec<LayerKernel>, Error> {
     let mut options = EngineOptions::default();
     (options.isa, options.threads) = (isa, threads);
-    let asked = Asked { tuning: tuning.clone(), ..Asked::default() };
+    let asked = KernelRequest { tuning: tuning.clone(), ..KernelRequest::default() };
     Ok(asked.resolve(config, options)?.1)
 }
 
@@ -147,7 +147,7 @@ pub fn tune(
     options: &TuneOptions,
     progress: &mut dyn FnMut(f64) -> ControlFlow<()>,
 ) -> Result<TuneReport, Error> {
-    let groups = LayerKind::ALL.map(|kind| kind.group(config));
+    let groups = ProjectionGroup::ALL.map(|group| group.tune_group(config));
     Ok(ternary_kernels::tune::tune(&groups, options, progress).map_err(ModelError::from)?)
 }
 

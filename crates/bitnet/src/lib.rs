@@ -46,15 +46,15 @@ pub use bitnet_model::sampling::{
     CancelToken, FinishReason, LogitBias, LogitsProcessor, Sampler, SamplingOptions, SamplingOverrides,
 };
 pub use bitnet_model::{
-    Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, LayerKind, ModelConfig,
-    ModelError, Prediction, Projection, RopeScaling, Sequence, Snapshots,
+    Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, ModelConfig, ModelError,
+    Prediction, Projection, ProjectionGroup, RopeScaling, Sequence, Snapshots,
 };
 pub use loader::chat::{ChatError, Message, RenderOptions};
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};
 pub use ternary_kernels::tune::{TuneOptions, TuneReport};
 pub use ternary_kernels::{Isa, Kernel, KernelError};
 
-pub use batch::{Batch, Prepared, Ticket};
+pub use batch::{Batch, Prepared, SequenceId};
 pub use classify::Classifier;
 #[cfg(feature = "constrain")]
 pub use constrain::{Constraint, ConstraintError, ConstraintLimits};

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnet_model::sampling::SamplingOptions;
-use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, LayerKind, ModelConfig, Sequence, Snapshots};
+use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, ModelConfig, ProjectionGroup, Sequence, Snapshots};
 use loader::chat::{ChatError, ChatTemplate, RenderOptions};
 use loader::files;
 use loader::tokenizer::Tokenizer;
 use loader::{LoadOptions, LoadedModel, ModelInfo};
 use ternary_kernels::{Isa, Kernel, SharedBytes};
 
-use crate::kernels::Asked;
+use crate::kernels::KernelRequest;
 use crate::{Error, LayerKernel, Message, Session, UseTuning};
 
 /// A model: immutable, cheap to clone, shared between threads. Everything that changes lives in a [`Session`].
@@ -44,7 +44,7 @@ struct Inner {
 pub struct ModelBuilder {
     load: LoadOptions,
     engine: EngineOptions,
-    kernels: Asked,
+    kernels: KernelRequest,
     kv: KvType,
     context: Option<usize>,
     snapshots: Snapshots,
@@ -66,9 +66,9 @@ impl ModelBuilder {
         self.kernels.all = Some(kernel);
         self
     }
-    /// A kernel for one kind of layer, whatever the others have. With exact kernels the text does not depend on it.
-    pub fn kernel_for(mut self, kind: LayerKind, kernel: Arc<dyn Kernel>) -> Self {
-        self.kernels.of_kind.push((kind, kernel));
+    /// A kernel for one projection group, whatever the others have. With exact kernels the text does not depend on it.
+    pub fn kernel_for(mut self, group: ProjectionGroup, kernel: Arc<dyn Kernel>) -> Self {
+        self.kernels.of_group.push((group, kernel));
         self
     }
     /// Whether to use the kernels that [`crate::tune`] found for such a model, where none is asked for; the default is
@@ -77,15 +77,15 @@ impl ModelBuilder {
         self.kernels.tuning = tuning;
         self
     }
-    /// How the best logits are found, where no others are needed; the text does not depend on it.
+    /// LM-head strategy for greedy and top-k sampling; the text does not depend on it.
     pub fn head(mut self, mode: HeadMode) -> Self {
         self.engine = self.engine.head(mode);
         self
     }
-    /// Whether test-time-training layers learn while they read, as they were made to; without it their memory is what training
-    /// has left in them, and a comparison shows what learning is worth.
-    pub fn adapt(mut self, on: bool) -> Self {
-        self.engine = self.engine.adapt(on);
+    /// Whether test-time-training layers update their inner models while they read, as they were made to. Without it these stay
+    /// what training has made of them, for ablations.
+    pub fn inner_updates(mut self, on: bool) -> Self {
+        self.engine = self.engine.inner_updates(on);
         self
     }
     /// How keys and values are cached.
@@ -256,7 +256,7 @@ impl Model {
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
     }
-    /// The kernel of each kind of layer, and who chose it.
+    /// The kernel of each projection group, and who chose it.
     pub fn kernels(&self) -> &[LayerKernel] {
         &self.inner.kernels
     }

@@ -102,7 +102,7 @@ impl Progress {
         self.options.when_full
     }
     /// Whether the text goes on where the context is full.
-    pub(crate) fn slides(&self) -> bool {
+    pub(crate) fn shifts(&self) -> bool {
         self.options.when_full != WhenFull::Stop
     }
     /// What ends it from another thread.
@@ -193,7 +193,7 @@ impl Progress {
         }
         self.text.push_str(&text);
         let full = self.options.max_tokens.is_some_and(|max| self.ids.len() >= max)
-            || (session.remaining() == 0 && !self.slides());
+            || (session.remaining() == 0 && !self.shifts());
         let stopped = self.options.stop_when.as_mut().is_some_and(|stop| stop(&self.ids, &self.text));
         if ends || stopped || finished {
             self.finished = Some(FinishReason::Stop);

@@ -161,7 +161,7 @@ impl Session {
         if common == 0 {
             return Err(ModelError::EmptyPrompt.into());
         }
-        self.hold(&before[..common])?;
+        self.replace_with(&before[..common])?;
         let rests: Vec<Vec<u32>> = wholes.into_iter().map(|ids| ids[common..].to_vec()).collect();
         let mut scores = self.score_ids(&rests)?;
         scores.iter_mut().zip(bytes).for_each(|(s, bytes)| s.bytes = bytes);

@@ -201,16 +201,16 @@ impl Session {
         Ok(Generation::new(self, progress))
     }
 
-    /// Makes sure that `more` tokens fit, if the options of `progress` let the text slide.
+    /// Makes sure that `more` tokens fit, if the options of `progress` shift the context.
     ///
     /// # Errors
     /// [`ModelError::ContextFull`] if not even the first tokens and the new ones fit, and those of a step.
     pub(crate) fn make_room(&mut self, more: usize, progress: &mut Progress) -> Result<(), Error> {
-        if progress.slides()
+        if progress.shifts()
             && more > self.remaining()
-            && let Some(ids) = slide(&self.tokens(), self.model.context(), more, progress)?
+            && let Some(ids) = shifted(&self.tokens(), self.model.context(), more, progress)?
         {
-            self.hold(&ids)?;
+            self.replace_with(&ids)?;
         }
         Ok(())
     }
@@ -236,8 +236,8 @@ impl Session {
     pub fn generate_from(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
         let mut progress = Progress::new(&self.model, options)?;
-        let slid = slide(ids, self.model.context(), 0, &mut progress)?;
-        let ids = slid.as_deref().unwrap_or(ids);
+        let shifted_ids = shifted(ids, self.model.context(), 0, &mut progress)?;
+        let ids = shifted_ids.as_deref().unwrap_or(ids);
         let keep = self.decoder.keep_prefix(ids)?;
         let request = progress.head_request(ids.len());
         let go_on = self.decoder.feed(&ids[keep..], request, progress.cancel_token())?;
@@ -280,7 +280,7 @@ impl Session {
     }
 
     /// Makes the session hold exactly `ids`; what it holds of them already is not computed again.
-    pub(crate) fn hold(&mut self, ids: &[u32]) -> Result<(), Error> {
+    pub(crate) fn replace_with(&mut self, ids: &[u32]) -> Result<(), Error> {
         let keep = self.decoder.keep_prefix(ids)?;
         self.decoder.feed(&ids[keep..], HeadRequest::Full, None)?;
         Ok(())
@@ -305,10 +305,10 @@ impl Session {
     }
 }
 
-/// What is left of `ids` in a context of `limit` tokens with room for `more`, if the options of `progress` let them slide and it is
+/// What is left of `ids` in a context of `limit` tokens with room for `more`, if the options of `progress` shift the context and it is
 /// necessary: the first ones, and the newest half of what is between them and the end of the context.
-fn slide(ids: &[u32], limit: usize, more: usize, progress: &mut Progress) -> Result<Option<Vec<u32>>, Error> {
-    let WhenFull::Slide { keep } = progress.when_full() else { return Ok(None) };
+fn shifted(ids: &[u32], limit: usize, more: usize, progress: &mut Progress) -> Result<Option<Vec<u32>>, Error> {
+    let WhenFull::ContextShift { keep } = progress.when_full() else { return Ok(None) };
     if ids.len() + more <= limit {
         return Ok(None);
     }
@@ -317,6 +317,6 @@ fn slide(ids: &[u32], limit: usize, more: usize, progress: &mut Progress) -> Res
         return Err(ModelError::ContextFull { limit, used: keep, more }.into());
     }
     let newest = ((limit - keep) / 2).clamp(1, limit - keep - more);
-    progress.stats.slides += 1;
+    progress.stats.context_shifts += 1;
     Ok(Some([&ids[..keep], &ids[ids.len() - newest..]].concat()))
 }

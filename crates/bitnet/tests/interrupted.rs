@@ -1,4 +1,4 @@
-//! A session that is saved, restored, forked, taken back or slid along goes on as one that was never interrupted.
+//! A session that is saved, restored, forked, taken back or shifted goes on as one that was never interrupted.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -207,11 +207,11 @@ fn a_full_context_ends_a_text_or_slides() {
     assert_eq!((full.finish_reason, full.ids.len()), (FinishReason::Length, 20));
 
     let mut session = model.session();
-    let slide = |n| options(n).when_full(WhenFull::Slide { keep: 4 });
-    let long = session.generate_ids(&prompt, slide(100)).unwrap().finish().unwrap();
+    let shift = |n| options(n).when_full(WhenFull::ContextShift { keep: 4 });
+    let long = session.generate_ids(&prompt, shift(100)).unwrap().finish().unwrap();
     assert_eq!((long.finish_reason, long.ids.len(), &long.ids[..20]), (FinishReason::Length, 100, &full.ids[..]));
     // Each time the first four and the newest 18 stay, so there is room for another 18.
-    assert_eq!(long.stats.slides, 5);
+    assert_eq!(long.stats.context_shifts, 5);
     let all = [prompt.clone(), long.ids.clone()].concat();
     assert_eq!(session.tokens()[..4], prompt[..4]);
     let n = session.len();
@@ -220,21 +220,24 @@ fn a_full_context_ends_a_text_or_slides() {
     let mut fresh = model.session();
     fresh.feed_ids(&session.tokens()).unwrap();
     assert_eq!(session.feed_ids(&[9]).unwrap(), fresh.feed_ids(&[9]).unwrap());
-    // A prompt slides, too, if it fits behind what always stays.
+    // The context shifts for a prompt, too, if the prompt fits after what always stays.
     let mut session = model.session();
     session.feed_ids(&prompt).unwrap();
     session.generate_ids(&prompt, options(1)).map(drop).unwrap();
     assert!(session.generate_ids(&[1, 2, 3], options(1)).is_err());
-    let output = session.generate_ids(&[1, 2, 3], slide(2)).unwrap().finish().unwrap();
-    assert_eq!((output.stats.slides, session.len()), (1, 4 + 18 + 3 + 2));
+    let output = session.generate_ids(&[1, 2, 3], shift(2)).unwrap().finish().unwrap();
+    assert_eq!((output.stats.context_shifts, session.len()), (1, 4 + 18 + 3 + 2));
     let whole: Vec<u32> = (0..90).collect();
-    let output = session.generate_from(&whole, slide(2)).unwrap().finish().unwrap();
-    assert_eq!((output.stats.slides, &session.tokens()[..4], &session.tokens()[4..22]), (1, &whole[..4], &whole[72..]));
-    let refused = model.session().generate_ids(&[1; 37], slide(1)).map(drop);
+    let output = session.generate_from(&whole, shift(2)).unwrap().finish().unwrap();
+    assert_eq!(
+        (output.stats.context_shifts, &session.tokens()[..4], &session.tokens()[4..22]),
+        (1, &whole[..4], &whole[72..])
+    );
+    let refused = model.session().generate_ids(&[1; 37], shift(1)).map(drop);
     assert!(refused.is_ok());
     let mut session = model.session();
     session.feed_ids(&prompt).unwrap();
-    let refused = session.generate_ids(&[1; 37], slide(1)).map(drop);
+    let refused = session.generate_ids(&[1; 37], shift(1)).map(drop);
     assert!(
         matches!(refused, Err(Error::Model(ModelError::ContextFull { limit: 40, used: 4, more: 37 }))),
         "{refused:?}"

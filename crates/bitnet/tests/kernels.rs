@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bitnet::ternary_kernels::{by_name, tune::Choice};
-use bitnet::{ChosenBy, GenerateOptions, LayerKind, Model, ModelBuilder, TuneOptions, UseTuning};
+use bitnet::{ChosenBy, GenerateOptions, Model, ModelBuilder, ProjectionGroup, TuneOptions, UseTuning};
 
 fn load(builder: ModelBuilder) -> Model {
     builder.threads(2).load(test_support::workspace_dir().join("models/tinystories-5m.gguf")).unwrap()
@@ -17,7 +17,7 @@ fn story(model: &Model) -> Vec<u32> {
 }
 
 fn chosen(model: &Model) -> Vec<(&'static str, String, ChosenBy)> {
-    model.kernels().iter().map(|k| (k.kind.name(), k.kernel.clone(), k.by)).collect()
+    model.kernels().iter().map(|k| (k.group.name(), k.kernel.clone(), k.by)).collect()
 }
 
 #[test]
@@ -25,12 +25,12 @@ fn a_kernel_for_one_kind_leaves_the_others_and_the_text() {
     let plain = load(Model::builder().tuning(UseTuning::No));
     assert!(plain.kernels().iter().all(|k| k.by == ChosenBy::Default && k.kernel == plain.engine().kernel_name()));
     let down = by_name("base3_scalar").unwrap();
-    let mixed = load(Model::builder().tuning(UseTuning::No).kernel_for(LayerKind::Down, down.clone()));
+    let mixed = load(Model::builder().tuning(UseTuning::No).kernel_for(ProjectionGroup::Down, down.clone()));
     let expected: Vec<_> =
         chosen(&plain)[..3].iter().cloned().chain([("down", "base3_scalar".into(), ChosenBy::Caller)]).collect();
     assert_eq!(chosen(&mixed), expected);
-    assert_eq!(mixed.engine().kernel_for(LayerKind::Down).name(), "base3_scalar");
-    let all = load(Model::builder().kernel(by_name("i2s_scalar").unwrap()).kernel_for(LayerKind::Down, down));
+    assert_eq!(mixed.engine().kernel_for(ProjectionGroup::Down).name(), "base3_scalar");
+    let all = load(Model::builder().kernel(by_name("i2s_scalar").unwrap()).kernel_for(ProjectionGroup::Down, down));
     assert_eq!(all.engine().kernel_name(), "i2s_scalar; down: base3_scalar");
     assert_eq!(story(&mixed), story(&plain));
     assert_eq!(story(&all), story(&plain));
@@ -54,13 +54,13 @@ fn what_tuning_found_is_used_at_the_next_load_and_changes_no_text() {
 
     let tuned = load(Model::builder().tuning(folder()));
     let expected: Vec<_> =
-        LayerKind::ALL.iter().zip(names).map(|(k, n)| (k.name(), n.to_owned(), ChosenBy::Tuning)).collect();
+        ProjectionGroup::ALL.iter().zip(names).map(|(k, n)| (k.name(), n.to_owned(), ChosenBy::Tuning)).collect();
     assert_eq!(chosen(&tuned), expected);
     assert_eq!(story(&tuned), story(&plain));
-    assert_eq!(tuned.engine().kernel_for(LayerKind::GateUp).name(), "base3_scalar");
+    assert_eq!(tuned.engine().kernel_for(ProjectionGroup::GateUp).name(), "base3_scalar");
 
     // Asking goes before it, for one kind or for all; other threads and damage leave it out.
-    let o = load(Model::builder().tuning(folder()).kernel_for(LayerKind::O, by_name("base3_scalar").unwrap()));
+    let o = load(Model::builder().tuning(folder()).kernel_for(ProjectionGroup::O, by_name("base3_scalar").unwrap()));
     assert_eq!(chosen(&o)[1], ("o", "base3_scalar".to_owned(), ChosenBy::Caller));
     assert_eq!(chosen(&o)[0].2, ChosenBy::Tuning);
     let all = load(Model::builder().tuning(folder()).kernel(by_name("i2s_scalar").unwrap()));

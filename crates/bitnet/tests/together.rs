@@ -1,6 +1,8 @@
 //! Speculation and batches: other ways to the same text.
 
-use bitnet::{Batch, Error, FinishReason, GenerateOptions, Model, ModelError, Output, Prepared, Speculation, Ticket};
+use bitnet::{
+    Batch, Error, FinishReason, GenerateOptions, Model, ModelError, Output, Prepared, SequenceId, Speculation,
+};
 
 fn model(threads: usize) -> Model {
     Model::builder().threads(threads).load(test_support::workspace_dir().join("models/tinystories-5m.gguf")).unwrap()
@@ -166,7 +168,7 @@ fn every_option_is_its_own_texts() {
     };
     let mut batch = Batch::new(&model);
     let ids = model.encode(PROMPTS[0], model.adds_bos()).unwrap();
-    let joined: Vec<Ticket> = (0..6)
+    let joined: Vec<SequenceId> = (0..6)
         .map(|i| {
             // Options are checked on another thread.
             let (model, how) = (&model, &how);

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_model::{LayerKind, ModelConfig};
+use bitnet_model::{ModelConfig, ProjectionGroup};
 use serde::{Deserialize, Serialize};
 use ternary_kernels::tune::{self, TuneReport};
 use ternary_kernels::{Isa, Kernel};
@@ -44,8 +44,8 @@ impl TuningKey {
         let name = ternary_kernels::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
         let available = ternary_kernels::kernels_available();
         let names: Vec<&str> = available.iter().map(|k| k.name()).collect();
-        let shapes = LayerKind::ALL.map(|kind| {
-            let group = kind.group(config);
+        let shapes = ProjectionGroup::ALL.map(|kind| {
+            let group = kind.tune_group(config);
             let bits = |int4| if int4 { 4 } else { 8 };
             (group.name, group.shapes.iter().map(|s| [s.rows, s.cols, s.count, bits(s.int4)]).collect())
         });
@@ -71,10 +71,10 @@ impl TuningKey {
     }
 }
 
-/// The kernel of one kind of layer.
+/// The kernel of one projection group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TunedKernel {
-    /// The kind, [`LayerKind::name`].
+    /// The group, [`ProjectionGroup::name`].
     pub kind: String,
     /// The kernel's name.
     pub kernel: String,
@@ -84,8 +84,8 @@ pub struct TunedKernel {
     pub why: String,
 }
 
-/// A kind of layer and its kernel.
-pub type KindKernel = (LayerKind, Arc<dyn Kernel>);
+/// A projection group and its kernel.
+pub type KernelOfGroup = (ProjectionGroup, Arc<dyn Kernel>);
 
 /// Kernels chosen by measurement, as they are stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -168,8 +168,8 @@ impl Tuning {
     ///
     /// # Errors
     /// What keeps it from being used.
-    pub fn resolve(&self) -> Result<Vec<KindKernel>, String> {
-        let one = |kind: LayerKind| {
+    pub fn resolve(&self) -> Result<Vec<KernelOfGroup>, String> {
+        let one = |kind: ProjectionGroup| {
             let mut of_kind = self.kernels.iter().filter(|k| k.kind == kind.name());
             let (Some(tuned), None) = (of_kind.next(), of_kind.next()) else {
                 return Err(format!("it does not name one kernel for {kind}"));
@@ -177,7 +177,7 @@ impl Tuning {
             let kernel = ternary_kernels::by_name(&tuned.kernel).map_err(|e| e.to_string())?;
             if kernel.exact() { Ok((kind, kernel)) } else { Err(format!("{} is not exact", tuned.kernel)) }
         };
-        LayerKind::ALL.into_iter().map(one).collect()
+        ProjectionGroup::ALL.into_iter().map(one).collect()
     }
 
     /// All tunings in `folder` that hold on this machine with this program; others are passed over.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn tuning(kernels: [&str; 4]) -> Tuning {
-        let kernels = LayerKind::ALL.iter().zip(kernels).map(|(kind, kernel)| TunedKernel {
+        let kernels = ProjectionGroup::ALL.iter().zip(kernels).map(|(kind, kernel)| TunedKernel {
             kind: kind.name().to_owned(),
             kernel: kernel.to_owned(),
             of_default: 0.9,

@@ -168,7 +168,7 @@ fn convolutions_follow_their_formula_and_carry_their_window() {
 }
 
 #[test]
-fn a_frozen_layer_forgets_every_mini_batch_and_says_what_it_is() {
+fn a_layer_without_inner_updates_forgets_every_mini_batch_and_says_what_it_is() {
     for variant in [0, 1] {
         let config = config(variant, 2, 6, 4);
         assert!(!config.share_qk, "a convolution would remember");
@@ -176,9 +176,9 @@ fn a_frozen_layer_forgets_every_mini_batch_and_says_what_it_is() {
         let x = case.input(1, 13);
         let mut text = Text::new(&case.layer, &x, Ops::selected().unwrap());
         let learns = text.read(&mut TttState::new(&text.rows), 0, 13, None);
-        assert!(!text.rows.is_frozen());
-        text.rows = text.rows.frozen();
-        assert!(text.rows.is_frozen());
+        assert!(text.rows.has_inner_updates());
+        text.rows = text.rows.without_inner_updates();
+        assert!(!text.rows.has_inner_updates());
         let mut state = TttState::new(&text.rows);
         let first = state.weights(0).concat();
         let still = text.read(&mut state, 0, 13, None);

@@ -117,7 +117,7 @@ struct Details {
     /// Of the whole CPU package as it meters itself, idle share included; null where it does not.
     decode_joules_per_token: Option<f64>,
     prefill_joules_per_token: Option<f64>,
-    /// By kind of layer.
+    /// By projection group.
     kernels: serde_json::Value,
     /// While the texts are there.
     memory: Option<Memory>,
@@ -336,7 +336,7 @@ fn decode(
     let mut sampler = Sampler::new(options).map_err(bitnet::Error::from)?;
     let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(context + n));
     if fill {
-        sequence.pretend(context)?;
+        sequence.fill_dummy(context)?;
     } else {
         let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
         sequence.push(&before)?;

@@ -483,7 +483,7 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
         names.dedup();
         let text = match names[..] {
             [one] => one.to_owned(),
-            _ => kernels.iter().map(|k| format!("{} {}", k.kind, k.kernel)).collect::<Vec<_>>().join(", "),
+            _ => kernels.iter().map(|k| format!("{} {}", k.group, k.kernel)).collect::<Vec<_>>().join(", "),
         };
         out.put("kernel", format_args!("{text}{}", ui::chosen_by(&kernels)));
     }

@@ -114,12 +114,12 @@ struct Tuned {
 impl Tuned {
     /// Kinds of layers that use this kernel for matrices of this shape.
     fn used_by(&self, m: &Measurement) -> Vec<&'static str> {
-        let has_shape = |kind: &bitnet::LayerKind| {
+        let has_shape = |group: &bitnet::ProjectionGroup| {
             let same = |s: &Shape| (s.rows, s.cols, s.int4) == (m.rows, m.cols, m.int4);
-            kind.group(&self.config).shapes.iter().any(same)
+            group.tune_group(&self.config).shapes.iter().any(same)
         };
         let chosen = |name: &str| self.report.choices.iter().any(|c| c.group == name && c.kernel == m.kernel);
-        let kinds = bitnet::LayerKind::ALL.into_iter().filter(has_shape).map(bitnet::LayerKind::name);
+        let kinds = bitnet::ProjectionGroup::ALL.into_iter().filter(has_shape).map(bitnet::ProjectionGroup::name);
         kinds.filter(|name| chosen(name)).collect()
     }
 

@@ -27,7 +27,7 @@ pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput
         return Err(ModelError::ForeignSequence);
     }
     for BatchInput { decoder, tokens, .. } in inputs.iter_mut() {
-        decoder.settle()?;
+        decoder.drop_lookahead()?;
         let Decoder { pending, draft, .. } = &mut **decoder;
         draft.clear();
         draft.extend(pending.iter().chain(*tokens));

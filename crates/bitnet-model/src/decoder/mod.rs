@@ -111,7 +111,7 @@ impl Decoder {
     }
 
     /// Forgets tokens that were chosen and not handed out.
-    fn settle(&mut self) -> Result<(), ModelError> {
+    fn drop_lookahead(&mut self) -> Result<(), ModelError> {
         if !self.ahead.is_empty() {
             self.sequence.truncate(self.sequence.len() - self.ahead.len())?;
             self.ahead.clear();
@@ -125,7 +125,7 @@ impl Decoder {
     /// # Errors
     /// [`ModelError::ReplayTooLong`], with which nothing has changed, and those of [`Sequence::feed`].
     pub fn rewind(&mut self, len: usize) -> Result<(), ModelError> {
-        self.settle()?;
+        self.drop_lookahead()?;
         if len >= self.sequence.len() {
             self.pending.truncate(len - self.sequence.len());
             return Ok(());
@@ -149,7 +149,7 @@ impl Decoder {
     /// # Errors
     /// Those of [`Sequence::truncate`].
     pub fn keep_prefix(&mut self, ids: &[u32]) -> Result<usize, ModelError> {
-        self.settle()?;
+        self.drop_lookahead()?;
         let common = self.common_prefix(ids);
         self.pending.clear();
         if !self.sequence.can_rewind() && common == self.sequence.len() {
@@ -165,7 +165,7 @@ impl Decoder {
     /// # Errors
     /// Those of [`Sequence::save`].
     pub fn save(&mut self) -> Result<Vec<u8>, ModelError> {
-        self.settle()?;
+        self.drop_lookahead()?;
         if self.pending.len() > 1 {
             let read = self.pending.len() - 1;
             self.sequence.feed(&self.pending[..read], HeadRequest::Top(1), &mut |_| ControlFlow::Continue(()))?;
@@ -199,7 +199,7 @@ impl Decoder {
         request: HeadRequest,
         cancel: Option<&CancelToken>,
     ) -> Result<bool, ModelError> {
-        self.settle()?;
+        self.drop_lookahead()?;
         let all = [&self.pending[..], ids].concat();
         let mut go_on = |_| match cancel {
             Some(c) if c.is_cancelled() => ControlFlow::Break(()),
@@ -217,7 +217,7 @@ impl Decoder {
     /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`].
     pub fn force(&mut self, token: u32) -> Result<(), ModelError> {
         self.check(&[token])?;
-        self.settle()?;
+        self.drop_lookahead()?;
         self.pending.push(token);
         Ok(())
     }
@@ -251,7 +251,7 @@ impl Decoder {
             self.pending.push(token);
             return Ok(token);
         }
-        self.guess(speculation);
+        self.draft_tokens(speculation);
         let mut draft = std::mem::take(&mut self.draft);
         let token = self.read_and_choose(&draft, sampler);
         draft.clear();
@@ -260,7 +260,7 @@ impl Decoder {
     }
 
     /// Fills `draft`.
-    fn guess(&mut self, speculation: Speculation) {
+    fn draft_tokens(&mut self, speculation: Speculation) {
         self.draft.clear();
         let &[pending] = &self.pending[..] else { return };
         let max = speculation.max_draft(self.sequence.engine()).min(self.sequence.remaining().saturating_sub(1));

@@ -112,8 +112,8 @@ impl Hash {
         heads.into_iter().chain(outputs).flatten().for_each(|gain| self.floats(gain));
         if let Mixer::Ttt(mixer) = &layer.mixer {
             mixer.learnt().for_each(|values| self.floats(values));
-            // States of frozen and of adapting models are not interchangeable.
-            if mixer.rows.is_frozen() {
+            // States of models with and without inner updates are not interchangeable.
+            if !mixer.rows.has_inner_updates() {
                 self.word(0xF20_2E4);
             }
         }

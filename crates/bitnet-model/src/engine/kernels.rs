@@ -14,7 +14,7 @@ use crate::{ActivationBits, ModelConfig, ModelError, Projection};
 ///
 /// q, k and v (and the gate of a TTT layer) are computed in one pass, and so are gate and up, because they read the same activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LayerKind {
+pub enum ProjectionGroup {
     /// Queries, keys and values, and the output gate of TTT layers.
     Qkv,
     /// The output of attention.
@@ -25,38 +25,39 @@ pub enum LayerKind {
     Down,
 }
 
-impl LayerKind {
+impl ProjectionGroup {
     /// All four, in the order of a layer.
-    pub const ALL: [LayerKind; 4] = [LayerKind::Qkv, LayerKind::O, LayerKind::GateUp, LayerKind::Down];
+    pub const ALL: [ProjectionGroup; 4] =
+        [ProjectionGroup::Qkv, ProjectionGroup::O, ProjectionGroup::GateUp, ProjectionGroup::Down];
 
     /// The name on the command line and in files.
     pub fn name(self) -> &'static str {
         match self {
-            LayerKind::Qkv => "qkv",
-            LayerKind::O => "o",
-            LayerKind::GateUp => "gate-up",
-            LayerKind::Down => "down",
+            ProjectionGroup::Qkv => "qkv",
+            ProjectionGroup::O => "o",
+            ProjectionGroup::GateUp => "gate-up",
+            ProjectionGroup::Down => "down",
         }
     }
 
-    /// The kind with this name.
+    /// The group with this name.
     ///
     /// ```
-    /// use bitnet_model::LayerKind;
-    /// assert_eq!(LayerKind::from_name("gate-up"), Some(LayerKind::GateUp));
-    /// assert_eq!(LayerKind::from_name("gate"), None);
+    /// use bitnet_model::ProjectionGroup;
+    /// assert_eq!(ProjectionGroup::from_name("gate-up"), Some(ProjectionGroup::GateUp));
+    /// assert_eq!(ProjectionGroup::from_name("gate"), None);
     /// ```
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|k| k.name() == name)
     }
 
-    /// The kind that a projection belongs to.
+    /// The group that a projection belongs to.
     pub fn of(projection: Projection) -> Self {
         match projection {
-            Projection::Q | Projection::K | Projection::V | Projection::OutGate => LayerKind::Qkv,
-            Projection::O => LayerKind::O,
-            Projection::Gate | Projection::Up => LayerKind::GateUp,
-            Projection::Down => LayerKind::Down,
+            Projection::Q | Projection::K | Projection::V | Projection::OutGate => ProjectionGroup::Qkv,
+            Projection::O => ProjectionGroup::O,
+            Projection::Gate | Projection::Up => ProjectionGroup::GateUp,
+            Projection::Down => ProjectionGroup::Down,
         }
     }
 
@@ -65,15 +66,15 @@ impl LayerKind {
         Projection::ALL.into_iter().filter(move |p| Self::of(*p) == self)
     }
 
-    /// The matrices of this kind in a whole model of this shape, for [`ternary_kernels::tune`].
+    /// The matrices of this group in a whole model of this shape, for [`ternary_kernels::tune`].
     ///
     /// ```
-    /// use bitnet_model::{LayerKind, ModelConfig};
-    /// let group = LayerKind::Qkv.group(&ModelConfig::new(96, 64, 128, 2, 2, 1));
+    /// use bitnet_model::{ProjectionGroup, ModelConfig};
+    /// let group = ProjectionGroup::Qkv.tune_group(&ModelConfig::new(96, 64, 128, 2, 2, 1));
     /// let shapes: Vec<_> = group.shapes.iter().map(|s| (s.rows, s.cols, s.count)).collect();
     /// assert_eq!(shapes, [(64, 64, 2), (32, 64, 4)]);
     /// ```
-    pub fn group(self, config: &ModelConfig) -> Group {
+    pub fn tune_group(self, config: &ModelConfig) -> Group {
         let mut shapes: Vec<Shape> = Vec::new();
         for l in 0..config.num_hidden_layers {
             for p in config.layer_projections(l).filter(|p| Self::of(*p) == self) {
@@ -94,9 +95,9 @@ impl LayerKind {
     /// [`ModelError::Kernel`] for an instruction set that this CPU does not have.
     ///
     /// ```
-    /// use bitnet_model::{LayerKind, ModelConfig};
+    /// use bitnet_model::{ProjectionGroup, ModelConfig};
     /// let config = ModelConfig::new(96, 64, 128, 2, 2, 1);
-    /// let kernel = LayerKind::Down.default_kernel(&config, ternary_kernels::Isa::Scalar, 1 << 20)?;
+    /// let kernel = ProjectionGroup::Down.default_kernel(&config, ternary_kernels::Isa::Scalar, 1 << 20)?;
     /// assert_eq!(kernel.name(), "i2s_scalar");
     /// # Ok::<(), bitnet_model::ModelError>(())
     /// ```
@@ -115,19 +116,19 @@ impl LayerKind {
     }
 }
 
-impl std::fmt::Display for LayerKind {
+impl std::fmt::Display for ProjectionGroup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// Kernels asked for, by kind.
+/// Kernels that the caller asked for, by group.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Asked([Option<Arc<dyn Kernel>>; 4]);
+pub(super) struct KernelOverrides([Option<Arc<dyn Kernel>>; 4]);
 
-impl Asked {
-    pub(super) fn set(&mut self, kind: LayerKind, kernel: Arc<dyn Kernel>) {
-        self.0[kind.index()] = Some(kernel);
+impl KernelOverrides {
+    pub(super) fn set(&mut self, group: ProjectionGroup, kernel: Arc<dyn Kernel>) {
+        self.0[group.index()] = Some(kernel);
     }
 }
 
@@ -152,21 +153,22 @@ impl Kernels {
     ) -> Result<Self, ModelError> {
         let all = weights.layers.iter().flat_map(|l| l.projections());
         let size = all.map(|(_, w)| w.rows() * w.cols()).sum();
-        let asked = |kind: LayerKind| options.layer_kernels.0[kind.index()].clone().or_else(|| options.kernel.clone());
-        let of = |kind: LayerKind| match asked(kind) {
+        let asked =
+            |kind: ProjectionGroup| options.layer_kernels.0[kind.index()].clone().or_else(|| options.kernel.clone());
+        let of = |kind: ProjectionGroup| match asked(kind) {
             Some(kernel) => Ok(kernel),
             None => kind.default_kernel(config, isa, size),
         };
-        let [qkv, o, gate_up, down] = LayerKind::ALL.map(of);
-        let grouped = LayerKind::ALL.map(|kind| {
+        let [qkv, o, gate_up, down] = ProjectionGroup::ALL.map(of);
+        let grouped = ProjectionGroup::ALL.map(|kind| {
             let mut matrices =
-                weights.layers.iter().flat_map(|l| l.projections()).filter(|(p, _)| LayerKind::of(*p) == kind);
+                weights.layers.iter().flat_map(|l| l.projections()).filter(|(p, _)| ProjectionGroup::of(*p) == kind);
             matrices.any(|(p, w)| in_groups(w, config.input_form(p).bits))
         });
         Ok(Self { kinds: [qkv?, o?, gate_up?, down?], group: GroupKernel::for_isa(isa)?, grouped })
     }
 
-    pub(super) fn of(&self, kind: LayerKind) -> &Arc<dyn Kernel> {
+    pub(super) fn of(&self, kind: ProjectionGroup) -> &Arc<dyn Kernel> {
         &self.kinds[kind.index()]
     }
 
@@ -182,7 +184,7 @@ impl Kernels {
         layer: &LayerWeights,
         which: Projection,
     ) -> Result<Linear, ModelError> {
-        let (w, kind) = (layer.projection(which), LayerKind::of(which));
+        let (w, kind) = (layer.projection(which), ProjectionGroup::of(which));
         let weights = if self.grouped[kind.index()] {
             if config.input_form(which).bits == ActivationBits::Four {
                 let value = format!("4, before layer {l} {}, whose weights have a scale for each group", which.name());
@@ -202,21 +204,24 @@ impl Kernels {
         panels.map(ternary_kernels::row_block).max().unwrap_or(0)
     }
 
-    fn name(&self, kind: LayerKind) -> &str {
+    fn name(&self, kind: ProjectionGroup) -> &str {
         if self.grouped[kind.index()] { self.group.name() } else { self.of(kind).name() }
     }
 
     /// One name, or that of the largest projections with the kinds that have others: `a; qkv, o: b`.
     pub(super) fn describe(&self) -> String {
-        let main = self.name(LayerKind::GateUp);
+        let main = self.name(ProjectionGroup::GateUp);
         let mut text = main.to_owned();
         let mut said = vec![main];
-        for kernel in LayerKind::ALL.map(|k| self.name(k)) {
+        for kernel in ProjectionGroup::ALL.map(|k| self.name(k)) {
             if said.contains(&kernel) {
                 continue;
             }
-            let kinds: Vec<&str> =
-                LayerKind::ALL.into_iter().filter(|k| self.name(*k) == kernel).map(LayerKind::name).collect();
+            let kinds: Vec<&str> = ProjectionGroup::ALL
+                .into_iter()
+                .filter(|k| self.name(*k) == kernel)
+                .map(ProjectionGroup::name)
+                .collect();
             text.push_str(&format!("; {}: {kernel}", kinds.join(", ")));
             said.push(kernel);
         }
@@ -241,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_projection_has_one_kind() {
-        let all: Vec<Projection> = LayerKind::ALL.into_iter().flat_map(LayerKind::projections).collect();
+        let all: Vec<Projection> = ProjectionGroup::ALL.into_iter().flat_map(ProjectionGroup::projections).collect();
         assert_eq!(all, Projection::ALL);
     }
 

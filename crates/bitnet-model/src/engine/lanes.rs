@@ -21,7 +21,7 @@ use ttt_layer::TttState;
 
 use super::linear::Linear;
 use super::scratch::{MAX_ROWS, Scratch};
-use super::step::{INLINE_PARTS, Misfit, StepInput};
+use super::step::{INLINE_PARTS, NonFinite, StepInput};
 use super::ttt::Texts;
 use super::{Inner, Layer, LogitsWanted, StepOutput, Workspace, head};
 use crate::ModelError;
@@ -143,7 +143,7 @@ impl Inner {
         let size = piece_size(n, count, self.layers.len());
         let pieces = n.div_ceil(size);
         let first = input.state.len();
-        let relay = Relay::new(&mut input.state.ttt);
+        let handoff = StateHandoff::new(&mut input.state.ttt);
         let (tokens, wanted, head) = (input.tokens, input.wanted, input.head);
         let mut jobs: SmallVec<[_; INLINE_PARTS]> = lanes.iter_mut().map(|lane| (lane, None)).collect();
         team.run_parts(&mut jobs, |i, (lane, failed)| {
@@ -156,14 +156,14 @@ impl Inner {
                     LogitsWanted::Last => tokens.len() - 1..tokens.len(),
                     LogitsWanted::All => 0..tokens.len(),
                 };
-                let piece = Piece { relay: &relay, at };
-                let guard = relay.failing_from(at);
+                let piece = Piece { handoff: &handoff, at };
+                let guard = handoff.failing_from(at);
                 let Lane { team, scratch, out } = &mut **lane;
                 if let Err((what, row)) = self.piece(team, scratch, tokens, &piece) {
                     *failed = Some((at, what, first + at * size + row));
                     return;
                 }
-                guard.went_well();
+                guard.disarm();
                 head::run(self, team, scratch, rows.map(|row| (row, head)), out);
             }
         });
@@ -171,7 +171,7 @@ impl Inner {
         if let Some((_, what, position)) = jobs.iter().filter_map(|(_, failed)| *failed).min_by_key(|f| f.0) {
             return Err(ModelError::Diverged { what, position });
         }
-        drop(relay);
+        drop(handoff);
         let mut read: SmallVec<[usize; INLINE_PARTS]> = SmallVec::from_elem(0, count);
         for at in 0..pieces {
             let lane = &jobs[at % count].0;
@@ -191,7 +191,7 @@ impl Inner {
     }
 
     /// One piece through all layers; its residual stream is in `s.x` then.
-    fn piece(&self, team: &Team, s: &mut Scratch, tokens: &[u32], piece: &Piece<'_, '_>) -> Result<(), Misfit> {
+    fn piece(&self, team: &Team, s: &mut Scratch, tokens: &[u32], piece: &Piece<'_, '_>) -> Result<(), NonFinite> {
         s.reserve(&self.config, tokens.len());
         self.embed(tokens, &mut s.x);
         self.layers(team, s, &mut Texts::Piece(piece), tokens.len())
@@ -212,13 +212,13 @@ fn piece_size(n: usize, count: usize, layers: usize) -> usize {
 const _: () = assert!(PIECE[PIECE.len() - 1] <= MAX_ROWS);
 
 /// The states of one text, handed from piece to piece, layer by layer.
-struct Relay<'a> {
+struct StateHandoff<'a> {
     layers: SmallVec<[(Mutex<&'a mut TttState>, AtomicUsize); INLINE_PARTS]>,
     /// The first piece that failed.
     failed: AtomicUsize,
 }
 
-impl<'a> Relay<'a> {
+impl<'a> StateHandoff<'a> {
     fn new(states: &'a mut [TttState]) -> Self {
         let layers = states.iter_mut().map(|state| (Mutex::new(state), AtomicUsize::new(0))).collect();
         Self { layers, failed: AtomicUsize::new(usize::MAX) }
@@ -236,7 +236,7 @@ struct Failing<'a> {
 }
 
 impl Failing<'_> {
-    fn went_well(self) {
+    fn disarm(self) {
         std::mem::forget(self);
     }
 }
@@ -249,20 +249,20 @@ impl Drop for Failing<'_> {
 
 /// A piece of a text, and when its turn is.
 pub(super) struct Piece<'r, 'a> {
-    relay: &'r Relay<'a>,
+    handoff: &'r StateHandoff<'a>,
     at: usize,
 }
 
 /// Error of a chunk that was cancelled by an earlier failure; never returned.
-const EARLIER_FAILED: Misfit = ("an earlier piece of the text", usize::MAX / 2);
+const EARLIER_FAILED: NonFinite = ("an earlier piece of the text", usize::MAX / 2);
 
 impl Piece<'_, '_> {
     /// Waits until the piece before this one is through with layer `slot`, and lets `f` change the state.
-    pub(super) fn in_turn(&self, slot: usize, f: impl FnOnce(&mut TttState)) -> Result<(), Misfit> {
-        let (state, turn) = &self.relay.layers[slot];
+    pub(super) fn in_turn(&self, slot: usize, f: impl FnOnce(&mut TttState)) -> Result<(), NonFinite> {
+        let (state, turn) = &self.handoff.layers[slot];
         let mut looks = 0u32;
         while turn.load(Ordering::Acquire) != self.at {
-            if self.relay.failed.load(Ordering::Acquire) < self.at {
+            if self.handoff.failed.load(Ordering::Acquire) < self.at {
                 return Err(EARLIER_FAILED);
             }
             looks += 1;
@@ -274,9 +274,9 @@ impl Piece<'_, '_> {
     }
 
     /// The same, and lets the next piece have its turn.
-    pub(super) fn pass_on(&self, slot: usize, f: impl FnOnce(&mut TttState)) -> Result<(), Misfit> {
+    pub(super) fn pass_on(&self, slot: usize, f: impl FnOnce(&mut TttState)) -> Result<(), NonFinite> {
         self.in_turn(slot, f)?;
-        self.relay.layers[slot].1.store(self.at + 1, Ordering::Release);
+        self.handoff.layers[slot].1.store(self.at + 1, Ordering::Release);
         Ok(())
     }
 }

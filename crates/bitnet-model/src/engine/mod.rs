@@ -31,13 +31,13 @@ use ternary_kernels::{Isa, Kernel, Team};
 
 pub use cache::KvType;
 pub use head::{Candidate, HeadMode, HeadRequest, Prediction, StepOutput};
-pub use kernels::LayerKind;
+pub use kernels::ProjectionGroup;
 pub use state::SequenceState;
 pub use step::{LogitsWanted, StepInput};
 
 use crate::weights::ModelWeights;
 use crate::{ActivationBits, InputForm, ModelConfig, ModelError, Projection};
-use kernels::{Asked, Kernels};
+use kernels::{KernelOverrides, Kernels};
 use lanes::Lane;
 use linear::Linear;
 use quantized::Quantized;
@@ -47,7 +47,7 @@ use ttt::TttMixer;
 use ttt_layer::RowWise;
 
 /// How an [`Engine`] computes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineOptions {
     /// Threads to compute with, the caller's included; `None` takes the CPUs that the process may use. One thread
@@ -58,19 +58,34 @@ pub struct EngineOptions {
     /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
     /// Matrices with a scale for each group of weights, and with 16-bit inputs, have a kernel of theirs in any case.
     pub kernel: Option<Arc<dyn Kernel>>,
-    layer_kernels: Asked,
-    /// Whether test-time-training layers do not learn while they read: their inner models stay what training has made of them. It
-    /// shows what learning is worth.
-    pub frozen: bool,
-    /// Whether each thread takes whole texts or pieces of a text, rather than its share of every product; `None` decides by
-    /// the size of the model. No result depends on it.
-    pub whole_texts: Option<bool>,
+    layer_kernels: KernelOverrides,
+    /// Whether test-time-training layers update their inner models while they read. Without it these stay what training has made of
+    /// them, for ablations. On by default.
+    pub inner_updates: bool,
+    /// Whether the threads split the work by sequences and pieces of a sequence, rather than each product by rows; `None` decides
+    /// by the size of the model. No result depends on it.
+    pub sequence_parallel: Option<bool>,
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
     /// Bits of the inputs of all projections; `None` takes what the model was made for. Another number changes what a model
     /// computes: with 8 bits, models with a scale per group of weights choose another likeliest token at every tenth
     /// position or so.
     pub activation_bits: Option<ActivationBits>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            isa: None,
+            kernel: None,
+            layer_kernels: KernelOverrides::default(),
+            inner_updates: true,
+            sequence_parallel: None,
+            head: HeadMode::default(),
+            activation_bits: None,
+        }
+    }
 }
 
 impl EngineOptions {
@@ -86,16 +101,16 @@ impl EngineOptions {
         self.isa = Some(isa);
         self
     }
-    /// With test-time-training layers that learn while they read, or do not.
+    /// With inner updates of test-time-training layers, or without.
     #[must_use]
-    pub fn adapt(mut self, on: bool) -> Self {
-        self.frozen = !on;
+    pub fn inner_updates(mut self, on: bool) -> Self {
+        self.inner_updates = on;
         self
     }
-    /// With whole texts for each thread, or with shares of every product.
+    /// With work split by sequences, or by the rows of each product.
     #[must_use]
-    pub fn whole_texts(mut self, on: bool) -> Self {
-        self.whole_texts = Some(on);
+    pub fn sequence_parallel(mut self, on: bool) -> Self {
+        self.sequence_parallel = Some(on);
         self
     }
     /// With another way to the best logits.
@@ -116,10 +131,10 @@ impl EngineOptions {
         self.kernel = Some(kernel);
         self
     }
-    /// With a kernel for one kind of layer, whatever the others have. Exact kernels give the same results in every mixture.
+    /// With a kernel for one projection group, whatever the others have. Exact kernels give the same results in every mixture.
     #[must_use]
-    pub fn kernel_for(mut self, kind: LayerKind, kernel: Arc<dyn Kernel>) -> Self {
-        self.layer_kernels.set(kind, kernel);
+    pub fn kernel_for(mut self, group: ProjectionGroup, kernel: Arc<dyn Kernel>) -> Self {
+        self.layer_kernels.set(group, kernel);
         self
     }
 }
@@ -235,7 +250,7 @@ impl Engine {
             let before = || weights.layers[..l].iter();
             let layer = || -> Result<Layer, ModelError> {
                 let slot = before().filter(|l| l.ttt.is_some()).count();
-                let mixer = match TttMixer::new(w, ops, slot, options.frozen, linear)? {
+                let mixer = match TttMixer::new(w, ops, slot, options.inner_updates, linear)? {
                     Some(ttt) => Mixer::Ttt(Box::new(ttt)),
                     None => Mixer::Attention(Box::new(AttentionMixer {
                         q: linear(Projection::Q)?,
@@ -279,7 +294,7 @@ impl Engine {
         let ternary_head = !config.headless && floats.is_none();
         let head_form = ternary_head.then_some(InputForm { hadamard: None, bits: head_bits });
         let scratch = |threads| Scratch::new(&config, threads, kernels.row_block(), head_form);
-        let lanes = lanes::of(options.whole_texts, &layers, threads, scratch)?;
+        let lanes = lanes::of(options.sequence_parallel, &layers, threads, scratch)?;
         let scratch = scratch(threads);
         tracing::debug!(kernel = kernel_name, isa = isa.name(), threads, "engine ready");
         Ok(Self {
@@ -315,13 +330,13 @@ impl Engine {
     pub fn isa(&self) -> Isa {
         self.inner.isa
     }
-    /// Name of the kernel in use; where kinds of layers have different ones, as `base3_avx512vbmi; qkv: i2s_avx512vnni`.
+    /// Name of the kernel in use; where projection groups have different ones, as `base3_avx512vbmi; qkv: i2s_avx512vnni`.
     pub fn kernel_name(&self) -> &str {
         &self.inner.kernel_name
     }
-    /// The kernel of one kind of layer, for matrices without a scale per group.
-    pub fn kernel_for(&self, kind: LayerKind) -> &Arc<dyn Kernel> {
-        self.inner.kernels.of(kind)
+    /// The kernel of one projection group, for matrices without a scale per group.
+    pub fn kernel_for(&self, group: ProjectionGroup) -> &Arc<dyn Kernel> {
+        self.inner.kernels.of(group)
     }
     /// Threads in use, the caller's included.
     pub fn threads(&self) -> usize {

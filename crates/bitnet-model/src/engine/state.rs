@@ -213,8 +213,8 @@ impl SequenceState {
         self.has_last = true;
     }
 
-    /// For measurements, see [`Sequence::pretend`](crate::Sequence::pretend).
-    pub(crate) fn pretend(&mut self, tokens: usize) {
+    /// For measurements, see [`Sequence::fill_dummy`](crate::Sequence::fill_dummy).
+    pub(crate) fn fill_dummy(&mut self, tokens: usize) {
         self.kv.fill(tokens);
         self.has_last = false;
     }

@@ -40,7 +40,7 @@ pub struct StepInput<'a> {
 pub(super) const INLINE_PARTS: usize = 16;
 
 /// A row that is not finite, and where.
-pub(super) type Misfit = (&'static str, usize);
+pub(super) type NonFinite = (&'static str, usize);
 
 impl Engine {
     /// Feeds tokens of several sequences through the model in one pass over the weights, and appends what the inputs want
@@ -273,7 +273,7 @@ impl Inner {
         s: &mut Scratch,
         texts: &mut Texts<'_, '_>,
         n: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), NonFinite> {
         for layer in &self.layers {
             match &layer.mixer {
                 Mixer::Attention(mixer) => self.attention_block(team, s, layer, mixer, texts.segments(), n)?,
@@ -292,7 +292,7 @@ impl Inner {
         mixer: &AttentionMixer,
         segments: &mut [Segment<'_>],
         n: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), NonFinite> {
         let (c, ops) = (&self.config, self.ops);
         self.quantize_inputs(team, s, &layer.input_norm, c.inputs.mixer, &[&mixer.q, &mixer.k, &mixer.v], n)
             .map_err(|row| ("the input of attention", row))?;
@@ -307,7 +307,7 @@ impl Inner {
         Ok(())
     }
 
-    fn feed_forward_block(&self, team: &Team, s: &mut Scratch, layer: &Layer, n: usize) -> Result<(), Misfit> {
+    fn feed_forward_block(&self, team: &Team, s: &mut Scratch, layer: &Layer, n: usize) -> Result<(), NonFinite> {
         let (c, ops) = (&self.config, self.ops);
         let norm = &layer.post_attention_norm;
         self.quantize_inputs(team, s, norm, c.inputs.feed_forward, &[&layer.gate, &layer.up], n)

@@ -14,7 +14,7 @@ use super::attention::Segment;
 use super::lanes::Piece;
 use super::linear::{Linear, Product, project};
 use super::scratch::Scratch;
-use super::step::{INLINE_PARTS, Misfit, StepInput};
+use super::step::{INLINE_PARTS, NonFinite, StepInput};
 use super::{Inner, Layer, Workspace};
 use crate::{LayerWeights, Mixer, ModelConfig, ModelError, Projection};
 
@@ -39,7 +39,7 @@ impl TttMixer {
         w: &LayerWeights,
         ops: ternary_kernels::Ops,
         slot: usize,
-        frozen: bool,
+        inner_updates: bool,
         linear: impl Fn(Projection) -> Result<Linear, ModelError>,
     ) -> Result<Option<Self>, ModelError> {
         let Some(t) = &w.ttt else { return Ok(None) };
@@ -56,7 +56,7 @@ impl TttMixer {
             k: optional(Projection::K)?,
             v: linear(Projection::V)?,
             gate: optional(Projection::OutGate)?,
-            rows: if frozen { rows.frozen() } else { rows },
+            rows: if inner_updates { rows } else { rows.without_inner_updates() },
             slot,
         }))
     }
@@ -149,7 +149,7 @@ impl Inner {
         mixer: &TttMixer,
         texts: &mut Texts<'_, '_>,
         n: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), NonFinite> {
         let (c, ops) = (&self.config, self.ops);
         let (hidden, width) = (c.hidden_size, c.num_attention_heads * c.head_dim);
         let Scratch { x, q, k, v, attn, quantized, threads, ttt, .. } = s;

@@ -81,7 +81,7 @@ fn unique() -> u64 {
 }
 
 impl Answer {
-    pub(crate) fn new(app: &App, form: Form, wanted: &super::Wanted) -> Self {
+    pub(crate) fn new(app: &App, form: Form, params: &super::GenerationParams) -> Self {
         let kind = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
         Self {
             form,
@@ -89,9 +89,9 @@ impl Answer {
             created: now(),
             name: app.name.clone(),
             model: app.model.clone(),
-            logprobs: wanted.logprobs.is_some(),
-            include_usage: wanted.include_usage,
-            n: wanted.n,
+            logprobs: params.logprobs.is_some(),
+            include_usage: params.include_usage,
+            n: params.n,
             offsets: Vec::new(),
             tools: None,
             held: Vec::new(),

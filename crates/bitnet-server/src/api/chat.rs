@@ -9,7 +9,7 @@ use bitnet::loader::chat::{ChatTemplate, RenderOptions, ToolForm};
 use serde_json::{Map, Value, json};
 
 use super::answer::Form;
-use super::{Answer, ApiError, Draft, Fields, Wanted, generated, quoted, take_model};
+use super::{Answer, ApiError, Draft, Fields, GenerationParams, generated, quoted, take_model};
 use crate::app::App;
 
 /// Most messages of a conversation.
@@ -29,10 +29,10 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     let messages = messages(&mut fields, app)?;
     // Without a limit an answer may take what is left of the context.
     let limits = ["max_completion_tokens", "max_tokens"];
-    let mut wanted = Wanted::take(&mut fields, app, &limits, usize::MAX)?;
+    let mut params = GenerationParams::take(&mut fields, app, &limits, usize::MAX)?;
     let told = fields.boolean("logprobs")?;
     let top = fields.integer("top_logprobs", 0..=20)?;
-    wanted.logprobs = match (told, top) {
+    params.logprobs = match (told, top) {
         (false, Some(_)) => return Err(fields.wrong("top_logprobs", "it goes with `logprobs: true` only")),
         (false, None) => None,
         (true, top) => Some(top.unwrap_or(0)),
@@ -50,13 +50,13 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     ])?;
     fields.finish()?;
     let mut options = RenderOptions::default();
-    let mut answer = Answer::new(app, Form::Chat, &wanted);
+    let mut answer = Answer::new(app, Form::Chat, &params);
     if let Some((tools, form)) = tools {
         options.tools = Some(tools);
         answer.tools = Some(form);
     }
     let ids = app.model.encode_chat_with(&messages, &options)?;
-    Draft::new(app, wanted, vec![ids], "messages", answer)
+    Draft::new(app, params, vec![ids], "messages", answer)
 }
 
 /// `tools` and `tool_choice`: what the model may call, and how it does; `None` where it is to call nothing.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::answer::Form;
-use super::{Answer, ApiError, Draft, Fields, Wanted, generated, take_model};
+use super::{Answer, ApiError, Draft, Fields, GenerationParams, generated, take_model};
 use crate::app::App;
 
 /// New tokens where the request does not say how many; OpenAI's default.
@@ -27,12 +27,12 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
         }
         None => return Err(fields.wrong("prompt", "it is missing")),
     };
-    let mut wanted = Wanted::take(&mut fields, app, &["max_tokens"], DEFAULT_TOKENS)?;
-    wanted.logprobs = fields.integer("logprobs", 0..=5)?;
-    fields.refuse(&[("echo", &[json!(false)]), ("suffix", &[json!("")]), ("best_of", &[json!(1), json!(wanted.n)])])?;
+    let mut params = GenerationParams::take(&mut fields, app, &["max_tokens"], DEFAULT_TOKENS)?;
+    params.logprobs = fields.integer("logprobs", 0..=5)?;
+    fields.refuse(&[("echo", &[json!(false)]), ("suffix", &[json!("")]), ("best_of", &[json!(1), json!(params.n)])])?;
     fields.finish()?;
-    let answer = Answer::new(app, Form::Text, &wanted);
-    Draft::new(app, wanted, prompts, "prompt", answer)
+    let answer = Answer::new(app, Form::Text, &params);
+    Draft::new(app, params, prompts, "prompt", answer)
 }
 
 /// Texts as tokens: a string, a list of them, tokens, or a list of lists of tokens; at most `most` of them.

@@ -8,8 +8,8 @@ mod error;
 mod events;
 mod fields;
 mod models;
+mod params;
 mod pieces;
-mod wanted;
 mod weight;
 
 use std::sync::Arc;
@@ -35,8 +35,8 @@ pub(crate) use error::{ApiError, quoted};
 use events::Events;
 pub(crate) use fields::Fields;
 pub(crate) use models::{model, models};
+use params::GenerationParams;
 use pieces::json_in_pieces;
-use wanted::Wanted;
 
 /// An answer of JSON.
 pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
@@ -72,7 +72,7 @@ async fn generated(
     let shared = app.clone();
     let planned = move |asker: &Asker| {
         let draft = plan(&shared, &body)?;
-        match draft.wanted.constrained() {
+        match draft.params.constrained() {
             Some(field) => Ok(Planned::Constrained(field, Box::new(draft))),
             None => draft.prepare(&shared, asker).map(Planned::Ready),
         }
@@ -98,7 +98,7 @@ enum Planned {
 /// Texts to generate, without what may take long to make.
 #[derive(Debug)]
 struct Draft {
-    wanted: Wanted,
+    params: GenerationParams,
     prompts: Vec<Vec<u32>>,
     answer: Answer,
 }
@@ -112,8 +112,14 @@ struct Plan {
 }
 
 impl Draft {
-    /// `wanted.n` texts for each of `prompts`.
-    fn new(app: &App, wanted: Wanted, prompts: Vec<Vec<u32>>, field: &str, answer: Answer) -> Result<Self, ApiError> {
+    /// `params.n` texts for each of `prompts`.
+    fn new(
+        app: &App,
+        params: GenerationParams,
+        prompts: Vec<Vec<u32>>,
+        field: &str,
+        answer: Answer,
+    ) -> Result<Self, ApiError> {
         let limit = app.model.context();
         if let Some(long) = prompts.iter().find(|p| p.len() > limit) {
             return Err(ApiError::too_long(field, limit, long.len()));
@@ -124,7 +130,7 @@ impl Draft {
                 "the prompt is empty: at least one token is needed to predict the next",
             ));
         }
-        let total = prompts.len().saturating_mul(wanted.n);
+        let total = prompts.len().saturating_mul(params.n);
         if total > app.options.max_choices {
             let most = app.options.max_choices;
             return Err(ApiError::field(
@@ -132,37 +138,37 @@ impl Draft {
                 format!("{total} texts are wanted and at most {most} at once are allowed"),
             ));
         }
-        Ok(Self { wanted, prompts, answer })
+        Ok(Self { params, prompts, answer })
     }
 
     /// Makes everything that needs no session.
     fn prepare(self, app: &App, asker: &Asker) -> Result<Plan, ApiError> {
-        let Self { wanted, prompts, answer } = self;
+        let Self { params, prompts, answer } = self;
         let mut choices = Vec::new();
         // What the constraints of this request take.
         let mut own = 0usize;
         for ids in prompts {
-            for _ in 0..wanted.n {
+            for _ in 0..params.n {
                 if asker.is_gone() {
                     // Nobody hears it.
                     return Err(ApiError::invalid("the client is gone"));
                 }
                 let index = choices.len();
-                let prepared = Prepared::new(&app.model, wanted.options(index)).map_err(|e| wanted.blame(e))?;
+                let prepared = Prepared::new(&app.model, params.options(index)).map_err(|e| params.map_error(e))?;
                 let mut memory = app.constraint_bytes.share();
                 memory.set(prepared.constraint_bytes());
                 own += memory.bytes();
                 if memory.bytes() > 0 && !app.constraint_bytes.is_half_free() {
                     return Err(ApiError::constraints_too_large(
-                        wanted.constrained(),
+                        params.constrained(),
                         own,
                         app.constraint_bytes.half(),
                     ));
                 }
-                choices.push(Choice { index, ids: ids.clone(), max_tokens: wanted.max_tokens(), prepared, memory });
+                choices.push(Choice { index, ids: ids.clone(), max_tokens: params.max_tokens(), prepared, memory });
             }
         }
-        Ok(Plan { choices, answer, stream: wanted.stream })
+        Ok(Plan { choices, answer, stream: params.stream })
     }
 }
 

@@ -1,15 +1,15 @@
-//! Texts that have ended and are kept: what goes on after one of them need not read it again.
+//! Prompt cache: sessions of finished completions, reused by prompts that begin with the same tokens.
 
 use std::collections::VecDeque;
 
 use bitnet::{Model, Session};
 
-/// Fewer tokens in common are not worth a copy.
-const WORTH: usize = 16;
-/// A kept text that is left at most this far behind what both have in common is used up; otherwise a copy is made of it.
-const TAIL: usize = 32;
-/// Most texts; each is compared with each prompt.
-const MOST: usize = 64;
+/// A session that shares fewer tokens with a prompt is not reused.
+const MIN_SHARED_TOKENS: usize = 16;
+/// A session with at most this many tokens after the shared prefix is taken itself; of a longer one a copy is made.
+const MAX_DROPPED_TOKENS: usize = 32;
+/// Most sessions that are kept; each is compared with each prompt.
+const MAX_SESSIONS: usize = 64;
 
 /// The sessions, the one used last first.
 #[derive(Debug)]
@@ -31,11 +31,11 @@ impl Cache {
     /// A session for the prompt `ids`, and how many of them it holds already.
     pub(crate) fn session_for(&mut self, model: &Model, ids: &[u32]) -> (Session, usize) {
         let shared = self.sessions.iter().map(|s| s.common_prefix(ids)).enumerate();
-        let best = shared.max_by_key(|(at, n)| (*n, usize::MAX - at)).filter(|(_, n)| *n >= WORTH);
+        let best = shared.max_by_key(|(at, n)| (*n, usize::MAX - at)).filter(|(_, n)| *n >= MIN_SHARED_TOKENS);
         if let Some((at, common)) = best
             && let Some(session) = self.sessions.get(at)
         {
-            let used_up = session.len() <= common + TAIL;
+            let used_up = session.len() <= common + MAX_DROPPED_TOKENS;
             let session = if used_up { self.sessions.remove(at) } else { Some(session.clone()) };
             if let Some(mut session) = session
                 && let Ok(known) = session.keep_prefix(ids)
@@ -49,13 +49,13 @@ impl Cache {
 
     /// Keeps a session, and forgets those that were not used for the longest time where there is no room.
     pub(crate) fn keep(&mut self, session: Session) {
-        if bytes(&session) > self.limit || session.len() < WORTH {
+        if bytes(&session) > self.limit || session.len() < MIN_SHARED_TOKENS {
             return;
         }
         self.sessions.push_front(session);
         let mut left = self.limit;
         let mut fits = 0;
-        for session in self.sessions.iter().take(MOST) {
+        for session in self.sessions.iter().take(MAX_SESSIONS) {
             match left.checked_sub(bytes(session)) {
                 Some(rest) => left = rest,
                 None => break,

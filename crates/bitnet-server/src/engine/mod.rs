@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use bitnet::{Batch, Model, Ticket};
+use bitnet::{Batch, Model, SequenceId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::budget::{Budget, Share};
@@ -57,7 +57,7 @@ impl Engine {
             let well = catch_unwind(AssertUnwindSafe(|| worker.run())).is_ok();
             if !well {
                 tracing::error!("engine thread panicked; all requests will fail with 503");
-                worker.queue.die();
+                worker.queue.fail();
             }
             // With the worker go the senders of all events, so nobody waits in vain.
             drop(worker);
@@ -119,7 +119,7 @@ struct Worker {
     batch: Batch,
     cache: Cache,
     queue: Arc<Queue>,
-    running: HashMap<Ticket, Running>,
+    running: HashMap<SequenceId, Running>,
     embeds: Embeds,
     sizes: Sizes,
     constraint_bytes: Arc<Budget>,
@@ -142,7 +142,7 @@ impl Worker {
                 Some(_) if idle && nothing_new => return,
                 _ => {}
             }
-            self.leave_those_gone();
+            self.drop_disconnected();
             self.embed();
             self.step();
             self.weigh();
@@ -163,12 +163,12 @@ impl Worker {
     }
 
     /// Lets a text join the batch.
-    fn begin(&mut self, turn: queue::Turn) {
-        let queue::Turn { seat, choice, events, arrived } = turn;
+    fn begin(&mut self, turn: queue::QueuedChoice) {
+        let queue::QueuedChoice { seat, choice, events, arrived } = turn;
         let long = choice.is_long();
         let (session, known) = self.cache.session_for(&self.model, &choice.ids);
         match self.batch.join_prepared(session, choice.ids.get(known..).unwrap_or_default(), choice.prepared) {
-            Ok(ticket) => {
+            Ok(id) => {
                 let memory = choice.memory;
                 self.metrics.queued.record(arrived.elapsed());
                 self.metrics.prompt_tokens.fetch_add(choice.ids.len() as u64, Relaxed);
@@ -186,7 +186,7 @@ impl Worker {
                     memory,
                     failed: false,
                 };
-                self.running.insert(ticket, running);
+                self.running.insert(id, running);
             }
             Err(error) => {
                 // A client that is gone need not know.
@@ -197,11 +197,12 @@ impl Worker {
     }
 
     /// Takes texts out that nobody waits for any more.
-    fn leave_those_gone(&mut self) {
-        let gone: Vec<Ticket> = self.running.iter().filter(|(_, r)| r.events.is_closed()).map(|(t, _)| *t).collect();
-        for ticket in gone {
-            let failed = self.running.remove(&ticket).is_some_and(|r| r.failed);
-            if let Some((session, _)) = self.batch.leave(ticket)
+    fn drop_disconnected(&mut self) {
+        let gone: Vec<SequenceId> =
+            self.running.iter().filter(|(_, r)| r.events.is_closed()).map(|(t, _)| *t).collect();
+        for id in gone {
+            let failed = self.running.remove(&id).is_some_and(|r| r.failed);
+            if let Some((session, _)) = self.batch.leave(id)
                 && !failed
             {
                 self.cache.keep(session);
@@ -222,8 +223,8 @@ impl Worker {
         let chunks = self.batch.step();
         self.metrics.steps.fetch_add(1, Relaxed);
         let now = Instant::now();
-        for (ticket, chunk) in chunks {
-            let Some(running) = self.running.get_mut(&ticket) else { continue };
+        for (id, chunk) in chunks {
+            let Some(running) = self.running.get_mut(&id) else { continue };
             let event = match chunk {
                 Ok(chunk) => {
                     if chunk.token.is_some() {
@@ -249,8 +250,8 @@ impl Worker {
             // Who does not listen any more is taken out before the next step.
             let _ = running.events.send(event);
         }
-        for (ticket, session, output) in self.batch.take_finished() {
-            let Some(running) = self.running.remove(&ticket) else { continue };
+        for (id, session, output) in self.batch.take_finished() {
+            let Some(running) = self.running.remove(&id) else { continue };
             self.queue.ended(1);
             if !running.failed {
                 self.cache.keep(session);
@@ -263,17 +264,17 @@ impl Worker {
 
     /// Automata grow with their texts. Where all of them are too large, the text with the largest ends.
     fn weigh(&mut self) {
-        for (ticket, running) in self.running.iter_mut().filter(|(_, r)| r.memory.bytes() > 0) {
-            running.memory.set(self.batch.constraint_bytes(*ticket));
+        for (id, running) in self.running.iter_mut().filter(|(_, r)| r.memory.bytes() > 0) {
+            running.memory.set(self.batch.constraint_bytes(*id));
         }
         if self.constraint_bytes.fits() {
             return;
         }
-        let largest = self.running.iter().max_by_key(|(ticket, r)| (r.memory.bytes(), **ticket)).map(|(t, _)| *t);
-        if let Some(ticket) = largest
-            && let Some(running) = self.running.remove(&ticket)
+        let largest = self.running.iter().max_by_key(|(id, r)| (r.memory.bytes(), **id)).map(|(t, _)| *t);
+        if let Some(id) = largest
+            && let Some(running) = self.running.remove(&id)
         {
-            self.batch.leave(ticket);
+            self.batch.leave(id);
             // A client that is gone need not know.
             let _ = running.events.send(Event::Failed(Failure::Memory));
             self.queue.ended(1);
@@ -302,8 +303,8 @@ impl Worker {
     /// Tells everybody that there will be nothing more.
     fn break_off(&mut self) {
         let ended = self.running.len() + self.embeds.len();
-        for (ticket, running) in self.running.drain() {
-            self.batch.leave(ticket);
+        for (id, running) in self.running.drain() {
+            self.batch.leave(id);
             let _ = running.events.send(Event::Failed(Failure::Closing));
         }
         for embed in self.embeds.drain() {

@@ -199,7 +199,7 @@ impl Room {
 
 /// One text that has its turn.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct QueuedChoice {
     pub(crate) seat: Seat,
     pub(crate) choice: Choice,
     pub(crate) events: mpsc::UnboundedSender<Event>,
@@ -210,7 +210,7 @@ pub(crate) struct Turn {
 #[derive(Debug, Default)]
 pub(crate) struct Next {
     /// Texts that begin.
-    pub(crate) turns: Vec<Turn>,
+    pub(crate) turns: Vec<QueuedChoice>,
     /// Vectors that are wanted.
     pub(crate) embeds: Vec<Embed>,
     /// The server ends, and this long is left for what has begun.
@@ -236,7 +236,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    news: Condvar,
+    changed: Condvar,
     /// Turns that may be taken or wait.
     capacity: usize,
     /// Of these, those that are for single short texts.
@@ -247,7 +247,7 @@ impl Queue {
     /// For `sessions` texts at once and `queue` that wait.
     pub(crate) fn new(sessions: usize, queue: usize) -> Self {
         let capacity = sessions.saturating_add(queue);
-        Self { state: Mutex::default(), news: Condvar::new(), capacity, kept: queue / KEPT }
+        Self { state: Mutex::default(), changed: Condvar::new(), capacity, kept: queue / KEPT }
     }
 
     /// Nothing panics while it holds the lock.
@@ -275,7 +275,7 @@ impl Queue {
         }
         state.waiting.push_back(job);
         drop(state);
-        self.news.notify_one();
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -283,7 +283,7 @@ impl Queue {
     pub(crate) fn next(&self, mut room: Room, wait: bool) -> Next {
         let mut state = self.lock();
         while wait && state.waiting.is_empty() && state.closing.is_none() {
-            state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let mut next = Next { closing: state.closing, ..Next::default() };
         let waiting = std::mem::take(&mut state.waiting);
@@ -294,7 +294,7 @@ impl Queue {
                         && let Some(choice) = generate.choices.pop_front()
                     {
                         let (events, arrived) = (generate.events.clone(), generate.arrived);
-                        next.turns.push(Turn { seat, choice, events, arrived });
+                        next.turns.push(QueuedChoice { seat, choice, events, arrived });
                     }
                     if !generate.choices.is_empty() {
                         state.waiting.push_back(job);
@@ -322,11 +322,11 @@ impl Queue {
         let mut state = self.lock();
         state.closing = Some(state.closing.map_or(deadline, |d| d.min(deadline)));
         drop(state);
-        self.news.notify_all();
+        self.changed.notify_all();
     }
 
     /// The engine has failed: whoever waits hears no more.
-    pub(crate) fn die(&self) {
+    pub(crate) fn fail(&self) {
         let mut state = self.lock();
         state.dead = true;
         state.waiting.clear();
@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(queue.state(), Err(Refused::Closing));
         assert_eq!(queue.next(Room::default(), true).closing, Some(soon), "the earlier one counts");
         assert_eq!(queue.drain().len(), 1);
-        queue.die();
+        queue.fail();
         assert_eq!((queue.push(job(&model, &[(5, 5)])), queue.state()), (Err(Refused::Dead), Err(Refused::Dead)));
     }
 }

@@ -19,10 +19,10 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
 
-use super::patient::Patient;
 use super::places::Place;
 use super::slot::{Busy, Patience, Peer, Slot};
 use super::wire::Wire;
+use super::write_timeout::WriteTimeout;
 use crate::Options;
 use crate::pool::told;
 
@@ -66,7 +66,7 @@ impl Connection {
                 // A client that has sent a whole request may end its side; whether it is gone altogether is looked after below.
                 .half_close(true)
                 .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(Patient::new(wire, options.write_timeout)), service),
+                .serve_connection(TokioIo::new(WriteTimeout::new(wire, options.write_timeout)), service),
         );
         let mut given_up = std::pin::pin!(given_up(&read, &place.slot, patience));
         let mut is_told = false;

@@ -1,10 +1,10 @@
 //! Connections: what they may take, when they are given up, and how it is seen that a client is gone.
 
 mod connection;
-mod patient;
 mod places;
 mod slot;
 mod wire;
+mod write_timeout;
 
 pub(crate) use connection::Connection;
 pub(crate) use places::Places;

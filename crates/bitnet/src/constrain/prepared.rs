@@ -22,13 +22,13 @@ type Key = (Source, Arc<ConstraintLimits>);
 type KeyWithTexts = (Source, Arc<ConstraintLimits>, Vec<Text>);
 
 /// What is kept for a vocabulary, errors included: a source that is refused is refused at once the next time.
-pub(super) struct Kept {
+pub(super) struct CompiledCaches {
     compiled: Cache<Key, Outcome<Arc<Compiled>>>,
     templates: Cache<Key, Outcome<Option<Template>>>,
     with_texts: Cache<KeyWithTexts, Outcome<Arc<Compiled>>>,
 }
 
-impl Default for Kept {
+impl Default for CompiledCaches {
     fn default() -> Self {
         Self {
             compiled: Cache::new(MOST, BYTES),

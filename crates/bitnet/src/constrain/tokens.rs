@@ -7,7 +7,7 @@ use llguidance::toktrie::{INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie, TokenId, To
 use loader::tokenizer::Tokenizer;
 
 use super::ConstraintError;
-use super::prepared::Kept;
+use super::prepared::CompiledCaches;
 use crate::exact::encode_exact;
 use crate::{Error, Model};
 
@@ -16,7 +16,7 @@ use crate::{Error, Model};
 pub(crate) struct Vocabulary {
     pub(super) factory: Arc<ParserFactory>,
     /// What was compiled for it; clones of the model share it.
-    pub(super) kept: Arc<Kept>,
+    pub(super) kept: Arc<CompiledCaches>,
 }
 
 impl std::fmt::Debug for Vocabulary {

@@ -34,7 +34,7 @@ impl Announced {
 
 /// A file of a repository.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub(super) struct RemoteFile<'a> {
     pub(super) repo: &'a str,
     pub(super) commit: &'a str,
     pub(super) name: &'a str,
@@ -52,7 +52,7 @@ pub(super) fn encode_path(path: &str) -> String {
     out
 }
 
-impl Wanted<'_> {
+impl RemoteFile<'_> {
     fn url(&self, http: &Http) -> String {
         format!("{}/{}/resolve/{}/{}", http.endpoint(), self.repo, self.commit, encode_path(self.name))
     }

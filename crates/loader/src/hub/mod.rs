@@ -37,7 +37,7 @@ pub use listing::{CachedRepo, list, remove};
 pub use selection::Selection;
 
 use cache::{RepoCache, files_below, is_commit, is_safe};
-use download::{Total, Wanted, encode_path};
+use download::{RemoteFile, Total, encode_path};
 use http::Http;
 use settings::Settings;
 
@@ -219,7 +219,7 @@ pub fn pull(repo: &str, options: &PullOptions) -> Result<Pulled, HubError> {
         return Err(HubError::UnsafeName { name: name.clone() });
     }
     let commit = listing.sha;
-    let wanted = |name| Wanted { repo, commit: &commit, name };
+    let wanted = |name| RemoteFile { repo, commit: &commit, name };
     let mut announced = Vec::with_capacity(chosen.names.len());
     for name in &chosen.names {
         announced.push(wanted(name).announced(&http)?);

@@ -39,11 +39,11 @@ pub struct Checkpoint {
     names: Names,
     reading: Reading,
     /// Notes and formats that show only while tensors are read.
-    seen: Mutex<Seen>,
+    seen: Mutex<LoadObservations>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct LoadObservations {
     notes: BTreeSet<String>,
     formats: BTreeSet<String>,
     /// Tensors with weights of +2.

@@ -166,17 +166,17 @@ impl RowWise {
         })
     }
 
-    /// The same layer with inner learning rates of 0: its inner model stays what training has made of it, whatever is read. For
-    /// comparisons that tell what learning while reading is worth.
+    /// The layer with inner learning rates of 0: its inner model stays what training has made of it, whatever is read. For
+    /// ablations.
     #[must_use]
-    pub fn frozen(mut self) -> Self {
+    pub fn without_inner_updates(mut self) -> Self {
         self.rate = 0.0;
         self
     }
 
-    /// Whether it is [`RowWise::frozen`].
-    pub fn is_frozen(&self) -> bool {
-        self.rate == 0.0
+    /// Whether the inner model changes while the layer reads.
+    pub fn has_inner_updates(&self) -> bool {
+        self.rate != 0.0
     }
 
     /// Shape and constants.

@@ -28,7 +28,7 @@ const HARMLESS: &[&str] = &[
 
 /// Generation parameters that all requests for text share.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct GenerationParams {
     pub(crate) stream: bool,
     /// Whether a stream ends with the number of tokens.
     pub(crate) include_usage: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Wanted {
     constraint: Option<(&'static str, bitnet::Constraint)>,
 }
 
-impl Wanted {
+impl GenerationParams {
     /// Takes the common fields of `fields`. Without a field that says so a text has at most `max_tokens` tokens.
     pub(crate) fn take(
         fields: &mut Fields,
@@ -126,7 +126,7 @@ impl Wanted {
     }
 
     /// Why the library refuses these options, with the field that is to blame.
-    pub(crate) fn blame(&self, error: bitnet::Error) -> ApiError {
+    pub(crate) fn map_error(&self, error: bitnet::Error) -> ApiError {
         #[cfg(feature = "constrain")]
         if let (bitnet::Error::Constraint(_), Some((field, _))) = (&error, &self.constraint) {
             return ApiError::field(*field, ApiError::from(error).message());

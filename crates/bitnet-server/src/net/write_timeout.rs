@@ -11,13 +11,13 @@ use tokio::time::Sleep;
 /// A stream whose writes fail when they have made no progress for a time. A client that reads nothing would otherwise hold its
 /// connection for ever.
 #[derive(Debug)]
-pub(crate) struct Patient<S> {
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     pub(crate) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, waiting: None }
     }
@@ -35,13 +35,13 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.bounded(cx, poll)
@@ -101,7 +101,7 @@ mod tests {
     fn a_write_that_goes_nowhere_fails_and_others_do_not() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let mut stream = Patient::new(Full { left: 5 }, Duration::from_millis(20));
+            let mut stream = WriteTimeout::new(Full { left: 5 }, Duration::from_millis(20));
             let mut write = async |bytes: &[u8]| {
                 std::future::poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, bytes)).await.map_err(|e| e.kind())
             };
