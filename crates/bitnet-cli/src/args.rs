@@ -23,7 +23,7 @@ Examples:
   bitnet run -m model.gguf \"Once upon a time\"     a GGUF file
   bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T  from the Hugging Face hub
   bitnet serve -m model.gguf                      an OpenAI-compatible server at http://127.0.0.1:8080/v1
-  bitnet show model.gguf                          what is in a file, and how much memory it needs
+  bitnet show model.gguf                          the contents of a file and the memory it needs
   bitnet bench -m synthetic:2b4t                  how fast a 2B model runs on this machine
   bitnet doctor                                   check that this machine computes correctly
 
@@ -33,7 +33,7 @@ Models (--model, or the environment variable BITNET_MODEL):
   2b4t, falcon3-1b ...  a known model of the Hugging Face hub; `bitnet list --known` shows all names
   hf:OWNER/REPO[:FILE]  a repository of the Hugging Face hub, downloaded once
   synthetic:2b4t        random weights in the shape of BitNet b1.58 2B4T, made once
-  synthetic:2b4t-v2     the same as BitNet v2, with Hadamard transforms and activations of four bits
+  synthetic:2b4t-v2     the same for BitNet v2, with Hadamard transforms and 4-bit activations
   synthetic:NAME        the same in other shapes: bonsai-1.7b, bonsai-4b, bonsai-8b, bitnet-embedding-0.6b
   synthetic:FILE.json   random weights in the shape that a config.json gives
 
@@ -70,51 +70,51 @@ pub(crate) struct CommonArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Generate text after a prompt
+    /// Generate text from a prompt
     Run(commands::run::RunArgs),
-    /// Talk with a model
+    /// Chat with a model
     Chat(commands::chat::ChatArgs),
-    /// Answer requests over HTTP, in the form of OpenAI's interface
+    /// Run an OpenAI-compatible HTTP server
     #[cfg(feature = "serve")]
     Serve(Box<commands::serve::ServeArgs>),
-    /// Turn texts into vectors
+    /// Compute embedding vectors of texts
     Embed(commands::embed::EmbedArgs),
-    /// Write the logits after each of the given tokens to a safetensors file
+    /// Write the logits of given token ids to a safetensors file
     Logits(commands::logits::LogitsArgs),
-    /// Turn text into token ids, or ids into text
+    /// Convert text to token ids, or ids to text
     Tokenize(commands::tokenize::TokenizeArgs),
-    /// Show what is in a model's files, and how much memory it needs
+    /// Show the contents of a model and the memory it needs
     Show(commands::show::ShowArgs),
-    /// Write a model in another format, and check what was written
+    /// Convert a model to another format and verify the result
     #[command(visible_alias = "repack")]
     Convert(commands::convert::ConvertArgs),
     /// Download a model from the Hugging Face hub
     Pull(commands::pull::PullArgs),
-    /// Show the models that are on this disk, and short names of models that can be downloaded
+    /// List the models on this disk, or with --known those that can be downloaded
     #[command(visible_alias = "ls")]
     List(commands::list::ListArgs),
     /// Remove models from this disk
     Rm(commands::list::RmArgs),
-    /// Tell what a model needs in memory and how fast it can be here, without its weights
+    /// Estimate the memory and the speed of a model on this machine, without its weights
     Plan(commands::plan::PlanArgs),
-    /// Ask questions with several answers, and count the right ones
+    /// Evaluate a model on multiple-choice questions
     Eval(commands::eval::EvalArgs),
     /// Measure the perplexity of a text
     Ppl(commands::ppl::PplArgs),
-    /// Measure speed: reading a prompt, generating, and the share of the memory bandwidth that it reaches
+    /// Benchmark prefill and decode, with the share of the memory bandwidth reached
     Bench(commands::bench::BenchArgs),
-    /// Measure which kernels are the fastest for a model on this machine, and use them from then on
+    /// Find the fastest kernels for a model on this machine and use them from then on
     Tune(commands::tune::TuneArgs),
-    /// Check this machine: instruction sets, every kernel against the definition, memory bandwidth
+    /// Check this machine: instruction sets, correctness of all kernels, memory bandwidth
     Doctor(commands::doctor::DoctorArgs),
-    /// Train a model of your own on text
+    /// Train a ternary model on text
     #[cfg(feature = "train")]
     Train(Box<commands::train::TrainArgs>),
-    /// Print what a shell needs to complete commands and options
+    /// Print a completion script for a shell
     Completions(commands::pages::CompletionsArgs),
-    /// Print the manual page, or write all of them
+    /// Print the manual page, or write all manual pages
     Man(commands::pages::ManArgs),
-    /// Measure the memory bandwidth in a process of its own and print it
+    /// Measure and print the memory bandwidth
     #[command(name = "__bandwidth", hide = true)]
     Bandwidth(commands::bandwidth::BandwidthArgs),
 }
@@ -230,9 +230,9 @@ pub(crate) struct SamplingArgs {
 /// Order of the rows of q and k.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum QkOrder {
-    /// As Hugging Face has them
+    /// Order of Hugging Face checkpoints
     Half,
-    /// As llama.cpp writes them for the architecture `llama`
+    /// Order that llama.cpp writes for the architecture `llama`
     Interleaved,
 }
 
@@ -248,11 +248,11 @@ impl From<QkOrder> for QkLayout {
 /// A way to the best tokens, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HeadName {
-    /// What is faster for this model
+    /// The faster one for this model
     Auto,
-    /// A third of the bytes first, then the rows that can matter
+    /// Screen all rows with 6-bit weights, then compute only the candidates exactly
     Coarse,
-    /// All of it
+    /// Compute all rows exactly
     Plain,
 }
 
@@ -332,7 +332,7 @@ impl FromStr for Ids {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|p| !p.is_empty());
-        let parse = |p: &str| p.parse().map_err(|_| format!("{p:?} is no token id; ids are numbers, as in 1,2,3"));
+        let parse = |p: &str| p.parse().map_err(|_| format!("invalid token id {p:?}; ids are numbers, as in 1,2,3"));
         parts.map(parse).collect::<Result<_, _>>().map(Ids)
     }
 }

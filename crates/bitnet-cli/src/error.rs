@@ -123,7 +123,7 @@ pub(crate) enum CliError {
     #[error("interrupted")]
     Interrupted,
     /// Whoever read our output has gone.
-    #[error("nobody reads the output any more")]
+    #[error("the output was closed by its reader")]
     BrokenPipe,
 }
 

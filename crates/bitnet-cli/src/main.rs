@@ -44,7 +44,7 @@ fn init_logging(verbose: u8, ui: &Ui) {
     let ours = format!("{level},bitnet={level}");
     let filter = match std::env::var("BITNET_LOG") {
         Ok(spec) if verbose == 0 && !spec.is_empty() => EnvFilter::try_new(&spec).unwrap_or_else(|error| {
-            ui.note(&format!("BITNET_LOG={spec} is not understood ({error}) and has no effect"));
+            ui.note(&format!("ignoring invalid BITNET_LOG={spec}: {error}"));
             EnvFilter::new(&ours)
         }),
         _ => EnvFilter::new(&ours),

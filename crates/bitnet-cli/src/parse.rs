@@ -28,7 +28,7 @@ fn parse(args: &[OsString], unset: bool) -> Result<Cli, clap::Error> {
     };
     if error.kind() == ErrorKind::InvalidUtf8 {
         let bad = args.iter().find(|a| a.to_str().is_none()).map(OsString::as_os_str).unwrap_or_default();
-        let problem = format!("{bad:?} is not UTF-8 text; only names of files may be something else");
+        let problem = format!("argument {bad:?} is not valid UTF-8; only file names may be");
         return Err(Cli::command().error(ErrorKind::InvalidUtf8, problem));
     }
     let told = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);

@@ -45,18 +45,18 @@ pub(crate) fn bandwidth_in_child(threads: usize) -> Result<f64, CliError> {
     let failed = |problem: String| CliError::Probe { problem };
     // A small machine gets a small probe rather than none.
     let bytes = memory_bytes("MemAvailable").map_or(PROBE_BYTES, |free| PROBE_BYTES.min(free / 4));
-    let exe = std::env::current_exe().map_err(|e| failed(format!("this program's own file is not known: {e}")))?;
+    let exe = std::env::current_exe().map_err(|e| failed(format!("cannot find the program's own executable: {e}")))?;
     let output = Command::new(exe)
         .args(["__bandwidth", "--threads", &threads.to_string(), "--bytes", &bytes.to_string()])
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| failed(format!("it cannot be started: {e}")))?;
+        .map_err(|e| failed(format!("the process cannot be started: {e}")))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(failed(format!("{} {said}", output.status)));
     }
-    text.trim().parse().map_err(|_| failed(format!("it said {text:?} instead of a number")))
+    text.trim().parse().map_err(|_| failed(format!("expected a number, got {text:?}")))
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl FromStr for HubSpec {
         let text = text.strip_prefix("hf:").unwrap_or(text);
         let (repo, file) = match text.split_once(':') {
             Some((repo, file)) if !file.is_empty() => (repo, Some(file.to_owned())),
-            Some(_) => return Err("there is no file name after the colon".into()),
+            Some(_) => return Err("the file name after the colon is missing".into()),
             None => (text, None),
         };
         let legal = |part: &str| {
@@ -318,7 +318,7 @@ fn fresh_seed() -> u64 {
 }
 
 fn named(name: &str) -> Result<Spec, CliError> {
-    Spec::named(name).ok_or_else(|| CliError::usage(format!("there is no shape {name}")))
+    Spec::named(name).ok_or_else(|| CliError::usage(format!("unknown synthetic shape {name:?}")))
 }
 
 fn synthetic(spec: &Spec, ui: &Ui) -> Result<PathBuf, CliError> {
@@ -327,7 +327,7 @@ fn synthetic(spec: &Spec, ui: &Ui) -> Result<PathBuf, CliError> {
     if path.is_file() {
         return Ok(path);
     }
-    ui.note(&format!("making {} once, with random weights", path.display()));
+    ui.note(&format!("writing {} with random weights; later runs reuse it", path.display()));
     let graceful = crate::interrupt::Graceful::begin();
     let bar = progress::of_bytes(ui, "writing", spec.data_bytes()?);
     let written = spec.write(&path, crate::process::cpus(), &mut |done| {

@@ -26,7 +26,7 @@ fn families() -> String {
         add(f.forms, "Hadamard transforms and 4-bit activations");
         let flags = [
             (f.head_norms, "norms of the heads of q and k"),
-            (f.output_norms, "norms behind attention and feed-forward block"),
+            (f.output_norms, "norms after attention and feed-forward block"),
             (f.qkv_bias, "biases of q, k and v"),
             (f.embedding_root, "embedding times the root of its length"),
             (f.scales, "scales of embedding, residual branches and logits"),

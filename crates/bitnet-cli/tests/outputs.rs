@@ -21,10 +21,10 @@ fn json_follows_its_schema_or_there_is_none() {
     assert_eq!(whole["text"].as_str().unwrap(), text.trim_end());
     assert!(whole["stats"]["forced_tokens"].as_u64().unwrap() > 0);
     // Nothing half: neither on stdout nor as success.
-    let cut = p.run(&[&run[..], &[SCHEMA, "-n", "3"]].concat()).fails(1, "before it was complete");
+    let cut = p.run(&[&run[..], &[SCHEMA, "-n", "3"]].concat()).fails(1, "before it satisfied");
     assert_eq!(cut.out, "");
     p.run(&[&run[..], &["{\"type\": \"array\", \"uniqueItems\": true}"]].concat()).fails(1, "uniqueItems");
-    p.run(&[&run[..], &["{no json"]].concat()).fails(2, "no JSON");
+    p.run(&[&run[..], &["{no json"]].concat()).fails(2, "invalid JSON");
     let date = p.run(&["run", "On", "--regex", "[0-9]{4}-[0-9]{2}"]).ok().out;
     assert_eq!((date.len(), date.as_bytes()[4]), (8, b'-'));
     let grammar = p.write("g.lark", "start: \"yes\" | \"no\"\n");
@@ -147,7 +147,7 @@ fn models_on_disk_are_listed_and_removed() {
     assert!(run(&["list", "--known"]).ok().out.contains("2b4t"));
     assert_eq!(run(&["rm", "falcon3-1b", "--dry-run", "--json"]).json()["bytes"], 3000);
     assert_eq!(run(&["rm", "falcon3-1b", "o/n", "--json"]).json()["bytes"], 3500);
-    run(&["rm", "falcon3-1b"]).fails(2, "is not here");
+    run(&["rm", "falcon3-1b"]).fails(2, "was not found");
     assert!(!p.path("hub/models--o--n").exists());
 }
 
@@ -160,14 +160,14 @@ fn conversations_are_kept_and_taken_up() {
     let chat = |lines: &str| p.run_with_stdin(&args, lines).ok();
     let whole = chat("Hello.\nAnd then?\n").out;
     let first = chat("Hello.\n/save talk\n");
-    assert!(first.err.contains("kept in talk") && p.path("talk").is_file() && p.path("talk.json").is_file());
+    assert!(first.err.contains("saved to talk") && p.path("talk").is_file() && p.path("talk.json").is_file());
     let second = chat("/load talk\nAnd then?\n");
     assert_eq!(first.out + &second.out, whole);
     assert!(second.err.contains("2 messages"), "{}", second.err);
     // A state that is damaged is refused; the conversation is there all the same.
     std::fs::write(p.path("talk"), b"nonsense").unwrap();
     let again = chat("/load talk\nAnd then?\n");
-    assert!(again.err.contains("read anew"), "{}", again.err);
+    assert!(again.err.contains("reads the conversation again"), "{}", again.err);
     assert_eq!(again.out, second.out);
     assert!(chat("/load nowhere\n").err.contains("nowhere.json"));
 }

@@ -166,7 +166,7 @@ fn runs_go_on_where_they_were() {
     p.run(&["train", "--out", "q", "--data", "text.txt"]).fails(2, "tokenizer");
     // What the run did not begin with is refused; what it did begin with may be said again.
     p.run(&["train", "--out", "m", "--resume", "--batch", "8"]).fails(2, "batch = 4, now it is 8");
-    p.run(&["train", "--out", "m", "--resume", "--mixer", "ttt-linear"]).fails(2, "--resume: the run began with");
+    p.run(&["train", "--out", "m", "--resume", "--mixer", "ttt-linear"]).fails(2, "--resume: the run was started with");
     p.write("c.toml", "[train]\nsteps = 12\n[train.schedule]\nwarmup = 5\n");
     p.run(&["train", "--out", "m", "--resume", "--config", "c.toml"]).fails(2, "schedule.warmup = 100, now it is 5");
     p.run(&["train", "--out", "m", "--resume", "--batch", "4", "--steps", "12"]).ok();

@@ -31,7 +31,7 @@ fn show_prints_both_laws_of_growth() {
     let total = |i: usize| rows[i]["total_bytes"].as_u64().unwrap() - rows[i]["kv_bytes"].as_u64().unwrap();
     assert_eq!(total(0), total(rows.len() - 1));
     let text = p.run(&["show", "synthetic:hybrid.json", "--brief"]).ok().out;
-    for says in ["1 ttt_linear, 1 attention", "256 B for each token", "however long it is", "at 4000 tokens"] {
+    for says in ["1 ttt_linear, 1 attention", "256 B for each token", "at any length", "at 4000 tokens"] {
         assert!(text.contains(says), "{says}: {text}");
     }
 

@@ -102,7 +102,7 @@ fn what_is_stored_is_used_and_shown() {
     assert!(!log(&["--kernel", "default"]).contains("base3_scalar; o"));
     // A damaged file is no error, but it is said.
     std::fs::write(&stored, "{ \"form\": 1,").unwrap();
-    assert!(log(&[]).contains("the tuning is ignored"));
+    assert!(log(&[]).contains("the stored tuning is ignored"));
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub enum ModelError {
     },
     /// A text that was to be taken back to an earlier token, in a model that cannot.
     #[error(
-        "test-time-training layers cannot be taken back from token {len} to token {to}: begin anew (truncate to 0) and feed \
+        "test-time-training layers cannot go back from token {len} to token {to}: start over (truncate to 0) and feed \
          the text again, or keep a clone or a saved copy of the sequence where you want to return to"
     )]
     CannotRewind {
@@ -95,7 +95,7 @@ pub enum ModelError {
     },
     /// A text whose state in test-time-training layers a failed step has left in between.
     #[error(
-        "an earlier step of this text failed and its test-time-training state is lost: begin anew (truncate to 0) and feed the \
+        "an earlier step of this text failed and its test-time-training state is lost: start over (truncate to 0) and feed the \
          text again, or restore a saved copy"
     )]
     StateLost,

@@ -75,7 +75,7 @@ fn the_checkpoint_before_stays_and_is_named() {
     checkpoint(1).save(&path).unwrap();
     let good = std::fs::read(&path).unwrap();
     let alone = flipped(&path, &good, good.len() * 4).unwrap_err().to_string();
-    assert!(alone.contains("no earlier one"), "{alone}");
+    assert!(alone.contains("no earlier checkpoint"), "{alone}");
     std::fs::write(&path, &good).unwrap();
     checkpoint(2).save(&path).unwrap();
     checkpoint(3).save(&path).unwrap();

@@ -44,8 +44,7 @@ impl App {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
-            let message =
-                format!("the body must be JSON and say so (Content-Type: application/json), not {}", quoted(kind));
+            let message = format!("the body must be JSON, with Content-Type: application/json, not {}", quoted(kind));
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(ApiError::new(status, "invalid_request_error", message).code("wrong_content_type"));
         }
@@ -70,7 +69,7 @@ impl App {
             if total <= limit {
                 read.held.set(total);
                 if !self.body_bytes.fits() {
-                    let message = "the bodies of all requests together take too much memory; try again in a moment";
+                    let message = "the request bodies in progress take too much memory; try again in a moment";
                     return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
                         .code("rate_limit_exceeded"));
                 }

@@ -26,8 +26,8 @@ pub enum ServerError {
     },
     /// An address that others can reach, without a key.
     #[error(
-        "{address} can be reached from other machines, and there is no key: whoever finds it may use it; give an API key, \
-         listen on 127.0.0.1, or say that no key is wanted (--without-key)"
+        "{address} can be reached from other machines, and there is no key: anyone who finds it can use it; give an API key, \
+         listen on 127.0.0.1, or allow it explicitly (--without-key)"
     )]
     Open {
         /// The address.
@@ -51,7 +51,7 @@ pub enum ServerError {
         limit: usize,
     },
     /// A name by which no client can call.
-    #[error("{name:?} is no name of a machine; give it without scheme and port, as in box.example (--allow-host)")]
+    #[error("{name:?} is not a host name; give it without scheme and port, as in box.example (--allow-host)")]
     HostName {
         /// The name.
         name: String,
@@ -66,14 +66,14 @@ pub enum ServerError {
     #[error("the model has no tokenizer, so it cannot be asked in text; give one (a tokenizer.json)")]
     NoTokenizer,
     /// The system gives no threads or no network.
-    #[error("the system refuses what a server needs: {source}")]
+    #[error("the operating system refused a resource that the server needs: {source}")]
     System {
         /// Its reason.
         #[from]
         source: std::io::Error,
     },
     /// Work that went on after the time for it was over.
-    #[error("something that was being computed did not end within {} seconds after the server had to stop it", after.as_secs())]
+    #[error("a computation did not end within {} seconds of the server's shutdown", after.as_secs())]
     Stuck {
         /// How long it was waited for after all texts should have been broken off.
         after: std::time::Duration,
@@ -85,6 +85,6 @@ pub enum ServerError {
         signal: i32,
     },
     /// The thread that computes has ended with a panic.
-    #[error("the thread that computes has failed; this is an error in the program, please report it")]
+    #[error("the engine thread has failed; this is a bug, please report it")]
     EngineFailed,
 }

@@ -78,9 +78,9 @@ pub(crate) struct Gauges {
     pub(crate) waiting: usize,
     pub(crate) max_sessions: usize,
     pub(crate) queue: usize,
-    /// Large requests that wait to be read.
+    /// Large requests waiting to be parsed.
     pub(crate) unread: usize,
-    /// Constraints that wait to be built.
+    /// Constraints waiting to be compiled.
     pub(crate) constraints: usize,
     /// What the constraints of all texts take.
     pub(crate) constraint_bytes: usize,
@@ -95,21 +95,25 @@ impl Metrics {
     /// All of it in the text format of Prometheus.
     pub(crate) fn text(&self, now: Gauges) -> String {
         let mut out = String::with_capacity(4096);
-        head(&mut out, "bitnet_requests_total", "Answers by endpoint and HTTP status.", "counter");
+        head(&mut out, "bitnet_requests_total", "Responses by endpoint and HTTP status.", "counter");
         for ((endpoint, status), n) in &*self.requests.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = writeln!(out, "bitnet_requests_total{{endpoint=\"{endpoint}\",status=\"{status}\"}} {n}");
         }
         let counters = [
-            ("bitnet_prompt_tokens_total", "Tokens of prompts, those known from before included.", &self.prompt_tokens),
-            ("bitnet_cached_prompt_tokens_total", "Tokens of prompts that were not read again.", &self.cached_tokens),
-            ("bitnet_generated_tokens_total", "Tokens that were generated.", &self.generated_tokens),
-            ("bitnet_embedded_tokens_total", "Tokens of texts that became vectors.", &self.embedded_tokens),
-            ("bitnet_cancelled_total", "Texts that ended because their client was gone.", &self.cancelled),
-            ("bitnet_steps_total", "Passes over the weights.", &self.steps),
-            ("bitnet_constraint_refused_total", "Constraints that found no thread in time.", &self.constraints_refused),
+            ("bitnet_prompt_tokens_total", "Prompt tokens, cached ones included.", &self.prompt_tokens),
+            ("bitnet_cached_prompt_tokens_total", "Prompt tokens found in the cache.", &self.cached_tokens),
+            ("bitnet_generated_tokens_total", "Generated tokens.", &self.generated_tokens),
+            ("bitnet_embedded_tokens_total", "Tokens of embedded texts.", &self.embedded_tokens),
+            ("bitnet_cancelled_total", "Sequences cancelled because their client disconnected.", &self.cancelled),
+            ("bitnet_steps_total", "Forward passes of the engine.", &self.steps),
+            (
+                "bitnet_constraint_refused_total",
+                "Constraints refused: no thread was free in time.",
+                &self.constraints_refused,
+            ),
             (
                 "bitnet_constraint_failed_total",
-                "Constraints that cannot be used or were not built in time.",
+                "Constraints that were invalid or not compiled in time.",
                 &self.constraints_failed,
             ),
             ("bitnet_connections_evicted_total", "Idle connections closed to make room for others.", &self.evicted),
@@ -119,13 +123,13 @@ impl Metrics {
             let _ = writeln!(out, "{name} {}", value.load(Relaxed));
         }
         let gauges = [
-            ("bitnet_active_sequences", "Texts that are being generated.", now.active),
-            ("bitnet_queue_length", "Texts that wait for their turn.", now.waiting),
-            ("bitnet_max_sequences", "Texts that can be generated at once.", now.max_sessions),
-            ("bitnet_queue_capacity", "Texts that may wait.", now.queue),
-            ("bitnet_prompt_queue_length", "Large requests that wait to be read.", now.unread),
-            ("bitnet_constraint_queue_length", "Constraints that wait to be built.", now.constraints),
-            ("bitnet_constraint_bytes", "Memory for the constraints of all texts.", now.constraint_bytes),
+            ("bitnet_active_sequences", "Sequences being generated.", now.active),
+            ("bitnet_queue_length", "Sequences waiting in the queue.", now.waiting),
+            ("bitnet_max_sequences", "Maximum number of sequences generated at once.", now.max_sessions),
+            ("bitnet_queue_capacity", "Maximum number of waiting sequences.", now.queue),
+            ("bitnet_prompt_queue_length", "Large requests waiting to be parsed.", now.unread),
+            ("bitnet_constraint_queue_length", "Constraints waiting to be compiled.", now.constraints),
+            ("bitnet_constraint_bytes", "Memory used by the constraints of all sequences.", now.constraint_bytes),
             ("bitnet_connections", "Connections.", self.connections.load(Relaxed) as usize),
         ];
         for (name, help, value) in gauges {
@@ -133,14 +137,14 @@ impl Metrics {
             let _ = writeln!(out, "{name} {value}");
         }
         let histograms = [
-            ("bitnet_queue_seconds", "Time from request to turn, for each text.", &self.queued),
+            ("bitnet_queue_seconds", "Time from request to the start of each sequence.", &self.queued),
             (
                 "bitnet_time_to_first_token_seconds",
-                "Time from request to first token, for each text.",
+                "Time from request to the first token of each sequence.",
                 &self.first_token,
             ),
-            ("bitnet_time_per_output_token_seconds", "Time between two tokens of a text.", &self.next_token),
-            ("bitnet_constraint_seconds", "Time to build the constraint of a request.", &self.constraints),
+            ("bitnet_time_per_output_token_seconds", "Time between two tokens of a sequence.", &self.next_token),
+            ("bitnet_constraint_seconds", "Time to compile the constraint of a request.", &self.constraints),
         ];
         for (name, help, histogram) in histograms {
             histogram.write(&mut out, name, help);

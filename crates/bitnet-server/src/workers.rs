@@ -106,9 +106,9 @@ fn refusal(undone: Undone, what: &str, field: Option<&str>) -> ApiError {
     };
     let seconds = |limit: Duration| limit.as_secs_f64();
     match (undone, field) {
-        (Undone::Full, _) => busy(format!("as many {what} wait as may; try again in a moment")),
+        (Undone::Full, _) => busy(format!("too many {what} are waiting; try again in a moment")),
         (Undone::Waited(limit), _) => {
-            busy(format!("other {what} took all threads for {} s; try again in a moment", seconds(limit)))
+            busy(format!("other {what} kept all threads busy for {} s; try again in a moment", seconds(limit)))
         }
         (Undone::Late(limit), Some(field)) => {
             let message = format!("the constraint was not built within {} s; make it smaller", seconds(limit));
@@ -119,7 +119,7 @@ fn refusal(undone: Undone, what: &str, field: Option<&str>) -> ApiError {
             ApiError::invalid(message).code("request_too_slow")
         }
         (Undone::Failed, _) => {
-            let message = "reading the request failed; please report it with the request";
+            let message = "reading the request failed; this is a bug, please report it with the request";
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
         }
         (Undone::Closing, _) => Refused::Closing.into(),

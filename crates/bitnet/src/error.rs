@@ -29,7 +29,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] loader::files::FileError),
     /// A choice among nothing.
-    #[error("there is nothing to choose from: give at least one text")]
+    #[error("no choices given: pass at least one text")]
     NothingToChoose,
     /// A template without a place for the text, or with several.
     #[error("the template {template:?} must hold {{text}} once, where the text goes")]

@@ -190,7 +190,7 @@ pub struct Stats {
     pub prompt_tokens: usize,
     /// Tokens of the prompt that the session held already.
     pub reused_tokens: usize,
-    /// Tokens that were generated.
+    /// Generated tokens.
     pub new_tokens: usize,
     /// Time for the prompt.
     pub prefill: Duration,

@@ -69,7 +69,7 @@ pub enum LoadError {
 
     // ---- GGUF: container ----
     /// The file does not begin with the GGUF magic.
-    #[error("this is no GGUF file: it begins with {found:02x?}, not with \"GGUF\"")]
+    #[error("this is not a GGUF file: it begins with {found:02x?}, not with \"GGUF\"")]
     NotGguf {
         /// The first bytes of the file, at most four.
         found: Vec<u8>,
@@ -239,7 +239,9 @@ pub enum LoadError {
         cols: u64,
     },
     /// A tensor whose offset is not aligned.
-    #[error("tensor {tensor:?} lies at offset {offset} of the data, which is no multiple of the alignment {alignment}")]
+    #[error(
+        "tensor {tensor:?} is at offset {offset} of the data, which is not a multiple of the alignment {alignment}"
+    )]
     Misaligned {
         /// The tensor.
         tensor: String,
@@ -453,7 +455,7 @@ pub enum LoadError {
     },
     /// An index that names a shard outside of its folder, itself, or something that is no safetensors file.
     #[error(
-        "the index maps tensor {tensor:?} to {shard:?}, which is no file name ending in .safetensors in the same folder: \
+        "the index maps tensor {tensor:?} to {shard:?}, which is not a file name ending in .safetensors in the same folder: \
          {reason}"
     )]
     BadShard {

@@ -198,7 +198,7 @@ impl FromStr for TlTiles {
                 Some((shape, sizes)) => {
                     let numbers =
                         shape.trim().split_once('x').and_then(|(m, k)| Some((m.parse().ok()?, k.parse().ok()?)));
-                    let reason = || "before the colon stands a shape, as 3200x8640 (rows x columns)".to_owned();
+                    let reason = || "expected a shape before the colon, as 3200x8640 (rows x columns)".to_owned();
                     (Some(numbers.ok_or_else(|| bad(part, reason()))?), sizes)
                 }
                 None => (None, part),
@@ -206,7 +206,7 @@ impl FromStr for TlTiles {
             if !sizes.contains('=') {
                 let presets: Vec<&str> = Self::presets().collect();
                 let reason = format!(
-                    "it is no preset ({}), no file that ends in .ini, and no sizes as bm=160,bk=64,bmm=32",
+                    "it is neither a preset ({}), nor a file that ends in .ini, nor sizes as bm=160,bk=64,bmm=32",
                     presets.join(", ")
                 );
                 return Err(bad(part, reason));
@@ -246,7 +246,7 @@ impl Fields {
                 "bmm" => &mut fields.bmm,
                 _ => continue,
             };
-            *field = Some(value.parse().map_err(|_| format!("{key} is {value:?}, which is no number"))?);
+            *field = Some(value.parse().map_err(|_| format!("{key} is {value:?}, which is not a number"))?);
         }
         Ok(fields)
     }

@@ -148,7 +148,7 @@ impl Tuning {
             return None;
         }
         let ignored = |reason: &str| {
-            tracing::warn!(file = %path.display(), "the tuning is ignored: {reason}; `bitnet tune` writes it anew");
+            tracing::warn!(file = %path.display(), "the stored tuning is ignored: {reason}; `bitnet tune` replaces it");
             None
         };
         let tuning = match read(&path) {
@@ -156,7 +156,7 @@ impl Tuning {
             Err(error) => return ignored(&error.to_string()),
         };
         if tuning.form != FORM || tuning.key != *key {
-            return ignored("it was written for something else");
+            return ignored("it was written for another model or machine");
         }
         match tuning.resolve() {
             Ok(_) => Some(tuning),

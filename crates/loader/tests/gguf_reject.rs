@@ -34,8 +34,8 @@ fn new() -> RawGguf {
 
 fn cases() -> Vec<Case> {
     let mut all = vec![
-        Case { what: "empty file", bytes: vec![], variant: "NotGguf", says: "no GGUF" },
-        Case { what: "short file", bytes: b"GG".to_vec(), variant: "NotGguf", says: "no GGUF" },
+        Case { what: "empty file", bytes: vec![], variant: "NotGguf", says: "not a GGUF" },
+        Case { what: "short file", bytes: b"GG".to_vec(), variant: "NotGguf", says: "not a GGUF" },
         Case { what: "other magic", bytes: b"GGJT0000000000".to_vec(), variant: "NotGguf", says: "47, 47, 4a, 54" },
         Case { what: "magic only", bytes: b"GGUF".to_vec(), variant: "Truncated", says: "version" },
         case("swapped magic", RawGguf { magic: *b"FUGG", ..new() }, "BigEndianGguf", "little"),

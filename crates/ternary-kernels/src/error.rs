@@ -67,7 +67,7 @@ pub enum KernelError {
         what: &'static str,
     },
     /// A weight that is not -1, 0 or +1, or a bit pattern that stands for none of them.
-    #[error("{format}: row {row}, column {col} holds code {code}, which is no ternary weight")]
+    #[error("{format}: row {row}, column {col} holds code {code}, which is not a ternary weight")]
     InvalidCode {
         /// The file format.
         format: FileFormat,
@@ -107,7 +107,7 @@ pub enum KernelError {
         group_len: usize,
     },
     /// A scale of a block that is NaN, infinite or negative.
-    #[error("{format}: the scale of row {row}, block {block} is {value}, no finite number of at least 0")]
+    #[error("{format}: the scale of row {row}, block {block} is {value}, not a finite number of at least 0")]
     InvalidBlockScale {
         /// The file format.
         format: FileFormat,
@@ -267,7 +267,7 @@ pub enum KernelError {
         reason: String,
     },
     /// A name given in `BITNET_ISA` or by the user that is no instruction set known here.
-    #[error("unknown instruction set {name:?}; known are: {known}")]
+    #[error("unknown instruction set {name:?}; expected one of: {known}")]
     UnknownIsa {
         /// The name.
         name: String,
@@ -283,7 +283,7 @@ pub enum KernelError {
         available: String,
     },
     /// No kernel of this name exists for this CPU.
-    #[error("no kernel is called {name:?} here; available are: {available}")]
+    #[error("unknown kernel {name:?}; available: {available}")]
     UnknownKernel {
         /// The name.
         name: String,

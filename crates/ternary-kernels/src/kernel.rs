@@ -27,7 +27,7 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// Row ranges handed to the kernel begin at multiples of this, the height of one panel of packed rows.
     fn panel_rows(&self) -> usize;
 
-    /// Whether results equal the definition bit for bit. A kernel that rounds its tables says `false`, and
+    /// Whether results equal the reference bit for bit. A kernel that rounds its tables says `false`, and
     /// [`Kernel::error_bound`] says by how much its results may differ.
     fn exact(&self) -> bool {
         true

@@ -15,7 +15,7 @@ pub struct Entry {
     pub isa: Isa,
     /// The kernel's name, [`Kernel::name`].
     pub name: &'static str,
-    /// Whether its results equal the definition, [`Kernel::exact`].
+    /// Whether its results equal the reference, [`Kernel::exact`].
     pub exact: bool,
     /// Makes the kernel; `None` says that this CPU cannot run it, and nothing else does.
     pub make: fn(&Cpu) -> Option<Arc<dyn Kernel>>,

@@ -1,4 +1,4 @@
-//! Look-up tables of any level set equal the definition; rounded ones keep their bound, and come near it.
+//! Look-up tables of any level set equal the reference; rounded ones keep their bound, and come near it.
 
 mod common;
 

@@ -58,9 +58,7 @@ pub enum StateDamage {
     #[error("it does not begin with the mark of a saved state")]
     Mark,
     /// Another version of the format.
-    #[error(
-        "version {got} of the format, this program reads version {reads}; save it anew with a program that knows both"
-    )]
+    #[error("format version {got}, this program reads version {reads}; save the state again with this version")]
     Version {
         /// The version of the bytes.
         got: u32,
@@ -74,7 +72,7 @@ pub enum StateDamage {
     #[error("it was saved by a model with other weights; restore it into the model that it was saved from")]
     OtherModel,
     /// More or fewer bytes than the configuration needs.
-    #[error("{got} bytes, expected {expected}; the file is cut off or has something behind it")]
+    #[error("{got} bytes, expected {expected}; the file is truncated or has trailing data")]
     Size {
         /// Bytes that the configuration needs.
         expected: usize,
@@ -82,6 +80,6 @@ pub enum StateDamage {
         got: usize,
     },
     /// The checksum says that bytes changed.
-    #[error("the checksum does not fit; the bytes have changed since they were saved")]
+    #[error("the checksum does not match; the file has changed since it was saved")]
     Checksum,
 }

@@ -16,46 +16,45 @@ use crate::source::{self, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Prefill reads P tokens into an empty context at once; decode generates N tokens one by one from an empty context. Both
-are medians of the repetitions, after one that warms up. Of an embedding model a text of P tokens becomes a vector. The memory bandwidth is measured by a process of its own before
-and after, with as many threads: decode has to read bytes_per_token for each token, so the share says how near to this
-machine's limit it runs.
+Prefill reads P tokens at once into an empty context; decode generates N tokens one by one from an empty context. Both
+figures are medians over the repetitions, after one warm-up run. Embedding models embed one text of P tokens instead. Memory
+bandwidth is measured before and after in a separate process with the same number of threads: decode has to read
+bytes_per_token bytes per token, so the share tells how close it runs to this machine's limit.
 
 Examples:
   bitnet bench -m model.gguf
   bitnet bench -m synthetic:2b4t -p 128 -n 32 -t 2 --json
-  bitnet bench -m model.gguf --isa scalar        what the instruction set is worth
-  bitnet bench -m model.gguf -p 0 --context 1024 decoding after a thousand tokens
-  bitnet bench -p 1024 -n 64 --sessions 16       many texts together";
+  bitnet bench -m model.gguf --isa scalar        compare instruction sets
+  bitnet bench -m model.gguf -p 0 --context 1024 decode after 1024 tokens
+  bitnet bench -p 1024 -n 64 --sessions 16       many sequences in one batch";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct BenchArgs {
-    /// Tokens to read as a prompt; 0 leaves this out
+    /// Number of prompt tokens; 0 skips prefill
     #[arg(short, long, value_name = "P", default_value_t = 128)]
     prompt: u32,
-    /// Tokens to generate; 0 leaves this out
+    /// Number of tokens to generate; 0 skips decode
     #[arg(short, long, value_name = "N", default_value_t = 32)]
     new: u32,
-    /// Tokens that stand before those that are generated, in each text; they are read beforehand and not measured
+    /// Number of tokens already in the context of each sequence when decode starts; not measured
     #[arg(long, value_name = "C", default_value_t = 0)]
     context: u32,
-    /// Fill the keys and values of these tokens with numbers of no meaning instead of reading tokens, which takes long for
-    /// very many; for models of attention only
+    /// Fill the KV cache of the context with dummy values instead of reading tokens, which is slow for long contexts; for models
+    /// with attention only
     #[arg(long, requires = "context", conflicts_with = "sessions")]
     fill: bool,
-    /// Texts that are generated together, in one pass over the weights; the speed is that of all of them. A context is then a multiple
-    /// of 64
+    /// Number of sequences decoded in one batch; the speed is the total of all. --context must then be a multiple of 64
     #[arg(long, value_name = "S", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
     sessions: u32,
-    /// Repetitions, of which the median counts
+    /// Number of repetitions; the median is reported
     #[arg(short, long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=1000))]
     repetitions: u32,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
-    /// With --json, add an object `details`: spread, time to the first token, energy
+    /// With --json, add an object `details`: ranges, time to first token, energy
     #[arg(long, requires = "json")]
     details: bool,
     #[command(flatten)]
@@ -158,7 +157,7 @@ impl Measured {
 
 pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     if args.prompt == 0 && args.new == 0 {
-        return Err(CliError::usage("-p 0 -n 0 leaves nothing to measure"));
+        return Err(CliError::usage("nothing to measure: -p and -n are both 0"));
     }
     let threads = args.engine.threads.map_or(process::cpus().get(), usize::from);
     // A model that is missing or damaged shows before the probe takes its time.
@@ -172,19 +171,19 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     let (p, context) = (args.prompt as usize, args.context as usize);
     let n = if headless { 0 } else { args.new as usize };
     if p + n == 0 {
-        return Err(CliError::usage("an embedding model generates nothing: -p N measures how fast it reads"));
+        return Err(CliError::usage("an embedding model generates no text; -p N measures how fast it reads"));
     }
     if p.max(context.saturating_add(n)) > model.context() {
-        return Err(CliError::usage(format!("this model's context holds {} tokens, no more", model.context())));
+        return Err(CliError::usage(format!("this model's context is limited to {} tokens", model.context())));
     }
     let rounds = args.repetitions as usize;
     if args.sessions > 1 && !context.is_multiple_of(PROMPT_STEP) {
-        let says = format!("with --sessions, --context is a multiple of {PROMPT_STEP}: texts read in such steps");
+        let says = format!("with --sessions, --context must be a multiple of {PROMPT_STEP}");
         return Err(CliError::usage(says));
     }
     let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
     if args.fill && model.config().has_ttt() {
-        return Err(CliError::usage("--fill: a state of test-time training comes about by reading only"));
+        return Err(CliError::usage("--fill: models with test-time-training layers must read the context"));
     }
     let sessions = args.sessions as usize;
     let mut session_bytes = None;

@@ -20,8 +20,8 @@ use input::{Input, Line};
 use settings::Settings;
 
 const AFTER_HELP: &str = "\
-Commands in the conversation: /help /clear /system /set /regen /save /load /stats /bye. A message of several lines begins and ends
-with \"\"\". Ctrl-C ends an answer, Ctrl-D the conversation. Messages may come through a pipe, too.
+Commands in the conversation: /help /clear /system /set /regen /save /load /stats /bye. Enclose a message of several lines in
+\"\"\". Ctrl-C stops an answer, Ctrl-D ends the conversation. Messages can also be piped in, one per line.
 
 Examples:
   bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T
@@ -29,26 +29,26 @@ Examples:
   printf 'What is 2+2?\\nAnd 3+3?\\n' | bitnet chat -m model.gguf";
 
 const HELP: &str = "\
-  /clear           forget the conversation
-  /system TEXT     give the model an instruction, and begin anew; without text: show it
+  /clear           clear the conversation
+  /system TEXT     set the system message and start over; without TEXT, show it
   /set             show the options; /set temperature 0.2 changes one
-  /regen           another answer to the last message
-  /save FILE       keep the conversation in a file; /load FILE goes on with it
-  /stats           how fast the last answer was, and how full the context is
-  /bye             leave (also Ctrl-D)
+  /regen           generate another answer to the last message
+  /save FILE       save the conversation; /load FILE continues it
+  /stats           show the speed of the last answer and the use of the context
+  /bye             quit (also Ctrl-D)
   \"\"\"              begins and ends a message of several lines
-  Ctrl-C           ends an answer that goes on";
+  Ctrl-C           stops the current answer";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ChatArgs {
-    /// An instruction that stands above the conversation
+    /// System message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// A chat template: a file with Jinja source, or the name of a built-in one
     #[arg(long, value_name = "FILE|NAME")]
     template: Option<String>,
-    /// No chat template: continue each message as a text of its own, as models need that were not trained to talk
+    /// Use no chat template: continue each message as a text of its own, for base models
     #[arg(long, conflicts_with_all = ["template", "system"])]
     plain: bool,
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
     }
 }
 
-const PLAIN: &str = "this model was not made to talk: it continues what you type, and each line begins a new text";
+const PLAIN: &str = "this is not a chat model: it continues what you type, and each line starts a new text";
 
 fn greet(model: &Model, ui: &Ui) {
     let name = model.info().name.clone().unwrap_or_else(|| model.info().path.display().to_string());
@@ -185,9 +185,11 @@ impl Chat<'_> {
         match output.finish_reason {
             FinishReason::Cancelled => self.ui.say(self.ui.err(Style::Dim, "[interrupted]")),
             FinishReason::Length if self.session.remaining() == 0 => {
-                self.ui.note("the context is full: /clear begins anew");
+                self.ui.note("the context is full; /clear starts over");
             }
-            FinishReason::Length => self.ui.say(self.ui.err(Style::Dim, "[at its limit; /set max_tokens changes it]")),
+            FinishReason::Length => {
+                self.ui.say(self.ui.err(Style::Dim, "[token limit reached; /set max_tokens changes it]"));
+            }
             _ => {}
         }
         self.messages.push(Message::assistant(output.text.clone().unwrap_or_default()));
@@ -208,13 +210,13 @@ impl Chat<'_> {
             "help" | "?" | "h" => ui.say(HELP),
             "clear" => {
                 self.forget();
-                ui.say(ui.err(Style::Dim, "[forgotten]"));
+                ui.say(ui.err(Style::Dim, "[conversation cleared]"));
             }
             "system" if rest.is_empty() => ui.say(self.system.as_deref().unwrap_or("[no instruction]")),
             "system" => {
                 self.system = Some(rest.to_owned());
                 self.forget();
-                ui.say(ui.err(Style::Dim, "[noted; the conversation begins anew]"));
+                ui.say(ui.err(Style::Dim, "[instruction set; the conversation starts over]"));
             }
             "set" if rest.is_empty() => ui.say(&self.settings),
             "set" => match self.settings.set(rest) {
@@ -222,11 +224,9 @@ impl Chat<'_> {
                 Err(problem) => ui.error(&CliError::usage(problem)),
             },
             "regen" => self.regenerate()?,
-            "save" | "load" if rest.is_empty() => {
-                ui.error(&CliError::usage(format!("/{name} wants the name of a file")))
-            }
+            "save" | "load" if rest.is_empty() => ui.error(&CliError::usage(format!("/{name} needs a file name"))),
             "save" => match store::save(Path::new(rest), &self.conversation(), &mut self.session) {
-                Ok(()) => ui.say(ui.err(Style::Dim, format_args!("[kept in {rest} and {rest}.json]"))),
+                Ok(()) => ui.say(ui.err(Style::Dim, format_args!("[saved to {rest} and {rest}.json]"))),
                 Err(error) => ui.error(&error),
             },
             "load" => match store::load(Path::new(rest), &self.model) {
@@ -234,7 +234,7 @@ impl Chat<'_> {
                 Err(error) => ui.error(&error),
             },
             "stats" => self.stats(),
-            _ => ui.error(&CliError::usage(format!("there is no command /{name}; /help lists them"))),
+            _ => ui.error(&CliError::usage(format!("unknown command /{name}; /help lists all commands"))),
         }
         Ok(true)
     }
@@ -256,21 +256,24 @@ impl Chat<'_> {
         self.messages = conversation.messages();
         match session {
             Ok(session) => self.session = session,
-            Err(error) => self.ui.note(&format!("the conversation is read anew with the next message: {error}")),
+            Err(error) => self.ui.note(&format!(
+                "the saved state cannot be used, so the next message reads the conversation again: \
+                 {error}"
+            )),
         }
-        let said = self.messages.len();
-        self.ui.say(self.ui.err(Style::Dim, format_args!("[{said} messages, {} tokens known]", self.session.len())));
+        let (said, cached) = (self.messages.len(), self.session.len());
+        self.ui.say(self.ui.err(Style::Dim, format_args!("[{said} messages, {cached} tokens in the cache]")));
     }
 
     fn regenerate(&mut self) -> Result<(), CliError> {
         if self.messages.pop_if(|m| m.role == "assistant").is_none() {
-            self.ui.error(&CliError::usage("there is no answer yet"));
+            self.ui.error(&CliError::usage("there is no answer to regenerate"));
             return Ok(());
         }
         // The same seed would give the same answer.
         self.settings.sampling.seed = self.settings.sampling.seed.wrapping_add(1);
         if self.settings.sampling.is_greedy() {
-            self.ui.note("temperature 0 gives the same answer again; /set temperature 0.7 varies it");
+            self.ui.note("temperature 0 always gives the same answer; /set temperature 0.7 changes that");
         }
         match self.messages.pop() {
             Some(message) => self.say(message.content),

@@ -23,9 +23,9 @@ fn after_help() -> String {
 }
 
 const RULES: &str = "\
-Trits are always kept. A scale that the target cannot hold exactly is refused, unless --round-scales allows to round it.
-Scales of groups need a format whose groups are as short: q2_0 takes those of pq2_0 and ptq1_0, not the other way round.
-What was written is read back and compared with the source; the file gets its name only when it is complete.";
+Ternary weights are always kept exactly. A scale that the target cannot represent exactly is an error, unless --round-scales is
+given. Group scales need a format whose groups are not longer: q2_0 can hold those of pq2_0 and ptq1_0, but not the reverse.
+The output is read back and compared with the source, and gets its name only when it is complete.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,28 +39,28 @@ Examples:
 /// Parses a format's name.
 fn target() -> impl TypedValueParser<Value = Target> {
     let names = PossibleValuesParser::new(Target::ALL.map(Target::name));
-    names.try_map(|name| Target::from_name(&name).ok_or("no such format"))
+    names.try_map(|name| Target::from_name(&name).ok_or("unknown format"))
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]
 pub(crate) struct ConvertArgs {
-    /// The model to read: anything that --model takes elsewhere
+    /// Model to read: anything that --model accepts
     #[arg(value_name = "IN", value_parser = ModelSpec::parser())]
     input: ModelSpec,
-    /// The file to write, or for hf-packed the folder
+    /// File to write; a folder for hf-packed
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// The format to write
+    /// Format to write
     #[arg(long, value_name = "FORMAT", value_parser = target())]
     to: Target,
-    /// Round scales that the format cannot hold exactly, rather than refuse
+    /// Round scales that the format cannot hold exactly instead of failing
     #[arg(long)]
     round_scales: bool,
-    /// Write embedding and head in half precision: half of the bytes where they are f32, and rounded
+    /// Write embedding and head as f16: half the size of f32, but rounded
     #[arg(long)]
     f16_tables: bool,
-    /// What a GGUF file calls the model [default: what IN calls it, or the name of its folder]
+    /// Model name in the GGUF metadata [default: the name in IN, or its folder name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Replace OUT if it exists
@@ -80,7 +80,8 @@ pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
         files::replaceable(&args.output)?;
     } else if args.output.exists() && !args.output.is_dir() {
         let name = args.output.display();
-        return Err(CliError::usage(format!("{name} is no folder, and hf-packed writes one; give another name")));
+        let message = format!("{name} is not a folder, but hf-packed writes a folder; give another name");
+        return Err(CliError::usage(message));
     }
     if !args.force && occupied(&args.output) {
         return Err(CliError::usage(format!("{} exists already; --force replaces it", args.output.display())));

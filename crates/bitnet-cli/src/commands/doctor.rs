@@ -20,17 +20,17 @@ use crate::progress;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Every kernel that this CPU can run multiplies random and extreme inputs of many shapes, and every sum must equal
-that of a plain definition which shares no code with it. Exit code 1 says that one does not.
+Runs every kernel that this CPU supports on random and extreme inputs of many shapes, and compares each result with a reference
+implementation that shares no code with it. Exits with code 1 on a mismatch.
 
-With --model, the file is explained and computed in several ways, which must agree to the last bit; a BitNet-embedding 0.6B must
-give the vector that its card prints.
+With --model, also describes the model and computes it in several ways, which must agree bit for bit; BitNet-embedding 0.6B must
+reproduce the vector on its model card.
 
 Examples:
   bitnet doctor
   bitnet doctor -m model.gguf
   bitnet doctor --json | jq .bandwidth_gb_s
-  BITNET_ISA=scalar bitnet doctor        what is used when an instruction set is forced";
+  BITNET_ISA=scalar bitnet doctor        what is used with a forced instruction set";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -38,7 +38,7 @@ pub(crate) struct DoctorArgs {
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
-    /// Leave the memory bandwidth out
+    /// Do not measure the memory bandwidth
     #[arg(long)]
     no_bandwidth: bool,
     #[command(flatten)]
@@ -261,7 +261,7 @@ fn as_text(
         let result = match &f.verdict {
             Verdict::NotHere => continue,
             Verdict::Right { products } => {
-                let how = if f.exact { "equal the definition" } else { "keep the bound of the kernel's rounding" };
+                let how = if f.exact { "equal the reference" } else { "within the kernel's error bound" };
                 format!("{} {products} products {how}", ui.out(Style::Green, "ok   "))
             }
             Verdict::Wrong { mismatch } => format!("{} {}", ui.out(Style::Red, "WRONG"), describe(mismatch)),
@@ -276,10 +276,11 @@ fn as_text(
         line("bandwidth", each.collect::<Vec<_>>().join(", "));
         // What one token of 2B4T reads: 2.08 G weights of two or 1.6 bits, and six bits of each weight of the head.
         let gb = if streaming.starts_with("base3") { 0.417 } else { 0.521 } + 0.249;
-        line("so", format!("at most about {:.0} tokens/s with BitNet b1.58 2B4T ({gb:.2} GB for each)", best / gb));
+        let most = best / gb;
+        line("estimate", format!("at most about {most:.0} tokens/s with BitNet b1.58 2B4T ({gb:.2} GB per token)"));
     }
     text.push_str(&match verdict(findings) {
-        Ok(()) => format!("{}\n", ui.out(Style::Green, "All is well.")),
+        Ok(()) => format!("{}\n", ui.out(Style::Green, "All checks passed.")),
         Err(_) => String::new(),
     });
     format!("{}\n{text}", ui.out(Style::Bold, format_args!("bitnet {}", env!("CARGO_PKG_VERSION"))))

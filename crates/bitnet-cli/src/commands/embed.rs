@@ -13,8 +13,8 @@ use crate::source::{self, Loaded};
 use crate::ui::{self, Ui};
 
 const AFTER_HELP: &str = "\
-One line of numbers for each text, or one JSON object. Embedding models were made to compare texts; their files say how the
-states of a text become one vector, and their cards what stands before a query. The vectors of a language model tell less.
+Prints one line of numbers per text, or one JSON object. Embedding models are trained for comparing texts; their files define the
+pooling, and their model cards the prefix of a query. The vectors of language models are less useful.
 
 Examples:
   bitnet embed -m model.gguf \"a cat\" \"a kitten\" \"a train\"
@@ -24,19 +24,19 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct EmbedArgs {
-    /// The texts
+    /// Texts to embed
     #[arg(value_name = "TEXT", conflicts_with = "file", required_unless_present = "file")]
     texts: Vec<String>,
-    /// A file with a text in each line; empty lines are left out
+    /// File with one text per line; empty lines are skipped
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// How the states of a text's tokens become one vector [default: as the model's file says, else mean]
+    /// Pooling of the token states [default: according to the model's file, else mean]
     #[arg(long, value_name = "HOW", value_enum)]
     pooling: Option<PoolingName>,
-    /// What is put before each text: the instruction that a model expects before a query, say
+    /// Text to put before each input, for example the instruction that a model expects before a query
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     prefix: String,
-    /// Vectors as they come, not scaled to length 1
+    /// Do not scale the vectors to length 1
     #[arg(long)]
     no_normalize: bool,
     /// One JSON object on stdout: dimensions, pooling, embeddings
@@ -87,7 +87,7 @@ pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
     let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F16, ui)?;
     let pooling = args.pooling.map_or(model.pooling(), PoolingName::pooling);
     if let Some(named) = model.config().pooling.filter(|named| *named != pooling) {
-        ui.note(&format!("the model's file names {} pooling; this is {}", named.name(), pooling.name()));
+        ui.note(&format!("the model's file asks for {} pooling; using {} instead", named.name(), pooling.name()));
     }
     let options = EmbedOptions::default().pooling(pooling).normalize(!args.no_normalize);
     let vectors = model.embed(texts.iter().map(|text| format!("{}{text}", args.prefix)), options)?;

@@ -18,13 +18,13 @@ use crate::ui::{self, Ui};
 use questions::Question;
 
 const AFTER_HELP: &str = "\
-Each line of the file is a JSON object in one of these forms, as the public sets have them:
+Each line of the file is a JSON object in one of these forms, as in the public data sets:
   {\"question\": S, \"choices\": {\"text\": [S], \"label\": [S]}, \"answerKey\": S}        ARC, OpenBookQA, CommonsenseQA
   {\"ctx\": S, \"endings\": [S], \"label\": N, \"activity_label\": S?}                   HellaSwag
   {\"prompt\": S, \"choices\": [S], \"answer\": N}                                     anything else; N counts from 0
 
-Every choice is scored as a continuation of the prompt, a space in front. Accuracy takes the choice with the highest
-probability, normalised accuracy the highest logarithm of it for each character. Intervals hold with 95 % (Wilson).
+Each choice is scored as a continuation of the prompt, with a space in front. Accuracy picks the choice with the highest
+probability; normalised accuracy the one with the highest log-probability per character. Intervals are 95 % Wilson intervals.
 
 Examples:
   bitnet eval -m model.gguf arc_easy.jsonl
@@ -34,16 +34,16 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct EvalArgs {
-    /// Questions, one JSON object in each line
+    /// File of questions, one JSON object per line
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Only the first N questions
+    /// Use only the first N questions
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// A text before every prompt: an instruction, or questions with their answers
+    /// Text before every prompt: an instruction, or few-shot examples
     #[arg(long, value_name = "FILE")]
     prefix: Option<PathBuf>,
-    /// Write the scores of every question to this file, one JSON object in each line
+    /// Write the scores of every question to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     details: Option<PathBuf>,
     /// One JSON object on stdout: questions, accuracy, accuracy_norm, intervals, errors of the mean
@@ -89,7 +89,7 @@ pub(crate) fn execute(args: &EvalArgs, ui: &Ui) -> Result<(), CliError> {
     let mut questions = questions::read(&args.file)?;
     questions.truncate(args.limit.unwrap_or(usize::MAX));
     if questions.is_empty() {
-        return Err(CliError::usage(format!("{} holds no question", args.file.display())));
+        return Err(CliError::usage(format!("{} contains no questions", args.file.display())));
     }
     let prefix = match &args.prefix {
         None => String::new(),

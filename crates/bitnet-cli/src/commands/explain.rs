@@ -52,11 +52,11 @@ pub(crate) fn formulas(c: &ModelConfig) -> Vec<String> {
     add(c.sub_norms, "norms before the output and the down projection");
     add(c.head_norms, "norms of the heads of q and k");
     add(c.projection_norms, "a norm before every projection");
-    add(c.output_norms, "norms behind attention and feed-forward block");
+    add(c.output_norms, "norms after attention and feed-forward block");
     add(c.qkv_bias, "biases of q, k and v");
     add(c.hidden_act == Activation::GeluTanh, "GELU");
     add(c.embedding_scale != 1.0, &format!("embedding times {}", c.embedding_scale));
-    add(c.residual_scale != 1.0, &format!("what layers add times {}", c.residual_scale));
+    add(c.residual_scale != 1.0, &format!("residual branches times {}", c.residual_scale));
     add(c.logit_divisor != 1.0, &format!("logits divided by {}", c.logit_divisor));
     if let Some(scale) = c.attention_scale {
         add(true, &format!("scores times {scale}"));
@@ -112,7 +112,7 @@ fn gguf(file: &Gguf) -> Option<String> {
     let names: Vec<String> = types.into_iter().take(3).map(|(ty, _)| ty).collect();
     let architecture = if architecture.is_empty() { "unnamed architecture" } else { architecture };
     match names.is_empty() {
-        true => Some(format!("it holds no matrices ({architecture}): a vocabulary or an adapter, no model")),
+        true => Some(format!("it holds no matrices ({architecture}): a vocabulary or an adapter, not a model")),
         false => Some(format!(
             "a model of {} that is not ternary ({architecture}): {GGUF_PROGRAMS}; {KNOWN}",
             names.join(", ")
@@ -154,9 +154,9 @@ pub(crate) fn foreign(path: &Path) -> Option<&'static str> {
             b"version https://git-lfs",
             "a pointer of Git LFS, not the file itself: fetch it with `git lfs pull` or `bitnet pull`",
         ),
-        (b"<!DOCTYPE", "a web page, not the file that was to be downloaded: try again, perhaps with a token"),
-        (b"<html", "a web page, not the file that was to be downloaded: try again, perhaps with a token"),
-        (b"Entry not found", "an answer of the hub that there is no such file"),
+        (b"<!DOCTYPE", "a web page instead of the requested file: download it again, perhaps with a token"),
+        (b"<html", "a web page instead of the requested file: download it again, perhaps with a token"),
+        (b"Entry not found", "the hub's answer that the file does not exist"),
     ];
     if path.is_dir() || files::regular(path, "a model").is_err() {
         return None;

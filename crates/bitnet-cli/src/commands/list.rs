@@ -15,17 +15,17 @@ use crate::ui::{self, Style, Ui};
 const KNOWN_CONTEXT: usize = 4096;
 
 const AFTER_HELP: &str = "\
-Shows what lies in the cache of Hugging Face's tools (HF_HOME) and in our own (XDG_CACHE_HOME), with its size on disk.
+Lists the models in the Hugging Face cache (HF_HOME) and in bitnet's own cache (XDG_CACHE_HOME), with their size on disk.
 
 Examples:
   bitnet list
-  bitnet list --known          ternary models that `bitnet pull` and -m know by a short name, what for, and the memory they need
+  bitnet list --known          ternary models with a short name for `bitnet pull` and -m, their purpose and memory
   bitnet list --json | jq '[.models[].bytes] | add'";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ListArgs {
-    /// Known ternary models instead: short names, what they are good for, memory, and which are here
+    /// List known ternary models instead: short names, purpose, memory, and which are downloaded
     #[arg(long)]
     known: bool,
     /// One JSON object on stdout: models, bytes
@@ -34,8 +34,8 @@ pub(crate) struct ListArgs {
 }
 
 const AFTER_RM_HELP: &str = "\
-Removes a repository from the cache of Hugging Face's tools with all of its files, also for those tools; or a model that this
-program made, by its file name.
+Removes a repository with all of its files from the Hugging Face cache, which other tools share; or a model that bitnet itself
+wrote, by its file name.
 
 Examples:
   bitnet rm falcon3-1b
@@ -48,7 +48,7 @@ pub(crate) struct RmArgs {
     /// Short names, repositories or file names, as `bitnet list` shows them
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<String>,
-    /// Say what would be removed, and remove nothing
+    /// Only print what would be removed
     #[arg(long)]
     dry_run: bool,
     /// One JSON object on stdout: removed, bytes
@@ -93,7 +93,7 @@ fn hub_entries() -> Result<Vec<Entry>, CliError> {
             1 => "1 file of weights".to_owned(),
             n => format!("{n} files of weights"),
         };
-        let note = if r.unfinished { format!("{files}, a download is not finished") } else { files };
+        let note = if r.unfinished { format!("{files}, incomplete download") } else { files };
         Entry { short: names::of_repo(&r.repo), name: r.repo, path: r.path, bytes: r.bytes, note, hub: true }
     };
     Ok(repos.into_iter().map(entry).collect())
@@ -115,7 +115,7 @@ pub(crate) fn list(args: &ListArgs, ui: &Ui) -> Result<(), CliError> {
         return ui::print_json(&json!({ "models": all.iter().map(model).collect::<Vec<_>>(), "bytes": total }));
     }
     if all.is_empty() {
-        ui.say("no models are here; `bitnet pull NAME` brings one, `bitnet list --known` shows names");
+        ui.say("no models found; `bitnet pull NAME` downloads one, `bitnet list --known` shows names");
         return Ok(());
     }
     let width = all.iter().map(|e| e.name.len()).max().unwrap_or(0);
@@ -170,7 +170,7 @@ pub(crate) fn rm(args: &RmArgs, ui: &Ui) -> Result<(), CliError> {
         let repo = names::find(name).map_or_else(|| name.trim_start_matches("hf:").to_owned(), |spec| spec.repo);
         let found = all.iter().find(|e| e.name == repo || e.name == *name);
         chosen.push(found.ok_or_else(|| {
-            CliError::usage(format!("{name} is not here; `bitnet list` shows what is, with the names to use"))
+            CliError::usage(format!("{name} was not found; `bitnet list` shows the models on this disk"))
         })?);
     }
     for e in &chosen {

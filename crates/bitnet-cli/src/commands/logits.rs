@@ -13,8 +13,8 @@ use crate::source::{self, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The file holds one tensor `logits`, f32 [T, vocab]: row i is what the model predicts after id i. Nothing is added to the
-ids. Keys and values are kept in f32, so that the numbers can be compared with those of other programs.
+The file contains one tensor `logits`, f32 [T, vocab]: row i is the prediction after id i. Nothing is added to the ids. The KV
+cache is f32, so that the logits can be compared with those of other programs.
 
 Examples:
   bitnet logits -m model.gguf --ids 1,2,3 --out logits.safetensors
@@ -23,10 +23,10 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct LogitsArgs {
-    /// Token ids, as they are
+    /// Token ids; nothing is added to them
     #[arg(long, value_name = "1,2,3")]
     ids: Ids,
-    /// The safetensors file to write
+    /// Safetensors file to write
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
     /// One JSON object on stdout: file, tokens, vocab
@@ -41,7 +41,7 @@ pub(crate) struct LogitsArgs {
 pub(crate) fn execute(args: &LogitsArgs, ui: &Ui) -> Result<(), CliError> {
     if !matches!(args.engine.kv, None | Some(KvName::F32)) {
         return Err(CliError::usage(
-            "--kv: logits are computed with f32 keys and values, so that they can be compared",
+            "--kv: logits are always computed with an f32 KV cache, so that they can be compared",
         ));
     }
     if args.ids.0.is_empty() {

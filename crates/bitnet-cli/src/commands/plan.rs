@@ -16,10 +16,10 @@ use crate::source::{self, ModelSpec};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The model is a file, a folder or a repository that is here, a config.json without any weights, a name of `bitnet list --known`, or
-the shape 70b (as Llama 3 70B). Its weights are not read. Each token reads all packed weights, six bits of each weight of the head, and the
-keys and values of the text so far; the memory bandwidth, measured now, says how often a second that can be. What `bitnet
-bench` measures lies below.
+The model is a local file, folder or downloaded repository, a config.json without weights, a name of `bitnet list --known`, or the
+shape 70b (as Llama 3 70B). Its weights are not read. To generate a token, all packed weights, six bits of each weight of the
+head, and the keys and values so far must be read; the measured memory bandwidth therefore bounds the tokens per second.
+`bitnet bench` measures what is actually reached.
 
 Examples:
   bitnet plan 70b
@@ -29,22 +29,22 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct PlanArgs {
-    /// The model, a config.json, a known name, or the shape 70b
+    /// Model, config.json, known name, or the shape 70b
     #[arg(value_name = "MODEL", conflicts_with = "model")]
     shape: Option<String>,
-    /// Tokens in the context
+    /// Context length in tokens
     #[arg(long, value_name = "N", default_value = "4096")]
     context: usize,
-    /// How keys and values are kept
+    /// Type of the KV cache
     #[arg(long, value_name = "TYPE", value_enum, default_value = "f16")]
     kv: KvName,
-    /// Threads [default: one for each CPU that this process may use]
+    /// Number of threads [default: one per CPU available to this process]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Instruction set [default: the best that this CPU has]
+    /// Instruction set [default: the best on this CPU]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     isa: Option<Isa>,
-    /// The memory bandwidth in GB/s, of another machine say; it is not measured then
+    /// Memory bandwidth in GB/s to assume instead of measuring it, for example of another machine
     #[arg(long, value_name = "GB/S")]
     bandwidth: Option<f64>,
     /// One JSON object on stdout
@@ -124,7 +124,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     let threads = args.threads.map_or(process::cpus().get(), usize::from);
     let bandwidth = match args.bandwidth {
         Some(gb_s) if gb_s > 0.0 && gb_s.is_finite() => gb_s,
-        Some(gb_s) => return Err(CliError::usage(format!("--bandwidth {gb_s}: it must be above 0"))),
+        Some(gb_s) => return Err(CliError::usage(format!("--bandwidth {gb_s}: must be above 0"))),
         None => {
             let spinner = progress::spinner(ui, "measuring memory bandwidth");
             let gb_s = process::bandwidth_in_child(threads);
@@ -174,9 +174,9 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     line("bandwidth", format!("{bandwidth:.1} GB/s with {threads} thread{}", if threads == 1 { "" } else { "s" }));
     let [first, last] = rates.map(ui::rate);
     let speed = match in_cache {
-        true => "its weights fit the cache: memory is no limit, `bitnet bench` tells".to_owned(),
+        true => "the weights fit in the CPU cache, so memory is not the limit; run `bitnet bench`".to_owned(),
         false => {
-            format!("at most {first} tokens/s at the beginning, {last} behind {context} tokens ({kernel})")
+            format!("at most {first} tokens/s at the beginning, {last} after {context} tokens ({kernel})")
         }
     };
     line("speed", speed);

@@ -17,16 +17,16 @@ use crate::source::{self, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The file is encoded as one text. Window i reads tokens iN .. iN+N-1 and predicts tokens iN+1 .. iN+N; nothing is carried
-from one window to the next, and the last one is shorter. Perplexity is exp(nats per token): lower is better. Figures
-can be compared only where text, tokenizer and window are the same.
+The file is tokenized as one text. Window i reads tokens iN .. iN+N-1 and predicts tokens iN+1 .. iN+N; no state is carried
+from one window to the next, and the last window may be shorter. Perplexity is exp(nats per token): lower is better. Results
+are comparable only with the same text, tokenizer and window.
 
 Examples:
   bitnet ppl -m model.gguf --file wiki.test.txt --window 512
   bitnet ppl -m model.gguf --file story.txt --window 256 --json | jq .perplexity
-  bitnet ppl -m model.gguf --file story.txt --kv f16       what a smaller cache costs
+  bitnet ppl -m model.gguf --file story.txt --kv f16       the cost of a smaller KV cache
   bitnet ppl -m model.gguf --file book.txt --window 2048 --by-position 256
-  bitnet ppl --file story.txt --no-adapt                   what learning while reading is worth";
+  bitnet ppl --file story.txt --no-adapt                   without inner updates of TTT layers";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -34,16 +34,16 @@ pub(crate) struct PplArgs {
     /// Text to predict, UTF-8
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
-    /// Tokens in a window [default: the model's context, at most 2048]
+    /// Window length in tokens [default: the model's context, at most 2048]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     window: Option<u32>,
     /// Put the beginning-of-text token before the text
     #[arg(long)]
     bos: bool,
-    /// Only the first N tokens of the text
+    /// Use only the first N tokens of the text
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     limit: Option<u32>,
-    /// Also tell apart stretches of N places within the windows: how much what was read helps
+    /// Also report each range of N positions within the windows, to see how much context helps
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     by_position: Option<u32>,
     /// One JSON object on stdout

@@ -9,8 +9,8 @@ use crate::source::HubSpec;
 use crate::ui::Ui;
 
 const AFTER_HELP: &str = "\
-Files go into the cache that Hugging Face's own tools use, and what was begun is continued. Prints where the model is.
-HF_HOME, HF_TOKEN (for gated models), HF_ENDPOINT (a mirror), HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE are obeyed.
+Downloads into the cache that Hugging Face's own tools use, resumes interrupted downloads, and prints the path of the model.
+Respects HF_HOME, HF_TOKEN (for gated models), HF_ENDPOINT (a mirror), HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.
 
 Examples:
   bitnet pull falcon3-1b                                             a short name; `bitnet list --known` shows them
@@ -21,10 +21,10 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct PullArgs {
-    /// The repository, and one GGUF file of it where it has several; or a short name
+    /// Repository, with one GGUF file of it if there are several; or a short name
     #[arg(value_name = "OWNER/REPO[:FILE]|NAME")]
     repo: HubSpec,
-    /// A branch, a tag or a commit [default: main]
+    /// Branch, tag or commit [default: main]
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
     /// One JSON object on stdout: path, files, commit

@@ -19,8 +19,8 @@ use crate::source::{self, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The prompt is the argument, or --prompt, or what comes on stdin. The new text goes to stdout as it is made, everything
-else to stderr. Ctrl-C ends the text; what was made so far stays.
+The prompt is the argument, or --prompt, or stdin. The generated text goes to stdout as it is generated, everything else to
+stderr. Ctrl-C stops the generation; the text so far is kept.
 
 Examples:
   bitnet run \"Once upon a time\"
@@ -32,13 +32,13 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct RunArgs {
-    /// The text to continue [default: what comes on stdin]
+    /// Text to continue [default: stdin]
     #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "ids"])]
     text: Option<String>,
-    /// The text to continue
+    /// Text to continue
     #[arg(short, long, conflicts_with = "ids", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Token ids to continue, as they are: nothing is added
+    /// Token ids to continue; nothing is added to them
     #[arg(long, value_name = "1,2,3")]
     ids: Option<Ids>,
     /// Treat the prompt as a message and use the model's chat template
@@ -47,10 +47,10 @@ pub(crate) struct RunArgs {
     /// System message, with --chat
     #[arg(long, requires = "chat", allow_hyphen_values = true)]
     system: Option<String>,
-    /// A chat template, with --chat: a file with Jinja source, or the name of a built-in one
+    /// Chat template, with --chat: a Jinja file, or the name of a built-in template
     #[arg(long, value_name = "FILE|NAME", requires = "chat")]
     template: Option<String>,
-    /// Put the beginning-of-text token before the prompt [default: as the model's files say]
+    /// Put the beginning-of-text token before the prompt [default: according to the model's files]
     #[arg(long, conflicts_with_all = ["no_bos", "ids", "chat"])]
     bos: bool,
     /// Do not put the beginning-of-text token before the prompt
@@ -59,16 +59,16 @@ pub(crate) struct RunArgs {
     #[cfg(feature = "constrain")]
     #[command(flatten)]
     constrain: constrain::ConstrainArgs,
-    /// Generate nothing: print which of these texts is the most probable one after the prompt
+    /// Generate nothing; print which of these texts is the most probable continuation
     #[arg(long, value_name = "TEXT", num_args = 1..)]
     choose: Vec<String>,
-    /// What makes a text of --choose the best: its probability, or the mean over its tokens or its bytes
+    /// Score of --choose: the total log-probability, or its mean per token or per byte
     #[arg(long, value_name = "WHAT", value_enum, default_value = "total", requires = "choose")]
     choose_by: choose::ByName,
-    /// Print special tokens, too
+    /// Also print special tokens
     #[arg(long)]
     show_special: bool,
-    /// One JSON object on stdout, at the end
+    /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -114,7 +114,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
     let mut sampling = source::sampling(&model, &args.sampling);
     let seed = sampling.seed;
     if args.sampling.ignore_eos && args.sampling.max_tokens.is_none() {
-        tracing::info!("without --max-tokens this goes on until the context is full");
+        tracing::info!("without --max-tokens, generation continues until the context is full");
     }
     if sampling.temperature == 0.0 {
         // A greedy choice is the same with every seed: say 0 rather than a number that means nothing.
@@ -230,24 +230,24 @@ fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool,
 pub(crate) fn stats_line(s: &Stats, reason: FinishReason) -> String {
     let reused = match s.reused_tokens {
         0 => String::new(),
-        n => format!(" (+{n} known)"),
+        n => format!(" (+{n} cached)"),
     };
     let head = match s.coarse_tokens {
         0 => String::new(),
         _ => format!(" ({:.0} head rows each)", s.rescored_per_token()),
     };
-    let guessed = match s.drafted {
+    let drafted = match s.drafted {
         0 => String::new(),
-        n => format!(", {} of {n} guesses right", s.accepted),
+        n => format!(", {} of {n} draft tokens accepted", s.accepted),
     };
     let why = match reason {
-        FinishReason::Stop => "ended by itself",
-        FinishReason::Length => "at its limit",
+        FinishReason::Stop => "end of text",
+        FinishReason::Length => "token limit",
         FinishReason::Cancelled => "interrupted",
         _ => "ended",
     };
     format!(
-        "[prompt {} tokens{reused} at {} tok/s, text {} tokens at {} tok/s{head}{guessed}, {why}]",
+        "[prompt {} tokens{reused} at {} tok/s, generated {} tokens at {} tok/s{head}{drafted}, {why}]",
         s.prompt_tokens,
         ui::rate(s.prefill_tok_s()),
         s.new_tokens,
@@ -273,7 +273,7 @@ fn from_stdin() -> Result<String, CliError> {
     let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
         return Err(CliError::usage(
-            "there is no prompt: give one as in `bitnet run \"Once upon a time\"`, or try `bitnet chat`",
+            "no prompt given: pass one as in `bitnet run \"Once upon a time\"`, or try `bitnet chat`",
         ));
     }
     let name = Path::new("stdin");

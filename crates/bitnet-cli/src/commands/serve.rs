@@ -16,12 +16,13 @@ use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
 Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health, /metrics (Prometheus). Requests
-beyond --max-sessions wait, those beyond --queue get status 429. Ctrl-C and SIGTERM let answers end for --grace seconds, then they
-are broken off, and two seconds later the process ends whatever runs; a second one ends it at once, with exit code 130 or 143.
+beyond --max-sessions wait in the queue; those beyond --queue get status 429. On Ctrl-C or SIGTERM running answers may continue for
+--grace seconds, then they are aborted, and the process exits two seconds later at the latest. A second signal ends it at once, with
+exit code 130 or 143.
 
 Examples:
-  bitnet serve                                       the small model that comes with the program, at port 8080
-  bitnet serve -m model.gguf --port 0                a free port; the line on stdout says which
+  bitnet serve                                       the built-in model, on port 8080
+  bitnet serve -m model.gguf --port 0                a free port, printed on stdout
   BITNET_API_KEY=secret bitnet serve -m model.gguf --host 0.0.0.0
   curl http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\
        -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 40, \"stream\": true}'
@@ -130,7 +131,7 @@ fn seconds() -> clap::builder::RangedU64ValueParser {
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "it must be a whole number of at least 1".to_owned())
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be an integer of at least 1".to_owned())
 }
 
 pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
@@ -151,13 +152,13 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     let open = args.without_key && !options.address.ip().is_loopback();
     let server = Server::bind(model, options)?;
     if open {
-        ui.note(&format!("whoever reaches {} may use this server: it asks for no key", server.address()));
+        ui.note(&format!("anyone who can reach {} can use this server: no API key is set", server.address()));
     }
     // From here on the first Ctrl-C is the server's, the second ends the process.
     let _graceful = Graceful::begin();
     let url = format!("http://{}/v1", server.address());
     ui::print_line(format_args!(
-        "listening at {} (model {}, {threads} threads, {} texts at once); Ctrl-C ends it",
+        "listening at {} (model {}, {threads} threads, {} texts at once); Ctrl-C stops it",
         ui.out(Style::Bold, url),
         server.service().name(),
         args.limits.max_sessions,
@@ -216,7 +217,7 @@ fn address(host: &str, port: u16) -> Result<SocketAddr, CliError> {
     let found = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
     found.ok_or_else(|| {
         CliError::usage(format!(
-            "--host {host:?} is no address of this machine; use 127.0.0.1, ::1 or 0.0.0.0, for example"
+            "--host {host:?} is not an address of this machine; use 127.0.0.1, ::1 or 0.0.0.0, for example"
         ))
     })
 }

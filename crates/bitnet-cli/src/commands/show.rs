@@ -18,7 +18,7 @@ use crate::source::{self, ModelSpec};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Works on files that cannot be run, too, and says why they cannot.
+Also works for files that cannot be run, and explains why.
 
 Examples:
   bitnet show model.gguf
@@ -28,13 +28,13 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ShowArgs {
-    /// The model, as for --model
+    /// Model, as for --model
     #[arg(value_name = "MODEL", conflicts_with = "model", value_parser = ModelSpec::parser())]
     path: Option<ModelSpec>,
     /// List every tensor: type, shape, bytes
     #[arg(long)]
     tensors: bool,
-    /// Leave the metadata out
+    /// Do not print the metadata
     #[arg(long)]
     brief: bool,
     /// One JSON object on stdout, with everything
@@ -493,7 +493,7 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
         session.push(format!("{} for each token (keys and values in f16)", ui::bytes(growth.per_token)));
     }
     if growth.constant > 0 {
-        session.push(format!("{} however long it is (test-time training)", ui::bytes(growth.constant)));
+        session.push(format!("{} at any length (test-time training)", ui::bytes(growth.constant)));
     }
     out.put("session", session.join(" and "));
     let needs = needs(model);

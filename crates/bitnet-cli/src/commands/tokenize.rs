@@ -14,33 +14,33 @@ use crate::source;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The text is the argument, --file, or what comes on stdin. The ids can be handed to `run --ids` and `logits --ids`.
+The text is the argument, --file, or stdin. The ids can be passed to `run --ids` and `logits --ids`.
 
 Examples:
   bitnet tokenize \"Once upon a time\"                    431,442,261,403
-  bitnet tokenize --bos --pieces \"Once upon a time\"     one line for each token
+  bitnet tokenize --bos --pieces \"Once upon a time\"     one line per token
   bitnet tokenize --decode 431,442,261,403              Once upon a time
   bitnet tokenize --tokenizer tokenizer.json --file story.txt --json";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct TokenizeArgs {
-    /// The text, or with --decode the ids [default: what comes on stdin]
+    /// Text, or with --decode the ids [default: stdin]
     #[arg(value_name = "TEXT", conflicts_with = "file")]
     text: Option<String>,
-    /// A file with the text
+    /// File with the text
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// From ids to text
+    /// Convert ids to text
     #[arg(short, long, conflicts_with_all = ["bos", "pieces"])]
     decode: bool,
     /// Put the beginning-of-text token in front
     #[arg(long)]
     bos: bool,
-    /// One line for each token: its id and its text
+    /// Print one line per token: its id and its text
     #[arg(long, conflicts_with = "json")]
     pieces: bool,
-    /// Write special tokens out, with --decode
+    /// With --decode, print special tokens
     #[arg(long, requires = "decode")]
     show_special: bool,
     /// One JSON object on stdout: `ids` and `tokens`, or with --decode `ids` and `text`
@@ -150,7 +150,7 @@ fn input(args: &TokenizeArgs) -> Result<String, CliError> {
     }
     let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
-        return Err(CliError::usage("there is no text: give one as an argument, with --file, or on stdin"));
+        return Err(CliError::usage("no text given: pass it as an argument, with --file, or on stdin"));
     }
     let name = Path::new("stdin");
     Ok(files::text(files::read_stream(stdin, name, Kind::TEXT)?, name)?)

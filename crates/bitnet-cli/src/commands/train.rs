@@ -50,7 +50,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     settings.train.validate()?;
 
     if args.data.is_empty() && !args.resume {
-        return Err(CliError::usage("--data: which text is to be learned?"));
+        return Err(CliError::usage("no training data: pass --data FILE"));
     }
     let tokenizer = data::tokenizer(args, ui)?;
     let model = match &resumed {
@@ -152,7 +152,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
 /// Draws the curves. A picture that cannot be written is no reason to lose a run.
 fn plot(args: &TrainArgs, journal: &Journal, ui: &Ui) {
     if let Err(error) = journal.plot(&args.out.join("loss.svg")) {
-        ui.warning(&format!("no picture of the loss: {error}"));
+        ui.warning(&format!("cannot write loss.svg: {error}"));
     }
 }
 

@@ -19,42 +19,42 @@ use crate::source;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Every kernel that this CPU can run multiplies matrices of the model's shapes, with one token (decode) and with many
-(prefill), in turn with the others; weights come from memory or from the cache as they will in use. Weights are packed
-once, for one kernel, so the two phases are weighed. What is the fastest is stored in the cache folder and used whenever a
-model of these shapes is loaded with as many threads; the text does not depend on it, because only exact kernels are chosen.
+Measures every kernel that this CPU supports on the model's matrix shapes, with one token (decode) and with many (prefill).
+Weights come from memory or from the CPU cache, as in real use. Since weights are packed once, for one kernel, both phases are
+weighted. The fastest kernels are stored in the cache folder and used whenever a model of these shapes is loaded with the same
+number of threads. The output does not depend on it: only exact kernels are chosen.
 
 Examples:
   bitnet tune -m model.gguf
-  bitnet tune -m synthetic:2b4t -t 1 --dry-run    measure and store nothing
+  bitnet tune -m synthetic:2b4t -t 1 --dry-run    measure only
   bitnet tune -m model.gguf --prompt-per-token 20 for long prompts and short answers
-  bitnet run -m model.gguf --kernel default       without what was stored";
+  bitnet run -m model.gguf --kernel default       ignore the stored result";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct TuneArgs {
-    /// Seconds after which no new round begins; three rounds are measured whatever they take
+    /// Time budget in seconds; at least three rounds are always measured
     #[arg(long, value_name = "S", default_value_t = 4.0, value_parser = parse_seconds)]
     budget: f64,
-    /// Tokens of a prompt
+    /// Number of prompt tokens
     #[arg(short, long, value_name = "P", default_value_t = 128, value_parser = clap::value_parser!(u16).range(2..=4096))]
     prompt: u16,
-    /// Tokens read in prompts for each token generated: what prefill counts against decode
+    /// Prompt tokens per generated token: the weight of prefill against decode
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = parse_ratio)]
     prompt_per_token: f64,
-    /// Measure kernels that round, too; they are never chosen, --kernel NAME uses one
+    /// Also measure rounding kernels; they are never chosen, only --kernel NAME uses them
     #[arg(long)]
     inexact: bool,
-    /// Store nothing
+    /// Do not store the result
     #[arg(long)]
     dry_run: bool,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
-    /// Threads [default: one for each CPU that this process may use]
+    /// Number of threads [default: one per CPU available to this process]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Only kernels of this instruction set, for models loaded with it
+    /// Measure only kernels of this instruction set, for models loaded with it
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     isa: Option<Isa>,
     #[command(flatten)]
@@ -63,12 +63,12 @@ pub(crate) struct TuneArgs {
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=3600.0).contains(s));
-    seconds.ok_or_else(|| format!("{text:?} is no number of seconds from 0 to 3600"))
+    seconds.ok_or_else(|| format!("{text:?} is not a number of seconds from 0 to 3600"))
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse::<f64>().ok().filter(|r| (0.0..=1e6).contains(r));
-    ratio.ok_or_else(|| format!("{text:?} is no number from 0 to 1000000"))
+    ratio.ok_or_else(|| format!("{text:?} is not a number from 0 to 1000000"))
 }
 
 pub(crate) fn execute(args: &TuneArgs, ui: &Ui) -> Result<(), CliError> {

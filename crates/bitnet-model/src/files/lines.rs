@@ -62,7 +62,7 @@ impl Lines {
             return Ok(None);
         }
         if self.raw.contains(&0) {
-            let problem = "a NUL byte; this is no UTF-8 text (UTF-16, or no text at all)";
+            let problem = "a NUL byte; this is not UTF-8 text (perhaps UTF-16, or a binary file)";
             return Err(self.bad(problem.to_owned()));
         }
         match std::str::from_utf8(&self.raw) {

@@ -159,12 +159,9 @@ impl Checkpoint {
         let format = about["format"].as_u64();
         match about.get("sha256").map(|sum| sum.as_str().unwrap_or_default()) {
             Some(sum) => {
-                let at = digits_at(bytes, sum).ok_or_else(|| bad(path, &"its checksum is no checksum"))?;
+                let at = digits_at(bytes, sum).ok_or_else(|| bad(path, &"its checksum is malformed"))?;
                 if checksum(bytes, at) != sum {
-                    return Err(bad(
-                        path,
-                        &"the checksum does not fit, the bytes have changed since they were written",
-                    ));
+                    return Err(bad(path, &"the checksum does not match; the file has changed since it was written"));
                 }
                 if format != Some(FORMAT) {
                     return Err(bad(path, &format!("format {}, this program reads {FORMAT}", about["format"])));

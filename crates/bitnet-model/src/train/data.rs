@@ -61,7 +61,7 @@ impl TokenFile {
         let (file, bytes) = files::open(path, "a list of token ids")?;
         let unit = width.bytes() as u64;
         if !bytes.is_multiple_of(unit) {
-            let problem = format!("{bytes} bytes are no whole number of {unit}-byte ids");
+            let problem = format!("{bytes} bytes are not a whole number of {unit}-byte ids");
             return Err(TrainError::File { path: path.to_path_buf(), problem });
         }
         Ok(Self { path: path.to_path_buf(), file, width, len: bytes / unit, records: false })
@@ -107,7 +107,7 @@ impl TokenFile {
         let mut file = Self::open(path, TokenWidth::U32)?;
         if !file.len.is_multiple_of(t as u64 + 1) {
             let problem = format!(
-                "{} ids are no whole number of windows of {t} predictions; it was made for another --context",
+                "{} ids are not a whole number of windows of {t} predictions; it was made for another --context",
                 file.len
             );
             return Err(TrainError::File { path: path.to_path_buf(), problem });

@@ -123,7 +123,7 @@ fn way_out(previous: Option<&Path>) -> String {
                 file.display()
             )
         }
-        None => "there is no earlier one beside it, so begin anew in another folder".to_owned(),
+        None => "there is no earlier checkpoint in this folder; start a new run in another folder".to_owned(),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::app::App;
 const MAX_MESSAGES: usize = 4096;
 /// Most tools; OpenAI's limit.
 const MAX_TOOLS: usize = 128;
-const NO_TOOLS: &str = "the chat template of this model knows no tools";
+const NO_TOOLS: &str = "the chat template of this model does not support tools";
 
 /// Answers a conversation.
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -96,7 +96,7 @@ fn form(app: &App) -> Option<ToolForm> {
 fn messages(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
     match fields.take("messages") {
         Some(Value::Array(all)) if all.len() > MAX_MESSAGES => {
-            let message = format!("{} messages are given and at most {MAX_MESSAGES} are allowed", all.len());
+            let message = format!("{} messages given, at most {MAX_MESSAGES} allowed", all.len());
             Err(ApiError::field("messages", message))
         }
         Some(Value::Array(all)) if !all.is_empty() => {

@@ -58,7 +58,7 @@ pub(super) fn texts(
         _ => return Err(wrong()),
     };
     if all.len() > most {
-        return Err(ApiError::field(field, format!("{} texts are given and at most {most} are allowed", all.len())));
+        return Err(ApiError::field(field, format!("{} texts given, at most {most} allowed", all.len())));
     }
     let vocab = app.model.config().vocab_size;
     all.into_iter()

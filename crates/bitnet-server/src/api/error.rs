@@ -122,11 +122,11 @@ impl From<Refused> for ApiError {
             Refused::Full => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
-                "all places are taken and so are those to wait in; try again in a moment",
+                "the server is busy and its queue is full; try again in a moment",
             )
             .code("rate_limit_exceeded"),
             Refused::Closing => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "the server is about to end")
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "the server is shutting down")
                     .code("server_shutdown")
             }
             Refused::Dead => Self::dead(),
@@ -168,7 +168,7 @@ impl From<Failure> for ApiError {
             Failure::Closing => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server_error",
-                "the server ended before the text did; what there is of it is no whole answer",
+                "the server shut down before the answer was complete",
             )
             .code("server_shutdown"),
         }
@@ -180,8 +180,8 @@ fn presentable(message: String) -> String {
     if !message.contains("panic: ") && !message.contains("panicked at") {
         return message;
     }
-    tracing::error!(%message, "a library failed at what a client sent");
-    "a library of this server failed at it; please report it with the request".into()
+    tracing::error!(%message, "a library failed on a request");
+    "an internal library failed on this request; please report it with the request".into()
 }
 
 impl From<bitnet::Error> for ApiError {

@@ -37,7 +37,7 @@ impl Fields {
         let value: Value = serde_json::from_slice(body).map_err(|error| {
             let message = match error.to_string() {
                 deep if deep.starts_with("recursion limit") => "the body is JSON in more than 127 levels".to_owned(),
-                other => format!("the body is no JSON: {other}"),
+                other => format!("the body is not valid JSON: {other}"),
             };
             ApiError::invalid(message).code("invalid_json")
         })?;

@@ -133,10 +133,7 @@ impl Draft {
         let total = prompts.len().saturating_mul(params.n);
         if total > app.options.max_choices {
             let most = app.options.max_choices;
-            return Err(ApiError::field(
-                "n",
-                format!("{total} texts are wanted and at most {most} at once are allowed"),
-            ));
+            return Err(ApiError::field("n", format!("{total} completions requested, at most {most} at once allowed")));
         }
         Ok(Self { params, prompts, answer })
     }
@@ -194,7 +191,7 @@ pub(crate) fn plan_only(app: &App, path: &str, body: &[u8]) -> u16 {
         "/v1/chat/completions" => chat::plan(app, body).and_then(|draft| draft.prepare(app, &asker)).map(drop),
         "/v1/completions" => completions::plan(app, body).and_then(|draft| draft.prepare(app, &asker)).map(drop),
         "/v1/embeddings" => embeddings::plan(app, body).map(drop),
-        _ => Err(ApiError::invalid("there is no such endpoint").status(StatusCode::NOT_FOUND)),
+        _ => Err(ApiError::invalid("unknown endpoint").status(StatusCode::NOT_FOUND)),
     };
     planned.map_or_else(|error| error.into_response().status().as_u16(), |()| 200)
 }

@@ -44,6 +44,6 @@ pub(crate) async fn model(
 
 /// There is no such model.
 pub(super) fn unknown(name: &str, app: &App) -> ApiError {
-    let message = format!("there is no model {} here; this server has {:?}", quoted(name), app.name);
+    let message = format!("unknown model {}; this server has {:?}", quoted(name), app.name);
     ApiError::field("model", message).status(StatusCode::NOT_FOUND).code("model_not_found")
 }

@@ -174,8 +174,7 @@ fn biases(fields: &mut Fields, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
     let map = match fields.take("logit_bias") {
         None => return Ok(Vec::new()),
         Some(Value::Object(map)) if map.len() > MAX_BIASES => {
-            return Err(fields
-                .wrong("logit_bias", format!("{} tokens are given and at most {MAX_BIASES} are allowed", map.len())));
+            return Err(fields.wrong("logit_bias", format!("{} tokens given, at most {MAX_BIASES} allowed", map.len())));
         }
         Some(Value::Object(map)) => map,
         Some(_) => return Err(fields.wrong("logit_bias", "it must be an object of token ids and numbers")),
@@ -201,7 +200,7 @@ fn constraint(fields: &mut Fields) -> Result<Option<(&'static str, bitnet::Const
     for (field, read) in readers {
         let Some(text) = fields.text(field)? else { continue };
         if found.replace((field, read(&text))).is_some() {
-            return Err(fields.wrong(field, "only one of response_format, grammar and regex can be kept"));
+            return Err(fields.wrong(field, "only one of response_format, grammar and regex can be used"));
         }
     }
     Ok(found)

@@ -13,7 +13,7 @@ pub enum ConstraintError {
         reason: String,
     },
     /// Something about the constraint is too deep, too large or too expensive.
-    #[error("the constraint is refused: {what}; the limit is {limit} (`ConstraintLimits::{name}`)")]
+    #[error("the constraint exceeds a limit: {what}; the limit is {limit} (`ConstraintLimits::{name}`)")]
     Limit {
         /// What there is too much of.
         what: String,
@@ -24,7 +24,7 @@ pub enum ConstraintError {
     },
     /// The text was cut off before it was what it must be.
     #[error(
-        "the text ended ({reason}) before it was complete under its constraint; what there is of it is {}; allow more tokens, \
+        "the text ended ({reason}) before it satisfied its constraint; the text so far is {}; allow more tokens, \
          or bound the lengths in the constraint (maxLength, maxItems)",
         quoted(.text)
     )]
@@ -43,13 +43,13 @@ pub enum ConstraintError {
         option: &'static str,
     },
     /// The grammar's engine gave up: a vocabulary that cannot write what the grammar asks for, or a fault of its own.
-    #[error("the constraint cannot go on: {reason}")]
+    #[error("the constraint cannot continue: {reason}")]
     Engine {
         /// Its reason.
         reason: String,
     },
     /// JSON of the right form that the type refuses nevertheless.
-    #[error("the type refuses the text {}: {source}", quoted(.text))]
+    #[error("invalid string {} as the type: {source}", quoted(.text))]
     Type {
         /// The text.
         text: String,

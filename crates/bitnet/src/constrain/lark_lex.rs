@@ -137,7 +137,7 @@ impl<'a> Lexer<'a> {
                 self.at += 1;
                 self.take(|c| !c.is_whitespace() && c != '<' && c != '>');
                 if !self.rest().starts_with('>') {
-                    return Err(self.wrong("a special token `<...>` has no end"));
+                    return Err(self.wrong("unterminated special token `<...>`"));
                 }
                 self.at += 1;
                 Token::Mark("<")
@@ -157,7 +157,7 @@ impl<'a> Lexer<'a> {
                 None => {
                     let mark = MARKS.iter().find(|m| self.rest().starts_with(**m));
                     let Some(mark) = mark else {
-                        return Err(self.wrong(&format!("{first:?} belongs nowhere in a grammar")));
+                        return Err(self.wrong(&format!("unexpected {first:?}")));
                     };
                     self.at += mark.len();
                     Token::Mark(mark)
@@ -226,11 +226,11 @@ impl<'a> Lexer<'a> {
                 _ => {}
             }
         }
-        let Some(end) = end else { return Err(self.wrong("a text has no end")) };
+        let Some(end) = end else { return Err(self.wrong("unterminated string")) };
         let json = rest[..end].replace("\\x", "\\u00");
         // As the engine reads it; two backslashes before an x would be three characters too many, and no harm for a measure.
         let text = serde_json::from_str(&json).or_else(|_| serde_json::from_str(&rest[..end]));
-        let text: String = text.map_err(|_| self.wrong(&format!("the text {} cannot be read", short(&rest[..end]))))?;
+        let text: String = text.map_err(|_| self.wrong(&format!("invalid string {}", short(&rest[..end]))))?;
         self.at += end;
         let any_case = self.rest().starts_with('i');
         self.at += usize::from(any_case);
@@ -252,7 +252,7 @@ impl<'a> Lexer<'a> {
                 _ => {}
             }
         }
-        Err(self.wrong("a pattern `/.../` has no end"))
+        Err(self.wrong("unterminated pattern `/.../`"))
     }
 
     /// `{"substring_words": @NAME}`, which is no JSON.
@@ -274,7 +274,7 @@ impl<'a> Lexer<'a> {
     fn json(&mut self) -> Result<Value, ConstraintError> {
         let mut stream = serde_json::Deserializer::from_str(self.rest()).into_iter::<Value>();
         let value = stream.next().ok_or_else(|| self.wrong("a value as JSON is missing"))?;
-        let value = value.map_err(|e| self.wrong(&format!("this is no JSON: {e}")))?;
+        let value = value.map_err(|e| self.wrong(&format!("invalid JSON: {e}")))?;
         self.at += stream.byte_offset();
         Ok(value)
     }

@@ -250,7 +250,7 @@ impl<'a> Parser<'a, '_> {
     fn count(&mut self) -> Result<u64, ConstraintError> {
         let Some(Token::Number(number)) = self.peek() else { return Err(self.wrong("a number is missing")) };
         let count = number.trim_end_matches('.').parse::<i32>().ok().filter(|n| *n >= 0);
-        let count = count.ok_or_else(|| self.wrong(&format!("{number} is no count of repetitions")))?;
+        let count = count.ok_or_else(|| self.wrong(&format!("{number} is not a repetition count")))?;
         self.at += 1;
         Ok(count as u64)
     }

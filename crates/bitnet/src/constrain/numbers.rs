@@ -30,7 +30,7 @@ impl Multiples {
         let Some(divisor) = object.get("multipleOf") else { return Ok(()) };
         let refused = |why: &str| Err(ConstraintError::grammar(format!("multipleOf {divisor} {why}")));
         let Some(mut value) = divisor.as_f64().map(f64::abs).filter(|v| *v > 0.0 && v.is_finite()) else {
-            return refused("is nothing that a number can be a multiple of");
+            return refused("must be a positive number");
         };
         let mut digits = 0;
         while value.fract() != 0.0 && digits <= DIGITS {

@@ -125,7 +125,7 @@ fn formats(schema: &mut Value, notes: &mut Vec<String>) {
         }
     });
     for format in unknown {
-        notes.push(format!("the format {:?} is not known and was taken as a remark: any text passes", short(&format)));
+        notes.push(format!("the format {:?} is unknown and was ignored: any string is accepted", short(&format)));
     }
 }
 
@@ -172,7 +172,7 @@ impl References {
             None if Some(reference) == id => "",
             _ => {
                 return Err(ConstraintError::grammar(format!(
-                    "the reference {name:?} leads out of the schema; only references within it (`#/$defs/...`) can be followed"
+                    "the reference {name:?} points outside of the schema; only references within it (`#/$defs/...`) can be followed"
                 )));
             }
         };
@@ -184,12 +184,11 @@ impl References {
             pointer.split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect()
         } else {
             self.anchors.get(&fragment).cloned().ok_or_else(|| {
-                ConstraintError::grammar(format!("the reference {name:?} names an anchor that the schema has not"))
+                ConstraintError::grammar(format!("the reference {name:?} names an anchor that is not in the schema"))
             })?
         };
-        let target = find(&self.root, &keys).ok_or_else(|| {
-            ConstraintError::grammar(format!("the reference {name:?} leads to nothing in the schema"))
-        })?;
+        let target = find(&self.root, &keys)
+            .ok_or_else(|| ConstraintError::grammar(format!("the reference {name:?} does not exist in the schema")))?;
         if keys.is_empty() {
             return Ok("#".into());
         }
@@ -287,7 +286,7 @@ pub(super) fn no_loops(root: &Value) -> Result<(), ConstraintError> {
                     let names = path[from..].iter().map(|(r, _)| r).chain([&reference]);
                     let names: Vec<String> = names.take(6).map(|r| short(r)).collect();
                     return Err(ConstraintError::grammar(format!(
-                        "references of the schema go round in a circle and say nothing on the way: {}",
+                        "references of the schema form a cycle without any other keyword: {}",
                         names.join(" -> ")
                     )));
                 }
@@ -354,8 +353,8 @@ mod tests {
         assert_eq!((at("b"), at("f")), ("#/$defs/copy-0".into(), "#/$defs/copy-0".into()));
         assert_eq!(ready["$defs"]["copy-0"]["$ref"], "#/$defs/c~d");
         for (reference, word) in [
-            ("#/$defs/nothing", "leads to nothing"),
-            ("other.json#/x", "leads out"),
+            ("#/$defs/nothing", "does not exist"),
+            ("other.json#/x", "points outside"),
             ("#nowhere", "anchor"),
             ("#/%zz", "percent"),
         ] {
@@ -368,8 +367,8 @@ mod tests {
         let error =
             refused(json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}));
         assert!(error.contains("#/$defs/a -> #/$defs/b -> #/$defs/a"), "{error}");
-        assert!(refused(json!({"$ref": "#"})).contains("circle"));
-        assert!(refused(json!({"allOf": [{"$ref": "#"}, {"type": "string"}]})).contains("circle"));
+        assert!(refused(json!({"$ref": "#"})).contains("cycle"));
+        assert!(refused(json!({"allOf": [{"$ref": "#"}, {"type": "string"}]})).contains("cycle"));
         assert!(ready(json!({"type": "object", "properties": {"next": {"$ref": "#"}}})).is_ok());
         assert!(ready(json!({"anyOf": [{"type": "null"}, {"items": {"$ref": "#"}}]})).is_ok());
         let names: serde_json::Map<String, Value> =

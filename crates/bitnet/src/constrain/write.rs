@@ -110,7 +110,7 @@ fn quoted(text: &str) -> String {
 
 /// Reads what [`json`] wrote, however deep: a schema of a program may be deeper than the JSON that `serde_json` reads.
 pub(super) fn read(text: &str) -> Result<Value, ConstraintError> {
-    let wrong = || ConstraintError::grammar("the schema is no JSON");
+    let wrong = || ConstraintError::grammar("the schema is not valid JSON");
     // What is open, with the key that waits for a value.
     let mut open: Vec<(Value, Option<String>)> = Vec::new();
     let mut at = 0;

@@ -65,7 +65,7 @@ pub enum ChatError {
         limit: usize,
     },
     /// There is no built-in template of this name.
-    #[error("there is no built-in chat template {name:?}; there are {known}")]
+    #[error("unknown built-in chat template {name:?}; expected one of: {known}")]
     UnknownBuiltin {
         /// The name.
         name: String,

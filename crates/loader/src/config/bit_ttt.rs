@@ -27,7 +27,7 @@ pub(crate) fn options(m: &Metadata, architecture: &str) -> Result<TttOptions, Lo
     o.rope_theta = float("rope_theta", o.rope_theta)?;
     if let Some(word) = m.str(&key("rope_pairs"))? {
         let known = TttOptions::PAIRS.iter().find(|p| p.0 == word);
-        o.rope_pairs = known.ok_or_else(|| unsupported("ttt.rope_pairs", word, "known are neighbours and halves"))?.1;
+        o.rope_pairs = known.ok_or_else(|| unsupported("ttt.rope_pairs", word, "expected neighbours or halves"))?.1;
     }
     o.norm_eps = float("norm_eps", o.norm_eps)?;
     Ok(o)

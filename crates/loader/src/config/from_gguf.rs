@@ -174,7 +174,7 @@ fn pooling(k: &Keys<'_>) -> Result<Option<Pooling>, LoadError> {
             None => Err(unsupported(
                 &k.key(POOLING),
                 number,
-                "known are 0 (none), 1 (mean), 2 (first token) and 3 (last token)",
+                "expected 0 (none), 1 (mean), 2 (first token) or 3 (last token)",
             )),
         },
     }

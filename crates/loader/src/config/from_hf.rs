@@ -121,7 +121,7 @@ fn read_quantization(f: &Fields<'_>, is_bitnet: bool, has_scales: bool) -> Resul
         Some("autobitlinear") => ScaleMeaning::Multiply,
         Some("bitlinear") | None => ScaleMeaning::Divide,
         Some(other) => {
-            let reason = "known are bitlinear (weight_scale divides) and autobitlinear (weight_scale multiplies)";
+            let reason = "expected bitlinear (weight_scale divides) or autobitlinear (weight_scale multiplies)";
             return Err(unsupported("quantization_config.linear_class", other, reason));
         }
     };
@@ -129,7 +129,7 @@ fn read_quantization(f: &Fields<'_>, is_bitnet: bool, has_scales: bool) -> Resul
         Some("online") => DensePolicy::Absmean,
         Some("offline") | None => DensePolicy::Refuse(OFFLINE_DENSE),
         Some(other) => {
-            return Err(unsupported("quantization_config.quantization_mode", other, "known are online and offline"));
+            return Err(unsupported("quantization_config.quantization_mode", other, "expected online or offline"));
         }
     };
     Ok(Quantization { scale, dense })

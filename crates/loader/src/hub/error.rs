@@ -99,7 +99,7 @@ pub enum HubError {
         got: u64,
     },
     /// The file is not the one that the server announced; what has come is thrown away.
-    #[error("{file}: the content has SHA-256 {got}, the server announced {expected}; it was thrown away, pull again")]
+    #[error("{file}: the content has SHA-256 {got}, the server announced {expected}; it was discarded, pull again")]
     HashMismatch {
         /// The file.
         file: String,
@@ -109,7 +109,7 @@ pub enum HubError {
         got: String,
     },
     /// The server's answer lacks something or makes no sense.
-    #[error("{what}: the server's answer is unusable ({detail}); is {endpoint} a Hugging Face endpoint?")]
+    #[error("{what}: invalid response from the server ({detail}); is {endpoint} a Hugging Face endpoint?")]
     BadResponse {
         /// The repository or file.
         what: String,
@@ -125,7 +125,7 @@ pub enum HubError {
         name: String,
     },
     /// The repository has nothing of what was asked for.
-    #[error("{repo} has no {wanted}; it has {files}")]
+    #[error("{repo} has no {wanted}; its files: {files}")]
     NothingToPull {
         /// The repository.
         repo: String,
@@ -160,6 +160,6 @@ pub enum HubError {
         source: std::io::Error,
     },
     /// Neither the options nor the environment say where the cache is.
-    #[error("there is no home folder: set HF_HOME or HF_HUB_CACHE")]
+    #[error("the home directory is unknown: set HF_HOME or HF_HUB_CACHE")]
     NoCacheDir,
 }

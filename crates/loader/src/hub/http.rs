@@ -134,7 +134,7 @@ impl Http {
 
     /// Sends a request once, following redirects. Any status below 400 and 416 are answers, the others errors.
     fn once(&self, url: &str, method: Method, what: &str) -> Result<Response<Body>, HubError> {
-        let mut uri: Uri = url.parse().map_err(|_| self.bad_response(what, format!("{url:?} is not an address")))?;
+        let mut uri: Uri = url.parse().map_err(|_| self.bad_response(what, format!("{url:?} is not a valid URL")))?;
         let home: Option<Uri> = self.endpoint.parse().ok();
         for _ in 0..MAX_REDIRECTS {
             let at_home = home.as_ref().and_then(origin) == origin(&uri);

@@ -46,7 +46,7 @@ impl ShardIndex {
             let mut parts = Path::new(shard).components();
             let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
             let reason = if !plain || shard.contains(['/', '\\']) {
-                "a shard must lie in the folder of the index"
+                "a shard must be in the folder of the index"
             } else if shard.ends_with(".json") {
                 "an index must not name an index, which would never end"
             } else if !shard.ends_with(".safetensors") {

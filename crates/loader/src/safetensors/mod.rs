@@ -93,7 +93,7 @@ impl Safetensors {
                 match index.shard_of(&name) {
                     Some(s) if s == shard => {}
                     Some(other) => {
-                        let hint = format!("the index says that it lies in {other:?}, but it lies in {shard:?}");
+                        let hint = format!("the index says that it is in {other:?}, but it is in {shard:?}");
                         return Err(LoadError::MissingTensor { tensor: name, hint }.in_file(path));
                     }
                     None => tracing::warn!(tensor = name, shard, "tensor is not listed in the index"),
@@ -104,7 +104,7 @@ impl Safetensors {
         }
         for (name, shard) in index.entries() {
             if !tensors.contains_key(name) {
-                let hint = format!("the index says that it lies in {shard:?}, which does not have it");
+                let hint = format!("the index says that it is in {shard:?}, which does not contain it");
                 return Err(LoadError::MissingTensor { tensor: name.to_owned(), hint }.in_file(path));
             }
         }

@@ -196,7 +196,7 @@ pub(super) fn validate(tile: TlTile, rows: usize, cols: usize, bytes: &[u8]) -> 
         return Err(foreign(map.pairs + at, "holds an index above 8"));
     }
     if let Some(at) = weights[map.end..].iter().position(|&b| b != 0) {
-        return Err(foreign(map.end + at, "is no zero of the padding"));
+        return Err(foreign(map.end + at, "is not zero padding"));
     }
     for m in 0..rows {
         for (at, signs) in map.spans(m) {

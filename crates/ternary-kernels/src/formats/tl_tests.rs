@@ -252,8 +252,8 @@ fn what_no_writer_of_tl2_leaves_behind_is_refused() {
         assert_eq!(with(signs + 7, byte), (signs + 6, "gives zeros a sign"));
     }
     assert_eq!(with(pairs + 9, 0x94), (pairs + 9, "holds an index above 8"));
-    assert_eq!(with(end, 1), (end, "is no zero of the padding"));
-    assert_eq!(with(len - 33, 1), (len - 33, "is no zero of the padding"));
+    assert_eq!(with(end, 1), (end, "is not zero padding"));
+    assert_eq!(with(len - 33, 1), (len - 33, "is not zero padding"));
     // Behind the scale anything may stand.
     let mut odd = good.clone();
     odd[len - 1] = 9;

@@ -129,7 +129,7 @@ impl Input {
                     return Ok(Read::End);
                 }
                 if n as u64 > MAX_LINE {
-                    return Err(CliError::usage(format!("stdin: a line of more than {MAX_LINE} bytes is no message")));
+                    return Err(CliError::usage(format!("stdin: a message is longer than {MAX_LINE} bytes")));
                 }
                 let mut line = ui::text(bytes, "stdin")?;
                 line.truncate(line.trim_end_matches(['\n', '\r']).len());

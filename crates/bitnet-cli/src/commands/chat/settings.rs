@@ -45,7 +45,7 @@ impl Settings {
             "max_tokens" => self.max_tokens = Some(number(&name, value)?),
             "stop" if value.is_empty() => self.stop.clear(),
             "stop" => self.stop = vec![value.to_owned()],
-            _ => return Err(format!("there is no option {name:?}; there are {NAMES}")),
+            _ => return Err(format!("unknown option {name:?}; options: {NAMES}")),
         }
         s.validate().map_err(|e| e.to_string())?;
         self.sampling = s;

@@ -72,6 +72,6 @@ pub(super) fn load(path: &Path, model: &Model) -> Result<(Conversation, Result<S
     let name = text_path.display().to_string();
     let text = files::read_text(&text_path, Kind::CONVERSATION)?;
     let conversation =
-        serde_json::from_str(&text).map_err(|e| CliError::usage(format!("{name} is no conversation: {e}")))?;
+        serde_json::from_str(&text).map_err(|e| CliError::usage(format!("{name} is not a saved conversation: {e}")))?;
     Ok((conversation, model.load_session(path)))
 }

@@ -52,11 +52,11 @@ fn parse(object: &Map<String, Value>) -> Result<Question, String> {
 }
 
 fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, String> {
-    object.get(key).and_then(Value::as_str).ok_or_else(|| format!("there is no text {key:?}"))
+    object.get(key).and_then(Value::as_str).ok_or_else(|| format!("the string {key:?} is missing"))
 }
 
 fn texts(value: Option<&Value>, key: &str) -> Result<Vec<String>, String> {
-    let missing = || format!("there is no list of texts {key:?}");
+    let missing = || format!("the list of strings {key:?} is missing");
     let list = value.and_then(Value::as_array).ok_or_else(missing)?;
     list.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(missing)).collect()
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::error::CliError;
 use crate::ui::{self, Style, Ui};
 
-/// What makes one text better than another, as typed.
+/// The score of a text, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ByName {
     /// Its probability

@@ -10,15 +10,15 @@ use crate::error::CliError;
 
 /// At most one of them.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Form of the text")]
+#[command(next_help_heading = "Constrained output")]
 pub(super) struct ConstrainArgs {
-    /// Generate JSON as this JSON Schema describes it: a file, or the schema itself
+    /// Generate JSON that matches this JSON Schema: a file, or the schema itself
     #[arg(long, value_name = "FILE|JSON", conflicts_with_all = ["regex", "grammar", "choose", "stop"])]
     json_schema: Option<String>,
-    /// Generate a text that this regular expression matches as a whole
+    /// Generate a text that matches this regular expression as a whole
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true, conflicts_with_all = ["grammar", "choose", "stop"])]
     regex: Option<String>,
-    /// Generate a text of the grammar in this file, in Lark's notation
+    /// Generate a text that matches the grammar in this file, in Lark notation
     #[arg(long, value_name = "FILE", conflicts_with_all = ["choose", "stop"])]
     grammar: Option<PathBuf>,
 }
@@ -35,7 +35,7 @@ impl ConstrainArgs {
                 false => files::read_text(Path::new(schema), Kind::SCHEMA)?,
             };
             let value = serde_json::from_str(&text)
-                .map_err(|e| CliError::usage(format!("--json-schema: this is no JSON: {e}")))?;
+                .map_err(|e| CliError::usage(format!("--json-schema: invalid JSON: {e}")))?;
             return Ok(Some(Constraint::json_schema(&value)));
         }
         if let Some(pattern) = &self.regex {

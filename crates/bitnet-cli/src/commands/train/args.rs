@@ -7,18 +7,18 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 const AFTER_HELP: &str = "\
-Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU. Text files are cut into documents at lines
-<|endoftext|>, or one document per JSON line (field `text`); they are tokenised once, into OUT/data. JSON lines with the
-fields `prompt` and `completion` are examples: a window holds whole ones, and only completions are learned. Ctrl-C writes the
-checkpoint and ends; --resume goes on from there, with the options of the checkpoint, and the result is the same, bit
-for bit, as without the interruption.
+Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU. Text files are split into documents at lines
+<|endoftext|>, or at each JSON line (field `text`); they are tokenized once, into OUT/data. JSON lines with the fields `prompt`
+and `completion` are examples: windows hold whole examples, and the loss covers only the completions. Ctrl-C writes a checkpoint
+and exits; --resume continues from there with the options of the checkpoint, and the result is bit for bit the same as without
+the interruption.
 
 Written to OUT: checkpoint.safetensors and the one before it, checkpoint.previous.safetensors, log.jsonl, loss.svg,
 tokenizer.json, and export/ with the finished model as a Hugging Face folder with packed weights and, where the shape
-allows, as model.gguf. One process at a time works in OUT.
+allows, as model.gguf. Only one process at a time can use OUT.
 
 The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and
-[train.adamw]; what is typed here goes before what stands there.
+[train.adamw]. Options on the command line override it.
 
 Examples:
   bitnet train --data stories.txt --train-tokenizer 2048 --hidden 256 --layers 6 --heads 4 --kv-heads 2 --out my-model
@@ -31,7 +31,7 @@ Examples:
 
 fn parse_share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|s| (0.0..=1.0).contains(s));
-    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
+    share.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -40,32 +40,32 @@ pub(crate) struct TrainArgs {
     /// Folder for checkpoint, log and the finished model
     #[arg(short, long, value_name = "OUT")]
     pub(super) out: PathBuf,
-    /// Text, JSON lines (.jsonl), or token ids (.u16, .u32; one file only); may be given several times
+    /// Text, JSON lines (.jsonl), or token ids (.u16, .u32; one file only); repeatable
     #[arg(short, long, value_name = "FILE")]
     pub(super) data: Vec<PathBuf>,
-    /// Text or token ids to validate with, instead of a share of the data
+    /// Text or token ids for validation, instead of a fraction of the data
     #[arg(long, value_name = "FILE")]
     pub(super) val_data: Option<PathBuf>,
-    /// Share of the documents that is kept for validation, 0 to 1
+    /// Fraction of the documents held out for validation, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.02, allow_hyphen_values = true, value_parser = parse_share)]
     pub(super) val_share: f64,
     /// Configuration file, TOML or JSON
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Go on from the checkpoint in OUT, with its options
+    /// Continue from the checkpoint in OUT, with its options
     #[arg(long)]
     pub(super) resume: bool,
-    /// With --resume: go on from checkpoint.previous.safetensors, the checkpoint before the last one, where that is damaged
+    /// With --resume: continue from checkpoint.previous.safetensors, if the last checkpoint is damaged
     #[arg(long, requires = "resume")]
     pub(super) previous: bool,
-    /// Begin with the master weights, the optimizer and the step of the run in this folder, and its options where no others are
-    /// given: the second stage of BitNet v2. Steps count on
+    /// Start from the master weights, optimizer state, step and (unless overridden) options of the run in this folder, for the
+    /// second stage of BitNet v2; the step count continues
     #[arg(long, value_name = "OUT", conflicts_with = "resume")]
     pub(super) from: Option<PathBuf>,
-    /// tokenizer.json to use
+    /// Tokenizer to use (tokenizer.json)
     #[arg(long, value_name = "FILE", conflicts_with = "train_tokenizer")]
     pub(super) tokenizer: Option<PathBuf>,
-    /// Learn a byte-level BPE tokenizer of N tokens from the data
+    /// Train a byte-level BPE tokenizer of N tokens on the data
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(258..=1 << 20))]
     pub(super) train_tokenizer: Option<u32>,
     /// Print a continuation of this text after each validation
@@ -87,7 +87,7 @@ pub(super) struct ShapeArgs {
     /// Width of the residual stream [default: 256]
     #[arg(long, value_name = "N")]
     pub(super) hidden: Option<u32>,
-    /// Width of the feed-forward block [default: 3 times the width]
+    /// Width of the feed-forward block [default: 3 times --hidden]
     #[arg(long, value_name = "N")]
     pub(super) ffn: Option<u32>,
     /// Layers [default: 6]
@@ -96,10 +96,10 @@ pub(super) struct ShapeArgs {
     /// Query heads [default: 4]
     #[arg(long, value_name = "N")]
     pub(super) heads: Option<u32>,
-    /// Key and value heads [default: as many]
+    /// Key and value heads [default: as --heads]
     #[arg(long, value_name = "N")]
     pub(super) kv_heads: Option<u32>,
-    /// Rows of the embedding [default: those of the tokenizer]
+    /// Vocabulary size [default: that of the tokenizer]
     #[arg(long, value_name = "N")]
     pub(super) vocab: Option<u32>,
     /// BitNet v2: a Hadamard transform before the output and the down projection
@@ -108,11 +108,11 @@ pub(super) struct ShapeArgs {
     /// Bits of the activations of all projections: 8, or 4 as in the last steps of BitNet v2 [default: 8]
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(4..=8))]
     pub(super) activations: Option<u32>,
-    /// What mixes the tokens of a layer: attention, ttt-linear or ttt-mlp; a list, one for each layer, separated by commas
+    /// Token mixer: attention, ttt-linear or ttt-mlp; one for all layers, or a comma-separated list with one per layer
     /// [default: attention]
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = ["attention", "ttt-linear", "ttt-mlp"])]
     pub(super) mixer: Vec<String>,
-    /// Test-time training: one projection for queries and keys, which two causal convolutions tell apart
+    /// Test-time training: share one projection between queries and keys, followed by separate causal convolutions
     #[arg(long)]
     pub(super) share_qk: bool,
     /// Test-time training: multiply the layer's output by gelu of a projection of its input
@@ -121,7 +121,7 @@ pub(super) struct ShapeArgs {
     /// Test-time training: a causal convolution before the layer
     #[arg(long)]
     pub(super) pre_conv: bool,
-    /// Test-time training: tokens whose gradients are taken at the same inner weights [default: 16]
+    /// Test-time training: mini-batch size of the inner updates, in tokens [default: 16]
     #[arg(long, value_name = "N")]
     pub(super) mini_batch: Option<u32>,
     /// Test-time training: largest inner learning rate before the division by the head's width [default: 1, ttt-mlp 0.1]
@@ -183,13 +183,13 @@ pub(super) struct RunArgs {
     /// Optimizer steps
     #[arg(long, value_name = "N")]
     pub(super) steps: Option<u64>,
-    /// Windows of a batch
+    /// Windows per batch
     #[arg(long, value_name = "N")]
     pub(super) batch: Option<usize>,
-    /// Batches of a step
+    /// Batches per optimizer step (gradient accumulation)
     #[arg(long, value_name = "N")]
     pub(super) accumulate: Option<usize>,
-    /// Tokens of a window
+    /// Tokens per window
     #[arg(long, value_name = "N")]
     pub(super) context: Option<usize>,
     /// Peak learning rate of stage 1
@@ -198,7 +198,7 @@ pub(super) struct RunArgs {
     /// Peak learning rate of stage 2
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) lr2: Option<f64>,
-    /// Steps of warm-up
+    /// Warm-up steps
     #[arg(long, value_name = "N")]
     pub(super) warmup: Option<u64>,
     /// Steps over which the inner learning rate of test-time training rises from a tenth to its full value [default: 0]
@@ -207,13 +207,13 @@ pub(super) struct RunArgs {
     /// Weight decay of stage 1; in stage 2 there is none
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) weight_decay: Option<f64>,
-    /// Largest gradient norm; 0 for any
+    /// Maximum gradient norm; 0 is off
     #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
     pub(super) clip: Option<f64>,
     /// Seed of initialisation and data order
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
-    /// Threads; their number decides the order of sums, so it is kept in the checkpoint
+    /// Number of threads; it determines the order of sums, so it is stored in the checkpoint
     #[arg(short, long, value_name = "N")]
     pub(super) threads: Option<usize>,
     /// Steps between validations
@@ -222,7 +222,7 @@ pub(super) struct RunArgs {
     /// Steps between checkpoints
     #[arg(long, value_name = "N")]
     pub(super) checkpoint_every: Option<u64>,
-    /// Stop after this many validations without a better one
+    /// Stop after this many validations without improvement
     #[arg(long, value_name = "N")]
     pub(super) patience: Option<u64>,
 }

@@ -127,13 +127,13 @@ pub(super) fn token_files(
     let is_text = |path: &Path| TokenWidth::of_path(path).is_none();
     let kept = args.resume && train.is_file();
     if args.data.is_empty() && !kept {
-        return Err(CliError::usage("--data: which text is to be learned?"));
+        return Err(CliError::usage("no training data: pass --data FILE"));
     }
     if args.data.len() > 1 && !args.data.iter().all(|p| is_text(p)) {
         return Err(CliError::usage("--data: a file of token ids must be the only one"));
     }
     let prepare = |texts: &[PathBuf], paths: [&Path; 2], share: f64| -> Result<(), CliError> {
-        let missing = "text needs a tokenizer: give --tokenizer FILE or --train-tokenizer N";
+        let missing = "text needs a tokenizer: pass --tokenizer FILE or --train-tokenizer N";
         let tokenizer = tokenizer.ok_or_else(|| CliError::usage(missing))?;
         let eos = model.eos_token_ids.first().copied().ok_or_else(|| {
             CliError::usage("the tokenizer has no token that ends a text; set eos_token_id in [model] of --config")
@@ -195,7 +195,7 @@ pub(super) fn token_files(
     // Too little to validate with is no reason to fail.
     let validated = validated.filter(|f| f.len() > config.context as u64);
     if validated.is_none() {
-        ui.note("there is too little text kept for validation, so nothing is validated");
+        ui.note("too little text is held out for validation, so validation is off");
     }
     Ok([learned, validated])
 }

@@ -35,7 +35,7 @@ impl Settings {
     }
 
     fn of(value: Value) -> Result<Self, String> {
-        let Value::Object(mut map) = value else { return Err("sections were expected".to_owned()) };
+        let Value::Object(mut map) = value else { return Err("expected sections".to_owned()) };
         let mut section = |name: &str| match map.remove(name) {
             None => Ok(Map::new()),
             Some(Value::Object(m)) => Ok(m),
@@ -44,7 +44,7 @@ impl Settings {
         let (model, written) = (section("model")?, section("train")?);
         if let Some(key) = map.keys().next() {
             return Err(format!(
-                "there is no section [{key}]; sections are [model], [train], [train.schedule], [train.adamw]"
+                "unknown section [{key}]; expected one of: [model], [train], [train.schedule], [train.adamw]"
             ));
         }
         let train = serde_json::from_value(Value::Object(written.clone())).map_err(|e| e.to_string())?;
@@ -112,7 +112,8 @@ fn differs(within: &str, was: &Value, is: &Value) -> Option<CliError> {
     }
     (was != is).then(|| {
         CliError::usage(format!(
-            "--resume: the run began with {within} = {was}, now it is {is}; leave it out, or begin another run with another --out"
+            "--resume: the run was started with {within} = {was}, now it is {is}; omit the option, or start a new run with \
+                 another --out"
         ))
     })
 }

@@ -8,8 +8,8 @@ use super::super::{ModelConfig, RopeScaling};
 use super::fields::{Fields, JsonError, decimal, unsupported, wrong};
 
 /// What is said of a scaling that is not computed.
-pub const UNKNOWN_SCALING: &str = "this scaling of rotary embeddings is not supported; known are linear, llama3, yarn and longrope, and \
-                                   any with a factor of 1";
+pub const UNKNOWN_SCALING: &str = "this scaling of rotary embeddings is not supported; supported: linear, llama3, yarn and \
+    longrope, and any with a factor of 1";
 /// Dynamic scaling changes the frequencies while a text grows, so that keys in the cache would have to be turned again.
 pub const DYNAMIC: &str = "it changes with the length of the text, which is not supported; set the scaling to yarn or linear with a \
                            fixed factor, or remove it and stay within the original context";

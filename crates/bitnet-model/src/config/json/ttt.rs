@@ -51,7 +51,7 @@ pub fn named_mixers<'a>(
     let mut all = Vec::new();
     for name in names {
         let known = Mixer::from_name(name);
-        all.push(known.ok_or_else(|| unsupported(key, name, "known are attention, ttt_linear and ttt_mlp"))?);
+        all.push(known.ok_or_else(|| unsupported(key, name, "expected attention, ttt_linear or ttt_mlp"))?);
         if all.len() > layers {
             return Err(unsupported(key, format!("more than {layers} names"), "there must be one for each layer"));
         }
@@ -107,7 +107,7 @@ pub(super) fn options(f: &Fields<'_>) -> Result<TttOptions, JsonError> {
     *rope_theta = float("rope_theta", *rope_theta)?;
     if let Some(word) = f.str("rope_pairs")? {
         let known = TttOptions::PAIRS.iter().find(|p| p.0 == word);
-        *rope_pairs = known.ok_or_else(|| unsupported("ttt.rope_pairs", word, "known are neighbours and halves"))?.1;
+        *rope_pairs = known.ok_or_else(|| unsupported("ttt.rope_pairs", word, "expected neighbours or halves"))?.1;
     }
     *norm_eps = float("norm_eps", *norm_eps)?;
     Ok(o)
