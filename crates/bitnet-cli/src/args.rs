@@ -1,123 +1,14 @@
-//! What can be typed: options that several commands share, and the list of commands.
+//! Options that several commands share.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use bitnet::loader::TlTiles;
 use bitnet::{HeadMode, Isa, KvType, LoadOptions, ProjectionGroup, QkLayout};
-use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Args;
 
-use crate::commands;
-use crate::source::ModelSpec;
-
-const STYLES: Styles = Styles::styled()
-    .header(AnsiColor::Green.on_default().bold())
-    .usage(AnsiColor::Green.on_default().bold())
-    .literal(AnsiColor::Cyan.on_default().bold())
-    .placeholder(AnsiColor::Cyan.on_default());
-
-const AFTER_HELP: &str = "\
-Examples:
-  bitnet run \"Once upon a time\"                   the built-in model
-  bitnet run -m model.gguf \"Once upon a time\"     a GGUF file
-  bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T  from the Hugging Face hub
-  bitnet serve -m model.gguf                      an OpenAI-compatible server at http://127.0.0.1:8080/v1
-  bitnet show model.gguf                          the contents of a file and the memory it needs
-  bitnet bench -m synthetic:2b4t                  how fast a 2B model runs on this machine
-  bitnet doctor                                   check that this machine computes correctly
-
-Models (--model, or the environment variable BITNET_MODEL):
-  FILE.gguf             a GGUF file
-  FOLDER                a Hugging Face folder: config.json, *.safetensors, tokenizer.json
-  2b4t, falcon3-1b ...  a known model of the Hugging Face hub; `bitnet list --known` shows all names
-  hf:OWNER/REPO[:FILE]  a repository of the Hugging Face hub, downloaded once
-  synthetic:2b4t        random weights in the shape of BitNet b1.58 2B4T, made once
-  synthetic:2b4t-v2     the same for BitNet v2, with Hadamard transforms and 4-bit activations
-  synthetic:NAME        the same in other shapes: bonsai-1.7b, bonsai-4b, bonsai-8b, bitnet-embedding-0.6b
-  synthetic:FILE.json   random weights in the shape that a config.json gives
-
-Exit codes:
-  0 success, 1 failure, 2 usage error, 130 interrupted, 141 output closed by its reader
-
-Environment:
-  BITNET_MODEL  model to use without --model     BITNET_ISA  instruction set to use without --isa
-  BITNET_LOG    log filter, as `debug`           NO_COLOR    no colours
-  XDG_CACHE_HOME  where synthetic models and tunings go      HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE,
-  TRANSFORMERS_OFFLINE";
-
-/// Run ternary (1.58-bit) language models locally.
-#[derive(Debug, Parser)]
-#[command(name = "bitnet", version, styles = STYLES, after_help = AFTER_HELP)]
-#[command(arg_required_else_help = true, max_term_width = 110, propagate_version = true)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-    #[command(flatten)]
-    pub(crate) common: CommonArgs,
-}
-
-/// Options of every command.
-#[derive(Debug, Args)]
-pub(crate) struct CommonArgs {
-    /// Log to stderr; repeat for more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
-    /// Print only errors to stderr
-    #[arg(short, long, global = true)]
-    pub(crate) quiet: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Generate text from a prompt
-    Run(commands::run::RunArgs),
-    /// Chat with a model
-    Chat(commands::chat::ChatArgs),
-    /// Run an OpenAI-compatible HTTP server
-    #[cfg(feature = "serve")]
-    Serve(Box<commands::serve::ServeArgs>),
-    /// Compute embedding vectors of texts
-    Embed(commands::embed::EmbedArgs),
-    /// Write the logits of given token ids to a safetensors file
-    Logits(commands::logits::LogitsArgs),
-    /// Convert text to token ids, or ids to text
-    Tokenize(commands::tokenize::TokenizeArgs),
-    /// Show the contents of a model and the memory it needs
-    Show(commands::show::ShowArgs),
-    /// Convert a model to another format and verify the result
-    #[command(visible_alias = "repack")]
-    Convert(commands::convert::ConvertArgs),
-    /// Download a model from the Hugging Face hub
-    Pull(commands::pull::PullArgs),
-    /// List the models on this disk, or with --known those that can be downloaded
-    #[command(visible_alias = "ls")]
-    List(commands::list::ListArgs),
-    /// Remove models from this disk
-    Rm(commands::list::RmArgs),
-    /// Estimate the memory and the speed of a model on this machine, without its weights
-    Plan(commands::plan::PlanArgs),
-    /// Evaluate a model on multiple-choice questions
-    Eval(commands::eval::EvalArgs),
-    /// Measure the perplexity of a text
-    Ppl(commands::ppl::PplArgs),
-    /// Benchmark prefill and decode, with the share of the memory bandwidth reached
-    Bench(commands::bench::BenchArgs),
-    /// Find the fastest kernels for a model on this machine and use them from then on
-    Tune(commands::tune::TuneArgs),
-    /// Check this machine: instruction sets, correctness of all kernels, memory bandwidth
-    Doctor(commands::doctor::DoctorArgs),
-    /// Train a ternary model on text
-    #[cfg(feature = "train")]
-    Train(Box<commands::train::TrainArgs>),
-    /// Print a completion script for a shell
-    Completions(commands::pages::CompletionsArgs),
-    /// Print the manual page, or write all manual pages
-    Man(commands::pages::ManArgs),
-    /// Measure and print the memory bandwidth
-    #[command(name = "__bandwidth", hide = true)]
-    Bandwidth(commands::bandwidth::BandwidthArgs),
-}
+use crate::choices;
+use crate::model_spec::ModelSpec;
 
 /// Which model, and what its files lack.
 #[derive(Clone, Debug, Args)]
@@ -138,8 +29,8 @@ pub(crate) struct FileArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
     /// Row order of q and k, for files whose metadata is wrong
-    #[arg(long, value_name = "ORDER", value_enum)]
-    pub(crate) qk_layout: Option<QkOrder>,
+    #[arg(long, value_name = "ORDER", value_parser = choices::qk_layout())]
+    pub(crate) qk_layout: Option<QkLayout>,
     /// Tile sizes of a TL1 or TL2 file: a preset of bitnet.cpp (bitnet_b1_58-3B, bitnet_b1_58-large, Llama3-8B-1.58), its
     /// kernel_config.ini, or [MxK:]bm=N,bk=N,bmm=N; may be given several times
     #[arg(long, value_name = "TILES", value_parser = parse_tiles)]
@@ -151,7 +42,7 @@ impl FileArgs {
     pub(crate) fn load_options(&self) -> LoadOptions {
         let mut options = LoadOptions::default();
         options.tokenizer = self.tokenizer.clone();
-        options.qk_layout = self.qk_layout.map(Into::into);
+        options.qk_layout = self.qk_layout;
         options.tl = self.tl.iter().cloned().fold(TlTiles::default(), TlTiles::and);
         options
     }
@@ -173,11 +64,11 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "[GROUP=]NAME", conflicts_with = "isa")]
     pub(crate) kernel: Vec<KernelArg>,
     /// Type of the KV cache: f32 is exact, the others are smaller
-    #[arg(long, value_name = "TYPE", value_enum)]
-    pub(crate) kv: Option<KvName>,
+    #[arg(long, value_name = "TYPE", value_parser = choices::kv())]
+    pub(crate) kv: Option<KvType>,
     /// LM-head strategy for greedy and top-k sampling; does not change the text [default: auto]
-    #[arg(long, value_name = "HOW", value_enum)]
-    pub(crate) head: Option<HeadName>,
+    #[arg(long, value_name = "HOW", value_parser = choices::head())]
+    pub(crate) head: Option<HeadMode>,
     /// Disable the inner updates of test-time-training layers, for ablations
     #[arg(long)]
     pub(crate) no_adapt: bool,
@@ -227,73 +118,6 @@ pub(crate) struct SamplingArgs {
     pub(crate) draft: Option<usize>,
 }
 
-/// Order of the rows of q and k.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum QkOrder {
-    /// Order of Hugging Face checkpoints
-    Half,
-    /// Order that llama.cpp writes for the architecture `llama`
-    Interleaved,
-}
-
-impl From<QkOrder> for QkLayout {
-    fn from(order: QkOrder) -> Self {
-        match order {
-            QkOrder::Half => QkLayout::Half,
-            QkOrder::Interleaved => QkLayout::Interleaved,
-        }
-    }
-}
-
-/// A way to the best tokens, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HeadName {
-    /// The faster one for this model
-    Auto,
-    /// Screen all rows with 6-bit weights, then compute only the candidates exactly
-    Coarse,
-    /// Compute all rows exactly
-    Plain,
-}
-
-impl From<HeadName> for HeadMode {
-    fn from(name: HeadName) -> Self {
-        match name {
-            HeadName::Auto => HeadMode::Auto,
-            HeadName::Coarse => HeadMode::Coarse,
-            HeadName::Plain => HeadMode::Plain,
-        }
-    }
-}
-
-/// A cache type, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KvName {
-    /// 32-bit floats, exact
-    F32,
-    /// Half precision
-    F16,
-    /// bfloat16
-    Bf16,
-    /// 8 bits, with a scale for each token and head
-    Q8,
-    /// 4 bits, with a scale for each token and head; the first token in 8
-    Q4,
-}
-
-impl KvName {
-    /// The type of the engine.
-    pub(crate) fn kv_type(self) -> KvType {
-        match self {
-            KvName::F32 => KvType::F32,
-            KvName::F16 => KvType::F16,
-            KvName::Bf16 => KvType::Bf16,
-            KvName::Q8 => KvType::Q8,
-            KvName::Q4 => KvType::Q4,
-        }
-    }
-}
-
 fn parse_tiles(text: &str) -> Result<TlTiles, String> {
     TlTiles::from_argument(text).map_err(|e| e.to_string())
 }
@@ -340,12 +164,6 @@ impl FromStr for Ids {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_options_are_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-    }
 
     #[test]
     fn kernels_are_named_for_all_or_for_one_group() {

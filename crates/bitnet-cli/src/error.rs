@@ -8,7 +8,7 @@ pub(crate) const FAILURE: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// Exit code of a command that Ctrl-C ended, as shells have it: 128 + SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
-/// Exit code of a command whose output nobody reads any more, as shells have it: 128 + SIGPIPE.
+/// Exit code of a command whose output was closed, as in shells: 128 + SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 
 /// An error of a command.
@@ -122,7 +122,7 @@ pub(crate) enum CliError {
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
-    /// Whoever read our output has gone.
+    /// The output was closed by its reader.
     #[error("the output was closed by its reader")]
     BrokenPipe,
 }
@@ -163,7 +163,7 @@ impl CliError {
         CliError::Usage { problem: problem.into() }
     }
 
-    /// An input or output error; one that says that nobody reads our output becomes [`CliError::BrokenPipe`].
+    /// An input or output error; a closed output becomes [`CliError::BrokenPipe`].
     pub(crate) fn io(op: &'static str, what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| match source.kind() {

@@ -1,15 +1,20 @@
 //! The `bitnet` command: run, chat with, convert, inspect and measure ternary language models.
 //!
-//! One file per command under `commands/`; `args` is what can be typed, `parse` reads it, `source` turns `--model` into a loaded model,
-//! `ui` and `progress` are what a person sees, `interrupt` is Ctrl-C. Text and JSON go to stdout, all else to stderr.
+//! `commands/` has the list of commands and one file per command; it uses the modules beside it, and none of these uses it. `args` and
+//! `choices` are shared options, `model_spec` is what `--model` accepts, `source` loads it, `ui` and `progress` are what a person sees,
+//! `interrupt` is Ctrl-C. Text and JSON go to stdout, all else to stderr.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod choices;
 mod commands;
 mod energy;
 mod error;
+mod explain;
+mod hub;
 mod interrupt;
+mod model_spec;
 mod names;
 mod parse;
 mod process;

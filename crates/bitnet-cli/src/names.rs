@@ -3,8 +3,6 @@
 use bitnet::ModelConfig;
 use bitnet::loader::synthetic::Spec;
 
-use crate::source::HubSpec;
-
 /// A model of the Hugging Face hub that many people mean.
 pub(crate) struct Known {
     /// What is typed.
@@ -108,22 +106,22 @@ impl Known {
     pub(crate) fn config(&self) -> Option<ModelConfig> {
         (self.shape)()
     }
+
+    /// `OWNER/REPO`.
+    pub(crate) fn repo(&self) -> &'static str {
+        self.hub.split_once(':').map_or(self.hub, |(repo, _)| repo)
+    }
 }
 
-/// The repository that a short name stands for, in whatever case it was typed.
-pub(crate) fn find(name: &str) -> Option<HubSpec> {
-    let known = KNOWN.iter().find(|k| k.name.eq_ignore_ascii_case(name))?;
-    let (repo, file) = match known.hub.split_once(':') {
-        Some((repo, file)) => (repo, Some(file.to_owned())),
-        None => (known.hub, None),
-    };
-    Some(HubSpec { repo: repo.to_owned(), file })
+/// The model with this short name, in any case.
+pub(crate) fn find(name: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|k| k.name.eq_ignore_ascii_case(name))
 }
 
 /// The short name of a repository.
 #[cfg_attr(not(feature = "hub"), allow(dead_code))] // Without the hub nothing is listed from its cache.
 pub(crate) fn of_repo(repo: &str) -> Option<&'static str> {
-    KNOWN.iter().find(|k| k.hub.split(':').next() == Some(repo)).map(|k| k.name)
+    KNOWN.iter().find(|k| k.repo() == repo).map(|k| k.name)
 }
 
 #[cfg(test)]
@@ -157,11 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_a_repository_and_back() {
+    fn every_repository_has_its_name() {
         for known in KNOWN {
-            let spec = find(&known.name.to_uppercase()).unwrap();
-            assert_eq!(known.hub.parse(), Ok(spec.clone()));
-            assert_eq!(of_repo(&spec.repo), Some(known.name));
+            assert!(find(&known.name.to_uppercase()).is_some());
+            assert_eq!(of_repo(known.repo()), Some(known.name));
         }
         assert!(find("no-such-model").is_none() && of_repo("o/n").is_none());
     }

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use clap::error::ErrorKind;
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
 
-use crate::args::Cli;
+use crate::commands::Cli;
 
 /// Reads the arguments of this process; ends it with a message where they make no sense, or ask for help.
 pub(crate) fn arguments() -> Cli {
@@ -64,7 +64,7 @@ fn is_option(arg: &OsStr) -> bool {
     arg.as_encoded_bytes().starts_with(b"-") && arg != "-" && !is_text(arg)
 }
 
-/// The same arguments in a form in which hyphens do no harm: texts behind `--`, values of options that take many each by itself.
+/// The arguments with hyphens made harmless: texts after `--`, and one option for each value of a list.
 fn rewritten(args: &[OsString]) -> Option<Vec<OsString>> {
     let mut root = Cli::command();
     root.build();
@@ -98,7 +98,7 @@ fn rewritten(args: &[OsString]) -> Option<Vec<OsString>> {
     Some(out)
 }
 
-/// The option that the argument behind this one is the value of.
+/// The option whose value is the argument after this one.
 fn wants_value<'c>(command: &'c Command, arg: &OsStr) -> Option<&'c Arg> {
     let text = arg.to_str()?;
     let takes = |option: &&Arg| option.get_action().takes_values();
@@ -119,7 +119,7 @@ fn wants_value<'c>(command: &'c Command, arg: &OsStr) -> Option<&'c Arg> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Command as Given;
+    use crate::commands::Command as Given;
 
     fn cli(args: &[&str]) -> Result<Cli, clap::Error> {
         let args: Vec<OsString> = ["bitnet"].iter().chain(args).map(OsString::from).collect();

@@ -1,20 +1,19 @@
 //! From `--model` to a loaded model.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use bitnet::bitnet_model::WeightSource;
 use bitnet::loader::Checkpoint;
 use bitnet::loader::files::{self, Kind};
 use bitnet::loader::synthetic::{Spec, cache_dir};
-use bitnet::{KvType, Model, ModelBuilder, ModelConfig, SamplingOptions, SamplingOverrides, Speculation, UseTuning};
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use bitnet::{KvType, Model, ModelConfig, SamplingOptions, SamplingOverrides, Speculation, UseTuning};
 
 use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
-use crate::commands::explain;
 use crate::error::CliError;
-use crate::names;
+use crate::explain;
+use crate::hub;
+use crate::model_spec::{HubSpec, ModelSpec};
 use crate::progress;
 use crate::ui::Ui;
 
@@ -24,88 +23,6 @@ const SHIPPED: &str = "tiny-stories-ttt.gguf";
 
 /// The name that stands for no kernel, but for leaving tunings out.
 const DEFAULT: &str = "default";
-
-/// Where a model comes from, as typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ModelSpec {
-    /// A file or a folder.
-    Path(PathBuf),
-    /// A repository of the Hugging Face hub.
-    Hub(HubSpec),
-    /// Random weights in a shape that has a name, one of [`Spec::NAMES`].
-    Synthetic(String),
-    /// Random weights in the shape of a `config.json`.
-    SyntheticFile(PathBuf),
-}
-
-/// `OWNER/REPO[:FILE]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HubSpec {
-    /// `OWNER/REPO`.
-    pub(crate) repo: String,
-    /// One file of it; otherwise what a model needs.
-    pub(crate) file: Option<String>,
-}
-
-impl FromStr for HubSpec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(known) = names::find(text) {
-            return Ok(known);
-        }
-        let text = text.strip_prefix("hf:").unwrap_or(text);
-        let (repo, file) = match text.split_once(':') {
-            Some((repo, file)) if !file.is_empty() => (repo, Some(file.to_owned())),
-            Some(_) => return Err("the file name after the colon is missing".into()),
-            None => (text, None),
-        };
-        let legal = |part: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            !part.is_empty() && part != "." && part != ".." && part.chars().all(allowed)
-        };
-        match repo.split_once('/') {
-            Some((owner, name)) if legal(owner) && legal(name) => Ok(Self { repo: repo.to_owned(), file }),
-            _ => Err("a repository is named OWNER/REPO, as in microsoft/bitnet-b1.58-2B-4T; `bitnet list --known` shows short names".into()),
-        }
-    }
-}
-
-impl ModelSpec {
-    /// For options: a name that is no text is a path.
-    pub(crate) fn parser() -> impl TypedValueParser<Value = Self> {
-        OsStringValueParser::new().try_map(|name| match name.into_string() {
-            Ok(text) => text.parse(),
-            Err(path) => Ok::<_, String>(ModelSpec::Path(path.into())),
-        })
-    }
-}
-
-impl FromStr for ModelSpec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("the name is empty".into());
-        }
-        if let Some(rest) = text.strip_prefix("hf:") {
-            return rest.parse().map(ModelSpec::Hub);
-        }
-        match text.strip_prefix("synthetic:") {
-            Some(name) if Spec::NAMES.contains(&name) => Ok(ModelSpec::Synthetic(name.to_owned())),
-            Some(file) if file.ends_with(".json") => Ok(ModelSpec::SyntheticFile(file.into())),
-            Some(_) => {
-                let names: Vec<String> = Spec::NAMES.iter().map(|n| format!("synthetic:{n}, ")).collect();
-                Err(format!("synthetic models are {}and synthetic:FILE.json", names.concat()))
-            }
-            // An existing path takes precedence.
-            None => match names::find(text).filter(|_| !Path::new(text).exists()) {
-                Some(hub) => Ok(ModelSpec::Hub(hub)),
-                None => Ok(ModelSpec::Path(text.into())),
-            },
-        }
-    }
-}
 
 /// A model and how long loading it took.
 pub(crate) struct Loaded {
@@ -120,7 +37,7 @@ pub(crate) struct Loaded {
 pub(crate) fn locate(spec: Option<&ModelSpec>, ui: &Ui) -> Result<PathBuf, CliError> {
     match spec {
         Some(ModelSpec::Path(path)) => existing(path),
-        Some(ModelSpec::Hub(hub)) => crate::commands::pull::fetch(hub, ui),
+        Some(ModelSpec::Hub(spec)) => hub::fetch(spec, ui),
         Some(ModelSpec::Synthetic(name)) => synthetic(&named(name)?, ui),
         Some(ModelSpec::SyntheticFile(file)) => synthetic(&Spec::from_config_file(&existing(file)?)?, ui),
         None => {
@@ -154,7 +71,7 @@ fn shipped() -> Result<PathBuf, CliError> {
 /// Name and shape of the model that `args` name; its weights are not looked at, and a synthetic one is not made.
 ///
 /// # Errors
-/// As [`locate`]; what is wrong with the headers.
+/// The errors of [`locate`]; what is wrong with the headers.
 pub(crate) fn shape(args: &ModelArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
     let of_spec = |spec: Spec| Ok((format!("synthetic:{}", spec.name), spec.config));
     match &args.model {
@@ -187,79 +104,80 @@ fn existing(path: &Path) -> Result<PathBuf, CliError> {
     Err(CliError::NoSuchModel { path: path.to_path_buf(), hint })
 }
 
-/// Loads the model that `args` name.
-///
-/// # Errors
-/// Those of [`locate`], and whatever is wrong with the files or unavailable on this CPU.
-pub(crate) fn load(args: &ModelArgs, engine: &EngineArgs, default_kv: KvType, ui: &Ui) -> Result<Loaded, CliError> {
-    load_with(args, engine, None, default_kv, ui)
+/// Which model to load, and how.
+pub(crate) struct LoadRequest<'a> {
+    model: &'a ModelArgs,
+    engine: &'a EngineArgs,
+    default_kv: KvType,
+    chat_template: Option<String>,
+    context: Option<usize>,
 }
 
-/// As [`load`], with a chat template (Jinja source or a built-in one's name) in the place of the model's own.
-///
-/// # Errors
-/// As [`load`].
-pub(crate) fn load_with(
-    args: &ModelArgs,
-    engine: &EngineArgs,
-    chat_template: Option<String>,
-    default_kv: KvType,
-    ui: &Ui,
-) -> Result<Loaded, CliError> {
-    load_changed(args, engine, chat_template, default_kv, ui, |builder| builder)
-}
+impl<'a> LoadRequest<'a> {
+    /// The model that `model` names, with the options of `engine`; `default_kv` applies without `--kv`.
+    pub(crate) fn new(model: &'a ModelArgs, engine: &'a EngineArgs, default_kv: KvType) -> Self {
+        Self { model, engine, default_kv, chat_template: None, context: None }
+    }
 
-/// As [`load_with`], with what else `change` asks of the builder.
-///
-/// # Errors
-/// As [`load`].
-pub(crate) fn load_changed(
-    args: &ModelArgs,
-    engine: &EngineArgs,
-    chat_template: Option<String>,
-    default_kv: KvType,
-    ui: &Ui,
-    change: impl FnOnce(ModelBuilder) -> ModelBuilder,
-) -> Result<Loaded, CliError> {
-    // An option that cannot be fulfilled shows before anything is downloaded or read.
-    let kv = engine.kv.map_or(default_kv, |kv| kv.kv_type());
-    let isa = engine.isa.map(bitnet::Isa::require).transpose()?;
-    let path = locate(args.model.as_ref(), ui)?;
-    let spinner = progress::spinner(ui, &format!("loading {}", path.display()));
-    let began = Instant::now();
-    let mut builder = Model::builder().kv(kv);
-    for KernelArg { group, name } in &engine.kernel {
-        builder = match group {
-            None if name == DEFAULT => builder.tuning(UseTuning::No),
-            None => builder.kernel(bitnet::ternary_kernels::by_name(name)?),
-            Some(group) => builder.kernel_for(*group, bitnet::ternary_kernels::by_name(name)?),
-        };
+    /// Replaces the model's chat template by Jinja source, or by the built-in template of that name.
+    pub(crate) fn chat_template(mut self, template: Option<String>) -> Self {
+        self.chat_template = template;
+        self
     }
-    if let Some(threads) = engine.threads {
-        builder = builder.threads(usize::from(threads));
+
+    /// Limits the context to this many tokens.
+    #[cfg(feature = "serve")]
+    pub(crate) fn context(mut self, tokens: Option<usize>) -> Self {
+        self.context = tokens;
+        self
     }
-    if let Some(isa) = isa {
-        builder = builder.isa(isa);
-    }
-    if let Some(head) = engine.head {
-        builder = builder.head(head.into());
-    }
-    builder = builder.inner_updates(!engine.no_adapt);
-    let mut files = args.files.load_options();
-    files.chat_template = chat_template;
-    builder = builder.load_options(files);
-    let model = change(builder).load(&path);
-    let load_time = began.elapsed();
-    spinner.finish_and_clear();
-    let model = model.map_err(|e| explained(e, &path))?;
-    for note in model.notes() {
-        match args.model {
-            Some(_) => ui.note(note),
-            // Do not show load notes of the built-in model.
-            None => tracing::info!("{note}"),
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// The errors of [`locate`], and whatever is wrong with the files or unavailable on this CPU.
+    pub(crate) fn load(self, ui: &Ui) -> Result<Loaded, CliError> {
+        let (args, engine) = (self.model, self.engine);
+        // Report an option that this CPU cannot fulfil before anything is downloaded or read.
+        let isa = engine.isa.map(bitnet::Isa::require).transpose()?;
+        let path = locate(args.model.as_ref(), ui)?;
+        let spinner = progress::spinner(ui, &format!("loading {}", path.display()));
+        let began = Instant::now();
+        let mut builder = Model::builder().kv(engine.kv.unwrap_or(self.default_kv));
+        for KernelArg { group, name } in &engine.kernel {
+            builder = match group {
+                None if name == DEFAULT => builder.tuning(UseTuning::No),
+                None => builder.kernel(bitnet::ternary_kernels::by_name(name)?),
+                Some(group) => builder.kernel_for(*group, bitnet::ternary_kernels::by_name(name)?),
+            };
         }
+        if let Some(threads) = engine.threads {
+            builder = builder.threads(usize::from(threads));
+        }
+        if let Some(isa) = isa {
+            builder = builder.isa(isa);
+        }
+        if let Some(head) = engine.head {
+            builder = builder.head(head);
+        }
+        if let Some(tokens) = self.context {
+            builder = builder.context(tokens);
+        }
+        let mut files = args.files.load_options();
+        files.chat_template = self.chat_template;
+        let model = builder.inner_updates(!engine.no_adapt).load_options(files).load(&path);
+        let load_time = began.elapsed();
+        spinner.finish_and_clear();
+        let model = model.map_err(|e| explained(e, &path))?;
+        for note in model.notes() {
+            match args.model {
+                Some(_) => ui.note(note),
+                // Do not show load notes of the built-in model.
+                None => tracing::info!("{note}"),
+            }
+        }
+        Ok(Loaded { model, load_time })
     }
-    Ok(Loaded { model, load_time })
 }
 
 /// The error of a file that cannot be loaded, with what the file is. Where the command line asks for what cannot be, the file is not
@@ -302,7 +220,7 @@ pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> SamplingOptions {
     typed.apply(model.default_sampling())
 }
 
-/// Guesses as they were asked for.
+/// Speculative decoding as `--draft` asks for it.
 pub(crate) fn speculation(args: &SamplingArgs) -> Speculation {
     match args.draft {
         None => Speculation::Auto,
@@ -341,23 +259,6 @@ fn synthetic(spec: &Spec, ui: &Ui) -> Result<PathBuf, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_models_are_understood() {
-        let hub = |repo: &str, file: Option<&str>| {
-            ModelSpec::Hub(HubSpec { repo: repo.into(), file: file.map(str::to_owned) })
-        };
-        assert_eq!("a/b.gguf".parse(), Ok(ModelSpec::Path("a/b.gguf".into())));
-        assert_eq!("synthetic:2b4t".parse(), Ok(ModelSpec::Synthetic("2b4t".into())));
-        assert_eq!("synthetic:2b4t-v2".parse(), Ok(ModelSpec::Synthetic("2b4t-v2".into())));
-        assert_eq!("synthetic:x/y.json".parse(), Ok(ModelSpec::SyntheticFile("x/y.json".into())));
-        assert_eq!("hf:o/r".parse(), Ok(hub("o/r", None)));
-        assert_eq!("Falcon3-1B".parse(), Ok(hub("tiiuae/Falcon3-1B-Instruct-1.58bit", None)));
-        assert_eq!("hf:o/r:f.gguf".parse(), Ok(hub("o/r", Some("f.gguf"))));
-        for bad in ["", "synthetic:3b", "hf:o", "hf:o/r:", "hf:o/../r", "hf:/r", "hf:../r"] {
-            assert!(bad.parse::<ModelSpec>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_missing_path_that_looks_like_a_repository_is_answered_with_a_hint() {

@@ -76,7 +76,7 @@ fn known() -> String {
     for k in KNOWN {
         let weights = k.config().map_or("".to_owned(), |c| ui::count(c.parameters()));
         let memory = k.config().map_or("".to_owned(), |c| ui::bytes(Plan::at(&c, 4096).total()));
-        let repo = k.hub.split(':').next().unwrap_or(k.hub);
+        let repo = k.repo();
         table += &format!("| `{}` | {} | {weights} | {memory} | {repo} |\n", k.name, k.what);
     }
     table += "\n| not computed here | why; what does |\n|---|---|\n";

@@ -73,7 +73,7 @@ impl Ui {
         paint(self.colours_on_stderr(), style, text)
     }
 
-    /// A line on stderr, unless `--quiet`. That nobody reads stderr is no reason to fail.
+    /// A line on stderr, unless `--quiet`. A closed stderr is not an error.
     pub(crate) fn say(&self, line: impl std::fmt::Display) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr(), "{line}");
@@ -110,7 +110,7 @@ fn paint(on: bool, style: Style, text: impl std::fmt::Display) -> String {
 /// Writes `text` to stdout and makes sure that it arrives.
 ///
 /// # Errors
-/// [`CliError::BrokenPipe`] if nobody reads it, [`CliError::Io`] otherwise.
+/// [`CliError::BrokenPipe`] if its reader is gone, [`CliError::Io`] otherwise.
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::io("write", "stdout"))
@@ -119,7 +119,7 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
 /// Writes a line to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// The errors of [`print`].
 pub(crate) fn print_line(line: impl std::fmt::Display) -> Result<(), CliError> {
     print(&format!("{line}\n"))
 }
@@ -127,7 +127,7 @@ pub(crate) fn print_line(line: impl std::fmt::Display) -> Result<(), CliError> {
 /// Writes the one JSON object of a command to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// The errors of [`print`].
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     let mut text = serde_json::to_string(value).map_err(|e| CliError::Io {
         op: "write",
@@ -153,7 +153,7 @@ pub(crate) fn kernels_json(kernels: &[LayerKernel]) -> serde_json::Value {
     kernels.iter().map(entry).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// What stands behind the names of kernels where `bitnet tune` chose them, or some of them.
+/// The suffix of kernel names where `bitnet tune` chose them, or some of them.
 pub(crate) fn chosen_by(kernels: &[LayerKernel]) -> &'static str {
     match kernels.iter().filter(|k| k.by == ChosenBy::Tuning).count() {
         0 => "",

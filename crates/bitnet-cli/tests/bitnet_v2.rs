@@ -114,7 +114,7 @@ fn gguf_files_that_contradict_themselves_are_refused() {
 #[test]
 fn odd_widths_have_no_transform() {
     let p = Place::new();
-    // Whoever asks for the placement of the paper in training, and whoever writes a block into a shape.
+    // The placement of the paper in training, and a block that a shape gives.
     p.write("text.txt", "Once upon a time there was a cat. ".repeat(200));
     let train =
         ["train", "--data", "text.txt", "--train-tokenizer", "260", "--out", "m", "--hidden", "32", "--ffn", "77"];

@@ -117,7 +117,7 @@ fn a_reader_that_goes_away_is_no_panic() {
         [&["show", "synthetic:shape.json"][..], &["run", "-m", "synthetic:shape.json", "--ids", "1", "--ignore-eos"]]
     {
         p.run(&["show", "synthetic:shape.json"]).ok();
-        // Nobody reads from the beginning: however fast the command is, its first write fails.
+        // The reader is closed from the beginning: however fast the command is, its first write fails.
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let child = p.command(args).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();

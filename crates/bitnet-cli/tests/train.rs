@@ -174,7 +174,7 @@ fn runs_go_on_where_they_were() {
     assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(12));
 }
 
-/// Eight bits behind Hadamard transforms, then four bits with the optimizer of the first stage; both stages leave models that say
+/// Eight bits after Hadamard transforms, then four bits with the optimizer of the first stage; both stages leave models that say
 /// what they are, and run.
 #[test]
 fn bitnet_v2_is_trained_in_two_stages() {

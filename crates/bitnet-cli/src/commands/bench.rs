@@ -10,9 +10,10 @@ use serde::Serialize;
 use crate::args::{EngineArgs, ModelArgs};
 use crate::energy::EnergyMeter;
 use crate::error::CliError;
+use crate::model_spec::ModelSpec;
 use crate::process;
 use crate::progress;
-use crate::source::{self, Loaded};
+use crate::source::{self, LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -163,10 +164,10 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     // A model that is missing or damaged shows before the probe takes its time.
     let path = source::locate(args.model.model.as_ref(), ui)?;
     let mut model_args = args.model.clone();
-    model_args.model = Some(source::ModelSpec::Path(path));
+    model_args.model = Some(ModelSpec::Path(path));
 
     let before = probe(threads, ui)?;
-    let Loaded { model, load_time } = source::load(&model_args, &args.engine, KvType::F16, ui)?;
+    let Loaded { model, load_time } = LoadRequest::new(&model_args, &args.engine, KvType::F16).load(ui)?;
     let headless = model.config().headless;
     let (p, context) = (args.prompt as usize, args.context as usize);
     let n = if headless { 0 } else { args.new as usize };

@@ -14,7 +14,7 @@ use crate::args::{EngineArgs, ModelArgs, SamplingArgs};
 use crate::commands::run::stats_line;
 use crate::error::CliError;
 use crate::interrupt::Graceful;
-use crate::source::{self, Loaded};
+use crate::source::{self, LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 use input::{Input, Line};
 use settings::Settings;
@@ -74,7 +74,8 @@ struct Chat<'a> {
 
 pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
     let template = args.template.as_deref().map(source::template).transpose()?;
-    let Loaded { model, .. } = source::load_with(&args.model, &args.engine, template, KvType::F16, ui)?;
+    let request = LoadRequest::new(&args.model, &args.engine, KvType::F16);
+    let Loaded { model, .. } = request.chat_template(template).load(ui)?;
     if model.tokenizer().is_none() {
         return Err(bitnet::Error::NoTokenizer.into());
     }

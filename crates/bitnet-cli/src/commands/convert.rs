@@ -11,8 +11,9 @@ use serde_json::json;
 
 use crate::args::FileArgs;
 use crate::error::CliError;
+use crate::model_spec::ModelSpec;
 use crate::progress;
-use crate::source::{self, ModelSpec};
+use crate::source;
 use crate::ui::{self, Style, Ui};
 
 /// What stands below the options: the formats come from the converter's own list.

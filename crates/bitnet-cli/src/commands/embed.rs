@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use bitnet::loader::files::{self, Kind};
 use bitnet::{EmbedOptions, KvType, Pooling};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
 use crate::args::{EngineArgs, ModelArgs};
+use crate::choices;
 use crate::error::CliError;
-use crate::source::{self, Loaded};
+use crate::source::{LoadRequest, Loaded};
 use crate::ui::{self, Ui};
 
 const AFTER_HELP: &str = "\
@@ -31,8 +32,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Pooling of the token states [default: according to the model's file, else mean]
-    #[arg(long, value_name = "HOW", value_enum)]
-    pooling: Option<PoolingName>,
+    #[arg(long, value_name = "HOW", value_parser = choices::pooling())]
+    pooling: Option<Pooling>,
     /// Text to put before each input, for example the instruction that a model expects before a query
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     prefix: String,
@@ -46,27 +47,6 @@ pub(crate) struct EmbedArgs {
     model: ModelArgs,
     #[command(flatten)]
     engine: EngineArgs,
-}
-
-/// A pooling, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PoolingName {
-    /// The mean over all tokens
-    Mean,
-    /// The first token
-    First,
-    /// The last token, which has read all others
-    Last,
-}
-
-impl PoolingName {
-    fn pooling(self) -> Pooling {
-        match self {
-            PoolingName::Mean => Pooling::Mean,
-            PoolingName::First => Pooling::First,
-            PoolingName::Last => Pooling::Last,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -84,8 +64,8 @@ pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
             text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect()
         }
     };
-    let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F16, ui)?;
-    let pooling = args.pooling.map_or(model.pooling(), PoolingName::pooling);
+    let Loaded { model, .. } = LoadRequest::new(&args.model, &args.engine, KvType::F16).load(ui)?;
+    let pooling = args.pooling.unwrap_or(model.pooling());
     if let Some(named) = model.config().pooling.filter(|named| *named != pooling) {
         ui.note(&format!("the model's file asks for {} pooling; using {} instead", named.name(), pooling.name()));
     }

@@ -13,7 +13,7 @@ use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
 use crate::interrupt::Graceful;
 use crate::progress;
-use crate::source::{self, Loaded};
+use crate::source::{LoadRequest, Loaded};
 use crate::ui::{self, Ui};
 use questions::Question;
 
@@ -95,7 +95,7 @@ pub(crate) fn execute(args: &EvalArgs, ui: &Ui) -> Result<(), CliError> {
         None => String::new(),
         Some(file) => files::read_text(file, Kind::TEXT)?,
     };
-    let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F16, ui)?;
+    let Loaded { model, .. } = LoadRequest::new(&args.model, &args.engine, KvType::F16).load(ui)?;
     let graceful = Graceful::begin();
     let bar = progress::of_steps(ui, "questions", questions.len() as u64);
     let (mut plain, mut normed, mut details) = (Count::default(), Count::default(), String::new());

@@ -167,7 +167,8 @@ pub(crate) fn rm(args: &RmArgs, ui: &Ui) -> Result<(), CliError> {
     // All names are looked up before anything is removed.
     let mut chosen = Vec::new();
     for name in &args.models {
-        let repo = names::find(name).map_or_else(|| name.trim_start_matches("hf:").to_owned(), |spec| spec.repo);
+        let repo = names::find(name)
+            .map_or_else(|| name.trim_start_matches("hf:").to_owned(), |known| known.repo().to_owned());
         let found = all.iter().find(|e| e.name == repo || e.name == *name);
         chosen.push(found.ok_or_else(|| {
             CliError::usage(format!("{name} was not found; `bitnet list` shows the models on this disk"))

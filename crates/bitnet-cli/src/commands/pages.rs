@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::args::Cli;
 use crate::error::CliError;
 use crate::ui;
 
@@ -24,9 +23,9 @@ pub(crate) struct CompletionsArgs {
 }
 
 /// Prints the completions of a shell.
-pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), CliError> {
+pub(crate) fn completions(args: &CompletionsArgs, command: &mut Command) -> Result<(), CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "bitnet", &mut script);
+    clap_complete::generate(args.shell, command, "bitnet", &mut script);
     ui::print(&ui::text(script, "the completions")?)
 }
 
@@ -44,14 +43,14 @@ pub(crate) struct ManArgs {
 }
 
 /// Prints the manual page, or writes all of them.
-pub(crate) fn man(args: &ManArgs) -> Result<(), CliError> {
+pub(crate) fn man(args: &ManArgs, command: Command) -> Result<(), CliError> {
     let Some(folder) = &args.out else {
         let mut page = Vec::new();
-        let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
+        let rendered = clap_mangen::Man::new(command).render(&mut page);
         rendered.map_err(CliError::io("write", "the manual page"))?;
         return ui::print(&ui::text(page, "the manual page")?);
     };
     let name = folder.display().to_string();
     std::fs::create_dir_all(folder).map_err(CliError::io("make", &name))?;
-    clap_mangen::generate_to(Cli::command(), folder).map_err(CliError::io("write", &name))
+    clap_mangen::generate_to(command, folder).map_err(CliError::io("write", &name))
 }

@@ -8,11 +8,13 @@ use bitnet::{ActivationBits, Isa, KvType, ModelConfig};
 use clap::Args;
 use serde_json::json;
 
-use crate::args::{KvName, ModelArgs, parse_isa};
+use crate::args::{ModelArgs, parse_isa};
+use crate::choices;
 use crate::error::CliError;
+use crate::model_spec::ModelSpec;
 use crate::process;
 use crate::progress;
-use crate::source::{self, ModelSpec};
+use crate::source;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -36,8 +38,8 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "N", default_value = "4096")]
     context: usize,
     /// Type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value = "f16")]
-    kv: KvName,
+    #[arg(long, value_name = "TYPE", value_parser = choices::kv(), default_value = "f16")]
+    kv: KvType,
     /// Number of threads [default: one per CPU available to this process]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -120,7 +122,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
         false => 2.0,
     };
     let kernel = if has_groups(&config) { "scales per group" } else { kernel.name() };
-    let plan = Plan::of(&config, bits, args.kv.kv_type(), args.context);
+    let plan = Plan::of(&config, bits, args.kv, args.context);
     let threads = args.threads.map_or(process::cpus().get(), usize::from);
     let bandwidth = match args.bandwidth {
         Some(gb_s) if gb_s > 0.0 && gb_s.is_finite() => gb_s,
@@ -140,7 +142,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
         return ui::print_json(&json!({
             "model": name,
             "parameters": config.parameters(), "ternary_weights": config.ternary_weights(),
-            "kernel": kernel, "bits_per_weight": bits, "kv": args.kv.kv_type().name(), "context": args.context,
+            "kernel": kernel, "bits_per_weight": bits, "kv": args.kv.name(), "context": args.context,
             "file_bytes": file_bytes(&config),
             "weight_bytes": plan.weights, "table_bytes": plan.tables, "coarse_head_bytes": plan.plane,
             "session_bytes": plan.session, "total_bytes": plan.total(),
@@ -161,7 +163,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     let parts: Vec<String> = parts.iter().filter(|p| p.1 > 0).map(|(p, n)| format!("{p} {}", ui::bytes(*n))).collect();
     line("memory", format!("{}: {}", ui::bytes(plan.weights + plan.tables + plan.plane), parts.join(", ")));
     let context = config.context_limit().map_or(args.context, |limit| limit.min(args.context));
-    line("session", format!("{} for {context} tokens, {}", ui::bytes(plan.session), args.kv.kv_type().name()));
+    line("session", format!("{} for {context} tokens, {}", ui::bytes(plan.session), args.kv.name()));
     let verdict = match (available, fits) {
         (Some(free), Some(true)) => format!("{} of {} available: it fits", ui::bytes(plan.total()), ui::bytes(free)),
         (Some(free), _) => {
@@ -204,8 +206,7 @@ fn shape(args: &PlanArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
             "2b4t" => return Ok(("BitNet b1.58 2B4T".into(), Spec::b2b4t().config)),
             name => {
                 // A shape that is known needs no download.
-                let known = crate::names::KNOWN.iter().find(|k| k.name.eq_ignore_ascii_case(name));
-                if let Some(config) = known.and_then(|k| k.config()) {
+                if let Some(config) = crate::names::find(name).and_then(|known| known.config()) {
                     return Ok((name.to_owned(), config));
                 }
             }

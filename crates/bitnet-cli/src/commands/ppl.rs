@@ -13,7 +13,7 @@ use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
 use crate::interrupt::Graceful;
 use crate::progress;
-use crate::source::{self, Loaded};
+use crate::source::{LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -58,7 +58,7 @@ pub(crate) struct PplArgs {
 pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
     let name = args.file.display().to_string();
     let text = files::read_text(&args.file, Kind::TEXT)?;
-    let Loaded { model, .. } = source::load(&args.model, &args.engine, KvType::F32, ui)?;
+    let Loaded { model, .. } = LoadRequest::new(&args.model, &args.engine, KvType::F32).load(ui)?;
     if args.bos && model.config().bos_token_id.is_none() {
         return Err(CliError::usage("--bos: this model has no beginning-of-text token"));
     }

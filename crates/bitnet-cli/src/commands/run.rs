@@ -8,14 +8,15 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use bitnet::loader::files::{self, Kind};
-use bitnet::{FinishReason, GenerateOptions, KvType, Message, Model, Output, Stats};
+use bitnet::{ChooseBy, FinishReason, GenerateOptions, KvType, Message, Model, Output, Stats};
 use clap::Args;
 use serde_json::json;
 
 use crate::args::{EngineArgs, Ids, ModelArgs, SamplingArgs};
+use crate::choices;
 use crate::error::CliError;
 use crate::interrupt::Graceful;
-use crate::source::{self, Loaded};
+use crate::source::{self, LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -63,8 +64,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TEXT", num_args = 1..)]
     choose: Vec<String>,
     /// Score of --choose: the total log-probability, or its mean per token or per byte
-    #[arg(long, value_name = "WHAT", value_enum, default_value = "total", requires = "choose")]
-    choose_by: choose::ByName,
+    #[arg(long, value_name = "WHAT", value_parser = choices::choose_by(), default_value = "total", requires = "choose")]
+    choose_by: ChooseBy,
     /// Also print special tokens
     #[arg(long)]
     show_special: bool,
@@ -96,7 +97,8 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
         (None, None) => Some(from_stdin()?),
     };
     let template = args.template.as_deref().map(source::template).transpose()?;
-    let Loaded { model, .. } = source::load_with(&args.model, &args.engine, template, KvType::F16, ui)?;
+    let request = LoadRequest::new(&args.model, &args.engine, KvType::F16);
+    let Loaded { model, .. } = request.chat_template(template).load(ui)?;
     let ids = match (&args.ids, &prompt) {
         (Some(ids), _) => ids.0.clone(),
         (None, prompt) => encode(args, prompt.as_deref().unwrap_or_default(), &model)?,
@@ -108,7 +110,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
             Some(prompt) if !args.chat && !args.bos && !args.no_bos => choose::After::Text(prompt),
             _ => choose::After::Ids(&ids),
         };
-        return choose::execute(&model, after, &args.choose, args.choose_by.into(), args.json, ui);
+        return choose::execute(&model, after, &args.choose, args.choose_by, args.json, ui);
     }
 
     let mut sampling = source::sampling(&model, &args.sampling);
@@ -182,7 +184,7 @@ fn constrain(_: &RunArgs, _: &mut GenerateOptions, _: &Ui) -> Result<bool, CliEr
     Ok(false)
 }
 
-/// Whether the cursor of a terminal stands behind text.
+/// Whether the cursor of a terminal is not at the beginning of a line.
 fn ends_open(printed: &str, prompt: &Option<String>, ui: &Ui) -> bool {
     match printed {
         "" => prompt.is_some() && ui.is_interactive(),
@@ -268,7 +270,7 @@ fn encode(args: &RunArgs, prompt: &str, model: &Model) -> Result<Vec<u32>, CliEr
     Ok(model.encode(prompt, bos)?)
 }
 
-/// The prompt from stdin, without the line end that `echo` puts behind it.
+/// The prompt from stdin, without the line end that `echo` appends.
 fn from_stdin() -> Result<String, CliError> {
     let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {

@@ -11,7 +11,8 @@ use clap::Args;
 use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
 use crate::interrupt::Graceful;
-use crate::source::{self, Loaded, ModelSpec};
+use crate::model_spec::ModelSpec;
+use crate::source::{self, LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -137,12 +138,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     let options = options(args)?;
     let template = args.template.as_deref().map(source::template).transpose()?;
-    let context = args.limits.context;
-    let Loaded { model, .. } =
-        source::load_changed(&args.model, &args.engine, template, KvType::F16, ui, |builder| match context {
-            Some(tokens) => builder.context(tokens),
-            None => builder,
-        })?;
+    let request = LoadRequest::new(&args.model, &args.engine, KvType::F16);
+    let Loaded { model, .. } = request.chat_template(template).context(args.limits.context).load(ui)?;
     if let Some(error) = model.chat_template_error() {
         ui.note(&format!("/v1/chat/completions is refused: {error}; --template gives another template"));
     } else if model.chat_template().is_none() {
@@ -170,7 +167,7 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
     let mut options = Options::default();
     options.address = address(&args.host, args.port)?;
     options.name = args.name.clone().or_else(|| match &args.model.model {
-        // Its folder in the cache has a name that nobody knows.
+        // The name of its folder in the cache would mean nothing to a client.
         Some(ModelSpec::Hub(hub)) => Some(hub.repo.clone()),
         _ => None,
     });

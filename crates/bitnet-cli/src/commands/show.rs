@@ -11,10 +11,12 @@ use bitnet::{InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, Model
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
-use super::{explain, plan};
+use super::plan;
 use crate::args::{FileArgs, ModelArgs};
 use crate::error::CliError;
-use crate::source::{self, ModelSpec};
+use crate::explain;
+use crate::model_spec::ModelSpec;
+use crate::source;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -109,7 +111,7 @@ pub(crate) fn brief(path: &Path, files: &FileArgs, ui: &Ui) -> Result<String, Cl
 /// The architecture that a file names.
 ///
 /// # Errors
-/// As [`brief`].
+/// The errors of [`brief`].
 pub(crate) fn architecture(path: &Path) -> Result<String, CliError> {
     Ok(read_header(path)?.architecture)
 }
@@ -148,7 +150,7 @@ fn json_of(value: &Value) -> Json {
     match value {
         Value::String(s) => json!(s),
         Value::Bool(b) => json!(b),
-        // Vocabularies and merges are long, and nobody wants them here: their kind and length.
+        // Vocabularies and merges are long: only their kind and length.
         Value::Array(_) => json!(value.to_string()),
         other => match (other.to_u64(), other.to_f64()) {
             (Some(n), _) => json!(n),

@@ -3,10 +3,11 @@
 use bitnet::{EmbedOptions, KvType, Model, Pooling};
 use serde_json::json;
 
-use super::super::{explain, show};
+use super::super::show;
 use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
-use crate::source::{self, Loaded};
+use crate::explain;
+use crate::source::{self, LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 /// Tokens of the checks.
@@ -26,7 +27,7 @@ pub(super) fn execute(args: &ModelArgs, engine: &EngineArgs, as_json: bool, ui: 
     if !as_json {
         ui::print(&show::brief(&path, &args.files, ui)?)?;
     }
-    let Loaded { model, .. } = source::load(args, engine, KvType::F32, ui)?;
+    let Loaded { model, .. } = LoadRequest::new(args, engine, KvType::F32).load(ui)?;
     let spinner = crate::progress::spinner(ui, "computing in several ways");
     let findings = check(&model)?;
     spinner.finish_and_clear();

@@ -1,32 +1,10 @@
 //! `bitnet run --choose`: the most probable of some texts.
 
 use bitnet::{Choice, ChooseBy, Model};
-use clap::ValueEnum;
 use serde_json::json;
 
 use crate::error::CliError;
 use crate::ui::{self, Style, Ui};
-
-/// The score of a text, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum ByName {
-    /// Its probability
-    Total,
-    /// The mean over its tokens
-    Token,
-    /// The mean over its bytes
-    Byte,
-}
-
-impl From<ByName> for ChooseBy {
-    fn from(name: ByName) -> Self {
-        match name {
-            ByName::Total => ChooseBy::Total,
-            ByName::Token => ChooseBy::PerToken,
-            ByName::Byte => ChooseBy::PerByte,
-        }
-    }
-}
 
 /// Where the texts follow.
 pub(super) enum After<'a> {
@@ -39,7 +17,7 @@ pub(super) enum After<'a> {
 /// Prints the most probable of `texts`.
 ///
 /// # Errors
-/// No tokenizer, texts that do not fit, an output that nobody reads.
+/// No tokenizer, texts that do not fit, an output that was closed.
 pub(super) fn execute(
     model: &Model,
     after: After<'_>,
