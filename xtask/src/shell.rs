@@ -31,7 +31,7 @@ pub(crate) fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<
 /// Runs `cargo` with its output shown.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors of [`run`].
 pub(crate) fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<(), XtaskError> {
     run("cargo", args, env)
 }
@@ -39,7 +39,7 @@ pub(crate) fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<(), XtaskErro
 /// What `program` prints to stdout; its stderr is shown.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors of [`run`].
 pub(crate) fn output(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<String, XtaskError> {
     let out = command(program, args, env).stderr(Stdio::inherit()).output().map_err(XtaskError::io(program))?;
     if out.status.success() {

@@ -7,7 +7,7 @@ use bitnet_model::nn::{BitLinear, RmsNorm, bit_linear, rms_norm};
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{AdamW, Linear, Module, Optimizer, VarBuilder, VarMap, linear};
 
-/// Two ternary layers, each behind a norm, and a float head.
+/// Two ternary layers, each after a norm, and a float head.
 struct Mlp {
     norm1: RmsNorm,
     fc1: BitLinear,

@@ -1,4 +1,4 @@
-//! Texts as vectors: the hidden states behind the last layer, pooled.
+//! Texts as vectors: the hidden states after the last layer, pooled.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, SequenceState, St
 /// Tokens that pass together in [`embed`].
 const TOKENS_AT_ONCE: usize = 256;
 
-/// The vector of each text, `[hidden]` f32 each: its hidden states behind the last layer and the norm before the head, pooled;
+/// The vector of each text, `[hidden]` f32 each: its hidden states after the last layer and the norm before the head, pooled;
 /// with `normalize` at length 1. Without a `pooling` that of the model's file holds, or the mean. Many short texts share a pass over the weights, and each vector is the same, bit for bit, as
 /// if its text had gone alone.
 ///
@@ -24,7 +24,7 @@ const TOKENS_AT_ONCE: usize = 256;
 /// ```
 ///
 /// # Errors
-/// [`ModelError::EmptyPrompt`] for a text without tokens, and those of [`Engine::step`].
+/// [`ModelError::EmptyPrompt`] for a text without tokens, and the errors of [`Engine::step`].
 pub fn embed(
     engine: &Engine,
     texts: &[&[u32]],
@@ -122,7 +122,7 @@ impl Embedding {
     /// [`Embedding::tokens_left`] has lost.
     ///
     /// # Errors
-    /// Those of [`Engine::step`]. There is no way on after one.
+    /// The errors of [`Engine::step`]. There is no way on after one.
     pub fn step(&mut self, engine: &Engine, tokens: usize) -> Result<(), ModelError> {
         let tokens = tokens.max(1);
         let mut texts: Vec<Text> = self.under_way.take().into_iter().collect();

@@ -55,11 +55,11 @@ pub fn perplexity(
     Ok(Perplexity { nats_per_token: nats / done as f64, tokens: done })
 }
 
-/// As [`perplexity`], apart for each stretch of `stretch` places in a window: whether a model uses what it has read shows in how
+/// Like [`perplexity`], apart for each stretch of `stretch` places in a window: whether a model uses what it has read shows in how
 /// its loss falls from the first places to the last. The last stretch may be shorter.
 ///
 /// # Errors
-/// As [`perplexity`]; [`ModelError::Sampling`] for stretches of 0 places.
+/// The errors of [`perplexity`]; [`ModelError::Sampling`] for stretches of 0 places.
 pub fn perplexity_by_position(
     engine: &Engine,
     tokens: &[u32],

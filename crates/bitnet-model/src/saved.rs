@@ -106,7 +106,7 @@ impl Sequence {
         self.save_with(None)
     }
 
-    /// As [`Sequence::save`], with a token that the model has not read yet.
+    /// Like [`Sequence::save`], with a token that the model has not read yet.
     pub(crate) fn save_with(&self, pending: Option<u32>) -> Result<Vec<u8>, ModelError> {
         let state = self.state();
         state.usable()?;
@@ -137,7 +137,7 @@ impl Sequence {
         Self::restore_with(engine, limit, bytes).map(|(sequence, _)| sequence)
     }
 
-    /// As [`Sequence::restore`], with the token of [`Sequence::save_with`].
+    /// Like [`Sequence::restore`], with the token of [`Sequence::save_with`].
     pub(crate) fn restore_with(
         engine: &Engine,
         limit: Option<usize>,

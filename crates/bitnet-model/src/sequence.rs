@@ -114,7 +114,7 @@ impl Sequence {
     /// Feeds `first` and `others`, and keeps what follows each of them.
     ///
     /// # Errors
-    /// Those of [`Engine::step`]; the sequence is then as after an error of it, without logits.
+    /// The errors of [`Engine::step`]; the sequence is then as after an error of it, without logits.
     pub(crate) fn feed_rows(&mut self, first: u32, others: &[u32], request: HeadRequest) -> Result<(), ModelError> {
         let before = self.tokens.len();
         self.tokens.push(first);
@@ -190,7 +190,7 @@ impl Sequence {
     /// happens.
     ///
     /// # Errors
-    /// Those of [`Engine::step`].
+    /// The errors of [`Engine::step`].
     pub fn require(&mut self, request: HeadRequest) -> Result<(), ModelError> {
         let known = self.out.len().checked_sub(1).is_some_and(|last| self.out.answers(last).covers(request));
         let Some(&last) = self.tokens.last().filter(|_| !known) else { return Ok(()) };
@@ -207,17 +207,17 @@ impl Sequence {
     /// Feeds tokens and computes the logits of what follows the last of them. Without tokens nothing changes.
     ///
     /// # Errors
-    /// Those of [`Engine::step`]; the sequence is then as it was before, or lost as described there.
+    /// The errors of [`Engine::step`]; the sequence is then as it was before, or lost as described there.
     pub fn push(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
         self.push_with(tokens, &mut |_| ControlFlow::Continue(()))?;
         Ok(self.logits())
     }
 
-    /// As [`Sequence::push`], telling `progress` after each few hundred tokens how many have been fed. If it breaks,
+    /// Like [`Sequence::push`], telling `progress` after each few hundred tokens how many have been fed. If it breaks,
     /// the tokens fed so far stay in the sequence, without logits, and `false` is returned.
     ///
     /// # Errors
-    /// Those of [`Engine::step`].
+    /// The errors of [`Engine::step`].
     pub fn push_with(
         &mut self,
         tokens: &[u32],
@@ -226,11 +226,11 @@ impl Sequence {
         self.feed(tokens, HeadRequest::Full, progress)
     }
 
-    /// As [`Sequence::push_with`], computing only the logits that `request` asks for; read them by
+    /// Like [`Sequence::push_with`], computing only the logits that `request` asks for; read them by
     /// [`Sequence::prediction`].
     ///
     /// # Errors
-    /// Those of [`Engine::step`].
+    /// The errors of [`Engine::step`].
     pub fn feed(
         &mut self,
         tokens: &[u32],
@@ -304,7 +304,7 @@ impl Sequence {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Engine::inner_losses`].
+    /// The errors of [`Engine::inner_losses`].
     pub fn feed_watched(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
         let engine = self.engine().clone();
         let losses = engine.inner_losses(&mut self.state, tokens)?;
@@ -316,7 +316,7 @@ impl Sequence {
     /// Feeds tokens and returns the logits after each of them, `[tokens, vocab]` f32.
     ///
     /// # Errors
-    /// Those of [`Engine::step`]; the sequence is then as it was before, or lost as described there.
+    /// The errors of [`Engine::step`]; the sequence is then as it was before, or lost as described there.
     pub fn push_all(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         let mut all = StepOutput::default();
         let (engine, wanted) = (self.engine().clone(), LogitsWanted::All);
@@ -333,7 +333,7 @@ impl Sequence {
     /// Forgets everything from token `len` on; the logits are gone until the next token is fed.
     ///
     /// # Errors
-    /// Those of [`SequenceState::truncate`]: a model with test-time-training layers can only begin anew, at 0.
+    /// The errors of [`SequenceState::truncate`]: a model with test-time-training layers can only begin anew, at 0.
     pub fn truncate(&mut self, len: usize) -> Result<(), ModelError> {
         self.state.truncate(len)?;
         self.kept.truncate(len);

@@ -19,7 +19,7 @@ fn fifo(path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
-/// Opening a pipe that nobody writes into would wait for ever.
+/// Opening a pipe without a writer would wait for ever.
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_refused_before_it_is_opened() {
@@ -120,7 +120,7 @@ fn a_file_is_replaced_as_a_whole_and_stays_what_it_was() {
     assert_eq!(names(dir.path()), ["file", "later", "link", "link2", "secret"]);
 }
 
-/// A file of a live writer stays, whoever else writes there; that of a dead one goes with the next write.
+/// A file of a live writer stays, whatever other process writes there; that of a dead one goes with the next write.
 #[test]
 fn what_dead_processes_left_is_removed() {
     let dir = tempfile::tempdir().unwrap();

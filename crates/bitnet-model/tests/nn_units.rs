@@ -17,7 +17,7 @@ fn tensor(values: &[f32], shape: (usize, usize)) -> Tensor {
     Tensor::from_slice(values, shape, &CPU).unwrap()
 }
 
-/// As [`tensor`], a variable: gradients with respect to it are tracked.
+/// Like [`tensor`], a variable: gradients with respect to it are tracked.
 fn var(values: &[f32], shape: (usize, usize)) -> Var {
     Var::from_tensor(&tensor(values, shape)).unwrap()
 }

@@ -173,7 +173,7 @@ fn data_that_teach_nothing_are_refused() {
     let c = Checkpoint { config: TrainConfig { context: 10, threads: 1, ..TrainConfig::default() }, ..checkpoint(1) };
     let learner = FusedLearner::new(&c.model, 1).unwrap();
     nothing(Trainer::resume(c, learner, [Some(open()), None], &dir.path().join("c")).map(drop).unwrap_err());
-    // The first token of a record is predicted by nobody.
+    // The first token of a record is never predicted.
     tokens(&path, &[[7].as_slice(), &[1 | GIVEN; 10]].concat().repeat(3));
     nothing(Sampler::new(TokenFile::open_examples(&path, 10).unwrap(), 10, 1).map(drop).unwrap_err());
     let mut ids = vec![1 | GIVEN; 100_000];

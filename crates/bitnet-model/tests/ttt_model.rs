@@ -236,7 +236,7 @@ fn texts_that_step_together_equal_single_ones_and_guesses_change_nothing() {
     }
 }
 
-/// Weights with which one token's row becomes infinite behind the embedding, so a step that reads it fails after
+/// Weights with which one token's row becomes infinite after the embedding, so a step that reads it fails after
 /// layers before it have read.
 struct Explosive(SyntheticWeights);
 

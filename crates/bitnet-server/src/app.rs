@@ -60,7 +60,7 @@ pub struct Service {
     pub(crate) app: Arc<App>,
 }
 
-/// What clients call a model of which nobody says it: its file's name without the ending, or its folder's.
+/// The default model name: the file's name without its extension, or the folder's.
 fn default_name(model: &Model) -> String {
     let info = model.info();
     // A model in memory has no file.
@@ -147,7 +147,7 @@ impl Service {
         self.shut_down_at(Instant::now() + self.app.options.grace)
     }
 
-    /// As [`Service::shut_down`], with the time when everything is broken off.
+    /// Like [`Service::shut_down`], with the time when everything is broken off.
     pub(crate) fn shut_down_at(&self, deadline: Instant) -> Result<(), ServerError> {
         self.app.workers.close();
         self.app.engine.queue.close(deadline);

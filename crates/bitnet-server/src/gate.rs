@@ -51,7 +51,7 @@ impl Gate {
             return Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message).code("host_not_allowed"));
         }
         let Some(key) = &self.app.options.api_key else { return Ok(()) };
-        // Whoever looks whether the server lives needs no key.
+        // Health checks need no key.
         if request.uri().path() == "/health" || bearer(request.headers()).is_some_and(|given| key.is(given)) {
             return Ok(());
         }

@@ -61,13 +61,13 @@ impl Asker {
         Self { gone: Arc::default(), deadline: Instant::now() + Duration::from_secs(3600) }
     }
 
-    /// Whether nobody waits any more, because the client is gone or its time is over. Work in several parts asks between them.
+    /// Whether the work was cancelled: the client is gone or its time is over. Work in several parts checks this between them.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Relaxed) || Instant::now() >= self.deadline
     }
 }
 
-/// Tells the threads that nobody waits any more, and takes work that has not begun out of the queue.
+/// Cancels the work: tells its thread, and removes it from the queue if it has not begun.
 struct Leave<'a> {
     shared: &'a Shared,
     gone: Arc<AtomicBool>,
@@ -198,7 +198,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes tasks out that nobody waits for.
+    /// Removes cancelled tasks.
     fn forget_gone(&self) {
         let mut state = self.lock();
         let (gone, waiting) = std::mem::take(&mut state.waiting).into_iter().partition(|task| task.asker.is_gone());

@@ -58,7 +58,7 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError::Open`] for an address that other machines reach, without a key; an address where this process cannot
-    /// listen; those of [`Service::start`].
+    /// listen; the errors of [`Service::start`].
     pub fn bind(model: bitnet::Model, options: Options) -> Result<Self, ServerError> {
         let address = options.address;
         if !address.ip().is_loopback() && options.api_key.is_none() && !options.without_key {
@@ -98,11 +98,11 @@ impl Server {
         self.run_in(runtime()?)
     }
 
-    /// As [`Server::run`], and until Ctrl-C or a request to terminate comes. A second one is waited for by nothing: this returns at
+    /// Like [`Server::run`], and until Ctrl-C or a request to terminate comes. A second one is waited for by nothing: this returns at
     /// once, and the process is to end.
     ///
     /// # Errors
-    /// As [`Server::run`], and [`ServerError::Killed`] after a second signal.
+    /// The errors of [`Server::run`], and [`ServerError::Killed`] after a second signal.
     pub fn run_until_signal(self) -> Result<(), ServerError> {
         let runtime = runtime()?;
         let handle = self.handle();

@@ -81,7 +81,7 @@ fn what_finds_no_place_is_told_so_and_those_before_go_on() {
 }
 
 #[test]
-fn a_long_prompt_keeps_nobody_waiting() {
+fn a_long_prompt_does_not_block_others() {
     let model = ttt();
     let server = Running::start(model, |_| {});
     let mut stream = server.client.stream(TEXT, &endless()).unwrap();

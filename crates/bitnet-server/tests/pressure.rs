@@ -117,7 +117,7 @@ fn constraints_share_a_memory_that_is_bounded() {
     let streams: Vec<_> = (0..8).map(|i| server.client.stream(TEXT, &request(i)).unwrap()).collect();
     let refused: Vec<_> = streams.iter().filter(|s| s.status == 429).collect();
     assert!(!refused.is_empty() && refused.len() < 8, "{}", refused.len());
-    // Whoever wants no constraint is not concerned.
+    // Requests without a constraint are not affected.
     server.client.post(TEXT, &json!({"prompt": "x", "max_tokens": 2})).unwrap().ok();
     drop(streams);
     server.wait_for(bytes, 0.0);
@@ -306,7 +306,7 @@ fn a_client_that_ends_its_side_gets_its_answer() {
         };
         assert_eq!(texts, common::texts(&expected));
     }
-    // Errors have their status, and requests behind each other their answers.
+    // Errors have their status, and pipelined requests their answers.
     let get = "GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut connection = server.client.connect().unwrap();
     connection.write_all(get.as_bytes()).unwrap();

@@ -254,7 +254,7 @@ fn a_key_opens_and_nothing_else_does() {
         let reply = client.post(TEXT, &json!({"prompt": "x"})).unwrap();
         assert_eq!(reply.status, 401);
     }
-    // Whoever looks whether the server lives needs none.
+    // Health checks need none.
     assert_eq!(client.get("/health").unwrap().ok()["status"], "ok");
     client.key = Some("sesame".into());
     client.get("/v1/models").unwrap().ok();

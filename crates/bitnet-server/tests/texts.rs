@@ -55,7 +55,7 @@ fn completions_are_those_of_a_session() {
                 assert!(events.iter().all(|e| e["id"] == events[0]["id"] && e.get("usage").is_none()));
             }
         }
-        // Sixteen tokens where nobody says how many, as OpenAI has it.
+        // Sixteen tokens by default, as OpenAI has it.
         let answer =
             server.client.post("/v1/completions", &json!({"prompt": "x", "logit_bias": {"0": -100, "1": -100}}));
         assert_eq!(answer.unwrap().ok()["usage"]["completion_tokens"], 16);

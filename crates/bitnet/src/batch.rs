@@ -120,7 +120,7 @@ impl Batch {
         self.join_prepared(session, prompt, prepared)
     }
 
-    /// As [`Batch::join`], with options that were checked before.
+    /// Like [`Batch::join`], with options that were checked before.
     ///
     /// # Errors
     /// A session or options of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue.
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn prompts_share_a_step_while_others_generate() {
-        // Nobody generates: each reads as much as it may.
+        // No sequence generates: each reads as much as it may.
         assert_eq!(shares(&[1000, 30, 500]), [64, 30, 64]);
         // The first and the shortest.
         assert_eq!(shares(&[1000, 0, 500, 10]), [32, 0, 22, 10]);

@@ -28,7 +28,7 @@ pub struct Classifier {
 const TEXT: &str = "{text}";
 
 impl Classifier {
-    /// With a template in which `{text}` stands for the text and behind which a label follows, and the labels as they follow there,
+    /// With a template in which `{text}` stands for the text and after which a label follows, and the labels as they follow there,
     /// a space in front of each where one belongs there. Labels are compared by their probability.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Classifier {
     /// Paper: arXiv:2102.09690, section 5 (with subtraction of logarithms).
     ///
     /// # Errors
-    /// As [`Classifier::classify`].
+    /// The errors of [`Classifier::classify`].
     pub fn calibrate(&mut self, neutral: &str) -> Result<(), Error> {
         self.prior.clear();
         let choice = self.classify(neutral)?;

@@ -68,7 +68,7 @@ impl Model {
         Ok(ids)
     }
 
-    /// The vector of each text, `[hidden]` f32 each: hidden states behind the last layer, pooled. A language model is
+    /// The vector of each text, `[hidden]` f32 each: hidden states after the last layer, pooled. A language model is
     /// no embedding model; its vectors tell texts apart, and a trained one tells it better.
     ///
     /// ```no_run
@@ -90,7 +90,7 @@ impl Model {
         self.embed_ids(&ids, options)
     }
 
-    /// As [`Model::embed`], with tokens as they are.
+    /// Like [`Model::embed`], with tokens as they are.
     ///
     /// # Errors
     /// A text without tokens, a token outside of the vocabulary, a text that does not fit.
@@ -100,7 +100,7 @@ impl Model {
         Ok(bitnet_model::embedding::embed(self.engine(), &texts, self.embed_kv(), pooling, options.normalize)?)
     }
 
-    /// As [`Model::embed_ids`], one pass over the weights at a time, for callers who have something else to do in
+    /// Like [`Model::embed_ids`], one pass over the weights at a time, for callers who have something else to do in
     /// between or may give up. Nothing is computed before the first [`Embedding::step`].
     ///
     /// ```no_run

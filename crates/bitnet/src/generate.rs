@@ -276,7 +276,7 @@ impl<'s> Generation<'s> {
     /// Runs to the end and returns everything, text that was yielded before included.
     ///
     /// # Errors
-    /// Those of a step.
+    /// The errors of a step.
     pub fn finish(mut self) -> Result<Output, Error> {
         for chunk in self.by_ref() {
             chunk?;
@@ -287,7 +287,7 @@ impl<'s> Generation<'s> {
     /// Hands each piece of text to `f` as soon as it is certain; `Break` ends the generation.
     ///
     /// # Errors
-    /// Those of a step.
+    /// The errors of a step.
     pub fn for_each_text(mut self, mut f: impl FnMut(&str) -> ControlFlow<()>) -> Result<Output, Error> {
         while let Some(chunk) = self.next() {
             let chunk = chunk?;

@@ -140,10 +140,10 @@ impl ModelBuilder {
         self.build(loaded)
     }
 
-    /// As [`ModelBuilder::load`], of a whole GGUF file in memory: a `Vec<u8>`, or what `include_bytes!` gives.
+    /// Like [`ModelBuilder::load`], of a whole GGUF file in memory: a `Vec<u8>`, or what `include_bytes!` gives.
     ///
     /// # Errors
-    /// As [`ModelBuilder::load`].
+    /// The errors of [`ModelBuilder::load`].
     pub fn load_bytes(self, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Model, Error> {
         let loaded = loader::load_bytes(SharedBytes::new(bytes), &self.load)?;
         self.build(loaded)
@@ -190,7 +190,7 @@ impl Model {
     /// Loads a whole GGUF file in memory with the defaults of [`Model::builder`].
     ///
     /// # Errors
-    /// As [`Model::load`].
+    /// The errors of [`Model::load`].
     pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, Error> {
         Self::builder().load_bytes(bytes)
     }
@@ -235,7 +235,7 @@ impl Model {
     /// The session that [`Session::save_to`] made a file of.
     ///
     /// # Errors
-    /// As [`Model::restore_session`]; [`Error::File`] if it cannot be read or is no regular file.
+    /// The errors of [`Model::restore_session`]; [`Error::File`] if it cannot be read or is no regular file.
     pub fn load_session(&self, path: impl AsRef<Path>) -> Result<Session, Error> {
         let path = path.as_ref();
         let (mut file, len) = files::open(path, "a session")?;
@@ -336,11 +336,11 @@ impl Model {
         self.encode_chat_with(messages, &RenderOptions::default())
     }
 
-    /// As [`Self::encode_chat`], with what else the template is told: tools, documents, variables of its own such as
+    /// Like [`Self::encode_chat`], with what else the template is told: tools, documents, variables of its own such as
     /// `enable_thinking`. What a message calls (`tool_calls`, `tool_call_id` ...) goes into [`Message::extra`].
     ///
     /// # Errors
-    /// As [`Self::encode_chat`].
+    /// The errors of [`Self::encode_chat`].
     pub fn encode_chat_with(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<u32>, Error> {
         let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
         let template = self.chat_template().ok_or_else(|| match self.chat_template_error() {

@@ -162,7 +162,7 @@ impl Progress {
     /// Takes a token that was chosen and stands at the end of `session`, and says which text is certain with it.
     ///
     /// # Errors
-    /// Those of a constraint that cannot go on.
+    /// The errors of a constraint that cannot go on.
     pub(crate) fn accept(&mut self, token: u32, session: &Session) -> Result<Chunk, Error> {
         self.ids.push(token);
         self.stats.new_tokens += 1;

@@ -90,7 +90,7 @@ impl Session {
     /// once, and what is left of them together, in one pass over the weights for all.
     ///
     /// The text is cut into tokens by itself, so it should begin where a token can: most vocabularies want " Paris" rather
-    /// than "Paris" behind a word. [`Model::score`] cuts prompt and text together.
+    /// than "Paris" after a word. [`Model::score`] cuts prompt and text together.
     ///
     /// # Errors
     /// No tokenizer, an empty session, texts that do not fit.
@@ -119,7 +119,7 @@ impl Session {
         Ok(scores)
     }
 
-    /// As [`Session::score`], with tokens as they are.
+    /// Like [`Session::score`], with tokens as they are.
     ///
     /// # Errors
     /// An empty session, a token outside of the vocabulary, texts that do not fit.
@@ -136,7 +136,7 @@ impl Session {
     /// The best of several texts as a continuation of this session, which stays as it is.
     ///
     /// # Errors
-    /// As [`Session::score`]; [`Error::NothingToChoose`] without texts.
+    /// The errors of [`Session::score`]; [`Error::NothingToChoose`] without texts.
     pub fn choose<S: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = S>, by: ChooseBy) -> Result<Choice, Error> {
         Choice::of(self.score(texts)?, &[], by)
     }
@@ -194,7 +194,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// As [`Model::score`]; [`Error::NothingToChoose`] without texts.
+    /// The errors of [`Model::score`]; [`Error::NothingToChoose`] without texts.
     pub fn choose<S: AsRef<str>>(
         &self,
         prompt: &str,

@@ -15,7 +15,7 @@ use crate::{Error, GenerateOptions, Message, Model, Output, WhenFull};
 
 /// One text in the making: what was prompted and what was generated, with the model's state for it.
 ///
-/// A session owns its state; the [`Model`] behind it is shared. Use one session per thread. A clone is a fork: both go on by
+/// A session owns its state; the [`Model`] after it is shared. Use one session per thread. A clone is a fork: both go on by
 /// themselves.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -95,7 +95,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ModelError::ReplayTooLong`] if more tokens were to be read again than [`Snapshots::replay`](crate::Snapshots::replay) allows,
-    /// with which nothing has changed; those of a step.
+    /// with which nothing has changed; the errors of a step.
     pub fn rewind(&mut self, len: usize) -> Result<(), Error> {
         Ok(self.decoder.rewind(len)?)
     }
@@ -105,7 +105,7 @@ impl Session {
         self.decoder.common_prefix(ids)
     }
     /// Goes back to a beginning of `ids` that the session holds, without computing anything, and returns its length; what of `ids` lies
-    /// behind it is to be fed, and at least one token where only that tells what follows. With test-time-training layers it is what the
+    /// after it is to be fed, and at least one token where only that tells what follows. With test-time-training layers it is what the
     /// nearest kept state has read. [`Session::generate_from`] is this and the rest; a session that is to join a
     /// [`Batch`](crate::Batch) wants it alone:
     ///
@@ -155,7 +155,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// As [`Session::save`]; [`Error::File`] if it cannot be written.
+    /// The errors of [`Session::save`]; [`Error::File`] if it cannot be written.
     pub fn save_to(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         let bytes = self.save()?;
         // What was said is the business of who said it.
@@ -187,7 +187,7 @@ impl Session {
         self.generate_ids(&ids, options)
     }
 
-    /// As [`Session::generate`], with tokens as they are.
+    /// Like [`Session::generate`], with tokens as they are.
     ///
     /// # Errors
     /// A token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option out of range.
@@ -204,7 +204,7 @@ impl Session {
     /// Makes sure that `more` tokens fit, if the options of `progress` shift the context.
     ///
     /// # Errors
-    /// [`ModelError::ContextFull`] if not even the first tokens and the new ones fit, and those of a step.
+    /// [`ModelError::ContextFull`] if not even the first tokens and the new ones fit, and the errors of a step.
     pub(crate) fn make_room(&mut self, more: usize, progress: &mut Progress) -> Result<(), Error> {
         if progress.shifts()
             && more > self.remaining()
@@ -232,7 +232,7 @@ impl Session {
     /// beginning on, is kept and not computed again.
     ///
     /// # Errors
-    /// As [`Session::generate_ids`].
+    /// The errors of [`Session::generate_ids`].
     pub fn generate_from(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
         let mut progress = Progress::new(&self.model, options)?;
@@ -249,7 +249,7 @@ impl Session {
     /// holds from before are not computed again.
     ///
     /// # Errors
-    /// No tokenizer, no chat template, a template that fails, and those of [`Session::generate_ids`].
+    /// No tokenizer, no chat template, a template that fails, and the errors of [`Session::generate_ids`].
     pub fn chat(&mut self, messages: &[Message], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let ids = self.model.encode_chat(messages)?;
         self.generate_from(&ids, options)
@@ -258,7 +258,7 @@ impl Session {
     /// Generates to the end and hands each piece of text to `f`; `Break` ends it.
     ///
     /// # Errors
-    /// As [`Session::generate`].
+    /// The errors of [`Session::generate`].
     pub fn generate_with(
         &mut self,
         prompt: &str,

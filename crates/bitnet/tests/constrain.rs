@@ -107,7 +107,7 @@ fn half_a_text_is_an_error() {
     }
     let exact = options(3).max_tokens(whole.ids.len()).constraint(constraint.clone());
     assert_eq!(run(&model, "Say it: ", exact).unwrap().text, whole.text);
-    // As an iterator, the error comes behind the pieces.
+    // As an iterator, the error comes after the pieces.
     let mut session = model.session();
     let cut = options(3).max_tokens(5).constraint(constraint.clone());
     let pieces: Vec<_> = session.generate("Say it: ", cut).unwrap().collect();

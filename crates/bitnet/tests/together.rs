@@ -121,7 +121,7 @@ fn a_batch_gives_each_session_its_own_text() {
 }
 
 #[test]
-fn what_cannot_join_is_refused_and_disturbs_nobody() {
+fn what_cannot_join_is_refused_and_disturbs_no_other() {
     let model = model(1);
     let mut batch = Batch::new(&model);
     let good = batch.join(model.session(), &[5, 6, 7], options(0.0, 0).max_tokens(3)).unwrap();

@@ -1,4 +1,4 @@
-//! The facade with models whose layers are not attention: whoever uses it need not know.
+//! The facade with models whose layers are not attention: the caller need not know.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;

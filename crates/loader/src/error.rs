@@ -336,7 +336,7 @@ pub enum LoadError {
         /// Why, and the way out.
         reason: &'static str,
     },
-    /// A TL1 or TL2 tensor whose tile sizes nobody named.
+    /// A TL1 or TL2 tensor without tile sizes.
     #[error(
         "tensor {tensor:?} is {ty}, [{rows}, {cols}]: the order of its bytes depends on tile sizes that were chosen when the \
          writing program was built and that the file does not hold, and {named}; name them with --tl \

@@ -1,4 +1,4 @@
-//! From a path to a model with everything that belongs to it: the one entry point for whoever wants to run one.
+//! From a path to a model with everything that belongs to it: the one entry point for running a model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,10 +40,10 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError
     complete(&Checkpoint::open(path, options)?, options)
 }
 
-/// As [`load`], of a whole GGUF file in memory; weights stay where they are.
+/// Like [`load`], of a whole GGUF file in memory; weights stay where they are.
 ///
 /// # Errors
-/// As [`load`].
+/// The errors of [`load`].
 pub fn load_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     complete(&Checkpoint::from_bytes(bytes, options)?, options)
 }
@@ -225,7 +225,7 @@ fn chat_template(
     Ok(choice)
 }
 
-/// The key of a GGUF file's chat template; others have a point and their name behind it.
+/// The key of a GGUF file's chat template; others have a point and their name after it.
 pub(crate) const TEMPLATE: &str = "tokenizer.chat_template";
 
 /// All chat templates of a GGUF file: `default`, and those that have names.

@@ -28,7 +28,7 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     }
     #[allow(unsafe_code)]
     // SAFETY: the mapping is read-only and private to this process's view; the file is open for reading and not empty.
-    // What remains is that nobody shortens or edits the file meanwhile, which the documentation above asks of the
+    // What remains is that the file is not truncated or edited meanwhile, which the documentation above asks of the
     // caller, as every program that maps model files does.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(LoadError::io("map", path))?;
     Ok(SharedBytes::new(map))
@@ -58,7 +58,7 @@ pub fn write_atomically<T>(
     write_checked(path, 0, write, |value, _| Ok(value))
 }
 
-/// As [`write_atomically`]; before the file gets its name, `check` may read it under its temporary one and refuse it. `bytes` is how
+/// Like [`write_atomically`]; before the file gets its name, `check` may read it under its temporary one and refuse it. `bytes` is how
 /// many there will be, as far as that is known, for the message of a full disk.
 ///
 /// # Errors

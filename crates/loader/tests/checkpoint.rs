@@ -44,7 +44,7 @@ fn master_weights_quantise_to_the_packed_checkpoint() {
         let packed = load(&shared.join(case).join("packed"));
         let master = open(&shared.join(case).join("master"));
         let weights = master.weights().unwrap();
-        // The packed form rounds the scale to bf16, which stores 7 bits behind the leading one: half an ulp is at most
+        // The packed form rounds the scale to bf16, which stores 7 bits after the leading one: half an ulp is at most
         // 2^-8 of the value.
         assert_same(&weights, &packed, Allow { scale: 1.0 / 256.0, embedding: 0.0 }, case);
         assert!(master.notes().iter().any(|n| n.contains("absmean")), "{:?}", master.notes());

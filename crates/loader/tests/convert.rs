@@ -112,7 +112,7 @@ fn scales_round_where_that_is_allowed() {
         options.rounding = ScaleRounding::Nearest;
         let report = convert(&master, &out, target, &options, &mut |_| {}).unwrap();
         assert_eq!(report.rounded, 14, "no scale of this model is exact in 16 bits");
-        // bf16 stores 7 bits behind the leading one, so half an ulp is at most 2^-8 of the value.
+        // bf16 stores 7 bits after the leading one, so half an ulp is at most 2^-8 of the value.
         assert_same(&exact, &load(&out), Allow { scale: 1.0 / 256.0, embedding: 0.0 }, target.name());
     }
     let out = target_path(dir.path(), "exact", Target::I2S);

@@ -269,7 +269,7 @@ fn gguf_keys_that_would_change_the_result_are_neutral_or_refused() {
         refused(gguf(&Edit::stories().set(&key, value)), &key);
     }
     refused(gguf(&Edit::stories().set("general.type", "adapter")), "general.type");
-    // What nobody knows is told.
+    // Unknown keys are reported.
     let (config, notes) = gguf(&Edit::stories().set(&format!("{A}.new_thing"), 3u32)).unwrap();
     assert_eq!(config, plain.0);
     assert!(notes.iter().any(|n| n.contains("new_thing")), "{notes:?}");

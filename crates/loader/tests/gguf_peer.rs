@@ -370,7 +370,7 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), counts in (0u8..4, 0u8..4)) {
         exercise(bytes.clone());
-        // The same behind a valid header, so that more than the magic is tried.
+        // The same after a valid header, so that more than the magic is tried.
         let mut with_head = RawGguf { n_tensors: Some(counts.0.into()), n_entries: Some(counts.1.into()), ..RawGguf::new() }.bytes();
         with_head.append(&mut bytes);
         exercise(with_head);

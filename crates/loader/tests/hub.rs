@@ -530,7 +530,7 @@ fn silence_and_closed_doors_are_told_apart() {
     let mut closed = options(&server, dir.path());
     closed.endpoint = Some(format!("http://{}", listener.local_addr().expect("address")));
     drop(listener);
-    let error = pull("o/m", &closed).expect_err("nobody listens");
+    let error = pull("o/m", &closed).expect_err("no listener");
     assert!(matches!(error, HubError::Unreachable { .. }), "{error:?}");
 }
 

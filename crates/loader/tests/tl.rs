@@ -32,7 +32,7 @@ fn original(dir: &Path, config: ModelConfig) -> PathBuf {
     path
 }
 
-/// The same file with its projections in `format` under type `id`, as nobody but a test writes it: the writer refuses
+/// The same file with its projections in `format` under type `id`, as only a test writes it: the writer refuses
 /// these types, so the tensors are announced as bytes, and their descriptions changed afterwards.
 fn tiled(from: &Path, name: &str, format: FileFormat, id: u32) -> PathBuf {
     let file = Gguf::open(from).unwrap();

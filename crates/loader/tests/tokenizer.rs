@@ -404,7 +404,7 @@ fn user_defined_unused_and_unknown_pieces() {
     };
     let tokenizer = Tokenizer::from_gguf_vocab(&vocab).expect("vocabulary");
     let ids = |text: &str| tokenizer.encode(text, false).expect("encode");
-    assert_eq!(ids("ab"), [7, 2, 3], "an unused piece is taken apart");
+    assert_eq!(ids("ab"), [7, 2, 3], "an unused piece is split");
     assert_eq!(ids("abc"), [7, 6], "but may stand on the way to a longer one");
     assert_eq!(ids("abca"), [7, 2, 3, 8], "a user-defined piece is never joined");
     assert_eq!(ids("xya"), [7, 0, 2], "a run of unknown characters is one token");

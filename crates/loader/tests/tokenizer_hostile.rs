@@ -443,7 +443,7 @@ fn merges_may_make_user_defined_and_control_tokens() {
         let tokenizer = Tokenizer::from_gguf_vocab(&vocab).expect("loads");
         assert_eq!(tokenizer.is_special(id as u32), special);
         let ids = tokenizer.encode_text(text).expect("encode");
-        assert_eq!(ids.contains(&(id as u32)), !special, "nobody writes a control token as text");
+        assert_eq!(ids.contains(&(id as u32)), !special, "a control token cannot be written as text");
         assert_eq!(tokenizer.decode(&ids, true), text, "nothing is lost");
     }
 }

@@ -159,7 +159,7 @@ impl Int8Batch {
         self.widen_by(x, |row, out| row.widen(out));
     }
 
-    /// As [`Int8Batch::widen`], each row by `widen`.
+    /// Like [`Int8Batch::widen`], each row by `widen`.
     pub(crate) fn widen_by(&mut self, x: &Int4Matrix<'_>, widen: impl Fn(&Int4Vector<'_>, &mut [i8])) {
         let (n, k) = (x.n(), x.k());
         let need = n * k.next_multiple_of(ROW_ALIGN);

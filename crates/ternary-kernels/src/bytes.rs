@@ -25,7 +25,7 @@ impl SharedBytes {
         Self::from_arc(Arc::new(owner))
     }
 
-    /// As [`SharedBytes::new`], for an owner that is shared already.
+    /// Like [`SharedBytes::new`], for an owner that is shared already.
     pub fn from_arc(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
         let len = (*owner).as_ref().len();
         Self { owner, range: 0..len }

@@ -104,7 +104,7 @@ pub fn self_check_group(kernel: &GroupKernel) -> Result<GroupReport, KernelError
     check_group(&|w, x, out| kernel.product(w, 0..w.rows(), &x.view(), out), kernel)
 }
 
-/// As [`self_check_group`] with `product` in the place of the kernel's product of 16 bits.
+/// Like [`self_check_group`] with `product` in the place of the kernel's product of 16 bits.
 fn check_group(
     product: &dyn Fn(&crate::GroupPacked, &Int16Batch, &mut [f32]),
     kernel: &GroupKernel,

@@ -38,7 +38,7 @@ pub fn gemv(kernel: &dyn Kernel, w: &Packed, x: &Int8Vector<'_>, acc: &mut [i32]
 /// Threads as in [`gemv`].
 ///
 /// # Errors
-/// As [`gemv`].
+/// The errors of [`gemv`].
 pub fn gemm(kernel: &dyn Kernel, w: &Packed, x: &Int8Matrix<'_>, acc: &mut [i32]) -> Result<(), KernelError> {
     check("gemm", kernel, w, x.k(), x.n(), acc.len())?;
     #[cfg(feature = "parallel")]
@@ -53,7 +53,7 @@ pub fn gemm(kernel: &dyn Kernel, w: &Packed, x: &Int8Matrix<'_>, acc: &mut [i32]
 /// for the activations as int8, which grows where it is needed and too small.
 ///
 /// # Errors
-/// As [`gemv`].
+/// The errors of [`gemv`].
 ///
 /// ```
 /// use ternary_kernels::{Int4Batch, Int8Batch, Scales, TernaryMatrix};

@@ -54,7 +54,7 @@ pub enum KernelError {
         /// Why.
         reason: &'static str,
     },
-    /// A byte that nobody writes with these tile sizes.
+    /// A byte that no writer produces with these tile sizes.
     #[error("{format}: byte {at} {what}; the tensor was written with other tile sizes than {tile}, or it is damaged")]
     ForeignTiles {
         /// The file format.

@@ -153,7 +153,7 @@ macro_rules! isa_token {
     ($(#[$doc:meta])* $token:ident, $arch:literal, $list:ident = $literal:literal, [$($feature:tt),+]) => {
         $(#[$doc])*
         ///
-        /// Only detection creates it, so whoever holds one may call functions compiled for the set.
+        /// Only detection creates it, so a model that holds one may call functions compiled for the set.
         #[derive(Clone, Copy, Debug)]
         pub struct $token { _private: () }
 

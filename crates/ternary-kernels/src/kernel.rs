@@ -55,14 +55,14 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// `acc[t * rows + r] = sum_k T[r, k] * x[t, k]`; `x` is `[n, k]` int8, `acc` is `[n, rows]` i32 row-major.
     ///
     /// # Panics
-    /// As [`Kernel::gemv`].
+    /// The same as [`Kernel::gemv`].
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]);
 
     /// [`Kernel::gemv`] for int4 activations. Unless a kernel knows better, they are widened to int8 in `widened`, which grows
     /// where it is too small and keeps its room for the next call.
     ///
     /// # Panics
-    /// As [`Kernel::gemv`].
+    /// The same as [`Kernel::gemv`].
     fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
         widened.widen(&x.as_matrix(&[x.sum()]));
         self.gemv(w, &widened.view().row(0), acc);
@@ -71,7 +71,7 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// [`Kernel::gemm`] for int4 activations; `widened` as in [`Kernel::gemv_a4`].
     ///
     /// # Panics
-    /// As [`Kernel::gemv`].
+    /// The same as [`Kernel::gemv`].
     fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
         widened.widen(x);
         self.gemm(w, &widened.view(), acc);
@@ -118,11 +118,11 @@ impl Packed {
         Self::from_shared(kernel, rows, cols, panel_rows, panel_bytes, SharedBytes::new(bytes))
     }
 
-    /// As [`Packed::new`], for bytes that lie elsewhere, in a file mapping for example. Kernels read them with
+    /// Like [`Packed::new`], for bytes that lie elsewhere, in a file mapping for example. Kernels read them with
     /// unaligned loads, so alignment is a matter of speed only.
     ///
     /// # Errors
-    /// As [`Packed::new`].
+    /// The errors of [`Packed::new`].
     pub fn from_shared(
         kernel: &str,
         rows: usize,
@@ -176,7 +176,7 @@ impl Packed {
         self.rows_of(&self.bytes, range)
     }
 
-    /// As [`Packed::rows_range`], of `bytes` that are a copy of these panels.
+    /// Like [`Packed::rows_range`], of `bytes` that are a copy of these panels.
     pub(crate) fn rows_of<'a>(&self, bytes: &'a [u8], range: Range<usize>) -> Result<PackedRows<'a>, KernelError> {
         let Range { start, end } = range;
         let fits = start <= end

@@ -63,10 +63,10 @@ impl TernaryMatrix {
         Self::from_bytes(FileFormat::Trits, rows, cols, bytes.to_vec().into(), Some(scales))
     }
 
-    /// As [`TernaryMatrix::from_trits`], but `codes` may be 2 as well. Formats and kernels for trits refuse such a matrix.
+    /// Like [`TernaryMatrix::from_trits`], but `codes` may be 2 as well. Formats and kernels for trits refuse such a matrix.
     ///
     /// # Errors
-    /// As [`TernaryMatrix::from_trits`], for values outside of -1..=2.
+    /// The errors of [`TernaryMatrix::from_trits`], for values outside of -1..=2.
     pub fn from_codes(rows: usize, cols: usize, codes: &[i8], scales: Scales) -> Result<Self, KernelError> {
         let trits: Vec<i8> = codes.iter().map(|c| if *c == 2 { 1 } else { *c }).collect();
         let mut matrix = Self::from_trits(rows, cols, &trits, scales)?;
@@ -203,7 +203,7 @@ impl TernaryMatrix {
     /// Writes the weights of row `r`, scale times trit, to `out`, `[cols]` f32; `trits` is room for them, `[cols]` i8.
     ///
     /// # Panics
-    /// As [`TernaryMatrix::decode_row`].
+    /// The same as [`TernaryMatrix::decode_row`].
     pub fn decode_row_f32(&self, r: usize, trits: &mut [i8], out: &mut [f32]) {
         self.decode_row(r, trits);
         assert_eq!(out.len(), self.cols, "decode_row_f32: length of the row");

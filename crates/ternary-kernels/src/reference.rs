@@ -19,7 +19,7 @@ pub fn gemv(w: &TernaryMatrix, x: &[i8]) -> Result<Vec<i32>, KernelError> {
 /// `acc[t * rows + r] = sum_k T[r, k] * x[t, k]`: `x` is `[n, k]` int8 row-major, the result is `[n, rows]` i32.
 ///
 /// # Errors
-/// As [`gemv`].
+/// The errors of [`gemv`].
 pub fn gemm(w: &TernaryMatrix, x: &[i8], n: usize) -> Result<Vec<i32>, KernelError> {
     let (rows, cols) = (w.rows(), w.cols());
     let op = "reference::gemm";

@@ -122,7 +122,7 @@ pub fn kernels_available() -> Vec<Arc<dyn Kernel>> {
 /// The kernel called `name`; for the name of a format, its best one on the instruction set in use.
 ///
 /// # Errors
-/// [`KernelError::UnknownKernel`], which lists the names that this CPU can run; those of [`Isa::selected`].
+/// [`KernelError::UnknownKernel`], which lists the names that this CPU can run; the errors of [`Isa::selected`].
 ///
 /// ```
 /// assert_eq!(ternary_kernels::by_name("i2s_scalar").unwrap().name(), "i2s_scalar");
@@ -170,12 +170,12 @@ pub fn best() -> Result<Arc<dyn Kernel>, KernelError> {
 /// The kernel of `isa` to use for a model of `weights` ternary weights, all of which every token reads.
 ///
 /// Where two bits for each of them exceed the last-level cache, decoding is bound by memory, and `base3` reads a fifth
-/// less: chosen where the CPU takes it apart faster than memory delivers, which is so with AVX-512 VBMI (on Zen 4, one
+/// less: chosen where the CPU unpacks it faster than memory delivers, which is so with AVX-512 VBMI (on Zen 4, one
 /// token takes 0.75 times as long as with two bits; products of many tokens take as long). Otherwise the choice
 /// is [`for_isa`]'s.
 ///
 /// # Errors
-/// As [`for_isa`].
+/// The errors of [`for_isa`].
 ///
 /// ```
 /// use ternary_kernels::{Isa, for_isa, for_weights};
@@ -191,10 +191,10 @@ pub fn for_weights(isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelEr
     Ok(STREAMING.iter().filter(|(i, _)| *i == isa).find_map(|(_, name)| by_name(name).ok()).unwrap_or(in_cache))
 }
 
-/// As [`for_weights`] for a model, or the layers of one, whose activations have four bits (see `docs/bitnet-v2.md`).
+/// Like [`for_weights`] for a model, or the layers of one, whose activations have four bits (see `docs/bitnet-v2.md`).
 ///
 /// # Errors
-/// As [`for_isa`].
+/// The errors of [`for_isa`].
 ///
 /// ```
 /// use ternary_kernels::{Isa, for_int4_weights, for_isa};

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use crate::KernelError;
 
-/// A wait spins this long before it begins to yield the CPU. A yield costs a fraction of a microsecond where nobody else
+/// A wait spins this long before it begins to yield the CPU. A yield costs a fraction of a microsecond where no other thread
 /// wants the CPU; where the machine is busy, the one waited for may be the one that wants it, and each microsecond of
 /// spinning is lost twice.
 const SPIN: Duration = Duration::from_micros(2);
@@ -188,7 +188,7 @@ impl Team {
     /// ascending order; returns when all are done. There may be more parts than threads, or fewer.
     ///
     /// # Panics
-    /// As [`Team::run`]; a part that panics takes the later ones of its thread with it.
+    /// The same as [`Team::run`]; a part that panics takes the later ones of its thread with it.
     pub fn run_parts<P: Send>(&self, parts: &mut [P], f: impl Fn(usize, &mut P) + Sync) {
         let (len, threads) = (parts.len(), self.threads());
         if len <= 1 {
@@ -447,7 +447,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The first element of a slice whose elements several threads write, each its own.
 struct Base<T>(*mut T);
 
-// SAFETY: sharing it hands elements to other threads by exclusive reference, which `T: Send` allows; whoever
+// SAFETY: sharing it hands elements to other threads by exclusive reference, which `T: Send` allows; a caller that
 // dereferences a pointer proves that no other thread does so for the same element.
 unsafe impl<T: Send> Sync for Base<T> {}
 

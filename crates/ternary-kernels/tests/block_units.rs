@@ -141,7 +141,7 @@ fn hostile_blocks_are_refused_or_read_as_the_formula_says() {
                 "zero_scale" | "neg_zero_scale" | "byte_over_242_code" | "qh_fifth_trit" => {
                     assert_eq!(values(&read.unwrap()), expected, "{case}");
                 }
-                other => panic!("a case that nobody judged: {other}"),
+                other => panic!("an unknown case: {other}"),
             }
             cases += 1;
         }

@@ -101,7 +101,7 @@ fn every_kernel_equals_the_oracle_for_every_size() {
     }
 }
 
-/// So many tokens that kernels take the weights apart once for all of them; more panels and columns than they do at a time.
+/// So many tokens that kernels unpack the weights once for all of them; more panels and columns than they do at a time.
 #[test]
 fn many_tokens_equal_the_oracle() {
     let mut rng = Rng::new(2);

@@ -241,7 +241,7 @@ impl Stream {
     /// If there is none, or an event is no JSON.
     ///
     /// # Errors
-    /// As [`Stream::event`].
+    /// The errors of [`Stream::event`].
     pub fn events(mut self) -> Result<Vec<Value>> {
         let mut events = Vec::new();
         loop {

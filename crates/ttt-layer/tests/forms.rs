@@ -148,7 +148,7 @@ fn from_zero_without_a_norm_it_is_linear_attention() {
         // What the norm still divides by is a part in 1e12 off.
         assert!(distance(&f64s(&out), &f64s(&attention)) <= 1e-10, "{form:?}");
     }
-    // The row-wise form, behind the output norm with the same epsilon, whose gain is scaled as well.
+    // The row-wise form, after the output norm with the same epsilon, whose gain is scaled as well.
     let lock = case.vars.data().lock().unwrap();
     let post = &lock["post_norm.weight"];
     post.set(&Tensor::full(2f64.powi(20), post.dims(), &Device::Cpu).unwrap()).unwrap();

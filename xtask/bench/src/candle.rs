@@ -115,7 +115,7 @@ impl Model {
             }
             Model::Quantised(model) => model.forward(&input, position)?,
         };
-        // Whoever samples needs them.
+        // Sampling needs them.
         std::hint::black_box(logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?);
         Ok(())
     }

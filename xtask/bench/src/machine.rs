@@ -74,7 +74,7 @@ pub(crate) fn memory_bytes(field: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The revision checked out in `dir`, with `-dirty` behind it if files differ.
+/// The revision checked out in `dir`, with the suffix `-dirty` if files differ.
 pub(crate) fn revision(dir: &Path) -> String {
     let hash = said("git", &["rev-parse", "--short=10", "HEAD"], dir).unwrap_or_else(|| "unknown".to_owned());
     // The report itself is no part of what was measured.

@@ -296,7 +296,7 @@ fn beside(serving: &mut Serving, path: &str, body: &[u8]) -> Result<String, Stri
     }
 }
 
-/// Clients that connect and say nothing keep nobody out.
+/// Clients that connect and send nothing block no others.
 fn silent_connections(report: &mut Report, program: &Path) -> Result<(), HostileError> {
     let name = "server silent connections";
     if !report.wants(name) {

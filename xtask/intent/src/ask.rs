@@ -34,10 +34,10 @@ pub fn ask(model: &Model, grammar: Option<&str>, prompt: &str, text: &str) -> Re
     ask_with(model, grammar, prompt, text, GenerateOptions::default().logprobs(0))
 }
 
-/// As [`ask`], with options of one's own; a probability comes only with log-probabilities.
+/// Like [`ask`], with options of one's own; a probability comes only with log-probabilities.
 ///
 /// # Errors
-/// As [`ask`].
+/// The errors of [`ask`].
 pub fn ask_with(
     model: &Model,
     grammar: Option<&str>,

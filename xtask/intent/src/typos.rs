@@ -8,7 +8,7 @@ use crate::marked::Marked;
 
 /// Letters of the keyboard, row by row; a key's neighbours are those beside it and those above and below.
 const ROWS: [&[u8]; 3] = [b"qwertyuiop", b"asdfghjkl", b"zxcvbnm"];
-/// Shorter words are left alone: nobody could tell what "a" or "to" was meant to be.
+/// Shorter words are left alone: a misspelt "a" or "to" could mean anything.
 const SHORTEST: usize = 3;
 
 /// Makes one error in each word of at least three letters with probability `rate`, and in one word at least, if there is one:

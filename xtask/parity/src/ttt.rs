@@ -193,7 +193,7 @@ impl Reference {
         Ok(self.expected.ids("prefill_len")?[0] as usize)
     }
 
-    /// Inner weights and pending gradients of all layers, behind the prefill and at the end.
+    /// Inner weights and pending gradients of all layers, after the prefill and at the end.
     fn states(&self) -> Result<Measured, ParityError> {
         let decoder = Decoder::new(&self.model)?;
         let mut state = decoder.start();

@@ -38,7 +38,7 @@ fn one_flipped_trit_of_any_projection_is_caught() {
     }
 }
 
-/// The norms behind v, gate and up take a wrong scale away, so the logits cannot see it: the projections have to.
+/// The norms after v, gate and up take a wrong scale away, so the logits cannot see it: the projections have to.
 #[test]
 fn a_scale_wrong_by_one_step_of_bf16_is_caught() {
     for p in Projection::OF_ATTENTION {

@@ -159,7 +159,7 @@ mod tests {
         let mut findings = Vec::new();
         package_files(&Package { publishable: true, ..Package::example("test-support", &[]) }, &mut findings);
         assert_eq!(findings.len(), 1);
-        // No page, no licences, and nobody may have it.
+        // No page, no licences, and not publishable.
         package_files(&Package { publishable: false, ..Package::example("nothing", &[]) }, &mut findings);
         assert_eq!(findings.len(), 5);
     }

@@ -116,7 +116,7 @@ fn machine_paths(file: &SourceFile, root: &Path, findings: &mut Vec<Finding>) {
     let mut prefixes = ["root", "Users"].map(|p| format!("/{p}/")).to_vec();
     let home = std::env::home_dir();
     let own = root.ancestors().chain(home.as_deref()).filter_map(Path::to_str);
-    // `/home` itself is nobody's: tests may make up a user there.
+    // `/home` itself belongs to no machine: tests may make up a user there.
     prefixes.extend(own.filter(|p| !matches!(*p, "" | "/" | "/home" | "/tmp")).map(|p| format!("{p}/")));
     for (i, line) in file.text.lines().enumerate() {
         for prefix in &prefixes {

@@ -21,7 +21,7 @@ pub struct BatchInput<'a> {
 /// bit. `logits` is working memory, kept between steps.
 ///
 /// # Errors
-/// [`ModelError::ForeignSequence`] for a text of another engine, and those of [`Engine::step`]. All texts are then as before.
+/// [`ModelError::ForeignSequence`] for a text of another engine, and the errors of [`Engine::step`]. All texts are then as before.
 pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
     if inputs.iter().any(|i| !i.decoder.sequence.engine().is(engine)) {
         return Err(ModelError::ForeignSequence);

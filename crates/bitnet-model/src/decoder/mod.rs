@@ -123,7 +123,7 @@ impl Decoder {
     /// state ([`Snapshots`](crate::Snapshots)) and `len` is read again.
     ///
     /// # Errors
-    /// [`ModelError::ReplayTooLong`], with which nothing has changed, and those of [`Sequence::feed`].
+    /// [`ModelError::ReplayTooLong`], with which nothing has changed, and the errors of [`Sequence::feed`].
     pub fn rewind(&mut self, len: usize) -> Result<(), ModelError> {
         self.drop_lookahead()?;
         if len >= self.sequence.len() {
@@ -142,12 +142,12 @@ impl Decoder {
     }
 
     /// Goes back to a beginning of `ids` that this text has, without computing anything, and returns its length; what of `ids`
-    /// comes behind it is to be fed. That is what both have in common, but for the last token of `ids`, whose logits are
+    /// comes after it is to be fed. That is what both have in common, but for the last token of `ids`, whose logits are
     /// needed. Where the model has test-time-training layers, it is all that was read or, if `ids` goes on in another way,
     /// what the nearest kept state has read.
     ///
     /// # Errors
-    /// Those of [`Sequence::truncate`].
+    /// The errors of [`Sequence::truncate`].
     pub fn keep_prefix(&mut self, ids: &[u32]) -> Result<usize, ModelError> {
         self.drop_lookahead()?;
         let common = self.common_prefix(ids);
@@ -156,14 +156,14 @@ impl Decoder {
             return Ok(common);
         }
         let len = common.min(ids.len().saturating_sub(1));
-        // Everything behind it is fed anyway, so no bound on that matters.
+        // Everything after it is fed anyway, so no bound on that matters.
         self.sequence.go_back(len, None)
     }
 
     /// The text and the model's state for it as bytes, see [`Sequence::save`].
     ///
     /// # Errors
-    /// Those of [`Sequence::save`].
+    /// The errors of [`Sequence::save`].
     pub fn save(&mut self) -> Result<Vec<u8>, ModelError> {
         self.drop_lookahead()?;
         if self.pending.len() > 1 {
@@ -177,7 +177,7 @@ impl Decoder {
     /// The text that [`Decoder::save`] made bytes of.
     ///
     /// # Errors
-    /// Those of [`Sequence::restore`].
+    /// The errors of [`Sequence::restore`].
     pub fn restore(engine: &Engine, limit: Option<usize>, bytes: &[u8]) -> Result<Self, ModelError> {
         let (sequence, pending) = Sequence::restore_with(engine, limit, bytes)?;
         Ok(Self { pending: pending.into_iter().collect(), ..Self::new(sequence) })
@@ -192,7 +192,7 @@ impl Decoder {
     /// was cancelled on the way.
     ///
     /// # Errors
-    /// Those of [`Sequence::feed`]; the text is then as it was before.
+    /// The errors of [`Sequence::feed`]; the text is then as it was before.
     pub fn feed(
         &mut self,
         ids: &[u32],
@@ -210,7 +210,7 @@ impl Decoder {
         Ok(finished)
     }
 
-    /// Puts `token` behind the text without a choice. Nothing is computed before the next token is chosen or fed: several tokens in
+    /// Puts `token` after the text without a choice. Nothing is computed before the next token is chosen or fed: several tokens in
     /// a row go through the model in one pass.
     ///
     /// # Errors
@@ -225,7 +225,7 @@ impl Decoder {
     /// How probable each of `continuations` is after this text, see [`scoring::log_probs`](crate::scoring::log_probs).
     ///
     /// # Errors
-    /// Those of [`scoring::log_probs`](crate::scoring::log_probs).
+    /// The errors of [`scoring::log_probs`](crate::scoring::log_probs).
     pub fn log_probs(&mut self, continuations: &[&[u32]]) -> Result<Vec<Vec<f64>>, ModelError> {
         self.feed(&[], HeadRequest::Full, None)?;
         crate::scoring::log_probs(&self.sequence, continuations)
@@ -234,7 +234,7 @@ impl Decoder {
     /// Logits after the token read last, `[vocab]` f32; empty if there is no token.
     ///
     /// # Errors
-    /// Those of [`Sequence::require`].
+    /// The errors of [`Sequence::require`].
     pub fn logits(&mut self) -> Result<&[f32], ModelError> {
         // The last prediction may be of the best tokens only.
         self.sequence.require(HeadRequest::Full)?;
@@ -244,7 +244,7 @@ impl Decoder {
     /// Chooses the next token; it becomes part of the text.
     ///
     /// # Errors
-    /// [`ModelError::EmptyPrompt`] without any token before, a full context, and those of [`Sampler::sample`].
+    /// [`ModelError::EmptyPrompt`] without any token before, a full context, and the errors of [`Sampler::sample`].
     pub fn next_token(&mut self, sampler: &mut Sampler, speculation: Speculation) -> Result<u32, ModelError> {
         if let Some(token) = self.ahead.pop_front() {
             self.pending.clear();

@@ -34,7 +34,7 @@ const ALONE: usize = 4;
 const SHORT: usize = 1024;
 /// Tokens of a text from which on it is cut into pieces.
 const PIECES_FROM: usize = 32;
-/// Tokens of a piece: more than kernels take weights apart for tile by tile (64), few enough that the buffers stay in the cache.
+/// Tokens of a piece: more than kernels unpack weights for tile by tile (64), few enough that the buffers stay in the cache.
 const PIECE: [usize; 4] = [80, 96, 112, 128];
 
 /// A thread with buffers of its own.

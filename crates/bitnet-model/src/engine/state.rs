@@ -219,7 +219,7 @@ impl SequenceState {
         self.has_last = false;
     }
 
-    /// As [`SequenceState::advance`], where the test-time-training layers have counted the tokens already.
+    /// Like [`SequenceState::advance`], where the test-time-training layers have counted the tokens already.
     pub(super) fn advance_rest(&mut self, n: usize, last: &[f32]) {
         self.kv.reserve(self.kv.len() + n);
         self.kv.advance(n);

@@ -93,7 +93,7 @@ impl Engine {
     /// the state knew of a token before it read it. To look at; it takes longer than a step.
     ///
     /// # Errors
-    /// Those of [`Engine::step`]; a text whose step fails is lost.
+    /// The errors of [`Engine::step`]; a text whose step fails is lost.
     pub fn inner_losses(&self, state: &mut SequenceState, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
         self.check(state, tokens)?;
         let mut losses = vec![Vec::new(); state.ttt.len()];
@@ -417,7 +417,7 @@ fn quantize_rows(
     })
 }
 
-/// As [`quantize_rows`], for the result of attention.
+/// Like [`quantize_rows`], for the result of attention.
 fn quantize_attention(
     c: &ModelConfig,
     ops: Ops,

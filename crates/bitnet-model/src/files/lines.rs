@@ -21,7 +21,7 @@ impl Lines {
     /// Opens a file whose lines have at most `max` bytes.
     ///
     /// # Errors
-    /// As [`super::open`].
+    /// The errors of [`super::open`].
     pub fn open(path: &Path, what: &'static str, max: usize) -> Result<Self, FileError> {
         let (file, _) = open_once(path, what)?;
         Ok(Self { path: path.to_path_buf(), reader: BufReader::new(file), max, number: 0, raw: Vec::new() })
@@ -53,10 +53,10 @@ impl Lines {
         Ok((!self.raw.is_empty()).then_some((self.number, &self.raw)))
     }
 
-    /// As [`Lines::next_line`], as text.
+    /// Like [`Lines::next_line`], as text.
     ///
     /// # Errors
-    /// As [`Lines::next_line`], and [`FileError::Line`] for what is no text.
+    /// The errors of [`Lines::next_line`], and [`FileError::Line`] for what is no text.
     pub fn next_text(&mut self) -> Result<Option<(u64, &str)>, FileError> {
         if self.next_line()?.is_none() {
             return Ok(None);

@@ -44,7 +44,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A stem for a temporary name that nobody else has.
+/// A unique stem for a temporary name.
 fn stem() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
@@ -105,10 +105,10 @@ impl Pending {
         Self::begin(path, false)
     }
 
-    /// As [`Pending::create`], but a new file is for its owner alone.
+    /// Like [`Pending::create`], but a new file is for its owner alone.
     ///
     /// # Errors
-    /// As [`Pending::create`].
+    /// The errors of [`Pending::create`].
     pub fn private(path: &Path) -> Result<Self, FileError> {
         Self::begin(path, true)
     }

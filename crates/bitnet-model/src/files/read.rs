@@ -77,7 +77,7 @@ pub fn regular(path: &Path, what: &'static str) -> Result<Metadata, FileError> {
 /// Opens a regular file; its length in bytes.
 ///
 /// # Errors
-/// As [`regular`].
+/// The errors of [`regular`].
 pub fn open(path: &Path, what: &'static str) -> Result<(File, u64), FileError> {
     // Opening a pipe waits for its writer, so its kind is asked for before. It may have become another file meanwhile.
     regular(path, what)?;
@@ -134,7 +134,7 @@ pub fn read_stream(stream: impl Read, name: &Path, kind: Kind) -> Result<Vec<u8>
 /// Reads a text as a whole.
 ///
 /// # Errors
-/// As [`read`]; [`FileError::NotUtf8`].
+/// The errors of [`read`]; [`FileError::NotUtf8`].
 pub fn read_text(path: &Path, kind: Kind) -> Result<String, FileError> {
     text(read(path, kind)?, path)
 }

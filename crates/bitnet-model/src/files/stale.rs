@@ -19,14 +19,14 @@ pub fn is_temporary(path: &Path) -> bool {
     name.starts_with(PREFIX.as_bytes()) && name.ends_with(SUFFIX.as_bytes())
 }
 
-/// Removes the temporary files and folders in `folder` whose writers are dead, which nobody holds a lock on. Where locks do not work,
+/// Removes the temporary files and folders in `folder` whose writers are dead: no process holds a lock on them. Where locks do not work,
 /// nothing is removed. How many were.
 pub fn sweep(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     entries.filter(|path| is_temporary(path) && remove_if_stale(path)).count()
 }
 
-/// The file at `path`, locked; `None` where somebody holds it, or nobody can.
+/// The file at `path`, locked; `None` where another process holds it, or locks do not work.
 fn take(path: &Path) -> Option<File> {
     // Locks on network file systems want a file that is open for writing.
     let file = OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path)).ok()?;

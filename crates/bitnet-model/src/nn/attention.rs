@@ -49,7 +49,7 @@ impl Attention {
     /// `x` is `[b, t, hidden]` and has passed the input norm; the result has its shape. Position `i` sees positions `0..=i`.
     ///
     /// # Errors
-    /// Those of candle, for shapes that do not fit.
+    /// Errors of candle, for shapes that do not fit.
     pub fn forward(&self, x: &Tensor, rotary: &RotaryTables) -> Result<Tensor> {
         self.forward_traced(x, rotary, &mut Trace::off())
     }

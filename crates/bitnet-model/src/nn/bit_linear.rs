@@ -60,7 +60,7 @@ enum Weights {
 /// as `candle_nn::linear_no_bias` does, if `vb` creates variables.
 ///
 /// # Errors
-/// Those of candle: no such tensor, another shape.
+/// Errors of candle: no such tensor, another shape.
 pub fn bit_linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<BitLinear> {
     let w = vb.get_with_hints((out_dim, in_dim), "weight", init::DEFAULT_KAIMING_NORMAL)?;
     BitLinear::from_master(w)
@@ -79,7 +79,7 @@ impl BitLinear {
     /// A frozen layer with the weights `w` on `device`.
     ///
     /// # Errors
-    /// Those of candle, for want of memory for example.
+    /// Errors of candle, for want of memory for example.
     pub fn from_ternary(w: &TernaryMatrix, device: &Device) -> Result<Self> {
         let (out_dim, in_dim) = (w.rows(), w.cols());
         w.expect_plain_rows("of BitLinear").map_err(candle_core::Error::wrap)?;
@@ -158,7 +158,7 @@ impl BitLinear {
     /// What this layer multiplies with: its ternary weights, or its master weight quantised now.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] for weights that are not finite; those of candle.
+    /// [`ModelError::Kernel`] for weights that are not finite; errors of candle.
     pub fn to_ternary(&self) -> std::result::Result<TernaryMatrix, ModelError> {
         let (trits, alpha) = self.trits()?;
         // A NaN becomes 2, which is no trit and is refused below.

@@ -6,7 +6,7 @@ use candle_nn::{Module, VarBuilder};
 use super::{BitLinear, bit_linear};
 use crate::config::InputForm;
 
-/// A linear layer with ternary weights behind a Hadamard transform, with int8 or int4 activations:
+/// A linear layer with ternary weights after a Hadamard transform, with int8 or int4 activations:
 /// `y = (Q(H x) T^T) * alpha / s`.
 ///
 /// `x` is `[.., in]`, normalised before; `y` is `[.., out]` in its dtype. The transform makes activations with outliers look
@@ -37,13 +37,13 @@ pub struct HBitLinear(BitLinear);
 /// A trainable layer whose master weight `[out_dim, in_dim]` is called `weight` under `vb`, as [`bit_linear`] makes one.
 ///
 /// # Errors
-/// As [`bit_linear`]; a block that does not fit `in_dim`.
+/// The errors of [`bit_linear`]; a block that does not fit `in_dim`.
 pub fn h_bit_linear(in_dim: usize, out_dim: usize, form: InputForm, vb: VarBuilder) -> Result<HBitLinear> {
     HBitLinear::new(bit_linear(in_dim, out_dim, vb)?, form)
 }
 
 impl HBitLinear {
-    /// The weights of `linear` behind `form`.
+    /// The weights of `linear` after `form`.
     ///
     /// # Errors
     /// A block that is no power of two or does not divide the input width.

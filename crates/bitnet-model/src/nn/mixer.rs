@@ -83,7 +83,7 @@ impl TttBlock {
     /// there; `linear` makes the projections.
     ///
     /// # Errors
-    /// Those of candle: no such tensor, another shape.
+    /// Errors of candle: no such tensor, another shape.
     pub fn new(
         config: &TttConfig,
         vb: VarBuilder,
@@ -115,7 +115,7 @@ impl TttBlock {
     /// The block with these frozen weights on `device`.
     ///
     /// # Errors
-    /// Those of candle, for want of memory for example.
+    /// Errors of candle, for want of memory for example.
     pub fn from_weights(
         weights: &TttWeights,
         linear: impl Fn(Projection) -> Result<BitLinear>,
@@ -160,7 +160,7 @@ impl TttBlock {
     /// `x` is `[b, t, hidden]` and has passed the input norm; the result has its shape.
     ///
     /// # Errors
-    /// Those of candle, for shapes that do not fit.
+    /// Errors of candle, for shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_traced(x, &mut Trace::off())
     }

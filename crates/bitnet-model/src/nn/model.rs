@@ -26,7 +26,7 @@ impl DecoderLayer {
     /// `h` is `[b, t, hidden]`; the result has its shape.
     ///
     /// # Errors
-    /// Those of candle, for shapes that do not fit.
+    /// Errors of candle, for shapes that do not fit.
     pub fn forward(&self, h: &Tensor, rotary: &RotaryTables) -> Result<Tensor> {
         self.forward_traced(h, rotary, &mut Trace::off())
     }
@@ -69,7 +69,7 @@ impl CandleModel {
     /// The model with these frozen weights on `device`, everything widened to f32.
     ///
     /// # Errors
-    /// A model that computes more than the formulas of BitNet, see [`ModelConfig::beyond_bitnet`]; those of candle, for want
+    /// A model that computes more than the formulas of BitNet, see [`ModelConfig::beyond_bitnet`]; errors of candle, for want
     /// of memory for example.
     pub fn from_weights(weights: &ModelWeights, device: &Device) -> std::result::Result<Self, ModelError> {
         let config = &weights.config;
@@ -117,7 +117,7 @@ impl CandleModel {
     /// (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight` ...), or are created there.
     ///
     /// # Errors
-    /// [`ModelError::Config`]; those of candle: no such tensor, another shape.
+    /// [`ModelError::Config`]; errors of candle: no such tensor, another shape.
     pub fn new(config: &ModelConfig, vb: VarBuilder) -> std::result::Result<Self, ModelError> {
         config.validate()?;
         config.require_bitnet("candle path")?;
@@ -174,17 +174,17 @@ impl CandleModel {
     /// Logits `[t, vocab]` after each of the `t` tokens `ids`.
     ///
     /// # Errors
-    /// [`ModelError::EmptyPrompt`], [`ModelError::TokenOutOfRange`], [`ModelError::ContextFull`]; those of candle.
+    /// [`ModelError::EmptyPrompt`], [`ModelError::TokenOutOfRange`], [`ModelError::ContextFull`]; errors of candle.
     pub fn forward(&self, ids: &[u32]) -> std::result::Result<Tensor, ModelError> {
         self.run(ids, &mut Trace::off())
     }
 
-    /// As [`CandleModel::forward`]; shows each intermediate result `[t, n]` to `see` under the name of the module that
+    /// Like [`CandleModel::forward`]; shows each intermediate result `[t, n]` to `see` under the name of the module that
     /// computed it: `embed`, `layer0.input_layernorm`, `layer0.self_attn.q_proj` (before the rotation), `layer0.out`,
     /// `final_norm` ...
     ///
     /// # Errors
-    /// As [`CandleModel::forward`]; whatever `see` returns.
+    /// The errors of [`CandleModel::forward`]; whatever `see` returns.
     pub fn forward_traced(
         &self,
         ids: &[u32],
@@ -211,7 +211,7 @@ impl CandleModel {
     /// Logits `[b, t, vocab]` of `b` sequences of `t` tokens, `ids` `[b, t]` u32; for training.
     ///
     /// # Errors
-    /// Those of candle, for ids outside of the vocabulary for example.
+    /// Errors of candle, for ids outside of the vocabulary for example.
     pub fn forward_batch(&self, ids: &Tensor) -> Result<Tensor> {
         self.run_batch(ids, &mut Trace::off())
     }
@@ -235,7 +235,7 @@ impl CandleModel {
     /// Mean cross entropy in nats of predicting `ids[i + 1]` after `ids[..=i]`, a scalar f32 with gradient.
     ///
     /// # Errors
-    /// As [`CandleModel::forward`]; [`ModelError::EmptyPrompt`] also for a single token, which predicts nothing known.
+    /// The errors of [`CandleModel::forward`]; [`ModelError::EmptyPrompt`] also for a single token, which predicts nothing known.
     pub fn next_token_loss(&self, ids: &[u32]) -> std::result::Result<Tensor, ModelError> {
         let (Some((_, inputs)), Some(targets)) = (ids.split_last(), ids.get(1..).filter(|t| !t.is_empty())) else {
             return Err(ModelError::EmptyPrompt);

@@ -16,7 +16,7 @@ pub struct RmsNorm {
 /// A norm whose gain `[n]` is called `weight` under `vb`; created there as ones if `vb` creates variables.
 ///
 /// # Errors
-/// Those of candle: no such tensor, another shape.
+/// Errors of candle: no such tensor, another shape.
 pub fn rms_norm(n: usize, eps: f32, vb: VarBuilder) -> Result<RmsNorm> {
     Ok(RmsNorm::new(vb.get_with_hints(n, "weight", candle_nn::Init::Const(1.0))?, eps))
 }

@@ -30,7 +30,7 @@ fn round_half_even(v: &Tensor) -> Result<Tensor> {
 /// It is needed because candle gives `round` no gradient at all, silently.
 ///
 /// # Errors
-/// Those of candle, for shapes or dtypes that differ.
+/// Errors of candle, for shapes or dtypes that differ.
 pub fn straight_through(v: &Tensor, q: &Tensor) -> Result<Tensor> {
     if v.track_op() { q.detach() + (v - v.detach())? } else { Ok(q.detach()) }
 }
@@ -52,7 +52,7 @@ pub fn straight_through(v: &Tensor, q: &Tensor) -> Result<Tensor> {
 /// ```
 ///
 /// # Errors
-/// Those of candle; a rank of 0.
+/// Errors of candle; a rank of 0.
 pub fn activation_codes(x: &Tensor) -> Result<(Tensor, Tensor)> {
     let x = x.to_dtype(DType::F32)?;
     let absmax = x.detach().abs()?.max_keepdim(D::Minus1)?.maximum(MIN_MAGNITUDE)?;
@@ -72,7 +72,7 @@ pub fn activation_codes(x: &Tensor) -> Result<(Tensor, Tensor)> {
 /// with constant `s`, also where the clamp acts.
 ///
 /// # Errors
-/// Those of candle; a rank of 0.
+/// Errors of candle; a rank of 0.
 pub fn activation_codes_int4(x: &Tensor) -> Result<(Tensor, Tensor)> {
     let x = x.to_dtype(DType::F32)?;
     let wide = if x.device().is_metal() { DType::F32 } else { DType::F64 };
@@ -89,7 +89,7 @@ pub fn activation_codes_int4(x: &Tensor) -> Result<(Tensor, Tensor)> {
 /// dtype of `x`, with the gradient of the identity.
 ///
 /// # Errors
-/// As [`activation_codes`].
+/// The errors of [`activation_codes`].
 pub fn quantize_activations(x: &Tensor) -> Result<Tensor> {
     let (codes, scale) = activation_codes(x)?;
     codes.broadcast_div(&scale)?.to_dtype(x.dtype())
@@ -104,7 +104,7 @@ pub fn quantize_activations(x: &Tensor) -> Result<Tensor> {
 /// The gradient of `trits` is that of `w * s` with constant `s`, also where the clamp acts.
 ///
 /// # Errors
-/// Those of candle.
+/// Any error of candle.
 pub fn weight_trits(w: &Tensor) -> Result<(Tensor, Tensor)> {
     let w = w.to_dtype(DType::F32)?;
     let wide = if w.device().is_metal() { DType::F32 } else { DType::F64 };
@@ -120,7 +120,7 @@ pub fn weight_trits(w: &Tensor) -> Result<(Tensor, Tensor)> {
 /// gradient of the identity.
 ///
 /// # Errors
-/// As [`weight_trits`].
+/// The errors of [`weight_trits`].
 pub fn quantize_weights(w: &Tensor) -> Result<Tensor> {
     let (trits, alpha) = weight_trits(w)?;
     trits.broadcast_mul(&alpha)?.to_dtype(w.dtype())

@@ -36,7 +36,7 @@ impl Rotary {
     /// Tables for positions `start..start + len`. Angles are computed in f64 and rounded once, as cosine and sine.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Any error of candle.
     pub fn tables(&self, start: usize, len: usize, device: &Device) -> Result<RotaryTables> {
         let half = self.frequencies.len();
         let angles = || (start..start + len).flat_map(|p| self.frequencies.iter().map(move |f| p as f64 * f));
@@ -52,7 +52,7 @@ impl RotaryTables {
     /// `y_i = x_i cos - x_{i+d/2} sin`, `y_{i+d/2} = x_{i+d/2} cos + x_i sin`. Computed in f32, returned in the dtype of `x`.
     ///
     /// # Errors
-    /// Those of candle, for shapes that do not fit the tables.
+    /// Errors of candle, for shapes that do not fit the tables.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let half = x.dim(D::Minus1)? / 2;
         let wide = x.to_dtype(DType::F32)?;

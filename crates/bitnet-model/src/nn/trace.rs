@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 /// Is shown each intermediate result with its name; an error ends the forward pass.
 pub(super) type See<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
 
-/// Shows intermediate results to someone, or to nobody.
+/// Passes intermediate results to an optional observer.
 pub(super) struct Trace<'a> {
     see: Option<See<'a>>,
     /// The layer whose modules run; part of the names.

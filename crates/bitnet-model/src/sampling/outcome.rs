@@ -86,7 +86,7 @@ impl CancelToken {
         Self::default()
     }
 
-    /// Asks whoever holds a clone to stop before its next token.
+    /// Asks every holder of a clone to stop before its next token.
     pub fn cancel(&self) {
         // The flag guards no other data, so no ordering is needed.
         self.0.store(true, Ordering::Relaxed);

@@ -101,7 +101,7 @@ impl Penalties {
         self.counts = counts;
     }
 
-    /// As [`Penalties::process`], for some of the tokens; each stands there once.
+    /// Like [`Penalties::process`], for some of the tokens; each stands there once.
     pub(super) fn process_best(&self, tokens: &[u32], candidates: &mut [Candidate]) {
         let (recent, new) = (self.recent(tokens), self.new_text(tokens));
         for c in candidates {

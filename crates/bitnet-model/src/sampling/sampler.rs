@@ -63,7 +63,7 @@ impl Sampler {
         self
     }
 
-    /// Where the text begins that presence and frequency penalties count: behind the prompt. 0 at first.
+    /// Where the text begins that presence and frequency penalties count: after the prompt. 0 at first.
     pub fn begin_new_text(&mut self, at: usize) {
         if let Some(penalties) = &mut self.penalties {
             penalties.begin_new_text(at);
@@ -117,7 +117,7 @@ impl Sampler {
     /// that covers it, and `history`, the tokens before it. The same token from the best logits as from all.
     ///
     /// # Errors
-    /// As [`Sampler::sample`].
+    /// The errors of [`Sampler::sample`].
     pub fn choose(&mut self, p: Prediction<'_>, position: u64, history: &[u32]) -> Result<u32, ModelError> {
         match p {
             Prediction::Full(logits) => self.sample(logits, position, history),

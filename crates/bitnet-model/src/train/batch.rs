@@ -80,10 +80,10 @@ pub trait Learner {
     /// Ids outside of the vocabulary, whatever the model cannot compute.
     fn loss(&mut self, params: &Params, batch: &Batch) -> Result<f64, TrainError>;
 
-    /// As [`Learner::loss`]; adds the gradient of the mean to `grads`, `[params]` f32.
+    /// The errors of [`Learner::loss`]; adds the gradient of the mean to `grads`, `[params]` f32.
     ///
     /// # Errors
-    /// As [`Learner::loss`].
+    /// The errors of [`Learner::loss`].
     fn accumulate(&mut self, params: &Params, batch: &Batch, grads: &mut [f32]) -> Result<f64, TrainError>;
 
     /// From now on test-time-training layers compute at this share of their inner learning rate, 0 to 1: a warm-up. A learner

@@ -102,7 +102,7 @@ impl TokenFile {
     /// Opens a file of records, each of which is a window with whole examples.
     ///
     /// # Errors
-    /// As [`TokenFile::open`]; a length that is no whole number of records of `t + 1` ids.
+    /// The errors of [`TokenFile::open`]; a length that is no whole number of records of `t + 1` ids.
     pub fn open_examples(path: &Path, t: usize) -> Result<Self, TrainError> {
         let mut file = Self::open(path, TokenWidth::U32)?;
         if !file.len.is_multiple_of(t as u64 + 1) {

@@ -64,7 +64,7 @@ impl WeightSource for MasterWeights<'_> {
     }
 }
 
-/// Writes `config.json` and `model.safetensors` (F32 master weights, quantised by whoever reads them, `quantization_mode`
+/// Writes `config.json` and `model.safetensors` (F32 master weights, quantised by their reader, `quantization_mode`
 /// `online`) to the folder `dir`, which is created where it is absent.
 ///
 /// # Errors

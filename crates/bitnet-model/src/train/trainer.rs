@@ -10,7 +10,7 @@ use super::{
 };
 use crate::ModelConfig;
 
-/// What happened, for whoever shows or logs it.
+/// What happened, for progress output and logs.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -156,7 +156,7 @@ impl<L: Learner> Trainer<L> {
     /// A run that goes on from a checkpoint, over the same data.
     ///
     /// # Errors
-    /// As [`Trainer::new`].
+    /// The errors of [`Trainer::new`].
     pub fn resume(
         checkpoint: Checkpoint,
         learner: L,

@@ -89,7 +89,7 @@ impl ModelWeights {
     /// Collects and checks everything that the configuration asks for.
     ///
     /// # Errors
-    /// Those of the source; a shape that contradicts the configuration; a norm that is not finite.
+    /// The errors of the source; a shape that contradicts the configuration; a norm that is not finite.
     pub fn from_source<S: WeightSource>(source: &S) -> Result<Self, S::Error> {
         let mut config = source.config().clone();
         config.validate()?;

@@ -3,7 +3,7 @@
 use bitnet_model::{Activation, ActivationBits, ModelConfig, ModelWeights, Norm, Projection, RopeScaling};
 use ternary_kernels::{Scales, TernaryMatrix};
 
-/// Rows `[tokens][hidden]` behind the final norm, and `[tokens][vocab]` logits, where the model has a head.
+/// Rows `[tokens][hidden]` after the final norm, and `[tokens][vocab]` logits, where the model has a head.
 pub(crate) struct Output {
     pub(crate) hidden: Vec<Vec<f64>>,
     pub(crate) logits: Vec<Vec<f64>>,

@@ -74,7 +74,7 @@ fn call_json(call: ToolCall, index: Option<usize>) -> Value {
     value
 }
 
-/// A number that none before had, and nobody can guess.
+/// A unique number that cannot be guessed.
 fn unique() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     RandomState::new().hash_one(COUNT.fetch_add(1, Relaxed))

@@ -143,7 +143,7 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// The constraints of a request take `own` bytes, and there is no room for them; `most` is what there is where nobody else has any.
+    /// The constraints of a request take `own` bytes, and there is no room for them; `most` is the room without any other request.
     pub(crate) fn constraints_too_large(field: Option<&str>, own: usize, most: usize) -> Self {
         if own > most {
             let message = format!("its automata take {own} bytes, and at most {most} are allowed; make it smaller");

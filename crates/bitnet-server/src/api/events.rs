@@ -17,7 +17,7 @@ use super::{Answer, ApiError};
 use crate::engine::{Event, Usage};
 use crate::net::Peer;
 
-/// After so long without news a comment is sent, so that nobody between here and the client takes the connection for dead.
+/// After so long without news a comment is sent, so that no proxy takes the connection for dead.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes of news that are put together in one write.
 const ENOUGH: usize = 16 << 10;
@@ -124,7 +124,7 @@ impl hyper::body::Body for Events {
         }
         if this.quiet.as_mut().is_some_and(|quiet| quiet.as_mut().poll(cx).is_ready()) {
             this.quiet = None;
-            // If nobody is there, the other side's system will say so.
+            // If the other side is gone, its system answers with a reset.
             if !this.finished {
                 out.push_str(": waiting\n\n");
             }

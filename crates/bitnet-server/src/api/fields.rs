@@ -1,4 +1,4 @@
-//! The fields of a request, taken one by one: what is wrong is said by name, and what nobody took is refused.
+//! The fields of a request, taken one by one: errors name their field, and unknown fields are refused.
 
 use std::ops::RangeInclusive;
 
@@ -137,7 +137,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Refuses the fields that nobody took.
+    /// Refuses the fields that were not taken.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.map.keys().next() {
             None => Ok(()),

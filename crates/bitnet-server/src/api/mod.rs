@@ -147,7 +147,7 @@ impl Draft {
         for ids in prompts {
             for _ in 0..params.n {
                 if asker.is_gone() {
-                    // Nobody hears it.
+                    // The receiver is gone; the error is dropped.
                     return Err(ApiError::invalid("the client is gone"));
                 }
                 let index = choices.len();

@@ -85,7 +85,7 @@ mod tests {
         let mut cache = Cache::new(64 << 20);
         cache.keep(session(&model, &a));
         cache.keep(session(&model, &b));
-        // A text with too little in common, one that goes on, one that goes another way, one that nobody knows.
+        // A text with too little in common, one that goes on, one that goes another way, one that is unknown.
         let cases = [
             ([&a[..15], &[9]].concat(), 0),
             ([&b[..], &[7, 8]].concat(), 40),

@@ -29,7 +29,7 @@ impl Embeds {
         self.all.extend(embeds);
     }
 
-    /// Takes those out that nobody waits for any more, and says how many.
+    /// Removes those whose client is gone, and returns how many.
     pub(super) fn drop_gone(&mut self) -> usize {
         let before = self.all.len();
         self.all.retain(|embed| !embed.answer.is_closed());

@@ -59,7 +59,7 @@ impl Engine {
                 tracing::error!("engine thread panicked; all requests will fail with 503");
                 worker.queue.fail();
             }
-            // With the worker go the senders of all events, so nobody waits in vain.
+            // Dropping the worker drops the senders of all events, so no client waits in vain.
             drop(worker);
             *tells.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(well);
             tells.1.notify_all();
@@ -79,7 +79,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// Nobody can ask any more; the thread ends by itself.
+    /// Closes the queue; the thread then ends by itself.
     fn drop(&mut self) {
         self.queue.close(Instant::now());
     }
@@ -152,7 +152,7 @@ impl Worker {
     /// What is left for more texts.
     fn room(&self) -> Room {
         let short_taken = self.running.values().filter(|r| r.seat == Seat::Short).count();
-        // Half of the places at most are read at once: the others wait where they keep nobody out.
+        // Half of the places at most are read at once: the others wait where they block nothing else.
         let read = self.running.values().filter(|r| r.long && r.last.is_none()).count();
         Room {
             places: self.sizes.max_sessions.saturating_sub(self.running.len() - short_taken),
@@ -196,7 +196,7 @@ impl Worker {
         }
     }
 
-    /// Takes texts out that nobody waits for any more.
+    /// Removes sequences whose client is gone.
     fn drop_disconnected(&mut self) {
         let gone: Vec<SequenceId> =
             self.running.iter().filter(|(_, r)| r.events.is_closed()).map(|(t, _)| *t).collect();

@@ -34,7 +34,7 @@ pub(crate) enum Job {
 pub(crate) struct Generate {
     /// The texts that have not begun.
     pub(crate) choices: VecDeque<Choice>,
-    /// Where the texts go. They are no longer wanted once nobody listens there.
+    /// Where the texts go. The job is cancelled when the receiver is closed.
     pub(crate) events: mpsc::UnboundedSender<Event>,
     /// When the request came.
     pub(crate) arrived: Instant,
@@ -60,7 +60,7 @@ pub(crate) struct Choice {
 pub(crate) struct Embed {
     /// The texts, and how far they are.
     pub(crate) embedding: Embedding,
-    /// Where the vectors go. They are no longer wanted once nobody listens there.
+    /// Where the vectors go. The job is cancelled when the receiver is closed.
     pub(crate) answer: oneshot::Sender<Result<Vec<Vec<f32>>, Failure>>,
 }
 
@@ -139,7 +139,7 @@ impl Job {
         }
     }
 
-    /// Whether nobody waits for it.
+    /// Whether its client is gone.
     fn is_gone(&self) -> bool {
         match self {
             Job::Generate(g) => g.events.is_closed(),
@@ -325,7 +325,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// The engine has failed: whoever waits hears no more.
+    /// The engine has failed: drops all waiting jobs, which closes their channels.
     pub(crate) fn fail(&self) {
         let mut state = self.lock();
         state.dead = true;

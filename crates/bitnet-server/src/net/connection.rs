@@ -31,7 +31,7 @@ const HEAD_BYTES: usize = 64 << 10;
 /// How long, and for how many bytes, a client may go on to send after the last answer: closing at once would take the answer from it.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 8 << 20;
-/// Bytes that a client has sent, and nobody wants yet, are looked at again after so long.
+/// Interval for polling bytes that a client has sent and that are not read yet.
 const UNREAD: Duration = Duration::from_millis(50);
 /// Between two looks whether a client that sends nothing more is there: at first, and at last.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));

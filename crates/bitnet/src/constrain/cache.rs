@@ -40,7 +40,7 @@ impl<K: PartialEq, V> Cache<K, V> {
             let fits = fits.count();
             entries.split_off(fits)
         };
-        // Dropping may take a while, and nobody should wait for it.
+        // Drop outside of the lock: it may take a while.
         drop(gone);
         value
     }

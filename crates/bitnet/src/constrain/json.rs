@@ -13,7 +13,7 @@ use super::{Constraint, ConstraintError, write};
 use crate::{Error, FinishReason, GenerateOptions, Generation, Message, Session};
 
 /// A schema as a source. It says how JSON is spaced, unless the schema says it itself: white space of any length, the engine's default,
-/// lets a model that has nothing to say go on with it for ever. Where variants of a type are `exclusive` for whoever reads them,
+/// lets a model that has nothing to say go on with it for ever. Where variants of a type are `exclusive` for their reader,
 /// that need not be proven of the schema.
 pub(super) fn source(schema: &Value, exclusive: bool) -> String {
     let Some(object) = schema.as_object() else { return write::json(schema) };
@@ -82,7 +82,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// As [`Session::generate`]; [`ConstraintError::Unfinished`] where the value was cut off, [`ConstraintError::Grammar`] for a type
+    /// The errors of [`Session::generate`]; [`ConstraintError::Unfinished`] where the value was cut off, [`ConstraintError::Grammar`] for a type
     /// whose schema is not supported, [`ConstraintError::Type`] where `T` refuses what its schema allows.
     pub fn generate_json<T: DeserializeOwned + JsonSchema>(
         &mut self,
@@ -92,10 +92,10 @@ impl Session {
         value(self.generate(prompt, options.constraint(Constraint::json_of::<T>()))?)
     }
 
-    /// As [`Session::generate_json`], as the reply to a conversation.
+    /// Like [`Session::generate_json`], as the reply to a conversation.
     ///
     /// # Errors
-    /// As [`Session::chat`] and [`Session::generate_json`].
+    /// The errors of [`Session::chat`] and [`Session::generate_json`].
     pub fn chat_json<T: DeserializeOwned + JsonSchema>(
         &mut self,
         messages: &[Message],

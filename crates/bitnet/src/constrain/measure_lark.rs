@@ -59,7 +59,7 @@ impl Meter<'_> {
             .map(|d| {
                 let mut names = Vec::new();
                 names_of(&d.body, &mut names);
-                // Terminals within terminals are walked again while a text is made, on the stack of whoever makes it.
+                // Terminals within terminals are walked again while a text is made, on the stack of the caller.
                 let weight = if d.is_terminal() { TERMINAL } else { 1 };
                 Node {
                     levels: weight * d.levels,

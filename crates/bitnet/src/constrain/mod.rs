@@ -121,7 +121,7 @@ impl Constraint {
         self
     }
 
-    /// As [`Constraint::with_text`], for a place within a string of JSON: the text as it is written there (`"` as `\"`).
+    /// Like [`Constraint::with_text`], for a place within a string of JSON: the text as it is written there (`"` as `\"`).
     #[must_use]
     pub fn with_text_in_json(self, name: &str, text: &str) -> Self {
         let quoted = serde_json::Value::from(text).to_string();

@@ -112,7 +112,7 @@ pub(super) fn for_each_within(object: &mut Map<String, Value>, f: &mut dyn FnMut
     }
 }
 
-/// A format that nobody writes is a remark about the value.
+/// An unknown format is only an annotation of the value.
 fn formats(schema: &mut Value, notes: &mut Vec<String>) {
     let mut unknown = Vec::new();
     for_each(schema, &mut |object| {

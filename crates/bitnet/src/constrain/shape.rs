@@ -107,7 +107,7 @@ impl Shape {
         let all = all.unwrap_or(Self::EMPTY);
         if all.at_once > 1 {
             let limit = limits.intersections;
-            // With a limit of nothing nobody is allowed to intersect.
+            // With a limit of 0 no intersection is allowed.
             within(all.at_once, if limit == 0 { 1 } else { AT_ONCE }, "intersections", || {
                 format!("in {}, {} patterns must fit at once", short_of(name), all.at_once)
             })?;

@@ -171,7 +171,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`ChatError::NotSeparable`] for templates other than `bitnet-2b4t`, [`ChatError::MissingToken`] where the
-    /// vocabulary lacks `<|eot_id|>`, and those of [`Tokenizer::encode_text`].
+    /// vocabulary lacks `<|eot_id|>`, and the errors of [`Tokenizer::encode_text`].
     pub fn encode_separate(
         &self,
         tokenizer: &Tokenizer,

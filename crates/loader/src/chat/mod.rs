@@ -138,7 +138,7 @@ impl ChatTemplate {
     /// where `None`. `Ok(None)` where the configuration has no template and none was asked for by name.
     ///
     /// # Errors
-    /// [`ChatError::UnknownName`], and those of [`Self::from_source`].
+    /// [`ChatError::UnknownName`], and the errors of [`Self::from_source`].
     pub fn from_config(config: &TokenizerConfig, name: Option<&str>) -> Result<Option<Self>, ChatError> {
         let wanted = name.unwrap_or("default");
         let found = config.chat_templates.iter().find(|template| template.name == wanted);
@@ -160,7 +160,7 @@ impl ChatTemplate {
     /// The template of a GGUF file (`tokenizer.chat_template`).
     ///
     /// # Errors
-    /// Those of [`Self::from_source`].
+    /// The errors of [`Self::from_source`].
     pub fn from_gguf(source: &str) -> Result<Self, ChatError> {
         Self::with_origin(source, GGUF_FILE, None)
     }
@@ -209,10 +209,10 @@ impl ChatTemplate {
         self.render_json(messages, tokens, options)
     }
 
-    /// As [`Self::render`], for messages in JSON of any form that the template knows (`content` as a list of parts).
+    /// Like [`Self::render`], for messages in JSON of any form that the template knows (`content` as a list of parts).
     ///
     /// # Errors
-    /// As [`Self::render`].
+    /// The errors of [`Self::render`].
     pub fn render_json(
         &self,
         messages: Vec<Value>,
@@ -260,7 +260,7 @@ impl ChatTemplate {
     /// messages are not to be trusted use [`Self::encode_separate`], or remove them.
     ///
     /// # Errors
-    /// Those of [`Self::render`] and of [`Tokenizer::encode`].
+    /// The errors of [`Self::render`] and of [`Tokenizer::encode`].
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,

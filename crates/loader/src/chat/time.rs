@@ -208,7 +208,7 @@ pub(super) fn strftime(format: &str, time: SystemTime) -> String {
             tail = tail.get(1..).unwrap_or_default();
         }
         let digits = tail.len() - tail.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        // Nobody needs more, and it keeps the result in proportion to the format.
+        // Enough in practice, and it keeps the result in proportion to the format.
         flags.width = tail.get(..digits).and_then(|width| width.parse().ok()).unwrap_or(0).min(MAX_WIDTH);
         tail = tail.get(digits..).unwrap_or_default().trim_start_matches(['E', 'O']);
         let directive = tail.chars().next();

@@ -34,7 +34,7 @@ const SCALE: fn(&ModelConfig) -> f64 = |c| 1.0 / (c.head_dim as f64).sqrt();
 const HEAD_DIM: fn(&ModelConfig) -> f64 = |c| c.head_dim as f64;
 const HIDDEN: fn(&ModelConfig) -> f64 = |c| c.hidden_size as f64;
 
-/// Keys of GGUF files, behind the architecture. One that ends in a point stands for all that begin so.
+/// Keys of GGUF files, without the architecture. A key that ends in a point is a prefix.
 const GGUF: &[(&str, Neutral)] = &[
     ("expert_count", Off),
     ("expert_used_count", Off),
@@ -94,7 +94,7 @@ const GGUF: &[(&str, Neutral)] = &[
     ("rope.scaling.yarn_log_multiplier", Off),
 ];
 
-/// Keys of GGUF files behind the architecture that are read elsewhere, or that change nothing.
+/// Keys of GGUF files, without the architecture, that are read elsewhere or change nothing.
 const KNOWN: &[&str] = &[
     "vocab_size",
     "context_length",

@@ -151,7 +151,7 @@ pub(super) fn differing_text(a: &Tokenizer, b: &Tokenizer) -> Option<String> {
     let special: Vec<String> = ids().filter(|id| a.is_special(*id)).take(64).map(text_of).collect();
     texts.push(format!("one {} two", special.join(" and ")));
     texts.push(special.concat());
-    // Some hundred tokens from the whole vocabulary, behind each other.
+    // Some hundred tokens from the whole vocabulary, one after the other.
     let step = size.div_euclid(512).max(1);
     texts.push(ids().step_by(step).map(text_of).collect());
     let same = |text: &str| {

@@ -4,7 +4,7 @@ use super::MAX_NAME;
 use super::value::{Array, StringArray, Value, ValueKind};
 use crate::LoadError;
 
-/// Arrays inside arrays are legal; nobody writes deep ones, and each level is a recursion.
+/// Nested arrays are legal, but deep ones do not occur, and each level is a recursion.
 const MAX_ARRAY_DEPTH: usize = 4;
 
 pub(super) fn read_value(r: &mut Cursor<'_>, key: &str, kind: ValueKind) -> Result<Value, LoadError> {

@@ -188,7 +188,7 @@ impl Gguf {
     /// Type and bytes of a tensor of this file, if they can be used. The bytes are a slice of the mapping.
     ///
     /// # Errors
-    /// Those of [`TensorInfo::usable_type`]; [`LoadError::TensorBytes`] if an I2_S, TL1 or TL2 tensor does not have
+    /// The errors of [`TensorInfo::usable_type`]; [`LoadError::TensorBytes`] if an I2_S, TL1 or TL2 tensor does not have
     /// the size of the one layout that is read.
     pub fn data(&self, info: &TensorInfo) -> Result<(GgmlType, SharedBytes), LoadError> {
         let ty = info.usable_type(self.architecture())?;
@@ -219,7 +219,7 @@ impl Gguf {
     }
 }
 
-/// Magic and version; leaves the cursor behind them.
+/// Magic and version; leaves the cursor after them.
 fn read_version(r: &mut Cursor<'_>) -> Result<u32, LoadError> {
     let magic = r.bytes.get(..4).unwrap_or(r.bytes);
     if magic != MAGIC {
@@ -390,7 +390,7 @@ fn padded(need: u64, room: u64, alignment: u64) -> bool {
     room.checked_sub(need).is_some_and(|rest| rest < alignment)
 }
 
-/// Whether the tensor fills the distance to the next one; behind the last one a file may hold anything.
+/// Whether the tensor fills the distance to the next one; after the last one a file may hold anything.
 fn fills(need: u64, info: &TensorInfo, alignment: u64) -> bool {
     padded(need, info.room, alignment) || (info.last && info.room >= need)
 }

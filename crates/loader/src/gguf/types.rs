@@ -38,7 +38,7 @@ pub enum GgmlType {
     Tq1_0,
     /// Ternary, 2 bits: 256 weights in 66 bytes.
     Tq2_0,
-    /// Ternary, 2 bits: 128 weights in 32 bytes, one f32 scale behind the tensor.
+    /// Ternary, 2 bits: 128 weights in 32 bytes, one f32 scale after the tensor.
     I2S,
     /// Ternary lookup-table layout, 4 bits per pair; depends on the build that wrote it.
     Tl1,

@@ -220,7 +220,7 @@ impl<W: Write> TensorStream<W> {
             let ty = expected.ty.name().to_owned();
             return Err(LoadError::TensorBytes { tensor: expected.name, ty, expected: expected.nbytes, got });
         }
-        // Also behind the last one: several readers want the data section to be whole alignments.
+        // Also after the last one: several readers want the data section to be whole alignments.
         self.pad(name)
     }
 

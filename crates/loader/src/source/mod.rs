@@ -84,7 +84,7 @@ impl Checkpoint {
     /// Reads a whole GGUF file in memory, a model that a program carries within itself for example.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`].
+    /// The errors of [`Checkpoint::open`].
     pub fn from_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<Self, LoadError> {
         let path = Path::new(IN_MEMORY);
         let file = Gguf::from_bytes(bytes).map_err(|e| e.in_file(path))?;

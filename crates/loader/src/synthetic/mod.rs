@@ -99,7 +99,7 @@ impl Spec {
     /// Bytes of tensor data that [`Spec::write`] will write.
     ///
     /// # Errors
-    /// As [`Spec::write`], for a shape that the format cannot hold.
+    /// The errors of [`Spec::write`], for a shape that the format cannot hold.
     pub fn data_bytes(&self) -> Result<u64, LoadError> {
         Ok(self.writer()?.0.data_len())
     }

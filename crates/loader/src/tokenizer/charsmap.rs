@@ -34,10 +34,10 @@ impl Charsmap {
         Ok(Self { trie, replacements: replacements.to_owned() })
     }
 
-    /// As [`Self::new`], from base64.
+    /// Like [`Self::new`], from base64.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// The errors of [`Self::new`].
     pub(super) fn from_base64(text: &str) -> Result<Self, TokenizerError> {
         let digits = text.trim_end_matches('=');
         if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
@@ -91,7 +91,7 @@ impl Charsmap {
     /// Applies the rules: to whole graphemes of less than six bytes, then to single characters.
     ///
     /// # Errors
-    /// Those of [`Out::push_str`].
+    /// The errors of [`Out::push_str`].
     pub(super) fn apply(&self, text: &str, out: &mut Out<'_>) -> Result<(), TokenizerError> {
         for grapheme in text.graphemes(true) {
             if grapheme.len() < 6

@@ -16,7 +16,7 @@ use super::spm::{PieceKind, SPACE, Spm, SpmOptions};
 use super::unigram::Unigram;
 use super::{Inner, check_id};
 
-/// The `tokenizer.ggml.*` keys of a GGUF file. Whoever reads the file fills this; lists are in the order of the ids.
+/// The `tokenizer.ggml.*` keys of a GGUF file. The reader of the file fills this; lists are in the order of the ids.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufVocab {
     /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE with merges), `llama` (SentencePiece BPE with scores) or `t5`

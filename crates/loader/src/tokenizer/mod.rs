@@ -159,7 +159,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`TokenizerError::Read`], [`TokenizerError::File`], and those of [`Self::from_bytes`].
+    /// [`TokenizerError::Read`], [`TokenizerError::File`], and the errors of [`Self::from_bytes`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         Self::from_bytes(&files::read(path.as_ref(), Kind::TOKENIZER)?)
     }
@@ -177,7 +177,7 @@ impl Tokenizer {
     /// turn is added to the ids that end a text ([`Self::notes`] tells).
     ///
     /// # Errors
-    /// Those of [`Self::from_file`] and [`Self::with_config`].
+    /// The errors of [`Self::from_file`] and [`Self::with_config`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let dir = dir.as_ref();
         let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
@@ -207,7 +207,7 @@ impl Tokenizer {
     /// Reads a SentencePiece model (`tokenizer.model`) of the BPE or unigram kind.
     ///
     /// # Errors
-    /// Malformed bytes, word and character models, and those of [`Self::from_gguf_vocab`].
+    /// Malformed bytes, word and character models, and the errors of [`Self::from_gguf_vocab`].
     pub fn from_sentencepiece(bytes: &[u8]) -> Result<Self, TokenizerError> {
         Self::from_gguf_vocab(&sentencepiece::read(bytes)?)
     }
@@ -313,11 +313,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The ids of a text in which special tokens are text like any other: nobody can forge the end of a turn by
+    /// The ids of a text in which special tokens are text like any other: the end of a turn cannot be forged by
     /// writing `<|eot_id|>`. Nothing is added around it.
     ///
     /// # Errors
-    /// As [`Self::encode`].
+    /// The errors of [`Self::encode`].
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::with_capacity(text.len() / 4);
         self.core.pipeline.encode(text, false, &mut ids)?;

@@ -82,7 +82,7 @@ impl Splitter {
     /// A text to be found as it stands.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// The errors of [`Self::new`].
     pub(super) fn literal(text: &str, patterns: &mut Patterns) -> Result<Self, TokenizerError> {
         match text.is_empty() {
             true => Self::new("", patterns),
@@ -152,7 +152,7 @@ impl Splitter {
     }
 }
 
-/// All matches that do not overlap; an empty one directly behind another is none, as in every Rust engine.
+/// All matches that do not overlap; an empty one directly after another is none, as in every Rust engine.
 fn every(
     text: &str,
     mut find: impl FnMut(usize) -> Result<Option<std::ops::Range<usize>>, TokenizerError>,

@@ -216,7 +216,7 @@ impl Spm {
             merger.push(Symbol::NO_ID, at as u32, len as u32, whole.is_none());
             at = at.saturating_add(len);
         }
-        // How unused pieces came about: they may stand between others on the way, but are taken apart at the end.
+        // How unused pieces came about: they may occur in between, but are split at the end.
         let mut parts: HashMap<(u32, u32), u32> = HashMap::new();
         let span = |start: u32, len: u32| {
             let start = start as usize;

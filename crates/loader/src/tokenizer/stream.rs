@@ -44,7 +44,7 @@ impl StreamDecoder {
         (!text.is_empty()).then_some(text)
     }
 
-    /// As [`Self::push`], appending to `out`.
+    /// Like [`Self::push`], appending to `out`.
     pub fn push_into(&mut self, id: u32, out: &mut String) {
         if self.skip_special && self.tokenizer.is_special(id) {
             return;
@@ -65,7 +65,7 @@ impl StreamDecoder {
         (!text.is_empty()).then_some(text)
     }
 
-    /// As [`Self::finish`], appending to `out`.
+    /// Like [`Self::finish`], appending to `out`.
     pub fn finish_into(&mut self, out: &mut String) {
         self.emit(out, true);
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use loader::gguf::{GgmlType, Gguf, GgufWriter, Metadata, Value};
 use loader::{LoadError, LoadOptions, LoadedModel};
 
-/// A GGUF file taken apart.
+/// The parts of a GGUF file.
 pub struct Edit {
     pub metadata: Metadata,
     /// Name, shape with the slowest dimension first, type, bytes.

@@ -1,4 +1,4 @@
-//! Base 3 for AVX-512 with VNNI and VBMI: taken apart and multiplied in registers.
+//! Base 3 for AVX-512 with VNNI and VBMI: unpacked and multiplied in registers.
 //!
 //! # GEMV
 //! ```text
@@ -42,7 +42,7 @@ pub(crate) const NAME: &str = "base3_avx512vbmi";
 /// Tokens whose accumulators fit the registers beside the five fields of a quarter.
 const MAX_FEW: usize = 5;
 
-/// Tokens up to which weights are taken apart in registers, again for each [`MAX_FEW`] of them; more of them share what is taken
+/// Tokens up to which weights are unpacked in registers, again for each [`MAX_FEW`] of them; more of them share what is taken
 /// apart once.
 const MAX_STREAMED: usize = 12;
 

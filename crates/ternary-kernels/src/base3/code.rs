@@ -1,4 +1,4 @@
-//! The byte that holds five trits, made so that two lookups of 64 entries take it apart.
+//! The byte that holds five trits, made so that two lookups of 64 entries unpack it.
 //!
 //! Digits are trits + 1. The lower six bits of a byte are `u = 7 q + p`: `q = t0 + 3 t1` is one of nine pairs, `p` one of
 //! seven combinations of `t2` and `t3`; the upper two bits are `h`. All 63 values of `u` with `h` from 0 to 2 hold the
@@ -52,7 +52,7 @@ pub(super) static FIX: [u8; 64] = {
     table
 };
 
-/// As [`FIX`], for sets that select with masks: `FIELDS[u] ^ (FLIP[u] & 0xf0)` are the fields of an escape and
+/// Like [`FIX`], for sets that select with masks: `FIELDS[u] ^ (FLIP[u] & 0xf0)` are the fields of an escape and
 /// `FLIP[u] & 3` is `3 ^ t4`.
 #[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FLIP: [u8; 64] = {

@@ -47,12 +47,12 @@ impl Elut {
     /// Exact products with weights of `levels`, ascending, in groups of `group`, on the instruction set in use.
     ///
     /// # Errors
-    /// [`KernelError::LevelSet`] for a set or a grouping that has no tables; those of [`Isa::selected`].
+    /// [`KernelError::LevelSet`] for a set or a grouping that has no tables; the errors of [`Isa::selected`].
     pub fn new(levels: &[i8], group: usize) -> Result<Self, KernelError> {
         Self::for_isa(levels, group, Isa::selected()?)
     }
 
-    /// As [`Elut::new`] for one instruction set.
+    /// Like [`Elut::new`] for one instruction set.
     ///
     /// # Errors
     /// [`KernelError::LevelSet`]; [`KernelError::UnavailableIsa`] if this CPU does not have `isa`.
@@ -190,7 +190,7 @@ impl Kernel for Elut {
     fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
         self.product(w, (&x.as_matrix(&[x.sum()])).into(), acc);
     }
-    /// As [`Kernel::gemv_a4`].
+    /// Like [`Kernel::gemv_a4`].
     fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
         self.product(w, x.into(), acc);
     }

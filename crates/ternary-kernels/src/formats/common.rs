@@ -5,7 +5,7 @@ use half::f16;
 use super::ScaleRounding;
 use crate::{FileFormat, GroupScales, KernelError, Scales, TernaryMatrix};
 
-/// `rows` times a row of `head + cols / block * block_bytes` bytes, and `tail` bytes behind all.
+/// `rows` times a row of `head + cols / block * block_bytes` bytes, and `tail` bytes after all.
 pub(super) fn byte_len(
     format: FileFormat,
     (rows, cols): (usize, usize),

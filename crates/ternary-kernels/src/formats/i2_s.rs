@@ -29,7 +29,7 @@ pub(super) const INFO: FormatInfo = FormatInfo {
 };
 /// Weights and bytes of a block.
 const BLOCK: (usize, usize) = INFO.block();
-/// Bytes behind the weights.
+/// Bytes after the weights.
 const TAIL: usize = 32;
 
 pub(super) fn byte_len(rows: usize, cols: usize) -> Result<usize, KernelError> {

@@ -3,7 +3,7 @@
 //! | format | bits per weight | scale | row length |
 //! |---|---|---|---|
 //! | [`FileFormat::Trits`] | 8 | beside | any |
-//! | [`FileFormat::I2S`] | 2 | one f32 behind the weights | multiple of 128 |
+//! | [`FileFormat::I2S`] | 2 | one f32 after the weights | multiple of 128 |
 //! | [`FileFormat::HfPacked`] | 2 | beside | any |
 //! | [`FileFormat::Tq1_0`] | 1.6875 | f16 per 256 weights | multiple of 256 |
 //! | [`FileFormat::Tq2_0`] | 2.0625 | f16 per 256 weights | multiple of 256 |
@@ -15,8 +15,8 @@
 //! | [`FileFormat::Tq2_0G128`] | 2.125 | f16 per 128 weights | multiple of 128 |
 //! | [`FileFormat::Iq1Bn`] | 1.625 and 16 per row | f16 per row | multiple of 64 |
 //! | [`FileFormat::Iq2Bn`] | 2 and 32 per row | f32 per row | multiple of 64 |
-//! | [`FileFormat::Tl1`] | 2 | one f32 behind the weights | by its tile sizes |
-//! | [`FileFormat::Tl2`] | 1.67 to 2 | one f32 behind the weights | by its tile sizes |
+//! | [`FileFormat::Tl1`] | 2 | one f32 after the weights | by its tile sizes |
+//! | [`FileFormat::Tl2`] | 1.67 to 2 | one f32 after the weights | by its tile sizes |
 //!
 //! A matrix is `[rows, cols]` row-major, rows are output features. Unless stated otherwise a code is the weight
 //! plus one: 0 is -1, 1 is 0, 2 is +1. What is a fact of a format stands in [`FORMATS`].
@@ -59,7 +59,7 @@ pub use tl::TlTile;
 pub enum FileFormat {
     /// One `i8` per trit, row-major; no file uses it, tests and conversions do.
     Trits,
-    /// GGUF type 36 of bitnet.cpp: 128 consecutive weights in 32 bytes, one f32 scale behind all of them.
+    /// GGUF type 36 of bitnet.cpp: 128 consecutive weights in 32 bytes, one f32 scale after all of them.
     I2S,
     /// The packed uint8 tensors of Hugging Face checkpoints: four rows a quarter of the matrix apart in one byte. The
     /// scale is a tensor of its own.
@@ -191,7 +191,7 @@ impl FileFormat {
         self.inspect(rows, cols, bytes).map(|found| found.scales)
     }
 
-    /// As [`FileFormat::validate`]; also finds codes of +2.
+    /// Like [`FileFormat::validate`]; also finds codes of +2.
     pub(crate) fn inspect(self, rows: usize, cols: usize, bytes: &[u8]) -> Result<Inside, KernelError> {
         let expected = self.byte_len(rows, cols)?;
         if bytes.len() != expected {

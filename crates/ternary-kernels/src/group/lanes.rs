@@ -292,7 +292,7 @@ fn add_field<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usize, 
     }
 }
 
-/// As [`plain_sums`] with two sums for each result, the second of products that are four times as large.
+/// Like [`plain_sums`] with two sums for each result, the second of products that are four times as large.
 #[inline(always)]
 fn quadruple_sums<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usize, const N: usize>(
     s: S,

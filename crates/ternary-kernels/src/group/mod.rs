@@ -154,7 +154,7 @@ impl GroupKernel {
     /// The kernel for the instruction set that [`Isa::selected`] names: the best one, or that of `BITNET_ISA`.
     ///
     /// # Errors
-    /// As [`Isa::selected`].
+    /// The errors of [`Isa::selected`].
     pub fn selected() -> Result<Self, KernelError> {
         Self::for_isa(Isa::selected()?)
     }
@@ -214,7 +214,7 @@ impl GroupKernel {
     /// Packs `levels`, `[rows, cols]` row-major, each in -1..=2.
     ///
     /// # Errors
-    /// As [`GroupKernel::prepack`]; [`KernelError::ShapeMismatch`] for a wrong number of levels or scales,
+    /// The errors of [`GroupKernel::prepack`]; [`KernelError::ShapeMismatch`] for a wrong number of levels or scales,
     /// [`KernelError::InvalidCode`] for another level.
     pub fn pack_levels(
         &self,
@@ -249,11 +249,11 @@ impl GroupKernel {
         }
     }
 
-    /// As [`GroupKernel::product`] with int8 activations, a quantisation scale for each of the tokens in `scales`. Models with group
+    /// Like [`GroupKernel::product`] with int8 activations, a quantisation scale for each of the tokens in `scales`. Models with group
     /// scales lose accuracy by it: the likeliest token changes in 7 to 15 % of the positions of small random models.
     ///
     /// # Panics
-    /// As [`GroupKernel::product`], and if there is not a scale for each token.
+    /// Where [`GroupKernel::product`] panics, and if there is not a scale for each token.
     pub fn product_int8(
         &self,
         w: &GroupPacked,

@@ -46,7 +46,7 @@ pub(crate) const MAX_PANELS: usize = 2;
 /// Tokens of a GEMM tile.
 pub(crate) const MAX_TOKENS: usize = 12;
 
-/// Tokens up to which each tile takes the codes apart for itself; more of them share what is taken apart once
+/// Tokens up to which each tile unpacks the codes for itself; more of them share what is unpacked once
 /// ([`wide512`]). Measured on Emerald Rapids.
 const MAX_TILED: usize = 64;
 

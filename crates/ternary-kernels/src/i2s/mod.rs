@@ -217,7 +217,7 @@ impl<'a> Product<'a> {
         Some(Self { panels, ..Self::without_weights(w, x, acc)? })
     }
 
-    /// As [`Product::new`] for weights in another layout of panels of [`PANEL_ROWS`], which the caller unpacks.
+    /// Like [`Product::new`] for weights in another layout of panels of [`PANEL_ROWS`], which the caller unpacks.
     pub(crate) fn without_weights(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
         let chunks = chunks_of(w.cols());
         let x = x.into();
@@ -269,7 +269,7 @@ impl<'a> Product<'a> {
     /// Int8 activations of `tokens`, as far as the last one's padding, and the distance from one to the next.
     ///
     /// # Panics
-    /// As [`Product::token`].
+    /// The same as [`Product::token`].
     pub(crate) fn rows_of(&self, tokens: Range<usize>) -> (&'a [u8], usize) {
         let Activations::Int8(x) = self.x else { panic!("int4 activations are not read as rows of int8") };
         let codes: &[u8] = bytemuck::cast_slice(x.codes());

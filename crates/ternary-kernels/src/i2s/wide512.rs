@@ -1,8 +1,8 @@
-//! GEMM for AVX-512 with VNNI: codes are taken apart once, to a byte each, for all tokens.
+//! GEMM for AVX-512 with VNNI: codes are unpacked once, to a byte each, for all tokens.
 //!
 //! ```text
 //! for each block of panels, for each block of columns:
-//!     take the codes apart into a buffer that stays in the second-level cache       (1)
+//!     unpack the codes into a buffer that stays in the second-level cache       (1)
 //!     for each tile of up to 12 tokens, for each pair of panels of the block:
 //!         for each four columns:
 //!             codes of two panels                          two loads

@@ -67,7 +67,7 @@ impl Ops {
     /// ```
     ///
     /// # Errors
-    /// As [`check_hadamard_block`].
+    /// The errors of [`check_hadamard_block`].
     pub fn hadamard(self, x: &mut [f32], block: usize) -> Result<(), KernelError> {
         check_hadamard_block(x.len(), block)?;
         self.hadamard_blocks(x, block);
@@ -78,7 +78,7 @@ impl Ops {
     /// f32, `scratch` is `[k]` or longer and used only for the transform.
     ///
     /// # Errors
-    /// As [`Ops::quantize_int8`] and [`check_hadamard_block`].
+    /// The errors of [`Ops::quantize_int8`] and [`check_hadamard_block`].
     ///
     /// # Panics
     /// If lengths differ, or `scratch` is too short for a transform.
@@ -96,13 +96,13 @@ impl Ops {
         }
     }
 
-    /// As [`Ops::prepare_int8`] with [`Ops::quantize_int4`].
+    /// Like [`Ops::prepare_int8`] with [`Ops::quantize_int4`].
     ///
     /// # Errors
-    /// As [`Ops::quantize_int4`] and [`check_hadamard_block`].
+    /// The errors of [`Ops::quantize_int4`] and [`check_hadamard_block`].
     ///
     /// # Panics
-    /// As [`Ops::prepare_int8`].
+    /// The errors of [`Ops::prepare_int8`].
     pub fn prepare_int4(
         self,
         x: &[f32],
@@ -117,13 +117,13 @@ impl Ops {
         }
     }
 
-    /// As [`Ops::prepare_int8`] with [`Ops::quantize_int16`].
+    /// Like [`Ops::prepare_int8`] with [`Ops::quantize_int16`].
     ///
     /// # Errors
-    /// As [`Ops::quantize_int16`] and [`check_hadamard_block`].
+    /// The errors of [`Ops::quantize_int16`] and [`check_hadamard_block`].
     ///
     /// # Panics
-    /// As [`Ops::prepare_int8`].
+    /// The errors of [`Ops::prepare_int8`].
     pub fn prepare_int16(
         self,
         x: &[f32],

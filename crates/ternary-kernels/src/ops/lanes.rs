@@ -14,7 +14,7 @@ pub(crate) const CHUNK: usize = 64;
 
 /// An instruction set's operations on vectors of 16 f32 (`F`) and 16 i32 (`I`).
 ///
-/// `self` is a proof token: whoever holds one may run the instructions, so the methods are safe. Methods and the generic
+/// `self` is a proof token: its holder may run the instructions, so the methods are safe. Methods and the generic
 /// functions built on them are `#[inline(always)]`, so that they become part of a function that is compiled for the
 /// instruction set; closures are not, so vectors never pass through one.
 pub(crate) trait Simd: Copy {
@@ -134,7 +134,7 @@ pub(crate) trait Simd: Copy {
     }
     /// By how much [`Simd::dot_i4`] takes each nibble for larger than it is.
     const DOT_I4_BIAS: i32 = 0;
-    /// As [`Simd::dot_i8`], with the lower nibbles of `k` in two's complement, and with the upper ones.
+    /// Like [`Simd::dot_i8`], with the lower nibbles of `k` in two's complement, and with the upper ones.
     #[inline(always)]
     fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
         let lower = k.map(|b| ((b << 4) as i8 >> 4) as u8);
@@ -176,7 +176,7 @@ impl Element for bf16 {
     }
 }
 
-/// Up to 16 elements, with copies of `rest` behind them.
+/// Up to 16 elements, with copies of `rest` after them.
 #[inline(always)]
 pub(crate) fn pad<T: Copy>(x: &[T], rest: T) -> [T; LANES] {
     let mut padded = [rest; LANES];

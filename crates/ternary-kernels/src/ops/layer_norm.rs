@@ -239,7 +239,7 @@ fn gradient_row<S: Simd>(
 ) {
     let (mean, inv) = moments(s, x, eps);
     let (count, vectors) = (x.len() as f32, gain.vectors());
-    // Lanes behind the end are 0 in `e` and in `z`, so that they add nothing.
+    // Lanes after the end are 0 in `e` and in `z`, so that they add nothing.
     let (x, target) = (Row::new(x, mean), Row::new(target, 0.0));
     let (mean, inverse) = (s.splat(mean), s.splat(inv));
     for j in 0..vectors {

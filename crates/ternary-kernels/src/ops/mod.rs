@@ -171,7 +171,7 @@ impl Ops {
     /// Operations for the instruction set that [`Isa::selected`] names: the best one, or that of `BITNET_ISA`.
     ///
     /// # Errors
-    /// As [`Isa::selected`].
+    /// The errors of [`Isa::selected`].
     pub fn selected() -> Result<Self, KernelError> {
         Self::for_isa(Isa::selected()?)
     }

@@ -27,7 +27,7 @@ ops! {
     /// in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
-    /// As [`Ops::quantize_int8`](crate::Ops::quantize_int8); the value named is that after the norm.
+    /// The errors of [`Ops::quantize_int8`](crate::Ops::quantize_int8); the value named is that after the norm.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -39,7 +39,7 @@ pub(super) trait Source: Copy {
     fn len(self) -> usize;
     /// The `j`-th whole vector.
     fn vector<S: Simd>(self, s: S, j: usize) -> S::F;
-    /// The rest of the row, zeros behind it.
+    /// The rest of the row, zeros after it.
     fn tail<S: Simd>(self, s: S) -> S::F;
 }
 

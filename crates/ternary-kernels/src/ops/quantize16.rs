@@ -21,7 +21,7 @@ ops! {
     /// in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
-    /// As [`Ops::quantize_int16`](crate::Ops::quantize_int16); the value named is that after the norm.
+    /// The errors of [`Ops::quantize_int16`](crate::Ops::quantize_int16); the value named is that after the norm.
     ///
     /// # Panics
     /// If the lengths differ.

@@ -27,7 +27,7 @@ ops! {
     /// in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
-    /// As [`Ops::quantize_int4`](crate::Ops::quantize_int4); the value named is that after the norm.
+    /// The errors of [`Ops::quantize_int4`](crate::Ops::quantize_int4); the value named is that after the norm.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -97,7 +97,7 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int4RowMut<'_>) -> Result<()
     Ok(())
 }
 
-/// Vector `j`; that after the last whole one is the rest with zeros behind it.
+/// Vector `j`; that after the last whole one is the rest with zeros after it.
 #[inline(always)]
 fn vector<S: Simd>(s: S, x: impl Source, j: usize, vectors: usize) -> S::F {
     if j < vectors { x.vector(s, j) } else { x.tail(s) }

@@ -1,6 +1,6 @@
 //! Dot products.
 //!
-//! Vector `j` of a row (elements `16 j` to `16 j + 15`, zeros behind the end) goes to accumulator `j % 4` by a fused
+//! Vector `j` of a row (elements `16 j` to `16 j + 15`, zeros after the end) goes to accumulator `j % 4` by a fused
 //! multiply-add; the sum is that of the tree over `(a0 + a1) + (a2 + a3)`. Four accumulators hide the latency of the
 //! addition on every CPU so far.
 

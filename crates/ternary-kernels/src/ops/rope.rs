@@ -14,7 +14,7 @@ ops! {
     /// If the lengths do not fit.
     pub fn rope_half(x: &mut [f32], cos: &[f32], sin: &[f32]) = rope_half;
 
-    /// As [`Ops::rope_half`](crate::Ops::rope_half) with neighbours for pairs: `x[2 i] = x[2 i] cos[i] - x[2 i + 1] sin[i]` and
+    /// Like [`Ops::rope_half`](crate::Ops::rope_half) with neighbours for pairs: `x[2 i] = x[2 i] cos[i] - x[2 i + 1] sin[i]` and
     /// `x[2 i + 1] = x[2 i + 1] cos[i] + x[2 i] sin[i]`.
     ///
     /// # Panics

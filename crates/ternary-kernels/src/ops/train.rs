@@ -36,7 +36,7 @@ ops! {
     /// If the lengths differ.
     pub fn rms_norm_gradient(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dgain: &mut [f32]) = add_rms_norm_gradient;
 
-    /// As [`Ops::rms_norm_gradient`](crate::Ops::rms_norm_gradient), but replaces what is in `dx`.
+    /// Like [`Ops::rms_norm_gradient`](crate::Ops::rms_norm_gradient), but replaces what is in `dx`.
     ///
     /// # Panics
     /// If the lengths differ.

@@ -47,7 +47,7 @@ fn one(
         why,
     };
     let cost = |kernel: &str| cost(group, measurements, kernel, options.prefill_tokens);
-    // Whoever measures inexact kernels sees them in the table; a model never computes with one that nobody named.
+    // Inexact kernels show in the table if they are measured; a model uses one only if it is named.
     let best = candidates
         .iter()
         .filter(|k| k.exact())

@@ -144,7 +144,7 @@ fn the_phases_are_weighed_and_noise_changes_nothing() {
     let c = choose([1.0, 50.0], [0.8, 55.0], 1.0);
     assert_eq!(c.kernel, "base3_scalar");
     assert!((c.of_default - 1.35 / 1.5).abs() < 1e-12 && c.why.contains("0.80") && c.why.contains("1.10"), "{c:?}");
-    // Whoever reads ten times as much as he writes is better off with the other one.
+    // For ten prompt tokens per generated token the other one is better.
     let c = choose([1.0, 50.0], [0.8, 55.0], 10.0);
     assert_eq!((c.kernel.as_str(), c.of_default, c.why.as_str()), ("i2s_scalar", 1.0, "the default, and the fastest"));
     // Two per cent are noise, four are not.

@@ -17,7 +17,7 @@ impl CausalConv {
     /// The convolution whose `weight` `[C, 1, k]` and `bias` `[C]` lie under `vb`, or are created there.
     ///
     /// # Errors
-    /// Those of candle: no such tensor, another shape.
+    /// Errors of candle: no such tensor, another shape.
     pub fn new(channels: usize, kernel: usize, vb: VarBuilder) -> Result<Self> {
         let bound = 1.0 / (kernel as f64).sqrt();
         let init = Init::Uniform { lo: -bound, up: bound };

@@ -158,7 +158,7 @@ impl Inner {
         Ok((x, FastWeights(last)))
     }
 
-    /// As [`Inner::dual`], with accumulated gradients and a model of its own for each token.
+    /// Like [`Inner::dual`], with accumulated gradients and a model of its own for each token.
     fn primal(
         &self,
         views: &Views,

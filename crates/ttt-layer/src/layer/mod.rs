@@ -49,7 +49,7 @@ pub struct TttLayer<L> {
     pub(crate) lr_weight: Tensor,
     /// `[h]`
     pub(crate) lr_bias: Tensor,
-    /// Gain and bias `[w]` of the norm behind the inner loop.
+    /// Gain and bias `[w]` of the norm after the inner loop.
     pub(crate) post_norm: (Tensor, Tensor),
     rope: Rope,
 }
@@ -74,7 +74,7 @@ impl<L: Module> TttLayer<L> {
     /// `learnable_ttt_lr_weight` ...) or are created there; `linear(projection, inputs, outputs, vb)` makes the projections.
     ///
     /// # Errors
-    /// [`TttError::Config`]; those of candle: no such tensor, another shape.
+    /// [`TttError::Config`]; errors of candle: no such tensor, another shape.
     pub fn new(
         config: &TttConfig,
         vb: VarBuilder,
@@ -137,7 +137,7 @@ impl<L: Module> TttLayer<L> {
     /// The inner weights that every sequence begins with, for `batch` sequences.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Any error of candle.
     pub fn first_weights(&self, batch: usize) -> CandleResult<FastWeights> {
         let repeat = |w: &Tensor| {
             let (h, rows, cols) = w.dims3()?;
@@ -149,7 +149,7 @@ impl<L: Module> TttLayer<L> {
     /// What the inner loop reads of `x` `[B, T, D]`, whose first token begins a mini-batch.
     ///
     /// # Errors
-    /// Those of candle, for shapes that do not fit.
+    /// Errors of candle, for shapes that do not fit.
     pub fn views(&self, x: &Tensor) -> CandleResult<Views> {
         let (batch, tokens, _) = x.dims3()?;
         let (h, d) = (self.config.num_heads, self.config.head_dim);
@@ -177,7 +177,7 @@ impl<L: Module> TttLayer<L> {
     /// `t_n = max(0, 1 / (n + 1) + nu_n)` of the tokens of a mini-batch as they are read, `[b]`.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Any error of candle.
     pub fn position_weights(&self) -> CandleResult<Tensor> {
         self.inner.position_weights()
     }
@@ -186,15 +186,15 @@ impl<L: Module> TttLayer<L> {
     /// `[B, h, T, d]` and the weights of the last token. They begin the next call if `T` is a multiple of `b`.
     ///
     /// # Errors
-    /// Those of candle, for shapes that do not fit.
+    /// Errors of candle, for shapes that do not fit.
     pub fn inner_loop(&self, views: &Views, start: &FastWeights, form: Form) -> CandleResult<(Tensor, FastWeights)> {
         self.inner.run(views, start, form)
     }
 
-    /// What comes behind the inner loop: norm, gate, output projection. `inner` is `[B, h, T, d]`, the result `[B, T, D]`.
+    /// What comes after the inner loop: norm, gate, output projection. `inner` is `[B, h, T, d]`, the result `[B, T, D]`.
     ///
     /// # Errors
-    /// Those of candle, for shapes that do not fit.
+    /// Errors of candle, for shapes that do not fit.
     pub fn finish(&self, x: &Tensor, inner: &Tensor) -> CandleResult<Tensor> {
         let (batch, tokens, _) = x.dims3()?;
         let o = inner.transpose(1, 2)?.reshape((batch, tokens, self.config.width()))?;
@@ -208,7 +208,7 @@ impl<L: Module> TttLayer<L> {
     /// The layer over `x` `[B, T, D]` in one of its forms.
     ///
     /// # Errors
-    /// Those of candle, for shapes that do not fit.
+    /// Errors of candle, for shapes that do not fit.
     pub fn forward_as(&self, x: &Tensor, form: Form) -> CandleResult<Tensor> {
         let views = self.views(x)?;
         let (out, _) = self.inner_loop(&views, &self.first_weights(x.dim(0)?)?, form)?;

@@ -15,7 +15,7 @@ impl<L: Module> TttLayer<L> {
     /// The parameters as plain numbers: what [`RowWise`](crate::RowWise) runs on, and what files store.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Any error of candle.
     pub fn parameters(&self) -> Result<TttParameters, TttError> {
         let conv = |c: &crate::CausalConv| -> Result<ConvParameters, TttError> {
             Ok(ConvParameters { weight: floats(c.weight())?, bias: floats(c.bias())? })

@@ -97,7 +97,7 @@ impl Decoder {
     /// The decoder with a model's weights.
     ///
     /// # Errors
-    /// Those of candle; [`TttError::Kernel`] for an instruction set that this CPU lacks.
+    /// Errors of candle; [`TttError::Kernel`] for an instruction set that this CPU lacks.
     pub fn new(model: &OfficialModel) -> Result<Self, TttError> {
         let hidden = model.config.hidden_size;
         let mut blocks = Vec::with_capacity(model.blocks.len());

@@ -58,7 +58,7 @@ pub struct BlockTrace {
     pub ttt_in: Tensor,
     /// What it returned.
     pub ttt_out: Tensor,
-    /// The residual stream behind the layer.
+    /// The residual stream after the layer.
     pub out: Tensor,
 }
 
@@ -91,7 +91,7 @@ impl OfficialModel {
     /// ```
     ///
     /// # Errors
-    /// [`TttError::Config`]; those of candle: no such tensor, another shape.
+    /// [`TttError::Config`]; errors of candle: no such tensor, another shape.
     pub fn new(config: &OfficialConfig, vb: VarBuilder) -> Result<Self, TttError> {
         let ttt = config.layer()?;
         let (hidden, ffn, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps);
@@ -143,24 +143,24 @@ impl OfficialModel {
     /// Logits `[B, T, V]` of `ids` `[B, T]` (u32).
     ///
     /// # Errors
-    /// Those of candle, for a token outside of the vocabulary for example.
+    /// Errors of candle, for a token outside of the vocabulary for example.
     pub fn forward(&self, ids: &Tensor) -> CandleResult<Tensor> {
         Ok(self.forward_traced(ids, Form::Dual)?.0)
     }
 
-    /// As [`OfficialModel::forward`], in either form, with the activations of every layer.
+    /// Like [`OfficialModel::forward`], in either form, with the activations of every layer.
     ///
     /// # Errors
-    /// As [`OfficialModel::forward`].
+    /// The errors of [`OfficialModel::forward`].
     pub fn forward_traced(&self, ids: &Tensor, form: Form) -> CandleResult<(Tensor, Vec<BlockTrace>)> {
         self.run(ids, form, None)
     }
 
-    /// As [`OfficialModel::forward`]; `shift` `[B, T, D]` is added to what the first TTT layer returns. Where it is a variable of
+    /// Like [`OfficialModel::forward`]; `shift` `[B, T, D]` is added to what the first TTT layer returns. Where it is a variable of
     /// zeros, its gradient is that of the layer's output.
     ///
     /// # Errors
-    /// As [`OfficialModel::forward`].
+    /// The errors of [`OfficialModel::forward`].
     pub fn forward_shifted(&self, ids: &Tensor, shift: &Tensor) -> CandleResult<Tensor> {
         Ok(self.run(ids, Form::Dual, Some(shift))?.0)
     }

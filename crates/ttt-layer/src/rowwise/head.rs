@@ -9,7 +9,7 @@ use crate::config::{Kind, TttConfig};
 /// Buffers of one thread, as large as a mini-batch of one head needs.
 #[derive(Clone, Debug)]
 pub(super) struct HeadScratch {
-    /// Keys and behind them queries, `[2 r, d]`.
+    /// Keys followed by queries, `[2 r, d]`.
     pub(super) kq: Vec<f32>,
     /// Values less keys, `[r, d]`.
     pub(super) target: Vec<f32>,

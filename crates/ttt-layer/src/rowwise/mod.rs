@@ -289,12 +289,12 @@ impl RowWise {
         state.completed();
     }
 
-    /// As [`RowWise::forward`] on one thread, and the inner losses `|f(k; W) - v|^2 / 2` of all tokens and heads, `[n, h]`, each
+    /// Like [`RowWise::forward`] on one thread, and the inner losses `|f(k; W) - v|^2 / 2` of all tokens and heads, `[n, h]`, each
     /// at the weights of the beginning of its mini-batch: what the layer knew of a token before it read it. To look at;
     /// it costs about half as much again.
     ///
     /// # Panics
-    /// As [`RowWise::forward`].
+    /// Like [`RowWise::forward`].
     pub fn forward_with_losses(
         &self,
         state: &mut TttState,
@@ -315,7 +315,7 @@ impl RowWise {
         losses
     }
 
-    /// As [`RowWise::forward_heads`] of all heads, with the inner losses of [`RowWise::forward_with_losses`] into `losses` `[n, h]`.
+    /// Like [`RowWise::forward_heads`] of all heads, with the inner losses of [`RowWise::forward_with_losses`] into `losses` `[n, h]`.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -446,7 +446,7 @@ impl RowWise {
         ops.sigmoid_in_place(self.rate, lr);
     }
 
-    /// The norm behind the inner loop and the gate, in place: `rows` are those from `first` on of the call, `[.., w]`.
+    /// The norm after the inner loop and the gate, in place: `rows` are those from `first` on of the call, `[.., w]`.
     ///
     /// # Panics
     /// If lengths do not fit, or a gate is missing or not expected.

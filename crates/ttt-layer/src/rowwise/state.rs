@@ -129,8 +129,8 @@ impl TttState {
     }
 
     /// Appends to `undo` what the next `tokens` tokens overwrite for good: the windows of the convolutions, or everything if
-    /// they go on behind the end of a mini-batch. For whoever may have to take them back, which is possible until
-    /// [`RowWise::complete`] is called behind the last of them.
+    /// they go on after the end of a mini-batch. For callers that may have to take them back, which is possible until
+    /// [`RowWise::complete`] is called after the last of them.
     pub fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
         if self.pending() + tokens > self.config.mini_batch_size {
             undo.extend_from_slice(&self.data);
@@ -143,8 +143,8 @@ impl TttState {
     }
 
     /// Goes back to `position`, where [`TttState::remember`] was called with `tokens`; since then at most as many tokens
-    /// were read, by all heads or by some. `undo` begins with what was appended then; the rest is returned. What lies behind
-    /// the tokens of the open mini-batch may differ from then, but is read by nobody.
+    /// were read, by all heads or by some. `undo` begins with what was appended then; the rest is returned. What lies after
+    /// the tokens of the open mini-batch may differ from then, but is never read.
     ///
     /// # Panics
     /// If `undo` is shorter than what was appended.
@@ -285,7 +285,7 @@ impl TttState {
     }
 }
 
-/// One head's part of a state, taken apart.
+/// One head's part of a state, as slices.
 pub(super) struct HeadState<'a> {
     pub(super) layers: [LayerState<'a>; 2],
     /// `[k - 1, d]`

@@ -144,7 +144,7 @@ impl Text {
         out
     }
 
-    /// As [`Text::read`], but a mini-batch that ends with the last token is not completed.
+    /// Like [`Text::read`], but a mini-batch that ends with the last token is not completed.
     pub(crate) fn read_open(&self, state: &mut TttState, from: usize, to: usize) {
         let (c, n) = (self.rows.config(), to - from);
         let mut out = vec![f32::NAN; n * c.width()];

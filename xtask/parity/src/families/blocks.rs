@@ -64,7 +64,7 @@ fn decoded(w: &TernaryMatrix) -> Vec<f32> {
     all
 }
 
-/// Blocks below each other and behind each other: codes, values to the bit, and the bytes again where the format is
+/// Blocks in several rows and within a row: codes, values to the bit, and the bytes again where the format is
 /// written.
 fn blocks(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     let format = format_named(name)?;
@@ -129,7 +129,7 @@ fn hostile(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     }
 }
 
-/// Scales behind the codes, read as if they stood before them: not the weights that were meant, so a loader has to look
+/// Scales after the codes, read as if they were before them: not the weights that were meant, so a loader has to look
 /// at both ends. What this row says is that the decoder by itself does what it is told, and that the two readings
 /// differ.
 fn wrong_end(t: &Tensors) -> Result<Measured, ParityError> {

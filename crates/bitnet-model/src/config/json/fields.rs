@@ -124,7 +124,7 @@ impl<'a> Fields<'a> {
     /// A size that must be there.
     ///
     /// # Errors
-    /// As [`Fields::get_size`]; [`JsonError::Missing`].
+    /// The errors of [`Fields::get_size`]; [`JsonError::Missing`].
     pub fn size(&self, key: &str) -> Result<usize, JsonError> {
         let missing = || JsonError::Missing { key: key.to_owned(), needed_for: "the shape of the model" };
         self.get_size(key)?.ok_or_else(missing)

@@ -49,7 +49,7 @@ pub fn activation(key: &str, name: &str) -> Result<Activation, JsonError> {
 /// The activation that some of these keys name; several that disagree are refused.
 ///
 /// # Errors
-/// As [`activation`]; what an entry fails with.
+/// The errors of [`activation`]; what an entry fails with.
 pub fn named_activation<'a, E: From<JsonError>>(
     named: impl Iterator<Item = Result<(String, Option<&'a str>), E>>,
 ) -> Result<Option<Activation>, E> {

@@ -10,7 +10,7 @@ use ternary_kernels::ops::KV_BLOCK;
 /// little when it begins to write in the middle of one.
 pub(in crate::engine) const PAGE: usize = 4 * KV_BLOCK;
 
-/// Pages of one layer. A clone shares them; whoever writes into a shared page gets a copy of its own.
+/// Pages of one layer. A clone shares them; a writer to a shared page gets a copy of its own.
 #[derive(Debug)]
 pub(in crate::engine) struct Pages<P>(Vec<Arc<P>>);
 

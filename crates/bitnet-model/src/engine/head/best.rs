@@ -153,7 +153,7 @@ pub(super) fn run(
         let (first_end, (least, second_end)) = (firsts[t].1, seconds[t]);
         let second_end = second_end - first_picks;
         let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
-        // What is NaN stays, so that whoever chooses sees it.
+        // What is NaN stays, so that the sampler sees it.
         let candidates =
             picks.filter(|p| p.logit.is_nan() || p.logit >= least).map(|p| Candidate { token: p.row, logit: p.logit });
         out.set_best(position, candidates, first_end - first + second_end - second);

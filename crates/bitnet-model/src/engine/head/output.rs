@@ -11,7 +11,7 @@ pub struct Candidate {
     pub token: u32,
 }
 
-/// Which logits are wanted at a position. Whoever asks for fewer gets them faster; each logit is the same, bit for bit.
+/// Which logits are wanted at a position. Fewer are faster; each logit is the same, bit for bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum HeadRequest {
     /// Those of the whole vocabulary.

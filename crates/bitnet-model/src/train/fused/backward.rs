@@ -26,7 +26,7 @@ pub(super) fn norm_backward(
     }
 }
 
-/// As [`norm_backward`], but `dx` is written.
+/// Like [`norm_backward`], but `dx` is written.
 fn norm_backward_into(
     s: &Shared<'_>,
     x: &[f32],

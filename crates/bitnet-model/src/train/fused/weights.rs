@@ -30,7 +30,7 @@ pub(super) struct LayerPlaces {
 /// Where the full-precision parameters of a test-time-training layer lie.
 #[derive(Clone, Debug)]
 pub(super) struct TttPlaces {
-    /// Those of [`ttt_layer::TttParameters`], in their order.
+    /// The parameters of [`ttt_layer::TttParameters`], in their order.
     pub(super) layer: Range<usize>,
     /// Norm, weight and bias of the convolution before the layer.
     pub(super) pre_conv: Option<[Range<usize>; 3]>,

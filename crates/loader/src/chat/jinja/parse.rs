@@ -205,7 +205,7 @@ impl<'s> Parser<'s> {
         Ok(body)
     }
 
-    /// As [`Self::whole_body`], where loops outside cannot be left.
+    /// Like [`Self::whole_body`], where loops outside cannot be left.
     fn closed_body(&mut self, end: &str) -> P<Block> {
         let loops = std::mem::take(&mut self.loops);
         let body = self.whole_body(end);

@@ -143,7 +143,7 @@ pub(super) fn repr_text(out: &mut Buf, text: &str) -> R<()> {
 pub(super) fn printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
-        // The escaping of the standard library knows what prints; behind a letter it leaves combining marks alone.
+        // The escaping of the standard library knows what prints; after a letter it leaves combining marks alone.
         c => {
             let mut text = String::from("a");
             text.push(c);

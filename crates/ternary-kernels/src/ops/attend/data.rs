@@ -150,7 +150,7 @@ impl<'a> KvRows<'a> {
         }
     }
 
-    /// What the codes of the first rows are multiplied with, zeros behind the last one; `None` where elements are not codes.
+    /// What the codes of the first rows are multiplied with, zeros after the last one; `None` where elements are not codes.
     pub(super) fn steps(&self) -> Option<[f32; KV_BLOCK]> {
         let (all, first) = match self.data {
             KvData::F32(_) | KvData::F16(_) | KvData::Bf16(_) => return None,
@@ -209,7 +209,7 @@ impl Ops {
         self.kv8(x, codes)
     }
 
-    /// As [`Ops::quantize_kv8`] to 4 bits, as [`KvData::Int4`] holds them: codes `round(x[i] * (7 / g))`, step `g / 7`.
+    /// Like [`Ops::quantize_kv8`] to 4 bits, as [`KvData::Int4`] holds them: codes `round(x[i] * (7 / g))`, step `g / 7`.
     ///
     /// # Panics
     /// If `nibbles` is not half of `k` rounded up to a multiple of 16.

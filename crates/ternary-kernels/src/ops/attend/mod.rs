@@ -259,7 +259,7 @@ impl Ops {
     /// blocks have in common is done once: queries that meet codes become codes themselves.
     ///
     /// # Panics
-    /// As [`Ops::attend_block`].
+    /// Like [`Ops::attend_block`].
     pub fn attend_blocks<'a>(
         self,
         queries: &Queries<'_>,

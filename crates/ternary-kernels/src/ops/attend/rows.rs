@@ -15,7 +15,7 @@ pub(super) trait Rows: Copy {
     fn vectors(row: Self::Row, v: usize, n: usize) -> Self::Row;
     /// Vector `v`, which is whole.
     fn load<S: Simd>(s: S, row: Self::Row, v: usize) -> S::F;
-    /// What follows the last whole vector of a row, zeros behind it; there is something.
+    /// What follows the last whole vector of a row, zeros after it; there is something.
     fn tail<S: Simd>(s: S, row: Self::Row) -> S::F;
 }
 

@@ -38,7 +38,7 @@ pub(super) fn score<S: Simd, P: Score<S>>(
     let rows = q.rows();
     let mut lanes = [0.0; LANES];
     let mut row = first;
-    // Four queries with four keys at a time, then what is left of the queries with sixteen keys. Keys behind the last
+    // Four queries with four keys at a time, then what is left of the queries with sixteen keys. Keys after the last
     // visible one are replaced by it.
     while row + 4 <= rows {
         let len = q.visible(row + 3, start);
@@ -355,7 +355,7 @@ impl<'a, C: KeyCode> OfCodes<'a, C> {
         }
         for c in 0..self.keys.head_dim.div_ceil(C::CODES) {
             for j in 0..K {
-                // What lies behind a row is multiplied with zeros; behind the last one there may be nothing.
+                // What lies after a row is multiplied with zeros; after the last one there may be nothing.
                 let mut rest = [0; CHUNK];
                 let bytes = k[j].get(c * CHUNK..).unwrap_or_default();
                 let key = match bytes.first_chunk() {

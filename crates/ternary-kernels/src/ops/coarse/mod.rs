@@ -1,6 +1,6 @@
 //! Upper bounds of the logits of all rows of a head, from a third of the bytes.
 //!
-//! The head of a language model is its largest stream per token: 657 MB in half precision at 128256 x 2560. Whoever wants
+//! The head of a language model is its largest stream per token: 657 MB in half precision at 128256 x 2560. A caller that wants
 //! only the best logits need not read it all. A [`CoarsePlane`] holds six bits for each weight and, for each row, how far
 //! they are from the stored weights. [`Ops::coarse_bounds`](crate::Ops::coarse_bounds) turns activations into a number for
 //! each row that its logit **provably** does not exceed, and only rows whose number reaches the best known logits have
@@ -216,7 +216,7 @@ fn split_panel(bytes: &[u8]) -> (&Facts, &[Unit]) {
 
 impl Ops {
     /// For each row of `blocks` and each of the `n` activations of `x` a number that the row's logit does not exceed, to
-    /// `upper`, `[n, blocks * 64]`, and the largest of each block to `maxima`, `[n, blocks]`; rows behind the last one
+    /// `upper`, `[n, blocks * 64]`, and the largest of each block to `maxima`, `[n, blocks]`; rows after the last one
     /// have minus infinity. The same bits on every instruction set.
     ///
     /// # Panics

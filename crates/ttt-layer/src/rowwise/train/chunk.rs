@@ -205,7 +205,7 @@ fn add_rows(ops: Ops, x: &[f32], sum: &mut [f32]) {
 }
 
 impl Head<'_> {
-    /// The gradient of a mini-batch. On entry the buffers hold the gradients of its outputs and of the inner weights behind it; then
+    /// The gradient of a mini-batch. On entry the buffers hold the gradients of its outputs and of the inner weights after it; then
     /// those of its views and of the inner weights at its beginning.
     pub(super) fn backward(&self, tape: &ChunkTape<'_>, s: &mut Buffers) {
         let (ops, d, r) = (self.ops, s.d, tape.lr.len());

@@ -37,7 +37,7 @@ pub struct Workspace {
     buffers: Buffers,
     /// Gradient of the inner loop's outputs, `[n, w]`.
     d_inner: Vec<f32>,
-    /// One row of the norm behind the inner loop, `[w]`.
+    /// One row of the norm after the inner loop, `[w]`.
     row: Vec<f32>,
     /// Gradients of queries and keys of a window before the convolutions, `[T, w]` each.
     d_views: [Vec<f32>; 2],
