@@ -5,6 +5,7 @@
 mod crates;
 mod docs;
 mod sources;
+mod words;
 pub(crate) mod workspace;
 
 use crate::error::XtaskError;
@@ -35,6 +36,7 @@ pub(crate) fn check() -> Result<(), XtaskError> {
     let mut findings = Vec::new();
     for file in &files {
         sources::check(file, &mut findings);
+        words::check(file, &mut findings);
         docs::check_links(file, &mut findings);
     }
     if let Some(summary) = files.iter().find(|file| file.path == "docs/SUMMARY.md") {
