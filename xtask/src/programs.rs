@@ -105,7 +105,7 @@ pub(crate) fn guard() -> Result<(), XtaskError> {
 /// # Errors
 /// If it does not.
 pub(crate) fn guard_fails_on_damage() -> Result<(), XtaskError> {
-    for damage in ["kernel", "engine", "threads", "batch"] {
+    for damage in ["kernel", "engine", "threads", "batch", "halves"] {
         let args = ["--guard", "--sabotage", damage];
         fails(&format!("the guard with --sabotage {damage}"), &program("bench"), &args)?;
     }

@@ -52,7 +52,7 @@ impl FileArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Computing")]
 pub(crate) struct EngineArgs {
-    /// Number of threads [default: one per CPU available to this process]
+    /// Number of threads [default: one per core available to this process]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Instruction set [default: the best on this CPU; `bitnet doctor` lists them]

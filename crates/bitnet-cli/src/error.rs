@@ -87,6 +87,12 @@ pub(crate) enum CliError {
         /// What happened.
         problem: String,
     },
+    /// A busy process, which `bench --beside` measures beside, could not be started.
+    #[error("a busy process cannot be started: {problem}; measure without --beside")]
+    Busy {
+        /// What happened.
+        problem: String,
+    },
     /// The line editor of the chat failed.
     #[error("the line editor failed: {source}")]
     Editor {

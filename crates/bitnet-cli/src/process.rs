@@ -36,6 +36,11 @@ pub(crate) fn cpus() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
+/// Threads of an engine where none are asked for.
+pub(crate) fn threads() -> NonZeroUsize {
+    bitnet::ternary_kernels::default_threads()
+}
+
 /// Read bandwidth of main memory with `threads` threads, in GB/s, measured in a process of its own so that the probe's
 /// memory does not count as ours.
 ///

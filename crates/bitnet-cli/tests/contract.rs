@@ -145,6 +145,23 @@ fn bench_has_exactly_the_promised_keys() {
 }
 
 #[test]
+fn bench_beside_busy_processes_tells_the_shares() {
+    let p = Place::new();
+    let a = p.run(&with(&["bench", "-p", "16", "-n", "8", "-t", "2", "--beside", "1", "--json"], &MODEL)).json();
+    let beside = &a["beside"];
+    let promised = ["busy", "prefill_tok_s", "decode_tok_s", "prefill_share", "decode_share", "fair_share"];
+    assert_eq!(keys(beside), promised);
+    let number = |of: &Value, key: &str| of[key].as_f64().unwrap_or_else(|| panic!("{key}: {of}"));
+    for (share, rate) in [("prefill_share", "prefill_tok_s"), ("decode_share", "decode_tok_s")] {
+        let of_alone = number(beside, rate) / number(&a, rate);
+        assert!(of_alone > 0.0 && (number(beside, share) / of_alone - 1.0).abs() < 1e-9, "{share}: {beside}");
+    }
+    assert_eq!(beside["busy"], json!(1));
+    let fair = number(beside, "fair_share");
+    assert!(0.0 < fair && fair <= 1.0, "{fair}");
+}
+
+#[test]
 fn ppl_has_the_promised_form() {
     let Some(shared) = test_support::shared_dir() else { return };
     let p = Place::new();

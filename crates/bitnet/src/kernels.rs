@@ -109,9 +109,9 @@ impl KernelRequest {
     }
 }
 
-/// Threads where none are asked for: the CPUs that the process may use.
+/// Threads, as an engine has them where none are asked for.
 fn threads(asked: Option<NonZeroUsize>) -> usize {
-    asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+    asked.unwrap_or_else(ternary_kernels::default_threads).get()
 }
 
 /// The kernels that a model of this shape is computed with where the caller asks for none.

@@ -177,6 +177,15 @@ impl Int8Batch {
         self.scales[..n].fill(1.0);
     }
 
+    /// Makes as much room as `other` has, so that [`Int8Batch::widen`] need not grow this one either. What was in it is lost if it grows.
+    pub fn reserve_like(&mut self, other: &Self) {
+        let (rows, codes) = (other.sums.len(), other.codes.len());
+        if rows > self.sums.len() || codes > self.codes.len() {
+            let (rows, codes) = (rows.max(self.sums.len()), codes.max(self.codes.len()));
+            *self = Self { codes: AlignedBuf::zeroed(codes), ..Self::with_capacity(rows, 0) };
+        }
+    }
+
     /// The rows, to be written; each must be finished with [`Int8RowMut::finish`].
     pub fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = Int8RowMut<'_>> {
         let (n, k, stride) = (self.n, self.k, self.stride);

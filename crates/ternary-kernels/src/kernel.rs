@@ -39,6 +39,13 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
         0
     }
 
+    /// Rows that one call should have at least for `n` tokens, where there are enough, so that what is done once for each call, the copying
+    /// of activations for example, hardly counts. Threads share a product in pieces of at least so many rows, or in
+    /// one piece for each thread.
+    fn least_rows(&self, n: usize) -> usize {
+        if n == 1 { 32 } else { 128 }
+    }
+
     /// Brings weights into the kernel's own layout; rows and columns are padded by the packing.
     ///
     /// # Errors

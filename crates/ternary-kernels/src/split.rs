@@ -106,6 +106,19 @@ impl<'a, T> ColsMut<'a, T> {
         ColsMut { base, n: range.len(), stride: self.stride, cols: self.cols.clone(), _borrow: PhantomData }
     }
 
+    /// The columns `cols` of this view, counted from its first.
+    ///
+    /// # Panics
+    /// If they are not in it.
+    ///
+    /// # Safety
+    /// While the result is used, neither this view nor another part of it with one of these columns is.
+    pub(crate) unsafe fn part(&self, cols: Range<usize>) -> ColsMut<'_, T> {
+        assert!(cols.start <= cols.end && cols.end <= self.width(), "columns {cols:?} of {}", self.width());
+        let first = self.cols.start;
+        ColsMut { cols: first + cols.start..first + cols.end, _borrow: PhantomData, ..*self }
+    }
+
     fn start(&self, i: usize) -> usize {
         assert!(i < self.n, "row {i} of {}", self.n);
         i * self.stride + self.cols.start

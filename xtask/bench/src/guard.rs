@@ -8,6 +8,7 @@
 
 mod checks;
 mod damage;
+mod threads;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +32,7 @@ pub(crate) fn run(sabotage: Option<Sabotage>) -> Result<(), BenchError> {
     checks::bytes(&subject, &mut verdict);
     checks::kernels(&subject, &mut verdict)?;
     checks::engine(&subject, &mut verdict)?;
+    threads::check(sabotage, &mut verdict)?;
     println!("guard: {} checks, {} failed, {:.1} s", verdict.checks, verdict.failed, began.elapsed().as_secs_f64());
     match verdict.failed {
         0 => Ok(()),

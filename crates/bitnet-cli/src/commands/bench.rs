@@ -7,6 +7,7 @@ use bitnet::{Batch, EmbedOptions, GenerateOptions, KvType, Model, Sampler, Sampl
 use clap::Args;
 use serde::Serialize;
 
+use super::beside::{self, Busy};
 use crate::args::{EngineArgs, ModelArgs};
 use crate::energy::EnergyMeter;
 use crate::error::CliError;
@@ -27,7 +28,8 @@ Examples:
   bitnet bench -m synthetic:2b4t -p 128 -n 32 -t 2 --json
   bitnet bench -m model.gguf --isa scalar        compare instruction sets
   bitnet bench -m model.gguf -p 0 --context 1024 decode after 1024 tokens
-  bitnet bench -p 1024 -n 64 --sessions 16       many sequences in one batch";
+  bitnet bench -p 1024 -n 64 --sessions 16       many sequences in one batch
+  bitnet bench -m model.gguf --beside 2          measure beside two other busy programs";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -52,6 +54,9 @@ pub(crate) struct BenchArgs {
     /// Number of repetitions; the median is reported
     #[arg(short, long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=1000))]
     repetitions: u32,
+    /// Measure again beside N busy processes, and report the remaining share of the speed
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    beside: u32,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -93,7 +98,40 @@ struct Report {
     rows_rescored_mean: f64,
     /// Only where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<Beside>,
+    /// Only where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Details>,
+}
+
+/// What `--beside` adds.
+#[derive(Debug, Serialize)]
+struct Beside {
+    /// Busy processes.
+    busy: u32,
+    prefill_tok_s: Option<f64>,
+    decode_tok_s: Option<f64>,
+    /// Of the speed alone.
+    prefill_share: Option<f64>,
+    /// Of the speed alone.
+    decode_share: Option<f64>,
+    /// What a scheduler that divides the CPUs evenly leaves.
+    fair_share: f64,
+}
+
+impl Beside {
+    fn of(busy: u32, threads: usize, alone: [&Option<Measured>; 2], beside: [&Option<Measured>; 2]) -> Self {
+        let rate = |m: &Option<Measured>| m.as_ref().map(|m| median(&m.rates));
+        let share = |i: usize| Some(rate(beside[i])? / rate(alone[i])?);
+        Self {
+            busy,
+            prefill_tok_s: rate(beside[0]),
+            decode_tok_s: rate(beside[1]),
+            prefill_share: share(0),
+            decode_share: share(1),
+            fair_share: beside::fair_share(process::cpus().get(), threads, busy),
+        }
+    }
 }
 
 /// What `--details` adds.
@@ -160,7 +198,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     if args.prompt == 0 && args.new == 0 {
         return Err(CliError::usage("nothing to measure: -p and -n are both 0"));
     }
-    let threads = args.engine.threads.map_or(process::cpus().get(), usize::from);
+    let threads = args.engine.threads.map_or(process::threads().get(), usize::from);
     // A model that is missing or damaged shows before the probe takes its time.
     let path = source::locate(args.model.model.as_ref(), ui)?;
     let mut model_args = args.model.clone();
@@ -182,7 +220,6 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         let says = format!("with --sessions, --context must be a multiple of {PROMPT_STEP}");
         return Err(CliError::usage(says));
     }
-    let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
     if args.fill && model.config().has_ttt() {
         return Err(CliError::usage("--fill: models with test-time-training layers must read the context"));
     }
@@ -200,14 +237,30 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
             working_bytes: model.engine().working_bytes(),
         });
     };
-    let decode = (n > 0).then(|| match sessions {
-        1 => decode(&model, ui, rounds, n, (context, args.fill), &mut rescored, &mut note).map(|(measured, bytes)| {
-            session_bytes = Some(bytes);
-            measured
-        }),
-        _ => together(&model, ui, rounds, [n, context, sessions], &mut rescored, &mut note),
-    });
-    let decode = decode.transpose()?;
+    let mut both = || -> Result<[Option<Measured>; 2], CliError> {
+        let prefill = (p > 0).then(|| measure(ui, "prefill", rounds, p, || prefill(&model, p))).transpose()?;
+        let decode = (n > 0).then(|| match sessions {
+            1 => {
+                let context = (context, args.fill);
+                decode(&model, ui, rounds, n, context, &mut rescored, &mut note).map(|(measured, bytes)| {
+                    session_bytes = Some(bytes);
+                    measured
+                })
+            }
+            _ => together(&model, ui, rounds, [n, context, sessions], &mut rescored, &mut note),
+        });
+        Ok([prefill, decode.transpose()?])
+    };
+    let [prefill, decode] = both()?;
+    let beside = match args.beside {
+        0 => None,
+        busy => {
+            let processes = Busy::start(busy)?;
+            let [p, d] = both()?;
+            drop(processes);
+            Some(Beside::of(busy, model.engine().threads(), [&prefill, &decode], [&p, &d]))
+        }
+    };
     // While the model is still in memory.
     let (rss, peak) = (process::status_mib("RssAnon"), process::status_mib("VmHWM"));
     let engine = model.engine();
@@ -242,6 +295,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         isa: engine.isa().name(),
         threads: engine.threads(),
         rows_rescored_mean: rescored.mean(),
+        beside,
         details,
     };
     let shape = format!("{} weights, {} ternary", ui::count(model.config().parameters()), model.info().ternary_format);
@@ -483,6 +537,17 @@ fn as_text(
                 ui::bytes(r.bytes_per_token)
             ),
         );
+    }
+    if let Some(b) = &r.beside {
+        let plural = if b.busy == 1 { "process" } else { "processes" };
+        let speed = |what: &str, rate: Option<f64>, share: Option<f64>| {
+            let (rate, share) = rate.zip(share)?;
+            Some(format!("{what} {} tokens/s ({:.0} %), ", ui::rate(rate), share * 100.0))
+        };
+        let speeds =
+            [speed("prefill", b.prefill_tok_s, b.prefill_share), speed("decode", b.decode_tok_s, b.decode_share)];
+        let speeds: String = speeds.into_iter().flatten().collect();
+        line("beside", format!("{} busy {plural}: {speeds}fair share {:.0} %", b.busy, b.fair_share * 100.0));
     }
     if r.rows_rescored_mean > 0.0 {
         line("head", format!("{:.1} rows computed per token after the coarse pass", r.rows_rescored_mean));

@@ -98,7 +98,7 @@ pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
         Some(isa) => isa.require()?,
         None => Isa::selected()?,
     };
-    let threads = args.engine.threads.map_or(process::cpus().get(), usize::from);
+    let threads = args.engine.threads.map_or(process::threads().get(), usize::from);
 
     let groups = GroupKernel::available();
     let bar = progress::of_steps(ui, "checking kernels", (registry().len() + groups.len()) as u64);

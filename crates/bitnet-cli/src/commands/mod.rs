@@ -2,6 +2,7 @@
 
 pub(crate) mod bandwidth;
 pub(crate) mod bench;
+pub(crate) mod beside;
 pub(crate) mod chat;
 pub(crate) mod convert;
 pub(crate) mod doctor;
@@ -134,6 +135,9 @@ pub(crate) enum Command {
     /// Measure and print the memory bandwidth
     #[command(name = "__bandwidth", hide = true)]
     Bandwidth(bandwidth::BandwidthArgs),
+    /// Keep a CPU busy until stdin ends
+    #[command(name = "__busy", hide = true)]
+    Busy,
 }
 
 /// Runs a command.
@@ -165,6 +169,7 @@ pub(crate) fn dispatch(command: Command, ui: &Ui) -> Result<(), CliError> {
         #[cfg(feature = "train")]
         Command::Train(args) => train::execute(&args, ui),
         Command::Bandwidth(args) => bandwidth::execute(&args),
+        Command::Busy => beside::execute(),
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct PlanArgs {
     /// Type of the KV cache
     #[arg(long, value_name = "TYPE", value_parser = choices::kv(), default_value = "f16")]
     kv: KvType,
-    /// Number of threads [default: one per CPU available to this process]
+    /// Number of threads [default: one per core available to this process]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Instruction set [default: the best on this CPU]
@@ -123,7 +123,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     };
     let kernel = if has_groups(&config) { "scales per group" } else { kernel.name() };
     let plan = Plan::of(&config, bits, args.kv, args.context);
-    let threads = args.threads.map_or(process::cpus().get(), usize::from);
+    let threads = args.threads.map_or(process::threads().get(), usize::from);
     let bandwidth = match args.bandwidth {
         Some(gb_s) if gb_s > 0.0 && gb_s.is_finite() => gb_s,
         Some(gb_s) => return Err(CliError::usage(format!("--bandwidth {gb_s}: must be above 0"))),

@@ -51,7 +51,7 @@ pub(crate) struct TuneArgs {
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
-    /// Number of threads [default: one per CPU available to this process]
+    /// Number of threads [default: one per core available to this process]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Measure only kernels of this instruction set, for models loaded with it
@@ -73,7 +73,7 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 
 pub(crate) fn execute(args: &TuneArgs, ui: &Ui) -> Result<(), CliError> {
     let (name, config) = source::shape(&args.model, ui)?;
-    let threads = args.threads.and_then(|n| NonZeroUsize::new(usize::from(n))).unwrap_or_else(process::cpus);
+    let threads = args.threads.and_then(|n| NonZeroUsize::new(usize::from(n))).unwrap_or_else(process::threads);
     let mut options = TuneOptions::new(threads);
     options.isa = args.isa;
     options.budget = Duration::from_secs_f64(args.budget);

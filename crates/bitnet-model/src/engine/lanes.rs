@@ -14,6 +14,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use ternary_kernels::{KernelError, Team};
@@ -36,6 +37,11 @@ const SHORT: usize = 1024;
 const PIECES_FROM: usize = 32;
 /// Tokens of a piece: more than kernels unpack weights for tile by tile (64), few enough that the buffers stay in the cache.
 const PIECE: [usize; 4] = [80, 96, 112, 128];
+
+/// Looks at a state that is another lane's before a nap: some hundred microseconds.
+const LOOKS: u32 = 4096;
+/// A nap.
+const NAP: Duration = Duration::from_micros(20);
 
 /// A thread with buffers of its own.
 #[derive(Debug)]
@@ -78,8 +84,7 @@ impl Inner {
     ) -> Result<(), ModelError> {
         let Workspace { team, scratch, lanes } = ws;
         match inputs {
-            // Parts that one thread calls in turn must not wait for one another.
-            // Nor are rows behind the last layer brought together from lanes.
+            // Within a part of another team's job there is one thread. Nor are rows behind the last layer brought together from lanes.
             _ if lanes.is_empty() || Team::is_nested() || out.keeps_hidden() => self.step(team, scratch, inputs, out),
             [input] if lanes.len() == 1 || (input.tokens.len() <= ALONE && self.is_short(input)) => {
                 let lane = &mut lanes[0];
@@ -145,47 +150,41 @@ impl Inner {
         let first = input.state.len();
         let handoff = StateHandoff::new(&mut input.state.ttt);
         let (tokens, wanted, head) = (input.tokens, input.wanted, input.head);
-        let mut jobs: SmallVec<[_; INLINE_PARTS]> = lanes.iter_mut().map(|lane| (lane, None)).collect();
-        team.run_parts(&mut jobs, |i, (lane, failed)| {
-            lane.out.clear();
-            for at in (i..pieces).step_by(count) {
-                let tokens = &tokens[at * size..n.min((at + 1) * size)];
-                let rows = match wanted {
-                    LogitsWanted::None => 0..0,
-                    LogitsWanted::Last if at + 1 < pieces => 0..0,
-                    LogitsWanted::Last => tokens.len() - 1..tokens.len(),
-                    LogitsWanted::All => 0..tokens.len(),
-                };
-                let piece = Piece { handoff: &handoff, at };
-                let guard = handoff.failing_from(at);
-                let Lane { team, scratch, out } = &mut **lane;
-                if let Err((what, row)) = self.piece(team, scratch, tokens, &piece) {
-                    *failed = Some((at, what, first + at * size + row));
-                    return;
-                }
-                guard.disarm();
-                head::run(self, team, scratch, rows.map(|row| (row, head)), out);
+        lanes.iter_mut().for_each(|lane| lane.out.clear());
+        let mut rooms: SmallVec<[_; INLINE_PARTS]> = lanes.iter_mut().enumerate().collect();
+        let mut parts: SmallVec<[Done; INLINE_PARTS]> = SmallVec::from_elem(Done::default(), pieces);
+        // In line, because each piece waits for the one before it, layer by layer.
+        team.run_in_line(&mut parts, &mut rooms, |at, done, (number, lane)| {
+            let tokens = &tokens[at * size..n.min((at + 1) * size)];
+            let rows = match wanted {
+                LogitsWanted::None => 0..0,
+                LogitsWanted::Last if at + 1 < pieces => 0..0,
+                LogitsWanted::Last => tokens.len() - 1..tokens.len(),
+                LogitsWanted::All => 0..tokens.len(),
+            };
+            let piece = Piece { handoff: &handoff, at };
+            let guard = handoff.failing_from(at);
+            let Lane { team, scratch, out } = &mut **lane;
+            (done.lane, done.out) = (*number, out.len()..out.len() + rows.len());
+            if let Err((what, row)) = self.piece(team, scratch, tokens, &piece) {
+                done.failed = Some((what, first + at * size + row));
+                return;
             }
+            guard.disarm();
+            head::run(self, team, scratch, rows.map(|row| (row, head)), out);
         });
         // Of the pieces that failed by themselves, the first one: which that is does not depend on the threads.
-        if let Some((_, what, position)) = jobs.iter().filter_map(|(_, failed)| *failed).min_by_key(|f| f.0) {
+        if let Some((what, position)) = parts.iter().find_map(|done| done.failed) {
             return Err(ModelError::Diverged { what, position });
         }
         drop(handoff);
-        let mut read: SmallVec<[usize; INLINE_PARTS]> = SmallVec::from_elem(0, count);
-        for at in 0..pieces {
-            let lane = &jobs[at % count].0;
-            let own = match wanted {
-                LogitsWanted::All => size.min(n - at * size),
-                LogitsWanted::Last if at + 1 == pieces => 1,
-                _ => 0,
-            };
-            let begin = read[at % count];
-            (begin..begin + own).for_each(|i| out.push_position(&lane.out, i));
-            read[at % count] += own;
+        drop(rooms);
+        for Done { lane, out: rows, .. } in &parts {
+            rows.clone().for_each(|i| out.push_position(&lanes[*lane].out, i));
         }
+        // The lane that did the last piece did no other after it.
         let last = (n - 1) % size;
-        let x = &jobs[(pieces - 1) % count].0.scratch.x;
+        let x = &lanes[parts[pieces - 1].lane].scratch.x;
         input.state.advance_rest(n, &x[last * hidden..(last + 1) * hidden]);
         Ok(())
     }
@@ -196,6 +195,17 @@ impl Inner {
         self.embed(tokens, &mut s.x);
         self.layers(team, s, &mut Texts::Piece(piece), tokens.len())
     }
+}
+
+/// What became of a piece.
+#[derive(Clone, Debug, Default)]
+struct Done {
+    /// Who did it.
+    lane: usize,
+    /// Its positions in that lane's output.
+    out: std::ops::Range<usize>,
+    /// What is not finite, and the position.
+    failed: Option<NonFinite>,
 }
 
 /// Tokens of a piece when `count` lanes share `n` tokens: what lets the last lane finish first. Lane after lane begins later, by
@@ -266,8 +276,9 @@ impl Piece<'_, '_> {
                 return Err(EARLIER_FAILED);
             }
             looks += 1;
-            // Where there are fewer CPUs than threads, the one waited for may need this one.
-            if looks.is_multiple_of(64) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            // Who is waited for so long has lost its CPU, and may need this one. Sleep keeps the claim to the CPU, beside other
+            // programs, too; giving it away does not.
+            if looks.is_multiple_of(LOOKS) { std::thread::sleep(NAP) } else { std::hint::spin_loop() }
         }
         f(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{ColsMut, GroupKernel, GroupPacked, Kernel, Packed, Scales, Team, split_cols};
+use ternary_kernels::team::{self, Columns};
+use ternary_kernels::{ColsMut, GroupKernel, GroupPacked, Kernel, Packed, Scales, Team};
 
 use super::quantized::Quantized;
 use super::scratch::{ProductScratch, ThreadScratch};
-use super::step::INLINE_PARTS;
 use crate::{LayerWeights, Norm, Projection};
 
 /// A packed projection.
@@ -66,12 +66,21 @@ impl Linear {
         }
     }
 
-    /// Output rows of thread `part` of `parts`.
-    pub(super) fn split(&self, part: usize, parts: usize) -> Range<usize> {
+    /// Height of a panel: rows that are computed together begin at multiples of it.
+    pub(super) fn panel_rows(&self) -> usize {
         match &self.weights {
-            Weights::Trits { packed, .. } => packed.split(part, parts),
-            Weights::Groups { packed, .. } => packed.split(part, parts),
+            Weights::Trits { packed, .. } => packed.panel_rows(),
+            Weights::Groups { packed, .. } => packed.panel_rows(),
         }
+    }
+
+    /// In how many pieces `threads` threads compute the outputs of `n` tokens.
+    pub(super) fn pieces(&self, threads: usize, n: usize) -> usize {
+        let (least, cols) = match &self.weights {
+            Weights::Trits { packed, kernel, .. } => (kernel.least_rows(n), packed.cols()),
+            Weights::Groups { packed, kernel } => (kernel.least_rows(n), packed.cols()),
+        };
+        team::pieces(threads, self.rows(), least, self.rows().saturating_mul(cols).saturating_mul(n))
     }
 
     /// Blocks of output rows that cover `rows`, each computed by one call of the kernel.
@@ -144,7 +153,7 @@ fn dequantize<const ADD: bool>(ops: Ops, scales: &Scales, rows: Range<usize>, s:
 /// A projection, its input and its output `[n, rows]`.
 pub(super) type Product<'a> = (&'a Linear, &'a Quantized, &'a mut [f32]);
 
-/// Several projections of `n` tokens in one pass: each thread computes its share of the rows of all.
+/// Several projections of `n` tokens in one pass, whose rows the threads share.
 pub(super) fn project(
     ops: Ops,
     team: &Team,
@@ -152,21 +161,15 @@ pub(super) fn project(
     n: usize,
     threads: &mut [ThreadScratch],
 ) {
-    /// One thread's columns of each output.
-    type Outputs<'a> = SmallVec<[(&'a Linear, &'a Quantized, ColsMut<'a, f32>); 4]>;
-    let parts = team.threads();
-    let mut jobs: SmallVec<[(Outputs<'_>, &mut ThreadScratch); INLINE_PARTS]> =
-        threads.iter_mut().map(|scratch| (Outputs::new(), scratch)).collect();
-    for (w, x, out) in products {
-        let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| w.split(p, parts)).collect();
-        for ((outputs, _), cols) in jobs.iter_mut().zip(split_cols(out, n, w.rows(), &bounds)) {
-            outputs.push((w, x, cols));
-        }
-    }
-    team.run_parts(&mut jobs, |p, (outputs, scratch)| {
-        for (w, x, out) in outputs {
-            w.forward::<false>(ops, w.split(p, parts), x, &mut scratch.product, out);
-        }
+    let mut outputs: SmallVec<[_; 4]> = products
+        .into_iter()
+        .map(|(w, x, out)| {
+            let out = ColsMut::new(out, n, w.rows());
+            Columns::new((w, x), out, w.panel_rows(), w.pieces(team.threads(), n))
+        })
+        .collect();
+    team.run_columns(&mut outputs, threads, |(w, x), rows, out, scratch| {
+        w.forward::<false>(ops, rows, x, &mut scratch.product, out);
     });
 }
 
@@ -179,10 +182,10 @@ pub(super) fn add_projection(
     threads: &mut [ThreadScratch],
     x: &mut [f32],
 ) {
-    let parts = team.threads();
-    let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| w.split(p, parts)).collect();
-    let mut jobs: SmallVec<[_; INLINE_PARTS]> = split_cols(x, input.n(), w.rows(), &bounds).zip(threads).collect();
-    team.run_parts(&mut jobs, |p, (x, scratch)| {
-        w.forward::<true>(ops, w.split(p, parts), input, &mut scratch.product, x);
+    let n = input.n();
+    let x = ColsMut::new(x, n, w.rows());
+    let mut outputs = [Columns::new((), x, w.panel_rows(), w.pieces(team.threads(), n))];
+    team.run_columns(&mut outputs, threads, |(), rows, x, scratch| {
+        w.forward::<true>(ops, rows, input, &mut scratch.product, x);
     });
 }

@@ -239,8 +239,7 @@ impl Engine {
             None => Isa::selected()?,
         };
         let kernels = Kernels::choose(options, isa, &config, weights)?;
-        let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let team = Team::new(options.threads.unwrap_or(available))?;
+        let team = Team::new(options.threads.unwrap_or_else(ternary_kernels::default_threads))?;
         let threads = team.threads();
         let ops = Ops::for_isa(isa)?;
         let mut layers: Vec<Option<Result<Layer, ModelError>>> = (0..weights.layers.len()).map(|_| None).collect();

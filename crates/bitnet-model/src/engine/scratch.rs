@@ -1,9 +1,9 @@
 //! Buffers of a forward step, allocated once.
 
-use ternary_kernels::ops::RopeTable;
+use ternary_kernels::ops::{AttendScratch, RopeTable};
 use ternary_kernels::{AlignedBuf, Int8Batch};
 
-use super::attention::{AttentionScratch, Plan};
+use super::attention::{self, AttentionScratch, Plan};
 use super::head::BestScratch;
 use super::quantized::Quantized;
 use super::ttt::TttScratch;
@@ -70,8 +70,10 @@ pub(super) struct Scratch {
     pub(super) quantized: Vec<Quantized>,
     pub(super) threads: Vec<ThreadScratch>,
     /// Attention's working memory of each thread.
+    pub(super) attend: Vec<AttendScratch>,
+    /// What the parts of attention leave behind.
     pub(super) attention: Vec<AttentionScratch>,
-    /// Which thread does what of attention.
+    /// The parts of attention.
     pub(super) plan: Plan,
     /// Of test-time-training layers, if the model has any.
     pub(super) ttt: Option<TttScratch>,
@@ -109,7 +111,8 @@ impl Scratch {
             rope: RopeTable::from_frequencies(0, c.rope_frequencies()).with_magnitude(c.rope_attention_factor()),
             quantized: inputs(c, 0, threads),
             threads: (0..threads).map(|_| thread()).collect(),
-            attention: (0..threads).map(|_| AttentionScratch::new(c)).collect(),
+            attend: (0..threads).map(|_| attention::attend_scratch(c)).collect(),
+            attention: Vec::new(),
             plan: Plan::default(),
             ttt: TttScratch::new(c, threads),
             undo: Vec::new(),
@@ -129,6 +132,15 @@ impl Scratch {
 
     /// Makes room for `n` tokens.
     pub(super) fn reserve(&mut self, c: &ModelConfig, n: usize) {
+        // Which thread meets a kernel that needs room is chance: what one has needed, all have from the next step on.
+        let mut rest = &mut self.threads[..];
+        while let Some((first, others)) = rest.split_first_mut() {
+            for other in &mut *others {
+                first.product.widened.reserve_like(&other.product.widened);
+                other.product.widened.reserve_like(&first.product.widened);
+            }
+            rest = others;
+        }
         if n <= self.rows {
             return;
         }

@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{ColsMut, Team, split_cols};
+use ternary_kernels::team::Columns;
+use ternary_kernels::{ColsMut, Team};
 
 use super::attention::{self, Segment};
 use super::linear::{Linear, add_projection, project};
@@ -233,6 +234,7 @@ impl Inner {
                 s.rope.grow(longest.next_power_of_two());
             }
             s.plan.make(segments, c.num_key_value_heads, attention::tile_tokens(c), team.threads());
+            attention::reserve(c, &s.plan, &mut s.attention);
         }
         for segment in segments.iter() {
             self.embed(segment.tokens, &mut s.x[segment.first_row * c.hidden_size..]);
@@ -313,16 +315,14 @@ impl Inner {
         self.quantize_inputs(team, s, norm, c.inputs.feed_forward, &[&layer.gate, &layer.up], n)
             .map_err(|row| ("the input of the feed-forward block", row))?;
         // Gate and up in one pass, with the activation between them applied while both are in cache.
-        let parts = team.threads();
-        let bounds: SmallVec<[_; INLINE_PARTS]> = (0..parts).map(|p| layer.gate.split(p, parts)).collect();
-        let u = split_cols(&mut s.u[..n * c.intermediate_size], n, c.intermediate_size, &bounds);
-        let mut jobs: SmallVec<[_; INLINE_PARTS]> = u.zip(&mut s.threads).collect();
+        let u = ColsMut::new(&mut s.u[..n * c.intermediate_size], n, c.intermediate_size);
+        // As many as for one of the two: a piece is twice the work.
+        let pieces = layer.gate.pieces(team.threads(), n);
         let x = [input(&s.quantized, 0), input(&s.quantized, 1)];
-        team.run_parts(&mut jobs, |p, (u, scratch)| {
-            let rows = layer.gate.split(p, parts);
+        let mut outputs = [Columns::new((), u, layer.gate.panel_rows(), pieces)];
+        team.run_columns(&mut outputs, &mut s.threads, |(), rows, u, scratch| {
             gated(ops, c.hidden_act, layer, rows, x, scratch, u);
         });
-        drop(jobs);
         let norm = layer.ffn_sub_norm.as_ref().or(layer.down.norm.as_ref()).map(|g| (g, c.rms_norm_eps));
         quantize_rows(ops, team, &s.u[..n * c.intermediate_size], n, norm, c.inputs.down, &mut s.quantized[0])
             .map_err(|row| ("the output of the feed-forward activation", row))?;
@@ -435,7 +435,7 @@ fn quantize_attention(
     })
 }
 
-/// `u = act(gate) * up` for this thread's rows.
+/// `u = act(gate) * up` for some rows.
 fn gated(
     ops: Ops,
     act: Activation,

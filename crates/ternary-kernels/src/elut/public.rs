@@ -149,6 +149,10 @@ impl Kernel for Elut {
     fn panel_rows(&self) -> usize {
         PANEL_ROWS
     }
+    fn least_rows(&self, _n: usize) -> usize {
+        // Every call builds the tables anew, so a thread's rows are one piece.
+        usize::MAX
+    }
     fn exact(&self) -> bool {
         !self.rounded
     }

@@ -191,6 +191,11 @@ impl GroupKernel {
         PANEL_ROWS
     }
 
+    /// Like [`crate::Kernel::least_rows`].
+    pub fn least_rows(&self, n: usize) -> usize {
+        if n == 1 { 32 } else { 128 }
+    }
+
     /// Packs weights of any scales. All group kernels read one layout, so what one packs another may multiply.
     ///
     /// Neighbouring groups whose scales agree in every row become one group ([`GroupScales::merged`]), so that the same weights in

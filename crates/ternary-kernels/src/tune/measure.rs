@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Dropped, Group, Measurement, Phase, Shape, TuneOptions};
+use crate::team::pieces;
 use crate::{AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, row_block};
 
 /// Rounds that are measured whatever they take, and rounds after which more change nothing.
@@ -327,14 +328,15 @@ fn product(
     x: &Input,
     rooms: &mut [(AlignedBuf<i32>, Int8Batch)],
 ) -> f64 {
-    let parts = team.threads();
     let n = match x {
         Input::Int8(x) => x.view().n(),
         Input::Int4(x) => x.view().n(),
     };
+    let work = packed.rows().saturating_mul(packed.cols()).saturating_mul(n);
+    let pieces = pieces(team.threads(), packed.rows(), kernel.least_rows(n), work);
     let began = Instant::now();
-    team.run_parts(rooms, |part, (acc, widened)| {
-        for block in packed.blocks(packed.split(part, parts)) {
+    team.run_pieces(rooms, pieces, |piece, (acc, widened)| {
+        for block in packed.blocks(packed.split(piece, pieces)) {
             let len = block.len();
             let rows = packed.rows_of(bytes, block).expect("blocks begin and end at panels");
             let acc = &mut acc[..n * len];

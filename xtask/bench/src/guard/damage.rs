@@ -16,6 +16,8 @@ pub(crate) enum Sabotage {
     Threads,
     /// Products that depend on how many tokens pass together.
     Batch,
+    /// Phases whose halves belong to their threads and wait for both.
+    Halves,
 }
 
 /// What is done to a product after (and besides) computing it.
@@ -74,6 +76,9 @@ impl Kernel for Damaged {
     }
     fn panel_rows(&self) -> usize {
         self.kernel.panel_rows()
+    }
+    fn least_rows(&self, n: usize) -> usize {
+        self.kernel.least_rows(n)
     }
     fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         self.kernel.prepack(w)

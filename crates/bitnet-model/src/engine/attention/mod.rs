@@ -1,8 +1,8 @@
 //! Causal attention with grouped key/value heads over the cache.
 //!
-//! Two phases of the team: [`store`] turns queries and keys by their positions and stores keys and values, then each thread
-//! takes its share of the blocks of keys as the [`plan`] says. Results lie head by head, `[kv_heads, tokens, group *
-//! head_dim]` for each segment, so that every thread writes one piece of memory; [`gather_row`] reads them token by token.
+//! Two phases of the team: [`store`] turns queries and keys by their positions and stores keys and values, then the threads
+//! take the parts of the blocks of keys that the [`plan`] says. Results lie head by head, `[kv_heads, tokens, group *
+//! head_dim]` for each segment, so that every part writes one piece of memory; [`gather_row`] reads them token by token.
 
 mod plan;
 mod store;
@@ -43,29 +43,34 @@ pub(super) fn tile_tokens(c: &ModelConfig) -> usize {
 /// Parts of a phase on the stack.
 const INLINE_PARTS: usize = 64;
 
-/// Attention's working memory of one thread.
+/// What a part of attention leaves behind.
 #[derive(Debug)]
 pub(super) struct AttentionScratch {
-    attend: AttendScratch,
     /// All blocks of the tile so far.
     sum: Partial,
-    /// Blocks of a tile that began on an earlier thread, in ascending order.
+    /// Blocks of a tile that began in an earlier part, in ascending order.
     deferred: Vec<Partial>,
     /// How many of `deferred` are in use.
     deferred_len: usize,
-    /// The tile whose later blocks are on other threads; its first ones are in `sum`.
+    /// The tile whose later blocks are in other parts; its first ones are in `sum`.
     open: Option<Cut>,
 }
 
 impl AttentionScratch {
-    pub(super) fn new(c: &ModelConfig) -> Self {
-        Self {
-            attend: AttendScratch::new(c.group_size(), c.head_dim),
-            sum: partial(c),
-            deferred: Vec::new(),
-            deferred_len: 0,
-            open: None,
-        }
+    fn new(c: &ModelConfig) -> Self {
+        Self { sum: partial(c), deferred: Vec::new(), deferred_len: 0, open: None }
+    }
+}
+
+/// What each thread works with.
+pub(super) fn attend_scratch(c: &ModelConfig) -> AttendScratch {
+    AttendScratch::new(c.group_size(), c.head_dim)
+}
+
+/// Makes room for the parts of `plan`.
+pub(super) fn reserve(c: &ModelConfig, plan: &Plan, parts: &mut Vec<AttentionScratch>) {
+    if parts.len() < plan.parts() {
+        parts.resize_with(plan.parts(), || AttentionScratch::new(c));
     }
 }
 
@@ -84,7 +89,7 @@ fn partial(c: &ModelConfig) -> Partial {
     Partial::with_capacity(tile_tokens(c) * c.group_size(), c.head_dim)
 }
 
-/// One thread's share.
+/// A range of the line of units.
 struct Part<'a> {
     from: Cut,
     to: Cut,
@@ -103,7 +108,8 @@ pub(super) fn run(
     segments: &mut [Segment<'_>],
 ) {
     store::run(c, ops, team, s, mixer, segments);
-    let Scratch { q, attn, attention, plan, .. } = s;
+    let Scratch { q, attn, attention, attend, plan, .. } = s;
+    let attention = &mut attention[..plan.parts()];
     let width = c.group_size() * c.head_dim;
     let layer = Layer { c, ops, q, segments, layer: mixer.slot, plan };
     let mut rest = &mut attn[..plan.offset(plan.cuts[plan.cuts.len() - 1]) * width];
@@ -117,7 +123,7 @@ pub(super) fn run(
         parts.push(Part { from: range[0], to: range[1], out, scratch });
     }
     // A few keys are not worth waking a thread for; parts without work are at the end.
-    team.run_parts(&mut parts, |_, part| layer.share(part));
+    team.run_parts_with(&mut parts, attend, |_, part, attend| layer.share(part, attend));
     drop(parts);
     layer.close(attn, attention);
 }
@@ -133,8 +139,8 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// The units of one thread.
-    fn share(&self, part: &mut Part<'_>) {
+    /// The units of one part.
+    fn share(&self, part: &mut Part<'_>, attend: &mut AttendScratch) {
         let width = self.c.group_size() * self.c.head_dim;
         let Part { from, to, out, scratch } = part;
         (scratch.deferred_len, scratch.open) = (0, None);
@@ -147,7 +153,7 @@ impl Layer<'_> {
             let next = self.plan.next_tile(tile);
             // The range ends within this tile, or behind it.
             let end = if *to < next { to.block } else { blocks };
-            let AttentionScratch { attend, sum, deferred, deferred_len, .. } = &mut **scratch;
+            let AttentionScratch { sum, deferred, deferred_len, .. } = &mut **scratch;
             if at.block > 0 {
                 self.ops.attend_blocks(&queries, at.block..end, rows, attend, |block| {
                     defer(self.c, deferred, deferred_len).copy_from(block);

@@ -1,9 +1,9 @@
-//! Who computes what of attention: equal shares of the (head, tile of tokens, block of keys) units.
+//! How attention is cut into parts: equal shares of the (head, tile of tokens, block of keys) units.
 //!
 //! The heads of keys and values are few (5 in 2B4T) and texts differ in length, so whole heads cannot be shared out evenly. All
-//! units in the order segment, head, tile, block form one line, which is cut into one range per thread. Where tiles are
+//! units in the order segment, head, tile, block form one line, which is cut into one range or several for each thread. Where tiles are
 //! many (a prompt), cuts fall between tiles; where they are few (generation), also between the blocks of a tile: then the
-//! thread that has the tile's first block merges what the next ones computed, in the order of the blocks, so that the
+//! part that has the tile's first block merges what the next ones computed, in the order of the blocks, so that the
 //! cut changes no bit.
 
 use ternary_kernels::ops::KV_BLOCK;
@@ -52,7 +52,7 @@ impl Extent {
 /// How attention of one forward step is shared out. It is the same for every layer.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Plan {
-    /// Where each thread's range begins; the last one is the end.
+    /// Where each part begins; the last one is the end.
     pub(super) cuts: Vec<Cut>,
     pub(super) extents: Vec<Extent>,
     pub(super) tile_tokens: usize,
@@ -61,6 +61,10 @@ pub(in crate::engine) struct Plan {
 
 /// Below this many tiles for each thread, tiles are cut, too.
 const WHOLE_TILES: usize = 8;
+/// Most parts for each thread where tiles are whole; where they are cut, each cut leaves blocks for one thread to merge.
+const PARTS: [usize; 2] = [8, 2];
+/// Units (blocks times tokens) that are worth a part: tens of microseconds.
+const LEAST_UNITS: usize = 16;
 
 impl Plan {
     /// Shares `segments` out to `threads`.
@@ -74,16 +78,31 @@ impl Plan {
         self.extents.clear();
         self.extents.extend(segments.iter().map(Extent::of));
         (self.heads, self.tile_tokens) = (heads, tile_tokens);
-        self.share_out(threads);
+        let tiles: usize = self.extents.iter().map(|e| e.tiles(self.tile_tokens)).sum::<usize>() * heads;
+        let whole = tiles >= WHOLE_TILES * threads;
+        let most = if whole { PARTS[0] } else { PARTS[1] };
+        let parts = match threads {
+            1 => 1,
+            _ => threads * (self.total() / (LEAST_UNITS * threads)).clamp(1, most),
+        };
+        self.share_out(parts, whole);
     }
 
-    fn share_out(&mut self, threads: usize) {
-        let tiles: usize = self.extents.iter().map(|e| e.tiles(self.tile_tokens)).sum::<usize>() * self.heads;
-        let whole = tiles >= WHOLE_TILES * threads;
-        let total: usize = self.extents.iter().map(|e| self.cost(*e)).sum::<usize>() * self.heads;
+    /// Parts of the last plan.
+    pub(in crate::engine) fn parts(&self) -> usize {
+        self.cuts.len().saturating_sub(1)
+    }
+
+    /// Units of all heads.
+    fn total(&self) -> usize {
+        self.extents.iter().map(|e| self.cost(*e)).sum::<usize>() * self.heads
+    }
+
+    fn share_out(&mut self, parts: usize, whole: bool) {
+        let total = self.total();
         self.cuts.clear();
-        for t in 0..threads {
-            let cut = self.find(total * t / threads, whole);
+        for p in 0..parts {
+            let cut = self.find(total * p / parts, whole);
             self.cuts.push(cut);
         }
         self.cuts.push(Cut { segment: self.extents.len(), ..Cut::default() });
@@ -145,7 +164,7 @@ impl Plan {
 
     /// Tokens before the tile at `cut` in the output, which is laid out segment by segment, head by head, token by token:
     /// `(tokens of whole segments, tokens within the segment counted once for each head)`. A cut within a tile counts the
-    /// tile as before it, because it belongs to the thread in front.
+    /// tile as before it, because it belongs to the part in front.
     pub(super) fn offset(&self, cut: Cut) -> usize {
         let whole: usize = self.extents[..cut.segment].iter().map(|e| e.tokens * self.heads).sum();
         let Some(e) = self.extents.get(cut.segment) else { return whole };
@@ -175,14 +194,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_unit_belongs_to_one_thread(
+        fn every_unit_belongs_to_one_part(
             extents in prop::collection::vec((0usize..40, 0usize..700), 1..5),
-            heads in 1usize..6, tile_tokens in 1usize..9, threads in 1usize..6,
+            heads in 1usize..6, tile_tokens in 1usize..9, parts in 1usize..20, whole: bool,
         ) {
             let extents: Vec<_> = extents.into_iter().map(|(tokens, base)| Extent { tokens, base }).collect();
             let mut plan = Plan { cuts: vec![], extents: extents.clone(), tile_tokens, heads };
-            plan.share_out(threads);
-            prop_assert_eq!(plan.cuts.len(), threads + 1);
+            plan.share_out(parts, whole);
+            prop_assert_eq!(plan.parts(), parts);
             let mut expected = Vec::new();
             for (segment, e) in extents.iter().enumerate() {
                 for head in 0..heads {
@@ -205,7 +224,7 @@ mod tests {
     #[test]
     fn five_heads_are_equal_work_for_two_threads() {
         let mut plan = Plan { cuts: vec![], extents: vec![Extent { tokens: 1, base: 4095 }], tile_tokens: 8, heads: 5 };
-        plan.share_out(2);
+        plan.share_out(2, false);
         assert_eq!(plan.cuts[1], Cut { segment: 0, head: 2, tile: 0, block: 32 });
     }
 }

@@ -17,7 +17,7 @@
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
 use ternary_kernels::ops::coarse::{BLOCK_ROWS, CoarseBatch, CoarsePlane};
-use ternary_kernels::team::share;
+use ternary_kernels::team::{pieces, share};
 use ternary_kernels::{AlignedBuf, Team, split_cols};
 
 use super::super::{Inner, scratch::Scratch, table::EngineTable};
@@ -27,6 +27,9 @@ use crate::float_matrix::FloatRows;
 
 /// Rows that are computed in step 2 beyond those that are needed: a better `T` saves more of them in step 4.
 const AHEAD: usize = 8;
+
+/// Pieces of the coarse pass on the stack: those of up to sixteen threads.
+const INLINE_PIECES: usize = 512;
 
 /// A row of the head to be computed for one of the rows of activations.
 #[derive(Clone, Copy, Debug)]
@@ -163,11 +166,12 @@ pub(super) fn run(
 
 /// Upper bounds of all rows for all inputs.
 fn bound_all(ops: Ops, team: &Team, plane: &CoarsePlane, inputs: &CoarseBatch, upper: &mut [f32], maxima: &mut [f32]) {
-    let (n, blocks, parts) = (inputs.len(), plane.blocks(), team.threads());
-    let cuts: SmallVec<[_; 16]> = (0..parts).map(|p| share(blocks, p, parts)).collect();
-    let rows: SmallVec<[_; 16]> = cuts.iter().map(|c| c.start * BLOCK_ROWS..c.end * BLOCK_ROWS).collect();
+    let (n, blocks) = (inputs.len(), plane.blocks());
+    let parts = pieces(team.threads(), blocks, 1, (n * blocks * BLOCK_ROWS).saturating_mul(plane.cols()));
+    let cuts: SmallVec<[_; INLINE_PIECES]> = (0..parts).map(|p| share(blocks, p, parts)).collect();
+    let rows: SmallVec<[_; INLINE_PIECES]> = cuts.iter().map(|c| c.start * BLOCK_ROWS..c.end * BLOCK_ROWS).collect();
     let upper = split_cols(upper, n, blocks * BLOCK_ROWS, &rows);
-    let mut jobs: SmallVec<[_; 16]> = upper.zip(split_cols(maxima, n, blocks, &cuts)).collect();
+    let mut jobs: SmallVec<[_; INLINE_PIECES]> = upper.zip(split_cols(maxima, n, blocks, &cuts)).collect();
     team.run_parts(&mut jobs, |p, (upper, maxima)| {
         ops.coarse_bounds(plane, inputs, cuts[p].clone(), upper, maxima);
     });
@@ -245,8 +249,9 @@ fn rescore(ops: Ops, team: &Team, head: &FloatMatrix, x: &[f32], picks: &mut [Pi
 }
 
 fn rescore_rows<W: Stored + Sync>(ops: Ops, team: &Team, w: &[W], hidden: usize, x: &[f32], picks: &mut [Pick]) {
-    let chunk = picks.len().div_ceil(team.threads());
-    team.for_each_chunk(picks, chunk.max(1), |_, picks| {
+    // Each row comes from another place in memory: some of them are worth a piece.
+    let chunk = picks.len().div_ceil(team.threads()).clamp(1, 16);
+    team.for_each_chunk(picks, chunk, |_, picks| {
         for pick in picks {
             let (input, row) = (pick.input as usize, pick.row as usize);
             pick.logit = W::dot(ops, &x[input * hidden..][..hidden], &w[row * hidden..][..hidden]);

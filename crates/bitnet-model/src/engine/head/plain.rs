@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::{ColsMut, GroupKernel, GroupPacked, Team, split_cols};
+use ternary_kernels::team::{self, Columns};
+use ternary_kernels::{ColsMut, GroupKernel, GroupPacked, Team};
 
 use super::super::Inner;
 use super::super::quantized::Quantized;
@@ -25,16 +25,22 @@ pub(super) fn run(model: &Inner, team: &Team, s: &mut Scratch, rows: &[(usize, u
     let (ops, vocab) = (model.ops, model.config.vocab_size);
     // `Engine::step` has refused requests to a model without a head.
     let Some(head) = model.head_table() else { return };
-    let parts = team.threads();
-    let bounds: SmallVec<[_; 16]> = (0..parts).map(|p| vocab * p / parts..vocab * (p + 1) / parts).collect();
     for rows in rows.chunks(TOKENS) {
         let Scratch { x, normed: room, head_input, threads, .. } = &mut *s;
         let x = normed(model, x, rows.iter().map(|r| r.0), room);
         let logits = out.add_logits(rows.iter().map(|r| r.1), vocab);
         match head {
             EngineTable::Float(head) => {
-                let mut jobs: SmallVec<[_; 16]> = split_cols(logits, rows.len(), vocab, &bounds).collect();
-                team.run_parts(&mut jobs, |p, out| head_rows(ops, head, x, bounds[p].clone(), out));
+                let n = rows.len();
+                let pieces = team::pieces(
+                    team.threads(),
+                    vocab,
+                    DEQUANT_ROWS,
+                    n.saturating_mul(vocab).saturating_mul(head.cols()),
+                );
+                let mut outputs = [Columns::new((), ColsMut::new(logits, n, vocab), DEQUANT_ROWS, pieces)];
+                // They are not used, but there is one for each thread.
+                team.run_columns(&mut outputs, threads, |(), vocab, out, _| head_rows(ops, head, x, vocab, out));
             }
             EngineTable::Ternary { packed, kernel, .. } => {
                 if let Some((input, form)) = head_input.as_mut().zip(model.head_form) {
@@ -54,24 +60,24 @@ fn ternary(
     threads: &mut [ThreadScratch],
     logits: &mut [f32],
 ) {
-    let (hidden, vocab, parts) = (packed.cols(), packed.rows(), team.threads());
+    let (hidden, vocab) = (packed.cols(), packed.rows());
     let n = x.len() / hidden;
     let row = |t: usize| &x[t * hidden..(t + 1) * hidden];
     // A row that is not finite has no codes; its logits say so below.
     let _ = input.fill(team, form, n, hidden, std::iter::repeat(()), |(), t, out| out.quantize(ops, row(t), None));
-    let bounds: SmallVec<[_; 16]> = (0..parts).map(|p| packed.split(p, parts)).collect();
-    let mut jobs: SmallVec<[_; 16]> = split_cols(logits, n, vocab, &bounds).zip(threads).collect();
+    let pieces =
+        team::pieces(team.threads(), vocab, kernel.least_rows(n), n.saturating_mul(vocab).saturating_mul(hidden));
+    let mut outputs = [Columns::new((), ColsMut::new(logits, n, vocab), packed.panel_rows(), pieces)];
     let input = &*input;
-    team.run_parts(&mut jobs, |p, (out, scratch)| {
-        for block in packed.blocks(bounds[p].clone()) {
+    team.run_columns(&mut outputs, threads, |(), rows, out, scratch| {
+        for block in packed.blocks(rows.clone()) {
             let y: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch.product.acc[..n * block.len()]);
             input.group_product(kernel, packed, block.clone(), y);
             for (t, y) in y.chunks_exact(block.len()).enumerate() {
-                out.row_mut(t)[block.start - bounds[p].start..block.end - bounds[p].start].copy_from_slice(y);
+                out.row_mut(t)[block.start - rows.start..block.end - rows.start].copy_from_slice(y);
             }
         }
     });
-    drop(jobs);
     for (t, logits) in logits.chunks_exact_mut(vocab).enumerate() {
         if row(t).iter().any(|v| !v.is_finite()) {
             logits.fill(f32::NAN);

@@ -1,0 +1,327 @@
+//! What the threads of a team share: pieces of the current job, who has taken them, and how many are done.
+//!
+//! # Why a late worker is safe
+//!
+//! A job is a closure that the caller borrows, and [`Shared::run`] returns when all pieces are done, by whatever thread. A worker
+//! that was asleep or without a CPU all the while may come by at any time: when the job is over, or when the next one has
+//! begun. It never has to know which, because nothing but a piece that it has taken lets it look at a job:
+//!
+//! - `Slot::left` counts the pieces of a slot that no thread has taken. A thread takes one by decrementing the count, and it has one if
+//!   the count was above 0 before. Then, and only then, it reads `Slot::task`.
+//! - A piece that is taken but not done keeps its job alive: the caller waits for `done` to count all pieces.
+//! - The caller writes `Slot::task` only after all pieces of the job before were done, hence while no thread has a piece; and it sets
+//!   `left` above 0 only after that, with Release, which the decrement acquires.
+//!
+//! So the job that a thread reads is the one whose piece it has taken, even if it began to look for a piece during an earlier job.
+//! Numbers of jobs are not compared anywhere, and nothing depends on when they wrap.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::*};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use super::pace::Pace;
+use super::share;
+use super::wait::{Patience, Sleep, lock};
+
+/// What is done with piece `.1` on thread `.0`.
+pub(super) type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
+pub(super) type Payload = Box<dyn Any + Send>;
+
+thread_local! {
+    /// Whether this thread is inside of a part of some team's job.
+    static IN_PART: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside of a part of some team's job.
+pub(super) fn in_part() -> bool {
+    IN_PART.get()
+}
+
+/// Which threads begin with which pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Each thread with consecutive ones, nearly the same number for each; it takes from others when it has done its own.
+    Shares,
+    /// All from one line: when a piece is taken, all before it have been taken.
+    OneLine,
+}
+
+/// The job that the pieces of a slot belong to.
+#[derive(Clone, Copy)]
+struct Task {
+    job: NonNull<Job<'static>>,
+    /// The number behind that of the last piece of the slot.
+    end: usize,
+}
+
+/// How often the caller has called a worker.
+pub(super) struct Bell(AtomicUsize);
+
+impl Bell {
+    pub(super) fn rung(&self) -> usize {
+        self.0.load(Acquire)
+    }
+
+    /// Only one thread at a time rings.
+    fn ring(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(1), Release);
+    }
+}
+
+/// The pieces that one thread begins with. All of it in one cache line, which changes hands once when a job begins; a second one
+/// apart from others, since some CPUs fetch pairs.
+#[repr(align(128))]
+struct Slot {
+    bell: Bell,
+    /// Pieces that no thread has taken; 0 or less if there are none.
+    left: AtomicIsize,
+    /// Written by a caller while no thread has a piece, read by those who have one.
+    task: UnsafeCell<Option<Task>>,
+}
+
+// SAFETY: `task` is the only field that is not Sync by itself. It is written by `Slot::fill` alone, whose caller proves that no
+// piece of any job is taken and not done, and read only by a thread that has taken a piece. The write happens before the
+// reads through the store and the decrements of `left`, the reads before the next write through the increments and
+// loads of `Shared::done`. The pointer in it leads to a `Sync` closure, which lives as long as pieces of it are not done.
+unsafe impl Sync for Slot {}
+// SAFETY: as above; nothing in it belongs to one thread.
+unsafe impl Send for Slot {}
+
+impl Slot {
+    fn new() -> Self {
+        Self { bell: Bell(AtomicUsize::new(0)), left: AtomicIsize::new(0), task: UnsafeCell::new(None) }
+    }
+
+    /// Lays `len` pieces of a job here.
+    ///
+    /// # Safety
+    /// No piece of any job is taken and not done, no other thread is in this function, and the job lives until these pieces are done.
+    unsafe fn fill(&self, task: Task, len: usize) {
+        if len > 0 {
+            // SAFETY: no thread has a piece, so none reads; and no other writes.
+            unsafe { *self.task.get() = Some(task) };
+            // Job sizes are lengths of slices and loops, far below half of the address space; a larger one would be cut here
+            // and fail to be done, so it is refused by `Shared::run`.
+            self.left.store(len as isize, Release);
+        }
+    }
+
+    /// Takes the next piece, if there is one.
+    fn take(&self) -> Option<(Task, usize)> {
+        // A look first: an empty slot's line stays where it is, and the count falls below 0 by one for each thread at most.
+        if self.left.load(Relaxed) <= 0 {
+            return None;
+        }
+        let left = self.left.fetch_sub(1, Acquire);
+        if left <= 0 {
+            return None;
+        }
+        // SAFETY: this thread has taken a piece, so the cell is not written before that piece is done.
+        let task = unsafe { *self.task.get() }?;
+        Some((task, task.end - left as usize))
+    }
+}
+
+/// What the caller and the workers share.
+pub(super) struct Shared {
+    /// One for each thread, the caller's first.
+    slots: Box<[Slot]>,
+    done: Done,
+    pub(super) sleep: Sleep,
+    /// Whether `panic` holds something.
+    panicked: AtomicBool,
+    /// The first panic among the pieces of the current job.
+    panic: Mutex<Option<Payload>>,
+    stop: AtomicBool,
+    patience: Patience,
+    slowed: Option<Slowed>,
+}
+
+/// Pieces that workers have done so far, in all jobs, modulo the word. A worker adds its own when it finds no more of them.
+#[repr(align(128))]
+struct Done(AtomicUsize);
+
+/// A thread that waits after each piece, so that it takes `times` as long: a slow core, for tests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slowed {
+    pub(super) thread: usize,
+    pub(super) times: u32,
+}
+
+impl Shared {
+    pub(super) fn new(threads: usize, cpus: usize, slowed: Option<Slowed>) -> Self {
+        Self {
+            slots: (0..threads).map(|_| Slot::new()).collect(),
+            done: Done(AtomicUsize::new(0)),
+            sleep: Sleep::new(threads - 1),
+            panicked: AtomicBool::new(false),
+            panic: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            patience: Patience::of(threads, cpus),
+            slowed,
+        }
+    }
+
+    /// Runs pieces `0..pieces` of `job` on this thread and on those of `workers` that come in time; returns when all are done,
+    /// with the first panic.
+    ///
+    /// # Safety
+    /// One thread at a time calls this.
+    pub(super) unsafe fn run<'a>(
+        &self,
+        job: &Job<'_>,
+        pieces: usize,
+        order: Order,
+        workers: impl Iterator<Item = &'a Thread>,
+    ) -> Option<Payload> {
+        assert!(isize::try_from(pieces).is_ok(), "{pieces} pieces");
+        // SAFETY: only the lifetime changes. This function does not end, by return or by unwinding, before all pieces are
+        // done (`all` waits when it is dropped), and no thread looks at the job without a piece.
+        let job = unsafe { std::mem::transmute::<&Job<'_>, &'static Job<'static>>(job) };
+        let all = Pieces { shared: self, before: self.done.0.load(Relaxed), count: pieces, own: Cell::new(0) };
+        let parts = pieces.min(self.slots.len());
+        // The caller's slot first: who hears a bell finds everything in place.
+        for (i, slot) in self.slots[..parts].iter().enumerate() {
+            let range = match order {
+                Order::Shares => share(pieces, i, parts),
+                Order::OneLine if i == 0 => 0..pieces,
+                Order::OneLine => pieces..pieces,
+            };
+            // SAFETY: all pieces of earlier jobs are done, since every call of this function waits for its own; the caller says
+            // that no other one runs; and this one waits before the job ends.
+            unsafe { slot.fill(Task { job: NonNull::from(job), end: range.end }, range.len()) };
+            if i > 0 {
+                slot.bell.ring();
+            }
+        }
+        self.sleep.wake(workers.take(parts.saturating_sub(1)));
+        IN_PART.set(true);
+        self.do_pieces(0, &all.own, None);
+        IN_PART.set(false);
+        drop(all);
+        self.take_panic()
+    }
+
+    /// Main loop of worker `me`.
+    pub(super) fn work(&self, me: usize) {
+        IN_PART.set(true);
+        let bell = &self.slots[me].bell;
+        let mut seen = 0;
+        let count = Cell::new(0);
+        let mut pace = Pace::new(Instant::now());
+        loop {
+            if !self.patience.stay_awake(|| bell.rung() != seen) {
+                self.sleep.until_rung(me, bell, seen);
+                pace.slept(Instant::now());
+            }
+            seen = bell.rung();
+            if self.stop.load(Relaxed) {
+                return;
+            }
+            let began = Instant::now();
+            self.do_pieces(me, &count, Some(&mut pace));
+            pace.phase(began, Instant::now());
+            self.hand_in(&count);
+        }
+    }
+
+    /// Counts the pieces that a worker has done.
+    fn hand_in(&self, count: &Cell<usize>) {
+        let count = count.take();
+        if count > 0 {
+            self.done.0.fetch_add(count, SeqCst);
+            self.sleep.wake_caller();
+        }
+    }
+
+    /// Ends all workers.
+    pub(super) fn stop<'a>(&self, workers: impl Iterator<Item = &'a Thread>) {
+        self.stop.store(true, Relaxed);
+        self.slots.iter().for_each(|slot| slot.bell.ring());
+        self.sleep.wake(workers);
+    }
+
+    /// Does pieces as thread `me` until there are none to take, its own first, and adds them to `count` one by one. A worker has a
+    /// `pace`, and rests when it says so.
+    fn do_pieces(&self, me: usize, count: &Cell<usize>, mut pace: Option<&mut Pace>) {
+        let (before, from) = self.slots.split_at(me);
+        for slot in from.iter().chain(before) {
+            loop {
+                let timed = pace.as_deref_mut().filter(|p| p.watches()).map(|p| (p, Instant::now()));
+                let timed = timed.map(|(pace, now)| match pace.rest(now) {
+                    Some(rest) => {
+                        // The caller must not wait for pieces that are done.
+                        self.hand_in(count);
+                        thread::sleep(rest);
+                        let now = Instant::now();
+                        pace.slept(now);
+                        (pace, now)
+                    }
+                    None => (pace, now),
+                });
+                let Some((task, piece)) = slot.take() else { break };
+                // SAFETY: this thread has taken a piece of this job and counts it as done below, so `run` still borrows it.
+                let job = unsafe { task.job.as_ref() };
+                let slowed = self.slowed.filter(|s| s.thread == me).map(|s| (Instant::now(), s.times));
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(me, piece))) {
+                    self.put_panic(payload);
+                }
+                if let Some((began, times)) = slowed {
+                    let until = began.elapsed() * times;
+                    while began.elapsed() < until {
+                        std::hint::spin_loop();
+                    }
+                }
+                if let Some((pace, began)) = timed {
+                    pace.piece(began, Instant::now());
+                }
+                count.set(count.get() + 1);
+            }
+        }
+    }
+
+    #[cold]
+    fn put_panic(&self, payload: Payload) {
+        let mut first = lock(&self.panic);
+        match &*first {
+            None => *first = Some(payload),
+            // Dropping it could panic again, and this thread must go on.
+            Some(_) => std::mem::forget(payload),
+        }
+        self.panicked.store(true, Relaxed);
+    }
+
+    /// The first panic of the pieces; the caller has seen that all are done.
+    fn take_panic(&self) -> Option<Payload> {
+        if !self.panicked.load(Relaxed) {
+            return None;
+        }
+        self.panicked.store(false, Relaxed);
+        lock(&self.panic).take()
+    }
+}
+
+/// A job whose pieces may be in work; dropping it waits until all are done.
+struct Pieces<'a> {
+    shared: &'a Shared,
+    /// [`Shared::done`] when it began. No thread adds to it between jobs.
+    before: usize,
+    count: usize,
+    /// Pieces that the caller has done itself, which `done` does not count.
+    own: Cell<usize>,
+}
+
+impl Drop for Pieces<'_> {
+    fn drop(&mut self) {
+        let Shared { done, patience, sleep, .. } = self.shared;
+        let all = self.before.wrapping_add(self.count - self.own.get());
+        if done.0.load(Acquire) != all && !patience.stay_awake(|| done.0.load(Acquire) == all) {
+            sleep.until_done(|| done.0.load(SeqCst) == all);
+        }
+    }
+}
