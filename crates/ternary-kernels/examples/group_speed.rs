@@ -85,7 +85,9 @@ fn medians(candidates: &[Candidate], mut f: impl FnMut(&Candidate)) -> Vec<f64> 
 }
 
 fn copy(bytes: &[u8]) -> AlignedBuf<u8> {
-    AlignedBuf::from_slice(bytes)
+    let mut copy = AlignedBuf::for_weights(bytes.len());
+    copy.copy_from_slice(bytes);
+    copy
 }
 
 fn main() {

@@ -17,19 +17,41 @@ const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 /// assert_eq!(b.len(), 100);
 /// assert_eq!(b.as_ptr() as usize % 64, 0);
 /// ```
-#[derive(Clone)]
 pub struct AlignedBuf<T: Pod> {
-    lines: Vec<Line>,
+    store: Store,
     len: usize,
     _of: std::marker::PhantomData<T>,
 }
+
+/// Where the bytes lie.
+enum Store {
+    Lines(Vec<Line>),
+    #[cfg(target_os = "linux")]
+    Huge(crate::huge::Piece),
+}
+
+/// From so many bytes on, weights go to huge pages: below, a model is small and lies in the caches.
+#[cfg(target_os = "linux")]
+const HUGE_FROM: usize = 128 << 10;
 
 impl<T: Pod> AlignedBuf<T> {
     /// A buffer of `len` zeros. Memory comes zeroed from the allocator, so pages are touched on first use.
     pub fn zeroed(len: usize) -> Self {
         const { assert!(align_of::<T>() <= 64 && 64 % size_of::<T>() == 0) };
         let lines = (len * size_of::<T>()).div_ceil(64);
-        Self { lines: bytemuck::allocation::zeroed_vec(lines), len, _of: std::marker::PhantomData }
+        Self { store: Store::Lines(bytemuck::allocation::zeroed_vec(lines)), len, _of: std::marker::PhantomData }
+    }
+
+    /// As [`AlignedBuf::zeroed`], for what is written once and then read as one stream again and again: weights. Where the system has
+    /// huge pages it lies in those, which such streams need to be as fast as the memory.
+    pub fn for_weights(len: usize) -> Self {
+        #[cfg(target_os = "linux")]
+        if let Some(bytes) = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes >= HUGE_FROM)
+            && let Some(piece) = crate::huge::Piece::new(bytes)
+        {
+            return Self { store: Store::Huge(piece), len, _of: std::marker::PhantomData };
+        }
+        Self::zeroed(len)
     }
 
     /// A copy of `values`.
@@ -43,13 +65,27 @@ impl<T: Pod> AlignedBuf<T> {
 impl<T: Pod> std::ops::Deref for AlignedBuf<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &bytemuck::cast_slice::<Line, T>(&self.lines)[..self.len]
+        match &self.store {
+            Store::Lines(lines) => &bytemuck::cast_slice::<Line, T>(lines)[..self.len],
+            #[cfg(target_os = "linux")]
+            Store::Huge(piece) => bytemuck::cast_slice(piece.bytes()),
+        }
     }
 }
 
 impl<T: Pod> std::ops::DerefMut for AlignedBuf<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut bytemuck::cast_slice_mut::<Line, T>(&mut self.lines)[..self.len]
+        match &mut self.store {
+            Store::Lines(lines) => &mut bytemuck::cast_slice_mut::<Line, T>(lines)[..self.len],
+            #[cfg(target_os = "linux")]
+            Store::Huge(piece) => bytemuck::cast_slice_mut(piece.bytes_mut()),
+        }
+    }
+}
+
+impl<T: Pod> Clone for AlignedBuf<T> {
+    fn clone(&self) -> Self {
+        Self::from_slice(self)
     }
 }
 

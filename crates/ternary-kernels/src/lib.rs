@@ -15,6 +15,8 @@ mod error;
 pub mod formats;
 mod group;
 mod group_scales;
+#[cfg(target_os = "linux")]
+mod huge;
 mod i2s;
 mod int4;
 pub mod isa;

@@ -28,7 +28,7 @@ pub fn read_bandwidth(threads: NonZeroUsize, bytes: usize, time: Duration) -> Re
     let team = Team::new(threads)?;
     let words = (bytes / 8).max(threads.get());
     let chunk = words.div_ceil(threads.get());
-    let mut data = AlignedBuf::<u64>::zeroed(words);
+    let mut data = AlignedBuf::<u64>::for_weights(words);
     // Each thread touches its own part first, so that the pages exist and lie near it.
     team.for_each_chunk(&mut data, chunk, |i, part| part.fill(i as u64 + 1));
     let began = Instant::now();

@@ -25,7 +25,7 @@ pub(super) fn pack(
         rows,
         cols,
     })?;
-    let mut bytes = AlignedBuf::zeroed(len);
+    let mut bytes = AlignedBuf::for_weights(len);
     pack_panels(code, (rows, cols), 0..panels, &mut bytes, decode);
     Packed::new(kernel, rows, cols, PANEL_ROWS, panel_bytes, bytes)
 }

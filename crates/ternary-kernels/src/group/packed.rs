@@ -97,7 +97,7 @@ impl GroupPacked {
         if expected != got {
             return Err(KernelError::ShapeMismatch { op, what, expected, got });
         }
-        let mut bytes = AlignedBuf::zeroed(shape.panels() * shape.panel_lines() * CHUNK_BYTES);
+        let mut bytes = AlignedBuf::for_weights(shape.panels() * shape.panel_lines() * CHUNK_BYTES);
         let (lines, _) = bytes.as_chunks_mut::<CHUNK_BYTES>();
         // One decoded row and one panel at a time: both stay in the cache. Without rows, columns may be any number.
         let quads = if rows == 0 { 0 } else { shape.quads };

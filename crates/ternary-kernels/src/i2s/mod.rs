@@ -116,7 +116,7 @@ pub(crate) fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelE
         rows,
         cols,
     })?;
-    let mut bytes = AlignedBuf::zeroed(len);
+    let mut bytes = AlignedBuf::for_weights(len);
     pack_panels(w, 0..panels, &mut bytes);
     Packed::new(kernel, rows, cols, PANEL_ROWS, panel_bytes, bytes)
 }

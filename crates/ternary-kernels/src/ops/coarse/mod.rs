@@ -154,7 +154,7 @@ impl CoarsePlane {
         let block_bytes = BLOCK_PANELS * panel_bytes(cols);
         let len = rows.div_ceil(BLOCK_ROWS).checked_mul(block_bytes).filter(|&b| isize::try_from(b).is_ok());
         let len = len.ok_or(KernelError::TooLarge { op: "coarse plane", rows, cols })?;
-        let mut units = AlignedBuf::<u8>::zeroed(len);
+        let mut units = AlignedBuf::<u8>::for_weights(len);
         team.for_each_chunk(&mut units, block_bytes, |block, bytes| {
             let first = block * BLOCK_ROWS;
             build::block(ops, stored, cols, first..rows.min(first + BLOCK_ROWS), bytes);
