@@ -148,7 +148,7 @@ fn in_cache(kernels: &[Arc<dyn Kernel>], trits: &[i8], codes: &[i8]) {
 
 /// The same weights in memory of their own.
 fn copy(w: &Packed) -> Packed {
-    let mut bytes = ternary_kernels::AlignedBuf::zeroed(w.byte_len());
+    let mut bytes = ternary_kernels::AlignedBuf::for_weights(w.byte_len());
     bytes.copy_from_slice(w.all().bytes());
     Packed::new(w.kernel(), w.rows(), w.cols(), w.panel_rows(), w.all().panel_bytes(), bytes).expect("the same sizes")
 }

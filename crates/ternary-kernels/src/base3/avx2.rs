@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Base3, CHUNK_BYTES, GROUP_CHUNKS, Group, code};
-use crate::i2s::avx2::{prefetch_next_page, to_array};
+use crate::i2s::avx2::{prefetch_page_ahead, to_array};
 use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, avx2, vnni256};
 use crate::isa::{Avx2, AvxVnni};
 use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
@@ -93,9 +93,9 @@ fn unpack(groups: &[Group], out: &mut [Chunk]) {
     let fields = table(&code::FIELDS);
     let flip = table(&code::FLIP);
     for (group, [first @ .., last]) in groups.iter().zip(out.as_chunks_mut::<GROUP_CHUNKS>().0) {
-        prefetch_next_page(group);
         let mut fifth = [_mm256_setzero_si256(); 2];
         for s in (0..4).rev() {
+            prefetch_page_ahead(&group[s]);
             let (quarter, chunk) = (halves(&group[s]), &mut first[s]);
             let mut four = [_mm256_setzero_si256(); 2];
             for i in 0..2 {

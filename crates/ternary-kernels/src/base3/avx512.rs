@@ -28,7 +28,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::{Base3, GROUP_CHUNKS, GROUP_COLS, Group, QUARTERS, code};
-use crate::i2s::avx2::prefetch_next_page;
+use crate::i2s::avx2::{prefetch_next_page, prefetch_page_ahead};
 use crate::i2s::avx512::{all_fields, load, to_array, widen};
 use crate::i2s::wide512::{self, Codes};
 use crate::i2s::{FIELDS, PANEL_ROWS, even_parts};
@@ -175,9 +175,9 @@ fn code_sums<const N: usize>(panel: &[Group], x: [&[[u8; GROUP_COLS]]; N]) -> [_
     let mut a = [[_mm512_setzero_si512(); 4]; N];
     let mut a1 = [_mm512_setzero_si512(); 4];
     for (g, group) in panel.iter().enumerate() {
-        prefetch_next_page(group);
         let x: [&[u8; GROUP_COLS]; N] = std::array::from_fn(|n| &x[n][g]);
         for (s, quarter) in group.iter().enumerate() {
+            prefetch_page_ahead(quarter);
             let codes = fields(load(quarter), tables, masks);
             for n in 0..N {
                 let a = if N == 1 && s % 2 == 1 { &mut a1 } else { &mut a[n] };

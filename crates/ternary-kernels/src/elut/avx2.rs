@@ -91,7 +91,6 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
-        // SAFETY: a prefetch reads nothing and faults on no address. SSE, which it needs, is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        crate::i2s::avx2::prefetch(at);
     }
 }

@@ -95,8 +95,8 @@ macro_rules! eight_rows {
             rows
         }
         #[inline(always)]
-        fn prefetch(self, weights: &[Chunk]) {
-            $crate::i2s::avx2::prefetch_next_page(weights);
+        fn prefetch(self, chunk: &Chunk) {
+            $crate::i2s::avx2::prefetch_page_ahead(chunk);
         }
     };
 }

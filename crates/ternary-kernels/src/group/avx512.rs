@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use super::lanes::{Lanes, product};
 use super::{Chunk, MAX_GROUP_CHUNKS};
 use crate::i2s::Acts;
-use crate::i2s::avx2::prefetch_next_page;
+use crate::i2s::avx2::prefetch_page_ahead;
 use crate::i2s::avx512::{broadcast, load};
 use crate::isa::{Avx512Vnni, proven};
 
@@ -87,8 +87,8 @@ impl Lanes<1> for Avx512Vnni {
         rows
     }
     #[inline(always)]
-    fn prefetch(self, weights: &[Chunk]) {
-        prefetch_next_page(weights);
+    fn prefetch(self, chunk: &Chunk) {
+        prefetch_page_ahead(chunk);
     }
 }
 

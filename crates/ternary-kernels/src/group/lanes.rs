@@ -52,9 +52,9 @@ pub(super) trait Lanes<const REGS: usize>: Copy {
     /// The rows of a panel.
     fn panel(self, rows: [Self::W; REGS]) -> <Self::Float as Simd>::I;
 
-    /// Weights that are about to be read.
+    /// Asks for what comes some way after `chunk`, which is about to be read.
     #[inline(always)]
-    fn prefetch(self, _weights: &[Chunk]) {}
+    fn prefetch(self, _chunk: &Chunk) {}
 }
 
 /// The `W` of sets whose sums are rows of an array, which compilers turn into vectors.
@@ -154,8 +154,10 @@ pub(super) fn tile<
                 }
             }
 
-            if P == 1 {
-                s.prefetch(&weights[0][line..line + chunks]);
+            if P == 1 && !QUADRUPLE {
+                for chunk in &weights[0][line..line + chunks] {
+                    s.prefetch(chunk);
+                }
             }
             let mut rows = [[[s.zero_rows(); REGS]; P]; N];
             for pass in 0..P * REGS / R {
@@ -345,6 +347,7 @@ fn quadruple_run<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usi
     let mut sums = [[[[s.zero(); 2]; R]; D]; N];
     for (c, x) in x.iter().enumerate() {
         for r in 0..R {
+            s.prefetch(&w[r][c]);
             let codes = s.quadruples(s.load(&w[r][c], regs[r]));
             for n in 0..N {
                 for d in 0..D {

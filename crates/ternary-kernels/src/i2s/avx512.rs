@@ -31,7 +31,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::avx2::prefetch_next_page;
+use super::avx2::{prefetch_next_page, prefetch_page_ahead};
 use super::wide512::{self, Codes};
 use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, FIELDS, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx512Vnni;
@@ -157,8 +157,8 @@ fn code_sums(panel: &[Chunk], x: &[Acts]) -> __m512i {
     let (panel, _) = panel.as_chunks::<4>();
     let (x, _) = x.as_chunks::<4>();
     for (chunks, x) in panel.iter().zip(x) {
-        prefetch_next_page(chunks);
         for i in 0..4 {
+            prefetch_page_ahead(&chunks[i]);
             let v = load(&chunks[i]);
             for j in 0..4 {
                 let sum = &mut a[i % 2][j];
@@ -238,7 +238,7 @@ fn narrow_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i
     let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm512_set1_epi8(m as i8));
     let mut sums = [[_mm512_setzero_si512(); 4]; N];
     for (w, x) in w.iter().zip(t.acts.as_chunks::<N>().0) {
-        prefetch_next_page(std::slice::from_ref(w));
+        prefetch_page_ahead(w);
         let v = load(w);
         for j in 0..4 {
             let codes = _mm512_and_si512(v, masks[j]);

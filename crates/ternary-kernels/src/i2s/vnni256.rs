@@ -10,7 +10,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{broadcast, load, prefetch_next_page, to_array};
+use super::avx2::{broadcast, load, prefetch_next_page, prefetch_page_ahead, to_array};
 use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::AvxVnni;
 use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
@@ -100,8 +100,8 @@ macro_rules! kernel {
             let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm256_set1_epi8(m as i8));
             let mut a = [[_mm256_setzero_si256(); 4]; 2];
             for (chunks, x) in panel.as_chunks::<4>().0.iter().zip(x.as_chunks::<4>().0) {
-                prefetch_next_page(chunks);
                 for (chunk, x) in chunks.iter().zip(x) {
+                    prefetch_page_ahead(chunk);
                     let v = load(chunk);
                     for j in 0..4 {
                         let x = broadcast(x, j);
