@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, arg, keys};
 use serde_json::{Value, json};
+use test_support::Tensors;
 
 const MODEL: [&str; 2] = ["-m", "synthetic:shape.json"];
 
@@ -58,18 +59,15 @@ fn logits_are_a_safetensors_file_of_all_positions() {
     let p = Place::new();
     let args = with(&["logits", "--ids", "7,8,9,10", "--out", "l.safetensors", "--json"], &MODEL);
     assert_eq!(p.run(&args).json()["tokens"], 4);
-    let bytes = std::fs::read(p.path("l.safetensors")).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(file.names(), ["logits"]);
-    let t = file.tensor("logits").unwrap();
-    assert_eq!((t.dtype(), t.shape()), (safetensors::Dtype::F32, &[4usize, 300][..]));
-    let values: Vec<f32> = t.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let file = Tensors::open(p.path("l.safetensors"));
+    assert_eq!(file.names().collect::<Vec<_>>(), ["logits"]);
+    assert_eq!((file.dtype("logits"), file.shape("logits")), (safetensors::Dtype::F32, &[4usize, 300][..]));
+    let values = file.f32("logits");
     assert!(values.iter().all(|v| v.is_finite()) && values.iter().any(|v| v.abs() > 0.1));
     // No token is added: the row of the first id is the same without the others.
     p.run(&with(&["logits", "--ids", "7", "--out", "one.safetensors"], &MODEL)).ok();
-    let one = std::fs::read(p.path("one.safetensors")).unwrap();
-    let one = safetensors::SafeTensors::deserialize(&one).unwrap().tensor("logits").unwrap().data().to_vec();
-    assert_eq!(one, t.data()[..1200]);
+    let one = Tensors::open(p.path("one.safetensors"));
+    assert_eq!(one.bytes("logits"), &file.bytes("logits")[..1200]);
     p.run(&with(&["logits", "--ids", "7", "--out", "x.safetensors", "--kv", "f16"], &MODEL)).fails(2, "--kv");
 }
 

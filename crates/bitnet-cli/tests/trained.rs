@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, arg, keys, tinystories};
 use serde_json::Value;
+use test_support::Tensors;
 
 fn expected() -> Option<(std::path::PathBuf, Value)> {
     let folder = tinystories()?;
@@ -28,15 +29,13 @@ fn greedy_text_is_the_references() {
         assert_eq!(a["stats"]["prompt_tokens"].as_u64().unwrap() as usize, before.len());
         assert_eq!(got.len(), wanted.len());
         let Some(step) = got.iter().zip(&wanted).position(|(a, b)| a != b) else { continue };
-        // An int8 code on a rounding boundary moves the logits of this model by up to 0.15 each, so only tokens that are
-        // nearer to each other than twice that may change places.
+        // An int8 code on a rounding boundary moves the logits of this model by up to 0.15 each, so only tokens that
+        // are nearer to each other than twice that may change places.
         let ids: Vec<String> = before.iter().chain(&got[..step]).map(u64::to_string).collect();
         p.run(&["logits", "-m", arg(&model), "--ids", &ids.join(","), "--out", "l.safetensors"]).ok();
-        let bytes = std::fs::read(p.path("l.safetensors")).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let values = file.tensor("logits").unwrap().data().as_chunks::<4>().0.to_vec();
+        let values = Tensors::open(p.path("l.safetensors")).f32("logits");
         let last = &values[values.len() - 2048..];
-        let logit = |id: u64| f32::from_le_bytes(last[id as usize]);
+        let logit = |id: u64| last[id as usize];
         let gap = logit(got[step]) - logit(wanted[step]);
         assert!(gap < 0.3, "{prompt}: step {step} gives {} instead of {}, ahead by {gap}", got[step], wanted[step]);
     }
@@ -127,7 +126,8 @@ fn perplexity_is_the_references() {
     assert!((got / wanted - 1.0).abs() < 1e-3, "{got} instead of {wanted}");
 }
 
-/// Without a model's name the one within the program is used, and that is said; it needs no file but the one it makes in the cache.
+/// Without a model's name the one within the program is used, and that is said; it needs no file but the one it makes
+/// in the cache.
 #[test]
 #[cfg(feature = "tiny-model")]
 fn the_model_within_the_program_tells_a_story() {

@@ -9,24 +9,10 @@ use bitnet_model::{
 };
 use half::{bf16, f16};
 use ternary_kernels::{Isa, SharedBytes};
+use test_support::Random;
 
 const VOCAB: usize = 1507;
 const HIDDEN: usize = 144;
-
-/// Numbers from a seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-}
 
 /// Rows that make the choice as hard as it can be: equal ones, ones that differ in the last bit, huge, tiny and empty ones,
 /// single values among zeros.
@@ -34,9 +20,9 @@ fn adversarial(seed: u64) -> Vec<f32> {
     let mut r = Random(seed);
     let mut w: Vec<f32> = (0..VOCAB * HIDDEN).map(|_| r.unit() / 8.0).collect();
     for i in 0..VOCAB {
-        let from = (r.next() as usize % VOCAB) * HIDDEN;
+        let from = (r.bits() as usize % VOCAB) * HIDDEN;
         let row = i * HIDDEN..(i + 1) * HIDDEN;
-        match r.next() % 16 {
+        match r.bits() % 16 {
             0 => w[row].fill(0.0),
             1..=4 => w.copy_within(from..from + HIDDEN, row.start),
             5..=6 => {

@@ -4,6 +4,7 @@ use bitnet_model::nn::CandleModel;
 use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, RopeScaling, Sequence, SyntheticWeights};
 use candle_core::Device;
 use serde_json::Value;
+use test_support::Tensors;
 
 /// The scaling that a case of `testdata/units/rope.json` describes.
 fn scaling(v: &Value) -> RopeScaling {
@@ -86,13 +87,6 @@ fn scalings_that_cannot_be_are_refused() {
     }
 }
 
-/// A tensor of floats in a safetensors file.
-fn floats(path: &std::path::Path, name: &str) -> Vec<f32> {
-    let bytes = std::fs::read(path).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    file.tensor(name).unwrap().data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-}
-
 /// transformers computes the powers of the base in f32 and in another order: 2e-6 is what it differs by from f64.
 #[test]
 fn yarn_is_that_of_transformers() {
@@ -106,7 +100,7 @@ fn yarn_is_that_of_transformers() {
         let mut c = ModelConfig::new(16, 128, 32, 1, 2, 1);
         (c.rope_theta, c.rope_scaling) = (theta, RopeScaling::yarn(4.0, original));
         c.validate().unwrap();
-        let expected = floats(&path, "rope.inv_freq");
+        let expected = Tensors::open(&path).f32("rope.inv_freq");
         let got = c.rope_frequencies();
         assert_eq!(got.len(), expected.len());
         for (got, expected) in got.iter().zip(&expected) {
@@ -115,7 +109,7 @@ fn yarn_is_that_of_transformers() {
         // At position 0 the cosine is the factor itself.
         assert_eq!(c.rope_attention_factor(), 1.138_629_4);
         // The cosines of the fixture hold the factor: their largest is it, up to the angle of the slowest frequency.
-        let cos = floats(&path, "rope.cos");
+        let cos = Tensors::open(&path).f32("rope.cos");
         let largest = cos.iter().copied().fold(0.0, f32::max);
         assert!((largest - c.rope_attention_factor()).abs() < 1e-3, "{name}: {largest}");
     }

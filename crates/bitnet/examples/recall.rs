@@ -5,16 +5,17 @@
 //!     [--frozen] [--svg FILE]
 //! ```
 //!
-//! Each text is read twice, with another thing in the hands of the one who is asked for; all else is the same. What counts is
-//! the difference of the losses of the answer: 0 is what a model reaches that remembers nothing, whatever it thinks of
-//! the answer. Beside it stands how often the right thing is the likeliest of eight, of which chance finds one in eight. Texts are
-//! made from the seed, so every model reads the same ones. `--frozen` also holds the inner models of test-time training still. A model may be named,
-//! as `small=model.gguf`.
+//! Each text is read twice, with another thing in the hands of the one who is asked for; all else is the same. What
+//! counts is the difference of the losses of the answer: 0 is what a model reaches that remembers nothing, whatever it
+//! thinks of the answer. Beside it stands how often the right thing is the likeliest of eight, of which chance finds
+//! one in eight. Texts are made from the seed, so every model reads the same ones. `--frozen` also holds the inner
+//! models of test-time training still. A model may be named, as `small=model.gguf`.
 
 mod plot;
 
 use bitnet::{Error, KvType, Model, Sequence};
 use plot::{Curve, Frame, svg};
+use test_support::Random;
 
 const NAMES: [&str; 8] = ["Tom", "Lily", "Ben", "Mia", "Sam", "Anna", "Max", "Sue"];
 const THINGS: [&str; 8] = ["ball", "hat", "book", "car", "doll", "cake", "box", "kite"];
@@ -33,26 +34,14 @@ const WHERE: [&str; 8] = [
 /// People who have something.
 const FACTS: usize = 3;
 
-/// Deterministic numbers (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
+/// `k` of the first `n` numbers, in random order.
+fn choose(random: &mut Random, k: usize, n: usize) -> Vec<usize> {
+    let mut all: Vec<usize> = (0..n).collect();
+    for i in 0..k {
+        all.swap(i, i + random.below(n - i));
     }
-
-    /// `k` of the first `n` numbers, in random order.
-    fn choose(&mut self, k: usize, n: usize) -> Vec<usize> {
-        let mut all: Vec<usize> = (0..n).collect();
-        for i in 0..k {
-            all.swap(i, i + self.below(n - i));
-        }
-        all.truncate(k);
-        all
-    }
+    all.truncate(k);
+    all
 }
 
 /// What was measured at one distance, summed.
@@ -84,8 +73,8 @@ fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Resul
     let mut sums = vec![Sums::default(); distances.len()];
     for text in 0..texts {
         let mut random = Random(seed.wrapping_add((text as u64) << 32));
-        let people = random.choose(FACTS, NAMES.len());
-        let things = random.choose(FACTS + 1, THINGS.len());
+        let people = choose(&mut random, FACTS, NAMES.len());
+        let things = choose(&mut random, FACTS + 1, THINGS.len());
         let asked = random.below(FACTS);
         let story = |other: bool| {
             let mut story = "Once upon a time, there were some friends.".to_owned();

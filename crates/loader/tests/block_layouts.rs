@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use half::f16;
 use loader::LoadError;
 use loader::gguf::{GgmlType, Gguf, GgufWriter};
-use safetensors::SafeTensors;
 use ternary_kernels::{FileFormat, GroupScales, ScaleRounding, Scales, TernaryMatrix};
+use test_support::Tensors;
 
 fn folder() -> Option<PathBuf> {
     Some(test_support::shared_dir()?.join("fixtures/families/block_units"))
@@ -26,12 +26,10 @@ fn read(path: &std::path::Path) -> Result<(GgmlType, TernaryMatrix), LoadError> 
 #[test]
 fn files_of_every_layout_are_told_apart() {
     let Some(folder) = folder() else { return };
-    let expected = std::fs::read(folder.join("gguf_expected.safetensors")).unwrap();
-    let expected = SafeTensors::deserialize(&expected).unwrap();
-    let codes: &[i8] = bytemuck::cast_slice(expected.tensor("codes").unwrap().data());
-    let scales: Vec<f32> = (expected.tensor("scale_f16").unwrap().data().as_chunks().0.iter())
-        .map(|b| f16::from_le_bytes(*b).to_f32())
-        .collect();
+    let expected = Tensors::open(folder.join("gguf_expected.safetensors"));
+    let codes: &[i8] = bytemuck::cast_slice(expected.bytes("codes"));
+    let scales: Vec<f32> =
+        (expected.bytes("scale_f16").as_chunks().0.iter()).map(|b| f16::from_le_bytes(*b).to_f32()).collect();
     for (name, ty) in [
         ("id42_q2_0_g64.gguf", GgmlType::Q2_0),
         ("id42_q2_0_g64.last.gguf", GgmlType::Q2_0),
@@ -127,8 +125,8 @@ fn what_is_written_is_read_as_the_same_layout() {
     }
 }
 
-/// Blocks of 128 under id 42, the scale at either end: the end is found by the scales alone, and where both ends hold what
-/// could be scales, or neither does, the file is refused.
+/// Blocks of 128 under id 42, the scale at either end: the end is found by the scales alone, and where both ends hold
+/// what could be scales, or neither does, the file is refused.
 #[test]
 fn the_end_of_the_scale_is_not_guessed() {
     let w = matrix(16, 512, 128, 7);

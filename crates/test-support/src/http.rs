@@ -1,5 +1,5 @@
-//! A small HTTP client of our own, so that tests of a server see every byte: whole answers, streams of events, connections that are
-//! dropped, requests that are wrong.
+//! A small HTTP client of our own, so that tests of a server see every byte: whole answers, streams of events,
+//! connections that are dropped, requests that are wrong.
 
 use std::io::{BufRead, BufReader, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};

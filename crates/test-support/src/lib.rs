@@ -1,8 +1,13 @@
 //! Helpers that the tests of several crates share.
 
 pub mod http;
+mod random;
+mod tensors;
 
 use std::path::PathBuf;
+
+pub use random::Random;
+pub use tensors::Tensors;
 
 /// The folder of the workspace.
 pub fn workspace_dir() -> PathBuf {

@@ -2,14 +2,13 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bitnet_model::{Activation, FloatMatrix, ModelConfig, ModelError, Norm, Projection, Table, WeightSource};
 use candle_core::{DType, Device, Tensor};
-use half::bf16;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use ternary_kernels::{Scales, TernaryMatrix};
+use test_support::Tensors;
 
 /// A folder below the reference vectors, or `None` (with a message) where they are absent.
 pub(crate) fn fixture(path: &str) -> Option<PathBuf> {
@@ -17,64 +16,19 @@ pub(crate) fn fixture(path: &str) -> Option<PathBuf> {
 }
 
 /// A safetensors file in memory.
-pub(crate) struct File(HashMap<String, Stored>);
+pub(crate) struct File(Tensors);
 
-struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
+impl std::ops::Deref for File {
+    type Target = Tensors;
 
-fn numbers<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
-    bytes.chunks_exact(N).map(|c| read(c.try_into().unwrap())).collect()
+    fn deref(&self) -> &Tensors {
+        &self.0
+    }
 }
 
 impl File {
     pub(crate) fn open(path: &Path) -> Self {
-        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let stored = |t: safetensors::tensor::TensorView| Stored {
-            dtype: t.dtype(),
-            shape: t.shape().into(),
-            bytes: t.data().into(),
-        };
-        Self(file.iter().map(|(name, t)| (name.to_string(), stored(t))).collect())
-    }
-
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
-    fn get(&self, name: &str) -> &Stored {
-        self.0.get(name).unwrap_or_else(|| panic!("no tensor {name}"))
-    }
-
-    pub(crate) fn shape(&self, name: &str) -> &[usize] {
-        &self.get(name).shape
-    }
-
-    pub(crate) fn f32(&self, name: &str) -> Vec<f32> {
-        let t = self.get(name);
-        match t.dtype {
-            Dtype::F32 => numbers(&t.bytes, f32::from_le_bytes),
-            Dtype::BF16 => numbers(&t.bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            other => panic!("{name} is {other:?}"),
-        }
-    }
-
-    /// Integers of any width.
-    pub(crate) fn ints(&self, name: &str) -> Vec<i64> {
-        let t = self.get(name);
-        match t.dtype {
-            Dtype::I8 => t.bytes.iter().map(|&b| i64::from(b as i8)).collect(),
-            Dtype::I32 => numbers(&t.bytes, |b| i64::from(i32::from_le_bytes(b))),
-            Dtype::I64 => numbers(&t.bytes, i64::from_le_bytes),
-            other => panic!("{name} is {other:?}"),
-        }
-    }
-
-    pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
-        self.ints(name).into_iter().map(|i| u32::try_from(i).unwrap()).collect()
+        Self(Tensors::open(path))
     }
 
     /// A float tensor, as f32.
@@ -82,9 +36,9 @@ impl File {
         Tensor::from_vec(self.f32(name), self.shape(name), &Device::Cpu).unwrap()
     }
 
-    fn bytes(&self, name: &str) -> Option<&[u8]> {
-        let t = self.get(name);
-        (t.dtype == Dtype::U8).then_some(&t.bytes)
+    /// The bytes of packed weights; `None` for a tensor of another type.
+    fn packed(&self, name: &str) -> Option<&[u8]> {
+        (self.dtype(name) == Dtype::U8).then(|| self.bytes(name))
     }
 }
 
@@ -155,7 +109,7 @@ impl WeightSource for Checkpoint {
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let name = Self::projection_name(layer, which);
         let (rows, cols) = self.config.projection_shape(layer, which);
-        let (trits, scale) = match self.file.bytes(&name) {
+        let (trits, scale) = match self.file.packed(&name) {
             None => absmean(&self.file.f32(&name)),
             Some(packed) => {
                 let quarter = rows / 4;

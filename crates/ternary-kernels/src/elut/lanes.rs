@@ -69,7 +69,7 @@ pub(super) trait Lanes: Copy {
 /// [`runs`] compiled for an instruction set, each instance by itself.
 pub(super) trait Compiled: Lanes {
     /// Tokens at a time: 2 or 4, as many as registers have room for.
-    const MOST: usize;
+    const MAX_TOKENS: usize;
 
     /// [`runs`].
     fn runs<const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
@@ -84,7 +84,7 @@ pub(super) trait Compiled: Lanes {
 macro_rules! compiled {
     ($token:ty, tokens = $most:literal, features = $features:literal) => {
         impl crate::elut::lanes::Compiled for $token {
-            const MOST: usize = $most;
+            const MAX_TOKENS: usize = $most;
 
             fn runs<const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
                 self,
@@ -119,7 +119,7 @@ pub(super) fn run<S: Compiled>(s: S, product: &Product<'_>, acc: &mut [i32]) {
     let mut first = 0;
     while first < product.tokens {
         let left = product.tokens - first;
-        first += if S::MOST >= 4 && left >= 4 {
+        first += if S::MAX_TOKENS >= 4 && left >= 4 {
             tokens::<S, 4>(s, product, first, acc)
         } else if left >= 2 {
             tokens::<S, 2>(s, product, first, acc)

@@ -1,15 +1,14 @@
 //! The layout as documented, and the bounds of rounded tables.
 
+use test_support::Random;
+
 use super::code::Code;
 use super::*;
 use crate::i2s::even_parts;
 
 fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
-    let mut state = seed;
-    move |n| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) % n
-    }
+    let mut random = Random(seed);
+    move |n| random.bits() % n
 }
 
 /// Every group of every row, read back from where the picture in the module's documentation says.

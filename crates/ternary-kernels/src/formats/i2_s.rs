@@ -30,15 +30,15 @@ pub(super) const INFO: FormatInfo = FormatInfo {
 /// Weights and bytes of a block.
 const BLOCK: (usize, usize) = INFO.block();
 /// Bytes after the weights.
-const TAIL: usize = 32;
+const TAIL_BYTES: usize = 32;
 
 pub(super) fn byte_len(rows: usize, cols: usize) -> Result<usize, KernelError> {
     let reason = "a row must be whole blocks of 128; TQ2_0 needs multiples of 256, IQ2_BN of 64, HF packed takes any";
-    common::byte_len(FORMAT, (rows, cols), BLOCK, (0, TAIL), reason)
+    common::byte_len(FORMAT, (rows, cols), BLOCK, (0, TAIL_BYTES), reason)
 }
 
 pub(super) fn validate(cols: usize, bytes: &[u8]) -> Result<Scales, KernelError> {
-    let (weights, tail) = bytes.split_at(bytes.len() - TAIL);
+    let (weights, tail) = bytes.split_at(bytes.len() - TAIL_BYTES);
     if let Some((i, field)) = common::first_code_3(weights, 0x55) {
         let at = i / BLOCK.1 * BLOCK.0 + (3 - field) * 32 + i % BLOCK.1;
         return Err(common::code_3(FORMAT, at / cols, at % cols));
@@ -60,7 +60,7 @@ pub(super) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
 
 pub(super) fn encode(w: &TernaryMatrix, bytes: &mut [u8]) -> Result<(), KernelError> {
     let scale = common::one_scale(FORMAT, w)?;
-    let (weights, tail) = bytes.split_at_mut(bytes.len() - TAIL);
+    let (weights, tail) = bytes.split_at_mut(bytes.len() - TAIL_BYTES);
     tail[..4].copy_from_slice(&scale.to_le_bytes());
     common::for_rows(w, w.cols() / 4, weights, |_, trits, row| {
         for (trits, block) in trits.as_chunks::<128>().0.iter().zip(row.as_chunks_mut::<32>().0) {

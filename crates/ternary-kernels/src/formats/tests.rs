@@ -1,17 +1,13 @@
 //! Refusals and round trips of every format.
 
 use proptest::prelude::*;
+use test_support::Random;
 
 use super::*;
 use crate::GroupScales;
 
 fn matrix(rows: usize, cols: usize, scales: Scales, seed: u64) -> TernaryMatrix {
-    let mut state = seed;
-    let mut trit = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        ((state >> 33) % 3) as i8 - 1
-    };
-    let trits: Vec<i8> = (0..rows * cols).map(|_| trit()).collect();
+    let trits = Random(seed).trits(rows * cols);
     TernaryMatrix::from_trits(rows, cols, &trits, scales).unwrap()
 }
 
@@ -55,10 +51,8 @@ proptest! {
     fn random_bytes_are_judged_without_a_panic(rows in 0usize..6, units in 0usize..3, seed in any::<u64>(), mask in any::<u8>()) {
         for &format in FileFormat::ALL {
             let cols = units * unit(format);
-            let mut state = seed | 1;
-            let bytes: Vec<u8> = (0..format.byte_len(rows, cols).unwrap())
-                .map(|_| { state = state.wrapping_mul(6364136223846793005).wrapping_add(1); (state >> 56) as u8 & mask })
-                .collect();
+            let mut bytes = Random(seed).bytes(format.byte_len(rows, cols).unwrap());
+            bytes.iter_mut().for_each(|b| *b &= mask);
             if let Ok(w) = TernaryMatrix::from_bytes(format, rows, cols, bytes.into(), None) {
                 let top = if w.levels() == Levels::Four { 2 } else { 1 };
                 prop_assert!(w.to_trits().iter().all(|t| (-1..=top).contains(t)));

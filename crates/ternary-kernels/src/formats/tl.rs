@@ -3,7 +3,7 @@
 use crate::{FileFormat, KernelError};
 
 /// Bytes after the weights: the scale as f32, then padding.
-pub(super) const TAIL: usize = 32;
+pub(super) const TAIL_BYTES: usize = 32;
 
 /// Tile sizes of a TL1 or TL2 tensor, under the names of bitnet.cpp's `kernel_config.ini`.
 ///

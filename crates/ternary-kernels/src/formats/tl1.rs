@@ -42,7 +42,7 @@
 //! ```
 
 use super::table::{FormatInfo, ScalePlace};
-use super::tl::{TAIL, first_half_above, pack_pairs, unpack_pairs};
+use super::tl::{TAIL_BYTES, first_half_above, pack_pairs, unpack_pairs};
 use super::{TlTile, common};
 use crate::{FileFormat, KernelError, Levels, Scales, TernaryMatrix};
 
@@ -73,7 +73,7 @@ pub(super) fn byte_len(tile: TlTile, rows: usize, cols: usize) -> Result<usize, 
     if !cols.is_multiple_of(tile.bk) {
         return Err(tile.refuse(format, shape, "the columns must be a multiple of bk"));
     }
-    common::byte_len(format, shape, (4, 1), (0, TAIL), "")
+    common::byte_len(format, shape, (4, 1), (0, TAIL_BYTES), "")
 }
 
 /// Calls `f(group, offset)` for each four columns of row `m`, in the order of the columns.
@@ -109,7 +109,7 @@ fn place(tile: TlTile, cols: usize, offset: usize) -> (usize, usize) {
 
 pub(super) fn validate(tile: TlTile, cols: usize, bytes: &[u8]) -> Result<Scales, KernelError> {
     let format = FileFormat::Tl1(tile);
-    let (weights, tail) = bytes.split_at(bytes.len() - TAIL);
+    let (weights, tail) = bytes.split_at(bytes.len() - TAIL_BYTES);
     if let Some((at, lower)) = first_half_above(weights, 8) {
         let (row, col) = place(tile, cols, at);
         let code = i32::from(if lower { weights[at] & 15 } else { weights[at] >> 4 });
@@ -125,7 +125,7 @@ pub(super) fn decode_row(tile: TlTile, bytes: &[u8], cols: usize, r: usize, out:
 
 pub(super) fn encode(tile: TlTile, w: &TernaryMatrix, bytes: &mut [u8]) -> Result<(), KernelError> {
     let scale = common::one_scale(FileFormat::Tl1(tile), w)?;
-    let (weights, tail) = bytes.split_at_mut(bytes.len() - TAIL);
+    let (weights, tail) = bytes.split_at_mut(bytes.len() - TAIL_BYTES);
     tail[..4].copy_from_slice(&scale.to_le_bytes());
     let mut trits = vec![0; w.cols()];
     for r in 0..w.rows() {

@@ -45,7 +45,7 @@
 //! ```
 
 use super::table::{FormatInfo, ScalePlace};
-use super::tl::{TAIL, first_half_above, pack_pairs, unpack_pairs};
+use super::tl::{TAIL_BYTES, first_half_above, pack_pairs, unpack_pairs};
 use super::{TlTile, common};
 use crate::{FileFormat, KernelError, Levels, Scales, TernaryMatrix};
 
@@ -180,14 +180,14 @@ pub(super) fn byte_len(tile: TlTile, rows: usize, cols: usize) -> Result<usize, 
         return Err(tile.refuse(format, shape, "what remains of the columns after tiles of bk must not exceed 256"));
     }
     common::byte_len(format, shape, (1, 1), (0, 0), "")?;
-    let all = content(rows, cols).and_then(|n| n.checked_add(TAIL)).filter(|n| isize::try_from(*n).is_ok());
+    let all = content(rows, cols).and_then(|n| n.checked_add(TAIL_BYTES)).filter(|n| isize::try_from(*n).is_ok());
     all.ok_or(KernelError::TooLarge { op: format.name(), rows, cols })
 }
 
 pub(super) fn validate(tile: TlTile, rows: usize, cols: usize, bytes: &[u8]) -> Result<Scales, KernelError> {
     let format = FileFormat::Tl2(tile);
     let map = Map::new(tile, rows, cols);
-    let (weights, tail) = bytes.split_at(bytes.len() - TAIL);
+    let (weights, tail) = bytes.split_at(bytes.len() - TAIL_BYTES);
     let foreign = |at: usize, what| KernelError::ForeignTiles { format, tile, at, what };
     if let Some((at, _)) = first_half_above(&weights[..map.signs], 13) {
         return Err(foreign(at, "holds an index above 13"));
@@ -240,7 +240,7 @@ pub(super) fn decode_row(tile: TlTile, bytes: &[u8], (rows, cols): (usize, usize
 pub(super) fn encode(tile: TlTile, w: &TernaryMatrix, bytes: &mut [u8]) -> Result<(), KernelError> {
     let scale = common::one_scale(FileFormat::Tl2(tile), w)?;
     let map = Map::new(tile, w.rows(), w.cols());
-    let (weights, tail) = bytes.split_at_mut(bytes.len() - TAIL);
+    let (weights, tail) = bytes.split_at_mut(bytes.len() - TAIL_BYTES);
     tail[..4].copy_from_slice(&scale.to_le_bytes());
     let mut trits = vec![0; w.cols()];
     for m in 0..w.rows() {

@@ -1,18 +1,14 @@
 //! TL1 and TL2: the closed forms against writers that never compute an offset, round trips, refusals.
 
 use proptest::prelude::*;
+use test_support::Random;
 
 use super::*;
 
 const ONE: Scales = Scales::Tensor(1.5);
 
-fn matrix(rows: usize, cols: usize, mut seed: u64) -> TernaryMatrix {
-    let trits: Vec<i8> = (0..rows * cols)
-        .map(|_| {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((seed >> 33) % 3) as i8 - 1
-        })
-        .collect();
+fn matrix(rows: usize, cols: usize, seed: u64) -> TernaryMatrix {
+    let trits = Random(seed).trits(rows * cols);
     TernaryMatrix::from_trits(rows, cols, &trits, ONE).unwrap()
 }
 
@@ -137,10 +133,8 @@ proptest! {
     fn random_bytes_are_judged_without_a_panic(seed in any::<u64>(), mask in any::<u8>(), cut in 0usize..2048) {
         for (format, rows, cols) in small() {
             let len = format.byte_len(rows, cols).unwrap();
-            let mut state = seed | 1;
-            let mut bytes: Vec<u8> = (0..len)
-                .map(|_| { state = state.wrapping_mul(6364136223846793005).wrapping_add(1); (state >> 56) as u8 & mask })
-                .collect();
+            let mut bytes = Random(seed).bytes(len);
+            bytes.iter_mut().for_each(|b| *b &= mask);
             // So that some get past the padding and the scale.
             bytes[cut.min(len)..].fill(0);
             if let Ok(w) = TernaryMatrix::from_bytes(format, rows, cols, bytes.clone().into(), None) {

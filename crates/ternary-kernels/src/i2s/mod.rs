@@ -89,7 +89,7 @@ const _: () = assert!(COL_ALIGN == ROW_ALIGN && COL_ALIGN.is_multiple_of(CHUNK_C
 /// The longest row: `127 * 2^24` still fits an i32, so no product can overflow its result.
 pub(crate) const MAX_COLS: usize = 1 << 24;
 
-/// Chunks of a tile of a GEMM: 2048 columns, so that the activations of a dozen tokens fill 24 KiB.
+/// Chunks of a tile of a GEMM: 2560 columns, so that the activations of a dozen tokens fill 30 KiB.
 pub(crate) const BLOCK_CHUNKS: usize = 160;
 
 /// One chunk of a panel.

@@ -11,7 +11,7 @@ use crate::{AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scale
 /// Rounds that are measured whatever they take, and rounds after which more change nothing.
 const ROUNDS: (usize, usize) = (3, 25);
 /// A phase of a round is repeated until it took this long, so that the clock and a wake-up do not count.
-const LEAST: Duration = Duration::from_millis(3);
+const MIN_SAMPLE: Duration = Duration::from_millis(3);
 /// A candidate that takes this many times as long as the best on a small matrix, in both phases, is no contender: formats
 /// differ in bytes by less than half of that.
 const HOPELESS: f64 = 2.5;
@@ -276,7 +276,7 @@ impl Bench {
                 let sum = &mut sums[*s];
                 *sum = (sum.0 + time(*s, 0, &pool[range.clone()]), sum.1 + 1);
             }
-            if began.elapsed() >= LEAST {
+            if began.elapsed() >= MIN_SAMPLE {
                 break;
             }
         }
@@ -287,7 +287,7 @@ impl Bench {
         for (s, samples) in samples.iter_mut().enumerate() {
             let all: Vec<_> = matrices.iter().filter(|(slot, _)| *slot == s).map(|(_, range)| range).collect();
             let (mut seconds, mut n, began) = (0.0, 0, Instant::now());
-            while n == 0 || began.elapsed() < LEAST {
+            while n == 0 || began.elapsed() < MIN_SAMPLE {
                 seconds += time(s, 1, &pool[all[(round + n) % all.len()].clone()]);
                 n += 1;
             }

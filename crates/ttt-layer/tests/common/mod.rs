@@ -4,31 +4,8 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module, VarBuilder, VarMap, linear_no_bias};
 use ternary_kernels::{ColsMut, Ops, Team};
+pub(crate) use test_support::Random;
 use ttt_layer::{Inputs, Kind, RopePairs, RowWise, Rows, Scratch, TttConfig, TttLayer, TttState};
-
-/// Deterministic numbers (splitmix64).
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    /// Deviation 1, an f32 also where it is widened.
-    pub(crate) fn normal(&mut self) -> f32 {
-        let sum: i64 = (0..12).map(|_| (self.next() >> 40) as i64).sum();
-        (sum as f64 / (1u64 << 24) as f64 - 6.0) as f32
-    }
-    pub(crate) fn normals(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.normal()).collect()
-    }
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-}
 
 /// A layer whose every parameter is drawn from a seed, position weights below zero among them.
 pub(crate) struct Case {

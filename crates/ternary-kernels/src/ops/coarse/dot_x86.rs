@@ -20,9 +20,9 @@ use super::{CoarseBatch, UNIT, Unit};
 /// (128256 x 2560 on a Zen 4 server, one thread; one row 9.9 instead of 11.5). Distances from 2 to 8 KiB are alike.
 #[inline(always)]
 fn prefetch_ahead(unit: &Unit) {
-    const AHEAD: usize = 4096;
+    const PREFETCH_BYTES: usize = 4096;
     for line in 0..UNIT / 64 {
-        let at = unit.as_ptr().wrapping_add(AHEAD + 64 * line);
+        let at = unit.as_ptr().wrapping_add(PREFETCH_BYTES + 64 * line);
         // SAFETY: a prefetch reads nothing and faults on no address; the address is computed without a claim that it
         // lies in an allocation. SSE, which it needs, is part of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use test_support::Random;
+
 use super::dot::{Sums, ZERO};
 use super::*;
 use crate::ops::tests::emulated;
@@ -13,24 +15,6 @@ fn all_ops() -> Vec<Ops> {
 
 fn team(n: usize) -> Team {
     Team::new(NonZeroUsize::new(n).unwrap()).unwrap()
-}
-
-/// Deterministic numbers (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-    fn normal(&mut self) -> f32 {
-        (0..12).map(|_| self.unit()).sum::<f32>() / 2.0
-    }
 }
 
 /// All bounds of `x` (`[n, cols]`) with `threads` threads: `[n, padded rows]`.
@@ -60,7 +44,7 @@ fn adversarial(rows: usize, cols: usize, seed: u64) -> Vec<f32> {
     let mut r = Random(seed);
     let mut w = vec![0.0f32; rows * cols];
     for (i, row) in w.chunks_exact_mut(cols).enumerate() {
-        let size = 2f32.powi((r.next() % 5) as i32 - 2);
+        let size = 2f32.powi((r.bits() % 5) as i32 - 2);
         for w in row.iter_mut() {
             *w = r.normal() * size;
         }
@@ -110,7 +94,7 @@ fn sums_are_equal_on_every_instruction_set() {
     for cols in [1, 15, 16, 17, 100, 256, 2560] {
         let mut r = Random(cols as u64);
         let mut units = vec![[0u8; UNIT]; units_of(cols)];
-        units.iter_mut().flatten().for_each(|b| *b = r.next() as u8);
+        units.iter_mut().flatten().for_each(|b| *b = r.bits() as u8);
         // The extremes: the largest code against the largest and the smallest digits.
         for extreme in [false, true] {
             if extreme {

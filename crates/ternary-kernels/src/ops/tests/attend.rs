@@ -18,7 +18,7 @@ struct Case {
 
 impl Case {
     fn new(random: &mut Random, d: usize, len: usize, heads: usize) -> Self {
-        let stride = d + random.next() as usize % 5;
+        let stride = d + random.bits() as usize % 5;
         // What lies in the gaps must not be read as a number.
         let mut rows = |stride: usize, width: usize| -> Vec<f32> {
             (0..len * stride).map(|i| if i % stride < width { random.activation() } else { f32::NAN }).collect()

@@ -116,7 +116,7 @@ fn a_norm_fused_with_quantisation_has_the_bits_of_both_steps() {
 fn elementwise_operations_follow_their_formulas() {
     let mut random = Random(6);
     for &k in SIZES {
-        let (x, y, codes) = (random.activations(k), random.activations(k), random.codes(k));
+        let (x, y, codes) = (random.activations(k), random.activations(k), random.integers(k));
         let factor = random.unit();
         let each = |f: &dyn Fn(usize) -> f32| (0..k).map(f).collect::<Vec<f32>>();
         for ops in all_ops() {

@@ -25,7 +25,7 @@ fn products_are_chains_of_fused_operations() {
                 let (x, w, start) = (random.activations(n * k), random.activations(k * m), random.activations(n * m));
                 let want = product(&x, &w, k, &start);
                 // Each row by itself, as far as it sees.
-                let first = (random.next() as usize) % (k + 1);
+                let first = (random.bits() as usize) % (k + 1);
                 let causal = first + n <= k;
                 let mut seen = start.clone();
                 for t in 0..if causal { n } else { 0 } {

@@ -1,6 +1,7 @@
 //! Tests of the operations: equal bits on all instruction sets, errors against f64, special values.
 
 use half::{bf16, f16};
+use test_support::Random;
 
 use super::Ops;
 use crate::{Int8Batch, Isa};
@@ -35,33 +36,6 @@ pub(super) fn emulated() -> bool {
 
 fn portable() -> Ops {
     Ops::for_isa(Isa::Scalar).unwrap()
-}
-
-/// Deterministic numbers (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    /// In -1..1.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-    /// In -8..8, mostly small.
-    fn activation(&mut self) -> f32 {
-        self.unit() * 8.0 * self.unit().abs()
-    }
-    fn activations(&mut self, k: usize) -> Vec<f32> {
-        (0..k).map(|_| self.activation()).collect()
-    }
-    fn codes(&mut self, k: usize) -> Vec<i32> {
-        (0..k).map(|_| (self.next() as i32) >> (self.next() % 30)).collect()
-    }
 }
 
 /// The same values, on an address that is no multiple of a vector.
