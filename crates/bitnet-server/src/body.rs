@@ -1,4 +1,5 @@
-//! Bodies of requests: how long they may take to come, how long they may be, and how much room all of them may take together.
+//! Bodies of requests: how long they may take to come, how long they may be, and how much room all of them may take
+//! together.
 
 use std::ops::Deref;
 use std::pin::Pin;
@@ -8,14 +9,14 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use hyper::body::Body as _;
 
-use crate::api::{ApiError, quoted};
-use crate::app::App;
+use crate::api_error::{ApiError, quoted};
 use crate::budget::Share;
 use crate::net::Peer;
+use crate::state::App;
 
-/// All bodies together may take so many times the longest one, and [`ALWAYS`].
-const TIMES: usize = 16;
-const ALWAYS: usize = 64 << 20;
+/// All bodies together may take so many times the longest one, and [`BODY_BUDGET_BASE`].
+const BODY_BUDGET_FACTOR: usize = 16;
+const BODY_BUDGET_BASE: usize = 64 << 20;
 
 /// A body that was read; it counts among all until it is dropped.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct Bytes {
 
 /// What all bodies together may take, if each may have so many bytes.
 pub(crate) fn room(longest: usize) -> usize {
-    longest.saturating_mul(TIMES).saturating_add(ALWAYS)
+    longest.saturating_mul(BODY_BUDGET_FACTOR).saturating_add(BODY_BUDGET_BASE)
 }
 
 impl Deref for Bytes {
@@ -38,8 +39,8 @@ impl Deref for Bytes {
 }
 
 impl App {
-    /// The body of a request, which must say that it is JSON: a form on a web page cannot, so no page can use a server behind its
-    /// reader's back.
+    /// The body of a request, which must say that it is JSON: a form on a web page cannot, so no page can use a server
+    /// behind its reader's back.
     pub(crate) async fn read_body(&self, request: Request) -> Result<Bytes, ApiError> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();

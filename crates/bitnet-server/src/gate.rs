@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 
-use crate::api::ApiError;
-use crate::app::App;
+use crate::api_error::ApiError;
+use crate::state::App;
 use crate::{Options, ServerError};
 
 /// What decides whether a request may pass.
@@ -45,7 +45,8 @@ impl Gate {
         if let Some(names) = self.names
             && !hosts.iter().all(|host| names.allow(host, &self.app.options.allow_hosts))
         {
-            // A web page that someone opened on this machine can send requests here under a name of its own (DNS rebinding).
+            // A web page that someone opened on this machine can send requests here under a name of its own (DNS
+            // rebinding).
             let message = "without an API key this server answers to names of this machine only (localhost, 127.0.0.1) and to \
                 those it was started with (--allow-host); start it with a key to call it otherwise";
             return Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message).code("host_not_allowed"));

@@ -1,9 +1,9 @@
-//! An OpenAI-compatible HTTP server over [`bitnet`]: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/models`, with
-//! streaming, and `/health` and `/metrics`.
+//! An OpenAI-compatible HTTP server over [`bitnet`]: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`,
+//! `/v1/models`, with streaming, and `/health` and `/metrics`.
 //!
-//! One thread owns all texts and takes them through the model together, a token of each in one pass; connections are served
-//! asynchronously and hand it their requests through a bounded queue. The text of a request does not depend on what else is
-//! generated: with the same seed it is that of [`bitnet::Session`], bit for bit.
+//! One thread owns all texts and takes them through the model together, a token of each in one pass; connections are
+//! served asynchronously and hand it their requests through a bounded queue. The text of a request does not depend on
+//! what else is generated: with the same seed it is that of [`bitnet::Session`], bit for bit.
 //!
 //! ```no_run
 //! use bitnet_server::{Options, Server};
@@ -13,13 +13,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Server`] listens by itself; [`Service`] is the same without sockets, as an `axum` router for a program that has a server. What clients can
-//! say and what they are told is in `docs/server.md`.
+//! [`Server`] listens by itself; [`Service`] is the same without sockets, as an `axum` router for a program that has a
+//! server. What clients can say and what they are told is in `docs/server.md`.
 
 #![forbid(unsafe_code)]
 
 mod api;
-mod app;
+mod api_error;
 mod body;
 mod budget;
 mod engine;
@@ -31,12 +31,14 @@ mod options;
 mod pool;
 mod routes;
 mod server;
+mod service;
+mod state;
 mod workers;
 
-pub use app::Service;
 pub use error::ServerError;
 pub use options::{ApiKey, Options};
 pub use server::{Handle, Server};
+pub use service::Service;
 
 /// The examples of the document compile.
 #[cfg(doctest)]

@@ -63,18 +63,21 @@ pub struct Options {
     pub api_key: Option<ApiKey>,
     /// Whether to listen on other addresses than loopback without a key.
     pub without_key: bool,
-    /// Names besides this machine's own by which a server without a key may be called (`Host`), without a port. A web page that someone
-    /// opens can send requests here under a name of its own (DNS rebinding), so other names are refused.
+    /// Names besides this machine's own by which a server without a key may be called (`Host`), without a port. A web
+    /// page that someone opens can send requests here under a name of its own (DNS rebinding), so other names are
+    /// refused.
     pub allow_hosts: Vec<String>,
     /// Texts that are generated at once, in one pass over the weights each step.
     pub max_sessions: usize,
-    /// Texts beside these that are short: prompt and answer have at most 1,024 tokens together. The second of these places takes texts of
-    /// 512 tokens, the third of 256, the others of 128. So a plain request does not wait while long ones have all other places.
+    /// Texts beside these that are short: prompt and answer have at most 1,024 tokens together. The second of these
+    /// places takes texts of 512 tokens, the third of 256, the others of 128. So a plain request does not wait while
+    /// long ones have all other places.
     pub short_sessions: usize,
-    /// Texts that may wait for their turn, a quarter of them single short ones; what comes beyond is refused with status 429.
+    /// Texts that may wait for their turn, a quarter of them single short ones; what comes beyond is refused with
+    /// status 429.
     pub queue: usize,
-    /// Most new tokens that a request may ask for, and what it gets at most where it does not ask. By default what the context
-    /// holds, or for models without a limit of context what they were made for.
+    /// Most new tokens that a request may ask for, and what it gets at most where it does not ask. By default what the
+    /// context holds, or for models without a limit of context what they were made for.
     pub max_tokens: Option<usize>,
     /// Most texts that one request may ask for (`n`, several prompts).
     pub max_choices: usize,
@@ -82,10 +85,11 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Longest body of a request in bytes.
     pub body_bytes: usize,
-    /// Most tokens of a text that is to become a vector. By default what the context holds, or 32,768 for models without a limit of
-    /// context.
+    /// Most tokens of a text that is to become a vector. By default what the context holds, or 32,768 for models
+    /// without a limit of context.
     pub max_embed_tokens: Option<usize>,
-    /// Threads that read requests larger than 64 KiB and cut their texts into tokens; smaller ones have threads of their own.
+    /// Threads that read requests larger than 64 KiB and cut their texts into tokens; smaller ones have threads of
+    /// their own.
     pub prompt_threads: usize,
     /// Large requests that may wait for such a thread; what comes beyond is refused with status 429.
     pub prompt_queue: usize,
@@ -95,10 +99,12 @@ pub struct Options {
     pub constraint_queue: usize,
     /// Longest wait from the end of a request until its constraint is built.
     pub constraint_timeout: Duration,
-    /// Bytes that the constraints of all texts together may take, those that wait included. While half of them are taken requests with
-    /// constraints are refused with status 429; where growing automata take all, the text with the largest ends so.
+    /// Bytes that the constraints of all texts together may take, those that wait included. While half of them are
+    /// taken requests with constraints are refused with status 429; where growing automata take all, the text with the
+    /// largest ends so.
     pub constraint_bytes: usize,
-    /// Connections at once. Beyond, the connection that was idle longest is closed, or if none is, others wait until one ends.
+    /// Connections at once. Beyond, the connection that was idle longest is closed, or if none is, others wait until
+    /// one ends.
     pub max_connections: usize,
     /// Longest wait for the whole head of a request, from the connection's begin or the head's first byte.
     pub head_timeout: Duration,

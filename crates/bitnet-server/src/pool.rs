@@ -1,7 +1,8 @@
-//! Threads that compute for requests before the engine has them: they read large bodies, cut texts into tokens, build constraints.
+//! Threads that compute for requests before the engine has them: they read large bodies, cut texts into tokens, build
+//! constraints.
 //!
-//! They are not the runtime's: those wait for each other at the end, and a request that takes all of them would stop everybody. Each
-//! kind of work has its own few threads and its own bounded queue.
+//! They are not the runtime's: those wait for each other at the end, and a request that takes all of them would stop
+//! everybody. Each kind of work has its own few threads and its own bounded queue.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,7 +62,8 @@ impl Asker {
         Self { gone: Arc::default(), deadline: Instant::now() + Duration::from_secs(3600) }
     }
 
-    /// Whether the work was cancelled: the client is gone or its time is over. Work in several parts checks this between them.
+    /// Whether the work was cancelled: the client is gone or its time is over. Work in several parts checks this
+    /// between them.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Relaxed) || Instant::now() >= self.deadline
     }
@@ -115,8 +117,8 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Has `work` done by one of the threads. It must be ready `limit` after `arrived`. If the future is dropped before, because the client
-    /// is gone, work that has not begun never does.
+    /// Has `work` done by one of the threads. It must be ready `limit` after `arrived`. If the future is dropped
+    /// before, because the client is gone, work that has not begun never does.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         arrived: Instant,

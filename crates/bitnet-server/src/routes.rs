@@ -7,7 +7,7 @@ use axum::http::Method;
 use axum::routing::{MethodRouter, get, post};
 
 use crate::api;
-use crate::app::{self, App};
+use crate::state::App;
 
 /// An endpoint.
 pub(crate) struct Route {
@@ -39,8 +39,8 @@ impl Route {
 
 /// All endpoints. What is here is routed, counted, and named in refusals.
 pub(crate) static ROUTES: &[Route] = &[
-    Route::get("/health", "/health", || get(app::health)),
-    Route::get("/metrics", "/metrics", || get(app::metrics)),
+    Route::get("/health", "/health", || get(api::health)),
+    Route::get("/metrics", "/metrics", || get(api::metrics)),
     Route::get("/v1/models", "/v1/models", || get(api::models)),
     // Names of models may hold slashes.
     Route::get("/v1/models/{*name}", "/v1/models", || get(api::model)),

@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use crate::app::OVERDUE;
 use crate::net::{Connection, Places};
 use crate::pool::told;
+use crate::service::ENGINE_END_LIMIT;
 use crate::{Options, ServerError, Service};
 
 /// How long connections may take to send what is left after the engine has ended; less than what is left until the end.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 /// What the server itself may need beyond the time at which it should have ended, before the process ends without it.
 const SPARE: Duration = Duration::from_millis(200);
-/// A pause after the system refused a connection: it has no more file descriptors, and asking again at once would not help.
+/// A pause after the system refused a connection: it has no more file descriptors, and asking again at once would not
+/// help.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A model behind an OpenAI-compatible HTTP interface.
@@ -46,19 +47,20 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Lets the server end: it takes nothing more, what has begun may go on for [`Options::grace`], and then it is broken off and its
-    /// clients are told. [`Server::run`] returns after that.
+    /// Lets the server end: it takes nothing more, what has begun may go on for [`Options::grace`], and then it is
+    /// broken off and its clients are told. [`Server::run`] returns after that.
     pub fn shut_down(&self) {
         self.closing.send_replace(true);
     }
 }
 
 impl Server {
-    /// Listens at [`Options::address`] and starts the thread that computes. Connections are answered from [`Server::run`] on.
+    /// Listens at [`Options::address`] and starts the thread that computes. Connections are answered from
+    /// [`Server::run`] on.
     ///
     /// # Errors
-    /// [`ServerError::Open`] for an address that other machines reach, without a key; an address where this process cannot
-    /// listen; the errors of [`Service::start`].
+    /// [`ServerError::Open`] for an address that other machines reach, without a key; an address where this process
+    /// cannot listen; the errors of [`Service::start`].
     pub fn bind(model: bitnet::Model, options: Options) -> Result<Self, ServerError> {
         let address = options.address;
         if !address.ip().is_loopback() && options.api_key.is_none() && !options.without_key {
@@ -89,7 +91,8 @@ impl Server {
         Handle { closing: self.closing.clone() }
     }
 
-    /// Answers requests until [`Handle::shut_down`], and returns two seconds after [`Options::grace`] at the latest, whatever runs.
+    /// Answers requests until [`Handle::shut_down`], and returns two seconds after [`Options::grace`] at the latest,
+    /// whatever runs.
     ///
     /// # Errors
     /// [`ServerError::System`] without threads, [`ServerError::EngineFailed`] if the thread that computes has panicked,
@@ -98,17 +101,18 @@ impl Server {
         self.run_in(runtime()?)
     }
 
-    /// Like [`Server::run`], and until Ctrl-C or a request to terminate comes. A second one is waited for by nothing: this returns at
-    /// once, and the process is to end.
+    /// Like [`Server::run`], and until Ctrl-C or a request to terminate comes. A second one is waited for by nothing:
+    /// this returns at once, and the process is to end.
     ///
     /// # Errors
     /// The errors of [`Server::run`], and [`ServerError::Killed`] after a second signal.
     pub fn run_until_signal(self) -> Result<(), ServerError> {
         let runtime = runtime()?;
         let handle = self.handle();
-        let last = self.service.app.options.grace + OVERDUE;
+        let last = self.service.app.options.grace + ENGINE_END_LIMIT;
         let (ended, mut news) = oneshot::channel();
-        // Signals have a thread of their own, this one, so that nothing else that runs can keep them from having their effect.
+        // Signals have a thread of their own, this one, so that nothing else that runs can keep them from having their
+        // effect.
         let signals = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || drop(ended.send(self.run_in(runtime)));
         std::thread::Builder::new().name("bitnet-server".into()).spawn(run)?;
@@ -123,7 +127,7 @@ impl Server {
             tokio::select! {
                 ended = &mut news => ended,
                 signal = signals.next() => Ok(Err(ServerError::Killed { signal })),
-                () = tokio::time::sleep(last + SPARE) => Ok(Err(ServerError::Stuck { after: OVERDUE })),
+                () = tokio::time::sleep(last + SPARE) => Ok(Err(ServerError::Stuck { after: ENGINE_END_LIMIT })),
             }
         });
         signals.shutdown_background();
@@ -138,7 +142,7 @@ impl Server {
         // New requests on old connections are refused from here on.
         let deadline = Instant::now() + service.app.options.grace;
         let ended = service.shut_down_at(deadline);
-        let left = LAST_WORDS.min((deadline + OVERDUE).saturating_duration_since(Instant::now()));
+        let left = LAST_WORDS.min((deadline + ENGINE_END_LIMIT).saturating_duration_since(Instant::now()));
         if runtime.block_on(async { tokio::time::timeout(left, places.all_free()).await.is_err() }) {
             tracing::warn!("some connections did not end by themselves");
         }
@@ -186,8 +190,8 @@ async fn accept(
     }
 }
 
-/// One thread is enough to move text, and leaves the CPUs to the model; large machines get a second one. Whatever computes has threads
-/// of its own.
+/// One thread is enough to move text, and leaves the CPUs to the model; large machines get a second one. Whatever
+/// computes has threads of its own.
 fn runtime() -> Result<Runtime, ServerError> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

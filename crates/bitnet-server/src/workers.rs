@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 
-use crate::api::ApiError;
+use crate::api_error::ApiError;
 use crate::engine::Refused;
 use crate::metrics::Metrics;
 use crate::pool::{Asker, Pool, Undone};

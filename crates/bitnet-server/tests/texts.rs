@@ -165,7 +165,8 @@ fn probabilities_are_the_models() {
     let tokens: String = logprobs["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
     assert_eq!(tokens, texts(&answer)[0]);
     assert_eq!((&logprobs["text_offset"][0], logprobs["top_logprobs"][0].as_object().unwrap().len()), (&json!(0), 3));
-    // Offsets are characters, also where a character has several tokens: before ` x` there are as many as before it in the text.
+    // Offsets are characters, also where a character has several tokens: before ` x` there are as many as before it in
+    // the text.
     let request = json!({"prompt": "The dog", "regex": "žluťoučký青空 x", "max_tokens": 60, "logprobs": 0});
     let answer = server.client.post("/v1/completions", &request).unwrap().ok();
     let logprobs = &answer["choices"][0]["logprobs"];

@@ -8,7 +8,8 @@ use common::Running;
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
-/// Writes everything that it is told, so that a test can see it in the number of tokens, and none of it where there are no tools.
+/// Writes everything that it is told, so that a test can see it in the number of tokens, and none of it where there are
+/// no tools.
 const TEMPLATE: &str = "{% if tools %}{% for tool in tools %}{{ tool.function.name }}: <tool_call> {% endfor %}{% endif %}\
     {% for m in messages %}{{ m.role }} {{ m.content }}{% for call in m.tool_calls or [] %}{{ call.function.name }}\
     {{ call.function.arguments.city.upper() }}{% endfor %}{{ m.tool_call_id or '' }}{% endfor %}";

@@ -8,8 +8,8 @@ use bitnet::{FinishReason, Model, TokenLogprob};
 use serde_json::{Map, Value, json};
 
 use super::now;
-use crate::app::App;
 use crate::engine::Usage;
+use crate::state::App;
 
 /// Which interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

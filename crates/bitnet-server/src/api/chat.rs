@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Form;
 use super::{Answer, ApiError, Draft, Fields, GenerationParams, generated, quoted, take_model};
-use crate::app::App;
+use crate::state::App;
 
 /// Most messages of a conversation.
 const MAX_MESSAGES: usize = 4096;

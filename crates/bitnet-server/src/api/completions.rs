@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::Form;
 use super::{Answer, ApiError, Draft, Fields, GenerationParams, generated, take_model};
-use crate::app::App;
+use crate::state::App;
 
 /// New tokens where the request does not say how many; OpenAI's default.
 const DEFAULT_TOKENS: usize = 16;

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::completions::texts;
 use super::pieces::json_in_pieces;
 use super::{ApiError, Fields, take_model};
-use crate::app::App;
 use crate::engine::{Embed, Job};
+use crate::state::App;
 
 /// Most texts of a request; OpenAI's limit.
 const MAX_TEXTS: usize = 2048;
@@ -94,18 +95,8 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
 
 /// The bytes of the numbers, least significant first, in base64 with padding.
 fn encode(vector: &[f32]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bytes: Vec<u8> = vector.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |i: usize| u32::from(group.get(i).copied().unwrap_or(0));
-        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        for i in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * i)) as usize & 63];
-            text.push(if i <= group.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
+    BASE64_STANDARD.encode(bytes)
 }
 
 #[cfg(test)]

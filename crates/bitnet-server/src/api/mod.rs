@@ -4,47 +4,38 @@ mod answer;
 mod chat;
 mod completions;
 mod embeddings;
-mod error;
 mod events;
 mod fields;
 mod models;
 mod params;
 mod pieces;
+mod status;
 mod weight;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bitnet::Prepared;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::app::App;
+use crate::api_error::{ApiError, quoted};
 use crate::engine::{Choice, Event, Generate, Job};
 use crate::net::Peer;
 use crate::pool::Asker;
+use crate::state::App;
 use answer::{Answer, Collected};
 pub(crate) use chat::chat;
 pub(crate) use completions::completions;
 pub(crate) use embeddings::embeddings;
-pub(crate) use error::{ApiError, quoted};
 use events::Events;
 pub(crate) use fields::Fields;
 pub(crate) use models::{model, models};
 use params::GenerationParams;
 use pieces::json_in_pieces;
-
-/// An answer of JSON.
-pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
+pub(crate) use status::{health, metrics};
 
 /// Seconds since 1970, as answers tell them.
 pub(crate) fn now() -> u64 {

@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{ApiError, json_response, quoted};
-use crate::app::App;
+use crate::api_error::{ApiError, json_response, quoted};
+use crate::state::App;
 
 fn describe(app: &App) -> Value {
     let context = app.model.context();

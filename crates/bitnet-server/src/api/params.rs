@@ -6,7 +6,7 @@ use bitnet::{GenerateOptions, SamplingOptions, SamplingOverrides, Speculation};
 use serde_json::Value;
 
 use super::{ApiError, Fields};
-use crate::app::App;
+use crate::state::App;
 
 /// Most texts that end a generation.
 const MAX_STOPS: usize = 16;

@@ -1,5 +1,5 @@
-//! Answers of JSON that are written while they are sent: numbers as text take many times the room that they take as numbers, and to
-//! write all of them at once would keep the other connections waiting.
+//! Answers of JSON that are written while they are sent: numbers as text take many times the room that they take as
+//! numbers, and to write all of them at once would keep the other connections waiting.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -7,8 +7,8 @@ const UNDER_WAY: usize = 4;
 
 /// The requests, in the order in which they came.
 ///
-/// The first one and the one with the least to read take turns: a short text does not wait for a long one that came before it, and a
-/// long one goes on however many short ones come.
+/// The first one and the one with the least to read take turns: a short text does not wait for a long one that came
+/// before it, and a long one goes on however many short ones come.
 #[derive(Debug, Default)]
 pub(super) struct Embeds {
     all: Vec<Embed>,

@@ -1,8 +1,8 @@
 //! What waits for the engine: a bounded queue between the connections and the one thread that computes.
 //!
-//! Requests have their turn in the order in which they came, with two exceptions that keep a plain request from waiting for heavy ones:
-//! of long prompts only half of the places may be read at a time, so that others pass those that wait; and short texts have a few places of
-//! their own.
+//! Requests have their turn in the order in which they came, with two exceptions that keep a plain request from waiting
+//! for heavy ones: of long prompts only half of the places may be read at a time, so that others pass those that wait;
+//! and short texts have a few places of their own.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ pub(super) const LONG_PROMPT: usize = 512;
 /// Most tokens, prompt and answer together, of a short text.
 const SHORT_TEXT: usize = 1024;
 /// The share of the queue that is for single short texts.
-const KEPT: usize = 4;
+const SHORT_QUEUE_DIVISOR: usize = 4;
 
 /// Something to do for a request.
 #[derive(Debug)]
@@ -188,7 +188,8 @@ impl Room {
             self.long -= usize::from(choice.is_long());
             return Some(Seat::Any);
         }
-        // Each place takes texts of half the tokens of the one before it: the shortest ones do not wait for shorter ones.
+        // Each place takes texts of half the tokens of the one before it: the shortest ones do not wait for shorter
+        // ones.
         let fitting = (0..self.short).take_while(|place| choice.tokens() <= SHORT_TEXT >> (*place).min(3)).count();
         (self.short_taken < fitting).then(|| {
             self.short_taken += 1;
@@ -247,7 +248,7 @@ impl Queue {
     /// For `sessions` texts at once and `queue` that wait.
     pub(crate) fn new(sessions: usize, queue: usize) -> Self {
         let capacity = sessions.saturating_add(queue);
-        Self { state: Mutex::default(), changed: Condvar::new(), capacity, kept: queue / KEPT }
+        Self { state: Mutex::default(), changed: Condvar::new(), capacity, kept: queue / SHORT_QUEUE_DIVISOR }
     }
 
     /// Nothing panics while it holds the lock.
@@ -279,7 +280,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes what has its turn and finds a place in `room`. With `wait` it waits until there is something, or until the server ends.
+    /// Takes what has its turn and finds a place in `room`. With `wait` it waits until there is something, or until the
+    /// server ends.
     pub(crate) fn next(&self, mut room: Room, wait: bool) -> Next {
         let mut state = self.lock();
         while wait && state.waiting.is_empty() && state.closing.is_none() {

@@ -28,7 +28,8 @@ use crate::pool::told;
 
 /// Longest head of a request in bytes.
 const HEAD_BYTES: usize = 64 << 10;
-/// How long, and for how many bytes, a client may go on to send after the last answer: closing at once would take the answer from it.
+/// How long, and for how many bytes, a client may go on to send after the last answer: closing at once would take the
+/// answer from it.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 8 << 20;
 /// Interval for polling bytes that a client has sent and that are not read yet.
@@ -45,8 +46,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Answers the requests of the connection. Dropping the future of an answer, or its body, is how the engine learns that the client
-    /// is gone.
+    /// Answers the requests of the connection. Dropping the future of an answer, or its body, is how the engine learns
+    /// that the client is gone.
     pub(crate) async fn serve(self, stream: TcpStream, options: &Options) {
         let Self { router, mut closing, place } = self;
         // Each token is a small packet of its own; without this the system would collect them.
@@ -63,7 +64,8 @@ impl Connection {
                 .timer(TokioTimer::new())
                 // Which of the two times applies, hyper does not know.
                 .header_read_timeout(None::<Duration>)
-                // A client that has sent a whole request may end its side; whether it is gone altogether is looked after below.
+                // A client that has sent a whole request may end its side; whether it is gone altogether is looked
+                // after below.
                 .half_close(true)
                 .max_buf_size(HEAD_BYTES)
                 .serve_connection(TokioIo::new(WriteTimeout::new(wire, options.write_timeout)), service),
@@ -143,8 +145,9 @@ async fn overdue(slot: &Slot, patience: Patience) {
 
 /// Ends when the client is gone while it has a request.
 ///
-/// A client that has ended its side may still wait for the answer; to the system here both look the same. So something is sent that is
-/// right in any case, the first bytes that every answer has: to a client that is gone the other system answers with a reset.
+/// A client that has ended its side may still wait for the answer; to the system here both look the same. So something
+/// is sent that is right in any case, the first bytes that every answer has: to a client that is gone the other system
+/// answers with a reset.
 async fn gone(socket: &TcpStream, slot: &Slot) {
     loop {
         match socket.ready(Interest::READABLE).await {

@@ -11,7 +11,7 @@ use super::slot::Slot;
 use crate::metrics::Metrics;
 
 /// How often it is looked whether a body is late.
-const LOOK: Duration = Duration::from_millis(250);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The places for connections.
 #[derive(Debug)]
@@ -49,7 +49,8 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place. Where there is none the connection that has been idle longest is closed; where none is idle, this waits.
+    /// Takes a place. Where there is none the connection that has been idle longest is closed; where none is idle, this
+    /// waits.
     pub(crate) async fn take(self: &Arc<Self>) -> Place {
         loop {
             let news = self.news.notified();
@@ -58,7 +59,7 @@ impl Places {
             }
             self.evict();
             // A body becomes late without any news.
-            let _ = tokio::time::timeout(LOOK, news).await;
+            let _ = tokio::time::timeout(RECHECK_INTERVAL, news).await;
         }
     }
 
@@ -74,7 +75,8 @@ impl Places {
         Some(Place { places: self.clone(), number, slot })
     }
 
-    /// Closes the connection that has been idle longest, if one is; if not, the one whose body has been awaited longest, if it is late.
+    /// Closes the connection that has been idle longest, if one is; if not, the one whose body has been awaited
+    /// longest, if it is late.
     pub(crate) fn evict(&self) {
         let taken = self.lock();
         let idle = taken.slots.values().filter_map(|slot| Some((slot.idle_since()?, slot)));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// A stream whose writes fail when they have made no progress for a time. A client that reads nothing would otherwise hold its
-/// connection for ever.
+/// A stream whose writes fail when they have made no progress for a time. A client that reads nothing would otherwise
+/// hold its connection for ever.
 #[derive(Debug)]
 pub(crate) struct WriteTimeout<S> {
     stream: S,

@@ -10,8 +10,8 @@ use bitnet_server::{Handle, Options, Server, ServerError};
 use serde_json::Value;
 use test_support::http::Client;
 
-/// The model within the library, which has test-time-training layers and no context limit, with a chat template that it never
-/// learned.
+/// The model within the library, which has test-time-training layers and no context limit, with a chat template that it
+/// never learned.
 pub fn ttt() -> Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     let make = || Model::builder().threads(2).chat_template("chatml").load_bytes(bitnet::TINY_MODEL).unwrap();

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
+use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bitnet::ModelError;
 use serde_json::{Value, json};
 
-use super::json_response;
 use crate::engine::{Failure, Refused};
 
 /// An answer that says what is wrong.
@@ -21,13 +21,13 @@ pub(crate) struct ApiError {
 }
 
 /// Most characters of a quotation of what a client sent.
-const QUOTE: usize = 100;
+const MAX_QUOTE_CHARS: usize = 100;
 /// Most characters of a message. Libraries quote, too.
-const MESSAGE: usize = 1000;
+const MAX_MESSAGE_CHARS: usize = 1000;
 
 /// What a client sent, in quotes, and not all of it if it is long.
 pub(crate) fn quoted(text: &str) -> String {
-    format!("{:?}", shortened(text, QUOTE))
+    format!("{:?}", shortened(text, MAX_QUOTE_CHARS))
 }
 
 /// At most `most` characters of a text, and a mark where some are left out.
@@ -38,11 +38,19 @@ fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
+/// An answer of JSON.
+pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 impl ApiError {
     /// With a message that is never long, whatever it quotes.
     pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        if let Cow::Owned(short) = shortened(&message, MESSAGE) {
+        if let Cow::Owned(short) = shortened(&message, MAX_MESSAGE_CHARS) {
             message = short;
         }
         Self { status, kind, code: None, param: None, message }
@@ -55,7 +63,7 @@ impl ApiError {
 
     /// Something is wrong with a field.
     pub(crate) fn field(param: impl Into<String>, message: impl std::fmt::Display) -> Self {
-        let param = shortened(&param.into(), QUOTE).into_owned();
+        let param = shortened(&param.into(), MAX_QUOTE_CHARS).into_owned();
         Self { param: Some(param.clone()), ..Self::invalid(format!("{param}: {message}")) }
     }
 
@@ -143,7 +151,8 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// The constraints of a request take `own` bytes, and there is no room for them; `most` is the room without any other request.
+    /// The constraints of a request take `own` bytes, and there is no room for them; `most` is the room without any
+    /// other request.
     pub(crate) fn constraints_too_large(field: Option<&str>, own: usize, most: usize) -> Self {
         if own > most {
             let message = format!("its automata take {own} bytes, and at most {most} are allowed; make it smaller");

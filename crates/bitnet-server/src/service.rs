@@ -1,52 +1,32 @@
-//! What all requests share, and the way of a request to its endpoint: who may ask, what a body may be, what is counted.
+//! The service without sockets: it starts what all requests share, and its router leads each to its endpoint.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bitnet::Model;
-use serde_json::json;
 
-use crate::api::{self, ApiError, json_response};
+use crate::api;
+use crate::api_error::ApiError;
 use crate::budget::Budget;
-use crate::engine::{Engine, Refused, Sizes};
+use crate::engine::{Engine, Sizes};
 use crate::gate::{Gate, check_names};
-use crate::metrics::{Gauges, Metrics};
+use crate::metrics::Metrics;
+use crate::state::App;
 use crate::workers::Workers;
 use crate::{ApiKey, Options, ServerError, body, routes};
 
 /// Most tokens of a text that is to become a vector, where neither the options nor the model's context say it.
-const ENDLESS_EMBED: usize = 32_768;
+const DEFAULT_EMBED_TOKENS: usize = 32_768;
 /// How long the engine may take to notice that its time is over.
-pub(crate) const OVERDUE: Duration = Duration::from_secs(2);
-/// What all requests share.
-#[derive(Debug)]
-pub(crate) struct App {
-    pub(crate) model: Model,
-    pub(crate) name: String,
-    pub(crate) created: u64,
-    /// Most new tokens of a text.
-    pub(crate) max_tokens: usize,
-    /// Most tokens of a text that is to become a vector.
-    pub(crate) max_embed_tokens: usize,
-    pub(crate) options: Options,
-    pub(crate) workers: Workers,
-    /// Bytes of all bodies that were read and are not done with.
-    pub(crate) body_bytes: Arc<Budget>,
-    /// Bytes of the automata of all texts, those that wait included.
-    pub(crate) constraint_bytes: Arc<Budget>,
-    pub(crate) engine: Engine,
-    pub(crate) metrics: Arc<Metrics>,
-}
-
-/// A model behind the endpoints, without a socket: [`Service::router`] puts it into a program's own `axum` server. [`Server`](crate::Server)
-/// is this with sockets, limits on connections and an orderly end.
+pub(crate) const ENGINE_END_LIMIT: Duration = Duration::from_secs(2);
+/// A model behind the endpoints, without a socket: [`Service::router`] puts it into a program's own `axum` server.
+/// [`Server`](crate::Server) is this with sockets, limits on connections and an orderly end.
 ///
 /// ```no_run
 /// use bitnet_server::{Options, Service};
@@ -70,7 +50,8 @@ fn default_name(model: &Model) -> String {
 }
 
 impl Service {
-    /// Starts the thread that computes. Address and timeouts of `options` do not matter here; a key, where there is one, is asked for.
+    /// Starts the thread that computes. Address and timeouts of `options` do not matter here; a key, where there is
+    /// one, is asked for.
     ///
     /// # Errors
     /// A model without a tokenizer, a limit of 0, an empty key, a system without threads.
@@ -100,7 +81,7 @@ impl Service {
         let metrics = Arc::new(Metrics::default());
         let Options { max_sessions, short_sessions, queue, cache_bytes, .. } = options;
         let sizes = Sizes { max_sessions, short_sessions, queue, cache_bytes };
-        let max_embed_tokens = options.max_embed_tokens.unwrap_or(if endless { ENDLESS_EMBED } else { usize::MAX });
+        let max_embed_tokens = options.max_embed_tokens.unwrap_or(if endless { DEFAULT_EMBED_TOKENS } else { usize::MAX });
         let constraint_bytes = Budget::new(options.constraint_bytes);
         let app = App {
             body_bytes: Budget::new(body::room(options.body_bytes)),
@@ -138,8 +119,8 @@ impl Service {
             .with_state(self.app.clone())
     }
 
-    /// Takes no more requests, lets what has begun go on for [`Options::grace`], then breaks it off. Returns when the engine has
-    /// ended, and two seconds after it should have at the latest.
+    /// Takes no more requests, lets what has begun go on for [`Options::grace`], then breaks it off. Returns when the
+    /// engine has ended, and two seconds after it should have at the latest.
     ///
     /// # Errors
     /// [`ServerError::EngineFailed`] if it has panicked, [`ServerError::Stuck`] if it has not ended.
@@ -151,14 +132,15 @@ impl Service {
     pub(crate) fn shut_down_at(&self, deadline: Instant) -> Result<(), ServerError> {
         self.app.workers.close();
         self.app.engine.queue.close(deadline);
-        match self.app.engine.join(deadline + OVERDUE) {
+        match self.app.engine.join(deadline + ENGINE_END_LIMIT) {
             Some(true) => Ok(()),
             Some(false) => Err(ServerError::EngineFailed),
-            None => Err(ServerError::Stuck { after: OVERDUE }),
+            None => Err(ServerError::Stuck { after: ENGINE_END_LIMIT }),
         }
     }
 
-    /// The status that the body of a request to `path` would get before anything is generated; 200 where it can begin. For fuzzing.
+    /// The status that the body of a request to `path` would get before anything is generated; 200 where it can begin.
+    /// For fuzzing.
     #[doc(hidden)]
     pub fn plan_only(&self, path: &str, body: &[u8]) -> u16 {
         api::plan_only(&self.app, path, body)
@@ -173,28 +155,6 @@ async fn middleware(State(gate): State<Gate>, request: Request, next: Next) -> R
         Err(refused) => refused.into_response(),
     };
     gate.app.metrics.answered(endpoint, response.status().as_u16());
-    response
-}
-
-/// Whether requests are taken.
-pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
-    let (status, state) = match app.engine.queue.state() {
-        Ok(()) => (StatusCode::OK, "ok"),
-        Err(Refused::Dead) => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "closing"),
-    };
-    json_response(status, &json!({ "status": state, "model": app.name }))
-}
-
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let (active, waiting) = app.engine.queue.lengths();
-    let (max_sessions, queue) = (app.options.max_sessions, app.options.queue);
-    let (unread, constraints) = app.workers.waiting();
-    let constraint_bytes = app.constraint_bytes.used();
-    let gauges = Gauges { active, waiting, max_sessions, queue, unread, constraints, constraint_bytes };
-    let mut response = Response::new(Body::from(app.metrics.text(gauges)));
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
