@@ -39,8 +39,8 @@ impl Corpus {
         Ok(Self { snips: snips(&folder.join("snips"))?, clinc: clinc(&folder.join("clinc150"))?, seed })
     }
 
-    /// Everything to learn from, in random order: `rounds` times the four versions of each utterance, with other errors and
-    /// values each time.
+    /// Everything to learn from, in random order: `rounds` times the four versions of each utterance, with other errors
+    /// and values each time.
     pub fn train(&self, rounds: usize) -> Vec<Utterance> {
         let values = values(&self.snips.train);
         let mut all = Vec::new();
@@ -92,7 +92,8 @@ impl Corpus {
         u
     }
 
-    /// The test set in small, for the repository: `n` utterances of each task, evenly taken, each clean and with errors.
+    /// The test set in small, for the repository: `n` utterances of each task, evenly taken, each clean and with
+    /// errors.
     pub fn sample(&self, n: usize) -> Vec<Utterance> {
         let mut all = Vec::new();
         for test in [&self.snips.test, &self.clinc.test] {
@@ -139,8 +140,9 @@ pub fn examples(utterances: &[Utterance]) -> String {
     utterances.iter().map(line).collect()
 }
 
-/// Text for a tokenizer to learn from, word by word on lines of their own: so no token holds a space and the beginning of a
-/// word, and a word is the same tokens wherever it stands. What is copied out of an utterance is then a copy of tokens, too.
+/// Text for a tokenizer to learn from, word by word on lines of their own: so no token holds a space and the beginning
+/// of a word, and a word is the same tokens wherever it stands. What is copied out of an utterance is then a copy of
+/// tokens, too.
 pub fn tokenizer_texts(utterances: &[Utterance]) -> Vec<String> {
     let text = |u: &Utterance| format!("{}{}", prompt(u.task, &u.said.text()), completion(u)).replace(' ', "\n");
     utterances.iter().map(text).collect()

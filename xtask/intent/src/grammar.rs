@@ -19,7 +19,8 @@ pub fn of_intents(utterances: &[Utterance]) -> String {
     format!("start: \"{{\\\"intent\\\":\\\"\" INTENT \"\\\"}}\"\nINTENT: {}\n", names.join(" | "))
 }
 
-/// The intents of these utterances with the slots of each; values are words that stand side by side in the text at [`TEXT`].
+/// The intents of these utterances with the slots of each; values are words that stand side by side in the text at
+/// [`TEXT`].
 pub fn of_slots(utterances: &[Utterance]) -> String {
     let mut slots: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for u in utterances {
@@ -94,8 +95,8 @@ mod tests {
         assert!(grammar.contains(TEXT));
     }
 
-    /// Every answer of the data can be written under its own grammar, and no other value can: a model that would rather say anything
-    /// else is led by the grammar alone.
+    /// Every answer of the data can be written under its own grammar, and no other value can: a model that would rather
+    /// say anything else is led by the grammar alone.
     #[test]
     fn right_answers_are_allowed_and_invented_values_are_not() {
         let all = utterances();

@@ -77,7 +77,7 @@ fn in_process(o: &Options<'_>, name: &str, grammar: Option<&str>, all: &[&Uttera
 /// Calls of a server: the same prompts, greedy, at most as many tokens.
 fn over_http(o: &Options<'_>, name: &str, grammar: &str, all: &[&Utterance]) -> Result<(), IntentError> {
     let Some(url) = o.url else { return Ok(()) };
-    let mut client = Client::new(url, o.reconnect)?;
+    let client = Client::new(url, o.reconnect)?;
     let chat = url.ends_with("/chat/completions");
     let (mut seconds, mut tokens, mut shown) = (Vec::new(), 0, false);
     for (i, u) in all.iter().take(10).chain(all).enumerate() {

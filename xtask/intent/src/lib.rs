@@ -1,8 +1,10 @@
-//! The use case: a program asks a small language model what an utterance means, in process, and reads the answer as a value.
+//! The use case: a program asks a small language model what an utterance means, in process, and reads the answer as a
+//! value.
 //!
-//! Utterances of SNIPS and CLINC150 become examples for `bitnet train` ([`corpus`]), with typing errors ([`typos`]); answers are kept to
-//! a [`grammar`] and judged ([`ask`], [`metrics`]) beside linear classifiers of the same sets ([`baseline`]). [`japanese`] is the same
-//! for topics of questions in Japanese. `docs/intent.md` has the commands and what came out.
+//! Utterances of SNIPS and CLINC150 become examples for `bitnet train` ([`corpus`]), with typing errors ([`typos`]);
+//! answers are kept to a [`grammar`] and judged ([`ask`], [`metrics`]) beside linear classifiers of the same sets
+//! ([`baseline`]). [`japanese`] is the same for topics of questions in Japanese. `docs/intent.md` has the commands and
+//! what came out.
 
 #![forbid(unsafe_code)]
 // A text with one span is the usual case.

@@ -17,7 +17,8 @@ pub fn add(features: &mut Features, name: &str) {
     features.push(((h ^ (h >> 32)) & ((1 << BITS) - 1)) as u32);
 }
 
-/// A bag of n-grams: words, pairs of words, and three to five characters of each word with its borders, all in lower case.
+/// A bag of n-grams: words, pairs of words, and three to five characters of each word with its borders, all in lower
+/// case.
 pub fn of_text(text: &str) -> Features {
     let mut features = Vec::new();
     let lower = text.to_lowercase();

@@ -27,8 +27,8 @@ impl Marked {
         self.chars[self.spans[i].clone()].iter().collect()
     }
 
-    /// Puts `with` in the place of the characters `at`. A span that holds all of them holds the new ones, too; spans after them
-    /// move.
+    /// Puts `with` in the place of the characters `at`. A span that holds all of them holds the new ones, too; spans
+    /// after them move.
     pub fn replace(&mut self, at: Range<usize>, with: &[char]) {
         let moved = |place: usize| place + with.len() - at.len();
         for span in &mut self.spans {

@@ -22,8 +22,9 @@ impl Share {
     }
 }
 
-/// Slots found, micro-averaged: a slot is right if its name and its whole value are those of a slot of the utterance, which each slot
-/// of the utterance can be for one found slot only. Upper and lower case count; where a value stands in the text does not.
+/// Slots found, micro-averaged: a slot is right if its name and its whole value are those of a slot of the utterance,
+/// which each slot of the utterance can be for one found slot only. Upper and lower case count; where a value stands in
+/// the text does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slots {
     /// Slots that are right.

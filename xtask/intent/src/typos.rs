@@ -11,8 +11,9 @@ const ROWS: [&[u8]; 3] = [b"qwertyuiop", b"asdfghjkl", b"zxcvbnm"];
 /// Shorter words are left alone: a misspelt "a" or "to" could mean anything.
 const SHORTEST: usize = 3;
 
-/// Makes one error in each word of at least three letters with probability `rate`, and in one word at least, if there is one:
-/// two letters change places, one is left out, one is typed twice, or a neighbouring key is hit. Returns the number of errors.
+/// Makes one error in each word of at least three letters with probability `rate`, and in one word at least, if there
+/// is one: two letters change places, one is left out, one is typed twice, or a neighbouring key is hit. Returns the
+/// number of errors.
 pub fn english(text: &mut Marked, rate: f64, random: &mut Random) -> usize {
     let words = words(&text.chars);
     let mut hit: Vec<bool> = words.iter().map(|_| random.unit() < rate).collect();

@@ -85,8 +85,8 @@ struct SnipsSlot {
     end: usize,
 }
 
-/// SNIPS: `train.jsonl` and `valid.jsonl` of a folder; the latter is what is reported. One in 25 of the former, by a hash of the text, is
-/// kept for choices.
+/// SNIPS: `train.jsonl` and `valid.jsonl` of a folder; the latter is what is reported. One in 25 of the former, by a
+/// hash of the text, is kept for choices.
 ///
 /// # Errors
 /// Files that are not there or have another form.

@@ -1,5 +1,5 @@
-//! The shipped model answers what it answered when it was made. Products are exact integers and floats have one order, so the
-//! counts are the same on every CPU.
+//! The shipped model answers what it answered when it was made. Products are exact integers and floats have one order,
+//! so the counts are the same on every CPU.
 
 use bitnet::Model;
 use bitnet::train::for_each_example;

@@ -104,7 +104,8 @@ impl Questions {
     }
 }
 
-/// The topic by rule: what is left of a question when the longest learned pattern that fits is taken off. `None` where none fits.
+/// The topic by rule: what is left of a question when the longest learned pattern that fits is taken off. `None` where
+/// none fits.
 pub fn by_rule(text: &str) -> Option<&str> {
     let fits = |pattern: &&str| {
         let (before, after) = pattern.split_once("{}")?;
@@ -125,8 +126,8 @@ pub fn examples(questions: &[Question]) -> String {
     questions.iter().map(|q| example(&q.prompt(), &q.completion()) + "\n").collect()
 }
 
-/// Text for a tokenizer to learn from, every character on a line of its own: so a token is a character or a part of one, and no
-/// token lies across the border of a topic.
+/// Text for a tokenizer to learn from, every character on a line of its own: so a token is a character or a part of
+/// one, and no token lies across the border of a topic.
 pub fn tokenizer_texts(questions: &[Question]) -> Vec<String> {
     let lines = |q: &Question| q.said.chars.iter().flat_map(|c| [*c, '\n']).collect::<String>();
     let mut texts: Vec<String> = questions.iter().map(lines).collect();

@@ -42,8 +42,8 @@ const CONFUSED: &[(char, char)] = &[
 const WIDTHS: &[(char, char)] =
     &[('?', '？'), ('!', '！'), ('、', ','), ('。', '.'), ('。', '、'), ('「', '｢'), ('」', '｣')];
 
-/// Makes one or two errors: a character is left out or typed twice, two change places, kana or the width of a sign are mistaken, a
-/// letter of the keyboard is left over.
+/// Makes one or two errors: a character is left out or typed twice, two change places, kana or the width of a sign are
+/// mistaken, a letter of the keyboard is left over.
 pub fn japanese(text: &mut Marked, random: &mut Random) {
     let before = text.chars.clone();
     let errors = 1 + usize::from(random.unit() < 0.3);
