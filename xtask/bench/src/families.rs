@@ -1,12 +1,11 @@
 //! Models with a scale per group of weights, and embedding models: decode and prefill in the shapes of published ones,
 //! beside the shape of BitNet b1.58 2B4T in the same run.
 
-use std::time::Duration;
-
 use loader::synthetic::Spec;
 use serde_json::Value;
 use ternary_kernels::Isa;
 
+use crate::answer::{ask, check, pair, wrong};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
 use crate::plan::{Effort, Task};
@@ -61,13 +60,8 @@ impl Call {
     fn run(self, programs: &Programs, effort: Effort) -> Result<Vec<Figure>, BenchError> {
         let (prompt, new) = if self.what == What::FamilyDecode { (0, self.tokens) } else { (self.tokens, 0) };
         let model = format!("synthetic:{}", self.model);
-        let mut args: Vec<String> =
-            ["bench", "--quiet", "--model", &model, "--json", "--details"].map(str::to_owned).to_vec();
-        let numbers = [("-p", prompt), ("-n", new), ("-t", self.threads as u64)];
-        args.extend(numbers.iter().flat_map(|(name, n)| [(*name).to_owned(), n.to_string()]));
-        args.extend(["--isa".to_owned(), self.isa.name().to_owned()]);
-        let out = programs.bracketed(&programs.bitnet, &args, self.threads, &[], Duration::from_secs(900))?;
-        let json: Value = serde_json::from_str(&out.stdout).map_err(|e| BenchError::unreadable("bitnet bench", e))?;
+        let args = ["--model", &model, "--details"];
+        let (json, out) = ask(programs, &args, &[("-p", prompt), ("-n", new)], Some(self.isa), self.threads)?;
         let mut figure = self.figure(&json, effort)?;
         figure.revision.clone_from(&programs.revision);
         if self.what == What::FamilyPrefill {
@@ -78,15 +72,11 @@ impl Call {
 
     /// What the answer of `bitnet bench` says.
     fn figure(self, json: &Value, effort: Effort) -> Result<Figure, BenchError> {
-        let wrong = |problem: String| BenchError::unreadable("bitnet bench", problem);
         let isa = self.isa.name();
-        if json["isa"] != isa || json["threads"] != self.threads {
-            return Err(wrong(format!("it ran {} with {} threads", json["isa"], json["threads"])));
-        }
+        check(json, &[("isa", Value::from(isa)), ("threads", Value::from(self.threads))])?;
         let decode = self.what == What::FamilyDecode;
         let (key, range) = if decode { ("decode_tok_s", "decode_range") } else { ("prefill_tok_s", "prefill_range") };
         let value = json[key].as_f64().ok_or_else(|| wrong(format!("no figure for {}", self.name())))?;
-        let pair = |v: &Value| Some([v[0].as_f64()?, v[1].as_f64()?]);
         let weights = Spec::named(self.model).map(|spec| spec.config.ternary_weights());
         Ok(Figure {
             isa: Some(isa.to_owned()),

@@ -2,6 +2,7 @@
 //!
 //! `docs/bench/README.md` says how to read what it writes.
 
+mod answer;
 mod baseline;
 mod candle;
 mod compare;

@@ -1,11 +1,10 @@
 //! Whole models: `bitnet bench` on weights of the shape of BitNet b1.58 2B4T, for each instruction set.
 
-use std::time::Duration;
-
 use bitnet_model::ModelConfig;
 use serde_json::Value;
 use ternary_kernels::Isa;
 
+use crate::answer::{ask, check, pair};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
 use crate::plan::{Effort, Task};
@@ -98,29 +97,19 @@ impl Call {
     }
 
     fn run(self, programs: &Programs, effort: Effort) -> Result<Vec<Figure>, BenchError> {
-        let mut args: Vec<String> = ["bench", "--quiet", "--model", MODEL, "--json"].map(str::to_owned).to_vec();
-        let numbers = [("-p", self.prompt), ("-n", self.new), ("-t", self.threads as u64)];
-        args.extend(numbers.iter().flat_map(|(name, n)| [(*name).to_owned(), n.to_string()]));
-        args.extend(["--isa".to_owned(), self.isa.name().to_owned()]);
-        let plain = args.clone();
-        if self.context > 0 {
-            args.extend(["--context".to_owned(), self.context.to_string()]);
-        }
-        if self.sessions > 1 {
-            args.extend(["--sessions".to_owned(), self.sessions.to_string()]);
-        }
-        args.push("--details".to_owned());
-        let timeout = Duration::from_secs(900);
-        let mut out = programs.bracketed(&programs.bitnet, &args, self.threads, &[], timeout);
+        let args = ["--model", MODEL, "--details"];
+        let mut numbers = vec![("-p", self.prompt), ("-n", self.new)];
+        numbers.extend((self.context > 0).then_some(("--context", self.context)));
+        numbers.extend((self.sessions > 1).then_some(("--sessions", self.sessions)));
+        let mut answer = ask(programs, &args, &numbers, Some(self.isa), self.threads);
         if self.context == 0
             && self.sessions == 1
-            && matches!(&out, Err(BenchError::Failed { said, .. }) if said.contains("--details"))
+            && matches!(&answer, Err(BenchError::Failed { said, .. }) if said.contains("--details"))
         {
             // An older revision without details.
-            out = programs.bracketed(&programs.bitnet, &plain, self.threads, &[], timeout);
+            answer = ask(programs, &args[..2], &numbers, Some(self.isa), self.threads);
         }
-        let out = out?;
-        let json: Value = serde_json::from_str(&out.stdout).map_err(|e| BenchError::unreadable("bitnet bench", e))?;
+        let (json, out) = answer?;
         let peak = out.peak(self.isa.name());
         let mut figures = self.figures(&json, effort)?;
         for f in &mut figures {
@@ -135,13 +124,7 @@ impl Call {
     /// What the answer of `bitnet bench` says.
     fn figures(self, json: &Value, effort: Effort) -> Result<Vec<Figure>, BenchError> {
         let isa = self.isa.name();
-        // Another set than the one asked for would make every comparison wrong.
-        for (key, expected) in [("isa", Value::from(isa)), ("threads", Value::from(self.threads))] {
-            if json[key] != expected {
-                return Err(BenchError::unreadable("bitnet bench", format!("{key} is {}, not {expected}", json[key])));
-            }
-        }
-        let pair = |v: &Value| Some([v[0].as_f64()?, v[1].as_f64()?]);
+        check(json, &[("isa", Value::from(isa)), ("threads", Value::from(self.threads))])?;
         let details = &json["details"];
         let figure = |what: What, value: f64, tokens: u64| {
             let kind = match what {

@@ -1,11 +1,10 @@
 //! Test-time training against attention: what a session takes and how long a token takes after more and more of them; and
 //! the model that comes with the program.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
+use crate::answer::{ask, pair};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
 use crate::plan::{Effort, Task};
@@ -73,11 +72,8 @@ pub(crate) fn tasks(threads: &[usize], effort: Effort) -> Vec<Task> {
 
 /// Runs `bitnet bench` and reads its answer.
 fn bench(programs: &Programs, args: &[String], threads: usize) -> Result<Value, BenchError> {
-    let mut all: Vec<String> = ["bench", "--quiet", "--json", "--details"].map(str::to_owned).to_vec();
-    all.extend(["-t".to_owned(), threads.to_string()]);
-    all.extend_from_slice(args);
-    let out = programs.bracketed(&programs.bitnet, &all, threads, &[], Duration::from_secs(900))?;
-    serde_json::from_str(&out.stdout).map_err(|e| BenchError::unreadable("bitnet bench", e))
+    let args: Vec<&str> = ["--details"].into_iter().chain(args.iter().map(String::as_str)).collect();
+    Ok(ask(programs, &args, &[], None, threads)?.0)
 }
 
 fn number(json: &Value, key: &str) -> Result<f64, BenchError> {
@@ -131,7 +127,6 @@ fn shipped(programs: &Programs, sessions: u64, threads: usize, effort: Effort) -
     let args = ["-p", &prompt.to_string(), "-n", &new.to_string(), "--sessions", &sessions.to_string()];
     let json = bench(programs, &args.map(str::to_owned), threads)?;
     let details = &json["details"];
-    let pair = |v: &Value| Some([v[0].as_f64()?, v[1].as_f64()?]);
     let text = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
     let note = format!(
         "{:.2} million parameters, vocabulary {}, kernel {}, head {}",

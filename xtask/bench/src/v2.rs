@@ -3,11 +3,10 @@
 
 mod hadamard;
 
-use std::time::Duration;
-
 use serde_json::Value;
 use ternary_kernels::Isa;
 
+use crate::answer::{ask, check, pair, wrong};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
 use crate::model::{LONG_CONTEXT, SESSIONS, ternary_operations};
@@ -109,20 +108,10 @@ impl Call {
     }
 
     fn run(self, programs: &Programs, effort: Effort) -> Result<Vec<Figure>, BenchError> {
-        let mut args: Vec<String> = ["bench", "--quiet", "--model", self.model, "--kv", self.kv, "--json", "--details"]
-            .map(str::to_owned)
-            .to_vec();
-        let numbers = [
-            ("-p", self.prompt),
-            ("-n", self.new),
-            ("-t", self.threads as u64),
-            ("--context", self.context),
-            ("--sessions", self.sessions),
-        ];
-        args.extend(numbers.iter().flat_map(|(name, n)| [(*name).to_owned(), n.to_string()]));
-        args.extend(["--isa".to_owned(), self.isa.name().to_owned()]);
-        let out = programs.bracketed(&programs.bitnet, &args, self.threads, &[], Duration::from_secs(900))?;
-        let json: Value = serde_json::from_str(&out.stdout).map_err(|e| BenchError::unreadable("bitnet bench", e))?;
+        let args = ["--model", self.model, "--kv", self.kv, "--details"];
+        let context = [("--context", self.context), ("--sessions", self.sessions)];
+        let numbers = [("-p", self.prompt), ("-n", self.new), context[0], context[1]];
+        let (json, out) = ask(programs, &args, &numbers, Some(self.isa), self.threads)?;
         let mut figure = self.figure(&json, effort)?;
         figure.revision.clone_from(&programs.revision);
         if self.what == What::V2Prefill {
@@ -133,14 +122,11 @@ impl Call {
 
     /// What the answer of `bitnet bench` says.
     fn figure(self, json: &Value, effort: Effort) -> Result<Figure, BenchError> {
-        let wrong = |problem: String| BenchError::unreadable("bitnet bench", problem);
         let isa = self.isa.name();
-        // Another set or type than the one asked for would make every comparison wrong.
-        let asked = [("isa", Value::from(isa)), ("threads", Value::from(self.threads)), ("kv", Value::from(self.kv))];
-        if let Some((key, expected)) = asked.into_iter().find(|(key, expected)| json[*key] != *expected) {
-            return Err(wrong(format!("{key} is {}, not {expected}", json[key])));
-        }
-        let pair = |v: &Value| Some([v[0].as_f64()?, v[1].as_f64()?]);
+        check(
+            json,
+            &[("isa", Value::from(isa)), ("threads", Value::from(self.threads)), ("kv", Value::from(self.kv))],
+        )?;
         let (details, memory) = (&json["details"], &json["details"]["memory"]);
         let (key, range) = match self.what {
             What::V2Prefill => ("prefill_tok_s", "prefill_range"),

@@ -1,0 +1,55 @@
+//! One call of `bitnet bench` and what it answers.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use ternary_kernels::Isa;
+
+use crate::error::BenchError;
+use crate::limits::Bracketed;
+use crate::programs::Programs;
+
+/// How long one call may take.
+const TIMEOUT: Duration = Duration::from_secs(900);
+
+/// Something that `bitnet bench` did not answer as it should.
+pub(crate) fn wrong(problem: impl std::fmt::Display) -> BenchError {
+    BenchError::unreadable("bitnet bench", problem.to_string())
+}
+
+/// Runs `bitnet bench` with `args` and `numbers` (an option and its value), with one instruction set or the default.
+///
+/// # Errors
+/// If it fails, or prints no JSON.
+pub(crate) fn ask(
+    programs: &Programs,
+    args: &[&str],
+    numbers: &[(&str, u64)],
+    isa: Option<Isa>,
+    threads: usize,
+) -> Result<(Value, Bracketed), BenchError> {
+    let mut all: Vec<String> =
+        ["bench", "--quiet", "--json"].into_iter().chain(args.iter().copied()).map(str::to_owned).collect();
+    let numbers = numbers.iter().copied().chain([("-t", threads as u64)]);
+    all.extend(numbers.flat_map(|(name, n)| [name.to_owned(), n.to_string()]));
+    all.extend(isa.into_iter().flat_map(|isa| ["--isa".to_owned(), isa.name().to_owned()]));
+    let out = programs.bracketed(&programs.bitnet, &all, threads, &[], TIMEOUT)?;
+    let json = serde_json::from_str(&out.stdout).map_err(wrong)?;
+    Ok((json, out))
+}
+
+/// Checks that the answer is of what was asked for: anything else would make every comparison wrong.
+///
+/// # Errors
+/// The first key with another value.
+pub(crate) fn check(json: &Value, asked: &[(&str, Value)]) -> Result<(), BenchError> {
+    match asked.iter().find(|(key, expected)| json[*key] != *expected) {
+        Some((key, expected)) => Err(wrong(format!("{key} is {}, not {expected}", json[*key]))),
+        None => Ok(()),
+    }
+}
+
+/// Two numbers, as ranges and bandwidths before and after are told.
+pub(crate) fn pair(value: &Value) -> Option<[f64; 2]> {
+    Some([value[0].as_f64()?, value[1].as_f64()?])
+}
