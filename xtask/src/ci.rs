@@ -11,8 +11,8 @@ const FUZZ_SECONDS: u32 = 10;
 /// The same with `--thorough`.
 const FUZZ_SECONDS_THOROUGH: u32 = 600;
 
-/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for longer,
-/// and every test of the kernels runs on every emulated ARM CPU.
+/// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for
+/// longer, and every test of the kernels runs on every emulated ARM CPU.
 ///
 /// # Errors
 /// The first step that fails.
@@ -45,8 +45,8 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     Ok(())
 }
 
-/// Each published crate by itself without its default features, then with each feature alone: a feature may only add. A feature
-/// that a crate above turns on is compiled with that crate's own.
+/// Each published crate by itself without its default features, then with each feature alone: a feature may only add. A
+/// feature that a crate above turns on is compiled with that crate's own.
 fn features_alone() -> Result<(), XtaskError> {
     let workspace = Workspace::load()?;
     for package in workspace.published() {
@@ -86,8 +86,8 @@ pub(crate) fn emulated(steps: &mut Steps, thorough: bool) -> Result<(), XtaskErr
     steps.run("emulated CPUs, valgrind among them", || side_by_side(&jobs))
 }
 
-/// Products and operations on exact buffers, every access checked in the program as users have it. Valgrind's CPU has AVX2 and
-/// nothing newer, and detection finds that.
+/// Products and operations on exact buffers, every access checked in the program as users have it. Valgrind's CPU has
+/// AVX2 and nothing newer, and detection finds that.
 fn valgrind() -> Result<Vec<Job>, XtaskError> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         println!("valgrind: skipped, kernels for x86-64 are run on x86-64 Linux only");

@@ -126,7 +126,8 @@ fn on_arm(binaries: &[String], cpu: &str, expected: &str, files: &[&str]) -> Res
 fn wasm() -> Result<(), XtaskError> {
     let env = [
         ("RUSTC", RUSTC),
-        // A standard library from source is not stable in cargo; the code that it is linked to needs nothing of the kind.
+        // A standard library from source is not stable in cargo; the code that it is linked to needs nothing of the
+        // kind.
         ("RUSTC_BOOTSTRAP", "1"),
         ("RUSTFLAGS", "-C linker-flavor=wasm-ld -C target-feature=+simd128"),
         ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld"),

@@ -23,8 +23,8 @@ pub(crate) fn print_available() -> Result<(), XtaskError> {
     Ok(())
 }
 
-/// The sets that detection finds where it is started through `emulator`, or on this CPU. The program is an example of the kernels,
-/// so that this command does not have to be built with them.
+/// The sets that detection finds where it is started through `emulator`, or on this CPU. The program is an example of
+/// the kernels, so that this command does not have to be built with them.
 fn detected(emulator: &[&str]) -> Result<String, XtaskError> {
     const NAME: &str = "instruction_sets";
     output("cargo", &["build", "--workspace", "--example", NAME], &[])?;
@@ -33,7 +33,8 @@ fn detected(emulator: &[&str]) -> Result<String, XtaskError> {
     Ok(output(command[0], &command[1..], &[])?.trim().to_owned())
 }
 
-/// Runs the tests on each set that is here. The best set is left out if it was `tested`: it is what is used where nothing is forced.
+/// Runs the tests on each set that is here. The best set is left out if it was `tested`: it is what is used where
+/// nothing is forced.
 ///
 /// # Errors
 /// The first step that fails.

@@ -49,8 +49,8 @@ pub(crate) fn output(program: &str, args: &[&str], env: &[(&str, &str)]) -> Resu
     Err(XtaskError::Failed { command: shown(program, args, env), status: out.status.to_string() })
 }
 
-/// Options of cargo for a build of the kernels' tests that only this one check uses: less optimisation, which takes longer than it
-/// saves.
+/// Options of cargo for a build of the kernels' tests that only this one check uses: less optimisation, which takes
+/// longer than it saves.
 pub(crate) const BUILT_FOR_ONE_RUN: [&str; 4] = [
     "--config",
     "profile.dev.package.ternary-kernels.opt-level=1",

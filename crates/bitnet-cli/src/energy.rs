@@ -20,7 +20,8 @@ struct Package {
 }
 
 impl EnergyMeter {
-    /// Begins to meter; `None` where no meter can be read (virtual machines have none, and Linux lets only root read them).
+    /// Begins to meter; `None` where no meter can be read (virtual machines have none, and Linux lets only root read
+    /// them).
     pub(crate) fn start() -> Option<Self> {
         Self::start_in(Path::new(POWERCAP))
     }
@@ -29,8 +30,8 @@ impl EnergyMeter {
         let mut packages = Vec::new();
         for entry in std::fs::read_dir(powercap).ok()?.flatten() {
             let dir = entry.path();
-            // `intel-rapl:0` is a package (on AMD too), `intel-rapl:0:0` a part of it that its counter includes already.
-            // The same package shows again as `intel-rapl-mmio:0`.
+            // `intel-rapl:0` is a package (on AMD too), `intel-rapl:0:0` a part of it that its counter includes
+            // already. The same package shows again as `intel-rapl-mmio:0`.
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_number = |number: &str| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
             if !name.strip_prefix("intel-rapl:").is_some_and(is_number) {

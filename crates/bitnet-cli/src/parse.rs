@@ -1,7 +1,7 @@
 //! From what was typed to [`Cli`]: as clap reads it, and texts that begin with a hyphen as well.
 //!
-//! `bitnet run "- item"` and `--choose "- a" "- b"` mean texts, `bitnet run --jsn` means an option and gets clap's answer. So what clap
-//! refuses is looked at once more: what cannot be the name of an option is a text.
+//! `bitnet run "- item"` and `--choose "- a" "- b"` mean texts, `bitnet run --jsn` means an option and gets clap's
+//! answer. So what clap refuses is looked at once more: what cannot be the name of an option is a text.
 
 use std::ffi::{OsStr, OsString};
 

@@ -1,5 +1,5 @@
-//! Files of BitNet v2 that contradict themselves, through the commands that meet them: every one is refused with what is wrong, and
-//! `show` still describes it.
+//! Files of BitNet v2 that contradict themselves, through the commands that meet them: every one is refused with what
+//! is wrong, and `show` still describes it.
 
 mod common;
 

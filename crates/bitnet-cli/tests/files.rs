@@ -1,4 +1,5 @@
-//! Odd files, names and endings: nothing holds the process, nothing that is no file is replaced, nothing stays of what died.
+//! Odd files, names and endings: nothing holds the process, nothing that is no file is replaced, nothing stays of what
+//! died.
 #![cfg(all(unix, feature = "tiny-model"))]
 
 mod common;

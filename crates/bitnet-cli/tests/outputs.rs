@@ -1,4 +1,5 @@
-//! Texts that follow a form, choices, vectors, evaluation, plans, pages and the list of models; with the model within the program.
+//! Texts that follow a form, choices, vectors, evaluation, plans, pages and the list of models; with the model within
+//! the program.
 
 mod common;
 

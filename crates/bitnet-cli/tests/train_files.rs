@@ -73,7 +73,8 @@ fn kills_lose_nothing_that_was_kept() {
         assert!(steps.iter().enumerate().all(|(i, s)| *s == i as u64 + 1), "round {round}: {steps:?}");
         before = now;
     }
-    // Of all these, one lock file remains, which no process holds, and what the last one was writing; that goes with the next.
+    // Of all these, one lock file remains, which no process holds, and what the last one was writing; that goes with
+    // the next.
     let mut child = spawn(&p, &["train", "--out", "m", "--resume"]);
     wait_until("the next checkpoint", &mut child, || saved(&p) > before);
     // A second process is told who works here.

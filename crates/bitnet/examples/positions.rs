@@ -5,9 +5,9 @@
 //!     [--between ID] [--limit TOKENS] [--frozen] [--svg FILE]
 //! ```
 //!
-//! The text is cut into windows, and losses of the same place in a window are averaged over all windows. `--between` puts a token
-//! where the text has a line `<|endoftext|>`; such lines are left out otherwise. A window that a model of attention has no
-//! positions for is shortened for it. A model may be named, as `small=model.gguf`.
+//! The text is cut into windows, and losses of the same place in a window are averaged over all windows. `--between`
+//! puts a token where the text has a line `<|endoftext|>`; such lines are left out otherwise. A window that a model of
+//! attention has no positions for is shortened for it. A model may be named, as `small=model.gguf`.
 
 mod plot;
 

@@ -1,8 +1,8 @@
-//! What guessing is worth where a text repeats its prompt, as in extraction or rewriting: the time of one token with and
-//! without it.
+//! The gain of speculative decoding where a text repeats its prompt, as in extraction or rewriting: the time of one
+//! token with and without it.
 //!
-//! `cargo run --release -p bitnet --example repeat -- model.gguf [TOKENS]`. So that any model can be measured, a processor
-//! makes it copy the prompt; it needs all logits, with guesses and without.
+//! `cargo run --release -p bitnet --example repeat -- model.gguf [TOKENS]`. So that any model can be measured, a
+//! processor makes it copy the prompt; it needs all logits, with drafts and without.
 
 use bitnet::{Error, GenerateOptions, Model, Speculation};
 
@@ -26,7 +26,7 @@ fn main() -> Result<(), Error> {
         assert_eq!(output.ids, prompt, "the same text, however it is made");
         let rate = output.stats.decode_tok_s();
         let times = rate / *plain.get_or_insert(rate);
-        println!("at most {max_draft:2} guesses: {rate:7.1} tokens/s, {times:.2} times as fast as without");
+        println!("at most {max_draft:2} draft tokens: {rate:7.1} tokens/s, {times:.2} times as fast as without");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Several sessions that generate together.
+//! Batched decoding of several sessions.
 
 use std::time::Instant;
 
@@ -8,9 +8,9 @@ use bitnet_model::{ModelError, StepOutput};
 use crate::progress::Progress;
 use crate::{Chunk, Error, GenerateOptions, Model, Output, Session};
 
-/// Sessions of one model that generate together: each step takes one pass over the weights for all of them, which costs
-/// little more than for one where memory sets the pace. Sessions join and leave between steps; the text of each is the
-/// same as if it had been generated alone.
+/// Sessions of one model that are decoded together: each step takes one pass over the weights for all of them, which
+/// costs little more than for one where decoding is bound by memory. Sessions join and leave between steps; the text of
+/// each is the same as if it had been generated alone.
 ///
 /// ```no_run
 /// use bitnet::{Batch, GenerateOptions, Model};
@@ -52,8 +52,8 @@ struct Text {
     share: usize,
 }
 
-/// Options that were checked for a model, for a session that is to join a [`Batch`]. To make it may take a while (a grammar is
-/// compiled); that can happen on any thread, while another one steps the batch.
+/// Options that were checked for a model, for a session that is to join a [`Batch`]. To make it may take a while (a
+/// grammar is compiled); that can happen on any thread, while another one steps the batch.
 ///
 /// ```no_run
 /// use bitnet::{Batch, GenerateOptions, Model, Prepared};
@@ -101,8 +101,8 @@ impl Text {
 }
 
 impl Batch {
-    /// Prompt tokens of one session that take part in a step, and of all sessions together while others generate: more would keep
-    /// those waiting.
+    /// Prompt tokens of one session in a step, and of all sessions together while others generate: more would delay
+    /// those.
     pub const PROMPT_STEP: usize = 64;
 
     /// An empty batch for sessions of `model`.
@@ -113,8 +113,8 @@ impl Batch {
     /// Lets `session` read `prompt` and generate, from the next step on.
     ///
     /// # Errors
-    /// A session of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option
-    /// out of range.
+    /// A session of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue,
+    /// an option out of range.
     pub fn join(&mut self, session: Session, prompt: &[u32], options: GenerateOptions) -> Result<SequenceId, Error> {
         let prepared = Prepared::new(&self.model, options)?;
         self.join_prepared(session, prompt, prepared)
@@ -123,7 +123,8 @@ impl Batch {
     /// Like [`Batch::join`], with options that were checked before.
     ///
     /// # Errors
-    /// A session or options of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to continue.
+    /// A session or options of another model, a token outside of the vocabulary, a prompt that does not fit, nothing to
+    /// continue.
     pub fn join_prepared(&mut self, session: Session, prompt: &[u32], prepared: Prepared) -> Result<SequenceId, Error> {
         let Prepared { model, mut progress } = prepared;
         if [session.model(), &model].iter().any(|m| !m.engine().is(self.model.engine())) {
@@ -153,7 +154,8 @@ impl Batch {
         self.texts.iter().all(Text::is_finished)
     }
 
-    /// What the automata of a session's constraint take in memory, about; 0 without one, or for a session that is not there.
+    /// What the automata of a session's constraint take in memory, about; 0 without one, or for a session that is not
+    /// there.
     pub fn constraint_bytes(&self, id: SequenceId) -> usize {
         self.texts.iter().find(|t| t.id == id).map_or(0, |t| t.progress.constraint_bytes())
     }
@@ -165,14 +167,16 @@ impl Batch {
         Some((text.session, text.progress.output()))
     }
 
-    /// Takes all sessions out that have finished, with what they generated, in the order in which they joined. One that ended with an
-    /// error, which [`Batch::step`] told, has [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
+    /// Takes all sessions out that have finished, with what they generated, in the order in which they joined. One that
+    /// ended with an error, which [`Batch::step`] told, has
+    /// [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn take_finished(&mut self) -> Vec<(SequenceId, Session, Output)> {
         let finished = self.texts.extract_if(.., |t| t.is_finished());
         finished.map(|t| (t.id, t.session, t.progress.output())).collect()
     }
 
-    /// One pass over the weights: the next token of every session that is not finished, as long as its prompt has been read.
+    /// One pass over the weights: the next token of every session that is not finished, as long as its prompt has been
+    /// read.
     ///
     /// An error ends the session that it belongs to, and no other.
     pub fn step(&mut self) -> Vec<(SequenceId, Result<Chunk, Error>)> {
@@ -239,8 +243,9 @@ impl Batch {
 
 /// How much of each prompt a step reads, of which so many tokens are left.
 ///
-/// While a text has no prompt left and generates, all prompts together read no more than one of them alone may. Half of that is for the
-/// one that joined first, so that it comes to its end, and the rest for the shortest, so that none waits for long ones.
+/// While a text has no prompt left and generates, all prompts together read no more than one of them alone may. Half of
+/// that is for the one that joined first, so that it comes to its end, and the rest for the shortest, so that none
+/// waits for long ones.
 fn shares(rests: &[usize]) -> Vec<usize> {
     let most = |rest: usize| rest.min(Batch::PROMPT_STEP);
     if !rests.contains(&0) {

@@ -28,8 +28,8 @@ pub struct Classifier {
 const TEXT: &str = "{text}";
 
 impl Classifier {
-    /// With a template in which `{text}` stands for the text and after which a label follows, and the labels as they follow there,
-    /// a space in front of each where one belongs there. Labels are compared by their probability.
+    /// With a template in which `{text}` stands for the text and after which a label follows, and the labels as they
+    /// follow there, a space in front of each where one belongs there. Labels are compared by their probability.
     ///
     /// # Errors
     /// [`Error::Template`] if `{text}` does not stand in `template` once; [`Error::NothingToChoose`] without labels.
@@ -60,8 +60,8 @@ impl Classifier {
         &self.labels
     }
 
-    /// From now on, takes off what each label is worth with a text that says nothing, as "" or "N/A": models prefer some labels
-    /// whatever the text.
+    /// From now on, takes off what each label is worth with a text that says nothing, as "" or "N/A": models prefer
+    /// some labels whatever the text.
     ///
     /// Paper: arXiv:2102.09690, section 5 (with subtraction of logarithms).
     ///

@@ -38,8 +38,8 @@ impl EmbedOptions {
 }
 
 impl Model {
-    /// How keys and values are kept while a text becomes a vector. They live no longer than that, and in half precision an
-    /// int8 code that flips shows in the vector: embedding models keep them as they are.
+    /// How keys and values are kept while a text becomes a vector. They live no longer than that, and in half precision
+    /// an int8 code that flips shows in the vector: embedding models keep them as they are.
     fn embed_kv(&self) -> KvType {
         if self.config().headless { KvType::F32 } else { self.kv_type() }
     }

@@ -2,14 +2,15 @@
 
 use loader::tokenizer::{Tokenizer, TokenizerError};
 
-/// Tokens whose bytes are just those of `text`; `None` if the tokenizer has no such spelling (because it changes letters, for
-/// example). Special tokens that are written out in it are text like any other.
+/// Tokens whose bytes are just those of `text`; `None` if the tokenizer has no such spelling (because it changes
+/// letters, for example). Special tokens that are written out in it are text like any other.
 pub(crate) fn encode_exact(tokenizer: &Tokenizer, text: &str) -> Result<Option<Vec<u32>>, TokenizerError> {
     let ids = tokenizer.encode_text(text)?;
     if spell(tokenizer, &ids, text.as_bytes()) {
         return Ok(Some(ids));
     }
-    // Vocabularies of SentencePiece put a space in front of a text: here it goes before a line feed, which is left out again.
+    // Vocabularies of SentencePiece put a space in front of a text: here it goes before a line feed, which is left out
+    // again.
     let ids = tokenizer.encode_text(&format!("\n{text}"))?;
     let mut before = Vec::new();
     for (i, &id) in ids.iter().enumerate() {

@@ -9,17 +9,17 @@ use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Samplin
 use crate::progress::Progress;
 use crate::{Error, Session, TokenLogprob};
 
-/// What happens where the context is full.
+/// What happens when the context is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// A prompt that does not fit is refused ([`ModelError::ContextFull`](crate::ModelError::ContextFull)), and a text ends
-    /// ([`FinishReason::Length`]).
+    /// A prompt that does not fit is refused ([`ModelError::ContextFull`](crate::ModelError::ContextFull)), and a text
+    /// ends ([`FinishReason::Length`]).
     #[default]
     Stop,
-    /// The first `keep` tokens stay (an instruction, say), and of all others the newest half of what the context holds besides
-    /// them; those between are forgotten. What stays is read again at its new place: the session is then as one that never
-    /// held anything else. [`Stats::context_shifts`] tells how often it happened.
+    /// The first `keep` tokens stay (an instruction, say), and of all others the newest half of what the context holds
+    /// besides them; those between are forgotten. What stays is read again at its new place: the session is then as one
+    /// that never held anything else. [`Stats::context_shifts`] tells how often it happened.
     ContextShift {
         /// Tokens at the beginning that always stay.
         keep: usize,
@@ -38,34 +38,34 @@ pub type StopWhen = Box<dyn FnMut(&[u32], &str) -> bool + Send>;
 #[derive(Default)]
 #[non_exhaustive]
 pub struct GenerateOptions {
-    /// How a token is chosen.
+    /// Sampling options.
     pub sampling: SamplingOptions,
-    /// Most new tokens; `None` goes on until the model ends the text or the context is full. A model of test-time-training layers
-    /// has no limit of context: there `None` means at most as many as it was made for,
+    /// Most new tokens; `None` goes on until the model ends the text or the context is full. A model of
+    /// test-time-training layers has no limit of context: there `None` means at most as many as it was made for,
     /// [`ModelConfig::max_position_embeddings`](crate::ModelConfig::max_position_embeddings).
     pub max_tokens: Option<usize>,
     /// Texts that end the generation; they are not part of the result.
     pub stop: Vec<String>,
     /// Ends the generation from another thread.
     pub cancel: Option<CancelToken>,
-    /// Ends the generation when it says so, after any token.
+    /// Ends the generation when it returns true, after any token.
     pub stop_when: Option<StopWhen>,
-    /// Changes of the logits before each token is chosen, in this order.
+    /// Processors of the logits, applied in this order before each token is sampled.
     pub processors: Vec<Box<dyn LogitsProcessor>>,
-    /// What is added to the logits of some tokens, before the processors; minus infinity forbids a token.
+    /// Biases added to the logits of some tokens, before the processors; minus infinity forbids a token.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Whether to tell how probable each token was, and how many of the most probable ones to tell with it.
+    /// Whether to return log-probabilities, and of how many of the most probable tokens besides the chosen one.
     pub logprobs: Option<usize>,
-    /// What the text must be like.
+    /// The constraint that the text must satisfy.
     #[cfg(feature = "constrain")]
     pub constraint: Option<crate::Constraint>,
     /// Whether special tokens appear in the text.
     pub show_special: bool,
-    /// Goes on after a token that ends a text.
+    /// Continues after an end-of-text token.
     pub ignore_eos: bool,
-    /// What happens where the context is full.
+    /// What happens when the context is full.
     pub when_full: WhenFull,
-    /// Whether tokens are guessed and checked together; it changes the speed and never the text.
+    /// Speculative decoding: it changes the speed and never the text.
     pub speculation: Speculation,
 }
 
@@ -106,25 +106,25 @@ impl GenerateOptions {
         self.sampling.seed = seed;
         self
     }
-    /// Ends at this text, too.
+    /// Adds a stop text.
     #[must_use]
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.stop.push(text.into());
         self
     }
-    /// Can be ended through this token.
+    /// With a token that cancels the generation.
     #[must_use]
     pub fn cancel(mut self, token: &CancelToken) -> Self {
         self.cancel = Some(token.clone());
         self
     }
-    /// Does this where the context is full.
+    /// With this behaviour at a full context.
     #[must_use]
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
         self
     }
-    /// Guesses tokens in this way.
+    /// With this kind of speculative decoding.
     #[must_use]
     pub fn speculation(mut self, speculation: Speculation) -> Self {
         self.speculation = speculation;
@@ -147,22 +147,23 @@ impl GenerateOptions {
         self.logit_bias.push((token, bias));
         self
     }
-    /// Tells how probable each token was, and which `top` tokens were the most probable ones ([`Chunk::logprob`],
+    /// Returns the log-probability of each token and of the `top` most probable ones ([`Chunk::logprob`],
     /// [`Output::logprobs`]).
     #[must_use]
     pub fn logprobs(mut self, top: usize) -> Self {
         self.logprobs = Some(top);
         self
     }
-    /// Keeps the text to a constraint. A token that ends a text ends it only where it is complete, also with `ignore_eos`; guesses
-    /// are left out, and tokens that nothing else can follow are not computed ([`Stats::forced_tokens`]).
+    /// Keeps the text to a constraint. An end-of-text token ends it only where the constraint is satisfied, also with
+    /// `ignore_eos`; there is no speculative decoding, and tokens without an alternative are not computed
+    /// ([`Stats::forced_tokens`]).
     #[cfg(feature = "constrain")]
     #[must_use]
     pub fn constraint(mut self, constraint: crate::Constraint) -> Self {
         self.constraint = Some(constraint);
         self
     }
-    /// Changes the logits through this processor, too.
+    /// Adds a processor of the logits.
     #[must_use]
     pub fn processor(mut self, p: impl LogitsProcessor + 'static) -> Self {
         self.processors.push(Box::new(p));
@@ -176,13 +177,14 @@ impl GenerateOptions {
 pub struct Chunk {
     /// The token that was chosen; `None` in a last chunk that only brings text which had been held back.
     pub token: Option<u32>,
-    /// Text that is certain by now: whole characters only, nothing that could still become part of a stop text. Often empty.
+    /// Text that is certain by now: whole characters only, nothing that could still become part of a stop text. Often
+    /// empty.
     pub text: String,
     /// How probable the token was, if [`GenerateOptions::logprobs`] asks for it.
     pub logprob: Option<TokenLogprob>,
 }
 
-/// How long a generation took and what it did.
+/// Statistics of a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -196,11 +198,11 @@ pub struct Stats {
     pub prefill: Duration,
     /// Time for the generated tokens.
     pub decode: Duration,
-    /// Tokens that were guessed, see [`GenerateOptions::speculation`].
+    /// Draft tokens of speculative decoding, see [`GenerateOptions::speculation`].
     pub drafted: usize,
-    /// Guesses that were right.
+    /// Draft tokens that were accepted.
     pub accepted: usize,
-    /// Generated tokens that nothing else could follow, so that they were neither computed nor chosen.
+    /// Generated tokens that the constraint left no alternative to (fast-forward tokens): neither computed nor sampled.
     pub forced_tokens: usize,
     /// How often the context was full and tokens were forgotten, see [`WhenFull::ContextShift`].
     pub context_shifts: usize,
@@ -215,8 +217,8 @@ impl Stats {
     pub fn prefill_tok_s(&self) -> f64 {
         rate(self.prompt_tokens, self.prefill)
     }
-    /// Rows of the head that were computed after the coarse pass, in the mean over the tokens that needed only the best logits; 0
-    /// without such tokens.
+    /// Rows of the head that were computed after the coarse pass, in the mean over the tokens that needed only the best
+    /// logits; 0 without such tokens.
     pub fn rescored_per_token(&self) -> f64 {
         self.rows_rescored as f64 / self.coarse_tokens.max(1) as f64
     }
@@ -246,8 +248,8 @@ pub struct Output {
     pub stats: Stats,
 }
 
-/// A generation under way: an iterator over its [`Chunk`]s. Dropping it ends it; the session keeps what was generated. Under a
-/// constraint an error comes last if the text was cut off.
+/// A running generation: an iterator over its [`Chunk`]s. Dropping it ends it; the session keeps what was generated.
+/// Under a constraint an error comes last if the text was cut off.
 #[derive(Debug)]
 pub struct Generation<'s> {
     session: &'s mut Session,
@@ -255,7 +257,7 @@ pub struct Generation<'s> {
 }
 
 impl<'s> Generation<'s> {
-    /// Begins to generate after what the session holds, whose last logits are known.
+    /// Starts generating after the tokens of the session, whose last logits are known.
     pub(crate) fn new(session: &'s mut Session, progress: Progress) -> Self {
         Self { session, progress }
     }

@@ -21,7 +21,8 @@
 //!
 //! With the feature `constrain`, texts follow a grammar: `Session::generate_json` gives values of a type.
 //!
-//! [`tune`] measures which kernels are the fastest for a model on this machine, and [`store_tuning`] has them used from then on.
+//! [`tune`] measures which kernels are the fastest for a model on this machine, and [`store_tuning`] has them used from
+//! then on.
 
 #![forbid(unsafe_code)]
 
@@ -67,8 +68,8 @@ pub use model::{Model, ModelBuilder};
 pub use score::{Choice, ChooseBy, Score};
 pub use session::Session;
 
-/// A ternary model with Test-Time-Training layers that tells simple stories in English, as a GGUF file with its tokenizer, 3.7 MB;
-/// `models/README.md` in this crate says what it is and what it was made of.
+/// A ternary model with Test-Time-Training layers that tells simple stories in English, as a GGUF file with its
+/// tokenizer, 3.7 MB; `models/README.md` in this crate says what it is and what it was made of.
 #[cfg(feature = "tiny-model")]
 pub static TINY_MODEL: &[u8] = include_bytes!("../models/tiny-stories-ttt.gguf");
 
@@ -81,7 +82,7 @@ pub use bitnet_model::train;
 #[cfg(feature = "constrain")]
 pub use schemars;
 
-/// The crates below, for what this facade does not re-export.
+/// The underlying crates, for what this facade does not re-export.
 pub use {bitnet_model, loader, ternary_kernels};
 
 /// The examples of the README compile.

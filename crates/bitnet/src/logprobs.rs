@@ -11,13 +11,14 @@ use bitnet_model::sampling::{LogProbs, LogitsProcessor};
 pub struct TokenLogprob {
     /// The token.
     pub token: u32,
-    /// The natural logarithm of its probability; `None` for a token that nothing else could follow and so was not computed.
+    /// The natural logarithm of its probability; `None` for a token that nothing else could follow and so was not
+    /// computed.
     pub logprob: Option<f64>,
     /// The most probable tokens at its place and the logarithms of their probabilities, the most probable first.
     pub top: Vec<(u32, f64)>,
 }
 
-/// Logits by the position of the token that is chosen from them. Several are there while guesses are checked.
+/// Logits by the position of the token that is sampled from them; several while a draft is verified.
 type Kept = VecDeque<(usize, Vec<f32>)>;
 
 /// Keeps the logits of each position until its token is known.

@@ -56,7 +56,7 @@ impl ModelBuilder {
         self.engine = self.engine.threads(n);
         self
     }
-    /// An instruction set instead of the best one.
+    /// The instruction set; the default is the best one of this CPU.
     pub fn isa(mut self, isa: Isa) -> Self {
         self.engine = self.engine.isa(isa);
         self
@@ -88,7 +88,7 @@ impl ModelBuilder {
         self.engine = self.engine.inner_updates(on);
         self
     }
-    /// How keys and values are cached.
+    /// Type of the KV cache.
     pub fn kv(mut self, kv: KvType) -> Self {
         self.kv = kv;
         self
@@ -256,11 +256,11 @@ impl Model {
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
     }
-    /// The kernel of each projection group, and who chose it.
+    /// The kernel of each projection group, and what chose it.
     pub fn kernels(&self) -> &[LayerKernel] {
         &self.inner.kernels
     }
-    /// Facts about the files.
+    /// Information about the files.
     pub fn info(&self) -> &ModelInfo {
         &self.inner.info
     }
@@ -284,7 +284,7 @@ impl Model {
     pub fn default_sampling(&self) -> SamplingOptions {
         self.inner.sampling.clone()
     }
-    /// How sessions cache keys and values.
+    /// Type of the KV cache of sessions.
     pub fn kv_type(&self) -> KvType {
         self.inner.kv
     }

@@ -97,7 +97,7 @@ impl Progress {
     pub(crate) fn cancel(&mut self) {
         self.finished.get_or_insert(FinishReason::Cancelled);
     }
-    /// What happens where the context is full.
+    /// What happens when the context is full.
     pub(crate) fn when_full(&self) -> WhenFull {
         self.options.when_full
     }

@@ -1,4 +1,4 @@
-//! How probable texts are that could follow, and choices among them.
+//! Log-probabilities of continuations, and choices among them.
 
 use bitnet_model::ModelError;
 
@@ -26,7 +26,8 @@ impl Score {
     pub fn per_token(&self) -> f64 {
         self.total() / self.logprobs.len().max(1) as f64
     }
-    /// [`Score::total`] by the number of bytes, so that long texts and short ones can be compared whatever the tokens are.
+    /// [`Score::total`] by the number of bytes, so that long texts and short ones can be compared whatever the tokens
+    /// are.
     pub fn per_byte(&self) -> f64 {
         self.total() / self.bytes.max(1) as f64
     }
@@ -40,12 +41,12 @@ impl Score {
     }
 }
 
-/// What makes one text better than another.
+/// The score by which texts are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChooseBy {
-    /// Its probability. Of two texts of which one begins with the other, the shorter one always wins: let such texts end in
-    /// something, a line feed or a full stop.
+    /// Its probability. Of two texts of which one begins with the other, the shorter one always wins: let such texts
+    /// end in something, a line feed or a full stop.
     #[default]
     Total,
     /// The mean over its tokens.
@@ -86,11 +87,11 @@ impl Choice {
 }
 
 impl Session {
-    /// How probable each text is as a continuation of this session, which stays as it is. What the texts have in common is read
-    /// once, and what is left of them together, in one pass over the weights for all.
+    /// How probable each text is as a continuation of this session, which stays as it is. What the texts have in common
+    /// is read once, and what is left of them together, in one pass over the weights for all.
     ///
-    /// The text is cut into tokens by itself, so it should begin where a token can: most vocabularies want " Paris" rather
-    /// than "Paris" after a word. [`Model::score`] cuts prompt and text together.
+    /// The text is cut into tokens by itself, so it should begin where a token can: most vocabularies want " Paris"
+    /// rather than "Paris" after a word. [`Model::score`] cuts prompt and text together.
     ///
     /// # Errors
     /// No tokenizer, an empty session, texts that do not fit.
@@ -170,8 +171,8 @@ impl Session {
 }
 
 impl Model {
-    /// How probable each text is after `prompt`. Prompt and text are cut into tokens together, as they would be read. The prompt
-    /// goes through the model once.
+    /// How probable each text is after `prompt`. Prompt and text are cut into tokens together, as they would be read.
+    /// The prompt goes through the model once.
     ///
     /// # Errors
     /// No tokenizer, an empty prompt in a model without a beginning-of-text token, texts that do not fit.

@@ -13,10 +13,10 @@ use crate::generate::Generation;
 use crate::progress::Progress;
 use crate::{Error, GenerateOptions, Message, Model, Output, WhenFull};
 
-/// One text in the making: what was prompted and what was generated, with the model's state for it.
+/// One sequence: its prompt and the generated tokens, with the model's state for them.
 ///
-/// A session owns its state; the [`Model`] after it is shared. Use one session per thread. A clone is a fork: both go on by
-/// themselves.
+/// A session owns its state; the [`Model`] itself is shared. Use one session per thread. A clone is a fork: both go on
+/// by themselves.
 #[derive(Clone, Debug)]
 pub struct Session {
     model: Model,
@@ -81,7 +81,7 @@ impl Session {
     pub fn ttt_bytes(&self) -> usize {
         self.decoder.state().ttt_bytes()
     }
-    /// Forgets everything.
+    /// Removes all tokens.
     pub fn clear(&mut self) {
         *self = Self::new(&self.model);
     }
@@ -90,12 +90,13 @@ impl Session {
     pub fn snapshot_bytes(&self) -> usize {
         self.decoder.snapshot_bytes()
     }
-    /// Forgets everything from token `len` on. Keys and values are cut off; states of test-time-training layers cannot be, and the
-    /// tokens since the nearest kept one are read again. What follows is the same as if the rest had never been there.
+    /// Forgets everything from token `len` on. Keys and values are cut off; states of test-time-training layers cannot
+    /// be, and the tokens since the nearest kept one are read again. What follows is the same as if the rest had never
+    /// been there.
     ///
     /// # Errors
-    /// [`ModelError::ReplayTooLong`] if more tokens were to be read again than [`Snapshots::replay`](crate::Snapshots::replay) allows,
-    /// with which nothing has changed; the errors of a step.
+    /// [`ModelError::ReplayTooLong`] if more tokens were to be read again than
+    /// [`Snapshots::replay`](crate::Snapshots::replay) allows, with which nothing has changed; the errors of a step.
     pub fn rewind(&mut self, len: usize) -> Result<(), Error> {
         Ok(self.decoder.rewind(len)?)
     }
@@ -104,10 +105,10 @@ impl Session {
     pub fn common_prefix(&self, ids: &[u32]) -> usize {
         self.decoder.common_prefix(ids)
     }
-    /// Goes back to a beginning of `ids` that the session holds, without computing anything, and returns its length; what of `ids` lies
-    /// after it is to be fed, and at least one token where only that tells what follows. With test-time-training layers it is what the
-    /// nearest kept state has read. [`Session::generate_from`] is this and the rest; a session that is to join a
-    /// [`Batch`](crate::Batch) wants it alone:
+    /// Goes back to a beginning of `ids` that the session holds, without computing anything, and returns its length;
+    /// what of `ids` lies after it is to be fed, and at least one token where only that tells what follows. With
+    /// test-time-training layers it is what the nearest kept state has read. [`Session::generate_from`] is this and the
+    /// rest; a session that is to join a [`Batch`](crate::Batch) wants it alone:
     ///
     /// ```
     /// # #[cfg(feature = "tiny-model")] {
@@ -129,8 +130,8 @@ impl Session {
         Ok(self.decoder.keep_prefix(ids)?)
     }
 
-    /// The session as bytes: tokens and the model's state for them, whatever its layers are. [`Model::restore_session`] goes
-    /// on from them, with this model only.
+    /// The session as bytes: tokens and the model's state for them, whatever its layers are. [`Model::restore_session`]
+    /// goes on from them, with this model only.
     ///
     /// # Errors
     /// [`ModelError::StateLost`] if a failed step has left the session in between.
@@ -142,8 +143,8 @@ impl Session {
         Ok(Self::with(model, Decoder::restore(model.engine(), Some(model.context()), bytes)?))
     }
 
-    /// [`Session::save`] into a file, which is there as a whole or not at all: it is written under another name beside it and
-    /// then renamed. [`Model::load_session`] reads it.
+    /// [`Session::save`] into a file, which is there as a whole or not at all: it is written under another name beside
+    /// it and then renamed. [`Model::load_session`] reads it.
     ///
     /// ```no_run
     /// # let model = bitnet::Model::load("model.gguf")?;
@@ -268,7 +269,8 @@ impl Session {
         self.generate(prompt, options)?.for_each_text(f)
     }
 
-    /// Feeds text without generating. In an empty session the beginning-of-text token is put in front, if the model's files say so.
+    /// Feeds text without generating. In an empty session the beginning-of-text token is put in front, if the model's
+    /// files say so.
     ///
     /// # Errors
     /// No tokenizer, a text that does not fit.
@@ -305,8 +307,8 @@ impl Session {
     }
 }
 
-/// What is left of `ids` in a context of `limit` tokens with room for `more`, if the options of `progress` shift the context and it is
-/// necessary: the first ones, and the newest half of what is between them and the end of the context.
+/// What is left of `ids` in a context of `limit` tokens with room for `more`, if the options of `progress` shift the
+/// context and it is necessary: the first ones, and the newest half of what is between them and the end of the context.
 fn shifted(ids: &[u32], limit: usize, more: usize, progress: &mut Progress) -> Result<Option<Vec<u32>>, Error> {
     let WhenFull::ContextShift { keep } = progress.when_full() else { return Ok(None) };
     if ids.len() + more <= limit {

@@ -238,7 +238,8 @@ fn what_cannot_be_used_is_refused_with_a_reason() {
     assert!(matches!(error, Err(Error::Model(ModelError::Sampling { .. })) | Ok(_)), "{error:?}");
 }
 
-/// Forced tokens are those that the model would have been left with anyway, and the session goes on after them as after any.
+/// Forced tokens are those that the model would have been left with anyway, and the session goes on after them as after
+/// any.
 #[test]
 fn forced_tokens_are_part_of_the_session() {
     let model = model();

@@ -173,7 +173,8 @@ const KINDS: &[Kind] = &[
     ("any case", |n| Constraint::regex(&format!("(?i){}", "straße".repeat(n)))),
 ];
 
-/// For each kind: up to some size it is answered, from there on refused by an error that names a limit; nothing panics or takes long.
+/// For each kind: up to some size it is answered, from there on refused by an error that names a limit; nothing panics
+/// or takes long.
 #[test]
 fn every_kind_is_answered_or_refused() {
     let model = model();

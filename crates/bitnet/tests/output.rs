@@ -103,7 +103,7 @@ fn a_classifier_reads_its_template_once_and_is_calibrated() {
     assert!(matches!(Classifier::new(&model, "{text}", [""; 0]), Err(Error::NothingToChoose)));
 }
 
-/// The probabilities told with tokens are those of the text without processors, guessed or not.
+/// Log-probabilities are those without processors, with drafts or without.
 #[test]
 fn each_token_tells_how_probable_it_was() {
     let model = model();

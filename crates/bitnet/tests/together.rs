@@ -26,7 +26,7 @@ fn alone(model: &Model, prompt: &str, options: GenerateOptions) -> Output {
 }
 
 #[test]
-fn guesses_change_no_token() {
+fn drafts_change_no_token() {
     let model = model(2);
     let (mut drafted, mut accepted) = (0, 0);
     for prompt in PROMPTS {

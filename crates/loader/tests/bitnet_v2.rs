@@ -1,4 +1,5 @@
-//! BitNet v2 in files: what happens to activations is kept by every conversion, and a file that contradicts itself is refused.
+//! BitNet v2 in files: what happens to activations is kept by every conversion, and a file that contradicts itself is
+//! refused.
 
 mod common;
 

@@ -64,7 +64,8 @@ fn undefined_variables_are_empty_and_have_no_attributes() {
     assert!(matches!(render("{{ missing.x }}"), Err(ChatError::Render { .. })));
 }
 
-/// The metadata of the official GGUF file of 2B4T: wrong template, no pre-tokenizer, one EOS that is not the end of a turn.
+/// The metadata of the official GGUF file of 2B4T: wrong template, no pre-tokenizer, one EOS that is not the end of a
+/// turn.
 #[test]
 fn the_defects_of_the_official_file_are_repaired_on_loading() {
     let path = test_support::testdata("gguf/defects_2b4t.I2_S.gguf");
@@ -267,7 +268,8 @@ fn malformed_and_hostile_templates_are_errors() {
     assert!(matches!(render("{{ raise_exception('no') }}"), ChatError::Refused { message, .. } if message == "no"));
 }
 
-/// Everything but a chat works with a model whose template cannot be compiled, and with several of which none is the default.
+/// Everything but a chat works with a model whose template cannot be compiled, and with several of which none is the
+/// default.
 #[test]
 fn a_model_whose_template_cannot_be_used_loads() {
     let source = test_support::testdata("bitnet/sharded_tiny/packed");

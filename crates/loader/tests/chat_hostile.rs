@@ -1,5 +1,5 @@
-//! Templates that come with a download may not end, hold or fill the process: on a thread of 256 KB, whatever they nest,
-//! chain or build ends in a text or in an error that names what is too much and the limit.
+//! Templates that come with a download may not end, hold or fill the process: on a thread of 256 KB, whatever they
+//! nest, chain or build ends in a text or in an error that names what is too much and the limit.
 
 use std::time::{Duration, Instant};
 

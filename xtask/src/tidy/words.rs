@@ -1,4 +1,5 @@
-//! Rules about the language of comments, messages and documents: words that make a sentence vague or odd, and what to write instead.
+//! Rules about the language of comments, messages and documents: words that make a sentence vague or odd, and what to
+//! write instead.
 
 use super::Finding;
 use super::sources::SourceFile;

@@ -38,8 +38,8 @@ pub(crate) struct ServeArgs {
     /// Port to listen on; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
-    /// API key that clients send as `Authorization: Bearer KEY`; other users can see command lines, so prefer BITNET_API_KEY or
-    /// --api-key-file
+    /// API key that clients send as `Authorization: Bearer KEY`; other users can see command lines, so prefer
+    /// BITNET_API_KEY or --api-key-file
     #[arg(long, value_name = "KEY", env = "BITNET_API_KEY", hide_env_values = true, conflicts_with_all = ["api_key_file", "without_key"])]
     api_key: Option<String>,
     /// File that holds the API key

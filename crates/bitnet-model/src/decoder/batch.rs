@@ -17,11 +17,12 @@ pub struct BatchInput<'a> {
     pub head: Option<HeadRequest>,
 }
 
-/// Reads the tokens of all inputs in one pass over the weights of `engine`. Each text is then as if it had gone alone, bit for
-/// bit. `logits` is working memory, kept between steps.
+/// Reads the tokens of all inputs in one pass over the weights of `engine`. Each text is then as if it had gone alone,
+/// bit for bit. `out` receives the logits; its buffers are reused between steps.
 ///
 /// # Errors
-/// [`ModelError::ForeignSequence`] for a text of another engine, and the errors of [`Engine::step`]. All texts are then as before.
+/// [`ModelError::ForeignSequence`] for a text of another engine, and the errors of [`Engine::step`]. All texts are then
+/// as before.
 pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
     if inputs.iter().any(|i| !i.decoder.sequence.engine().is(engine)) {
         return Err(ModelError::ForeignSequence);

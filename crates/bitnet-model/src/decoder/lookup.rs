@@ -2,15 +2,16 @@
 
 use crate::Engine;
 
-/// Whether several tokens are guessed and then checked in one pass over the weights.
+/// Speculative decoding: whether several tokens are drafted and then verified in one pass over the weights.
 ///
-/// Guesses never change the text: a guessed token counts only where the model, with the same seed, chooses just that one.
-/// In models with test-time-training layers nothing is guessed, because they cannot take wrong guesses back.
+/// Drafts never change the text: a draft token is accepted only where the model, with the same seed, samples the same
+/// one. Models with test-time-training layers draft nothing, because their state cannot be rewound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Speculation {
-    /// Lookup with up to 7 tokens (with the token before them one pass of 8 rows) where it was measured to pay: for models
-    /// whose weights come from memory. Where they lie in the cache, eight tokens take eight times as long as one.
+    /// Lookup with up to 7 tokens (with the token before them one pass of 8 rows) where it was measured to pay: for
+    /// models whose weights come from memory. Where they lie in the cache, eight tokens take eight times as long as
+    /// one.
     #[default]
     Auto,
     /// One token at a time.
@@ -18,13 +19,13 @@ pub enum Speculation {
     /// Guesses what followed an earlier place of the prompt or the text that ends in the same tokens (prompt lookup,
     /// n-gram speculation; it repays where the output repeats its input: extraction, rewriting, code).
     PromptLookup {
-        /// Most tokens that are guessed at once.
+        /// Maximum length of a draft.
         max_draft: usize,
     },
 }
 
 impl Speculation {
-    /// Most tokens to guess at once with `engine`.
+    /// Maximum length of a draft with `engine`.
     pub(super) fn max_draft(self, engine: &Engine) -> usize {
         match self {
             Speculation::Auto if engine.packed_bytes() > ternary_kernels::last_level_cache() => AUTO_DRAFT,
@@ -40,12 +41,13 @@ const AUTO_DRAFT: usize = 7;
 const NGRAM: std::ops::RangeInclusive<usize> = 2..=4;
 /// How far back a lookup looks: beyond, a look would take longer than a token of a small model.
 const WINDOW: usize = 1 << 15;
-/// Lookups are left out for at most so many tokens after guesses that were all wrong.
+/// After rejected drafts, lookups are skipped for at most this many tokens.
 const MAX_PAUSE: u32 = 32;
 
 /// Finds drafts and learns from their fate how long they should be.
 ///
-/// Length and pauses follow only from earlier drafts, so runs repeat exactly; and the text does not depend on them at all.
+/// Length and pauses follow only from earlier drafts, so runs repeat exactly; and the text does not depend on them at
+/// all.
 #[derive(Clone, Debug)]
 pub(super) struct PromptLookup {
     /// Tokens that the next draft may have.

@@ -1,8 +1,9 @@
 //! Token after token: a [`Sequence`] with the token chosen last, which the model reads only when more is wanted.
 //!
-//! A [`Decoder`] may guess several tokens and check them in one pass over the weights ([`Speculation`]). The pass yields the
-//! logits after each guess, with the same bits as one by one; a token is chosen from them in turn, and where it is
-//! another than the guessed one, what follows is thrown away. So the text is the same as without guesses, greedy or drawn.
+//! A [`Decoder`] may draft several tokens and verify them in one pass over the weights ([`Speculation`]). The pass
+//! yields the logits after each draft token, with the same bits as one by one; a token is sampled from them in turn,
+//! and at the first that differs from the draft the rest is discarded. So the text is the same as without drafts,
+//! greedy or sampled.
 
 mod batch;
 mod lookup;
@@ -35,9 +36,9 @@ pub struct Decoder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DecoderCounts {
-    /// Tokens that were guessed.
+    /// Draft tokens.
     pub drafted: usize,
-    /// Guesses that were right.
+    /// Draft tokens that were accepted.
     pub accepted: usize,
     /// Tokens chosen from the best logits only, after a coarse pass over the head.
     pub coarse_tokens: usize,
@@ -119,8 +120,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Forgets everything from token `len` on. Where the model has test-time-training layers, what lies between the nearest kept
-    /// state ([`Snapshots`](crate::Snapshots)) and `len` is read again.
+    /// Forgets everything from token `len` on. Where the model has test-time-training layers, what lies between the
+    /// nearest kept state ([`Snapshots`](crate::Snapshots)) and `len` is read again.
     ///
     /// # Errors
     /// [`ModelError::ReplayTooLong`], with which nothing has changed, and the errors of [`Sequence::feed`].
@@ -141,10 +142,10 @@ impl Decoder {
         self.sequence.feed(&kept[from..], HeadRequest::Top(1), &mut |_| ControlFlow::Continue(())).map(drop)
     }
 
-    /// Goes back to a beginning of `ids` that this text has, without computing anything, and returns its length; what of `ids`
-    /// comes after it is to be fed. That is what both have in common, but for the last token of `ids`, whose logits are
-    /// needed. Where the model has test-time-training layers, it is all that was read or, if `ids` goes on in another way,
-    /// what the nearest kept state has read.
+    /// Goes back to a beginning of `ids` that this text has, without computing anything, and returns its length; what
+    /// of `ids` comes after it is to be fed. That is what both have in common, but for the last token of `ids`, whose
+    /// logits are needed. Where the model has test-time-training layers, it is all that was read or, if `ids` goes on
+    /// in another way, what the nearest kept state has read.
     ///
     /// # Errors
     /// The errors of [`Sequence::truncate`].
@@ -188,8 +189,8 @@ impl Decoder {
         self.read().iter().zip(ids).take_while(|(a, b)| a == b).count()
     }
 
-    /// Reads the token chosen last and `ids`, computing the logits that `request` asks for after the last of them; `false` if it
-    /// was cancelled on the way.
+    /// Reads the token chosen last and `ids`, computing the logits that `request` asks for after the last of them;
+    /// `false` if it was cancelled on the way.
     ///
     /// # Errors
     /// The errors of [`Sequence::feed`]; the text is then as it was before.
@@ -210,8 +211,8 @@ impl Decoder {
         Ok(finished)
     }
 
-    /// Puts `token` after the text without a choice. Nothing is computed before the next token is chosen or fed: several tokens in
-    /// a row go through the model in one pass.
+    /// Puts `token` after the text without a choice. Nothing is computed before the next token is chosen or fed:
+    /// several tokens in a row go through the model in one pass.
     ///
     /// # Errors
     /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`].
@@ -264,14 +265,14 @@ impl Decoder {
         self.draft.clear();
         let &[pending] = &self.pending[..] else { return };
         let max = speculation.max_draft(self.sequence.engine()).min(self.sequence.remaining().saturating_sub(1));
-        // Wrong guesses have to be taken back.
+        // A rejected draft must be undone.
         if max == 0 || !self.sequence.can_rewind() {
             return;
         }
         self.sequence.with_next(pending, |text| self.lookup.propose(text, max, &mut self.draft));
     }
 
-    /// Reads the pending token and the draft, and chooses tokens as long as the draft guessed them.
+    /// Reads the pending token and the draft, and samples tokens as long as they agree with the draft.
     fn read_and_choose(&mut self, draft: &[u32], sampler: &mut Sampler) -> Result<u32, ModelError> {
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt);

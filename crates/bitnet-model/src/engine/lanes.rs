@@ -28,11 +28,11 @@ use super::{Inner, Layer, LogitsWanted, StepOutput, Workspace, head};
 use crate::ModelError;
 
 /// Bytes of packed weights up to which a model is small: those that a core's own caches hold, with some from the shared one.
-const SMALL: usize = 4 << 20;
+const LANES_MAX_WEIGHT_BYTES: usize = 4 << 20;
 /// Tokens of a text that the caller computes alone.
-const ALONE: usize = 4;
+const INLINE_MAX_TOKENS: usize = 4;
 /// Tokens up to which looking at them takes less time than the products.
-const SHORT: usize = 1024;
+const INLINE_MAX_CONTEXT: usize = 1024;
 /// Tokens of a text from which on it is cut into pieces.
 const PIECES_FROM: usize = 32;
 /// Tokens of a piece: more than kernels unpack weights for tile by tile (64), few enough that the buffers stay in the cache.
@@ -66,7 +66,7 @@ pub(super) fn of(
     threads: usize,
     scratch: impl Fn(usize) -> Scratch,
 ) -> Result<Vec<Lane>, KernelError> {
-    let is_small = || layers.iter().flat_map(Layer::linears).map(Linear::byte_len).sum::<usize>() <= SMALL;
+    let is_small = || layers.iter().flat_map(Layer::linears).map(Linear::byte_len).sum::<usize>() <= LANES_MAX_WEIGHT_BYTES;
     if !wanted.unwrap_or_else(is_small) {
         return Ok(Vec::new());
     }
@@ -86,7 +86,7 @@ impl Inner {
         match inputs {
             // Within a part of another team's job there is one thread. Nor are rows behind the last layer brought together from lanes.
             _ if lanes.is_empty() || Team::is_nested() || out.keeps_hidden() => self.step(team, scratch, inputs, out),
-            [input] if lanes.len() == 1 || (input.tokens.len() <= ALONE && self.is_short(input)) => {
+            [input] if lanes.len() == 1 || (input.tokens.len() <= INLINE_MAX_TOKENS && self.is_short(input)) => {
                 let lane = &mut lanes[0];
                 self.step(&lane.team, &mut lane.scratch, inputs, out)
             }
@@ -100,7 +100,7 @@ impl Inner {
 
     /// Whether attention to the text so far, if there is any, is not worth sharing.
     fn is_short(&self, input: &StepInput<'_>) -> bool {
-        self.config.attention_layers() == 0 || input.state.len() < SHORT
+        self.config.attention_layers() == 0 || input.state.len() < INLINE_MAX_CONTEXT
     }
 
     /// Deals out the texts, consecutive ones to a lane.

@@ -22,7 +22,8 @@ impl<K: PartialEq, V> Cache<K, V> {
         Some(entries[0].1.clone())
     }
 
-    /// Keeps a value of about so many bytes, and forgets what is no longer within the bounds. Something too large is not kept.
+    /// Keeps a value of about so many bytes, and forgets what is no longer within the bounds. Something too large is
+    /// not kept.
     pub(super) fn put(&self, key: K, value: V, bytes: usize) -> Arc<V> {
         let value = Arc::new(value);
         if bytes > self.bytes {

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use super::schema::{target, within};
 
-/// Gives each object with `properties` and without `additionalProperties` the latter as `false`, since a model that has nothing to
-/// say would go on inventing some. Where several parts of a schema name properties of one object (`allOf`, `$ref` with
-/// `properties` beside it, ...), each would exclude those of the others, so these stay open.
+/// Gives each object with `properties` and without `additionalProperties` the latter as `false`, since a model that has
+/// nothing to say would go on inventing some. Where several parts of a schema name properties of one object (`allOf`,
+/// `$ref` with `properties` beside it, ...), each would exclude those of the others, so these stay open.
 pub(super) fn close(root: &mut Value) {
     let mut parts = Parts { root, named: HashMap::new(), open: HashSet::new() };
     parts.visit(root);

@@ -1,8 +1,9 @@
 //! From a source to a parser that stands before its first token.
 //!
-//! The engine recurses as deep as its source, so it works on a thread of its own with a stack for the depth that the limits allow, and whatever
-//! the stack of the caller; memory of a stack that is not touched is not taken. What it cannot interrupt is refused
-//! before it sees the source (`measure_*`) or, where only it can know, tried with fuel first.
+//! The engine recurses as deep as its source, so it works on a thread of its own with a stack for the depth that the
+//! limits allow, and whatever the stack of the caller; memory of a stack that is not touched is not taken. What it
+//! cannot interrupt is refused before it sees the source (`measure_*`) or, where only it can know, tried with fuel
+//! first.
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::Grammar;
@@ -16,8 +17,8 @@ use super::measure_regex::Patterns;
 use super::source::{Kind, Source};
 use super::{ConstraintError, Vocabulary, measure_lark, measure_schema, schema, write};
 
-/// Stack of the thread that compiles: a quarter of a megabyte for each level of the default limit on depth. The engine takes some nine
-/// kilobytes of it when optimised.
+/// Stack of the thread that compiles: a quarter of a megabyte for each level of the default limit on depth. The engine
+/// takes some nine kilobytes of it when optimised.
 const STACK: usize = if cfg!(target_pointer_width = "64") { 256 << 20 } else { 32 << 20 };
 
 /// A source as the engine takes it, and what its author should know.

@@ -74,10 +74,10 @@ fn quoted(text: &str) -> String {
 
 /// A piece of a source as a message names it.
 pub(super) fn short(text: &str) -> String {
-    const MOST: usize = 60;
+    const MAX_CHARS: usize = 60;
     match text.chars().count() {
-        n if n <= MOST => text.to_owned(),
-        _ => text.chars().take(MOST).chain("...".chars()).collect(),
+        n if n <= MAX_CHARS => text.to_owned(),
+        _ => text.chars().take(MAX_CHARS).chain("...".chars()).collect(),
     }
 }
 
@@ -90,13 +90,14 @@ impl ConstraintError {
     }
 }
 
-/// The first line of what an engine says, which may go on with its whole state, and not more of it than a message can bear.
+/// The first line of what an engine says, which may go on with its whole state, and not more of it than a message can
+/// bear.
 fn one_line(text: &str) -> String {
-    const MOST: usize = 300;
+    const MAX_CHARS: usize = 300;
     let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason was given").trim();
     match line.chars().count() {
-        n if n <= MOST => line.to_owned(),
-        _ => line.chars().take(MOST).chain(" ...".chars()).collect(),
+        n if n <= MAX_CHARS => line.to_owned(),
+        _ => line.chars().take(MAX_CHARS).chain(" ...".chars()).collect(),
     }
 }
 

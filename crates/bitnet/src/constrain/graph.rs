@@ -7,8 +7,9 @@ pub(super) struct Node {
     pub(super) names: Vec<usize>,
 }
 
-/// An upper bound for the levels of a walk that enters each definition at most once at a time. Exact where nothing is recursive;
-/// definitions that are part of a recursion, or lie between two, count as if one walk could go through all of them.
+/// An upper bound for the levels of a walk that enters each definition at most once at a time. Exact where nothing is
+/// recursive; definitions that are part of a recursion, or lie between two, count as if one walk could go through all
+/// of them.
 pub(super) fn deepest(nodes: &[Node]) -> u64 {
     let mut named_by = vec![Vec::new(); nodes.len()];
     for (i, node) in nodes.iter().enumerate() {

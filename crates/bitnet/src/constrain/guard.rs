@@ -1,4 +1,5 @@
-//! Calls into the engine: its panics are caught, and what it says is put in the words of those who wrote the constraint.
+//! Calls into the engine: its panics are caught, and what it says is put in the words of those who wrote the
+//! constraint.
 
 use std::panic::AssertUnwindSafe;
 
@@ -29,7 +30,8 @@ pub(super) fn guarded<T>(
     phase: Phase,
     f: impl FnOnce() -> Result<T, Said>,
 ) -> Result<T, ConstraintError> {
-    // The engine's own guard keeps the panic's message from being printed; it wants errors of its own type, so ours go out as values.
+    // The engine's own guard keeps the panic's message from being printed; it wants errors of its own type, so ours go
+    // out as values.
     match llguidance::panic_utils::catch_unwind(AssertUnwindSafe(|| Ok(f()))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(Said(error))) => Err(translated(&error, limits, phase)),

@@ -228,7 +228,8 @@ impl<'a> Lexer<'a> {
         }
         let Some(end) = end else { return Err(self.wrong("unterminated string")) };
         let json = rest[..end].replace("\\x", "\\u00");
-        // As the engine reads it; two backslashes before an x would be three characters too many, and no harm for a measure.
+        // As the engine reads it; two backslashes before an x would be three characters too many, and no harm for a
+        // measure.
         let text = serde_json::from_str(&json).or_else(|_| serde_json::from_str(&rest[..end]));
         let text: String = text.map_err(|_| self.wrong(&format!("invalid string {}", short(&rest[..end]))))?;
         self.at += end;

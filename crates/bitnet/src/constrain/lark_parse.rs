@@ -1,5 +1,5 @@
-//! Grammars in Lark's notation as definitions: which names each has, and of what shape it is. Not more of the notation than a
-//! measure needs; what is wrong otherwise, the engine says.
+//! Grammars in Lark's notation as definitions: which names each has, and of what shape it is. Not more of the notation
+//! than a measure needs; what is wrong otherwise, the engine says.
 
 use super::ConstraintError;
 use super::lark_lex::{Lexeme, Token};

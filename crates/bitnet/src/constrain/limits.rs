@@ -4,10 +4,11 @@ use super::ConstraintError;
 
 /// How large, how deep and how expensive a constraint may be; what goes beyond is [`ConstraintError::Limit`].
 ///
-/// Everything is counted before the engine sees the source, or is fuel that the engine counts: the same source is refused or taken on
-/// every machine. The defaults leave room for schemas of more than a thousand properties, for enumerations of thousands of texts and
-/// for hundreds of patterns; a constraint within them is ready, or refused, well within two seconds and 256 MB, and a mask
-/// takes tens of milliseconds at worst. A program whose sources are its own may raise them.
+/// Everything is counted before the engine sees the source, or is fuel that the engine counts: the same source is
+/// refused or taken on every machine. The defaults leave room for schemas of more than a thousand properties, for
+/// enumerations of thousands of texts and for hundreds of patterns; a constraint within them is ready, or refused, well
+/// within two seconds and 256 MB, and a mask takes tens of milliseconds at worst. A program whose sources are its own
+/// may raise them.
 ///
 /// ```
 /// use bitnet::{Constraint, ConstraintLimits};
@@ -19,14 +20,17 @@ use super::ConstraintError;
 pub struct ConstraintLimits {
     /// Bytes of a source: a schema as JSON without spaces, a pattern, a grammar. 256 KiB.
     pub source_bytes: usize,
-    /// Levels: values within values, schemas within schemas with all references followed, rules and terminals that name each other,
-    /// groups. 1,000. Patterns have at most 250 groups within groups, and groups of a grammar 28, whatever this says.
+    /// Levels: values within values, schemas within schemas with all references followed, rules and terminals that name
+    /// each other, groups. 1,000. Patterns have at most 250 groups within groups, and groups of a grammar 28, whatever
+    /// this says.
     pub depth: usize,
     /// Values of a schema, those of `enum` and `const` included. 60,000.
     pub values: usize,
-    /// Schemas that are copied to merge `allOf`, `anyOf`, `oneOf`, `enum` and references with what stands beside them. 500,000.
+    /// Schemas that are copied to merge `allOf`, `anyOf`, `oneOf`, `enum` and references with what stands beside them.
+    /// 500,000.
     pub merged: u64,
-    /// Patterns and formats of a schema, counted again wherever a reference with other keywords beside it repeats them. 400.
+    /// Patterns and formats of a schema, counted again wherever a reference with other keywords beside it repeats them.
+    /// 400.
     pub patterns: u64,
     /// Bytes that a pattern or a text of the source demands at least (`"..."`, `x{1000}`). 32,768.
     pub least_bytes: u64,
@@ -34,8 +38,8 @@ pub struct ConstraintLimits {
     pub branches: u64,
     /// Ranges of all different classes of characters (`\w` has some 770). 60,000.
     pub class_ranges: u64,
-    /// Places of patterns that must fit at once (`&`, several patterns of a value), multiplied with each other. 100,000; and no more than
-    /// four of them at once.
+    /// Places of patterns that must fit at once (`&`, several patterns of a value), multiplied with each other.
+    /// 100,000; and no more than four of them at once.
     pub intersections: u64,
     /// Pieces of the text of a `substring`: words or characters. 10,000.
     pub pieces: usize,

@@ -25,7 +25,8 @@ impl<'a> Patterns<'a> {
         Self { limits, classes: HashSet::new(), ranges: 0, branches: 0 }
     }
 
-    /// Reads a pattern as the engine will. Its recursion goes as deep as groups in groups, of which there are at most 250.
+    /// Reads a pattern as the engine will. Its recursion goes as deep as groups in groups, of which there are at most
+    /// 250.
     pub(super) fn measure(&mut self, pattern: &str) -> Result<Shape, ConstraintError> {
         let hir = regex_syntax::ParserBuilder::new().build().parse(pattern).map_err(|e| refusal(pattern, &e))?;
         if let Some(word) = looks_within(&hir) {

@@ -155,7 +155,8 @@ const REMARKS: &[&str] = &[
 const APPLICATORS: &[&str] = &["const", "enum", "allOf", "anyOf", "oneOf", "$ref"];
 
 impl<'a> Meter<'a> {
-    /// The size of `schema`; with `follow` as it is when it is merged with something, and references in place are followed.
+    /// The size of `schema`; with `follow` as it is when it is merged with something, and references in place are
+    /// followed.
     fn size(&mut self, schema: &'a Value, follow: bool) -> Result<Size, ConstraintError> {
         let Some(object) = schema.as_object() else { return Ok(Size::ONE) };
         let key = (std::ptr::from_ref(object) as usize, follow);

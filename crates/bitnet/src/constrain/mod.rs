@@ -1,14 +1,14 @@
 //! Texts that follow a grammar: JSON of a schema, a regular expression, a grammar of your own.
 //!
-//! A [`Constraint`] forbids every token after which the text could no longer become what is asked for, so what comes out is
-//! right whatever the model wants to say. Where only one text can follow, its tokens are put into the session without
-//! computing or choosing anything; they go through the model in one pass with the token that is chosen next. A text that
-//! `max_tokens` or the end of the context cuts off is no result: it is [`ConstraintError::Unfinished`].
+//! A [`Constraint`] forbids every token after which the text could no longer become what is asked for, so what comes
+//! out is right whatever the model wants to say. Where only one text can follow, its tokens are put into the session
+//! without computing or choosing anything; they go through the model in one pass with the token that is chosen next. A
+//! text that `max_tokens` or the end of the context cuts off is no result: it is [`ConstraintError::Unfinished`].
 //!
 //! What is understood of JSON Schema and of Lark's grammars, and the engine that does it, is
-//! [`llguidance`](https://docs.rs/llguidance). A schema with a keyword that it does not know is refused, and so is a source that
-//! is too deep, too large or too expensive ([`ConstraintLimits`]): it may come from anybody. A source is compiled once for a model and
-//! kept for the next call.
+//! [`llguidance`](https://docs.rs/llguidance). A schema with a keyword that it does not know is refused, and so is a
+//! source that is too deep, too large or too expensive ([`ConstraintLimits`]): it may come from anybody. A source is
+//! compiled once for a model and kept for the next call.
 
 mod cache;
 mod close;
@@ -69,11 +69,12 @@ impl Constraint {
         Self { source: Source::new(kind, text), limits: Arc::default(), texts: Vec::new() }
     }
 
-    /// JSON that a [JSON Schema](https://json-schema.org) describes. Between its parts stands what Python's and most people's
-    /// JSON has there: `{"a": 1, "b": [2, 3]}`; the key `x-guidance` of the schema may ask for something else.
+    /// JSON that a [JSON Schema](https://json-schema.org) describes. Between its parts stands what Python's and most
+    /// people's JSON has there: `{"a": 1, "b": [2, 3]}`; the key `x-guidance` of the schema may ask for something else.
     ///
-    /// An object with `properties` has these and no others, unless its schema says `"additionalProperties": true` (or a schema for
-    /// them), or joins the properties of several schemas (`allOf`, `$ref` beside `properties`). A `format` that is not known is a remark.
+    /// An object with `properties` has these and no others, unless its schema says `"additionalProperties": true` (or a
+    /// schema for them), or joins the properties of several schemas (`allOf`, `$ref` beside `properties`). A `format`
+    /// that is not known is a remark.
     pub fn json_schema(schema: &serde_json::Value) -> Self {
         Self::new(Kind::Json, json::source(schema, false))
     }
@@ -83,17 +84,17 @@ impl Constraint {
         Self { source: json::source_of::<T>(), limits: Arc::default(), texts: Vec::new() }
     }
 
-    /// A text that the whole of a regular expression matches, in the syntax of the crate `regex`, without look-around, back references and
-    /// word boundaries; it needs no anchors.
+    /// A text that the whole of a regular expression matches, in the syntax of the crate `regex`, without look-around,
+    /// back references and word boundaries; it needs no anchors.
     pub fn regex(pattern: &str) -> Self {
         Self::new(Kind::Regex, pattern)
     }
 
     /// A text of a context-free grammar in Lark's notation; it begins with the rule `start`.
     ///
-    /// Where a part of the text must be copied from another that is known only later, `%regex {"substring_words": @NAME}` (or
-    /// `substring_chars`) stands for any words of it side by side, and [`Constraint::with_text`] gives it. All but that text is compiled
-    /// once:
+    /// Where a part of the text must be copied from another that is known only later,
+    /// `%regex {"substring_words": @NAME}` (or `substring_chars`) stands for any words of it side by side, and
+    /// [`Constraint::with_text`] gives it. All but that text is compiled once:
     ///
     /// ```
     /// use bitnet::{Constraint, GenerateOptions};
@@ -121,7 +122,8 @@ impl Constraint {
         self
     }
 
-    /// Like [`Constraint::with_text`], for a place within a string of JSON: the text as it is written there (`"` as `\"`).
+    /// Like [`Constraint::with_text`], for a place within a string of JSON: the text as it is written there (`"` as
+    /// `\"`).
     #[must_use]
     pub fn with_text_in_json(self, name: &str, text: &str) -> Self {
         let quoted = serde_json::Value::from(text).to_string();

@@ -21,7 +21,7 @@ impl Default for Multiples {
 }
 
 /// Times ten and with the next digit, remainders of a divisor must fit into 32 bits.
-const MOST: u128 = 300_000_000;
+const MAX_MULTIPLE: u128 = 300_000_000;
 /// Digits after the point.
 const DIGITS: u32 = 8;
 
@@ -40,7 +40,7 @@ impl Multiples {
         if digits > DIGITS {
             return refused("has more than 8 digits after the point");
         }
-        if value as u128 > MOST {
+        if value as u128 > MAX_MULTIPLE {
             return refused("has too many digits");
         }
         let scale = |n: u128, by: u32| n.saturating_mul(10u128.pow(by));
@@ -55,12 +55,12 @@ impl Multiples {
 
     /// Refuses divisors that cannot be joined; called where parts of a schema are merged.
     pub(super) fn check_joined(&self) -> Result<(), ConstraintError> {
-        if !self.beyond && self.common <= MOST {
+        if !self.beyond && self.common <= MAX_MULTIPLE {
             return Ok(());
         }
         Err(ConstraintError::Limit {
             what: "the least common multiple of all divisors of the schema (`multipleOf`) is too large".into(),
-            limit: MOST as u64,
+            limit: MAX_MULTIPLE as u64,
             name: "compile_fuel",
         })
     }

@@ -9,10 +9,10 @@ use super::template::{self, Template};
 use super::{Constraint, ConstraintError, ConstraintLimits, Vocabulary};
 
 /// Constraints of a model that are kept, and bytes that they may take.
-const MOST: usize = 64;
+const MAX_COMPILED: usize = 64;
 const BYTES: usize = 64 << 20;
 /// Grammars with places for texts, and grammars with texts in them, which seldom come again.
-const FEW: usize = 16;
+const MAX_TEMPLATES: usize = 16;
 /// What an error takes.
 const ERROR_BYTES: usize = 1 << 10;
 
@@ -31,9 +31,9 @@ pub(super) struct CompiledCaches {
 impl Default for CompiledCaches {
     fn default() -> Self {
         Self {
-            compiled: Cache::new(MOST, BYTES),
-            templates: Cache::new(FEW, BYTES / 2),
-            with_texts: Cache::new(FEW, BYTES / 4),
+            compiled: Cache::new(MAX_COMPILED, BYTES),
+            templates: Cache::new(MAX_TEMPLATES, BYTES / 2),
+            with_texts: Cache::new(MAX_TEMPLATES, BYTES / 4),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A schema made ready for the engine: references resolved as RFC 3986 and 6901 say, objects closed, formats that are only
-//! remarks left out; and what cannot be meant, named.
+//! A schema made ready for the engine: references resolved as RFC 3986 and 6901 say, objects closed, formats that are
+//! only remarks left out; and what cannot be meant, named.
 
 use std::collections::{HashMap, HashSet};
 
@@ -129,8 +129,8 @@ fn formats(schema: &mut Value, notes: &mut Vec<String>) {
     }
 }
 
-/// The references of a schema. The engine takes `#/a/b` and looks for the keys as they stand there; whatever is written otherwise
-/// is rewritten so.
+/// The references of a schema. The engine takes `#/a/b` and looks for the keys as they stand there; whatever is written
+/// otherwise is rewritten so.
 struct References {
     root: Value,
     /// Names of `$anchor`s, with where they are.

@@ -1,5 +1,6 @@
-//! How much work a pattern makes, from its shape alone: an estimate of the automaton that the engine derives of it, composed of those of its
-//! parts. The engine's fuel counts work that is done; this refuses work that no fuel would interrupt.
+//! How much work a pattern makes, from its shape alone: an estimate of the automaton that the engine derives of it,
+//! composed of those of its parts. The engine's fuel counts work that is done; this refuses work that no fuel would
+//! interrupt.
 
 use super::limits::{AT_ONCE, ConstraintLimits, within};
 use super::{ConstraintError, error::short};

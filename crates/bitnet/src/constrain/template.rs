@@ -1,8 +1,9 @@
 //! Grammars with a text that is given later: `%regex {"substring_words": @TEXT}`.
 //!
-//! All but the text is compiled once. The terminal of the text is a lexeme of the engine's lexer, and no other part of the grammar
-//! depends on it if the terminal stands alone; so for each text that one lexeme is put in place of the one of a sample. Where the
-//! terminal is part of another (`"a" TEXT`, `TEXT & /x/`), the text is put into the source, and that is compiled.
+//! All but the text is compiled once. The terminal of the text is a lexeme of the engine's lexer, and no other part of
+//! the grammar depends on it if the terminal stands alone; so for each text that one lexeme is put in place of the one
+//! of a sample. Where the terminal is part of another (`"a" TEXT`, `TEXT & /x/`), the text is put into the source, and
+//! that is compiled.
 
 use std::sync::Arc;
 

@@ -36,7 +36,8 @@ impl Vocabulary {
     }
 }
 
-/// All tokens that can be text, by their bytes. Special ones carry a mark that no text has; ids without a token are empty.
+/// All tokens that can be text, by their bytes. Special ones carry a mark that no text has; ids without a token are
+/// empty.
 fn trie(model: &Model, tokenizer: &Tokenizer) -> TokTrie {
     let size = model.config().vocab_size as u32;
     let word = |id: u32| match tokenizer.token_bytes(id) {
@@ -60,7 +61,8 @@ impl TokenizerEnv for Env {
         &self.trie
     }
 
-    /// As the tokenizer cuts a text into tokens; where it cannot spell these bytes just so, the longest tokens one after the other.
+    /// As the tokenizer cuts a text into tokens; where it cannot spell these bytes just so, the longest tokens one
+    /// after the other.
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         let known = |ids: &Vec<u32>| ids.iter().all(|id| (*id as usize) < self.trie.vocab_size());
         let text = std::str::from_utf8(bytes).ok();

@@ -2,10 +2,10 @@
 //!
 //! A [`ChatTemplate`] comes from the checkpoint (`tokenizer_config.json`, `chat_template.jinja`,
 //! `tokenizer.chat_template` of a GGUF file), from the user, or is built in; [`ChatTemplate::choose`] decides, and
-//! replaces templates that are known to be wrong. Templates run as Hugging Face's transformers runs them, in an engine of
-//! their own (`jinja`). They are programs that came with a download, so their steps are counted, the memory they hold is
-//! capped, and they run on a stack of their own. What a template can still do is to say something other than what the
-//! user believes it says.
+//! replaces templates that are known to be wrong. Templates run as Hugging Face's transformers runs them, in an engine
+//! of their own (`jinja`). They are programs that came with a download, so their steps are counted, the memory they
+//! hold is capped, and they run on a stack of their own. What a template can still do is to say something other than
+//! what the user believes it says.
 
 mod builtin;
 mod error;

@@ -1,7 +1,7 @@
 //! Calls of tools in what a model says.
 //!
-//! A template tells a model which tools there are ([`RenderOptions::tools`](super::RenderOptions::tools)); how the model then asks for one
-//! depends on what it was trained with, which its template shows.
+//! A template tells a model which tools there are ([`RenderOptions::tools`](super::RenderOptions::tools)); how the
+//! model then asks for one depends on what it was trained with, which its template shows.
 
 use serde_json::{Map, Value};
 
@@ -32,7 +32,8 @@ pub struct Answered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToolForm {
-    /// `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, any number of them within a text: Qwen, Hermes, Falcon.
+    /// `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, any number of them within a text: Qwen, Hermes,
+    /// Falcon.
     Tags,
     /// The whole answer is `{"name": ..., "parameters": {...}}`, with `<|python_tag|>` before it or not: Llama 3.
     Whole,

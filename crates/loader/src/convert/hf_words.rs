@@ -1,4 +1,5 @@
-//! The tokenizer and the chat templates of a Hugging Face folder: copied from a folder, or made of what a GGUF file holds.
+//! The tokenizer and the chat templates of a Hugging Face folder: copied from a folder, or made of what a GGUF file
+//! holds.
 
 use std::path::Path;
 

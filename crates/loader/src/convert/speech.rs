@@ -137,8 +137,8 @@ pub(super) fn more_templates(folder: &Path) -> Result<Vec<std::path::PathBuf>, L
     Ok(files)
 }
 
-/// The first text that two tokenizers cut differently: texts of many kinds, special tokens written out, and pieces of the
-/// vocabulary.
+/// The first text that two tokenizers cut differently: texts of many kinds, special tokens written out, and pieces of
+/// the vocabulary.
 pub(super) fn differing_text(a: &Tokenizer, b: &Tokenizer) -> Option<String> {
     let mut texts = vec![
         "Hello, world!  It's 2024-05-06 12:34; don't   panic\n\n\tnaïve café x1234567\r\n".to_owned(),

@@ -1,7 +1,7 @@
 //! A `tokenizer.json` as the vocabulary of a GGUF file.
 //!
-//! Byte-level BPE with a pre-tokenizer that GGUF programs have a name for becomes `tokenizer.ggml.*`; anything else goes
-//! whole into `tokenizer.huggingface.json`, the key that the GGUF specification has for it.
+//! Byte-level BPE with a pre-tokenizer that GGUF programs have a name for becomes `tokenizer.ggml.*`; anything else
+//! goes whole into `tokenizer.huggingface.json`, the key that the GGUF specification has for it.
 
 use std::path::Path;
 

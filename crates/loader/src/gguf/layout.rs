@@ -1,7 +1,7 @@
 //! Which layout a tensor has whose type id means several: told by its size, and where sizes agree by its scales.
 //!
-//! GGUF has no registry of type ids, and forks gave the same one to different types. What they cannot share is the distance
-//! to the next tensor: it is the size of the layout and less than one alignment of padding.
+//! GGUF has no registry of type ids, and forks gave the same one to different types. What they cannot share is the
+//! distance to the next tensor: it is the size of the layout and less than one alignment of padding.
 
 use super::tensor_info::TensorInfo;
 use super::types::{self, Collision, GgmlType};
@@ -13,8 +13,8 @@ const RUN: usize = 32;
 /// Scales of one tensor lie within this factor of their median. Trained ones stay within about ten.
 const SPREAD: f32 = 64.0;
 
-/// The one type among those that id `collision` stands for that the tensor can have. `bytes` are those from its beginning to
-/// the next tensor or the end of the file.
+/// The one type among those that id `collision` stands for that the tensor can have. `bytes` are those from its
+/// beginning to the next tensor or the end of the file.
 pub(super) fn settle(
     info: &TensorInfo,
     collision: &Collision,

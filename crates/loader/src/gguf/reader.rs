@@ -16,7 +16,8 @@ use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_ALIGNMENT};
 use crate::LoadError;
 use crate::mmap::map_file;
 
-/// A GGUF file whose header has been read and checked; tensor data stay in the mapping. The parts of a split file are one.
+/// A GGUF file whose header has been read and checked; tensor data stay in the mapping. The parts of a split file are
+/// one.
 #[derive(Clone, Debug)]
 pub struct Gguf {
     path: Option<PathBuf>,
@@ -80,12 +81,12 @@ impl Part {
 }
 
 impl Gguf {
-    /// Maps the file at `path` and reads its header. Where it is a part of a split file, all parts are opened, which lie
-    /// beside it under the names that splitting programs give them.
+    /// Maps the file at `path` and reads its header. Where it is a part of a split file, all parts are opened, which
+    /// lie beside it under the names that splitting programs give them.
     ///
     /// # Errors
-    /// [`LoadError::Io`]; [`LoadError::Split`] for parts that are missing or do not belong together; [`LoadError::InFile`]
-    /// around anything that is wrong in the file.
+    /// [`LoadError::Io`]; [`LoadError::Split`] for parts that are missing or do not belong together;
+    /// [`LoadError::InFile`] around anything that is wrong in the file.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let part = Part::read(map_file(path)?, None).map_err(|e| e.in_file(path))?;
         let parts = match Place::of(&part.metadata).map_err(|e| e.in_file(path))? {
@@ -188,15 +189,16 @@ impl Gguf {
     /// Type and bytes of a tensor of this file, if they can be used. The bytes are a slice of the mapping.
     ///
     /// # Errors
-    /// The errors of [`TensorInfo::usable_type`]; [`LoadError::TensorBytes`] if an I2_S, TL1 or TL2 tensor does not have
-    /// the size of the one layout that is read.
+    /// The errors of [`TensorInfo::usable_type`]; [`LoadError::TensorBytes`] if an I2_S, TL1 or TL2 tensor does not
+    /// have the size of the one layout that is read.
     pub fn data(&self, info: &TensorInfo) -> Result<(GgmlType, SharedBytes), LoadError> {
         let ty = info.usable_type(self.architecture())?;
         // The tensors of a file name its parts; that of another file may not.
         let (file, alignment) = self.data.get(info.part).map_or((None, DEFAULT_ALIGNMENT), |d| (Some(d), d.alignment));
         let nbytes = info.nbytes.unwrap_or(info.room);
         if matches!(ty, GgmlType::I2S | GgmlType::Tl1 | GgmlType::Tl2) && !fills(nbytes, info, alignment) {
-            // The types' sizes are no multiples of anything, so a foreign variant shows in the distance to the next tensor.
+            // The types' sizes are no multiples of anything, so a foreign variant shows in the distance to the next
+            // tensor.
             return Err(LoadError::TensorBytes {
                 tensor: info.name.clone(),
                 ty: ty.name().to_owned(),
@@ -340,8 +342,8 @@ fn place(
     Ok(())
 }
 
-/// Settles an ambiguous id by the size of the tensor or by the architecture, and computes the size. `bytes` are those from the
-/// tensor's beginning on.
+/// Settles an ambiguous id by the size of the tensor or by the architecture, and computes the size. `bytes` are those
+/// from the tensor's beginning on.
 fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64, bytes: &[u8]) -> Result<(), LoadError> {
     if let TensorType::Ambiguous(id) = t.ty
         && let Some(collision) = types::collision(id).filter(|c| !c.by_size.is_empty())
@@ -352,9 +354,9 @@ fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64, bytes: &[u8]) 
     if let TensorType::Ambiguous(id) = t.ty
         && let Some(in_bitnet) = types::collision(id).and_then(|c| c.in_bitnet)
     {
-        // Ternary models of architecture `llama` exist as well, and of others that are not BitNet's own. There the size is the
-        // evidence: these types take a quarter of a byte per weight and less, those that llama.cpp has or had under the
-        // same ids more than twice that.
+        // Ternary models of architecture `llama` exist as well, and of others that are not BitNet's own. There the size
+        // is the evidence: these types take a quarter of a byte per weight and less, those that llama.cpp has or had
+        // under the same ids more than twice that.
         let by_size = || {
             let size = in_bitnet.nbytes(t.rows(), t.cols()).ok()?;
             // 42 is left out, and short rows are, where the sizes come close.

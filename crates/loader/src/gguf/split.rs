@@ -1,4 +1,5 @@
-//! Models in several GGUF files, `NAME-00001-of-00003.gguf` and so on: the metadata lie in the first one, tensors in all.
+//! Models in several GGUF files, `NAME-00001-of-00003.gguf` and so on: the metadata lie in the first one, tensors in
+//! all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -142,8 +143,8 @@ pub(super) fn read_all(path: &Path, place: Place) -> Result<Vec<Part>, LoadError
     Ok(parts)
 }
 
-/// The GGUF file that `path` means: itself, or the one model in a folder that has no safetensors. `None` where it is none, or
-/// a folder without one.
+/// The GGUF file that `path` means: itself, or the one model in a folder that has no safetensors. `None` where it is
+/// none, or a folder without one.
 ///
 /// # Errors
 /// [`LoadError::NoModel`] for a folder with several models; [`LoadError::Io`] if it cannot be listed.

@@ -103,8 +103,8 @@ impl TensorInfo {
     /// The type of this tensor, if it can be used.
     ///
     /// # Errors
-    /// [`LoadError::UnknownType`], [`LoadError::AmbiguousType`], [`LoadError::NoLayoutFits`], and [`LoadError::UnsupportedType`] for types that
-    /// were retired.
+    /// [`LoadError::UnknownType`], [`LoadError::AmbiguousType`], [`LoadError::NoLayoutFits`], and
+    /// [`LoadError::UnsupportedType`] for types that were retired.
     pub fn usable_type(&self, architecture: &str) -> Result<GgmlType, LoadError> {
         let tensor = || self.name.clone();
         match self.ty {

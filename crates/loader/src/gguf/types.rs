@@ -78,11 +78,11 @@ pub enum Layout {
     },
     /// `n / 4 + 32` bytes for the `n` weights of the whole tensor (a multiple of 128).
     I2S,
-    /// `n / 4 + 32` bytes for the `n` weights of the whole tensor. The order of the bytes depends on tile sizes that the
-    /// file does not hold, their number does not.
+    /// `n / 4 + 32` bytes for the `n` weights of the whole tensor. The order of the bytes depends on tile sizes that
+    /// the file does not hold, their number does not.
     Tl1,
-    /// `((cols - 256) * rows / 3 * 5 / 8) + 64 * rows` bytes, each division rounded down, rounded up to 32, and 32 more. The
-    /// order of the bytes depends on tile sizes.
+    /// `((cols - 256) * rows / 3 * 5 / 8) + 64 * rows` bytes, each division rounded down, rounded up to 32, and 32
+    /// more. The order of the bytes depends on tile sizes.
     Tl2,
 }
 
@@ -210,7 +210,8 @@ impl GgmlType {
         TERNARY.iter().find(|t| t.1 == format).map(|t| t.0)
     }
 
-    /// The type with id `id`, where that id means the same in every program. Ids that forks share are settled by the reader.
+    /// The type with id `id`, where that id means the same in every program. Ids that forks share are settled by the
+    /// reader.
     pub fn from_id(id: u32) -> Option<GgmlType> {
         if collision(id).is_some() {
             return None;
@@ -256,7 +257,8 @@ impl GgmlType {
     }
 }
 
-/// Bytes of a TL2 tensor; `None` where they overflow. Both numbers are below 2^64, so no step leaves 128 bits but the first.
+/// Bytes of a TL2 tensor; `None` where they overflow. Both numbers are below 2^64, so no step leaves 128 bits but the
+/// first.
 fn tl2_bytes(rows: u64, cols: u64) -> Option<u64> {
     let (rows, cols) = (i128::from(rows), i128::from(cols));
     let thirds = cols.checked_sub(256)?.checked_mul(rows)?.div_euclid(3);

@@ -87,9 +87,9 @@ impl GgufWriter {
     /// (`[out, in]` for a projection).
     ///
     /// # Errors
-    /// [`LoadError::DuplicateTensor`], [`LoadError::NameTooLong`], [`LoadError::TooManyDims`], [`LoadError::PartialBlock`]
-    /// where the type cannot hold such rows, [`LoadError::ShapeOverflow`], and [`LoadError::UnsupportedType`] for types
-    /// that only one build of one program can read (TL1, TL2).
+    /// [`LoadError::DuplicateTensor`], [`LoadError::NameTooLong`], [`LoadError::TooManyDims`],
+    /// [`LoadError::PartialBlock`] where the type cannot hold such rows, [`LoadError::ShapeOverflow`], and
+    /// [`LoadError::UnsupportedType`] for types that only one build of one program can read (TL1, TL2).
     pub fn announce(&mut self, name: &str, shape: &[u64], ty: GgmlType) -> Result<(), LoadError> {
         let tensor = || name.to_owned();
         if name.len() as u64 > MAX_NAME {
@@ -198,8 +198,8 @@ impl<W: Write> TensorStream<W> {
     /// Writes the bytes of the next tensor, which must be the one called `name`, in as many pieces as `write` likes.
     ///
     /// # Errors
-    /// [`LoadError::WriteOrder`] if another tensor is next, [`LoadError::TensorBytes`] if more or fewer bytes were written
-    /// than its type and shape need, [`LoadError::Write`].
+    /// [`LoadError::WriteOrder`] if another tensor is next, [`LoadError::TensorBytes`] if more or fewer bytes were
+    /// written than its type and shape need, [`LoadError::Write`].
     pub fn tensor(
         &mut self,
         name: &str,

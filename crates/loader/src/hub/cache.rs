@@ -131,8 +131,8 @@ impl RepoCache {
         // From snapshots/COMMIT up by two, and by one more for every folder in the name.
         let ups = name.matches('/').count().saturating_add(2);
         let relative: PathBuf = std::iter::repeat_n("..", ups).chain(["blobs", etag]).collect();
-        // Made under a name of its own and renamed: another process may put the same link there at this moment, and a copy
-        // through its link would empty the blob.
+        // Made under a name of its own and renamed: another process may put the same link there at this moment, and a
+        // copy through its link would empty the blob.
         files::replace_with(&path, |temporary| {
             symlink(&relative, temporary)
                 .or_else(|_| std::fs::hard_link(&blob, temporary))

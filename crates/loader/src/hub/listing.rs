@@ -73,7 +73,8 @@ fn bytes_below(folder: &Path) -> u64 {
     bytes
 }
 
-/// Removes a repository from the cache, all of its commits; says how many bytes that were, or `None` if it was not there.
+/// Removes a repository from the cache, all of its commits; says how many bytes that were, or `None` if it was not
+/// there.
 ///
 /// # Errors
 /// [`HubError::BadRepo`], [`HubError::NoCacheDir`]; [`HubError::Io`] for what cannot be removed.

@@ -1,12 +1,13 @@
 //! Models from the Hugging Face hub (feature `hub`).
 //!
 //! [`pull`] brings the files of a repository into the cache that Hugging Face's own tools use, and continues what was
-//! begun; [`cached`] finds them there without a network, [`list`] shows all of them, and [`remove`] frees their space. Nothing goes over the network but by [`pull`], and not even
-//! then where `HF_HUB_OFFLINE` says so.
+//! begun; [`cached`] finds them there without a network, [`list`] shows all of them, and [`remove`] frees their space.
+//! Nothing goes over the network but by [`pull`], and not even then where `HF_HUB_OFFLINE` says so.
 //!
-//! `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` (and the token file), `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`, and `HF_ENDPOINT` are obeyed;
-//! [`PullOptions`] comes before them. The token is sent to the endpoint only, never to where it redirects to. Large
-//! files are checked against the SHA-256 that the server announces, and appear in the cache only when they are whole.
+//! `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` (and the token file), `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`, and
+//! `HF_ENDPOINT` are obeyed; [`PullOptions`] comes before them. The token is sent to the endpoint only, never to where
+//! it redirects to. Large files are checked against the SHA-256 that the server announces, and appear in the cache only
+//! when they are whole.
 //!
 //! ```no_run
 //! use loader::hub::{PullOptions, pull};

@@ -19,7 +19,8 @@ pub(super) struct Settings {
     pub(super) offline: bool,
 }
 
-/// A path in a variable that is set to something, with `~`, `$NAME` and `${NAME}` written out, as the hub's own tools do.
+/// A path in a variable that is set to something, with `~`, `$NAME` and `${NAME}` written out, as the hub's own tools
+/// do.
 fn path_of(env: &impl Fn(&str) -> Option<OsString>, home: Option<&Path>, name: &str) -> Option<PathBuf> {
     let value = env(name).filter(|value| !value.is_empty())?;
     let path = match value.to_str() {

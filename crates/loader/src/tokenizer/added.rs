@@ -74,7 +74,8 @@ impl Matcher {
                 continue;
             }
             if token.lstrip {
-                // Only what no token has taken yet: white space that is a token itself would be looked at again and again.
+                // Only what no token has taken yet: white space that is a token itself would be looked at again and
+                // again.
                 start = done + text.get(done..start).unwrap_or_default().trim_end().len();
             }
             if token.rstrip {

@@ -74,8 +74,8 @@ pub(super) struct Bpe {
 
 impl Bpe {
     /// Builds the tables. `tokens` gives every token as it is to be looked up; `merges` the ids of left, right and
-    /// joined token of each merge, best first. What merges make into one of the `special` tokens comes out in its halves:
-    /// special tokens cannot be forged by text.
+    /// joined token of each merge, best first. What merges make into one of the `special` tokens comes out in its
+    /// halves: special tokens cannot be forged by text.
     pub(super) fn new(
         tokens: impl Iterator<Item = (Box<[u8]>, u32)>,
         merges: impl Iterator<Item = [u32; 3]>,

@@ -146,8 +146,9 @@ impl TokenizerConfig {
         }
     }
 
-    /// Reads the `tokenizer_config.json` of a folder, a `special_tokens_map.json` beside it for the tokens that it lacks, and a
-    /// `chat_template.jinja`, which replaces the template called `default`. `None` where the folder has none of them.
+    /// Reads the `tokenizer_config.json` of a folder, a `special_tokens_map.json` beside it for the tokens that it
+    /// lacks, and a `chat_template.jinja`, which replaces the template called `default`. `None` where the folder has
+    /// none of them.
     ///
     /// # Errors
     /// [`TokenizerError::Read`], [`TokenizerError::Json`].

@@ -9,8 +9,8 @@ use super::gguf::GgufVocab;
 use super::spm::PieceKind;
 
 impl GgufVocab {
-    /// The name and the bytes of a file with this vocabulary; `None` where no such file can hold it: kinds of models that are
-    /// not known, two tokens of the same spelling.
+    /// The name and the bytes of a file with this vocabulary; `None` where no such file can hold it: kinds of models
+    /// that are not known, two tokens of the same spelling.
     pub fn to_file(&self) -> Option<(&'static str, Vec<u8>)> {
         match self.model.as_str() {
             "gpt2" => Some(("tokenizer.json", self.to_json()?.to_string().into_bytes())),

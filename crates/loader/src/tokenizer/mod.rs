@@ -173,8 +173,8 @@ impl Tokenizer {
     }
 
     /// Reads the tokenizer of a Hugging Face folder: `tokenizer.json`, or `tokenizer.model` where there is none,
-    /// refined by `tokenizer_config.json`, `special_tokens_map.json` and `generation_config.json` where these exist. A special token that ends a
-    /// turn is added to the ids that end a text ([`Self::notes`] tells).
+    /// refined by `tokenizer_config.json`, `special_tokens_map.json` and `generation_config.json` where these exist. A
+    /// special token that ends a turn is added to the ids that end a text ([`Self::notes`] tells).
     ///
     /// # Errors
     /// The errors of [`Self::from_file`] and [`Self::with_config`].

@@ -1,7 +1,7 @@
 //! Looks at the shape of a `tokenizer.json` before it is parsed.
 //!
-//! The parser builds a tree of everything but the model and the added tokens: 32 bytes and more for every value, however
-//! short, and one call for every level. So levels and values are counted first, in one pass without a stack.
+//! The parser builds a tree of everything but the model and the added tokens: 32 bytes and more for every value,
+//! however short, and one call for every level. So levels and values are counted first, in one pass without a stack.
 
 use super::error::TokenizerError;
 use super::limits::{JSON_DEPTH, STAGE_VALUES, at_most};

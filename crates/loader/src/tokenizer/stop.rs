@@ -33,8 +33,8 @@ pub struct StopStrings {
 #[derive(Debug, Clone)]
 struct Stop {
     text: Arc<[u8]>,
-    /// For each number of matched bytes, how many remain matched if the next byte differs: the longest beginning of the string,
-    /// shorter than the match, that is also an end of the match.
+    /// For each number of matched bytes, how many remain matched if the next byte differs: the longest beginning of the
+    /// string, shorter than the match, that is also an end of the match.
     fallback: Arc<[usize]>,
     /// Bytes of the string that the end of the text matches.
     matched: usize,
@@ -64,7 +64,8 @@ impl Stop {
     }
 }
 
-/// The longest beginning of `text` that ends with `byte`, after `matched` bytes were matched; `matched` is less than all.
+/// The longest beginning of `text` that ends with `byte`, after `matched` bytes were matched; `matched` is less than
+/// all.
 fn longer(text: &[u8], fallback: &[usize], mut matched: usize, byte: u8) -> usize {
     while matched > 0 && text[matched] != byte {
         matched = fallback[matched];
@@ -208,7 +209,8 @@ mod tests {
             prop_assert_eq!(streamed(pieces.iter().map(String::as_str), &stops), naive(&whole, &stops));
         }
 
-        /// Text comes out as soon as no stop string can begin in it: the same pieces as by looking at all ends of what is held.
+        /// Text comes out as soon as no stop string can begin in it: the same pieces as by looking at all ends of what
+        /// is held.
         #[test]
         fn holds_back_no_more_than_it_must(
             pieces in prop::collection::vec("(a{1,3}b|ab|あa|c){0,3}", 0..8),

@@ -25,8 +25,8 @@ const SEGMENT: usize = 64 << 10;
 
 /// A text in segments that end where words end, words longer than [`LONGEST_WORD`] being cut.
 ///
-/// A segment is cut into the same words as the text is: no word of this pattern depends on what comes before it, and what
-/// comes after it matters only between two words of white space, so a segment ends there.
+/// A segment is cut into the same words as the text is: no word of this pattern depends on what comes before it, and
+/// what comes after it matters only between two words of white space, so a segment ends there.
 fn segments<'t>(splitter: &Splitter, text: &'t str) -> Result<Vec<&'t str>, TokenizerError> {
     let (mut segments, mut start, mut end) = (Vec::new(), 0, 0);
     let mut after_space = false;
@@ -62,8 +62,8 @@ fn segments<'t>(splitter: &Splitter, text: &'t str) -> Result<Vec<&'t str>, Toke
     Ok(segments)
 }
 
-/// Learns a byte-level BPE vocabulary of at most `vocab_size` tokens from `texts` and returns it as a `tokenizer.json`. It can
-/// write every text; words are cut as GPT-2 cuts them, so it also fits into a GGUF file. The first ids are
+/// Learns a byte-level BPE vocabulary of at most `vocab_size` tokens from `texts` and returns it as a `tokenizer.json`.
+/// It can write every text; words are cut as GPT-2 cuts them, so it also fits into a GGUF file. The first ids are
 /// [`BEGIN_OF_TEXT`] and [`END_OF_TEXT`], then the 256 bytes. Words longer than [`LONGEST_WORD`] bytes (texts without
 /// spaces, runs of one sign) are cut before anything is learned from them, which keeps the time in proportion to the
 /// text; no token becomes longer than that.

@@ -55,8 +55,8 @@ impl Unigram {
     /// texts.
     ///
     /// # Errors
-    /// [`TokenizerError::BadScore`] for a NaN, [`TokenizerError::PieceTooLong`], [`TokenizerError::IdOutOfRange`] for the
-    /// unknown token.
+    /// [`TokenizerError::BadScore`] for a NaN, [`TokenizerError::PieceTooLong`], [`TokenizerError::IdOutOfRange`] for
+    /// the unknown token.
     pub(super) fn new(
         tokens: &[(String, f64)],
         unk: Option<u32>,

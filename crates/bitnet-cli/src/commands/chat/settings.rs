@@ -12,7 +12,7 @@ pub(super) struct Settings {
     pub(super) max_tokens: Option<usize>,
     pub(super) stop: Vec<String>,
     pub(super) ignore_eos: bool,
-    /// Whether tokens are guessed.
+    /// Speculative decoding.
     pub(super) speculation: Speculation,
 }
 

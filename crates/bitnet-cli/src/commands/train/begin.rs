@@ -19,7 +19,8 @@ pub(super) struct Place {
 /// Takes the folder, and reads the checkpoint that the run goes on from.
 ///
 /// # Errors
-/// A folder that another process works in; a checkpoint that is not there, or is there and was not asked for; one that is damaged.
+/// A folder that another process works in; a checkpoint that is not there, or is there and was not asked for; one that
+/// is damaged.
 pub(super) fn begin(args: &TrainArgs, ui: &Ui) -> Result<(Place, Option<Checkpoint>), CliError> {
     let saved = args.out.join("checkpoint.safetensors");
     let previous = Checkpoint::previous(&saved);

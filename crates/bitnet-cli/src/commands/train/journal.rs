@@ -20,8 +20,8 @@ pub(super) struct Journal {
     path: PathBuf,
     /// `None` until the first line is written.
     file: Option<File>,
-    /// Lines after this step are dropped with the first line that is written, because the continued run writes them again. Until then
-    /// the log is as it was, whatever ends the process.
+    /// Lines after this step are dropped with the first line that is written, because the continued run writes them
+    /// again. Until then the log is as it was, whatever ends the process.
     rewrite: Option<u64>,
     train: Vec<(f64, f64)>,
     validation: Vec<(f64, f64)>,
@@ -35,8 +35,8 @@ fn kept_line(line: &[u8], kept: u64) -> Option<(u64, Value)> {
 }
 
 impl Journal {
-    /// Opens the log of a run that goes on after step `kept`, or, for `None`, that of a new one: what another left is kept as
-    /// `log.previous.jsonl`.
+    /// Opens the log of a run that goes on after step `kept`, or, for `None`, that of a new one: what another left is
+    /// kept as `log.previous.jsonl`.
     ///
     /// # Errors
     /// A file that cannot be read, or is no regular one.

@@ -51,8 +51,8 @@ impl Settings {
         Ok(Self { model, train, written })
     }
 
-    /// Refuses a continued run for which something else is asked than what it began with: then it would not end with the bits of a
-    /// run that was never interrupted.
+    /// Refuses a continued run for which something else is asked than what it began with: then it would not end with
+    /// the bits of a run that was never interrupted.
     ///
     /// # Errors
     /// A usage error that names the first option that differs, and both values.

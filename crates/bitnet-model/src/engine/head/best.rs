@@ -26,7 +26,7 @@ use crate::FloatMatrix;
 use crate::float_matrix::FloatRows;
 
 /// Rows that are computed in step 2 beyond those that are needed: a better `T` saves more of them in step 4.
-const AHEAD: usize = 8;
+const EXTRA_ROWS: usize = 8;
 
 /// Pieces of the coarse pass on the stack: those of up to sixteen threads.
 const INLINE_PIECES: usize = 512;
@@ -79,7 +79,7 @@ pub(super) fn serves(plane: &CoarsePlane, request: HeadRequest) -> bool {
     match request {
         HeadRequest::Full => false,
         // A row in each block of 64 is where reading single rows begins to cost as much as reading all.
-        HeadRequest::Top(k) => 0 < k && k + AHEAD <= plane.blocks(),
+        HeadRequest::Top(k) => 0 < k && k + EXTRA_ROWS <= plane.blocks(),
         HeadRequest::Near(below) => below >= 0.0,
     }
 }
@@ -127,8 +127,8 @@ pub(super) fn run(
     let mut firsts = SmallVec::<[(f32, usize); CoarseBatch::MAX]>::new();
     for (t, &position) in b.positions.iter().enumerate() {
         let first = match out.request(position) {
-            HeadRequest::Top(k) => k + AHEAD,
-            _ => 1 + AHEAD,
+            HeadRequest::Top(k) => k + EXTRA_ROWS,
+            _ => 1 + EXTRA_ROWS,
         };
         b.ranked.clear();
         b.ranked.extend_from_slice(known.maxima(t));

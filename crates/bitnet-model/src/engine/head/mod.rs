@@ -39,7 +39,7 @@ pub enum HeadMode {
 
 /// Weights of a head from which on a coarse plane is faster; a smaller head lies in the caches of a CPU, and the additional
 /// phases of a step cost what reading less saves.
-const WORTH_IT: usize = 1 << 19;
+const COARSE_MIN_WEIGHTS: usize = 1 << 19;
 
 /// The coarse plane of `head`, if `mode` asks for one and it is possible.
 pub(super) fn plane(
@@ -52,7 +52,7 @@ pub(super) fn plane(
     let wanted = match mode {
         HeadMode::Plain => false,
         HeadMode::Coarse => true,
-        HeadMode::Auto => rows.saturating_mul(cols) >= WORTH_IT,
+        HeadMode::Auto => rows.saturating_mul(cols) >= COARSE_MIN_WEIGHTS,
     };
     let stored = match head.plain() {
         FloatRows::F32(w) => StoredRows::F32(w),

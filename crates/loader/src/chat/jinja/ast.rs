@@ -1,5 +1,5 @@
-//! A compiled template. Nodes lie in vectors and name each other by number, and chains are flat, so that neither walking
-//! past one nor dropping it goes deeper than the nesting that the parser allows.
+//! A compiled template. Nodes lie in vectors and name each other by number, and chains are flat, so that neither
+//! walking past one nor dropping it goes deeper than the nesting that the parser allows.
 
 use std::sync::Arc;
 
