@@ -13,7 +13,6 @@ use crate::error::XtaskError;
 pub(crate) struct Job {
     /// What the output is headed with.
     pub(crate) name: String,
-    /// The program.
     pub(crate) program: String,
     /// Its arguments.
     pub(crate) args: Vec<String>,

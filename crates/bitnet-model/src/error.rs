@@ -7,13 +7,13 @@ use crate::config::Projection;
 /// What can go wrong with a model's configuration, its weights and its use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum ModelError {
     /// A configuration value that cannot be.
     #[error("config: {field} is {value}; it must be {must}")]
     Config {
         /// The field, in the names of `config.json`.
         field: &'static str,
-        /// Its value.
         value: String,
         /// What it must be.
         must: &'static str,
@@ -21,9 +21,7 @@ pub enum ModelError {
     /// A projection whose shape differs from what the configuration says.
     #[error("layer {layer} {name}: the configuration says [{}, {}], the file holds [{}, {}]", .expected.0, .expected.1, .got.0, .got.1, name = .projection.name())]
     ProjectionShape {
-        /// The layer.
         layer: usize,
-        /// The projection.
         projection: Projection,
         /// `[out, in]` by the configuration.
         expected: (usize, usize),
@@ -33,7 +31,6 @@ pub enum ModelError {
     /// A norm, an embedding or a head whose size differs from what the configuration says.
     #[error("{tensor}: expected {expected} values, got {got}")]
     TensorSize {
-        /// The tensor.
         tensor: String,
         /// Values by the configuration.
         expected: usize,
@@ -43,11 +40,9 @@ pub enum ModelError {
     /// A value that is NaN or infinite in a tensor that the model computes with.
     #[error("{tensor}: value {index} is {value}, not a finite number; the file is damaged")]
     NotFinite {
-        /// The tensor.
         tensor: String,
         /// Position in the tensor.
         index: usize,
-        /// The value.
         value: f32,
     },
     /// A token id that the vocabulary does not have.
@@ -118,9 +113,7 @@ pub enum ModelError {
     /// A sampling option out of its range.
     #[error("sampling option {option} is {value}; it must be {must}")]
     Sampling {
-        /// The option.
         option: &'static str,
-        /// Its value.
         value: String,
         /// What it must be.
         must: &'static str,

@@ -5,21 +5,18 @@ use std::net::SocketAddr;
 /// What can go wrong between a model and a server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum ServerError {
     /// Another program listens there.
     #[error(
         "cannot listen on {address}: the port is in use; end what uses it, or choose another port (0 takes a free one)"
     )]
-    PortInUse {
-        /// The address.
-        address: SocketAddr,
-    },
+    PortInUse { address: SocketAddr },
     /// An address at which this process cannot listen.
     #[error(
         "cannot listen on {address}: {source}; choose another address or port (below 1024 a port is the administrator's)"
     )]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// The system's reason.
         source: std::io::Error,
@@ -29,10 +26,7 @@ pub enum ServerError {
         "{address} can be reached from other machines, and there is no key: anyone who finds it can use it; give an API key, \
          listen on 127.0.0.1, or allow it explicitly (--without-key)"
     )]
-    Open {
-        /// The address.
-        address: SocketAddr,
-    },
+    Open { address: SocketAddr },
     /// An API key without a character.
     #[error("the API key is empty; give one with at least one character, or none")]
     EmptyKey,
@@ -46,22 +40,13 @@ pub enum ServerError {
     },
     /// An API key that is longer than the head of a request should be.
     #[error("the API key has more than {limit} characters; choose a shorter one")]
-    KeyTooLong {
-        /// The limit.
-        limit: usize,
-    },
+    KeyTooLong { limit: usize },
     /// A name by which no client can call.
     #[error("{name:?} is not a host name; give it without scheme and port, as in box.example (--allow-host)")]
-    HostName {
-        /// The name.
-        name: String,
-    },
+    HostName { name: String },
     /// A limit that lets nothing through.
     #[error("{option} is 0; it must be at least 1")]
-    Limit {
-        /// The option.
-        option: &'static str,
-    },
+    Limit { option: &'static str },
     /// A model that cannot read text.
     #[error("the model has no tokenizer, so it cannot be asked in text; give one (a tokenizer.json)")]
     NoTokenizer,

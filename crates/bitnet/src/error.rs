@@ -3,6 +3,7 @@
 /// What can go wrong between a path and a generated text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum Error {
     /// Something about the model's files.
     #[error(transparent)]
@@ -33,10 +34,7 @@ pub enum Error {
     NothingToChoose,
     /// A template without a place for the text, or with several.
     #[error("the template {template:?} must hold {{text}} once, where the text goes")]
-    Template {
-        /// The template.
-        template: String,
-    },
+    Template { template: String },
     /// Something about a constraint or the text under it.
     #[cfg(feature = "constrain")]
     #[error(transparent)]

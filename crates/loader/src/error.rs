@@ -11,6 +11,7 @@ use crate::tokenizer::TokenizerError;
 /// the way out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum LoadError {
     /// Something is wrong inside this file; `source` says what.
     #[error("{}: {source}", path.display())]
@@ -136,20 +137,13 @@ pub enum LoadError {
     },
     /// A metadata key that occurs twice.
     #[error("metadata key {key:?} occurs twice; which of the two values is meant cannot be known")]
-    DuplicateKey {
-        /// The key.
-        key: String,
-    },
+    DuplicateKey { key: String },
     /// A tensor name that occurs twice.
     #[error("tensor {tensor:?} occurs twice; which of the two is meant cannot be known")]
-    DuplicateTensor {
-        /// The tensor.
-        tensor: String,
-    },
+    DuplicateTensor { tensor: String },
     /// A metadata value of a type that GGUF does not have.
     #[error("metadata key {key:?} has value type {type_id} at offset {offset}; GGUF knows 0 to 12")]
     ValueType {
-        /// The key.
         key: String,
         /// The type in the file.
         type_id: u32,
@@ -159,7 +153,6 @@ pub enum LoadError {
     /// A boolean that is neither 0 nor 1.
     #[error("metadata key {key:?} holds the boolean {value}; only 0 and 1 are booleans")]
     BadBool {
-        /// The key.
         key: String,
         /// The byte in the file.
         value: u8,
@@ -167,7 +160,6 @@ pub enum LoadError {
     /// Arrays of arrays of arrays ...
     #[error("metadata key {key:?} nests arrays more than {max} deep")]
     NestedTooDeep {
-        /// The key.
         key: String,
         /// The limit.
         max: usize,
@@ -182,16 +174,10 @@ pub enum LoadError {
     },
     /// A metadata key (or a field of `config.json`) that is needed and absent.
     #[error("{key:?} is missing; it is needed for {needed_for}")]
-    MissingKey {
-        /// The key.
-        key: String,
-        /// What it is needed for.
-        needed_for: &'static str,
-    },
+    MissingKey { key: String, needed_for: &'static str },
     /// A metadata key (or a field of `config.json`) of the wrong type.
     #[error("{key:?} should be {expected}, but is {got}")]
     KeyType {
-        /// The key.
         key: String,
         /// What was expected.
         expected: &'static str,
@@ -201,9 +187,7 @@ pub enum LoadError {
     /// A metadata key (or a field of `config.json`) whose value is not supported.
     #[error("{key:?} is {value}: {reason}")]
     KeyValue {
-        /// The key.
         key: String,
-        /// Its value.
         value: String,
         /// Why it cannot be used, and what would work.
         reason: String,
@@ -213,7 +197,6 @@ pub enum LoadError {
     /// A tensor with more dimensions than the container allows.
     #[error("tensor {tensor:?} has {dims} dimensions; at most 4 are allowed")]
     TooManyDims {
-        /// The tensor.
         tensor: String,
         /// Its number of dimensions.
         dims: u32,
@@ -221,7 +204,6 @@ pub enum LoadError {
     /// A shape whose size does not fit 64 bits.
     #[error("the size of tensor {tensor:?} with dimensions {dims:?} overflows")]
     ShapeOverflow {
-        /// The tensor.
         tensor: String,
         /// Its dimensions, fastest first.
         dims: Vec<u64>,
@@ -229,7 +211,6 @@ pub enum LoadError {
     /// A row that is not a whole number of blocks.
     #[error("tensor {tensor:?}: {ty} stores blocks of {block} weights, so rows of {cols} are impossible")]
     PartialBlock {
-        /// The tensor.
         tensor: String,
         /// Its type.
         ty: &'static str,
@@ -243,7 +224,6 @@ pub enum LoadError {
         "tensor {tensor:?} is at offset {offset} of the data, which is not a multiple of the alignment {alignment}"
     )]
     Misaligned {
-        /// The tensor.
         tensor: String,
         /// Its offset in the data section, bytes.
         offset: u64,
@@ -256,7 +236,6 @@ pub enum LoadError {
          or the file is damaged"
     )]
     OutOfFile {
-        /// The tensor.
         tensor: String,
         /// Its type.
         ty: String,
@@ -282,21 +261,14 @@ pub enum LoadError {
         "tensor {tensor:?} has the unknown type id {type_id}; it was probably written by a newer program: convert the \
          model again to I2_S, TQ1_0, TQ2_0 or F16"
     )]
-    UnknownType {
-        /// The tensor.
-        tensor: String,
-        /// The type id.
-        type_id: u32,
-    },
+    UnknownType { tensor: String, type_id: u32 },
     /// A type id that stands for different types in different programs, where the file does not say which.
     #[error(
         "tensor {tensor:?} has type id {type_id}, which means {meanings}; architecture {architecture:?} does not decide \
          it, and it is not guessed: {way_out}"
     )]
     AmbiguousType {
-        /// The tensor.
         tensor: String,
-        /// The type id.
         type_id: u32,
         /// What the id means, and where.
         meanings: &'static str,
@@ -311,9 +283,7 @@ pub enum LoadError {
          Either the file is cut short or damaged, or its layout is another one, and it is not guessed: {way_out}"
     )]
     NoLayoutFits {
-        /// The tensor.
         tensor: String,
-        /// The type id.
         type_id: u32,
         /// What the id means, and where.
         meanings: &'static str,
@@ -327,7 +297,6 @@ pub enum LoadError {
     /// A type that is known, and cannot be read or written here.
     #[error("tensor {tensor:?} has type {ty} (id {type_id}), which is not supported: {reason}")]
     UnsupportedType {
-        /// The tensor.
         tensor: String,
         /// The name of the type.
         ty: String,
@@ -344,11 +313,9 @@ pub enum LoadError {
          LoadOptions::tl, or use the I2_S file of the same model"
     )]
     TilesNeeded {
-        /// The tensor.
         tensor: String,
         /// Its type.
         ty: &'static str,
-        /// Its rows.
         rows: u64,
         /// Its columns.
         cols: u64,
@@ -368,7 +335,6 @@ pub enum LoadError {
     /// A tensor whose bytes are more or fewer than its shape and type need.
     #[error("tensor {tensor:?} ({ty}) needs {expected} bytes, but {got} are there")]
     TensorBytes {
-        /// The tensor.
         tensor: String,
         /// Its type.
         ty: String,
@@ -380,7 +346,6 @@ pub enum LoadError {
     /// A tensor that the model needs and the file lacks.
     #[error("tensor {tensor:?} is missing; {hint}")]
     MissingTensor {
-        /// The tensor.
         tensor: String,
         /// What that may mean.
         hint: String,
@@ -391,7 +356,6 @@ pub enum LoadError {
          than the model does"
     )]
     UnexpectedTensor {
-        /// The tensor.
         tensor: String,
         /// Layers by the configuration.
         layers: usize,
@@ -402,7 +366,6 @@ pub enum LoadError {
     /// A tensor of the wrong shape.
     #[error("tensor {tensor:?} should have shape {expected:?}, but has {got:?} (slowest dimension first)")]
     TensorShape {
-        /// The tensor.
         tensor: String,
         /// The shape that the configuration asks for.
         expected: Vec<u64>,
@@ -412,7 +375,6 @@ pub enum LoadError {
     /// A tensor whose contents are not a valid ternary matrix.
     #[error("tensor {tensor:?}: {source}")]
     Ternary {
-        /// The tensor.
         tensor: String,
         /// What is wrong with it.
         source: KernelError,
@@ -420,11 +382,9 @@ pub enum LoadError {
     /// A number that no model can compute with.
     #[error("tensor {tensor:?} holds {value} at position {position}; weights and scales must be finite")]
     NotFinite {
-        /// The tensor.
         tensor: String,
         /// Index of the value in the flattened tensor.
         position: u64,
-        /// The value.
         value: f32,
     },
 
@@ -459,7 +419,6 @@ pub enum LoadError {
          {reason}"
     )]
     BadShard {
-        /// The tensor.
         tensor: String,
         /// What the index says.
         shard: String,
@@ -474,7 +433,6 @@ pub enum LoadError {
     WrappedName {
         /// The tensor with the prefix.
         tensor: String,
-        /// The prefix.
         prefix: &'static str,
         /// A tensor without it.
         other: String,
@@ -490,7 +448,6 @@ pub enum LoadError {
     /// A path that holds no model in any form that is read.
     #[error("{} holds no model: {reason}", path.display())]
     NoModel {
-        /// The path.
         path: PathBuf,
         /// What was looked for.
         reason: String,
@@ -510,7 +467,6 @@ pub enum LoadError {
     ReadBack {
         /// The file that was written.
         path: PathBuf,
-        /// The tensor.
         tensor: String,
         /// What differs.
         what: String,

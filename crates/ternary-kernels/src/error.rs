@@ -5,6 +5,7 @@ use crate::{FileFormat, TlTile, Twos};
 /// What can go wrong with shapes, codes, scales and kernel selection.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum KernelError {
     /// A length or a dimension differs from what the operation needs.
     #[error("{op}: expected {what} {expected}, got {got}")]
@@ -111,7 +112,6 @@ pub enum KernelError {
     InvalidBlockScale {
         /// The file format.
         format: FileFormat,
-        /// The row.
         row: usize,
         /// The block in the row, from 0.
         block: usize,
@@ -127,7 +127,6 @@ pub enum KernelError {
     MixedScales {
         /// The target format.
         format: FileFormat,
-        /// The row.
         row: usize,
         /// Scale of the first non-zero group of the block.
         first: f32,
@@ -147,10 +146,7 @@ pub enum KernelError {
     },
     /// A format that is read, but not written.
     #[error("{format} is read, but not written; write Q2_0, PQ2_0 or PTQ1_0")]
-    ReadOnlyFormat {
-        /// The format.
-        format: FileFormat,
-    },
+    ReadOnlyFormat { format: FileFormat },
     /// Weights of +2, as Q2_0 can hold them, where only -1, 0 and +1 are possible.
     #[error(
         "{what} holds weights of -1, 0 and +1, but {} of this matrix are +2, the first at row {}, column {}",
@@ -207,7 +203,6 @@ pub enum KernelError {
         token: usize,
         /// Position in the row.
         position: usize,
-        /// The value.
         value: i8,
     },
     /// Codes of int4 activations lie in -8..=7.
@@ -217,7 +212,6 @@ pub enum KernelError {
         token: usize,
         /// Position in the row.
         position: usize,
-        /// The value.
         value: i8,
     },
     /// Codes of int16 activations lie in -32639..=32639, so that both their digits fit a byte.
@@ -227,7 +221,6 @@ pub enum KernelError {
         token: usize,
         /// Position in the row.
         position: usize,
-        /// The value.
         value: i16,
     },
     /// Activations whose sum is no f32 any more, so that they have no mean.
@@ -235,7 +228,6 @@ pub enum KernelError {
     ActivationsTooLarge {
         /// Position of the largest one.
         position: usize,
-        /// Its value.
         value: f32,
     },
     /// A Hadamard transform in blocks of a size that there is none for, or that does not divide the row.
@@ -253,7 +245,6 @@ pub enum KernelError {
     NonFiniteActivation {
         /// Position in the row.
         position: usize,
-        /// The value.
         value: f32,
     },
     /// The system refused to start a thread of a team.
@@ -269,7 +260,6 @@ pub enum KernelError {
     /// A name given in `BITNET_ISA` or by the user that is no instruction set known here.
     #[error("unknown instruction set {name:?}; expected one of: {known}")]
     UnknownIsa {
-        /// The name.
         name: String,
         /// The known names, comma separated.
         known: String,
@@ -277,7 +267,6 @@ pub enum KernelError {
     /// An instruction set that exists, but not on this CPU or not in this build.
     #[error("instruction set {name} is not available on this CPU; available are: {available}")]
     UnavailableIsa {
-        /// The name.
         name: &'static str,
         /// The available names, comma separated.
         available: String,
@@ -285,7 +274,6 @@ pub enum KernelError {
     /// No kernel of this name exists for this CPU.
     #[error("unknown kernel {name:?}; available: {available}")]
     UnknownKernel {
-        /// The name.
         name: String,
         /// The available names, comma separated.
         available: String,
@@ -303,7 +291,6 @@ pub enum KernelError {
     /// Weights of these levels in groups of this length have no look-up tables.
     #[error("levels {levels:?} in groups of {group} cannot be looked up: {reason}")]
     LevelSet {
-        /// The levels.
         levels: Vec<i8>,
         /// Weights of a group.
         group: usize,
@@ -317,7 +304,6 @@ pub enum KernelError {
         row: usize,
         /// Column of the weight.
         col: usize,
-        /// The code.
         code: u8,
         /// Levels of the set.
         levels: usize,
@@ -331,7 +317,6 @@ pub enum KernelError {
         row: usize,
         /// Column of the weight.
         col: usize,
-        /// The value.
         value: f32,
     },
     /// Weights prepacked by one kernel were handed to another.

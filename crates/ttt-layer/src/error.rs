@@ -3,11 +3,11 @@
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum TttError {
     /// A configuration that describes no layer.
     #[error("TTT configuration: {field} is {value}; {requirement}")]
     Config {
-        /// The field.
         field: &'static str,
         /// What it holds.
         value: String,
@@ -17,7 +17,6 @@ pub enum TttError {
     /// A tensor or slice of another length than the configuration asks for.
     #[error("{tensor}: {got} elements, expected {expected}")]
     Length {
-        /// The tensor.
         tensor: String,
         /// Elements that it should have.
         expected: usize,
@@ -27,7 +26,6 @@ pub enum TttError {
     /// A token outside of the vocabulary.
     #[error("token {token} is not in the vocabulary of {vocab_size}")]
     Token {
-        /// The token.
         token: u32,
         /// Size of the vocabulary.
         vocab_size: usize,
@@ -53,6 +51,7 @@ pub enum TttError {
 /// Why bytes are not the saved state of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum StateDamage {
     /// The bytes begin with something else.
     #[error("it does not begin with the mark of a saved state")]

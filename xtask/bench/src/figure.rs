@@ -72,7 +72,6 @@ impl What {
         }
     }
 
-    /// Whether more is better.
     pub(crate) fn more_is_better(self) -> bool {
         self.unit() == "tok/s"
     }

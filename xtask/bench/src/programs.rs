@@ -17,7 +17,6 @@ pub(crate) const KERNEL_BENCHES: &[&str] = &["gemv", "gemm"];
 /// Programs of one revision.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
-    /// The revision.
     pub(crate) revision: String,
     /// The command line program.
     pub(crate) bitnet: PathBuf,

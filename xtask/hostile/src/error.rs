@@ -20,7 +20,6 @@ pub(crate) enum HostileError {
     Unknown {
         /// What was named.
         what: &'static str,
-        /// The name.
         name: String,
         /// The names there are.
         known: String,

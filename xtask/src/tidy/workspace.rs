@@ -15,7 +15,6 @@ pub(crate) struct Workspace {
 
 /// A member of the workspace.
 pub(crate) struct Package {
-    /// Its name.
     pub(crate) name: String,
     /// Folder of its `Cargo.toml`.
     pub(crate) dir: PathBuf,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// Why a file could not be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum FileError {
     /// The operating system refused.
     #[error("cannot {op} {}: {source}", path.display())]
@@ -20,7 +21,6 @@ pub enum FileError {
     /// A pipe, a device, a socket or a folder where a file is to be read.
     #[error("{} is {found}; {what} is read from a regular file", path.display())]
     NotRegular {
-        /// The path.
         path: PathBuf,
         /// What was to be read.
         what: &'static str,
@@ -30,7 +30,6 @@ pub enum FileError {
     /// A pipe, a device, a socket or a folder where a file is to be written.
     #[error("{} is {found} and is not replaced; name a file", path.display())]
     NotReplaced {
-        /// The path.
         path: PathBuf,
         /// What the path is.
         found: &'static str,

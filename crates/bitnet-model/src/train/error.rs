@@ -9,6 +9,7 @@ use ternary_kernels::KernelError;
 /// An error of training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum TrainError {
     /// An error of the model.
     #[error(transparent)]
@@ -31,7 +32,6 @@ pub enum TrainError {
     NotFinite {
         /// `loss` or `gradient`.
         what: &'static str,
-        /// Its value.
         value: f64,
         /// The step, counted from 1.
         step: u64,
@@ -41,9 +41,7 @@ pub enum TrainError {
     /// An option out of its range.
     #[error("{option} is {value}; it must be {must}")]
     Option {
-        /// The option.
         option: &'static str,
-        /// Its value.
         value: String,
         /// What it must be.
         must: &'static str,
@@ -69,7 +67,6 @@ pub enum TrainError {
     TooShort {
         /// The token file.
         path: PathBuf,
-        /// Its tokens.
         tokens: u64,
         /// What a window takes.
         needed: u64,

@@ -92,11 +92,9 @@ pub(crate) enum Event {
 /// Tokens of one text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Of the prompt.
     pub(crate) prompt: usize,
     /// Of the prompt, that were known.
     pub(crate) cached: usize,
-    /// Generated.
     pub(crate) generated: usize,
 }
 

@@ -5,6 +5,7 @@ use bitnet_model::sampling::FinishReason;
 /// What can go wrong with a constrained text.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum ConstraintError {
     /// A grammar that cannot be understood, or a schema with something in it that is not supported.
     #[error("the constraint cannot be used: {reason}")]
@@ -38,20 +39,13 @@ pub enum ConstraintError {
     #[error(
         "{option} would end a constrained text anywhere; leave it out, and say in the constraint where the text ends"
     )]
-    Stops {
-        /// The option.
-        option: &'static str,
-    },
+    Stops { option: &'static str },
     /// The grammar's engine gave up: a vocabulary that cannot write what the grammar asks for, or a fault of its own.
     #[error("the constraint cannot continue: {reason}")]
-    Engine {
-        /// Its reason.
-        reason: String,
-    },
+    Engine { reason: String },
     /// JSON of the right form that the type refuses nevertheless.
     #[error("invalid string {} as the type: {source}", quoted(.text))]
     Type {
-        /// The text.
         text: String,
         /// The reason.
         source: std::sync::Arc<serde_json::Error>,

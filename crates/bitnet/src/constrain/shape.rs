@@ -14,7 +14,6 @@ pub(super) struct Shape {
     first: u64,
     /// Places from which the end can be reached without a character.
     run: u64,
-    /// Places.
     places: u64,
     /// Ways on, over all places.
     pub(super) branches: u64,

@@ -5,6 +5,7 @@ use crate::tokenizer::TokenizerError;
 /// Why a chat could not be turned into a prompt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum ChatError {
     /// The template is not valid Jinja.
     #[error("chat template of {template}, line {line}: {detail}")]
@@ -49,7 +50,6 @@ pub enum ChatError {
         template: String,
         /// Its source, or what it builds.
         what: &'static str,
-        /// The limit.
         limit: usize,
     },
     /// The template, or a value that it makes, is nested too deeply.
@@ -61,13 +61,11 @@ pub enum ChatError {
         line: usize,
         /// What is nested.
         what: &'static str,
-        /// The limit.
         limit: usize,
     },
     /// There is no built-in template of this name.
     #[error("unknown built-in chat template {name:?}; expected one of: {known}")]
     UnknownBuiltin {
-        /// The name.
         name: String,
         /// The names that exist.
         known: String,
@@ -75,19 +73,13 @@ pub enum ChatError {
     /// The checkpoint has no chat template of this name.
     #[error("the checkpoint has no chat template {name:?}; it has {known}, to be chosen by name (--template)")]
     UnknownName {
-        /// The name.
         name: String,
         /// The names that exist.
         known: String,
     },
     /// A template needs a token that the vocabulary lacks.
     #[error("the chat template {template} needs the token {token:?}, which this vocabulary lacks")]
-    MissingToken {
-        /// The template.
-        template: String,
-        /// The token.
-        token: String,
-    },
+    MissingToken { template: String, token: String },
     /// Only templates that are made of plain roles can be encoded part by part.
     #[error("the chat template of {template} can only be encoded joined; {supported} can be encoded in parts")]
     NotSeparable {

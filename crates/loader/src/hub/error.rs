@@ -7,6 +7,7 @@ use crate::files::FileError;
 /// Why a repository could not be pulled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum HubError {
     /// The name is not one of a repository.
     #[error("{repo:?} is not the name of a repository (owner/name)")]
@@ -29,7 +30,6 @@ pub enum HubError {
     Offline {
         /// The repository.
         repo: String,
-        /// The revision.
         revision: String,
         /// Where it was looked for.
         cache_dir: PathBuf,
@@ -91,7 +91,6 @@ pub enum HubError {
     /// The connection was lost again and again. What has come is kept and will be continued.
     #[error("{file}: the connection was lost after {got} of {expected} bytes; pull again to continue from there")]
     ShortRead {
-        /// The file.
         file: String,
         /// Its size in bytes.
         expected: u64,
@@ -101,7 +100,6 @@ pub enum HubError {
     /// The file is not the one that the server announced; what has come is thrown away.
     #[error("{file}: the content has SHA-256 {got}, the server announced {expected}; it was discarded, pull again")]
     HashMismatch {
-        /// The file.
         file: String,
         /// The announced hash.
         expected: String,
@@ -120,10 +118,7 @@ pub enum HubError {
     },
     /// The server names a file that must not be written.
     #[error("the repository names a file {name:?}, which would not stay inside of its folder")]
-    UnsafeName {
-        /// The name.
-        name: String,
-    },
+    UnsafeName { name: String },
     /// The repository has nothing of what was asked for.
     #[error("{repo} has no {wanted}; its files: {files}")]
     NothingToPull {
@@ -139,15 +134,11 @@ pub enum HubError {
     Ambiguous {
         /// The repository.
         repo: String,
-        /// The files.
         files: String,
     },
     /// The progress callback asked to stop. What has come is kept and will be continued.
     #[error("stopped while {file} was being pulled; pull again to continue")]
-    Cancelled {
-        /// The file.
-        file: String,
-    },
+    Cancelled { file: String },
     /// Something in the cache is no regular file, or the disk is full; the message names it.
     #[error(transparent)]
     File(#[from] FileError),

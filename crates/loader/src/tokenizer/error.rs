@@ -7,6 +7,7 @@ use crate::files::FileError;
 /// Why a tokenizer could not be built, or a text not be encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum TokenizerError {
     /// The file could not be read.
     #[error("cannot read the tokenizer {}: {source}", path.display())]
@@ -71,7 +72,6 @@ pub enum TokenizerError {
     IdOutOfRange {
         /// Whose id it is.
         what: String,
-        /// The id.
         id: u64,
         /// The first id that is too large.
         limit: u64,
@@ -89,7 +89,6 @@ pub enum TokenizerError {
     MissingToken {
         /// The part that refers to it.
         what: &'static str,
-        /// The token.
         token: String,
     },
     /// A score of a piece is not a number.
@@ -101,7 +100,6 @@ pub enum TokenizerError {
     /// A split pattern could not be compiled.
     #[error("split pattern {pattern:?} cannot be compiled: {reason}")]
     Pattern {
-        /// The pattern.
         pattern: String,
         /// What the compiler says.
         reason: String,
@@ -127,7 +125,6 @@ pub enum TokenizerError {
     /// Two tokens have one id.
     #[error("the tokens {first:?} and {second:?} have the same id {id}")]
     DuplicateId {
-        /// The id.
         id: u32,
         /// The token that was listed first.
         first: String,
@@ -141,7 +138,6 @@ pub enum TokenizerError {
         id: u32,
         /// Its length.
         bytes: usize,
-        /// The limit.
         limit: usize,
     },
     /// A byte-level vocabulary without merges would write every text byte by byte.

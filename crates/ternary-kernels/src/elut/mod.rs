@@ -77,11 +77,8 @@ use crate::int4::{self, GROUP_BYTES, GROUP_COLS};
 use code::{Code, Groups};
 use table::{CHUNK_GROUPS, Entries};
 
-/// Rows of a panel.
 const PANEL_ROWS: usize = 32;
-/// Bytes of a chunk.
 const CHUNK_BYTES: usize = 64;
-/// Chunks of a block.
 const BLOCK_CHUNKS: usize = 4;
 
 /// Four groups of the rows of a panel.
@@ -139,7 +136,6 @@ impl Code {
         [mirrored, Some(Section { groups: self.plain, col, byte, chunks })]
     }
 
-    /// Bytes of a panel.
     fn panel_bytes(&self, cols: usize) -> usize {
         self.sections(cols).iter().flatten().map(|s| bytes_of(s.chunks, s.groups.mirror)).sum()
     }

@@ -41,7 +41,6 @@ pub(crate) struct Variant {
     pub(crate) make: fn(usize) -> String,
     /// The largest size that is tried.
     pub(crate) most: usize,
-    /// What is expected of it.
     pub(crate) expect: Expect,
 }
 
@@ -57,7 +56,6 @@ const fn refused(name: &'static str, make: fn(usize) -> String) -> Variant {
 
 /// A kind of input.
 pub(crate) struct Kind {
-    /// Its name.
     pub(crate) name: &'static str,
     /// What reads it.
     pub(crate) reader: Reader,
@@ -69,7 +67,6 @@ pub(crate) struct Kind {
     pub(crate) variants: &'static [Variant],
 }
 
-/// All kinds.
 pub(crate) const KINDS: &[Kind] = &[
     Kind {
         name: "schema",

@@ -190,7 +190,6 @@ impl Dict {
         Ok(())
     }
 
-    /// A copy.
     pub(super) fn copy(&self) -> R<Self> {
         let mut copy = Self::default();
         self.entries.iter().try_for_each(|(key, value)| copy.insert(key.clone(), value.clone()))?;

@@ -14,7 +14,6 @@ pub(in super::super) enum Fail {
     Deep {
         /// What.
         what: &'static str,
-        /// The limit.
         limit: usize,
     },
     /// `raise_exception`.

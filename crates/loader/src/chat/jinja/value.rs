@@ -27,7 +27,6 @@ pub(super) enum Value {
     Bool(bool),
     /// An integer. Python's have no end; these have 128 bits, and an overflow is an error.
     Int(i128),
-    /// A float.
     Float(f64),
     /// A text.
     Str(Str),

@@ -86,7 +86,6 @@ pub use input::CoarseBatch;
 
 /// Rows of a panel.
 const PANEL: usize = 16;
-/// Panels of a block.
 const BLOCK_PANELS: usize = 4;
 /// Rows of a block, the unit in which rows are shared among threads.
 pub const BLOCK_ROWS: usize = PANEL * BLOCK_PANELS;
