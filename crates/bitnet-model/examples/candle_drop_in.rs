@@ -1,5 +1,5 @@
-//! A candle model of one's own with ternary layers: replace `candle_nn::linear_no_bias` by `bit_linear`, train as before,
-//! then freeze the layers into ternary weights that compute the same.
+//! A candle model of one's own with ternary layers: replace `candle_nn::linear_no_bias` by `bit_linear`, train as
+//! before, then freeze the layers into ternary weights that compute the same.
 //!
 //! Run with `cargo run -p bitnet-model --example candle_drop_in`.
 

@@ -1,7 +1,7 @@
 //! ggml's block-quantised types, which embeddings and heads of files may have: Q4_0 ... Q8_0 and Q2_K ... Q6_K.
 //!
-//! The layouts are those of ggml's `ggml-common.h`; each value is computed in the order in which ggml computes it, so the bits are
-//! those of other programs.
+//! The layouts are those of ggml's `ggml-common.h`; each value is computed in the order in which ggml computes it, so
+//! the bits are those of other programs.
 
 use half::f16;
 

@@ -55,8 +55,8 @@ pub fn perplexity(
     Ok(Perplexity { nats_per_token: nats / done as f64, tokens: done })
 }
 
-/// Like [`perplexity`], apart for each stretch of `stretch` places in a window: whether a model uses what it has read shows in how
-/// its loss falls from the first places to the last. The last stretch may be shorter.
+/// Like [`perplexity`], apart for each stretch of `stretch` places in a window: whether a model uses what it has read
+/// shows in how its loss falls from the first places to the last. The last stretch may be shorter.
 ///
 /// # Errors
 /// The errors of [`perplexity`]; [`ModelError::Sampling`] for stretches of 0 places.

@@ -1,9 +1,10 @@
 //! Sequences as bytes: to go on later, elsewhere, or from the same place twice.
 //!
-//! Little-endian, in this order: mark, version (u32), type of keys and values (u32), fingerprint of the model (u64), number
-//! of tokens (u64), a further token that the model has not read (u32, all ones for none), whether there is a residual row
-//! (u32); the tokens (u32 each); the residual row; of each layer of attention the keys and then the values, head by head and
-//! token by token; of each test-time-training layer what `TttState::save` makes; a checksum (FNV-1a over 64 bits).
+//! Little-endian, in this order: mark, version (u32), type of keys and values (u32), fingerprint of the model (u64),
+//! number of tokens (u64), a further token that the model has not read (u32, all ones for none), whether there is a
+//! residual row (u32); the tokens (u32 each); the residual row; of each layer of attention the keys and then the
+//! values, head by head and token by token; of each test-time-training layer what `TttState::save` makes; a checksum
+//! (FNV-1a over 64 bits).
 
 use crate::engine::{Engine, KvType, SequenceState};
 use crate::{ModelError, Sequence, StateDamage};
@@ -74,17 +75,18 @@ impl Sequence {
     /// Bytes of [`Sequence::save`] that [`Sequence::saved_len`] wants.
     pub const SAVED_HEAD: usize = HEADER_BYTES;
 
-    /// How many bytes there are in all, by the first [`Sequence::SAVED_HEAD`] of them: for who reads a file of `got` bytes and does not
-    /// want to read more than it can hold.
+    /// How many bytes there are in all, by the first [`Sequence::SAVED_HEAD`] of them: for who reads a file of `got`
+    /// bytes and does not want to read more than it can hold.
     ///
     /// # Errors
-    /// [`ModelError::SavedSequence`] for bytes of something else, of another version or model, or for another number than `got`.
+    /// [`ModelError::SavedSequence`] for bytes of something else, of another version or model, or for another number
+    /// than `got`.
     pub fn saved_len(engine: &Engine, head: &[u8], got: usize) -> Result<usize, ModelError> {
         Head::read(engine, head, got).map(|head| head.len)
     }
 
-    /// The sequence as bytes: tokens, keys and values, states of test-time-training layers. They belong to this model (and
-    /// to any other engine with the same weights, on any CPU); [`Sequence::restore`] refuses them with another.
+    /// The sequence as bytes: tokens, keys and values, states of test-time-training layers. They belong to this model
+    /// (and to any other engine with the same weights, on any CPU); [`Sequence::restore`] refuses them with another.
     ///
     /// ```
     /// # use bitnet_model::*;
@@ -126,9 +128,9 @@ impl Sequence {
         Ok(bytes)
     }
 
-    /// The sequence that [`Sequence::save`] made bytes of, to go on with `engine` up to `limit` tokens (`None`: the model's own
-    /// context length, if it has one). Logits are not part of it; [`Sequence::require`] brings them. Nothing is allocated before
-    /// the size is known to be right.
+    /// The sequence that [`Sequence::save`] made bytes of, to go on with `engine` up to `limit` tokens (`None`: the
+    /// model's own context length, if it has one). Logits are not part of it; [`Sequence::require`] brings them.
+    /// Nothing is allocated before the size is known to be right.
     ///
     /// # Errors
     /// [`ModelError::SavedSequence`] for bytes that are damaged, cut off, or from another version or model;

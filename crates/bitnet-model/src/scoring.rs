@@ -1,7 +1,7 @@
 //! How probable texts are that could follow.
 //!
-//! What all continuations begin with is read once, after what was read before them; what is left of each goes through the
-//! model together with that of the others.
+//! What all continuations begin with is read once, after what was read before them; what is left of each goes through
+//! the model together with that of the others.
 
 use crate::engine::{Engine, HeadRequest, LogitsWanted, StepInput, StepOutput};
 use crate::sampling::LogProbs;
@@ -12,8 +12,8 @@ const LOGITS_AT_ONCE: usize = 1 << 22;
 /// Forks of the text are made for at most so many bytes at a time, or for one continuation.
 const STATE_BYTES_AT_ONCE: usize = 1 << 28;
 
-/// The natural logarithm of the probability of each token of each continuation of `text`, given all before it. `text` is left
-/// as it is.
+/// The natural logarithm of the probability of each token of each continuation of `text`, given all before it. `text`
+/// is left as it is.
 ///
 /// The figures do not depend on what else is scored with them, bit for bit.
 ///

@@ -1,4 +1,5 @@
-//! The best logits from a coarse pass equal those of the plain head, bit for bit, and so do the tokens chosen from them.
+//! The best logits from a coarse pass equal those of the plain head, bit for bit, and so do the tokens chosen from
+//! them.
 
 use std::ops::ControlFlow;
 
@@ -14,8 +15,8 @@ use test_support::Random;
 const VOCAB: usize = 1507;
 const HIDDEN: usize = 144;
 
-/// Rows that make the choice as hard as it can be: equal ones, ones that differ in the last bit, huge, tiny and empty ones,
-/// single values among zeros.
+/// Rows that make the choice as hard as it can be: equal ones, ones that differ in the last bit, huge, tiny and empty
+/// ones, single values among zeros.
 fn adversarial(seed: u64) -> Vec<f32> {
     let mut r = Random(seed);
     let mut w: Vec<f32> = (0..VOCAB * HIDDEN).map(|_| r.unit() / 8.0).collect();

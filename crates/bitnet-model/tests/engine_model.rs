@@ -14,7 +14,8 @@ fn logits(weights: &ModelWeights, ids: &[u32]) -> Vec<f32> {
     Sequence::new(&engine, KvType::F32, None).push_all(ids).unwrap()
 }
 
-/// Logits of every reference configuration: within 1e-4 where no int8 code lies near a boundary, 1e-3 for the larger ones.
+/// Logits of every reference configuration: within 1e-4 where no int8 code lies near a boundary, 1e-3 for the larger
+/// ones.
 #[test]
 fn logits_of_every_configuration() {
     let cases = [
@@ -62,8 +63,8 @@ fn engine_and_candle_path_agree_on_random_shapes() {
     }
 }
 
-/// The same with Hadamard transforms, in 8 and in 4 bits. A model without its transform, or with one that it was not made for, is
-/// another model: its logits are far off.
+/// The same with Hadamard transforms, in 8 and in 4 bits. A model without its transform, or with one that it was not
+/// made for, is another model: its logits are far off.
 #[test]
 fn engine_and_candle_path_agree_on_models_with_hadamard_transforms() {
     for (seed, (hidden, ffn, heads, kv)) in [(64, 96, 4, 2), (48, 100, 3, 3), (128, 256, 2, 1)].into_iter().enumerate()

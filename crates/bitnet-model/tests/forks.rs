@@ -42,7 +42,8 @@ fn pages_are_shared_until_one_side_writes() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
-    /// Forks at any place, continued in turn and taken back, say what sequences say that read the same from the beginning.
+    /// Forks at any place, continued in turn and taken back, say what sequences say that read the same from the
+    /// beginning.
     #[test]
     fn forks_go_on_by_themselves(
         kv in prop::sample::select(KvType::ALL.to_vec()),

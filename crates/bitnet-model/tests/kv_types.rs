@@ -42,8 +42,8 @@ fn more_bits_are_nearer_to_f32() {
     let text: Vec<u32> = (0..80).map(|i| i * 37 % 96).collect();
     let exact = logits(&engine, KvType::F32, &text);
     let [f16, q8, q4] = [KvType::F16, KvType::Q8, KvType::Q4].map(|kv| distance(&logits(&engine, kv, &text), &exact));
-    // Codes of later projections flip with any change, so f16 has an error of its own kind; the bounds are where a step of twice the
-    // size would lie for keys and values whose error is that of one step in each.
+    // Codes of later projections flip with any change, so f16 has an error of its own kind; the bounds are where a step
+    // of twice the size would lie for keys and values whose error is that of one step in each.
     assert!(0.0 < q8 && f16 <= 0.05 && q8 < q4, "{f16} {q8} {q4}");
     assert!(q8 < 0.1 && q4 < 0.5, "{f16} {q8} {q4}");
 }

@@ -66,13 +66,14 @@ fn stable_tiny_traces() {
     assert_eq!(compared, 2 + 2 * 12, "two outer results and twelve of each layer");
 }
 
-/// In the master form of `silu_gqa_512`, one code of this position (layer 0, before `o_proj`, column 27) is -93.4999981 in float64
-/// arithmetic: 2e-6 from a tie, nearer than float32 can tell. The reference's own run with a cache falls on the other side than
-/// its run without, which gives the expected logits. From there on, only the tolerance for a flipped code applies.
+/// In the master form of `silu_gqa_512`, one code of this position (layer 0, before `o_proj`, column 27) is -93.4999981
+/// in float64 arithmetic: 2e-6 from a tie, nearer than float32 can tell. The reference's own run with a cache falls on
+/// the other side than its run without, which gives the expected logits. From there on, only the tolerance for a
+/// flipped code applies.
 const FLIP: usize = 15;
 
-/// The larger configurations (tied and untied heads, grouped and plain attention, both activations). Each projection, given
-/// the reference's input, gives the reference's output; logits end to end are equal but for rounding.
+/// The larger configurations (tied and untied heads, grouped and plain attention, both activations). Each projection,
+/// given the reference's input, gives the reference's output; logits end to end are equal but for rounding.
 #[test]
 fn larger_configurations() {
     let Some(dir) = fixture("fixtures/bitnet") else { return };

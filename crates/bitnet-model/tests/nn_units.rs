@@ -215,7 +215,8 @@ fn rotary_turns_halves() {
     }
 }
 
-/// Shapes: no leading dimension, several, none at all, a slice that is not contiguous; dtypes: the output has the input's.
+/// Shapes: no leading dimension, several, none at all, a slice that is not contiguous; dtypes: the output has the
+/// input's.
 #[test]
 fn any_leading_shape_and_dtype() {
     let trits: Vec<i8> = (0..4 * 6).map(|i| (i * 5 % 3) as i8 - 1).collect();

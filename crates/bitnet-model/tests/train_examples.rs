@@ -17,8 +17,8 @@ fn model() -> ModelConfig {
     c
 }
 
-/// What is learned of some predictions and what is learned of all others add up to what is learned of all, loss and gradient, by
-/// both learners.
+/// What is learned of some predictions and what is learned of all others add up to what is learned of all, loss and
+/// gradient, by both learners.
 #[test]
 fn given_tokens_are_read_and_not_learned() {
     let (b, t) = (3, 21);

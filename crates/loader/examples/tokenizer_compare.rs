@@ -5,9 +5,9 @@
 //! cargo run --release -p loader --example tokenizer_compare -- TOKENIZER.json[.zst] TEXT[.zst] ...
 //! ```
 //!
-//! Each measurement is a process of its own, so that one implementation's memory is not the other's. Texts are encoded in documents
-//! of some 4 KB that end at a line end; the time is the best of three passes, the memory the peak of the process less that of one
-//! which only reads the text.
+//! Each measurement is a process of its own, so that one implementation's memory is not the other's. Texts are encoded
+//! in documents of some 4 KB that end at a line end; the time is the best of three passes, the memory the peak of the
+//! process less that of one which only reads the text.
 
 use std::error::Error;
 use std::io::Read;

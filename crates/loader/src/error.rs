@@ -277,7 +277,8 @@ pub enum LoadError {
         /// What to do about it.
         way_out: &'static str,
     },
-    /// A type id that stands for several layouts, of which the tensor's size fits none, or several whose scales do not tell.
+    /// A type id that stands for several layouts, of which the tensor's size fits none, or several whose scales do not
+    /// tell.
     #[error(
         "tensor {tensor:?} has type id {type_id}, which means {meanings}. The file has {room} bytes for it: {sizes}. \
          Either the file is cut short or damaged, or its layout is another one, and it is not guessed: {way_out}"

@@ -99,8 +99,8 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
     tokenizer.map_err(|e| LoadError::from(e).in_file(path))
 }
 
-/// Tokens that a tokenizer may have beyond the model's vocabulary: a padding token or two that somebody added. More of them
-/// belong to another model.
+/// Tokens that a tokenizer may have beyond the model's vocabulary: a padding token or two that somebody added. More of
+/// them belong to another model.
 const SURPLUS_TOKENS: usize = 16;
 
 /// The tokenizer that the user gives, else that of the files; with the special tokens that the configuration knows.
@@ -131,7 +131,8 @@ fn tokenizer(
     let says_none = config.is_some_and(|c| c.bos_token_is_null);
     let says_eos = config.is_some_and(|c| c.eos_token.is_some());
     let own = checkpoint.gguf().is_some() && options.tokenizer.is_none();
-    // Converters of embedding models say that an EOS ends a text; the folders that they are made of leave it to the program.
+    // Converters of embedding models say that an EOS ends a text; the folders that they are made of leave it to the
+    // program.
     let ends = model.headless && !own && tokenizer.add_eos().is_none();
     tokenizer = with_model_ids(tokenizer, model, !says_none, (ends || !says_eos) && !own)
         .map_err(|e| in_file(checkpoint.path(), e))?;
@@ -165,8 +166,8 @@ fn tokenizer(
     Ok(Some(tokenizer))
 }
 
-/// Special ids that the files of the tokenizer leave open, as the model's configuration has them. The first id that ends a text
-/// is the one that templates write out.
+/// Special ids that the files of the tokenizer leave open, as the model's configuration has them. The first id that
+/// ends a text is the one that templates write out.
 fn with_model_ids(
     mut tokenizer: Tokenizer,
     model: &ModelConfig,

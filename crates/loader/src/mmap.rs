@@ -1,8 +1,8 @@
 //! Files as shared bytes, and files written all or nothing.
 //!
 //! The only file of this crate with `unsafe` code: mapping a file is unsafe because another program may shorten or
-//! change it while it is mapped. Models are files that programs replace (rename) rather than edit, and the writers here do
-//! the same.
+//! change it while it is mapped. Models are files that programs replace (rename) rather than edit, and the writers here
+//! do the same.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -18,8 +18,8 @@ use crate::files::{self, FileError, Kind, Pending};
 /// file over it is harmless.
 ///
 /// # Errors
-/// [`LoadError::Io`] if the file cannot be opened or mapped; [`LoadError::File`] if it is no regular file, which is seen before it is
-/// opened.
+/// [`LoadError::Io`] if the file cannot be opened or mapped; [`LoadError::File`] if it is no regular file, which is
+/// seen before it is opened.
 pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     let (file, len) = files::open(path, "a model")?;
     if len == 0 {
@@ -45,12 +45,14 @@ pub fn read_bounded(path: &Path, what: &'static str, max: u64) -> Result<Vec<u8>
     })
 }
 
-/// Writes a file all or nothing: into a temporary sibling, flushed to the disk, then renamed over `path` ([`files::Pending`]).
+/// Writes a file all or nothing: into a temporary sibling, flushed to the disk, then renamed over `path`
+/// ([`files::Pending`]).
 ///
 /// Whatever was at `path` stays intact until the rename; a mapping of it stays valid after.
 ///
 /// # Errors
-/// [`LoadError::Io`], [`LoadError::File`], or what `write` returns; then `path` is untouched and the sibling is removed.
+/// [`LoadError::Io`], [`LoadError::File`], or what `write` returns; then `path` is untouched and the sibling is
+/// removed.
 pub fn write_atomically<T>(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<T, LoadError>,
@@ -58,11 +60,12 @@ pub fn write_atomically<T>(
     write_checked(path, 0, write, |value, _| Ok(value))
 }
 
-/// Like [`write_atomically`]; before the file gets its name, `check` may read it under its temporary one and refuse it. `bytes` is how
-/// many there will be, as far as that is known, for the message of a full disk.
+/// Like [`write_atomically`]; before the file gets its name, `check` may read it under its temporary one and refuse it.
+/// `bytes` is how many there will be, as far as that is known, for the message of a full disk.
 ///
 /// # Errors
-/// [`LoadError::Io`], [`LoadError::File`], or what `write` or `check` return; then `path` is untouched and the sibling is removed.
+/// [`LoadError::Io`], [`LoadError::File`], or what `write` or `check` return; then `path` is untouched and the sibling
+/// is removed.
 pub fn write_checked<T, U>(
     path: &Path,
     bytes: u64,

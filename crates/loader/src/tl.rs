@@ -132,7 +132,8 @@ impl TlTiles {
     /// The sections of a `kernel_config.ini`: `m`, `k`, `bm`, `bk` and `bmm` each, other keys are ignored.
     ///
     /// # Errors
-    /// [`LoadError::Tiles`] for a section that lacks one of them, a value that is no number, or a file without sections.
+    /// [`LoadError::Tiles`] for a section that lacks one of them, a value that is no number, or a file without
+    /// sections.
     pub fn from_ini(text: &str) -> Result<Self, LoadError> {
         let mut tiles = Self::default();
         for section in text.split('[').skip(1) {

@@ -1,8 +1,8 @@
-//! Which kernels were measured to be the fastest for a model's shapes on this machine: kept in the cache folder as small
-//! JSON files, one for each key of CPU, program version, instruction set, threads and shapes.
+//! Which kernels were measured to be the fastest for a model's shapes on this machine: kept in the cache folder as
+//! small JSON files, one for each key of CPU, program version, instruction set, threads and shapes.
 //!
-//! A file that is damaged, or was written for something else, is ignored with a warning: tuning may make a model faster and
-//! never keeps it from running, and kernels that are not exact are not taken from here.
+//! A file that is damaged, or was written for something else, is ignored with a warning: tuning may make a model faster
+//! and never keeps it from running, and kernels that are not exact are not taken from here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,8 +140,8 @@ impl Tuning {
         Ok(path)
     }
 
-    /// The tuning for `key` in `folder`, if there is one that can be used: every kind once, with an exact kernel that this
-    /// CPU can run. What cannot be used is ignored with a warning.
+    /// The tuning for `key` in `folder`, if there is one that can be used: every kind once, with an exact kernel that
+    /// this CPU can run. What cannot be used is ignored with a warning.
     pub fn find(folder: &Path, key: &TuningKey) -> Option<Self> {
         let path = folder.join(key.file_name());
         if !path.is_file() {

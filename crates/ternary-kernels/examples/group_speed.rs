@@ -1,8 +1,8 @@
-//! Times the group kernels beside `i2s` of the same instruction set on a 6912 x 2560 matrix, with weights from memory and from the
-//! cache: what two digits and a scale per group cost.
+//! Times the group kernels beside `i2s` of the same instruction set on a 6912 x 2560 matrix, with weights from memory
+//! and from the cache: what two digits and a scale per group cost.
 //!
-//! `cargo run --release -p ternary-kernels --example group_speed -- [ISA]`. All candidates take turns, so that a change of the
-//! machine's speed meets all of them. GB/s are those of the weights, of which two bits each are the codes.
+//! `cargo run --release -p ternary-kernels --example group_speed -- [ISA]`. All candidates take turns, so that a change
+//! of the machine's speed meets all of them. GB/s are those of the weights, of which two bits each are the codes.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;

@@ -1,6 +1,6 @@
-//! What low-bit activations, keys and values cost or save, on one thread: products of every kernel of this CPU with activations of
-//! 8 and of 4 bits in turn; norm and quantisation with and without a Hadamard transform; attention of one token over 4096
-//! others, in all layers of BitNet b1.58 2B4T, with keys and values of every type.
+//! What low-bit activations, keys and values cost or save, on one thread: products of every kernel of this CPU with
+//! activations of 8 and of 4 bits in turn; norm and quantisation with and without a Hadamard transform; attention of
+//! one token over 4096 others, in all layers of BitNet b1.58 2B4T, with keys and values of every type.
 //!
 //! `cargo run --release --example int4_speed -- [NAME]...` takes the kernels whose names contain one of `NAME`.
 

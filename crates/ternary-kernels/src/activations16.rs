@@ -2,7 +2,8 @@
 
 use crate::{AlignedBuf, KernelError, ROW_ALIGN};
 
-/// The largest absolute value of an int16 code: `q = 256 * hi + lo` with both digits in an i8 needs `(q + 128) >> 8 <= 127`.
+/// The largest absolute value of an int16 code: `q = 256 * hi + lo` with both digits in an i8 needs
+/// `(q + 128) >> 8 <= 127`.
 pub const INT16_MAX: i16 = 32639;
 
 /// Columns whose codes are summed up for the kernels; a group of weights is a multiple of it.
@@ -25,8 +26,8 @@ fn stride_of(k: usize) -> usize {
 
 /// `n` tokens of `k` int16 activations each, with what the integer product needs beside them.
 ///
-/// A code `q` in -32639..=32639 is two digits, `q = 256 * hi + lo`, `hi = (q + 128) >> 8`, each an i8. A row holds, for every 16
-/// columns, their 16 upper digits and then their 16 lower ones, and is padded with zeros to whole 64 columns.
+/// A code `q` in -32639..=32639 is two digits, `q = 256 * hi + lo`, `hi = (q + 128) >> 8`, each an i8. A row holds, for
+/// every 16 columns, their 16 upper digits and then their 16 lower ones, and is padded with zeros to whole 64 columns.
 ///
 /// Invariants: codes and padding as above; `sums` holds the sum of the codes of every 64 columns.
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +92,8 @@ impl<'a> Int16Matrix<'a> {
 }
 
 /// A buffer that owns up to `max_n` rows of up to `max_k` int16 activations; it is filled row by row by a quantiser
-/// ([`Ops::quantize_int16`](crate::Ops::quantize_int16)) and lent to kernels as [`Int16Matrix`]. Nothing is allocated after
-/// construction.
+/// ([`Ops::quantize_int16`](crate::Ops::quantize_int16)) and lent to kernels as [`Int16Matrix`]. Nothing is allocated
+/// after construction.
 #[derive(Clone, Debug)]
 pub struct Int16Batch {
     digits: AlignedBuf<i8>,
@@ -271,8 +272,8 @@ impl Int16RowMut<'_> {
         self.k
     }
 
-    /// Writes columns `16 * i..16 * i + 16`: their upper digits, their lower digits and the sum of their codes. What lies behind
-    /// column `k` must be 0. Chunks are written in ascending order, each once.
+    /// Writes columns `16 * i..16 * i + 16`: their upper digits, their lower digits and the sum of their codes. What
+    /// lies behind column `k` must be 0. Chunks are written in ascending order, each once.
     ///
     /// # Panics
     /// If `i` is not the next one, or lies behind the last.

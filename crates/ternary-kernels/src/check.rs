@@ -94,9 +94,9 @@ fn numbers(mut state: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// Runs `kernel` on random and on extreme inputs (all codes of one size against levels of one kind, where narrow accumulators
-/// overflow) of several shapes, group lengths and token counts, with 16 and with 8 bits, and compares each result with that of the
-/// definition, bit for bit.
+/// Runs `kernel` on random and on extreme inputs (all codes of one size against levels of one kind, where narrow
+/// accumulators overflow) of several shapes, group lengths and token counts, with 16 and with 8 bits, and compares each
+/// result with that of the definition, bit for bit.
 ///
 /// # Errors
 /// What the kernel's own packing refuses.
@@ -152,8 +152,8 @@ fn check_group(
 }
 
 /// Runs `kernel` on random and on extreme inputs (all codes +-127 against weights of one sign, where narrow
-/// accumulators overflow) of several shapes and token counts, in 8 and in 4 bits, and compares each sum with the oracle's: equal,
-/// or within the kernel's own error bound if it is not exact.
+/// accumulators overflow) of several shapes and token counts, in 8 and in 4 bits, and compares each sum with the
+/// oracle's: equal, or within the kernel's own error bound if it is not exact.
 ///
 /// # Errors
 /// What the kernel's own packing refuses.

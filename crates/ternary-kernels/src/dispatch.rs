@@ -12,7 +12,8 @@ const PARALLEL_FROM: usize = 1 << 21;
 /// matrix the output rows are split over the current rayon pool; the result does not depend on how many threads it has.
 ///
 /// # Errors
-/// [`KernelError::PackedByOther`] if `w` was packed by another kernel, [`KernelError::ShapeMismatch`] for a wrong length.
+/// [`KernelError::PackedByOther`] if `w` was packed by another kernel, [`KernelError::ShapeMismatch`] for a wrong
+/// length.
 ///
 /// ```
 /// use ternary_kernels::{Int8Batch, Scales, TernaryMatrix};
@@ -49,8 +50,8 @@ pub fn gemm(kernel: &dyn Kernel, w: &Packed, x: &Int8Matrix<'_>, acc: &mut [i32]
     Ok(())
 }
 
-/// [`gemm`] for int4 activations, one token or several: `x` is `[n, k]` int4, `acc` is `[n, rows]` i32 row-major. `widened` is room
-/// for the activations as int8, which grows where it is needed and too small.
+/// [`gemm`] for int4 activations, one token or several: `x` is `[n, k]` int4, `acc` is `[n, rows]` i32 row-major.
+/// `widened` is room for the activations as int8, which grows where it is needed and too small.
 ///
 /// # Errors
 /// The errors of [`gemv`].

@@ -1,6 +1,7 @@
 //! Instruction sets: their names, what this CPU has, and the tokens that prove it.
 //!
-//! Detection happens once per process. `BITNET_ISA` forces one set; a name that is unknown or not available is an error.
+//! Detection happens once per process. `BITNET_ISA` forces one set; a name that is unknown or not available is an
+//! error.
 
 use std::sync::OnceLock;
 
@@ -188,8 +189,8 @@ isa_token!(
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"]
 );
 isa_token!(
-    /// Proof that this CPU has AVX-512 VBMI (byte permutations) besides what [`Avx512Vnni`] proves. It is no instruction
-    /// set of its own in [`Isa`]: operations and most kernels have no use for it.
+    /// Proof that this CPU has AVX-512 VBMI (byte permutations) besides what [`Avx512Vnni`] proves. It is no
+    /// instruction set of its own in [`Isa`]: operations and most kernels have no use for it.
     Avx512Vbmi, "x86_64",
     AVX512_VBMI_LIST = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi",
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi"]

@@ -25,8 +25,9 @@ pub struct Twos {
     pub count: usize,
 }
 
-/// A ternary matrix `W = scale * T`, `T` is `[rows, cols]` with entries -1, 0, +1; also +2 where [`TernaryMatrix::levels`]
-/// says so. The scale is one for all, or for each row, or for each group of consecutive weights of a row.
+/// A ternary matrix `W = scale * T`, `T` is `[rows, cols]` with entries -1, 0, +1; also +2 where
+/// [`TernaryMatrix::levels`] says so. The scale is one for all, or for each row, or for each group of consecutive
+/// weights of a row.
 ///
 /// The trits stay in the bytes they were read from (a file mapping, say) until a kernel packs them into its own
 /// layout; every constructor has checked that those bytes hold trits and nothing else.
@@ -63,7 +64,8 @@ impl TernaryMatrix {
         Self::from_bytes(FileFormat::Trits, rows, cols, bytes.to_vec().into(), Some(scales))
     }
 
-    /// Like [`TernaryMatrix::from_trits`], but `codes` may be 2 as well. Formats and kernels for trits refuse such a matrix.
+    /// Like [`TernaryMatrix::from_trits`], but `codes` may be 2 as well. Formats and kernels for trits refuse such a
+    /// matrix.
     ///
     /// # Errors
     /// The errors of [`TernaryMatrix::from_trits`], for values outside of -1..=2.
@@ -164,7 +166,8 @@ impl TernaryMatrix {
     pub fn format(&self) -> FileFormat {
         self.format
     }
-    /// The bytes in [`TernaryMatrix::format`], where they hold the rows in this matrix's order; `None` for slices and reordered matrices.
+    /// The bytes in [`TernaryMatrix::format`], where they hold the rows in this matrix's order; `None` for slices and
+    /// reordered matrices.
     pub fn file_bytes(&self) -> Option<&SharedBytes> {
         self.order.is_none().then_some(&self.bytes)
     }

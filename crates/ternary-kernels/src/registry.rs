@@ -28,8 +28,8 @@ impl Entry {
     }
 }
 
-/// Declares the table: where a kernel is compiled, its format, instruction set, name and exactness, and how it is made, by
-/// itself or as look-up tables of groups of so many trits.
+/// Declares the table: where a kernel is compiled, its format, instruction set, name and exactness, and how it is made,
+/// by itself or as look-up tables of groups of so many trits.
 macro_rules! kernels {
     ($([$($on:tt)*] $format:literal $isa:ident $name:literal $exact:ident $how:ident($($make:tt)+);)+) => {
         static REGISTRY: &[Entry] = &[$(
@@ -104,9 +104,9 @@ kernels! {
 /// Kernels that were measured to be faster than the first one of their set where weights come from memory.
 static STREAMING: &[(Isa, &str)] = &[(Isa::Avx512Vnni, "base3_avx512vbmi")];
 
-/// Kernels that were measured to be faster than those above where activations have four bits: sums of groups fit a byte there, so
-/// look-up tables need one lookup instead of two. AVX-512 is not here: look-up wins there with one or two tokens (1.15 and 1.06 times as
-/// fast) and needs half as long again for a prompt, so that it is left to `tune`.
+/// Kernels that were measured to be faster than those above where activations have four bits: sums of groups fit a byte
+/// there, so look-up tables need one lookup instead of two. AVX-512 is not here: look-up wins there with one or two
+/// tokens (1.15 and 1.06 times as fast) and needs half as long again for a prompt, so that it is left to `tune`.
 static INT4: &[(Isa, &str)] = &[(Isa::Avx2, "tl2_avx2")];
 
 /// All kernels compiled into this program, best first, whether or not this CPU can run them.
@@ -114,7 +114,8 @@ pub fn registry() -> &'static [Entry] {
     REGISTRY
 }
 
-/// The exact kernels that this CPU can run, best first. Those that round are found in [`registry`] and by their name only.
+/// The exact kernels that this CPU can run, best first. Those that round are found in [`registry`] and by their name
+/// only.
 pub fn kernels_available() -> Vec<Arc<dyn Kernel>> {
     REGISTRY.iter().filter(|e| e.exact).filter_map(Entry::kernel).collect()
 }
@@ -139,7 +140,8 @@ pub fn by_name(name: &str) -> Result<Arc<dyn Kernel>, KernelError> {
 /// The best kernel of a format, among those for `isa` and what it includes.
 ///
 /// # Errors
-/// [`KernelError::UnknownKernel`] for an unknown format, [`KernelError::UnavailableIsa`] if this CPU does not have `isa`.
+/// [`KernelError::UnknownKernel`] for an unknown format, [`KernelError::UnavailableIsa`] if this CPU does not have
+/// `isa`.
 ///
 /// ```
 /// use ternary_kernels::{Isa, for_format};
@@ -159,7 +161,8 @@ fn unknown(name: &str) -> KernelError {
     KernelError::UnknownKernel { name: name.to_owned(), available: available.join(", ") }
 }
 
-/// The kernel to use where nothing is known of the weights: the best one of the instruction set that `BITNET_ISA` names, or else of the best that this CPU has.
+/// The kernel to use where nothing is known of the weights: the best one of the instruction set that `BITNET_ISA`
+/// names, or else of the best that this CPU has.
 ///
 /// # Errors
 /// [`KernelError::UnknownIsa`] or [`KernelError::UnavailableIsa`] if `BITNET_ISA` names something else.

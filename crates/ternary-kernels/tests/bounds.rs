@@ -1,5 +1,6 @@
-//! Products and operations on buffers of exactly the length that they need, at odd addresses and at the end of an allocation: a read
-//! or a write beyond is seen by the address sanitizer, and by valgrind, which runs this file alone. Results are compared, too.
+//! Products and operations on buffers of exactly the length that they need, at odd addresses and at the end of an
+//! allocation: a read or a write beyond is seen by the address sanitizer, and by valgrind, which runs this file alone.
+//! Results are compared, too.
 
 mod common;
 

@@ -53,7 +53,8 @@ fn check(kernel: &Elut, shape: (usize, usize, usize), codes: &[u8], x: &[i8]) {
     }
 }
 
-/// The same with int4 activations, one lookup for each index; kernels whose tables are rounded otherwise are exact, too.
+/// The same with int4 activations, one lookup for each index; kernels whose tables are rounded otherwise are exact,
+/// too.
 fn check_a4(kernel: &Elut, (rows, cols, n): (usize, usize, usize), codes: &[u8], x: &[i8]) {
     let expected = product(kernel.levels(), (rows, cols, n), codes, x);
     let x = Int4Batch::from_codes(n, cols, x).unwrap();
@@ -241,8 +242,8 @@ proptest! {
 /// The bound is no exaggeration: with activations whose sums are all rounded the same way, it is reached.
 #[test]
 fn the_bound_of_rounded_tables_is_reached() {
-    // (format, a group of activations whose sum is off by half a step): the step of pairs is 2, and 253 = 2 * 126 + 1; that
-    // of triples is 3, and 379 = 3 * 126 + 1.
+    // (format, a group of activations whose sum is off by half a step): the step of pairs is 2, and 253 = 2 * 126 + 1;
+    // that of triples is 3, and 379 = 3 * 126 + 1.
     for (format, group) in [("tl1_0", &[127i8, 126][..]), ("tl2_0", &[127, 127, 125])] {
         let cols = group.len() * 960;
         let codes: Vec<i8> = group.iter().copied().cycle().take(cols).collect();

@@ -19,8 +19,8 @@ fn probe() {
     };
 }
 
-/// What `probe` says with `BITNET_ISA` set to `isa`, or not set. On another architecture than x86-64 it may say nothing,
-/// because this process is emulated and the system cannot start another one.
+/// What `probe` says with `BITNET_ISA` set to `isa`, or not set. On another architecture than x86-64 it may say
+/// nothing, because this process is emulated and the system cannot start another one.
 fn best_with(isa: Option<&str>) -> String {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "probe", "--nocapture"]).env_remove("BITNET_ISA");

@@ -37,8 +37,8 @@ pub enum RopePairs {
 
 /// Shape and constants of one TTT layer.
 ///
-/// Letters in the documentation of this crate: `D` hidden size, `h` heads, `d` elements of a head, `w = h d`, `b` tokens of
-/// a mini-batch, `T` tokens.
+/// Letters in the documentation of this crate: `D` hidden size, `h` heads, `d` elements of a head, `w = h d`, `b`
+/// tokens of a mini-batch, `T` tokens.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TttConfig {
@@ -147,8 +147,8 @@ impl TttConfig {
         }
     }
 
-    /// Floats of one head's state: inner weights, the rows of the open mini-batch, the window of the convolutions. `None` if
-    /// that overflows.
+    /// Floats of one head's state: inner weights, the rows of the open mini-batch, the window of the convolutions.
+    /// `None` if that overflows.
     pub(crate) fn head_floats(&self) -> Option<usize> {
         let (d, b) = (self.head_dim, self.mini_batch_size);
         let mut floats = 0usize;

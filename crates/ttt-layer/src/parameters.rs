@@ -20,7 +20,8 @@ impl ConvParameters {
     }
 }
 
-/// Everything that a layer learns except its projections, f32 and row-major, under the names of the official checkpoints.
+/// Everything that a layer learns except its projections, f32 and row-major, under the names of the official
+/// checkpoints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TttParameters {
     /// `W1`, `b1` and for [`Kind::Mlp`](crate::Kind::Mlp) `W2`, `b2`, each `[h, rows, columns]` with the shapes of

@@ -113,9 +113,10 @@ fn a_worked_example() {
     }
 }
 
-/// One mini-batch from zero weights without a norm is causal linear attention (theorem 1 of arXiv:2407.04620): the first
-/// gradients are minus the targets, so `model(q_n) = t_n sum_{k <= n} lr_k (q_n . k_k + 1) (v_k - k_k)`, the 1 being the
-/// bias. The norm is taken out by a huge epsilon and a gain of its root, which leaves it subtracting the mean.
+/// One mini-batch from zero weights without a norm is causal linear attention (theorem 1 of arXiv:2407.04620): the
+/// first gradients are minus the targets, so `model(q_n) = t_n sum_{k <= n} lr_k (q_n . k_k + 1) (v_k - k_k)`, the 1
+/// being the bias. The norm is taken out by a huge epsilon and a gain of its root, which leaves it subtracting the
+/// mean.
 #[test]
 fn from_zero_without_a_norm_it_is_linear_attention() {
     let mut config = config(4, 2, 8, 16);

@@ -75,8 +75,8 @@ fn bits_do_not_depend_on_threads_or_instruction_sets() {
     }
 }
 
-/// Each token's loss is that of a fresh mini-batch with the state's weights, by the definition in f64, and asking for it
-/// changes nothing.
+/// Each token's loss is that of a fresh mini-batch with the state's weights, by the definition in f64, and asking for
+/// it changes nothing.
 #[test]
 fn inner_losses_follow_their_definition() {
     for variant in 0..16 {

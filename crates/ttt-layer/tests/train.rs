@@ -1,4 +1,5 @@
-//! Gradients written by hand against candle's autograd in f64, and the forward pass of training against that of inference.
+//! Gradients written by hand against candle's autograd in f64, and the forward pass of training against that of
+//! inference.
 
 mod common;
 
@@ -146,8 +147,8 @@ fn by_autograd(t: &Texts) -> BTreeMap<String, Vec<f64>> {
     all
 }
 
-/// Every part of a layer in small sizes, whole and incomplete mini-batches, and the sizes of a model: each tensor's gradient
-/// as a whole within 1e-4. The forward pass is in f32: rounding, 6e-8, is carried through four mini-batches by
+/// Every part of a layer in small sizes, whole and incomplete mini-batches, and the sizes of a model: each tensor's
+/// gradient as a whole within 1e-4. The forward pass is in f32: rounding, 6e-8, is carried through four mini-batches by
 /// standardised rows, whose inverse deviations here are below ten.
 #[test]
 fn gradients_are_those_of_autograd() {

@@ -1,8 +1,8 @@
-//! Energy by the model of the BitNet b1.58 report: so many picojoules for each addition and each multiplication. It counts
-//! arithmetic only; what moving the bytes costs is not in it, and neither is anything that a CPU does besides.
+//! Energy by the model of the BitNet b1.58 report: so many picojoules for each addition and each multiplication. It
+//! counts arithmetic only; what moving the bytes costs is not in it, and neither is anything that a CPU does besides.
 //!
-//! A ternary product costs an int8 addition for each weight; attention and the head are counted as f16 products. With the
-//! report's own case, 512 tokens that all look at 512, this gives the report's 0.028 J for the layers of 2B4T.
+//! A ternary product costs an int8 addition for each weight; attention and the head are counted as f16 products. With
+//! the report's own case, 512 tokens that all look at 512, this gives the report's 0.028 J for the layers of 2B4T.
 
 use bitnet_model::ModelConfig;
 

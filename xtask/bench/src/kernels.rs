@@ -87,8 +87,8 @@ fn run(
     Ok(figures)
 }
 
-/// The instruction set of a kernel, which stands at the end of its name unless the registry knows better; of none for what is no
-/// kernel.
+/// The instruction set of a kernel, which stands at the end of its name unless the registry knows better; of none for
+/// what is no kernel.
 fn isa_of(function: &str) -> Option<&'static str> {
     let kernel = function.split(", ").next().unwrap_or(function);
     let entry = registry().iter().find(|e| e.name == kernel).map(|e| e.isa);
@@ -163,7 +163,8 @@ fn read_one(path: &Path) -> Result<Measured, BenchError> {
     let interval = &median["confidence_interval"];
     Ok(Measured {
         group: text("group_id").unwrap_or_default(),
-        // A kernel alone, or with the bits of its activations; a benchmark that is named by its parameter alone has no function.
+        // A kernel alone, or with the bits of its activations; a benchmark that is named by its parameter alone has no
+        // function.
         function: [text("function_id"), text("value_str")].into_iter().flatten().collect::<Vec<_>>().join(", "),
         median_ns: number(&median["point_estimate"])?,
         interval_ns: [number(&interval["lower_bound"])?, number(&interval["upper_bound"])?],

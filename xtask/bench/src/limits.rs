@@ -1,5 +1,5 @@
-//! The limits of the machine, measured right before and right after whatever is measured: machines are shared, and a memory
-//! that changes its speed by half within a minute would otherwise look like a change of the program.
+//! The limits of the machine, measured right before and right after whatever is measured: machines are shared, and a
+//! memory that changes its speed by half within a minute would otherwise look like a change of the program.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -62,8 +62,8 @@ impl Bracketed {
     }
 }
 
-/// The hidden command that runs `argv` between two measurements with `threads` threads and prints a [`Bracketed`]. It is a
-/// process of its own so that a measurement can keep the machine quiet around the probes as well.
+/// The hidden command that runs `argv` between two measurements with `threads` threads and prints a [`Bracketed`]. It
+/// is a process of its own so that a measurement can keep the machine quiet around the probes as well.
 ///
 /// # Errors
 /// If the program fails.

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: how fast this is, next to the limits of the machine and to what a Rust user would otherwise take.
+//! `cargo xtask bench`: how fast this is, next to the limits of the machine and to what a Rust user would otherwise
+//! take.
 //!
 //! `docs/bench/README.md` says how to read what it writes.
 

@@ -36,8 +36,8 @@ impl Task {
     }
 }
 
-/// Runs `tasks` one after the other, keeping `results` in `file` after each. With `resume`, a task that succeeded with this
-/// revision and effort is left out.
+/// Runs `tasks` one after the other, keeping `results` in `file` after each. With `resume`, a task that succeeded with
+/// this revision and effort is left out.
 ///
 /// # Errors
 /// If the file cannot be written. A task that fails is remembered in the results.

@@ -116,8 +116,8 @@ fn plain<'m, 'a, 'b, 'c, X: Ranged, Y: Ranged>(
         .axis_desc_style(text(13, INK))
 }
 
-/// Linear axes from left to right and from below upwards, with room for labels at the ends of lines; numbers of the upright axis with
-/// `digits` after the point.
+/// Linear axes from left to right and from below upwards, with room for labels at the ends of lines; numbers of the
+/// upright axis with `digits` after the point.
 pub(crate) fn axes<'a>(
     area: &Canvas<'a>,
     margin_right: u32,

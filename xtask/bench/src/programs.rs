@@ -31,7 +31,8 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds the workspace in `dir` into `target`, and copies the programs to `scratch`, where no later build changes them.
+    /// Builds the workspace in `dir` into `target`, and copies the programs to `scratch`, where no later build changes
+    /// them.
     ///
     /// # Errors
     /// If it does not build.

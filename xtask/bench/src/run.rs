@@ -115,8 +115,8 @@ impl Options {
 /// Runs the command in the folder of the workspace.
 ///
 /// # Errors
-/// If something cannot be built or written; [`BenchError::Incomplete`] if a measurement failed, after all others and the
-/// report.
+/// If something cannot be built or written; [`BenchError::Incomplete`] if a measurement failed, after all others and
+/// the report.
 pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
     let here = std::env::current_dir().map_err(BenchError::io("the current folder"))?;
     let target = here.join(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from));
@@ -176,9 +176,9 @@ enum Other {
 
 /// Builds a revision in a working tree and a target folder of their own, which stay for the next time.
 ///
-/// The target folder cannot be that of this tree: cargo names what it builds by the path within the workspace, so that each tree
-/// would take the other's libraries for its own. For the same reason there is one tree for all revisions: a checkout touches the
-/// files that differ, and cargo sees that.
+/// The target folder cannot be that of this tree: cargo names what it builds by the path within the workspace, so that
+/// each tree would take the other's libraries for its own. For the same reason there is one tree for all revisions: a
+/// checkout touches the files that differ, and cargo sees that.
 fn build_revision(name: &str, here: &Path, scratch: &Path, through: &[String]) -> Result<Programs, BenchError> {
     let commit = said("git", &["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")], here)
         .ok_or_else(|| BenchError::Usage(format!("--compare {name}: neither a file nor a revision")))?;

@@ -1,5 +1,5 @@
-//! Test-time training against attention: what a session takes and how long a token takes after more and more of them; and
-//! the model that comes with the program.
+//! Test-time training against attention: what a session takes and how long a token takes after more and more of them;
+//! and the model that comes with the program.
 
 use serde_json::{Value, json};
 use std::path::PathBuf;

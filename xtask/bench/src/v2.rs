@@ -1,5 +1,5 @@
-//! BitNet v2: activations of 4 bits beside those of 8, keys and values in few bits, what a Hadamard transform costs, and the
-//! memory of texts that are generated together.
+//! BitNet v2: activations of 4 bits beside those of 8, keys and values in few bits, what a Hadamard transform costs,
+//! and the memory of texts that are generated together.
 
 mod hadamard;
 

@@ -10,8 +10,8 @@ use crate::probe::{files, kind_of_file};
 use crate::report::{Report, within};
 use crate::watch::{Ended, watched};
 
-/// What a command may take in memory beside twenty bytes for each byte of its input. The program, its model and tables take
-/// some 60 MB of it.
+/// What a command may take in memory beside twenty bytes for each byte of its input. The program, its model and tables
+/// take some 60 MB of it.
 const MEMORY: u64 = 300_000_000;
 /// Seconds for a whole run of the command.
 const SECONDS: f64 = 4.0;

@@ -12,7 +12,8 @@ struct Cli {
     /// Folder with the vectors, laid out as docs/testing.md says.
     #[arg(long)]
     fixtures: PathBuf,
-    /// Damage every model first (flip-trit, scale, rope, inner-rate, token-index or hadamard); then this command has to fail.
+    /// Damage every model first (flip-trit, scale, rope, inner-rate, token-index or hadamard); then this command has to
+    /// fail.
     #[arg(long)]
     sabotage: Option<String>,
     /// Only cases whose name contains this text.

@@ -116,8 +116,8 @@ fn logits(engine: &Engine, expected: &Tensors, key: &str, tolerance: Tolerance) 
     Ok(Measured { pass: error <= tolerance.0, detail })
 }
 
-/// Greedy tokens equal up to the first step at which the reference's lead is not clear. Later ones are counted, too, but
-/// they prove nothing.
+/// Greedy tokens equal up to the first step at which the reference's lead is not clear. Later ones are counted, too,
+/// but they prove nothing.
 fn greedy(engine: &Engine, expected: &Tensors, key: &str) -> Result<Measured, ParityError> {
     let mut sequence = Sequence::new(engine, KvType::F32, None);
     let (ids, margins) = (expected.ids(key)?, expected.f32(&format!("{key}_margin"))?);

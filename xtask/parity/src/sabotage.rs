@@ -7,7 +7,8 @@ use ternary_kernels::{GroupScales, KernelError, Scales, TernaryMatrix};
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Sabotage {
-    /// One weight of one projection of layer 0, at this column of row 0, becomes its successor: -1 to 0, 0 to +1, +1 to -1.
+    /// One weight of one projection of layer 0, at this column of row 0, becomes its successor: -1 to 0, 0 to +1, +1 to
+    /// -1.
     FlipTrit(Projection, usize),
     /// The scale of one projection of layer 0 grows by 1/128, one step of the bf16 numbers that files store.
     Scale(Projection),

@@ -59,7 +59,8 @@ fn compare(path: &Path, cases: &Path) -> Result<Measured, ParityError> {
     let tokenizer = load(path)?;
     let cases_json = json(cases)?;
     let list = cases_json["cases"].as_array().ok_or_else(|| json_error(cases, "cases is missing"))?;
-    // SentencePiece never takes a text for a special token; a tokenizer.json does, so its maker marks where they differ.
+    // SentencePiece never takes a text for a special token; a tokenizer.json does, so its maker marks where they
+    // differ.
     let sentencepiece = path.extension().is_some_and(|e| e == "model");
     let applies = |case: &&Value| sentencepiece || case["hf_equal"] != false;
     let list: Vec<&Value> = list.iter().filter(applies).collect();

@@ -14,8 +14,8 @@ use crate::files::{self, Tensors};
 use crate::report::{Measured, Report};
 use crate::{Options, ParityError, Sabotage};
 
-/// Largest error of activations, logits, states and losses. The makers of the vectors measured 2e-5 between f32 and f64 and
-/// allow any f32 implementation ten times that.
+/// Largest error of activations, logits, states and losses. The makers of the vectors measured 2e-5 between f32 and f64
+/// and allow any f32 implementation ten times that.
 const ABSOLUTE: f32 = 2e-4;
 /// Largest error of a gradient, as a share of the tensor's largest.
 const GRADIENT: f32 = 1e-3;

@@ -1,5 +1,5 @@
-//! Checks kernels and operations inside a WebAssembly runtime, which `cargo xtask isas` builds and runs. It has nothing to
-//! print with: it returns, or it traps.
+//! Checks kernels and operations inside a WebAssembly runtime, which `cargo xtask isas` builds and runs. It has nothing
+//! to print with: it returns, or it traps.
 
 use half::{bf16, f16};
 use ternary_kernels::check::{self_check, self_check_group};

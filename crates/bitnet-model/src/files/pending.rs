@@ -96,8 +96,8 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Begins a file at `path`, with the permissions of the file that it replaces, or else of any new file. A link is followed and stays.
-    /// What dead processes left in the folder is removed.
+    /// Begins a file at `path`, with the permissions of the file that it replaces, or else of any new file. A link is
+    /// followed and stays. What dead processes left in the folder is removed.
     ///
     /// # Errors
     /// [`FileError::NotReplaced`], [`FileError::Io`], [`FileError::Full`].
@@ -224,8 +224,8 @@ impl Drop for Pending {
     }
 }
 
-/// The name of a file is durable once its folder is. Some file systems cannot flush folders; then only a power cut could bring the old
-/// file back.
+/// The name of a file is durable once its folder is. Some file systems cannot flush folders; then only a power cut
+/// could bring the old file back.
 pub(super) fn sync_folder(folder: &Path) {
     if cfg!(unix)
         && let Ok(f) = File::open(folder)
@@ -245,7 +245,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     pending.commit()
 }
 
-/// Puts what `make` makes under a temporary name, a link for example, in the place of `path`. A link at `path` is replaced, not followed.
+/// Puts what `make` makes under a temporary name, a link for example, in the place of `path`. A link at `path` is
+/// replaced, not followed.
 ///
 /// # Errors
 /// [`FileError::Io`]; what `make` returns.

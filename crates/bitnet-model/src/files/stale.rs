@@ -19,8 +19,8 @@ pub fn is_temporary(path: &Path) -> bool {
     name.starts_with(PREFIX.as_bytes()) && name.ends_with(SUFFIX.as_bytes())
 }
 
-/// Removes the temporary files and folders in `folder` whose writers are dead: no process holds a lock on them. Where locks do not work,
-/// nothing is removed. How many were.
+/// Removes the temporary files and folders in `folder` whose writers are dead: no process holds a lock on them. Where
+/// locks do not work, nothing is removed. How many were.
 pub fn sweep(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     entries.filter(|path| is_temporary(path) && remove_if_stale(path)).count()

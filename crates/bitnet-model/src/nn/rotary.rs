@@ -48,8 +48,8 @@ impl Rotary {
 }
 
 impl RotaryTables {
-    /// Turns `x` `[b, heads, t, d]`, whose `t` positions are those of the tables:
-    /// `y_i = x_i cos - x_{i+d/2} sin`, `y_{i+d/2} = x_{i+d/2} cos + x_i sin`. Computed in f32, returned in the dtype of `x`.
+    /// Turns `x` `[b, heads, t, d]`, whose `t` positions are those of the tables: `y_i = x_i cos - x_{i+d/2} sin`,
+    /// `y_{i+d/2} = x_{i+d/2} cos + x_i sin`. Computed in f32, returned in the dtype of `x`.
     ///
     /// # Errors
     /// Errors of candle, for shapes that do not fit the tables.

@@ -39,7 +39,8 @@ impl<'a> LogProbs<'a> {
         self.logits.get(token as usize).map_or(f64::NEG_INFINITY, |&l| f64::from(l) - self.total)
     }
 
-    /// The `n` most probable tokens and the logarithms of their probabilities, the most probable first, of equal ones the lower id.
+    /// The `n` most probable tokens and the logarithms of their probabilities, the most probable first, of equal ones
+    /// the lower id.
     pub fn best(&self, n: usize) -> Vec<(u32, f64)> {
         let mut all: Vec<Candidate> =
             self.logits.iter().zip(0..).map(|(&logit, token)| Candidate { logit, token }).collect();

@@ -14,9 +14,9 @@
 //! Steps 4 to 6 keep at least the best token.
 //!
 //! # The draw
-//! Gumbel-max: the token with the largest `logit / temperature + g(seed, position, token)`, where the `g` are standard Gumbel
-//! noise ([`gumbel_noise`]); its distribution is exactly the softmax over the tokens that are left. The noise is a pure
-//! function, not the state of a generator, so it does not matter how many draws were made before, in which
+//! Gumbel-max: the token with the largest `logit / temperature + g(seed, position, token)`, where the `g` are standard
+//! Gumbel noise ([`gumbel_noise`]); its distribution is exactly the softmax over the tokens that are left. The noise is
+//! a pure function, not the state of a generator, so it does not matter how many draws were made before, in which
 //! order, in which batch, or whether a speculated token was thrown away: the same seed gives the same text.
 
 mod logprob;

@@ -3,8 +3,8 @@
 /// Increment of SplitMix64, the odd integer next to `2^64 / golden ratio`.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014; constants "mix13" of Stafford): a bijection of 64 bits in which
-/// every input bit moves every output bit.
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014; constants "mix13" of Stafford): a bijection of 64 bits in
+/// which every input bit moves every output bit.
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -35,7 +35,8 @@ pub(super) fn gumbel(bits: u64) -> f64 {
     -(-(-v).ln_1p()).ln()
 }
 
-/// An upper bound of [`gumbel`] without a logarithm: `-ln(1 - v) >= v`, so `gumbel <= -ln v <= (leading zeros + 1) ln 2`.
+/// An upper bound of [`gumbel`] without a logarithm: `-ln(1 - v) >= v`, so
+/// `gumbel <= -ln v <= (leading zeros + 1) ln 2`.
 pub(super) fn gumbel_bound(bits: u64) -> f64 {
     f64::from(bits.leading_zeros() + 1) * std::f64::consts::LN_2
 }
@@ -44,8 +45,8 @@ pub(super) fn gumbel_bound(bits: u64) -> f64 {
 ///
 /// With `mix` the finaliser of SplitMix64 and `G = 0x9e3779b97f4a7c15`, all modulo `2^64`:
 /// `key = mix(mix(seed + G) ^ (position * G))`, `bits = mix(key + G * (token + 1))`,
-/// `v = (floor(bits / 2^12) + 1/2) / 2^52`, and the noise is `-ln(-ln(1 - v))`. It lies between -3.61 and 36.74.
-/// The definition is part of the interface: changing it would change every sampled text. The logarithms are those of the
+/// `v = (floor(bits / 2^12) + 1/2) / 2^52`, and the noise is `-ln(-ln(1 - v))`. It lies between -3.61 and 36.74. The
+/// definition is part of the interface: changing it would change every sampled text. The logarithms are those of the
 /// platform's mathematics library, which may differ in the last bit of an f64.
 pub fn gumbel_noise(seed: u64, position: u64, token: u32) -> f64 {
     gumbel(Noise::new(seed, position).bits(token))

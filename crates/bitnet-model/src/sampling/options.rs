@@ -4,8 +4,8 @@ use crate::ModelError;
 
 /// How the next token is chosen. [The module](super) says what each step does and in which order.
 ///
-/// The default draws at temperature 0.7 from the most probable 95 % (`top_p`), with seed 0 and everything else off: what
-/// the authors of BitNet b1.58 2B4T run their model with, and repeatable unless another seed is asked for.
+/// The default draws at temperature 0.7 from the most probable 95 % (`top_p`), with seed 0 and everything else off:
+/// what the authors of BitNet b1.58 2B4T run their model with, and repeatable unless another seed is asked for.
 ///
 /// ```
 /// use bitnet_model::sampling::SamplingOptions;
@@ -83,7 +83,8 @@ impl SamplingOptions {
     pub fn with_min_p(self, min_p: f32) -> Self {
         Self { min_p, ..self }
     }
-    /// With another [`repeat_penalty`](Self::repeat_penalty), looking at the last [`last_n`](Self::repeat_last_n) tokens.
+    /// With another [`repeat_penalty`](Self::repeat_penalty), looking at the last [`last_n`](Self::repeat_last_n)
+    /// tokens.
     #[must_use]
     pub fn with_repeat_penalty(self, penalty: f32, last_n: usize) -> Self {
         Self { repeat_penalty: penalty, repeat_last_n: last_n, ..self }

@@ -43,8 +43,8 @@ pub struct GenerationStats {
     pub cached_tokens: usize,
     /// Tokens generated, the stop token included if it was reached.
     pub new_tokens: usize,
-    /// Forward passes of one token after the prompt. The first new token comes from the prompt's own pass and the last one
-    /// needs none, so this is one less than [`new_tokens`](Self::new_tokens).
+    /// Forward passes of one token after the prompt. The first new token comes from the prompt's own pass and the last
+    /// one needs none, so this is one less than [`new_tokens`](Self::new_tokens).
     pub decode_steps: usize,
     /// Time spent on the prompt.
     pub prefill: Duration,

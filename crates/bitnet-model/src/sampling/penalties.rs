@@ -6,8 +6,9 @@ use super::SamplingOptions;
 
 /// The penalties of [`SamplingOptions`], in the order in which they apply.
 ///
-/// Repeat: a positive logit is divided by the penalty, a negative one multiplied, once for each different token among the last
-/// `last_n` (arXiv:1909.05858, section 4.1, for positive logits). Then presence and frequency, as OpenAI's interface defines them.
+/// Repeat: a positive logit is divided by the penalty, a negative one multiplied, once for each different token among
+/// the last `last_n` (arXiv:1909.05858, section 4.1, for positive logits). Then presence and frequency, as OpenAI's
+/// interface defines them.
 #[derive(Debug)]
 pub(super) struct Penalties {
     repeat: f32,

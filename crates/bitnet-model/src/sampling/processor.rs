@@ -4,8 +4,8 @@ use crate::ModelError;
 
 /// Changes the logits of the next token, given the text so far.
 ///
-/// `tokens` is the prompt and what was generated after it; `logits` is `[vocab]`. A logit of minus infinity forbids its token.
-/// Closures of this shape are processors:
+/// `tokens` is the prompt and what was generated after it; `logits` is `[vocab]`. A logit of minus infinity forbids its
+/// token. Closures of this shape are processors:
 ///
 /// ```
 /// use bitnet_model::sampling::{Sampler, SamplingOptions};

@@ -78,11 +78,11 @@ impl Sampler {
     /// Which logits [`Sampler::choose`] needs for the token after `history` tokens. This is the one place where that is
     /// decided.
     ///
-    /// Greedy choice and `top_k` need the best tokens; what comes after `top_k` sees only those. Penalties that lower the
-    /// logits of at most `n` tokens of the text leave the `k` best after them among the `k + n` best before them:
+    /// Greedy choice and `top_k` need the best tokens; what comes after `top_k` sees only those. Penalties that lower
+    /// the logits of at most `n` tokens of the text leave the `k` best after them among the `k + n` best before them:
     /// of those, at least `k` keep their logits and their ranks before all others. `min_p` alone needs the tokens near
-    /// the best one. All else needs the whole vocabulary: the plain temperature, `top_p` alone, processors, which may do
-    /// anything, and penalties that raise.
+    /// the best one. All else needs the whole vocabulary: the plain temperature, `top_p` alone, processors, which may
+    /// do anything, and penalties that raise.
     ///
     /// ```
     /// use bitnet_model::HeadRequest;
@@ -113,8 +113,8 @@ impl Sampler {
         }
     }
 
-    /// The token at `position` of the text, given what is predicted there, in answer to [`Sampler::request`] or to a request
-    /// that covers it, and `history`, the tokens before it. The same token from the best logits as from all.
+    /// The token at `position` of the text, given what is predicted there, in answer to [`Sampler::request`] or to a
+    /// request that covers it, and `history`, the tokens before it. The same token from the best logits as from all.
     ///
     /// # Errors
     /// The errors of [`Sampler::sample`].
@@ -212,8 +212,8 @@ fn certain(c: &mut Vec<Candidate>) {
     c.iter_mut().for_each(|c| c.logit = 0.0);
 }
 
-/// How far below the largest logit lie the tokens whose probability is `exp(floor)` of the best one's, or a little farther, so
-/// that rounding cannot lose one.
+/// How far below the largest logit lie the tokens whose probability is `exp(floor)` of the best one's, or a little
+/// farther, so that rounding cannot lose one.
 fn distance(options: &SamplingOptions, floor: f64) -> f64 {
     floor * f64::from(options.temperature) * (1.0 + 1e-6)
 }
@@ -260,13 +260,14 @@ impl Scale {
         Self { max, temperature, log2: std::f64::consts::LOG2_E / temperature }
     }
 
-    /// `(logit - max) / temperature`, at most 0: the logarithm of the probability relative to the best token's. Both are
-    /// finite, and in f64 their difference is.
+    /// `(logit - max) / temperature`, at most 0: the logarithm of the probability relative to the best token's. Both
+    /// are finite, and in f64 their difference is.
     fn offset(self, logit: f32) -> f64 {
         (f64::from(logit) - f64::from(self.max)) / self.temperature
     }
 
-    /// Probability relative to the best token's, `exp(offset)`, in units of `2^-38`, to within one unit. `max` is finite.
+    /// Probability relative to the best token's, `exp(offset)`, in units of `2^-38`, to within one unit. `max` is
+    /// finite.
     ///
     /// Sums of integers do not depend on their order, and the exponential is made of additions and multiplications, so
     /// filters decide the same on every machine; and without a branch or a call the compiler can vectorise it.
@@ -310,8 +311,9 @@ fn gather(
     let mut total = None;
     if options.top_p < 1.0 && !top_k {
         total = Some(logits.iter().map(|&l| scale.weight(l)).sum());
-        // Tokens below the floor are so improbable that all of them together have less than the share 1 - top_p, of which the best
-        // token alone makes a whole; so the best ones that reach top_p lie above it. (Not where rounding could interfere.)
+        // Tokens below the floor are so improbable that all of them together have less than the share 1 - top_p, of
+        // which the best token alone makes a whole; so the best ones that reach top_p lie above it. (Not where rounding
+        // could interfere.)
         let tail = (1.0 - f64::from(options.top_p)) / (2 * logits.len()) as f64;
         floor = if tail > 4.0 * Scale::UNIT { tail.ln() } else { floor };
     }
@@ -343,8 +345,8 @@ fn bound_of_kth(logits: &[f32], k: usize, maxima: &mut Vec<f32>) -> f32 {
     *maxima.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
-/// Applies top-k, top-p and min-p to candidates, of which the weights sum to `total` if that is known; leaves them in no
-/// particular order. The result does not depend on the order in which they come. Logits are finite.
+/// Applies top-k, top-p and min-p to candidates, of which the weights sum to `total` if that is known; leaves them in
+/// no particular order. The result does not depend on the order in which they come. Logits are finite.
 fn filter(options: &SamplingOptions, scale: Scale, total: Option<u64>, c: &mut Vec<Candidate>) {
     if 0 < options.top_k && options.top_k < c.len() {
         c.select_nth_unstable_by(options.top_k - 1, rank);
@@ -362,8 +364,8 @@ fn filter(options: &SamplingOptions, scale: Scale, total: Option<u64>, c: &mut V
 
 /// Keeps the fewest best candidates whose weights reach `goal`, at least one.
 ///
-/// The nucleus is usually small against the vocabulary, so the candidates are sorted in growing pieces from the top, and
-/// only until the goal is reached.
+/// The nucleus is usually small against the vocabulary, so the candidates are sorted in growing pieces from the top,
+/// and only until the goal is reached.
 fn nucleus(goal: f64, scale: Scale, c: &mut Vec<Candidate>) {
     let (mut sorted, mut piece, mut mass) = (0, 64, 0u64);
     while sorted < c.len() {

@@ -2,7 +2,8 @@
 
 use super::{Params, TrainError};
 
-/// Set in an id: the token is given, as those of a question are, and predicting it is not learned. A `.u32` file may have it.
+/// Set in an id: the token is given, as those of a question are, and predicting it is not learned. A `.u32` file may
+/// have it.
 pub const GIVEN: u32 = 1 << 31;
 
 /// `b` windows of `t + 1` tokens: each predicts its last `t` tokens from those before, but for those that are given.
@@ -86,7 +87,7 @@ pub trait Learner {
     /// The errors of [`Learner::loss`].
     fn accumulate(&mut self, params: &Params, batch: &Batch, grads: &mut [f32]) -> Result<f64, TrainError>;
 
-    /// From now on test-time-training layers compute at this share of their inner learning rate, 0 to 1: a warm-up. A learner
-    /// without such layers has nothing to do.
+    /// From now on test-time-training layers compute at this share of their inner learning rate, 0 to 1: a warm-up. A
+    /// learner without such layers has nothing to do.
     fn set_inner_rate(&mut self, _share: f32) {}
 }

@@ -24,8 +24,8 @@ impl CandleLoss for CandleModel {
     }
 }
 
-/// Learns through candle's autograd. Slower than [`FusedLearner`](super::FusedLearner) on a CPU, but for every model made
-/// of candle operations and for every device that candle knows; on CUDA it has not been tested.
+/// Learns through candle's autograd. Slower than [`FusedLearner`](super::FusedLearner) on a CPU, but for every model
+/// made of candle operations and for every device that candle knows; on CUDA it has not been tested.
 #[derive(Debug)]
 pub struct CandleLearner<M> {
     model: M,

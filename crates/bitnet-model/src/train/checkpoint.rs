@@ -57,8 +57,8 @@ const FIRST: &str = "adam.m.";
 const SECOND: &str = "adam.v.";
 
 impl Checkpoint {
-    /// Writes the file; it gets its name when it is complete and on disk, so a crash leaves the old one. What had the name before stays
-    /// as [`Checkpoint::previous`].
+    /// Writes the file; it gets its name when it is complete and on disk, so a crash leaves the old one. What had the
+    /// name before stays as [`Checkpoint::previous`].
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -72,7 +72,8 @@ impl Checkpoint {
         Ok(pending.commit()?)
     }
 
-    /// Where [`Checkpoint::save`] keeps the checkpoint that it replaces: `checkpoint.previous.safetensors` for `checkpoint.safetensors`.
+    /// Where [`Checkpoint::save`] keeps the checkpoint that it replaces: `checkpoint.previous.safetensors` for
+    /// `checkpoint.safetensors`.
     pub fn previous(path: &Path) -> PathBuf {
         path.with_extension("previous.safetensors")
     }
@@ -105,9 +106,10 @@ impl Checkpoint {
         Ok(bytes)
     }
 
-    /// The run goes on as another: with `model`, whose parameters have the same shapes but may be used in another way (four bits
-    /// instead of eight), and with `config`. Master weights, moments, step and data position stay; only the best validation loss is
-    /// forgotten, as it was that of another model. So the optimizer and its schedule do not notice.
+    /// The run goes on as another: with `model`, whose parameters have the same shapes but may be used in another way
+    /// (four bits instead of eight), and with `config`. Master weights, moments, step and data position stay; only the
+    /// best validation loss is forgotten, as it was that of another model. So the optimizer and its schedule do not
+    /// notice.
     ///
     /// Paper: arXiv:2504.18415, section 2.2: training ends with four bits, and reuses the states of the optimizer.
     ///
@@ -132,7 +134,8 @@ impl Checkpoint {
         Ok(Self { model, config, params: self.params, adam, progress })
     }
 
-    /// Reads a file that [`Checkpoint::save`] wrote. One of an earlier program without a checksum is read with a warning.
+    /// Reads a file that [`Checkpoint::save`] wrote. One of an earlier program without a checksum is read with a
+    /// warning.
     ///
     /// # Errors
     /// A file that cannot be read; [`TrainError::Damaged`] where a single bit is another one than was written.
@@ -253,7 +256,8 @@ fn checksum(bytes: &[u8], at: usize) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Keeps what is at `path` under another name as well; at every moment there is a checkpoint under each name that had one.
+/// Keeps what is at `path` under another name as well; at every moment there is a checkpoint under each name that had
+/// one.
 fn keep_previous(path: &Path) -> Result<(), FileError> {
     if !path.is_file() {
         return Ok(());

@@ -17,8 +17,8 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Predicted tokens of a window.
     pub context: usize,
-    /// Whether the data are examples, a prompt and its completion each: windows then hold whole examples only, and prompts are read, but
-    /// not learned.
+    /// Whether the data are examples, a prompt and its completion each: windows then hold whole examples only, and
+    /// prompts are read, but not learned.
     pub examples: bool,
     /// Seed of initialisation and data order.
     pub seed: u64,
@@ -119,8 +119,8 @@ impl TrainConfig {
         self.inner_start + (1.0 - self.inner_start) * step as f64 / self.inner_warmup as f64
     }
 
-    /// The model that a run has after `steps` steps: while the inner learning rate warms up, its test-time-training layers have only
-    /// so much of it.
+    /// The model that a run has after `steps` steps: while the inner learning rate warms up, its test-time-training
+    /// layers have only so much of it.
     pub fn model_after(&self, steps: u64, model: &ModelConfig) -> ModelConfig {
         let mut model = model.clone();
         let share = self.inner_rate(steps.saturating_sub(1)) as f32;

@@ -147,8 +147,9 @@ impl TokenFile {
     }
 }
 
-/// Draws windows of `t + 1` tokens: each epoch is a permutation of windows side by side, with another offset each time, so
-/// that windows begin elsewhere; records of examples have their beginnings. What comes next is a function of seed and position alone.
+/// Draws windows of `t + 1` tokens: each epoch is a permutation of windows side by side, with another offset each time,
+/// so that windows begin elsewhere; records of examples have their beginnings. What comes next is a function of seed
+/// and position alone.
 #[derive(Debug)]
 pub struct Sampler {
     file: TokenFile,

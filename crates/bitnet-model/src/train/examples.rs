@@ -102,13 +102,14 @@ impl Packer {
 type Encode<'a> = dyn FnMut(Example<'_>) -> Result<[Vec<u32>; 2], String> + 'a;
 
 impl Split {
-    /// Turns files of examples into two files of windows of `t + 1` ids ([`TokenFile::open_examples`](super::TokenFile::open_examples)):
-    /// `encode` tokenises prompt and completion, the prompt with whatever begins a text; `eos` is put behind each and learned with the
-    /// completion. Examples that are longer than a window are left out and counted.
+    /// Turns files of examples into two files of windows of `t + 1` ids
+    /// ([`TokenFile::open_examples`](super::TokenFile::open_examples)): `encode` tokenises prompt and completion, the
+    /// prompt with whatever begins a text; `eos` is put behind each and learned with the completion. Examples that are
+    /// longer than a window are left out and counted.
     ///
     /// # Errors
-    /// Files that cannot be read or written; what `encode` refuses; an id of 2^31 or more; [`TrainError::NothingToLearn`] if every
-    /// completion is empty.
+    /// Files that cannot be read or written; what `encode` refuses; an id of 2^31 or more;
+    /// [`TrainError::NothingToLearn`] if every completion is empty.
     pub fn prepare_examples(
         self,
         files: &[PathBuf],

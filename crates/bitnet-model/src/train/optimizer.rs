@@ -69,8 +69,8 @@ impl AdamW {
         Self { options, m: vec![0.0; len], v: vec![0.0; len], step: 0 }
     }
 
-    /// One step along `grads`, `[params]` f32, each times `gradient_scale`, on `threads` threads, whose number cannot be seen in
-    /// the result.
+    /// One step along `grads`, `[params]` f32, each times `gradient_scale`, on `threads` threads, whose number cannot
+    /// be seen in the result.
     ///
     /// # Errors
     /// [`TrainError::Mismatch`] for another number of gradients or parameters; an instruction set that this CPU lacks.

@@ -43,8 +43,9 @@ enum Start {
 }
 
 impl Entry {
-    /// Ternary projections and tables have deviation `std`; what a test-time-training layer has beside them begins as in the
-    /// official code: inner matrices and learning rates with 0.02, convolutions within one over the root of their taps.
+    /// Ternary projections and tables have deviation `std`; what a test-time-training layer has beside them begins as
+    /// in the official code: inner matrices and learning rates with 0.02, convolutions within one over the root of
+    /// their taps.
     fn start(&self, std: f64) -> Start {
         match self.role {
             Role::Projection(_) | Role::Table => Start::Normal(std),
@@ -63,9 +64,9 @@ impl Entry {
 
 /// All parameters of a model, f32, one after the other.
 ///
-/// Order: embedding; of each layer the projections in the order of [`Projection::ALL`](crate::Projection::ALL) (so those that share an input
-/// lie side by side), the full-precision tensors of a test-time-training layer in the order of [`TttTensor::ALL`], the
-/// norms; final norm; head, where it is not tied.
+/// Order: embedding; of each layer the projections in the order of [`Projection::ALL`](crate::Projection::ALL) (so
+/// those that share an input lie side by side), the full-precision tensors of a test-time-training layer in the order
+/// of [`TttTensor::ALL`], the norms; final norm; head, where it is not tied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
     /// The tensors.
@@ -92,8 +93,9 @@ impl Params {
         Self { entries, values: vec![0.0; at] }
     }
 
-    /// The parameters of a model of this shape: matrices normal with deviation `std`, norms 1, what a test-time-training layer
-    /// learns beside them as in the official code. Each tensor draws from a stream of its own, named after it.
+    /// The parameters of a model of this shape: matrices normal with deviation `std`, norms 1, what a
+    /// test-time-training layer learns beside them as in the official code. Each tensor draws from a stream of its own,
+    /// named after it.
     ///
     /// # Errors
     /// A configuration that cannot be.

@@ -35,11 +35,12 @@ const MAX_DOCUMENT: usize = 256 << 20;
 /// What is read, for messages.
 pub(super) const WHAT: &str = "text to learn";
 
-/// Shows every document of a text file to `see`, in order, reading line by line: lines of at most 64 MiB, documents of at most 256 MiB.
+/// Shows every document of a text file to `see`, in order, reading line by line: lines of at most 64 MiB, documents of
+/// at most 256 MiB.
 ///
 /// # Errors
-/// A file that cannot be read, is no regular file or no UTF-8 text, or has a line that is too long or no JSON object with a text; a
-/// document that is too long; whatever `see` returns.
+/// A file that cannot be read, is no regular file or no UTF-8 text, or has a line that is too long or no JSON object
+/// with a text; a document that is too long; whatever `see` returns.
 pub fn for_each_document(
     path: &Path,
     format: TextFormat,

@@ -41,8 +41,8 @@ impl Random {
     }
 }
 
-/// Where index `i` of `0..n` goes in a permutation of `0..n` that `seed` chooses: four rounds of a Feistel network over the next
-/// even number of bits, repeated until the result lies below `n`. Needs no memory, however large `n` is.
+/// Where index `i` of `0..n` goes in a permutation of `0..n` that `seed` chooses: four rounds of a Feistel network over
+/// the next even number of bits, repeated until the result lies below `n`. Needs no memory, however large `n` is.
 pub(super) fn permute(i: u64, n: u64, seed: u64) -> u64 {
     debug_assert!(i < n);
     let half = (u64::BITS - n.saturating_sub(1).leading_zeros()).div_ceil(2).max(1);

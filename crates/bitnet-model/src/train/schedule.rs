@@ -11,9 +11,9 @@ pub struct Rates {
     pub weight_decay: f64,
 }
 
-/// Two stages, as the authors of BitNet b1.58 train: a linear warm-up to `peak`; a linear decay that would end at 0 after the
-/// last step; at `boundary` of the steps an abrupt drop, from where `peak2` would have to decay in the same way; weight
-/// decay ends there too.
+/// Two stages, as the authors of BitNet b1.58 train: a linear warm-up to `peak`; a linear decay that would end at 0
+/// after the last step; at `boundary` of the steps an abrupt drop, from where `peak2` would have to decay in the same
+/// way; weight decay ends there too.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {

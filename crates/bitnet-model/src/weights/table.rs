@@ -30,7 +30,8 @@ impl Table {
         }
     }
 
-    /// Bytes of all rows as they are stored; for ternary rows in another order than the file's, two bits for each weight.
+    /// Bytes of all rows as they are stored; for ternary rows in another order than the file's, two bits for each
+    /// weight.
     pub fn byte_len(&self) -> usize {
         match self {
             Table::Float(m) => m.byte_len(),
@@ -62,7 +63,8 @@ impl Table {
         }
     }
 
-    /// Writes row `r` as f32 to `out`, `[cols]`: floats as [`FloatMatrix::row_into`], ternary weights as code times scale.
+    /// Writes row `r` as f32 to `out`, `[cols]`: floats as [`FloatMatrix::row_into`], ternary weights as code times
+    /// scale.
     ///
     /// # Panics
     /// If `r` is not below [`Table::rows`] or `out` is not `cols` long.

@@ -18,7 +18,8 @@ pub struct TttWeights {
 }
 
 impl TttWeights {
-    /// The weights of layer `layer`, of this configuration; `tensor` brings the values of each tensor that such a layer has.
+    /// The weights of layer `layer`, of this configuration; `tensor` brings the values of each tensor that such a layer
+    /// has.
     ///
     /// # Errors
     /// Those of `tensor`; [`ModelError::TensorSize`], [`ModelError::NotFinite`].

@@ -92,7 +92,8 @@ impl Checkpoint {
     }
 }
 
-/// Absmean in f64 and `round_half_even(w * s)` with `s = 1 / mean`, as transformers has it, written without the code under test.
+/// Absmean in f64 and `round_half_even(w * s)` with `s = 1 / mean`, as transformers has it, written without the code
+/// under test.
 pub(crate) fn absmean(w: &[f32]) -> (Vec<i8>, f32) {
     let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
     let s = 1.0 / (mean as f32).max(1e-5);

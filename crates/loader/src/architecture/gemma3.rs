@@ -6,8 +6,8 @@ use super::{LLAMA, Rules};
 
 pub(super) static RULES: Rules = Rules { gguf_activation: Some(Activation::GeluTanh), gain_offset, ..LLAMA };
 
-/// The family multiplies by `1 + w`: safetensors hold `w`, GGUF files the sum. Norms of single projections are no part of the
-/// family, and plain in both.
+/// The family multiplies by `1 + w`: safetensors hold `w`, GGUF files the sum. Norms of single projections are no part
+/// of the family, and plain in both.
 fn gain_offset(norm: Norm) -> f32 {
     match norm {
         Norm::Input(_)

@@ -1,5 +1,5 @@
-//! Models with test-time-training layers in GGUF files: our own architecture. `docs/formats/bit_ttt.md` describes it; the
-//! `config.json` is read and written by [`bitnet_model::config_json`].
+//! Models with test-time-training layers in GGUF files: our own architecture. `docs/formats/bit_ttt.md` describes it;
+//! the `config.json` is read and written by [`bitnet_model::config_json`].
 
 use bitnet_model::{Architecture, ModelConfig, TttOptions};
 

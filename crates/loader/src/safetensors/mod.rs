@@ -1,7 +1,7 @@
 //! safetensors checkpoints: one file, or several under `model.safetensors.index.json`.
 //!
-//! The format itself (header, offsets, dtypes) is parsed and validated by the `safetensors` crate over the mapping; this
-//! module adds what that crate leaves open: duplicate names inside a header, shards, and who owns the bytes.
+//! The format itself (header, offsets, dtypes) is parsed and validated by the `safetensors` crate over the mapping;
+//! this module adds what that crate leaves open: duplicate names inside a header, shards, and who owns the bytes.
 #![deny(
     clippy::unwrap_used,
     clippy::indexing_slicing,

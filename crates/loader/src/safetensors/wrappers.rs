@@ -15,8 +15,8 @@ impl Safetensors {
     /// The same tensors under the names that the model itself gives them, and what was left out of the names.
     ///
     /// # Errors
-    /// [`LoadError::WrappedName`] where some names have a prefix and others do not, or where two become one: which tensor is
-    /// meant cannot be known.
+    /// [`LoadError::WrappedName`] where some names have a prefix and others do not, or where two become one: which
+    /// tensor is meant cannot be known.
     pub fn without_wrappers(self) -> Result<(Self, Vec<&'static str>), LoadError> {
         let mut removed = Vec::new();
         let mut tensors = self.tensors;

@@ -20,8 +20,8 @@
 //! 3. Nothing is shifted: each field has accumulators of its own, which are exact multiples of `4^j`.
 //!
 //! That is 13 instructions for 320 weights, five of them `vpdpbusd`; I2_S needs 8 for 256. Fields of plain base 3,
-//! `v = sum t_j 3^j`, take 17 (two pairs of `vpermi2b`, each with a masked move) and 1.7 times the time on Zen 4, and a masked
-//! second `vpermb` in place of the corrections 1.2 times.
+//! `v = sum t_j 3^j`, take 17 (two pairs of `vpermi2b`, each with a masked move) and 1.7 times the time on Zen 4, and a
+//! masked second `vpermb` in place of the corrections 1.2 times.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -42,8 +42,8 @@ pub(crate) const NAME: &str = "base3_avx512vbmi";
 /// Tokens whose accumulators fit the registers beside the five fields of a quarter.
 const MAX_FEW: usize = 5;
 
-/// Tokens up to which weights are unpacked in registers, again for each [`MAX_FEW`] of them; more of them share what is taken
-/// apart once.
+/// Tokens up to which weights are unpacked in registers, again for each [`MAX_FEW`] of them; more of them share what is
+/// taken apart once.
 const MAX_STREAMED: usize = 12;
 
 /// Groups between two flushes of the GEMV accumulators. The widest gets two products of at most `64 * 2 * 127 * 4` to a
@@ -102,8 +102,8 @@ impl Kernel for Base3Avx512Vbmi {
             // SAFETY: `self` holds the proof that this CPU has what `take_apart` is compiled for.
             unsafe { take_apart(&product.panel(p)[groups], out) }
         };
-        // SAFETY: likewise for `wide512::gemm`, which needs less. Groups hold at least the chunks asked for, and each of their
-        // codes is written as far as there is room.
+        // SAFETY: likewise for `wide512::gemm`, which needs less. Groups hold at least the chunks asked for, and each
+        // of their codes is written as far as there is room.
         unsafe {
             wide512::gemm(&product.io, product.chunks(&(0..product.per_panel)).end, GROUP_CHUNKS, take_apart, acc)
         }

@@ -1,17 +1,17 @@
 //! The byte that holds five trits, made so that two lookups of 64 entries unpack it.
 //!
-//! Digits are trits + 1. The lower six bits of a byte are `u = 7 q + p`: `q = t0 + 3 t1` is one of nine pairs, `p` one of
-//! seven combinations of `t2` and `t3`; the upper two bits are `h`. All 63 values of `u` with `h` from 0 to 2 hold the
-//! seven combinations of `t2` and `t3` with `t4 = h`; the two combinations that are missing, `t3 = 0` with `t2` 1 or 2, are
-//! the *escapes*, with `h = 3`:
+//! Digits are trits + 1. The lower six bits of a byte are `u = 7 q + p`: `q = t0 + 3 t1` is one of nine pairs, `p` one
+//! of seven combinations of `t2` and `t3`; the upper two bits are `h`. All 63 values of `u` with `h` from 0 to 2 hold
+//! the seven combinations of `t2` and `t3` with `t4 = h`; the two combinations that are missing, `t3 = 0` with `t2` 1
+//! or 2, are the *escapes*, with `h = 3`:
 //!
 //! | `p` | 0 | 1 | 2 | 3 | 4 | 5 | 6 |
 //! |---|---|---|---|---|---|---|---|
 //! | `t2 t3`, `t4 = h` (h < 3) | 0 0 | 0 1 | 1 1 | 2 1 | 0 2 | 1 2 | 2 2 |
 //! | `t2 t3 t4` (h = 3) | none | 1 0 2 | 2 0 2 | 1 0 0 | 1 0 1 | 2 0 1 | 2 0 0 |
 //!
-//! That is all 9 * 27 = 243 combinations. Which escape stands where is not arbitrary: with `b` the fields of the row above
-//! and `d` a correction that is 0 where nothing is to be corrected, each field is one bitwise operation,
+//! That is all 9 * 27 = 243 combinations. Which escape stands where is not arbitrary: with `b` the fields of the row
+//! above and `d` a correction that is 0 where nothing is to be corrected, each field is one bitwise operation,
 //!
 //! ```text
 //! b = FIELDS[v & 63]                                 t0 | t1 << 2 | t2 << 4 | t3 << 6, right where h < 3
@@ -19,12 +19,12 @@
 //! t2 = (b ^ d) & 0x30    t3 = (b & !d) & 0xc0        t4 = (v & !d) & 0xc0
 //! ```
 //!
-//! as the upper bits of `d` are `3 ^ t4`: they turn `h = 3` to `t4`, and clear `t3` in every escape above. A register of
-//! 64 bytes is a table of 64 entries for AVX-512 (`vpermb`, which reads the lower six bits of an index) and NEON
+//! as the upper bits of `d` are `3 ^ t4`: they turn `h = 3` to `t4`, and clear `t3` in every escape above. A register
+//! of 64 bytes is a table of 64 entries for AVX-512 (`vpermb`, which reads the lower six bits of an index) and NEON
 //! (`tbl` of four registers), and no instruction is spent on masks or selections.
 
-/// Fields of each `u` where it is no escape, `t0 | t1 << 2 | t2 << 4 | t3 << 6`: a byte of the I2_S layout. The entry of
-/// 63, which no byte of ours has, is four zero weights.
+/// Fields of each `u` where it is no escape, `t0 | t1 << 2 | t2 << 4 | t3 << 6`: a byte of the I2_S layout. The entry
+/// of 63, which no byte of ours has, is four zero weights.
 #[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FIELDS: [u8; 64] = {
     let mut table = [0x55; 64];

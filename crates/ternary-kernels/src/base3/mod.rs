@@ -1,13 +1,13 @@
 //! Base-3 kernels: five weights in a byte, 1.6 bits each, for weights that come from memory.
 //!
-//! Decoding a model whose weights do not fit the caches takes the time of reading them, and here a fifth fewer bytes are
-//! read than with two bits. Taking them apart costs more instructions, so the kernel pays where a CPU does that faster
-//! than its memory delivers: with AVX-512 VBMI. Elsewhere it is exact, small, and slower than I2_S.
+//! Decoding a model whose weights do not fit the caches takes the time of reading them, and here a fifth fewer bytes
+//! are read than with two bits. Taking them apart costs more instructions, so the kernel pays where a CPU does that
+//! faster than its memory delivers: with AVX-512 VBMI. Elsewhere it is exact, small, and slower than I2_S.
 //!
 //! # Kernel layout
 //! Rows are taken 16 at a time (a *panel*), columns 80 at a time (a *group*). A group of one panel is 256 bytes, four
-//! *quarters* of one cache line. As in [`crate::i2s`], byte `4r + c` belongs to row `r`, so an i32 lane is a row and nothing
-//! is added across lanes. Digits are weights + 1, so 1 is weight 0:
+//! *quarters* of one cache line. As in [`crate::i2s`], byte `4r + c` belongs to row `r`, so an i32 lane is a row and
+//! nothing is added across lanes. Digits are weights + 1, so 1 is weight 0:
 //!
 //! ```text
 //! quarter s of group g, byte 4r + c:
@@ -15,13 +15,13 @@
 //!     digit  t4       is the column    80g + 64 + 4s + c
 //! ```
 //!
-//! So the first four digits of a quarter are a chunk of the I2_S layout, as soon as they are two bits each, and the last
-//! digits of the four quarters together are a fifth: a group unpacks to the five I2_S chunks of its 80 columns in their
-//! order. GEMM unpacks weights once for all tokens and goes on as I2_S does, and so does GEMV where it has no better way.
-//! How five digits make a byte is told in [`code`].
+//! So the first four digits of a quarter are a chunk of the I2_S layout, as soon as they are two bits each, and the
+//! last digits of the four quarters together are a fifth: a group unpacks to the five I2_S chunks of its 80 columns in
+//! their order. GEMM unpacks weights once for all tokens and goes on as I2_S does, and so does GEMV where it has no
+//! better way. How five digits make a byte is told in [`code`].
 //!
-//! Columns are padded to a multiple of 80, rows to a multiple of 16, with weight 0. A panel is one sequential stream, and
-//! panels follow each other, so a range of rows is one stream too.
+//! Columns are padded to a multiple of 80, rows to a multiple of 16, with weight 0. A panel is one sequential stream,
+//! and panels follow each other, so a range of rows is one stream too.
 //!
 //! ```
 //! use ternary_kernels::{Scales, TernaryMatrix};

@@ -18,7 +18,8 @@ pub(super) struct Groups {
     pub(super) mirror: bool,
     /// Entries in use.
     pub(super) entries: usize,
-    /// Levels of each weight of a group, by entry: entry `e` is the sum of `levels[j][e] * x[j]`. 0 where an entry is not in use.
+    /// Levels of each weight of a group, by entry: entry `e` is the sum of `levels[j][e] * x[j]`. 0 where an entry is
+    /// not in use.
     pub(super) levels: [[i16; ENTRIES]; MAX_GROUP],
 }
 
@@ -59,8 +60,8 @@ impl Groups {
     }
 }
 
-/// How exact entries are cut into two signed bytes, `entry = low + base * high`, so small that [`Digits::chunks`] chunks of
-/// lookups are added in 8 bits.
+/// How exact entries are cut into two signed bytes, `entry = low + base * high`, so small that [`Digits::chunks`]
+/// chunks of lookups are added in 8 bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Digits {
     /// Odd, so that digits lie in `-half..=half` and their opposites too.
@@ -105,8 +106,8 @@ pub(super) struct Code {
 }
 
 impl Code {
-    /// The code of `levels`, ascending, in groups of `len`. Opposite combinations share entries where they have to, for a
-    /// table to be large enough, and where the levels allow it.
+    /// The code of `levels`, ascending, in groups of `len`. Opposite combinations share entries where they have to, for
+    /// a table to be large enough, and where the levels allow it.
     pub(super) fn new(levels: &[i8], len: usize) -> Result<Self, KernelError> {
         let refuse = |reason| Err(KernelError::LevelSet { levels: levels.to_vec(), group: len, reason });
         if levels.len() < 2 || levels.len() > MAX_LEVELS || !levels.is_sorted_by(|a, b| a < b) {

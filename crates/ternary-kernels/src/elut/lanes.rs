@@ -22,14 +22,15 @@
 //!    are added in 8 bits before anything is widened. It also makes the opposite of an entry the opposites of its bytes.
 //! 4. Sums are exact, so their order is free, and results do not depend on tokens, threads or instruction set.
 //!
-//! Int4 activations need no digits: a sum of a group fits a byte, and in groups of trits four of them are added in 8 bits. So
-//! tables have one plane, an index is looked up once, and the bytes of both nibbles take the places of both digits, with base 1.
-//! Rounded tables are the same with entries up to 127, which are widened at once.
+//! Int4 activations need no digits: a sum of a group fits a byte, and in groups of trits four of them are added in 8
+//! bits. So tables have one plane, an index is looked up once, and the bytes of both nibbles take the places of both
+//! digits, with base 1. Rounded tables are the same with entries up to 127, which are widened at once.
 
 use super::table::{Entries, Tables, build};
 use super::{BLOCK_CHUNKS, Block, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, RunBuffer, Stored};
 
-/// Chunks whose tables are kept at a time, at most: 8 KiB for each token, of exact tables of int8 activations half as many chunks.
+/// Chunks whose tables are kept at a time, at most: 8 KiB for each token, of exact tables of int8 activations half as
+/// many chunks.
 pub(super) const MAX_RUN: usize = 128;
 
 /// An instruction set's operations on one chunk of 64 bytes. `self` is a proof token, so the methods are safe.
@@ -140,8 +141,8 @@ fn tokens<S: Compiled, const N: usize>(s: S, product: &Product<'_>, first: usize
     N
 }
 
-/// All sections for `N` tokens from `first`, at most `RUN` chunks at a time. Tables have `P` planes, and every `FLUSH` chunks the
-/// 8-bit sums are full.
+/// All sections for `N` tokens from `first`, at most `RUN` chunks at a time. Tables have `P` planes, and every `FLUSH`
+/// chunks the 8-bit sums are full.
 #[inline(always)]
 pub(super) fn runs<S: Lanes, const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
     s: S,
@@ -236,7 +237,8 @@ fn mirrored<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
     wide
 }
 
-/// Adds the lookups of one chunk to `sums`: the low and the high digits, or those of the lower and of the upper nibbles.
+/// Adds the lookups of one chunk to `sums`: the low and the high digits, or those of the lower and of the upper
+/// nibbles.
 #[inline(always)]
 fn add_chunk<S: Lanes, const N: usize, const P: usize>(
     s: S,

@@ -1,10 +1,10 @@
 //! Look-up tables: every combination of a few weights is computed once per token, and all rows look theirs up.
 //!
 //! `docs/kernels.md` explains the idea with pictures. A *level set* is the values that a weight can have (-1, 0, +1 for
-//! ternary ones), a *group* some consecutive weights of a row. For each group of activations there is a table with the sums
-//! of all combinations of levels; a group of weights is the index of its combination. Of two opposite combinations one is
-//! enough, with one bit for the sign, if the set is symmetric (*mirror consolidation*). A table has room for 16 entries,
-//! because that is what shuffle instructions look up.
+//! ternary ones), a *group* some consecutive weights of a row. For each group of activations there is a table with the
+//! sums of all combinations of levels; a group of weights is the index of its combination. Of two opposite combinations
+//! one is enough, with one bit for the sign, if the set is symmetric (*mirror consolidation*). A table has room for 16
+//! entries, because that is what shuffle instructions look up.
 //!
 //! | levels, group | entries | bits per weight | name |
 //! |---|---|---|---|
@@ -27,9 +27,10 @@
 //! lower four bits: group `lane` of the chunk; upper four bits: group `2 + lane`
 //! ```
 //!
-//! So all bytes of a lane look into one table, and lanes take turns as they do in a register of 256 or 512 bits that two
-//! tables of 16 bytes were broadcast to. With mirror consolidation four chunks and a line of signs make a *block*, 320 bytes;
-//! bit `7 - 2c - h` of byte `i` of the signs belongs to byte `i` of chunk `c`, `h` = 0 for the lower four bits:
+//! So all bytes of a lane look into one table, and lanes take turns as they do in a register of 256 or 512 bits that
+//! two tables of 16 bytes were broadcast to. With mirror consolidation four chunks and a line of signs make a *block*,
+//! 320 bytes; bit `7 - 2c - h` of byte `i` of the signs belongs to byte `i` of chunk `c`, `h` = 0 for the lower four
+//! bits:
 //!
 //! ```text
 //! panel:  [ chunk chunk chunk chunk signs ] [ chunk chunk chunk chunk signs ] ...  [ chunk ] ...
@@ -170,8 +171,8 @@ const MAX_RUN_COLS: usize = lanes::MAX_RUN * CHUNK_GROUPS * code::MAX_GROUP;
 type RunBuffer = [i8; MAX_RUN_COLS + 2 * GROUP_COLS];
 
 impl<'a> Product<'a> {
-    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero. Int4 activations need
-    /// no rounding, whatever `rounded` says.
+    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero. Int4 activations
+    /// need no rounding, whatever `rounded` says.
     fn new(
         code: &'a Code,
         rounded: bool,
@@ -207,8 +208,8 @@ impl<'a> Product<'a> {
         PANEL_ROWS.min(self.rows - p * PANEL_ROWS)
     }
 
-    /// Activations of token `t` from the first column of `run` on, which is at the returned place: as many as the run has,
-    /// or fewer where the row and its padding end. Int4 ones are widened in `buffer`.
+    /// Activations of token `t` from the first column of `run` on, which is at the returned place: as many as the run
+    /// has, or fewer where the row and its padding end. Int4 ones are widened in `buffer`.
     #[inline(always)]
     fn columns<'b>(&self, t: usize, run: &Section, buffer: &'b mut RunBuffer) -> &'b [i8]
     where
@@ -299,8 +300,9 @@ impl Code {
         table::step(groups, cols, self.max_level, x)
     }
 
-    /// The most that a product with rounded tables is off, for a token of `[k]` activations: each group of weights takes an
-    /// entry that was rounded to a multiple of the step, so it is off by half a step at most, and both are whole numbers.
+    /// The most that a product with rounded tables is off, for a token of `[k]` activations: each group of weights
+    /// takes an entry that was rounded to a multiple of the step, so it is off by half a step at most, and both are
+    /// whole numbers.
     fn error_bound(&self, x: &[i8]) -> i32 {
         let groups: usize =
             self.sections(x.len()).iter().flatten().map(|s| s.cols().min(x.len() - s.col).div_ceil(s.groups.len)).sum();

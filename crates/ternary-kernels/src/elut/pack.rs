@@ -7,8 +7,8 @@ use super::table::CHUNK_GROUPS;
 use super::{BLOCK_CHUNKS, CHUNK_BYTES, Chunk, PANEL_ROWS, Section, bytes_of};
 use crate::{AlignedBuf, KernelError, Packed};
 
-/// Packs a matrix for the kernel called `kernel`. `decode(r, codes)` writes the `[cols]` codes of row `r`, each below the
-/// number of levels.
+/// Packs a matrix for the kernel called `kernel`. `decode(r, codes)` writes the `[cols]` codes of row `r`, each below
+/// the number of levels.
 pub(super) fn pack(
     kernel: &str,
     code: &Code,

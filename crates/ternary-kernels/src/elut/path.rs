@@ -19,8 +19,8 @@ pub(crate) enum Path {
 }
 
 impl Path {
-    /// The best one that is part of `isa`, or `None` if this CPU does not have `isa`. Shuffles of bytes are no different
-    /// with dot-product instructions than without them.
+    /// The best one that is part of `isa`, or `None` if this CPU does not have `isa`. Shuffles of bytes are no
+    /// different with dot-product instructions than without them.
     pub(crate) fn of(isa: Isa, cpu: &Cpu) -> Option<Self> {
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "wasm32")))]
         let _ = cpu;

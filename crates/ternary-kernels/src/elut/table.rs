@@ -27,7 +27,8 @@ fn sums(groups: &Groups, x: &[i8]) -> [i16; ENTRIES] {
     sums
 }
 
-/// Calls `put(chunk, group, sums)` for each group of the chunks whose columns `x` begins with. Columns beyond `x` count as 0.
+/// Calls `put(chunk, group, sums)` for each group of the chunks whose columns `x` begins with. Columns beyond `x` count
+/// as 0.
 #[inline(always)]
 fn for_groups(groups: &Groups, x: &[i8], chunks: usize, mut put: impl FnMut(usize, usize, [i16; ENTRIES])) {
     let mut at = 0;
@@ -77,8 +78,8 @@ pub(super) fn step(groups: [Option<&Groups>; 2], cols: [usize; 2], max_level: i3
 /// The entry divided by `step`, rounded to the nearest whole number, half to even.
 #[inline(always)]
 fn rounded(entry: i16, step: f32) -> i16 {
-    /// 1.5 * 2^23: floats of this size are whole numbers, so that adding it rounds, to even as IEEE 754 wants, and leaves
-    /// the number in the lower bits.
+    /// 1.5 * 2^23: floats of this size are whole numbers, so that adding it rounds, to even as IEEE 754 wants, and
+    /// leaves the number in the lower bits.
     const WHOLE: f32 = 12_582_912.0;
     // A quotient that ends in a half is exact, and no other one is near enough to a half to be mistaken for it.
     (f32::from(entry) / step + WHOLE).to_bits() as i16

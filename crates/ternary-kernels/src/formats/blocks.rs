@@ -49,8 +49,8 @@ pub(super) fn byte_len<B: Block>(rows: usize, cols: usize) -> Result<usize, Kern
     common::byte_len(B::FORMAT, (rows, cols), size::<B>(), (0, 0), B::ROWS)
 }
 
-/// Checks scales and codes. A block of scale 0 holds zeros, whatever its codes say: quantisers give that scale to blocks of
-/// zeros. So such a block has the scale of any other.
+/// Checks scales and codes. A block of scale 0 holds zeros, whatever its codes say: quantisers give that scale to
+/// blocks of zeros. So such a block has the scale of any other.
 pub(super) fn validate<B: Block>(rows: usize, cols: usize, bytes: &[u8]) -> Result<Inside, KernelError> {
     let (weights, size) = size::<B>();
     let blocks = cols / weights;
@@ -84,8 +84,8 @@ pub(super) fn validate<B: Block>(rows: usize, cols: usize, bytes: &[u8]) -> Resu
     Ok(Inside { scales: Some(scales), twos })
 }
 
-/// The scales of rows or of the tensor, where the blocks of each row agree but for those of scale 0. A row of these alone
-/// takes the scale of the others.
+/// The scales of rows or of the tensor, where the blocks of each row agree but for those of scale 0. A row of these
+/// alone takes the scale of the others.
 fn common_scales(values: &[f16], blocks: usize) -> Option<Scales> {
     let mut rows = Vec::with_capacity(values.len() / blocks);
     // The common scale of all non-zero rows, while there is one.
@@ -137,8 +137,8 @@ pub(super) fn encode<B: WriteBlock>(
     })
 }
 
-/// The one scale of the weights from column `first` on of row `r`, whose codes are `codes`. Groups of zeros have any scale;
-/// the codes of a group of scale 0 become zeros.
+/// The one scale of the weights from column `first` on of row `r`, whose codes are `codes`. Groups of zeros have any
+/// scale; the codes of a group of scale 0 become zeros.
 fn common_scale(
     format: FileFormat,
     scales: &GroupScales,

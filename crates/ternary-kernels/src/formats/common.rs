@@ -106,8 +106,8 @@ fn grouped(format: FileFormat, scales: &GroupScales) -> KernelError {
 
 /// Scales of rows that carry one each (IQ1_BN and IQ2_BN): the common one, if all rows agree that do not have scale 0.
 ///
-/// Quantisers give a row of zeros scale 0 and codes that mean nothing, so such a row is one of zeros, whatever its codes
-/// say, and takes the scale of the others.
+/// Quantisers give a row of zeros scale 0 and codes that mean nothing, so such a row is one of zeros, whatever its
+/// codes say, and takes the scale of the others.
 pub(super) fn row_scales(scales: Vec<f32>) -> Scales {
     let mut nonzero = scales.iter().copied().filter(|s| *s != 0.0);
     let first = nonzero.next().unwrap_or(0.0);

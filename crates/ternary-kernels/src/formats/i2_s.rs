@@ -11,7 +11,8 @@
 //!
 //! Codes 0, 1, 2 are -1, 0, +1; code 3 is invalid. The scale multiplies. Rows must be whole blocks. The padding is
 //! written as zeros and ignored when read. (A second layout with 64 weights in 16 bytes and a third with four rows per
-//! byte exist in builds of bitnet.cpp for other CPUs; nothing in a file tells them apart, published files hold this one.)
+//! byte exist in builds of bitnet.cpp for other CPUs; nothing in a file tells them apart, published files hold this
+//! one.)
 
 use super::common;
 use super::table::{FormatInfo, ScalePlace};

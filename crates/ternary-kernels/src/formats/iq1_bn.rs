@@ -9,9 +9,9 @@
 //! extra         15, 31, 47, 63
 //! ```
 //!
-//! A digit is the trit plus one; the digits are the value `v = sum digit_j 3^j` and the byte is `ceil(256 v / 243)`: the
-//! byte of TQ1_0 with its digits in opposite order. Every byte decodes to trits, so there is no invalid code. A row of
-//! scale 0 holds zeros, whatever its codes say. Rows must be whole blocks.
+//! A digit is the trit plus one; the digits are the value `v = sum digit_j 3^j` and the byte is `ceil(256 v / 243)`:
+//! the byte of TQ1_0 with its digits in opposite order. Every byte decodes to trits, so there is no invalid code. A row
+//! of scale 0 holds zeros, whatever its codes say. Rows must be whole blocks.
 
 use super::table::{FormatInfo, ScalePlace};
 use super::{ScaleRounding, base3, common};

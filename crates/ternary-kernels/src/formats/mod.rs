@@ -76,7 +76,8 @@ pub enum FileFormat {
     Ptq1_0,
     /// GGUF type 41: blocks of 128 binary weights with an f16 scale. Read only.
     Q1_0,
-    /// GGUF types 42 and 43 of a fork: blocks of 256 weights, one of four of which is zero, with an f16 scale. Read only.
+    /// GGUF types 42 and 43 of a fork: blocks of 256 weights, one of four of which is zero, with an f16 scale. Read
+    /// only.
     Stq1_0,
     /// GGUF type 42 of oxibonsai: [`FileFormat::Pq2_0`] with the scale after the codes. Read only.
     Tq2_0G128,
@@ -84,9 +85,11 @@ pub enum FileFormat {
     Iq1Bn,
     /// GGUF type 135 of ik_llama.cpp: an f32 scale per row, then blocks of 64 weights in 16 bytes.
     Iq2Bn,
-    /// GGUF type 38 of bitnet.cpp: two weights in four bits, in an order that depends on tile sizes which no file holds.
+    /// GGUF type 38 of bitnet.cpp: two weights in four bits, in an order that depends on tile sizes which no file
+    /// holds.
     Tl1(TlTile),
-    /// GGUF type 39 of bitnet.cpp: three weights in five bits, in an order that depends on tile sizes which no file holds.
+    /// GGUF type 39 of bitnet.cpp: three weights in five bits, in an order that depends on tile sizes which no file
+    /// holds.
     Tl2(TlTile),
 }
 
@@ -152,8 +155,8 @@ impl FileFormat {
     /// Length in bytes of a `[rows, cols]` matrix, its scales and padding included.
     ///
     /// # Errors
-    /// [`KernelError::UnsupportedShape`] for a row length that the format cannot hold, [`KernelError::UnsupportedTile`] for
-    /// tile sizes that do not fit, [`KernelError::TooLarge`].
+    /// [`KernelError::UnsupportedShape`] for a row length that the format cannot hold, [`KernelError::UnsupportedTile`]
+    /// for tile sizes that do not fit, [`KernelError::TooLarge`].
     ///
     /// ```
     /// use ternary_kernels::FileFormat;
@@ -186,7 +189,8 @@ impl FileFormat {
     /// [`Scales::Groups`] where they do not.
     ///
     /// # Errors
-    /// A wrong length, an invalid code, a bad scale, a shape that the format cannot hold, [`KernelError::ForeignTiles`].
+    /// A wrong length, an invalid code, a bad scale, a shape that the format cannot hold,
+    /// [`KernelError::ForeignTiles`].
     pub fn validate(self, rows: usize, cols: usize, bytes: &[u8]) -> Result<Option<Scales>, KernelError> {
         self.inspect(rows, cols, bytes).map(|found| found.scales)
     }
@@ -244,9 +248,9 @@ impl FileFormat {
     ///
     /// # Errors
     /// [`KernelError::UnsupportedShape`] for a row length that the format cannot hold, [`KernelError::InexactScale`],
-    /// [`KernelError::OneScaleOnly`] and [`KernelError::NoGroupScales`] where the format, or the scale tensor that goes with
-    /// it, has room for fewer scales, [`KernelError::MixedScales`] where a block of it would need two, [`KernelError::Twos`] for
-    /// weights of +2 where the format has none, and [`KernelError::ReadOnlyFormat`].
+    /// [`KernelError::OneScaleOnly`] and [`KernelError::NoGroupScales`] where the format, or the scale tensor that goes
+    /// with it, has room for fewer scales, [`KernelError::MixedScales`] where a block of it would need two,
+    /// [`KernelError::Twos`] for weights of +2 where the format has none, and [`KernelError::ReadOnlyFormat`].
     ///
     /// ```
     /// use ternary_kernels::{FileFormat, ScaleRounding, Scales, TernaryMatrix};

@@ -1,5 +1,5 @@
-//! Q2_0, PQ2_0 and the layout with the scale last: two bits per weight, four CONSECUTIVE weights to a byte, and an f16 scale
-//! for each block.
+//! Q2_0, PQ2_0 and the layout with the scale last: two bits per weight, four CONSECUTIVE weights to a byte, and an f16
+//! scale for each block.
 //!
 //! ```text
 //! Q2_0 (64 weights, 18 bytes):            | d, f16 LE | qs, 16 bytes |
@@ -11,8 +11,8 @@
 //! weight   4i + 3   4i + 2   4i + 1   4i                (within the block)
 //! ```
 //!
-//! The weight is `d * (code - 1)`. Code 3 is a weight of `+2 d`: legal, though no ternary model has it. All three go by the
-//! name Q2_0 and by GGUF type 42 in files of different programs; the loader tells them apart by their size.
+//! The weight is `d * (code - 1)`. Code 3 is a weight of `+2 d`: legal, though no ternary model has it. All three go by
+//! the name Q2_0 and by GGUF type 42 in files of different programs; the loader tells them apart by their size.
 
 use super::blocks::{Block, WriteBlock};
 use super::common;

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The five bits name one of 32 patterns of four trits, two bits each, plus one; those of sign 1 are the negatives of
-//! those of sign 0. Trit `p` of group `g` is weight `64 (g / 16) + g % 16 + 16 p`. The weight is `d * trit`. Rows must be
-//! whole blocks. Source: llama.cpp pull request 22836.
+//! those of sign 0. Trit `p` of group `g` is weight `64 (g / 16) + g % 16 + 16 p`. The weight is `d * trit`. Rows must
+//! be whole blocks. Source: llama.cpp pull request 22836.
 
 use super::blocks::Block;
 use super::table::{FormatInfo, ScalePlace};

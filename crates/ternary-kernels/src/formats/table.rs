@@ -27,8 +27,8 @@ pub struct FormatInfo {
     pub ggml_ids: &'static [u32],
     /// A row holds a multiple of this many weights; 1 where any length or the tile sizes decide.
     pub weights: usize,
-    /// Bytes of a block of [`FormatInfo::weights`], the scale inside it included; `None` where the bytes are no sequence of
-    /// blocks (HF packed, TL1, TL2).
+    /// Bytes of a block of [`FormatInfo::weights`], the scale inside it included; `None` where the bytes are no
+    /// sequence of blocks (HF packed, TL1, TL2).
     pub bytes: Option<usize>,
     /// Where the scales are.
     pub scale: ScalePlace,

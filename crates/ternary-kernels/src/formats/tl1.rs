@@ -1,8 +1,9 @@
 //! TL1 of bitnet.cpp: two weights in four bits, in an order that serves the lookup tables of one build.
 //!
-//! A pair of weights has the index `3 (w0 + 1) + (w1 + 1)`, 0 to 8; a byte holds four columns of one row, the first pair in
-//! its upper half. The rows are cut into tiles of `bm`, these into blocks of `bmm`, these into strips of 16; the columns into
-//! tiles of `bk`, these into steps of `by = 256 / bmm`. Each line below is repeated inside of the one before it:
+//! A pair of weights has the index `3 (w0 + 1) + (w1 + 1)`, 0 to 8; a byte holds four columns of one row, the first
+//! pair in its upper half. The rows are cut into tiles of `bm`, these into blocks of `bmm`, these into strips of 16;
+//! the columns into tiles of `bk`, these into steps of `by = 256 / bmm`. Each line below is repeated inside of the one
+//! before it:
 //!
 //! ```text
 //! for each tile of bm rows                      bits     7 .. 4                3 .. 0
@@ -19,8 +20,8 @@
 //! `((((((mt (K/bk) + kt) (bm/bmm) + mb) (bk/by) + kb) (bmm/16) + ms) (by/4) + kq) 16 + r`, where
 //! `m = mt bm + mb bmm + 16 ms + r` and `k = kt bk + kb by + 4 kq`.
 //!
-//! Rows must be a multiple of `bm`, columns of `bk`, `bm` of `bmm`, `bk` of `by`; `bmm` is 32 or 64. Indices above 8 are
-//! refused. Nothing in the bytes tells which sizes they were written with: wrong ones give other weights.
+//! Rows must be a multiple of `bm`, columns of `bk`, `bm` of `bmm`, `bk` of `by`; `bmm` is 32 or 64. Indices above 8
+//! are refused. Nothing in the bytes tells which sizes they were written with: wrong ones give other weights.
 //!
 //! ```
 //! use ternary_kernels::{FileFormat, ScaleRounding, Scales, TernaryMatrix, TlTile};

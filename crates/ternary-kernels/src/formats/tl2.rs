@@ -1,7 +1,7 @@
 //! TL2 of bitnet.cpp: three weights in five bits, four of them an index and one a sign, in streams of their own.
 //!
-//! A triple has the value `v = 9 w0 + 3 w1 + w2`, -13 to 13: its index is `|v|`, its sign bit is set where `v < 0`. A row is cut
-//! at `threek`, the largest multiple of `bk` columns; what remains, `twok`, is stored as the pairs of TL1.
+//! A triple has the value `v = 9 w0 + 3 w1 + w2`, -13 to 13: its index is `|v|`, its sign bit is set where `v < 0`. A
+//! row is cut at `threek`, the largest multiple of `bk` columns; what remains, `twok`, is stored as the pairs of TL1.
 //!
 //! ```text
 //! | indices, threek M / 6 bytes | signs, threek M / 24 | pairs, twok M / 4 | zeros | scale, f32 LE | 28 bytes |
@@ -16,13 +16,13 @@
 //!         lower half: second                              bit 14 - 2g: triple g of row r + 16
 //! ```
 //!
-//! Among the 32 bytes of a block, the second and the third eight rows change places: rows 0-7, 16-23, 8-15, 24-31.
-//! The zeros fill up `((K - 256) M / 3 5 / 8) + 64 M` bytes (each division rounded down), rounded up to 32; the formula is
+//! Among the 32 bytes of a block, the second and the third eight rows change places: rows 0-7, 16-23, 8-15, 24-31. The
+//! zeros fill up `((K - 256) M / 3 5 / 8) + 64 M` bytes (each division rounded down), rounded up to 32; the formula is
 //! that of the writer and holds room for a `twok` of 256.
 //!
-//! Rows must be a multiple of `bm`, `bm` of 32, `bk` of 24, `twok` of 32; `bmm` is 32. Refused are indices above 13, a sign of a
-//! triple of zeros, and anything but zeros in the padding: no writer makes them, and tensors whose rows were cut
-//! elsewhere have them. Other sizes that cut the rows at the same column leave no trace, and give other weights.
+//! Rows must be a multiple of `bm`, `bm` of 32, `bk` of 24, `twok` of 32; `bmm` is 32. Refused are indices above 13, a
+//! sign of a triple of zeros, and anything but zeros in the padding: no writer makes them, and tensors whose rows were
+//! cut elsewhere have them. Other sizes that cut the rows at the same column leave no trace, and give other weights.
 //!
 //! ```
 //! use ternary_kernels::{FileFormat, ScaleRounding, Scales, TernaryMatrix, TlTile};

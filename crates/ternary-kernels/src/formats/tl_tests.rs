@@ -254,8 +254,8 @@ fn what_no_writer_of_tl2_leaves_behind_is_refused() {
     assert!(format.validate(rows, cols, &odd).is_ok());
 }
 
-/// Sizes that cut the rows at another column show in TL2, by signs of zeros and by padding that is none. Others cannot: they
-/// move whole blocks, with their signs.
+/// Sizes that cut the rows at another column show in TL2, by signs of zeros and by padding that is none. Others cannot:
+/// they move whole blocks, with their signs.
 #[test]
 fn other_tile_sizes_show_in_tl2_where_they_cut_rows_elsewhere() {
     let (rows, cols) = (320, 320);

@@ -9,8 +9,8 @@
 //! qh[j]       240 + j, 244 + j, 248 + j, 252 + j, none (digit 0)     j in 0..4
 //! ```
 //!
-//! A digit is the trit plus one; five digits are the value `v = sum digit_n 3^(4-n)` and the byte is `ceil(256 v / 243)`.
-//! Every byte decodes to trits, so there is no invalid code. The weight is `d * trit`. A block of
+//! A digit is the trit plus one; five digits are the value `v = sum digit_n 3^(4-n)` and the byte is
+//! `ceil(256 v / 243)`. Every byte decodes to trits, so there is no invalid code. The weight is `d * trit`. A block of
 //! scale 0 holds zeros. Rows must be whole blocks.
 
 use super::base3::{decode_group, encode_group};

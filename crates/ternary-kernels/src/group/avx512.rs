@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: a panel is one register, `vpdpbusd` multiplies 16 rows by 4 columns.
 //!
-//! One to six tokens stream weights panel by panel: for one, eight products of a chunk (four fields by two digits) go to four sums, which
-//! hide the latency. More tokens take two panels by six tokens, 24 sums in registers.
+//! One to six tokens stream weights panel by panel: for one, eight products of a chunk (four fields by two digits) go
+//! to four sums, which hide the latency. More tokens take two panels by six tokens, 24 sums in registers.
 
 use std::arch::x86_64::*;
 

@@ -1,6 +1,7 @@
 //! Registers of 128 bits without a dot-product instruction: NEON as every 64-bit ARM has it, and WebAssembly SIMD.
 //!
-//! A panel is four registers of four rows each. As in [`crate::i2s::lanes128`], a lane of 16 bits is a row and a column of the field.
+//! A panel is four registers of four rows each. As in [`crate::i2s::lanes128`], a lane of 16 bits is a row and a column
+//! of the field.
 
 use super::lanes::{Lanes, array_rows};
 use super::{CHUNK_BYTES, Chunk};

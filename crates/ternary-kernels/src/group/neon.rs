@@ -1,6 +1,8 @@
-//! 64-bit ARM: NEON alone ([`super::lanes128`]), and with the dot-product extension, whose `sdot` multiplies 4 rows by 4 columns.
+//! 64-bit ARM: NEON alone ([`super::lanes128`]), and with the dot-product extension, whose `sdot` multiplies 4 rows by
+//! 4 columns.
 //!
-//! The matrix-multiplication extension has no kernel of its own: its `smmla` takes tokens in pairs, which could be the two digits.
+//! The matrix-multiplication extension has no kernel of its own: its `smmla` takes tokens in pairs, which could be the
+//! two digits.
 
 use std::arch::aarch64::*;
 

@@ -1,7 +1,7 @@
 //! Portable Rust, which compilers turn into vectors of whatever the target has.
 //!
-//! Lanes are pairs of columns of a row, as in `i2s::scalar`: `u16` `i` of a chunk holds columns `2 (i % 2)` (low byte) and the next
-//! one (high byte) of row `i / 2`. A lane of the sums takes both products in 16 bits.
+//! Lanes are pairs of columns of a row, as in `i2s::scalar`: `u16` `i` of a chunk holds columns `2 (i % 2)` (low byte)
+//! and the next one (high byte) of row `i / 2`. A lane of the sums takes both products in 16 bits.
 
 use super::lanes::{Lanes, array_rows, tile};
 use super::product::Product;

@@ -1,6 +1,7 @@
 //! AVX-VNNI: a panel is two registers of 8 rows, `vpdpbusd` multiplies 8 rows by 4 columns.
 //!
-//! As in `i2s::vnni256`, the body is a macro over the intrinsic, so that tests run it in its EVEX form where a CPU has only that.
+//! As in `i2s::vnni256`, the body is a macro over the intrinsic, so that tests run it in its EVEX form where a CPU has
+//! only that.
 
 use std::arch::x86_64::*;
 

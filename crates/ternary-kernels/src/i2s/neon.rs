@@ -1,9 +1,9 @@
 //! I2_S for 64-bit ARM: NEON alone, with the dot-product extension, and with the matrix-multiplication extension.
 //!
-//! NEON alone multiplies as [`super::lanes128`] tells. `sdot` multiplies 16 codes with four activations that it repeats by
-//! itself, and adds four products to each i32 lane, a row: what `vpdpbusd` does on x86, on 128 bits. `smmla` multiplies a
-//! matrix of two rows and eight columns with one of eight columns and two tokens; two fields side by side are its eight
-//! columns, so GEMM takes tokens in pairs.
+//! NEON alone multiplies as [`super::lanes128`] tells. `sdot` multiplies 16 codes with four activations that it repeats
+//! by itself, and adds four products to each i32 lane, a row: what `vpdpbusd` does on x86, on 128 bits. `smmla`
+//! multiplies a matrix of two rows and eight columns with one of eight columns and two tokens; two fields side by side
+//! are its eight columns, so GEMM takes tokens in pairs.
 //!
 //! Both are written as assembly, because the compiler's own functions for them are not stable yet.
 

@@ -137,8 +137,8 @@ macro_rules! kernel {
             }
         }
 
-        /// A tile of one panel times 2 or 3 tokens, with sums for each field as in GEMV to hide the latency: `4 * N` for
-        /// rows 0 to 7, then as many for rows 8 to 15.
+        /// A tile of one panel times 2 or 3 tokens, with sums for each field as in GEMV to hide the latency: `4 * N`
+        /// for rows 0 to 7, then as many for rows 8 to 15.
         #[target_feature(enable = $features)]
         fn narrow_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
             const { assert!(N <= 3 && MAX_TOKENS * BLOCK_CHUNKS <= FLUSH) };

@@ -14,11 +14,11 @@
 //!    tile costs a sixth of the multiplier's rate; here each field is cut out once per call.
 //! 2. Nothing but loads and `vpdpbusd`: 14 loads for 24 products, of which a core does two of each per cycle.
 //!
-//! The tile reads activations where they lie, without a copy that brings those of twelve tokens side by side. Two steps of four
-//! columns share the address of a token, which leaves one addition for four products.
+//! The tile reads activations where they lie, without a copy that brings those of twelve tokens side by side. Two steps
+//! of four columns share the address of a token, which leaves one addition for four products.
 //!
-//! On an Emerald Rapids server, 6912 x 2560 and 128 tokens, one thread: 625 of 772 GOP/s, against 580 (two bits) and 480 (base 3)
-//! with codes cut out in each tile.
+//! On an Emerald Rapids server, 6912 x 2560 and 128 tokens, one thread: 625 of 772 GOP/s, against 580 (two bits) and
+//! 480 (base 3) with codes cut out in each tile.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -37,8 +37,9 @@ const _: () = assert!(FIELDS.is_multiple_of(PAIR));
 /// Panels whose codes are in the buffer at a time: 320 KiB, on the stack, as kernels do not allocate.
 const BLOCK_PANELS: usize = 8;
 
-/// All panels times all tokens, `chunks` of both; what lies behind them is padding. `take_apart` writes the codes of a panel for a
-/// range of chunks, four for each chunk; ranges begin at multiples of `unit` chunks, and end at one or at the last chunk.
+/// All panels times all tokens, `chunks` of both; what lies behind them is padding. `take_apart` writes the codes of a
+/// panel for a range of chunks, four for each chunk; ranges begin at multiples of `unit` chunks, and end at one or at
+/// the last chunk.
 ///
 /// # Safety
 /// `take_apart` has to write every element of the slice that it is given.

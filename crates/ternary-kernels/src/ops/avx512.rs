@@ -193,8 +193,8 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     fn transpose(self, v: [Self::F; LANES]) -> [Self::F; LANES] {
         proven!(self, {
-            // Pairs of lanes of two neighbours, then four lanes of four, in every 128 bits: `fours[4 g + c]` holds column
-            // `4 q + c` of the vectors `4 g ..= 4 g + 3` in its quarter `q`.
+            // Pairs of lanes of two neighbours, then four lanes of four, in every 128 bits: `fours[4 g + c]` holds
+            // column `4 q + c` of the vectors `4 g ..= 4 g + 3` in its quarter `q`.
             let mut fours = v;
             for g in 0..4 {
                 let [a, b, c, d] = [v[4 * g], v[4 * g + 1], v[4 * g + 2], v[4 * g + 3]];

@@ -44,8 +44,8 @@ ops! {
     /// If the lengths differ.
     pub fn scale_add_i32(acc: &[i32], factor: f32, out: &mut [f32]) = scale_add_i32;
 
-    /// `out[i] = (acc[i] as f32 * factor) * scale`, both `[k]`, with the bits of [`Ops::scale_i32`](crate::Ops::scale_i32) and
-    /// then [`Ops::scale`](crate::Ops::scale).
+    /// `out[i] = (acc[i] as f32 * factor) * scale`, both `[k]`, with the bits of
+    /// [`Ops::scale_i32`](crate::Ops::scale_i32) and then [`Ops::scale`](crate::Ops::scale).
     ///
     /// # Panics
     /// If the lengths differ.

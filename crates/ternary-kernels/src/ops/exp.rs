@@ -1,23 +1,24 @@
 //! The exponential function and softmax.
 //!
-//! `exp(x)` with `n = round(x / ln 2)` and `r = x - n ln 2`, in -0.347..=0.347, is `2^n e^r`. The first part of `n ln 2` is
-//! subtracted exactly (what is left is a multiple of 2^-25 below 2^-1), the second part rounds once. `e^r` is
-//! a polynomial of degree 6 whose relative error is below 0.06 * 2^-24; `2^n` is multiplied in two steps, so that neither
-//! factor overflows and the result rounds once where it is subnormal.
+//! `exp(x)` with `n = round(x / ln 2)` and `r = x - n ln 2`, in -0.347..=0.347, is `2^n e^r`. The first part of
+//! `n ln 2` is subtracted exactly (what is left is a multiple of 2^-25 below 2^-1), the second part rounds once. `e^r`
+//! is a polynomial of degree 6 whose relative error is below 0.06 * 2^-24; `2^n` is multiplied in two steps, so that
+//! neither factor overflows and the result rounds once where it is subnormal.
 
 use super::lanes::{LANES, Simd, pad};
 use super::reduce::{TURNS, total};
 
 ops! {
-    /// `out[i] = exp(x[i])`, both `[k]` f32. The error is at most 0.892 ulp (measured over all f32 against f64); `exp(0)` is 1,
-    /// results above the largest f32 are infinite, below the smallest 0, and a NaN stays one.
+    /// `out[i] = exp(x[i])`, both `[k]` f32. The error is at most 0.892 ulp (measured over all f32 against f64);
+    /// `exp(0)` is 1, results above the largest f32 are infinite, below the smallest 0, and a NaN stays one.
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn exp(x: &[f32], out: &mut [f32]) = exp_slice;
 
     /// `x[i] = exp(x[i] - m) / sum_j exp(x[j] - m)` with `m = max_j x[j]`; `x` is `[k]` f32. Vectors are summed as by
-    /// [`Ops::dot`](crate::Ops::dot). Elements of minus infinity become 0; if all are, or one is infinite or NaN, the result is NaN.
+    /// [`Ops::dot`](crate::Ops::dot). Elements of minus infinity become 0; if all are, or one is infinite or NaN, the
+    /// result is NaN.
     pub fn softmax_in_place(x: &mut [f32]) = softmax;
 }
 

@@ -1,7 +1,7 @@
 //! The tanh form of gelu, its derivative, the logistic function, and a fused product with a sum.
 //!
-//! With `u = sqrt(2 / pi) (x + 0.044715 x^3)`, gelu is `x (1 + tanh u) / 2 = x / (1 + exp(-2 u))`, and its derivative is
-//! `s + x s (1 - s) 2 u'` with `s = 1 / (1 + exp(-2 u))`.
+//! With `u = sqrt(2 / pi) (x + 0.044715 x^3)`, gelu is `x (1 + tanh u) / 2 = x / (1 + exp(-2 u))`, and its derivative
+//! is `s + x s (1 - s) 2 u'` with `s = 1 / (1 + exp(-2 u))`.
 
 use super::elementwise::{Binary, map, update};
 use super::exp::exp;
@@ -26,8 +26,8 @@ ops! {
     /// If the lengths differ.
     pub fn gelu_derivative_mul_assign(x: &[f32], y: &mut [f32]) = gelu_derivative_mul_assign;
 
-    /// `y[i] *= gelu''(x[i])`, the second derivative of the tanh form: with `p = 2 u'`, `s (1 - s) (2 p + x ((1 - 2 s) p^2 + p'))`;
-    /// both `[k]` f32.
+    /// `y[i] *= gelu''(x[i])`, the second derivative of the tanh form: with `p = 2 u'`,
+    /// `s (1 - s) (2 p + x ((1 - 2 s) p^2 + p'))`; both `[k]` f32.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -42,8 +42,9 @@ ops! {
     /// If the lengths differ.
     pub fn mul_add_assign(a: &[f32], b: &[f32], y: &mut [f32]) = mul_add_assign;
 
-    /// `out[i] = bias[i] + sum_j taps[j * stride + i] * rows[j][i]`, one fused multiply-add per `j` in ascending order: one row of a
-    /// depthwise convolution. `bias`, `out` and each of `rows` are `[k]`; `taps` holds as many rows, `stride` apart.
+    /// `out[i] = bias[i] + sum_j taps[j * stride + i] * rows[j][i]`, one fused multiply-add per `j` in ascending order:
+    /// one row of a depthwise convolution. `bias`, `out` and each of `rows` are `[k]`; `taps` holds as many rows,
+    /// `stride` apart.
     ///
     /// # Panics
     /// If the lengths do not fit.

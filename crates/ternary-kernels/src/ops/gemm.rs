@@ -1,8 +1,9 @@
 //! Products of f32 matrices of any size and orientation, one thread each: the backward pass of training.
 //!
-//! Both operands are copied in pieces into the order in which the innermost loop reads them, so strides cost nothing there.
-//! Every element of the result is a chain of fused multiply-adds over pieces of [`KC`] inner indices, and the pieces are
-//! added in ascending order: the bits depend neither on the instruction set nor on how many rows are computed together.
+//! Both operands are copied in pieces into the order in which the innermost loop reads them, so strides cost nothing
+//! there. Every element of the result is a chain of fused multiply-adds over pieces of [`KC`] inner indices, and the
+//! pieces are added in ascending order: the bits depend neither on the instruction set nor on how many rows are
+//! computed together.
 
 use super::lanes::{LANES, Simd};
 
@@ -194,7 +195,8 @@ fn pack<S: Simd, const R: usize>(
     }
 }
 
-/// [`pack`] of rows that lie in memory one element after the other, in squares of 16 by 16; returns how many columns that made.
+/// [`pack`] of rows that lie in memory one element after the other, in squares of 16 by 16; returns how many columns
+/// that made.
 #[inline(always)]
 fn pack_squares<S: Simd, const R: usize>(s: S, x: Strided<'_>, first: usize, p: usize, out: &mut [[f32; R]]) -> usize {
     // Where there are few registers, squares lie in memory and gain nothing.
@@ -247,7 +249,8 @@ fn pack_squares<S: Simd, const R: usize>(s: S, x: Strided<'_>, first: usize, p: 
     }
 }
 
-/// One tile of `R` rows and `C` vectors of columns, of which `rows` and `cols` exist; `out` begins at its first element.
+/// One tile of `R` rows and `C` vectors of columns, of which `rows` and `cols` exist; `out` begins at its first
+/// element.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn tile_product<S: Simd, const R: usize, const C: usize, const ADD: bool>(

@@ -1,7 +1,7 @@
 //! Sixteen lanes of f32 as every operation sees them, and their portable form.
 //!
-//! Each operation is written once over [`Simd`] and compiled for every instruction set. Its result is the same on all of
-//! them bit for bit, because each method here is defined exactly: one correctly rounded IEEE operation per lane, and
+//! Each operation is written once over [`Simd`] and compiled for every instruction set. Its result is the same on all
+//! of them bit for bit, because each method here is defined exactly: one correctly rounded IEEE operation per lane, and
 //! reductions over one fixed tree. Only which NaN a NaN result is stays open.
 
 use half::{bf16, f16};
@@ -30,8 +30,8 @@ pub(crate) trait Simd: Copy {
     fn load_f16(self, x: &[f16; LANES]) -> Self::F;
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::F;
     fn load_i8(self, x: &[i8; LANES]) -> Self::F;
-    /// Sixteen numbers of four bits in two's complement: lane `2i` is nibble `i` of the first four bytes, the lower half of a
-    /// byte before the upper one, lane `2i + 1` nibble `i` of the last four.
+    /// Sixteen numbers of four bits in two's complement: lane `2i` is nibble `i` of the first four bytes, the lower
+    /// half of a byte before the upper one, lane `2i + 1` nibble `i` of the last four.
     #[inline(always)]
     fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
         let mut lanes = [0i8; LANES];
@@ -126,8 +126,8 @@ pub(crate) trait Simd: Copy {
 
     /// By how much [`Simd::dot_i8`] takes each of its second codes for larger than it is.
     const DOT_I8_BIAS: i32 = 0;
-    /// Adds the products of 64 codes in -127..=127 with as many, the bytes of `k`, to lanes of `acc`, whichever: only their sum
-    /// is defined.
+    /// Adds the products of 64 codes in -127..=127 with as many, the bytes of `k`, to lanes of `acc`, whichever: only
+    /// their sum is defined.
     #[inline(always)]
     fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
         self.add_i(acc, self.load_i(&dot_i8(q, k)))
@@ -193,8 +193,8 @@ fn dot_i8(q: &[i8; CHUNK], k: &[u8; CHUNK]) -> [i32; LANES] {
     sums
 }
 
-/// Portable Rust; needs no proof. Methods that are long in instructions stay calls, so that the generic functions do not
-/// become enormous.
+/// Portable Rust; needs no proof. Methods that are long in instructions stay calls, so that the generic functions do
+/// not become enormous.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
 
@@ -221,13 +221,13 @@ fn tree<T: Copy>(mut v: [T; LANES], f: impl Fn(T, T) -> T) -> T {
     v[0]
 }
 
-/// `a * b + c`, rounded once, on CPUs that have no such instruction: several times faster than a call of the C library's
-/// function, and vectorised by the compiler.
+/// `a * b + c`, rounded once, on CPUs that have no such instruction: several times faster than a call of the C
+/// library's function, and vectorised by the compiler.
 ///
-/// The product of two f32 is exact in f64. The sum is rounded to odd: where it is inexact and its last bit is 0, it moves one
-/// step towards the exact value. With 53 bits, more than 24 + 1, rounding that to f32 gives what rounding the exact
-/// sum would, also where the result is subnormal (S. Boldo and G. Melquiond, "Emulation of a FMA and correctly rounded
-/// sums", IEEE Transactions on Computers 57, 2008).
+/// The product of two f32 is exact in f64. The sum is rounded to odd: where it is inexact and its last bit is 0, it
+/// moves one step towards the exact value. With 53 bits, more than 24 + 1, rounding that to f32 gives what rounding the
+/// exact sum would, also where the result is subnormal (S. Boldo and G. Melquiond, "Emulation of a FMA and correctly
+/// rounded sums", IEEE Transactions on Computers 57, 2008).
 #[inline(always)]
 fn fma(a: f32, b: f32, c: f32) -> f32 {
     let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
@@ -415,8 +415,8 @@ mod tests {
             // Exponents near each other.
             let near = |x: u32, e: u32| f32::from_bits(x & 0x807f_ffff | (127 + e % 3) << 23);
             check(near(a, c), near(b, a), near(c, b));
-            // The product is half a unit of the last place of `base`, and so little more or less that f64 loses it: rounding
-            // twice errs in one of two cases.
+            // The product is half a unit of the last place of `base`, and so little more or less that f64 loses it:
+            // rounding twice errs in one of two cases.
             let (x, base) = (2f32.powi(-8 - (a % 4) as i32), f32::from_bits(c & 0x807f_ffff | 127 << 23));
             let half = if b & 1 == 0 { f32::EPSILON / 2.0 } else { -f32::EPSILON / 2.0 };
             check(half * (1.0 + x), 1.0 - x + x * x, base);

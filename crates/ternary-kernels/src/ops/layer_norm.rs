@@ -21,9 +21,12 @@ ops! {
     /// If the lengths do not fit.
     pub fn add_layer_norm(x: &[f32], norm: LayerNorm<'_>, y: &mut [f32]) = add_layer_norm;
 
-    /// For each row, `out[i] = scale[t] * g[i]`, where `g` is the gradient of `sum_i (layer_norm(x)[i] - target[i])^2 / 2` with respect to
-    /// `x`; `x`, `target` and `out` are `[n, k]`, `scale` is `[n]`, all f32. With the standardised `z` of `x` and `e[i] = (z[i] * gain[i] + bias[i] - target[i]) * gain[i]`:
-    /// `out[i] = (e[i] - mean(e) - z[i] * mean(e z)) * (inv * scale)`, the first and the third product fused with their sums.
+    /// For each row, `out[i] = scale[t] * g[i]`, where `g` is the gradient of
+    /// `sum_i (layer_norm(x)[i] - target[i])^2 / 2` with respect to `x`; `x`, `target` and `out` are `[n, k]`, `scale`
+    /// is `[n]`, all f32. With the standardised `z` of `x` and
+    /// `e[i] = (z[i] * gain[i] + bias[i] - target[i]) * gain[i]`:
+    /// `out[i] = (e[i] - mean(e) - z[i] * mean(e z)) * (inv * scale)`, the first and the third product fused with their
+    /// sums.
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -217,8 +220,8 @@ fn layer_norm_l2_gradient<S: Simd>(
         out.len()
     );
     let (gain, bias) = (Row::new(gain, 0.0), Row::new(bias, 0.0));
-    // No rows where `k` is 0. The rows do not depend on each other, so the CPU computes several at once, which hides how
-    // long sums take.
+    // No rows where `k` is 0. The rows do not depend on each other, so the CPU computes several at once, which hides
+    // how long sums take.
     let rows = x.chunks_exact(k.max(1)).zip(target.chunks_exact(k.max(1)));
     for ((x, target), (scale, out)) in rows.zip(scale.iter().zip(out.chunks_exact_mut(k.max(1)))) {
         gradient_row(s, x, target, &gain, &bias, eps, *scale, out);

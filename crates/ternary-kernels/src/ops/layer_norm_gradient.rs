@@ -1,7 +1,8 @@
 //! Gradients of LayerNorm, and of the inner gradient of a Test-Time-Training layer: what training such a layer needs.
 //!
-//! Sums run over 16 lanes, vector by vector. With `z` the standardised row and `inv` its inverse deviation, both gradients
-//! end in the same projection: what reaches `z` loses its mean and its part along `z`, and is multiplied by `inv`.
+//! Sums run over 16 lanes, vector by vector. With `z` the standardised row and `inv` its inverse deviation, both
+//! gradients end in the same projection: what reaches `z` loses its mean and its part along `z`, and is multiplied by
+//! `inv`.
 
 use super::lanes::Simd;
 use super::layer_norm::{LayerNorm, Row, moments, store};
@@ -36,17 +37,17 @@ pub struct LayerNormGradient<'a> {
 }
 
 ops! {
-    /// Gradient of [`Ops::layer_norm`](crate::Ops::layer_norm) for the gradient `dy` of its result: writes that of `x` to
-    /// `dx`, all `[n, k]` f32, and adds those of gain and bias.
+    /// Gradient of [`Ops::layer_norm`](crate::Ops::layer_norm) for the gradient `dy` of its result: writes that of `x`
+    /// to `dx`, all `[n, k]` f32, and adds those of gain and bias.
     ///
     /// # Panics
     /// If the lengths do not fit.
     pub fn layer_norm_gradient(x: &[f32], norm: LayerNorm<'_>, dy: &[f32], dx: &mut [f32], to: NormGradients<'_>)
         = layer_norm_gradient;
 
-    /// Gradient of [`Ops::layer_norm_l2_gradient`](crate::Ops::layer_norm_l2_gradient), which is itself a gradient: for the
-    /// gradient `d` `[n, k]` of its result, those of its rows, targets and factors are written, those of gain and bias
-    /// added. All f32.
+    /// Gradient of [`Ops::layer_norm_l2_gradient`](crate::Ops::layer_norm_l2_gradient), which is itself a gradient: for
+    /// the gradient `d` `[n, k]` of its result, those of its rows, targets and factors are written, those of gain and
+    /// bias added. All f32.
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -136,11 +137,13 @@ fn layer_norm_l2_second<S: Simd>(
     }
 }
 
-/// One row. The function is `out = scale inv u` with `u = e - mean(e) - z mean(e z)`, `e = (z gain + bias - target) gain`.
+/// One row. The function is `out = scale inv u` with `u = e - mean(e) - z mean(e z)`,
+/// `e = (z gain + bias - target) gain`.
 ///
-/// Let `g` be the gradient of `out`. Then `scale` gets `inv sum(g u)`; `u` gets `w = g scale inv`; the projection is its own
-/// transpose, so `e` gets `w - mean(w) - z mean(w z)`; `z`, where it stands in the projection, `-(w mean(e z) + e
-/// mean(w z))`; and `inv`, whose gradient by `x` is `-inv^2 z / k`, adds `sum(w u)` to what the last projection takes along `z`.
+/// Let `g` be the gradient of `out`. Then `scale` gets `inv sum(g u)`; `u` gets `w = g scale inv`; the projection is
+/// its own transpose, so `e` gets `w - mean(w) - z mean(w z)`; `z`, where it stands in the projection,
+/// `-(w mean(e z) + e mean(w z))`; and `inv`, whose gradient by `x` is `-inv^2 z / k`, adds `sum(w u)` to what the last
+/// projection takes along `z`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn second_row<S: Simd>(

@@ -1,21 +1,22 @@
 //! Products of small f32 matrices that are added to something: the inner models of Test-Time-Training layers.
 //!
-//! Lanes run along the columns of the result, so nothing is summed across lanes: every element of the result is a chain of fused
-//! multiply-adds of its own, in ascending order of the inner index. How many rows are computed together, and which
-//! instruction set does it, cannot be seen in the bits.
+//! Lanes run along the columns of the result, so nothing is summed across lanes: every element of the result is a chain
+//! of fused multiply-adds of its own, in ascending order of the inner index. How many rows are computed together, and
+//! which instruction set does it, cannot be seen in the bits.
 
 use super::lanes::{LANES, Simd, pad};
 
 ops! {
-    /// `out[t, j] = out[t, j] + sum_i x[t, i] * w[i, j]`, one fused multiply-add per `i` in ascending order; `x` is `[n, k]`,
-    /// `w` is `[k, m]`, `out` is `[n, m]`, all f32 and row-major. `k` may be 0, which adds nothing.
+    /// `out[t, j] = out[t, j] + sum_i x[t, i] * w[i, j]`, one fused multiply-add per `i` in ascending order; `x` is
+    /// `[n, k]`, `w` is `[k, m]`, `out` is `[n, m]`, all f32 and row-major. `k` may be 0, which adds nothing.
     ///
     /// # Panics
     /// If the lengths do not fit.
     pub fn add_product(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) = add_product;
 
-    /// `out[t, j] = bias[j] + sum_i x[t, i] * w[i, j]`, with the bits of [`Ops::add_product`](crate::Ops::add_product) on
-    /// rows that hold the bias; `x` is `[n, k]`, `w` is `[k, m]`, `bias` is `[m]`, `out` is `[n, m]`, all f32 and row-major.
+    /// `out[t, j] = bias[j] + sum_i x[t, i] * w[i, j]`, with the bits of [`Ops::add_product`](crate::Ops::add_product)
+    /// on rows that hold the bias; `x` is `[n, k]`, `w` is `[k, m]`, `bias` is `[m]`, `out` is `[n, m]`, all f32 and
+    /// row-major.
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -29,8 +30,8 @@ ops! {
     /// If the lengths do not fit.
     pub fn add_causal_product(x: &[f32], w: &[f32], k: usize, first: usize, out: &mut [f32]) = add_causal_product;
 
-    /// Rows of `x` `[n, k]` become columns of `out` `[k, m]`, from column `first` on: `out[i, first + t] = x[t, i]`, all f32 and
-    /// row-major.
+    /// Rows of `x` `[n, k]` become columns of `out` `[k, m]`, from column `first` on: `out[i, first + t] = x[t, i]`,
+    /// all f32 and row-major.
     ///
     /// # Panics
     /// If the lengths do not fit.

@@ -236,7 +236,8 @@ impl Simd for Neon {
     fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
         let mut acc = acc;
         for (i, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: the token proves NEON; the 16 bytes from `16 i` lie in each array, and the loads need no alignment.
+            // SAFETY: the token proves NEON; the 16 bytes from `16 i` lie in each array, and the loads need no
+            // alignment.
             let (q, k) = unsafe { (vld1q_s8(q.as_ptr().add(16 * i)), vld1q_s8(k.as_ptr().cast::<i8>().add(16 * i))) };
             // Two products of at most 127 * 127 fit 16 bits.
             *acc = proven!(self, {
@@ -250,7 +251,8 @@ impl Simd for Neon {
     fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
         let mut acc = acc;
         for (i, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: the token proves NEON; the 16 bytes from `16 i` lie in each array, and the loads need no alignment.
+            // SAFETY: the token proves NEON; the 16 bytes from `16 i` lie in each array, and the loads need no
+            // alignment.
             let (low, high, k) = unsafe {
                 (
                     vld1q_s8(low.as_ptr().add(16 * i)),

@@ -13,8 +13,8 @@ pub(super) const LEAST_ABSMAX: f32 = 1e-5;
 pub(super) const NOT_FINITE: i32 = 0x7f80_0000;
 
 ops! {
-    /// Quantises one token, `x` is `[k]` f32: `s = 127 / max(max_i |x[i]|, 1e-5)`, `q[i] = round(x[i] * s)`, ties to even.
-    /// Completes `row` with the codes, which lie in -127..=127, their sum and `s`.
+    /// Quantises one token, `x` is `[k]` f32: `s = 127 / max(max_i |x[i]|, 1e-5)`, `q[i] = round(x[i] * s)`, ties to
+    /// even. Completes `row` with the codes, which lie in -127..=127, their sum and `s`.
     ///
     /// # Errors
     /// [`KernelError::NonFiniteActivation`] if an activation is NaN or infinite; `row` is then unfinished.
@@ -23,8 +23,8 @@ ops! {
     /// If the lengths differ.
     pub fn quantize_int8(x: &[f32], row: Int8RowMut<'_>) -> Result<(), KernelError> = quantize_plain;
 
-    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int8`](crate::Ops::quantize_int8) of its result in one, with the same bits and no buffer
-    /// in between; `x` and `gain` are `[k]` f32.
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int8`](crate::Ops::quantize_int8) of its result in
+    /// one, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
     /// The errors of [`Ops::quantize_int8`](crate::Ops::quantize_int8); the value named is that after the norm.

@@ -7,8 +7,8 @@ use crate::activations16::INT16_MAX;
 use crate::{Int16RowMut, KernelError};
 
 ops! {
-    /// Quantises one token, `x` is `[k]` f32: `s = 32639 / max(max_i |x[i]|, 1e-5)`, `q[i] = round(x[i] * s)`, ties to even.
-    /// Completes `row` with the codes, which lie in -32639..=32639, their sums and `s`.
+    /// Quantises one token, `x` is `[k]` f32: `s = 32639 / max(max_i |x[i]|, 1e-5)`, `q[i] = round(x[i] * s)`, ties to
+    /// even. Completes `row` with the codes, which lie in -32639..=32639, their sums and `s`.
     ///
     /// # Errors
     /// [`KernelError::NonFiniteActivation`] if an activation is NaN or infinite; `row` is then unfinished.
@@ -17,8 +17,8 @@ ops! {
     /// If the lengths differ.
     pub fn quantize_int16(x: &[f32], row: Int16RowMut<'_>) -> Result<(), KernelError> = quantize_plain;
 
-    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int16`](crate::Ops::quantize_int16) of its result in one, with the same bits and no buffer
-    /// in between; `x` and `gain` are `[k]` f32.
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int16`](crate::Ops::quantize_int16) of its result in
+    /// one, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
     /// The errors of [`Ops::quantize_int16`](crate::Ops::quantize_int16); the value named is that after the norm.
@@ -62,7 +62,8 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int16RowMut<'_>) -> Result<(
     }
     let scale = f32::from(INT16_MAX) / f32::from_bits(max as u32).max(LEAST_ABSMAX);
 
-    // No clamp: with u = 2^-24, |x| <= max gives |x * scale| <= 32639 (1 + u)^2 < 32639.5, which rounds to 32639 at most.
+    // No clamp: with u = 2^-24, |x| <= max gives |x * scale| <= 32639 (1 + u)^2 < 32639.5, which rounds to 32639 at
+    // most.
     let factor = s.splat(scale);
     for j in 0..x.len().div_ceil(LANES) {
         let v = if j < vectors { x.vector(s, j) } else { x.tail(s) };
@@ -75,8 +76,8 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int16RowMut<'_>) -> Result<(
 /// Writes 16 codes as digits.
 #[inline(always)]
 fn write<S: Simd>(s: S, j: usize, q: S::I, row: &mut Int16RowMut<'_>) {
-    // The upper digit is `floor((q + 128) / 256)`, which is `(q + 0.25) / 256` rounded to nearest: both are exact in f32, and no
-    // sum lies half way between two digits, where the rounding would choose the even one.
+    // The upper digit is `floor((q + 128) / 256)`, which is `(q + 0.25) / 256` rounded to nearest: both are exact in
+    // f32, and no sum lies half way between two digits, where the rounding would choose the even one.
     let upper = s.to_i(s.mul(s.add(s.to_f(q), s.splat(0.25)), s.splat(1.0 / 256.0)));
     let (mut hi, mut lo) = ([0; LANES], [0; LANES]);
     s.store_i8(upper, &mut hi);

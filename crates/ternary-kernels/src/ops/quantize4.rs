@@ -11,20 +11,20 @@ use crate::quantize::{MIN_ABS, SQRT_7};
 use crate::{Int4RowMut, KernelError};
 
 ops! {
-    /// Quantises one token, `x` is `[k]` f32: `s = sqrt(7) / max(mean_i |x[i]|, 1e-5)`, `q[i] = clamp(round(x[i] * s), -8, 7)`, ties
-    /// to even; absolute values are added in the order of [`Ops::dot`](crate::Ops::dot). Completes `row` with the codes,
-    /// their sum and `s`.
+    /// Quantises one token, `x` is `[k]` f32: `s = sqrt(7) / max(mean_i |x[i]|, 1e-5)`,
+    /// `q[i] = clamp(round(x[i] * s), -8, 7)`, ties to even; absolute values are added in the order of
+    /// [`Ops::dot`](crate::Ops::dot). Completes `row` with the codes, their sum and `s`.
     ///
     /// # Errors
-    /// [`KernelError::NonFiniteActivation`] if an activation is NaN or infinite, [`KernelError::ActivationsTooLarge`] if
-    /// their sum is not finite; `row` is then unfinished.
+    /// [`KernelError::NonFiniteActivation`] if an activation is NaN or infinite, [`KernelError::ActivationsTooLarge`]
+    /// if their sum is not finite; `row` is then unfinished.
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn quantize_int4(x: &[f32], row: Int4RowMut<'_>) -> Result<(), KernelError> = quantize_plain;
 
-    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int4`](crate::Ops::quantize_int4) of its result in one, with the same bits and no buffer
-    /// in between; `x` and `gain` are `[k]` f32.
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int4`](crate::Ops::quantize_int4) of its result in
+    /// one, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
     /// The errors of [`Ops::quantize_int4`](crate::Ops::quantize_int4); the value named is that after the norm.

@@ -30,19 +30,22 @@ ops! {
     /// If the lengths differ.
     pub fn dot_bf16(x: &[f32], w: &[bf16]) -> f32 = dot;
 
-    /// `out[t] = sum_i x[t, i] * w[i]`, with the bits of [`Ops::dot`](crate::Ops::dot); `x` is `[n, k]` f32, `w` is `[k]`, `out` is `[n]`.
+    /// `out[t] = sum_i x[t, i] * w[i]`, with the bits of [`Ops::dot`](crate::Ops::dot); `x` is `[n, k]` f32, `w` is
+    /// `[k]`, `out` is `[n]`.
     ///
     /// # Panics
     /// If `x` does not hold `n * k` elements.
     pub fn dots(x: &[f32], w: &[f32], out: &mut [f32]) = dots;
 
-    /// `out[t] = sum_i x[t, i] * w[i]`, with the bits of [`Ops::dot_f16`](crate::Ops::dot_f16); `x` is `[n, k]` f32, `w` is `[k]` f16, `out` is `[n]`.
+    /// `out[t] = sum_i x[t, i] * w[i]`, with the bits of [`Ops::dot_f16`](crate::Ops::dot_f16); `x` is `[n, k]` f32,
+    /// `w` is `[k]` f16, `out` is `[n]`.
     ///
     /// # Panics
     /// If `x` does not hold `n * k` elements.
     pub fn dots_f16(x: &[f32], w: &[f16], out: &mut [f32]) = dots;
 
-    /// `out[t] = sum_i x[t, i] * w[i]`, with the bits of [`Ops::dot_bf16`](crate::Ops::dot_bf16); `x` is `[n, k]` f32, `w` is `[k]` bf16, `out` is `[n]`.
+    /// `out[t] = sum_i x[t, i] * w[i]`, with the bits of [`Ops::dot_bf16`](crate::Ops::dot_bf16); `x` is `[n, k]` f32,
+    /// `w` is `[k]` bf16, `out` is `[n]`.
     ///
     /// # Panics
     /// If `x` does not hold `n * k` elements.

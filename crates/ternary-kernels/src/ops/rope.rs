@@ -1,7 +1,7 @@
 //! Rotary position embedding, in the variant that pairs the two halves of a head and in that which pairs neighbours.
 //!
-//! Paper: arXiv:2104.09864. The two elements of pair `i` are turned by the angle `position * theta^(-2 i / d)`; a pair is
-//! element `i` of the first half and element `i` of the second, or elements `2 i` and `2 i + 1`.
+//! Paper: arXiv:2104.09864. The two elements of pair `i` are turned by the angle `position * theta^(-2 i / d)`; a pair
+//! is element `i` of the first half and element `i` of the second, or elements `2 i` and `2 i + 1`.
 
 use super::lanes::{LANES, Simd, pad};
 
@@ -14,16 +14,16 @@ ops! {
     /// If the lengths do not fit.
     pub fn rope_half(x: &mut [f32], cos: &[f32], sin: &[f32]) = rope_half;
 
-    /// Like [`Ops::rope_half`](crate::Ops::rope_half) with neighbours for pairs: `x[2 i] = x[2 i] cos[i] - x[2 i + 1] sin[i]` and
-    /// `x[2 i + 1] = x[2 i + 1] cos[i] + x[2 i] sin[i]`.
+    /// Like [`Ops::rope_half`](crate::Ops::rope_half) with neighbours for pairs:
+    /// `x[2 i] = x[2 i] cos[i] - x[2 i + 1] sin[i]` and `x[2 i + 1] = x[2 i + 1] cos[i] + x[2 i] sin[i]`.
     ///
     /// # Panics
     /// If the lengths do not fit.
     pub fn rope_neighbours(x: &mut [f32], cos: &[f32], sin: &[f32]) = rope_neighbours;
 }
 
-/// Plain code: the compiler makes vectors of it, and with every product rounded before its sum there is nothing that one
-/// instruction set could round otherwise.
+/// Plain code: the compiler makes vectors of it, and with every product rounded before its sum there is nothing that
+/// one instruction set could round otherwise.
 #[inline(always)]
 fn rope_neighbours<S: Simd>(_: S, x: &mut [f32], cos: &[f32], sin: &[f32]) {
     let h = cos.len();

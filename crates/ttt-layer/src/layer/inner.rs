@@ -9,9 +9,9 @@
 //! out_n = f(q_n; W_n)                 f(x; W) = x + LN(model(x; W))
 //! ```
 //!
-//! All gradients of a mini-batch are taken at its first weights, and the last token's weights begin the next one. The primal
-//! form computes this as it stands, one token at a time. The dual form never builds `W_n`: for a matrix
-//! with input rows `x` and gradients `dZ` of its outputs, `q W_n = q W - t_n sum_{k <= n} lr_k (q . x_k) dZ_k`.
+//! All gradients of a mini-batch are taken at its first weights, and the last token's weights begin the next one. The
+//! primal form computes this as it stands, one token at a time. The dual form never builds `W_n`: for a matrix with
+//! input rows `x` and gradients `dZ` of its outputs, `q W_n = q W - t_n sum_{k <= n} lr_k (q . x_k) dZ_k`.
 //!
 //! Paper: arXiv:2407.04620, sections 2.4 to 2.7 and appendix A; details that differ from it (the biases, `t`, the
 //! residual inside of the target) follow the authors' code.
@@ -85,8 +85,8 @@ impl Inner {
         (Tensor::from_vec(fixed, b, self.nu.device())?.to_dtype(self.nu.dtype())? + &self.nu)?.relu()
     }
 
-    /// Runs over all tokens of `views`, beginning a mini-batch with `start`; returns `f(q_n; W_n)` `[B, h, T, d]` and the
-    /// weights `W_n` of the last token.
+    /// Runs over all tokens of `views`, beginning a mini-batch with `start`; returns `f(q_n; W_n)` `[B, h, T, d]` and
+    /// the weights `W_n` of the last token.
     pub(crate) fn run(&self, views: &Views, start: &FastWeights, form: Form) -> Result<(Tensor, FastWeights)> {
         let (tokens, b) = (views.q.dim(2)?, self.nu.dim(0)?);
         let (h, d) = self.gain.dims2()?;

@@ -2,7 +2,8 @@
 
 use candle_core::{D, Result, Tensor};
 
-/// `x` without its mean and over its deviation, and that deviation `sqrt(var + eps)` `[.., 1]`; the variance is the biased one.
+/// `x` without its mean and over its deviation, and that deviation `sqrt(var + eps)` `[.., 1]`; the variance is the
+/// biased one.
 fn standardise(x: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let std = (centred.sqr()?.mean_keepdim(D::Minus1)? + f64::from(eps))?.sqrt()?;
@@ -30,8 +31,8 @@ const A: f64 = 0.797_884_560_802_865_4;
 /// 0.044715 sqrt(2 / pi)
 const AB: f64 = A * 0.044_715;
 
-/// The tanh form of gelu, `x (1 + s) / 2` with `s = tanh(sqrt(2 / pi) (x + 0.044715 x^3))`. candle's own has the same values,
-/// but its gradient uses constants of six digits.
+/// The tanh form of gelu, `x (1 + s) / 2` with `s = tanh(sqrt(2 / pi) (x + 0.044715 x^3))`. candle's own has the same
+/// values, but its gradient uses constants of six digits.
 pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
     let s = (x * x.sqr()?.affine(AB, A)?)?.tanh()?;
     x * s.affine(0.5, 0.5)?

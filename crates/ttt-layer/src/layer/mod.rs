@@ -21,8 +21,8 @@ use crate::config::{Projection, TttConfig};
 
 /// A TTT layer whose projections are any linear layers `L`.
 ///
-/// `y = O((gelu(G x) *) LN(inner loop over Q x, K x, V x))`, `x` and `y` are `[B, T, D]`. Gradients reach every parameter,
-/// the first inner weights and the learning rates included, through all mini-batches: nothing is detached.
+/// `y = O((gelu(G x) *) LN(inner loop over Q x, K x, V x))`, `x` and `y` are `[B, T, D]`. Gradients reach every
+/// parameter, the first inner weights and the learning rates included, through all mini-batches: nothing is detached.
 ///
 /// ```
 /// use candle_core::{Module, DType, Device, Tensor};
@@ -71,7 +71,8 @@ pub struct Projections<L> {
 
 impl<L: Module> TttLayer<L> {
     /// A layer whose parameters lie under `vb` in the names of the official checkpoints (`W1`, `b1`, `q_proj`,
-    /// `learnable_ttt_lr_weight` ...) or are created there; `linear(projection, inputs, outputs, vb)` makes the projections.
+    /// `learnable_ttt_lr_weight` ...) or are created there; `linear(projection, inputs, outputs, vb)` makes the
+    /// projections.
     ///
     /// # Errors
     /// [`TttError::Config`]; errors of candle: no such tensor, another shape.
@@ -182,8 +183,9 @@ impl<L: Module> TttLayer<L> {
         self.inner.position_weights()
     }
 
-    /// The inner loop over all tokens of `views`, the first of which begins a mini-batch with the weights `start`: `f(q_n; W_n)`
-    /// `[B, h, T, d]` and the weights of the last token. They begin the next call if `T` is a multiple of `b`.
+    /// The inner loop over all tokens of `views`, the first of which begins a mini-batch with the weights `start`:
+    /// `f(q_n; W_n)` `[B, h, T, d]` and the weights of the last token. They begin the next call if `T` is a multiple of
+    /// `b`.
     ///
     /// # Errors
     /// Errors of candle, for shapes that do not fit.
@@ -191,7 +193,8 @@ impl<L: Module> TttLayer<L> {
         self.inner.run(views, start, form)
     }
 
-    /// What comes after the inner loop: norm, gate, output projection. `inner` is `[B, h, T, d]`, the result `[B, T, D]`.
+    /// What comes after the inner loop: norm, gate, output projection. `inner` is `[B, h, T, d]`, the result
+    /// `[B, T, D]`.
     ///
     /// # Errors
     /// Errors of candle, for shapes that do not fit.

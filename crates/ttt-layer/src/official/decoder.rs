@@ -74,8 +74,8 @@ struct Block {
     ffn_down: Matrix,
 }
 
-/// The official model for inference: full precision, the row-wise form in every layer. Logits do not depend on how a text is cut
-/// into calls, to the last bit.
+/// The official model for inference: full precision, the row-wise form in every layer. Logits do not depend on how a
+/// text is cut into calls, to the last bit.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     ops: Ops,

@@ -156,8 +156,8 @@ impl OfficialModel {
         self.run(ids, form, None)
     }
 
-    /// Like [`OfficialModel::forward`]; `shift` `[B, T, D]` is added to what the first TTT layer returns. Where it is a variable of
-    /// zeros, its gradient is that of the layer's output.
+    /// Like [`OfficialModel::forward`]; `shift` `[B, T, D]` is added to what the first TTT layer returns. Where it is a
+    /// variable of zeros, its gradient is that of the layer's output.
     ///
     /// # Errors
     /// The errors of [`OfficialModel::forward`].

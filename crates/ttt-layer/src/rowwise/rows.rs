@@ -66,9 +66,9 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A depthwise causal convolution over rows, `y[t, c] = bias[c] + sum_j weight[c, j] x[t - k + 1 + j, c]`, taps in ascending
-/// order and fused. The rows before the first are kept in a window of `k - 1` rows, oldest first; zeros at the beginning
-/// of a text.
+/// A depthwise causal convolution over rows, `y[t, c] = bias[c] + sum_j weight[c, j] x[t - k + 1 + j, c]`, taps in
+/// ascending order and fused. The rows before the first are kept in a window of `k - 1` rows, oldest first; zeros at
+/// the beginning of a text.
 #[derive(Clone, Debug)]
 pub struct ConvRows {
     /// `[k, C]`

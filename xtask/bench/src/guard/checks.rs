@@ -76,8 +76,8 @@ pub(super) fn kernels(subject: &Subject, verdict: &mut Verdict) -> Result<(), Be
             ],
         );
         let per_token = many / n as f64;
-        // A register of at least 32 codes, where portable code is compiled to registers of 16 bytes at most and widens each
-        // of them to 32 bits before it multiplies: several times as many instructions.
+        // A register of at least 32 codes, where portable code is compiled to registers of 16 bytes at most and widens
+        // each of them to 32 bits before it multiplies: several times as many instructions.
         verdict.at_least(&format!("{isa}: one token, against portable code"), slow / one, 3.0);
         verdict.at_least(&format!("{isa}: many tokens, against portable code"), slow / per_token, 3.0);
         // Codes are cut out once for several tokens, which pays where cutting costs and never costs.
@@ -133,8 +133,8 @@ pub(super) fn engine(subject: &Subject, verdict: &mut Verdict) -> Result<(), Ben
     if let Some(error) = failure {
         return Err(error.into());
     }
-    // What is not a product (norms, quantisation, eight positions of attention, 256 rows of a head) is less than a tenth of
-    // the operations; even computed one by one it stays below the products themselves.
+    // What is not a product (norms, quantisation, eight positions of attention, 256 rows of a head) is less than a
+    // tenth of the operations; even computed one by one it stays below the products themselves.
     verdict.at_most("a decode step, against its products", step / products, 2.0);
     // Weights are read and unpacked once for many tokens.
     verdict.at_least("a token of a prompt, against a decode step", step / (prompt / f64::from(many)), 1.0);

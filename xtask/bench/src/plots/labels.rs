@@ -30,7 +30,8 @@ impl Labels {
         self.lines.push([x - 3.0, y - 3.0, x + 3.0, y + 3.0]);
     }
 
-    /// Where a label of `text` in letters of `size` goes that belongs to the point at `(x, y)`: left end and middle height.
+    /// Where a label of `text` in letters of `size` goes that belongs to the point at `(x, y)`: left end and middle
+    /// height.
     pub(super) fn place(&mut self, text: &str, size: u32, (x, y): (i32, i32)) -> (i32, i32) {
         let (width, height) = (text_width(text, size), f64::from(size) + 2.0);
         let (x, y) = (f64::from(x), f64::from(y));

@@ -18,8 +18,8 @@ use crate::model::shape;
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
 
-/// Layers of the model that is measured. Their weights may lie in a cache that those of a whole model do not fit, which makes a layer
-/// look faster, and the share larger, than it is.
+/// Layers of the model that is measured. Their weights may lie in a cache that those of a whole model do not fit, which
+/// makes a layer look faster, and the share larger, than it is.
 const LAYERS: usize = 2;
 /// Rounds of which the fastest counts.
 const ROUNDS: usize = 60;
@@ -29,7 +29,8 @@ const ROUNDS: usize = 60;
 pub(crate) struct Answer {
     /// A layer of one decode step.
     layer_us: f64,
-    /// Norm, transform and quantisation of the inputs of the output and the down projection, less the same without transforms.
+    /// Norm, transform and quantisation of the inputs of the output and the down projection, less the same without
+    /// transforms.
     transforms_us: f64,
 }
 

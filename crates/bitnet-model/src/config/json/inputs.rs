@@ -35,7 +35,8 @@ impl InputForms {
     /// The forms of an object as [`InputForms::to_json`] makes one.
     ///
     /// # Errors
-    /// [`ModelError::Config`]: a projection or a number that is missing or unknown, and what [`InputForms::together`] refuses.
+    /// [`ModelError::Config`]: a projection or a number that is missing or unknown, and what [`InputForms::together`]
+    /// refuses.
     pub fn from_json(json: &Value) -> Result<Self, ModelError> {
         let bad = |value: String, must| Err(ModelError::Config { field: KEY, value, must });
         let Some(map) = json.as_object() else {

@@ -24,8 +24,8 @@ pub enum KvType {
     Bf16,
     /// Int8 with a scale for each token and head; queries become int8 likewise when they meet such keys.
     Q8,
-    /// Int4 with a scale for each token and head; the token at position 0, at which most others look, is kept in int8. Queries as
-    /// with `Q8`.
+    /// Int4 with a scale for each token and head; the token at position 0, at which most others look, is kept in int8.
+    /// Queries as with `Q8`.
     Q4,
 }
 
@@ -135,8 +135,8 @@ fn int4<'a>(nibbles: &'a [u8], steps: &'a [f32], first: Option<&'a [i8]>) -> KvD
     KvData::Int4 { nibbles, steps, first: first.map(|codes| (codes, steps[0])) }
 }
 
-/// Keys and values of the tokens of one sequence, in all layers that are attention. It grows with the text by pages, up to the
-/// model's context. A clone shares the pages; each side copies those that it writes into.
+/// Keys and values of the tokens of one sequence, in all layers that are attention. It grows with the text by pages, up
+/// to the model's context. A clone shares the pages; each side copies those that it writes into.
 #[derive(Clone, Debug)]
 pub(super) struct KvCache {
     pub(super) layers: Vec<LayerCache>,
@@ -280,8 +280,8 @@ impl KvCache {
         }
     }
 
-    /// Becomes what [`KvCache::save_into`] made `bytes` of with `len` tokens, for which there is room; the rest of `bytes` is
-    /// returned.
+    /// Becomes what [`KvCache::save_into`] made `bytes` of with `len` tokens, for which there is room; the rest of
+    /// `bytes` is returned.
     pub(super) fn restore_from<'b>(&mut self, len: usize, mut bytes: &'b [u8]) -> &'b [u8] {
         fn all<P: Clone>(pages: &mut Pages<P>, len: usize) -> Vec<&mut P> {
             pages.range_mut(0..len.div_ceil(PAGE)).collect()

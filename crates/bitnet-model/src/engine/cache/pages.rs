@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ternary_kernels::AlignedBuf;
 use ternary_kernels::ops::KV_BLOCK;
 
-/// Positions in a page: several blocks of attention, so that a page is a long piece of memory for each head, and few enough that a fork copies
-/// little when it begins to write in the middle of one.
+/// Positions in a page: several blocks of attention, so that a page is a long piece of memory for each head, and few
+/// enough that a fork copies little when it begins to write in the middle of one.
 pub(in crate::engine) const PAGE: usize = 4 * KV_BLOCK;
 
 /// Pages of one layer. A clone shares them; a writer to a shared page gets a copy of its own.
@@ -48,8 +48,8 @@ impl<P: Clone> Pages<P> {
         self.0.extend((have..count).map(|i| Arc::new(page(i))));
     }
 
-    /// Lets go of the pages from the first one on, behind the first `count`, that others hold as well: nothing in them is needed, and
-    /// writing would copy it.
+    /// Lets go of the pages from the first one on, behind the first `count`, that others hold as well: nothing in them
+    /// is needed, and writing would copy it.
     pub(super) fn let_go(&mut self, count: usize) {
         let behind = self.0.get(count..).unwrap_or_default();
         if let Some(shared) = behind.iter().position(|page| Arc::strong_count(page) > 1) {

@@ -122,7 +122,8 @@ impl StepOutput {
         if p.rescored.is_none() { HeadRequest::Full } else { p.request }
     }
 
-    /// Rows of the stored head that were computed for position `i` after the coarse pass; `None` if all rows were, at once.
+    /// Rows of the stored head that were computed for position `i` after the coarse pass; `None` if all rows were, at
+    /// once.
     ///
     /// # Panics
     /// If there is no position `i`.

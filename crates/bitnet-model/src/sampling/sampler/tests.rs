@@ -23,8 +23,8 @@ fn gathered(options: &SamplingOptions, logits: &[f32]) -> Vec<Candidate> {
     c
 }
 
-/// The tokens that the options leave, with their probabilities: sorted completely, in floats. `None` where a sum lies so
-/// close to `top_p` that rounding decides.
+/// The tokens that the options leave, with their probabilities: sorted completely, in floats. `None` where a sum lies
+/// so close to `top_p` that rounding decides.
 fn naive(options: &SamplingOptions, logits: &[f32]) -> Option<Vec<(u32, f64)>> {
     let mut c = candidates(logits);
     c.sort_by(|a, b| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token)));
@@ -326,7 +326,8 @@ proptest! {
         prop_assert_eq!(a, b);
     }
 
-    /// The best logits that a sampler asks for lead to the token that all logits lead to, whatever else comes with them.
+    /// The best logits that a sampler asks for lead to the token that all logits lead to, whatever else comes with
+    /// them.
     #[test]
     fn the_best_logits_are_enough(
         options in any_options(),

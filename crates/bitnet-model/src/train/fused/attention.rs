@@ -1,7 +1,8 @@
 //! Causal attention of one window and its gradient, in blocks of queries.
 //!
 //! Scores are kept transposed, keys by queries: then maxima, sums and gradients of the softmax run along the lanes. The
-//! backward pass computes probabilities again from the logarithms of the sums, so no `[t, t]` matrix outlives its block.
+//! backward pass computes probabilities again from the logarithms of the sums, so no `[t, t]` matrix outlives its
+//! block.
 
 use ternary_kernels::Ops;
 use ternary_kernels::ops::{GemmScratch, Strided};

@@ -61,7 +61,8 @@ impl TttScratch {
         s.ops.add_assign(h, out);
     }
 
-    /// The layer over windows of `t` tokens: `h` is the residual stream before its norm, `projected` the products with its projections.
+    /// The layer over windows of `t` tokens: `h` is the residual stream before its norm, `projected` the products with
+    /// its projections.
     #[expect(clippy::too_many_arguments, reason = "operands, result and tape")]
     pub(super) fn forward(
         &mut self,
@@ -83,8 +84,8 @@ impl TttScratch {
         layer.rows.forward_taped(&inputs, t, out, &mut tape.inner, workspace(&mut self.work, c));
     }
 
-    /// Gradients for `dout` `[n, w]`: written to `dprojected`, added to `grads`; what the layer's input gets besides is in
-    /// [`TttScratch::d_input`].
+    /// Gradients for `dout` `[n, w]`: written to `dprojected`, added to `grads`; what the layer's input gets besides is
+    /// in [`TttScratch::d_input`].
     #[expect(clippy::too_many_arguments, reason = "operands, gradients and tape")]
     pub(super) fn backward(
         &mut self,

@@ -17,24 +17,24 @@ pub enum KvData<'a> {
     F16(&'a [f16]),
     /// 16 bits, exact in f32.
     Bf16(&'a [bf16]),
-    /// 8 bits: element `i` of row `j` is `codes[j * stride + i] * steps[j]`. Rows are filled up with zeros to whole vectors of 16,
-    /// and the stride is a multiple of 16. [`Ops::quantize_kv8`] makes such rows.
+    /// 8 bits: element `i` of row `j` is `codes[j * stride + i] * steps[j]`. Rows are filled up with zeros to whole
+    /// vectors of 16, and the stride is a multiple of 16. [`Ops::quantize_kv8`] makes such rows.
     Int8 {
         /// Codes in -127..=127.
         codes: &'a [i8],
         /// One for each row.
         steps: &'a [f32],
     },
-    /// 4 bits in two's complement: rows and stride as with 8, in elements; eight bytes are sixteen elements, element `2i` being
-    /// nibble `i` of the first four bytes (lower halves first) and element `2i + 1` nibble `i` of the last four.
-    /// [`Ops::quantize_kv4`] makes such rows.
+    /// 4 bits in two's complement: rows and stride as with 8, in elements; eight bytes are sixteen elements, element
+    /// `2i` being nibble `i` of the first four bytes (lower halves first) and element `2i + 1` nibble `i` of the last
+    /// four. [`Ops::quantize_kv4`] makes such rows.
     Int4 {
         /// Codes in -7..=7, two in a byte.
         nibbles: &'a [u8],
         /// One for each row.
         steps: &'a [f32],
-        /// Row 0 in 8 bits with its step, in place of what the others say of it: the beginning of a text, which most queries look
-        /// at.
+        /// Row 0 in 8 bits with its step, in place of what the others say of it: the beginning of a text, which most
+        /// queries look at.
         first: Option<(&'a [i8], f32)>,
     },
 }
@@ -150,7 +150,8 @@ impl<'a> KvRows<'a> {
         }
     }
 
-    /// What the codes of the first rows are multiplied with, zeros after the last one; `None` where elements are not codes.
+    /// What the codes of the first rows are multiplied with, zeros after the last one; `None` where elements are not
+    /// codes.
     pub(super) fn steps(&self) -> Option<[f32; KV_BLOCK]> {
         let (all, first) = match self.data {
             KvData::F32(_) | KvData::F16(_) | KvData::Bf16(_) => return None,
@@ -169,8 +170,8 @@ impl<'a> KvRows<'a> {
 
 /// Asks for memory that is needed soon.
 ///
-/// Keys and values of a head come from memory in pieces of a few pages, in turn: hardware prefetchers stop at each page, and find the
-/// thread waiting at the start of every block.
+/// Keys and values of a head come from memory in pieces of a few pages, in turn: hardware prefetchers stop at each
+/// page, and find the thread waiting at the start of every block.
 #[inline(always)]
 pub(super) fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
@@ -196,9 +197,10 @@ ops! {
 }
 
 impl Ops {
-    /// Quantises a row of keys or values to 8 bits, as [`KvData::Int8`] holds it: with `g = max(max_i |x[i]|, 1e-5)` the codes are
-    /// `round(x[i] * (127 / g))`, ties to even, and the step, which is returned, `g / 127`. `x` is `[k]` f32, `codes` is
-    /// `[k]` filled up to whole vectors of 16. A NaN or an infinity gives a step that is none, and codes that mean nothing.
+    /// Quantises a row of keys or values to 8 bits, as [`KvData::Int8`] holds it: with `g = max(max_i |x[i]|, 1e-5)`
+    /// the codes are `round(x[i] * (127 / g))`, ties to even, and the step, which is returned, `g / 127`. `x` is `[k]`
+    /// f32, `codes` is `[k]` filled up to whole vectors of 16. A NaN or an infinity gives a step that is none, and
+    /// codes that mean nothing.
     ///
     /// Paper: arXiv:2504.18415, section 3.1, for each token and head.
     ///
@@ -209,7 +211,8 @@ impl Ops {
         self.kv8(x, codes)
     }
 
-    /// Like [`Ops::quantize_kv8`] to 4 bits, as [`KvData::Int4`] holds them: codes `round(x[i] * (7 / g))`, step `g / 7`.
+    /// Like [`Ops::quantize_kv8`] to 4 bits, as [`KvData::Int4`] holds them: codes `round(x[i] * (7 / g))`, step
+    /// `g / 7`.
     ///
     /// # Panics
     /// If `nibbles` is not half of `k` rounded up to a multiple of 16.

@@ -13,7 +13,8 @@ use crate::ops::exp::exp;
 use crate::ops::lanes::{LANES, Simd};
 use crate::ops::reduce::total;
 
-/// From so many queries on, floats of 16 bits and codes of values become f32 once for all queries of a block, not for every four.
+/// From so many queries on, floats of 16 bits and codes of values become f32 once for all queries of a block, not for
+/// every four.
 const WIDE_ROWS: usize = 8;
 
 /// Calls `$function` with the rows in their own type.
@@ -166,8 +167,8 @@ fn widen_rows<S: Simd, R: Rows>(s: S, rows: R, len: usize, out: &mut [[f32; LANE
     }
 }
 
-/// Scores of rows `first..` with the block's keys, as far as steps of keys are not needed; those of keys that a row does not see
-/// are arbitrary. Meanwhile the memory of `values` is asked for.
+/// Scores of rows `first..` with the block's keys, as far as steps of keys are not needed; those of keys that a row
+/// does not see are arbitrary. Meanwhile the memory of `values` is asked for.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
 fn all_scores<S: Simd>(
@@ -233,8 +234,8 @@ fn multiply<S: Simd>(s: S, scores: &mut Scores, steps: &Scores) {
     }
 }
 
-/// Replaces the first `visible` scores by their exponentials relative to the largest, and the others by 0; returns the largest
-/// and the sum.
+/// Replaces the first `visible` scores by their exponentials relative to the largest, and the others by 0; returns the
+/// largest and the sum.
 #[inline(always)]
 fn exponentials<S: Simd>(s: S, scores: &mut Scores, visible: usize) -> (f32, f32) {
     scores[visible..].fill(f32::NEG_INFINITY);
@@ -251,8 +252,8 @@ fn exponentials<S: Simd>(s: S, scores: &mut Scores, visible: usize) -> (f32, f32
     (max, total(s, v))
 }
 
-/// Adds the values of positions `range` of the block, as far as they are seen, weighted with the weights of rows `first..`, to
-/// the rows of `out`. Between the values of the first rows the memory of `next_keys` is asked for.
+/// Adds the values of positions `range` of the block, as far as they are seen, weighted with the weights of rows
+/// `first..`, to the rows of `out`. Between the values of the first rows the memory of `next_keys` is asked for.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
 fn weigh<S: Simd, R: Rows>(
@@ -298,8 +299,8 @@ fn weigh<S: Simd, R: Rows>(
     }
 }
 
-/// Adds the values of positions `range`, weighted with `Q` rows of weights, to as many rows of sums; `D` vectors of a row
-/// are summed at a time.
+/// Adds the values of positions `range`, weighted with `Q` rows of weights, to as many rows of sums; `D` vectors of a
+/// row are summed at a time.
 #[inline(always)]
 fn weigh_rows<S: Simd, R: Rows, const Q: usize, const D: usize>(
     s: S,

@@ -1,25 +1,26 @@
 //! Causal attention over blocks of keys, with the same bits whatever is computed together.
 //!
-//! Keys and values are cut into blocks of [`KV_BLOCK`] positions, counted from position 0. For one query and one block with
-//! the visible keys `k_j` and values `v_j`:
+//! Keys and values are cut into blocks of [`KV_BLOCK`] positions, counted from position 0. For one query and one block
+//! with the visible keys `k_j` and values `v_j`:
 //!
 //! - `s_j = (q . k_j) scale`, where the product of two rows sums vector after vector into 16 lanes, then over the tree;
 //! - `m = max_j s_j`, `p_j = exp(s_j - m)`, `l = sum_j p_j` in the order of [`Ops::dot`];
 //! - `o = sum_j p_j v_j`, one fused multiply-add after the other in ascending `j`.
 //!
 //! Where keys and values are codes with a step `a_j` and `b_j` for each row, the query becomes codes as well, as
-//! [`Ops::quantize_kv8`] makes them, with a step `c`: `s_j = ((q . k_j) (scale c)) a_j`, the product being that of the codes,
-//! exact and rounded once; and `o` sums `(p_j b_j) v_j`, `v_j` being the codes.
+//! [`Ops::quantize_kv8`] makes them, with a step `c`: `s_j = ((q . k_j) (scale c)) a_j`, the product being that of the
+//! codes, exact and rounded once; and `o` sums `(p_j b_j) v_j`, `v_j` being the codes.
 //!
 //! `(m, l, o)` is the block's [`Partial`]. Those of blocks 0, 1, 2 ... are merged in this order: with `M = max(m, m')`
-//! the result is `(M, l e^(m - M) + l' e^(m' - M), o e^(m - M) + o' e^(m' - M))`, the second product fused. In the end the query's
-//! result is `o / l`.
+//! the result is `(M, l e^(m - M) + l' e^(m' - M), o e^(m - M) + o' e^(m' - M))`, the second product fused. In the end
+//! the query's result is `o / l`.
 //!
 //! So the result depends on the query and on the keys and values up to its position, not on how many queries are
 //! computed together, on the cut between prefill and decode, or on which thread does which block: blocks may be
 //! computed anywhere, as long as they are merged in order.
 //!
-//! Papers: arXiv:2205.14135 (blocks and their merging); arXiv:2504.18415, section 3.1 (queries, keys and values in few bits).
+//! Papers: arXiv:2205.14135 (blocks and their merging); arXiv:2504.18415, section 3.1 (queries, keys and values in few
+//! bits).
 
 use std::ops::Range;
 
@@ -43,8 +44,8 @@ const TILE_ROWS: usize = 32;
 
 /// Queries of consecutive tokens that share one head of keys and values: `group` heads each (1 without grouping).
 ///
-/// Row `t * group + h` is head `h` of token `t`: the `head_dim` elements from `data[t * token_stride + h * head_dim]` on.
-/// It sees the keys of positions up to its own, `position + t`.
+/// Row `t * group + h` is head `h` of token `t`: the `head_dim` elements from `data[t * token_stride + h * head_dim]`
+/// on. It sees the keys of positions up to its own, `position + t`.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'a> {
     /// The queries, already turned by their positions where the model does that.
@@ -197,8 +198,8 @@ pub struct AttendScratch {
 }
 
 impl AttendScratch {
-    /// Room for [`Ops::attend`] of any number of tokens with up to `max_group` heads of up to `max_head_dim` elements, and
-    /// for [`Ops::attend_block`] of up to `max(32, max_group)` rows.
+    /// Room for [`Ops::attend`] of any number of tokens with up to `max_group` heads of up to `max_head_dim` elements,
+    /// and for [`Ops::attend_block`] of up to `max(32, max_group)` rows.
     pub fn new(max_group: usize, max_head_dim: usize) -> Self {
         let rows = TILE_ROWS.max(max_group);
         Self {
@@ -228,8 +229,8 @@ ops! {
     /// If shapes differ.
     pub fn merge_partial(sum: &mut Partial, next: &Partial) = kernel::merge;
 
-    /// `out[t, h * head_dim + i] = o[t * group + h][i] / l`: the result of attention, once all blocks are merged. `out` is
-    /// `[tokens, group * head_dim]`.
+    /// `out[t, h * head_dim + i] = o[t * group + h][i] / l`: the result of attention, once all blocks are merged. `out`
+    /// is `[tokens, group * head_dim]`.
     ///
     /// # Panics
     /// If shapes differ.
@@ -237,8 +238,8 @@ ops! {
 }
 
 impl Ops {
-    /// What block `block` contributes to `queries`: `keys` and `values` are the rows of positions `block * KV_BLOCK` on,
-    /// at least those that the last query sees. Queries at positions before the block get nothing.
+    /// What block `block` contributes to `queries`: `keys` and `values` are the rows of positions `block * KV_BLOCK`
+    /// on, at least those that the last query sees. Queries at positions before the block get nothing.
     ///
     /// # Panics
     /// If shapes differ, or rows or capacity are missing.
@@ -255,8 +256,8 @@ impl Ops {
         self.block_within(queries, block, BlockRows { keys, values, next: None }, &mut scratch.room, out);
     }
 
-    /// [`Ops::attend_block`] for blocks `blocks`, whose keys and values `rows` tells, each handed to `each` in ascending order. What the
-    /// blocks have in common is done once: queries that meet codes become codes themselves.
+    /// [`Ops::attend_block`] for blocks `blocks`, whose keys and values `rows` tells, each handed to `each` in
+    /// ascending order. What the blocks have in common is done once: queries that meet codes become codes themselves.
     ///
     /// # Panics
     /// Like [`Ops::attend_block`].
@@ -292,9 +293,9 @@ impl Ops {
         }
     }
 
-    /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values that lie in one
-    /// piece from position 0 on: [`Ops::attend_blocks`], [`Ops::merge_partial`] and [`Ops::finish_partial`] for all tokens
-    /// and blocks, with the same bits. `out` is `[tokens, group * head_dim]`.
+    /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values that lie in
+    /// one piece from position 0 on: [`Ops::attend_blocks`], [`Ops::merge_partial`] and [`Ops::finish_partial`] for all
+    /// tokens and blocks, with the same bits. `out` is `[tokens, group * head_dim]`.
     ///
     /// # Panics
     /// If shapes differ, or rows or capacity are missing.

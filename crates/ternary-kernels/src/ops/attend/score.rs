@@ -23,8 +23,8 @@ pub(super) trait Score<S: Simd>: Copy {
     fn sixteen(self, s: S, queries: Self::Queries, keys: [usize; 16]) -> S::F;
 }
 
-/// Scores of rows `first..` with the block's keys; those of keys that a row does not see are arbitrary. Between the keys of the first
-/// queries the memory of `values` is asked for, which is needed next.
+/// Scores of rows `first..` with the block's keys; those of keys that a row does not see are arbitrary. Between the
+/// keys of the first queries the memory of `values` is asked for, which is needed next.
 #[inline(always)]
 pub(super) fn score<S: Simd, P: Score<S>>(
     s: S,
@@ -230,8 +230,8 @@ impl QueryCodes {
         self.filled = false;
     }
 
-    /// Becomes queries `first..`, for keys of `C`, unless it is them. Later blocks are seen by fewer queries, so that the first block
-    /// decides.
+    /// Becomes queries `first..`, for keys of `C`, unless it is them. Later blocks are seen by fewer queries, so that
+    /// the first block decides.
     #[inline(always)]
     pub(super) fn fill<S: Simd, C: KeyCode>(&mut self, s: S, q: &Queries<'_>, first: usize) {
         if self.filled {
@@ -259,8 +259,8 @@ impl QueryCodes {
         &self.codes[row * self.stride..][..self.stride]
     }
 
-    /// Scores of queries `first..` with one key of 8 bits, `[head_dim]` filled up to whole vectors, as first scores, however
-    /// the queries lie.
+    /// Scores of queries `first..` with one key of 8 bits, `[head_dim]` filled up to whole vectors, as first scores,
+    /// however the queries lie.
     #[inline(always)]
     pub(super) fn score_first<C: KeyCode>(&self, first: usize, key: &[i8], scores: &mut [Scores]) {
         for row in first..scores.len() {
@@ -315,8 +315,8 @@ impl KeyCode for [i8; LANES] {
 impl KeyCode for [u8; LANES / 2] {
     const CODES: usize = 2 * CHUNK;
 
-    /// Lower nibbles of a chunk of bytes first: each group of sixteen codes has eight bytes, the order within them is that of
-    /// [`super::KvData::Int4`].
+    /// Lower nibbles of a chunk of bytes first: each group of sixteen codes has eight bytes, the order within them is
+    /// that of [`super::KvData::Int4`].
     #[inline(always)]
     fn place(g: usize, l: usize) -> usize {
         let byte = 4 * (l % 2) + l / 4;
@@ -333,7 +333,8 @@ impl KeyCode for [u8; LANES / 2] {
     }
 }
 
-/// Keys that are codes: `(q . k) (scale a)`, `q` being codes as well and `a` their step; the keys' steps are left to the caller.
+/// Keys that are codes: `(q . k) (scale a)`, `q` being codes as well and `a` their step; the keys' steps are left to
+/// the caller.
 #[derive(Clone, Copy)]
 pub(super) struct OfCodes<'a, C> {
     pub(super) queries: &'a QueryCodes,

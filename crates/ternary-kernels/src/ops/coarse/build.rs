@@ -15,8 +15,8 @@ const HUGE: f32 = f32::from_bits((127 + 50) << 23);
 /// A row all of whose values are below has no codes.
 const TINY: f32 = f32::from_bits((127 - 56) << 23);
 
-/// Steps that are tried, as shares of the one that reaches the largest value: a few values that are cut off often cost less
-/// than coarser codes for all others.
+/// Steps that are tried, as shares of the one that reaches the largest value: a few values that are cut off often cost
+/// less than coarser codes for all others.
 const STEPS: [f32; 3] = [1.0, 0.84, 0.7];
 
 ops! {
@@ -111,16 +111,16 @@ fn row<S: Simd, W: Element>(s: S, w: &[W], codes: &mut [i8]) -> RowFacts {
         }
     }
     let [error, squares] = code(s, w, scale, Some(codes));
-    // Both sums have a relative error below 2^-12 (at most 2^11 + 6 roundings on the way of each term, with k <= 2^17; a
-    // difference itself is rounded once). To subnormal numbers the first loses less than 2^-149 for each term.
+    // Both sums have a relative error below 2^-12 (at most 2^11 + 6 roundings on the way of each term, with k <= 2^17;
+    // a difference itself is rounded once). To subnormal numbers the first loses less than 2^-149 for each term.
     let error = (f64::from(error) + cols as f64 * 2f64.powi(-148)).sqrt() * (1.0 + 2f64.powi(-11));
     let norm = f64::from(scale) * f64::from(squares).sqrt() * (1.0 + 2f64.powi(-11));
     let norm = round_up(norm);
     RowFacts { scale, error: round_up((error * (1.0 + g) + g * f64::from(norm)) * (1.0 + 1e-9)), norm }
 }
 
-/// With `q = round(w / scale)`, cut off at 31: the sums of `(w - scale q)^2` and of `q^2`. Where `codes` is given, `q + 32` goes
-/// there.
+/// With `q = round(w / scale)`, cut off at 31: the sums of `(w - scale q)^2` and of `q^2`. Where `codes` is given,
+/// `q + 32` goes there.
 #[inline(always)]
 fn code<S: Simd, W: Element>(s: S, w: &[W], scale: f32, mut codes: Option<&mut [i8]>) -> [f32; 2] {
     let by = Coder {

@@ -1,11 +1,11 @@
 //! Integer sums of the rows of a panel with vector instructions of x86-64.
 //!
-//! Codes are at most 63 and digits at least -128, so that a product of two neighbours, at most `2 * 63 * 128 = 16128`, fits the 16
-//! bits of `vpmaddubsw` without saturation. `vpdpbusd` adds four products to 32 bits at once.
+//! Codes are at most 63 and digits at least -128, so that a product of two neighbours, at most `2 * 63 * 128 = 16128`,
+//! fits the 16 bits of `vpmaddubsw` without saturation. `vpdpbusd` adds four products to 32 bits at once.
 //!
-//! Unpacking costs five shifts, four ands and four selections for 256 codes of a unit, and each row of activations eight
-//! multiplications; memory delivers a unit in about twenty cycles, so that for a few rows of activations the sums cost
-//! nothing beyond reading.
+//! Unpacking costs five shifts, four ands and four selections for 256 codes of a unit, and each row of activations
+//! eight multiplications; memory delivers a unit in about twenty cycles, so that for a few rows of activations the sums
+//! cost nothing beyond reading.
 
 use std::arch::x86_64::*;
 
@@ -16,8 +16,9 @@ use super::{CoarseBatch, UNIT, Unit};
 /// Asks for the unit a page further on in the stream.
 ///
 /// Asking for every line pays here, unlike for the ternary kernels, because more is computed between two of them: from
-/// memory, 2 rows of activations took 11.8 ms instead of 18.9 with one line for each page, and 8 rows 24.7 instead of 33.9
-/// (128256 x 2560 on a Zen 4 server, one thread; one row 9.9 instead of 11.5). Distances from 2 to 8 KiB are alike.
+/// memory, 2 rows of activations took 11.8 ms instead of 18.9 with one line for each page, and 8 rows 24.7 instead of
+/// 33.9 (128256 x 2560 on a Zen 4 server, one thread; one row 9.9 instead of 11.5). Distances from 2 to 8 KiB are
+/// alike.
 #[inline(always)]
 fn prefetch_ahead(unit: &Unit) {
     const PREFETCH_BYTES: usize = 4096;
@@ -113,8 +114,8 @@ pub(super) mod avx512 {
         // SAFETY: a unit is 192 readable bytes, and the loads need no alignment.
         let [a, b, c] = [0, 64, 128].map(|o| unsafe { _mm512_loadu_si512(at.add(o).cast()) });
         let (nibble, six) = (_mm512_set1_epi8(0x0f), _mm512_set1_epi8(0x3f));
-        // Bits 0 to 3 of the one, 4 and 5 of the other; shifts of 16-bit lanes move bits across bytes only where they are
-        // masked. 0xca is `if mask { low } else { high }`.
+        // Bits 0 to 3 of the one, 4 and 5 of the other; shifts of 16-bit lanes move bits across bytes only where they
+        // are masked. 0xca is `if mask { low } else { high }`.
         let join = |low, high| _mm512_and_si512(_mm512_ternarylogic_epi32::<0xca>(nibble, low, high), six);
         [
             join(a, _mm512_slli_epi16::<4>(c)),

@@ -62,9 +62,9 @@ impl CoarseBatch {
         self.len = 0;
     }
 
-    /// Adds a row of activations, `[cols]` f32. `false`, and nothing is added, if one of them is not finite, the largest in
-    /// absolute value is not in `2^-40..2^50` (all of them 0, for example), or the batch is full: no bound is known then, so
-    /// every row of the head has to be computed.
+    /// Adds a row of activations, `[cols]` f32. `false`, and nothing is added, if one of them is not finite, the
+    /// largest in absolute value is not in `2^-40..2^50` (all of them 0, for example), or the batch is full: no bound
+    /// is known then, so every row of the head has to be computed.
     ///
     /// # Panics
     /// If `x` has another length.

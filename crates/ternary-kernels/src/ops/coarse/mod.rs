@@ -1,11 +1,12 @@
 //! Upper bounds of the logits of all rows of a head, from a third of the bytes.
 //!
-//! The head of a language model is its largest stream per token: 657 MB in half precision at 128256 x 2560. A caller that wants
-//! only the best logits need not read it all. A [`CoarsePlane`] holds six bits for each weight and, for each row, how far
-//! they are from the stored weights. [`Ops::coarse_bounds`](crate::Ops::coarse_bounds) turns activations into a number for
-//! each row that its logit **provably** does not exceed, and only rows whose number reaches the best known logits have
-//! to be computed from the stored weights. What is proven is a statement about the logit as it would be computed,
-//! the f32 result of [`Ops::dots`](crate::Ops::dots), rounding included, not about an ideal number near it.
+//! The head of a language model is its largest stream per token: 657 MB in half precision at 128256 x 2560. A caller
+//! that wants only the best logits need not read it all. A [`CoarsePlane`] holds six bits for each weight and, for each
+//! row, how far they are from the stored weights. [`Ops::coarse_bounds`](crate::Ops::coarse_bounds) turns activations
+//! into a number for each row that its logit **provably** does not exceed, and only rows whose number reaches the best
+//! known logits have to be computed from the stored weights. What is proven is a statement about the logit as it would
+//! be computed, the f32 result of [`Ops::dots`](crate::Ops::dots), rounding included, not about an ideal number near
+//! it.
 //!
 //! # The bound
 //! All norms are Euclidean, `u = 2^-24` is the rounding of f32. A row of the head is `w`, split into `w = s q + e` with
@@ -31,8 +32,8 @@
 //!    because `s a` is not and the integers are integers.
 //! 3. *The sum `U = fl(c + B)` is rounded:* by at most `u (|c| + B) / (1 - u)`.
 //!
-//! So `L <= U` if `B` is at least `|x| ((1 + g) |e| + g |s q|) + |s q| (|d| + 5.1 u H) + 2^-131`, and `2 u` of itself more.
-//! What is stored and computed is
+//! So `L <= U` if `B` is at least `|x| ((1 + g) |e| + g |s q|) + |s q| (|d| + 5.1 u H) + 2^-131`, and `2 u` of itself
+//! more. What is stored and computed is
 //!
 //! ```text
 //! per row          N >= |s q|,    E >= (1 + g) |e| + g N
@@ -40,12 +41,12 @@
 //! B = fl(X E + fl(Y N + 2^-120))
 //! ```
 //!
-//! where the factors `1 + 2^-20 = 1 + 16 u` cover the three roundings of `B` and that of `U`, and every `>=` is a computation in f64, or
-//! in f32 with its own error bound, rounded upward. With `k` up to [`MAX_COLS`], `m u < 2^-12`.
+//! where the factors `1 + 2^-20 = 1 + 16 u` cover the three roundings of `B` and that of `U`, and every `>=` is a
+//! computation in f64, or in f32 with its own error bound, rounded upward. With `k` up to [`MAX_COLS`], `m u < 2^-12`.
 //!
-//! *What is treated apart.* A row with a value that is not finite or not below `2^50` gets `E` = infinity, so that it is
-//! always computed exactly, and shows the NaN or infinity that the plain head shows. A row without a value of at least
-//! `2^-56` gets `s = 0`: all of it is `e`. Activations that are not finite, or whose largest is not in
+//! *What is treated apart.* A row with a value that is not finite or not below `2^50` gets `E` = infinity, so that it
+//! is always computed exactly, and shows the NaN or infinity that the plain head shows. A row without a value of at
+//! least `2^-56` gets `s = 0`: all of it is `e`. Activations that are not finite, or whose largest is not in
 //! `2^-40..2^50`, are refused by [`CoarseBatch::push`]; then every row has to be computed. Within these limits
 //! `|w| |x| < 2^118`, so that nothing overflows.
 //!
@@ -140,8 +141,8 @@ impl CoarsePlane {
     /// Reads all of `stored`, `[rows, cols]`, once, with the threads of `team`.
     ///
     /// # Errors
-    /// [`KernelError::ShapeMismatch`] if `stored` holds another number of values; [`KernelError::RowTooLong`] for more than
-    /// [`MAX_COLS`] columns; [`KernelError::TooLarge`].
+    /// [`KernelError::ShapeMismatch`] if `stored` holds another number of values; [`KernelError::RowTooLong`] for more
+    /// than [`MAX_COLS`] columns; [`KernelError::TooLarge`].
     pub fn build(ops: Ops, team: &Team, rows: usize, cols: usize, stored: StoredRows<'_>) -> Result<Self, KernelError> {
         if rows.checked_mul(cols) != Some(stored.len()) {
             let (expected, got) = (rows.saturating_mul(cols), stored.len());
@@ -214,9 +215,9 @@ fn split_panel(bytes: &[u8]) -> (&Facts, &[Unit]) {
 }
 
 impl Ops {
-    /// For each row of `blocks` and each of the `n` activations of `x` a number that the row's logit does not exceed, to
-    /// `upper`, `[n, blocks * 64]`, and the largest of each block to `maxima`, `[n, blocks]`; rows after the last one
-    /// have minus infinity. The same bits on every instruction set.
+    /// For each row of `blocks` and each of the `n` activations of `x` a number that the row's logit does not exceed,
+    /// to `upper`, `[n, blocks * 64]`, and the largest of each block to `maxima`, `[n, blocks]`; rows after the last
+    /// one have minus infinity. The same bits on every instruction set.
     ///
     /// # Panics
     /// If `upper` or `maxima` has another shape, `blocks` reaches beyond the plane, or `x` was made for other columns.

@@ -210,8 +210,8 @@ fn no_logit_exceeds_its_bound_on_any_instruction_set() {
     }
 }
 
-/// Activations along the error of a row are the worst there are: with them the bound is reached, to a thousandth. A bound that
-/// left out a part of the error would be exceeded.
+/// Activations along the error of a row are the worst there are: with them the bound is reached, to a thousandth. A
+/// bound that left out a part of the error would be exceeded.
 #[test]
 fn the_bound_is_as_small_as_it_can_be() {
     let (rows, cols) = (64, 300);

@@ -26,7 +26,8 @@ fn norms_against_f64() {
         let (x, gain) = (random.activations(k), random.activations(k));
         let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / k as f64;
         let inv = 1.0 / (mean + f64::from(1e-5f32)).sqrt();
-        // The sum's roundings, the mean's and that of adding eps count half under the root; then root, quotient and two products.
+        // The sum's roundings, the mean's and that of adding eps count half under the root; then root, quotient and two
+        // products.
         let relative = ((chain(k) + 2.0) / 2.0 + 2.0 + 2.0) * U;
         let mut out = vec![0.0; k];
         portable().rms_norm(&x, &gain, 1e-5, &mut out);

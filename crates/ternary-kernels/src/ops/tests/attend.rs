@@ -236,8 +236,9 @@ fn attention_against_f64() {
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
             let sum: f64 = weights.iter().sum();
             let blocks = (t / KV_BLOCK + 1) as f64;
-            // An exponential's error: that of its score (a chain of d / 16 and four tree levels, the scale), of the differences
-            // taken from maxima, of `exp` (2 u) once for the score and, with a product, once for each merge.
+            // An exponential's error: that of its score (a chain of d / 16 and four tree levels, the scale), of the
+            // differences taken from maxima, of `exp` (2 u) once for the score and, with a product, once for each
+            // merge.
             let own = |j: usize| {
                 let size: f64 = terms(j).iter().map(|t| t.abs()).sum();
                 (d as f64 / 16.0 + 4.0 + 1.0) * size + (max - scores[j]) + 2.0 + 3.0 * blocks

@@ -73,8 +73,8 @@ fn transforms_follow_the_documented_order() {
     }
 }
 
-/// Each stage rounds once and the factor twice (itself and its product), so an element errs by at most `(m + 2) u` of the sum of the
-/// absolute values of the terms, `m` being the number of stages.
+/// Each stage rounds once and the factor twice (itself and its product), so an element errs by at most `(m + 2) u` of
+/// the sum of the absolute values of the terms, `m` being the number of stages.
 #[test]
 fn transforms_are_products_with_the_dense_matrix() {
     let mut random = Random(61);
@@ -94,8 +94,8 @@ fn transforms_are_products_with_the_dense_matrix() {
     }
 }
 
-/// Unit vectors in blocks of a power of four, where nothing is rounded: the columns of `H` have length 1 and are orthogonal, and `H`
-/// is its own transpose.
+/// Unit vectors in blocks of a power of four, where nothing is rounded: the columns of `H` have length 1 and are
+/// orthogonal, and `H` is its own transpose.
 #[test]
 fn the_matrix_is_orthonormal_and_symmetric() {
     for block in [4, 16, 64, 256] {
@@ -228,7 +228,8 @@ fn a_worked_row() {
 }
 
 proptest! {
-    /// `H H = I` and `|H x| = |x|`, up to rounding: each of the `2 m` stages and four factors errs by `u` of the length of the block.
+    /// `H H = I` and `|H x| = |x|`, up to rounding: each of the `2 m` stages and four factors errs by `u` of the length
+    /// of the block.
     #[test]
     fn transforms_are_their_own_inverses_and_keep_the_energy(seed in any::<u64>(), m in 1u32..11, blocks in 1usize..4) {
         let block = 1usize << m;

@@ -1,5 +1,5 @@
-//! Quantised keys and values: the quantisers, attention over codes as the documentation defines it, and that nothing computed
-//! beside it matters.
+//! Quantised keys and values: the quantisers, attention over codes as the documentation defines it, and that nothing
+//! computed beside it matters.
 
 use super::attend::{exp, tree};
 use super::*;

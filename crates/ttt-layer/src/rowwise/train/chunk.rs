@@ -1,8 +1,8 @@
 //! One mini-batch of one head: what is kept of it, and its gradient.
 //!
 //! For a matrix with inputs `i` and written gradients `g` of the mini-batch's keys, the queries' results are
-//! `z = x W + b - (t S) g` with `S = tril(x i^T + 1)`, and the next mini-batch begins with `W - t_last i^T g`. Gradients
-//! go backwards along exactly these two lines ([`Head::matrix`]), then through what made `g` of the keys.
+//! `z = x W + b - (t S) g` with `S = tril(x i^T + 1)`, and the next mini-batch begins with `W - t_last i^T g`.
+//! Gradients go backwards along exactly these two lines ([`Head::matrix`]), then through what made `g` of the keys.
 
 use std::ops::Range;
 
@@ -23,8 +23,8 @@ pub(super) struct ChunkTape<'a> {
     pub(super) target: &'a mut [f32],
     /// Learning rates, `[r]`.
     pub(super) lr: &'a mut [f32],
-    /// Per matrix: outputs for the keys (of the first only), outputs for the queries with what the mini-batch wrote, gradients of the keys'
-    /// outputs times learning rates, `[r, m]` and `[r, d]`.
+    /// Per matrix: outputs for the keys (of the first only), outputs for the queries with what the mini-batch wrote,
+    /// gradients of the keys' outputs times learning rates, `[r, m]` and `[r, d]`.
     z: &'a mut [f32],
     zq: [&'a mut [f32]; 2],
     g: [&'a mut [f32]; 2],
@@ -108,7 +108,8 @@ pub(super) struct Buffers {
     /// Per matrix: gradients of its outputs for queries, then for keys, and of what was written, `[b, m]`.
     d_z: [Vec<f32>; 2],
     d_g: [Vec<f32>; 2],
-    /// TTT-MLP: inputs of the second matrix for keys and queries, `[b, m]`, their gradients, its outputs for the keys, `[b, d]`.
+    /// TTT-MLP: inputs of the second matrix for keys and queries, `[b, m]`, their gradients, its outputs for the keys,
+    /// `[b, d]`.
     x2: [Vec<f32>; 2],
     d_x2: [Vec<f32>; 2],
     z2: Vec<f32>,
@@ -188,7 +189,8 @@ struct Matrix<'a> {
     dz: &'a [f32],
 }
 
-/// Where its gradients go: added for `x`, the inner weights and the position weights; set for the keys' inputs and what they wrote.
+/// Where its gradients go: added for `x`, the inner weights and the position weights; set for the keys' inputs and what
+/// they wrote.
 struct MatrixGradients<'a> {
     x: &'a mut [f32],
     inputs: &'a mut [f32],
@@ -205,8 +207,8 @@ fn add_rows(ops: Ops, x: &[f32], sum: &mut [f32]) {
 }
 
 impl Head<'_> {
-    /// The gradient of a mini-batch. On entry the buffers hold the gradients of its outputs and of the inner weights after it; then
-    /// those of its views and of the inner weights at its beginning.
+    /// The gradient of a mini-batch. On entry the buffers hold the gradients of its outputs and of the inner weights
+    /// after it; then those of its views and of the inner weights at its beginning.
     pub(super) fn backward(&self, tape: &ChunkTape<'_>, s: &mut Buffers) {
         let (ops, d, r) = (self.ops, s.d, tape.lr.len());
         let m = tape.z.len() / r;
@@ -287,8 +289,8 @@ impl Head<'_> {
         ops.axpy(-1.0, d_target, d_k);
     }
 
-    /// The gradient of `z_n = x_n W + b - t_n sum_{k <= n} (x_n . i_k + 1) g_k` and, where the mini-batch is complete, of
-    /// `W - t_last i^T g` and `b - t_last sum g`.
+    /// The gradient of `z_n = x_n W + b - t_n sum_{k <= n} (x_n . i_k + 1) g_k` and, where the mini-batch is complete,
+    /// of `W - t_last i^T g` and `b - t_last sum g`.
     fn matrix(&self, m: Matrix<'_>, to: MatrixGradients<'_>, small: &mut Small) {
         let (ops, b) = (self.ops, self.t.len());
         let cols = to.b.len();

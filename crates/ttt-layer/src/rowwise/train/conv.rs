@@ -19,8 +19,9 @@ impl ConvRows {
         }
     }
 
-    /// The gradients of one text `x` `[T, C]` for those of its results, `dy` `[T, C]`: added to the first `C` columns of `dx`
-    /// `[T, stride]` and, in the shapes of [`ConvParameters`](crate::ConvParameters), to weight and bias. `taps` is a buffer.
+    /// The gradients of one text `x` `[T, C]` for those of its results, `dy` `[T, C]`: added to the first `C` columns
+    /// of `dx` `[T, stride]` and, in the shapes of [`ConvParameters`](crate::ConvParameters), to weight and bias.
+    /// `taps` is a buffer.
     ///
     /// # Panics
     /// If the lengths do not fit.

@@ -50,8 +50,8 @@ impl Places {
 }
 
 impl TttParameters {
-    /// The parameters in a flat buffer, one after the other in the order of the fields; of a convolution the weight before the
-    /// bias. The gradients of [`RowWise::backward`](crate::RowWise::backward) lie in the same places.
+    /// The parameters in a flat buffer, one after the other in the order of the fields; of a convolution the weight
+    /// before the bias. The gradients of [`RowWise::backward`](crate::RowWise::backward) lie in the same places.
     ///
     /// # Errors
     /// [`TttError::Config`], [`TttError::Length`].

@@ -2,8 +2,8 @@
 //!
 //! The forward pass is that of inference to the last bit: the same rows, mini-batch by mini-batch. What the backward
 //! pass cannot cheaply compute again is kept in a [`Tape`]: the inner weights at the beginning of each mini-batch, the
-//! views, the inner model's outputs and the gradients that were written. The backward pass runs through the mini-batches from the last
-//! to the first and carries the gradient of the inner weights with it; nothing is detached.
+//! views, the inner model's outputs and the gradients that were written. The backward pass runs through the
+//! mini-batches from the last to the first and carries the gradient of the inner weights with it; nothing is detached.
 //!
 //! Paper: arXiv:2407.04620, section 2.5 and appendix C ("gradient checkpointing through time").
 
@@ -64,8 +64,8 @@ impl Workspace {
     }
 }
 
-/// The columns of a buffer `[n, stride]` that holds the products with all projections but the last, side by side in the order of
-/// [`Projection::of`]: queries, keys unless they share a projection, values, gate if there is one.
+/// The columns of a buffer `[n, stride]` that holds the products with all projections but the last, side by side in the
+/// order of [`Projection::of`]: queries, keys unless they share a projection, values, gate if there is one.
 #[derive(Clone, Copy, Debug)]
 struct Columns {
     k: Option<usize>,
@@ -85,8 +85,8 @@ impl Columns {
 }
 
 impl<'a> Inputs<'a> {
-    /// Inputs whose products lie side by side in `projected`, `[n, columns]`, in the order of [`Projection::of`] without the
-    /// last: queries, keys unless they share a projection, values, gate if there is one.
+    /// Inputs whose products lie side by side in `projected`, `[n, columns]`, in the order of [`Projection::of`]
+    /// without the last: queries, keys unless they share a projection, values, gate if there is one.
     ///
     /// # Panics
     /// If the buffer is not whole rows.
@@ -112,9 +112,9 @@ impl RowWise {
         window.div_ceil(self.config.mini_batch_size)
     }
 
-    /// Reads texts of `window` tokens each, every one from the first inner weights on: `out` `[n, w]` is what the output
-    /// projection has to be applied to, with the bits of [`RowWise::forward`]. What [`RowWise::backward`] needs is kept
-    /// in `tape`.
+    /// Reads texts of `window` tokens each, every one from the first inner weights on: `out` `[n, w]` is what the
+    /// output projection has to be applied to, with the bits of [`RowWise::forward`]. What [`RowWise::backward`] needs
+    /// is kept in `tape`.
     ///
     /// # Panics
     /// If lengths do not fit, or `n` is no multiple of `window`.
@@ -163,8 +163,8 @@ impl RowWise {
         self.finish(inputs.gate, 0, out, &mut work.scratch);
     }
 
-    /// The gradients of [`RowWise::forward_taped`] for the gradient `dout` `[n, w]` of its result: writes or adds those of the
-    /// inputs, and adds those of the parameters to `grads`, in the order of [`crate::TttParameters::from_flat`].
+    /// The gradients of [`RowWise::forward_taped`] for the gradient `dout` `[n, w]` of its result: writes or adds those
+    /// of the inputs, and adds those of the parameters to `grads`, in the order of [`crate::TttParameters::from_flat`].
     ///
     /// # Panics
     /// If lengths do not fit, or inputs, window and tape are not those of the forward pass.
