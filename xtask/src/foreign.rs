@@ -133,7 +133,7 @@ fn wasm() -> Result<(), XtaskError> {
         ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld"),
     ];
     let mut args = vec!["build", "--release", "-Z", "build-std=std,panic_abort", "--target", WASM];
-    args.extend(["--manifest-path", "xtask/wasm/Cargo.toml", "--target-dir", WASM_DIR]);
+    args.extend(["--manifest-path", "tools/wasm/Cargo.toml", "--target-dir", WASM_DIR]);
     run("cargo", &args, &env)?;
-    run("node", &["xtask/wasm/run.mjs", &format!("{WASM_DIR}/{WASM}/release/wasm-check.wasm")], &[])
+    run("node", &["tools/wasm/run.mjs", &format!("{WASM_DIR}/{WASM}/release/wasm-check.wasm")], &[])
 }
