@@ -277,6 +277,8 @@ impl Int16RowMut<'_> {
     ///
     /// # Panics
     /// If `i` is not the next one, or lies behind the last.
+    // Called once per 16 columns by code that is compiled for an instruction set: a call of its own costs more than the copy.
+    #[inline(always)]
     pub fn write(&mut self, i: usize, hi: &[i8; 16], lo: &[i8; 16], sum: i32) {
         assert!(i == self.written && i * CHUNK < self.k, "chunk {i} of a row of {}, {} written", self.k, self.written);
         let out = &mut self.digits[i * 2 * CHUNK..][..2 * CHUNK];
