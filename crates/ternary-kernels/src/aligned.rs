@@ -42,8 +42,8 @@ impl<T: Pod> AlignedBuf<T> {
         Self { store: Store::Lines(bytemuck::allocation::zeroed_vec(lines)), len, _of: std::marker::PhantomData }
     }
 
-    /// As [`AlignedBuf::zeroed`], for what is written once and then read as one stream again and again: weights. Where the system has
-    /// huge pages it lies in those, which such streams need to be as fast as the memory.
+    /// Like [`AlignedBuf::zeroed`], for weights: data that is written once and then streamed again and again. Where the
+    /// system has huge pages it is placed in those, which such streams need to be as fast as the memory.
     pub fn for_weights(len: usize) -> Self {
         #[cfg(target_os = "linux")]
         if let Some(bytes) = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes >= HUGE_FROM)

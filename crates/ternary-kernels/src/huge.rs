@@ -1,8 +1,8 @@
 //! Memory in huge pages, for weights that a product streams once per token.
 //!
 //! A stream over pages of 4 KiB asks for a translation every 64 cache lines, and the prefetchers of most CPUs stop at a page's end. In
-//! a virtual machine a translation is two walks, and reading memory can take twice as long as in pages of 2 MiB. Linux gives those to
-//! whoever asks (`madvise`), if a range of 2 MiB lies in one mapping. So matrices of a model share mappings of [`CHUNK_BYTES`].
+//! a virtual machine a translation is two walks, and reading memory can take twice as long as in pages of 2 MiB. Linux gives those on
+//! request (`madvise`), if a range of 2 MiB lies in one mapping. So matrices of a model share mappings of [`CHUNK_BYTES`].
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};

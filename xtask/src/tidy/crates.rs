@@ -18,7 +18,7 @@ const FORBID_UNSAFE: &[&str] = &["ttt-layer", "bitnet-model", "bitnet", "bitnet-
 const DENY_UNSAFE: &[&str] = &["loader"];
 
 /// The kernels know nothing of tensors, files and models.
-const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "rayon", "thiserror"];
+const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "memmap2", "rayon", "thiserror"];
 
 /// What the facade's default tree must not hold: asynchronous runtimes, other people's C, and what builds C.
 const BANNED: &[(&str, &str)] = &[

@@ -43,7 +43,7 @@ pub(crate) const NAME: &str = "base3_avx512vbmi";
 const MAX_FEW: usize = 5;
 
 /// Tokens up to which weights are unpacked in registers, again for each [`MAX_FEW`] of them; more of them share what is
-/// taken apart once.
+/// unpacked once.
 const MAX_STREAMED: usize = 12;
 
 /// Groups between two flushes of the GEMV accumulators. The widest gets two products of at most `64 * 2 * 127 * 4` to a
