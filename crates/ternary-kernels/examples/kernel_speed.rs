@@ -3,7 +3,8 @@
 //!
 //! Timings of all kernels take turns, so that a change of the machine's speed meets all of them: read columns against each
 //! other. `cargo run --release --example kernel_speed -- [--cached] [NAME]...` takes the kernels whose names contain one of
-//! `NAME`; with `--cached`, one thread multiplies two shapes with one and with 128 tokens, one line for each kernel.
+//! `NAME`; with `--cached`, one thread multiplies two shapes with one and with 128 tokens, one line for each kernel; with `--gemm`
+//! it multiplies them with several numbers of tokens, in blocks of rows as an engine does, and prints GOP/s.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -65,9 +66,13 @@ fn main() {
     let batch = |n: usize| Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     let cached = wanted.iter().any(|w| w == "--cached");
-    wanted.retain(|w| w != "--cached");
+    let gemm = wanted.iter().any(|w| w == "--gemm");
+    wanted.retain(|w| w != "--cached" && w != "--gemm");
     let wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
     let kernels = || registry().iter().filter_map(Entry::kernel).filter(|k| wanted(k.name()));
+    if gemm {
+        return many_tokens(&kernels().collect::<Vec<_>>(), &trits, &codes);
+    }
     if cached {
         return in_cache(&kernels().collect::<Vec<_>>(), &trits, &codes);
     }
@@ -143,6 +148,33 @@ fn in_cache(kernels: &[Arc<dyn Kernel>], trits: &[i8], codes: &[i8]) {
     for (i, kernel) in kernels.iter().enumerate() {
         let cells: String = columns.iter().map(|c| format!(" {:11.4}", c[i])).collect();
         println!("{:20}{cells}", kernel.name());
+    }
+}
+
+/// Products of several tokens, one thread, weights in the cache where they fit: GOP/s.
+fn many_tokens(kernels: &[Arc<dyn Kernel>], trits: &[i8], codes: &[i8]) {
+    const TOKENS: [usize; 8] = [8, 16, 24, 32, 48, 64, 128, 512];
+    println!("{:30}{}", "GOP/s, one thread", TOKENS.map(|n| format!(" {:>7}", format!("N={n}"))).concat());
+    for rows in [2560, ROWS] {
+        let w = TernaryMatrix::from_trits(rows, COLS, &trits[..rows * COLS], Scales::Tensor(1.0)).expect("trits");
+        let packed = |kernel: &Arc<dyn Kernel>| vec![kernel.prepack(&w).expect("every shape can be packed")];
+        let all: Vec<Candidate> =
+            kernels.iter().map(|kernel| Candidate { kernel: kernel.clone(), copies: packed(kernel) }).collect();
+        let mut acc = vec![0; 512 * ternary_kernels::row_block(16)];
+        let columns = TOKENS.map(|n| {
+            let x = Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
+            let ms = medians(&all, |c| {
+                for rows in c.copies[0].blocks(0..rows) {
+                    let w = c.copies[0].rows_range(rows).expect("blocks of panels");
+                    c.kernel.gemm(black_box(&w), &x.view(), &mut acc[..n * w.rows()]);
+                }
+            });
+            ms.iter().map(|ms| 2.0 * (n * rows * COLS) as f64 / ms / 1e6).collect::<Vec<_>>()
+        });
+        for (i, c) in all.iter().enumerate() {
+            let cells: String = columns.iter().map(|c| format!(" {:7.0}", c[i])).collect();
+            println!("{:30}{cells}", format!("{rows} x {COLS}, {}", c.kernel.name()));
+        }
     }
 }
 

@@ -82,6 +82,17 @@ impl<'a> Int4Matrix<'a> {
     pub fn sums(&self) -> &'a [i32] {
         self.sums
     }
+    /// Rows `range` as a matrix of their own.
+    ///
+    /// # Panics
+    /// If the range lies outside of `0..n`.
+    pub fn rows(&self, range: std::ops::Range<usize>) -> Self {
+        Self {
+            nibbles: &self.nibbles[range.start * self.stride..range.end * self.stride],
+            sums: &self.sums[range],
+            ..*self
+        }
+    }
     /// Row `t`.
     ///
     /// # Panics

@@ -53,6 +53,7 @@ pub use scales::Scales;
 pub mod ops;
 mod split;
 pub mod team;
+mod token_tables;
 pub mod tune;
 
 pub use ops::{Ops, RopeTable};

@@ -21,12 +21,16 @@
 //! A tile of one panel by up to five tokens is computed 8 rows at a time, so that its sums stay in registers: with 16
 //! rows at a time the 16 registers do not suffice, and it is 1.6 times slower, although activations are then read half
 //! as often. Codes are cut out once per chunk and field.
+//!
+//! Tiles of many tokens are looked up instead, see [`crate::token_tables`].
 
 use std::arch::x86_64::*;
 
 use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::Avx2;
-use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{
+    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix, token_tables,
+};
 
 pub(crate) const NAME: &str = "i2s_avx2";
 
@@ -50,12 +54,12 @@ const _: () = assert!(GEMM_FLUSH * 4 * (2 * 127 * 2) <= i16::MAX as usize);
 #[derive(Debug)]
 pub(crate) struct I2sAvx2 {
     /// Proof that the functions compiled for the instruction set may be called.
-    _cpu: Avx2,
+    cpu: Avx2,
 }
 
 impl I2sAvx2 {
     pub(crate) fn new(cpu: Avx2) -> Self {
-        Self { _cpu: cpu }
+        Self { cpu }
     }
 }
 
@@ -88,6 +92,17 @@ impl Kernel for I2sAvx2 {
 
 impl I2sAvx2 {
     fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+        token_tables::split(
+            w,
+            x,
+            acc,
+            // SAFETY: `self` holds the proof that this CPU has what `tables` is compiled for.
+            |product, acc| unsafe { tables(self.cpu, product, acc) },
+            |x, acc| self.multiply(w, x, acc),
+        );
+    }
+
+    fn multiply(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
         let Some(product) = Product::new(w, x, acc) else { return };
         let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
@@ -95,6 +110,12 @@ impl I2sAvx2 {
             unsafe { tiles(&product, &t, acc) }
         });
     }
+}
+
+/// All tokens by tables that they share.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tables(cpu: Avx2, product: &Product<'_>, acc: &mut [i32]) {
+    token_tables::product::<_, 2>(cpu, product, acc);
 }
 
 /// All panels times token 0.

@@ -192,6 +192,22 @@ macro_rules! kernel {
 
         impl $kernel {
             fn in_tiles(&self, w: &crate::PackedRows<'_>, x: crate::i2s::Activations<'_>, acc: &mut [i32]) {
+                #[target_feature(enable = $features)]
+                fn compiled(cpu: $token, product: &crate::i2s::Product<'_>, acc: &mut [i32]) {
+                    crate::token_tables::product::<_, 4>(cpu, product, acc);
+                }
+                crate::token_tables::split(
+                    w,
+                    x,
+                    acc,
+                    // SAFETY: the token proves that this CPU has what `compiled` is compiled for.
+                    #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
+                    |product, acc| unsafe { compiled(self.cpu, product, acc) },
+                    |x, acc| self.multiply(w, x, acc),
+                );
+            }
+
+            fn multiply(&self, w: &crate::PackedRows<'_>, x: crate::i2s::Activations<'_>, acc: &mut [i32]) {
                 use crate::i2s::lanes128::{MAX_TOKENS, tiles};
                 use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Product, Tile};
 

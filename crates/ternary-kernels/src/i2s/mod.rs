@@ -186,6 +186,14 @@ impl<'a> From<&Int4Matrix<'a>> for Activations<'a> {
 }
 
 impl<'a> Activations<'a> {
+    /// Those of the tokens in `range`.
+    pub(crate) fn rows(&self, range: Range<usize>) -> Self {
+        match self {
+            Self::Int8(x) => Self::Int8(x.rows(range)),
+            Self::Int4(x) => Self::Int4(x.rows(range)),
+        }
+    }
+
     /// Activations per token, those with their padding, tokens and sums.
     pub(crate) fn shape(&self) -> (usize, usize, &'a [i32]) {
         let (k, padded, rows, sums) = match self {
@@ -211,7 +219,7 @@ pub(crate) struct Product<'a> {
 
 impl<'a> Product<'a> {
     /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
-    fn new(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
+    pub(crate) fn new(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
         assert_eq!(w.panel_bytes(), chunks_of(w.cols()) * CHUNK_BYTES, "i2s: weights in another layout");
         let (panels, _) = w.bytes().as_chunks();
         Some(Self { panels, ..Self::without_weights(w, x, acc)? })
@@ -254,7 +262,7 @@ impl<'a> Product<'a> {
     }
 
     /// Panel `p`.
-    fn panel(&self, p: usize) -> &'a [Chunk] {
+    pub(crate) fn panel(&self, p: usize) -> &'a [Chunk] {
         &self.panels[p * self.chunks..(p + 1) * self.chunks]
     }
 
@@ -283,6 +291,19 @@ impl<'a> Product<'a> {
         let out = &mut acc[t * self.rows..][row..end];
         // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
         out.iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[t]));
+    }
+
+    /// Sets the results of panel `p` for token `t` to sums of trit times activation, or adds them to what is there.
+    #[inline(always)]
+    pub(crate) fn put(&self, p: usize, t: usize, sums: &[i16; PANEL_ROWS], set: bool, acc: &mut [i32]) {
+        let row = p * PANEL_ROWS;
+        let out = &mut acc[t * self.rows..][row..self.rows.min(row + PANEL_ROWS)];
+        let put = |(a, s): (&mut i32, &i16)| *a = i32::from(*s) + if set { 0 } else { *a };
+        match out.as_mut_array::<PANEL_ROWS>() {
+            // A known length becomes vector instructions.
+            Some(out) => out.iter_mut().zip(sums).for_each(put),
+            None => out.iter_mut().zip(sums).for_each(put),
+        }
     }
 
     /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens by

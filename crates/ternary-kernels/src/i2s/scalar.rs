@@ -5,6 +5,7 @@
 //! their activation in 16 bits; sums stay in 16 bits for [`FLUSH`] chunks and are then added to i32 row sums.
 
 use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
+use crate::token_tables::{self, Portable};
 use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
 pub(crate) const NAME: &str = "i2s_scalar";
@@ -51,6 +52,11 @@ impl Kernel for I2sScalar {
 }
 
 fn product_of(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+    let tables = |product: &Product<'_>, acc: &mut [i32]| token_tables::product::<_, 4>(Portable, product, acc);
+    token_tables::split(w, x, acc, tables, |x, acc| multiply(w, x, acc));
+}
+
+fn multiply(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
     let Some(product) = Product::new(w, x, acc) else { return };
     let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
     product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| tiles(&product, &t, acc));

@@ -1,0 +1,37 @@
+//! What an instruction set has to do for tables that tokens share.
+
+use bytemuck::Pod;
+
+/// Additions of 16-bit lanes, a lane for each token, and what turns rows to columns. `self` is a proof token, so the methods
+/// are safe.
+pub(crate) trait TokenLanes: Copy {
+    /// [`TokenLanes::LANES`] lanes of i16.
+    type Register: Copy;
+    /// The same in memory.
+    type Memory: Pod;
+    /// 16 bytes, or eight numbers of 16 bits.
+    type Bytes: Copy;
+    const LANES: usize;
+    /// Lanes of zero.
+    const ZERO: Self::Memory;
+
+    fn zero(self) -> Self::Register;
+    fn load(self, from: &Self::Memory) -> Self::Register;
+    fn store(self, v: Self::Register, to: &mut Self::Memory);
+    /// Wraps.
+    fn add(self, a: Self::Register, b: Self::Register) -> Self::Register;
+    /// Wraps.
+    fn sub(self, a: Self::Register, b: Self::Register) -> Self::Register;
+    /// The first [`TokenLanes::LANES`] numbers of `x`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    fn widen(self, x: &[i8]) -> Self::Register;
+
+    fn load_bytes(self, from: &[u8; 16]) -> Self::Bytes;
+    fn store_bytes(self, v: Self::Bytes, to: &mut [u8; 16]);
+    /// `a0 b0 a1 b1 ...`, the first and the second half.
+    fn zip_bytes(self, a: Self::Bytes, b: Self::Bytes) -> [Self::Bytes; 2];
+    /// The same for numbers of 16 bits.
+    fn zip_pairs(self, a: Self::Bytes, b: Self::Bytes) -> [Self::Bytes; 2];
+}

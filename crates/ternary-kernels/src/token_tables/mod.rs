@@ -1,0 +1,333 @@
+//! Products of many tokens without dot products: tables of sums that the tokens of a tile share.
+//!
+//! A byte of the I2_S layout holds four weights of one row, so 81 values, and it meets the same four columns for every row
+//! of a panel. For a tile of [`TOKENS`] tokens, the 81 sums of those columns' activations are made once: an *entry* holds
+//! the sum of each token, [`TOKENS`] lanes of 16 bits. Every row then adds the entry that its byte names:
+//!
+//! ```text
+//!                          token 0  1  2 ... 31
+//! entry  0   -a -b -c -d   [                   ]     byte of row 0 = 1  ->  sums of row 0 += entry 1
+//! entry  1    0 -b -c -d   [                   ]     byte of row 1 = 80 ->  sums of row 1 += entry 80
+//!  ...                                                ...
+//! entry 80    a  b  c  d   [                   ]     a to d: columns 16t + c + 0, 4, 8, 12
+//! ```
+//!
+//! A lookup is two additions on 256 bits, or four on 128, and stands for 128 multiply-adds. An entry is made from another one by one
+//! addition. No multiplication, no shuffle, no horizontal sum: what a CPU needs is additions of 16 bits. The weights stay packed as
+//! they are for one token, and GEMV goes on reading them.
+//!
+//! # Order
+//! ```text
+//! for each block of BLOCK_PANELS panels, for each tile of tokens:
+//!     for each step of STEP_CHUNKS chunks:
+//!         turn the activations: a column of all tokens side by side
+//!         widen the 16-bit sums first where this step could overflow them
+//!         make the tables of the step, 16 of them
+//!         for each row: 16 lookups, added to the row's 16-bit sums
+//!     widen
+//! ```
+//! The tables, 83 KB, and the sums, 64 KB, stay in the second-level cache; every row has its sums in registers for 16 lookups.
+//!
+//! # Exactness
+//! No sum of a token exceeds the sum of the magnitudes of the activations that went into it. That sum is counted, and 16-bit sums
+//! are widened before it passes `2^15 - 1`: after at least 256 columns, typically after a thousand.
+//!
+//! The idea is Vec-LUT's (arXiv 2512.06443). See `docs/adr/0031-tables-shared-by-tokens.md`.
+
+use std::ops::Range;
+
+use crate::PackedRows;
+use crate::i2s::{Activations, Acts, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, even_parts};
+
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "wasm32")]
+mod wasm;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use lanes::TokenLanes;
+pub(crate) use portable::Portable;
+
+/// Tokens of a tile: the lanes of an entry.
+pub(crate) const TOKENS: usize = 32;
+
+/// Rows below which making tables costs more than they save.
+const ROWS_FROM: usize = 160;
+/// Tokens of a last tile below which multiplying is faster than a tile with idle lanes.
+const LAST_FROM: usize = 20;
+
+/// Entries of a table, the sums of four activations times trits.
+const ENTRIES: usize = 81;
+/// Chunks of a step: what the padding of rows is a multiple of.
+const STEP_CHUNKS: usize = 4;
+/// Tables of a step, one for each byte of a row.
+const TABLES: usize = STEP_CHUNKS * 4;
+/// Columns of a step.
+const STEP_COLS: usize = STEP_CHUNKS * CHUNK_COLS;
+/// Panels whose 16-bit sums are kept at a time: 64 KB.
+const BLOCK_PANELS: usize = 64;
+
+// A step fits the 16-bit sums whatever the activations.
+const _: () = assert!(STEP_COLS * 127 <= i16::MAX as usize);
+
+/// On a boundary of cache lines, so that an entry is one line.
+#[repr(C, align(64))]
+struct Lines<T>(T);
+
+/// The activations of a step, each column's of all tokens side by side.
+type Columns = Lines<[[i8; TOKENS]; STEP_COLS]>;
+/// Bytes of a panel in a step, each the number of an entry.
+type Numbers = [[[u8; 4]; PANEL_ROWS]; STEP_CHUNKS];
+
+/// How many of `n` tokens, the first ones, tables multiply with `rows` rows; the others are multiplied as usual.
+pub(crate) fn tokens_of(rows: usize, n: usize) -> usize {
+    if rows < ROWS_FROM {
+        return 0;
+    }
+    if n % TOKENS < LAST_FROM { n - n % TOKENS } else { n }
+}
+
+/// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for an instruction set, and the
+/// rest, where there is one, by `multiply`.
+pub(crate) fn split(
+    w: &PackedRows<'_>,
+    x: Activations<'_>,
+    acc: &mut [i32],
+    tables: impl FnOnce(&Product<'_>, &mut [i32]),
+    multiply: impl FnOnce(Activations<'_>, &mut [i32]),
+) {
+    let n = x.shape().2.len();
+    let shared = tokens_of(w.rows(), n);
+    if shared == 0 {
+        return multiply(x, acc);
+    }
+    // The lengths that this cut relies on; `Product` checks those of the parts.
+    assert_eq!(acc.len(), n * w.rows(), "accumulators");
+    let (first, rest) = acc.split_at_mut(shared * w.rows());
+    if let Some(product) = Product::new(w, x.rows(0..shared), first) {
+        tables(&product, first);
+    }
+    if shared < n {
+        multiply(x.rows(shared..n), rest);
+    }
+}
+
+/// `acc[t * rows + r]` for all tokens of the product; `P` registers of `s` are [`TOKENS`] lanes.
+#[inline(always)]
+pub(crate) fn product<S: TokenLanes, const P: usize>(s: S, product: &Product<'_>, acc: &mut [i32]) {
+    const { assert!(P * S::LANES == TOKENS) };
+    let mut tables = Lines([[[S::ZERO; P]; ENTRIES]; TABLES]);
+    let mut sums = Lines([[[S::ZERO; P]; PANEL_ROWS]; BLOCK_PANELS]);
+    let mut columns = Lines([[0; TOKENS]; STEP_COLS]);
+    for panels in even_parts(0..product.panel_count(), BLOCK_PANELS) {
+        for first in (0..product.tokens()).step_by(TOKENS) {
+            let tokens = first..product.tokens().min(first + TOKENS);
+            // Of the activations in the 16-bit sums; which sums are the first of all.
+            let (mut magnitudes, mut narrow, mut first) = ([0u32; TOKENS], false, true);
+            for start in (0..product.chunks()).step_by(STEP_CHUNKS) {
+                let step = turn(s, product, tokens.clone(), start, &mut columns);
+                let full = magnitudes.iter().zip(&step).any(|(m, s)| m + s > i16::MAX as u32);
+                if full && narrow {
+                    widen(s, product, &sums.0, panels.clone(), tokens.clone(), first, acc);
+                    (magnitudes, narrow, first) = ([0; TOKENS], false, false);
+                }
+                magnitudes.iter_mut().zip(step).for_each(|(m, s)| *m += s);
+                make_tables(s, &columns, &mut tables.0);
+                look_up(s, product, panels.clone(), start, &tables.0, narrow, &mut sums.0);
+                narrow = true;
+            }
+            widen(s, product, &sums.0, panels.clone(), tokens, first, acc);
+        }
+    }
+}
+
+/// Turns the activations of the step that begins at chunk `start`; tokens beyond the last are zero. Returns the sum of
+/// magnitudes of each token.
+#[inline(always)]
+fn turn<S: TokenLanes>(
+    s: S,
+    product: &Product<'_>,
+    tokens: Range<usize>,
+    start: usize,
+    columns: &mut Columns,
+) -> [u32; TOKENS] {
+    let mut magnitudes = [0; TOKENS];
+    let mut acts: [Acts; TOKENS] = [[0; CHUNK_COLS]; TOKENS];
+    for (c, columns) in columns.0.as_chunks_mut::<CHUNK_COLS>().0.iter_mut().enumerate() {
+        product.interleave(tokens.clone(), start + c..start + c + 1, &mut acts);
+        for (sum, acts) in magnitudes.iter_mut().zip(&acts) {
+            *sum += acts.iter().map(|&q| u32::from((q as i8).unsigned_abs())).sum::<u32>();
+        }
+        for (half, acts) in acts.as_chunks::<16>().0.iter().enumerate() {
+            let turned = turn_16(s, acts);
+            for (column, turned) in columns.iter_mut().zip(turned) {
+                let column: &mut [u8] = bytemuck::cast_slice_mut(column);
+                s.store_bytes(turned, &mut column.as_chunks_mut().0[half]);
+            }
+        }
+    }
+    magnitudes
+}
+
+/// Rows become columns. A round of a perfect shuffle brings the two halves of the number of a row to the number of a column
+/// bit by bit, so four rounds turn sixteen rows.
+#[inline(always)]
+fn turn_16<S: TokenLanes>(s: S, rows: &[[u8; 16]; 16]) -> [S::Bytes; 16] {
+    let mut v = [s.load_bytes(&rows[0]); 16];
+    for i in 0..16 {
+        v[i] = s.load_bytes(&rows[i]);
+    }
+    for _ in 0..4 {
+        let from = v;
+        for i in 0..8 {
+            [v[2 * i], v[2 * i + 1]] = s.zip_bytes(from[i], from[i + 8]);
+        }
+    }
+    v
+}
+
+/// As [`turn_16`], for eight rows of eight numbers of 16 bits.
+#[inline(always)]
+fn turn_8<S: TokenLanes>(s: S, mut v: [S::Bytes; 8]) -> [S::Bytes; 8] {
+    for _ in 0..3 {
+        let from = v;
+        for i in 0..4 {
+            [v[2 * i], v[2 * i + 1]] = s.zip_pairs(from[i], from[i + 4]);
+        }
+    }
+    v
+}
+
+/// The tables of a step: entry `d0 + 3 d1 + 9 d2 + 27 d3` of table `4i + c` is the sum of `(dj - 1)` times the activations of
+/// column `16i + 4j + c`.
+#[inline(always)]
+fn make_tables<S: TokenLanes, const P: usize>(
+    s: S,
+    columns: &Columns,
+    tables: &mut [[[S::Memory; P]; ENTRIES]; TABLES],
+) {
+    for (t, table) in tables.iter_mut().enumerate() {
+        let at = t / 4 * CHUNK_COLS + t % 4;
+        let mut x = [[s.zero(); P]; 4];
+        for j in 0..4 {
+            for p in 0..P {
+                x[j][p] = s.widen(&columns.0[at + 4 * j][p * S::LANES..]);
+            }
+        }
+        let mut third = [s.zero(); P];
+        for x in &x {
+            for p in 0..P {
+                third[p] = s.sub(third[p], x[p]);
+            }
+        }
+        for d3 in 0..3 {
+            let mut second = third;
+            for d2 in 0..3 {
+                let mut first = second;
+                for d1 in 0..3 {
+                    let at = 27 * d3 + 9 * d2 + 3 * d1;
+                    for p in 0..P {
+                        let middle = s.add(first[p], x[0][p]);
+                        s.store(first[p], &mut table[at][p]);
+                        s.store(middle, &mut table[at + 1][p]);
+                        s.store(s.add(middle, x[0][p]), &mut table[at + 2][p]);
+                        first[p] = s.add(first[p], x[1][p]);
+                    }
+                }
+                for p in 0..P {
+                    second[p] = s.add(second[p], x[2][p]);
+                }
+            }
+            for p in 0..P {
+                third[p] = s.add(third[p], x[3][p]);
+            }
+        }
+    }
+}
+
+/// Adds the entries of all rows of `panels` to their sums, or sets them where there are none yet (`add` is false).
+#[inline(always)]
+fn look_up<S: TokenLanes, const P: usize>(
+    s: S,
+    product: &Product<'_>,
+    panels: Range<usize>,
+    start: usize,
+    tables: &[[[S::Memory; P]; ENTRIES]; TABLES],
+    add: bool,
+    sums: &mut [[[S::Memory; P]; PANEL_ROWS]; BLOCK_PANELS],
+) {
+    for (p, sums) in panels.zip(sums) {
+        let numbers = numbers(&product.panel(p)[start..start + STEP_CHUNKS]);
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let mut v = [s.zero(); P];
+            if add {
+                for p in 0..P {
+                    v[p] = s.load(&sums[p]);
+                }
+            }
+            for i in 0..STEP_CHUNKS {
+                let four = u32::from_le_bytes(numbers[i][r]);
+                for c in 0..4 {
+                    // SAFETY: `numbers` are below `ENTRIES`, whatever the weights are.
+                    let entry = unsafe { tables[4 * i + c].get_unchecked((four >> (8 * c) & 0xff) as usize) };
+                    for p in 0..P {
+                        v[p] = s.add(v[p], s.load(&entry[p]));
+                    }
+                }
+            }
+            for p in 0..P {
+                s.store(v[p], &mut sums[p]);
+            }
+        }
+    }
+}
+
+/// The numbers of the entries that the bytes of one panel name, all below [`ENTRIES`]: four digits to base 3 instead of base 4.
+#[inline(always)]
+fn numbers(chunks: &[Chunk]) -> Numbers {
+    let mut out = [[0; CHUNK_BYTES]; STEP_CHUNKS];
+    for (out, chunk) in out.iter_mut().zip(chunks) {
+        for (out, byte) in out.iter_mut().zip(chunk) {
+            let pairs = byte - (byte >> 2 & 0x33);
+            // Only a byte that was never written by this crate, with a code of 3, passes the last entry.
+            *out = (pairs - 7 * (pairs >> 4)).min(ENTRIES as u8 - 1);
+        }
+    }
+    bytemuck::cast(out)
+}
+
+/// Sets `acc` to the 16-bit sums of `panels` and `tokens`, or adds them (`set` is false).
+#[inline(always)]
+fn widen<S: TokenLanes, const P: usize>(
+    s: S,
+    product: &Product<'_>,
+    sums: &[[[S::Memory; P]; PANEL_ROWS]; BLOCK_PANELS],
+    panels: Range<usize>,
+    tokens: Range<usize>,
+    set: bool,
+    acc: &mut [i32],
+) {
+    for (p, sums) in panels.zip(sums) {
+        for (eight, first) in tokens.clone().step_by(8).enumerate() {
+            let mut turned = [[[0i16; 8]; 2]; 8];
+            for half in 0..2 {
+                let mut v = [s.load_bytes(&[0; 16]); 8];
+                for i in 0..8 {
+                    let row: &[[u8; 16]] = bytemuck::cast_slice(sums[8 * half + i].as_slice());
+                    v[i] = s.load_bytes(&row[eight]);
+                }
+                for (turned, v) in turned.iter_mut().zip(turn_8(s, v)) {
+                    s.store_bytes(v, bytemuck::cast_mut(&mut turned[half]));
+                }
+            }
+            for (t, turned) in (first..tokens.end).zip(&turned) {
+                product.put(p, t, bytemuck::cast_ref(turned), set, acc);
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Tables shared by tokens on NEON without the dot-product extension.
+
+use std::arch::aarch64::*;
+
+use super::TokenLanes;
+use crate::isa::{Neon, proven};
+
+impl TokenLanes for Neon {
+    type Register = int16x8_t;
+    type Memory = [i16; 8];
+    type Bytes = uint8x16_t;
+    const LANES: usize = 8;
+    const ZERO: [i16; 8] = [0; 8];
+
+    #[inline(always)]
+    fn zero(self) -> int16x8_t {
+        proven!(self, vdupq_n_s16(0))
+    }
+    #[inline(always)]
+    fn load(self, from: &[i16; 8]) -> int16x8_t {
+        // SAFETY: the token proves NEON; the 16 bytes are readable, and the load needs no alignment.
+        unsafe { vld1q_s16(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, v: int16x8_t, to: &mut [i16; 8]) {
+        // SAFETY: the token proves NEON; the 16 bytes are writable, and the store needs no alignment.
+        unsafe { vst1q_s16(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: int16x8_t, b: int16x8_t) -> int16x8_t {
+        proven!(self, vaddq_s16(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: int16x8_t, b: int16x8_t) -> int16x8_t {
+        proven!(self, vsubq_s16(a, b))
+    }
+    #[inline(always)]
+    fn widen(self, x: &[i8]) -> int16x8_t {
+        let x = &x[..8];
+        // SAFETY: the token proves NEON; the 8 bytes are readable, and the load needs no alignment.
+        unsafe { vmovl_s8(vld1_s8(x.as_ptr())) }
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 16]) -> uint8x16_t {
+        // SAFETY: the token proves NEON; the 16 bytes are readable, and the load needs no alignment.
+        unsafe { vld1q_u8(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: uint8x16_t, to: &mut [u8; 16]) {
+        // SAFETY: the token proves NEON; the 16 bytes are writable, and the store needs no alignment.
+        unsafe { vst1q_u8(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn zip_bytes(self, a: uint8x16_t, b: uint8x16_t) -> [uint8x16_t; 2] {
+        proven!(self, [vzip1q_u8(a, b), vzip2q_u8(a, b)])
+    }
+    #[inline(always)]
+    fn zip_pairs(self, a: uint8x16_t, b: uint8x16_t) -> [uint8x16_t; 2] {
+        proven!(self, {
+            let (a, b) = (vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b));
+            [vreinterpretq_u8_u16(vzip1q_u16(a, b)), vreinterpretq_u8_u16(vzip2q_u16(a, b))]
+        })
+    }
+}

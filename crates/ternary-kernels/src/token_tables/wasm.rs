@@ -1,0 +1,65 @@
+//! Tables shared by tokens on WebAssembly SIMD.
+
+use std::arch::wasm32::*;
+
+use super::TokenLanes;
+use crate::isa::Simd128;
+
+impl TokenLanes for Simd128 {
+    type Register = v128;
+    type Memory = [i16; 8];
+    type Bytes = v128;
+    const LANES: usize = 8;
+    const ZERO: [i16; 8] = [0; 8];
+
+    #[inline(always)]
+    fn zero(self) -> v128 {
+        i16x8_splat(0)
+    }
+    #[inline(always)]
+    fn load(self, from: &[i16; 8]) -> v128 {
+        // SAFETY: 16 readable bytes, and the load needs no alignment.
+        unsafe { v128_load(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store(self, v: v128, to: &mut [i16; 8]) {
+        // SAFETY: 16 writable bytes, and the store needs no alignment.
+        unsafe { v128_store(to.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: v128, b: v128) -> v128 {
+        i16x8_add(a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: v128, b: v128) -> v128 {
+        i16x8_sub(a, b)
+    }
+    #[inline(always)]
+    fn widen(self, x: &[i8]) -> v128 {
+        let x = &x[..8];
+        // SAFETY: 8 readable bytes, and the load needs no alignment.
+        unsafe { i16x8_load_extend_i8x8(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 16]) -> v128 {
+        // SAFETY: 16 readable bytes, and the load needs no alignment.
+        unsafe { v128_load(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: v128, to: &mut [u8; 16]) {
+        // SAFETY: 16 writable bytes, and the store needs no alignment.
+        unsafe { v128_store(to.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn zip_bytes(self, a: v128, b: v128) -> [v128; 2] {
+        [
+            i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b),
+            i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b),
+        ]
+    }
+    #[inline(always)]
+    fn zip_pairs(self, a: v128, b: v128) -> [v128; 2] {
+        [i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(a, b), i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(a, b)]
+    }
+}
