@@ -74,7 +74,7 @@ fn every_kernel_equals_the_oracle_with_int4_activations() {
         }
         // So many tokens that kernels take another way.
         let long = if emulated() { (16, 2700, 66) } else { (16, 6912, 130) };
-        for (rows, cols, n) in [(33, 200, 65), (20, 2600, 79), long] {
+        for (rows, cols, n) in [(33, 200, 65), (20, 2600, 79), (179, 330, 53), long] {
             let w = matrix(rows, cols, &rng.trits(rows * cols));
             check_a4(&kernel, &w, n, &rng.int4_codes(n * cols), &mut widened);
         }
@@ -106,7 +106,7 @@ fn every_kernel_equals_the_oracle_for_every_size() {
 fn many_tokens_equal_the_oracle() {
     let mut rng = Rng::new(2);
     for kernel in kernels_available() {
-        for (rows, cols, n) in [(17, 100, 65), (35, 65, 77), (48, 320, 90), (150, 2650, 67)] {
+        for (rows, cols, n) in [(17, 100, 65), (35, 65, 77), (48, 320, 90), (150, 2650, 67), (177, 2650, 53), (1050, 90, 40)] {
             check(&kernel, rows, cols, n, &rng.trits(rows * cols), &rng.codes(n * cols));
         }
     }
@@ -158,6 +158,22 @@ proptest! {
                 prop_assert_eq!(&acc[..], &expected[rows..][range]);
             }
             prop_assert_eq!(covered, rows);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+    /// Rows and tokens enough for tables that tokens share, and too few of either; activations small and large.
+    #[test]
+    fn many_rows_and_tokens_equal_the_oracle(
+        rows in 140usize..200, cols in 1usize..700, n in 16usize..70, largest in 1u64..128, seed in any::<u64>(),
+    ) {
+        let mut rng = Rng::new(seed);
+        let trits = rng.trits(rows * cols);
+        let codes: Vec<i8> = (0..n * cols).map(|_| (rng.below(2 * largest + 1) as i64 - largest as i64) as i8).collect();
+        for kernel in kernels_available().iter().filter(|kernel| kernel.name().starts_with("i2s")) {
+            check(kernel, rows, cols, n, &trits, &codes);
         }
     }
 }

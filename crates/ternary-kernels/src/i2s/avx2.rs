@@ -93,6 +93,7 @@ impl Kernel for I2sAvx2 {
 impl I2sAvx2 {
     fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
         token_tables::split(
+            self.cpu,
             w,
             x,
             acc,

@@ -197,6 +197,7 @@ macro_rules! kernel {
                     crate::token_tables::product::<_, 4>(cpu, product, acc);
                 }
                 crate::token_tables::split(
+                    self.cpu,
                     w,
                     x,
                     acc,

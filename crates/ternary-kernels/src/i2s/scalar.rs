@@ -53,7 +53,7 @@ impl Kernel for I2sScalar {
 
 fn product_of(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
     let tables = |product: &Product<'_>, acc: &mut [i32]| token_tables::product::<_, 4>(Portable, product, acc);
-    token_tables::split(w, x, acc, tables, |x, acc| multiply(w, x, acc));
+    token_tables::split(Portable, w, x, acc, tables, |x, acc| multiply(w, x, acc));
 }
 
 fn multiply(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {

@@ -12,6 +12,8 @@ pub(crate) trait TokenLanes: Copy {
     /// 16 bytes, or eight numbers of 16 bits.
     type Bytes: Copy;
     const LANES: usize;
+    /// Tokens of a last tile below which multiplying is faster than a tile with idle lanes.
+    const LAST_FROM: usize;
     /// Lanes of zero.
     const ZERO: Self::Memory;
 

@@ -58,9 +58,6 @@ pub(crate) const TOKENS: usize = 32;
 
 /// Rows below which making tables costs more than they save.
 const ROWS_FROM: usize = 160;
-/// Tokens of a last tile below which multiplying is faster than a tile with idle lanes.
-const LAST_FROM: usize = 20;
-
 /// Entries of a table, the sums of four activations times trits.
 const ENTRIES: usize = 81;
 /// Chunks of a step: what the padding of rows is a multiple of.
@@ -84,17 +81,19 @@ type Columns = Lines<[[i8; TOKENS]; STEP_COLS]>;
 /// Bytes of a panel in a step, each the number of an entry.
 type Numbers = [[[u8; 4]; PANEL_ROWS]; STEP_CHUNKS];
 
-/// How many of `n` tokens, the first ones, tables multiply with `rows` rows; the others are multiplied as usual.
-pub(crate) fn tokens_of(rows: usize, n: usize) -> usize {
+/// How many of `n` tokens, the first ones, tables multiply with `rows` rows; the others are multiplied as usual. A last tile is one
+/// from `last_from` tokens.
+fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
     if rows < ROWS_FROM {
         return 0;
     }
-    if n % TOKENS < LAST_FROM { n - n % TOKENS } else { n }
+    if n % TOKENS < last_from { n - n % TOKENS } else { n }
 }
 
-/// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for an instruction set, and the
-/// rest, where there is one, by `multiply`.
-pub(crate) fn split(
+/// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for the
+/// instruction set, and the rest, where there is one, by `multiply`.
+pub(crate) fn split<S: TokenLanes>(
+    _: S,
     w: &PackedRows<'_>,
     x: Activations<'_>,
     acc: &mut [i32],
@@ -102,7 +101,7 @@ pub(crate) fn split(
     multiply: impl FnOnce(Activations<'_>, &mut [i32]),
 ) {
     let n = x.shape().2.len();
-    let shared = tokens_of(w.rows(), n);
+    let shared = tokens_of(w.rows(), n, S::LAST_FROM);
     if shared == 0 {
         return multiply(x, acc);
     }

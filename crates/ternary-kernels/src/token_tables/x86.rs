@@ -10,6 +10,8 @@ impl TokenLanes for Avx2 {
     type Memory = [i16; 16];
     type Bytes = __m128i;
     const LANES: usize = 16;
+    // Measured on Zen 4, where multiplying is faster than on older CPUs.
+    const LAST_FROM: usize = 25;
     const ZERO: [i16; 16] = [0; 16];
 
     #[inline(always)]
