@@ -106,7 +106,9 @@ fn every_kernel_equals_the_oracle_for_every_size() {
 fn many_tokens_equal_the_oracle() {
     let mut rng = Rng::new(2);
     for kernel in kernels_available() {
-        for (rows, cols, n) in [(17, 100, 65), (35, 65, 77), (48, 320, 90), (150, 2650, 67), (177, 2650, 53), (1050, 90, 40)] {
+        for (rows, cols, n) in
+            [(17, 100, 65), (35, 65, 77), (48, 320, 90), (150, 2650, 67), (177, 2650, 53), (1050, 90, 40)]
+        {
             check(&kernel, rows, cols, n, &rng.trits(rows * cols), &rng.codes(n * cols));
         }
     }

@@ -201,9 +201,11 @@ macro_rules! kernel {
                     w,
                     x,
                     acc,
-                    // SAFETY: the token proves that this CPU has what `compiled` is compiled for.
-                    #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
-                    |product, acc| unsafe { compiled(self.cpu, product, acc) },
+                    |product, acc| {
+                        // SAFETY: the token proves that this CPU has what `compiled` is compiled for.
+                        #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
+                        unsafe { compiled(self.cpu, product, acc) }
+                    },
                     |x, acc| self.multiply(w, x, acc),
                 );
             }

@@ -2,8 +2,8 @@
 
 use bytemuck::Pod;
 
-/// Additions of 16-bit lanes, a lane for each token, and what turns rows to columns. `self` is a proof token, so the methods
-/// are safe.
+/// Additions of 16-bit lanes, a lane for each token, and what turns rows to columns. `self` is a proof token, so the
+/// methods are safe.
 pub(crate) trait TokenLanes: Copy {
     /// [`TokenLanes::LANES`] lanes of i16.
     type Register: Copy;

@@ -1,8 +1,9 @@
 //! Products of many tokens without dot products: tables of sums that the tokens of a tile share.
 //!
-//! A byte of the I2_S layout holds four weights of one row, so 81 values, and it meets the same four columns for every row
-//! of a panel. For a tile of [`TOKENS`] tokens, the 81 sums of those columns' activations are made once: an *entry* holds
-//! the sum of each token, [`TOKENS`] lanes of 16 bits. Every row then adds the entry that its byte names:
+//! A byte of the I2_S layout holds four weights of one row, so 81 values, and it meets the same four columns for every
+//! row of a panel. For a tile of [`TOKENS`] tokens, the 81 sums of those columns' activations are made once: an
+//! *entry* holds the sum of each token, [`TOKENS`] lanes of 16 bits. Every row then adds the entry that its byte
+//! names:
 //!
 //! ```text
 //!                          token 0  1  2 ... 31
@@ -12,9 +13,9 @@
 //! entry 80    a  b  c  d   [                   ]     a to d: columns 16t + c + 0, 4, 8, 12
 //! ```
 //!
-//! A lookup is two additions on 256 bits, or four on 128, and stands for 128 multiply-adds. An entry is made from another one by one
-//! addition. No multiplication, no shuffle, no horizontal sum: what a CPU needs is additions of 16 bits. The weights stay packed as
-//! they are for one token, and GEMV goes on reading them.
+//! A lookup is two additions on 256 bits, or four on 128, and stands for 128 multiply-adds. An entry is made from
+//! another one by one addition. No multiplication, no shuffle, no horizontal sum: what a CPU needs is additions of 16
+//! bits. The weights stay packed as they are for one token, and GEMV goes on reading them.
 //!
 //! # Order
 //! ```text
@@ -26,11 +27,12 @@
 //!         for each row: 16 lookups, added to the row's 16-bit sums
 //!     widen
 //! ```
-//! The tables, 83 KB, and the sums, 64 KB, stay in the second-level cache; every row has its sums in registers for 16 lookups.
+//! The tables, 83 KB, and the sums, 64 KB, stay in the second-level cache; every row has its sums in registers for 16
+//! lookups.
 //!
 //! # Exactness
-//! No sum of a token exceeds the sum of the magnitudes of the activations that went into it. That sum is counted, and 16-bit sums
-//! are widened before it passes `2^15 - 1`: after at least 256 columns, typically after a thousand.
+//! No sum of a token exceeds the sum of the magnitudes of the activations that went into it. That sum is counted, and
+//! 16-bit sums are widened before it passes `2^15 - 1`: after at least 256 columns, typically after a thousand.
 //!
 //! The idea is Vec-LUT's (arXiv 2512.06443). See `docs/adr/0031-tables-shared-by-tokens.md`.
 
@@ -81,8 +83,8 @@ type Columns = Lines<[[i8; TOKENS]; STEP_COLS]>;
 /// Bytes of a panel in a step, each the number of an entry.
 type Numbers = [[[u8; 4]; PANEL_ROWS]; STEP_CHUNKS];
 
-/// How many of `n` tokens, the first ones, tables multiply with `rows` rows; the others are multiplied as usual. A last tile is one
-/// from `last_from` tokens.
+/// How many of `n` tokens, the first ones, tables multiply with `rows` rows; the others are multiplied as usual. A
+/// last tile is one from `last_from` tokens.
 fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
     if rows < ROWS_FROM {
         return 0;
@@ -173,8 +175,8 @@ fn turn<S: TokenLanes>(
     magnitudes
 }
 
-/// Rows become columns. A round of a perfect shuffle brings the two halves of the number of a row to the number of a column
-/// bit by bit, so four rounds turn sixteen rows.
+/// Rows become columns. A round of a perfect shuffle brings the two halves of the number of a row to the number of a
+/// column bit by bit, so four rounds turn sixteen rows.
 #[inline(always)]
 fn turn_16<S: TokenLanes>(s: S, rows: &[[u8; 16]; 16]) -> [S::Bytes; 16] {
     let mut v = [s.load_bytes(&rows[0]); 16];
@@ -202,8 +204,8 @@ fn turn_8<S: TokenLanes>(s: S, mut v: [S::Bytes; 8]) -> [S::Bytes; 8] {
     v
 }
 
-/// The tables of a step: entry `d0 + 3 d1 + 9 d2 + 27 d3` of table `4i + c` is the sum of `(dj - 1)` times the activations of
-/// column `16i + 4j + c`.
+/// The tables of a step: entry `d0 + 3 d1 + 9 d2 + 27 d3` of table `4i + c` is the sum of `(dj - 1)` times the
+/// activations of column `16i + 4j + c`.
 #[inline(always)]
 fn make_tables<S: TokenLanes, const P: usize>(
     s: S,
@@ -286,7 +288,8 @@ fn look_up<S: TokenLanes, const P: usize>(
     }
 }
 
-/// The numbers of the entries that the bytes of one panel name, all below [`ENTRIES`]: four digits to base 3 instead of base 4.
+/// The numbers of the entries that the bytes of one panel name, all below [`ENTRIES`]: four digits to base 3 instead
+/// of base 4.
 #[inline(always)]
 fn numbers(chunks: &[Chunk]) -> Numbers {
     let mut out = [[0; CHUNK_BYTES]; STEP_CHUNKS];

@@ -102,7 +102,10 @@ fn entries_have_numbers_to_base_3() {
 #[test]
 fn the_portable_lanes_turn_and_add() {
     let rows: [[u8; 16]; 16] = std::array::from_fn(|r| std::array::from_fn(|c| (16 * r + c) as u8));
-    assert_eq!(turn_16(Portable, &rows), std::array::from_fn::<[u8; 16], 16, _>(|c| std::array::from_fn(|r| rows[r][c])));
+    assert_eq!(
+        turn_16(Portable, &rows),
+        std::array::from_fn::<[u8; 16], 16, _>(|c| std::array::from_fn(|r| rows[r][c]))
+    );
     let rows: [[i16; 8]; 8] = std::array::from_fn(|r| std::array::from_fn(|c| (256 * r + c) as i16));
     let turned: [[i16; 8]; 8] = bytemuck::cast(turn_8(Portable, bytemuck::cast(rows)));
     assert_eq!(turned, std::array::from_fn::<[i16; 8], 8, _>(|c| std::array::from_fn(|r| rows[r][c])));
