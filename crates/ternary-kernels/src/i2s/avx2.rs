@@ -70,6 +70,9 @@ impl Kernel for I2sAvx2 {
     fn panel_rows(&self) -> usize {
         PANEL_ROWS
     }
+    fn least_rows(&self, n: usize) -> usize {
+        token_tables::least_rows(self.cpu, n)
+    }
     fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         super::prepack(NAME, w)
     }

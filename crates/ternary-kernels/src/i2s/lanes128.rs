@@ -161,6 +161,9 @@ macro_rules! kernel {
             fn panel_rows(&self) -> usize {
                 crate::i2s::PANEL_ROWS
             }
+            fn least_rows(&self, n: usize) -> usize {
+                crate::token_tables::least_rows(self.cpu, n)
+            }
             fn prepack(&self, w: &crate::TernaryMatrix) -> Result<crate::Packed, crate::KernelError> {
                 crate::i2s::prepack(Self::NAME, w)
             }

@@ -32,6 +32,9 @@ impl Kernel for I2sScalar {
     fn panel_rows(&self) -> usize {
         PANEL_ROWS
     }
+    fn least_rows(&self, n: usize) -> usize {
+        token_tables::least_rows(Portable, n)
+    }
     fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         super::prepack(NAME, w)
     }

@@ -92,6 +92,16 @@ fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
     if n % TOKENS < last_from { n - n % TOKENS } else { n }
 }
 
+/// [`Kernel::least_rows`](crate::Kernel::least_rows) of a kernel with tables, which each call makes for its rows. Pieces of
+/// so many rows or somewhat more are one block of an engine, [`crate::row_block`].
+pub(crate) fn least_rows<S: TokenLanes>(_: S, n: usize) -> usize {
+    match n {
+        1 => 32,
+        n if tokens_of(ROWS_FROM, n, S::LAST_FROM) == 0 => 128,
+        _ => 400,
+    }
+}
+
 /// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for the
 /// instruction set, and the rest, where there is one, by `multiply`.
 pub(crate) fn split<S: TokenLanes>(
