@@ -202,7 +202,7 @@ fn turn_16<S: TokenLanes>(s: S, rows: &[[u8; 16]; 16]) -> [S::Bytes; 16] {
     v
 }
 
-/// As [`turn_16`], for eight rows of eight numbers of 16 bits.
+/// Like [`turn_16`], for eight rows of eight numbers of 16 bits.
 #[inline(always)]
 fn turn_8<S: TokenLanes>(s: S, mut v: [S::Bytes; 8]) -> [S::Bytes; 8] {
     for _ in 0..3 {
