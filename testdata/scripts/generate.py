@@ -20,6 +20,7 @@ CASES = [
     "case_rope",
     "case_jinja",
     "case_families",
+    "case_hunyuan",
 ]
 FOLDERS = ["bitnet", "chat", "families", "gguf", "refusals", "tokenizer", "units"]
 

@@ -19,10 +19,9 @@ const FOLDER_PROGRAMS: &str = "transformers, vLLM or candle run it, llama.cpp af
 const KNOWN: &str = "`bitnet list --known` shows ternary models";
 
 /// Architectures of ternary models that are refused, and the programs that compute them.
-const OTHER_PROGRAMS: [(&str, &str); 5] = [
+const OTHER_PROGRAMS: [(&str, &str); 4] = [
     ("qwen35", "PrismML's fork of llama.cpp runs it"),
     ("qwen3_5", "PrismML's fork of llama.cpp runs it"),
-    ("hunyuan", "Tencent's fork of llama.cpp (AngelSlim) runs it"),
     ("bitnet-embedding", "Microsoft's bitnet.cpp runs it"),
     ("vibevoice", "Microsoft's VibeASR.cpp runs it"),
 ];
@@ -50,7 +49,8 @@ pub(crate) fn formulas(c: &ModelConfig) -> Vec<String> {
     let mut all = Vec::new();
     let mut add = |yes: bool, what: &str| all.extend(yes.then(|| what.to_owned()));
     add(c.sub_norms, "norms before the output and the down projection");
-    add(c.head_norms, "norms of the heads of q and k");
+    add(c.head_norms && !c.head_norms_after_rope, "norms of the heads of q and k");
+    add(c.head_norms_after_rope, "norms of the heads of q and k after the rotary embedding");
     add(c.projection_norms, "a norm before every projection");
     add(c.output_norms, "norms after attention and feed-forward block");
     add(c.qkv_bias, "biases of q, k and v");

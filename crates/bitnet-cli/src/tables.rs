@@ -25,7 +25,8 @@ fn families() -> String {
         add(f.projection_norms, "norms before every projection");
         add(f.forms, "Hadamard transforms and 4-bit activations");
         let flags = [
-            (f.head_norms, "norms of the heads of q and k"),
+            (f.head_norms && !f.head_norms_after_rope, "norms of the heads of q and k"),
+            (f.head_norms_after_rope, "norms of the heads of q and k after the rotary embedding"),
             (f.output_norms, "norms after attention and feed-forward block"),
             (f.qkv_bias, "biases of q, k and v"),
             (f.embedding_root, "embedding times the root of its length"),

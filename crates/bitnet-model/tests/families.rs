@@ -46,6 +46,7 @@ fn cases() -> Vec<(&'static str, ModelConfig)> {
     vec![
         ("gelu", with(&|c| c.hidden_act = Activation::GeluTanh)),
         ("head norms", with(&|c| c.head_norms = true)),
+        ("head norms after the rotary embedding", with(&|c| (c.head_norms, c.head_norms_after_rope) = (true, true))),
         ("projection norms", with(&|c| c.projection_norms = true)),
         ("output norms", with(&|c| c.output_norms = true)),
         ("biases", with(&|c| c.qkv_bias = true)),

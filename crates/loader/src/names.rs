@@ -12,7 +12,7 @@
 //! | gate, up, down | `mlp.{gate,up,down}_proj` | `ffn_{gate,up,down}` |
 //! | gate and up merged | `mlp.gate_up_proj` | `ffn_gate_up` |
 //! | feed-forward sub-norm | `mlp.ffn_sub_norm`, `mlp.ffn_layernorm` (1bitLLM) | `ffn_sub_norm` |
-//! | norms of the heads of q, k | `self_attn.{q,k}_norm` | `attn_{q,k}_norm` |
+//! | norms of the heads of q, k | `self_attn.{q,k}_norm`, `self_attn.{query,key}_layernorm` (HunYuan) | `attn_{q,k}_norm` |
 //! | norm of a projection's input | `self_attn.q_proj.norm`, ... | `attn_q_norm_in`, ... |
 //! | Gemma: norms of outputs | `post_attention_layernorm`, `post_feedforward_layernorm` | `post_attention_norm`, `post_ffw_norm` |
 //! | Gemma: norm before the feed-forward block | `pre_feedforward_layernorm` | `ffn_norm` |

@@ -166,7 +166,7 @@ fn what_gguf_files_say_and_nothing_computes_is_refused_by_name() {
     refused(changed(QWEN, |e| e.set("prism.hadamard.version", 1u32)), &["prism.hadamard", "Hadamard"]);
     refused(changed(QWEN, |e| e.set("qwen3.rope.dimension_count", 32u32)), &["rope.dimension_count"]);
     refused(changed(QWEN, |e| e.architecture("qwen35")), &["qwen35", "DeltaNet"]);
-    refused(changed(QWEN, |e| e.architecture("hunyuan-dense")), &["hunyuan-dense", "qwen3"]);
+    refused(changed(QWEN, |e| e.architecture("hunyuan-moe")), &["hunyuan-moe", "experts"]);
     refused(changed(QWEN, |e| e.architecture("gpt2")), &["gpt2", "minicpm"]);
     let scaled = |kind: &'static str| {
         move |e: Edit| e.set("qwen3.rope.scaling.type", kind).set("qwen3.rope.scaling.factor", 4f32)
@@ -266,7 +266,7 @@ fn folder(name: &str, fields: Json, files: &[(&str, Json)]) -> Option<Result<(Mo
 fn what_folders_say_and_nothing_computes_is_refused_by_name() {
     let qwen = |fields| folder("qwen3_group/g128_tied", fields, &[]);
     refused(qwen(json!({"model_type": "qwen3_5_text"})), &["qwen3_5_text", "DeltaNet"]);
-    refused(qwen(json!({"model_type": "hunyuan_v1_dense"})), &["hunyuan_v1_dense"]);
+    refused(qwen(json!({"model_type": "hunyuan_v1_moe"})), &["hunyuan_v1_moe"]);
     refused(qwen(json!({"sliding_window": 16, "use_sliding_window": true})), &["sliding_window"]);
     refused(qwen(json!({"attention_bias": true})), &["attention_bias"]);
     refused(qwen(json!({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}})), &["dynamic", "yarn"]);
@@ -422,4 +422,60 @@ fn chats_of_qwen_are_chatml() {
         let choice = loader::chat::ChatTemplate::choose(sources(architecture)).unwrap();
         assert_eq!(choice.template.unwrap().builtin_name(), Some("chatml"), "{architecture}");
     }
+}
+
+/// HunYuan's folder and file of the repository: one configuration, whose base has grown with `alpha`, and the same norms.
+#[test]
+fn both_containers_of_hunyuan_give_one_model_whose_base_grew_with_alpha() {
+    let dir = test_support::testdata("families/hunyuan/tiny");
+    let (hf, gguf) = (open(&dir).unwrap(), open(&ggufs(&dir)[0]).unwrap());
+    let mut c = ModelConfig::new(48, 128, 128, 2, 2, 1);
+    (c.sub_norms, c.head_norms, c.head_norms_after_rope) = (false, true, true);
+    (c.hidden_act, c.max_position_embeddings) = (Activation::Silu, 256);
+    c.rope_theta = f64::from((10_000.0 * 1000f64.powf(64.0 / 62.0)) as f32);
+    (c.bos_token_id, c.eos_token_ids) = (Some(1), vec![2]);
+    // Scales of groups mean activations of 16 bits, which the weights say and not the configuration.
+    let plain = |c: &ModelConfig| {
+        let mut c = c.clone();
+        c.inputs = Default::default();
+        c
+    };
+    assert_eq!(plain(gguf.config()), c);
+    assert_eq!(plain(hf.config()), c);
+    assert_eq!((hf.family(), gguf.family()), (Architecture::HunYuanDense, Architecture::HunYuanDense));
+    assert!(hf.notes().is_empty() && gguf.notes().is_empty(), "{:?} {:?}", hf.notes(), gguf.notes());
+    for norm in (0..2).flat_map(|l| c.layer_norms(l)) {
+        assert_eq!(hf.norm(norm).unwrap(), gguf.norm(norm).unwrap(), "{norm:?}");
+    }
+}
+
+#[test]
+fn what_hunyuan_may_say_and_nothing_computes_is_refused_by_name() {
+    let dir = test_support::testdata("families/hunyuan/tiny");
+    let with = |change: fn(&mut Map<String, Json>)| {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.join("model.safetensors"), copy.path().join("model.safetensors")).unwrap();
+        let mut config: Map<String, Json> =
+            serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(copy.path().join("config.json"), Json::Object(config).to_string()).unwrap();
+        Some(open(copy.path()).map(|c| (c.config().clone(), c.notes())))
+    };
+    fn set(c: &mut Map<String, Json>, key: &str, value: Json) {
+        c.insert(key.to_owned(), value);
+    }
+    refused(with(|c| set(c, "use_qk_norm", json!(false))), &["use_qk_norm"]);
+    refused(with(|c| set(c, "use_cla", json!(true))), &["use_cla"]);
+    refused(with(|c| set(c, "num_experts", json!(16))), &["num_experts"]);
+    refused(with(|c| set(c, "attention_bias", json!(true))), &["attention_bias"]);
+    // Without `alpha` it is the scaling that changes with the length of a text.
+    refused(with(|c| set(c, "rope_scaling", json!({"type": "dynamic", "factor": 4.0}))), &["dynamic"]);
+    refused(with(|c| set(c, "rope_scaling", json!({"type": "linear", "factor": 4.0, "alpha": 9.0}))), &["alpha"]);
+    let two = |c: &mut Map<String, Json>| {
+        c.insert("rope_parameters".to_owned(), json!({"rope_type": "dynamic", "alpha": 50.0}));
+    };
+    refused(with(two), &["alpha", "contradicts"]);
+    assert!(with(|c| set(c, "num_experts", json!(1))).unwrap().is_ok());
+    // Another family's alpha means another model.
+    refused(with(|c| set(c, "model_type", json!("qwen3"))), &["alpha"]);
 }

@@ -22,6 +22,8 @@ pub enum Architecture {
     Qwen2,
     /// Qwen 3: LLaMA with norms of the heads of q and k; also BitNet embedding models of that backbone.
     Qwen3,
+    /// HunYuan, dense (Hy-MT): LLaMA with norms of the heads of q and k after the rotary embedding.
+    HunYuanDense,
     /// Gemma 3 without windows, as in BitNet embedding models.
     Gemma3,
     /// MiniCPM: LLaMA with scales of embedding, residual branches and logits.
@@ -64,6 +66,8 @@ pub struct Formulas {
     pub sub_norms: Presence,
     /// Norms of the heads of q and k.
     pub head_norms: bool,
+    /// Whether these come after the rotary embedding.
+    pub head_norms_after_rope: bool,
     /// A norm of each projection's input.
     pub projection_norms: Presence,
     /// Norms of what attention and the feed-forward block add.
@@ -97,6 +101,7 @@ const LLAMA: Formulas = Formulas {
     activation: Some(Activation::Silu),
     sub_norms: Presence::ByFile,
     head_norms: false,
+    head_norms_after_rope: false,
     projection_norms: Presence::Never,
     output_norms: false,
     qkv_bias: false,
@@ -110,7 +115,7 @@ const LLAMA: Formulas = Formulas {
 
 impl Architecture {
     /// All there are. Where several compute the same, the first one is written.
-    pub const ALL: [Architecture; 9] = [
+    pub const ALL: [Architecture; 10] = [
         Architecture::BitnetB158,
         Architecture::Bitnet,
         Architecture::BitnetV2,
@@ -118,6 +123,7 @@ impl Architecture {
         Architecture::Llama,
         Architecture::Qwen2,
         Architecture::Qwen3,
+        Architecture::HunYuanDense,
         Architecture::Gemma3,
         Architecture::MiniCpm,
     ];
@@ -132,6 +138,7 @@ impl Architecture {
             Architecture::Llama => &["llama"],
             Architecture::Qwen2 => &["qwen2"],
             Architecture::Qwen3 => &["qwen3"],
+            Architecture::HunYuanDense => &["hunyuan-dense"],
             Architecture::Gemma3 => &["gemma3"],
             Architecture::MiniCpm => &["minicpm"],
         }
@@ -153,6 +160,7 @@ impl Architecture {
             Architecture::Llama => "llama",
             Architecture::Qwen2 => "qwen2",
             Architecture::Qwen3 => "qwen3",
+            Architecture::HunYuanDense => "hunyuan_v1_dense",
             Architecture::Gemma3 => "gemma3_text",
             Architecture::MiniCpm => "minicpm",
         }
@@ -170,6 +178,7 @@ impl Architecture {
             (Architecture::Qwen2, true) => "Qwen2Model",
             (Architecture::Qwen3, false) => "Qwen3ForCausalLM",
             (Architecture::Qwen3, true) => "Qwen3Model",
+            (Architecture::HunYuanDense, _) => "HunYuanDenseV1ForCausalLM",
             (Architecture::Gemma3, false) => "Gemma3ForCausalLM",
             (Architecture::Gemma3, true) => "Gemma3TextModel",
             (Architecture::MiniCpm, _) => "MiniCPMForCausalLM",
@@ -203,6 +212,7 @@ impl Architecture {
             Architecture::Llama
             | Architecture::Qwen2
             | Architecture::Qwen3
+            | Architecture::HunYuanDense
             | Architecture::Gemma3
             | Architecture::MiniCpm => false,
         }
@@ -226,6 +236,9 @@ impl Architecture {
                 embeds: true,
                 ..LLAMA
             },
+            Architecture::HunYuanDense => {
+                Formulas { head_norms: true, head_norms_after_rope: true, sub_norms: Presence::Never, ..LLAMA }
+            }
             Architecture::Gemma3 => Formulas {
                 activation: Some(Activation::GeluTanh),
                 sub_norms: Presence::Never,
@@ -245,6 +258,7 @@ impl Architecture {
     pub fn imply(self, c: &mut ModelConfig) {
         let f = self.formulas();
         c.head_norms = f.head_norms;
+        c.head_norms_after_rope = f.head_norms_after_rope;
         c.output_norms = f.output_norms;
         c.qkv_bias = f.qkv_bias;
         if f.embedding_root {
@@ -292,6 +306,7 @@ impl Architecture {
             tie_word_embeddings,
             sub_norms,
             head_norms,
+            head_norms_after_rope,
             projection_norms,
             output_norms,
             qkv_bias,
@@ -311,6 +326,7 @@ impl Architecture {
         let ones = (*residual_scale, *logit_divisor) == (1.0, 1.0);
         f.sub_norms.allows(*sub_norms)
             && f.head_norms == *head_norms
+            && f.head_norms_after_rope == *head_norms_after_rope
             && f.projection_norms.allows(*projection_norms)
             && f.output_norms == *output_norms
             && f.qkv_bias == *qkv_bias
@@ -386,6 +402,7 @@ mod tests {
         none(|c| c.sub_norms = false);
         none(|c| c.output_norms = true);
         none(|c| c.head_norms = true);
+        none(|c| (c.head_norms, c.head_norms_after_rope) = (true, true));
         none(|c| c.qkv_bias = true);
         none(|c| c.projection_norms = true);
         none(|c| c.headless = true);

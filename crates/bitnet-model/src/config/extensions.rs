@@ -32,6 +32,7 @@ impl ModelConfig {
             tie_word_embeddings: _,
             sub_norms: _,
             head_norms,
+            head_norms_after_rope: _, // with `head_norms` only
             projection_norms,
             output_norms,
             qkv_bias,
@@ -121,6 +122,7 @@ impl ModelConfig {
             tie_word_embeddings: |c| c.tie_word_embeddings ^= true,
             sub_norms: |c| c.sub_norms ^= true,
             head_norms: |c| c.head_norms ^= true,
+            head_norms_after_rope: |c| (c.head_norms, c.head_norms_after_rope) = (true, !c.head_norms_after_rope),
             projection_norms: |c| (c.projection_norms, c.headless) = (true, true),
             output_norms: |c| c.output_norms ^= true,
             qkv_bias: |c| c.qkv_bias ^= true,
@@ -155,6 +157,10 @@ impl ModelConfig {
             if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
                 return Err(ModelError::Config { field, value: value.to_string(), must: "a positive number" });
             }
+        }
+        if self.head_norms_after_rope && !self.head_norms {
+            let must = "false in a model without norms of the heads";
+            return Err(ModelError::Config { field: "head_norms_after_rope", value: "true".to_owned(), must });
         }
         if self.has_ttt() {
             let attention_only = [

@@ -80,6 +80,8 @@ pub struct ModelConfig {
     /// Whether each head of q and of k passes an RMSNorm before the rotary embedding; one gain for all heads of q, one for
     /// all of k, `[head_dim]` each.
     pub head_norms: bool,
+    /// Whether the norms of the heads come after the rotary embedding instead of before it (HunYuan).
+    pub head_norms_after_rope: bool,
     /// Whether the input of every projection passes an RMSNorm of that projection's own before it is quantised (BitNet
     /// embedding): seven inputs per layer of attention instead of four.
     pub projection_norms: bool,
@@ -139,6 +141,7 @@ impl ModelConfig {
             tie_word_embeddings: true,
             sub_norms: true,
             head_norms: false,
+            head_norms_after_rope: false,
             projection_norms: false,
             output_norms: false,
             qkv_bias: false,

@@ -98,9 +98,9 @@ pub enum Norm {
     PostAttention(usize),
     /// Before the down projection (sub-norm).
     FfnSub(usize),
-    /// Of each head of q, before the rotary embedding: one gain `[head_dim]` for all heads.
+    /// Of each head of q, before or after the rotary embedding: one gain `[head_dim]` for all heads.
     HeadQ(usize),
-    /// Of each head of k, before the rotary embedding: one gain `[head_dim]` for all heads.
+    /// Of each head of k, before or after the rotary embedding: one gain `[head_dim]` for all heads.
     HeadK(usize),
     /// Of what the mixer adds to the residual stream.
     MixerOut(usize),
@@ -123,7 +123,7 @@ impl Norm {
     }
 
     /// The name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`. In
-    /// models with norms of outputs [`ModelConfig::norm_path`] has other ones.
+    /// models with norms of outputs, or of heads behind the rotary embedding, [`ModelConfig::norm_path`] has other ones.
     pub fn path(self, mixer: Mixer) -> String {
         match self {
             Norm::PreConv(_) => "conv.norm".into(),
@@ -315,6 +315,9 @@ impl ModelConfig {
     pub fn norm_path(&self, n: Norm) -> String {
         match n {
             Norm::PostAttention(_) if self.output_norms => "pre_feedforward_layernorm".into(),
+            // The names of HunYuan.
+            Norm::HeadQ(_) if self.head_norms_after_rope => "self_attn.query_layernorm".into(),
+            Norm::HeadK(_) if self.head_norms_after_rope => "self_attn.key_layernorm".into(),
             _ => n.path(n.layer().map_or(Mixer::Attention, |l| self.mixer(l))),
         }
     }

@@ -74,6 +74,10 @@ impl Hash {
     fn extensions(&mut self, c: &ModelConfig) {
         let flags = [c.head_norms, c.projection_norms, c.output_norms, c.qkv_bias, c.headless];
         flags.into_iter().for_each(|on| self.word(u64::from(on)));
+        // Behind all others where it is set, so that fingerprints of models without it stay as they are.
+        if c.head_norms_after_rope {
+            self.word(0x6166_7465_7220_726f);
+        }
         let scales = [c.embedding_scale, c.residual_scale, c.logit_divisor, c.rope_attention_factor()];
         self.floats(&scales);
         self.floats(c.attention_scale.as_slice());

@@ -92,7 +92,11 @@ impl Layer<'_> {
         let turned = |p: Projection, norm: Norm| -> Vec<Vec<Vec<f64>>> {
             let one = |(position, x): (usize, &Vec<f64>)| {
                 let y = self.project(p, x);
-                y.chunks_exact(d).map(|head| rotate(&self.norm(norm, head), position, c)).collect()
+                let turn = |head: &[f64]| match c.head_norms_after_rope {
+                    true => self.norm(norm, &rotate(head, position, c)),
+                    false => rotate(&self.norm(norm, head), position, c),
+                };
+                y.chunks_exact(d).map(turn).collect()
             };
             x.iter().enumerate().map(one).collect()
         };

@@ -9,6 +9,7 @@ mod bitnet;
 mod bitnet_b158;
 mod bitnet_v2;
 mod gemma3;
+mod hunyuan;
 mod llama;
 mod minicpm;
 mod qwen2;
@@ -84,6 +85,7 @@ pub(crate) fn rules(a: Architecture) -> &'static Rules {
         Architecture::Llama => &llama::RULES,
         Architecture::Qwen2 => &qwen2::RULES,
         Architecture::Qwen3 => &qwen3::RULES,
+        Architecture::HunYuanDense => &hunyuan::RULES,
         Architecture::Gemma3 => &gemma3::RULES,
         Architecture::MiniCpm => &minicpm::RULES,
     }
@@ -100,20 +102,15 @@ pub(crate) fn has_bitnet_type_ids(name: &str) -> bool {
 }
 
 /// Families whose ternary models exist and are not computed: names in both containers, and what is missing.
-const REFUSED: [(&[&str], &str); 4] = [
+const REFUSED: [(&[&str], &str); 3] = [
     (
         &["qwen35", "qwen35moe", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3next", "qwen3_next"],
         "its layers of gated DeltaNet and its gated attention are not implemented; take a model of architecture qwen3 \
          (Ternary-Bonsai 1.7B, 4B, 8B), or another program for this one",
     ),
     (
-        &["hunyuan-dense", "hunyuan_v1_dense"],
-        "its norms of q and k after the rotary embedding, and the base that grows with the context, are not implemented; \
-         take a model of architecture qwen3 or llama",
-    ),
-    (
-        &["qwen3moe", "qwen3_moe", "qwen2moe", "qwen2_moe", "hunyuan-moe", "minicpm3"],
-        "mixtures of experts and compressed keys are not implemented; take a dense model of the same family",
+        &["qwen3moe", "qwen3_moe", "qwen2moe", "qwen2_moe", "hunyuan-moe", "hunyuan_v1_moe", "hunyuan_vl", "minicpm3"],
+        "mixtures of experts, pictures and compressed keys are not implemented; take a dense model of the same family",
     ),
     (
         &["gemma", "gemma2", "gemma3n", "gemma3", "gemma3n_text", "gemma-embedding"],
@@ -143,12 +140,12 @@ mod tests {
 
     #[test]
     fn names_that_are_refused_are_told_what_is_missing() {
-        for (name, word) in [("qwen35", "DeltaNet"), ("hunyuan-dense", "rotary"), ("gpt2", "bitnet-b1.58")] {
+        for (name, word) in [("qwen35", "DeltaNet"), ("hunyuan-moe", "dense"), ("gpt2", "bitnet-b1.58")] {
             let error = unknown("general.architecture", name).to_string();
             assert!(error.contains(name) && error.contains(word), "{error}");
             assert_eq!(Architecture::from_gguf(name), None);
         }
-        for (name, word) in [("qwen3_5_text", "DeltaNet"), ("hunyuan_v1_dense", "rotary"), ("gpt2", "gemma3_text")] {
+        for (name, word) in [("qwen3_5_text", "DeltaNet"), ("hunyuan_v1_moe", "dense"), ("gpt2", "gemma3_text")] {
             let error = unknown("model_type", name).to_string();
             assert!(error.contains(name) && error.contains(word), "{error}");
             assert_eq!(Architecture::from_json(name, []), None);

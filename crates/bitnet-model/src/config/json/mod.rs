@@ -106,6 +106,7 @@ fn absent(a: Architecture) -> Absent {
         Architecture::BitTtt => Absent { activation: Some(Activation::Relu2), sub_norms: true, ..bitnet },
         Architecture::Llama | Architecture::Qwen2 | Architecture::MiniCpm => llama,
         Architecture::Qwen3 => Absent { head_dim: Some(128), ..llama },
+        Architecture::HunYuanDense => Absent { eps: 1e-5, ..llama },
         Architecture::Gemma3 => {
             Absent { activation: Some(Activation::GeluTanh), theta: 1e6, head_dim: Some(256), ..llama }
         }
@@ -130,6 +131,9 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
         kv_heads,
     );
     c.head_dim = f.get_size("head_dim")?.or(absent.head_dim).unwrap_or(c.head_dim);
+    if a == Architecture::HunYuanDense {
+        hunyuan(&f)?;
+    }
     let named = ACTIVATION_KEYS.iter().map(|key| f.str(key).map(|name| ((*key).to_owned(), name)));
     let missing = || JsonError::Missing { key: "hidden_act".into(), needed_for: "the formulas of the model" };
     c.hidden_act = named_activation(named)?.or(absent.activation).ok_or_else(missing)?;
@@ -154,8 +158,12 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
     c.tie_word_embeddings = tied.unwrap_or(false) || !facts.has_head;
     c.rms_norm_eps = read_eps(&f)?.unwrap_or(absent.eps) as f32;
     c.max_position_embeddings = f.size("max_position_embeddings")?;
-    let (theta, scaling) = rope::read(&f, c.max_position_embeddings, c.head_dim)?;
+    let (theta, scaling, alpha) =
+        rope::read(&f, c.max_position_embeddings, c.head_dim, a == Architecture::HunYuanDense)?;
     c.rope_theta = theta.unwrap_or(absent.theta);
+    if let Some(alpha) = alpha {
+        c.rope_theta = rope::alpha_base(c.rope_theta, alpha, c.head_dim);
+    }
     c.rope_scaling = scaling;
     if formulas.scales {
         read_scales(&f, &mut c)?;
@@ -173,7 +181,28 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
 /// Whether the reader of family `a` takes this field, whose value other families must not change.
 pub fn reads(a: Architecture, key: &str) -> bool {
     let f = a.formulas();
-    f.scales && MINICPM.contains(&key) || f.attention_scale && key == QUERY_SCALAR
+    f.scales && MINICPM.contains(&key)
+        || f.attention_scale && key == QUERY_SCALAR
+        || a == Architecture::HunYuanDense && HUNYUAN.iter().any(|(name, _)| *name == key)
+}
+
+/// Fields of HunYuan and their only values here: norms of the heads, one expert, which is none, keys of each layer's own.
+const HUNYUAN: [(&str, fn(&Value) -> bool); 4] = [
+    ("use_qk_norm", |v| v.as_bool() == Some(true)),
+    ("num_experts", |v| v.as_u64().is_some_and(|n| n <= 1)),
+    ("use_cla", |v| v.as_bool() == Some(false)),
+    ("use_mixed_mlp_moe", |v| v.as_bool() == Some(false)),
+];
+
+/// Refuses what models of HunYuan may say and the class of the dense ones does not compute.
+fn hunyuan(f: &Fields<'_>) -> Result<(), JsonError> {
+    for (key, fits) in HUNYUAN {
+        if let Some(value) = f.get(key).filter(|v| !v.is_null() && !fits(v)) {
+            let reason = "only dense models with norms of the heads of q and k, and with keys of each layer's own, are supported";
+            return Err(unsupported(key, value, reason));
+        }
+    }
+    Ok(())
 }
 
 /// What is added to the mean square in every norm. A norm of another kind, or another name for the same, is not guessed.
@@ -226,6 +255,7 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
         sub_norms,
         // Said by the type, by tensors, or by files beside it.
         head_norms: _,
+        head_norms_after_rope: _,
         projection_norms: _,
         output_norms: _,
         qkv_bias: _,
@@ -284,6 +314,9 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
         put(QUERY_SCALAR, scalar);
         // Without it the class takes windows for granted.
         put("layer_types", json!(vec!["full_attention"; *num_hidden_layers]));
+    }
+    if a == Architecture::HunYuanDense {
+        put(HUNYUAN[0].0, json!(true));
     }
     if c.has_ttt() {
         ttt::put(&mut map, c);

@@ -16,9 +16,21 @@ pub const DYNAMIC: &str = "it changes with the length of the text, which is not 
 const NEEDED: &str = "the rotary embedding";
 const YARN: &str = "yarn, the scaling of the rotary embedding";
 
-/// Base and scaling, in the old form (`rope_theta` beside `rope_scaling`) and in the new one (`rope_parameters`).
-pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize) -> Result<(Option<f64>, RopeScaling), JsonError> {
+/// The base that HunYuan's `alpha` stands for: `base * alpha^(d / (d - 2))`, of heads of `d` elements. Rounded to the f32 that GGUF files
+/// hold, so that both containers give the same bits.
+pub(super) fn alpha_base(base: f64, alpha: f64, head_dim: usize) -> f64 {
+    let d = head_dim as f64;
+    f64::from((base * alpha.powf(d / (d - 2.0))) as f32)
+}
+
+/// Base, scaling and HunYuan's `alpha`.
+type Read = (Option<f64>, RopeScaling, Option<f64>);
+
+/// Base and scaling, in the old form (`rope_theta` beside `rope_scaling`) and in the new one (`rope_parameters`). With `takes_alpha`,
+/// type `dynamic` with an `alpha` means a larger base, the same for texts of every length.
+pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, takes_alpha: bool) -> Result<Read, JsonError> {
     let mut theta = f.f64("rope_theta")?;
+    let mut alpha = None;
     let mut found: Option<(&str, RopeScaling)> = None;
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(map) = f.object(key)? else { continue };
@@ -34,7 +46,19 @@ pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize) -> Result<(O
         {
             return Err(unsupported("partial_rotary_factor", part, "only rotation of whole heads is supported"));
         }
-        let scaling = Section { key, r, context, head_dim }.scaling()?;
+        let section = Section { key, r, context, head_dim };
+        if takes_alpha && let Some(given) = section.alpha()? {
+            if alpha.is_some_and(|other| other != given) {
+                return Err(unsupported(
+                    &section.field("alpha"),
+                    given,
+                    "the file gives another one; it contradicts itself",
+                ));
+            }
+            alpha = Some(given);
+            continue;
+        }
+        let scaling = section.scaling()?;
         match &found {
             Some((other, before))
                 if *before != scaling && *before != RopeScaling::None && scaling != RopeScaling::None =>
@@ -46,7 +70,7 @@ pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize) -> Result<(O
             _ => found = Some((key, scaling)),
         }
     }
-    Ok((theta, found.map(|f| f.1).unwrap_or_default()))
+    Ok((theta, found.map(|f| f.1).unwrap_or_default(), alpha))
 }
 
 /// One of the two objects.
@@ -89,6 +113,12 @@ impl Section<'_> {
             return Err(unsupported(self.key, format!("{new} and {old}"), "the two names of its type disagree"));
         }
         Ok(new.or(old))
+    }
+
+    /// `alpha` of type `dynamic`, which its class computes instead of any factor; `None` where the object says something else.
+    fn alpha(&self) -> Result<Option<f64>, JsonError> {
+        let alpha = self.number("alpha")?;
+        Ok(alpha.filter(|_| self.kind().is_ok_and(|kind| kind.as_deref() == Some("dynamic")) && self.head_dim > 2))
     }
 
     fn scaling(&self) -> Result<RopeScaling, JsonError> {

@@ -125,11 +125,16 @@ pub(super) fn run(
         slabs(&mut segment.state.kv.layers[mixer.slot], pages, d, &mut parts[before..]);
     }
     let rope: &RopeTable = &s.rope;
-    let turn = |head: &mut [f32], gain: Option<&Vec<f32>>, position: usize| {
+    let norm = |head: &mut [f32], gain: Option<&Vec<f32>>| {
         if let Some(gain) = gain {
             ops.rms_norm_in_place(head, gain, c.rms_norm_eps);
         }
+    };
+    let turn = |head: &mut [f32], gain: Option<&Vec<f32>>, position: usize| {
+        let (before, after) = if c.head_norms_after_rope { (None, gain) } else { (gain, None) };
+        norm(head, before);
         ops.rope_half(head, rope.cos(position), rope.sin(position));
+        norm(head, after);
     };
     let [q_norm, k_norm] = [mixer.q_norm.as_ref(), mixer.k_norm.as_ref()];
     team.run_parts(&mut parts, |_, part| {
