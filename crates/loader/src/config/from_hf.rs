@@ -16,7 +16,7 @@ const OFFLINE_DENSE: &str = "quantization_mode is offline, so projections must b
                              of -1, 0 and 1; these are neither, and quantising them would make another model";
 const SCALES: &str = "knowing what the weight_scale of packed weights means: autobitlinear (as in bitnet-b1.58-2B-4T) multiplies \
                       by it, bitlinear (as in Falcon3-1.58bit) divides; take config.json from the original repository";
-const NOT_BITNET: &str = "neither quantization_config nor the architecture says that this is a BitNet model, so its \
+pub(crate) const NOT_BITNET: &str = "neither quantization_config nor the architecture says that this is a BitNet model, so its \
                           float weights are not quantised: that would ruin an ordinary model";
 
 fn parse(bytes: &[u8], what: &'static str) -> Result<Map<String, Value>, LoadError> {

@@ -22,6 +22,7 @@ use ternary_kernels::{FileFormat, KernelError, Scales, SharedBytes, TernaryMatri
 
 use crate::LoadError;
 use crate::architecture::rules;
+use crate::config::from_hf::NOT_BITNET;
 use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf, rope};
 use crate::gguf::{self, Gguf};
 use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
@@ -52,6 +53,11 @@ struct LoadObservations {
 
 /// A note about weights of groups that were stored as floats.
 const UNPACKED: &str = "the ternary weights were stored as floats, one scale per group; they were recovered exactly";
+
+/// A note about weights with one scale in a folder that does not say what kind of model they are of.
+const ONE_SCALE: &str = "the weights are ternary with one scale for each matrix, and nothing says that this is a BitNet model: activations have 8 bits, \
+                         as those of BitNet models; a model that was trained with half-precision activations (TriLM) needs 16 bits \
+                         (--activations 16)";
 
 /// What errors call a file that is not one.
 const IN_MEMORY: &str = "(in memory)";
@@ -376,7 +382,8 @@ impl Checkpoint {
                 }
             }
         };
-        self.saw(&ty.name(), None);
+        let says_nothing = matches!(self.reading.dense, DensePolicy::Refuse(reason) if reason == NOT_BITNET);
+        self.saw(&ty.name(), says_nothing.then_some(ONE_SCALE));
         dense::pack(rows, cols, &trits, scale, scales).map_err(in_tensor)
     }
 
