@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bitnet::loader::TlTiles;
-use bitnet::{HeadMode, Isa, KvType, LoadOptions, ProjectionGroup, QkLayout};
+use bitnet::{ActivationBits, HeadMode, Isa, KvType, LoadOptions, ProjectionGroup, QkLayout};
 use clap::Args;
 
 use crate::choices;
@@ -69,6 +69,10 @@ pub(crate) struct EngineArgs {
     /// LM-head strategy for greedy and top-k sampling; does not change the text [default: auto]
     #[arg(long, value_name = "HOW", value_parser = choices::head())]
     pub(crate) head: Option<HeadMode>,
+    /// Precision of the activations of models whose weights have a scale per group; fewer bits need fewer multiplications, and change
+    /// the most likely token now and then [default: as the model was trained]
+    #[arg(long, value_name = "BITS", value_parser = choices::activations())]
+    pub(crate) activations: Option<ActivationBits>,
     /// Disable the inner updates of test-time-training layers, for ablations
     #[arg(long)]
     pub(crate) no_adapt: bool,

@@ -1,6 +1,6 @@
 //! Options whose values have names: parsers that give the library's own types, with a line of help for each name.
 
-use bitnet::{ChooseBy, HeadMode, KvType, Pooling, QkLayout};
+use bitnet::{ActivationBits, ChooseBy, HeadMode, KvType, Pooling, QkLayout};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// A name, its value, and its line in the help.
@@ -31,6 +31,15 @@ pub(crate) fn head() -> impl TypedValueParser<Value = HeadMode> {
         ("auto", HeadMode::Auto, "The faster one for this model"),
         ("coarse", HeadMode::Coarse, "Screen all rows with 6-bit weights, then compute only the candidates exactly"),
         ("plain", HeadMode::Plain, "Compute all rows exactly"),
+    ])
+}
+
+/// Bits of activations.
+pub(crate) fn activations() -> impl TypedValueParser<Value = ActivationBits> {
+    one_of([
+        ("16", ActivationBits::Sixteen, "One scale per token, as models with a scale per group were trained"),
+        ("8-group", ActivationBits::EightByGroup, "One scale per group of as many values as weights share one"),
+        ("8", ActivationBits::Eight, "One scale per token, as BitNet b1.58 was trained"),
     ])
 }
 

@@ -160,6 +160,9 @@ impl<'a> LoadRequest<'a> {
         if let Some(head) = engine.head {
             builder = builder.head(head);
         }
+        if let Some(bits) = engine.activations {
+            builder = builder.activation_bits(bits);
+        }
         if let Some(tokens) = self.context {
             builder = builder.context(tokens);
         }

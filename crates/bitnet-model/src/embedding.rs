@@ -126,13 +126,11 @@ impl Embedding {
     pub fn step(&mut self, engine: &Engine, tokens: usize) -> Result<(), ModelError> {
         let tokens = tokens.max(1);
         let mut texts: Vec<Text> = self.under_way.take().into_iter().collect();
-        let mut left = tokens;
-        if texts.is_empty() {
-            // Short texts that fit go together; a longer one goes alone.
-            while let Some(ids) = self.waiting.pop_front_if(|t| texts.is_empty() || t.len() <= left) {
-                left = left.saturating_sub(ids.len());
-                texts.push(self.begin(engine, ids)?);
-            }
+        let mut left = tokens - texts.iter().map(|t| part(&t.ids, t.read, tokens).len()).sum::<usize>();
+        // Texts that fit go together, also with the end of a longer one, of which only the beginning goes alone.
+        while let Some(ids) = self.waiting.pop_front_if(|t| texts.is_empty() || t.len() <= left) {
+            left = left.saturating_sub(ids.len());
+            texts.push(self.begin(engine, ids)?);
         }
         if texts.is_empty() {
             return Ok(());

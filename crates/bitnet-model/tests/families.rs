@@ -3,7 +3,7 @@
 #[path = "common/naive.rs"]
 mod naive;
 
-use bitnet_model::embedding::{Pooling, embed};
+use bitnet_model::embedding::{Embedding, Pooling, embed};
 use bitnet_model::{
     Activation, ActivationBits, Engine, EngineOptions, HeadRequest, KvType, LogitsWanted, ModelConfig, ModelError,
     ModelWeights, RopeScaling, Sequence, SequenceState, StepInput, StepOutput, SyntheticWeights,
@@ -115,12 +115,16 @@ fn all_formulas_are_canonical() {
 }
 
 fn assert_canonical(w: &ModelWeights) {
+    assert_canonical_with(w, |options| options);
+}
+
+fn assert_canonical_with(w: &ModelWeights, with: impl Fn(EngineOptions) -> EngineOptions) {
     let vocab = w.config.vocab_size;
     let ids: Vec<u32> = (0..90).map(|i| (i * i + 7 * i) % vocab as u32).collect();
     let mut first: Option<Vec<u32>> = None;
     for isa in Isa::available() {
         for (threads, lanes) in [(1, false), (1, true), (3, false), (3, true)] {
-            let options = EngineOptions::default().threads(threads).isa(isa).sequence_parallel(lanes);
+            let options = with(EngineOptions::default().threads(threads).isa(isa).sequence_parallel(lanes));
             let engine = Engine::new(w, &options).unwrap();
             for cuts in [&[90][..], &[1, 2, 20, 1, 66]] {
                 let mut s = Sequence::new(&engine, KvType::F16, None);
@@ -303,6 +307,84 @@ fn other_bits_of_models_with_group_scales() {
     assert_ne!(engines[0].fingerprint(), engines[1].fingerprint());
     let error = with(ActivationBits::Four).unwrap_err().to_string();
     assert!(error.contains("q_proj") && error.contains("16 or 8"), "{error}");
+}
+
+/// Int8 activations with a scale per group: those of the definition, the same on all instruction sets, and closer than one scale for a
+/// token. Tied and with a head of its own; the last group of a row is shorter.
+#[test]
+fn int8_activations_by_group_are_those_of_the_reference() {
+    let by_group = |o: EngineOptions| o.activation_bits(ActivationBits::EightByGroup);
+    for (tied, group_len) in [(true, 64), (false, 128), (true, 256)] {
+        let w = group_weights(&grouped(tied), group_len);
+        let engine = Engine::new(&w, &by_group(EngineOptions::default().threads(1))).unwrap();
+        let got = Sequence::new(&engine, KvType::F32, None).push_all(&IDS).unwrap();
+        let mut reference = w.clone();
+        reference.config.inputs = reference.config.inputs.with_bits(ActivationBits::EightByGroup);
+        let expected = naive::forward(&reference, &IDS).logits.concat();
+        // A code that rounds otherwise in f32 than in f64 costs more than 1e-3; of these there is none.
+        let diff = far(&got, &expected);
+        assert!(diff <= 1e-3, "groups of {group_len}: {diff}");
+    }
+    let w = group_weights(&grouped(true), 64);
+    let error = |bits| {
+        let engine = Engine::new(&w, &EngineOptions::default().threads(1).activation_bits(bits)).unwrap();
+        let got = Sequence::new(&engine, KvType::F32, None).push_all(&IDS).unwrap();
+        let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let exact = logits(&w);
+        norm(&mut got.iter().zip(&exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied())
+    };
+    let [by_group_error, by_token_error] = [ActivationBits::EightByGroup, ActivationBits::Eight].map(error);
+    assert!((1e-3..by_token_error).contains(&by_group_error), "{by_group_error}, {by_token_error} with one scale");
+    assert_canonical_with(&w, by_group);
+    // Matrices whose groups have other lengths share the rows that they read: the shorter length holds for all.
+    let mut mixed = group_weights(&grouped(true), 128);
+    mixed.layers[1] = group_weights(&grouped(true), 64).layers[1].clone();
+    let engine = Engine::new(&mixed, &by_group(EngineOptions::default().threads(2))).unwrap();
+    let got = Sequence::new(&engine, KvType::F32, None).push_all(&IDS).unwrap();
+    mixed.config.inputs = mixed.config.inputs.with_bits(ActivationBits::EightByGroup);
+    let diff = far(&got, &naive::forward(&mixed, &IDS).logits.concat());
+    assert!(diff <= 1e-3, "{diff}");
+    // They are told apart, and where there are no groups they are refused.
+    let fingerprint = |o: EngineOptions| Engine::new(&w, &o.threads(1)).unwrap().fingerprint();
+    let plain = EngineOptions::default;
+    let both = [plain(), plain().activation_bits(ActivationBits::Eight)].map(fingerprint);
+    assert!(!both.contains(&fingerprint(by_group(plain()))));
+    let error = Engine::new(&weights(&self::plain(), 5), &by_group(plain())).unwrap_err().to_string();
+    assert!(error.contains("activation_bits") && error.contains("scale per group"), "{error}");
+}
+
+/// Texts of all lengths in one call share passes over the weights, without padding, and their vectors are those of the texts alone:
+/// with one scale and with scales of groups, by each pooling, also where a pass ends within a text.
+#[test]
+fn vectors_of_many_texts_are_those_of_each_alone() {
+    let texts: Vec<Vec<u32>> = [1, 7, 300, 2, 2, 40, 256, 1, 90, 600, 3]
+        .iter()
+        .enumerate()
+        .map(|(t, &n)| (0..n).map(|i| ((i * i + 11 * i + 5 * t) % VOCAB) as u32).collect())
+        .collect();
+    let mut long = plain();
+    long.max_position_embeddings = 1024;
+    let mut groups = grouped(true);
+    (groups.max_position_embeddings, groups.rope_scaling) = (1024, RopeScaling::None);
+    for w in [weights(&long, 5), group_weights(&groups, 64)] {
+        let engine = Engine::new(&w, &EngineOptions::default().threads(2)).unwrap();
+        for pooling in Pooling::ALL {
+            let slices: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            let together = embed(&engine, &slices, KvType::F32, pooling, true).unwrap();
+            for (text, vector) in slices.iter().zip(&together) {
+                let alone = embed(&engine, &[text], KvType::F32, pooling, true).unwrap();
+                assert_eq!(bits(vector), bits(&alone[0]), "{pooling:?}, {} tokens", text.len());
+            }
+        }
+        // 1302 tokens in passes of at most 256: no text waits for a pass of its own.
+        let mut embedding = Embedding::new(texts.clone(), KvType::F32, Pooling::Mean, true).unwrap();
+        let mut passes = 0;
+        while !embedding.is_finished() {
+            embedding.step(&engine, 256).unwrap();
+            passes += 1;
+        }
+        assert!(passes <= 8, "{passes}");
+    }
 }
 
 /// Matrices with one scale run with 16-bit inputs, too.

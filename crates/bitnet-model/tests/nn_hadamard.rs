@@ -69,7 +69,7 @@ fn gradients_in_closed_form() {
                 let (codes, scale) = activation_codes_int4(&rotated).unwrap();
                 codes.broadcast_div(&scale).unwrap()
             }
-            ActivationBits::Sixteen => unreachable!(),
+            ActivationBits::Sixteen | ActivationBits::EightByGroup => unreachable!(),
         };
         let dw = dy.t().unwrap().matmul(&seen).unwrap();
         assert_close("dw", grads.get(&w).unwrap(), &values(&dw));

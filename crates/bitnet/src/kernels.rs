@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_model::{EngineOptions, ModelConfig, ModelError, ProjectionGroup};
+use bitnet_model::{ActivationBits, EngineOptions, ModelConfig, ModelError, ProjectionGroup};
 use loader::tuning::{KernelOfGroup, Tuning, TuningKey};
 use ternary_kernels::tune::{TuneOptions, TuneReport};
-use ternary_kernels::{Isa, Kernel};
+use ternary_kernels::{GroupKernel, Isa, Kernel};
 
 use crate::Error;
 
@@ -91,6 +91,7 @@ impl KernelRequest {
         // What `find` returns can be resolved.
         let tuned = tuned.and_then(|t| t.resolve().ok()).unwrap_or_default();
         let weights = usize::try_from(config.ternary_weights()).unwrap_or(usize::MAX);
+        let by_isa = GroupKernel::for_isa(isa).map_err(ModelError::from)?;
         let mut chosen = Vec::new();
         for group in ProjectionGroup::ALL {
             let of =
@@ -102,7 +103,15 @@ impl KernelRequest {
             } else {
                 (group.default_kernel(config, isa, weights)?, ChosenBy::Default)
             };
-            chosen.push(LayerKernel { group, kernel: kernel.name().to_owned(), by });
+            // Inputs of 16 bits, and those with a scale per group, are those of the group kernel, whatever is asked for.
+            let by_group = |p| match options.activation_bits.unwrap_or(config.input_form(p).bits) {
+                ActivationBits::Sixteen | ActivationBits::EightByGroup => true,
+                ActivationBits::Eight | ActivationBits::Four => false,
+            };
+            chosen.push(match group.projections().any(by_group) {
+                true => LayerKernel { group, kernel: by_isa.name().to_owned(), by: ChosenBy::Default },
+                false => LayerKernel { group, kernel: kernel.name().to_owned(), by },
+            });
             options = options.kernel_for(group, kernel);
         }
         Ok((options, chosen))

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnet_model::sampling::SamplingOptions;
-use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, ModelConfig, ProjectionGroup, Sequence, Snapshots};
+use bitnet_model::{
+    ActivationBits, Engine, EngineOptions, HeadMode, KvType, ModelConfig, ProjectionGroup, Sequence, Snapshots,
+};
 use loader::chat::{ChatError, ChatTemplate, RenderOptions};
 use loader::files;
 use loader::tokenizer::Tokenizer;
@@ -86,6 +88,12 @@ impl ModelBuilder {
     /// what training has made of them, for ablations.
     pub fn inner_updates(mut self, on: bool) -> Self {
         self.engine = self.engine.inner_updates(on);
+        self
+    }
+    /// Bits of the inputs of all projections instead of those that the model was made for; see [`EngineOptions::activation_bits`] for what it
+    /// costs.
+    pub fn activation_bits(mut self, bits: ActivationBits) -> Self {
+        self.engine = self.engine.activation_bits(bits);
         self
     }
     /// Type of the KV cache.

@@ -487,7 +487,8 @@ fn trilm(scale: impl Fn(usize) -> f32) -> tempfile::TempDir {
     let half = |v: f32| half::f16::from_f32(v).to_le_bytes();
     let mut tensors: Vec<common::checkpoints::Tensor> = Vec::new();
     let mut put = |name: &str, shape: [usize; 2], value: &dyn Fn(usize, usize) -> f32| {
-        let values = (0..shape[0]).flat_map(|r| (0..shape[1]).map(move |c| (r, c))).flat_map(|(r, c)| half(value(r, c)));
+        let values =
+            (0..shape[0]).flat_map(|r| (0..shape[1]).map(move |c| (r, c))).flat_map(|(r, c)| half(value(r, c)));
         let shape = if shape[0] == 1 { vec![shape[1]] } else { shape.to_vec() };
         tensors.push((name.to_owned(), loader::safetensors::Dtype::F16, shape, values.collect()));
     };
@@ -527,7 +528,9 @@ fn trilm_keeps_the_scale_of_every_shard() {
     let checkpoint = open(dir.path()).unwrap();
     assert_eq!(checkpoint.family(), Architecture::Llama);
     assert!(!checkpoint.config().sub_norms && checkpoint.config().head_dim == 64);
-    for (p, by_rows) in [(Projection::Q, true), (Projection::Gate, true), (Projection::O, false), (Projection::Down, false)] {
+    for (p, by_rows) in
+        [(Projection::Q, true), (Projection::Gate, true), (Projection::O, false), (Projection::Down, false)]
+    {
         let w = checkpoint.projection(0, p).unwrap();
         let mut row = vec![0i8; w.cols()];
         for r in 0..w.rows() {

@@ -116,6 +116,29 @@ impl GroupScales {
         scales
     }
 
+    /// The same scales in groups of `group_len` weights, of a matrix of `cols` columns: each stands once for every part of its group.
+    /// `None` where `group_len` does not divide the length of groups.
+    ///
+    /// ```
+    /// use half::f16;
+    /// use ternary_kernels::GroupScales;
+    /// let scales = |len, values: &[f32]| {
+    ///     let values: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
+    ///     GroupScales::new(len, 1, 180, values.into()).unwrap()
+    /// };
+    /// assert_eq!(scales(128, &[0.5, 0.25]).cut(64, 180).unwrap(), scales(64, &[0.5, 0.5, 0.25]));
+    /// assert!(scales(128, &[0.5, 0.25]).cut(96, 180).is_none());
+    /// ```
+    #[must_use]
+    pub fn cut(&self, group_len: usize, cols: usize) -> Option<Self> {
+        if group_len == 0 || !self.group_len.is_multiple_of(group_len) || cols.div_ceil(self.group_len) != self.groups {
+            return None;
+        }
+        let (groups, parts) = (cols.div_ceil(group_len), self.group_len / group_len);
+        let values = (0..self.rows).flat_map(|r| (0..groups).map(move |g| self.row(r)[g / parts])).collect();
+        Some(Self { group_len, groups, rows: self.rows, values })
+    }
+
     /// The scale of each row, where all groups of every row agree.
     pub(crate) fn of_rows(&self) -> Option<Arc<[f32]>> {
         if self.groups == 0 {

@@ -2,6 +2,7 @@
 
 mod activations;
 mod activations16;
+mod activations8_groups;
 mod aligned;
 mod base3;
 mod bytes;
@@ -29,6 +30,7 @@ mod registry;
 mod scales;
 
 pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, Int8Vector, ROW_ALIGN};
+pub use activations8_groups::{Int8GroupBatch, Int8GroupMatrix, Int8GroupRowMut, Int8GroupRowsMut};
 pub use activations16::{INT16_MAX, Int16Batch, Int16Matrix, Int16RowMut, Int16RowsMut};
 pub use aligned::AlignedBuf;
 pub use bytes::SharedBytes;

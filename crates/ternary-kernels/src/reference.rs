@@ -94,3 +94,53 @@ pub fn group_product(
     }
     Ok(out)
 }
+
+/// The definition of a group kernel with int8 activations in groups of the weights' length: `codes` is `[n, cols]`, `steps` is
+/// `[n, groups]`; the result is `[n, rows]` f32. Sums of a group are exact; over groups in ascending order `y = y + (d * step) * S`, both
+/// products and the sum each rounded to f32.
+///
+/// # Errors
+/// [`KernelError::ShapeMismatch`] if a length differs.
+///
+/// ```
+/// use half::f16;
+/// use ternary_kernels::{GroupScales, reference};
+/// let scales = GroupScales::new(64, 1, 3, [f16::from_f32(0.5)].into()).unwrap();
+/// assert_eq!(reference::group_product_int8(3, &[1, 0, 2], &scales, &[10, 20, 30], &[0.25]).unwrap(), [0.5 * 0.25 * 70.0]);
+/// ```
+pub fn group_product_int8(
+    cols: usize,
+    levels: &[i8],
+    scales: &GroupScales,
+    codes: &[i8],
+    steps: &[f32],
+) -> Result<Vec<f32>, KernelError> {
+    let op = "reference::group_product_int8";
+    let (rows, groups) = (scales.rows(), scales.groups());
+    let n = codes.len().checked_div(cols).unwrap_or(0);
+    let checks = [
+        ("levels", rows.checked_mul(cols), levels.len()),
+        ("n * cols codes", n.checked_mul(cols), codes.len()),
+        ("groups of a row", Some(cols.div_ceil(scales.group_len())), groups),
+        ("n * groups steps", n.checked_mul(groups), steps.len()),
+    ];
+    for (what, expected, got) in checks {
+        let expected = expected.ok_or(KernelError::TooLarge { op, rows, cols })?;
+        if expected != got {
+            return Err(KernelError::ShapeMismatch { op, what, expected, got });
+        }
+    }
+    let mut out = Vec::new();
+    for t in 0..n {
+        for r in 0..rows {
+            let mut y = 0.0f32;
+            for (g, d) in scales.row(r).iter().enumerate() {
+                let group = g * scales.group_len()..cols.min((g + 1) * scales.group_len());
+                let sum: i64 = group.map(|c| i64::from(levels[r * cols + c]) * i64::from(codes[t * cols + c])).sum();
+                y += d.to_f32() * steps[t * groups + g] * sum as f32;
+            }
+            out.push(y);
+        }
+    }
+    Ok(out)
+}

@@ -9,8 +9,8 @@ use half::f16;
 use proptest::prelude::*;
 use ternary_kernels::ops::Prepare;
 use ternary_kernels::{
-    FileFormat, GroupKernel, GroupPacked, GroupScales, INT16_MAX, Int8Batch, Int16Batch, Isa, KernelError, Levels, Ops,
-    Scales, SharedBytes, TernaryMatrix, reference,
+    FileFormat, GroupKernel, GroupPacked, GroupScales, INT16_MAX, Int8Batch, Int8GroupBatch, Int16Batch, Isa,
+    KernelError, Levels, Ops, Scales, SharedBytes, TernaryMatrix, reference,
 };
 
 /// Weights with what they were made of.
@@ -78,6 +78,15 @@ fn check(w: &Weights, n: usize, codes: &[i16]) {
     let x = int16_batch(cols, codes, &steps);
     let codes8: Vec<i8> = codes.iter().map(|&q| (q % 128) as i8).collect();
     let x8 = Int8Batch::from_codes(n, cols, &codes8).unwrap();
+    // A step for each group: of all magnitudes, 0 and 1 among them.
+    let groups = cols.div_ceil(w.packed.group_len());
+    let steps8: Vec<f32> = (0..n * groups).map(|i| [1.0, 0.0, 3e-7, 0.37, 812.5][i % 5] * (1 + i % 3) as f32).collect();
+    let by_group = Int8GroupBatch::from_codes(n, cols, w.packed.group_len(), &codes8, &steps8).unwrap();
+    let expected_groups = match cols {
+        // Without columns the tokens cannot be counted by their codes.
+        0 => vec![0; n * rows],
+        _ => bits(&reference::group_product_int8(cols, &w.levels, &w.scales, &codes8, &steps8).unwrap()),
+    };
     let codes8: Vec<i16> = codes8.iter().map(|&q| i16::from(q)).collect();
     let (expected, expected8) = (w.expected(codes, &steps), w.expected(&codes8, &steps));
     for kernel in GroupKernel::available() {
@@ -89,6 +98,9 @@ fn check(w: &Weights, n: usize, codes: &[i16]) {
         out.fill(f32::NAN);
         kernel.product_int8(&w.packed, 0..rows, &x8.view(), &steps, &mut out);
         assert_eq!(bits(&out), expected8, "int8, {what}");
+        out.fill(f32::NAN);
+        kernel.product_int8_groups(&w.packed, 0..rows, &by_group.view(), &mut out);
+        assert_eq!(bits(&out), expected_groups, "int8 by group, {what}");
         for part in 0..3 {
             let range = w.packed.split(part, 3);
             let mut out = vec![f32::NAN; n * range.len()];
@@ -416,4 +428,72 @@ fn every_set_has_a_kernel() {
         assert_eq!(kernel.name(), format!("group_{served}"));
     }
     expected_sets_are(&Isa::available().collect::<BTreeSet<_>>());
+}
+
+/// Each group has the codes and the step that `quantize_int8` gives it alone, whatever the instruction set; with a norm before, too.
+#[test]
+fn groups_are_quantised_as_tokens_of_their_own() {
+    let mut rng = Rng::new(11);
+    for (k, group_len) in [(1usize, 64usize), (64, 64), (100, 64), (128, 128), (300, 128), (320, 256), (1000, 192)] {
+        let x: Vec<f32> =
+            (0..k).map(|i| (rng.below(2001) as f32 - 1000.0) * [1e-9, 1e-3, 1.0, 40.0][i / 40 % 4]).collect();
+        let gain: Vec<f32> = (0..k).map(|_| rng.below(300) as f32 / 100.0).collect();
+        for isa in Isa::available() {
+            let ops = Ops::for_isa(isa).unwrap();
+            let normed = |norm: Option<(&[f32], f32)>| match norm {
+                None => x.clone(),
+                Some((gain, eps)) => {
+                    let mut y = x.clone();
+                    ops.rms_norm_in_place(&mut y, gain, eps);
+                    y
+                }
+            };
+            for norm in [None, Some((&gain[..], 1e-5))] {
+                let mut batch = Int8GroupBatch::with_capacity(1, k, group_len);
+                batch.reset(1, k);
+                let prepare = Prepare { norm, hadamard: None };
+                ops.prepare_int8_groups(&x, prepare, &mut [], batch.row_mut(0)).unwrap();
+                let view = batch.view();
+                for (g, group) in normed(norm).chunks(group_len).enumerate() {
+                    let mut alone = Int8Batch::with_capacity(1, group.len());
+                    alone.reset(1, group.len());
+                    ops.quantize_int8(group, alone.row_mut(0)).unwrap();
+                    let codes = &view.codes().row(0).codes()[g * group_len..][..group.len()];
+                    assert_eq!(codes, &alone.view().row(0).codes()[..group.len()], "{k}, groups of {group_len}");
+                    assert_eq!(view.steps(0)[g].to_bits(), (1.0 / alone.scales()[0]).to_bits());
+                }
+            }
+            let mut bad = x.clone();
+            bad[k - 1] = f32::NAN;
+            let mut batch = Int8GroupBatch::with_capacity(1, k, group_len);
+            batch.reset(1, k);
+            let error = ops.quantize_int8_groups(&bad, batch.row_mut(0)).unwrap_err();
+            assert!(matches!(error, KernelError::NonFiniteActivation { position, .. } if position == k - 1), "{error}");
+        }
+    }
+}
+
+/// Weights are cut to shorter groups without another value, and not to such as do not divide theirs.
+#[test]
+fn weights_are_packed_in_the_groups_of_their_activations() {
+    let mut rng = Rng::new(12);
+    let (rows, cols) = (19, 300);
+    let kernel = GroupKernel::selected().unwrap();
+    let trits: Vec<i8> = (0..rows * cols).map(|_| rng.below(3) as i8 - 1).collect();
+    let d = (0..rows * 3).map(|_| f16::from_f32(rng.below(1000) as f32 / 64.0)).collect();
+    let scales = GroupScales::new(128, rows, cols, d).unwrap();
+    let w = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Groups(scales)).unwrap();
+    let (long, short) = (kernel.prepack_groups(&w, 128).unwrap(), kernel.prepack_groups(&w, 64).unwrap());
+    assert_eq!((long.group_len(), short.group_len()), (128, 64));
+    let (mut a, mut b) = (vec![0.0; cols], vec![0.0; cols]);
+    for r in 0..rows {
+        long.decode_row_f32(r, &mut a);
+        short.decode_row_f32(r, &mut b);
+        assert_eq!(a, b);
+    }
+    for wrong in [0, 96, 256] {
+        assert!(matches!(kernel.prepack_groups(&w, wrong), Err(KernelError::GroupLength { .. })), "{wrong}");
+    }
+    let one = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(0.5)).unwrap();
+    assert_eq!(kernel.prepack_groups(&one, 192).unwrap().group_len(), 192);
 }

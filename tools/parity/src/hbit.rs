@@ -107,8 +107,8 @@ fn forward(
             let codes: Vec<i8> = (0..n).flat_map(|t| batch.view().row(t).codes()[..k].to_vec()).collect();
             (codes, batch.scales().to_vec())
         }
-        ActivationBits::Sixteen => {
-            let what = "a case with 16-bit activations, which this check does not know".to_owned();
+        ActivationBits::Sixteen | ActivationBits::EightByGroup => {
+            let what = format!("a case with activations of {}, which this check does not know", form.bits);
             return Err(ParityError::Tensors { path: "hbit".to_owned(), what });
         }
         ActivationBits::Four => {

@@ -334,6 +334,8 @@ impl Architecture {
             && (f.attention_scale || attention_scale.is_none())
             && f.seems_headless(*tie_word_embeddings, pooling.is_some(), *projection_norms) == *headless
             && f.forms.allows(!inputs.are_implied())
+            // An option of the engine, of which no file speaks.
+            && inputs.all().iter().all(|form| form.bits != ActivationBits::EightByGroup)
             // The type of files with test-time training is for these alone.
             && f.mixers == mixers.iter().any(|m| *m != Mixer::Attention)
     }

@@ -32,7 +32,7 @@ impl ModelConfig {
             tie_word_embeddings: _,
             sub_norms: _,
             head_norms,
-            head_norms_after_rope: _, // with `head_norms` only
+            head_norms_after_rope,
             projection_norms,
             output_norms,
             qkv_bias,
@@ -61,6 +61,7 @@ impl ModelConfig {
         let found = [
             (gelu, "the activation gelu_pytorch_tanh"),
             (scores, "a rotary embedding that scales attention (YaRN, LongRoPE)"),
+            (*head_norms_after_rope, "RMSNorms of the heads of q and k after the rotary embedding"),
             (*head_norms, "RMSNorms of the heads of q and k"),
             (*projection_norms, "an RMSNorm before every projection"),
             (*output_norms, "RMSNorms of the outputs of attention and feed-forward blocks"),
@@ -71,6 +72,7 @@ impl ModelConfig {
             (attention_scale.is_some(), "a scale of attention of its own"),
             (*headless, "a model without a head"),
             (inputs.all().iter().any(|f| f.bits == ActivationBits::Sixteen), "16-bit activations"),
+            (inputs.all().iter().any(|f| f.bits == ActivationBits::EightByGroup), "activations with a scale per group"),
         ];
         found.into_iter().find(|f| f.0).map(|f| f.1)
     }

@@ -18,24 +18,39 @@ pub enum ActivationBits {
     /// Int16 by the largest absolute value of a token: codes within -32639..=32639, so that each is two int8 digits. For
     /// weights with a scale per group, whose models were trained with 16-bit activations.
     Sixteen,
+    /// Int8 by the largest absolute value of each group of a token, as long as the groups of weights that have a scale. No file
+    /// asks for it: an option of the engine for weights with a scale per group, half the products of [`ActivationBits::Sixteen`] and a
+    /// hundred times its error.
+    EightByGroup,
 }
 
 impl ActivationBits {
-    /// All there are.
+    /// Those that files name.
     pub const ALL: [ActivationBits; 3] = [ActivationBits::Eight, ActivationBits::Four, ActivationBits::Sixteen];
 
     /// 16, 8 or 4.
     pub fn number(self) -> u32 {
         match self {
-            ActivationBits::Eight => 8,
+            ActivationBits::Eight | ActivationBits::EightByGroup => 8,
             ActivationBits::Four => 4,
             ActivationBits::Sixteen => 16,
         }
     }
 
-    /// Those of that number.
+    /// Those of that number in files.
     pub fn from_number(bits: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|b| u64::from(b.number()) == bits)
+    }
+}
+
+impl std::fmt::Display for ActivationBits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ActivationBits::Eight | ActivationBits::Four | ActivationBits::Sixteen => {
+                write!(f, "{} bits", self.number())
+            }
+            ActivationBits::EightByGroup => f.write_str("8 bits, a scale for each group"),
+        }
     }
 }
 
@@ -51,8 +66,8 @@ pub struct InputForm {
 impl std::fmt::Display for InputForm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.hadamard {
-            Some(block) => write!(f, "hadamard block {block}, {} bits", self.bits.number()),
-            None => write!(f, "{} bits", self.bits.number()),
+            Some(block) => write!(f, "hadamard block {block}, {}", self.bits),
+            None => self.bits.fmt(f),
         }
     }
 }

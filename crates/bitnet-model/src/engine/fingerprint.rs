@@ -11,7 +11,7 @@ use ternary_kernels::{GroupKernel, GroupPacked, Int8Batch, Int16Batch, Kernel, K
 use super::linear::Weights;
 use super::table::EngineTable;
 use super::{Inner, Layer, Mixer};
-use crate::{ModelConfig, RopeScaling};
+use crate::{ActivationBits, ModelConfig, RopeScaling};
 
 /// A hash of eight bytes at a time: an embedding has hundreds of megabytes.
 struct Hash(u64);
@@ -81,7 +81,12 @@ impl Hash {
         let scales = [c.embedding_scale, c.residual_scale, c.logit_divisor, c.rope_attention_factor()];
         self.floats(&scales);
         self.floats(c.attention_scale.as_slice());
-        c.inputs.all().into_iter().for_each(|form| self.word(u64::from(form.bits.number())));
+        for form in c.inputs.all() {
+            self.word(match form.bits {
+                ActivationBits::Eight | ActivationBits::Four | ActivationBits::Sixteen => u64::from(form.bits.number()),
+                ActivationBits::EightByGroup => 0x6772_6f75_7038,
+            });
+        }
     }
 
     fn layer(&mut self, layer: &Layer, acc: &mut Vec<i32>) {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use ternary_kernels::tune::{Group, Shape};
-use ternary_kernels::{GroupKernel, Isa, Kernel, Levels, Scales, TernaryMatrix};
+use ternary_kernels::{GroupKernel, GroupPacked, Isa, Kernel, KernelError, Levels, ROW_ALIGN, Scales, TernaryMatrix};
 
 use super::EngineOptions;
 use super::linear::{Linear, Weights};
 use crate::weights::{LayerWeights, ModelWeights};
-use crate::{ActivationBits, ModelConfig, ModelError, Projection};
+use crate::{ActivationBits, ModelConfig, ModelError, Projection, Table};
 
 /// Projections that share one kernel, in all layers.
 ///
@@ -106,7 +106,9 @@ impl ProjectionGroup {
         let bits = self.projections().map(|p| config.input_form(p).bits).next().unwrap_or_default();
         Ok(match bits {
             // The panels that two int8 digits are multiplied with are those of int8.
-            ActivationBits::Eight | ActivationBits::Sixteen => ternary_kernels::for_weights(isa, weights)?,
+            ActivationBits::Eight | ActivationBits::Sixteen | ActivationBits::EightByGroup => {
+                ternary_kernels::for_weights(isa, weights)?
+            }
             ActivationBits::Four => ternary_kernels::for_int4_weights(isa, weights)?,
         })
     }
@@ -139,6 +141,8 @@ pub(super) struct Kernels {
     kinds: [Arc<dyn Kernel>; 4],
     /// Of matrices with a scale for each group of weights, and of all with 16-bit inputs.
     group: GroupKernel,
+    /// Weights of a group where activations have a scale for each group of as many.
+    activation_group: Option<usize>,
     /// Which kinds the latter computes: all matrices of a kind have one kernel, because they are cut into the same blocks of rows.
     grouped: [bool; 4],
 }
@@ -165,15 +169,28 @@ impl Kernels {
                 weights.layers.iter().flat_map(|l| l.projections()).filter(|(p, _)| ProjectionGroup::of(*p) == kind);
             matrices.any(|(p, w)| in_groups(w, config.input_form(p).bits))
         });
-        Ok(Self { kinds: [qkv?, o?, gate_up?, down?], group: GroupKernel::for_isa(isa)?, grouped })
+        let by_group = config.inputs.all().iter().any(|form| form.bits == ActivationBits::EightByGroup);
+        let activation_group = if by_group { Some(common_group(weights)?) } else { None };
+        let group = GroupKernel::for_isa(isa)?;
+        Ok(Self { kinds: [qkv?, o?, gate_up?, down?], group, activation_group, grouped })
     }
 
     pub(super) fn of(&self, kind: ProjectionGroup) -> &Arc<dyn Kernel> {
         &self.kinds[kind.index()]
     }
 
-    pub(super) fn group(&self) -> &GroupKernel {
-        &self.group
+    /// Packs `w` for the group kernel.
+    pub(super) fn pack_groups(&self, w: &TernaryMatrix) -> Result<(GroupPacked, GroupKernel), ModelError> {
+        let packed = match self.activation_group {
+            Some(group_len) => self.group.prepack_groups(w, group_len)?,
+            None => self.group.prepack(w)?,
+        };
+        Ok((packed, self.group.clone()))
+    }
+
+    /// Activations of a group, where they have a scale for each.
+    pub(super) fn activation_group(&self) -> usize {
+        self.activation_group.unwrap_or(ROW_ALIGN)
     }
 
     /// Packs the projection `which` of layer `l` for the kernel that computes it.
@@ -190,7 +207,8 @@ impl Kernels {
                 let value = format!("4, before layer {l} {}, whose weights have a scale for each group", which.name());
                 return Err(ModelError::Config { field: "activation_bits", value, must: "16 or 8" });
             }
-            Weights::Groups { packed: self.group.prepack(w)?, kernel: self.group.clone() }
+            let (packed, kernel) = self.pack_groups(w)?;
+            Weights::Groups { packed, kernel }
         } else {
             let kernel = self.of(kind).clone();
             Weights::Trits { packed: kernel.prepack(w)?, scales: w.scales().clone(), kernel }
@@ -229,13 +247,40 @@ impl Kernels {
     }
 }
 
+/// The longest group of activations that no matrix's groups cut: each of them has to be multiplied with one scale of a weight.
+fn common_group(weights: &ModelWeights) -> Result<usize, ModelError> {
+    let matrices = weights.layers.iter().flat_map(|l| l.projections()).map(|(_, w)| w);
+    let tables =
+        [Some(&weights.embedding), weights.head.as_ref()].into_iter().flatten().filter_map(|table| match table {
+            Table::Ternary(w) => Some(w),
+            Table::Float(_) => None,
+        });
+    let groups = matrices.chain(tables).filter_map(|w| match w.scales() {
+        Scales::Groups(groups) => Some(groups.group_len()),
+        Scales::Tensor(_) | Scales::Rows(_) => None,
+    });
+    match groups.reduce(gcd) {
+        Some(group_len) if group_len.is_multiple_of(ROW_ALIGN) => Ok(group_len),
+        Some(group_len) => Err(KernelError::GroupLength { op: "activations with a scale per group", group_len }.into()),
+        None => Err(ModelError::Config {
+            field: "activation_bits",
+            value: ActivationBits::EightByGroup.to_string(),
+            must: "used with weights that have a scale per group; this model's have none",
+        }),
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// Whether the group kernel computes `w`: the others know neither groups nor weights of +2.
 fn in_groups(w: &TernaryMatrix, bits: ActivationBits) -> bool {
     if w.levels() == Levels::Four {
         return true;
     }
     match (w.scales(), bits) {
-        (Scales::Groups(_), _) | (_, ActivationBits::Sixteen) => true,
+        (Scales::Groups(_), _) | (_, ActivationBits::Sixteen | ActivationBits::EightByGroup) => true,
         (Scales::Tensor(_) | Scales::Rows(_), ActivationBits::Eight | ActivationBits::Four) => false,
     }
 }
@@ -262,7 +307,13 @@ mod tests {
         let [a, b] = ["i2s_scalar", "base3_scalar"].map(|n| ternary_kernels::by_name(n).unwrap());
         let group = GroupKernel::for_isa(Isa::Scalar).unwrap();
         let text = |kernels: [&Arc<dyn Kernel>; 4]| {
-            Kernels { kinds: kernels.map(Clone::clone), group: group.clone(), grouped: [false; 4] }.describe()
+            Kernels {
+                kinds: kernels.map(Clone::clone),
+                group: group.clone(),
+                activation_group: None,
+                grouped: [false; 4],
+            }
+            .describe()
         };
         assert_eq!(text([&a, &a, &a, &a]), "i2s_scalar");
         assert_eq!(text([&b, &b, &a, &a]), "i2s_scalar; qkv, o: base3_scalar");

@@ -68,8 +68,8 @@ pub struct EngineOptions {
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
     /// Bits of the inputs of all projections; `None` takes what the model was made for. Another number changes what a model
-    /// computes: with 8 bits, models with a scale per group of weights choose another likeliest token at every tenth
-    /// position or so.
+    /// computes: models with a scale per group of weights choose another most likely token at every tenth position or so, with 8 bits
+    /// for a token ([`ActivationBits::Eight`]) as with 8 bits for a group ([`ActivationBits::EightByGroup`]), which are closer on average.
     pub activation_bits: Option<ActivationBits>,
 }
 
@@ -277,22 +277,22 @@ impl Engine {
             slot[0] = Some(layer());
         });
         let layers = layers.into_iter().map(|l| l.expect("every layer was packed")).collect::<Result<Vec<_>, _>>()?;
-        let embedding = EngineTable::new(&weights.embedding, kernels.group())?;
-        let head = weights.head.as_ref().map(|t| EngineTable::new(t, kernels.group())).transpose()?;
+        let embedding = EngineTable::new(&weights.embedding, &kernels)?;
+        let head = weights.head.as_ref().map(|t| EngineTable::new(t, &kernels)).transpose()?;
         let floats = (!config.headless).then(|| head.as_ref().unwrap_or(&embedding)).and_then(EngineTable::as_float);
         let plane = match floats {
             Some(floats) => head::plane(options.head, floats, ops, &team)?,
             None => None,
         };
         let kernel_name = kernels.describe();
-        let head_bits = if options.activation_bits == Some(ActivationBits::Eight) {
-            ActivationBits::Eight
-        } else {
-            ActivationBits::Sixteen
+        let head_bits = match options.activation_bits {
+            Some(bits @ (ActivationBits::Eight | ActivationBits::EightByGroup)) => bits,
+            None | Some(ActivationBits::Four | ActivationBits::Sixteen) => ActivationBits::Sixteen,
         };
         let ternary_head = !config.headless && floats.is_none();
         let head_form = ternary_head.then_some(InputForm { hadamard: None, bits: head_bits });
-        let scratch = |threads| Scratch::new(&config, threads, kernels.row_block(), head_form);
+        let scratch =
+            |threads| Scratch::new(&config, threads, (kernels.row_block(), kernels.activation_group()), head_form);
         let lanes = lanes::of(options.sequence_parallel, &layers, threads, scratch)?;
         let scratch = scratch(threads);
         tracing::debug!(kernel = kernel_name, isa = isa.name(), threads, "engine ready");

@@ -5,8 +5,9 @@ use std::ops::Range;
 use smallvec::SmallVec;
 use ternary_kernels::ops::{Ops, Prepare};
 use ternary_kernels::{
-    AlignedBuf, GroupKernel, GroupPacked, Int4Batch, Int4RowMut, Int4RowsMut, Int8Batch, Int8RowMut, Int8RowsMut,
-    Int16Batch, Int16RowMut, Int16RowsMut, Kernel, KernelError, PackedRows, ROW_ALIGN, Team,
+    AlignedBuf, GroupKernel, GroupPacked, Int4Batch, Int4RowMut, Int4RowsMut, Int8Batch, Int8GroupBatch,
+    Int8GroupRowMut, Int8GroupRowsMut, Int8RowMut, Int8RowsMut, Int16Batch, Int16RowMut, Int16RowsMut, Kernel,
+    KernelError, PackedRows, ROW_ALIGN, Team,
 };
 
 use super::step::INLINE_PARTS;
@@ -19,6 +20,7 @@ pub(super) struct Quantized {
     int8: Int8Batch,
     int4: Int4Batch,
     int16: Int16Batch,
+    int8_groups: Int8GroupBatch,
     /// For each thread the row that a Hadamard transform works on; empty in models without one.
     rotated: Vec<AlignedBuf<f32>>,
     /// Of all batches.
@@ -26,8 +28,8 @@ pub(super) struct Quantized {
 }
 
 impl Quantized {
-    /// Room for `n` rows of `k` activations in any of `forms`, written by `threads`.
-    pub(super) fn with_capacity(n: usize, k: usize, forms: &InputForms, threads: usize) -> Self {
+    /// Room for `n` rows of `k` activations in any of `forms`, written by `threads`, in groups of `group_len` where they have scales.
+    pub(super) fn with_capacity(n: usize, k: usize, forms: &InputForms, (threads, group_len): (usize, usize)) -> Self {
         let rows = |bits| if forms.all().iter().any(|f| f.bits == bits) { n } else { 0 };
         let rotates = forms.all().iter().any(|f| f.hadamard.is_some());
         // A row's codes, its sum and its scale.
@@ -35,11 +37,13 @@ impl Quantized {
         Self {
             byte_len: rows(ActivationBits::Eight) * row_bytes(8)
                 + rows(ActivationBits::Four) * row_bytes(4)
-                + rows(ActivationBits::Sixteen) * row_bytes(16),
+                + rows(ActivationBits::Sixteen) * row_bytes(16)
+                + rows(ActivationBits::EightByGroup) * (row_bytes(8) + k.div_ceil(group_len) * size_of::<f32>()),
             bits: ActivationBits::Eight,
             int8: Int8Batch::with_capacity(rows(ActivationBits::Eight), k),
             int4: Int4Batch::with_capacity(rows(ActivationBits::Four), k),
             int16: Int16Batch::with_capacity(rows(ActivationBits::Sixteen), k),
+            int8_groups: Int8GroupBatch::with_capacity(rows(ActivationBits::EightByGroup), k, group_len),
             rotated: (0..threads).map(|_| AlignedBuf::zeroed(if rotates && n > 0 { k } else { 0 })).collect(),
         }
     }
@@ -55,15 +59,17 @@ impl Quantized {
             ActivationBits::Eight => self.int8.view().n(),
             ActivationBits::Four => self.int4.view().n(),
             ActivationBits::Sixteen => self.int16.view().n(),
+            ActivationBits::EightByGroup => self.int8_groups.view().n(),
         }
     }
 
-    /// What values were multiplied with to become codes, `[n]`.
+    /// What values were multiplied with to become codes, `[n]`; none where each group has its own.
     pub(super) fn scales(&self) -> &[f32] {
         match self.bits {
             ActivationBits::Eight => self.int8.scales(),
             ActivationBits::Four => self.int4.scales(),
             ActivationBits::Sixteen => self.int16.scales(),
+            ActivationBits::EightByGroup => &[],
         }
     }
 
@@ -82,8 +88,8 @@ impl Quantized {
                     kernel.gemm_a4(w, &x, widened, acc);
                 }
             }
-            ActivationBits::Sixteen => {
-                unreachable!("`Kernels::pack` packs weights with 16-bit inputs for the group kernel")
+            ActivationBits::Sixteen | ActivationBits::EightByGroup => {
+                unreachable!("`Kernels::pack` packs weights with such inputs for the group kernel")
             }
         }
     }
@@ -93,6 +99,7 @@ impl Quantized {
         match self.bits {
             ActivationBits::Eight => kernel.product_int8(w, rows, &self.int8.view(), self.int8.scales(), out),
             ActivationBits::Sixteen => kernel.product(w, rows, &self.int16.view(), out),
+            ActivationBits::EightByGroup => kernel.product_int8_groups(w, rows, &self.int8_groups.view(), out),
             ActivationBits::Four => {
                 unreachable!("`Kernels::pack` refuses 4-bit inputs of weights with scales of groups")
             }
@@ -123,6 +130,11 @@ impl Quantized {
                 self.int8.reset(n, width);
                 own.zip(self.int8.chunks_mut(chunk)).map(|(own, rows)| Part::new(Rows::Int8(rows), own)).collect()
             }
+            ActivationBits::EightByGroup => {
+                self.int8_groups.reset(n, width);
+                let rows = self.int8_groups.chunks_mut(chunk);
+                own.zip(rows).map(|(own, rows)| Part::new(Rows::Int8Groups(rows), own)).collect()
+            }
             ActivationBits::Four => {
                 self.int4.reset(n, width);
                 own.zip(self.int4.chunks_mut(chunk)).map(|(own, rows)| Part::new(Rows::Int4(rows), own)).collect()
@@ -139,6 +151,9 @@ impl Quantized {
             match rows {
                 Rows::Int8(rows) => rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int8(row))),
                 Rows::Int4(rows) => rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int4(row))),
+                Rows::Int8Groups(rows) => {
+                    rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int8Groups(row)))
+                }
                 Rows::Int16(rows) => rows.rows_mut().enumerate().for_each(|(i, row)| one(i, Codes::Int16(row))),
             }
         });
@@ -164,12 +179,14 @@ enum Rows<'a> {
     Int8(Int8RowsMut<'a>),
     Int4(Int4RowsMut<'a>),
     Int16(Int16RowsMut<'a>),
+    Int8Groups(Int8GroupRowsMut<'a>),
 }
 
 enum Codes<'a> {
     Int8(Int8RowMut<'a>),
     Int4(Int4RowMut<'a>),
     Int16(Int16RowMut<'a>),
+    Int8Groups(Int8GroupRowMut<'a>),
 }
 
 /// One row that is being written.
@@ -187,6 +204,7 @@ impl Row<'_> {
             Codes::Int8(row) => ops.prepare_int8(x, prepare, self.rotated, row),
             Codes::Int4(row) => ops.prepare_int4(x, prepare, self.rotated, row),
             Codes::Int16(row) => ops.prepare_int16(x, prepare, self.rotated, row),
+            Codes::Int8Groups(row) => ops.prepare_int8_groups(x, prepare, self.rotated, row),
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Scratch {
     rows: usize,
     /// Output rows of one kernel call.
     row_block: usize,
+    /// Activations of a group, where they have a scale for each.
+    group_len: usize,
     /// Residual stream, `[n, hidden]`.
     pub(super) x: AlignedBuf<f32>,
     /// Queries, `[n, heads * head_dim]`.
@@ -82,11 +84,16 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Buffers without room for tokens; `head` is what a ternary head reads, where there is one.
-    pub(super) fn new(c: &ModelConfig, threads: usize, row_block: usize, head: Option<InputForm>) -> Self {
+    /// Buffers without room for tokens: output rows of the largest kernel call, activations of a group where they have scales; `head` is what a ternary head reads, where there is one.
+    pub(super) fn new(
+        c: &ModelConfig,
+        threads: usize,
+        (row_block, group_len): (usize, usize),
+        head: Option<InputForm>,
+    ) -> Self {
         let head_input = head.map(|form| {
             let forms = InputForms::default().with_bits(form.bits);
-            Quantized::with_capacity(super::head::TOKENS, c.hidden_size, &forms, threads)
+            Quantized::with_capacity(super::head::TOKENS, c.hidden_size, &forms, (threads, group_len))
         });
         let empty = AlignedBuf::<f32>::zeroed(0);
         let thread = || ThreadScratch {
@@ -98,6 +105,7 @@ impl Scratch {
         Self {
             rows: 0,
             row_block,
+            group_len,
             x: empty.clone(),
             q: empty.clone(),
             attn: empty.clone(),
@@ -109,7 +117,7 @@ impl Scratch {
             head_input,
             best: BestScratch::new(c.hidden_size),
             rope: RopeTable::from_frequencies(0, c.rope_frequencies()).with_magnitude(c.rope_attention_factor()),
-            quantized: inputs(c, 0, threads),
+            quantized: inputs(c, 0, (threads, group_len)),
             threads: (0..threads).map(|_| thread()).collect(),
             attend: (0..threads).map(|_| attention::attend_scratch(c)).collect(),
             attention: Vec::new(),
@@ -157,7 +165,7 @@ impl Scratch {
         if !adds_plainly(c) {
             self.branch = AlignedBuf::zeroed(n * c.hidden_size);
         }
-        self.quantized = inputs(c, n, self.threads.len());
+        self.quantized = inputs(c, n, (self.threads.len(), self.group_len));
         for t in &mut self.threads {
             t.product.acc = AlignedBuf::zeroed(n * self.row_block);
             t.gate = AlignedBuf::zeroed(n * self.row_block);
@@ -181,8 +189,8 @@ fn row_len(c: &ModelConfig) -> usize {
     if c.projection_norms { heads.max(c.hidden_size) } else { heads }
 }
 
-/// Room for the inputs of `n` tokens.
-fn inputs(c: &ModelConfig, n: usize, threads: usize) -> Vec<Quantized> {
+/// Room for the inputs of `n` tokens; threads, and activations of a group.
+fn inputs(c: &ModelConfig, n: usize, threads: (usize, usize)) -> Vec<Quantized> {
     let widest = c.hidden_size.max(c.intermediate_size).max(c.num_attention_heads * c.head_dim);
     let more = if c.projection_norms { 2 } else { 0 };
     let widths = std::iter::once(widest).chain(std::iter::repeat_n(c.hidden_size, more));

@@ -2,6 +2,7 @@
 
 use ternary_kernels::{GroupKernel, GroupPacked};
 
+use super::kernels::Kernels;
 use crate::{FloatMatrix, ModelError, Table};
 
 /// An embedding or a head, `[vocab, hidden]`.
@@ -20,11 +21,12 @@ pub(super) enum EngineTable {
 
 impl EngineTable {
     /// Packs `table` where it is ternary.
-    pub(super) fn new(table: &Table, kernel: &GroupKernel) -> Result<Self, ModelError> {
+    pub(super) fn new(table: &Table, kernels: &Kernels) -> Result<Self, ModelError> {
         Ok(match table {
             Table::Float(m) => Self::Float(m.clone()),
             Table::Ternary(m) => {
-                Self::Ternary { packed: kernel.prepack(m)?, kernel: kernel.clone(), name: table.type_name() }
+                let (packed, kernel) = kernels.pack_groups(m)?;
+                Self::Ternary { packed, kernel, name: table.type_name() }
             }
         })
     }

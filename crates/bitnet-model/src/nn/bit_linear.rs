@@ -144,7 +144,9 @@ impl BitLinear {
         let (codes, scale) = match self.input.bits {
             ActivationBits::Eight => activation_codes(x)?,
             ActivationBits::Four => activation_codes_int4(x)?,
-            ActivationBits::Sixteen => candle_core::bail!("16-bit activations are computed by the engine only"),
+            ActivationBits::Sixteen | ActivationBits::EightByGroup => {
+                candle_core::bail!("activations of {} are computed by the engine only", self.input.bits)
+            }
         };
         let (trits, alpha) = self.trits()?;
         let acc = if self.in_dim <= MAX_EXACT_F32_COLS {

@@ -39,8 +39,11 @@ pub(crate) fn forward(w: &ModelWeights, ids: &[u32]) -> Output {
         let table = w.head.as_ref().unwrap_or(&w.embedding);
         for h in &hidden {
             let mut own = match table.as_ternary() {
-                // Low-bit heads read 16-bit inputs, others read floats.
-                Some(w) => product(w, &quantise(h, ActivationBits::Sixteen)),
+                // Low-bit heads read 16-bit inputs, or such in groups as all else, others read floats.
+                Some(table) => match c.inputs.mixer.bits {
+                    bits @ ActivationBits::EightByGroup => product(table, &quantise(h, bits, common_group(w))),
+                    _ => product(table, &quantise(h, ActivationBits::Sixteen, 0)),
+                },
                 None => (0..c.vocab_size)
                     .map(|r| {
                         let mut row = vec![0f32; c.hidden_size];
@@ -77,7 +80,8 @@ impl Layer<'_> {
 
     /// One projection of one row that has passed the norm of its block.
     fn project(&self, p: Projection, x: &[f64]) -> Vec<f64> {
-        let z = quantise(&self.norm(Norm::ProjectionIn(self.l, p), x), self.w.config.input_form(p).bits);
+        let bits = self.w.config.input_form(p).bits;
+        let z = quantise(&self.norm(Norm::ProjectionIn(self.l, p), x), bits, common_group(self.w));
         let layer = &self.w.layers[self.l];
         let mut y = product(layer.projection(p), &z);
         if let Some(bias) = layer.bias(p) {
@@ -144,8 +148,20 @@ fn act(act: Activation, z: f64) -> f64 {
 }
 
 /// What is left of a row after it was quantised with one scale.
-fn quantise(x: &[f64], bits: ActivationBits) -> Vec<f64> {
+/// The shortest groups of any matrix; lengths here are 64, 128 and 256, each of which divides the next.
+fn common_group(w: &ModelWeights) -> usize {
+    let groups = w.layers.iter().flat_map(|l| l.projections()).filter_map(|(_, w)| match w.scales() {
+        Scales::Groups(groups) => Some(groups.group_len()),
+        _ => None,
+    });
+    groups.min().unwrap_or(0)
+}
+
+fn quantise(x: &[f64], bits: ActivationBits, group_len: usize) -> Vec<f64> {
     let most = match bits {
+        ActivationBits::EightByGroup => {
+            return x.chunks(group_len).flat_map(|x| quantise(x, ActivationBits::Eight, 0)).collect();
+        }
         ActivationBits::Eight => 127.0,
         ActivationBits::Sixteen => 32639.0,
         ActivationBits::Four => panic!("int4 has tests of its own"),

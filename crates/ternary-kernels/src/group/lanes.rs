@@ -123,6 +123,7 @@ pub(super) fn tile<
     let (digits, _) = t.acts.as_chunks::<D>();
     let (acts, _) = digits.as_chunks::<N>();
     let (sums, _) = t.sums.as_chunks::<N>();
+    let (steps, _) = t.steps.as_chunks::<N>();
     let mut weights: [&[Chunk]; P] = [&[]; P];
     let mut y = [[float.splat(0.0); P]; N];
     for i in 0..P {
@@ -133,7 +134,7 @@ pub(super) fn tile<
     }
 
     let (mut quads, group_quads) = t.quads(product);
-    let (mut line, mut quad) = (0, 0);
+    let (mut line, mut quad, mut group_index) = (0, 0, 0);
     while quads > 0 {
         let mut scales = [[[f16::ZERO; PANEL_ROWS]; UNIT_GROUPS]; P];
         for i in 0..P {
@@ -184,9 +185,12 @@ pub(super) fn tile<
                 let d = float.load_f16(&scales[i][g]);
                 for n in 0..N {
                     let sum = float.to_f(s.panel(rows[n][i]));
+                    // Codes of two digits have no steps.
+                    let d = if D == 1 { float.mul(d, float.splat(steps[group_index][n])) } else { d };
                     y[n][i] = float.add(y[n][i], float.mul(d, sum));
                 }
             }
+            group_index += 1;
             line += chunks;
             quad += group;
             quads -= group;

@@ -72,8 +72,8 @@ impl Shape {
 /// The scales of a matrix to be packed.
 pub(super) enum PackScales<'a> {
     Groups(&'a GroupScales),
-    /// `[rows]`
-    Rows(Arc<[f32]>),
+    /// `[rows]`, and the length of groups, which have scale 1.
+    Rows(Arc<[f32]>, usize),
 }
 
 impl GroupPacked {
@@ -86,13 +86,13 @@ impl GroupPacked {
     ) -> Result<Self, KernelError> {
         let group_len = match &scales {
             PackScales::Groups(s) => s.group_len(),
-            PackScales::Rows(_) => MAX_GROUP_LEN,
+            PackScales::Rows(_, group_len) => *group_len,
         };
         let shape = Shape::new(op, rows, cols, group_len)?;
         let (what, expected, got) = match &scales {
             PackScales::Groups(s) if s.rows() == rows => ("groups of a row", cols.div_ceil(group_len), s.groups()),
             PackScales::Groups(s) => ("rows of scales", rows, s.rows()),
-            PackScales::Rows(s) => ("scales", rows, s.len()),
+            PackScales::Rows(s, _) => ("scales", rows, s.len()),
         };
         if expected != got {
             return Err(KernelError::ShapeMismatch { op, what, expected, got });
@@ -112,7 +112,7 @@ impl GroupPacked {
                     for g in 0..cols.div_ceil(group_len) {
                         let d = match &scales {
                             PackScales::Groups(s) => s.row(at)[g],
-                            PackScales::Rows(_) => f16::ONE,
+                            PackScales::Rows(..) => f16::ONE,
                         };
                         let (line, byte) = shape.scale_at(g, r);
                         panel[line][byte..byte + size_of::<f16>()].copy_from_slice(&d.to_le_bytes());
@@ -127,7 +127,7 @@ impl GroupPacked {
         }
         let row_scales = match scales {
             PackScales::Groups(_) => None,
-            PackScales::Rows(s) => Some(s),
+            PackScales::Rows(s, _) => Some(s),
         };
         Ok(Self { shape, row_scales, bytes: SharedBytes::new(bytes) })
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::packed::{GroupPacked, Shape};
 use super::{CHUNKS_PER_QUAD, Chunk, PANEL_ROWS, QUAD_COLS, UNIT_GROUPS};
 use crate::i2s::{Acts, CHUNK_COLS, even_parts};
-use crate::{Int8Matrix, Int16Matrix};
+use crate::{Int8GroupMatrix, Int8Matrix, Int16Matrix};
 
 /// Activations of all tokens of a tile for as many columns as fit are copied to a buffer of so many chunks, 32 KiB.
 const BUFFER_CHUNKS: usize = 2048;
@@ -19,6 +19,8 @@ pub(super) enum Activations<'a> {
     Int16(Int16Matrix<'a>),
     /// One digit.
     Int8(Int8Matrix<'a>),
+    /// One digit, and a step for each group.
+    Int8Groups(Int8GroupMatrix<'a>),
 }
 
 /// What a product reads, with every length checked.
@@ -30,8 +32,10 @@ pub(super) struct Product<'a> {
     /// Rows of the range.
     rows: usize,
     x: Activations<'a>,
-    /// `[n]`
-    scales: &'a [f32],
+    /// Tokens.
+    n: usize,
+    /// `[n]`, where a token has one scale.
+    scales: Option<&'a [f32]>,
     /// `[rows]`, where scales are not those of groups.
     row_scales: Option<&'a [f32]>,
 }
@@ -42,13 +46,14 @@ impl<'a> Product<'a> {
         w: &'a GroupPacked,
         rows: Range<usize>,
         x: Activations<'a>,
-        scales: &'a [f32],
+        scales: Option<&'a [f32]>,
         out: &mut [f32],
     ) -> Option<Self> {
         let shape = w.shape();
         let (n, k) = match x {
             Activations::Int16(x) => (x.n(), x.k()),
             Activations::Int8(x) => (x.n(), x.k()),
+            Activations::Int8Groups(x) => (x.n(), x.k()),
         };
         let Range { start, end } = rows;
         let fits = start <= end
@@ -57,7 +62,7 @@ impl<'a> Product<'a> {
             && (end.is_multiple_of(PANEL_ROWS) || end == shape.rows);
         assert!(fits, "rows {start}..{end} of {} in panels of {PANEL_ROWS}", shape.rows);
         assert_eq!(k, shape.cols, "activations per token");
-        assert_eq!(scales.len(), n, "scales of tokens");
+        assert!(scales.is_none_or(|s| s.len() == n), "scales of {n} tokens");
         assert_eq!(out.len(), n * rows.len(), "results");
         if shape.quads == 0 || out.is_empty() {
             out.fill(0.0);
@@ -66,7 +71,7 @@ impl<'a> Product<'a> {
         let (first, last) = (start / PANEL_ROWS, end.div_ceil(PANEL_ROWS));
         let lines = &w.lines()[first * shape.panel_lines()..last * shape.panel_lines()];
         let row_scales = w.row_scales().map(|s| &s[rows.clone()]);
-        Some(Self { lines, shape, rows: rows.len(), x, scales, row_scales })
+        Some(Self { lines, shape, rows: rows.len(), x, n, scales, row_scales })
     }
 
     fn panels(&self) -> usize {
@@ -86,13 +91,20 @@ impl<'a> Product<'a> {
     /// One token of two digits lies as the buffer would, so it is read where it is, and each panel is one stream. Between
     /// blocks of columns the sums of a row lie in the result, as f32, which they are in registers, too.
     pub(super) fn for_tiles(&self, max_panels: usize, max_tokens: usize, mut tile: impl FnMut(&Tile<'_>)) {
-        let n = self.scales.len();
+        let n = self.n;
         // Weights that only one tile of tokens reads come from memory: take them as one stream.
         let max_panels = if n <= max_tokens { 1 } else { max_panels };
         if let (Activations::Int16(x), 1) = (self.x, n) {
             let (acts, _) = bytemuck::cast_slice::<i8, u8>(x.digits(0)).as_chunks();
             for p in 0..self.panels() {
-                tile(&Tile { panels: p..p + 1, tokens: 0..1, units: 0..self.shape.units(), acts, sums: x.sums(0) });
+                tile(&Tile {
+                    panels: p..p + 1,
+                    tokens: 0..1,
+                    units: 0..self.shape.units(),
+                    acts,
+                    sums: x.sums(0),
+                    steps: &[],
+                });
             }
             return;
         }
@@ -102,7 +114,7 @@ impl<'a> Product<'a> {
     fn blocked(&self, max_panels: usize, max_tokens: usize, tile: &mut impl FnMut(&Tile<'_>)) {
         /// A quarter of the second-level cache of current CPUs, and less than all of it on older ones.
         const PANELS_BYTES: usize = 384 << 10;
-        let n = self.scales.len();
+        let n = self.n;
         let max_block = match n <= max_tokens {
             // Weights are read once, so there is nothing to keep.
             true => self.panels(),
@@ -111,6 +123,7 @@ impl<'a> Product<'a> {
         let unit_chunks = UNIT_GROUPS * self.shape.group_quads * CHUNKS_PER_QUAD;
         let mut acts = [[0; CHUNK_COLS]; BUFFER_CHUNKS];
         let mut sums = [0; BUFFER_SUMS];
+        let mut steps = [1.0; BUFFER_SUMS];
         for block in even_parts(0..self.panels(), max_block) {
             for tokens in even_parts(0..n, max_tokens) {
                 let max_units = BUFFER_CHUNKS / (unit_chunks * tokens.len() * self.digits());
@@ -118,10 +131,12 @@ impl<'a> Product<'a> {
                     let quads = self.quads_of(&units);
                     let acts = &mut acts[..quads.len() * CHUNKS_PER_QUAD * tokens.len() * self.digits()];
                     let sums = &mut sums[..quads.len() * tokens.len()];
+                    let steps = &mut steps[..quads.len().div_ceil(self.shape.group_quads) * tokens.len()];
+                    self.interleave_steps(tokens.clone(), &quads, steps);
                     self.interleave(tokens.clone(), quads, acts, sums);
                     for first in block.clone().step_by(max_panels) {
                         let panels = first..block.end.min(first + max_panels);
-                        tile(&Tile { panels, tokens: tokens.clone(), units: units.clone(), acts, sums });
+                        tile(&Tile { panels, tokens: tokens.clone(), units: units.clone(), acts, sums, steps });
                     }
                 }
             }
@@ -132,7 +147,7 @@ impl<'a> Product<'a> {
     pub(super) fn digits(&self) -> usize {
         match self.x {
             Activations::Int16(_) => 2,
-            Activations::Int8(_) => 1,
+            Activations::Int8(_) | Activations::Int8Groups(_) => 1,
         }
     }
 
@@ -157,7 +172,12 @@ impl<'a> Product<'a> {
                     to.zip(&pairs[chunks.clone()]).for_each(|(to, from)| *to = *from);
                     sums_to.zip(&x.sums(t)[quads.clone()]).for_each(|(to, from)| *to = *from);
                 }
-                Activations::Int8(x) => {
+                Activations::Int8(_) | Activations::Int8Groups(_) => {
+                    let x = match self.x {
+                        Activations::Int8Groups(x) => x.codes(),
+                        Activations::Int8(x) => x,
+                        Activations::Int16(_) => continue,
+                    };
                     let row = &x.codes()[t * x.stride()..][quads.start * QUAD_COLS..quads.end * QUAD_COLS];
                     let (from, _) = bytemuck::cast_slice::<i8, u8>(row).as_chunks::<CHUNK_COLS>();
                     let to = acts.iter_mut().skip(n).step_by(tokens.len());
@@ -166,6 +186,16 @@ impl<'a> Product<'a> {
                     sums_to.zip(row.as_chunks().0).for_each(|(to, quad)| *to = sum(quad));
                 }
             }
+        }
+    }
+
+    /// Copies the steps of the groups of `tokens` in `quads`, for each group the first token's, the second's ... Without steps they stay 1.
+    fn interleave_steps(&self, tokens: Range<usize>, quads: &Range<usize>, steps: &mut [f32]) {
+        let Activations::Int8Groups(x) = self.x else { return };
+        let first = quads.start / self.shape.group_quads;
+        for (n, t) in tokens.clone().enumerate() {
+            let to = steps.iter_mut().skip(n).step_by(tokens.len());
+            to.zip(&x.steps(t)[first..]).for_each(|(to, from)| *to = *from);
         }
     }
 
@@ -185,6 +215,8 @@ pub(super) struct Tile<'a> {
     pub(super) acts: &'a [Acts],
     /// Sums of the codes of all `tokens` for the first 64 columns of `units`, then for the second ...
     pub(super) sums: &'a [i32],
+    /// With one digit, steps of all `tokens` for the first group of `units`, then for the second ...
+    pub(super) steps: &'a [f32],
 }
 
 impl Tile<'_> {
@@ -225,7 +257,8 @@ impl Tile<'_> {
         if self.units.end < product.shape.units() {
             return out.copy_from_slice(&y[..out.len()]);
         }
-        let inv = 1.0 / product.scales[self.tokens.start + n];
+        // A product with 1 changes no bit.
+        let inv = product.scales.map_or(1.0, |scales| 1.0 / scales[self.tokens.start + n]);
         match product.row_scales {
             None => out.iter_mut().zip(y).for_each(|(out, y)| *out = y * inv),
             Some(scales) => {

@@ -4,7 +4,7 @@ use half::f16;
 
 use super::product::{Activations, Product};
 use super::*;
-use crate::{Int8Batch, Int16Batch, reference};
+use crate::{Int8Batch, Int8GroupBatch, Int16Batch, reference};
 
 /// Repeatable numbers (xorshift64*).
 fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
@@ -35,7 +35,7 @@ pub(super) fn check_backend(product: &dyn Fn(&Product<'_>, &mut [f32])) {
             let expected = reference::group_product(cols, &levels, &scales, &codes, &vec![1.0; n]).unwrap();
             let mut out = vec![f32::NAN; n * rows];
             let view = x.view();
-            let p = Product::new(&w, 0..rows, Activations::Int16(view), view.scales(), &mut out).unwrap();
+            let p = Product::new(&w, 0..rows, Activations::Int16(view), Some(view.scales()), &mut out).unwrap();
             product(&p, &mut out);
             assert_eq!(out, expected, "{rows} x {cols}, groups of {group_len}, {n} tokens");
 
@@ -44,9 +44,16 @@ pub(super) fn check_backend(product: &dyn Fn(&Product<'_>, &mut [f32])) {
             let codes: Vec<i16> = codes8.iter().map(|&q| i16::from(q)).collect();
             let expected = reference::group_product(cols, &levels, &scales, &codes, &steps).unwrap();
             let view = x.view();
-            let p = Product::new(&w, 0..rows, Activations::Int8(view), &steps, &mut out).unwrap();
+            let p = Product::new(&w, 0..rows, Activations::Int8(view), Some(&steps), &mut out).unwrap();
             product(&p, &mut out);
             assert_eq!(out, expected, "int8: {rows} x {cols}, groups of {group_len}, {n} tokens");
+
+            let steps: Vec<f32> = (0..n * groups).map(|_| next(1000) as f32 / 300.0).collect();
+            let x = Int8GroupBatch::from_codes(n, cols, group_len, &codes8, &steps).unwrap();
+            let expected = reference::group_product_int8(cols, &levels, &scales, &codes8, &steps).unwrap();
+            let p = Product::new(&w, 0..rows, Activations::Int8Groups(x.view()), None, &mut out).unwrap();
+            product(&p, &mut out);
+            assert_eq!(out, expected, "int8 in groups: {rows} x {cols}, groups of {group_len}, {n} tokens");
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use super::Ops;
 use super::lanes::{LANES, Simd, pad};
-use crate::{Int4RowMut, Int8RowMut, Int16RowMut, KernelError};
+use crate::{Int4RowMut, Int8GroupRowMut, Int8RowMut, Int16RowMut, KernelError};
 
 ops! {
     fn hadamard_blocks(x: &mut [f32], block: usize) = hadamard;
@@ -135,6 +135,27 @@ impl Ops {
             (Some(x), _) => self.quantize_int16(x, row),
             (None, Some((gain, eps))) => self.rms_norm_quantize_int16(x, gain, eps, row),
             (None, None) => self.quantize_int16(x, row),
+        }
+    }
+
+    /// Like [`Ops::prepare_int8`] with [`Ops::quantize_int8_groups`].
+    ///
+    /// # Errors
+    /// The errors of [`Ops::quantize_int8_groups`] and [`check_hadamard_block`].
+    ///
+    /// # Panics
+    /// Like [`Ops::prepare_int8`].
+    pub fn prepare_int8_groups(
+        self,
+        x: &[f32],
+        prepare: Prepare<'_>,
+        scratch: &mut [f32],
+        row: Int8GroupRowMut<'_>,
+    ) -> Result<(), KernelError> {
+        match (self.rotated(x, prepare, scratch)?, prepare.norm) {
+            (Some(x), _) => self.quantize_int8_groups(x, row),
+            (None, Some((gain, eps))) => self.rms_norm_quantize_int8_groups(x, gain, eps, row),
+            (None, None) => self.quantize_int8_groups(x, row),
         }
     }
 

@@ -104,6 +104,7 @@ mod norm;
 mod quantize;
 mod quantize16;
 mod quantize4;
+mod quantize8_groups;
 mod reduce;
 mod rope;
 #[cfg(test)]

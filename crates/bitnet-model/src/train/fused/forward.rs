@@ -135,7 +135,7 @@ impl Shared<'_> {
                     self.ops.prepare_int8(x, prepare, &mut codes.rotated, codes.batch.row_mut(t))?;
                 }
                 // Refused by `FusedLearner::new`.
-                ActivationBits::Sixteen => {}
+                ActivationBits::Sixteen | ActivationBits::EightByGroup => {}
                 ActivationBits::Four => {
                     self.ops.prepare_int4(x, prepare, &mut codes.rotated, codes.int4.row_mut(0))?;
                     codes.widen(t);
