@@ -11,6 +11,7 @@
 //! | `cargo xtask hostile` | hostile inputs against the library, the command and the server, with limits on time and memory |
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
 //! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
+//! | `cargo xtask tables` | writes the tables of docs/models.md, which a test compares, from those of the program |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
 mod ci;
@@ -93,6 +94,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Write the tables of docs/models.md from those of the program: families, formats, known models.
+    Tables,
     /// Make weights of the shape of BitNet b1.58 2B4T from a seed, once, and describe the file.
     Synth {
         /// Another shape: a config.json.
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
             Command::Isas { .. } => isas::forced_sets(&mut steps, false)
                 .and_then(|()| ci::emulated(&mut steps, true))
                 .and_then(|()| foreign::webassembly(&mut steps)),
+            Command::Tables => steps.run("tables", programs::tables),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
             Command::Parity { .. }
             | Command::Bench { .. }

@@ -22,6 +22,15 @@ pub(crate) fn build() -> Result<(), XtaskError> {
     cargo(&["build", "--workspace", "--bins", "--tests"], &[])
 }
 
+/// Lets the test that compares the tables of docs/models.md with those of the program write them.
+///
+/// # Errors
+/// If it does not build; if a table has no place in the page.
+pub(crate) fn tables() -> Result<(), XtaskError> {
+    let test = ["test", "--workspace", "--bin", "bitnet", "--", "the_page_of_models_is_what_the_program_knows"];
+    cargo(&test, &[("BITNET_WRITE_DOCS", "1")])
+}
+
 fn program(name: &str) -> String {
     built("debug", name)
 }

@@ -140,10 +140,11 @@ fn of_config(config: &Json) -> Option<String> {
 
 /// What a file that is no container of ours is, by its first bytes.
 pub(crate) fn foreign(path: &Path) -> Option<&'static str> {
-    const MAGICS: [(&[u8], &str); 10] = [
+    const PICTURE: &str = "a picture, no model";
+    const MAGICS: [(&[u8], &str); 18] = [
         (
             b"PK\x03\x04",
-            "a zip archive, as PyTorch writes checkpoints: convert it to safetensors with its makers' tools",
+            "a zip archive: PyTorch writes checkpoints as such, which its makers' tools convert to safetensors; unpack any other one",
         ),
         (b"\x80\x02", "a pickle, as old PyTorch wrote checkpoints: convert it to safetensors with its makers' tools"),
         (b"ggjt", "a file of llama.cpp from before GGUF: download a newer one"),
@@ -156,6 +157,14 @@ pub(crate) fn foreign(path: &Path) -> Option<&'static str> {
         ),
         (b"<!DOCTYPE", "a web page instead of the requested file: download it again, perhaps with a token"),
         (b"<html", "a web page instead of the requested file: download it again, perhaps with a token"),
+        (b"\x89PNG", PICTURE),
+        (b"\xff\xd8\xff", PICTURE),
+        (b"GIF8", PICTURE),
+        (b"%PDF", "a PDF document, no model"),
+        (b"\x1f\x8b", "a gzip archive: unpack it first"),
+        (b"\x28\xb5\x2f\xfd", "a zstd archive: unpack it first"),
+        (b"7z\xbc\xaf", "a 7-Zip archive: unpack it first"),
+        (b"\x7fELF", "a program, no model"),
         (b"Entry not found", "the hub's answer that the file does not exist"),
     ];
     if path.is_dir() || files::regular(path, "a model").is_err() {
@@ -182,9 +191,61 @@ mod tests {
         assert!(named(b"PK\x03\x04....").unwrap().contains("PyTorch"));
         assert!(named(b"version https://git-lfs.github.com/spec/v1\n").unwrap().contains("git lfs pull"));
         assert!(named(b"<!DOCTYPE html>").unwrap().contains("web page"));
+        let others: [(&[u8], &str); 6] = [
+            (b"\x89PNG\r\n\x1a\n", "picture"),
+            (b"\xff\xd8\xff\xe0", "picture"),
+            (b"%PDF-1.7", "PDF"),
+            (b"\x1f\x8b\x08", "unpack"),
+            (b"PK\x03\x04\x14\x00", "zip"),
+            (b"\x7fELF\x02", "program"),
+        ];
+        for (bytes, word) in others {
+            assert!(named(bytes).unwrap().contains(word), "{word}");
+        }
         assert_eq!(named(b"GGUF"), None);
         assert_eq!(named(b""), None);
         assert_eq!(foreign(dir.path()), None);
+    }
+
+    /// A GGUF file of one matrix of 256 by 1 of this type.
+    fn gguf_of(architecture: &str, name: &str, type_id: u32, bytes: usize) -> Vec<u8> {
+        let string = |s: &str| [&(s.len() as u64).to_le_bytes()[..], s.as_bytes()].concat();
+        let mut file = b"GGUF".to_vec();
+        file.extend(3u32.to_le_bytes());
+        file.extend([1u64, 1].map(u64::to_le_bytes).concat());
+        file.extend(string("general.architecture"));
+        file.extend(8u32.to_le_bytes());
+        file.extend(string(architecture));
+        file.extend(string(name));
+        file.extend(2u32.to_le_bytes());
+        file.extend([256u64, 1].map(u64::to_le_bytes).concat());
+        file.extend(type_id.to_le_bytes());
+        file.extend(0u64.to_le_bytes());
+        file.resize(file.len().next_multiple_of(32) + bytes, 0);
+        file
+    }
+
+    #[test]
+    fn dense_and_otherwise_quantised_files_are_told_what_runs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.gguf");
+        let says = |architecture: &str, name: &str, type_id: u32, bytes: usize| {
+            std::fs::write(&path, gguf_of(architecture, name, type_id, bytes)).unwrap();
+            elsewhere(&path)
+        };
+        for (type_id, bytes, word) in [(1, 512, "F16"), (12, 144, "Q4_K"), (14, 210, "Q6_K"), (30, 512, "BF16")] {
+            let text = says("llama", "blk.0.attn_q.weight", type_id, bytes).unwrap();
+            assert!(text.contains(word) && text.contains("llama.cpp") && text.contains("not ternary"), "{text}");
+        }
+        assert!(says("llama", "token_embd.weight", 1, 512).unwrap().contains("no matrices"));
+        assert!(says("qwen35", "blk.0.attn_q.weight", 35, 66).unwrap().contains("PrismML"));
+        // A ternary file of a family that is computed has its own message.
+        assert_eq!(says("llama", "blk.0.attn_q.weight", 35, 66), None);
+        let folder = dir.path().join("dense");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), r#"{"model_type": "llama", "torch_dtype": "bfloat16"}"#).unwrap();
+        let text = elsewhere(&folder).unwrap();
+        assert!(text.contains("dense model (llama)") && text.contains("vLLM"), "{text}");
     }
 
     #[test]

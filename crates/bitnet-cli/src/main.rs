@@ -14,6 +14,7 @@ mod error;
 mod explain;
 mod hub;
 mod interrupt;
+mod known_files;
 mod model_spec;
 mod names;
 mod parse;

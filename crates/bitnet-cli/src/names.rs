@@ -1,7 +1,7 @@
 //! Short names of known ternary models.
 
-use bitnet::ModelConfig;
 use bitnet::loader::synthetic::Spec;
+use bitnet::{ActivationBits, ModelConfig};
 
 /// A model of the Hugging Face hub that many people mean.
 pub(crate) struct Known {
@@ -45,7 +45,21 @@ pub(crate) const KNOWN: &[Known] = &[
             Some(config)
         },
     ),
-    known("bitcpm-3b", "openbmb/BitCPM-CANN-3B-gguf:bitcpm4-3b-tq2_0.gguf", "BitCPM 3B: Chinese and English", || None),
+    known("bitcpm-0.5b", "openbmb/BitCPM-CANN-0.5B-gguf:bitcpm4-0.5b-tq2_0.gguf", BITCPM_SMALL, || {
+        Some(groups(shape([73_448, 1024, 4096, 24, 16, 2, 64], true)))
+    }),
+    known("bitcpm-1b", "openbmb/BitCPM-CANN-1B-gguf:bitcpm4-1b-tq2_0.gguf", "BitCPM 1B: Chinese and English", || {
+        Some(groups(shape([73_448, 2048, 6144, 28, 16, 2, 128], false)))
+    }),
+    known("bitcpm-3b", "openbmb/BitCPM-CANN-3B-gguf:bitcpm4-3b-tq2_0.gguf", "BitCPM 3B: Chinese and English", || {
+        Some(groups(shape([73_448, 2560, 10_240, 32, 32, 2, 128], false)))
+    }),
+    known("bitcpm-8b", "openbmb/BitCPM-CANN-8B-gguf:bitcpm4-8b-tq2_0.gguf", "BitCPM 8B: Chinese and English", || {
+        Some(groups(shape([73_448, 4096, 16_384, 32, 32, 2, 128], false)))
+    }),
+    known("hy-mt2-1.8b", "tencent/Hy-MT2-1.8B-1.25Bit-GGUF:Hy-MT2-1.8B-1.25Bit.gguf", TRANSLATOR, || {
+        Some(groups(shape([120_818, 2048, 6144, 32, 16, 4, 128], true)))
+    }),
     known("falcon-e-1b", "tiiuae/Falcon-E-1B-Instruct", "Falcon-E 1B: conversation", || None),
     known("falcon-e-3b", "tiiuae/Falcon-E-3B-Instruct", "Falcon-E 3B: conversation", || None),
     known("falcon3-1b", "tiiuae/Falcon3-1B-Instruct-1.58bit", "Falcon3 1B: conversation", || {
@@ -74,6 +88,8 @@ pub(crate) const KNOWN: &[Known] = &[
     }),
 ];
 
+const BITCPM_SMALL: &str = "BitCPM 0.5B: Chinese and English, smallest";
+const TRANSLATOR: &str = "Hy-MT2 1.8B: translates between 33 languages; 1.25 bits in the file";
 const BONSAI_SMALL: &str = "Ternary-Bonsai 1.7B: conversation with little memory";
 const BONSAI: &str = "Ternary-Bonsai 4B: conversation, thinks before it answers";
 const BONSAI_LARGE: &str = "Ternary-Bonsai 8B: the best answers of those that fit a laptop";
@@ -84,7 +100,7 @@ pub(crate) const ELSEWHERE: &[(&str, &str)] = &[
         "prism-ml/Ternary-Bonsai-27B-gguf, Ternary-Bonsai-2-27B-gguf",
         "architecture qwen35 (gated DeltaNet); PrismML's llama.cpp",
     ),
-    ("Hy-MT 1.5 and MT2 1.8B, 1.25 bits", "architecture hunyuan-dense; AngelSlim's llama.cpp on ARM"),
+    ("Hy-MT 1.8B, 2 bits", "four levels, none of them 0: not ternary; Tencent's llama.cpp (AngelSlim)"),
     ("Maple 20B-A1B", "mixture of experts; its makers' own programs"),
     ("microsoft/VibeVoice-ASR-BitNet", "speech; Microsoft's VibeASR.cpp"),
 ];
@@ -98,6 +114,12 @@ fn shape(numbers: [usize; 7], tied: bool) -> ModelConfig {
     let [vocab, hidden, ffn, layers, heads, kv_heads, head_dim] = numbers;
     let mut config = ModelConfig::new(vocab, hidden, ffn, layers, heads, kv_heads);
     (config.head_dim, config.tie_word_embeddings) = (head_dim, tied);
+    config
+}
+
+/// The same with a scale per group of weights and 16 bits for activations.
+fn groups(mut config: ModelConfig) -> ModelConfig {
+    config.inputs = config.inputs.with_bits(ActivationBits::Sixteen);
     config
 }
 
@@ -145,6 +167,12 @@ mod tests {
             ("bitnet-3b", 3.3),
             ("bitnet-embedding-0.6b", 0.6),
             ("bitnet-embedding-270m", 0.27),
+            // By the sizes of their bf16 files, where the embedding counts.
+            ("bitcpm-0.5b", 0.435),
+            ("bitcpm-1b", 1.625),
+            ("bitcpm-3b", 3.605),
+            ("bitcpm-8b", 8.18),
+            ("hy-mt2-1.8b", 1.8),
         ] {
             let known = KNOWN.iter().find(|k| k.name == name).unwrap();
             let config = known.config().unwrap();

@@ -1,5 +1,5 @@
-//! The tables of docs/models.md, written from the tables of the program: a test compares them, so that the page says
-//! what is so.
+//! The tables of docs/models.md, written from the tables of the program by `cargo xtask tables`: a test compares them, so that the page
+//! says what is so.
 
 use bitnet::bitnet_model::{Architecture, Presence};
 use bitnet::loader::convert::Target;
@@ -98,7 +98,8 @@ fn the_page_of_models_is_what_the_program_knows() {
         if std::env::var_os("BITNET_WRITE_DOCS").is_some() {
             page.replace_range(from..to, table);
         }
-        assert!(page[from..].starts_with(&format!("{table}{end}")), "docs/models.md, {name}, should hold\n{table}");
+        let holds = page[from..].starts_with(&format!("{table}{end}"));
+        assert!(holds, "docs/models.md, {name}: `cargo xtask tables` writes\n{table}");
     }
     if std::env::var_os("BITNET_WRITE_DOCS").is_some() {
         std::fs::write(&path, page).unwrap();

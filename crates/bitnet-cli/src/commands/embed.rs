@@ -1,6 +1,7 @@
 //! `bitnet embed`: texts as vectors.
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 
 use bitnet::loader::files::{self, Kind};
 use bitnet::{EmbedOptions, KvType, Pooling};
@@ -20,15 +21,16 @@ pooling, and their model cards the prefix of a query. The vectors of language mo
 Examples:
   bitnet embed -m model.gguf \"a cat\" \"a kitten\" \"a train\"
   bitnet embed -m bitnet-embedding-0.6b.gguf --prefix \"query: \" \"What is BitNet?\"
-  bitnet embed -m model.gguf --file lines.txt --json > vectors.json";
+  bitnet embed -m model.gguf --file lines.txt --json > vectors.json
+  cut -f2 notes.tsv | bitnet embed -m model.gguf > vectors.txt";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct EmbedArgs {
     /// Texts to embed
-    #[arg(value_name = "TEXT", conflicts_with = "file", required_unless_present = "file")]
+    #[arg(value_name = "TEXT", conflicts_with = "file")]
     texts: Vec<String>,
-    /// File with one text per line; empty lines are skipped
+    /// File with one text per line; empty lines are skipped [default without TEXT: stdin]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Pooling of the token states [default: according to the model's file, else mean]
@@ -49,6 +51,16 @@ pub(crate) struct EmbedArgs {
     engine: EngineArgs,
 }
 
+/// What is piped into the command.
+fn stdin() -> Result<String, CliError> {
+    let stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        return Err(CliError::usage("no text given: pass texts as arguments, with --file, or one a line on stdin"));
+    }
+    let name = Path::new("stdin");
+    Ok(files::text(files::read_stream(stdin, name, Kind::TEXT)?, name)?)
+}
+
 #[cfg(test)]
 impl EmbedArgs {
     pub(crate) fn texts(&self) -> &[String] {
@@ -57,12 +69,11 @@ impl EmbedArgs {
 }
 
 pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
-    let texts = match &args.file {
+    let lines = |text: String| text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect();
+    let texts: Vec<String> = match &args.file {
+        None if args.texts.is_empty() => lines(stdin()?),
         None => args.texts.clone(),
-        Some(file) => {
-            let text = files::read_text(file, Kind::TEXT)?;
-            text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect()
-        }
+        Some(file) => lines(files::read_text(file, Kind::TEXT)?),
     };
     let Loaded { model, .. } = LoadRequest::new(&args.model, &args.engine, KvType::F16).load(ui)?;
     let pooling = args.pooling.unwrap_or(model.pooling());

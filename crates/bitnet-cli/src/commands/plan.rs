@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bitnet::bitnet_model::Architecture;
 use bitnet::loader::synthetic::Spec;
 use bitnet::ternary_kernels::last_level_cache;
 use bitnet::{ActivationBits, Isa, KvType, ModelConfig};
@@ -72,11 +73,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// With kernels of `bits` for each weight. Embedding and head are in half precision; with a scale per group, where
-    /// activations have 16 bits, they are packed as all else.
+    /// With kernels of `bits` for each weight. Embedding and head are in half precision; those of Ternary-Bonsai, the models of
+    /// architecture qwen3 with a scale per group, are packed as all else.
     fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
         let table = (c.vocab_size * c.hidden_size) as u64;
-        let groups = has_groups(c);
+        let groups = has_groups(c) && Architecture::of(c) == Some(Architecture::Qwen3);
         let weights = (c.ternary_weights() as f64 * bits / 8.0) as u64;
         // A head of this size or less lies in the cache and is read as it is.
         let coarse = table >= 1 << 22 && !groups && !c.headless;

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use bitnet::loader::files::{self, Kind};
 use bitnet::loader::gguf::{Gguf, Value};
 use bitnet::loader::safetensors::Safetensors;
-use bitnet::ternary_kernels::GroupKernel;
-use bitnet::{InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning};
+use bitnet::ternary_kernels::{GroupKernel, Levels, Scales};
+use bitnet::{
+    ChosenBy, InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning,
+};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -15,6 +17,7 @@ use super::plan;
 use crate::args::{FileArgs, ModelArgs};
 use crate::error::CliError;
 use crate::explain;
+use crate::known_files;
 use crate::model_spec::ModelSpec;
 use crate::source;
 use crate::ui::{self, Style, Ui};
@@ -39,6 +42,9 @@ pub(crate) struct ShowArgs {
     /// Do not print the metadata
     #[arg(long)]
     brief: bool,
+    /// Compute the file's sha256 and compare it with those of known public files
+    #[arg(long)]
+    hash: bool,
     /// One JSON object on stdout, with everything
     #[arg(long)]
     json: bool,
@@ -91,11 +97,20 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     let spec = args.path.as_ref().or(args.model.model.as_ref());
     let path = source::locate(spec, ui)?;
     let header = read_header(&path).map_err(|e| e.explained(explain::foreign(&path)))?;
+    let hash = args.hash.then(|| known_files::sha256(&path)).transpose()?;
     let loaded = bitnet::loader::load(&path, &args.model.files.load_options());
     if args.json {
-        return ui::print_json(&as_json(&path, &header, &loaded));
+        let mut json = as_json(&path, &header, &loaded);
+        if let Some(hash) = hash {
+            json["hash"] = json!({ "sha256": hash, "verdict": known_files::verdict(&path, &hash) });
+        }
+        return ui::print_json(&json);
     }
-    ui::print(&as_text(args.tensors, args.brief, &path, &header, &loaded, ui))
+    let mut text = as_text(args.tensors, args.brief, &path, &header, &loaded, ui);
+    if let Some(hash) = hash {
+        text.push_str(&format!("sha256 {hash}, {}\n", known_files::verdict(&path, &hash)));
+    }
+    ui::print(&text)
 }
 
 /// What a file is, without its metadata and tensors: for `bitnet doctor`.
@@ -212,7 +227,19 @@ fn packed_bytes(c: &ModelConfig) -> u64 {
 
 /// The kernels that the model would be computed with, unless others are asked for.
 fn kernels(model: &LoadedModel) -> Option<Vec<LayerKernel>> {
-    bitnet::kernels_for(&model.weights.config, None, None, &UseTuning::FromCache).ok()
+    let mut all = bitnet::kernels_for(&model.weights.config, None, None, &UseTuning::FromCache).ok()?;
+    let group_kernel = group_kernel();
+    let layers = &model.weights.layers;
+    for used in &mut all {
+        // One matrix with group scales, or with weights of +2, gives all of its kind to the group kernel.
+        let mut matrices =
+            layers.iter().flat_map(|l| l.projections()).filter(|(p, _)| used.group.projections().any(|q| q == *p));
+        let in_groups = matrices.any(|(_, w)| matches!(w.scales(), Scales::Groups(_)) || w.levels() == Levels::Four);
+        if let Some(name) = group_kernel.filter(|_| in_groups) {
+            (used.kernel, used.by) = (name.to_owned(), ChosenBy::Default);
+        }
+    }
+    Some(all)
 }
 
 /// The kernel of matrices with a scale per group, which is that of the instruction set.
@@ -278,6 +305,7 @@ fn as_json(path: &Path, header: &Header, loaded: &Result<LoadedModel, LoadError>
         "runs": model.is_some(),
         "problem": loaded.as_ref().err().map(ToString::to_string),
         "explanation": loaded.as_ref().err().and_then(|_| explain::elsewhere(path)),
+        "known_file": known_files::identify(path).map(known_files::KnownFile::json),
         "scales": model.map(|m| explain::scales(&m.weights)),
         "formulas": model.map(|m| explain::formulas(&m.weights.config)),
         "pooling": model.and_then(|m| m.weights.config.pooling).map(|p| p.name()),
@@ -332,6 +360,9 @@ fn as_text(
         a => a,
     };
     out.put("file", format_args!("{}, {}, {architecture}", header.container, ui::bytes(header.file_bytes)));
+    if let Some(known) = known_files::identify(path) {
+        out.put("size", format_args!("that of {known}; --hash tells whether it is the same"));
+    }
     match loaded {
         Ok(model) => describe(model, &mut out),
         Err(error) => {
@@ -440,9 +471,8 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     if !formulas.is_empty() {
         out.put("formulas", formulas.join(", "));
     }
-    if let Some(scaling) = explain::rope_scaling(c) {
-        out.put("positions", format_args!("rotary embedding, {scaling}"));
-    }
+    let scaling = explain::rope_scaling(c).map_or_else(String::new, |scaling| format!(", {scaling}"));
+    out.put("positions", format_args!("rotary embedding, base {}{scaling}", c.rope_theta));
     match c.pooling {
         Some(pooling) => out.put("pooling", format_args!("{}, of texts as vectors (`bitnet embed`)", pooling.name())),
         None if c.headless => out.put("pooling", "the file names none; `bitnet embed` takes the mean"),
@@ -476,11 +506,7 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     for note in &model.notes {
         out.put("note", note);
     }
-    if plan::has_groups(c) {
-        if let Some(kernel) = group_kernel() {
-            out.put("kernel", kernel);
-        }
-    } else if let Some(kernels) = kernels(model) {
+    if let Some(kernels) = kernels(model) {
         let mut names: Vec<&str> = kernels.iter().map(|k| k.kernel.as_str()).collect();
         names.dedup();
         let text = match names[..] {
