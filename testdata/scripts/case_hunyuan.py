@@ -1,7 +1,7 @@
 """families/hunyuan/tiny: a small HunYuan (dense) with a scale per group, as a folder and as GGUF, and the logits of transformers.
 
 The class turns the heads of q and k first and normalises them then, and makes its rotary base larger by `alpha`; both are
-in the logits. Weights are ternary times one f16 scale for each 128 of a row, stored as F16 in `model.safetensors`.
+in the logits. Weights are ternary times one f16 scale for each 64 of a row, stored as F16 in `model.safetensors`.
 
     refs/bin/python testdata/scripts/case_hunyuan.py
 """
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from case_families import F32, PQ2_0, greedy, grouped, keys, q2, rng, write_gguf
+from case_families import F32, Q2_0, greedy, grouped, keys, q2, rng, write_gguf
 from common import out_root, write_json, write_safetensors
 
 C = {"hidden": 128, "ffn": 128, "heads": 2, "kv": 1, "hd": 64, "vocab": 48, "layers": 2, "eps": 1e-5, "theta": 10000.0}
@@ -64,9 +64,9 @@ def main() -> None:
     hf, gguf = {}, []
 
     def matrix(name, path, rows, cols, size):
-        t, d, s = grouped(g, (rows, cols), 128, size)
+        t, d, s = grouped(g, (rows, cols), 64, size)
         hf[path] = torch.from_numpy((t * s).astype(np.float16))
-        gguf.append((name + ".weight", t.shape, PQ2_0, q2(t, d, 128)))
+        gguf.append((name + ".weight", t.shape, Q2_0, q2(t, d, 64)))
 
     def norm(name, path, size):
         gain = g.uniform(0.5, 1.5, size).astype(np.float16).astype(np.float32)
@@ -89,7 +89,7 @@ def main() -> None:
     m |= {"hunyuan-dense.rope.scaling.type": "none", "hunyuan-dense.rope.scaling.factor": 1.0,
           "hunyuan-dense.rope.scaling.original_context_length": CONTEXT}
     m |= {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2}
-    write_gguf(folder / "tiny.PQ2_0.gguf", m, gguf)
+    write_gguf(folder / "tiny.Q2_0.gguf", m, gguf)
 
     reference = Reference(folder)
     assert type(reference.model).__name__ == "HunYuanDenseV1ForCausalLM"
