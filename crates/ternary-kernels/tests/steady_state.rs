@@ -95,7 +95,11 @@ fn a_forward_step_of_phases_allocates_nothing() {
             ops.attend(&queries, rows, rows, scratch, out);
         });
     };
-    // The first steps may set up what the standard library makes once per thread.
+    // Each thread has begun, and the first steps have set up what the standard library makes once per thread.
+    let all = std::sync::Barrier::new(2);
+    team.run(&|_| {
+        all.wait();
+    });
     (0..3).for_each(|_| step());
     let before = ALLOCATIONS.load(Relaxed);
     (0..100).for_each(|_| step());
