@@ -2,7 +2,9 @@
 //!
 //! Paper: arXiv:2402.17764, section 2 (weights); arXiv:2504.18415, section 2 (weights and activations).
 
-use crate::KernelError;
+use half::f16;
+
+use crate::{GroupScales, KernelError};
 
 /// Scales are taken of at least this, so that zeros divide.
 pub const MIN_ABS: f32 = 1e-5;
@@ -55,6 +57,78 @@ pub fn absmean_quantize(weights: &[f32], rows: usize, cols: usize) -> Result<(Ve
     let factor = 1.0 / mean;
     let trits = weights.iter().map(|w| (w * factor).round_ties_even().clamp(-1.0, 1.0) as i8).collect();
     Ok((trits, weight_scale(mean)))
+}
+
+/// The scale of a group of master weights: their absolute mean as [`absmean`] gives it, rounded to the f16 that files of groups
+/// store. It is finite exactly where all weights are and their mean fits an f16.
+pub fn group_scale(weights: &[f32]) -> f16 {
+    f16::from_f32(absmean(weights))
+}
+
+/// Ternary weights with a scale for each `group_len` consecutive weights of a row, the last of which may be fewer: `d` of a group as
+/// [`group_scale`] gives it, `T = clamp(round(W * (1 / d)), -1, 1)`, where halves round to even; the weight is `d * T`. `weights` is
+/// `[rows, cols]` f32; returns `[rows, cols]` i8 and the scales, see [`scales_of_groups`].
+///
+/// As `d` is rounded before it divides, nothing is left to be rounded when a model is stored: training
+/// ([`Ops::ternarize_groups`](crate::Ops::ternarize_groups)), loading master weights and every file have the same bits.
+///
+/// # Errors
+/// [`KernelError::ShapeMismatch`] for a wrong length or groups of 0 weights, [`KernelError::TooLarge`], [`KernelError::NotFinite`];
+/// [`KernelError::InvalidGroupScale`] for a mean that no f16 holds.
+///
+/// ```
+/// let w = [0.9, -0.1, 0.5, -0.5, 3.0, 1.0, 0.0, 0.0];
+/// let (t, d) = ternary_kernels::quantize::absmean_quantize_groups(&w, 1, 8, 4).unwrap();
+/// assert_eq!(t, [1, 0, 1, -1, 1, 1, 0, 0]);
+/// assert_eq!((d.at(0, 0), d.at(0, 4)), (0.5, 1.0));
+/// ```
+pub fn absmean_quantize_groups(
+    weights: &[f32],
+    rows: usize,
+    cols: usize,
+    group_len: usize,
+) -> Result<(Vec<i8>, GroupScales), KernelError> {
+    let op = "absmean_quantize_groups";
+    let expected = rows.checked_mul(cols).ok_or(KernelError::TooLarge { op, rows, cols })?;
+    if weights.len() != expected {
+        return Err(KernelError::ShapeMismatch { op, what: "rows * cols weights", expected, got: weights.len() });
+    }
+    if let Some(i) = weights.iter().position(|w| !w.is_finite()) {
+        return Err(KernelError::NotFinite { op, row: i / cols, col: i % cols, value: weights[i] });
+    }
+    let mut trits = Vec::with_capacity(expected);
+    let mut scales = Vec::new();
+    // Rows without columns hold nothing, and groups without weights are refused below.
+    for row in weights.chunks(cols.max(1)) {
+        for group in row.chunks(group_len.max(1)) {
+            let d = group_scale(group);
+            let factor = 1.0 / d.to_f32();
+            trits.extend(group.iter().map(|w| (w * factor).round_ties_even().clamp(-1.0, 1.0) as i8));
+            scales.push(d);
+        }
+    }
+    let scales = scales_of_groups(&trits, (rows, cols), group_len, scales)?;
+    Ok((trits, scales))
+}
+
+/// The scales of groups of trits `[rows, cols]`, group by group and row by row; those of groups in which all trits are 0 become 0, since
+/// floats (`scale * trit`) hold no other for them. That changes no product.
+///
+/// # Errors
+/// As [`GroupScales::new`].
+pub fn scales_of_groups(
+    trits: &[i8],
+    (rows, cols): (usize, usize),
+    group_len: usize,
+    mut scales: Vec<f16>,
+) -> Result<GroupScales, KernelError> {
+    let groups = trits.chunks(cols.max(1)).flat_map(|row| row.chunks(group_len.max(1)));
+    for (d, trits) in scales.iter_mut().zip(groups) {
+        if trits.iter().all(|t| *t == 0) {
+            *d = f16::ZERO;
+        }
+    }
+    GroupScales::new(group_len, rows, cols, scales.into())
 }
 
 /// Int8 activations of one token by the absolute maximum: `g = max(max|x|, 1e-5)`, `s = 127 / g`,
@@ -129,6 +203,42 @@ mod tests {
         assert_eq!(absmax_int8(&[5e-6, -5e-6, 1e-6], &mut q).1, 13);
         assert_eq!(q, [64, -64, 13]);
         assert_eq!(absmax_int8(&[], &mut []).1, 0);
+    }
+
+    #[test]
+    fn every_group_has_a_scale_that_an_f16_holds() {
+        // Rows of 70: a group of 64 and one of 6; the second row's first group is 0, its second too small for any trit.
+        let w: Vec<f32> = (0..140).map(|i| if i < 70 { (i as f32 * 0.7).sin() } else { 0.0 }).collect();
+        let w = [&w[..134], &[1e-6; 6]].concat();
+        let (t, d) = absmean_quantize_groups(&w, 2, 70, 64).unwrap();
+        assert_eq!((d.groups(), d.rows()), (2, 2));
+        assert_eq!(d.row(1), [f16::ZERO; 2]);
+        assert!(t[70..].iter().all(|t| *t == 0));
+        for (g, group) in [&w[..64], &w[64..70]].into_iter().enumerate() {
+            let mean = group.iter().map(|v| f64::from(v.abs())).sum::<f64>() / group.len() as f64;
+            assert_eq!(d.row(0)[g], f16::from_f64(mean));
+            for (w, t) in group.iter().zip(&t[g * 64..]) {
+                // The nearest of the three levels, apart from ties.
+                let d = d.row(0)[g].to_f32();
+                let error = (w - d * f32::from(*t)).abs();
+                assert!([-d, 0.0, d].iter().all(|level| error <= (w - level).abs()), "{w} became {t} times {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_groups_are_refused_and_named() {
+        let mut w = [1.0; 128];
+        w[70] = f32::NAN;
+        let error = absmean_quantize_groups(&w, 2, 64, 64).unwrap_err();
+        assert!(matches!(error, KernelError::NotFinite { row: 1, col: 6, .. }), "{error}");
+        w[70] = 1e7;
+        let error = absmean_quantize_groups(&w, 2, 64, 64).unwrap_err();
+        assert!(matches!(error, KernelError::InvalidGroupScale { row: 1, group: 0, .. }), "{error}");
+        assert!(absmean_quantize_groups(&w, 2, 64, 0).is_err());
+        assert!(absmean_quantize_groups(&w, 3, 64, 64).is_err());
+        assert!(absmean_quantize_groups(&w, usize::MAX, 2, 64).is_err());
+        assert_eq!(absmean_quantize_groups(&[], 0, 5, 64).unwrap().0, []);
     }
 
     #[test]

@@ -84,6 +84,21 @@ ops! {
     /// If the lengths differ.
     pub fn ternarize(w: &[f32], mean: f32, trits: &mut [i8], out: &mut [f32]) = ternarize;
 
+    /// As [`Ops::ternarize`](crate::Ops::ternarize) with a scale of its own for each `group_len` weights: `t[i] = round(w[i] * (1 / d))`, ties
+    /// to even, within -1..=1, and `out[i] = t[i] * d`; `w`, `trits` and `out` are `[groups * group_len]`, `scales` `[groups]` f32. The bits of
+    /// [`absmean_quantize_groups`](crate::quantize::absmean_quantize_groups).
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn ternarize_groups(w: &[f32], group_len: usize, scales: &[f32], trits: &mut [i8], out: &mut [f32]) = ternarize_groups;
+
+    /// What the int16 codes of a row stand for: `out[i] = code[i] * step`, `[k]` f32; `digits` as [`Int16Matrix::digits`](crate::Int16Matrix::digits)
+    /// gives them, 16 upper and then 16 lower ones for every 16 columns.
+    ///
+    /// # Panics
+    /// If there are fewer digits than columns ask for.
+    pub fn dequantize_int16(digits: &[i8], step: f32, out: &mut [f32]) = dequantize_int16;
+
     /// `x[r, c] = exp(x[r, c] - shift[c])`, `x` is `[rows, shift.len()]` f32.
     ///
     /// # Panics
@@ -251,13 +266,38 @@ fn adamw<S: Simd>(_: S, step: AdamWStep, g: &[f32], p: &mut [f32], m: &mut [f32]
 #[inline(always)]
 fn ternarize<S: Simd>(_: S, w: &[f32], mean: f32, trits: &mut [i8], out: &mut [f32]) {
     assert!(w.len() == trits.len() && w.len() == out.len(), "ternarize: lengths differ");
+    ternarize_one(w, (1.0 / mean, crate::quantize::weight_scale(mean)), trits, out);
+}
+
+#[inline(always)]
+fn ternarize_one(w: &[f32], (factor, scale): (f32, f32), trits: &mut [i8], out: &mut [f32]) {
     // 1.5 * 2^23: adding it rounds to an integer, half to even.
     const ROUNDER: f32 = 12_582_912.0;
-    let (factor, scale) = (1.0 / mean, crate::quantize::weight_scale(mean));
     for i in 0..w.len() {
         let t = (w[i] * factor).clamp(-1.0, 1.0) + ROUNDER - ROUNDER;
         out[i] = t * scale;
         trits[i] = t as i8;
+    }
+}
+
+#[inline(always)]
+fn ternarize_groups<S: Simd>(_: S, w: &[f32], group_len: usize, scales: &[f32], trits: &mut [i8], out: &mut [f32]) {
+    let k = scales.len() * group_len;
+    assert!(group_len > 0 && w.len() == k && trits.len() == k && out.len() == k, "ternarize_groups: lengths differ");
+    let outputs = trits.chunks_exact_mut(group_len).zip(out.chunks_exact_mut(group_len));
+    for ((w, &d), (trits, out)) in w.chunks_exact(group_len).zip(scales).zip(outputs) {
+        ternarize_one(w, (1.0 / d, d), trits, out);
+    }
+}
+
+#[inline(always)]
+fn dequantize_int16<S: Simd>(_: S, digits: &[i8], step: f32, out: &mut [f32]) {
+    assert!(digits.len() >= 2 * out.len().next_multiple_of(LANES), "dequantize_int16: {} digits", digits.len());
+    for (out, digits) in out.chunks_mut(LANES).zip(digits.chunks_exact(2 * LANES)) {
+        let (hi, lo) = digits.split_at(LANES);
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = (256.0 * f32::from(hi[i]) + f32::from(lo[i])) * step;
+        }
     }
 }
 

@@ -174,6 +174,13 @@ fn training_operations_have_the_same_bits_everywhere() {
             let mut trits = vec![0; k];
             ops.ternarize(&x, 1.5, &mut trits, &mut a);
             all.extend([a.clone(), trits.iter().map(|t| f32::from(*t)).collect()]);
+            let scales = [0.5, 1.25];
+            let (mut pair, mut trits) = (vec![0.0; 2 * k], vec![0; 2 * k]);
+            ops.ternarize_groups(&[&x[..], &g].concat(), k, &scales, &mut trits, &mut pair);
+            all.extend([pair, trits.iter().map(|t| f32::from(*t)).collect()]);
+            let digits: Vec<i8> = (0..2 * k.next_multiple_of(16)).map(|i| (i * 37 % 255) as u8 as i8).collect();
+            ops.dequantize_int16(&digits, 0.3, &mut a);
+            all.push(a.clone());
             let mut columns = [x.clone(), g.clone(), d.clone()].concat();
             let mut max = vec![f32::NEG_INFINITY; k];
             ops.max_columns(&columns, &mut max);
@@ -187,5 +194,27 @@ fn training_operations_have_the_same_bits_everywhere() {
         };
         let first = run(portable());
         all_ops().into_iter().for_each(|ops| assert_eq!(first, run(ops), "{ops:?}, {k} elements"));
+    }
+}
+
+/// Groups of weights become what the definition says, and codes of 16 bits what they stand for.
+#[test]
+fn groups_and_wide_codes_are_those_of_the_definitions() {
+    let mut random = Random(4);
+    let (rows, groups, len) = (3, 2, 64);
+    let w = random.activations(rows * groups * len);
+    let (want, scales) = crate::quantize::absmean_quantize_groups(&w, rows, groups * len, len).unwrap();
+    let flat: Vec<f32> = (0..rows).flat_map(|r| scales.row(r)).map(|d| d.to_f32()).collect();
+    let codes: Vec<i16> = (0..77).map(|i| (i * 1009 % 65_279 - 32_639) as i16).collect();
+    let batch = crate::Int16Batch::from_codes(1, codes.len(), &codes).unwrap();
+    for ops in all_ops() {
+        let (mut trits, mut out) = (vec![9; w.len()], vec![f32::NAN; w.len()]);
+        ops.ternarize_groups(&w, len, &flat, &mut trits, &mut out);
+        assert_eq!(trits, want, "{ops:?}");
+        let weights: Vec<f32> = trits.iter().enumerate().map(|(i, t)| flat[i / len] * f32::from(*t)).collect();
+        assert_eq!(out, weights, "{ops:?}");
+        let mut values = vec![f32::NAN; codes.len()];
+        ops.dequantize_int16(batch.view().digits(0), 0.5, &mut values);
+        assert_eq!(values, codes.iter().map(|q| f32::from(*q) * 0.5).collect::<Vec<_>>(), "{ops:?}");
     }
 }
