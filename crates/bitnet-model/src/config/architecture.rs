@@ -321,6 +321,7 @@ impl Architecture {
             mixers,
             ttt: _,
             inputs,
+            weight_group: _,
         } = c;
         let embedding = if f.embedding_root { (*hidden_size as f64).sqrt() as f32 } else { 1.0 };
         let ones = (*residual_scale, *logit_divisor) == (1.0, 1.0);

@@ -47,6 +47,8 @@ impl ModelConfig {
             mixers: _,
             ttt: _,
             inputs,
+            // How masters are quantised; what is computed with the result is the engine's as well.
+            weight_group: _,
         } = self;
         let gelu = match hidden_act {
             Activation::Relu2 | Activation::Silu => false,
@@ -77,17 +79,50 @@ impl ModelConfig {
         found.into_iter().find(|f| f.0).map(|f| f.1)
     }
 
-    /// [`ModelError::Config`] for a model of which `part` of this project cannot compute everything.
+    /// [`ModelError::Config`] for a model of which `part` of this project, training or candle layers, cannot compute everything.
     ///
     /// # Errors
-    /// What [`ModelConfig::beyond_bitnet`] finds.
-    pub fn require_bitnet(&self, part: &'static str) -> Result<(), ModelError> {
-        match self.beyond_bitnet() {
+    /// What [`ModelConfig::beyond_bitnet`] finds, but for norms of heads, and for 16-bit activations where `sixteen` allows them.
+    pub(crate) fn require_trainable(&self, part: &'static str, sixteen: bool) -> Result<(), ModelError> {
+        let mut rest = self.clone();
+        rest.head_norms = false;
+        if sixteen && self.inputs.are_implied() {
+            rest.inputs = super::InputForms::default();
+        }
+        match rest.beyond_bitnet() {
             None => Ok(()),
-            Some(value) => {
-                Err(ModelError::Config { field: part, value: format!("asked for {value}"), must: BITNET_ONLY })
+            Some(what) => {
+                Err(ModelError::Config { field: part, value: format!("asked for {what}"), must: TRAINABLE_ONLY })
             }
         }
+    }
+
+    /// Checks that groups of weights are whole, and that nothing stands beside them that files of such weights cannot say.
+    pub(super) fn validate_weight_group(&self) -> Result<(), ModelError> {
+        let Some(len) = self.weight_group else { return Ok(()) };
+        let bad = |field: &'static str, value: String, must: &'static str| Err(ModelError::Config { field, value, must });
+        if !matches!(len, 64 | 128 | 256) {
+            return bad("weight_group_size", len.to_string(), "64, 128 or 256, as files have groups");
+        }
+        let widths = [
+            ("hidden_size", self.hidden_size),
+            ("num_attention_heads * head_dim", self.num_attention_heads * self.head_dim),
+            ("intermediate_size", self.intermediate_size),
+        ];
+        if let Some((field, width)) = widths.into_iter().find(|(_, width)| !width.is_multiple_of(len)) {
+            let value = format!("{width}, with weight_group_size {len}");
+            return bad(field, value, "a multiple of it, so that rows are whole groups; or take smaller groups");
+        }
+        if self.inputs.all().iter().any(|f| f.bits != ActivationBits::Sixteen || f.hadamard.is_some()) {
+            let bits = self.inputs.all().map(|f| f.to_string()).join("; ");
+            let must = "16 and without a Hadamard transform where groups of weights have scales (weight_group_size)";
+            return bad("activation_bits", bits, must);
+        }
+        if self.has_ttt() {
+            let must = "attention in every layer where groups of weights have scales (weight_group_size)";
+            return bad("mixers", "test-time training".to_owned(), must);
+        }
+        Ok(())
     }
 
     /// This model with one field changed at a time, by name: for tests that readers and writers forget none.
@@ -145,6 +180,10 @@ impl ModelConfig {
                 c.ttt.rope_pairs = crate::RopePairs::Halves;
             },
             inputs: |c| c.inputs = super::InputForms::bitnet_v2(c, ActivationBits::Four),
+            weight_group: |c| {
+                c.weight_group = Some(64);
+                c.inputs = c.inputs.with_bits(ActivationBits::Sixteen);
+            },
         }
     }
 
@@ -185,5 +224,6 @@ impl ModelConfig {
     }
 }
 
-/// What a part requires that computes BitNet decoders only.
-const BITNET_ONLY: &str = "used with a model of the formulas of BitNet b1.58 or v2; run others with the engine";
+/// What training and candle layers require.
+const TRAINABLE_ONLY: &str = "used with a model of the formulas of BitNet b1.58 or v2, of LLaMA or of Qwen 3, with 16-bit activations only where \
+                              groups of weights have scales; run others with the engine";

@@ -111,6 +111,10 @@ pub struct ModelConfig {
     pub ttt: TttOptions,
     /// How the inputs of projections become codes.
     pub inputs: InputForms,
+    /// Weights of a row that share a scale where float weights become ternary: in training, and where master weights are read;
+    /// `None` for one scale per matrix. Ternary weights hold their groups themselves, so [`ModelWeights`](crate::ModelWeights) say
+    /// nothing here.
+    pub weight_group: Option<usize>,
 }
 
 impl ModelConfig {
@@ -156,6 +160,7 @@ impl ModelConfig {
             mixers: Vec::new(),
             ttt: TttOptions::default(),
             inputs: InputForms::default(),
+            weight_group: None,
         }
     }
 
@@ -199,6 +204,7 @@ impl ModelConfig {
         }
         self.validate_rope()?;
         self.validate_inputs()?;
+        self.validate_weight_group()?;
         self.validate_extensions()?;
         self.validate_mixers()?;
         for id in self.eos_token_ids.iter().chain(&self.bos_token_id) {

@@ -22,6 +22,8 @@ pub struct Attention {
     pub o_proj: BitLinear,
     /// Norm before the output projection.
     pub sub_norm: Option<RmsNorm>,
+    /// Norms of each head of q and of each head of k, before the rotary embedding; gains `[head_dim]`.
+    pub head_norms: Option<[RmsNorm; 2]>,
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
@@ -40,10 +42,18 @@ impl Attention {
             v_proj,
             o_proj,
             sub_norm,
+            head_norms: None,
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
         }
+    }
+
+    /// The same with norms of the heads of q and of k.
+    #[must_use]
+    pub fn with_head_norms(mut self, norms: Option<[RmsNorm; 2]>) -> Self {
+        self.head_norms = norms;
+        self
     }
 
     /// `x` is `[b, t, hidden]` and has passed the input norm; the result has its shape. Position `i` sees positions `0..=i`.
@@ -62,8 +72,12 @@ impl Attention {
         let k = trace.see("self_attn.k_proj", self.k_proj.forward(x)?)?;
         let v = trace.see("self_attn.v_proj", self.v_proj.forward(x)?)?;
         let split = |y: Tensor, heads: usize| y.reshape((b, t, heads, d))?.transpose(1, 2)?.contiguous();
-        let q = rotary.apply(&split(q, self.heads)?)?.to_dtype(DType::F32)?;
-        let k = rotary.apply(&split(k, kv)?)?.to_dtype(DType::F32)?;
+        let (mut q, mut k) = (split(q, self.heads)?, split(k, kv)?);
+        if let Some([q_norm, k_norm]) = &self.head_norms {
+            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
+        }
+        let q = rotary.apply(&q)?.to_dtype(DType::F32)?;
+        let k = rotary.apply(&k)?.to_dtype(DType::F32)?;
         let v = split(v, kv)?.to_dtype(DType::F32)?;
 
         // The query heads of a group are rows of one matrix, so keys and values need not be repeated.

@@ -2,16 +2,22 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::{Module, VarBuilder, init};
+use half::f16;
 use ternary_kernels::ops::check_hadamard_block;
-use ternary_kernels::{Scales, TernaryMatrix};
+use ternary_kernels::quantize::absmean_quantize_groups;
+use ternary_kernels::{GroupScales, INT16_MAX, KernelError, Scales, TernaryMatrix};
 
 use super::hadamard::hadamard;
-use super::quantize::{activation_codes, activation_codes_int4, weight_trits};
+use super::quantize::{
+    activation_codes, activation_codes_int4, activation_codes_int16, weight_trits, weight_trits_in_groups,
+};
 use crate::ModelError;
 use crate::config::{ActivationBits, InputForm};
 
 /// Most columns for which `sum_k q_k T_k` is exact in f32 for every input: `127 * 132104 < 2^24`.
 pub const MAX_EXACT_F32_COLS: usize = (1 << 24) / 127;
+/// The same for int16 activations.
+const MAX_EXACT_F32_COLS_INT16: usize = (1 << 24) / INT16_MAX as usize;
 
 /// A linear layer with ternary weights and int8 activations (or those that [`BitLinear::with_input`] asks for):
 /// `y = (q T^T) * alpha / s`.
@@ -23,6 +29,8 @@ pub const MAX_EXACT_F32_COLS: usize = (1 << 24) / 127;
 ///   [`weight_trits`](super::weight_trits) in every call, so an optimizer may move it; gradients pass straight through both
 ///   quantisers: `dL/dx = dL/dy (alpha T)`, `dL/dW = (dL/dy)^T (q / s)`;
 /// - from **ternary weights** ([`BitLinear::from_ternary`]): frozen; gradients reach `x` only.
+///
+/// With [`BitLinear::with_groups`] each group of weights of a row has a scale, `y = (sum_g (q T^T)_g * d_g) * (1 / s)`, groups in ascending order.
 ///
 /// The integers `q T^T` are exact in both (see the [module documentation](super)), so a model computes the same after
 /// training as during it. Trits are held as f32, 4 bytes each.
@@ -46,13 +54,15 @@ pub struct BitLinear {
     in_dim: usize,
     out_dim: usize,
     input: InputForm,
+    /// Weights of a row that share a scale; `None` where the whole row does.
+    group: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
 enum Weights {
     /// `[out, in]`, any float dtype.
     Master(Tensor),
-    /// `trits` `[out, in]`, `alpha` `[]` or `[out]`, both f32.
+    /// `trits` `[out, in]`, `alpha` `[]`, `[out]` or `[out, groups]`, both f32.
     Ternary { trits: Tensor, alpha: Tensor },
 }
 
@@ -73,24 +83,46 @@ impl BitLinear {
     /// If `weight` has another rank than 2.
     pub fn from_master(weight: Tensor) -> Result<Self> {
         let (out_dim, in_dim) = weight.dims2()?;
-        Ok(Self { weights: Weights::Master(weight), in_dim, out_dim, input: InputForm::default() })
+        Ok(Self { weights: Weights::Master(weight), in_dim, out_dim, input: InputForm::default(), group: None })
     }
 
     /// A frozen layer with the weights `w` on `device`.
     ///
     /// # Errors
-    /// Errors of candle, for want of memory for example.
+    /// Weights of +2; errors of candle, for want of memory for example.
     pub fn from_ternary(w: &TernaryMatrix, device: &Device) -> Result<Self> {
         let (out_dim, in_dim) = (w.rows(), w.cols());
-        w.expect_plain_rows("of BitLinear").map_err(candle_core::Error::wrap)?;
+        if let Some(twos) = w.twos() {
+            return Err(candle_core::Error::wrap(KernelError::Twos { what: "of BitLinear".to_owned(), twos }));
+        }
         let trits: Vec<f32> = w.to_trits().into_iter().map(f32::from).collect();
         let trits = Tensor::from_vec(trits, (out_dim, in_dim), device)?;
-        let alpha = match w.scales() {
-            Scales::Tensor(s) => Tensor::new(*s, device)?,
-            Scales::Rows(s) => Tensor::new(s.as_ref(), device)?,
-            Scales::Groups(_) => unreachable!("refused above"),
+        let (alpha, group) = match w.scales() {
+            Scales::Tensor(s) => (Tensor::new(*s, device)?, None),
+            Scales::Rows(s) => (Tensor::new(s.as_ref(), device)?, None),
+            Scales::Groups(g) => {
+                let all: Vec<f32> = (0..out_dim).flat_map(|r| g.row(r)).map(|d| d.to_f32()).collect();
+                (Tensor::from_vec(all, (out_dim, g.groups()), device)?, Some(g.group_len()))
+            }
         };
-        Ok(Self { weights: Weights::Ternary { trits, alpha }, in_dim, out_dim, input: InputForm::default() })
+        Ok(Self { weights: Weights::Ternary { trits, alpha }, in_dim, out_dim, input: InputForm::default(), group })
+    }
+
+    /// The same master weight, quantised with a scale for each `len` weights of a row; one for all where `len` is `None`.
+    ///
+    /// # Errors
+    /// Rows that are no whole groups; groups of which a sum of int16 products is not exact in f32; weights that are ternary already.
+    pub fn with_groups(mut self, len: Option<usize>) -> Result<Self> {
+        if let Some(len) = len
+            && (len == 0 || !self.in_dim.is_multiple_of(len) || len > MAX_EXACT_F32_COLS_INT16)
+        {
+            bail!("BitLinear: rows of {} weights, groups of {len}", self.in_dim);
+        }
+        if self.master().is_none() {
+            bail!("BitLinear: only master weights are quantised in groups");
+        }
+        self.group = len;
+        Ok(self)
     }
 
     /// The same weights for inputs of another form, see [`HBitLinear`](super::HBitLinear).
@@ -128,33 +160,34 @@ impl BitLinear {
         }
     }
 
-    /// Trits `[out, in]` f32 and scale `[]` or `[out]` f32.
+    /// Trits `[out, in]` f32 and scale `[]`, `[out]` or `[out, groups]` f32.
     fn trits(&self) -> Result<(Tensor, Tensor)> {
-        match &self.weights {
-            Weights::Master(w) => weight_trits(w),
-            Weights::Ternary { trits, alpha } => Ok((trits.clone(), alpha.clone())),
+        match (&self.weights, self.group) {
+            (Weights::Master(w), None) => weight_trits(w),
+            (Weights::Master(w), Some(len)) => weight_trits_in_groups(w, len),
+            (Weights::Ternary { trits, alpha }, _) => Ok((trits.clone(), alpha.clone())),
         }
     }
 
-    /// The exact integers `q T^T`, `[n, out]` f32, and the scales `[n, 1]` f32 of `n` tokens `x` `[n, in]`; then the
-    /// weights' scale.
-    fn accumulate(&self, x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+    /// The product of `n` tokens `x` `[n, in]`, `[n, out]` f32.
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
         let turned = self.input.hadamard.map(|block| hadamard(x, block)).transpose()?;
         let x = turned.as_ref().unwrap_or(x);
-        let (codes, scale) = match self.input.bits {
-            ActivationBits::Eight => activation_codes(x)?,
-            ActivationBits::Four => activation_codes_int4(x)?,
-            ActivationBits::Sixteen | ActivationBits::EightByGroup => {
-                candle_core::bail!("activations of {} are computed by the engine only", self.input.bits)
-            }
+        let ((codes, scale), exact) = match self.input.bits {
+            ActivationBits::Eight => (activation_codes(x)?, MAX_EXACT_F32_COLS),
+            ActivationBits::Four => (activation_codes_int4(x)?, MAX_EXACT_F32_COLS),
+            ActivationBits::Sixteen => (activation_codes_int16(x)?, MAX_EXACT_F32_COLS_INT16),
         };
         let (trits, alpha) = self.trits()?;
-        let acc = if self.in_dim <= MAX_EXACT_F32_COLS {
+        if let Some(len) = self.group {
+            return in_groups(&codes, &trits, &alpha, len)?.broadcast_mul(&scale.recip()?);
+        }
+        let acc = if self.in_dim <= exact {
             codes.matmul(&trits.t()?)?
         } else {
             codes.to_dtype(DType::F64)?.matmul(&trits.to_dtype(DType::F64)?.t()?)?.to_dtype(DType::F32)?
         };
-        Ok((acc, scale, alpha))
+        acc.broadcast_mul(&alpha)?.broadcast_div(&scale)
     }
 
     /// What this layer multiplies with: its ternary weights, or its master weight quantised now.
@@ -162,15 +195,26 @@ impl BitLinear {
     /// # Errors
     /// [`ModelError::Kernel`] for weights that are not finite; errors of candle.
     pub fn to_ternary(&self) -> std::result::Result<TernaryMatrix, ModelError> {
+        let (rows, cols) = (self.out_dim, self.in_dim);
+        if let (Weights::Master(w), Some(len)) = (&self.weights, self.group) {
+            let w = w.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            let (trits, scales) = absmean_quantize_groups(&w, rows, cols, len)?;
+            return Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Groups(scales))?);
+        }
         let (trits, alpha) = self.trits()?;
         // A NaN becomes 2, which is no trit and is refused below.
         let to_trit = |v: f32| if v.is_nan() { 2 } else { v as i8 };
         let trits: Vec<i8> = trits.flatten_all()?.to_vec1::<f32>()?.into_iter().map(to_trit).collect();
-        let scales = match alpha.rank() {
-            0 => Scales::Tensor(alpha.to_scalar()?),
-            _ => Scales::Rows(alpha.to_vec1::<f32>()?.into()),
+        let scales = match (alpha.rank(), self.group) {
+            (0, _) => Scales::Tensor(alpha.to_scalar()?),
+            (_, None) => Scales::Rows(alpha.to_vec1::<f32>()?.into()),
+            (_, Some(len)) => {
+                // They were f16 before.
+                let all = alpha.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f16::from_f32).collect();
+                Scales::Groups(GroupScales::new(len, rows, cols, all)?)
+            }
         };
-        Ok(TernaryMatrix::from_trits(self.out_dim, self.in_dim, &trits, scales)?)
+        Ok(TernaryMatrix::from_trits(rows, cols, &trits, scales)?)
     }
 }
 
@@ -182,7 +226,27 @@ impl Module for BitLinear {
         }
         let tokens: usize = dims.iter().product();
         dims.push(self.out_dim);
-        let (acc, scale, alpha) = self.accumulate(&x.reshape((tokens, self.in_dim))?)?;
-        acc.broadcast_mul(&alpha)?.broadcast_div(&scale)?.reshape(dims)?.to_dtype(x.dtype())
+        self.product(&x.reshape((tokens, self.in_dim))?)?.reshape(dims)?.to_dtype(x.dtype())
+    }
+}
+
+/// `sum_g (codes T^T)_g * d_g` over groups of `len` columns in ascending order, `[n, out]` f32, for `codes` `[n, in]`, `trits` `[out, in]` and `d`
+/// `[out, groups]`: the sums of a group are exact, products and sums of them are rounded as in the group kernels.
+fn in_groups(codes: &Tensor, trits: &Tensor, d: &Tensor, len: usize) -> Result<Tensor> {
+    let in_dim = trits.dim(1)?;
+    let mut sum: Option<Tensor> = None;
+    for (g, start) in (0..in_dim).step_by(len).enumerate() {
+        let width = len.min(in_dim - start);
+        let part = |x: &Tensor| x.narrow(1, start, width)?.contiguous();
+        let exact = part(codes)?.matmul(&part(trits)?.t()?)?;
+        let scaled = exact.broadcast_mul(&d.narrow(1, g, 1)?.contiguous()?.t()?)?;
+        sum = Some(match sum {
+            None => scaled,
+            Some(sum) => (sum + scaled)?,
+        });
+    }
+    match sum {
+        Some(sum) => Ok(sum),
+        None => codes.matmul(&trits.t()?),
     }
 }

@@ -67,7 +67,12 @@ impl WeightSource for CandleModel {
             Norm::PostAttention(l) => Some(&self.layer("post-attention norm", l)?.post_attention_norm),
             Norm::FfnSub(l) => self.layer("feed-forward sub-norm", l)?.feed_forward.sub_norm.as_ref(),
             Norm::Final => Some(&self.final_norm),
-            Norm::HeadQ(_) | Norm::HeadK(_) | Norm::MixerOut(_) | Norm::FfnOut(_) | Norm::ProjectionIn(..) => None,
+            Norm::HeadQ(l) | Norm::HeadK(l) => {
+                let attention = self.layer("norm of heads", l)?.mixer.as_attention();
+                let norms = attention.and_then(|a| a.head_norms.as_ref());
+                norms.map(|[q, k]| if which == Norm::HeadQ(l) { q } else { k })
+            }
+            Norm::MixerOut(_) | Norm::FfnOut(_) | Norm::ProjectionIn(..) => None,
         };
         let norm = norm.ok_or_else(|| ModelError::TensorSize {
             tensor: format!("{which:?} norm, which this model does not have"),

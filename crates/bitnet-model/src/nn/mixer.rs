@@ -25,10 +25,13 @@ impl TokenMixer {
         config: &ModelConfig,
         linear: impl Fn(Projection) -> Result<BitLinear>,
         sub_norm: Option<RmsNorm>,
+        [q_norm, k_norm]: [Option<RmsNorm>; 2],
     ) -> Result<Self> {
         use Projection::{K, O, Q, V};
         let projections = [linear(Q)?, linear(K)?, linear(V)?, linear(O)?];
-        Ok(TokenMixer::Attention(Box::new(Attention::new(config, projections, sub_norm))))
+        let head_norms = q_norm.zip(k_norm).map(|(q, k)| [q, k]);
+        let attention = Attention::new(config, projections, sub_norm).with_head_norms(head_norms);
+        Ok(TokenMixer::Attention(Box::new(attention)))
     }
 
     /// Attention, where it is that.

@@ -32,8 +32,8 @@ pub use mixer::{NormedLinear, TokenMixer, TttBlock};
 pub use model::{CandleModel, DecoderLayer};
 pub use norm::{RmsNorm, rms_norm};
 pub use quantize::{
-    ACT_MAX, MIN_MAGNITUDE, activation_codes, activation_codes_int4, quantize_activations, quantize_weights,
-    straight_through, weight_trits,
+    ACT_MAX, MIN_MAGNITUDE, activation_codes, activation_codes_int4, activation_codes_int16, quantize_activations,
+    quantize_weights, straight_through, weight_trits, weight_trits_in_groups,
 };
 pub use rotary::{Rotary, RotaryTables};
 use trace::Trace;

@@ -69,11 +69,11 @@ impl CandleModel {
     /// The model with these frozen weights on `device`, everything widened to f32.
     ///
     /// # Errors
-    /// A model that computes more than the formulas of BitNet, see [`ModelConfig::beyond_bitnet`]; errors of candle, for want
-    /// of memory for example.
+    /// A model that computes more than the formulas of BitNet, see [`ModelConfig::beyond_bitnet`], norms of heads and 16-bit
+    /// activations apart; errors of candle, for want of memory for example.
     pub fn from_weights(weights: &ModelWeights, device: &Device) -> std::result::Result<Self, ModelError> {
         let config = &weights.config;
-        config.require_bitnet("candle path")?;
+        config.require_trainable("candle path", true)?;
         let norm =
             |gain: &[f32]| -> Result<RmsNorm> { Ok(RmsNorm::new(Tensor::new(gain, device)?, config.rms_norm_eps)) };
         let mut layers = Vec::with_capacity(weights.layers.len());
@@ -83,7 +83,10 @@ impl CandleModel {
             let sub = |gain: &Option<Vec<f32>>| gain.as_deref().map(norm).transpose();
             let attn_sub_norm = sub(&l.attn_sub_norm)?;
             let mixer = match &l.ttt {
-                None => TokenMixer::attention(config, linear, attn_sub_norm)?,
+                None => {
+                    let head_norms = [sub(&l.head_q_norm)?, sub(&l.head_k_norm)?];
+                    TokenMixer::attention(config, linear, attn_sub_norm, head_norms)?
+                }
                 Some(ttt) => {
                     let pre_conv_norm = sub(&l.pre_conv_norm)?;
                     TokenMixer::Ttt(Box::new(TttBlock::from_weights(
@@ -120,7 +123,7 @@ impl CandleModel {
     /// [`ModelError::Config`]; errors of candle: no such tensor, another shape.
     pub fn new(config: &ModelConfig, vb: VarBuilder) -> std::result::Result<Self, ModelError> {
         config.validate()?;
-        config.require_bitnet("candle path")?;
+        config.require_trainable("candle path", true)?;
         let eps = config.rms_norm_eps;
         let table_shape = (config.vocab_size, config.hidden_size);
         let init = Init::Randn { mean: 0.0, stdev: 0.02 };
@@ -139,11 +142,15 @@ impl CandleModel {
             let optional = |n: Norm| has.contains(&n).then(|| norm(n)).transpose();
             let linear = |p: Projection| {
                 let (out_dim, in_dim) = config.projection_shape(i, p);
-                bit_linear(in_dim, out_dim, vb.pp(p.path(mixer)))?.with_input(config.input_form(p))
+                let linear = bit_linear(in_dim, out_dim, vb.pp(p.path(mixer)))?.with_groups(config.weight_group)?;
+                linear.with_input(config.input_form(p))
             };
             let attn_sub_norm = optional(Norm::AttnSub(i))?;
             let mixer = match config.ttt_layer(i) {
-                None => TokenMixer::attention(config, linear, attn_sub_norm)?,
+                None => {
+                    let head_norms = [optional(Norm::HeadQ(i))?, optional(Norm::HeadK(i))?];
+                    TokenMixer::attention(config, linear, attn_sub_norm, head_norms)?
+                }
                 Some(c) => {
                     let pre_conv_norm = optional(Norm::PreConv(i))?;
                     TokenMixer::Ttt(Box::new(TttBlock::new(&c, vb.clone(), linear, attn_sub_norm, pre_conv_norm)?))

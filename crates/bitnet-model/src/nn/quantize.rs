@@ -3,6 +3,7 @@
 //! Paper: arXiv:2504.18415, equations 1, 2, 5 and 6.
 
 use candle_core::{D, DType, Result, Tensor};
+use ternary_kernels::INT16_MAX;
 use ternary_kernels::quantize::{MIN_ABS, SQRT_7};
 
 /// Largest magnitude of an activation code.
@@ -54,12 +55,16 @@ pub fn straight_through(v: &Tensor, q: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Errors of candle; a rank of 0.
 pub fn activation_codes(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    absmax_codes(x, ACT_MAX)
+}
+
+fn absmax_codes(x: &Tensor, most: f64) -> Result<(Tensor, Tensor)> {
     let x = x.to_dtype(DType::F32)?;
     let absmax = x.detach().abs()?.max_keepdim(D::Minus1)?.maximum(MIN_MAGNITUDE)?;
-    // A division, not 127 times a rounded reciprocal: the last bit of the scale can decide a code.
-    let scale = (absmax.ones_like()? * ACT_MAX)?.div(&absmax)?;
+    // A division, not `most` times a rounded reciprocal: the last bit of the scale can decide a code.
+    let scale = (absmax.ones_like()? * most)?.div(&absmax)?;
     let scaled = x.broadcast_mul(&scale)?;
-    // No clamp: |x| * s exceeds 127 by rounding only, which rounds back to 127; and a clamp could hide a NaN.
+    // No clamp: |x| * s exceeds `most` by rounding only, which rounds back to it; and a clamp could hide a NaN.
     let codes = straight_through(&scaled, &round_half_even(&scaled.detach())?)?;
     Ok((codes, scale))
 }
@@ -83,6 +88,18 @@ pub fn activation_codes_int4(x: &Tensor) -> Result<(Tensor, Tensor)> {
     // Clamped before rounding, which gives the same integers and keeps outliers within the rounder's range.
     let codes = round_half_even(&scaled.detach().clamp(-8f32, 7f32)?)?;
     Ok((straight_through(&scaled, &codes)?, scale))
+}
+
+/// Int16 codes of activations and their scales, one per token (row), for weights with a scale per group.
+///
+/// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -32639..=32639 and `s` `[.., 1]` f32:
+/// `s = 32639 / max(max_j |x_j|, 1e-5)`, `codes = round_half_even(x * s)`; `codes / s` stands for `x`. The bits are those of
+/// [`ternary_kernels::Ops::quantize_int16`]. The gradient of `codes` is that of `x * s` with constant `s`.
+///
+/// # Errors
+/// Those of candle; a rank of 0.
+pub fn activation_codes_int16(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    absmax_codes(x, f64::from(INT16_MAX))
 }
 
 /// Activations as the model sees them after int8 quantisation: `codes / s` of [`activation_codes`], in the shape and
@@ -114,6 +131,30 @@ pub fn weight_trits(w: &Tensor) -> Result<(Tensor, Tensor)> {
     // Clamped before rounding, which gives the same integers and keeps outliers within the rounder's range.
     let trits = round_half_even(&scaled.detach().clamp(-1f32, 1f32)?)?;
     Ok((straight_through(&scaled, &trits)?, factor.recip()?))
+}
+
+/// Trits of a master weight with a scale for each `len` weights of a row.
+///
+/// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and scales `[out, in / len]` f32, each the mean
+/// `max(mean |w|, 1e-5)` of a group, rounded to f16: `trits = clamp(round_half_even(w * (1 / d)), -1, 1)`. The bits are those of
+/// [`ternary_kernels::quantize::absmean_quantize_groups`], but that the scale of a group without any weight is kept.
+/// The gradient of `trits` is that of `w * (1 / d)` with constant `d`, also where the clamp acts.
+///
+/// # Errors
+/// Rows that are no whole groups; those of candle.
+pub fn weight_trits_in_groups(w: &Tensor, len: usize) -> Result<(Tensor, Tensor)> {
+    let w = w.to_dtype(DType::F32)?;
+    let (rows, cols) = w.dims2()?;
+    if len == 0 || !cols.is_multiple_of(len) {
+        candle_core::bail!("rows of {cols} weights are no whole groups of {len}");
+    }
+    let groups = w.reshape((rows, cols / len, len))?;
+    let wide = if w.device().is_metal() { DType::F32 } else { DType::F64 };
+    let mean = groups.detach().abs()?.to_dtype(wide)?.mean_keepdim(D::Minus1)?;
+    let scale = mean.to_dtype(DType::F32)?.maximum(MIN_MAGNITUDE)?.to_dtype(DType::F16)?.to_dtype(DType::F32)?;
+    let scaled = groups.broadcast_mul(&scale.recip()?)?;
+    let trits = round_half_even(&scaled.detach().clamp(-1f32, 1f32)?)?;
+    Ok((straight_through(&scaled, &trits)?.reshape((rows, cols))?, scale.squeeze(2)?))
 }
 
 /// A master weight as the model sees it: `alpha * trits` of [`weight_trits`], in the shape and dtype of `w`, with the

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 
-use ternary_kernels::quantize::absmean_quantize;
+use ternary_kernels::quantize::{absmean_quantize, absmean_quantize_groups};
 use ternary_kernels::{Scales, TernaryMatrix};
 
 use super::params::{EMBEDDING, HEAD};
@@ -43,8 +43,17 @@ impl WeightSource for MasterWeights<'_> {
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let (rows, cols) = self.model.projection_shape(layer, which);
         let w = self.tensor(&format!("{}.weight", self.model.projection_name(layer, which)))?;
-        let (trits, alpha) = absmean_quantize(w, rows, cols)?;
-        Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?)
+        let (trits, scales) = match self.model.weight_group {
+            None => {
+                let (trits, alpha) = absmean_quantize(w, rows, cols)?;
+                (trits, Scales::Tensor(alpha))
+            }
+            Some(len) => {
+                let (trits, scales) = absmean_quantize_groups(w, rows, cols, len)?;
+                (trits, Scales::Groups(scales))
+            }
+        };
+        Ok(TernaryMatrix::from_trits(rows, cols, &trits, scales)?)
     }
 
     fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
@@ -64,8 +73,8 @@ impl WeightSource for MasterWeights<'_> {
     }
 }
 
-/// Writes `config.json` and `model.safetensors` (F32 master weights, quantised by their reader, `quantization_mode`
-/// `online`) to the folder `dir`, which is created where it is absent.
+/// Writes `config.json` and `model.safetensors` (F32 master weights, quantised by their reader: `quantization_mode`
+/// `online`, or `weight_group_size`, which only this project knows) to the folder `dir`, which is created where it is absent.
 ///
 /// # Errors
 /// Files that cannot be written.

@@ -1,10 +1,11 @@
 //! Whether the ternary weights of each layer are alive: how many are zero, how many change sides.
 
 use ternary_kernels::Ops;
-use ternary_kernels::quantize::absmean;
+use ternary_kernels::quantize::{absmean, group_scale};
 
 use super::params::Role;
 use super::{Params, TrainError};
+use crate::ModelConfig;
 
 /// The ternary weights of one layer after a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,8 +20,8 @@ pub struct LayerTrits {
     pub alpha: f64,
 }
 
-/// The trits of all projections, in the order of the parameters.
-pub(super) fn trits(params: &Params) -> Result<Vec<i8>, TrainError> {
+/// The trits of all projections of `model`, in the order of the parameters.
+pub(super) fn trits(model: &ModelConfig, params: &Params) -> Result<Vec<i8>, TrainError> {
     let ops = Ops::selected()?;
     let mut all = Vec::new();
     let mut values = Vec::new();
@@ -29,14 +30,20 @@ pub(super) fn trits(params: &Params) -> Result<Vec<i8>, TrainError> {
         let start = all.len();
         all.resize(start + w.len(), 0);
         values.resize(w.len(), 0.0);
-        ops.ternarize(w, absmean(w), &mut all[start..], &mut values);
+        match model.weight_group {
+            None => ops.ternarize(w, absmean(w), &mut all[start..], &mut values),
+            Some(len) => {
+                let scales: Vec<f32> = w.chunks(len).map(|group| group_scale(group).to_f32()).collect();
+                ops.ternarize_groups(w, len, &scales, &mut all[start..], &mut values);
+            }
+        }
     }
     Ok(all)
 }
 
 /// What a step did to the trits that `before` was made of.
-pub(super) fn compare(params: &Params, before: &[i8]) -> Result<Vec<LayerTrits>, TrainError> {
-    let after = trits(params)?;
+pub(super) fn compare(model: &ModelConfig, params: &Params, before: &[i8]) -> Result<Vec<LayerTrits>, TrainError> {
+    let after = trits(model, params)?;
     let mut layers: Vec<LayerTrits> = Vec::new();
     let (mut at, mut count) = (0, 0);
     for e in &params.entries {
@@ -62,21 +69,20 @@ pub(super) fn compare(params: &Params, before: &[i8]) -> Result<Vec<LayerTrits>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ModelConfig;
 
     #[test]
     fn a_weight_that_changes_sides_is_counted_once() {
         let config = ModelConfig::new(16, 8, 16, 2, 2, 2);
         let mut params = Params::init(&config, 1, 0.02).unwrap();
-        let before = trits(&params).unwrap();
-        let same = compare(&params, &before).unwrap();
+        let before = trits(&config, &params).unwrap();
+        let same = compare(&config, &params, &before).unwrap();
         assert_eq!(same.iter().map(|l| (l.layer, l.flips)).collect::<Vec<_>>(), [(0, 0.0), (1, 0.0)]);
         // A normal number is within half of its mean absolute value, 0.4 deviations, with probability 0.31; 640 weights.
         assert!(same.iter().all(|l| (0.2..0.42).contains(&l.zeros) && (0.012..0.02).contains(&l.alpha)), "{same:?}");
         let e = params.entries.iter().find(|e| e.role == Role::Projection(1)).unwrap().clone();
         let at = e.range.start + (0..e.range.len()).find(|i| before[before.len() / 2 + i] == 1).unwrap();
         params.values[at] = -params.values[at];
-        let moved = compare(&params, &before).unwrap();
+        let moved = compare(&config, &params, &before).unwrap();
         let weights = before.len() as f64 / 2.0;
         assert_eq!(moved[0].flips, 0.0);
         assert!((moved[1].flips - 1.0 / weights).abs() < 1e-12, "{moved:?}");

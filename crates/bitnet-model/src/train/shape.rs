@@ -13,7 +13,8 @@ const HADAMARD: &str = "hadamard";
 const BITS: &str = "activation_bits";
 
 /// A model's shape from the keys of a Hugging Face `config.json`; what is absent has the value of BitNet b1.58 2B4T.
-/// `hadamard` and `activation_bits`, or `input_forms`, say how activations become codes;
+/// `hadamard` and `activation_bits`, or `input_forms`, say how activations become codes; `weight_group_size` is how many weights of a
+/// row share a scale, and with it activations have 16 bits;
 /// `mixers` is a name for all layers (`attention`, `ttt_linear`, `ttt_mlp`) or a list of one for each, `ttt` holds the constants of
 /// test-time-training layers.
 ///
@@ -40,9 +41,11 @@ pub fn model_from_json(v: &Value) -> Result<ModelConfig, TrainError> {
         c.inputs = c.inputs.with_hadamard(&c);
     }
     if let Some(bits) = f.get(BITS) {
-        let trained = |b: &ActivationBits| matches!(b, ActivationBits::Eight | ActivationBits::Four);
+        let groups = c.weight_group.is_some();
+        let trained = |b: &ActivationBits| (*b == ActivationBits::Sixteen) == groups;
         let known = bits.as_u64().and_then(ActivationBits::from_number).filter(trained);
-        let wrong = || TrainError::Option { option: BITS, value: bits.to_string(), must: "8 or 4" };
+        let must = if groups { "16, with weight_group_size" } else { "8 or 4; 16 is for weight_group_size" };
+        let wrong = || TrainError::Option { option: BITS, value: bits.to_string(), must };
         c.inputs = c.inputs.with_bits(known.ok_or_else(wrong)?);
     }
     c.validate()?;
@@ -55,17 +58,12 @@ pub fn model_from_json(v: &Value) -> Result<ModelConfig, TrainError> {
 /// [`TrainError::Shape`] for formulas that no family's `config.json` can say.
 pub fn model_to_json(c: &ModelConfig) -> Result<Value, TrainError> {
     let mut map = config_json::write(c)?;
-    let more = json!({
-        "sub_norms": c.sub_norms,
-        "torch_dtype": "float32",
-        "quantization_config": {
-            "quant_method": "bitnet",
-            "linear_class": "autobitlinear",
-            "quantization_mode": "online",
-        },
-    });
-    if let Value::Object(more) = more {
-        map.extend(more);
+    map.insert("sub_norms".to_owned(), json!(c.sub_norms));
+    map.insert("torch_dtype".to_owned(), json!("float32"));
+    if c.weight_group.is_none() {
+        // Other programs know this method with one scale per matrix only.
+        let online = json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"});
+        map.insert("quantization_config".to_owned(), online);
     }
     Ok(Value::Object(map))
 }
@@ -115,6 +113,47 @@ mod tests {
                 let json = model_to_json(&c).unwrap();
                 assert_eq!(model_from_json(&json).unwrap(), c, "{json}");
             }
+        }
+    }
+
+    #[test]
+    fn shapes_with_groups_survive_a_checkpoint() {
+        for (family, head_norms) in [("qwen3", true), ("bitnet", false)] {
+            let mut map = shape();
+            map.extend([("model_type".to_owned(), family.into()), ("head_dim".to_owned(), 32.into())]);
+            let plain = model_from_json(&Value::Object(map.clone())).unwrap();
+            assert_eq!(plain.inputs, crate::InputForms::default());
+            map.insert("weight_group_size".to_owned(), 64.into());
+            let c = model_from_json(&Value::Object(map)).unwrap();
+            assert_eq!((c.weight_group, c.head_dim, c.head_norms), (Some(64), 32, head_norms));
+            assert!(c.inputs.all().iter().all(|f| f.bits == ActivationBits::Sixteen));
+            let json = model_to_json(&c).unwrap();
+            assert_eq!(model_from_json(&json).unwrap(), c, "{json}");
+        }
+    }
+
+    #[test]
+    fn groups_that_cannot_be_are_said_by_name() {
+        let with = |more: Value| {
+            let mut map = shape();
+            map.insert("weight_group_size".to_owned(), 64.into());
+            map.extend(more.as_object().cloned().unwrap());
+            model_from_json(&Value::Object(map)).map_err(|e| e.to_string())
+        };
+        with(json!({})).unwrap();
+        with(json!({"activation_bits": 16})).unwrap();
+        let cases = [
+            (json!({"weight_group_size": 32}), "weight_group_size"),
+            (json!({"hidden_size": 96}), "hidden_size"),
+            (json!({"head_dim": 8}), "head_dim"),
+            (json!({"intermediate_size": 100}), "intermediate_size"),
+            (json!({"activation_bits": 8}), "16, with weight_group_size"),
+            (json!({"hadamard": true}), "Hadamard"),
+            (json!({"mixers": "ttt_linear"}), "mixers"),
+        ];
+        for (more, word) in cases {
+            let error = with(more.clone()).unwrap_err();
+            assert!(error.contains(word), "{more}: {error}");
         }
     }
 

@@ -210,11 +210,11 @@ impl<L: Learner> Trainer<L> {
             let step = self.progress.step + 1;
             let due = |every: u64| every > 0 && step.is_multiple_of(every);
             let look = due(self.config.validate_every) || step == self.config.steps;
-            let before = look.then(|| monitor::trits(&self.params)).transpose()?;
+            let before = look.then(|| monitor::trits(&self.model, &self.params)).transpose()?;
             let mut go_on = see(self.step()?);
             let mut stop = false;
             if let Some(before) = before {
-                let layers = monitor::compare(&self.params, &before)?;
+                let layers = monitor::compare(&self.model, &self.params, &before)?;
                 let seen = see(Event::Trits { step, layers: &layers });
                 go_on = if go_on.is_break() { go_on } else { seen };
                 if let Some(event) = self.validate()? {

@@ -110,6 +110,8 @@ impl ModelWeights {
         if layers.iter().any(has_groups) && config.inputs.all().iter().all(|f| f.bits == ActivationBits::Eight) {
             config.inputs = config.inputs.with_bits(ActivationBits::Sixteen);
         }
+        // The weights are ternary now, whatever made them so.
+        config.weight_group = None;
         let final_norm = checked(config.norm_len(Norm::Final), source.norm(Norm::Final)?, || "Final norm".to_owned())?;
         Ok(Self { config, embedding, layers, final_norm, head })
     }

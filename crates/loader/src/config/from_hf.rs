@@ -60,7 +60,9 @@ pub(crate) fn read(json: &[u8], pooling: Option<Pooling>, facts: &TensorFacts) -
     };
     let is_bitnet = family.is_bitnet() || Architecture::is_bitnet_class(classes.iter().copied());
     // Norms of single projections are those of BitNet models, whose float weights are masters.
-    let masters = is_bitnet || facts.has_projection_norms && family.formulas().projection_norms.decide(true);
+    let masters = is_bitnet
+        || facts.has_projection_norms && family.formulas().projection_norms.decide(true)
+        || map.contains_key(config_json::WEIGHT_GROUP);
     let quantization = read_quantization(&f, masters, facts.has_scales)?;
     let c = config_json::read(&map, family, &json_facts)?;
     if f.bool("tie_word_embeddings")? == Some(false) && !facts.has_head && !c.headless {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use half::f16;
-use ternary_kernels::{FileFormat, GroupScales, KernelError, ScaleRounding, Scales, TernaryMatrix};
+use ternary_kernels::{FileFormat, GroupScales, KernelError, ScaleRounding, Scales, TernaryMatrix, quantize};
 
 use crate::LoadError;
 
@@ -80,6 +80,19 @@ fn in_groups(
         bytes.extend_from_slice(&part);
     }
     TernaryMatrix::from_bytes(format, rows, cols, bytes.into(), None).map(Some).map_err(in_tensor)
+}
+
+/// Master weights `[rows, cols]`, whole groups of `len` in each row, with a scale for each group; kept in two bits per weight.
+pub(super) fn quantize_groups(
+    values: &[f32],
+    (rows, cols): (usize, usize),
+    len: usize,
+) -> Result<TernaryMatrix, KernelError> {
+    let (trits, scales) = quantize::absmean_quantize_groups(values, rows, cols, len)?;
+    let w = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Groups(scales))?;
+    // Blocks of 64 hold longer groups as well, each scale several times.
+    let bytes = FileFormat::Q2_0.encode(&w, ScaleRounding::Exact)?;
+    TernaryMatrix::from_bytes(FileFormat::Q2_0, rows, cols, bytes.into(), None)
 }
 
 /// The matrix `scale * beside * trits`, kept in two bits per weight.

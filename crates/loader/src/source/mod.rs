@@ -374,6 +374,9 @@ impl Checkpoint {
                         let note = "the projections are master weights; they were quantised to ternary (absmean) while \
                                     loading";
                         self.saw(&ty.name(), Some(note));
+                        if let Some(len) = self.reading.config.weight_group {
+                            return dense::quantize_groups(&values, (rows, cols), len).map_err(in_tensor);
+                        }
                         let (trits, scale) = quantize::absmean_quantize(&values, rows, cols).map_err(in_tensor)?;
                         // Converters of embedding models store the mean itself, so every container has the same bits.
                         let of_mean = self.reading.config.projection_norms;

@@ -12,11 +12,13 @@ pub use ttt::{named_mixers, refuse_unknown_ttt};
 
 use self::fields::unsupported;
 use super::architecture::{Architecture, Presence};
-use super::{Activation, InputForms, ModelConfig, Pooling};
+use super::{Activation, ActivationBits, InputForms, ModelConfig, Pooling};
 
 /// Where a `config.json` may name the activation; the first one is the usual one.
 pub const ACTIVATION_KEYS: [&str; 4] = ["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act"];
 const SUB_NORMS: &str = "sub_norms";
+/// How many weights of a row share a scale where float weights are quantised: this project's own, of training and of what it leaves.
+pub const WEIGHT_GROUP: &str = "weight_group_size";
 /// Fields of MiniCPM: scale of the embedding, of the depth, and the width that logits are divided for.
 const MINICPM: [&str; 3] = ["scale_emb", "scale_depth", "dim_model_base"];
 const QUERY_SCALAR: &str = "query_pre_attn_scalar";
@@ -145,6 +147,11 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
     a.imply(&mut c);
     c.projection_norms = formulas.projection_norms.decide(facts.has_projection_norms);
     c.inputs = inputs::read(map, formulas.forms)?;
+    c.weight_group = f.get_size(WEIGHT_GROUP)?;
+    if c.weight_group.is_some() && c.inputs.are_plain() {
+        // What follows from groups in files follows from them here.
+        c.inputs = c.inputs.with_bits(ActivationBits::Sixteen);
+    }
     if formulas.mixers {
         c.mixers = ttt::mixers(&f, c.num_hidden_layers)?;
         if !c.mixers.is_empty() {
@@ -270,6 +277,7 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
         mixers: _, // `ttt::put`
         ttt: _,
         inputs,
+        weight_group,
     } = c;
     let eos = match eos_token_ids.as_slice() {
         [] => Value::Null,
@@ -301,6 +309,9 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
     }
     if !inputs.are_implied() {
         put(InputForms::JSON_KEY, inputs.to_json());
+    }
+    if let Some(len) = weight_group {
+        put(WEIGHT_GROUP, json!(len));
     }
     let f = a.formulas();
     if f.scales {

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use ternary_kernels::ops::{GemmScratch, Strided};
 
-use super::Shared;
 use super::forward::{Codes, Lane, activate, rotate, sized};
 use super::weights::Linear;
-use crate::config::Activation;
+use super::{Shared, head_norms};
+use crate::config::{Activation, ActivationBits};
 
 /// Gradient of a norm, if there is one: added to `dx`, and to the gain's gradient.
 pub(super) fn norm_backward(
@@ -56,11 +56,21 @@ fn product_backward(
     wide: &mut Vec<f32>,
     gemm: &mut GemmScratch,
 ) {
-    let (view, k, out) = (codes.batch.view(), w.k, w.out);
-    let n = view.n();
+    let (n, k, out) = (codes.n(), w.k, w.out);
     let x = sized(wide, n * k);
-    for ((t, x), scale) in x.chunks_exact_mut(k).enumerate().zip(codes.batch.scales()) {
-        s.ops.dequantize_int8(&view.row(t).codes()[..k], 1.0 / scale, x);
+    match w.form.bits {
+        ActivationBits::Eight | ActivationBits::Four => {
+            let view = codes.int8.view();
+            for ((t, x), scale) in x.chunks_exact_mut(k).enumerate().zip(codes.int8.scales()) {
+                s.ops.dequantize_int8(&view.row(t).codes()[..k], 1.0 / scale, x);
+            }
+        }
+        ActivationBits::Sixteen => {
+            let view = codes.int16.view();
+            for ((t, x), scale) in x.chunks_exact_mut(k).enumerate().zip(codes.int16.scales()) {
+                s.ops.dequantize_int16(view.digits(t), 1.0 / scale, x);
+            }
+        }
     }
     let dy = Strided::rows(dy, out);
     s.ops.gemm_add(dy.t(), Strided::rows(x, k), [out, k, n], dw, gemm);
@@ -124,6 +134,9 @@ impl Lane {
                         attention.backward(s.ops, heads, qkv, att, lse, datt, dqkv);
                     }
                     rotate(s, dqkv, t, true);
+                    if let Some(norms) = &places.head_norms {
+                        head_norms::backward(s, norms, &tape.before_head_norms, dqkv, grads);
+                    }
                 }
             }
             product_backward(s, &w.groups[0], &tape.x[0], dqkv, &mut grads[group(0)], dx2, wide, gemm);

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use ternary_kernels::ops::{GemmScratch, Prepare, Strided};
-use ternary_kernels::{Int4Batch, Int8Batch};
+use ternary_kernels::{Int4Batch, Int8Batch, Int16Batch};
 
-use super::Shared;
 use super::attention::{AttentionScratch, Heads};
 use super::ttt::{TttScratch, TttTape};
-use super::weights::Linear;
+use super::weights::{Linear, Part};
+use super::{Shared, head_norms};
 use crate::config::{Activation, ActivationBits};
 use crate::train::{Batch, TrainError};
 
@@ -24,6 +24,8 @@ pub(super) struct LayerTape {
     pub(super) x: [Codes; 4],
     /// Products with the mixer's projections, side by side; with attention queries and keys are rotated.
     pub(super) qkv: Vec<f32>,
+    /// Queries and keys before the norms of their heads, `[n, q | k]`, where there are any.
+    pub(super) before_head_norms: Vec<f32>,
     /// Logarithms of the softmax' sums, `[window, heads, t]`.
     pub(super) lse: Vec<f32>,
     /// Output of the mixer, `[n, heads * d]`.
@@ -39,7 +41,9 @@ pub(super) struct LayerTape {
 /// Codes of activations with room that grows; those of four bits are held as int8, too, which changes no product.
 #[derive(Debug)]
 pub(super) struct Codes {
-    pub(super) batch: Int8Batch,
+    pub(super) int8: Int8Batch,
+    /// Instead of them, where activations have 16 bits.
+    pub(super) int16: Int16Batch,
     /// One row of four bits.
     int4: Int4Batch,
     /// One row behind a Hadamard transform.
@@ -49,28 +53,44 @@ pub(super) struct Codes {
 
 impl Default for Codes {
     fn default() -> Self {
-        let (batch, int4) = (Int8Batch::with_capacity(0, 0), Int4Batch::with_capacity(0, 0));
-        Self { batch, int4, rotated: Vec::new(), room: (0, 0) }
+        Self {
+            int8: Int8Batch::with_capacity(0, 0),
+            int16: Int16Batch::with_capacity(0, 0),
+            int4: Int4Batch::with_capacity(0, 0),
+            rotated: Vec::new(),
+            room: (0, 0),
+        }
     }
 }
 
 impl Codes {
-    fn reset(&mut self, n: usize, k: usize) {
+    /// Makes room for `n` rows of `k` codes, always of the same number of bits.
+    fn reset(&mut self, n: usize, k: usize, bits: ActivationBits) {
+        let sixteen = bits == ActivationBits::Sixteen;
         if n > self.room.0 || k > self.room.1 {
-            self.room = (n.max(self.room.0), k.max(self.room.1));
-            self.batch = Int8Batch::with_capacity(self.room.0, self.room.1);
-            self.int4 = Int4Batch::with_capacity(1, self.room.1);
-            self.rotated.resize(self.room.1, 0.0);
+            let (n, k) = (n.max(self.room.0), k.max(self.room.1));
+            self.room = (n, k);
+            let (narrow, wide) = if sixteen { (0, n) } else { (n, 0) };
+            self.int8 = Int8Batch::with_capacity(narrow, k);
+            self.int16 = Int16Batch::with_capacity(wide, k);
+            self.int4 = Int4Batch::with_capacity(1, k);
+            self.rotated.resize(k, 0.0);
         }
-        self.batch.reset(n, k);
+        self.int8.reset(if sixteen { 0 } else { n }, k);
+        self.int16.reset(if sixteen { n } else { 0 }, k);
         self.int4.reset(1, k);
     }
 
     /// The row of four bits as row `t` of eight.
     fn widen(&mut self, t: usize) {
-        let mut row = self.batch.row_mut(t);
+        let mut row = self.int8.row_mut(t);
         self.int4.view().row(0).widen(row.codes_mut());
         row.finish(self.int4.scales()[0], self.int4.view().sums()[0]);
+    }
+
+    /// Tokens.
+    pub(super) fn n(&self) -> usize {
+        self.int8.view().n() + self.int16.n()
     }
 }
 
@@ -128,14 +148,19 @@ impl Shared<'_> {
     ) -> Result<(), TrainError> {
         let norm = norm.as_ref().map(|r| (self.param(r), self.config.rms_norm_eps));
         let prepare = Prepare { norm, hadamard: w.form.hadamard };
-        codes.reset(x.len() / w.k, w.k);
+        codes.reset(x.len() / w.k, w.k, w.form.bits);
         for (t, x) in x.chunks_exact(w.k).enumerate() {
             match w.form.bits {
                 ActivationBits::Eight => {
-                    self.ops.prepare_int8(x, prepare, &mut codes.rotated, codes.batch.row_mut(t))?;
+                    self.ops.prepare_int8(x, prepare, &mut codes.rotated, codes.int8.row_mut(t))?;
                 }
-                // Refused by `FusedLearner::new`.
-                ActivationBits::Sixteen | ActivationBits::EightByGroup => {}
+                // Without a transform: the configuration was checked.
+                ActivationBits::Sixteen => match norm {
+                    Some((gain, eps)) => {
+                        self.ops.rms_norm_quantize_int16(x, gain, eps, codes.int16.row_mut(t))?;
+                    }
+                    None => self.ops.quantize_int16(x, codes.int16.row_mut(t))?,
+                },
                 ActivationBits::Four => {
                     self.ops.prepare_int4(x, prepare, &mut codes.rotated, codes.int4.row_mut(0))?;
                     codes.widen(t);
@@ -145,14 +170,31 @@ impl Shared<'_> {
         Ok(())
     }
 
-    /// `put(token, column, integers, factor)` for each token and part of the product.
-    fn product(&self, w: &Linear, x: &Int8Batch, acc: &mut Vec<i32>, mut put: impl FnMut(usize, usize, &[i32], f32)) {
+    /// The products of `x` with all parts of `w` side by side, `[n, out]`: written to `out`, or with `ADD` added to what is there.
+    fn product<const ADD: bool>(&self, w: &Linear, x: &Codes, acc: &mut Vec<i32>, out: &mut [f32]) {
         let mut column = 0;
-        for (packed, alpha, rows) in &w.parts {
-            acc.resize(x.view().n() * rows, 0);
-            self.kernel.gemm(&packed.all(), &x.view(), acc);
-            for (token, (acc, scale)) in acc.chunks_exact(*rows).zip(x.scales()).enumerate() {
-                put(token, column, acc, alpha / scale);
+        for (part, rows) in &w.parts {
+            acc.resize(x.n() * rows, 0);
+            let outputs = out.chunks_exact_mut(w.out).map(|row| &mut row[column..column + rows]);
+            match part {
+                Part::Tensor { packed, alpha } => {
+                    self.kernel.gemm(&packed.all(), &x.int8.view(), acc);
+                    for ((out, acc), scale) in outputs.zip(acc.chunks_exact(*rows)).zip(x.int8.scales()) {
+                        if ADD {
+                            self.ops.scale_add_i32(acc, alpha / scale, out);
+                        } else {
+                            self.ops.scale_i32(acc, alpha / scale, out);
+                        }
+                    }
+                }
+                Part::Groups(packed) => {
+                    // As large as the integers that stand there for other weights.
+                    let y: &mut [f32] = bytemuck::cast_slice_mut(acc);
+                    self.group.product(packed, 0..*rows, &x.int16.view(), y);
+                    for (out, y) in outputs.zip(y.chunks_exact(*rows)) {
+                        if ADD { self.ops.add_assign(out, y) } else { out.copy_from_slice(y) }
+                    }
+                }
             }
             column += rows;
         }
@@ -199,13 +241,14 @@ impl Lane {
             s.quantize(&self.h, &places.norms[0], &w.groups[0], &mut tape.x[0])?;
             let stride = w.groups[0].out;
             let qkv = sized(&mut tape.qkv, n * stride);
-            s.product(&w.groups[0], &tape.x[0].batch, &mut self.acc, |token, column, acc, factor| {
-                s.ops.scale_i32(acc, factor, &mut qkv[token * stride + column..][..acc.len()]);
-            });
+            s.product::<false>(&w.groups[0], &tape.x[0], &mut self.acc, qkv);
             let att = sized(&mut tape.att, n * width);
             match &w.ttt {
                 Some(layer) => self.ttt.forward(s, layer, &places.norms[0], t, [&self.h, qkv], att, &mut tape.ttt),
                 None => {
+                    if let Some(norms) = &places.head_norms {
+                        head_norms::forward(s, norms, qkv, &mut tape.before_head_norms);
+                    }
                     rotate(s, qkv, t, false);
                     let (heads, lse) = (s.heads(), sized(&mut tape.lse, n * s.heads().heads));
                     let windows = qkv.chunks_exact(t * stride).zip(att.chunks_exact_mut(t * width));
@@ -215,20 +258,14 @@ impl Lane {
                 }
             }
             s.quantize(att, &places.norms[1], &w.groups[1], &mut tape.x[1])?;
-            s.product(&w.groups[1], &tape.x[1].batch, &mut self.acc, |token, _, acc, factor| {
-                s.ops.scale_add_i32(acc, factor, &mut self.h[token * hidden..][..hidden]);
-            });
+            s.product::<true>(&w.groups[1], &tape.x[1], &mut self.acc, &mut self.h);
             tape.h_mid.clone_from(&self.h);
             s.quantize(&self.h, &places.norms[2], &w.groups[2], &mut tape.x[2])?;
             let gu = sized(&mut tape.gu, n * 2 * ffn);
-            s.product(&w.groups[2], &tape.x[2].batch, &mut self.acc, |token, column, acc, factor| {
-                s.ops.scale_i32(acc, factor, &mut gu[token * 2 * ffn + column..][..acc.len()]);
-            });
+            s.product::<false>(&w.groups[2], &tape.x[2], &mut self.acc, gu);
             activate(s, gu, sized(&mut self.inner, n * ffn));
             s.quantize(&self.inner, &places.norms[3], &w.groups[3], &mut tape.x[3])?;
-            s.product(&w.groups[3], &tape.x[3].batch, &mut self.acc, |token, _, acc, factor| {
-                s.ops.scale_add_i32(acc, factor, &mut self.h[token * hidden..][..hidden]);
-            });
+            s.product::<true>(&w.groups[3], &tape.x[3], &mut self.acc, &mut self.h);
         }
         Ok(())
     }

@@ -4,6 +4,9 @@
 //! what the backward pass cannot cheaply compute again is kept: the residual stream, int8 codes, queries, keys and values,
 //! gate and up. The backward pass multiplies in f32. Logits exist for a few rows at a time.
 //!
+//! Weights with a scale per group ([`ModelConfig::weight_group`]) are multiplied with int16 activations by the kernel that inference uses
+//! for them; both the scales and what is kept for the backward pass are those of the forward pass.
+//!
 //! The mixer of a layer is attention or test-time training (`ttt_layer::RowWise`), whose gradients are written by hand, too.
 //!
 //! Windows are dealt out to lanes in small groups, one thread per lane, and the lanes' gradients are added in the order
@@ -12,13 +15,14 @@
 mod attention;
 mod backward;
 mod forward;
+mod head_norms;
 mod ttt;
 mod weights;
 
 use std::sync::Arc;
 
 use ternary_kernels::ops::RopeTable;
-use ternary_kernels::{Kernel, Ops};
+use ternary_kernels::{GroupKernel, Kernel, Ops};
 
 use super::{Batch, Learner, Params, TrainError};
 use crate::ModelConfig;
@@ -32,6 +36,8 @@ const GROUP_TOKENS: usize = 256;
 struct Shared<'a> {
     config: &'a ModelConfig,
     kernel: &'a dyn Kernel,
+    /// For weights with a scale per group.
+    group: &'a GroupKernel,
     ops: Ops,
     rope: &'a RopeTable,
     /// Sines of the opposite turn.
@@ -46,6 +52,7 @@ struct Shared<'a> {
 pub struct FusedLearner {
     config: ModelConfig,
     kernel: Arc<dyn Kernel>,
+    group: GroupKernel,
     ops: Ops,
     rope: RopeTable,
     minus_sin: Vec<f32>,
@@ -62,13 +69,14 @@ impl FusedLearner {
     /// A configuration that cannot be; 0 lanes; no kernel for this CPU.
     pub fn new(config: &ModelConfig, lanes: usize) -> Result<Self, TrainError> {
         config.validate()?;
-        config.require_bitnet("training")?;
+        config.require_trainable("training", config.weight_group.is_some())?;
         if lanes == 0 || lanes > 1024 {
             return Err(TrainError::Option { option: "threads", value: lanes.to_string(), must: "1 to 1024" });
         }
         Ok(Self {
             config: config.clone(),
             kernel: ternary_kernels::best()?,
+            group: GroupKernel::selected()?,
             ops: Ops::selected()?,
             rope: RopeTable::from_frequencies(0, config.rope_frequencies()),
             minus_sin: Vec::new(),
@@ -100,6 +108,7 @@ impl FusedLearner {
             let maker = Maker {
                 config: &self.config,
                 kernel: &*self.kernel,
+                group: &self.group,
                 ops: self.ops,
                 places: &self.places,
                 inner_rate: self.inner_rate,
@@ -110,6 +119,7 @@ impl FusedLearner {
         let shared = Shared {
             config: &self.config,
             kernel: &*self.kernel,
+            group: &self.group,
             ops: self.ops,
             rope: &self.rope,
             minus_sin: &self.minus_sin,

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use ternary_kernels::quantize::{absmean, weight_scale};
-use ternary_kernels::{Kernel, Ops, Packed, Scales, TernaryMatrix};
+use half::f16;
+use ternary_kernels::quantize::{absmean, group_scale, scales_of_groups, weight_scale};
+use ternary_kernels::{GroupKernel, GroupPacked, Kernel, Ops, Packed, Scales, TernaryMatrix};
 use ttt_layer::{ConvParameters, ConvRows, RowWise, TttParameters};
 
 use crate::config::{InputForm, Mixer, ModelConfig, Norm, Projection, TttTensor};
@@ -23,6 +24,8 @@ pub(super) struct LayerPlaces {
     pub(super) groups: [Range<usize>; 4],
     /// The norm before each of the [`groups`].
     pub(super) norms: [Option<Range<usize>>; 4],
+    /// The norms of the heads of q and of k.
+    pub(super) head_norms: Option<[Range<usize>; 2]>,
     /// What a test-time-training layer learns beside its projections.
     pub(super) ttt: Option<TttPlaces>,
 }
@@ -58,6 +61,7 @@ impl Places {
                 Ok(of(group[0])?.start..of(group[group.len() - 1])?.end)
             });
             let sub = |n: Norm| if c.sub_norms { norm(n).map(Some) } else { Ok(None) };
+            let has_head_norms = c.layer_norms(l).any(|n| n == Norm::HeadQ(l));
             layers.push(LayerPlaces {
                 groups: [a?, b?, d?, e?],
                 norms: [
@@ -66,6 +70,10 @@ impl Places {
                     Some(norm(Norm::PostAttention(l))?),
                     sub(Norm::FfnSub(l))?,
                 ],
+                head_norms: match has_head_norms {
+                    true => Some([norm(Norm::HeadQ(l))?, norm(Norm::HeadK(l))?]),
+                    false => None,
+                },
                 ttt: ttt_places(c, l, &params)?,
             });
         }
@@ -95,12 +103,21 @@ fn ttt_places(c: &ModelConfig, l: usize, params: &Params) -> Result<Option<TttPl
     Ok(Some(TttPlaces { layer, pre_conv }))
 }
 
+/// The weights of a projection as the forward pass multiplies with them.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// One scale for all: exact integers, which a factor follows.
+    Tensor { packed: Packed, alpha: f32 },
+    /// A scale for each group of weights of a row.
+    Groups(GroupPacked),
+}
+
 /// Projections that share an input, quantised.
 #[derive(Debug)]
 pub(super) struct Linear {
-    /// For the forward pass: weights, scale, output features.
-    pub(super) parts: Vec<(Packed, f32, usize)>,
-    /// For the backward pass: `alpha T`, `[out, k]`.
+    /// For the forward pass: weights and output features.
+    pub(super) parts: Vec<(Part, usize)>,
+    /// For the backward pass: `alpha T`, or `d T` where groups have scales, `[out, k]`.
     pub(super) wide: Vec<f32>,
     /// Output features of all parts.
     pub(super) out: usize,
@@ -129,6 +146,7 @@ pub(super) struct PreparedLayer {
 pub(super) struct Maker<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) kernel: &'a dyn Kernel,
+    pub(super) group: &'a GroupKernel,
     pub(super) ops: Ops,
     pub(super) places: &'a Places,
     /// Share of the inner learning rate.
@@ -199,21 +217,45 @@ impl Maker<'_> {
         for &p in group {
             let (rows, cols) = self.config.projection_shape(l, p);
             let range = at..at + rows * cols;
-            let w = &masters[range.clone()];
-            let mean = absmean(w);
-            if let Some(index) = w.iter().position(|v| !v.is_finite()).filter(|_| !mean.is_finite()) {
-                return Err(crate::ModelError::NotFinite { tensor: p.name().into(), index, value: w[index] }.into());
-            }
-            let mut trits = vec![0i8; rows * cols];
-            self.ops.ternarize(w, mean, &mut trits, &mut wide[range]);
-            let alpha = weight_scale(mean);
-            let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?;
-            parts.push((self.kernel.prepack(&matrix)?, alpha, rows));
+            let part = self.part(p, (rows, cols), &masters[range.clone()], &mut wide[range])?;
+            parts.push((part, rows));
             at += rows * cols;
             out += rows;
             k = cols;
         }
         let form = group.first().map(|p| self.config.input_form(*p)).unwrap_or_default();
         Ok(Linear { parts, wide, out, k, form })
+    }
+
+    /// Quantises one projection, `[rows, cols]`, and writes what its weights stand for to `wide`.
+    fn part(
+        &self,
+        p: Projection,
+        (rows, cols): (usize, usize),
+        w: &[f32],
+        wide: &mut [f32],
+    ) -> Result<Part, TrainError> {
+        let finite = |fine: bool| match w.iter().position(|v| !v.is_finite()).filter(|_| !fine) {
+            Some(index) => Err(crate::ModelError::NotFinite { tensor: p.name().into(), index, value: w[index] }),
+            None => Ok(()),
+        };
+        let mut trits = vec![0i8; rows * cols];
+        let Some(len) = self.config.weight_group else {
+            let mean = absmean(w);
+            finite(mean.is_finite())?;
+            self.ops.ternarize(w, mean, &mut trits, wide);
+            let alpha = weight_scale(mean);
+            let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?;
+            return Ok(Part::Tensor { packed: self.kernel.prepack(&matrix)?, alpha });
+        };
+        // Rows are whole groups: the configuration was checked.
+        let scales: Vec<f16> = w.chunks(len).map(group_scale).collect();
+        finite(scales.iter().all(|d| d.is_finite()))?;
+        let factors: Vec<f32> = scales.iter().map(|d| d.to_f32()).collect();
+        self.ops.ternarize_groups(w, len, &factors, &mut trits, wide);
+        let scales = scales_of_groups(&trits, (rows, cols), len, scales)?;
+        // The way to the kernel is that of the engine, so that equal groups become one in both.
+        let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Groups(scales))?;
+        Ok(Part::Groups(self.group.prepack(&matrix)?))
     }
 }
