@@ -15,7 +15,7 @@ fn run(input: &Path, output: &Path, target: Target) -> Result<ConvertReport, Loa
 }
 
 fn target_path(dir: &Path, name: &str, target: Target) -> PathBuf {
-    let ending = if target == Target::HfPacked { "" } else { ".gguf" };
+    let ending = if target.is_folder() { "" } else { ".gguf" };
     dir.join(format!("{name}-{}{ending}", target.name()))
 }
 

@@ -65,6 +65,10 @@ fn groups_go_from_every_container_to_every_format_that_holds_them() {
             let name = target.format().name();
             assert_eq!(file.tensor("token_embd.weight").unwrap().tensor_type().to_string(), name);
         }
+        let output = dir.path().join(source.file_name().unwrap()).with_extension("hf");
+        run(source, &output, Target::HfUnpacked).unwrap();
+        assert_equal(&reference, &load(&output), "hf-unpacked");
+        assert!(loader::Checkpoint::open(&output, &Default::default()).unwrap().notes().is_empty());
     }
 }
 

@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use bitnet_model::{
-    Architecture, FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Presence, Projection, Table,
+    Architecture, FloatMatrix, FloatType, ModelConfig, ModelWeights, Norm, Presence, Projection, Table, config_json,
 };
+use half::f16;
 use ternary_kernels::{FileFormat, ScalePlace, Scales, TernaryMatrix};
 
 use super::verify::Checked;
 use super::{ConvertOptions, Job, Progress, Target, verify, vocab};
 use crate::architecture::rules;
 use crate::config::from_gguf::{ACTIVATION_KEYS, ATTENTION_SCALE, POOLING, SCALES, pooling_number};
-use crate::config::{bit_ttt, inputs, rope, to_f32};
-use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, Value, is_split_key};
+use crate::config::{bit_ttt, inputs, rope, to_f32, unsupported};
+use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, TensorType, Value, is_split_key};
 use crate::loaded::{GenerationConfig, QkLayout};
 use crate::mmap::write_checked;
 use crate::names::{Names, half_to_interleaved};
@@ -60,8 +61,8 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
                 let ty = GgmlType::of(format).ok_or_else(none)?;
                 (name.to_owned(), vec![w.rows() as u64, w.cols() as u64], ty)
             }
-            Item::Floats(ref name, ref shape, _) => {
-                (name.clone(), shape.iter().map(|&d| d as u64).collect(), GgmlType::F32)
+            Item::Floats(ref name, ref shape, ref values) => {
+                (name.clone(), shape.iter().map(|&d| d as u64).collect(), float_type(source, name, values))
             }
             Item::Projection(l, p, w) => {
                 let name = projection_name(&weights.config, l, p);
@@ -76,7 +77,7 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
         let mut stream = writer.start(out)?;
         for (done, item) in plan.iter().enumerate() {
             (job.progress)(Progress { done, total: plan.len() });
-            put(&mut stream, item, &weights.config, target, options, layout)?;
+            put(&mut stream, item, source, &weights.config, (target, options, layout))?;
         }
         (job.progress)(Progress { done: plan.len(), total: plan.len() });
         stream.finish().map(|_| ())
@@ -97,6 +98,14 @@ enum Item<'a> {
 
 fn projection_name(c: &ModelConfig, layer: usize, p: Projection) -> String {
     Names::Gguf.projection(layer, p, c.mixer(layer)) + ".weight"
+}
+
+/// The type of norms and of other floats: F32, which every program reads, but F16 where the source is a GGUF file that has them so
+/// and their values allow it, as those of embedding models.
+fn float_type(source: &Checkpoint, name: &str, values: &[f32]) -> GgmlType {
+    let stored = source.gguf().and_then(|file| file.tensor(name)).map(|t| t.tensor_type());
+    let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
+    if stored == Some(TensorType::Known(GgmlType::F16)) && values.iter().all(exact) { GgmlType::F16 } else { GgmlType::F32 }
 }
 
 fn no_type(tensor: &str, format: FileFormat) -> LoadError {
@@ -169,10 +178,9 @@ fn reordered(c: &ModelConfig, p: Projection, layout: QkLayout) -> Option<usize> 
 fn put<W: std::io::Write>(
     stream: &mut TensorStream<W>,
     item: &Item<'_>,
+    source: &Checkpoint,
     c: &ModelConfig,
-    target: Target,
-    options: &ConvertOptions,
-    layout: QkLayout,
+    (target, options, layout): (Target, &ConvertOptions, QkLayout),
 ) -> Result<(), LoadError> {
     match *item {
         Item::Table(name, m) => stream.tensor(name, |o| o.write_all(m.bytes())),
@@ -182,7 +190,13 @@ fn put<W: std::io::Write>(
             stream.tensor(name, |o| o.write_all(&bytes))
         }
         Item::Floats(ref name, _, ref values) => {
-            stream.tensor(name, |o| values.iter().try_for_each(|v| o.write_all(&v.to_le_bytes())))
+            let half = float_type(source, name, values) == GgmlType::F16;
+            stream.tensor(name, |o| {
+                values.iter().try_for_each(|v| match half {
+                    true => o.write_all(&f16::from_f32(*v).to_le_bytes()),
+                    false => o.write_all(&v.to_le_bytes()),
+                })
+            })
         }
         Item::Projection(l, p, stored) => {
             let name = projection_name(c, l, p);
@@ -203,6 +217,10 @@ fn put<W: std::io::Write>(
 
 /// The architecture under which programs compute what this configuration says.
 pub(crate) fn architecture_for(c: &ModelConfig) -> Result<Architecture, LoadError> {
+    if let Some(len) = c.weight_group {
+        let reason = "it says how float weights become ternary, and those of a GGUF file are; take it out of the shape";
+        return Err(unsupported(config_json::WEIGHT_GROUP, len, reason));
+    }
     Architecture::of(c).ok_or_else(|| LoadError::KeyValue {
         key: "hidden_act".to_owned(),
         value: match c.beyond_bitnet() {

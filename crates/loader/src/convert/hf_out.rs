@@ -1,4 +1,4 @@
-//! Writing a Hugging Face folder with packed projections.
+//! Writing a Hugging Face folder with packed projections, or with floats.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use ternary_kernels::{FileFormat, KernelError, Levels, ScaleRounding, Scales, TernaryMatrix};
 
 use super::verify::{self, Checked};
-use super::{Job, Progress, gguf_out::is_plain, hf_words};
+use super::{Job, Progress, Target, gguf_out::is_plain, hf_words, unpacked};
 use crate::architecture::rules;
 use crate::config::from_hf::{MAX_CONFIG, POOLING_FILES};
 use crate::config::unsupported;
@@ -24,7 +24,8 @@ use crate::names::Names;
 use crate::safetensors::{Dtype, NewTensor, SINGLE_NAME, write_file};
 use crate::{Checkpoint, LoadError};
 
-const NAMES: Names = Names::Hf { prefix: "model." };
+pub(super) const NAMES: Names = Names::Hf { prefix: "model." };
+const QUANTIZATION: &str = "quantization_config";
 
 /// What the stored scale means, chosen so that all scales are exact if that is possible at all.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,14 @@ enum LinearClass {
     AutoBitLinear,
     /// `weight = trit / scale`.
     BitLinear,
+}
+
+/// How the projections are stored.
+enum Projections {
+    /// Packed, with these scales in the order of the layers.
+    Packed(LinearClass, Vec<bf16>),
+    /// As floats.
+    Floats,
 }
 
 pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadError> {
@@ -67,19 +76,24 @@ fn write_into(job: &mut Job<'_>, output: &Path) -> Result<(), LoadError> {
     let Job { source, weights, speech, options, .. } = *job;
     let (progress, notes) = (&mut *job.progress, &mut *job.notes);
     check_gains(weights)?;
-    let class = linear_class(weights);
-    let scales = stored_scales(weights, class, options.rounding)?;
-    let total = count(weights);
+    let stored = if job.target == Target::HfUnpacked {
+        unpacked::check(weights)?;
+        Projections::Floats
+    } else {
+        let class = linear_class(weights);
+        Projections::Packed(class, stored_scales(weights, class, options.rounding)?)
+    };
+    let total = count(weights, &stored);
     let mut done = 0..total;
     let progress = std::cell::RefCell::new(|| {
         done.next();
         progress(Progress { done: done.start, total });
     });
     write_atomically(&output.join(SINGLE_NAME), |out| {
-        write_file(out, Some([("format".to_owned(), "pt".to_owned())].into()), tensors(weights, &scales, &progress))
+        write_file(out, Some([("format".to_owned(), "pt".to_owned())].into()), tensors(weights, &stored, &progress))
     })?;
     hf_words::write(source, speech, output, options, notes)?;
-    let config = config_json(source, &weights.config, class)?;
+    let config = config_json(source, &weights.config, &stored)?;
     write_json(&output.join("config.json"), &config)?;
     if let Some(pooling) = weights.config.pooling {
         write_json(&output.join(POOLING_FILES[0]), &pooling_json(pooling, &weights.config))?;
@@ -94,12 +108,20 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
     })
 }
 
-fn count(w: &ModelWeights) -> usize {
-    // Outside of the layers embedding, final norm and head; a scale with each projection.
+fn count(w: &ModelWeights, stored: &Projections) -> usize {
+    // Outside of the layers embedding, final norm and head; where they are packed, a scale with each projection.
     let outside = if w.head.is_some() { 3usize } else { 2 };
+    let each = match stored {
+        Projections::Packed(..) => 2,
+        Projections::Floats => 1,
+    };
     let layer = |(l, layer): (usize, &LayerWeights)| {
-        let floats = w.config.layer_norms(l).count().saturating_add(w.config.layer_ttt_tensors(l).count());
-        layer.projections().count().saturating_mul(2).saturating_add(floats)
+        let floats = [
+            w.config.layer_norms(l).count(),
+            w.config.layer_biases(l).count(),
+            w.config.layer_ttt_tensors(l).count(),
+        ];
+        floats.into_iter().fold(layer.projections().count().saturating_mul(each), usize::saturating_add)
     };
     w.layers.iter().enumerate().map(layer).fold(outside, usize::saturating_add)
 }
@@ -137,7 +159,7 @@ fn as_divisor(scale: f32) -> Option<bf16> {
     (d.is_finite() && 1.0 / d.to_f32() == scale).then_some(d)
 }
 
-fn projections(w: &ModelWeights) -> impl Iterator<Item = (usize, Projection, &TernaryMatrix)> {
+pub(super) fn projections(w: &ModelWeights) -> impl Iterator<Item = (usize, Projection, &TernaryMatrix)> {
     w.layers.iter().enumerate().flat_map(|(l, layer)| layer.projections().map(move |(p, m)| (l, p, m)))
 }
 
@@ -192,7 +214,7 @@ fn stored_scales(w: &ModelWeights, class: LinearClass, rounding: ScaleRounding) 
 
 fn tensors<'a>(
     w: &'a ModelWeights,
-    scales: &[bf16],
+    stored: &Projections,
     progress: &'a std::cell::RefCell<impl FnMut() + 'a>,
 ) -> Vec<NewTensor<'a>> {
     let tick = move || (progress.borrow_mut())();
@@ -256,6 +278,24 @@ fn tensors<'a>(
         let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
         all.extend(ttt.map(|(t, shape, values)| floats(NAMES.ttt(l, t), shape, Cow::Borrowed(values), false)));
     }
+    let scales: &[bf16] = match stored {
+        Projections::Packed(_, scales) => scales,
+        Projections::Floats => {
+            all.extend(projections(w).map(|(l, p, m)| {
+                let half = unpacked::fits_half(m);
+                NewTensor {
+                    name: NAMES.projection(l, p, w.config.mixer(l)) + ".weight",
+                    dtype: if half { Dtype::F16 } else { Dtype::F32 },
+                    shape: vec![m.rows(), m.cols()],
+                    write: Box::new(move |o| {
+                        tick();
+                        write_ternary(m, half, o)
+                    }),
+                }
+            }));
+            &[]
+        }
+    };
     for ((l, p, m), &scale) in projections(w).zip(scales) {
         let base = NAMES.projection(l, p, w.config.mixer(l));
         all.push(NewTensor {
@@ -309,7 +349,7 @@ fn write_table(m: &FloatMatrix, out: &mut dyn Write) -> std::io::Result<()> {
     Ok(())
 }
 
-fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Result<Value, LoadError> {
+fn config_json(source: &Checkpoint, c: &ModelConfig, stored: &Projections) -> Result<Value, LoadError> {
     let mut map = Map::new();
     if let Some(folder) = source.folder() {
         let path = folder.join("config.json");
@@ -321,21 +361,23 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, class: LinearClass) -> Resu
         }
         config_json::ACTIVATION_KEYS.iter().for_each(|key| drop(map.remove(*key)));
     }
-    map.remove(InputForms::JSON_KEY);
-    let class = match class {
-        LinearClass::AutoBitLinear => "autobitlinear",
-        LinearClass::BitLinear => "bitlinear",
-    };
+    for key in [InputForms::JSON_KEY, config_json::WEIGHT_GROUP, QUANTIZATION] {
+        map.remove(key);
+    }
     map.extend(config_json::write(c)?);
-    let more = [
-        ("attention_bias", json!(false)),
-        ("torch_dtype", json!("bfloat16")),
-        (
-            "quantization_config",
-            json!({"quant_method": "bitnet", "linear_class": class, "quantization_mode": "offline"}),
-        ),
-    ];
-    map.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
+    put("attention_bias", json!(false));
+    let class = match stored {
+        Projections::Packed(LinearClass::AutoBitLinear, _) => "autobitlinear",
+        Projections::Packed(LinearClass::BitLinear, _) => "bitlinear",
+        Projections::Floats => {
+            // Nothing is packed, and floats of 32 bits may be among them.
+            put("torch_dtype", json!("float32"));
+            return Ok(Value::Object(map));
+        }
+    };
+    put("torch_dtype", json!("bfloat16"));
+    put(QUANTIZATION, json!({"quant_method": "bitnet", "linear_class": class, "quantization_mode": "offline"}));
     Ok(Value::Object(map))
 }
 

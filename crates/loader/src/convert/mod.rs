@@ -11,6 +11,7 @@ mod gguf_out;
 mod hf_out;
 mod hf_words;
 mod speech;
+mod unpacked;
 mod verify;
 mod vocab;
 
@@ -44,12 +45,24 @@ pub enum Target {
     Ptq1_0,
     /// A Hugging Face folder with packed uint8 projections: rows of any length, one bf16 scale per tensor.
     HfPacked,
+    /// A Hugging Face folder with projections as floats, trit times scale: a scale for each group of 64 weights or more of a row, or one for
+    /// each row (rows of multiples of 64, scales that fit an f16), or one per tensor. Programs that know the family but no ternary
+    /// weights read it.
+    HfUnpacked,
 }
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 7] =
-        [Target::I2S, Target::Tq1_0, Target::Tq2_0, Target::Q2_0, Target::Pq2_0, Target::Ptq1_0, Target::HfPacked];
+    pub const ALL: [Target; 8] = [
+        Target::I2S,
+        Target::Tq1_0,
+        Target::Tq2_0,
+        Target::Q2_0,
+        Target::Pq2_0,
+        Target::Ptq1_0,
+        Target::HfPacked,
+        Target::HfUnpacked,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -61,6 +74,7 @@ impl Target {
             Target::Pq2_0 => "pq2_0",
             Target::Ptq1_0 => "ptq1_0",
             Target::HfPacked => "hf-packed",
+            Target::HfUnpacked => "hf-unpacked",
         }
     }
 
@@ -80,6 +94,9 @@ impl Target {
             }
             Target::Ptq1_0 => "GGUF, 1.75 bits per weight; as pq2_0",
             Target::HfPacked => "a Hugging Face folder with packed uint8 weights, one scale per tensor",
+            Target::HfUnpacked => {
+                "a Hugging Face folder with weights as f16 or f32, trit times scale; scales of groups of 64 weights or more"
+            }
         }
     }
 
@@ -88,7 +105,7 @@ impl Target {
         Self::ALL.into_iter().find(|t| t.name() == name)
     }
 
-    /// How its projections are stored.
+    /// How its projections are stored; for those that are floats, the format that holds the same shapes.
     pub fn format(self) -> FileFormat {
         match self {
             Target::I2S => FileFormat::I2S,
@@ -97,13 +114,13 @@ impl Target {
             Target::Q2_0 => FileFormat::Q2_0,
             Target::Pq2_0 => FileFormat::Pq2_0,
             Target::Ptq1_0 => FileFormat::Ptq1_0,
-            Target::HfPacked => FileFormat::HfPacked,
+            Target::HfPacked | Target::HfUnpacked => FileFormat::HfPacked,
         }
     }
 
     /// Whether a folder is written, not a file.
     pub fn is_folder(self) -> bool {
-        self == Target::HfPacked
+        matches!(self, Target::HfPacked | Target::HfUnpacked)
     }
 
     /// `general.file_type` of a GGUF file, in the numbering of the programs that have the format. Nothing reads it here: the
@@ -116,7 +133,7 @@ impl Target {
             Target::Q2_0 => Some(41),
             Target::Pq2_0 => Some(142),
             Target::Ptq1_0 => Some(143),
-            Target::HfPacked => None,
+            Target::HfPacked | Target::HfUnpacked => None,
         }
     }
 }
@@ -161,7 +178,7 @@ pub struct ConvertReport {
 }
 
 /// Converts the checkpoint at `input` and writes it to `output`: a GGUF file, or a folder for
-/// [`Target::HfPacked`]. What was written is read again, every trit, scale, norm and embedding row is compared with the
+/// [`Target::HfPacked`] and [`Target::HfUnpacked`]. What was written is read again, every trit, scale, norm and embedding row is compared with the
 /// source, and so are the ids that
 /// both make of texts and of chats, and only then it gets its name. Into a folder that holds something already, files are written one by one,
 /// each when it is complete, `config.json` last, and compared after that.

@@ -66,6 +66,11 @@ pub(super) fn read_back(
                 return Err(differs(format!("layer {l} {norm:?} norm"), "values"));
             }
         }
+        for (p, _) in source.config.layer_biases(l) {
+            if !same_bits(a.bias(p).unwrap_or(&[]), b.bias(p).unwrap_or(&[])) {
+                return Err(differs(format!("layer {l} {} bias", p.name()), "values"));
+            }
+        }
         let (x, y) = (a.ttt.iter().flat_map(|t| t.tensors()), b.ttt.iter().flat_map(|t| t.tensors()));
         for ((tensor, _, x), (_, _, y)) in x.zip(y) {
             if !same_bits(x, y) {
@@ -162,7 +167,8 @@ fn common_divisor(a: usize, b: usize) -> usize {
 /// The scale as the target stores it.
 fn nearest(target: Target, scale: f32) -> f32 {
     match target {
-        Target::I2S => scale,
+        // Floats of 32 bits, or of 16 where these hold all: nothing is rounded.
+        Target::I2S | Target::HfUnpacked => scale,
         Target::Tq1_0 | Target::Tq2_0 | Target::Q2_0 | Target::Pq2_0 | Target::Ptq1_0 => f16::from_f32(scale).to_f32(),
         Target::HfPacked => bf16::from_f32(scale).to_f32(),
     }
