@@ -55,6 +55,12 @@ fn text_becomes_a_model_with_test_time_training() {
     becomes_a_model(&[&ttt[..], &["--inner-warmup", "4", "--val-share", "0.05"]].concat());
 }
 
+/// The same with norms of heads, heads that are narrower than their share, and a scale for each 64 weights.
+#[test]
+fn text_becomes_a_model_with_groups() {
+    becomes_a_model(&["--family", "qwen3", "--group-size", "64", "--head-dim", "32", "--val-share", "0.05"]);
+}
+
 fn becomes_a_model(more: &[&str]) {
     let p = place();
     // What is given twice is given by `more`.

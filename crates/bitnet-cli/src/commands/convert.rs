@@ -49,7 +49,7 @@ pub(crate) struct ConvertArgs {
     /// Model to read: anything that --model accepts
     #[arg(value_name = "IN", value_parser = ModelSpec::parser())]
     input: ModelSpec,
-    /// File to write; a folder for hf-packed
+    /// File to write; a folder for hf-packed and hf-unpacked
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Format to write
@@ -81,14 +81,15 @@ pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
         files::replaceable(&args.output)?;
     } else if args.output.exists() && !args.output.is_dir() {
         let name = args.output.display();
-        let message = format!("{name} is not a folder, but hf-packed writes a folder; give another name");
+        let target = target.name();
+        let message = format!("{name} is not a folder, but {target} writes a folder; give another name");
         return Err(CliError::usage(message));
     }
     if !args.force && occupied(&args.output) {
         return Err(CliError::usage(format!("{} exists already; --force replaces it", args.output.display())));
     }
     if args.name.is_some() && target.is_folder() {
-        return Err(CliError::usage("--name is for GGUF files; a folder with packed weights has no place for it"));
+        return Err(CliError::usage("--name is for GGUF files; a folder has no place for it"));
     }
     let input = source::locate(Some(&args.input), ui)?;
     let mut options = ConvertOptions::default();

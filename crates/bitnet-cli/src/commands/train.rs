@@ -185,6 +185,10 @@ fn shape(args: &TrainArgs, settings: &Settings, tokenizer: Option<&Tokenizer>) -
         ));
     }
     let hidden = m["hidden_size"].as_u64().unwrap_or(0);
+    if let Some(heads) = m["num_attention_heads"].as_u64().filter(|heads| *heads > 0) {
+        // Families have defaults of their own, which do not fit small models.
+        m.entry("head_dim").or_insert_with(|| Value::from(hidden / heads));
+    }
     m.entry("intermediate_size").or_insert_with(|| Value::from(3 * hidden));
     Ok(model_from_json(&Value::Object(m))?)
 }
@@ -216,7 +220,8 @@ fn sample(
     Ok(Some(format!("{prompt}{}", tokenizer.decode(&ids[start..], true))))
 }
 
-/// Writes the finished model: a folder with packed weights and, where the shape allows, a GGUF file. Returns notes.
+/// Writes the finished model: a folder with packed weights (with scales of groups: floats that are ternary) and, where the shape allows, a
+/// GGUF file. Returns notes.
 fn export(args: &TrainArgs, model: &ModelConfig, params: &Params) -> Result<Vec<String>, CliError> {
     let (master, export) = (args.out.join("master"), args.out.join("export"));
     write_master(&master, model, params)?;
@@ -230,11 +235,16 @@ fn export(args: &TrainArgs, model: &ModelConfig, params: &Params) -> Result<Vec<
     // bf16 scales are what the packed form has; GGUF keeps f32.
     options.rounding = ScaleRounding::Nearest;
     let quiet = &mut |_| ();
-    let mut notes = convert(&master, &export, Target::HfPacked, &options, quiet)?.notes;
+    let (folder, file) = match model.weight_group {
+        None => (Target::HfPacked, Target::I2S),
+        Some(64) => (Target::HfUnpacked, Target::Q2_0),
+        Some(_) => (Target::HfUnpacked, Target::Pq2_0),
+    };
+    let mut notes = convert(&master, &export, folder, &options, quiet)?.notes;
     options.rounding = ScaleRounding::Exact;
     let out = args.out.canonicalize().ok();
     options.name = out.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
-    match convert(&master, &export.join("model.gguf"), Target::I2S, &options, quiet) {
+    match convert(&master, &export.join("model.gguf"), file, &options, quiet) {
         Ok(report) => notes.extend(report.notes),
         Err(e) => notes.push(format!("no model.gguf: {e}")),
     }

@@ -7,15 +7,15 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 const AFTER_HELP: &str = "\
-Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU. Text files are split into documents at lines
-<|endoftext|>, or at each JSON line (field `text`); they are tokenized once, into OUT/data. JSON lines with the fields `prompt`
-and `completion` are examples: windows hold whole examples, and the loss covers only the completions. Ctrl-C writes a checkpoint
-and exits; --resume continues from there with the options of the checkpoint, and the result is bit for bit the same as without
-the interruption.
+Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU; with --group-size, a decoder with a scale for
+each group of weights and int16 activations. Text files are split into documents at lines <|endoftext|>, or at each JSON line
+(field `text`); they are tokenized once, into OUT/data. JSON lines with the fields `prompt` and `completion` are examples:
+windows hold whole examples, and the loss covers only the completions. Ctrl-C writes a checkpoint and exits; --resume continues
+from there with the options of the checkpoint, and the result is bit for bit the same as without the interruption.
 
 Written to OUT: checkpoint.safetensors and the one before it, checkpoint.previous.safetensors, log.jsonl, loss.svg,
-tokenizer.json, and export/ with the finished model as a Hugging Face folder with packed weights and, where the shape
-allows, as model.gguf. Only one process at a time can use OUT.
+tokenizer.json, and export/ with the finished model as a Hugging Face folder with packed weights (with --group-size, with
+weights as floats) and, where the shape allows, as model.gguf. Only one process at a time can use OUT.
 
 The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and
 [train.adamw]. Options on the command line override it.
@@ -23,6 +23,7 @@ The configuration file has the sections [model] (keys of a Hugging Face config.j
 Examples:
   bitnet train --data stories.txt --train-tokenizer 2048 --hidden 256 --layers 6 --heads 4 --kv-heads 2 --out my-model
   bitnet train --config tiny.toml --data stories.txt --tokenizer tokenizer.json --out my-model
+  bitnet train --data stories.txt --train-tokenizer 2048 --family qwen3 --group-size 64 --out my-qwen
   bitnet train --out my-model --resume
   bitnet train --out my-model --resume --previous      the last checkpoint is damaged
   bitnet train --out v2 --data stories.txt --tokenizer tokenizer.json --hadamard --steps 4000
@@ -99,6 +100,15 @@ pub(super) struct ShapeArgs {
     /// Key and value heads [default: as --heads]
     #[arg(long, value_name = "N")]
     pub(super) kv_heads: Option<u32>,
+    /// Width of a head [default: --hidden divided by --heads]
+    #[arg(long, value_name = "N")]
+    pub(super) head_dim: Option<u32>,
+    /// Formulas: bitnet, or qwen3, with RMSNorms of the heads of q and k, SiLU and no sub-norms [default: bitnet]
+    #[arg(long, value_name = "NAME", value_parser = ["bitnet", "qwen3"])]
+    pub(super) family: Option<String>,
+    /// Weights of a row that share a scale, 64, 128 or 256; activations are int16 then [default: one scale per matrix, int8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=256))]
+    pub(super) group_size: Option<u32>,
     /// Vocabulary size [default: that of the tokenizer]
     #[arg(long, value_name = "N")]
     pub(super) vocab: Option<u32>,
@@ -138,12 +148,17 @@ impl ShapeArgs {
             ("num_hidden_layers", self.layers),
             ("num_attention_heads", self.heads),
             ("num_key_value_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+            ("weight_group_size", self.group_size),
             ("vocab_size", self.vocab),
             ("activation_bits", self.activations),
         ] {
             if let Some(v) = value {
                 m.insert(key.to_owned(), Value::from(v));
             }
+        }
+        if let Some(family) = &self.family {
+            m.insert("model_type".to_owned(), Value::from(family.as_str()));
         }
         if self.hadamard {
             m.insert("hadamard".to_owned(), Value::Bool(true));
