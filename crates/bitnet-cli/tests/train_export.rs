@@ -62,8 +62,8 @@ fn logits(weights: &ModelWeights) -> Vec<u32> {
     (0..12).flat_map(|i| sequence.push(&[i * 5 % 64]).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>()).collect()
 }
 
-/// With a scale per group: the ternary model that training computed with is, to the bit, that of its masters, of a Hugging Face folder and
-/// of GGUF files of all block lengths that hold it; and so are the logits.
+/// With a scale per group: the ternary model that training computed with is, to the bit, that of its masters, of a
+/// Hugging Face folder and of GGUF files of all block lengths that hold it; and so are the logits.
 #[test]
 fn models_with_groups_are_the_same_in_every_container() {
     for group in [64usize, 128] {

@@ -1,4 +1,5 @@
-//! Hugging Face folders of families beside BitNet: gains less 1, norms of outputs and of projections, biases; written, read back, equal.
+//! Hugging Face folders of families beside BitNet: gains less 1, norms of outputs and of projections, biases; written,
+//! read back, equal.
 
 mod common;
 

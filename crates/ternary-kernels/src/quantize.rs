@@ -59,22 +59,23 @@ pub fn absmean_quantize(weights: &[f32], rows: usize, cols: usize) -> Result<(Ve
     Ok((trits, weight_scale(mean)))
 }
 
-/// The scale of a group of master weights: their absolute mean as [`absmean`] gives it, rounded to the f16 that files of groups
-/// store. It is finite exactly where all weights are and their mean fits an f16.
+/// The scale of a group of master weights: their absolute mean as [`absmean`] gives it, rounded to the f16 that files
+/// of groups store. It is finite exactly where all weights are and their mean fits an f16.
 pub fn group_scale(weights: &[f32]) -> f16 {
     f16::from_f32(absmean(weights))
 }
 
-/// Ternary weights with a scale for each `group_len` consecutive weights of a row, the last of which may be fewer: `d` of a group as
-/// [`group_scale`] gives it, `T = clamp(round(W * (1 / d)), -1, 1)`, where halves round to even; the weight is `d * T`. `weights` is
-/// `[rows, cols]` f32; returns `[rows, cols]` i8 and the scales, see [`scales_of_groups`].
+/// Ternary weights with a scale for each `group_len` consecutive weights of a row, the last of which may be fewer: `d`
+/// of a group as [`group_scale`] gives it, `T = clamp(round(W * (1 / d)), -1, 1)`, where halves round to even; the
+/// weight is `d * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and the scales, see
+/// [`scales_of_groups`].
 ///
 /// As `d` is rounded before it divides, nothing is left to be rounded when a model is stored: training
 /// ([`Ops::ternarize_groups`](crate::Ops::ternarize_groups)), loading master weights and every file have the same bits.
 ///
 /// # Errors
-/// [`KernelError::ShapeMismatch`] for a wrong length or groups of 0 weights, [`KernelError::TooLarge`], [`KernelError::NotFinite`];
-/// [`KernelError::InvalidGroupScale`] for a mean that no f16 holds.
+/// [`KernelError::ShapeMismatch`] for a wrong length or groups of 0 weights, [`KernelError::TooLarge`],
+/// [`KernelError::NotFinite`]; [`KernelError::InvalidGroupScale`] for a mean that no f16 holds.
 ///
 /// ```
 /// let w = [0.9, -0.1, 0.5, -0.5, 3.0, 1.0, 0.0, 0.0];
@@ -111,11 +112,11 @@ pub fn absmean_quantize_groups(
     Ok((trits, scales))
 }
 
-/// The scales of groups of trits `[rows, cols]`, group by group and row by row; those of groups in which all trits are 0 become 0, since
-/// floats (`scale * trit`) hold no other for them. That changes no product.
+/// The scales of groups of trits `[rows, cols]`, group by group and row by row; those of groups in which all trits are
+/// 0 become 0, since floats (`scale * trit`) hold no other for them. That changes no product.
 ///
 /// # Errors
-/// As [`GroupScales::new`].
+/// The errors of [`GroupScales::new`].
 pub fn scales_of_groups(
     trits: &[i8],
     (rows, cols): (usize, usize),

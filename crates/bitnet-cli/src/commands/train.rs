@@ -220,8 +220,8 @@ fn sample(
     Ok(Some(format!("{prompt}{}", tokenizer.decode(&ids[start..], true))))
 }
 
-/// Writes the finished model: a folder with packed weights (with scales of groups: floats that are ternary) and, where the shape allows, a
-/// GGUF file. Returns notes.
+/// Writes the finished model: a folder with packed weights (with a scale per group: floats that are ternary) and, where
+/// the shape allows, a GGUF file. Returns notes.
 fn export(args: &TrainArgs, model: &ModelConfig, params: &Params) -> Result<Vec<String>, CliError> {
     let (master, export) = (args.out.join("master"), args.out.join("export"));
     write_master(&master, model, params)?;

@@ -79,10 +79,12 @@ impl ModelConfig {
         found.into_iter().find(|f| f.0).map(|f| f.1)
     }
 
-    /// [`ModelError::Config`] for a model of which `part` of this project, training or candle layers, cannot compute everything.
+    /// [`ModelError::Config`] for a model of which `part` of this project, training or candle layers, cannot compute
+    /// everything.
     ///
     /// # Errors
-    /// What [`ModelConfig::beyond_bitnet`] finds, but for norms of heads, and for 16-bit activations where `sixteen` allows them.
+    /// What [`ModelConfig::beyond_bitnet`] finds, but for norms of heads, and for 16-bit activations where
+    /// `sixteen` allows them.
     pub(crate) fn require_trainable(&self, part: &'static str, sixteen: bool) -> Result<(), ModelError> {
         let mut rest = self.clone();
         rest.head_norms = false;
@@ -97,7 +99,8 @@ impl ModelConfig {
         }
     }
 
-    /// Checks that groups of weights are whole, and that nothing stands beside them that files of such weights cannot say.
+    /// Checks that groups of weights are whole, and that nothing stands beside them that files of such weights cannot
+    /// say.
     pub(super) fn validate_weight_group(&self) -> Result<(), ModelError> {
         let Some(len) = self.weight_group else { return Ok(()) };
         let bad = |field: &'static str, value: String, must: &'static str| Err(ModelError::Config { field, value, must });
@@ -225,5 +228,5 @@ impl ModelConfig {
 }
 
 /// What training and candle layers require.
-const TRAINABLE_ONLY: &str = "used with a model of the formulas of BitNet b1.58 or v2, of LLaMA or of Qwen 3, with 16-bit activations only where \
-                              groups of weights have scales; run others with the engine";
+const TRAINABLE_ONLY: &str = "used with a model of the formulas of BitNet b1.58 or v2, of LLaMA or of Qwen 3, with 16-bit activations only \
+                              where groups of weights have scales; run others with the engine";

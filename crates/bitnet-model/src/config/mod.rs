@@ -111,9 +111,9 @@ pub struct ModelConfig {
     pub ttt: TttOptions,
     /// How the inputs of projections become codes.
     pub inputs: InputForms,
-    /// Weights of a row that share a scale where float weights become ternary: in training, and where master weights are read;
-    /// `None` for one scale per matrix. Ternary weights hold their groups themselves, so [`ModelWeights`](crate::ModelWeights) say
-    /// nothing here.
+    /// Weights of a row that share a scale where float weights become ternary: in training, and where master weights
+    /// are read; `None` for one scale per matrix. Ternary weights hold their groups themselves, so
+    /// [`ModelWeights`](crate::ModelWeights) say nothing here.
     pub weight_group: Option<usize>,
 }
 

@@ -30,7 +30,8 @@ const MAX_EXACT_F32_COLS_INT16: usize = (1 << 24) / INT16_MAX as usize;
 ///   quantisers: `dL/dx = dL/dy (alpha T)`, `dL/dW = (dL/dy)^T (q / s)`;
 /// - from **ternary weights** ([`BitLinear::from_ternary`]): frozen; gradients reach `x` only.
 ///
-/// With [`BitLinear::with_groups`] each group of weights of a row has a scale, `y = (sum_g (q T^T)_g * d_g) * (1 / s)`, groups in ascending order.
+/// With [`BitLinear::with_groups`] each group of weights of a row has a scale, `y = (sum_g (q T^T)_g * d_g) * (1 / s)`,
+/// groups in ascending order.
 ///
 /// The integers `q T^T` are exact in both (see the [module documentation](super)), so a model computes the same after
 /// training as during it. Trits are held as f32, 4 bytes each.
@@ -108,10 +109,12 @@ impl BitLinear {
         Ok(Self { weights: Weights::Ternary { trits, alpha }, in_dim, out_dim, input: InputForm::default(), group })
     }
 
-    /// The same master weight, quantised with a scale for each `len` weights of a row; one for all where `len` is `None`.
+    /// The same master weight, quantised with a scale for each `len` weights of a row; one for all where `len` is
+    /// `None`.
     ///
     /// # Errors
-    /// Rows that are no whole groups; groups of which a sum of int16 products is not exact in f32; weights that are ternary already.
+    /// Rows that are no whole groups; groups of which a sum of int16 products is not exact in f32; weights
+    /// that are ternary already.
     pub fn with_groups(mut self, len: Option<usize>) -> Result<Self> {
         if let Some(len) = len
             && (len == 0 || !self.in_dim.is_multiple_of(len) || len > MAX_EXACT_F32_COLS_INT16)
@@ -230,8 +233,9 @@ impl Module for BitLinear {
     }
 }
 
-/// `sum_g (codes T^T)_g * d_g` over groups of `len` columns in ascending order, `[n, out]` f32, for `codes` `[n, in]`, `trits` `[out, in]` and `d`
-/// `[out, groups]`: the sums of a group are exact, products and sums of them are rounded as in the group kernels.
+/// `sum_g (codes T^T)_g * d_g` over groups of `len` columns in ascending order, `[n, out]` f32, for `codes` `[n, in]`,
+/// `trits` `[out, in]` and `d` `[out, groups]`: the sums of a group are exact, products and sums of them are rounded as
+/// in the group kernels.
 fn in_groups(codes: &Tensor, trits: &Tensor, d: &Tensor, len: usize) -> Result<Tensor> {
     let in_dim = trits.dim(1)?;
     let mut sum: Option<Tensor> = None;

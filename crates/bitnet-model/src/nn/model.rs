@@ -69,8 +69,8 @@ impl CandleModel {
     /// The model with these frozen weights on `device`, everything widened to f32.
     ///
     /// # Errors
-    /// A model that computes more than the formulas of BitNet, see [`ModelConfig::beyond_bitnet`], norms of heads and 16-bit
-    /// activations apart; errors of candle, for want of memory for example.
+    /// A model that computes more than the formulas of BitNet, see [`ModelConfig::beyond_bitnet`], norms of
+    /// heads and 16-bit activations apart; errors of candle, for want of memory for example.
     pub fn from_weights(weights: &ModelWeights, device: &Device) -> std::result::Result<Self, ModelError> {
         let config = &weights.config;
         config.require_trainable("candle path", true)?;

@@ -92,12 +92,13 @@ pub fn activation_codes_int4(x: &Tensor) -> Result<(Tensor, Tensor)> {
 
 /// Int16 codes of activations and their scales, one per token (row), for weights with a scale per group.
 ///
-/// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -32639..=32639 and `s` `[.., 1]` f32:
-/// `s = 32639 / max(max_j |x_j|, 1e-5)`, `codes = round_half_even(x * s)`; `codes / s` stands for `x`. The bits are those of
-/// [`ternary_kernels::Ops::quantize_int16`]. The gradient of `codes` is that of `x * s` with constant `s`.
+/// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -32639..=32639 and `s` `[..,
+/// 1]` f32: `s = 32639 / max(max_j |x_j|, 1e-5)`, `codes = round_half_even(x * s)`; `codes / s` stands for `x`. The
+/// bits are those of [`ternary_kernels::Ops::quantize_int16`]. The gradient of `codes` is that of `x * s` with constant
+/// `s`.
 ///
 /// # Errors
-/// Those of candle; a rank of 0.
+/// Errors of candle; a rank of 0.
 pub fn activation_codes_int16(x: &Tensor) -> Result<(Tensor, Tensor)> {
     absmax_codes(x, f64::from(INT16_MAX))
 }
@@ -135,13 +136,14 @@ pub fn weight_trits(w: &Tensor) -> Result<(Tensor, Tensor)> {
 
 /// Trits of a master weight with a scale for each `len` weights of a row.
 ///
-/// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and scales `[out, in / len]` f32, each the mean
-/// `max(mean |w|, 1e-5)` of a group, rounded to f16: `trits = clamp(round_half_even(w * (1 / d)), -1, 1)`. The bits are those of
-/// [`ternary_kernels::quantize::absmean_quantize_groups`], but that the scale of a group without any weight is kept.
-/// The gradient of `trits` is that of `w * (1 / d)` with constant `d`, also where the clamp acts.
+/// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and scales `[out, in / len]`
+/// f32, each the mean `max(mean |w|, 1e-5)` of a group, rounded to f16: `trits = clamp(round_half_even(w * (1 / d)),
+/// -1, 1)`. The bits are those of [`ternary_kernels::quantize::absmean_quantize_groups`], but that the scale of a group
+/// without any weight is kept. The gradient of `trits` is that of `w * (1 / d)` with constant `d`, also where the clamp
+/// acts.
 ///
 /// # Errors
-/// Rows that are no whole groups; those of candle.
+/// Rows that are no whole groups; errors of candle.
 pub fn weight_trits_in_groups(w: &Tensor, len: usize) -> Result<(Tensor, Tensor)> {
     let w = w.to_dtype(DType::F32)?;
     let (rows, cols) = w.dims2()?;

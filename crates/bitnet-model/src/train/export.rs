@@ -74,7 +74,8 @@ impl WeightSource for MasterWeights<'_> {
 }
 
 /// Writes `config.json` and `model.safetensors` (F32 master weights, quantised by their reader: `quantization_mode`
-/// `online`, or `weight_group_size`, which only this project knows) to the folder `dir`, which is created where it is absent.
+/// `online`, or `weight_group_size`, which only this project knows) to the folder `dir`, which is created where it is
+/// absent.
 ///
 /// # Errors
 /// Files that cannot be written.

@@ -13,10 +13,10 @@ const HADAMARD: &str = "hadamard";
 const BITS: &str = "activation_bits";
 
 /// A model's shape from the keys of a Hugging Face `config.json`; what is absent has the value of BitNet b1.58 2B4T.
-/// `hadamard` and `activation_bits`, or `input_forms`, say how activations become codes; `weight_group_size` is how many weights of a
-/// row share a scale, and with it activations have 16 bits;
-/// `mixers` is a name for all layers (`attention`, `ttt_linear`, `ttt_mlp`) or a list of one for each, `ttt` holds the constants of
-/// test-time-training layers.
+/// `hadamard` and `activation_bits`, or `input_forms`, say how activations become codes; `weight_group_size` is how
+/// many weights of a row share a scale, and with it activations have 16 bits; `mixers` is a name for all layers
+/// (`attention`, `ttt_linear`, `ttt_mlp`) or a list of one for each, `ttt` holds the constants of test-time-training
+/// layers.
 ///
 /// # Errors
 /// [`TrainError::Shape`] for a key that is missing or has a value of the wrong kind; [`TrainError::Model`] for a model that

@@ -100,8 +100,8 @@ fn projection_name(c: &ModelConfig, layer: usize, p: Projection) -> String {
     Names::Gguf.projection(layer, p, c.mixer(layer)) + ".weight"
 }
 
-/// The type of norms and of other floats: F32, which every program reads, but F16 where the source is a GGUF file that has them so
-/// and their values allow it, as those of embedding models.
+/// The type of norms and of other floats: F32, which every program reads, but F16 where the source is a GGUF file that
+/// has them so and their values allow it, as those of embedding models.
 fn float_type(source: &Checkpoint, name: &str, values: &[f32]) -> GgmlType {
     let stored = source.gguf().and_then(|file| file.tensor(name)).map(|t| t.tensor_type());
     let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();

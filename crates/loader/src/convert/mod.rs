@@ -45,9 +45,9 @@ pub enum Target {
     Ptq1_0,
     /// A Hugging Face folder with packed uint8 projections: rows of any length, one bf16 scale per tensor.
     HfPacked,
-    /// A Hugging Face folder with projections as floats, trit times scale: a scale for each group of 64 weights or more of a row, or one for
-    /// each row (rows of multiples of 64, scales that fit an f16), or one per tensor. Programs that know the family but no ternary
-    /// weights read it.
+    /// A Hugging Face folder with projections as floats, trit times scale: a scale for each group of 64 weights or more
+    /// of a row, or one for each row (rows of multiples of 64, scales that fit an f16), or one per tensor. Programs
+    /// that know the family but no ternary weights read it.
     HfUnpacked,
 }
 
@@ -177,11 +177,11 @@ pub struct ConvertReport {
     pub notes: Vec<String>,
 }
 
-/// Converts the checkpoint at `input` and writes it to `output`: a GGUF file, or a folder for
-/// [`Target::HfPacked`] and [`Target::HfUnpacked`]. What was written is read again, every trit, scale, norm and embedding row is compared with the
-/// source, and so are the ids that
-/// both make of texts and of chats, and only then it gets its name. Into a folder that holds something already, files are written one by one,
-/// each when it is complete, `config.json` last, and compared after that.
+/// Converts the checkpoint at `input` and writes it to `output`: a GGUF file, or a folder for [`Target::HfPacked`] and
+/// [`Target::HfUnpacked`]. What was written is read again, every trit, scale, norm and embedding row is compared with
+/// the source, and so are the ids that both make of texts and of chats, and only then it gets its name. Into a folder
+/// that holds something already, files are written one by one, each when it is complete, `config.json` last, and
+/// compared after that.
 ///
 /// # Errors
 /// Whatever is wrong with the source; [`LoadError::Ternary`] around [`ternary_kernels::KernelError::UnsupportedShape`],

@@ -82,7 +82,8 @@ fn in_groups(
     TernaryMatrix::from_bytes(format, rows, cols, bytes.into(), None).map(Some).map_err(in_tensor)
 }
 
-/// Master weights `[rows, cols]`, whole groups of `len` in each row, with a scale for each group; kept in two bits per weight.
+/// Master weights `[rows, cols]`, whole groups of `len` in each row, with a scale for each group; kept in two bits per
+/// weight.
 pub(super) fn quantize_groups(
     values: &[f32],
     (rows, cols): (usize, usize),

@@ -84,16 +84,17 @@ ops! {
     /// If the lengths differ.
     pub fn ternarize(w: &[f32], mean: f32, trits: &mut [i8], out: &mut [f32]) = ternarize;
 
-    /// As [`Ops::ternarize`](crate::Ops::ternarize) with a scale of its own for each `group_len` weights: `t[i] = round(w[i] * (1 / d))`, ties
-    /// to even, within -1..=1, and `out[i] = t[i] * d`; `w`, `trits` and `out` are `[groups * group_len]`, `scales` `[groups]` f32. The bits of
+    /// Like [`Ops::ternarize`](crate::Ops::ternarize) with a scale for each `group_len` weights: `t[i] = round(w[i] *
+    /// (1 / d))`, ties to even, within -1..=1, and `out[i] = t[i] * d`; `w`, `trits` and `out` are `[groups *
+    /// group_len]`, `scales` is `[groups]` f32. The bits of
     /// [`absmean_quantize_groups`](crate::quantize::absmean_quantize_groups).
     ///
     /// # Panics
     /// If the lengths do not fit.
     pub fn ternarize_groups(w: &[f32], group_len: usize, scales: &[f32], trits: &mut [i8], out: &mut [f32]) = ternarize_groups;
 
-    /// What the int16 codes of a row stand for: `out[i] = code[i] * step`, `[k]` f32; `digits` as [`Int16Matrix::digits`](crate::Int16Matrix::digits)
-    /// gives them, 16 upper and then 16 lower ones for every 16 columns.
+    /// What the int16 codes of a row stand for: `out[i] = code[i] * step`, `[k]` f32; `digits` is laid out as by
+    /// [`Int16Matrix::digits`](crate::Int16Matrix::digits), 16 upper and then 16 lower ones for every 16 columns.
     ///
     /// # Panics
     /// If there are fewer digits than columns ask for.

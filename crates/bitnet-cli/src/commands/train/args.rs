@@ -106,7 +106,8 @@ pub(super) struct ShapeArgs {
     /// Formulas: bitnet, or qwen3, with RMSNorms of the heads of q and k, SiLU and no sub-norms [default: bitnet]
     #[arg(long, value_name = "NAME", value_parser = ["bitnet", "qwen3"])]
     pub(super) family: Option<String>,
-    /// Weights of a row that share a scale, 64, 128 or 256; activations are int16 then [default: one scale per matrix, int8]
+    /// Weights of a row that share a scale, 64, 128 or 256; activations are int16 then [default: one scale per matrix,
+    /// int8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=256))]
     pub(super) group_size: Option<u32>,
     /// Vocabulary size [default: that of the tokenizer]

@@ -17,7 +17,8 @@ use super::{Activation, ActivationBits, InputForms, ModelConfig, Pooling};
 /// Where a `config.json` may name the activation; the first one is the usual one.
 pub const ACTIVATION_KEYS: [&str; 4] = ["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act"];
 const SUB_NORMS: &str = "sub_norms";
-/// How many weights of a row share a scale where float weights are quantised: this project's own, of training and of what it leaves.
+/// How many weights of a row share a scale where float weights are quantised: this project's own, of training and of
+/// what it leaves.
 pub const WEIGHT_GROUP: &str = "weight_group_size";
 /// Fields of MiniCPM: scale of the embedding, of the depth, and the width that logits are divided for.
 const MINICPM: [&str; 3] = ["scale_emb", "scale_depth", "dim_model_base"];

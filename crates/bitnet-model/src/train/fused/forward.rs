@@ -170,7 +170,8 @@ impl Shared<'_> {
         Ok(())
     }
 
-    /// The products of `x` with all parts of `w` side by side, `[n, out]`: written to `out`, or with `ADD` added to what is there.
+    /// The products of `x` with all parts of `w` side by side, `[n, out]`: written to `out`, or with `ADD` added to
+    /// what is there.
     fn product<const ADD: bool>(&self, w: &Linear, x: &Codes, acc: &mut Vec<i32>, out: &mut [f32]) {
         let mut column = 0;
         for (part, rows) in &w.parts {

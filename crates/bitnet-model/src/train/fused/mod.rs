@@ -4,8 +4,8 @@
 //! what the backward pass cannot cheaply compute again is kept: the residual stream, int8 codes, queries, keys and values,
 //! gate and up. The backward pass multiplies in f32. Logits exist for a few rows at a time.
 //!
-//! Weights with a scale per group ([`ModelConfig::weight_group`]) are multiplied with int16 activations by the kernel that inference uses
-//! for them; both the scales and what is kept for the backward pass are those of the forward pass.
+//! Weights with a scale per group ([`ModelConfig::weight_group`]) are multiplied with int16 activations by the kernel
+//! that inference uses for them; both the scales and what is kept for the backward pass are those of the forward pass.
 //!
 //! The mixer of a layer is attention or test-time training (`ttt_layer::RowWise`), whose gradients are written by hand, too.
 //!
