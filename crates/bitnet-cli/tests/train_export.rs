@@ -59,7 +59,9 @@ fn weights(path: &Path) -> ModelWeights {
 fn logits(weights: &ModelWeights) -> Vec<u32> {
     let engine = Engine::new(weights, &EngineOptions::default()).unwrap();
     let mut sequence = Sequence::new(&engine, KvType::F32, None);
-    (0..12).flat_map(|i| sequence.push(&[i * 5 % 64]).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>()).collect()
+    (0..12)
+        .flat_map(|i| sequence.push(&[i * 5 % 64]).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// With a scale per group: the ternary model that training computed with is, to the bit, that of its masters, of a

@@ -5,7 +5,9 @@ mod common;
 
 use std::path::Path;
 
-use bitnet_model::{Architecture, ModelConfig, ModelWeights, Norm, Pooling, SyntheticWeights, WeightSource, config_json};
+use bitnet_model::{
+    Architecture, ModelConfig, ModelWeights, Norm, Pooling, SyntheticWeights, WeightSource, config_json,
+};
 use common::checkpoints::{Tensor, folder, load};
 use loader::convert::{ConvertOptions, Target, convert};
 use loader::gguf::{GgmlType, Gguf, TensorType};

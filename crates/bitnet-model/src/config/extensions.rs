@@ -103,7 +103,8 @@ impl ModelConfig {
     /// say.
     pub(super) fn validate_weight_group(&self) -> Result<(), ModelError> {
         let Some(len) = self.weight_group else { return Ok(()) };
-        let bad = |field: &'static str, value: String, must: &'static str| Err(ModelError::Config { field, value, must });
+        let bad =
+            |field: &'static str, value: String, must: &'static str| Err(ModelError::Config { field, value, must });
         if !matches!(len, 64 | 128 | 256) {
             return bad("weight_group_size", len.to_string(), "64, 128 or 256, as files have groups");
         }

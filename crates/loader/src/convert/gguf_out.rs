@@ -105,7 +105,11 @@ fn projection_name(c: &ModelConfig, layer: usize, p: Projection) -> String {
 fn float_type(source: &Checkpoint, name: &str, values: &[f32]) -> GgmlType {
     let stored = source.gguf().and_then(|file| file.tensor(name)).map(|t| t.tensor_type());
     let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
-    if stored == Some(TensorType::Known(GgmlType::F16)) && values.iter().all(exact) { GgmlType::F16 } else { GgmlType::F32 }
+    if stored == Some(TensorType::Known(GgmlType::F16)) && values.iter().all(exact) {
+        GgmlType::F16
+    } else {
+        GgmlType::F32
+    }
 }
 
 fn no_type(tensor: &str, format: FileFormat) -> LoadError {

@@ -116,11 +116,8 @@ fn count(w: &ModelWeights, stored: &Projections) -> usize {
         Projections::Floats => 1,
     };
     let layer = |(l, layer): (usize, &LayerWeights)| {
-        let floats = [
-            w.config.layer_norms(l).count(),
-            w.config.layer_biases(l).count(),
-            w.config.layer_ttt_tensors(l).count(),
-        ];
+        let floats =
+            [w.config.layer_norms(l).count(), w.config.layer_biases(l).count(), w.config.layer_ttt_tensors(l).count()];
         floats.into_iter().fold(layer.projections().count().saturating_mul(each), usize::saturating_add)
     };
     w.layers.iter().enumerate().map(layer).fold(outside, usize::saturating_add)

@@ -39,7 +39,8 @@ fn check_one(w: &TernaryMatrix) -> Result<(), KernelError> {
         return Err(KernelError::Twos { what: "a folder with weights as floats".to_owned(), twos });
     }
     let (rows, cols) = (w.rows(), w.cols());
-    let reason = "scales of rows or groups are found again in rows of multiples of 64 weights only; convert to q2_0 instead";
+    let reason =
+        "scales of rows or groups are found again in rows of multiples of 64 weights only; convert to q2_0 instead";
     let whole = cols.is_multiple_of(SHORTEST);
     match w.scales() {
         Scales::Tensor(_) => Ok(()),

@@ -28,13 +28,7 @@ pub(super) fn forward(s: &Shared<'_>, norms: &[Range<usize>; 2], qkv: &mut [f32]
 
 /// Replaces the gradient of the normalised heads in `dqkv` by that of the heads in `before`, and adds that of the gains
 /// to `grads`: `dx = r g - x r^3 / d (g x)` with `g = dy gain` and `r = 1 / sqrt(mean(x^2) + eps)`, head by head.
-pub(super) fn backward(
-    s: &Shared<'_>,
-    norms: &[Range<usize>; 2],
-    before: &[f32],
-    dqkv: &mut [f32],
-    grads: &mut [f32],
-) {
+pub(super) fn backward(s: &Shared<'_>, norms: &[Range<usize>; 2], before: &[f32], dqkv: &mut [f32], grads: &mut [f32]) {
     let h = s.heads();
     let mut dy = vec![0.0; h.d];
     let rows = before.chunks_exact((h.heads + h.kv_heads) * h.d);
