@@ -180,6 +180,9 @@ impl BitLinear {
             ActivationBits::Eight => (activation_codes(x)?, MAX_EXACT_F32_COLS),
             ActivationBits::Four => (activation_codes_int4(x)?, MAX_EXACT_F32_COLS),
             ActivationBits::Sixteen => (activation_codes_int16(x)?, MAX_EXACT_F32_COLS_INT16),
+            ActivationBits::EightByGroup => {
+                bail!("activations of {} are computed by the engine only", self.input.bits)
+            }
         };
         let (trits, alpha) = self.trits()?;
         if let Some(len) = self.group {

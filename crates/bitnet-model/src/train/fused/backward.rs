@@ -65,6 +65,8 @@ fn product_backward(
                 s.ops.dequantize_int8(&view.row(t).codes()[..k], 1.0 / scale, x);
             }
         }
+        // Refused by `FusedLearner::new`.
+        ActivationBits::EightByGroup => x.fill(f32::NAN),
         ActivationBits::Sixteen => {
             let view = codes.int16.view();
             for ((t, x), scale) in x.chunks_exact_mut(k).enumerate().zip(codes.int16.scales()) {

@@ -161,6 +161,8 @@ impl Shared<'_> {
                     }
                     None => self.ops.quantize_int16(x, codes.int16.row_mut(t))?,
                 },
+                // Refused by `FusedLearner::new`.
+                ActivationBits::EightByGroup => {}
                 ActivationBits::Four => {
                     self.ops.prepare_int4(x, prepare, &mut codes.rotated, codes.int4.row_mut(0))?;
                     codes.widen(t);
