@@ -19,9 +19,7 @@ const FOLDER_PROGRAMS: &str = "transformers, vLLM or candle run it, llama.cpp af
 const KNOWN: &str = "`bitnet list --known` shows ternary models";
 
 /// Architectures of ternary models that are refused, and the programs that compute them.
-const OTHER_PROGRAMS: [(&str, &str); 4] = [
-    ("qwen35", "PrismML's fork of llama.cpp runs it"),
-    ("qwen3_5", "PrismML's fork of llama.cpp runs it"),
+const OTHER_PROGRAMS: [(&str, &str); 2] = [
     ("bitnet-embedding", "Microsoft's bitnet.cpp runs it"),
     ("vibevoice", "Microsoft's VibeASR.cpp runs it"),
 ];
@@ -54,6 +52,17 @@ pub(crate) fn formulas(c: &ModelConfig) -> Vec<String> {
     add(c.projection_norms, "a norm before every projection");
     add(c.output_norms, "norms after attention and feed-forward block");
     add(c.qkv_bias, "biases of q, k and v");
+    add(c.gated_attention, "a gate of attention's output");
+    if let Some(delta) = (0..c.num_hidden_layers).find_map(|l| c.delta_layer(l)) {
+        let (keys, values, d) = (delta.key_heads, delta.value_heads, delta.head_dim);
+        add(true, &format!("the gated delta rule with {keys} key heads and {values} value heads of {d}"));
+    }
+    if let Some(width) = c.rotary_dim {
+        add(true, &format!("rotary embedding of {width} of {} elements of a head", c.head_dim));
+    }
+    if let Some(fold) = &c.fold {
+        add(true, &format!("weights folded with signed Hadamard transforms of {}", fold.block));
+    }
     add(c.hidden_act == Activation::GeluTanh, "GELU");
     add(c.embedding_scale != 1.0, &format!("embedding times {}", c.embedding_scale));
     add(c.residual_scale != 1.0, &format!("residual branches times {}", c.residual_scale));

@@ -29,6 +29,8 @@ pub(crate) const KNOWN: &[Known] = &[
     known("bonsai-8b", "prism-ml/Ternary-Bonsai-8B-gguf:Ternary-Bonsai-8B-Q2_0.gguf", BONSAI_LARGE, || {
         Some(Spec::bonsai_8b().config)
     }),
+    known("bonsai-27b", "prism-ml/Ternary-Bonsai-27B-gguf", BONSAI_HYBRID, || Some(Spec::bonsai_27b().config)),
+    known("bonsai-2-27b", "prism-ml/Ternary-Bonsai-2-27B-gguf", BONSAI_FOLDED, || Some(Spec::bonsai_27b().config)),
     known(
         "bitnet-embedding-0.6b",
         "microsoft/BitNet-embedding-0.6B:bitnet-embeddings-0.6b-bf16-i2_s.gguf",
@@ -93,13 +95,11 @@ const TRANSLATOR: &str = "Hy-MT2 1.8B: translates between 33 languages; 1.25 bit
 const BONSAI_SMALL: &str = "Ternary-Bonsai 1.7B: conversation with little memory";
 const BONSAI: &str = "Ternary-Bonsai 4B: conversation, thinks before it answers";
 const BONSAI_LARGE: &str = "Ternary-Bonsai 8B: the best answers of those that fit a laptop";
+const BONSAI_HYBRID: &str = "Ternary-Bonsai 27B: gated delta rule and attention; a long context costs little memory";
+const BONSAI_FOLDED: &str = "Ternary-Bonsai 2 27B: the same with weights that are folded with Hadamard transforms";
 
 /// Public ternary models that are not computed here, why, and what computes them.
 pub(crate) const ELSEWHERE: &[(&str, &str)] = &[
-    (
-        "prism-ml/Ternary-Bonsai-27B-gguf, Ternary-Bonsai-2-27B-gguf",
-        "architecture qwen35 (gated DeltaNet); PrismML's llama.cpp",
-    ),
     ("Hy-MT 1.8B, 2 bits", "four levels, none of them 0: not ternary; Tencent's llama.cpp (AngelSlim)"),
     ("Maple 20B-A1B", "mixture of experts; its makers' own programs"),
     ("microsoft/VibeVoice-ASR-BitNet", "speech; Microsoft's VibeASR.cpp"),

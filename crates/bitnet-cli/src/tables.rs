@@ -32,6 +32,10 @@ fn families() -> String {
             (f.embedding_root, "embedding times the root of its length"),
             (f.scales, "scales of embedding, residual branches and logits"),
             (f.mixers, "attention or test-time training, layer by layer"),
+            (f.delta, "the gated delta rule (Gated DeltaNet) in all layers but every so many"),
+            (f.gated_attention, "a gate of attention's output"),
+            (f.partial_rotary, "a rotary embedding of a part of each head"),
+            (f.fold, "signed Hadamard transforms folded into the weights where the file says so"),
             (f.embeds, "with a head, or without one as an embedding model"),
         ];
         parts.extend(flags.iter().filter(|(yes, _)| *yes).map(|(_, what)| (*what).to_owned()));

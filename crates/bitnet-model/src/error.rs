@@ -67,8 +67,8 @@ pub enum ModelError {
     },
     /// A text that was to be taken back to an earlier token, in a model that cannot.
     #[error(
-        "test-time-training layers cannot go back from token {len} to token {to}: start over (truncate to 0) and feed \
-         the text again, or keep a clone or a saved copy of the sequence where you want to return to"
+        "layers with a state of constant size (test-time-training, gated delta rule) cannot go back from token {len} to token \
+         {to}: start over (truncate to 0) and feed the text again, or keep a clone or a saved copy of the sequence where you want to return to"
     )]
     CannotRewind {
         /// Tokens that were read.
@@ -90,7 +90,7 @@ pub enum ModelError {
     },
     /// A text whose state in test-time-training layers a failed step has left in between.
     #[error(
-        "an earlier step of this text failed and its test-time-training state is lost: start over (truncate to 0) and feed the \
+        "an earlier step of this text failed and its state of constant size is lost: start over (truncate to 0) and feed the \
          text again, or restore a saved copy"
     )]
     StateLost,

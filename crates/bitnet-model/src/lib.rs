@@ -28,8 +28,8 @@ pub use blocks::BlockType;
 #[cfg(feature = "json")]
 pub use config::json as config_json;
 pub use config::{
-    Activation, ActivationBits, Architecture, Formulas, InputForm, InputForms, Mixer, ModelConfig, Norm, Pooling,
-    Presence, Projection, RopeScaling, TttOptions, TttTensor,
+    Activation, ActivationBits, Architecture, DeltaOptions, DeltaTensor, Fold, Formulas, InputForm, InputForms, Mixer,
+    ModelConfig, Norm, Pooling, Presence, Projection, RopeScaling, TttOptions, TttTensor,
 };
 pub use engine::{
     Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LogitsWanted, Prediction, ProjectionGroup,
@@ -40,8 +40,8 @@ pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
 pub use sequence::Sequence;
 pub use snapshots::Snapshots;
 pub use synthetic::SyntheticWeights;
-pub use ttt_layer::{RopePairs, StateDamage, TttConfig};
-pub use weights::{LayerWeights, ModelWeights, StoredFloat, Table, TttWeights, WeightSource};
+pub use ttt_layer::{DeltaConfig, DeltaState, RopePairs, StateDamage, TttConfig};
+pub use weights::{DeltaWeights, LayerWeights, ModelWeights, StoredFloat, Table, TttWeights, WeightSource};
 
 pub mod decoder;
 #[cfg(feature = "candle")]

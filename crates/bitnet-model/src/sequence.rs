@@ -135,7 +135,7 @@ impl Sequence {
 
     /// Keeps a copy of the state, if it is time to.
     fn record_snapshot(&mut self) {
-        self.kept.record(self.state.len(), self.state.ttt_states());
+        self.kept.record(&self.state);
     }
 
     /// Goes back to the nearest place, of at most `at_most` tokens, whose state is known, and returns it: `at_most` itself if all
@@ -159,7 +159,7 @@ impl Sequence {
         self.kept.truncate(from);
         match nearest {
             None => self.state.truncate(0)?,
-            Some(nearest) => self.state.go_back(nearest.len, &nearest.states),
+            Some(nearest) => self.state.go_back(&nearest),
         }
         self.tokens.truncate(from);
         self.out.clear();

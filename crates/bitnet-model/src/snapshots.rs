@@ -1,17 +1,19 @@
-//! Earlier states of a text, so that models with test-time-training layers can go back.
+//! Earlier states of a text, so that models with test-time-training layers or layers of the gated delta rule can go back.
 //!
 //! Such a state cannot be taken back to an earlier token. Copies of it are kept as the text grows, and to go back the text is
 //! read again from the nearest copy before the place, or from its beginning.
 
 use std::sync::Arc;
 
-use ttt_layer::TttState;
+use ttt_layer::{DeltaState, TttState};
+
+use crate::SequenceState;
 
 /// How often the states of test-time-training layers are kept. Sessions keep them as the default says.
 ///
-/// A copy is made whenever the text has grown by `every` mini-batches. When there are `most` copies, every other one is
+/// A copy is made whenever the text has grown by `every` mini-batches, which count 16 tokens where layers are of the gated delta rule. When there are `most` copies, every other one is
 /// forgotten, and from then on they are made half as often: memory stays bounded (`most` times
-/// [`SequenceState::ttt_bytes`](crate::SequenceState::ttt_bytes)), and going back to any place of a text of `n` tokens reads at most
+/// [`SequenceState::state_bytes`](crate::SequenceState::state_bytes)), and going back to any place of a text of `n` tokens reads at most
 /// `every` mini-batches or `2 n / most` tokens again, whichever is more. Forks share their copies. Keys and values of layers of
 /// attention need none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +60,12 @@ impl Snapshots {
     }
 }
 
-/// The states of all test-time-training layers after `len` tokens.
+/// The states of all test-time-training layers and layers of the gated delta rule after `len` tokens.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) len: usize,
-    pub(crate) states: Vec<TttState>,
+    pub(crate) ttt: Vec<TttState>,
+    pub(crate) delta: Vec<DeltaState>,
 }
 
 /// The copies of one text.
@@ -92,13 +95,14 @@ impl SnapshotStore {
         }
     }
 
-    /// Copies `states` of a text of `len` tokens, if it is time to.
-    pub(crate) fn record(&mut self, len: usize, states: &[TttState]) {
+    /// Copies `state`, if it is time to.
+    pub(crate) fn record(&mut self, state: &SequenceState) {
+        let len = state.len();
         let last = self.copies.last().map_or(0, |c| c.len);
         if self.interval == 0 || len / self.interval <= last / self.interval {
             return;
         }
-        self.copies.push(Arc::new(Snapshot { len, states: states.to_vec() }));
+        self.copies.push(Arc::new(state.snapshot()));
         if self.copies.len() > self.most {
             self.interval = self.interval.saturating_mul(2);
             let mut i = 0;
@@ -124,6 +128,10 @@ impl SnapshotStore {
 
     /// Bytes of all copies.
     pub(crate) fn bytes(&self) -> usize {
-        self.copies.iter().flat_map(|c| &c.states).map(TttState::bytes).sum()
+        let of = |c: &Arc<Snapshot>| -> usize {
+            let ttt: usize = c.ttt.iter().map(TttState::bytes).sum();
+            ttt + c.delta.iter().map(DeltaState::bytes).sum::<usize>()
+        };
+        self.copies.iter().map(of).sum()
     }
 }

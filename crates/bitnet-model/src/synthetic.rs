@@ -4,7 +4,7 @@ use half::f16;
 use ternary_kernels::{GroupScales, Scales, TernaryMatrix};
 
 use crate::weights::{WeightSource, share};
-use crate::{FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection, Table, TttTensor};
+use crate::{DeltaTensor, FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection, Table, TttTensor};
 
 /// A [`WeightSource`] whose trits are uniform over -1, 0, +1 and whose scales keep activations of the size that trained
 /// models have. The same seed gives the same model everywhere.
@@ -91,6 +91,18 @@ impl SyntheticWeights {
         }
     }
 
+    /// The same for a layer of the gated delta rule: states that fade within some ten to some hundred tokens, rates around a half,
+    /// convolutions that let their own token pass.
+    pub fn delta_range(which: DeltaTensor) -> (f32, f32) {
+        match which {
+            DeltaTensor::Alpha | DeltaTensor::Beta => (0.0, 0.05),
+            DeltaTensor::Conv => (0.25, 0.4),
+            DeltaTensor::Decay => (-0.1, 0.03),
+            DeltaTensor::DecayBias => (-1.0, 0.5),
+            DeltaTensor::Norm => (1.0, 0.1),
+        }
+    }
+
     fn table(&self, name: &str) -> Result<Table, ModelError> {
         let c = &self.config;
         if self.group_len.is_some() {
@@ -133,6 +145,14 @@ impl WeightSource for SyntheticWeights {
     fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, ModelError> {
         let shape = self.config.ttt_layer(layer).and_then(|c| which.shape(&c)).unwrap_or_default();
         let (mean, deviation) = Self::ttt_range(which);
+        let mut next = self.numbers(&format!("{layer}.{}", which.path()));
+        let value = |h: u64| mean + deviation * ((h >> 40) as f32 / (1 << 23) as f32 - 1.0) * 3f32.sqrt();
+        Ok((0..shape.iter().product()).map(|_| value(next())).collect())
+    }
+
+    fn delta_tensor(&self, layer: usize, which: DeltaTensor) -> Result<Vec<f32>, ModelError> {
+        let shape = self.config.delta_layer(layer).map(|c| which.shape(&c)).unwrap_or_default();
+        let (mean, deviation) = Self::delta_range(which);
         let mut next = self.numbers(&format!("{layer}.{}", which.path()));
         let value = |h: u64| mean + deviation * ((h >> 40) as f32 / (1 << 23) as f32 - 1.0) * 3f32.sqrt();
         Ok((0..shape.iter().product()).map(|_| value(next())).collect())

@@ -127,7 +127,7 @@ fn states_have_constant_size_and_no_limit_where_nothing_is_attention() {
     let pure = engine(&weights(&config(&[TttLinear, TttMlp]), 1), 1);
     let mut s = Sequence::new(&pure, KvType::F16, None);
     let before = s.state().ttt_bytes();
-    assert_eq!(before, pure.config().ttt_state_bytes().unwrap());
+    assert_eq!(before, pure.config().state_bytes().unwrap());
     // Heads of d = 24 with b = 4: W, b, rows and gradients of each matrix.
     let linear = 24 * 24 + 24 + 2 * 4 * 24;
     let mlp = 8 * 24 * 24 + 5 * 24 + 2 * 4 * 5 * 24;

@@ -53,9 +53,13 @@ impl Session {
     pub fn remaining(&self) -> usize {
         self.decoder.remaining()
     }
-    /// Bytes of the session's state now, in all layers: [`Session::kv_bytes`] and [`Session::ttt_bytes`].
+    /// Bytes of the session's state now, in all layers: [`Session::kv_bytes`] and [`Session::constant_bytes`].
     pub fn state_bytes(&self) -> usize {
-        self.kv_bytes() + self.ttt_bytes()
+        self.kv_bytes() + self.constant_bytes()
+    }
+    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule: the same after every token.
+    pub fn constant_bytes(&self) -> usize {
+        self.decoder.state().state_bytes()
     }
     /// Bytes of keys and values, which grow with the text.
     pub fn kv_bytes(&self) -> usize {

@@ -141,7 +141,7 @@ fn going_back_reads_no_more_than_promised() {
     let builder = || Model::builder().snapshots(Snapshots::default().every(1).most(4));
     let [pure, hybrid, attention] = MIXERS.map(|m| model(m, 0, builder()));
     let ids: Vec<u32> = (0..300).map(|i| (i * 37 + 5) % 200).collect();
-    let state = pure.config().ttt_state_bytes().unwrap();
+    let state = pure.config().state_bytes().unwrap();
     let mut session = pure.session();
     session.feed_ids(&ids).unwrap();
     let kept = session.snapshot_bytes() / state;

@@ -100,10 +100,10 @@ fn a_session_tells_how_much_memory_it_takes() {
         assert_eq!(session.state_bytes(), session.kv_bytes() + session.ttt_bytes());
         (session.kv_bytes(), session.ttt_bytes())
     };
-    let state = pure.config().ttt_state_bytes().unwrap();
+    let state = pure.config().state_bytes().unwrap();
     assert_eq!((bytes(&pure, 1), bytes(&pure, 600)), ((0, state), (0, state)));
     assert!(bytes(&hybrid, 600).0 > bytes(&hybrid, 1).0);
-    assert_eq!(bytes(&hybrid, 600).1, hybrid.config().ttt_state_bytes().unwrap());
+    assert_eq!(bytes(&hybrid, 600).1, hybrid.config().state_bytes().unwrap());
     assert_eq!(bytes(&attention, 600).1, 0);
     assert_eq!((pure.context(), hybrid.context()), (usize::MAX, 700));
 }

@@ -7,6 +7,7 @@ mod config;
 pub mod convert;
 mod error;
 pub mod gguf;
+mod heads;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod load;

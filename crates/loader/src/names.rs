@@ -16,6 +16,11 @@
 //! | norm of a projection's input | `self_attn.q_proj.norm`, ... | `attn_q_norm_in`, ... |
 //! | Gemma: norms of outputs | `post_attention_layernorm`, `post_feedforward_layernorm` | `post_attention_norm`, `post_ffw_norm` |
 //! | Gemma: norm before the feed-forward block | `pre_feedforward_layernorm` | `ffn_norm` |
+//! | Qwen 3.5: norm before the feed-forward block | `post_attention_layernorm` | `post_attention_norm` |
+//! | gated delta rule: q, k and v; gate; o | `linear_attn.{in_proj_qkv,in_proj_z,out_proj}` | `attn_qkv`, `attn_gate`, `ssm_out` |
+//! | gated delta rule: decay, rate, norm | `linear_attn.{in_proj_a,in_proj_b,norm}` | `ssm_{alpha,beta,norm}` |
+//! | gated delta rule: convolution | `linear_attn.conv1d` | `ssm_conv1d` |
+//! | gated delta rule: factor and bias of decays | `linear_attn.{A_log,dt_bias}` | `ssm_a`, `ssm_dt.bias` |
 //! | biases of q, k, v | `self_attn.{q,k,v}_proj.bias` | `attn_{q,k,v}.bias` |
 //! | final norm | `model.norm` | `output_norm` |
 //! | TTT layer: q, k, v, gate, o | `ttt.{q,k,v,g,o}_proj` | `ttt_{q,k,v,gate,output}` |
@@ -24,11 +29,11 @@
 //! | head (absent where it is the embedding) | `lm_head` | `output` |
 //! | scale beside a projection | `weight_scale` | `scale` |
 //!
-//! All end in `.weight`, except the scales and biases. What else a TTT layer has is in `docs/formats/bit_ttt.md`.
+//! All end in `.weight`, except the scales, the biases and `A_log`. What else a TTT layer has is in `docs/formats/bit_ttt.md`.
 
 use std::collections::HashSet;
 
-use bitnet_model::{Mixer, ModelConfig, Norm, Projection, TttTensor};
+use bitnet_model::{DeltaTensor, Mixer, ModelConfig, Norm, Projection, TttTensor};
 
 use crate::config::rope;
 
@@ -87,6 +92,7 @@ impl Names {
                     Norm::Input(_) => "attn_norm",
                     Norm::AttnSub(_) if mixer == Mixer::Attention => "attn_sub_norm",
                     Norm::AttnSub(_) => "ttt_sub_norm",
+                    Norm::PostAttention(_) if config.gated_attention => "post_attention_norm",
                     Norm::PostAttention(_) => "ffn_norm",
                     Norm::FfnSub(_) => "ffn_sub_norm",
                     Norm::HeadQ(_) => "attn_q_norm",
@@ -115,8 +121,13 @@ impl Names {
     pub(crate) fn projection(self, layer: usize, p: Projection, mixer: Mixer) -> String {
         let short = match self {
             Names::Gguf => {
-                let block = if mixer == Mixer::Attention { "attn" } else { "ttt" };
+                let block = match mixer.ttt_kind() {
+                    Some(_) => "ttt",
+                    None => "attn",
+                };
                 match p {
+                    Projection::O if mixer == Mixer::GatedDelta => "ssm_out".into(),
+                    Projection::Qkv => "attn_qkv".into(),
                     Projection::Q => format!("{block}_q"),
                     Projection::K => format!("{block}_k"),
                     Projection::V => format!("{block}_v"),
@@ -149,6 +160,15 @@ impl Names {
     pub(crate) fn ttt(self, layer: usize, t: TttTensor) -> String {
         let short = match self {
             Names::Gguf => gguf_ttt(t),
+            Names::Hf { .. } => t.path(),
+        };
+        self.layer(layer) + short
+    }
+
+    /// The full name of what a layer of the gated delta rule learns in full precision.
+    pub(crate) fn delta(self, layer: usize, t: DeltaTensor) -> String {
+        let short = match self {
+            Names::Gguf => gguf_delta(t),
             Names::Hf { .. } => t.path(),
         };
         self.layer(layer) + short
@@ -188,6 +208,7 @@ impl Names {
             }
             all.extend(config.layer_biases(l).map(|(p, _)| self.bias(l, p, mixer)));
             all.extend(config.layer_ttt_tensors(l).map(|(t, _)| self.ttt(l, t)));
+            all.extend(config.layer_delta_tensors(l).map(|(t, _)| self.delta(l, t)));
             let bases = config.layer_projections(l).map(|p| self.projection(l, p, mixer));
             for base in bases.chain(self.groups(mixer).map(|(g, _)| self.merged(l, g))) {
                 all.insert(base.clone() + ".weight");
@@ -207,6 +228,20 @@ impl Names {
     /// Tensors that old programs stored although they follow from the configuration.
     pub(crate) fn is_redundant(name: &str) -> bool {
         name.ends_with("rotary_emb.inv_freq") || name.ends_with(".attention.masked_bias")
+    }
+}
+
+/// The name of a tensor of the gated delta rule within a layer of a GGUF file.
+fn gguf_delta(t: DeltaTensor) -> &'static str {
+    match t {
+        DeltaTensor::Alpha => "ssm_alpha.weight",
+        DeltaTensor::Beta => "ssm_beta.weight",
+        DeltaTensor::Conv => "ssm_conv1d.weight",
+        DeltaTensor::Decay => "ssm_a",
+        DeltaTensor::DecayBias => "ssm_dt.bias",
+        DeltaTensor::Norm => "ssm_norm.weight",
+        // As below.
+        other => other.path(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bitnet_model::{Activation, Architecture, ModelConfig, Norm, Pooling, RopeScaling, WeightSource};
 use common::edit::Edit;
-use loader::gguf::Value;
+use loader::gguf::{Array, StringArray, Value};
 use loader::{Checkpoint, LoadOptions};
 use serde_json::{Map, Value as Json, json};
 
@@ -165,7 +165,7 @@ fn what_gguf_files_say_and_nothing_computes_is_refused_by_name() {
     refused(changed(QWEN, |e| e.set("qwen3.embedding_scale", 2f32)), &["embedding_scale"]);
     refused(changed(QWEN, |e| e.set("prism.hadamard.version", 1u32)), &["prism.hadamard", "Hadamard"]);
     refused(changed(QWEN, |e| e.set("qwen3.rope.dimension_count", 32u32)), &["rope.dimension_count"]);
-    refused(changed(QWEN, |e| e.architecture("qwen35")), &["qwen35", "DeltaNet"]);
+    refused(changed(QWEN, |e| e.architecture("qwen35moe")), &["qwen35moe", "experts"]);
     refused(changed(QWEN, |e| e.architecture("hunyuan-moe")), &["hunyuan-moe", "experts"]);
     refused(changed(QWEN, |e| e.architecture("gpt2")), &["gpt2", "minicpm"]);
     let scaled = |kind: &'static str| {
@@ -581,5 +581,107 @@ fn published_shapes_of_trilm_are_configurations() {
         assert_eq!(Architecture::of(&c), Some(Architecture::Llama));
         let share = c.parameters() as f64 / 1e9 / name;
         assert!((0.9..1.1).contains(&share), "{name}: {}", c.parameters());
+    }
+}
+
+const DELTA: &str = "qwen35/hadamard_b128";
+
+/// Hybrids of the gated delta rule: both containers give the same configuration and the same full-precision tensors.
+#[test]
+fn both_containers_of_a_hybrid_agree() {
+    let Some(dir) = variant("qwen35/g64_hd64") else { return };
+    let folder = open(&dir).unwrap();
+    let file = open(&ggufs(&dir)[0]).unwrap();
+    let (a, b) = (shape(folder.config()), shape(file.config()));
+    assert_eq!(a, b);
+    assert_eq!((a.attention_interval(), a.rotary_dim, a.gated_attention), (Some(3), Some(32), true));
+    for l in 0..2 {
+        for (t, _) in a.layer_delta_tensors(l) {
+            assert_eq!(folder.delta_tensor(l, t).unwrap(), file.delta_tensor(l, t).unwrap(), "{l} {t:?}");
+        }
+        for norm in a.layer_norms(l) {
+            assert_eq!(folder.norm(norm).unwrap(), file.norm(norm).unwrap(), "{norm:?}");
+        }
+    }
+}
+
+#[test]
+fn folds_that_are_not_understood_in_every_detail_are_refused() {
+    let Some(Ok((config, notes))) = changed(DELTA, |e| e) else { return };
+    let fold = config.fold.unwrap();
+    assert_eq!((fold.block, fold.head, fold.embedding), (128, true, true));
+    assert_eq!([128, 256, 384].map(|n| fold.signs(n).map(<[i8]>::len)), [Some(128), Some(256), Some(384)]);
+    assert!(notes.is_empty(), "{notes:?}");
+    let key = |name: &str| format!("prism.hadamard.{name}");
+    let with = |name: &'static str, value: Value| changed(DELTA, move |e| e.set(&key(name), value));
+    refused(with("version", Value::U32(2)), &["version", "2"]);
+    refused(with("transform", Value::String("dct".into())), &["transform", "sylvester"]);
+    refused(with("axis", Value::String("output".into())), &["axis", "input-last-dimension"]);
+    refused(with("sign_mode", Value::String("random".into())), &["sign_mode", "identity"]);
+    refused(with("block_size", Value::U32(100)), &["block"]);
+    refused(with("block_size", Value::U32(256)), &["block", "128"]);
+    refused(with("gdn_v_grouped", Value::Bool(false)), &["gdn_v_grouped"]);
+    refused(with("sign_widths", Value::Array(Array::I32(vec![128, 256]))), &["sign_values"]);
+    refused(with("sign_values", Value::Array(Array::I8(vec![1; 700]))), &["sign_values"]);
+    refused(with("sign_values", Value::Array(Array::I8(vec![2; 768]))), &["sign_values", "2"]);
+    refused(with("scale", Value::F32(1.0)), &["prism.hadamard.scale"]);
+    let list = |names: &[&str]| Value::from(names.iter().collect::<StringArray>());
+    refused(with("weight_names", list(&["blk.0.attn_qkv.weight"])), &["weight_names", "only some"]);
+    refused(with("inverse_weight_names", list(&["output.weight"])), &["inverse_weight_names", "token_embd"]);
+    let also = |name: &'static str| {
+        changed(DELTA, move |e| {
+            let listed = e.metadata.strings(&key("weight_names")).unwrap().unwrap();
+            let mut all: Vec<String> = listed.iter().map(str::to_owned).collect();
+            all.push(name.to_owned());
+            let all: StringArray = all.iter().collect();
+            e.set(&key("weight_names"), Value::from(all))
+        })
+    };
+    refused(also("blk.0.ffn_gat.weight"), &["ffn_gat", "no such tensor"]);
+    refused(also("blk.0.ssm_alpha.weight"), &["ssm_alpha", "not transformed"]);
+    for name in ["version", "transform", "axis", "sign_mode", "weight_names", "sign_widths", "gdn_v_grouped"] {
+        refused(changed(DELTA, move |e| e.remove(&key(name))), &[name, "missing"]);
+    }
+    // Without any of the keys only the name tells.
+    let bare = |e: Edit| {
+        let all = ["block_size", "version", "transform", "axis", "sign_mode", "sign_widths", "sign_values"];
+        let more = ["weight_names", "inverse_weight_names", "gdn_v_grouped"];
+        let e = all.iter().chain(&more).fold(e, |e, name| e.remove(&key(name)));
+        e.set("general.name", "Ternary Bonsai 2 27B")
+    };
+    let Some(Ok((config, notes))) = changed(DELTA, bare) else { panic!() };
+    assert!(config.fold.is_none() && notes.iter().any(|n| n.contains("prism.hadamard")), "{notes:?}");
+    let identity = changed(DELTA, |e| e.set(&key("sign_mode"), "identity")).unwrap().unwrap().0.fold.unwrap();
+    assert!(identity.all_signs().flatten().all(|s| *s == 1));
+}
+
+#[test]
+fn hybrids_that_nothing_computes_are_refused_by_name() {
+    let with = |name: &'static str, value: Value| changed(DELTA, move |e| e.set(&format!("qwen35.{name}"), value));
+    refused(with("full_attention_interval", Value::U32(0)), &["full_attention_interval"]);
+    refused(with("ssm.inner_size", Value::U32(128)), &["ssm.inner_size", "ssm.state_size"]);
+    refused(with("ssm.state_size", Value::U32(65)), &["ssm.inner_size"]);
+    refused(with("ssm.dt_b_c_rms", Value::Bool(true)), &["ssm.dt_b_c_rms"]);
+    refused(with("rope.dimension_count", Value::U32(15)), &["rotary_dim"]);
+    refused(changed(DELTA, |e| e.remove("qwen35.ssm.group_count")), &["ssm.group_count"]);
+}
+
+/// Layers that predict further tokens are left out with a note, whether the number of layers counts them or not.
+#[test]
+fn layers_that_predict_further_tokens_are_not_read() {
+    for blocks in [2u32, 3] {
+        let Some(read) = changed(DELTA, |mut e| {
+            for name in ["nextn.eh_proj.weight", "attn_norm.weight"] {
+                let mut tensor = e.tensors.iter().find(|t| t.0 == "output_norm.weight").unwrap().clone();
+                tensor.0 = format!("blk.2.{name}");
+                e.tensors.push(tensor);
+            }
+            e.set("qwen35.block_count", blocks).set("qwen35.nextn_predict_layers", 1u32)
+        }) else {
+            return;
+        };
+        let (config, notes) = read.unwrap();
+        assert_eq!(config.num_hidden_layers, 2);
+        assert_eq!(notes.iter().filter(|n| n.contains("nextn")).count(), 1, "{notes:?}");
     }
 }

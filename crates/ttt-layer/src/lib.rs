@@ -7,11 +7,17 @@
 //! [`RowWise`] reads tokens, and computes gradients, on plain numbers; with the feature `candle`, `TttLayer` is the layer as candle
 //! operations.
 //!
-//! Paper: arXiv:2407.04620, "Learning to (Learn at Test Time): RNNs with Expressive Hidden States".
+//! [`GatedDelta`] is a sibling: its memory is a matrix per head, which reading a token corrects by the delta rule, after all of
+//! it has faded a little.
+//!
+//! Paper: arXiv:2407.04620, "Learning to (Learn at Test Time): RNNs with Expressive Hidden States"; arXiv:2412.06464, "Gated
+//! Delta Networks: Improving Mamba2 with Delta Rule".
 
 #![forbid(unsafe_code)]
 
+mod checksum;
 mod config;
+mod delta;
 mod error;
 #[cfg(feature = "candle")]
 mod layer;
@@ -21,6 +27,7 @@ mod parameters;
 mod rowwise;
 
 pub use config::{Kind, Projection, RopePairs, TttConfig};
+pub use delta::{DeltaConfig, DeltaInputs, DeltaParameters, DeltaScratch, DeltaState, GatedDelta};
 pub use error::{StateDamage, TttError};
 #[cfg(feature = "candle")]
 pub use layer::{CausalConv, FastWeights, Form, Projections, TttLayer, Views};

@@ -132,7 +132,7 @@ fn input(
     p: Projection,
 ) -> Result<Option<Vec<f32>>, ParityError> {
     let norm = match p {
-        Projection::Q | Projection::K | Projection::V | Projection::OutGate => "input_layernorm",
+        Projection::Q | Projection::K | Projection::V | Projection::Qkv | Projection::OutGate => "input_layernorm",
         Projection::O => "self_attn.attn_sub_norm",
         Projection::Gate | Projection::Up => "post_attention_layernorm",
         Projection::Down => "mlp.ffn_sub_norm",

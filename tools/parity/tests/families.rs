@@ -33,19 +33,12 @@ fn damage_shows_in_every_family() {
     }
 }
 
-/// The large set, where it lies beside the repository: nothing fails, and only families that are refused by name are
-/// not computed.
+/// The large set, where it lies beside the repository: everything passes.
 #[test]
 fn the_large_set_passes() {
     let Some(shared) = test_support::shared_dir() else { return };
     let mut report = Report::default();
     parity::run(&shared.join("fixtures/families"), &Options::default(), &mut report).expect("it can be listed");
-    let failed: Vec<_> = report.rows.iter().filter(|r| r.verdict == Verdict::Fail).collect();
-    assert!(failed.is_empty() && report.count(Verdict::Ok) > 100, "{failed:#?}");
-    let later = report.rows.iter().filter(|r| r.verdict == Verdict::Unsupported);
-    assert!(
-        later.clone().all(|r| r.case.starts_with("qwen35/") && r.detail.contains("qwen35")),
-        "{:#?}",
-        later.collect::<Vec<_>>()
-    );
+    let others: Vec<_> = report.rows.iter().filter(|r| r.verdict != Verdict::Ok).collect();
+    assert!(others.is_empty() && report.count(Verdict::Ok) > 100, "{others:#?}");
 }

@@ -220,8 +220,8 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         let says = format!("with --sessions, --context must be a multiple of {PROMPT_STEP}");
         return Err(CliError::usage(says));
     }
-    if args.fill && model.config().has_ttt() {
-        return Err(CliError::usage("--fill: models with test-time-training layers must read the context"));
+    if args.fill && model.config().is_recurrent() {
+        return Err(CliError::usage("--fill: models with states of constant size must read the context"));
     }
     let sessions = args.sessions as usize;
     let mut session_bytes = None;
@@ -416,7 +416,7 @@ fn decode(
         Ok(began.elapsed().as_secs_f64())
     })?;
     let state = sequence.state();
-    let bytes = state.kv_bytes() + state.ttt_bytes();
+    let bytes = state.kv_bytes() + state.state_bytes();
     note(bytes);
     Ok((measured, bytes))
 }
@@ -485,9 +485,9 @@ fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, res
         }
         _ => (engine.head_bytes(), 0),
     };
-    // A token reads the inner models of its text, whatever its place.
-    let ttt = model.session().ttt_bytes() as u64;
-    ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv + ttt
+    // A token reads the states of constant size of its text, whatever its place.
+    let state = model.session().constant_bytes() as u64;
+    ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv + state
 }
 
 fn median(rates: &[f64]) -> f64 {

@@ -299,6 +299,10 @@ impl Chat<'_> {
         if self.session.ttt_bytes() > 0 {
             memory.push(format!("{} of test-time-training state", ui::bytes(self.session.ttt_bytes() as u64)));
         }
+        let delta = self.session.constant_bytes() - self.session.ttt_bytes();
+        if delta > 0 {
+            memory.push(format!("{} of states of the gated delta rule", ui::bytes(delta as u64)));
+        }
         self.ui.say(format_args!(
             "[{context}, {}; {} on {} thread(s)]",
             memory.join(", "),

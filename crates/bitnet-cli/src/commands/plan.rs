@@ -60,13 +60,13 @@ pub(crate) struct PlanArgs {
 /// Bytes in memory, and bytes that a token reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Plan {
-    /// Packed ternary weights.
+    /// Packed ternary weights, and the gates and convolutions of layers of the gated delta rule, in full precision.
     weights: u64,
     /// Embedding, and the head where it is another matrix.
     tables: u64,
     /// The coarse plane of the head.
     plane: u64,
-    /// Keys and values of a full context, and states of test-time-training layers.
+    /// Keys and values of a full context, and states of constant size.
     session: u64,
     /// Bytes that a token reads with an empty context and with a full one.
     reads: [u64; 2],
@@ -77,15 +77,19 @@ impl Plan {
     /// architecture qwen3 with a scale per group, are packed as all else.
     fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
         let table = (c.vocab_size * c.hidden_size) as u64;
-        let groups = has_groups(c) && Architecture::of(c) == Some(Architecture::Qwen3);
-        let weights = (c.ternary_weights() as f64 * bits / 8.0) as u64;
+        let packed = matches!(Architecture::of(c), Some(Architecture::Qwen3 | Architecture::Qwen35));
+        let groups = has_groups(c) && packed;
+        let layers = 0..c.num_hidden_layers;
+        let floats =
+            layers.flat_map(|l| c.layer_delta_tensors(l)).map(|(_, s)| s.iter().product::<usize>()).sum::<usize>();
+        let weights = (c.ternary_weights() as f64 * bits / 8.0) as u64 + 4 * floats as u64;
         // A head of this size or less lies in the cache and is read as it is.
         let coarse = table >= 1 << 22 && !groups && !c.headless;
         let plane = if coarse { table * 6 / 8 } else { 0 };
         let one = if groups { (table as f64 * bits / 8.0) as u64 } else { table * 2 };
         let tables = if c.tie_word_embeddings || c.headless { one } else { 2 * one };
         let kv = kv.token_bytes(c) as u64 * context.min(c.context_limit().unwrap_or(usize::MAX)) as u64;
-        let state = c.ttt_state_bytes().unwrap_or(0) as u64;
+        let state = c.state_bytes().unwrap_or(0) as u64;
         let head = if c.headless { 0 } else { one };
         let read = weights + if coarse { plane } else { head } + state;
         Self { weights, tables, plane, session: kv + state, reads: [read, read + kv] }

@@ -81,7 +81,7 @@ struct Need {
 struct Growth {
     /// Bytes for each token, keys and values in f16.
     per_token: u64,
-    /// Bytes whatever its length: states of test-time-training layers.
+    /// Bytes whatever its length: states of test-time-training layers and of layers of the gated delta rule.
     constant: u64,
 }
 
@@ -89,7 +89,7 @@ impl Growth {
     fn of(c: &ModelConfig) -> Self {
         let per_token = KvType::F16.token_bytes(c) as u64;
         // The configuration was checked when the model was loaded.
-        Self { per_token, constant: c.ttt_state_bytes().unwrap_or(0) as u64 }
+        Self { per_token, constant: c.state_bytes().unwrap_or(0) as u64 }
     }
 }
 
@@ -463,7 +463,7 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
             c.vocab_size,
         ),
     );
-    if c.has_ttt() {
+    if c.is_recurrent() {
         out.put("mixers", mixers(c));
     }
     out.put("scales", explain::scales(&model.weights));

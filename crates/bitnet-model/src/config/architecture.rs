@@ -3,7 +3,7 @@
 //! One table for everybody who reads or writes a configuration: loader, converter, trainer, synthetic models. How their tensors
 //! are stored is in the loader's `architecture` module; `docs/extending/architecture.md` lists what a further family needs.
 
-use super::{Activation, ActivationBits, InputForm, Mixer, ModelConfig};
+use super::{Activation, ActivationBits, DeltaOptions, InputForm, Mixer, ModelConfig};
 
 /// A family of models. Readers and writers have a case for each, so a further one does not compile before they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub enum Architecture {
     Qwen3,
     /// HunYuan, dense (Hy-MT): LLaMA with norms of the heads of q and k after the rotary embedding.
     HunYuanDense,
+    /// Qwen 3.5: layers of the gated delta rule, and gated attention in every fourth one.
+    Qwen35,
     /// Gemma 3 without windows, as in BitNet embedding models.
     Gemma3,
     /// MiniCPM: LLaMA with scales of embedding, residual branches and logits.
@@ -84,6 +86,14 @@ pub struct Formulas {
     pub forms: Presence,
     /// Whether files give a mixer for each layer.
     pub mixers: bool,
+    /// Whether layers are of the gated delta rule, but for every so many.
+    pub delta: bool,
+    /// Whether the output of attention has a gate, whose rows lie among those of the queries.
+    pub gated_attention: bool,
+    /// Whether files say how much of a head the rotary embedding turns.
+    pub partial_rotary: bool,
+    /// Whether files may say that a signed Hadamard transform is folded into the weights.
+    pub fold: bool,
     /// Whether there are models without a head.
     pub embeds: bool,
 }
@@ -110,12 +120,16 @@ const LLAMA: Formulas = Formulas {
     attention_scale: false,
     forms: Presence::Never,
     mixers: false,
+    delta: false,
+    gated_attention: false,
+    partial_rotary: false,
+    fold: false,
     embeds: false,
 };
 
 impl Architecture {
     /// All there are. Where several compute the same, the first one is written.
-    pub const ALL: [Architecture; 10] = [
+    pub const ALL: [Architecture; 11] = [
         Architecture::BitnetB158,
         Architecture::Bitnet,
         Architecture::BitnetV2,
@@ -124,6 +138,7 @@ impl Architecture {
         Architecture::Qwen2,
         Architecture::Qwen3,
         Architecture::HunYuanDense,
+        Architecture::Qwen35,
         Architecture::Gemma3,
         Architecture::MiniCpm,
     ];
@@ -139,6 +154,7 @@ impl Architecture {
             Architecture::Qwen2 => &["qwen2"],
             Architecture::Qwen3 => &["qwen3"],
             Architecture::HunYuanDense => &["hunyuan-dense"],
+            Architecture::Qwen35 => &["qwen35"],
             Architecture::Gemma3 => &["gemma3"],
             Architecture::MiniCpm => &["minicpm"],
         }
@@ -161,6 +177,7 @@ impl Architecture {
             Architecture::Qwen2 => "qwen2",
             Architecture::Qwen3 => "qwen3",
             Architecture::HunYuanDense => "hunyuan_v1_dense",
+            Architecture::Qwen35 => "qwen3_5_text",
             Architecture::Gemma3 => "gemma3_text",
             Architecture::MiniCpm => "minicpm",
         }
@@ -179,6 +196,7 @@ impl Architecture {
             (Architecture::Qwen3, false) => "Qwen3ForCausalLM",
             (Architecture::Qwen3, true) => "Qwen3Model",
             (Architecture::HunYuanDense, _) => "HunYuanDenseV1ForCausalLM",
+            (Architecture::Qwen35, _) => "Qwen3_5ForCausalLM",
             (Architecture::Gemma3, false) => "Gemma3ForCausalLM",
             (Architecture::Gemma3, true) => "Gemma3TextModel",
             (Architecture::MiniCpm, _) => "MiniCPMForCausalLM",
@@ -213,6 +231,7 @@ impl Architecture {
             | Architecture::Qwen2
             | Architecture::Qwen3
             | Architecture::HunYuanDense
+            | Architecture::Qwen35
             | Architecture::Gemma3
             | Architecture::MiniCpm => false,
         }
@@ -239,6 +258,15 @@ impl Architecture {
             Architecture::HunYuanDense => {
                 Formulas { head_norms: true, head_norms_after_rope: true, sub_norms: Presence::Never, ..LLAMA }
             }
+            Architecture::Qwen35 => Formulas {
+                head_norms: true,
+                sub_norms: Presence::Never,
+                delta: true,
+                gated_attention: true,
+                partial_rotary: true,
+                fold: true,
+                ..LLAMA
+            },
             Architecture::Gemma3 => Formulas {
                 activation: Some(Activation::GeluTanh),
                 sub_norms: Presence::Never,
@@ -261,6 +289,7 @@ impl Architecture {
         c.head_norms_after_rope = f.head_norms_after_rope;
         c.output_norms = f.output_norms;
         c.qkv_bias = f.qkv_bias;
+        c.gated_attention = f.gated_attention;
         if f.embedding_root {
             c.embedding_scale = (c.hidden_size as f64).sqrt() as f32;
         }
@@ -279,6 +308,11 @@ impl Architecture {
         }
         if f.mixers {
             c.mixers = vec![Mixer::TttLinear, Mixer::Attention];
+        }
+        if f.delta {
+            c.mixers = ModelConfig::every(c.num_hidden_layers, 2);
+            c.delta = DeltaOptions { conv_kernel: 4, state_size: 16, key_heads: 2, value_heads: 4 };
+            c.rotary_dim = Some(4);
         }
         if f.forms == Presence::Always {
             c.inputs = super::InputForms::bitnet_v2(&c, ActivationBits::Four);
@@ -322,6 +356,10 @@ impl Architecture {
             ttt: _,
             inputs,
             weight_group: _,
+            delta: _,
+            gated_attention,
+            rotary_dim,
+            fold,
         } = c;
         let embedding = if f.embedding_root { (*hidden_size as f64).sqrt() as f32 } else { 1.0 };
         let ones = (*residual_scale, *logit_divisor) == (1.0, 1.0);
@@ -338,7 +376,11 @@ impl Architecture {
             // An option of the engine, of which no file speaks.
             && inputs.all().iter().all(|form| form.bits != ActivationBits::EightByGroup)
             // The type of files with test-time training is for these alone.
-            && f.mixers == mixers.iter().any(|m| *m != Mixer::Attention)
+            && f.mixers == mixers.iter().any(|m| m.ttt_kind().is_some())
+            && (f.delta || !mixers.contains(&Mixer::GatedDelta))
+            && f.gated_attention == *gated_attention
+            && (f.partial_rotary || rotary_dim.is_none())
+            && (f.fold || fold.is_none())
     }
 
     /// The family whose GGUF files say all that `c` computes.
@@ -346,12 +388,15 @@ impl Architecture {
         let stands_for = |a: &Self| a.formulas().activation.is_none_or(|act| act == c.hidden_act);
         // Files of architecture `bitnet` may lack sub-norms, but that is what `llama` is for.
         let own = |a: &Self| *a != Architecture::Bitnet || c.sub_norms;
-        Self::ALL.into_iter().find(|a| a.says(c) && stands_for(a) && own(a))
+        // Its files say every how many layers there is one of attention.
+        let order = |a: &Self| !a.formulas().delta || c.attention_interval().is_some();
+        Self::ALL.into_iter().find(|a| a.says(c) && stands_for(a) && own(a) && order(a))
     }
 
     /// The family whose `config.json` says all that `c` computes; it always names the activation.
     pub fn of_json(c: &ModelConfig) -> Option<Self> {
-        Self::ALL.into_iter().find(|a| a.says(c) && *a != Architecture::Bitnet)
+        // No checkpoint of this kind says that its weights are folded.
+        Self::ALL.into_iter().find(|a| a.says(c) && *a != Architecture::Bitnet && c.fold.is_none())
     }
 }
 
@@ -381,7 +426,7 @@ mod tests {
             assert_eq!(Architecture::from_json(a.model_type(), [a.class(false)]), Some(a));
         }
         assert_eq!(Architecture::from_json("", ["BitnetForCausalLM"]), Some(Architecture::Bitnet));
-        for unknown in ["", "qwen35", "gpt2"] {
+        for unknown in ["", "qwen35moe", "gpt2"] {
             assert_eq!(Architecture::from_json(unknown, []), None);
             assert_eq!(Architecture::from_gguf(unknown), None);
         }
@@ -410,6 +455,9 @@ mod tests {
         none(|c| c.projection_norms = true);
         none(|c| c.headless = true);
         none(|c| c.attention_scale = Some(0.5));
+        none(|c| c.gated_attention = true);
+        none(|c| c.rotary_dim = Some(8));
+        none(|c| c.fold = Some(crate::Fold::new(64).with_signs(vec![1; 64]).with_signs(vec![1; 128])));
         let relu = shape(|c| c.sub_norms = false);
         assert_eq!(Architecture::of_json(&relu), Some(Architecture::Llama));
         let sixteen = shape(|c| c.inputs = c.inputs.with_bits(ActivationBits::Sixteen));

@@ -49,6 +49,10 @@ impl ModelConfig {
             inputs,
             // How masters are quantised; what is computed with the result is the engine's as well.
             weight_group: _,
+            delta: _,
+            gated_attention,
+            rotary_dim,
+            fold,
         } = self;
         let gelu = match hidden_act {
             Activation::Relu2 | Activation::Silu => false,
@@ -73,6 +77,10 @@ impl ModelConfig {
             (*logit_divisor != 1.0, "a divisor of the logits"),
             (attention_scale.is_some(), "a scale of attention of its own"),
             (*headless, "a model without a head"),
+            (self.has_delta(), "layers of the gated delta rule (Gated DeltaNet, as in qwen35)"),
+            (*gated_attention, "a gate of attention's output (as in qwen35)"),
+            (rotary_dim.is_some(), "a rotary embedding of parts of heads"),
+            (fold.is_some(), "weights folded with a signed Hadamard transform"),
             (inputs.all().iter().any(|f| f.bits == ActivationBits::Sixteen), "16-bit activations"),
             (inputs.all().iter().any(|f| f.bits == ActivationBits::EightByGroup), "activations with a scale per group"),
         ];
@@ -187,6 +195,19 @@ impl ModelConfig {
             weight_group: |c| {
                 c.weight_group = Some(64);
                 c.inputs = c.inputs.with_bits(ActivationBits::Sixteen);
+            },
+            delta: |c| {
+                if !c.has_delta() {
+                    c.mixers = ModelConfig::every(c.num_hidden_layers, 2);
+                }
+                c.delta = super::DeltaOptions { conv_kernel: 3, state_size: 8, key_heads: 2, value_heads: 6 };
+            },
+            gated_attention: |c| c.gated_attention ^= true,
+            rotary_dim: |c| c.rotary_dim = if c.rotary_dim.is_some() { None } else { Some(c.head_dim / 2) },
+            fold: |c| {
+                let signs = |width: usize| (0..width).map(|i| if i % 3 == 0 { -1 } else { 1 }).collect();
+                let widths = c.input_widths().into_iter();
+                c.fold = Some(widths.fold(super::Fold::new(16), |fold, width| fold.with_signs(signs(width))));
             },
         }
     }

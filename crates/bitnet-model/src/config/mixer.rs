@@ -15,18 +15,22 @@ pub enum Mixer {
     TttLinear,
     /// TTT-MLP: as [`Mixer::TttLinear`], with a model of two layers.
     TttMlp,
+    /// The gated delta rule (Gated DeltaNet, arXiv:2412.06464): a matrix per head that fades and is corrected while it reads; its
+    /// memory has constant size.
+    GatedDelta,
 }
 
 impl Mixer {
     /// All there are.
-    pub const ALL: [Mixer; 3] = [Mixer::Attention, Mixer::TttLinear, Mixer::TttMlp];
+    pub const ALL: [Mixer; 4] = [Mixer::Attention, Mixer::TttLinear, Mixer::TttMlp, Mixer::GatedDelta];
 
-    /// The name in files: `attention`, `ttt_linear`, `ttt_mlp`.
+    /// The name in files: `attention`, `ttt_linear`, `ttt_mlp`; `gated_delta` to be shown, since files have other words for it.
     pub fn name(self) -> &'static str {
         match self {
             Mixer::Attention => "attention",
             Mixer::TttLinear => "ttt_linear",
             Mixer::TttMlp => "ttt_mlp",
+            Mixer::GatedDelta => "gated_delta",
         }
     }
 
@@ -38,7 +42,7 @@ impl Mixer {
     /// The inner model, where there is one.
     pub fn ttt_kind(self) -> Option<Kind> {
         match self {
-            Mixer::Attention => None,
+            Mixer::Attention | Mixer::GatedDelta => None,
             Mixer::TttLinear => Some(Kind::Linear),
             Mixer::TttMlp => Some(Kind::Mlp),
         }
@@ -127,17 +131,22 @@ impl ModelConfig {
 
     /// Whether any layer is a test-time-training layer.
     pub fn has_ttt(&self) -> bool {
+        self.mixers.iter().take(self.num_hidden_layers).any(|m| m.ttt_kind().is_some())
+    }
+
+    /// Whether any layer has a state of constant size, which cannot be taken back to an earlier token.
+    pub fn is_recurrent(&self) -> bool {
         self.attention_layers() < self.num_hidden_layers
     }
 
     /// Layers whose mixer is attention.
     pub fn attention_layers(&self) -> usize {
-        let ttt = self.mixers.iter().take(self.num_hidden_layers).filter(|m| **m != Mixer::Attention).count();
-        self.num_hidden_layers - ttt
+        let others = self.mixers.iter().take(self.num_hidden_layers).filter(|m| **m != Mixer::Attention).count();
+        self.num_hidden_layers - others
     }
 
     /// Longest text that the model can hold, in tokens: [`max_position_embeddings`](Self::max_position_embeddings) if any
-    /// layer is attention; `None`, no limit, for a model of test-time-training layers only.
+    /// layer is attention; `None`, no limit, for a model of layers with states of constant size only.
     pub fn context_limit(&self) -> Option<usize> {
         (self.attention_layers() > 0).then_some(self.max_position_embeddings)
     }

@@ -1,7 +1,9 @@
 //! What shape a model has and which formulas it uses.
 
 mod architecture;
+mod delta;
 mod extensions;
+mod fold;
 mod input;
 #[cfg(feature = "json")]
 pub mod json;
@@ -11,6 +13,8 @@ mod rope;
 mod tensors;
 
 pub use architecture::{Architecture, Formulas, Presence};
+pub use delta::{DeltaOptions, DeltaTensor};
+pub use fold::Fold;
 pub use input::{ActivationBits, InputForm, InputForms};
 pub use mixer::{Mixer, TttOptions};
 pub use pooling::Pooling;
@@ -115,6 +119,15 @@ pub struct ModelConfig {
     /// are read; `None` for one scale per matrix. Ternary weights hold their groups themselves, so
     /// [`ModelWeights`](crate::ModelWeights) say nothing here.
     pub weight_group: Option<usize>,
+    /// Constants of the layers of the gated delta rule, if there are any.
+    pub delta: DeltaOptions,
+    /// Whether the output of attention is multiplied with the sigmoid of a gate, which lies behind the queries in their projection:
+    /// `[2 * heads * head_dim, hidden]`, the queries of all heads, then the gates of all heads (Qwen 3.5).
+    pub gated_attention: bool,
+    /// Elements of a head that the rotary embedding turns, the first ones; `None` for whole heads.
+    pub rotary_dim: Option<usize>,
+    /// A signed Hadamard transform that is folded into the weights; `None` where there is none.
+    pub fold: Option<Fold>,
 }
 
 impl ModelConfig {
@@ -161,6 +174,10 @@ impl ModelConfig {
             ttt: TttOptions::default(),
             inputs: InputForms::default(),
             weight_group: None,
+            delta: DeltaOptions::default(),
+            gated_attention: false,
+            rotary_dim: None,
+            fold: None,
         }
     }
 
@@ -202,11 +219,13 @@ impl ModelConfig {
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
             return bad("rope_theta", self.rope_theta.to_string(), "a number above 1");
         }
+        self.validate_delta()?;
         self.validate_rope()?;
         self.validate_inputs()?;
         self.validate_weight_group()?;
         self.validate_extensions()?;
         self.validate_mixers()?;
+        self.validate_fold()?;
         for id in self.eos_token_ids.iter().chain(&self.bos_token_id) {
             if *id as usize >= self.vocab_size {
                 return bad("bos_token_id / eos_token_id", id.to_string(), "below vocab_size");
@@ -246,15 +265,16 @@ impl ModelConfig {
         2 * self.attention_layers() * self.num_key_value_heads * self.head_dim
     }
 
-    /// Bytes of the states of all test-time-training layers for one text: the same after every token.
+    /// Bytes of the states of all test-time-training layers and layers of the gated delta rule for one text: the same after every token.
     ///
     /// # Errors
     /// [`ModelError::Config`] as [`ModelConfig::validate`].
-    pub fn ttt_state_bytes(&self) -> Result<usize, ModelError> {
-        let layers = (0..self.num_hidden_layers).filter_map(|l| self.ttt_layer(l));
+    pub fn state_bytes(&self) -> Result<usize, ModelError> {
         let mut bytes = 0usize;
-        for layer in layers {
-            bytes = bytes.saturating_add(layer.state_bytes().map_err(config_error)?);
+        for l in 0..self.num_hidden_layers {
+            let ttt = self.ttt_layer(l).map(|c| c.state_bytes()).transpose().map_err(config_error)?;
+            let delta = self.delta_layer(l).map(|c| c.state_bytes()).transpose().map_err(config_error)?;
+            bytes = bytes.saturating_add(ttt.or(delta).unwrap_or(0));
         }
         Ok(bytes)
     }
@@ -268,16 +288,18 @@ impl ModelConfig {
     }
 
     /// All parameters: ternary weights, embedding, head if it has its own, norms, biases, full-precision tensors of
-    /// test-time-training layers.
+    /// test-time-training layers and of layers of the gated delta rule.
     pub fn parameters(&self) -> u64 {
         let table = self.vocab_size as u64 * self.hidden_size as u64;
         let layers = || 0..self.num_hidden_layers;
         let norms: usize = layers().flat_map(|l| self.layer_norms(l)).map(|n| self.norm_len(n)).sum();
         let ttt: usize =
             layers().flat_map(|l| self.layer_ttt_tensors(l)).map(|(_, s)| s.iter().product::<usize>()).sum();
+        let delta: usize =
+            layers().flat_map(|l| self.layer_delta_tensors(l)).map(|(_, s)| s.iter().product::<usize>()).sum();
         let biases: usize = layers().flat_map(|l| self.layer_biases(l)).map(|(_, len)| len).sum();
         let tables = if self.tie_word_embeddings || self.headless { 1 } else { 2 };
-        self.ternary_weights() + tables * table + (norms + ttt + biases + self.hidden_size) as u64
+        self.ternary_weights() + tables * table + (norms + ttt + delta + biases + self.hidden_size) as u64
     }
 }
 

@@ -59,9 +59,9 @@ pub enum RopeScaling {
 }
 
 impl ModelConfig {
-    /// The frequencies of the rotary embedding, `[head_dim / 2]`, in f32 as the published implementations compute them.
+    /// The frequencies of the rotary embedding, `[rotary_width / 2]`, in f32 as the published implementations compute them.
     pub fn rope_frequencies(&self) -> Vec<f32> {
-        let plain = || RopeTable::new(0, self.head_dim, self.rope_theta as f32).frequencies().to_vec();
+        let plain = || RopeTable::new(0, self.rotary_width(), self.rope_theta as f32).frequencies().to_vec();
         match &self.rope_scaling {
             RopeScaling::None => plain(),
             RopeScaling::Linear { factor } => plain().iter().map(|f| f / *factor as f32).collect(),
@@ -101,7 +101,7 @@ impl ModelConfig {
         let RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, .. } = self.rope_scaling else {
             return plain.to_vec();
         };
-        let (dim, context) = (self.head_dim as f64, original_context as f64);
+        let (dim, context) = (self.rotary_width() as f64, original_context as f64);
         // The place, among the pairs, of the wave that fits `turns` times into the original context.
         let place = |turns: f64| dim * (context / (turns * std::f64::consts::TAU)).ln() / (2.0 * self.rope_theta.ln());
         let low = place(beta_fast).floor().max(0.0) as f32;
@@ -163,8 +163,11 @@ impl ModelConfig {
 
     fn check_factors(&self, factors: &[f32]) -> Result<(), ModelError> {
         let bad = |value: String, must| Err(ModelError::Config { field: "rope_scaling", value, must });
-        if factors.len() != self.head_dim / 2 {
-            return bad(format!("{} factors", factors.len()), "one factor for every two elements of a head");
+        if factors.len() != self.rotary_width() / 2 {
+            return bad(
+                format!("{} factors", factors.len()),
+                "one factor for every two elements of a head that are turned",
+            );
         }
         match factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
             Some(factor) => bad(format!("a factor of {factor}"), "positive factors"),

@@ -14,7 +14,11 @@ pub enum Projection {
     K,
     /// Values, shaped as keys.
     V,
-    /// Gate of a TTT layer's output, `[heads * head_dim, hidden]`; only where the configuration says so.
+    /// Queries, keys and values of a layer of the gated delta rule, value heads in groups:
+    /// `[(2 * key_heads + value_heads) * state_size, hidden]`.
+    Qkv,
+    /// Gate of a TTT layer's output, `[heads * head_dim, hidden]`, only where the configuration says so; of the output of a layer of the
+    /// gated delta rule, `[value_heads * state_size, hidden]`.
     OutGate,
     /// Output of the mixer, `[hidden, heads * head_dim]`.
     O,
@@ -28,10 +32,11 @@ pub enum Projection {
 
 impl Projection {
     /// All kinds, in the order in which layers hold them; [`ModelConfig::layer_projections`] says which a layer has.
-    pub const ALL: [Projection; 8] = [
+    pub const ALL: [Projection; 9] = [
         Projection::Q,
         Projection::K,
         Projection::V,
+        Projection::Qkv,
         Projection::OutGate,
         Projection::O,
         Projection::Gate,
@@ -56,6 +61,7 @@ impl Projection {
             Projection::Q => "q_proj",
             Projection::K => "k_proj",
             Projection::V => "v_proj",
+            Projection::Qkv => "qkv_proj",
             Projection::OutGate => "g_proj",
             Projection::O => "o_proj",
             Projection::Gate => "gate_proj",
@@ -72,6 +78,15 @@ impl Projection {
     /// The name within a layer of a Hugging Face checkpoint, without `.weight`: `self_attn.q_proj`, `ttt.q_proj`,
     /// `mlp.up_proj`.
     pub fn path(self, mixer: Mixer) -> String {
+        if mixer == Mixer::GatedDelta {
+            match self {
+                Projection::Qkv => return "linear_attn.in_proj_qkv".to_owned(),
+                Projection::OutGate => return "linear_attn.in_proj_z".to_owned(),
+                Projection::O => return "linear_attn.out_proj".to_owned(),
+                Projection::Q | Projection::K | Projection::V => {}
+                Projection::Gate | Projection::Up | Projection::Down => {}
+            }
+        }
         let block = if self.in_feed_forward() { "mlp" } else { block_name(mixer) };
         format!("{block}.{}", self.name())
     }
@@ -82,6 +97,7 @@ fn block_name(mixer: Mixer) -> &'static str {
     match mixer {
         Mixer::Attention => "self_attn",
         Mixer::TttLinear | Mixer::TttMlp => "ttt",
+        Mixer::GatedDelta => "linear_attn",
     }
 }
 
@@ -253,26 +269,31 @@ impl TttTensor {
 impl ModelConfig {
     /// The projections of layer `l`, in the order of [`Projection::ALL`].
     pub fn layer_projections(&self, l: usize) -> impl Iterator<Item = Projection> + use<> {
-        let attention = self.mixer(l) == Mixer::Attention;
-        let (share_qk, gate) = (self.ttt.share_qk && !attention, self.ttt.use_gate && !attention);
-        Projection::ALL.into_iter().filter(move |p| match p {
-            Projection::K => !share_qk,
-            Projection::OutGate => gate,
+        let (mixer, share_qk, gate) = (self.mixer(l), self.ttt.share_qk, self.ttt.use_gate);
+        Projection::ALL.into_iter().filter(move |p| match (p, mixer) {
+            (Projection::Qkv, _) => mixer == Mixer::GatedDelta,
+            (Projection::Q | Projection::K | Projection::V, Mixer::GatedDelta) => false,
+            (Projection::K, Mixer::TttLinear | Mixer::TttMlp) => !share_qk,
+            (Projection::OutGate, Mixer::Attention) => false,
+            (Projection::OutGate, Mixer::TttLinear | Mixer::TttMlp) => gate,
             _ => true,
         })
     }
 
     /// `[out, in]` of a projection of layer `l`.
     pub fn projection_shape(&self, l: usize, p: Projection) -> (usize, usize) {
-        let q = self.num_attention_heads * self.head_dim;
-        let kv = match self.mixer(l) {
-            Mixer::Attention => self.num_key_value_heads * self.head_dim,
-            Mixer::TttLinear | Mixer::TttMlp => q,
+        let width = self.num_attention_heads * self.head_dim;
+        let (q, kv) = match self.mixer(l) {
+            Mixer::Attention => (self.query_rows(), self.num_key_value_heads * self.head_dim),
+            Mixer::TttLinear | Mixer::TttMlp => (width, width),
+            Mixer::GatedDelta => return self.delta_projection_shape(p),
         };
         match p {
-            Projection::Q | Projection::OutGate => (q, self.hidden_size),
+            Projection::Q => (q, self.hidden_size),
+            Projection::OutGate => (width, self.hidden_size),
             Projection::K | Projection::V => (kv, self.hidden_size),
-            Projection::O => (self.hidden_size, q),
+            Projection::Qkv => (q + 2 * kv, self.hidden_size),
+            Projection::O => (self.hidden_size, width),
             Projection::Gate | Projection::Up => (self.intermediate_size, self.hidden_size),
             Projection::Down => (self.hidden_size, self.intermediate_size),
         }
@@ -281,7 +302,7 @@ impl ModelConfig {
     /// The norms of layer `l`.
     pub fn layer_norms(&self, l: usize) -> impl Iterator<Item = Norm> + use<> {
         let attention = self.mixer(l) == Mixer::Attention;
-        let conv = (self.ttt.pre_conv && self.mixer(l) != Mixer::Attention).then_some(Norm::PreConv(l));
+        let conv = (self.ttt.pre_conv && self.mixer(l).ttt_kind().is_some()).then_some(Norm::PreConv(l));
         let sub = self.sub_norms.then_some([Norm::AttnSub(l), Norm::FfnSub(l)]);
         let heads = self.has_head_norms(l).then_some([Norm::HeadQ(l), Norm::HeadK(l)]);
         let outputs = self.output_norms.then_some([Norm::MixerOut(l), Norm::FfnOut(l)]);

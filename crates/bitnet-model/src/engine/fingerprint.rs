@@ -87,6 +87,21 @@ impl Hash {
                 ActivationBits::EightByGroup => 0x6772_6f75_7038,
             });
         }
+        // What came later is hashed only where it is there, so that saved sessions of older kinds of models stay valid.
+        if c.has_delta() {
+            let o = &c.delta;
+            [o.conv_kernel, o.state_size, o.key_heads, o.value_heads].into_iter().for_each(|n| self.word(n as u64));
+        }
+        if c.gated_attention {
+            self.word(0x6A7E);
+        }
+        if let Some(width) = c.rotary_dim {
+            self.word(width as u64);
+        }
+        if let Some(fold) = &c.fold {
+            [fold.block as u64, u64::from(fold.head), u64::from(fold.embedding)].into_iter().for_each(|n| self.word(n));
+            fold.all_signs().for_each(|signs| self.bytes(bytemuck::cast_slice(signs)));
+        }
     }
 
     fn layer(&mut self, layer: &Layer, acc: &mut Vec<i32>) {
@@ -115,10 +130,13 @@ impl Hash {
         }
         let heads = match &layer.mixer {
             Mixer::Attention(m) => [m.q_norm.as_ref(), m.k_norm.as_ref()],
-            Mixer::Ttt(_) => [None, None],
+            Mixer::Ttt(_) | Mixer::Delta(_) => [None, None],
         };
         let outputs = [layer.mixer_out_norm.as_ref(), layer.ffn_out_norm.as_ref()];
         heads.into_iter().chain(outputs).flatten().for_each(|gain| self.floats(gain));
+        if let Mixer::Delta(mixer) = &layer.mixer {
+            mixer.rule.learnt().for_each(|values| self.floats(values));
+        }
         if let Mixer::Ttt(mixer) = &layer.mixer {
             mixer.learnt().for_each(|values| self.floats(values));
             // States of models with and without inner updates are not interchangeable.

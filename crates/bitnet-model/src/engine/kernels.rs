@@ -12,7 +12,8 @@ use crate::{ActivationBits, ModelConfig, ModelError, Projection, Table};
 
 /// Projections that share one kernel, in all layers.
 ///
-/// q, k and v (and the gate of a TTT layer) are computed in one pass, and so are gate and up, because they read the same activations.
+/// q, k and v (and the gate of a TTT layer, or of a layer of the gated delta rule) are computed in one pass, and so are gate and up,
+/// because they read the same activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProjectionGroup {
     /// Queries, keys and values, and the output gate of TTT layers.
@@ -54,7 +55,9 @@ impl ProjectionGroup {
     /// The group that a projection belongs to.
     pub fn of(projection: Projection) -> Self {
         match projection {
-            Projection::Q | Projection::K | Projection::V | Projection::OutGate => ProjectionGroup::Qkv,
+            Projection::Q | Projection::K | Projection::V | Projection::Qkv | Projection::OutGate => {
+                ProjectionGroup::Qkv
+            }
             Projection::O => ProjectionGroup::O,
             Projection::Gate | Projection::Up => ProjectionGroup::GateUp,
             Projection::Down => ProjectionGroup::Down,

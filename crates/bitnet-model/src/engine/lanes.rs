@@ -90,12 +90,17 @@ impl Inner {
                 let lane = &mut lanes[0];
                 self.step(&lane.team, &mut lane.scratch, inputs, out)
             }
-            [input] if input.tokens.len() >= PIECES_FROM && self.config.attention_layers() == 0 => {
+            [input] if input.tokens.len() >= PIECES_FROM && self.only_learns() => {
                 self.in_pieces(team, lanes, input, out)
             }
             [_] => self.step(team, scratch, inputs, out),
             inputs => self.by_text(team, lanes, inputs, out),
         }
+    }
+
+    /// Whether all layers are test-time-training layers.
+    fn only_learns(&self) -> bool {
+        self.config.attention_layers() == 0 && !self.config.has_delta()
     }
 
     /// Whether attention to the text so far, if there is any, is not worth sharing.

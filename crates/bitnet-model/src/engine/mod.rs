@@ -10,7 +10,9 @@
 
 mod attention;
 mod cache;
+mod delta;
 mod fingerprint;
+mod fold;
 mod head;
 mod kernels;
 mod lanes;
@@ -37,6 +39,8 @@ pub use step::{LogitsWanted, StepInput};
 
 use crate::weights::ModelWeights;
 use crate::{ActivationBits, InputForm, ModelConfig, ModelError, Projection};
+use delta::DeltaMixer;
+use fold::FoldSigns;
 use kernels::{KernelOverrides, Kernels};
 use lanes::Lane;
 use linear::Linear;
@@ -44,7 +48,7 @@ use quantized::Quantized;
 use scratch::{MAX_ROWS, Scratch};
 use table::EngineTable;
 use ttt::TttMixer;
-use ttt_layer::RowWise;
+use ttt_layer::{GatedDelta, RowWise};
 
 /// How an [`Engine`] computes.
 #[derive(Clone, Debug)]
@@ -157,6 +161,8 @@ struct Inner {
     plane: Option<CoarsePlane>,
     /// What the head reads, if it is ternary.
     head_form: Option<InputForm>,
+    /// Signed Hadamard transforms of a folded model.
+    fold: Option<FoldSigns>,
     layers: Vec<Layer>,
     final_norm: Vec<f32>,
     isa: Isa,
@@ -191,6 +197,7 @@ struct Layer {
 enum Mixer {
     Attention(Box<AttentionMixer>),
     Ttt(Box<TttMixer>),
+    Delta(Box<DeltaMixer>),
 }
 
 /// The projections of attention.
@@ -249,15 +256,18 @@ impl Engine {
             let before = || weights.layers[..l].iter();
             let layer = || -> Result<Layer, ModelError> {
                 let slot = before().filter(|l| l.ttt.is_some()).count();
-                let mixer = match TttMixer::new(w, ops, slot, options.inner_updates, linear)? {
-                    Some(ttt) => Mixer::Ttt(Box::new(ttt)),
-                    None => Mixer::Attention(Box::new(AttentionMixer {
+                let ttt = TttMixer::new(w, ops, slot, options.inner_updates, linear)?;
+                let slot = before().filter(|l| l.delta.is_some()).count();
+                let mixer = match (ttt, DeltaMixer::new(w, ops, slot, linear)?) {
+                    (Some(ttt), _) => Mixer::Ttt(Box::new(ttt)),
+                    (None, Some(delta)) => Mixer::Delta(Box::new(delta)),
+                    (None, None) => Mixer::Attention(Box::new(AttentionMixer {
                         q: linear(Projection::Q)?,
                         k: linear(Projection::K)?,
                         v: linear(Projection::V)?,
                         q_norm: w.head_q_norm.clone(),
                         k_norm: w.head_k_norm.clone(),
-                        slot: before().filter(|l| l.ttt.is_none()).count(),
+                        slot: before().filter(|l| l.ttt.is_none() && l.delta.is_none()).count(),
                     })),
                 };
                 Ok(Layer {
@@ -302,6 +312,7 @@ impl Engine {
                 head,
                 plane,
                 head_form,
+                fold: FoldSigns::of(&config),
                 layers,
                 final_norm: weights.final_norm.clone(),
                 isa,
@@ -385,6 +396,11 @@ impl Engine {
         self.inner.ttt_layers()
     }
 
+    /// The layers of the gated delta rule, in their order.
+    fn delta_layers(&self) -> impl Iterator<Item = &GatedDelta> {
+        self.inner.delta_layers()
+    }
+
     /// Tokens of one text that are best read in one step: enough that all threads have their share.
     pub(crate) fn tokens_at_once(&self) -> usize {
         if self.inner.in_lanes { 4 * MAX_ROWS } else { MAX_ROWS }
@@ -400,8 +416,16 @@ impl Inner {
     /// The test-time-training layers, in their order.
     fn ttt_layers(&self) -> impl Iterator<Item = &RowWise> {
         self.layers.iter().filter_map(|l| match &l.mixer {
-            Mixer::Attention(_) => None,
+            Mixer::Attention(_) | Mixer::Delta(_) => None,
             Mixer::Ttt(mixer) => Some(&mixer.rows),
+        })
+    }
+
+    /// The layers of the gated delta rule, in their order.
+    fn delta_layers(&self) -> impl Iterator<Item = &GatedDelta> {
+        self.layers.iter().filter_map(|l| match &l.mixer {
+            Mixer::Attention(_) | Mixer::Ttt(_) => None,
+            Mixer::Delta(mixer) => Some(&mixer.rule),
         })
     }
 
@@ -413,11 +437,13 @@ impl Inner {
 
 impl Layer {
     fn linears(&self) -> impl Iterator<Item = &Linear> {
-        let (attention, ttt) = match &self.mixer {
-            Mixer::Attention(m) => (Some([&m.q, &m.k, &m.v]), None),
-            Mixer::Ttt(m) => (None, Some(m.linears())),
+        let (attention, ttt, delta) = match &self.mixer {
+            Mixer::Attention(m) => (Some([&m.q, &m.k, &m.v]), None, None),
+            Mixer::Ttt(m) => (None, Some(m.linears()), None),
+            Mixer::Delta(m) => (None, None, Some(m.linears())),
         };
         let mixer = attention.into_iter().flatten().chain(ttt.into_iter().flatten());
+        let mixer = mixer.chain(delta.into_iter().flatten());
         mixer.chain([&self.o, &self.gate, &self.up, &self.down])
     }
 }

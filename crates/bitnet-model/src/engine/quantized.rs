@@ -10,8 +10,9 @@ use ternary_kernels::{
     KernelError, PackedRows, ROW_ALIGN, Team,
 };
 
+use super::fold::{RowForm, sign};
 use super::step::INLINE_PARTS;
-use crate::config::{ActivationBits, InputForm, InputForms};
+use crate::config::{ActivationBits, InputForms};
 
 /// Rows of codes of 16, of 8 or of 4 bits, whichever were written last.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ impl Quantized {
     pub(super) fn fill<E: Send>(
         &mut self,
         team: &Team,
-        form: InputForm,
+        RowForm { form, signs }: RowForm<'_>,
         n: usize,
         width: usize,
         chunks: impl Iterator<Item = E>,
@@ -143,7 +144,7 @@ impl Quantized {
         team.run_parts(&mut parts, |p, Part { rows, own, rotated, bad }| {
             let mut one = |i: usize, codes: Codes<'_>| {
                 let at = p * chunk + i;
-                let row = Row { codes, rotated, hadamard: form.hadamard };
+                let row = Row { codes, rotated, hadamard: form.hadamard, signs };
                 if f(own, at, row).is_err() && bad.is_none() {
                     *bad = Some(at);
                 }
@@ -194,11 +195,29 @@ pub(super) struct Row<'a> {
     codes: Codes<'a>,
     rotated: &'a mut [f32],
     hadamard: Option<usize>,
+    signs: Option<&'a [f32]>,
 }
 
 impl Row<'_> {
     /// Normalises (where a gain is given), transforms (where the form says so) and quantises `x`.
     pub(super) fn quantize(self, ops: Ops, x: &[f32], norm: Option<(&Vec<f32>, f32)>) -> Result<(), KernelError> {
+        if let Some(signs) = self.signs {
+            let turned = &mut self.rotated[..x.len()];
+            match norm {
+                Some((gain, eps)) => ops.rms_norm(x, gain, eps, turned),
+                None => turned.copy_from_slice(x),
+            }
+            sign(signs, turned);
+            if let Some(block) = self.hadamard {
+                ops.hadamard(turned, block)?;
+            }
+            return match self.codes {
+                Codes::Int8(row) => ops.quantize_int8(turned, row),
+                Codes::Int4(row) => ops.quantize_int4(turned, row),
+                Codes::Int16(row) => ops.quantize_int16(turned, row),
+                Codes::Int8Groups(row) => ops.quantize_int8_groups(turned, row),
+            };
+        }
         let prepare = Prepare { norm: norm.map(|(gain, eps)| (&gain[..], eps)), hadamard: self.hadamard };
         match self.codes {
             Codes::Int8(row) => ops.prepare_int8(x, prepare, self.rotated, row),

@@ -4,6 +4,8 @@ use ternary_kernels::ops::{AttendScratch, RopeTable};
 use ternary_kernels::{AlignedBuf, Int8Batch};
 
 use super::attention::{self, AttentionScratch, Plan};
+use super::delta::DeltaScratch;
+use super::fold;
 use super::head::BestScratch;
 use super::quantized::Quantized;
 use super::ttt::TttScratch;
@@ -46,7 +48,7 @@ pub(super) struct Scratch {
     group_len: usize,
     /// Residual stream, `[n, hidden]`.
     pub(super) x: AlignedBuf<f32>,
-    /// Queries, `[n, heads * head_dim]`.
+    /// Queries, `[n, heads * head_dim]`; behind them in each row the gates of the output, where attention has some.
     pub(super) q: AlignedBuf<f32>,
     /// Output of the mixer, `[n, heads * head_dim]`; that of attention in an order of its own, see
     /// [`super::attention::gather_row`].
@@ -79,6 +81,8 @@ pub(super) struct Scratch {
     pub(super) plan: Plan,
     /// Of test-time-training layers, if the model has any.
     pub(super) ttt: Option<TttScratch>,
+    /// Of layers of the gated delta rule, if the model has any.
+    pub(super) delta: Option<DeltaScratch>,
     /// What has to be put back into states of test-time-training layers if a step of several texts fails.
     pub(super) undo: Vec<f32>,
 }
@@ -123,6 +127,7 @@ impl Scratch {
             attention: Vec::new(),
             plan: Plan::default(),
             ttt: TttScratch::new(c, threads),
+            delta: DeltaScratch::new(c, threads),
             undo: Vec::new(),
         }
     }
@@ -135,7 +140,7 @@ impl Scratch {
             let floats = t.gate.len() + t.up.len() + t.row.len();
             4 * (t.product.acc.len() + floats) + t.product.widened.view().codes().len()
         });
-        of_rows + of_threads.sum::<usize>()
+        of_rows + of_threads.sum::<usize>() + self.delta.as_ref().map_or(0, DeltaScratch::byte_len)
     }
 
     /// Makes room for `n` tokens.
@@ -156,7 +161,7 @@ impl Scratch {
         let q = c.num_attention_heads * c.head_dim;
         let kv = if c.has_ttt() { q } else { c.num_key_value_heads * c.head_dim };
         self.x = AlignedBuf::zeroed(n * c.hidden_size);
-        self.q = AlignedBuf::zeroed(n * q);
+        self.q = AlignedBuf::zeroed(n * c.query_rows());
         self.attn = AlignedBuf::zeroed(n * q);
         self.k = AlignedBuf::zeroed(n * kv);
         self.v = AlignedBuf::zeroed(n * kv);
@@ -173,6 +178,9 @@ impl Scratch {
         }
         if let Some(ttt) = &mut self.ttt {
             ttt.reserve(c, n);
+        }
+        if let Some(delta) = &mut self.delta {
+            delta.reserve(c, n);
         }
         self.rows = n;
     }
@@ -191,8 +199,9 @@ fn row_len(c: &ModelConfig) -> usize {
 
 /// Room for the inputs of `n` tokens; threads, and activations of a group.
 fn inputs(c: &ModelConfig, n: usize, threads: (usize, usize)) -> Vec<Quantized> {
-    let widest = c.hidden_size.max(c.intermediate_size).max(c.num_attention_heads * c.head_dim);
+    let widest = c.input_widths().into_iter().fold(c.num_attention_heads * c.head_dim, usize::max);
     let more = if c.projection_norms { 2 } else { 0 };
     let widths = std::iter::once(widest).chain(std::iter::repeat_n(c.hidden_size, more));
-    widths.map(|k| Quantized::with_capacity(n, if n == 0 { 0 } else { k }, &c.inputs, threads)).collect()
+    let forms = fold::forms(c);
+    widths.map(|k| Quantized::with_capacity(n, if n == 0 { 0 } else { k }, &forms, threads)).collect()
 }

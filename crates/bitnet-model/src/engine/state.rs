@@ -1,16 +1,17 @@
 //! What the engine keeps of one text: keys and values of the layers that are attention, inner models of the
-//! test-time-training layers, and the residual row that the head reads.
+//! test-time-training layers, matrices of the layers of the gated delta rule, and the residual row that the head reads.
 
-use ttt_layer::TttState;
+use ttt_layer::{DeltaState, TttState};
 
 use super::cache::KvCache;
 use super::{Engine, KvType};
 use crate::ModelError;
+use crate::snapshots::Snapshot;
 
 /// The state of one text in all layers.
 ///
-/// Layers of attention keep keys and values, which grow with the text up to the context. Test-time-training layers keep
-/// a state of constant size, which cannot be taken back to an earlier token. A clone is a fork: both go on by themselves, and share
+/// Layers of attention keep keys and values, which grow with the text up to the context. Test-time-training layers and layers of the
+/// gated delta rule keep a state of constant size, which cannot be taken back to an earlier token. A clone is a fork: both go on by themselves, and share
 /// the keys and values of what they have in common, in pages that are copied only when one of them writes there.
 #[derive(Clone, Debug)]
 pub struct SequenceState {
@@ -18,11 +19,13 @@ pub struct SequenceState {
     pub(super) kv: KvCache,
     /// In the order of the layers.
     pub(super) ttt: Vec<TttState>,
+    /// In the order of the layers.
+    pub(super) delta: Vec<DeltaState>,
     /// Residual stream behind the last layer after the last token, `[hidden]`; what the head reads.
     last: Vec<f32>,
     /// Whether `last` belongs to the last token.
     has_last: bool,
-    /// Whether a step was broken off that had begun to change `ttt`.
+    /// Whether a step was broken off that had begun to change `ttt` or `delta`.
     lost: bool,
 }
 
@@ -32,6 +35,7 @@ impl SequenceState {
         Self {
             kv: KvCache::new(engine.config(), kv, limit),
             ttt: engine.ttt_layers().map(TttState::new).collect(),
+            delta: engine.delta_layers().map(DeltaState::new).collect(),
             last: vec![0.0; engine.config().hidden_size],
             has_last: false,
             lost: false,
@@ -70,17 +74,25 @@ impl SequenceState {
     }
     /// Bytes that a fork takes when it begins to write: a page of each layer of attention, and the states of the others.
     pub(crate) fn fork_bytes(&self) -> usize {
-        self.kv.writable_bytes() + self.ttt_bytes()
+        self.kv.writable_bytes() + self.state_bytes()
     }
-    /// Bytes of the states of test-time-training layers: the same after every token.
+    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule: the same after every token.
+    pub fn state_bytes(&self) -> usize {
+        self.ttt_bytes() + self.delta.iter().map(DeltaState::bytes).sum::<usize>()
+    }
+    /// The states of the layers of the gated delta rule, in their order.
+    pub fn delta_states(&self) -> &[DeltaState] {
+        &self.delta
+    }
+    /// Those of test-time-training layers alone.
     pub fn ttt_bytes(&self) -> usize {
         self.ttt.iter().map(TttState::bytes).sum()
     }
 
-    /// Whether it can be taken back to any earlier token: not where a layer is a test-time-training layer, which can only
-    /// begin anew.
+    /// Whether it can be taken back to any earlier token: not where a layer is a test-time-training layer or one of the gated delta
+    /// rule, which can only begin anew.
     pub fn can_rewind(&self) -> bool {
-        self.ttt.is_empty()
+        self.ttt.is_empty() && self.delta.is_empty()
     }
 
     /// Forgets all tokens from position `len` on. Nothing happens if there are fewer.
@@ -97,6 +109,7 @@ impl SequenceState {
         } else if !self.can_rewind() {
             let engine = self.engine.clone();
             self.ttt.iter_mut().zip(engine.ttt_layers()).for_each(|(state, layer)| state.reset(layer));
+            self.delta.iter_mut().for_each(DeltaState::reset);
             self.lost = false;
         }
         if len < self.len() {
@@ -106,18 +119,22 @@ impl SequenceState {
         Ok(())
     }
 
-    /// Tokens of a mini-batch of the test-time-training layers, of the longest where they differ; 0 without such layers.
+    /// Tokens of a mini-batch of the test-time-training layers, of the longest where they differ; for layers of the gated delta rule,
+    /// which have none, as many as are usual there; 0 without such layers.
     pub(crate) fn mini_batch(&self) -> usize {
-        self.ttt.iter().map(|state| state.config().mini_batch_size).max().unwrap_or(0)
+        const USUAL: usize = 16;
+        let delta = if self.delta.is_empty() { 0 } else { USUAL };
+        self.ttt.iter().map(|state| state.config().mini_batch_size).max().unwrap_or(delta)
     }
-    /// The states of the test-time-training layers, in their order.
-    pub(crate) fn ttt_states(&self) -> &[TttState] {
-        &self.ttt
+    /// A copy of what cannot be taken back.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { len: self.len(), ttt: self.ttt.clone(), delta: self.delta.clone() }
     }
-    /// Takes the state back to `len` tokens, of which these were the states of the test-time-training layers.
-    pub(crate) fn go_back(&mut self, len: usize, states: &[TttState]) {
-        self.ttt.clone_from_slice(states);
-        self.kv.truncate(len);
+    /// Takes the state back to where it was copied.
+    pub(crate) fn go_back(&mut self, to: &Snapshot) {
+        self.ttt.clone_from_slice(&to.ttt);
+        self.delta.clone_from_slice(&to.delta);
+        self.kv.truncate(to.len);
         (self.has_last, self.lost) = (false, false);
     }
 
@@ -131,15 +148,19 @@ impl SequenceState {
         for layer in engine.ttt_layers() {
             bytes = bytes.checked_add(layer.config().saved_state_bytes().ok()?)?;
         }
+        for layer in engine.delta_layers() {
+            bytes = bytes.checked_add(layer.config().saved_state_bytes().ok()?)?;
+        }
         Some(bytes)
     }
 
-    /// Appends the residual row if it is known, keys and values, states of test-time-training layers.
+    /// Appends the residual row if it is known, keys and values, states of test-time-training layers, of layers of the gated delta rule.
     pub(crate) fn save_into(&self, bytes: &mut Vec<u8>) {
         self.last().into_iter().flatten().for_each(|v| bytes.extend(v.to_le_bytes()));
         self.kv.save_into(bytes);
         let model = self.engine.fingerprint();
         self.ttt.iter().for_each(|state| bytes.extend(state.save(model)));
+        self.delta.iter().for_each(|state| bytes.extend(state.save(model)));
     }
 
     /// The reverse of [`SequenceState::save_into`], for an empty state; `bytes` have the length of
@@ -156,6 +177,14 @@ impl SequenceState {
         for (state, layer) in self.ttt.iter_mut().zip(engine.ttt_layers()) {
             let (saved, behind) = rest.split_at(layer.config().saved_state_bytes()?.min(rest.len()));
             *state = TttState::restore(layer, engine.fingerprint(), saved)?;
+            if state.position() != tokens as u64 {
+                return Err(ModelError::SavedSequence(ttt_layer::StateDamage::Checksum));
+            }
+            rest = behind;
+        }
+        for (state, layer) in self.delta.iter_mut().zip(engine.delta_layers()) {
+            let (saved, behind) = rest.split_at(layer.config().saved_state_bytes()?.min(rest.len()));
+            *state = DeltaState::restore(layer, engine.fingerprint(), saved)?;
             if state.position() != tokens as u64 {
                 return Err(ModelError::SavedSequence(ttt_layer::StateDamage::Checksum));
             }
@@ -183,6 +212,7 @@ impl SequenceState {
     pub(super) fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
         if !self.can_rewind() {
             self.ttt.iter().for_each(|state| state.remember(tokens, undo));
+            self.delta.iter().for_each(|state| state.remember(undo));
             undo.extend_from_slice(&self.last);
         }
     }
@@ -198,6 +228,9 @@ impl SequenceState {
             for state in &mut self.ttt {
                 rest = state.take_back(len as u64, tokens, rest);
             }
+            for state in &mut self.delta {
+                rest = state.take_back(len as u64, rest);
+            }
             let (last, behind) = rest.split_at(self.last.len());
             self.last.copy_from_slice(last);
             (self.has_last, self.lost, rest) = (len > 0, false, behind);
@@ -209,6 +242,7 @@ impl SequenceState {
     pub(super) fn advance(&mut self, n: usize, last: &[f32]) {
         self.kv.advance(n);
         self.ttt.iter_mut().for_each(|state| state.advance(n));
+        self.delta.iter_mut().for_each(|state| state.advance(n));
         self.last.copy_from_slice(last);
         self.has_last = true;
     }

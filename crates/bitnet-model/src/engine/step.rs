@@ -6,12 +6,13 @@ use ternary_kernels::team::Columns;
 use ternary_kernels::{ColsMut, Team};
 
 use super::attention::{self, Segment};
+use super::fold::RowForm;
 use super::linear::{Linear, add_projection, project};
 use super::quantized::Quantized;
 use super::scratch::{MAX_ROWS, Scratch, ThreadScratch, adds_plainly};
 use super::ttt::Texts;
 use super::{AttentionMixer, Engine, HeadRequest, Inner, Layer, Mixer, SequenceState, StepOutput, Workspace, head};
-use crate::{Activation, InputForm, ModelConfig, ModelError};
+use crate::{Activation, InputForm, ModelError};
 
 /// Which positions of a [`StepInput`] the logits are computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,6 +263,9 @@ impl Inner {
         let scale = self.config.embedding_scale;
         for (&token, x) in tokens.iter().zip(x.chunks_exact_mut(self.config.hidden_size)) {
             self.embedding.row_into(token as usize, x);
+            if let Some(fold) = self.fold.as_ref().filter(|fold| fold.embedding) {
+                fold.turn_back(self.ops, x);
+            }
             if scale != 1.0 {
                 self.ops.scale(scale, x);
             }
@@ -280,6 +284,7 @@ impl Inner {
             match &layer.mixer {
                 Mixer::Attention(mixer) => self.attention_block(team, s, layer, mixer, texts.segments(), n)?,
                 Mixer::Ttt(mixer) => self.ttt_block(team, s, layer, mixer, texts, n)?,
+                Mixer::Delta(mixer) => self.delta_block(team, s, layer, mixer, texts.segments(), n)?,
             }
             self.feed_forward_block(team, s, layer, n)?;
         }
@@ -304,7 +309,7 @@ impl Inner {
         project(ops, team, products.collect(), n, threads);
         attention::run(c, ops, team, s, mixer, segments);
         let norm = layer.attn_sub_norm.as_ref().or(layer.o.norm.as_ref()).map(|g| (g, c.rms_norm_eps));
-        quantize_attention(c, ops, team, s, n, norm).map_err(|row| ("the output of attention", row))?;
+        self.quantize_attention(team, s, n, norm).map_err(|row| ("the output of attention", row))?;
         self.add_branch(team, s, &layer.o, layer.mixer_out_norm.as_ref(), n);
         Ok(())
     }
@@ -324,7 +329,8 @@ impl Inner {
             gated(ops, c.hidden_act, layer, rows, x, scratch, u);
         });
         let norm = layer.ffn_sub_norm.as_ref().or(layer.down.norm.as_ref()).map(|g| (g, c.rms_norm_eps));
-        quantize_rows(ops, team, &s.u[..n * c.intermediate_size], n, norm, c.inputs.down, &mut s.quantized[0])
+        let form = self.row_form(c.inputs.down, c.intermediate_size);
+        quantize_rows(ops, team, &s.u[..n * c.intermediate_size], n, norm, form, &mut s.quantized[0])
             .map_err(|row| ("the output of the feed-forward activation", row))?;
         self.add_branch(team, s, &layer.down, layer.ffn_out_norm.as_ref(), n);
         Ok(())
@@ -343,6 +349,7 @@ impl Inner {
     ) -> Result<(), usize> {
         let (c, ops) = (&self.config, self.ops);
         let (hidden, eps) = (c.hidden_size, c.rms_norm_eps);
+        let form = self.row_form(form, hidden);
         let Scratch { x, quantized, threads, .. } = s;
         let x = &x[..n * hidden];
         if !c.projection_norms {
@@ -357,6 +364,37 @@ impl Inner {
             })?;
         }
         Ok(())
+    }
+
+    /// As [`quantize_rows`], for the result of attention, after its gate where it has one.
+    fn quantize_attention(
+        &self,
+        team: &Team,
+        s: &mut Scratch,
+        n: usize,
+        norm: Option<(&Vec<f32>, f32)>,
+    ) -> Result<(), usize> {
+        let (c, ops) = (&self.config, self.ops);
+        let Scratch { q, attn, plan, quantized, threads, .. } = s;
+        let (width, stride) = (c.num_attention_heads * c.head_dim, c.query_rows());
+        let chunk = n.div_ceil(team.threads());
+        let form = self.row_form(c.inputs.output, width);
+        let own = threads.iter_mut().zip(q[..n * stride].chunks_mut(chunk * stride));
+        quantized[0].fill(team, form, n, width, own, |(scratch, queries), i, row| {
+            let out = &mut scratch.row[..width];
+            attention::gather_row(c, plan, attn, i, out);
+            if c.gated_attention {
+                let gate = &mut queries[i % chunk * stride + width..][..width];
+                ops.sigmoid_in_place(1.0, gate);
+                out.iter_mut().zip(gate).for_each(|(out, gate)| *out *= *gate);
+            }
+            row.quantize(ops, out, norm)
+        })
+    }
+
+    /// How rows of `width` elements become codes in `form`, for the projections of the layers.
+    pub(super) fn row_form(&self, form: InputForm, width: usize) -> RowForm<'_> {
+        self.fold.as_ref().map_or_else(|| form.into(), |fold| fold.row(form, width))
     }
 
     /// Adds the projection `w` of the quantised rows to the residual stream: as it is, or normalised with `gain`, where there is
@@ -408,30 +446,12 @@ fn quantize_rows(
     x: &[f32],
     n: usize,
     norm: Option<(&Vec<f32>, f32)>,
-    form: InputForm,
+    form: RowForm<'_>,
     out: &mut Quantized,
 ) -> Result<(), usize> {
     let width = x.len() / n;
     out.fill(team, form, n, width, std::iter::repeat(()), |(), i, row| {
         row.quantize(ops, &x[i * width..(i + 1) * width], norm)
-    })
-}
-
-/// Like [`quantize_rows`], for the result of attention.
-fn quantize_attention(
-    c: &ModelConfig,
-    ops: Ops,
-    team: &Team,
-    s: &mut Scratch,
-    n: usize,
-    norm: Option<(&Vec<f32>, f32)>,
-) -> Result<(), usize> {
-    let Scratch { attn, plan, quantized, threads, .. } = s;
-    let width = c.num_attention_heads * c.head_dim;
-    quantized[0].fill(team, c.inputs.output, n, width, threads.iter_mut(), |scratch, i, row| {
-        let out = &mut scratch.row[..width];
-        attention::gather_row(c, plan, attn, i, out);
-        row.quantize(ops, out, norm)
     })
 }
 

@@ -89,7 +89,7 @@ impl TttScratch {
     /// Empty buffers; `None` for a model without such layers.
     pub(super) fn new(c: &ModelConfig, threads: usize) -> Option<Self> {
         // The buffers of TTT-MLP serve both kinds.
-        let layers = || (0..c.num_hidden_layers).filter(|l| c.mixer(*l) != Mixer::Attention);
+        let layers = || (0..c.num_hidden_layers).filter(|l| c.mixer(*l).ttt_kind().is_some());
         let largest = layers().find(|l| c.mixer(*l) == Mixer::TttMlp).or(layers().next())?;
         let layer = c.ttt_layer(largest)?;
         let empty = AlignedBuf::zeroed(0);
@@ -167,7 +167,7 @@ impl Inner {
         let chunk = n.div_ceil(team.threads());
         let rows = x.chunks(chunk * hidden).zip(t.x[..n * hidden].chunks_mut(chunk * hidden));
         quantized
-            .fill(team, c.inputs.mixer, n, hidden, rows, |(x, normed), i, row| {
+            .fill(team, self.row_form(c.inputs.mixer, hidden), n, hidden, rows, |(x, normed), i, row| {
                 let at = i % chunk * hidden..(i % chunk + 1) * hidden;
                 ops.rms_norm(&x[at.clone()], &layer.input_norm, c.rms_norm_eps, &mut normed[at.clone()]);
                 row.quantize(ops, &normed[at], None)
@@ -224,7 +224,7 @@ impl Inner {
         let sub_norm = layer.attn_sub_norm.as_ref().map(|g| (g, c.rms_norm_eps));
         let rows = attn[..n * width].chunks_mut(chunk * width).zip(&mut t.threads);
         quantized
-            .fill(team, c.inputs.output, n, width, rows, |(rows, scratch), i, row| {
+            .fill(team, self.row_form(c.inputs.output, width), n, width, rows, |(rows, scratch), i, row| {
                 let out = &mut rows[i % chunk * width..(i % chunk + 1) * width];
                 mixer.rows.finish(gate, i, out, scratch);
                 row.quantize(ops, out, sub_norm)

@@ -44,7 +44,7 @@ impl WeightSource for CandleModel {
             (Projection::K, TokenMixer::Attention(a)) => Some(&a.k_proj),
             (Projection::V, TokenMixer::Attention(a)) => Some(&a.v_proj),
             (Projection::O, TokenMixer::Attention(a)) => Some(&a.o_proj),
-            (Projection::OutGate, TokenMixer::Attention(_)) => None,
+            (Projection::OutGate | Projection::Qkv, TokenMixer::Attention(_)) => None,
         };
         let missing = || ModelError::TensorSize {
             tensor: format!("{}, which this layer does not have", self.config.projection_name(layer, which)),

@@ -143,7 +143,7 @@ impl TttBlock {
             Projection::V => Some(&p.v),
             Projection::OutGate => p.gate.as_ref(),
             Projection::O => Some(&p.o),
-            Projection::Gate | Projection::Up | Projection::Down => None,
+            Projection::Qkv | Projection::Gate | Projection::Up | Projection::Down => None,
         };
         found.map(|l| &l.linear)
     }

@@ -2,7 +2,7 @@
 
 use ternary_kernels::TernaryMatrix;
 
-use super::{TttWeights, WeightSource, checked};
+use super::{DeltaWeights, TttWeights, WeightSource, checked};
 use crate::ModelError;
 use crate::config::{ModelConfig, Norm, Projection};
 
@@ -34,8 +34,10 @@ pub struct LayerWeights {
     pub ffn_sub_norm: Option<Vec<f32>>,
     /// Gain of the norm of what the feed-forward block adds to the residual stream, if the model has such norms.
     pub ffn_out_norm: Option<Vec<f32>>,
-    /// What a test-time-training layer learns in full precision; `None` where the mixer is attention.
+    /// What a test-time-training layer learns in full precision; `None` where the mixer is another.
     pub ttt: Option<Box<TttWeights>>,
+    /// What a layer of the gated delta rule learns in full precision; `None` where the mixer is another.
+    pub delta: Option<Box<DeltaWeights>>,
 }
 
 impl LayerWeights {
@@ -70,6 +72,10 @@ impl LayerWeights {
             Some(c) => Some(Box::new(TttWeights::collect(layer, c, |t| source.ttt_tensor(layer, t))?)),
             None => None,
         };
+        let delta = match config.delta_layer(layer) {
+            Some(c) => Some(Box::new(DeltaWeights::collect(layer, c, |t| source.delta_tensor(layer, t))?)),
+            None => None,
+        };
         Ok(Self {
             pre_conv_norm: optional(Norm::PreConv(layer))?,
             input_norm: norm(Norm::Input(layer))?,
@@ -84,6 +90,7 @@ impl LayerWeights {
             ffn_sub_norm: optional(Norm::FfnSub(layer))?,
             ffn_out_norm: optional(Norm::FfnOut(layer))?,
             ttt,
+            delta,
         })
     }
 

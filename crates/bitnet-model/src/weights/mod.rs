@@ -4,12 +4,14 @@ use half::{bf16, f16};
 use ternary_kernels::{AlignedBuf, Levels, ScalePlace, Scales, SharedBytes, TernaryMatrix};
 
 use crate::ModelError;
-use crate::config::{ActivationBits, ModelConfig, Norm, Projection, TttTensor};
+use crate::config::{ActivationBits, DeltaTensor, ModelConfig, Norm, Projection, TttTensor};
 
+mod delta;
 mod layer;
 mod table;
 mod ttt;
 
+pub use delta::DeltaWeights;
 pub use layer::LayerWeights;
 pub use table::Table;
 pub use ttt::TttWeights;
@@ -17,7 +19,8 @@ pub use ttt::TttWeights;
 /// Where weights come from: a file, a test, a trainer.
 ///
 /// The source speaks the model's own conventions: rotary embedding in half-rotation order (rows of q and k
-/// un-permuted), separate projections, scales that multiply.
+/// un-permuted), separate projections, value heads of the gated delta rule in groups (those that read key head 0 first), queries of gated
+/// attention before its gates, scales that multiply.
 pub trait WeightSource {
     /// What the source's own methods fail with.
     type Error: From<ModelError>;
@@ -53,6 +56,16 @@ pub trait WeightSource {
     /// If the source has no such tensor.
     fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, Self::Error> {
         let tensor = self.config().ttt_tensor_name(layer, which);
+        Err(ModelError::TensorSize { tensor, expected: 1, got: 0 }.into())
+    }
+
+    /// A full-precision tensor of layer `layer` of the gated delta rule, row-major, with value heads in groups; called only for those that
+    /// [`ModelConfig::layer_delta_tensors`] names. A source whose models have no such layers need not have it.
+    ///
+    /// # Errors
+    /// If the source has no such tensor.
+    fn delta_tensor(&self, layer: usize, which: DeltaTensor) -> Result<Vec<f32>, Self::Error> {
+        let tensor = self.config().delta_tensor_name(layer, which);
         Err(ModelError::TensorSize { tensor, expected: 1, got: 0 }.into())
     }
 

@@ -14,6 +14,7 @@ mod llama;
 mod minicpm;
 mod qwen2;
 mod qwen3;
+pub(crate) mod qwen35;
 
 use bitnet_model::{Activation, Architecture, ModelConfig, Norm};
 
@@ -86,6 +87,7 @@ pub(crate) fn rules(a: Architecture) -> &'static Rules {
         Architecture::Qwen2 => &qwen2::RULES,
         Architecture::Qwen3 => &qwen3::RULES,
         Architecture::HunYuanDense => &hunyuan::RULES,
+        Architecture::Qwen35 => &qwen35::RULES,
         Architecture::Gemma3 => &gemma3::RULES,
         Architecture::MiniCpm => &minicpm::RULES,
     }
@@ -104,9 +106,9 @@ pub(crate) fn has_bitnet_type_ids(name: &str) -> bool {
 /// Families whose ternary models exist and are not computed: names in both containers, and what is missing.
 const REFUSED: [(&[&str], &str); 3] = [
     (
-        &["qwen35", "qwen35moe", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3next", "qwen3_next"],
-        "its layers of gated DeltaNet and its gated attention are not implemented; take a model of architecture qwen3 \
-         (Ternary-Bonsai 1.7B, 4B, 8B), or another program for this one",
+        &["qwen35moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3next", "qwen3_next"],
+        "mixtures of experts beside layers of the gated delta rule are not implemented; take a dense model of architecture \
+         qwen35 or qwen3",
     ),
     (
         &["qwen3moe", "qwen3_moe", "qwen2moe", "qwen2_moe", "hunyuan-moe", "hunyuan_v1_moe", "hunyuan_vl", "minicpm3"],
@@ -140,12 +142,12 @@ mod tests {
 
     #[test]
     fn names_that_are_refused_are_told_what_is_missing() {
-        for (name, word) in [("qwen35", "DeltaNet"), ("hunyuan-moe", "dense"), ("gpt2", "bitnet-b1.58")] {
+        for (name, word) in [("qwen35moe", "experts"), ("hunyuan-moe", "dense"), ("gpt2", "bitnet-b1.58")] {
             let error = unknown("general.architecture", name).to_string();
             assert!(error.contains(name) && error.contains(word), "{error}");
             assert_eq!(Architecture::from_gguf(name), None);
         }
-        for (name, word) in [("qwen3_5_text", "DeltaNet"), ("hunyuan_v1_moe", "dense"), ("gpt2", "gemma3_text")] {
+        for (name, word) in [("qwen3_next", "experts"), ("hunyuan_v1_moe", "dense"), ("gpt2", "gemma3_text")] {
             let error = unknown("model_type", name).to_string();
             assert!(error.contains(name) && error.contains(word), "{error}");
             assert_eq!(Architecture::from_json(name, []), None);

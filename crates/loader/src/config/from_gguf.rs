@@ -4,9 +4,9 @@ use bitnet_model::config_json::{named_activation, named_mixers};
 use bitnet_model::{Activation, Architecture, ModelConfig, Pooling};
 
 use super::{DensePolicy, Reading, ScaleMeaning, TensorFacts, to_f32, to_token, to_usize, unsupported};
-use super::{bit_ttt, inputs, neutral, rope};
+use super::{bit_ttt, fold, inputs, neutral, rope};
 use crate::LoadError;
-use crate::architecture::{Rules, Scales, rules, unknown};
+use crate::architecture::{Rules, Scales, qwen35, rules, unknown};
 use crate::gguf::{Metadata, Value};
 use crate::loaded::GenerationConfig;
 
@@ -54,9 +54,20 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     if let Some(d) = k.get_size("rope.dimension_count")?
         && d != c.head_dim
     {
-        return Err(unsupported(&k.key("rope.dimension_count"), d, "only rotation of whole heads is supported"));
+        if !formulas.partial_rotary {
+            return Err(unsupported(&k.key("rope.dimension_count"), d, "only rotation of whole heads is supported"));
+        }
+        c.rotary_dim = Some(d);
     }
     let mut notes = Vec::new();
+    if formulas.delta {
+        // Some converters count the layers that predict further tokens, others do not.
+        if let Some(first) = facts.nextn {
+            c.num_hidden_layers = c.num_hidden_layers.min(first);
+            notes.push(qwen35::NEXTN_NOTE.to_owned());
+        }
+        qwen35::read(metadata, architecture, &mut c)?;
+    }
     let named = ACTIVATION_KEYS.iter().map(|short| {
         let key = k.key(short);
         metadata.str(&key).map(|name| (key, name))
@@ -89,6 +100,10 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         if !c.mixers.is_empty() {
             c.ttt = bit_ttt::options(metadata, architecture)?;
         }
+    }
+    if formulas.fold {
+        c.fold = fold::read(metadata, &c, facts.names.as_ref())?;
+        notes.extend(unfolded(metadata, &c)?);
     }
     c.bos_token_id = token(metadata, "tokenizer.ggml.bos_token_id")?;
     for key in ["eos", "eot", "eom"] {
@@ -162,6 +177,16 @@ fn unnamed_act(
             Ok(Activation::Silu)
         }
     }
+}
+
+/// A note where the name says that the weights are folded and the keys that describe the fold are not there.
+fn unfolded(metadata: &Metadata, c: &ModelConfig) -> Result<Option<String>, LoadError> {
+    let name = metadata.str("general.name")?.unwrap_or_default().to_ascii_lowercase().replace([' ', '_'], "-");
+    Ok((c.fold.is_none() && name.contains("bonsai-2")).then(|| {
+        "the name is that of a model whose weights are folded with signed Hadamard transforms, and the keys prism.hadamard.* that \
+         describe them are missing; if the text is gibberish, convert the model again with a program that keeps them"
+            .to_owned()
+    }))
 }
 
 /// How the hidden states of a text become a vector; 0 says that they do not.

@@ -46,7 +46,8 @@ pub(crate) fn read_generation(bytes: &[u8], reading: &mut Reading) -> Result<(),
 
 /// Reads `config.json` (its bytes); `pooling` is what files beside it say.
 pub(crate) fn read(json: &[u8], pooling: Option<Pooling>, facts: &TensorFacts) -> Result<Reading, LoadError> {
-    let map = parse(json, "config.json")?;
+    let mut notes = Vec::new();
+    let map = text_model(parse(json, "config.json")?, &mut notes)?;
     let f = Fields(&map);
     let model_type = f.str("model_type")?.unwrap_or("").to_owned();
     let classes = f.strings("architectures");
@@ -79,9 +80,32 @@ pub(crate) fn read(json: &[u8], pooling: Option<Pooling>, facts: &TensorFacts) -
         dense: quantization.dense,
         qk: QkLayout::Half,
         generation: GenerationConfig::default(),
-        notes: Vec::new(),
+        notes,
     })
 }
+
+/// The configuration of the text model within that of a multimodal one; others as they are.
+fn text_model(map: Map<String, Value>, notes: &mut Vec<String>) -> Result<Map<String, Value>, LoadError> {
+    const TEXT: &str = "text_config";
+    if Fields(&map).str("model_type")? != Some(MULTIMODAL) {
+        return Ok(map);
+    }
+    let Some(inner) = Fields(&map).object(TEXT)? else {
+        return Err(LoadError::MissingKey { key: TEXT.to_owned(), needed_for: "the shape of the text model" });
+    };
+    let mut text = inner.clone();
+    text.entry("model_type").or_insert_with(|| Architecture::Qwen35.model_type().into());
+    for key in ["tie_word_embeddings", "quantization_config", "_name_or_path", "eos_token_id", "bos_token_id"] {
+        if let (None, Some(outer)) = (text.get(key).filter(|v| !v.is_null()), map.get(key)) {
+            text.insert(key.to_owned(), outer.clone());
+        }
+    }
+    notes.push("of a model of texts and images the text model is read".to_owned());
+    Ok(text)
+}
+
+/// The type of models of texts and images whose text model is of a family that is read.
+const MULTIMODAL: &str = "qwen3_5";
 
 struct Quantization {
     scale: ScaleMeaning,

@@ -7,11 +7,14 @@
 )]
 
 pub(crate) mod bit_ttt;
+pub(crate) mod fold;
 pub(crate) mod from_gguf;
 pub(crate) mod from_hf;
 pub(crate) mod inputs;
 pub(crate) mod neutral;
 pub(crate) mod rope;
+
+use std::collections::HashSet;
 
 use bitnet_model::config_json::JsonError;
 use bitnet_model::{Architecture, ModelConfig};
@@ -65,6 +68,10 @@ pub(crate) struct TensorFacts {
     pub(crate) has_scales: bool,
     /// Whether any projection has a norm of its input.
     pub(crate) has_projection_norms: bool,
+    /// Names of all tensors, where they are known.
+    pub(crate) names: Option<HashSet<String>>,
+    /// The first of the layers that predict further tokens, where there are some.
+    pub(crate) nextn: Option<usize>,
     /// Lists of factors for the frequencies of the rotary embedding, where there are such tensors.
     pub(crate) rope: rope::Tensors,
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 use super::from_gguf::{ATTENTION_SCALE, SCALES};
 use super::unsupported;
 use crate::LoadError;
+use crate::architecture::qwen35;
 use crate::gguf::{Metadata, Value};
 
 /// What a key may say.
@@ -287,9 +288,9 @@ pub(crate) fn check_gguf(
         return Err(unsupported("general.type", kind, "only models are read, not what belongs beside one"));
     }
     // Weights that were rotated give fluent nonsense where their inputs are not.
-    if let Some((key, value)) = m.iter().find(|(key, _)| key.starts_with("prism.")) {
-        let reason =
-            "weights folded with a signed Hadamard transform are not implemented; take the file without the fold";
+    if let Some((key, value)) = m.iter().find(|(key, _)| key.starts_with("prism.") && !family.formulas().fold) {
+        let reason = "weights folded with a signed Hadamard transform are not implemented for this architecture; take the file without the \
+             fold";
         return Err(unsupported(key, value, reason));
     }
     let mut unknown = Vec::new();
@@ -323,6 +324,7 @@ fn is_read(short: &str, family: Architecture, c: &ModelConfig) -> bool {
     let scales_attention = matches!(c.rope_scaling, RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. });
     f.scales && SCALES.contains(&short)
         || f.attention_scale && short == ATTENTION_SCALE
+        || f.delta && qwen35::reads(short)
         || scales_attention && matches!(short, "rope.scaling.attn_factor" | "rope.scaling.yarn_attn_factor")
 }
 
@@ -344,7 +346,9 @@ pub(crate) fn check_hf(map: &Map<String, Json>, family: Architecture, c: &ModelC
     }
     let windowed = |key: &str| map.get(key).map(Said::from).is_some_and(|v| !v.is(Window, c));
     let used = map.get("use_sliding_window") != Some(&Json::Bool(false));
-    let local = |v: &Json| v.as_str().is_some_and(|s| s != "full_attention" && s != "attention");
+    // The reader of a family with layers of the gated delta rule has looked at their types.
+    let delta = family.formulas().delta;
+    let local = |v: &Json| !delta && v.as_str().is_some_and(|s| s != "full_attention" && s != "attention");
     let layers = map.get("layer_types").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
     // The class has windows in five of six layers where nothing is said, so that all layers see everything has to be said.
     if family == Architecture::Gemma3 && layers.is_empty() && !map.contains_key("sliding_window") {

@@ -11,10 +11,11 @@ use ternary_kernels::{FileFormat, ScalePlace, Scales, TernaryMatrix};
 
 use super::verify::Checked;
 use super::{ConvertOptions, Job, Progress, Target, verify, vocab};
-use crate::architecture::rules;
+use crate::architecture::{qwen35, rules};
 use crate::config::from_gguf::{ACTIVATION_KEYS, ATTENTION_SCALE, POOLING, SCALES, pooling_number};
-use crate::config::{bit_ttt, inputs, rope, to_f32, unsupported};
+use crate::config::{bit_ttt, fold, inputs, rope, to_f32, unsupported};
 use crate::gguf::{GgmlType, GgufWriter, Metadata, TensorStream, TensorType, Value, is_split_key};
+use crate::heads;
 use crate::loaded::{GenerationConfig, QkLayout};
 use crate::mmap::write_checked;
 use crate::names::{Names, half_to_interleaved};
@@ -156,6 +157,14 @@ fn plan<'a>(w: &'a ModelWeights, a: Architecture, target: Target) -> Vec<Item<'a
         plan.extend(c.layer_norms(l).filter_map(norm));
         let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
         plan.extend(ttt.map(|(t, shape, values)| Item::Floats(Names::Gguf.ttt(l, t), shape, Cow::Borrowed(values))));
+        let delta = layer.delta.iter().flat_map(|d| d.tensors().map(move |t| (&d.config, t)));
+        plan.extend(delta.map(|(config, (t, shape, values))| {
+            let stored = match heads::tensor_rows(config, t) {
+                Some((order, len)) => Cow::Owned(heads::reordered(values, &heads::inverse(&order), len)),
+                None => Cow::Borrowed(values),
+            };
+            Item::Floats(Names::Gguf.delta(l, t), shape, stored)
+        }));
         plan.extend(c.layer_biases(l).filter_map(|(p, len)| {
             let order = reordered(c, p, rules(a).gguf_qk).map(|order| half_to_interleaved(order, c.head_dim));
             let bias = layer.bias(p)?;
@@ -212,7 +221,12 @@ fn put<W: std::io::Write>(
                 }
                 None => None,
             };
-            let w = reordered.as_ref().unwrap_or(stored);
+            let rows = heads::rows(c, l, p, Names::Gguf).map(|order| heads::inverse(&order));
+            let turned = rows.map(|order| stored.with_row_order(&order)).transpose().map_err(in_tensor)?;
+            let columns = heads::columns(c, l, p, Names::Gguf);
+            let moved = columns.map(|(order, len)| heads::permuted(stored, &heads::inverse(&order), len));
+            let moved = moved.transpose().map_err(in_tensor)?;
+            let w = reordered.as_ref().or(turned.as_ref()).or(moved.as_ref()).unwrap_or(stored);
             let bytes = target.format().encode(w, options.rounding).map_err(in_tensor)?;
             stream.tensor(&name, |o| o.write_all(&bytes))
         }
@@ -264,7 +278,7 @@ pub(crate) fn put_config(m: &mut Metadata, c: &ModelConfig, a: Architecture) {
     size("feed_forward_length", c.intermediate_size);
     size("attention.head_count", c.num_attention_heads);
     size("attention.head_count_kv", c.num_key_value_heads);
-    size("rope.dimension_count", c.head_dim);
+    size("rope.dimension_count", c.rotary_width());
     if c.num_attention_heads.saturating_mul(c.head_dim) != c.hidden_size {
         size("attention.key_length", c.head_dim);
         size("attention.value_length", c.head_dim);
@@ -303,6 +317,10 @@ pub(crate) fn put_config(m: &mut Metadata, c: &ModelConfig, a: Architecture) {
     }
     if formulas.mixers {
         bit_ttt::put(m, c);
+    }
+    if formulas.delta {
+        qwen35::put(m, c);
+        fold::put(m, c);
     }
 }
 

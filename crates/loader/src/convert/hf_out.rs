@@ -76,6 +76,10 @@ fn write_into(job: &mut Job<'_>, output: &Path) -> Result<(), LoadError> {
     let Job { source, weights, speech, options, .. } = *job;
     let (progress, notes) = (&mut *job.progress, &mut *job.notes);
     check_gains(weights)?;
+    if weights.config.has_delta() {
+        let reason = "folders with layers of the gated delta rule are not written; convert to GGUF instead";
+        return Err(unsupported("mixers", bitnet_model::Mixer::GatedDelta.name(), reason));
+    }
     let stored = if job.target == Target::HfUnpacked {
         unpacked::check(weights)?;
         Projections::Floats

@@ -77,6 +77,12 @@ pub(super) fn read_back(
                 return Err(differs(format!("layer {l} {}", tensor.path()), "values"));
             }
         }
+        let (x, y) = (a.delta.iter().flat_map(|t| t.tensors()), b.delta.iter().flat_map(|t| t.tensors()));
+        for ((tensor, _, x), (_, _, y)) in x.zip(y) {
+            if !same_bits(x, y) {
+                return Err(differs(format!("layer {l} {}", tensor.path()), "values"));
+            }
+        }
         for ((p, x), (_, y)) in a.projections().zip(b.projections()) {
             let name = || written.projection_name(l, p);
             if (x.rows(), x.cols()) != (y.rows(), y.cols()) {

@@ -16,15 +16,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bitnet_model::{
-    FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Pooling, Projection, Table, TttTensor, WeightSource,
+    Architecture, DeltaTensor, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Pooling, Projection,
+    Table, TttTensor, WeightSource,
 };
 use ternary_kernels::{FileFormat, KernelError, Scales, SharedBytes, TernaryMatrix, Twos, quantize};
 
 use crate::LoadError;
-use crate::architecture::rules;
+use crate::architecture::{qwen35, rules};
 use crate::config::from_hf::NOT_BITNET;
-use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf, rope};
+use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf, rope, to_f32};
 use crate::gguf::{self, Gguf};
+use crate::heads;
 use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 use crate::mmap::read_bounded;
 use crate::names::{self, Names};
@@ -39,6 +41,8 @@ pub struct Checkpoint {
     store: Store,
     names: Names,
     reading: Reading,
+    /// Whether there are layers that predict further tokens.
+    nextn: bool,
     /// Notes and formats that show only while tensors are read.
     seen: Mutex<LoadObservations>,
 }
@@ -58,6 +62,10 @@ const UNPACKED: &str = "the ternary weights were stored as floats, one scale per
 const ONE_SCALE: &str = "the weights are ternary with one scale for each matrix, and nothing says that this is a BitNet model: activations have 8 bits, \
                          as those of BitNet models; a model that was trained with half-precision activations (TriLM) needs 16 bits \
                          (--activations 16)";
+
+/// The prefix of the text model in checkpoints of models of texts and images, and a tensor that shows it.
+const MULTIMODAL_PREFIX: &str = "model.language_model.";
+const MULTIMODAL_EMBEDDING: &str = "model.language_model.embed_tokens.weight";
 
 /// What errors call a file that is not one.
 const IN_MEMORY: &str = "(in memory)";
@@ -101,12 +109,14 @@ impl Checkpoint {
     fn read(path: &Path, store: Store, folder: Option<&Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let names = match &store {
             Store::Gguf(..) => Names::Gguf,
+            Store::Hf(t) if t.get(MULTIMODAL_EMBEDDING).is_some() => Names::Hf { prefix: MULTIMODAL_PREFIX },
             Store::Hf(t) => {
                 let based = t.get("model.embed_tokens.weight").is_some() || t.get("embed_tokens.weight").is_none();
                 Names::Hf { prefix: if based { "model." } else { "" } }
             }
         };
         let facts = facts(&store, names).map_err(|e| e.in_file(path))?;
+        let nextn = facts.nextn.is_some();
         let mut reading = match (&store, folder) {
             (Store::Gguf(file, _), _) => from_gguf::read(file.metadata(), facts).map_err(|e| e.in_file(path))?,
             (Store::Hf(_), folder) => {
@@ -126,7 +136,7 @@ impl Checkpoint {
             reading.qk = layout;
         }
         reading.config.validate().map_err(|e| LoadError::from(e).in_file(path))?;
-        let checkpoint = Self { path: path.to_path_buf(), store, names, reading, seen: Mutex::default() };
+        let checkpoint = Self { path: path.to_path_buf(), store, names, reading, nextn, seen: Mutex::default() };
         checkpoint.check_names().map_err(|e| e.in_file(path))?;
         Ok(checkpoint)
     }
@@ -136,7 +146,12 @@ impl Checkpoint {
         // A layer has several tensors, so no more layers than tensors can be complete: what is missed is said later.
         let layers = self.config().num_hidden_layers.min(self.store.names().count());
         let known = self.names.all(self.config(), layers);
+        let mut skipped = BTreeSet::new();
         for name in self.store.names() {
+            if let Some(note) = self.beside(name) {
+                skipped.insert(note);
+                continue;
+            }
             if !known.contains(name) && !Names::is_redundant(name) {
                 let layers = self.config().num_hidden_layers;
                 return Err(LoadError::UnexpectedTensor { tensor: name.to_owned(), layers });
@@ -144,7 +159,26 @@ impl Checkpoint {
             // A type that cannot be read says more about a file than whatever is missed first.
             self.store.get(name)?;
         }
+        skipped.into_iter().for_each(|note| self.saw_note(note));
         Ok(())
+    }
+
+    /// A note on a tensor that belongs beside the model and is not read; `None` for all others.
+    fn beside(&self, name: &str) -> Option<&'static str> {
+        if self.reading.family != Architecture::Qwen35 {
+            return None;
+        }
+        match self.names {
+            Names::Gguf => {
+                let layer = name.strip_prefix("blk.")?.split_once('.')?.0.parse::<usize>().ok()?;
+                (self.nextn && layer >= self.config().num_hidden_layers).then_some(qwen35::NEXTN_NOTE)
+            }
+            Names::Hf { .. } if name.starts_with("mtp.") => Some(qwen35::NEXTN_NOTE),
+            Names::Hf { .. } => {
+                let vision = ["model.visual.", "visual."].iter().any(|prefix| name.starts_with(prefix));
+                vision.then_some("the tensors of the vision model are not read")
+            }
+        }
     }
 
     /// The path that was opened; a word in parentheses for bytes in memory.
@@ -237,6 +271,13 @@ impl Checkpoint {
             && !seen.notes.contains(n)
         {
             seen.notes.insert(n.to_owned());
+        }
+    }
+
+    fn saw_note(&self, note: &str) {
+        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        if !self.reading.notes.iter().any(|n| n == note) {
+            seen.notes.insert(note.to_owned());
         }
     }
 
@@ -452,6 +493,12 @@ fn pooling(config: &Path) -> Result<Option<Pooling>, LoadError> {
     Ok(None)
 }
 
+/// The layer of a tensor that only layers which predict further tokens have, in a GGUF file.
+fn nextn_layer(name: &str) -> Option<usize> {
+    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    if rest.starts_with("nextn.") { layer.parse().ok() } else { None }
+}
+
 fn facts(store: &Store, names: Names) -> Result<TensorFacts, LoadError> {
     let list = |name: &str| match names {
         // As many as the widest head has pairs.
@@ -471,6 +518,8 @@ fn facts(store: &Store, names: Names) -> Result<TensorFacts, LoadError> {
         has_sub_norms,
         has_scales,
         has_projection_norms: store.names().any(|n| names.is_projection_norm(n)),
+        names: Some(store.names().map(str::to_owned).collect()),
+        nextn: store.names().filter_map(nextn_layer).min(),
         rope,
     })
 }
@@ -501,6 +550,15 @@ impl WeightSource for Checkpoint {
             }
             _ => self.ternary(&base, rows, cols, Part { rows: 0..rows, all: vec![rows] })?,
         };
+        let in_tensor = |source| LoadError::Ternary { tensor: format!("{base}.weight"), source };
+        let w = match heads::rows(c, layer, which, self.names) {
+            Some(order) => w.with_row_order(&order).map_err(in_tensor)?,
+            None => w,
+        };
+        let w = match heads::columns(c, layer, which, self.names) {
+            Some((order, len)) => heads::permuted(&w, &order, len).map_err(in_tensor)?,
+            None => w,
+        };
         let heads = match which {
             Projection::Q if mixer == Mixer::Attention => c.num_attention_heads,
             Projection::K if mixer == Mixer::Attention => c.num_key_value_heads,
@@ -508,9 +566,9 @@ impl WeightSource for Checkpoint {
         };
         match self.reading.qk {
             QkLayout::Half => Ok(w),
-            QkLayout::Interleaved => w
-                .with_row_order(&names::interleaved_to_half(heads, c.head_dim))
-                .map_err(|source| LoadError::Ternary { tensor: format!("{base}.weight"), source }),
+            QkLayout::Interleaved => {
+                w.with_row_order(&names::interleaved_to_half(heads, c.head_dim)).map_err(in_tensor)
+            }
         }
     }
 
@@ -559,6 +617,32 @@ impl WeightSource for Checkpoint {
         let t = self.need(&self.names.ttt(layer, which), "part of a test-time-training layer")?;
         t.expect_shape(&shape.iter().map(|&d| d as u64).collect::<Vec<_>>())?;
         t.floats()
+    }
+
+    fn delta_tensor(&self, layer: usize, which: DeltaTensor) -> Result<Vec<f32>, LoadError> {
+        let c = self.config().delta_layer(layer).ok_or(LoadError::Model(bitnet_model::ModelError::Config {
+            field: "mixers",
+            value: format!("another one for layer {layer}"),
+            must: "the gated delta rule",
+        }))?;
+        let name = self.names.delta(layer, which);
+        let t = self.need(&name, "part of a layer of the gated delta rule")?;
+        let mut shape: Vec<u64> = which.shape(&c).iter().map(|&d| d as u64).collect();
+        if let (Names::Hf { .. }, DeltaTensor::Conv) = (self.names, which) {
+            // A convolution by channels has one input each.
+            shape.insert(1, 1);
+        }
+        t.expect_shape(&shape)?;
+        let values = t.floats()?;
+        match (self.names, which) {
+            // In f64, so that the result is the nearest f32 as converters have it.
+            (Names::Hf { .. }, DeltaTensor::Decay) => Ok(values.iter().map(|a| to_f32(-f64::from(*a).exp())).collect()),
+            (Names::Hf { .. }, _) => Ok(values),
+            (Names::Gguf, _) => Ok(match heads::tensor_rows(&c, which) {
+                Some((order, len)) => heads::reordered(&values, &order, len),
+                None => values,
+            }),
+        }
     }
 
     fn embedding(&self) -> Result<Table, LoadError> {

@@ -220,6 +220,14 @@ impl Spec {
                     shape: shape.into_iter().map(|d| d as u64).collect(),
                 }
             }));
+            plan.extend(c.layer_delta_tensors(layer).map(|(t, shape)| {
+                let (mean, deviation) = SyntheticWeights::delta_range(t);
+                Tensor {
+                    name: Names::Gguf.delta(layer, t),
+                    contents: Contents::Floats { values: shape.iter().product(), mean, deviation },
+                    shape: shape.into_iter().map(|d| d as u64).collect(),
+                }
+            }));
             plan.extend(c.layer_projections(layer).map(|p| {
                 let (rows, cols) = c.projection_shape(layer, p);
                 // A product with `cols` uniform trits has variance 2/3 cols; this brings it back to 1.

@@ -83,6 +83,31 @@ impl Spec {
         Self::new("bonsai-8b", config, 0)
     }
 
+    /// The shape of Ternary-Bonsai 27B: 64 layers, hidden 5120, feed-forward 17408; every fourth layer is attention with 24 heads of
+    /// 256, of which 64 elements are turned, and 4 key/value heads, the others are of the gated delta rule with 16 key heads and 48 value
+    /// heads of 128; vocabulary 248320, a head of its own. Its context is taken for that of the family, 262144.
+    ///
+    /// ```
+    /// use loader::synthetic::Spec;
+    /// let config = Spec::bonsai_27b().config;
+    /// assert_eq!(config.attention_layers(), 16);
+    /// // 48 layers of 48 matrices of 128 by 128 and three inputs of the convolution, in f32.
+    /// assert_eq!(config.state_bytes().unwrap(), 48 * 4 * (48 * 128 * 128 + 3 * 10_240));
+    /// ```
+    pub fn bonsai_27b() -> Self {
+        let mut c = ModelConfig::new(248_320, 5120, 17_408, 64, 24, 4);
+        c.head_dim = 256;
+        c.hidden_act = Activation::Silu;
+        (c.sub_norms, c.head_norms, c.gated_attention) = (false, true, true);
+        (c.rms_norm_eps, c.rope_theta, c.rotary_dim) = (1e-6, 1e7, Some(64));
+        c.mixers = ModelConfig::every(c.num_hidden_layers, 4);
+        (c.delta.conv_kernel, c.delta.state_size, c.delta.key_heads, c.delta.value_heads) = (4, 128, 16, 48);
+        c.max_position_embeddings = 262_144;
+        c.tie_word_embeddings = false;
+        c.inputs = InputForms::default().with_bits(ActivationBits::Sixteen);
+        Self::new("bonsai-27b", c, 0)
+    }
+
     /// The shape of BitNet-embedding 0.6B: 28 layers, hidden 1024, feed-forward 3072, 16 heads of 128, 8 key/value
     /// heads, a norm before every projection, no head; I2_S, embedding and norms in half precision.
     pub fn bitnet_embedding_0_6b() -> Self {
@@ -95,7 +120,8 @@ impl Spec {
     }
 
     /// Names of the shapes that need no file.
-    pub const NAMES: [&str; 6] = ["2b4t", "2b4t-v2", "bonsai-1.7b", "bonsai-4b", "bonsai-8b", "bitnet-embedding-0.6b"];
+    pub const NAMES: [&str; 7] =
+        ["2b4t", "2b4t-v2", "bonsai-1.7b", "bonsai-4b", "bonsai-8b", "bonsai-27b", "bitnet-embedding-0.6b"];
 
     /// The shape of that name, one of [`Spec::NAMES`].
     pub fn named(name: &str) -> Option<Self> {
@@ -105,6 +131,7 @@ impl Spec {
             "bonsai-1.7b" => Some(Self::bonsai_1_7b()),
             "bonsai-4b" => Some(Self::bonsai_4b()),
             "bonsai-8b" => Some(Self::bonsai_8b()),
+            "bonsai-27b" => Some(Self::bonsai_27b()),
             "bitnet-embedding-0.6b" => Some(Self::bitnet_embedding_0_6b()),
             _ => None,
         }

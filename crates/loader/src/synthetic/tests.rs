@@ -77,6 +77,7 @@ fn the_published_sizes_are_met() {
         ("bonsai-1.7b", 1_409_286_144, 0.457),
         ("bonsai-4b", 3_633_315_840, 1.068),
         ("bonsai-8b", 6_945_767_424u64, 2.175),
+        ("bonsai-27b", 24_326_963_200, 7.242),
         // 440 M weights of two bits, an embedding of 155 M in half precision.
         ("bitnet-embedding-0.6b", 440_401_920, 0.421),
     ] {

@@ -92,6 +92,7 @@ macro_rules! ops {
 mod attend;
 pub mod coarse;
 mod convert;
+mod delta;
 mod elementwise;
 mod exp;
 mod gelu;

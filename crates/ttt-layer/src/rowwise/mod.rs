@@ -28,7 +28,7 @@ use crate::TttError;
 use crate::config::{RopePairs, TttConfig};
 use crate::parameters::TttParameters;
 use head::{Head, HeadScratch};
-use rows::slide;
+pub(crate) use rows::slide;
 pub use rows::{ConvRows, Rows};
 use state::HeadState;
 pub use state::TttState;

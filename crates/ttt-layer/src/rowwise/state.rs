@@ -1,6 +1,7 @@
 //! The state of one text in one layer.
 
 use super::RowWise;
+use crate::checksum::Fnv;
 use crate::config::{Kind, TttConfig};
 use crate::{StateDamage, TttError};
 
@@ -28,21 +29,6 @@ const VERSION: u32 = 1;
 /// Mark, version, four bytes of zeros, configuration, model, position.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8;
 const CHECKSUM_BYTES: usize = 8;
-
-/// FNV-1a over 64 bits.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-    fn add(mut self, bytes: &[u8]) -> Self {
-        for b in bytes {
-            self.0 = (self.0 ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        self
-    }
-}
 
 impl TttConfig {
     /// Bytes of the numbers of a state: the same after every token.

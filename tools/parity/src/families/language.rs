@@ -2,7 +2,7 @@
 
 use bitnet_model::{Engine, KvType, Sequence};
 
-use super::{Container, bits, prepared, weights};
+use super::{Container, bits, prepared, states, weights};
 use crate::compare::{argmax, differing, max_abs, relative_l2};
 use crate::files::Tensors;
 use crate::report::{Measured, Report};
@@ -12,8 +12,11 @@ use crate::{Options, ParityError};
 const MAX_ABS: f32 = 0.05;
 /// Largest mean over the positions of the relative L2 error; measured 0.0004.
 const MEAN_L2: f64 = 1e-3;
-/// Share of positions whose likeliest token must be equal; measured all.
+/// Share of positions whose likeliest token must be equal; measured all, but for near ties.
 const ARGMAX: f64 = 0.99;
+/// Twice the error that the makers measured: two right runs may order logits differently whose distance is below it. In
+/// `qwen35/hadamard_b128` their own run of 16 bits does so at one of 64 positions.
+const NEAR_TIE: f32 = 0.016;
 /// Greedy tokens count while the reference's own lead is above this.
 const CLEAR_LEAD: f32 = 0.05;
 
@@ -52,6 +55,9 @@ pub(super) fn cases(containers: &[Container], expected: &Tensors, case: &str, op
         if expected.has("rope.inv_freq") {
             report.check(&format!("{name} rope"), || weights::rope(&model.config, expected));
         }
+        if expected.names().any(|n| n.starts_with("state.layer")) {
+            report.check(&format!("{name} states"), || states::compare(&engine, expected));
+        }
         if expected.has("trace.layer0.input_layernorm") {
             report.check(&format!("{name} weights"), || weights::traced(&model, expected));
         }
@@ -63,7 +69,9 @@ fn logits(got: &[f32], want: &[f32], vocab: usize) -> Result<Measured, ParityErr
     let positions = want.len() / vocab;
     let pairs = || got.chunks_exact(vocab).zip(want.chunks_exact(vocab));
     let mean = pairs().map(|(g, w)| relative_l2(g, w)).sum::<f64>() / positions as f64;
-    let equal = pairs().filter(|(g, w)| argmax(g) == argmax(w)).count();
+    // The likeliest token, or one that is as likely.
+    let likeliest = |g: &[f32], w: &[f32]| w[argmax(w)] - w[argmax(g)] < NEAR_TIE;
+    let equal = pairs().filter(|(g, w)| likeliest(g, w)).count();
     let pass = error <= MAX_ABS && mean <= MEAN_L2 && equal as f64 >= ARGMAX * positions as f64;
     let detail = format!("max abs {error:.1e}, mean relative L2 {mean:.1e}, {equal} of {positions} likeliest equal");
     Ok(Measured { pass, detail })

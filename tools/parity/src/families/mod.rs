@@ -13,6 +13,7 @@ mod blocks;
 mod blocks_gguf;
 mod embedding;
 mod language;
+mod states;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -25,8 +26,6 @@ use crate::{Options, ParityError, model};
 
 /// Folders of the older sets, which have layouts of their own.
 const OTHERS: [&str; 6] = ["bitnet", "midsize", "gguf", "units", "tokenizer", "ttt"];
-/// Families that are refused, by the name that the refusal has to give.
-const REFUSED: [&str; 1] = ["qwen35"];
 
 /// Every family below `fixtures`.
 pub(crate) fn cases(fixtures: &Path, options: &Options, report: &mut Report) {
@@ -43,14 +42,14 @@ pub(crate) fn cases(fixtures: &Path, options: &Options, report: &mut Report) {
         for variant in files::names(&dir).unwrap_or_default() {
             let dir = dir.join(&variant);
             if dir.join("expected.safetensors").is_file() {
-                one(&dir, family, &format!("{family}/{variant}"), options, report);
+                one(&dir, &format!("{family}/{variant}"), options, report);
             }
         }
     }
 }
 
 /// One variant of one family.
-fn one(dir: &Path, family: &str, case: &str, options: &Options, report: &mut Report) {
+fn one(dir: &Path, case: &str, options: &Options, report: &mut Report) {
     let expected = match Tensors::load(&dir.join("expected.safetensors")) {
         Ok(expected) => expected,
         Err(e) => return report.check(case, || Err(e)),
@@ -60,9 +59,7 @@ fn one(dir: &Path, family: &str, case: &str, options: &Options, report: &mut Rep
         Ok(_) => return report.check(case, || Err(ParityError::Missing { what: format!("file in {case}") })),
         Err(e) => return report.check(case, || Err(e)),
     };
-    if REFUSED.contains(&family) {
-        containers.iter().for_each(|c| refused(c, family, case, options, report));
-    } else if expected.has("text0.ids") {
+    if expected.has("text0.ids") {
         embedding::cases(dir, &containers, &expected, case, options, report);
     } else {
         language::cases(&containers, &expected, case, options, report);
@@ -85,22 +82,6 @@ fn containers(dir: &Path) -> Result<Vec<Container>, ParityError> {
         all.push(Container { path: dir.join(&name), name });
     }
     Ok(all)
-}
-
-/// A family that cannot be computed is refused by its name, and the row says so.
-fn refused(container: &Container, family: &str, case: &str, options: &Options, report: &mut Report) {
-    let case = format!("{case}/{}", container.name);
-    if !options.wants(&case) {
-        return;
-    }
-    match model::load(&container.path) {
-        Err(e) if e.to_string().contains(family) => report.unsupported(&case, &e.to_string()),
-        Err(e) => {
-            let what = format!("{family} in the refusal, which says: {e}");
-            report.check(&case, || Err(ParityError::Missing { what }));
-        }
-        Ok(_) => report.check(&case, || Err(ParityError::Missing { what: "refusal: it loads".to_owned() })),
-    }
 }
 
 /// Weights, damaged if that is asked for, and what computes them.

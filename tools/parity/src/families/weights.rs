@@ -1,7 +1,7 @@
 //! What the logits are made of: rotary frequencies, and each matrix given the traced input of its module. An error of
 //! one layer cannot hide behind the next layer's norm here.
 
-use bitnet_model::{Mixer, ModelConfig, ModelWeights, Projection};
+use bitnet_model::{Fold, Mixer, ModelConfig, ModelWeights, Projection};
 use ternary_kernels::{Scales, TernaryMatrix};
 
 use crate::ParityError;
@@ -33,17 +33,28 @@ pub(super) fn traced(weights: &ModelWeights, expected: &Tensors) -> Result<Measu
     let (mut count, mut worst, mut worst_at) = (0, 0f32, String::new());
     for (l, layer) in weights.layers.iter().enumerate() {
         for (p, w) in layer.projections() {
-            let output = format!("trace.layer{l}.{}", p.path(Mixer::Attention));
+            let mixer = weights.config.mixer(l);
+            let output = format!("trace.layer{l}.{}", p.path(mixer));
             let input = match p {
-                Projection::Q | Projection::K | Projection::V => format!("trace.layer{l}.input_layernorm"),
+                Projection::OutGate if mixer != Mixer::GatedDelta => format!("{output}.in"),
+                Projection::Q | Projection::K | Projection::V | Projection::Qkv | Projection::OutGate => {
+                    format!("trace.layer{l}.input_layernorm")
+                }
                 Projection::Gate | Projection::Up => format!("trace.layer{l}.post_attention_layernorm"),
-                Projection::O | Projection::Down | Projection::OutGate => format!("{output}.in"),
+                Projection::O | Projection::Down => format!("{output}.in"),
             };
             if !(expected.has(&output) && expected.has(&input)) {
                 continue;
             }
-            let y = expected.f32(&output)?;
-            let got = product(w, &expected.f32(&input)?);
+            let mut y = expected.f32(&output)?;
+            if p == Projection::Q && weights.config.gated_attention {
+                y = gates_behind(&weights.config, &y);
+            }
+            let mut x = expected.f32(&input)?;
+            if let Some(fold) = &weights.config.fold {
+                turn(fold, w.cols(), &mut x);
+            }
+            let got = product(w, &x);
             let error = max_abs(&got, &y) / magnitude(&y).max(f32::MIN_POSITIVE);
             if error >= worst {
                 (worst, worst_at) = (error, output);
@@ -53,6 +64,31 @@ pub(super) fn traced(weights: &ModelWeights, expected: &Tensors) -> Result<Measu
     }
     let detail = format!("{count} projections, worst {worst:.1e} of the largest output at {worst_at}");
     Ok(Measured { pass: count > 0 && worst <= PRODUCT, detail })
+}
+
+/// Rows of a projection of queries whose gates follow each head, with the gates of all heads behind the queries of all.
+fn gates_behind(c: &ModelConfig, y: &[f32]) -> Vec<f32> {
+    let row = |row: &[f32]| {
+        let part = |gate: usize| row.chunks_exact(c.head_dim).skip(gate).step_by(2).flatten().copied().collect();
+        let parts: [Vec<f32>; 2] = [part(0), part(1)];
+        parts.concat()
+    };
+    y.chunks_exact(c.query_rows()).flat_map(row).collect()
+}
+
+/// `H(s * x)` of each row, from the definition of `H`, in f64.
+fn turn(fold: &Fold, width: usize, x: &mut [f32]) {
+    let signs = fold.signs(width).unwrap_or_default();
+    let scale = (fold.block as f64).sqrt();
+    for row in x.chunks_exact_mut(width) {
+        let signed: Vec<f64> = row.iter().zip(signs).map(|(x, s)| f64::from(*x) * f64::from(*s)).collect();
+        for (out, x) in row.chunks_exact_mut(fold.block).zip(signed.chunks_exact(fold.block)) {
+            for (i, out) in out.iter_mut().enumerate() {
+                let term = |(j, x): (usize, &f64)| if (i & j).count_ones().is_multiple_of(2) { *x } else { -x };
+                *out = (x.iter().enumerate().map(term).sum::<f64>() / scale) as f32;
+            }
+        }
+    }
 }
 
 /// `[n, rows]` of `x`, `[n, cols]`, in f64.

@@ -1,5 +1,6 @@
 //! The one reader and the one writer of a model's `config.json`, for checkpoints, training runs and shapes of synthetic models.
 
+mod delta;
 mod fields;
 mod inputs;
 mod rope;
@@ -110,6 +111,7 @@ fn absent(a: Architecture) -> Absent {
         Architecture::Llama | Architecture::Qwen2 | Architecture::MiniCpm => llama,
         Architecture::Qwen3 => Absent { head_dim: Some(128), ..llama },
         Architecture::HunYuanDense => Absent { eps: 1e-5, ..llama },
+        Architecture::Qwen35 => Absent { head_dim: Some(256), ..llama },
         Architecture::Gemma3 => {
             Absent { activation: Some(Activation::GeluTanh), theta: 1e6, head_dim: Some(256), ..llama }
         }
@@ -166,13 +168,16 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
     c.tie_word_embeddings = tied.unwrap_or(false) || !facts.has_head;
     c.rms_norm_eps = read_eps(&f)?.unwrap_or(absent.eps) as f32;
     c.max_position_embeddings = f.size("max_position_embeddings")?;
-    let (theta, scaling, alpha) =
-        rope::read(&f, c.max_position_embeddings, c.head_dim, a == Architecture::HunYuanDense)?;
+    let reads = rope::Reads { alpha: a == Architecture::HunYuanDense, part: formulas.partial_rotary };
+    let rope::Read { theta, scaling, alpha, turned } = rope::read(&f, c.max_position_embeddings, c.head_dim, reads)?;
     c.rope_theta = theta.unwrap_or(absent.theta);
     if let Some(alpha) = alpha {
         c.rope_theta = rope::alpha_base(c.rope_theta, alpha, c.head_dim);
     }
-    c.rope_scaling = scaling;
+    (c.rope_scaling, c.rotary_dim) = (scaling, turned);
+    if formulas.delta {
+        delta::read(&f, &mut c)?;
+    }
     if formulas.scales {
         read_scales(&f, &mut c)?;
     }
@@ -191,6 +196,8 @@ pub fn reads(a: Architecture, key: &str) -> bool {
     let f = a.formulas();
     f.scales && MINICPM.contains(&key)
         || f.attention_scale && key == QUERY_SCALAR
+        || f.delta && key == delta::LAYER_TYPES
+        || f.partial_rotary && key == "partial_rotary_factor"
         || a == Architecture::HunYuanDense && HUNYUAN.iter().any(|(name, _)| *name == key)
 }
 
@@ -279,6 +286,10 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
         ttt: _,
         inputs,
         weight_group,
+        delta: _, // `delta::put`
+        gated_attention: _,
+        rotary_dim: _, // `rope::put_part`
+        fold: _,       // none, or there is no family
     } = c;
     let eos = match eos_token_ids.as_slice() {
         [] => Value::Null,
@@ -330,6 +341,10 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
     if a == Architecture::HunYuanDense {
         put(HUNYUAN[0].0, json!(true));
     }
+    if f.delta {
+        delta::put(&mut map, c);
+    }
+    rope::put_part(&mut map, c);
     if c.has_ttt() {
         ttt::put(&mut map, c);
     }

@@ -23,14 +23,30 @@ pub(super) fn alpha_base(base: f64, alpha: f64, head_dim: usize) -> f64 {
     f64::from((base * alpha.powf(d / (d - 2.0))) as f32)
 }
 
-/// Base, scaling and HunYuan's `alpha`.
-type Read = (Option<f64>, RopeScaling, Option<f64>);
+/// What files of a family may say beside base and scaling.
+#[derive(Clone, Copy)]
+pub(super) struct Reads {
+    /// Type `dynamic` with an `alpha`: a larger base, the same for texts of every length.
+    pub(super) alpha: bool,
+    /// How much of a head is turned; and positions of several dimensions, all of which are equal in a text.
+    pub(super) part: bool,
+}
 
-/// Base and scaling, in the old form (`rope_theta` beside `rope_scaling`) and in the new one (`rope_parameters`). With `takes_alpha`,
-/// type `dynamic` with an `alpha` means a larger base, the same for texts of every length.
-pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, takes_alpha: bool) -> Result<Read, JsonError> {
+/// What a file says.
+pub(super) struct Read {
+    pub(super) theta: Option<f64>,
+    pub(super) scaling: RopeScaling,
+    /// HunYuan's.
+    pub(super) alpha: Option<f64>,
+    /// Elements of a head that are turned, where it is not all.
+    pub(super) turned: Option<usize>,
+}
+
+/// Base and scaling, in the old form (`rope_theta` beside `rope_scaling`) and in the new one (`rope_parameters`).
+pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, reads: Reads) -> Result<Read, JsonError> {
     let mut theta = f.f64("rope_theta")?;
     let mut alpha = None;
+    let mut part = if reads.part { f.f64(PART)? } else { None };
     let mut found: Option<(&str, RopeScaling)> = None;
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(map) = f.object(key)? else { continue };
@@ -41,13 +57,15 @@ pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, takes_alpha:
         };
         let r = Fields(map);
         theta = r.f64("rope_theta")?.or(theta);
-        if let Some(part) = r.f64("partial_rotary_factor")?
-            && part != 1.0
-        {
-            return Err(unsupported("partial_rotary_factor", part, "only rotation of whole heads is supported"));
+        match r.f64(PART)? {
+            Some(share) if reads.part => part = Some(share),
+            Some(share) if share != 1.0 => {
+                return Err(unsupported(PART, share, "only rotation of whole heads is supported"));
+            }
+            _ => {}
         }
-        let section = Section { key, r, context, head_dim };
-        if takes_alpha && let Some(given) = section.alpha()? {
+        let section = Section { key, r, context, head_dim, partial: reads.part };
+        if reads.alpha && let Some(given) = section.alpha()? {
             if alpha.is_some_and(|other| other != given) {
                 return Err(unsupported(
                     &section.field("alpha"),
@@ -70,7 +88,27 @@ pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, takes_alpha:
             _ => found = Some((key, scaling)),
         }
     }
-    Ok((theta, found.map(|f| f.1).unwrap_or_default(), alpha))
+    let width = part.map(|share| turned(share, head_dim)).transpose()?;
+    let scaling = found.map(|f| f.1).unwrap_or_default();
+    Ok(Read { theta, scaling, alpha, turned: width.filter(|w| *w != head_dim) })
+}
+
+/// The share of a head that the rotary embedding turns.
+const PART: &str = "partial_rotary_factor";
+
+/// That share in elements, rounded down as the class does; one that came from a division of elements is not rounded.
+fn turned(share: f64, head_dim: usize) -> Result<usize, JsonError> {
+    match share > 0.0 && share <= 1.0 {
+        true => Ok((head_dim as f64 * share + 1e-6) as usize),
+        false => Err(unsupported(PART, share, "it must be above 0 and at most 1")),
+    }
+}
+
+/// Adds that share where it is not all of a head.
+pub(super) fn put_part(map: &mut Map<String, Value>, c: &ModelConfig) {
+    if let Some(width) = c.rotary_dim {
+        map.insert(PART.to_owned(), json!(width as f64 / c.head_dim as f64));
+    }
 }
 
 /// One of the two objects.
@@ -79,6 +117,8 @@ struct Section<'a> {
     r: Fields<'a>,
     context: usize,
     head_dim: usize,
+    /// Whether positions may have several dimensions, all of which are equal in a text.
+    partial: bool,
 }
 
 impl Section<'_> {
@@ -137,7 +177,7 @@ impl Section<'_> {
                 return Err(unsupported(&self.field(name), value, "it scales attention, which is not supported here"));
             }
         }
-        if let Some(sections) = self.r.get("mrope_section") {
+        if let Some(sections) = self.r.get("mrope_section").filter(|_| !self.partial) {
             let reason = "positions of several dimensions are not supported";
             return Err(unsupported(&self.field("mrope_section"), sections, reason));
         }

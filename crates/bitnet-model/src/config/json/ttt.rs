@@ -50,7 +50,7 @@ pub fn named_mixers<'a>(
 ) -> Result<Vec<Mixer>, JsonError> {
     let mut all = Vec::new();
     for name in names {
-        let known = Mixer::from_name(name);
+        let known = Mixer::from_name(name).filter(|m| *m != Mixer::GatedDelta);
         all.push(known.ok_or_else(|| unsupported(key, name, "expected attention, ttt_linear or ttt_mlp"))?);
         if all.len() > layers {
             return Err(unsupported(key, format!("more than {layers} names"), "there must be one for each layer"));

@@ -200,7 +200,7 @@ impl Layer<'_> {
     /// Queries of a tile, and the keys and values that they see, block by block.
     fn operands<'l>(&'l self, tile: Cut) -> (Queries<'l>, impl Fn(usize) -> (KvRows<'l>, KvRows<'l>)) {
         let (c, d) = (self.c, self.c.head_dim);
-        let qw = c.num_attention_heads * d;
+        let qw = c.query_rows();
         let segment = &self.segments[tile.segment];
         let tokens = Extent::of(segment).tile(tile.tile, self.plan.tile_tokens);
         let first = (segment.first_row + tokens.start) * qw + tile.head * c.group_size() * d;

@@ -104,7 +104,7 @@ pub(super) fn run(
     segments: &mut [Segment<'_>],
 ) {
     let (d, kv_heads) = (c.head_dim, c.num_key_value_heads);
-    let (qw, kvw, gw) = (c.num_attention_heads * d, kv_heads * d, c.group_size() * d);
+    let (qw, kvw, gw, turned) = (c.query_rows(), kv_heads * d, c.group_size() * d, c.rotary_width());
     let bounds = |width: usize| (0..kv_heads).map(move |h| h * width..(h + 1) * width);
     let q_bounds: SmallVec<[_; INLINE_PARTS]> = bounds(gw).collect();
     let k_bounds: SmallVec<[_; INLINE_PARTS]> = bounds(d).collect();
@@ -133,7 +133,7 @@ pub(super) fn run(
     let turn = |head: &mut [f32], gain: Option<&Vec<f32>>, position: usize| {
         let (before, after) = if c.head_norms_after_rope { (None, gain) } else { (gain, None) };
         norm(head, before);
-        ops.rope_half(head, rope.cos(position), rope.sin(position));
+        ops.rope_half(&mut head[..turned], rope.cos(position), rope.sin(position));
         norm(head, after);
     };
     let [q_norm, k_norm] = [mixer.q_norm.as_ref(), mixer.k_norm.as_ref()];

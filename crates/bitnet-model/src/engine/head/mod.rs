@@ -97,7 +97,7 @@ pub(super) fn run(
     (s.best.full, s.best.batch) = (full, batch);
 }
 
-/// Normalises rows of the residual stream and divides them by the divisor of the logits; row `i` of the result is that of
+/// Normalises rows of the residual stream, divides them by the divisor of the logits, and transforms them for a folded head; row `i` of the result is that of
 /// `rows[i]`.
 fn normed<'a>(model: &Inner, x: &[f32], rows: impl Iterator<Item = usize>, out: &'a mut [f32]) -> &'a [f32] {
     let (hidden, divisor) = (model.config.hidden_size, model.config.logit_divisor);
@@ -106,6 +106,9 @@ fn normed<'a>(model: &Inner, x: &[f32], rows: impl Iterator<Item = usize>, out: 
         model.ops.rms_norm(&x[row * hidden..][..hidden], &model.final_norm, model.config.rms_norm_eps, out);
         if divisor != 1.0 {
             out.iter_mut().for_each(|v| *v /= divisor);
+        }
+        if let Some(fold) = model.fold.as_ref().filter(|fold| fold.head) {
+            fold.turn(model.ops, out);
         }
         n += hidden;
     }

@@ -64,7 +64,8 @@ fn ternary(
     let n = x.len() / hidden;
     let row = |t: usize| &x[t * hidden..(t + 1) * hidden];
     // A row that is not finite has no codes; its logits say so below.
-    let _ = input.fill(team, form, n, hidden, std::iter::repeat(()), |(), t, out| out.quantize(ops, row(t), None));
+    let rows = std::iter::repeat(());
+    let _ = input.fill(team, form.into(), n, hidden, rows, |(), t, out| out.quantize(ops, row(t), None));
     let pieces =
         team::pieces(team.threads(), vocab, kernel.least_rows(n), n.saturating_mul(vocab).saturating_mul(hidden));
     let mut outputs = [Columns::new((), ColsMut::new(logits, n, vocab), packed.panel_rows(), pieces)];

@@ -9,6 +9,7 @@ use crate::{Int8Batch, Isa};
 mod accuracy;
 mod attend;
 mod bits;
+mod delta;
 mod hadamard;
 mod inner;
 mod kv;
