@@ -117,10 +117,8 @@ fn fingerprints_tell_models_apart() {
 
 #[test]
 fn parts_that_compute_other_models_refuse_this_one_by_name() {
-    let c = config();
-    let error = c.require_bitnet("training").unwrap_err().to_string();
-    assert!(error.contains("training") && error.contains("engine"), "{error}");
     let mut c = config();
+    // The norms of heads alone do not keep a model from training.
     c.head_norms = false;
     let what = c.beyond_bitnet().unwrap();
     assert!(what.contains("qwen35"), "{what}");
