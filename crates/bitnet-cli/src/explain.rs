@@ -19,10 +19,8 @@ const FOLDER_PROGRAMS: &str = "transformers, vLLM or candle run it, llama.cpp af
 const KNOWN: &str = "`bitnet list --known` shows ternary models";
 
 /// Architectures of ternary models that are refused, and the programs that compute them.
-const OTHER_PROGRAMS: [(&str, &str); 2] = [
-    ("bitnet-embedding", "Microsoft's bitnet.cpp runs it"),
-    ("vibevoice", "Microsoft's VibeASR.cpp runs it"),
-];
+const OTHER_PROGRAMS: [(&str, &str); 2] =
+    [("bitnet-embedding", "Microsoft's bitnet.cpp runs it"), ("vibevoice", "Microsoft's VibeASR.cpp runs it")];
 
 /// How the rotary embedding is stretched, where it is.
 pub(crate) fn rope_scaling(c: &ModelConfig) -> Option<String> {

@@ -81,7 +81,8 @@ impl Service {
         let metrics = Arc::new(Metrics::default());
         let Options { max_sessions, short_sessions, queue, cache_bytes, .. } = options;
         let sizes = Sizes { max_sessions, short_sessions, queue, cache_bytes };
-        let max_embed_tokens = options.max_embed_tokens.unwrap_or(if endless { DEFAULT_EMBED_TOKENS } else { usize::MAX });
+        let max_embed_tokens =
+            options.max_embed_tokens.unwrap_or(if endless { DEFAULT_EMBED_TOKENS } else { usize::MAX });
         let constraint_bytes = Budget::new(options.constraint_bytes);
         let app = App {
             body_bytes: Budget::new(body::room(options.body_bytes)),

@@ -66,7 +66,8 @@ pub(super) fn of(
     threads: usize,
     scratch: impl Fn(usize) -> Scratch,
 ) -> Result<Vec<Lane>, KernelError> {
-    let is_small = || layers.iter().flat_map(Layer::linears).map(Linear::byte_len).sum::<usize>() <= LANES_MAX_WEIGHT_BYTES;
+    let is_small =
+        || layers.iter().flat_map(Layer::linears).map(Linear::byte_len).sum::<usize>() <= LANES_MAX_WEIGHT_BYTES;
     if !wanted.unwrap_or_else(is_small) {
         return Ok(Vec::new());
     }

@@ -65,7 +65,9 @@ pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, reads: Reads
             _ => {}
         }
         let section = Section { key, r, context, head_dim, partial: reads.part };
-        if reads.alpha && let Some(given) = section.alpha()? {
+        if reads.alpha
+            && let Some(given) = section.alpha()?
+        {
             if alpha.is_some_and(|other| other != given) {
                 return Err(unsupported(
                     &section.field("alpha"),
