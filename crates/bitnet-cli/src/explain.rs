@@ -245,7 +245,6 @@ mod tests {
             assert!(text.contains(word) && text.contains("llama.cpp") && text.contains("not ternary"), "{text}");
         }
         assert!(says("llama", "token_embd.weight", 1, 512).unwrap().contains("no matrices"));
-        assert!(says("qwen35", "blk.0.attn_q.weight", 35, 66).unwrap().contains("PrismML"));
         // A ternary file of a family that is computed has its own message.
         assert_eq!(says("llama", "blk.0.attn_q.weight", 35, 66), None);
         let folder = dir.path().join("dense");
@@ -261,7 +260,6 @@ mod tests {
         assert!(
             says(json!({ "model_type": "llama", "quantization_config": { "quant_method": "gptq" } })).contains("gptq")
         );
-        assert!(says(json!({ "model_type": "qwen3_5_text" })).contains("PrismML"));
         assert!(says(json!({ "model_type": "mistral" })).contains("perhaps a dense model (mistral)"));
         assert_eq!(says(json!({ "model_type": "bitnet", "quantization_config": { "quant_method": "bitnet" } })), "");
     }

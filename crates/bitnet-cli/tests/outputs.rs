@@ -59,7 +59,7 @@ fn texts_become_vectors() {
     let same =
         a["embeddings"][0].as_array().unwrap().iter().zip(&first).all(|(a, b)| a.as_f64().unwrap() as f32 == *b as f32);
     assert!(same);
-    p.run(&["embed"]).fails(2, "required arguments");
+    p.run(&["embed"]).fails(2, "no text given");
 }
 
 /// The set that `testdata/eval/make.py` makes: a model that knows simple stories is well above chance.

@@ -239,9 +239,9 @@ fn what_is_not_computed_together_is_refused_by_name() {
     };
     refused(&|c| (c.sub_norms, c.projection_norms) = (true, true), "projection_norms");
     let mut c = plain();
-    c.head_norms = true;
+    (c.sub_norms, c.projection_norms) = (false, true);
     let candle = bitnet_model::nn::CandleModel::from_weights(&weights(&c, 1), &candle_core::Device::Cpu).unwrap_err();
-    assert!(candle.to_string().contains("heads of q and k"), "{candle}");
+    assert!(candle.to_string().contains("before every projection"), "{candle}");
 }
 
 /// Widths that are no multiples of 128, so that the last group of a row is shorter.

@@ -296,7 +296,8 @@ fn what_cannot_be_trained_is_refused_by_name() {
         change(&mut c);
         FusedLearner::new(&c, 1).unwrap_err().to_string()
     };
-    let cases: [(fn(&mut ModelConfig), &str); 5] = [
+    type Change = fn(&mut ModelConfig);
+    let cases: [(Change, &str); 5] = [
         (|c| c.qkv_bias = true, "biases of q, k and v"),
         (|c| c.output_norms = true, "outputs of attention"),
         (|c| c.rope_scaling = bitnet_model::RopeScaling::yarn(4.0, 32), "YaRN"),

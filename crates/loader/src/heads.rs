@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn columns_move_with_their_scales() {
         let (rows, cols) = (3, 512);
-        let codes: Vec<i8> = (0..rows * cols).map(|i| (i * 7 % 11 % 3) as i8 - 1).collect();
+        let codes: Vec<i8> = (0..rows * cols).map(|i| [-1, 0, 1][i * 7 % 11 % 3]).collect();
         let value = |w: &TernaryMatrix, r: usize, c: usize| {
             let mut row = vec![0; cols];
             w.decode_row(r, &mut row);

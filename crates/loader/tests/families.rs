@@ -265,7 +265,7 @@ fn folder(name: &str, fields: Json, files: &[(&str, Json)]) -> Option<Result<(Mo
 #[test]
 fn what_folders_say_and_nothing_computes_is_refused_by_name() {
     let qwen = |fields| folder("qwen3_group/g128_tied", fields, &[]);
-    refused(qwen(json!({"model_type": "qwen3_5_text"})), &["qwen3_5_text", "DeltaNet"]);
+    refused(qwen(json!({"model_type": "qwen3_5_text"})), &["linear_key_head_dim", "gated delta rule"]);
     refused(qwen(json!({"model_type": "hunyuan_v1_moe"})), &["hunyuan_v1_moe"]);
     refused(qwen(json!({"sliding_window": 16, "use_sliding_window": true})), &["sliding_window"]);
     refused(qwen(json!({"attention_bias": true})), &["attention_bias"]);

@@ -125,7 +125,8 @@ pub fn scales_of_groups(
 ) -> Result<GroupScales, KernelError> {
     let groups = trits.chunks(cols.max(1)).flat_map(|row| row.chunks(group_len.max(1)));
     for (d, trits) in scales.iter_mut().zip(groups) {
-        if trits.iter().all(|t| *t == 0) {
+        // A scale that no f16 holds makes trits of 0, too, and is refused.
+        if d.is_finite() && trits.iter().all(|t| *t == 0) {
             *d = f16::ZERO;
         }
     }

@@ -54,11 +54,13 @@ pub(crate) struct EmbedArgs {
 /// What is piped into the command.
 fn stdin() -> Result<String, CliError> {
     let stdin = std::io::stdin().lock();
+    let none = || CliError::usage("no text given: pass texts as arguments, with --file, or one a line on stdin");
     if stdin.is_terminal() {
-        return Err(CliError::usage("no text given: pass texts as arguments, with --file, or one a line on stdin"));
+        return Err(none());
     }
     let name = Path::new("stdin");
-    Ok(files::text(files::read_stream(stdin, name, Kind::TEXT)?, name)?)
+    let text = files::text(files::read_stream(stdin, name, Kind::TEXT)?, name)?;
+    if text.trim().is_empty() { Err(none()) } else { Ok(text) }
 }
 
 #[cfg(test)]

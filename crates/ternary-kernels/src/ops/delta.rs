@@ -17,30 +17,27 @@ ops! {
     ///
     /// # Panics
     /// If the lengths do not fit.
-    pub fn delta_rule(
-        a: &mut [f32],
-        k: &[f32],
-        q: &[f32],
-        v: &[f32],
-        decay: f32,
-        beta: f32,
-        out: &mut [f32],
-    ) = delta_rule;
+    pub fn delta_rule(a: &mut [f32], token: DeltaToken<'_>, out: &mut [f32]) = delta_rule;
 }
 
-/// What a token brings.
-#[derive(Clone, Copy)]
-struct Token<'a> {
-    k: &'a [f32],
-    q: &'a [f32],
-    v: &'a [f32],
-    decay: f32,
-    beta: f32,
+/// What a token brings to a head of the gated delta rule.
+#[derive(Clone, Copy, Debug)]
+pub struct DeltaToken<'a> {
+    /// Key, `[d]`.
+    pub k: &'a [f32],
+    /// Query, `[d]`.
+    pub q: &'a [f32],
+    /// Value, `[m]`.
+    pub v: &'a [f32],
+    /// What remains of the state, in 0..=1.
+    pub decay: f32,
+    /// How far the state moves to the value, in 0..=1.
+    pub beta: f32,
 }
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn delta_rule<S: Simd>(s: S, a: &mut [f32], k: &[f32], q: &[f32], v: &[f32], decay: f32, beta: f32, out: &mut [f32]) {
+fn delta_rule<S: Simd>(s: S, a: &mut [f32], token: DeltaToken<'_>, out: &mut [f32]) {
+    let DeltaToken { k, q, v, .. } = token;
     let (d, m) = (k.len(), v.len());
     assert!(
         q.len() == d && out.len() == m && Some(a.len()) == d.checked_mul(m),
@@ -52,7 +49,6 @@ fn delta_rule<S: Simd>(s: S, a: &mut [f32], k: &[f32], q: &[f32], v: &[f32], dec
     if m == 0 {
         return;
     }
-    let token = Token { k, q, v, decay, beta };
     let mut j = 0;
     while j + 4 * LANES <= m {
         block::<S, 4>(s, a, token, j, out);
@@ -69,7 +65,7 @@ fn delta_rule<S: Simd>(s: S, a: &mut [f32], k: &[f32], q: &[f32], v: &[f32], dec
 
 /// Columns `j..j + 16 C`: the state is read twice, the second time from the cache, and written once.
 #[inline(always)]
-fn block<S: Simd, const C: usize>(s: S, a: &mut [f32], t: Token<'_>, j: usize, out: &mut [f32]) {
+fn block<S: Simd, const C: usize>(s: S, a: &mut [f32], t: DeltaToken<'_>, j: usize, out: &mut [f32]) {
     let (m, end) = (t.v.len(), j + C * LANES);
     let decay = s.splat(t.decay);
     let mut seen = [s.splat(0.0); C];
@@ -103,7 +99,7 @@ fn block<S: Simd, const C: usize>(s: S, a: &mut [f32], t: Token<'_>, j: usize, o
 
 /// Columns from `j` on, fewer than a vector has lanes.
 #[inline(always)]
-fn tail<S: Simd>(s: S, a: &mut [f32], t: Token<'_>, j: usize, out: &mut [f32]) {
+fn tail<S: Simd>(s: S, a: &mut [f32], t: DeltaToken<'_>, j: usize, out: &mut [f32]) {
     let m = t.v.len();
     let decay = s.splat(t.decay);
     let mut seen = s.splat(0.0);

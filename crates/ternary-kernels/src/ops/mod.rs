@@ -113,6 +113,7 @@ mod tests;
 mod train;
 
 pub use attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
+pub use delta::DeltaToken;
 pub use gemm::{GemmScratch, Strided};
 pub use hadamard::{Prepare, check_hadamard_block, largest_hadamard_block};
 pub use layer_norm::LayerNorm;

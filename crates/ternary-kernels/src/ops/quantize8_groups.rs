@@ -74,10 +74,10 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int8GroupRowMut<'_>) -> Resu
         *step = 1.0 / scale;
         let factor = s.splat(scale);
         for j in first..last {
-            if j < vectors {
+            if let Some(codes) = codes.get_mut(j) {
                 let q = s.to_i(s.mul(x.vector(s, j), factor));
                 sum = s.add_i(sum, q);
-                s.store_i8(q, &mut codes[j]);
+                s.store_i8(q, codes);
             } else {
                 let q = s.to_i(s.mul(x.tail(s), factor));
                 sum = s.add_i(sum, q);

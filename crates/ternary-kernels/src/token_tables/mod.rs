@@ -225,9 +225,9 @@ fn make_tables<S: TokenLanes, const P: usize>(
     for (t, table) in tables.iter_mut().enumerate() {
         let at = t / 4 * CHUNK_COLS + t % 4;
         let mut x = [[s.zero(); P]; 4];
-        for j in 0..4 {
-            for p in 0..P {
-                x[j][p] = s.widen(&columns.0[at + 4 * j][p * S::LANES..]);
+        for (j, x) in x.iter_mut().enumerate() {
+            for (p, x) in x.iter_mut().enumerate() {
+                *x = s.widen(&columns.0[at + 4 * j][p * S::LANES..]);
             }
         }
         let mut third = [s.zero(); P];

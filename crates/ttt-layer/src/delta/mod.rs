@@ -20,6 +20,7 @@ mod state;
 
 use std::ops::Range;
 
+use ternary_kernels::ops::DeltaToken;
 use ternary_kernels::{ColsMut, Ops};
 
 pub use config::{DeltaConfig, DeltaParameters};
@@ -279,7 +280,8 @@ impl GatedDelta {
             let out = &mut out.row_mut(tokens.start + t)[first..first + g * d];
             for (i, a) in matrices.chunks_exact_mut(d * d).enumerate() {
                 let (v, at) = (&s.v[i * d..(i + 1) * d], (head * g + i) * d);
-                ops.delta_rule(a, &s.k, &s.q, v, s.decay[i * TOKENS + t], s.rate[i * TOKENS + t], &mut s.o);
+                let (decay, beta) = (s.decay[i * TOKENS + t], s.rate[i * TOKENS + t]);
+                ops.delta_rule(a, DeltaToken { k: &s.k, q: &s.q, v, decay, beta }, &mut s.o);
                 ops.rms_norm_in_place(&mut s.o, &self.parameters.norm, c.norm_eps);
                 ops.silu_mul(&z[at..at + d], &s.o, &mut out[i * d..(i + 1) * d]);
             }

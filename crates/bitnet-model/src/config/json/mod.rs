@@ -201,8 +201,11 @@ pub fn reads(a: Architecture, key: &str) -> bool {
         || a == Architecture::HunYuanDense && HUNYUAN.iter().any(|(name, _)| *name == key)
 }
 
+/// Whether a field has a value that is computed.
+type Fits = fn(&Value) -> bool;
+
 /// Fields of HunYuan and their only values here: norms of the heads, one expert, which is none, keys of each layer's own.
-const HUNYUAN: [(&str, fn(&Value) -> bool); 4] = [
+const HUNYUAN: [(&str, Fits); 4] = [
     ("use_qk_norm", |v| v.as_bool() == Some(true)),
     ("num_experts", |v| v.as_u64().is_some_and(|n| n <= 1)),
     ("use_cla", |v| v.as_bool() == Some(false)),

@@ -1,6 +1,7 @@
 //! The gated delta rule: its definition in plain code, equal bits everywhere, and its error against f64.
 
 use super::*;
+use crate::ops::DeltaToken;
 
 /// One column after the other, as documented.
 fn in_order(a: &mut [f32], [k, q, v]: [&[f32]; 3], decay: f32, beta: f32) -> Vec<f32> {
@@ -29,7 +30,8 @@ fn tokens_are_chains_of_the_documented_operations() {
             let want = in_order(&mut want_state, [&k, &q, &v], decay, beta);
             for ops in all_ops() {
                 let ((mut a, at), (mut out, to)) = (unaligned(&state), unaligned(&vec![f32::NAN; m]));
-                ops.delta_rule(&mut a[at.clone()], &k, &q, &v, decay, beta, &mut out[to.clone()]);
+                let token = DeltaToken { k: &k, q: &q, v: &v, decay, beta };
+                ops.delta_rule(&mut a[at.clone()], token, &mut out[to.clone()]);
                 assert_same("delta_rule: state", ops, &a[at], &want_state);
                 assert_same("delta_rule: result", ops, &out[to], &want);
             }
@@ -49,7 +51,8 @@ fn what_was_written_is_what_is_read() {
         let length = k.iter().map(|x| x * x).sum::<f32>().sqrt();
         k.iter_mut().for_each(|x| *x /= length);
         let (v, mut out) = (random.activations(m), vec![0.0; m]);
-        portable().delta_rule(&mut a, &k, &k, &v, 1.0, 1.0, &mut out);
+        let token = DeltaToken { k: &k, q: &k, v: &v, decay: 1.0, beta: 1.0 };
+        portable().delta_rule(&mut a, token, &mut out);
         let bound = 4.0 * (d * d) as f64 * U * 16.0;
         for (got, want) in out.iter().zip(&v) {
             assert!(f64::from((got - want).abs()) <= bound, "{got} instead of {want}, bound {bound}");
