@@ -93,6 +93,7 @@ impl ModelConfig {
     /// # Errors
     /// What [`ModelConfig::beyond_bitnet`] finds, but for norms of heads, and for 16-bit activations where
     /// `sixteen` allows them.
+    #[cfg(any(feature = "candle", feature = "train"))]
     pub(crate) fn require_trainable(&self, part: &'static str, sixteen: bool) -> Result<(), ModelError> {
         let mut rest = self.clone();
         rest.head_norms = false;
@@ -250,5 +251,6 @@ impl ModelConfig {
 }
 
 /// What training and candle layers require.
+#[cfg(any(feature = "candle", feature = "train"))]
 const TRAINABLE_ONLY: &str = "used with a model of the formulas of BitNet b1.58 or v2, of LLaMA or of Qwen 3, with 16-bit activations only \
                               where groups of weights have scales; run others with the engine";

@@ -366,7 +366,7 @@ impl Inner {
         Ok(())
     }
 
-    /// As [`quantize_rows`], for the result of attention, after its gate where it has one.
+    /// Like [`quantize_rows`], for the result of attention, after its gate where it has one.
     fn quantize_attention(
         &self,
         team: &Team,
