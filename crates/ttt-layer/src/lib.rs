@@ -25,6 +25,7 @@ mod layer;
 pub mod official;
 mod parameters;
 mod rowwise;
+mod saved;
 
 pub use config::{Kind, Projection, RopePairs, TttConfig};
 pub use delta::{DeltaConfig, DeltaInputs, DeltaParameters, DeltaScratch, DeltaState, GatedDelta};

@@ -12,6 +12,7 @@ use ttt_layer::{DeltaInputs, DeltaScratch as HeadScratch, GatedDelta, Rows};
 use super::attention::Segment;
 use super::linear::{Linear, Product, project};
 use super::scratch::Scratch;
+use super::shares::{HeadLine, take};
 use super::step::{INLINE_PARTS, NonFinite};
 use super::{Inner, Layer};
 use crate::{LayerWeights, ModelConfig, ModelError, Projection};
@@ -148,12 +149,8 @@ impl Inner {
     }
 }
 
-fn take<'a>(from: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-    from.split_off_mut(..len).expect("the segments' rows lie one after the other in buffers of all rows")
-}
-
-/// The recurrence of all heads of all sequences, into `out` `[n, value_width]`. All (sequence, key head) pairs form one line, whose
-/// length counts tokens; each thread gets an equal share of it in whole key heads.
+/// The recurrence of all heads of all sequences, into `out` `[n, value_width]`. Threads share the key heads as
+/// [`HeadLine`] says.
 fn recurrence<'a>(
     team: &Team,
     mixer: &DeltaMixer,
@@ -164,19 +161,16 @@ fn recurrence<'a>(
 ) {
     let c = mixer.rule.config();
     let (h, d, w) = (c.key_heads, c.group() * c.head_dim, c.value_width());
-    let threads = team.threads();
-    let total: usize = segments.iter().map(|s| s.tokens.len()).sum::<usize>() * h;
+    let tokens = segments.iter().map(|s| s.tokens.len()).sum();
+    let mut line = HeadLine::new(tokens, h, team.threads());
     let mut units: SmallVec<[Unit<'a>; INLINE_PARTS]> = SmallVec::new();
-    let (mut rest, mut begin) = (out, 0);
+    let mut rest = out;
     for segment in segments {
         let n = segment.tokens.len();
         if n == 0 {
             continue;
         }
-        // The head with which thread `t` begins.
-        let cut = |t: usize| ((total * t / threads).saturating_sub(begin) + n / 2).checked_div(n).unwrap_or(0).min(h);
-        let ranges: SmallVec<[(usize, Range<usize>); INLINE_PARTS]> =
-            (0..threads).map(|t| (t, cut(t)..cut(t + 1))).filter(|(_, heads)| !heads.is_empty()).collect();
+        let ranges = line.next(n);
         let cols: SmallVec<[Range<usize>; INLINE_PARTS]> =
             ranges.iter().map(|(_, heads)| heads.start * d..heads.end * d).collect();
         let state = &mut segment.state.delta[mixer.slot];
@@ -188,7 +182,6 @@ fn recurrence<'a>(
             let state = take(&mut states, heads.len() * head_floats);
             units.push(Unit { thread, heads, state, inputs, out });
         }
-        begin += n * h;
     }
     // Threads ascend within a sequence and from one to the next, so those of a thread lie side by side.
     let mut jobs: SmallVec<[(&mut [Unit<'a>], &mut HeadScratch); INLINE_PARTS]> =

@@ -19,6 +19,7 @@ mod lanes;
 mod linear;
 mod quantized;
 mod scratch;
+mod shares;
 mod state;
 mod step;
 mod table;

@@ -14,6 +14,7 @@ use super::attention::Segment;
 use super::lanes::Piece;
 use super::linear::{Linear, Product, project};
 use super::scratch::Scratch;
+use super::shares::{HeadLine, take};
 use super::step::{INLINE_PARTS, NonFinite, StepInput};
 use super::{Inner, Layer, Workspace};
 use crate::{LayerWeights, Mixer, ModelConfig, ModelError, Projection};
@@ -301,12 +302,8 @@ impl Inner {
     }
 }
 
-fn take<'a>(from: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-    from.split_off_mut(..len).expect("the segments' rows lie one after the other in buffers of all rows")
-}
-
-/// The inner loop of all heads of all sequences, into `out` `[n, w]`. All (sequence, head) pairs form one line, whose
-/// length counts tokens; each thread gets an equal share of it in whole heads.
+/// The inner loop of all heads of all sequences, into `out` `[n, w]`. Threads share the heads as
+/// [`HeadLine`] says.
 fn inner_loop<'a>(
     team: &Team,
     mixer: &TttMixer,
@@ -317,19 +314,16 @@ fn inner_loop<'a>(
 ) {
     let c = mixer.rows.config();
     let (h, d, w) = (c.num_heads, c.head_dim, c.width());
-    let threads = team.threads();
-    let total: usize = segments.iter().map(|s| s.tokens.len()).sum::<usize>() * h;
+    let tokens = segments.iter().map(|s| s.tokens.len()).sum();
+    let mut line = HeadLine::new(tokens, h, team.threads());
     let mut units: SmallVec<[Unit<'a>; INLINE_PARTS]> = SmallVec::new();
-    let (mut rest, mut begin) = (out, 0);
+    let mut rest = out;
     for segment in segments {
         let n = segment.tokens.len();
         if n == 0 {
             continue;
         }
-        // The head with which thread `t` begins.
-        let cut = |t: usize| ((total * t / threads).saturating_sub(begin) + n / 2).checked_div(n).unwrap_or(0).min(h);
-        let ranges: SmallVec<[(usize, Range<usize>); INLINE_PARTS]> =
-            (0..threads).map(|t| (t, cut(t)..cut(t + 1))).filter(|(_, heads)| !heads.is_empty()).collect();
+        let ranges = line.next(n);
         let cols: SmallVec<[Range<usize>; INLINE_PARTS]> =
             ranges.iter().map(|(_, heads)| heads.start * d..heads.end * d).collect();
         let state = &mut segment.state.ttt[mixer.slot];
@@ -341,7 +335,6 @@ fn inner_loop<'a>(
             let state = take(&mut states, heads.len() * head_floats);
             units.push(Unit { thread, heads, state, position, inputs, out });
         }
-        begin += n * h;
     }
     // Threads ascend within a sequence and from one to the next, so those of a thread lie side by side.
     let mut jobs: SmallVec<[(&mut [Unit<'a>], &mut HeadScratch); INLINE_PARTS]> =

@@ -1,8 +1,8 @@
 //! The state of one text in one layer of the gated delta rule.
 
 use super::{DeltaConfig, GatedDelta};
-use crate::checksum::Fnv;
-use crate::{StateDamage, TttError};
+use crate::TttError;
+use crate::saved::{EXTRA_BYTES, Form, fingerprint};
 
 /// What a layer remembers of the text so far: a matrix for each value head, and the last inputs of the convolution. All numbers are
 /// f32, and their number depends on the configuration only.
@@ -20,9 +20,6 @@ pub struct DeltaState {
 
 const MARK: [u8; 8] = *b"GDNSTATE";
 const VERSION: u32 = 1;
-/// Mark, version, four bytes of zeros, configuration, model, position.
-const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8;
-const CHECKSUM_BYTES: usize = 8;
 
 impl DeltaConfig {
     /// Bytes of a saved state.
@@ -30,11 +27,11 @@ impl DeltaConfig {
     /// # Errors
     /// [`TttError::Config`].
     pub fn saved_state_bytes(&self) -> Result<usize, TttError> {
-        Ok(self.state_bytes()?.saturating_add(HEADER_BYTES + CHECKSUM_BYTES))
+        Ok(self.state_bytes()?.saturating_add(EXTRA_BYTES))
     }
 
-    fn fingerprint(&self) -> u64 {
-        self.identity().iter().fold(Fnv::new(), |hash, field| hash.add(&field.to_le_bytes())).0
+    fn saved_form(&self) -> Form {
+        Form { mark: MARK, version: VERSION, fingerprint: fingerprint(&self.identity()) }
     }
 }
 
@@ -131,19 +128,7 @@ impl DeltaState {
     /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's weights
     /// apart) and a checksum. Little-endian; equal states give equal bytes.
     pub fn save(&self, model: u64) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.bytes() + HEADER_BYTES + CHECKSUM_BYTES);
-        bytes.extend(MARK);
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend([0; 4]);
-        for field in [self.config.fingerprint(), model, self.position] {
-            bytes.extend(field.to_le_bytes());
-        }
-        for x in &self.data {
-            bytes.extend(x.to_le_bytes());
-        }
-        let checksum = Fnv::new().add(&bytes).0;
-        bytes.extend(checksum.to_le_bytes());
-        bytes
+        self.config.saved_form().seal(model, self.position, &self.data)
     }
 
     /// The state that [`DeltaState::save`] made bytes of. Nothing is allocated before the size is known to be right.
@@ -151,36 +136,11 @@ impl DeltaState {
     /// # Errors
     /// [`TttError::SavedState`] for bytes that are damaged, cut off, or from another version, configuration or model.
     pub fn restore(layer: &GatedDelta, model: u64, bytes: &[u8]) -> Result<Self, TttError> {
-        let damaged = |what| Err(TttError::SavedState { what });
         let config = layer.config();
-        let field = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
-        if bytes.get(..8) != Some(&MARK) {
-            return damaged(StateDamage::Mark);
-        }
-        match bytes.get(8..12).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b)) {
-            Some(VERSION) => (),
-            other => return damaged(StateDamage::Version { got: other.unwrap_or(0), reads: VERSION }),
-        }
-        if field(16) != Some(config.fingerprint()) {
-            return damaged(StateDamage::OtherConfig);
-        }
-        if field(24) != Some(model) {
-            return damaged(StateDamage::OtherModel);
-        }
-        let expected = config.saved_state_bytes()?;
-        if bytes.len() != expected {
-            return damaged(StateDamage::Size { expected, got: bytes.len() });
-        }
-        let (body, checksum) = bytes.split_at(expected - CHECKSUM_BYTES);
-        if checksum != Fnv::new().add(body).0.to_le_bytes() {
-            return damaged(StateDamage::Checksum);
-        }
+        let (position, numbers) = config.saved_form().open(model, config.saved_state_bytes()?, bytes)?;
         let mut state = Self::new(layer);
-        state.position = field(32).unwrap_or(0);
-        let (numbers, _) = body[HEADER_BYTES..].as_chunks();
-        for (x, bytes) in state.data.iter_mut().zip(numbers) {
-            *x = f32::from_le_bytes(*bytes);
-        }
+        state.position = position;
+        state.data.iter_mut().zip(numbers).for_each(|(x, saved)| *x = saved);
         Ok(state)
     }
 }

@@ -1,9 +1,9 @@
 //! The state of one text in one layer.
 
 use super::RowWise;
-use crate::checksum::Fnv;
+use crate::TttError;
 use crate::config::{Kind, TttConfig};
-use crate::{StateDamage, TttError};
+use crate::saved::{EXTRA_BYTES, Form, fingerprint};
 
 /// What a layer remembers of the text so far: inner weights, the open mini-batch, the windows of the convolutions, the
 /// position. All numbers are f32, and their number depends on the configuration only.
@@ -26,9 +26,6 @@ pub struct TttState {
 
 const MARK: [u8; 8] = *b"TTTSTATE";
 const VERSION: u32 = 1;
-/// Mark, version, four bytes of zeros, configuration, model, position.
-const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8;
-const CHECKSUM_BYTES: usize = 8;
 
 impl TttConfig {
     /// Bytes of the numbers of a state: the same after every token.
@@ -45,11 +42,11 @@ impl TttConfig {
     /// # Errors
     /// [`TttError::Config`].
     pub fn saved_state_bytes(&self) -> Result<usize, TttError> {
-        Ok(self.state_bytes()? + HEADER_BYTES + CHECKSUM_BYTES)
+        Ok(self.state_bytes()? + EXTRA_BYTES)
     }
 
-    fn fingerprint(&self) -> u64 {
-        self.identity().iter().fold(Fnv::new(), |hash, field| hash.add(&field.to_le_bytes())).0
+    fn saved_form(&self) -> Form {
+        Form { mark: MARK, version: VERSION, fingerprint: fingerprint(&self.identity()) }
     }
 }
 
@@ -217,19 +214,7 @@ impl TttState {
     /// If [`RowWise::complete`] is due.
     pub fn save(&self, model: u64) -> Vec<u8> {
         assert!(!self.due, "the last mini-batch has to be completed before the state is saved");
-        let mut bytes = Vec::with_capacity(self.bytes() + HEADER_BYTES + CHECKSUM_BYTES);
-        bytes.extend(MARK);
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend([0; 4]);
-        for field in [self.config.fingerprint(), model, self.position] {
-            bytes.extend(field.to_le_bytes());
-        }
-        for x in &self.data {
-            bytes.extend(x.to_le_bytes());
-        }
-        let checksum = Fnv::new().add(&bytes).0;
-        bytes.extend(checksum.to_le_bytes());
-        bytes
+        self.config.saved_form().seal(model, self.position, &self.data)
     }
 
     /// The state that [`TttState::save`] made bytes of. Nothing is allocated before the size is known to be right.
@@ -237,36 +222,11 @@ impl TttState {
     /// # Errors
     /// [`TttError::SavedState`] for bytes that are damaged, cut off, or from another version, configuration or model.
     pub fn restore(layer: &RowWise, model: u64, bytes: &[u8]) -> Result<Self, TttError> {
-        let damaged = |what| Err(TttError::SavedState { what });
         let config = layer.config();
-        let field = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
-        if bytes.get(..8) != Some(&MARK) {
-            return damaged(StateDamage::Mark);
-        }
-        match bytes.get(8..12).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b)) {
-            Some(VERSION) => (),
-            other => return damaged(StateDamage::Version { got: other.unwrap_or(0), reads: VERSION }),
-        }
-        if field(16) != Some(config.fingerprint()) {
-            return damaged(StateDamage::OtherConfig);
-        }
-        if field(24) != Some(model) {
-            return damaged(StateDamage::OtherModel);
-        }
-        let expected = config.saved_state_bytes()?;
-        if bytes.len() != expected {
-            return damaged(StateDamage::Size { expected, got: bytes.len() });
-        }
-        let (body, checksum) = bytes.split_at(expected - CHECKSUM_BYTES);
-        if checksum != Fnv::new().add(body).0.to_le_bytes() {
-            return damaged(StateDamage::Checksum);
-        }
+        let (position, numbers) = config.saved_form().open(model, config.saved_state_bytes()?, bytes)?;
         let mut state = Self::new(layer);
-        state.position = field(32).unwrap_or(0);
-        let (numbers, _) = body[HEADER_BYTES..].as_chunks();
-        for (x, bytes) in state.data.iter_mut().zip(numbers) {
-            *x = f32::from_le_bytes(*bytes);
-        }
+        state.position = position;
+        state.data.iter_mut().zip(numbers).for_each(|(x, saved)| *x = saved);
         Ok(state)
     }
 }
