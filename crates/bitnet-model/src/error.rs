@@ -118,6 +118,24 @@ pub enum ModelError {
         /// What it must be.
         must: &'static str,
     },
+    /// A task that an extractor does not have.
+    #[error("the extractor has no task '{name}'; it has {known}")]
+    UnknownTask {
+        /// The task that was asked for.
+        name: String,
+        /// The tasks that there are.
+        known: String,
+    },
+    /// A scale of a row of an extractor's features that no file could hold.
+    #[error("features.scale: row {row} is {value}; it must be a finite number of half precision, 0 or more")]
+    FeatureScale {
+        /// Row of the table.
+        row: usize,
+        value: f32,
+    },
+    /// A matrix of an extractor with scales for rows or groups.
+    #[error("layer {layer} {name}: an extractor's matrices have one scale each, this one has several; export it anew", name = .projection.name())]
+    EncoderScales { layer: usize, projection: Projection },
     /// The model computed something that is not a number, so every further token would be nonsense.
     #[error(
         "{what} became NaN or infinite at position {position}; the weights do not belong to this architecture, or they are damaged"

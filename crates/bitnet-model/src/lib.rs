@@ -12,6 +12,7 @@
 mod blocks;
 mod config;
 pub mod embedding;
+pub mod encoder;
 mod engine;
 mod error;
 pub mod files;

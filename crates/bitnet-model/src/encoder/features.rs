@@ -1,0 +1,304 @@
+//! From words to the rows of the feature table that they are the sum of.
+//!
+//! # Definition
+//! It is part of the format of extractors and never changes; another one would be another value of a key of the file.
+//!
+//! - **Folding.** A word's characters are decomposed (NFKD), spaces and characters that cannot be seen (joiners, soft hyphens, variation selectors) left
+//!   out, each made lower case, and joined to the one before where both have a composed form. That is NFKC without the reordering
+//!   of marks: full-width letters and half-width kana become the usual ones. At most 32 characters are kept.
+//! - **Hash.** FNV-1a of 32 bits (offset `0x811C9DC5`, prime `0x01000193`) over one byte that names the kind and the UTF-8 bytes of the characters, then the
+//!   finaliser of MurmurHash3 (`h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13; h *= 0xC2B2AE35; h ^= h >> 16`). The row is `hash % buckets`.
+//! - **Features** of a word, in this order, at most 64:
+//!   1. `w`: the folded word.
+//!   2. `s`: its shape, before it was made lower case: `X` for upper case, `x` for lower case, `0` for numbers, `H` for Han, `h` for Hiragana, `k` for
+//!      Katakana, `o` for other letters, `.` for the rest; marks are left out, and of more than four of a kind in a row four stay.
+//!   3. of words of letters, `n`: runs of 3, then of 4, of 5 and of 2 characters of `<word>`; the `>` is missing where the word was cut at 32.
+//!   4. of single characters instead: `l`: the character before and the word; `r`: the word and the character after; `b`: both. The character before is the last one of the folded word before, `<` where
+//!      there is none; the one after is the first one of the folded word after, or `>`.
+
+use std::ops::Range;
+
+use unicode_normalization_alignments::char::{compose, decompose_compatible};
+
+use super::words::{Word, WordKind, split_words};
+
+/// Features of a word at most.
+pub const MAX_FEATURES: usize = 64;
+
+/// Characters of a folded word at most.
+const MAX_CHARS: usize = 32;
+
+/// Lengths of runs of characters, the most telling first.
+const RUNS: [usize; 4] = [3, 4, 5, 2];
+
+/// FNV-1a of 32 bits that goes on character by character.
+#[derive(Clone, Copy)]
+struct Hash(u32);
+
+impl Hash {
+    /// The beginning of a feature of this kind.
+    fn new(kind: u8) -> Self {
+        Self(0x811C_9DC5).byte(kind)
+    }
+
+    fn byte(self, b: u8) -> Self {
+        Self((self.0 ^ u32::from(b)).wrapping_mul(0x0100_0193))
+    }
+
+    fn char(self, c: char) -> Self {
+        c.encode_utf8(&mut [0; 4]).bytes().fold(self, Self::byte)
+    }
+
+    fn chars(self, chars: &[char]) -> Self {
+        chars.iter().fold(self, |h, c| h.char(*c))
+    }
+
+    fn finish(self) -> u32 {
+        let mut h = self.0;
+        h = (h ^ (h >> 16)).wrapping_mul(0x85EB_CA6B);
+        h = (h ^ (h >> 13)).wrapping_mul(0xC2B2_AE35);
+        h ^ (h >> 16)
+    }
+}
+
+/// A text as an extractor reads it: its words and the rows of their features. Buffers are kept from text to text.
+///
+/// ```
+/// use bitnet_model::encoder::Utterance;
+/// let mut utterance = Utterance::default();
+/// utterance.read("Play ＪＡＺＺ", 16384);
+/// assert_eq!(utterance.words().len(), 2);
+/// let wide = utterance.features(1).to_vec();
+/// utterance.read("play JAZZ", 16384);
+/// assert_eq!(utterance.features(1), wide);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Utterance {
+    words: Vec<Word>,
+    cut: bool,
+    /// Folded characters of all words.
+    chars: Vec<char>,
+    folded: Vec<Folded>,
+    rows: Vec<u32>,
+    /// Where the features of a word end in `rows`.
+    ends: Vec<usize>,
+}
+
+/// A folded word.
+#[derive(Clone, Debug)]
+struct Folded {
+    chars: Range<usize>,
+    shape: u32,
+    /// Whether characters were left out at the end.
+    cut: bool,
+}
+
+impl Utterance {
+    /// Reads `text`; the rows of features lie below `buckets`, which is 1 at least.
+    pub fn read(&mut self, text: &str, buckets: usize) {
+        self.cut = split_words(text, &mut self.words);
+        self.chars.clear();
+        self.folded.clear();
+        self.rows.clear();
+        self.ends.clear();
+        for word in &self.words {
+            self.folded.push(fold(&text[word.range.clone()], &mut self.chars));
+        }
+        // At most 2^32 - 1, so that the quotient is defined.
+        let buckets = u32::try_from(buckets).unwrap_or(u32::MAX).max(1);
+        for i in 0..self.words.len() {
+            self.push_features(i, buckets);
+            self.ends.push(self.rows.len());
+        }
+    }
+
+    /// The words, at most [`MAX_WORDS`](super::MAX_WORDS).
+    pub fn words(&self) -> &[Word] {
+        &self.words
+    }
+
+    /// Whether the text has more words, which are not read.
+    pub fn cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Rows of the features of word `i`, 1 to [`MAX_FEATURES`] of them; one that occurs twice counts twice.
+    ///
+    /// # Panics
+    /// If there is no such word.
+    pub fn features(&self, i: usize) -> &[u32] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.rows[start..self.ends[i]]
+    }
+
+    fn push_features(&mut self, i: usize, buckets: u32) {
+        let Self { words, chars, folded, rows, .. } = self;
+        let word = &chars[folded[i].chars.clone()];
+        let first = rows.len();
+        let mut push = |hash: Hash| {
+            if rows.len() - first < MAX_FEATURES {
+                rows.push(hash.finish() % buckets);
+            }
+        };
+        push(Hash::new(b'w').chars(word));
+        push(Hash(folded[i].shape));
+        match words[i].kind {
+            WordKind::Letters => {
+                let end: &[char] = if folded[i].cut { &[] } else { &['>'] };
+                let len = 1 + word.len() + end.len();
+                let at = |k: usize| if k == 0 { '<' } else { word.get(k - 1).copied().unwrap_or('>') };
+                for run in RUNS {
+                    for start in 0..(len + 1).saturating_sub(run) {
+                        push((start..start + run).fold(Hash::new(b'n'), |h, k| h.char(at(k))));
+                    }
+                }
+            }
+            WordKind::Character => {
+                let before = i.checked_sub(1).and_then(|i| chars[folded[i].chars.clone()].last()).copied();
+                let after = folded.get(i + 1).and_then(|f| chars[f.chars.clone()].first()).copied();
+                let (before, after) = (before.unwrap_or('<'), after.unwrap_or('>'));
+                push(Hash::new(b'l').char(before).chars(word));
+                push(Hash::new(b'r').chars(word).char(after));
+                push(Hash::new(b'b').char(before).chars(word).char(after));
+            }
+            WordKind::Sign => (),
+        }
+    }
+}
+
+/// Folds `word`, appends its characters to `chars`.
+fn fold(word: &str, chars: &mut Vec<char>) -> Folded {
+    let first = chars.len();
+    let (mut shape, mut last, mut run) = (Hash::new(b's'), '\0', 0);
+    let mut cut = false;
+    for c in word.chars() {
+        if cut {
+            break;
+        }
+        decompose_compatible(c, |d| {
+            if d.is_whitespace() || is_unseen(d) {
+                return;
+            }
+            if let Some(s) = shape_of(d) {
+                run = if s == last { run + 1 } else { 1 };
+                last = s;
+                if run <= 4 {
+                    shape = shape.char(s);
+                }
+            }
+            for lower in d.to_lowercase() {
+                let joined = chars[first..].last().and_then(|before| compose(*before, lower));
+                match joined {
+                    Some(joined) => {
+                        chars.pop();
+                        chars.push(joined);
+                    }
+                    None if chars.len() - first == MAX_CHARS => cut = true,
+                    None => chars.push(lower),
+                }
+            }
+        });
+    }
+    Folded { chars: first..chars.len(), shape: shape.0, cut }
+}
+
+/// Joiners, soft hyphens, variation selectors and tags.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{AD}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0020}'..='\u{E007F}' | '\u{E0100}'..='\u{E01EF}')
+}
+
+/// The kind of a character in the shape of a word; none for marks.
+fn shape_of(c: char) -> Option<char> {
+    Some(match c {
+        '\u{3041}'..='\u{3096}' | '\u{309D}'..='\u{309F}' => 'h',
+        '\u{30A1}'..='\u{30FA}' | '\u{30FC}'..='\u{30FF}' | '\u{31F0}'..='\u{31FF}' => 'k',
+        '\u{2E80}'..='\u{2FDF}' | '\u{3005}'..='\u{3007}' | '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}' => 'H',
+        '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}' => 'H',
+        _ if super::words::is_mark(c) => return None,
+        _ if c.is_uppercase() => 'X',
+        _ if c.is_lowercase() => 'x',
+        _ if c.is_numeric() => '0',
+        _ if c.is_alphabetic() => 'o',
+        _ => '.',
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Utterance {
+        let mut utterance = Utterance::default();
+        utterance.read(text, 1 << 22);
+        utterance
+    }
+
+    fn features(text: &str) -> Vec<u32> {
+        let utterance = read(text);
+        assert_eq!(utterance.words().len(), 1, "{text:?}");
+        utterance.features(0).to_vec()
+    }
+
+    #[test]
+    fn widths_cases_and_compositions_are_folded() {
+        assert_eq!(features("ｃａｆｅ\u{301}"), features("café"));
+        // Only the shape knows about upper case.
+        let (upper, lower) = (features("CAFÉ"), features("café"));
+        assert_eq!((upper[0], &upper[2..]), (lower[0], &lower[2..]));
+        assert_ne!(upper[1], lower[1]);
+        assert_eq!(features("ﾎﾞ"), features("ボ"));
+        assert_eq!(features("か\u{3099}"), features("が"));
+        assert_eq!(features("co\u{AD}op"), features("coop"));
+        assert_ne!(features("coop"), features("coup"));
+    }
+
+    #[test]
+    fn a_word_has_its_runs_of_characters() {
+        // `<ab>`: word, shape, two runs of 3, one of 4, none of 5, three of 2.
+        let ab = features("ab");
+        assert_eq!(ab.len(), 8);
+        let hash = |kind: u8, text: &str| text.chars().fold(Hash::new(kind), Hash::char).finish() % (1 << 22);
+        let expected = [(b'w', "ab"), (b's', "xx"), (b'n', "<ab"), (b'n', "ab>"), (b'n', "<ab>"), (b'n', "<a"), (b'n', "ab"), (b'n', "b>")];
+        assert_eq!(ab, expected.map(|(kind, text)| hash(kind, text)));
+        assert_eq!(features("x")[1], hash(b's', "x"));
+        assert_eq!(features("McDonald2000s")[1], hash(b's', "XxXxxxx0000x"));
+        assert_eq!(features("!"), [hash(b'w', "!"), hash(b's', ".")]);
+        // A word that is cut has no end.
+        let long = features(&"a".repeat(100));
+        assert_eq!(long.len(), MAX_FEATURES);
+        assert_eq!(long[0], hash(b'w', &"a".repeat(32)));
+        assert!(!long.contains(&hash(b'n', "aa>")) && features("aaa").contains(&hash(b'n', "aa>")));
+    }
+
+    #[test]
+    fn characters_know_their_neighbours() {
+        let utterance = read("Go東へ!");
+        let hash = |kind: u8, text: &str| text.chars().fold(Hash::new(kind), Hash::char).finish() % (1 << 22);
+        let east = [(b'w', "東"), (b's', "H"), (b'l', "o東"), (b'r', "東へ"), (b'b', "o東へ")];
+        assert_eq!(utterance.features(1), east.map(|(kind, text)| hash(kind, text)));
+        let to = [(b'w', "へ"), (b's', "h"), (b'l', "東へ"), (b'r', "へ!"), (b'b', "東へ!")];
+        assert_eq!(utterance.features(2), to.map(|(kind, text)| hash(kind, text)));
+        assert_eq!(features("ア")[2..], [(b'l', "<ア"), (b'r', "ア>"), (b'b', "<ア>")].map(|(kind, text)| hash(kind, text)));
+    }
+
+    #[test]
+    fn every_text_has_bounded_features() {
+        for text in ["\u{FDFA}".repeat(300), "e\u{301}\u{301}".repeat(5000), "👩\u{200D}👩".repeat(400), "\u{FE0F}".into(), "ǅ".repeat(40)] {
+            let utterance = read(&text);
+            for i in 0..utterance.words().len() {
+                assert!((1..=MAX_FEATURES).contains(&utterance.features(i).len()));
+            }
+            assert!(utterance.chars.len() <= super::super::MAX_WORDS * MAX_CHARS);
+        }
+    }
+
+    /// Files depend on these numbers.
+    #[test]
+    fn the_hash_is_what_files_depend_on() {
+        // Computed by other software.
+        let mut utterance = Utterance::default();
+        utterance.read("Ab 東", 16384);
+        assert_eq!(utterance.features(0), [1867, 8531, 15659, 9394, 1561, 2536, 2228, 15762]);
+        assert_eq!(utterance.features(1), [15656, 11016, 11845, 15763, 9030]);
+    }
+}
