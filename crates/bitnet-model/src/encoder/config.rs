@@ -173,7 +173,9 @@ impl ExtractorConfig {
     /// # Errors
     /// [`ModelError::Config`] names the field, its value and what it must be.
     pub fn validate(&self) -> Result<(), ModelError> {
-        let bad = |field, value: &dyn std::fmt::Display, must| Err(ModelError::Config { field, value: value.to_string(), must });
+        let bad = |field, value: &dyn std::fmt::Display, must| {
+            Err(ModelError::Config { field, value: value.to_string(), must })
+        };
         if !(1..=1 << 22).contains(&self.buckets) {
             return bad("buckets", &self.buckets, "between 1 and 4194304");
         }

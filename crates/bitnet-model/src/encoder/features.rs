@@ -258,7 +258,16 @@ mod tests {
         let ab = features("ab");
         assert_eq!(ab.len(), 8);
         let hash = |kind: u8, text: &str| text.chars().fold(Hash::new(kind), Hash::char).finish() % (1 << 22);
-        let expected = [(b'w', "ab"), (b's', "xx"), (b'n', "<ab"), (b'n', "ab>"), (b'n', "<ab>"), (b'n', "<a"), (b'n', "ab"), (b'n', "b>")];
+        let expected = [
+            (b'w', "ab"),
+            (b's', "xx"),
+            (b'n', "<ab"),
+            (b'n', "ab>"),
+            (b'n', "<ab>"),
+            (b'n', "<a"),
+            (b'n', "ab"),
+            (b'n', "b>"),
+        ];
         assert_eq!(ab, expected.map(|(kind, text)| hash(kind, text)));
         assert_eq!(features("x")[1], hash(b's', "x"));
         assert_eq!(features("McDonald2000s")[1], hash(b's', "XxXxxxx0000x"));
@@ -278,12 +287,21 @@ mod tests {
         assert_eq!(utterance.features(1), east.map(|(kind, text)| hash(kind, text)));
         let to = [(b'w', "へ"), (b's', "h"), (b'l', "東へ"), (b'r', "へ!"), (b'b', "東へ!")];
         assert_eq!(utterance.features(2), to.map(|(kind, text)| hash(kind, text)));
-        assert_eq!(features("ア")[2..], [(b'l', "<ア"), (b'r', "ア>"), (b'b', "<ア>")].map(|(kind, text)| hash(kind, text)));
+        assert_eq!(
+            features("ア")[2..],
+            [(b'l', "<ア"), (b'r', "ア>"), (b'b', "<ア>")].map(|(kind, text)| hash(kind, text))
+        );
     }
 
     #[test]
     fn every_text_has_bounded_features() {
-        for text in ["\u{FDFA}".repeat(300), "e\u{301}\u{301}".repeat(5000), "👩\u{200D}👩".repeat(400), "\u{FE0F}".into(), "ǅ".repeat(40)] {
+        for text in [
+            "\u{FDFA}".repeat(300),
+            "e\u{301}\u{301}".repeat(5000),
+            "👩\u{200D}👩".repeat(400),
+            "\u{FE0F}".into(),
+            "ǅ".repeat(40),
+        ] {
             let utterance = read(&text);
             for i in 0..utterance.words().len() {
                 assert!((1..=MAX_FEATURES).contains(&utterance.features(i).len()));

@@ -7,6 +7,9 @@
 
 mod config;
 mod features;
+mod forward;
+mod heads;
+mod synthetic;
 mod weights;
 mod words;
 
@@ -14,6 +17,8 @@ pub use config::{
     ExtractorConfig, MAX_WORDS, OosRule, OosScore, TAG_OUTSIDE, TaskConfig, tag_begin, tag_inside, tag_may_follow,
 };
 pub use features::{MAX_FEATURES, Utterance};
+pub use forward::{Extractor, Scratch};
+pub use heads::{Found, Span};
 pub use weights::{
     ENCODER_PROJECTIONS, EncoderLayer, EncoderNorm, ExtractorWeights, FeatureTable, HeadTensor, TaskWeights,
     encoder_projection_shape,

@@ -49,7 +49,8 @@ impl FeatureTable {
         for row in values.chunks(width.max(1)) {
             let max = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
             let scale = f16::from_f32(max / 127.0).to_f32();
-            let code = |v: &f32| if scale == 0.0 { 0 } else { (v / scale).round_ties_even().clamp(-127.0, 127.0) as i8 };
+            let code =
+                |v: &f32| if scale == 0.0 { 0 } else { (v / scale).round_ties_even().clamp(-127.0, 127.0) as i8 };
             codes.extend(row.iter().map(code));
             scales.push(scale);
         }
@@ -342,7 +343,8 @@ mod tests {
 
     #[test]
     fn rows_of_features_are_as_near_as_int8_is() {
-        let values: Vec<f32> = (0..96).map(|i| if i < 64 { (i as f32 * 0.37).sin() * (1 + i / 32) as f32 } else { 0.0 }).collect();
+        let values: Vec<f32> =
+            (0..96).map(|i| if i < 64 { (i as f32 * 0.37).sin() * (1 + i / 32) as f32 } else { 0.0 }).collect();
         let table = FeatureTable::quantize(3, 32, &values).unwrap();
         for (r, row) in values.chunks(32).enumerate() {
             let (codes, scale) = table.row(r);

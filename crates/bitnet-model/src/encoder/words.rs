@@ -134,7 +134,9 @@ pub fn split_words(text: &str, words: &mut Vec<Word>) -> bool {
                 continue;
             }
             // Between two letters; the letter that follows then joins the word, and the apostrophe with it.
-            Class::Apostrophe if letter_joins && chars.peek().is_some_and(|(_, next)| class(*next) == Class::Letter) => {
+            Class::Apostrophe
+                if letter_joins && chars.peek().is_some_and(|(_, next)| class(*next) == Class::Letter) =>
+            {
                 continue;
             }
             Class::Letter => WordKind::Letters,
@@ -169,7 +171,10 @@ mod tests {
     #[test]
     fn words_of_many_scripts() {
         assert_eq!(words("play Sgt. Pepper's 2nd-best"), ["play", "Sgt", ".", "Pepper's", "2nd", "-", "best"]);
-        assert_eq!(words("'rock' o''clock the '90s'"), ["'", "rock", "'", "o", "'", "'", "clock", "the", "'", "90s", "'"]);
+        assert_eq!(
+            words("'rock' o''clock the '90s'"),
+            ["'", "rock", "'", "o", "'", "'", "clock", "the", "'", "90s", "'"]
+        );
         assert_eq!(words("l\u{2019}été e\u{301}te\u{301}"), ["l\u{2019}été", "e\u{301}te\u{301}"]);
         assert_eq!(words("東京のﾎﾞｰﾙ か\u{3099}"), ["東", "京", "の", "ﾎﾞ", "ｰ", "ﾙ", "か\u{3099}"]);
         assert_eq!(words("서울 날씨 שָׁלוֹם नमस्ते"), ["서울", "날씨", "שָׁלוֹם", "नमस्ते"]);
