@@ -454,6 +454,26 @@ pub enum LoadError {
         reason: String,
     },
 
+    // ---- Extractors ----
+    /// A model of another kind where an extractor is read.
+    #[error(
+        "this is no extractor but a model of architecture {architecture:?}: a language model is loaded with Model::load, or \
+         used with `bitnet run`; extractors are made with `bitnet train --task extract`"
+    )]
+    NotAnExtractor {
+        /// What the file says it is.
+        architecture: String,
+    },
+    /// A row of an extractor's features with several scales.
+    #[error(
+        "tensor \"features.weight\": the blocks of row {row} have different scales, but a row of features has one: export the \
+         extractor anew, without quantising it once more"
+    )]
+    FeatureBlocks {
+        /// The row.
+        row: usize,
+    },
+
     // ---- Writing ----
     /// Tensors were written in another order than they were announced.
     #[error("tensor {got:?} was written where {expected:?} was announced")]

@@ -6,6 +6,7 @@ pub mod chat;
 mod config;
 pub mod convert;
 mod error;
+pub mod extractor;
 pub mod gguf;
 mod heads;
 #[cfg(feature = "hub")]

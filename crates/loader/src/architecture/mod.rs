@@ -100,11 +100,17 @@ pub(crate) fn named(name: &str) -> Option<Architecture> {
 
 /// Whether colliding type ids have their BitNet meaning in a GGUF file of this architecture.
 pub(crate) fn has_bitnet_type_ids(name: &str) -> bool {
-    Architecture::from_gguf(name).is_some_and(|a| rules(a).bitnet_type_ids)
+    // Files of extractors are written here only.
+    name == crate::extractor::ARCHITECTURE || Architecture::from_gguf(name).is_some_and(|a| rules(a).bitnet_type_ids)
 }
 
 /// Families whose ternary models exist and are not computed: names in both containers, and what is missing.
-const REFUSED: [(&[&str], &str); 3] = [
+const REFUSED: [(&[&str], &str); 4] = [
+    (
+        &[crate::extractor::ARCHITECTURE],
+        "this is an extractor (intents and slots of utterances), no language model: load it with Extractor::load, or use \
+         `bitnet extract`",
+    ),
     (
         &["qwen35moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3next", "qwen3_next"],
         "mixtures of experts beside layers of the gated delta rule are not implemented; take a dense model of architecture \

@@ -32,7 +32,7 @@ use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayou
 use crate::mmap::read_bounded;
 use crate::names::{self, Names};
 use crate::safetensors::Safetensors;
-pub(crate) use store::ggml_type;
+pub(crate) use store::{ggml_type, widen};
 use store::{RawKind, RawTensor, Store};
 
 /// An opened checkpoint. Tensors are looked at when they are asked for.

@@ -1,0 +1,137 @@
+//! The configuration of an extractor as JSON, the same text in both containers.
+
+use bitnet_model::Activation;
+use bitnet_model::encoder::{ExtractorConfig, OosRule, OosScore, TaskConfig};
+use serde::{Deserialize, Serialize};
+
+use super::{ARCHITECTURE, FORMAT};
+use crate::LoadError;
+
+/// A file's configuration. Unknown fields are refused: what they say would not be computed.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    model_type: String,
+    format: u32,
+    buckets: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    hidden_act: String,
+    rope_theta: f32,
+    rms_norm_eps: f32,
+    tasks: Vec<Task>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Task {
+    name: String,
+    intents: Vec<String>,
+    slots: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    intent_slots: Option<Vec<Vec<usize>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oos: Option<Oos>,
+    temperature: f32,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Oos {
+    score: String,
+    threshold: f32,
+}
+
+/// The `model_type` of a configuration, if it is one.
+pub(super) fn model_type(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Type {
+        model_type: String,
+    }
+    Some(serde_json::from_slice::<Type>(json).ok()?.model_type)
+}
+
+/// Reads a configuration and checks it.
+///
+/// # Errors
+/// [`LoadError::Json`]; [`LoadError::KeyValue`] for a value that is not read; [`LoadError::Model`] for one that
+/// cannot be; [`LoadError::NotAnExtractor`] for the configuration of another model.
+pub fn config_from_json(json: &[u8]) -> Result<ExtractorConfig, LoadError> {
+    if let Some(other) = model_type(json).filter(|name| name != ARCHITECTURE) {
+        return Err(LoadError::NotAnExtractor { architecture: other });
+    }
+    let what = "the configuration of an extractor";
+    let file: File = serde_json::from_slice(json).map_err(|source| LoadError::Json { what, source })?;
+    let unknown = |key: &str, value: String, reason: &str| LoadError::KeyValue {
+        key: key.to_owned(),
+        value: format!("{value:.40?}"),
+        reason: reason.to_owned(),
+    };
+    if file.format != FORMAT {
+        let reason = "this program reads form 1; a newer one made the file";
+        return Err(unknown("format", file.format.to_string(), reason));
+    }
+    let activation = match file.hidden_act.as_str() {
+        "silu" => Activation::Silu,
+        "relu2" => Activation::Relu2,
+        _ => return Err(unknown("hidden_act", file.hidden_act, "it must be silu or relu2")),
+    };
+    let task = |task: Task| -> Result<TaskConfig, LoadError> {
+        let oos = match task.oos {
+            None => None,
+            Some(Oos { score, threshold }) => {
+                let reason = "it must be energy, max_logit or max_probability";
+                let score = OosScore::from_name(&score).ok_or_else(|| unknown("tasks.oos.score", score, reason))?;
+                Some(OosRule { score, threshold })
+            }
+        };
+        let Task { name, intents, slots, intent_slots, temperature, .. } = task;
+        Ok(TaskConfig { name, intents, slots, intent_slots, oos, temperature })
+    };
+    let config = ExtractorConfig {
+        buckets: file.buckets,
+        hidden_size: file.hidden_size,
+        num_layers: file.num_hidden_layers,
+        num_heads: file.num_attention_heads,
+        intermediate_size: file.intermediate_size,
+        activation,
+        rope_theta: file.rope_theta,
+        norm_eps: file.rms_norm_eps,
+        tasks: file.tasks.into_iter().map(task).collect::<Result<_, _>>()?,
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// The configuration as JSON; [`config_from_json`] reads the same from it.
+///
+/// # Errors
+/// [`LoadError::Model`] for a configuration that cannot be.
+pub fn config_to_json(config: &ExtractorConfig) -> Result<String, LoadError> {
+    config.validate()?;
+    let task = |t: &TaskConfig| Task {
+        name: t.name.clone(),
+        intents: t.intents.clone(),
+        slots: t.slots.clone(),
+        intent_slots: t.intent_slots.clone(),
+        oos: t.oos.map(|rule| Oos { score: rule.score.name().to_owned(), threshold: rule.threshold }),
+        temperature: t.temperature,
+    };
+    let file = File {
+        model_type: ARCHITECTURE.to_owned(),
+        format: FORMAT,
+        buckets: config.buckets,
+        hidden_size: config.hidden_size,
+        num_hidden_layers: config.num_layers,
+        num_attention_heads: config.num_heads,
+        intermediate_size: config.intermediate_size,
+        hidden_act: config.activation.name().to_owned(),
+        rope_theta: config.rope_theta,
+        rms_norm_eps: config.norm_eps,
+        tasks: config.tasks.iter().map(task).collect(),
+    };
+    let what = "the configuration of an extractor";
+    serde_json::to_string(&file).map_err(|source| LoadError::Json { what, source })
+}
