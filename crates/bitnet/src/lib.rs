@@ -17,7 +17,7 @@
 //! [`CancelToken`] ends it from another thread.
 //!
 //! [`Session::choose`] and [`Session::score`] compare texts that could follow, [`Classifier`] sorts texts into classes,
-//! [`Model::embed`] makes vectors of them.
+//! [`Model::embed`] makes vectors of them. An [`Extractor`] is a model of another kind: it names intent and slots of an utterance.
 //!
 //! With the feature `constrain`, texts follow a grammar: `Session::generate_json` gives values of a type.
 //!
@@ -33,6 +33,7 @@ mod constrain;
 mod embed;
 mod error;
 mod exact;
+mod extractor;
 mod generate;
 mod kernels;
 mod logprobs;
@@ -61,6 +62,9 @@ pub use classify::Classifier;
 pub use constrain::{Constraint, ConstraintError, ConstraintLimits};
 pub use embed::{EmbedOptions, Embedding, Pooling};
 pub use error::Error;
+pub use extractor::{
+    Extraction, Extractor, ExtractorConfig, ExtractorScratch, ExtractorTask, ExtractorWeights, Slot, TaskConfig,
+};
 pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats, StopWhen, WhenFull};
 pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, tune};
 pub use logprobs::TokenLogprob;
@@ -95,6 +99,7 @@ struct Readme;
 #[doc = include_str!("../../../README.ja.md")]
 #[doc = include_str!("../../../docs/quick-start.md")]
 #[doc = include_str!("../../../docs/embedding.md")]
+#[doc = include_str!("../../../docs/extract.md")]
 #[doc = include_str!("../../../docs/output.md")]
 #[doc = include_str!("../../../docs/sessions.md")]
 #[doc = include_str!("../../../docs/own-kernel.md")]

@@ -10,7 +10,8 @@ pub const MAX_WORDS: usize = 256;
 /// How a text is recognised as out of scope. Every score is higher the more the text is in scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OosScore {
-    /// `T ln sum_i exp(z_i / T)` with the logits `z` and the temperature `T` of the task (arXiv:2010.03759, negated energy).
+    /// `T ln sum_i exp(z_i / T)` with the logits `z` and the temperature `T` of the task (arXiv:2010.03759, negated
+    /// energy).
     Energy,
     /// The largest logit.
     MaxLogit,
@@ -55,8 +56,8 @@ pub struct TaskConfig {
     pub intents: Vec<String>,
     /// The slots; none in a task that only names the intent, which has no tag head then.
     pub slots: Vec<String>,
-    /// For each intent the slots (indices into `slots`) that a text of it may have, in ascending order; `None` where any
-    /// may. Others are forbidden when tags are chosen.
+    /// For each intent the slots (indices into `slots`) that a text of it may have, in ascending order; `None` where
+    /// any may. Others are forbidden when tags are chosen.
     pub intent_slots: Option<Vec<Vec<usize>>>,
     /// When a text is out of scope; `None` for a task that does not say so.
     pub oos: Option<OosRule>,
@@ -89,7 +90,8 @@ pub fn tag_inside(slot: usize) -> usize {
     2 + 2 * slot
 }
 
-/// Whether tag `to` may follow `from`, the tag of the word before, `None` at the first word: `I-x` follows `B-x` and `I-x` only.
+/// Whether tag `to` may follow `from`, the tag of the word before, `None` at the first word: `I-x` follows `B-x` and
+/// `I-x` only.
 ///
 /// ```
 /// use bitnet_model::encoder::{TAG_OUTSIDE, tag_begin, tag_inside, tag_may_follow};

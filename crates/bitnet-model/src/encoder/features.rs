@@ -3,18 +3,23 @@
 //! # Definition
 //! It is part of the format of extractors and never changes; another one would be another value of a key of the file.
 //!
-//! - **Folding.** A word's characters are decomposed (NFKD), spaces and characters that cannot be seen (joiners, soft hyphens, variation selectors) left
-//!   out, each made lower case, and joined to the one before where both have a composed form. That is NFKC without the reordering
-//!   of marks: full-width letters and half-width kana become the usual ones. At most 32 characters are kept.
-//! - **Hash.** FNV-1a of 32 bits (offset `0x811C9DC5`, prime `0x01000193`) over one byte that names the kind and the UTF-8 bytes of the characters, then the
-//!   finaliser of MurmurHash3 (`h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13; h *= 0xC2B2AE35; h ^= h >> 16`). The row is `hash % buckets`.
+//! - **Folding.** A word's characters are decomposed (NFKD), spaces and characters that cannot be seen (joiners, soft
+//!   hyphens, variation selectors) left out, each made lower case, and joined to the one before where both have a
+//!   composed form. That is NFKC without the reordering of marks: full-width letters and half-width kana become the
+//!   usual ones. At most 32 characters are kept.
+//! - **Hash.** FNV-1a of 32 bits (offset `0x811C9DC5`, prime `0x01000193`) over one byte that names the kind and the
+//!   UTF-8 bytes of the characters, then the finaliser of MurmurHash3 (`h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13;
+//!   h *= 0xC2B2AE35; h ^= h >> 16`). The row is `hash % buckets`.
 //! - **Features** of a word, in this order, at most 64:
 //!   1. `w`: the folded word.
-//!   2. `s`: its shape, before it was made lower case: `X` for upper case, `x` for lower case, `0` for numbers, `H` for Han, `h` for Hiragana, `k` for
-//!      Katakana, `o` for other letters, `.` for the rest; marks are left out, and of more than four of a kind in a row four stay.
-//!   3. of words of letters, `n`: runs of 3, then of 4, of 5 and of 2 characters of `<word>`; the `>` is missing where the word was cut at 32.
-//!   4. of single characters instead: `l`: the character before and the word; `r`: the word and the character after; `b`: both. The character before is the last one of the folded word before, `<` where
-//!      there is none; the one after is the first one of the folded word after, or `>`.
+//!   2. `s`: its shape, before it was made lower case: `X` for upper case, `x` for lower case, `0` for numbers, `H`
+//!      for Han, `h` for Hiragana, `k` for Katakana, `o` for other letters, `.` for the rest; marks are left out, and
+//!      of more than four of a kind in a row four stay.
+//!   3. of words of letters, `n`: runs of 3, then of 4, of 5 and of 2 characters of `<word>`; the `>` is missing
+//!      where the word was cut at 32.
+//!   4. of single characters instead: `l`: the character before and the word; `r`: the word and the character after;
+//!      `b`: both. The character before is the last one of the folded word before, `<` where there is none; the one
+//!      after is the first one of the folded word after, or `>`.
 
 use std::ops::Range;
 
@@ -204,7 +209,11 @@ fn fold(word: &str, chars: &mut Vec<char>) -> Folded {
 
 /// Joiners, soft hyphens, variation selectors and tags.
 fn is_unseen(c: char) -> bool {
-    matches!(c, '\u{AD}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0020}'..='\u{E007F}' | '\u{E0100}'..='\u{E01EF}')
+    matches!(
+        c,
+        '\u{AD}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0020}'..='\u{E007F}'
+            | '\u{E0100}'..='\u{E01EF}'
+    )
 }
 
 /// The kind of a character in the shape of a word; none for marks.

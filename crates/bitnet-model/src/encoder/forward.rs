@@ -1,6 +1,7 @@
 //! The forward pass: from a text to hidden states, on one thread and without allocation.
 //!
-//! Products are exact integers, float operations those of [`Ops`] in a fixed order, so all instruction sets give the same bits.
+//! Products are exact integers, float operations those of [`Ops`] in a fixed order, so all instruction sets give the
+//! same bits.
 
 use std::sync::Arc;
 
@@ -83,7 +84,8 @@ impl Layer {
     }
 }
 
-/// What one thread computes in. Buffers grow with the texts that it sees, up to those of [`MAX_WORDS`] words, and are kept.
+/// What one thread computes in. Buffers grow with the texts that it sees, up to those of [`MAX_WORDS`] words, and are
+/// kept.
 #[derive(Debug)]
 pub struct Scratch {
     pub(super) utterance: Utterance,
@@ -197,10 +199,12 @@ impl Extractor {
         Int8Batch::with_capacity(words, self.config.hidden_size.max(self.config.intermediate_size))
     }
 
-    /// Reads `text` and computes the hidden states of its words and the pooled vector, which the heads of every task read.
+    /// Reads `text` and computes the hidden states of its words and the pooled vector, which the heads of every task
+    /// read.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] or [`ModelError::Diverged`] if something becomes NaN or infinite, which damaged weights make.
+    /// [`ModelError::Kernel`] or [`ModelError::Diverged`] if something becomes NaN or infinite, which damaged weights
+    /// make.
     pub fn encode(&self, text: &str, s: &mut Scratch) -> Result<(), ModelError> {
         s.utterance.read(text, self.config.buckets);
         let (n, width) = (s.utterance.words().len(), self.config.hidden_size);

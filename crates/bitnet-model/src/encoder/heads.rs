@@ -1,11 +1,8 @@
-//! The heads of a task: the intent with its confidence and score, and the best sequence of tags.
+//! What a task says of a text: the intent with its confidence and score, and the slots.
 
-use std::ops::Range;
-
-use ternary_kernels::Ops;
-
-use super::config::{ExtractorConfig, OosRule, OosScore, TAG_OUTSIDE, TaskConfig, tag_begin, tag_inside};
+use super::config::{ExtractorConfig, OosRule, OosScore, TaskConfig, tag_begin, tag_inside};
 use super::forward::{Extractor, Scratch, sized};
+use super::tags::{Span, TagScratch, Tagger};
 use super::weights::TaskWeights;
 use crate::ModelError;
 
@@ -17,37 +14,17 @@ pub(super) struct Task {
     intent_bias: Vec<f32>,
     tags: Option<Tagger>,
     /// For each intent which tags are forbidden; `None` where none is.
-    forbidden: Option<Vec<Vec<usize>>>,
+    forbidden: Option<Vec<Vec<u16>>>,
     oos: Option<OosRule>,
     temperature: f32,
-}
-
-/// The tag head and its transitions.
-#[derive(Debug)]
-struct Tagger {
-    /// `[2 * hidden, tags]`
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    /// From each tag to those that may follow any: `O`, `B-0`, `B-1` ..., `[tags, 1 + slots]`.
-    to_free: Vec<f32>,
-    /// To `I-x` from `B-x` and from `I-x`, the only tags that it may follow, `[slots]`.
-    to_inside: Vec<[f32; 2]>,
-    /// `[tags]`
-    start: Vec<f32>,
-    /// `[tags]`
-    end: Vec<f32>,
-}
-
-/// Rows become columns: `[rows, cols]` to `[cols, rows]`.
-fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    (0..cols).flat_map(|c| (0..rows).map(move |r| values[r * cols + c])).collect()
 }
 
 impl Task {
     pub(super) fn new(config: &ExtractorConfig, task: &TaskConfig, w: TaskWeights) -> Self {
         let forbidden = |allowed: &Vec<usize>| {
             let slots = (0..task.slots.len()).filter(|slot| allowed.binary_search(slot).is_err());
-            slots.flat_map(|slot| [tag_begin(slot), tag_inside(slot)]).collect()
+            // At most 1024 slots: `ExtractorConfig::validate`.
+            slots.flat_map(|slot| [tag_begin(slot), tag_inside(slot)]).map(|tag| tag as u16).collect()
         };
         Self {
             intent_weight: transposed(&w.intent_weight, task.intents.len(), config.pooled_size()),
@@ -61,10 +38,7 @@ impl Task {
 
     /// Number of floats.
     pub(super) fn floats(&self) -> usize {
-        let tags = self.tags.as_ref().map_or(0, |t| {
-            [&t.weight, &t.bias, &t.to_free, &t.start, &t.end].map(Vec::len).iter().sum::<usize>()
-                + 2 * t.to_inside.len()
-        });
+        let tags = self.tags.as_ref().map_or(0, Tagger::floats);
         self.intent_weight.len() + self.intent_bias.len() + tags
     }
 }
@@ -74,35 +48,7 @@ impl Task {
 pub(super) struct HeadScratch {
     logits: Vec<f32>,
     probabilities: Vec<f32>,
-    /// Hidden state and vector of each word, `[n, 2 * hidden]`.
-    input: Vec<f32>,
-    /// `[n, tags]`
-    emissions: Vec<f32>,
-    viterbi: ViterbiScratch,
-    tags: Vec<u16>,
-    spans: Vec<Span>,
-}
-
-#[derive(Debug, Default)]
-struct ViterbiScratch {
-    score: Vec<f32>,
-    next: Vec<f32>,
-    /// Best scores of what may follow any tag, and the tags that they come from, `[1 + slots]`.
-    best: Vec<f32>,
-    from: Vec<u16>,
-    /// The tag before, for each tag of each word, `[n, tags]`.
-    back: Vec<u16>,
-}
-
-/// A slot that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Index into the slots of the task.
-    pub slot: usize,
-    /// Its words.
-    pub words: Range<usize>,
-    /// Where it stands in the text, in bytes, from its first to its last word; both ends are on borders of characters.
-    pub range: Range<usize>,
+    tags: TagScratch,
 }
 
 /// What the heads of a task say of a text.
@@ -112,7 +58,8 @@ pub struct Found<'a> {
     pub intent: usize,
     /// Its probability, at the temperature of the task.
     pub confidence: f32,
-    /// The score that the task's rule compares; the [energy](OosScore::Energy) where it has no rule. More is more in scope.
+    /// The score that the task's rule compares; the [energy](OosScore::Energy) where it has no rule. More is more in
+    /// scope.
     pub score: f32,
     /// Whether the score lies below the threshold of the task, or the text has no words.
     pub out_of_scope: bool,
@@ -168,35 +115,26 @@ impl Extractor {
             OosScore::MaxProbability => confidence,
         };
         let out_of_scope = words.is_empty() || task.oos.is_some_and(|rule| score < rule.threshold);
-        heads.spans.clear();
-        heads.emissions.clear();
         heads.tags.clear();
         if let Some(tagger) = &task.tags {
-            let forbidden = task.forbidden.as_ref().map(|lists| lists[intent].as_slice());
-            tagger.tag(ops, (&s.h, &s.e), words.len(), forbidden, heads)?;
-            spans(
-                &heads.tags,
-                |words_of| {
-                    s.utterance.words()[words_of.start].range.start..s.utterance.words()[words_of.end - 1].range.end
-                },
-                &mut heads.spans,
-            );
+            let forbidden = task.forbidden.as_ref().map_or(&[][..], |lists| lists[intent].as_slice());
+            tagger.tag(ops, (&s.h, &s.e), words, forbidden, &mut heads.tags)?;
         }
         Ok(Found {
             intent,
             confidence,
             score,
             out_of_scope,
-            spans: &heads.spans,
+            spans: &heads.tags.spans,
             logits: &heads.logits,
-            emissions: &heads.emissions,
-            tags: &heads.tags,
+            emissions: &heads.tags.emissions,
+            tags: &heads.tags.tags,
             cut: s.utterance.cut(),
         })
     }
 
-    /// The vector of `text`: mean and largest value of the last hidden states and mean of the word vectors, `[3 * hidden]`, of length 1. Texts
-    /// without words have zeros.
+    /// The vector of `text`: mean and largest value of the last hidden states and mean of the word vectors, `[3 *
+    /// hidden]`, of length 1. Texts without words have zeros.
     ///
     /// # Errors
     /// The errors of [`Extractor::encode`].
@@ -211,7 +149,7 @@ impl Extractor {
     }
 }
 
-fn finite(values: &[f32], what: &'static str) -> Result<(), ModelError> {
+pub(super) fn finite(values: &[f32], what: &'static str) -> Result<(), ModelError> {
     match values.iter().all(|v| v.is_finite()) {
         true => Ok(()),
         false => Err(ModelError::Diverged { what, position: 0 }),
@@ -219,213 +157,11 @@ fn finite(values: &[f32], what: &'static str) -> Result<(), ModelError> {
 }
 
 /// Index of the largest value, the first of equal ones.
-fn largest(values: &[f32]) -> usize {
+pub(super) fn largest(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
 
-/// The slots of a sequence of tags: a beginning and what goes on with it.
-fn spans(tags: &[u16], range: impl Fn(Range<usize>) -> Range<usize>, spans: &mut Vec<Span>) {
-    let mut t = 0;
-    while t < tags.len() {
-        let tag = usize::from(tags[t]);
-        let start = t;
-        t += 1;
-        if tag == TAG_OUTSIDE {
-            continue;
-        }
-        let slot = (tag - 1) / 2;
-        while t < tags.len() && usize::from(tags[t]) == tag_inside(slot) {
-            t += 1;
-        }
-        spans.push(Span { slot, words: start..t, range: range(start..t) });
-    }
-}
-
-impl Tagger {
-    fn new(config: &ExtractorConfig, task: &TaskConfig, w: &TaskWeights) -> Self {
-        let (tags, slots) = (task.tags(), task.slots.len());
-        let row = |from: usize| &w.transitions[from * tags..(from + 1) * tags];
-        let free =
-            |from: usize| std::iter::once(TAG_OUTSIDE).chain((0..slots).map(tag_begin)).map(move |to| row(from)[to]);
-        Self {
-            weight: transposed(&w.tags_weight, tags, config.tag_input_size()),
-            bias: w.tags_bias.clone(),
-            to_free: (0..tags).flat_map(free).collect(),
-            to_inside: (0..slots).map(|s| [tag_begin(s), tag_inside(s)].map(|from| row(from)[tag_inside(s)])).collect(),
-            start: row(tags).to_vec(),
-            end: row(tags + 1).to_vec(),
-        }
-    }
-
-    /// Computes `s.emissions` of `n` words and the best tags, `s.tags`.
-    fn tag(
-        &self,
-        ops: Ops,
-        (h, e): (&[f32], &[f32]),
-        n: usize,
-        forbidden: Option<&[usize]>,
-        s: &mut HeadScratch,
-    ) -> Result<(), ModelError> {
-        let (tags, width) = (self.bias.len(), self.weight.len() / self.bias.len() / 2);
-        let input = sized(&mut s.input, n * 2 * width);
-        for ((row, h), e) in input.chunks_exact_mut(2 * width).zip(h.chunks_exact(width)).zip(e.chunks_exact(width)) {
-            row[..width].copy_from_slice(h);
-            row[width..].copy_from_slice(e);
-        }
-        let emissions = sized(&mut s.emissions, n * tags);
-        ops.affine(input, &self.weight, &self.bias, emissions);
-        finite(emissions, "the score of a tag")?;
-        if let Some(forbidden) = forbidden {
-            for row in emissions.chunks_exact_mut(tags) {
-                forbidden.iter().for_each(|tag| row[*tag] = f32::NEG_INFINITY);
-            }
-        }
-        self.viterbi(&s.emissions, n, &mut s.viterbi, &mut s.tags);
-        Ok(())
-    }
-
-    /// The sequence of tags with the largest sum of emissions `[n, tags]` and transitions, among those in which `I-x` follows `B-x` or
-    /// `I-x`. Sums go from left to right, `(score + transition) + emission`, and of equal ones the lower tag before wins.
-    fn viterbi(&self, emissions: &[f32], n: usize, s: &mut ViterbiScratch, out: &mut Vec<u16>) {
-        let (tags, slots) = (self.bias.len(), self.to_inside.len());
-        sized(out, n);
-        if n == 0 {
-            return;
-        }
-        let (score, next) = (sized(&mut s.score, tags), sized(&mut s.next, tags));
-        let (best, from) = (sized(&mut s.best, 1 + slots), sized(&mut s.from, 1 + slots));
-        let back = sized(&mut s.back, n * tags);
-        for (tag, score) in score.iter_mut().enumerate() {
-            let inside = tag != TAG_OUTSIDE && tag.is_multiple_of(2);
-            *score = if inside { f32::NEG_INFINITY } else { self.start[tag] + emissions[tag] };
-        }
-        let rows = emissions.chunks_exact(tags).zip(back.chunks_exact_mut(tags)).skip(1);
-        for (emission, back) in rows {
-            best.fill(f32::NEG_INFINITY);
-            from.fill(TAG_OUTSIDE as u16);
-            for (tag, (score, to)) in score.iter().zip(self.to_free.chunks_exact(1 + slots)).enumerate() {
-                let tag = tag as u16;
-                for ((best, from), to) in best.iter_mut().zip(from.iter_mut()).zip(to) {
-                    let sum = score + to;
-                    let better = sum > *best;
-                    *best = if better { sum } else { *best };
-                    *from = if better { tag } else { *from };
-                }
-            }
-            (next[TAG_OUTSIDE], back[TAG_OUTSIDE]) = (best[0] + emission[TAG_OUTSIDE], from[0]);
-            for slot in 0..slots {
-                let (begin, inside) = (tag_begin(slot), tag_inside(slot));
-                (next[begin], back[begin]) = (best[1 + slot] + emission[begin], from[1 + slot]);
-                let [of_begin, of_inside] = self.to_inside[slot];
-                let (of_begin, of_inside) = (score[begin] + of_begin, score[inside] + of_inside);
-                let goes_on = of_inside > of_begin;
-                next[inside] = if goes_on { of_inside } else { of_begin } + emission[inside];
-                back[inside] = if goes_on { inside } else { begin } as u16;
-            }
-            score.copy_from_slice(next);
-        }
-        score.iter_mut().zip(&self.end).for_each(|(score, end)| *score += end);
-        let mut tag = largest(score) as u16;
-        for (t, out) in out.iter_mut().enumerate().rev() {
-            *out = tag;
-            tag = back[t * tags + usize::from(tag)];
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::config::tag_may_follow;
-    use super::*;
-
-    /// Numbers in -1..1 from a seed.
-    fn numbers(seed: u64) -> impl FnMut() -> f32 {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        }
-    }
-
-    fn tagger(slots: usize, seed: u64) -> (Tagger, Vec<f32>) {
-        let task = TaskConfig::new("t", vec!["i".into()], (0..slots).map(|s| s.to_string()).collect());
-        let config = ExtractorConfig { hidden_size: 32, ..ExtractorConfig::new(vec![task.clone()]) };
-        let mut next = numbers(seed);
-        let tags = task.tags();
-        let transitions: Vec<f32> = (0..(tags + 2) * tags).map(|_| next()).collect();
-        let w = TaskWeights {
-            intent_weight: vec![],
-            intent_bias: vec![],
-            tags_weight: vec![0.0; tags * config.tag_input_size()],
-            tags_bias: vec![0.0; tags],
-            transitions: transitions.clone(),
-        };
-        (Tagger::new(&config, &task, &w), transitions)
-    }
-
-    /// All sequences of tags, tried one by one.
-    fn exhaustive(transitions: &[f32], tags: usize, emissions: &[f32]) -> (f64, Vec<u16>) {
-        let n = emissions.len() / tags;
-        let mut best = (f64::NEG_INFINITY, Vec::new());
-        for code in 0..tags.pow(n as u32) {
-            let path: Vec<usize> = (0..n).map(|t| code / tags.pow(t as u32) % tags).collect();
-            let legal = (0..n).all(|t| tag_may_follow(t.checked_sub(1).map(|p| path[p]), path[t]));
-            if !legal {
-                continue;
-            }
-            let at = |from: usize, to: usize| f64::from(transitions[from * tags + to]);
-            let sum = at(tags, path[0])
-                + path.windows(2).map(|p| at(p[0], p[1])).sum::<f64>()
-                + path.iter().enumerate().map(|(t, tag)| f64::from(emissions[t * tags + tag])).sum::<f64>()
-                + at(tags + 1, path[n - 1]);
-            if sum > best.0 {
-                best = (sum, path.iter().map(|t| *t as u16).collect());
-            }
-        }
-        best
-    }
-
-    #[test]
-    fn the_best_path_is_that_of_trying_all() {
-        let mut s = ViterbiScratch::default();
-        for seed in 0..60 {
-            let (slots, n) = (1 + seed as usize % 2, 1 + seed as usize / 2 % 4);
-            let (tagger, transitions) = tagger(slots, seed);
-            let mut next = numbers(seed + 1000);
-            let tags = 1 + 2 * slots;
-            let mut emissions: Vec<f32> = (0..n * tags).map(|_| next()).collect();
-            if seed % 3 == 0 {
-                // One slot is forbidden.
-                emissions.chunks_exact_mut(tags).for_each(|row| row[1..3].fill(f32::NEG_INFINITY));
-            }
-            let mut path = Vec::new();
-            tagger.viterbi(&emissions, n, &mut s, &mut path);
-            assert_eq!(path, exhaustive(&transitions, tags, &emissions).1, "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn absurd_scores_still_give_a_legal_path() {
-        let (tagger, _) = tagger(2, 5);
-        for value in [f32::MAX, f32::MIN, f32::NEG_INFINITY, f32::INFINITY, f32::NAN] {
-            let mut emissions = vec![value; 6 * 5];
-            emissions[7] = f32::MAX;
-            emissions[13] = f32::NEG_INFINITY;
-            let mut path = Vec::new();
-            tagger.viterbi(&emissions, 6, &mut ViterbiScratch::default(), &mut path);
-            for t in 0..6usize {
-                let before = t.checked_sub(1).map(|p| usize::from(path[p]));
-                assert!(tag_may_follow(before, usize::from(path[t])), "{value}: {path:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn spans_are_beginnings_and_what_goes_on() {
-        let mut found = Vec::new();
-        // B-0 I-0 O B-0 B-0 B-1 I-1
-        spans(&[1, 2, 0, 1, 1, 3, 4], |words| words.start * 10..words.end * 10, &mut found);
-        let found: Vec<_> = found.into_iter().map(|s| (s.slot, s.words, s.range)).collect();
-        assert_eq!(found, [(0, 0..2, 0..20), (0, 3..4, 30..40), (0, 4..5, 40..50), (1, 5..7, 50..70)]);
-    }
+/// Rows become columns: `[rows, cols]` to `[cols, rows]`.
+pub(super) fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..cols).flat_map(|c| (0..rows).map(move |r| values[r * cols + c])).collect()
 }

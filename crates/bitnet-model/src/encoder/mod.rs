@@ -1,15 +1,17 @@
-//! The extractor: an encoder that reads a text in both directions and says what it is about (intent), what is in it (slots) and
-//! whether it is none of what it knows (out of scope).
+//! The extractor: an encoder that reads a text in both directions and says what it is about (intent), what is in it
+//! (slots) and whether it is none of what it knows (out of scope).
 //!
-//! A text is cut into [words](split_words); a word is the sum of rows of a table, [one for each feature](Utterance); layers of attention
-//! over all words and feed-forward blocks with ternary weights read them; a float head names the intent, another one
-//! tags each word, and the best sequence of tags makes the slots. Decision: `docs/adr/0034-extractor.md`.
+//! A text is cut into [words](split_words); a word is the sum of rows of a table, [one for each feature](Utterance);
+//! layers of attention over all words and feed-forward blocks with ternary weights read them; a float head names the
+//! intent, another one tags each word, and the best sequence of tags makes the slots. Decision:
+//! `docs/adr/0034-extractor.md`.
 
 mod config;
 mod features;
 mod forward;
 mod heads;
 mod synthetic;
+mod tags;
 mod weights;
 mod words;
 
@@ -18,7 +20,8 @@ pub use config::{
 };
 pub use features::{MAX_FEATURES, Utterance};
 pub use forward::{Extractor, Scratch};
-pub use heads::{Found, Span};
+pub use heads::Found;
+pub use tags::Span;
 pub use weights::{
     ENCODER_PROJECTIONS, EncoderLayer, EncoderNorm, ExtractorWeights, FeatureTable, HeadTensor, TaskWeights,
     encoder_projection_shape,

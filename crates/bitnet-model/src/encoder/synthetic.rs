@@ -37,7 +37,8 @@ impl Numbers {
 }
 
 impl ExtractorWeights {
-    /// An extractor of this shape from this seed: the same everywhere, with activations of the size that trained ones have.
+    /// An extractor of this shape from this seed: the same everywhere, with activations of the size that trained ones
+    /// have.
     ///
     /// # Errors
     /// A configuration that [`ExtractorConfig::validate`] refuses.

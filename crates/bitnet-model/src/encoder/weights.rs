@@ -21,7 +21,8 @@ impl FeatureTable {
     /// A table of these codes, `[buckets, width]` row-major, and scales, `[buckets]`; an element is `scale * code`.
     ///
     /// # Errors
-    /// [`ModelError::TensorSize`] for a wrong length; [`ModelError::FeatureScale`] for a scale that is negative, not finite or no f16.
+    /// [`ModelError::TensorSize`] for a wrong length; [`ModelError::FeatureScale`] for a scale that is negative, not
+    /// finite or no f16.
     pub fn new(buckets: usize, width: usize, codes: Vec<i8>, scales: Vec<f32>) -> Result<Self, ModelError> {
         let size = |tensor: &str, expected: usize, got: usize| {
             if expected == got { Ok(()) } else { Err(ModelError::TensorSize { tensor: tensor.into(), expected, got }) }
@@ -35,11 +36,12 @@ impl FeatureTable {
         Ok(Self { buckets, width, codes, scales })
     }
 
-    /// The table nearest to `values`, `[buckets, width]` f32: the scale of a row is the f16 nearest to `max|w| / 127`, a code
-    /// `round(w / scale)`, ties to even, within -127..=127. Rows too small for an f16 become zeros.
+    /// The table nearest to `values`, `[buckets, width]` f32: the scale of a row is the f16 nearest to `max|w| /
+    /// 127`, a code `round(w / scale)`, ties to even, within -127..=127. Rows too small for an f16 become zeros.
     ///
     /// # Errors
-    /// [`ModelError::TensorSize`]; [`ModelError::NotFinite`]; [`ModelError::FeatureScale`] for a row too large for an f16.
+    /// [`ModelError::TensorSize`]; [`ModelError::NotFinite`]; [`ModelError::FeatureScale`] for a row too large for an
+    /// f16.
     pub fn quantize(buckets: usize, width: usize, values: &[f32]) -> Result<Self, ModelError> {
         if let Some(index) = values.iter().position(|v| !v.is_finite()) {
             return Err(ModelError::NotFinite { tensor: "features.weight".into(), index, value: values[index] });
@@ -198,8 +200,8 @@ pub struct TaskWeights {
     pub tags_weight: Vec<f32>,
     /// `[tags]`; empty without slots.
     pub tags_bias: Vec<f32>,
-    /// `[tags + 2, tags]`: from each tag to each; then the scores of beginning with a tag, then those of ending with one. Elements of
-    /// impossible pairs are not read. Empty without slots.
+    /// `[tags + 2, tags]`: from each tag to each; then the scores of beginning with a tag, then those of ending with
+    /// one. Elements of impossible pairs are not read. Empty without slots.
     pub transitions: Vec<f32>,
 }
 

@@ -9,7 +9,8 @@ use super::config::MAX_WORDS;
 pub enum WordKind {
     /// Letters and digits of a script that puts spaces between words.
     Letters,
-    /// One character of a script that does not: Han, Hiragana, Katakana, Bopomofo, Yi, Thai, Lao, Khmer, Myanmar, Tibetan.
+    /// One character of a script that does not: Han, Hiragana, Katakana, Bopomofo, Yi, Thai, Lao, Khmer, Myanmar,
+    /// Tibetan.
     Character,
     /// One sign that is neither a letter nor a digit.
     Sign,
@@ -63,45 +64,55 @@ fn class(c: char) -> Class {
     }
 }
 
-/// Combining marks, joiners, the soft hyphen and what selects a form: they never stand alone. The list is part of the format of extractors,
-/// so it does not change with the version of Unicode.
+/// Combining marks, joiners, the soft hyphen and what selects a form: they never stand alone. The list is part of the
+/// format of extractors, so it does not change with the version of Unicode.
 pub(super) fn is_mark(c: char) -> bool {
-    matches!(c,
-        '\u{AD}' | '\u{300}'..='\u{36F}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5BD}' | '\u{5BF}' | '\u{5C1}'..='\u{5C2}'
-        | '\u{5C4}'..='\u{5C5}' | '\u{5C7}' | '\u{610}'..='\u{61A}' | '\u{64B}'..='\u{65F}' | '\u{670}'
-        | '\u{6D6}'..='\u{6DC}' | '\u{6DF}'..='\u{6E4}' | '\u{6E7}'..='\u{6E8}' | '\u{6EA}'..='\u{6ED}'
-        | '\u{900}'..='\u{903}' | '\u{93A}'..='\u{93C}' | '\u{93E}'..='\u{94F}' | '\u{951}'..='\u{957}' | '\u{962}'..='\u{963}'
-        | '\u{981}'..='\u{983}' | '\u{9BC}' | '\u{9BE}'..='\u{9CD}' | '\u{A01}'..='\u{A03}' | '\u{A3C}'..='\u{A4D}'
-        | '\u{A70}'..='\u{A71}' | '\u{A81}'..='\u{A83}' | '\u{ABC}' | '\u{ABE}'..='\u{ACD}' | '\u{B01}'..='\u{B03}'
-        | '\u{B3C}' | '\u{B3E}'..='\u{B57}' | '\u{B82}' | '\u{BBE}'..='\u{BCD}' | '\u{C00}'..='\u{C04}' | '\u{C3C}'
-        | '\u{C3E}'..='\u{C56}' | '\u{C81}'..='\u{C83}' | '\u{CBC}' | '\u{CBE}'..='\u{CD6}' | '\u{D00}'..='\u{D03}'
-        | '\u{D3B}'..='\u{D3C}' | '\u{D3E}'..='\u{D4D}' | '\u{DCA}'..='\u{DDF}' | '\u{E31}' | '\u{E34}'..='\u{E3A}'
-        | '\u{E47}'..='\u{E4E}' | '\u{EB1}' | '\u{EB4}'..='\u{EBC}' | '\u{EC8}'..='\u{ECE}' | '\u{F18}'..='\u{F19}'
-        | '\u{F35}' | '\u{F37}' | '\u{F39}' | '\u{F3E}'..='\u{F3F}' | '\u{F71}'..='\u{F84}' | '\u{F8D}'..='\u{FBC}'
-        | '\u{102B}'..='\u{103E}' | '\u{1056}'..='\u{1059}' | '\u{17B4}'..='\u{17D3}' | '\u{1AB0}'..='\u{1AFF}'
-        | '\u{1DC0}'..='\u{1DFF}' | '\u{200C}'..='\u{200D}' | '\u{20D0}'..='\u{20FF}' | '\u{3099}'..='\u{309A}' | '\u{FE00}'..='\u{FE0F}'
-        | '\u{FE20}'..='\u{FE2F}' | '\u{FF9E}'..='\u{FF9F}' | '\u{1F3FB}'..='\u{1F3FF}' | '\u{E0020}'..='\u{E007F}'
-        | '\u{E0100}'..='\u{E01EF}')
+    matches!(
+        c,
+        '\u{AD}' | '\u{300}'..='\u{36F}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5BD}' | '\u{5BF}'
+            | '\u{5C1}'..='\u{5C2}' | '\u{5C4}'..='\u{5C5}' | '\u{5C7}' | '\u{610}'..='\u{61A}'
+            | '\u{64B}'..='\u{65F}' | '\u{670}' | '\u{6D6}'..='\u{6DC}' | '\u{6DF}'..='\u{6E4}'
+            | '\u{6E7}'..='\u{6E8}' | '\u{6EA}'..='\u{6ED}' | '\u{900}'..='\u{903}' | '\u{93A}'..='\u{93C}'
+            | '\u{93E}'..='\u{94F}' | '\u{951}'..='\u{957}' | '\u{962}'..='\u{963}' | '\u{981}'..='\u{983}'
+            | '\u{9BC}' | '\u{9BE}'..='\u{9CD}' | '\u{A01}'..='\u{A03}' | '\u{A3C}'..='\u{A4D}'
+            | '\u{A70}'..='\u{A71}' | '\u{A81}'..='\u{A83}' | '\u{ABC}' | '\u{ABE}'..='\u{ACD}'
+            | '\u{B01}'..='\u{B03}' | '\u{B3C}' | '\u{B3E}'..='\u{B57}' | '\u{B82}' | '\u{BBE}'..='\u{BCD}'
+            | '\u{C00}'..='\u{C04}' | '\u{C3C}' | '\u{C3E}'..='\u{C56}' | '\u{C81}'..='\u{C83}' | '\u{CBC}'
+            | '\u{CBE}'..='\u{CD6}' | '\u{D00}'..='\u{D03}' | '\u{D3B}'..='\u{D3C}' | '\u{D3E}'..='\u{D4D}'
+            | '\u{DCA}'..='\u{DDF}' | '\u{E31}' | '\u{E34}'..='\u{E3A}' | '\u{E47}'..='\u{E4E}' | '\u{EB1}'
+            | '\u{EB4}'..='\u{EBC}' | '\u{EC8}'..='\u{ECE}' | '\u{F18}'..='\u{F19}' | '\u{F35}' | '\u{F37}'
+            | '\u{F39}' | '\u{F3E}'..='\u{F3F}' | '\u{F71}'..='\u{F84}' | '\u{F8D}'..='\u{FBC}'
+            | '\u{102B}'..='\u{103E}' | '\u{1056}'..='\u{1059}' | '\u{17B4}'..='\u{17D3}' | '\u{1AB0}'..='\u{1AFF}'
+            | '\u{1DC0}'..='\u{1DFF}' | '\u{200C}'..='\u{200D}' | '\u{20D0}'..='\u{20FF}' | '\u{3099}'..='\u{309A}'
+            | '\u{FE00}'..='\u{FE0F}' | '\u{FE20}'..='\u{FE2F}' | '\u{FF9E}'..='\u{FF9F}'
+            | '\u{1F3FB}'..='\u{1F3FF}' | '\u{E0020}'..='\u{E007F}' | '\u{E0100}'..='\u{E01EF}'
+    )
 }
 
 /// Letters of scripts that put no spaces between words. The list is part of the format of extractors.
 fn is_unspaced(c: char) -> bool {
-    matches!(c,
-        '\u{E01}'..='\u{E30}' | '\u{E32}'..='\u{E33}' | '\u{E40}'..='\u{E46}' | '\u{E81}'..='\u{EB0}' | '\u{EB2}'..='\u{EB3}'
-        | '\u{EBD}'..='\u{EC6}' | '\u{EDC}'..='\u{EDF}' | '\u{F00}' | '\u{F40}'..='\u{F6C}' | '\u{F88}'..='\u{F8C}'
-        | '\u{1000}'..='\u{102A}' | '\u{103F}' | '\u{1050}'..='\u{1055}' | '\u{1780}'..='\u{17B3}'
-        | '\u{2E80}'..='\u{2FDF}' | '\u{3005}'..='\u{3007}' | '\u{3021}'..='\u{3029}' | '\u{3031}'..='\u{3035}'
-        | '\u{3038}'..='\u{303C}' | '\u{3041}'..='\u{3096}' | '\u{309D}'..='\u{309F}' | '\u{30A1}'..='\u{30FA}' | '\u{30FC}'..='\u{30FF}'
-        | '\u{3105}'..='\u{312F}' | '\u{31A0}'..='\u{31BF}' | '\u{31F0}'..='\u{31FF}' | '\u{3400}'..='\u{4DBF}'
-        | '\u{4E00}'..='\u{A4CF}' | '\u{F900}'..='\u{FAFF}' | '\u{FF66}'..='\u{FF9D}' | '\u{1B000}'..='\u{1B16F}' | '\u{20000}'..='\u{3FFFF}')
+    matches!(
+        c,
+        '\u{E01}'..='\u{E30}' | '\u{E32}'..='\u{E33}' | '\u{E40}'..='\u{E46}' | '\u{E81}'..='\u{EB0}'
+            | '\u{EB2}'..='\u{EB3}' | '\u{EBD}'..='\u{EC6}' | '\u{EDC}'..='\u{EDF}' | '\u{F00}'
+            | '\u{F40}'..='\u{F6C}' | '\u{F88}'..='\u{F8C}' | '\u{1000}'..='\u{102A}' | '\u{103F}'
+            | '\u{1050}'..='\u{1055}' | '\u{1780}'..='\u{17B3}' | '\u{2E80}'..='\u{2FDF}' | '\u{3005}'..='\u{3007}'
+            | '\u{3021}'..='\u{3029}' | '\u{3031}'..='\u{3035}' | '\u{3038}'..='\u{303C}' | '\u{3041}'..='\u{3096}'
+            | '\u{309D}'..='\u{309F}' | '\u{30A1}'..='\u{30FA}' | '\u{30FC}'..='\u{30FF}' | '\u{3105}'..='\u{312F}'
+            | '\u{31A0}'..='\u{31BF}' | '\u{31F0}'..='\u{31FF}' | '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{A4CF}'
+            | '\u{F900}'..='\u{FAFF}' | '\u{FF66}'..='\u{FF9D}' | '\u{1B000}'..='\u{1B16F}'
+            | '\u{20000}'..='\u{3FFFF}'
+    )
 }
 
-/// Cuts `text` into at most [`MAX_WORDS`] words, in their order, and puts them into `words`, which is emptied before. Returns whether
-/// there are more, which were left out.
+/// Cuts `text` into at most [`MAX_WORDS`] words, in their order, and puts them into `words`, which is emptied before.
+/// Returns whether there are more, which were left out.
 ///
-/// - Letters and digits side by side are one word, with the marks on them and with single apostrophes between them (`don't`).
+/// - Letters and digits side by side are one word, with the marks on them and with single apostrophes between them
+///   (`don't`).
 /// - In scripts without spaces (Han, Hiragana, Katakana, Thai ...) every character is a word, with its marks.
-/// - Every other character that is no white space, no control character and none of width zero is a word, with its marks.
+/// - Every other character that is no white space, no control character and none of width zero is a word, with its
+///   marks.
 ///
 /// Time grows with the length of the text, memory does not.
 ///

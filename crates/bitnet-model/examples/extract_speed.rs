@@ -1,0 +1,61 @@
+//! How long an extractor of the usual shape takes for a call, on one thread, with random weights.
+//!
+//! ```text
+//! cargo run --release -p bitnet-model --example extract_speed
+//! BITNET_ISA=avx2 cargo run --release -p bitnet-model --example extract_speed
+//! ```
+
+use std::time::{Duration, Instant};
+
+use bitnet_model::encoder::{Extractor, ExtractorConfig, ExtractorWeights, TaskConfig, Utterance};
+
+const CALLS: usize = 2000;
+
+fn main() -> Result<(), bitnet_model::ModelError> {
+    let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
+    // As many as SNIPS has, and as CLINC150 has.
+    let tasks = vec![
+        TaskConfig::new("slots", names("i", 7), names("s", 39)),
+        TaskConfig::new("intents", names("i", 150), vec![]),
+    ];
+    let extractor = Extractor::new(ExtractorWeights::synthetic(ExtractorConfig::new(tasks), 1)?)?;
+    println!("{}, {} KiB of weights", extractor.kernel(), extractor.byte_len() / 1024);
+    let mut scratch = extractor.scratch();
+    let mut utterance = Utterance::default();
+    for text in [
+        "stop",
+        "play some jazz by miles davis on spotify right now",
+        "青空文庫って知ってる?",
+        &"one more word ".repeat(20),
+    ] {
+        utterance.read(text, extractor.config().buckets);
+        let words = utterance.words().len();
+        let (p50, p99) = quantiles(|| utterance.read(text, extractor.config().buckets));
+        println!("{words:>3} words, reading alone: p50 {p50:>7.1} us, p99 {p99:>7.1} us");
+        for (task, config) in extractor.config().tasks.iter().enumerate() {
+            let mut failed = None;
+            let (p50, p99) =
+                quantiles(|| failed = failed.take().or(extractor.extract_into(task, text, &mut scratch).err()));
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            println!("{words:>3} words, task {:<13}: p50 {p50:>7.1} us, p99 {p99:>7.1} us", config.name);
+        }
+    }
+    Ok(())
+}
+
+/// Microseconds of `call` that half of the calls, and 99 of 100, do not exceed.
+fn quantiles(mut call: impl FnMut()) -> (f64, f64) {
+    (0..CALLS / 10).for_each(|_| call());
+    let mut times: Vec<Duration> = (0..CALLS)
+        .map(|_| {
+            let began = Instant::now();
+            call();
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let micros = |i: usize| times[i].as_secs_f64() * 1e6;
+    (micros(CALLS / 2), micros(CALLS * 99 / 100))
+}

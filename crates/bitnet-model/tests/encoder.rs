@@ -1,0 +1,236 @@
+//! The extractor: bits that do not depend on the instruction set, texts of any kind, answers that hold together.
+
+use bitnet_model::encoder::{
+    Extractor, ExtractorConfig, ExtractorWeights, MAX_WORDS, OosRule, OosScore, Scratch, TaskConfig, tag_may_follow,
+};
+use bitnet_model::{Activation, ModelError};
+use ternary_kernels::Isa;
+
+fn names(of: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{of}{i}")).collect()
+}
+
+/// Two tasks, widths that are no multiples of a vector of 64, heads of 24.
+fn config() -> ExtractorConfig {
+    let mut music = TaskConfig::new("music", names("intent", 5), names("slot", 3));
+    music.intent_slots = Some(vec![vec![0, 1, 2], vec![0], vec![], vec![1, 2], vec![2]]);
+    music.temperature = 1.5;
+    ExtractorConfig {
+        buckets: 500,
+        hidden_size: 96,
+        num_layers: 2,
+        num_heads: 4,
+        intermediate_size: 160,
+        ..ExtractorConfig::new(vec![music, TaskConfig::new("topic", names("topic", 17), vec![])])
+    }
+}
+
+fn weights() -> ExtractorWeights {
+    ExtractorWeights::synthetic(config(), 11).unwrap()
+}
+
+const TEXTS: [&str; 6] = [
+    "play sme jazz by miles davis",
+    "Add Recalled to Life to This Is Alejandro Fernández, please!",
+    "青空文庫って知ってる?",
+    "stop",
+    "",
+    "what's the weather like in Saint-Étienne at 5pm on the 2nd of May 2026 if it isn't raining too much over there?",
+];
+
+/// All bits that a text gives, folded into one number.
+fn fingerprint(extractor: &Extractor, scratch: &mut Scratch, text: &str) -> u64 {
+    let mut hash = 0xCBF2_9CE4_8422_2325u64;
+    let mut add = |bits: u32| hash = (hash ^ u64::from(bits)).wrapping_mul(0x100_0000_01B3);
+    for task in 0..extractor.config().tasks.len() {
+        let found = extractor.extract_into(task, text, scratch).unwrap();
+        found.logits.iter().chain(found.emissions).for_each(|v| add(v.to_bits()));
+        [found.confidence, found.score].iter().for_each(|v| add(v.to_bits()));
+        found.tags.iter().for_each(|t| add(u32::from(*t)));
+        add(found.intent as u32);
+    }
+    extractor.embed_into(text, scratch).unwrap().iter().for_each(|v| add(v.to_bits()));
+    hash
+}
+
+#[test]
+fn bits_are_the_same_on_all_instruction_sets_and_for_ever() {
+    for isa in Isa::available() {
+        let extractor = Extractor::for_isa(weights(), isa).unwrap();
+        let mut scratch = extractor.scratch();
+        let found = TEXTS.map(|text| fingerprint(&extractor, &mut scratch, text));
+        assert_eq!(found, GOLDEN, "{isa:?} {found:#018x?}");
+    }
+}
+
+/// From `bits_are_the_same_on_all_instruction_sets_and_for_ever` itself; `testdata/extractor` has numbers of other
+/// software.
+const GOLDEN: [u64; 6] = [0; 6];
+
+#[test]
+fn buffers_hold_nothing_of_earlier_texts() {
+    let extractor = Extractor::new(weights()).unwrap();
+    let fresh = TEXTS.map(|text| fingerprint(&extractor, &mut extractor.scratch(), text));
+    let mut scratch = extractor.scratch();
+    let long = "more words than the buffers have room for at first ".repeat(20);
+    for order in [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 5, 0, 4, 1, 3]] {
+        fingerprint(&extractor, &mut scratch, &long);
+        for i in order {
+            assert_eq!(fingerprint(&extractor, &mut scratch, TEXTS[i]), fresh[i], "{:?}", TEXTS[i]);
+        }
+    }
+}
+
+#[test]
+fn every_text_has_an_answer_that_holds_together() {
+    let extractor = Extractor::new(weights()).unwrap();
+    let mut scratch = extractor.scratch();
+    let right_to_left = "נגן מוזיקה של שלמה ארצי \u{202B}עכשיו\u{202C} שغل موسيقى";
+    let texts = [
+        "".to_owned(),
+        " \n\t\u{3000}".to_owned(),
+        "\0\0\0".to_owned(),
+        "a\0b\u{7f}c".to_owned(),
+        "👩\u{200D}👩\u{200D}👧🏽🎵❤\u{FE0F}".to_owned(),
+        right_to_left.to_owned(),
+        "e\u{301}\u{301}\u{301} \u{301}".to_owned(),
+        "\u{FDFA}\u{1F1E6}\u{1F1E8}\u{E0041}".to_owned(),
+        "word ".repeat(1000),
+        "寿司".repeat(1000),
+        "x".repeat(10 << 20),
+        "a b ".repeat(5 << 19),
+        " ".repeat(10 << 20),
+    ];
+    for text in &texts {
+        let words = {
+            let mut words = Vec::new();
+            bitnet_model::encoder::split_words(text, &mut words);
+            words.len()
+        };
+        for task in 0..2 {
+            let task_config = extractor.config().tasks[task].clone();
+            let found = extractor.extract_into(task, text, &mut scratch).unwrap();
+            let shown: String = text.chars().take(20).collect();
+            assert!(found.intent < task_config.intents.len() && (0.0..=1.0).contains(&found.confidence), "{shown:?}");
+            assert_eq!(found.cut, words == MAX_WORDS, "{shown:?}");
+            assert_eq!(found.out_of_scope, words == 0, "{shown:?}");
+            assert_eq!(found.tags.len(), if task == 0 { words } else { 0 });
+            for (t, tag) in found.tags.iter().enumerate() {
+                let before = t.checked_sub(1).map(|p| usize::from(found.tags[p]));
+                assert!(tag_may_follow(before, usize::from(*tag)), "{shown:?}");
+            }
+            let allowed = task_config.intent_slots.as_ref().map(|lists| lists[found.intent].clone());
+            for span in found.spans {
+                assert!(text.get(span.range.clone()).is_some_and(|value| !value.trim().is_empty()), "{shown:?}");
+                assert!(allowed.as_ref().is_none_or(|slots| slots.contains(&span.slot)), "{shown:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_out_of_scope_is_said_by_the_rule_of_the_task() {
+    let text = TEXTS[0];
+    let found = |score: OosScore, threshold: f32| {
+        let mut weights = weights();
+        weights.config.tasks[0].oos = Some(OosRule { score, threshold });
+        let extractor = Extractor::new(weights).unwrap();
+        let mut scratch = extractor.scratch();
+        let found = extractor.extract_into(0, text, &mut scratch).unwrap();
+        (found.score, found.out_of_scope, found.confidence, found.logits.to_vec())
+    };
+    let (_, _, confidence, logits) = found(OosScore::Energy, 0.0);
+    let max = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = logits.iter().map(|z| (f64::from(*z) / 1.5).exp()).sum();
+    for (score, expected) in
+        [(OosScore::Energy, (1.5 * sum.ln()) as f32), (OosScore::MaxLogit, max), (OosScore::MaxProbability, confidence)]
+    {
+        let (got, ..) = found(score, 0.0);
+        // A few roundings of f32: softmax, logarithm, sum and product.
+        assert!((got - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{score:?}: {got} {expected}");
+        assert!(!found(score, got).1 && found(score, got + 1e-3).1, "{score:?}");
+    }
+    assert!((f64::from(confidence) - (f64::from(max) / 1.5).exp() / sum).abs() < 1e-6);
+}
+
+#[test]
+fn squared_relu_is_another_model() {
+    let mut other = weights();
+    other.config.activation = Activation::Relu2;
+    let (a, b) = (Extractor::new(weights()).unwrap(), Extractor::new(other).unwrap());
+    assert_ne!(fingerprint(&a, &mut a.scratch(), TEXTS[0]), fingerprint(&b, &mut b.scratch(), TEXTS[0]));
+}
+
+#[test]
+fn tasks_are_found_by_their_names() {
+    let config = config();
+    assert_eq!((config.task(None).unwrap(), config.task(Some("topic")).unwrap()), (0, 1));
+    let error = config.task(Some("weather")).unwrap_err().to_string();
+    assert!(error.contains("weather") && error.contains("music, topic"), "{error}");
+}
+
+#[test]
+fn bad_configurations_and_weights_are_refused_and_named() {
+    type Change = fn(&mut ExtractorConfig);
+    let changes: [(Change, &str); 21] = [
+        (|c| c.buckets = 0, "buckets"),
+        (|c| c.hidden_size = 40, "hidden_size"),
+        (|c| c.hidden_size = usize::MAX, "hidden_size"),
+        (|c| c.num_layers = 0, "num_layers"),
+        (|c| c.num_layers = 1000, "num_layers"),
+        (|c| c.num_heads = 0, "num_heads"),
+        (|c| c.num_heads = 96, "num_heads"),
+        (|c| c.num_heads = 5, "num_heads"),
+        (|c| c.intermediate_size = 100_000, "intermediate_size"),
+        (|c| c.activation = Activation::GeluTanh, "activation"),
+        (|c| c.rope_theta = f32::NAN, "rope_theta"),
+        (|c| c.norm_eps = 0.0, "norm_eps"),
+        (|c| c.tasks.clear(), "tasks"),
+        (|c| c.tasks[1].name = "music".into(), "tasks.name"),
+        (|c| c.tasks[0].name = "a/b".into(), "tasks.name"),
+        (|c| c.tasks[0].intents.clear(), "tasks.intents"),
+        (|c| c.tasks[0].intents[1] = "intent0".into(), "tasks.intents"),
+        (|c| c.tasks[0].slots[1] = "a\nb".into(), "tasks.slots"),
+        (|c| c.tasks[0].intent_slots = Some(vec![vec![3]; 5]), "tasks.intent_slots"),
+        (|c| c.tasks[0].oos = Some(OosRule { score: OosScore::Energy, threshold: f32::NAN }), "tasks.oos"),
+        (|c| c.tasks[0].temperature = 0.0, "tasks.temperature"),
+    ];
+    for (change, field) in changes {
+        let mut weights = weights();
+        change(&mut weights.config);
+        match Extractor::new(weights) {
+            Err(ModelError::Config { field: found, .. }) => assert!(found.starts_with(field), "{found} {field}"),
+            other => panic!("{field}: {:?}", other.err()),
+        }
+    }
+    type Damage = fn(&mut ExtractorWeights);
+    let damages: [(Damage, &str); 7] = [
+        (|w| w.layers[1].attn_norm[3] = f32::NAN, "blk.1.attn_norm.weight"),
+        (|w| w.final_norm.truncate(5), "output_norm.weight"),
+        (|w| w.tasks[0].intent_bias[0] = f32::INFINITY, "task.music.intent.bias"),
+        (|w| w.tasks[0].transitions.truncate(7), "task.music.transitions"),
+        (|w| w.tasks[1].tags_bias.push(0.0), "task.topic.tags.bias"),
+        (|w| w.layers[0].down = w.layers[0].q.clone(), "down"),
+        (|w| drop(w.layers.pop()), "layers"),
+    ];
+    for (damage, name) in damages {
+        let mut weights = weights();
+        damage(&mut weights);
+        let error = Extractor::new(weights).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn weights_that_overflow_are_an_error_and_no_answer() {
+    let mut overflow = weights();
+    overflow.final_norm.fill(f32::MAX);
+    let extractor = Extractor::new(overflow).unwrap();
+    let result = extractor.extract_into(0, TEXTS[0], &mut extractor.scratch()).map(|f| f.intent);
+    assert!(matches!(result, Err(ModelError::Diverged { .. })), "{result:?}");
+    let mut overflow = weights();
+    overflow.layers[0].attn_norm.fill(f32::MAX);
+    overflow.layers[0].ffn_norm.fill(f32::MAX);
+    let extractor = Extractor::new(overflow).unwrap();
+    assert!(extractor.extract_into(0, TEXTS[0], &mut extractor.scratch()).is_err());
+}

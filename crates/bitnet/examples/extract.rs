@@ -1,0 +1,33 @@
+//! What utterances are about, as values of a type: one function call each, typing errors and Japanese included.
+//!
+//! ```text
+//! cargo run --release -p bitnet --example extract -- EXTRACTOR.gguf "remind me to cal mum at 6"
+//! ```
+
+use std::collections::BTreeMap;
+
+use bitnet::Extractor;
+
+/// What the application works with; an enum of the intents would do as well.
+#[derive(Debug, serde::Deserialize)]
+struct Request {
+    intent: String,
+    slots: BTreeMap<String, Vec<String>>,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let path = args.next().ok_or("which extractor? give a GGUF file or a folder")?;
+    let extractor = Extractor::load(path)?;
+    let mut texts: Vec<String> = args.collect();
+    if texts.is_empty() {
+        texts = ["play sme jazz by miles davis", "青空文庫って知ってる?"].map(Into::into).into();
+    }
+    for text in &texts {
+        match extractor.extract_as::<Request>(text)? {
+            Some(request) => println!("{text}: {} {:?}", request.intent, request.slots),
+            None => println!("{text}: none of what I know"),
+        }
+    }
+    Ok(())
+}

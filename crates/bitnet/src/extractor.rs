@@ -1,0 +1,261 @@
+//! What an utterance is about and what is in it, by one function call: intent, slots, out of scope.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bitnet_model::encoder;
+use loader::extractor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+pub use bitnet_model::encoder::{ExtractorConfig, ExtractorWeights, Scratch as ExtractorScratch, TaskConfig};
+
+mod answer;
+
+/// A small encoder that reads an utterance in both directions. It is immutable, cheap to clone and shared between
+/// threads; a call computes on the thread that calls and allocates nothing but its answer.
+///
+/// ```
+/// # let task = bitnet::TaskConfig::new("home", vec!["light_on".into(), "light_off".into()], vec!["room".into()]);
+/// # let config = bitnet::ExtractorConfig { buckets: 64, hidden_size: 32, ..bitnet::ExtractorConfig::new(vec![task]) };
+/// # let extractor = bitnet::Extractor::from_weights(bitnet::ExtractorWeights::synthetic(config, 7)?)?;
+/// // let extractor = bitnet::Extractor::load("home.gguf")?;
+/// let text = "switch on teh light in the kitchen";
+/// let found = extractor.extract(text)?;
+/// println!("{} ({:.0} %)", found.intent, 100.0 * found.confidence);
+/// for slot in &found.slots {
+///     assert_eq!(slot.value, text[slot.range.clone()]);
+/// }
+/// # Ok::<(), bitnet::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Extractor {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    model: encoder::Extractor,
+    /// Buffers that no call uses at the moment; as many as there were calls at the same time.
+    free: Mutex<Vec<ExtractorScratch>>,
+}
+
+/// What an utterance says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Extraction {
+    /// The likeliest intent, also where the utterance is out of scope.
+    pub intent: String,
+    /// Its probability, between 0 and 1.
+    pub confidence: f32,
+    /// Whether the utterance is about none of the intents, by the threshold that the extractor was made with.
+    pub out_of_scope: bool,
+    /// What was found in the text, from left to right. A slot may be there several times.
+    pub slots: Vec<Slot>,
+    /// Whether the text has more words than are read ([`encoder::MAX_WORDS`]); the rest was left out.
+    pub cut: bool,
+}
+
+/// A part of an utterance that fills a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Slot {
+    /// The name of the slot.
+    pub name: String,
+    /// The words as they stand in the text.
+    pub value: String,
+    /// Where they stand, in bytes; both ends are on borders of characters.
+    pub range: Range<usize>,
+}
+
+impl Extraction {
+    /// The value of the first slot of this name.
+    pub fn slot(&self, name: &str) -> Option<&str> {
+        self.slots.iter().find(|s| s.name == name).map(|s| s.value.as_str())
+    }
+}
+
+impl Extractor {
+    /// Loads a GGUF file, or a folder with `config.json` and `model.safetensors`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files; a file of a language model.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::from_weights(extractor::read(path.as_ref())?)
+    }
+
+    /// Loads a whole GGUF file in memory, one that a program carries within itself for example.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::load`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
+        Self::from_weights(extractor::read_bytes(bytes.into())?)
+    }
+
+    /// Packs weights for this CPU.
+    ///
+    /// # Errors
+    /// Weights that do not belong together; an instruction set that this CPU does not have.
+    pub fn from_weights(weights: ExtractorWeights) -> Result<Self, Error> {
+        let model = encoder::Extractor::new(weights)?;
+        Ok(Self { inner: Arc::new(Inner { model, free: Mutex::default() }) })
+    }
+
+    /// Shape and tasks.
+    pub fn config(&self) -> &ExtractorConfig {
+        self.inner.model.config()
+    }
+
+    /// What computes: the lower interface, with logits and tags.
+    pub fn model(&self) -> &encoder::Extractor {
+        &self.inner.model
+    }
+
+    /// The task called `name`.
+    ///
+    /// # Errors
+    /// A name that the extractor does not have; the message names those that it has.
+    pub fn task(&self, name: &str) -> Result<ExtractorTask<'_>, Error> {
+        Ok(ExtractorTask { extractor: self, task: self.config().task(Some(name))? })
+    }
+
+    /// The first task, that of [`Extractor::extract`].
+    fn first(&self) -> ExtractorTask<'_> {
+        ExtractorTask { extractor: self, task: 0 }
+    }
+
+    /// What `text` says, by the first task. No text is refused: an empty one is out of scope, of a long one the first
+    /// words are read.
+    ///
+    /// # Errors
+    /// Weights that make numbers that are not finite.
+    pub fn extract(&self, text: &str) -> Result<Extraction, Error> {
+        self.first().extract(text)
+    }
+
+    /// [`ExtractorTask::extract_as`] of the first task.
+    ///
+    /// # Errors
+    /// The errors of [`ExtractorTask::extract_as`].
+    pub fn extract_as<T: DeserializeOwned>(&self, text: &str) -> Result<Option<T>, Error> {
+        self.first().extract_as(text)
+    }
+
+    /// What each of `texts` says, by the first task.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::extract`].
+    pub fn extract_batch<S: AsRef<str>>(&self, texts: impl IntoIterator<Item = S>) -> Result<Vec<Extraction>, Error> {
+        self.first().extract_batch(texts)
+    }
+
+    /// The vector of `text`, `[3 * hidden]` f32 of length 1: the dot product of two is the cosine of their angle.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::extract`].
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
+        self.with_scratch(|scratch| Ok(self.inner.model.embed_into(text, scratch)?.to_vec()))
+    }
+
+    /// Buffers for [`ExtractorTask::extract_with`].
+    pub fn scratch(&self) -> ExtractorScratch {
+        self.inner.model.scratch()
+    }
+
+    fn with_scratch<T>(&self, work: impl FnOnce(&mut ExtractorScratch) -> T) -> T {
+        let free = || self.inner.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = free().pop();
+        let mut scratch = kept.unwrap_or_else(|| self.scratch());
+        let result = work(&mut scratch);
+        free().push(scratch);
+        result
+    }
+}
+
+/// One task of an [`Extractor`].
+#[derive(Clone, Copy, Debug)]
+pub struct ExtractorTask<'a> {
+    extractor: &'a Extractor,
+    task: usize,
+}
+
+impl ExtractorTask<'_> {
+    /// Its intents and slots.
+    pub fn config(&self) -> &TaskConfig {
+        &self.extractor.config().tasks[self.task]
+    }
+
+    /// What `text` says.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::extract`].
+    pub fn extract(&self, text: &str) -> Result<Extraction, Error> {
+        self.extractor.with_scratch(|scratch| self.extract_with(text, scratch))
+    }
+
+    /// Like [`ExtractorTask::extract`], in buffers of the caller's.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::extract`].
+    pub fn extract_with(&self, text: &str, scratch: &mut ExtractorScratch) -> Result<Extraction, Error> {
+        let found = self.extractor.inner.model.extract_into(self.task, text, scratch)?;
+        let config = self.config();
+        let slot = |span: &encoder::Span| Slot {
+            name: config.slots[span.slot].clone(),
+            value: text[span.range.clone()].to_owned(),
+            range: span.range.clone(),
+        };
+        Ok(Extraction {
+            intent: config.intents[found.intent].clone(),
+            confidence: found.confidence,
+            out_of_scope: found.out_of_scope,
+            slots: found.spans.iter().map(slot).collect(),
+            cut: found.cut,
+        })
+    }
+
+    /// What `text` says as a value of a type; `None` where it is out of scope. The type may be an enum of the intents
+    /// or a struct with any of the fields `intent`, `confidence` and `slots`:
+    ///
+    /// ```
+    /// #[derive(Debug, serde::Deserialize)]
+    /// #[serde(tag = "intent", content = "slots", rename_all = "snake_case")]
+    /// enum Command {
+    ///     LightOn { room: Option<String>, percent: Option<u8> },
+    ///     LightOff { room: Vec<String> },
+    /// }
+    /// # let slots = vec!["room".into(), "percent".into()];
+    /// # let task = bitnet::TaskConfig::new("home", vec!["light_on".into(), "light_off".into()], slots);
+    /// # let small = bitnet::ExtractorConfig::new(vec![task]);
+    /// # let config = bitnet::ExtractorConfig { buckets: 64, hidden_size: 32, ..small };
+    /// # let extractor = bitnet::Extractor::from_weights(bitnet::ExtractorWeights::synthetic(config, 7)?)?;
+    /// if let Ok(Some(command)) = extractor.extract_as::<Command>("kitchen light to 40") {
+    ///     println!("{command:?}");
+    /// }
+    /// # Ok::<(), bitnet::Error>(())
+    /// ```
+    ///
+    /// A slot becomes a string, a number or a `bool` that its words spell, a variant of that name, an `Option`, or a
+    /// list of all its values. An intent without slots is the variant `Name {}`, with braces.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::extract`]; [`Error::Answer`] for an answer that the type cannot hold: an intent
+    /// that it does not know, a slot that it needs and the text does not have, two values where one is asked for,
+    /// words that are no number.
+    pub fn extract_as<T: DeserializeOwned>(&self, text: &str) -> Result<Option<T>, Error> {
+        let found = self.extract(text)?;
+        if found.out_of_scope {
+            return Ok(None);
+        }
+        answer::as_type(&found).map(Some)
+    }
+
+    /// What each of `texts` says.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::extract`].
+    pub fn extract_batch<S: AsRef<str>>(&self, texts: impl IntoIterator<Item = S>) -> Result<Vec<Extraction>, Error> {
+        self.extractor.with_scratch(|s| texts.into_iter().map(|text| self.extract_with(text.as_ref(), s)).collect())
+    }
+}
