@@ -8,6 +8,7 @@ pub(crate) mod convert;
 pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod eval;
+pub(crate) mod extract;
 pub(crate) mod list;
 pub(crate) mod logits;
 pub(crate) mod pages;
@@ -97,6 +98,8 @@ pub(crate) enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Compute embedding vectors of texts
     Embed(embed::EmbedArgs),
+    /// Name the intent and the slots of utterances with an extractor
+    Extract(extract::ExtractArgs),
     /// Write the logits of given token ids to a safetensors file
     Logits(logits::LogitsArgs),
     /// Convert text to token ids, or ids to text
@@ -151,6 +154,7 @@ pub(crate) fn dispatch(command: Command, ui: &Ui) -> Result<(), CliError> {
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::execute(&args, ui),
         Command::Embed(args) => embed::execute(&args, ui),
+        Command::Extract(args) => extract::execute(&args, ui),
         Command::Logits(args) => logits::execute(&args, ui),
         Command::Tokenize(args) => tokenize::execute(&args, ui),
         Command::Show(args) => show::execute(&args, ui),

@@ -22,6 +22,8 @@ use crate::model_spec::ModelSpec;
 use crate::source;
 use crate::ui::{self, Style, Ui};
 
+mod extractor;
+
 const AFTER_HELP: &str = "\
 Also works for files that cannot be run, and explains why.
 
@@ -101,6 +103,9 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     let loaded = bitnet::loader::load(&path, &args.model.files.load_options());
     if args.json {
         let mut json = as_json(&path, &header, &loaded);
+        if extractor::is(&header) {
+            extractor::complete(&path, &mut json);
+        }
         if let Some(hash) = hash {
             json["hash"] = json!({ "sha256": hash, "verdict": known_files::verdict(&path, &hash) });
         }
@@ -365,6 +370,7 @@ fn as_text(
     }
     match loaded {
         Ok(model) => describe(model, &mut out),
+        Err(_) if extractor::is(header) => extractor::describe(path, &mut out),
         Err(error) => {
             out.put("problem", format_args!("{} {error}", ui.out(Style::Red, "cannot be run:")));
             if let Some(what) = explain::elsewhere(path) {

@@ -1,0 +1,85 @@
+//! `bitnet extract` and what other commands say of an extractor.
+
+mod common;
+
+use bitnet::{ExtractorConfig, ExtractorWeights, TaskConfig};
+use common::{Place, keys};
+use serde_json::{Value, json};
+
+/// `a.gguf` with two tasks.
+fn place() -> Place {
+    let place = Place::new();
+    let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
+    let tasks = vec![
+        TaskConfig::new("music", names("intent", 3), names("slot", 2)),
+        TaskConfig::new("topic", names("topic", 2), vec![]),
+    ];
+    let config =
+        ExtractorConfig { buckets: 100, hidden_size: 32, intermediate_size: 64, ..ExtractorConfig::new(tasks) };
+    let weights = ExtractorWeights::synthetic(config, 9).unwrap();
+    bitnet::loader::extractor::write_gguf(&place.path("a.gguf"), &weights).unwrap();
+    place
+}
+
+#[test]
+fn utterances_get_answers_in_both_forms() {
+    let p = place();
+    let text = "plya 青空 by\tmiles";
+    let a = p.run(&["extract", "-m", "a.gguf", text, "--json"]).json();
+    assert_eq!(keys(&a), ["text", "intent", "confidence", "out_of_scope", "slots", "cut"]);
+    assert_eq!((&a["text"], &a["out_of_scope"], &a["cut"]), (&json!(text), &json!(false), &json!(false)));
+    for slot in a["slots"].as_array().unwrap() {
+        assert_eq!(keys(slot), ["name", "value", "start", "end"]);
+        let at = |key: &str| slot[key].as_u64().unwrap() as usize;
+        assert_eq!(slot["value"], text[at("start")..at("end")]);
+    }
+    let plain = p.run(&["extract", "-m", "a.gguf", text]).ok().out;
+    assert!(plain.starts_with(&format!("{} (", a["intent"].as_str().unwrap())), "{plain}");
+    assert_eq!(plain.lines().count(), 1 + a["slots"].as_array().unwrap().len());
+    // Lines of a pipe are texts; an empty one is, too.
+    let done =
+        p.run_with_stdin(&["extract", "-m", "a.gguf", "--json", "--task", "topic"], "one\n\ntwo three\r\nlast").ok();
+    let lines: Vec<Value> = done.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let texts: Vec<&Value> = lines.iter().map(|l| &l["text"]).collect();
+    assert_eq!(texts, ["one", "", "two three", "last"]);
+    assert!(lines.iter().all(|l| l["intent"].as_str().unwrap().starts_with("topic") && l["slots"] == json!([])));
+    assert_eq!(lines[1]["out_of_scope"], true);
+    assert_eq!(p.run_with_stdin(&["extract", "-m", "a.gguf"], "").ok().out, "");
+}
+
+#[test]
+fn bad_calls_are_told_the_way_out() {
+    let p = place();
+    p.run(&["extract", "-m", "a.gguf", "--task", "weather", "x"]).fails(1, "music, topic");
+    p.run(&["extract", "-m", "none.gguf", "x"]).fails(1, "none.gguf");
+    p.run(&["extract", "x"]).fails(2, "--model");
+    p.run(&["run", "-m", "a.gguf", "x"]).fails(1, "bitnet extract");
+    let bytes = std::fs::read(p.path("a.gguf")).unwrap();
+    p.write("cut.gguf", &bytes[..bytes.len() / 2]);
+    p.run(&["extract", "-m", "cut.gguf", "x"]).fails(1, "cut.gguf");
+    let language_model = test_support::shared_dir().map(|shared| shared.join("models/tinystories_5m"));
+    if let Some(folder) = language_model.filter(|folder| folder.exists()) {
+        p.run(&["extract", "-m", folder.to_str().unwrap(), "x"]).fails(1, "Model::load");
+    }
+}
+
+#[test]
+fn show_explains_an_extractor() {
+    let p = place();
+    let text = p.run(&["show", "a.gguf"]).ok().out;
+    for part in ["an extractor", "music: 3 intents", "2 slots", "topic: 2 intents", "Q8_0", "I2_S", "extractor.config"]
+    {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let a = p.run(&["show", "a.gguf", "--json"]).json();
+    assert_eq!(
+        (&a["architecture"], &a["runs"], &a["problem"]),
+        (&json!("bitnet-extractor"), &json!(true), &Value::Null)
+    );
+    assert_eq!(a["extractor"]["tasks"][1]["intents"], json!(["topic0", "topic1"]));
+    let mut bytes = std::fs::read(p.path("a.gguf")).unwrap();
+    let at = bytes.windows(9).position(|w| w == b"\"buckets\"").unwrap();
+    bytes[at + 1] = b'x';
+    p.write("bad.gguf", &bytes);
+    assert!(p.run(&["show", "bad.gguf"]).ok().out.contains("cannot be run"));
+}
