@@ -21,8 +21,9 @@ CASES = [
     "case_jinja",
     "case_families",
     "case_hunyuan",
+    "case_extractor",
 ]
-FOLDERS = ["bitnet", "chat", "families", "gguf", "refusals", "tokenizer", "units"]
+FOLDERS = ["bitnet", "chat", "extractor", "families", "gguf", "refusals", "tokenizer", "units"]
 
 
 def main(names: list[str]) -> None:

@@ -25,6 +25,7 @@ const SEEDS: &[(&str, &str)] = &[
     ("gguf", "testdata/tokenizer"),
     ("gguf", "testdata/gguf"),
     ("constraint", "testdata/constraints"),
+    ("extractor", "testdata/extractor"),
     ("http_body", "testdata/http"),
     ("safetensors", "testdata/bitnet/sharded_tiny/packed"),
     ("template", "crates/loader/src/chat/templates"),
