@@ -80,6 +80,25 @@ fn shown(program: &str, args: &[&str], env: &[(&str, &str)]) -> String {
     env.chain([program.to_owned()]).collect::<String>() + &args.iter().map(|a| format!(" {a}")).collect::<String>()
 }
 
+/// Seconds of CPU that ended child processes have used, with their children; `None` where the system does not say. Beside the time on
+/// the wall it tells how many cores a step kept busy.
+fn cpu_seconds_of_children() -> Option<f64> {
+    /// Clock ticks per second in `/proc`, which Linux fixes at 100 for programs.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold spaces. `cutime` and `cstime` are fields 16 and 17 of proc_pid_stat(5), the 13th and
+    // 14th of what follows it.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
+    Some((ticks(13)? + ticks(14)?) / TICKS)
+}
+
+/// `12.3 s`, and the seconds of CPU within.
+fn times(wall: Duration, cpu: Option<f64>) -> String {
+    let cpu = cpu.map(|cpu| format!(" ({cpu:.0} s of CPU)")).unwrap_or_default();
+    format!("{:8.1} s{cpu}", wall.as_secs_f64())
+}
+
 /// How a step ended that did not fail.
 pub(crate) enum Outcome {
     /// It ran.
@@ -91,7 +110,7 @@ pub(crate) enum Outcome {
 /// Steps in their order, with times; the first failure ends the command.
 pub(crate) struct Steps {
     start: Instant,
-    done: Vec<(String, Duration, Outcome)>,
+    done: Vec<(String, Duration, Option<f64>, Outcome)>,
     failed: Option<String>,
 }
 
@@ -119,15 +138,16 @@ impl Steps {
         f: impl FnOnce() -> Result<Outcome, XtaskError>,
     ) -> Result<(), XtaskError> {
         println!("\n=== {name}");
-        let start = Instant::now();
+        let (start, cpu_before) = (Instant::now(), cpu_seconds_of_children());
         match f() {
             Ok(outcome) => {
                 let took = start.elapsed();
+                let cpu = cpu_seconds_of_children().zip(cpu_before).map(|(after, before)| after - before);
                 match &outcome {
-                    Outcome::Done => println!("=== {name}: ok, {:.1} s", took.as_secs_f64()),
+                    Outcome::Done => println!("=== {name}: ok, {}", times(took, cpu).trim_start()),
                     Outcome::Skipped(why) => println!("=== {name}: skipped, {why}"),
                 }
-                self.done.push((name.to_owned(), took, outcome));
+                self.done.push((name.to_owned(), took, cpu, outcome));
                 Ok(())
             }
             Err(source) => {
@@ -141,9 +161,9 @@ impl Steps {
     pub(crate) fn summary(&self, ok: bool) {
         println!("\nsteps");
         let mut skipped = 0;
-        for (name, took, outcome) in &self.done {
+        for (name, took, cpu, outcome) in &self.done {
             match outcome {
-                Outcome::Done => println!("  ok      {:8.1} s  {name}", took.as_secs_f64()),
+                Outcome::Done => println!("  ok      {}  {name}", times(*took, *cpu)),
                 Outcome::Skipped(why) => {
                     skipped += 1;
                     println!("  skipped             {name} ({why})");

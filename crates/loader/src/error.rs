@@ -296,13 +296,13 @@ pub enum LoadError {
         way_out: &'static str,
     },
     /// A type that is known, and cannot be read or written here.
-    #[error("tensor {tensor:?} has type {ty} (id {type_id}), which is not supported: {reason}")]
+    #[error("tensor {tensor:?} has type {ty}{}, which is not supported: {reason}", id_in_gguf(*type_id))]
     UnsupportedType {
         tensor: String,
         /// The name of the type.
         ty: String,
-        /// The type id, or 0 outside of GGUF.
-        type_id: u32,
+        /// The type id, in GGUF files.
+        type_id: Option<u32>,
         /// Why, and the way out.
         reason: &'static str,
     },
@@ -492,6 +492,11 @@ pub enum LoadError {
         /// What differs.
         what: String,
     },
+}
+
+/// ` (id 42)` after the name of a type of GGUF.
+fn id_in_gguf(type_id: Option<u32>) -> String {
+    type_id.map(|id| format!(" (id {id})")).unwrap_or_default()
 }
 
 impl LoadError {

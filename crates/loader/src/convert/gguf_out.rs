@@ -115,7 +115,7 @@ fn float_type(source: &Checkpoint, name: &str, values: &[f32]) -> GgmlType {
 
 fn no_type(tensor: &str, format: FileFormat) -> LoadError {
     let reason = "GGUF files have no such type";
-    LoadError::UnsupportedType { tensor: tensor.to_owned(), ty: format.name().to_owned(), type_id: 0, reason }
+    LoadError::UnsupportedType { tensor: tensor.to_owned(), ty: format.name().to_owned(), type_id: None, reason }
 }
 
 /// The format of a ternary embedding or head: that of the projections where it can hold one scale per group. Where it cannot, as

@@ -132,7 +132,7 @@ impl TensorInfo {
             }
             TensorType::Unknown(id) => Err(match types::retired(id) {
                 Some((name, reason)) => {
-                    LoadError::UnsupportedType { tensor: tensor(), ty: name.to_owned(), type_id: id, reason }
+                    LoadError::UnsupportedType { tensor: tensor(), ty: name.to_owned(), type_id: Some(id), reason }
                 }
                 None => LoadError::UnknownType { tensor: tensor(), type_id: id },
             }),

@@ -109,7 +109,7 @@ impl GgufWriter {
             return Err(LoadError::UnsupportedType {
                 tensor: tensor(),
                 ty: ty.name().to_owned(),
-                type_id: ty.id(),
+                type_id: Some(ty.id()),
                 reason: "its layout depends on the build of the reading program; write I2_S instead",
             });
         }

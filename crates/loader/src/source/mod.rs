@@ -295,7 +295,7 @@ impl Checkpoint {
         let t = self.need(name, what)?;
         let (rows, cols) = (self.config().vocab_size, self.config().hidden_size);
         let refuse = |reason: &'static str| {
-            Err(LoadError::UnsupportedType { tensor: name.to_owned(), ty: t.kind.name(), type_id: 0, reason })
+            Err(LoadError::UnsupportedType { tensor: name.to_owned(), ty: t.kind.name(), type_id: None, reason })
         };
         match t.kind {
             RawKind::Packed => refuse(
@@ -375,7 +375,7 @@ impl Checkpoint {
     ) -> Result<TernaryMatrix, LoadError> {
         let refuse = |reason: &'static str| {
             let ty = ty.name();
-            LoadError::UnsupportedType { tensor: t.name.clone(), ty, type_id: 0, reason }
+            LoadError::UnsupportedType { tensor: t.name.clone(), ty, type_id: None, reason }
         };
         if matches!(ty, FloatType::Block(_)) {
             return Err(refuse(

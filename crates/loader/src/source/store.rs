@@ -111,7 +111,7 @@ fn kind_of_ggml(ty: GgmlType, info: &TensorInfo, tiles: &TlTiles) -> Result<RawK
                         "it is neither ternary nor a float type that is read (F32, F16, BF16, Q4_0 ... Q8_0, Q2_K ... Q6_K)"
                     }
                 };
-                let (ty, type_id) = (ty.name().to_owned(), ty.id());
+                let (ty, type_id) = (ty.name().to_owned(), Some(ty.id()));
                 return Err(LoadError::UnsupportedType { tensor: info.name().to_owned(), ty, type_id, reason });
             }
         },
@@ -165,7 +165,7 @@ pub(crate) fn ggml_type(ty: FloatType) -> Result<GgmlType, LoadError> {
     found.ok_or_else(|| LoadError::UnsupportedType {
         tensor: "embedding or head".to_owned(),
         ty: ty.name(),
-        type_id: 0,
+        type_id: None,
         reason: "GGUF files have no such type",
     })
 }
@@ -179,7 +179,7 @@ fn kind_of_dtype(dtype: Dtype, tensor: &str) -> Result<RawKind, LoadError> {
         other => {
             let reason = "supported dtypes are U8 (packed ternary), F32, F16 and BF16";
             let ty = format!("{other:?}");
-            return Err(LoadError::UnsupportedType { tensor: tensor.to_owned(), ty, type_id: 0, reason });
+            return Err(LoadError::UnsupportedType { tensor: tensor.to_owned(), ty, type_id: None, reason });
         }
     })
 }
@@ -211,7 +211,7 @@ impl RawTensor {
             kind => Err(LoadError::UnsupportedType {
                 tensor: self.name.clone(),
                 ty: kind.name(),
-                type_id: 0,
+                type_id: None,
                 reason: "norms, scales and what test-time-training layers have in full precision must be F32, F16 or BF16",
             }),
         }
