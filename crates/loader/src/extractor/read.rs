@@ -155,7 +155,7 @@ fn expect_shape(tensor: &str, expected: &[usize], got: &[u64]) -> Result<(), Loa
 }
 
 fn wrong_type(tensor: &str, ty: String, reason: &'static str) -> LoadError {
-    LoadError::UnsupportedType { tensor: tensor.to_owned(), ty, type_id: 0, reason }
+    LoadError::UnsupportedType { tensor: tensor.to_owned(), ty, type_id: None, reason }
 }
 
 impl Tensors {
