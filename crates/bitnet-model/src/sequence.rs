@@ -158,8 +158,8 @@ impl Sequence {
         }
         self.kept.truncate(from);
         match nearest {
-            None => self.state.truncate(0)?,
-            Some(nearest) => self.state.go_back(&nearest),
+            None => self.state.rewind(0)?,
+            Some(nearest) => self.state.rewind_to(&nearest),
         }
         self.tokens.truncate(from);
         self.out.clear();
@@ -257,7 +257,7 @@ impl Sequence {
                 self.tokens.truncate(before);
                 self.kept.truncate(before);
                 self.out.clear();
-                let _ = self.state.truncate(before);
+                let _ = self.state.rewind(before);
                 return Err(error);
             }
             self.tokens.extend_from_slice(chunk);
@@ -333,9 +333,9 @@ impl Sequence {
     /// Forgets everything from token `len` on; the logits are gone until the next token is fed.
     ///
     /// # Errors
-    /// The errors of [`SequenceState::truncate`]: a model with test-time-training layers can only begin anew, at 0.
+    /// The errors of [`SequenceState::rewind`]: a model with test-time-training layers can only begin anew, at 0.
     pub fn truncate(&mut self, len: usize) -> Result<(), ModelError> {
-        self.state.truncate(len)?;
+        self.state.rewind(len)?;
         self.kept.truncate(len);
         if len < self.tokens.len() {
             self.tokens.truncate(len);

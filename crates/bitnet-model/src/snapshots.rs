@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use ttt_layer::{DeltaState, TttState};
-
-use crate::SequenceState;
+use crate::engine::{SequenceState, Snapshot};
 
 /// How often the states of test-time-training layers are kept. Sessions keep them as the default says.
 ///
@@ -58,14 +56,6 @@ impl Snapshots {
         self.replay = Some(tokens);
         self
     }
-}
-
-/// The states of all test-time-training layers and layers of the gated delta rule after `len` tokens.
-#[derive(Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) len: usize,
-    pub(crate) ttt: Vec<TttState>,
-    pub(crate) delta: Vec<DeltaState>,
 }
 
 /// The copies of one text.
@@ -128,10 +118,6 @@ impl SnapshotStore {
 
     /// Bytes of all copies.
     pub(crate) fn bytes(&self) -> usize {
-        let of = |c: &Arc<Snapshot>| -> usize {
-            let ttt: usize = c.ttt.iter().map(TttState::bytes).sum();
-            ttt + c.delta.iter().map(DeltaState::bytes).sum::<usize>()
-        };
-        self.copies.iter().map(of).sum()
+        self.copies.iter().map(|copy| copy.bytes()).sum()
     }
 }

@@ -90,7 +90,7 @@ fn check(request: HeadRequest, got: Prediction<'_>, logits: &[f32]) {
     let all = ranked(logits);
     let wanted = match request {
         HeadRequest::Top(k) => k,
-        HeadRequest::Near(below) => {
+        HeadRequest::WithinMargin(below) => {
             all.iter().filter(|c| f64::from(c.logit) >= f64::from(all[0].logit) - below).count()
         }
         HeadRequest::Full => logits.len(),
@@ -105,9 +105,9 @@ const REQUESTS: [HeadRequest; 7] = [
     HeadRequest::Top(2),
     HeadRequest::Top(7),
     HeadRequest::Top(16),
-    HeadRequest::Near(0.0),
-    HeadRequest::Near(1.5),
-    HeadRequest::Near(1e9),
+    HeadRequest::WithinMargin(0.0),
+    HeadRequest::WithinMargin(1.5),
+    HeadRequest::WithinMargin(1e9),
 ];
 
 #[test]
@@ -156,7 +156,7 @@ fn requests_of_a_batch_do_not_mix() {
     let mut out = StepOutput::default();
     for _ in 0..2 {
         out.clear();
-        states.iter_mut().for_each(|s| s.truncate(0).unwrap());
+        states.iter_mut().for_each(|s| s.rewind(0).unwrap());
         let mut inputs: Vec<StepInput<'_>> = states
             .iter_mut()
             .zip(&texts)
@@ -246,8 +246,8 @@ fn a_prediction_that_was_asked_for_less_is_made_anew() {
     assert!(s.logits().is_empty());
     s.require(HeadRequest::Top(2)).unwrap();
     check(HeadRequest::Top(4), s.prediction(), &all);
-    s.require(HeadRequest::Near(0.5)).unwrap();
-    check(HeadRequest::Near(0.5), s.prediction(), &all);
+    s.require(HeadRequest::WithinMargin(0.5)).unwrap();
+    check(HeadRequest::WithinMargin(0.5), s.prediction(), &all);
     s.require(HeadRequest::Full).unwrap();
     assert_eq!((s.logits(), s.tokens()), (&all[..], &[3, 1, 4][..]));
     s.require(HeadRequest::Top(9)).unwrap();

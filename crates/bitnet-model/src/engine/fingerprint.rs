@@ -9,8 +9,8 @@
 use ternary_kernels::{GroupKernel, GroupPacked, Int8Batch, Int16Batch, Kernel, KernelError, Packed, Scales};
 
 use super::linear::Weights;
+use super::network::{Layer, Mixer, Network};
 use super::table::EngineTable;
-use super::{Inner, Layer, Mixer};
 use crate::{ActivationBits, ModelConfig, RopeScaling};
 
 /// A hash of eight bytes at a time: an embedding has hundreds of megabytes.
@@ -105,11 +105,10 @@ impl Hash {
     }
 
     fn layer(&mut self, layer: &Layer, acc: &mut Vec<i32>) {
-        for norm in [Some(&layer.input_norm), layer.attn_sub_norm.as_ref()] {
-            self.floats(norm.map_or(&[], Vec::as_slice));
-        }
-        for norm in [Some(&layer.post_attention_norm), layer.ffn_sub_norm.as_ref()] {
-            self.floats(norm.map_or(&[], Vec::as_slice));
+        let branches = [layer.mixer_branch(), &layer.feed_forward.branch];
+        for branch in branches {
+            self.floats(&branch.input_norm);
+            self.floats(branch.sub_norm.as_deref().unwrap_or_default());
         }
         for linear in layer.linears() {
             let products = match linear.weights() {
@@ -129,10 +128,10 @@ impl Hash {
             debug_assert!(products.is_ok(), "{products:?}");
         }
         let heads = match &layer.mixer {
-            Mixer::Attention(m) => [m.q_norm.as_ref(), m.k_norm.as_ref()],
+            Mixer::Attention(m) => [m.head_norms.query.as_ref(), m.head_norms.key.as_ref()],
             Mixer::Ttt(_) | Mixer::Delta(_) => [None, None],
         };
-        let outputs = [layer.mixer_out_norm.as_ref(), layer.ffn_out_norm.as_ref()];
+        let outputs = branches.map(|branch| branch.output_norm.as_ref());
         heads.into_iter().chain(outputs).flatten().for_each(|gain| self.floats(gain));
         if let Mixer::Delta(mixer) = &layer.mixer {
             mixer.rule.learnt().for_each(|values| self.floats(values));
@@ -156,7 +155,7 @@ fn code(k: usize) -> i8 {
 }
 
 /// The fingerprint of a model.
-pub(super) fn of(model: &Inner) -> u64 {
+pub(super) fn of(model: &Network) -> u64 {
     let mut hash = Hash(0x5EED);
     let c = &model.config;
     let eps = u64::from(c.rms_norm_eps.to_bits());
@@ -173,11 +172,11 @@ pub(super) fn of(model: &Inner) -> u64 {
         hash.extensions(c);
     }
     (0..c.num_hidden_layers).for_each(|l| hash.word(c.mixer(l) as u64));
-    for table in [Some(&model.embedding), model.head.as_ref()].into_iter().flatten() {
+    for table in [Some(&*model.embedding), model.own_head()].into_iter().flatten() {
         hash.table(table);
     }
     let mut acc = Vec::new();
     model.layers.iter().for_each(|l| hash.layer(l, &mut acc));
-    hash.floats(&model.final_norm);
+    hash.floats(&model.head.norm.gain);
     hash.0
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ternary_kernels::tune::{Group, Shape};
 use ternary_kernels::{GroupKernel, GroupPacked, Isa, Kernel, KernelError, Levels, ROW_ALIGN, Scales, TernaryMatrix};
 
-use super::EngineOptions;
 use super::linear::{Linear, Weights};
 use crate::weights::{LayerWeights, ModelWeights};
 use crate::{ActivationBits, ModelConfig, ModelError, Projection, Table};
@@ -151,9 +150,10 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// What `options` ask for by kind, else for all, else the best for the instruction set and the model's size.
+    /// What `overrides` ask for by kind, else `for_all`, else the best for the instruction set and the model's size.
     pub(super) fn choose(
-        options: &EngineOptions,
+        overrides: &KernelOverrides,
+        for_all: Option<&Arc<dyn Kernel>>,
         isa: Isa,
         config: &ModelConfig,
         weights: &ModelWeights,
@@ -161,7 +161,7 @@ impl Kernels {
         let all = weights.layers.iter().flat_map(|l| l.projections());
         let size = all.map(|(_, w)| w.rows() * w.cols()).sum();
         let asked =
-            |kind: ProjectionGroup| options.layer_kernels.0[kind.index()].clone().or_else(|| options.kernel.clone());
+            |kind: ProjectionGroup| overrides.0[kind.index()].clone().or_else(|| for_all.cloned());
         let of = |kind: ProjectionGroup| match asked(kind) {
             Some(kernel) => Ok(kernel),
             None => kind.default_kernel(config, isa, size),

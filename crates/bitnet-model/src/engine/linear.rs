@@ -6,11 +6,43 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
 use ternary_kernels::team::{self, Columns};
-use ternary_kernels::{ColsMut, GroupKernel, GroupPacked, Kernel, Packed, Scales, Team};
+use ternary_kernels::{AlignedBuf, ColsMut, GroupKernel, GroupPacked, Int8Batch, Kernel, Packed, Scales, Team};
 
 use super::quantized::Quantized;
-use super::scratch::{ProductScratch, ThreadScratch};
 use crate::{LayerWeights, Norm, Projection};
+
+/// What one thread needs for a product besides the operands.
+#[derive(Debug)]
+pub(super) struct ProductScratch {
+    /// Integer products of one block of output rows, `[n, row_block]`.
+    pub(super) acc: AlignedBuf<i32>,
+    /// Int4 activations as int8, for kernels that want them so; grown by them.
+    widened: Int8Batch,
+}
+
+impl ProductScratch {
+    /// Without room.
+    pub(super) fn new() -> Self {
+        Self { acc: AlignedBuf::zeroed(0), widened: Int8Batch::with_capacity(0, 0) }
+    }
+
+    /// Bytes of the buffers.
+    pub(super) fn byte_len(&self) -> usize {
+        size_of_val(&self.acc[..]) + self.widened.view().codes().len()
+    }
+
+    /// Gives all threads the room that one of them has needed: which thread meets a kernel that needs it is chance.
+    pub(super) fn level(threads: &mut [Self]) {
+        let mut rest = threads;
+        while let Some((first, others)) = rest.split_first_mut() {
+            for other in &mut *others {
+                first.widened.reserve_like(&other.widened);
+                other.widened.reserve_like(&first.widened);
+            }
+            rest = others;
+        }
+    }
+}
 
 /// A packed projection.
 #[derive(Clone, Debug)]
@@ -159,7 +191,7 @@ pub(super) fn project(
     team: &Team,
     products: SmallVec<[Product<'_>; 4]>,
     n: usize,
-    threads: &mut [ThreadScratch],
+    threads: &mut [ProductScratch],
 ) {
     let mut outputs: SmallVec<[_; 4]> = products
         .into_iter()
@@ -169,7 +201,7 @@ pub(super) fn project(
         })
         .collect();
     team.run_columns(&mut outputs, threads, |(w, x), rows, out, scratch| {
-        w.forward::<false>(ops, rows, x, &mut scratch.product, out);
+        w.forward::<false>(ops, rows, x, scratch, out);
     });
 }
 
@@ -179,13 +211,13 @@ pub(super) fn add_projection(
     team: &Team,
     w: &Linear,
     input: &Quantized,
-    threads: &mut [ThreadScratch],
+    threads: &mut [ProductScratch],
     x: &mut [f32],
 ) {
     let n = input.n();
     let x = ColsMut::new(x, n, w.rows());
     let mut outputs = [Columns::new((), x, w.panel_rows(), w.pieces(team.threads(), n))];
     team.run_columns(&mut outputs, threads, |(), rows, x, scratch| {
-        w.forward::<true>(ops, rows, input, &mut scratch.product, x);
+        w.forward::<true>(ops, rows, input, scratch, x);
     });
 }

@@ -11,7 +11,7 @@ use ternary_kernels::{
 };
 
 use super::fold::{RowForm, sign};
-use super::step::INLINE_PARTS;
+use super::limits::INLINE_PARTS;
 use crate::config::{ActivationBits, InputForms};
 
 /// Rows of codes of 16, of 8 or of 4 bits, whichever were written last.
@@ -200,7 +200,7 @@ pub(super) struct Row<'a> {
 
 impl Row<'_> {
     /// Normalises (where a gain is given), transforms (where the form says so) and quantises `x`.
-    pub(super) fn quantize(self, ops: Ops, x: &[f32], norm: Option<(&Vec<f32>, f32)>) -> Result<(), KernelError> {
+    pub(super) fn quantize(self, ops: Ops, x: &[f32], norm: Option<(&[f32], f32)>) -> Result<(), KernelError> {
         if let Some(signs) = self.signs {
             let turned = &mut self.rotated[..x.len()];
             match norm {
@@ -218,7 +218,7 @@ impl Row<'_> {
                 Codes::Int8Groups(row) => ops.quantize_int8_groups(turned, row),
             };
         }
-        let prepare = Prepare { norm: norm.map(|(gain, eps)| (&gain[..], eps)), hadamard: self.hadamard };
+        let prepare = Prepare { norm, hadamard: self.hadamard };
         match self.codes {
             Codes::Int8(row) => ops.prepare_int8(x, prepare, self.rotated, row),
             Codes::Int4(row) => ops.prepare_int4(x, prepare, self.rotated, row),

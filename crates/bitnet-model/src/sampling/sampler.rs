@@ -92,7 +92,7 @@ impl Sampler {
     /// assert_eq!(request(SamplingOptions::greedy()), HeadRequest::Top(1));
     /// assert_eq!(request(o().with_top_k(40)), HeadRequest::Top(40));
     /// assert_eq!(request(o().with_top_k(40).with_repeat_penalty(1.1, 64)), HeadRequest::Top(104));
-    /// assert!(matches!(request(o().with_top_p(1.0).with_min_p(0.1)), HeadRequest::Near(_)));
+    /// assert!(matches!(request(o().with_top_p(1.0).with_min_p(0.1)), HeadRequest::WithinMargin(_)));
     /// assert_eq!(request(o().with_top_p(0.9)), HeadRequest::Full);
     /// ```
     pub fn request(&self, history: usize) -> HeadRequest {
@@ -107,7 +107,7 @@ impl Sampler {
         if k > 0 {
             HeadRequest::Top(k.saturating_add(penalised))
         } else if o.min_p > 0.0 && o.top_p >= 1.0 && penalised == 0 {
-            HeadRequest::Near(-distance(o, f64::from(o.min_p).ln()))
+            HeadRequest::WithinMargin(-distance(o, f64::from(o.min_p).ln()))
         } else {
             HeadRequest::Full
         }

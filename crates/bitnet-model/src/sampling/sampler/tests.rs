@@ -349,7 +349,7 @@ proptest! {
             HeadRequest::Full => return Ok(()),
             HeadRequest::Top(k) if k >= all.len() => return Ok(()),
             HeadRequest::Top(k) => k,
-            HeadRequest::Near(below) => {
+            HeadRequest::WithinMargin(below) => {
                 let max = f64::from(all[0].logit);
                 all.iter().filter(|c| f64::from(c.logit) >= max - below).count()
             }

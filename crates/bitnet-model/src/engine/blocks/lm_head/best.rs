@@ -20,9 +20,10 @@ use ternary_kernels::ops::coarse::{BLOCK_ROWS, CoarseBatch, CoarsePlane};
 use ternary_kernels::team::{pieces, share};
 use ternary_kernels::{AlignedBuf, Team, split_cols};
 
-use super::super::{Inner, scratch::Scratch, table::EngineTable};
-use super::{Candidate, HeadRequest, StepOutput, Stored, normed};
+use super::output::{Candidate, HeadRequest, StepOutput};
+use super::rows::{FinalNorm, Stored};
 use crate::FloatMatrix;
+use crate::engine::context::Context;
 use crate::float_matrix::FloatRows;
 
 /// Rows that are computed in step 2 beyond those that are needed: a better `T` saves more of them in step 4.
@@ -41,11 +42,7 @@ struct Pick {
 
 /// What the head needs between steps.
 #[derive(Debug)]
-pub(in super::super) struct BestScratch {
-    /// Rows of the residual stream that need all logits, and their positions in the output.
-    pub(super) full: Vec<(usize, usize)>,
-    /// The same for those that need the best.
-    pub(super) batch: Vec<(usize, usize)>,
+pub(super) struct BestScratch {
     inputs: CoarseBatch,
     /// Upper bounds, `[n, padded vocab]`.
     upper: AlignedBuf<f32>,
@@ -60,10 +57,8 @@ pub(in super::super) struct BestScratch {
 
 impl BestScratch {
     /// Scratch for rows of `hidden` activations.
-    pub(in super::super) fn new(hidden: usize) -> Self {
+    pub(super) fn new(hidden: usize) -> Self {
         Self {
-            full: Vec::new(),
-            batch: Vec::new(),
             inputs: CoarseBatch::new(hidden),
             upper: AlignedBuf::zeroed(0),
             maxima: AlignedBuf::zeroed(0),
@@ -74,93 +69,100 @@ impl BestScratch {
     }
 }
 
-/// Whether `request` can be answered so, and in less time than reading all of the head would take.
-pub(super) fn serves(plane: &CoarsePlane, request: HeadRequest) -> bool {
-    match request {
-        HeadRequest::Full => false,
-        // A row in each block of 64 is where reading single rows begins to cost as much as reading all.
-        HeadRequest::Top(k) => 0 < k && k + EXTRA_ROWS <= plane.blocks(),
-        HeadRequest::Near(below) => below >= 0.0,
-    }
+/// A head with its coarse plane.
+pub(super) struct Best<'a> {
+    pub(super) plane: &'a CoarsePlane,
+    pub(super) head: &'a FloatMatrix,
+    pub(super) norm: &'a FinalNorm,
 }
 
-/// Answers the requests for the given rows of the residual stream, `(row, position in the output)`, at most
-/// [`CoarseBatch::MAX`]. Rows that cannot be bounded are added to `full`.
-pub(super) fn run(
-    model: &Inner,
-    team: &Team,
-    s: &mut Scratch,
-    rows: &[(usize, usize)],
-    full: &mut Vec<(usize, usize)>,
-    out: &mut StepOutput,
-) {
-    let Some((plane, head)) = model.plane.as_ref().zip(model.head_table().and_then(EngineTable::as_float)) else {
-        return full.extend_from_slice(rows);
-    };
-    let (ops, hidden) = (model.ops, model.config.hidden_size);
-    let b = &mut s.best;
-    b.inputs.clear();
-    b.positions.clear();
-    for &(row, position) in rows {
-        let at = b.inputs.len() * hidden;
-        let x = normed(model, &s.x, std::iter::once(row), &mut s.normed[at..at + hidden]);
-        match b.inputs.push(ops, x) {
-            true => b.positions.push(position),
-            false => full.push((row, position)),
+impl Best<'_> {
+    /// Whether `request` can be answered so, and in less time than reading all of the head would take.
+    pub(super) fn serves(&self, request: HeadRequest) -> bool {
+        match request {
+            HeadRequest::Full => false,
+            // A row in each block of 64 is where reading single rows begins to cost as much as reading all.
+            HeadRequest::Top(k) => 0 < k && k + EXTRA_ROWS <= self.plane.blocks(),
+            HeadRequest::WithinMargin(margin) => margin >= 0.0,
         }
     }
-    let n = b.inputs.len();
-    if n == 0 {
-        return;
-    }
-    let x = &s.normed[..n * hidden];
-    let (blocks, padded) = (plane.blocks(), plane.blocks() * BLOCK_ROWS);
-    if b.upper.len() < n * padded {
-        b.upper = AlignedBuf::zeroed(n * padded);
-        b.maxima = AlignedBuf::zeroed(n * blocks);
-    }
-    let (upper, maxima) = (&mut b.upper[..n * padded], &mut b.maxima[..n * blocks]);
-    bound_all(ops, team, plane, &b.inputs, upper, maxima);
-    let known = Bounds { upper, maxima, padded, blocks, rows: plane.rows() };
 
-    b.picks.clear();
-    let mut firsts = SmallVec::<[(f32, usize); CoarseBatch::MAX]>::new();
-    for (t, &position) in b.positions.iter().enumerate() {
-        let first = match out.request(position) {
-            HeadRequest::Top(k) => k + EXTRA_ROWS,
-            _ => 1 + EXTRA_ROWS,
-        };
-        b.ranked.clear();
-        b.ranked.extend_from_slice(known.maxima(t));
-        let floor = kth_largest(&mut b.ranked, first);
-        known.pick(t, floor, None, &mut b.picks);
-        firsts.push((floor, b.picks.len()));
-    }
-    rescore(ops, team, head, x, &mut b.picks);
-    let first_picks = b.picks.len();
+    /// Answers the requests for the given rows of the residual stream, `(row, position in the output)`, at most
+    /// [`CoarseBatch::MAX`]. Rows that cannot be bounded are added to `full`.
+    pub(super) fn run(
+        &self,
+        context: &Context<'_>,
+        (best, normed): (&mut BestScratch, &mut [f32]),
+        residual: &[f32],
+        rows: &[(usize, usize)],
+        full: &mut Vec<(usize, usize)>,
+        out: &mut StepOutput,
+    ) {
+        let Self { plane, head, norm } = self;
+        let (ops, team, hidden) = (context.ops, context.team, context.config.hidden_size);
+        best.inputs.clear();
+        best.positions.clear();
+        for &(row, position) in rows {
+            let at = best.inputs.len() * hidden;
+            let x = norm.rows(context, residual, std::iter::once(row), &mut normed[at..at + hidden]);
+            match best.inputs.push(ops, x) {
+                true => best.positions.push(position),
+                false => full.push((row, position)),
+            }
+        }
+        let n = best.inputs.len();
+        if n == 0 {
+            return;
+        }
+        let x = &normed[..n * hidden];
+        let (blocks, padded) = (plane.blocks(), plane.blocks() * BLOCK_ROWS);
+        if best.upper.len() < n * padded {
+            best.upper = AlignedBuf::zeroed(n * padded);
+            best.maxima = AlignedBuf::zeroed(n * blocks);
+        }
+        let (upper, maxima) = (&mut best.upper[..n * padded], &mut best.maxima[..n * blocks]);
+        bound_all(ops, team, plane, &best.inputs, upper, maxima);
+        let known = Bounds { upper, maxima, padded, blocks, rows: plane.rows() };
 
-    // The end of each row's second picks, and what its candidates must reach.
-    let mut seconds = SmallVec::<[(f32, usize); CoarseBatch::MAX]>::new();
-    let mut start = 0;
-    for (t, &position) in b.positions.iter().enumerate() {
-        let (floor, end) = firsts[t];
-        let least = threshold(out.request(position), &b.picks[start..end], &mut b.ranked);
-        known.pick(t, least, Some(floor), &mut b.picks);
-        seconds.push((least, b.picks.len()));
-        start = end;
-    }
-    let (done, todo) = b.picks.split_at_mut(first_picks);
-    rescore(ops, team, head, x, todo);
-    let (mut first, mut second) = (0, 0);
-    for (t, &position) in b.positions.iter().enumerate() {
-        let (first_end, (least, second_end)) = (firsts[t].1, seconds[t]);
-        let second_end = second_end - first_picks;
-        let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
-        // What is NaN stays, so that the sampler sees it.
-        let candidates =
-            picks.filter(|p| p.logit.is_nan() || p.logit >= least).map(|p| Candidate { token: p.row, logit: p.logit });
-        out.set_best(position, candidates, first_end - first + second_end - second);
-        (first, second) = (first_end, second_end);
+        best.picks.clear();
+        let mut firsts = SmallVec::<[(f32, usize); CoarseBatch::MAX]>::new();
+        for (t, &position) in best.positions.iter().enumerate() {
+            let first = match out.request(position) {
+                HeadRequest::Top(k) => k + EXTRA_ROWS,
+                _ => 1 + EXTRA_ROWS,
+            };
+            best.ranked.clear();
+            best.ranked.extend_from_slice(known.maxima(t));
+            let floor = kth_largest(&mut best.ranked, first);
+            known.pick(t, floor, None, &mut best.picks);
+            firsts.push((floor, best.picks.len()));
+        }
+        rescore(ops, team, head, x, &mut best.picks);
+        let first_picks = best.picks.len();
+
+        // The end of each row's second picks, and what its candidates must reach.
+        let mut seconds = SmallVec::<[(f32, usize); CoarseBatch::MAX]>::new();
+        let mut start = 0;
+        for (t, &position) in best.positions.iter().enumerate() {
+            let (floor, end) = firsts[t];
+            let least = threshold(out.request(position), &best.picks[start..end], &mut best.ranked);
+            known.pick(t, least, Some(floor), &mut best.picks);
+            seconds.push((least, best.picks.len()));
+            start = end;
+        }
+        let (done, todo) = best.picks.split_at_mut(first_picks);
+        rescore(ops, team, head, x, todo);
+        let (mut first, mut second) = (0, 0);
+        for (t, &position) in best.positions.iter().enumerate() {
+            let (first_end, (least, second_end)) = (firsts[t].1, seconds[t]);
+            let second_end = second_end - first_picks;
+            let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
+            // What is NaN stays, so that the sampler sees it.
+            let candidates =
+                picks.filter(|p| p.logit.is_nan() || p.logit >= least).map(|p| Candidate { token: p.row, logit: p.logit });
+            out.set_best(position, candidates, first_end - first + second_end - second);
+            (first, second) = (first_end, second_end);
+        }
     }
 }
 
@@ -227,10 +229,10 @@ fn threshold(request: HeadRequest, known: &[Pick], ranked: &mut Vec<f32>) -> f32
     ranked.extend(known.iter().map(|p| p.logit));
     match request {
         HeadRequest::Top(k) => kth_largest(ranked, k),
-        HeadRequest::Near(below) => {
+        HeadRequest::WithinMargin(margin) => {
             let largest = f64::from(kth_largest(ranked, 1));
             // `inf - inf` must not become NaN.
-            let exact = if largest.is_infinite() { largest } else { largest - below };
+            let exact = if largest.is_infinite() { largest } else { largest - margin };
             let near = exact as f32;
             if f64::from(near) > exact { near.next_down() } else { near }
         }

@@ -4,25 +4,25 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 use smallvec::SmallVec;
-use ternary_kernels::ops::{Ops, RopeTable};
-use ternary_kernels::{ColsMut, Team, split_cols};
+use ternary_kernels::ops::Ops;
+use ternary_kernels::{ColsMut, split_cols};
 
-use super::{INLINE_PARTS, Segment};
-use crate::ModelConfig;
-use crate::engine::AttentionMixer;
+use super::plan::INLINE_PARTS;
+use super::scratch::AttentionScratch;
 use crate::engine::cache::{LayerCache, PAGE, Quantized, Slabs, padded};
-use crate::engine::scratch::Scratch;
+use crate::engine::context::Context;
+use crate::engine::segment::Segment;
 
 /// The new rows of one key/value head of one sequence.
 struct Part<'a> {
     /// In the pages that the rows lie in.
     slabs: SmallVec<[Slab<'a>; 2]>,
     /// Queries of the head's group, turned in place.
-    q: ColsMut<'a, f32>,
+    queries: ColsMut<'a, f32>,
     /// New keys, turned in place.
-    k: ColsMut<'a, f32>,
+    keys: ColsMut<'a, f32>,
     /// New values from the head's first element on.
-    v: &'a [f32],
+    values: &'a [f32],
     /// Position of the first row.
     base: usize,
 }
@@ -94,56 +94,66 @@ impl Slab<'_> {
     }
 }
 
-/// Normalises the heads of queries and keys where `mixer` says so, turns them by their positions, and stores keys and values.
+/// Gain of the norm of each head of queries, and of keys, where the model has such norms.
+#[derive(Debug)]
+pub(in crate::engine) struct HeadNorms {
+    pub(in crate::engine) query: Option<Vec<f32>>,
+    pub(in crate::engine) key: Option<Vec<f32>>,
+}
+
+/// Normalises the heads of queries and keys where `norms` say so, turns them by their positions, and stores keys and values as
+/// layer `slot` of those that are attention.
 pub(super) fn run(
-    c: &ModelConfig,
-    ops: Ops,
-    team: &Team,
-    s: &mut Scratch,
-    mixer: &AttentionMixer,
+    context: &Context<'_>,
+    scratch: &mut AttentionScratch,
+    norms: &HeadNorms,
+    slot: usize,
     segments: &mut [Segment<'_>],
 ) {
-    let (d, kv_heads) = (c.head_dim, c.num_key_value_heads);
-    let (qw, kvw, gw, turned) = (c.query_rows(), kv_heads * d, c.group_size() * d, c.rotary_width());
+    let (config, ops) = (context.config, context.ops);
+    let (head_dim, kv_heads, turned) = (config.head_dim, config.num_key_value_heads, config.rotary_width());
+    let (query_width, key_width) = (config.query_rows(), kv_heads * head_dim);
     let bounds = |width: usize| (0..kv_heads).map(move |h| h * width..(h + 1) * width);
-    let q_bounds: SmallVec<[_; INLINE_PARTS]> = bounds(gw).collect();
-    let k_bounds: SmallVec<[_; INLINE_PARTS]> = bounds(d).collect();
-    let (mut q_rest, mut k_rest) = (&mut s.q[..], &mut s.k[..]);
+    let query_bounds: SmallVec<[_; INLINE_PARTS]> = bounds(config.group_size() * head_dim).collect();
+    let key_bounds: SmallVec<[_; INLINE_PARTS]> = bounds(head_dim).collect();
+    let AttentionScratch { queries, keys, values, rope, .. } = scratch;
+    let (mut queries, mut keys, rope) = (&mut queries[..], &mut keys[..], &*rope);
     let mut parts: SmallVec<[Part<'_>; INLINE_PARTS]> = SmallVec::new();
     for segment in segments {
-        let (n, first, base) = (segment.tokens.len(), segment.first_row, segment.state.len());
-        let (q, k);
-        (q, q_rest) = q_rest.split_at_mut(n * qw);
-        (k, k_rest) = k_rest.split_at_mut(n * kvw);
-        let heads = split_cols(q, n, qw, &q_bounds).zip(split_cols(k, n, kvw, &k_bounds));
+        let (tokens, base, rows) = (segment.tokens.len(), segment.state.len(), segment.rows());
+        let (own_queries, own_keys);
+        (own_queries, queries) = queries.split_at_mut(tokens * query_width);
+        (own_keys, keys) = keys.split_at_mut(tokens * key_width);
+        let heads = split_cols(own_queries, tokens, query_width, &query_bounds)
+            .zip(split_cols(own_keys, tokens, key_width, &key_bounds));
         let before = parts.len();
-        for (h, (q, k)) in heads.enumerate() {
-            let v = if n == 0 { &[] } else { &s.v[first * kvw..(first + n) * kvw][h * d..] };
-            parts.push(Part { slabs: SmallVec::new(), q, k, v, base });
+        for (h, (queries, keys)) in heads.enumerate() {
+            let own = &values[rows.start * key_width..rows.end * key_width];
+            let values = if tokens == 0 { &[] } else { &own[h * head_dim..] };
+            parts.push(Part { slabs: SmallVec::new(), queries, keys, values, base });
         }
-        let pages = base / PAGE..(base + n).div_ceil(PAGE);
-        slabs(&mut segment.state.kv.layers[mixer.slot], pages, d, &mut parts[before..]);
+        let pages = base / PAGE..(base + tokens).div_ceil(PAGE);
+        slabs(&mut segment.state.kv.layers[slot], pages, head_dim, &mut parts[before..]);
     }
-    let rope: &RopeTable = &s.rope;
-    let norm = |head: &mut [f32], gain: Option<&Vec<f32>>| {
+    let norm = |head: &mut [f32], gain: Option<&[f32]>| {
         if let Some(gain) = gain {
-            ops.rms_norm_in_place(head, gain, c.rms_norm_eps);
+            ops.rms_norm_in_place(head, gain, config.rms_norm_eps);
         }
     };
-    let turn = |head: &mut [f32], gain: Option<&Vec<f32>>, position: usize| {
-        let (before, after) = if c.head_norms_after_rope { (None, gain) } else { (gain, None) };
+    let turn = |head: &mut [f32], gain: Option<&[f32]>, position: usize| {
+        let (before, after) = if config.head_norms_after_rope { (None, gain) } else { (gain, None) };
         norm(head, before);
         ops.rope_half(&mut head[..turned], rope.cos(position), rope.sin(position));
         norm(head, after);
     };
-    let [q_norm, k_norm] = [mixer.q_norm.as_ref(), mixer.k_norm.as_ref()];
-    team.run_parts(&mut parts, |_, part| {
-        for (i, v) in part.v.chunks(kvw).enumerate() {
+    let [query_norm, key_norm] = [norms.query.as_deref(), norms.key.as_deref()];
+    context.team.run_parts(&mut parts, |_, part| {
+        for (i, value) in part.values.chunks(key_width).enumerate() {
             let position = part.base + i;
-            part.q.row_mut(i).chunks_exact_mut(d).for_each(|head| turn(head, q_norm, position));
-            let k = part.k.row_mut(i);
-            turn(k, k_norm, position);
-            part.slabs[position / PAGE - part.base / PAGE].store(ops, position % PAGE, k, &v[..d]);
+            part.queries.row_mut(i).chunks_exact_mut(head_dim).for_each(|head| turn(head, query_norm, position));
+            let key = part.keys.row_mut(i);
+            turn(key, key_norm, position);
+            part.slabs[position / PAGE - part.base / PAGE].store(ops, position % PAGE, key, &value[..head_dim]);
         }
     });
 }

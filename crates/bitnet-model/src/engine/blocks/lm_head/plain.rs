@@ -6,11 +6,12 @@ use ternary_kernels::ops::Ops;
 use ternary_kernels::team::{self, Columns};
 use ternary_kernels::{ColsMut, GroupKernel, GroupPacked, Team};
 
-use super::super::Inner;
-use super::super::quantized::Quantized;
-use super::super::scratch::{Scratch, ThreadScratch};
-use super::super::table::EngineTable;
-use super::{StepOutput, Stored, normed};
+use super::output::StepOutput;
+use super::rows::{FinalNorm, Stored};
+use crate::engine::context::Context;
+use crate::engine::linear::ProductScratch;
+use crate::engine::quantized::Quantized;
+use crate::engine::table::EngineTable;
 use crate::float_matrix::FloatRows;
 use crate::{FloatMatrix, InputForm};
 
@@ -20,16 +21,23 @@ const DEQUANT_ROWS: usize = 16;
 /// Rows of the residual stream that are multiplied with the head together, so that it is read once for all of them.
 const TOKENS: usize = 8;
 
-/// Computes all logits for the given rows of the residual stream, `(row, position in the output)`.
-pub(super) fn run(model: &Inner, team: &Team, s: &mut Scratch, rows: &[(usize, usize)], out: &mut StepOutput) {
-    let (ops, vocab) = (model.ops, model.config.vocab_size);
-    // `Engine::step` has refused requests to a model without a head.
-    let Some(head) = model.head_table() else { return };
+/// Computes all logits for the given rows of the residual stream, `(row, position in the output)`. Of the scratch, the first
+/// is for normalised rows, the second for quantised ones and how they are quantised, where the head is ternary.
+pub(super) fn run(
+    table: &EngineTable,
+    norm: &FinalNorm,
+    context: &mut Context<'_>,
+    (normed, mut quantized): (&mut [f32], Option<(&mut Quantized, InputForm)>),
+    residual: &[f32],
+    rows: &[(usize, usize)],
+    out: &mut StepOutput,
+) {
+    let (ops, team, vocab) = (context.ops, context.team, context.config.vocab_size);
     for rows in rows.chunks(TOKENS) {
-        let Scratch { x, normed: room, head_input, threads, .. } = &mut *s;
-        let x = normed(model, x, rows.iter().map(|r| r.0), room);
+        let x = norm.rows(context, residual, rows.iter().map(|r| r.0), normed);
         let logits = out.add_logits(rows.iter().map(|r| r.1), vocab);
-        match head {
+        let threads = &mut context.projections.products;
+        match table {
             EngineTable::Float(head) => {
                 let n = rows.len();
                 let pieces = team::pieces(
@@ -43,8 +51,8 @@ pub(super) fn run(model: &Inner, team: &Team, s: &mut Scratch, rows: &[(usize, u
                 team.run_columns(&mut outputs, threads, |(), vocab, out, _| head_rows(ops, head, x, vocab, out));
             }
             EngineTable::Ternary { packed, kernel, .. } => {
-                if let Some((input, form)) = head_input.as_mut().zip(model.head_form) {
-                    ternary(ops, team, (packed, kernel), (x, input, form), threads, logits);
+                if let Some((input, form)) = &mut quantized {
+                    ternary(ops, team, (packed, kernel), (x, input, *form), threads, logits);
                 }
             }
         }
@@ -57,7 +65,7 @@ fn ternary(
     team: &Team,
     (packed, kernel): (&GroupPacked, &GroupKernel),
     (x, input, form): (&[f32], &mut Quantized, InputForm),
-    threads: &mut [ThreadScratch],
+    threads: &mut [ProductScratch],
     logits: &mut [f32],
 ) {
     let (hidden, vocab) = (packed.cols(), packed.rows());
@@ -72,7 +80,7 @@ fn ternary(
     let input = &*input;
     team.run_columns(&mut outputs, threads, |(), rows, out, scratch| {
         for block in packed.blocks(rows.clone()) {
-            let y: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch.product.acc[..n * block.len()]);
+            let y: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch.acc[..n * block.len()]);
             input.group_product(kernel, packed, block.clone(), y);
             for (t, y) in y.chunks_exact(block.len()).enumerate() {
                 out.row_mut(t)[block.start - rows.start..block.end - rows.start].copy_from_slice(y);

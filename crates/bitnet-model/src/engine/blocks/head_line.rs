@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::step::INLINE_PARTS;
+use crate::engine::limits::INLINE_PARTS;
 
 /// All (sequence, head) pairs of a step as one line, whose length counts tokens; each thread gets an equal share of it in whole heads.
 pub(super) struct HeadLine {

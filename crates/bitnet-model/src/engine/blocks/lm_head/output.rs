@@ -20,7 +20,7 @@ pub enum HeadRequest {
     /// At least the `k` best: the higher logit first, of equal ones the lower token.
     Top(usize),
     /// At least those that lie at most this far below the largest.
-    Near(f64),
+    WithinMargin(f64),
 }
 
 impl HeadRequest {
@@ -29,8 +29,8 @@ impl HeadRequest {
         match (self, other) {
             (HeadRequest::Full, _) => true,
             (HeadRequest::Top(k), HeadRequest::Top(other)) => k >= other,
-            (HeadRequest::Near(below), HeadRequest::Near(other)) => below >= other,
-            (HeadRequest::Near(_), HeadRequest::Top(k)) => k <= 1,
+            (HeadRequest::WithinMargin(margin), HeadRequest::WithinMargin(other)) => margin >= other,
+            (HeadRequest::WithinMargin(_), HeadRequest::Top(k)) => k <= 1,
             _ => false,
         }
     }

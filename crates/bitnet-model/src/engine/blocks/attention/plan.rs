@@ -8,7 +8,10 @@
 
 use ternary_kernels::ops::KV_BLOCK;
 
-use super::Segment;
+use crate::engine::segment::Segment;
+
+/// Parts of a phase on the stack: more than elsewhere, because attention is cut into several parts for each thread.
+pub(super) const INLINE_PARTS: usize = 64;
 
 /// A place in the line of units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +54,7 @@ impl Extent {
 
 /// How attention of one forward step is shared out. It is the same for every layer.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Plan {
+pub(super) struct Plan {
     /// Where each part begins; the last one is the end.
     pub(super) cuts: Vec<Cut>,
     pub(super) extents: Vec<Extent>,
@@ -68,7 +71,7 @@ const LEAST_UNITS: usize = 16;
 
 impl Plan {
     /// Shares `segments` out to `threads`.
-    pub(in crate::engine) fn make(
+    pub(super) fn make(
         &mut self,
         segments: &[Segment<'_>],
         heads: usize,
@@ -89,7 +92,7 @@ impl Plan {
     }
 
     /// Parts of the last plan.
-    pub(in crate::engine) fn parts(&self) -> usize {
+    pub(super) fn parts(&self) -> usize {
         self.cuts.len().saturating_sub(1)
     }
 

@@ -1,0 +1,185 @@
+//! What follows a position: logits of the whole vocabulary, or of the best tokens only.
+//!
+//! The stored head is the largest matrix of a model. [`plain`] reads all of it. [`best`] reads a coarse plane of it, which
+//! is a third as large, and computes only those rows from the stored weights that can be among the best; the logits
+//! are the same, bit for bit, because it is the same function of the same row.
+
+mod best;
+mod output;
+mod plain;
+mod rows;
+
+use std::sync::Arc;
+
+use ternary_kernels::ops::Ops;
+use ternary_kernels::ops::coarse::{CoarsePlane, StoredRows};
+use ternary_kernels::{AlignedBuf, Team};
+
+use crate::engine::context::Context;
+use crate::engine::quantized::Quantized;
+use crate::engine::table::EngineTable;
+use crate::float_matrix::FloatRows;
+use crate::{FloatMatrix, InputForm, InputForms, ModelConfig, ModelError};
+use best::{Best, BestScratch};
+pub use output::{Candidate, HeadRequest, Prediction, StepOutput};
+pub(in crate::engine) use rows::FinalNorm;
+
+/// Rows of the residual stream that are normalised together.
+const TOKENS: usize = 16;
+
+/// How an [`Engine`](crate::Engine) computes the best logits, where a [`HeadRequest`] asks for no others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeadMode {
+    /// With a coarse plane, where the head is large enough for it to pay.
+    #[default]
+    Auto,
+    /// With a coarse plane wherever the head is stored as plain floats.
+    Coarse,
+    /// Always from the whole head.
+    Plain,
+}
+
+/// Weights of a head from which on a coarse plane is faster; a smaller head lies in the caches of a CPU, and the additional
+/// phases of a step cost what reading less saves.
+const COARSE_MIN_WEIGHTS: usize = 1 << 19;
+
+/// The coarse plane of `head`, if `mode` asks for one and it is possible.
+fn plane(
+    mode: HeadMode,
+    head: &FloatMatrix,
+    ops: Ops,
+    team: &Team,
+) -> Result<Option<CoarsePlane>, ModelError> {
+    let (rows, cols) = (head.rows(), head.cols());
+    let wanted = match mode {
+        HeadMode::Plain => false,
+        HeadMode::Coarse => true,
+        HeadMode::Auto => rows.saturating_mul(cols) >= COARSE_MIN_WEIGHTS,
+    };
+    let stored = match head.plain() {
+        FloatRows::F32(w) => StoredRows::F32(w),
+        FloatRows::F16(w) => StoredRows::F16(w),
+        FloatRows::Bf16(w) => StoredRows::Bf16(w),
+        FloatRows::Blocks => return Ok(None),
+    };
+    if !wanted || cols > ternary_kernels::ops::coarse::MAX_COLS {
+        return Ok(None);
+    }
+    Ok(Some(CoarsePlane::build(ops, team, rows, cols, stored)?))
+}
+
+/// The norm before the head, and the head.
+#[derive(Debug)]
+pub(in crate::engine) struct LmHead {
+    pub(in crate::engine) norm: FinalNorm,
+    /// What the logits are computed with, `[vocab, hidden]`; `None` in a model without a head.
+    table: Option<Arc<EngineTable>>,
+    /// Of the table, if that is what finds the best logits.
+    plane: Option<CoarsePlane>,
+    /// What the table reads, if it is ternary.
+    ternary_form: Option<InputForm>,
+}
+
+impl LmHead {
+    /// With a coarse plane if `mode` asks for one and it is possible; `ternary_form` is what a ternary table reads.
+    pub(in crate::engine) fn new(
+        norm: FinalNorm,
+        table: Option<Arc<EngineTable>>,
+        mode: HeadMode,
+        ternary_form: InputForm,
+        ops: Ops,
+        team: &Team,
+    ) -> Result<Self, ModelError> {
+        let floats = table.as_deref().and_then(EngineTable::as_float);
+        let plane = match floats {
+            Some(floats) => plane(mode, floats, ops, team)?,
+            None => None,
+        };
+        let ternary_form = (table.is_some() && floats.is_none()).then_some(ternary_form);
+        Ok(Self { norm, table, plane, ternary_form })
+    }
+
+    /// What the logits are computed with.
+    pub(in crate::engine) fn table(&self) -> Option<&EngineTable> {
+        self.table.as_deref()
+    }
+    /// The coarse plane, where it finds the best logits.
+    pub(in crate::engine) fn plane(&self) -> Option<&CoarsePlane> {
+        self.plane.as_ref()
+    }
+
+    /// Appends what the head says about rows of the residual stream to `out`, in their order, each as it is asked for.
+    pub(in crate::engine) fn forward(
+        &self,
+        context: &mut Context<'_>,
+        scratch: &mut HeadScratch,
+        residual: &[f32],
+        wanted: impl Iterator<Item = (usize, HeadRequest)>,
+        out: &mut StepOutput,
+    ) {
+        let HeadScratch { normed, input, best: best_scratch, full, batch } = scratch;
+        full.clear();
+        batch.clear();
+        let floats = self.table().and_then(EngineTable::as_float);
+        let best = self.plane.as_ref().zip(floats).map(|(plane, head)| Best { plane, head, norm: &self.norm });
+        for (row, request) in wanted {
+            let position = out.add(request);
+            match best.as_ref().filter(|best| best.serves(request)) {
+                Some(best) => {
+                    batch.push((row, position));
+                    if batch.len() == TOKENS {
+                        best.run(context, (&mut *best_scratch, &mut normed[..]), residual, batch, full, out);
+                        batch.clear();
+                    }
+                }
+                None => full.push((row, position)),
+            }
+        }
+        if let Some(best) = best.filter(|_| !batch.is_empty()) {
+            best.run(context, (&mut *best_scratch, &mut normed[..]), residual, batch, full, out);
+        }
+        // `Engine::step` has refused requests to a model without a head.
+        let Some(table) = self.table() else { return };
+        let input = input.as_mut().zip(self.ternary_form);
+        plain::run(table, &self.norm, context, (&mut normed[..], input), residual, full, out);
+    }
+}
+
+/// Buffers of the head.
+#[derive(Debug)]
+pub(in crate::engine) struct HeadScratch {
+    /// Residual rows after the final norm, `[16, hidden]`.
+    normed: AlignedBuf<f32>,
+    /// The same, quantised, for a ternary head.
+    input: Option<Quantized>,
+    best: BestScratch,
+    /// Rows of the residual stream that need all logits, and their positions in the output.
+    full: Vec<(usize, usize)>,
+    /// The same for those that need the best.
+    batch: Vec<(usize, usize)>,
+}
+
+impl HeadScratch {
+    /// Buffers without room, for the form that `head` reads if it is ternary; activations of a group where they have scales.
+    pub(in crate::engine) fn new(config: &ModelConfig, head: &LmHead, threads: usize, group_len: usize) -> Self {
+        let input = head.ternary_form.map(|form| {
+            let forms = InputForms::default().with_bits(form.bits);
+            Quantized::with_capacity(TOKENS, config.hidden_size, &forms, (threads, group_len))
+        });
+        let best = BestScratch::new(config.hidden_size);
+        Self { normed: AlignedBuf::zeroed(0), input, best, full: Vec::new(), batch: Vec::new() }
+    }
+
+    /// Makes room for the rows that pass together.
+    pub(in crate::engine) fn reserve(&mut self, config: &ModelConfig) {
+        if self.normed.is_empty() {
+            self.normed = AlignedBuf::zeroed(TOKENS * config.hidden_size);
+        }
+    }
+
+    /// Bytes of the rows that pass together.
+    pub(in crate::engine) fn byte_len(&self) -> usize {
+        size_of_val(&self.normed[..])
+    }
+}

@@ -1,0 +1,47 @@
+//! Tokens that pass through the layers together, and whose states they read and write.
+
+use std::ops::Range;
+
+use super::blocks::lm_head::HeadRequest;
+use super::handoff::Piece;
+use super::layer_states::LayerStates;
+
+/// Tokens of one sequence within a block of rows.
+#[derive(Debug)]
+pub(super) struct Segment<'a> {
+    pub(super) state: &'a mut LayerStates,
+    pub(super) tokens: &'a [u32],
+    /// Row of the first token.
+    pub(super) first_row: usize,
+    /// Rows whose logits are wanted.
+    pub(super) wanted: Range<usize>,
+    /// Which of their logits.
+    pub(super) head: HeadRequest,
+}
+
+impl Segment<'_> {
+    /// The rows of its tokens.
+    pub(super) fn rows(&self) -> Range<usize> {
+        self.first_row..self.first_row + self.tokens.len()
+    }
+}
+
+/// Whose states a block of rows reads and writes.
+pub(super) enum Texts<'s, 'a> {
+    /// Those of some texts, each in one piece.
+    Own(&'s mut [Segment<'a>]),
+    /// That of one text, of which other threads have other pieces.
+    Piece(&'s Piece<'s, 'a>),
+    /// As `Own`, of one text; the inner losses of each layer are appended, `[rows, heads]` for each.
+    Watched(&'s mut [Segment<'a>], &'s mut [Vec<f32>]),
+}
+
+impl<'a> Texts<'_, 'a> {
+    /// The texts for layers of attention; a piece has none, because it is cut only from models without such layers.
+    pub(super) fn segments(&mut self) -> &mut [Segment<'a>] {
+        match self {
+            Texts::Own(segments) | Texts::Watched(segments, _) => segments,
+            Texts::Piece(_) => &mut [],
+        }
+    }
+}
