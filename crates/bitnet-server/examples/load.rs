@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bitnet::Model;
 use bitnet_server::{Options, Server};
+use measure::Samples;
 use serde_json::{Value, json};
 use test_support::http::Client;
 
@@ -104,10 +105,10 @@ fn ask(client: &Client, number: usize, tokens: usize, seen: &mut Seen) -> Result
     Ok(())
 }
 
-fn quantile(times: &mut [Duration], q: f64) -> f64 {
-    times.sort_unstable();
-    let at = ((times.len() as f64 - 1.0) * q).round().max(0.0) as usize;
-    times.get(at).map_or(f64::NAN, |t| t.as_secs_f64() * 1e3)
+/// Median and 99th percentile, in milliseconds.
+fn p50_p99(times: &[Duration]) -> [f64; 2] {
+    let ms: Samples = times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
+    [0.5, 0.99].map(|share| ms.percentile(share))
 }
 
 fn measure(client: &Client, clients: usize, args: &Args) -> Result<(), Box<dyn Error>> {
@@ -136,14 +137,11 @@ fn measure(client: &Client, clients: usize, args: &Args) -> Result<(), Box<dyn E
         sum.first.extend(seen.first);
         sum.next.extend(seen.next);
     }
+    let ([first_p50, first_p99], [next_p50, next_p99]) = (p50_p99(&sum.first), p50_p99(&sum.next));
     println!(
-        "| {clients} | {:.1} | {:.0} | {:.1} | {:.1} | {:.2} | {:.2} | {} |",
+        "| {clients} | {:.1} | {:.0} | {first_p50:.1} | {first_p99:.1} | {next_p50:.2} | {next_p99:.2} | {} |",
         sum.requests as f64 / seconds,
         sum.tokens as f64 / seconds,
-        quantile(&mut sum.first, 0.5),
-        quantile(&mut sum.first, 0.99),
-        quantile(&mut sum.next, 0.5),
-        quantile(&mut sum.next, 0.99),
         sum.refused,
     );
     Ok(())

@@ -7,13 +7,14 @@
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
 
 use half::f16;
+use measure::Turns;
 use ternary_kernels::{
     AlignedBuf, GroupKernel, GroupPacked, GroupScales, Int8Batch, Int16Batch, Isa, Kernel, Packed, Scales, SharedBytes,
     Team, TernaryMatrix, for_format,
 };
+use test_support::Random;
 
 const ROWS: usize = 6912;
 const COLS: usize = 2560;
@@ -65,23 +66,8 @@ impl Candidate {
 }
 
 /// Milliseconds, median of [`ROUNDS`], for each candidate in turns.
-fn medians(candidates: &[Candidate], mut f: impl FnMut(&Candidate)) -> Vec<f64> {
-    let mut times = vec![Vec::new(); candidates.len()];
-    for _ in 0..ROUNDS {
-        for (c, times) in candidates.iter().zip(&mut times) {
-            f(c);
-            let start = Instant::now();
-            f(c);
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
-    times
-        .iter_mut()
-        .map(|t| {
-            t.sort_by(f64::total_cmp);
-            t[ROUNDS / 2]
-        })
-        .collect()
+fn medians(candidates: &[Candidate], f: impl FnMut(&Candidate)) -> Vec<f64> {
+    Turns::new(ROUNDS).medians(candidates, f).into_iter().map(|seconds| 1e3 * seconds).collect()
 }
 
 fn copy(bytes: &[u8]) -> AlignedBuf<u8> {
@@ -95,14 +81,10 @@ fn main() {
         Some(name) => Isa::from_name(&name).expect("an instruction set"),
         None => Isa::selected().expect("BITNET_ISA names an instruction set of this CPU"),
     };
-    let mut state = 1u64;
-    let mut next = |n: u64| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) % n
-    };
-    let trits: Vec<i8> = (0..ROWS * COLS).map(|_| next(3) as i8 - 1).collect();
-    let int8: Vec<i8> = (0..MOST * COLS).map(|_| (next(255) as i16 - 127) as i8).collect();
-    let int16: Vec<i16> = (0..MOST * COLS).map(|_| (next(65279) as i32 - 32639) as i16).collect();
+    let mut random = Random(1);
+    let trits = random.trits(ROWS * COLS);
+    let int8: Vec<i8> = (0..MOST * COLS).map(|_| (random.below(255) as i16 - 127) as i8).collect();
+    let int16: Vec<i16> = (0..MOST * COLS).map(|_| (random.below(65279) as i32 - 32639) as i16).collect();
     let x = Inputs {
         int8: Int8Batch::from_codes(MOST, COLS, &int8).expect("codes"),
         int16: Int16Batch::from_codes(MOST, COLS, &int16).expect("codes"),
@@ -119,7 +101,7 @@ fn main() {
     let kernel = GroupKernel::for_isa(isa).expect("an instruction set of this CPU");
     for group_len in [64, 128, 256] {
         let groups = ROWS * COLS.div_ceil(group_len);
-        let d = (0..groups).map(|_| f16::from_f32(0.001 + next(1000) as f32 / 1e5)).collect();
+        let d = (0..groups).map(|_| f16::from_f32(0.001 + random.below(1000) as f32 / 1e5)).collect();
         let scales = GroupScales::new(group_len, ROWS, COLS, d).expect("scales");
         let packed = kernel.pack_levels(ROWS, COLS, &trits, &scales).expect("groups that kernels take");
         let copies = (0..COPIES).map(|_| packed.with_bytes(SharedBytes::new(copy(packed.bytes()))));

@@ -5,12 +5,13 @@
 //! `cargo run --release --example int4_speed -- [NAME]...` takes the kernels whose names contain one of `NAME`.
 
 use std::hint::black_box;
-use std::time::Instant;
 
+use measure::Turns;
 use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Prepare, Queries, largest_hadamard_block};
 use ternary_kernels::{
     AlignedBuf, ColsMut, Int4Batch, Int8Batch, Ops, Packed, Scales, TernaryMatrix, kernels_available, last_level_cache,
 };
+use test_support::Random;
 
 /// `[out, in]` of the large projections of BitNet b1.58 2B4T.
 const SHAPES: [(usize, usize); 3] = [(2560, 2560), (6912, 2560), (2560, 6912)];
@@ -20,39 +21,26 @@ const ROUNDS: usize = 7;
 
 /// Microseconds of both, medians of [`ROUNDS`] in turns.
 fn medians(mut a: impl FnMut(), mut b: impl FnMut(), repeat: usize) -> [f64; 2] {
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        for (times, f) in times.iter_mut().zip([&mut a as &mut dyn FnMut(), &mut b]) {
-            f();
-            let start = Instant::now();
-            (0..repeat).for_each(|_| f());
-            times.push(start.elapsed().as_secs_f64() * 1e6 / repeat as f64);
-        }
-    }
-    times.map(|mut t| {
-        t.sort_by(f64::total_cmp);
-        t[ROUNDS / 2]
-    })
+    let samples = Turns::new(ROUNDS).time(&[false, true], |&second| {
+        (0..repeat).for_each(|_| if second { b() } else { a() });
+    });
+    [0, 1].map(|i| 1e6 * samples[i].median() / repeat as f64)
 }
 
 fn main() {
-    let mut state = 1u64;
-    let mut next = |n: u64| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) % n
-    };
+    let mut random = Random(1);
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let wanted = move |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
     println!("weights in the cache, one thread, microseconds: 8 bits, 4 bits, ratio of the speeds");
     for kernel in kernels_available().into_iter().filter(|k| wanted(k.name())) {
         for (m, k) in SHAPES {
-            let trits: Vec<i8> = (0..m * k).map(|_| next(3) as i8 - 1).collect();
+            let trits = random.trits(m * k);
             let w = TernaryMatrix::from_trits(m, k, &trits, Scales::Tensor(1.0)).expect("trits");
             let packed = kernel.prepack(&w).expect("prepack");
             let w = packed.all();
             print!("{:18} {m:4} x {k:4}", kernel.name());
             for n in TOKENS {
-                let codes: Vec<i8> = (0..n * k).map(|_| next(16) as i8 - 8).collect();
+                let codes: Vec<i8> = (0..n * k).map(|_| random.below(16) as i8 - 8).collect();
                 let x8 = Int8Batch::from_codes(n, k, &codes).expect("codes");
                 let x4 = Int4Batch::from_codes(n, k, &codes).expect("codes");
                 let (mut acc8, mut acc4) = (vec![0; n * m], vec![0; n * m]);
@@ -74,10 +62,10 @@ fn main() {
             println!();
         }
     }
-    from_memory(&wanted, &mut next);
+    from_memory(&wanted, &mut random);
     let ops = Ops::selected().expect("an instruction set");
     for k in [2560, 6912, 2048, 8192] {
-        let x: Vec<f32> = (0..k).map(|_| next(2001) as f32 / 1000.0 - 1.0).collect();
+        let x: Vec<f32> = (0..k).map(|_| random.below(2001) as f32 / 1000.0 - 1.0).collect();
         let (gain, mut row) = (vec![1.0; k], vec![0.0; k]);
         let (mut int8, mut int4) = (Int8Batch::with_capacity(1, k), Int4Batch::with_capacity(1, k));
         int8.reset(1, k);
@@ -96,14 +84,14 @@ fn main() {
 }
 
 /// One token and as many copies of a matrix as exceed every cache: decoding a large model.
-fn from_memory(wanted: &impl Fn(&str) -> bool, next: &mut impl FnMut(u64) -> u64) {
+fn from_memory(wanted: &impl Fn(&str) -> bool, random: &mut Random) {
     let (m, k) = (6912, 2560);
     println!(
         "weights from memory, one token, one thread, microseconds for {m} x {k}: 8 bits, 4 bits, ratio of the speeds"
     );
-    let trits: Vec<i8> = (0..m * k).map(|_| next(3) as i8 - 1).collect();
+    let trits = random.trits(m * k);
     let w = TernaryMatrix::from_trits(m, k, &trits, Scales::Tensor(1.0)).expect("trits");
-    let codes: Vec<i8> = (0..k).map(|_| next(16) as i8 - 8).collect();
+    let codes: Vec<i8> = (0..k).map(|_| random.below(16) as i8 - 8).collect();
     let x8 = Int8Batch::from_codes(1, k, &codes).expect("codes");
     let x4 = Int4Batch::from_codes(1, k, &codes).expect("codes");
     for kernel in kernels_available().into_iter().filter(|k| wanted(k.name())) {
@@ -173,17 +161,13 @@ fn attention(ops: Ops) {
 /// Prints the median time of all heads; `rows` of one head are the keys, those of another the values.
 fn attend_all<'a>(ops: Ops, queries: &Queries<'_>, name: &str, bytes: usize, rows: impl Fn(usize) -> KvRows<'a>) {
     let (mut scratch, mut out) = (AttendScratch::new(GROUP, HEAD_DIM), vec![0.0; GROUP * HEAD_DIM]);
-    let mut times: Vec<f64> = (0..5)
-        .map(|_| {
-            let start = Instant::now();
-            for head in 0..HEADS {
-                let (keys, values) = (rows(head), rows((head + HEADS / 2) % HEADS));
-                ops.attend(queries, keys, values, &mut scratch, &mut ColsMut::new(&mut out, 1, GROUP * HEAD_DIM));
-            }
-            start.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    let gb_s = 2.0 * bytes as f64 / times[2] / 1e6;
-    println!("attention at {CONTEXT}, {name}: {:.2} ms a token, {gb_s:.1} GB/s", times[2]);
+    let samples = Turns::new(5).warm_once().time_one(|| {
+        for head in 0..HEADS {
+            let (keys, values) = (rows(head), rows((head + HEADS / 2) % HEADS));
+            ops.attend(queries, keys, values, &mut scratch, &mut ColsMut::new(&mut out, 1, GROUP * HEAD_DIM));
+        }
+    });
+    let ms = 1e3 * samples.median();
+    let gb_s = 2.0 * bytes as f64 / ms / 1e6;
+    println!("attention at {CONTEXT}, {name}: {ms:.2} ms per token, {gb_s:.1} GB/s");
 }

@@ -11,7 +11,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
+use measure::Turns;
 use ternary_kernels::{Entry, Int8Batch, Kernel, Packed, Scales, Team, TernaryMatrix, registry};
+use test_support::Random;
 
 const ROWS: usize = 6912;
 const COLS: usize = 2560;
@@ -27,23 +29,8 @@ struct Candidate {
 }
 
 /// Milliseconds, median of [`ROUNDS`], for each candidate in turns.
-fn medians(candidates: &[Candidate], mut f: impl FnMut(&Candidate)) -> Vec<f64> {
-    let mut times = vec![Vec::new(); candidates.len()];
-    for _ in 0..ROUNDS {
-        for (c, times) in candidates.iter().zip(&mut times) {
-            f(c);
-            let start = Instant::now();
-            f(c);
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
-    times
-        .iter_mut()
-        .map(|t| {
-            t.sort_by(f64::total_cmp);
-            t[ROUNDS / 2]
-        })
-        .collect()
+fn medians(candidates: &[Candidate], f: impl FnMut(&Candidate)) -> Vec<f64> {
+    Turns::new(ROUNDS).medians(candidates, f).into_iter().map(|seconds| 1e3 * seconds).collect()
 }
 
 fn line(what: &str, ms: &[f64], unit: impl Fn(usize, f64) -> String) {
@@ -55,14 +42,10 @@ fn line(what: &str, ms: &[f64], unit: impl Fn(usize, f64) -> String) {
 }
 
 fn main() {
-    let mut state = 1u64;
-    let mut next = |n: u64| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) % n
-    };
-    let trits: Vec<i8> = (0..ROWS * COLS).map(|_| next(3) as i8 - 1).collect();
+    let mut random = Random(1);
+    let trits = random.trits(ROWS * COLS);
     let w = TernaryMatrix::from_trits(ROWS, COLS, &trits, Scales::Tensor(1.0)).expect("trits");
-    let codes: Vec<i8> = (0..512 * COLS).map(|_| (next(255) as i16 - 127) as i8).collect();
+    let codes: Vec<i8> = (0..512 * COLS).map(|_| (random.below(255) as i16 - 127) as i8).collect();
     let batch = |n: usize| Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     let cached = wanted.iter().any(|w| w == "--cached");

@@ -2,10 +2,9 @@
 //!
 //! `cargo run --release -p ttt-layer --example throughput [KIND]`, where `KIND` is `linear` or `mlp`
 
-use std::time::Instant;
-
 use candle_core::{DType, Device};
 use candle_nn::{VarBuilder, VarMap, linear_no_bias};
+use measure::Turns;
 use ttt_layer::{Inputs, Kind, RowWise, Rows, Scratch, TttConfig, TttError, TttLayer, TttState};
 
 fn main() -> Result<(), TttError> {
@@ -27,7 +26,7 @@ fn main() -> Result<(), TttError> {
     Ok(())
 }
 
-/// The median of several runs.
+/// Microseconds per token, the median of nine runs.
 fn measure(config: &TttConfig, tokens: usize) -> Result<f64, TttError> {
     let vb = VarMap::new();
     let vb = VarBuilder::from_varmap(&vb, DType::F32, &Device::Cpu);
@@ -41,14 +40,10 @@ fn measure(config: &TttConfig, tokens: usize) -> Result<f64, TttError> {
     let mut out = vec![0.0; tokens * w];
     let mut scratch = [Scratch::new(config)];
     let calls = 4096 / tokens;
-    let mut times = Vec::new();
-    for _ in 0..9 {
-        let start = Instant::now();
+    let samples = Turns::new(9).warm_once().time_one(|| {
         for _ in 0..calls {
             rows.forward(&mut state, &inputs, &mut out, &mut scratch, None);
         }
-        times.push(start.elapsed().as_secs_f64() * 1e6 / (calls * tokens) as f64);
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    });
+    Ok(1e6 * samples.median() / (calls * tokens) as f64)
 }

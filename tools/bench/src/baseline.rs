@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use measure::Samples;
+
 use crate::candle::{Answer, Kind};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
@@ -92,30 +94,24 @@ impl Time {
         tokens: usize,
         which: impl Fn(&Answer) -> &Vec<f64>,
     ) -> Result<Self, BenchError> {
-        let sorted = |a: &Answer| -> Result<(f64, Vec<f64>), BenchError> {
-            let mut s = which(a).clone();
-            s.sort_by(f64::total_cmp);
-            if s.is_empty() {
-                Err(BenchError::unreadable("candle", "nothing was measured"))
-            } else {
-                Ok((a.layers as f64, s))
+        let samples = |a: &Answer| -> Result<(f64, Samples), BenchError> {
+            let seconds = Samples::from(which(a).clone());
+            if seconds.is_empty() {
+                return Err(BenchError::unreadable("candle", "nothing was measured"));
             }
+            Ok((a.layers as f64, seconds))
         };
-        let measured = answers.iter().map(sorted).collect::<Result<Vec<_>, _>>()?;
+        let measured = answers.iter().map(samples).collect::<Result<Vec<_>, _>>()?;
         // A model's time is that of its head and that of its layers: a straight line through two models.
-        let at = |pick: &dyn Fn(&[f64]) -> f64| match measured.as_slice() {
-            [(_, one)] => Ok(pick(one)),
+        let (median, [least, most]) = match measured.as_slice() {
+            [(_, one)] => (one.median(), one.range()),
             [(a, x), (b, y)] if a < b => {
-                let layer = (pick(y) - pick(x)) / (b - a);
-                Ok((pick(y) + layer * (all as f64 - b)).max(pick(y)))
+                let layer = (y.median() - x.median()) / (b - a);
+                let median = (y.median() + layer * (all as f64 - b)).max(y.median());
+                // The spread of a difference says nothing about a model that did not run.
+                (median, [median, median])
             }
-            _ => Err(BenchError::unreadable("candle", "expected models of one or two sizes")),
-        };
-        let median = at(&|s| s[s.len() / 2])?;
-        let (least, most) = match measured.as_slice() {
-            [(_, one)] => (one[0], one[one.len() - 1]),
-            // The spread of a difference says nothing about a model that did not run.
-            _ => (median, median),
+            _ => return Err(BenchError::unreadable("candle", "expected models of one or two sizes")),
         };
         Ok(Self { tokens, median, least, most })
     }

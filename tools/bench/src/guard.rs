@@ -11,9 +11,10 @@ mod damage;
 mod threads;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bitnet_model::{Engine, EngineOptions, ModelConfig, ModelWeights, SyntheticWeights};
+use measure::Turns;
 use ternary_kernels::Kernel;
 
 use crate::error::BenchError;
@@ -100,28 +101,15 @@ impl Verdict {
     }
 }
 
+/// Shortest timing.
+const SLICE: Duration = Duration::from_micros(200);
+
 /// Least seconds of each of `works` over `rounds` rounds in which they take turns. Each is repeated within a round until it
-/// takes at least `SLICE` seconds, so that the clock's own resolution does not count.
+/// takes about [`SLICE`], so that the clock's own resolution does not count.
 pub(crate) fn least_of<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
-    const SLICE: f64 = 200e-6;
-    let mut repeats = [1u32; N];
-    let mut time = |i: usize, repeats: u32| {
-        let began = Instant::now();
-        (0..repeats).for_each(|_| works[i]());
-        began.elapsed().as_secs_f64() / f64::from(repeats)
-    };
-    for (i, n) in repeats.iter_mut().enumerate() {
-        // Once to fill the caches, once to see.
-        time(i, 1);
-        *n = (SLICE / time(i, 1).max(1e-9)).clamp(1.0, 1000.0) as u32;
-    }
-    let mut least = [f64::INFINITY; N];
-    for _ in 0..rounds {
-        for (i, (least, repeats)) in least.iter_mut().zip(repeats).enumerate() {
-            *least = least.min(time(i, repeats));
-        }
-    }
-    least
+    let indices: [usize; N] = std::array::from_fn(|i| i);
+    let samples = Turns::new(rounds).warm_once().at_least(SLICE).time(&indices, |&i| works[i]());
+    indices.map(|i| samples[i].least())
 }
 
 #[cfg(test)]

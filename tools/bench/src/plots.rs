@@ -10,6 +10,7 @@ mod roofline;
 use std::ops::Range;
 use std::path::Path;
 
+use measure::Samples;
 use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
@@ -171,9 +172,8 @@ fn thread_counts<'a>(figures: impl Iterator<Item = &'a Figure>) -> Vec<usize> {
 /// The median of the bandwidths that were measured with `threads` threads, in GB/s.
 fn bandwidth(results: &Results, threads: usize) -> Option<f64> {
     let with = results.figures.iter().filter(|f| f.threads == threads);
-    let mut all: Vec<f64> = with.filter_map(|f| f.bandwidth_gb_s).flatten().collect();
-    all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().filter(|b| *b > 0.0)
+    let all: Samples = with.filter_map(|f| f.bandwidth_gb_s).flatten().collect();
+    Some(all.median()).filter(|b| *b > 0.0)
 }
 
 /// A tick label without needless digits.

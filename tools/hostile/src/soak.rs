@@ -4,17 +4,14 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use measure::Samples;
+
 use crate::error::HostileError;
 use crate::served::{Serving, hostile, plain, requests};
 use crate::watch::megabytes;
 
 /// Clients of each sort.
 const CLIENTS: usize = 4;
-
-fn percentile(sorted: &[Duration], share: f64) -> f64 {
-    let at = ((sorted.len() as f64 - 1.0) * share).round().max(0.0) as usize;
-    sorted.get(at).map_or(f64::NAN, Duration::as_secs_f64) * 1e3
-}
 
 /// Runs for `time`; whether the server lived and memory stayed.
 pub(crate) fn run(program: &Path, inputs: &Path, time: Duration) -> Result<bool, HostileError> {
@@ -60,13 +57,11 @@ pub(crate) fn run(program: &Path, inputs: &Path, time: Duration) -> Result<bool,
     let (waits, failures) = (std::mem::take(&mut *lock(&waits)), std::mem::take(&mut *lock(&failures)));
     let part = |from: f64, to: f64| {
         let within = |at: Duration| (from..to).contains(&(at.as_secs_f64() / time.as_secs_f64()));
-        let mut sorted: Vec<Duration> = waits.iter().filter(|w| within(w.0)).map(|w| w.1).collect();
-        sorted.sort();
-        sorted
+        waits.iter().filter(|w| within(w.0)).map(|w| 1e3 * w.1.as_secs_f64()).collect::<Samples>()
     };
     println!("{:.0} s, {} hostile requests, {} plain ones", began.elapsed().as_secs_f64(), lock(&count), waits.len());
     for (name, part) in [("first fifth", part(0.0, 0.2)), ("last fifth", part(0.8, 2.0)), ("all", part(0.0, 2.0))] {
-        let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| percentile(&part, share));
+        let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| part.percentile(share));
         println!("plain requests, {name}: p50 {p50:.1} ms, p99 {p99:.1} ms, longest {most:.1} ms");
     }
     println!("resident: {} at the beginning, {} at the end", megabytes(before), megabytes(after));

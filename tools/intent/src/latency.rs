@@ -8,9 +8,9 @@ use bitnet::{GenerateOptions, Model};
 use intent::answer::prompt;
 use intent::ask::{MOST_TOKENS, ask_with};
 use intent::http::Client;
-use intent::metrics::percentile;
 use intent::utterance::{Task, Utterance};
 use intent::{IntentError, grammar};
+use measure::Samples;
 use serde_json::{Value, json};
 
 /// How to measure.
@@ -49,12 +49,11 @@ pub(crate) fn measure(o: &Options<'_>, grammars: [&str; 2], utterances: &[Uttera
     Ok(())
 }
 
-fn row(name: &str, mut seconds: Vec<f64>, tokens: usize) {
-    seconds.sort_by(f64::total_cmp);
-    let sum: f64 = seconds.iter().sum();
-    let [p50, p99] = [0.5, 0.99].map(|share| 1e3 * percentile(&seconds, share));
-    let mean = 1e3 * sum / seconds.len().max(1) as f64;
-    println!("{name:<44}{:>7}{p50:>10.2}{p99:>10.2}{mean:>10.2}{:>12.0}", seconds.len(), tokens as f64 / sum);
+fn row(name: &str, seconds: Vec<f64>, tokens: usize) {
+    let seconds = Samples::from(seconds);
+    let [p50, p99] = [0.5, 0.99].map(|share| 1e3 * seconds.percentile(share));
+    let (mean, rate) = (1e3 * seconds.mean(), tokens as f64 / seconds.sum());
+    println!("{name:<44}{:>7}{p50:>10.2}{p99:>10.2}{mean:>10.2}{rate:>12.0}", seconds.len());
 }
 
 /// Calls of a function. The first ten are not counted: buffers grow, and caches fill.

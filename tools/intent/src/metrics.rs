@@ -125,12 +125,6 @@ pub fn best_threshold(guesses: &[Guess]) -> f64 {
         .0
 }
 
-/// The value below which `share` of sorted values lie.
-pub fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let at = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,16 +172,5 @@ mod tests {
         assert_eq!((s.in_scope.yes, s.recall.yes, s.precision), (1, 2, Share { yes: 2, of: 5 }));
         let t = best_threshold(&all);
         assert!(t > 0.5 && t <= 0.9, "{t}");
-    }
-
-    #[test]
-    fn percentiles_are_values_that_were_measured() {
-        let values: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!(
-            (percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 1.0)),
-            (50.0, 99.0, 100.0)
-        );
-        assert_eq!(percentile(&[3.0], 0.5), 3.0);
-        assert!(percentile(&[], 0.5).is_nan());
     }
 }

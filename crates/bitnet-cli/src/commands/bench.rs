@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bitnet::{Batch, EmbedOptions, GenerateOptions, KvType, Model, Sampler, SamplingOptions, Sequence};
 use clap::Args;
+use measure::Samples;
 use serde::Serialize;
 
 use super::beside::{self, Busy};
@@ -121,7 +122,7 @@ struct Beside {
 
 impl Beside {
     fn of(busy: u32, threads: usize, alone: [&Option<Measured>; 2], beside: [&Option<Measured>; 2]) -> Self {
-        let rate = |m: &Option<Measured>| m.as_ref().map(|m| median(&m.rates));
+        let rate = |m: &Option<Measured>| m.as_ref().map(|m| m.rates.median());
         let share = |i: usize| Some(rate(beside[i])? / rate(alone[i])?);
         Self {
             busy,
@@ -180,18 +181,11 @@ struct Memory {
 #[derive(Debug)]
 struct Measured {
     /// Tokens per second of each repetition.
-    rates: Vec<f64>,
-    /// Seconds of the one that warmed up.
+    rates: Samples,
+    /// Seconds of the warm-up run.
     first_s: f64,
     /// Energy of all repetitions, divided by their tokens.
     joules_per_token: Option<f64>,
-}
-
-impl Measured {
-    fn range(&self) -> [f64; 2] {
-        let low = self.rates.iter().copied().fold(f64::INFINITY, f64::min);
-        [low, self.rates.iter().copied().fold(0.0, f64::max)]
-    }
 }
 
 pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
@@ -264,15 +258,15 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     // While the model is still in memory.
     let (rss, peak) = (process::status_mib("RssAnon"), process::status_mib("VmHWM"));
     let engine = model.engine();
-    let decode_tok_s = decode.as_ref().map(|m| median(&m.rates));
+    let decode_tok_s = decode.as_ref().map(|m| m.rates.median());
     let details = args.details.then(|| Details {
         context: args.context,
         sessions: args.sessions,
         parameters: model.config().parameters(),
         vocabulary: model.config().vocab_size,
         session_bytes,
-        prefill_range: prefill.as_ref().map(Measured::range),
-        decode_range: decode.as_ref().map(Measured::range),
+        prefill_range: prefill.as_ref().map(|m| m.rates.range()),
+        decode_range: decode.as_ref().map(|m| m.rates.range()),
         first_token_s: prefill.as_ref().map(|m| load_time.as_secs_f64() + m.first_s),
         decode_joules_per_token: decode.as_ref().and_then(|m| m.joules_per_token),
         prefill_joules_per_token: prefill.as_ref().and_then(|m| m.joules_per_token),
@@ -281,7 +275,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     });
     let by = ui::chosen_by(model.kernels());
     let mut report = Report {
-        prefill_tok_s: prefill.as_ref().map(|m| median(&m.rates)),
+        prefill_tok_s: prefill.as_ref().map(|m| m.rates.median()),
         decode_tok_s,
         bytes_per_token: bytes_per_token(&model, context, n, sessions, rescored),
         read_bandwidth_gb_s: [before, before],
@@ -337,7 +331,7 @@ fn measure(
     }
     let joules_per_token = meter.and_then(|m| m.joules()).map(|j| j / (rounds * tokens) as f64);
     bar.finish_and_clear();
-    Ok(Measured { rates, first_s, joules_per_token })
+    Ok(Measured { rates: rates.into(), first_s, joules_per_token })
 }
 
 /// Seconds for reading `n` tokens into an empty context; of an embedding model, for the vector of a text of `n` tokens.
@@ -490,13 +484,6 @@ fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, res
     ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv + state
 }
 
-fn median(rates: &[f64]) -> f64 {
-    let mut sorted = rates.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
-}
-
 fn as_text(
     r: &Report,
     [shape, by]: [&str; 2],
@@ -520,8 +507,8 @@ fn as_text(
     };
     let mut speed = |label: &str, tokens: u32, after: &str, measured: &Option<Measured>| {
         let Some(measured) = measured else { return };
-        let [low, high] = measured.range().map(ui::rate);
-        let median = ui.out(Style::Bold, format_args!("{} tokens/s", ui::rate(median(&measured.rates))));
+        let [low, high] = measured.rates.range().map(ui::rate);
+        let median = ui.out(Style::Bold, format_args!("{} tokens/s", ui::rate(measured.rates.median())));
         let spread = format!("{tokens} tokens{after}, {low} to {high} in {} runs", measured.rates.len());
         line(label, format!("{median}  {}", ui.out(Style::Dim, spread)));
     };
@@ -556,15 +543,4 @@ fn as_text(
         line("memory", format!("{rss:.0} MiB of our own, {peak:.0} MiB at the peak with mapped files"));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-    }
 }
