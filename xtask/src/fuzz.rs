@@ -36,7 +36,7 @@ const SEEDS: &[(&str, &str)] = &[
 /// Builds the targets and runs each, or only the one called `only`.
 ///
 /// # Errors
-/// The first input that crashes, hangs or allocates too much; its bytes lie in `fuzz/artifacts`.
+/// The first input that crashes, hangs or allocates too much; its bytes are in `fuzz/artifacts`.
 pub(crate) fn all(steps: &mut Steps, seconds: u32, only: Option<&str>) -> Result<(), XtaskError> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) || !works("c++", &["--version"]) {
         let why = "libFuzzer is built here by a C++ compiler on x86-64 Linux";

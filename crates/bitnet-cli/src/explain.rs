@@ -145,7 +145,7 @@ fn of_config(config: &Json) -> Option<String> {
     }
 }
 
-/// What a file that is no container of ours is, by its first bytes.
+/// What a file that is not a container of ours is, by its first bytes.
 pub(crate) fn foreign(path: &Path) -> Option<&'static str> {
     const PICTURE: &str = "a picture, no model";
     const MAGICS: [(&[u8], &str); 18] = [

@@ -62,7 +62,7 @@ impl FromStr for HubSpec {
 }
 
 impl ModelSpec {
-    /// For options: a name that is no text is a path.
+    /// For options: a name that is not text is a path.
     pub(crate) fn parser() -> impl TypedValueParser<Value = Self> {
         OsStringValueParser::new().try_map(|name| match name.into_string() {
             Ok(text) => text.parse(),

@@ -198,7 +198,7 @@ fn explained(error: bitnet::Error, path: &Path) -> CliError {
 /// Jinja source from a file of that name, or the name itself for a built-in template.
 ///
 /// # Errors
-/// A file that cannot be read or is no text.
+/// A file that cannot be read or is not text.
 pub(crate) fn template(name: &str) -> Result<String, CliError> {
     let path = Path::new(name);
     match path.exists() && !path.is_dir() {

@@ -29,7 +29,7 @@ type Case<'a> = (&'a str, &'a dyn Fn(&mut Value), [&'a str; 2]);
 const CASES: [Case<'_>; 7] = [
     ("a block larger than the row", &|f| f["o_proj"]["hadamard_block"] = 256.into(), ["o_proj", "rows of 128"]),
     (
-        "a block that is no power of two",
+        "a block that is not a power of two",
         &|f| f["down_proj"]["hadamard_block"] = 96.into(),
         ["down_proj", "power of two"],
     ),
@@ -40,7 +40,7 @@ const CASES: [Case<'_>; 7] = [
     ("no forms at all", &|f| *f = Value::Null, ["input_forms", ""]),
 ];
 
-/// The commands that meet a model, and what they say of `model`.
+/// The commands that meet a model, and what they say about `model`.
 #[track_caller]
 fn refused(p: &Place, model: &str, what: &str, words: [&str; 2]) {
     for args in [

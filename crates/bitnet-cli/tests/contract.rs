@@ -240,7 +240,7 @@ fn convert_reads_back_and_refuses() {
     assert_eq!(ids("again.gguf"), ids("packed"));
     p.run(&["convert", "packed", "again.gguf", "--to", "i2_s"]).fails(2, "--force");
     p.run(&["convert", "packed", "again.gguf", "--to", "i2_s", "--force"]).ok();
-    // Rows of 128 are no blocks of 256.
+    // Rows of 128 are not blocks of 256.
     p.run(&["convert", "packed", "no.gguf", "--to", "tq1_0"]).fails(1, "256");
     assert!(!p.path("no.gguf").exists());
     p.run(&["convert", "synthetic:shape.json", "no", "--to", "hf-packed"]).fails(1, "scale");

@@ -66,7 +66,7 @@ fn damaged_files_are_named() {
     let bytes = std::fs::read(made["path"].as_str().unwrap()).unwrap();
     let short = p.write("short.gguf", &bytes[..bytes.len() / 2]);
     let none = p.write("none.gguf", b"");
-    let text = p.write("text.gguf", b"this is no model at all");
+    let text = p.write("text.gguf", b"this is not a model at all");
     let empty = p.path("empty");
     std::fs::create_dir(&empty).unwrap();
     for (file, what) in [(&short, "short.gguf"), (&none, "none.gguf"), (&text, "text.gguf"), (&empty, "empty")] {

@@ -1,4 +1,4 @@
-//! Odd files, names and endings: nothing holds the process, nothing that is no file is replaced, nothing stays of what
+//! Odd files, names and endings: nothing holds the process, nothing that is not a file is replaced, nothing stays of what
 //! died.
 #![cfg(all(unix, feature = "tiny-model"))]
 

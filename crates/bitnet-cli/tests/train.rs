@@ -140,7 +140,7 @@ fn examples_become_a_model() {
     }
     p.run(&["run", "-m", "m/export/model.gguf", "--prompt", "What is number 3? ", "-n", "4"]).ok();
     assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(60));
-    // Text is no continuation of examples, and no window is left where all of them are too long.
+    // Text is not a continuation of examples, and no window is left where all of them are too long.
     let short: Vec<&str> = args
         .iter()
         .map(|a| {

@@ -100,7 +100,7 @@ fn what_is_stored_is_used_and_shown() {
     let asked = log(&["--kernel", "i2s_scalar", "--kernel", "gate-up=base3_scalar"]);
     assert!(asked.contains("base3_scalar; qkv, o, down: i2s_scalar"), "{asked}");
     assert!(!log(&["--kernel", "default"]).contains("base3_scalar; o"));
-    // A damaged file is no error, but it is said.
+    // A damaged file is not an error, but it is said.
     std::fs::write(&stored, "{ \"form\": 1,").unwrap();
     assert!(log(&[]).contains("the stored tuning is ignored"));
 }

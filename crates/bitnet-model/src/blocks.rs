@@ -292,7 +292,7 @@ mod tests {
                     other => panic!("{ty:?}: {}", other.is_ok()),
                 };
                 for (i, (a, b)) in out.iter().zip(&expected).enumerate() {
-                    // A scale that is no number makes values that are none, whatever their bits.
+                    // A scale that is not a number makes values that are not numbers, whatever their bits.
                     prop_assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{:?} {}: {} {}", ty, i, a, b);
                 }
             }

@@ -21,7 +21,7 @@ pub enum FloatType {
 }
 
 impl FloatType {
-    /// Bytes of a row of `cols` values, or `None` if a row is no whole number of blocks or the size overflows.
+    /// Bytes of a row of `cols` values, or `None` if a row is not a whole number of blocks or the size overflows.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         match self {
             FloatType::F32 => cols.checked_mul(4),
@@ -177,7 +177,7 @@ impl FloatMatrix {
     /// Writes rows `rows` as f32 to `out`, `[rows, cols]`.
     ///
     /// # Panics
-    /// If the range lies outside of the matrix or `out` has another length.
+    /// If the range is outside of the matrix or `out` has another length.
     pub fn rows_into(&self, rows: std::ops::Range<usize>, out: &mut [f32]) {
         assert!(
             rows.end <= self.rows && out.len() == rows.len() * self.cols,

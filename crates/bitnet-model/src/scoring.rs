@@ -32,7 +32,7 @@ const STATE_BYTES_AT_ONCE: usize = 1 << 28;
 ///
 /// # Errors
 /// [`ModelError::EmptyPrompt`] if `text` is empty; a token outside of the vocabulary, a continuation that does not fit;
-/// [`ModelError::Diverged`] if the logits are no numbers.
+/// [`ModelError::Diverged`] if the logits are not numbers.
 pub fn log_probs(text: &Sequence, continuations: &[&[u32]]) -> Result<Vec<Vec<f64>>, ModelError> {
     if text.is_empty() {
         return Err(ModelError::EmptyPrompt);

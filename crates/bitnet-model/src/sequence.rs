@@ -99,7 +99,7 @@ impl Sequence {
         self.out.rescored(self.out.len().checked_sub(1)?)
     }
 
-    /// What the last step said of its positions.
+    /// What the last step said about its positions.
     pub(crate) fn output(&self) -> &StepOutput {
         &self.out
     }

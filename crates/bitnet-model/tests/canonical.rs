@@ -7,7 +7,7 @@ use bitnet_model::{
 use ternary_kernels::Isa;
 
 fn config() -> ModelConfig {
-    // Heads of 48 and widths that are no multiples of a vector, to meet every tail.
+    // Heads of 48 and widths that are not multiples of a vector, to meet every tail.
     let mut c = ModelConfig::new(173, 144, 200, 3, 3, 1);
     c.head_dim = 48;
     c.max_position_embeddings = 700;

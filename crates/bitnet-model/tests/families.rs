@@ -244,7 +244,7 @@ fn what_is_not_computed_together_is_refused_by_name() {
     assert!(candle.to_string().contains("before every projection"), "{candle}");
 }
 
-/// Widths that are no multiples of 128, so that the last group of a row is shorter.
+/// Widths that are not multiples of 128, so that the last group of a row is shorter.
 fn grouped(tied: bool) -> ModelConfig {
     let mut c = ModelConfig::new(VOCAB, 192, 320, 2, 4, 2);
     (c.head_dim, c.sub_norms, c.hidden_act) = (40, false, Activation::Silu);

@@ -13,7 +13,7 @@ use ternary_kernels::{Kernel, kernels_available};
 
 #[test]
 fn every_mixture_of_exact_kernels_gives_the_same_bits() {
-    // Widths that are no multiples of a panel, and more rows than one kernel call computes.
+    // Widths that are not multiples of a panel, and more rows than one kernel call computes.
     let weights =
         ModelWeights::from_source(&SyntheticWeights::new(ModelConfig::new(173, 144, 1048, 2, 3, 1), 5)).unwrap();
     let ids: Vec<u32> = (0..21).map(|i| (i * 37 + 5) % 173).collect();

@@ -24,7 +24,7 @@ fn var(values: &[f32], shape: (usize, usize)) -> Var {
 
 fn ints(x: &Tensor) -> Vec<i64> {
     let whole = |v: f32| {
-        assert_eq!(v, v.trunc(), "{v} is no integer");
+        assert_eq!(v, v.trunc(), "{v} is not an integer");
         v as i64
     };
     values(x).into_iter().map(whole).collect()

@@ -52,7 +52,7 @@ fn given_tokens_are_read_and_not_learned() {
         let off = grads.iter().zip(a.1.iter().zip(&b.1)).map(|(g, (a, b))| (a + b - g).powi(2)).sum::<f64>().sqrt();
         assert!(off < 1e-3 * norm, "gradients differ by {off} of {norm}");
     }
-    // Nothing to learn is no division by zero.
+    // Nothing to learn is not a division by zero.
     let nothing = Batch::new(ids.iter().map(|id| id | GIVEN).collect(), b, t).unwrap();
     assert_eq!(FusedLearner::new(&c, 1).unwrap().loss(&params, &nothing).unwrap(), 0.0);
 }

@@ -456,7 +456,7 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
     assert_eq!(next(&mut restored), next(&mut d));
 }
 
-/// Bytes that are no saved sequence although their checksum is right: an error or a sequence, never a panic.
+/// Bytes that are not a saved sequence although their checksum is right: an error or a sequence, never a panic.
 #[test]
 fn saved_bytes_with_a_right_checksum_cannot_harm() {
     let fnv = |bytes: &[u8]| {

@@ -67,7 +67,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 
-/// What a request calls this machine, in its first line and in its header. No name at all is no browser's.
+/// What a request calls this machine, in its first line and in its header. A request without a name is not from a browser.
 fn hosts(request: &Request) -> Result<Vec<&str>, ApiError> {
     let wrong = |what| ApiError::invalid(format!("the header Host {what}")).code("invalid_host");
     let mut hosts: Vec<&str> = request.uri().authority().map(|a| a.as_str()).into_iter().collect();
@@ -81,7 +81,7 @@ fn hosts(request: &Request) -> Result<Vec<&str>, ApiError> {
     }
 }
 
-/// The name without its port; `None` if what follows is no port.
+/// The name without its port; `None` if what follows is not a port.
 fn without_port(host: &str) -> Option<&str> {
     let (name, rest) = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?,

@@ -13,7 +13,7 @@ const MAX_KEY: usize = 4096;
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// A key; spaces and line ends around it, as files have them, are no part of it.
+    /// A key; spaces and line ends around it, as files have them, are not part of it.
     pub fn new(key: impl AsRef<str>) -> Self {
         Self(key.as_ref().trim().to_owned())
     }

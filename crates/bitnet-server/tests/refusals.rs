@@ -128,7 +128,7 @@ fn wrong_fields_are_named() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // What asks for nothing is no reason to refuse.
+    // What asks for nothing is not a reason to refuse.
     let harmless = chat(
         json!({"tools": [], "tool_choice": "none", "functions": null, "stop": null, "logit_bias": {}, "max_tokens": 2,
         "modalities": ["text"], "n": 1, "response_format": {"type": "text"}, "presence_penalty": 0, "parallel_tool_calls": true}),

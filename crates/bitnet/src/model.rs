@@ -122,7 +122,7 @@ impl ModelBuilder {
         self.load.chat_template = Some(template.into());
         self
     }
-    /// How to read the files, in the place of everything that was said of that before: tokenizer, chat template, order of q
+    /// How to read the files, in the place of everything that was said about that before: tokenizer, chat template, order of q
     /// and k, tile sizes.
     pub fn load_options(mut self, options: LoadOptions) -> Self {
         self.load = options;
@@ -243,7 +243,7 @@ impl Model {
     /// The session that [`Session::save_to`] made a file of.
     ///
     /// # Errors
-    /// The errors of [`Model::restore_session`]; [`Error::File`] if it cannot be read or is no regular file.
+    /// The errors of [`Model::restore_session`]; [`Error::File`] if it cannot be read or is not a regular file.
     pub fn load_session(&self, path: impl AsRef<Path>) -> Result<Session, Error> {
         let path = path.as_ref();
         let (mut file, len) = files::open(path, "a session")?;

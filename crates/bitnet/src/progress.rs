@@ -24,7 +24,7 @@ pub(crate) struct Progress {
     finished: Option<FinishReason>,
     #[cfg(feature = "constrain")]
     matching: Option<std::sync::Arc<std::sync::Mutex<constrain::Matching>>>,
-    /// Why what was generated is no result.
+    /// Why what was generated is not a result.
     failure: Option<Error>,
 }
 
@@ -38,7 +38,7 @@ impl Progress {
     /// Checks the options.
     pub(crate) fn new(model: &Model, mut options: GenerateOptions) -> Result<Self, Error> {
         let mut sampler = Sampler::new(options.sampling.clone())?;
-        // What the model says is recorded before anybody changes it.
+        // What the model says is recorded before anyone changes it.
         let recorder = options.logprobs.map(Recorder::new);
         if let Some(recorder) = &recorder {
             sampler.add(Box::new(recorder.clone()));
@@ -254,7 +254,7 @@ impl Progress {
         Ok(matching.is_finished())
     }
 
-    /// A text that was cut off is no result.
+    /// A text that was cut off is not a result.
     fn conclude(&mut self) {
         let (Some(reason), Some(matching)) = (self.finished, &self.matching) else { return };
         if !constrain::lock(matching).is_complete() {

@@ -110,7 +110,7 @@ impl Session {
         self.decoder.common_prefix(ids)
     }
     /// Goes back to a beginning of `ids` that the session holds, without computing anything, and returns its length;
-    /// what of `ids` lies after it is to be fed, and at least one token where only that tells what follows. With
+    /// the ids after it must be fed, and at least one token where only that tells what follows. With
     /// test-time-training layers it is what the nearest kept state has read. [`Session::generate_from`] is this and the
     /// rest; a session that is to join a [`Batch`](crate::Batch) wants it alone:
     ///

@@ -112,12 +112,12 @@ fn half_a_text_is_an_error() {
     let cut = options(3).max_tokens(5).constraint(constraint.clone());
     let pieces: Vec<_> = session.generate("Say it: ", cut).unwrap().collect();
     assert_eq!((pieces.len(), pieces.iter().filter(|p| p.is_ok()).count()), (6, 5));
-    // Cancelled from outside it is no value either.
+    // Cancelled from outside it is not a value either.
     let token = CancelToken::new();
     token.cancel();
     let cancelled = model.session().generate_json::<Thing>("Say it: ", options(1).cancel(&token));
     assert!(matches!(cancelled, Err(Error::Constraint(ConstraintError::Unfinished { .. }))), "{cancelled:?}");
-    // Where the text may end, a limit is no harm.
+    // Where the text may end, a limit does no harm.
     let digits = options(1).max_tokens(4).constraint(Constraint::regex("[0-9]+"));
     let output = run(&model, "Count: ", digits).unwrap();
     assert!(!output.text.as_ref().unwrap().is_empty() && output.text.unwrap().chars().all(|c| c.is_ascii_digit()));

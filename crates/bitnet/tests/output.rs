@@ -1,4 +1,4 @@
-//! What is said of tokens and texts besides the text itself, and what steers and ends a text.
+//! What is said about tokens and texts besides the text itself, and what steers and ends a text.
 
 use bitnet::{
     ChooseBy, Classifier, EmbedOptions, Error, FinishReason, GenerateOptions, KvType, Model, ModelError, Pooling,

@@ -1,4 +1,4 @@
-//! The facade with the model that lies in the repository.
+//! The facade with the model that is in the repository.
 
 use std::ops::ControlFlow;
 

@@ -39,7 +39,7 @@ pub enum LoadError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A path that is no regular file, or a disk that is full; the message names it.
+    /// A path that is not a regular file, or a disk that is full; the message names it.
     #[error(transparent)]
     File(FileError),
     /// Writing to a stream failed.
@@ -414,7 +414,7 @@ pub enum LoadError {
         /// The limit, bytes.
         max: u64,
     },
-    /// An index that names a shard outside of its folder, itself, or something that is no safetensors file.
+    /// An index that names a shard outside of its folder, itself, or something that is not a safetensors file.
     #[error(
         "the index maps tensor {tensor:?} to {shard:?}, which is not a file name ending in .safetensors in the same folder: \
          {reason}"

@@ -13,7 +13,7 @@ use ternary_kernels::{FileFormat, GroupScales, KernelError, ScalePlace, ScaleRou
 
 use crate::names::Names;
 
-/// Where value head `j` of the model lies in a GGUF file.
+/// Where value head `j` of the model is in a GGUF file.
 fn tiled(c: &DeltaConfig, j: usize) -> usize {
     j / c.group() + c.key_heads * (j % c.group())
 }

@@ -99,7 +99,7 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
     tokenizer.map_err(|e| LoadError::from(e).in_file(path))
 }
 
-/// Tokens that a tokenizer may have beyond the model's vocabulary: a padding token or two that somebody added. More of
+/// Tokens that a tokenizer may have beyond the model's vocabulary: a padding token or two that someone added. More of
 /// them belong to another model.
 const SURPLUS_TOKENS: usize = 16;
 

@@ -18,7 +18,7 @@ use crate::files::{self, FileError, Kind, Pending};
 /// file over it is harmless.
 ///
 /// # Errors
-/// [`LoadError::Io`] if the file cannot be opened or mapped; [`LoadError::File`] if it is no regular file, which is
+/// [`LoadError::Io`] if the file cannot be opened or mapped; [`LoadError::File`] if it is not a regular file, which is
 /// seen before it is opened.
 pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     let (file, len) = files::open(path, "a model")?;
@@ -34,7 +34,7 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     Ok(SharedBytes::new(map))
 }
 
-/// Reads a small file (JSON, templates) whole, refusing files above `max` bytes and what is no regular file.
+/// Reads a small file (JSON, templates) whole, refusing files above `max` bytes and what is not a regular file.
 ///
 /// # Errors
 /// [`LoadError::Io`], [`LoadError::File`], or [`LoadError::FileTooLarge`] above `max` bytes.

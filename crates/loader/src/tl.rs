@@ -132,7 +132,7 @@ impl TlTiles {
     /// The sections of a `kernel_config.ini`: `m`, `k`, `bm`, `bk` and `bmm` each, other keys are ignored.
     ///
     /// # Errors
-    /// [`LoadError::Tiles`] for a section that lacks one of them, a value that is no number, or a file without
+    /// [`LoadError::Tiles`] for a section that lacks one of them, a value that is not a number, or a file without
     /// sections.
     pub fn from_ini(text: &str) -> Result<Self, LoadError> {
         let mut tiles = Self::default();
@@ -163,7 +163,7 @@ impl TlTiles {
     /// The tile of a tensor, if one was named for it.
     pub fn find(&self, ty: GgmlType, rows: u64, cols: u64) -> Option<TlTile> {
         let fits = |e: &&Entry| e.ty.is_none_or(|t| t == ty) && e.shape.is_none_or(|s| s == (rows, cols));
-        // What was said of one shape is more than what was said of all; among equals the last one counts.
+        // What was said about one shape is more than what was said about all; among equals the last one counts.
         let found = self.entries.iter().filter(fits).max_by_key(|e| e.shape.is_some());
         found.map(|e| e.tile)
     }

@@ -230,7 +230,7 @@ fn errors_quote_little() {
     }
 }
 
-/// A namespace that contains itself is no fault where nothing walks through it.
+/// A namespace that contains itself is not a fault where nothing walks through it.
 #[test]
 fn a_cycle_is_harmless_where_it_is_not_shown() {
     let render = |source: &str| render(&format!("{{% set ns = namespace(x=1) %}}{{% set ns.x = [ns] %}}{source}"));

@@ -81,7 +81,7 @@ fn formats_without_room_for_the_groups_are_refused() {
         let error = run(&source, &dir.path().join(target.name()), target).unwrap_err();
         let LoadError::Ternary { source, .. } = error.root() else { panic!("{error}") };
         match target {
-            // Its widest rows have 384 weights, which are no whole blocks of 256.
+            // Its widest rows have 384 weights, which are not whole blocks of 256.
             Target::Tq1_0 | Target::Tq2_0 => {
                 let refused = matches!(source, KernelError::MixedScales { .. } | KernelError::UnsupportedShape { .. });
                 assert!(refused, "{source}");
@@ -91,7 +91,7 @@ fn formats_without_room_for_the_groups_are_refused() {
         // Nothing is left of it.
         assert!(!dir.path().join(target.name()).exists(), "{}", target.name());
     }
-    // Rows of 192 weights are no whole blocks of 128.
+    // Rows of 192 weights are not whole blocks of 128.
     let narrow = fixtures.join("g64_untied/g64_untied.Q2_0_g64.gguf");
     let error = run(&narrow, &dir.path().join("narrow"), Target::Pq2_0).unwrap_err();
     let LoadError::Ternary { source, .. } = error.root() else { panic!("{error}") };

@@ -1,4 +1,4 @@
-//! What configurations say of the formulas: computed, or refused by name, never ignored.
+//! What configurations say about the formulas: computed, or refused by name, never ignored.
 
 mod common;
 

@@ -307,7 +307,7 @@ fn a_pull_that_failed_is_continued_by_the_next_one() {
     once.retries = 0;
     let error = pull("o/m", &once).expect_err("cut off");
     assert!(matches!(error, HubError::ShortRead { got: 100_000, expected: 300_000, .. }), "{error}");
-    assert_eq!(cached("o/m", &once).expect("cached"), None, "an unfinished pull is no checkpoint");
+    assert_eq!(cached("o/m", &once).expect("cached"), None, "an unfinished pull is not a checkpoint");
     let server = Server::start(move |request, _| hub.answer(request));
     let pulled = pull("o/m", &options(&server, dir.path())).expect("continue");
     assert_eq!(std::fs::read(pulled.path.join("model.safetensors")).expect("file"), content(300_000));

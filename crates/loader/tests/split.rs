@@ -191,7 +191,7 @@ fn prefixes_of_some_names_only_are_refused() {
     twin.0 = twin.0.replace("layers.0.", "layers.0._orig_mod.");
     tensors.push(twin);
     refused(&folder(&dir.path().join("two"), &small_config(), &tensors), "_orig_mod.");
-    // Adapters are no weights of a model.
+    // Adapters are not weights of a model.
     let mut tensors = small_tensors();
     tensors.push(bf16_tensor("model.layers.0.self_attn.q_proj.lora_A.weight", &[8, HIDDEN], |_| 0.0));
     assert!(

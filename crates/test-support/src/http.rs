@@ -39,7 +39,7 @@ impl Reply {
     /// The body as text.
     ///
     /// # Panics
-    /// If it is no UTF-8.
+    /// If it is not UTF-8.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("the body is UTF-8")
     }
@@ -151,7 +151,7 @@ impl Stream {
     /// Reads the head of an answer.
     ///
     /// # Errors
-    /// If the connection ends before, or what comes is no HTTP.
+    /// If the connection ends before, or what comes is not HTTP.
     pub fn read_head(stream: TcpStream) -> Result<Self> {
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
@@ -225,7 +225,7 @@ impl Stream {
                 }
             };
             let event: Vec<u8> = self.body.drain(..end + 2).collect();
-            let text = std::str::from_utf8(&event[..end]).map_err(|_| broken("an event that is no UTF-8"))?;
+            let text = std::str::from_utf8(&event[..end]).map_err(|_| broken("an event that is not UTF-8"))?;
             match text.strip_prefix("data: ") {
                 Some(data) => return Ok(Some(data.to_owned())),
                 // A comment.
@@ -238,7 +238,7 @@ impl Stream {
     /// All events that are left, up to `[DONE]`.
     ///
     /// # Panics
-    /// If there is none, or an event is no JSON.
+    /// If there is none, or an event is not JSON.
     ///
     /// # Errors
     /// The errors of [`Stream::event`].

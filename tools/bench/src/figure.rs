@@ -13,7 +13,7 @@ use crate::plan::Effort;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
-    /// One token times a matrix that lies in the caches, microseconds.
+    /// One token times a matrix that is in the caches, microseconds.
     Gemv,
     /// One token times matrices that come from main memory, microseconds for each.
     Stream,
@@ -126,7 +126,7 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    /// A value of today, of one thread, with nothing else said of it.
+    /// A value of today, of one thread, with nothing else said about it.
     pub(crate) fn of(id: String, what: What, subject: &str, value: f64, revision: &str, effort: Effort) -> Self {
         Self {
             id,

@@ -88,7 +88,7 @@ fn run(
 }
 
 /// The instruction set of a kernel, which stands at the end of its name unless the registry knows better; of none for
-/// what is no kernel.
+/// what is not a kernel.
 fn isa_of(function: &str) -> Option<&'static str> {
     let kernel = function.split(", ").next().unwrap_or(function);
     let entry = registry().iter().find(|e| e.name == kernel).map(|e| e.isa);

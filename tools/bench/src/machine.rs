@@ -77,7 +77,7 @@ pub(crate) fn memory_bytes(field: &str) -> Option<u64> {
 /// The revision checked out in `dir`, with the suffix `-dirty` if files differ.
 pub(crate) fn revision(dir: &Path) -> String {
     let hash = said("git", &["rev-parse", "--short=10", "HEAD"], dir).unwrap_or_else(|| "unknown".to_owned());
-    // The report itself is no part of what was measured.
+    // The report itself is not part of what was measured.
     let changed = said("git", &["status", "--porcelain", "--", ".", ":!docs"], dir).is_some_and(|s| !s.is_empty());
     if changed { hash + "-dirty" } else { hash }
 }

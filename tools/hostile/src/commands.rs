@@ -1,4 +1,4 @@
-//! The command: the same inputs as files and options, and files that are no files.
+//! The command: the same inputs as files and options, and paths that are not regular files.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Child processes with a bound on their time, and what the system says of their memory.
+//! Child processes with a bound on their time, and what the system says about their memory.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -92,7 +92,7 @@ pub(crate) fn watched(mut command: Command, time: Duration) -> Result<Ended, Hos
     })
 }
 
-/// Ends a child; one that has ended already is no error.
+/// Ends a child; one that has ended already is not an error.
 pub(crate) fn end(child: &mut Child) {
     let _ = child.kill();
 }

@@ -32,7 +32,7 @@ mod tests {
 
     /// Whether a constraint allows a text: a model that wants to say nothing else says it.
     pub(crate) fn accepts(constraint: &Constraint, text: &str) -> bool {
-        let model = Model::tiny().expect("the model lies within the program");
+        let model = Model::tiny().expect("the model is part of the program");
         let prompt = model.encode("x", true).expect("a text");
         let (start, wanted, of) = (prompt.len(), text.to_owned(), model.clone());
         let wants = move |tokens: &[u32], logits: &mut [f32]| {

@@ -66,7 +66,7 @@ impl Slots {
     }
 }
 
-/// What was said of an utterance that may be out of scope.
+/// What was said about an utterance that may be out of scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guess {
     /// Whether the intent is the right one, as answered.

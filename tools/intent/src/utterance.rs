@@ -100,7 +100,7 @@ pub fn snips(folder: &Path) -> Result<Parts, IntentError> {
             let spans: Vec<_> = line.slots.iter().map(|s| s.start..s.end).collect();
             let length = line.text.chars().count();
             if spans.iter().any(|s| s.start >= s.end || s.end > length) {
-                return Err(bad("a slot lies outside of its text".into()));
+                return Err(bad("a slot is outside of its text".into()));
             }
             let said = Marked::new(&line.text, spans).trimmed();
             let slots: Vec<String> = line.slots.into_iter().map(|s| s.slot).collect();

@@ -14,7 +14,7 @@ fn sample(name: &str) -> Vec<(String, String)> {
         all.push((e.prompt.to_owned(), e.completion.to_owned()));
         Ok(())
     })
-    .expect("a sample lies in testdata");
+    .expect("a sample is in testdata");
     all
 }
 
@@ -39,7 +39,7 @@ fn topics_are_found_as_often_as_recorded() {
     };
     let counts = [&all[..50], &all[50..]].map(|part| part.iter().filter(right).count());
     assert_eq!(counts, [41, 41], "clean and with errors");
-    // The question that this project began with, and how somebody in a hurry types it.
+    // The question that this project began with, and how someone in a hurry types it.
     for question in ["青空文庫って知ってる?", "青空文庫って知つてる？", "青空文庫ってしってる"]
     {
         let reply = ask(&model, Some(&grammar), &format!("{question}\n"), question).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// Why a case could not be compared. A comparison that was made and is off is no error but a failed row.
+/// Why a case could not be compared. A comparison that was made and is off is not an error but a failed row.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParityError {

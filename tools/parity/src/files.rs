@@ -130,7 +130,7 @@ impl Tensors {
         let ids = self.view(name, Dtype::I64, |t| {
             t.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect::<Vec<_>>()
         })?;
-        let id = |v: i64| u32::try_from(v).map_err(|_| self.error(format!("{name}: {v} is no token id")));
+        let id = |v: i64| u32::try_from(v).map_err(|_| self.error(format!("{name}: {v} is not a token id")));
         ids.into_iter().map(id).collect()
     }
 }

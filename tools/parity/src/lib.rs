@@ -44,7 +44,7 @@ pub struct Options {
     pub sabotage: Option<Sabotage>,
     /// Only cases whose name contains this text.
     pub filter: Option<String>,
-    /// Where large tokenizers lie, `NAME/tokenizer.json` or `NAME/tokenizer.json.zst`; by default `../tokenizer` beside
+    /// Where large tokenizers are, `NAME/tokenizer.json` or `NAME/tokenizer.json.zst`; by default `../tokenizer` beside
     /// the fixtures.
     pub tokenizers: Option<PathBuf>,
 }

@@ -88,7 +88,7 @@ type Tensor = (Dtype, Vec<usize>, Vec<u8>);
 /// The bytes of `model.safetensors`.
 fn build(spec: &Value, dir: &Path) -> Result<Vec<u8>, ParityError> {
     let path = dir.join("spec.json");
-    let wrong = |what: &str| json_error(&path, format!("{what} is missing or is no number"));
+    let wrong = |what: &str| json_error(&path, format!("{what} is missing or is not a number"));
     let size = |key: &'static str| spec["config"][key].as_u64().map(|v| v as usize).ok_or_else(|| wrong(key));
     let seed = text(&spec["seed_hex"]).trim_start_matches("0x");
     let seed = u64::from_str_radix(seed, 16).map_err(|_| wrong("seed_hex"))?;

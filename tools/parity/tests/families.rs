@@ -33,7 +33,7 @@ fn damage_shows_in_every_family() {
     }
 }
 
-/// The large set, where it lies beside the repository: everything passes.
+/// The large set, where it is beside the repository: everything passes.
 #[test]
 fn the_large_set_passes() {
     let Some(shared) = test_support::shared_dir() else { return };

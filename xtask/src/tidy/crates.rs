@@ -113,7 +113,7 @@ fn attribute(
     findings: &mut Vec<Finding>,
 ) -> Result<(), XtaskError> {
     let Some(package) = workspace.members.iter().find(|p| p.name == name) else {
-        findings.push(Finding::new(name, "is named in the tidy rules, but is no member of the workspace"));
+        findings.push(Finding::new(name, "is named in the tidy rules, but is not a member of the workspace"));
         return Ok(());
     };
     let root = ["src/lib.rs", "src/main.rs"].map(|f| package.dir.join(f)).into_iter().find(|p| Path::is_file(p));

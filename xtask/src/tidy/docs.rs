@@ -33,7 +33,7 @@ fn compare(used: &BTreeSet<&str>, text: &str, findings: &mut Vec<Finding>) {
     for (name, reason) in rows {
         // The fuzz package is a workspace of its own, unknown to this one.
         if !used.contains(name) && name != "libfuzzer-sys" {
-            findings.push(Finding::new(DEPENDENCIES, format!("{name} is no dependency any more")));
+            findings.push(Finding::new(DEPENDENCIES, format!("{name} is not a dependency any more")));
         }
         if reason.is_empty() {
             findings.push(Finding::new(DEPENDENCIES, format!("{name} has no reason")));
@@ -49,7 +49,7 @@ pub(super) fn check_chapters(paths: &[&str], summary: &str, findings: &mut Vec<F
     for path in documents.filter(|path| *path != "SUMMARY.md" && !decision(path)) {
         if !chapters.contains(&path) {
             findings
-                .push(Finding::new(format!("docs/{path}"), "is no chapter of the book: name it in docs/SUMMARY.md"));
+                .push(Finding::new(format!("docs/{path}"), "is not a chapter of the book: name it in docs/SUMMARY.md"));
         }
     }
 }

@@ -111,7 +111,7 @@ fn one_cpu(file: &SourceFile, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Absolute paths of one machine: home folders, and the place where this checkout lies.
+/// Absolute paths of one machine: home folders, and the place where this checkout is.
 fn machine_paths(file: &SourceFile, root: &Path, findings: &mut Vec<Finding>) {
     let mut prefixes = ["root", "Users"].map(|p| format!("/{p}/")).to_vec();
     let home = std::env::home_dir();
@@ -121,7 +121,7 @@ fn machine_paths(file: &SourceFile, root: &Path, findings: &mut Vec<Finding>) {
     for (i, line) in file.text.lines().enumerate() {
         for prefix in &prefixes {
             let found = line.match_indices(prefix.as_str()).any(|(at, _)| {
-                // `docs/home/x` and `https://example.org/home/` are no absolute paths.
+                // `docs/home/x` and `https://example.org/home/` are not absolute paths.
                 let before = line[..at].chars().next_back();
                 before.is_none_or(|c| c.is_whitespace() || "\"'`(=:<".contains(c))
             });

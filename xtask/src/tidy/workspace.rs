@@ -1,4 +1,4 @@
-//! What `cargo metadata` says of the workspace.
+//! What `cargo metadata` says about the workspace.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub(crate) struct Dependency {
     pub(crate) name: String,
     /// Whether it belongs to the built library, not only to its tests or its build script.
     pub(crate) normal: bool,
-    /// Whether it lies in this repository.
+    /// Whether it is in this repository.
     pub(crate) local: bool,
     /// Features of it that are asked for, the default ones besides where they are not refused.
     pub(crate) features: Vec<String>,

@@ -459,7 +459,7 @@ fn together(
     })
 }
 
-/// Tokens that lie all over the vocabulary, the same in every run.
+/// Tokens that are all over the vocabulary, the same in every run.
 fn token(model: &Model, i: usize) -> u32 {
     let vocab = model.config().vocab_size as u64;
     // A multiple of the golden ratio jumps evenly; below `vocab`, which is far below 2^32.

@@ -82,7 +82,7 @@ pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
     // The model that comes with the program tells stories; it never saw a conversation.
     let shipped = args.model.model.is_none() && args.template.is_none() && args.system.is_none();
     let plain = args.plain || shipped || model.chat_template().is_none();
-    // A template that is there but broken is no sign of a model that was not made to talk.
+    // A template that is there but broken is not a sign of a model that was not made to talk.
     if let Some(error) = model.chat_template_error().filter(|_| !args.plain) {
         return Err(bitnet::Error::ChatTemplate(error.clone()).into());
     }

@@ -65,7 +65,7 @@ struct Entry {
     path: PathBuf,
     bytes: u64,
     note: String,
-    /// Whether it lies in the cache of Hugging Face's tools.
+    /// Whether it is in the cache of Hugging Face's tools.
     hub: bool,
 }
 

@@ -83,7 +83,7 @@ impl Plan {
         let floats =
             layers.flat_map(|l| c.layer_delta_tensors(l)).map(|(_, s)| s.iter().product::<usize>()).sum::<usize>();
         let weights = (c.ternary_weights() as f64 * bits / 8.0) as u64 + 4 * floats as u64;
-        // A head of this size or less lies in the cache and is read as it is.
+        // A head of this size or less is in the cache and is read as it is.
         let coarse = table >= 1 << 22 && !groups && !c.headless;
         let plane = if coarse { table * 6 / 8 } else { 0 };
         let one = if groups { (table as f64 * bits / 8.0) as u64 } else { table * 2 };

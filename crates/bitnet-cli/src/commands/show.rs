@@ -121,7 +121,7 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
 /// What a file is, without its metadata and tensors: for `bitnet doctor`.
 ///
 /// # Errors
-/// A file that is no container.
+/// A file that is not a container.
 pub(crate) fn brief(path: &Path, files: &FileArgs, ui: &Ui) -> Result<String, CliError> {
     let header = read_header(path).map_err(|e| e.explained(explain::foreign(path)))?;
     let loaded = bitnet::loader::load(path, &files.load_options());

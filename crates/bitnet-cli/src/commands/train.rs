@@ -149,7 +149,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Draws the curves. A picture that cannot be written is no reason to lose a run.
+/// Draws the curves. A picture that cannot be written is not a reason to lose a run.
 fn plot(args: &TrainArgs, journal: &Journal, ui: &Ui) {
     if let Err(error) = journal.plot(&args.out.join("loss.svg")) {
         ui.warning(&format!("cannot write loss.svg: {error}"));

@@ -121,7 +121,7 @@ pub struct ModelConfig {
     pub weight_group: Option<usize>,
     /// Constants of the layers of the gated delta rule, if there are any.
     pub delta: DeltaOptions,
-    /// Whether the output of attention is multiplied with the sigmoid of a gate, which lies behind the queries in their projection:
+    /// Whether the output of attention is multiplied with the sigmoid of a gate, which is behind the queries in their projection:
     /// `[2 * heads * head_dim, hidden]`, the queries of all heads, then the gates of all heads (Qwen 3.5).
     pub gated_attention: bool,
     /// Elements of a head that the rotary embedding turns, the first ones; `None` for whole heads.

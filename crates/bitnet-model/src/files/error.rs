@@ -46,7 +46,7 @@ pub enum FileError {
         /// The limit, bytes.
         max: u64,
     },
-    /// Bytes that are no text.
+    /// Bytes that are not text.
     #[error("{} is not UTF-8 text: the byte at {at} is invalid", path.display())]
     NotUtf8 {
         /// The file or stream.

@@ -64,7 +64,7 @@ impl PendingFolder {
 impl Drop for PendingFolder {
     fn drop(&mut self) {
         if !self.done {
-            // What could not get its name is of no use to anybody.
+            // What could not get its name is of no use to anyone.
             let _ = std::fs::remove_dir_all(&self.temporary);
         }
         let _ = std::fs::remove_file(&self.lock);

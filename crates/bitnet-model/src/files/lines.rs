@@ -56,7 +56,7 @@ impl Lines {
     /// Like [`Lines::next_line`], as text.
     ///
     /// # Errors
-    /// The errors of [`Lines::next_line`], and [`FileError::Line`] for what is no text.
+    /// The errors of [`Lines::next_line`], and [`FileError::Line`] for what is not text.
     pub fn next_text(&mut self) -> Result<Option<(u64, &str)>, FileError> {
         if self.next_line()?.is_none() {
             return Ok(None);

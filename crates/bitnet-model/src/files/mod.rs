@@ -4,14 +4,14 @@
 //! read and how a file comes into being.
 //!
 //! **Reading.** [`read`], [`read_text`], [`open`] and [`Lines`] look at a path before they open it: a named pipe would
-//! wait for somebody who writes, a device may never end. What is no regular file is refused with
+//! wait for someone who writes, a device may never end. What is not a regular file is refused with
 //! [`FileError::NotRegular`], and a [`Kind`] says how many bytes are read at most. A descriptor that the caller hands
 //! over (`/dev/stdin`, `/dev/fd/N`) may be a pipe, and is read within the same bounds.
 //!
 //! **Writing.** [`write()`] and [`Pending`] write beside the target, flush to the disk and rename, so that a reader
 //! sees the old file or the new one. The temporary names are `.tmp-*.partial`; their writer holds a lock on them that
 //! the system releases when it dies, and the next write into the same folder removes what dead processes left
-//! ([`sweep`]). What is no regular file is never replaced. A full disk is [`FileError::Full`].
+//! ([`sweep`]). What is not a regular file is never replaced. A full disk is [`FileError::Full`].
 //!
 //! **Holding a folder.** [`FolderLock`] keeps a second process out.
 //!

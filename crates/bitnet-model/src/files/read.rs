@@ -1,4 +1,4 @@
-//! Reading within bounds, and nothing that is no file.
+//! Reading within bounds, and nothing that is not a file.
 
 use std::fs::{File, FileType, Metadata};
 use std::io::Read;
@@ -41,7 +41,7 @@ impl Kind {
     }
 }
 
-/// What a path is, if it is no regular file.
+/// What a path is, if it is not a regular file.
 pub(super) fn special(kind: FileType) -> Option<&'static str> {
     if kind.is_file() {
         return None;

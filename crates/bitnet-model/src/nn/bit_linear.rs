@@ -113,7 +113,7 @@ impl BitLinear {
     /// `None`.
     ///
     /// # Errors
-    /// Rows that are no whole groups; groups of which a sum of int16 products is not exact in f32; weights
+    /// Rows that are not whole groups; groups of which a sum of int16 products is not exact in f32; weights
     /// that are ternary already.
     pub fn with_groups(mut self, len: Option<usize>) -> Result<Self> {
         if let Some(len) = len
@@ -131,7 +131,7 @@ impl BitLinear {
     /// The same weights for inputs of another form, see [`HBitLinear`](super::HBitLinear).
     ///
     /// # Errors
-    /// A Hadamard block that is no power of two or does not divide the input width.
+    /// A Hadamard block that is not a power of two or does not divide the input width.
     pub fn with_input(mut self, form: InputForm) -> Result<Self> {
         if let Some(block) = form.hadamard {
             check_hadamard_block(self.in_dim, block).map_err(candle_core::Error::wrap)?;
@@ -208,7 +208,7 @@ impl BitLinear {
             return Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Groups(scales))?);
         }
         let (trits, alpha) = self.trits()?;
-        // A NaN becomes 2, which is no trit and is refused below.
+        // A NaN becomes 2, which is not a trit and is refused below.
         let to_trit = |v: f32| if v.is_nan() { 2 } else { v as i8 };
         let trits: Vec<i8> = trits.flatten_all()?.to_vec1::<f32>()?.into_iter().map(to_trit).collect();
         let scales = match (alpha.rank(), self.group) {

@@ -47,7 +47,7 @@ impl HBitLinear {
     /// The weights of `linear` after `form`.
     ///
     /// # Errors
-    /// A block that is no power of two or does not divide the input width.
+    /// A block that is not a power of two or does not divide the input width.
     pub fn new(linear: BitLinear, form: InputForm) -> Result<Self> {
         linear.with_input(form).map(Self)
     }

@@ -19,7 +19,7 @@ use ternary_kernels::ops::{Ops, check_hadamard_block};
 /// ```
 ///
 /// # Errors
-/// A block that is no power of two or does not divide `n`; errors of candle.
+/// A block that is not a power of two or does not divide `n`; errors of candle.
 pub fn hadamard(x: &Tensor, block: usize) -> Result<Tensor> {
     check_hadamard_block(x.dim(D::Minus1)?, block).map_err(candle_core::Error::wrap)?;
     let wide = x.to_dtype(DType::F32)?;

@@ -82,7 +82,7 @@ pub struct TttBlock {
 }
 
 impl TttBlock {
-    /// The block whose tensors lie under `vb` (that of the whole layer) in the names of [`TttTensor::path`], or are created
+    /// The block whose tensors are under `vb` (that of the whole layer) in the names of [`TttTensor::path`], or are created
     /// there; `linear` makes the projections.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The model as candle layers: differentiable, on any device, and written to be read beside the formulas.
 //!
-//! [`BitLinear`] is a [`candle_nn::Module`] and fits into anybody's candle model, for training and for inference.
+//! [`BitLinear`] is a [`candle_nn::Module`] and fits into anyone's candle model, for training and for inference.
 //! [`CandleModel`] is the whole decoder; it is the reference that faster paths are held against, and what a trainer
 //! trains.
 //!

@@ -116,7 +116,7 @@ impl CandleModel {
         })
     }
 
-    /// A trainable model whose master weights lie under `vb` in the names of a Hugging Face checkpoint
+    /// A trainable model whose master weights are under `vb` in the names of a Hugging Face checkpoint
     /// (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight` ...), or are created there.
     ///
     /// # Errors

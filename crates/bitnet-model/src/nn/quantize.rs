@@ -143,12 +143,12 @@ pub fn weight_trits(w: &Tensor) -> Result<(Tensor, Tensor)> {
 /// acts.
 ///
 /// # Errors
-/// Rows that are no whole groups; errors of candle.
+/// Rows that are not whole groups; errors of candle.
 pub fn weight_trits_in_groups(w: &Tensor, len: usize) -> Result<(Tensor, Tensor)> {
     let w = w.to_dtype(DType::F32)?;
     let (rows, cols) = w.dims2()?;
     if len == 0 || !cols.is_multiple_of(len) {
-        candle_core::bail!("rows of {cols} weights are no whole groups of {len}");
+        candle_core::bail!("rows of {cols} weights are not whole groups of {len}");
     }
     let groups = w.reshape((rows, cols / len, len))?;
     let wide = if w.device().is_metal() { DType::F32 } else { DType::F64 };

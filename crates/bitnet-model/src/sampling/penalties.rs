@@ -137,7 +137,7 @@ mod tests {
     fn each_recent_token_is_penalised_once() {
         let repeat = |penalty, last_n| penalties(|o| (o.repeat_penalty, o.repeat_last_n) = (penalty, last_n), 0);
         let mut p = repeat(2.0, 3);
-        // Token 0 lies outside of the window, token 1 stands in it twice, token 99 outside of the vocabulary.
+        // Token 0 is outside of the window, token 1 stands in it twice, token 99 outside of the vocabulary.
         let history = [0, 1, 99, 1];
         for _ in 0..2 {
             let mut logits = [4.0, 4.0, -4.0, 0.0];

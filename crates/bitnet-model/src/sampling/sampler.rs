@@ -176,7 +176,7 @@ impl Sampler {
     }
 }
 
-/// Best first; of equal logits (0 and -0 are equal) the lower id. Logits are no NaN.
+/// Best first; of equal logits (0 and -0 are equal) the lower id. Logits are not NaN.
 fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.token.cmp(&b.token))
 }

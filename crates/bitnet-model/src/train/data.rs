@@ -56,7 +56,7 @@ impl TokenFile {
     /// Opens a file of ids of this width.
     ///
     /// # Errors
-    /// A file that cannot be read, or whose length is no whole number of ids.
+    /// A file that cannot be read, or whose length is not a whole number of ids.
     pub fn open(path: &Path, width: TokenWidth) -> Result<Self, TrainError> {
         let (file, bytes) = files::open(path, "a list of token ids")?;
         let unit = width.bytes() as u64;
@@ -102,7 +102,7 @@ impl TokenFile {
     /// Opens a file of records, each of which is a window with whole examples.
     ///
     /// # Errors
-    /// The errors of [`TokenFile::open`]; a length that is no whole number of records of `t + 1` ids.
+    /// The errors of [`TokenFile::open`]; a length that is not a whole number of records of `t + 1` ids.
     pub fn open_examples(path: &Path, t: usize) -> Result<Self, TrainError> {
         let mut file = Self::open(path, TokenWidth::U32)?;
         if !file.len.is_multiple_of(t as u64 + 1) {
@@ -180,7 +180,7 @@ impl Sampler {
 
     /// Windows of an epoch.
     pub fn epoch_len(&self) -> u64 {
-        // With any offset below `t` all of these lie in the file; a file of one window has no room for offsets.
+        // With any offset below `t` all of these are in the file; a file of one window has no room for offsets.
         let spare = u64::from(!self.file.records);
         (self.file.windows(self.t).saturating_sub(spare)).max(1)
     }

@@ -23,7 +23,7 @@ const OPEN: usize = 32;
 /// Shows every example of a file to `see`: a JSON object on each line, with the fields `prompt` and `completion`.
 ///
 /// # Errors
-/// A file that cannot be read or is no regular file; a line that is too long or no such object; whatever `see` returns.
+/// A file that cannot be read or is not a regular file; a line that is too long or no such object; whatever `see` returns.
 pub fn for_each_example(
     path: &Path,
     see: &mut dyn FnMut(Example<'_>) -> Result<(), TrainError>,
@@ -47,7 +47,7 @@ pub fn for_each_example(
 /// Whether a file of JSON lines holds examples: its first object has a field `prompt`.
 ///
 /// # Errors
-/// A file that cannot be read or is no regular file.
+/// A file that cannot be read or is not a regular file.
 pub fn holds_examples(path: &Path) -> Result<bool, TrainError> {
     let mut lines = Lines::open(path, WHAT, MAX_LINE)?;
     while let Some((_, line)) = lines.next_line()? {

@@ -116,7 +116,7 @@ impl AdamW {
                 scope.spawn(move || {
                     let (start, end) = (i * share, i * share + p.len());
                     for e in entries {
-                        // What of this tensor lies in the part.
+                        // What of this tensor is in the part.
                         let (from, to) = (e.range.start.max(start), e.range.end.min(end));
                         if from < to {
                             let r = from - start..to - start;

@@ -13,7 +13,7 @@ pub struct Entry {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Where its values lie.
+    /// Where its values are.
     pub range: Range<usize>,
     /// What it is, which decides how it begins and whether it decays.
     pub role: Role,
@@ -65,7 +65,7 @@ impl Entry {
 /// All parameters of a model, f32, one after the other.
 ///
 /// Order: embedding; of each layer the projections in the order of [`Projection::ALL`](crate::Projection::ALL) (so
-/// those that share an input lie side by side), the full-precision tensors of a test-time-training layer in the order
+/// those that share an input are side by side), the full-precision tensors of a test-time-training layer in the order
 /// of [`TttTensor::ALL`], the norms; final norm; head, where it is not tied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {

@@ -7,7 +7,7 @@ use super::random::Random;
 use super::{TokenWidth, TrainError};
 use crate::files::{FileError, Lines, Pending};
 
-/// How documents lie in a text file.
+/// How documents are in a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextFormat {
     /// Plain text; a line `<|endoftext|>` stands between documents.
@@ -28,7 +28,7 @@ impl TextFormat {
 
 /// The line between documents of a plain text.
 const SEPARATOR: &str = "<|endoftext|>";
-/// Longest line read, bytes: more is no text.
+/// Longest line read, bytes: more is not text.
 pub(super) const MAX_LINE: usize = 64 << 20;
 /// Longest document, bytes.
 const MAX_DOCUMENT: usize = 256 << 20;
@@ -39,7 +39,7 @@ pub(super) const WHAT: &str = "text to learn";
 /// at most 256 MiB.
 ///
 /// # Errors
-/// A file that cannot be read, is no regular file or no UTF-8 text, or has a line that is too long or no JSON object
+/// A file that cannot be read, is not a regular file or not UTF-8 text, or has a line that is too long or no JSON object
 /// with a text; a document that is too long; whatever `see` returns.
 pub fn for_each_document(
     path: &Path,

@@ -31,7 +31,7 @@ pub trait WeightSource {
     /// A ternary projection of layer `layer`, `[out, in]`.
     ///
     /// # Errors
-    /// If the source has no such tensor or it is no ternary matrix.
+    /// If the source has no such tensor or it is not a ternary matrix.
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, Self::Error>;
 
     /// The gain of a norm.

@@ -50,7 +50,7 @@ pub(crate) struct Answer {
     held: Vec<(String, usize)>,
 }
 
-/// A logarithm of a probability that JSON can hold; what OpenAI says of a token that cannot be.
+/// A logarithm of a probability that JSON can hold; what OpenAI says about a token that cannot be.
 fn finite(logprob: f64) -> f64 {
     logprob.max(-9999.0)
 }

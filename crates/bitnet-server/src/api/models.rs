@@ -34,7 +34,7 @@ pub(crate) async fn model(
     State(app): State<Arc<App>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    // What is no text is no name.
+    // What is not text is not a name.
     let Path(name) = name.unwrap_or(Path(String::new()));
     match name == app.name {
         true => Ok(json_response(StatusCode::OK, &describe(&app))),

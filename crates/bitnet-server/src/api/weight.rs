@@ -14,7 +14,7 @@ const ENTRY: usize = size_of::<String>() + 32 + 3 * size_of::<usize>();
 /// Deeper than that JSON is not read.
 const DEPTH: usize = 128;
 
-/// Whether the values of a body fit into the memory that its length justifies. What is no JSON may fit or not.
+/// Whether the values of a body fit into the memory that its length justifies. What is not JSON may fit or not.
 pub(super) fn fits(body: &[u8]) -> bool {
     let most = FREE.saturating_add(body.len().saturating_mul(EACH));
     let mut total = 0usize;

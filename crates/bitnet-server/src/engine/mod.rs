@@ -234,7 +234,7 @@ impl Worker {
                             Some(last) => self.metrics.next_token.record(now - last),
                         }
                     }
-                    // The token that ends a text is no part of it.
+                    // The token that ends a text is not part of it.
                     let logprob = chunk.logprob.filter(|l| !self.model.is_eos(l.token));
                     if chunk.text.is_empty() && logprob.is_none() {
                         continue;

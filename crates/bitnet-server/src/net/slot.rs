@@ -15,7 +15,7 @@ pub(super) struct Slot {
     state: Mutex<State>,
     /// Something changed that deadlines depend on.
     pub(super) changed: Notify,
-    /// Somebody else needs the place.
+    /// Someone else needs the place.
     pub(super) evicted: Notify,
     /// Tells that a place may have become free, or can be taken.
     news: Arc<Notify>,

@@ -24,7 +24,7 @@ impl<E: std::fmt::Display> From<E> for Said {
     }
 }
 
-/// Runs `f`, a call into the engine. Nothing of it reaches stderr, and no text of a panic reaches anybody.
+/// Runs `f`, a call into the engine. Nothing of it reaches stderr, and no text of a panic reaches anyone.
 pub(super) fn guarded<T>(
     limits: &ConstraintLimits,
     phase: Phase,

@@ -256,7 +256,7 @@ impl<'a> Lexer<'a> {
         Err(self.wrong("unterminated pattern `/.../`"))
     }
 
-    /// `{"substring_words": @NAME}`, which is no JSON.
+    /// `{"substring_words": @NAME}`, which is not JSON.
     fn hole(&mut self) -> Option<Hole<'a>> {
         let source = self.source;
         let rest = self.rest().trim_start().strip_prefix('{')?.trim_start();

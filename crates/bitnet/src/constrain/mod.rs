@@ -3,11 +3,11 @@
 //! A [`Constraint`] forbids every token after which the text could no longer become what is asked for, so what comes
 //! out is right whatever the model wants to say. Where only one text can follow, its tokens are put into the session
 //! without computing or choosing anything; they go through the model in one pass with the token that is chosen next. A
-//! text that `max_tokens` or the end of the context cuts off is no result: it is [`ConstraintError::Unfinished`].
+//! text that `max_tokens` or the end of the context cuts off is not a result: it is [`ConstraintError::Unfinished`].
 //!
 //! What is understood of JSON Schema and of Lark's grammars, and the engine that does it, is
 //! [`llguidance`](https://docs.rs/llguidance). A schema with a keyword that it does not know is refused, and so is a
-//! source that is too deep, too large or too expensive ([`ConstraintLimits`]): it may come from anybody. A source is
+//! source that is too deep, too large or too expensive ([`ConstraintLimits`]): it may come from anyone. A source is
 //! compiled once for a model and kept for the next call.
 
 mod cache;
@@ -130,7 +130,7 @@ impl Constraint {
         self.with_text(name, &quoted[1..quoted.len() - 1])
     }
 
-    /// How large and how expensive the constraint may be; a source within the defaults is no danger to anybody.
+    /// How large and how expensive the constraint may be; a source within the defaults is not a danger to anyone.
     #[must_use]
     pub fn limits(mut self, limits: ConstraintLimits) -> Self {
         self.limits = Arc::new(limits);

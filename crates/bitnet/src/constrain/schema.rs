@@ -72,7 +72,7 @@ pub(super) fn ready(mut schema: Value) -> Result<Ready, ConstraintError> {
     Ok(Ready { schema, notes })
 }
 
-/// Whether somebody gave what stands around a schema elsewhere.
+/// Whether someone gave what stands around a schema elsewhere.
 fn is_no_wrapper(schema: &Value) -> Result<(), ConstraintError> {
     let Some(object) = schema.as_object() else { return Ok(()) };
     let is_schema = object.keys().any(|k| KEYWORDS.contains(&k.as_str()));

@@ -150,7 +150,7 @@ pub(super) fn read(text: &str) -> Result<Value, ConstraintError> {
     Err(wrong())
 }
 
-/// How long a value is that is no list and no object.
+/// How long a value is that is neither a list nor an object.
 fn scalar(text: &str) -> usize {
     if !text.starts_with('"') {
         return text.find([',', ']', '}']).unwrap_or(text.len());

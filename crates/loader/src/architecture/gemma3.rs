@@ -6,7 +6,7 @@ use super::{LLAMA, Rules};
 
 pub(super) static RULES: Rules = Rules { gguf_activation: Some(Activation::GeluTanh), gain_offset, ..LLAMA };
 
-/// The family multiplies by `1 + w`: safetensors hold `w`, GGUF files the sum. Norms of single projections are no part
+/// The family multiplies by `1 + w`: safetensors hold `w`, GGUF files the sum. Norms of single projections are not part
 /// of the family, and plain in both.
 fn gain_offset(norm: Norm) -> f32 {
     match norm {

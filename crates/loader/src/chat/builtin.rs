@@ -96,7 +96,7 @@ impl ChatTemplate {
     /// built-in one whose special tokens the vocabulary has. A checkpoint's template that is known to be wrong for
     /// its model (the one in the official 2B4T GGUF file) is replaced by the built-in one, with a note.
     ///
-    /// A checkpoint's template that cannot be used, and several of which none is called `default`, are no error here:
+    /// A checkpoint's template that cannot be used, and several of which none is called `default`, are not an error here:
     /// [`Choice::broken`] tells, for the one who asks for a chat.
     ///
     /// # Errors

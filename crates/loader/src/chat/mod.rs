@@ -32,7 +32,7 @@ const GGUF_FILE: &str = "the GGUF file";
 const MAX_SOURCE_BYTES: usize = 256 << 10;
 /// What a template may hold in memory, its output included, beside [`MEMORY_OF_INPUT`].
 const MAX_MEMORY: usize = 24 << 20;
-/// How often the conversation may lie in memory: as it is, changed, joined, written.
+/// How often the conversation may be in memory: as it is, changed, joined, written.
 const MEMORY_OF_INPUT: usize = 8;
 /// Steps that a template may take: a fixed part, and a part for each message. Real templates take some hundreds for
 /// each message.

@@ -120,7 +120,7 @@ impl ToolForm {
         }
     }
 
-    /// How many bytes of an answer that goes on are no part of a call, for sure; the rest is known when it is whole.
+    /// How many bytes of an answer that goes on are not part of a call, for sure; the rest is known when it is whole.
     pub fn certain(self, text: &str) -> usize {
         match self {
             Self::Tags => before(text, OPEN),

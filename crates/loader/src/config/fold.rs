@@ -100,7 +100,7 @@ fn signs(m: &Metadata, c: &ModelConfig, mut fold: Fold) -> Result<Fold, LoadErro
             // The widths of a configuration that was not checked yet are bounded by what the file could hold.
             let widths = c.input_widths();
             if let Some(width) = widths.iter().find(|w| **w > 1 << 22) {
-                return Err(unsupported(MODE, format!("identity for inputs of {width}"), "that is no sane width"));
+                return Err(unsupported(MODE, format!("identity for inputs of {width}"), "that is not a sane width"));
             }
             return Ok(widths.into_iter().fold(fold, |fold, width| fold.with_signs(vec![1; width])));
         }
@@ -115,10 +115,10 @@ fn signs(m: &Metadata, c: &ModelConfig, mut fold: Fold) -> Result<Fold, LoadErro
     let mut rest = values.as_slice();
     for width in widths {
         let signs = usize::try_from(width).ok().and_then(|n| rest.split_at_checked(n));
-        let Some((signs, behind)) = signs else {
+        let Some((signs, after)) = signs else {
             return Err(unsupported(WIDTHS, width, &format!("{VALUES} has fewer values than its widths need")));
         };
-        rest = behind;
+        rest = after;
         if let Some(other) = signs.iter().find(|s| !matches!(s, -1 | 1)) {
             return Err(unsupported(VALUES, other, "signs are -1 and 1"));
         }

@@ -1,4 +1,4 @@
-//! Stretched rotary embeddings in GGUF files: what the keys and tensors say of them, computed or refused by name.
+//! Stretched rotary embeddings in GGUF files: what the keys and tensors say about them, computed or refused by name.
 //!
 //! A scaling with a factor of 1 scales nothing, whatever its type. The `config.json` is read and written by
 //! [`bitnet_model::config_json`].

@@ -33,7 +33,7 @@ pub(super) fn check(w: &ModelWeights) -> Result<(), LoadError> {
 }
 
 fn check_one(w: &TernaryMatrix) -> Result<(), KernelError> {
-    // Errors name the format of the target, which is no ternary one.
+    // Errors name the format of the target, which is not a ternary one.
     let format = FileFormat::HfPacked;
     if let Some(twos) = w.twos() {
         return Err(KernelError::Twos { what: "a folder with weights as floats".to_owned(), twos });

@@ -17,7 +17,7 @@ pub(super) struct Checked {
     pub(super) rounded: usize,
 }
 
-/// Compares what lies in `file`, and will be called `output`, with its source.
+/// Compares what is in `file`, and will be called `output`, with its source.
 pub(super) fn read_back(
     source: &ModelWeights,
     speech: Option<&Speech>,

@@ -82,7 +82,7 @@ impl Part {
 
 impl Gguf {
     /// Maps the file at `path` and reads its header. Where it is a part of a split file, all parts are opened, which
-    /// lie beside it under the names that splitting programs give them.
+    /// are beside it under the names that splitting programs give them.
     ///
     /// # Errors
     /// [`LoadError::Io`]; [`LoadError::Split`] for parts that are missing or do not belong together;
@@ -197,7 +197,7 @@ impl Gguf {
         let (file, alignment) = self.data.get(info.part).map_or((None, DEFAULT_ALIGNMENT), |d| (Some(d), d.alignment));
         let nbytes = info.nbytes.unwrap_or(info.room);
         if matches!(ty, GgmlType::I2S | GgmlType::Tl1 | GgmlType::Tl2) && !fills(nbytes, info, alignment) {
-            // The types' sizes are no multiples of anything, so a foreign variant shows in the distance to the next
+            // The types' sizes are not multiples of anything, so a foreign variant shows in the distance to the next
             // tensor.
             return Err(LoadError::TensorBytes {
                 tensor: info.name.clone(),
@@ -295,7 +295,7 @@ fn read_info(r: &mut Cursor<'_>, alignment: u64) -> Result<TensorInfo, LoadError
     })
 }
 
-/// Decides types and sizes, and checks that every tensor lies in the file and no two overlap.
+/// Decides types and sizes, and checks that every tensor is in the file and no two overlap.
 fn place(
     tensors: &mut [TensorInfo],
     data_start: u64,

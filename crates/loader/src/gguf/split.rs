@@ -1,4 +1,4 @@
-//! Models in several GGUF files, `NAME-00001-of-00003.gguf` and so on: the metadata lie in the first one, tensors in
+//! Models in several GGUF files, `NAME-00001-of-00003.gguf` and so on: the metadata are in the first one, tensors in
 //! all.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use crate::safetensors::{INDEX_NAME, SINGLE_NAME};
 
 /// Keys of a part: its number from 0, how many there are, and how many tensors they hold together.
 const KEYS: [&str; 3] = ["split.no", "split.count", "split.tensors.count"];
-/// Whether a key speaks of a file's place among the parts of a model; it means nothing in a whole file.
+/// Whether a key mentions a file's place among the parts of a model; it means nothing in a whole file.
 pub(crate) fn is_key(key: &str) -> bool {
     key.starts_with("split.")
 }

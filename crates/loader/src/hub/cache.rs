@@ -177,7 +177,7 @@ pub(super) fn files_below(snapshot: &Path) -> Vec<String> {
             if files::is_temporary(&path) {
                 continue;
             }
-            // A link whose blob is gone is no file.
+            // A link whose blob is gone is not a file.
             match std::fs::metadata(&path) {
                 Ok(meta) if meta.is_dir() && prefix.matches('/').count() < 16 => folders.push((path, name + "/")),
                 Ok(meta) if meta.is_file() => names.push(name),

@@ -139,7 +139,7 @@ pub enum HubError {
     /// The progress callback asked to stop. What has come is kept and will be continued.
     #[error("stopped while {file} was being pulled; pull again to continue")]
     Cancelled { file: String },
-    /// Something in the cache is no regular file, or the disk is full; the message names it.
+    /// Something in the cache is not a regular file, or the disk is full; the message names it.
     #[error(transparent)]
     File(#[from] FileError),
     /// The cache could not be read or written.

@@ -57,7 +57,7 @@ fn cached_repo(path: &Path) -> Option<CachedRepo> {
     Some(CachedRepo { repo, path: path.to_owned(), bytes: bytes_below(path), files, unfinished })
 }
 
-/// Bytes of the files in a folder; links count nothing, what they lead to lies in the folder, too.
+/// Bytes of the files in a folder; links count nothing, what they lead to is in the folder, too.
 fn bytes_below(folder: &Path) -> u64 {
     let mut bytes = 0u64;
     let mut folders = vec![folder.to_owned()];
@@ -87,7 +87,7 @@ pub fn remove(repo: &str, options: &PullOptions) -> Result<Option<u64>, HubError
     }
     let bytes = bytes_below(&folder);
     std::fs::remove_dir_all(&folder).map_err(io(&folder))?;
-    // Locks of downloads; that there are none is no fault.
+    // Locks of downloads; that there are none is not a fault.
     let _ = std::fs::remove_dir_all(&locks);
     Ok(Some(bytes))
 }

@@ -33,20 +33,20 @@ fn path_of(env: &impl Fn(&str) -> Option<OsString>, home: Option<&Path>, name: &
     }
 }
 
-/// A text with the values of the variables in it; what is no name of one stays.
+/// A text with the values of the variables in it; what is not a name of one stays.
 fn expanded(text: &str, env: &impl Fn(&str) -> Option<OsString>) -> String {
     let (mut out, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once('$') {
         out.push_str(before);
         let plain = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-        let (name, behind) = match after.strip_prefix('{').and_then(|a| a.split_once('}')) {
+        let (name, after) = match after.strip_prefix('{').and_then(|a| a.split_once('}')) {
             Some(braced) => braced,
             None => after.split_at(plain),
         };
         match env(name).filter(|_| !name.is_empty()).and_then(|value| value.into_string().ok()) {
             Some(value) => {
                 out.push_str(&value);
-                rest = behind;
+                rest = after;
             }
             None => {
                 out.push('$');
@@ -149,7 +149,7 @@ mod tests {
         let big = ("BIG", "/disk");
         assert_eq!(dir(&[("HF_HOME", "$BIG/hf"), big]), Path::new("/disk/hf/hub"));
         assert_eq!(dir(&[("HF_HOME", "${BIG}2"), big]), Path::new("/disk2/hub"));
-        // What is no home and no variable is a name as any other.
+        // What is neither a home nor a variable is a name as any other.
         assert_eq!(dir(&[("HF_HOME", "/a/~/$NONE/$")]), Path::new("/a/~/$NONE/$/hub"));
         assert_eq!(dir(&[("HF_HOME", "~other/x")]), Path::new("~other/x/hub"));
     }

@@ -1,4 +1,4 @@
-//! `model.safetensors.index.json`: which tensor lies in which shard.
+//! `model.safetensors.index.json`: which tensor is in which shard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};

@@ -237,7 +237,7 @@ impl RawTensor {
     }
 }
 
-/// Plain floats as f32; exact. `None` for other types and for bytes that are no whole number of values.
+/// Plain floats as f32; exact. `None` for other types and for bytes that are not a whole number of values.
 pub(crate) fn widen(ty: FloatType, bytes: &[u8]) -> Option<Vec<f32>> {
     fn all<const N: usize>(bytes: &[u8], one: impl Fn([u8; N]) -> f32) -> Option<Vec<f32>> {
         let (values, rest) = bytes.as_chunks::<N>();

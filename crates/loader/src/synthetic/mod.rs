@@ -110,7 +110,7 @@ impl Spec {
     /// `false`.
     ///
     /// # Errors
-    /// [`LoadError::PartialBlock`] for rows that are no whole number of blocks, [`LoadError::KeyValue`] for formulas
+    /// [`LoadError::PartialBlock`] for rows that are not a whole number of blocks, [`LoadError::KeyValue`] for formulas
     /// that no GGUF architecture stands for; [`LoadError::Io`] and [`LoadError::Write`].
     pub fn write(
         &self,

@@ -53,7 +53,7 @@ fn a_file_is_the_same_with_any_number_of_threads_and_loads() {
 fn a_model_with_a_scale_per_group_loads() {
     let mut spec = Spec::bonsai_8b();
     let c = &mut spec.config;
-    // An embedding of several pieces, which are no multiple of a block.
+    // An embedding of several pieces, which are not multiples of a block.
     (c.vocab_size, c.hidden_size, c.intermediate_size, c.num_hidden_layers) = (20_000, 256, 384, 2);
     (c.num_attention_heads, c.num_key_value_heads, c.head_dim) = (4, 2, 64);
     c.eos_token_ids = vec![1];

@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(split(strip, "a \t<m>  b", true), [(None, "a".into()), (Some(1), "".into()), (None, "b".into())]);
         let word = vec![AddedToken { single_word: true, ..token("cat", 1) }];
         assert_eq!(split(word.clone(), "cat concat", true), [(Some(1), "".into()), (None, " concat".into())]);
-        // A mark belongs to the word that it stands in, a number that is no digit does not.
+        // A mark belongs to the word that it stands in, a number that is not a digit does not.
         assert_eq!(split(word.clone(), "cat\u{301}", true), [(None, "cat\u{301}".into())]);
         assert_eq!(split(word.clone(), "cat\u{93f}", true), [(None, "cat\u{93f}".into())]);
         assert_eq!(split(word.clone(), "\u{203f}cat", true), [(None, "\u{203f}cat".into())]);

@@ -17,7 +17,7 @@ pub enum TokenizerError {
         /// What the operating system says.
         source: std::io::Error,
     },
-    /// The path is no regular file, or a file is too large; the message names it.
+    /// The path is not a regular file, or a file is too large; the message names it.
     #[error(transparent)]
     File(FileError),
     /// The bytes are not the JSON of a tokenizer.

@@ -324,7 +324,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of ids. Bytes that are no UTF-8 become U+FFFD, as [`String::from_utf8_lossy`] does it; ids without a
+    /// The text of ids. Bytes that are not UTF-8 become U+FFFD, as [`String::from_utf8_lossy`] does it; ids without a
     /// token are left out. SentencePiece's space in front of the text is dropped.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let mut stream = StreamDecoder::new(self);

@@ -182,7 +182,7 @@ fn collect(value: &Value, steps: &mut Vec<Step>, patterns: &mut Patterns) -> Res
         }
         "ByteLevel" => Step::ByteLevel,
         "Precompiled" => Step::Charsmap(Charsmap::from_base64(text(value, "precompiled_charsmap")?)?),
-        other => return Err(bad(format!("{other:?} is no known type"))),
+        other => return Err(bad(format!("{other:?} is not a known type"))),
     };
     steps.push(step);
     at_most("steps of the normalizer", steps.len(), STEPS)

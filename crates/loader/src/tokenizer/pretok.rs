@@ -357,7 +357,7 @@ fn behavior(value: &Value, default: Option<Behavior>) -> Result<Behavior, Tokeni
         (Some("MergedWithPrevious"), _) => Ok(Behavior::MergedWithPrevious),
         (Some("MergedWithNext"), _) => Ok(Behavior::MergedWithNext),
         (Some("Contiguous"), _) => Ok(Behavior::Contiguous),
-        (Some(other), _) => Err(bad(format!("{other:?} is no known behavior"))),
+        (Some(other), _) => Err(bad(format!("{other:?} is not a known behavior"))),
         (None, Some(default)) => Ok(default),
         (None, None) => Err(bad("behavior is missing")),
     }
@@ -400,7 +400,7 @@ fn collect(value: &Value, steps: &mut Vec<Step>, patterns: &mut Patterns) -> Res
                 None | Some("always") => Prepend::Always,
                 Some("first") => Prepend::First,
                 Some("never") => Prepend::Never,
-                Some(other) => return Err(bad(format!("{other:?} is no known prepend_scheme"))),
+                Some(other) => return Err(bad(format!("{other:?} is not a known prepend_scheme"))),
             };
             if flag("add_prefix_space") == Some(false) {
                 if value.get("prepend_scheme").is_some() && prepend != Prepend::Never {
@@ -439,10 +439,10 @@ fn collect(value: &Value, steps: &mut Vec<Step>, patterns: &mut Patterns) -> Res
             let length = value.get("length").map_or(Some(5), Value::as_u64);
             match length.and_then(|length| usize::try_from(length).ok()).filter(|length| *length > 0) {
                 Some(length) => steps.push(Step::FixedLength(length)),
-                None => return Err(bad("length is no positive number")),
+                None => return Err(bad("length is not a positive number")),
             }
         }
-        other => return Err(bad(format!("{other:?} is no known type"))),
+        other => return Err(bad(format!("{other:?} is not a known type"))),
     }
     at_most("steps of the pre-tokenizer", steps.len(), STEPS)
 }

@@ -6,7 +6,7 @@
 use super::error::TokenizerError;
 use super::limits::{JSON_DEPTH, STAGE_VALUES, at_most};
 
-/// Counts levels, and values outside of `model` and `added_tokens`. What is no JSON is left to the parser.
+/// Counts levels, and values outside of `model` and `added_tokens`. What is not JSON is left to the parser.
 ///
 /// # Errors
 /// [`TokenizerError::Limit`].

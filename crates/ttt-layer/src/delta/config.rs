@@ -129,7 +129,7 @@ impl DeltaConfig {
     }
 }
 
-/// What a layer learns besides its projections. Value heads lie in groups: those of key head 0 first.
+/// What a layer learns besides its projections. Value heads are in groups: those of key head 0 first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeltaParameters {
     /// Weights of the decays, `[g h, D]`.

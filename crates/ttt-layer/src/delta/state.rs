@@ -115,11 +115,11 @@ impl DeltaState {
             let part = &self.data[head * self.head_floats()..(head + 1) * self.head_floats()];
             let mut rest = &part[c.group() * c.head_dim * c.head_dim..];
             for cols in c.head_channels(head) {
-                let (window, behind) = rest.split_at(rows * cols.len());
+                let (window, after) = rest.split_at(rows * cols.len());
                 for (i, row) in window.chunks_exact(cols.len()).enumerate() {
                     out[i * channels..][cols.clone()].copy_from_slice(row);
                 }
-                rest = behind;
+                rest = after;
             }
         }
         out

@@ -14,7 +14,7 @@ pub struct CausalConv {
 }
 
 impl CausalConv {
-    /// The convolution whose `weight` `[C, 1, k]` and `bias` `[C]` lie under `vb`, or are created there.
+    /// The convolution whose `weight` `[C, 1, k]` and `bias` `[C]` are under `vb`, or are created there.
     ///
     /// # Errors
     /// Errors of candle: no such tensor, another shape.

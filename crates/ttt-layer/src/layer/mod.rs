@@ -70,7 +70,7 @@ pub struct Projections<L> {
 }
 
 impl<L: Module> TttLayer<L> {
-    /// A layer whose parameters lie under `vb` in the names of the official checkpoints (`W1`, `b1`, `q_proj`,
+    /// A layer whose parameters are under `vb` in the names of the official checkpoints (`W1`, `b1`, `q_proj`,
     /// `learnable_ttt_lr_weight` ...) or are created there; `linear(projection, inputs, outputs, vb)` makes the
     /// projections.
     ///

@@ -75,7 +75,7 @@ pub struct OfficialModel {
 }
 
 impl OfficialModel {
-    /// The model whose tensors lie under `vb` in the names of the official checkpoints, or are created there.
+    /// The model whose tensors are under `vb` in the names of the official checkpoints, or are created there.
     ///
     /// ```no_run
     /// use candle_core::{DType, Device};

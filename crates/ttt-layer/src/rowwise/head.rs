@@ -58,7 +58,7 @@ pub(super) struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Reads the `r` tokens that lie in the scratch, as those from `first` on of the mini-batch; what the model makes
+    /// Reads the `r` tokens that are in the scratch, as those from `first` on of the mini-batch; what the model makes
     /// of the queries, `[r, d]`, is returned. The weights stay as they are until [`Head::complete`].
     pub(super) fn run<'s>(
         &self,
@@ -122,7 +122,7 @@ impl Head<'_> {
         }
     }
 
-    /// Inner losses `|f(k) - v|^2 / 2` of the `r` tokens that lie in the scratch, at the weights of the beginning of
+    /// Inner losses `|f(k) - v|^2 / 2` of the `r` tokens that are in the scratch, at the weights of the beginning of
     /// the mini-batch.
     pub(super) fn losses(&self, layers: &[LayerState<'_>; 2], r: usize, s: &HeadScratch) -> Vec<f32> {
         let (ops, d) = (self.ops, self.norm.gain.len());

@@ -126,7 +126,7 @@ impl TttState {
     }
 
     /// Goes back to `position`, where [`TttState::remember`] was called with `tokens`; since then at most as many tokens
-    /// were read, by all heads or by some. `undo` begins with what was appended then; the rest is returned. What lies after
+    /// were read, by all heads or by some. `undo` begins with what was appended then; the rest is returned. What is after
     /// the tokens of the open mini-batch may differ from then, but is never read.
     ///
     /// # Panics
@@ -141,9 +141,9 @@ impl TttState {
         let window = self.config.head_window();
         let mut rest = undo;
         let mut put = |to: &mut [f32]| {
-            let (from, behind) = rest.split_at(to.len());
+            let (from, after) = rest.split_at(to.len());
             to.copy_from_slice(from);
-            rest = behind;
+            rest = after;
         };
         let (heads, before) = self.data.split_at_mut(self.head_floats * self.config.num_heads);
         for head in heads.chunks_exact_mut(self.head_floats) {
@@ -173,9 +173,9 @@ impl TttState {
         let mut rest = self.head(head);
         let mut weights = Vec::new();
         for (_, [rows, cols]) in self.config.inner_shapes() {
-            let (w, behind) = rest.split_at(rows * cols);
+            let (w, after) = rest.split_at(rows * cols);
             weights.push(w);
-            rest = behind;
+            rest = after;
         }
         weights
     }
@@ -192,9 +192,9 @@ impl TttState {
         let mut rest = &self.head(head)[shapes.iter().map(|(_, [r, c])| r * c).sum()..];
         let mut gradients = Vec::new();
         for (_, [rows, cols]) in shapes.into_iter().step_by(2) {
-            let (inputs, behind) = rest.split_at(rows * b);
-            let (outputs, behind) = behind.split_at(b * cols);
-            rest = behind;
+            let (inputs, after) = rest.split_at(rows * b);
+            let (outputs, after) = after.split_at(b * cols);
+            rest = after;
             let element = |i: usize, j: usize| (0..pending).map(|k| inputs[i * b + k] * outputs[k * cols + j]).sum();
             gradients.push((0..rows * cols).map(|at| element(at / cols, at % cols)).collect());
             gradients.push((0..cols).map(|j| (0..pending).map(|k| outputs[k * cols + j]).sum()).collect());

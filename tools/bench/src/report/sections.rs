@@ -190,7 +190,7 @@ pub(super) fn start(results: &Results) -> String {
         return String::new();
     }
     format!(
-        "\n## Start and memory\n\nThe file lies in the page cache. Time to the first token is loading plus the first reading of a \
+        "\n## Start and memory\n\nThe file is in the page cache. Time to the first token is loading plus the first reading of a \
          prompt. Memory is what the process holds of its own while it decodes; the mapped file is not counted.\n\n\
          | | threads | load | first token | anonymous memory |\n|---|--:|--:|--:|--:|\n{rows}"
     )

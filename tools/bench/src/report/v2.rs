@@ -60,7 +60,7 @@ fn transforms(results: &Results) -> String {
     }
     format!(
         "\n### Hadamard transforms\n\nWhat they add to a layer while one token is generated: norm, transform and quantisation of the inputs \
-         of the output and the down projection, less the same without transforms. The layers' weights may lie in a cache, so the \
+         of the output and the down projection, less the same without transforms. The layers' weights may be in a cache, so the \
          share in a whole model is smaller.\n\n| | transforms of a layer | share |\n|---|--:|--:|\n{text}"
     )
 }
@@ -174,7 +174,7 @@ mod tests {
         }
         let at = |row: &str| text.find(row).unwrap();
         assert!(at("| A8 | 20.0") < at("| A4 | 19.0"), "{text}");
-        // One end is no pair.
+        // One end is not a pair.
         assert!(!text.contains("| q4 |"), "{text}");
     }
 }

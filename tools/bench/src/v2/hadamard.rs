@@ -18,7 +18,7 @@ use crate::model::shape;
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
 
-/// Layers of the model that is measured. Their weights may lie in a cache that those of a whole model do not fit, which
+/// Layers of the model that is measured. Their weights may be in a cache that those of a whole model do not fit, which
 /// makes a layer look faster, and the share larger, than it is.
 const LAYERS: usize = 2;
 /// Rounds of which the fastest counts.

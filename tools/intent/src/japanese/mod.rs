@@ -127,7 +127,7 @@ pub fn examples(questions: &[Question]) -> String {
 }
 
 /// Text for a tokenizer to learn from, every character on a line of its own: so a token is a character or a part of
-/// one, and no token lies across the border of a topic.
+/// one, and no token crosses the border of a topic.
 pub fn tokenizer_texts(questions: &[Question]) -> Vec<String> {
     let lines = |q: &Question| q.said.chars.iter().flat_map(|c| [*c, '\n']).collect::<String>();
     let mut texts: Vec<String> = questions.iter().map(lines).collect();

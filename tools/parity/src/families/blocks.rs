@@ -110,7 +110,7 @@ fn row(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     Ok(Measured { pass: off == 0 && error <= 1e-12, detail: format!("{off} sums differ, total off by {error:.0e}") })
 }
 
-/// Refused by a typed error, or read as the plain formula says; never another value. Scales that are no numbers are
+/// Refused by a typed error, or read as the plain formula says; never another value. Scales that are not numbers are
 /// refused.
 fn hostile(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     let kind = name.split('.').nth(1).unwrap_or_default();

@@ -83,7 +83,7 @@ impl Input {
             && !text.trim().is_empty()
         {
             editor.add_history_entry(&text)?;
-            // Kept at once, so that it is there whatever ends the program; a folder that cannot be written is no reason
+            // Kept at once, so that it is there whatever ends the program; a folder that cannot be written is not a reason
             // to stop.
             let path = history();
             let _ = path.parent().map(std::fs::create_dir_all);

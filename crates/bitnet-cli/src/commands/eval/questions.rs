@@ -21,7 +21,7 @@ pub(super) struct Question {
 /// The questions in a file of JSON lines; empty lines are left out.
 ///
 /// # Errors
-/// A file that cannot be read, a line that is no question; it names the line.
+/// A file that cannot be read, a line that is not a question; it names the line.
 pub(super) fn read(path: &Path) -> Result<Vec<Question>, CliError> {
     let name = path.display().to_string();
     let text = files::read_text(path, Kind::QUESTIONS)?;
@@ -92,7 +92,7 @@ fn arc(object: &Map<String, Value>) -> Result<Question, String> {
     Ok(Question { prompt: format!("Question: {question}\nAnswer:"), choices: texts, answer })
 }
 
-/// HellaSwag: texts from subtitles and how-to pages; square brackets hold what is no text.
+/// HellaSwag: texts from subtitles and how-to pages; square brackets hold what is not text.
 fn hellaswag(object: &Map<String, Value>) -> Result<Question, String> {
     let context = match (text(object, "ctx_a"), text(object, "ctx_b")) {
         (Ok(a), Ok(b)) => format!("{a} {}", capitalized(b)),
@@ -119,13 +119,13 @@ fn capitalized(text: &str) -> String {
 fn cleaned(text: &str) -> String {
     let text = text.trim().replace(" [title]", ". ");
     let (mut out, mut rest) = (String::new(), text.as_str());
-    while let Some((before, behind)) = rest.split_once('[') {
+    while let Some((before, after)) = rest.split_once('[') {
         out.push_str(before);
-        match behind.split_once(']') {
-            Some((_, behind)) => rest = behind,
+        match after.split_once(']') {
+            Some((_, after)) => rest = after,
             None => {
                 out.push('[');
-                rest = behind;
+                rest = after;
             }
         }
     }

@@ -27,7 +27,7 @@ impl ConstrainArgs {
     /// The constraint that was asked for.
     ///
     /// # Errors
-    /// A file that cannot be read, a schema that is no JSON.
+    /// A file that cannot be read, a schema that is not JSON.
     pub(super) fn constraint(&self) -> Result<Option<Constraint>, CliError> {
         if let Some(schema) = &self.json_schema {
             let text = match schema.trim_start().starts_with('{') {

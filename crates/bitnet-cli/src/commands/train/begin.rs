@@ -11,7 +11,7 @@ use crate::ui::Ui;
 
 /// The run's folder, which no other process works in while this lives.
 pub(super) struct Place {
-    /// Where the checkpoint lies.
+    /// Where the checkpoint is.
     pub(super) saved: PathBuf,
     _lock: FolderLock,
 }

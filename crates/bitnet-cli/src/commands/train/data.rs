@@ -67,7 +67,7 @@ pub(super) fn tokenizer(args: &TrainArgs, ui: &Ui) -> Result<Option<Tokenizer>, 
     if !kept.is_file() || !args.resume {
         let json = if let Some(file) = &args.tokenizer {
             let json = files::read_text(file, Kind::TOKENIZER)?;
-            // What is no tokenizer is refused before it is copied.
+            // What is not a tokenizer is refused before it is copied.
             Tokenizer::from_bytes(json.as_bytes()).map_err(|e| CliError::usage(format!("{}: {e}", name(file))))?;
             json
         } else if let Some(n) = args.train_tokenizer {
@@ -192,7 +192,7 @@ pub(super) fn token_files(
         None if valid.is_file() => Some(open(&valid)?),
         None => None,
     };
-    // Too little to validate with is no reason to fail.
+    // Too little to validate with is not a reason to fail.
     let validated = validated.filter(|f| f.len() > config.context as u64);
     if validated.is_none() {
         ui.note("too little text is held out for validation, so validation is off");

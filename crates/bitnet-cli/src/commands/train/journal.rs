@@ -39,7 +39,7 @@ impl Journal {
     /// kept as `log.previous.jsonl`.
     ///
     /// # Errors
-    /// A file that cannot be read, or is no regular one.
+    /// A file that cannot be read, or is not a regular one.
     pub(super) fn open(path: &Path, kept: Option<u64>) -> Result<Self, CliError> {
         let (mut train, mut validation, mut rewrite) = (Vec::new(), Vec::new(), None);
         match (files::replaceable(path)?, kept) {

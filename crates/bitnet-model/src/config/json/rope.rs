@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::super::{ModelConfig, RopeScaling};
 use super::fields::{Fields, JsonError, decimal, unsupported, wrong};
 
-/// What is said of a scaling that is not computed.
+/// What is said about a scaling that is not computed.
 pub const UNKNOWN_SCALING: &str = "this scaling of rotary embeddings is not supported; supported: linear, llama3, yarn and \
     longrope, and any with a factor of 1";
 /// Dynamic scaling changes the frequencies while a text grows, so that keys in the cache would have to be turned again.

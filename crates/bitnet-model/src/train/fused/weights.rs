@@ -1,4 +1,4 @@
-//! Where parameters lie, and their ternary form of one step.
+//! Where parameters are, and their ternary form of one step.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ fn groups(c: &ModelConfig, l: usize) -> [Vec<Projection>; 4] {
     [mixer, vec![Projection::O], vec![Projection::Gate, Projection::Up], vec![Projection::Down]]
 }
 
-/// Where the parameters of one layer lie.
+/// Where the parameters of one layer are.
 #[derive(Clone, Debug)]
 pub(super) struct LayerPlaces {
     /// The projections of each of the [`groups`], one after the other.
@@ -39,7 +39,7 @@ pub(super) struct TttPlaces {
     pub(super) pre_conv: Option<[Range<usize>; 3]>,
 }
 
-/// Where all parameters lie.
+/// Where all parameters are.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) embedding: Range<usize>,

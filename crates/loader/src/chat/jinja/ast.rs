@@ -1,4 +1,4 @@
-//! A compiled template. Nodes lie in vectors and name each other by number, and chains are flat, so that neither
+//! A compiled template. Nodes are in vectors and name each other by number, and chains are flat, so that neither
 //! walking past one nor dropping it goes deeper than the nesting that the parser allows.
 
 use std::sync::Arc;

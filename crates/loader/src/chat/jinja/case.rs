@@ -132,7 +132,7 @@ fn alphanumeric(text: &str) -> bool {
     all(&BOTH, r"\A[\p{L}\p{N}]+\z", text)
 }
 
-/// Digits that are no decimal digits: superscripts, circled ones ...
+/// Digits that are not decimal digits: superscripts, circled ones ...
 fn other_digit(c: char) -> bool {
     matches!(u32::from(c),
         0xb2 | 0xb3 | 0xb9 | 0x1369..=0x1371 | 0x19da | 0x2070 | 0x2074..=0x2079 | 0x2080..=0x2089 | 0x2460..=0x2468
@@ -149,7 +149,7 @@ fn each(text: &str, fits: impl Fn(char) -> bool) -> bool {
 
 /// The methods `isalnum` ... `isupper`.
 pub(super) fn is(text: &str, name: &str) -> R<bool> {
-    // What lies beyond ASCII is looked up in tables.
+    // What is beyond ASCII is looked up in tables.
     meter::work(if text.is_ascii() { text.len() } else { text.len().saturating_mul(16) })?;
     Ok(belongs(text, name))
 }

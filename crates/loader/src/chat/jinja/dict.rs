@@ -22,7 +22,7 @@ pub(super) enum Key {
     Undefined,
     None,
     Int(i128),
-    /// A float that is no integer, by its bits.
+    /// A float that is not an integer, by its bits.
     Float(u64),
     Str(StrKey),
     Tuple(Vec<Key>),

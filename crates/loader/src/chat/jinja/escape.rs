@@ -50,6 +50,6 @@ fn code<'a>(text: &'a str, digits: usize, letter: char, out: &mut String) -> Res
     let hex = text.get(..digits).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
     let code = hex.and_then(|hex| u32::from_str_radix(hex, 16).ok());
     let code = code.ok_or_else(|| format!("truncated \\{letter} escape"))?;
-    out.push(char::from_u32(code).ok_or_else(|| format!("\\{letter} escape {code:x} is no character of its own"))?);
+    out.push(char::from_u32(code).ok_or_else(|| format!("\\{letter} escape {code:x} is not a character of its own"))?);
     Ok(text.get(digits..).unwrap_or_default())
 }

@@ -5,7 +5,7 @@ use super::number::{Number, float_repr};
 use super::text::{printable, repr_text, to_str, write_repr};
 use super::value::{Buf, Str, Value};
 
-/// Most digits after the point that anybody may ask for.
+/// Most digits after the point that anyone may ask for.
 const MAX_PRECISION: usize = 1000;
 
 /// How a value is written.

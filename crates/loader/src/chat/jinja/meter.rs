@@ -1,6 +1,6 @@
 //! What one rendering may spend: steps, and bytes held at one time.
 //!
-//! Every rendering has a thread of its own ([`super::stack`]), so its account lies in thread-local cells, and values
+//! Every rendering has a thread of its own ([`super::stack`]), so its account is in thread-local cells, and values
 //! can give back what they hold when they are dropped.
 
 use std::cell::Cell;

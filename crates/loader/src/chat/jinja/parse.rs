@@ -234,7 +234,7 @@ impl<'s> Parser<'s> {
             "autoescape" => {
                 let on = self.expression()?;
                 if !matches!(self.program.exprs.get(on as usize), Some(Expr::Literal(Literal::Bool(false)))) {
-                    return Err(Flaw::new(line, "autoescape is not supported: a prompt is no HTML"));
+                    return Err(Flaw::new(line, "autoescape is not supported: a prompt is not HTML"));
                 }
                 Stmt::Scope(self.whole_body("endautoescape")?)
             }

@@ -343,7 +343,7 @@ pub(super) struct Macro {
 pub(super) struct Loop {
     pub(super) items: Vec<Value>,
     pub(super) index: Cell<usize>,
-    /// How many recursive loops this one lies in.
+    /// How many recursive loops this one is in.
     pub(super) level: usize,
     pub(super) changed: RefCell<Option<Vec<Value>>>,
     /// Which statement it runs, if it is recursive, and in which scope.
@@ -404,7 +404,7 @@ impl Value {
         Items::of(items)?.tuple()
     }
 
-    /// How deep values lie in it.
+    /// How deep values are in it.
     pub(super) fn depth(&self) -> usize {
         match self {
             Self::Seq(seq) => seq.depth,

@@ -212,7 +212,7 @@ impl Head<'_> {
     pub(super) fn backward(&self, tape: &ChunkTape<'_>, s: &mut Buffers) {
         let (ops, d, r) = (self.ops, s.d, tape.lr.len());
         let m = tape.z.len() / r;
-        let (w1, behind) = tape.weights.split_at(d * m);
+        let (w1, after) = tape.weights.split_at(d * m);
         let Buffers { d_q, d_k, d_target, d_lr, d_t, d_gain, d_bias, d_weights, d_z, d_g, .. } = s;
         let (d_q, d_k, d_target) = (&mut d_q[..r * d], &mut d_k[..r * d], &mut d_target[..r * d]);
         let [dz1, dz2] = d_z;
@@ -226,7 +226,7 @@ impl Head<'_> {
         let mut norm = NormGradients { gain: d_gain, bias: d_bias };
         let mut mlp = match (self.kind, rest) {
             (Kind::Mlp, [dw2, db2]) => {
-                let (w2, b2) = behind[m..].split_at(m * d);
+                let (w2, b2) = after[m..].split_at(m * d);
                 let [x2, x2q] = s.x2.each_mut().map(|x| &mut x[..r * m]);
                 let [dx2, dx2q] = s.d_x2.each_mut().map(|x| &mut x[..r * m]);
                 let (dz2, dg2) = (&mut dz2[..r * d], &mut dg2[..r * d]);

@@ -6,7 +6,7 @@ use crate::TttError;
 use crate::config::TttConfig;
 use crate::parameters::{ConvParameters, TttParameters};
 
-/// Where the parameters lie in a flat buffer: in the order of [`TttParameters`], convolutions as weight and bias.
+/// Where the parameters are in a flat buffer: in the order of [`TttParameters`], convolutions as weight and bias.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) inner: Vec<Range<usize>>,
@@ -51,7 +51,7 @@ impl Places {
 
 impl TttParameters {
     /// The parameters in a flat buffer, one after the other in the order of the fields; of a convolution the weight
-    /// before the bias. The gradients of [`RowWise::backward`](crate::RowWise::backward) lie in the same places.
+    /// before the bias. The gradients of [`RowWise::backward`](crate::RowWise::backward) are in the same places.
     ///
     /// # Errors
     /// [`TttError::Config`], [`TttError::Length`].

@@ -85,7 +85,7 @@ impl Columns {
 }
 
 impl<'a> Inputs<'a> {
-    /// Inputs whose products lie side by side in `projected`, `[n, columns]`, in the order of [`Projection::of`]
+    /// Inputs whose products are side by side in `projected`, `[n, columns]`, in the order of [`Projection::of`]
     /// without the last: queries, keys unless they share a projection, values, gate if there is one.
     ///
     /// # Panics
@@ -117,7 +117,7 @@ impl RowWise {
     /// is kept in `tape`.
     ///
     /// # Panics
-    /// If lengths do not fit, or `n` is no multiple of `window`.
+    /// If lengths do not fit, or `n` is not a multiple of `window`.
     pub fn forward_taped(
         &self,
         inputs: &Inputs<'_>,
