@@ -18,7 +18,7 @@ const LEVEL_SETS: &[(&[i8], usize)] = &[(&[-2, -1, 0, 1], 2), (&[-2, -1, 0, 1, 2
 /// Look-up kernels of level sets that are not ternary, on every instruction set of this CPU that has its own.
 ///
 /// # Errors
-/// What [`Elut::for_isa`] refuses, which is none of these.
+/// The errors of [`Elut::for_isa`].
 pub fn level_sets() -> Result<Vec<Elut>, KernelError> {
     let mut all: Vec<Elut> = Vec::new();
     for isa in Isa::available() {
@@ -36,7 +36,7 @@ pub fn level_sets() -> Result<Vec<Elut>, KernelError> {
 /// A matrix of random levels, packed for the kernel.
 ///
 /// # Errors
-/// What the kernel refuses.
+/// The errors of the kernel.
 pub fn levels(kernel: &Elut, rows: usize, cols: usize) -> Result<Packed, KernelError> {
     let count = kernel.levels().len() as u64;
     let codes: Vec<u8> = (0..rows * cols).map(|i| (hash(i) % count) as u8).collect();
@@ -55,7 +55,7 @@ pub fn matrix(rows: usize, cols: usize) -> Result<TernaryMatrix, KernelError> {
 /// `w` packed again and again, until the copies exceed every cache four times.
 ///
 /// # Errors
-/// What the kernel refuses.
+/// The errors of the kernel.
 pub fn copies(kernel: &dyn Kernel, w: &TernaryMatrix) -> Result<Vec<Packed>, KernelError> {
     let first = kernel.prepack(w)?;
     let count = (4 * last_level_cache()).div_ceil(first.byte_len().max(1));

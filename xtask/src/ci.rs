@@ -8,7 +8,7 @@ use crate::{foreign, fuzz, isas, programs, test, tidy};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;
-/// The same with `--thorough`.
+/// Seconds for each fuzz target with `--thorough`.
 const FUZZ_SECONDS_THOROUGH: u32 = 600;
 
 /// All checks, cheapest to understand first: the first failure ends the run. With `thorough`, fuzzing goes on for
@@ -63,7 +63,8 @@ fn features_alone() -> Result<(), XtaskError> {
     Ok(())
 }
 
-/// What would be published, as `cargo publish --dry-run` makes it; with `thorough` also built from the packages alone.
+/// Checks the packages that would be published, as `cargo publish --dry-run` makes them; with `thorough` also built
+/// from the packages alone.
 fn packages(thorough: bool) -> Result<(), XtaskError> {
     let workspace = Workspace::load()?;
     let mut args = vec!["package", "--quiet", "--allow-dirty"];

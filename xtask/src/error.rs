@@ -1,4 +1,4 @@
-//! What can go wrong in a developer command.
+//! Errors of developer commands.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ pub(crate) enum XtaskError {
     Step {
         /// Name of the step.
         step: String,
-        /// What went wrong in it.
+        /// The problem.
         source: Box<XtaskError>,
     },
     /// A program ended with a failure.
@@ -32,7 +32,7 @@ pub(crate) enum XtaskError {
     /// A tool or a folder that this machine must have.
     #[error("{what} is missing; {remedy}")]
     Missing {
-        /// What is missing.
+        /// The missing thing.
         what: String,
         /// How to get it.
         remedy: &'static str,
@@ -40,11 +40,11 @@ pub(crate) enum XtaskError {
     /// A program printed something else than expected.
     #[error("{what}: expected {expected}, got {got}")]
     Unexpected {
-        /// What was looked at.
+        /// The quantity.
         what: String,
-        /// What it should have been.
+        /// The expected value.
         expected: String,
-        /// What it was.
+        /// The value that was found.
         got: String,
     },
     /// Rules that were broken; each has been printed.

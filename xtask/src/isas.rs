@@ -116,7 +116,7 @@ pub(crate) const SMALLER: [(&str, &str); 2] = [("PROPTEST_CASES", "8"), ("BITNET
 /// Compiles the tests of the packages that `args` name, and returns the paths of those of `package`.
 ///
 /// # Errors
-/// What the compiler reports; a package without tests.
+/// Errors of the compiler; a package without tests.
 pub(crate) fn test_binaries(package: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Vec<String>, XtaskError> {
     let mut all = vec!["test", "--tests", "--no-run", "--message-format=json-render-diagnostics"];
     all.extend(args);

@@ -11,7 +11,7 @@ use crate::error::XtaskError;
 /// A program to run; its output is shown when it has ended, in one piece.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
-    /// What the output is headed with.
+    /// Heading of the output.
     pub(crate) name: String,
     pub(crate) program: String,
     /// Its arguments.

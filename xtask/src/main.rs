@@ -45,7 +45,8 @@ enum Command {
     Test,
     /// Run `test`, then lints, docs, features, parity, instruction sets, licences and tidy.
     Ci {
-        /// All tests of the kernels on every emulated ARM CPU, and ten minutes instead of ten seconds for every fuzz target.
+        /// All tests of the kernels on every emulated ARM CPU, and ten minutes instead of ten seconds for every fuzz
+        /// target.
         #[arg(long)]
         thorough: bool,
     },
@@ -69,28 +70,29 @@ enum Command {
     /// Compare with reference vectors that independent software made; `cargo xtask parity --help` lists the options.
     #[command(disable_help_flag = true)]
     Parity {
-        /// What the program `parity` is given.
+        /// Arguments of the program `parity`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
     /// Hostile inputs against the library, the command and the server; `cargo xtask hostile --help` lists the options.
     #[command(disable_help_flag = true)]
     Hostile {
-        /// What the program `hostile` is given.
+        /// Arguments of the program `hostile`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
     /// Measure speed, memory and energy and write docs/bench; `cargo xtask bench --help` lists the options.
     #[command(disable_help_flag = true)]
     Bench {
-        /// What the program `bench` is given.
+        /// Arguments of the program `bench`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Data, baseline, evaluation and latency of the use case of docs/intent.md; `cargo xtask intent --help` lists the commands.
+    /// Data, baseline, evaluation and latency of the use case of docs/intent.md; `cargo xtask intent --help` lists the
+    /// commands.
     #[command(disable_help_flag = true)]
     Intent {
-        /// What the program `intent` is given.
+        /// Arguments of the program `intent`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

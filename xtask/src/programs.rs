@@ -11,7 +11,7 @@ use crate::shell::{Outcome, cargo, in_ci, output, run, works};
 pub(crate) const FIXTURES: &[&str] =
     &["testdata", "testdata/families", "../shared/fixtures", "../shared/fixtures/families"];
 
-/// What the README's first command is given.
+/// Prompt of the README's first command.
 const STORY: &[&str] = &["run", "Once upon a time"];
 
 /// Builds the programs with the features that the tests have, so that a build of the tests is not repeated with others.

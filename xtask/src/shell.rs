@@ -36,7 +36,7 @@ pub(crate) fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<(), XtaskErro
     run("cargo", args, env)
 }
 
-/// What `program` prints to stdout; its stderr is shown.
+/// Stdout of `program`; its stderr is shown.
 ///
 /// # Errors
 /// The errors of [`run`].

@@ -21,7 +21,7 @@ pub(crate) struct ModelArgs {
     pub(crate) files: FileArgs,
 }
 
-/// What overrides or completes a model's files.
+/// Options that override or complete a model's files.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct FileArgs {
@@ -31,8 +31,8 @@ pub(crate) struct FileArgs {
     /// Row order of q and k, for files whose metadata is wrong
     #[arg(long, value_name = "ORDER", value_parser = choices::qk_layout())]
     pub(crate) qk_layout: Option<QkLayout>,
-    /// Tile sizes of a TL1 or TL2 file: a preset of bitnet.cpp (bitnet_b1_58-3B, bitnet_b1_58-large, Llama3-8B-1.58), its
-    /// kernel_config.ini, or [MxK:]bm=N,bk=N,bmm=N; may be given several times
+    /// Tile sizes of a TL1 or TL2 file: a preset of bitnet.cpp (bitnet_b1_58-3B, bitnet_b1_58-large, Llama3-8B-1.58),
+    /// its kernel_config.ini, or [MxK:]bm=N,bk=N,bmm=N; may be given several times
     #[arg(long, value_name = "TILES", value_parser = parse_tiles)]
     pub(crate) tl: Vec<TlTiles>,
 }
@@ -58,9 +58,9 @@ pub(crate) struct EngineArgs {
     /// Instruction set [default: the best on this CPU; `bitnet doctor` lists them]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
-    /// Kernel for ternary products: a kernel, a format, or GROUP=NAME for one projection group (qkv, o, gate-up, down); repeatable.
-    /// `default` ignores what `bitnet tune` stored [default: what `tune` stored, else the best for the model's size; `bitnet
-    /// doctor` lists the kernels]
+    /// Kernel for ternary products: a kernel, a format, or GROUP=NAME for one projection group (qkv, o, gate-up, down);
+    /// repeatable. `default` ignores what `bitnet tune` stored [default: what `tune` stored, else the best for the
+    /// model's size; `bitnet doctor` lists the kernels]
     #[arg(long, value_name = "[GROUP=]NAME", conflicts_with = "isa")]
     pub(crate) kernel: Vec<KernelArg>,
     /// Type of the KV cache: f32 is exact, the others are smaller
@@ -69,8 +69,8 @@ pub(crate) struct EngineArgs {
     /// LM-head strategy for greedy and top-k sampling; does not change the text [default: auto]
     #[arg(long, value_name = "HOW", value_parser = choices::head())]
     pub(crate) head: Option<HeadMode>,
-    /// Precision of the activations of models whose weights have a scale per group; fewer bits need fewer multiplications, and change
-    /// the most likely token now and then [default: as the model was trained]
+    /// Precision of the activations of models whose weights have a scale per group; fewer bits need fewer
+    /// multiplications, and change the most likely token now and then [default: as the model was trained]
     #[arg(long, value_name = "BITS", value_parser = choices::activations())]
     pub(crate) activations: Option<ActivationBits>,
     /// Disable the inner updates of test-time-training layers, for ablations
@@ -106,8 +106,8 @@ pub(crate) struct SamplingArgs {
     /// Random seed; the same seed gives the same text [default: random]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Maximum number of new tokens [default: until the model stops or the context is full; without a context limit, as many as
-    /// the model was trained for]
+    /// Maximum number of new tokens [default: until the model stops or the context is full; without a context limit, as
+    /// many as the model was trained for]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
     /// Stop at this text, which is not printed; repeatable
@@ -116,8 +116,8 @@ pub(crate) struct SamplingArgs {
     /// Continue after an end-of-text token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
-    /// Speculative decoding: draft up to N tokens from repeated text and verify them in one pass. Changes the speed, not the text.
-    /// 0 is off [default: 7 for models larger than the CPU cache]
+    /// Speculative decoding: draft up to N tokens from repeated text and verify them in one pass. Changes the speed,
+    /// not the text. 0 is off [default: 7 for models larger than the CPU cache]
     #[arg(long, value_name = "N")]
     pub(crate) draft: Option<usize>,
 }

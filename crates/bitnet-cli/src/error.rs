@@ -1,4 +1,4 @@
-//! What can go wrong in a command, and the exit code that says so.
+//! Errors of commands, with their exit codes.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub(crate) enum CliError {
     /// Options that do not go together, or one that is missing.
     #[error("{problem}")]
     Usage {
-        /// What is wrong and what to do.
+        /// The problem, and the way out.
         problem: String,
     },
     /// No `--model`, and no model where one is looked for.
@@ -46,7 +46,7 @@ pub(crate) enum CliError {
     NoSuchModel {
         /// The path.
         path: PathBuf,
-        /// What was perhaps meant; empty if nothing comes to mind.
+        /// A suggestion; empty if there is none.
         hint: String,
     },
     /// A download that failed.
@@ -57,7 +57,7 @@ pub(crate) enum CliError {
     #[cfg(not(feature = "hub"))]
     #[error("this bitnet was built without the feature `hub`; download {repo} by other means and give its folder")]
     NoHub {
-        /// What was to be downloaded.
+        /// The repository or file to download.
         repo: String,
     },
     /// A file that cannot be read or written.
@@ -84,13 +84,13 @@ pub(crate) enum CliError {
     /// The bandwidth probe, which runs in a process of its own, failed.
     #[error("the bandwidth probe failed: {problem}")]
     Probe {
-        /// What happened.
+        /// Its cause.
         problem: String,
     },
     /// A busy process, which `bench --beside` measures beside, could not be started.
     #[error("a busy process cannot be started: {problem}; measure without --beside")]
     Busy {
-        /// What happened.
+        /// Its cause.
         problem: String,
     },
     /// The line editor of the chat failed.
@@ -114,7 +114,7 @@ pub(crate) enum CliError {
     Explained {
         /// Why it cannot be used.
         source: Box<CliError>,
-        /// What it is, and what to do with it.
+        /// Kind of file, and what to do with it.
         what: String,
     },
     /// A model that does not compute what it should on this machine.
@@ -122,7 +122,7 @@ pub(crate) enum CliError {
     WrongModel {
         /// The file or folder.
         path: PathBuf,
-        /// What is off.
+        /// The difference.
         problem: String,
     },
     /// Ctrl-C.
@@ -156,7 +156,7 @@ impl CliError {
         }
     }
 
-    /// The same with what the file is, where that is known.
+    /// This error with a description of the file, where one is known.
     pub(crate) fn explained(self, what: Option<impl Into<String>>) -> Self {
         match what {
             Some(what) => CliError::Explained { source: Box::new(self), what: what.into() },

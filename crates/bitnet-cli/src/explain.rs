@@ -40,7 +40,7 @@ pub(crate) fn rope_scaling(c: &ModelConfig) -> Option<String> {
     }
 }
 
-/// What the layers compute beside projections and attention: what a model of another family lacks.
+/// Formulas of the layers beside projections and attention that mark a model of another family.
 pub(crate) fn formulas(c: &ModelConfig) -> Vec<String> {
     let mut all = Vec::new();
     let mut add = |yes: bool, what: &str| all.extend(yes.then(|| what.to_owned()));
@@ -88,7 +88,8 @@ pub(crate) fn scales(weights: &ModelWeights) -> String {
     }
 }
 
-/// What a GGUF file or a folder that cannot be run is, and what runs it; `None` where nothing useful can be said.
+/// Describes a GGUF file or a folder that cannot be run, and names a program that runs it; `None` where nothing useful
+/// is known.
 pub(crate) fn elsewhere(path: &Path) -> Option<String> {
     if let Ok(Some(file)) = bitnet::loader::gguf::locate(path) {
         return gguf(&Gguf::open(&file).ok()?);
@@ -145,7 +146,7 @@ fn of_config(config: &Json) -> Option<String> {
     }
 }
 
-/// What a file that is not a container of ours is, by its first bytes.
+/// Kind of a file that is not a model container, by its first bytes.
 pub(crate) fn foreign(path: &Path) -> Option<&'static str> {
     const PICTURE: &str = "a picture, no model";
     const MAGICS: [(&[u8], &str); 18] = [

@@ -41,7 +41,7 @@ impl Graceful {
         Self { token }
     }
 
-    /// What Ctrl-C cancels.
+    /// The generation that Ctrl-C cancels.
     pub(crate) fn token(&self) -> &CancelToken {
         &self.token
     }

@@ -1,5 +1,5 @@
-//! Public files of ternary models by size and sha256, as their publishers' pages and programs that pin them say. A file whose hash is not
-//! known for certain is not here.
+//! Public files of ternary models by size and sha256, as their publishers' pages and programs that pin them say. A file
+//! whose hash is not known for certain is not here.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -160,7 +160,7 @@ pub(crate) fn sha256(path: &Path) -> Result<String, CliError> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What the hash of a file says: whose it is, or that the file of this size has another.
+/// Identifies a file by its hash, or says that the known file of this size has another hash.
 pub(crate) fn verdict(path: &Path, sha256: &str) -> String {
     match (FILES.iter().find(|f| f.sha256 == sha256), identify(path)) {
         (Some(known), _) => format!("that of {known}"),

@@ -1,4 +1,4 @@
-//! What `--model` accepts: paths, repositories, short names and synthetic models.
+//! Values of `--model`: paths, repositories, short names and synthetic models.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

@@ -5,11 +5,11 @@ use bitnet::{ActivationBits, ModelConfig};
 
 /// A model of the Hugging Face hub that many people mean.
 pub(crate) struct Known {
-    /// What is typed.
+    /// The name that is typed.
     pub(crate) name: &'static str,
     /// `OWNER/REPO[:FILE]`.
     pub(crate) hub: &'static str,
-    /// What it is, and what it is good for.
+    /// Description and purpose.
     pub(crate) what: &'static str,
     /// Its shape, where it is published.
     shape: fn() -> Option<ModelConfig>,
@@ -117,7 +117,7 @@ fn shape(numbers: [usize; 7], tied: bool) -> ModelConfig {
     config
 }
 
-/// The same with a scale per group of weights and 16 bits for activations.
+/// `config` with a scale per group of weights and 16 bits for activations.
 fn groups(mut config: ModelConfig) -> ModelConfig {
     config.inputs = config.inputs.with_bits(ActivationBits::Sixteen);
     config

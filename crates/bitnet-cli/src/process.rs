@@ -1,4 +1,4 @@
-//! What the operating system says about this process and this machine.
+//! Facts of the operating system about this process and this machine.
 
 use std::num::NonZeroUsize;
 use std::process::{Command, Stdio};

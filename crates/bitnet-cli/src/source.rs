@@ -17,8 +17,8 @@ use crate::model_spec::{HubSpec, ModelSpec};
 use crate::progress;
 use crate::ui::Ui;
 
-/// File name of the small model that comes within the program; where it does not, one of that name is looked for in the current
-/// folder.
+/// File name of the small model that comes within the program; where it does not, one of that name is looked for in the
+/// current folder.
 const SHIPPED: &str = "tiny-stories-ttt.gguf";
 
 /// The name that stands for no kernel, but for leaving tunings out.
@@ -183,8 +183,8 @@ impl<'a> LoadRequest<'a> {
     }
 }
 
-/// The error of a file that cannot be loaded, with what the file is. Where the command line asks for what cannot be, the file is not
-/// at fault.
+/// The error of a file that cannot be loaded, with what the file is. Where the command line asks for what cannot be,
+/// the file is not at fault.
 fn explained(error: bitnet::Error, path: &Path) -> CliError {
     match error {
         bitnet::Error::Load(_) => {

@@ -1,4 +1,4 @@
-//! What a person sees: messages on stderr, colours only where they make sense, numbers in readable units.
+//! Output for people: messages on stderr, colours only where they make sense, numbers in readable units.
 
 use std::io::{IsTerminal, Write};
 

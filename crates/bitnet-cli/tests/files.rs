@@ -1,5 +1,5 @@
-//! Odd files, names and endings: nothing holds the process, nothing that is not a file is replaced, nothing stays of what
-//! died.
+//! Odd files, names and endings: nothing holds the process, nothing that is not a file is replaced, nothing stays of
+//! what died.
 #![cfg(all(unix, feature = "tiny-model"))]
 
 mod common;
@@ -228,7 +228,7 @@ fn names_that_are_not_utf8_work() {
     assert!(told.code == Some(2) && told.err.contains("UTF-8") && told.err.contains("xFF"), "{told:?}");
 }
 
-/// The file is told once, and a session's versions rightly.
+/// The file is reported once, and a session's versions are right.
 #[test]
 fn errors_name_the_file_once() {
     let p = Place::new();

@@ -48,14 +48,14 @@ fn text_becomes_a_model_that_runs() {
     becomes_a_model(&["--val-share", "0.2"]);
 }
 
-/// The same with layers of test-time training in all their parts.
+/// Layers of test-time training in all their parts, from text to a model.
 #[test]
 fn text_becomes_a_model_with_test_time_training() {
     let ttt = ["--layers", "2", "--mixer", "ttt-linear,attention", "--share-qk", "--gate", "--pre-conv"];
     becomes_a_model(&[&ttt[..], &["--inner-warmup", "4", "--val-share", "0.05"]].concat());
 }
 
-/// The same with norms of heads, heads that are narrower than their share, and a scale for each 64 weights.
+/// Norms of heads, heads that are narrower than their share, and a scale for each 64 weights.
 #[test]
 fn text_becomes_a_model_with_groups() {
     becomes_a_model(&["--family", "qwen3", "--group-size", "64", "--head-dim", "32", "--val-share", "0.05"]);
@@ -85,7 +85,7 @@ fn becomes_a_model(more: &[&str]) {
         assert!(said["ids"].as_array().unwrap().len() <= 4 && said["text"].is_string(), "{said}");
     }
     assert_eq!(p.run(&["show", "m/export/model.gguf", "--json"]).json()["name"], "m");
-    // The same tokens in the same windows: the engine says what the trainer said.
+    // With equal tokens in equal windows, the engine says what the trainer said.
     let bytes = std::fs::read(p.path("m/data/valid.u16")).unwrap();
     let ids: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect();
     let windows = ((ids.len() - 1) / 32).min(128);
@@ -110,7 +110,8 @@ fn becomes_a_model(more: &[&str]) {
     }
 }
 
-/// Prompts with their completions: windows of whole examples, whose prompts are given; the model runs, and a run goes on.
+/// Prompts with their completions: windows of whole examples, whose prompts are given; the model runs, and a run goes
+/// on.
 #[test]
 fn examples_become_a_model() {
     let p = place();
@@ -180,8 +181,8 @@ fn runs_go_on_where_they_were() {
     assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(12));
 }
 
-/// Eight bits after Hadamard transforms, then four bits with the optimizer of the first stage; both stages leave models that say
-/// what they are, and run.
+/// Eight bits after Hadamard transforms, then four bits with the optimizer of the first stage; both stages leave models
+/// that say what they are, and run.
 #[test]
 fn bitnet_v2_is_trained_in_two_stages() {
     let p = place();

@@ -225,7 +225,7 @@ fn q5_k(block: &[u8], out: &mut [f32]) {
     k_with_min(block, out, |i| half_of_byte(low, i) | (((high[i % 32] >> (i / 32)) & 1) << 4));
 }
 
-/// What Q4_K and Q5_K have in common: groups of 32 with a scale and a minimum.
+/// Common layout of Q4_K and Q5_K: groups of 32 with a scale and a minimum.
 fn k_with_min(block: &[u8], out: &mut [f32], digit: impl Fn(usize) -> u8) {
     let (d, dmin) = (half(block, 0), half(block, 2));
     for (group, out) in out.chunks_exact_mut(32).enumerate() {

@@ -9,9 +9,9 @@ use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, SequenceState, St
 /// Tokens that pass together in [`embed`].
 const TOKENS_AT_ONCE: usize = 256;
 
-/// The vector of each text, `[hidden]` f32 each: its hidden states after the last layer and the norm before the head, pooled;
-/// with `normalize` at length 1. Without a `pooling` that of the model's file holds, or the mean. Many short texts share a pass over the weights, and each vector is the same, bit for bit, as
-/// if its text had gone alone.
+/// The vector of each text, `[hidden]` f32 each: its hidden states after the last layer and the norm before the head,
+/// pooled; with `normalize` at length 1. Without a `pooling` that of the model's file holds, or the mean. Many short
+/// texts share a pass over the weights, and each vector is the same, bit for bit, as if its text had gone alone.
 ///
 /// ```
 /// use bitnet_model::embedding::{Pooling, embed};
@@ -39,8 +39,8 @@ pub fn embed(
     Ok(embedding.finish())
 }
 
-/// Texts on their way to vectors, one pass over the weights at a time: between two of them the caller may do something else, or give
-/// up. The vectors are those of [`embed`], bit for bit, however the texts were cut into passes.
+/// Texts on their way to vectors, one pass over the weights at a time: between two of them the caller may do something
+/// else, or give up. The vectors are those of [`embed`], bit for bit, however the texts were cut into passes.
 ///
 /// ```
 /// use bitnet_model::embedding::{Embedding, Pooling, embed};
@@ -118,8 +118,8 @@ impl Embedding {
         self.under_way.is_some()
     }
 
-    /// One pass over the weights: reads at most `tokens` tokens, of one text or of several short ones. How many it read is what
-    /// [`Embedding::tokens_left`] has lost.
+    /// One pass over the weights: reads at most `tokens` tokens, of one text or of several short ones. How many it read
+    /// is what [`Embedding::tokens_left`] has lost.
     ///
     /// # Errors
     /// The errors of [`Engine::step`]. There is no way on after one.
@@ -175,7 +175,7 @@ impl Embedding {
     }
 }
 
-/// What comes next of a text of which `read` tokens were read, at most `most`.
+/// The next piece of a text of which `read` tokens were read, at most `most` tokens.
 fn part(ids: &[u32], read: usize, most: usize) -> &[u32] {
     let rest = ids.get(read..).unwrap_or_default();
     &rest[..rest.len().min(most)]

@@ -4,7 +4,7 @@ use ternary_kernels::KernelError;
 
 use crate::config::Projection;
 
-/// What can go wrong with a model's configuration, its weights and its use.
+/// Errors of a model's configuration, its weights and its use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
@@ -15,7 +15,7 @@ pub enum ModelError {
         /// The field, in the names of `config.json`.
         field: &'static str,
         value: String,
-        /// What it must be.
+        /// The requirement.
         must: &'static str,
     },
     /// A projection whose shape differs from what the configuration says.
@@ -115,7 +115,7 @@ pub enum ModelError {
     Sampling {
         option: &'static str,
         value: String,
-        /// What it must be.
+        /// The requirement.
         must: &'static str,
     },
     /// A task that an extractor does not have.
@@ -141,7 +141,7 @@ pub enum ModelError {
         "{what} became NaN or infinite at position {position}; the weights do not belong to this architecture, or they are damaged"
     )]
     Diverged {
-        /// What was computed.
+        /// The operation.
         what: &'static str,
         /// Position in the sequence.
         position: usize,

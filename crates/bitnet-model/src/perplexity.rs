@@ -34,7 +34,7 @@ impl Perplexity {
 const LOGITS_AT_ONCE: usize = 1 << 22;
 
 /// Perplexity of `tokens` in windows of `window`: window `i` reads `t[iN .. iN+N-1]` and predicts `t[iN+1 .. iN+N]`;
-/// nothing is carried from one window to the next, and the last one is shorter. `progress` hears how many tokens have
+/// nothing is carried from one window to the next, and the last one is shorter. `progress` is told how many tokens have
 /// been predicted of how many and may break, which returns the figure so far.
 ///
 /// # Errors

@@ -24,7 +24,7 @@ fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3))
 }
 
-/// What the first bytes say.
+/// The header.
 struct Head {
     kv: KvType,
     tokens: usize,
@@ -35,7 +35,7 @@ struct Head {
 }
 
 impl Head {
-    /// Of `got` bytes in all, of which `bytes` are the first.
+    /// Reads the header of `got` bytes, of which `bytes` are the first.
     fn read(engine: &Engine, bytes: &[u8], got: usize) -> Result<Self, ModelError> {
         let damaged = |what| ModelError::SavedSequence(what);
         let u32_at = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));

@@ -6,13 +6,13 @@ use crate::ModelError;
 use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, Prediction, SequenceState, StepInput, StepOutput};
 use crate::snapshots::{SnapshotStore, Snapshots};
 
-/// A sequence of tokens and the state that the model keeps for it. Feeding tokens is the only way to change it. A clone is a
-/// fork: both go on by themselves.
+/// A sequence of tokens and the state that the model keeps for it. Feeding tokens is the only way to change it. A clone
+/// is a fork: both go on by themselves.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     state: SequenceState,
     tokens: Vec<u32>,
-    /// What comes after the last token, or after each of the last ones: nothing, or some positions.
+    /// Logits after the last token, or after each of the last ones: none, or some positions.
     out: StepOutput,
     /// Earlier states, where a layer cannot go back.
     kept: SnapshotStore,
@@ -27,8 +27,8 @@ impl Sequence {
         Self { state, tokens: Vec::new(), out: StepOutput::default(), kept: SnapshotStore::default(), replay: None }
     }
 
-    /// Keeps earlier states of test-time-training layers as `options` say, from now on; those that were kept are forgotten. A new
-    /// sequence keeps none.
+    /// Keeps earlier states of test-time-training layers as `options` say, from now on; those that were kept are
+    /// forgotten. A new sequence keeps none.
     pub fn keep_snapshots(&mut self, options: Snapshots) {
         self.kept = SnapshotStore::new(options, self.state.mini_batch());
         self.replay = options.replay;
@@ -58,7 +58,7 @@ impl Sequence {
     pub fn remaining(&self) -> usize {
         self.state.limit() - self.state.len()
     }
-    /// What the model keeps for it, in all layers.
+    /// The state that the model keeps for it, in all layers.
     pub fn state(&self) -> &SequenceState {
         &self.state
     }
@@ -77,8 +77,8 @@ impl Sequence {
         state(&mut self.state)
     }
 
-    /// Logits of the token after the last one, `[vocab]` f32; empty before the first token was fed, or if only the best were
-    /// asked for.
+    /// Logits of the token after the last one, `[vocab]` f32; empty before the first token was fed, or if only the best
+    /// were asked for.
     pub fn logits(&self) -> &[f32] {
         match self.prediction() {
             Prediction::Full(logits) => logits,
@@ -86,7 +86,7 @@ impl Sequence {
         }
     }
 
-    /// What comes after the last token, as far as it was asked for; no logits if nothing is known.
+    /// The prediction after the last token, as far as it was asked for; no logits if nothing is known.
     pub fn prediction(&self) -> Prediction<'_> {
         match self.out.len() {
             0 => Prediction::Full(&[]),
@@ -99,7 +99,7 @@ impl Sequence {
         self.out.rescored(self.out.len().checked_sub(1)?)
     }
 
-    /// What the last step said about its positions.
+    /// The outputs of the last step for its positions.
     pub(crate) fn output(&self) -> &StepOutput {
         &self.out
     }
@@ -138,9 +138,9 @@ impl Sequence {
         self.kept.record(&self.state);
     }
 
-    /// Goes back to the nearest place, of at most `at_most` tokens, whose state is known, and returns it: `at_most` itself if all
-    /// layers can go back. What follows is to be fed again, so nothing of the last position is known; `to` is how far that will be,
-    /// if what [`Snapshots::replay`] allows matters.
+    /// Goes back to the nearest place, of at most `at_most` tokens, whose state is known, and returns it: `at_most`
+    /// itself if all layers can go back. What follows is to be fed again, so nothing of the last position is known;
+    /// `to` is how far that will be, if what [`Snapshots::replay`] allows matters.
     ///
     /// # Errors
     /// [`ModelError::ReplayTooLong`] if it is more than that; nothing has changed then.
@@ -269,12 +269,13 @@ impl Sequence {
         Ok(true)
     }
 
-    /// For measurements: becomes a sequence of `tokens` tokens whose keys and values have no meaning, without computing them. What
-    /// comes after them means nothing either, but takes the time and the memory that it takes after a real text.
+    /// For measurements: becomes a sequence of `tokens` tokens whose keys and values have no meaning, without computing
+    /// them. What comes after them means nothing either, but takes the time and the memory that it takes after a real
+    /// text.
     ///
     /// # Errors
-    /// [`ModelError::ContextFull`] if they do not fit; [`ModelError::CannotRewind`] in a model with test-time-training layers,
-    /// whose state only comes about by reading.
+    /// [`ModelError::ContextFull`] if they do not fit; [`ModelError::CannotRewind`] in a model with test-time-training
+    /// layers, whose state only comes about by reading.
     pub fn fill_dummy(&mut self, tokens: usize) -> Result<(), ModelError> {
         self.truncate(0)?;
         if !self.can_rewind() {

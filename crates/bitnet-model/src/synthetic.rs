@@ -19,7 +19,8 @@ use crate::{DeltaTensor, FloatMatrix, FloatType, ModelConfig, ModelError, Norm, 
 pub struct SyntheticWeights {
     config: ModelConfig,
     seed: u64,
-    /// Weights of a group with a scale of its own, in every matrix; `None` for one scale per matrix and tables of floats.
+    /// Weights of a group with a scale of its own, in every matrix; `None` for one scale per matrix and tables of
+    /// floats.
     group_len: Option<usize>,
 }
 
@@ -29,7 +30,8 @@ impl SyntheticWeights {
         Self { config, seed, group_len: None }
     }
 
-    /// The same trits with a scale for every `group_len` weights of a row, also in embedding and head, which are ternary then.
+    /// These trits with a scale for every `group_len` weights of a row, also in embedding and head, which are ternary
+    /// then.
     ///
     /// ```
     /// use bitnet_model::{ActivationBits, ModelConfig, ModelWeights, SyntheticWeights};
@@ -75,8 +77,8 @@ impl SyntheticWeights {
         }
     }
 
-    /// Mean and deviation that keep a test-time-training layer lively: inner models that differ from zero, learning rates of
-    /// all sizes, gains near 1, convolutions that let their own token pass.
+    /// Mean and deviation that keep a test-time-training layer lively: inner models that differ from zero, learning
+    /// rates of all sizes, gains near 1, convolutions that let their own token pass.
     pub fn ttt_range(which: TttTensor) -> (f32, f32) {
         match which {
             TttTensor::W1 | TttTensor::W2 => (0.0, 0.1),
@@ -91,8 +93,8 @@ impl SyntheticWeights {
         }
     }
 
-    /// The same for a layer of the gated delta rule: states that fade within some ten to some hundred tokens, rates around a half,
-    /// convolutions that let their own token pass.
+    /// Distributions for a layer of the gated delta rule: states that fade within some ten to some hundred tokens,
+    /// rates around a half, convolutions that let their own token pass.
     pub fn delta_range(which: DeltaTensor) -> (f32, f32) {
         match which {
             DeltaTensor::Alpha | DeltaTensor::Beta => (0.0, 0.05),
@@ -126,7 +128,8 @@ impl WeightSource for SyntheticWeights {
 
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let (rows, cols) = self.config.projection_shape(layer, which);
-        // A sum of `cols` products of a unit normal with a uniform trit has variance 2/3 cols: this brings it back to 1.
+        // A sum of `cols` products of a unit normal with a uniform trit has variance 2/3 cols: this brings it back to
+        // 1.
         let scale = (1.5 / cols as f32).sqrt();
         self.matrix(&format!("{layer}.{}", which.name()), rows, cols, scale)
     }

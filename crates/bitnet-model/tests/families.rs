@@ -87,8 +87,8 @@ fn far(a: &[f32], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
 }
 
-/// One layer, where f32 and f64 round few activations to different int8 codes: 1e-4 is what rounding of f32 costs, a code that
-/// differs costs more than 1e-3.
+/// One layer, where f32 and f64 round few activations to different int8 codes: 1e-4 is what rounding of f32 costs, a
+/// code that differs costs more than 1e-3.
 #[test]
 fn each_formula_is_that_of_the_reference() {
     for (name, c) in cases() {
@@ -256,7 +256,8 @@ fn group_weights(c: &ModelConfig, group_len: usize) -> ModelWeights {
     ModelWeights::from_source(&SyntheticWeights::new(c.clone(), 9).with_groups(group_len)).unwrap()
 }
 
-/// Codes of 16 bits that round otherwise in f32 than in f64 cost less than 1e-3: two layers, ternary tables, both tied and not.
+/// Codes of 16 bits that round otherwise in f32 than in f64 cost less than 1e-3: two layers, ternary tables, both tied
+/// and not.
 #[test]
 fn models_with_group_scales_are_those_of_the_reference() {
     for (tied, group_len) in [(true, 64), (false, 128), (true, 256)] {
@@ -292,7 +293,8 @@ fn ternary_heads_answer_every_request() {
     assert!(engine.coarse_head_bytes().is_none() && engine.head_bytes() > 0 && engine.kernel_name().contains("group"));
 }
 
-/// With 8 bits a model of group scales is another, nearby model; with 4 there is no kernel, which is said before anything is packed.
+/// With 8 bits a model of group scales is another, nearby model; with 4 there is no kernel, which is said before
+/// anything is packed.
 #[test]
 fn other_bits_of_models_with_group_scales() {
     let w = group_weights(&grouped(true), 64);
@@ -309,8 +311,8 @@ fn other_bits_of_models_with_group_scales() {
     assert!(error.contains("q_proj") && error.contains("16 or 8"), "{error}");
 }
 
-/// Int8 activations with a scale per group: those of the definition, the same on all instruction sets, and closer than one scale for a
-/// token. Tied and with a head of its own; the last group of a row is shorter.
+/// Int8 activations with a scale per group: those of the definition, the same on all instruction sets, and closer than
+/// one scale for a token. Tied and with a head of its own; the last group of a row is shorter.
 #[test]
 fn int8_activations_by_group_are_those_of_the_reference() {
     let by_group = |o: EngineOptions| o.activation_bits(ActivationBits::EightByGroup);
@@ -353,8 +355,8 @@ fn int8_activations_by_group_are_those_of_the_reference() {
     assert!(error.contains("activation_bits") && error.contains("scale per group"), "{error}");
 }
 
-/// Texts of all lengths in one call share passes over the weights, without padding, and their vectors are those of the texts alone:
-/// with one scale and with scales of groups, by each pooling, also where a pass ends within a text.
+/// Texts of all lengths in one call share passes over the weights, without padding, and their vectors are those of the
+/// texts alone: with one scale and with scales of groups, by each pooling, also where a pass ends within a text.
 #[test]
 fn vectors_of_many_texts_are_those_of_each_alone() {
     let texts: Vec<Vec<u32>> = [1, 7, 300, 2, 2, 40, 256, 1, 90, 600, 3]

@@ -87,7 +87,7 @@ fn the_checkpoint_before_stays_and_is_named() {
     assert_eq!(names(dir.path()), ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
 }
 
-/// Those of earlier programs are read; one that lost its checksum is not one of them.
+/// Checkpoints of earlier programs are read; one that lost its checksum is not one of them.
 #[test]
 fn checkpoints_without_a_checksum_are_those_of_format_1() {
     let dir = tempfile::tempdir().unwrap();

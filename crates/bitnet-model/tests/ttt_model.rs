@@ -510,8 +510,8 @@ fn sequences_of_another_engine_are_refused() {
 
 /// Both paths read the same weights and compute the same model. A flipped int8 code would show as a difference of about
 /// 1e-2 (one step of 1/127 of a row's largest activation); without one, what differs is the order of sums in f32: the
-/// chains have at most a few hundred terms, whose rounding is some 1e-7 of the size, and logits are of size 1; five times
-/// what was measured is allowed.
+/// chains have at most a few hundred terms, whose rounding is some 1e-7 of the size, and logits are of size 1; five
+/// times what was measured is allowed.
 #[test]
 fn engine_and_candle_path_agree() {
     for (name, mut c) in cases() {

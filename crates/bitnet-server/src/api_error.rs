@@ -25,7 +25,7 @@ const MAX_QUOTE_CHARS: usize = 100;
 /// Most characters of a message. Libraries quote, too.
 const MAX_MESSAGE_CHARS: usize = 1000;
 
-/// What a client sent, in quotes, and not all of it if it is long.
+/// Input of a client in quotes, shortened if it is long.
 pub(crate) fn quoted(text: &str) -> String {
     format!("{:?}", shortened(text, MAX_QUOTE_CHARS))
 }
@@ -90,7 +90,7 @@ impl ApiError {
         self
     }
 
-    /// What it says.
+    /// The message.
     #[cfg(feature = "constrain")]
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -184,7 +184,7 @@ impl From<Failure> for ApiError {
     }
 }
 
-/// What a library says, unless it is the text of a panic: that is for those who repair it, not for clients.
+/// The message of a library, unless it is the text of a panic: that is for developers, not for clients.
 fn presentable(message: String) -> String {
     if !message.contains("panic: ") && !message.contains("panicked at") {
         return message;

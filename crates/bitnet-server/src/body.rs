@@ -25,7 +25,7 @@ pub(crate) struct Bytes {
     held: Share,
 }
 
-/// What all bodies together may take, if each may have so many bytes.
+/// Memory that all bodies together may take, and the limit of each.
 pub(crate) fn room(longest: usize) -> usize {
     longest.saturating_mul(BODY_BUDGET_FACTOR).saturating_add(BODY_BUDGET_BASE)
 }

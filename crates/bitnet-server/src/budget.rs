@@ -10,7 +10,7 @@ pub(crate) struct Budget {
     most: usize,
 }
 
-/// What one of them has of it, until it is dropped.
+/// A share of the budget, returned when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     bytes: usize,
@@ -27,7 +27,7 @@ impl Budget {
         Share { bytes: 0, of: self.clone() }
     }
 
-    /// What all have together.
+    /// The sum of all shares.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Relaxed)
     }

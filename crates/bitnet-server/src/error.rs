@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// What can go wrong between a model and a server.
+/// Errors of starting and running a server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]

@@ -10,7 +10,7 @@ use crate::api_error::ApiError;
 use crate::state::App;
 use crate::{Options, ServerError};
 
-/// What decides whether a request may pass.
+/// Rules that decide whether a request may pass.
 #[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) app: Arc<App>,
@@ -67,7 +67,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 
-/// What a request calls this machine, in its first line and in its header. A request without a name is not from a browser.
+/// The host names in a request: in its first line and in its header. A request without a name is not from a browser.
 fn hosts(request: &Request) -> Result<Vec<&str>, ApiError> {
     let wrong = |what| ApiError::invalid(format!("the header Host {what}")).code("invalid_host");
     let mut hosts: Vec<&str> = request.uri().authority().map(|a| a.as_str()).into_iter().collect();

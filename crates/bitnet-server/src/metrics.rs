@@ -1,4 +1,4 @@
-//! What is counted, and how Prometheus reads it.
+//! Counters, and their text format for Prometheus.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -69,7 +69,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: AtomicU64,
 }
 
-/// What is now, and not counted.
+/// Gauges: values of this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gauges {
     /// Texts that are generated.
@@ -82,7 +82,7 @@ pub(crate) struct Gauges {
     pub(crate) unread: usize,
     /// Constraints waiting to be compiled.
     pub(crate) constraints: usize,
-    /// What the constraints of all texts take.
+    /// Memory of the constraints of all texts.
     pub(crate) constraint_bytes: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What a server may be told: where to listen, who may ask, how much at once.
+//! Options of a server: address, keys, limits.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -57,9 +57,9 @@ impl std::fmt::Debug for ApiKey {
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
-    /// What clients call the model; by default the name of its file.
+    /// Name of the model for clients; by default the name of its file.
     pub name: Option<String>,
-    /// What clients have to send as `Authorization: Bearer KEY`.
+    /// Key that clients must send as `Authorization: Bearer KEY`.
     pub api_key: Option<ApiKey>,
     /// Whether to listen on other addresses than loopback without a key.
     pub without_key: bool,

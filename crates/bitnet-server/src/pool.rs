@@ -210,7 +210,7 @@ impl Shared {
         drop::<VecDeque<Task>>(gone);
     }
 
-    /// What a thread does.
+    /// Main loop of a thread.
     fn work(&self) {
         while let Some(task) = self.next() {
             (task.work)(&task.asker);

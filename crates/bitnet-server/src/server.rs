@@ -16,7 +16,7 @@ use crate::{Options, ServerError, Service};
 
 /// How long connections may take to send what is left after the engine has ended; less than what is left until the end.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
-/// What the server itself may need beyond the time at which it should have ended, before the process ends without it.
+/// Grace time of the server beyond its shutdown deadline, before the process ends without it.
 const SPARE: Duration = Duration::from_millis(200);
 /// A pause after the system refused a connection: it has no more file descriptors, and asking again at once would not
 /// help.
@@ -81,12 +81,12 @@ impl Server {
         self.address
     }
 
-    /// The model behind it.
+    /// The model that it serves.
     pub fn service(&self) -> &Service {
         &self.service
     }
 
-    /// What ends it.
+    /// The shutdown signal.
     pub fn handle(&self) -> Handle {
         Handle { closing: self.closing.clone() }
     }

@@ -100,7 +100,7 @@ impl Service {
         Ok(Self { app: Arc::new(app) })
     }
 
-    /// What clients call the model.
+    /// Name of the model for clients.
     pub fn name(&self) -> &str {
         &self.app.name
     }

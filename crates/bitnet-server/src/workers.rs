@@ -99,7 +99,7 @@ impl Workers {
     }
 }
 
-/// What a client is told.
+/// The error that a client gets.
 fn refusal(undone: Undone, what: &str, field: Option<&str>) -> ApiError {
     let busy = |message: String| {
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("rate_limit_exceeded")

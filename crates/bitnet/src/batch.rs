@@ -79,7 +79,7 @@ impl Prepared {
         Ok(Self { model: model.clone(), progress: Progress::new(model, options)? })
     }
 
-    /// What the automata of the constraint take in memory, about; 0 without one. They grow while the text is made, to
+    /// Approximate memory of the constraint's automata, in bytes; 0 without one. They grow while the text is made, to
     /// `ConstraintLimits::automata_bytes` at most.
     pub fn constraint_bytes(&self) -> usize {
         self.progress.constraint_bytes()
@@ -154,8 +154,8 @@ impl Batch {
         self.texts.iter().all(Text::is_finished)
     }
 
-    /// What the automata of a session's constraint take in memory, about; 0 without one, or for a session that is not
-    /// there.
+    /// Approximate memory of the automata of a session's constraint, in bytes; 0 without one, or for a session that is
+    /// not there.
     pub fn constraint_bytes(&self, id: SequenceId) -> usize {
         self.texts.iter().find(|t| t.id == id).map_or(0, |t| t.progress.constraint_bytes())
     }

@@ -4,7 +4,7 @@ use crate::{Choice, ChooseBy, Error, Model, Session};
 
 /// Sorts texts into classes: the text is put into a template, and the most probable label wins.
 ///
-/// What the template says before the text is read once and kept for all texts.
+/// Text before each text to classify; it is read once and its state kept for all of them.
 ///
 /// ```no_run
 /// use bitnet::{Classifier, Model};

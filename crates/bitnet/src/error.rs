@@ -1,6 +1,6 @@
 //! The error type of this crate.
 
-/// What can go wrong between a path and a generated text.
+/// Errors between a path and a generated text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]

@@ -9,7 +9,7 @@ use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, Samplin
 use crate::progress::Progress;
 use crate::{Error, Session, TokenLogprob};
 
-/// What happens when the context is full.
+/// Behaviour at a full context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {
@@ -29,7 +29,7 @@ pub enum WhenFull {
 /// A closure that ends a generation: it sees the new tokens and the new text.
 pub type StopWhen = Box<dyn FnMut(&[u32], &str) -> bool + Send>;
 
-/// What to generate and when to stop.
+/// Options of a generation: what to generate and when to stop.
 ///
 /// ```
 /// use bitnet::GenerateOptions;
@@ -63,7 +63,7 @@ pub struct GenerateOptions {
     pub show_special: bool,
     /// Continues after an end-of-text token.
     pub ignore_eos: bool,
-    /// What happens when the context is full.
+    /// Behaviour at a full context.
     pub when_full: WhenFull,
     /// Speculative decoding: it changes the speed and never the text.
     pub speculation: Speculation,

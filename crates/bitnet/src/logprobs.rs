@@ -33,7 +33,7 @@ impl Recorder {
         Self { top, kept: Arc::default() }
     }
 
-    /// What was kept for `position`, where `token` now stands.
+    /// The probabilities kept for `position`, where `token` now stands.
     pub(crate) fn take(&self, position: usize, token: u32) -> TokenLogprob {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|k| k.0 >= position);

@@ -84,14 +84,14 @@ impl ModelBuilder {
         self.engine = self.engine.head(mode);
         self
     }
-    /// Whether test-time-training layers update their inner models while they read, as they were made to. Without it these stay
-    /// what training has made of them, for ablations.
+    /// Whether test-time-training layers update their inner models while they read, as they were made to. Without it
+    /// these stay what training has made of them, for ablations.
     pub fn inner_updates(mut self, on: bool) -> Self {
         self.engine = self.engine.inner_updates(on);
         self
     }
-    /// Bits of the inputs of all projections instead of those that the model was made for; see [`EngineOptions::activation_bits`] for what it
-    /// costs.
+    /// Bits of the inputs of all projections instead of those that the model was made for; see
+    /// [`EngineOptions::activation_bits`] for what it costs.
     pub fn activation_bits(mut self, bits: ActivationBits) -> Self {
         self.engine = self.engine.activation_bits(bits);
         self
@@ -106,8 +106,8 @@ impl ModelBuilder {
         self.context = Some(tokens);
         self
     }
-    /// How often sessions keep the state of test-time-training layers, which cannot be taken back, so that they can go back
-    /// all the same.
+    /// How often sessions keep the state of test-time-training layers, which cannot be taken back, so that they can go
+    /// back all the same.
     pub fn snapshots(mut self, snapshots: Snapshots) -> Self {
         self.snapshots = snapshots;
         self
@@ -122,8 +122,8 @@ impl ModelBuilder {
         self.load.chat_template = Some(template.into());
         self
     }
-    /// How to read the files, in the place of everything that was said about that before: tokenizer, chat template, order of q
-    /// and k, tile sizes.
+    /// How to read the files, in the place of everything that was said about that before: tokenizer, chat template,
+    /// order of q and k, tile sizes.
     pub fn load_options(mut self, options: LoadOptions) -> Self {
         self.load = options;
         self
@@ -133,7 +133,7 @@ impl ModelBuilder {
         self.load.tl = tiles;
         self
     }
-    /// Order of the rows of q and k, where the file's architecture does not decide it rightly.
+    /// Order of the rows of q and k, where the file's architecture decides it wrongly.
     pub fn qk_layout(mut self, layout: loader::QkLayout) -> Self {
         self.load.qk_layout = Some(layout);
         self
@@ -203,8 +203,8 @@ impl Model {
         Self::builder().load_bytes(bytes)
     }
 
-    /// The small model that this crate carries within itself ([`TINY_MODEL`](crate::TINY_MODEL)): it tells simple stories in
-    /// English, without any file.
+    /// The small model that this crate carries within itself ([`TINY_MODEL`](crate::TINY_MODEL)): it tells simple
+    /// stories in English, without any file.
     ///
     /// ```
     /// use bitnet::{GenerateOptions, Model};
@@ -260,7 +260,7 @@ impl Model {
     pub fn config(&self) -> &ModelConfig {
         self.inner.engine.config()
     }
-    /// What computes it: kernel, threads, instruction set.
+    /// The engine: kernel, threads, instruction set.
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
     }
@@ -272,7 +272,7 @@ impl Model {
     pub fn info(&self) -> &ModelInfo {
         &self.inner.info
     }
-    /// What was repaired or assumed while loading.
+    /// Notes on what was repaired or assumed while loading.
     pub fn notes(&self) -> &[String] {
         &self.inner.notes
     }

@@ -1,4 +1,4 @@
-//! What a generation remembers between two tokens: the same for a session alone and for one in a batch.
+//! State of a generation between two tokens: one type for a session alone and for one in a batch.
 
 use bitnet_model::HeadRequest;
 use bitnet_model::decoder::{Decoder, Speculation};
@@ -97,7 +97,7 @@ impl Progress {
     pub(crate) fn cancel(&mut self) {
         self.finished.get_or_insert(FinishReason::Cancelled);
     }
-    /// What happens when the context is full.
+    /// Behaviour at a full context.
     pub(crate) fn when_full(&self) -> WhenFull {
         self.options.when_full
     }
@@ -105,7 +105,7 @@ impl Progress {
     pub(crate) fn shifts(&self) -> bool {
         self.options.when_full != WhenFull::Stop
     }
-    /// What ends it from another thread.
+    /// The flag with which another thread ends it.
     pub(crate) fn cancel_token(&self) -> Option<&CancelToken> {
         self.options.cancel.as_ref()
     }
@@ -236,7 +236,7 @@ impl Progress {
         self.matching.is_some()
     }
 
-    /// What the constraint of the text takes in memory, about.
+    /// Approximate memory of the constraint, in bytes.
     pub(crate) fn constraint_bytes(&self) -> usize {
         self.matching.as_ref().map_or(0, |matching| constrain::lock(matching).bytes())
     }

@@ -31,7 +31,7 @@ impl Score {
     pub fn per_byte(&self) -> f64 {
         self.total() / self.bytes.max(1) as f64
     }
-    /// What `by` compares.
+    /// The score that `by` compares.
     pub fn by(&self, by: ChooseBy) -> f64 {
         match by {
             ChooseBy::Total => self.total(),

@@ -57,7 +57,8 @@ impl Session {
     pub fn state_bytes(&self) -> usize {
         self.kv_bytes() + self.constant_bytes()
     }
-    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule: the same after every token.
+    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule: the same after every
+    /// token.
     pub fn constant_bytes(&self) -> usize {
         self.decoder.state().state_bytes()
     }
@@ -65,7 +66,8 @@ impl Session {
     pub fn kv_bytes(&self) -> usize {
         self.decoder.state().kv_bytes()
     }
-    /// Those of them that forks of this session hold as well: forks share the pages of what they have in common.
+    /// Bytes of keys and values that forks of this session hold as well: forks share the pages of what they have in
+    /// common.
     ///
     /// ```
     /// use bitnet::Model;

@@ -18,7 +18,7 @@ pub enum LoadError {
     InFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         source: Box<LoadError>,
     },
     /// A part of a GGUF file that was split.
@@ -26,13 +26,13 @@ pub enum LoadError {
     Split {
         /// The part.
         path: PathBuf,
-        /// What is wrong with it, and the way out.
+        /// The problem, and the way out.
         reason: String,
     },
     /// The operating system refused an operation on a file.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
-        /// What was attempted ("open", "map", ...).
+        /// The operation ("open", "map", ...).
         op: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum LoadError {
     /// Writing to a stream failed.
     #[error("cannot write {what}: {source}")]
     Write {
-        /// What was being written.
+        /// Kind of file.
         what: String,
         /// The system's reason.
         source: std::io::Error,
@@ -85,13 +85,13 @@ pub enum LoadError {
     GgufVersion {
         /// The version field.
         version: u32,
-        /// What to do about it.
+        /// The way out.
         way_out: &'static str,
     },
     /// The file ends in the middle of something.
     #[error("the file ends inside {what}: {needed} bytes are needed at offset {offset}, {left} are left")]
     Truncated {
-        /// What was being read.
+        /// Kind of data.
         what: &'static str,
         /// Where in the file, bytes.
         offset: u64,
@@ -106,7 +106,7 @@ pub enum LoadError {
          the file is damaged"
     )]
     CountTooLarge {
-        /// What is counted.
+        /// The quantity.
         what: &'static str,
         /// The count in the file.
         count: u64,
@@ -179,9 +179,9 @@ pub enum LoadError {
     #[error("{key:?} should be {expected}, but is {got}")]
     KeyType {
         key: String,
-        /// What was expected.
+        /// The expected value.
         expected: &'static str,
-        /// What the file holds.
+        /// The value in the file.
         got: String,
     },
     /// A metadata key (or a field of `config.json`) whose value is not supported.
@@ -270,11 +270,11 @@ pub enum LoadError {
     AmbiguousType {
         tensor: String,
         type_id: u32,
-        /// What the id means, and where.
+        /// Meaning of the id, and where it has that meaning.
         meanings: &'static str,
         /// `general.architecture` of the file.
         architecture: String,
-        /// What to do about it.
+        /// The way out.
         way_out: &'static str,
     },
     /// A type id that stands for several layouts, of which the tensor's size fits none, or several whose scales do not
@@ -286,13 +286,13 @@ pub enum LoadError {
     NoLayoutFits {
         tensor: String,
         type_id: u32,
-        /// What the id means, and where.
+        /// Meanings of the id, and where it has them.
         meanings: &'static str,
         /// Bytes up to the next tensor or the end of the file.
         room: u64,
-        /// What it would take in each layout.
+        /// Bytes in each layout.
         sizes: String,
-        /// What to do about it.
+        /// The way out.
         way_out: &'static str,
     },
     /// A type that is known, and cannot be read or written here.
@@ -328,9 +328,9 @@ pub enum LoadError {
     /// Tile sizes that are not understood.
     #[error("tile sizes {what:?}: {reason}")]
     Tiles {
-        /// What was given.
+        /// The value that was given.
         what: String,
-        /// What is wrong with it, and what would be right.
+        /// The problem, and the expected form.
         reason: String,
     },
     /// A tensor whose bytes are more or fewer than its shape and type need.
@@ -348,7 +348,7 @@ pub enum LoadError {
     #[error("tensor {tensor:?} is missing; {hint}")]
     MissingTensor {
         tensor: String,
-        /// What that may mean.
+        /// Possible meanings.
         hint: String,
     },
     /// A tensor that no supported model has, so ignoring it could change what the model computes.
@@ -377,7 +377,7 @@ pub enum LoadError {
     #[error("tensor {tensor:?}: {source}")]
     Ternary {
         tensor: String,
-        /// What is wrong with it.
+        /// The problem.
         source: KernelError,
     },
     /// A number that no model can compute with.
@@ -393,7 +393,7 @@ pub enum LoadError {
     /// The header of a safetensors file is invalid.
     #[error("invalid safetensors file: {source}")]
     Safetensors {
-        /// What the safetensors library says.
+        /// Message of the safetensors library.
         source: ::safetensors::SafeTensorError,
     },
     /// A JSON file that cannot be parsed or has the wrong shape.
@@ -407,7 +407,7 @@ pub enum LoadError {
     /// A file larger than files of its kind can be.
     #[error("{what} has {len} bytes, more than the {max} that are accepted")]
     FileTooLarge {
-        /// What kind of file.
+        /// Kind of file.
         what: &'static str,
         /// Its length, bytes.
         len: u64,
@@ -421,9 +421,9 @@ pub enum LoadError {
     )]
     BadShard {
         tensor: String,
-        /// What the index says.
+        /// The entry of the index.
         shard: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: &'static str,
     },
     /// Some names of tensors have a prefix of a training program and others do not, or two names differ in it alone.
@@ -450,7 +450,7 @@ pub enum LoadError {
     #[error("{} holds no model: {reason}", path.display())]
     NoModel {
         path: PathBuf,
-        /// What was looked for.
+        /// Files that were looked for.
         reason: String,
     },
 
@@ -483,13 +483,13 @@ pub enum LoadError {
         /// The tensor that was written; empty where the writing ended too early.
         got: String,
     },
-    /// What was written is not what was read.
+    /// The written file differs from what was read.
     #[error("read-back of {}: tensor {tensor:?} differs from the source ({what})", path.display())]
     ReadBack {
         /// The file that was written.
         path: PathBuf,
         tensor: String,
-        /// What differs.
+        /// The difference.
         what: String,
     },
 }

@@ -1,9 +1,9 @@
 //! Orders of heads in files, and back.
 //!
-//! The model's own order of the value heads of the gated delta rule is in groups: those that read key head 0 first. Hugging Face
-//! checkpoints have it, GGUF files have it tiled: the first value head of every key head, then the second of each, and so on.
-//! The projection of queries of gated attention holds the queries of all heads, then the gates of all heads; in both containers each
-//! head's gate follows its queries.
+//! The model's own order of the value heads of the gated delta rule is in groups: those that read key head 0 first.
+//! Hugging Face checkpoints have it, GGUF files have it tiled: the first value head of every key head, then the second
+//! of each, and so on. The projection of queries of gated attention holds the queries of all heads, then the gates of
+//! all heads; in both containers each head's gate follows its queries.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use std::ops::Range;
@@ -18,14 +18,16 @@ fn tiled(c: &DeltaConfig, j: usize) -> usize {
     j / c.group() + c.key_heads * (j % c.group())
 }
 
-/// Rows of `len` elements for each value head, behind `before` other rows: row `r` of the model is row `order[r]` of a GGUF file.
+/// Rows of `len` elements for each value head, after `before` other rows: row `r` of the model is row `order[r]` of a
+/// GGUF file.
 fn rows_of_heads(c: &DeltaConfig, before: usize, len: usize) -> Vec<u32> {
     let heads = (0..c.value_heads).flat_map(|j| (0..len).map(move |i| before + tiled(c, j) * len + i));
     // Sizes of a checked configuration are far below 2^32.
     (0..before).chain(heads).map(|r| u32::try_from(r).unwrap_or(u32::MAX)).collect()
 }
 
-/// Row `r` of the model's projection `p` of layer `l` is row `order[r]` of a file; `None` where both orders are the same.
+/// Row `r` of the model's projection `p` of layer `l` is row `order[r]` of a file; `None` where both orders are the
+/// same.
 pub(crate) fn rows(c: &ModelConfig, l: usize, p: Projection, names: Names) -> Option<Vec<u32>> {
     if let Some(delta) = c.delta_layer(l) {
         let before = match (names, p) {
@@ -56,9 +58,9 @@ pub(crate) fn inverse(order: &[u32]) -> Vec<u32> {
     inverse
 }
 
-/// Head `j` of the columns of the model's projection `p` of layer `l` is head `order[j]` of a file, and how many columns a head
-/// has; `None` where both orders are the same. Folded weights have their columns in the model's order in every file, because a
-/// transform has mixed them.
+/// Head `j` of the columns of the model's projection `p` of layer `l` is head `order[j]` of a file, and how many
+/// columns a head has; `None` where both orders are the same. Folded weights have their columns in the model's order in
+/// every file, because a transform has mixed them.
 pub(crate) fn columns(c: &ModelConfig, l: usize, p: Projection, names: Names) -> Option<(Vec<u32>, usize)> {
     let delta = c.delta_layer(l)?;
     match (names, p) {
@@ -67,8 +69,8 @@ pub(crate) fn columns(c: &ModelConfig, l: usize, p: Projection, names: Names) ->
     }
 }
 
-/// Rows of `len` elements of a full-precision tensor: row `r` of the model is row `order[r]` of a GGUF file; `None` where both orders
-/// are the same.
+/// Rows of `len` elements of a full-precision tensor: row `r` of the model is row `order[r]` of a GGUF file; `None`
+/// where both orders are the same.
 pub(crate) fn tensor_rows(c: &DeltaConfig, t: DeltaTensor) -> Option<(Vec<u32>, usize)> {
     match t {
         DeltaTensor::Alpha | DeltaTensor::Beta => Some((rows_of_heads(c, 0, 1), c.hidden_size)),
@@ -89,8 +91,8 @@ const ROWS: usize = 64;
 /// Weights of the groups that other groups are cut into.
 const GROUP: usize = 64;
 
-/// `w` with its columns in another order: columns `j len..` of the result are columns `order[j] len..` of `w`. Every weight keeps its scale, so nothing
-/// is rounded.
+/// `w` with its columns in another order: columns `j len..` of the result are columns `order[j] len..` of `w`. Every
+/// weight keeps its scale, so nothing is rounded.
 ///
 /// # Errors
 /// [`KernelError::NoGroupScales`] for groups that heads of `len` columns cut into pieces of no multiple of 64.
@@ -150,7 +152,8 @@ pub(crate) fn permuted(w: &TernaryMatrix, order: &[u32], len: usize) -> Result<T
     }
 }
 
-/// The same where a head is whole blocks of a format whose blocks hold their scales: the bytes are moved as they are.
+/// [`permuted`] where a head is whole blocks of a format whose blocks hold their scales: it moves the bytes as they
+/// are.
 fn blocks(w: &TernaryMatrix, order: &[u32], len: usize) -> Option<Result<TernaryMatrix, KernelError>> {
     let (format, bytes) = (w.format(), w.file_bytes()?);
     let info = format.info();

@@ -28,7 +28,7 @@ pub struct LoadedModel {
     pub chat_template: Option<ChatTemplate>,
     /// Why the files' own chat template cannot be used, where it cannot; everything but a chat works without it.
     pub chat_template_error: Option<Arc<ChatError>>,
-    /// What was repaired or assumed, for the user to know; libraries never print.
+    /// Notes on what was repaired or assumed, for the user to know; libraries never print.
     pub notes: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
     })
 }
 
-/// What turns texts and chats into ids. The special ids of the tokenizer join those of the model's `config`.
+/// Tokenizer and chat template. The special ids of the tokenizer join those of the model's `config`.
 pub(crate) fn words(
     checkpoint: &Checkpoint,
     options: &LoadOptions,

@@ -1,4 +1,4 @@
-//! What loading a model gives, and how to ask for it. The one entry point is `load(path, options)`.
+//! A loaded model and the options of loading. The one entry point is `load(path, options)`.
 
 use std::path::PathBuf;
 
@@ -46,7 +46,7 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// The same as options of the sampler.
+    /// These fields as options of the sampler.
     pub fn overrides(&self) -> SamplingOverrides {
         let Self { do_sample, temperature, top_p, top_k, repetition_penalty } = *self;
         SamplingOverrides {
@@ -59,7 +59,7 @@ impl GenerationConfig {
     }
 }
 
-/// What kind of container a model came from.
+/// Kind of container that a model came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Container {

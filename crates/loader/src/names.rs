@@ -29,7 +29,8 @@
 //! | head (absent where it is the embedding) | `lm_head` | `output` |
 //! | scale beside a projection | `weight_scale` | `scale` |
 //!
-//! All end in `.weight`, except the scales, the biases and `A_log`. What else a TTT layer has is in `docs/formats/bit_ttt.md`.
+//! All end in `.weight`, except the scales, the biases and `A_log`. What else a TTT layer has is in
+//! `docs/formats/bit_ttt.md`.
 
 use std::collections::HashSet;
 
@@ -185,7 +186,7 @@ impl Names {
         self.layer(layer) + short
     }
 
-    /// What follows a projection's name for its scale.
+    /// Suffix of a projection's name for its scale.
     pub(crate) fn scale_suffix(self) -> &'static str {
         match self {
             Names::Gguf => ".scale",
@@ -317,8 +318,8 @@ mod tests {
         c.mixers = vec![Mixer::Attention, Mixer::Attention, Mixer::TttMlp, Mixer::TttLinear];
         (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
         let (gguf, hf) = (Names::Gguf.all(&c, 4), Names::Hf { prefix: "model." }.all(&c, 4));
-        // The two names of 1bitLLM for the sub-norms of attention, one for those of other layers, are the only surplus; GGUF has
-        // the factors of the rotary embedding, in three tensors.
+        // The two names of 1bitLLM for the sub-norms of attention, one for those of other layers, are the only surplus;
+        // GGUF has the factors of the rotary embedding, in three tensors.
         assert_eq!(hf.len(), gguf.len() + 2 * 2 + 2 - 3);
         for name in [
             "model.layers.1.mlp.down_proj.weight_scale",

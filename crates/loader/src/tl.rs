@@ -116,7 +116,8 @@ impl TlTiles {
         self
     }
 
-    /// What a user types: the name of a preset, the path of a `kernel_config.ini`, or sizes as [`FromStr`] reads them.
+    /// A user's choice of tiles: the name of a preset, the path of a `kernel_config.ini`, or sizes as [`FromStr`] reads
+    /// them.
     ///
     /// # Errors
     /// [`LoadError::Tiles`] for what is none of these; [`LoadError::Io`] for a file that cannot be read.
@@ -168,7 +169,7 @@ impl TlTiles {
         found.map(|e| e.tile)
     }
 
-    /// What was named, for messages.
+    /// The user's choice, for messages.
     pub(crate) fn describe(&self) -> String {
         let mut shapes: Vec<String> = Vec::new();
         for entry in &self.entries {

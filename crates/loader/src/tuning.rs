@@ -22,7 +22,7 @@ const FORM: u32 = 1;
 /// How their names begin.
 const PREFIX: &str = "tuning-";
 
-/// What a choice depends on. Another key is another file.
+/// Everything that a choice depends on. Another key is another file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TuningKey {
     /// Name of the CPU, its last-level cache, and its instruction sets.
@@ -96,7 +96,7 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// What a report says for the model of `key`.
+    /// The tuning of a report for the model of `key`.
     pub fn new(key: TuningKey, report: &TuneReport) -> Self {
         let kernels = report.choices.iter().map(|c| TunedKernel {
             kind: c.group.clone(),
@@ -167,7 +167,7 @@ impl Tuning {
     /// The kernels by kind.
     ///
     /// # Errors
-    /// What keeps it from being used.
+    /// The reason why it is not used.
     pub fn resolve(&self) -> Result<Vec<KernelOfGroup>, String> {
         let one = |kind: ProjectionGroup| {
             let mut of_kind = self.kernels.iter().filter(|k| k.kind == kind.name());

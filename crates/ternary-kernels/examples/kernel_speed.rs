@@ -1,10 +1,11 @@
-//! Times every kernel of this CPU on a 6912 x 2560 matrix: packing, GEMV and GEMM with the weights warm in the cache, and
-//! both over enough matrices that the weights come from memory, with one thread and with several.
+//! Times every kernel of this CPU on a 6912 x 2560 matrix: packing, GEMV and GEMM with the weights warm in the cache,
+//! and both over enough matrices that the weights come from memory, with one thread and with several.
 //!
-//! Timings of all kernels take turns, so that a change of the machine's speed meets all of them: read columns against each
-//! other. `cargo run --release --example kernel_speed -- [--cached] [NAME]...` takes the kernels whose names contain one of
-//! `NAME`; with `--cached`, one thread multiplies two shapes with one and with 128 tokens, one line for each kernel; with `--gemm`
-//! it multiplies them with several numbers of tokens, in blocks of rows as an engine does, and prints GOP/s.
+//! Timings of all kernels take turns, so that a change of the machine's speed meets all of them: read columns against
+//! each other. `cargo run --release --example kernel_speed -- [--cached] [NAME]...` takes the kernels whose names
+//! contain one of `NAME`; with `--cached`, one thread multiplies two shapes with one and with 128 tokens, one line for
+//! each kernel; with `--gemm` it multiplies them with several numbers of tokens, in blocks of rows as an engine does,
+//! and prints GOP/s.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;

@@ -210,7 +210,7 @@ impl Stream {
         Ok(Reply { status: self.status, headers: self.headers, body: self.body })
     }
 
-    /// What follows the next `data:`; `None` where the body ends.
+    /// The next event's `data:`; `None` at the end of the body.
     ///
     /// # Errors
     /// If the connection ends too soon, or an event is broken.

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of this crate.
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -9,9 +9,9 @@ pub enum TttError {
     #[error("TTT configuration: {field} is {value}; {requirement}")]
     Config {
         field: &'static str,
-        /// What it holds.
+        /// The value that was found.
         value: String,
-        /// What it would have to be.
+        /// The expected value.
         requirement: &'static str,
     },
     /// A tensor or slice of another length than the configuration asks for.
@@ -33,7 +33,7 @@ pub enum TttError {
     /// Saved state that is damaged, or that belongs to something else.
     #[error("saved TTT state: {what}")]
     SavedState {
-        /// What is wrong with it.
+        /// The problem.
         what: StateDamage,
     },
     /// A `config.json` that is none.

@@ -9,11 +9,11 @@ const CHECKSUM_BYTES: usize = 8;
 /// Bytes of a saved state beside its numbers.
 pub(crate) const EXTRA_BYTES: usize = HEADER_BYTES + CHECKSUM_BYTES;
 
-/// What the header of a kind of state says.
+/// Header of a kind of state.
 pub(crate) struct Form {
     pub(crate) mark: [u8; 8],
     pub(crate) version: u32,
-    /// Of the configuration, see [`fingerprint`].
+    /// Fingerprint of the configuration, see [`fingerprint`].
     pub(crate) fingerprint: u64,
 }
 

@@ -14,8 +14,8 @@ use crate::programs::Programs;
 
 /// Tokens of the prompt.
 const PROMPT: usize = 128;
-/// The same in haste.
-const PROMPT_IN_HASTE: usize = 16;
+/// Tokens of the prompt with `--quick`.
+const PROMPT_QUICK: usize = 16;
 
 /// Tasks for each form of weights and each number of threads.
 pub(crate) fn tasks(threads: &[usize], effort: Effort) -> Vec<Task> {
@@ -42,7 +42,7 @@ fn layers(kind: Kind, effort: Effort, free: Option<u64>) -> Vec<usize> {
 
 fn run(programs: &Programs, kind: Kind, threads: usize, effort: Effort) -> Result<Vec<Figure>, BenchError> {
     let layers = layers(kind, effort, memory_bytes("MemAvailable"));
-    let (prompt, steps) = if effort == Effort::Full { (PROMPT, 8) } else { (PROMPT_IN_HASTE, 3) };
+    let (prompt, steps) = if effort == Effort::Full { (PROMPT, 8) } else { (PROMPT_QUICK, 3) };
     let mut args = vec!["__candle".to_owned(), "--kind".to_owned(), kind.name().to_owned()];
     args.extend(layers.iter().flat_map(|n| ["--layers".to_owned(), n.to_string()]));
     args.extend(["--prompt".to_owned(), prompt.to_string(), "--steps".to_owned(), steps.to_string()]);

@@ -74,7 +74,7 @@ impl Kind {
     }
 }
 
-/// What the command prints.
+/// Output of the command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Answer {
     /// Layers of the model that was measured.
@@ -88,7 +88,7 @@ pub(crate) struct Answer {
 /// Measures a model of each of the given numbers of layers and prints an [`Answer`] for each.
 ///
 /// # Errors
-/// What candle refuses.
+/// Errors of candle.
 pub(crate) fn measure(kind: Kind, layers: &[usize], prompt: usize, steps: usize) -> Result<(), BenchError> {
     let answers = layers.iter().map(|&n| one(kind, n, prompt, steps)).collect::<Result<Vec<_>, _>>()?;
     println!("{}", serde_json::to_string(&answers).map_err(|e| BenchError::unreadable("answer", e))?);

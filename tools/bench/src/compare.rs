@@ -37,7 +37,7 @@ fn better(new: &Figure, old: &Figure) -> f64 {
     if new.what.more_is_better() { new.value / old.value } else { old.value / new.value }
 }
 
-/// The same for figures that run against the memory's speed, as if it had been the same for both.
+/// [`better`] for figures that run against the memory's speed, as if it had been equal for both.
 fn at_equal_bandwidth(new: &Figure, old: &Figure) -> Option<f64> {
     let mean = |f: &Figure| f.bandwidth_gb_s.map(crate::figure::mean);
     new.what.reads_memory().then_some(())?;

@@ -1,4 +1,4 @@
-//! What can go wrong while measuring.
+//! Errors of measuring.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub(crate) enum BenchError {
     Unreadable {
         /// The file or the program.
         what: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// An argument that means nothing.
@@ -48,7 +48,7 @@ pub(crate) enum BenchError {
     Picture {
         /// Its file.
         picture: String,
-        /// What the drawing library says.
+        /// Message of the drawing library.
         problem: String,
     },
     /// Checks of the guard that failed; each has been printed.

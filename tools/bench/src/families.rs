@@ -14,7 +14,7 @@ use crate::programs::Programs;
 /// Shapes by their names. The first has one scale for a matrix: what the others are compared with.
 const MODELS: [&str; 4] = ["2b4t", "bonsai-1.7b", "bonsai-8b", "bitnet-embedding-0.6b"];
 
-/// What one call of `bitnet bench` measures.
+/// Parameters of one call of `bitnet bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Call {
     what: What,
@@ -24,7 +24,7 @@ struct Call {
     tokens: u64,
 }
 
-/// Tasks with the best instruction set; what is compared with each other in a row. In haste only the smallest of each
+/// Tasks with the best instruction set; what is compared with each other in a row. With `--quick` only the smallest of each
 /// kind.
 pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {
     let Some(&isa) = isas.last() else { return Vec::new() };
@@ -70,7 +70,7 @@ impl Call {
         Ok(vec![figure])
     }
 
-    /// What the answer of `bitnet bench` says.
+    /// The figure in the output of `bitnet bench`.
     fn figure(self, json: &Value, effort: Effort) -> Result<Figure, BenchError> {
         let isa = self.isa.name();
         check(json, &[("isa", Value::from(isa)), ("threads", Value::from(self.threads))])?;

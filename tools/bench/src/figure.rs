@@ -9,7 +9,7 @@ use crate::error::BenchError;
 use crate::machine::{Machine, today};
 use crate::plan::Effort;
 
-/// What a figure is about.
+/// Quantity of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
@@ -88,7 +88,7 @@ impl What {
 pub(crate) struct Figure {
     /// Names it: figures of different runs with the same name can be compared.
     pub(crate) id: String,
-    /// What it is about, and so its unit.
+    /// The quantity, and so its unit.
     pub(crate) what: What,
     /// Who computed it: the name of a kernel, `bitnet`, `candle f32`.
     pub(crate) subject: String,
@@ -115,13 +115,13 @@ pub(crate) struct Figure {
     pub(crate) peak_gop_s: Option<[f64; 2]>,
     /// Energy of the CPU packages, joules per token, where they meter themselves.
     pub(crate) joules: Option<f64>,
-    /// What a reader must know besides: an extrapolation for example.
+    /// A remark that a reader needs: an extrapolation for example.
     pub(crate) note: Option<String>,
     /// Revision that was measured.
     pub(crate) revision: String,
     /// Day of the measurement.
     pub(crate) date: String,
-    /// Whether it was measured in haste.
+    /// Whether it was measured with `--quick`.
     pub(crate) quick: bool,
 }
 

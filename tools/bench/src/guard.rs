@@ -1,10 +1,10 @@
-//! The guard: checks of speed that can run anywhere, because each compares two things measured in turn in the same process,
-//! or counts bytes, or compares bits. No check knows a time in seconds.
+//! The guard: checks of speed that can run anywhere, because each compares two things measured in turn in the same
+//! process, or counts bytes, or compares bits. No check knows a time in seconds.
 //!
-//! A time is the least of many rounds, and the rounds of both sides alternate: whatever else a shared machine does can only
-//! add to some rounds. Each limit is where the idea behind the code would be lost, far from what is measured: so a check
-//! fails when a kernel is not used any more, a loop runs on one lane, or a step does its work twice; a loss of a tenth is for
-//! `--compare` to find.
+//! A time is the least of many rounds, and the rounds of both sides alternate: whatever else a shared machine does can
+//! only add to some rounds. Each limit is where the purpose of the code would be lost, far from what is measured: so a
+//! check fails when a kernel is not used any more, a loop runs on one lane, or a step does its work twice; a loss of a
+//! tenth is for `--compare` to find.
 
 mod checks;
 mod damage;
@@ -41,7 +41,7 @@ pub(crate) fn run(sabotage: Option<Sabotage>) -> Result<(), BenchError> {
     }
 }
 
-/// What is checked: kernels and a model, perhaps damaged.
+/// The kernels and the model that are checked, perhaps damaged.
 struct Subject {
     weights: ModelWeights,
     sabotage: Option<Sabotage>,
@@ -104,8 +104,8 @@ impl Verdict {
 /// Shortest timing.
 const SLICE: Duration = Duration::from_micros(200);
 
-/// Least seconds of each of `works` over `rounds` rounds in which they take turns. Each is repeated within a round until it
-/// takes about [`SLICE`], so that the clock's own resolution does not count.
+/// Least seconds of each of `works` over `rounds` rounds in which they take turns. Each is repeated within a round
+/// until it takes about [`SLICE`], so that the clock's own resolution does not count.
 pub(crate) fn least_of<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
     let indices: [usize; N] = std::array::from_fn(|i| i);
     let samples = Turns::new(rounds).warm_once().at_least(SLICE).time(&indices, |&i| works[i]());

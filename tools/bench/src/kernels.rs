@@ -37,7 +37,7 @@ pub(crate) fn tasks(programs: &Programs, threads: &[usize], effort: Effort) -> R
     Ok(tasks)
 }
 
-/// What a hasty run measures.
+/// The benchmarks of a `--quick` run.
 const IN_HASTE: &[&str] = &["gemv 6912x2560", "gemv 6912x2560 from memory", "gemm 2560x2560, 128 tokens"];
 
 fn run(
@@ -117,7 +117,7 @@ struct Measured {
 }
 
 impl Measured {
-    /// What the group's name says: `gemv 6912x2560`, `gemv 6912x2560 from memory`, `gemm 2560x2560, 32 tokens`,
+    /// Parses the group's name: `gemv 6912x2560`, `gemv 6912x2560 from memory`, `gemm 2560x2560, 32 tokens`,
     /// `gemv 640x2560 baselines`.
     fn meaning(&self) -> (What, [u64; 2], u64) {
         let words: Vec<&str> = self.group.split([' ', ',']).filter(|w| !w.is_empty()).collect();

@@ -44,7 +44,7 @@ impl Limits {
 /// A program's output between two measurements of the limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bracketed {
-    /// What the program wrote to stdout.
+    /// Stdout of the program.
     pub(crate) stdout: String,
     /// Before and after.
     pub(crate) limits: [Limits; 2],

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 use ternary_kernels::Isa;
 
-/// What a reader has to know of a machine to compare with it.
+/// Facts that a reader needs to compare machines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// Name of the CPU as the system gives it.
@@ -82,7 +82,7 @@ pub(crate) fn revision(dir: &Path) -> String {
     if changed { hash + "-dirty" } else { hash }
 }
 
-/// What a program prints, without the line end; `None` if it fails.
+/// Stdout of a program, without the line end; `None` if it fails.
 pub(crate) fn said(program: &str, args: &[&str], dir: &Path) -> Option<String> {
     let out = Command::new(program).args(args).current_dir(dir).output().ok()?;
     out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())

@@ -53,7 +53,7 @@ struct Cli {
     sabotage: Option<guard::Sabotage>,
 }
 
-/// What is not a measurement of its own: training runs, and hidden the processes that a measurement consists of.
+/// Commands beside measuring: training runs, and hidden the processes that a measurement consists of.
 #[derive(Subcommand)]
 enum Other {
     /// Show training runs side by side: a table of their losses, and curves

@@ -26,7 +26,7 @@ pub(crate) fn ternary_operations() -> u64 {
     2 * shape().ternary_weights()
 }
 
-/// What one call of `bitnet bench` measures.
+/// Parameters of one call of `bitnet bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Call {
     isa: Isa,
@@ -121,7 +121,7 @@ impl Call {
         Ok(figures)
     }
 
-    /// What the answer of `bitnet bench` says.
+    /// The figures in the output of `bitnet bench`.
     fn figures(self, json: &Value, effort: Effort) -> Result<Vec<Figure>, BenchError> {
         let isa = self.isa.name();
         check(json, &[("isa", Value::from(isa)), ("threads", Value::from(self.threads))])?;

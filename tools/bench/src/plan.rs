@@ -1,4 +1,4 @@
-//! What is measured, in which order, and what happens to the results.
+//! The order of measurements, and the storage of their results.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ type Run = Box<dyn Fn(&Programs) -> Result<Vec<Figure>, BenchError>>;
 pub(crate) struct Task {
     /// Its name, which begins with its part: `kernels/...`, `model/...`, `candle/...`, `v2/...`, `ttt/...`.
     pub(crate) name: String,
-    /// What it does.
+    /// The measurement.
     pub(crate) run: Run,
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn run(
     effort: Effort,
     resume: bool,
 ) -> Result<(), BenchError> {
-    let measured = format!("{}{}", programs.revision, if effort == Effort::Quick { ", in haste" } else { "" });
+    let measured = format!("{}{}", programs.revision, if effort == Effort::Quick { ", quick run" } else { "" });
     for (i, task) in tasks.iter().enumerate() {
         let place = format!("[{}/{}] {}", i + 1, tasks.len(), task.name);
         if resume && results.has(&task.name, &measured) {

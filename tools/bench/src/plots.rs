@@ -22,9 +22,9 @@ use crate::figure::{Figure, Results};
 
 /// A canvas of SVG text.
 pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-/// What is drawn between [`axes`].
+/// The area between [`axes`].
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-/// What the drawing library answers.
+/// Result of the drawing library.
 pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
 /// Draws one picture.
 type Draw = fn(&Results, &Canvas<'_>) -> Drawn;

@@ -24,9 +24,9 @@ pub(crate) struct Programs {
     pub(crate) benches: BTreeMap<String, PathBuf>,
     /// This program.
     pub(crate) this: PathBuf,
-    /// What every measurement is started through: `taskset -c 0` for example.
+    /// Command that every measurement is started through: `taskset -c 0` for example.
     pub(crate) through: Vec<String>,
-    /// Folder for what measurements leave behind.
+    /// Folder for files of measurements.
     pub(crate) scratch: PathBuf,
 }
 
@@ -108,7 +108,7 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// What a command prints. Its messages are shown only if it fails.
+/// Stdout of a command. Its stderr is shown only if it fails.
 fn output(argv: &[String], env: &[(&str, &str)], timeout: Duration) -> Result<String, BenchError> {
     let (program, args) = argv.split_first().ok_or_else(|| BenchError::Usage("nothing to run".into()))?;
     let mut child = Command::new(program)

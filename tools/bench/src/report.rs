@@ -59,7 +59,7 @@ fn markdown(results: &Results, name: &str, pictures: &[String]) -> String {
         list(results.figures.iter().map(|f| f.date.as_str()).collect()),
     );
     if results.figures.iter().any(|f| f.quick) {
-        text.push_str("\n**Some figures were measured in haste (`--quick`) and are marked with `~`.**\n");
+        text.push_str("\n**Some figures were measured with `--quick` and are marked with `~`.**\n");
     }
     let picture = |which: &str, says: &str| {
         let file = plots::file_name(name, which);
@@ -112,7 +112,7 @@ fn percent(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |s| format!("{:.0} %", s * 100.0))
 }
 
-/// A value with its spread, and `~` in front where it was measured in haste.
+/// A value with its spread, and `~` in front where it was measured with `--quick`.
 fn with_range(f: &Figure) -> String {
     let range = f.range.map_or(String::new(), |[low, high]| format!(" ({} to {})", number(low), number(high)));
     format!("{}{}{range}", if f.quick { "~" } else { "" }, number(f.value))

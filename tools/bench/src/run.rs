@@ -12,7 +12,7 @@ use crate::plan::{self, Effort, Task};
 use crate::programs::Programs;
 use crate::{baseline, compare, families, kernels, model, report, ttt, v2};
 
-/// What to measure and where to put it.
+/// Options: what to measure and where to put it.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// A few figures in about a minute; they go to target/bench/quick
@@ -51,7 +51,7 @@ enum Part {
     Kernels,
     /// Whole models, by `bitnet bench`
     Model,
-    /// The same shape in candle
+    /// The shape of BitNet b1.58 2B4T in candle
     Candle,
     /// Models with a scale per group, and embedding models
     Families,
@@ -168,7 +168,7 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
     }
 }
 
-/// What to compare with.
+/// The other side of a comparison.
 enum Other {
     File(Results, String),
     Revision(Programs),
@@ -186,7 +186,7 @@ fn build_revision(name: &str, here: &Path, scratch: &Path, through: &[String]) -
     let is_tree = tree.join(".git").is_file();
     if !is_tree || said("git", &["checkout", "--quiet", "--detach", "--force", &commit], &tree).is_none() {
         let path = tree.display().to_string();
-        // What an interrupted run left behind is forgotten first.
+        // Remains of an interrupted run are removed first.
         let _ = std::fs::remove_dir_all(&tree);
         let _ = said("git", &["worktree", "prune"], here);
         said("git", &["worktree", "add", "--detach", "--force", &path, &commit], here).ok_or_else(|| {

@@ -34,7 +34,7 @@ impl FromStr for Named {
     }
 }
 
-/// What a log says.
+/// Contents of a log.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Log {
     /// Steps and losses in nats per token.

@@ -27,7 +27,7 @@ const PLAIN_KV: &str = "f16";
 /// Tokens before those that are generated in each text whose memory is measured. There is room for 256 then.
 pub(crate) const TEXT: u64 = 192;
 
-/// What one call of `bitnet bench` measures.
+/// Parameters of one call of `bitnet bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Call {
     what: What,
@@ -120,7 +120,7 @@ impl Call {
         Ok(vec![figure])
     }
 
-    /// What the answer of `bitnet bench` says.
+    /// The figures in the output of `bitnet bench`.
     fn figure(self, json: &Value, effort: Effort) -> Result<Figure, BenchError> {
         let isa = self.isa.name();
         check(

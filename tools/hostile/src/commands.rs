@@ -10,7 +10,7 @@ use crate::probe::{files, kind_of_file};
 use crate::report::{Report, within};
 use crate::watch::{Ended, watched};
 
-/// What a command may take in memory beside twenty bytes for each byte of its input. The program, its model and tables
+/// Memory that a command may take beside twenty bytes for each byte of its input. The program, its model and tables
 /// take some 60 MB of it.
 const MEMORY: u64 = 300_000_000;
 /// Seconds for a whole run of the command.
@@ -88,7 +88,7 @@ pub(crate) fn all(report: &mut Report, program: &Path, inputs: &Path) -> Result<
     odd_files(report, &place)
 }
 
-/// What a request to the server constrains its text with.
+/// Field of a request to the server that constrains its text.
 fn constraint_of(body: &str) -> (Reader, String) {
     let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     match (body.get("grammar").and_then(|v| v.as_str()), body.get("regex").and_then(|v| v.as_str())) {

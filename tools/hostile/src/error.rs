@@ -1,4 +1,4 @@
-//! What can go wrong with the checks themselves.
+//! Errors of the checks themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ pub(crate) enum HostileError {
     /// A file or process.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         op: &'static str,
         /// The file or program.
         path: PathBuf,
@@ -18,7 +18,7 @@ pub(crate) enum HostileError {
     /// A name that is not in the table of kinds.
     #[error("unknown {what} {name:?}; expected one of {known}")]
     Unknown {
-        /// What was named.
+        /// The name.
         what: &'static str,
         name: String,
         /// The names there are.
@@ -30,7 +30,7 @@ pub(crate) enum HostileError {
     /// A server that does not come up or an answer that is not HTTP.
     #[error("the server under test: {problem}")]
     Server {
-        /// What happened.
+        /// The problem.
         problem: String,
     },
 }

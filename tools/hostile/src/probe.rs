@@ -20,7 +20,7 @@ const LONGEST_MESSAGE: usize = 700;
 /// One whole generator, all its sizes together.
 const ALL_SIZES: Duration = Duration::from_secs(60);
 
-/// What became of an input.
+/// Outcome of an input.
 #[derive(Debug)]
 enum Outcome {
     Answered,

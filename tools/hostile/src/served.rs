@@ -22,7 +22,7 @@ const TOGETHER: usize = 16;
 const BESIDE: Duration = Duration::from_secs(5);
 /// Longest wait of a client with a plain prompt, in seconds.
 const PATIENCE: f64 = 1.0;
-/// What the server may take beside what it took before.
+/// Memory that the server may take beside what it took before.
 const MEMORY: u64 = 700_000_000;
 /// Seconds that `--grace` gives.
 const GRACE: u64 = 2;
@@ -81,7 +81,7 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         end(&mut self.child);
-        // Collected, so that none is left behind.
+        // Reaped, so that no zombie remains.
         let _ = self.child.wait();
     }
 }

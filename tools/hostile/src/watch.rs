@@ -19,14 +19,14 @@ pub(crate) struct Ended {
     pub(crate) timed_out: bool,
     /// Peak resident memory in bytes, as far as it was seen.
     pub(crate) peak: u64,
-    /// What it printed.
+    /// Its output.
     pub(crate) out: String,
     pub(crate) err: String,
     pub(crate) took: Duration,
 }
 
 impl Ended {
-    /// What is wrong with it however it was asked: a signal, a panic, too much time, too much memory.
+    /// Faults under any limit: a signal, a panic, too much time, too much memory.
     pub(crate) fn fault(&self, memory: u64) -> Option<String> {
         let first = |text: &str| {
             text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default().chars().take(160).collect::<String>()

@@ -1,4 +1,4 @@
-//! What a model is asked and how it answers: the form of prompts and completions.
+//! The form of prompts and completions.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl Answer {
     }
 }
 
-/// What stands before the answer: which task, a line feed, the utterance, a line feed.
+/// The prompt: which task, a line feed, the utterance, a line feed.
 pub fn prompt(task: Task, text: &str) -> String {
     let task = match task {
         Task::Slots => "slots",

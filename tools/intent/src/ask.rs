@@ -16,11 +16,11 @@ pub const MOST_TOKENS: usize = 160;
 /// A model's answer.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
-    /// What it wrote; of an answer that did not end, what there is.
+    /// Its text; of an answer that did not end, the part that there is.
     pub text: String,
     /// The probability that the model gave to all that it chose.
     pub probability: f64,
-    /// What it took.
+    /// Its statistics.
     pub stats: Stats,
     /// From the call to the answer.
     pub seconds: f64,
@@ -29,7 +29,7 @@ pub struct Reply {
 /// Asks for the likeliest continuation of `prompt` under a grammar for `text`, or under none.
 ///
 /// # Errors
-/// What a model refuses; an answer that is too long is none.
+/// Errors of the model; an answer that is too long is not one of them.
 pub fn ask(model: &Model, grammar: Option<&str>, prompt: &str, text: &str) -> Result<Reply, IntentError> {
     ask_with(model, grammar, prompt, text, GenerateOptions::default().logprobs(0))
 }
@@ -97,7 +97,7 @@ impl Figures {
 /// Asks about every utterance; `see` gets each with its answer and whether it is right.
 ///
 /// # Errors
-/// What a model refuses.
+/// Errors of the model.
 pub fn evaluate(
     model: &Model,
     grammar: Option<&str>,

@@ -1,4 +1,4 @@
-//! What the models are compared with: linear classifiers of the same sets, and a linear tagger for the slots.
+//! Baselines: linear classifiers of the same sets, and a linear tagger for the slots.
 
 use std::collections::BTreeSet;
 

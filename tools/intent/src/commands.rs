@@ -1,4 +1,4 @@
-//! What the commands do, one function each.
+//! The commands, one function each.
 
 use std::path::{Path, PathBuf};
 
@@ -88,7 +88,7 @@ pub(crate) struct Judged {
     /// Show this many wrong answers of each set
     #[arg(long, default_value_t = 0)]
     wrong: usize,
-    /// What all random choices depend on
+    /// Seed of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

@@ -26,7 +26,7 @@ pub struct Corpus {
     pub snips: Parts,
     /// 150 intents and what is none of them.
     pub clinc: Parts,
-    /// What all random choices depend on.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
@@ -52,14 +52,14 @@ impl Corpus {
         all
     }
 
-    /// What is validated with while training, without errors, in random order.
+    /// Validation set for training, without errors, in random order.
     pub fn validation(&self) -> Vec<Utterance> {
         let mut all: Vec<Utterance> = self.snips.dev.iter().chain(self.clinc.dev.iter().step_by(5)).cloned().collect();
         shuffle(&mut all, &mut Random::new(self.seed, "validation"));
         all
     }
 
-    /// The same utterances with typing errors.
+    /// These utterances with typing errors.
     pub fn with_typos(&self, utterances: &[Utterance]) -> Vec<Utterance> {
         let with = |u: &Utterance| {
             let mut u = u.clone();

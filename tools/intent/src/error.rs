@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of this tool.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub enum IntentError {
     Unreadable {
         /// The file or the server.
         what: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// An argument that means nothing.

@@ -1,4 +1,4 @@
-//! The same calls over HTTP/1.1, on a connection that stays open or on a new one for each.
+//! Calls over HTTP/1.1, on a connection that stays open or on a new one for each.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ pub(crate) struct Options<'a> {
     pub(crate) threads: usize,
     /// A server of the same model.
     pub(crate) url: Option<&'a str>,
-    /// What the server calls the model.
+    /// Name of the model on the server.
     pub(crate) served_as: &'a str,
     /// The field in which the server takes a grammar in Lark's notation.
     pub(crate) grammar_field: Option<&'a str>,

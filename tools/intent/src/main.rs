@@ -31,11 +31,11 @@ enum Command {
         /// Tokens of the tokenizer
         #[arg(long, default_value_t = 2048)]
         vocab: usize,
-        /// What all random choices depend on
+        /// Seed of all random choices
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// The same for topics of questions in Japanese
+    /// Training and test files for topics of questions in Japanese
     PrepareJa {
         /// Folder with aozora_works.tsv and databricks-dolly-15k-ja.jsonl, compressed or not
         #[arg(long)]
@@ -49,7 +49,7 @@ enum Command {
         /// Tokens of the tokenizer
         #[arg(long, default_value_t = 2048)]
         vocab: usize,
-        /// What all random choices depend on
+        /// Seed of all random choices
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -58,7 +58,7 @@ enum Command {
         /// Folder with snips/ and clinc150/
         #[arg(long)]
         data: PathBuf,
-        /// What all random choices depend on
+        /// Seed of all random choices
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -98,7 +98,7 @@ enum Command {
         /// Also ask a server of the same model, as http://127.0.0.1:8080/v1/completions
         #[arg(long)]
         url: Option<String>,
-        /// What the server calls the model
+        /// Name of the model on the server
         #[arg(long, default_value = "intent")]
         served_as: String,
         /// The field in which the server takes a grammar; without it the server answers freely
@@ -119,7 +119,7 @@ enum Command {
         /// GGUF file or folder
         #[arg(long)]
         model: PathBuf,
-        /// What was said
+        /// The utterance
         text: String,
     },
 }

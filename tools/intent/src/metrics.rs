@@ -5,7 +5,7 @@
 pub struct Share {
     /// How often it was so.
     pub yes: usize,
-    /// Of how many.
+    /// The total.
     pub of: usize,
 }
 
@@ -66,7 +66,7 @@ impl Slots {
     }
 }
 
-/// What was said about an utterance that may be out of scope.
+/// Prediction for an utterance that may be out of scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guess {
     /// Whether the intent is the right one, as answered.

@@ -22,11 +22,11 @@ pub const OUT_OF_SCOPE: &str = "oos";
 /// An utterance and its meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Utterance {
-    /// What is asked about it.
+    /// The task.
     pub task: Task,
-    /// What was said; spans are the values of slots.
+    /// The utterance; spans are the values of slots.
     pub said: Marked,
-    /// What is meant.
+    /// The reference answer.
     pub intent: String,
     /// Names of the slots, one for each span.
     pub slots: Vec<String>,

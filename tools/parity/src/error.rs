@@ -1,4 +1,4 @@
-//! What can go wrong within a case.
+//! Errors within a case.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub enum ParityError {
     Json {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         what: String,
     },
     /// A safetensors file that is none, or a tensor of another type than expected.
@@ -27,7 +27,7 @@ pub enum ParityError {
     Tensors {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         what: String,
     },
     /// The model could not be loaded.
@@ -45,7 +45,7 @@ pub enum ParityError {
     /// A model lacks something that was to be compared.
     #[error("the model has no {what}")]
     Missing {
-        /// What it lacks.
+        /// Its missing part.
         what: String,
     },
     /// A kernel refused something.

@@ -1,4 +1,5 @@
-//! H-BitLinear (BitNet v2) in `units/units.safetensors`: norm, Hadamard transform, both quantisers, exact product, gradients.
+//! H-BitLinear (BitNet v2) in `units/units.safetensors`: norm, Hadamard transform, both quantisers, exact product,
+//! gradients.
 
 use bitnet_model::nn::{BitLinear, HBitLinear, RmsNorm};
 use bitnet_model::{ActivationBits, InputForm};
@@ -18,7 +19,7 @@ const RELATIVE: f32 = 1e-5;
 /// Added to the mean square, or to the variance, by the norms of these cases.
 const EPS: f32 = 1e-5;
 
-/// What the engine's pieces make of some rows.
+/// Results of the engine's pieces for some rows.
 struct Forward {
     z: Vec<f32>,
     codes: Vec<i8>,

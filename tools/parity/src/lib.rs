@@ -36,7 +36,7 @@ pub use model::Tolerance;
 pub use report::{Report, Row, Verdict};
 pub use sabotage::Sabotage;
 
-/// What to run and how.
+/// Options: what to run and how.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Options {

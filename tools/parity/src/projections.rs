@@ -1,5 +1,5 @@
 //! Single projections: the traced input goes through our quantiser, integer kernel and epilogue, and the result is
-//! compared with the traced output. An error of one layer cannot hide behind the next layer's norm here.
+//! compared with the traced output. An error of one layer cannot hide in the next layer's norm here.
 
 use bitnet_model::{FloatType, Mixer, ModelWeights, Projection, Table};
 use half::f16;
@@ -13,7 +13,7 @@ use crate::report::Measured;
 /// Largest error of a projection, as a share of its largest output.
 const TOLERANCE: f32 = 1e-4;
 
-/// What our pieces make of activations `[n, k]`.
+/// Results of our pieces for activations `[n, k]`.
 pub(crate) struct Product {
     /// `[n, k]` int8.
     pub(crate) codes: Vec<i8>,

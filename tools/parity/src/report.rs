@@ -43,7 +43,7 @@ pub struct Report {
     print: bool,
 }
 
-/// What a comparison found.
+/// Result of a comparison.
 pub(crate) struct Measured {
     pub(crate) pass: bool,
     pub(crate) detail: String,

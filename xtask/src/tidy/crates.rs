@@ -23,7 +23,7 @@ const KERNELS: &str = "ternary-kernels";
 /// The only dependencies of [`KERNELS`].
 const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "memmap2", "rayon", "thiserror"];
 
-/// What the facade's default tree must not hold: asynchronous runtimes, other people's C, and what builds C.
+/// Crates that the facade's default tree must not hold: asynchronous runtimes, other people's C, and what builds C.
 const BANNED: &[(&str, &str)] = &[
     ("tokio", "the library is synchronous"),
     ("async-std", "the library is synchronous"),

@@ -16,7 +16,7 @@ use workspace::Workspace;
 pub(crate) struct Finding {
     /// File or crate.
     place: String,
-    /// What is wrong and what would be right.
+    /// The problem and the remedy.
     message: String,
 }
 

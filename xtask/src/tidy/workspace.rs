@@ -1,4 +1,4 @@
-//! What `cargo metadata` says about the workspace.
+//! The workspace as `cargo metadata` describes it.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(crate) struct Package {
     pub(crate) publishable: bool,
     /// Its features, each with what it turns on.
     pub(crate) features: Vec<(String, Vec<String>)>,
-    /// What it depends on, development and build included.
+    /// Its dependencies, development and build included.
     pub(crate) dependencies: Vec<Dependency>,
 }
 

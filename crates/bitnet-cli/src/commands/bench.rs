@@ -44,8 +44,8 @@ pub(crate) struct BenchArgs {
     /// Number of tokens already in the context of each sequence when decode starts; not measured
     #[arg(long, value_name = "C", default_value_t = 0)]
     context: u32,
-    /// Fill the KV cache of the context with dummy values instead of reading tokens, which is slow for long contexts; for models
-    /// with attention only
+    /// Fill the KV cache of the context with dummy values instead of reading tokens, which is slow for long contexts;
+    /// for models with attention only
     #[arg(long, requires = "context", conflicts_with = "sessions")]
     fill: bool,
     /// Number of sequences decoded in one batch; the speed is the total of all. --context must then be a multiple of 64
@@ -70,18 +70,18 @@ pub(crate) struct BenchArgs {
     engine: EngineArgs,
 }
 
-/// Tokens that a text among several reads in a step. After whole steps of a context the next one reads the token that begins
-/// what is measured.
+/// Tokens that a text among several reads in a step. After whole steps of a context the next one reads the token that
+/// begins what is measured.
 const PROMPT_STEP: usize = bitnet::Batch::PROMPT_STEP;
 
-/// What `--json` prints. Scripts rely on these names.
+/// The output of `--json`. Scripts rely on these names.
 #[derive(Debug, Serialize)]
 struct Report {
     /// Median over the repetitions; null where nothing was read.
     prefill_tok_s: Option<f64>,
     /// Median over the repetitions; null where nothing was generated.
     decode_tok_s: Option<f64>,
-    /// What one decode step reads: packed weights, head, mean of keys and values.
+    /// Bytes that one decode step reads: packed weights, head, mean of keys and values.
     bytes_per_token: u64,
     /// Before and after, in GB/s.
     read_bandwidth_gb_s: [f64; 2],
@@ -105,18 +105,18 @@ struct Report {
     details: Option<Details>,
 }
 
-/// What `--beside` adds.
+/// The object that `--beside` adds.
 #[derive(Debug, Serialize)]
 struct Beside {
     /// Busy processes.
     busy: u32,
     prefill_tok_s: Option<f64>,
     decode_tok_s: Option<f64>,
-    /// Of the speed alone.
+    /// Share of the prefill speed without busy processes.
     prefill_share: Option<f64>,
-    /// Of the speed alone.
+    /// Share of the decode speed without busy processes.
     decode_share: Option<f64>,
-    /// What a scheduler that divides the CPUs evenly leaves.
+    /// Share of the speed under a scheduler that divides the CPUs evenly.
     fair_share: f64,
 }
 
@@ -135,14 +135,14 @@ impl Beside {
     }
 }
 
-/// What `--details` adds.
+/// The object that `--details` adds.
 #[derive(Debug, Serialize)]
 struct Details {
     /// Tokens before those that were generated.
     context: u32,
     /// Texts that were generated together.
     sessions: u32,
-    /// Of the model, the head and what layers learn in full precision included.
+    /// Parameters of the model, the head and full-precision parameters included.
     parameters: u64,
     vocabulary: usize,
     /// Keys, values and states of test-time training at the end of a text that was decoded alone.
@@ -153,7 +153,7 @@ struct Details {
     decode_range: Option<[f64; 2]>,
     /// Loading, and the first reading of the prompt after it.
     first_token_s: Option<f64>,
-    /// Of the whole CPU package as it meters itself, idle share included; null where it does not.
+    /// Energy of the whole CPU package by its own meter, idle share included; null without a meter.
     decode_joules_per_token: Option<f64>,
     prefill_joules_per_token: Option<f64>,
     /// By projection group.
@@ -165,9 +165,9 @@ struct Details {
 /// Memory while texts are generated.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Memory {
-    /// What the process holds of its own, in MiB.
+    /// Anonymous memory of the process, in MiB.
     anonymous_mib: Option<f64>,
-    /// What it held before the first text.
+    /// Anonymous memory before the first text.
     anonymous_before_mib: Option<f64>,
     /// Counted: what all texts keep of their tokens.
     state_bytes: usize,
@@ -177,7 +177,7 @@ struct Memory {
     working_bytes: usize,
 }
 
-/// What the repetitions of one measurement gave.
+/// Results of the repetitions of one measurement.
 #[derive(Debug)]
 struct Measured {
     /// Tokens per second of each repetition.
@@ -368,8 +368,8 @@ fn head_name(engine: &bitnet::Engine) -> String {
     if engine.coarse_head_bytes().is_some() { format!("{stored}+6bit") } else { stored }
 }
 
-/// `rounds` repetitions of `n` steps of one token each, with the choice of the next token, after `context` tokens that are
-/// read once, or filled; and the bytes of the session at the end.
+/// `rounds` repetitions of `n` steps of one token each, with the choice of the next token, after `context` tokens that
+/// are read once, or filled; and the bytes of the session at the end.
 fn decode(
     model: &Model,
     ui: &Ui,
@@ -415,8 +415,8 @@ fn decode(
     Ok((measured, bytes))
 }
 
-/// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together, after `context` tokens of each;
-/// `note` hears the bytes that the texts keep while they are there.
+/// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together, after `context` tokens
+/// of each; `note` is told the bytes that the texts keep while they are there.
 fn together(
     model: &Model,
     ui: &Ui,
@@ -439,8 +439,8 @@ fn together(
         let mut began = Instant::now();
         while !batch.is_finished() {
             let chunks = batch.step();
-            // All prompts are of one length, and the step of their last token gives the first ones of the text: what is before
-            // it is not measured.
+            // All prompts are of one length, and the step of their last token gives the first ones of the text: what is
+            // before it is not measured.
             if chunks.is_empty() {
                 began = Instant::now();
             }
@@ -466,8 +466,8 @@ fn token(model: &Model, i: usize) -> u32 {
     ((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) % vocab) as u32
 }
 
-/// Bytes that a decode step reads, in the mean over `n` steps after `context` tokens: step i finds `context + i` earlier
-/// positions and adds its own. Texts that step together share the weights.
+/// Bytes that a decode step reads, in the mean over `n` steps after `context` tokens: step i finds `context + i`
+/// earlier positions and adds its own. Texts that step together share the weights.
 fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, rescored: Rescored) -> u64 {
     let engine = model.engine();
     let kv_token = model.kv_type().token_bytes(model.config()) as u64;

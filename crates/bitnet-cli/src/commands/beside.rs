@@ -57,8 +57,8 @@ pub(crate) fn execute() -> Result<(), CliError> {
     }
 }
 
-/// What a scheduler that divides `cpus` evenly leaves of the speed of `threads` threads beside `busy` others, as a share of
-/// their speed alone.
+/// The speed that a scheduler that divides `cpus` evenly leaves to `threads` threads beside `busy` others, as a share
+/// of their speed alone.
 pub(super) fn fair_share(cpus: usize, threads: usize, busy: u32) -> f64 {
     let of_each = |all: usize| (cpus as f64 / all.max(1) as f64).min(1.0);
     of_each(threads + busy as usize) / of_each(threads)

@@ -16,7 +16,7 @@ use crate::progress;
 use crate::source;
 use crate::ui::{self, Style, Ui};
 
-/// What stands below the options: the formats come from the converter's own list.
+/// Help text below the options: the formats come from the converter's own list.
 fn after_help() -> String {
     let width = Target::ALL.iter().map(|t| t.name().len()).max().unwrap_or(0);
     let formats: String = Target::ALL.iter().map(|t| format!("  {:width$}  {}\n", t.name(), t.about())).collect();

@@ -1,4 +1,4 @@
-//! `bitnet doctor`: what this machine has, and whether every kernel computes rightly on it, now; with a model also what
+//! `bitnet doctor`: the instruction sets of this machine, and a check of every kernel on it; with a model also what
 //! its file means, and whether it computes the same in every way.
 
 mod model;
@@ -198,7 +198,7 @@ fn tuning_json(t: &Tuning) -> Value {
     json!({ "ternary_weights": t.weights(), "threads": t.threads(), "kernels": kernels })
 }
 
-/// The same in words.
+/// A tuning as text.
 fn tuning_text(t: &Tuning) -> String {
     let mut names: Vec<&str> = t.kernels().iter().map(|k| k.kernel.as_str()).collect();
     names.dedup();

@@ -51,7 +51,7 @@ pub(crate) struct EmbedArgs {
     engine: EngineArgs,
 }
 
-/// What is piped into the command.
+/// Standard input, where it is not a terminal.
 fn stdin() -> Result<String, CliError> {
     let stdin = std::io::stdin().lock();
     let none = || CliError::usage("no text given: pass texts as arguments, with --file, or one a line on stdin");

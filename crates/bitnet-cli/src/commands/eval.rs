@@ -145,7 +145,7 @@ pub(crate) fn execute(args: &EvalArgs, ui: &Ui) -> Result<(), CliError> {
     ui::print_line(format_args!("by chance            {:.2} %", 100.0 * chance(&questions)))
 }
 
-/// The share that someone reaches who knows nothing.
+/// The score of random guessing.
 fn chance(questions: &[Question]) -> f64 {
     questions.iter().map(|q| 1.0 / q.choices.len() as f64).sum::<f64>() / questions.len() as f64
 }

@@ -59,7 +59,7 @@ pub(crate) struct RmArgs {
 /// A model on disk.
 #[derive(Debug)]
 struct Entry {
-    /// What `-m` takes.
+    /// Name for `-m`.
     name: String,
     short: Option<&'static str>,
     path: PathBuf,

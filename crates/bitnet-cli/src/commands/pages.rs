@@ -1,4 +1,5 @@
-//! `bitnet completions` and `bitnet man`: what a shell and a manual know of this command, out of its own definition.
+//! `bitnet completions` and `bitnet man`: shell completions and manual pages, generated from the command's own
+//! definition.
 
 use std::path::PathBuf;
 

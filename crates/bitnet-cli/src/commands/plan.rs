@@ -73,8 +73,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// With kernels of `bits` for each weight. Embedding and head are in half precision; those of Ternary-Bonsai, the models of
-    /// architecture qwen3 with a scale per group, are packed as all else.
+    /// With kernels of `bits` for each weight. Embedding and head are in half precision; those of Ternary-Bonsai, the
+    /// models of architecture qwen3 with a scale per group, are packed as all else.
     fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
         let table = (c.vocab_size * c.hidden_size) as u64;
         let packed = matches!(Architecture::of(c), Some(Architecture::Qwen3 | Architecture::Qwen35));

@@ -228,7 +228,7 @@ fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool,
     Ok(())
 }
 
-/// What a generation did, in one line.
+/// One line with the statistics of a generation.
 pub(crate) fn stats_line(s: &Stats, reason: FinishReason) -> String {
     let reused = match s.reused_tokens {
         0 => String::new(),

@@ -54,7 +54,7 @@ pub(crate) struct ShowArgs {
     model: ModelArgs,
 }
 
-/// What the headers say, whether or not the model can be run.
+/// Contents of the headers, whether or not the model can be run.
 struct Header {
     container: String,
     architecture: String,
@@ -118,7 +118,7 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     ui::print(&text)
 }
 
-/// What a file is, without its metadata and tensors: for `bitnet doctor`.
+/// Description of a file without its metadata and tensors: for `bitnet doctor`.
 ///
 /// # Errors
 /// A file that is not a container.
@@ -219,8 +219,8 @@ fn types(tensors: &[Tensor]) -> BTreeMap<&str, (usize, u64, Option<u64>)> {
     types
 }
 
-/// Bytes of the packed projections: two bits per weight, rows and columns padded for the kernels; with a scale per group of 128
-/// weights 16 bits more for each.
+/// Bytes of the packed projections: two bits per weight, rows and columns padded for the kernels; with a scale per
+/// group of 128 weights 16 bits more for each.
 fn packed_bytes(c: &ModelConfig) -> u64 {
     if plan::has_groups(c) {
         return c.ternary_weights() * 17 / 64;
@@ -425,7 +425,7 @@ fn activations(forms: &InputForms) -> String {
     rows.map(|(row, form)| format!("{row}: {form}")).join("; ")
 }
 
-/// The same for each projection.
+/// The activations of each projection as JSON.
 fn activations_json(c: &ModelConfig) -> Json {
     let one = |p: Projection| {
         let form = c.input_form(p);

@@ -73,7 +73,7 @@ impl Place {
     }
 }
 
-/// What a finished command left behind.
+/// Output of a finished command.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: Option<i32>,

@@ -1,7 +1,8 @@
 //! The families of models: their names in files, and what each computes whatever its file says.
 //!
-//! One table for everybody who reads or writes a configuration: loader, converter, trainer, synthetic models. How their tensors
-//! are stored is in the loader's `architecture` module; `docs/extending/architecture.md` lists what a further family needs.
+//! One table for everybody who reads or writes a configuration: loader, converter, trainer, synthetic models. How their
+//! tensors are stored is in the loader's `architecture` module; `docs/extending/architecture.md` lists what a further
+//! family needs.
 
 use super::{Activation, ActivationBits, DeltaOptions, InputForm, Mixer, ModelConfig};
 
@@ -58,7 +59,7 @@ impl Presence {
     }
 }
 
-/// What a family computes.
+/// Formulas of a family.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Formulas {
@@ -99,8 +100,8 @@ pub struct Formulas {
 }
 
 impl Formulas {
-    /// Whether a file without a head is that of a model without one, rather than of a model whose head is the embedding: files
-    /// do not say it, but what makes vectors does not make tokens.
+    /// Whether a file without a head is that of a model without one, rather than of a model whose head is the
+    /// embedding: files do not say it, but what makes vectors does not make tokens.
     pub fn seems_headless(&self, no_own_head: bool, has_pooling: bool, has_projection_norms: bool) -> bool {
         self.embeds && no_own_head && (has_pooling || has_projection_norms)
     }
@@ -208,8 +209,8 @@ impl Architecture {
         Self::ALL.into_iter().find(|a| a.gguf_names().contains(&name))
     }
 
-    /// The family of a `config.json` of this `model_type` (empty where there is none) and these classes. 1bitLLM's models are
-    /// of a BitNet class and of type `llama`, or of none.
+    /// The family of a `config.json` of this `model_type` (empty where there is none) and these classes. 1bitLLM's
+    /// models are of a BitNet class and of type `llama`, or of none.
     pub fn from_json<'a>(model_type: &str, classes: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let bitnet = Self::is_bitnet_class(classes);
         match model_type {
@@ -237,7 +238,7 @@ impl Architecture {
         }
     }
 
-    /// What the family computes.
+    /// Formulas of the family.
     pub fn formulas(self) -> Formulas {
         match self {
             Architecture::BitnetB158 => {

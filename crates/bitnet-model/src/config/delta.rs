@@ -20,14 +20,14 @@ pub struct DeltaOptions {
 }
 
 impl Default for DeltaOptions {
-    /// Those of the published model of 27 billion weights.
+    /// The options of the published model of 27 billion weights.
     fn default() -> Self {
         Self { conv_kernel: 4, state_size: 128, key_heads: 16, value_heads: 48 }
     }
 }
 
-/// What a layer of the gated delta rule learns besides its projections, always in full precision. Letters as in [`DeltaConfig`]: `g h`
-/// value heads in groups, `D` hidden size, `c` channels, `k` taps, `d` elements of a head.
+/// Parameters of a layer of the gated delta rule besides its projections, always in full precision. Letters as in
+/// [`DeltaConfig`]: `g h` value heads in groups, `D` hidden size, `c` channels, `k` taps, `d` elements of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeltaTensor {
@@ -37,7 +37,7 @@ pub enum DeltaTensor {
     Beta,
     /// Taps of the causal convolution, `[c, k]`.
     Conv,
-    /// What the softplus of a decay is multiplied with, `[g h]`: `-exp(A_log)`.
+    /// Factor of the softplus of a decay, `[g h]`: `-exp(A_log)`.
     Decay,
     /// Added to a decay before the softplus, `[g h]`.
     DecayBias,
@@ -56,7 +56,8 @@ impl DeltaTensor {
         DeltaTensor::Norm,
     ];
 
-    /// The full name within a layer of a Hugging Face checkpoint. Files hold `A_log` of a decay, and the convolution as `[c, 1, k]`.
+    /// The full name within a layer of a Hugging Face checkpoint. Files hold `A_log` of a decay, and the convolution as
+    /// `[c, 1, k]`.
     pub fn path(self) -> &'static str {
         match self {
             DeltaTensor::Alpha => "linear_attn.in_proj_a.weight",
@@ -94,7 +95,7 @@ impl ModelConfig {
         (self.mixer(l) == Mixer::GatedDelta).then(|| self.delta_config())
     }
 
-    /// Of every layer of the gated delta rule.
+    /// Shape of every layer of the gated delta rule.
     fn delta_config(&self) -> DeltaConfig {
         let o = &self.delta;
         let mut c = DeltaConfig::new(self.hidden_size, o.key_heads, o.value_heads, o.state_size);
@@ -132,8 +133,8 @@ impl ModelConfig {
         }
     }
 
-    /// Every how many layers there is one of attention, where all others are of the gated delta rule: what files of such models say.
-    /// `None` for another order.
+    /// Every how many layers there is one of attention, where all others are of the gated delta rule: what files of
+    /// such models say. `None` for another order.
     ///
     /// ```
     /// use bitnet_model::{Mixer, ModelConfig};
@@ -150,8 +151,8 @@ impl ModelConfig {
         Some(first.saturating_add(1)).filter(same)
     }
 
-    /// The mixers of `layers` layers of which every `interval`-th is attention, and the others are of the gated delta rule; empty where
-    /// all are attention.
+    /// The mixers of `layers` layers of which every `interval`-th is attention, and the others are of the gated delta
+    /// rule; empty where all are attention.
     pub fn every(layers: usize, interval: usize) -> Vec<Mixer> {
         if interval <= 1 {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What a model computes beyond the formulas of BitNet b1.58: which of it there is, and whether its numbers make sense.
+//! Formulas beyond BitNet b1.58: which of them a model uses, and whether their numbers make sense.
 
 use super::{Activation, ActivationBits, Mixer, ModelConfig, RopeScaling};
 use crate::ModelError;
@@ -250,7 +250,7 @@ impl ModelConfig {
     }
 }
 
-/// What training and candle layers require.
+/// Requirements of training and of candle layers.
 #[cfg(any(feature = "candle", feature = "train"))]
 const TRAINABLE_ONLY: &str = "used with a model of the formulas of BitNet b1.58 or v2, of LLaMA or of Qwen 3, with 16-bit activations only \
                               where groups of weights have scales; run others with the engine";

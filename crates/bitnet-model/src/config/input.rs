@@ -15,12 +15,12 @@ pub enum ActivationBits {
     Eight,
     /// Int4 by the mean absolute value of a token.
     Four,
-    /// Int16 by the largest absolute value of a token: codes within -32639..=32639, so that each is two int8 digits. For
-    /// weights with a scale per group, whose models were trained with 16-bit activations.
+    /// Int16 by the largest absolute value of a token: codes within -32639..=32639, so that each is two int8 digits.
+    /// For weights with a scale per group, whose models were trained with 16-bit activations.
     Sixteen,
-    /// Int8 by the largest absolute value of each group of a token, as long as the groups of weights that have a scale. No file
-    /// asks for it: an option of the engine for weights with a scale per group, half the products of [`ActivationBits::Sixteen`] and a
-    /// hundred times its error.
+    /// Int8 by the largest absolute value of each group of a token, as long as the groups of weights that have a scale.
+    /// No file asks for it: an option of the engine for weights with a scale per group, half the products of
+    /// [`ActivationBits::Sixteen`] and a hundred times its error.
     EightByGroup,
 }
 
@@ -37,7 +37,7 @@ impl ActivationBits {
         }
     }
 
-    /// Those of that number in files.
+    /// The variant for a number of bits in files.
     pub fn from_number(bits: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|b| u64::from(b.number()) == bits)
     }
@@ -54,7 +54,7 @@ impl std::fmt::Display for ActivationBits {
     }
 }
 
-/// What happens to a row of activations before a ternary product. The default is BitNet b1.58's: int8, nothing else.
+/// Transformation of a row of activations before a ternary product. The default is BitNet b1.58's: int8, nothing else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct InputForm {
     /// Block of the Hadamard transform before quantisation; `None` where there is none.
@@ -75,20 +75,20 @@ impl std::fmt::Display for InputForm {
 /// The forms of the rows that a layer quantises. Projections that read the same row share its form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct InputForms {
-    /// What the mixer's projections read: q, k, v, and the gate of a test-time-training layer.
+    /// Input of the mixer's projections: q, k, v, and the gate of a test-time-training layer.
     pub mixer: InputForm,
-    /// What the output projection reads.
+    /// Input of the output projection.
     pub output: InputForm,
-    /// What gate and up read.
+    /// Input of gate and up.
     pub feed_forward: InputForm,
-    /// What the down projection reads.
+    /// Input of the down projection.
     pub down: InputForm,
 }
 
 impl InputForms {
-    /// Those of BitNet v2 for models of `config`'s shape: a Hadamard transform before the output and the down projection, in
-    /// the largest blocks that fit (the whole row where its length is a power of two), and `bits` everywhere. Training
-    /// begins with 8 bits and ends with 4.
+    /// The forms of BitNet v2 for models of `config`'s shape: a Hadamard transform before the output and the down
+    /// projection, in the largest blocks that fit (the whole row where its length is a power of two), and `bits`
+    /// everywhere. Training begins with 8 bits and ends with 4.
     ///
     /// ```
     /// use bitnet_model::{ActivationBits, InputForms, ModelConfig};
@@ -101,7 +101,7 @@ impl InputForms {
         Self::default().with_bits(bits).with_hadamard(config)
     }
 
-    /// The same with `bits` everywhere.
+    /// These forms with `bits` for every projection.
     #[must_use]
     pub fn with_bits(mut self, bits: ActivationBits) -> Self {
         for form in [&mut self.mixer, &mut self.output, &mut self.feed_forward, &mut self.down] {
@@ -110,7 +110,8 @@ impl InputForms {
         self
     }
 
-    /// The same with transforms before the output and the down projection of a model of `config`'s shape, and no others.
+    /// These forms with transforms before the output and the down projection of a model of `config`'s shape, and no
+    /// others.
     #[must_use]
     pub fn with_hadamard(mut self, config: &ModelConfig) -> Self {
         (self.mixer.hadamard, self.feed_forward.hadamard) = (None, None);
@@ -130,13 +131,13 @@ impl InputForms {
         Projection::Down,
     ];
 
-    /// What `p` reads.
+    /// The input of `p`.
     pub fn of(&self, p: Projection) -> InputForm {
         let mut forms = *self;
         *forms.of_mut(p)
     }
 
-    /// What `p` reads, to be changed: for all projections that read the same row.
+    /// The input of `p`, to change it for all projections that read the same row.
     pub fn of_mut(&mut self, p: Projection) -> &mut InputForm {
         match p {
             Projection::O => &mut self.output,

@@ -1,4 +1,4 @@
-//! What mixes the tokens of a layer: attention, or a test-time-training layer and its constants.
+//! Token mixers of layers: attention, or a test-time-training layer and its constants.
 
 use ttt_layer::{Kind, RopePairs, TttConfig};
 
@@ -15,8 +15,8 @@ pub enum Mixer {
     TttLinear,
     /// TTT-MLP: as [`Mixer::TttLinear`], with a model of two layers.
     TttMlp,
-    /// The gated delta rule (Gated DeltaNet, arXiv:2412.06464): a matrix per head that fades and is corrected while it reads; its
-    /// memory has constant size.
+    /// The gated delta rule (Gated DeltaNet, arXiv:2412.06464): a matrix per head that fades and is corrected while it
+    /// reads; its memory has constant size.
     GatedDelta,
 }
 
@@ -24,7 +24,8 @@ impl Mixer {
     /// All there are.
     pub const ALL: [Mixer; 4] = [Mixer::Attention, Mixer::TttLinear, Mixer::TttMlp, Mixer::GatedDelta];
 
-    /// The name in files: `attention`, `ttt_linear`, `ttt_mlp`; `gated_delta` to be shown, since files have other words for it.
+    /// The name in files: `attention`, `ttt_linear`, `ttt_mlp`; `gated_delta` to be shown, since files have other words
+    /// for it.
     pub fn name(self) -> &'static str {
         match self {
             Mixer::Attention => "attention",
@@ -71,7 +72,7 @@ pub struct TttOptions {
     pub rope_theta: f32,
     /// Which elements the rotary embedding pairs.
     pub rope_pairs: RopePairs,
-    /// Added to the variance in the inner norm and in the norm behind the inner loop.
+    /// Added to the variance in the inner norm and in the norm after the inner loop.
     pub norm_eps: f32,
 }
 
@@ -95,7 +96,7 @@ impl Default for TttOptions {
 }
 
 impl ModelConfig {
-    /// What mixes the tokens of layer `l`.
+    /// The mixer of layer `l`.
     pub fn mixer(&self, l: usize) -> Mixer {
         self.mixers.get(l).copied().unwrap_or_default()
     }
@@ -145,8 +146,8 @@ impl ModelConfig {
         self.num_hidden_layers - others
     }
 
-    /// Longest text that the model can hold, in tokens: [`max_position_embeddings`](Self::max_position_embeddings) if any
-    /// layer is attention; `None`, no limit, for a model of layers with states of constant size only.
+    /// Longest text that the model can hold, in tokens: [`max_position_embeddings`](Self::max_position_embeddings) if
+    /// any layer is attention; `None`, no limit, for a model of layers with states of constant size only.
     pub fn context_limit(&self) -> Option<usize> {
         (self.attention_layers() > 0).then_some(self.max_position_embeddings)
     }

@@ -1,4 +1,4 @@
-//! What shape a model has and which formulas it uses.
+//! The shape of a model, and which formulas it uses.
 
 mod architecture;
 mod delta;
@@ -81,8 +81,8 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Whether there is an RMSNorm before the output projection and one before the down projection.
     pub sub_norms: bool,
-    /// Whether each head of q and of k passes an RMSNorm before the rotary embedding; one gain for all heads of q, one for
-    /// all of k, `[head_dim]` each.
+    /// Whether each head of q and of k passes an RMSNorm before the rotary embedding; one gain for all heads of q, one
+    /// for all of k, `[head_dim]` each.
     pub head_norms: bool,
     /// Whether the norms of the heads come after the rotary embedding instead of before it (HunYuan).
     pub head_norms_after_rope: bool,
@@ -93,13 +93,13 @@ pub struct ModelConfig {
     pub output_norms: bool,
     /// Whether q, k and v of attention have a bias, `[out]` (Qwen 2).
     pub qkv_bias: bool,
-    /// What a token's row of the embedding is multiplied with.
+    /// Factor of a token's row of the embedding.
     pub embedding_scale: f32,
-    /// What the mixer's and the feed-forward block's outputs are multiplied with before they are added.
+    /// Factor of the mixer's and the feed-forward block's outputs before they are added.
     pub residual_scale: f32,
-    /// What the logits are divided by.
+    /// Divisor of the logits.
     pub logit_divisor: f32,
-    /// What the scores of attention are multiplied with; `None` for `head_dim^-1/2`.
+    /// Factor of the scores of attention; `None` for `head_dim^-1/2`.
     pub attention_scale: Option<f32>,
     /// Whether the model has no head: an embedding model, of which logits cannot be asked.
     pub headless: bool,
@@ -109,7 +109,7 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text; generation stops at any of them.
     pub eos_token_ids: Vec<u32>,
-    /// What mixes the tokens of each layer, one entry per layer; empty means attention in all of them.
+    /// The mixer of each layer, one entry per layer; empty means attention in all of them.
     pub mixers: Vec<Mixer>,
     /// Constants of the test-time-training layers, if there are any.
     pub ttt: TttOptions,
@@ -121,8 +121,8 @@ pub struct ModelConfig {
     pub weight_group: Option<usize>,
     /// Constants of the layers of the gated delta rule, if there are any.
     pub delta: DeltaOptions,
-    /// Whether the output of attention is multiplied with the sigmoid of a gate, which is behind the queries in their projection:
-    /// `[2 * heads * head_dim, hidden]`, the queries of all heads, then the gates of all heads (Qwen 3.5).
+    /// Whether the output of attention is multiplied with the sigmoid of a gate, whose rows follow the queries in their
+    /// projection: `[2 * heads * head_dim, hidden]`, the queries of all heads, then the gates of all heads (Qwen 3.5).
     pub gated_attention: bool,
     /// Elements of a head that the rotary embedding turns, the first ones; `None` for whole heads.
     pub rotary_dim: Option<usize>,
@@ -265,7 +265,8 @@ impl ModelConfig {
         2 * self.attention_layers() * self.num_key_value_heads * self.head_dim
     }
 
-    /// Bytes of the states of all test-time-training layers and layers of the gated delta rule for one text: the same after every token.
+    /// Bytes of the states of all test-time-training layers and layers of the gated delta rule for one text: the same
+    /// after every token.
     ///
     /// # Errors
     /// [`ModelError::Config`] as [`ModelConfig::validate`].

@@ -29,23 +29,23 @@ pub enum RopeScaling {
     },
     /// Each frequency is divided by its own factor, `[head_dim / 2]`: what GGUF files hold as a tensor.
     Factors(Vec<f32>),
-    /// YaRN (arXiv:2309.00071): slow frequencies are divided by `factor`, fast ones stay, those between are mixed; cosine
-    /// and sine are multiplied by `attention_factor`. It applies at every position.
+    /// YaRN (arXiv:2309.00071): slow frequencies are divided by `factor`, fast ones stay, those between are mixed;
+    /// cosine and sine are multiplied by `attention_factor`. It applies at every position.
     Yarn {
         /// A positive number.
         factor: f64,
         /// Tokens of the context before it was stretched.
         original_context: usize,
-        /// What cosine and sine are multiplied with; `1 + 0.1 ln(factor)` unless a file says otherwise.
+        /// Factor of cosine and sine; `1 + 0.1 ln(factor)` unless a file says otherwise.
         attention_factor: f64,
         /// Waves that fit more often than this into `original_context` are fast; 32 in the paper.
         beta_fast: f64,
         /// Waves that fit fewer times than this into `original_context` are slow; 1 in the paper.
         beta_slow: f64,
     },
-    /// LongRoPE (arXiv:2402.13753): each frequency is divided by its factor of one of two lists, `[head_dim / 2]` each, and
-    /// cosine and sine are multiplied by `attention_factor`. Which list holds is decided by the model's context, as in
-    /// llama.cpp: the long one where `max_position_embeddings` is above `original_context`.
+    /// LongRoPE (arXiv:2402.13753): each frequency is divided by its factor of one of two lists, `[head_dim / 2]` each,
+    /// and cosine and sine are multiplied by `attention_factor`. Which list holds is decided by the model's context, as
+    /// in llama.cpp: the long one where `max_position_embeddings` is above `original_context`.
     LongRope {
         /// Factors for contexts up to `original_context`.
         short: Vec<f32>,
@@ -53,13 +53,14 @@ pub enum RopeScaling {
         long: Vec<f32>,
         /// Tokens of the context before it was stretched.
         original_context: usize,
-        /// What cosine and sine are multiplied with.
+        /// Factor of cosine and sine.
         attention_factor: f64,
     },
 }
 
 impl ModelConfig {
-    /// The frequencies of the rotary embedding, `[rotary_width / 2]`, in f32 as the published implementations compute them.
+    /// The frequencies of the rotary embedding, `[rotary_width / 2]`, in f32 as the published implementations compute
+    /// them.
     pub fn rope_frequencies(&self) -> Vec<f32> {
         let plain = || RopeTable::new(0, self.rotary_width(), self.rope_theta as f32).frequencies().to_vec();
         match &self.rope_scaling {
@@ -75,7 +76,7 @@ impl ModelConfig {
         }
     }
 
-    /// What cosine and sine of the rotary embedding are multiplied with, for q and for k; scores grow by its square.
+    /// Factor of the rotary embedding's cosine and sine, for q and for k; scores grow by its square.
     ///
     /// ```
     /// use bitnet_model::{ModelConfig, RopeScaling};
@@ -95,8 +96,8 @@ impl ModelConfig {
         }
     }
 
-    /// YaRN's mixture of the `plain` frequencies and the divided ones; the places of the bounds are computed in f64, the
-    /// mixture in f32, as in the published implementations.
+    /// YaRN's mixture of the `plain` frequencies and the divided ones; the places of the bounds are computed in f64,
+    /// the mixture in f32, as in the published implementations.
     fn yarn(&self, plain: &[f32]) -> Vec<f32> {
         let RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, .. } = self.rope_scaling else {
             return plain.to_vec();
@@ -177,7 +178,8 @@ impl ModelConfig {
 }
 
 impl RopeScaling {
-    /// YaRN with the constants of its paper: `beta_fast` 32, `beta_slow` 1, an attention factor of `1 + 0.1 ln(factor)`.
+    /// YaRN with the constants of its paper: `beta_fast` 32, `beta_slow` 1, an attention factor of `1 + 0.1
+    /// ln(factor)`.
     pub fn yarn(factor: f64, original_context: usize) -> Self {
         let [beta_fast, beta_slow] = Self::YARN_BETAS;
         Self::Yarn {
@@ -207,7 +209,8 @@ impl RopeScaling {
         }
     }
 
-    /// LongRoPE's factor for attention in a context `stretched` times the original one: `sqrt(1 + ln(stretched) / ln(original))`.
+    /// LongRoPE's factor for attention in a context `stretched` times the original one: `sqrt(1 + ln(stretched) /
+    /// ln(original))`.
     pub fn longrope_attention(stretched: f64, original_context: usize) -> f64 {
         match stretched > 1.0 && original_context > 1 {
             true => (1.0 + stretched.ln() / (original_context as f64).ln()).sqrt(),

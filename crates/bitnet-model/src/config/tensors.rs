@@ -9,16 +9,16 @@ use super::{Mixer, ModelConfig};
 pub enum Projection {
     /// Queries (and keys where they share it), `[heads * head_dim, hidden]`.
     Q,
-    /// Keys: `[kv_heads * head_dim, hidden]`; in a TTT layer `[heads * head_dim, hidden]`, or none where queries and keys
-    /// share a projection.
+    /// Keys: `[kv_heads * head_dim, hidden]`; in a TTT layer `[heads * head_dim, hidden]`, or none where queries and
+    /// keys share a projection.
     K,
     /// Values, shaped as keys.
     V,
     /// Queries, keys and values of a layer of the gated delta rule, value heads in groups:
     /// `[(2 * key_heads + value_heads) * state_size, hidden]`.
     Qkv,
-    /// Gate of a TTT layer's output, `[heads * head_dim, hidden]`, only where the configuration says so; of the output of a layer of the
-    /// gated delta rule, `[value_heads * state_size, hidden]`.
+    /// Gate of a TTT layer's output, `[heads * head_dim, hidden]`, only where the configuration says so; of the output
+    /// of a layer of the gated delta rule, `[value_heads * state_size, hidden]`.
     OutGate,
     /// Output of the mixer, `[hidden, heads * head_dim]`.
     O,
@@ -44,7 +44,7 @@ impl Projection {
         Projection::Down,
     ];
 
-    /// Those of a layer of attention.
+    /// Projections of a layer of attention.
     pub const OF_ATTENTION: [Projection; 7] = [
         Projection::Q,
         Projection::K,
@@ -114,13 +114,13 @@ pub enum Norm {
     PostAttention(usize),
     /// Before the down projection (sub-norm).
     FfnSub(usize),
-    /// Of each head of q, before or after the rotary embedding: one gain `[head_dim]` for all heads.
+    /// Norm of each head of q, before or after the rotary embedding: one gain `[head_dim]` for all heads.
     HeadQ(usize),
-    /// Of each head of k, before or after the rotary embedding: one gain `[head_dim]` for all heads.
+    /// Norm of each head of k, before or after the rotary embedding: one gain `[head_dim]` for all heads.
     HeadK(usize),
-    /// Of what the mixer adds to the residual stream.
+    /// Norm of what the mixer adds to the residual stream.
     MixerOut(usize),
-    /// Of what the feed-forward block adds to the residual stream.
+    /// Norm of what the feed-forward block adds to the residual stream.
     FfnOut(usize),
     /// Before the quantisation of this projection's own input, after all other norms.
     ProjectionIn(usize, Projection),
@@ -138,8 +138,9 @@ impl Norm {
         }
     }
 
-    /// The name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`. In
-    /// models with norms of outputs, or of heads behind the rotary embedding, [`ModelConfig::norm_path`] has other ones.
+    /// The name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`.
+    /// In models with norms of outputs, or of heads after the rotary embedding, [`ModelConfig::norm_path`] has other
+    /// ones.
     pub fn path(self, mixer: Mixer) -> String {
         match self {
             Norm::PreConv(_) => "conv.norm".into(),
@@ -158,8 +159,9 @@ impl Norm {
     }
 }
 
-/// What a TTT layer learns besides its projections, always in full precision. Letters as in [`TttConfig`]: `h` heads of
-/// `d` elements, `w = h d`, `D` hidden size, `b` tokens of a mini-batch, `k` taps; shapes as in the official checkpoints.
+/// Parameters of a TTT layer besides its projections, always in full precision. Letters as in [`TttConfig`]: `h` heads
+/// of `d` elements, `w = h d`, `D` hidden size, `b` tokens of a mini-batch, `k` taps; shapes as in the official
+/// checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TttTensor {
@@ -181,7 +183,7 @@ pub enum TttTensor {
     NormWeight,
     /// Its bias, `[h, d]`.
     NormBias,
-    /// Gain of the norm behind the inner loop, `[w]`.
+    /// Gain of the norm after the inner loop, `[w]`.
     PostNormWeight,
     /// Its bias, `[w]`.
     PostNormBias,
@@ -221,7 +223,7 @@ impl TttTensor {
         TttTensor::PreConvBias,
     ];
 
-    /// The full name within a layer of a Hugging Face checkpoint; behind `ttt.` stand the official names.
+    /// The full name within a layer of a Hugging Face checkpoint; the official names follow `ttt.`.
     pub fn path(self) -> &'static str {
         match self {
             TttTensor::W1 => "ttt.W1",
@@ -332,7 +334,8 @@ impl ModelConfig {
         of.into_iter().filter(move |_| has)
     }
 
-    /// A norm's name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`.
+    /// A norm's name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without
+    /// `.weight`.
     pub fn norm_path(&self, n: Norm) -> String {
         match n {
             Norm::PostAttention(_) if self.output_norms => "pre_feedforward_layernorm".into(),

@@ -1,4 +1,4 @@
-//! What can go wrong with a file.
+//! Errors of files.
 
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub enum FileError {
     /// The operating system refused.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
-        /// What was attempted: `read`, `write`, ...
+        /// The operation: `read`, `write`, ...
         op: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -22,16 +22,16 @@ pub enum FileError {
     #[error("{} is {found}; {what} is read from a regular file", path.display())]
     NotRegular {
         path: PathBuf,
-        /// What was to be read.
+        /// Kind of file that was expected.
         what: &'static str,
-        /// What the path is.
+        /// Kind of the path.
         found: &'static str,
     },
     /// A pipe, a device, a socket or a folder where a file is to be written.
     #[error("{} is {found} and is not replaced; name a file", path.display())]
     NotReplaced {
         path: PathBuf,
-        /// What the path is.
+        /// Kind of the path.
         found: &'static str,
     },
     /// More bytes than anything of its kind has.
@@ -39,7 +39,7 @@ pub enum FileError {
     TooLarge {
         /// The file or stream.
         path: PathBuf,
-        /// What was to be read.
+        /// Kind of file that was expected.
         what: &'static str,
         /// Its length, bytes; the bytes read so far where it has none.
         len: u64,
@@ -61,7 +61,7 @@ pub enum FileError {
         path: PathBuf,
         /// The line, counted from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The disk is full, or a quota is used up. Nothing half-written remains.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::FileError;
 
-/// What is read, for messages, and the most bytes of it.
+/// Kind of file, for messages, and its largest size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// With its article: `a text`.
@@ -41,7 +41,7 @@ impl Kind {
     }
 }
 
-/// What a path is, if it is not a regular file.
+/// Kind of a path that is not a regular file.
 pub(super) fn special(kind: FileType) -> Option<&'static str> {
     if kind.is_file() {
         return None;
@@ -62,7 +62,7 @@ pub(super) fn special(kind: FileType) -> Option<&'static str> {
     Some(if kind.is_dir() { "a folder" } else { "no regular file" })
 }
 
-/// What is known of the regular file at `path`; links are followed, and nothing is opened.
+/// Metadata of the regular file at `path`; links are followed, and nothing is opened.
 ///
 /// # Errors
 /// [`FileError::NotRegular`] for anything else; [`FileError::Io`] if there is nothing.

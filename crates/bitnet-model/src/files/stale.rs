@@ -1,4 +1,4 @@
-//! What dead processes left.
+//! Temporary files of dead processes.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;

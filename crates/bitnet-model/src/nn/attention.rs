@@ -49,14 +49,15 @@ impl Attention {
         }
     }
 
-    /// The same with norms of the heads of q and of k.
+    /// Adds norms of the heads of q and of k.
     #[must_use]
     pub fn with_head_norms(mut self, norms: Option<[RmsNorm; 2]>) -> Self {
         self.head_norms = norms;
         self
     }
 
-    /// `x` is `[b, t, hidden]` and has passed the input norm; the result has its shape. Position `i` sees positions `0..=i`.
+    /// `x` is `[b, t, hidden]` and has passed the input norm; the result has its shape. Position `i` sees positions
+    /// `0..=i`.
     ///
     /// # Errors
     /// Errors of candle, for shapes that do not fit.

@@ -16,7 +16,7 @@ use crate::config::{ActivationBits, InputForm};
 
 /// Most columns for which `sum_k q_k T_k` is exact in f32 for every input: `127 * 132104 < 2^24`.
 pub const MAX_EXACT_F32_COLS: usize = (1 << 24) / 127;
-/// The same for int16 activations.
+/// As [`MAX_EXACT_F32_COLS`], for int16 activations.
 const MAX_EXACT_F32_COLS_INT16: usize = (1 << 24) / INT16_MAX as usize;
 
 /// A linear layer with ternary weights and int8 activations (or those that [`BitLinear::with_input`] asks for):
@@ -26,8 +26,8 @@ const MAX_EXACT_F32_COLS_INT16: usize = (1 << 24) / INT16_MAX as usize;
 /// [`activation_codes`](super::activation_codes), one scale per token. Two kinds share one forward pass:
 ///
 /// - from a **master weight** ([`bit_linear`], [`BitLinear::from_master`]): quantised anew by
-///   [`weight_trits`](super::weight_trits) in every call, so an optimizer may move it; gradients pass straight through both
-///   quantisers: `dL/dx = dL/dy (alpha T)`, `dL/dW = (dL/dy)^T (q / s)`;
+///   [`weight_trits`](super::weight_trits) in every call, so an optimizer may move it; gradients pass straight through
+/// both quantisers: `dL/dx = dL/dy (alpha T)`, `dL/dW = (dL/dy)^T (q / s)`;
 /// - from **ternary weights** ([`BitLinear::from_ternary`]): frozen; gradients reach `x` only.
 ///
 /// With [`BitLinear::with_groups`] each group of weights of a row has a scale, `y = (sum_g (q T^T)_g * d_g) * (1 / s)`,
@@ -109,7 +109,7 @@ impl BitLinear {
         Ok(Self { weights: Weights::Ternary { trits, alpha }, in_dim, out_dim, input: InputForm::default(), group })
     }
 
-    /// The same master weight, quantised with a scale for each `len` weights of a row; one for all where `len` is
+    /// This master weight, quantised with a scale for each `len` weights of a row; one for all where `len` is
     /// `None`.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl BitLinear {
         Ok(self)
     }
 
-    /// The same weights for inputs of another form, see [`HBitLinear`](super::HBitLinear).
+    /// These weights for inputs of another form, see [`HBitLinear`](super::HBitLinear).
     ///
     /// # Errors
     /// A Hadamard block that is not a power of two or does not divide the input width.
@@ -140,7 +140,7 @@ impl BitLinear {
         Ok(self)
     }
 
-    /// What happens to the input before the product.
+    /// Transformation of the input before the product.
     pub fn input(&self) -> InputForm {
         self.input
     }
@@ -196,7 +196,7 @@ impl BitLinear {
         acc.broadcast_mul(&alpha)?.broadcast_div(&scale)
     }
 
-    /// What this layer multiplies with: its ternary weights, or its master weight quantised now.
+    /// The weights of the product: the layer's ternary weights, or its master weight quantised now.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] for weights that are not finite; errors of candle.

@@ -17,7 +17,7 @@ pub struct FeedForward {
     pub down_proj: BitLinear,
     /// Norm before the down projection.
     pub sub_norm: Option<RmsNorm>,
-    /// What is applied to the gate.
+    /// Activation of the gate.
     pub activation: Activation,
 }
 

@@ -1,4 +1,4 @@
-//! What carries what was read to the tokens that follow: attention, or a test-time-training layer.
+//! Token mixers: attention, or a test-time-training layer.
 
 use std::collections::HashMap;
 
@@ -71,8 +71,8 @@ impl Module for NormedLinear {
 
 /// A test-time-training layer with ternary projections: `o(sub_norm(gelu(g(x)) * post_norm(inner loop)))`.
 ///
-/// Inner weights, learning rates, norms and convolutions are in full precision, and gradients reach all of them, through all
-/// mini-batches. Paper: arXiv:2407.04620.
+/// Inner weights, learning rates, norms and convolutions are in full precision, and gradients reach all of them,
+/// through all mini-batches. Paper: arXiv:2407.04620.
 #[derive(Clone, Debug)]
 pub struct TttBlock {
     /// The layer.
@@ -82,8 +82,8 @@ pub struct TttBlock {
 }
 
 impl TttBlock {
-    /// The block whose tensors are under `vb` (that of the whole layer) in the names of [`TttTensor::path`], or are created
-    /// there; `linear` makes the projections.
+    /// The block whose tensors are under `vb` (that of the whole layer) in the names of [`TttTensor::path`], or are
+    /// created there; `linear` makes the projections.
     ///
     /// # Errors
     /// Errors of candle: no such tensor, another shape.

@@ -5,10 +5,11 @@
 //! trains.
 //!
 //! # Integers stay integers
-//! A projection computes `y = (q T^T) * alpha / s` with codes `q` in -127..=127 and trits `T`. Both are held as f32, and
-//! the product of f32 matrices whose entries are such integers is exact while every partial sum stays below `2^24`,
+//! A projection computes `y = (q T^T) * alpha / s` with codes `q` in -127..=127 and trits `T`. Both are held as f32,
+//! and the product of f32 matrices whose entries are such integers is exact while every partial sum stays below `2^24`,
 //! whatever order a matmul adds in; with `|q| <= 127` that holds up to [`MAX_EXACT_F32_COLS`] columns, beyond which the
-//! product runs in f64. So the sums equal those of the integer kernels bit for bit, while training as well as in inference.
+//! product runs in f64. So the sums equal those of the integer kernels bit for bit, while training as well as in
+//! inference.
 
 mod attention;
 mod bit_linear;

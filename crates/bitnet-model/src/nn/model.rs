@@ -14,7 +14,7 @@ use crate::{ModelError, ModelWeights, Table};
 pub struct DecoderLayer {
     /// Norm before the mixer.
     pub input_norm: RmsNorm,
-    /// What carries what was read to the tokens that follow.
+    /// The token mixer.
     pub mixer: TokenMixer,
     /// Norm before the feed-forward block.
     pub post_attention_norm: RmsNorm,
@@ -186,9 +186,9 @@ impl CandleModel {
         self.run(ids, &mut Trace::off())
     }
 
-    /// Like [`CandleModel::forward`]; shows each intermediate result `[t, n]` to `see` under the name of the module that
-    /// computed it: `embed`, `layer0.input_layernorm`, `layer0.self_attn.q_proj` (before the rotation), `layer0.out`,
-    /// `final_norm` ...
+    /// Like [`CandleModel::forward`]; shows each intermediate result `[t, n]` to `see` under the name of the module
+    /// that computed it: `embed`, `layer0.input_layernorm`, `layer0.self_attn.q_proj` (before the rotation),
+    /// `layer0.out`, `final_norm` ...
     ///
     /// # Errors
     /// The errors of [`CandleModel::forward`]; whatever `see` returns.
@@ -242,7 +242,8 @@ impl CandleModel {
     /// Mean cross entropy in nats of predicting `ids[i + 1]` after `ids[..=i]`, a scalar f32 with gradient.
     ///
     /// # Errors
-    /// The errors of [`CandleModel::forward`]; [`ModelError::EmptyPrompt`] also for a single token, which predicts nothing known.
+    /// The errors of [`CandleModel::forward`]; [`ModelError::EmptyPrompt`] also for a single token, which predicts
+    /// nothing known.
     pub fn next_token_loss(&self, ids: &[u32]) -> std::result::Result<Tensor, ModelError> {
         let (Some((_, inputs)), Some(targets)) = (ids.split_last(), ids.get(1..).filter(|t| !t.is_empty())) else {
             return Err(ModelError::EmptyPrompt);

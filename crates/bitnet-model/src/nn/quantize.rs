@@ -12,8 +12,8 @@ pub const ACT_MAX: f64 = 127.0;
 /// Floor of the absmax of a token and of the absmean of a weight matrix, so that zeros divide by something.
 pub const MIN_MAGNITUDE: f64 = MIN_ABS as f64;
 
-/// `1.5 * 2^23`: in `(v + this) - this` the first sum has no bits left for a fraction, so f32 addition itself rounds `v`,
-/// half to even, for every `|v| <= 2^22`. candle's own `round` rounds half away from zero, which is another model.
+/// `1.5 * 2^23`: in `(v + this) - this` the first sum has no bits left for a fraction, so f32 addition itself rounds
+/// `v`, half to even, for every `|v| <= 2^22`. candle's own `round` rounds half away from zero, which is another model.
 const ROUNDER: f64 = 12_582_912.0;
 
 /// Rounds half to even; `v` is f32 with `|v| <= 2^22`. NaN stays NaN.
@@ -38,9 +38,9 @@ pub fn straight_through(v: &Tensor, q: &Tensor) -> Result<Tensor> {
 
 /// Int8 codes of activations and their scales, one per token (row).
 ///
-/// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -127..=127 and `s` `[.., 1]` f32:
-/// `s = 127 / max(max_j |x_j|, 1e-5)`, `codes = round_half_even(x * s)`; `codes / s` stands for `x`.
-/// The gradient of `codes` is that of `x * s` with constant `s`.
+/// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -127..=127 and `s` `[.., 1]`
+/// f32: `s = 127 / max(max_j |x_j|, 1e-5)`, `codes = round_half_even(x * s)`; `codes / s` stands for `x`. The gradient
+/// of `codes` is that of `x * s` with constant `s`.
 ///
 /// ```
 /// use bitnet_model::nn::activation_codes;
@@ -72,9 +72,9 @@ fn absmax_codes(x: &Tensor, most: f64) -> Result<(Tensor, Tensor)> {
 /// Int4 codes of activations and their scales, one per token (row).
 ///
 /// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -8..=7 and `s` `[.., 1]` f32:
-/// `s = sqrt(7) / max(mean_j |x_j|, 1e-5)`, `codes = clamp(round_half_even(x * s), -8, 7)`; `codes / s` stands for `x` where it
-/// does not saturate. The mean is taken in f64 (in f32 on Metal, which has none). The gradient of `codes` is that of `x * s`
-/// with constant `s`, also where the clamp acts.
+/// `s = sqrt(7) / max(mean_j |x_j|, 1e-5)`, `codes = clamp(round_half_even(x * s), -8, 7)`; `codes / s` stands for `x`
+/// where it does not saturate. The mean is taken in f64 (in f32 on Metal, which has none). The gradient of `codes` is
+/// that of `x * s` with constant `s`, also where the clamp acts.
 ///
 /// # Errors
 /// Errors of candle; a rank of 0.
@@ -116,10 +116,10 @@ pub fn quantize_activations(x: &Tensor) -> Result<Tensor> {
 /// Trits of a master weight and their scale.
 ///
 /// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and `alpha` `[]` f32:
-/// with `s = 1 / max(mean |w|, 1e-5)`, `trits = clamp(round_half_even(w * s), -1, 1)` and `alpha = 1 / s`; `alpha * trits` stands
-/// for `w`. The bits are those of [`ternary_kernels::quantize::absmean_quantize`].
-/// The mean is taken in f64 (in f32 on Metal, which has none), so it does not depend on the order of summation.
-/// The gradient of `trits` is that of `w * s` with constant `s`, also where the clamp acts.
+/// with `s = 1 / max(mean |w|, 1e-5)`, `trits = clamp(round_half_even(w * s), -1, 1)` and `alpha = 1 / s`; `alpha *
+/// trits` stands for `w`. The bits are those of [`ternary_kernels::quantize::absmean_quantize`]. The mean is taken in
+/// f64 (in f32 on Metal, which has none), so it does not depend on the order of summation. The gradient of `trits` is
+/// that of `w * s` with constant `s`, also where the clamp acts.
 ///
 /// # Errors
 /// Any error of candle.

@@ -20,7 +20,7 @@ pub struct LogProbs<'a> {
 }
 
 impl<'a> LogProbs<'a> {
-    /// Of `logits`, `[vocab]` f32, of the token at `position`.
+    /// Log-probabilities from `logits`, `[vocab]` f32, of the token at `position`.
     ///
     /// # Errors
     /// [`ModelError::Diverged`] if a logit is NaN or plus infinity, or if all are minus infinity.

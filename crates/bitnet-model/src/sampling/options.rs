@@ -30,7 +30,7 @@ pub struct SamplingOptions {
     pub repeat_last_n: usize,
     /// Subtracted from the logits of tokens that occur in the new text, which the prompt is not part of; 0 is off.
     pub presence_penalty: f32,
-    /// The same for each time that they occur; 0 is off.
+    /// Subtracted once for each time that a token occurs in the new text; 0 is off.
     pub frequency_penalty: f32,
     /// Chooses the noise. The same seed, model and prompt give the same text.
     pub seed: u64,

@@ -33,7 +33,7 @@ impl std::fmt::Display for FinishReason {
     }
 }
 
-/// What a generation took.
+/// Cost of a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct GenerationStats {

@@ -1,4 +1,4 @@
-//! What is learned from, and what learns.
+//! Training data of a step, and the trait of learners.
 
 use super::{Params, TrainError};
 

@@ -14,7 +14,7 @@ pub trait CandleLoss {
     /// Logits `[b, t, vocab]` f32 of `b` sequences of `t` tokens, `ids` `[b, t]` u32.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Errors of candle.
     fn logits(&self, ids: &Tensor) -> candle_core::Result<Tensor>;
 }
 
@@ -48,7 +48,7 @@ impl<M> CandleLearner<M> {
     /// A model that `make` builds from variables in the names and shapes of `params`.
     ///
     /// # Errors
-    /// Those of candle and of `make`.
+    /// Errors of candle and of `make`.
     pub fn with_model(
         params: &Params,
         device: &Device,

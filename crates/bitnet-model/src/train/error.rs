@@ -1,4 +1,4 @@
-//! What can go wrong in training.
+//! Errors of training.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ pub enum TrainError {
     Option {
         option: &'static str,
         value: String,
-        /// What it must be.
+        /// The requirement.
         must: &'static str,
     },
     /// A parameter that a model lacks.
@@ -55,11 +55,11 @@ pub enum TrainError {
     /// Sizes that contradict each other.
     #[error("{what}: expected {expected}, got {got}")]
     Mismatch {
-        /// What was compared.
+        /// The quantity that was compared.
         what: String,
-        /// What fits.
+        /// The expected value.
         expected: String,
-        /// What was found.
+        /// The value that was found.
         got: String,
     },
     /// Too little text.
@@ -68,7 +68,7 @@ pub enum TrainError {
         /// The token file.
         path: PathBuf,
         tokens: u64,
-        /// What a window takes.
+        /// Tokens of a window.
         needed: u64,
     },
     /// A file that cannot be read or written.
@@ -79,7 +79,7 @@ pub enum TrainError {
     Damaged {
         /// The checkpoint.
         path: PathBuf,
-        /// What shows it.
+        /// The evidence.
         problem: String,
         /// The checkpoint before it, if it is there.
         previous: Option<PathBuf>,
@@ -91,7 +91,7 @@ pub enum TrainError {
     NothingToLearn {
         /// The data.
         path: PathBuf,
-        /// What it holds instead.
+        /// The contents that were found.
         problem: &'static str,
     },
     /// A file whose content is damaged or of another kind.
@@ -99,7 +99,7 @@ pub enum TrainError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem, and the way out.
         problem: String,
     },
     /// The caller's tokenizer refused a text.

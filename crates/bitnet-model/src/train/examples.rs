@@ -8,12 +8,12 @@ use super::prepare::{MAX_LINE, Prepared, Split, TokenWriter, WHAT};
 use super::{GIVEN, TokenWidth, TrainError};
 use crate::files::{FileError, Lines};
 
-/// A prompt and what a model shall make of it.
+/// A prompt and the completion to learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Example<'a> {
-    /// What is read.
+    /// The text that is read.
     pub prompt: &'a str,
-    /// What is learned, without the token that ends it.
+    /// The text that is learned, without the token that ends it.
     pub completion: &'a str,
 }
 
@@ -23,7 +23,8 @@ const OPEN: usize = 32;
 /// Shows every example of a file to `see`: a JSON object on each line, with the fields `prompt` and `completion`.
 ///
 /// # Errors
-/// A file that cannot be read or is not a regular file; a line that is too long or no such object; whatever `see` returns.
+/// A file that cannot be read or is not a regular file; a line that is too long or no such object; whatever `see`
+/// returns.
 pub fn for_each_example(
     path: &Path,
     see: &mut dyn FnMut(Example<'_>) -> Result<(), TrainError>,
@@ -104,7 +105,7 @@ type Encode<'a> = dyn FnMut(Example<'_>) -> Result<[Vec<u32>; 2], String> + 'a;
 impl Split {
     /// Turns files of examples into two files of windows of `t + 1` ids
     /// ([`TokenFile::open_examples`](super::TokenFile::open_examples)): `encode` tokenises prompt and completion, the
-    /// prompt with whatever begins a text; `eos` is put behind each and learned with the completion. Examples that are
+    /// prompt with whatever begins a text; `eos` is appended to each and learned with the completion. Examples that are
     /// longer than a window are left out and counted.
     ///
     /// # Errors

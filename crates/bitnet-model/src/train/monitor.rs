@@ -41,7 +41,7 @@ pub(super) fn trits(model: &ModelConfig, params: &Params) -> Result<Vec<i8>, Tra
     Ok(all)
 }
 
-/// What a step did to the trits that `before` was made of.
+/// Changes of the trits since `before` was recorded.
 pub(super) fn compare(model: &ModelConfig, params: &Params, before: &[i8]) -> Result<Vec<LayerTrits>, TrainError> {
     let after = trits(model, params)?;
     let mut layers: Vec<LayerTrits> = Vec::new();
@@ -77,7 +77,8 @@ mod tests {
         let before = trits(&config, &params).unwrap();
         let same = compare(&config, &params, &before).unwrap();
         assert_eq!(same.iter().map(|l| (l.layer, l.flips)).collect::<Vec<_>>(), [(0, 0.0), (1, 0.0)]);
-        // A normal number is within half of its mean absolute value, 0.4 deviations, with probability 0.31; 640 weights.
+        // A normal number is within half of its mean absolute value, 0.4 deviations, with probability 0.31; 640
+        // weights.
         assert!(same.iter().all(|l| (0.2..0.42).contains(&l.zeros) && (0.012..0.02).contains(&l.alpha)), "{same:?}");
         let e = params.entries.iter().find(|e| e.role == Role::Projection(1)).unwrap().clone();
         let at = e.range.start + (0..e.range.len()).find(|i| before[before.len() / 2 + i] == 1).unwrap();

@@ -15,11 +15,11 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// Where its values are.
     pub range: Range<usize>,
-    /// What it is, which decides how it begins and whether it decays.
+    /// Its role, which decides its initial values and its weight decay.
     pub role: Role,
 }
 
-/// What a parameter is for.
+/// Role of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role {

@@ -1,4 +1,4 @@
-//! From text to token files: documents one by one, the end token behind each, some of them kept for validation.
+//! From text to token files: documents one by one, the end token after each, some of them kept for validation.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -32,15 +32,15 @@ const SEPARATOR: &str = "<|endoftext|>";
 pub(super) const MAX_LINE: usize = 64 << 20;
 /// Longest document, bytes.
 const MAX_DOCUMENT: usize = 256 << 20;
-/// What is read, for messages.
+/// Kind of file, for messages.
 pub(super) const WHAT: &str = "text to learn";
 
 /// Shows every document of a text file to `see`, in order, reading line by line: lines of at most 64 MiB, documents of
 /// at most 256 MiB.
 ///
 /// # Errors
-/// A file that cannot be read, is not a regular file or not UTF-8 text, or has a line that is too long or no JSON object
-/// with a text; a document that is too long; whatever `see` returns.
+/// A file that cannot be read, is not a regular file or not UTF-8 text, or has a line that is too long or no JSON
+/// object with a text; a document that is too long; whatever `see` returns.
 pub fn for_each_document(
     path: &Path,
     format: TextFormat,
@@ -140,11 +140,11 @@ impl TokenWriter {
 pub struct Split {
     /// Share of the documents, 0..=1.
     pub validation: f64,
-    /// What decides which.
+    /// Seed of the choice.
     pub seed: u64,
 }
 
-/// What [`Split::prepare`] wrote.
+/// Counts of what [`Split::prepare`] wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
     /// Documents.
@@ -175,7 +175,7 @@ impl Split {
         random.unit() < self.validation
     }
 
-    /// Turns text files into two files of token ids: `encode` tokenises a document, `eos` is put behind each.
+    /// Turns text files into two files of token ids: `encode` tokenises a document, `eos` is appended to each.
     ///
     /// # Errors
     /// Files that cannot be read or written; what `encode` refuses.

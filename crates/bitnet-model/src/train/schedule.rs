@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a step uses.
+/// Rates of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     /// Learning rate.

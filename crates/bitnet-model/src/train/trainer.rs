@@ -10,7 +10,7 @@ use super::{
 };
 use crate::ModelConfig;
 
-/// What happened, for progress output and logs.
+/// Events of a run, for progress output and logs.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -40,7 +40,7 @@ pub enum Event<'a> {
         /// The weights, for samples.
         params: &'a Params,
     },
-    /// What a step did to the ternary weights, told where validations are due.
+    /// Changes of the ternary weights in a step, reported where validations are due.
     Trits {
         /// Steps done.
         step: u64,
@@ -65,7 +65,7 @@ pub enum Finish {
     Interrupted,
 }
 
-/// What is validated with: the file's first windows, always the same.
+/// Validation data: the file's first windows, always the same.
 #[derive(Debug)]
 pub struct Validation {
     file: TokenFile,
@@ -81,11 +81,12 @@ impl Validation {
         Ok(Self { file: Sampler::new(file, t, 0)?.into_file() })
     }
 
-    /// Mean cross entropy in nats per token of at most `windows` windows of `t` tokens from the beginning, `b` at a time:
-    /// window `i` predicts tokens `i t + 1 ..= (i + 1) t`, or those of record `i` of examples, and nothing is carried between windows.
+    /// Mean cross entropy in nats per token of at most `windows` windows of `t` tokens from the beginning, `b` at a
+    /// time: window `i` predicts tokens `i t + 1 ..= (i + 1) t`, or those of record `i` of examples, and nothing is
+    /// carried between windows.
     ///
     /// # Errors
-    /// Those of file and learner.
+    /// Errors of the file and of the learner.
     pub fn loss(
         &mut self,
         learner: &mut dyn Learner,
@@ -200,11 +201,12 @@ impl<L: Learner> Trainer<L> {
         }
     }
 
-    /// Runs until all steps are done, `see` breaks, or nothing gets better. The checkpoint is written at the end, at each
-    /// interval, and when `see` breaks; never after a step that went wrong.
+    /// Runs until all steps are done, `see` breaks, or nothing gets better. The checkpoint is written at the end, at
+    /// each interval, and when `see` breaks; never after a step that went wrong.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] for a loss or gradient that is not a number; whatever data, learner and files fail with.
+    /// [`TrainError::NotFinite`] for a loss or gradient that is not a number; whatever data, learner and files fail
+    /// with.
     pub fn run(&mut self, see: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<Finish, TrainError> {
         while self.progress.step < self.config.steps {
             let step = self.progress.step + 1;

@@ -1,11 +1,12 @@
-//! What a layer of the gated delta rule learns in full precision.
+//! Full-precision parameters of a layer of the gated delta rule.
 
 use ttt_layer::{DeltaConfig, DeltaParameters};
 
 use crate::ModelError;
 use crate::config::DeltaTensor;
 
-/// The full-precision weights of a layer of the gated delta rule: everything but its projections and the norms of the block.
+/// The full-precision weights of a layer of the gated delta rule: everything but its projections and the norms of the
+/// block.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DeltaWeights {
@@ -19,7 +20,7 @@ impl DeltaWeights {
     /// The weights of layer `layer`, of this configuration; `tensor` brings the values of each tensor.
     ///
     /// # Errors
-    /// Those of `tensor`; [`ModelError::TensorSize`], [`ModelError::NotFinite`].
+    /// Errors of `tensor`; [`ModelError::TensorSize`], [`ModelError::NotFinite`].
     pub fn collect<E: From<ModelError>>(
         layer: usize,
         config: DeltaConfig,

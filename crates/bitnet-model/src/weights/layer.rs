@@ -34,9 +34,9 @@ pub struct LayerWeights {
     pub ffn_sub_norm: Option<Vec<f32>>,
     /// Gain of the norm of what the feed-forward block adds to the residual stream, if the model has such norms.
     pub ffn_out_norm: Option<Vec<f32>>,
-    /// What a test-time-training layer learns in full precision; `None` where the mixer is another.
+    /// Full-precision parameters of a test-time-training layer; `None` with another mixer.
     pub ttt: Option<Box<TttWeights>>,
-    /// What a layer of the gated delta rule learns in full precision; `None` where the mixer is another.
+    /// Full-precision parameters of a layer of the gated delta rule; `None` with another mixer.
     pub delta: Option<Box<DeltaWeights>>,
 }
 

@@ -19,10 +19,10 @@ pub use ttt::TttWeights;
 /// Where weights come from: a file, a test, a trainer.
 ///
 /// The source speaks the model's own conventions: rotary embedding in half-rotation order (rows of q and k
-/// un-permuted), separate projections, value heads of the gated delta rule in groups (those that read key head 0 first), queries of gated
-/// attention before its gates, scales that multiply.
+/// un-permuted), separate projections, value heads of the gated delta rule in groups (those that read key head 0
+/// first), queries of gated attention before its gates, scales that multiply.
 pub trait WeightSource {
-    /// What the source's own methods fail with.
+    /// Error of the source's own methods.
     type Error: From<ModelError>;
 
     /// Shape and formulas.
@@ -59,8 +59,9 @@ pub trait WeightSource {
         Err(ModelError::TensorSize { tensor, expected: 1, got: 0 }.into())
     }
 
-    /// A full-precision tensor of layer `layer` of the gated delta rule, row-major, with value heads in groups; called only for those that
-    /// [`ModelConfig::layer_delta_tensors`] names. A source whose models have no such layers need not have it.
+    /// A full-precision tensor of layer `layer` of the gated delta rule, row-major, with value heads in groups; called
+    /// only for those that [`ModelConfig::layer_delta_tensors`] names. A source whose models have no such layers need
+    /// not have it.
     ///
     /// # Errors
     /// If the source has no such tensor.
@@ -75,8 +76,8 @@ pub trait WeightSource {
     /// If the source has no such tensor.
     fn embedding(&self) -> Result<Table, Self::Error>;
 
-    /// The head, `[vocab, hidden]`; called only where the configuration says that there is one and that it is not tied to the
-    /// embedding.
+    /// The head, `[vocab, hidden]`; called only where the configuration says that there is one and that it is not tied
+    /// to the embedding.
     ///
     /// # Errors
     /// If the source has no such tensor.
@@ -143,8 +144,8 @@ impl ModelWeights {
     }
 }
 
-/// Whether `w` is of a model with a scale per group of weights, also where a row is no longer than one: a file of blocks whose scales
-/// differ was not made from a matrix with one scale, and weights of +2 exist in such files only.
+/// Whether `w` is of a model with a scale per group of weights, also where a row is no longer than one: a file of
+/// blocks whose scales differ was not made from a matrix with one scale, and weights of +2 exist in such files only.
 fn in_groups(w: &TernaryMatrix) -> bool {
     if w.levels() == Levels::Four {
         return true;

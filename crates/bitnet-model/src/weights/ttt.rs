@@ -1,4 +1,4 @@
-//! What a test-time-training layer learns in full precision.
+//! Full-precision parameters of a test-time-training layer.
 
 use ttt_layer::{ConvParameters, TttConfig, TttParameters};
 
@@ -22,7 +22,7 @@ impl TttWeights {
     /// has.
     ///
     /// # Errors
-    /// Those of `tensor`; [`ModelError::TensorSize`], [`ModelError::NotFinite`].
+    /// Errors of `tensor`; [`ModelError::TensorSize`], [`ModelError::NotFinite`].
     pub fn collect<E: From<ModelError>>(
         layer: usize,
         config: TttConfig,

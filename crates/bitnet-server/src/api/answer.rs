@@ -28,7 +28,7 @@ pub(crate) struct Collected {
     pub(crate) end: Option<(FinishReason, Usage)>,
 }
 
-/// What all parts of an answer have in common.
+/// Fields that all parts of an answer share.
 #[derive(Debug)]
 pub(crate) struct Answer {
     form: Form,
@@ -46,7 +46,7 @@ pub(crate) struct Answer {
     offsets: Vec<usize>,
     /// How the model calls tools, where it was given some.
     pub(crate) tools: Option<ToolForm>,
-    /// Of each text in a stream: what came, and how much of it was sent.
+    /// For each text of a stream: the text that is held back, and how much of the text was sent.
     held: Vec<(String, usize)>,
 }
 
@@ -150,7 +150,7 @@ impl Answer {
         parts
     }
 
-    /// What a stream begins with: who speaks.
+    /// First event of a stream: the role.
     pub(crate) fn first(&self, choice: usize) -> Option<Value> {
         (self.form == Form::Chat).then(|| self.chunk(choice, json!({ "role": "assistant", "content": "" }), None, None))
     }
@@ -170,7 +170,7 @@ impl Answer {
         (!text.is_empty() || logprob.is_some()).then(|| self.plain_piece(choice, &text, logprob))
     }
 
-    /// What is held back of a text.
+    /// The part of a text that is held back.
     fn held(&mut self, choice: usize) -> (&mut String, &mut usize) {
         if self.held.len() <= choice {
             self.held.resize(choice + 1, (String::new(), 0));

@@ -26,7 +26,7 @@ const ENOUGH: usize = 16 << 10;
 pub(crate) struct Events {
     news: UnboundedReceiver<Event>,
     answer: Answer,
-    /// What each text took, once it has ended.
+    /// Usage of each text, once it has ended.
     usage: Vec<Option<Usage>>,
     begun: bool,
     finished: bool,

@@ -11,11 +11,11 @@ use super::ApiError;
 #[derive(Debug)]
 pub(crate) struct Fields {
     map: Map<String, Value>,
-    /// What stands before a name: `messages[0].`, for example.
+    /// Prefix of a name: `messages[0].`, for example.
     prefix: String,
 }
 
-/// What a value is, for a person.
+/// Type of a value, for messages.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

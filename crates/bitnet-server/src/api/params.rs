@@ -1,4 +1,4 @@
-//! What all requests for texts have in common: sampling, limits, stops.
+//! Parameters that all requests for texts share: sampling, limits, stops.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -40,7 +40,7 @@ pub(crate) struct GenerationParams {
     max_tokens: usize,
     stop: Vec<String>,
     logit_bias: Vec<(u32, f32)>,
-    /// What the text must be, and the field that says so.
+    /// The constraint of the text, and the field that asks for it.
     #[cfg(feature = "constrain")]
     constraint: Option<(&'static str, bitnet::Constraint)>,
 }
@@ -190,7 +190,7 @@ fn biases(fields: &mut Fields, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
     })
 }
 
-/// What the text must be: `response_format`, or beyond OpenAI's interface a `grammar` or a `regex`; one of them.
+/// The constraint of the text: `response_format`, or beyond OpenAI's interface a `grammar` or a `regex`; one of them.
 #[cfg(feature = "constrain")]
 fn constraint(fields: &mut Fields) -> Result<Option<(&'static str, bitnet::Constraint)>, ApiError> {
     type Read = fn(&str) -> bitnet::Constraint;

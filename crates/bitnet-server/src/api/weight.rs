@@ -1,4 +1,5 @@
-//! What a body of JSON will weigh in memory, before it is read: a few bytes of it may ask for a hundred times as many.
+//! Memory that a JSON body will take, estimated before it is parsed: a few bytes of it may ask for a hundred times as
+//! many.
 
 use serde_json::Value;
 
@@ -6,10 +7,10 @@ use serde_json::Value;
 const FREE: usize = 64 << 20;
 /// Bytes for each byte of the body.
 const EACH: usize = 12;
-/// What a list or an object takes beside its place in another one: room for four values, and what an allocator adds.
+/// Bytes of a list or an object beside its place in another one: room for four values, and what an allocator adds.
 const LIST: usize = 4 * size_of::<Value>() + 16;
 const OBJECT: usize = 4 * (size_of::<Value>() + ENTRY) + 96;
-/// What an entry of an object takes beside its value: its name, its hash, its place in the table.
+/// Bytes of an entry of an object beside its value: its name, its hash, its place in the table.
 const ENTRY: usize = size_of::<String>() + 32 + 3 * size_of::<usize>();
 /// Deeper than that JSON is not read.
 const DEPTH: usize = 128;

@@ -1,4 +1,4 @@
-//! What is to become vectors, and whose turn it is.
+//! Requests for embeddings, and their turns.
 
 use super::Embed;
 

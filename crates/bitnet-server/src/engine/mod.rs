@@ -108,7 +108,7 @@ struct Running {
     last: Option<Instant>,
     prompt: usize,
     cached: usize,
-    /// What its constraint takes.
+    /// Memory of its constraint.
     memory: Share,
     failed: bool,
 }
@@ -149,7 +149,7 @@ impl Worker {
         }
     }
 
-    /// What is left for more texts.
+    /// Room for more texts.
     fn room(&self) -> Room {
         let short_taken = self.running.values().filter(|r| r.seat == Seat::Short).count();
         // Half of the places at most are read at once: the others wait where they block nothing else.

@@ -1,4 +1,4 @@
-//! What waits for the engine: a bounded queue between the connections and the one thread that computes.
+//! The queue of the engine: bounded, between the connections and the one thread that computes.
 //!
 //! Requests have their turn in the order in which they came, with two exceptions that keep a plain request from waiting
 //! for heavy ones: of long prompts only half of the places may be read at a time, so that others pass those that wait;
@@ -51,7 +51,7 @@ pub(crate) struct Choice {
     pub(crate) max_tokens: usize,
     /// Options, checked.
     pub(crate) prepared: Prepared,
-    /// What their constraint takes.
+    /// Memory of their constraint.
     pub(crate) memory: Share,
 }
 
@@ -82,7 +82,7 @@ pub(crate) enum Event {
         choice: usize,
         /// Why.
         reason: FinishReason,
-        /// What it took.
+        /// Its cost.
         usage: Usage,
     },
     /// There will be nothing more.
@@ -93,7 +93,7 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) prompt: usize,
-    /// Of the prompt, that were known.
+    /// Tokens of the prompt that were known.
     pub(crate) cached: usize,
     pub(crate) generated: usize,
 }
@@ -205,7 +205,7 @@ pub(crate) struct QueuedChoice {
     pub(crate) arrived: Instant,
 }
 
-/// What the engine shall do next.
+/// The engine's next task.
 #[derive(Debug, Default)]
 pub(crate) struct Next {
     /// Texts that begin.
@@ -238,7 +238,7 @@ pub(crate) struct Queue {
     changed: Condvar,
     /// Turns that may be taken or wait.
     capacity: usize,
-    /// Of these, those that are for single short texts.
+    /// Turns reserved for single short texts, a part of `capacity`.
     kept: usize,
 }
 

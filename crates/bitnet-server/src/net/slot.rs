@@ -1,4 +1,4 @@
-//! What is known of one connection.
+//! State of one connection.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

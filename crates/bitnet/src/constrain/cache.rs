@@ -1,4 +1,4 @@
-//! What was compiled for a vocabulary, the latest first.
+//! Cache of compiled constraints of a vocabulary, the latest first.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -46,7 +46,7 @@ impl<'a> Parts<'a> {
         usize::from(object.contains_key("properties")) + all + alternatives
     }
 
-    /// What says something of the same value.
+    /// Schemas that constrain the same value.
     fn in_place(&self, object: &'a Map<String, Value>) -> Vec<&'a Value> {
         let lists = ["allOf", "anyOf", "oneOf"].iter().filter_map(|key| object.get(*key)?.as_array());
         let reference = object.get("$ref").and_then(Value::as_str).and_then(|r| target(self.root, r));

@@ -33,7 +33,7 @@ pub(super) struct Compiled {
     /// Tokens that must come first.
     pub(super) forced: Vec<u32>,
     pub(super) notes: Vec<String>,
-    /// What it takes in memory, about.
+    /// Approximate memory in bytes.
     pub(super) bytes: usize,
 }
 

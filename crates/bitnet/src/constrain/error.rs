@@ -1,8 +1,8 @@
-//! What can go wrong with a constrained text.
+//! Errors of constrained texts.
 
 use bitnet_model::sampling::FinishReason;
 
-/// What can go wrong with a constrained text.
+/// Errors of constrained texts.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
@@ -10,13 +10,13 @@ pub enum ConstraintError {
     /// A grammar that cannot be understood, or a schema with something in it that is not supported.
     #[error("the constraint cannot be used: {reason}")]
     Grammar {
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// Something about the constraint is too deep, too large or too expensive.
     #[error("the constraint exceeds a limit: {what}; the limit is {limit} (`ConstraintLimits::{name}`)")]
     Limit {
-        /// What there is too much of.
+        /// The quantity that is limited.
         what: String,
         /// How much may be.
         limit: u64,
@@ -30,9 +30,9 @@ pub enum ConstraintError {
         quoted(.text)
     )]
     Unfinished {
-        /// What cut it off.
+        /// The reason why it stopped.
         reason: FinishReason,
-        /// What was generated, all of it; the message quotes its head and its tail.
+        /// The whole generated text; the message quotes its head and its tail.
         text: String,
     },
     /// Options that would break a text off where it is not complete.

@@ -15,7 +15,7 @@ pub(super) enum Phase {
     Step,
 }
 
-/// What the engine says is wrong, whatever the type of its errors.
+/// The message of the engine, whatever the type of its errors.
 pub(super) struct Said(String);
 
 impl<E: std::fmt::Display> From<E> for Said {
@@ -55,7 +55,7 @@ impl ConstraintError {
     }
 }
 
-/// What the engine says, as an error that names what to do.
+/// The message of the engine as an error that names the way out.
 pub(super) fn translated(message: &str, limits: &ConstraintLimits, phase: Phase) -> ConstraintError {
     let has = |any: &[&str]| any.iter().any(|part| message.contains(part));
     let limit = |what: &str, limit: u64, name| ConstraintError::Limit { what: what.into(), limit, name };

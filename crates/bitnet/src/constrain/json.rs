@@ -34,7 +34,7 @@ pub(super) fn source(schema: &Value, exclusive: bool) -> String {
 /// Types whose schemas are kept.
 const TYPES: usize = 256;
 
-/// What tells a type from others: where its schema and its name are made, and what the compiler calls it. Types need
+/// The identity of a type: where its schema and its name are made, and what the compiler calls it. Types need
 /// not be `'static`, so `TypeId` is not to be had; two types whose functions are the same code have the same schema.
 type TypeKey = (usize, usize, &'static str);
 

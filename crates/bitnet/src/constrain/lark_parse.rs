@@ -5,7 +5,7 @@ use super::ConstraintError;
 use super::lark_lex::{Lexeme, Token};
 use super::limits::{ConstraintLimits, GROUPS, within};
 
-/// What a definition is made of.
+/// Parts of a definition.
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
     Text(&'a str, bool),

@@ -1,4 +1,4 @@
-//! What a constraint may cost, so that no schema or grammar can exhaust a program's memory, stack or time.
+//! Limits of constraints, so that no schema or grammar can exhaust a program's memory, stack or time.
 
 use super::ConstraintError;
 

@@ -42,7 +42,7 @@ impl Matching {
         let Self { parser, limits, forced, .. } = self;
         forced.is_empty() && guarded(limits, Phase::Step, || Ok(parser.is_accepting())).unwrap_or(false)
     }
-    /// What its automata take in memory, about. They grow with the text.
+    /// Approximate memory of its automata, in bytes. It grows with the text.
     pub(crate) fn bytes(&self) -> usize {
         // The automata, and the expressions that they are derived from.
         2 * self.parser.parser.lexer_stats().num_bytes

@@ -22,7 +22,7 @@ pub(super) fn measure(source: &str, limits: &ConstraintLimits) -> Result<(), Con
     Meter { limits, patterns: Patterns::new(limits), pieces: 0 }.grammar(&definitions)
 }
 
-/// Whether someone gave a grammar of llama.cpp.
+/// Whether the grammar is one of llama.cpp.
 fn is_not_gbnf(source: &str) -> Result<(), ConstraintError> {
     let defines = |line: &str| {
         let line = line.trim_start();

@@ -83,7 +83,7 @@ impl<'a> Patterns<'a> {
     }
 }
 
-/// What asks about the surroundings of a place and is not an anchor.
+/// Look-around that is not an anchor.
 fn looks_within(hir: &Hir) -> Option<&'static str> {
     let looks = hir.properties().look_set();
     let word =

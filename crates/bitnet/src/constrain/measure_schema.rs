@@ -97,7 +97,7 @@ fn levels(value: &Value) -> u64 {
     }
 }
 
-/// What merging copies.
+/// Size of the copies that merging makes.
 #[derive(Clone, Copy, Debug)]
 struct Size {
     /// Schemas, with what is merged into them.
@@ -109,7 +109,7 @@ struct Size {
     properties: u64,
     /// Whether how many there may be is bounded.
     bounded: bool,
-    /// What a string must be, and the widest of what strings within must be.
+    /// Constraint of a string, and the widest constraint of strings within.
     string: Option<Shape>,
     inner: Option<Shape>,
 }
@@ -249,7 +249,7 @@ impl<'a> Meter<'a> {
         Ok(sum)
     }
 
-    /// What is merged into one: each part is copied for each choice among the others.
+    /// Schemas that are merged into one: each part is copied for each choice among the others.
     fn merge(&mut self, parts: &[Size]) -> Result<Size, ConstraintError> {
         let [first, rest @ ..] = parts else { return Ok(Size::ONE) };
         if rest.is_empty() {
@@ -289,7 +289,7 @@ impl<'a> Meter<'a> {
         })
     }
 
-    /// What a schema says itself.
+    /// A schema without those that it refers to.
     fn own(&mut self, object: &'a Map<String, Value>) -> Result<Size, ConstraintError> {
         let mut size = Size::ONE;
         size.options = match object.get("type") {

@@ -43,7 +43,7 @@ pub use limits::ConstraintLimits;
 pub(crate) use matcher::{Mask, Matching, lock};
 pub(crate) use tokens::Vocabulary;
 
-/// What a generated text must be like. Made once, it may serve any number of generations.
+/// A constraint of a generated text. Made once, it may serve any number of generations.
 ///
 /// ```
 /// use bitnet::{Constraint, GenerateOptions};
@@ -137,7 +137,7 @@ impl Constraint {
         self
     }
 
-    /// What the author of the source should know: formats that are taken as remarks.
+    /// Warnings for the author of the source: formats that are taken as remarks.
     ///
     /// # Errors
     /// A source that cannot be used, as far as that can be told without a model.

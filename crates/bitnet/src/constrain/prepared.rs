@@ -13,7 +13,7 @@ const MAX_COMPILED: usize = 64;
 const BYTES: usize = 64 << 20;
 /// Grammars with places for texts, and grammars with texts in them, which seldom come again.
 const MAX_TEMPLATES: usize = 16;
-/// What an error takes.
+/// Bytes charged for an error.
 const ERROR_BYTES: usize = 1 << 10;
 
 type Outcome<T> = Result<T, ConstraintError>;
@@ -21,7 +21,7 @@ type Text = (Arc<str>, Arc<str>);
 type Key = (Source, Arc<ConstraintLimits>);
 type KeyWithTexts = (Source, Arc<ConstraintLimits>, Vec<Text>);
 
-/// What is kept for a vocabulary, errors included: a source that is refused is refused at once the next time.
+/// Cache of a vocabulary, errors included: a source that is refused is refused at once the next time.
 pub(super) struct CompiledCaches {
     compiled: Cache<Key, Outcome<Arc<Compiled>>>,
     templates: Cache<Key, Outcome<Option<Template>>>,
@@ -94,7 +94,7 @@ fn made(constraint: &Constraint, vocabulary: &Vocabulary) -> Outcome<Compiled> {
     on_large_stack(|| compile::compile(vocabulary, &template::filled(source, texts)?, limits))
 }
 
-/// What the author of a source should know.
+/// Warnings for the author of a source.
 pub(super) fn notes(constraint: &Constraint) -> Result<Vec<String>, ConstraintError> {
     let Constraint { source, limits, .. } = constraint;
     on_large_stack(|| match source.kind {

@@ -135,7 +135,7 @@ struct References {
     root: Value,
     /// Names of `$anchor`s, with where they are.
     anchors: HashMap<String, Vec<String>>,
-    /// What cannot be named so (keys with a slash) stands under `$defs` once more.
+    /// Schemas that cannot be named so (keys with a slash) stand under `$defs` once more.
     copies: Vec<(String, Value)>,
     names: HashMap<Vec<String>, String>,
 }
@@ -237,7 +237,7 @@ fn collect_anchors(schema: &Value, at: &mut Vec<String>, anchors: &mut HashMap<S
     }
 }
 
-/// What stands at `keys`.
+/// The value at `keys`.
 fn find<'a>(root: &'a Value, keys: &[String]) -> Option<&'a Value> {
     keys.iter().try_fold(root, |value, key| match value {
         Value::Object(object) => object.get(key),
@@ -246,7 +246,7 @@ fn find<'a>(root: &'a Value, keys: &[String]) -> Option<&'a Value> {
     })
 }
 
-/// What a reference of [`ready`] schemas leads to.
+/// The schema that a reference of [`ready`] schemas names.
 pub(super) fn target<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
     let pointer = reference.strip_prefix('#')?;
     let keys: Vec<String> = pointer.split('/').skip(1).map(str::to_owned).collect();

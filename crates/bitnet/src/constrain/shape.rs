@@ -5,7 +5,7 @@
 use super::limits::{AT_ONCE, ConstraintLimits, within};
 use super::{ConstraintError, error::short};
 
-/// What composes.
+/// Keywords that compose schemas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shape {
     /// Whether it matches the empty text.
@@ -24,7 +24,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// What matches the empty text alone.
+    /// A pattern that matches only the empty text.
     pub(super) const EMPTY: Self =
         Self { nullable: true, first: 0, run: 0, places: 0, branches: 0, least: 0, at_once: 1 };
 

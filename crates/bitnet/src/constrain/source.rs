@@ -1,4 +1,4 @@
-//! What a constraint is made from, and what is the same.
+//! Sources of constraints, and when two are equal.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

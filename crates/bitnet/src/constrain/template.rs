@@ -111,7 +111,7 @@ impl Template {
         })
     }
 
-    /// What it takes in memory, about.
+    /// Approximate memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         4 * self.fresh.parser.lexer_stats().num_bytes + 512 * self.grammar.num_symbols()
     }

@@ -15,7 +15,7 @@ use crate::{Error, Model};
 #[derive(Clone)]
 pub(crate) struct Vocabulary {
     pub(super) factory: Arc<ParserFactory>,
-    /// What was compiled for it; clones of the model share it.
+    /// Constraints compiled for it; clones of the model share them.
     pub(super) kept: Arc<CompiledCaches>,
 }
 

@@ -1,8 +1,8 @@
 //! The table of architectures: how the files of each family of models are to be read and written.
 //!
-//! What a family computes, and its names, are in [`bitnet_model::Architecture`]. Here is what only files have: the order of rows,
-//! what float projections are, the activation of a file that names none, gains that are stored less 1. One file per family, so
-//! that a further one is a further file; `docs/extending/architecture.md` has the list.
+//! What a family computes, and its names, are in [`bitnet_model::Architecture`]. Here is what only files have: the
+//! order of rows, what float projections are, the activation of a file that names none, gains that are stored less 1.
+//! One file per family, so that a further one is a further file; `docs/extending/architecture.md` has the list.
 
 mod bit_ttt;
 mod bitnet;
@@ -27,7 +27,7 @@ use crate::loaded::QkLayout;
 pub(crate) struct Rules {
     /// Order of the rows of q and k in GGUF files.
     pub(crate) gguf_qk: QkLayout,
-    /// What projections of floats are in GGUF files.
+    /// Projections that are floats in GGUF files.
     pub(crate) gguf_dense: DensePolicy,
     /// The activation of a GGUF file that names none; `None` where it is found out, or has to be named.
     pub(crate) gguf_activation: Option<Activation>,
@@ -39,7 +39,7 @@ pub(crate) struct Rules {
     pub(crate) longrope_tensors: bool,
     /// Values of absent scales, where the files of the family have scales.
     pub(crate) absent_scales: Option<fn(&ModelConfig) -> Scales>,
-    /// What is added to the gains of a safetensors file; GGUF files hold the sums.
+    /// Offset of the gains of a safetensors file; GGUF files hold the sums.
     pub(crate) gain_offset: fn(Norm) -> f32,
     /// The built-in chat template for models whose files have none, or a wrong one.
     pub(crate) template: Option<&'static str>,
@@ -48,11 +48,11 @@ pub(crate) struct Rules {
 /// Scales that a file of MiniCPM gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Scales {
-    /// What embeddings are multiplied with.
+    /// Factor of embeddings.
     pub(crate) embedding: f32,
-    /// What is multiplied before it is added to the residual stream.
+    /// Factor of what is added to the residual stream.
     pub(crate) residual: f32,
-    /// What logits are divided by.
+    /// Divisor of logits.
     pub(crate) logits: f32,
 }
 

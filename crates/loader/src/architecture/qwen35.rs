@@ -1,4 +1,5 @@
-//! Qwen 3.5: layers of the gated delta rule, gated attention in every so many layers, a rotary embedding of a part of each head.
+//! Qwen 3.5: layers of the gated delta rule, gated attention in every so many layers, a rotary embedding of a part of
+//! each head.
 
 use bitnet_model::{Architecture, ModelConfig, Norm};
 
@@ -9,8 +10,8 @@ use crate::gguf::{Array, Metadata, Value};
 
 pub(super) static RULES: Rules = Rules { template: Some("chatml"), gain_offset, ..LLAMA };
 
-/// The family multiplies by `1 + w`: safetensors hold `w`, GGUF files the sum. The norm of the outputs of the gated delta rule is plain
-/// in both, and no [`Norm`].
+/// The family multiplies by `1 + w`: safetensors hold `w`, GGUF files the sum. The norm of the outputs of the gated
+/// delta rule is plain in both, and no [`Norm`].
 fn gain_offset(norm: Norm) -> f32 {
     match norm {
         Norm::Input(_) | Norm::PostAttention(_) | Norm::HeadQ(_) | Norm::HeadK(_) | Norm::Final => 1.0,
@@ -89,7 +90,8 @@ pub(crate) fn put(m: &mut Metadata, c: &ModelConfig) {
         set(VALUE_HEADS, c.delta.value_heads);
         set(INNER, c.delta.value_heads.saturating_mul(c.delta.state_size));
     }
-    // Three dimensions of positions share the turned pairs as evenly as in the published models, for programs that need them.
+    // Three dimensions of positions share the turned pairs as evenly as in the published models, for programs that need
+    // them.
     let pairs = c.rotary_width() / 2;
     let first = pairs.div_ceil(3);
     let second = pairs.saturating_sub(first).div_ceil(2);

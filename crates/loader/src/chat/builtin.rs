@@ -23,7 +23,7 @@ const EOT: &str = "<|eot_id|>";
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct ChoiceSources<'a> {
-    /// What the user says: the name of a built-in template or of one of the checkpoint's, or Jinja source.
+    /// A user's choice: the name of a built-in template or of one of the checkpoint's, or Jinja source.
     pub user: Option<&'a str>,
     /// The checkpoint's `tokenizer_config.json`.
     pub config: Option<&'a TokenizerConfig>,
@@ -35,14 +35,14 @@ pub struct ChoiceSources<'a> {
     pub tokenizer: Option<&'a Tokenizer>,
 }
 
-/// What [`ChatTemplate::choose`] found.
+/// Result of [`ChatTemplate::choose`].
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// The template; `None` where nothing fits (a base model).
     pub template: Option<ChatTemplate>,
     /// Why the checkpoint's own template cannot be used, where it cannot. Everything but a chat works without it.
     pub broken: Option<Arc<ChatError>>,
-    /// What was replaced or assumed.
+    /// Notes on what was replaced or assumed.
     pub notes: Vec<Note>,
 }
 
@@ -96,11 +96,11 @@ impl ChatTemplate {
     /// built-in one whose special tokens the vocabulary has. A checkpoint's template that is known to be wrong for
     /// its model (the one in the official 2B4T GGUF file) is replaced by the built-in one, with a note.
     ///
-    /// A checkpoint's template that cannot be used, and several of which none is called `default`, are not an error here:
-    /// [`Choice::broken`] tells, for the one who asks for a chat.
+    /// A checkpoint's template that cannot be used, and several of which none is called `default`, are not an error
+    /// here: [`Choice::broken`] tells, for the one who asks for a chat.
     ///
     /// # Errors
-    /// What the user gives: malformed, or an unknown name.
+    /// If the user's template is malformed, or its name unknown.
     pub fn choose(sources: ChoiceSources<'_>) -> Result<Choice, ChatError> {
         let mut notes = Vec::new();
         if let Some(user) = sources.user {
@@ -139,7 +139,7 @@ impl ChatTemplate {
         Ok(Choice::of(Some(Self::builtin(taken)?), notes))
     }
 
-    /// What the user gives.
+    /// The user's choice.
     fn of_user(user: &str, config: Option<&TokenizerConfig>) -> Result<Self, ChatError> {
         // A template needs at least one tag to say anything about messages; a name has none.
         if user.contains('{') {

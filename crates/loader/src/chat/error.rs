@@ -14,7 +14,7 @@ pub enum ChatError {
         template: String,
         /// The line, from 1.
         line: usize,
-        /// What is wrong there.
+        /// The problem.
         detail: String,
     },
     /// The template failed while it was rendered.
@@ -24,7 +24,7 @@ pub enum ChatError {
         template: String,
         /// The line, from 1; 0 where unknown.
         line: usize,
-        /// What went wrong.
+        /// The problem.
         detail: String,
     },
     /// The template refuses these messages (`raise_exception`).
@@ -32,7 +32,7 @@ pub enum ChatError {
     Refused {
         /// Where the template came from.
         template: String,
-        /// What the template says.
+        /// The template's message.
         message: String,
     },
     /// The template did more work than any honest template needs.
@@ -59,7 +59,7 @@ pub enum ChatError {
         template: String,
         /// The line, from 1; 0 where unknown.
         line: usize,
-        /// What is nested.
+        /// The nested thing.
         what: &'static str,
         limit: usize,
     },

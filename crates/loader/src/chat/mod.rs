@@ -30,7 +30,7 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GGUF_FILE: &str = "the GGUF file";
 /// Longest template source in bytes; real ones have a few dozen kilobytes at most.
 const MAX_SOURCE_BYTES: usize = 256 << 10;
-/// What a template may hold in memory, its output included, beside [`MEMORY_OF_INPUT`].
+/// Memory of a rendering, output included, beside [`MEMORY_OF_INPUT`].
 const MAX_MEMORY: usize = 24 << 20;
 /// How often the conversation may be in memory: as it is, changed, joined, written.
 const MEMORY_OF_INPUT: usize = 8;
@@ -45,7 +45,7 @@ const MAX_FUEL: u64 = 10_000_000;
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
     /// Anything else that the template looks at (`name`, `tool_calls` ...).
     #[serde(flatten)]
@@ -68,13 +68,13 @@ impl Message {
         Self::new("system", content)
     }
 
-    /// What the model has said.
+    /// Answer of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }
 }
 
-/// What a template is told beside the messages.
+/// Variables of a template beside the messages.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RenderOptions {
@@ -106,7 +106,7 @@ pub struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// Those of a tokenizer.
+    /// The special tokens of a tokenizer.
     pub fn of(tokenizer: &Tokenizer) -> Self {
         let name = |id: Option<u32>| {
             let bytes = id.and_then(|id| tokenizer.token_bytes(id)).unwrap_or_default();

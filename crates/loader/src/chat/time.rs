@@ -130,7 +130,7 @@ impl Moment {
         (self.weekday as i64 + 4) % 7
     }
 
-    /// What a directive says; `None` for one that does not exist.
+    /// Output of a directive; `None` for one that does not exist.
     fn directive(&self, directive: char, flags: &Flags) -> Option<String> {
         let month = MONTHS.get(self.month).copied().unwrap_or_default();
         let weekday = DAYS.get(self.weekday).copied().unwrap_or_default();

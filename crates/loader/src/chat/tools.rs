@@ -15,14 +15,14 @@ const MAX_CALLS: usize = 128;
 pub struct ToolCall {
     /// The tool.
     pub name: String,
-    /// What it is given.
+    /// The arguments.
     pub arguments: Map<String, Value>,
 }
 
-/// What an answer consists of.
+/// Parts of an answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answered {
-    /// What is said.
+    /// Text.
     pub content: String,
     /// The tools that are called, in order.
     pub calls: Vec<ToolCall>,
@@ -100,7 +100,7 @@ fn before(text: &str, mark: &str) -> usize {
 }
 
 impl ToolForm {
-    /// What a whole answer consists of. Where something looks like a call and is none, it is text.
+    /// The parts of a whole answer. Where something looks like a call and is none, it is text.
     pub fn read(self, text: &str) -> Answered {
         let read = match self {
             Self::Tags => return tags(text),

@@ -29,8 +29,8 @@ const KNOWN_AXIS: &str = "input-last-dimension";
 const NEEDED: &str = "the signed Hadamard transform that is folded into the weights";
 const WAY_OUT: &str = "take the file without the fold, or a later version of this program";
 
-/// The fold of a model of this configuration, without one in it; `None` where the file has no keys of one. `names` are the tensors of
-/// the file, where they are known.
+/// The fold of a model of this configuration, without one in it; `None` where the file has no keys of one. `names` are
+/// the tensors of the file, where they are known.
 pub(crate) fn read(m: &Metadata, c: &ModelConfig, names: Option<&HashSet<String>>) -> Result<Option<Fold>, LoadError> {
     if !m.iter().any(|(key, _)| key.starts_with(ANY)) {
         return Ok(None);

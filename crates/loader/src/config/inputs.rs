@@ -13,7 +13,7 @@ const BLOCK: &str = "hadamard_block";
 const BITS: &str = "activation_bits";
 const NEEDED: &str = "how activations become codes";
 
-/// What a file says about one projection at the place `key`.
+/// The statement of a file about one projection at the place `key`.
 fn entry(projection: Projection, key: &str, block: u64, bits: u64) -> Result<(Projection, InputForm), LoadError> {
     let hadamard = match to_usize(key, block)? {
         0 => None,

@@ -22,7 +22,7 @@ use bitnet_model::{Architecture, ModelConfig};
 use crate::LoadError;
 use crate::loaded::{GenerationConfig, QkLayout};
 
-/// What a stored `weight_scale` means.
+/// Meaning of a stored `weight_scale`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScaleMeaning {
     /// The weight is `scale * trit` (`linear_class: autobitlinear`, and everything in GGUF files).
@@ -31,7 +31,7 @@ pub(crate) enum ScaleMeaning {
     Divide,
 }
 
-/// What may be done with a projection whose values are floats that are not ternary.
+/// Treatment of a projection whose values are floats that are not ternary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DensePolicy {
     /// They are master weights: quantise them with absmean, as training did.
@@ -55,7 +55,7 @@ pub(crate) struct Reading {
     pub(crate) notes: Vec<String>,
 }
 
-/// What the tensors of a container say about the configuration.
+/// Facts about the configuration from the tensors of a container.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TensorFacts {
     /// Rows of the embedding, if there is one.

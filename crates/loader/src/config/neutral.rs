@@ -1,7 +1,8 @@
-//! Keys that would change what a model computes and that nothing here implements: each may only say what changes nothing.
+//! Keys that would change what a model computes and that nothing here implements: each may only say what changes
+//! nothing.
 //!
-//! A value that is not neutral is refused by the name of its key, because ignoring it would compute another model. Keys that
-//! only describe (training, licences, caches) are not listed and are ignored.
+//! A value that is not neutral is refused by the name of its key, because ignoring it would compute another model. Keys
+//! that only describe (training, licences, caches) are not listed and are ignored.
 
 use bitnet_model::{Architecture, ModelConfig, RopeScaling, config_json};
 use serde_json::{Map, Value as Json};
@@ -12,7 +13,7 @@ use crate::LoadError;
 use crate::architecture::qwen35;
 use crate::gguf::{Metadata, Value};
 
-/// What a key may say.
+/// Values that a key may have.
 #[derive(Clone, Copy)]
 enum Neutral {
     /// Nothing, null, false, 0, or an empty text or list.
@@ -350,7 +351,8 @@ pub(crate) fn check_hf(map: &Map<String, Json>, family: Architecture, c: &ModelC
     let delta = family.formulas().delta;
     let local = |v: &Json| !delta && v.as_str().is_some_and(|s| s != "full_attention" && s != "attention");
     let layers = map.get("layer_types").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
-    // The class has windows in five of six layers where nothing is said, so that all layers see everything has to be said.
+    // The class has windows in five of six layers where nothing is said, so that all layers see everything has to be
+    // said.
     if family == Architecture::Gemma3 && layers.is_empty() && !map.contains_key("sliding_window") {
         return Err(LoadError::MissingKey {
             key: "layer_types".to_owned(),

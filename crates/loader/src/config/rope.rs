@@ -19,7 +19,7 @@ pub(crate) const LONG: &str = "rope_factors_long.weight";
 /// All of them.
 pub(crate) const TENSORS: [&str; 3] = [FACTORS, SHORT, LONG];
 
-/// What the tensors hold.
+/// Contents of the tensors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tensors {
     pub(crate) factors: Option<Vec<f32>>,
@@ -27,7 +27,7 @@ pub(crate) struct Tensors {
     pub(crate) long: Option<Vec<f32>>,
 }
 
-/// What a GGUF file says, and a note on what was chosen.
+/// The scaling of a GGUF file, and a note on what was chosen.
 pub(crate) fn from_gguf(
     m: &Metadata,
     architecture: &str,

@@ -92,7 +92,7 @@ enum Item<'a> {
     Table(&'static str, &'a FloatMatrix),
     /// In this format.
     TernaryTable(&'static str, &'a TernaryMatrix, FileFormat),
-    /// Of this name and shape.
+    /// Floats of this name and shape.
     Floats(String, Vec<usize>, Cow<'a, [f32]>),
     Projection(usize, Projection, &'a TernaryMatrix),
 }
@@ -118,8 +118,8 @@ fn no_type(tensor: &str, format: FileFormat) -> LoadError {
     LoadError::UnsupportedType { tensor: tensor.to_owned(), ty: format.name().to_owned(), type_id: None, reason }
 }
 
-/// The format of a ternary embedding or head: that of the projections where it can hold one scale per group. Where it cannot, as
-/// beside projections with one scale per tensor, the longest groups that the table's own divide into.
+/// The format of a ternary embedding or head: that of the projections where it can hold one scale per group. Where it
+/// cannot, as beside projections with one scale per tensor, the longest groups that the table's own divide into.
 fn table_format(w: &TernaryMatrix, target: Target) -> FileFormat {
     let format = target.format();
     let group_len = match w.scales() {
@@ -263,8 +263,8 @@ fn describe(source: &Checkpoint, c: &ModelConfig, a: Architecture) -> Metadata {
     m
 }
 
-/// The keys that say what a model of this family computes: all that [`crate::config::from_gguf`] reads of it, and does not see
-/// from the tensors.
+/// The keys that say what a model of this family computes: all that [`crate::config::from_gguf`] reads of it, and does
+/// not see from the tensors.
 pub(crate) fn put_config(m: &mut Metadata, c: &ModelConfig, a: Architecture) {
     let (name, formulas, rules) = (a.gguf_name(), a.formulas(), rules(a));
     let mut size = |key: &str, v: usize| match u32::try_from(v) {

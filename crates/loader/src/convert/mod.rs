@@ -78,7 +78,7 @@ impl Target {
         }
     }
 
-    /// What is written, and of what rows: one line for a person who chooses.
+    /// Contents of the target and the rows it takes: one line for a person who chooses.
     pub fn about(self) -> &'static str {
         match self {
             Target::I2S => "GGUF, 2 bits per weight; rows must be multiples of 128, one scale per tensor",
@@ -123,8 +123,8 @@ impl Target {
         matches!(self, Target::HfPacked | Target::HfUnpacked)
     }
 
-    /// `general.file_type` of a GGUF file, in the numbering of the programs that have the format. Nothing reads it here: the
-    /// numbers differ from fork to fork.
+    /// `general.file_type` of a GGUF file, in the numbering of the programs that have the format. Nothing reads it
+    /// here: the numbers differ from fork to fork.
     fn file_type(self) -> Option<u32> {
         match self {
             Target::I2S => Some(40),
@@ -142,13 +142,14 @@ impl Target {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ConvertOptions {
-    /// What to do with scales that the target cannot hold exactly.
+    /// Treatment of scales that the target cannot hold exactly.
     pub rounding: ScaleRounding,
-    /// Writes embedding and head in half precision, rounded where they hold more. The result then predicts slightly differently.
+    /// Writes embedding and head in half precision, rounded where they hold more. The result then predicts slightly
+    /// differently.
     pub f16_tables: bool,
     /// A `tokenizer.json` to put into the result, instead of the source's own tokenizer.
     pub tokenizer: Option<PathBuf>,
-    /// What a GGUF file calls the model (`general.name`), instead of the source's name for it or that of its folder.
+    /// Name of the model in a GGUF file (`general.name`), instead of the source's name for it or that of its folder.
     pub name: Option<String>,
     /// How to read the source.
     pub load: LoadOptions,
@@ -163,7 +164,7 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// What a conversion did.
+/// Result of a conversion.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConvertReport {
@@ -173,7 +174,7 @@ pub struct ConvertReport {
     pub projections: usize,
     /// Projections whose scale was rounded.
     pub rounded: usize,
-    /// What was repaired, assumed or left out.
+    /// Notes on what was repaired, assumed or left out.
     pub notes: Vec<String>,
 }
 
@@ -185,7 +186,8 @@ pub struct ConvertReport {
 ///
 /// # Errors
 /// Whatever is wrong with the source; [`LoadError::Ternary`] around [`ternary_kernels::KernelError::UnsupportedShape`],
-/// `InexactScale`, `OneScaleOnly`, `MixedScales`, `NoGroupScales` or `Twos` for what the target cannot hold; [`LoadError::ReadBack`]; failures to write.
+/// `InexactScale`, `OneScaleOnly`, `MixedScales`, `NoGroupScales` or `Twos` for what the target cannot hold;
+/// [`LoadError::ReadBack`]; failures to write.
 pub fn convert(
     input: &Path,
     output: &Path,

@@ -112,8 +112,8 @@ pub(super) fn read_back(
     Ok(checked)
 }
 
-/// The first field in which two configurations differ; special ids only where `ids` asks for them. Ids that end a text are a
-/// set, and angles of the rotary embedding may be said in two ways.
+/// The first field in which two configurations differ; special ids only where `ids` asks for them. Ids that end a text
+/// are a set, and angles of the rotary embedding may be said in two ways.
 fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
     let (mut a, mut b) = (a.clone(), b.clone());
     let attention = |c: &ModelConfig| c.rope_attention_factor().to_bits();
@@ -145,8 +145,8 @@ fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
     Some("it has more or fewer entries".to_owned())
 }
 
-/// The scales of the weights of row `r` in two matrices with the trits `trits`, once for each run of weights that share them in
-/// both; runs of zeros have any scale.
+/// The scales of the weights of row `r` in two matrices with the trits `trits`, once for each run of weights that share
+/// them in both; runs of zeros have any scale.
 fn scales_of_row<'a>(a: &'a Scales, b: &'a Scales, r: usize, trits: &'a [i8]) -> impl Iterator<Item = (f32, f32)> + 'a {
     let len = |s: &Scales| match s {
         Scales::Tensor(_) | Scales::Rows(_) => 0,

@@ -31,7 +31,7 @@ pub(super) fn settle(
     if let [(one, _)] = fitting.as_slice() {
         return Some(*one);
     }
-    // The same size, as with a scale at either end of a block: the right end holds scales, the other noise.
+    // Of equal size, as with a scale at either end of a block: the right end holds scales, the other noise.
     let mut likely = Vec::new();
     for &(ty, need) in &fitting {
         let bytes = bytes.get(..usize::try_from(need).ok()?)?;

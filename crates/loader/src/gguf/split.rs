@@ -20,7 +20,7 @@ pub(crate) fn is_key(key: &str) -> bool {
 /// Most parts of a model; their names have five digits, but no real model has more than some hundred.
 pub const MAX_PARTS: u64 = 4096;
 
-/// What a part says of itself.
+/// Metadata of a part about itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// From 0.

@@ -1,4 +1,4 @@
-//! What a GGUF file says about one tensor.
+//! The header entry of one tensor in a GGUF file.
 
 use super::layout;
 use super::types::{self, GgmlType};

@@ -288,7 +288,7 @@ pub(crate) struct Collision {
     pub(crate) id: u32,
     pub(crate) meanings: &'static str,
     pub(crate) way_out: &'static str,
-    /// What the id means in a file of a BitNet architecture, where that is settled.
+    /// Meaning of the id in a file of a BitNet architecture, where that is settled.
     pub(crate) in_bitnet: Option<GgmlType>,
     /// The meanings that are told apart by the size of the tensor, in files of any architecture.
     pub(crate) by_size: &'static [GgmlType],

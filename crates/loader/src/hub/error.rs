@@ -47,7 +47,7 @@ pub enum HubError {
     Unauthorized {
         /// The repository.
         repo: String,
-        /// What to do, which depends on whether a token was sent.
+        /// The way out, which depends on whether a token was sent.
         hint: &'static str,
     },
     /// The owner of the repository wants its terms to be accepted first.
@@ -85,7 +85,7 @@ pub enum HubError {
     Unreachable {
         /// The repository or file.
         what: String,
-        /// What the network says.
+        /// Message of the network layer.
         reason: String,
     },
     /// The connection was lost again and again. What has come is kept and will be continued.
@@ -111,7 +111,7 @@ pub enum HubError {
     BadResponse {
         /// The repository or file.
         what: String,
-        /// What is wrong.
+        /// The problem.
         detail: String,
         /// The server.
         endpoint: String,
@@ -124,7 +124,7 @@ pub enum HubError {
     NothingToPull {
         /// The repository.
         repo: String,
-        /// What was asked for.
+        /// The request.
         wanted: String,
         /// The first of its files.
         files: String,
@@ -147,7 +147,7 @@ pub enum HubError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// Message of the operating system.
         source: std::io::Error,
     },
     /// Neither the options nor the environment say where the cache is.

@@ -16,7 +16,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Longest list of files.
 const MAX_LISTING_BYTES: u64 = 64 << 20;
 
-/// What a request is for.
+/// Purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     /// Headers only, and no further than to another server: the hub's own headers are what is wanted.

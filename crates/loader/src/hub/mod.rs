@@ -65,7 +65,7 @@ pub struct Progress<'a> {
 /// Is told how far a pull has come; `Break` stops it, and what has come is kept.
 pub type ProgressFn = Arc<dyn Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync>;
 
-/// What to pull, from where, and how. `None` leaves a choice to the environment.
+/// Options of a pull. `None` leaves a choice to the environment.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PullOptions {
@@ -125,7 +125,7 @@ impl fmt::Debug for PullOptions {
     }
 }
 
-/// What is in the cache now.
+/// Contents of the cache after the pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pulled {

@@ -2,7 +2,7 @@
 
 use super::HubError;
 
-/// What to take from a repository.
+/// Files to take from a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Selection {
@@ -17,7 +17,7 @@ pub enum Selection {
     Matching(Vec<String>),
 }
 
-/// What was chosen.
+/// The selected files.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chosen {
     pub(super) names: Vec<String>,

@@ -9,7 +9,7 @@ use crate::files::{self, Kind};
 /// The server that is asked unless told otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// What applies to one call.
+/// Settings of one call.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) cache_dir: PathBuf,

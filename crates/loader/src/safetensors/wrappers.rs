@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use super::{Safetensors, StTensor};
 use crate::LoadError;
 
-/// What may stand in front of every name.
+/// Prefixes that may stand before every name.
 const PREFIXES: [&str; 4] = ["_orig_mod.", "_fsdp_wrapped_module.", "module.", "base_model.model."];
-/// What may also stand within a name: a layer that was wrapped by itself. No model calls a part of itself so.
+/// Infixes of a layer that was wrapped by itself. No model has a part of that name.
 const WITHIN: [&str; 2] = ["._orig_mod.", "._fsdp_wrapped_module."];
 
 impl Safetensors {
-    /// The same tensors under the names that the model itself gives them, and what was left out of the names.
+    /// The tensors under the names that the model itself gives them, and what was left out of the names.
     ///
     /// # Errors
     /// [`LoadError::WrappedName`] where some names have a prefix and others do not, or where two become one: which

@@ -68,7 +68,7 @@ const ONE_SCALE: &str = "the weights are ternary with one scale for each matrix,
 const MULTIMODAL_PREFIX: &str = "model.language_model.";
 const MULTIMODAL_EMBEDDING: &str = "model.language_model.embed_tokens.weight";
 
-/// What errors call a file that is not one.
+/// Name for messages about a file that is not a model.
 const IN_MEMORY: &str = "(in memory)";
 
 impl Checkpoint {
@@ -227,7 +227,7 @@ impl Checkpoint {
     /// All weights, checked.
     ///
     /// # Errors
-    /// What is missing or wrong.
+    /// The problem.
     pub fn weights(&self) -> Result<ModelWeights, LoadError> {
         ModelWeights::from_source(self).map_err(|e| e.in_file(&self.path))
     }
@@ -246,7 +246,7 @@ impl Checkpoint {
         }
     }
 
-    /// What was repaired or assumed so far.
+    /// Notes on what was repaired or assumed so far.
     pub fn notes(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         let mut notes: Vec<String> = self.reading.notes.iter().chain(&seen.notes).cloned().collect();

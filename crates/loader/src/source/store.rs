@@ -16,7 +16,7 @@ pub(super) enum Store {
     Hf(Safetensors),
 }
 
-/// What a tensor's bytes are.
+/// Meaning of a tensor's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RawKind {
     /// Hugging Face's packed trits, four rows to a byte.

@@ -1,4 +1,5 @@
-//! What a model asks a checkpoint for: its configuration, then each tensor in the model's own conventions.
+//! The [`WeightSource`](bitnet_model::WeightSource) of checkpoints: configuration, then each tensor in the model's own
+//! conventions.
 #![deny(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -1,4 +1,4 @@
-//! What tensors of random weights hold, made piece by piece: every byte is a function of the seed and its place.
+//! Contents of tensors of random weights, made piece by piece: every byte is a function of the seed and its place.
 
 use std::io::Write;
 use std::num::NonZeroUsize;

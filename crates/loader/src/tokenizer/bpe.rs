@@ -68,7 +68,7 @@ pub(super) struct Bpe {
     options: BpeOptions,
     /// Special tokens: text never becomes one of them, whatever the merges say.
     special: HashSet<u32>,
-    /// What special tokens are merged of.
+    /// The merges that make special tokens.
     halves: HashMap<u32, [u32; 2]>,
 }
 

@@ -1,4 +1,4 @@
-//! What each token is in bytes: one flat table, whatever the kind of vocabulary.
+//! Bytes of each token: one flat table, whatever the kind of vocabulary.
 //!
 //! In byte-level vocabularies a character stands for a byte: printable bytes stand for themselves, the other ones are
 //! moved to U+0100 and above, in order.

@@ -64,7 +64,7 @@ impl Charsmap {
         Self::new(&bytes)
     }
 
-    /// What the shortest rule that begins a text makes of it.
+    /// Replacement by the shortest rule that begins a text.
     fn replacement(&self, text: &str) -> Option<&str> {
         let unit = |at: usize| self.trie.get(at).copied();
         let offset = |unit: u32| ((unit >> 10) << ((unit & (1 << 9)) >> 6)) as usize;

@@ -17,7 +17,7 @@ pub struct NamedTemplate {
     pub template: String,
 }
 
-/// What a `tokenizer_config.json` says about tokens and chats.
+/// Tokens and chat template of a `tokenizer_config.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenizerConfig {

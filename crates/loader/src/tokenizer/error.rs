@@ -14,7 +14,7 @@ pub enum TokenizerError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// Message of the operating system.
         source: std::io::Error,
     },
     /// The path is not a regular file, or a file is too large; the message names it.
@@ -25,7 +25,7 @@ pub enum TokenizerError {
     Json {
         /// Which file or part of it.
         what: &'static str,
-        /// What the parser says, with line and column.
+        /// Message of the parser, with line and column.
         source: serde_json::Error,
     },
     /// The vocabulary is of a kind that is not implemented.
@@ -101,13 +101,13 @@ pub enum TokenizerError {
     #[error("split pattern {pattern:?} cannot be compiled: {reason}")]
     Pattern {
         pattern: String,
-        /// What the compiler says.
+        /// Message of the compiler.
         reason: String,
     },
     /// A part of the tokenizer could not be built.
     #[error("{stage} failed: {reason}")]
     Library {
-        /// What was being done.
+        /// The operation.
         stage: &'static str,
         /// Why.
         reason: String,
@@ -115,7 +115,7 @@ pub enum TokenizerError {
     /// The file asks for more than any real one does.
     #[error("{what}: {got}, more than {limit}")]
     Limit {
-        /// What there is too much of.
+        /// The quantity that is limited.
         what: &'static str,
         /// How much there is, or how much was seen when counting ended.
         got: u64,

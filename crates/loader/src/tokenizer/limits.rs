@@ -1,4 +1,4 @@
-//! What a tokenizer's file, and a text under it, may cost.
+//! Limits of a tokenizer's file, and of a text under it.
 //!
 //! Files come from strangers. Everything that a file can make large is either proportional to the file itself or
 //! bounded here, and refused by name and number where it is larger. Texts are counted by a [`Meter`].
@@ -29,7 +29,7 @@ pub(super) const AFFIX_IDS: usize = 256;
 pub(super) const TEXT_BYTES: usize = 1 << 30;
 /// How many times as long as the text the normalised text may be.
 pub(super) const GROWTH: usize = 8;
-/// What a short text may grow by, whatever its length.
+/// Growth that a short text is allowed, whatever its length.
 const GROWTH_FREE: usize = 4096;
 /// Bytes that all steps together read and write for one byte of the text.
 const WORK_PER_BYTE: u64 = 256;
@@ -99,7 +99,7 @@ impl Meter {
         }
     }
 
-    /// What is left for patterns.
+    /// Budget left for patterns.
     pub(super) fn fuel(&mut self) -> &mut u64 {
         &mut self.fuel
     }

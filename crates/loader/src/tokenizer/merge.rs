@@ -31,7 +31,7 @@ impl Symbol {
     pub(super) const NO_ID: u32 = u32::MAX;
 }
 
-/// What a pair becomes.
+/// The merged token of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Merge {
     /// Smaller is joined earlier; equal ranks are joined from left to right.

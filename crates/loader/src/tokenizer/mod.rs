@@ -67,7 +67,7 @@ pub struct Tokenizer {
     special: Arc<Special>,
 }
 
-/// What never changes.
+/// The immutable part, which clones share.
 #[derive(Debug)]
 struct Core {
     pipeline: Pipeline,
@@ -88,7 +88,7 @@ struct Special {
     notes: Vec<Note>,
 }
 
-/// What a reader of files hands over.
+/// Contents of a tokenizer's files, as their readers hand them over.
 struct Inner {
     pipeline: Pipeline,
     table: TokenTable,
@@ -396,7 +396,7 @@ impl Tokenizer {
         self.special.add_eos
     }
 
-    /// What was repaired or assumed.
+    /// Notes on what was repaired or assumed.
     pub fn notes(&self) -> &[Note] {
         &self.special.notes
     }

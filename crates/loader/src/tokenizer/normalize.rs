@@ -71,7 +71,7 @@ enum Step {
     Charsmap(Charsmap),
 }
 
-/// What is done to the text before it is cut.
+/// Normalisation of the text before it is split.
 #[derive(Debug, Default)]
 pub(super) struct Normalization(Vec<Step>);
 
@@ -286,12 +286,12 @@ fn is_chinese(c: char) -> bool {
     )
 }
 
-/// What the `Nmt` normaliser leaves out.
+/// Characters that the `Nmt` normaliser removes.
 fn nmt_drops(c: char) -> bool {
     matches!(c, '\u{1}'..='\u{8}' | '\u{B}' | '\u{E}'..='\u{1F}' | '\u{7F}' | '\u{8F}' | '\u{9F}')
 }
 
-/// What the `Nmt` normaliser takes for a space.
+/// Characters that the `Nmt` normaliser replaces by a space.
 fn nmt(c: char) -> char {
     match c {
         '\t'

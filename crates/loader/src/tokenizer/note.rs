@@ -1,4 +1,4 @@
-//! What was repaired or assumed while a vocabulary or a chat template was read.
+//! Notes on what was repaired or assumed while a vocabulary or a chat template was read.
 
 use std::fmt;
 

@@ -78,7 +78,7 @@ impl Node {
         }
     }
 
-    /// What a match begins with, where that is known; without a value it may begin with anything.
+    /// Possible first characters of a match; without a value it may begin with any.
     pub(super) fn first(&self) -> Option<Class> {
         let mut found = Vec::new();
         let known = self.firsts(&mut found) && found.iter().map(|class| class.size()).sum::<usize>() <= FIRST_RANGES;
@@ -117,7 +117,7 @@ impl Node {
 /// Ranges up to which the beginning of a match is looked for.
 const FIRST_RANGES: usize = 1 << 14;
 
-/// What the patterns of one file have cost so far.
+/// Cost of the patterns of one file so far.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
     bytes: usize,
@@ -463,7 +463,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What `regex-syntax` reads: one character, a class or an assertion.
+    /// A piece that `regex-syntax` reads: one character, a class or an assertion.
     fn simple(&mut self, text: String, flags: Flags) -> Result<Node, TokenizerError> {
         let key = (text, flags);
         if let Some(node) = self.patterns.atoms.get(&key) {

@@ -19,7 +19,7 @@ pub(super) enum Model {
     Unigram(Box<Unigram>),
 }
 
-/// What is used from part to part of one text.
+/// Buffers that are reused from part to part of one text.
 struct Run {
     meter: Meter,
     merger: Merger,

@@ -1,4 +1,4 @@
-//! What a `tokenizer.json` puts before and after an encoded text.
+//! The post-processor of a `tokenizer.json`: tokens before and after an encoded text.
 
 use serde_json::Value;
 

@@ -103,7 +103,7 @@ const fn whole_words(names: &'static [&'static str], patterns: &'static [&'stati
     Pre { names, patterns, ignore_merges: true, nfc: false }
 }
 
-/// What is taken where the file names none.
+/// The default where the file names none.
 pub(super) const ASSUMED: &str = "llama-bpe";
 
 const PRES: &[Pre] = &[

@@ -18,7 +18,7 @@ use super::pre::GPT2;
 use super::scripts::script;
 use super::split::{Splitter, split_all};
 
-/// What becomes of the matches of a pattern.
+/// Treatment of the matches of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behavior {
     Removed,
@@ -93,7 +93,7 @@ pub(super) enum PreTokenization {
 #[derive(Debug)]
 pub(super) struct Steps(Vec<Step>);
 
-/// What [`PreTokenization::from_json`] found.
+/// Result of [`PreTokenization::from_json`].
 pub(super) struct Parsed {
     pub(super) pre: PreTokenization,
     /// The words are to be looked up as raw bytes: the translation to stand-in characters was the last step and has
@@ -128,7 +128,7 @@ impl PreTokenization {
         Ok(Parsed { pre, raw_bytes })
     }
 
-    /// What SentencePiece does: spaces become marks, each of which begins a word.
+    /// SentencePiece's rule: spaces become marks, each of which begins a word.
     pub(super) fn sentencepiece(mark: char, prefix: bool) -> Self {
         let prepend = if prefix { Prepend::Always } else { Prepend::Never };
         Self::Steps(Steps(vec![Step::Metaspace { mark, prepend, split: true }]))

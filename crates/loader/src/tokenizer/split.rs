@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The same pattern with its look-ahead, by the backtracking engine of the `tokenizers` library.
+    /// The pattern with its look-ahead, by the backtracking engine of the `tokenizers` library.
     fn oracle(pattern: &str, text: &str) -> Vec<String> {
         use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
         use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior};

@@ -12,7 +12,7 @@ use super::error::TokenizerError;
 use super::limits::{ADDED_BYTES, at_most};
 use super::merge::{Merge, Merger, Symbol};
 
-/// What a space is written as.
+/// Replacement of a space.
 pub(super) const SPACE: char = '\u{2581}';
 
 /// The kinds of tokens that GGUF and SentencePiece know (`tokenizer.ggml.token_type`).

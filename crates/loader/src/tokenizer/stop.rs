@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// What [`StopStrings::push`] gives.
+/// Result of [`StopStrings::push`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopPiece {
     /// Text that is certainly before every stop string; may be empty.

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::tokenizer::Tokenizer;
 
-    /// What the library makes of uncut texts.
+    /// The library's result for uncut texts.
     fn words(texts: &[&str]) -> Vec<String> {
         use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
         let mut words = Vec::new();

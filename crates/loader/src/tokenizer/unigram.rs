@@ -10,7 +10,7 @@ use super::error::TokenizerError;
 use super::limits::UNIGRAM_PIECE;
 use super::spm::byte_of;
 
-/// What an unknown character scores below the worst piece.
+/// Penalty of an unknown character below the score of the worst piece.
 const UNKNOWN_PENALTY: f64 = 10.0;
 
 #[derive(Debug, Clone, Copy)]

@@ -4,8 +4,8 @@ use crate::TttError;
 
 /// Shape and constants of one layer of the gated delta rule (Gated DeltaNet).
 ///
-/// Letters in the documentation: `D` hidden size, `h` key heads, `g` value heads of each key head, `d` elements of a head, `k` taps,
-/// `c = (2 + g) h d` channels of queries, keys and values.
+/// Letters in the documentation: `D` hidden size, `h` key heads, `g` value heads of each key head, `d` elements of a
+/// head, `k` taps, `c = (2 + g) h d` channels of queries, keys and values.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DeltaConfig {
@@ -31,7 +31,8 @@ const LARGEST: usize = 1 << 20;
 const MOST_TAPS: usize = 64;
 
 impl DeltaConfig {
-    /// A layer of `key_heads` and `value_heads` heads of `head_dim` elements for tokens of `hidden_size`, with four taps.
+    /// A layer of `key_heads` and `value_heads` heads of `head_dim` elements for tokens of `hidden_size`, with four
+    /// taps.
     pub fn new(hidden_size: usize, key_heads: usize, value_heads: usize, head_dim: usize) -> Self {
         Self { hidden_size, key_heads, value_heads, head_dim, conv_kernel: 4, norm_eps: 1e-6 }
     }
@@ -95,7 +96,8 @@ impl DeltaConfig {
         2 * self.key_width() + self.value_width()
     }
 
-    /// Floats of the states of one key head's value heads, and of the window of their convolutions. `None` if that overflows.
+    /// Floats of the states of one key head's value heads, and of the window of their convolutions. `None` if that
+    /// overflows.
     pub(super) fn head_floats(&self) -> Option<usize> {
         let (g, d) = (self.group(), self.head_dim);
         let states = d.checked_mul(d)?.checked_mul(g)?;
@@ -129,7 +131,7 @@ impl DeltaConfig {
     }
 }
 
-/// What a layer learns besides its projections. Value heads are in groups: those of key head 0 first.
+/// Parameters of a layer besides its projections. Value heads are in groups: those of key head 0 first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeltaParameters {
     /// Weights of the decays, `[g h, D]`.
@@ -138,7 +140,7 @@ pub struct DeltaParameters {
     pub beta: Vec<f32>,
     /// Taps of the causal convolution, `[c, k]`: queries, keys, values; the last tap is that of the token itself.
     pub conv: Vec<f32>,
-    /// What the softplus of a decay is multiplied with, `[g h]`, below 0: `-exp(A_log)`.
+    /// Factor of the softplus of a decay, `[g h]`, below 0: `-exp(A_log)`.
     pub decay: Vec<f32>,
     /// Added to a decay before the softplus, `[g h]`.
     pub decay_bias: Vec<f32>,

@@ -1,7 +1,8 @@
-//! The gated delta rule (Gated DeltaNet) for inference: rows of tokens on plain f32 slices, one recurrence for prefill and decode.
+//! The gated delta rule (Gated DeltaNet) for inference: rows of tokens on plain f32 slices, one recurrence for prefill
+//! and decode.
 //!
-//! The memory of a head is a matrix `A`, `[d, d]`, that maps keys to values. For a token with input `x` and projections `u` (queries,
-//! keys, values side by side) and `z`:
+//! The memory of a head is a matrix `A`, `[d, d]`, that maps keys to values. For a token with input `x` and projections
+//! `u` (queries, keys, values side by side) and `z`:
 //!
 //! ```text
 //! (q, k, v) = silu(causal convolution of u);  q <- q / |q| / sqrt(d);  k <- k / |k|
@@ -10,8 +11,8 @@
 //! out = RMS(o) gain silu(z)
 //! ```
 //!
-//! Each token is one step of this recurrence, whatever the calls: so the values of a text do not depend on how it is cut, to
-//! the last bit, nor on the number of threads, which share the key heads.
+//! Each token is one step of this recurrence, whatever the calls: so the values of a text do not depend on how it is
+//! cut, to the last bit, nor on the number of threads, which share the key heads.
 //!
 //! Paper: arXiv:2412.06464; the layer is that of Qwen3-Next and Qwen 3.5.
 
@@ -36,8 +37,8 @@ const LENGTH_EPS: f32 = 1e-6;
 
 /// A layer without its projections, ready to read tokens.
 ///
-/// The caller projects: it hands over the products with the matrix of queries, keys and values and with that of the gate, and
-/// multiplies the result with that of the output, so that any kernel may compute them.
+/// The caller projects: it hands over the products with the matrix of queries, keys and values and with that of the
+/// gate, and multiplies the result with that of the output, so that any kernel may compute them.
 ///
 /// ```
 /// use ttt_layer::{DeltaConfig, DeltaInputs, DeltaParameters, DeltaScratch, DeltaState, GatedDelta, Rows};
@@ -67,11 +68,11 @@ pub struct GatedDelta {
     ops: Ops,
     parameters: DeltaParameters,
     conv: ConvRows,
-    /// What silu is multiplied with where nothing else is, `[g d]`.
+    /// Factor of silu, `[g d]`.
     ones: Vec<f32>,
 }
 
-/// What a layer reads of `n` tokens.
+/// Inputs of a layer for `n` tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaInputs<'a> {
     /// The layer's input, `[n, D]`; decays and rates depend on it.
@@ -168,8 +169,8 @@ impl GatedDelta {
         [&p.alpha, &p.beta, &p.conv, &p.decay, &p.decay_bias, &p.norm].into_iter().map(Vec::as_slice)
     }
 
-    /// Reads `n` tokens on one thread: `out` `[n, g h d]` is what the output projection has to be applied to, and `state` is `n`
-    /// tokens further.
+    /// Reads `n` tokens on one thread: `out` `[n, g h d]` is what the output projection has to be applied to, and
+    /// `state` is `n` tokens further.
     ///
     /// # Panics
     /// If lengths or configurations do not fit.
@@ -188,8 +189,8 @@ impl GatedDelta {
     }
 
     /// Some key heads, with their value heads, over `n` tokens. `state` is these heads' part of a state
-    /// ([`DeltaState::heads_mut`]), `out` the columns of their value heads. When all heads have read the tokens, the state is for
-    /// [`DeltaState::advance`].
+    /// ([`DeltaState::heads_mut`]), `out` the columns of their value heads. When all heads have read the tokens, the
+    /// state is for [`DeltaState::advance`].
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -296,8 +297,8 @@ impl GatedDelta {
     }
 }
 
-/// `ln(1 + e^x)`, of which `exp` is `e^-|x|`: in f64 with sums, products and quotients alone, so the same everywhere, and rounded
-/// once.
+/// `ln(1 + e^x)`, of which `exp` is `e^-|x|`: in f64 with sums, products and quotients alone, so the same everywhere,
+/// and rounded once.
 fn softplus(x: f32, exp: f32) -> f32 {
     // ln(1 + e) = 2 artanh(e / (2 + e)); the argument is at most 1/3, so twelve terms leave less than 1e-13.
     let e = f64::from(exp);

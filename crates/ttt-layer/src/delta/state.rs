@@ -4,13 +4,14 @@ use super::{DeltaConfig, GatedDelta};
 use crate::TttError;
 use crate::saved::{EXTRA_BYTES, Form, fingerprint};
 
-/// What a layer remembers of the text so far: a matrix for each value head, and the last inputs of the convolution. All numbers are
+/// The state of a layer: a matrix for each value head, and the last inputs of the convolution. All numbers are
 /// f32, and their number depends on the configuration only.
 ///
 /// A clone is a fork: both go on by themselves.
 ///
-/// For each key head, one after the other: the matrices of its value heads, `[g, d, d]`, rows by key and columns by value; then the
-/// windows of the convolutions of its queries `[k - 1, d]`, keys `[k - 1, d]` and values `[k - 1, g d]`, oldest row first.
+/// For each key head, one after the other: the matrices of its value heads, `[g, d, d]`, rows by key and columns by
+/// value; then the windows of the convolutions of its queries `[k - 1, d]`, keys `[k - 1, d]` and values `[k - 1, g
+/// d]`, oldest row first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeltaState {
     data: Vec<f32>,
@@ -74,8 +75,8 @@ impl DeltaState {
         undo.extend_from_slice(&self.data);
     }
 
-    /// Goes back to `position`, where [`DeltaState::remember`] was called. `undo` begins with what was appended then; the rest is
-    /// returned.
+    /// Goes back to `position`, where [`DeltaState::remember`] was called. `undo` begins with what was appended then;
+    /// the rest is returned.
     ///
     /// # Panics
     /// If `undo` is shorter than what was appended.
@@ -125,8 +126,8 @@ impl DeltaState {
         out
     }
 
-    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's weights
-    /// apart) and a checksum. Little-endian; equal states give equal bytes.
+    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's
+    /// weights apart) and a checksum. Little-endian; equal states give equal bytes.
     pub fn save(&self, model: u64) -> Vec<u8> {
         self.config.saved_form().seal(model, self.position, &self.data)
     }

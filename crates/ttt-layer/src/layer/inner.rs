@@ -26,7 +26,7 @@ use crate::config::Kind;
 #[derive(Clone, Debug)]
 pub struct FastWeights(pub Vec<Tensor>);
 
-/// What the inner loop reads, after projection and rotation.
+/// Inputs of the inner loop, after projection and rotation.
 #[derive(Clone, Debug)]
 pub struct Views {
     /// Queries, `[B, h, T, d]`.

@@ -147,7 +147,7 @@ impl<L: Module> TttLayer<L> {
         Ok(FastWeights(self.first.iter().map(repeat).collect::<CandleResult<_>>()?))
     }
 
-    /// What the inner loop reads of `x` `[B, T, D]`, whose first token begins a mini-batch.
+    /// Inputs of the inner loop from `x` `[B, T, D]`, whose first token begins a mini-batch.
     ///
     /// # Errors
     /// Errors of candle, for shapes that do not fit.
@@ -193,7 +193,7 @@ impl<L: Module> TttLayer<L> {
         self.inner.run(views, start, form)
     }
 
-    /// What comes after the inner loop: norm, gate, output projection. `inner` is `[B, h, T, d]`, the result
+    /// The part after the inner loop: norm, gate, output projection. `inner` is `[B, h, T, d]`, the result
     /// `[B, T, D]`.
     ///
     /// # Errors

@@ -54,9 +54,9 @@ pub(super) struct Block {
 /// Activations of one layer, `[B, T, D]`.
 #[derive(Clone, Debug)]
 pub struct BlockTrace {
-    /// What the TTT layer read.
+    /// Input of the TTT layer.
     pub ttt_in: Tensor,
-    /// What it returned.
+    /// Output of the TTT layer.
     pub ttt_out: Tensor,
     /// The residual stream after the layer.
     pub out: Tensor,

@@ -143,7 +143,7 @@ impl Head<'_> {
         e.chunks_exact(d).map(|e| ops.dot(e, e) / 2.0).collect()
     }
 
-    /// What the mini-batch has learnt so far changes in outputs `z` `[r, cols]` for inputs `x` `[r, rows]`:
+    /// Adds the updates of the open mini-batch to outputs `z` `[r, cols]` for inputs `x` `[r, rows]`:
     /// `z_n -= t_n sum_{k <= n} (x_n . x_k + 1) g_k`.
     #[allow(clippy::too_many_arguments)]
     fn correct(

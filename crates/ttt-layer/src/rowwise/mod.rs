@@ -7,10 +7,10 @@
 //! z_n = x_n W + b - t_n sum_{k <= n} (x_n . x_k + 1) g_k
 //! ```
 //!
-//! This is the dual form, row by row. A call may bring any number of tokens: products that share weights are computed together, but
-//! every element of every result is a chain of operations of its own, whose order depends on the token's place in its
-//! mini-batch and on nothing else. So the values of a text do not depend on how it is cut into calls, to the last bit, nor
-//! on the number of threads, which share the heads.
+//! This is the dual form, row by row. A call may bring any number of tokens: products that share weights are computed
+//! together, but every element of every result is a chain of operations of its own, whose order depends on the token's
+//! place in its mini-batch and on nothing else. So the values of a text do not depend on how it is cut into calls, to
+//! the last bit, nor on the number of threads, which share the heads.
 
 mod head;
 mod rows;
@@ -36,8 +36,8 @@ pub use train::{InputGradients, Tape, Workspace};
 
 /// A layer without its projections, ready to read tokens.
 ///
-/// The caller projects: it hands over the products with `Wq`, `Wk`, `Wv` (and `Wg`), and multiplies the result with `Wo`, so
-/// that any kernel may compute them.
+/// The caller projects: it hands over the products with `Wq`, `Wk`, `Wv` (and `Wg`), and multiplies the result with
+/// `Wo`, so that any kernel may compute them.
 ///
 /// ```
 /// use candle_core::{DType, Device};
@@ -86,7 +86,7 @@ pub struct RowWise {
     rate: f32,
 }
 
-/// What a layer reads of `n` tokens.
+/// Inputs of a layer for `n` tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
     /// The layer's input, `[n, D]`; the learning rates depend on it.
@@ -101,8 +101,8 @@ pub struct Inputs<'a> {
     pub gate: Option<Rows<'a>>,
 }
 
-/// Buffers of one thread, for any number of layers of one configuration. Those for TTT-MLP also serve TTT-Linear layers that
-/// differ in nothing else.
+/// Buffers of one thread, for any number of layers of one configuration. Those for TTT-MLP also serve TTT-Linear layers
+/// that differ in nothing else.
 #[derive(Clone, Debug)]
 pub struct Scratch {
     head: HeadScratch,
@@ -166,8 +166,8 @@ impl RowWise {
         })
     }
 
-    /// The layer with inner learning rates of 0: its inner model stays what training has made of it, whatever is read. For
-    /// ablations.
+    /// The layer with inner learning rates of 0: its inner model stays what training has made of it, whatever is read.
+    /// For ablations.
     #[must_use]
     pub fn without_inner_updates(mut self) -> Self {
         self.rate = 0.0;
@@ -209,7 +209,8 @@ impl RowWise {
     /// further. With a team, its threads share the heads and then the rows.
     ///
     /// # Panics
-    /// If lengths or configurations do not fit, or there are fewer buffers in `scratch` than threads in `team`, or none.
+    /// If lengths or configurations do not fit, or there are fewer buffers in `scratch` than threads in `team`, or
+    /// none.
     pub fn forward(
         &self,
         state: &mut TttState,
@@ -254,9 +255,9 @@ impl RowWise {
 
     /// The inner loop of some heads over `n` tokens from `position` on. `state` is these heads' part of a state
     /// ([`TttState::parts_mut`]), `out` their columns of `[n, w]`. When all heads
-    /// have read the tokens, the rows are for [`RowWise::finish`] and the state for [`TttState::advance`], then, before the next
-    /// tokens, for [`RowWise::complete`]: a mini-batch that ends with the last token leaves the weights as they are until then,
-    /// so that the tokens of a step that fails can be taken back without a copy of them.
+    /// have read the tokens, the rows are for [`RowWise::finish`] and the state for [`TttState::advance`], then, before
+    /// the next tokens, for [`RowWise::complete`]: a mini-batch that ends with the last token leaves the weights as
+    /// they are until then, so that the tokens of a step that fails can be taken back without a copy of them.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -289,9 +290,9 @@ impl RowWise {
         state.completed();
     }
 
-    /// Like [`RowWise::forward`] on one thread, and the inner losses `|f(k; W) - v|^2 / 2` of all tokens and heads, `[n, h]`, each
-    /// at the weights of the beginning of its mini-batch: what the layer knew of a token before it read it. To look at;
-    /// it costs about half as much again.
+    /// Like [`RowWise::forward`] on one thread, and the inner losses `|f(k; W) - v|^2 / 2` of all tokens and heads,
+    /// `[n, h]`, each at the weights of the beginning of its mini-batch: what the layer knew of a token before it read
+    /// it. To look at; it costs about half as much again.
     ///
     /// # Panics
     /// Like [`RowWise::forward`].
@@ -315,7 +316,8 @@ impl RowWise {
         losses
     }
 
-    /// Like [`RowWise::forward_heads`] of all heads, with the inner losses of [`RowWise::forward_with_losses`] into `losses` `[n, h]`.
+    /// Like [`RowWise::forward_heads`] of all heads, with the inner losses of [`RowWise::forward_with_losses`] into
+    /// `losses` `[n, h]`.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -393,8 +395,8 @@ impl RowWise {
         }
     }
 
-    /// Keys, queries, targets and learning rates of the tokens `done..done + r` of the call, which are those from `first` on
-    /// of their mini-batch, into the scratch.
+    /// Keys, queries, targets and learning rates of the tokens `done..done + r` of the call, which are those from
+    /// `first` on of their mini-batch, into the scratch.
     #[allow(clippy::too_many_arguments)]
     fn views(
         &self,

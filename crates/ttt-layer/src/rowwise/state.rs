@@ -5,15 +5,15 @@ use crate::TttError;
 use crate::config::{Kind, TttConfig};
 use crate::saved::{EXTRA_BYTES, Form, fingerprint};
 
-/// What a layer remembers of the text so far: inner weights, the open mini-batch, the windows of the convolutions, the
+/// The state of a layer: inner weights, the open mini-batch, the windows of the convolutions, the
 /// position. All numbers are f32, and their number depends on the configuration only.
 ///
 /// A clone is a fork: both go on by themselves.
 ///
 /// For each head, one after the other: `W1`, `b1` (and `W2`, `b2`) as of the beginning of the open mini-batch; then for
-/// each matrix the inputs `[rows, b]` and the gradients of the outputs `[b, columns]`, times their learning rates, of the
-/// tokens in the mini-batch; then the window of the convolutions of queries and keys, `[k - 1, d]`. Behind
-/// the heads lies the window of the convolution before the layer, `[k - 1, D]`.
+/// each matrix the inputs `[rows, b]` and the gradients of the outputs `[b, columns]`, times their learning rates, of
+/// the tokens in the mini-batch; then the window of the convolutions of queries and keys, `[k - 1, d]`. Behind the
+/// heads lies the window of the convolution before the layer, `[k - 1, D]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TttState {
     pub(super) data: Vec<f32>,
@@ -111,9 +111,9 @@ impl TttState {
         self.due = false;
     }
 
-    /// Appends to `undo` what the next `tokens` tokens overwrite for good: the windows of the convolutions, or everything if
-    /// they go on after the end of a mini-batch. For callers that may have to take them back, which is possible until
-    /// [`RowWise::complete`] is called after the last of them.
+    /// Appends to `undo` what the next `tokens` tokens overwrite for good: the windows of the convolutions, or
+    /// everything if they go on after the end of a mini-batch. For callers that may have to take them back, which is
+    /// possible until [`RowWise::complete`] is called after the last of them.
     pub fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
         if self.pending() + tokens > self.config.mini_batch_size {
             undo.extend_from_slice(&self.data);
@@ -125,9 +125,9 @@ impl TttState {
         undo.extend_from_slice(&self.data[heads..]);
     }
 
-    /// Goes back to `position`, where [`TttState::remember`] was called with `tokens`; since then at most as many tokens
-    /// were read, by all heads or by some. `undo` begins with what was appended then; the rest is returned. What is after
-    /// the tokens of the open mini-batch may differ from then, but is never read.
+    /// Goes back to `position`, where [`TttState::remember`] was called with `tokens`; since then at most as many
+    /// tokens were read, by all heads or by some. `undo` begins with what was appended then; the rest is returned. What
+    /// is after the tokens of the open mini-batch may differ from then, but is never read.
     ///
     /// # Panics
     /// If `undo` is shorter than what was appended.
@@ -207,8 +207,8 @@ impl TttState {
         &self.data[head * self.head_floats..(head + 1) * self.head_floats]
     }
 
-    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's weights
-    /// apart) and a checksum. Little-endian; equal states give equal bytes.
+    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's
+    /// weights apart) and a checksum. Little-endian; equal states give equal bytes.
     ///
     /// # Panics
     /// If [`RowWise::complete`] is due.

@@ -42,7 +42,7 @@ pub(super) fn bits(subject: &Subject, verdict: &mut Verdict) -> Result<(), Bench
     Ok(())
 }
 
-/// What a decode step reads: two bits for each weight, and a tenth for padding.
+/// Bytes that a decode step may read: two bits for each weight, and a tenth for padding.
 pub(super) fn bytes(subject: &Subject, verdict: &mut Verdict) {
     for isa in Isa::available() {
         let Ok(engine) = Engine::new(&subject.weights, &EngineOptions::default().threads(1).isa(isa)) else { continue };

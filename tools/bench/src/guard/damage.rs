@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use ternary_kernels::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
 
-/// What to damage.
+/// The part to damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Sabotage {
     /// Kernels that do everything 64 times.
     Kernel,
-    /// An engine that computes its products sixteen times: repetitions find the weights in a nearer cache, so that a few of them hardly
-    /// show where the first time comes from a slow one.
+    /// An engine that computes its products sixteen times: repetitions find the weights in a nearer cache, so that a
+    /// few of them hardly show where the first time comes from a slow one.
     Engine,
     /// Products that depend on how rows are split over threads.
     Threads,
@@ -20,7 +20,7 @@ pub(crate) enum Sabotage {
     Halves,
 }
 
-/// What is done to a product after (and besides) computing it.
+/// Damage done to a product after (and besides) computing it.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     /// Compute it so many times in all.

@@ -1,4 +1,4 @@
-//! What remains of the decode speed after a long context, for each type of keys and values.
+//! Decode speed after a long context, as a share, for each type of keys and values.
 
 use plotters::prelude::*;
 

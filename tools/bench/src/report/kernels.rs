@@ -45,7 +45,7 @@ pub(super) fn kernels(results: &Results) -> String {
     if text.is_empty() { text } else { format!("\n## Kernels\n{text}") }
 }
 
-/// What figures of one table share: large matrices first, baselines in the table of their matrix.
+/// Key that the figures of one table share: large matrices first, baselines in the table of their matrix.
 fn product(f: &Figure) -> (std::cmp::Reverse<Option<[u64; 2]>>, bool, u64, usize) {
     (std::cmp::Reverse(f.shape), f.id.contains(" from memory"), f.tokens, f.threads)
 }

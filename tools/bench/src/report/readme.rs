@@ -7,7 +7,7 @@ use super::number;
 use crate::error::BenchError;
 use crate::figure::{Figure, Results, What};
 
-/// What stands before and after the table in the README.
+/// Marks before and after the table in the README.
 const MARKS: [&str; 2] = ["<!-- speed: written by `cargo xtask bench` -->\n", "<!-- /speed -->"];
 
 /// Puts a summary of `results` between the marks in `readme`; `page` is where it links to. Without marks, or without

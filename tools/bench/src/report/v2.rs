@@ -52,8 +52,8 @@ fn transforms(results: &Results) -> String {
     for f in of(results, What::Hadamard) {
         let threads = if f.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", f.threads) };
         let note = f.note.as_deref().unwrap_or("-");
-        let hasty = if f.quick { "~" } else { "" };
-        let _ = writeln!(text, "| {threads} | {note} | {hasty}{} % |", number(f.value));
+        let mark = if f.quick { "~" } else { "" };
+        let _ = writeln!(text, "| {threads} | {note} | {mark}{} % |", number(f.value));
     }
     if text.is_empty() {
         return text;

@@ -1,4 +1,4 @@
-//! What Hadamard transforms add to a layer while one token is generated.
+//! Cost of the Hadamard transforms of a layer while one token is generated.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -24,7 +24,7 @@ const LAYERS: usize = 2;
 /// Rounds of which the fastest counts.
 const ROUNDS: usize = 60;
 
-/// What the process answers, in microseconds.
+/// Output of the process, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Answer {
     /// A layer of one decode step.

@@ -7,7 +7,7 @@ mod tokenizers;
 
 use crate::error::HostileError;
 
-/// What reads an input.
+/// Reader of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
     /// A grammar in Lark's notation.
@@ -22,7 +22,7 @@ pub(crate) enum Reader {
     Tokenizer,
 }
 
-/// What a generator makes when it is asked for more and more.
+/// Input that a generator makes for a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// The smallest is read; larger ones until the first refusal.
@@ -57,7 +57,7 @@ const fn refused(name: &'static str, make: fn(usize) -> String) -> Variant {
 /// A kind of input.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// What reads it.
+    /// Its reader.
     pub(crate) reader: Reader,
     /// Seconds that one reading may take, in a release build.
     pub(crate) seconds: f64,

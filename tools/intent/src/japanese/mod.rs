@@ -40,7 +40,7 @@ impl Question {
         self.said.value(0)
     }
 
-    /// What a model reads: the question and a line feed.
+    /// The prompt: the question and a line feed.
     pub fn prompt(&self) -> String {
         format!("{}\n", self.said.text())
     }
@@ -61,7 +61,7 @@ pub struct Questions {
     seed: u64,
 }
 
-/// What is new about the questions of a test.
+/// Differences between the questions of a test and those of training.
 pub const TESTS: [&str; 4] = ["nothing new but the pair", "new topics", "new patterns", "new topics and patterns"];
 
 impl Questions {

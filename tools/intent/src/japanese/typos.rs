@@ -84,7 +84,7 @@ fn one(text: &mut Marked, random: &mut Random) {
     }
 }
 
-/// What a character may be mistaken for.
+/// Characters that a character may be mistaken for.
 fn others(c: char) -> impl Iterator<Item = char> {
     let pairs = CONFUSED.iter().chain(WIDTHS);
     pairs.filter_map(move |(a, b)| if *a == c { Some(*b) } else { (*b == c).then_some(*a) })

@@ -13,12 +13,12 @@ use crate::files::{self, Tensors};
 use crate::report::{Measured, Report};
 use crate::{Options, ParityError};
 
-/// What the name of a file says that it holds.
+/// Contents of a file according to its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Meant {
     /// The codes and scales of `gguf_expected.safetensors`, as this format.
     Format(&'static str),
-    /// The same with the scale at the other end: refused, or read right.
+    /// Blocks with the scale at the other end: refused, or read right.
     OtherEnd,
     /// One bit a weight: code 0 became +1.
     Binary,

@@ -16,7 +16,7 @@ use crate::{Options, ParityError};
 
 /// Largest error of a hidden state where no int8 code lies near a rounding boundary; measured 8e-6.
 const HIDDEN: f32 = 1e-4;
-/// The same for vectors of length 1; measured 2e-7.
+/// Largest error of a vector of length 1; measured 2e-7.
 const VECTOR: f32 = 1e-5;
 /// Relative L2 of the hidden states of longer texts, in which codes may flip; measured 1e-3. Without the quantisation
 /// it is 0.04.

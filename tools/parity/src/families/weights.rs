@@ -1,5 +1,5 @@
-//! What the logits are made of: rotary frequencies, and each matrix given the traced input of its module. An error of
-//! one layer cannot hide behind the next layer's norm here.
+//! Parts of the forward pass: rotary frequencies, and each matrix given the traced input of its module. An error of
+//! one layer cannot hide in the next layer's norm here.
 
 use bitnet_model::{Fold, Mixer, ModelConfig, ModelWeights, Projection};
 use ternary_kernels::{Scales, TernaryMatrix};
@@ -66,7 +66,7 @@ pub(super) fn traced(weights: &ModelWeights, expected: &Tensors) -> Result<Measu
     Ok(Measured { pass: count > 0 && worst <= PRODUCT, detail })
 }
 
-/// Rows of a projection of queries whose gates follow each head, with the gates of all heads behind the queries of all.
+/// Rows of a projection of queries whose gates follow each head, with the gates of all heads after the queries of all.
 fn gates_behind(c: &ModelConfig, y: &[f32]) -> Vec<f32> {
     let row = |row: &[f32]| {
         let part = |gate: usize| row.chunks_exact(c.head_dim).skip(gate).step_by(2).flatten().copied().collect();

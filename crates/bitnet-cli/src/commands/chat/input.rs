@@ -38,7 +38,7 @@ fn history() -> PathBuf {
     cache_dir().join("chat-history.txt")
 }
 
-/// What one read gave.
+/// Result of one read.
 enum Read {
     Line(String),
     Interrupted,
@@ -63,7 +63,7 @@ impl Input {
     /// The next message: a line, or several between `"""`.
     ///
     /// # Errors
-    /// Of the terminal or of stdin.
+    /// Errors of the terminal or of stdin.
     pub(super) fn message(&mut self) -> Result<Line, CliError> {
         let mut text = match self.line(PROMPT)? {
             Read::Line(line) => line,
@@ -83,8 +83,8 @@ impl Input {
             && !text.trim().is_empty()
         {
             editor.add_history_entry(&text)?;
-            // Kept at once, so that it is there whatever ends the program; a folder that cannot be written is not a reason
-            // to stop.
+            // Kept at once, so that it is there whatever ends the program; a folder that cannot be written is not a
+            // reason to stop.
             let path = history();
             let _ = path.parent().map(std::fs::create_dir_all);
             let _ = editor.save_history(&path);

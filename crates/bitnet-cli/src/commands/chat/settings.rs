@@ -1,4 +1,4 @@
-//! What `/set` shows and changes.
+//! The settings that `/set` shows and changes.
 
 use std::fmt;
 use std::str::FromStr;

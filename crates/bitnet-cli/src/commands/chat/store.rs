@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
 
-/// What was said.
+/// The messages.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Conversation {
     pub(super) system: Option<String>,

@@ -10,7 +10,7 @@ use crate::error::CliError;
 /// A prompt, what may follow it, and what should.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    /// What stands before every choice.
+    /// Text before every choice.
     pub(super) prompt: String,
     /// The choices, without the space between prompt and choice.
     pub(super) choices: Vec<String>,

@@ -1,4 +1,4 @@
-//! What `bitnet run` may be told of the form of its text.
+//! Options of `bitnet run` that constrain the form of its text.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What a run leaves behind to look at: `log.jsonl` and the loss curve.
+//! The log of a run: `log.jsonl` and the loss curve.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -110,7 +110,7 @@ impl Journal {
         }))
     }
 
-    /// What a step did to the ternary weights of each layer.
+    /// Changes of the ternary weights of each layer in one step.
     ///
     /// # Errors
     /// A file that cannot be written.

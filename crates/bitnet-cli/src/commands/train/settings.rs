@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::args::TrainArgs;
 use crate::error::CliError;
 
-/// What a configuration file says.
+/// Contents of a configuration file.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     /// Keys of a Hugging Face `config.json`.
@@ -64,7 +64,7 @@ impl Settings {
         differs("", &model_to_json(&begun.model)?, &model_to_json(&model)?).map_or(Ok(()), Err)
     }
 
-    /// What is asked for, where what is not said is as `begun` has it.
+    /// The settings asked for; those that are not given are taken from `begun`.
     ///
     /// # Errors
     /// Options that cannot be.

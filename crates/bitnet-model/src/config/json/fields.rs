@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::ModelError;
 
-/// What is wrong with a `config.json`.
+/// A problem in a `config.json`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonError {
@@ -13,7 +13,7 @@ pub enum JsonError {
     Missing {
         /// The field.
         key: String,
-        /// What for.
+        /// Its purpose.
         needed_for: &'static str,
     },
     /// A field of another type.
@@ -21,9 +21,9 @@ pub enum JsonError {
     Type {
         /// The field.
         key: String,
-        /// What would be right.
+        /// The expected value.
         expected: &'static str,
-        /// What is there, shortened.
+        /// The value that was found, shortened.
         got: String,
     },
     /// A value that is not supported, or contradicts another one.

@@ -1,4 +1,5 @@
-//! The one reader and the one writer of a model's `config.json`, for checkpoints, training runs and shapes of synthetic models.
+//! The one reader and the one writer of a model's `config.json`, for checkpoints, training runs and shapes of synthetic
+//! models.
 
 mod delta;
 mod fields;
@@ -73,7 +74,7 @@ pub fn named_activation<'a, E: From<JsonError>>(
     Ok(found.map(|f| f.1))
 }
 
-/// What a file's tensors, and files beside it, say.
+/// Facts from a file's tensors and from files beside it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonFacts {
     /// Whether there is a head.
@@ -86,7 +87,7 @@ pub struct JsonFacts {
     pub pooling: Option<Pooling>,
 }
 
-/// What an absent field means in files of a family.
+/// Defaults of absent fields in files of a family.
 struct Absent {
     /// `None` where the activation must be named.
     activation: Option<Activation>,
@@ -204,7 +205,8 @@ pub fn reads(a: Architecture, key: &str) -> bool {
 /// Whether a field has a value that is computed.
 type Fits = fn(&Value) -> bool;
 
-/// Fields of HunYuan and their only values here: norms of the heads, one expert, which is none, keys of each layer's own.
+/// Fields of HunYuan and their only values here: norms of the heads, one expert, which is none, keys of each layer's
+/// own.
 const HUNYUAN: [(&str, Fits); 4] = [
     ("use_qk_norm", |v| v.as_bool() == Some(true)),
     ("num_experts", |v| v.as_u64().is_some_and(|n| n <= 1)),
@@ -223,7 +225,7 @@ fn hunyuan(f: &Fields<'_>) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// What is added to the mean square in every norm. A norm of another kind, or another name for the same, is not guessed.
+/// Epsilon of every norm. A norm of another kind, or another name for the same, is not guessed.
 fn read_eps(f: &Fields<'_>) -> Result<Option<f64>, JsonError> {
     let eps = f.f64("rms_norm_eps")?;
     for key in ["norm_eps", "rms_norm_epsilon", "layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"] {
@@ -364,8 +366,8 @@ pub fn is_own_shape(map: &Map<String, Value>) -> bool {
         .is_none_or(|name| Architecture::from_json(name, []).is_some_and(|a| a.is_bitnet() || a == Architecture::Llama))
 }
 
-/// Completes a hand-written shape of a model: what is absent has the value of BitNet b1.58 2B4T, and its type follows from
-/// what it names. The shape may be of any family that it names by its `model_type`.
+/// Completes a hand-written shape of a model: what is absent has the value of BitNet b1.58 2B4T, and its type follows
+/// from what it names. The shape may be of any family that it names by its `model_type`.
 pub fn complete_shape(map: &mut Map<String, Value>) {
     let has = |map: &Map<String, Value>, key: &str| map.get(key).is_some_and(|v| !v.is_null());
     let own = is_own_shape(map);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::super::{ModelConfig, RopeScaling};
 use super::fields::{Fields, JsonError, decimal, unsupported, wrong};
 
-/// What is said about a scaling that is not computed.
+/// Error for a scaling that is not supported.
 pub const UNKNOWN_SCALING: &str = "this scaling of rotary embeddings is not supported; supported: linear, llama3, yarn and \
     longrope, and any with a factor of 1";
 /// Dynamic scaling changes the frequencies while a text grows, so that keys in the cache would have to be turned again.
@@ -16,14 +16,14 @@ pub const DYNAMIC: &str = "it changes with the length of the text, which is not 
 const NEEDED: &str = "the rotary embedding";
 const YARN: &str = "yarn, the scaling of the rotary embedding";
 
-/// The base that HunYuan's `alpha` stands for: `base * alpha^(d / (d - 2))`, of heads of `d` elements. Rounded to the f32 that GGUF files
-/// hold, so that both containers give the same bits.
+/// The base that HunYuan's `alpha` stands for: `base * alpha^(d / (d - 2))`, of heads of `d` elements. Rounded to the
+/// f32 that GGUF files hold, so that both containers give the same bits.
 pub(super) fn alpha_base(base: f64, alpha: f64, head_dim: usize) -> f64 {
     let d = head_dim as f64;
     f64::from((base * alpha.powf(d / (d - 2.0))) as f32)
 }
 
-/// What files of a family may say beside base and scaling.
+/// Keys that files of a family may have beside base and scaling.
 #[derive(Clone, Copy)]
 pub(super) struct Reads {
     /// Type `dynamic` with an `alpha`: a larger base, the same for texts of every length.
@@ -32,7 +32,7 @@ pub(super) struct Reads {
     pub(super) part: bool,
 }
 
-/// What a file says.
+/// Contents of a file.
 pub(super) struct Read {
     pub(super) theta: Option<f64>,
     pub(super) scaling: RopeScaling,
@@ -50,7 +50,8 @@ pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, reads: Reads
     let mut found: Option<(&str, RopeScaling)> = None;
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(map) = f.object(key)? else { continue };
-        // Newest configurations may have one object for each type of layer; others than full attention are refused elsewhere.
+        // Newest configurations may have one object for each type of layer; others than full attention are refused
+        // elsewhere.
         let map = match map.get("full_attention") {
             Some(Value::Object(inner)) => inner,
             _ => map,
@@ -157,7 +158,8 @@ impl Section<'_> {
         Ok(new.or(old))
     }
 
-    /// `alpha` of type `dynamic`, which its class computes instead of any factor; `None` where the object says something else.
+    /// `alpha` of type `dynamic`, which its class computes instead of any factor; `None` where the object says
+    /// something else.
     fn alpha(&self) -> Result<Option<f64>, JsonError> {
         let alpha = self.number("alpha")?;
         Ok(alpha.filter(|_| self.kind().is_ok_and(|kind| kind.as_deref() == Some("dynamic")) && self.head_dim > 2))
@@ -206,7 +208,8 @@ impl Section<'_> {
     fn yarn(&self, factor: Option<f64>) -> Result<RopeScaling, JsonError> {
         let missing = |name: &str| JsonError::Missing { key: self.field(name), needed_for: YARN };
         let factor = factor.ok_or_else(|| missing("factor"))?;
-        // Whether an absent length means the context or what it was before differs between programs, so it is not guessed.
+        // Whether an absent length means the context or what it was before differs between programs, so it is not
+        // guessed.
         let name = "original_max_position_embeddings";
         let original_context = self.r.get_size(name)?.ok_or_else(|| missing(name))?;
         if self.r.bool("truncate")? == Some(false) {

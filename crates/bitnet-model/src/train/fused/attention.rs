@@ -34,7 +34,7 @@ pub(super) struct AttentionScratch {
     dv: Vec<f32>,
     /// Queries of a block, times `1 / sqrt(d)`, `[r, d]`.
     q: Vec<f32>,
-    /// The same, `[d, r]`.
+    /// `q` transposed, `[d, r]`.
     qt: Vec<f32>,
     /// Gradient of the block's output, `[r, d]` and `[d, r]`.
     o: Vec<f32>,
@@ -80,7 +80,7 @@ impl AttentionScratch {
         transpose(&self.q, d, &mut self.qt);
         let s = zeroed(&mut self.s, keys * r);
         ops.add_product(&self.k[..keys * d], &self.qt, d, s);
-        // Keys behind their query.
+        // Keys after their query.
         for (key, row) in s.chunks_exact_mut(r).enumerate().skip(block.start + 1) {
             row[..key - block.start].fill(f32::NEG_INFINITY);
         }

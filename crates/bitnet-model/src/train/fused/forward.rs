@@ -1,4 +1,4 @@
-//! What one lane computes, and the forward pass.
+//! The work of one lane, and the forward pass.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::train::{Batch, TrainError};
 /// Logits that exist at once.
 const LOGITS_AT_ONCE: usize = 1 << 19;
 
-/// What the backward pass needs of a layer.
+/// Values of a layer's forward pass that the backward pass needs.
 #[derive(Debug, Default)]
 pub(super) struct LayerTape {
     /// Residual stream before the mixer, `[n, hidden]`.
@@ -30,7 +30,7 @@ pub(super) struct LayerTape {
     pub(super) lse: Vec<f32>,
     /// Output of the mixer, `[n, heads * d]`.
     pub(super) att: Vec<f32>,
-    /// What a test-time-training layer keeps.
+    /// Values that a test-time-training layer keeps.
     pub(super) ttt: TttTape,
     /// Residual stream before the feed-forward block.
     pub(super) h_mid: Vec<f32>,
@@ -46,7 +46,7 @@ pub(super) struct Codes {
     pub(super) int16: Int16Batch,
     /// One row of four bits.
     int4: Int4Batch,
-    /// One row behind a Hadamard transform.
+    /// One row after a Hadamard transform.
     rotated: Vec<f32>,
     room: (usize, usize),
 }
@@ -273,8 +273,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Final norm, head and cross entropy of the predictions that count; with `learn`, leaves the gradient of the final norm's result
-    /// in `dx`.
+    /// Final norm, head and cross entropy of the predictions that count; with `learn`, leaves the gradient of the final
+    /// norm's result in `dx`.
     fn head(&mut self, s: &Shared<'_>, group: Range<usize>, batch: &Batch, learn: bool) {
         let (hidden, vocab) = (s.config.hidden_size, s.config.vocab_size);
         let n = group.len() * batch.t;

@@ -1,13 +1,14 @@
 //! Loss and gradient of a BitNet decoder on the CPU, without autograd.
 //!
-//! The forward pass is that of inference: norm and quantiser in one pass, the exact integer product of the fastest kernel. Only
-//! what the backward pass cannot cheaply compute again is kept: the residual stream, int8 codes, queries, keys and values,
-//! gate and up. The backward pass multiplies in f32. Logits exist for a few rows at a time.
+//! The forward pass is that of inference: norm and quantiser in one pass, the exact integer product of the fastest
+//! kernel. Only what the backward pass cannot cheaply compute again is kept: the residual stream, int8 codes, queries,
+//! keys and values, gate and up. The backward pass multiplies in f32. Logits exist for a few rows at a time.
 //!
 //! Weights with a scale per group ([`ModelConfig::weight_group`]) are multiplied with int16 activations by the kernel
 //! that inference uses for them; both the scales and what is kept for the backward pass are those of the forward pass.
 //!
-//! The mixer of a layer is attention or test-time training (`ttt_layer::RowWise`), whose gradients are written by hand, too.
+//! The mixer of a layer is attention or test-time training (`ttt_layer::RowWise`), whose gradients are written by hand,
+//! too.
 //!
 //! Windows are dealt out to lanes in small groups, one thread per lane, and the lanes' gradients are added in the order
 //! of the lanes. So the result depends on the number of lanes, and on nothing else about the machine.
@@ -32,7 +33,7 @@ use weights::{Maker, Places, Prepared};
 /// Tokens that a lane works on at once, about: what one layer makes of them stays in a second-level cache.
 const GROUP_TOKENS: usize = 256;
 
-/// What all lanes read.
+/// Inputs that all lanes share.
 struct Shared<'a> {
     config: &'a ModelConfig,
     kernel: &'a dyn Kernel,

@@ -9,7 +9,7 @@ use super::backward::norm_backward;
 use super::forward::{sized, zeroed};
 use super::weights::{TttLayer, TttPlaces};
 
-/// What the backward pass needs of one layer.
+/// Values of one layer's forward pass that the backward pass needs.
 #[derive(Debug, Default)]
 pub(super) struct TttTape {
     /// Residual stream before the convolution, `[n, hidden]`, where there is one.

@@ -26,7 +26,7 @@ pub(super) struct LayerPlaces {
     pub(super) norms: [Option<Range<usize>>; 4],
     /// The norms of the heads of q and of k.
     pub(super) head_norms: Option<[Range<usize>; 2]>,
-    /// What a test-time-training layer learns beside its projections.
+    /// Parameters of a test-time-training layer beside its projections.
     pub(super) ttt: Option<TttPlaces>,
 }
 
@@ -141,7 +141,7 @@ pub(super) struct PreparedLayer {
     pub(super) ttt: Option<TttLayer>,
 }
 
-/// What all layers are quantised with.
+/// Quantisers of all layers.
 #[derive(Clone, Copy)]
 pub(super) struct Maker<'a> {
     pub(super) config: &'a ModelConfig,

@@ -6,7 +6,7 @@ use super::fail::{R, fail};
 use super::text::to_str;
 use super::value::{Str, Value};
 
-/// What a call passes.
+/// Arguments of a call.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Passed {
     pub(super) positional: Vec<Value>,

@@ -92,7 +92,7 @@ pub(super) enum Expr {
         arms: Box<[(ExprId, ExprId)]>,
         otherwise: Option<ExprId>,
     },
-    /// What follows a value: attributes, items, calls, filters, tests.
+    /// Postfix of a value: attribute, item, call, filter, test.
     Postfix(ExprId, Box<[(u32, Post)]>),
 }
 
@@ -115,7 +115,7 @@ pub(super) struct Args {
     pub(super) stars: Option<ExprId>,
 }
 
-/// What can be assigned to.
+/// Target of an assignment.
 #[derive(Debug)]
 pub(super) enum Target {
     Name(NameId),

@@ -98,7 +98,7 @@ fn described(value: &Value) -> &'static str {
     }
 }
 
-/// What Python's `getattr` finds.
+/// Looks up an attribute as Python's `getattr` does.
 fn own(value: &Value, name: &str) -> R<Option<Value>> {
     if name.starts_with('_') {
         return Ok(None);

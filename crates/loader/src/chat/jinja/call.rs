@@ -53,7 +53,7 @@ impl<'p> Interp<'p> {
         }
     }
 
-    /// What is written while something runs, as a value.
+    /// Output that is captured while something runs, as a value.
     pub(super) fn captured(&mut self, run: impl FnOnce(&mut Self) -> R<()>) -> R<Value> {
         let depth = self.out.len();
         self.out.push(Buf::default());

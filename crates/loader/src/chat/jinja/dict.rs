@@ -13,7 +13,7 @@ use super::value::{ITEM, Kind, OVERHEAD, Str, Value, depth_of};
 const INDEXED: usize = 9;
 /// A tuple that is a key may have so many parts, those of its parts included.
 const MAX_PARTS: usize = 1000;
-/// What an entry is charged: key, value, and its places in the index.
+/// Charge of an entry: key, value, and its places in the index.
 const ENTRY: usize = 2 * ITEM + 64;
 
 /// A key that can be hashed.
@@ -60,7 +60,7 @@ impl Key {
         Self::within(value, &mut { MAX_PARTS })
     }
 
-    /// What it takes up beside its texts.
+    /// Memory beside its texts.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Tuple(parts) => ITEM + parts.iter().map(Self::bytes).sum::<usize>(),

@@ -18,7 +18,7 @@ use super::{MAX_CALLS, checks, filters, ops, text};
 pub(super) struct Interp<'p> {
     pub(super) program: &'p Program,
     pub(super) scopes: Scopes,
-    /// What is written, and around it what is captured.
+    /// The output, and around it the captured outputs.
     pub(super) out: Vec<Buf>,
     /// The texts of the program as values, made when they are first needed.
     texts: Vec<Option<Str>>,
@@ -195,7 +195,7 @@ impl<'p> Interp<'p> {
         Ok(items)
     }
 
-    /// What follows a value.
+    /// Postfixes of a value.
     pub(super) fn posts(&mut self, mut value: Value, posts: &'p [(u32, Post)]) -> R<Value> {
         for (line, post) in posts {
             self.line = *line;

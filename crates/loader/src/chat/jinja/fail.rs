@@ -18,7 +18,7 @@ pub(in super::super) enum Fail {
     },
     /// `raise_exception`.
     Raised(String),
-    /// What Python would raise.
+    /// The exception that Python would raise.
     Error(String),
 }
 

@@ -190,7 +190,7 @@ fn slices(value: &Value, count: i128, fill: Option<Value>) -> R<Value> {
 /// Most names in an attribute.
 const MAX_PATH: usize = 100;
 
-/// What `attribute='a.b'` looks up.
+/// Looks up `attribute='a.b'`.
 struct Getter {
     parts: Vec<Value>,
     default: Option<Value>,

@@ -283,7 +283,7 @@ pub(super) fn repr(value: &Value) -> R<Str> {
     out.done()
 }
 
-/// What a conversion letter (`r`, `s`, `a`) makes of a value.
+/// Converts a value as a conversion letter (`r`, `s`, `a`) asks.
 pub(super) fn converted(value: &Value, conversion: char) -> R<Value> {
     Ok(Value::Str(match conversion {
         'r' => repr(value)?,

@@ -11,7 +11,7 @@ use super::value::{Buf, Kind, Str, Value};
 #[derive(Debug)]
 struct Style {
     ascii: bool,
-    /// What one level is indented by.
+    /// Indentation of one level.
     indent: Option<Str>,
     between: Str,
     colon: Str,

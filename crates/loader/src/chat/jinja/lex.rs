@@ -7,7 +7,7 @@ pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// What is wrong with a source.
+/// A problem in a source.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) enum Flaw {
     /// It is not Jinja.
@@ -93,7 +93,7 @@ enum State {
     Block,
 }
 
-/// What comes after a piece of data.
+/// Token after a piece of data.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Pending<'s> {
     Tag(State),
@@ -107,7 +107,7 @@ pub(super) struct Lexer<'s> {
     source: &'s str,
     position: usize,
     state: State,
-    /// What follows the data given last.
+    /// The token after the data given last.
     pending: Option<Pending<'s>>,
     /// The line of the position up to which lines are counted.
     line: usize,

@@ -1,4 +1,4 @@
-//! What one rendering may spend: steps, and bytes held at one time.
+//! Limits of one rendering: steps, and bytes held at one time.
 //!
 //! Every rendering has a thread of its own ([`super::stack`]), so its account is in thread-local cells, and values
 //! can give back what they hold when they are dropped.
@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use super::fail::{Fail, R};
 
-/// What one step costs, in the unit in which work on bytes costs one each.
+/// Cost of one step, in the unit in which work on bytes costs one each.
 const STEP: u64 = 64;
 
 thread_local! {

@@ -2,8 +2,8 @@
 //!
 //! - Source: at most [`MAX_NESTING`] brackets and blocks in each other; chains of operators, filters, attributes and
 //!   branches are flat and may be as long as the source.
-//! - Run: calls and blocks at most [`MAX_CALLS`] deep, values at most [`MAX_DEPTH`] deep; every step and every byte that
-//!   is read or written is paid out of the fuel, every byte that a value holds out of the memory ([`meter`]).
+//! - Run: calls and blocks at most [`MAX_CALLS`] deep, values at most [`MAX_DEPTH`] deep; every step and every byte
+//!   that is read or written is paid out of the fuel, every byte that a value holds out of the memory ([`meter`]).
 //! - Only namespaces change, and nothing but the interpreter owns them: values form no cycles.
 //! - Compiling and rendering happen on a thread of their own ([`stack`]).
 
@@ -53,7 +53,7 @@ const MAX_DEPTH: usize = 200;
 /// Deepest nesting of macros, blocks and expressions while rendering.
 const MAX_CALLS: usize = 2000;
 
-/// What a rendering may spend.
+/// Limits of a rendering.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Steps.
@@ -71,14 +71,14 @@ pub(super) struct Stop {
     pub(super) fail: Fail,
 }
 
-/// What is said where no thread is to be had.
+/// Message where no thread can be started.
 const NO_THREAD: &str = "the thread for the template could not be started, or ended early";
 
 impl Program {
     /// Compiles a template.
     ///
     /// # Errors
-    /// What is wrong with the source.
+    /// The problem in the source.
     pub(super) fn compile(source: &str) -> Result<Self, Flaw> {
         let compiled = stack::on_own_stack(|| {
             let mut program = parse::parse(&lex::normalized(source))?;

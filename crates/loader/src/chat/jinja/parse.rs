@@ -6,7 +6,7 @@ use super::MAX_NESTING;
 use super::ast::{Block, Expr, ExprId, For, Literal, MacroDecl, NameId, Program, Stmt, StmtId, Target};
 use super::lex::{Flaw, Lexer, Token, cut};
 
-/// What parsing gives.
+/// Result of parsing.
 pub(super) type P<T> = Result<T, Flaw>;
 
 pub(super) struct Parser<'s> {
@@ -382,7 +382,7 @@ impl<'s> Parser<'s> {
         Ok(Stmt::Print(values.into()))
     }
 
-    /// What is assigned to; several, separated by commas, are a tuple.
+    /// Parses the target of an assignment; several, separated by commas, are a tuple.
     fn target(&mut self, with_namespace: bool) -> P<Target> {
         let first = self.target_atom(with_namespace)?;
         if !self.is_op(",") {

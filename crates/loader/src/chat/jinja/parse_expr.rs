@@ -274,7 +274,7 @@ impl<'s> Parser<'s> {
         }
     }
 
-    /// What stands in brackets: an item, a slice, or several as a tuple.
+    /// Parses the contents of brackets: an item, a slice, or several as a tuple.
     fn subscript(&mut self) -> P<Post> {
         let mut items = Vec::new();
         while !self.is_op("]") {

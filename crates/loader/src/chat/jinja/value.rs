@@ -12,7 +12,7 @@ use super::meter::Held;
 
 /// Bytes of one value in a sequence.
 pub(super) const ITEM: usize = size_of::<Value>();
-/// What an allocation is charged beside its content.
+/// Charge of an allocation beside its content.
 pub(super) const OVERHEAD: usize = 48;
 
 /// A value. Cheap to clone; only namespaces can change, and nothing owns a namespace but the interpreter, so values
@@ -54,7 +54,7 @@ pub(super) enum Value {
     Joiner(Rc<Joiner>),
 }
 
-/// What an undefined value would have been.
+/// Name of the undefined value.
 #[derive(Debug)]
 pub(super) struct Missing {
     /// The type of the object that lacks it; empty for variables.
@@ -142,12 +142,12 @@ impl Buf {
         self.push_str(c.encode_utf8(&mut [0; 4]))
     }
 
-    /// The same character many times.
+    /// A character, repeated.
     pub(super) fn fill(&mut self, c: char, count: usize) -> R<()> {
         self.repeat(c.encode_utf8(&mut [0; 4]), count)
     }
 
-    /// The same text many times.
+    /// A text, repeated.
     pub(super) fn repeat(&mut self, text: &str, count: usize) -> R<()> {
         if text.is_empty() || count == 0 {
             return Ok(());
@@ -193,7 +193,7 @@ impl Items {
         Ok(Self { items: Vec::with_capacity(count), held })
     }
 
-    /// Those of a vector that was small or paid for elsewhere.
+    /// Items of a vector that was small or paid for elsewhere.
     pub(super) fn of(items: Vec<Value>) -> R<Self> {
         Ok(Self { held: Held::new(items.capacity().saturating_mul(ITEM))?, items })
     }
@@ -257,7 +257,7 @@ pub(super) fn depth_of<'a>(values: impl Iterator<Item = &'a Value>) -> R<usize> 
     Ok(depth)
 }
 
-/// What kind of sequence.
+/// Kind of sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     List,

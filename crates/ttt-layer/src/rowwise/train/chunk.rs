@@ -13,7 +13,7 @@ use super::super::head::{Head, HeadScratch};
 use super::super::state::LayerState;
 use crate::config::{Kind, TttConfig};
 
-/// What is kept of a mini-batch of `r` tokens; `m` is `d`, for TTT-MLP `4 d`.
+/// Tape of a mini-batch of `r` tokens; `m` is `d`, for TTT-MLP `4 d`.
 pub(super) struct ChunkTape<'a> {
     /// Inner weights at its beginning, in the order of a state.
     pub(super) weights: &'a mut [f32],
@@ -98,12 +98,12 @@ pub(super) struct Buffers {
     /// Gradient of the targets, which is that of the values.
     d_target: Vec<f32>,
     pub(super) d_lr: Vec<f32>,
-    /// Of the position weights, `[b]`; summed over the head's mini-batches, as are all that follow.
+    /// Gradient of the position weights, `[b]`; summed over the head's mini-batches, as are all that follow.
     pub(super) d_t: Vec<f32>,
-    /// Of the inner norm, `[d]`.
+    /// Gradient of the inner norm, `[d]`.
     pub(super) d_gain: Vec<f32>,
     pub(super) d_bias: Vec<f32>,
-    /// Of the inner weights, in their shapes.
+    /// Gradients of the inner weights, in their shapes.
     pub(super) d_weights: Vec<Vec<f32>>,
     /// Per matrix: gradients of its outputs for queries, then for keys, and of what was written, `[b, m]`.
     d_z: [Vec<f32>; 2],
@@ -183,7 +183,7 @@ struct Matrix<'a> {
     /// Inputs for the queries and for the keys, `[r, rows]`.
     x: &'a [f32],
     inputs: &'a [f32],
-    /// What the keys wrote, `[r, cols]`.
+    /// Outputs for the keys, `[r, cols]`.
     g: &'a [f32],
     /// Gradient of the outputs for the queries, `[r, cols]`.
     dz: &'a [f32],

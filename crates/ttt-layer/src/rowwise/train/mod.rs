@@ -20,7 +20,7 @@ use crate::config::{RopePairs, TttConfig};
 use chunk::{Buffers, ChunkTape};
 use layout::Places;
 
-/// What the backward pass of one layer needs of the forward pass.
+/// Tape: values of one layer's forward pass that the backward pass needs.
 #[derive(Clone, Debug, Default)]
 pub struct Tape {
     /// One [`ChunkTape`] per window, head and mini-batch.
@@ -100,9 +100,9 @@ impl<'a> Inputs<'a> {
 /// Where the gradients of a layer's inputs go.
 #[derive(Debug)]
 pub struct InputGradients<'a> {
-    /// Of the layer's input as the learning rates read it, `[n, D]`; added to.
+    /// Gradient of the layer's input as the learning rates read it, `[n, D]`; added to.
     pub x: &'a mut [f32],
-    /// Of the products, side by side as in [`Inputs::side_by_side`], `[n, columns]`; written.
+    /// Gradient of the products, side by side as in [`Inputs::side_by_side`], `[n, columns]`; written.
     pub projected: &'a mut [f32],
 }
 
