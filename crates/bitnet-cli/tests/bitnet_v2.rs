@@ -36,7 +36,7 @@ const CASES: [Case<'_>; 7] = [
     ("a block of one", &|f| f["down_proj"]["hadamard_block"] = 1.into(), ["down_proj", "2 at least"]),
     ("two bits", &|f| f["down_proj"]["activation_bits"] = 2.into(), ["down_proj", "8 or 4"]),
     ("one row, two forms", &|f| f["up_proj"]["activation_bits"] = 8.into(), ["up_proj", "same row"]),
-    ("a projection that nothing is said of", &|f| drop(f.as_object_mut().unwrap().remove("v_proj")), ["v_proj", ""]),
+    ("a projection that is not described", &|f| drop(f.as_object_mut().unwrap().remove("v_proj")), ["v_proj", ""]),
     ("no forms at all", &|f| *f = Value::Null, ["input_forms", ""]),
 ];
 

@@ -5,7 +5,7 @@
 //!     [--tokens N] [--svg FILE]
 //! ```
 //!
-//! A layer's state is a small model that shall tell a value from a key. Its loss on a token before it learns from that
+//! A layer's state is a small model that learns to predict a value from a key. Its loss on a token before it learns from that
 //! token is averaged over the heads and over the texts (pieces of the file of so many tokens, each read from an empty
 //! state). Dashed: the same layer with its state held still.
 

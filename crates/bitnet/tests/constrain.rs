@@ -67,7 +67,7 @@ fn validate(text: &str) {
 }
 
 #[test]
-fn json_is_what_the_schema_says_whatever_anybody_wants() {
+fn json_is_what_the_schema_says_whatever_the_model_prefers() {
     let model = model();
     let constraint = Constraint::json_schema(&schema());
     let mut forced = 0;

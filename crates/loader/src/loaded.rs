@@ -12,7 +12,7 @@ use crate::TlTiles;
 pub struct LoadOptions {
     /// A `tokenizer.json` that overrides the file's own tokenizer, or supplies what it lacks.
     pub tokenizer: Option<PathBuf>,
-    /// Order of the rows of q and k, where the file's architecture does not decide it rightly.
+    /// Order of the rows of q and k, where the file's architecture decides it wrongly.
     pub qk_layout: Option<QkLayout>,
     /// A chat template (Jinja source, or the name of a built-in one) that overrides the file's own.
     pub chat_template: Option<String>,

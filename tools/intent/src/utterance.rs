@@ -1,4 +1,4 @@
-//! Utterances with what is meant by them, out of the files of SNIPS and CLINC150.
+//! Utterances with their intents and slots, from the files of SNIPS and CLINC150.
 
 use std::path::{Path, PathBuf};
 

@@ -19,10 +19,10 @@ use crate::source::{self, LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Prefill reads P tokens at once into an empty context; decode generates N tokens one by one from an empty context. Both
-figures are medians over the repetitions, after one warm-up run. Embedding models embed one text of P tokens instead. Memory
-bandwidth is measured before and after in a separate process with the same number of threads: decode has to read
-bytes_per_token bytes per token, so the share tells how close it runs to this machine's limit.
+Prefill reads P tokens at once into an empty context; decode generates N tokens one by one from an empty context. \
+Both figures are medians over the repetitions, after one warm-up run. Embedding models embed one text of P tokens \
+instead. Memory bandwidth is measured before and after in a separate process with the same number of threads: decode \
+has to read bytes_per_token bytes per token, so the share tells how close it runs to this machine's limit.
 
 Examples:
   bitnet bench -m model.gguf

@@ -20,8 +20,8 @@ use input::{Input, Line};
 use settings::Settings;
 
 const AFTER_HELP: &str = "\
-Commands in the conversation: /help /clear /system /set /regen /save /load /stats /bye. Enclose a message of several lines in
-\"\"\". Ctrl-C stops an answer, Ctrl-D ends the conversation. Messages can also be piped in, one per line.
+Commands in the conversation: /help /clear /system /set /regen /save /load /stats /bye. Enclose a message of several \
+lines in \"\"\". Ctrl-C stops an answer, Ctrl-D ends the conversation. Messages can also be piped in, one per line.
 
 Examples:
   bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T

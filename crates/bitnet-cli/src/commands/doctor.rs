@@ -20,11 +20,11 @@ use crate::progress;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Runs every kernel that this CPU supports on random and extreme inputs of many shapes, and compares each result with a reference
-implementation that shares no code with it. Exits with code 1 on a mismatch.
+Runs every kernel that this CPU supports on random and extreme inputs of many shapes, and compares each result with a \
+reference implementation that shares no code with it. Exits with code 1 on a mismatch.
 
-With --model, also describes the model and computes it in several ways, which must agree bit for bit; BitNet-embedding 0.6B must
-reproduce the vector on its model card.
+With --model, also describes the model and computes it in several ways, which must agree bit for bit; \
+BitNet-embedding 0.6B must reproduce the vector on its model card.
 
 Examples:
   bitnet doctor

@@ -15,8 +15,9 @@ use crate::source::{LoadRequest, Loaded};
 use crate::ui::{self, Ui};
 
 const AFTER_HELP: &str = "\
-Prints one line of numbers per text, or one JSON object. Embedding models are trained for comparing texts; their files define the
-pooling, and their model cards the prefix of a query. The vectors of language models are less useful.
+Prints one line of numbers per text, or one JSON object. Embedding models are trained for comparing texts; their \
+files define the pooling, and their model cards the prefix of a query. The vectors of language models are less \
+useful.
 
 Examples:
   bitnet embed -m model.gguf \"a cat\" \"a kitten\" \"a train\"

@@ -23,8 +23,9 @@ Each line of the file is a JSON object in one of these forms, as in the public d
   {\"ctx\": S, \"endings\": [S], \"label\": N, \"activity_label\": S?}                   HellaSwag
   {\"prompt\": S, \"choices\": [S], \"answer\": N}                                     anything else; N counts from 0
 
-Each choice is scored as a continuation of the prompt, with a space in front. Accuracy picks the choice with the highest
-probability; normalised accuracy the one with the highest log-probability per character. Intervals are 95 % Wilson intervals.
+Each choice is scored as a continuation of the prompt, with a space in front. Accuracy picks the choice with the \
+highest probability; normalised accuracy the one with the highest log-probability per character. Intervals are 95 % \
+Wilson intervals.
 
 Examples:
   bitnet eval -m model.gguf arc_easy.jsonl

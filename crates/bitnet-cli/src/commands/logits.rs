@@ -13,8 +13,8 @@ use crate::source::{LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The file contains one tensor `logits`, f32 [T, vocab]: row i is the prediction after id i. Nothing is added to the ids. The KV
-cache is f32, so that the logits can be compared with those of other programs.
+The file contains one tensor `logits`, f32 [T, vocab]: row i is the prediction after id i. Nothing is added to the \
+ids. The KV cache is f32, so that the logits can be compared with those of other programs.
 
 Examples:
   bitnet logits -m model.gguf --ids 1,2,3 --out logits.safetensors

@@ -41,7 +41,7 @@ Examples:
   bitnet run \"Once upon a time\"                   the built-in model
   bitnet run -m model.gguf \"Once upon a time\"     a GGUF file
   bitnet chat -m hf:microsoft/bitnet-b1.58-2B-4T  from the Hugging Face hub
-  bitnet serve -m model.gguf                      an OpenAI-compatible server at http://127.0.0.1:8080/v1
+  bitnet serve -m model.gguf                      an OpenAI-compatible server on port 8080
   bitnet show model.gguf                          the contents of a file and the memory it needs
   bitnet bench -m synthetic:2b4t                  how fast a 2B model runs on this machine
   bitnet doctor                                   check that this machine computes correctly
@@ -52,18 +52,20 @@ Models (--model, or the environment variable BITNET_MODEL):
   2b4t, falcon3-1b ...  a known model of the Hugging Face hub; `bitnet list --known` shows all names
   hf:OWNER/REPO[:FILE]  a repository of the Hugging Face hub, downloaded once
   synthetic:2b4t        random weights in the shape of BitNet b1.58 2B4T, made once
-  synthetic:2b4t-v2     the same for BitNet v2, with Hadamard transforms and 4-bit activations
-  synthetic:NAME        the same in other shapes: bonsai-1.7b, bonsai-4b, bonsai-8b, bitnet-embedding-0.6b
+  synthetic:2b4t-v2     in the shape of BitNet v2, with Hadamard transforms and 4-bit activations
+  synthetic:NAME        other shapes: bonsai-1.7b, bonsai-4b, bonsai-8b, bitnet-embedding-0.6b
   synthetic:FILE.json   random weights in the shape that a config.json gives
 
 Exit codes:
   0 success, 1 failure, 2 usage error, 130 interrupted, 141 output closed by its reader
 
 Environment:
-  BITNET_MODEL  model to use without --model     BITNET_ISA  instruction set to use without --isa
-  BITNET_LOG    log filter, as `debug`           NO_COLOR    no colours
-  XDG_CACHE_HOME  where synthetic models and tunings go      HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE,
-  TRANSFORMERS_OFFLINE";
+  BITNET_MODEL    model to use without --model
+  BITNET_ISA      instruction set to use without --isa
+  BITNET_LOG      log filter, for example debug
+  NO_COLOR        no colours
+  XDG_CACHE_HOME  folder for synthetic models and tunings
+  HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE: as in Hugging Face's tools";
 
 /// Run ternary (1.58-bit) language models locally.
 #[derive(Debug, Parser)]

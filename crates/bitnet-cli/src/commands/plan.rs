@@ -19,10 +19,10 @@ use crate::source;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The model is a local file, folder or downloaded repository, a config.json without weights, a name of `bitnet list --known`, or the
-shape 70b (as Llama 3 70B). Its weights are not read. To generate a token, all packed weights, six bits of each weight of the
-head, and the keys and values so far must be read; the measured memory bandwidth therefore bounds the tokens per second.
-`bitnet bench` measures what is actually reached.
+The model is a local file, folder or downloaded repository, a config.json without weights, a name of `bitnet list \
+--known`, or the shape 70b (as Llama 3 70B). Its weights are not read. To generate a token, all packed weights, six \
+bits of each weight of the head, and the keys and values so far must be read; the measured memory bandwidth therefore \
+bounds the tokens per second. `bitnet bench` measures what is actually reached.
 
 Examples:
   bitnet plan 70b

@@ -17,9 +17,9 @@ use crate::source::{LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The file is tokenized as one text. Window i reads tokens iN .. iN+N-1 and predicts tokens iN+1 .. iN+N; no state is carried
-from one window to the next, and the last window may be shorter. Perplexity is exp(nats per token): lower is better. Results
-are comparable only with the same text, tokenizer and window.
+The file is tokenized as one text. Window i reads tokens iN .. iN+N-1 and predicts tokens iN+1 .. iN+N; no state is \
+carried from one window to the next, and the last window may be shorter. Perplexity is exp(nats per token): lower is \
+better. Results are comparable only with the same text, tokenizer and window.
 
 Examples:
   bitnet ppl -m model.gguf --file wiki.test.txt --window 512

@@ -12,8 +12,9 @@ use crate::ui::Ui;
 use crate::ui::{self, Style};
 
 const AFTER_HELP: &str = "\
-Downloads into the cache that Hugging Face's own tools use, resumes interrupted downloads, and prints the path of the model.
-Respects HF_HOME, HF_TOKEN (for gated models), HF_ENDPOINT (a mirror), HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.
+Downloads into the cache that Hugging Face's own tools use, resumes interrupted downloads, and prints the path of the \
+model. Respects HF_HOME, HF_TOKEN (for gated models), HF_ENDPOINT (a mirror), HF_HUB_OFFLINE and \
+TRANSFORMERS_OFFLINE.
 
 Examples:
   bitnet pull falcon3-1b                                             a short name; `bitnet list --known` shows them

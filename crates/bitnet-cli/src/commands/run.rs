@@ -20,8 +20,8 @@ use crate::source::{self, LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-The prompt is the argument, or --prompt, or stdin. The generated text goes to stdout as it is generated, everything else to
-stderr. Ctrl-C stops the generation; the text so far is kept.
+The prompt is the argument, or --prompt, or stdin. The generated text goes to stdout as it is generated, everything \
+else to stderr. Ctrl-C stops the generation; the text so far is kept.
 
 Examples:
   bitnet run \"Once upon a time\"

@@ -16,10 +16,10 @@ use crate::source::{self, LoadRequest, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health, /metrics (Prometheus). Requests
-beyond --max-sessions wait in the queue; those beyond --queue get status 429. On Ctrl-C or SIGTERM running answers may continue for
---grace seconds, then they are aborted, and the process exits two seconds later at the latest. A second signal ends it at once, with
-exit code 130 or 143.
+Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health, /metrics \
+(Prometheus). Requests beyond --max-sessions wait in the queue; those beyond --queue get status 429. On Ctrl-C or \
+SIGTERM running answers may continue for --grace seconds, then they are aborted, and the process exits two seconds \
+later at the latest. A second signal ends it at once, with exit code 130 or 143.
 
 Examples:
   bitnet serve                                       the built-in model, on port 8080

@@ -19,10 +19,11 @@ use crate::source;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Measures every kernel that this CPU supports on the model's matrix shapes, with one token (decode) and with many (prefill).
-Weights come from memory or from the CPU cache, as in real use. Since weights are packed once, for one kernel, both phases are
-weighted. The fastest kernels are stored in the cache folder and used whenever a model of these shapes is loaded with the same
-number of threads. The output does not depend on it: only exact kernels are chosen.
+Measures every kernel that this CPU supports on the model's matrix shapes, with one token (decode) and with many \
+(prefill). Weights come from memory or from the CPU cache, as in real use. Since weights are packed once, for one \
+kernel, both phases are weighted. The fastest kernels are stored in the cache folder and used whenever a model of \
+these shapes is loaded with the same number of threads. The output does not depend on it: only exact kernels are \
+chosen.
 
 Examples:
   bitnet tune -m model.gguf

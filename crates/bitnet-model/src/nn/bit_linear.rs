@@ -16,7 +16,7 @@ use crate::config::{ActivationBits, InputForm};
 
 /// Most columns for which `sum_k q_k T_k` is exact in f32 for every input: `127 * 132104 < 2^24`.
 pub const MAX_EXACT_F32_COLS: usize = (1 << 24) / 127;
-/// As [`MAX_EXACT_F32_COLS`], for int16 activations.
+/// [`MAX_EXACT_F32_COLS`] for int16 activations.
 const MAX_EXACT_F32_COLS_INT16: usize = (1 << 24) / INT16_MAX as usize;
 
 /// A linear layer with ternary weights and int8 activations (or those that [`BitLinear::with_input`] asks for):

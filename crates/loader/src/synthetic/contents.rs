@@ -35,7 +35,7 @@ impl Contents {
         }
     }
 
-    /// Writes the bytes; `tell` hears how many are done.
+    /// Writes the bytes; `tell` is called with the number done so far.
     pub(super) fn write(
         &self,
         seed: u64,

@@ -106,7 +106,7 @@ impl Spec {
 
     /// Writes the model to `path`: I2_S projections, f16 embedding and head, f32 norms, no vocabulary; PQ2_0 for all
     /// matrices where activations have 16 bits. The file appears under its name only when it is complete; missing
-    /// folders are made. `progress` hears how many bytes are done; where it breaks nothing remains, and the result is
+    /// folders are made. `progress` is called with the bytes done so far; where it breaks nothing remains, and the result is
     /// `false`.
     ///
     /// # Errors

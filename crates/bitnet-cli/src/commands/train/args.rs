@@ -7,17 +7,18 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 const AFTER_HELP: &str = "\
-Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU; with --group-size, a decoder with a scale for
-each group of weights and int16 activations. Text files are split into documents at lines <|endoftext|>, or at each JSON line
-(field `text`); they are tokenized once, into OUT/data. JSON lines with the fields `prompt` and `completion` are examples:
-windows hold whole examples, and the loss covers only the completions. Ctrl-C writes a checkpoint and exits; --resume continues
-from there with the options of the checkpoint, and the result is bit for bit the same as without the interruption.
+Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU; with --group-size, a decoder with a \
+scale for each group of weights and int16 activations. Text files are split into documents at lines <|endoftext|>, or \
+at each JSON line (field `text`); they are tokenized once, into OUT/data. JSON lines with the fields `prompt` and \
+`completion` are examples: windows hold whole examples, and the loss covers only the completions. Ctrl-C writes a \
+checkpoint and exits; --resume continues from there with the options of the checkpoint, and the result is bit for bit \
+the same as without the interruption.
 
-Written to OUT: checkpoint.safetensors and the one before it, checkpoint.previous.safetensors, log.jsonl, loss.svg,
-tokenizer.json, and export/ with the finished model as a Hugging Face folder with packed weights (with --group-size, with
-weights as floats) and, where the shape allows, as model.gguf. Only one process at a time can use OUT.
+Written to OUT: checkpoint.safetensors and the one before it, checkpoint.previous.safetensors, log.jsonl, loss.svg, \
+tokenizer.json, and export/ with the finished model as a Hugging Face folder with packed weights (with --group-size, \
+with weights as floats) and, where the shape allows, as model.gguf. Only one process at a time can use OUT.
 
-The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and
+The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and \
 [train.adamw]. Options on the command line override it.
 
 Examples:

@@ -100,7 +100,7 @@ impl<'s> Parser<'s> {
             count += 1;
         }
         let mut value = self.compare()?;
-        // Two of them are no nothing: they make a truth value of any value.
+        // Two of them do not cancel out: they make a truth value of any value.
         for _ in 0..if count == 0 { 0 } else { 2 - count % 2 } {
             value = self.expr(Expr::Not(value));
         }
