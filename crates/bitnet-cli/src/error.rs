@@ -125,6 +125,10 @@ pub(crate) enum CliError {
         /// The difference.
         problem: String,
     },
+    /// A picture that cannot be drawn.
+    #[cfg(feature = "train")]
+    #[error(transparent)]
+    Plot(#[from] measure::plot::PlotError),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,

@@ -9,12 +9,10 @@
 //! puts a token where the text has a line `<|endoftext|>`; such lines are left out otherwise. A window that a model of
 //! attention has no positions for is shortened for it. A model may be named, as `small=model.gguf`.
 
-mod plot;
-
 use std::ops::ControlFlow;
 
 use bitnet::{KvType, Model, Perplexity, perplexity_by_position};
-use plot::{Curve, Frame, svg};
+use measure::plot::{Curve, Frame, svg};
 
 const END: &str = "<|endoftext|>";
 
@@ -70,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if let Some(path) = picture {
         let frame = Frame { title: "Loss by position", x: "tokens read before", y: "nats per token", log_x: false };
-        std::fs::write(path, svg(&frame, &curves))?;
+        std::fs::write(path, svg(&frame, &curves)?)?;
     }
     Ok(())
 }

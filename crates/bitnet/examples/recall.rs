@@ -11,10 +11,8 @@
 //! one in eight. Texts are made from the seed, so every model reads the same ones. `--frozen` also holds the inner
 //! models of test-time training still. A model may be named, as `small=model.gguf`.
 
-mod plot;
-
 use bitnet::{Error, KvType, Model, Sequence};
-use plot::{Curve, Frame, svg};
+use measure::plot::{Curve, Frame, svg};
 use test_support::Random;
 
 const NAMES: [&str; 8] = ["Tom", "Lily", "Ben", "Mia", "Sam", "Anna", "Max", "Sue"];
@@ -175,7 +173,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             y: "nats of the answer, 0 is nothing",
             log_x: true,
         };
-        std::fs::write(path, svg(&frame, &curves))?;
+        std::fs::write(path, svg(&frame, &curves)?)?;
     }
     Ok(())
 }

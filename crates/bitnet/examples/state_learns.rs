@@ -9,10 +9,8 @@
 //! token is averaged over the heads and over the texts (pieces of the file of so many tokens, each read from an empty
 //! state). Dashed: the same layer with its state held still.
 
-mod plot;
-
 use bitnet::{KvType, Model, Sequence};
-use plot::{Curve, Frame, svg};
+use measure::plot::{Curve, Frame, svg};
 
 /// For each layer the mean inner loss of each mini-batch.
 fn losses(model: &Model, texts: &[&[u32]]) -> Result<Vec<Vec<f64>>, bitnet::Error> {
@@ -80,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let frame =
             Frame { title: "The state learns while it reads", x: "tokens read before", y: "inner loss", log_x: false };
-        std::fs::write(picture, svg(&frame, &curves))?;
+        std::fs::write(picture, svg(&frame, &curves)?)?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "plot")]
+pub mod plot;
 mod samples;
 mod turns;
 

@@ -1,12 +1,12 @@
 //! The log of a run: `log.jsonl` and the loss curve.
 
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bitnet::loader::files::{self, FileError, Lines, Pending};
 use bitnet::train::LayerTrits;
+use measure::plot::{self, Curve, Frame, PlotError};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -132,42 +132,22 @@ impl Journal {
     /// Writes the curves as an SVG.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be written; [`CliError::Plot`].
     pub(super) fn plot(&self, path: &Path) -> Result<(), CliError> {
-        Ok(files::write(path, svg(&self.train, &self.validation).as_bytes())?)
+        Ok(files::write(path, picture(&self.train, &self.validation)?.as_bytes())?)
     }
 }
 
-/// Two curves over the steps: training loss grey, validation loss red.
-fn svg(train: &[(f64, f64)], validation: &[(f64, f64)]) -> String {
-    let all = || train.iter().chain(validation);
-    let last = all().map(|p| p.0).fold(1.0, f64::max);
-    let (low, high) = all().map(|p| p.1).fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
-    let (low, high) = if low < high { (low.floor(), high.ceil()) } else { (0.0, 1.0) };
-    let place = |&(step, loss): &(f64, f64)| (60.0 + 720.0 * step / last, 370.0 - 340.0 * (loss - low) / (high - low));
-    let mut out = String::from(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"800\" height=\"420\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"800\" height=\"420\" fill=\"white\"/>\n",
-    );
-    let mut tick = low;
-    while tick <= high {
-        let (_, y) = place(&(0.0, tick));
-        let _ = writeln!(
-            out,
-            "<path d=\"M60 {y:.1}H780\" stroke=\"#ddd\"/><text x=\"50\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
-            y + 4.0
-        );
-        tick += 1.0;
-    }
-    for (points, colour) in [(train, "#999"), (validation, "#c22")] {
-        let line: Vec<String> = points.iter().map(place).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let _ = writeln!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\"/>", line.join(" "));
-    }
-    let _ = writeln!(
-        out,
-        "<text x=\"420\" y=\"405\" text-anchor=\"middle\">steps (0 to {last}); loss in nats per token: training grey, validation red</text>\n</svg>"
-    );
-    out
+/// Training and validation loss over the steps, as an SVG.
+fn picture(train: &[(f64, f64)], validation: &[(f64, f64)]) -> Result<String, PlotError> {
+    let frame = Frame { title: "Loss", x: "steps", y: "nats per token", log_x: false };
+    let curve = |name: &str, points: &[(f64, f64)], colour| Curve {
+        name: name.to_owned(),
+        points: points.to_vec(),
+        dashed: false,
+        colour,
+    };
+    plot::svg(&frame, &[curve("training", train, 6), curve("validation", validation, 1)])
 }
 
 #[cfg(test)]
@@ -175,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_continued_log_keeps_what_lies_before() {
+    fn a_continued_log_keeps_its_earlier_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
         let text = || std::fs::read_to_string(&path).unwrap();
@@ -194,7 +174,7 @@ mod tests {
         j.step([4, 40], [2.0, 0.1, 1.0, 100.0]).unwrap();
         assert_eq!(text().lines().count(), 4);
         assert!(text().starts_with(&before[..before.len() / 2 - 20]) && text().ends_with("}\n"));
-        let picture = svg(&j.train, &[(1.0, 4.0), (3.0, 2.0)]);
+        let picture = picture(&j.train, &[(1.0, 4.0), (3.0, 2.0)]).unwrap();
         assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>") && !picture.contains("NaN"));
         // A whole log is appended to, and a new run keeps the log of the one before.
         drop(j);
