@@ -5,6 +5,7 @@ use std::fmt::{Display, Formatter};
 use std::ops::Range;
 
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -87,6 +88,29 @@ fn range(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     }
 }
 
+/// An axis with ticks of its own.
+struct Axis {
+    coordinates: RangedCoordf64,
+    ticks: Vec<f64>,
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.coordinates.map(value, limit)
+    }
+
+    fn key_points<H: KeyPointHint>(&self, hint: H) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.coordinates.range()
+    }
+}
+
 fn label(size: u32) -> TextStyle<'static> {
     let style = TextStyle::from((FONT, size).into_font()).pos(Pos::new(HPos::Left, VPos::Center));
     TextStyle { color: INK.to_backend_color(), ..style }
@@ -121,7 +145,7 @@ fn draw(frame: &Frame<'_>, curves: &[Curve], canvas: &DrawingArea<SVGBackend<'_>
         .margin_right(LEGEND)
         .x_label_area_size(48)
         .y_label_area_size(56)
-        .build_cartesian_2d(x.with_key_points(ticks), y)?;
+        .build_cartesian_2d(Axis { coordinates: x.into(), ticks }, y)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
