@@ -8,6 +8,7 @@ use bitnet::loader::Checkpoint;
 use bitnet::loader::files::{self, Kind};
 use bitnet::loader::synthetic::{Spec, cache_dir};
 use bitnet::{KvType, Model, ModelConfig, SamplingOptions, SamplingOverrides, Speculation, UseTuning};
+use clap::Args;
 
 use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
 use crate::error::CliError;
@@ -104,7 +105,23 @@ fn existing(path: &Path) -> Result<PathBuf, CliError> {
     Err(CliError::NoSuchModel { path: path.to_path_buf(), hint })
 }
 
-/// Which model to load, and how.
+/// Which model to load, and how to compute.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+impl LoadArgs {
+    /// A request to load the model; `default_kv` applies without `--kv`.
+    pub(crate) fn request(&self, default_kv: KvType) -> LoadRequest<'_> {
+        LoadRequest::new(&self.model, &self.engine, default_kv)
+    }
+}
+
+/// A model to load, with everything that decides how.
 pub(crate) struct LoadRequest<'a> {
     model: &'a ModelArgs,
     engine: &'a EngineArgs,

@@ -121,7 +121,11 @@ fn number(value: f64) -> String {
     ((value * 1e6).round() / 1e6).to_string()
 }
 
-fn draw(frame: &Frame<'_>, curves: &[Curve], canvas: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Box<dyn Error>> {
+fn draw(
+    frame: &Frame<'_>,
+    curves: &[Curve],
+    canvas: &DrawingArea<SVGBackend<'_>, Shift>,
+) -> Result<(), Box<dyn Error>> {
     let across = |x: f64| if frame.log_x { x.max(1.0).ln() } else { x };
     let finite = |c: &Curve| -> Vec<(f64, f64)> {
         c.points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).map(|p| (across(p.0), p.1)).collect()

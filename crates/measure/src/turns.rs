@@ -50,10 +50,8 @@ impl Turns {
                 }
                 match self.at_least.is_zero() {
                     true => 1,
-                    false => {
-                        (self.at_least.as_secs_f64() / seconds(c, 1).max(1e-9)).clamp(1.0, f64::from(MAX_REPEATS))
-                            as u32
-                    }
+                    false => (self.at_least.as_secs_f64() / seconds(c, 1).max(1e-9)).clamp(1.0, f64::from(MAX_REPEATS))
+                        as u32,
                 }
             })
             .collect();

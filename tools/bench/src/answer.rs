@@ -6,6 +6,7 @@ use serde_json::Value;
 use ternary_kernels::Isa;
 
 use crate::error::BenchError;
+use crate::figure::{Figure, What};
 use crate::limits::Bracketed;
 use crate::programs::Programs;
 
@@ -47,6 +48,18 @@ pub(crate) fn check(json: &Value, asked: &[(&str, Value)]) -> Result<(), BenchEr
         Some((key, expected)) => Err(wrong(format!("{key} is {}, not {expected}", json[*key]))),
         None => Ok(()),
     }
+}
+
+/// Adds what the figures of one call share: the revision, and to prefill figures the peak of the dot products around it.
+pub(crate) fn complete(mut figures: Vec<Figure>, programs: &Programs, isa: Isa, out: &Bracketed) -> Vec<Figure> {
+    let peak = out.peak(isa.name());
+    for figure in &mut figures {
+        figure.revision.clone_from(&programs.revision);
+        if matches!(figure.what, What::Prefill | What::V2Prefill | What::FamilyPrefill) {
+            figure.peak_gop_s = peak;
+        }
+    }
+    figures
 }
 
 /// Two numbers, as ranges and bandwidths before and after are told.

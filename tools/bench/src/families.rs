@@ -5,7 +5,7 @@ use loader::synthetic::Spec;
 use serde_json::Value;
 use ternary_kernels::Isa;
 
-use crate::answer::{ask, check, pair, wrong};
+use crate::answer::{ask, check, complete, pair, wrong};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
 use crate::plan::{Effort, Task};
@@ -62,12 +62,7 @@ impl Call {
         let model = format!("synthetic:{}", self.model);
         let args = ["--model", &model, "--details"];
         let (json, out) = ask(programs, &args, &[("-p", prompt), ("-n", new)], Some(self.isa), self.threads)?;
-        let mut figure = self.figure(&json, effort)?;
-        figure.revision.clone_from(&programs.revision);
-        if self.what == What::FamilyPrefill {
-            figure.peak_gop_s = out.peak(self.isa.name());
-        }
-        Ok(vec![figure])
+        Ok(complete(vec![self.figure(&json, effort)?], programs, self.isa, &out))
     }
 
     /// The figure in the output of `bitnet bench`.

@@ -4,7 +4,7 @@ use bitnet_model::ModelConfig;
 use serde_json::Value;
 use ternary_kernels::Isa;
 
-use crate::answer::{ask, check, pair};
+use crate::answer::{ask, check, complete, pair};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
 use crate::plan::{Effort, Task};
@@ -110,15 +110,7 @@ impl Call {
             answer = ask(programs, &args[..2], &numbers, Some(self.isa), self.threads);
         }
         let (json, out) = answer?;
-        let peak = out.peak(self.isa.name());
-        let mut figures = self.figures(&json, effort)?;
-        for f in &mut figures {
-            f.revision.clone_from(&programs.revision);
-            if f.what == What::Prefill {
-                f.peak_gop_s = peak;
-            }
-        }
-        Ok(figures)
+        Ok(complete(self.figures(&json, effort)?, programs, self.isa, &out))
     }
 
     /// The figures in the output of `bitnet bench`.

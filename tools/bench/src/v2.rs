@@ -6,7 +6,7 @@ mod hadamard;
 use serde_json::Value;
 use ternary_kernels::Isa;
 
-use crate::answer::{ask, check, pair, wrong};
+use crate::answer::{ask, check, complete, pair, wrong};
 use crate::error::BenchError;
 use crate::figure::{Figure, What};
 use crate::model::{LONG_CONTEXT, SESSIONS, ternary_operations};
@@ -112,12 +112,7 @@ impl Call {
         let context = [("--context", self.context), ("--sessions", self.sessions)];
         let numbers = [("-p", self.prompt), ("-n", self.new), context[0], context[1]];
         let (json, out) = ask(programs, &args, &numbers, Some(self.isa), self.threads)?;
-        let mut figure = self.figure(&json, effort)?;
-        figure.revision.clone_from(&programs.revision);
-        if self.what == What::V2Prefill {
-            figure.peak_gop_s = out.peak(self.isa.name());
-        }
-        Ok(vec![figure])
+        Ok(complete(vec![self.figure(&json, effort)?], programs, self.isa, &out))
     }
 
     /// The figures in the output of `bitnet bench`.

@@ -141,11 +141,16 @@ mod tests {
             assert_eq!(says("a.rs", format!("    /// {words} x.\n")).len(), 1, "{words}");
             assert_eq!(says("a.rs", format!("/// Not {words} x.\n")).len(), 0, "{words}");
         }
-        for (text, count) in [("It is no file.", 1), ("Files are no JSON,", 1), ("There is no file.", 0), ("is no longer", 0)] {
+        for (text, count) in
+            [("It is no file.", 1), ("Files are no JSON,", 1), ("There is no file.", 0), ("is no longer", 0)]
+        {
             assert_eq!(says("a.rs", format!("/// {text}\n")).len(), count, "{text}");
         }
         for folder in LATER {
-            assert_eq!(says(&format!("{folder}a.rs"), "/// Those of x, which is no file, says of y.\n".into()).len(), 0);
+            assert_eq!(
+                says(&format!("{folder}a.rs"), "/// Those of x, which is no file, says of y.\n".into()).len(),
+                0
+            );
             assert_eq!(says(&format!("{folder}a.rs"), "/// As [`x`].\n".into()).len(), 1);
         }
     }

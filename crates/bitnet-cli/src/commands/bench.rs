@@ -9,13 +9,12 @@ use measure::Samples;
 use serde::Serialize;
 
 use super::beside::{self, Busy};
-use crate::args::{EngineArgs, ModelArgs};
 use crate::energy::EnergyMeter;
 use crate::error::CliError;
 use crate::model_spec::ModelSpec;
 use crate::process;
 use crate::progress;
-use crate::source::{self, LoadRequest, Loaded};
+use crate::source::{self, LoadArgs, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -65,9 +64,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, requires = "json")]
     details: bool,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 /// Tokens that a text among several reads in a step. After whole steps of a context the next one reads the token that
@@ -192,14 +189,14 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     if args.prompt == 0 && args.new == 0 {
         return Err(CliError::usage("nothing to measure: -p and -n are both 0"));
     }
-    let threads = args.engine.threads.map_or(process::threads().get(), usize::from);
+    let threads = args.load.engine.threads.map_or(process::threads().get(), usize::from);
     // A model that is missing or damaged shows before the probe takes its time.
-    let path = source::locate(args.model.model.as_ref(), ui)?;
-    let mut model_args = args.model.clone();
-    model_args.model = Some(ModelSpec::Path(path));
+    let path = source::locate(args.load.model.model.as_ref(), ui)?;
+    let mut load = args.load.clone();
+    load.model.model = Some(ModelSpec::Path(path));
 
     let before = probe(threads, ui)?;
-    let Loaded { model, load_time } = LoadRequest::new(&model_args, &args.engine, KvType::F16).load(ui)?;
+    let Loaded { model, load_time } = load.request(KvType::F16).load(ui)?;
     let headless = model.config().headless;
     let (p, context) = (args.prompt as usize, args.context as usize);
     let n = if headless { 0 } else { args.new as usize };

@@ -10,11 +10,11 @@ use std::path::Path;
 use bitnet::{FinishReason, GenerateOptions, KvType, Message, Model, Output, SamplingOptions, Session};
 use clap::Args;
 
-use crate::args::{EngineArgs, ModelArgs, SamplingArgs};
+use crate::args::SamplingArgs;
 use crate::commands::run::stats_line;
 use crate::error::CliError;
 use crate::interrupt::Graceful;
-use crate::source::{self, LoadRequest, Loaded};
+use crate::source::{self, LoadArgs, Loaded};
 use crate::ui::{self, Style, Ui};
 use input::{Input, Line};
 use settings::Settings;
@@ -54,9 +54,7 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 /// The conversation and everything that it depends on.
@@ -74,13 +72,13 @@ struct Chat<'a> {
 
 pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
     let template = args.template.as_deref().map(source::template).transpose()?;
-    let request = LoadRequest::new(&args.model, &args.engine, KvType::F16);
+    let request = args.load.request(KvType::F16);
     let Loaded { model, .. } = request.chat_template(template).load(ui)?;
     if model.tokenizer().is_none() {
         return Err(bitnet::Error::NoTokenizer.into());
     }
     // The model that comes with the program tells stories; it never saw a conversation.
-    let shipped = args.model.model.is_none() && args.template.is_none() && args.system.is_none();
+    let shipped = args.load.model.model.is_none() && args.template.is_none() && args.system.is_none();
     let plain = args.plain || shipped || model.chat_template().is_none();
     // A template that is there but broken is not a sign of a model that was not made to talk.
     if let Some(error) = model.chat_template_error().filter(|_| !args.plain) {

@@ -13,10 +13,10 @@ use bitnet::{Isa, Kernel};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
 use crate::process;
 use crate::progress;
+use crate::source::LoadArgs;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -42,9 +42,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     no_bandwidth: bool,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 /// A kernel of this program on this machine.
@@ -91,14 +89,14 @@ impl Verdict {
 }
 
 pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
-    if args.model.model.is_some() {
-        return model::execute(&args.model, &args.engine, args.json, ui);
+    if args.load.model.model.is_some() {
+        return model::execute(&args.load.model, &args.load.engine, args.json, ui);
     }
-    let selected = match args.engine.isa {
+    let selected = match args.load.engine.isa {
         Some(isa) => isa.require()?,
         None => Isa::selected()?,
     };
-    let threads = args.engine.threads.map_or(process::threads().get(), usize::from);
+    let threads = args.load.engine.threads.map_or(process::threads().get(), usize::from);
 
     let groups = GroupKernel::available();
     let bar = progress::of_steps(ui, "checking kernels", (registry().len() + groups.len()) as u64);

@@ -8,10 +8,9 @@ use bitnet::{EmbedOptions, KvType, Pooling};
 use clap::Args;
 use serde_json::json;
 
-use crate::args::{EngineArgs, ModelArgs};
 use crate::choices;
 use crate::error::CliError;
-use crate::source::{LoadRequest, Loaded};
+use crate::source::{LoadArgs, Loaded};
 use crate::ui::{self, Ui};
 
 const AFTER_HELP: &str = "\
@@ -47,9 +46,7 @@ pub(crate) struct EmbedArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 /// Standard input, where it is not a terminal.
@@ -78,7 +75,7 @@ pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
         None => args.texts.clone(),
         Some(file) => lines(files::read_text(file, Kind::TEXT)?),
     };
-    let Loaded { model, .. } = LoadRequest::new(&args.model, &args.engine, KvType::F16).load(ui)?;
+    let Loaded { model, .. } = args.load.request(KvType::F16).load(ui)?;
     let pooling = args.pooling.unwrap_or(model.pooling());
     if let Some(named) = model.config().pooling.filter(|named| *named != pooling) {
         ui.note(&format!("the model's file asks for {} pooling; using {} instead", named.name(), pooling.name()));

@@ -9,11 +9,10 @@ use bitnet::{KvType, Model, Score};
 use clap::Args;
 use serde_json::json;
 
-use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
 use crate::interrupt::Graceful;
 use crate::progress;
-use crate::source::{LoadRequest, Loaded};
+use crate::source::{LoadArgs, Loaded};
 use crate::ui::{self, Ui};
 use questions::Question;
 
@@ -51,9 +50,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 /// How many answers were right, of how many.
@@ -96,7 +93,7 @@ pub(crate) fn execute(args: &EvalArgs, ui: &Ui) -> Result<(), CliError> {
         None => String::new(),
         Some(file) => files::read_text(file, Kind::TEXT)?,
     };
-    let Loaded { model, .. } = LoadRequest::new(&args.model, &args.engine, KvType::F16).load(ui)?;
+    let Loaded { model, .. } = args.load.request(KvType::F16).load(ui)?;
     let graceful = Graceful::begin();
     let bar = progress::of_steps(ui, "questions", questions.len() as u64);
     let (mut plain, mut normed, mut details) = (Count::default(), Count::default(), String::new());

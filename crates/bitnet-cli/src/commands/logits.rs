@@ -7,9 +7,9 @@ use clap::Args;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-use crate::args::{EngineArgs, Ids, ModelArgs};
+use crate::args::Ids;
 use crate::error::CliError;
-use crate::source::{LoadRequest, Loaded};
+use crate::source::{LoadArgs, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -33,13 +33,11 @@ pub(crate) struct LogitsArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 pub(crate) fn execute(args: &LogitsArgs, ui: &Ui) -> Result<(), CliError> {
-    if !matches!(args.engine.kv, None | Some(KvType::F32)) {
+    if !matches!(args.load.engine.kv, None | Some(KvType::F32)) {
         return Err(CliError::usage(
             "--kv: logits are always computed with an f32 KV cache, so that they can be compared",
         ));
@@ -47,7 +45,7 @@ pub(crate) fn execute(args: &LogitsArgs, ui: &Ui) -> Result<(), CliError> {
     if args.ids.0.is_empty() {
         return Err(CliError::usage("--ids: at least one token id is needed"));
     }
-    let Loaded { model, .. } = LoadRequest::new(&args.model, &args.engine, KvType::F32).load(ui)?;
+    let Loaded { model, .. } = args.load.request(KvType::F32).load(ui)?;
     let logits = model.logits(&args.ids.0)?;
     let (tokens, vocab) = (args.ids.0.len(), model.config().vocab_size);
     write(&args.out, tokens, vocab, &logits)?;

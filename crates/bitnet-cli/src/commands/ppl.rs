@@ -9,11 +9,10 @@ use bitnet::{KvType, Perplexity};
 use clap::Args;
 use serde_json::json;
 
-use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
 use crate::interrupt::Graceful;
 use crate::progress;
-use crate::source::{LoadRequest, Loaded};
+use crate::source::{LoadArgs, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -50,15 +49,13 @@ pub(crate) struct PplArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 pub(crate) fn execute(args: &PplArgs, ui: &Ui) -> Result<(), CliError> {
     let name = args.file.display().to_string();
     let text = files::read_text(&args.file, Kind::TEXT)?;
-    let Loaded { model, .. } = LoadRequest::new(&args.model, &args.engine, KvType::F32).load(ui)?;
+    let Loaded { model, .. } = args.load.request(KvType::F32).load(ui)?;
     if args.bos && model.config().bos_token_id.is_none() {
         return Err(CliError::usage("--bos: this model has no beginning-of-text token"));
     }

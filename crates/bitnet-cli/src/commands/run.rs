@@ -12,11 +12,11 @@ use bitnet::{ChooseBy, FinishReason, GenerateOptions, KvType, Message, Model, Ou
 use clap::Args;
 use serde_json::json;
 
-use crate::args::{EngineArgs, Ids, ModelArgs, SamplingArgs};
+use crate::args::{Ids, SamplingArgs};
 use crate::choices;
 use crate::error::CliError;
 use crate::interrupt::Graceful;
-use crate::source::{self, LoadRequest, Loaded};
+use crate::source::{self, LoadArgs, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -75,9 +75,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 #[cfg(test)]
@@ -97,7 +95,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
         (None, None) => Some(from_stdin()?),
     };
     let template = args.template.as_deref().map(source::template).transpose()?;
-    let request = LoadRequest::new(&args.model, &args.engine, KvType::F16);
+    let request = args.load.request(KvType::F16);
     let Loaded { model, .. } = request.chat_template(template).load(ui)?;
     let ids = match (&args.ids, &prompt) {
         (Some(ids), _) => ids.0.clone(),

@@ -8,11 +8,10 @@ use bitnet::KvType;
 use bitnet_server::{ApiKey, Options, Server};
 use clap::Args;
 
-use crate::args::{EngineArgs, ModelArgs};
 use crate::error::CliError;
 use crate::interrupt::Graceful;
 use crate::model_spec::ModelSpec;
-use crate::source::{self, LoadRequest, Loaded};
+use crate::source::{self, LoadArgs, Loaded};
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
@@ -60,9 +59,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -138,7 +135,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     let options = options(args)?;
     let template = args.template.as_deref().map(source::template).transpose()?;
-    let request = LoadRequest::new(&args.model, &args.engine, KvType::F16);
+    let request = args.load.request(KvType::F16);
     let Loaded { model, .. } = request.chat_template(template).context(args.limits.context).load(ui)?;
     if let Some(error) = model.chat_template_error() {
         ui.note(&format!("/v1/chat/completions is refused: {error}; --template gives another template"));
@@ -166,7 +163,7 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
 fn options(args: &ServeArgs) -> Result<Options, CliError> {
     let mut options = Options::default();
     options.address = address(&args.host, args.port)?;
-    options.name = args.name.clone().or_else(|| match &args.model.model {
+    options.name = args.name.clone().or_else(|| match &args.load.model.model {
         // The name of its folder in the cache would mean nothing to a client.
         Some(ModelSpec::Hub(hub)) => Some(hub.repo.clone()),
         _ => None,

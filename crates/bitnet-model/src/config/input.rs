@@ -120,16 +120,8 @@ impl InputForms {
         self
     }
 
-    /// Projections that every layer has, of each of which a file speaks.
-    pub const NAMED: [Projection; 7] = [
-        Projection::Q,
-        Projection::K,
-        Projection::V,
-        Projection::O,
-        Projection::Gate,
-        Projection::Up,
-        Projection::Down,
-    ];
+    /// Projections whose forms files name one by one.
+    pub const NAMED: [Projection; 7] = Projection::OF_ATTENTION;
 
     /// The input of `p`.
     pub fn of(&self, p: Projection) -> InputForm {

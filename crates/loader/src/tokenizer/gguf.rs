@@ -14,7 +14,7 @@ use super::pretok::PreTokenization;
 use super::split::Splitter;
 use super::spm::{PieceKind, SPACE, Spm, SpmOptions};
 use super::unigram::Unigram;
-use super::{Inner, check_id};
+use super::{Contents, Special, check_id};
 
 /// The `tokenizer.ggml.*` keys of a GGUF file. The reader of the file fills this; lists are in the order of the ids.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -211,7 +211,7 @@ impl GgufVocab {
 }
 
 /// Builds a tokenizer from the keys of a GGUF file.
-pub(super) fn read(vocab: &GgufVocab) -> Result<Inner, TokenizerError> {
+pub(super) fn read(vocab: &GgufVocab) -> Result<Contents, TokenizerError> {
     vocab.check()?;
     let mut notes = Vec::new();
     let unk = vocab.optional("unknown", vocab.unk, &mut notes);
@@ -236,15 +236,6 @@ pub(super) fn read(vocab: &GgufVocab) -> Result<Inner, TokenizerError> {
         }
     }
     let strip_space = spelling == Spelling::SentencePiece && vocab.add_space_prefix.unwrap_or(true);
-    Ok(Inner {
-        bos: vocab.bos,
-        eos,
-        unk,
-        pad,
-        add_bos: vocab.add_bos,
-        add_eos: vocab.add_eos,
-        strip_space,
-        notes,
-        ..Inner::new(pipeline, table)
-    })
+    let special = Special { bos: vocab.bos, eos, unk, pad, add_bos: vocab.add_bos, add_eos: vocab.add_eos, notes };
+    Ok(Contents { special, strip_space, ..Contents::new(pipeline, table) })
 }

@@ -20,7 +20,7 @@ use super::post::Affixes;
 use super::pretok::PreTokenization;
 use super::spm::PieceKind;
 use super::unigram::Unigram;
-use super::{Inner, check_id, shape};
+use super::{Contents, Special, check_id, shape};
 
 #[derive(Deserialize)]
 struct FileJson {
@@ -201,7 +201,7 @@ fn decoder(value: Option<&Value>) -> Result<(Spelling, bool), TokenizerError> {
 }
 
 /// Reads a `tokenizer.json`.
-pub(super) fn read(bytes: &[u8]) -> Result<Inner, TokenizerError> {
+pub(super) fn read(bytes: &[u8]) -> Result<Contents, TokenizerError> {
     shape::check(bytes)?;
     let file: FileJson =
         serde_json::from_slice(bytes).map_err(|source| TokenizerError::Json { what: "tokenizer.json", source })?;
@@ -253,7 +253,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Inner, TokenizerError> {
     let added = AddedTokens::new(added, |content, meter| normalization.apply(content, meter).map(Cow::into_owned))?;
     let model = model(file.model, parsed.raw_bytes, special)?;
     let pipeline = Pipeline { added, normalization, pre: parsed.pre, model };
-    Ok(Inner { affixes, strip_space, notes, ..Inner::new(pipeline, table) })
+    let special = Special { notes, ..Special::default() };
+    Ok(Contents { affixes, strip_space, special, ..Contents::new(pipeline, table) })
 }
 
 /// Refuses two tokens of one kind with one id; tells of added tokens that take the ids of others.

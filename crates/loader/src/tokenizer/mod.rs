@@ -89,57 +89,35 @@ struct Special {
 }
 
 /// Contents of a tokenizer's files, as their readers hand them over.
-struct Inner {
+struct Contents {
     pipeline: Pipeline,
     table: TokenTable,
     affixes: Affixes,
     strip_space: bool,
-    bos: Option<u32>,
-    eos: Vec<u32>,
-    unk: Option<u32>,
-    pad: Option<u32>,
-    add_bos: Option<bool>,
-    add_eos: Option<bool>,
-    notes: Vec<Note>,
+    special: Special,
 }
 
 /// Tokens that end a turn, whatever a checkpoint lists as its end of text.
 const END_OF_TURN: &[&str] = &["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>"];
 
-impl Inner {
+impl Contents {
     fn new(pipeline: Pipeline, table: TokenTable) -> Self {
-        Self {
-            pipeline,
-            table,
-            affixes: Affixes::default(),
-            strip_space: false,
-            bos: None,
-            eos: Vec::new(),
-            unk: None,
-            pad: None,
-            add_bos: None,
-            add_eos: None,
-            notes: Vec::new(),
-        }
+        Self { pipeline, table, affixes: Affixes::default(), strip_space: false, special: Special::default() }
     }
 
     fn finish(mut self) -> Tokenizer {
-        let named = [self.bos, self.unk, self.pad].into_iter().flatten();
-        for id in named.chain(self.eos.iter().copied()) {
+        let Affixes { prefix, suffix } = &self.affixes;
+        let mut special = self.special;
+        let named = [special.bos, special.unk, special.pad].into_iter().flatten();
+        for id in named.chain(special.eos.iter().copied()) {
             self.table.mark_special(id);
         }
-        let special = Special {
-            bos: self.bos.or_else(|| self.affixes.prefix.first().copied()),
-            eos: match self.eos.is_empty() {
-                true => self.affixes.suffix.last().copied().into_iter().collect(),
-                false => self.eos,
-            },
-            unk: self.unk,
-            pad: self.pad,
-            add_bos: self.add_bos.or((!self.affixes.prefix.is_empty()).then_some(true)),
-            add_eos: self.add_eos.or((!self.affixes.suffix.is_empty()).then_some(true)),
-            notes: self.notes,
-        };
+        special.bos = special.bos.or_else(|| prefix.first().copied());
+        if special.eos.is_empty() {
+            special.eos.extend(suffix.last().copied());
+        }
+        special.add_bos = special.add_bos.or((!prefix.is_empty()).then_some(true));
+        special.add_eos = special.add_eos.or((!suffix.is_empty()).then_some(true));
         let core =
             Core { pipeline: self.pipeline, table: self.table, affixes: self.affixes, strip_space: self.strip_space };
         Tokenizer { core: Arc::new(core), special: Arc::new(special) }
