@@ -5,7 +5,7 @@ use bitnet::bitnet_model::{Architecture, Presence};
 use bitnet::loader::convert::Target;
 use bitnet::ternary_kernels::{FORMATS, FormatInfo, ScalePlace};
 
-use crate::commands::plan::Plan;
+use crate::commands::plan::Estimate;
 use crate::names::{ELSEWHERE, KNOWN};
 use crate::ui;
 
@@ -80,7 +80,7 @@ fn known() -> String {
         "| name | what it is | weights | memory, 4096 tokens | repository |\n|---|---|--:|--:|---|\n".to_owned();
     for k in KNOWN {
         let weights = k.config().map_or("".to_owned(), |c| ui::count(c.parameters()));
-        let memory = k.config().map_or("".to_owned(), |c| ui::bytes(Plan::at(&c, 4096).total()));
+        let memory = k.config().map_or("".to_owned(), |c| ui::bytes(Estimate::at(&c, 4096).total()));
         let repo = k.repo();
         table += &format!("| `{}` | {} | {weights} | {memory} | {repo} |\n", k.name, k.what);
     }

@@ -1,4 +1,4 @@
-//! `bitnet extract` and what other commands say of an extractor.
+//! `bitnet extract`, and other commands with an extractor.
 
 mod common;
 

@@ -10,7 +10,7 @@ fn names(of: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{of}{i}")).collect()
 }
 
-/// Two tasks, widths that are no multiples of a vector of 64, heads of 24.
+/// Two tasks, widths that are not multiples of a vector of 64, heads of 24.
 fn config() -> ExtractorConfig {
     let mut music = TaskConfig::new("music", names("intent", 5), names("slot", 3));
     music.intent_slots = Some(vec![vec![0, 1, 2], vec![0], vec![], vec![1, 2], vec![2]]);

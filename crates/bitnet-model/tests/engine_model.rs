@@ -63,7 +63,7 @@ fn engine_and_candle_path_agree_on_random_shapes() {
     }
 }
 
-/// The same with Hadamard transforms, in 8 and in 4 bits. A model without its transform, or with one that it was not
+/// Models with Hadamard transforms, in 8 and in 4 bits. A model without its transform, or with one that it was not
 /// made for, is another model: its logits are far off.
 #[test]
 fn engine_and_candle_path_agree_on_models_with_hadamard_transforms() {

@@ -96,13 +96,13 @@ fn resume_is_exact() {
     resume(&model(), "resume");
 }
 
-/// The same with test-time training, whose inner learning rate still warms up where the run stops.
+/// Models with test-time training, whose inner learning rate still warms up where the run stops.
 #[test]
 fn resume_of_test_time_training_is_exact() {
     resume(&ttt_model(), "resume-ttt");
 }
 
-/// The same where groups of weights have scales.
+/// Models whose groups of weights have scales.
 #[test]
 fn resume_with_groups_is_exact() {
     resume(&group_model(), "resume-groups");

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bitnet_model::decoder::{self, BatchInput};
 use bitnet_model::{ModelError, StepOutput};
 
-use crate::progress::Progress;
+use crate::generation_state::GenerationState;
 use crate::{Chunk, Error, GenerateOptions, Model, Output, Session};
 
 /// Sessions of one model that are decoded together: each step takes one pass over the weights for all of them, which
@@ -44,7 +44,7 @@ pub struct SequenceId(u64);
 struct Text {
     id: SequenceId,
     session: Session,
-    progress: Progress,
+    progress: GenerationState,
     prompt: Vec<u32>,
     /// Tokens of the prompt that were read.
     read: usize,
@@ -67,7 +67,7 @@ struct Text {
 #[derive(Debug)]
 pub struct Prepared {
     model: Model,
-    progress: Progress,
+    progress: GenerationState,
 }
 
 impl Prepared {
@@ -76,7 +76,7 @@ impl Prepared {
     /// # Errors
     /// An option out of range, a constraint that cannot be used.
     pub fn new(model: &Model, options: GenerateOptions) -> Result<Self, Error> {
-        Ok(Self { model: model.clone(), progress: Progress::new(model, options)? })
+        Ok(Self { model: model.clone(), progress: GenerationState::new(model, options)? })
     }
 
     /// Approximate memory of the constraint's automata, in bytes; 0 without one. They grow while the text is made, to

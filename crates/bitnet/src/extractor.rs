@@ -242,7 +242,7 @@ impl ExtractorTask<'_> {
     /// # Errors
     /// The errors of [`Extractor::extract`]; [`Error::Answer`] for an answer that the type cannot hold: an intent
     /// that it does not know, a slot that it needs and the text does not have, two values where one is asked for,
-    /// words that are no number.
+    /// words that are not a number.
     pub fn extract_as<T: DeserializeOwned>(&self, text: &str) -> Result<Option<T>, Error> {
         let found = self.extract(text)?;
         if found.out_of_scope {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bitnet_model::decoder::Speculation;
 use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, SamplingOptions};
 
-use crate::progress::Progress;
+use crate::generation_state::GenerationState;
 use crate::{Error, Session, TokenLogprob};
 
 /// Behaviour at a full context.
@@ -253,12 +253,12 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Generation<'s> {
     session: &'s mut Session,
-    progress: Progress,
+    progress: GenerationState,
 }
 
 impl<'s> Generation<'s> {
     /// Starts generating after the tokens of the session, whose last logits are known.
-    pub(crate) fn new(session: &'s mut Session, progress: Progress) -> Self {
+    pub(crate) fn new(session: &'s mut Session, progress: GenerationState) -> Self {
         Self { session, progress }
     }
 

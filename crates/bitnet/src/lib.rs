@@ -35,10 +35,10 @@ mod error;
 mod exact;
 mod extractor;
 mod generate;
+mod generation_state;
 mod kernels;
 mod logprobs;
 mod model;
-mod progress;
 mod score;
 mod session;
 

@@ -20,11 +20,11 @@ use crate::{Error, LayerKernel, Message, Session, UseTuning};
 /// A model: immutable, cheap to clone, shared between threads. Everything that changes lives in a [`Session`].
 #[derive(Clone, Debug)]
 pub struct Model {
-    inner: Arc<Inner>,
+    inner: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Shared {
     engine: Engine,
     tokenizer: Option<Tokenizer>,
     chat_template: Option<ChatTemplate>,
@@ -167,7 +167,7 @@ impl ModelBuilder {
         let limit = engine.config().context_limit().unwrap_or(usize::MAX);
         let sampling = loaded.generation.overrides().apply(SamplingOptions::default());
         Ok(Model {
-            inner: Arc::new(Inner {
+            inner: Arc::new(Shared {
                 engine,
                 tokenizer: loaded.tokenizer,
                 chat_template: loaded.chat_template,

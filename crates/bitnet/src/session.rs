@@ -10,7 +10,7 @@ use bitnet_model::{HeadRequest, ModelError};
 use loader::files::Pending;
 
 use crate::generate::Generation;
-use crate::progress::Progress;
+use crate::generation_state::GenerationState;
 use crate::{Error, GenerateOptions, Message, Model, Output, WhenFull};
 
 /// One sequence: its prompt and the generated tokens, with the model's state for them.
@@ -200,7 +200,7 @@ impl Session {
     /// A token outside of the vocabulary, a prompt that does not fit, nothing to continue, an option out of range.
     pub fn generate_ids(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
-        let mut progress = Progress::new(&self.model, options)?;
+        let mut progress = GenerationState::new(&self.model, options)?;
         self.make_room(ids.len(), &mut progress)?;
         let request = progress.head_request(self.len() + ids.len());
         let go_on = self.decoder.feed(ids, request, progress.cancel_token())?;
@@ -212,7 +212,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ModelError::ContextFull`] if not even the first tokens and the new ones fit, and the errors of a step.
-    pub(crate) fn make_room(&mut self, more: usize, progress: &mut Progress) -> Result<(), Error> {
+    pub(crate) fn make_room(&mut self, more: usize, progress: &mut GenerationState) -> Result<(), Error> {
         if progress.shifts()
             && more > self.remaining()
             && let Some(ids) = shifted(&self.tokens(), self.model.context(), more, progress)?
@@ -223,7 +223,13 @@ impl Session {
     }
 
     /// Notes what a prompt of `tokens` computed and reused ones took.
-    fn begin(&self, progress: &mut Progress, tokens: (usize, usize), began: Instant, go_on: bool) -> Result<(), Error> {
+    fn begin(
+        &self,
+        progress: &mut GenerationState,
+        tokens: (usize, usize),
+        began: Instant,
+        go_on: bool,
+    ) -> Result<(), Error> {
         if self.is_empty() {
             return Err(ModelError::EmptyPrompt.into());
         }
@@ -242,7 +248,7 @@ impl Session {
     /// The errors of [`Session::generate_ids`].
     pub fn generate_from(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let began = Instant::now();
-        let mut progress = Progress::new(&self.model, options)?;
+        let mut progress = GenerationState::new(&self.model, options)?;
         let shifted_ids = shifted(ids, self.model.context(), 0, &mut progress)?;
         let ids = shifted_ids.as_deref().unwrap_or(ids);
         let keep = self.decoder.keep_prefix(ids)?;
@@ -315,7 +321,7 @@ impl Session {
 
 /// What is left of `ids` in a context of `limit` tokens with room for `more`, if the options of `progress` shift the
 /// context and it is necessary: the first ones, and the newest half of what is between them and the end of the context.
-fn shifted(ids: &[u32], limit: usize, more: usize, progress: &mut Progress) -> Result<Option<Vec<u32>>, Error> {
+fn shifted(ids: &[u32], limit: usize, more: usize, progress: &mut GenerationState) -> Result<Option<Vec<u32>>, Error> {
     let WhenFull::ContextShift { keep } = progress.when_full() else { return Ok(None) };
     if ids.len() + more <= limit {
         return Ok(None);

@@ -457,7 +457,7 @@ pub enum LoadError {
     // ---- Extractors ----
     /// A model of another kind where an extractor is read.
     #[error(
-        "this is no extractor but a model of architecture {architecture:?}: a language model is loaded with Model::load, or \
+        "this is not an extractor but a model of architecture {architecture:?}: a language model is loaded with Model::load, or \
          used with `bitnet run`; extractors are made with `bitnet train --task extract`"
     )]
     NotAnExtractor {

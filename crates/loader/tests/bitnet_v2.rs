@@ -81,7 +81,7 @@ fn contradictions_about_activations_are_refused() {
     refused(&|j| j["input_forms"] = 4.into(), ["input_forms", "object"]);
     refused(&|j| drop(j.as_object_mut().unwrap().remove("hidden_act")), ["hidden_act", "missing"]);
 
-    // The same for GGUF, whose keys are exchanged for others of the same length.
+    // GGUF files, whose keys are exchanged for others of the same length.
     let bytes = std::fs::read(&gguf).unwrap();
     let exchanged = |from: &str, to: &str| {
         assert_eq!(from.len(), to.len());

@@ -42,7 +42,7 @@ use crate::candle::Kind;
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    other: Option<Other>,
+    other: Option<Command>,
     #[command(flatten)]
     run: run::Options,
     /// Only check ratios that no change may make worse; what continuous integration runs.
@@ -55,7 +55,7 @@ struct Cli {
 
 /// Commands beside measuring: training runs, and hidden the processes that a measurement consists of.
 #[derive(Subcommand)]
-enum Other {
+enum Command {
     /// Show training runs side by side: a table of their losses, and curves
     Runs {
         /// Runs with the names to show, the first being what others are compared with
@@ -100,10 +100,10 @@ enum Other {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.other {
-        Some(Other::Bracket { threads, no_bandwidth, argv }) => limits::bracket(threads, !no_bandwidth, &argv),
-        Some(Other::Candle { kind, layers, prompt, steps }) => candle::measure(kind, &layers, prompt, steps),
-        Some(Other::Hadamard { isa, threads }) => v2::measure_hadamard(&isa, threads),
-        Some(Other::Runs { runs, svg }) => runs::compare(&runs, svg.as_deref()),
+        Some(Command::Bracket { threads, no_bandwidth, argv }) => limits::bracket(threads, !no_bandwidth, &argv),
+        Some(Command::Candle { kind, layers, prompt, steps }) => candle::measure(kind, &layers, prompt, steps),
+        Some(Command::Hadamard { isa, threads }) => v2::measure_hadamard(&isa, threads),
+        Some(Command::Runs { runs, svg }) => runs::compare(&runs, svg.as_deref()),
         None if cli.guard => guard::run(cli.sabotage),
         None => run::run(&cli.run),
     };

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     quick: bool,
     /// Only these parts
     #[arg(long, value_delimiter = ',', value_name = "PARTS")]
-    only: Vec<Part>,
+    only: Vec<Section>,
     /// Only these instruction sets, for whole models; all that this CPU has otherwise
     #[arg(long, value_delimiter = ',', value_name = "SETS", value_parser = isa)]
     isa: Vec<Isa>,
@@ -46,7 +46,7 @@ pub(crate) struct Options {
 
 /// Parts of a full run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
+enum Section {
     /// Kernels alone, by criterion
     Kernels,
     /// Whole models, by `bitnet bench`
@@ -70,7 +70,7 @@ impl Options {
         if self.quick { Effort::Quick } else { Effort::Full }
     }
 
-    fn wants(&self, part: Part) -> bool {
+    fn wants(&self, part: Section) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }
 
@@ -90,22 +90,22 @@ impl Options {
         let (threads, effort) = (self.threads(), self.effort());
         let mut tasks = Vec::new();
         // What is asked about most comes first, should the run be interrupted.
-        if self.wants(Part::Model) {
+        if self.wants(Section::Model) {
             tasks.extend(model::tasks(&self.isas(), &threads, effort));
         }
-        if self.wants(Part::Families) {
+        if self.wants(Section::Families) {
             tasks.extend(families::tasks(&self.isas(), &threads, effort));
         }
-        if self.wants(Part::V2) {
+        if self.wants(Section::V2) {
             tasks.extend(v2::tasks(&self.isas(), &threads, effort));
         }
-        if self.wants(Part::Ttt) {
+        if self.wants(Section::Ttt) {
             tasks.extend(ttt::tasks(&threads, effort));
         }
-        if self.wants(Part::Candle) {
+        if self.wants(Section::Candle) {
             tasks.extend(baseline::tasks(&threads, effort));
         }
-        if self.wants(Part::Kernels) {
+        if self.wants(Section::Kernels) {
             tasks.extend(kernels::tasks(programs, &threads, effort)?);
         }
         Ok(tasks)
@@ -137,17 +137,17 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
     let through: Vec<String> = options.through.split_whitespace().map(str::to_owned).collect();
 
     let other = match &options.compare {
-        Some(name) if Path::new(name).is_file() => Some(Other::File(Results::load(Path::new(name))?, name.clone())),
+        Some(name) if Path::new(name).is_file() => Some(Baseline::File(Results::load(Path::new(name))?, name.clone())),
         Some(name) if options.report => {
             return Err(BenchError::Usage(format!("--report measures nothing, so {name} must be a results file")));
         }
-        Some(name) => Some(Other::Revision(build_revision(name, &here, &scratch, &through)?)),
+        Some(name) => Some(Baseline::Revision(build_revision(name, &here, &scratch, &through)?)),
         None => None,
     };
     if !options.report {
         let programs = Programs::build(&here, &target, &scratch, &through)?;
         let tasks = options.tasks(&programs)?;
-        if let Some(Other::Revision(old)) = &other {
+        if let Some(Baseline::Revision(old)) = &other {
             return in_turn(&tasks, &programs, old, &scratch, options.effort());
         }
         if options.effort() == Effort::Full {
@@ -159,7 +159,7 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
     if options.out.is_none() && !options.quick {
         report::update_readme(&results, &here.join("README.md"), &format!("docs/bench/{name}.md"))?;
     }
-    if let Some(Other::File(old, old_name)) = &other {
+    if let Some(Baseline::File(old, old_name)) = &other {
         println!("\n{}", compare::table(&results, old, old_name));
     }
     match results.failures.len() {
@@ -169,7 +169,7 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
 }
 
 /// The other side of a comparison.
-enum Other {
+enum Baseline {
     File(Results, String),
     Revision(Programs),
 }

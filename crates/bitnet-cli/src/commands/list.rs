@@ -6,7 +6,7 @@ use bitnet::loader::synthetic::cache_dir;
 use clap::Args;
 use serde_json::json;
 
-use crate::commands::plan::Plan;
+use crate::commands::plan::Estimate;
 use crate::error::CliError;
 use crate::names;
 use crate::ui::{self, Style, Ui};
@@ -129,7 +129,7 @@ pub(crate) fn list(args: &ListArgs, ui: &Ui) -> Result<(), CliError> {
 
 fn list_known(all: &[Entry], json: bool, ui: &Ui) -> Result<(), CliError> {
     let here = |name: &str| all.iter().find(|e| e.short == Some(name)).map(|e| e.bytes);
-    let memory = |k: &names::Known| k.config().map(|c| Plan::at(&c, KNOWN_CONTEXT).total());
+    let memory = |k: &names::Known| k.config().map(|c| Estimate::at(&c, KNOWN_CONTEXT).total());
     if json {
         let known = |k: &names::Known| {
             let parameters = k.config().map(|c| c.parameters());

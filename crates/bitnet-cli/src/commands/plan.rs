@@ -59,7 +59,7 @@ pub(crate) struct PlanArgs {
 
 /// Bytes in memory, and bytes that a token reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Plan {
+pub(crate) struct Estimate {
     /// Packed ternary weights, and the gates and convolutions of layers of the gated delta rule, in full precision.
     weights: u64,
     /// Embedding, and the head where it is another matrix.
@@ -72,7 +72,7 @@ pub(crate) struct Plan {
     reads: [u64; 2],
 }
 
-impl Plan {
+impl Estimate {
     /// With kernels of `bits` for each weight. Embedding and head are in half precision; those of Ternary-Bonsai, the
     /// models of architecture qwen3 with a scale per group, are packed as all else.
     fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
@@ -127,7 +127,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
         false => 2.0,
     };
     let kernel = if has_groups(&config) { "scales per group" } else { kernel.name() };
-    let plan = Plan::of(&config, bits, args.kv, args.context);
+    let plan = Estimate::of(&config, bits, args.kv, args.context);
     let threads = args.threads.map_or(process::threads().get(), usize::from);
     let bandwidth = match args.bandwidth {
         Some(gb_s) if gb_s > 0.0 && gb_s.is_finite() => gb_s,
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn the_bytes_of_2b4t_are_known() {
         let config = Spec::b2b4t().config;
-        let plan = Plan::of(&config, 2.0, KvType::F16, 4096);
+        let plan = Estimate::of(&config, 2.0, KvType::F16, 4096);
         assert_eq!((plan.weights, plan.tables), (521_011_200, 656_670_720));
         assert_eq!(plan.plane, 128_256 * 2560 * 6 / 8);
         // 30 layers, 5 heads of 128, keys and values, two bytes each.
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(plan.total(), plan.weights + plan.tables + plan.plane + plan.session);
         // A context that is longer than the model's needs no more than that.
         assert_eq!(
-            Plan::of(&config, 2.0, KvType::F16, 1 << 30).session,
+            Estimate::of(&config, 2.0, KvType::F16, 1 << 30).session,
             plan.session * config.context_limit().unwrap() as u64 / 4096
         );
     }
@@ -272,13 +272,13 @@ mod tests {
     #[test]
     fn a_model_with_a_scale_per_group_reads_its_head_packed() {
         let config = Spec::bonsai_8b().config;
-        let plan = Plan::at(&config, 4096);
+        let plan = Estimate::at(&config, 4096);
         let table = 151_669 * 4096 * 17 / 64;
         assert_eq!((plan.weights, plan.tables, plan.plane), (6_945_767_424 * 17 / 64, 2 * table, 0));
         assert_eq!(plan.reads[0], plan.weights + table);
         assert_eq!(file_bytes(&config), plan.weights + plan.tables);
         let embedding = Spec::bitnet_embedding_0_6b().config;
-        let plan = Plan::at(&embedding, 512);
+        let plan = Estimate::at(&embedding, 512);
         assert_eq!((plan.tables, plan.plane, plan.reads[0]), (151_669 * 1024 * 2, 0, plan.weights));
     }
 
@@ -287,7 +287,7 @@ mod tests {
         let config = llama_70b();
         config.validate().unwrap();
         assert!((70.0..71.0).contains(&(config.parameters() as f64 / 1e9)), "{}", config.parameters());
-        let plan = Plan::of(&config, 1.6, KvType::F16, 4096);
+        let plan = Estimate::of(&config, 1.6, KvType::F16, 4096);
         assert!((13.5e9..14.5e9).contains(&(plan.weights as f64)), "{plan:?}");
     }
 }

@@ -18,7 +18,7 @@ use crate::state::App;
 const MAX_TEXTS: usize = 2048;
 
 /// Texts on their way to vectors, and whether these are wanted as text.
-pub(super) struct Plan {
+pub(super) struct EmbeddingPlan {
     embedding: bitnet::Embedding,
     base64: bool,
 }
@@ -27,7 +27,7 @@ pub(super) struct Plan {
 pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let body = app.read_body(request).await?;
     let shared = app.clone();
-    let Plan { embedding, base64 } = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
+    let EmbeddingPlan { embedding, base64 } = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
     let tokens = embedding.tokens_left();
     let (answer, vectors) = oneshot::channel();
     app.engine.queue.push(Job::Embed(Box::new(Embed { embedding, answer })))?;
@@ -57,7 +57,7 @@ fn parts(
     std::iter::once("{\"object\":\"list\",\"data\":[".to_owned()).chain(entries).chain(std::iter::once(end))
 }
 
-pub(super) fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
+pub(super) fn plan(app: &App, body: &[u8]) -> Result<EmbeddingPlan, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
     fields.ignore(&["user"]);
@@ -90,7 +90,7 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
         );
         return Err(ApiError::field("input", message).code("context_length_exceeded"));
     }
-    Ok(Plan { embedding: app.model.embedding(texts, bitnet::EmbedOptions::default())?, base64 })
+    Ok(EmbeddingPlan { embedding: app.model.embedding(texts, bitnet::EmbedOptions::default())?, base64 })
 }
 
 /// The bytes of the numbers, least significant first, in base64 with padding.

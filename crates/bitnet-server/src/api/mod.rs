@@ -81,7 +81,7 @@ async fn generated(
 /// A request that was read.
 enum Planned {
     /// It can begin.
-    Ready(Plan),
+    Ready(CompletionPlan),
     /// The constraint that a field says is to be built.
     Constrained(&'static str, Box<Draft>),
 }
@@ -96,7 +96,7 @@ struct Draft {
 
 /// Texts to generate, checked as far as is possible without the engine.
 #[derive(Debug)]
-struct Plan {
+struct CompletionPlan {
     choices: Vec<Choice>,
     answer: Answer,
     stream: bool,
@@ -130,7 +130,7 @@ impl Draft {
     }
 
     /// Makes everything that needs no session.
-    fn prepare(self, app: &App, asker: &Asker) -> Result<Plan, ApiError> {
+    fn prepare(self, app: &App, asker: &Asker) -> Result<CompletionPlan, ApiError> {
         let Self { params, prompts, answer } = self;
         let mut choices = Vec::new();
         // What the constraints of this request take.
@@ -156,11 +156,11 @@ impl Draft {
                 choices.push(Choice { index, ids: ids.clone(), max_tokens: params.max_tokens(), prepared, memory });
             }
         }
-        Ok(Plan { choices, answer, stream: params.stream })
+        Ok(CompletionPlan { choices, answer, stream: params.stream })
     }
 }
 
-impl Plan {
+impl CompletionPlan {
     /// Has it done.
     async fn execute(self, app: Arc<App>, arrived: Instant, peer: Option<Peer>) -> Result<Response, ApiError> {
         let Self { choices, answer, stream } = self;

@@ -16,9 +16,9 @@ pub(super) enum Phase {
 }
 
 /// The message of the engine, whatever the type of its errors.
-pub(super) struct Said(String);
+pub(super) struct EngineMessage(String);
 
-impl<E: std::fmt::Display> From<E> for Said {
+impl<E: std::fmt::Display> From<E> for EngineMessage {
     fn from(error: E) -> Self {
         Self(error.to_string())
     }
@@ -28,13 +28,13 @@ impl<E: std::fmt::Display> From<E> for Said {
 pub(super) fn guarded<T>(
     limits: &ConstraintLimits,
     phase: Phase,
-    f: impl FnOnce() -> Result<T, Said>,
+    f: impl FnOnce() -> Result<T, EngineMessage>,
 ) -> Result<T, ConstraintError> {
     // The engine's own guard keeps the panic's message from being printed; it wants errors of its own type, so ours go
     // out as values.
     match llguidance::panic_utils::catch_unwind(AssertUnwindSafe(|| Ok(f()))) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(Said(error))) => Err(translated(&error, limits, phase)),
+        Ok(Err(EngineMessage(error))) => Err(translated(&error, limits, phase)),
         Err(_) => Err(ConstraintError::fault()),
     }
 }

@@ -196,71 +196,73 @@ const HF: &[(&str, Neutral)] = &[
 ];
 
 /// A value of either container.
-enum Said {
+enum PlainValue {
     Nothing,
     Flag(bool),
     Number(f64),
     Word(String),
-    List(Vec<Said>),
+    List(Vec<PlainValue>),
     Other,
 }
 
-impl From<&Json> for Said {
+impl From<&Json> for PlainValue {
     fn from(value: &Json) -> Self {
         match value {
-            Json::Null => Said::Nothing,
-            Json::Bool(b) => Said::Flag(*b),
-            Json::Number(n) => n.as_f64().map_or(Said::Other, Said::Number),
-            Json::String(s) => Said::Word(s.clone()),
-            Json::Array(list) => Said::List(list.iter().map(Said::from).collect()),
-            Json::Object(map) if map.is_empty() => Said::Nothing,
-            Json::Object(_) => Said::Other,
+            Json::Null => PlainValue::Nothing,
+            Json::Bool(b) => PlainValue::Flag(*b),
+            Json::Number(n) => n.as_f64().map_or(PlainValue::Other, PlainValue::Number),
+            Json::String(s) => PlainValue::Word(s.clone()),
+            Json::Array(list) => PlainValue::List(list.iter().map(PlainValue::from).collect()),
+            Json::Object(map) if map.is_empty() => PlainValue::Nothing,
+            Json::Object(_) => PlainValue::Other,
         }
     }
 }
 
-impl From<&Value> for Said {
+impl From<&Value> for PlainValue {
     fn from(value: &Value) -> Self {
         match value {
-            Value::Bool(b) => Said::Flag(*b),
-            Value::String(s) => Said::Word(s.clone()),
+            Value::Bool(b) => PlainValue::Flag(*b),
+            Value::String(s) => PlainValue::Word(s.clone()),
             Value::Array(array) => match array {
-                crate::gguf::Array::Bool(all) => Said::List(all.iter().map(|b| Said::Flag(*b)).collect()),
-                crate::gguf::Array::F32(all) => Said::List(all.iter().map(|v| Said::Number(f64::from(*v))).collect()),
-                crate::gguf::Array::F64(all) => Said::List(all.iter().map(|v| Said::Number(*v)).collect()),
+                crate::gguf::Array::Bool(all) => PlainValue::List(all.iter().map(|b| PlainValue::Flag(*b)).collect()),
+                crate::gguf::Array::F32(all) => {
+                    PlainValue::List(all.iter().map(|v| PlainValue::Number(f64::from(*v))).collect())
+                }
+                crate::gguf::Array::F64(all) => PlainValue::List(all.iter().map(|v| PlainValue::Number(*v)).collect()),
                 other => match other.to_i64s() {
-                    Some(all) => Said::List(all.iter().map(|v| Said::Number(*v as f64)).collect()),
-                    None if other.is_empty() => Said::Nothing,
-                    None => Said::Other,
+                    Some(all) => PlainValue::List(all.iter().map(|v| PlainValue::Number(*v as f64)).collect()),
+                    None if other.is_empty() => PlainValue::Nothing,
+                    None => PlainValue::Other,
                 },
             },
             other => match (other.to_f64(), other.to_u64()) {
-                (Some(x), _) => Said::Number(x),
-                (None, Some(n)) => Said::Number(n as f64),
+                (Some(x), _) => PlainValue::Number(x),
+                (None, Some(n)) => PlainValue::Number(n as f64),
                 // Only negative whole numbers are left.
-                (None, None) => other.to_string().parse().map_or(Said::Other, Said::Number),
+                (None, None) => other.to_string().parse().map_or(PlainValue::Other, PlainValue::Number),
             },
         }
     }
 }
 
-impl Said {
+impl PlainValue {
     fn is(&self, neutral: Neutral, c: &ModelConfig) -> bool {
         let near = |x: f64, y: f64| (x - y).abs() <= y.abs() * 1e-5;
         match (self, neutral) {
-            (Said::List(all), _) => all.iter().all(|v| v.is(neutral, c)),
-            (Said::Other, _) => false,
-            (Said::Flag(b), True) => *b,
-            (Said::Number(x), True) => *x != 0.0,
-            (Said::Nothing | Said::Flag(false), _) => true,
-            (Said::Word(s), Words(words)) => s.is_empty() || words.iter().any(|w| s.eq_ignore_ascii_case(w)),
-            (Said::Word(s), _) => s.is_empty() || s.eq_ignore_ascii_case("none"),
-            (Said::Flag(true), _) => false,
-            (Said::Number(x), _) if *x == 0.0 => true,
-            (Said::Number(x), One) => *x == 1.0,
-            (Said::Number(x), Equal(of)) => near(*x, of(c)),
-            (Said::Number(x), Window) => *x < 0.0 || *x >= c.max_position_embeddings as f64,
-            (Said::Number(_), Off | Words(_)) => false,
+            (PlainValue::List(all), _) => all.iter().all(|v| v.is(neutral, c)),
+            (PlainValue::Other, _) => false,
+            (PlainValue::Flag(b), True) => *b,
+            (PlainValue::Number(x), True) => *x != 0.0,
+            (PlainValue::Nothing | PlainValue::Flag(false), _) => true,
+            (PlainValue::Word(s), Words(words)) => s.is_empty() || words.iter().any(|w| s.eq_ignore_ascii_case(w)),
+            (PlainValue::Word(s), _) => s.is_empty() || s.eq_ignore_ascii_case("none"),
+            (PlainValue::Flag(true), _) => false,
+            (PlainValue::Number(x), _) if *x == 0.0 => true,
+            (PlainValue::Number(x), One) => *x == 1.0,
+            (PlainValue::Number(x), Equal(of)) => near(*x, of(c)),
+            (PlainValue::Number(x), Window) => *x < 0.0 || *x >= c.max_position_embeddings as f64,
+            (PlainValue::Number(_), Off | Words(_)) => false,
         }
     }
 }
@@ -303,10 +305,10 @@ pub(crate) fn check_gguf(
         }
         let fits = |name: &str| short == name || (name.ends_with('.') && short.starts_with(name));
         if let Some((_, neutral)) = GGUF.iter().find(|(name, _)| fits(name)) {
-            if !Said::from(value).is(*neutral, c) {
+            if !PlainValue::from(value).is(*neutral, c) {
                 return Err(unsupported(key, value, &reason(*neutral, c)));
             }
-        } else if !KNOWN.iter().any(|name| fits(name)) && !is_input_form(short) && !Said::from(value).is(Off, c) {
+        } else if !KNOWN.iter().any(|name| fits(name)) && !is_input_form(short) && !PlainValue::from(value).is(Off, c) {
             unknown.push(key.to_owned());
         }
     }
@@ -340,12 +342,12 @@ pub(crate) fn check_hf(map: &Map<String, Json>, family: Architecture, c: &ModelC
         if let Some(value) = map.get(*key)
             && !value.is_null()
             && !config_json::reads(family, key)
-            && !Said::from(value).is(*neutral, c)
+            && !PlainValue::from(value).is(*neutral, c)
         {
             return Err(unsupported(key, short(value), &reason(*neutral, c)));
         }
     }
-    let windowed = |key: &str| map.get(key).map(Said::from).is_some_and(|v| !v.is(Window, c));
+    let windowed = |key: &str| map.get(key).map(PlainValue::from).is_some_and(|v| !v.is(Window, c));
     let used = map.get("use_sliding_window") != Some(&Json::Bool(false));
     // The reader of a family with layers of the gated delta rule has looked at their types.
     let delta = family.formulas().delta;

@@ -258,7 +258,7 @@ impl Tensors {
     }
 }
 
-/// The shape that a matrix is packed in where its rows are no whole blocks of I2_S: the bytes are those of the flattened
+/// The shape that a matrix is packed in where its rows are not whole blocks of I2_S: the bytes are those of the flattened
 /// matrix, so another number of columns changes none of them. A matrix of an extractor is whole blocks, since its sides
 /// are multiples of 32.
 pub(super) fn reshaped_for_blocks(format: FileFormat, rows: usize, cols: usize) -> Option<(usize, usize)> {

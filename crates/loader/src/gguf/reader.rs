@@ -8,7 +8,7 @@ use ternary_kernels::SharedBytes;
 
 use super::cursor::{Cursor, read_value};
 use super::layout;
-use super::split::{self, Place};
+use super::split::{self, SplitPlace};
 use super::tensor_info::{TensorInfo, TensorType};
 use super::types::{self, GgmlType, SizeError};
 use super::value::{Metadata, Value};
@@ -39,14 +39,14 @@ struct Data {
 }
 
 /// One file: a whole model, or a part of a split one.
-pub(super) struct Part {
+pub(super) struct PartFile {
     version: u32,
     pub(super) metadata: Metadata,
     pub(super) tensors: Vec<TensorInfo>,
     data: Data,
 }
 
-impl Part {
+impl PartFile {
     /// Reads a header. `architecture` is that of the first part, which the others need not repeat.
     pub(super) fn read(bytes: SharedBytes, architecture: Option<&str>) -> Result<Self, LoadError> {
         let mut r = Cursor::new(&bytes);
@@ -88,8 +88,8 @@ impl Gguf {
     /// [`LoadError::Io`]; [`LoadError::Split`] for parts that are missing or do not belong together;
     /// [`LoadError::InFile`] around anything that is wrong in the file.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let part = Part::read(map_file(path)?, None).map_err(|e| e.in_file(path))?;
-        let parts = match Place::of(&part.metadata).map_err(|e| e.in_file(path))? {
+        let part = PartFile::read(map_file(path)?, None).map_err(|e| e.in_file(path))?;
+        let parts = match SplitPlace::of(&part.metadata).map_err(|e| e.in_file(path))? {
             None => vec![part],
             Some(place) => split::read_all(path, place)?,
         };
@@ -103,14 +103,14 @@ impl Gguf {
     /// # Errors
     /// Anything that is wrong in the file: see the GGUF and tensor variants of [`LoadError`].
     pub fn from_bytes(bytes: SharedBytes) -> Result<Self, LoadError> {
-        let part = Part::read(bytes, None)?;
-        match Place::of(&part.metadata)? {
+        let part = PartFile::read(bytes, None)?;
+        match SplitPlace::of(&part.metadata)? {
             None => Self::of(vec![part]),
             Some(place) => Err(place.alone()),
         }
     }
 
-    fn of(parts: Vec<Part>) -> Result<Self, LoadError> {
+    fn of(parts: Vec<PartFile>) -> Result<Self, LoadError> {
         let mut file = Self {
             path: None,
             version: 0,

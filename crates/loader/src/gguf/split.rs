@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::reader::Part;
+use super::reader::PartFile;
 use super::value::Metadata;
 use crate::LoadError;
 use crate::mmap::map_file;
@@ -22,14 +22,14 @@ pub const MAX_PARTS: u64 = 4096;
 
 /// Metadata of a part about itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SplitPlace {
     /// From 0.
     no: u64,
     count: u64,
     tensors: Option<u64>,
 }
 
-impl Place {
+impl SplitPlace {
     /// `None` for a whole file. Programs that merge parts leave a count of 0.
     pub(super) fn of(m: &Metadata) -> Result<Option<Self>, LoadError> {
         let [no, count, tensors] = KEYS;
@@ -62,9 +62,9 @@ fn part_name(prefix: &str, no: u64, count: u64) -> String {
 }
 
 /// Reads all parts of the model to which the part at `path` belongs, the first one first.
-pub(super) fn read_all(path: &Path, place: Place) -> Result<Vec<Part>, LoadError> {
+pub(super) fn read_all(path: &Path, place: SplitPlace) -> Result<Vec<PartFile>, LoadError> {
     let wrong = |path: &Path, reason: String| LoadError::Split { path: path.to_path_buf(), reason };
-    let Place { no, count, .. } = place;
+    let SplitPlace { no, count, .. } = place;
     if count > MAX_PARTS || no >= count {
         let reason =
             format!("it says that it is part {} of {count}; at most {MAX_PARTS} are read", no.saturating_add(1));
@@ -85,7 +85,7 @@ pub(super) fn read_all(path: &Path, place: Place) -> Result<Vec<Part>, LoadError
             ));
         }
     };
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<PartFile> = Vec::new();
     let mut architecture = None;
     for n in 1..=count {
         // A plain name in the same folder, made of numbers that were checked.
@@ -96,8 +96,8 @@ pub(super) fn read_all(path: &Path, place: Place) -> Result<Vec<Part>, LoadError
             );
             return Err(wrong(&file, reason));
         }
-        let part = Part::read(map_file(&file)?, architecture.as_deref()).map_err(|e| e.in_file(&file))?;
-        match Place::of(&part.metadata).map_err(|e| e.in_file(&file))? {
+        let part = PartFile::read(map_file(&file)?, architecture.as_deref()).map_err(|e| e.in_file(&file))?;
+        match SplitPlace::of(&part.metadata).map_err(|e| e.in_file(&file))? {
             Some(p) if (p.no, p.count) == (n.saturating_sub(1), count) => {
                 if let (Some(a), Some(b)) = (p.tensors, place.tensors)
                     && a != b

@@ -32,8 +32,8 @@ use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayou
 use crate::mmap::read_bounded;
 use crate::names::{self, Names};
 use crate::safetensors::Safetensors;
-pub(crate) use store::{ggml_type, widen};
 use store::{RawKind, RawTensor, Store};
+pub(crate) use store::{ggml_type, widen};
 
 /// An opened checkpoint. Tensors are looked at when they are asked for.
 #[derive(Debug)]
@@ -333,7 +333,7 @@ impl Checkpoint {
     }
 
     /// Rows `part` of the ternary tensor `base`, which holds `total` rows of `cols` weights in `parts` parts.
-    fn ternary(&self, base: &str, total: usize, cols: usize, part: Part) -> Result<TernaryMatrix, LoadError> {
+    fn ternary(&self, base: &str, total: usize, cols: usize, part: MergedRows) -> Result<TernaryMatrix, LoadError> {
         let name = format!("{base}.weight");
         let t = self.need(&name, "a projection")?;
         // Before anything of that size is made.
@@ -370,7 +370,7 @@ impl Checkpoint {
         t: &RawTensor,
         ty: FloatType,
         cols: usize,
-        part: &Part,
+        part: &MergedRows,
         scales: Option<Scales>,
     ) -> Result<TernaryMatrix, LoadError> {
         let refuse = |reason: &'static str| {
@@ -433,7 +433,7 @@ impl Checkpoint {
     }
 
     /// The scales stored beside `base`, as factors: one, one per part, or one per row.
-    fn scales_beside(&self, base: &str, total: usize, part: &Part) -> Result<Option<Scales>, LoadError> {
+    fn scales_beside(&self, base: &str, total: usize, part: &MergedRows) -> Result<Option<Scales>, LoadError> {
         let name = base.to_owned() + self.names.scale_suffix();
         let Some(t) = self.store.get(&name)? else { return Ok(None) };
         let values = t.floats()?;
@@ -462,13 +462,13 @@ impl Checkpoint {
 }
 
 /// A projection as rows of a tensor.
-struct Part {
+struct MergedRows {
     rows: std::ops::Range<usize>,
     /// Rows of every part of the tensor, in order.
     all: Vec<usize>,
 }
 
-impl Part {
+impl MergedRows {
     fn is_whole(&self, total: usize) -> bool {
         self.rows == (0..total)
     }

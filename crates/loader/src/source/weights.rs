@@ -31,9 +31,9 @@ impl WeightSource for Checkpoint {
                 let all: Vec<usize> = group.iter().map(|p| c.projection_shape(layer, *p).0).collect();
                 let start = group.iter().zip(&all).take_while(|(p, _)| **p != which).map(|(_, n)| n).sum::<usize>();
                 let total = all.iter().sum();
-                self.ternary(&merged, total, cols, Part { rows: start..start.saturating_add(rows), all })?
+                self.ternary(&merged, total, cols, MergedRows { rows: start..start.saturating_add(rows), all })?
             }
-            _ => self.ternary(&base, rows, cols, Part { rows: 0..rows, all: vec![rows] })?,
+            _ => self.ternary(&base, rows, cols, MergedRows { rows: 0..rows, all: vec![rows] })?,
         };
         let in_tensor = |source| LoadError::Ternary { tensor: format!("{base}.weight"), source };
         let w = match heads::rows(c, layer, which, self.names) {

@@ -58,7 +58,7 @@ pub enum Form {
 
 /// The learnable constants of the inner loop.
 #[derive(Clone, Debug)]
-pub(crate) struct Inner {
+pub(crate) struct InnerModel {
     pub(crate) kind: Kind,
     /// Gain of the inner norm, `[h, d]`.
     pub(crate) gain: Tensor,
@@ -77,7 +77,7 @@ struct Gradients {
     outputs: Vec<Tensor>,
 }
 
-impl Inner {
+impl InnerModel {
     /// `max(0, 1 / (n + 1) + nu_n)` for all `n < b`, `[b]`.
     pub(crate) fn position_weights(&self) -> Result<Tensor> {
         let b = self.nu.dim(0)?;
@@ -158,7 +158,7 @@ impl Inner {
         Ok((x, FastWeights(last)))
     }
 
-    /// Like [`Inner::dual`], with accumulated gradients and a model of its own for each token.
+    /// Like [`InnerModel::dual`], with accumulated gradients and a model of its own for each token.
     fn primal(
         &self,
         views: &Views,

@@ -10,7 +10,7 @@ use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
 
 pub use conv::CausalConv;
-use inner::Inner;
+use inner::InnerModel;
 pub use inner::{FastWeights, Form, Views};
 use math::{gelu, layer_norm};
 pub(crate) use parameters::floats;
@@ -42,7 +42,7 @@ pub struct TttLayer<L> {
     config: TttConfig,
     projections: Projections<L>,
     pub(crate) convs: Option<[CausalConv; 2]>,
-    pub(crate) inner: Inner,
+    pub(crate) inner: InnerModel,
     /// `W1`, `b1`, `W2`, `b2` of the first mini-batch, `[h, rows, columns]`.
     pub(crate) first: Vec<Tensor>,
     /// `[h, D]`
@@ -107,7 +107,7 @@ impl<L: Module> TttLayer<L> {
         Ok(Self {
             projections,
             convs,
-            inner: Inner {
+            inner: InnerModel {
                 kind: config.kind,
                 gain: vb.get_with_hints((h, d), "ttt_norm_weight", one)?,
                 bias: vb.get_with_hints((h, d), "ttt_norm_bias", zero)?,

@@ -16,24 +16,24 @@ use crate::error::CliError;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Conversation {
     pub(super) system: Option<String>,
-    messages: Vec<Said>,
+    messages: Vec<SavedMessage>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Said {
+struct SavedMessage {
     role: String,
     content: String,
 }
 
 impl Conversation {
     pub(super) fn new(system: Option<String>, messages: &[Message]) -> Self {
-        let said = |m: &Message| Said { role: m.role.clone(), content: m.content.clone() };
+        let said = |m: &Message| SavedMessage { role: m.role.clone(), content: m.content.clone() };
         Self { system, messages: messages.iter().map(said).collect() }
     }
 
     /// The messages, as a model takes them.
     pub(super) fn messages(&self) -> Vec<Message> {
-        let message = |s: &Said| match s.role.as_str() {
+        let message = |s: &SavedMessage| match s.role.as_str() {
             "assistant" => Message::assistant(s.content.clone()),
             "system" => Message::system(s.content.clone()),
             _ => Message::user(s.content.clone()),

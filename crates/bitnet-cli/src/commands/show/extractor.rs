@@ -1,4 +1,4 @@
-//! What `bitnet show` says of an extractor.
+//! `bitnet show` of an extractor.
 
 use std::path::Path;
 

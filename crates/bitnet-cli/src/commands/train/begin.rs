@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::ui::Ui;
 
 /// The run's folder, which no other process works in while this lives.
-pub(super) struct Place {
+pub(super) struct RunFolder {
     /// Where the checkpoint is.
     pub(super) saved: PathBuf,
     _lock: FolderLock,
@@ -21,7 +21,7 @@ pub(super) struct Place {
 /// # Errors
 /// A folder that another process works in; a checkpoint that is not there, or is there and was not asked for; one that
 /// is damaged.
-pub(super) fn begin(args: &TrainArgs, ui: &Ui) -> Result<(Place, Option<Checkpoint>), CliError> {
+pub(super) fn begin(args: &TrainArgs, ui: &Ui) -> Result<(RunFolder, Option<Checkpoint>), CliError> {
     let saved = args.out.join("checkpoint.safetensors");
     let previous = Checkpoint::previous(&saved);
     let asked = if args.previous { previous.clone() } else { saved.clone() };
@@ -33,7 +33,7 @@ pub(super) fn begin(args: &TrainArgs, ui: &Ui) -> Result<(Place, Option<Checkpoi
         return Err(CliError::usage(format!("--resume: there is no {}{hint}", asked.display())));
     }
     std::fs::create_dir_all(&args.out).map_err(CliError::io("create", args.out.display().to_string()))?;
-    let place = Place { saved, _lock: FolderLock::take(&args.out)? };
+    let place = RunFolder { saved, _lock: FolderLock::take(&args.out)? };
     clean(&args.out);
     if !args.resume
         && let Some(there) = [&place.saved, &previous].into_iter().find(|p| p.is_file())

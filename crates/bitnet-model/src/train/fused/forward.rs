@@ -7,7 +7,7 @@ use ternary_kernels::{Int4Batch, Int8Batch, Int16Batch};
 
 use super::attention::{AttentionScratch, Heads};
 use super::ttt::{TttScratch, TttTape};
-use super::weights::{Linear, Part};
+use super::weights::{Linear, PackedForm};
 use super::{Shared, head_norms};
 use crate::config::{Activation, ActivationBits};
 use crate::train::{Batch, TrainError};
@@ -180,7 +180,7 @@ impl Shared<'_> {
             acc.resize(x.n() * rows, 0);
             let outputs = out.chunks_exact_mut(w.out).map(|row| &mut row[column..column + rows]);
             match part {
-                Part::Tensor { packed, alpha } => {
+                PackedForm::Tensor { packed, alpha } => {
                     self.kernel.gemm(&packed.all(), &x.int8.view(), acc);
                     for ((out, acc), scale) in outputs.zip(acc.chunks_exact(*rows)).zip(x.int8.scales()) {
                         if ADD {
@@ -190,7 +190,7 @@ impl Shared<'_> {
                         }
                     }
                 }
-                Part::Groups(packed) => {
+                PackedForm::Groups(packed) => {
                     // As large as the integers that stand there for other weights.
                     let y: &mut [f32] = bytemuck::cast_slice_mut(acc);
                     self.group.product(packed, 0..*rows, &x.int16.view(), y);

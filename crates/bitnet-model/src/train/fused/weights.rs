@@ -105,7 +105,7 @@ fn ttt_places(c: &ModelConfig, l: usize, params: &Params) -> Result<Option<TttPl
 
 /// The weights of a projection as the forward pass multiplies with them.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(super) enum PackedForm {
     /// One scale for all: exact integers, which a factor follows.
     Tensor { packed: Packed, alpha: f32 },
     /// A scale for each group of weights of a row.
@@ -116,7 +116,7 @@ pub(super) enum Part {
 #[derive(Debug)]
 pub(super) struct Linear {
     /// For the forward pass: weights and output features.
-    pub(super) parts: Vec<(Part, usize)>,
+    pub(super) parts: Vec<(PackedForm, usize)>,
     /// For the backward pass: `alpha T`, or `d T` where groups have scales, `[out, k]`.
     pub(super) wide: Vec<f32>,
     /// Output features of all parts.
@@ -234,7 +234,7 @@ impl Maker<'_> {
         (rows, cols): (usize, usize),
         w: &[f32],
         wide: &mut [f32],
-    ) -> Result<Part, TrainError> {
+    ) -> Result<PackedForm, TrainError> {
         let finite = |fine: bool| match w.iter().position(|v| !v.is_finite()).filter(|_| !fine) {
             Some(index) => Err(crate::ModelError::NotFinite { tensor: p.name().into(), index, value: w[index] }),
             None => Ok(()),
@@ -246,7 +246,7 @@ impl Maker<'_> {
             self.ops.ternarize(w, mean, &mut trits, wide);
             let alpha = weight_scale(mean);
             let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(alpha))?;
-            return Ok(Part::Tensor { packed: self.kernel.prepack(&matrix)?, alpha });
+            return Ok(PackedForm::Tensor { packed: self.kernel.prepack(&matrix)?, alpha });
         };
         // Rows are whole groups: the configuration was checked.
         let scales: Vec<f16> = w.chunks(len).map(group_scale).collect();
@@ -256,6 +256,6 @@ impl Maker<'_> {
         let scales = scales_of_groups(&trits, (rows, cols), len, scales)?;
         // The way to the kernel is that of the engine, so that equal groups become one in both.
         let matrix = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Groups(scales))?;
-        Ok(Part::Groups(self.group.prepack(&matrix)?))
+        Ok(PackedForm::Groups(self.group.prepack(&matrix)?))
     }
 }

@@ -11,7 +11,7 @@ use crate::logprobs::Recorder;
 use crate::{Chunk, Error, GenerateOptions, Model, Output, Session, Stats, TokenLogprob, WhenFull};
 
 /// A generation without its session.
-pub(crate) struct Progress {
+pub(crate) struct GenerationState {
     options: GenerateOptions,
     sampler: Sampler,
     decoder: Option<StreamDecoder>,
@@ -28,13 +28,16 @@ pub(crate) struct Progress {
     failure: Option<Error>,
 }
 
-impl std::fmt::Debug for Progress {
+impl std::fmt::Debug for GenerationState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Progress").field("ids", &self.ids).field("finished", &self.finished).finish_non_exhaustive()
+        f.debug_struct("GenerationState")
+            .field("ids", &self.ids)
+            .field("finished", &self.finished)
+            .finish_non_exhaustive()
     }
 }
 
-impl Progress {
+impl GenerationState {
     /// Checks the options.
     pub(crate) fn new(model: &Model, mut options: GenerateOptions) -> Result<Self, Error> {
         let mut sampler = Sampler::new(options.sampling.clone())?;
@@ -231,7 +234,7 @@ impl Progress {
 }
 
 #[cfg(feature = "constrain")]
-impl Progress {
+impl GenerationState {
     fn is_constrained(&self) -> bool {
         self.matching.is_some()
     }
@@ -278,7 +281,7 @@ fn begin_matching(
 }
 
 #[cfg(not(feature = "constrain"))]
-impl Progress {
+impl GenerationState {
     fn is_constrained(&self) -> bool {
         false
     }
