@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(count("a.rs", "/// Removes what nobody waits for.\n"), 1);
         assert_eq!(count("a.rs", "//! For whoever calls; known are a and b.\n"), 2);
         assert_eq!(count("a.rs", "    /// As [`f`].\n    /// Those of [`f`].\n"), 2);
-        assert_eq!(count("a.rs", "/// Just as [`f`]; unknown areas, Anybody.\nlet x = \"As [`f`]\";\n"), 0);
+        assert_eq!(count("a.rs", "/// Just as [`f`]; unknown areas, snobody.\nlet x = \"As [`f`]\";\n"), 0);
         assert_eq!(count("docs/a.md", "Nobody knows.\n"), 1);
         assert_eq!(count("testdata/a.md", "Nobody knows.\n"), 0);
         assert_eq!(count("xtask/src/tidy/words.rs", "nobody\n"), 0);
