@@ -1,21 +1,20 @@
 //! `bitnet bench`: tokens per second, and how much of the memory bandwidth that is.
 
-use std::ops::ControlFlow;
-use std::time::Instant;
+mod steps;
+mod text;
 
-use bitnet::{Batch, EmbedOptions, GenerateOptions, KvType, Model, Sampler, SamplingOptions, Sequence};
+use bitnet::{KvType, Model};
 use clap::Args;
-use measure::Samples;
 use serde::Serialize;
+use steps::{Measured, Rescored, decode, measure, prefill, together};
 
 use super::beside::{self, Busy};
-use crate::energy::EnergyMeter;
 use crate::error::CliError;
 use crate::model_spec::ModelSpec;
 use crate::process;
 use crate::progress;
 use crate::source::{self, LoadArgs, Loaded};
-use crate::ui::{self, Style, Ui};
+use crate::ui::{self, Ui};
 
 const AFTER_HELP: &str = "\
 Prefill reads P tokens at once into an empty context; decode generates N tokens one by one from an empty context. \
@@ -174,17 +173,6 @@ struct Memory {
     working_bytes: usize,
 }
 
-/// Results of the repetitions of one measurement.
-#[derive(Debug)]
-struct Measured {
-    /// Tokens per second of each repetition.
-    rates: Samples,
-    /// Seconds of the warm-up run.
-    first_s: f64,
-    /// Energy of all repetitions, divided by their tokens.
-    joules_per_token: Option<f64>,
-}
-
 pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     if args.prompt == 0 && args.new == 0 {
         return Err(CliError::usage("nothing to measure: -p and -n are both 0"));
@@ -298,7 +286,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     if args.json {
         ui::print_json(&report)
     } else {
-        ui::print(&as_text(&report, [&shape, by], args, prefill, decode, ui))
+        ui::print(&text::as_text(&report, [&shape, by], args, prefill, decode, ui))
     }
 }
 
@@ -309,158 +297,10 @@ fn probe(threads: usize, ui: &Ui) -> Result<f64, CliError> {
     gb_s
 }
 
-/// `rounds` repetitions of `work`, which takes `tokens` tokens and says how many seconds; one more warms up.
-fn measure(
-    ui: &Ui,
-    what: &str,
-    rounds: usize,
-    tokens: usize,
-    mut work: impl FnMut() -> Result<f64, CliError>,
-) -> Result<Measured, CliError> {
-    let bar = progress::of_steps(ui, what, rounds as u64 + 1);
-    let first_s = work()?;
-    bar.inc(1);
-    let meter = EnergyMeter::start();
-    let mut rates = Vec::with_capacity(rounds);
-    for _ in 0..rounds {
-        rates.push(tokens as f64 / work()?);
-        bar.inc(1);
-    }
-    let joules_per_token = meter.and_then(|m| m.joules()).map(|j| j / (rounds * tokens) as f64);
-    bar.finish_and_clear();
-    Ok(Measured { rates: rates.into(), first_s, joules_per_token })
-}
-
-/// Seconds for reading `n` tokens into an empty context; of an embedding model, for the vector of a text of `n` tokens.
-fn prefill(model: &Model, n: usize) -> Result<f64, CliError> {
-    let tokens: Vec<u32> = (0..n).map(|i| token(model, i)).collect();
-    if model.config().headless {
-        let texts = [tokens];
-        let began = Instant::now();
-        model.embed_ids(&texts, EmbedOptions::default())?;
-        return Ok(began.elapsed().as_secs_f64());
-    }
-    let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(n));
-    let began = Instant::now();
-    sequence.push(&tokens)?;
-    Ok(began.elapsed().as_secs_f64())
-}
-
-/// Rows of the head that were computed after a coarse pass, in all decode steps.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rescored {
-    rows: usize,
-    tokens: usize,
-}
-
-impl Rescored {
-    fn mean(self) -> f64 {
-        self.rows as f64 / self.tokens.max(1) as f64
-    }
-}
-
 /// How the head is stored; `+6bit` where the best token is found by a pass over six bits of each weight first.
 fn head_name(engine: &bitnet::Engine) -> String {
     let stored = engine.head_type();
     if engine.coarse_head_bytes().is_some() { format!("{stored}+6bit") } else { stored }
-}
-
-/// `rounds` repetitions of `n` steps of one token each, with the choice of the next token, after `context` tokens that
-/// are read once, or filled; and the bytes of the session at the end.
-fn decode(
-    model: &Model,
-    ui: &Ui,
-    rounds: usize,
-    n: usize,
-    (context, fill): (usize, bool),
-    rescored: &mut Rescored,
-    note: &mut dyn FnMut(usize),
-) -> Result<(Measured, usize), CliError> {
-    let mut options = SamplingOptions::default();
-    options.temperature = 0.0;
-    let mut sampler = Sampler::new(options).map_err(bitnet::Error::from)?;
-    let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(context + n));
-    if fill {
-        sequence.fill_dummy(context)?;
-    } else {
-        let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
-        sequence.push(&before)?;
-    }
-    let first = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
-    // Where the model cannot go back, every repetition goes on from a copy.
-    let start = (!sequence.can_rewind()).then(|| sequence.clone());
-    let measured = measure(ui, "decode", rounds, n, || {
-        match &start {
-            Some(start) => sequence = start.clone(),
-            None => sequence.truncate(context)?,
-        }
-        let mut next = first;
-        let began = Instant::now();
-        for _ in 0..n {
-            sequence.feed(&[next], sampler.request(sequence.len() + 1), &mut |_| ControlFlow::Continue(()))?;
-            let position = sequence.len() as u64;
-            next = sampler.choose(sequence.prediction(), position, sequence.tokens()).map_err(bitnet::Error::from)?;
-            if let Some(rows) = sequence.rescored() {
-                (rescored.rows, rescored.tokens) = (rescored.rows + rows, rescored.tokens + 1);
-            }
-        }
-        Ok(began.elapsed().as_secs_f64())
-    })?;
-    let state = sequence.state();
-    let bytes = state.kv_bytes() + state.state_bytes();
-    note(bytes);
-    Ok((measured, bytes))
-}
-
-/// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together, after `context` tokens
-/// of each; `note` is told the bytes that the texts keep while they are there.
-fn together(
-    model: &Model,
-    ui: &Ui,
-    rounds: usize,
-    [n, context, sessions]: [usize; 3],
-    rescored: &mut Rescored,
-    note: &mut dyn FnMut(usize),
-) -> Result<Measured, CliError> {
-    // A token beyond the context begins each text.
-    let (prompt, all) = (context + 1, n * sessions);
-    measure(ui, "decode", rounds, all, || {
-        let mut batch = Batch::new(model);
-        let mut tickets = Vec::with_capacity(sessions);
-        for s in 0..sessions {
-            let mut options = GenerateOptions::default().max_tokens(n).temperature(0.0);
-            options.ignore_eos = true;
-            let text: Vec<u32> = (0..prompt).map(|i| token(model, s + i * sessions)).collect();
-            tickets.push(batch.join(model.session(), &text, options)?);
-        }
-        let mut began = Instant::now();
-        while !batch.is_finished() {
-            let chunks = batch.step();
-            // All prompts are of one length, and the step of their last token gives the first ones of the text: what is
-            // before it is not measured.
-            if chunks.is_empty() {
-                began = Instant::now();
-            }
-            for (_, chunk) in chunks {
-                chunk?;
-            }
-        }
-        let seconds = began.elapsed().as_secs_f64();
-        let left: Vec<_> = tickets.into_iter().filter_map(|t| batch.leave(t)).collect();
-        note(left.iter().map(|(session, _)| session.state_bytes()).sum());
-        for (_, output) in left {
-            rescored.rows += output.stats.rows_rescored;
-            rescored.tokens += output.stats.coarse_tokens;
-        }
-        Ok(seconds)
-    })
-}
-
-/// Tokens that are all over the vocabulary, the same in every run.
-fn token(model: &Model, i: usize) -> u32 {
-    let vocab = model.config().vocab_size as u64;
-    // A multiple of the golden ratio jumps evenly; below `vocab`, which is far below 2^32.
-    ((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) % vocab) as u32
 }
 
 /// Bytes that a decode step reads, in the mean over `n` steps after `context` tokens: step i finds `context + i`
@@ -479,65 +319,4 @@ fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, res
     // A token reads the states of constant size of its text, whatever its place.
     let state = model.session().constant_bytes() as u64;
     ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv + state
-}
-
-fn as_text(
-    r: &Report,
-    [shape, by]: [&str; 2],
-    args: &BenchArgs,
-    prefill: Option<Measured>,
-    decode: Option<Measured>,
-    ui: &Ui,
-) -> String {
-    let mut text = String::new();
-    let mut line = |label: &str, value: String| {
-        text.push_str(&format!("  {} {value}\n", ui.out(Style::Dim, format_args!("{label:<10}"))));
-    };
-    line("model", format!("{shape}, loaded in {:.2} s", r.load_s));
-    let plural = if r.threads == 1 { "thread" } else { "threads" };
-    line("with", format!("{}{by}, head {}, kv {}, {} {plural}", r.kernel, r.head, r.kv, r.threads));
-    let after = match (args.context, args.sessions) {
-        (0, 1) => String::new(),
-        (0, s) => format!(" of each of {s} texts"),
-        (c, 1) => format!(" after {c}"),
-        (c, s) => format!(" of each of {s} texts after {c}"),
-    };
-    let mut speed = |label: &str, tokens: u32, after: &str, measured: &Option<Measured>| {
-        let Some(measured) = measured else { return };
-        let [low, high] = measured.rates.range().map(ui::rate);
-        let median = ui.out(Style::Bold, format_args!("{} tokens/s", ui::rate(measured.rates.median())));
-        let spread = format!("{tokens} tokens{after}, {low} to {high} in {} runs", measured.rates.len());
-        line(label, format!("{median}  {}", ui.out(Style::Dim, spread)));
-    };
-    speed("prefill", args.prompt, "", &prefill);
-    speed("decode", args.new, &after, &decode);
-    if let Some(share) = r.bandwidth_share {
-        let [before, after] = r.read_bandwidth_gb_s;
-        line(
-            "bandwidth",
-            format!(
-                "{:.0} % of {before:.1} GB/s before and {after:.1} GB/s after ({} per token)",
-                share * 100.0,
-                ui::bytes(r.bytes_per_token)
-            ),
-        );
-    }
-    if let Some(b) = &r.beside {
-        let plural = if b.busy == 1 { "process" } else { "processes" };
-        let speed = |what: &str, rate: Option<f64>, share: Option<f64>| {
-            let (rate, share) = rate.zip(share)?;
-            Some(format!("{what} {} tokens/s ({:.0} %), ", ui::rate(rate), share * 100.0))
-        };
-        let speeds =
-            [speed("prefill", b.prefill_tok_s, b.prefill_share), speed("decode", b.decode_tok_s, b.decode_share)];
-        let speeds: String = speeds.into_iter().flatten().collect();
-        line("beside", format!("{} busy {plural}: {speeds}fair share {:.0} %", b.busy, b.fair_share * 100.0));
-    }
-    if r.rows_rescored_mean > 0.0 {
-        line("head", format!("{:.1} rows computed per token after the coarse pass", r.rows_rescored_mean));
-    }
-    if let (Some(rss), Some(peak)) = (r.rss_anonymous_mib, r.peak_rss_mib) {
-        line("memory", format!("{rss:.0} MiB of our own, {peak:.0} MiB at the peak with mapped files"));
-    }
-    text
 }
