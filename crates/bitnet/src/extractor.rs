@@ -259,3 +259,66 @@ impl ExtractorTask<'_> {
         self.extractor.with_scratch(|s| texts.into_iter().map(|text| self.extract_with(text.as_ref(), s)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extractor() -> Extractor {
+        let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
+        let mut music = TaskConfig::new("music", names("intent", 4), names("slot", 3));
+        music.oos = Some(encoder::OosRule { score: encoder::OosScore::MaxProbability, threshold: 0.3 });
+        let tasks = vec![music, TaskConfig::new("topic", names("topic", 5), vec![])];
+        let config = ExtractorConfig { buckets: 200, hidden_size: 64, ..ExtractorConfig::new(tasks) };
+        Extractor::from_weights(ExtractorWeights::synthetic(config, 2).unwrap()).unwrap()
+    }
+
+    const TEXTS: [&str; 4] = ["play sme jazz by miles davis", "", "青空文庫って知ってる?", "stop it, now"];
+
+    #[test]
+    fn threads_share_an_extractor() {
+        let extractor = extractor();
+        let expected = extractor.extract_batch(TEXTS).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        for (text, expected) in TEXTS.iter().zip(&expected) {
+                            assert_eq!(extractor.extract(text).unwrap(), *expected);
+                        }
+                    }
+                });
+            }
+        });
+        // No more buffers than there were calls at a time.
+        assert!((1..=4).contains(&extractor.inner.free.lock().unwrap().len()));
+    }
+
+    #[test]
+    fn every_way_of_asking_gives_the_same_answer() {
+        let extractor = extractor();
+        let mut scratch = extractor.scratch();
+        for name in ["music", "topic"] {
+            let task = extractor.task(name).unwrap();
+            let all = task.extract_batch(TEXTS).unwrap();
+            for (text, expected) in TEXTS.iter().zip(&all) {
+                let found = task.extract(text).unwrap();
+                assert_eq!((&found, &task.extract_with(text, &mut scratch).unwrap()), (expected, expected));
+                assert!(found.slots.iter().all(|s| s.value == text[s.range.clone()]));
+                assert_eq!(
+                    found.slots.first().map(|s| s.value.as_str()),
+                    found.slots.first().and_then(|s| found.slot(&s.name))
+                );
+                let typed = task.extract_as::<std::collections::BTreeMap<String, serde::de::IgnoredAny>>(text).unwrap();
+                assert_eq!(typed.is_none(), found.out_of_scope);
+            }
+            assert!(all[1].out_of_scope && all[1].slots.is_empty());
+        }
+        assert_eq!(extractor.extract(TEXTS[0]).unwrap(), extractor.task("music").unwrap().extract(TEXTS[0]).unwrap());
+        assert!(extractor.task("weather").is_err());
+        let vector = extractor.embed(TEXTS[0]).unwrap();
+        let length: f32 = vector.iter().map(|v| v * v).sum();
+        // The sum of 192 squares in f32.
+        assert!(vector.len() == 192 && (length - 1.0).abs() < 1e-5, "{length}");
+    }
+}
