@@ -136,11 +136,14 @@ macro_rules! has {
     };
 }
 
-/// Runs intrinsics that touch no memory, on the strength of the token `$self`.
+/// Runs intrinsics that touch no memory, on the strength of the token `$self`, or of another one with its type.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! proven {
-    ($self:ident, $intrinsics:expr) => {{
-        let _token: Self = $self;
+    ($self:ident, $intrinsics:expr) => {
+        $crate::isa::proven!($self, Self, $intrinsics)
+    };
+    ($token:ident, $of:ty, $intrinsics:expr) => {{
+        let _token: $of = $token;
         // SAFETY: the intrinsics in the argument work on values only, so all they need is a CPU with the features that
         // the token's type names, and only detection creates a token.
         unsafe { $intrinsics }
@@ -148,6 +151,62 @@ macro_rules! proven {
 }
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use proven;
+
+/// Runs a block that is compiled for the instruction set of a token:
+///
+/// ```text
+/// compiled!(Avx2, cpu => |cpu, x: &[f32], out: &mut [f32]| { ... })
+/// ```
+///
+/// The first `cpu` is an expression, a token of the named type; the variables `x` and `out` are handed to the block by their names,
+/// as it is a function of its own. Functions with the features of the token may be called in it.
+#[allow(unused_macros, reason = "some architectures have portable code only")]
+macro_rules! compiled {
+    (Avx2, $($rest:tt)+) => {
+        $crate::isa::compiled!(@ Avx2, features = "avx2,fma,f16c", $($rest)+)
+    };
+    (AvxVnni, $($rest:tt)+) => {
+        $crate::isa::compiled!(@ AvxVnni, features = "avx2,fma,f16c,avxvnni", $($rest)+)
+    };
+    (Avx512Vnni, $($rest:tt)+) => {
+        $crate::isa::compiled!(
+            @ Avx512Vnni, features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni", $($rest)+
+        )
+    };
+    (Avx512Vbmi, $($rest:tt)+) => {
+        $crate::isa::compiled!(
+            @ Avx512Vbmi,
+            features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi",
+            $($rest)+
+        )
+    };
+    (Neon, $($rest:tt)+) => {
+        $crate::isa::compiled!(@ Neon, features = "neon", $($rest)+)
+    };
+    (NeonDot, $($rest:tt)+) => {
+        $crate::isa::compiled!(@ NeonDot, features = "neon,dotprod", $($rest)+)
+    };
+    (NeonI8mm, $($rest:tt)+) => {
+        $crate::isa::compiled!(@ NeonI8mm, features = "neon,dotprod,i8mm", $($rest)+)
+    };
+    (Simd128, $($rest:tt)+) => {
+        $crate::isa::compiled!(@ Simd128, features = "simd128", $($rest)+)
+    };
+    (
+        @ $token:ident, features = $features:literal,
+        $proof:expr => $(<$(const $c:ident: $ct:ty),+>)? |$cpu:ident $(, $arg:ident: $ty:ty)* $(,)?|
+        $(-> $ret:ty)? $body:block
+    ) => {{
+        #[target_feature(enable = $features)]
+        fn compiled $(<$(const $c: $ct),+>)? ($cpu: $crate::isa::$token $(, $arg: $ty)*) $(-> $ret)? $body
+        let token: $crate::isa::$token = $proof;
+        // SAFETY: a token of this type exists only where detection has found these features: a test compares the lists.
+        #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
+        unsafe { compiled $(::<$($c),+>)? (token $(, $arg)*) }
+    }};
+}
+#[allow(unused_imports, reason = "some architectures have portable code only")]
+pub(crate) use compiled;
 
 /// Declares the proof token of an instruction set from its architecture and its feature list.
 macro_rules! isa_token {
@@ -211,6 +270,17 @@ isa_token!(
     /// Proof that this program was built for WebAssembly with SIMD.
     Simd128, "wasm32", SIMD128_LIST = "simd128", ["simd128"]
 );
+
+/// What stands for a token where code is compiled for no instruction set: it needs no proof.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+impl Avx512Vbmi {
+    /// What this includes.
+    pub fn vnni(self) -> Avx512Vnni {
+        Avx512Vnni { _private: () }
+    }
+}
 
 impl NeonDot {
     /// What this includes.

@@ -23,11 +23,13 @@ mod int4;
 pub mod isa;
 mod kernel;
 mod matrix;
+mod panel_kernel;
 pub mod probe;
 pub mod quantize;
 pub mod reference;
 mod registry;
 mod scales;
+mod simd;
 
 pub use activations::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, Int8Vector, ROW_ALIGN};
 pub use activations8_groups::{Int8GroupBatch, Int8GroupMatrix, Int8GroupRowMut, Int8GroupRowsMut};

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::isa::{Cpu, Isa};
-use crate::{Elut, Kernel, KernelError, base3, i2s};
+use crate::base3::Base3;
+use crate::i2s::I2s;
+use crate::isa::{Cpu, Isa, Portable};
+use crate::panel_kernel::PanelKernel;
+use crate::{Elut, Kernel, KernelError};
 
 /// A kernel of this crate.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +32,7 @@ impl Entry {
 }
 
 /// Declares the table: where a kernel is compiled, its format, instruction set, name and exactness, and how it is made,
-/// by itself or as look-up tables of groups of so many trits.
+/// of a layout of panels and a back end or as look-up tables of groups of so many trits.
 macro_rules! kernels {
     ($([$($on:tt)*] $format:literal $isa:ident $name:literal $exact:ident $how:ident($($make:tt)+);)+) => {
         static REGISTRY: &[Entry] = &[$(
@@ -48,7 +51,9 @@ macro_rules! kernels {
     };
     (@exact) => { true };
     (@rounded) => { false };
-    (@kernel $isa:ident $name:literal $exact:ident |$cpu:pat_param| $make:expr) => { |$cpu| Some(Arc::new($make)) };
+    (@panels $isa:ident $name:literal $exact:ident $layout:ident, |$cpu:pat_param| $backend:expr) => {
+        |$cpu| Some(Arc::new(PanelKernel::<$layout, _>::new($name, $backend)))
+    };
     (@tables $isa:ident $name:literal $exact:ident $group:literal) => {
         |cpu| Some(Arc::new(Elut::ternary($name, $group, kernels!(@$exact), Isa::$isa, cpu)?))
     };
@@ -56,45 +61,45 @@ macro_rules! kernels {
 
 // Best instruction set first; within one, the format first that is the best for weights in the cache.
 kernels! {
-    [target_arch = "x86_64"] "i2s" Avx512Vnni "i2s_avx512vnni" exact kernel(|cpu| i2s::avx512::I2sAvx512Vnni::new(cpu.avx512_vnni()?));
-    [target_arch = "x86_64"] "base3" Avx512Vnni "base3_avx512vbmi" exact kernel(|cpu| base3::avx512::Base3Avx512Vbmi::new(cpu.avx512_vbmi()?));
+    [target_arch = "x86_64"] "i2s" Avx512Vnni "i2s_avx512vnni" exact panels(I2s, |cpu| cpu.avx512_vnni()?);
+    [target_arch = "x86_64"] "base3" Avx512Vnni "base3_avx512vbmi" exact panels(Base3, |cpu| cpu.avx512_vbmi()?);
     [target_arch = "x86_64"] "tl1" Avx512Vnni "tl1_avx512vnni" exact tables(2);
     [target_arch = "x86_64"] "tl2" Avx512Vnni "tl2_avx512vnni" exact tables(3);
     [target_arch = "x86_64"] "tl1_0" Avx512Vnni "tl1_0_avx512vnni" rounded tables(2);
     [target_arch = "x86_64"] "tl2_0" Avx512Vnni "tl2_0_avx512vnni" rounded tables(3);
 
-    [target_arch = "x86_64"] "i2s" AvxVnni "i2s_avxvnni" exact kernel(|cpu| i2s::vnni256::I2sAvxVnni::new(cpu.avx_vnni()?));
-    [target_arch = "x86_64"] "base3" AvxVnni "base3_avxvnni" exact kernel(|cpu| base3::avx2::Base3AvxVnni::new(cpu.avx_vnni()?));
+    [target_arch = "x86_64"] "i2s" AvxVnni "i2s_avxvnni" exact panels(I2s, |cpu| cpu.avx_vnni()?);
+    [target_arch = "x86_64"] "base3" AvxVnni "base3_avxvnni" exact panels(Base3, |cpu| cpu.avx_vnni()?);
 
-    [target_arch = "x86_64"] "i2s" Avx2 "i2s_avx2" exact kernel(|cpu| i2s::avx2::I2sAvx2::new(cpu.avx2()?));
-    [target_arch = "x86_64"] "base3" Avx2 "base3_avx2" exact kernel(|cpu| base3::avx2::Base3Avx2::new(cpu.avx2()?));
+    [target_arch = "x86_64"] "i2s" Avx2 "i2s_avx2" exact panels(I2s, |cpu| cpu.avx2()?);
+    [target_arch = "x86_64"] "base3" Avx2 "base3_avx2" exact panels(Base3, |cpu| cpu.avx2()?);
     [target_arch = "x86_64"] "tl1" Avx2 "tl1_avx2" exact tables(2);
     [target_arch = "x86_64"] "tl2" Avx2 "tl2_avx2" exact tables(3);
     [target_arch = "x86_64"] "tl1_0" Avx2 "tl1_0_avx2" rounded tables(2);
     [target_arch = "x86_64"] "tl2_0" Avx2 "tl2_0_avx2" rounded tables(3);
 
-    [target_arch = "aarch64"] "i2s" NeonI8mm "i2s_neoni8mm" exact kernel(|cpu| i2s::neon::I2sNeonI8mm::new(cpu.neon_i8mm()?));
-    [target_arch = "aarch64"] "base3" NeonI8mm "base3_neoni8mm" exact kernel(|cpu| base3::lanes128::Base3NeonI8mm::new(cpu.neon_i8mm()?));
+    [target_arch = "aarch64"] "i2s" NeonI8mm "i2s_neoni8mm" exact panels(I2s, |cpu| cpu.neon_i8mm()?);
+    [target_arch = "aarch64"] "base3" NeonI8mm "base3_neoni8mm" exact panels(Base3, |cpu| cpu.neon_i8mm()?);
 
-    [target_arch = "aarch64"] "i2s" NeonDot "i2s_neondot" exact kernel(|cpu| i2s::neon::I2sNeonDot::new(cpu.neon_dot()?));
-    [target_arch = "aarch64"] "base3" NeonDot "base3_neondot" exact kernel(|cpu| base3::lanes128::Base3NeonDot::new(cpu.neon_dot()?));
+    [target_arch = "aarch64"] "i2s" NeonDot "i2s_neondot" exact panels(I2s, |cpu| cpu.neon_dot()?);
+    [target_arch = "aarch64"] "base3" NeonDot "base3_neondot" exact panels(Base3, |cpu| cpu.neon_dot()?);
 
-    [target_arch = "aarch64"] "i2s" Neon "i2s_neon" exact kernel(|cpu| i2s::neon::I2sNeon::new(cpu.neon()?));
-    [target_arch = "aarch64"] "base3" Neon "base3_neon" exact kernel(|cpu| base3::lanes128::Base3Neon::new(cpu.neon()?));
+    [target_arch = "aarch64"] "i2s" Neon "i2s_neon" exact panels(I2s, |cpu| cpu.neon()?);
+    [target_arch = "aarch64"] "base3" Neon "base3_neon" exact panels(Base3, |cpu| cpu.neon()?);
     [target_arch = "aarch64"] "tl1" Neon "tl1_neon" exact tables(2);
     [target_arch = "aarch64"] "tl2" Neon "tl2_neon" exact tables(3);
     [target_arch = "aarch64"] "tl1_0" Neon "tl1_0_neon" rounded tables(2);
     [target_arch = "aarch64"] "tl2_0" Neon "tl2_0_neon" rounded tables(3);
 
-    [target_arch = "wasm32"] "i2s" Simd128 "i2s_simd128" exact kernel(|cpu| i2s::wasm::I2sSimd128::new(cpu.simd128()?));
-    [target_arch = "wasm32"] "base3" Simd128 "base3_simd128" exact kernel(|cpu| base3::lanes128::Base3Simd128::new(cpu.simd128()?));
+    [target_arch = "wasm32"] "i2s" Simd128 "i2s_simd128" exact panels(I2s, |cpu| cpu.simd128()?);
+    [target_arch = "wasm32"] "base3" Simd128 "base3_simd128" exact panels(Base3, |cpu| cpu.simd128()?);
     [target_arch = "wasm32"] "tl1" Simd128 "tl1_simd128" exact tables(2);
     [target_arch = "wasm32"] "tl2" Simd128 "tl2_simd128" exact tables(3);
     [target_arch = "wasm32"] "tl1_0" Simd128 "tl1_0_simd128" rounded tables(2);
     [target_arch = "wasm32"] "tl2_0" Simd128 "tl2_0_simd128" rounded tables(3);
 
-    [] "i2s" Scalar "i2s_scalar" exact kernel(|_| i2s::scalar::I2sScalar);
-    [] "base3" Scalar "base3_scalar" exact kernel(|_| base3::scalar::Base3Scalar);
+    [] "i2s" Scalar "i2s_scalar" exact panels(I2s, |_| Portable);
+    [] "base3" Scalar "base3_scalar" exact panels(Base3, |_| Portable);
     [] "tl1" Scalar "tl1_scalar" exact tables(2);
     [] "tl2" Scalar "tl2_scalar" exact tables(3);
     [] "tl1_0" Scalar "tl1_0_scalar" rounded tables(2);

@@ -2,90 +2,23 @@
 
 use std::arch::x86_64::*;
 
-use super::{Base3, CHUNK_BYTES, GROUP_CHUNKS, Group, code};
-use crate::i2s::avx2::{prefetch_page_ahead, to_array};
-use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, avx2, vnni256};
-use crate::isa::{Avx2, AvxVnni};
-use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use super::{CHUNK_BYTES, GROUP_CHUNKS, Group, code};
+use crate::i2s::{Chunk, avx2};
+use crate::isa::{Avx2, AvxVnni, compiled};
+use crate::panel_kernel::Unpack;
+use crate::simd::{self, prefetch_page_ahead};
 
-/// Declares the kernel that unpacks with AVX2 and multiplies with the I2_S code in `$i2s`.
-macro_rules! kernel {
-    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty, i2s = $i2s:ident) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub(crate) struct $kernel {
-            /// Proof that the functions compiled for the instruction set may be called.
-            _cpu: $token,
-        }
-
-        impl $kernel {
-            pub(crate) const NAME: &str = $name;
-                    pub(crate) fn new(cpu: $token) -> Self {
-                Self { _cpu: cpu }
-            }
-        }
-
-        impl Kernel for $kernel {
-            fn name(&self) -> &str {
-                Self::NAME
-            }
-            fn panel_rows(&self) -> usize {
-                PANEL_ROWS
-            }
-            fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
-                super::prepack(Self::NAME, w)
-            }
-            fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-                let sum = [x.sum()];
-                let Some(product) = Base3::new(w, &x.as_matrix(&sum), acc) else { return };
-                product.gemv(
-                    // SAFETY: `self` holds the proof that this CPU has what `unpack` is compiled for.
-                    |groups, chunks| unsafe { unpack(groups, chunks) },
-                    // SAFETY: likewise for `code_sums`.
-                    |chunks, x| unsafe { to_array($i2s::code_sums(chunks, x)) },
-                    acc,
-                );
-            }
-            fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-                self.in_tiles(w, x.into(), acc);
-            }
-            fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
-                self.in_tiles(w, x.into(), acc);
-            }
-        }
-
-        impl $kernel {
-            fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-                let Some(product) = Base3::new(w, x, acc) else { return };
-                let mut acts = [[0; CHUNK_COLS]; $i2s::MAX_TOKENS * BLOCK_CHUNKS];
-                product.gemm(
-                    1,
-                    $i2s::MAX_TOKENS,
-                    &mut acts,
-                    // SAFETY: `self` holds the proof that this CPU has what `unpack` is compiled for.
-                    |groups, chunks| unsafe { unpack(groups, chunks) },
-                    // SAFETY: likewise for `tiles`.
-                    |t| unsafe { $i2s::tiles(&product.io, &t, acc) },
-                );
-            }
-        }
-    };
+impl Unpack for Avx2 {
+    fn unpack(self, groups: &[Group], out: &mut [Chunk]) {
+        compiled!(Avx2, self => |_cpu, groups: &[Group], out: &mut [Chunk]| { unpack(groups, out) });
+    }
 }
 
-kernel!(
-    /// The AVX2 kernel.
-    Base3Avx2,
-    name = "base3_avx2",
-    token = Avx2,
-    i2s = avx2
-);
-kernel!(
-    /// The AVX-VNNI kernel.
-    Base3AvxVnni,
-    name = "base3_avxvnni",
-    token = AvxVnni,
-    i2s = vnni256
-);
+impl Unpack for AvxVnni {
+    fn unpack(self, groups: &[Group], out: &mut [Chunk]) {
+        compiled!(AvxVnni, self => |_cpu, groups: &[Group], out: &mut [Chunk]| { unpack(groups, out) });
+    }
+}
 
 /// Unpacks `groups` to the chunks of their columns.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -153,10 +86,7 @@ fn halves(bytes: &[u8; CHUNK_BYTES]) -> [__m256i; 2] {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn store(v: [__m256i; 2], out: &mut Chunk) {
-    let at = out.as_mut_ptr().cast::<__m256i>();
-    // SAFETY: `out` is 64 writable bytes, and the stores need no alignment.
-    unsafe {
-        _mm256_storeu_si256(at, v[0]);
-        _mm256_storeu_si256(at.add(1), v[1]);
-    }
+    let halves: &mut [[u8; 32]; 2] = bytemuck::cast_mut(out);
+    simd::store(v[0], &mut halves[0]);
+    simd::store(v[1], &mut halves[1]);
 }

@@ -15,7 +15,7 @@
 //!         a[s % 2][3] += (v & !d & 0xc0) . x[80g + 64 + 4s ..]
 //!     acc[row] = sum_j (a[0][j] + a[1][j]) / 4^j  -  sum(x)          (3)
 //! ```
-//! 1. The panels of a range are one stream; see [`crate::i2s::avx2::prefetch_next_page`].
+//! 1. The panels of a range are one stream; see [`prefetch_page_ahead`].
 //! 2. The difference saturates to 0, the entry without a correction; entry `u + 1` is that of the escape `192 + u`.
 //! 3. Nothing is shifted: each field has accumulators of its own, which are exact multiples of `4^j`.
 //!
@@ -24,20 +24,14 @@
 //! masked second `vpermb` in place of the corrections 1.2 times.
 
 use std::arch::x86_64::*;
-use std::mem::MaybeUninit;
-use std::ops::Range;
 
-use super::{Base3, GROUP_CHUNKS, GROUP_COLS, Group, QUARTERS, code};
-use crate::i2s::avx2::{prefetch_next_page, prefetch_page_ahead};
-use crate::i2s::avx512::{all_fields, load, to_array, widen};
-use crate::i2s::wide512::{self, Codes};
-use crate::i2s::{FIELDS, PANEL_ROWS, even_parts};
-use crate::isa::Avx512Vbmi;
-use crate::{
-    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
-};
-
-pub(crate) const NAME: &str = "base3_avx512vbmi";
+use super::{Base3, GROUP_CHUNKS, GROUP_COLS, Group, Product, QUARTERS, code};
+use crate::Int4Vector;
+use crate::i2s::avx512::{all_fields, load, to_array};
+use crate::i2s::{FIELDS, even_parts, wide512};
+use crate::isa::{Avx512Vbmi, compiled};
+use crate::panel_kernel::Backend;
+use crate::simd::{prefetch_next_page, prefetch_page_ahead};
 
 /// Tokens whose accumulators fit the registers beside the five fields of a quarter.
 const MAX_FEW: usize = 5;
@@ -62,68 +56,35 @@ static FIX: [u8; 64] = {
     table
 };
 
-/// The AVX-512 VBMI kernel.
-#[derive(Debug)]
-pub(crate) struct Base3Avx512Vbmi {
-    /// Proof that the functions compiled for the instruction set may be called.
-    _cpu: Avx512Vbmi,
-}
-
-impl Base3Avx512Vbmi {
-    pub(crate) fn new(cpu: Avx512Vbmi) -> Self {
-        Self { _cpu: cpu }
+impl Backend<Base3> for Avx512Vbmi {
+    fn gemv(self, product: &Product<'_>, acc: &mut [i32]) {
+        compiled!(Avx512Vbmi, self => |_cpu, product: &Product<'_>, acc: &mut [i32]| { stream(product, acc) });
     }
-}
-
-impl Kernel for Base3Avx512Vbmi {
-    fn name(&self) -> &str {
-        NAME
-    }
-    fn panel_rows(&self) -> usize {
-        PANEL_ROWS
-    }
-    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
-        super::prepack(NAME, w)
-    }
-    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        if let Some(product) = Base3::new(w, &x.as_matrix(&[x.sum()]), acc) {
-            // SAFETY: `self` holds the proof that this CPU has what `stream` is compiled for.
-            unsafe { stream(&product, acc) }
+    fn gemm(self, product: &Product<'_>, acc: &mut [i32]) {
+        if product.io.tokens() <= MAX_STREAMED {
+            return Backend::<Base3>::gemv(self, product, acc);
         }
+        compiled!(Avx512Vbmi, self => |cpu, product: &Product<'_>, acc: &mut [i32]| {
+            let chunks = product.chunks(&(0..product.per_panel)).end;
+            let tables = [load(&code::FIELDS), load(&FIX)];
+            let masks = masks();
+            let codes = |group: &Group| codes(group, tables, masks);
+            wide512::gemm(cpu.vnni(), &product.io, chunks, |p| product.panel(p), codes, acc);
+        });
     }
-    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        let Some(product) = Base3::new(w, x, acc) else { return };
-        if x.n() <= MAX_STREAMED {
-            // SAFETY: as in `gemv`.
-            return unsafe { stream(&product, acc) };
-        }
-        let take_apart = |p: usize, chunks: Range<usize>, out: &mut [MaybeUninit<Codes>]| {
-            let groups = chunks.start / GROUP_CHUNKS..chunks.end.div_ceil(GROUP_CHUNKS);
-            // SAFETY: `self` holds the proof that this CPU has what `take_apart` is compiled for.
-            unsafe { take_apart(&product.panel(p)[groups], out) }
-        };
-        // SAFETY: likewise for `wide512::gemm`, which needs less. Groups hold at least the chunks asked for, and each
-        // of their codes is written as far as there is room.
-        unsafe {
-            wide512::gemm(&product.io, product.chunks(&(0..product.per_panel)).end, GROUP_CHUNKS, take_apart, acc)
-        }
+    /// Tokens are read where they lie.
+    fn reads_int4(self, _tokens: usize) -> bool {
+        false
     }
-    fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
-        // SAFETY: `self` holds the proof that this CPU has what `widen` is compiled for.
-        widened.widen_by(&x.as_matrix(&[x.sum()]), |row, out| unsafe { widen(row, out) });
-        self.gemv(w, &widened.view().row(0), acc);
-    }
-    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
-        // SAFETY: `self` holds the proof that this CPU has what `widen` is compiled for.
-        widened.widen_by(x, |row, out| unsafe { widen(row, out) });
-        self.gemm(w, &widened.view(), acc);
+    fn widen(self, row: &Int4Vector<'_>, out: &mut [i8]) {
+        compiled!(Avx512Vbmi, self => |_cpu, row: &Int4Vector<'_>, out: &mut [i8]| { row.widen(out) });
     }
 }
 
 /// All panels times all tokens, panel by panel: one stream from memory, of which each panel meets at most [`MAX_FEW`]
 /// tokens at a time.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn stream(product: &Base3<'_>, acc: &mut [i32]) {
+fn stream(product: &Product<'_>, acc: &mut [i32]) {
     for p in 0..product.io.panel_count() {
         for tokens in even_parts(0..product.io.tokens(), MAX_FEW) {
             match tokens.len() {
@@ -141,7 +102,7 @@ fn stream(product: &Base3<'_>, acc: &mut [i32]) {
 /// Panel `p` times `N` tokens from `first`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn few<const N: usize>(product: &Base3<'_>, p: usize, first: usize, acc: &mut [i32]) {
+fn few<const N: usize>(product: &Product<'_>, p: usize, first: usize, acc: &mut [i32]) {
     let tokens: [_; N] = std::array::from_fn(|n| product.io.token(first + n).as_flattened().as_chunks::<GROUP_COLS>());
     let whole = tokens[0].0.len().min(product.per_panel);
     let (panel, tail) = product.panel(p).split_at(whole);
@@ -219,26 +180,21 @@ fn masks() -> [__m512i; 4] {
     [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm512_set1_epi8(m as i8))
 }
 
-/// Writes the codes of each group, in the order of their columns; those beyond the end of `out` are padding.
+/// The codes of a group, in the order of their columns.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn take_apart(groups: &[Group], out: &mut [MaybeUninit<Codes>]) {
-    let masks = masks();
-    let tables = [load(&code::FIELDS), load(&FIX)];
-    for (group, out) in groups.iter().zip(out.chunks_mut(GROUP_CHUNKS * FIELDS)) {
-        prefetch_next_page(group);
-        let mut codes = [_mm512_setzero_si512(); GROUP_CHUNKS * FIELDS];
-        for s in 0..QUARTERS {
-            let [t0, t1, t2, t3, t4] = fields(load(&group[s]), tables, masks);
-            codes[FIELDS * s] = t0;
-            codes[FIELDS * s + 1] = _mm512_srli_epi16::<2>(t1);
-            codes[FIELDS * s + 2] = _mm512_srli_epi16::<4>(t2);
-            codes[FIELDS * s + 3] = _mm512_srli_epi16::<6>(t3);
-            codes[FIELDS * QUARTERS + s] = _mm512_srli_epi16::<6>(t4);
-        }
-        for (codes, out) in codes.into_iter().zip(out) {
-            wide512::write(codes, out);
-        }
+fn codes(group: &Group, tables: [__m512i; 2], masks: [__m512i; 4]) -> [__m512i; GROUP_CHUNKS * FIELDS] {
+    prefetch_next_page(group);
+    let mut codes = [_mm512_setzero_si512(); GROUP_CHUNKS * FIELDS];
+    for s in 0..QUARTERS {
+        let [t0, t1, t2, t3, t4] = fields(load(&group[s]), tables, masks);
+        codes[FIELDS * s] = t0;
+        codes[FIELDS * s + 1] = _mm512_srli_epi16::<2>(t1);
+        codes[FIELDS * s + 2] = _mm512_srli_epi16::<4>(t2);
+        codes[FIELDS * s + 3] = _mm512_srli_epi16::<6>(t3);
+        codes[FIELDS * QUARTERS + s] = _mm512_srli_epi16::<6>(t4);
     }
+    codes
 }
 
 /// Activations `at..at + 4` in every lane.

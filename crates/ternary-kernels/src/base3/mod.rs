@@ -39,21 +39,47 @@
 
 use std::ops::Range;
 
-use crate::i2s::{
-    Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, MAX_COLS, PANEL_ROWS, Product, Tile, even_parts,
-};
+use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, MAX_COLS, PANEL_ROWS};
+use crate::panel_kernel::{Backend, Layout, Unpack};
 use crate::{AlignedBuf, KernelError, Packed, PackedRows, TernaryMatrix};
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod avx2;
+mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512;
+mod avx512;
 mod code;
 #[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
-pub(crate) mod lanes128;
-pub(crate) mod scalar;
+mod lanes128;
+mod product;
+mod scalar;
 #[cfg(test)]
 mod tests;
+
+use product::Product;
+
+/// The layout of this module.
+#[derive(Debug)]
+pub(crate) struct Base3;
+
+impl Layout for Base3 {
+    type Product<'a> = Product<'a>;
+
+    fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError> {
+        prepack(kernel, w)
+    }
+    fn product<'a>(w: &PackedRows<'a>, x: Activations<'a>, acc: &mut [i32]) -> Option<Product<'a>> {
+        Product::new(w, x, acc)
+    }
+}
+
+impl<B: Unpack> Backend<Base3> for B {
+    fn gemv(self, product: &Product<'_>, acc: &mut [i32]) {
+        product.gemv(self, acc);
+    }
+    fn gemm(self, product: &Product<'_>, acc: &mut [i32]) {
+        product.gemm(self, acc);
+    }
+}
 
 /// Quarters of a group.
 const QUARTERS: usize = 4;
@@ -68,7 +94,7 @@ const _: () = assert!(GROUP_COLS == QUARTERS * 5 * 4 && GROUP_CHUNKS == 5);
 const _: () = assert!(code::encode([1; 4], 1) == ZEROS as u32);
 
 /// One group of a panel.
-type Group = [[u8; CHUNK_BYTES]; QUARTERS];
+pub(crate) type Group = [[u8; CHUNK_BYTES]; QUARTERS];
 
 /// Groups that are unpacked at a time: as many chunks as a tile of I2_S has.
 const BLOCK_GROUPS: usize = BLOCK_CHUNKS / GROUP_CHUNKS;
@@ -135,121 +161,6 @@ fn pack_row(row: &[i8], r: usize, panel: &mut [Group]) {
             let four = [0, 1, 2, 3].map(|j| digits(16 * s + 4 * j));
             let word = code::encode(four, digits(64 + 4 * s));
             quarter[4 * r..4 * r + 4].copy_from_slice(&word.to_le_bytes());
-        }
-    }
-}
-
-/// A product with base-3 weights, every length checked.
-struct Base3<'a> {
-    /// The operands besides the weights, and the results.
-    io: Product<'a>,
-    groups: &'a [Group],
-    /// Groups of one panel, at least 1.
-    per_panel: usize,
-}
-
-impl<'a> Base3<'a> {
-    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
-    fn new(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
-        let per_panel = groups_of(w.cols());
-        assert_eq!(w.panel_bytes(), per_panel * size_of::<Group>(), "base3: weights in another layout");
-        let io = Product::without_weights(w, x, acc)?;
-        let (quarters, _) = w.bytes().as_chunks();
-        Some(Self { io, groups: quarters.as_chunks().0, per_panel })
-    }
-
-    /// Panel `p`.
-    fn panel(&self, p: usize) -> &'a [Group] {
-        &self.groups[p * self.per_panel..][..self.per_panel]
-    }
-
-    /// The I2_S chunks of `groups`; those beyond the activations' padding hold padding alone and are left out.
-    fn chunks(&self, groups: &Range<usize>) -> Range<usize> {
-        groups.start * GROUP_CHUNKS..(groups.end * GROUP_CHUNKS).min(self.io.chunks())
-    }
-
-    /// All panels times token 0: `unpack` and `code_sums` for one block of a panel after the other.
-    fn gemv(
-        &self,
-        unpack: impl Fn(&[Group], &mut [Chunk]),
-        code_sums: impl Fn(&[Chunk], &[Acts]) -> [i32; PANEL_ROWS],
-        acc: &mut [i32],
-    ) {
-        // Blocks of a multiple of four chunks, as `code_sums` takes them.
-        const GROUPS: usize = 16;
-        let mut chunks = [[0; CHUNK_BYTES]; GROUPS * GROUP_CHUNKS];
-        let x = self.io.token(0);
-        for p in 0..self.io.panel_count() {
-            let mut total = [0i32; PANEL_ROWS];
-            for (groups, x) in self.panel(p).chunks(GROUPS).zip(x.chunks(chunks.len())) {
-                unpack(groups, &mut chunks[..groups.len() * GROUP_CHUNKS]);
-                let sums = code_sums(&chunks[..x.len()], x);
-                total.iter_mut().zip(sums).for_each(|(total, sum)| *total = total.wrapping_add(sum));
-            }
-            self.io.store(p, 0, &total, acc);
-        }
-    }
-
-    /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens by
-    /// [`BLOCK_CHUNKS`] chunks of the I2_S layout; `acts` has room for `max_tokens * BLOCK_CHUNKS`.
-    fn gemm(
-        &self,
-        max_panels: usize,
-        max_tokens: usize,
-        acts: &mut [Acts],
-        unpack: impl Fn(&[Group], &mut [Chunk]),
-        tile: impl FnMut(Tile<'_>),
-    ) {
-        if self.io.tokens() <= max_tokens {
-            self.gemm_once(acts, unpack, tile);
-        } else {
-            self.gemm_in_blocks(max_panels, max_tokens, acts, unpack, tile);
-        }
-    }
-
-    /// All tokens are one tile, so weights are read once: panel by panel as a single stream.
-    fn gemm_once(&self, acts: &mut [Acts], unpack: impl Fn(&[Group], &mut [Chunk]), mut tile: impl FnMut(Tile<'_>)) {
-        let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_CHUNKS];
-        let tokens = 0..self.io.tokens();
-        for groups in even_parts(0..self.per_panel, BLOCK_GROUPS) {
-            let chunks = self.chunks(&groups);
-            let acts = self.io.interleave(tokens.clone(), chunks.clone(), acts);
-            let unpacked = &mut unpacked[..groups.len() * GROUP_CHUNKS];
-            for p in 0..self.io.panel_count() {
-                unpack(&self.panel(p)[groups.clone()], unpacked);
-                let (tokens, chunks, stride) = (tokens.clone(), chunks.clone(), unpacked.len());
-                tile(Tile { panels: p..p + 1, tokens, chunks, acts, weights: unpacked, stride });
-            }
-        }
-    }
-
-    /// Several tiles of tokens: a block of panels and columns is unpacked, and all tokens meet it.
-    fn gemm_in_blocks(
-        &self,
-        max_panels: usize,
-        max_tokens: usize,
-        acts: &mut [Acts],
-        unpack: impl Fn(&[Group], &mut [Chunk]),
-        mut tile: impl FnMut(Tile<'_>),
-    ) {
-        let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_PANELS * BLOCK_CHUNKS];
-        for block in even_parts(0..self.io.panel_count(), BLOCK_PANELS) {
-            for groups in even_parts(0..self.per_panel, BLOCK_GROUPS) {
-                let chunks = self.chunks(&groups);
-                let stride = groups.len() * GROUP_CHUNKS;
-                for (p, unpacked) in block.clone().zip(unpacked.chunks_exact_mut(stride)) {
-                    unpack(&self.panel(p)[groups.clone()], unpacked);
-                }
-                for tokens in even_parts(0..self.io.tokens(), max_tokens) {
-                    let acts = self.io.interleave(tokens.clone(), chunks.clone(), acts);
-                    for first in block.clone().step_by(max_panels) {
-                        let panels = first..block.end.min(first + max_panels);
-                        let weights = &unpacked[(first - block.start) * stride..];
-                        let (tokens, chunks) = (tokens.clone(), chunks.clone());
-                        tile(Tile { panels, tokens, chunks, acts, weights, stride });
-                    }
-                }
-            }
         }
     }
 }

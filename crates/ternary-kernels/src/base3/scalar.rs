@@ -1,11 +1,9 @@
 //! Base 3 in portable Rust: unpacked by tables, then as I2_S.
 
-use super::{Base3, GROUP_CHUNKS, Group, code};
-use crate::i2s::scalar::{MAX_TOKENS, code_sums, tiles};
-use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS};
-use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
-
-pub(crate) const NAME: &str = "base3_scalar";
+use super::{GROUP_CHUNKS, Group, code};
+use crate::i2s::{CHUNK_BYTES, Chunk};
+use crate::isa::Portable;
+use crate::panel_kernel::Unpack;
 
 /// The first four digits of each byte, two bits each.
 static FOUR: [u8; 256] = {
@@ -30,37 +28,10 @@ static LAST: [u8; 256] = {
     table
 };
 
-/// The portable kernel.
-#[derive(Debug)]
-pub(crate) struct Base3Scalar;
-
-impl Kernel for Base3Scalar {
-    fn name(&self) -> &str {
-        NAME
+impl Unpack for Portable {
+    fn unpack(self, groups: &[Group], out: &mut [Chunk]) {
+        unpack(groups, out);
     }
-    fn panel_rows(&self) -> usize {
-        PANEL_ROWS
-    }
-    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
-        super::prepack(NAME, w)
-    }
-    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        let sum = [x.sum()];
-        let Some(product) = Base3::new(w, &x.as_matrix(&sum), acc) else { return };
-        product.gemv(unpack, |chunks, x| code_sums::<1>(chunks, x.as_chunks().0)[0], acc);
-    }
-    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        product_of(w, x.into(), acc);
-    }
-    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
-        product_of(w, x.into(), acc);
-    }
-}
-
-fn product_of(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-    let Some(product) = Base3::new(w, x, acc) else { return };
-    let mut acts = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-    product.gemm(1, MAX_TOKENS, &mut acts, unpack, |t| tiles(&product.io, &t, acc));
 }
 
 /// Unpacks `groups` to the chunks of their columns.

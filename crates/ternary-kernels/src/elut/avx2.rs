@@ -2,11 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Lanes, compiled};
+use super::lanes::{Lanes, compiled_runs};
 use super::{Chunk, PANEL_ROWS};
 use crate::isa::{Avx2, proven};
+use crate::simd;
 
-compiled!(Avx2, tokens = 2, features = "avx2,fma,f16c");
+compiled_runs!(Avx2, tokens = 2, Avx2 = |lanes| lanes);
 
 impl Lanes for Avx2 {
     /// Rows 0 to 15, rows 16 to 31.
@@ -20,9 +21,8 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn load(self, x: &Chunk) -> Self::V {
-        let at = x.as_ptr().cast::<__m256i>();
-        // SAFETY: the token proves AVX; `x` is 64 readable bytes, and the loads need no alignment.
-        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+        let [a, b]: &[[u8; 32]; 2] = bytemuck::cast_ref(x);
+        [simd::load(a), simd::load(b)]
     }
     #[inline(always)]
     fn zero(self) -> Self::V {
@@ -30,8 +30,7 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn table(self, x: &[[u8; 16]; 2]) -> Self::T {
-        // SAFETY: the token proves AVX; `x` is 32 readable bytes, and the load needs no alignment.
-        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+        simd::load(x)
     }
     #[inline(always)]
     fn low(self, v: Self::V) -> Self::V {
@@ -80,17 +79,11 @@ impl Lanes for Avx2 {
     fn rows(self, wide: Self::W) -> [i32; PANEL_ROWS] {
         let mut out = [0; PANEL_ROWS];
         for (wide, out) in wide.as_flattened().iter().zip(out.as_chunks_mut::<8>().0) {
-            let mut lanes = [[0i16; 8]; 2];
-            // SAFETY: the token proves AVX; `lanes` is 32 writable bytes, and the store needs no alignment.
-            unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), *wide) }
+            let lanes: [[i16; 8]; 2] = simd::load(wide);
             for i in 0..8 {
                 out[i] = i32::from(lanes[0][i]) + i32::from(lanes[1][i]);
             }
         }
         out
-    }
-    #[inline(always)]
-    fn prefetch(self, at: *const u8) {
-        crate::i2s::avx2::prefetch(at);
     }
 }

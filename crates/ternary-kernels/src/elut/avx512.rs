@@ -2,11 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Lanes, compiled};
+use super::lanes::{Lanes, compiled_runs};
 use super::{Chunk, PANEL_ROWS};
 use crate::isa::{Avx512Vnni, proven};
+use crate::simd;
 
-compiled!(Avx512Vnni, tokens = 4, features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni");
+compiled_runs!(Avx512Vnni, tokens = 4, Avx512Vnni = |lanes| lanes);
 
 impl Lanes for Avx512Vnni {
     type V = __m512i;
@@ -18,8 +19,7 @@ impl Lanes for Avx512Vnni {
 
     #[inline(always)]
     fn load(self, x: &Chunk) -> Self::V {
-        // SAFETY: the token proves AVX-512 F; `x` is 64 readable bytes, and the load needs no alignment.
-        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+        simd::load(x)
     }
     #[inline(always)]
     fn zero(self) -> Self::V {
@@ -27,8 +27,7 @@ impl Lanes for Avx512Vnni {
     }
     #[inline(always)]
     fn table(self, x: &[[u8; 16]; 2]) -> Self::T {
-        // SAFETY: the token proves AVX-512 F; `x` is 32 readable bytes, and the load needs no alignment.
-        unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(x.as_ptr().cast())) }
+        proven!(self, _mm512_broadcast_i64x4(simd::load(x)))
     }
     #[inline(always)]
     fn low(self, v: Self::V) -> Self::V {
@@ -73,9 +72,7 @@ impl Lanes for Avx512Vnni {
     fn rows(self, wide: Self::W) -> [i32; PANEL_ROWS] {
         let mut out = [0; PANEL_ROWS];
         for (half, wide) in wide.iter().enumerate() {
-            let mut lanes = [[[0i16; 8]; 2]; 2];
-            // SAFETY: the token proves AVX-512 F; `lanes` is 64 writable bytes, and the store needs no alignment.
-            unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), *wide) }
+            let lanes: [[[i16; 8]; 2]; 2] = simd::load(wide);
             for (sixteen, lanes) in lanes.iter().enumerate() {
                 for i in 0..8 {
                     out[16 * sixteen + 8 * half + i] = i32::from(lanes[0][i]) + i32::from(lanes[1][i]);
@@ -83,9 +80,5 @@ impl Lanes for Avx512Vnni {
             }
         }
         out
-    }
-    #[inline(always)]
-    fn prefetch(self, at: *const u8) {
-        crate::i2s::avx2::prefetch(at);
     }
 }

@@ -28,6 +28,7 @@
 
 use super::table::{Entries, Tables, build};
 use super::{BLOCK_CHUNKS, Block, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, RunBuffer, Stored};
+use crate::simd;
 
 /// Chunks whose tables are kept at a time, at most: 8 KiB for each token, of exact tables of int8 activations half as
 /// many chunks.
@@ -63,8 +64,6 @@ pub(super) trait Lanes: Copy {
     fn widen(self, wide: Self::W, low: Self::V, high: Self::V, base: u8) -> Self::W;
     /// Both lanes of each row.
     fn rows(self, wide: Self::W) -> [i32; PANEL_ROWS];
-    /// Asks for the line that holds `at`, in vain or not.
-    fn prefetch(self, at: *const u8);
 }
 
 /// [`runs`] compiled for an instruction set, each instance by itself.
@@ -81,10 +80,12 @@ pub(super) trait Compiled: Lanes {
     );
 }
 
-/// Implements [`Compiled`]: every instance of [`runs`] is a function of its own, which compiles faster than all in one.
-macro_rules! compiled {
-    ($token:ty, tokens = $most:literal, features = $features:literal) => {
-        impl crate::elut::lanes::Compiled for $token {
+/// Implements [`Compiled`] for `$lanes`, which hold the token `$token` as `$proof`: every instance of [`runs`] is a function of its
+/// own, which compiles faster than all in one.
+#[allow(unused_macros, reason = "of use where a shuffle instruction is")]
+macro_rules! compiled_runs {
+    ($lanes:ty, tokens = $most:literal, $token:ident = |$l:ident| $proof:expr) => {
+        impl crate::elut::lanes::Compiled for $lanes {
             const MAX_TOKENS: usize = $most;
 
             fn runs<const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
@@ -93,26 +94,21 @@ macro_rules! compiled {
                 first: usize,
                 acc: &mut [i32],
             ) {
-                #[target_feature(enable = $features)]
-                fn compiled<const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>(
-                    cpu: $token,
-                    product: &crate::elut::Product<'_>,
-                    first: usize,
-                    acc: &mut [i32],
-                ) {
-                    crate::elut::lanes::runs::<_, N, P, FLUSH, RUN>(cpu, product, first, acc);
-                }
-                // SAFETY: the token proves that this CPU has what the function is compiled for.
-                #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
-                unsafe {
-                    compiled::<N, P, FLUSH, RUN>(self, product, first, acc)
-                }
+                let $l = self;
+                let proof = $proof;
+                $crate::isa::compiled!(
+                    $token,
+                    proof => <const N: usize, const P: usize, const FLUSH: usize, const RUN: usize>
+                    |_cpu, $l: $lanes, product: &crate::elut::Product<'_>, first: usize, acc: &mut [i32]| {
+                        crate::elut::lanes::runs::<_, N, P, FLUSH, RUN>($l, product, first, acc);
+                    }
+                );
             }
         }
     };
 }
 #[allow(unused_imports, reason = "of use where a shuffle instruction is")]
-pub(super) use compiled;
+pub(super) use compiled_runs;
 
 /// Computes all of `product`.
 pub(super) fn run<S: Compiled>(s: S, product: &Product<'_>, acc: &mut [i32]) {
@@ -193,7 +189,7 @@ fn plain<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
         let mut sums = [[s.zero(); 2]; N];
         for (chunk, tables) in chunks.iter().zip(tables) {
             // The same columns of the next panel: a run is short, so that no hardware would see them coming.
-            s.prefetch(chunk.as_ptr().wrapping_byte_add(panel_bytes));
+            simd::prefetch(chunk.as_ptr().wrapping_byte_add(panel_bytes));
             add_chunk(s, chunk, None, tables, &mut sums);
         }
         flush(s, &sums, &mut wide, base);
@@ -218,7 +214,7 @@ fn mirrored<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
     let mut wide = [s.zero_wide(); N];
     for (block, tables) in blocks.iter().zip(tables.as_chunks::<BLOCK_CHUNKS>().0) {
         for line in block {
-            s.prefetch(line.as_ptr().wrapping_byte_add(panel_bytes));
+            simd::prefetch(line.as_ptr().wrapping_byte_add(panel_bytes));
         }
         let [chunks @ .., signs] = block;
         let mut signs = s.load(signs);

@@ -1,6 +1,6 @@
 //! Look-up tables on registers of 128 bits, NEON (`tbl`) and WebAssembly SIMD (`swizzle`): a chunk is four of them.
 
-use super::lanes::{Lanes, compiled};
+use super::lanes::{Lanes, compiled_runs};
 use super::{Chunk, PANEL_ROWS};
 use crate::i2s::lanes128::Lanes128;
 
@@ -9,9 +9,9 @@ use crate::i2s::lanes128::Lanes128;
 pub(super) struct Four<S>(pub(super) S);
 
 #[cfg(target_arch = "aarch64")]
-compiled!(Four<crate::isa::Neon>, tokens = 2, features = "neon");
+compiled_runs!(Four<crate::isa::Neon>, tokens = 2, Neon = |lanes| lanes.0);
 #[cfg(target_arch = "wasm32")]
-compiled!(Four<crate::isa::Simd128>, tokens = 2, features = "simd128");
+compiled_runs!(Four<crate::isa::Simd128>, tokens = 2, Simd128 = |lanes| lanes.0);
 
 impl<S: Lanes128> Lanes for Four<S> {
     /// Rows 0 to 15 of lane 0, of lane 1, rows 16 to 31 of lane 0, of lane 1.
@@ -86,8 +86,6 @@ impl<S: Lanes128> Lanes for Four<S> {
         }
         out
     }
-    #[inline(always)]
-    fn prefetch(self, _at: *const u8) {}
 }
 
 /// Four of something. Written out, so that no closure is left to call.

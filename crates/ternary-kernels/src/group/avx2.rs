@@ -7,6 +7,7 @@ use super::lanes::{Lanes, product};
 use crate::i2s::Acts;
 use crate::i2s::avx2::broadcast;
 use crate::isa::{Avx2, proven};
+use crate::simd;
 
 /// Two neighbouring products, of codes up to 3 and digits from -128.
 const PAIR: usize = 2 * 3 * 128;
@@ -21,9 +22,8 @@ const _: () = assert!(FLUSH_QUADRUPLE * 2 * 4 * PAIR <= i16::MAX as usize);
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn load(chunk: &Chunk, r: usize) -> __m256i {
-    let half: &[u8; 32] = &chunk.as_chunks().0[r];
-    // SAFETY: `half` is 32 readable bytes, and the load needs no alignment.
-    unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
+    let halves: &[[u8; 32]; 2] = bytemuck::cast_ref(chunk);
+    simd::load(&halves[r])
 }
 
 #[inline]
@@ -96,7 +96,7 @@ macro_rules! eight_rows {
         }
         #[inline(always)]
         fn prefetch(self, chunk: &Chunk) {
-            $crate::i2s::avx2::prefetch_page_ahead(chunk);
+            $crate::simd::prefetch_page_ahead(chunk);
         }
     };
 }
@@ -125,7 +125,7 @@ product!(
     product,
     lanes = Avx2,
     registers = 2,
-    features = "avx2,fma,f16c",
+    Avx2 = |lanes| lanes,
     panels = 1,
     tokens = 4,
     tiles = [(1, 1, 1, true), (1, 1, 2, false), (1, 1, 3, false), (1, 1, 4, false)]

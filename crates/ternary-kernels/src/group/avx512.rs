@@ -8,9 +8,9 @@ use std::arch::x86_64::*;
 use super::lanes::{Lanes, product};
 use super::{Chunk, MAX_GROUP_CHUNKS};
 use crate::i2s::Acts;
-use crate::i2s::avx2::prefetch_page_ahead;
 use crate::i2s::avx512::{broadcast, load};
 use crate::isa::{Avx512Vnni, proven};
+use crate::simd::prefetch_page_ahead;
 
 impl Lanes<1> for Avx512Vnni {
     type Float = Self;
@@ -96,7 +96,7 @@ product!(
     product,
     lanes = Avx512Vnni,
     registers = 1,
-    features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
+    Avx512Vnni = |lanes| lanes,
     panels = 2,
     tokens = 6,
     tiles = [

@@ -365,38 +365,42 @@ fn quadruple_run<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usi
     sums
 }
 
-/// Declares `$name`, which computes a product by the tiles `(panels, registers at a time, tokens, quadruple)`, compiled for `$features`.
-/// The first line gives the most panels and tokens of a tile.
+/// Declares `$name`, which computes a product by the tiles `(panels, registers at a time, tokens, quadruple)`, compiled for the token
+/// `$token`, which `$lanes` hold as `$proof`. The second line gives the most panels and tokens of a tile.
+#[allow(unused_macros, reason = "some architectures have portable code only")]
 macro_rules! product {
     (
-        $name:ident, lanes = $lanes:ty, registers = $regs:literal, features = $features:literal,
+        $name:ident, lanes = $lanes:ty, registers = $regs:literal, $token:ident = |$l:ident| $proof:expr,
         panels = $panels:literal, tokens = $tokens:literal,
         tiles = [$(($p:literal, $r:literal, $n:literal, $quadruple:literal)),+ $(,)?]
     ) => {
         /// The product, compiled for the instruction set.
         pub(super) fn $name(lanes: $lanes, product: &crate::group::product::Product<'_>, out: &mut [f32]) {
-            #[target_feature(enable = $features)]
+            use crate::group::product::{Product, Tile};
+
             fn tile<const P: usize, const R: usize, const N: usize, const D: usize, const QUADRUPLE: bool>(
-                lanes: $lanes,
-                product: &crate::group::product::Product<'_>,
-                t: &crate::group::product::Tile<'_>,
+                $l: $lanes,
+                product: &Product<'_>,
+                t: &Tile<'_>,
                 out: &mut [f32],
             ) {
-                crate::group::lanes::tile::<$lanes, $regs, P, R, N, D, QUADRUPLE>(lanes, product, t, out);
+                let proof = $proof;
+                let lanes = $l;
+                $crate::isa::compiled!(
+                    $token,
+                    proof => <const P: usize, const R: usize, const N: usize, const D: usize, const QUADRUPLE: bool>
+                    |_cpu, lanes: $lanes, product: &Product<'_>, t: &Tile<'_>, out: &mut [f32]| {
+                        crate::group::lanes::tile::<$lanes, $regs, P, R, N, D, QUADRUPLE>(lanes, product, t, out);
+                    }
+                );
             }
             let two = product.digits() == 2;
-            product.for_tiles($panels, $tokens, |t| {
-                // SAFETY: `lanes` holds the proof that this CPU has what `tile` is compiled for.
-                #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
-                unsafe {
-                    match (t.panels.len(), t.tokens.len()) {
-                        $(
-                            ($p, $n) if two => tile::<$p, $r, $n, 2, $quadruple>(lanes, product, t, out),
-                            ($p, $n) => tile::<$p, $r, $n, 1, $quadruple>(lanes, product, t, out),
-                        )+
-                        (panels, tokens) => unreachable!("a tile of {panels} panels and {tokens} tokens"),
-                    }
-                }
+            product.for_tiles($panels, $tokens, |t| match (t.panels.len(), t.tokens.len()) {
+                $(
+                    ($p, $n) if two => tile::<$p, $r, $n, 2, $quadruple>(lanes, product, t, out),
+                    ($p, $n) => tile::<$p, $r, $n, 1, $quadruple>(lanes, product, t, out),
+                )+
+                (panels, tokens) => unreachable!("a tile of {panels} panels and {tokens} tokens"),
             });
         }
     };

@@ -88,7 +88,7 @@ super::lanes::product!(
     product,
     lanes = Narrow<crate::isa::Simd128>,
     registers = 4,
-    features = "simd128",
+    Simd128 = |lanes| lanes.0,
     panels = 1,
     tokens = 2,
     tiles = [(1, 2, 1, false), (1, 1, 2, false)]

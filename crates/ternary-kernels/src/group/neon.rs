@@ -18,7 +18,7 @@ product!(
     product,
     lanes = Narrow<Neon>,
     registers = 4,
-    features = "neon",
+    Neon = |lanes| lanes.0,
     panels = 1,
     tokens = 4,
     tiles = [(1, 2, 1, false), (1, 1, 2, false), (1, 1, 3, false), (1, 1, 4, false)]
@@ -39,7 +39,7 @@ impl Lanes<4> for NeonDot {
     }
     #[inline(always)]
     fn load(self, chunk: &Chunk, r: usize) -> int8x16_t {
-        proven!(self, load(&chunk.as_chunks().0[r]))
+        load(&chunk.as_chunks().0[r])
     }
     #[inline(always)]
     fn field<const J: i32>(self, v: int8x16_t) -> int8x16_t {
@@ -91,7 +91,7 @@ product!(
     product_dot,
     lanes = NeonDot,
     registers = 4,
-    features = "neon,dotprod",
+    NeonDot = |lanes| lanes,
     panels = 1,
     tokens = 4,
     tiles = [(1, 4, 1, true), (1, 4, 2, false), (1, 2, 3, false), (1, 2, 4, false)]

@@ -13,7 +13,7 @@ use crate::isa::{Avx2, AvxVnni, proven};
 
 /// Declares lanes that multiply with `$dot`, and their product.
 macro_rules! lanes {
-    ($(#[$doc:meta])* $lanes:ident, $product:ident, token = $token:ty, features = $features:literal, dot = $dot:ident) => {
+    ($(#[$doc:meta])* $lanes:ident, $product:ident, token = $token:ident, dot = $dot:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub(super) struct $lanes(#[allow(dead_code, reason = "a proof")] pub(super) $token, pub(super) Avx2);
@@ -42,7 +42,7 @@ macro_rules! lanes {
             $product,
             lanes = $lanes,
             registers = 2,
-            features = $features,
+            $token = |lanes| lanes.0,
             panels = 1,
             tokens = 2,
             tiles = [(1, 2, 1, true), (1, 2, 2, false)]
@@ -55,7 +55,6 @@ lanes!(
     AvxVnniLanes,
     product,
     token = AvxVnni,
-    features = "avx2,fma,f16c,avxvnni",
     dot = _mm256_dpbusd_avx_epi32
 );
 
@@ -69,7 +68,6 @@ pub(super) mod tests {
         EvexTwin,
         product_evex,
         token = Avx512Vnni,
-        features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
         dot = _mm256_dpbusd_epi32
     );
 

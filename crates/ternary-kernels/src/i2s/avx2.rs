@@ -26,16 +26,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
-use crate::isa::Avx2;
-use crate::{
-    Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix, token_tables,
-};
-
-pub(crate) const NAME: &str = "i2s_avx2";
+use super::{Acts, Chunk, PANEL_ROWS, Product, Tile};
+use crate::isa::{Avx2, compiled};
+use crate::panel_kernel::{Chunks, Tables};
+use crate::simd::{self, prefetch_next_page, prefetch_page_ahead};
+use crate::token_tables::{self, TokenLanes};
 
 /// Tokens of a GEMM tile.
-pub(crate) const MAX_TOKENS: usize = 5;
+const MAX_TOKENS: usize = 5;
 
 /// Chunks between two flushes of the 16-bit sums of GEMV. A lane of `b` takes two products of at most
 /// `4 * 2 * 127 * 2 = 2032` from each chunk: `8 * 2 * 2032 = 32512 < 2^15`.
@@ -50,96 +48,45 @@ const _: () = assert!(GEMV_BLOCK as u64 * (2 * 4 * (4 * 2 * 127)) < 1 << 31);
 const GEMM_FLUSH: usize = 16;
 const _: () = assert!(GEMM_FLUSH * 4 * (2 * 127 * 2) <= i16::MAX as usize);
 
-/// The AVX2 kernel.
-#[derive(Debug)]
-pub(crate) struct I2sAvx2 {
-    /// Proof that the functions compiled for the instruction set may be called.
-    cpu: Avx2,
-}
+impl Chunks for Avx2 {
+    const MAX_TOKENS: usize = MAX_TOKENS;
 
-impl I2sAvx2 {
-    pub(crate) fn new(cpu: Avx2) -> Self {
-        Self { cpu }
+    fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
+        compiled!(Avx2, self => |_cpu, panel: &[Chunk], x: &[Acts]| -> [i32; PANEL_ROWS] {
+            let mut total = [_mm256_setzero_si256(); 2];
+            for (panel, x) in panel.chunks(GEMV_BLOCK).zip(x.chunks(GEMV_BLOCK)) {
+                let sums = code_sums(panel, x);
+                total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
+            }
+            to_array(total)
+        })
     }
-}
-
-impl Kernel for I2sAvx2 {
-    fn name(&self) -> &str {
-        NAME
-    }
-    fn panel_rows(&self) -> usize {
-        PANEL_ROWS
-    }
-    fn least_rows(&self, n: usize) -> usize {
-        token_tables::least_rows(self.cpu, n)
-    }
-    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
-        super::prepack(NAME, w)
-    }
-    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        if let Some(product) = Product::of_one(w, x, &[x.sum()], acc) {
-            // SAFETY: `self` holds the proof that this CPU has what `gemv` is compiled for.
-            unsafe { gemv(&product, acc) }
-        }
-    }
-    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        if x.n() == 1 {
-            return self.gemv(w, &x.row(0), acc);
-        }
-        self.in_tiles(w, x.into(), acc);
-    }
-    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
-        self.in_tiles(w, x.into(), acc);
-    }
-}
-
-impl I2sAvx2 {
-    fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-        token_tables::split(
-            self.cpu,
-            w,
-            x,
-            acc,
-            // SAFETY: `self` holds the proof that this CPU has what `tables` is compiled for.
-            |product, acc| unsafe { tables(self.cpu, product, acc) },
-            |x, acc| self.multiply(w, x, acc),
-        );
-    }
-
-    fn multiply(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-        let Some(product) = Product::new(w, x, acc) else { return };
-        let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-        product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
-            // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.
-            unsafe { tiles(&product, &t, acc) }
+    fn tile(self, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+        compiled!(Avx2, self => |_cpu, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]| {
+            match t.tokens.len() {
+                1 => tile::<1>(product, t, acc),
+                2 => tile::<2>(product, t, acc),
+                3 => tile::<3>(product, t, acc),
+                4 => tile::<4>(product, t, acc),
+                MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
+                n => unreachable!("a tile of {n} tokens"),
+            }
         });
     }
-}
-
-/// All tokens by tables that they share.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn tables(cpu: Avx2, product: &Product<'_>, acc: &mut [i32]) {
-    token_tables::product::<_, 2>(cpu, product, acc);
-}
-
-/// All panels times token 0.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn gemv(product: &Product<'_>, acc: &mut [i32]) {
-    let x = product.token(0);
-    for p in 0..product.panel_count() {
-        let mut total = [_mm256_setzero_si256(); 2];
-        for (panel, x) in product.panel(p).chunks(GEMV_BLOCK).zip(x.chunks(GEMV_BLOCK)) {
-            let sums = code_sums(panel, x);
-            total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
+    fn shared_tables(self) -> Option<Tables<Self>> {
+        fn product(cpu: Avx2, product: &Product<'_>, acc: &mut [i32]) {
+            compiled!(Avx2, cpu => |cpu, product: &Product<'_>, acc: &mut [i32]| {
+                token_tables::product::<_, 2>(cpu, product, acc);
+            });
         }
-        product.store(p, 0, &to_array(total), acc);
+        Some(Tables { last_from: Self::LAST_FROM, product })
     }
 }
 
 /// Per row, the sum of code times activation.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
+fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
     let (low, high) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
     let mut wide = [[_mm256_setzero_si256(); 2]; 2];
     for (panel, x) in panel.chunks(GEMV_FLUSH).zip(x.chunks(GEMV_FLUSH)) {
@@ -161,19 +108,6 @@ pub(crate) fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
     }
     // Exact: every term of `b` is a multiple of 4.
     wide.map(|[a, b]| _mm256_add_epi32(a, _mm256_srai_epi32::<2>(b)))
-}
-
-/// A tile of one panel and any number of tokens.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
-    match t.tokens.len() {
-        1 => tile::<1>(product, t, acc),
-        2 => tile::<2>(product, t, acc),
-        3 => tile::<3>(product, t, acc),
-        4 => tile::<4>(product, t, acc),
-        MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
-        n => unreachable!("a tile of {n} tokens"),
-    }
 }
 
 /// A tile of one panel times `N` tokens: first rows 0 to 7, then rows 8 to 15.
@@ -232,9 +166,8 @@ fn widened(v: __m256i) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn load(chunk: &Chunk) -> [__m256i; 2] {
-    let at = chunk.as_ptr().cast::<__m256i>();
-    // SAFETY: `chunk` is 64 readable bytes, and the loads need no alignment.
-    unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+    let halves: &[[u8; 32]; 2] = bytemuck::cast_ref(chunk);
+    [simd::load(&halves[0]), simd::load(&halves[1])]
 }
 
 /// Activations `4j..4j + 4` in every lane.
@@ -248,43 +181,5 @@ pub(crate) fn broadcast(x: &Acts, j: usize) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn to_array(v: [__m256i; 2]) -> [i32; PANEL_ROWS] {
-    let mut out = [0i32; PANEL_ROWS];
-    let at = out.as_mut_ptr().cast::<__m256i>();
-    // SAFETY: `out` is 64 writable bytes, and the stores need no alignment.
-    unsafe {
-        _mm256_storeu_si256(at, v[0]);
-        _mm256_storeu_si256(at.add(1), v[1]);
-    }
-    out
-}
-
-/// Where `chunks` hold the beginning of a page of memory, asks for the beginning of the next one.
-///
-/// Hardware prefetchers follow a stream well but stop at the end of a page, and there the address translation is
-/// missing as well. Asking for one line of each page carries them over, and costs tiles of several tokens less than asking for
-/// every line ([`prefetch_page_ahead`]).
-#[inline(always)]
-pub(crate) fn prefetch_next_page(chunks: &[Chunk]) {
-    const PAGE: usize = 4096;
-    let at = chunks.as_ptr();
-    if at as usize % PAGE < size_of_val(chunks) {
-        prefetch(at.wrapping_byte_add(PAGE).cast());
-    }
-}
-
-/// Asks for the line that lies a page after `chunk`, in loops that read weights once, as one stream.
-///
-/// The hardware's prefetchers do not stay far enough ahead of a loop that computes on each line. With this and huge pages
-/// ([`crate::AlignedBuf::for_weights`]) GEMV on two threads of a Zen 4 server reads memory at 36 to 46 GB/s instead of 29, one thread in
-/// groups of 64 at 21.5 instead of 15.6. Half the distance is slower.
-#[inline(always)]
-pub(crate) fn prefetch_page_ahead(chunk: &Chunk) {
-    prefetch(chunk.as_ptr().wrapping_byte_add(4096));
-}
-
-#[inline(always)]
-pub(crate) fn prefetch(at: *const u8) {
-    // SAFETY: a prefetch reads nothing and faults on no address; the address is computed without a claim that it
-    // lies in an allocation. SSE, which it needs, is part of x86-64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    simd::load(&v)
 }

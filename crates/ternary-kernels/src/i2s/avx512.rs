@@ -11,7 +11,7 @@
 //!             a[t % 2][j] += codes . x[16t + 4j ..][..4], broadcast to all lanes   (3)
 //!     acc[row] = sum_j (a[0][j] + a[1][j]) / 4^j  -  sum(x)      (4)
 //! ```
-//! 1. The panels of a range are one stream; see [`super::avx2::prefetch_next_page`].
+//! 1. The panels of a range are one stream; see [`prefetch_page_ahead`].
 //! 2. No shifts: the masked bytes are `4^j * code`, at most 128, still an unsigned byte.
 //! 3. The broadcast is part of the instruction.
 //! 4. Each field has its own accumulators, which are exact multiples of `4^j`.
@@ -28,18 +28,12 @@
 //! one 0.18 ms, little more than GEMV.)
 
 use std::arch::x86_64::*;
-use std::mem::MaybeUninit;
-use std::ops::Range;
 
-use super::avx2::{prefetch_next_page, prefetch_page_ahead};
-use super::wide512::{self, Codes};
-use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, FIELDS, PANEL_ROWS, Product, Tile};
-use crate::isa::Avx512Vnni;
-use crate::{
-    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
-};
-
-pub(crate) const NAME: &str = "i2s_avx512vnni";
+use super::{Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, FIELDS, I2s, PANEL_ROWS, Product, Tile, wide512};
+use crate::Int4Vector;
+use crate::isa::{Avx512Vnni, compiled};
+use crate::panel_kernel::Backend;
+use crate::simd::{self, prefetch_next_page, prefetch_page_ahead};
 
 /// Panels of a GEMM tile.
 pub(crate) const MAX_PANELS: usize = 2;
@@ -55,82 +49,30 @@ const MAX_TILED: usize = 64;
 const FLUSH: usize = 1 << 15;
 const _: () = assert!(FLUSH as u64 * (64 * 2 * 127 * 4) < 1 << 31);
 
-/// The AVX-512 VNNI kernel.
-#[derive(Debug)]
-pub(crate) struct I2sAvx512Vnni {
-    /// Proof that the functions compiled for the instruction set may be called.
-    _cpu: Avx512Vnni,
-}
-
-impl I2sAvx512Vnni {
-    pub(crate) fn new(cpu: Avx512Vnni) -> Self {
-        Self { _cpu: cpu }
+impl Backend<I2s> for Avx512Vnni {
+    fn gemv(self, product: &Product<'_>, acc: &mut [i32]) {
+        compiled!(Avx512Vnni, self => |_cpu, product: &Product<'_>, acc: &mut [i32]| { gemv(product, acc) });
     }
-}
-
-impl Kernel for I2sAvx512Vnni {
-    fn name(&self) -> &str {
-        NAME
-    }
-    fn panel_rows(&self) -> usize {
-        PANEL_ROWS
-    }
-    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
-        super::prepack(NAME, w)
-    }
-    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        if let Some(product) = Product::of_one(w, x, &[x.sum()], acc) {
-            // SAFETY: `self` holds the proof that this CPU has what `gemv` is compiled for.
-            unsafe { gemv(&product, acc) }
+    fn gemm(self, product: &Product<'_>, acc: &mut [i32]) {
+        if product.tokens() > MAX_TILED {
+            return compiled!(Avx512Vnni, self => |cpu, product: &Product<'_>, acc: &mut [i32]| {
+                wide512::gemm(cpu, product, product.chunks(), |p| product.panel(p), |chunk| codes(chunk), acc);
+            });
         }
-    }
-    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        if x.n() == 1 {
-            return self.gemv(w, &x.row(0), acc);
-        }
-        if x.n() <= MAX_TILED {
-            return self.in_tiles(w, x.into(), acc);
-        }
-        let Some(product) = Product::new(w, x, acc) else { return };
-        let take_apart = |p: usize, chunks: Range<usize>, out: &mut [MaybeUninit<Codes>]| {
-            // SAFETY: `self` holds the proof that this CPU has what `take_apart` is compiled for.
-            unsafe { take_apart(&product.panel(p)[chunks], out) }
-        };
-        // SAFETY: likewise for `wide512::gemm`. A chunk has `FIELDS` fields, and each of them is written.
-        unsafe { wide512::gemm(&product, product.chunks, 1, take_apart, acc) }
-    }
-    fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
-        // SAFETY: `self` holds the proof that this CPU has what `widen` is compiled for.
-        widened.widen_by(&x.as_matrix(&[x.sum()]), |row, out| unsafe { widen(row, out) });
-        self.gemv(w, &widened.view().row(0), acc);
-    }
-    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
-        if x.n() <= MAX_TILED {
-            return self.in_tiles(w, x.into(), acc);
-        }
-        // SAFETY: `self` holds the proof that this CPU has what `widen` is compiled for.
-        widened.widen_by(x, |row, out| unsafe { widen(row, out) });
-        self.gemm(w, &widened.view(), acc);
-    }
-}
-
-/// [`Int4Vector::widen`], compiled for the instruction set.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn widen(row: &Int4Vector<'_>, out: &mut [i8]) {
-    row.widen(out);
-}
-
-impl I2sAvx512Vnni {
-    /// For up to [`MAX_TILED`] tokens.
-    fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-        let Some(product) = Product::new(w, x, acc) else { return };
-        let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
         // Weights that only one tile of tokens reads come from memory: take them as one stream.
         let panels = if product.tokens() <= MAX_TOKENS { 1 } else { MAX_PANELS };
-        product.for_tiles(panels, MAX_TOKENS, &mut buffer, |t| {
-            // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.
-            unsafe { tiles(&product, &t, acc) }
+        product.for_tiles(panels, MAX_TOKENS, |t| {
+            let t = &t;
+            compiled!(Avx512Vnni, self => |_cpu, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]| {
+                tiles(product, t, acc);
+            });
         });
+    }
+    fn reads_int4(self, tokens: usize) -> bool {
+        tokens <= MAX_TILED
+    }
+    fn widen(self, row: &Int4Vector<'_>, out: &mut [i8]) {
+        compiled!(Avx512Vnni, self => |_cpu, row: &Int4Vector<'_>, out: &mut [i8]| { row.widen(out) });
     }
 }
 
@@ -181,23 +123,19 @@ pub(crate) fn all_fields([a0, a1, a2, a3]: [__m512i; 4]) -> __m512i {
     )
 }
 
-/// Writes the codes of each chunk, field by field.
+/// The codes of a chunk, field by field.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn take_apart(chunks: &[Chunk], out: &mut [MaybeUninit<Codes>]) {
-    let three = _mm512_set1_epi8(3);
-    for (chunk, out) in chunks.iter().zip(out.as_chunks_mut::<FIELDS>().0) {
-        prefetch_next_page(std::slice::from_ref(chunk));
-        let v = load(chunk);
-        let fields = [v, _mm512_srli_epi16::<2>(v), _mm512_srli_epi16::<4>(v), _mm512_srli_epi16::<6>(v)];
-        for (field, out) in fields.into_iter().zip(out) {
-            wide512::write(_mm512_and_si512(field, three), out);
-        }
-    }
+fn codes(chunk: &Chunk) -> [__m512i; FIELDS] {
+    prefetch_next_page(std::slice::from_ref(chunk));
+    let (v, three) = (load(chunk), _mm512_set1_epi8(3));
+    let fields = [v, _mm512_srli_epi16::<2>(v), _mm512_srli_epi16::<4>(v), _mm512_srli_epi16::<6>(v)];
+    fields.map(|field| _mm512_and_si512(field, three))
 }
 
 /// A tile of one or [`MAX_PANELS`] panels and any number of tokens.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     match t.panels.len() {
         1 => tiles_of::<1>(product, t, acc),
         _ => tiles_of::<MAX_PANELS>(product, t, acc),
@@ -309,8 +247,7 @@ fn add_field<const P: usize, const N: usize>(
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(crate) fn load(chunk: &Chunk) -> __m512i {
-    // SAFETY: `chunk` is 64 readable bytes, and the load needs no alignment.
-    unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) }
+    simd::load(chunk)
 }
 
 /// Activations `4j..4j + 4` in every lane.
@@ -324,8 +261,5 @@ pub(crate) fn broadcast(x: &Acts, j: usize) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(crate) fn to_array(v: __m512i) -> [i32; PANEL_ROWS] {
-    let mut out = [0i32; PANEL_ROWS];
-    // SAFETY: `out` is 64 writable bytes, and the store needs no alignment.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
-    out
+    simd::load(&v)
 }

@@ -7,7 +7,7 @@
 use super::{Acts, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, Tile};
 
 /// Tokens of a GEMM tile: each has two registers of sums for four rows at a time.
-pub(crate) const MAX_TOKENS: usize = 4;
+pub(super) const MAX_TOKENS: usize = 4;
 
 /// Chunks between two flushes of the 16-bit sums: a lane takes four products of at most `2 * 127` from each,
 /// `32 * 4 * 254 = 32512 < 2^15`.
@@ -63,18 +63,16 @@ pub(crate) trait Lanes128: Copy {
     fn neighbours(self, a: Self::W, b: Self::W) -> [i32; 4];
 }
 
-/// All panels times token 0.
+/// Per row, the sum of code times activation.
 #[inline(always)]
-pub(super) fn gemv<S: Lanes128>(s: S, product: &Product<'_>, acc: &mut [i32]) {
-    for p in 0..product.panel_count() {
-        let [sums] = code_sums::<S, REGISTERS, 1>(s, product.panel(p), product.token(0).as_chunks().0);
-        product.store(p, 0, &sums, acc);
-    }
+pub(super) fn panel_sums<S: Lanes128>(s: S, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
+    let [sums] = code_sums::<S, REGISTERS, 1>(s, panel, x.as_chunks().0);
+    sums
 }
 
 /// A tile of one panel and any number of tokens.
 #[inline(always)]
-pub(crate) fn tiles<S: Lanes128>(s: S, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+pub(super) fn tiles<S: Lanes128>(s: S, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     match t.tokens.len() {
         1 => tile::<S, REGISTERS, 1>(s, product, t, acc),
         2 => tile::<S, 1, 2>(s, product, t, acc),
@@ -94,7 +92,7 @@ fn tile<S: Lanes128, const R: usize, const N: usize>(s: S, product: &Product<'_>
 
 /// Per token and row, the sum of code times activation, `R` registers of weights at a time.
 #[inline(always)]
-pub(crate) fn code_sums<S: Lanes128, const R: usize, const N: usize>(
+fn code_sums<S: Lanes128, const R: usize, const N: usize>(
     s: S,
     w: &[Chunk],
     x: &[[Acts; N]],
@@ -136,101 +134,32 @@ pub(crate) fn code_sums<S: Lanes128, const R: usize, const N: usize>(
     out
 }
 
-/// Declares the kernel of an instruction set that works on [`Lanes128`] alone.
-#[allow(unused_macros)]
-macro_rules! kernel {
-    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty, features = $features:literal) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub(crate) struct $kernel {
-            /// Proof that the functions compiled for the instruction set may be called.
-            cpu: $token,
-        }
+/// Makes a token that is [`Lanes128`] a back end.
+macro_rules! backend {
+    ($token:ident) => {
+        impl $crate::panel_kernel::Chunks for $crate::isa::$token {
+            const MAX_TOKENS: usize = $crate::i2s::lanes128::MAX_TOKENS;
 
-        impl $kernel {
-            pub(crate) const NAME: &str = $name;
-                    pub(crate) fn new(cpu: $token) -> Self {
-                Self { cpu }
+            fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
+                $crate::isa::compiled!($token, self => |cpu, panel: &[Chunk], x: &[Acts]| -> [i32; PANEL_ROWS] {
+                    $crate::i2s::lanes128::panel_sums(cpu, panel, x)
+                })
             }
-        }
-
-        impl crate::Kernel for $kernel {
-            fn name(&self) -> &str {
-                Self::NAME
-            }
-            fn panel_rows(&self) -> usize {
-                crate::i2s::PANEL_ROWS
-            }
-            fn least_rows(&self, n: usize) -> usize {
-                crate::token_tables::least_rows(self.cpu, n)
-            }
-            fn prepack(&self, w: &crate::TernaryMatrix) -> Result<crate::Packed, crate::KernelError> {
-                crate::i2s::prepack(Self::NAME, w)
-            }
-            fn gemv(&self, w: &crate::PackedRows<'_>, x: &crate::Int8Vector<'_>, acc: &mut [i32]) {
-                #[target_feature(enable = $features)]
-                fn compiled(cpu: $token, product: &crate::i2s::Product<'_>, acc: &mut [i32]) {
-                    crate::i2s::lanes128::gemv(cpu, product, acc);
-                }
-                let sum = [x.sum()];
-                if let Some(product) = crate::i2s::Product::of_one(w, x, &sum, acc) {
-                    // SAFETY: the token proves that this CPU has what `compiled` is compiled for.
-                    #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
-                    unsafe { compiled(self.cpu, &product, acc) }
-                }
-            }
-            fn gemm(&self, w: &crate::PackedRows<'_>, x: &crate::Int8Matrix<'_>, acc: &mut [i32]) {
-                self.in_tiles(w, x.into(), acc);
-            }
-            fn gemm_a4(
-                &self,
-                w: &crate::PackedRows<'_>,
-                x: &crate::Int4Matrix<'_>,
-                _: &mut crate::Int8Batch,
-                acc: &mut [i32],
-            ) {
-                self.in_tiles(w, x.into(), acc);
-            }
-        }
-
-        impl $kernel {
-            fn in_tiles(&self, w: &crate::PackedRows<'_>, x: crate::i2s::Activations<'_>, acc: &mut [i32]) {
-                #[target_feature(enable = $features)]
-                fn compiled(cpu: $token, product: &crate::i2s::Product<'_>, acc: &mut [i32]) {
-                    crate::token_tables::product::<_, 4>(cpu, product, acc);
-                }
-                crate::token_tables::split(
-                    self.cpu,
-                    w,
-                    x,
-                    acc,
-                    |product, acc| {
-                        // SAFETY: the token proves that this CPU has what `compiled` is compiled for.
-                        #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
-                        unsafe { compiled(self.cpu, product, acc) }
-                    },
-                    |x, acc| self.multiply(w, x, acc),
-                );
-            }
-
-            fn multiply(&self, w: &crate::PackedRows<'_>, x: crate::i2s::Activations<'_>, acc: &mut [i32]) {
-                use crate::i2s::lanes128::{MAX_TOKENS, tiles};
-                use crate::i2s::{BLOCK_CHUNKS, CHUNK_COLS, Product, Tile};
-
-                #[target_feature(enable = $features)]
-                fn compiled(cpu: $token, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
-                    tiles(cpu, product, t, acc);
-                }
-                let Some(product) = Product::new(w, x, acc) else { return };
-                let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-                product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
-                    // SAFETY: the token proves that this CPU has what `compiled` is compiled for.
-                    #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
-                    unsafe { compiled(self.cpu, &product, &t, acc) }
+            fn tile(self, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+                $crate::isa::compiled!($token, self => |cpu, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]| {
+                    $crate::i2s::lanes128::tiles(cpu, product, t, acc);
                 });
+            }
+            fn shared_tables(self) -> Option<$crate::panel_kernel::Tables<Self>> {
+                fn product(cpu: $crate::isa::$token, product: &Product<'_>, acc: &mut [i32]) {
+                    $crate::isa::compiled!($token, cpu => |cpu, product: &Product<'_>, acc: &mut [i32]| {
+                        $crate::token_tables::product::<_, 4>(cpu, product, acc);
+                    });
+                }
+                let last_from = <Self as $crate::token_tables::TokenLanes>::LAST_FROM;
+                Some($crate::panel_kernel::Tables { last_from, product })
             }
         }
     };
 }
-#[allow(unused_imports)]
-pub(crate) use kernel;
+pub(super) use backend;

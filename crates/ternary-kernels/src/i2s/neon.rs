@@ -11,12 +11,13 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::lanes128::{self, Lanes128};
-use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
-use crate::isa::{Neon, NeonDot, NeonI8mm, proven};
-use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use super::{Acts, Chunk, PANEL_ROWS, Product, Tile};
+use crate::isa::{Neon, NeonDot, NeonI8mm, compiled, proven};
+use crate::panel_kernel::Chunks;
+use crate::simd;
 
 /// Tokens of a GEMM tile, for both extensions: 16 registers of sums.
-pub(crate) const MAX_TOKENS: usize = 4;
+const MAX_TOKENS: usize = 4;
 
 impl Lanes128 for Neon {
     type B = uint8x16_t;
@@ -25,13 +26,11 @@ impl Lanes128 for Neon {
 
     #[inline(always)]
     fn load(self, x: &[u8; 16]) -> Self::B {
-        // SAFETY: the token proves NEON; the 16 bytes are readable, and the load needs no alignment.
-        unsafe { vld1q_u8(x.as_ptr()) }
+        simd::load(x)
     }
     #[inline(always)]
     fn store(self, v: Self::B, out: &mut [u8; 16]) {
-        // SAFETY: the token proves NEON; the 16 bytes are writable, and the store needs no alignment.
-        unsafe { vst1q_u8(out.as_mut_ptr(), v) }
+        simd::store(v, out);
     }
     #[inline(always)]
     fn splat(self, x: u8) -> Self::B {
@@ -93,8 +92,7 @@ impl Lanes128 for Neon {
 
     #[inline(always)]
     fn store_h(self, v: Self::H, out: &mut [i16; 8]) {
-        // SAFETY: the token proves NEON; the 16 bytes are writable, and the store needs no alignment.
-        unsafe { vst1q_s16(out.as_mut_ptr(), v) }
+        simd::store(v, out);
     }
     #[inline(always)]
     fn zero_h(self) -> Self::H {
@@ -121,89 +119,35 @@ impl Lanes128 for Neon {
     }
 }
 
-lanes128::kernel!(
-    /// The kernel for NEON alone.
-    I2sNeon,
-    name = "i2s_neon",
-    token = Neon,
-    features = "neon"
-);
+lanes128::backend!(Neon);
 
-/// Declares a kernel that multiplies with an extension; `$tiles` computes a tile.
-macro_rules! kernel {
-    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty, tiles = $tiles:ident) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub(crate) struct $kernel {
-            /// Proof that the functions compiled for the instruction set may be called.
-            _cpu: $token,
-        }
+/// Makes the token of an extension a back end; `$tiles` computes a tile.
+macro_rules! backend {
+    ($token:ident, tiles = $tiles:ident) => {
+        impl Chunks for $token {
+            const MAX_TOKENS: usize = MAX_TOKENS;
 
-        impl $kernel {
-            pub(crate) const NAME: &str = $name;
-                    pub(crate) fn new(cpu: $token) -> Self {
-                Self { _cpu: cpu }
+            fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
+                compiled!($token, self => |_cpu, panel: &[Chunk], x: &[Acts]| -> [i32; PANEL_ROWS] {
+                    let [sums] = dot_sums::<1>(panel, x.as_chunks().0);
+                    sums
+                })
             }
-        }
-
-        impl Kernel for $kernel {
-            fn name(&self) -> &str {
-                Self::NAME
-            }
-            fn panel_rows(&self) -> usize {
-                PANEL_ROWS
-            }
-            fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
-                crate::i2s::prepack(Self::NAME, w)
-            }
-            fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-                let sum = [x.sum()];
-                let Some(product) = Product::of_one(w, x, &sum, acc) else { return };
-                for p in 0..product.panel_count() {
-                    // SAFETY: `self` holds the proof of the dot-product extension.
-                    let [sums] = unsafe { dot_sums::<1>(product.panel(p), product.token(0).as_chunks().0) };
-                    product.store(p, 0, &sums, acc);
-                }
-            }
-            fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-                self.in_tiles(w, x.into(), acc);
-            }
-            fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
-                self.in_tiles(w, x.into(), acc);
-            }
-        }
-
-        impl $kernel {
-            fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-                let Some(product) = Product::new(w, x, acc) else { return };
-                let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-                product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
-                    // SAFETY: `self` holds the proof of what `$tiles` is compiled for.
-                    unsafe { $tiles(&product, &t, acc) }
+            fn tile(self, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+                compiled!($token, self => |_cpu, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]| {
+                    $tiles(product, t, acc);
                 });
             }
         }
     };
 }
 
-kernel!(
-    /// The kernel for NEON with the dot-product extension.
-    I2sNeonDot,
-    name = "i2s_neondot",
-    token = NeonDot,
-    tiles = dot_tiles
-);
-kernel!(
-    /// The kernel for NEON with the dot-product and the matrix-multiplication extension.
-    I2sNeonI8mm,
-    name = "i2s_neoni8mm",
-    token = NeonI8mm,
-    tiles = i8mm_tiles
-);
+backend!(NeonDot, tiles = dot_tiles);
+backend!(NeonI8mm, tiles = i8mm_tiles);
 
 /// A tile of one panel and any number of tokens, by `sdot`.
 #[target_feature(enable = "neon,dotprod")]
-pub(crate) fn dot_tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+fn dot_tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     match t.tokens.len() {
         1 => dot_tile::<1>(product, t, acc),
         2 => dot_tile::<2>(product, t, acc),
@@ -223,7 +167,7 @@ fn dot_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]
 
 /// Per token and row, the sum of code times activation. Sums of codes may pass 2^31 in very long rows, and wrap.
 #[target_feature(enable = "neon,dotprod")]
-pub(crate) fn dot_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS]; N] {
+fn dot_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS]; N] {
     let mut sums = [[vdupq_n_s32(0); 4]; N];
     for (w, x) in w.iter().zip(x) {
         let x: [int8x16_t; N] = std::array::from_fn(|n| load(&x[n]));
@@ -243,7 +187,7 @@ pub(crate) fn dot_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; P
 
 /// A tile of one panel and any number of tokens, by `smmla`, which takes two tokens; a single one repeats itself.
 #[target_feature(enable = "neon,dotprod,i8mm")]
-pub(crate) fn i8mm_tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+fn i8mm_tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     match t.tokens.len() {
         1 => dot_tile::<1>(product, t, acc),
         2 => i8mm_tile::<2, 1>(product, t, acc),
@@ -341,19 +285,14 @@ fn smmla(mut sum: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
     sum
 }
 
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 pub(crate) fn load(x: &[u8; 16]) -> int8x16_t {
-    // SAFETY: 16 readable bytes, and the load needs no alignment.
-    unsafe { vreinterpretq_s8_u8(vld1q_u8(x.as_ptr())) }
+    simd::load(x)
 }
 
-#[inline]
+#[inline(always)]
 pub(crate) fn to_array(v: int32x4_t) -> [i32; 4] {
-    let mut out = [0; 4];
-    // SAFETY: 16 writable bytes, and the store needs no alignment; every CPU of the architecture has NEON.
-    unsafe { vst1q_s32(out.as_mut_ptr(), v) }
-    out
+    simd::load(&v)
 }
 
 /// Four registers of four rows each.

@@ -4,11 +4,10 @@
 //! `c + 1` (high byte) of row `i / 2`. For each field, both codes are cut out by a shift and a mask and multiplied by
 //! their activation in 16 bits; sums stay in 16 bits for [`FLUSH`] chunks and are then added to i32 row sums.
 
-use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
-use crate::token_tables::{self, Portable};
-use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
-
-pub(crate) const NAME: &str = "i2s_scalar";
+use super::{Acts, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, Tile};
+use crate::isa::Portable;
+use crate::panel_kernel::{Chunks, Tables};
+use crate::token_tables::{self, TokenLanes};
 
 /// 16-bit lanes of a chunk, two per row.
 const LANES: usize = CHUNK_BYTES / 2;
@@ -19,60 +18,26 @@ const FLUSH: usize = 16;
 const _: () = assert!(FLUSH * 4 * 2 * (2 * 127) <= i16::MAX as usize);
 
 /// Tokens that share one reading of the weights.
-pub(crate) const MAX_TOKENS: usize = 4;
+const MAX_TOKENS: usize = 4;
 
-/// The portable kernel.
-#[derive(Debug)]
-pub(crate) struct I2sScalar;
+impl Chunks for Portable {
+    const MAX_TOKENS: usize = MAX_TOKENS;
 
-impl Kernel for I2sScalar {
-    fn name(&self) -> &str {
-        NAME
+    fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
+        let [sums] = code_sums::<1>(panel, x.as_chunks().0);
+        sums
     }
-    fn panel_rows(&self) -> usize {
-        PANEL_ROWS
-    }
-    fn least_rows(&self, n: usize) -> usize {
-        token_tables::least_rows(Portable, n)
-    }
-    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
-        super::prepack(NAME, w)
-    }
-    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-        let sum = [x.sum()];
-        let Some(product) = Product::of_one(w, x, &sum, acc) else { return };
-        for p in 0..product.panel_count() {
-            let [sums] = code_sums::<1>(product.panel(p), product.token(0).as_chunks().0);
-            product.store(p, 0, &sums, acc);
+    fn tile(self, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+        match t.tokens.len() {
+            1 => tile::<1>(product, t, acc),
+            2 => tile::<2>(product, t, acc),
+            3 => tile::<3>(product, t, acc),
+            MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
+            n => unreachable!("a tile of {n} tokens"),
         }
     }
-    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-        product_of(w, x.into(), acc);
-    }
-    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
-        product_of(w, x.into(), acc);
-    }
-}
-
-fn product_of(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-    let tables = |product: &Product<'_>, acc: &mut [i32]| token_tables::product::<_, 4>(Portable, product, acc);
-    token_tables::split(Portable, w, x, acc, tables, |x, acc| multiply(w, x, acc));
-}
-
-fn multiply(w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-    let Some(product) = Product::new(w, x, acc) else { return };
-    let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-    product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| tiles(&product, &t, acc));
-}
-
-/// A tile of one panel and any number of tokens.
-pub(crate) fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
-    match t.tokens.len() {
-        1 => tile::<1>(product, t, acc),
-        2 => tile::<2>(product, t, acc),
-        3 => tile::<3>(product, t, acc),
-        MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
-        n => unreachable!("a tile of {n} tokens"),
+    fn shared_tables(self) -> Option<Tables<Self>> {
+        Some(Tables { last_from: Self::LAST_FROM, product: token_tables::product::<_, 4> })
     }
 }
 
@@ -85,7 +50,7 @@ fn tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
 }
 
 /// Per token and row, the sum of code times activation.
-pub(crate) fn code_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS]; N] {
+fn code_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS]; N] {
     let mut sums = [[0i32; PANEL_ROWS]; N];
     for (w, x) in w.chunks(FLUSH).zip(x.chunks(FLUSH)) {
         let mut narrow = [[0i16; LANES]; N];

@@ -10,93 +10,57 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{broadcast, load, prefetch_next_page, prefetch_page_ahead, to_array};
-use super::{Activations, Acts, BLOCK_CHUNKS, CHUNK_COLS, Chunk, PANEL_ROWS, Product, Tile};
-use crate::isa::AvxVnni;
-use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix};
+use super::avx2::{broadcast, load, to_array};
+use super::{Acts, BLOCK_CHUNKS, Chunk, PANEL_ROWS, Product, Tile};
+use crate::isa::{AvxVnni, compiled};
+use crate::panel_kernel::Chunks;
+use crate::simd::{prefetch_next_page, prefetch_page_ahead};
 
 /// Tokens of a GEMM tile: two registers of sums for each, two of weights, two of codes, one of activations and the mask
 /// are the 16 registers.
-pub(crate) const MAX_TOKENS: usize = 5;
+const MAX_TOKENS: usize = 5;
 
 /// Chunks between two flushes of the GEMV accumulators. A chunk adds at most `64 * 2 * 127 * 4` to a lane of the widest
 /// field, so `2^15` chunks stay below `2^31`.
 const FLUSH: usize = 1 << 15;
 const _: () = assert!(FLUSH as u64 * (64 * 2 * 127 * 4) < 1 << 31);
 
-/// Declares a kernel whose functions are compiled for `features` and multiply with `dot`.
-macro_rules! kernel {
-    ($(#[$doc:meta])* $kernel:ident, name = $name:literal, token = $token:ty, features = $features:literal, dot = $dot:ident) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub(crate) struct $kernel {
-            /// Proof that the functions compiled for the instruction set may be called.
-            _cpu: $token,
-        }
+/// Makes `$backend`, which holds the token `$token`, a back end whose functions are compiled for `$features` and multiply with `$dot`.
+macro_rules! backend {
+    ($backend:ty, $token:ident = |$cpu:ident| $proof:expr, features = $features:literal, dot = $dot:ident) => {
+        impl Chunks for $backend {
+            const MAX_TOKENS: usize = MAX_TOKENS;
 
-        impl $kernel {
-            pub(crate) const NAME: &str = $name;
-            pub(crate) fn new(cpu: $token) -> Self {
-                Self { _cpu: cpu }
+            fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
+                let $cpu = self;
+                compiled!($token, $proof => |_cpu, panel: &[Chunk], x: &[Acts]| -> [i32; PANEL_ROWS] {
+                    let mut total = [_mm256_setzero_si256(); 2];
+                    for (panel, x) in panel.chunks(FLUSH).zip(x.chunks(FLUSH)) {
+                        let sums = code_sums(panel, x);
+                        total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
+                    }
+                    to_array(total)
+                })
             }
-        }
-
-        impl Kernel for $kernel {
-            fn name(&self) -> &str {
-                Self::NAME
-            }
-            fn panel_rows(&self) -> usize {
-                PANEL_ROWS
-            }
-            fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
-                crate::i2s::prepack(Self::NAME, w)
-            }
-            fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
-                if let Some(product) = Product::of_one(w, x, &[x.sum()], acc) {
-                    // SAFETY: `self` holds the proof that this CPU has what `gemv` is compiled for.
-                    unsafe { gemv(&product, acc) }
-                }
-            }
-            fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
-                if x.n() == 1 {
-                    return self.gemv(w, &x.row(0), acc);
-                }
-                self.in_tiles(w, x.into(), acc);
-            }
-            fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
-                self.in_tiles(w, x.into(), acc);
-            }
-        }
-
-        impl $kernel {
-            fn in_tiles(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-                let Some(product) = Product::new(w, x, acc) else { return };
-                let mut buffer = [[0; CHUNK_COLS]; MAX_TOKENS * BLOCK_CHUNKS];
-                product.for_tiles(1, MAX_TOKENS, &mut buffer, |t| {
-                    // SAFETY: `self` holds the proof that this CPU has what `tiles` is compiled for.
-                    unsafe { tiles(&product, &t, acc) }
+            fn tile(self, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
+                let $cpu = self;
+                compiled!($token, $proof => |_cpu, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]| {
+                    match t.tokens.len() {
+                        1 => tile::<1>(product, t, acc),
+                        2 => narrow_tile::<2>(product, t, acc),
+                        3 => narrow_tile::<3>(product, t, acc),
+                        4 => tile::<4>(product, t, acc),
+                        MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
+                        n => unreachable!("a tile of {n} tokens"),
+                    }
                 });
-            }
-        }
-
-        /// All panels times token 0.
-        #[target_feature(enable = $features)]
-        fn gemv(product: &Product<'_>, acc: &mut [i32]) {
-            let x = product.token(0);
-            for p in 0..product.panel_count() {
-                let mut total = [_mm256_setzero_si256(); 2];
-                for (panel, x) in product.panel(p).chunks(FLUSH).zip(x.chunks(FLUSH)) {
-                    let sums = code_sums(panel, x);
-                    total = [_mm256_add_epi32(total[0], sums[0]), _mm256_add_epi32(total[1], sums[1])];
-                }
-                product.store(p, 0, &to_array(total), acc);
             }
         }
 
         /// Per row, the sum of code times activation.
         #[inline]
         #[target_feature(enable = $features)]
-        pub(crate) fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
+        fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
             let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm256_set1_epi8(m as i8));
             let mut a = [[_mm256_setzero_si256(); 4]; 2];
             for (chunks, x) in panel.as_chunks::<4>().0.iter().zip(x.as_chunks::<4>().0) {
@@ -122,19 +86,6 @@ macro_rules! kernel {
                 _mm256_add_epi32(a0, _mm256_srai_epi32::<2>(a1)),
                 _mm256_add_epi32(_mm256_srai_epi32::<4>(a2), _mm256_srai_epi32::<6>(a3)),
             )
-        }
-
-        /// A tile of one panel and any number of tokens.
-        #[target_feature(enable = $features)]
-        pub(crate) fn tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
-            match t.tokens.len() {
-                1 => tile::<1>(product, t, acc),
-                2 => narrow_tile::<2>(product, t, acc),
-                3 => narrow_tile::<3>(product, t, acc),
-                4 => tile::<4>(product, t, acc),
-                MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
-                n => unreachable!("a tile of {n} tokens"),
-            }
         }
 
         /// A tile of one panel times 2 or 3 tokens, with sums for each field as in GEMV to hide the latency: `4 * N`
@@ -200,25 +151,22 @@ macro_rules! kernel {
     };
 }
 
-kernel!(
-    /// The AVX-VNNI kernel.
-    I2sAvxVnni,
-    name = "i2s_avxvnni",
-    token = AvxVnni,
-    features = "avx2,fma,f16c,avxvnni",
-    dot = _mm256_dpbusd_avx_epi32
-);
+backend!(AvxVnni, AvxVnni = |cpu| cpu, features = "avx2,fma,f16c,avxvnni", dot = _mm256_dpbusd_avx_epi32);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::i2s::I2s;
     use crate::isa::{Avx512Vnni, Cpu};
+    use crate::panel_kernel::PanelKernel;
 
-    kernel!(
-        /// The same body with the other encoding of its instruction.
+    /// The same body with the other encoding of its instruction.
+    #[derive(Clone, Copy, Debug)]
+    struct EvexTwin(Avx512Vnni);
+
+    backend!(
         EvexTwin,
-        name = "i2s_avxvnni_evex",
-        token = Avx512Vnni,
+        Avx512Vnni = |twin| twin.0,
         features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
         dot = _mm256_dpbusd_epi32
     );
@@ -229,6 +177,6 @@ mod tests {
             eprintln!("skipped: this CPU has no AVX-512 VNNI");
             return;
         };
-        crate::i2s::tests::check_kernel(&EvexTwin::new(cpu));
+        crate::i2s::tests::check_kernel(&PanelKernel::<I2s, _>::new("i2s_avxvnni_evex", EvexTwin(cpu)));
     }
 }

@@ -3,7 +3,9 @@
 use std::arch::wasm32::*;
 
 use super::lanes128::{self, Lanes128};
+use super::{Acts, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::Simd128;
+use crate::simd;
 
 impl Lanes128 for Simd128 {
     type B = v128;
@@ -12,13 +14,11 @@ impl Lanes128 for Simd128 {
 
     #[inline(always)]
     fn load(self, x: &[u8; 16]) -> v128 {
-        // SAFETY: 16 readable bytes, and the load needs no alignment.
-        unsafe { v128_load(x.as_ptr().cast()) }
+        simd::load(x)
     }
     #[inline(always)]
     fn store(self, v: v128, out: &mut [u8; 16]) {
-        // SAFETY: 16 writable bytes, and the store needs no alignment.
-        unsafe { v128_store(out.as_mut_ptr().cast(), v) }
+        simd::store(v, out);
     }
     #[inline(always)]
     fn splat(self, x: u8) -> v128 {
@@ -86,8 +86,7 @@ impl Lanes128 for Simd128 {
 
     #[inline(always)]
     fn store_h(self, v: v128, out: &mut [i16; 8]) {
-        // SAFETY: 16 writable bytes, and the store needs no alignment.
-        unsafe { v128_store(out.as_mut_ptr().cast(), v) }
+        simd::store(v, out);
     }
     #[inline(always)]
     fn zero_h(self) -> v128 {
@@ -117,10 +116,4 @@ impl Lanes128 for Simd128 {
     }
 }
 
-lanes128::kernel!(
-    /// The kernel for WebAssembly SIMD.
-    I2sSimd128,
-    name = "i2s_simd128",
-    token = Simd128,
-    features = "simd128"
-);
+lanes128::backend!(Simd128);

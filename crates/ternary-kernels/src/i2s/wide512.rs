@@ -22,10 +22,11 @@
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use super::avx512::{MAX_PANELS, MAX_TOKENS, load, store};
 use super::{BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, FIELDS, Product, Tile, even_parts};
+use crate::isa::{Avx512Vnni, compiled};
+use crate::simd;
 
 /// Codes of 16 rows for four columns, a byte each.
 pub(crate) type Codes = [u8; CHUNK_BYTES];
@@ -37,41 +38,70 @@ const _: () = assert!(FIELDS.is_multiple_of(PAIR));
 /// Panels whose codes are in the buffer at a time: 320 KiB, on the stack, as kernels do not allocate.
 const BLOCK_PANELS: usize = 8;
 
-/// All panels times all tokens, `chunks` of both; what lies behind them is padding. `take_apart` writes the codes of a
-/// panel for a range of chunks, four for each chunk; ranges begin at multiples of `unit` chunks, and end at one or at
-/// the last chunk.
-///
-/// # Safety
-/// `take_apart` has to write every element of the slice that it is given.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) unsafe fn gemm(
+/// All panels times all tokens, `chunks` of both; what lies behind them is padding. `panel` is a panel of weights in units, and
+/// `codes` are the codes of a unit, `N`, which is [`FIELDS`] for each of its chunks. The last unit may be longer than the chunks.
+// Part of a function that is compiled for the instruction set of `codes`, which may be larger than this one's.
+#[inline(always)]
+pub(crate) fn gemm<'a, U: 'a, const N: usize>(
+    cpu: Avx512Vnni,
     product: &Product<'_>,
     chunks: usize,
-    unit: usize,
-    take_apart: impl Fn(usize, Range<usize>, &mut [MaybeUninit<Codes>]),
+    panel: impl Fn(usize) -> &'a [U],
+    codes: impl Fn(&U) -> [__m512i; N],
     acc: &mut [i32],
 ) {
+    const { assert!(N > 0 && N.is_multiple_of(FIELDS)) };
+    // Chunks of a unit.
+    let unit = N / FIELDS;
     let mut buffer = [const { MaybeUninit::<Codes>::uninit() }; BLOCK_PANELS * BLOCK_CHUNKS * FIELDS];
     for block in even_parts(0..product.panel_count(), BLOCK_PANELS) {
         for units in even_parts(0..chunks.div_ceil(unit), BLOCK_CHUNKS / unit) {
             let chunks = units.start * unit..(units.end * unit).min(chunks);
             let stride = chunks.len() * FIELDS;
             let buffer = &mut buffer[..block.len() * stride];
-            for (panel, codes) in block.clone().zip(buffer.chunks_exact_mut(stride)) {
-                take_apart(panel, chunks.clone(), codes);
+            for (p, out) in block.clone().zip(buffer.chunks_exact_mut(stride)) {
+                unpack(&panel(p)[units.clone()], out, &codes);
             }
-            // SAFETY: the caller's `take_apart` has written every element of the part that belongs to each panel.
+            // SAFETY: the length of the buffer is a multiple of `stride`, so every element lies in the part of a panel of the block,
+            // and `unpack` has written each element of such a part.
             let codes: &[Chunk] = unsafe { &*(&raw const *buffer as *const [Codes]) };
             for tokens in even_parts(0..product.tokens(), MAX_TOKENS) {
                 for first in block.clone().step_by(MAX_PANELS) {
                     let panels = first..block.end.min(first + MAX_PANELS);
                     let weights = &codes[(first - block.start) * stride..];
                     let (tokens, chunks) = (tokens.clone(), chunks.clone());
-                    tiles(product, &Tile { panels, tokens, chunks, acts: &[], weights, stride }, acc);
+                    let t = &Tile { panels, tokens, chunks, acts: &[], weights, stride };
+                    compiled!(Avx512Vnni, cpu => |_cpu, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]| {
+                        tiles(product, t, acc);
+                    });
                 }
             }
         }
+    }
+}
+
+/// Writes every element of `out`: the codes of one unit after the other, those of the last one as far as there is room.
+///
+/// # Panics
+/// If there is more room than codes.
+#[inline(always)]
+fn unpack<U, const N: usize>(units: &[U], out: &mut [MaybeUninit<Codes>], codes: impl Fn(&U) -> [__m512i; N]) {
+    let (whole, rest) = out.as_chunks_mut::<N>();
+    let (first, last) = units.split_at(whole.len());
+    for (unit, out) in first.iter().zip(whole) {
+        write(codes(unit), out);
+    }
+    if !rest.is_empty() {
+        write(codes(&last[0]), rest);
+    }
+}
+
+/// Writes every element of `out`, which has at most `N`.
+#[inline(always)]
+fn write<const N: usize>(codes: [__m512i; N], out: &mut [MaybeUninit<Codes>]) {
+    assert!(out.len() <= N);
+    for (codes, out) in codes.into_iter().zip(out) {
+        out.write(simd::load(&codes));
     }
 }
 
@@ -131,12 +161,4 @@ fn tile<const P: usize, const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc
     }
     let done = sums;
     store(product, t, &done, acc);
-}
-
-/// Writes 64 codes.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn write(codes: __m512i, out: &mut MaybeUninit<Codes>) {
-    // SAFETY: `out` is 64 writable bytes, and the store needs no alignment.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), codes) }
 }

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 
 use super::lanes::{CHUNK, LANES, Simd};
 use crate::isa::{Avx512Vnni, proven};
+use crate::simd;
 
 impl Simd for Avx512Vnni {
     type F = __m512;
@@ -18,24 +19,20 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX-512; the 16 floats of the array are readable, and the load needs no alignment.
-        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+        simd::load(x)
     }
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX-512; the 32 bytes of the array are readable, and the load needs no alignment.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+        proven!(self, _mm512_cvtph_ps(simd::load(x)))
     }
     #[inline(always)]
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX-512; the 32 bytes of the array are readable, and the load needs no alignment.
-        let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+        let x = simd::load(x);
         proven!(self, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))))
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX; the 16 bytes of the array are readable, and the load needs no alignment.
-        let x = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+        let x = simd::load(x);
         proven!(self, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)))
     }
     #[inline(always)]
@@ -50,14 +47,12 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
-        // SAFETY: the token proves AVX-512; the 16 floats of the array are writable, and the store needs no alignment.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+        simd::store(v, out);
     }
     #[inline(always)]
     fn store_f16(self, v: Self::F, out: &mut [f16; LANES]) {
         let halves = proven!(self, _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
-        // SAFETY: the token proves AVX; the 32 bytes of the array are writable, and the store needs no alignment.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), halves) }
+        simd::store(halves, out);
     }
 
     #[inline(always)]
@@ -104,8 +99,7 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load_i(self, x: &[i32; LANES]) -> Self::I {
-        // SAFETY: the token proves AVX-512; the 64 bytes of the array are readable, and the load needs no alignment.
-        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+        simd::load(x)
     }
     #[inline(always)]
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
@@ -126,8 +120,7 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]) {
         let bytes = proven!(self, _mm512_cvtepi32_epi8(a));
-        // SAFETY: the token proves AVX; the 16 bytes of the array are writable, and the store needs no alignment.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) }
+        simd::store(bytes, out);
     }
 
     #[inline(always)]
@@ -263,19 +256,14 @@ impl Simd for Avx512Vnni {
     const DOT_I8_BIAS: i32 = 128;
     #[inline(always)]
     fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
-        // SAFETY: the token proves AVX-512; the 64 bytes of each array are readable, and the loads need no alignment.
-        let (q, k) = unsafe { (_mm512_loadu_si512(q.as_ptr().cast()), _mm512_loadu_si512(k.as_ptr().cast())) };
+        let (q, k) = (simd::load(q), simd::load(k));
         // The first factor of the instruction has no sign.
         proven!(self, _mm512_dpbusd_epi32(acc, _mm512_xor_si512(k, _mm512_set1_epi8(i8::MIN)), q))
     }
     const DOT_I4_BIAS: i32 = 8;
     #[inline(always)]
     fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
-        // SAFETY: the token proves AVX-512; the 64 bytes of each array are readable, and the loads need no alignment.
-        let (low, high) =
-            unsafe { (_mm512_loadu_si512(low.as_ptr().cast()), _mm512_loadu_si512(high.as_ptr().cast())) };
-        // SAFETY: as above.
-        let k = unsafe { _mm512_loadu_si512(k.as_ptr().cast()) };
+        let (low, high, k) = (simd::load(low), simd::load(high), simd::load(k));
         proven!(self, {
             let nibble = _mm512_set1_epi8(0x0f);
             // Raised by 8, a nibble in two's complement has no sign.

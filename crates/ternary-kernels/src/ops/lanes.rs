@@ -6,6 +6,8 @@
 
 use half::{bf16, f16};
 
+pub(crate) use crate::isa::Portable;
+
 /// Lanes of a vector on every instruction set, whatever the width of its registers.
 pub(crate) const LANES: usize = 16;
 
@@ -193,11 +195,6 @@ fn dot_i8(q: &[i8; CHUNK], k: &[u8; CHUNK]) -> [i32; LANES] {
     sums
 }
 
-/// Portable Rust; needs no proof. Methods that are long in instructions stay calls, so that the generic functions do
-/// not become enormous.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Portable;
-
 /// `out[l] = f(a[l], b[l])`
 #[inline(always)]
 fn zip<A: Copy, B: Copy, T: Copy + Default>(a: [A; LANES], b: [B; LANES], f: impl Fn(A, B) -> T) -> [T; LANES] {
@@ -243,6 +240,7 @@ fn fma(a: f32, b: f32, c: f32) -> f32 {
     f64::from_bits(odd) as f32
 }
 
+/// Methods that are long in instructions stay calls, so that the generic functions do not become enormous.
 impl Simd for Portable {
     type F = [f32; LANES];
     type I = [i32; LANES];

@@ -53,30 +53,21 @@ macro_rules! ops {
                     }
                     #[cfg(target_arch = "x86_64")]
                     $crate::ops::Backend::Avx2(token) => {
-                        #[target_feature(enable = "avx2,fma,f16c")]
-                        fn compiled(token: $crate::isa::Avx2, $($arg: $ty),*) $(-> $ret)? {
+                        $crate::isa::compiled!(Avx2, token => |token, $($arg: $ty),*| $(-> $ret)? {
                             $body(token, $($arg),*)
-                        }
-                        // SAFETY: the token proves that this CPU has what its detection checks, which is this list.
-                        unsafe { compiled(token, $($arg),*) }
+                        })
                     }
                     #[cfg(target_arch = "x86_64")]
                     $crate::ops::Backend::Avx512(token) => {
-                        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-                        fn compiled(token: $crate::isa::Avx512Vnni, $($arg: $ty),*) $(-> $ret)? {
+                        $crate::isa::compiled!(Avx512Vnni, token => |token, $($arg: $ty),*| $(-> $ret)? {
                             $body(token, $($arg),*)
-                        }
-                        // SAFETY: the token proves that this CPU has what its detection checks, which is this list.
-                        unsafe { compiled(token, $($arg),*) }
+                        })
                     }
                     #[cfg(target_arch = "aarch64")]
                     $crate::ops::Backend::Neon(token) => {
-                        #[target_feature(enable = "neon")]
-                        fn compiled(token: $crate::isa::Neon, $($arg: $ty),*) $(-> $ret)? {
+                        $crate::isa::compiled!(Neon, token => |token, $($arg: $ty),*| $(-> $ret)? {
                             $body(token, $($arg),*)
-                        }
-                        // SAFETY: the token proves that this CPU has what its detection checks, which is this list.
-                        unsafe { compiled(token, $($arg),*) }
+                        })
                     }
                     #[cfg(target_arch = "wasm32")]
                     $crate::ops::Backend::Simd128(token) => {

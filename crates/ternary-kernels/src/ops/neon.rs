@@ -7,6 +7,7 @@ use half::{bf16, f16};
 
 use super::lanes::{CHUNK, LANES, Simd};
 use crate::isa::{Neon, proven};
+use crate::simd::{self, Bits};
 
 /// An intrinsic on each of the four registers.
 macro_rules! each {
@@ -30,28 +31,21 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::F {
-        let x = x.as_ptr();
-        // SAFETY: the token proves NEON; the 16 floats of the array are readable, and the load needs no alignment.
-        unsafe { [vld1q_f32(x), vld1q_f32(x.add(4)), vld1q_f32(x.add(8)), vld1q_f32(x.add(12))] }
+        quarters(bytemuck::cast_ref::<_, [[f32; 4]; 4]>(x))
     }
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::F {
-        let x = x.as_ptr().cast::<u16>();
-        // SAFETY: the token proves NEON; the 16 halves of the array are readable, and the load needs no alignment.
-        let x = unsafe { [vld1_u16(x), vld1_u16(x.add(4)), vld1_u16(x.add(8)), vld1_u16(x.add(12))] };
+        let x: [uint16x4_t; 4] = quarters(bytemuck::cast_ref::<_, [[f16; 4]; 4]>(x));
         [widen_f16(x[0]), widen_f16(x[1]), widen_f16(x[2]), widen_f16(x[3])]
     }
     #[inline(always)]
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::F {
-        let x = x.as_ptr().cast::<u16>();
-        // SAFETY: the token proves NEON; the 16 halves of the array are readable, and the load needs no alignment.
-        let x = unsafe { [vld1_u16(x), vld1_u16(x.add(4)), vld1_u16(x.add(8)), vld1_u16(x.add(12))] };
+        let x: [uint16x4_t; 4] = quarters(bytemuck::cast_ref::<_, [[bf16; 4]; 4]>(x));
         each!(self, |x| vreinterpretq_f32_u32(vshll_n_u16::<16>(x)), x)
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> Self::F {
-        // SAFETY: the token proves NEON; the 16 bytes of the array are readable, and the load needs no alignment.
-        let x = unsafe { vld1q_s8(x.as_ptr()) };
+        let x = simd::load(x);
         proven!(self, {
             let (a, b) = (vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x));
             let (a, b) =
@@ -64,23 +58,20 @@ impl Simd for Neon {
         /// What moves a nibble to the top, four lanes at a time.
         const SHIFTS: [[i32; 4]; 4] = [[28, 28, 24, 24], [20, 20, 16, 16], [12, 12, 8, 8], [4, 4, 0, 0]];
         let both = i64::from_le_bytes(*x);
-        // SAFETY: the token proves NEON; the four numbers of each array are readable.
-        let shifts = unsafe { SHIFTS.map(|s| vld1q_s32(s.as_ptr())) };
+        let shifts: [int32x4_t; 4] = quarters(&SHIFTS);
         let both = proven!(self, vreinterpretq_s32_s64(vdupq_n_s64(both)));
         each!(self, |s| vcvtq_f32_s32(vshrq_n_s32::<28>(vshlq_s32(both, s))), shifts)
     }
     #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
-        for (i, v) in v.into_iter().enumerate() {
-            // SAFETY: the token proves NEON; four floats from `4 i` lie in the array, and the store needs no alignment.
-            unsafe { vst1q_f32(out.as_mut_ptr().add(4 * i), v) }
+        for (v, out) in v.into_iter().zip(out.as_chunks_mut::<4>().0) {
+            simd::store(v, out);
         }
     }
     #[inline(always)]
     fn store_f16(self, v: Self::F, out: &mut [f16; LANES]) {
-        for (i, v) in v.into_iter().enumerate() {
-            // SAFETY: the token proves NEON; four halves from `4 i` lie in the array, and the store needs no alignment.
-            unsafe { vst1_u16(out.as_mut_ptr().cast::<u16>().add(4 * i), narrow_f16(v)) }
+        for (v, out) in v.into_iter().zip(out.as_chunks_mut::<4>().0) {
+            simd::store(narrow_f16(v), out);
         }
     }
 
@@ -137,9 +128,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn load_i(self, x: &[i32; LANES]) -> Self::I {
-        let x = x.as_ptr();
-        // SAFETY: the token proves NEON; the 16 numbers of the array are readable, and the load needs no alignment.
-        unsafe { [vld1q_s32(x), vld1q_s32(x.add(4)), vld1q_s32(x.add(8)), vld1q_s32(x.add(12))] }
+        quarters(bytemuck::cast_ref::<_, [[i32; 4]; 4]>(x))
     }
     #[inline(always)]
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
@@ -165,8 +154,7 @@ impl Simd for Neon {
             let high = vcombine_s16(vmovn_s32(a[2]), vmovn_s32(a[3]));
             vcombine_s8(vmovn_s16(low), vmovn_s16(high))
         });
-        // SAFETY: the token proves NEON; the 16 bytes of the array are writable, and the store needs no alignment.
-        unsafe { vst1q_s8(out.as_mut_ptr(), bytes) }
+        simd::store(bytes, out);
     }
 
     #[inline(always)]
@@ -235,10 +223,8 @@ impl Simd for Neon {
     #[inline(always)]
     fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
         let mut acc = acc;
-        for (i, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: the token proves NEON; the 16 bytes from `16 i` lie in each array, and the loads need no
-            // alignment.
-            let (q, k) = unsafe { (vld1q_s8(q.as_ptr().add(16 * i)), vld1q_s8(k.as_ptr().cast::<i8>().add(16 * i))) };
+        let (q, k): ([int8x16_t; 4], [int8x16_t; 4]) = (sixteens(bytemuck::cast_ref(q)), sixteens(k));
+        for (acc, (q, k)) in acc.iter_mut().zip(q.into_iter().zip(k)) {
             // Two products of at most 127 * 127 fit 16 bits.
             *acc = proven!(self, {
                 let two = vmlal_high_s8(vmull_s8(vget_low_s8(q), vget_low_s8(k)), q, k);
@@ -250,16 +236,8 @@ impl Simd for Neon {
     #[inline(always)]
     fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
         let mut acc = acc;
-        for (i, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: the token proves NEON; the 16 bytes from `16 i` lie in each array, and the loads need no
-            // alignment.
-            let (low, high, k) = unsafe {
-                (
-                    vld1q_s8(low.as_ptr().add(16 * i)),
-                    vld1q_s8(high.as_ptr().add(16 * i)),
-                    vld1q_s8(k.as_ptr().cast::<i8>().add(16 * i)),
-                )
-            };
+        let (low, high) = (sixteens(bytemuck::cast_ref(low)), sixteens(bytemuck::cast_ref(high)));
+        for (acc, ((low, high), k)) in acc.iter_mut().zip(low.into_iter().zip(high).zip(sixteens(k))) {
             // Four products of at most 8 * 127 fit 16 bits.
             *acc = proven!(self, {
                 let (lower, upper) = (vshrq_n_s8::<4>(vshlq_n_s8::<4>(k)), vshrq_n_s8::<4>(k));
@@ -270,6 +248,17 @@ impl Simd for Neon {
         }
         acc
     }
+}
+
+/// Four registers.
+#[inline(always)]
+fn quarters<A: Bits, R: Bits>(x: &[A; 4]) -> [R; 4] {
+    [simd::load(&x[0]), simd::load(&x[1]), simd::load(&x[2]), simd::load(&x[3])]
+}
+
+#[inline(always)]
+fn sixteens(x: &[u8; CHUNK]) -> [int8x16_t; 4] {
+    quarters(bytemuck::cast_ref::<_, [[u8; CHUNK / 4]; 4]>(x))
 }
 
 /// Exact. As assembly, because the compiler's own function is not stable yet.

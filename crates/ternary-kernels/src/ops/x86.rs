@@ -6,6 +6,7 @@ use half::{bf16, f16};
 
 use super::lanes::{CHUNK, LANES, Simd};
 use crate::isa::{Avx2, proven};
+use crate::simd;
 
 impl Simd for Avx2 {
     /// Lanes 0 to 7 and lanes 8 to 15.
@@ -19,30 +20,26 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX; the 16 floats of the array are readable, and the load needs no alignment.
-        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+        let [a, b]: &[[f32; 8]; 2] = bytemuck::cast_ref(x);
+        [simd::load(a), simd::load(b)]
     }
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::F {
-        let x = x.as_ptr().cast::<__m128i>();
-        // SAFETY: the token proves F16C; the 32 bytes of the array are readable, and the load needs no alignment.
-        unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(x)), _mm256_cvtph_ps(_mm_loadu_si128(x.add(1)))] }
+        let [a, b]: &[[f16; 8]; 2] = bytemuck::cast_ref(x);
+        proven!(self, [_mm256_cvtph_ps(simd::load(a)), _mm256_cvtph_ps(simd::load(b))])
     }
     #[inline(always)]
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::F {
-        let x = x.as_ptr().cast::<__m128i>();
-        // SAFETY: the token proves AVX2; the 32 bytes of the array are readable, and the load needs no alignment.
-        let [a, b] = unsafe { [_mm_loadu_si128(x), _mm_loadu_si128(x.add(1))] };
+        let [a, b]: &[[bf16; 8]; 2] = bytemuck::cast_ref(x);
         proven!(self, {
-            let a = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(a));
-            let b = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(b));
+            let a = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(simd::load(a)));
+            let b = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(simd::load(b)));
             [_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)]
         })
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> Self::F {
-        // SAFETY: the token proves AVX2; the 16 bytes of the array are readable, and the load needs no alignment.
-        let x = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+        let x = simd::load(x);
         proven!(self, {
             let low = _mm256_cvtepi8_epi32(x);
             let high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x));
@@ -61,20 +58,15 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
-        // SAFETY: the token proves AVX; the 16 floats of the array are writable, and the store needs no alignment.
-        unsafe {
-            _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
-            _mm256_storeu_ps(out.as_mut_ptr().add(8), v[1]);
-        }
+        let [a, b]: &mut [[f32; 8]; 2] = bytemuck::cast_mut(out);
+        simd::store(v[0], a);
+        simd::store(v[1], b);
     }
     #[inline(always)]
     fn store_f16(self, v: Self::F, out: &mut [f16; LANES]) {
-        let out = out.as_mut_ptr().cast::<__m128i>();
-        // SAFETY: the token proves F16C; the 32 bytes of the array are writable, and the store needs no alignment.
-        unsafe {
-            _mm_storeu_si128(out, _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]));
-            _mm_storeu_si128(out.add(1), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
-        }
+        let [a, b]: &mut [[f16; 8]; 2] = bytemuck::cast_mut(out);
+        simd::store(proven!(self, _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0])), a);
+        simd::store(proven!(self, _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1])), b);
     }
 
     #[inline(always)]
@@ -121,9 +113,8 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn load_i(self, x: &[i32; LANES]) -> Self::I {
-        let x = x.as_ptr().cast::<__m256i>();
-        // SAFETY: the token proves AVX; the 64 bytes of the array are readable, and the load needs no alignment.
-        unsafe { [_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1))] }
+        let [a, b]: &[[i32; 8]; 2] = bytemuck::cast_ref(x);
+        [simd::load(a), simd::load(b)]
     }
     #[inline(always)]
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
@@ -151,8 +142,7 @@ impl Simd for Avx2 {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
             _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words))
         });
-        // SAFETY: the token proves AVX; the 16 bytes of the array are writable, and the store needs no alignment.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) }
+        simd::store(bytes, out);
     }
 
     #[inline(always)]
@@ -243,7 +233,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
-        let (q, k) = (halves_i8(self, q), halves_u8(self, k));
+        let (q, k) = (halves(bytemuck::cast_ref(q)), halves(k));
         // Two products of at most 127 * 127 fit 16 bits.
         proven!(self, {
             let one = _mm256_set1_epi16(1);
@@ -258,7 +248,7 @@ impl Simd for Avx2 {
     const DOT_I4_BIAS: i32 = 8;
     #[inline(always)]
     fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
-        let (low, high, k) = (halves_i8(self, low), halves_i8(self, high), halves_u8(self, k));
+        let (low, high, k) = (halves(bytemuck::cast_ref(low)), halves(bytemuck::cast_ref(high)), halves(k));
         // Four products of at most 15 * 127 fit 16 bits.
         proven!(self, {
             let (one, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(0x0f));
@@ -280,25 +270,14 @@ impl Simd for Avx2 {
 }
 
 #[inline(always)]
-fn halves_i8(token: Avx2, x: &[i8; CHUNK]) -> [__m256i; 2] {
-    let _: Avx2 = token;
-    let x = x.as_ptr().cast::<__m256i>();
-    // SAFETY: the token proves AVX; the 64 bytes of the array are readable, and the loads need no alignment.
-    unsafe { [_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1))] }
-}
-
-#[inline(always)]
-fn halves_u8(token: Avx2, x: &[u8; CHUNK]) -> [__m256i; 2] {
-    let _: Avx2 = token;
-    let x = x.as_ptr().cast::<__m256i>();
-    // SAFETY: the token proves AVX; the 64 bytes of the array are readable, and the loads need no alignment.
-    unsafe { [_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1))] }
+fn halves(x: &[u8; CHUNK]) -> [__m256i; 2] {
+    let [a, b]: &[[u8; CHUNK / 2]; 2] = bytemuck::cast_ref(x);
+    [simd::load(a), simd::load(b)]
 }
 
 /// Lane `i` is the sum over the tree of `v[from + i]`: two vectors at a time, lanes l + 8, l + 4, l + 2, l + 1.
 #[inline(always)]
 fn sums_of_8(token: Avx2, v: [[__m256; 2]; LANES], from: usize) -> __m256 {
-    let _: Avx2 = token;
     macro_rules! eight {
         ($i:expr) => {
             _mm256_add_ps(v[from + $i][0], v[from + $i][1])
@@ -316,11 +295,10 @@ fn sums_of_8(token: Avx2, v: [[__m256; 2]; LANES], from: usize) -> __m256 {
             _mm256_add_ps(_mm256_shuffle_ps::<$low>(a, b), _mm256_shuffle_ps::<$high>(a, b))
         }};
     }
-    // SAFETY: the token proves AVX, and no intrinsic here touches memory.
-    unsafe {
+    proven!(token, Avx2, {
         // Operands stand in such an order that the last shuffles leave the sums in order.
         let (a, b) = (fours!(eight!(0), eight!(4)), fours!(eight!(1), eight!(5)));
         let (c, d) = (fours!(eight!(2), eight!(6)), fours!(eight!(3), eight!(7)));
         pairs!(0x88, 0xdd, pairs!(0x44, 0xee, a, b), pairs!(0x44, 0xee, c, d))
-    }
+    })
 }

@@ -60,21 +60,11 @@ fn runner(_: Isa) -> Option<fn(u64)> {
 
 #[cfg(target_arch = "x86_64")]
 fn runner(isa: Isa) -> Option<fn(u64)> {
-    use crate::isa::Cpu;
-    let cpu = Cpu::get();
+    let cpu = crate::Cpu::get();
     match isa {
-        Isa::Avx512Vnni => cpu.avx512_vnni().map(|_| {
-            // SAFETY: detection found what the function is compiled for.
-            (|rounds| unsafe { x86::avx512(rounds) }) as fn(u64)
-        }),
-        Isa::AvxVnni => cpu.avx_vnni().map(|_| {
-            // SAFETY: as above.
-            (|rounds| unsafe { x86::avx_vnni(rounds) }) as fn(u64)
-        }),
-        Isa::Avx2 => cpu.avx2().map(|_| {
-            // SAFETY: as above.
-            (|rounds| unsafe { x86::avx2(rounds) }) as fn(u64)
-        }),
+        Isa::Avx512Vnni => cpu.avx512_vnni().map(|_| x86::avx512 as fn(u64)),
+        Isa::AvxVnni => cpu.avx_vnni().map(|_| x86::avx_vnni as fn(u64)),
+        Isa::Avx2 => cpu.avx2().map(|_| x86::avx2 as fn(u64)),
         Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm | Isa::Simd128 => None,
     }
 }
@@ -86,6 +76,7 @@ mod x86 {
     use std::hint::black_box;
 
     use super::SUMS;
+    use crate::isa::compiled;
 
     /// Makes the compiler believe that a register has changed, so that it neither moves the instructions that read it
     /// out of the loop nor makes one of them. It costs no instruction.
@@ -96,47 +87,33 @@ mod x86 {
         };
     }
 
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    pub(super) fn avx512(rounds: u64) {
-        let a = _mm512_set1_epi8(1);
-        let mut b = _mm512_set1_epi8(2);
-        let mut sums = [_mm512_setzero_si512(); SUMS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                forget!(zmm_reg, b);
-                *sum = _mm512_dpbusd_epi32(*sum, a, b);
+    /// Declares `$name`, which adds the product of `$byte` and `$byte` to each of [`SUMS`] sums in turn, on a CPU with `$token`.
+    macro_rules! peak {
+        ($name:ident, $token:ident = $detected:ident, $class:ident, $byte:ident, |$sum:ident, $a:ident, $b:ident| $add:expr) => {
+            pub(super) fn $name(rounds: u64) {
+                let Some(cpu) = crate::Cpu::get().$detected() else { return };
+                compiled!($token, cpu => |_cpu, rounds: u64| {
+                    let $a = $byte(1);
+                    let mut $b = $byte(2);
+                    let mut sums = [$byte(0); SUMS];
+                    for _ in 0..rounds {
+                        for sum in &mut sums {
+                            forget!($class, $b);
+                            let $sum = *sum;
+                            *sum = $add;
+                        }
+                    }
+                    black_box(sums);
+                });
             }
-        }
-        black_box(sums);
+        };
     }
 
-    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    pub(super) fn avx_vnni(rounds: u64) {
-        let a = _mm256_set1_epi8(1);
-        let mut b = _mm256_set1_epi8(2);
-        let mut sums = [_mm256_setzero_si256(); SUMS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                forget!(ymm_reg, b);
-                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
-            }
-        }
-        black_box(sums);
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn avx2(rounds: u64) {
-        let a = _mm256_set1_epi8(1);
-        let mut b = _mm256_set1_epi8(2);
-        let mut sums = [_mm256_setzero_si256(); SUMS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                forget!(ymm_reg, b);
-                *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(a, b));
-            }
-        }
-        black_box(sums);
-    }
+    peak!(avx512, Avx512Vnni = avx512_vnni, zmm_reg, _mm512_set1_epi8, |sum, a, b| _mm512_dpbusd_epi32(sum, a, b));
+    peak!(avx_vnni, AvxVnni = avx_vnni, ymm_reg, _mm256_set1_epi8, |sum, a, b| _mm256_dpbusd_avx_epi32(sum, a, b));
+    peak!(avx2, Avx2 = avx2, ymm_reg, _mm256_set1_epi8, |sum, a, b| {
+        _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b))
+    });
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub(crate) trait TokenLanes: Copy {
     type Register: Copy;
     /// The same in memory.
     type Memory: Pod;
+    /// [`TokenLanes::LANES`] numbers of 8 bits in memory.
+    type Narrow: Pod;
     /// 16 bytes, or eight numbers of 16 bits.
     type Bytes: Copy;
     const LANES: usize;
@@ -24,11 +26,7 @@ pub(crate) trait TokenLanes: Copy {
     fn add(self, a: Self::Register, b: Self::Register) -> Self::Register;
     /// Wraps.
     fn sub(self, a: Self::Register, b: Self::Register) -> Self::Register;
-    /// The first [`TokenLanes::LANES`] numbers of `x`.
-    ///
-    /// # Panics
-    /// If there are fewer.
-    fn widen(self, x: &[i8]) -> Self::Register;
+    fn widen(self, x: &Self::Narrow) -> Self::Register;
 
     fn load_bytes(self, from: &[u8; 16]) -> Self::Bytes;
     fn store_bytes(self, v: Self::Bytes, to: &mut [u8; 16]);

@@ -53,7 +53,6 @@ mod wasm;
 mod x86;
 
 pub(crate) use lanes::TokenLanes;
-pub(crate) use portable::Portable;
 
 /// Tokens of a tile: the lanes of an entry.
 pub(crate) const TOKENS: usize = 32;
@@ -92,20 +91,20 @@ fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
     if n % TOKENS < last_from { n - n % TOKENS } else { n }
 }
 
-/// [`Kernel::least_rows`](crate::Kernel::least_rows) of a kernel with tables, which each call makes for its rows. Pieces of
-/// so many rows or somewhat more are one block of an engine, [`crate::row_block`].
-pub(crate) fn least_rows<S: TokenLanes>(_: S, n: usize) -> usize {
-    match n {
-        1 => 32,
-        n if tokens_of(ROWS_FROM, n, S::LAST_FROM) == 0 => 128,
-        _ => 400,
+/// [`Kernel::least_rows`](crate::Kernel::least_rows) of a kernel, which with tables (`last_from` is there) makes them in each call
+/// for its rows. Pieces of so many rows or somewhat more are one block of an engine, [`crate::row_block`].
+pub(crate) fn least_rows(last_from: Option<usize>, n: usize) -> usize {
+    match (n, last_from) {
+        (1, _) => 32,
+        (n, Some(last_from)) if tokens_of(ROWS_FROM, n, last_from) > 0 => 400,
+        (_, _) => 128,
     }
 }
 
 /// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for the
 /// instruction set, and the rest, where there is one, by `multiply`.
-pub(crate) fn split<S: TokenLanes>(
-    _: S,
+pub(crate) fn split(
+    last_from: usize,
     w: &PackedRows<'_>,
     x: Activations<'_>,
     acc: &mut [i32],
@@ -113,7 +112,7 @@ pub(crate) fn split<S: TokenLanes>(
     multiply: impl FnOnce(Activations<'_>, &mut [i32]),
 ) {
     let n = x.shape().2.len();
-    let shared = tokens_of(w.rows(), n, S::LAST_FROM);
+    let shared = tokens_of(w.rows(), n, last_from);
     if shared == 0 {
         return multiply(x, acc);
     }
@@ -226,8 +225,9 @@ fn make_tables<S: TokenLanes, const P: usize>(
         let at = t / 4 * CHUNK_COLS + t % 4;
         let mut x = [[s.zero(); P]; 4];
         for (j, x) in x.iter_mut().enumerate() {
+            let column: &[S::Narrow] = bytemuck::cast_slice(&columns.0[at + 4 * j]);
             for (p, x) in x.iter_mut().enumerate() {
-                *x = s.widen(&columns.0[at + 4 * j][p * S::LANES..]);
+                *x = s.widen(&column[p]);
             }
         }
         let mut third = [s.zero(); P];

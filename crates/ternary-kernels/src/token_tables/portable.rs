@@ -2,14 +2,12 @@
 //! has: SSE2 on x86-64 without AVX2.
 
 use super::TokenLanes;
-
-/// Needs no proof.
-#[derive(Clone, Copy)]
-pub(crate) struct Portable;
+use crate::isa::Portable;
 
 impl TokenLanes for Portable {
     type Register = [i16; 8];
     type Memory = [i16; 8];
+    type Narrow = [i8; 8];
     type Bytes = [u8; 16];
     const LANES: usize = 8;
     // A tile is 4.2 times as fast as multiplying, measured with SSE2.
@@ -37,9 +35,8 @@ impl TokenLanes for Portable {
         std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
     }
     #[inline(always)]
-    fn widen(self, x: &[i8]) -> [i16; 8] {
-        let x = &x[..8];
-        std::array::from_fn(|i| i16::from(x[i]))
+    fn widen(self, x: &[i8; 8]) -> [i16; 8] {
+        x.map(i16::from)
     }
 
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! The layout of entries, the largest sums, and every size around a tile.
 
 use super::*;
+use crate::isa::Portable;
 use crate::{Int4Batch, Int8Batch, Kernel, Scales, TernaryMatrix, kernels_available, reference};
 
 fn numbers_below(seed: u64) -> impl FnMut(u64) -> u64 {
@@ -31,7 +32,7 @@ fn tiles_take_whole_tiles_and_last_ones_that_are_nearly_full() {
     assert_eq!([0, 1, 19, 20, 31, 32].map(tokens), [0, 0, 0, 20, 31, 32]);
     assert_eq!([33, 51, 52, 64, 83, 84].map(tokens), [32, 32, 52, 64, 64, 84]);
     assert_eq!(tokens_of(ROWS_FROM - 1, 64, 20), 0);
-    assert_eq!([1, 2, 7, 8, 64].map(|n| least_rows(Portable, n)), [32, 128, 128, 400, 400]);
+    assert_eq!([1, 2, 7, 8, 64].map(|n| least_rows(Some(Portable::LAST_FROM), n)), [32, 128, 128, 400, 400]);
 }
 
 #[test]

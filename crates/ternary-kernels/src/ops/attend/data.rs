@@ -6,6 +6,7 @@ use super::KV_BLOCK;
 use crate::ops::Ops;
 use crate::ops::lanes::{LANES, Simd, pad};
 use crate::quantize::MIN_ABS;
+use crate::simd;
 
 /// Keys or values as they are stored.
 #[derive(Clone, Copy, Debug)]
@@ -174,14 +175,9 @@ impl<'a> KvRows<'a> {
 /// page, and find the thread waiting at the start of every block.
 #[inline(always)]
 pub(super) fn prefetch(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing and faults on no address. SSE, which it needs, is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    if simd::PREFETCHES {
+        bytes.chunks(64).for_each(|line| simd::prefetch(line.as_ptr()));
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
 }
 
 /// The piece of `bytes` that belongs to rows `from..to` of a block, evenly shared out.

@@ -12,6 +12,8 @@ use std::arch::x86_64::*;
 use super::dot::Sums;
 use super::input::Digits;
 use super::{CoarseBatch, UNIT, Unit};
+use crate::isa::compiled;
+use crate::simd;
 
 /// Asks for the unit a page further on in the stream.
 ///
@@ -23,10 +25,7 @@ use super::{CoarseBatch, UNIT, Unit};
 fn prefetch_ahead(unit: &Unit) {
     const PREFETCH_BYTES: usize = 4096;
     for line in 0..UNIT / 64 {
-        let at = unit.as_ptr().wrapping_add(PREFETCH_BYTES + 64 * line);
-        // SAFETY: a prefetch reads nothing and faults on no address; the address is computed without a claim that it
-        // lies in an allocation. SSE, which it needs, is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        simd::prefetch(unit.as_ptr().wrapping_add(PREFETCH_BYTES + 64 * line));
     }
 }
 
@@ -66,13 +65,12 @@ pub(super) mod avx512 {
     use crate::isa::Avx512Vnni;
 
     /// Adds the sums of `panel` for every row of `x`.
-    pub(in super::super) fn dots(_: Avx512Vnni, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]) {
-        tiles!(x, out, 8, |N, xs, out| {
-            // SAFETY: the token proves that this CPU has what `tile` is compiled for.
-            unsafe {
+    pub(in super::super) fn dots(cpu: Avx512Vnni, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]) {
+        compiled!(Avx512Vnni, cpu => |_cpu, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]| {
+            tiles!(x, out, 8, |N, xs, out| {
                 // Few accumulators would wait for one another.
                 if N <= 2 { tile::<N, 4>(panel, xs, out) } else { tile::<N, 1>(panel, xs, out) }
-            }
+            });
         });
     }
 
@@ -98,11 +96,7 @@ pub(super) mod avx512 {
                 high = _mm512_add_epi32(high, s[n][0]);
                 low = _mm512_add_epi32(low, s[n][1]);
             }
-            // SAFETY: both are 64 writable bytes, and the stores need no alignment.
-            unsafe {
-                _mm512_storeu_si512(out.high.as_mut_ptr().cast(), high);
-                _mm512_storeu_si512(out.low.as_mut_ptr().cast(), low);
-            }
+            *out = Sums { high: simd::load(&high), low: simd::load(&low) };
         }
     }
 
@@ -110,9 +104,8 @@ pub(super) mod avx512 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn codes(unit: &Unit) -> [__m512i; 4] {
-        let at = unit.as_ptr();
-        // SAFETY: a unit is 192 readable bytes, and the loads need no alignment.
-        let [a, b, c] = [0, 64, 128].map(|o| unsafe { _mm512_loadu_si512(at.add(o).cast()) });
+        let (lines, _) = unit.as_chunks::<64>();
+        let (a, b, c) = (simd::load(&lines[0]), simd::load(&lines[1]), simd::load(&lines[2]));
         let (nibble, six) = (_mm512_set1_epi8(0x0f), _mm512_set1_epi8(0x3f));
         // Bits 0 to 3 of the one, 4 and 5 of the other; shifts of 16-bit lanes move bits across bytes only where they
         // are masked. 0xca is `if mask { low } else { high }`.
@@ -128,12 +121,13 @@ pub(super) mod avx512 {
 
 /// The body for 256-bit registers, over the instruction that multiplies and adds.
 macro_rules! body256 {
-    ($token:ty, features = $features:literal, turns = $turns:literal, dot = $dot:ident) => {
+    ($token:ident, features = $features:literal, turns = $turns:literal, dot = $dot:ident) => {
         /// Adds the sums of `panel` for every row of `x`.
-        pub(in super::super) fn dots(_: $token, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]) {
-            tiles!(x, out, 2, |N, xs, out| {
-                // SAFETY: the token proves that this CPU has what `tile` is compiled for.
-                unsafe { if N == 1 { tile::<N, $turns>(panel, xs, out) } else { tile::<N, 1>(panel, xs, out) } }
+        pub(in super::super) fn dots(cpu: $token, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]) {
+            compiled!($token, cpu => |_cpu, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]| {
+                tiles!(x, out, 2, |N, xs, out| {
+                    if N == 1 { tile::<N, $turns>(panel, xs, out) } else { tile::<N, 1>(panel, xs, out) }
+                });
             });
         }
 
@@ -162,11 +156,8 @@ macro_rules! body256 {
                         high = _mm256_add_epi32(high, s[n][half][0]);
                         low = _mm256_add_epi32(low, s[n][half][1]);
                     }
-                    // SAFETY: eight of the sixteen numbers of each, and the stores need no alignment.
-                    unsafe {
-                        _mm256_storeu_si256(out.high.as_mut_ptr().add(8 * half).cast(), high);
-                        _mm256_storeu_si256(out.low.as_mut_ptr().add(8 * half).cast(), low);
-                    }
+                    simd::store(high, &mut out.high.as_chunks_mut::<8>().0[half]);
+                    simd::store(low, &mut out.low.as_chunks_mut::<8>().0[half]);
                 }
             }
         }
@@ -175,9 +166,9 @@ macro_rules! body256 {
         #[inline]
         #[target_feature(enable = $features)]
         fn codes(unit: &Unit, half: usize) -> [__m256i; 4] {
-            let at = unit.as_ptr().wrapping_add(32 * half);
-            // SAFETY: a unit is 192 readable bytes and `half` is 0 or 1; the loads need no alignment.
-            let [a, b, c] = [0, 64, 128].map(|o| unsafe { _mm256_loadu_si256(at.add(o).cast()) });
+            let (halves, _) = unit.as_chunks::<32>();
+            let (a, b, c) =
+                (simd::load(&halves[half]), simd::load(&halves[2 + half]), simd::load(&halves[4 + half]));
             let (nibble, two) = (_mm256_set1_epi8(0x0f), _mm256_set1_epi8(0x30));
             let join = |low, high| _mm256_or_si256(_mm256_and_si256(low, nibble), _mm256_and_si256(high, two));
             [

@@ -1,0 +1,106 @@
+//! The operands of a product with base-3 weights, and its tiles: unpacked to the I2_S layout block by block.
+
+use std::ops::Range;
+
+use super::{BLOCK_GROUPS, BLOCK_PANELS, GROUP_CHUNKS, Group, groups_of};
+use crate::PackedRows;
+use crate::i2s::{self, Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, PANEL_ROWS, Tile, even_parts, with_acts};
+use crate::panel_kernel::Unpack;
+
+/// A product with base-3 weights, every length checked.
+pub(crate) struct Product<'a> {
+    /// The operands besides the weights, and the results.
+    pub(super) io: i2s::Product<'a>,
+    groups: &'a [Group],
+    /// Groups of one panel, at least 1.
+    pub(super) per_panel: usize,
+}
+
+impl<'a> Product<'a> {
+    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
+    pub(super) fn new(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
+        let per_panel = groups_of(w.cols());
+        assert_eq!(w.panel_bytes(), per_panel * size_of::<Group>(), "base3: weights in another layout");
+        let io = i2s::Product::without_weights(w, x, acc)?;
+        let (quarters, _) = w.bytes().as_chunks();
+        Some(Self { io, groups: quarters.as_chunks().0, per_panel })
+    }
+
+    /// Panel `p`.
+    pub(super) fn panel(&self, p: usize) -> &'a [Group] {
+        &self.groups[p * self.per_panel..][..self.per_panel]
+    }
+
+    /// The I2_S chunks of `groups`; those beyond the activations' padding hold padding alone and are left out.
+    pub(super) fn chunks(&self, groups: &Range<usize>) -> Range<usize> {
+        groups.start * GROUP_CHUNKS..(groups.end * GROUP_CHUNKS).min(self.io.chunks())
+    }
+
+    /// All panels times token 0: one block of a panel after the other is unpacked and multiplied.
+    pub(super) fn gemv<B: Unpack>(&self, backend: B, acc: &mut [i32]) {
+        // Blocks of a multiple of four chunks, as `code_sums` takes them.
+        const GROUPS: usize = 16;
+        let mut chunks = [[0; CHUNK_BYTES]; GROUPS * GROUP_CHUNKS];
+        let x = self.io.token(0);
+        for p in 0..self.io.panel_count() {
+            let mut total = [0i32; PANEL_ROWS];
+            for (groups, x) in self.panel(p).chunks(GROUPS).zip(x.chunks(chunks.len())) {
+                backend.unpack(groups, &mut chunks[..groups.len() * GROUP_CHUNKS]);
+                let sums = backend.code_sums(&chunks[..x.len()], x);
+                total.iter_mut().zip(sums).for_each(|(total, sum)| *total = total.wrapping_add(sum));
+            }
+            self.io.store(p, 0, &total, acc);
+        }
+    }
+
+    /// All panels times all tokens, in tiles of the I2_S layout.
+    pub(super) fn gemm<B: Unpack>(&self, backend: B, acc: &mut [i32]) {
+        with_acts(B::MAX_TOKENS, |acts| {
+            if self.io.tokens() <= B::MAX_TOKENS {
+                self.gemm_once(backend, acts, acc);
+            } else {
+                self.gemm_in_blocks(backend, acts, acc);
+            }
+        });
+    }
+
+    /// All tokens are one tile, so weights are read once: panel by panel as a single stream.
+    fn gemm_once<B: Unpack>(&self, backend: B, acts: &mut [Acts], acc: &mut [i32]) {
+        let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_CHUNKS];
+        let tokens = 0..self.io.tokens();
+        for groups in even_parts(0..self.per_panel, BLOCK_GROUPS) {
+            let chunks = self.chunks(&groups);
+            let acts = self.io.interleave(tokens.clone(), chunks.clone(), acts);
+            let unpacked = &mut unpacked[..groups.len() * GROUP_CHUNKS];
+            for p in 0..self.io.panel_count() {
+                backend.unpack(&self.panel(p)[groups.clone()], unpacked);
+                let (tokens, chunks, stride) = (tokens.clone(), chunks.clone(), unpacked.len());
+                let tile = Tile { panels: p..p + 1, tokens, chunks, acts, weights: unpacked, stride };
+                backend.tile(&self.io, &tile, acc);
+            }
+        }
+    }
+
+    /// Several tiles of tokens: a block of panels and columns is unpacked, and all tokens meet it.
+    fn gemm_in_blocks<B: Unpack>(&self, backend: B, acts: &mut [Acts], acc: &mut [i32]) {
+        let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_PANELS * BLOCK_CHUNKS];
+        for block in even_parts(0..self.io.panel_count(), BLOCK_PANELS) {
+            for groups in even_parts(0..self.per_panel, BLOCK_GROUPS) {
+                let chunks = self.chunks(&groups);
+                let stride = groups.len() * GROUP_CHUNKS;
+                for (p, unpacked) in block.clone().zip(unpacked.chunks_exact_mut(stride)) {
+                    backend.unpack(&self.panel(p)[groups.clone()], unpacked);
+                }
+                for tokens in even_parts(0..self.io.tokens(), B::MAX_TOKENS) {
+                    let acts = self.io.interleave(tokens.clone(), chunks.clone(), acts);
+                    for p in block.clone() {
+                        let weights = &unpacked[(p - block.start) * stride..];
+                        let (tokens, chunks) = (tokens.clone(), chunks.clone());
+                        let tile = Tile { panels: p..p + 1, tokens, chunks, acts, weights, stride };
+                        backend.tile(&self.io, &tile, acc);
+                    }
+                }
+            }
+        }
+    }
+}

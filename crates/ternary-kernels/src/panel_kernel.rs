@@ -1,0 +1,189 @@
+//! The kernel of every layout in panels of 16 rows.
+//!
+//! [`PanelKernel`] is the only [`Kernel`] of I2_S and of base 3. Two traits say what is below it:
+//!
+//! - [`Layout`]: how weights lie. [`I2s`] and [`Base3`](crate::base3::Base3) are all there are.
+//! - [`Backend`]: how an instruction set multiplies one layout. A set that multiplies chunks of I2_S ([`Chunks`]) is the back end
+//!   of I2_S by that alone, and of base 3 as soon as it unpacks groups to chunks ([`Unpack`]). AVX-512 has ways of its own and
+//!   implements [`Backend`] directly.
+//!
+//! All methods take a proof token by value, so they are safe to call; `isa::compiled` makes the functions that they run.
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use crate::base3::Group;
+use crate::i2s::{Activations, Acts, Chunk, I2s, PANEL_ROWS, Product, Tile};
+use crate::{
+    Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
+    token_tables,
+};
+
+/// How weights lie in panels of [`PANEL_ROWS`] rows.
+pub(crate) trait Layout: Debug + Send + Sync + 'static {
+    /// The operands of a product, every length checked.
+    type Product<'a>;
+
+    /// Packs `w` for the kernel called `kernel`.
+    ///
+    /// # Errors
+    /// The errors of [`Kernel::prepack`].
+    fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError>;
+
+    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
+    ///
+    /// # Panics
+    /// If a length is wrong, see [`Kernel::gemv`].
+    fn product<'a>(w: &PackedRows<'a>, x: Activations<'a>, acc: &mut [i32]) -> Option<Self::Product<'a>>;
+}
+
+/// How an instruction set multiplies weights in the layout `L`.
+pub(crate) trait Backend<L: Layout>: Copy + Debug + Send + Sync + 'static {
+    /// A product of one token of int8.
+    fn gemv(self, product: &L::Product<'_>, acc: &mut [i32]);
+
+    /// A product of any number of tokens.
+    fn gemm(self, product: &L::Product<'_>, acc: &mut [i32]);
+
+    /// How it multiplies many tokens with tables that they share, if it does.
+    fn tables(self) -> Option<Tables<Self>> {
+        None
+    }
+
+    /// Whether [`Backend::gemm`] takes so many tokens of int4 activations; otherwise they are widened to int8 first.
+    fn reads_int4(self, tokens: usize) -> bool {
+        let _ = tokens;
+        true
+    }
+
+    /// [`Int4Vector::widen`].
+    fn widen(self, row: &Int4Vector<'_>, out: &mut [i8]) {
+        row.widen(out);
+    }
+}
+
+/// Products of many tokens by tables that they share, see [`token_tables`].
+#[derive(Clone, Copy)]
+pub(crate) struct Tables<B> {
+    /// Tokens of a last tile from which a tile is faster than multiplying, `TokenLanes::LAST_FROM`.
+    pub(crate) last_from: usize,
+    /// [`token_tables::product`], compiled for the instruction set.
+    pub(crate) product: fn(B, &Product<'_>, &mut [i32]),
+}
+
+/// How an instruction set multiplies chunks of the I2_S layout.
+pub(crate) trait Chunks: Copy + Debug + Send + Sync + 'static {
+    /// Tokens of a tile, which is one panel high.
+    const MAX_TOKENS: usize;
+
+    /// Per row, the sum of code times activation over chunks of one panel, a multiple of four; `x` are as many. Sums of codes may
+    /// pass 2^31 in very long rows, and wrap.
+    fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS];
+
+    /// A tile of one panel and up to [`Chunks::MAX_TOKENS`] tokens.
+    fn tile(self, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]);
+
+    /// See [`Backend::tables`].
+    fn shared_tables(self) -> Option<Tables<Self>> {
+        None
+    }
+}
+
+/// How an instruction set unpacks base 3.
+pub(crate) trait Unpack: Chunks {
+    /// Unpacks `groups` to the chunks of their columns, five for each.
+    fn unpack(self, groups: &[Group], out: &mut [Chunk]);
+}
+
+impl<B: Chunks> Backend<I2s> for B {
+    fn gemv(self, product: &Product<'_>, acc: &mut [i32]) {
+        let x = product.token(0);
+        for p in 0..product.panel_count() {
+            product.store(p, 0, &self.code_sums(product.panel(p), x), acc);
+        }
+    }
+    fn gemm(self, product: &Product<'_>, acc: &mut [i32]) {
+        product.for_tiles(1, B::MAX_TOKENS, |t| self.tile(product, &t, acc));
+    }
+    fn tables(self) -> Option<Tables<Self>> {
+        self.shared_tables()
+    }
+}
+
+/// The kernel of the layout `L` for the instruction set whose proof `B` is.
+#[derive(Debug)]
+pub(crate) struct PanelKernel<L, B> {
+    name: &'static str,
+    backend: B,
+    layout: PhantomData<L>,
+}
+
+impl<L: Layout, B: Backend<L>> PanelKernel<L, B> {
+    /// The kernel called `name`.
+    pub(crate) fn new(name: &'static str, backend: B) -> Self {
+        Self { name, backend, layout: PhantomData }
+    }
+
+    /// Tokens that no tables serve.
+    fn multiply(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+        if let Some(product) = L::product(w, x, acc) {
+            self.backend.gemm(&product, acc);
+        }
+    }
+
+    fn product(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
+        match self.backend.tables() {
+            None => self.multiply(w, x, acc),
+            Some(tables) => token_tables::split(
+                tables.last_from,
+                w,
+                x,
+                acc,
+                |product, acc| (tables.product)(self.backend, product, acc),
+                |x, acc| self.multiply(w, x, acc),
+            ),
+        }
+    }
+
+    fn widen(&self, x: &Int4Matrix<'_>, widened: &mut Int8Batch) {
+        widened.widen_by(x, |row, out| self.backend.widen(row, out));
+    }
+}
+
+impl<L: Layout, B: Backend<L>> Kernel for PanelKernel<L, B> {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn panel_rows(&self) -> usize {
+        PANEL_ROWS
+    }
+    fn least_rows(&self, n: usize) -> usize {
+        token_tables::least_rows(self.backend.tables().map(|tables| tables.last_from), n)
+    }
+    fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
+        L::prepack(self.name, w)
+    }
+    fn gemv(&self, w: &PackedRows<'_>, x: &Int8Vector<'_>, acc: &mut [i32]) {
+        let sum = [x.sum()];
+        if let Some(product) = L::product(w, (&x.as_matrix(&sum)).into(), acc) {
+            self.backend.gemv(&product, acc);
+        }
+    }
+    fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]) {
+        match x.n() {
+            1 => self.gemv(w, &x.row(0), acc),
+            _ => self.product(w, x.into(), acc),
+        }
+    }
+    fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        self.widen(&x.as_matrix(&[x.sum()]), widened);
+        self.gemv(w, &widened.view().row(0), acc);
+    }
+    fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+        if self.backend.reads_int4(x.n()) {
+            return self.product(w, x.into(), acc);
+        }
+        self.widen(x, widened);
+        self.gemm(w, &widened.view(), acc);
+    }
+}
