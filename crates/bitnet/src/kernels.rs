@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_model::{ActivationBits, EngineOptions, ModelConfig, ModelError, ProjectionGroup};
+use bitnet_model::{EngineOptions, ModelConfig, ModelError, ProjectionGroup};
 use loader::tuning::{KernelOfGroup, Tuning, TuningKey};
+use ternary_kernels::select::{self, Wishes};
 use ternary_kernels::tune::{TuneOptions, TuneReport};
 use ternary_kernels::{GroupKernel, Isa, Kernel};
 
@@ -34,27 +35,7 @@ impl UseTuning {
     }
 }
 
-/// Who chose a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChosenBy {
-    /// The default for the instruction set and the model's size.
-    Default,
-    /// A tuning of this machine.
-    Tuning,
-    /// The caller.
-    Caller,
-}
-
-impl ChosenBy {
-    /// `default`, `tuning` or `caller`.
-    pub fn name(self) -> &'static str {
-        match self {
-            ChosenBy::Default => "default",
-            ChosenBy::Tuning => "tuning",
-            ChosenBy::Caller => "caller",
-        }
-    }
-}
+pub use ternary_kernels::select::ChosenBy;
 
 /// The kernel of one projection group.
 #[derive(Clone, Debug)]
@@ -96,18 +77,11 @@ impl KernelRequest {
         for group in ProjectionGroup::ALL {
             let of =
                 |list: &[KernelOfGroup]| list.iter().rev().find(|(g, _)| *g == group).map(|(_, kernel)| kernel.clone());
-            let (kernel, by) = if let Some(kernel) = of(&self.of_group).or_else(|| self.all.clone()) {
-                (kernel, ChosenBy::Caller)
-            } else if let Some(kernel) = of(&tuned) {
-                (kernel, ChosenBy::Tuning)
-            } else {
-                (group.default_kernel(config, isa, weights)?, ChosenBy::Default)
-            };
-            // Inputs of 16 bits, and those with a scale per group, are those of the group kernel, whatever is asked for.
-            let by_group = |p| match options.activation_bits.unwrap_or(config.input_form(p).bits) {
-                ActivationBits::Sixteen | ActivationBits::EightByGroup => true,
-                ActivationBits::Eight | ActivationBits::Four => false,
-            };
+            let wishes = Wishes { for_group: of(&self.of_group), for_model: self.all.clone(), tuned: of(&tuned) };
+            let workload = group.workload(config, isa, weights);
+            let (kernel, by) = select::choose(wishes, workload).map_err(ModelError::from)?;
+            // Such inputs are those of the group kernel, whatever is asked for (`select::only_by_group`).
+            let by_group = |p| options.activation_bits.unwrap_or(config.input_form(p).bits).is_wide();
             chosen.push(match group.projections().any(by_group) {
                 true => LayerKernel { group, kernel: by_isa.name().to_owned(), by: ChosenBy::Default },
                 false => LayerKernel { group, kernel: kernel.name().to_owned(), by },

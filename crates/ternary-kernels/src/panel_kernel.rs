@@ -3,11 +3,12 @@
 //! [`PanelKernel`] is the only [`Kernel`] of I2_S and of base 3. Two traits say what is below it:
 //!
 //! - [`Layout`]: how weights lie. [`I2s`] and [`Base3`](crate::base3::Base3) are all there are.
-//! - [`Backend`]: how an instruction set multiplies one layout. A set that multiplies chunks of I2_S ([`Chunks`]) is the back end
-//!   of I2_S by that alone, and of base 3 as soon as it unpacks groups to chunks ([`Unpack`]). AVX-512 has ways of its own and
-//!   implements [`Backend`] directly.
+//! - [`Backend`]: how an instruction set multiplies one layout. A set that multiplies chunks of I2_S ([`Chunks`]) is
+//!   the back end of I2_S by that alone, and of base 3 as soon as it unpacks groups to chunks ([`Unpack`]). AVX-512 has
+//!   ways of its own and implements [`Backend`] directly.
 //!
-//! All methods take a proof token by value, so they are safe to call; `isa::compiled` makes the functions that they run.
+//! All methods take a proof token by value, so they are safe to call; `isa::compiled` makes the functions that they
+//! run.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -76,8 +77,8 @@ pub(crate) trait Chunks: Copy + Debug + Send + Sync + 'static {
     /// Tokens of a tile, which is one panel high.
     const MAX_TOKENS: usize;
 
-    /// Per row, the sum of code times activation over chunks of one panel, a multiple of four; `x` are as many. Sums of codes may
-    /// pass 2^31 in very long rows, and wrap.
+    /// Per row, the sum of code times activation over chunks of one panel, a multiple of four; `x` are as many. Sums of
+    /// codes may pass 2^31 in very long rows, and wrap.
     fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS];
 
     /// A tile of one panel and up to [`Chunks::MAX_TOKENS`] tokens.

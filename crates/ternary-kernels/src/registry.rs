@@ -106,14 +106,6 @@ kernels! {
     [] "tl2_0" Scalar "tl2_0_scalar" rounded tables(3);
 }
 
-/// Kernels that were measured to be faster than the first one of their set where weights come from memory.
-static STREAMING: &[(Isa, &str)] = &[(Isa::Avx512Vnni, "base3_avx512vbmi")];
-
-/// Kernels that were measured to be faster than those above where activations have four bits: sums of groups fit a byte
-/// there, so look-up tables need one lookup instead of two. AVX-512 is not here: look-up wins there with one or two
-/// tokens (1.15 and 1.06 times as fast) and needs half as long again for a prompt, so that it is left to `tune`.
-static INT4: &[(Isa, &str)] = &[(Isa::Avx2, "tl2_avx2")];
-
 /// All kernels compiled into this program, best first, whether or not this CPU can run them.
 pub fn registry() -> &'static [Entry] {
     REGISTRY
@@ -155,92 +147,19 @@ pub fn by_name(name: &str) -> Result<Arc<dyn Kernel>, KernelError> {
 /// ```
 pub fn for_format(format_name: &str, isa: Isa) -> Result<Arc<dyn Kernel>, KernelError> {
     isa.require()?;
-    // Sets of one architecture stand in ascending order in `Isa`.
-    let fits = |e: &&Entry| e.format_name == format_name && e.isa <= isa;
+    let fits = |e: &&Entry| e.format_name == format_name && isa.included().contains(&e.isa);
     REGISTRY.iter().filter(fits).find_map(Entry::kernel).ok_or_else(|| unknown(format_name))
 }
 
 /// The error for a name that no kernel here has.
-fn unknown(name: &str) -> KernelError {
+pub(crate) fn unknown(name: &str) -> KernelError {
     let available: Vec<&str> = REGISTRY.iter().filter(|e| e.kernel().is_some()).map(|e| e.name).collect();
     KernelError::UnknownKernel { name: name.to_owned(), available: available.join(", ") }
-}
-
-/// The kernel to use where nothing is known of the weights: the best one of the instruction set that `BITNET_ISA`
-/// names, or else of the best that this CPU has.
-///
-/// # Errors
-/// [`KernelError::UnknownIsa`] or [`KernelError::UnavailableIsa`] if `BITNET_ISA` names something else.
-pub fn best() -> Result<Arc<dyn Kernel>, KernelError> {
-    for_isa(Isa::selected()?)
-}
-
-/// The kernel of `isa` to use for a model of `weights` ternary weights, all of which every token reads.
-///
-/// Where two bits for each of them exceed the last-level cache, decoding is bound by memory, and `base3` reads a fifth
-/// less: chosen where the CPU unpacks it faster than memory delivers, which is so with AVX-512 VBMI (on Zen 4, one
-/// token takes 0.75 times as long as with two bits; products of many tokens take as long). Otherwise the choice
-/// is [`for_isa`]'s.
-///
-/// # Errors
-/// The errors of [`for_isa`].
-///
-/// ```
-/// use ternary_kernels::{Isa, for_isa, for_weights};
-/// // A small model stays in the cache.
-/// assert_eq!(for_weights(Isa::Scalar, 1 << 20)?.name(), for_isa(Isa::Scalar)?.name());
-/// # Ok::<(), ternary_kernels::KernelError>(())
-/// ```
-pub fn for_weights(isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelError> {
-    let in_cache = for_isa(isa)?;
-    if weights / 4 <= crate::last_level_cache() {
-        return Ok(in_cache);
-    }
-    Ok(STREAMING.iter().filter(|(i, _)| *i == isa).find_map(|(_, name)| by_name(name).ok()).unwrap_or(in_cache))
-}
-
-/// Like [`for_weights`] for a model, or the layers of one, whose activations have four bits (see `docs/bitnet-v2.md`).
-///
-/// # Errors
-/// The errors of [`for_isa`].
-///
-/// ```
-/// use ternary_kernels::{Isa, for_int4_weights, for_isa};
-/// // Portable code gains nothing from tables.
-/// assert_eq!(for_int4_weights(Isa::Scalar, 1 << 20)?.name(), for_isa(Isa::Scalar)?.name());
-/// # Ok::<(), ternary_kernels::KernelError>(())
-/// ```
-pub fn for_int4_weights(isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelError> {
-    isa.require()?;
-    match INT4.iter().filter(|(i, _)| *i == isa).find_map(|(_, name)| by_name(name).ok()) {
-        Some(kernel) => Ok(kernel),
-        None => for_weights(isa, weights),
-    }
-}
-
-/// The best kernel of one instruction set for weights in the cache.
-///
-/// # Errors
-/// [`KernelError::UnavailableIsa`] if this CPU does not have it.
-pub fn for_isa(isa: Isa) -> Result<Arc<dyn Kernel>, KernelError> {
-    isa.require()?;
-    REGISTRY.iter().find(|e| e.isa == isa).and_then(Entry::kernel).ok_or_else(|| unknown(isa.name()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What a set includes, best first, itself excepted.
-    fn included(isa: Isa) -> &'static [Isa] {
-        match isa {
-            Isa::AvxVnni => &[Isa::Avx2],
-            Isa::Avx512Vnni => &[Isa::Avx2],
-            Isa::NeonDot => &[Isa::Neon],
-            Isa::NeonI8mm => &[Isa::NeonDot, Isa::Neon],
-            _ => &[],
-        }
-    }
 
     /// The table of the README: what each format runs on. Every kernel has GEMV and GEMM, which the trait sees to.
     fn markdown() -> String {
@@ -263,7 +182,7 @@ mod tests {
             text += &format!("| `{format}` | {bits} |");
             for &isa in Isa::ALL {
                 let has = |isa: &Isa| EVERYWHERE.contains(&(format, *isa));
-                text += &match (has(&isa), included(isa).iter().find(|i| has(i))) {
+                text += &match (has(&isa), isa.included().iter().find(|i| **i != Isa::Scalar && has(i))) {
                     (true, _) => " GEMV, GEMM |".to_owned(),
                     (false, Some(other)) => format!(" as {other} |"),
                     (false, None) => " – |".to_owned(),
@@ -282,18 +201,5 @@ mod tests {
             readme.contains(&format!("<!-- kernels -->\n{expected}<!-- /kernels -->")),
             "README.md needs\n{expected}"
         );
-    }
-
-    #[test]
-    fn weights_beyond_the_cache_are_streamed() {
-        for isa in Isa::available() {
-            let small = for_weights(isa, crate::last_level_cache() * 4).unwrap();
-            assert_eq!(small.name(), for_isa(isa).unwrap().name());
-            let large = for_weights(isa, usize::MAX).unwrap();
-            match Cpu::get().avx512_vbmi() {
-                Some(_) if isa == Isa::Avx512Vnni => assert_eq!(large.name(), "base3_avx512vbmi"),
-                _ => assert_eq!(large.name(), small.name()),
-            }
-        }
     }
 }

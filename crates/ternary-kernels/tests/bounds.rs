@@ -57,7 +57,7 @@ fn products_stay_within_their_buffers() {
     for (rows, cols, n) in [(1, 1, 1), (16, 48, 2), (17, 63, 3), (33, 100, 5), (5, 257, 13), (40, 128, 66)] {
         products(&matrix(rows, cols, &rng.trits(rows * cols)), n, &mut rng);
     }
-    expected_sets_are(&Isa::available().collect());
+    expected_sets_are(&Isa::available().collect::<Vec<_>>());
 }
 
 /// Products of every group kernel, likewise.

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -212,7 +211,8 @@ fn packed_bytes_at_odd_addresses_are_read_as_well() {
 /// that did not run is a failure.
 #[test]
 fn expected_instruction_sets_were_tested() {
-    let run: BTreeSet<Isa> = registry().iter().filter(|e| e.kernel().is_some()).map(|e| e.isa).collect();
+    let has = |isa: &Isa| registry().iter().any(|e| e.isa == *isa && e.kernel().is_some());
+    let run: Vec<Isa> = Isa::ALL.iter().copied().filter(has).collect();
     let not: Vec<_> = Isa::ALL.iter().filter(|i| !run.contains(i)).map(|i| i.name()).collect();
     let names: Vec<_> = run.iter().map(|i| i.name()).collect();
     // Past the harness, which swallows what the print macros of a passing test write.

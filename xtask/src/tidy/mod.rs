@@ -4,7 +4,9 @@
 
 mod crates;
 mod docs;
+mod layers;
 mod sources;
+mod unsafe_sites;
 mod words;
 pub(crate) mod workspace;
 
@@ -37,8 +39,10 @@ pub(crate) fn check() -> Result<(), XtaskError> {
     for file in &files {
         sources::check(file, &mut findings);
         words::check(file, &mut findings);
+        layers::check(file, &mut findings);
         docs::check_links(file, &mut findings);
     }
+    unsafe_sites::check(&files, &mut findings);
     if let Some(summary) = files.iter().find(|file| file.path == "docs/SUMMARY.md") {
         let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         docs::check_chapters(&paths, &summary.text, &mut findings);

@@ -68,7 +68,7 @@ fn length(file: &SourceFile, findings: &mut Vec<Finding>) {
 }
 
 /// The code of a line, without what follows `//`; good enough for words that no string here holds.
-fn code(line: &str) -> &str {
+pub(super) fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
 

@@ -28,6 +28,14 @@ impl ActivationBits {
     /// Those that files name.
     pub const ALL: [ActivationBits; 3] = [ActivationBits::Eight, ActivationBits::Four, ActivationBits::Sixteen];
 
+    /// Whether codes are more than one integer of at most 8 bits with one scale for each token: only group kernels multiply such.
+    pub fn is_wide(self) -> bool {
+        match self {
+            ActivationBits::Eight | ActivationBits::Four => false,
+            ActivationBits::Sixteen | ActivationBits::EightByGroup => true,
+        }
+    }
+
     /// 16, 8 or 4.
     pub fn number(self) -> u32 {
         match self {

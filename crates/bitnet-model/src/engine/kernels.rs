@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use ternary_kernels::select::{self, Wishes, Workload};
 use ternary_kernels::tune::{Group, Shape};
-use ternary_kernels::{GroupKernel, GroupPacked, Isa, Kernel, KernelError, Levels, ROW_ALIGN, Scales, TernaryMatrix};
+use ternary_kernels::{GroupKernel, GroupPacked, Isa, Kernel, KernelError, ROW_ALIGN, Scales, TernaryMatrix};
 
 use super::linear::{Linear, Weights};
 use crate::weights::{LayerWeights, ModelWeights};
@@ -104,15 +105,19 @@ impl ProjectionGroup {
     /// # Ok::<(), bitnet_model::ModelError>(())
     /// ```
     pub fn default_kernel(self, config: &ModelConfig, isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, ModelError> {
+        Ok(select::default_kernel(self.workload(config, isa, weights))?)
+    }
+
+    /// What the kernel of this group is chosen for, on `isa` in a model of `weights` ternary weights.
+    pub fn workload(self, config: &ModelConfig, isa: Isa, weights: usize) -> Workload {
         // Projections of a kind read the same row, or rows of one form.
         let bits = self.projections().map(|p| config.input_form(p).bits).next().unwrap_or_default();
-        Ok(match bits {
+        let int4 = match bits {
             // The panels that two int8 digits are multiplied with are those of int8.
-            ActivationBits::Eight | ActivationBits::Sixteen | ActivationBits::EightByGroup => {
-                ternary_kernels::for_weights(isa, weights)?
-            }
-            ActivationBits::Four => ternary_kernels::for_int4_weights(isa, weights)?,
-        })
+            ActivationBits::Eight | ActivationBits::Sixteen | ActivationBits::EightByGroup => false,
+            ActivationBits::Four => true,
+        };
+        Workload { isa, weights, int4 }
     }
 
     fn index(self) -> usize {
@@ -160,17 +165,16 @@ impl Kernels {
     ) -> Result<Self, ModelError> {
         let all = weights.layers.iter().flat_map(|l| l.projections());
         let size = all.map(|(_, w)| w.rows() * w.cols()).sum();
-        let asked =
-            |kind: ProjectionGroup| overrides.0[kind.index()].clone().or_else(|| for_all.cloned());
-        let of = |kind: ProjectionGroup| match asked(kind) {
-            Some(kernel) => Ok(kernel),
-            None => kind.default_kernel(config, isa, size),
+        let of = |kind: ProjectionGroup| {
+            let (for_group, for_model) = (overrides.0[kind.index()].clone(), for_all.cloned());
+            let wishes = Wishes { for_group, for_model, tuned: None };
+            select::choose(wishes, kind.workload(config, isa, size)).map(|(kernel, _)| kernel)
         };
         let [qkv, o, gate_up, down] = ProjectionGroup::ALL.map(of);
         let grouped = ProjectionGroup::ALL.map(|kind| {
             let mut matrices =
                 weights.layers.iter().flat_map(|l| l.projections()).filter(|(p, _)| ProjectionGroup::of(*p) == kind);
-            matrices.any(|(p, w)| in_groups(w, config.input_form(p).bits))
+            matrices.any(|(p, w)| select::only_by_group(w, config.input_form(p).bits.is_wide()))
         });
         let by_group = config.inputs.all().iter().any(|form| form.bits == ActivationBits::EightByGroup);
         let activation_group = if by_group { Some(common_group(weights)?) } else { None };
@@ -277,17 +281,6 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Whether the group kernel computes `w`: the others know neither groups nor weights of +2.
-fn in_groups(w: &TernaryMatrix, bits: ActivationBits) -> bool {
-    if w.levels() == Levels::Four {
-        return true;
-    }
-    match (w.scales(), bits) {
-        (Scales::Groups(_), _) | (_, ActivationBits::Sixteen | ActivationBits::EightByGroup) => true,
-        (Scales::Tensor(_) | Scales::Rows(_), ActivationBits::Eight | ActivationBits::Four) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,13 +289,6 @@ mod tests {
     fn every_projection_has_one_kind() {
         let all: Vec<Projection> = ProjectionGroup::ALL.into_iter().flat_map(ProjectionGroup::projections).collect();
         assert_eq!(all, Projection::ALL);
-    }
-
-    #[test]
-    fn weights_of_plus_two_are_for_the_group_kernel_whatever_their_scales() {
-        let matrix = |codes: [i8; 4]| TernaryMatrix::from_codes(2, 2, &codes, Scales::Tensor(0.5)).unwrap();
-        assert!(!in_groups(&matrix([1, 0, -1, 1]), ActivationBits::Eight));
-        assert!(in_groups(&matrix([1, 0, -1, 2]), ActivationBits::Eight));
     }
 
     #[test]

@@ -17,9 +17,10 @@
 //! ```
 //! 1. As few chunks as the 16 bits of `wide` bear, too: [`Code::max_entry`] times two nibbles times chunks below 2^15.
 //! 2. On the stack; a kernel does not allocate.
-//! 3. An entry of up to 480 needs more than 8 bits. The usual way looks up both of its bytes and puts them together to 16
-//!    bits for each lookup. Here an entry is two *signed digits*, `low + 31 * high`, each at most 15, so that eight of each
-//!    are added in 8 bits before anything is widened. It also makes the opposite of an entry the opposites of its bytes.
+//! 3. An entry of up to 480 needs more than 8 bits. The usual way looks up both of its bytes and puts them together to
+//!    16 bits for each lookup. Here an entry is two *signed digits*, `low + 31 * high`, each at most 15, so that eight
+//!    of each are added in 8 bits before anything is widened. It also makes the opposite of an entry the opposites of
+//!    its bytes.
 //! 4. Sums are exact, so their order is free, and results do not depend on tokens, threads or instruction set.
 //!
 //! Int4 activations need no digits: a sum of a group fits a byte, and in groups of trits four of them are added in 8
@@ -80,8 +81,8 @@ pub(super) trait Compiled: Lanes {
     );
 }
 
-/// Implements [`Compiled`] for `$lanes`, which hold the token `$token` as `$proof`: every instance of [`runs`] is a function of its
-/// own, which compiles faster than all in one.
+/// Implements [`Compiled`] for `$lanes`, which hold the token `$token` as `$proof`: every instance of [`runs`] is a
+/// function of its own, which compiles faster than all in one.
 #[allow(unused_macros, reason = "of use where a shuffle instruction is")]
 macro_rules! compiled_runs {
     ($lanes:ty, tokens = $most:literal, $token:ident = |$l:ident| $proof:expr) => {

@@ -74,7 +74,7 @@ mod tests;
 pub(crate) use path::Path;
 pub use public::Elut;
 
-use crate::int4::{self, GROUP_BYTES, GROUP_COLS};
+use crate::activations::int4::{self, GROUP_BYTES, GROUP_COLS};
 use code::{Code, Groups};
 use table::{CHUNK_GROUPS, Entries};
 

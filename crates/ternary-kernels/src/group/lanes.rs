@@ -11,8 +11,8 @@ use crate::ops::lanes::Simd;
 
 /// An instruction set's operations on the codes of a panel, which `REGS` registers hold, each of them `16 / REGS` rows.
 ///
-/// `self` is a proof token, so the methods are safe. They are `#[inline(always)]`, so that they become part of a function that is
-/// compiled for the instruction set; closures are not, so vectors never pass through one.
+/// `self` is a proof token, so the methods are safe. They are `#[inline(always)]`, so that they become part of a
+/// function that is compiled for the instruction set; closures are not, so vectors never pass through one.
 pub(super) trait Lanes<const REGS: usize>: Copy {
     /// Operations on the 16 f32 of a panel.
     type Float: Simd;
@@ -101,8 +101,8 @@ pub(super) use array_rows;
 /// Sums of `R` registers for each digit of each token.
 type Sums<T, const R: usize, const D: usize, const N: usize> = [[[T; R]; D]; N];
 
-/// A tile of `P` panels and `N` tokens of `D` digits, `R` registers of weights at a time. With `QUADRUPLE`, two sums for each result hide
-/// the latency and save shifts, for few tokens.
+/// A tile of `P` panels and `N` tokens of `D` digits, `R` registers of weights at a time. With `QUADRUPLE`, two sums
+/// for each result hide the latency and save shifts, for few tokens.
 #[inline(always)]
 pub(super) fn tile<
     S: Lanes<REGS>,
@@ -365,8 +365,8 @@ fn quadruple_run<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usi
     sums
 }
 
-/// Declares `$name`, which computes a product by the tiles `(panels, registers at a time, tokens, quadruple)`, compiled for the token
-/// `$token`, which `$lanes` hold as `$proof`. The second line gives the most panels and tokens of a tile.
+/// Declares `$name`, which computes a product by the tiles `(panels, registers at a time, tokens, quadruple)`, compiled
+/// for the token `$token`, which `$lanes` hold as `$proof`. The second line gives the most panels and tokens of a tile.
 #[allow(unused_macros, reason = "some architectures have portable code only")]
 macro_rules! product {
     (

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Acts, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, chunks_of};
-use crate::int4::{self, GROUP_BYTES};
+use crate::activations::int4::{self, GROUP_BYTES};
 use crate::{Int4Matrix, Int8Matrix, PackedRows};
 
 /// The activations of a product.
@@ -182,8 +182,8 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Copies the activations of `tokens` for `chunks` to `buffer`, those of all tokens for one chunk side by side; int4 is
-    /// widened here, once for as many panels as the copy serves.
+    /// Copies the activations of `tokens` for `chunks` to `buffer`, those of all tokens for one chunk side by side;
+    /// int4 is widened here, once for as many panels as the copy serves.
     pub(crate) fn interleave<'b>(
         &self,
         tokens: Range<usize>,
@@ -228,8 +228,8 @@ impl<'a> Tile<'a> {
         std::array::from_fn(|i| &self.weights[i * self.stride..][..self.chunks.len()])
     }
 
-    /// Stores `sums`, code times activation of the 16 rows of panel `i` of the tile and token `n` of the tile: the first
-    /// block of columns sets the accumulators, less the sum of the activations, the others add to them.
+    /// Stores `sums`, code times activation of the 16 rows of panel `i` of the tile and token `n` of the tile: the
+    /// first block of columns sets the accumulators, less the sum of the activations, the others add to them.
     #[inline(always)]
     pub(crate) fn store(&self, product: &Product<'_>, i: usize, n: usize, sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
         let (row, t) = ((self.panels.start + i) * PANEL_ROWS, self.tokens.start + n);
@@ -246,8 +246,8 @@ impl<'a> Tile<'a> {
     }
 }
 
-/// Lends room for the activations of a tile of `tokens` tokens by [`BLOCK_CHUNKS`] chunks. It is on the stack, as kernels do not
-/// allocate, in one of two sizes, as it is set to zero.
+/// Lends room for the activations of a tile of `tokens` tokens by [`BLOCK_CHUNKS`] chunks. It is on the stack, as
+/// kernels do not allocate, in one of two sizes, as it is set to zero.
 #[inline(always)]
 pub(crate) fn with_acts(tokens: usize, work: impl FnOnce(&mut [Acts])) {
     const FEW: usize = 5;

@@ -25,7 +25,8 @@ const MAX_TOKENS: usize = 5;
 const FLUSH: usize = 1 << 15;
 const _: () = assert!(FLUSH as u64 * (64 * 2 * 127 * 4) < 1 << 31);
 
-/// Makes `$backend`, which holds the token `$token`, a back end whose functions are compiled for `$features` and multiply with `$dot`.
+/// Makes `$backend`, which holds the token `$token`, a back end whose functions are compiled for `$features` and
+/// multiply with `$dot`.
 macro_rules! backend {
     ($backend:ty, $token:ident = |$cpu:ident| $proof:expr, features = $features:literal, dot = $dot:ident) => {
         impl Chunks for $backend {

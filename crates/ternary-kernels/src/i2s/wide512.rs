@@ -10,8 +10,8 @@
 //!                 its four activations, broadcast          one load
 //!                 two sums += codes . activations          two vpdpbusd             (2)
 //! ```
-//! 1. Where masks and shifts share their ports with `vpdpbusd` (Intel: both 512-bit ports), cutting fields out within the
-//!    tile costs a sixth of the multiplier's rate; here each field is cut out once per call.
+//! 1. Where masks and shifts share their ports with `vpdpbusd` (Intel: both 512-bit ports), cutting fields out within
+//!    the tile costs a sixth of the multiplier's rate; here each field is cut out once per call.
 //! 2. Nothing but loads and `vpdpbusd`: 14 loads for 24 products, of which a core does two of each per cycle.
 //!
 //! The tile reads activations where they lie, without a copy that brings those of twelve tokens side by side. Two steps
@@ -38,8 +38,9 @@ const _: () = assert!(FIELDS.is_multiple_of(PAIR));
 /// Panels whose codes are in the buffer at a time: 320 KiB, on the stack, as kernels do not allocate.
 const BLOCK_PANELS: usize = 8;
 
-/// All panels times all tokens, `chunks` of both; what lies behind them is padding. `panel` is a panel of weights in units, and
-/// `codes` are the codes of a unit, `N`, which is [`FIELDS`] for each of its chunks. The last unit may be longer than the chunks.
+/// All panels times all tokens, `chunks` of both; what lies behind them is padding. `panel` is a panel of weights in
+/// units, and `codes` are the codes of a unit, `N`, which is [`FIELDS`] for each of its chunks. The last unit may be
+/// longer than the chunks.
 // Part of a function that is compiled for the instruction set of `codes`, which may be larger than this one's.
 #[inline(always)]
 pub(crate) fn gemm<'a, U: 'a, const N: usize>(
@@ -62,8 +63,8 @@ pub(crate) fn gemm<'a, U: 'a, const N: usize>(
             for (p, out) in block.clone().zip(buffer.chunks_exact_mut(stride)) {
                 unpack(&panel(p)[units.clone()], out, &codes);
             }
-            // SAFETY: the length of the buffer is a multiple of `stride`, so every element lies in the part of a panel of the block,
-            // and `unpack` has written each element of such a part.
+            // SAFETY: the length of the buffer is a multiple of `stride`, so every element lies in the part of a panel
+            // of the block, and `unpack` has written each element of such a part.
             let codes: &[Chunk] = unsafe { &*(&raw const *buffer as *const [Codes]) };
             for tokens in even_parts(0..product.tokens(), MAX_TOKENS) {
                 for first in block.clone().step_by(MAX_PANELS) {

@@ -3,7 +3,7 @@
 use super::lanes::{LANES, Simd};
 use super::norm::rms_norm_inv;
 use super::quantize::{LEAST_ABSMAX, NOT_FINITE, Normed, Plain, Source, non_finite};
-use crate::activations16::INT16_MAX;
+use crate::INT16_MAX;
 use crate::{Int16RowMut, KernelError};
 
 ops! {

@@ -91,8 +91,8 @@ fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
     if n % TOKENS < last_from { n - n % TOKENS } else { n }
 }
 
-/// [`Kernel::least_rows`](crate::Kernel::least_rows) of a kernel, which with tables (`last_from` is there) makes them in each call
-/// for its rows. Pieces of so many rows or somewhat more are one block of an engine, [`crate::row_block`].
+/// [`Kernel::least_rows`](crate::Kernel::least_rows) of a kernel, which with tables (`last_from` is there) makes them
+/// in each call for its rows. Pieces of so many rows or somewhat more are one block of an engine, [`crate::row_block`].
 pub(crate) fn least_rows(last_from: Option<usize>, n: usize) -> usize {
     match (n, last_from) {
         (1, _) => 32,

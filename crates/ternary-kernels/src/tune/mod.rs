@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::select::{self, Workload};
 use crate::{Isa, Kernel, KernelError};
 
 /// Changes whenever kernels became faster or slower, so that choices measured before are measured again.
@@ -189,10 +190,7 @@ pub fn candidates(isa: Option<Isa>, inexact: bool) -> Result<Vec<Arc<dyn Kernel>
 
 /// What a group is computed with if nothing was measured, in a model of `weights` weights.
 fn default_of(group: &Group, isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelError> {
-    match group.shapes.iter().any(|s| s.int4) {
-        true => crate::for_int4_weights(isa, weights),
-        false => crate::for_weights(isa, weights),
-    }
+    select::default_kernel(Workload { isa, weights, int4: group.shapes.iter().any(|s| s.int4) })
 }
 
 /// Measures the candidates on the shapes of `groups` and chooses a kernel for each group. `progress` hears the fraction

@@ -1,8 +1,6 @@
 //! What the test files of this crate share: deterministic matrices and activations.
 #![allow(dead_code)] // Each test file uses a part.
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::ProptestConfig;
 use ternary_kernels::{Int8Batch, Isa, Scales, TernaryMatrix};
 
@@ -18,7 +16,7 @@ pub(crate) fn cases(usual: u32) -> ProptestConfig {
 }
 
 /// With `BITNET_EXPECT_ISA=a,b` a set that did not run is a failure.
-pub(crate) fn expected_sets_are(run: &BTreeSet<Isa>) {
+pub(crate) fn expected_sets_are(run: &[Isa]) {
     let names: Vec<_> = run.iter().map(|i| i.name()).collect();
     let expected = std::env::var("BITNET_EXPECT_ISA").unwrap_or_default();
     for name in expected.split(',').map(str::trim).filter(|n| !n.is_empty()) {

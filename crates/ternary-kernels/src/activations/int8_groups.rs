@@ -1,6 +1,8 @@
 //! Int8 activations with a scale for each group of a row, for weights with a scale for each group of the same length.
 
-use crate::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut, KernelError, ROW_ALIGN};
+use super::ROW_ALIGN;
+use super::int8::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut};
+use crate::KernelError;
 
 /// `n` tokens of `k` int8 activations, and for each group of `group_len` of a token what a code stands for.
 #[derive(Clone, Copy, Debug)]

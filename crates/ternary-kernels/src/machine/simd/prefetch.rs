@@ -14,8 +14,8 @@ pub(crate) fn prefetch(at: *const u8) {
 /// Where `lines` hold the beginning of a page of memory, asks for the beginning of the next one.
 ///
 /// Hardware prefetchers follow a stream well but stop at the end of a page, and there the address translation is
-/// missing as well. Asking for one line of each page carries them over, and costs tiles of several tokens less than asking for
-/// every line ([`prefetch_page_ahead`]).
+/// missing as well. Asking for one line of each page carries them over, and costs tiles of several tokens less than
+/// asking for every line ([`prefetch_page_ahead`]).
 #[inline(always)]
 pub(crate) fn prefetch_next_page<T>(lines: &[T]) {
     let at = lines.as_ptr().cast::<u8>();
@@ -26,9 +26,9 @@ pub(crate) fn prefetch_next_page<T>(lines: &[T]) {
 
 /// Asks for the line that lies a page after `line`, in loops that read weights once, as one stream.
 ///
-/// The hardware's prefetchers do not stay far enough ahead of a loop that computes on each line. With this and huge pages
-/// ([`crate::AlignedBuf::for_weights`]) GEMV on two threads of a Zen 4 server reads memory at 36 to 46 GB/s instead of 29, one thread in
-/// groups of 64 at 21.5 instead of 15.6. Half the distance is slower.
+/// The hardware's prefetchers do not stay far enough ahead of a loop that computes on each line. With this and huge
+/// pages ([`crate::AlignedBuf::for_weights`]) GEMV on two threads of a Zen 4 server reads memory at 36 to 46 GB/s
+/// instead of 29, one thread in groups of 64 at 21.5 instead of 15.6. Half the distance is slower.
 #[inline(always)]
 pub(crate) fn prefetch_page_ahead<T>(line: &T) {
     prefetch(std::ptr::from_ref(line).cast::<u8>().wrapping_add(PAGE));

@@ -1,7 +1,7 @@
 //! Registers and memory: loads and stores of arrays that are as long as a register, and prefetching, all of them safe.
 //!
-//! The intrinsics for both take pointers, which is why they are unsafe. What they do needs no instruction set: it is the move of a
-//! register's worth of bytes, and becomes the set's own move in a function that is compiled for it.
+//! The intrinsics for both take pointers, which is why they are unsafe. What they do needs no instruction set: it is
+//! the move of a register's worth of bytes, and becomes the set's own move in a function that is compiled for it.
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::*;

@@ -27,7 +27,7 @@ pub struct AlignedBuf<T: Pod> {
 enum Store {
     Lines(Vec<Line>),
     #[cfg(target_os = "linux")]
-    Huge(crate::huge::Piece),
+    Huge(super::huge::Piece),
 }
 
 /// From so many bytes on, weights go to huge pages: below, a model is small and lies in the caches.
@@ -47,7 +47,7 @@ impl<T: Pod> AlignedBuf<T> {
     pub fn for_weights(len: usize) -> Self {
         #[cfg(target_os = "linux")]
         if let Some(bytes) = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes >= HUGE_FROM)
-            && let Some(piece) = crate::huge::Piece::new(bytes)
+            && let Some(piece) = super::huge::Piece::new(bytes)
         {
             return Self { store: Store::Huge(piece), len, _of: std::marker::PhantomData };
         }

@@ -1,6 +1,7 @@
 //! Int16 activations as group kernels read them: each code as two digits of eight bits, sums of groups beside them.
 
-use crate::{AlignedBuf, KernelError, ROW_ALIGN};
+use super::ROW_ALIGN;
+use crate::{AlignedBuf, KernelError};
 
 /// The largest absolute value of an int16 code: `q = 256 * hi + lo` with both digits in an i8 needs
 /// `(q + 128) >> 8 <= 127`.

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use crate::KernelError;
 
 /// An instruction set that kernels are written for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Isa {
     /// Portable Rust, on every CPU.
@@ -45,6 +45,26 @@ impl Isa {
             Isa::NeonDot => "neondot",
             Isa::NeonI8mm => "neoni8mm",
             Isa::Simd128 => "simd128",
+        }
+    }
+
+    /// The sets that a CPU with this one has, too, best first; this one and [`Isa::Scalar`] are among them.
+    ///
+    /// ```
+    /// use ternary_kernels::Isa;
+    /// assert_eq!(Isa::NeonI8mm.included(), [Isa::NeonI8mm, Isa::NeonDot, Isa::Neon, Isa::Scalar]);
+    /// assert!(!Isa::Avx512Vnni.included().contains(&Isa::AvxVnni)); // The same instruction in another encoding.
+    /// ```
+    pub fn included(self) -> &'static [Isa] {
+        match self {
+            Isa::Scalar => &[Isa::Scalar],
+            Isa::Avx2 => &[Isa::Avx2, Isa::Scalar],
+            Isa::AvxVnni => &[Isa::AvxVnni, Isa::Avx2, Isa::Scalar],
+            Isa::Avx512Vnni => &[Isa::Avx512Vnni, Isa::Avx2, Isa::Scalar],
+            Isa::Neon => &[Isa::Neon, Isa::Scalar],
+            Isa::NeonDot => &[Isa::NeonDot, Isa::Neon, Isa::Scalar],
+            Isa::NeonI8mm => &[Isa::NeonI8mm, Isa::NeonDot, Isa::Neon, Isa::Scalar],
+            Isa::Simd128 => &[Isa::Simd128, Isa::Scalar],
         }
     }
 
@@ -158,8 +178,8 @@ pub(crate) use proven;
 /// compiled!(Avx2, cpu => |cpu, x: &[f32], out: &mut [f32]| { ... })
 /// ```
 ///
-/// The first `cpu` is an expression, a token of the named type; the variables `x` and `out` are handed to the block by their names,
-/// as it is a function of its own. Functions with the features of the token may be called in it.
+/// The first `cpu` is an expression, a token of the named type; the variables `x` and `out` are handed to the block by
+/// their names, as it is a function of its own. Functions with the features of the token may be called in it.
 #[allow(unused_macros, reason = "some architectures have portable code only")]
 macro_rules! compiled {
     (Avx2, $($rest:tt)+) => {

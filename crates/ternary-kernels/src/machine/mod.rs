@@ -1,0 +1,18 @@
+//! What this machine is: instruction sets and the registers they work on, memory, caches, CPUs. Nothing here knows of
+//! weights.
+
+mod aligned;
+mod bytes;
+mod cache;
+mod cpu_name;
+mod cpus;
+#[cfg(target_os = "linux")]
+mod huge;
+pub mod isa;
+pub(crate) mod simd;
+
+pub use aligned::AlignedBuf;
+pub use bytes::SharedBytes;
+pub use cache::last_level_cache;
+pub use cpu_name::cpu_name;
+pub use cpus::default_threads;
