@@ -63,7 +63,7 @@ pub fn example(prompt: &str, completion: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::marked::Marked;
+    use bitnet::train::extract::Marked;
 
     #[test]
     fn answers_are_what_they_were_made_of() {

@@ -175,7 +175,7 @@ fn of_word(words: &[Word], i: usize, before: &str, intent: &str) -> Features {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::marked::Marked;
+    use bitnet::train::extract::Marked;
 
     fn utterance(text: &str, spans: Vec<std::ops::Range<usize>>, intent: &str, slots: &[&str]) -> Utterance {
         let slots = slots.iter().map(|s| (*s).to_owned()).collect();

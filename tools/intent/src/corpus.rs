@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bitnet::train::Random;
+use bitnet::train::extract::typos;
 
 use crate::answer::{completion, example, prompt};
 use crate::error::IntentError;
-use crate::typos;
 use crate::utterance::{OUT_OF_SCOPE, Parts, Task, Utterance, clinc, hash, snips};
 
 /// Versions of each utterance to learn from.
@@ -151,7 +151,7 @@ pub fn tokenizer_texts(utterances: &[Utterance]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::marked::Marked;
+    use bitnet::train::extract::Marked;
 
     fn corpus() -> Corpus {
         let utterance = |task, text: &str, spans, intent: &str, slots: &[&str]| Utterance {

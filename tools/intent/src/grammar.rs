@@ -66,8 +66,8 @@ fn json(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::answer::completion;
-    use crate::marked::Marked;
     use crate::utterance::Task;
+    use bitnet::train::extract::Marked;
 
     fn utterances() -> Vec<Utterance> {
         let of = |text: &str, spans, intent: &str, slots: &[&str]| Utterance {

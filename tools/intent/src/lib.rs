@@ -1,8 +1,8 @@
 //! The use case: a program asks a small language model what an utterance means, in process, and reads the answer as a
 //! value.
 //!
-//! Utterances of SNIPS and CLINC150 become examples for `bitnet train` ([`corpus`]), with typing errors ([`typos`]);
-//! answers are kept to a [`grammar`] and judged ([`ask`], [`metrics`]) beside linear classifiers of the same sets
+//! Utterances of SNIPS and CLINC150 become examples for `bitnet train` ([`corpus`]), with typing errors
+//! ([`bitnet::train::extract::typos`]); answers are kept to a [`grammar`] and judged ([`ask`], [`metrics`]) beside linear classifiers of the same sets
 //! ([`baseline`]). [`japanese`] is the same for topics of questions in Japanese. `docs/intent.md` has the commands and
 //! what came out.
 
@@ -19,9 +19,7 @@ pub mod grammar;
 pub mod http;
 pub mod japanese;
 pub mod linear;
-pub mod marked;
 pub mod metrics;
-pub mod typos;
 pub mod utterance;
 
 pub use error::IntentError;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use bitnet::train::extract::Marked;
 use serde::Deserialize;
 
 use crate::error::IntentError;
-use crate::marked::Marked;
 
 /// Which question is asked about an utterance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,6 +10,8 @@ mod config;
 mod features;
 mod forward;
 mod heads;
+#[cfg(feature = "candle")]
+pub mod nn;
 mod synthetic;
 mod tags;
 mod weights;

@@ -8,6 +8,8 @@
 //! - [`Trainer`] runs the loop: [`AdamW`] with the two-stage [`Schedule`], [`Sampler`] over a [`TokenFile`],
 //!   checkpoints that continue bit for bit.
 //!
+//! [`extract`] trains extractors of intents and slots instead.
+//!
 //! Layers may be attention or test-time training, in any order: [`ModelConfig::mixers`](crate::ModelConfig::mixers).
 
 mod batch;
@@ -19,6 +21,7 @@ mod data;
 mod error;
 mod examples;
 mod export;
+pub mod extract;
 mod fused;
 mod monitor;
 mod optimizer;

@@ -3,18 +3,17 @@
 
 mod patterns;
 mod topics;
-mod typos;
 
 use std::path::Path;
 
 use bitnet::train::Random;
+use bitnet::train::extract::Marked;
+use bitnet::train::extract::typos::japanese as make_typos;
 
 use crate::answer::example;
 use crate::corpus::shuffle;
 use crate::error::IntentError;
-use crate::marked::Marked;
 use crate::utterance::hash;
-pub use typos::japanese as make_typos;
 
 /// The grammar of answers: a topic is a piece of the question.
 pub const GRAMMAR: &str =
@@ -83,7 +82,7 @@ impl Questions {
             .map(|i| {
                 let mut q = draw(&self.topics, patterns::LEARNED, &mut random);
                 if i % 2 == 1 {
-                    typos::japanese(&mut q.said, &mut random);
+                    make_typos(&mut q.said, &mut random);
                 }
                 q
             })
@@ -99,7 +98,7 @@ impl Questions {
         let mut random = Random::new(self.seed, &format!("ja test {which}"));
         let clean: Vec<Question> = (0..n).map(|_| draw(topics, patterns, &mut random)).collect();
         let mut wrong = clean.clone();
-        wrong.iter_mut().for_each(|q| typos::japanese(&mut q.said, &mut random));
+        wrong.iter_mut().for_each(|q| make_typos(&mut q.said, &mut random));
         [clean, wrong]
     }
 }

@@ -1,8 +1,8 @@
 //! Errors of people who type Japanese, the same for the same seed.
 
-use bitnet::train::Random;
+use crate::train::Random;
 
-use crate::marked::Marked;
+use crate::train::extract::Marked;
 
 /// Kana that are taken for each other: by sound, by size, by voicing.
 const CONFUSED: &[(char, char)] = &[

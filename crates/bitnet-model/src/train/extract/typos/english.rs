@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use bitnet::train::Random;
+use crate::train::Random;
 
-use crate::marked::Marked;
+use crate::train::extract::Marked;
 
 /// Letters of the keyboard, row by row; a key's neighbours are those beside it and those above and below.
 const ROWS: [&[u8]; 3] = [b"qwertyuiop", b"asdfghjkl", b"zxcvbnm"];

@@ -1,0 +1,316 @@
+//! Heads of tasks while they are trained: intents by cross entropy, tags by the loss of a chain.
+//!
+//! Where a task has texts out of scope, they are one more class whose logit is always 0. The sum `ln sum exp(z)` of the
+//! other logits is then the logarithm of the odds that a text is in scope: the energy that inference compares with a
+//! threshold is trained to be just that.
+
+use ternary_kernels::ops::Strided;
+
+use super::batch::{Batch, Goal};
+use super::crf::Crf;
+use super::net::Net;
+use super::params::Places;
+use crate::train::Random;
+
+/// How losses are weighed, and what is left out at random.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weights {
+    /// Of the loss of tags beside that of intents.
+    pub(super) tags: f32,
+    /// Probability that goes to all intents alike.
+    pub(super) smoothing: f32,
+    /// Share of the inputs of heads that is left out.
+    pub(super) dropout: f32,
+}
+
+/// Losses, summed over texts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Loss {
+    pub(super) intent: f64,
+    pub(super) tags: f64,
+    pub(super) texts: usize,
+}
+
+impl Loss {
+    /// What is minimised, a text.
+    pub(super) fn mean(self, tags: f32) -> f64 {
+        (self.intent + f64::from(tags) * self.tags) / self.texts.max(1) as f64
+    }
+}
+
+/// Buffers of the heads.
+#[derive(Debug, Default)]
+pub(super) struct HeadRoom {
+    crf: Crf,
+    x: Vec<f32>,
+    mask: Vec<f32>,
+    y: Vec<f32>,
+    dx: Vec<f32>,
+    /// For each text and column the word whose value is the largest.
+    largest: Vec<u32>,
+}
+
+impl HeadRoom {
+    /// Inputs of the intent head of these texts, `[texts, 3 hidden]`: mean and largest of `h`, mean of `e`.
+    fn pool(&mut self, net: &Net, batch: &Batch, texts: &[usize], hidden: usize) {
+        self.x.clear();
+        self.largest.clear();
+        for text in texts {
+            let words = batch.all[*text].words.clone();
+            let at = self.x.len();
+            self.x.resize(at + 3 * hidden, 0.0);
+            let (mean, rest) = self.x[at..].split_at_mut(hidden);
+            let (most, e) = rest.split_at_mut(hidden);
+            most.copy_from_slice(&net.h[words.start * hidden..][..hidden]);
+            let first = self.largest.len();
+            self.largest.resize(first + hidden, words.start as u32);
+            let largest = &mut self.largest[first..];
+            for w in words.clone() {
+                let h = &net.h[w * hidden..][..hidden];
+                net.ops.add_assign(mean, h);
+                net.ops.add_assign(e, &net.e[w * hidden..][..hidden]);
+                for ((m, l), h) in most.iter_mut().zip(&mut *largest).zip(h) {
+                    if h > m {
+                        (*m, *l) = (*h, w as u32);
+                    }
+                }
+            }
+            let share = 1.0 / words.len() as f32;
+            net.ops.scale(share, mean);
+            net.ops.scale(share, e);
+        }
+    }
+
+    /// Leaves out a share of the inputs, and makes the others so much larger.
+    fn drop(&mut self, share: f32, random: Option<&mut Random>) {
+        self.mask.clear();
+        let (Some(random), true) = (random, share > 0.0) else { return };
+        let limit = (f64::from(share) * 65536.0) as u64;
+        let keep = 1.0 / (1.0 - limit as f32 / 65536.0);
+        self.mask.resize(self.x.len(), 0.0);
+        for four in self.mask.chunks_mut(4) {
+            let bits = random.next_u64();
+            for (i, m) in four.iter_mut().enumerate() {
+                *m = if (bits >> (16 * i)) & 0xffff < limit { 0.0 } else { keep };
+            }
+        }
+        self.x.iter_mut().zip(&self.mask).for_each(|(x, m)| *x *= m);
+    }
+
+    /// `y = x w^T + bias`, `[n, out]`.
+    fn affine(&mut self, net: &mut Net, n: usize, w: &[f32], bias: &[f32]) {
+        let (out, k) = (bias.len(), w.len() / bias.len());
+        self.y.clear();
+        for _ in 0..n {
+            self.y.extend_from_slice(bias);
+        }
+        let (a, b) = (Strided::rows(&self.x, k), Strided::rows(w, k).t());
+        net.ops.gemm_add(a, b, [n, out, k], &mut self.y, &mut net.room.gemm);
+    }
+
+    /// Gradient of [`HeadRoom::affine`] for `dy` in `y`, with what was left out.
+    fn affine_backward(&mut self, net: &mut Net, n: usize, w: &[f32], [dw, dbias]: [&mut [f32]; 2]) {
+        let (out, k) = (dbias.len(), w.len() / dbias.len());
+        let dy = Strided::rows(&self.y, out);
+        net.ops.gemm_add(dy.t(), Strided::rows(&self.x, k), [out, k, n], dw, &mut net.room.gemm);
+        for dy in self.y.chunks_exact(out) {
+            net.ops.add_assign(dbias, dy);
+        }
+        self.dx.resize(n * k, 0.0);
+        net.ops.gemm(dy, Strided::rows(w, k), [n, k, out], &mut self.dx, &mut net.room.gemm);
+        if !self.mask.is_empty() {
+            self.dx.iter_mut().zip(&self.mask).for_each(|(d, m)| *d *= m);
+        }
+    }
+
+    /// Logits of the intents of these texts of one task, `[texts, intents]`.
+    pub(super) fn intents(
+        &mut self,
+        net: &mut Net,
+        values: &[f32],
+        places: &Places,
+        batch: &Batch,
+        task: usize,
+        texts: &[usize],
+    ) -> &[f32] {
+        let hidden = net.h.len() / batch.words().max(1);
+        self.pool(net, batch, texts, hidden);
+        let p = &places.tasks[task];
+        self.affine(net, texts.len(), &values[p.intent.clone()], &values[p.intent_bias.clone()]);
+        &self.y
+    }
+
+    /// Scores of the tags of the words of these texts of one task, `[words, tags]`; nothing without slots.
+    pub(super) fn tags(
+        &mut self,
+        net: &mut Net,
+        values: &[f32],
+        places: &Places,
+        batch: &Batch,
+        task: usize,
+        texts: &[usize],
+    ) -> &[f32] {
+        let Some([w, bias, _]) = &places.tasks[task].tags else { return &[] };
+        let hidden = net.h.len() / batch.words().max(1);
+        let n = self.word_inputs(net, batch, texts, hidden);
+        self.affine(net, n, &values[w.clone()], &values[bias.clone()]);
+        &self.y
+    }
+
+    /// Inputs of the tag head, `[words, 2 hidden]`; returns the number of words.
+    fn word_inputs(&mut self, net: &Net, batch: &Batch, texts: &[usize], hidden: usize) -> usize {
+        self.x.clear();
+        for w in texts.iter().flat_map(|t| batch.all[*t].words.clone()) {
+            self.x.extend_from_slice(&net.h[w * hidden..][..hidden]);
+            self.x.extend_from_slice(&net.e[w * hidden..][..hidden]);
+        }
+        self.x.len() / (2 * hidden)
+    }
+
+    /// Losses of a batch, and their gradients: of heads into `grads`, of `h` and `e` into the net. Without `random`
+    /// nothing is left out.
+    #[expect(clippy::too_many_arguments, reason = "parameters, places, batch and what to do with them")]
+    pub(super) fn learn(
+        &mut self,
+        net: &mut Net,
+        values: &[f32],
+        places: &Places,
+        batch: &Batch,
+        outside: &[bool],
+        weights: Weights,
+        mut random: Option<&mut Random>,
+        grads: &mut [f32],
+    ) -> Loss {
+        net.clear_gradients(batch);
+        let hidden = net.h.len() / batch.words().max(1);
+        let mut loss = Loss { texts: batch.all.len(), ..Loss::default() };
+        let scale = 1.0 / batch.all.len().max(1) as f32;
+        for (task, place) in places.tasks.iter().enumerate() {
+            let texts: Vec<usize> = (0..batch.all.len()).filter(|t| batch.all[*t].task == task).collect();
+            if texts.is_empty() {
+                continue;
+            }
+            self.pool(net, batch, &texts, hidden);
+            self.drop(weights.dropout, random.as_deref_mut());
+            let (w, b) = (&values[place.intent.clone()], &values[place.intent_bias.clone()]);
+            self.affine(net, texts.len(), w, b);
+            for (text, logits) in texts.iter().zip(self.y.chunks_exact_mut(b.len())) {
+                let goal = batch.all[*text].goal;
+                loss.intent += f64::from(intent_loss(logits, goal, outside[task], weights.smoothing, scale));
+            }
+            let [dw, db] = two(grads, &place.intent, &place.intent_bias);
+            self.affine_backward(net, texts.len(), w, [dw, db]);
+            for ((text, d), largest) in
+                texts.iter().zip(self.dx.chunks_exact(3 * hidden)).zip(self.largest.chunks_exact(hidden))
+            {
+                let words = batch.all[*text].words.clone();
+                let share = 1.0 / words.len() as f32;
+                for word in words {
+                    net.ops.axpy(share, &d[..hidden], &mut net.dh[word * hidden..][..hidden]);
+                    net.ops.axpy(share, &d[2 * hidden..], &mut net.de[word * hidden..][..hidden]);
+                }
+                for ((i, d), word) in d[hidden..2 * hidden].iter().enumerate().zip(largest) {
+                    net.dh[*word as usize * hidden + i] += d;
+                }
+            }
+
+            let Some([tw, tb, tt]) = &place.tags else { continue };
+            let n = self.word_inputs(net, batch, &texts, hidden);
+            self.drop(weights.dropout, random.as_deref_mut());
+            let (w, b, transitions) = (&values[tw.clone()], &values[tb.clone()], &values[tt.clone()]);
+            self.affine(net, n, w, b);
+            self.crf.begin(transitions, b.len());
+            let mut at = 0;
+            for text in &texts {
+                let t = &batch.all[*text];
+                let emissions = &mut self.y[at * b.len()..][..t.words.len() * b.len()];
+                at += t.words.len();
+                // What is out of scope has no slots, or none that anybody wants.
+                if t.goal == Goal::Outside {
+                    emissions.fill(0.0);
+                    continue;
+                }
+                let d = &mut grads[tt.clone()];
+                loss.tags +=
+                    self.crf.loss(transitions, emissions, &batch.tags[t.words.clone()], weights.tags * scale, d);
+            }
+            self.crf.finish(&mut grads[tt.clone()]);
+            let [dw, db] = two(grads, tw, tb);
+            self.affine_backward(net, n, w, [dw, db]);
+            let words = texts.iter().flat_map(|t| batch.all[*t].words.clone());
+            for (word, d) in words.zip(self.dx.chunks_exact(2 * hidden)) {
+                net.ops.add_assign(&mut net.dh[word * hidden..][..hidden], &d[..hidden]);
+                net.ops.add_assign(&mut net.de[word * hidden..][..hidden], &d[hidden..]);
+            }
+        }
+        loss
+    }
+}
+
+/// Two tensors that lie one behind the other.
+fn two<'g>(grads: &'g mut [f32], a: &std::ops::Range<usize>, b: &std::ops::Range<usize>) -> [&'g mut [f32]; 2] {
+    let (left, right) = grads[a.start..b.end].split_at_mut(b.start - a.start);
+    [&mut left[..a.len()], right]
+}
+
+/// Cross entropy of the intents, with one more class of logit 0 for what is out of scope where `outside`. Leaves
+/// `scale` times the gradient in `logits`.
+fn intent_loss(logits: &mut [f32], goal: Goal, outside: bool, smoothing: f32, scale: f32) -> f32 {
+    let zero = if outside { 0.0 } else { f32::NEG_INFINITY };
+    let most = logits.iter().copied().fold(zero, f32::max);
+    let sum: f32 = logits.iter().map(|z| (z - most).exp()).sum::<f32>() + (zero - most).exp();
+    let log_sum = most + sum.ln();
+    let k = logits.len() as f32;
+    let (target, even) = match goal {
+        Goal::Intent(i) => (Some(i), smoothing / k),
+        Goal::Outside => (None, 0.0),
+    };
+    let mut loss = 0.0;
+    for (i, z) in logits.iter_mut().enumerate() {
+        let wanted = even + if target == Some(i) { 1.0 - smoothing } else { 0.0 };
+        let log_p = *z - log_sum;
+        if wanted > 0.0 {
+            loss -= wanted * log_p;
+        }
+        // What is out of scope in a task that knows no such thing teaches nothing.
+        *z = if target.is_none() && !outside { 0.0 } else { scale * (log_p.exp() - wanted) };
+    }
+    if target.is_none() && outside { log_sum } else { loss }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intents_are_learned_and_what_is_none_of_them() {
+        for (goal, outside) in [(Goal::Intent(1), false), (Goal::Intent(0), true), (Goal::Outside, true)] {
+            let logits = [0.3f32, -1.2, 0.8];
+            let of = |z: &[f32]| intent_loss(&mut z.to_vec(), goal, outside, 0.1, 1.0);
+            let mut d = logits.to_vec();
+            let loss = intent_loss(&mut d, goal, outside, 0.1, 1.0);
+            let classes: f32 = logits.iter().map(|z| z.exp()).sum::<f32>() + f32::from(u8::from(outside));
+            let log_p = |z: f32| z - classes.ln();
+            let right = match goal {
+                Goal::Intent(i) => -0.9 * log_p(logits[i]) - logits.iter().map(|z| 0.1 / 3.0 * log_p(*z)).sum::<f32>(),
+                Goal::Outside => -log_p(0.0),
+            };
+            // A dozen roundings of numbers below 4.
+            assert!((loss - right).abs() < 5e-6, "{loss} {right}");
+            for i in 0..3 {
+                let step = 1e-2f32;
+                let at = |v: f32| {
+                    let mut z = logits;
+                    z[i] += v;
+                    of(&z)
+                };
+                // Central differences are wrong by step^2 / 6 times a third derivative below 0.2, and by rounding /
+                // step.
+                let slope = (at(step) - at(-step)) / (2.0 * step);
+                assert!((slope - d[i]).abs() < 2e-4, "{goal:?} {i}: {slope} {}", d[i]);
+            }
+        }
+        let mut z = [1.0, 2.0];
+        assert_eq!((intent_loss(&mut z, Goal::Outside, false, 0.1, 1.0), z), (0.0, [0.0, 0.0]));
+    }
+}

@@ -1,0 +1,296 @@
+//! A model while it is learned: parameters, one step of the optimizer, and what it says now.
+
+use half::f16;
+use ternary_kernels::Ops;
+use ternary_kernels::ops::AdamWStep;
+use ternary_kernels::quantize::absmean_quantize;
+use ternary_kernels::{Scales, TernaryMatrix};
+
+use super::batch::Batch;
+use super::crf;
+use super::heads::{HeadRoom, Loss, Weights};
+use super::net::Net;
+use super::params::{Places, Table, init};
+use crate::encoder::{EncoderLayer, ExtractorConfig, ExtractorWeights, FeatureTable, TaskWeights};
+use crate::train::{AdamW, AdamWOptions, Params, Random, Rates, TrainError, gradient_norm};
+
+/// What the model says about a text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Guess {
+    /// Logits of the intents of its task.
+    pub(super) logits: Vec<f32>,
+    /// Tags of its words; empty in tasks without slots.
+    pub(super) tags: Vec<u16>,
+}
+
+impl Guess {
+    /// The likeliest intent.
+    pub(super) fn intent(&self) -> usize {
+        (0..self.logits.len()).fold(0, |b, i| if self.logits[i] > self.logits[b] { i } else { b })
+    }
+}
+
+/// Rates of a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepRates {
+    pub(super) rates: Rates,
+    /// How much faster rows of the table move.
+    pub(super) table: f64,
+    /// Largest norm of the gradient; 0 is off.
+    pub(super) clip: f64,
+}
+
+/// Parameters with their optimizer.
+#[derive(Debug)]
+pub(super) struct Learner {
+    pub(super) config: ExtractorConfig,
+    params: Params,
+    places: Places,
+    table: Table,
+    adam: AdamW,
+    adam_options: AdamWOptions,
+    net: Net,
+    heads: HeadRoom,
+    grads: Vec<f32>,
+    outside: Vec<bool>,
+}
+
+/// Parameters at one time.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    dense: Vec<f32>,
+    table: Vec<f32>,
+}
+
+impl Learner {
+    /// A model of this shape; `outside` says which tasks know what is out of scope.
+    ///
+    /// # Errors
+    /// A configuration that cannot be; an instruction set that this CPU lacks.
+    pub(super) fn new(config: ExtractorConfig, outside: Vec<bool>, seed: u64) -> Result<Self, TrainError> {
+        config.validate()?;
+        let ops = Ops::selected()?;
+        let (params, places) = init(&config, seed);
+        let table = Table::new(config.buckets, config.hidden_size, seed);
+        let adam_options = AdamWOptions { beta2: 0.98, ..AdamWOptions::default() };
+        let adam = AdamW::new(adam_options, params.values.len());
+        let net = Net::new(&config, ops);
+        let grads = vec![0.0; params.values.len()];
+        Ok(Self { config, params, places, table, adam, adam_options, net, heads: HeadRoom::default(), grads, outside })
+    }
+
+    /// All parameters.
+    pub(super) fn parameters(&self) -> usize {
+        self.params.values.len() + self.table.values.len()
+    }
+
+    /// Forward and backward pass: losses, and gradients in `self`.
+    fn gradients(&mut self, batch: &Batch, weights: Weights, quantised: bool, random: Option<&mut Random>) -> Loss {
+        let Self { net, heads, params, places, table, grads, .. } = self;
+        let values = &params.values;
+        net.prepare(values, places, quantised);
+        net.forward(values, places, table, batch, quantised);
+        grads.fill(0.0);
+        table.clear();
+        let loss = heads.learn(net, values, places, batch, &self.outside, weights, random, grads);
+        net.backward(values, places, table, batch, grads);
+        loss
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`]; nothing was changed then.
+    pub(super) fn step(
+        &mut self,
+        batch: &Batch,
+        weights: Weights,
+        rates: StepRates,
+        quantised: bool,
+        random: &mut Random,
+    ) -> Result<Loss, TrainError> {
+        let loss = self.gradients(batch, weights, quantised, Some(random));
+        let (step, lr) = (self.adam.step + 1, rates.rates.lr);
+        let mean = loss.mean(weights.tags);
+        if !mean.is_finite() {
+            return Err(TrainError::NotFinite { what: "loss", value: mean, step, lr });
+        }
+        let norm = gradient_norm(&self.grads).hypot(gradient_norm(self.table.grads()));
+        if !norm.is_finite() {
+            return Err(TrainError::NotFinite { what: "gradient", value: norm, step, lr });
+        }
+        let scale = if rates.clip > 0.0 && norm > rates.clip { (rates.clip / norm) as f32 } else { 1.0 };
+        self.adam.step(&mut self.params, &self.grads, scale, rates.rates, 1)?;
+        let o = self.adam_options;
+        let power = i32::try_from(step).unwrap_or(i32::MAX);
+        let table = AdamWStep {
+            lr: (lr * rates.table) as f32,
+            beta1: o.beta1 as f32,
+            beta2: o.beta2 as f32,
+            eps: o.eps as f32,
+            weight_decay: 0.0,
+            gradient_scale: scale,
+            correction1: (1.0 - o.beta1.powi(power)) as f32,
+            correction2: (1.0 - o.beta2.powi(power)) as f32,
+        };
+        self.table.step(self.net.ops, table);
+        Ok(loss)
+    }
+
+    /// What the model says about the texts of a batch, in their order. Slots that an intent cannot have are not found.
+    pub(super) fn guess(&mut self, batch: &Batch) -> Vec<Guess> {
+        let Self { net, heads, params, places, table, config, .. } = self;
+        let values = &params.values;
+        net.prepare(values, places, true);
+        net.forward(values, places, table, batch, true);
+        let mut guesses = vec![Guess::default(); batch.all.len()];
+        for (task, about) in config.tasks.iter().enumerate() {
+            let texts: Vec<usize> = (0..batch.all.len()).filter(|t| batch.all[*t].task == task).collect();
+            if texts.is_empty() {
+                continue;
+            }
+            let logits = heads.intents(net, values, places, batch, task, &texts);
+            for (text, logits) in texts.iter().zip(logits.chunks_exact(about.intents.len())) {
+                guesses[*text].logits = logits.to_vec();
+            }
+            let Some([.., transitions]) = &places.tasks[task].tags else { continue };
+            let tags = about.tags();
+            let mut scores = heads.tags(net, values, places, batch, task, &texts).to_vec();
+            let mut rest = scores.as_mut_slice();
+            for text in &texts {
+                let (scores, more) = rest.split_at_mut(batch.all[*text].words.len() * tags);
+                rest = more;
+                if let Some(slots) = about.intent_slots.as_ref().map(|all| &all[guesses[*text].intent()]) {
+                    let other = |tag: &usize| *tag > 0 && !slots.contains(&((tag - 1) / 2));
+                    for tag in (0..tags).filter(other) {
+                        scores.iter_mut().skip(tag).step_by(tags).for_each(|s| *s = f32::NEG_INFINITY);
+                    }
+                }
+                guesses[*text].tags = crf::best(&values[transitions.clone()], scores, tags);
+            }
+        }
+        guesses
+    }
+
+    /// The parameters now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot { dense: self.params.values.clone(), table: self.table.values.clone() }
+    }
+
+    /// Goes back to earlier parameters; the optimizer stays.
+    pub(super) fn restore(&mut self, snapshot: Snapshot) {
+        self.params.values = snapshot.dense;
+        self.table.values = snapshot.table;
+    }
+
+    /// The weights for inference: projections ternary, the table int8.
+    ///
+    /// # Errors
+    /// Weights that are not finite.
+    pub(super) fn export(&self) -> Result<ExtractorWeights, TrainError> {
+        let (c, values) = (&self.config, &self.params.values);
+        let floats = |r: &std::ops::Range<usize>| values[r.clone()].to_vec();
+        let matrices =
+            |place: &std::ops::Range<usize>, rows: usize, cols: usize| -> Result<Vec<TernaryMatrix>, TrainError> {
+                let all = values[place.clone()].chunks_exact(rows * cols).map(|w| {
+                    let (trits, scale) = absmean_quantize(w, rows, cols)?;
+                    TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(scale))
+                });
+                Ok(all.collect::<Result<_, _>>()?)
+            };
+        let (h, f) = (c.hidden_size, c.intermediate_size);
+        let lost = || TrainError::NoTensor { tensor: "a projection of a layer".to_owned() };
+        let layers = self.places.layers.iter().map(|place| {
+            let [qkv, o, gate_up, down] = &place.groups;
+            let [q, k, v] = <[TernaryMatrix; 3]>::try_from(matrices(qkv, h, h)?).map_err(|_| lost())?;
+            let [o] = <[TernaryMatrix; 1]>::try_from(matrices(o, h, h)?).map_err(|_| lost())?;
+            let [gate, up] = <[TernaryMatrix; 2]>::try_from(matrices(gate_up, f, h)?).map_err(|_| lost())?;
+            let [down] = <[TernaryMatrix; 1]>::try_from(matrices(down, h, f)?).map_err(|_| lost())?;
+            let [attn_norm, attn_sub_norm, ffn_norm, ffn_sub_norm] = place.norms.each_ref().map(floats);
+            Ok(EncoderLayer { attn_norm, q, k, v, attn_sub_norm, o, ffn_norm, gate, up, ffn_sub_norm, down })
+        });
+        // Files hold halves where these say the same: heads are a tenth of a file, and no answer hangs on 11 bits.
+        let halves = |r: &std::ops::Range<usize>| {
+            let half = |v: &f32| if v.is_finite() { f16::from_f32(v.clamp(-65504.0, 65504.0)).to_f32() } else { *v };
+            values[r.clone()].iter().map(half).collect::<Vec<f32>>()
+        };
+        let tasks = self.places.tasks.iter().map(|place| {
+            let tensor = |i: usize| place.tags.as_ref().map_or_else(Vec::new, |t| halves(&t[i]));
+            TaskWeights {
+                intent_weight: halves(&place.intent),
+                intent_bias: halves(&place.intent_bias),
+                tags_weight: tensor(0),
+                tags_bias: tensor(1),
+                transitions: tensor(2),
+            }
+        });
+        let weights = ExtractorWeights {
+            config: c.clone(),
+            features: FeatureTable::quantize(c.buckets, h, &self.table.values)?,
+            layers: layers.collect::<Result<_, TrainError>>()?,
+            final_norm: floats(&self.places.final_norm),
+            tasks: tasks.collect(),
+        };
+        weights.check()?;
+        Ok(weights)
+    }
+}
+
+#[cfg(test)]
+impl Learner {
+    /// All parameters, the table behind the dense ones.
+    pub(super) fn flat(&self) -> Vec<f32> {
+        [self.params.values.as_slice(), &self.table.values].concat()
+    }
+
+    pub(super) fn set_flat(&mut self, all: &[f32]) {
+        let (dense, table) = all.split_at(self.params.values.len());
+        self.params.values.copy_from_slice(dense);
+        self.set_table(table);
+    }
+
+    pub(super) fn set_table(&mut self, values: &[f32]) {
+        self.table.values.copy_from_slice(values);
+    }
+
+    /// Names and places of all tensors in [`Learner::flat`].
+    pub(super) fn tensors(&self) -> Vec<(String, std::ops::Range<usize>)> {
+        let n = self.params.values.len();
+        let table = ("features.weight".to_owned(), n..n + self.table.values.len());
+        self.params.entries.iter().map(|e| (e.name.clone(), e.range.clone())).chain([table]).collect()
+    }
+
+    /// Shapes of [`Learner::tensors`].
+    pub(super) fn shapes(&self) -> Vec<Vec<usize>> {
+        let table = vec![self.config.buckets, self.table.width];
+        self.params.entries.iter().map(|e| e.shape.clone()).chain([table]).collect()
+    }
+
+    /// The gradient of the loss without quantisers, in the order of [`Learner::flat`].
+    pub(super) fn flat_gradient(&mut self, batch: &Batch, weights: Weights) -> Vec<f32> {
+        self.gradients(batch, weights, false, None);
+        self.all_gradients()
+    }
+
+    /// Loss and gradient with quantisers.
+    pub(super) fn quantised_gradient(&mut self, batch: &Batch, weights: Weights) -> (f64, Vec<f32>) {
+        let loss = self.gradients(batch, weights, true, None).mean(weights.tags);
+        (loss, self.all_gradients())
+    }
+
+    fn all_gradients(&self) -> Vec<f32> {
+        let mut all = self.grads.clone();
+        for bucket in 0..self.config.buckets {
+            match self.table.grad_of(bucket as u32) {
+                Some(grad) => all.extend_from_slice(grad),
+                None => all.resize(all.len() + self.table.width, 0.0),
+            }
+        }
+        all
+    }
+
+    /// The loss without quantisers.
+    pub(super) fn loss(&mut self, batch: &Batch, weights: Weights) -> f64 {
+        self.gradients(batch, weights, false, None).mean(weights.tags)
+    }
+}

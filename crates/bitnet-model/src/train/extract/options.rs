@@ -1,0 +1,178 @@
+//! Options of a run.
+
+use std::time::Duration;
+
+use super::augment::Augmentation;
+use super::data::TaskData;
+use super::heads::Weights;
+use super::learner::StepRates;
+use crate::Activation;
+use crate::encoder::{ExtractorConfig, TaskConfig};
+use crate::train::{Rates, TrainError};
+
+/// Shape of the model and how it learns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExtractOptions {
+    /// Width.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Heads of attention.
+    pub heads: usize,
+    /// Width of the feed-forward blocks.
+    pub ffn: usize,
+    /// Rows of the table of features.
+    pub buckets: usize,
+    /// Between gate and up.
+    pub activation: Activation,
+    /// Passes over what is learned from.
+    pub passes: u64,
+    /// Steps at least, for few utterances.
+    pub least_steps: u64,
+    /// Steps, instead of passes.
+    pub steps: Option<u64>,
+    /// The run ends after this time at the latest, and its learning rate falls accordingly. Then it depends on the
+    /// speed of the machine, and is not the same twice.
+    pub time: Option<Duration>,
+    /// Texts of a step.
+    pub batch: usize,
+    /// Learning rate after the warm-up; from there it falls to 0 in a line.
+    pub lr: f64,
+    /// How much faster rows of the table of features move.
+    pub table_lr: f64,
+    /// Steps of warm-up.
+    pub warmup: u64,
+    /// Weight decay of the projections.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient; 0 is off.
+    pub clip: f64,
+    /// Share of the inputs of heads that is left out.
+    pub dropout: f64,
+    /// Probability that goes to all intents alike.
+    pub smoothing: f64,
+    /// Weight of the loss of tags beside that of intents.
+    pub tag_weight: f32,
+    /// Share of the run in which nothing is quantised.
+    pub float_share: f64,
+    /// Validations without a better one after which the run ends; 0 is never.
+    pub patience: u64,
+    /// Whether only slots that were seen with an intent are found with it.
+    pub slots_of_intents: bool,
+    /// How what is learned from is varied.
+    pub augmentation: Augmentation,
+    /// Of parameters, order, errors and all else that is random.
+    pub seed: u64,
+}
+
+impl Default for ExtractOptions {
+    fn default() -> Self {
+        Self {
+            hidden: 128,
+            layers: 2,
+            heads: 4,
+            ffn: 384,
+            buckets: 16384,
+            activation: Activation::Silu,
+            passes: 30,
+            least_steps: 2000,
+            steps: None,
+            time: None,
+            batch: 64,
+            lr: 2e-3,
+            table_lr: 2.0,
+            warmup: 100,
+            weight_decay: 0.05,
+            clip: 1.0,
+            dropout: 0.2,
+            smoothing: 0.05,
+            tag_weight: 0.5,
+            float_share: 0.0,
+            patience: 12,
+            slots_of_intents: true,
+            augmentation: Augmentation::default(),
+            seed: 1,
+        }
+    }
+}
+
+impl ExtractOptions {
+    /// Checks what the configuration of the model does not.
+    ///
+    /// # Errors
+    /// [`TrainError::Option`].
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let bad = |option, value: &dyn std::fmt::Display, must| {
+            Err(TrainError::Option { option, value: value.to_string(), must })
+        };
+        if !(1..=4096).contains(&self.batch) {
+            return bad("batch", &self.batch, "between 1 and 4096");
+        }
+        if self.steps == Some(0) || self.passes == 0 {
+            return bad("steps", &0, "at least 1");
+        }
+        if self.time.is_some_and(|t| t.is_zero()) {
+            return bad("time", &"0", "more than nothing");
+        }
+        for (option, value) in [("lr", self.lr), ("table-lr", self.table_lr)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return bad(option, &value, "a positive number");
+            }
+        }
+        for (option, value) in
+            [("weight-decay", self.weight_decay), ("clip", self.clip), ("tag-weight", f64::from(self.tag_weight))]
+        {
+            if !(value >= 0.0 && value.is_finite()) {
+                return bad(option, &value, "a number of at least 0");
+            }
+        }
+        let a = &self.augmentation;
+        for (option, value) in
+            [("dropout", self.dropout), ("smoothing", self.smoothing), ("feature-dropout", a.feature_dropout)]
+        {
+            if !(0.0..=0.9).contains(&value) {
+                return bad(option, &value, "between 0 and 0.9");
+            }
+        }
+        for (option, value) in
+            [("float-share", self.float_share), ("typos", a.typos), ("exchange", a.exchange), ("mixtures", a.mixtures)]
+        {
+            if !(0.0..=1.0).contains(&value) {
+                return bad(option, &value, "between 0 and 1");
+            }
+        }
+        if !(1..=1000).contains(&a.outside_repeats) {
+            return bad("outside-repeats", &a.outside_repeats, "between 1 and 1000");
+        }
+        Ok(())
+    }
+
+    /// The configuration of a model of these tasks.
+    pub(super) fn config(&self, tasks: &[TaskData]) -> ExtractorConfig {
+        let of = |data: &TaskData| {
+            let mut task = TaskConfig::new(&data.name, data.intents.clone(), data.slots.clone());
+            if self.slots_of_intents && !data.slots.is_empty() {
+                task.intent_slots = Some(data.slots_of_intents());
+            }
+            task
+        };
+        let mut config = ExtractorConfig::new(tasks.iter().map(of).collect());
+        config.buckets = self.buckets;
+        config.hidden_size = self.hidden;
+        config.num_layers = self.layers;
+        config.num_heads = self.heads;
+        config.intermediate_size = self.ffn;
+        config.activation = self.activation;
+        config
+    }
+
+    pub(super) fn weights(&self) -> Weights {
+        Weights { tags: self.tag_weight, smoothing: self.smoothing as f32, dropout: self.dropout as f32 }
+    }
+
+    /// Rates of step `step`, counted from 0, when `done` of the run is over.
+    pub(super) fn rates(&self, step: u64, done: f64) -> StepRates {
+        let warm = if step < self.warmup { (step + 1) as f64 / self.warmup as f64 } else { 1.0 };
+        let lr = self.lr * warm * (1.0 - done);
+        StepRates { rates: Rates { lr, weight_decay: self.weight_decay }, table: self.table_lr, clip: self.clip }
+    }
+}

@@ -1,0 +1,259 @@
+//! Gradients against differences of the loss, and a model that was learned against inference.
+
+use std::ops::ControlFlow;
+
+use super::batch::Batch;
+use super::heads::Weights;
+use super::learner::Learner;
+use super::*;
+use crate::encoder::{Extractor, ExtractorConfig, TaskConfig};
+
+fn names(all: &[&str]) -> Vec<String> {
+    all.iter().map(|n| (*n).to_owned()).collect()
+}
+
+fn small() -> ExtractorConfig {
+    let tasks = vec![
+        TaskConfig::new("music", names(&["play", "stop"]), names(&["artist", "track"])),
+        TaskConfig::new("other", names(&["a", "b", "c"]), vec![]),
+    ];
+    ExtractorConfig {
+        buckets: 64,
+        hidden_size: 32,
+        num_layers: 2,
+        num_heads: 2,
+        intermediate_size: 64,
+        ..ExtractorConfig::new(tasks)
+    }
+}
+
+fn texts() -> Batch {
+    let mut batch = Batch::default();
+    let mut push = |text: &str, spans: Vec<std::ops::Range<usize>>, slots: &[usize], task, goal| {
+        assert!(batch.push(&Marked::new(text, spans), slots, [task, 64], goal, &mut || false));
+    };
+    push("play so what by miles davis", vec![5..12, 16..27], &[1, 0], 0, Goal::Intent(0));
+    push("stop!", vec![], &[], 0, Goal::Intent(1));
+    push("青空 please", vec![0..2], &[0], 0, Goal::Intent(0));
+    push("what is it", vec![], &[], 1, Goal::Intent(2));
+    push("nothing of that kind", vec![], &[], 1, Goal::Outside);
+    batch
+}
+
+/// Along the gradient of a tensor, and along a random direction, the loss changes as the gradient says. Without
+/// quantisers: they are what the straight-through estimator ignores.
+#[test]
+fn gradients_are_slopes() {
+    let mut learner = Learner::new(small(), vec![false, true], 3).unwrap();
+    let batch = texts();
+    let weights = Weights { tags: 0.5, smoothing: 0.1, dropout: 0.0 };
+    let gradient = learner.flat_gradient(&batch, weights);
+    let values = learner.flat();
+    let step = 3e-3;
+    for (name, range) in learner.tensors() {
+        let g = &gradient[range.clone()];
+        let norm = g.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        assert!(norm > 0.0, "{name} has no gradient");
+        let along: Vec<f64> = g.iter().map(|g| f64::from(*g) / norm).collect();
+        let mut random = Random::new(7, &name);
+        let drawn: Vec<f64> = g.iter().map(|_| random.normal()).collect();
+        let length = drawn.iter().map(|d| d * d).sum::<f64>().sqrt();
+        let any: Vec<f64> = drawn.iter().map(|d| d / length).collect();
+        for direction in [along, any] {
+            let mut at = |step: f64| {
+                let mut moved = values.clone();
+                moved[range.clone()].iter_mut().zip(&direction).for_each(|(v, d)| *v += (step * d) as f32);
+                learner.set_flat(&moved);
+                learner.loss(&batch, weights)
+            };
+            let slope = (at(step) - at(-step)) / (2.0 * step);
+            let expected: f64 = g.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
+            // The loss is a sum of f32 with about 7 digits: 1e-6 / step; third derivatives: a percent of the slope.
+            assert!((slope - expected).abs() < 3e-4 + 0.01 * norm, "{name}: {slope} instead of {expected}");
+        }
+    }
+}
+
+fn tasks() -> Vec<TaskData> {
+    let artists = ["miles davis", "björk", "queen", "the cure", "青空"];
+    let mut train = Vec::new();
+    for (i, artist) in artists.iter().enumerate() {
+        for (intent, before, after) in [(0, "play ", " now"), (1, "never play ", ""), (0, "i want to hear ", " please")]
+        {
+            let start = before.chars().count();
+            let said = Marked::new(&format!("{before}{artist}{after}"), vec![start..start + artist.chars().count()]);
+            train.push(Utterance { said, intent: Some(intent), slots: vec![0] });
+        }
+        let said = Marked::new(["how are you", "what time is it", "rain", "open the door", "hm"][i], vec![]);
+        train.push(Utterance { said, intent: None, slots: vec![] });
+    }
+    let valid = train.clone();
+    vec![TaskData { name: "music".into(), intents: names(&["play", "skip"]), slots: names(&["artist"]), train, valid }]
+}
+
+fn options() -> ExtractOptions {
+    let mut o = ExtractOptions {
+        hidden: 32,
+        heads: 2,
+        ffn: 64,
+        buckets: 512,
+        steps: Some(60),
+        batch: 16,
+        ..ExtractOptions::default()
+    };
+    (o.warmup, o.lr) = (10, 5e-3);
+    o
+}
+
+#[test]
+fn what_was_learned_is_what_inference_finds() {
+    let tasks = tasks();
+    let mut losses = Vec::new();
+    let mut see = |event: ExtractEvent<'_>| {
+        if let ExtractEvent::Step { loss, .. } = event {
+            losses.push(loss);
+        }
+        ControlFlow::Continue(())
+    };
+    let trained = train(&tasks, &options(), &mut see).unwrap();
+    assert_eq!((losses.len(), trained.steps, trained.finish), (60, 60, Finish::Completed));
+    assert!(losses[59] < 0.5 * losses[0], "{losses:?}");
+    let [clean, _] = &trained.figures[0];
+    assert!(clean.accuracy() > 0.9 && clean.slot_counts().f1() > 0.9 && clean.auroc > Some(0.9), "{}", trained.report);
+    // The same figures through inference.
+    let model = Extractor::new(trained.weights.clone()).unwrap();
+    let mut scratch = model.scratch();
+    let (mut right, mut spans) = (0, 0);
+    for u in tasks[0].valid.iter().filter(|u| u.intent.is_some()) {
+        let text = u.said.text();
+        let found = model.extract_into(0, &text, &mut scratch).unwrap();
+        right += usize::from(Some(found.intent) == u.intent);
+        spans += found.spans.iter().filter(|s| text[s.range.clone()] == u.said.value(0)).count();
+    }
+    assert_eq!((right, spans), (clean.intents, clean.slot_counts().right));
+    // The same seed gives the same weights.
+    let again = train(&tasks, &options(), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(again.weights.features, trained.weights.features);
+    assert_eq!(again.weights.tasks, trained.weights.tasks);
+}
+
+/// While it is learned a model computes what inference does, up to the rounding of the table to int8.
+#[test]
+fn the_net_and_inference_agree() {
+    let mut learner = Learner::new(small(), vec![false, true], 5).unwrap();
+    let weights = learner.export().unwrap();
+    // The table as inference has it, so that only the order of float sums differs.
+    let width = weights.features.width();
+    let table = (0..weights.features.buckets()).flat_map(|r| {
+        let (codes, scale) = weights.features.row(r);
+        codes.iter().map(move |c| scale * f32::from(*c)).collect::<Vec<f32>>()
+    });
+    learner.set_table(&table.collect::<Vec<f32>>());
+    assert_eq!(width, 32);
+    let batch = texts();
+    let guesses = learner.guess(&batch);
+    let model = Extractor::new(weights).unwrap();
+    let mut scratch = model.scratch();
+    let said = ["play so what by miles davis", "stop!", "青空 please", "what is it", "nothing of that kind"];
+    for ((text, t), guess) in said.iter().zip(&batch.all).zip(&guesses) {
+        let found = model.extract_into(t.task, text, &mut scratch).unwrap();
+        // A last bit of a float may move a code of an activation by one of 127, at the few that lie on a half: that
+        // moves a product of 32 to 64 terms by less than a hundredth of its largest value.
+        for (a, b) in found.logits.iter().zip(&guess.logits) {
+            assert!((a - b).abs() < 0.02, "{text}: {a} {b}");
+        }
+        assert_eq!(found.logits.len(), guess.logits.len());
+        assert_eq!(found.tags, guess.tags, "{text}");
+    }
+}
+
+#[test]
+fn bad_options_are_named() {
+    let tasks = tasks();
+    let run = |change: &dyn Fn(&mut ExtractOptions)| {
+        let mut o = options();
+        change(&mut o);
+        train(&tasks, &o, &mut |_| ControlFlow::Continue(())).map(drop).unwrap_err().to_string()
+    };
+    assert!(run(&|o| o.batch = 0).contains("batch is 0"));
+    assert!(run(&|o| o.lr = f64::NAN).contains("lr is NaN"));
+    assert!(run(&|o| o.augmentation.typos = 2.0).contains("typos is 2"));
+    assert!(run(&|o| o.heads = 3).contains("num_heads"));
+    assert!(run(&|o| o.hidden = 0).contains("hidden_size"));
+    // A rate that leads to infinity is told, and nothing panics.
+    let error = run(&|o| (o.lr, o.clip, o.table_lr) = (1e30, 0.0, 1e30));
+    assert!(error.contains("became") || error.contains("not finite") || error.contains("inite"), "{error}");
+}
+
+#[test]
+fn a_run_can_be_ended_early() {
+    let tasks = tasks();
+    let mut steps = 0;
+    let trained = train(&tasks, &options(), &mut |event| {
+        steps += usize::from(matches!(event, ExtractEvent::Step { .. }));
+        if steps == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let trained = trained.unwrap();
+    assert_eq!((trained.steps, trained.finish), (3, Finish::Interrupted));
+    assert!(trained.report.contains("## music"));
+}
+
+/// The gradient with quantisers is that of the candle layers, which have the straight-through estimator from autograd.
+#[cfg(feature = "candle")]
+#[test]
+fn gradients_are_those_of_the_candle_layers() -> Result<(), Box<dyn std::error::Error>> {
+    use std::collections::HashMap;
+
+    use candle_core::{DType, Device, Tensor, Var};
+    use candle_nn::VarBuilder;
+
+    use crate::encoder::Utterance as Reader;
+    use crate::encoder::nn::CandleExtractor;
+
+    let mut learner = Learner::new(small(), vec![false, true], 9)?;
+    let batch = texts();
+    let weights = Weights { tags: 0.5, smoothing: 0.0, dropout: 0.0 };
+    let (loss, gradient) = learner.quantised_gradient(&batch, weights);
+    let (values, shapes) = (learner.flat(), learner.shapes());
+    let mut vars = HashMap::new();
+    for ((name, range), shape) in learner.tensors().into_iter().zip(shapes) {
+        vars.insert(name, Var::from_slice(&values[range], shape, &Device::Cpu)?);
+    }
+    let tensors = vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
+    let model = CandleExtractor::new(&small(), VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))?;
+
+    let said = ["play so what by miles davis", "stop!", "青空 please", "what is it", "nothing of that kind"];
+    let mut total = Tensor::new(0f32, &Device::Cpu)?;
+    for (text, t) in said.iter().zip(&batch.all) {
+        let mut reader = Reader::default();
+        reader.read(text, 64);
+        let (e, h) = model.encode(&reader)?;
+        let mut logits = model.intents(t.task, &e, &h)?;
+        if t.task == 1 {
+            logits = Tensor::cat(&[logits, Tensor::zeros(1, DType::F32, &Device::Cpu)?], 0)?;
+        }
+        let right = match t.goal {
+            Goal::Intent(i) => logits.get(i)?,
+            Goal::Outside => logits.get(3)?,
+        };
+        total = (total + (logits.log_sum_exp(0)? - right)?)?;
+        if let Some(emissions) = model.emissions(t.task, &e, &h)? {
+            let gold: Vec<u32> = batch.tags[t.words.clone()].iter().map(|t| u32::from(*t)).collect();
+            total = (total + (model.tag_loss(t.task, &emissions, &gold)? * 0.5)?)?;
+        }
+    }
+    let total = (total / said.len() as f64)?;
+    let reference = f64::from(total.to_scalar::<f32>()?);
+    // Integers are exact on both sides; floats are summed in other orders, and of about 5,000 codes none lies so near
+    // to a half that this moves it (the seed is fixed).
+    assert!((loss - reference).abs() < 1e-4 * reference, "{loss} {reference}");
+    let grads = total.backward()?;
+    for (name, range) in learner.tensors() {
+        let theirs = grads.get(vars[&name].as_tensor()).ok_or(name.clone())?.flatten_all()?.to_vec1::<f32>()?;
+        let ours = &gradient[range];
+        let norm = theirs.iter().map(|g| g * g).sum::<f32>().sqrt();
+        let off = theirs.iter().zip(ours).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
+        assert!(off <= 1e-3 * norm && norm > 0.0, "{name}: {off} of {norm}");
+    }
+    Ok(())
+}
