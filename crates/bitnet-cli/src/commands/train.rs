@@ -3,6 +3,7 @@
 mod args;
 mod begin;
 mod data;
+mod extract;
 mod journal;
 mod settings;
 
@@ -23,11 +24,18 @@ use crate::error::CliError;
 use crate::interrupt::Graceful;
 use crate::progress;
 use crate::ui::{self, Style, Ui};
+use args::TaskKind;
 pub(crate) use args::TrainArgs;
 use journal::Journal;
 use settings::Settings;
 
 pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
+    if args.task == TaskKind::Extract {
+        return extract::execute(args, ui);
+    }
+    if let Some(option) = args.extract.given() {
+        return Err(CliError::usage(format!("{option} is about extractors; it goes with --task extract")));
+    }
     let (place, mut resumed) = begin::begin(args, ui)?;
     let saved = &place.saved;
     let mut settings = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();

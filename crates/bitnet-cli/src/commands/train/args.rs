@@ -6,6 +6,8 @@ use bitnet::train::TrainConfig;
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::extract::ExtractArgs;
+
 const AFTER_HELP: &str = "\
 Trains a BitNet b1.58 decoder (ternary weights, int8 activations) on the CPU; with --group-size, a decoder with a \
 scale for each group of weights and int16 activations. Text files are split into documents at lines <|endoftext|>, or \
@@ -21,7 +23,13 @@ with weights as floats) and, where the shape allows, as model.gguf. Only one pro
 The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and \
 [train.adamw]. Options on the command line override it.
 
+With --task extract the data are utterances, JSON lines like
+  {\"text\": \"play So What\", \"intent\": \"play\", \"slots\": [{\"name\": \"track\", \"start\": 5, \"end\": 12}]}
+where places count characters and the intent is null for what is out of scope; \"part\": \"valid\" keeps a line for validation.
+Written to OUT are then export/ with the extractor as safetensors and as model.gguf, report.md with figures, and log.jsonl.
+
 Examples:
+  bitnet train --task extract --data utterances.jsonl --out my-extractor
   bitnet train --data stories.txt --train-tokenizer 2048 --hidden 256 --layers 6 --heads 4 --kv-heads 2 --out my-model
   bitnet train --config tiny.toml --data stories.txt --tokenizer tokenizer.json --out my-model
   bitnet train --data stories.txt --train-tokenizer 2048 --family qwen3 --group-size 64 --out my-qwen
@@ -42,15 +50,19 @@ pub(crate) struct TrainArgs {
     /// Folder for checkpoint, log and the finished model
     #[arg(short, long, value_name = "OUT")]
     pub(super) out: PathBuf,
-    /// Text, JSON lines (.jsonl), or token ids (.u16, .u32; one file only); repeatable
+    /// What to learn: a language model, or an extractor of intents and slots from utterances
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = TaskKind::Text)]
+    pub(super) task: TaskKind,
+    /// Text, JSON lines (.jsonl), or token ids (.u16, .u32; one file only); repeatable. Of extractors: JSON lines, a task for
+    /// each file, or NAME=FILE
     #[arg(short, long, value_name = "FILE")]
     pub(super) data: Vec<PathBuf>,
     /// Text or token ids for validation, instead of a fraction of the data
     #[arg(long, value_name = "FILE")]
     pub(super) val_data: Option<PathBuf>,
-    /// Fraction of the documents held out for validation, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02, allow_hyphen_values = true, value_parser = parse_share)]
-    pub(super) val_share: f64,
+    /// Fraction of the documents held out for validation, 0 to 1 [default: 0.02; of utterances 0.1]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = parse_share)]
+    pub(super) val_share: Option<f64>,
     /// Configuration file, TOML or JSON
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -80,6 +92,17 @@ pub(crate) struct TrainArgs {
     pub(super) shape: ShapeArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
+    #[command(flatten)]
+    pub(super) extract: ExtractArgs,
+}
+
+/// What is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum TaskKind {
+    /// A language model, from text
+    Text,
+    /// An extractor, from utterances with intents and slots
+    Extract,
 }
 
 /// The model's shape.

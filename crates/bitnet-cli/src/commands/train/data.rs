@@ -173,7 +173,7 @@ pub(super) fn token_files(
     if !kept {
         let own = args.val_data.as_deref();
         if text_data {
-            prepare(&args.data, [&train, &valid], if own.is_some() { 0.0 } else { args.val_share })?;
+            prepare(&args.data, [&train, &valid], if own.is_some() { 0.0 } else { args.val_share.unwrap_or(0.02) })?;
         }
         if let Some(path) = own.filter(|p| is_text(p)) {
             prepare(&[path.to_path_buf()], [&folder.join(format!("none.{ending}")), &valid], 1.0)?;

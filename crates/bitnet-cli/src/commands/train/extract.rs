@@ -1,0 +1,371 @@
+//! `bitnet train --task extract`: an extractor from utterances.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bitnet::loader::extractor::{write_gguf, write_safetensors};
+use bitnet::loader::files::{self, FolderLock};
+use bitnet::train::Finish;
+use bitnet::train::extract::{ExtractEvent, ExtractOptions, TaskData, TaskFigures, train};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::TrainArgs;
+use crate::error::CliError;
+use crate::interrupt::Graceful;
+use crate::progress;
+use crate::ui::{self, Style, Ui};
+
+/// Share of the utterances that is kept for choices where nothing else is said.
+const VAL_SHARE: f64 = 0.1;
+
+/// Options of extractors only.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Extractors (--task extract)")]
+pub(super) struct ExtractArgs {
+    /// Passes over the utterances, each time in another version [default: 30, and 2000 steps at least]
+    #[arg(long, value_name = "N")]
+    passes: Option<u64>,
+    /// End after this time at the latest, as 40m, 90s or 2h; the learning rate falls accordingly
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    time: Option<Duration>,
+    /// Rows of the table of features [default: 16384]
+    #[arg(long, value_name = "N")]
+    buckets: Option<usize>,
+    /// Share of utterances with typing errors [default: 0.5]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    typos: Option<f64>,
+    /// Share of utterances in which slots get other values [default: 0.5]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    exchange: Option<f64>,
+    /// Halves of two utterances taken as out of scope, as a share of all; for tasks with utterances out of scope [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    mixtures: Option<f64>,
+    /// How often an utterance out of scope is seen in a pass [default: 5]
+    #[arg(long, value_name = "N")]
+    outside_repeats: Option<usize>,
+    /// Share of the features of a word that is left out [default: 0.1]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    feature_dropout: Option<f64>,
+    /// Share of the inputs of the heads that is left out [default: 0.2]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    dropout: Option<f64>,
+    /// Probability that is spread over all intents [default: 0.05]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    smoothing: Option<f64>,
+    /// Weight of the loss of slots beside that of intents [default: 0.5]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    tag_weight: Option<f32>,
+    /// How much faster rows of the table move [default: 2]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    table_lr: Option<f64>,
+    /// Share of the run at its beginning without quantisation [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    float_share: Option<f64>,
+}
+
+impl ExtractArgs {
+    /// The first of these options that was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("--passes", self.passes.is_some()),
+            ("--time", self.time.is_some()),
+            ("--buckets", self.buckets.is_some()),
+            ("--typos", self.typos.is_some()),
+            ("--exchange", self.exchange.is_some()),
+            ("--mixtures", self.mixtures.is_some()),
+            ("--outside-repeats", self.outside_repeats.is_some()),
+            ("--feature-dropout", self.feature_dropout.is_some()),
+            ("--dropout", self.dropout.is_some()),
+            ("--smoothing", self.smoothing.is_some()),
+            ("--tag-weight", self.tag_weight.is_some()),
+            ("--table-lr", self.table_lr.is_some()),
+            ("--float-share", self.float_share.is_some()),
+        ];
+        all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+}
+
+/// A time as a person writes it: `90s`, `40m`, `2h`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let units = [('s', 1.0), ('m', 60.0), ('h', 3600.0)];
+    let seconds = units.iter().find_map(|(unit, factor)| Some(text.strip_suffix(*unit)?.parse::<f64>().ok()? * factor));
+    let time = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()).filter(|t| !t.is_zero());
+    time.ok_or_else(|| "expected a time like 90s, 40m or 2h".to_owned())
+}
+
+/// The first option that was given and is about language models only.
+fn foreign(args: &TrainArgs) -> Option<&'static str> {
+    let (s, r) = (&args.shape, &args.run);
+    let all = [
+        ("--config", args.config.is_some()),
+        ("--resume", args.resume),
+        ("--from", args.from.is_some()),
+        ("--tokenizer", args.tokenizer.is_some()),
+        ("--train-tokenizer", args.train_tokenizer.is_some()),
+        ("--sample", args.sample.is_some()),
+        ("--kv-heads", s.kv_heads.is_some()),
+        ("--head-dim", s.head_dim.is_some()),
+        ("--family", s.family.is_some()),
+        ("--group-size", s.group_size.is_some()),
+        ("--vocab", s.vocab.is_some()),
+        ("--hadamard", s.hadamard),
+        ("--activations", s.activations.is_some()),
+        ("--mixer", !s.mixer.is_empty()),
+        ("--share-qk", s.share_qk),
+        ("--gate", s.gate),
+        ("--pre-conv", s.pre_conv),
+        ("--mini-batch", s.mini_batch.is_some()),
+        ("--base-lr", s.base_lr.is_some()),
+        ("--accumulate", r.accumulate.is_some()),
+        ("--context", r.context.is_some()),
+        ("--lr2", r.lr2.is_some()),
+        ("--inner-warmup", r.inner_warmup.is_some()),
+        ("--threads", r.threads.is_some()),
+        ("--validate-every", r.validate_every.is_some()),
+        ("--checkpoint-every", r.checkpoint_every.is_some()),
+    ];
+    all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+}
+
+/// The options of the run.
+fn options(args: &TrainArgs) -> ExtractOptions {
+    fn set<T: Copy>(to: &mut T, from: Option<T>) {
+        if let Some(v) = from {
+            *to = v;
+        }
+    }
+    let (s, r, e) = (&args.shape, &args.run, &args.extract);
+    let mut o = ExtractOptions::default();
+    let wide = |n: Option<u32>| n.map(|n| n as usize);
+    set(&mut o.hidden, wide(s.hidden));
+    o.ffn = wide(s.ffn).unwrap_or(o.hidden.saturating_mul(3));
+    set(&mut o.layers, wide(s.layers));
+    set(&mut o.heads, wide(s.heads));
+    set(&mut o.buckets, e.buckets);
+    set(&mut o.passes, e.passes);
+    (o.steps, o.time) = (r.steps, e.time);
+    set(&mut o.batch, r.batch);
+    set(&mut o.lr, r.lr);
+    set(&mut o.warmup, r.warmup);
+    set(&mut o.weight_decay, r.weight_decay);
+    set(&mut o.clip, r.clip);
+    set(&mut o.seed, r.seed);
+    set(&mut o.patience, r.patience);
+    set(&mut o.augmentation.typos, e.typos);
+    set(&mut o.augmentation.exchange, e.exchange);
+    set(&mut o.augmentation.mixtures, e.mixtures);
+    set(&mut o.augmentation.outside_repeats, e.outside_repeats);
+    set(&mut o.augmentation.feature_dropout, e.feature_dropout);
+    set(&mut o.dropout, e.dropout);
+    set(&mut o.smoothing, e.smoothing);
+    set(&mut o.tag_weight, e.tag_weight);
+    set(&mut o.table_lr, e.table_lr);
+    set(&mut o.float_share, e.float_share);
+    o
+}
+
+/// Files of each task, in the order in which tasks are named first: `NAME=FILE`, or a file whose name is the task's.
+fn tasks(data: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>, CliError> {
+    let mut all: Vec<(String, Vec<PathBuf>)> = Vec::new();
+    for path in data {
+        let named = path.to_str().filter(|_| !path.is_file()).and_then(|t| t.split_once('='));
+        let (name, file) = match named {
+            Some((name, file)) => (name.to_owned(), PathBuf::from(file)),
+            None => (path.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned(), path.clone()),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+            let file = super::name(path);
+            return Err(CliError::usage(format!(
+                "--data {file}: a task is called after its file, and names have 1 to 64 letters, digits, '-' or '_' of ASCII; \
+                 give --data NAME=FILE"
+            )));
+        }
+        match all.iter_mut().find(|t| t.0 == name) {
+            Some(task) => task.1.push(file),
+            None => all.push((name, vec![file])),
+        }
+    }
+    Ok(all)
+}
+
+pub(super) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
+    if let Some(option) = foreign(args) {
+        return Err(CliError::usage(format!("{option} is about language models; it does not go with --task extract")));
+    }
+    let files = tasks(&args.data)?;
+    if files.is_empty() {
+        return Err(CliError::usage("no utterances: pass --data FILE, JSON lines with text, intent and slots"));
+    }
+    if args.val_data.is_some() && files.len() > 1 {
+        let problem = "--val-data goes with one task; with several, utterances say \"part\": \"valid\" themselves";
+        return Err(CliError::usage(problem));
+    }
+    let options = options(args);
+    options.validate()?;
+    let share = args.val_share.unwrap_or(VAL_SHARE);
+    let valid: Vec<PathBuf> = args.val_data.iter().cloned().collect();
+    let share = if valid.is_empty() { share } else { 0.0 };
+    let mut data = Vec::new();
+    for (name, files) in &files {
+        let task = TaskData::read(name, files, &valid, share, options.seed)?;
+        ui.say(format_args!(
+            "{name}: {} utterances to learn, {} kept for choices; {} intents, {} slots{}",
+            ui::count(task.train.len() as u64),
+            ui::count(task.valid.len() as u64),
+            task.intents.len(),
+            task.slots.len(),
+            if task.has_outside() { ", some out of scope" } else { "" }
+        ));
+        data.push(task);
+    }
+    std::fs::create_dir_all(&args.out).map_err(CliError::io("create", args.out.display().to_string()))?;
+    let _lock = FolderLock::take(&args.out)?;
+    run(args, &data, &options, ui)
+}
+
+/// The figures of a task in a few words.
+fn words(name: &str, [clean, typos]: &[TaskFigures; 2]) -> String {
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let mut out = format!("{name} intent {} ({})", percent(clean.accuracy()), percent(typos.accuracy()));
+    if !clean.slots.is_empty() {
+        let f1 = |f: &TaskFigures| percent(f.slot_counts().f1());
+        out += &format!(" slots {} ({})", f1(clean), f1(typos));
+        out += &format!(" all right {} ({})", percent(clean.all_right()), percent(typos.all_right()));
+    }
+    if let Some(area) = clean.auroc {
+        out += &format!(" AUROC {area:.4}");
+    }
+    out
+}
+
+fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -> Result<(), CliError> {
+    let log = args.out.join("log.jsonl");
+    let mut journal = std::fs::File::create(&log).map_err(CliError::io("create", log.display().to_string()))?;
+    let mut note =
+        |value: &Value| writeln!(journal, "{value}").map_err(CliError::io("write", log.display().to_string()));
+    let graceful = Graceful::begin();
+    let bar = progress::of_training(ui, 1);
+    let began = Instant::now();
+    let (mut failed, mut mean, mut told) = (None, 0.0, Instant::now());
+    let trained = train(data, options, &mut |event| {
+        let done = match event {
+            ExtractEvent::Begin { parameters, steps, steps_per_pass } => {
+                bar.set_length(steps);
+                ui.say(format_args!(
+                    "{} parameters, {} steps of {} utterances, {} a pass",
+                    ui::count(parameters as u64),
+                    ui::count(steps),
+                    options.batch,
+                    ui::count(steps_per_pass)
+                ));
+                Ok(())
+            }
+            ExtractEvent::Step { step, done, loss, left } => {
+                mean = if step == 1 { loss } else { 0.98 * mean + 0.02 * loss };
+                bar.set_position(step);
+                bar.set_message(format!("loss {mean:.4}, {:.0} %, {} s left", 100.0 * done, left.as_secs()));
+                // Where nobody sees a bar, a line now and then says that the work goes on.
+                if !ui.is_watched() && told.elapsed() > Duration::from_secs(60) {
+                    told = Instant::now();
+                    let left = left.as_secs();
+                    ui.say(format_args!("step {step}, loss {mean:.4}, {:.0} % done, {left} s left", 100.0 * done));
+                }
+                note(&json!({ "step": step, "loss": loss, "seconds": began.elapsed().as_secs_f64() }))
+            }
+            ExtractEvent::Validation { step, figures, best } => {
+                let all: Vec<String> = data.iter().zip(figures).map(|(d, f)| words(&d.name, f)).collect();
+                let mark = if best { ", best so far" } else { "" };
+                bar.suspend(|| {
+                    ui.say(format_args!("step {step}: {}; with typing errors in parentheses{mark}", all.join("; ")))
+                });
+                let shares = |f: &TaskFigures| json!([f.accuracy(), f.slot_counts().f1(), f.all_right(), f.auroc]);
+                let figures: Vec<[Value; 2]> = figures.iter().map(|f| f.each_ref().map(shares)).collect();
+                note(&json!({ "step": step, "intent_slots_all_auroc": figures }))
+            }
+            _ => Ok(()),
+        };
+        if let Err(e) = done {
+            failed = Some(e);
+        }
+        if failed.is_some() || graceful.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish_and_clear();
+    let trained = trained?;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    let export = args.out.join("export");
+    write_safetensors(&export, &trained.weights)?;
+    write_gguf(&export.join("model.gguf"), &trained.weights)?;
+    write(&args.out.join("report.md"), &trained.report)?;
+    if trained.finish == Finish::Interrupted {
+        ui.note(&format!("{} holds what was best until step {}", export.display(), trained.steps));
+        return Err(CliError::Interrupted);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    if args.json {
+        let figures: BTreeMap<&str, Value> =
+            data.iter().zip(&trained.figures).map(|(d, f)| (d.name.as_str(), summary(f))).collect();
+        return ui::print_json(&json!({
+            "steps": trained.steps,
+            "best_step": trained.best_step,
+            "finish": if trained.finish == Finish::EarlyStop { "early_stop" } else { "completed" },
+            "tasks": figures,
+            "seconds": seconds,
+            "export": export.display().to_string(),
+        }));
+    }
+    for (d, f) in data.iter().zip(&trained.figures) {
+        ui.say(words(&d.name, f));
+    }
+    let report = args.out.join("report.md");
+    ui.say(format_args!(
+        "{} {} in {seconds:.0} s; tables are in {}",
+        ui.err(Style::Green, "trained"),
+        export.display(),
+        report.display()
+    ));
+    Ok(())
+}
+
+/// Figures without errors and with them.
+fn summary(figures: &[TaskFigures; 2]) -> Value {
+    let [clean, typos] = figures.each_ref().map(|f| {
+        json!({ "intent": f.accuracy(), "slots_f1": f.slot_counts().f1(), "all_right": f.all_right(), "auroc": f.auroc })
+    });
+    json!({ "clean": clean, "typos": typos })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), CliError> {
+    Ok(files::write(path, text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let seconds = |text| parse_time(text).map(|t| t.as_secs());
+        assert_eq!([seconds("90s"), seconds("40m"), seconds("1.5h")], [Ok(90), Ok(2400), Ok(5400)]);
+        for bad in ["", "40", "m", "-1m", "0s", "nans", "1e300h", "5d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tasks_are_called_after_their_files() {
+        let paths: Vec<PathBuf> =
+            ["x/home.jsonl", "music=a b.jsonl", "music=c.jsonl"].iter().map(PathBuf::from).collect();
+        let all = tasks(&paths).unwrap();
+        assert_eq!(all.iter().map(|t| (t.0.as_str(), t.1.len())).collect::<Vec<_>>(), [("home", 1), ("music", 2)]);
+        for bad in ["x/青空.jsonl", "a b.jsonl", "=x", ""] {
+            assert!(tasks(&[PathBuf::from(bad)]).is_err(), "{bad}");
+        }
+    }
+}

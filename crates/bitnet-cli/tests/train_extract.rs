@@ -1,0 +1,81 @@
+//! `bitnet train --task extract`: from utterances to a file that answers, and what is said about utterances that are
+//! wrong.
+#![cfg(feature = "train")]
+
+mod common;
+
+use common::Place;
+
+/// Utterances about lights, doors and nothing.
+fn utterances() -> String {
+    let rooms = ["kitchen", "hall", "cellar", "garden shed", "台所"];
+    let mut text = String::new();
+    for room in rooms {
+        for (intent, before) in
+            [("on", "switch on the light in the "), ("off", "turn it off in the "), ("open", "open the door of the ")]
+        {
+            let (start, len) = (before.chars().count(), room.chars().count());
+            text += &format!(
+                "{{\"text\": \"{before}{room}\", \"intent\": \"{intent}\", \"slots\": [{{\"name\": \"room\", \"start\": {start}, \"end\": {}}}]}}\n",
+                start + len
+            );
+        }
+        text += &format!("{{\"text\": \"what do you think of {}\", \"intent\": null}}\n", room.len());
+    }
+    text.clone() + &text.replace("\"text\"", "\"part\": \"valid\", \"text\"")
+}
+
+const SMALL: [&str; 12] =
+    ["--hidden", "32", "--heads", "2", "--buckets", "512", "--steps", "80", "--batch", "8", "--lr", "5e-3"];
+
+fn train<'a>(data: &'a [&'a str], more: &'a [&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["train", "--task", "extract", "--out", "m"];
+    data.iter().for_each(|d| args.extend(["--data", d]));
+    args.extend(SMALL);
+    args.extend(more);
+    args
+}
+
+#[test]
+fn an_extractor_is_trained_and_answers() {
+    let p = Place::new();
+    p.write("home.jsonl", utterances());
+    let args = train(&["home.jsonl"], &["--json"]);
+    let json = p.run(&args).json();
+    assert_eq!((json["steps"].as_u64(), json["finish"].as_str()), (Some(80), Some("completed")));
+    assert!(json["tasks"]["home"]["clean"]["intent"].as_f64() > Some(0.8), "{json}");
+    let report = std::fs::read_to_string(p.path("m/report.md")).unwrap();
+    assert!(report.contains("| room |") && report.contains("| on |"), "{report}");
+    assert!(std::fs::read_to_string(p.path("m/log.jsonl")).unwrap().lines().count() > 80);
+    let text = "switch on the light in the kitchen";
+    let both = ["m/export/model.gguf", "m/export"].map(|path| bitnet::Extractor::load(p.path(path)).unwrap());
+    let [gguf, folder] = both.map(|e| e.extract(text).unwrap());
+    assert_eq!(gguf, folder);
+    assert_eq!((gguf.intent.as_str(), gguf.slot("room")), ("on", Some("kitchen")));
+}
+
+#[test]
+fn wrong_utterances_and_options_are_named() {
+    let p = Place::new();
+    p.write("home.jsonl", utterances());
+    p.write(
+        "bad.jsonl",
+        utterances()
+            + "{\"text\": \"hi\", \"intent\": \"on\", \"slots\": [{\"name\": \"room\", \"start\": 0, \"end\": 9}]}\n",
+    );
+    for (data, more, problem) in [
+        (&["bad.jsonl"][..], &[][..], "bad.jsonl: line 41: field \"slots[0].end\": 9 lies behind the text"),
+        (&["none.jsonl"], &[], "none.jsonl"),
+        (&["home.jsonl"], &["--tokenizer", "x.json"], "--tokenizer is about language models"),
+        (&["home.jsonl"], &["--typos", "2"], "typos is 2"),
+        (&["home.jsonl"], &["--time", "soon"], "40m"),
+        (&["a=home.jsonl", "b=home.jsonl"], &["--val-data", "home.jsonl"], "one task"),
+        (&[], &[], "no utterances"),
+    ] {
+        let done = p.run(&train(data, more));
+        assert!(done.code != Some(0) && done.err.contains(problem), "{data:?} {more:?}: {done:?}");
+        assert!(!done.err.contains("panicked"), "{done:?}");
+    }
+    let done = p.run(&["train", "--out", "m", "--data", "home.jsonl", "--buckets", "5"]);
+    done.fails(2, "--buckets is about extractors");
+}
