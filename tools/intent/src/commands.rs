@@ -18,13 +18,13 @@ use crate::latency;
 /// Questions of the test in small, for the repository.
 const SAMPLE: usize = 50;
 
-fn write(path: &Path, text: &str) -> Result<(), IntentError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), IntentError> {
     std::fs::write(path, text).map_err(|source| IntentError::Io { place: path.display().to_string(), source })?;
     println!("{}: {} lines", path.display(), text.lines().count());
     Ok(())
 }
 
-fn folder(path: &Path) -> Result<(), IntentError> {
+pub(crate) fn folder(path: &Path) -> Result<(), IntentError> {
     std::fs::create_dir_all(path).map_err(|source| IntentError::Io { place: path.display().to_string(), source })
 }
 

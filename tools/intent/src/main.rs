@@ -1,6 +1,7 @@
 //! `cargo xtask intent`: data, baseline, evaluation and latency of the use case; `docs/intent.md` has the results.
 
 mod commands;
+mod extract;
 mod latency;
 
 use std::path::PathBuf;
@@ -50,6 +51,42 @@ enum Command {
         #[arg(long, default_value_t = 2048)]
         vocab: usize,
         /// Seed of all random choices
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Write utterances for `bitnet train --task extract`, and the official tests, clean and with typing errors
+    PrepareExtract {
+        /// Folder with snips/ and clinc150/, compressed or not
+        #[arg(long)]
+        data: PathBuf,
+        /// Folder with aozora_works.tsv and databricks-dolly-15k-ja.jsonl: questions in Japanese as well
+        #[arg(long)]
+        ja: Option<PathBuf>,
+        /// Where to write
+        #[arg(long)]
+        out: PathBuf,
+        /// Questions in Japanese
+        #[arg(long, default_value_t = 30_000)]
+        questions: usize,
+        /// What all random choices depend on
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Judge an extractor on the official tests, clean and with typing errors
+    EvalExtract {
+        /// Folder with snips/ and clinc150/
+        #[arg(long)]
+        data: PathBuf,
+        /// Folder with aozora_works.tsv and databricks-dolly-15k-ja.jsonl
+        #[arg(long)]
+        ja: Option<PathBuf>,
+        /// GGUF file or folder
+        #[arg(long)]
+        model: PathBuf,
+        /// Show this many wrong answers of each set
+        #[arg(long, default_value_t = 0)]
+        wrong: usize,
+        /// What all random choices depend on
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -129,6 +166,12 @@ fn main() -> ExitCode {
         Command::Prepare { data, out, rounds, vocab, seed } => commands::prepare(&data, &out, rounds, vocab, seed),
         Command::PrepareJa { data, out, questions, vocab, seed } => {
             commands::prepare_ja(&data, &out, questions, vocab, seed)
+        }
+        Command::PrepareExtract { data, ja, out, questions, seed } => {
+            extract::prepare(&data, ja.as_deref(), &out, questions, seed)
+        }
+        Command::EvalExtract { data, ja, model, wrong, seed } => {
+            extract::eval(&data, ja.as_deref(), &model, wrong, seed)
         }
         Command::Baseline { data, seed } => commands::baseline(&data, seed),
         Command::Eval { data, every, judged } => commands::eval(&data, &judged, every),
