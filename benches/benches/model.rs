@@ -22,11 +22,11 @@ fn steps(c: &mut Criterion) {
     for engine in &engines {
         group.throughput(Throughput::Bytes((engine.packed_bytes() + engine.head_bytes()) as u64));
         let mut sequence = Sequence::new(engine, KvType::F16, None);
-        sequence.push(&prompt).expect("it fits");
+        sequence.feed(&prompt).expect("it fits");
         group.bench_function(BenchmarkId::new("threads", engine.threads()), |b| {
             b.iter(|| {
-                sequence.truncate(PROMPT).expect("attention can go back");
-                sequence.push(&[7]).expect("it fits");
+                sequence.rewind(PROMPT).expect("attention can go back");
+                sequence.feed(&[7]).expect("it fits");
             });
         });
     }
@@ -38,7 +38,7 @@ fn steps(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("threads", engine.threads()), |b| {
             b.iter_batched(
                 || Sequence::new(engine, KvType::F16, None),
-                |mut sequence| sequence.push(&prompt).map(<[f32]>::len).expect("it fits"),
+                |mut sequence| sequence.feed(&prompt).map(<[f32]>::len).expect("it fits"),
                 BatchSize::SmallInput,
             );
         });

@@ -60,7 +60,7 @@ fn logits(weights: &ModelWeights) -> Vec<u32> {
     let engine = Engine::new(weights, &EngineOptions::default()).unwrap();
     let mut sequence = Sequence::new(&engine, KvType::F32, None);
     (0..12)
-        .flat_map(|i| sequence.push(&[i * 5 % 64]).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+        .flat_map(|i| sequence.feed(&[i * 5 % 64]).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>())
         .collect()
 }
 

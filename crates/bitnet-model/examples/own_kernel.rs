@@ -83,7 +83,7 @@ pub fn logits(options: &EngineOptions) -> Vec<f32> {
         .expect("the shape is valid");
     let engine = Engine::new(&weights, options).expect("the kernel packs every shape");
     println!("computing with {}", engine.kernel_name());
-    Sequence::new(&engine, KvType::F32, None).push_all(&[1, 2, 3, 4, 5]).expect("the tokens are in the vocabulary")
+    Sequence::new(&engine, KvType::F32, None).feed_each(&[1, 2, 3, 4, 5]).expect("the tokens are in the vocabulary")
 }
 
 #[cfg_attr(test, allow(dead_code))]

@@ -3,7 +3,7 @@
 //! - [`ModelConfig`] says what shape a model has, [`WeightSource`] where its weights come from, [`ModelWeights`] holds
 //!   them, checked.
 //! - [`Engine`] computes: ternary weights times int8 activations, exact in i32, on every thread of a team.
-//!   [`Sequence`] is one text with its cache, [`decoder::Decoder`] makes it grow token by token.
+//!   [`Sequence`] is one text with its state: fed, continued token by token, rewound, forked, saved.
 //!
 //! Files, tokenizers and the hub are the business of the crate `loader`; the crate `bitnet` puts all of it together.
 
@@ -18,10 +18,8 @@ mod error;
 pub mod files;
 mod float_matrix;
 pub mod perplexity;
-mod saved;
 pub mod scoring;
-mod sequence;
-mod snapshots;
+pub mod sequence;
 mod synthetic;
 mod weights;
 
@@ -38,13 +36,11 @@ pub use engine::{
 };
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};
-pub use sequence::Sequence;
-pub use snapshots::Snapshots;
+pub use sequence::{Sequence, Snapshots};
 pub use synthetic::SyntheticWeights;
 pub use ttt_layer::{DeltaConfig, DeltaState, RopePairs, StateDamage, TttConfig};
 pub use weights::{DeltaWeights, LayerWeights, ModelWeights, StoredFloat, Table, TttWeights, WeightSource};
 
-pub mod decoder;
 #[cfg(feature = "candle")]
 pub mod nn;
 pub mod sampling;

@@ -105,10 +105,10 @@ fn each_prediction(
     let mut sequence = Sequence::new(engine, kv, Some(window));
     let mut done = 0;
     for (inputs, targets) in inputs.chunks(window).zip(targets.chunks(window)) {
-        sequence.truncate(0)?;
+        sequence.rewind(0)?;
         let mut place = 0;
         for (inputs, targets) in inputs.chunks(at_once).zip(targets.chunks(at_once)) {
-            let logits = sequence.push_all(inputs)?;
+            let logits = sequence.feed_each(inputs)?;
             for (row, &target) in logits.chunks_exact(vocab).zip(targets) {
                 see(place, negative_log_likelihood(row, target, place)?);
                 place += 1;

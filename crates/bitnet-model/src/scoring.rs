@@ -23,7 +23,7 @@ const STATE_BYTES_AT_ONCE: usize = 1 << 28;
 /// # let weights = ModelWeights::from_source(&SyntheticWeights::new(ModelConfig::new(96, 64, 128, 2, 2, 1), 7))?;
 /// # let engine = Engine::new(&weights, &EngineOptions::default().threads(1))?;
 /// let mut text = Sequence::new(&engine, KvType::F16, None);
-/// text.push(&[1, 2, 3])?;
+/// text.feed(&[1, 2, 3])?;
 /// let scores = log_probs(&text, &[&[4, 5, 6], &[4, 7]])?;
 /// assert_eq!((scores[0].len(), scores[1].len()), (3, 2));
 /// assert_eq!(scores[0][0], scores[1][0]); // the same token after the same text
@@ -39,14 +39,14 @@ pub fn log_probs(text: &Sequence, continuations: &[&[u32]]) -> Result<Vec<Vec<f6
     }
     let engine = text.engine().clone();
     for c in continuations {
-        engine.check(text.state(), c)?;
+        text.check(c)?;
     }
     let Some(first) = continuations.first() else { return Ok(Vec::new()) };
     let common = continuations.iter().skip(1).fold(first.len(), |n, c| same(&first[..n], c));
     // The last token of a continuation is never read: nothing follows it.
     let shortest = continuations.iter().map(|c| c.len()).min().unwrap_or(0);
     let shared = common.min(shortest.saturating_sub(1));
-    let mut base = text.clone();
+    let mut base = text.fork();
     base.require(HeadRequest::Full)?;
     let mut scores: Vec<Vec<f64>> = continuations.iter().map(|c| Vec::with_capacity(c.len())).collect();
     let at_once = tokens_at_once(&engine);
@@ -54,7 +54,7 @@ pub fn log_probs(text: &Sequence, continuations: &[&[u32]]) -> Result<Vec<Vec<f6
         // What follows the token before the part, and what follows each but the last of the part.
         let before = base.len();
         let last = base.logits().to_vec();
-        let rows = base.push_all(part)?;
+        let rows = base.feed_each(part)?;
         let vocab = engine.config().vocab_size;
         let logits = std::iter::once(&last[..]).chain(rows.chunks_exact(vocab));
         for ((&token, logits), position) in part.iter().zip(logits).zip(before..) {
@@ -92,7 +92,7 @@ fn together(
     // Nothing is read for a continuation of which one token is left.
     let mut forks: Vec<Sequence> = rests
         .iter()
-        .map(|r| if r.len() > 1 { base.clone() } else { Sequence::new(engine, base.state().kv_type(), None) })
+        .map(|r| if r.len() > 1 { base.fork() } else { Sequence::new(engine, base.state().kv_type(), None) })
         .collect();
     let mut read = vec![0; rests.len()];
     let mut out = StepOutput::default();

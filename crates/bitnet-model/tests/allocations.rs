@@ -34,12 +34,12 @@ fn no_allocation_per_token() {
             for options in [SamplingOptions::greedy(), SamplingOptions::default().with_top_k(40)] {
                 let mut sampler = Sampler::new(options).unwrap();
                 let mut sequence = Sequence::new(&engine, kv, None);
-                sequence.push(&[1; 270]).unwrap();
+                sequence.feed(&[1; 270]).unwrap();
                 let mut generate = |n: usize| {
                     for _ in 0..n {
                         let position = sequence.len() as u64;
                         let token = sampler.sample(sequence.logits(), position, sequence.tokens()).unwrap();
-                        sequence.push(&[token]).unwrap();
+                        sequence.feed(&[token]).unwrap();
                     }
                 };
                 // Buffers find their sizes.

@@ -1,8 +1,6 @@
 //! The best logits from a coarse pass equal those of the plain head, bit for bit, and so do the tokens chosen from
 //! them.
 
-use std::ops::ControlFlow;
-
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::{
     Candidate, Engine, EngineOptions, FloatMatrix, FloatType, HeadMode, HeadRequest, KvType, LogitsWanted, ModelConfig,
@@ -117,7 +115,7 @@ fn the_best_logits_are_those_of_the_plain_head() {
         let plain = engine(&weights, HeadMode::Plain, 1, best_isa());
         let mut reference = Sequence::new(&plain, KvType::F32, None);
         let ids: Vec<u32> = (0..24).map(|i| (i * i * 13 + 5) % VOCAB as u32).collect();
-        let all = reference.push_all(&ids).unwrap();
+        let all = reference.feed_each(&ids).unwrap();
         let mut rescored: Option<Vec<usize>> = None;
         for isa in Isa::available() {
             for threads in [1, 2, 3] {
@@ -127,7 +125,7 @@ fn the_best_logits_are_those_of_the_plain_head() {
                 for request in REQUESTS {
                     let mut s = Sequence::new(&coarse, KvType::F32, None);
                     for (i, id) in ids.iter().enumerate() {
-                        s.feed(&[*id], request, &mut |_| ControlFlow::Continue(())).unwrap();
+                        s.feed_with(&[*id], request, None).unwrap();
                         check(request, s.prediction(), &all[i * VOCAB..(i + 1) * VOCAB]);
                         counts.push(s.rescored().unwrap());
                     }
@@ -172,7 +170,7 @@ fn requests_of_a_batch_do_not_mix() {
     }
     let mut position = 0;
     for (i, text) in texts.iter().enumerate() {
-        let all = Sequence::new(&plain, KvType::F32, None).push_all(text).unwrap();
+        let all = Sequence::new(&plain, KvType::F32, None).feed_each(text).unwrap();
         let rows: Vec<&[f32]> = all.chunks_exact(VOCAB).collect();
         let wanted = if i % 4 == 0 { &rows[..] } else { &rows[rows.len() - 1..] };
         for logits in wanted {
@@ -219,7 +217,7 @@ fn texts_are_those_of_the_plain_head() {
                     let mut next = 17;
                     for _ in 0..40 {
                         let request = sampler.request(s.len() + 1);
-                        s.feed(&[next], request, &mut |_| ControlFlow::Continue(())).unwrap();
+                        s.feed_with(&[next], request, None).unwrap();
                         coarse_steps += usize::from(s.rescored().is_some());
                         next = sampler.choose(s.prediction(), s.len() as u64, s.tokens()).unwrap();
                     }
@@ -240,9 +238,9 @@ fn a_prediction_that_was_asked_for_less_is_made_anew() {
     let mut s = Sequence::new(&coarse, KvType::F16, None);
     s.require(HeadRequest::Full).unwrap();
     assert!(matches!(s.prediction(), Prediction::Full([])));
-    let all = s.push(&[3, 1, 4]).unwrap().to_vec();
-    s.truncate(0).unwrap();
-    s.feed(&[3, 1, 4], HeadRequest::Top(4), &mut |_| ControlFlow::Continue(())).unwrap();
+    let all = s.feed(&[3, 1, 4]).unwrap().to_vec();
+    s.rewind(0).unwrap();
+    s.feed_with(&[3, 1, 4], HeadRequest::Top(4), None).unwrap();
     assert!(s.logits().is_empty());
     s.require(HeadRequest::Top(2)).unwrap();
     check(HeadRequest::Top(4), s.prediction(), &all);
@@ -260,7 +258,7 @@ fn values_that_are_no_numbers_end_a_text_as_they_do_with_the_plain_head() {
         let engine = engine(&weights(FloatType::F32, w), mode, 2, best_isa());
         let mut sampler = Sampler::new(options).unwrap();
         let mut s = Sequence::new(&engine, KvType::F32, None);
-        s.feed(&[5, 6], sampler.request(2), &mut |_| ControlFlow::Continue(())).unwrap();
+        s.feed_with(&[5, 6], sampler.request(2), None).unwrap();
         sampler.choose(s.prediction(), 2, s.tokens())
     };
     let greedy = SamplingOptions::greedy;
@@ -295,6 +293,6 @@ fn small_heads_and_packed_heads_have_no_plane_of_their_own_accord() {
     assert_eq!(coarse.coarse_head_bytes(), Some(5 * 4 * 5 * 192));
     // More than a row in each block: answered with all logits.
     let mut s = Sequence::new(&coarse, KvType::F32, None);
-    s.feed(&[1], HeadRequest::Top(5), &mut |_| ControlFlow::Continue(())).unwrap();
+    s.feed_with(&[1], HeadRequest::Top(5), None).unwrap();
     assert!(matches!(s.prediction(), Prediction::Full(l) if l.len() == 300));
 }

@@ -39,7 +39,7 @@ fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
                     let mut s = Sequence::new(&engine, kv, None);
                     let (mut at, mut logits) = (0, Vec::new());
                     for &cut in cuts {
-                        logits.extend(s.push_all(&ids[at..at + cut]).unwrap());
+                        logits.extend(s.feed_each(&ids[at..at + cut]).unwrap());
                         at += cut;
                     }
                     assert_eq!(bits(s.logits()), bits(&logits[329 * 173..]));
@@ -75,7 +75,7 @@ fn models_with_hadamard_transforms_and_int4_are_canonical_too() {
                     let mut s = Sequence::new(&engine, KvType::F32, None);
                     let (mut at, mut logits) = (0, Vec::new());
                     for &cut in cuts {
-                        logits.extend(s.push_all(&ids[at..at + cut]).unwrap());
+                        logits.extend(s.feed_each(&ids[at..at + cut]).unwrap());
                         at += cut;
                     }
                     let logits = bits(&logits);
@@ -94,10 +94,10 @@ fn token_by_token_equals_one_prefill() {
     let engine = Engine::new(&weights(), &EngineOptions::default().threads(2)).unwrap();
     let ids = tokens(70);
     let mut whole = Sequence::new(&engine, KvType::F32, None);
-    let all = whole.push_all(&ids).unwrap();
+    let all = whole.feed_each(&ids).unwrap();
     let mut single = Sequence::new(&engine, KvType::F32, None);
     for (i, id) in ids.iter().enumerate() {
-        let logits = single.push(&[*id]).unwrap();
+        let logits = single.feed(&[*id]).unwrap();
         assert_eq!(bits(logits), bits(&all[i * 173..(i + 1) * 173]), "token {i}");
     }
 }
@@ -134,9 +134,9 @@ fn step_together(engine: &Engine) {
         }
         for (i, text) in texts.iter().enumerate() {
             let mut s = Sequence::new(engine, kv(i), None);
-            s.push(text).unwrap();
-            s.push(&[2]).unwrap();
-            let (alone, own) = (s.push(&[3]).unwrap(), &together.logits()[i * 173..(i + 1) * 173]);
+            s.feed(text).unwrap();
+            s.feed(&[2]).unwrap();
+            let (alone, own) = (s.feed(&[3]).unwrap(), &together.logits()[i * 173..(i + 1) * 173]);
             assert_eq!(bits(alone), bits(own), "sequence {i}, {}", kv(i).name());
         }
     }
@@ -146,14 +146,14 @@ fn step_together(engine: &Engine) {
 fn refused_input_changes_nothing() {
     let engine = Engine::new(&weights(), &EngineOptions::default().threads(1)).unwrap();
     let mut s = Sequence::new(&engine, KvType::F32, Some(10));
-    s.push(&[1, 2, 3]).unwrap();
+    s.feed(&[1, 2, 3]).unwrap();
     let before = bits(s.logits());
-    assert!(s.push(&[4, 173]).unwrap_err().to_string().contains("173"));
-    assert!(s.push(&[0; 8]).unwrap_err().to_string().contains("10 tokens"));
+    assert!(s.feed(&[4, 173]).unwrap_err().to_string().contains("173"));
+    assert!(s.feed(&[0; 8]).unwrap_err().to_string().contains("10 tokens"));
     assert_eq!((s.len(), bits(s.logits())), (3, before));
-    let long = s.push(&[4, 5]).map(bits).unwrap();
-    s.truncate(3).unwrap();
-    assert_eq!(s.push(&[4, 5]).map(bits).unwrap(), long);
+    let long = s.feed(&[4, 5]).map(bits).unwrap();
+    s.rewind(3).unwrap();
+    assert_eq!(s.feed(&[4, 5]).map(bits).unwrap(), long);
 }
 
 #[test]
@@ -162,6 +162,6 @@ fn silu_without_sub_norms_and_untied_heads_run_too() {
     (c.hidden_act, c.sub_norms, c.tie_word_embeddings) = (Activation::Silu, false, false);
     let weights = ModelWeights::from_source(&SyntheticWeights::new(c, 3)).unwrap();
     let engine = Engine::new(&weights, &EngineOptions::default().threads(2)).unwrap();
-    let logits = Sequence::new(&engine, KvType::F32, None).push_all(&tokens(20)).unwrap();
+    let logits = Sequence::new(&engine, KvType::F32, None).feed_each(&tokens(20)).unwrap();
     assert!(logits.iter().all(|l| l.is_finite()) && logits.iter().any(|l| l.abs() > 0.1));
 }

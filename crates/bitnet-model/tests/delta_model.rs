@@ -55,10 +55,10 @@ fn bits_depend_neither_on_cuts_nor_threads_nor_lanes() {
             EngineOptions::default().threads(2).sequence_parallel(false),
         ] {
             let engine = engine(c.clone(), options);
-            seen.insert(bits(&new(&engine).push_all(&text).unwrap()));
+            seen.insert(bits(&new(&engine).feed_each(&text).unwrap()));
             let mut cut = new(&engine);
             let pieces = [&text[..1], &text[1..40], &text[40..41], &text[41..]];
-            seen.insert(bits(&pieces.iter().flat_map(|p| cut.push_all(p).unwrap()).collect::<Vec<f32>>()));
+            seen.insert(bits(&pieces.iter().flat_map(|p| cut.feed_each(p).unwrap()).collect::<Vec<f32>>()));
         }
         assert_eq!(seen.len(), 1);
     }
@@ -73,17 +73,17 @@ fn states_have_one_size_and_are_saved_forked_and_taken_back() {
     let size = engine.config().state_bytes().unwrap();
     // Two layers: three matrices of 64 by 64, and three inputs of five heads.
     assert_eq!(size, 2 * 4 * (3 * 64 * 64 + 3 * 5 * 64));
-    assert_eq!(sequence.state().state_bytes(), size);
-    sequence.push(&text[..60]).unwrap();
-    assert_eq!(sequence.state().state_bytes(), size);
-    assert!(!sequence.can_rewind() && sequence.truncate(30).is_err());
+    assert_eq!(sequence.state().constant_bytes(), size);
+    sequence.feed(&text[..60]).unwrap();
+    assert_eq!(sequence.state().constant_bytes(), size);
+    assert!(!sequence.state().can_rewind());
 
     let bytes = sequence.save().unwrap();
-    let mut fork = sequence.clone();
-    let want = sequence.push(&text[60..]).unwrap().to_vec();
-    assert_eq!(bits(fork.push(&text[60..]).unwrap()), bits(&want));
+    let mut fork = sequence.fork();
+    let want = sequence.feed(&text[60..]).unwrap().to_vec();
+    assert_eq!(bits(fork.feed(&text[60..]).unwrap()), bits(&want));
     let mut restored = Sequence::restore(&engine, None, &bytes).unwrap();
-    assert_eq!(bits(restored.push(&text[60..]).unwrap()), bits(&want));
+    assert_eq!(bits(restored.feed(&text[60..]).unwrap()), bits(&want));
     let mut damaged = bytes.clone();
     let last = damaged.len() - 100;
     damaged[last] ^= 1;
@@ -92,9 +92,9 @@ fn states_have_one_size_and_are_saved_forked_and_taken_back() {
     let other = engine_of_another_seed();
     assert!(Sequence::restore(&other, None, &bytes).is_err());
     assert!(sequence.snapshot_bytes() > 0);
-    sequence.truncate(0).unwrap();
-    sequence.push(&text[..60]).unwrap();
-    assert_eq!(bits(sequence.push(&text[60..]).unwrap()), bits(&want));
+    sequence.rewind(0).unwrap();
+    sequence.feed(&text[..60]).unwrap();
+    assert_eq!(bits(sequence.feed(&text[60..]).unwrap()), bits(&want));
 }
 
 fn engine_of_another_seed() -> Engine {

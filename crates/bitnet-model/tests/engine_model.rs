@@ -11,7 +11,7 @@ use common::{Checkpoint, File, fixture, max_diff, values};
 
 fn logits(weights: &ModelWeights, ids: &[u32]) -> Vec<f32> {
     let engine = Engine::new(weights, &EngineOptions::default().threads(2)).unwrap();
-    Sequence::new(&engine, KvType::F32, None).push_all(ids).unwrap()
+    Sequence::new(&engine, KvType::F32, None).feed_each(ids).unwrap()
 }
 
 /// Logits of every reference configuration: within 1e-4 where no int8 code lies near a boundary, 1e-3 for the larger

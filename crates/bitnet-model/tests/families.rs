@@ -79,7 +79,7 @@ fn weights(c: &ModelConfig, seed: u64) -> ModelWeights {
 
 fn logits(w: &ModelWeights) -> Vec<f32> {
     let engine = Engine::new(w, &EngineOptions::default().threads(1)).unwrap();
-    Sequence::new(&engine, KvType::F32, None).push_all(&IDS).unwrap()
+    Sequence::new(&engine, KvType::F32, None).feed_each(&IDS).unwrap()
 }
 
 fn far(a: &[f32], b: &[f64]) -> f64 {
@@ -130,7 +130,7 @@ fn assert_canonical_with(w: &ModelWeights, with: impl Fn(EngineOptions) -> Engin
                 let mut s = Sequence::new(&engine, KvType::F16, None);
                 let (mut at, mut all) = (0, Vec::new());
                 for &cut in cuts {
-                    all.extend(s.push_all(&ids[at..at + cut]).unwrap());
+                    all.extend(s.feed_each(&ids[at..at + cut]).unwrap());
                     at += cut;
                 }
                 let all = bits(&all);
@@ -194,7 +194,7 @@ fn logits_of_a_model_without_a_head_are_refused_before_anything_is_computed() {
     c.headless = true;
     let engine = Engine::new(&weights(&c, 8), &EngineOptions::default().threads(1)).unwrap();
     let mut s = Sequence::new(&engine, KvType::F16, None);
-    assert!(matches!(s.push(&IDS), Err(ModelError::NoHead)));
+    assert!(matches!(s.feed(&IDS), Err(ModelError::NoHead)));
     assert_eq!(s.len(), 0);
     let mut state = SequenceState::new(&engine, KvType::F16, 10);
     let mut out = StepOutput::default();
@@ -300,7 +300,7 @@ fn other_bits_of_models_with_group_scales() {
     let w = group_weights(&grouped(true), 64);
     let with = |bits| Engine::new(&w, &EngineOptions::default().threads(1).activation_bits(bits));
     let engines = [with(ActivationBits::Sixteen).unwrap(), with(ActivationBits::Eight).unwrap()];
-    let [exact, rough] = engines.each_ref().map(|e| Sequence::new(e, KvType::F32, None).push_all(&IDS).unwrap());
+    let [exact, rough] = engines.each_ref().map(|e| Sequence::new(e, KvType::F32, None).feed_each(&IDS).unwrap());
     assert_eq!(bits(&exact), bits(&logits(&w)));
     let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let error: Vec<f32> = exact.iter().zip(&rough).map(|(a, b)| a - b).collect();
@@ -319,7 +319,7 @@ fn int8_activations_by_group_are_those_of_the_reference() {
     for (tied, group_len) in [(true, 64), (false, 128), (true, 256)] {
         let w = group_weights(&grouped(tied), group_len);
         let engine = Engine::new(&w, &by_group(EngineOptions::default().threads(1))).unwrap();
-        let got = Sequence::new(&engine, KvType::F32, None).push_all(&IDS).unwrap();
+        let got = Sequence::new(&engine, KvType::F32, None).feed_each(&IDS).unwrap();
         let mut reference = w.clone();
         reference.config.inputs = reference.config.inputs.with_bits(ActivationBits::EightByGroup);
         let expected = naive::forward(&reference, &IDS).logits.concat();
@@ -330,7 +330,7 @@ fn int8_activations_by_group_are_those_of_the_reference() {
     let w = group_weights(&grouped(true), 64);
     let error = |bits| {
         let engine = Engine::new(&w, &EngineOptions::default().threads(1).activation_bits(bits)).unwrap();
-        let got = Sequence::new(&engine, KvType::F32, None).push_all(&IDS).unwrap();
+        let got = Sequence::new(&engine, KvType::F32, None).feed_each(&IDS).unwrap();
         let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         let exact = logits(&w);
         norm(&mut got.iter().zip(&exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied())
@@ -342,7 +342,7 @@ fn int8_activations_by_group_are_those_of_the_reference() {
     let mut mixed = group_weights(&grouped(true), 128);
     mixed.layers[1] = group_weights(&grouped(true), 64).layers[1].clone();
     let engine = Engine::new(&mixed, &by_group(EngineOptions::default().threads(2))).unwrap();
-    let got = Sequence::new(&engine, KvType::F32, None).push_all(&IDS).unwrap();
+    let got = Sequence::new(&engine, KvType::F32, None).feed_each(&IDS).unwrap();
     mixed.config.inputs = mixed.config.inputs.with_bits(ActivationBits::EightByGroup);
     let diff = far(&got, &naive::forward(&mixed, &IDS).logits.concat());
     assert!(diff <= 1e-3, "{diff}");
@@ -395,7 +395,7 @@ fn sixteen_bits_for_models_with_one_scale() {
     let w = weights(&plain(), 5);
     let options = EngineOptions::default().threads(1).activation_bits(ActivationBits::Sixteen);
     let engine = Engine::new(&w, &options).unwrap();
-    let got = Sequence::new(&engine, KvType::F32, None).push_all(&IDS).unwrap();
+    let got = Sequence::new(&engine, KvType::F32, None).feed_each(&IDS).unwrap();
     let mut reference = w.clone();
     reference.config.inputs = reference.config.inputs.with_bits(ActivationBits::Sixteen);
     let diff = far(&got, &naive::forward(&reference, &IDS).logits.concat());
@@ -412,9 +412,9 @@ fn states_of_models_with_group_scales_are_saved() {
     };
     let one = engine(9);
     let mut s = Sequence::new(&one, KvType::F16, None);
-    s.push(&IDS).unwrap();
+    s.feed(&IDS).unwrap();
     let saved = s.save().unwrap();
-    let expected = bits(s.push(&[7]).unwrap());
-    assert_eq!(bits(Sequence::restore(&one, None, &saved).unwrap().push(&[7]).unwrap()), expected);
+    let expected = bits(s.feed(&[7]).unwrap());
+    assert_eq!(bits(Sequence::restore(&one, None, &saved).unwrap().feed(&[7]).unwrap()), expected);
     assert!(Sequence::restore(&engine(10), None, &saved).is_err());
 }

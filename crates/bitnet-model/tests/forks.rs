@@ -22,18 +22,18 @@ fn pages_are_shared_until_one_side_writes() {
     let engine = engine();
     for kv in KvType::ALL {
         let mut one = Sequence::new(&engine, kv, None);
-        one.push(&text(1, 2 * PAGE + 10)).unwrap();
+        one.feed(&text(1, 2 * PAGE + 10)).unwrap();
         let all = one.state().kv_bytes();
-        let mut other = one.clone();
+        let mut other = one.fork();
         assert_eq!(other.state().kv_bytes(), all);
         assert!(one.state().shared_kv_bytes() * 100 > all * 95, "{}", kv.name());
-        other.push(&[5]).unwrap();
+        other.feed(&[5]).unwrap();
         // The last page of each layer is a copy now.
         let page = other.state().shared_kv_bytes() / 2;
         assert_eq!(one.state().shared_kv_bytes(), 2 * page);
         assert!(3 * page <= all && all < 4 * page, "{}: pages of {page} of {all}", kv.name());
         // A side that goes back lets go of what it does not need, rather than copy it later.
-        one.truncate(PAGE).unwrap();
+        one.rewind(PAGE).unwrap();
         assert_eq!(one.state().kv_bytes() / page, 1, "the page behind is the other side's now");
         drop(other);
         assert_eq!(one.state().shared_kv_bytes(), 0);
@@ -52,7 +52,7 @@ proptest! {
     ) {
         let engine = engine();
         let mut first = Sequence::new(&engine, kv, None);
-        first.push(&text(0, start)).unwrap();
+        first.feed(&text(0, start)).unwrap();
         let mut forks = vec![first];
         for (i, (which, what, len, back)) in steps.into_iter().enumerate() {
             let which = which % forks.len();
@@ -60,17 +60,17 @@ proptest! {
                 0 => forks.push(forks[which].clone()),
                 1 => {
                     let to = 1 + back % forks[which].len();
-                    forks[which].truncate(to).unwrap();
+                    forks[which].rewind(to).unwrap();
                 }
                 _ => {
-                    forks[which].push(&text(i as u32 + 1, len)).unwrap();
+                    forks[which].feed(&text(i as u32 + 1, len)).unwrap();
                 }
             }
         }
         for mut fork in forks {
             let mut fresh = Sequence::new(&engine, kv, None);
-            fresh.push(fork.tokens()).unwrap();
-            prop_assert_eq!(fork.push(&[3, 1, 4]).unwrap(), fresh.push(&[3, 1, 4]).unwrap());
+            fresh.feed(fork.tokens()).unwrap();
+            prop_assert_eq!(fork.feed(&[3, 1, 4]).unwrap(), fresh.feed(&[3, 1, 4]).unwrap());
         }
     }
 }

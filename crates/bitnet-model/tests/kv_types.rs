@@ -9,7 +9,7 @@ fn engine() -> Engine {
 }
 
 fn logits(engine: &Engine, kv: KvType, text: &[u32]) -> Vec<f32> {
-    Sequence::new(engine, kv, Some(text.len())).push(text).unwrap().to_vec()
+    Sequence::new(engine, kv, Some(text.len())).feed(text).unwrap().to_vec()
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {

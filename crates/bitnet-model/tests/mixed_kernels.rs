@@ -20,8 +20,8 @@ fn every_mixture_of_exact_kernels_gives_the_same_bits() {
     let logits = |options: &EngineOptions| {
         let engine = Engine::new(&weights, options).unwrap();
         let mut sequence = Sequence::new(&engine, KvType::F32, None);
-        let mut all = sequence.push_all(&ids[..20]).unwrap();
-        all.extend(sequence.push_all(&ids[20..]).unwrap());
+        let mut all = sequence.feed_each(&ids[..20]).unwrap();
+        all.extend(sequence.feed_each(&ids[20..]).unwrap());
         (engine, all.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
     };
     let (_, expected) = logits(&EngineOptions::default().threads(1));

@@ -47,7 +47,7 @@ fn the_engine_and_the_candle_path_stretch_alike() {
     let logits = |config: &ModelConfig| {
         let weights = ModelWeights::from_source(&SyntheticWeights::new(config.clone(), 5)).unwrap();
         let engine = Engine::new(&weights, &EngineOptions::default().threads(1)).unwrap();
-        let got = Sequence::new(&engine, KvType::F32, None).push_all(&ids).unwrap();
+        let got = Sequence::new(&engine, KvType::F32, None).feed_each(&ids).unwrap();
         let candle = CandleModel::from_weights(&weights, &Device::Cpu).unwrap().forward(&ids).unwrap();
         let candle: Vec<f32> = candle.flatten_all().unwrap().to_vec1().unwrap();
         (got, candle)

@@ -17,13 +17,13 @@ fn every_kind_of_keys_and_values_is_restored() {
     for kv in KvType::ALL {
         for cut in [1, 7, 270] {
             let mut whole = Sequence::new(&engine, kv, None);
-            whole.push(&ids[..cut]).unwrap();
+            whole.feed(&ids[..cut]).unwrap();
             let saved = whole.save().unwrap();
             let mut restored = Sequence::restore(&engine, None, &saved).unwrap();
             assert_eq!(restored.tokens(), &ids[..cut]);
             assert_eq!(restored.save().unwrap(), saved, "{} after {cut}", kv.name());
-            let expected = whole.push(&ids[cut..]).unwrap();
-            assert_eq!(restored.push(&ids[cut..]).unwrap(), expected, "{} after {cut}", kv.name());
+            let expected = whole.feed(&ids[cut..]).unwrap();
+            assert_eq!(restored.feed(&ids[cut..]).unwrap(), expected, "{} after {cut}", kv.name());
         }
     }
 }
@@ -70,7 +70,7 @@ fn a_model_is_known_by_every_trit_and_by_nothing_else() {
         assert_eq!(other.fingerprint(), engine.fingerprint(), "{}", other.kernel_name());
     }
     let mut sequence = Sequence::new(&engine, KvType::F16, None);
-    sequence.push(&[1, 2, 3]).unwrap();
+    sequence.feed(&[1, 2, 3]).unwrap();
     let saved = sequence.save().unwrap();
     for which in Projection::ALL.into_iter().filter(|p| source.config().layer_projections(1).any(|q| q == *p)) {
         for at in [0, 1777, usize::MAX / 3] {

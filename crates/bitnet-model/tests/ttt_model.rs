@@ -2,10 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use bitnet_model::decoder::{self, BatchInput, Decoder, Speculation};
 use bitnet_model::nn::CandleModel;
 use bitnet_model::perplexity::perplexity;
 use bitnet_model::sampling::{Sampler, SamplingOptions};
+use bitnet_model::sequence::{self, BatchInput, Speculation};
 use bitnet_model::{
     Engine, EngineOptions, FloatMatrix, HeadRequest, KvType, Mixer, ModelConfig, ModelError, ModelWeights, Norm,
     Prediction, Projection, RopePairs, Sequence, StateDamage, StepOutput, SyntheticWeights, Table, TttTensor,
@@ -86,7 +86,7 @@ fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
                 let mut s = Sequence::new(&engine, KvType::F32, None);
                 let (mut at, mut logits) = (0, Vec::new());
                 for &cut in cuts {
-                    logits.extend(s.push_all(&ids[at..at + cut]).unwrap());
+                    logits.extend(s.feed_each(&ids[at..at + cut]).unwrap());
                     at += cut;
                 }
                 let logits = bits(&logits);
@@ -107,17 +107,17 @@ fn token_by_token_equals_one_prefill_and_a_fork_goes_its_own_way() {
     for ((name, c), whole) in cases().into_iter().flat_map(|case| [(case.clone(), 0), (case, 1)]) {
         let engine = &both_ways(&weights(&c, 3), 2)[whole];
         let ids = tokens(30);
-        let all = Sequence::new(engine, KvType::F32, None).push_all(&ids).unwrap();
+        let all = Sequence::new(engine, KvType::F32, None).feed_each(&ids).unwrap();
         let mut s = Sequence::new(engine, KvType::F32, None);
         let mut fork = None;
         for (i, id) in ids.iter().enumerate() {
             if i == 10 {
-                fork = Some(s.clone());
+                fork = Some(s.fork());
             }
-            assert_eq!(bits(s.push(&[*id]).unwrap()), bits(&all[i * VOCAB..(i + 1) * VOCAB]), "{name} token {i}");
+            assert_eq!(bits(s.feed(&[*id]).unwrap()), bits(&all[i * VOCAB..(i + 1) * VOCAB]), "{name} token {i}");
         }
         let mut fork = fork.unwrap();
-        assert_ne!(bits(fork.push(&[9, 9, 9]).unwrap()), bits(&all[12 * VOCAB..13 * VOCAB]), "{name}");
+        assert_ne!(bits(fork.feed(&[9, 9, 9]).unwrap()), bits(&all[12 * VOCAB..13 * VOCAB]), "{name}");
         assert_eq!(fork.len(), 13);
     }
 }
@@ -132,7 +132,7 @@ fn states_have_constant_size_and_no_limit_where_nothing_is_attention() {
     let linear = 24 * 24 + 24 + 2 * 4 * 24;
     let mlp = 8 * 24 * 24 + 5 * 24 + 2 * 4 * 5 * 24;
     assert_eq!(before, 3 * (linear + mlp) * 4);
-    s.push(&tokens(50)).unwrap();
+    s.feed(&tokens(50)).unwrap();
     assert_eq!((s.state().ttt_bytes(), s.state().kv_bytes()), (before, 0));
     assert!(s.remaining() > pure.config().max_position_embeddings);
 
@@ -140,38 +140,45 @@ fn states_have_constant_size_and_no_limit_where_nothing_is_attention() {
     c.max_position_embeddings = 20;
     let hybrid = engine(&weights(&c, 1), 1);
     let mut s = Sequence::new(&hybrid, KvType::F16, None);
-    let error = s.push(&tokens(21)).unwrap_err();
+    let error = s.feed(&tokens(21)).unwrap_err();
     assert!(matches!(error, ModelError::ContextFull { limit: 20, used: 0, more: 21 }), "{error}");
-    s.push(&tokens(20)).unwrap();
+    s.feed(&tokens(20)).unwrap();
     // Keys and values of the one layer that is attention: one head of 24.
     assert!(s.state().kv_bytes() >= 20 * 2 * 24 * 2 && s.state().kv_bytes() <= 256 * 2 * 24 * 2);
 }
 
 #[test]
-fn going_back_is_refused_and_beginning_anew_is_not() {
+fn going_back_reads_again_and_a_state_alone_refuses_it() {
     let engine = engine(&weights(&full(&[TttLinear, Attention]), 5), 2);
     let ids = tokens(11);
-    let mut s = Sequence::new(&engine, KvType::F32, None);
-    let whole = bits(s.push(&ids).unwrap());
-    assert!(!s.can_rewind());
-    let error = s.truncate(10).unwrap_err();
+    let mut state = SequenceState::new(&engine, KvType::F32, 20);
+    let (tokens, head) = (&ids[..], HeadRequest::Full);
+    let mut input = [StepInput { state: &mut state, tokens, wanted: LogitsWanted::Last, head }];
+    let mut out = StepOutput::default();
+    engine.step(&mut input, &mut out).unwrap();
+    let whole = bits(out.logits());
+    assert!(!state.can_rewind());
+    let error = state.rewind(10).unwrap_err();
     assert!(matches!(error, ModelError::CannotRewind { len: 11, to: 10 }), "{error}");
     // Nothing has changed, and what does not go back is fine.
-    s.truncate(11).unwrap();
-    assert_eq!(bits(s.logits()), whole);
-    s.truncate(0).unwrap();
-    assert!(s.is_empty() && s.logits().is_empty());
-    assert_eq!(bits(s.push(&ids).unwrap()), whole);
+    state.rewind(11).unwrap();
+    out.clear();
+    assert!(engine.predict(&state, head, &mut out).unwrap());
+    assert_eq!(bits(out.logits()), whole);
+    state.rewind(0).unwrap();
+    assert!(state.is_empty());
 
-    // A decoder goes back by reading again.
-    let mut d = Decoder::new(s);
-    d.rewind(7).unwrap();
-    assert_eq!((d.len(), d.tokens()), (7, ids[..7].to_vec()));
-    d.feed(&ids[7..], HeadRequest::Full, None).unwrap();
-    assert_eq!(bits(d.logits().unwrap()), whole);
+    let mut s = Sequence::new(&engine, KvType::F32, None);
+    assert_eq!(bits(s.feed(&ids).unwrap()), whole);
+    s.rewind(0).unwrap();
+    assert!(s.is_empty() && s.logits().is_empty());
+    assert_eq!(bits(s.feed(&ids).unwrap()), whole);
+    s.rewind(7).unwrap();
+    assert_eq!((s.len(), s.tokens()), (7, &ids[..7]));
+    assert_eq!(bits(s.feed(&ids[7..]).unwrap()), whole);
     // It keeps what another text begins with only as a whole.
-    assert_eq!(d.keep_prefix(&[&ids[..], &[1]].concat()).unwrap(), 11);
-    assert_eq!(d.keep_prefix(&ids[..9]).unwrap(), 0);
+    assert_eq!(s.keep_prefix(&[&ids[..], &[1]].concat()).unwrap(), 11);
+    assert_eq!(s.keep_prefix(&ids[..9]).unwrap(), 0);
 }
 
 #[test]
@@ -179,18 +186,19 @@ fn what_was_asked_for_less_is_answered_without_reading_again() {
     for (_, c) in cases() {
         let engine = engine(&weights(&c, 7), 2);
         let ids = tokens(9);
-        let all = Sequence::new(&engine, KvType::F32, None).push(&ids).unwrap().to_vec();
+        let all = Sequence::new(&engine, KvType::F32, None).feed(&ids).unwrap().to_vec();
         let mut s = Sequence::new(&engine, KvType::F32, None);
         s.require(HeadRequest::Full).unwrap();
         assert!(s.logits().is_empty());
         // Cancelled after all tokens were read: nothing is known of what follows.
         let mut none = StepOutput::default();
-        let mut d = Decoder::new(s.clone());
-        let mut input = [BatchInput { decoder: &mut d, tokens: &ids, head: None }];
-        decoder::step(&engine, &mut input, &mut none).unwrap();
-        assert_eq!(bits(d.logits().unwrap()), bits(&all));
-        assert_eq!(d.len(), ids.len());
-        s.feed(&ids, HeadRequest::Top(1), &mut |_| ControlFlow::Continue(())).unwrap();
+        let mut fork = s.fork();
+        let mut input = [BatchInput { sequence: &mut fork, tokens: &ids, head: None }];
+        sequence::step(&engine, &mut input, &mut none).unwrap();
+        assert!(fork.logits().is_empty());
+        assert_eq!(bits(fork.feed(&[]).unwrap()), bits(&all));
+        assert_eq!(fork.len(), ids.len());
+        s.feed_with(&ids, HeadRequest::Top(1), None).unwrap();
         s.require(HeadRequest::Full).unwrap();
         assert!(matches!(s.prediction(), Prediction::Full(l) if bits(l) == bits(&all)));
     }
@@ -201,32 +209,31 @@ fn texts_that_step_together_equal_single_ones_and_guesses_change_nothing() {
     for ((name, c), whole) in cases().into_iter().flat_map(|case| [(case.clone(), 0), (case, 1)]) {
         let engine = both_ways(&weights(&c, 9), 3)[whole].clone();
         let texts: Vec<Vec<u32>> = [5, 1, 280, 64, 3].iter().map(|&n| tokens(n)).collect();
-        let mut decoders: Vec<Decoder> =
-            texts.iter().map(|_| Decoder::new(Sequence::new(&engine, KvType::F32, None))).collect();
+        let mut sequences: Vec<Sequence> = texts.iter().map(|_| Sequence::new(&engine, KvType::F32, None)).collect();
         let mut out = StepOutput::default();
         for round in 0..6u32 {
             let next = [round + 1];
-            let mut inputs: Vec<BatchInput<'_>> = decoders
+            let mut inputs: Vec<BatchInput<'_>> = sequences
                 .iter_mut()
                 .zip(&texts)
-                .map(|(decoder, text)| {
+                .map(|(sequence, text)| {
                     let tokens = if round == 0 { &text[..] } else { &next };
-                    BatchInput { decoder, tokens, head: Some(HeadRequest::Full) }
+                    BatchInput { sequence, tokens, head: Some(HeadRequest::Full) }
                 })
                 .collect();
-            decoder::step(&engine, &mut inputs, &mut out).unwrap();
+            sequence::step(&engine, &mut inputs, &mut out).unwrap();
         }
         for (i, text) in texts.iter().enumerate() {
             let mut s = Sequence::new(&engine, KvType::F32, None);
-            s.push(text).unwrap();
-            let last = bits(s.push(&[2, 3, 4, 5, 6]).unwrap());
-            assert_eq!(last, bits(decoders[i].logits().unwrap()), "{name}, text {i}");
+            s.feed(text).unwrap();
+            let last = bits(s.feed(&[2, 3, 4, 5, 6]).unwrap());
+            assert_eq!(last, bits(sequences[i].feed(&[]).unwrap()), "{name}, text {i}");
         }
 
         let generate = |speculation| {
-            let mut d = Decoder::new(Sequence::new(&engine, KvType::F32, None));
+            let mut d = Sequence::new(&engine, KvType::F32, None);
             let mut sampler = Sampler::new(SamplingOptions::greedy()).unwrap();
-            d.feed(&[1, 2, 3, 1, 2, 3, 1, 2], sampler.request(8), None).unwrap();
+            d.feed_with(&[1, 2, 3, 1, 2, 3, 1, 2], sampler.request(8), None).unwrap();
             let text: Vec<u32> = (0..20).map(|_| d.next_token(&mut sampler, speculation).unwrap()).collect();
             (text, d.take_counts().drafted)
         };
@@ -301,19 +308,19 @@ fn the_first_bad_token_of_a_long_text_is_named_whatever_the_threads() {
                 bad.iter().for_each(|at| ids[*at] = BAD);
                 for start in [0, 5] {
                     let mut s = Sequence::new(&engine, KvType::F32, None);
-                    s.push(&tokens(start)).unwrap();
-                    match s.push(&ids) {
+                    s.feed(&tokens(start)).unwrap();
+                    match s.feed(&ids) {
                         Err(ModelError::Diverged { position, .. }) => assert_eq!(position, start + bad[0]),
                         other => panic!("{other:?}"),
                     }
                     if start > 0 {
-                        assert!(matches!(s.push(&[1]), Err(ModelError::StateLost)));
-                        s.truncate(0).unwrap();
+                        assert!(matches!(s.feed(&[1]), Err(ModelError::StateLost)));
+                        s.rewind(0).unwrap();
                     }
                     assert!(s.is_empty(), "a text that had not begun is as it was");
-                    let whole = bits(s.push(&ids[..bad[0]]).unwrap());
+                    let whole = bits(s.feed(&ids[..bad[0]]).unwrap());
                     let mut fresh = Sequence::new(&engine, KvType::F32, None);
-                    assert_eq!(whole, bits(fresh.push(&ids[..bad[0]]).unwrap()));
+                    assert_eq!(whole, bits(fresh.feed(&ids[..bad[0]]).unwrap()));
                 }
             }
         }
@@ -339,8 +346,8 @@ fn lost_and_kept(engine: &Engine, pending: usize, mixers: &[Mixer]) {
     let start = tokens(4 + pending);
     let start: Vec<u32> = start.into_iter().map(|t| t % BAD).collect();
     let make = || {
-        let mut d = Decoder::new(Sequence::new(engine, KvType::F32, None));
-        d.feed(&start, HeadRequest::Top(1), None).unwrap();
+        let mut d = Sequence::new(engine, KvType::F32, None);
+        d.feed_with(&start, HeadRequest::Top(1), None).unwrap();
         d
     };
     let (mut good, mut bad) = (make(), make());
@@ -349,28 +356,28 @@ fn lost_and_kept(engine: &Engine, pending: usize, mixers: &[Mixer]) {
     // Tokens that end the open mini-batch, and one that does not.
     for more in [&[5, 6, 7, 8, 9][..], &[10]] {
         let mut inputs = [
-            BatchInput { decoder: &mut good, tokens: more, head },
-            BatchInput { decoder: &mut bad, tokens: &[3, BAD], head },
+            BatchInput { sequence: &mut good, tokens: more, head },
+            BatchInput { sequence: &mut bad, tokens: &[3, BAD], head },
         ];
-        let error = decoder::step(engine, &mut inputs, &mut out).unwrap_err();
+        let error = sequence::step(engine, &mut inputs, &mut out).unwrap_err();
         assert!(matches!(error, ModelError::Diverged { .. }), "{error}");
         assert_eq!((good.len(), bad.len()), (start.len(), start.len()));
-        assert_eq!(bits(good.logits().unwrap()), bits(expected.logits().unwrap()), "known before the step");
+        assert_eq!(bits(good.feed(&[]).unwrap()), bits(expected.feed(&[]).unwrap()), "known before the step");
     }
-    good.feed(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
-    expected.feed(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
-    assert_eq!(bits(good.logits().unwrap()), bits(expected.logits().unwrap()), "{mixers:?} {pending}");
+    good.feed_with(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
+    expected.feed_with(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
+    assert_eq!(bits(good.feed(&[]).unwrap()), bits(expected.feed(&[]).unwrap()), "{mixers:?} {pending}");
 
     // Alone, the text loses its state and says so, until it begins anew.
-    let error = bad.feed(&[BAD], HeadRequest::Full, None).unwrap_err();
+    let error = bad.feed_with(&[BAD], HeadRequest::Full, None).unwrap_err();
     assert!(matches!(error, ModelError::Diverged { .. }), "{error}");
     for _ in 0..2 {
-        let error = bad.feed(&[1], HeadRequest::Full, None).unwrap_err();
+        let error = bad.feed_with(&[1], HeadRequest::Full, None).unwrap_err();
         assert!(matches!(error, ModelError::StateLost), "{error}");
     }
     bad.rewind(0).unwrap();
-    bad.feed(&start, HeadRequest::Full, None).unwrap();
-    assert_eq!(bits(bad.logits().unwrap()), bits(make().logits().unwrap()));
+    bad.feed_with(&start, HeadRequest::Full, None).unwrap();
+    assert_eq!(bits(bad.feed(&[]).unwrap()), bits(make().feed(&[]).unwrap()));
 }
 
 #[test]
@@ -380,7 +387,7 @@ fn perplexity_begins_anew_with_every_window() {
     let p = perplexity(&engine, &ids, 10, KvType::F32, &mut |_, _| ControlFlow::Continue(())).unwrap();
     let mut nats = 0.0;
     for (inputs, targets) in ids[..23].chunks(10).zip(ids[1..].chunks(10)) {
-        let logits = Sequence::new(&engine, KvType::F32, None).push_all(inputs).unwrap();
+        let logits = Sequence::new(&engine, KvType::F32, None).feed_each(inputs).unwrap();
         for (row, target) in logits.chunks(VOCAB).zip(targets) {
             let sum: f64 = row.iter().map(|l| f64::from(*l).exp()).sum();
             nats += sum.ln() - f64::from(row[*target as usize]);
@@ -405,7 +412,7 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
         for kv in [KvType::F32, KvType::F16] {
             let mut s = Sequence::new(&engine, kv, None);
             for n in [0, 1, 5, 9] {
-                s.push(&tokens(n)).unwrap();
+                s.feed(&tokens(n)).unwrap();
                 let bytes = s.save().unwrap();
                 // Another engine with the same weights, whatever kernel it has.
                 let same = Engine::new(&weights, &EngineOptions::default().threads(1).isa(Isa::Scalar)).unwrap();
@@ -414,15 +421,15 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
                 assert_eq!(restored.save().unwrap(), bytes);
                 restored.require(HeadRequest::Full).unwrap();
                 assert_eq!(bits(restored.logits()), bits(s.logits()), "{name} {n}");
-                let mut fork = s.clone();
-                assert_eq!(bits(restored.push(&[7, 8]).unwrap()), bits(fork.push(&[7, 8]).unwrap()), "{name} {n}");
+                let mut fork = s.fork();
+                assert_eq!(bits(restored.feed(&[7, 8]).unwrap()), bits(fork.feed(&[7, 8]).unwrap()), "{name} {n}");
             }
         }
     }
     let c = full(&[TttLinear, Attention]);
     let engine = engine(&weights(&c, 13), 1);
     let mut s = Sequence::new(&engine, KvType::F16, None);
-    s.push(&tokens(3)).unwrap();
+    s.feed(&tokens(3)).unwrap();
     let good = s.save().unwrap();
     for at in (0..good.len()).step_by(97).chain(0..48) {
         let mut bytes = good.clone();
@@ -446,13 +453,13 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
     let error = Sequence::restore(&engine, Some(2), &good).unwrap_err();
     assert!(matches!(error, ModelError::ContextFull { limit: 2, more: 3, .. }), "{error}");
 
-    // A decoder also keeps the token that it chose last.
-    let mut d = Decoder::new(s);
+    // The token that was chosen last is kept, too.
+    let mut d = s;
     let mut sampler = Sampler::new(SamplingOptions::greedy()).unwrap();
     d.next_token(&mut sampler, Speculation::Off).unwrap();
-    let mut restored = Decoder::restore(&engine, None, &d.save().unwrap()).unwrap();
+    let mut restored = Sequence::restore(&engine, None, &d.save().unwrap()).unwrap();
     assert_eq!(restored.tokens(), d.tokens());
-    let mut next = |d: &mut Decoder| d.next_token(&mut sampler, Speculation::Off).unwrap();
+    let mut next = |d: &mut Sequence| d.next_token(&mut sampler, Speculation::Off).unwrap();
     assert_eq!(next(&mut restored), next(&mut d));
 }
 
@@ -467,7 +474,7 @@ fn saved_bytes_with_a_right_checksum_cannot_harm() {
     (c.hidden_size, c.num_attention_heads, c.head_dim, c.ttt.mini_batch_size) = (8, 2, 4, 2);
     let engine = engine(&weights(&c, 13), 1);
     let mut s = Sequence::new(&engine, KvType::F16, None);
-    s.push(&tokens(3)).unwrap();
+    s.feed(&tokens(3)).unwrap();
     let good = s.save().unwrap();
     let mut state = 1u64;
     let mut random = |n: usize| {
@@ -491,7 +498,7 @@ fn saved_bytes_with_a_right_checksum_cannot_harm() {
             Ok(mut s) => {
                 taken += 1;
                 // Numbers that are not finite may end the text.
-                let _ = s.require(HeadRequest::Full).and_then(|()| s.push(&[1, 2, 3]).map(drop));
+                let _ = s.require(HeadRequest::Full).and_then(|()| s.feed(&[1, 2, 3]).map(drop));
             }
         }
     }
@@ -502,9 +509,9 @@ fn saved_bytes_with_a_right_checksum_cannot_harm() {
 fn sequences_of_another_engine_are_refused() {
     let c = config(&[TttLinear]);
     let (one, other) = (engine(&weights(&c, 1), 1), engine(&weights(&c, 1), 1));
-    let mut d = Decoder::new(Sequence::new(&one, KvType::F32, None));
-    let mut input = [BatchInput { decoder: &mut d, tokens: &[1], head: None }];
-    let error = decoder::step(&other, &mut input, &mut StepOutput::default()).unwrap_err();
+    let mut d = Sequence::new(&one, KvType::F32, None);
+    let mut input = [BatchInput { sequence: &mut d, tokens: &[1], head: None }];
+    let error = sequence::step(&other, &mut input, &mut StepOutput::default()).unwrap_err();
     assert!(matches!(error, ModelError::ForeignSequence));
 }
 
@@ -523,7 +530,7 @@ fn engine_and_candle_path_agree() {
             let ids = tokens(11);
             let candle = CandleModel::from_weights(&weights, &Device::Cpu).unwrap();
             let theirs: Vec<f32> = candle.forward(&ids).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            let ours = Sequence::new(&engine(&weights, 2), KvType::F32, None).push_all(&ids).unwrap();
+            let ours = Sequence::new(&engine(&weights, 2), KvType::F32, None).feed_each(&ids).unwrap();
             let diff = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let size = ours.iter().fold(0f32, |m, v| m.max(v.abs()));
             println!("{name}, seed {seed}: largest difference {diff:e} of {size}");
@@ -531,7 +538,7 @@ fn engine_and_candle_path_agree() {
 
             // What the candle model holds is what it was made of.
             let back = ModelWeights::from_source(&candle).unwrap();
-            let again = Sequence::new(&engine(&back, 1), KvType::F32, None).push_all(&ids).unwrap();
+            let again = Sequence::new(&engine(&back, 1), KvType::F32, None).feed_each(&ids).unwrap();
             assert_eq!(bits(&again), bits(&ours), "{name}");
         }
     }
@@ -560,16 +567,16 @@ fn a_frozen_model_reads_otherwise_and_takes_no_state_of_one_that_learns() {
     let ids = tokens(20);
     let engines = [true, false].map(|on| Engine::new(&weights, &EngineOptions::default().inner_updates(on)).unwrap());
     let [mut learns, mut still] = [0, 1].map(|i| Sequence::new(&engines[i], KvType::F32, None));
-    assert_ne!(bits(learns.push(&ids).unwrap()), bits(still.push(&ids).unwrap()));
-    let saved = Decoder::new(learns).save().unwrap();
-    assert!(Decoder::restore(&engines[0], None, &saved).is_ok());
-    let error = Decoder::restore(&engines[1], None, &saved).unwrap_err();
+    assert_ne!(bits(learns.feed(&ids).unwrap()), bits(still.feed(&ids).unwrap()));
+    let saved = learns.save().unwrap();
+    assert!(Sequence::restore(&engines[0], None, &saved).is_ok());
+    let error = Sequence::restore(&engines[1], None, &saved).unwrap_err();
     assert!(matches!(error, ModelError::SavedSequence(StateDamage::OtherModel)), "{error}");
     // A model without such layers has nothing to hold still.
     let attention = crate::weights(&config(&[Attention]), 4);
     let logits = [true, false].map(|on| {
         let engine = Engine::new(&attention, &EngineOptions::default().inner_updates(on)).unwrap();
-        bits(Sequence::new(&engine, KvType::F32, None).push(&ids).unwrap())
+        bits(Sequence::new(&engine, KvType::F32, None).feed(&ids).unwrap())
     });
     assert_eq!(logits[0], logits[1]);
 }
@@ -580,9 +587,9 @@ fn watching_the_inner_losses_changes_nothing() {
         for engine in both_ways(&weights(&c, 8), 2) {
             let ids = tokens(300);
             let mut plain = Sequence::new(&engine, KvType::F32, None);
-            plain.push(&ids).unwrap();
+            plain.feed(&ids).unwrap();
             let mut watched = Sequence::new(&engine, KvType::F32, None);
-            watched.push(&ids[..6]).unwrap();
+            watched.feed(&ids[..6]).unwrap();
             let losses = watched.feed_watched(&ids[6..]).unwrap();
             assert_eq!(losses.len(), c.num_hidden_layers - c.attention_layers(), "{name}");
             for of_layer in &losses {
@@ -590,7 +597,7 @@ fn watching_the_inner_losses_changes_nothing() {
                 assert!(of_layer.iter().all(|l| l.is_finite() && *l >= 0.0) && of_layer.iter().any(|l| *l > 0.0));
             }
             assert_eq!((watched.len(), watched.logits().len()), (300, 0));
-            assert_eq!(bits(watched.push(&[3]).unwrap()), bits(plain.push(&[3]).unwrap()), "{name}");
+            assert_eq!(bits(watched.feed(&[3]).unwrap()), bits(plain.feed(&[3]).unwrap()), "{name}");
         }
     }
 }

@@ -56,7 +56,7 @@ fn loss(text: &Sequence, question: &[u32], answer: &[u32]) -> Result<f64, Error>
     let mut text = text.clone();
     let vocab = text.engine().config().vocab_size;
     let ids: Vec<u32> = question.iter().chain(answer).copied().collect();
-    let logits = text.push_all(&ids)?;
+    let logits = text.feed_each(&ids)?;
     let mut nats = 0.0;
     for (i, token) in answer.iter().enumerate() {
         let row = &logits[(question.len() + i - 1) * vocab..][..vocab];
@@ -88,8 +88,8 @@ fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Resul
         let [mut told, mut other] =
             [Sequence::new(model.engine(), KvType::F32, None), Sequence::new(model.engine(), KvType::F32, None)];
         let facts = model.encode(&story(false), model.adds_bos())?;
-        told.push(&facts)?;
-        other.push(&model.encode(&story(true), model.adds_bos())?)?;
+        told.feed(&facts)?;
+        other.feed(&model.encode(&story(true), model.adds_bos())?)?;
         let mut read = 0;
         for (sum, &distance) in sums.iter_mut().zip(distances) {
             let mut filler = Vec::new();
@@ -98,8 +98,8 @@ fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Resul
                     format!(" {} {} {}.", WHO[random.below(8)], DID[random.below(8)], WHERE[random.below(8)]);
                 filler.extend(model.encode(&sentence, false)?);
             }
-            told.push(&filler)?;
-            other.push(&filler)?;
+            told.feed(&filler)?;
+            other.feed(&filler)?;
             read += filler.len();
             let right = things[asked];
             let losses = answers.iter().map(|a| loss(&told, &question, a)).collect::<Result<Vec<_>, _>>()?;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bitnet_model::decoder::{self, BatchInput};
+use bitnet_model::sequence::{self, BatchInput};
 use bitnet_model::{ModelError, StepOutput};
 
 use crate::generation_state::GenerationState;
@@ -229,7 +229,7 @@ impl Batch {
                 progress.stats.prefill += began.elapsed();
                 continue;
             }
-            let chunk = progress.choose(session.decoder()).and_then(|token| progress.accept(token, session));
+            let chunk = progress.choose(session.sequence()).and_then(|token| progress.accept(token, session));
             progress.stats.decode += began.elapsed();
             if chunk.is_err() {
                 progress.cancel();
@@ -280,10 +280,10 @@ fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<
             let tokens = &rest[..rest.len().min(text.share)];
             let last = tokens.len() == rest.len();
             let head = last.then(|| text.progress.head_request(text.session.len() + tokens.len()));
-            BatchInput { decoder: text.session.decoder(), tokens, head }
+            BatchInput { sequence: text.session.sequence(), tokens, head }
         })
         .collect();
-    decoder::step(model.engine(), &mut inputs, out)?;
+    sequence::step(model.engine(), &mut inputs, out)?;
     drop(inputs);
     for text in texts {
         text.read = (text.read + text.share).min(text.prompt.len());

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use bitnet_model::decoder::Speculation;
 use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, SamplingOptions};
+use bitnet_model::sequence::Speculation;
 
 use crate::generation_state::GenerationState;
 use crate::{Error, Session, TokenLogprob};
@@ -307,7 +307,7 @@ impl<'s> Generation<'s> {
             return Ok(last);
         }
         self.session.make_room(1, &mut self.progress)?;
-        let token = self.progress.choose(self.session.decoder())?;
+        let token = self.progress.choose(self.session.sequence())?;
         let chunk = self.progress.accept(token, self.session);
         self.progress.stats.decode += began.elapsed();
         chunk

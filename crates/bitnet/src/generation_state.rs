@@ -1,8 +1,8 @@
 //! State of a generation between two tokens: one type for a session alone and for one in a batch.
 
-use bitnet_model::HeadRequest;
-use bitnet_model::decoder::{Decoder, Speculation};
 use bitnet_model::sampling::{CancelToken, FinishReason, LogitBias, Sampler};
+use bitnet_model::sequence::Speculation;
+use bitnet_model::{HeadRequest, Sequence};
 use loader::tokenizer::{StopStrings, StreamDecoder};
 
 #[cfg(feature = "constrain")]
@@ -108,9 +108,9 @@ impl GenerationState {
     pub(crate) fn shifts(&self) -> bool {
         self.options.when_full != WhenFull::Stop
     }
-    /// The flag with which another thread ends it.
-    pub(crate) fn cancel_token(&self) -> Option<&CancelToken> {
-        self.options.cancel.as_ref()
+    /// Lets `sequence` read `ids`, with what the next token needs; `false` if it was cancelled on the way.
+    pub(crate) fn feed(&self, sequence: &mut Sequence, ids: &[u32]) -> Result<bool, Error> {
+        Ok(sequence.feed_for(ids, &self.sampler, self.options.cancel.as_ref())?)
     }
 
     /// The last chunk, if it was cancelled from outside.
@@ -123,23 +123,23 @@ impl GenerationState {
         Some(Chunk { token: None, text, logprob: None })
     }
 
-    /// The next token of `decoder`, alone.
-    pub(crate) fn choose(&mut self, decoder: &mut Decoder) -> Result<u32, Error> {
+    /// The next token of `sequence`, alone.
+    pub(crate) fn choose(&mut self, sequence: &mut Sequence) -> Result<u32, Error> {
         if let Some(token) = self.forced() {
-            decoder.force(token)?;
+            sequence.force(token)?;
             self.stats.forced_tokens += 1;
             return Ok(token);
         }
         // Which tokens are allowed is known for the next one only.
         let speculation = if self.is_constrained() { Speculation::Off } else { self.options.speculation };
         // What was not handed out here is the prompt.
-        self.sampler.begin_new_text(decoder.len().saturating_sub(self.ids.len()));
-        let token = decoder.next_token(&mut self.sampler, speculation);
+        self.sampler.begin_new_text(sequence.len().saturating_sub(self.ids.len()));
+        let token = sequence.next_token(&mut self.sampler, speculation);
         #[cfg(feature = "constrain")]
         if let Some(failure) = self.matching.as_ref().and_then(|m| constrain::lock(m).take_failure()) {
             return Err(failure.into());
         }
-        let counts = decoder.take_counts();
+        let counts = sequence.take_counts();
         self.stats.drafted += counts.drafted;
         self.stats.accepted += counts.accepted;
         self.stats.coarse_tokens += counts.coarse_tokens;

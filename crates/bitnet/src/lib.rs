@@ -42,14 +42,14 @@ mod model;
 mod score;
 mod session;
 
-pub use bitnet_model::decoder::Speculation;
 pub use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
 pub use bitnet_model::sampling::{
     CancelToken, FinishReason, LogitBias, LogitsProcessor, Sampler, SamplingOptions, SamplingOverrides,
 };
+pub use bitnet_model::sequence::Speculation;
 pub use bitnet_model::{
     Activation, ActivationBits, Engine, HeadMode, HeadRequest, InputForm, InputForms, KvType, ModelConfig, ModelError,
-    Prediction, Projection, ProjectionGroup, RopeScaling, Sequence, Snapshots,
+    Prediction, Projection, ProjectionGroup, RopeScaling, Sequence, SequenceState, Snapshots,
 };
 pub use loader::chat::{ChatError, Message, RenderOptions};
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};

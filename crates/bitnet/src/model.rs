@@ -363,7 +363,7 @@ impl Model {
     /// # Errors
     /// A token outside of the vocabulary, more tokens than the context holds.
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, Error> {
-        Ok(Sequence::new(self.engine(), KvType::F32, Some(self.context())).push_all(ids)?)
+        Ok(Sequence::new(self.engine(), KvType::F32, Some(self.context())).feed_each(ids)?)
     }
 
     /// The vocabulary for constraints; made once.

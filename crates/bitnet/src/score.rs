@@ -1,6 +1,7 @@
 //! Log-probabilities of continuations, and choices among them.
 
-use bitnet_model::ModelError;
+use bitnet_model::scoring::log_probs;
+use bitnet_model::{HeadRequest, ModelError};
 
 use crate::exact::encode_exact;
 use crate::{Error, Model, Session};
@@ -126,7 +127,8 @@ impl Session {
     /// An empty session, a token outside of the vocabulary, texts that do not fit.
     pub fn score_ids(&mut self, continuations: &[Vec<u32>]) -> Result<Vec<Score>, Error> {
         let ids: Vec<&[u32]> = continuations.iter().map(Vec::as_slice).collect();
-        let logprobs = self.decoder().log_probs(&ids)?;
+        self.sequence().require(HeadRequest::Full)?;
+        let logprobs = log_probs(self.sequence(), &ids)?;
         Ok(continuations
             .iter()
             .zip(logprobs)

@@ -5,32 +5,30 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use bitnet_model::decoder::Decoder;
-use bitnet_model::{HeadRequest, ModelError};
+use bitnet_model::{HeadRequest, ModelError, Sequence, SequenceState};
 use loader::files::Pending;
 
 use crate::generate::Generation;
 use crate::generation_state::GenerationState;
 use crate::{Error, GenerateOptions, Message, Model, Output, WhenFull};
 
-/// One sequence: its prompt and the generated tokens, with the model's state for them.
+/// One text with a model: prompts and generated tokens, with the model's state for them.
 ///
-/// A session owns its state; the [`Model`] itself is shared. Use one session per thread. A clone is a fork: both go on
-/// by themselves.
+/// A session owns its state; the [`Model`] itself is shared. Use one session per thread.
 #[derive(Clone, Debug)]
 pub struct Session {
     model: Model,
-    decoder: Decoder,
+    sequence: Sequence,
 }
 
 impl Session {
     pub(crate) fn new(model: &Model) -> Self {
-        Self::with(model, Decoder::new(model.new_sequence()))
+        Self::with(model, model.new_sequence())
     }
 
-    fn with(model: &Model, mut decoder: Decoder) -> Self {
-        decoder.keep_snapshots(model.snapshots());
-        Self { model: model.clone(), decoder }
+    fn with(model: &Model, mut sequence: Sequence) -> Self {
+        sequence.keep_snapshots(model.snapshots());
+        Self { model: model.clone(), sequence }
     }
 
     /// The model.
@@ -38,54 +36,43 @@ impl Session {
         &self.model
     }
     /// All tokens so far, prompts and generated ones.
-    pub fn tokens(&self) -> Vec<u32> {
-        self.decoder.tokens()
+    pub fn tokens(&self) -> &[u32] {
+        self.sequence.tokens()
     }
     /// Number of tokens so far.
     pub fn len(&self) -> usize {
-        self.decoder.len()
+        self.sequence.len()
     }
     /// Whether there is no token yet.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.sequence.is_empty()
     }
     /// Tokens that still fit into the context.
     pub fn remaining(&self) -> usize {
-        self.decoder.remaining()
+        self.sequence.remaining()
     }
-    /// Bytes of the session's state now, in all layers: [`Session::kv_bytes`] and [`Session::constant_bytes`].
-    pub fn state_bytes(&self) -> usize {
-        self.kv_bytes() + self.constant_bytes()
+    /// The state that the model keeps for the text, in all layers: it tells the bytes of keys and values and of states.
+    pub fn state(&self) -> &SequenceState {
+        self.sequence.state()
     }
-    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule: the same after every
-    /// token.
-    pub fn constant_bytes(&self) -> usize {
-        self.decoder.state().state_bytes()
-    }
-    /// Bytes of keys and values, which grow with the text.
-    pub fn kv_bytes(&self) -> usize {
-        self.decoder.state().kv_bytes()
-    }
-    /// Bytes of keys and values that forks of this session hold as well: forks share the pages of what they have in
-    /// common.
+
+    /// A copy that goes on by itself. Both share the pages of keys and values of what they have in common, until one of
+    /// them writes there. [`Clone`] does the same.
     ///
     /// ```
     /// use bitnet::Model;
     /// let model = Model::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tinystories-5m.gguf"))?;
     /// let mut session = model.session();
     /// session.feed("Once upon a time there was a little dog.")?;
-    /// let fork = session.clone();
-    /// assert_eq!(session.shared_bytes(), session.kv_bytes());
+    /// let fork = session.fork();
+    /// assert_eq!(session.state().shared_kv_bytes(), session.state().kv_bytes());
     /// session.feed(" He barked.")?;
-    /// assert_eq!((session.shared_bytes(), fork.shared_bytes()), (0, 0));
+    /// assert_eq!((session.state().shared_kv_bytes(), fork.state().shared_kv_bytes()), (0, 0));
     /// # Ok::<(), bitnet::Error>(())
     /// ```
-    pub fn shared_bytes(&self) -> usize {
-        self.decoder.state().shared_kv_bytes()
-    }
-    /// Bytes of the states of test-time-training layers: the same after every token.
-    pub fn ttt_bytes(&self) -> usize {
-        self.decoder.state().ttt_bytes()
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        self.clone()
     }
     /// Removes all tokens.
     pub fn clear(&mut self) {
@@ -94,7 +81,7 @@ impl Session {
     /// Bytes of earlier states that are kept to go back to, in a model with test-time-training layers
     /// ([`ModelBuilder::snapshots`](crate::ModelBuilder::snapshots)).
     pub fn snapshot_bytes(&self) -> usize {
-        self.decoder.snapshot_bytes()
+        self.sequence.snapshot_bytes()
     }
     /// Forgets everything from token `len` on. Keys and values are cut off; states of test-time-training layers cannot
     /// be, and the tokens since the nearest kept one are read again. What follows is the same as if the rest had never
@@ -104,12 +91,12 @@ impl Session {
     /// [`ModelError::ReplayTooLong`] if more tokens were to be read again than
     /// [`Snapshots::replay`](crate::Snapshots::replay) allows, with which nothing has changed; the errors of a step.
     pub fn rewind(&mut self, len: usize) -> Result<(), Error> {
-        Ok(self.decoder.rewind(len)?)
+        Ok(self.sequence.rewind(len)?)
     }
 
     /// How many of `ids` are the beginning of this text.
     pub fn common_prefix(&self, ids: &[u32]) -> usize {
-        self.decoder.common_prefix(ids)
+        self.sequence.common_prefix(ids)
     }
     /// Goes back to a beginning of `ids` that the session holds, without computing anything, and returns its length;
     /// the ids after it must be fed, and at least one token where only that tells what follows. With
@@ -133,7 +120,7 @@ impl Session {
     /// # Errors
     /// [`ModelError::StateLost`] if a failed step has left the session in between.
     pub fn keep_prefix(&mut self, ids: &[u32]) -> Result<usize, Error> {
-        Ok(self.decoder.keep_prefix(ids)?)
+        Ok(self.sequence.keep_prefix(ids)?)
     }
 
     /// The session as bytes: tokens and the model's state for them, whatever its layers are. [`Model::restore_session`]
@@ -142,11 +129,11 @@ impl Session {
     /// # Errors
     /// [`ModelError::StateLost`] if a failed step has left the session in between.
     pub fn save(&mut self) -> Result<Vec<u8>, Error> {
-        Ok(self.decoder.save()?)
+        Ok(self.sequence.save()?)
     }
 
     pub(crate) fn restore(model: &Model, bytes: &[u8]) -> Result<Self, Error> {
-        Ok(Self::with(model, Decoder::restore(model.engine(), Some(model.context()), bytes)?))
+        Ok(Self::with(model, Sequence::restore(model.engine(), Some(model.context()), bytes)?))
     }
 
     /// [`Session::save`] into a file, which is there as a whole or not at all: it is written under another name beside
@@ -202,8 +189,7 @@ impl Session {
         let began = Instant::now();
         let mut progress = GenerationState::new(&self.model, options)?;
         self.make_room(ids.len(), &mut progress)?;
-        let request = progress.head_request(self.len() + ids.len());
-        let go_on = self.decoder.feed(ids, request, progress.cancel_token())?;
+        let go_on = progress.feed(&mut self.sequence, ids)?;
         self.begin(&mut progress, (ids.len(), 0), began, go_on)?;
         Ok(Generation::new(self, progress))
     }
@@ -215,7 +201,7 @@ impl Session {
     pub(crate) fn make_room(&mut self, more: usize, progress: &mut GenerationState) -> Result<(), Error> {
         if progress.shifts()
             && more > self.remaining()
-            && let Some(ids) = shifted(&self.tokens(), self.model.context(), more, progress)?
+            && let Some(ids) = shifted(self.tokens(), self.model.context(), more, progress)?
         {
             self.replace_with(&ids)?;
         }
@@ -251,9 +237,8 @@ impl Session {
         let mut progress = GenerationState::new(&self.model, options)?;
         let shifted_ids = shifted(ids, self.model.context(), 0, &mut progress)?;
         let ids = shifted_ids.as_deref().unwrap_or(ids);
-        let keep = self.decoder.keep_prefix(ids)?;
-        let request = progress.head_request(ids.len());
-        let go_on = self.decoder.feed(&ids[keep..], request, progress.cancel_token())?;
+        let keep = self.sequence.keep_prefix(ids)?;
+        let go_on = progress.feed(&mut self.sequence, &ids[keep..])?;
         self.begin(&mut progress, (ids.len() - keep, keep), began, go_on)?;
         Ok(Generation::new(self, progress))
     }
@@ -289,14 +274,14 @@ impl Session {
     pub fn feed(&mut self, text: &str) -> Result<(), Error> {
         let bos = self.is_empty() && self.model.adds_bos();
         let ids = self.model.encode(text, bos)?;
-        self.decoder.feed(&ids, HeadRequest::Top(1), None)?;
+        self.sequence.feed_with(&ids, HeadRequest::Top(1), None)?;
         Ok(())
     }
 
     /// Makes the session hold exactly `ids`; what it holds of them already is not computed again.
     pub(crate) fn replace_with(&mut self, ids: &[u32]) -> Result<(), Error> {
-        let keep = self.decoder.keep_prefix(ids)?;
-        self.decoder.feed(&ids[keep..], HeadRequest::Full, None)?;
+        let keep = self.sequence.keep_prefix(ids)?;
+        self.sequence.feed_with(&ids[keep..], HeadRequest::Full, None)?;
         Ok(())
     }
 
@@ -305,17 +290,16 @@ impl Session {
     /// # Errors
     /// A token outside of the vocabulary, tokens that do not fit.
     pub fn feed_ids(&mut self, ids: &[u32]) -> Result<&[f32], Error> {
-        self.decoder.feed(ids, HeadRequest::Full, None)?;
-        Ok(self.decoder.logits()?)
+        Ok(self.sequence.feed(ids)?)
     }
 
     /// Whether `ids` may follow.
     pub(crate) fn check(&self, ids: &[u32]) -> Result<(), Error> {
-        Ok(self.decoder.check(ids)?)
+        Ok(self.sequence.check(ids)?)
     }
 
-    pub(crate) fn decoder(&mut self) -> &mut Decoder {
-        &mut self.decoder
+    pub(crate) fn sequence(&mut self) -> &mut Sequence {
+        &mut self.sequence
     }
 }
 

@@ -259,7 +259,7 @@ fn forced_tokens_are_part_of_the_session() {
     left.generate("Well: ", options(4).constraint(constraint.clone())).unwrap().take(4).for_each(|c| drop(c.unwrap()));
     let saved = left.save().unwrap();
     let mut again = model.restore_session(&saved).unwrap();
-    assert_eq!(again.tokens(), ids[..left.len()]);
+    assert_eq!(again.tokens(), &ids[..left.len()]);
     assert_eq!(left.feed_ids(&[7]).unwrap(), again.feed_ids(&[7]).unwrap());
     // In a batch with a free text.
     let mut batch = Batch::new(&model);

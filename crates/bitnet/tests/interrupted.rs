@@ -73,7 +73,7 @@ fn happen(model: &Model, session: &mut Session, what: &Happening, dir: &std::pat
         Happening::Feed(ids) => drop(session.feed_ids(ids).unwrap().to_vec()),
         Happening::Generate(_) if session.is_empty() => {}
         Happening::Generate(n) => {
-            let before = session.tokens();
+            let before = session.tokens().to_vec();
             let new = session.generate_ids(&[], options(*n)).unwrap().finish().unwrap().ids;
             let mut fresh = model.session();
             assert_eq!(fresh.generate_ids(&before, options(*n)).unwrap().finish().unwrap().ids, new);
@@ -85,7 +85,7 @@ fn happen(model: &Model, session: &mut Session, what: &Happening, dir: &std::pat
             *session = model.load_session(&path).unwrap();
         }
         Happening::Fork => {
-            let mut fork = session.clone();
+            let mut fork = session.fork();
             std::mem::swap(&mut fork, session);
             fork.feed_ids(&[1, 2, 3]).unwrap();
             fork.rewind(1).unwrap();
@@ -112,7 +112,7 @@ fn check(model: &Model, happenings: &[Happening]) {
     for what in happenings {
         happen(model, &mut session, what, dir.path());
     }
-    let ids = session.tokens();
+    let ids = session.tokens().to_vec();
     let mut fresh = model.session();
     if !ids.is_empty() {
         fresh.feed_ids(&ids).unwrap();
@@ -146,11 +146,11 @@ fn going_back_reads_no_more_than_promised() {
     session.feed_ids(&ids).unwrap();
     let kept = session.snapshot_bytes() / state;
     assert!((2..=4).contains(&kept), "{kept} copies");
-    assert_eq!(session.clone().snapshot_bytes(), session.snapshot_bytes());
+    assert_eq!(session.fork().snapshot_bytes(), session.snapshot_bytes());
     assert_eq!(attention.session().snapshot_bytes(), 0);
     // At most 2 n / most tokens are read again: see it by what a new text reuses.
     for len in [290, 200, 120] {
-        let mut fork = session.clone();
+        let mut fork = session.fork();
         let other: Vec<u32> = ids[..len].iter().copied().chain([1]).collect();
         let reused = fork.generate_from(&other, options(1)).unwrap().finish().unwrap().stats.reused_tokens;
         assert!(len - reused <= 2 * 300 / 4, "{len}: {reused} of {len} tokens are reused");
@@ -218,7 +218,7 @@ fn a_full_context_ends_a_text_or_slides() {
     assert_eq!(session.tokens()[4..], all[all.len() - (n - 4)..]);
     // It goes on as a session that never held anything else.
     let mut fresh = model.session();
-    fresh.feed_ids(&session.tokens()).unwrap();
+    fresh.feed_ids(session.tokens()).unwrap();
     assert_eq!(session.feed_ids(&[9]).unwrap(), fresh.feed_ids(&[9]).unwrap());
     // The context shifts for a prompt, too, if the prompt fits after what always stays.
     let mut session = model.session();

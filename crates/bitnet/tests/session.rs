@@ -197,7 +197,7 @@ fn a_session_goes_on_with_other_options() {
             .max_tokens(5)
             .processor(move |_: &[u32], l: &mut [f32]| l[banned as usize] = f32::NEG_INFINITY);
         session.generate_ids(&[], never).unwrap().finish().unwrap();
-        (session.feed_ids(&[]).unwrap().to_vec(), session.tokens())
+        (session.feed_ids(&[]).unwrap().to_vec(), session.tokens().to_vec())
     };
     assert_eq!(text(&plain), text(&coarse));
 }

@@ -63,13 +63,13 @@ fn a_generation_ended_amid_guesses_leaves_a_whole_session() {
         };
         assert_eq!(first, whole[..n]);
         assert_eq!(session.tokens()[session.len() - n..], whole[..n]);
-        let mut fork = session.clone();
+        let mut fork = session.fork();
         let rest = session.generate_ids(&[], options(0.0, 0).max_tokens(60 - n)).unwrap().finish().unwrap();
         assert_eq!(rest.ids, whole[n..]);
         // Rewinding to the middle of what was generated, and going another way.
         fork.rewind(fork.len() - n / 2).unwrap();
         let mut plain = model.session();
-        let text = fork.tokens();
+        let text = fork.tokens().to_vec();
         let a = fork.generate_ids(&whole[..3], options(0.7, 3)).unwrap().finish().unwrap();
         plain.feed_ids(&text).unwrap();
         let b =

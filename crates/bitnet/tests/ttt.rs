@@ -42,7 +42,7 @@ fn sessions_go_on_go_back_and_generate_together_whatever_the_layers() {
         let whole = alone(&model, &PROMPT).ids;
         let mut session = model.session();
         let mut ids = session.generate_ids(&PROMPT, options(11)).unwrap().finish().unwrap().ids;
-        let mut fork = session.clone();
+        let mut fork = session.fork();
         let saved = session.save().unwrap();
         for _ in 0..2 {
             ids.extend(session.generate_ids(&[], options(7)).unwrap().finish().unwrap().ids);
@@ -97,8 +97,8 @@ fn a_session_tells_how_much_memory_it_takes() {
     let bytes = |model: &Model, n: usize| {
         let mut session = model.session();
         session.feed_ids(&vec![1; n]).unwrap();
-        assert_eq!(session.state_bytes(), session.kv_bytes() + session.ttt_bytes());
-        (session.kv_bytes(), session.ttt_bytes())
+        assert_eq!(session.state().bytes(), session.state().kv_bytes() + session.state().ttt_bytes());
+        (session.state().kv_bytes(), session.state().ttt_bytes())
     };
     let state = pure.config().state_bytes().unwrap();
     assert_eq!((bytes(&pure, 1), bytes(&pure, 600)), ((0, state), (0, state)));

@@ -39,7 +39,7 @@ fn logits(weights: &ModelWeights) -> Vec<u32> {
     let engine = Engine::new(weights, &EngineOptions::default().threads(1)).unwrap();
     let mut sequence = Sequence::new(&engine, KvType::F32, None);
     let ids: Vec<u32> = (0..19).map(|i| i * 13 % 300).collect();
-    sequence.push_all(&ids).unwrap().iter().map(|v| v.to_bits()).collect()
+    sequence.feed_each(&ids).unwrap().iter().map(|v| v.to_bits()).collect()
 }
 
 #[test]

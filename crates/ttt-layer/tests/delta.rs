@@ -230,7 +230,7 @@ fn a_saved_state_goes_on_with_the_same_bits_and_a_damaged_one_is_refused() {
     restored.remember(&mut undo);
     undo.push(7.0);
     text.read(&mut restored, 3, 9);
-    assert_eq!(restored.take_back(before.position(), &undo), [7.0]);
+    assert_eq!(restored.rewind(before.position(), &undo), [7.0]);
     assert_eq!(restored, before);
     restored.reset();
     assert_eq!(restored, DeltaState::new(&text.layer));

@@ -71,7 +71,7 @@ fn tokens_that_are_taken_back_leave_nothing_behind() {
                 // What is copied is the whole state only where weights have moved.
                 let whole = undo.len() >= 2 + before.bytes() / 4;
                 assert_eq!(whole, cut % 4 + more > 4, "variant {variant}, {more} tokens at {cut}");
-                assert_eq!(state.take_back(cut as u64, more, &undo[1..]), [8.0]);
+                assert_eq!(state.rewind(cut as u64, more, &undo[1..]), [8.0]);
                 assert_eq!(state.position(), before.position());
                 let (mut a, mut b) = (state.clone(), before);
                 let (a, b) = (text.read(&mut a, cut, 21, None), text.read(&mut b, cut, 21, None));

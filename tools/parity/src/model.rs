@@ -106,7 +106,7 @@ pub(crate) fn compare(
 
 fn logits(engine: &Engine, expected: &Tensors, key: &str, tolerance: Tolerance) -> Result<Measured, ParityError> {
     let ids = expected.ids("input_ids")?;
-    let got = Sequence::new(engine, KvType::F32, None).push_all(&ids)?;
+    let got = Sequence::new(engine, KvType::F32, None).feed_each(&ids)?;
     let want = expected.f32(key)?;
     let error = max_abs(&got, &want);
     let vocab = engine.config().vocab_size;
@@ -121,7 +121,7 @@ fn logits(engine: &Engine, expected: &Tensors, key: &str, tolerance: Tolerance) 
 fn greedy(engine: &Engine, expected: &Tensors, key: &str) -> Result<Measured, ParityError> {
     let mut sequence = Sequence::new(engine, KvType::F32, None);
     let (ids, margins) = (expected.ids(key)?, expected.f32(&format!("{key}_margin"))?);
-    let mut logits = sequence.push(&expected.ids("prompt_ids").or_else(|_| expected.ids("input_ids"))?)?.to_vec();
+    let mut logits = sequence.feed(&expected.ids("prompt_ids").or_else(|_| expected.ids("input_ids"))?)?.to_vec();
     let (mut equal, mut clear) = (0, None);
     for (step, (id, margin)) in ids.iter().zip(&margins).enumerate() {
         if clear.is_none() && *margin < CLEAR_LEAD * std(&logits) {
@@ -136,7 +136,7 @@ fn greedy(engine: &Engine, expected: &Tensors, key: &str) -> Result<Measured, Pa
             break;
         }
         equal += 1;
-        logits = sequence.push(&[got])?.to_vec();
+        logits = sequence.feed(&[got])?.to_vec();
     }
     let clear = clear.unwrap_or(ids.len());
     let detail = format!("{equal} of {} equal; the reference's lead is clear in the first {clear}", ids.len());

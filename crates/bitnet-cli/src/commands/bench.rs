@@ -317,6 +317,6 @@ fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, res
         _ => (engine.head_bytes(), 0),
     };
     // A token reads the states of constant size of its text, whatever its place.
-    let state = model.session().constant_bytes() as u64;
+    let state = model.session().state().constant_bytes() as u64;
     ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv + state
 }

@@ -291,13 +291,13 @@ impl Chat<'_> {
         };
         let mut memory = Vec::new();
         if self.model.config().attention_layers() > 0 {
-            let bytes = ui::bytes(self.session.kv_bytes() as u64);
+            let bytes = ui::bytes(self.session.state().kv_bytes() as u64);
             memory.push(format!("{bytes} of keys and values as {}", self.model.kv_type().name()));
         }
-        if self.session.ttt_bytes() > 0 {
-            memory.push(format!("{} of test-time-training state", ui::bytes(self.session.ttt_bytes() as u64)));
+        if self.session.state().ttt_bytes() > 0 {
+            memory.push(format!("{} of test-time-training state", ui::bytes(self.session.state().ttt_bytes() as u64)));
         }
-        let delta = self.session.constant_bytes() - self.session.ttt_bytes();
+        let delta = self.session.state().constant_bytes() - self.session.state().ttt_bytes();
         if delta > 0 {
             memory.push(format!("{} of states of the gated delta rule", ui::bytes(delta as u64)));
         }

@@ -217,7 +217,7 @@ fn sample(
     let mut sequence = Sequence::new(&engine, KvType::F32, None);
     let mut next = ids.clone();
     for _ in 0..48.min(model.max_position_embeddings.saturating_sub(start)) {
-        let logits = sequence.push(&next)?;
+        let logits = sequence.feed(&next)?;
         let best = (0..logits.len()).fold(0, |b, i| if logits[i] > logits[b] { i } else { b }) as u32;
         ids.push(best);
         if model.eos_token_ids.contains(&best) {

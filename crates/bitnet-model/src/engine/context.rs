@@ -1,7 +1,8 @@
 //! What the blocks of all layers compute with: the model's formulas, the thread team, and the buffers of projections.
 //!
-//! Between two blocks there is only the residual stream. Within one, rows are normalised and quantised, multiplied with ternary
-//! matrices, and the last product is added to the residual stream; that is what [`Context`] does for all of them.
+//! Between two blocks there is only the residual stream. Within one, rows are normalised and quantised, multiplied with
+//! ternary matrices, and the last product is added to the residual stream; that is what [`Context`] does for all of
+//! them.
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
@@ -108,8 +109,8 @@ impl<'a> Context<'a> {
         self.fold.map_or_else(|| form.into(), |fold| fold.row(form, width))
     }
 
-    /// Normalises the residual stream with `gain` and quantises it for `projections`: once for all of them, or, where they have
-    /// norms of their own, for each after its own norm. The error is a row that is not finite.
+    /// Normalises the residual stream with `gain` and quantises it for `projections`: once for all of them, or, where
+    /// they have norms of their own, for each after its own norm. The error is a row that is not finite.
     pub(super) fn quantize_inputs(
         &mut self,
         residual: &[f32],
@@ -134,7 +135,8 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    /// Normalises (where a gain is given) and quantises rows of `width` elements; the error is the row that is not finite.
+    /// Normalises (where a gain is given) and quantises rows of `width` elements; the error is the row that is not
+    /// finite.
     pub(super) fn quantize_rows(
         &mut self,
         values: &[f32],
@@ -150,7 +152,8 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Normalises the residual stream with `gain` into `normed` and quantises that; the error is the row that is not finite.
+    /// Normalises the residual stream with `gain` into `normed` and quantises that; the error is the row that is not
+    /// finite.
     pub(super) fn quantize_keeping(
         &mut self,
         residual: &[f32],
@@ -169,8 +172,8 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Products of several projections with what [`Context::quantize_inputs`] made for each of them, in one pass, to the first
-    /// rows of their outputs.
+    /// Products of several projections with what [`Context::quantize_inputs`] made for each of them, in one pass, to
+    /// the first rows of their outputs.
     pub(super) fn project<'p>(&mut self, outputs: impl IntoIterator<Item = (&'p Linear, &'p mut [f32])>) {
         self.project_each(input, outputs);
     }
@@ -195,8 +198,8 @@ impl<'a> Context<'a> {
         linear::project(self.ops, self.team, outputs, rows, products);
     }
 
-    /// Adds the projection of the quantised rows to the residual stream: as it is, or normalised with `gain`, where there is
-    /// one, and scaled.
+    /// Adds the projection of the quantised rows to the residual stream: as it is, or normalised with `gain`, where
+    /// there is one, and scaled.
     pub(super) fn add_projection(&mut self, weights: &Linear, gain: Option<&[f32]>, residual: &mut [f32]) {
         let (config, ops, team) = (self.config, self.ops, self.team);
         let (hidden, rows) = (config.hidden_size, self.rows(residual));

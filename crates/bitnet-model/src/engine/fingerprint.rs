@@ -1,10 +1,10 @@
 //! A number that tells models apart, by everything that they compute with.
 //!
-//! Trits lie packed, each kernel in its own layout, and are gone in any other form. What all layouts have in common are their
-//! products: so each matrix is multiplied with one vector of codes that are never 0, and the exact sums are hashed. A trit
-//! that is another changes the sum of its row, whatever kernel computes it and in whatever format it came. It takes about as
-//! long as a token on one thread, once. A kernel with rounded tables gives other sums, and its states are refused by exact
-//! kernels: they would not go on with the same tokens either.
+//! Trits lie packed, each kernel in its own layout, and are gone in any other form. What all layouts have in common are
+//! their products: so each matrix is multiplied with one vector of codes that are never 0, and the exact sums are
+//! hashed. A trit that is another changes the sum of its row, whatever kernel computes it and in whatever format it
+//! came. It takes about as long as a token on one thread, once. A kernel with rounded tables gives other sums, and its
+//! states are refused by exact kernels: they would not go on with the same tokens either.
 
 use ternary_kernels::{GroupKernel, GroupPacked, Int8Batch, Int16Batch, Kernel, KernelError, Packed, Scales};
 
@@ -49,8 +49,8 @@ impl Hash {
         Ok(())
     }
 
-    /// The same for weights with scales of groups, whose products are f32: a trit or a scale that is another changes the
-    /// product of its row.
+    /// The same for weights with scales of groups, whose products are f32: a trit or a scale that is another changes
+    /// the product of its row.
     fn group_products(&mut self, packed: &GroupPacked, kernel: &GroupKernel) -> Result<(), KernelError> {
         let codes: Vec<i16> = (0..packed.cols()).map(|k| i16::from(code(k))).collect();
         let x = Int16Batch::from_codes(1, codes.len(), &codes)?;

@@ -21,8 +21,9 @@ use super::workspace::{BlockScratch, Buffers};
 use crate::ModelError;
 
 impl Network {
-    /// One pass over the weights for the tokens of `segments`, `rows` in all; what they want to know is appended to `out`. Where
-    /// `losses` are given, there is one text, and the inner losses of each test-time-training layer are appended to its own.
+    /// One pass over the weights for the tokens of `segments`, `rows` in all; what they want to know is appended to
+    /// `out`. Where `losses` are given, there is one text, and the inner losses of each test-time-training layer are
+    /// appended to its own.
     pub(super) fn forward(
         &self,
         team: &Team,

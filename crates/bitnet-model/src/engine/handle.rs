@@ -16,8 +16,8 @@ use super::workspace::{Buffers, Workspace};
 use crate::weights::ModelWeights;
 use crate::{ModelConfig, ModelError};
 
-/// Bytes of packed weights up to which the schedule is sequence-parallel: those that a core's own caches hold, with some from the
-/// shared one.
+/// Bytes of packed weights up to which the schedule is sequence-parallel: those that a core's own caches hold, with
+/// some from the shared one.
 const SEQUENCE_PARALLEL_MAX_WEIGHT_BYTES: usize = 4 << 20;
 
 /// A model ready for inference on this CPU: immutable, cheap to clone, shared between threads.
@@ -89,7 +89,8 @@ impl Engine {
     pub fn isa(&self) -> Isa {
         self.inner.isa
     }
-    /// Name of the kernel in use; where projection groups have different ones, as `base3_avx512vbmi; qkv: i2s_avx512vnni`.
+    /// Name of the kernel in use; where projection groups have different ones, as `base3_avx512vbmi; qkv:
+    /// i2s_avx512vnni`.
     pub fn kernel_name(&self) -> &str {
         &self.inner.kernel_name
     }
@@ -113,14 +114,15 @@ impl Engine {
     pub fn head_bytes(&self) -> usize {
         self.inner.network.head.table().map_or(0, EngineTable::byte_len)
     }
-    /// Bytes of the coarse plane of the head, all of which a decode step reads that needs only the best logits, besides the
-    /// stored rows that [`StepOutput::rescored`](crate::StepOutput::rescored) counts; `None` where such a step reads the stored head.
+    /// Bytes of the coarse plane of the head, all of which a decode step reads that needs only the best logits, besides
+    /// the stored rows that [`StepOutput::rescored`](crate::StepOutput::rescored) counts; `None` where such a step
+    /// reads the stored head.
     pub fn coarse_head_bytes(&self) -> Option<usize> {
         self.inner.network.head.plane().map(CoarsePlane::byte_len)
     }
 
-    /// Bytes of the codes of activations that a forward step holds, with their sums and scales: room for the widest row, for as many
-    /// tokens as have passed together so far. Half as many with four bits as with eight.
+    /// Bytes of the codes of activations that a forward step holds, with their sums and scales: room for the widest
+    /// row, for as many tokens as have passed together so far. Half as many with four bits as with eight.
     pub fn activation_bytes(&self) -> usize {
         self.lock().all_buffers().map(|buffers| buffers.projections.input_bytes()).sum()
     }
@@ -129,8 +131,9 @@ impl Engine {
         self.lock().all_buffers().map(Buffers::byte_len).sum()
     }
 
-    /// A number that tells models apart: of the configuration and of all weights. It is the same for every exact kernel and for
-    /// every file format, and computed when it is first asked for, which takes about as long as a token on one thread.
+    /// A number that tells models apart: of the configuration and of all weights. It is the same for every exact kernel
+    /// and for every file format, and computed when it is first asked for, which takes about as long as a token on one
+    /// thread.
     pub fn fingerprint(&self) -> u64 {
         *self.inner.fingerprint.get_or_init(|| fingerprint::of(&self.inner.network))
     }

@@ -71,8 +71,8 @@ impl Piece<'_, '_> {
                 return Err(EARLIER_FAILED);
             }
             looks += 1;
-            // Who is waited for so long has lost its CPU, and may need this one. Sleep keeps the claim to the CPU, beside other
-            // programs, too; giving it away does not.
+            // Who is waited for so long has lost its CPU, and may need this one. Sleep keeps the claim to the CPU,
+            // beside other programs, too; giving it away does not.
             if looks.is_multiple_of(LOOKS) { std::thread::sleep(NAP) } else { std::hint::spin_loop() }
         }
         f(&mut state.lock().unwrap_or_else(PoisonError::into_inner));

@@ -5,8 +5,8 @@ use ttt_layer::{DeltaState, TttState};
 use super::cache::KvCache;
 use crate::ModelError;
 
-/// Keys and values of the layers that are attention, inner models of the test-time-training layers, matrices of the layers of the
-/// gated delta rule, and the residual row that the head reads.
+/// Keys and values of the layers that are attention, inner models of the test-time-training layers, matrices of the
+/// layers of the gated delta rule, and the residual row that the head reads.
 #[derive(Clone, Debug)]
 pub(super) struct LayerStates {
     pub(super) kv: KvCache,
@@ -68,7 +68,7 @@ impl LayerStates {
     pub(super) fn rewind_to(&mut self, snapshot: &Snapshot) {
         self.ttt.clone_from_slice(&snapshot.ttt);
         self.delta.clone_from_slice(&snapshot.delta);
-        self.kv.truncate(snapshot.len);
+        self.kv.rewind(snapshot.len);
         (self.has_last, self.lost) = (false, false);
     }
 
@@ -91,19 +91,19 @@ impl LayerStates {
         }
     }
 
-    /// The step of `tokens` tokens failed: goes back to `len` tokens, with what [`LayerStates::remember`] noted in front of
-    /// `undo`, or is lost if nothing was noted and that is needed. The rest of `undo` belongs to others.
+    /// The step of `tokens` tokens failed: goes back to `len` tokens, with what [`LayerStates::remember`] noted in
+    /// front of `undo`, or is lost if nothing was noted and that is needed. The rest of `undo` belongs to others.
     pub(super) fn fail_step<'u>(&mut self, len: usize, tokens: usize, undo: Option<&'u [f32]>) -> Option<&'u [f32]> {
         // Blocks that went well have moved it.
         self.has_last &= self.len() == len;
-        self.kv.truncate(len);
+        self.kv.rewind(len);
         let mut rest = undo?;
         if !self.can_rewind() {
             for state in &mut self.ttt {
-                rest = state.take_back(len as u64, tokens, rest);
+                rest = state.rewind(len as u64, tokens, rest);
             }
             for state in &mut self.delta {
-                rest = state.take_back(len as u64, rest);
+                rest = state.rewind(len as u64, rest);
             }
             let (last, others) = rest.split_at(self.last.len());
             self.last.copy_from_slice(last);

@@ -1,16 +1,16 @@
 //! CPU inference: preallocated buffers, plain slices, integer kernels, one thread team.
 //!
 //! [`Engine`] holds a model's weights packed for the chosen kernel; [`Sequence`](crate::Sequence) holds the state of
-//! one text. A forward step runs the layers one after the other ([`forward`]); within a layer the threads of the team share the
-//! output rows of each projection and the heads of attention, or each takes whole texts ([`schedule`]). See
+//! one text. A forward step runs the layers one after the other ([`forward`]); within a layer the threads of the team
+//! share the output rows of each projection and the heads of attention, or each takes whole texts ([`schedule`]). See
 //! `docs/ARCHITECTURE.md`.
 //!
 //! **One canonical arithmetic.** The value of a token depends on the tokens before it and on nothing else: not on how
 //! many tokens pass together, not on the number of threads. Integer products are exact; every float reduction runs
 //! within one token, in an order fixed by [`ternary_kernels::ops`].
 //!
-//! **Imports point one way**: sizes and buffers, then [`blocks`], then [`network`] and [`forward`], then [`schedule`], then what
-//! callers see ([`handle`], [`step`]). This file only names the parts.
+//! **Imports point one way**: sizes and buffers, then [`blocks`], then [`network`] and [`forward`], then [`schedule`],
+//! then what callers see ([`handle`], [`step`]). This file only names the parts.
 
 mod blocks;
 mod cache;

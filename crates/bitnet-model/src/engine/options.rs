@@ -18,21 +18,23 @@ pub struct EngineOptions {
     pub threads: Option<NonZeroUsize>,
     /// Instruction set; `None` takes what `BITNET_ISA` names, or the best that this CPU has.
     pub isa: Option<Isa>,
-    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's size.
-    /// Matrices with a scale for each group of weights, and with 16-bit inputs, have a kernel of theirs in any case.
+    /// A kernel of your own for the ternary products; `None` takes the best for the instruction set and the model's
+    /// size. Matrices with a scale for each group of weights, and with 16-bit inputs, have a kernel of theirs in any
+    /// case.
     pub kernel: Option<Arc<dyn Kernel>>,
     pub(super) layer_kernels: KernelOverrides,
-    /// Whether test-time-training layers update their inner models while they read. Without it these stay what training has made of
-    /// them, for ablations. On by default.
+    /// Whether test-time-training layers update their inner models while they read. Without it these stay what training
+    /// has made of them, for ablations. On by default.
     pub inner_updates: bool,
-    /// Whether the threads split the work by sequences and pieces of a sequence, rather than each product by rows; `None` decides
-    /// by the size of the model. No result depends on it.
+    /// Whether the threads split the work by sequences and pieces of a sequence, rather than each product by rows;
+    /// `None` decides by the size of the model. No result depends on it.
     pub sequence_parallel: Option<bool>,
     /// How the best logits are found; which they are does not depend on it.
     pub head: HeadMode,
-    /// Bits of the inputs of all projections; `None` takes what the model was made for. Another number changes what a model
-    /// computes: models with a scale per group of weights choose another most likely token at every tenth position or so, with 8 bits
-    /// for a token ([`ActivationBits::Eight`]) as with 8 bits for a group ([`ActivationBits::EightByGroup`]), which are closer on average.
+    /// Bits of the inputs of all projections; `None` takes what the model was made for. Another number changes what a
+    /// model computes: models with a scale per group of weights choose another most likely token at every tenth
+    /// position or so, with 8 bits for a token ([`ActivationBits::Eight`]) as with 8 bits for a group
+    /// ([`ActivationBits::EightByGroup`]), which are closer on average.
     pub activation_bits: Option<ActivationBits>,
 }
 
@@ -94,7 +96,8 @@ impl EngineOptions {
         self.kernel = Some(kernel);
         self
     }
-    /// With a kernel for one projection group, whatever the others have. Exact kernels give the same results in every mixture.
+    /// With a kernel for one projection group, whatever the others have. Exact kernels give the same results in every
+    /// mixture.
     #[must_use]
     pub fn kernel_for(mut self, group: ProjectionGroup, kernel: Arc<dyn Kernel>) -> Self {
         self.layer_kernels.set(group, kernel);

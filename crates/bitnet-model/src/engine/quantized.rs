@@ -29,7 +29,8 @@ pub(super) struct Quantized {
 }
 
 impl Quantized {
-    /// Room for `n` rows of `k` activations in any of `forms`, written by `threads`, in groups of `group_len` where they have scales.
+    /// Room for `n` rows of `k` activations in any of `forms`, written by `threads`, in groups of `group_len` where
+    /// they have scales.
     pub(super) fn with_capacity(n: usize, k: usize, forms: &InputForms, (threads, group_len): (usize, usize)) -> Self {
         let rows = |bits| if forms.all().iter().any(|f| f.bits == bits) { n } else { 0 };
         let rotates = forms.all().iter().any(|f| f.hadamard.is_some());
@@ -107,8 +108,8 @@ impl Quantized {
         }
     }
 
-    /// Lets `f` make each of `n` rows in `form`, all threads; each gets its chunk of `n / threads` rows, rounded up, one of
-    /// `chunks`, and the number of the row. The error is the first row that is not finite.
+    /// Lets `f` make each of `n` rows in `form`, all threads; each gets its chunk of `n / threads` rows, rounded up,
+    /// one of `chunks`, and the number of the row. The error is the first row that is not finite.
     pub(super) fn fill<E: Send>(
         &mut self,
         team: &Team,

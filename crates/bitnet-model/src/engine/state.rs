@@ -9,9 +9,10 @@ use crate::ModelError;
 
 /// The state of one text in all layers.
 ///
-/// Layers of attention keep keys and values, which grow with the text up to the context. Test-time-training layers and layers of the
-/// gated delta rule keep a state of constant size, which cannot be taken back to an earlier token. A clone is a fork: both go on by
-/// themselves, and share the keys and values of what they have in common, in pages that are copied only when one of them writes there.
+/// Layers of attention keep keys and values, which grow with the text up to the context. Test-time-training layers and
+/// layers of the gated delta rule keep a state of constant size, which cannot be taken back to an earlier token. A
+/// clone is a fork: both go on by themselves, and share the keys and values of what they have in common, in pages that
+/// are copied only when one of them writes there.
 #[derive(Clone, Debug)]
 pub struct SequenceState {
     engine: Engine,
@@ -52,21 +53,28 @@ impl SequenceState {
     pub fn kv_type(&self) -> KvType {
         self.layers.kv.kv_type()
     }
-    /// Bytes of keys and values held now; they grow with the text, by pages of 256 tokens. Those that forks hold as well
-    /// ([`SequenceState::shared_kv_bytes`]) are counted by each of them.
+    /// Bytes of keys and values held now; they grow with the text, by pages of 256 tokens. Those that forks hold as
+    /// well ([`SequenceState::shared_kv_bytes`]) are counted by each of them.
     pub fn kv_bytes(&self) -> usize {
         self.layers.kv.byte_len()
     }
-    /// Bytes of keys and values that others hold as well: after a fork all of them, later those of the common beginning.
+    /// Bytes of keys and values that others hold as well: after a fork all of them, later those of the common
+    /// beginning.
     pub fn shared_kv_bytes(&self) -> usize {
         self.layers.kv.shared_bytes()
     }
-    /// Bytes that a fork takes when it begins to write: a page of each layer of attention, and the states of the others.
-    pub(crate) fn fork_bytes(&self) -> usize {
-        self.layers.kv.writable_bytes() + self.state_bytes()
+    /// Bytes of all layers: [`SequenceState::kv_bytes`] and [`SequenceState::constant_bytes`].
+    pub fn bytes(&self) -> usize {
+        self.kv_bytes() + self.constant_bytes()
     }
-    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule: the same after every token.
-    pub fn state_bytes(&self) -> usize {
+    /// Bytes that a fork takes when it begins to write: a page of each layer of attention, and the states of the
+    /// others.
+    pub(crate) fn fork_bytes(&self) -> usize {
+        self.layers.kv.writable_bytes() + self.constant_bytes()
+    }
+    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule: the same after every
+    /// token.
+    pub fn constant_bytes(&self) -> usize {
         self.ttt_bytes() + self.layers.delta.iter().map(DeltaState::bytes).sum::<usize>()
     }
     /// The states of the layers of the gated delta rule, in their order.
@@ -78,8 +86,8 @@ impl SequenceState {
         self.layers.ttt.iter().map(TttState::bytes).sum()
     }
 
-    /// Whether it can be taken back to any earlier token: not where a layer is a test-time-training layer or one of the gated delta
-    /// rule, which can only begin anew.
+    /// Whether it can be taken back to any earlier token: not where a layer is a test-time-training layer or one of the
+    /// gated delta rule, which can only begin anew.
     pub fn can_rewind(&self) -> bool {
         self.layers.can_rewind()
     }
@@ -103,14 +111,14 @@ impl SequenceState {
             layers.lost = false;
         }
         if len < layers.len() {
-            layers.kv.truncate(len);
+            layers.kv.rewind(len);
             layers.has_last = false;
         }
         Ok(())
     }
 
-    /// Tokens of a mini-batch of the test-time-training layers, of the longest where they differ; for layers of the gated delta rule,
-    /// which have none, as many as are usual there; 0 without such layers.
+    /// Tokens of a mini-batch of the test-time-training layers, of the longest where they differ; for layers of the
+    /// gated delta rule, which have none, as many as are usual there; 0 without such layers.
     pub(crate) fn mini_batch(&self) -> usize {
         const USUAL: usize = 16;
         let delta = if self.layers.delta.is_empty() { 0 } else { USUAL };
@@ -149,7 +157,8 @@ impl SequenceState {
         Some(bytes)
     }
 
-    /// Appends the residual row if it is known, keys and values, states of test-time-training layers, of layers of the gated delta rule.
+    /// Appends the residual row if it is known, keys and values, states of test-time-training layers, of layers of the
+    /// gated delta rule.
     pub(crate) fn save_into(&self, bytes: &mut Vec<u8>) {
         self.last().into_iter().flatten().for_each(|v| bytes.extend(v.to_le_bytes()));
         self.layers.kv.save_into(bytes);

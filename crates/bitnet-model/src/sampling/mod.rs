@@ -31,7 +31,7 @@ mod sampler;
 pub use logprob::LogProbs;
 pub use noise::gumbel_noise;
 pub use options::SamplingOptions;
-pub use outcome::{CancelToken, FinishReason, GenerationStats};
+pub use outcome::{CancelToken, FinishReason};
 pub use overrides::SamplingOverrides;
 pub use processor::{LogitBias, LogitsProcessor};
 pub use sampler::Sampler;

@@ -6,7 +6,7 @@ use bitnet::{Model, Session};
 
 /// A session that shares fewer tokens with a prompt is not reused.
 const MIN_SHARED_TOKENS: usize = 16;
-/// A session with at most this many tokens after the shared prefix is taken itself; of a longer one a copy is made.
+/// A session with at most this many tokens after the shared prefix is taken itself; of a longer one a fork is made.
 const MAX_DROPPED_TOKENS: usize = 32;
 /// Most sessions that are kept; each is compared with each prompt.
 const MAX_SESSIONS: usize = 64;
@@ -19,7 +19,7 @@ pub(crate) struct Cache {
 }
 
 fn bytes(session: &Session) -> usize {
-    session.state_bytes() + session.snapshot_bytes()
+    session.state().bytes() + session.snapshot_bytes()
 }
 
 impl Cache {
@@ -36,7 +36,7 @@ impl Cache {
             && let Some(session) = self.sessions.get(at)
         {
             let used_up = session.len() <= common + MAX_DROPPED_TOKENS;
-            let session = if used_up { self.sessions.remove(at) } else { Some(session.clone()) };
+            let session = if used_up { self.sessions.remove(at) } else { Some(session.fork()) };
             if let Some(mut session) = session
                 && let Ok(known) = session.keep_prefix(ids)
                 && known > 0

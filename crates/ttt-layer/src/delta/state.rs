@@ -80,7 +80,7 @@ impl DeltaState {
     ///
     /// # Panics
     /// If `undo` is shorter than what was appended.
-    pub fn take_back<'u>(&mut self, position: u64, undo: &'u [f32]) -> &'u [f32] {
+    pub fn rewind<'u>(&mut self, position: u64, undo: &'u [f32]) -> &'u [f32] {
         let (data, rest) = undo.split_at(self.data.len());
         self.data.copy_from_slice(data);
         self.position = position;

@@ -131,7 +131,7 @@ impl TttState {
     ///
     /// # Panics
     /// If `undo` is shorter than what was appended.
-    pub fn take_back<'u>(&mut self, position: u64, tokens: usize, undo: &'u [f32]) -> &'u [f32] {
+    pub fn rewind<'u>(&mut self, position: u64, tokens: usize, undo: &'u [f32]) -> &'u [f32] {
         (self.position, self.due) = (position, false);
         if self.pending() + tokens > self.config.mini_batch_size {
             let (data, rest) = undo.split_at(self.data.len());

@@ -18,7 +18,7 @@ fn tokens(n: u32) -> Vec<u32> {
 fn logits(engine: &Engine, text: &[u32], piece: usize) -> Result<Vec<u32>, BenchError> {
     let mut sequence = Sequence::new(engine, KvType::F16, Some(text.len()));
     for part in text.chunks(piece) {
-        sequence.push(part)?;
+        sequence.feed(part)?;
     }
     Ok(sequence.logits().iter().map(|l| l.to_bits()).collect())
 }
@@ -108,7 +108,7 @@ pub(super) fn engine(subject: &Subject, verdict: &mut Verdict) -> Result<(), Ben
     }
     let (context, many) = (8, 32);
     let mut sequence = Sequence::new(&engine, KvType::F16, Some(64));
-    sequence.push(&tokens(context))?;
+    sequence.feed(&tokens(context))?;
     let mut other = Sequence::new(&engine, KvType::F16, Some(64));
     let text = tokens(many);
     let mut failure = None;
@@ -121,12 +121,12 @@ pub(super) fn engine(subject: &Subject, verdict: &mut Verdict) -> Result<(), Ben
                 }
             },
             &mut || {
-                let step = sequence.truncate(context as usize).and_then(|()| sequence.push(&[7]).map(drop));
+                let step = sequence.rewind(context as usize).and_then(|()| sequence.feed(&[7]).map(drop));
                 failure = step.err().or(failure.take());
             },
             &mut || {
                 // What goes wrong here went wrong above as well.
-                let _ = other.truncate(0).and_then(|()| other.push(&text).map(drop));
+                let _ = other.rewind(0).and_then(|()| other.feed(&text).map(drop));
             },
         ],
     );

@@ -76,12 +76,12 @@ pub(crate) fn measure(isa: &str, threads: NonZeroUsize) -> Result<(), BenchError
     let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 1))?;
     let engine = Engine::new(&weights, &EngineOptions::default().threads(threads.get()).isa(isa))?;
     let mut sequence = Sequence::new(&engine, KvType::F16, Some(64));
-    sequence.push(&[1, 2, 3, 4])?;
+    sequence.feed(&[1, 2, 3, 4])?;
     let mut failure = None;
     let [step] = least_of(
         ROUNDS,
         [&mut || {
-            let step = sequence.truncate(4).and_then(|()| sequence.push(&[7]).map(drop));
+            let step = sequence.rewind(4).and_then(|()| sequence.feed(&[7]).map(drop));
             failure = step.err().or(failure.take());
         }],
     );

@@ -37,7 +37,7 @@ pub(super) fn cases(containers: &[Container], expected: &Tensors, case: &str, op
         let mut got = Vec::new();
         report.check(&format!("{name} logits"), || {
             let ids = expected.ids("input_ids")?;
-            got = Sequence::new(&engine, KvType::F32, None).push_all(&ids)?;
+            got = Sequence::new(&engine, KvType::F32, None).feed_each(&ids)?;
             logits(&got, &expected.f32("logits_f32")?, engine.config().vocab_size)
         });
         report.check(&format!("{name} cuts"), || cuts(&engine, &expected.ids("input_ids")?, &got));
@@ -85,7 +85,7 @@ fn cuts(engine: &Engine, ids: &[u32], all: &[f32]) -> Result<Measured, ParityErr
         let (mut got, mut at) = (Vec::new(), 0);
         for piece in pieces.iter().cycle() {
             let end = (at + piece).min(ids.len());
-            got.extend(sequence.push_all(&ids[at..end])?);
+            got.extend(sequence.feed_each(&ids[at..end])?);
             at = end;
             if at == ids.len() {
                 break;
@@ -99,7 +99,7 @@ fn cuts(engine: &Engine, ids: &[u32], all: &[f32]) -> Result<Measured, ParityErr
 fn greedy(engine: &Engine, expected: &Tensors) -> Result<Measured, ParityError> {
     let (ids, margins) = (expected.ids("greedy_f32")?, expected.f32("greedy_margin")?);
     let mut sequence = Sequence::new(engine, KvType::F32, None);
-    let mut logits = sequence.push(&expected.ids("prompt_ids")?)?.to_vec();
+    let mut logits = sequence.feed(&expected.ids("prompt_ids")?)?.to_vec();
     let clear = margins.iter().position(|m| *m <= CLEAR_LEAD).unwrap_or(ids.len());
     for (step, (id, margin)) in ids.iter().zip(&margins).take(clear).enumerate() {
         let got = argmax(&logits) as u32;
@@ -107,7 +107,7 @@ fn greedy(engine: &Engine, expected: &Tensors) -> Result<Measured, ParityError> 
             let detail = format!("step {step}: token {got}, expected {id} with a lead of {margin:.3}");
             return Ok(Measured { pass: false, detail });
         }
-        logits = sequence.push(&[got])?.to_vec();
+        logits = sequence.feed(&[got])?.to_vec();
     }
     Ok(Measured {
         pass: clear > 0,

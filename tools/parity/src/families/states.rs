@@ -23,7 +23,7 @@ pub(super) fn compare(engine: &Engine, expected: &Tensors) -> Result<Measured, P
             (layer.parse().map_err(|_| missing())?, tokens.parse().map_err(|_| missing())?);
         let before = (0..layer).filter(|l| engine.config().mixer(*l) == Mixer::GatedDelta).count();
         let mut sequence = Sequence::new(engine, KvType::F32, None);
-        sequence.push(ids.get(..tokens).ok_or_else(missing)?)?;
+        sequence.feed(ids.get(..tokens).ok_or_else(missing)?)?;
         let state = sequence.state().delta_states().get(before).ok_or_else(missing)?;
         let c = state.config();
         let got: Vec<f32> = if what == "S" {

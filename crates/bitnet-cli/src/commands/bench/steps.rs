@@ -1,6 +1,5 @@
 //! The measurements of `bitnet bench`: prefill, decode of one sequence, decode of several.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use bitnet::{Batch, EmbedOptions, GenerateOptions, Model, Sampler, SamplingOptions, Sequence};
@@ -55,7 +54,7 @@ pub(super) fn prefill(model: &Model, n: usize) -> Result<f64, CliError> {
     }
     let mut sequence = Sequence::new(model.engine(), model.kv_type(), Some(n));
     let began = Instant::now();
-    sequence.push(&tokens)?;
+    sequence.feed(&tokens)?;
     Ok(began.elapsed().as_secs_f64())
 }
 
@@ -91,20 +90,20 @@ pub(super) fn decode(
         sequence.fill_dummy(context)?;
     } else {
         let before: Vec<u32> = (0..context).map(|i| token(model, i)).collect();
-        sequence.push(&before)?;
+        sequence.feed(&before)?;
     }
     let first = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
     // Where the model cannot go back, every repetition goes on from a copy.
-    let start = (!sequence.can_rewind()).then(|| sequence.clone());
+    let start = (!sequence.state().can_rewind()).then(|| sequence.fork());
     let measured = measure(ui, "decode", rounds, n, || {
         match &start {
-            Some(start) => sequence = start.clone(),
-            None => sequence.truncate(context)?,
+            Some(start) => sequence = start.fork(),
+            None => sequence.rewind(context)?,
         }
         let mut next = first;
         let began = Instant::now();
         for _ in 0..n {
-            sequence.feed(&[next], sampler.request(sequence.len() + 1), &mut |_| ControlFlow::Continue(()))?;
+            sequence.feed_with(&[next], sampler.request(sequence.len() + 1), None)?;
             let position = sequence.len() as u64;
             next = sampler.choose(sequence.prediction(), position, sequence.tokens()).map_err(bitnet::Error::from)?;
             if let Some(rows) = sequence.rescored() {
@@ -113,8 +112,7 @@ pub(super) fn decode(
         }
         Ok(began.elapsed().as_secs_f64())
     })?;
-    let state = sequence.state();
-    let bytes = state.kv_bytes() + state.state_bytes();
+    let bytes = sequence.state().bytes();
     note(bytes);
     Ok((measured, bytes))
 }
@@ -154,7 +152,7 @@ pub(super) fn together(
         }
         let seconds = began.elapsed().as_secs_f64();
         let left: Vec<_> = tickets.into_iter().filter_map(|t| batch.leave(t)).collect();
-        note(left.iter().map(|(session, _)| session.state_bytes()).sum());
+        note(left.iter().map(|(session, _)| session.state().bytes()).sum());
         for (_, output) in left {
             rescored.rows += output.stats.rows_rescored;
             rescored.tokens += output.stats.coarse_tokens;

@@ -3,7 +3,8 @@
 use crate::engine::linear::Linear;
 use crate::{LayerWeights, ModelError, Projection};
 
-/// A branch of the residual stream: the norm of its input, norm and projection of its result, and the norm of what it adds.
+/// A branch of the residual stream: the norm of its input, norm and projection of its result, and the norm of what it
+/// adds.
 #[derive(Debug)]
 pub(in crate::engine) struct Branch {
     pub(in crate::engine) input_norm: Vec<f32>,

@@ -1,7 +1,8 @@
-//! Layers of the gated delta rule on the engine: everything around the recurrence, which is [`ttt_layer::GatedDelta`]'s.
+//! Layers of the gated delta rule on the engine: everything around the recurrence, which is
+//! [`ttt_layer::GatedDelta`]'s.
 //!
-//! `x = norm(residual); u, z = projections of x; residual += o(recurrence(x, u, z))`. Projections are ternary, everything else
-//! is f32.
+//! `x = norm(residual); u, z = projections of x; residual += o(recurrence(x, u, z))`. Projections are ternary,
+//! everything else is f32.
 
 use std::ops::Range;
 
@@ -75,14 +76,9 @@ impl Delta {
         Ok(())
     }
 
-    /// The recurrence of all heads of all sequences, into `scratch.found`. Threads share the key heads as [`HeadLine`] says.
-    fn recurrence(
-        &self,
-        context: &Context<'_>,
-        scratch: &mut DeltaScratch,
-        segments: &mut [Segment<'_>],
-        rows: usize,
-    ) {
+    /// The recurrence of all heads of all sequences, into `scratch.found`. Threads share the key heads as [`HeadLine`]
+    /// says.
+    fn recurrence(&self, context: &Context<'_>, scratch: &mut DeltaScratch, segments: &mut [Segment<'_>], rows: usize) {
         let (hidden, team, config) = (context.config.hidden_size, context.team, self.rule.config());
         let (channels, width) = (config.channels(), config.value_width());
         let (heads, head_width) = (config.key_heads, config.group() * config.head_dim);

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 
 use crate::engine::limits::INLINE_PARTS;
 
-/// All (sequence, head) pairs of a step as one line, whose length counts tokens; each thread gets an equal share of it in whole heads.
+/// All (sequence, head) pairs of a step as one line, whose length counts tokens; each thread gets an equal share of it
+/// in whole heads.
 pub(super) struct HeadLine {
     heads: usize,
     threads: usize,

@@ -2,7 +2,8 @@
 //! [`ttt_layer::RowWise`]'s.
 //!
 //! `x = norm(residual); q, k, v, gate = projections of x; residual += o(norm(finish(inner loop)))`, before which
-//! `residual += conv(norm(residual))` where the block has a convolution. Projections are ternary, everything else is f32.
+//! `residual += conv(norm(residual))` where the block has a convolution. Projections are ternary, everything else is
+//! f32.
 
 use std::ops::Range;
 
@@ -252,14 +253,9 @@ impl Ttt {
         });
     }
 
-    /// Finishes what the inner models found, with the gate where there is one, and quantises it; the error is the row that is
-    /// not finite.
-    fn quantize_result(
-        &self,
-        context: &mut Context<'_>,
-        scratch: &mut TttScratch,
-        rows: usize,
-    ) -> Result<(), usize> {
+    /// Finishes what the inner models found, with the gate where there is one, and quantises it; the error is the row
+    /// that is not finite.
+    fn quantize_result(&self, context: &mut Context<'_>, scratch: &mut TttScratch, rows: usize) -> Result<(), usize> {
         let (config, ops, team) = (context.config, context.ops, context.team);
         let width = config.num_attention_heads * config.head_dim;
         let form = context.row_form(config.inputs.output, width);

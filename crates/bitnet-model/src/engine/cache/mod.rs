@@ -202,7 +202,7 @@ impl KvCache {
     }
 
     /// Forgets all tokens from position `len` on.
-    pub(super) fn truncate(&mut self, len: usize) {
+    pub(super) fn rewind(&mut self, len: usize) {
         if len >= self.len {
             return;
         }

@@ -1,9 +1,9 @@
 //! Who computes what in a forward step.
 //!
-//! In a large model the threads [share](shared) every product, because its weights come from memory. Where all weights lie in the
-//! caches, a product takes less time than the phase that shares it, and what one thread has written lies in the cache of
-//! another; there, each thread takes [whole sequences](per_sequence), or pieces of one. No result depends on it: the value of a
-//! token never depends on what is computed with it.
+//! In a large model the threads [share](shared) every product, because its weights come from memory. Where all weights
+//! lie in the caches, a product takes less time than the phase that shares it, and what one thread has written lies in
+//! the cache of another; there, each thread takes [whole sequences](per_sequence), or pieces of one. No result depends
+//! on it: the value of a token never depends on what is computed with it.
 
 mod per_sequence;
 mod shared;
@@ -39,7 +39,8 @@ pub(super) fn run(
     // Whether attention to the text so far, if there is any, is not worth sharing.
     let is_short = |input: &StepInput<'_>| config.attention_layers() == 0 || input.state.len() < INLINE_MAX_CONTEXT;
     match inputs {
-        // Within a part of another team's job there is one thread. Nor are rows after the last layer brought together from workers.
+        // Within a part of another team's job there is one thread. Nor are rows after the last layer brought together
+        // from workers.
         _ if workers.is_empty() || Team::is_nested() || out.keeps_hidden() => {
             shared::run(network, team, buffers, inputs, out)
         }

@@ -1,9 +1,10 @@
-//! The sequence-parallel schedule: each thread takes whole texts, or whole pieces of a text, through all layers, with buffers of
-//! its own.
+//! The sequence-parallel schedule: each thread takes whole texts, or whole pieces of a text, through all layers, with
+//! buffers of its own.
 //!
 //! - Several texts are dealt out to the workers, and the threads meet once in a step.
-//! - One text of test-time-training layers is cut into pieces. A piece needs nothing of the one before it but the state of the
-//!   same layer, which is handed on like a baton: while one worker is in the second layer, the next one is in the first.
+//! - One text of test-time-training layers is cut into pieces. A piece needs nothing of the one before it but the state
+//!   of the same layer, which is handed on like a baton: while one worker is in the second layer, the next one is in
+//!   the first.
 
 use smallvec::SmallVec;
 use ternary_kernels::Team;
@@ -17,7 +18,8 @@ use crate::engine::network::Network;
 use crate::engine::segment::Texts;
 use crate::engine::workspace::Worker;
 
-/// Tokens of a piece: more than kernels unpack weights for tile by tile (64), few enough that the buffers stay in the cache.
+/// Tokens of a piece: more than kernels unpack weights for tile by tile (64), few enough that the buffers stay in the
+/// cache.
 const PIECE: [usize; 4] = [80, 96, 112, 128];
 
 /// Deals out the texts, consecutive ones to a worker.
@@ -120,8 +122,8 @@ struct Done {
     failed: Option<NonFinite>,
 }
 
-/// Tokens of a piece when `count` workers share `tokens` tokens: what lets the last worker finish first. Worker after worker begins
-/// later, by about three quarters of a layer.
+/// Tokens of a piece when `count` workers share `tokens` tokens: what lets the last worker finish first. Worker after
+/// worker begins later, by about three quarters of a layer.
 fn piece_size(tokens: usize, count: usize, layers: usize) -> usize {
     let longest = |size: usize| {
         let rounds = tokens.div_ceil(size * count);

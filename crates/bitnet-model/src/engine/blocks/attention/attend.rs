@@ -1,7 +1,7 @@
 //! Queries meet the keys and values in the cache: the threads take the parts of the blocks of keys that the plan says.
 //!
-//! Results lie head by head, `[kv_heads, tokens, group * head_dim]` for each segment, so that every part writes one piece of
-//! memory; [`gather_row`] reads them token by token.
+//! Results lie head by head, `[kv_heads, tokens, group * head_dim]` for each segment, so that every part writes one
+//! piece of memory; [`gather_row`] reads them token by token.
 
 use smallvec::SmallVec;
 use ternary_kernels::ColsMut;

@@ -1,8 +1,8 @@
 //! Causal attention with grouped key/value heads over the cache.
 //!
-//! `x = norm(residual); q, k, v = projections of x; residual += o(norm(attention(q, k, v)))`. Two phases of the team make the
-//! middle: [`store`] turns queries and keys by their positions and stores keys and values, [`attend`] finds what the queries
-//! see, cut into parts as the [`plan`] says.
+//! `x = norm(residual); q, k, v = projections of x; residual += o(norm(attention(q, k, v)))`. Two phases of the team
+//! make the middle: [`store`] turns queries and keys by their positions and stores keys and values, [`attend`] finds
+//! what the queries see, cut into parts as the [`plan`] says.
 
 mod attend;
 mod plan;

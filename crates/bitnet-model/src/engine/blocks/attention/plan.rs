@@ -1,10 +1,10 @@
 //! How attention is cut into parts: equal shares of the (head, tile of tokens, block of keys) units.
 //!
-//! The heads of keys and values are few (5 in 2B4T) and texts differ in length, so whole heads cannot be shared out evenly. All
-//! units in the order segment, head, tile, block form one line, which is cut into one range or several for each thread. Where tiles are
-//! many (a prompt), cuts fall between tiles; where they are few (generation), also between the blocks of a tile: then the
-//! part that has the tile's first block merges what the next ones computed, in the order of the blocks, so that the
-//! cut changes no bit.
+//! The heads of keys and values are few (5 in 2B4T) and texts differ in length, so whole heads cannot be shared out
+//! evenly. All units in the order segment, head, tile, block form one line, which is cut into one range or several for
+//! each thread. Where tiles are many (a prompt), cuts fall between tiles; where they are few (generation), also between
+//! the blocks of a tile: then the part that has the tile's first block merges what the next ones computed, in the order
+//! of the blocks, so that the cut changes no bit.
 
 use ternary_kernels::ops::KV_BLOCK;
 
@@ -64,20 +64,15 @@ pub(super) struct Plan {
 
 /// Below this many tiles for each thread, tiles are cut, too.
 const WHOLE_TILES: usize = 8;
-/// Most parts for each thread where tiles are whole; where they are cut, each cut leaves blocks for one thread to merge.
+/// Most parts for each thread where tiles are whole; where they are cut, each cut leaves blocks for one thread to
+/// merge.
 const PARTS: [usize; 2] = [8, 2];
 /// Units (blocks times tokens) that are worth a part: tens of microseconds.
 const LEAST_UNITS: usize = 16;
 
 impl Plan {
     /// Shares `segments` out to `threads`.
-    pub(super) fn make(
-        &mut self,
-        segments: &[Segment<'_>],
-        heads: usize,
-        tile_tokens: usize,
-        threads: usize,
-    ) {
+    pub(super) fn make(&mut self, segments: &[Segment<'_>], heads: usize, tile_tokens: usize, threads: usize) {
         self.extents.clear();
         self.extents.extend(segments.iter().map(Extent::of));
         (self.heads, self.tile_tokens) = (heads, tile_tokens);
@@ -165,9 +160,9 @@ impl Plan {
         self.extents[cut.segment].blocks(cut.tile, self.tile_tokens)
     }
 
-    /// Tokens before the tile at `cut` in the output, which is laid out segment by segment, head by head, token by token:
-    /// `(tokens of whole segments, tokens within the segment counted once for each head)`. A cut within a tile counts the
-    /// tile as before it, because it belongs to the part in front.
+    /// Tokens before the tile at `cut` in the output, which is laid out segment by segment, head by head, token by
+    /// token: `(tokens of whole segments, tokens within the segment counted once for each head)`. A cut within a tile
+    /// counts the tile as before it, because it belongs to the part in front.
     pub(super) fn offset(&self, cut: Cut) -> usize {
         let whole: usize = self.extents[..cut.segment].iter().map(|e| e.tokens * self.heads).sum();
         let Some(e) = self.extents.get(cut.segment) else { return whole };

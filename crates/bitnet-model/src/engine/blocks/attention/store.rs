@@ -101,8 +101,8 @@ pub(in crate::engine) struct HeadNorms {
     pub(in crate::engine) key: Option<Vec<f32>>,
 }
 
-/// Normalises the heads of queries and keys where `norms` say so, turns them by their positions, and stores keys and values as
-/// layer `slot` of those that are attention.
+/// Normalises the heads of queries and keys where `norms` say so, turns them by their positions, and stores keys and
+/// values as layer `slot` of those that are attention.
 pub(super) fn run(
     context: &Context<'_>,
     scratch: &mut AttentionScratch,
@@ -124,8 +124,12 @@ pub(super) fn run(
         let (own_queries, own_keys);
         (own_queries, queries) = queries.split_at_mut(tokens * query_width);
         (own_keys, keys) = keys.split_at_mut(tokens * key_width);
-        let heads = split_cols(own_queries, tokens, query_width, &query_bounds)
-            .zip(split_cols(own_keys, tokens, key_width, &key_bounds));
+        let heads = split_cols(own_queries, tokens, query_width, &query_bounds).zip(split_cols(
+            own_keys,
+            tokens,
+            key_width,
+            &key_bounds,
+        ));
         let before = parts.len();
         for (h, (queries, keys)) in heads.enumerate() {
             let own = &values[rows.start * key_width..rows.end * key_width];

@@ -3,16 +3,16 @@
 //! With `U` the upper bounds of [`coarse`](ternary_kernels::ops::coarse) and `L` the logits:
 //!
 //! 1. `U` of every row, all threads;
-//! 2. `L` of a few rows whose `U` are largest (which they are is found from the largest `U` of each block of 64 rows, without
-//!    looking at the others);
+//! 2. `L` of a few rows whose `U` are largest (which they are is found from the largest `U` of each block of 64 rows,
+//!    without looking at the others);
 //! 3. `T`, which no wanted logit is below: of the `L` known so far the `k`-th largest, or the largest less the distance
 //!    asked for;
 //! 4. `L` of every other row with `U >= T`.
 //!
-//! **Why that is all.** At least `k` rows have `L >= T`. A row that is not computed has `L <= U < T`, so `k` rows have a larger
-//! logit, and it is not among the `k` best, whatever its token and however ties are decided. In the same way, the
-//! largest logit is at least the largest known one, so that a row with `L < T` is farther below it than was asked for.
-//! Which rows are computed depends on the bounds alone, and not on the number of threads.
+//! **Why that is all.** At least `k` rows have `L >= T`. A row that is not computed has `L <= U < T`, so `k` rows have
+//! a larger logit, and it is not among the `k` best, whatever its token and however ties are decided. In the same way,
+//! the largest logit is at least the largest known one, so that a row with `L < T` is farther below it than was asked
+//! for. Which rows are computed depends on the bounds alone, and not on the number of threads.
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
@@ -158,8 +158,9 @@ impl Best<'_> {
             let second_end = second_end - first_picks;
             let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
             // What is NaN stays, so that the sampler sees it.
-            let candidates =
-                picks.filter(|p| p.logit.is_nan() || p.logit >= least).map(|p| Candidate { token: p.row, logit: p.logit });
+            let candidates = picks
+                .filter(|p| p.logit.is_nan() || p.logit >= least)
+                .map(|p| Candidate { token: p.row, logit: p.logit });
             out.set_best(position, candidates, first_end - first + second_end - second);
             (first, second) = (first_end, second_end);
         }

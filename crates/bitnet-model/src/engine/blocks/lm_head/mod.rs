@@ -1,8 +1,8 @@
 //! What follows a position: logits of the whole vocabulary, or of the best tokens only.
 //!
-//! The stored head is the largest matrix of a model. [`plain`] reads all of it. [`best`] reads a coarse plane of it, which
-//! is a third as large, and computes only those rows from the stored weights that can be among the best; the logits
-//! are the same, bit for bit, because it is the same function of the same row.
+//! The stored head is the largest matrix of a model. [`plain`] reads all of it. [`best`] reads a coarse plane of it,
+//! which is a third as large, and computes only those rows from the stored weights that can be among the best; the
+//! logits are the same, bit for bit, because it is the same function of the same row.
 
 mod best;
 mod output;
@@ -40,17 +40,12 @@ pub enum HeadMode {
     Plain,
 }
 
-/// Weights of a head from which on a coarse plane is faster; a smaller head lies in the caches of a CPU, and the additional
-/// phases of a step cost what reading less saves.
+/// Weights of a head from which on a coarse plane is faster; a smaller head lies in the caches of a CPU, and the
+/// additional phases of a step cost what reading less saves.
 const COARSE_MIN_WEIGHTS: usize = 1 << 19;
 
 /// The coarse plane of `head`, if `mode` asks for one and it is possible.
-fn plane(
-    mode: HeadMode,
-    head: &FloatMatrix,
-    ops: Ops,
-    team: &Team,
-) -> Result<Option<CoarsePlane>, ModelError> {
+fn plane(mode: HeadMode, head: &FloatMatrix, ops: Ops, team: &Team) -> Result<Option<CoarsePlane>, ModelError> {
     let (rows, cols) = (head.rows(), head.cols());
     let wanted = match mode {
         HeadMode::Plain => false,
@@ -161,7 +156,8 @@ pub(in crate::engine) struct HeadScratch {
 }
 
 impl HeadScratch {
-    /// Buffers without room, for the form that `head` reads if it is ternary; activations of a group where they have scales.
+    /// Buffers without room, for the form that `head` reads if it is ternary; activations of a group where they have
+    /// scales.
     pub(in crate::engine) fn new(config: &ModelConfig, head: &LmHead, threads: usize, group_len: usize) -> Self {
         let input = head.ternary_form.map(|form| {
             let forms = InputForms::default().with_bits(form.bits);

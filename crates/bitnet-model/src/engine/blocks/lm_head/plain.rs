@@ -21,8 +21,8 @@ const DEQUANT_ROWS: usize = 16;
 /// Rows of the residual stream that are multiplied with the head together, so that it is read once for all of them.
 const TOKENS: usize = 8;
 
-/// Computes all logits for the given rows of the residual stream, `(row, position in the output)`. Of the scratch, the first
-/// is for normalised rows, the second for quantised ones and how they are quantised, where the head is ternary.
+/// Computes all logits for the given rows of the residual stream, `(row, position in the output)`. Of the scratch, the
+/// first is for normalised rows, the second for quantised ones and how they are quantised, where the head is ternary.
 pub(super) fn run(
     table: &EngineTable,
     norm: &FinalNorm,
@@ -59,7 +59,8 @@ pub(super) fn run(
     }
 }
 
-/// Products of the rows of `x`, quantised in the given form, with all rows of a ternary head, `[n, vocab]` into `logits`.
+/// Products of the rows of `x`, quantised in the given form, with all rows of a ternary head, `[n, vocab]` into
+/// `logits`.
 fn ternary(
     ops: Ops,
     team: &Team,

@@ -12,8 +12,8 @@ pub(in crate::engine) struct FinalNorm {
 }
 
 impl FinalNorm {
-    /// Normalises rows of the residual stream, divides them by the divisor of the logits, and transforms them for a folded
-    /// head; row `i` of the result is that of `rows[i]`.
+    /// Normalises rows of the residual stream, divides them by the divisor of the logits, and transforms them for a
+    /// folded head; row `i` of the result is that of `rows[i]`.
     pub(super) fn rows<'o>(
         &self,
         context: &Context<'_>,

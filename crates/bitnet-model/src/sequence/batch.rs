@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::Decoder;
+use super::Sequence;
 use crate::engine::{HeadRequest, LogitsWanted, StepInput, StepOutput};
 use crate::{Engine, ModelError};
 
@@ -10,8 +10,8 @@ use crate::{Engine, ModelError};
 #[derive(Debug)]
 pub struct BatchInput<'a> {
     /// The text.
-    pub decoder: &'a mut Decoder,
-    /// Tokens to read after the one chosen last.
+    pub sequence: &'a mut Sequence,
+    /// Tokens to read after those that are pending.
     pub tokens: &'a [u32],
     /// Which logits are wanted of what follows the last token, if any.
     pub head: Option<HeadRequest>,
@@ -24,34 +24,32 @@ pub struct BatchInput<'a> {
 /// [`ModelError::ForeignSequence`] for a text of another engine, and the errors of [`Engine::step`]. All texts are then
 /// as before.
 pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
-    if inputs.iter().any(|i| !i.decoder.sequence.engine().is(engine)) {
+    if inputs.iter().any(|i| !i.sequence.engine().is(engine)) {
         return Err(ModelError::ForeignSequence);
     }
-    for BatchInput { decoder, tokens, .. } in inputs.iter_mut() {
-        decoder.drop_lookahead()?;
-        let Decoder { pending, draft, .. } = &mut **decoder;
-        draft.clear();
-        draft.extend(pending.iter().chain(*tokens));
-    }
+    inputs.iter_mut().try_for_each(|input| input.sequence.drop_lookahead())?;
+    inputs.iter_mut().for_each(|input| input.sequence.tokens.extend_from_slice(input.tokens));
     let mut steps: SmallVec<[StepInput<'_>; 16]> = inputs
         .iter_mut()
-        .map(|BatchInput { decoder, head, .. }| {
+        .map(|BatchInput { sequence, head, .. }| {
             let wanted = if head.is_some() { LogitsWanted::Last } else { LogitsWanted::None };
-            let Decoder { sequence, draft, .. } = &mut **decoder;
-            sequence.step_input(draft, wanted, head.unwrap_or_default())
+            let Sequence { state, tokens, .. } = &mut **sequence;
+            let unread = &tokens[state.len()..];
+            StepInput { state, tokens: unread, wanted, head: head.unwrap_or_default() }
         })
         .collect();
+    let read: SmallVec<[bool; 16]> = steps.iter().map(|step| !step.tokens.is_empty()).collect();
     out.clear();
-    engine.step(&mut steps, out)?;
+    let result = engine.step(&mut steps, out);
     drop(steps);
     let mut position = 0;
-    for BatchInput { decoder, head, .. } in inputs {
-        let Decoder { sequence, draft, .. } = &mut **decoder;
-        if !draft.is_empty() {
-            sequence.stepped(draft, head.map(|_| (&*out, position)));
+    for (BatchInput { sequence, head, .. }, read) in inputs.iter_mut().zip(read) {
+        if result.is_err() {
+            sequence.tokens.truncate(sequence.len);
+        } else if read {
+            sequence.stepped(&[], head.map(|_| (&*out, position)));
             position += usize::from(head.is_some());
         }
-        decoder.pending.clear();
     }
-    Ok(())
+    result
 }

@@ -1,7 +1,8 @@
-//! Earlier states of a text, so that models with test-time-training layers or layers of the gated delta rule can go back.
+//! Earlier states of a text, so that models with test-time-training layers or layers of the gated delta rule can go
+//! back.
 //!
-//! Such a state cannot be taken back to an earlier token. Copies of it are kept as the text grows, and to go back the text is
-//! read again from the nearest copy before the place, or from its beginning.
+//! Such a state cannot be taken back to an earlier token. Copies of it are kept as the text grows, and to go back the
+//! text is read again from the nearest copy before the place, or from its beginning.
 
 use std::sync::Arc;
 
@@ -9,11 +10,11 @@ use crate::engine::{SequenceState, Snapshot};
 
 /// How often the states of test-time-training layers are kept. Sessions keep them as the default says.
 ///
-/// A copy is made whenever the text has grown by `every` mini-batches, which count 16 tokens where layers are of the gated delta rule. When there are `most` copies, every other one is
-/// forgotten, and from then on they are made half as often: memory stays bounded (`most` times
-/// [`SequenceState::state_bytes`](crate::SequenceState::state_bytes)), and going back to any place of a text of `n` tokens reads at most
-/// `every` mini-batches or `2 n / most` tokens again, whichever is more. Forks share their copies. Keys and values of layers of
-/// attention need none.
+/// A copy is made whenever the text has grown by `every` mini-batches, which count 16 tokens where layers are of the
+/// gated delta rule. When there are `most` copies, every other one is forgotten, and from then on they are made half as
+/// often: memory stays bounded (`most` times [`SequenceState::constant_bytes`](crate::SequenceState::constant_bytes)),
+/// and going back to any place of a text of `n` tokens reads at most `every` mini-batches or `2 n / most` tokens again,
+/// whichever is more. Forks share their copies. Keys and values of layers of attention need none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshots {
@@ -60,7 +61,7 @@ impl Snapshots {
 
 /// The copies of one text.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SnapshotStore {
+pub(super) struct SnapshotStore {
     /// Tokens between two copies at the beginning of a text; 0 for none.
     first: usize,
     /// Tokens between two copies now.
@@ -72,13 +73,13 @@ pub(crate) struct SnapshotStore {
 
 impl SnapshotStore {
     /// For mini-batches of `tokens` tokens; 0 if no layer has any.
-    pub(crate) fn new(options: Snapshots, tokens: usize) -> Self {
+    pub(super) fn new(options: Snapshots, tokens: usize) -> Self {
         let first = if options.most == 0 { 0 } else { options.every.saturating_mul(tokens) };
         Self { first, interval: first, most: options.most, copies: Vec::new() }
     }
 
     /// Tokens until the next copy of a text of `len` tokens.
-    pub(crate) fn until_next(&self, len: usize) -> usize {
+    pub(super) fn until_next(&self, len: usize) -> usize {
         match self.interval {
             0 => usize::MAX,
             n => n - len % n,
@@ -86,7 +87,7 @@ impl SnapshotStore {
     }
 
     /// Copies `state`, if it is time to.
-    pub(crate) fn record(&mut self, state: &SequenceState) {
+    pub(super) fn record(&mut self, state: &SequenceState) {
         let len = state.len();
         let last = self.copies.last().map_or(0, |c| c.len);
         if self.interval == 0 || len / self.interval <= last / self.interval {
@@ -104,7 +105,7 @@ impl SnapshotStore {
     }
 
     /// Forgets the copies of more than `len` tokens.
-    pub(crate) fn truncate(&mut self, len: usize) {
+    pub(super) fn forget_after(&mut self, len: usize) {
         self.copies.retain(|c| c.len <= len);
         if len == 0 {
             self.interval = self.first;
@@ -112,12 +113,12 @@ impl SnapshotStore {
     }
 
     /// The longest copy of at most `len` tokens.
-    pub(crate) fn nearest(&self, len: usize) -> Option<Arc<Snapshot>> {
+    pub(super) fn nearest(&self, len: usize) -> Option<Arc<Snapshot>> {
         self.copies.iter().rev().find(|c| c.len <= len).cloned()
     }
 
     /// Bytes of all copies.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.copies.iter().map(|copy| copy.bytes()).sum()
     }
 }

@@ -6,8 +6,9 @@
 //! values, head by head and token by token; of each test-time-training layer what `TttState::save` makes; a checksum
 //! (FNV-1a over 64 bits).
 
-use crate::engine::{Engine, KvType, SequenceState};
-use crate::{ModelError, Sequence, StateDamage};
+use super::Sequence;
+use crate::engine::{Engine, HeadRequest, KvType, SequenceState};
+use crate::{ModelError, StateDamage};
 
 const MARK: [u8; 8] = *b"BITNETSQ";
 /// 2: the fingerprint covers the trits.
@@ -87,6 +88,7 @@ impl Sequence {
 
     /// The sequence as bytes: tokens, keys and values, states of test-time-training layers. They belong to this model
     /// (and to any other engine with the same weights, on any CPU); [`Sequence::restore`] refuses them with another.
+    /// At most one token is saved unread: others that are pending are read first.
     ///
     /// ```
     /// # use bitnet_model::*;
@@ -95,33 +97,33 @@ impl Sequence {
     /// # let weights = ModelWeights::from_source(&SyntheticWeights::new(config, 7))?;
     /// # let engine = Engine::new(&weights, &EngineOptions::default().threads(1))?;
     /// let mut sequence = Sequence::new(&engine, KvType::F16, None);
-    /// sequence.push(&[1, 2, 3])?;
+    /// sequence.feed(&[1, 2, 3])?;
     /// let bytes = sequence.save()?;
     /// let mut later = Sequence::restore(&engine, None, &bytes)?;
-    /// assert_eq!(later.push(&[4])?, sequence.push(&[4])?);
+    /// assert_eq!(later.feed(&[4])?, sequence.feed(&[4])?);
     /// # Ok::<(), ModelError>(())
     /// ```
     ///
     /// # Errors
-    /// [`ModelError::StateLost`] for a sequence that a failed step has left in between.
-    pub fn save(&self) -> Result<Vec<u8>, ModelError> {
-        self.save_with(None)
-    }
-
-    /// Like [`Sequence::save`], with a token that the model has not read yet.
-    pub(crate) fn save_with(&self, pending: Option<u32>) -> Result<Vec<u8>, ModelError> {
-        let state = self.state();
+    /// [`ModelError::StateLost`] for a sequence that a failed step has left in between; the errors of a step.
+    pub fn save(&mut self) -> Result<Vec<u8>, ModelError> {
+        self.drop_lookahead()?;
+        if self.len > self.state.len() + 1 {
+            self.read(self.len - 1, HeadRequest::Top(1), None)?;
+        }
+        let state = &self.state;
         state.usable()?;
         let ty = KV_TYPES.iter().find(|t| t.1 == state.kv_type()).map_or(u32::MAX, |t| t.0);
+        let (read, pending) = self.tokens.split_at(state.len());
         let mut bytes = Vec::new();
         bytes.extend(MARK);
         bytes.extend(VERSION.to_le_bytes());
         bytes.extend(ty.to_le_bytes());
         bytes.extend(state.engine().fingerprint().to_le_bytes());
-        bytes.extend((self.len() as u64).to_le_bytes());
-        bytes.extend(pending.unwrap_or(NONE).to_le_bytes());
+        bytes.extend((read.len() as u64).to_le_bytes());
+        bytes.extend(pending.last().copied().unwrap_or(NONE).to_le_bytes());
         bytes.extend(u32::from(state.last().is_some()).to_le_bytes());
-        self.tokens().iter().for_each(|t| bytes.extend(t.to_le_bytes()));
+        read.iter().for_each(|t| bytes.extend(t.to_le_bytes()));
         state.save_into(&mut bytes);
         let checksum = checksum(&bytes);
         bytes.extend(checksum.to_le_bytes());
@@ -136,15 +138,6 @@ impl Sequence {
     /// [`ModelError::SavedSequence`] for bytes that are damaged, cut off, or from another version or model;
     /// [`ModelError::ContextFull`] if it is longer than `limit`.
     pub fn restore(engine: &Engine, limit: Option<usize>, bytes: &[u8]) -> Result<Self, ModelError> {
-        Self::restore_with(engine, limit, bytes).map(|(sequence, _)| sequence)
-    }
-
-    /// Like [`Sequence::restore`], with the token of [`Sequence::save_with`].
-    pub(crate) fn restore_with(
-        engine: &Engine,
-        limit: Option<usize>,
-        bytes: &[u8],
-    ) -> Result<(Self, Option<u32>), ModelError> {
         let damaged = |what| ModelError::SavedSequence(what);
         let Head { kv, tokens, pending, has_last, .. } = Head::read(engine, bytes, bytes.len())?;
         let (body, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
@@ -152,15 +145,17 @@ impl Sequence {
             return Err(damaged(StateDamage::Checksum));
         }
         let (text, state) = body[HEADER_BYTES..].split_at(tokens * 4);
-        let text: Vec<u32> = text.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        let mut text: Vec<u32> = text.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        text.extend(pending);
         engine.check_tokens(&text)?;
-        engine.check_tokens(pending.as_slice())?;
         let mut sequence = Sequence::new(engine, kv, limit);
         let most = sequence.remaining();
         if tokens > most {
             return Err(ModelError::ContextFull { limit: most, used: 0, more: tokens });
         }
-        sequence.set_restored(text, |s| s.restore_from(tokens, has_last, state))?;
-        Ok((sequence, pending))
+        sequence.state.restore_from(tokens, has_last, state)?;
+        sequence.len = text.len();
+        sequence.tokens = text;
+        Ok(sequence)
     }
 }
