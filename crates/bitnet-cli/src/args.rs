@@ -35,6 +35,12 @@ pub(crate) struct FileArgs {
     /// its kernel_config.ini, or [MxK:]bm=N,bk=N,bmm=N; may be given several times
     #[arg(long, value_name = "TILES", value_parser = parse_tiles)]
     pub(crate) tl: Vec<TlTiles>,
+    /// Do not keep packed weights of large models in bitnet's cache, and use none from there: `bitnet list` shows them
+    #[arg(long)]
+    pub(crate) no_packed_cache: bool,
+    /// Move mapped packed weights to huge pages in the background: tokens may take less time, and processes share no memory
+    #[arg(long)]
+    pub(crate) huge_pages: bool,
 }
 
 impl FileArgs {
@@ -43,6 +49,7 @@ impl FileArgs {
         let mut options = LoadOptions::default();
         options.tokenizer = self.tokenizer.clone();
         options.qk_layout = self.qk_layout;
+        options.huge_pages = self.huge_pages;
         options.tl = self.tl.iter().cloned().fold(TlTiles::default(), TlTiles::and);
         options
     }

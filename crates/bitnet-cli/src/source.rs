@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bitnet::bitnet_model::WeightSource;
-use bitnet::loader::Checkpoint;
+use bitnet::loader::{Checkpoint, PackedCache};
 use bitnet::loader::files::{self, Kind};
 use bitnet::loader::synthetic::{Spec, cache_dir};
 use bitnet::{KvType, Model, ModelConfig, SamplingOptions, SamplingOverrides, Speculation, UseTuning};
@@ -185,6 +185,7 @@ impl<'a> LoadRequest<'a> {
         }
         let mut files = args.files.load_options();
         files.chat_template = self.chat_template;
+        files.packed_cache = (!args.files.no_packed_cache).then(|| PackedCache::new(cache_dir()));
         let model = builder.inner_updates(!engine.no_adapt).load_options(files).load(&path);
         let load_time = began.elapsed();
         spinner.finish_and_clear();

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use ternary_kernels::SharedBytes;
+use ternary_kernels::ops::coarse::CoarsePlane;
 
 use crate::weights::share;
 use crate::{BlockType, ModelError};
@@ -52,6 +53,8 @@ pub struct FloatMatrix {
     ty: FloatType,
     row_bytes: usize,
     bytes: SharedBytes,
+    /// A coarse plane of these values that was built before.
+    coarse: Option<CoarsePlane>,
 }
 
 /// The rows of a [`FloatMatrix`] as plain numbers, where they are plain numbers.
@@ -89,7 +92,25 @@ impl FloatMatrix {
             FloatType::Block(_) => 1,
         };
         let bytes = if (bytes.as_ptr() as usize).is_multiple_of(align) { bytes } else { share::<u8>(&bytes) };
-        Ok(Self { rows, cols, ty, row_bytes, bytes })
+        Ok(Self { rows, cols, ty, row_bytes, bytes, coarse: None })
+    }
+
+    /// With a coarse plane of the same values that was built before, so that an engine need not build it.
+    ///
+    /// # Errors
+    /// [`ModelError::TensorSize`] for a plane of another shape.
+    pub fn with_coarse(self, plane: CoarsePlane) -> Result<Self, ModelError> {
+        if (plane.rows(), plane.cols()) != (self.rows, self.cols) {
+            let tensor = format!("coarse plane of a [{}, {}] matrix, bytes", self.rows, self.cols);
+            let expected = CoarsePlane::byte_len_of(self.rows, self.cols).unwrap_or(usize::MAX);
+            return Err(ModelError::TensorSize { tensor, expected, got: plane.byte_len() });
+        }
+        Ok(Self { coarse: Some(plane), ..self })
+    }
+
+    /// The coarse plane that came with these values.
+    pub fn coarse(&self) -> Option<&CoarsePlane> {
+        self.coarse.as_ref()
     }
 
     /// From f32 values `[rows, cols]`.
@@ -147,6 +168,13 @@ impl FloatMatrix {
     /// The bytes.
     pub fn bytes(&self) -> &SharedBytes {
         &self.bytes
+    }
+
+    /// Says that nobody reads these rows for a while.
+    pub(crate) fn release_rows(&self, rows: std::ops::Range<usize>) {
+        if let Some(bytes) = self.bytes.slice(rows.start * self.row_bytes..rows.end * self.row_bytes) {
+            bytes.release();
+        }
     }
 
     /// All rows as plain numbers.

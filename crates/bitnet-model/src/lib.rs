@@ -31,8 +31,8 @@ pub use config::{
     ModelConfig, Norm, Pooling, Presence, Projection, RopeScaling, TttOptions, TttTensor,
 };
 pub use engine::{
-    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LogitsWanted, Prediction, ProjectionGroup,
-    SequenceState, StepInput, StepOutput,
+    Candidate, Engine, EngineOptions, HeadMode, HeadRequest, KvType, LogitsWanted, PackedMatrix, Packer, Prediction,
+    ProjectionGroup, SequenceState, StepInput, StepOutput,
 };
 pub use error::ModelError;
 pub use float_matrix::{FloatMatrix, FloatRows, FloatType};

@@ -133,6 +133,16 @@ impl ModelBuilder {
         self.load.tl = tiles;
         self
     }
+    /// Keeps packed weights of large models in this cache, so that later starts need not pack them. Without it nothing is kept.
+    pub fn packed_cache(mut self, cache: loader::PackedCache) -> Self {
+        self.load.packed_cache = Some(cache);
+        self
+    }
+    /// Whether mapped packed weights move to huge pages, see [`LoadOptions::huge_pages`].
+    pub fn huge_pages(mut self, on: bool) -> Self {
+        self.load.huge_pages = on;
+        self
+    }
     /// Order of the rows of q and k, where the file's architecture decides it wrongly.
     pub fn qk_layout(mut self, layout: loader::QkLayout) -> Self {
         self.load.qk_layout = Some(layout);
@@ -161,8 +171,9 @@ impl ModelBuilder {
     ///
     /// # Errors
     /// [`Error::Model`] for what this CPU cannot do.
-    pub fn build(self, loaded: LoadedModel) -> Result<Model, Error> {
+    pub fn build(self, mut loaded: LoadedModel) -> Result<Model, Error> {
         let (options, kernels) = self.kernels.resolve(&loaded.weights.config, self.engine)?;
+        loaded.prepare_for(&options);
         let engine = Engine::new(&loaded.weights, &options)?;
         let limit = engine.config().context_limit().unwrap_or(usize::MAX);
         let sampling = loaded.generation.overrides().apply(SamplingOptions::default());

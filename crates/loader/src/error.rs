@@ -380,6 +380,12 @@ pub enum LoadError {
         /// The problem.
         source: KernelError,
     },
+    /// Packed weights that contradict themselves, or of another version.
+    #[error("packed weights: {reason}")]
+    Packed {
+        /// What is wrong with them, and the way out.
+        reason: String,
+    },
     /// A number that no model can compute with.
     #[error("tensor {tensor:?} holds {value} at position {position}; weights and scales must be finite")]
     NotFinite {

@@ -15,6 +15,7 @@ mod load;
 mod loaded;
 pub mod mmap;
 mod names;
+pub mod packed;
 pub mod safetensors;
 mod source;
 pub mod synthetic;
@@ -28,6 +29,7 @@ pub use bitnet_model::files;
 pub use error::LoadError;
 pub use load::{LoadedModel, load, load_bytes, load_tokenizer};
 pub use loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
+pub use packed::cache::PackedCache;
 pub use source::Checkpoint;
 pub use tl::TlTiles;
 

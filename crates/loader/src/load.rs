@@ -9,6 +9,7 @@ use ternary_kernels::SharedBytes;
 use crate::chat::{ChatError, ChatTemplate, Choice, ChoiceSources};
 use crate::config::from_gguf::EOS_LIST;
 use crate::gguf::{Gguf, Metadata, Value};
+use crate::packed::cache::Slot;
 use crate::tokenizer::{GgufVocab, NamedTemplate, Tokenizer, TokenizerConfig, TokenizerError};
 use crate::{Checkpoint, GenerationConfig, LoadError, LoadOptions, ModelInfo};
 
@@ -30,6 +31,8 @@ pub struct LoadedModel {
     pub chat_template_error: Option<Arc<ChatError>>,
     /// Notes on what was repaired or assumed, for the user to know; libraries never print.
     pub notes: Vec<String>,
+    /// Its place in the cache of packed weights.
+    pub(crate) slot: Option<Arc<Slot>>,
 }
 
 /// Loads a GGUF file or a Hugging Face folder: weights, configuration, tokenizer, sampling defaults.
@@ -37,7 +40,14 @@ pub struct LoadedModel {
 /// # Errors
 /// Whatever is wrong with the files; see [`LoadError`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    complete(&Checkpoint::open(path, options)?, options)
+    match Slot::of(Checkpoint::open(path, options)?, options) {
+        Ok(slot) => {
+            slot.find();
+            let loaded = complete(slot.checkpoint(), options)?;
+            Ok(LoadedModel { slot: Some(Arc::new(slot)), ..loaded })
+        }
+        Err(checkpoint) => complete(&checkpoint, options),
+    }
 }
 
 /// Like [`load`], of a whole GGUF file in memory; weights stay where they are.
@@ -50,6 +60,9 @@ pub fn load_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<LoadedMod
 
 fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let mut weights = checkpoint.weights()?;
+    if let Some((packed, _)) = checkpoint.packed().filter(|_| !options.huge_pages) {
+        packed.prefetch();
+    }
     let mut notes = checkpoint.notes();
     let (tokenizer, choice) = words(checkpoint, options, &mut weights.config, &mut notes)?;
     Ok(LoadedModel {
@@ -60,6 +73,7 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
         chat_template: choice.template,
         chat_template_error: choice.broken,
         notes,
+        slot: None,
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bitnet_model::sampling::SamplingOverrides;
 
 use crate::TlTiles;
+use crate::packed::cache::PackedCache;
 
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,11 @@ pub struct LoadOptions {
     pub chat_template: Option<String>,
     /// Tile sizes of TL1 and TL2 tensors, which their files do not hold.
     pub tl: TlTiles,
+    /// Where packed weights are kept, so that the next start need not pack them; `None` keeps none.
+    pub packed_cache: Option<PackedCache>,
+    /// Whether mapped packed weights move to memory in huge pages, while they are used already: tokens may then take less time, and each
+    /// process has a copy of its own.
+    pub huge_pages: bool,
 }
 
 /// Order of the rows of the q and k projections within a head (see the rotary embedding in `docs/glossary.md`).

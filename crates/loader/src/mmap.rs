@@ -1,13 +1,14 @@
 //! Files as shared bytes, and files written all or nothing.
 //!
 //! The only file of this crate with `unsafe` code: mapping a file is unsafe because another program may shorten or
-//! change it while it is mapped. Models are files that programs replace (rename) rather than edit, and the writers here
+//! change it while it is mapped, and giving pages back is because not every mapping gets them again. Models are files that programs replace (rename) rather than edit, and the writers here
 //! do the same.
 
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
-use ternary_kernels::SharedBytes;
+use ternary_kernels::{ByteOwner, SharedBytes};
 
 use crate::LoadError;
 use crate::files::{self, FileError, Kind, Pending};
@@ -31,7 +32,38 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     // What remains is that the file is not truncated or edited meanwhile, which the documentation above asks of the
     // caller, as every program that maps model files does.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(LoadError::io("map", path))?;
-    Ok(SharedBytes::new(map))
+    Ok(SharedBytes::of(Mapping(map)))
+}
+
+/// A mapped file. Pages that nobody reads can go; they come again from the file.
+struct Mapping(memmap2::Mmap);
+
+impl ByteOwner for Mapping {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn release(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if range.start < range.end && range.end <= self.0.len() {
+            #[allow(unsafe_code)]
+            // SAFETY: of a file mapping that nobody writes through, as this one, the call drops entries of page tables and no
+            // data: the next read finds the bytes of the file again, so slices of it stay what they are. The range lies in the
+            // mapping; rounded to pages it still does.
+            let _ = unsafe {
+                self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
+    fn prefetch(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        let _ = self.0.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+        #[cfg(not(unix))]
+        let _ = range;
+    }
 }
 
 /// Reads a small file (JSON, templates) whole, refusing files above `max` bytes and what is not a regular file.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{FileFormat, KernelError, Scales, SharedBytes, scales};
+use crate::{FileFormat, KernelError, KernelLayout, Scales, SharedBytes, scales};
 
 /// What the weights of a matrix are, but for their scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,8 @@ pub struct TernaryMatrix {
     order: Option<Arc<[u32]>>,
     /// Weights of +2.
     twos: Option<Twos>,
+    /// The layout of a kernel that the bytes have instead of the format's.
+    packed: Option<KernelLayout>,
 }
 
 impl TernaryMatrix {
@@ -91,7 +93,60 @@ impl TernaryMatrix {
     ) -> Result<Self, KernelError> {
         let inside = format.inspect(rows, cols, &bytes)?;
         let scales = combine(format, (rows, cols), inside.scales, scales)?;
-        Ok(Self { rows, cols, scales, format, bytes, stored_rows: rows, order: None, twos: inside.twos })
+        Ok(Self { rows, cols, scales, format, bytes, stored_rows: rows, order: None, twos: inside.twos, packed: None })
+    }
+
+    /// From weights that a kernel packed, a mapping of a file for example: a kernel of this layout takes them as they are. `format`
+    /// is what they were packed from, and `twos` what that held of +2.
+    ///
+    /// The bytes are not read, so that a file need not be either. What is no code of the layout is some weight in every
+    /// product; [`TernaryMatrix::check_packed`] finds it.
+    ///
+    /// # Errors
+    /// A wrong length ([`KernelError::ShapeMismatch`]), a shape that the layout cannot hold, a scale that is negative or not finite.
+    pub fn from_packed(
+        format: FileFormat,
+        layout: KernelLayout,
+        (rows, cols): (usize, usize),
+        bytes: SharedBytes,
+        scales: Scales,
+        twos: Option<Twos>,
+    ) -> Result<Self, KernelError> {
+        let (expected, got) = (layout.byte_len(rows, cols)?, bytes.len());
+        if expected != got {
+            let (op, what) = ("TernaryMatrix::from_packed", "packed bytes");
+            return Err(KernelError::ShapeMismatch { op, what, expected, got });
+        }
+        scales.check(format, rows, cols)?;
+        let packed = Some(layout);
+        Ok(Self { rows, cols, scales, format, bytes, stored_rows: rows, order: None, twos, packed })
+    }
+
+    /// The layout of a kernel in which the weights lie, where they do.
+    pub fn packed_layout(&self) -> Option<KernelLayout> {
+        self.packed
+    }
+
+    /// The bytes of packed weights where they are this matrix in `layout`.
+    pub fn packed_bytes(&self, layout: KernelLayout) -> Option<&SharedBytes> {
+        (self.packed == Some(layout) && self.order.is_none()).then_some(&self.bytes)
+    }
+
+    /// Says that the weights were packed and nobody reads the bytes that they came in for a while. Of weights that lie packed
+    /// nothing is released: their bytes are what is computed with.
+    pub fn release(&self) {
+        if self.packed.is_none() {
+            self.bytes.release();
+        }
+    }
+
+    /// Looks for codes that no weight has in weights that were packed elsewhere. It reads all of them.
+    ///
+    /// # Errors
+    /// [`KernelError::InvalidCode`] for the first one.
+    pub fn check_packed(&self) -> Result<(), KernelError> {
+        let Some(layout) = self.packed else { return Ok(()) };
+        layout.check(&self.bytes, (self.stored_rows, self.cols), self.twos.is_some(), self.format)
     }
 
     /// The same matrix with its rows in another order: row `r` of the result is row `order[r]` of `self`.
@@ -162,14 +217,14 @@ impl TernaryMatrix {
     pub fn twos(&self) -> Option<Twos> {
         self.twos
     }
-    /// The encoding of the bytes that hold the trits.
+    /// The encoding of the bytes that hold the trits; of packed weights the one that they were packed from.
     pub fn format(&self) -> FileFormat {
         self.format
     }
-    /// The bytes in [`TernaryMatrix::format`], where they hold the rows in this matrix's order; `None` for slices and
-    /// reordered matrices.
+    /// The bytes in [`TernaryMatrix::format`], where they hold the rows in this matrix's order; `None` for slices,
+    /// reordered matrices, and weights that a kernel packed.
     pub fn file_bytes(&self) -> Option<&SharedBytes> {
-        self.order.is_none().then_some(&self.bytes)
+        (self.order.is_none() && self.packed.is_none()).then_some(&self.bytes)
     }
 
     /// Refuses what a kernel that multiplies whole rows of trits cannot compute with: a scale per group, weights of +2.
@@ -200,7 +255,14 @@ impl TernaryMatrix {
             out.len()
         );
         let stored = self.order.as_ref().map_or(r, |o| o[r] as usize);
-        self.format.decode_row(&self.bytes, self.stored_rows, self.cols, stored, out);
+        let Some(layout) = self.packed else {
+            return self.format.decode_row(&self.bytes, self.stored_rows, self.cols, stored, out);
+        };
+        layout.decode_row(&self.bytes, (self.stored_rows, self.cols), stored, out);
+        if self.twos.is_none() {
+            // A damaged file may hold a code for it, and kernels of trits are packed from this.
+            out.iter_mut().for_each(|t| *t = (*t).min(1));
+        }
     }
 
     /// Writes the weights of row `r`, scale times trit, to `out`, `[cols]` f32; `trits` is room for them, `[cols]` i8.

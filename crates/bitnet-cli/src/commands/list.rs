@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use bitnet::loader::PackedCache;
+use bitnet::loader::packed::cache;
 use bitnet::loader::synthetic::cache_dir;
 use clap::Args;
 use serde_json::json;
@@ -15,7 +17,8 @@ use crate::ui::{self, Style, Ui};
 const KNOWN_CONTEXT: usize = 4096;
 
 const AFTER_HELP: &str = "\
-Lists the models in the Hugging Face cache (HF_HOME) and in bitnet's own cache (XDG_CACHE_HOME), with their size on disk.
+Lists the models in the Hugging Face cache (HF_HOME) and in bitnet's own cache (XDG_CACHE_HOME), with their size on disk. Packed
+weights there make models start faster; they may be removed at any time.
 
 Examples:
   bitnet list
@@ -40,7 +43,8 @@ wrote, by its file name.
 Examples:
   bitnet rm falcon3-1b
   bitnet rm microsoft/bitnet-b1.58-2B-4T --dry-run
-  bitnet rm synthetic-2b4t-0-v1.gguf";
+  bitnet rm synthetic-2b4t-0-v1.gguf
+  bitnet rm packed-48a0c1d5e2f37b96-5f0e12c4.gguf";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_RM_HELP)]
@@ -76,8 +80,19 @@ fn entries() -> Result<Vec<Entry>, CliError> {
         let path = file.path();
         let Some(name) = path.file_name().and_then(|n| n.to_str()).filter(|n| n.ends_with(".gguf")) else { continue };
         let bytes = file.metadata().map_or(0, |m| m.len());
-        let note = if name.starts_with("synthetic-") { "random weights" } else { "comes with the program" };
+        let note = match name {
+            // Listed below, with what they were made of.
+            _ if cache::is_name(name) => continue,
+            _ if name.starts_with("synthetic-") => "random weights",
+            _ => "comes with the program",
+        };
         all.push(Entry { name: name.to_owned(), short: None, bytes, note: note.into(), hub: false, path });
+    }
+    for file in PackedCache::new(&own).files() {
+        let Some(name) = file.path.file_name().and_then(|n| n.to_str()) else { continue };
+        let source = file.source().map_or_else(|| "unreadable".to_owned(), |source| format!("of {source}"));
+        let (name, note) = (name.to_owned(), format!("packed weights {source}"));
+        all.push(Entry { name, short: None, bytes: file.bytes, note, hub: false, path: file.path });
     }
     all.sort_by(|a, b| b.hub.cmp(&a.hub).then_with(|| a.name.cmp(&b.name)));
     Ok(all)

@@ -155,9 +155,10 @@ fn gguf(path: &Path) -> Result<Header, CliError> {
         bytes: t.nbytes(),
     });
     Ok(Header {
-        container: match file.parts() {
-            1 => format!("GGUF version {}", file.version()),
-            n => format!("GGUF version {}, {n} files", file.version()),
+        container: match (file.parts(), file.metadata().get("bitnet.packed.kernels").and_then(Value::as_str)) {
+            (1, Some(kernels)) => format!("GGUF version {}, packed for {kernels}", file.version()),
+            (1, None) => format!("GGUF version {}", file.version()),
+            (n, _) => format!("GGUF version {}, {n} files", file.version()),
         },
         architecture: file.architecture().to_owned(),
         file_bytes: file.file_len(),

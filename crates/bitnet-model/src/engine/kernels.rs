@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use ternary_kernels::select::{self, Wishes, Workload};
 use ternary_kernels::tune::{Group, Shape};
-use ternary_kernels::{GroupKernel, GroupPacked, Isa, Kernel, KernelError, ROW_ALIGN, Scales, TernaryMatrix};
+use ternary_kernels::{
+    GroupKernel, GroupPacked, Isa, Kernel, KernelError, KernelLayout, Levels, ROW_ALIGN, Scales, TernaryMatrix,
+};
 
 use super::linear::{Linear, Weights};
+use super::packed::PackedMatrix;
 use crate::weights::{LayerWeights, ModelWeights};
 use crate::{ActivationBits, ModelConfig, ModelError, Projection, Table};
 
@@ -208,19 +211,50 @@ impl Kernels {
         layer: &LayerWeights,
         which: Projection,
     ) -> Result<Linear, ModelError> {
-        let (w, kind) = (layer.projection(which), ProjectionGroup::of(which));
-        let weights = if self.grouped[kind.index()] {
-            if config.input_form(which).bits == ActivationBits::Four {
-                let value = format!("4, before layer {l} {}, whose weights have a scale for each group", which.name());
-                return Err(ModelError::Config { field: "activation_bits", value, must: "16 or 8" });
+        let w = layer.projection(which);
+        let packed = self.pack_matrix(config, l, which, w)?;
+        w.release();
+        let weights = match packed {
+            PackedMatrix::Groups(packed) => Weights::Groups { packed, kernel: self.group.clone() },
+            PackedMatrix::Panels(packed) => {
+                let kernel = self.of(ProjectionGroup::of(which)).clone();
+                Weights::Trits { packed, scales: w.scales().clone(), kernel }
             }
-            let (packed, kernel) = self.pack_groups(w)?;
-            Weights::Groups { packed, kernel }
-        } else {
-            let kernel = self.of(kind).clone();
-            Weights::Trits { packed: kernel.prepack(w)?, scales: w.scales().clone(), kernel }
         };
         Ok(Linear::new(layer, which, weights))
+    }
+
+    /// Packs `w`, the projection `which` of layer `l`, for the kernel that computes it.
+    pub(super) fn pack_matrix(
+        &self,
+        config: &ModelConfig,
+        l: usize,
+        which: Projection,
+        w: &TernaryMatrix,
+    ) -> Result<PackedMatrix, ModelError> {
+        let kind = ProjectionGroup::of(which);
+        if !self.grouped[kind.index()] {
+            return Ok(PackedMatrix::Panels(self.of(kind).prepack(w)?));
+        }
+        if config.input_form(which).bits == ActivationBits::Four {
+            let value = format!("4, before layer {l} {}, whose weights have a scale for each group", which.name());
+            return Err(ModelError::Config { field: "activation_bits", value, must: "16 or 8" });
+        }
+        Ok(PackedMatrix::Groups(self.pack_groups(w)?.0))
+    }
+
+    /// The layout that a projection is packed in, where files may hold it.
+    pub(super) fn layout(&self, which: Projection, w: &TernaryMatrix) -> Option<KernelLayout> {
+        let kind = ProjectionGroup::of(which);
+        match self.grouped[kind.index()] {
+            true => Some(self.group_layout(w)),
+            false => KernelLayout::of_kernel(self.of(kind).name()),
+        }
+    }
+
+    /// The layout of what the group kernel reads.
+    pub(super) fn group_layout(&self, w: &TernaryMatrix) -> KernelLayout {
+        GroupKernel::layout_of(w, self.activation_group)
     }
 
     /// Output rows of the largest kernel call.

@@ -19,37 +19,18 @@ use crate::heads;
 use crate::loaded::{GenerationConfig, QkLayout};
 use crate::mmap::write_checked;
 use crate::names::{Names, half_to_interleaved};
+use crate::packed;
 use crate::source::ggml_type;
 use crate::{Checkpoint, LoadError};
+
+/// The key that says where tensors may begin.
+const ALIGNMENT: &str = "general.alignment";
 
 /// Writes a file of `general.file_type` and with projections of a type as `types` says.
 pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) -> Result<Checked, LoadError> {
     let (file_type, ty) = types;
+    let (metadata, architecture) = header(job, Some(file_type))?;
     let Job { source, weights, speech, target, options, .. } = *job;
-    let (mut metadata, architecture) = match source.gguf() {
-        // Everything that the file says stays.
-        Some(file) => (file.metadata().clone(), source.family()),
-        None => {
-            let architecture = architecture_for(&weights.config)?;
-            (describe(source, &weights.config, architecture), architecture)
-        }
-    };
-    // The result is one file.
-    metadata.retain(|k| !is_split_key(k));
-    let name = metadata.str("general.architecture")?.unwrap_or_default().to_owned();
-    if let Some(key) = rules(architecture).gguf_activation_key
-        && !ACTIVATION_KEYS.iter().any(|k| metadata.get(&format!("{name}.{k}")).is_some())
-    {
-        // Models of this architecture compute either, so it is named even where the source left it to be found out.
-        metadata.set(&format!("{name}.{key}"), weights.config.hidden_act.name());
-    }
-    if let Some(name) = options.name.as_deref() {
-        metadata.set("general.name", name);
-    }
-    metadata.set("general.file_type", file_type);
-    metadata.set("general.quantization_version", 2u32);
-    vocab::put(&mut metadata, source, &weights.config, speech, options.tokenizer.as_deref(), job.notes)?;
-
     let mut writer = GgufWriter::with_metadata(metadata)?;
     let plan = plan(weights, architecture, target);
     for item in &plan {
@@ -81,6 +62,88 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
             put(&mut stream, item, source, &weights.config, (target, options, layout))?;
         }
         (job.progress)(Progress { done: plan.len(), total: plan.len() });
+        stream.finish().map(|_| ())
+    };
+    write_checked(output, bytes, data, |(), file| {
+        verify::read_back(weights, speech, (file, output), target, options.rounding)
+    })
+}
+
+/// The metadata of what is written, and the family that it is written as.
+fn header(job: &mut Job<'_>, file_type: Option<u32>) -> Result<(Metadata, Architecture), LoadError> {
+    let Job { source, weights, speech, options, .. } = *job;
+    let (mut metadata, architecture) = match source.gguf() {
+        // Everything that the file says stays.
+        Some(file) => (file.metadata().clone(), source.family()),
+        None => {
+            let architecture = architecture_for(&weights.config)?;
+            (describe(source, &weights.config, architecture), architecture)
+        }
+    };
+    // The result is one file.
+    metadata.retain(|k| !is_split_key(k) && !packed::is_key(k));
+    if source.is_packed() {
+        // Its tensors begin at pages.
+        metadata.retain(|k| k != ALIGNMENT);
+    }
+    let name = metadata.str("general.architecture")?.unwrap_or_default().to_owned();
+    if let Some(key) = rules(architecture).gguf_activation_key
+        && !ACTIVATION_KEYS.iter().any(|k| metadata.get(&format!("{name}.{k}")).is_some())
+    {
+        // Models of this architecture compute either, so it is named even where the source left it to be found out.
+        metadata.set(&format!("{name}.{key}"), weights.config.hidden_act.name());
+    }
+    if let Some(name) = options.name.as_deref() {
+        metadata.set("general.name", name);
+    }
+    if let Some(number) = file_type {
+        metadata.set("general.file_type", number);
+    }
+    metadata.set("general.quantization_version", 2u32);
+    vocab::put(&mut metadata, source, &weights.config, speech, options.tokenizer.as_deref(), job.notes)?;
+    Ok((metadata, architecture))
+}
+
+/// Writes a packed file: what any GGUF file has, and the matrices as the kernels read them.
+pub(super) fn write_packed(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadError> {
+    let (mut metadata, architecture) = header(job, None)?;
+    let Job { source, weights, speech, target, options, .. } = *job;
+    let packed = packed::write::Plan::new(weights, &options.engine, true)?;
+    metadata.set(ALIGNMENT, packed::ALIGNMENT);
+    packed.describe(&mut metadata);
+    let mut writer = GgufWriter::with_metadata(metadata)?;
+    let is_plain = |item: &Item<'_>| match item {
+        Item::Table(..) | Item::Floats(..) => true,
+        Item::TernaryTable(..) | Item::Projection(..) => false,
+    };
+    let plan: Vec<Item<'_>> = plan(weights, architecture, target).into_iter().filter(is_plain).collect();
+    for item in &plan {
+        match item {
+            Item::Table(name, m) => {
+                writer.announce(name, &[m.rows() as u64, m.cols() as u64], ggml_type(m.float_type())?)?;
+            }
+            Item::Floats(name, shape, values) => {
+                let shape: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
+                writer.announce(name, &shape, float_type(source, name, values))?;
+            }
+            Item::TernaryTable(..) | Item::Projection(..) => (),
+        }
+    }
+    packed.announce(&mut writer)?;
+    let layout = rules(architecture).gguf_qk;
+    let (bytes, total) = (writer.data_len(), plan.len().saturating_add(packed.len()));
+    let data = |out: &mut dyn std::io::Write| {
+        let mut stream = writer.start(out)?;
+        let mut done = 0usize;
+        let mut step = || {
+            done = done.saturating_add(1);
+            (job.progress)(Progress { done, total });
+        };
+        for item in &plan {
+            put(&mut stream, item, source, &weights.config, (target, options, layout))?;
+            step();
+        }
+        packed.put(&mut stream, &mut step)?;
         stream.finish().map(|_| ())
     };
     write_checked(output, bytes, data, |(), file| {

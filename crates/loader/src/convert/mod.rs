@@ -18,7 +18,7 @@ mod vocab;
 pub(crate) use gguf_out::{architecture_for, put_config};
 use std::path::{Path, PathBuf};
 
-use bitnet_model::{FloatType, ModelConfig, ModelWeights, Table};
+use bitnet_model::{EngineOptions, FloatType, ModelConfig, ModelWeights, Table};
 use speech::Speech;
 use ternary_kernels::FileFormat;
 pub use ternary_kernels::ScaleRounding;
@@ -43,6 +43,9 @@ pub enum Target {
     Pq2_0,
     /// GGUF with PTQ1_0 projections: rows of multiples of 128, an f16 scale for each 128 weights.
     Ptq1_0,
+    /// A packed file: GGUF with projections as the kernels read them, of any rows and scales. It is mapped and not packed when it
+    /// is loaded; other programs do not read it.
+    Packed,
     /// A Hugging Face folder with packed uint8 projections: rows of any length, one bf16 scale per tensor.
     HfPacked,
     /// A Hugging Face folder with projections as floats, trit times scale: a scale for each group of 64 weights or more
@@ -53,13 +56,14 @@ pub enum Target {
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 8] = [
+    pub const ALL: [Target; 9] = [
         Target::I2S,
         Target::Tq1_0,
         Target::Tq2_0,
         Target::Q2_0,
         Target::Pq2_0,
         Target::Ptq1_0,
+        Target::Packed,
         Target::HfPacked,
         Target::HfUnpacked,
     ];
@@ -73,6 +77,7 @@ impl Target {
             Target::Q2_0 => "q2_0",
             Target::Pq2_0 => "pq2_0",
             Target::Ptq1_0 => "ptq1_0",
+            Target::Packed => "packed",
             Target::HfPacked => "hf-packed",
             Target::HfUnpacked => "hf-unpacked",
         }
@@ -93,6 +98,7 @@ impl Target {
                 "GGUF, 2.13 bits per weight; rows must be multiples of 128, scales of 128 weights fit 16 bits"
             }
             Target::Ptq1_0 => "GGUF, 1.75 bits per weight; as pq2_0",
+            Target::Packed => "as this program computes with it: starts without packing; any rows and scales, for bitnet alone",
             Target::HfPacked => "a Hugging Face folder with packed uint8 weights, one scale per tensor",
             Target::HfUnpacked => {
                 "a Hugging Face folder with weights as f16 or f32, trit times scale; scales of groups of 64 weights or more"
@@ -105,7 +111,7 @@ impl Target {
         Self::ALL.into_iter().find(|t| t.name() == name)
     }
 
-    /// How its projections are stored; for those that are floats, the format that holds the same shapes.
+    /// How its projections are stored; for those that are floats or packed, the format that holds the same shapes.
     pub fn format(self) -> FileFormat {
         match self {
             Target::I2S => FileFormat::I2S,
@@ -114,7 +120,7 @@ impl Target {
             Target::Q2_0 => FileFormat::Q2_0,
             Target::Pq2_0 => FileFormat::Pq2_0,
             Target::Ptq1_0 => FileFormat::Ptq1_0,
-            Target::HfPacked | Target::HfUnpacked => FileFormat::HfPacked,
+            Target::Packed | Target::HfPacked | Target::HfUnpacked => FileFormat::HfPacked,
         }
     }
 
@@ -133,7 +139,7 @@ impl Target {
             Target::Q2_0 => Some(41),
             Target::Pq2_0 => Some(142),
             Target::Ptq1_0 => Some(143),
-            Target::HfPacked | Target::HfUnpacked => None,
+            Target::Packed | Target::HfPacked | Target::HfUnpacked => None,
         }
     }
 }
@@ -153,6 +159,8 @@ pub struct ConvertOptions {
     pub name: Option<String>,
     /// How to read the source.
     pub load: LoadOptions,
+    /// The engine that a packed file is made for.
+    pub engine: EngineOptions,
 }
 
 /// How far a conversion is.
@@ -197,6 +205,7 @@ pub fn convert(
 ) -> Result<ConvertReport, LoadError> {
     let source = Checkpoint::open(input, &options.load)?;
     let mut weights = source.weights()?;
+    check_packed(&source, &weights)?;
     if options.f16_tables {
         let rounded = |t: &Table| match t {
             Table::Float(m) if m.float_type() != FloatType::F16 => m.to_f16().map(Table::Float),
@@ -212,6 +221,7 @@ pub fn convert(
     let mut job = Job { source: &source, weights: &weights, speech, target, options, progress, notes: &mut notes };
     // A folder has no type of tensors.
     let checked = match target.file_type().zip(GgmlType::of(target.format())) {
+        None if target == Target::Packed => gguf_out::write_packed(&mut job, output)?,
         None => hf_out::write(&mut job, output)?,
         Some(types) => gguf_out::write(&mut job, output, types)?,
     };
@@ -253,6 +263,21 @@ fn speech(
             None
         }
     }
+}
+
+/// Refuses packed weights that are none: nothing reads them when a model is loaded.
+fn check_packed(source: &Checkpoint, weights: &ModelWeights) -> Result<(), LoadError> {
+    for (l, layer) in weights.layers.iter().enumerate() {
+        for (p, w) in layer.projections() {
+            let in_tensor = |e| LoadError::Ternary { tensor: source.projection_name(l, p), source: e };
+            w.check_packed().map_err(|e| in_tensor(e).in_file(source.path()))?;
+        }
+    }
+    for w in [Some(&weights.embedding), weights.head.as_ref()].into_iter().flatten().filter_map(Table::as_ternary) {
+        let in_tensor = |e| LoadError::Ternary { tensor: "embedding or head".to_owned(), source: e };
+        w.check_packed().map_err(|e| in_tensor(e).in_file(source.path()))?;
+    }
+    Ok(())
 }
 
 /// Refuses rows that the target cannot hold before anything is written.

@@ -174,7 +174,7 @@ fn common_divisor(a: usize, b: usize) -> usize {
 fn nearest(target: Target, scale: f32) -> f32 {
     match target {
         // Floats of 32 bits, or of 16 where these hold all: nothing is rounded.
-        Target::I2S | Target::HfUnpacked => scale,
+        Target::I2S | Target::Packed | Target::HfUnpacked => scale,
         Target::Tq1_0 | Target::Tq2_0 | Target::Q2_0 | Target::Pq2_0 | Target::Ptq1_0 => f16::from_f32(scale).to_f32(),
         Target::HfPacked => bf16::from_f32(scale).to_f32(),
     }

@@ -14,7 +14,7 @@ mod weights;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bitnet_model::{
     Architecture, DeltaTensor, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Pooling, Projection,
@@ -31,6 +31,7 @@ use crate::heads;
 use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
 use crate::mmap::read_bounded;
 use crate::names::{self, Names};
+use crate::packed::PackedWeights;
 use crate::safetensors::Safetensors;
 use store::{RawKind, RawTensor, Store};
 pub(crate) use store::{ggml_type, widen};
@@ -44,6 +45,8 @@ pub struct Checkpoint {
     reading: Reading,
     /// Whether there are layers that predict further tokens.
     nextn: bool,
+    /// Weights of this checkpoint that were packed before.
+    packed: Mutex<Option<Arc<PackedWeights>>>,
     /// Notes and formats that show only while tensors are read.
     seen: Mutex<LoadObservations>,
 }
@@ -83,7 +86,7 @@ impl Checkpoint {
             crate::files::regular(path, "a model")?;
         }
         if let Some(file) = gguf::locate(path)? {
-            let store = Store::Gguf(Gguf::open(&file)?, options.tl.clone());
+            let store = Self::store(Gguf::open(&file)?, options).map_err(|e| e.in_file(&file))?;
             return Self::read(&file, store, None, options);
         }
         let (tensors, wrappers) = Safetensors::open(path)?.without_wrappers().map_err(|e| e.in_file(path))?;
@@ -103,13 +106,87 @@ impl Checkpoint {
     pub fn from_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<Self, LoadError> {
         let path = Path::new(IN_MEMORY);
         let file = Gguf::from_bytes(bytes).map_err(|e| e.in_file(path))?;
-        Self::read(path, Store::Gguf(file, options.tl.clone()), None, options)
+        let store = Self::store(file, options).map_err(|e| e.in_file(path))?;
+        Self::read(path, store, None, options)
+    }
+
+    fn store(file: Gguf, options: &LoadOptions) -> Result<Store, LoadError> {
+        Ok(match PackedWeights::are_in(&file) {
+            true => {
+                let packed = PackedWeights::of(file)?;
+                packed.expect_model()?;
+                Store::Packed(Arc::new(if options.huge_pages { packed.in_huge_pages() } else { packed }))
+            }
+            false => Store::Gguf(file, options.tl.clone()),
+        })
+    }
+
+    /// From now on weights are those of this checkpoint that were packed before.
+    pub(crate) fn use_packed(&self, packed: Option<Arc<PackedWeights>>) {
+        packed.iter().flat_map(|p| &p.notes).for_each(|note| self.saw_note(note));
+        let seen = packed.iter().filter_map(|p| p.seen.as_deref());
+        seen.flat_map(|s| s.split('+')).for_each(|format| self.saw(format, None));
+        *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = packed;
+    }
+
+    /// Packed weights of another file, and whether there are some in the checkpoint itself.
+    pub(crate) fn packed(&self) -> Option<(Arc<PackedWeights>, bool)> {
+        let other = self.packed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (other, &self.store) {
+            (Some(packed), _) => Some((packed, false)),
+            (None, Store::Packed(packed)) => Some((packed.clone(), true)),
+            (None, Store::Gguf(..) | Store::Hf(_)) => None,
+        }
+    }
+
+    /// What showed while weights were read.
+    pub(crate) fn seen_notes(&self) -> Vec<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).notes.iter().cloned().collect()
+    }
+
+    /// The files that hold the weights, where they are known: not of bytes in memory, nor of a model in parts.
+    pub(crate) fn weight_files(&self) -> Option<Vec<PathBuf>> {
+        match &self.store {
+            Store::Gguf(file, _) => Some(vec![file.path().filter(|_| file.parts() == 1)?.to_path_buf()]),
+            Store::Packed(packed) => Some(vec![packed.file().path()?.to_path_buf()]),
+            // The configuration says what the numbers mean.
+            Store::Hf(files) => {
+                let config = self.folder().map(|folder| folder.join("config.json"));
+                Some(files.files().iter().cloned().chain(config).collect())
+            }
+        }
+    }
+
+    /// Whether the weights in the checkpoint itself are packed.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.store, Store::Packed(_))
+    }
+
+    /// The packed matrix of this name in a GGUF file, if there is one.
+    fn packed_matrix(&self, name: &str) -> Result<Option<TernaryMatrix>, LoadError> {
+        let Some((packed, own)) = self.packed() else { return Ok(None) };
+        let Some(w) = packed.matrix(name)? else { return Ok(None) };
+        if let Some(layout) = packed.layout(name).filter(|_| own) {
+            self.saw(&format!("packed {layout}"), None);
+        }
+        self.saw_levels(name, &w);
+        Ok(Some(w))
+    }
+
+    /// `table` with its coarse plane, if one was built before.
+    fn with_plane(&self, name: &str, table: Table) -> Result<Table, LoadError> {
+        let Some((packed, _)) = self.packed() else { return Ok(table) };
+        let Table::Float(m) = table else { return Ok(table) };
+        match packed.coarse(name, m.rows(), m.cols())? {
+            Some(plane) => Ok(Table::Float(m.with_coarse(plane)?)),
+            None => Ok(Table::Float(m)),
+        }
     }
 
     /// The configuration of what is in `store`; errors name `path`.
     fn read(path: &Path, store: Store, folder: Option<&Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let names = match &store {
-            Store::Gguf(..) => Names::Gguf,
+            Store::Gguf(..) | Store::Packed(_) => Names::Gguf,
             Store::Hf(t) if t.get(MULTIMODAL_EMBEDDING).is_some() => Names::Hf { prefix: MULTIMODAL_PREFIX },
             Store::Hf(t) => {
                 let based = t.get("model.embed_tokens.weight").is_some() || t.get("embed_tokens.weight").is_none();
@@ -120,6 +197,9 @@ impl Checkpoint {
         let nextn = facts.nextn.is_some();
         let mut reading = match (&store, folder) {
             (Store::Gguf(file, _), _) => from_gguf::read(file.metadata(), facts).map_err(|e| e.in_file(path))?,
+            (Store::Packed(packed), _) => {
+                from_gguf::read(packed.file().metadata(), facts).map_err(|e| e.in_file(path))?
+            }
             (Store::Hf(_), folder) => {
                 let config = folder.unwrap_or(path).join("config.json");
                 let generation = config.with_file_name("generation_config.json");
@@ -137,7 +217,8 @@ impl Checkpoint {
             reading.qk = layout;
         }
         reading.config.validate().map_err(|e| LoadError::from(e).in_file(path))?;
-        let checkpoint = Self { path: path.to_path_buf(), store, names, reading, nextn, seen: Mutex::default() };
+        let seen = Mutex::default();
+        let checkpoint = Self { path: path.to_path_buf(), store, names, reading, nextn, packed: Mutex::default(), seen };
         checkpoint.check_names().map_err(|e| e.in_file(path))?;
         Ok(checkpoint)
     }
@@ -191,6 +272,7 @@ impl Checkpoint {
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.store {
             Store::Gguf(g, _) => Some(g),
+            Store::Packed(p) => Some(p.file()),
             Store::Hf(_) => None,
         }
     }
@@ -198,7 +280,7 @@ impl Checkpoint {
     /// The folder with `config.json`, where it is a Hugging Face checkpoint.
     pub fn folder(&self) -> Option<&Path> {
         match (&self.store, self.path.is_dir()) {
-            (Store::Gguf(..), _) => None,
+            (Store::Gguf(..) | Store::Packed(_), _) => None,
             (Store::Hf(_), true) => Some(&self.path),
             (Store::Hf(_), false) => self.path.parent(),
         }
@@ -298,7 +380,7 @@ impl Checkpoint {
             Err(LoadError::UnsupportedType { tensor: name.to_owned(), ty: t.kind.name(), type_id: None, reason })
         };
         match t.kind {
-            RawKind::Packed => refuse(
+            RawKind::Packed | RawKind::Panels(_) => refuse(
                 "an embedding or a head must hold floats (F32, F16, BF16, Q8_0, Q6_K ...) or ternary blocks (Q2_0, PQ2_0, \
                  PTQ1_0, TQ1_0, TQ2_0); convert it again",
             ),
@@ -340,7 +422,7 @@ impl Checkpoint {
         let shape = [total as u64, cols as u64];
         match t.kind {
             RawKind::Packed => t.expect_shape(&[total.div_ceil(4) as u64, cols as u64])?,
-            _ => t.expect_shape(&shape)?,
+            RawKind::Ternary(_) | RawKind::Float(_) | RawKind::Panels(_) => t.expect_shape(&shape)?,
         }
         let scales = self.scales_beside(base, total, &part)?;
         let in_tensor = |source: KernelError| LoadError::Ternary { tensor: name.clone(), source };
@@ -351,15 +433,25 @@ impl Checkpoint {
                     return Err(LoadError::MissingTensor { tensor: format!("{base}.weight_scale"), hint });
                 }
                 self.saw("HF packed", None);
-                TernaryMatrix::from_bytes(FileFormat::HfPacked, total, cols, t.bytes, scales).map_err(in_tensor)?
+                let w = TernaryMatrix::from_bytes(FileFormat::HfPacked, total, cols, t.bytes, scales);
+                let w = w.map_err(in_tensor)?;
+                // They were checked, and are read again when they are packed.
+                w.release();
+                w
             }
             RawKind::Ternary(format) => {
                 self.saw(format.name(), None);
                 let w = TernaryMatrix::from_bytes(format, total, cols, t.bytes, scales).map_err(in_tensor)?;
+                w.release();
                 self.saw_levels(&name, &w);
                 w
             }
             RawKind::Float(ty) => return self.dense(&t, ty, cols, &part, scales),
+            RawKind::Panels(_) => {
+                let (tensor, ty) = (name.clone(), t.kind.name());
+                let reason = "merged projections are not packed: pack the original file again";
+                return Err(LoadError::UnsupportedType { tensor, ty, type_id: None, reason });
+            }
         };
         if part.is_whole(total) { Ok(whole) } else { whole.slice_rows(part.rows).map_err(in_tensor) }
     }
@@ -383,6 +475,7 @@ impl Checkpoint {
             ));
         }
         let values = t.rows_f32(ty, cols, part.rows.clone())?;
+        t.bytes.release();
         let first = part.rows.start.saturating_mul(cols);
         if let Some((at, &value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
             let position = first.saturating_add(at) as u64;

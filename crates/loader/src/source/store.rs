@@ -1,10 +1,13 @@
 //! Tensors by name, whatever the container.
 
+use std::sync::Arc;
+
 use bitnet_model::{BlockType, FloatType};
 use half::{bf16, f16};
-use ternary_kernels::{FileFormat, SharedBytes, TlTile};
+use ternary_kernels::{FileFormat, KernelLayout, SharedBytes, TlTile};
 
 use crate::gguf::{GgmlType, Gguf, TensorInfo};
+use crate::packed::PackedWeights;
 use crate::safetensors::{Dtype, Safetensors};
 use crate::{LoadError, TlTiles};
 
@@ -13,6 +16,7 @@ use crate::{LoadError, TlTiles};
 pub(super) enum Store {
     /// With the tile sizes that the file does not hold.
     Gguf(Gguf, TlTiles),
+    Packed(Arc<PackedWeights>),
     Hf(Safetensors),
 }
 
@@ -25,6 +29,8 @@ pub(super) enum RawKind {
     Ternary(FileFormat),
     /// Floats.
     Float(FloatType),
+    /// Panels of a kernel, which [`PackedWeights::matrix`] reads.
+    Panels(KernelLayout),
 }
 
 impl RawKind {
@@ -33,6 +39,7 @@ impl RawKind {
             RawKind::Packed => "U8 (packed ternary)".into(),
             RawKind::Ternary(f) => f.name().into(),
             RawKind::Float(f) => f.name(),
+            RawKind::Panels(layout) => format!("packed as {layout}"),
         }
     }
 }
@@ -51,6 +58,7 @@ impl Store {
     pub(super) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
             Store::Gguf(g, _) => Box::new(g.tensors().iter().map(|t| t.name())),
+            Store::Packed(p) => Box::new(p.names()),
             Store::Hf(s) => Box::new(s.iter().map(|(n, _)| n)),
         }
     }
@@ -59,6 +67,7 @@ impl Store {
     pub(super) fn shape(&self, name: &str) -> Option<Vec<u64>> {
         match self {
             Store::Gguf(g, _) => g.tensor(name).map(|t| t.shape()),
+            Store::Packed(p) => p.shape(name).or_else(|| p.file().tensor(name).map(|t| t.shape())),
             Store::Hf(s) => s.get(name).map(|t| t.shape.iter().map(|&d| d as u64).collect()),
         }
     }
@@ -66,6 +75,7 @@ impl Store {
     pub(super) fn file_bytes(&self) -> u64 {
         match self {
             Store::Gguf(g, _) => g.file_len(),
+            Store::Packed(p) => p.file().file_len(),
             Store::Hf(s) => s.files().iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum(),
         }
     }
@@ -82,6 +92,14 @@ impl Store {
                 let (ty, bytes) = g.data(info)?;
                 (kind_of_ggml(ty, info, tiles)?, bytes)
             }
+            Store::Packed(p) => match (p.layout(name), p.file().tensor(name)) {
+                (Some(layout), _) => (RawKind::Panels(layout), SharedBytes::from(Vec::new())),
+                (None, Some(info)) => {
+                    let (ty, bytes) = p.file().data(info)?;
+                    (kind_of_ggml(ty, info, &TlTiles::default())?, bytes)
+                }
+                (None, None) => return Ok(None),
+            },
             Store::Hf(s) => {
                 let Some(t) = s.get(name) else { return Ok(None) };
                 (kind_of_dtype(t.dtype, name)?, t.bytes.clone())

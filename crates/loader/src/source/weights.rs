@@ -20,6 +20,10 @@ impl WeightSource for Checkpoint {
         let c = self.config();
         let (rows, cols) = c.projection_shape(layer, which);
         let mixer = c.mixer(layer);
+        // Packed, rows are in the model's order whatever the family's files have.
+        if let Some(w) = self.packed_matrix(&(Names::Gguf.projection(layer, which, mixer) + ".weight"))? {
+            return Ok(w);
+        }
         let base = self.names.projection(layer, which, mixer);
         let group = self.names.groups(mixer).find(|(_, g)| g.contains(&which));
         let merged = group.map(|(g, members)| (members, self.names.merged(layer, g)));
@@ -131,10 +135,18 @@ impl WeightSource for Checkpoint {
     }
 
     fn embedding(&self) -> Result<Table, LoadError> {
-        self.table(&self.names.embedding(), "the embedding")
+        let packed = Names::Gguf.embedding();
+        match self.packed_matrix(&packed)? {
+            Some(w) => Ok(Table::Ternary(w)),
+            None => self.with_plane(&packed, self.table(&self.names.embedding(), "the embedding")?),
+        }
     }
 
     fn head(&self) -> Result<Table, LoadError> {
-        self.table(&self.names.head(), "the head")
+        let packed = Names::Gguf.head();
+        match self.packed_matrix(&packed)? {
+            Some(w) => Ok(Table::Ternary(w)),
+            None => self.with_plane(&packed, self.table(&self.names.head(), "the head")?),
+        }
     }
 }

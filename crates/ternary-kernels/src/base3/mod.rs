@@ -41,7 +41,7 @@ use std::ops::Range;
 
 use crate::i2s::{Activations, BLOCK_CHUNKS, CHUNK_BYTES, CHUNK_COLS, MAX_COLS, PANEL_ROWS};
 use crate::panel_kernel::{Backend, Layout, Unpack};
-use crate::{AlignedBuf, KernelError, Packed, PackedRows, TernaryMatrix};
+use crate::{AlignedBuf, KernelError, KernelLayout, Packed, PackedRows, TernaryMatrix};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -107,6 +107,43 @@ fn groups_of(cols: usize) -> usize {
     cols.div_ceil(GROUP_COLS)
 }
 
+/// Bytes of one panel.
+pub(crate) fn panel_bytes(cols: usize) -> usize {
+    groups_of(cols) * size_of::<Group>()
+}
+
+/// Writes the trits of row `r` of packed weights to `out`, `[cols]`.
+pub(crate) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
+    let (quarters, _) = bytes.as_chunks::<CHUNK_BYTES>();
+    let (groups, _) = quarters.as_chunks::<QUARTERS>();
+    let per_panel = groups_of(cols);
+    let panel = &groups[r / PANEL_ROWS * per_panel..][..per_panel];
+    for (group, out) in panel.iter().zip(out.chunks_mut(GROUP_COLS)) {
+        let mut trits = [0i8; GROUP_COLS];
+        for (s, quarter) in group.iter().enumerate() {
+            for (c, &byte) in quarter[4 * (r % PANEL_ROWS)..][..4].iter().enumerate() {
+                let (four, last) = code::digits(byte);
+                for (j, digit) in four.into_iter().enumerate() {
+                    trits[CHUNK_COLS * s + 4 * j + c] = digit as i8 - 1;
+                }
+                trits[QUARTERS * CHUNK_COLS + 4 * s + c] = last as i8 - 1;
+            }
+        }
+        out.copy_from_slice(&trits[..out.len()]);
+    }
+}
+
+/// The first byte of the rows below `rows` that holds no five trits, and the row that it belongs to.
+pub(crate) fn invalid(bytes: &[u8], cols: usize, rows: usize) -> Option<(usize, u8)> {
+    let row_of = |at: usize| at / panel_bytes(cols).max(1) * PANEL_ROWS + at % CHUNK_BYTES / 4;
+    let valid = |byte: u8| {
+        let (four, last) = code::digits(byte);
+        code::encode(four.map(u32::from), u32::from(last)) == u32::from(byte)
+    };
+    let bad = bytes.iter().enumerate().filter(|(_, byte)| !valid(**byte));
+    bad.map(|(at, byte)| (row_of(at), *byte)).find(|(row, _)| *row < rows)
+}
+
 /// Packs `w` for the kernel called `kernel`.
 fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError> {
     w.expect_plain_rows(kernel)?;
@@ -115,7 +152,10 @@ fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         return Err(KernelError::RowTooLong { kernel: kernel.to_owned(), cols, max_cols: MAX_COLS });
     }
     let panels = rows.div_ceil(PANEL_ROWS);
-    let panel_bytes = groups_of(cols) * size_of::<Group>();
+    let panel_bytes = panel_bytes(cols);
+    if let Some(bytes) = w.packed_bytes(KernelLayout::Base3) {
+        return Packed::from_shared(kernel, rows, cols, PANEL_ROWS, panel_bytes, bytes.clone());
+    }
     let len = panels.checked_mul(panel_bytes).filter(|&b| isize::try_from(b).is_ok()).ok_or(KernelError::TooLarge {
         op: "base3 prepack",
         rows,

@@ -39,7 +39,8 @@ use std::ops::Range;
 
 use crate::i2s::{CHUNK_BYTES, Chunk, PANEL_ROWS};
 use crate::{
-    FileFormat, GroupScales, Int8GroupMatrix, Int8Matrix, Int16Matrix, Isa, KernelError, Scales, TernaryMatrix,
+    FileFormat, GroupScales, Int8GroupMatrix, Int8Matrix, Int16Matrix, Isa, KernelError, KernelLayout, Scales,
+    TernaryMatrix,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -201,6 +202,14 @@ impl GroupKernel {
         if n == 1 { 32 } else { 128 }
     }
 
+    /// The layout that [`GroupKernel::prepack`] packs `w` in, or [`GroupKernel::prepack_groups`] where a length is given.
+    pub fn layout_of(w: &TernaryMatrix, group_len: Option<usize>) -> KernelLayout {
+        KernelLayout::Groups(group_len.unwrap_or_else(|| match w.scales() {
+            Scales::Tensor(_) | Scales::Rows(_) => MAX_GROUP_LEN,
+            Scales::Groups(g) => g.merged(MAX_GROUP_LEN).group_len(),
+        }))
+    }
+
     /// Packs weights of any scales. All group kernels read one layout, so what one packs another may multiply.
     ///
     /// Neighbouring groups whose scales agree in every row become one group ([`GroupScales::merged`]), so that the same weights in
@@ -218,7 +227,7 @@ impl GroupKernel {
                 PackScales::Groups(&merged)
             }
         };
-        GroupPacked::pack("group prepack", (w.rows(), w.cols()), scales, |r, out| w.decode_row(r, out))
+        pack("group prepack", w, scales)
     }
 
     /// Packs weights in groups of exactly `group_len`, which must divide the groups of `w`: for activations in groups of the same
@@ -237,7 +246,7 @@ impl GroupKernel {
                 PackScales::Groups(&cut)
             }
         };
-        GroupPacked::pack(OP, (w.rows(), w.cols()), scales, |r, out| w.decode_row(r, out))
+        pack(OP, w, scales)
     }
 
     /// Packs `levels`, `[rows, cols]` row-major, each in -1..=2.
@@ -325,5 +334,18 @@ impl GroupKernel {
             #[cfg(target_arch = "wasm32")]
             Backend::Simd128(cpu) => lanes128::product(cpu, product, out),
         }
+    }
+}
+
+/// Packs `w` with these scales, or takes what is packed so already.
+fn pack(op: &'static str, w: &TernaryMatrix, scales: PackScales<'_>) -> Result<GroupPacked, KernelError> {
+    let group_len = match &scales {
+        PackScales::Groups(s) => s.group_len(),
+        PackScales::Rows(_, group_len) => *group_len,
+    };
+    let shape = (w.rows(), w.cols());
+    match w.packed_bytes(KernelLayout::Groups(group_len)) {
+        Some(bytes) => GroupPacked::of_packed(op, shape, scales, bytes.clone()),
+        None => GroupPacked::pack(op, shape, scales, |r, out| w.decode_row(r, out)),
     }
 }

@@ -132,6 +132,49 @@ impl GroupPacked {
         Ok(Self { shape, row_scales, bytes: SharedBytes::new(bytes) })
     }
 
+    /// Bytes of a packed matrix.
+    ///
+    /// # Errors
+    /// [`KernelError::GroupLength`], [`KernelError::TooLarge`].
+    pub(crate) fn byte_len_of(op: &'static str, shape: (usize, usize), group_len: usize) -> Result<usize, KernelError> {
+        let shape = Shape::new(op, shape.0, shape.1, group_len)?;
+        Ok(shape.panels() * shape.panel_lines() * CHUNK_BYTES)
+    }
+
+    /// Weights that were packed before, their bytes as long as [`GroupPacked::byte_len_of`] says.
+    pub(super) fn of_packed(
+        op: &'static str,
+        (rows, cols): (usize, usize),
+        scales: PackScales<'_>,
+        bytes: SharedBytes,
+    ) -> Result<Self, KernelError> {
+        let (group_len, row_scales) = match scales {
+            PackScales::Groups(s) => (s.group_len(), None),
+            PackScales::Rows(s, group_len) => (group_len, Some(s)),
+        };
+        let shape = Shape::new(op, rows, cols, group_len)?;
+        Self { shape, row_scales, bytes: SharedBytes::from(Vec::new()) }.with_bytes(bytes)
+    }
+
+    /// Writes the levels of row `r` of packed weights to `out`, `[cols]`, whatever their scales.
+    pub(crate) fn decode_levels(
+        bytes: &[u8],
+        (rows, cols): (usize, usize),
+        group_len: usize,
+        r: usize,
+        out: &mut [i8],
+    ) {
+        // Its errors are those of `byte_len_of`, which has been asked before.
+        let Ok(shape) = Shape::new("packed weights", rows, cols, group_len) else { return };
+        let panel = &bytes.as_chunks::<CHUNK_BYTES>().0[r / PANEL_ROWS * shape.panel_lines()..][..shape.panel_lines()];
+        for (c, out) in out.chunks_mut(CHUNK_COLS).enumerate() {
+            let chunk = &panel[shape.chunk_line(c)][4 * (r % PANEL_ROWS)..][..4];
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = (chunk[i % 4] >> (2 * (i / 4)) & 3) as i8 - 1;
+            }
+        }
+    }
+
     /// The same weights, whose bytes lie elsewhere: a copy of [`GroupPacked::bytes`] in a file mapping or in pages of its own.
     /// Kernels read them with unaligned loads, so alignment is a matter of speed only.
     ///

@@ -49,7 +49,7 @@
 use std::ops::Range;
 
 use crate::panel_kernel::Layout;
-use crate::{AlignedBuf, KernelError, Packed, PackedRows, ROW_ALIGN, TernaryMatrix};
+use crate::{AlignedBuf, KernelError, KernelLayout, Packed, PackedRows, ROW_ALIGN, TernaryMatrix};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -127,6 +127,9 @@ pub(crate) fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelE
     }
     let panels = rows.div_ceil(PANEL_ROWS);
     let panel_bytes = chunks_of(cols) * CHUNK_BYTES;
+    if let Some(bytes) = w.packed_bytes(KernelLayout::I2s) {
+        return Packed::from_shared(kernel, rows, cols, PANEL_ROWS, panel_bytes, bytes.clone());
+    }
     let len = panels.checked_mul(panel_bytes).filter(|&b| isize::try_from(b).is_ok()).ok_or(KernelError::TooLarge {
         op: "i2s prepack",
         rows,

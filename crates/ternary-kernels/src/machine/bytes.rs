@@ -3,6 +3,31 @@
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+/// Who keeps bytes that are shared: a file mapping for example, which can give pages back that nobody reads for a while.
+pub trait ByteOwner: Send + Sync {
+    /// All of them, the same at each call; a shorter answer later makes a [`SharedBytes`] appear empty, never out of bounds.
+    fn bytes(&self) -> &[u8];
+
+    /// Nobody will read `range` soon: memory that can be filled again when somebody does may go.
+    fn release(&self, range: Range<usize>) {
+        let _ = range;
+    }
+
+    /// Somebody will read all of `range` soon.
+    fn prefetch(&self, range: Range<usize>) {
+        let _ = range;
+    }
+}
+
+/// Bytes in memory.
+struct Plain<T>(T);
+
+impl<T: AsRef<[u8]> + Send + Sync> ByteOwner for Plain<T> {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
 /// A cheaply cloned, immutable range of bytes that keeps its owner (a vector, a file mapping) alive.
 ///
 /// ```
@@ -14,7 +39,7 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct SharedBytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn ByteOwner>,
     range: Range<usize>,
 }
 
@@ -22,13 +47,23 @@ impl SharedBytes {
     /// Shares all bytes of `owner`. `owner.as_ref()` must return the same bytes at each call;
     /// a shorter answer later makes this value appear empty, never out of bounds.
     pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        Self::from_arc(Arc::new(owner))
+        Self::of(Plain(owner))
     }
 
-    /// Like [`SharedBytes::new`], for an owner that is shared already.
-    pub fn from_arc(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
-        let len = (*owner).as_ref().len();
-        Self { owner, range: 0..len }
+    /// Like [`SharedBytes::new`], for an owner that can do more.
+    pub fn of(owner: impl ByteOwner + 'static) -> Self {
+        let len = owner.bytes().len();
+        Self { owner: Arc::new(owner), range: 0..len }
+    }
+
+    /// Says that nobody reads these bytes for a while. What is read after all is the same.
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
+    }
+
+    /// Says that all of these bytes are read soon.
+    pub fn prefetch(&self) {
+        self.owner.prefetch(self.range.clone());
     }
 
     /// A part of these bytes, or `None` where `range` lies outside of them.
@@ -44,7 +79,7 @@ impl SharedBytes {
 impl Deref for SharedBytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        (*self.owner).as_ref().get(self.range.clone()).unwrap_or(&[])
+        self.owner.bytes().get(self.range.clone()).unwrap_or(&[])
     }
 }
 

@@ -12,7 +12,7 @@ pub mod isa;
 pub(crate) mod simd;
 
 pub use aligned::AlignedBuf;
-pub use bytes::SharedBytes;
+pub use bytes::{ByteOwner, SharedBytes};
 pub use cache::last_level_cache;
 pub use cpu_name::cpu_name;
 pub use cpus::default_threads;

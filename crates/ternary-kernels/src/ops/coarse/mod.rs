@@ -72,7 +72,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::Ops;
-use crate::{AlignedBuf, ColsMut, KernelError, Team};
+use crate::{AlignedBuf, ColsMut, KernelError, SharedBytes, Team};
 
 mod bounds;
 mod build;
@@ -90,6 +90,8 @@ const PANEL: usize = 16;
 const BLOCK_PANELS: usize = 4;
 /// Rows of a block, the unit in which rows are shared among threads.
 pub const BLOCK_ROWS: usize = PANEL * BLOCK_PANELS;
+/// Blocks that are built between two reports: so many that threads which wait for the last of them do not matter.
+const STRIP_BLOCKS: usize = 64;
 /// Columns of a unit.
 const UNIT_COLS: usize = 16;
 /// Bytes of a unit.
@@ -129,12 +131,12 @@ impl StoredRows<'_> {
 }
 
 /// Six bits for each weight of a head, and per row what they leave open; see the [module documentation](self).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CoarsePlane {
     rows: usize,
     cols: usize,
     /// Panels, each a unit of row facts and then its codes.
-    units: AlignedBuf<u8>,
+    units: SharedBytes,
 }
 
 impl CoarsePlane {
@@ -144,22 +146,70 @@ impl CoarsePlane {
     /// [`KernelError::ShapeMismatch`] if `stored` holds another number of values; [`KernelError::RowTooLong`] for more
     /// than [`MAX_COLS`] columns; [`KernelError::TooLarge`].
     pub fn build(ops: Ops, team: &Team, rows: usize, cols: usize, stored: StoredRows<'_>) -> Result<Self, KernelError> {
+        Self::build_watched(ops, team, (rows, cols), stored, &|_| ())
+    }
+
+    /// Like [`CoarsePlane::build`]; `done` hears which rows of `stored` were read, some thousand at a time.
+    ///
+    /// # Errors
+    /// Those of [`CoarsePlane::build`].
+    pub fn build_watched(
+        ops: Ops,
+        team: &Team,
+        (rows, cols): (usize, usize),
+        stored: StoredRows<'_>,
+        done: &dyn Fn(Range<usize>),
+    ) -> Result<Self, KernelError> {
         if rows.checked_mul(cols) != Some(stored.len()) {
             let (expected, got) = (rows.saturating_mul(cols), stored.len());
             return Err(KernelError::ShapeMismatch { op: "coarse plane", what: "stored values", expected, got });
         }
+        let len = Self::byte_len_of(rows, cols)?;
+        let block_bytes = BLOCK_PANELS * panel_bytes(cols);
+        let mut units = AlignedBuf::<u8>::for_weights(len);
+        for (strip, units) in units.chunks_mut((STRIP_BLOCKS * block_bytes).max(1)).enumerate() {
+            let start = strip * STRIP_BLOCKS * BLOCK_ROWS;
+            team.for_each_chunk(units, block_bytes, |block, bytes| {
+                let first = start + block * BLOCK_ROWS;
+                build::block(ops, stored, cols, first..rows.min(first + BLOCK_ROWS), bytes);
+            });
+            done(start..rows.min(start + STRIP_BLOCKS * BLOCK_ROWS));
+        }
+        Ok(Self { rows, cols, units: SharedBytes::new(units) })
+    }
+
+    /// A plane that was built before, from its [`CoarsePlane::bytes`], which may lie in a file mapping. They are not read: a plane
+    /// of another head, or a damaged one, finds other tokens.
+    ///
+    /// # Errors
+    /// [`KernelError::ShapeMismatch`] for another number of bytes; [`KernelError::RowTooLong`]; [`KernelError::TooLarge`].
+    pub fn from_shared(rows: usize, cols: usize, bytes: SharedBytes) -> Result<Self, KernelError> {
+        let (expected, got) = (Self::byte_len_of(rows, cols)?, bytes.len());
+        if expected != got {
+            return Err(KernelError::ShapeMismatch { op: "coarse plane", what: "bytes", expected, got });
+        }
+        // Row facts are read as floats where they lie.
+        let aligned = (bytes.as_ptr() as usize).is_multiple_of(align_of::<Facts>());
+        let units = if aligned { bytes } else { SharedBytes::new(AlignedBuf::from_slice(&bytes)) };
+        Ok(Self { rows, cols, units })
+    }
+
+    /// Bytes of the plane of a `[rows, cols]` head.
+    ///
+    /// # Errors
+    /// [`KernelError::RowTooLong`] for more than [`MAX_COLS`] columns; [`KernelError::TooLarge`].
+    pub fn byte_len_of(rows: usize, cols: usize) -> Result<usize, KernelError> {
         if cols > MAX_COLS {
             return Err(KernelError::RowTooLong { kernel: "coarse plane".into(), cols, max_cols: MAX_COLS });
         }
-        let block_bytes = BLOCK_PANELS * panel_bytes(cols);
-        let len = rows.div_ceil(BLOCK_ROWS).checked_mul(block_bytes).filter(|&b| isize::try_from(b).is_ok());
-        let len = len.ok_or(KernelError::TooLarge { op: "coarse plane", rows, cols })?;
-        let mut units = AlignedBuf::<u8>::for_weights(len);
-        team.for_each_chunk(&mut units, block_bytes, |block, bytes| {
-            let first = block * BLOCK_ROWS;
-            build::block(ops, stored, cols, first..rows.min(first + BLOCK_ROWS), bytes);
-        });
-        Ok(Self { rows, cols, units })
+        let len = rows.div_ceil(BLOCK_ROWS).checked_mul(BLOCK_PANELS * panel_bytes(cols));
+        let len = len.filter(|&b| isize::try_from(b).is_ok());
+        len.ok_or(KernelError::TooLarge { op: "coarse plane", rows, cols })
+    }
+
+    /// All of it, for a file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.units
     }
 
     /// Rows of the head.

@@ -156,6 +156,11 @@ impl Best<'_> {
         for (t, &position) in best.positions.iter().enumerate() {
             let (first_end, (least, second_end)) = (firsts[t].1, seconds[t]);
             let second_end = second_end - first_picks;
+            if first == first_end && second == second_end {
+                // A plane from a damaged file may bound every row by NaN or minus infinity.
+                full.extend(rows.iter().filter(|(_, p)| *p == position));
+                continue;
+            }
             let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
             // What is NaN stays, so that the sampler sees it.
             let candidates = picks

@@ -45,23 +45,42 @@ pub enum HeadMode {
 const COARSE_MIN_WEIGHTS: usize = 1 << 19;
 
 /// The coarse plane of `head`, if `mode` asks for one and it is possible.
-fn plane(mode: HeadMode, head: &FloatMatrix, ops: Ops, team: &Team) -> Result<Option<CoarsePlane>, ModelError> {
-    let (rows, cols) = (head.rows(), head.cols());
-    let wanted = match mode {
-        HeadMode::Plain => false,
-        HeadMode::Coarse => true,
-        HeadMode::Auto => rows.saturating_mul(cols) >= COARSE_MIN_WEIGHTS,
-    };
+pub(in crate::engine) fn plane(
+    mode: HeadMode,
+    head: &FloatMatrix,
+    ops: Ops,
+    team: &Team,
+) -> Result<Option<CoarsePlane>, ModelError> {
+    if !uses_plane(mode, head) {
+        return Ok(None);
+    }
+    if let Some(plane) = head.coarse() {
+        return Ok(Some(plane.clone()));
+    }
     let stored = match head.plain() {
         FloatRows::F32(w) => StoredRows::F32(w),
         FloatRows::F16(w) => StoredRows::F16(w),
         FloatRows::Bf16(w) => StoredRows::Bf16(w),
         FloatRows::Blocks => return Ok(None),
     };
-    if !wanted || cols > ternary_kernels::ops::coarse::MAX_COLS {
-        return Ok(None);
-    }
-    Ok(Some(CoarsePlane::build(ops, team, rows, cols, stored)?))
+    // Few rows are read again for a token: the others need not stay in memory.
+    let done = |rows| head.release_rows(rows);
+    Ok(Some(CoarsePlane::build_watched(ops, team, (head.rows(), head.cols()), stored, &done)?))
+}
+
+/// Whether `mode` asks for a coarse plane of `head` and there can be one.
+pub(in crate::engine) fn uses_plane(mode: HeadMode, head: &FloatMatrix) -> bool {
+    let (rows, cols) = (head.rows(), head.cols());
+    let wanted = match mode {
+        HeadMode::Plain => false,
+        HeadMode::Coarse => true,
+        HeadMode::Auto => rows.saturating_mul(cols) >= COARSE_MIN_WEIGHTS,
+    };
+    let plain = match head.plain() {
+        FloatRows::F32(_) | FloatRows::F16(_) | FloatRows::Bf16(_) => true,
+        FloatRows::Blocks => false,
+    };
+    wanted && plain && cols <= ternary_kernels::ops::coarse::MAX_COLS
 }
 
 /// The norm before the head, and the head.
