@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bitnet::bitnet_model::WeightSource;
-use bitnet::loader::{Checkpoint, PackedCache};
 use bitnet::loader::files::{self, Kind};
 use bitnet::loader::synthetic::{Spec, cache_dir};
+use bitnet::loader::{Checkpoint, PackedCache};
 use bitnet::{KvType, Model, ModelConfig, SamplingOptions, SamplingOverrides, Speculation, UseTuning};
 use clap::Args;
 

@@ -1,8 +1,8 @@
 //! Files as shared bytes, and files written all or nothing.
 //!
 //! The only file of this crate with `unsafe` code: mapping a file is unsafe because another program may shorten or
-//! change it while it is mapped, and giving pages back is because not every mapping gets them again. Models are files that programs replace (rename) rather than edit, and the writers here
-//! do the same.
+//! change it while it is mapped, and giving pages back is because not every mapping gets them again. Models are files
+//! that programs replace (rename) rather than edit, and the writers here do the same.
 
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -47,12 +47,11 @@ impl ByteOwner for Mapping {
         #[cfg(target_os = "linux")]
         if range.start < range.end && range.end <= self.0.len() {
             #[allow(unsafe_code)]
-            // SAFETY: of a file mapping that nobody writes through, as this one, the call drops entries of page tables and no
-            // data: the next read finds the bytes of the file again, so slices of it stay what they are. The range lies in the
-            // mapping; rounded to pages it still does.
-            let _ = unsafe {
-                self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
+            // SAFETY: of a file mapping that nobody writes through, as this one, the call drops entries of page tables
+            // and no data: the next read finds the bytes of the file again, so slices of it stay what they are. The
+            // range lies in the mapping; rounded to pages it still does.
+            let _ =
+                unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
         #[cfg(not(target_os = "linux"))]
         let _ = range;

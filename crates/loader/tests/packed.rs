@@ -31,7 +31,8 @@ fn pack(source: &Path, to: &Path, options: EngineOptions) {
     assert!(steps.last().is_some_and(|p| p.done == p.total), "{steps:?}");
 }
 
-/// Logits of all positions, the best ones at the last, and the fingerprint, which is of all weights; a model without a head has only that.
+/// Logits of all positions, the best ones at the last, and the fingerprint, which is of all weights; a model without a
+/// head has only that.
 fn outcome(weights: &ModelWeights, options: &EngineOptions) -> (Vec<u32>, Vec<u32>, u64) {
     let engine = Engine::new(weights, options).unwrap();
     let vocab = engine.config().vocab_size as u32;

@@ -1,4 +1,5 @@
-//! The cache of packed weights: later loads map what the first one wrote, and nothing about it keeps a model from running.
+//! The cache of packed weights: later loads map what the first one wrote, and nothing about it keeps a model from
+//! running.
 
 use std::path::{Path, PathBuf};
 
@@ -88,7 +89,11 @@ fn notes_and_formats_of_the_source_stay() {
         for expected in [[false, true], [true, true]] {
             let (loaded, ready) = through(&path, &cached(dir.path()), &engine());
             assert_eq!(ready, expected, "{name}");
-            assert_eq!((&loaded.notes, &loaded.info.ternary_format), (&plain.notes, &plain.info.ternary_format), "{name}");
+            assert_eq!(
+                (&loaded.notes, &loaded.info.ternary_format),
+                (&plain.notes, &plain.info.ternary_format),
+                "{name}"
+            );
             assert_eq!(logits(&loaded, &engine()), logits(&plain, &engine()), "{name}");
         }
     }

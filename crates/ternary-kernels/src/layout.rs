@@ -1,8 +1,8 @@
 //! Layouts of packed weights that files may hold: those that kernels of every instruction set share.
 //!
-//! `i2s`, `base3` and the group kernels each have one layout for all instruction sets (see `docs/adr/0004`), so bytes that one
-//! CPU packed another one multiplies. The look-up kernels' layouts are not here: their weights are packed when a model is
-//! loaded.
+//! The kernels `i2s`, `base3` and the group kernels each have one layout for all instruction sets (see
+//! `docs/adr/0004-one-kernel-layout.md`), so bytes that one CPU packed another one multiplies. The look-up kernels' layouts
+//! are not here: their weights are packed when a model is loaded.
 
 use std::fmt;
 
@@ -51,7 +51,8 @@ impl KernelLayout {
     /// Bytes of a packed `[rows, cols]` matrix.
     ///
     /// # Errors
-    /// [`KernelError::TooLarge`]; [`KernelError::RowTooLong`]; [`KernelError::GroupLength`] for groups that no kernel has.
+    /// [`KernelError::TooLarge`]; [`KernelError::RowTooLong`]; [`KernelError::GroupLength`] for groups that no kernel
+    /// has.
     pub fn byte_len(self, rows: usize, cols: usize) -> Result<usize, KernelError> {
         const OP: &str = "packed weights";
         let panel_bytes = match self {
@@ -66,11 +67,12 @@ impl KernelLayout {
         bytes.filter(|&b| isize::try_from(b).is_ok()).ok_or(KernelError::TooLarge { op: OP, rows, cols })
     }
 
-    /// Writes the levels of row `r` of a packed `[rows, cols]` matrix to `out`, `[cols]`. What is no code of the layout becomes
-    /// some level in -1..=2.
+    /// Writes the levels of row `r` of a packed `[rows, cols]` matrix to `out`, `[cols]`. What is no code of the layout
+    /// becomes some level in -1..=2.
     ///
     /// # Panics
-    /// If `bytes` is not as long as [`KernelLayout::byte_len`] says, `r` is not below `rows`, or `out` has another length.
+    /// If `bytes` is not as long as [`KernelLayout::byte_len`] says, `r` is not below `rows`, or `out` has another
+    /// length.
     pub(crate) fn decode_row(self, bytes: &[u8], (rows, cols): (usize, usize), r: usize, out: &mut [i8]) {
         assert!(r < rows && out.len() == cols, "row {r} of {rows}, buffer of {} for {cols}", out.len());
         match self {

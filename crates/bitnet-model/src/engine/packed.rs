@@ -95,8 +95,8 @@ impl Packer {
         lm_head::plane(self.head, table, self.ops, team)
     }
 
-    /// Whether every matrix lies packed as the engine reads it already, and the head has the plane that the engine uses, so that
-    /// nothing has to be packed.
+    /// Whether every matrix lies packed as the engine reads it already, and the head has the plane that the engine
+    /// uses, so that nothing has to be packed.
     pub fn is_ready(&self, weights: &ModelWeights) -> bool {
         let packed = |w: &TernaryMatrix, layout: Option<KernelLayout>| {
             layout.is_some_and(|layout| w.packed_bytes(layout).is_some())

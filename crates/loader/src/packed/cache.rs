@@ -1,12 +1,12 @@
 //! The packed weights of models that were loaded before, in files of the cache folder.
 //!
-//! Such a file holds packed matrices and the coarse plane of a head alone; configuration, norms, tables and tokenizer are read
-//! from the model's own files as ever. It belongs to files of one path, length and time, to one way of reading them, and to the
-//! layouts of the kernels; anything else is another file. What cannot be used is passed over, and what cannot be written is not:
-//! the cache makes a start faster and never keeps a model from running.
+//! Such a file holds packed matrices and the coarse plane of a head alone; configuration, norms, tables and tokenizer
+//! are read from the model's own files as ever. It belongs to files of one path, length and time, to one way of reading
+//! them, and to the layouts of the kernels; anything else is another file. What cannot be used is passed over, and what
+//! cannot be written is not: the cache makes a start faster and never keeps a model from running.
 //!
-//! Files appear when they are complete, so several processes may write and read one at the same time. Where all of them would
-//! take more than [`PackedCache::limit`], those go that were not used for the longest time.
+//! Files appear when they are complete, so several processes may write and read one at the same time. Where all of them
+//! would take more than [`PackedCache::limit`], those go that were not used for the longest time.
 
 use std::fmt::Write as _;
 use std::fs::{File, FileTimes};
@@ -202,7 +202,8 @@ impl Slot {
     }
 }
 
-/// What the weights depend on: the files, as far as a look at the folder tells, and how they are read. The second line is the first file.
+/// What the weights depend on: the files, as far as a look at the folder tells, and how they are read. The second line
+/// is the first file.
 fn identity(checkpoint: &Checkpoint, options: &LoadOptions) -> Option<String> {
     if checkpoint.is_packed() {
         return None;
@@ -225,9 +226,9 @@ fn identity(checkpoint: &Checkpoint, options: &LoadOptions) -> Option<String> {
 }
 
 impl LoadedModel {
-    /// Prepares the weights for an engine with these options: with a cache ([`LoadOptions::packed_cache`]), weights of a large model are
-    /// kept there as the engine reads them, and mapped from there. Where a packed file is for other kernels, [`LoadedModel::notes`]
-    /// says so.
+    /// Prepares the weights for an engine with these options: with a cache ([`LoadOptions::packed_cache`]), weights of
+    /// a large model are kept there as the engine reads them, and mapped from there. Where a packed file is for other
+    /// kernels, [`LoadedModel::notes`] says so.
     ///
     /// What fails is logged, and the weights are what they were.
     pub fn prepare_for(&mut self, options: &EngineOptions) {
@@ -240,7 +241,8 @@ impl LoadedModel {
         {
             let kernels = packer.kernel_name();
             self.notes.push(format!(
-                "the file is packed as {layout}, which is not what {kernels} reads here: the weights are packed again at each start; \
+                "the file is packed as {layout}, which is not what {kernels} reads here: the weights are packed again at \
+                 each start; \
                  `bitnet convert IN OUT --to packed` makes a file that fits"
             ));
         }

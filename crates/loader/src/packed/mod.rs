@@ -1,12 +1,14 @@
 //! Packed files: weights in the layout of the kernels, which are mapped and neither copied nor packed.
 //!
-//! A packed file is a GGUF file. Norms, float tables and metadata are what they are in any other; ternary matrices lie in tensors
-//! of bytes, `packed.NAME` for the tensor `NAME` of other files, in the order of rows of the model, and keys `bitnet.packed.*` say
-//! what each of them is. `docs/formats/packed.md` describes them, `docs/adr/0033-packed-files.md` says why.
+//! A packed file is a GGUF file. Norms, float tables and metadata are what they are in any other; ternary matrices lie
+//! in tensors of bytes, `packed.NAME` for the tensor `NAME` of other files, in the order of rows of the model, and keys
+//! `bitnet.packed.*` say what each of them is. `docs/formats/packed.md` describes them, `docs/adr/0033-packed-files.md`
+//! says why.
 //!
 //! A file may hold the packed weights alone ([`cache`]): what it lacks stands in the file that it was made of.
 //!
-//! Nothing here is trusted: sizes are checked against the layouts, and bytes that are no weights are harmless in every kernel.
+//! Nothing here is trusted: sizes are checked against the layouts, and bytes that are no weights are harmless in every
+//! kernel.
 #![deny(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -118,7 +120,8 @@ impl PackedWeights {
         let ours = (FORM, u64::from(KernelLayout::VERSION));
         if versions != ours {
             return Err(damaged(format!(
-                "the file has version {} with layouts of version {}, this program reads {} with {}: pack the original file again \
+                "the file has version {} with layouts of version {}, this program reads {} with {}: pack the original file \
+                 again \
                  (bitnet convert IN OUT --to packed)",
                 versions.0, versions.1, ours.0, ours.1
             )));
@@ -133,14 +136,17 @@ impl PackedWeights {
         let (twos, more) = twos.as_chunks::<3>();
         let n = names.len();
         let lengths = [layouts.len(), formats.len(), scales.len(), shapes.len(), groups.len()];
-        if lengths.iter().any(|len| *len != n) || !rest.is_empty() || !more.is_empty() || ![0, n].contains(&twos.len()) {
+        if lengths.iter().any(|len| *len != n) || !rest.is_empty() || !more.is_empty() || ![0, n].contains(&twos.len())
+        {
             return Err(damaged(format!("{NAMES} has {n} entries, and another array more or fewer")));
         }
         let mut entries = HashMap::new();
         for (i, name) in names.iter().enumerate() {
             let text = layouts.get(i).unwrap_or_default();
             let layout = KernelLayout::from_name(text).ok_or_else(|| {
-                damaged(format!("{name:?} has layout {text:?}, which this program does not know: pack the original file again"))
+                damaged(format!(
+                    "{name:?} has layout {text:?}, which this program does not know: pack the original file again"
+                ))
             })?;
             let format = formats.get(i).and_then(|f| FileFormat::ALL.iter().find(|a| a.name() == f));
             let [rows, cols] = shapes.get(i).copied().unwrap_or_default();
@@ -184,8 +190,8 @@ impl PackedWeights {
         &self.file
     }
 
-    /// Says that all packed weights are read soon, so that a disk can read them in one stream. It takes some milliseconds for each
-    /// gigabyte, so another thread does it.
+    /// Says that all packed weights are read soon, so that a disk can read them in one stream. It takes some
+    /// milliseconds for each gigabyte, so another thread does it.
     pub(crate) fn prefetch(&self) {
         let data: Vec<SharedBytes> = self.large().map(|(_, bytes)| bytes).collect();
         let thread = std::thread::Builder::new().name("prefetch".to_owned());

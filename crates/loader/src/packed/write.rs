@@ -36,8 +36,8 @@ struct Matrix<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// All ternary matrices of `weights`, for the kernels that an engine with these options has. Those of kernels that have no
-    /// layout for files become I2_S panels where `complete` asks for all, and are left out elsewhere.
+    /// All ternary matrices of `weights`, for the kernels that an engine with these options has. Those of kernels that
+    /// have no layout for files become I2_S panels where `complete` asks for all, and are left out elsewhere.
     ///
     /// # Errors
     /// What an engine refuses.
@@ -70,8 +70,8 @@ impl<'a> Plan<'a> {
         Ok(Self { packer, team, matrices, coarse })
     }
 
-    /// What a cache should hold so that an engine with these options packs nothing; `None` where that is so already, or cannot
-    /// be because a kernel has no layout for files.
+    /// What a cache should hold so that an engine with these options packs nothing; `None` where that is so already, or
+    /// cannot be because a kernel has no layout for files.
     ///
     /// # Errors
     /// Those of [`Plan::new`].

@@ -218,7 +218,8 @@ impl Checkpoint {
         }
         reading.config.validate().map_err(|e| LoadError::from(e).in_file(path))?;
         let seen = Mutex::default();
-        let checkpoint = Self { path: path.to_path_buf(), store, names, reading, nextn, packed: Mutex::default(), seen };
+        let checkpoint =
+            Self { path: path.to_path_buf(), store, names, reading, nextn, packed: Mutex::default(), seen };
         checkpoint.check_names().map_err(|e| e.in_file(path))?;
         Ok(checkpoint)
     }

@@ -164,5 +164,8 @@ fn the_layouts_of_this_version() {
     let w = TernaryMatrix::from_trits(18, 150, &trits(18, 150), Scales::Tensor(1.0)).unwrap();
     let of = |name: &str| hash(crate::by_name(name).unwrap().prepack(&w).unwrap().all().bytes());
     let groups = GroupKernel::for_isa(crate::Isa::Scalar).unwrap().prepack(&w).unwrap();
-    assert_eq!([of("i2s_scalar"), of("base3_scalar"), hash(groups.bytes())], [1_515_280_934, 3_413_458_774, 2_920_356_374]);
+    assert_eq!(
+        [of("i2s_scalar"), of("base3_scalar"), hash(groups.bytes())],
+        [1_515_280_934, 3_413_458_774, 2_920_356_374]
+    );
 }
