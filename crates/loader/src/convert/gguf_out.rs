@@ -29,8 +29,12 @@ const ALIGNMENT: &str = "general.alignment";
 /// Writes a file of `general.file_type` and with projections of a type as `types` says.
 pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) -> Result<Checked, LoadError> {
     let (file_type, ty) = types;
-    let (metadata, architecture) = header(job, Some(file_type))?;
+    let (mut metadata, architecture) = header(job, Some(file_type))?;
     let Job { source, weights, speech, target, options, .. } = *job;
+    if source.is_packed() {
+        // Its tensors begin at pages.
+        metadata.retain(|k| k != ALIGNMENT);
+    }
     let mut writer = GgufWriter::with_metadata(metadata)?;
     let plan = plan(weights, architecture, target);
     for item in &plan {
@@ -82,10 +86,6 @@ fn header(job: &mut Job<'_>, file_type: Option<u32>) -> Result<(Metadata, Archit
     };
     // The result is one file.
     metadata.retain(|k| !is_split_key(k) && !packed::is_key(k));
-    if source.is_packed() {
-        // Its tensors begin at pages.
-        metadata.retain(|k| k != ALIGNMENT);
-    }
     let name = metadata.str("general.architecture")?.unwrap_or_default().to_owned();
     if let Some(key) = rules(architecture).gguf_activation_key
         && !ACTIVATION_KEYS.iter().any(|k| metadata.get(&format!("{name}.{k}")).is_some())
