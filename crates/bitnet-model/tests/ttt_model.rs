@@ -7,9 +7,9 @@ use bitnet_model::perplexity::perplexity;
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::sequence::{self, BatchInput, Speculation};
 use bitnet_model::{
-    Engine, EngineOptions, FloatMatrix, HeadRequest, KvType, Mixer, ModelConfig, ModelError, ModelWeights, Norm,
-    Prediction, Projection, RopePairs, Sequence, StateDamage, StepOutput, SyntheticWeights, Table, TttTensor,
-    WeightSource,
+    Engine, EngineOptions, FloatMatrix, HeadRequest, KvType, LogitsWanted, Mixer, ModelConfig, ModelError,
+    ModelWeights, Norm, Prediction, Projection, RopePairs, Sequence, SequenceState, StateDamage, StepInput, StepOutput,
+    SyntheticWeights, Table, TttTensor, WeightSource,
 };
 use candle_core::Device;
 use ternary_kernels::{Isa, TernaryMatrix};

@@ -86,7 +86,8 @@ fn bfloat16_form_has_the_same_weights() {
             return false;
         }
         if let Some(w) = projection(name) {
-            let values = (0..w.rows() * w.cols()).flat_map(|i| bf16::from_f32((i % 251) as f32 / 251.0 - 0.5).to_le_bytes());
+            let values =
+                (0..w.rows() * w.cols()).flat_map(|i| bf16::from_f32((i % 251) as f32 / 251.0 - 0.5).to_le_bytes());
             (tensor.1, tensor.2, tensor.3) = (Dtype::BF16, vec![w.rows(), w.cols()], values.collect());
         }
         true

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +40,7 @@ fn outcome(weights: &ModelWeights, options: &EngineOptions) -> (Vec<u32>, Vec<u3
     if engine.config().headless {
         return (Vec::new(), Vec::new(), engine.fingerprint());
     }
-    let all = sequence.push_all(&ids).unwrap().iter().map(|v| v.to_bits()).collect();
+    let all = sequence.feed_each(&ids).unwrap().iter().map(|v| v.to_bits()).collect();
     let best = match feed(&mut sequence, 1, HeadRequest::Top(1)).unwrap() {
         Prediction::Full(logits) => logits.iter().map(|v| v.to_bits()).collect(),
         Prediction::Best(found) => found.iter().flat_map(|c| [c.token, c.logit.to_bits()]).collect(),
@@ -51,7 +50,7 @@ fn outcome(weights: &ModelWeights, options: &EngineOptions) -> (Vec<u32>, Vec<u3
 
 /// Feeds a token and asks for no more logits than that.
 fn feed(sequence: &mut Sequence, token: u32, request: HeadRequest) -> Result<Prediction<'_>, ModelError> {
-    sequence.feed(&[token], request, &mut |_| ControlFlow::Continue(()))?;
+    sequence.feed_with(&[token], request, None)?;
     Ok(sequence.prediction())
 }
 
@@ -171,7 +170,7 @@ fn use_up(bytes: Vec<u8>) -> Result<(), LoadError> {
     let weights = checkpoint.weights()?;
     let engine = Engine::new(&weights, &engine())?;
     let mut sequence = Sequence::new(&engine, KvType::F32, Some(8));
-    sequence.push(&[1])?;
+    sequence.feed(&[1])?;
     feed(&mut sequence, 2, HeadRequest::Top(1))?;
     Ok(())
 }

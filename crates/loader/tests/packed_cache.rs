@@ -34,7 +34,7 @@ fn is_ready(loaded: &LoadedModel, options: &EngineOptions) -> bool {
 fn logits(loaded: &LoadedModel, options: &EngineOptions) -> Vec<u32> {
     let engine = Engine::new(&loaded.weights, options).unwrap();
     let mut sequence = Sequence::new(&engine, KvType::F32, None);
-    sequence.push_all(&[1, 5, 9, 2]).unwrap().iter().map(|v| v.to_bits()).collect()
+    sequence.feed_each(&[1, 5, 9, 2]).unwrap().iter().map(|v| v.to_bits()).collect()
 }
 
 fn names(folder: &Path) -> Vec<String> {

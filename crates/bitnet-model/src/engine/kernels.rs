@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ternary_kernels::select::{self, Wishes, Workload};
 use ternary_kernels::tune::{Group, Shape};
 use ternary_kernels::{
-    GroupKernel, GroupPacked, Isa, Kernel, KernelError, KernelLayout, Levels, ROW_ALIGN, Scales, TernaryMatrix,
+    GroupKernel, GroupPacked, Isa, Kernel, KernelError, KernelLayout, ROW_ALIGN, Scales, TernaryMatrix,
 };
 
 use super::linear::{Linear, Weights};

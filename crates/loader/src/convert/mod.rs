@@ -98,7 +98,9 @@ impl Target {
                 "GGUF, 2.13 bits per weight; rows must be multiples of 128, scales of 128 weights fit 16 bits"
             }
             Target::Ptq1_0 => "GGUF, 1.75 bits per weight; as pq2_0",
-            Target::Packed => "as this program computes with it: starts without packing; any rows and scales, for bitnet alone",
+            Target::Packed => {
+                "as this program computes with it: starts without packing; any rows and scales, for bitnet alone"
+            }
             Target::HfPacked => "a Hugging Face folder with packed uint8 weights, one scale per tensor",
             Target::HfUnpacked => {
                 "a Hugging Face folder with weights as f16 or f32, trit times scale; scales of groups of 64 weights or more"
