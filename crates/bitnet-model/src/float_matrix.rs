@@ -170,7 +170,7 @@ impl FloatMatrix {
         &self.bytes
     }
 
-    /// Says that nobody reads these rows for a while.
+    /// Says that these rows are not read for a while.
     pub(crate) fn release_rows(&self, rows: std::ops::Range<usize>) {
         if let Some(bytes) = self.bytes.slice(rows.start * self.row_bytes..rows.end * self.row_bytes) {
             bytes.release();

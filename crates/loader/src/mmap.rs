@@ -35,7 +35,7 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     Ok(SharedBytes::of(Mapping(map)))
 }
 
-/// A mapped file. Pages that nobody reads can go; they come again from the file.
+/// A mapped file. Pages that are not read can go; they come again from the file.
 struct Mapping(memmap2::Mmap);
 
 impl ByteOwner for Mapping {
@@ -47,7 +47,7 @@ impl ByteOwner for Mapping {
         #[cfg(target_os = "linux")]
         if range.start < range.end && range.end <= self.0.len() {
             #[allow(unsafe_code)]
-            // SAFETY: of a file mapping that nobody writes through, as this one, the call drops entries of page tables
+            // SAFETY: of a read-only file mapping, as this one is, the call drops entries of page tables
             // and no data: the next read finds the bytes of the file again, so slices of it stay what they are. The
             // range lies in the mapping; rounded to pages it still does.
             let _ =

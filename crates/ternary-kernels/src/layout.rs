@@ -67,7 +67,7 @@ impl KernelLayout {
         bytes.filter(|&b| isize::try_from(b).is_ok()).ok_or(KernelError::TooLarge { op: OP, rows, cols })
     }
 
-    /// Writes the levels of row `r` of a packed `[rows, cols]` matrix to `out`, `[cols]`. What is no code of the layout
+    /// Writes the levels of row `r` of a packed `[rows, cols]` matrix to `out`, `[cols]`. What is not a code of the layout
     /// becomes some level in -1..=2.
     ///
     /// # Panics

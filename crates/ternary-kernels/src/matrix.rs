@@ -99,7 +99,7 @@ impl TernaryMatrix {
     /// From weights that a kernel packed, a mapping of a file for example: a kernel of this layout takes them as they are. `format`
     /// is what they were packed from, and `twos` what that held of +2.
     ///
-    /// The bytes are not read, so that a file need not be either. What is no code of the layout is some weight in every
+    /// The bytes are not read, so that a file need not be either. What is not a code of the layout is some weight in every
     /// product; [`TernaryMatrix::check_packed`] finds it.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl TernaryMatrix {
         (self.packed == Some(layout) && self.order.is_none()).then_some(&self.bytes)
     }
 
-    /// Says that the weights were packed and nobody reads the bytes that they came in for a while. Of weights that lie packed
+    /// Says that the weights were packed and the bytes that they came in are not read for a while. Of weights that lie packed
     /// nothing is released: their bytes are what is computed with.
     pub fn release(&self) {
         if self.packed.is_none() {

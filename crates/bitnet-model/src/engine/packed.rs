@@ -42,7 +42,7 @@ impl Packer {
     /// Chooses kernels as an engine with these options does.
     ///
     /// # Errors
-    /// Those of the choice of an instruction set and of kernels.
+    /// The errors of choosing an instruction set and kernels.
     pub fn new(weights: &ModelWeights, options: &EngineOptions) -> Result<Self, ModelError> {
         let mut config = weights.config.clone();
         if let Some(bits) = options.activation_bits {

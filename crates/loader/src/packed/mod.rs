@@ -7,7 +7,7 @@
 //!
 //! A file may hold the packed weights alone ([`cache`]): what it lacks stands in the file that it was made of.
 //!
-//! Nothing here is trusted: sizes are checked against the layouts, and bytes that are no weights are harmless in every
+//! Nothing here is trusted: sizes are checked against the layouts, and bytes that are not weights are harmless in every
 //! kernel.
 #![deny(
     clippy::unwrap_used,
@@ -101,7 +101,7 @@ fn needed<T>(key: &str, value: Option<T>) -> Result<T, LoadError> {
 fn counts(m: &Metadata, key: &str) -> Result<Vec<usize>, LoadError> {
     let array = needed(key, m.get(key).and_then(Value::as_array))?;
     let all = array.to_i64s().and_then(|v| v.into_iter().map(|n| usize::try_from(n).ok()).collect::<Option<Vec<_>>>());
-    all.ok_or_else(|| damaged(format!("{key} is no array of counts")))
+    all.ok_or_else(|| damaged(format!("{key} is not an array of counts")))
 }
 
 impl PackedWeights {
@@ -110,7 +110,7 @@ impl PackedWeights {
         file.metadata().get(VERSION).is_some()
     }
 
-    /// Those of `file`.
+    /// The packed weights in `file`.
     ///
     /// # Errors
     /// [`LoadError::Packed`] for another version, and for keys that contradict themselves; [`LoadError::MissingKey`].

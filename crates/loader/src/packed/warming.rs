@@ -1,8 +1,8 @@
 //! Mapped weights that move to huge pages while they are used.
 //!
 //! A mapped file lies in pages of 4 KiB, and streams over huge pages are faster (see
-//! `ternary_kernels::AlignedBuf::for_weights`). Copying takes some tenths of a second for each gigabyte, which nobody
-//! should wait for: weights are read from the mapping until their copy is there. The bytes are the same, so a product
+//! `ternary_kernels::AlignedBuf::for_weights`). Copying takes some tenths of a second for each gigabyte, which a start
+//! should not wait for: weights are read from the mapping until their copy is there. The bytes are the same, so a product
 //! that began with the ones may go on with the others.
 
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ impl ByteOwner for Handle {
     }
 }
 
-/// The same tensors, which a thread copies one after the other, in this order; it ends early where nobody has them any
+/// The same tensors, which a thread copies one after the other, in this order; it ends early where they are not used any
 /// more. Where no thread can be had, they stay mapped.
 pub(super) fn start(tensors: impl Iterator<Item = (String, SharedBytes)>) -> HashMap<String, SharedBytes> {
     let mut cold: Vec<Weak<Warming>> = Vec::new();

@@ -1,4 +1,4 @@
-//! Writing packed weights: what a file says of them, and their bytes, a few matrices at a time.
+//! Writing packed weights: what a file says about them, and their bytes, a few matrices at a time.
 
 use std::io::Write;
 
@@ -74,7 +74,7 @@ impl<'a> Plan<'a> {
     /// cannot be because a kernel has no layout for files.
     ///
     /// # Errors
-    /// Those of [`Plan::new`].
+    /// The errors of [`Plan::new`].
     pub(crate) fn of_unready(weights: &'a ModelWeights, options: &EngineOptions) -> Result<Option<Self>, LoadError> {
         let packer = Packer::new(weights, options)?;
         if packer.is_ready(weights) || !packer.can_be_ready(weights) {
@@ -135,7 +135,7 @@ impl<'a> Plan<'a> {
     /// Announces the tensors.
     ///
     /// # Errors
-    /// Those of [`GgufWriter::announce`]; a shape that the layout cannot hold.
+    /// The errors of [`GgufWriter::announce`]; a shape that the layout cannot hold.
     pub(crate) fn announce(&self, writer: &mut GgufWriter) -> Result<(), LoadError> {
         for m in &self.matrices {
             let (rows, cols) = (m.w.rows(), m.w.cols());

@@ -3,17 +3,17 @@
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Who keeps bytes that are shared: a file mapping for example, which can give pages back that nobody reads for a while.
+/// The owner of shared bytes: a file mapping for example, which can give pages back that are not read for a while.
 pub trait ByteOwner: Send + Sync {
     /// All of them, the same at each call; a shorter answer later makes a [`SharedBytes`] appear empty, never out of bounds.
     fn bytes(&self) -> &[u8];
 
-    /// Nobody will read `range` soon: memory that can be filled again when somebody does may go.
+    /// A hint that `range` is not read soon: memory that can be filled again when it is may go.
     fn release(&self, range: Range<usize>) {
         let _ = range;
     }
 
-    /// Somebody will read all of `range` soon.
+    /// A hint that all of `range` is read soon.
     fn prefetch(&self, range: Range<usize>) {
         let _ = range;
     }
@@ -56,7 +56,7 @@ impl SharedBytes {
         Self { owner: Arc::new(owner), range: 0..len }
     }
 
-    /// Says that nobody reads these bytes for a while. What is read after all is the same.
+    /// Says that these bytes are not read for a while. What is read after all is the same.
     pub fn release(&self) {
         self.owner.release(self.range.clone());
     }

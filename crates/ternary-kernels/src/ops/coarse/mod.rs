@@ -152,7 +152,7 @@ impl CoarsePlane {
     /// Like [`CoarsePlane::build`]; `done` hears which rows of `stored` were read, some thousand at a time.
     ///
     /// # Errors
-    /// Those of [`CoarsePlane::build`].
+    /// The errors of [`CoarsePlane::build`].
     pub fn build_watched(
         ops: Ops,
         team: &Team,
