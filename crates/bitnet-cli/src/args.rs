@@ -38,9 +38,10 @@ pub(crate) struct FileArgs {
     /// Do not keep packed weights of large models in bitnet's cache, and use none from there: `bitnet list` shows them
     #[arg(long)]
     pub(crate) no_packed_cache: bool,
-    /// Move mapped packed weights to huge pages in the background: tokens may take less time, and processes share no memory
+    /// Leave packed weights in the mapped file, whose memory processes share, instead of moving them to huge pages in
+    /// the background, which tokens are faster from
     #[arg(long)]
-    pub(crate) huge_pages: bool,
+    pub(crate) mapped_weights: bool,
 }
 
 impl FileArgs {
@@ -49,7 +50,7 @@ impl FileArgs {
         let mut options = LoadOptions::default();
         options.tokenizer = self.tokenizer.clone();
         options.qk_layout = self.qk_layout;
-        options.huge_pages = self.huge_pages;
+        options.mapped_weights = self.mapped_weights;
         options.tl = self.tl.iter().cloned().fold(TlTiles::default(), TlTiles::and);
         options
     }

@@ -9,6 +9,7 @@ use ternary_kernels::SharedBytes;
 use crate::chat::{ChatError, ChatTemplate, Choice, ChoiceSources};
 use crate::config::from_gguf::EOS_LIST;
 use crate::gguf::{Gguf, Metadata, Value};
+use crate::packed::PackedWeights;
 use crate::packed::cache::Slot;
 use crate::tokenizer::{GgufVocab, NamedTemplate, Tokenizer, TokenizerConfig, TokenizerError};
 use crate::{Checkpoint, GenerationConfig, LoadError, LoadOptions, ModelInfo};
@@ -33,6 +34,9 @@ pub struct LoadedModel {
     pub notes: Vec<String>,
     /// Its place in the cache of packed weights.
     pub(crate) slot: Option<Arc<Slot>>,
+    /// Where packed weights lie.
+    pub(crate) packed: Option<Arc<PackedWeights>>,
+    pub(crate) mapped_weights: bool,
 }
 
 /// Loads a GGUF file or a Hugging Face folder: weights, configuration, tokenizer, sampling defaults.
@@ -60,9 +64,6 @@ pub fn load_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<LoadedMod
 
 fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let mut weights = checkpoint.weights()?;
-    if let Some((packed, _)) = checkpoint.packed().filter(|_| !options.huge_pages) {
-        packed.prefetch();
-    }
     let mut notes = checkpoint.notes();
     let (tokenizer, choice) = words(checkpoint, options, &mut weights.config, &mut notes)?;
     Ok(LoadedModel {
@@ -74,6 +75,8 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
         chat_template_error: choice.broken,
         notes,
         slot: None,
+        packed: checkpoint.packed().map(|(packed, _)| packed),
+        mapped_weights: options.mapped_weights,
     })
 }
 

@@ -142,9 +142,9 @@ fn weights_that_move_to_huge_pages_compute_the_same() {
     let (dir, _) = small();
     let path = dir.path().join("model.gguf");
     let expected = outcome(&load(&path), &engine());
-    let mut options = LoadOptions::default();
-    options.huge_pages = true;
-    let weights = Checkpoint::open(&path, &options).unwrap().weights().unwrap();
+    let mut loaded = loader::load(&path, &LoadOptions::default()).unwrap();
+    loaded.prepare_for(&engine());
+    let weights = loaded.weights;
     assert!(Packer::new(&weights, &engine()).unwrap().is_ready(&weights));
     assert_eq!(outcome(&weights, &engine()), expected);
     // A mapping begins at a page, and so do the tensors of the file; buffers in memory begin at cache lines.

@@ -126,16 +126,13 @@ pub(crate) struct Slot {
     cache: PackedCache,
     checkpoint: Checkpoint,
     identity: String,
-    huge_pages: bool,
 }
 
 impl Slot {
     /// Of a checkpoint whose files are known and not packed; it is given back where there is no place.
     pub(crate) fn of(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self, Checkpoint> {
         match (&options.packed_cache, identity(&checkpoint, options)) {
-            (Some(cache), Some(identity)) => {
-                Ok(Self { cache: cache.clone(), checkpoint, identity, huge_pages: options.huge_pages })
-            }
+            (Some(cache), Some(identity)) => Ok(Self { cache: cache.clone(), checkpoint, identity }),
             _ => Err(checkpoint),
         }
     }
@@ -172,7 +169,6 @@ impl Slot {
                     let times = FileTimes::new().set_modified(SystemTime::now());
                     f.set_times(times)
                 });
-                let packed = if self.huge_pages { packed.in_huge_pages() } else { packed };
                 self.checkpoint.use_packed(Some(Arc::new(packed)));
                 true
             }
@@ -235,6 +231,11 @@ impl LoadedModel {
         if let Err(error) = self.packed_into_cache(options) {
             tracing::debug!(%error, "the packed weights were not kept");
         }
+        match &self.packed {
+            Some(packed) if self.mapped_weights => packed.prefetch(),
+            Some(packed) => packed.move_to_huge_pages(),
+            None => (),
+        }
         let packed = self.weights.layers.iter().flat_map(|l| l.projections()).find_map(|(_, w)| w.packed_layout());
         if let (None, Some(layout), Ok(packer)) = (&self.slot, packed, Packer::new(&self.weights, options))
             && !packer.is_ready(&self.weights)
@@ -269,6 +270,7 @@ impl LoadedModel {
         drop(plan);
         let config = self.weights.config.clone();
         self.weights = slot.checkpoint.weights()?;
+        self.packed = slot.checkpoint.packed().map(|(packed, _)| packed);
         // The tokenizer had a say in the special ids.
         self.weights.config = config;
         Ok(())

@@ -29,6 +29,7 @@ use ternary_kernels::{FileFormat, GroupScales, KernelLayout, Scales, SharedBytes
 
 use crate::LoadError;
 use crate::gguf::{GgmlType, Gguf, Metadata, Value};
+use warming::Movable;
 
 /// Version of the keys and tensors.
 const FORM: u64 = 1;
@@ -71,8 +72,8 @@ pub(crate) struct PackedWeights {
     pub(crate) notes: Vec<String>,
     /// How the weights were stored there, where that is not in this file.
     pub(crate) seen: Option<String>,
-    /// Tensors that move to memory.
-    copies: HashMap<String, SharedBytes>,
+    /// Packed matrices and the plane, which may move to memory.
+    movable: Movable,
 }
 
 /// What a packed matrix is.
@@ -169,7 +170,8 @@ impl PackedWeights {
         let coarse = m.str(COARSE)?.map(str::to_owned);
         let notes = m.strings(NOTES)?.map(|n| n.iter().map(str::to_owned).collect()).unwrap_or_default();
         let seen = m.str(SEEN)?.map(str::to_owned);
-        Ok(Self { file, entries, coarse, notes, seen, copies: HashMap::new() })
+        let movable = Movable::new(large(&file));
+        Ok(Self { file, entries, coarse, notes, seen, movable })
     }
 
     /// Refuses a file of the cache, which holds packed weights alone.
@@ -193,28 +195,12 @@ impl PackedWeights {
     /// Says that all packed weights are read soon, so that a disk can read them in one stream. It takes some
     /// milliseconds for each gigabyte, so another thread does it.
     pub(crate) fn prefetch(&self) {
-        let data: Vec<SharedBytes> = self.large().map(|(_, bytes)| bytes).collect();
-        let thread = std::thread::Builder::new().name("prefetch".to_owned());
-        // Without it everything is read when it is needed.
-        let _ = thread.spawn(move || data.iter().for_each(SharedBytes::prefetch));
+        self.movable.prefetch();
     }
 
-    /// With packed weights that move to huge pages, which another thread copies them to: see [`warming`].
-    pub(crate) fn in_huge_pages(self) -> Self {
-        let copies = warming::start(self.large().map(|(name, bytes)| (name.to_owned(), bytes)));
-        Self { copies, ..self }
-    }
-
-    /// Packed matrices and the plane, the largest first.
-    fn large(&self) -> impl Iterator<Item = (&str, SharedBytes)> {
-        let mut all = Vec::new();
-        for t in self.file.tensors().iter().filter(|t| t.name().starts_with(PREFIX)) {
-            if let Ok((GgmlType::I8, bytes)) = self.file.data(t) {
-                all.push((t.name(), bytes));
-            }
-        }
-        all.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.len()));
-        all.into_iter()
+    /// Moves packed weights to huge pages in the background: see [`warming`].
+    pub(crate) fn move_to_huge_pages(&self) {
+        self.movable.start();
     }
 
     /// Names of the tensors that the file would have were it not packed.
@@ -241,7 +227,7 @@ impl PackedWeights {
         })?;
         let (ty, bytes) = self.file.data(info)?;
         match ty == expected {
-            true => Ok(self.copies.get(name).cloned().unwrap_or(bytes)),
+            true => Ok(self.movable.get(name).unwrap_or(bytes)),
             false => Err(damaged(format!("tensor {name:?} has type {ty}, it must be {expected}"))),
         }
     }
@@ -283,4 +269,16 @@ impl PackedWeights {
         let plane = CoarsePlane::from_shared(rows, cols, bytes);
         plane.map(Some).map_err(|source| LoadError::Ternary { tensor: PLANE.to_owned(), source })
     }
+}
+
+/// Packed matrices and the plane, the largest first.
+fn large(file: &Gguf) -> Vec<(String, SharedBytes)> {
+    let mut all = Vec::new();
+    for t in file.tensors().iter().filter(|t| t.name().starts_with(PREFIX)) {
+        if let Ok((GgmlType::I8, bytes)) = file.data(t) {
+            all.push((t.name().to_owned(), bytes));
+        }
+    }
+    all.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.len()));
+    all
 }

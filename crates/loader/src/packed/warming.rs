@@ -2,10 +2,9 @@
 //!
 //! A mapped file lies in pages of 4 KiB, and streams over huge pages are faster (see
 //! `ternary_kernels::AlignedBuf::for_weights`). Copying takes some tenths of a second for each gigabyte, which a start
-//! should not wait for: weights are read from the mapping until their copy is there. The bytes are the same, so a product
-//! that began with the ones may go on with the others.
+//! should not wait for: weights are read from the mapping until their copy is there. The bytes are the same, so a
+//! product that began with the ones may go on with the others.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 
 use ternary_kernels::{AlignedBuf, ByteOwner, SharedBytes};
@@ -18,9 +17,12 @@ struct Warming {
 
 impl Warming {
     fn fill(&self) {
+        if self.copy.get().is_some() {
+            return;
+        }
         let mut copy = AlignedBuf::<u8>::for_weights(self.mapped.len());
         copy.copy_from_slice(&self.mapped);
-        // Only one thread fills it.
+        // Where two threads fill it, both copies are the same.
         let _ = self.copy.set(copy);
         self.mapped.release();
     }
@@ -38,20 +40,47 @@ impl ByteOwner for Handle {
     }
 }
 
-/// The same tensors, which a thread copies one after the other, in this order; it ends early where they are not used any
-/// more. Where no thread can be had, they stay mapped.
-pub(super) fn start(tensors: impl Iterator<Item = (String, SharedBytes)>) -> HashMap<String, SharedBytes> {
-    let mut cold: Vec<Weak<Warming>> = Vec::new();
-    let mut all = HashMap::new();
-    for (name, mapped) in tensors {
-        let warming = Arc::new(Warming { mapped, copy: OnceLock::new() });
-        cold.push(Arc::downgrade(&warming));
-        all.insert(name, SharedBytes::of(Handle(warming)));
+/// Tensors of a mapped file that may move.
+#[derive(Clone)]
+pub(super) struct Movable {
+    tensors: Arc<[(String, Arc<Warming>)]>,
+}
+
+impl Movable {
+    pub(super) fn new(tensors: Vec<(String, SharedBytes)>) -> Self {
+        let one = |(name, mapped)| (name, Arc::new(Warming { mapped, copy: OnceLock::new() }));
+        Self { tensors: tensors.into_iter().map(one).collect() }
     }
-    let thread = std::thread::Builder::new().name("huge pages".to_owned());
-    let fill = move || cold.iter().filter_map(Weak::upgrade).for_each(|warming| warming.fill());
-    if let Err(error) = thread.spawn(fill) {
-        tracing::debug!(%error, "weights stay in the mapping");
+
+    /// The bytes of a tensor, wherever they lie.
+    pub(super) fn get(&self, name: &str) -> Option<SharedBytes> {
+        let (_, warming) = self.tensors.iter().find(|(n, _)| n == name)?;
+        Some(SharedBytes::of(Handle(warming.clone())))
     }
-    all
+
+    /// Has a thread copy the tensors one after the other; it ends early where they are not used any more. Without a
+    /// thread they stay mapped.
+    pub(super) fn start(&self) {
+        let cold: Vec<Weak<Warming>> = self.tensors.iter().map(|(_, warming)| Arc::downgrade(warming)).collect();
+        let fill = move || cold.iter().filter_map(Weak::upgrade).for_each(|warming| warming.fill());
+        in_background("huge pages", fill);
+    }
+
+    /// Has a thread ask for all pages of the mapping.
+    pub(super) fn prefetch(&self) {
+        let all: Vec<SharedBytes> = self.tensors.iter().map(|(_, warming)| warming.mapped.clone()).collect();
+        in_background("prefetch", move || all.iter().for_each(SharedBytes::prefetch));
+    }
+}
+
+impl std::fmt::Debug for Movable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.tensors.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+        tracing::debug!(%error, name, "no thread");
+    }
 }

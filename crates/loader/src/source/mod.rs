@@ -115,7 +115,7 @@ impl Checkpoint {
             true => {
                 let packed = PackedWeights::of(file)?;
                 packed.expect_model()?;
-                Store::Packed(Arc::new(if options.huge_pages { packed.in_huge_pages() } else { packed }))
+                Store::Packed(Arc::new(packed))
             }
             false => Store::Gguf(file, options.tl.clone()),
         })
