@@ -8,7 +8,7 @@ use super::sources::{SourceFile, code};
 const CRATE: &str = "crates/ternary-kernels/src/";
 
 /// Memory, instruction sets, registers: what this machine is.
-const MACHINE: &[&str] = &["machine", "isa", "simd", "Isa", "Cpu", "AlignedBuf", "KernelError"];
+const MACHINE: &[&str] = &["machine", "isa", "simd", "Isa", "Cpu", "AlignedBuf", "SharedBytes", "KernelError"];
 /// Threads, and how outputs are shared out to them.
 const THREADS: &[&str] = &["threads", "team", "Team", "ColsMut", "split_cols"];
 /// Float operations, and the activations that they quantise to.
