@@ -5,9 +5,8 @@
 //! BITNET_ISA=avx2 cargo run --release -p bitnet-model --example extract_speed
 //! ```
 
-use std::time::{Duration, Instant};
-
 use bitnet_model::encoder::{Extractor, ExtractorConfig, ExtractorWeights, TaskConfig, Utterance};
+use measure::Turns;
 
 const CALLS: usize = 2000;
 
@@ -46,16 +45,7 @@ fn main() -> Result<(), bitnet_model::ModelError> {
 }
 
 /// Microseconds of `call` that half of the calls, and 99 of 100, do not exceed.
-fn quantiles(mut call: impl FnMut()) -> (f64, f64) {
-    (0..CALLS / 10).for_each(|_| call());
-    let mut times: Vec<Duration> = (0..CALLS)
-        .map(|_| {
-            let began = Instant::now();
-            call();
-            began.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    let micros = |i: usize| times[i].as_secs_f64() * 1e6;
-    (micros(CALLS / 2), micros(CALLS * 99 / 100))
+fn quantiles(call: impl FnMut()) -> (f64, f64) {
+    let samples = Turns::new(CALLS).warm_once().time_one(call).map(|seconds| seconds * 1e6);
+    (samples.median(), samples.percentile(0.99))
 }

@@ -49,7 +49,6 @@ const NEWER_BEGINNINGS: &[(&str, &str)] = &[
 const LATER: &[&str] = &[
     "crates/ternary-kernels/",
     "crates/bitnet-model/src/decoder/",
-    "crates/bitnet-model/src/encoder/",
     "crates/bitnet-model/src/engine/",
 ];
 

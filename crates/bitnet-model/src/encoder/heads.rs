@@ -1,4 +1,4 @@
-//! What a task says of a text: the intent with its confidence and score, and the slots.
+//! The answer of a task to a text: the intent with its confidence and score, and the slots.
 
 use super::config::{ExtractorConfig, OosRule, OosScore, TaskConfig, tag_begin, tag_inside};
 use super::forward::{Extractor, Scratch, sized};
@@ -51,7 +51,7 @@ pub(super) struct HeadScratch {
     tags: TagScratch,
 }
 
-/// What the heads of a task say of a text.
+/// The answer of a task to a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Found<'a> {
     /// Index of the likeliest intent.
@@ -88,7 +88,7 @@ impl Extractor {
         self.decide(task, s)
     }
 
-    /// What the heads of a task say of the text that was [encoded](Extractor::encode) last.
+    /// The answer of a task to the text that was [encoded](Extractor::encode) last.
     ///
     /// # Errors
     /// [`ModelError::Diverged`] if a logit is not finite.

@@ -111,7 +111,7 @@ fn is_unspaced(c: char) -> bool {
 /// - Letters and digits side by side are one word, with the marks on them and with single apostrophes between them
 ///   (`don't`).
 /// - In scripts without spaces (Han, Hiragana, Katakana, Thai ...) every character is a word, with its marks.
-/// - Every other character that is no white space, no control character and none of width zero is a word, with its
+/// - Every other character that is neither white space nor a control character nor of width zero is a word, with its
 ///   marks.
 ///
 /// Time grows with the length of the text, memory does not.
