@@ -49,6 +49,6 @@ fuzz_target!(|data: &[u8]| {
     let Ok(weights) = checkpoint.and_then(|c| c.weights()) else { return };
     let Ok(engine) = Engine::new(&weights, &options()) else { return };
     let mut sequence = Sequence::new(&engine, KvType::F32, Some(4));
-    let _ = sequence.push(&[1]);
-    let _ = sequence.feed(&[2], HeadRequest::Top(1), &mut |_| std::ops::ControlFlow::Continue(()));
+    let _ = sequence.feed(&[1]);
+    let _ = sequence.feed_with(&[2], HeadRequest::Top(1), None);
 });
