@@ -1,5 +1,6 @@
 //! One canonical arithmetic: a token's logits do not depend on what passes through the model with it.
 
+use bitnet_model::sampling::CancelToken;
 use bitnet_model::{
     Activation, ActivationBits, Engine, EngineOptions, HeadRequest, InputForm, InputForms, KvType, LogitsWanted,
     ModelConfig, ModelWeights, Sequence, SequenceState, StepInput, StepOutput, SyntheticWeights,
@@ -154,6 +155,35 @@ fn refused_input_changes_nothing() {
     let long = s.feed(&[4, 5]).map(bits).unwrap();
     s.rewind(3).unwrap();
     assert_eq!(s.feed(&[4, 5]).map(bits).unwrap(), long);
+}
+
+/// Tokens that were put after a text without being read, a feed that is cancelled, and what is known after each.
+#[test]
+fn a_text_is_the_same_whenever_it_is_read() {
+    let options = EngineOptions::default().threads(2).sequence_parallel(false);
+    let engine = Engine::new(&weights(), &options).unwrap();
+    let ids = tokens(600);
+    let whole = Sequence::new(&engine, KvType::F16, None).feed(&ids).map(bits).unwrap();
+
+    let cancel = CancelToken::new();
+    cancel.cancel();
+    let mut s = Sequence::new(&engine, KvType::F16, None);
+    assert!(!s.feed_with(&ids, HeadRequest::Full, Some(&cancel)).unwrap());
+    assert_eq!((s.tokens(), s.logits().len()), (&ids[..256], 0));
+    assert_eq!(s.feed(&ids[256..]).map(bits).unwrap(), whole);
+
+    s.rewind(590).unwrap();
+    ids[590..].iter().for_each(|id| s.force(*id).unwrap());
+    s.force(7).unwrap();
+    assert_eq!((s.len(), s.state().len(), s.logits().len()), (601, 590, 0));
+    // The last one is forgotten before it is read; a fork and a file keep the others.
+    s.rewind(600).unwrap();
+    let mut saved = Sequence::restore(&engine, None, &s.fork().save().unwrap()).unwrap();
+    assert_eq!((saved.tokens(), saved.state().len()), (s.tokens(), 599));
+    for text in [&mut s.fork(), &mut saved, &mut s] {
+        assert_eq!(text.feed(&[]).map(bits).unwrap(), whole);
+        assert_eq!(text.keep_prefix(&ids[..300]).unwrap(), 299);
+    }
 }
 
 #[test]

@@ -49,8 +49,8 @@ impl Hash {
         Ok(())
     }
 
-    /// The same for weights with scales of groups, whose products are f32: a trit or a scale that is another changes
-    /// the product of its row.
+    /// Like [`Hash::products`], for weights with scales of groups, whose products are f32: a trit or a scale that is
+    /// another changes the product of its row.
     fn group_products(&mut self, packed: &GroupPacked, kernel: &GroupKernel) -> Result<(), KernelError> {
         let codes: Vec<i16> = (0..packed.cols()).map(|k| i16::from(code(k))).collect();
         let x = Int16Batch::from_codes(1, codes.len(), &codes)?;

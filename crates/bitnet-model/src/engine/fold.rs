@@ -30,7 +30,7 @@ impl From<InputForm> for RowForm<'_> {
 }
 
 impl FoldSigns {
-    /// Those of a folded model.
+    /// The signs of a folded model.
     pub(super) fn of(c: &ModelConfig) -> Option<Self> {
         let fold = c.fold.as_ref()?;
         let signs = c.input_widths().into_iter().filter_map(|width| fold.signs(width));

@@ -79,7 +79,7 @@ impl Piece<'_, '_> {
         Ok(())
     }
 
-    /// The same, and lets the next piece have its turn.
+    /// Like [`Piece::in_turn`], and lets the next piece have its turn.
     pub(super) fn pass_on(&self, slot: usize, f: impl FnOnce(&mut TttState)) -> Result<(), NonFinite> {
         self.in_turn(slot, f)?;
         self.handoff.layers[slot].1.store(self.at + 1, Ordering::Release);

@@ -28,9 +28,9 @@ impl Segment<'_> {
 
 /// Whose states a block of rows reads and writes.
 pub(super) enum Texts<'s, 'a> {
-    /// Those of some texts, each in one piece.
+    /// States of some texts, each in one piece.
     Own(&'s mut [Segment<'a>]),
-    /// That of one text, of which other threads have other pieces.
+    /// The state of one text, of which other threads have other pieces.
     Piece(&'s Piece<'s, 'a>),
     /// As `Own`, of one text; the inner losses of each layer are appended, `[rows, heads]` for each.
     Watched(&'s mut [Segment<'a>], &'s mut [Vec<f32>]),

@@ -81,7 +81,7 @@ impl SequenceState {
     pub fn delta_states(&self) -> &[DeltaState] {
         &self.layers.delta
     }
-    /// Those of test-time-training layers alone.
+    /// Bytes of the states of test-time-training layers alone.
     pub fn ttt_bytes(&self) -> usize {
         self.layers.ttt.iter().map(TttState::bytes).sum()
     }

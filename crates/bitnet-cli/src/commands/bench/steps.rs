@@ -103,7 +103,7 @@ pub(super) fn decode(
         let mut next = first;
         let began = Instant::now();
         for _ in 0..n {
-            sequence.feed_with(&[next], sampler.request(sequence.len() + 1), None)?;
+            sequence.feed_for(&[next], &sampler, None)?;
             let position = sequence.len() as u64;
             next = sampler.choose(sequence.prediction(), position, sequence.tokens()).map_err(bitnet::Error::from)?;
             if let Some(rows) = sequence.rescored() {

@@ -195,7 +195,7 @@ impl KvCache {
     pub(super) fn writable_bytes(&self) -> usize {
         self.layers.len() * self.page_bytes()
     }
-    /// Those of them that other sequences hold as well.
+    /// Bytes that other sequences hold as well.
     pub(super) fn shared_bytes(&self) -> usize {
         let shared = self.layers.iter().map(|layer| each_type!(layer, p => p.shared()));
         shared.sum::<usize>() * self.page_bytes()
@@ -337,7 +337,7 @@ impl KvCache {
                     p.range_mut(pages.clone()).for_each(|s| s.repeat(&numbers));
                 }
                 LayerCache::Q8(p) => {
-                    // -128 is no code.
+                    // -128 is not a code.
                     let codes: Vec<_> = codes.iter().map(|c| (*c).max(-127)).collect();
                     for q in p.range_mut(pages.clone()) {
                         q.codes.repeat(&codes);

@@ -111,7 +111,7 @@ impl<T: bytemuck::Pod> Quantized<T> {
 
 /// Keys or values of a page.
 type Side<T> = fn(&Slabs<T>) -> &[T];
-/// The same, for writing.
+/// Keys or values of a page, for writing.
 type SideMut<T> = fn(&mut Slabs<T>) -> &mut [T];
 
 /// What is saved of the slabs of a layer's pages.

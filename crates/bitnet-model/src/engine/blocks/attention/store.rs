@@ -196,7 +196,7 @@ fn floats<'a, T: bytemuck::Pod>(
     slabs.k.chunks_mut(len).zip(slabs.v.chunks_mut(len)).map(move |(k, v)| slab(k, v))
 }
 
-/// Those of one half of a quantised page, `width` elements of `T` in a row.
+/// The codes of one half of a quantised page, `width` elements of `T` in a row.
 fn codes<'a, T>(codes: &'a mut [T], steps: &'a mut [f32], width: usize) -> impl Iterator<Item = Codes<'a, T>> {
     codes.chunks_mut(PAGE * width).zip(steps.chunks_mut(PAGE)).map(|(codes, steps)| Codes { codes, steps })
 }

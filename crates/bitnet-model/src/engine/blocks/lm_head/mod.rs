@@ -165,12 +165,12 @@ impl LmHead {
 pub(in crate::engine) struct HeadScratch {
     /// Residual rows after the final norm, `[16, hidden]`.
     normed: AlignedBuf<f32>,
-    /// The same, quantised, for a ternary head.
+    /// Such rows, quantised, for a ternary head.
     input: Option<Quantized>,
     best: BestScratch,
     /// Rows of the residual stream that need all logits, and their positions in the output.
     full: Vec<(usize, usize)>,
-    /// The same for those that need the best.
+    /// Rows that need the best logits, likewise.
     batch: Vec<(usize, usize)>,
 }
 

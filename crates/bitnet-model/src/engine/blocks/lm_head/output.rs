@@ -14,7 +14,7 @@ pub struct Candidate {
 /// Which logits are wanted at a position. Fewer are faster; each logit is the same, bit for bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum HeadRequest {
-    /// Those of the whole vocabulary.
+    /// The logits of the whole vocabulary.
     #[default]
     Full,
     /// At least the `k` best: the higher logit first, of equal ones the lower token.

@@ -42,7 +42,7 @@ impl FinalNorm {
 pub(super) trait Stored: Copy {
     /// The canonical dot product of one row with one row of activations.
     fn dot(ops: Ops, x: &[f32], w: &[Self]) -> f32;
-    /// The same for several rows of activations.
+    /// The canonical dot products with several rows of activations.
     fn dots(ops: Ops, x: &[f32], w: &[Self], out: &mut [f32]);
 }
 
