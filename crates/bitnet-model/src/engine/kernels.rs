@@ -9,7 +9,7 @@ use ternary_kernels::{
 };
 
 use super::linear::{Linear, Weights};
-use super::packed::PackedMatrix;
+use super::packed_matrix::PackedMatrix;
 use crate::weights::{LayerWeights, ModelWeights};
 use crate::{ActivationBits, ModelConfig, ModelError, Projection, Table};
 

@@ -2,11 +2,12 @@
 
 use ternary_kernels::ops::Ops;
 use ternary_kernels::ops::coarse::CoarsePlane;
-use ternary_kernels::{GroupPacked, Isa, KernelLayout, Packed, Team, TernaryMatrix};
+use ternary_kernels::{Isa, KernelLayout, Team, TernaryMatrix};
 
-use super::EngineOptions;
 use super::blocks::lm_head::{self, HeadMode};
 use super::kernels::Kernels;
+use super::options::EngineOptions;
+use super::packed_matrix::PackedMatrix;
 use crate::weights::ModelWeights;
 use crate::{FloatMatrix, ModelConfig, ModelError, Projection, Table};
 
@@ -17,25 +18,6 @@ pub struct Packer {
     kernels: Kernels,
     head: HeadMode,
     ops: Ops,
-}
-
-/// A packed matrix.
-#[derive(Clone, Debug)]
-pub enum PackedMatrix {
-    /// Of trits with one scale, or one for each row.
-    Panels(Packed),
-    /// With a scale for each group of weights.
-    Groups(GroupPacked),
-}
-
-impl PackedMatrix {
-    /// All panels, in the layout that [`Packer::layout`] names.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            PackedMatrix::Panels(packed) => packed.all().bytes(),
-            PackedMatrix::Groups(packed) => packed.bytes(),
-        }
-    }
 }
 
 impl Packer {
