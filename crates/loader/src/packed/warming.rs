@@ -59,8 +59,11 @@ impl Movable {
     }
 
     /// Has a thread copy the tensors one after the other; it ends early where they are not used any more. Without a
-    /// thread they stay mapped.
+    /// thread, and where the system has no huge pages, they stay mapped.
     pub(super) fn start(&self) {
+        if !has_huge_pages() {
+            return self.prefetch();
+        }
         let cold: Vec<Weak<Warming>> = self.tensors.iter().map(|(_, warming)| Arc::downgrade(warming)).collect();
         let fill = move || cold.iter().filter_map(Weak::upgrade).for_each(|warming| warming.fill());
         in_background("huge pages", fill);
@@ -82,5 +85,33 @@ impl std::fmt::Debug for Movable {
 fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
         tracing::debug!(%error, name, "no thread");
+    }
+}
+
+/// Whether the system gives huge pages to programs that ask for them.
+fn has_huge_pages() -> bool {
+    const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+    cfg!(target_os = "linux") && std::fs::read_to_string(SETTING).is_ok_and(|setting| !setting.contains("[never]"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)] // A test may.
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_are_the_same_wherever_they_lie() {
+        let values: Vec<u8> = (0..100_000u32).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
+        let movable = Movable::new(vec![("a".to_owned(), values.clone().into()), ("b".to_owned(), vec![1; 3].into())]);
+        let (a, b) = (movable.get("a").unwrap(), movable.get("b").unwrap());
+        assert!(movable.get("c").is_none());
+        let part = a.slice(10..50_000).unwrap();
+        let before = (a.as_ptr(), part.as_ptr());
+        for (_, warming) in movable.tensors.iter() {
+            warming.fill();
+            warming.fill();
+        }
+        assert!(a.as_ptr() != before.0 && part.as_ptr() != before.1);
+        assert!(a[..] == values[..] && part[..] == values[10..50_000] && b[..] == [1; 3]);
     }
 }
