@@ -1,7 +1,7 @@
 //! What utterances are about, as values of a type: one function call each, typing errors and Japanese included.
 //!
 //! ```text
-//! cargo run --release -p bitnet --example extract -- EXTRACTOR.gguf "remind me to cal mum at 6"
+//! cargo run --release -p bitnet --example extract -- models/intent/extractor.gguf "add clem burke to my playlst"
 //! ```
 
 use std::collections::BTreeMap;
