@@ -11,11 +11,8 @@ const CRATE: &str = "crates/ternary-kernels/src/";
 const MACHINE: &[&str] = &["machine", "isa", "simd", "Isa", "Cpu", "AlignedBuf", "SharedBytes", "KernelError"];
 /// Threads, and how outputs are shared out to them.
 const THREADS: &[&str] = &["threads", "team", "Team", "ColsMut", "split_cols"];
-/// Float operations, and the activations that they quantise to.
-const OPS: &[&str] = &[
-    "ops",
-    "Ops",
-    "RopeTable",
+/// Quantised activations.
+const ACTIVATIONS: &[&str] = &[
     "activations",
     "ROW_ALIGN",
     "INT16_MAX",
@@ -26,16 +23,17 @@ const OPS: &[&str] = &[
     "Int8GroupRowMut",
     "Int16Batch",
     "Int16RowMut",
-    "quantize",
 ];
+/// Float operations, and how weights become trits, which they do as well.
+const OPS: &[&str] = &["ops", "Ops", "RopeTable", "quantize"];
 
 /// A folder, and the lists of what it may name.
 const FOLDERS: &[(&str, &[&[&str]])] = &[
     ("machine/", &[MACHINE]),
     ("threads/", &[MACHINE, THREADS]),
     ("probe/", &[MACHINE, THREADS]),
-    ("activations/", &[MACHINE, OPS]),
-    ("ops/", &[MACHINE, THREADS, OPS]),
+    ("activations/", &[MACHINE, ACTIVATIONS]),
+    ("ops/", &[MACHINE, THREADS, ACTIVATIONS, OPS]),
 ];
 
 pub(super) fn check(file: &SourceFile, findings: &mut Vec<Finding>) {
