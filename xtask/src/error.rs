@@ -10,13 +10,11 @@ pub(crate) enum XtaskError {
     Step {
         /// Name of the step.
         step: String,
-        /// The problem.
         source: Box<XtaskError>,
     },
     /// A program ended with a failure.
     #[error("`{command}` ended with {status}")]
     Failed {
-        /// The command line.
         command: String,
         /// How it ended.
         status: String,
@@ -26,13 +24,11 @@ pub(crate) enum XtaskError {
     Io {
         /// The file, folder or program.
         path: String,
-        /// The reason.
         source: std::io::Error,
     },
     /// A tool or a folder that this machine must have.
     #[error("{what} is missing; {remedy}")]
     Missing {
-        /// The missing thing.
         what: String,
         /// How to get it.
         remedy: &'static str,
@@ -40,17 +36,13 @@ pub(crate) enum XtaskError {
     /// A program printed something else than expected.
     #[error("{what}: expected {expected}, got {got}")]
     Unexpected {
-        /// The quantity.
         what: String,
-        /// The expected value.
         expected: String,
-        /// The value that was found.
         got: String,
     },
     /// Rules that were broken; each has been printed.
     #[error("{count} finding(s), listed above")]
     Findings {
-        /// How many.
         count: usize,
     },
 }

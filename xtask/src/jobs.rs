@@ -14,7 +14,6 @@ pub(crate) struct Job {
     /// Heading of the output.
     pub(crate) name: String,
     pub(crate) program: String,
-    /// Its arguments.
     pub(crate) args: Vec<String>,
     /// Added to its environment.
     pub(crate) env: Vec<(String, String)>,

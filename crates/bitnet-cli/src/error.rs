@@ -44,7 +44,6 @@ pub(crate) enum CliError {
     /// A model path that does not exist.
     #[error("there is no file or folder {}{hint}", path.display())]
     NoSuchModel {
-        /// The path.
         path: PathBuf,
         /// A suggestion; empty if there is none.
         hint: String,
@@ -84,19 +83,16 @@ pub(crate) enum CliError {
     /// The bandwidth probe, which runs in a process of its own, failed.
     #[error("the bandwidth probe failed: {problem}")]
     Probe {
-        /// Its cause.
         problem: String,
     },
     /// A busy process, which `bench --beside` measures beside, could not be started.
     #[error("a busy process cannot be started: {problem}; measure without --beside")]
     Busy {
-        /// Its cause.
         problem: String,
     },
     /// The line editor of the chat failed.
     #[error("the line editor failed: {source}")]
     Editor {
-        /// Its reason.
         #[from]
         source: rustyline::error::ReadlineError,
     },
@@ -106,7 +102,6 @@ pub(crate) enum CliError {
         wrong(kernels)
     )]
     WrongKernels {
-        /// Their names.
         kernels: Vec<String>,
     },
     /// A file that cannot be used, and what it is.
@@ -122,7 +117,6 @@ pub(crate) enum CliError {
     WrongModel {
         /// The file or folder.
         path: PathBuf,
-        /// The difference.
         problem: String,
     },
     /// A picture that cannot be drawn.

@@ -1,4 +1,4 @@
-//! What a file is, in words: formulas and scales of a model that can be run, and for all others what they are and what
+//! Describes files: formulas and scales of a model that can be run, and for all others what they are and what
 //! runs them.
 
 use std::collections::BTreeMap;

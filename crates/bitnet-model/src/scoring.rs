@@ -1,7 +1,7 @@
 //! How probable texts are that could follow.
 //!
-//! What all continuations begin with is read once, after what was read before them; what is left of each goes through
-//! the model together with that of the others.
+//! The common beginning of all continuations is read once, after what was read before them; what is left of each goes
+//! through the model together with that of the others.
 
 use crate::engine::{Engine, HeadRequest, LogitsWanted, StepInput, StepOutput};
 use crate::sampling::LogProbs;

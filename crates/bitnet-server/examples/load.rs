@@ -56,7 +56,7 @@ fn args() -> Result<Args, Box<dyn Error>> {
     Ok(args)
 }
 
-/// What one client saw.
+/// Measurements of one client.
 #[derive(Default)]
 struct Seen {
     requests: usize,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
 const SLOTS: &str = include_str!("../../../models/intent/slots.lark");
 
-/// What an English utterance asks for.
+/// Intent of an English utterance.
 #[derive(Debug, Serialize, Deserialize)]
 struct Meaning {
     intent: String,

@@ -42,7 +42,7 @@ fn choose(random: &mut Random, k: usize, n: usize) -> Vec<usize> {
     all
 }
 
-/// What was measured at one distance, summed.
+/// Sums of the measurements at one distance.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     told: f64,

@@ -35,7 +35,7 @@ pub enum Error {
     /// A template without a place for the text, or with several.
     #[error("the template {template:?} must hold {{text}} once, where the text goes")]
     Template { template: String },
-    /// What an extractor found does not fit the type that was asked for.
+    /// The values of an extractor do not fit the type that was asked for.
     #[error("the utterance is {intent:?}, and that does not fit the type: {reason}")]
     Answer { intent: String, reason: String },
     /// Something about a constraint or the text under it.

@@ -303,8 +303,9 @@ impl Session {
     }
 }
 
-/// What is left of `ids` in a context of `limit` tokens with room for `more`, if the options of `progress` shift the
-/// context and it is necessary: the first ones, and the newest half of what is between them and the end of the context.
+/// The part of `ids` that stays in a context of `limit` tokens with room for `more`, if the options of `progress` shift
+/// the context and it is necessary: the first ones, and the newest half of what is between them and the end of the
+/// context.
 fn shifted(ids: &[u32], limit: usize, more: usize, progress: &mut GenerationState) -> Result<Option<Vec<u32>>, Error> {
     let WhenFull::ContextShift { keep } = progress.when_full() else { return Ok(None) };
     if ids.len() + more <= limit {

@@ -1,4 +1,4 @@
-//! What is in a GGUF file: architecture, tensors by type, and how many of the ternary weights are zero.
+//! Contents of a GGUF file: architecture, tensors by type, and how many of the ternary weights are zero.
 //!
 //! ```text
 //! cargo run --release -p loader --example inspect -- models/tinystories-5m.gguf

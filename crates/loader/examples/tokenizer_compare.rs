@@ -93,7 +93,7 @@ fn hostile(part: &str) -> String {
     format!(r#"{{"version": "1.0", {part}, "model": {{"type": "BPE", "vocab": {{"a": 0}}, "merges": []}}}}"#)
 }
 
-/// What a child measured: a hash of the ids, MB/s, milliseconds for loading, MiB at the peak.
+/// Measurements of a child: a hash of the ids, MB/s, milliseconds for loading, MiB at the peak.
 fn child(who: &str, tokenizer: &str, text: &str, limit: Duration) -> Outcome<String> {
     let program = std::env::current_exe()?;
     let args = ["--measure", who, tokenizer, text];

@@ -467,7 +467,7 @@ pub enum LoadError {
          used with `bitnet run`; extractors are made with `bitnet train --task extract`"
     )]
     NotAnExtractor {
-        /// What the file says it is.
+        /// The architecture in the file.
         architecture: String,
     },
     /// A row of an extractor's features with several scales.

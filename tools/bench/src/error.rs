@@ -10,13 +10,11 @@ pub(crate) enum BenchError {
     Io {
         /// The file, folder or program.
         path: String,
-        /// The reason.
         source: std::io::Error,
     },
     /// A program ended with a failure.
     #[error("`{command}` ended with {status}{said}")]
     Failed {
-        /// The command line.
         command: String,
         /// How it ended.
         status: String,
@@ -28,7 +26,6 @@ pub(crate) enum BenchError {
     Unreadable {
         /// The file or the program.
         what: String,
-        /// The problem.
         problem: String,
     },
     /// An argument that means nothing.
@@ -46,7 +43,6 @@ pub(crate) enum BenchError {
     /// A picture could not be drawn.
     #[error("{picture}: {problem}")]
     Picture {
-        /// Its file.
         picture: String,
         /// Message of the drawing library.
         problem: String,
@@ -54,13 +50,11 @@ pub(crate) enum BenchError {
     /// Checks of the guard that failed; each has been printed.
     #[error("{count} check(s) of the guard failed, listed above")]
     Guard {
-        /// How many.
         count: usize,
     },
     /// Measurements that failed; each has been printed, and the report says so.
     #[error("{count} measurement(s) failed, listed above and in the report")]
     Incomplete {
-        /// How many.
         count: usize,
     },
 }

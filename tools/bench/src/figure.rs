@@ -100,7 +100,6 @@ pub(crate) struct Figure {
     pub(crate) tokens: u64,
     /// `[out, in]` of a matrix.
     pub(crate) shape: Option<[u64; 2]>,
-    /// The median.
     pub(crate) value: f64,
     /// Least and most of the repetitions, or the interval of confidence of a kernel's median.
     pub(crate) range: Option<[f64; 2]>,
@@ -110,7 +109,7 @@ pub(crate) struct Figure {
     pub(crate) operations: Option<u64>,
     /// Read bandwidth of the memory with as many threads, before and after, in GB/s.
     pub(crate) bandwidth_gb_s: Option<[f64; 2]>,
-    /// What the dot-product instructions of the set can do with as many threads, before and after, in 1e9 operations
+    /// Peak of the set's dot-product instructions with as many threads, before and after, in 1e9 operations
     /// per second.
     pub(crate) peak_gop_s: Option<[f64; 2]>,
     /// Energy of the CPU packages, joules per token, where they meter themselves.
@@ -173,7 +172,7 @@ impl Figure {
         Some(self.gb_s()? / mean(self.bandwidth_gb_s.filter(|_| self.what.reads_memory())?))
     }
 
-    /// What the dot-product instructions can do, the better of before and after: unlike the memory's, their speed does
+    /// Peak of the dot-product instructions, the better of before and after: unlike the memory's, their speed does
     /// not change, and other programs can only make it look lower.
     pub(crate) fn peak(&self) -> Option<f64> {
         self.peak_gop_s.map(|[a, b]| a.max(b))

@@ -21,7 +21,6 @@ pub(crate) struct Machine {
     pub(crate) isas: Vec<String>,
     /// Operating system.
     pub(crate) system: String,
-    /// The compiler.
     pub(crate) rustc: String,
 }
 

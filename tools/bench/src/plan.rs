@@ -22,7 +22,6 @@ type Run = Box<dyn Fn(&Programs) -> Result<Vec<Figure>, BenchError>>;
 pub(crate) struct Task {
     /// Its name, which begins with its part: `kernels/...`, `model/...`, `candle/...`, `v2/...`, `ttt/...`.
     pub(crate) name: String,
-    /// The measurement.
     pub(crate) run: Run,
 }
 

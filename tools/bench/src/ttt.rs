@@ -15,7 +15,6 @@ const CONTEXTS: [u64; 4] = [1 << 10, 1 << 14, 1 << 17, 1 << 20];
 /// Up to so many tokens attention reads a text; beyond, its keys and values are filled.
 const READ_UP_TO: u64 = 1 << 14;
 
-/// The token mixer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mixer {
     Ttt,

@@ -8,7 +8,6 @@ pub(crate) enum HostileError {
     /// A file or process.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
-        /// The operation.
         op: &'static str,
         /// The file or program.
         path: PathBuf,
@@ -18,7 +17,6 @@ pub(crate) enum HostileError {
     /// A name that is not in the table of kinds.
     #[error("unknown {what} {name:?}; expected one of {known}")]
     Unknown {
-        /// The name.
         what: &'static str,
         name: String,
         /// The names there are.
@@ -30,7 +28,6 @@ pub(crate) enum HostileError {
     /// A server that does not come up or an answer that is not HTTP.
     #[error("the server under test: {problem}")]
     Server {
-        /// The problem.
         problem: String,
     },
 }

@@ -19,7 +19,6 @@ pub(crate) struct Ended {
     pub(crate) timed_out: bool,
     /// Peak resident memory in bytes, as far as it was seen.
     pub(crate) peak: u64,
-    /// Its output.
     pub(crate) out: String,
     pub(crate) err: String,
     pub(crate) took: Duration,

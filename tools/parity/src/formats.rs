@@ -42,7 +42,7 @@ fn ternary(path: &Path, format: FileFormat) -> Result<Measured, ParityError> {
     Ok(Measured { pass: bytes_off == 0 && trits_off == 0 && same_scale, detail })
 }
 
-/// What a general quantiser made of random floats decodes to the stored values, bit for bit: one block per row, so
+/// The output of a general quantiser for random floats decodes to the stored values, bit for bit: one block per row, so
 /// each row has its own scale.
 fn floats(path: &Path, format: FileFormat) -> Result<Measured, ParityError> {
     let t = Tensors::load(path)?;

@@ -91,7 +91,7 @@ impl ModelConfig {
     /// everything.
     ///
     /// # Errors
-    /// What [`ModelConfig::beyond_bitnet`] finds, but for norms of heads, and for 16-bit activations where
+    /// The findings of [`ModelConfig::beyond_bitnet`], but for norms of heads, and for 16-bit activations where
     /// `sixteen` allows them.
     #[cfg(any(feature = "candle", feature = "train"))]
     pub(crate) fn require_trainable(&self, part: &'static str, sixteen: bool) -> Result<(), ModelError> {

@@ -1,4 +1,5 @@
-//! A model's shape as the `config.json` of a Hugging Face folder, which configuration files and checkpoints speak as well.
+//! A model's shape as the `config.json` of a Hugging Face folder, which configuration files and checkpoints speak as
+//! well.
 
 use serde_json::{Value, json};
 
@@ -8,7 +9,8 @@ use crate::config::json as config_json;
 use crate::config::{ActivationBits, Architecture};
 use config_json::{Fields, JsonError, JsonFacts};
 
-/// What of a shape stands in no `config.json`: transforms where BitNet v2 has them, and the bits of all activations.
+/// Parts of a shape that are not in a `config.json`: transforms where BitNet v2 has them, and the bits of all
+/// activations.
 const HADAMARD: &str = "hadamard";
 const BITS: &str = "activation_bits";
 
@@ -19,8 +21,8 @@ const BITS: &str = "activation_bits";
 /// layers.
 ///
 /// # Errors
-/// [`TrainError::Shape`] for a key that is missing or has a value of the wrong kind; [`TrainError::Model`] for a model that
-/// cannot be.
+/// [`TrainError::Shape`] for a key that is missing or has a value of the wrong kind; [`TrainError::Model`] for a model
+/// that cannot be.
 pub fn model_from_json(v: &Value) -> Result<ModelConfig, TrainError> {
     let mut map = v.as_object().cloned().unwrap_or_default();
     config_json::refuse_unknown_ttt(&map)?;

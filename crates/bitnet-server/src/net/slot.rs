@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-/// What every answer of this version of HTTP begins with. Where a client sends nothing more, its first bytes are sent
+/// The beginning of every answer of this version of HTTP. Where a client sends nothing more, its first bytes are sent
 /// before the answer is known: if the client is not there any more, its system says so.
 pub(super) const BEGINNING: &[u8] = b"HTTP/1.";
 

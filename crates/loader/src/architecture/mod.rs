@@ -1,6 +1,6 @@
 //! The table of architectures: how the files of each family of models are to be read and written.
 //!
-//! What a family computes, and its names, are in [`bitnet_model::Architecture`]. Here is what only files have: the
+//! The formulas of a family, and its names, are in [`bitnet_model::Architecture`]. Here is what only files have: the
 //! order of rows, what float projections are, the activation of a file that names none, gains that are stored less 1.
 //! One file per family, so that a further one is a further file; `docs/extending/architecture.md` has the list.
 

@@ -20,7 +20,7 @@ fn gain_offset(norm: Norm) -> f32 {
     }
 }
 
-/// What follows the layers in files with layers that predict further tokens (MTP), and what is said about them.
+/// Suffix of names in files with layers that predict further tokens (MTP), and the note about them.
 pub(crate) const NEXTN: &str = "nextn_predict_layers";
 pub(crate) const NEXTN_NOTE: &str =
     "layers that predict further tokens (nextn, MTP) are not read: nothing here uses them";

@@ -310,7 +310,7 @@ impl Checkpoint {
     /// All weights, checked.
     ///
     /// # Errors
-    /// The problem.
+    /// Tensors or keys that are missing or malformed.
     pub fn weights(&self) -> Result<ModelWeights, LoadError> {
         ModelWeights::from_source(self).map_err(|e| e.in_file(&self.path))
     }

@@ -33,7 +33,6 @@ pub(crate) enum Expect {
     Refused,
 }
 
-/// A generator.
 pub(crate) struct Variant {
     /// Its name within the kind.
     pub(crate) name: &'static str,
@@ -57,13 +56,11 @@ const fn refused(name: &'static str, make: fn(usize) -> String) -> Variant {
 /// A kind of input.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// Its reader.
     pub(crate) reader: Reader,
     /// Seconds that one reading may take, in a release build.
     pub(crate) seconds: f64,
     /// Bytes that one reading may take beside what was there before; and bytes for each byte of the input.
     pub(crate) memory: (u64, u64),
-    /// The generators.
     pub(crate) variants: &'static [Variant],
 }
 

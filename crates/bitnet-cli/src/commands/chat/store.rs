@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
 
-/// The messages.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Conversation {
     pub(super) system: Option<String>,

@@ -72,8 +72,8 @@ pub(crate) struct TrainArgs {
     /// With --resume: continue from checkpoint.previous.safetensors, if the last checkpoint is damaged
     #[arg(long, requires = "resume")]
     pub(super) previous: bool,
-    /// Start from the master weights, optimizer state, step and (unless overridden) options of the run in this folder, for the
-    /// second stage of BitNet v2; the step count continues
+    /// Start from the master weights, optimizer state, step and (unless overridden) options of the run in this folder,
+    /// for the second stage of BitNet v2; the step count continues
     #[arg(long, value_name = "OUT", conflicts_with = "resume")]
     pub(super) from: Option<PathBuf>,
     /// Tokenizer to use (tokenizer.json)
@@ -159,7 +159,8 @@ pub(super) struct ShapeArgs {
     /// Test-time training: mini-batch size of the inner updates, in tokens [default: 16]
     #[arg(long, value_name = "N")]
     pub(super) mini_batch: Option<u32>,
-    /// Test-time training: largest inner learning rate before the division by the head's width [default: 1, ttt-mlp 0.1]
+    /// Test-time training: largest inner learning rate before the division by the head's width [default: 1, ttt-mlp
+    /// 0.1]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) base_lr: Option<f64>,
 }
@@ -216,7 +217,6 @@ impl ShapeArgs {
     }
 }
 
-/// The run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Training")]
 pub(super) struct RunArgs {

@@ -15,7 +15,6 @@ use crate::error::CliError;
 pub(super) struct Settings {
     /// Keys of a Hugging Face `config.json`.
     pub(super) model: Map<String, Value>,
-    /// The run.
     pub(super) train: TrainConfig,
     /// The section of the run as it stands there.
     written: Map<String, Value>,
