@@ -35,16 +35,10 @@ pub(crate) enum XtaskError {
     },
     /// A program printed something else than expected.
     #[error("{what}: expected {expected}, got {got}")]
-    Unexpected {
-        what: String,
-        expected: String,
-        got: String,
-    },
+    Unexpected { what: String, expected: String, got: String },
     /// Rules that were broken; each has been printed.
     #[error("{count} finding(s), listed above")]
-    Findings {
-        count: usize,
-    },
+    Findings { count: usize },
 }
 
 impl XtaskError {

@@ -82,14 +82,10 @@ pub(crate) enum CliError {
     },
     /// The bandwidth probe, which runs in a process of its own, failed.
     #[error("the bandwidth probe failed: {problem}")]
-    Probe {
-        problem: String,
-    },
+    Probe { problem: String },
     /// A busy process, which `bench --beside` measures beside, could not be started.
     #[error("a busy process cannot be started: {problem}; measure without --beside")]
-    Busy {
-        problem: String,
-    },
+    Busy { problem: String },
     /// The line editor of the chat failed.
     #[error("the line editor failed: {source}")]
     Editor {
@@ -101,9 +97,7 @@ pub(crate) enum CliError {
         "{} on this machine and must not be used; force another instruction set with BITNET_ISA, and report it",
         wrong(kernels)
     )]
-    WrongKernels {
-        kernels: Vec<String>,
-    },
+    WrongKernels { kernels: Vec<String> },
     /// A file that cannot be used, and what it is.
     #[error("{source}; it is {what}")]
     Explained {

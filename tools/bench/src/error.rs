@@ -49,14 +49,10 @@ pub(crate) enum BenchError {
     },
     /// Checks of the guard that failed; each has been printed.
     #[error("{count} check(s) of the guard failed, listed above")]
-    Guard {
-        count: usize,
-    },
+    Guard { count: usize },
     /// Measurements that failed; each has been printed, and the report says so.
     #[error("{count} measurement(s) failed, listed above and in the report")]
-    Incomplete {
-        count: usize,
-    },
+    Incomplete { count: usize },
 }
 
 impl BenchError {

@@ -27,9 +27,7 @@ pub(crate) enum HostileError {
     Bitnet(#[from] bitnet::Error),
     /// A server that does not come up or an answer that is not HTTP.
     #[error("the server under test: {problem}")]
-    Server {
-        problem: String,
-    },
+    Server { problem: String },
 }
 
 impl HostileError {
