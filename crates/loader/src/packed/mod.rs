@@ -111,7 +111,7 @@ impl PackedWeights {
         file.metadata().get(VERSION).is_some()
     }
 
-    /// The packed weights in `file`.
+    /// The errors of `file`.
     ///
     /// # Errors
     /// [`LoadError::Packed`] for another version, and for keys that contradict themselves; [`LoadError::MissingKey`].

@@ -1,4 +1,4 @@
-//! Writing packed weights: what a file says about them, and their bytes, a few matrices at a time.
+//! Writing packed weights: their metadata, and their bytes, a few matrices at a time.
 
 use std::io::Write;
 

@@ -58,7 +58,7 @@ impl Batch {
         &self.rows[start..self.ends[word]]
     }
 
-    /// Adds a text; `slots` are numbers of slots, one for each span of `said`. `drop` says of each feature of a word
+    /// Adds a text; `slots` are numbers of slots, one for each span of `said`. `drop` says for each feature of a word
     /// whether it is left out, which one of them never is. A text without words is not added, and the answer is
     /// `false`.
     pub(super) fn push(

@@ -1,4 +1,4 @@
-//! Utterances with what is meant by them, from files of JSON lines.
+//! Utterances with their intents and slots, from files of JSON lines.
 //!
 //! ```text
 //! {"text": "play So What by Miles", "intent": "PlayMusic", "slots": [{"name": "track", "start": 5, "end": 12}]}
@@ -28,7 +28,7 @@ const MAX_SLOTS: usize = 1024;
 pub struct Utterance {
     /// What was said; spans are the values of slots.
     pub said: Marked,
-    /// What is meant, an index into [`TaskData::intents`]; `None` where it is out of scope.
+    /// The intent, an index into [`TaskData::intents`]; `None` where it is out of scope.
     pub intent: Option<usize>,
     /// For each span its slot, an index into [`TaskData::slots`].
     pub slots: Vec<usize>,
@@ -232,7 +232,7 @@ impl Line {
 fn checked_name(name: &str, field: &str) -> Result<String, String> {
     if name.is_empty() || name.len() > 256 || name.chars().any(char::is_control) {
         return Err(format!(
-            "field \"{field}\": \"{}\" is no name of 1 to 256 bytes without control characters",
+            "field \"{field}\": \"{}\" is not a name of 1 to 256 bytes without control characters",
             shown(name)
         ));
     }
@@ -254,7 +254,7 @@ mod tests {
             (r#"{"text": "  ", "intent": "b"}"#, "\"text\" is empty"),
             (r#"{"text": "a"}"#, "no field \"intent\""),
             (r#"{"text": "a", "intent": 3}"#, "neither a string nor null"),
-            (r#"{"text": "a", "intent": ""}"#, "\"intent\": \"\" is no name"),
+            (r#"{"text": "a", "intent": ""}"#, "\"intent\": \"\" is not a name"),
             (r#"{"text": "a", "intent": "b", "part": "test"}"#, "\"part\""),
             (r#"{"text": "a", "intent": "b", "slots": {}}"#, "\"slots\" is not a list"),
             (r#"{"text": "a", "intent": "b", "slots": [1]}"#, "\"slots[0]\" is not an object"),

@@ -225,7 +225,7 @@ impl HeadRoom {
                 let t = &batch.all[*text];
                 let emissions = &mut self.y[at * b.len()..][..t.words.len() * b.len()];
                 at += t.words.len();
-                // What is out of scope has no slots, or none that anybody wants.
+                // What is out of scope has no slots, or none that matters.
                 if t.goal == Goal::Outside {
                     emissions.fill(0.0);
                     continue;

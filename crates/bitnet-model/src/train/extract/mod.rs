@@ -84,7 +84,7 @@ pub struct Trained {
     pub weights: ExtractorWeights,
     /// Their figures on what was kept for choices, of each task, without typing errors and with them.
     pub figures: Vec<[TaskFigures; 2]>,
-    /// The same as Markdown, with tables of slots and confusions.
+    /// The report as Markdown, with tables of slots and confusions.
     pub report: String,
     /// Steps done.
     pub steps: u64,
