@@ -15,7 +15,7 @@ pub(super) struct Crf {
     tags: usize,
     /// `exp(transition)`, `[from, to]`; 0 for what is forbidden.
     weight: Vec<f64>,
-    /// Gradients for the first and the last tag.
+    /// `exp` of the transitions to the first and from the last tag.
     start: Vec<f64>,
     end: Vec<f64>,
     /// What the forward pass left of each word, `[n, tags]`, and what it was divided by.
