@@ -259,7 +259,8 @@ impl Sequence {
             return Ok(true);
         }
         let engine = self.engine().clone();
-        engine.check(&self.state, &self.tokens[before..upto])?;
+        // A state that was lost may have read more than the text has; checking it says so.
+        engine.check(&self.state, self.tokens.get(before..upto).unwrap_or_default())?;
         self.out.clear();
         let at_once = engine.tokens_at_once();
         let mut read = before;

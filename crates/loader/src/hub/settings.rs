@@ -39,14 +39,14 @@ fn expanded(text: &str, env: &impl Fn(&str) -> Option<OsString>) -> String {
     while let Some((before, after)) = rest.split_once('$') {
         out.push_str(before);
         let plain = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-        let (name, after) = match after.strip_prefix('{').and_then(|a| a.split_once('}')) {
+        let (name, remainder) = match after.strip_prefix('{').and_then(|a| a.split_once('}')) {
             Some(braced) => braced,
             None => after.split_at(plain),
         };
         match env(name).filter(|_| !name.is_empty()).and_then(|value| value.into_string().ok()) {
             Some(value) => {
                 out.push_str(&value);
-                rest = after;
+                rest = remainder;
             }
             None => {
                 out.push('$');
