@@ -27,7 +27,7 @@ const MAX_EXACT_F32_COLS_INT16: usize = (1 << 24) / INT16_MAX as usize;
 ///
 /// - from a **master weight** ([`bit_linear`], [`BitLinear::from_master`]): quantised anew by
 ///   [`weight_trits`](super::weight_trits) in every call, so an optimizer may move it; gradients pass straight through
-/// both quantisers: `dL/dx = dL/dy (alpha T)`, `dL/dW = (dL/dy)^T (q / s)`;
+///   both quantisers: `dL/dx = dL/dy (alpha T)`, `dL/dW = (dL/dy)^T (q / s)`;
 /// - from **ternary weights** ([`BitLinear::from_ternary`]): frozen; gradients reach `x` only.
 ///
 /// With [`BitLinear::with_groups`] each group of weights of a row has a scale, `y = (sum_g (q T^T)_g * d_g) * (1 / s)`,

@@ -130,6 +130,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Of a checkpoint whose files are known and not packed; it is given back where there is no place.
+    #[expect(clippy::result_large_err, reason = "the checkpoint is given back, which moves it once for each load")]
     pub(crate) fn of(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self, Checkpoint> {
         match (&options.packed_cache, identity(&checkpoint, options)) {
             (Some(cache), Some(identity)) => Ok(Self { cache: cache.clone(), checkpoint, identity }),
