@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use Mixer::{Attention, TttLinear, TttMlp};
 use bitnet_model::nn::CandleModel;
 use bitnet_model::perplexity::perplexity;
 use bitnet_model::sampling::{Sampler, SamplingOptions};
@@ -13,8 +14,6 @@ use bitnet_model::{
 };
 use candle_core::Device;
 use ternary_kernels::{Isa, TernaryMatrix};
-
-use Mixer::{Attention, TttLinear, TttMlp};
 
 const VOCAB: usize = 61;
 
@@ -569,16 +568,15 @@ fn a_frozen_model_reads_otherwise_and_takes_no_state_of_one_that_learns() {
     let [mut learns, mut still] = [0, 1].map(|i| Sequence::new(&engines[i], KvType::F32, None));
     assert_ne!(bits(learns.feed(&ids).unwrap()), bits(still.feed(&ids).unwrap()));
     let saved = learns.save().unwrap();
-    assert!(Sequence::restore(&engines[0], None, &saved).is_ok());
-    let error = Sequence::restore(&engines[1], None, &saved).unwrap_err();
+    let restored = [0, 1].map(|i| Sequence::restore(&engines[i], None, &saved).map(drop));
+    let [Ok(()), Err(error)] = restored else { panic!("{restored:?}") };
     assert!(matches!(error, ModelError::SavedSequence(StateDamage::OtherModel)), "{error}");
     // A model without such layers has nothing to hold still.
     let attention = crate::weights(&config(&[Attention]), 4);
-    let logits = [true, false].map(|on| {
-        let engine = Engine::new(&attention, &EngineOptions::default().inner_updates(on)).unwrap();
-        bits(Sequence::new(&engine, KvType::F32, None).feed(&ids).unwrap())
+    let [on, off] = [true, false].map(|on| EngineOptions::default().inner_updates(on)).map(|options| {
+        bits(Sequence::new(&Engine::new(&attention, &options).unwrap(), KvType::F32, None).feed(&ids).unwrap())
     });
-    assert_eq!(logits[0], logits[1]);
+    assert_eq!(on, off);
 }
 
 #[test]
@@ -586,14 +584,13 @@ fn watching_the_inner_losses_changes_nothing() {
     for (name, c) in cases() {
         for engine in both_ways(&weights(&c, 8), 2) {
             let ids = tokens(300);
-            let mut plain = Sequence::new(&engine, KvType::F32, None);
+            let [mut plain, mut watched] = [(); 2].map(|()| Sequence::new(&engine, KvType::F32, None));
             plain.feed(&ids).unwrap();
-            let mut watched = Sequence::new(&engine, KvType::F32, None);
             watched.feed(&ids[..6]).unwrap();
             let losses = watched.feed_watched(&ids[6..]).unwrap();
             assert_eq!(losses.len(), c.num_hidden_layers - c.attention_layers(), "{name}");
             for of_layer in &losses {
-                assert_eq!(of_layer.len(), 294 * c.num_attention_heads);
+                assert_eq!(of_layer.len(), 294 * c.num_attention_heads, "{name}");
                 assert!(of_layer.iter().all(|l| l.is_finite() && *l >= 0.0) && of_layer.iter().any(|l| *l > 0.0));
             }
             assert_eq!((watched.len(), watched.logits().len()), (300, 0));

@@ -1,3 +1,5 @@
+//! Timing in turns, statistics and curves: the crate that all figures come from.
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

@@ -8,6 +8,7 @@
 )]
 
 mod dense;
+mod facts;
 mod store;
 mod weights;
 
@@ -17,15 +18,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bitnet_model::{
-    Architecture, DeltaTensor, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Pooling, Projection,
-    Table, TttTensor, WeightSource,
+    Architecture, DeltaTensor, FloatMatrix, FloatType, Mixer, ModelConfig, ModelWeights, Norm, Projection, Table,
+    TttTensor, WeightSource,
 };
 use ternary_kernels::{FileFormat, KernelError, Scales, SharedBytes, TernaryMatrix, Twos, quantize};
 
 use crate::LoadError;
 use crate::architecture::{qwen35, rules};
 use crate::config::from_hf::NOT_BITNET;
-use crate::config::{DensePolicy, Reading, ScaleMeaning, TensorFacts, from_gguf, from_hf, rope, to_f32};
+use crate::config::{DensePolicy, Reading, ScaleMeaning, from_gguf, from_hf, to_f32};
 use crate::gguf::{self, Gguf};
 use crate::heads;
 use crate::loaded::{Container, GenerationConfig, LoadOptions, ModelInfo, QkLayout};
@@ -33,6 +34,7 @@ use crate::mmap::read_bounded;
 use crate::names::{self, Names};
 use crate::packed::PackedWeights;
 use crate::safetensors::Safetensors;
+use facts::{facts, pooling};
 use store::{RawKind, RawTensor, Store};
 pub(crate) use store::{ggml_type, widen};
 
@@ -566,55 +568,4 @@ impl MergedRows {
     fn is_whole(&self, total: usize) -> bool {
         self.rows == (0..total)
     }
-}
-
-/// The pooling that files beside this `config.json` say; errors name the file.
-fn pooling(config: &Path) -> Result<Option<Pooling>, LoadError> {
-    let read = |path: &Path, what| read_bounded(path, what, from_hf::MAX_CONFIG);
-    let modules = config.with_file_name(from_hf::MODULES);
-    let mut files = from_hf::POOLING_FILES.map(|name| config.with_file_name(name)).to_vec();
-    if modules.is_file() {
-        let folder = from_hf::pooling_folder(&read(&modules, from_hf::MODULES)?).map_err(|e| e.in_file(&modules))?;
-        // A name from a file leads no further than to a folder beside it.
-        let plain = |name: &String| !name.is_empty() && !name.contains(['/', '\\', ':']) && name != "..";
-        files.extend(folder.filter(plain).map(|name| config.with_file_name(name).join("config.json")));
-    }
-    for file in files.iter().filter(|f| f.is_file()) {
-        let found = from_hf::pooling(&read(file, "the configuration of pooling")?).map_err(|e| e.in_file(file))?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
-}
-
-/// The layer of a tensor that only layers which predict further tokens have, in a GGUF file.
-fn nextn_layer(name: &str) -> Option<usize> {
-    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    if rest.starts_with("nextn.") { layer.parse().ok() } else { None }
-}
-
-fn facts(store: &Store, names: Names) -> Result<TensorFacts, LoadError> {
-    let list = |name: &str| match names {
-        // As many as the widest head has pairs.
-        Names::Gguf if store.shape(name).is_some_and(|s| s.iter().all(|n| *n <= 1 << 11)) => {
-            store.get(name)?.map(|t| t.floats()).transpose()
-        }
-        _ => Ok(None),
-    };
-    let rope = rope::Tensors { factors: list(rope::FACTORS)?, short: list(rope::SHORT)?, long: list(rope::LONG)? };
-    let has_scales = store.names().any(|n| n.ends_with(names.scale_suffix()));
-    let has_sub_norms = store
-        .names()
-        .any(|n| ["attn_sub_norm", "ffn_sub_norm", "inner_attn_ln", "ffn_layernorm"].iter().any(|s| n.contains(s)));
-    Ok(TensorFacts {
-        embedding_rows: store.shape(&names.embedding()).and_then(|s| s.first().copied()),
-        has_head: store.shape(&names.head()).is_some(),
-        has_sub_norms,
-        has_scales,
-        has_projection_norms: store.names().any(|n| names.is_projection_norm(n)),
-        names: Some(store.names().map(str::to_owned).collect()),
-        nextn: store.names().filter_map(nextn_layer).min(),
-        rope,
-    })
 }

@@ -1,3 +1,5 @@
+//! Layouts of packed weights: lengths, decoding, and bytes that are no codes.
+
 use std::sync::Arc;
 
 use half::f16;

@@ -269,7 +269,7 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
                 mean = if step == 1 { loss } else { 0.98 * mean + 0.02 * loss };
                 bar.set_position(step);
                 bar.set_message(format!("loss {mean:.4}, {:.0} %, {} s left", 100.0 * done, left.as_secs()));
-                // Where nobody sees a bar, a line now and then says that the work goes on.
+                // Without a terminal there is no bar, so a line a minute says that the work goes on.
                 if !ui.is_watched() && told.elapsed() > Duration::from_secs(60) {
                     told = Instant::now();
                     let left = left.as_secs();

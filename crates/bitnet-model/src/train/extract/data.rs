@@ -161,7 +161,7 @@ impl Line {
         let value: Value = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
         let Value::Object(fields) = value else { return Err("not an object with the field \"text\"".to_owned()) };
         if let Some(unknown) = fields.keys().find(|k| !["text", "intent", "slots", "part"].contains(&k.as_str())) {
-            return Err(format!("unknown field \"{}\"; known are text, intent, slots and part", shown(unknown)));
+            return Err(format!("unknown field \"{}\"; expected text, intent, slots or part", shown(unknown)));
         }
         let text = match fields.get("text") {
             Some(Value::String(text)) => text,
@@ -192,7 +192,7 @@ impl Line {
         for (i, slot) in all.iter().enumerate() {
             let Value::Object(slot) = slot else { return Err(format!("field \"slots[{i}]\" is not an object")) };
             if let Some(unknown) = slot.keys().find(|k| !["name", "start", "end"].contains(&k.as_str())) {
-                let problem = "known are name, start and end";
+                let problem = "expected name, start or end";
                 return Err(format!("unknown field \"slots[{i}].{}\"; {problem}", shown(unknown)));
             }
             let name = slot.get("name").and_then(Value::as_str);
