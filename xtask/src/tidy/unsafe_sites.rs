@@ -47,11 +47,13 @@ fn check_against(listed: &[(&str, usize)], files: &[SourceFile], findings: &mut 
         let message = match found.cmp(&most) {
             std::cmp::Ordering::Equal => continue,
             std::cmp::Ordering::Greater => format!(
-                "{found} unsafe sites, {most} so far: write it with `simd::load`, `isa::compiled!` or slices, or argue for \
+                "unsafe sites: {found}, and {most} so far; write it with `simd::load`, `isa::compiled!` or slices, or argue for \
                  the new number in `xtask/src/tidy/unsafe_sites.rs`"
             ),
             std::cmp::Ordering::Less => {
-                format!("{found} unsafe sites are left of {most}: lower the number in `xtask/src/tidy/unsafe_sites.rs`")
+                format!(
+                    "unsafe sites: {found} are left of {most}; lower the number in `xtask/src/tidy/unsafe_sites.rs`"
+                )
             }
         };
         findings.push(Finding::new(folder, message));
