@@ -34,7 +34,8 @@ pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput
         .map(|BatchInput { sequence, head, .. }| {
             let wanted = if head.is_some() { LogitsWanted::Last } else { LogitsWanted::None };
             let Sequence { state, tokens, .. } = &mut **sequence;
-            let unread = &tokens[state.len()..];
+            // A state that is lost may have read more; the engine refuses it.
+            let unread = &tokens[state.len().min(tokens.len())..];
             StepInput { state, tokens: unread, wanted, head: head.unwrap_or_default() }
         })
         .collect();

@@ -254,6 +254,8 @@ impl Sequence {
     /// Lets the model read the tokens up to `upto`, with what `request` asks for after the last of them; `false` if it
     /// was cancelled on the way. After an error it has read no more than before.
     fn read(&mut self, upto: usize, request: HeadRequest, cancel: Option<&CancelToken>) -> Result<bool, ModelError> {
+        // The state that a failed step has left may have read other tokens, and more.
+        self.state.usable()?;
         let before = self.state.len();
         if before == upto {
             return Ok(true);

@@ -27,6 +27,7 @@ impl Sequence {
     /// has changed; the errors of [`Sequence::feed`].
     pub fn rewind(&mut self, len: usize) -> Result<(), ModelError> {
         self.drop_lookahead()?;
+        let len = len.min(self.len);
         if len >= self.state.len() && len > 0 {
             self.forget(len);
             return Ok(());
@@ -62,7 +63,7 @@ impl Sequence {
 
     /// How many of `ids` are the beginning of what was read of this text, so that they need not be computed again.
     pub fn common_prefix(&self, ids: &[u32]) -> usize {
-        let read = if self.tokens.len() > self.len { self.len - 1 } else { self.state.len() };
+        let read = if self.tokens.len() > self.len { self.len - 1 } else { self.state.len().min(self.len) };
         self.tokens[..read].iter().zip(ids).take_while(|(a, b)| a == b).count()
     }
 
