@@ -90,7 +90,9 @@ fn hostile(part: &str) -> String {
         }
         other => other.to_owned(),
     };
-    format!(r#"{{"version": "1.0", {part}, "model": {{"type": "BPE", "vocab": {{"a": 0}}, "merges": []}}}}"#)
+    format!(
+        r#"{{"version": "1.0", {part}, "decoder": {{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}}, "model": {{"type": "BPE", "vocab": {{"a": 0}}, "merges": []}}}}"#
+    )
 }
 
 /// Measurements of a child: a hash of the ids, MB/s, milliseconds for loading, MiB at the peak.
