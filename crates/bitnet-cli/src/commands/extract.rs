@@ -13,8 +13,8 @@ use crate::source;
 use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
-Reads an extractor, a model that `bitnet train --task extract` makes: it names the intent of an utterance and its
-slots, or says that the utterance is out of scope. Prints a few lines per text, or with --json one object per line.
+An extractor is a model that `bitnet train --task extract` makes. It names the intent of an utterance and its slots, \
+or says that the utterance is out of scope. Prints a few lines per text, or with --json one object per line.
 
 Examples:
   bitnet extract -m home.gguf \"switch on teh light in the kitchen\"
