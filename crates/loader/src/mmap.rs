@@ -46,12 +46,12 @@ impl ByteOwner for Mapping {
     fn release(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
         if range.start < range.end && range.end <= self.0.len() {
+            use memmap2::UncheckedAdvice::DontNeed;
+            // For a read-only mapping of a file the call drops page-table entries, not data: the next read finds the file's
+            // bytes again, so slices stay what they are. Rounded to pages the range still lies within the mapping.
             #[allow(unsafe_code)]
-            // SAFETY: of a read-only file mapping, as this one is, the call drops entries of page tables
-            // and no data: the next read finds the bytes of the file again, so slices of it stay what they are. The
-            // range lies in the mapping; rounded to pages it still does.
-            let _ =
-                unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            // SAFETY: the mapping is read-only and of a file, and the range lies within it.
+            let _ = unsafe { self.0.unchecked_advise_range(DontNeed, range.start, range.len()) };
         }
         #[cfg(not(target_os = "linux"))]
         let _ = range;
