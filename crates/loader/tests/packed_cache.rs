@@ -199,3 +199,20 @@ fn several_may_write_at_one_time() {
     });
     assert_eq!(names(&folder).len(), 1, "nothing but the file remains");
 }
+
+/// Names hold a hash of the source, which another source may share; what is written in the file decides.
+#[test]
+fn weights_of_another_source_are_not_taken_for_their_name() {
+    let (dir, path, folder) = model();
+    let other = dir.path().join("other.gguf");
+    std::fs::copy(&path, &other).unwrap();
+    through(&path, &cached(&folder), &engine());
+    let [first] = names(&folder).try_into().unwrap();
+    through(&other, &cached(&folder), &engine());
+    let second = names(&folder).into_iter().find(|name| *name != first).unwrap();
+    let good = std::fs::read(folder.join(&second)).unwrap();
+    std::fs::rename(folder.join(&first), folder.join(&second)).unwrap();
+    let (_, ready) = through(&other, &cached(&folder), &engine());
+    assert_eq!(ready, [false, true]);
+    assert!(std::fs::read(folder.join(&second)).unwrap() == good);
+}
