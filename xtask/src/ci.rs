@@ -29,7 +29,7 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("programs", programs::build)?;
     steps.run("the README's first command", programs::story)?;
     steps.try_run("the official client of the server", programs::openai_client)?;
-    steps.run("hostile inputs", || programs::hostile(&[]))?;
+    steps.run("hostile inputs", programs::hostile_side_by_side)?;
     for fixtures in programs::FIXTURES {
         steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;
     }

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use crate::error::XtaskError;
+use crate::jobs::{Job, side_by_side};
 use crate::shell::{Outcome, cargo, in_ci, output, run, works};
 
 /// Folders of reference vectors: the small ones of the repository, and a large set beside it.
@@ -73,6 +74,21 @@ pub(crate) fn hostile(args: &[String]) -> Result<(), XtaskError> {
     let bitnet = program("bitnet");
     let args = args.iter().map(String::as_str);
     run(&program("hostile"), &["--program", &bitnet].into_iter().chain(args).collect::<Vec<_>>(), &[])
+}
+
+/// The same, with the server beside the library and the command: neither keeps more than one core busy.
+///
+/// # Errors
+/// The errors of [`hostile`].
+pub(crate) fn hostile_side_by_side() -> Result<(), XtaskError> {
+    build()?;
+    let bitnet = program("bitnet");
+    // What takes longest comes first.
+    let jobs = ["server", "library", "command"].map(|against| {
+        let args = ["--program", bitnet.as_str(), "--against", against];
+        Job::new(format!("hostile inputs against the {against}"), &program("hostile"), &args, &[])
+    });
+    side_by_side(&jobs)
 }
 
 /// Measures, in release mode; the guard runs as tests are built.

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use error::HostileError;
 use report::Report;
@@ -36,6 +36,9 @@ struct Cli {
     /// A folder of hostile inputs made elsewhere; skipped where absent.
     #[arg(long, default_value = "../shared/hostile")]
     inputs: PathBuf,
+    /// Only what is run against this; by default all three, one after the other.
+    #[arg(long)]
+    against: Option<Against>,
     /// Only rows whose name contains this text.
     #[arg(long, default_value = "")]
     filter: String,
@@ -44,6 +47,17 @@ struct Cli {
     soak: Option<u64>,
     #[command(subcommand)]
     command: Option<Probe>,
+}
+
+/// What reads the inputs.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Against {
+    /// The library, in processes of its own.
+    Library,
+    /// The command.
+    Command,
+    /// The server.
+    Server,
 }
 
 #[derive(Subcommand)]
@@ -84,8 +98,12 @@ fn run(cli: &Cli) -> Result<bool, HostileError> {
         return soak::run(&program, &cli.inputs, Duration::from_secs(seconds));
     }
     let mut report = Report::new(&cli.filter);
-    probe::all(&mut report, &cli.inputs)?;
-    commands::all(&mut report, &program, &cli.inputs)?;
-    served::all(&mut report, &program, &cli.inputs)?;
+    for against in Against::value_variants().iter().filter(|a| cli.against.is_none_or(|only| only == **a)) {
+        match against {
+            Against::Library => probe::all(&mut report, &cli.inputs)?,
+            Against::Command => commands::all(&mut report, &program, &cli.inputs)?,
+            Against::Server => served::all(&mut report, &program, &cli.inputs)?,
+        }
+    }
     Ok(report.finish())
 }
