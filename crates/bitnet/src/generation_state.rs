@@ -109,8 +109,9 @@ impl GenerationState {
         self.options.when_full != WhenFull::Stop
     }
     /// Lets `sequence` read `ids`, with what the next token needs; `false` if it was cancelled on the way.
-    pub(crate) fn feed(&self, sequence: &mut Sequence, ids: &[u32]) -> Result<bool, Error> {
-        Ok(sequence.feed_for(ids, &self.sampler, self.options.cancel.as_ref())?)
+    pub(crate) fn feed(&mut self, sequence: &mut Sequence, ids: &[u32]) -> Result<bool, Error> {
+        let request = self.head_request(sequence.len() + ids.len());
+        Ok(sequence.feed_with(ids, request, self.options.cancel.as_ref())?)
     }
 
     /// The last chunk, if it was cancelled from outside.
@@ -132,8 +133,7 @@ impl GenerationState {
         }
         // Which tokens are allowed is known for the next one only.
         let speculation = if self.is_constrained() { Speculation::Off } else { self.options.speculation };
-        // What was not handed out here is the prompt.
-        self.sampler.begin_new_text(sequence.len().saturating_sub(self.ids.len()));
+        self.begin_new_text(sequence.len());
         let token = sequence.next_token(&mut self.sampler, speculation);
         #[cfg(feature = "constrain")]
         if let Some(failure) = self.matching.as_ref().and_then(|m| constrain::lock(m).take_failure()) {
@@ -157,9 +157,16 @@ impl GenerationState {
         self.failure.take()
     }
 
-    /// Which logits the next token needs after `history` tokens.
-    pub(crate) fn head_request(&self, history: usize) -> HeadRequest {
+    /// Which logits the next token needs after `history` tokens: the same when the prompt is read and when the token is
+    /// chosen, so that one pass through the head answers both.
+    pub(crate) fn head_request(&mut self, history: usize) -> HeadRequest {
+        self.begin_new_text(history);
         self.sampler.request(history)
+    }
+
+    /// Tells the sampler which of the `history` tokens are new: what was not handed out here is the prompt.
+    fn begin_new_text(&mut self, history: usize) {
+        self.sampler.begin_new_text(history.saturating_sub(self.ids.len()));
     }
 
     /// Takes a token that was chosen and stands at the end of `session`, and says which text is certain with it.

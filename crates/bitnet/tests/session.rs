@@ -179,6 +179,27 @@ fn the_way_to_the_best_tokens_changes_no_text() {
     }
 }
 
+/// Penalties of new tokens leave the prompt alone, so the head of a long prompt is asked for no more than the best.
+#[test]
+fn a_long_prompt_needs_no_more_of_the_head_than_a_short_one() {
+    let path = test_support::workspace_dir().join("models/tinystories-5m.gguf");
+    let model = Model::builder().head(HeadMode::Coarse).load(&path).unwrap();
+    let sampling = SamplingOptions::greedy().with_presence_penalty(0.5);
+    let options = || GenerateOptions::default().sampling(sampling.clone()).max_tokens(4);
+    let prompt = "Once upon a time there was a dog. ".repeat(32);
+    let mut session = model.session();
+    let alone = session.generate(&prompt, options()).unwrap().finish().unwrap();
+    assert!(alone.stats.prompt_tokens > 256 && alone.stats.coarse_tokens == alone.ids.len(), "{:?}", alone.stats);
+    let mut batch = bitnet::Batch::new(&model);
+    let ids = model.encode(&prompt, model.adds_bos()).unwrap();
+    let id = batch.join(model.session(), &ids, options()).unwrap();
+    while !batch.is_finished() {
+        batch.step().into_iter().for_each(|(_, chunk)| drop(chunk.unwrap()));
+    }
+    let (_, together) = batch.leave(id).unwrap();
+    assert_eq!((&together.ids, together.stats.coarse_tokens), (&alone.ids, alone.ids.len()), "{:?}", together.stats);
+}
+
 /// What the prompt's computation was asked for serves the first token only if the next generation asks for no more.
 #[test]
 fn a_session_goes_on_with_other_options() {
