@@ -140,8 +140,8 @@ impl Tuning {
         Ok(path)
     }
 
-    /// The tuning for `key` in `folder`, if there is one that can be used: every kind once, with an exact kernel that
-    /// this CPU can run. What cannot be used is ignored with a warning.
+    /// The tuning for `key` in `folder`, if there is one that can be used: every kind once, with a kernel that
+    /// [`ternary_kernels::select::tuned`] finds. What cannot be used is ignored with a warning.
     pub fn find(folder: &Path, key: &TuningKey) -> Option<Self> {
         let path = folder.join(key.file_name());
         if !path.is_file() {
@@ -174,8 +174,8 @@ impl Tuning {
             let (Some(tuned), None) = (of_kind.next(), of_kind.next()) else {
                 return Err(format!("it does not name one kernel for {kind}"));
             };
-            let kernel = ternary_kernels::by_name(&tuned.kernel).map_err(|e| e.to_string())?;
-            if kernel.exact() { Ok((kind, kernel)) } else { Err(format!("{} is not exact", tuned.kernel)) }
+            let kernel = ternary_kernels::select::tuned(&tuned.kernel).map_err(|e| e.to_string())?;
+            Ok((kind, kernel))
         };
         ProjectionGroup::ALL.into_iter().map(one).collect()
     }
@@ -271,6 +271,8 @@ mod tests {
         put(&"9".repeat(2 << 20));
         put(&good.replace("\"form\": 1", "\"form\": 2"));
         put(&good.replace("base3_scalar", "base4_scalar"));
+        // A kernel that exists and rounds.
+        put(&good.replace("base3_scalar", "tl1_0_scalar"));
         put(&good.replace("\"kind\": \"down\"", "\"kind\": \"o\""));
         put(&good.replace("\"kind\": \"down\"", "\"kind\": \"head\""));
         put(&good.replace("bytes of cache", "bytes of cash"));

@@ -271,6 +271,12 @@ pub enum KernelError {
         /// The available names, comma separated.
         available: String,
     },
+    /// A measurement may not choose a kernel that rounds: whoever wants it names it.
+    #[error("kernel {kernel:?} is not exact, so a tuning may not choose it; name it as the kernel of the model instead")]
+    InexactTuning {
+        /// Its name.
+        kernel: String,
+    },
     /// No kernel of this name exists for this CPU.
     #[error("unknown kernel {name:?}; available: {available}")]
     UnknownKernel {

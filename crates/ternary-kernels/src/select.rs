@@ -4,7 +4,8 @@
 //! 1. Products that only [`GroupKernel`](crate::GroupKernel) knows ([`only_by_group`]) are its own, whatever else is
 //!    asked for.
 //! 2. What the caller asks for: for the projection group, else for the whole model.
-//! 3. What was measured to be the fastest on this machine ([`crate::tune`]), for the projection group.
+//! 3. What was measured to be the fastest on this machine ([`crate::tune`]), for the projection group: an exact kernel
+//!    only, so that no measurement changes a result ([`tunable`], [`tuned`]).
 //! 4. The default ([`default_kernel`]): by instruction set, bits of the activations, and whether the weights fit the
 //!    cache.
 //!
@@ -92,6 +93,30 @@ pub fn choose(wishes: Wishes, work: Workload) -> Result<(Arc<dyn Kernel>, Chosen
     match tuned {
         Some(kernel) => Ok((kernel, ChosenBy::Tuning)),
         None => Ok((default_kernel(work)?, ChosenBy::Default)),
+    }
+}
+
+/// Whether a measurement may choose `kernel`: exact ones only. One that rounds is used only by whoever names it.
+pub fn tunable(kernel: &dyn Kernel) -> bool {
+    kernel.exact()
+}
+
+/// The kernel that a measurement chose, by its stored name: what [`Wishes::tuned`] may hold.
+///
+/// # Errors
+/// The errors of [`by_name`]; [`KernelError::InexactTuning`] for a kernel that rounds.
+///
+/// ```
+/// use ternary_kernels::select::tuned;
+/// assert_eq!(tuned("base3_scalar")?.name(), "base3_scalar");
+/// assert!(tuned("tl1_0_scalar").is_err_and(|e| e.to_string().contains("not exact")));
+/// # Ok::<(), ternary_kernels::KernelError>(())
+/// ```
+pub fn tuned(name: &str) -> Result<Arc<dyn Kernel>, KernelError> {
+    let kernel = by_name(name)?;
+    match tunable(kernel.as_ref()) {
+        true => Ok(kernel),
+        false => Err(KernelError::InexactTuning { kernel: name.to_owned() }),
     }
 }
 

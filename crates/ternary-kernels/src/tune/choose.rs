@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Choice, Group, Measurement, Phase, Shape, TuneOptions};
 use crate::Kernel;
+use crate::select::tunable;
 
 /// What another kernel must save before it takes the place of the default one: more than the noise of a median.
 const CLEARLY: f64 = 0.03;
@@ -50,7 +51,7 @@ fn one(
     // Inexact kernels show in the table if they are measured; a model uses one only if it is named.
     let best = candidates
         .iter()
-        .filter(|k| k.exact())
+        .filter(|k| tunable(k.as_ref()))
         .filter_map(|k| Some((k.name(), cost(k.name())?)))
         .min_by(|(_, a), (_, b)| a.weighed(options).total_cmp(&b.weighed(options)));
     let Some((name, best)) = best else { return choice(default, 1.0, "nothing was measured".to_owned()) };
