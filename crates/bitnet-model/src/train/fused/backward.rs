@@ -1,10 +1,10 @@
-//! The backward pass of a lane: straight through both quantisers, both products with quantised operands.
+//! The backward pass of a worker: straight through both quantisers, both products with quantised operands.
 
 use std::ops::Range;
 
 use ternary_kernels::ops::{GemmScratch, Strided};
 
-use super::forward::{Codes, Lane, activate, rotate, sized};
+use super::forward::{Codes, Worker, activate, rotate, sized};
 use super::weights::Linear;
 use super::{Shared, head_norms};
 use crate::config::{Activation, ActivationBits};
@@ -84,7 +84,7 @@ fn product_backward(
     }
 }
 
-impl Lane {
+impl Worker {
     /// Adds the gradient of everything below the head, for the gradient of the final norm's result in `dx`.
     pub(super) fn backward(&mut self, s: &Shared<'_>, windows: &[&[u32]], t: usize) {
         let c = s.config;

@@ -1,4 +1,4 @@
-//! The work of one lane, and the forward pass.
+//! What one worker holds, and the forward pass.
 
 use std::ops::Range;
 
@@ -96,7 +96,7 @@ impl Codes {
 
 /// One thread's part: buffers, gradient and loss.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct Worker {
     pub(super) tape: Vec<LayerTape>,
     pub(super) grads: Vec<f32>,
     pub(super) loss: f64,
@@ -204,7 +204,7 @@ impl Shared<'_> {
     }
 }
 
-impl Lane {
+impl Worker {
     /// Loss, and with `learn` the gradient, of some groups of windows.
     pub(super) fn run<'g>(
         &mut self,

@@ -10,8 +10,8 @@
 //! The mixer of a layer is attention or test-time training (`ttt_layer::RowWise`), whose gradients are written by hand,
 //! too.
 //!
-//! Windows are dealt out to lanes in small groups, one thread per lane, and the lanes' gradients are added in the order
-//! of the lanes. So the result depends on the number of lanes, and on nothing else about the machine.
+//! Windows are dealt out to workers in small groups, one thread per worker, and the gradients of the workers are added
+//! in their order. So the result depends on the number of workers, and on nothing else about the machine.
 
 mod attention;
 mod backward;
@@ -27,13 +27,13 @@ use ternary_kernels::{GroupKernel, Kernel, Ops};
 
 use super::{Batch, Learner, Params, TrainError};
 use crate::ModelConfig;
-use forward::Lane;
+use forward::Worker;
 use weights::{Maker, Places, Prepared};
 
-/// Tokens that a lane works on at once, about: what one layer makes of them stays in a second-level cache.
+/// Tokens that a worker works on at once, about: what one layer makes of them stays in a second-level cache.
 const GROUP_TOKENS: usize = 256;
 
-/// Inputs that all lanes share.
+/// Inputs that all workers share.
 struct Shared<'a> {
     config: &'a ModelConfig,
     kernel: &'a dyn Kernel,
@@ -59,20 +59,20 @@ pub struct FusedLearner {
     minus_sin: Vec<f32>,
     places: Places,
     prepared: Option<Prepared>,
-    lanes: Vec<Lane>,
+    workers: Vec<Worker>,
     inner_rate: f32,
 }
 
 impl FusedLearner {
-    /// For a model of this shape with `lanes` lanes, each with a thread of its own.
+    /// For a model of this shape with `workers` workers, each with a thread of its own.
     ///
     /// # Errors
-    /// A configuration that cannot be; 0 lanes; no kernel for this CPU.
-    pub fn new(config: &ModelConfig, lanes: usize) -> Result<Self, TrainError> {
+    /// A configuration that cannot be; 0 workers; no kernel for this CPU.
+    pub fn new(config: &ModelConfig, workers: usize) -> Result<Self, TrainError> {
         config.validate()?;
         config.require_trainable("training", config.weight_group.is_some())?;
-        if lanes == 0 || lanes > 1024 {
-            return Err(TrainError::Option { option: "threads", value: lanes.to_string(), must: "1 to 1024" });
+        if workers == 0 || workers > 1024 {
+            return Err(TrainError::Option { option: "threads", value: workers.to_string(), must: "1 to 1024" });
         }
         Ok(Self {
             config: config.clone(),
@@ -83,7 +83,7 @@ impl FusedLearner {
             minus_sin: Vec::new(),
             places: Places::new(config)?,
             prepared: None,
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            workers: (0..workers).map(|_| Worker::default()).collect(),
             inner_rate: 1.0,
         })
     }
@@ -114,7 +114,7 @@ impl FusedLearner {
                 places: &self.places,
                 inner_rate: self.inner_rate,
             };
-            self.prepared = Some(Prepared::new(maker, params, self.lanes.len())?);
+            self.prepared = Some(Prepared::new(maker, params, self.workers.len())?);
         }
         let Some(prepared) = &self.prepared else { return Ok(f64::NAN) };
         let shared = Shared {
@@ -131,16 +131,16 @@ impl FusedLearner {
         let group = (GROUP_TOKENS / t).max(1);
         let groups: Vec<std::ops::Range<usize>> =
             (0..batch.b).step_by(group).map(|at| at..(at + group).min(batch.b)).collect();
-        let count = self.lanes.len();
+        let count = self.workers.len();
         let learn = grads.is_some();
         std::thread::scope(|scope| {
             let (shared, groups) = (&shared, &groups);
             let handles: Vec<_> = self
-                .lanes
+                .workers
                 .iter_mut()
                 .enumerate()
-                .map(|(i, lane)| {
-                    scope.spawn(move || lane.run(shared, batch, groups.iter().skip(i).step_by(count), learn))
+                .map(|(i, worker)| {
+                    scope.spawn(move || worker.run(shared, batch, groups.iter().skip(i).step_by(count), learn))
                 })
                 .collect();
             handles.into_iter().try_for_each(|h| match h.join() {
@@ -149,22 +149,22 @@ impl FusedLearner {
             })
         })?;
         if let Some(grads) = &mut grads {
-            self.add_lanes(grads);
+            self.add_gradients(grads);
         }
-        Ok(self.lanes.iter().map(|lane| lane.loss).sum::<f64>() / batch.predictions() as f64)
+        Ok(self.workers.iter().map(|worker| worker.loss).sum::<f64>() / batch.predictions() as f64)
     }
 }
 
 impl FusedLearner {
-    /// Adds the lanes' gradients in the order of the lanes, each thread a part of the parameters.
-    fn add_lanes(&self, grads: &mut [f32]) {
-        let (ops, share) = (self.ops, grads.len().div_ceil(self.lanes.len()).max(1));
+    /// Adds the workers' gradients in their order, each thread a part of the parameters.
+    fn add_gradients(&self, grads: &mut [f32]) {
+        let (ops, share) = (self.ops, grads.len().div_ceil(self.workers.len()).max(1));
         std::thread::scope(|scope| {
             for (i, part) in grads.chunks_mut(share).enumerate() {
                 scope.spawn(move || {
-                    for lane in &self.lanes {
-                        if let Some(of_lane) = lane.grads.get(i * share..i * share + part.len()) {
-                            ops.add_assign(part, of_lane);
+                    for worker in &self.workers {
+                        if let Some(of_worker) = worker.grads.get(i * share..i * share + part.len()) {
+                            ops.add_assign(part, of_worker);
                         }
                     }
                 });

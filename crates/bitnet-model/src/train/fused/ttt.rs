@@ -19,7 +19,7 @@ pub(super) struct TttTape {
     inner: Tape,
 }
 
-/// Buffers of a lane.
+/// Buffers of a worker.
 #[derive(Debug, Default)]
 pub(super) struct TttScratch {
     /// One per kind of layer.
