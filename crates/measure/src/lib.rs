@@ -9,4 +9,4 @@ mod samples;
 mod turns;
 
 pub use samples::Samples;
-pub use turns::Turns;
+pub use turns::{Turns, order};

@@ -16,6 +16,15 @@ pub struct Turns {
     at_least: Duration,
 }
 
+/// The order in which `candidates` candidates take their turn in a round: each round begins with another one.
+///
+/// ```
+/// assert_eq!(measure::order(1, 3).collect::<Vec<_>>(), [1, 2, 0]);
+/// ```
+pub fn order(round: usize, candidates: usize) -> impl Iterator<Item = usize> {
+    (0..candidates).map(move |turn| (round + turn) % candidates)
+}
+
 impl Turns {
     /// `rounds` timings of each candidate, each after an untimed run, which fills the caches.
     pub fn new(rounds: usize) -> Self {
@@ -57,8 +66,7 @@ impl Turns {
             .collect();
         let mut all = vec![Vec::with_capacity(self.rounds); candidates.len()];
         for round in 0..self.rounds {
-            for turn in 0..candidates.len() {
-                let i = (round + turn) % candidates.len();
+            for i in order(round, candidates.len()) {
                 if self.warm_each_turn {
                     seconds(&candidates[i], 1);
                 }

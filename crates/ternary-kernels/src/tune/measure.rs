@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use measure::{Samples, Turns};
+
 use super::{Dropped, Group, Measurement, Phase, Shape, TuneOptions};
 use crate::team::pieces;
 use crate::{AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, row_block};
@@ -15,6 +17,8 @@ const MIN_SAMPLE: Duration = Duration::from_millis(3);
 /// A candidate that takes this many times as long as the best on a small matrix, in both phases, is no contender: formats
 /// differ in bytes by less than half of that.
 const HOPELESS: f64 = 2.5;
+/// Timings of the first look, after one to warm up.
+const FIRST_LOOK_ROUNDS: usize = 3;
 /// Tokens of the first look at prefill.
 const FIRST_LOOK_TOKENS: usize = 16;
 /// No pool is larger, whatever caches a CPU reports.
@@ -96,11 +100,10 @@ pub(super) fn run(
 
     let mut rounds = 0;
     while rounds < ROUNDS.0 || (rounds < ROUNDS.1 && began.elapsed() < options.budget) {
-        // Every round begins with another candidate.
         let n = candidates.len();
-        for i in 0..n {
-            bench.round(&mut candidates[(i + rounds) % n], &slots, rounds);
-            let in_round = (i + 1) as f64 / n as f64;
+        for (turn, i) in measure::order(rounds, n).enumerate() {
+            bench.round(&mut candidates[i], &slots, rounds);
+            let in_round = (turn + 1) as f64 / n as f64;
             let by_rounds = (rounds as f64 + in_round) / ROUNDS.0 as f64;
             let by_time = began.elapsed().as_secs_f64() / options.budget.as_secs_f64().max(1e-3);
             tell(by_rounds.min(by_time).min(1.0))?;
@@ -148,13 +151,6 @@ fn matrix(s: Shape) -> Result<TernaryMatrix, KernelError> {
     TernaryMatrix::from_trits(s.rows, s.cols, &trits, Scales::Tensor(1.0))
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    if n == 0 { f64::NAN } else { (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0 }
-}
-
 /// Bytes that a matrix takes in the pool: each begins at a cache line, as it does in a model.
 fn room(packed: &Packed) -> usize {
     packed.byte_len().next_multiple_of(64)
@@ -173,7 +169,7 @@ impl Candidate {
 }
 
 impl Bench {
-    /// Every kernel on the smallest matrix, one after the other; those that are no contenders are left out.
+    /// Every kernel on the smallest matrix, in turns; those that are no contenders are left out.
     fn first_look(
         &mut self,
         kernels: &[Arc<dyn Kernel>],
@@ -183,20 +179,19 @@ impl Bench {
         let small = (0..self.shapes.len()).min_by_key(|&s| self.shapes[s].rows * self.shapes[s].cols).unwrap_or(0);
         let w = matrix(self.shapes[small])?;
         let many = activations(FIRST_LOOK_TOKENS, &self.shapes[small])?;
-        let mut times = Vec::with_capacity(kernels.len());
-        for kernel in kernels {
-            let packed = kernel.prepack(&w)?;
-            let bytes = packed.all().bytes();
-            let mut best = [f64::INFINITY; 2];
-            // One to warm up, three that count.
-            for _ in 0..4 {
-                for (best, x) in best.iter_mut().zip([&self.inputs[small][0], &many]) {
-                    *best = best.min(product(&self.team, kernel.as_ref(), &packed, bytes, x, &mut self.rooms));
-                }
+        let packed = kernels.iter().map(|kernel| kernel.prepack(&w)).collect::<Result<Vec<_>, _>>()?;
+        let looks: Vec<(usize, usize)> = (0..kernels.len()).flat_map(|k| [(k, 0), (k, 1)]).collect();
+        let Self { team, inputs, rooms, .. } = self;
+        let mut told = Ok(());
+        let times = Turns::new(FIRST_LOOK_ROUNDS).warm_once().time(&looks, |&(k, phase)| {
+            told = std::mem::replace(&mut told, Ok(())).and_then(|()| tell(0.0));
+            if told.is_ok() {
+                let x = [&inputs[small][0], &many][phase];
+                product(team, kernels[k].as_ref(), &packed[k], packed[k].all().bytes(), x, rooms);
             }
-            times.push(best);
-            tell(0.0)?;
-        }
+        });
+        told?;
+        let times: Vec<[f64; 2]> = times.chunks_exact(2).map(|t| [t[0].least(), t[1].least()]).collect();
         let best = |phase: usize| times.iter().map(|t| t[phase]).fold(f64::INFINITY, f64::min);
         let best = [best(0), best(1)];
         let (mut kept, mut dropped) = (Vec::new(), Vec::new());
@@ -307,7 +302,7 @@ impl Bench {
                         int4: shape.int4,
                         phase,
                         kernel: c.kernel.name().to_owned(),
-                        seconds: median(&c.samples[s][phase as usize]),
+                        seconds: Samples::from(c.samples[s][phase as usize].clone()).median(),
                         bytes: c.prototypes[s].byte_len(),
                         operations: 2.0 * shape.rows as f64 * shape.cols as f64 * n as f64,
                     });
