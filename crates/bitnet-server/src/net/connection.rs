@@ -14,15 +14,15 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::Interest;
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
+use tokio_io_timeout::TimeoutWriter;
 
 use super::places::Place;
 use super::slot::{Busy, Patience, Peer, Slot};
 use super::wire::Wire;
-use super::write_timeout::WriteTimeout;
 use crate::Options;
 use crate::pool::told;
 
@@ -68,7 +68,7 @@ impl Connection {
                 // after below.
                 .half_close(true)
                 .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(WriteTimeout::new(wire, options.write_timeout)), service),
+                .serve_connection(TokioIo::new(gives_up(wire, options.write_timeout)), service),
         );
         let mut given_up = std::pin::pin!(given_up(&read, &place.slot, patience));
         let mut is_told = false;
@@ -99,6 +99,16 @@ impl Connection {
             }
         }
     }
+}
+
+/// `stream`, whose writes fail when they have made no progress for `limit`: a client that reads nothing would otherwise
+/// hold its connection for ever.
+fn gives_up<S: AsyncWrite>(stream: S, limit: Duration) -> Pin<Box<TimeoutWriter<S>>> {
+    /// Longer times could not be added to the clock.
+    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(limit.min(A_YEAR)));
+    Box::pin(stream)
 }
 
 /// Takes what a client goes on to send, until it has ended its side, or for so long.
@@ -214,5 +224,36 @@ impl hyper::body::Body for Answered {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_that_a_client_does_not_read_fail_in_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut clients = Vec::new();
+            let mut accepted = async |limit| {
+                clients.push(TcpStream::connect(address).await.unwrap());
+                gives_up(listener.accept().await.unwrap().0, limit)
+            };
+            // The longest time is no error, and what finds room is written at once.
+            let (mut patient, mut hasty) = (accepted(Duration::MAX).await, accepted(Duration::from_millis(20)).await);
+            let write = async |stream: &mut Pin<Box<TimeoutWriter<TcpStream>>>| {
+                std::future::poll_fn(|cx| stream.as_mut().poll_write(cx, &[0; 1 << 16])).await.map_err(|e| e.kind())
+            };
+            assert!(write(&mut patient).await.is_ok_and(|n| n > 0));
+            let error = loop {
+                if let Err(error) = write(&mut hasty).await {
+                    break error;
+                }
+            };
+            assert_eq!(error, std::io::ErrorKind::TimedOut);
+        });
     }
 }

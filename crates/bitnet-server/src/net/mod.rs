@@ -4,7 +4,6 @@ mod connection;
 mod places;
 mod slot;
 mod wire;
-mod write_timeout;
 
 pub(crate) use connection::Connection;
 pub(crate) use places::Places;
