@@ -1,53 +1,13 @@
-//! Inputs that several benchmarks share, and what runs them: candidates in turns, timed by the crate `measure`. Run one
-//! with `cargo bench -p benches --bench gemv`; `-- --help` lists its options.
+//! Inputs that several benchmarks share. Run one with `cargo bench -p benches --bench gemv`.
 //!
 //! Throughput is labelled: bytes of packed weights for products of one token (bound by memory), operations for products
 //! of many (bound by arithmetic). Quote figures with CPU, command and spread; read them against each other, because
 //! machines are shared.
 
-mod harness;
-
-use std::rc::Rc;
-use std::sync::Arc;
-
 use bitnet_model::{ModelConfig, ModelError, ModelWeights, SyntheticWeights};
 use ternary_kernels::{
-    AlignedBuf, Elut, Int4Batch, Int8Batch, Isa, Kernel, KernelError, Packed, Scales, TernaryMatrix, gemm, gemm_a4, gemv,
-    last_level_cache,
+    AlignedBuf, Elut, Int4Batch, Int8Batch, Isa, Kernel, KernelError, Packed, Scales, TernaryMatrix, last_level_cache,
 };
-
-pub use harness::{Candidate, Harness, Work};
-
-/// The products of one kernel with `n` tokens, with activations of 8 and of 4 bits; copies of the weights take turns.
-///
-/// # Errors
-/// A size that overflows.
-pub fn products(
-    kernel: &Arc<dyn Kernel>,
-    copies: Vec<Packed>,
-    n: usize,
-    work: Work,
-) -> Result<[Candidate; 2], KernelError> {
-    let (m, k) = (copies[0].rows(), copies[0].cols());
-    let (x, x4, copies) = (activations(n, k)?, activations_int4(n, k)?, Rc::new(copies));
-    let (name, mut acc, mut turn) = (kernel.name().to_owned(), vec![0; n * m], 0);
-    let (of8, weights) = (kernel.clone(), copies.clone());
-    let int8 = move || {
-        turn = (turn + 1) % weights.len();
-        let done = match n {
-            1 => gemv(of8.as_ref(), &weights[turn], &x.view().row(0), &mut acc),
-            _ => gemm(of8.as_ref(), &weights[turn], &x.view(), &mut acc),
-        };
-        done.expect("shapes agree");
-    };
-    let (of4, mut acc, mut widened, mut turn) = (kernel.clone(), vec![0; n * m], Int8Batch::with_capacity(0, 0), 0);
-    let int4 = move || {
-        turn = (turn + 1) % copies.len();
-        gemm_a4(of4.as_ref(), &copies[turn], &x4.view(), &mut widened, &mut acc).expect("shapes agree");
-    };
-    let named4 = format!("{name}, int4");
-    Ok([Candidate::new(name, work, int8), Candidate::new(named4, work, int4)])
-}
 
 /// `[out, in]` of two projections of BitNet b1.58 2B4T: one that a second-level cache holds, and the largest.
 pub const SHAPES: &[(usize, usize)] = &[(2560, 2560), (6912, 2560)];

@@ -1,8 +1,9 @@
-//! Kernels alone: the benchmarks of `benches`, group by group.
+//! Kernels alone: the criterion benchmarks of `benches`, group by group, with criterion's own estimates.
 
+use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde_json::Value;
 use ternary_kernels::{Isa, registry};
 
 use crate::error::BenchError;
@@ -17,9 +18,11 @@ use crate::programs::Programs;
 pub(crate) fn tasks(programs: &Programs, threads: &[usize], effort: Effort) -> Result<Vec<Task>, BenchError> {
     let mut tasks = Vec::new();
     for (bench, path) in &programs.benches {
-        let out = std::process::Command::new(path).arg("--list").output().map_err(BenchError::io(path))?;
+        let out =
+            std::process::Command::new(path).args(["--bench", "--list"]).output().map_err(BenchError::io(path))?;
         let text = String::from_utf8_lossy(&out.stdout);
-        let groups: Vec<&str> = text.lines().collect();
+        let mut groups: Vec<&str> = text.lines().filter_map(|l| l.split_once('/')).map(|(group, _)| group).collect();
+        groups.dedup();
         for &t in threads.iter().filter(|t| effort == Effort::Full || **t == 1) {
             // Level sets are compared with each other, which one thread shows.
             let wanted =
@@ -45,42 +48,49 @@ fn run(
     effort: Effort,
 ) -> Result<Vec<Figure>, BenchError> {
     let program = programs.benches.get(bench).ok_or_else(|| BenchError::Usage(format!("no benchmark {bench}")))?;
-    let (seconds, rounds) = if effort == Effort::Full { ("1", "20") } else { ("0.4", "10") };
-    let args = ["--group", group, "--json", "--seconds", seconds, "--rounds", rounds].map(str::to_owned);
+    let folder = programs.scratch.join("criterion");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(BenchError::io(&folder))?;
+    }
+    let (warm_up, time, samples) = if effort == Effort::Full { ("0.3", "1", "20") } else { ("0.1", "0.4", "10") };
+    // The filter is a regular expression; nothing in the names of groups but spaces and commas needs thought.
+    let filter = format!("^{group}/");
+    let args = ["--bench", "--noplot", "--warm-up-time", warm_up, "--measurement-time", time, "--sample-size", samples];
+    let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).chain([filter]).collect();
     let count = threads.to_string();
-    let env = [("RAYON_NUM_THREADS", count.as_str())];
+    let home = folder.display().to_string();
+    let env = [("RAYON_NUM_THREADS", count.as_str()), ("CRITERION_HOME", home.as_str())];
     let out = programs.bracketed(program, &args, threads, &env, Duration::from_secs(300))?;
     let mut figures = Vec::new();
-    for line in out.stdout.lines() {
-        let measured: Measured = serde_json::from_str(line).map_err(|e| BenchError::unreadable(line, e))?;
-        let isa = isa_of(&measured.name);
+    for measured in read(&folder)? {
+        let isa = isa_of(&measured.function);
         let (what, shape, tokens) = measured.meaning();
         let [m, k] = shape;
-        let id = format!("kernels/{}/{}/t{threads}", measured.group, measured.name);
-        let us = |seconds: f64| seconds * 1e6;
+        let id = format!("kernels/{}/{}/t{threads}", measured.group, measured.function);
+        let us = measured.median_ns / 1e3;
         figures.push(Figure {
             isa: isa.map(str::to_owned),
             threads,
             tokens,
             shape: Some(shape),
-            range: Some(measured.range.map(us)),
+            range: Some(measured.interval_ns.map(|ns| ns / 1e3)),
             bytes: measured.bytes,
             operations: Some(2 * m * k * tokens),
             bandwidth_gb_s: out.bandwidth(),
             peak_gop_s: isa.and_then(|isa| out.peak(isa)),
-            ..Figure::of(id, what, &measured.name, us(measured.seconds), &programs.revision, effort)
+            ..Figure::of(id, what, &measured.function, us, &programs.revision, effort)
         });
     }
     if figures.is_empty() {
-        return Err(BenchError::unreadable(group, "the benchmark measured nothing"));
+        return Err(BenchError::unreadable(group, "criterion measured nothing"));
     }
     Ok(figures)
 }
 
 /// The instruction set of a kernel, which stands at the end of its name unless the registry knows better; of none for
 /// what is not a kernel.
-fn isa_of(name: &str) -> Option<&'static str> {
-    let kernel = name.split(", ").next().unwrap_or(name);
+fn isa_of(function: &str) -> Option<&'static str> {
+    let kernel = function.split(", ").next().unwrap_or(function);
     let entry = registry().iter().find(|e| e.name == kernel).map(|e| e.isa);
     let named = || Isa::from_name(kernel.rsplit_once('_')?.1).ok();
     entry.or_else(named).map(Isa::name)
@@ -95,16 +105,14 @@ pub(crate) fn forget_others(results: &mut Results, tasks: &[Task]) {
     }
 }
 
-/// What a benchmark prints of one candidate.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// One benchmark as criterion stored it.
+#[derive(Clone, Debug, PartialEq)]
 struct Measured {
     group: String,
-    /// A kernel alone, or with the bits of its activations.
-    name: String,
-    /// Median of one run, and the least and the most.
-    seconds: f64,
-    range: [f64; 2],
-    /// Bytes of one run, where the benchmark counts bytes.
+    function: String,
+    median_ns: f64,
+    interval_ns: [f64; 2],
+    /// Bytes of one iteration, where the benchmark counts bytes.
     bytes: Option<u64>,
 }
 
@@ -125,26 +133,90 @@ impl Measured {
     }
 }
 
+/// All benchmarks below `folder`.
+fn read(folder: &Path) -> Result<Vec<Measured>, BenchError> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(BenchError::io(&folder))?.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.ends_with("new/benchmark.json") {
+                found.push(read_one(&path)?);
+            }
+        }
+    }
+    found.sort_by(|a, b| (&a.group, &a.function).cmp(&(&b.group, &b.function)));
+    Ok(found)
+}
+
+fn read_one(path: &Path) -> Result<Measured, BenchError> {
+    let json = |path: &Path| -> Result<Value, BenchError> {
+        let bytes = std::fs::read(path).map_err(BenchError::io(path))?;
+        serde_json::from_slice(&bytes).map_err(|e| BenchError::unreadable(path.display().to_string(), e))
+    };
+    let (name, estimates) = (json(path)?, json(&path.with_file_name("estimates.json"))?);
+    let text = |key: &str| name[key].as_str().map(str::to_owned);
+    let median = &estimates["median"];
+    let number = |v: &Value| v.as_f64().ok_or_else(|| BenchError::unreadable(path.display().to_string(), "no median"));
+    let interval = &median["confidence_interval"];
+    Ok(Measured {
+        group: text("group_id").unwrap_or_default(),
+        // A kernel alone, or with the bits of its activations; a benchmark that is named by its parameter alone has no
+        // function.
+        function: [text("function_id"), text("value_str")].into_iter().flatten().collect::<Vec<_>>().join(", "),
+        median_ns: number(&median["point_estimate"])?,
+        interval_ns: [number(&interval["lower_bound"])?, number(&interval["upper_bound"])?],
+        bytes: name["throughput"]["Bytes"].as_u64(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read_and_group_names_understood() {
-        let line = r#"{"group":"gemv 6912x2560","name":"i2s_avx2, int4","seconds":2e-6,"range":[1e-6,3e-6],"bytes":77}"#;
-        let read: Measured = serde_json::from_str(line).unwrap();
-        assert_eq!((read.seconds, read.range, read.bytes), (2e-6, [1e-6, 3e-6], Some(77)));
-        assert_eq!(read.meaning(), (What::Gemv, [6912, 2560], 1));
-        let none = r#"{"group":"gemm 2560x640, 32 tokens","name":"dense f32","seconds":1,"range":[1,1],"operations":9}"#;
-        let read: Measured = serde_json::from_str(none).unwrap();
-        assert_eq!((read.meaning(), read.bytes), ((What::Gemm, [2560, 640], 32), None));
-        assert!(serde_json::from_str::<Measured>("{}").is_err());
+    fn estimates_are_read_and_group_names_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, benchmark: &str| {
+            let folder = dir.path().join(name).join("new");
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("benchmark.json"), benchmark).unwrap();
+            let estimates = r#"{"median":{"point_estimate":2000.0,"confidence_interval":
+                {"confidence_level":0.95,"lower_bound":1500.0,"upper_bound":2500.0}}}"#;
+            std::fs::write(folder.join("estimates.json"), estimates).unwrap();
+        };
+        put(
+            "a",
+            r#"{"group_id":"gemv 6912x2560","function_id":null,"value_str":"i2s_avx2","throughput":{"Bytes":77}}"#,
+        );
+        put(
+            "b",
+            r#"{"group_id":"gemm 2560x640, 32 tokens","function_id":"dense f32","value_str":null,"throughput":null}"#,
+        );
+        put(
+            "c",
+            r#"{"group_id":"gemv 6912x2560","function_id":"i2s_avx2","value_str":"int4","throughput":{"Bytes":77}}"#,
+        );
+        let found = read(dir.path()).unwrap();
+        assert_eq!(
+            found.iter().map(|m| m.function.as_str()).collect::<Vec<_>>(),
+            ["dense f32", "i2s_avx2", "i2s_avx2, int4"]
+        );
         assert_eq!(
             ["i2s_avx2, int4", "elut[-1,1]x4_scalar", "dense f32", "candle Q4_0"].map(isa_of),
             [Some("avx2"), Some("scalar"), None, None]
         );
-        let group = |name: &str| Measured { group: name.into(), ..read.clone() }.meaning();
+        assert_eq!(found[0].meaning(), (What::Gemm, [2560, 640], 32));
+        assert_eq!((found[0].function.as_str(), found[0].bytes), ("dense f32", None));
+        assert_eq!(found[1].meaning(), (What::Gemv, [6912, 2560], 1));
+        let group = |name: &str| Measured { group: name.into(), ..found[0].clone() }.meaning();
         assert_eq!(group("gemv 5x7 from memory"), (What::Stream, [5, 7], 1));
         assert_eq!(group("gemm 5x7 from memory, 8 tokens"), (What::Gemm, [5, 7], 8));
+        assert_eq!((found[1].function.as_str(), found[1].bytes), ("i2s_avx2", Some(77)));
+        assert_eq!((found[1].median_ns, found[1].interval_ns), (2000.0, [1500.0, 2500.0]));
+        std::fs::write(dir.path().join("a/new/estimates.json"), "{}").unwrap();
+        assert!(matches!(read(dir.path()), Err(BenchError::Unreadable { .. })));
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Options {
 /// Parts of a full run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Section {
-    /// Kernels alone
+    /// Kernels alone, by criterion
     Kernels,
     /// Whole models, by `bitnet bench`
     Model,
