@@ -1,7 +1,7 @@
 //! Extractors: whatever the bytes are, configuration and file are read or refused, and what is read answers every text.
 #![no_main]
 
-use bitnet::bitnet_model::encoder::Extractor;
+use bitnet_model::encoder::Extractor;
 use libfuzzer_sys::fuzz_target;
 use loader::extractor::{config_from_json, config_to_json, read_bytes};
 use ternary_kernels::SharedBytes;

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use bitnet::bitnet_model::{Engine, EngineOptions, HeadMode, HeadRequest, KvType, Sequence};
+use bitnet_model::{Engine, EngineOptions, HeadMode, HeadRequest, KvType, Sequence};
 use libfuzzer_sys::fuzz_target;
 use loader::convert::{ConvertOptions, Target, convert};
 use loader::{Checkpoint, LoadOptions};

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bitnet::loader::TlTiles;
 use bitnet::{ActivationBits, HeadMode, Isa, KvType, LoadOptions, ProjectionGroup, QkLayout};
 use clap::Args;
+use loader::TlTiles;
 
 use crate::choices;
 use crate::model_spec::ModelSpec;

@@ -51,7 +51,7 @@ pub(crate) enum CliError {
     /// A download that failed.
     #[cfg(feature = "hub")]
     #[error(transparent)]
-    Hub(#[from] bitnet::loader::hub::HubError),
+    Hub(#[from] loader::hub::HubError),
     /// A build without the hub.
     #[cfg(not(feature = "hub"))]
     #[error("this bitnet was built without the feature `hub`; download {repo} by other means and give its folder")]
@@ -61,7 +61,7 @@ pub(crate) enum CliError {
     },
     /// A file that cannot be read or written.
     #[error(transparent)]
-    File(#[from] bitnet::loader::files::FileError),
+    File(#[from] loader::files::FileError),
     /// A file or a stream that cannot be read or written.
     #[error("cannot {op} {what}: {source}")]
     Io {

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use bitnet::bitnet_model::ModelWeights;
-use bitnet::loader::files::{self, Kind};
-use bitnet::loader::gguf::{Gguf, TensorType};
-use bitnet::ternary_kernels::{FORMATS, Scales};
 use bitnet::{Activation, ModelConfig, RopeScaling};
+use bitnet_model::ModelWeights;
+use loader::files::{self, Kind};
+use loader::gguf::{Gguf, TensorType};
 use serde_json::Value as Json;
+use ternary_kernels::{FORMATS, Scales};
 
 /// Programs for everything that is not ternary.
 const GGUF_PROGRAMS: &str = "llama.cpp and what is built on it (Ollama, LM Studio) run it";
@@ -91,7 +91,7 @@ pub(crate) fn scales(weights: &ModelWeights) -> String {
 /// Describes a GGUF file or a folder that cannot be run, and names a program that runs it; `None` where nothing useful
 /// is known.
 pub(crate) fn elsewhere(path: &Path) -> Option<String> {
-    if let Ok(Some(file)) = bitnet::loader::gguf::locate(path) {
+    if let Ok(Some(file)) = loader::gguf::locate(path) {
         return gguf(&Gguf::open(&file).ok()?);
     }
     let folder = if path.is_dir() { path } else { path.parent()? };

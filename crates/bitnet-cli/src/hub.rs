@@ -21,7 +21,7 @@ mod imp {
     use std::ops::ControlFlow;
     use std::sync::Arc;
 
-    use bitnet::loader::hub::{self, HubError, PullOptions, Pulled, Selection};
+    use loader::hub::{self, HubError, PullOptions, Pulled, Selection};
 
     use super::*;
     use crate::interrupt::Graceful;

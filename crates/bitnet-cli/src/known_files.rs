@@ -146,7 +146,7 @@ fn of_size(bytes: u64) -> Option<&'static KnownFile> {
 /// # Errors
 /// A file that cannot be read, or is none.
 pub(crate) fn sha256(path: &Path) -> Result<String, CliError> {
-    let (mut file, _) = bitnet::loader::files::open(path, "a model")?;
+    let (mut file, _) = loader::files::open(path, "a model")?;
     let mut hash = Sha256::new();
     let mut block = vec![0; 1 << 20];
     loop {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use bitnet::loader::synthetic::Spec;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use loader::synthetic::Spec;
 
 use crate::names;
 

@@ -1,7 +1,7 @@
 //! Short names of known ternary models.
 
-use bitnet::loader::synthetic::Spec;
 use bitnet::{ActivationBits, ModelConfig};
+use loader::synthetic::Spec;
 
 /// A model of the Hugging Face hub that many people mean.
 pub(crate) struct Known {

@@ -38,7 +38,7 @@ pub(crate) fn cpus() -> NonZeroUsize {
 
 /// Threads of an engine where none are asked for.
 pub(crate) fn threads() -> NonZeroUsize {
-    bitnet::ternary_kernels::default_threads()
+    ternary_kernels::default_threads()
 }
 
 /// Read bandwidth of main memory with `threads` threads, in GB/s, measured in a process of its own so that the probe's

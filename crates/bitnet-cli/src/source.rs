@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bitnet::bitnet_model::WeightSource;
-use bitnet::loader::files::{self, Kind};
-use bitnet::loader::synthetic::{Spec, cache_dir};
-use bitnet::loader::{Checkpoint, PackedCache};
 use bitnet::{KvType, Model, ModelConfig, SamplingOptions, SamplingOverrides, Speculation, UseTuning};
+use bitnet_model::WeightSource;
 use clap::Args;
+use loader::files::{self, Kind};
+use loader::synthetic::{Spec, cache_dir};
+use loader::{Checkpoint, PackedCache};
 
 use crate::args::{EngineArgs, KernelArg, ModelArgs, SamplingArgs};
 use crate::error::CliError;
@@ -164,8 +164,8 @@ impl<'a> LoadRequest<'a> {
         for KernelArg { group, name } in &engine.kernel {
             builder = match group {
                 None if name == DEFAULT => builder.tuning(UseTuning::No),
-                None => builder.kernel(bitnet::ternary_kernels::by_name(name)?),
-                Some(group) => builder.kernel_for(*group, bitnet::ternary_kernels::by_name(name)?),
+                None => builder.kernel(ternary_kernels::by_name(name)?),
+                Some(group) => builder.kernel_for(*group, ternary_kernels::by_name(name)?),
             };
         }
         if let Some(threads) = engine.threads {

@@ -1,9 +1,9 @@
 //! The tables of docs/models.md, written from the tables of the program by `cargo xtask tables`: a test compares them, so that the page
 //! says what is so.
 
-use bitnet::bitnet_model::{Architecture, Presence};
-use bitnet::loader::convert::Target;
-use bitnet::ternary_kernels::{FORMATS, FormatInfo, ScalePlace};
+use bitnet_model::{Architecture, Presence};
+use loader::convert::Target;
+use ternary_kernels::{FORMATS, FormatInfo, ScalePlace};
 
 use crate::commands::plan::Estimate;
 use crate::names::{ELSEWHERE, KNOWN};

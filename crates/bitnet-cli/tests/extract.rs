@@ -17,7 +17,7 @@ fn place() -> Place {
     let config =
         ExtractorConfig { buckets: 100, hidden_size: 32, intermediate_size: 64, ..ExtractorConfig::new(tasks) };
     let weights = ExtractorWeights::synthetic(config, 9).unwrap();
-    bitnet::loader::extractor::write_gguf(&place.path("a.gguf"), &weights).unwrap();
+    loader::extractor::write_gguf(&place.path("a.gguf"), &weights).unwrap();
     place
 }
 

@@ -4,14 +4,14 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bitnet::bitnet_model::{EngineOptions, ModelConfig, ModelWeights, Projection};
-use bitnet::loader::convert::{ConvertOptions, Target, convert};
-use bitnet::loader::{Checkpoint, LoadOptions};
 use bitnet::train::{
     FusedLearner, MasterWeights, Params, TokenFile, TokenWidth, TokenWriter, TrainConfig, Trainer, model_from_json,
     write_master,
 };
 use bitnet::{Engine, KvType, Sequence};
+use bitnet_model::{EngineOptions, ModelConfig, ModelWeights, Projection};
+use loader::convert::{ConvertOptions, Target, convert};
+use loader::{Checkpoint, LoadOptions};
 
 #[test]
 fn what_training_computes_with_is_what_loading_gives() {
@@ -106,12 +106,12 @@ fn models_with_groups_are_the_same_in_every_container() {
             for (l, (a, b)) in own.layers.iter().zip(&loaded.layers).enumerate() {
                 for ((p, a), (_, b)) in a.projections().zip(b.projections()) {
                     assert_eq!(a.to_trits(), b.to_trits(), "{what}: layer {l} {}", p.name());
-                    let scales = |w: &bitnet::ternary_kernels::TernaryMatrix| -> Vec<u32> {
+                    let scales = |w: &ternary_kernels::TernaryMatrix| -> Vec<u32> {
                         let at = |r: usize| (0..w.cols()).step_by(64).map(move |c| (r, c));
                         (0..w.rows()).flat_map(at).map(|(r, c)| w.scales().at(r, c).to_bits()).collect()
                     };
                     assert_eq!(scales(a), scales(b), "{what}: layer {l} {}", p.name());
-                    assert!(!matches!(a.scales(), bitnet::ternary_kernels::Scales::Tensor(_)));
+                    assert!(!matches!(a.scales(), ternary_kernels::Scales::Tensor(_)));
                 }
             }
             assert!(logits(&loaded) == expected, "{what}: the logits differ");

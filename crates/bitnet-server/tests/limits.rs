@@ -238,7 +238,7 @@ fn where_it_cannot_run_it_says_why() {
 
 #[test]
 fn a_model_without_a_tokenizer_is_refused() {
-    use bitnet::loader::synthetic::Spec;
+    use loader::synthetic::Spec;
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("shape.json");
     let shape = r#"{"vocab_size": 200, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1,

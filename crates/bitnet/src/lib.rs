@@ -22,7 +22,11 @@
 //! With the feature `constrain`, texts follow a grammar: `Session::generate_json` gives values of a type.
 //!
 //! [`tune`] measures which kernels are the fastest for a model on this machine, and [`store_tuning`] has them used from
-//! then on.
+//! then on. [`kernel`] has what a kernel of one's own is made of.
+//!
+//! This crate is the whole surface of a program that uses models. What makes and takes apart files of models (`loader`),
+//! layers and engine (`bitnet-model`) and products (`ternary-kernels`) are crates of their own; a program that needs more
+//! of one than is shown here depends on it in the same version, and its types are those of this crate.
 
 #![forbid(unsafe_code)]
 
@@ -86,8 +90,17 @@ pub use bitnet_model::train;
 #[cfg(feature = "constrain")]
 pub use schemars;
 
-/// The underlying crates, for what this facade does not re-export.
-pub use {bitnet_model, loader, ternary_kernels};
+/// What a kernel of one's own is made of, for [`ModelBuilder::kernel`]; docs/own-kernel.md of the repository writes one.
+pub mod kernel {
+    pub use ternary_kernels::{
+        AlignedBuf, Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows,
+        Scales, TernaryMatrix, by_name, kernels_available,
+    };
+}
+
+/// The layers of BitNet as candle modules.
+#[cfg(feature = "candle")]
+pub use bitnet_model::nn;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

@@ -3,12 +3,12 @@
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
-use bitnet::loader::files::FileError;
-use bitnet::loader::synthetic::Spec;
 use bitnet::{
     Error, FinishReason, GenerateOptions, KvType, Model, ModelBuilder, ModelError, Session, Snapshots, Speculation,
     WhenFull,
 };
+use loader::files::FileError;
+use loader::synthetic::Spec;
 use proptest::prelude::*;
 
 /// A model of two layers with these mixers; without a vocabulary, so tokens are given as they are.

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use bitnet::ternary_kernels::{by_name, tune::Choice};
 use bitnet::{ChosenBy, GenerateOptions, Model, ModelBuilder, ProjectionGroup, TuneOptions, UseTuning};
+use ternary_kernels::{by_name, tune::Choice};
 
 fn load(builder: ModelBuilder) -> Model {
     builder.threads(2).load(test_support::workspace_dir().join("models/tinystories-5m.gguf")).unwrap()

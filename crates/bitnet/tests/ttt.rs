@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
-use bitnet::loader::synthetic::Spec;
 use bitnet::{Batch, GenerateOptions, Model, Output};
+use loader::synthetic::Spec;
 
 /// A model of two layers with these mixers; without a vocabulary, so tokens are given as they are.
 fn model(mixers: &str, threads: usize) -> Model {

@@ -272,7 +272,9 @@ pub enum KernelError {
         available: String,
     },
     /// A measurement may not choose a kernel that rounds: whoever wants it names it.
-    #[error("kernel {kernel:?} is not exact, so a tuning may not choose it; name it as the kernel of the model instead")]
+    #[error(
+        "kernel {kernel:?} is not exact, so a tuning may not choose it; name it as the kernel of the model instead"
+    )]
     InexactTuning {
         /// Its name.
         kernel: String,

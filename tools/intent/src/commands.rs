@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use bitnet::Model;
-use bitnet::loader::tokenizer::train::train_bpe;
 use intent::answer::{Answer, prompt};
 use intent::ask::{Figures, Reply, ask, evaluate};
 use intent::baseline::Baseline;
@@ -12,6 +11,7 @@ use intent::japanese::{self, Questions, TESTS};
 use intent::metrics::{Scope, Share, best_threshold};
 use intent::utterance::{Task, Utterance};
 use intent::{IntentError, grammar};
+use loader::tokenizer::train::train_bpe;
 
 use crate::latency;
 

@@ -30,7 +30,7 @@ pub enum IntentError {
     Model(#[from] bitnet::Error),
     /// No tokenizer could be learned.
     #[error(transparent)]
-    Tokenizer(#[from] bitnet::loader::tokenizer::TokenizerError),
+    Tokenizer(#[from] loader::tokenizer::TokenizerError),
 }
 
 impl IntentError {

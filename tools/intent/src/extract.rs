@@ -67,7 +67,7 @@ struct Figures {
     slots: Slots,
     whole: Share,
     guesses: Vec<Guess>,
-    /// Scores of [`OosScore`](bitnet::bitnet_model::encoder::OosScore), of what is in scope and of what is not.
+    /// Scores of [`OosScore`](bitnet_model::encoder::OosScore), of what is in scope and of what is not.
     scores: [Vec<f32>; 2],
 }
 

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use bitnet::ternary_kernels::probe::read_bandwidth;
 use clap::Args;
+use ternary_kernels::probe::read_bandwidth;
 
 use crate::error::CliError;
 use crate::ui;

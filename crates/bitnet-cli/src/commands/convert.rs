@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use bitnet::loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
-use bitnet::loader::files;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
+use loader::files;
 use serde_json::json;
 
 use crate::args::FileArgs;

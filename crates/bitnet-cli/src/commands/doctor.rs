@@ -5,13 +5,13 @@ mod model;
 
 use std::sync::Arc;
 
-use bitnet::loader::synthetic::cache_dir;
-use bitnet::loader::tuning::Tuning;
-use bitnet::ternary_kernels::check::{Mismatch, self_check, self_check_group};
-use bitnet::ternary_kernels::{GroupKernel, registry};
 use bitnet::{Isa, Kernel};
 use clap::Args;
+use loader::synthetic::cache_dir;
+use loader::tuning::Tuning;
 use serde_json::{Value, json};
+use ternary_kernels::check::{Mismatch, self_check, self_check_group};
+use ternary_kernels::{GroupKernel, registry};
 
 use crate::error::CliError;
 use crate::process;
@@ -134,9 +134,9 @@ pub(crate) fn execute(args: &DoctorArgs, ui: &Ui) -> Result<(), CliError> {
         spinner.finish_and_clear();
     }
 
-    let used = bitnet::ternary_kernels::for_isa(selected)?.name().to_owned();
+    let used = ternary_kernels::for_isa(selected)?.name().to_owned();
     let tunings = Tuning::all(&cache_dir());
-    let streaming = bitnet::ternary_kernels::for_weights(selected, usize::MAX)?.name().to_owned();
+    let streaming = ternary_kernels::for_weights(selected, usize::MAX)?.name().to_owned();
     if args.json {
         ui::print_json(&as_json(&findings, &bandwidth, selected, &used, &tunings))?;
     } else {
@@ -235,7 +235,7 @@ fn as_text(
         line("memory", format!("{}, {} of it available", ui::bytes(total), ui::bytes(free)));
     }
     // Sets of other architectures are nothing that this CPU lacks.
-    let here = |isa: Isa| bitnet::ternary_kernels::registry().iter().any(|e| e.isa == isa);
+    let here = |isa: Isa| ternary_kernels::registry().iter().any(|e| e.isa == isa);
     let names = |available: bool| -> String {
         let names = Isa::ALL.iter().filter(|i| here(**i) && i.is_available() == available).map(|i| i.name());
         names.collect::<Vec<_>>().join(" ")
@@ -287,7 +287,7 @@ fn as_text(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitnet::ternary_kernels::{Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, TernaryMatrix, by_name};
+    use ternary_kernels::{Int8Matrix, Int8Vector, KernelError, Packed, PackedRows, TernaryMatrix, by_name};
 
     /// A kernel that forgets the last row.
     #[derive(Debug)]

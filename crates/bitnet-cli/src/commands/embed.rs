@@ -3,9 +3,9 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use bitnet::loader::files::{self, Kind};
 use bitnet::{EmbedOptions, KvType, Pooling};
 use clap::Args;
+use loader::files::{self, Kind};
 use serde_json::json;
 
 use crate::choices;

@@ -4,9 +4,9 @@ mod questions;
 
 use std::path::PathBuf;
 
-use bitnet::loader::files::{self, Kind};
 use bitnet::{KvType, Model, Score};
 use clap::Args;
+use loader::files::{self, Kind};
 use serde_json::json;
 
 use crate::error::CliError;

@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, IsTerminal as _};
 
-use bitnet::loader::files::{FileError, Kind};
 use bitnet::{Extraction, Extractor, ExtractorTask};
 use clap::Args;
+use loader::files::{FileError, Kind};
 use serde_json::{Value, json};
 
 use crate::error::CliError;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnet::loader::PackedCache;
-use bitnet::loader::packed::cache;
-use bitnet::loader::synthetic::cache_dir;
 use clap::Args;
+use loader::PackedCache;
+use loader::packed::cache;
+use loader::synthetic::cache_dir;
 use serde_json::json;
 
 use crate::commands::plan::Estimate;
@@ -100,8 +100,8 @@ fn entries() -> Result<Vec<Entry>, CliError> {
 
 #[cfg(feature = "hub")]
 fn hub_entries() -> Result<Vec<Entry>, CliError> {
-    let repos = bitnet::loader::hub::list(&Default::default())?;
-    let entry = |r: bitnet::loader::hub::CachedRepo| {
+    let repos = loader::hub::list(&Default::default())?;
+    let entry = |r: loader::hub::CachedRepo| {
         let weights = |f: &&String| f.ends_with(".gguf") || f.ends_with(".safetensors");
         let files = match r.files.iter().filter(weights).count() {
             0 => "no weights".to_owned(),
@@ -214,7 +214,7 @@ fn remove(entry: &Entry) -> Result<(), CliError> {
 
 #[cfg(feature = "hub")]
 fn remove_repo(repo: &str) -> Result<(), CliError> {
-    bitnet::loader::hub::remove(repo, &Default::default())?;
+    loader::hub::remove(repo, &Default::default())?;
     Ok(())
 }
 

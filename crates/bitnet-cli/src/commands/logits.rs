@@ -64,5 +64,5 @@ fn write(path: &Path, tokens: usize, vocab: usize, logits: &[f32]) -> Result<(),
     let file = TensorView::new(Dtype::F32, vec![tokens, vocab], &bytes)
         .and_then(|view| safetensors::serialize([("logits", view)], None))
         .map_err(|e| failed(std::io::Error::other(e)))?;
-    Ok(bitnet::loader::files::write(path, &file)?)
+    Ok(loader::files::write(path, &file)?)
 }

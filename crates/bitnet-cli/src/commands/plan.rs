@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnet::bitnet_model::Architecture;
-use bitnet::loader::synthetic::Spec;
-use bitnet::ternary_kernels::last_level_cache;
 use bitnet::{ActivationBits, Isa, KvType, ModelConfig};
+use bitnet_model::Architecture;
 use clap::Args;
+use loader::synthetic::Spec;
 use serde_json::json;
+use ternary_kernels::last_level_cache;
 
 use crate::args::{ModelArgs, parse_isa};
 use crate::choices;
@@ -120,7 +120,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
         Some(isa) => isa.require()?,
         None => Isa::selected()?,
     };
-    let kernel = bitnet::ternary_kernels::for_weights(isa, config.ternary_weights() as usize)?;
+    let kernel = ternary_kernels::for_weights(isa, config.ternary_weights() as usize)?;
     let bits = match has_groups(&config) {
         true => GROUP_BITS,
         false if kernel.name().starts_with("base3") => 1.6,

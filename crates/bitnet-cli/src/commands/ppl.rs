@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bitnet::loader::files::{self, Kind};
 use bitnet::{KvType, Perplexity};
 use clap::Args;
+use loader::files::{self, Kind};
 use serde_json::json;
 
 use crate::error::CliError;

@@ -7,9 +7,9 @@ mod constrain;
 use std::io::IsTerminal;
 use std::path::Path;
 
-use bitnet::loader::files::{self, Kind};
 use bitnet::{ChooseBy, FinishReason, GenerateOptions, KvType, Message, Model, Output, Stats};
 use clap::Args;
+use loader::files::{self, Kind};
 use serde_json::json;
 
 use crate::args::{Ids, SamplingArgs};

@@ -171,8 +171,8 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
     options.api_key = match (&args.api_key, &args.api_key_file) {
         (Some(key), _) => Some(ApiKey::new(key)),
         (None, Some(file)) => {
-            let kind = bitnet::loader::files::Kind::KEY;
-            Some(ApiKey::new(bitnet::loader::files::read_text(file, kind)?))
+            let kind = loader::files::Kind::KEY;
+            Some(ApiKey::new(loader::files::read_text(file, kind)?))
         }
         (None, None) => None,
     };

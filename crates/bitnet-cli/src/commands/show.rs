@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bitnet::loader::files::{self, Kind};
-use bitnet::loader::gguf::{Gguf, Value};
-use bitnet::loader::safetensors::Safetensors;
-use bitnet::ternary_kernels::{GroupKernel, Levels, Scales};
 use bitnet::{
     ChosenBy, InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning,
 };
 use clap::Args;
+use loader::files::{self, Kind};
+use loader::gguf::{Gguf, Value};
+use loader::safetensors::Safetensors;
 use serde_json::{Map, Value as Json, json};
+use ternary_kernels::{GroupKernel, Levels, Scales};
 
 use super::plan;
 use crate::args::{FileArgs, ModelArgs};
@@ -100,7 +100,7 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
     let path = source::locate(spec, ui)?;
     let header = read_header(&path).map_err(|e| e.explained(explain::foreign(&path)))?;
     let hash = args.hash.then(|| known_files::sha256(&path)).transpose()?;
-    let loaded = bitnet::loader::load(&path, &args.model.files.load_options());
+    let loaded = loader::load(&path, &args.model.files.load_options());
     if args.json {
         let mut json = as_json(&path, &header, &loaded);
         if extractor::is(&header) {
@@ -124,7 +124,7 @@ pub(crate) fn execute(args: &ShowArgs, ui: &Ui) -> Result<(), CliError> {
 /// A file that is not a container.
 pub(crate) fn brief(path: &Path, files: &FileArgs, ui: &Ui) -> Result<String, CliError> {
     let header = read_header(path).map_err(|e| e.explained(explain::foreign(path)))?;
-    let loaded = bitnet::loader::load(path, &files.load_options());
+    let loaded = loader::load(path, &files.load_options());
     Ok(as_text(false, true, path, &header, &loaded, ui))
 }
 
@@ -140,7 +140,7 @@ fn read_header(path: &Path) -> Result<Header, CliError> {
     if !path.is_dir() {
         files::regular(path, "a model")?;
     }
-    match bitnet::loader::gguf::locate(path)? {
+    match loader::gguf::locate(path)? {
         Some(file) => gguf(&file),
         None => folder(path),
     }

@@ -3,9 +3,9 @@
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use bitnet::loader::files::{self, Kind};
-use bitnet::loader::tokenizer::Tokenizer;
 use clap::Args;
+use loader::files::{self, Kind};
+use loader::tokenizer::Tokenizer;
 use serde_json::json;
 
 use crate::args::{Ids, ModelArgs};
@@ -133,7 +133,7 @@ fn tokenizer(args: &ModelArgs, ui: &Ui) -> Result<(Tokenizer, Option<u32>), CliE
         return Ok((tokenizer, bos));
     }
     let path = source::locate(args.model.as_ref(), ui)?;
-    let loaded = bitnet::loader::load(&path, &args.files.load_options())?;
+    let loaded = loader::load(&path, &args.files.load_options())?;
     for note in &loaded.notes {
         ui.note(note);
     }

@@ -11,13 +11,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use bitnet::loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
-use bitnet::loader::files::{self, Kind};
-use bitnet::loader::tokenizer::Tokenizer;
 use bitnet::train::{
     Checkpoint, Event, Finish, FusedLearner, MasterWeights, Params, Trainer, model_from_json, write_master,
 };
 use bitnet::{Engine, KvType, ModelConfig, Sequence};
+use loader::convert::{ConvertOptions, ScaleRounding, Target, convert};
+use loader::files::{self, Kind};
+use loader::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -180,7 +180,7 @@ fn shape(args: &TrainArgs, settings: &Settings, tokenizer: Option<&Tokenizer>) -
     default("max_position_embeddings", Value::from(settings.train.context.max(512)));
     if let Some(t) = tokenizer {
         default("vocab_size", Value::from(t.vocab_size()));
-        if let Some(bos) = t.bos().or_else(|| t.id_of(bitnet::loader::tokenizer::train::BEGIN_OF_TEXT)) {
+        if let Some(bos) = t.bos().or_else(|| t.id_of(loader::tokenizer::train::BEGIN_OF_TEXT)) {
             default("bos_token_id", Value::from(bos));
         }
         if let Some(eos) = data::eos_of(t) {
@@ -209,8 +209,8 @@ fn sample(
     tokenizer: Option<&Tokenizer>,
 ) -> Result<Option<String>, CliError> {
     let (Some(prompt), Some(tokenizer)) = (&args.sample, tokenizer) else { return Ok(None) };
-    let weights = bitnet::bitnet_model::ModelWeights::from_source(&MasterWeights { model, params })?;
-    let engine = Engine::new(&weights, &bitnet::bitnet_model::EngineOptions::default())?;
+    let weights = bitnet_model::ModelWeights::from_source(&MasterWeights { model, params })?;
+    let engine = Engine::new(&weights, &bitnet_model::EngineOptions::default())?;
     let mut ids: Vec<u32> = model.bos_token_id.into_iter().collect();
     ids.extend(tokenizer.encode_text(prompt).map_err(|e| CliError::usage(e.to_string()))?);
     let start = ids.len();

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitnet::ternary_kernels::tune::{Measurement, Phase, Shape};
 use bitnet::{Isa, KernelError, ModelConfig, ModelError, TuneOptions, TuneReport};
 use clap::Args;
 use serde_json::{Value, json};
+use ternary_kernels::tune::{Measurement, Phase, Shape};
 
 use crate::args::{ModelArgs, parse_isa};
 use crate::error::CliError;

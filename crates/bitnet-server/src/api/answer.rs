@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bitnet::loader::chat::{Answered, ToolCall, ToolForm};
 use bitnet::{FinishReason, Model, TokenLogprob};
+use loader::chat::{Answered, ToolCall, ToolForm};
 use serde_json::{Map, Value, json};
 
 use super::now;

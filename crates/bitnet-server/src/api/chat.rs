@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bitnet::Message;
-use bitnet::loader::chat::{ChatTemplate, RenderOptions, ToolForm};
+use loader::chat::{ChatTemplate, RenderOptions, ToolForm};
 use serde_json::{Map, Value, json};
 
 use super::answer::Form;

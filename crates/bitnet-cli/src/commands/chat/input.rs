@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 
-use bitnet::loader::synthetic::cache_dir;
+use loader::synthetic::cache_dir;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 

@@ -6,8 +6,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bitnet::loader::files::{self, Kind, Pending};
 use bitnet::{Message, Model, Session};
+use loader::files::{self, Kind, Pending};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;

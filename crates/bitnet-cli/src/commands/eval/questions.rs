@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bitnet::loader::files::{self, Kind};
+use loader::files::{self, Kind};
 use serde_json::{Map, Value};
 
 use crate::error::CliError;

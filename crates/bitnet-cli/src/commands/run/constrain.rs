@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use bitnet::Constraint;
-use bitnet::loader::files::{self, Kind};
 use clap::Args;
+use loader::files::{self, Kind};
 
 use crate::error::CliError;
 

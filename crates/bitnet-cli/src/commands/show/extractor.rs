@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use bitnet::loader::extractor;
 use bitnet::{Extractor, TaskConfig};
+use loader::extractor;
 use serde_json::{Value as Json, json};
 
 use super::{Header, Lines};

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnet::loader::files::{self, FolderLock};
 use bitnet::train::Checkpoint;
+use loader::files::{self, FolderLock};
 
 use super::TrainArgs;
 use crate::error::CliError;

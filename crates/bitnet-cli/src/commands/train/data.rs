@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use bitnet::ModelConfig;
-use bitnet::loader::files::{self, Kind};
-use bitnet::loader::tokenizer::Tokenizer;
-use bitnet::loader::tokenizer::train::{END_OF_TEXT, train_bpe};
 use bitnet::train::{
     Split, TextFormat, TokenFile, TokenWidth, TrainConfig, for_each_document, for_each_example, holds_examples,
 };
+use loader::files::{self, Kind};
+use loader::tokenizer::Tokenizer;
+use loader::tokenizer::train::{END_OF_TEXT, train_bpe};
 
 use super::{TrainArgs, name};
 use crate::error::CliError;
@@ -63,7 +63,7 @@ pub(super) fn are_examples(args: &TrainArgs) -> Result<bool, CliError> {
 /// Files that cannot be read or written; a tokenizer that cannot be learned.
 pub(super) fn tokenizer(args: &TrainArgs, ui: &Ui) -> Result<Option<Tokenizer>, CliError> {
     let kept = tokenizer_path(&args.out);
-    let usage = |e: bitnet::loader::tokenizer::TokenizerError| CliError::usage(e.to_string());
+    let usage = |e: loader::tokenizer::TokenizerError| CliError::usage(e.to_string());
     if !kept.is_file() || !args.resume {
         let json = if let Some(file) = &args.tokenizer {
             let json = files::read_text(file, Kind::TOKENIZER)?;

@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bitnet::loader::extractor::{write_gguf, write_safetensors};
-use bitnet::loader::files::{self, FolderLock};
 use bitnet::train::Finish;
 use bitnet::train::extract::{ExtractEvent, ExtractOptions, TaskData, TaskFigures, train};
 use clap::Args;
+use loader::extractor::{write_gguf, write_safetensors};
+use loader::files::{self, FolderLock};
 use serde_json::{Value, json};
 
 use super::TrainArgs;

@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bitnet::loader::files::{self, FileError, Lines, Pending};
 use bitnet::train::LayerTrits;
+use loader::files::{self, FileError, Lines, Pending};
 use measure::plot::{self, Curve, Frame, PlotError};
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use bitnet::ModelConfig;
-use bitnet::loader::files::{self, Kind};
 use bitnet::train::{Checkpoint, TrainConfig, model_from_json, model_to_json};
+use loader::files::{self, Kind};
 use serde_json::{Map, Value};
 
 use super::args::TrainArgs;
