@@ -21,15 +21,15 @@ f16, f32 = np.float16, np.float32
 # Distance that every int8 code keeps from a rounding boundary.
 CLEAR = 2e-4
 CONFIG = {
-    "model_type": "bitnet-extractor", "format": 1, "buckets": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "intermediate_size": 64, "hidden_act": "silu", "rope_theta": 10000.0, "rms_norm_eps": 1e-5,
+    "model_type": "bitnet-extractor", "format": 2, "buckets": 64, "runs": True, "reach": 2, "hidden_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "intermediate_size": 64, "hidden_act": "silu", "rope_theta": 10000.0, "rms_norm_eps": 1e-5,
     "tasks": [
         {"name": "home", "intents": ["light_on", "light_off", "other"], "slots": ["room", "time"],
          "intent_slots": [[0, 1], [0], []], "oos": {"score": "energy", "threshold": 0.25}, "temperature": 1.5},
         {"name": "topic", "intents": ["a", "b"], "slots": [], "temperature": 1.0},
     ],
 }
-TEXTS = ["switch on teh light in Kim's kitchen, at 7pm", "青空文庫って知ってる?", "ＯＫ ﾎﾞｰﾙ", "l’e\u0301te\u0301 — no!"]
+TEXTS = ["switch on teh light in Kim's kitchen, at 7pm", "青空文庫って知ってる?", "ＯＫ ﾎﾞｰﾙ", "l’e\u0301te\u0301 — it’S o'clock!"]
 
 
 def root() -> Path:
@@ -51,17 +51,27 @@ def kind(c: str) -> str:
     return "letter" if category[0] in "LN" else "sign"
 
 
+def possessive(after: str) -> bool:
+    return after[:1] in ("s", "S") and all(kind(c) not in ("letter", "mark") for c in after[1:])
+
+
 def split(text: str) -> list:
     """Pairs of a kind and the position of each character, [kind, start, end]."""
-    words, joins = [], False
+    words, joins, skip = [], False, False
     for i, c in enumerate(text):
         k = kind(c)
-        if k == "space":
+        if skip:
+            # The s behind an apostrophe.
+            skip = False
+        elif k == "space":
             joins = False
         elif k == "mark" and words and words[-1][2] == i:
             words[-1][2] = i + 1
         elif k == "letter" and joins:
             words[-1][2] = i + 1
+        elif k == "apostrophe" and joins and possessive(text[i + 1:i + 3]):
+            words.append(["letter", i, i + 2])
+            joins, skip = False, True
         elif k == "apostrophe" and joins and i + 1 < len(text) and kind(text[i + 1]) == "letter":
             pass
         else:
@@ -70,8 +80,12 @@ def split(text: str) -> list:
     return words
 
 
+def straight(word: str) -> str:
+    return word.replace("\u2019", "'").replace("\u02bc", "'")
+
+
 def fold(word: str) -> str:
-    return unicodedata.normalize("NFKC", word).lower()[:32]
+    return straight(unicodedata.normalize("NFKC", word)).lower()[:32]
 
 
 def shape(word: str) -> str:
@@ -81,7 +95,7 @@ def shape(word: str) -> str:
             if name.startswith(start):
                 return letter
         return {"Lu": "X", "Ll": "x", "Nd": "0"}.get(unicodedata.category(c), "o" if c.isalpha() else ".")
-    marked = unicodedata.normalize("NFKD", word)
+    marked = straight(unicodedata.normalize("NFKD", word))
     kinds = [one(c) for c in marked if unicodedata.category(c)[0] != "M"]
     return "".join(k * min(4, len(list(run))) for k, run in itertools.groupby(kinds))
 
@@ -99,6 +113,12 @@ def features(text: str, words: list, i: int) -> list:
     folded = [fold(text[start:end]) for _, start, end in words]
     k, start, end = words[i]
     found = [bucket("w", folded[i]), bucket("s", shape(text[start:end]))]
+    if k != "character":
+        for distance in range(1, CONFIG["reach"] + 1):
+            before = folded[i - distance] if i >= distance else "<"
+            after = folded[i + distance] if i + distance < len(words) else ">"
+            left, right = ("p", "q") if distance == 1 else ("P", "Q")
+            found += [bucket(left, f"{before} {folded[i]}"), bucket(right, f"{folded[i]} {after}")]
     if k == "letter":
         marked = f"<{folded[i]}>"
         found += [bucket("n", marked[j:j + n]) for n in (3, 4, 5, 2) for j in range(len(marked) - n + 1)]

@@ -52,6 +52,21 @@ fn an_extractor_is_trained_and_answers() {
     let [gguf, folder] = both.map(|e| e.extract(text).unwrap());
     assert_eq!(gguf, folder);
     assert_eq!((gguf.intent.as_str(), gguf.slot("room")), ("on", Some("kitchen")));
+
+    // A run that has ended is not begun anew by accident; what went missing is written again.
+    p.run(&args).fails(2, "--resume");
+    let whole = std::fs::read(p.path("m/export/model.gguf")).unwrap();
+    std::fs::remove_dir_all(p.path("m/export")).unwrap();
+    p.run(&train(&["home.jsonl"], &["--resume"])).ok();
+    assert_eq!(std::fs::read(p.path("m/export/model.gguf")).unwrap(), whole);
+    p.run(&train(&["home.jsonl"], &["--resume", "--seed", "5"])).fails(1, "options and data");
+
+    // It teaches another one.
+    let mut taught = train(&["home.jsonl"], &["--teacher", "m/export/model.gguf", "--average", "0.9", "--reach", "2"]);
+    taught[4] = "n";
+    p.run(&taught).ok();
+    let student = bitnet::Extractor::load(p.path("n/export")).unwrap();
+    assert_eq!((student.config().reach, student.extract(text).unwrap().intent.as_str()), (2, "on"));
 }
 
 #[test]

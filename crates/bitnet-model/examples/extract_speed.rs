@@ -27,9 +27,9 @@ fn main() -> Result<(), bitnet_model::ModelError> {
         "青空文庫って知ってる?",
         &"one more word ".repeat(20),
     ] {
-        utterance.read(text, extractor.config().buckets);
+        utterance.read(text, extractor.config().features());
         let words = utterance.words().len();
-        let (p50, p99) = quantiles(|| utterance.read(text, extractor.config().buckets));
+        let (p50, p99) = quantiles(|| utterance.read(text, extractor.config().features()));
         println!("{words:>3} words, reading alone: p50 {p50:>7.1} us, p99 {p99:>7.1} us");
         for (task, config) in extractor.config().tasks.iter().enumerate() {
             let mut failed = None;

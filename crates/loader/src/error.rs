@@ -470,6 +470,20 @@ pub enum LoadError {
         /// The architecture in the file.
         architecture: String,
     },
+    /// An extractor of a form that is not read.
+    #[error(
+        "{key} is {format}, and this version reads form {read}: extractors of other forms split and read words in another way, so \
+         they cannot be converted; train it again from its utterances with `bitnet train --task extract`, or use the version \
+         that made it"
+    )]
+    ExtractorFormat {
+        /// Where the form is named.
+        key: &'static str,
+        /// The form of the file.
+        format: u64,
+        /// The form that is read.
+        read: u32,
+    },
     /// A row of an extractor's features with several scales.
     #[error(
         "tensor \"features.weight\": the blocks of row {row} have different scales, but a row of features has one: export the \

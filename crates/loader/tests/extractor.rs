@@ -96,7 +96,9 @@ fn configurations_are_read_as_written_or_refused() {
         config_from_json(json.replacen(from, to, 1).as_bytes()).unwrap_err().to_string()
     };
     for (from, to, word) in [
-        ("\"format\":1", "\"format\":2", "newer"),
+        ("\"format\":2", "\"format\":1", "train it again"),
+        ("\"format\":2", "\"format\":1,\"window\":3", "train it again"),
+        ("\"reach\":1", "\"reach\":3", "reach"),
         ("\"silu\"", "\"gelu\"", "hidden_act"),
         ("\"max_logit\"", "\"entropy\"", "oos.score"),
         ("\"buckets\":40", "\"buckets\":0", "buckets"),
@@ -156,7 +158,7 @@ fn tensors_that_do_not_fit_are_named() {
     }
     refused("extractor.config", rewritten(&file, |m| m.retain(|k| k != "extractor.config"), |_, _, _, _| true));
     refused("extractor.format", rewritten(&file, |m| m.retain(|k| k != "extractor.format"), |_, _, _, _| true));
-    refused("extractor.format", rewritten(&file, |m| m.set("extractor.format", 2u32), |_, _, _, _| true));
+    refused("extractor.format", rewritten(&file, |m| m.set("extractor.format", 1u32), |_, _, _, _| true));
     refused("extractor.config", rewritten(&file, |m| m.set("extractor.config", 2u32), |_, _, _, _| true));
     // Fewer buckets than the table has rows.
     let shrunk = config_to_json(&ExtractorConfig { buckets: 39, ..weights().config }).unwrap();
@@ -277,7 +279,7 @@ fn compare(folder: &std::path::Path, extractor: Extractor) {
     for (i, expected) in exact.as_array().unwrap().iter().enumerate() {
         let text = expected["text"].as_str().unwrap();
         let mut utterance = Utterance::default();
-        utterance.read(text, extractor.config().buckets);
+        utterance.read(text, extractor.config().features());
         let words: Vec<Vec<usize>> = expected["words"].as_array().unwrap().iter().map(ints).collect();
         assert_eq!(
             utterance.words().iter().map(|w| vec![w.range.start, w.range.end]).collect::<Vec<_>>(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::features::{FeatureConfig, MAX_REACH};
 use crate::{Activation, ModelError};
 
 /// Words of a text that are read; later ones are cut, see [`Utterance::cut`](super::Utterance::cut).
@@ -109,6 +110,10 @@ pub fn tag_may_follow(from: Option<usize>, to: usize) -> bool {
 pub struct ExtractorConfig {
     /// Rows of the table of features.
     pub buckets: usize,
+    /// Whether runs of characters are features, see [`FeatureConfig::runs`].
+    pub runs: bool,
+    /// How far pairs of words reach, see [`FeatureConfig::reach`].
+    pub reach: usize,
     /// Width.
     pub hidden_size: usize,
     /// Layers.
@@ -132,6 +137,8 @@ impl ExtractorConfig {
     pub fn new(tasks: Vec<TaskConfig>) -> Self {
         Self {
             buckets: 16384,
+            runs: true,
+            reach: 1,
             hidden_size: 128,
             num_layers: 2,
             num_heads: 4,
@@ -141,6 +148,11 @@ impl ExtractorConfig {
             norm_eps: 1e-5,
             tasks,
         }
+    }
+
+    /// Which features words have.
+    pub fn features(&self) -> FeatureConfig {
+        FeatureConfig { buckets: self.buckets, runs: self.runs, reach: self.reach }
     }
 
     /// Width of a head.
@@ -180,6 +192,9 @@ impl ExtractorConfig {
         };
         if !(1..=1 << 22).contains(&self.buckets) {
             return bad("buckets", &self.buckets, "between 1 and 4194304");
+        }
+        if self.reach > MAX_REACH {
+            return bad("reach", &self.reach, "at most 2");
         }
         let h = self.hidden_size;
         if !(32..=2048).contains(&h) || !h.is_multiple_of(32) {

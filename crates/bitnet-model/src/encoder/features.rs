@@ -5,8 +5,8 @@
 //!
 //! - **Folding.** A word's characters are decomposed (NFKD), spaces and characters that cannot be seen (joiners, soft
 //!   hyphens, variation selectors) left out, each made lower case, and joined to the one before where both have a
-//!   composed form. That is NFKC without the reordering of marks: full-width letters and half-width kana become the
-//!   usual ones. At most 32 characters are kept.
+//!   composed form; the apostrophes U+2019 and U+02BC become `'`. That is NFKC without the reordering of marks:
+//!   full-width letters and half-width kana become the usual ones. At most 32 characters are kept.
 //! - **Hash.** FNV-1a of 32 bits (offset `0x811C9DC5`, prime `0x01000193`) over one byte that names the kind and the
 //!   UTF-8 bytes of the characters, then the finaliser of MurmurHash3 (`h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13;
 //!   h *= 0xC2B2AE35; h ^= h >> 16`). The row is `hash % buckets`.
@@ -15,11 +15,14 @@
 //!   2. `s`: its shape, before it was made lower case: `X` for upper case, `x` for lower case, `0` for numbers, `H`
 //!      for Han, `h` for Hiragana, `k` for Katakana, `o` for other letters, `.` for the rest; marks are left out, and
 //!      of more than four of a kind in a row four stay.
-//!   3. of words of letters, `n`: runs of 3, then of 4, of 5 and of 2 characters of `<word>`; the `>` is missing
-//!      where the word was cut at 32.
-//!   4. of single characters instead: `l`: the character before and the word; `r`: the word and the character after;
-//!      `b`: both. The character before is the last one of the folded word before, `<` where there is none; the one
-//!      after is the first one of the folded word after, or `>`.
+//!   3. of words of letters and of signs, as far as [`FeatureConfig::reach`] goes, the folded word with another one, a
+//!      space between: `p`, the word before and this one; `q`, this one and the word after; then `P` and `Q`, the same
+//!      with the words two places away. `<` stands for a word before the first, `>` for one after the last.
+//!   4. of words of letters, where [`FeatureConfig::runs`] says so, `n`: runs of 3, then of 4, of 5 and of 2 characters
+//!      of `<word>`; the `>` is missing where the word was cut at 32.
+//!   5. of single characters, instead of 3 and 4: `l`: the character before and the word; `r`: the word and the
+//!      character after; `b`: both. The character before is the last one of the folded word before, `<` where there
+//!      is none; the one after is the first one of the folded word after, or `>`.
 
 use std::ops::Range;
 
@@ -35,6 +38,30 @@ const MAX_CHARS: usize = 32;
 
 /// Lengths of runs of characters, the most telling first.
 const RUNS: [usize; 4] = [3, 4, 5, 2];
+
+/// Letters of pairs with the words before and after, by their distance.
+const PAIRS: [[u8; 2]; MAX_REACH] = [*b"pq", *b"PQ"];
+
+/// Words on each side that a word makes pairs with, at most.
+pub(super) const MAX_REACH: usize = 2;
+
+/// Which features words have, and in how many rows they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FeatureConfig {
+    /// Rows of the table of features, 1 at least.
+    pub buckets: usize,
+    /// Whether words of letters have runs of their characters; without them a word with a typing error is a new word.
+    pub runs: bool,
+    /// How many words on each side a word makes pairs with, 0 to 2.
+    pub reach: usize,
+}
+
+impl FeatureConfig {
+    /// The usual features in this many rows: runs, and pairs with the words next to a word.
+    pub fn new(buckets: usize) -> Self {
+        Self { buckets, runs: true, reach: 1 }
+    }
+}
 
 /// FNV-1a of 32 bits that goes on character by character.
 #[derive(Clone, Copy)]
@@ -69,12 +96,12 @@ impl Hash {
 /// A text as an extractor reads it: its words and the rows of their features. Buffers are kept from text to text.
 ///
 /// ```
-/// use bitnet_model::encoder::Utterance;
+/// use bitnet_model::encoder::{FeatureConfig, Utterance};
 /// let mut utterance = Utterance::default();
-/// utterance.read("Play ＪＡＺＺ", 16384);
+/// utterance.read("Play ＪＡＺＺ", FeatureConfig::new(16384));
 /// assert_eq!(utterance.words().len(), 2);
 /// let wide = utterance.features(1).to_vec();
-/// utterance.read("play JAZZ", 16384);
+/// utterance.read("play JAZZ", FeatureConfig::new(16384));
 /// assert_eq!(utterance.features(1), wide);
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -99,8 +126,8 @@ struct Folded {
 }
 
 impl Utterance {
-    /// Reads `text`; the rows of features lie below `buckets`, which is 1 at least.
-    pub fn read(&mut self, text: &str, buckets: usize) {
+    /// Reads `text`; the rows of features lie below the buckets of `config`.
+    pub fn read(&mut self, text: &str, config: FeatureConfig) {
         self.cut = split_words(text, &mut self.words);
         self.chars.clear();
         self.folded.clear();
@@ -109,10 +136,8 @@ impl Utterance {
         for word in &self.words {
             self.folded.push(fold(&text[word.range.clone()], &mut self.chars));
         }
-        // At most 2^32 - 1, so that the quotient is defined.
-        let buckets = u32::try_from(buckets).unwrap_or(u32::MAX).max(1);
         for i in 0..self.words.len() {
-            self.push_features(i, buckets);
+            self.push_features(i, config);
             self.ends.push(self.rows.len());
         }
     }
@@ -136,9 +161,12 @@ impl Utterance {
         &self.rows[start..self.ends[i]]
     }
 
-    fn push_features(&mut self, i: usize, buckets: u32) {
+    fn push_features(&mut self, i: usize, config: FeatureConfig) {
+        // At most 2^32 - 1, so that the quotient is defined.
+        let buckets = u32::try_from(config.buckets).unwrap_or(u32::MAX).max(1);
         let Self { words, chars, folded, rows, .. } = self;
-        let word = &chars[folded[i].chars.clone()];
+        let word_at = |i: usize| &chars[folded[i].chars.clone()];
+        let word = word_at(i);
         let first = rows.len();
         let mut push = |hash: Hash| {
             if rows.len() - first < MAX_FEATURES {
@@ -147,8 +175,17 @@ impl Utterance {
         };
         push(Hash::new(b'w').chars(word));
         push(Hash(folded[i].shape));
+        if words[i].kind != WordKind::Character {
+            let pair = |kind: u8, a: &[char], b: &[char]| Hash::new(kind).chars(a).char(' ').chars(b);
+            for (distance, kinds) in PAIRS.iter().enumerate().take(config.reach) {
+                let before = i.checked_sub(distance + 1).map_or(&['<'][..], word_at);
+                let after = Some(i + distance + 1).filter(|i| *i < words.len()).map_or(&['>'][..], word_at);
+                push(pair(kinds[0], before, word));
+                push(pair(kinds[1], word, after));
+            }
+        }
         match words[i].kind {
-            WordKind::Letters => {
+            WordKind::Letters if config.runs => {
                 let end: &[char] = if folded[i].cut { &[] } else { &['>'] };
                 let len = 1 + word.len() + end.len();
                 let at = |k: usize| if k == 0 { '<' } else { word.get(k - 1).copied().unwrap_or('>') };
@@ -159,14 +196,14 @@ impl Utterance {
                 }
             }
             WordKind::Character => {
-                let before = i.checked_sub(1).and_then(|i| chars[folded[i].chars.clone()].last()).copied();
+                let before = i.checked_sub(1).and_then(|i| word_at(i).last()).copied();
                 let after = folded.get(i + 1).and_then(|f| chars[f.chars.clone()].first()).copied();
                 let (before, after) = (before.unwrap_or('<'), after.unwrap_or('>'));
                 push(Hash::new(b'l').char(before).chars(word));
                 push(Hash::new(b'r').chars(word).char(after));
                 push(Hash::new(b'b').char(before).chars(word).char(after));
             }
-            WordKind::Sign => (),
+            WordKind::Letters | WordKind::Sign => (),
         }
     }
 }
@@ -184,6 +221,7 @@ fn fold(word: &str, chars: &mut Vec<char>) -> Folded {
             if d.is_whitespace() || is_unseen(d) {
                 return;
             }
+            let d = if matches!(d, '\u{2019}' | '\u{2BC}') { '\'' } else { d };
             if let Some(s) = shape_of(d) {
                 run = if s == last { run + 1 } else { 1 };
                 last = s;
@@ -238,7 +276,7 @@ mod tests {
 
     fn read(text: &str) -> Utterance {
         let mut utterance = Utterance::default();
-        utterance.read(text, 1 << 22);
+        utterance.read(text, FeatureConfig::new(1 << 22));
         utterance
     }
 
@@ -263,13 +301,15 @@ mod tests {
 
     #[test]
     fn a_word_has_its_runs_of_characters() {
-        // `<ab>`: word, shape, two runs of 3, one of 4, none of 5, three of 2.
+        // `<ab>`: word, shape, two pairs, two runs of 3, one of 4, none of 5, three of 2.
         let ab = features("ab");
-        assert_eq!(ab.len(), 8);
+        assert_eq!(ab.len(), 10);
         let hash = |kind: u8, text: &str| text.chars().fold(Hash::new(kind), Hash::char).finish() % (1 << 22);
         let expected = [
             (b'w', "ab"),
             (b's', "xx"),
+            (b'p', "< ab"),
+            (b'q', "ab >"),
             (b'n', "<ab"),
             (b'n', "ab>"),
             (b'n', "<ab>"),
@@ -280,7 +320,7 @@ mod tests {
         assert_eq!(ab, expected.map(|(kind, text)| hash(kind, text)));
         assert_eq!(features("x")[1], hash(b's', "x"));
         assert_eq!(features("McDonald2000s")[1], hash(b's', "XxXxxxx0000x"));
-        assert_eq!(features("!"), [hash(b'w', "!"), hash(b's', ".")]);
+        assert_eq!(features("!"), [hash(b'w', "!"), hash(b's', "."), hash(b'p', "< !"), hash(b'q', "! >")]);
         // A word that is cut has no end.
         let long = features(&"a".repeat(100));
         assert_eq!(long.len(), MAX_FEATURES);
@@ -300,6 +340,26 @@ mod tests {
             features("ア")[2..],
             [(b'l', "<ア"), (b'r', "ア>"), (b'b', "<ア>")].map(|(kind, text)| hash(kind, text))
         );
+    }
+
+    #[test]
+    fn words_make_pairs_as_far_as_they_reach() {
+        let hash = |kind: u8, text: &str| text.chars().fold(Hash::new(kind), Hash::char).finish() % (1 << 22);
+        let mut utterance = Utterance::default();
+        let of = |utterance: &mut Utterance, reach| {
+            utterance.read("Ann\u{2019}s car!", FeatureConfig { reach, runs: false, buckets: 1 << 22 });
+            (0..4).map(|i| utterance.features(i).to_vec()).collect::<Vec<_>>()
+        };
+        let word = |w: &str, s: &str| vec![hash(b'w', w), hash(b's', s)];
+        let none = [word("ann", "Xxx"), word("'s", ".x"), word("car", "xxx"), word("!", ".")];
+        assert_eq!(of(&mut utterance, 0), none);
+        let near = of(&mut utterance, 1);
+        assert_eq!(near[1][2..], [hash(b'p', "ann 's"), hash(b'q', "'s car")]);
+        assert_eq!(near[3][2..], [hash(b'p', "car !"), hash(b'q', "! >")]);
+        let far = of(&mut utterance, 2);
+        assert_eq!(far[1][..4], near[1]);
+        assert_eq!(far[1][4..], [hash(b'P', "< 's"), hash(b'Q', "'s !")]);
+        assert_eq!(far[2][4..], [hash(b'P', "ann car"), hash(b'Q', "car >")]);
     }
 
     #[test]
@@ -324,8 +384,8 @@ mod tests {
     fn the_hash_is_what_files_depend_on() {
         // Computed by other software.
         let mut utterance = Utterance::default();
-        utterance.read("Ab 東", 16384);
-        assert_eq!(utterance.features(0), [1867, 8531, 15659, 9394, 1561, 2536, 2228, 15762]);
+        utterance.read("Ab 東", FeatureConfig::new(16384));
+        assert_eq!(utterance.features(0), [1867, 8531, 9803, 1832, 15659, 9394, 1561, 2536, 2228, 15762]);
         assert_eq!(utterance.features(1), [15656, 11016, 11845, 15763, 9030]);
     }
 }

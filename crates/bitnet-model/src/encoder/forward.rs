@@ -206,7 +206,7 @@ impl Extractor {
     /// [`ModelError::Kernel`] or [`ModelError::Diverged`] if something becomes NaN or infinite, which damaged weights
     /// make.
     pub fn encode(&self, text: &str, s: &mut Scratch) -> Result<(), ModelError> {
-        s.utterance.read(text, self.config.buckets);
+        s.utterance.read(text, self.config.features());
         let (n, width) = (s.utterance.words().len(), self.config.hidden_size);
         zeros(&mut s.pooled, self.config.pooled_size());
         self.embed_words(s);

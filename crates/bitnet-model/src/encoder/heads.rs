@@ -96,12 +96,11 @@ impl Extractor {
     /// # Panics
     /// If there is no such task.
     pub fn decide<'s>(&self, task: usize, s: &'s mut Scratch) -> Result<Found<'s>, ModelError> {
+        self.intents(task, s)?;
         let (ops, task) = (self.ops, &self.tasks[task]);
         let words = s.utterance.words();
         let heads = &mut s.heads;
-        let logits = sized(&mut heads.logits, task.intent_bias.len());
-        ops.affine(&s.pooled, &task.intent_weight, &task.intent_bias, logits);
-        finite(logits, "a logit of an intent")?;
+        let logits = &heads.logits;
         let intent = largest(logits);
         heads.probabilities.clear();
         heads.probabilities.extend(logits.iter().map(|z| z / task.temperature));
@@ -131,6 +130,22 @@ impl Extractor {
             tags: &heads.tags.tags,
             cut: s.utterance.cut(),
         })
+    }
+
+    /// Logits of the intents of a task, `[intents]`, for the text that was [encoded](Extractor::encode) last; slots are
+    /// not looked for.
+    ///
+    /// # Errors
+    /// [`ModelError::Diverged`] if a logit is not finite.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub fn intents<'s>(&self, task: usize, s: &'s mut Scratch) -> Result<&'s [f32], ModelError> {
+        let task = &self.tasks[task];
+        let logits = sized(&mut s.heads.logits, task.intent_bias.len());
+        self.ops.affine(&s.pooled, &task.intent_weight, &task.intent_bias, logits);
+        finite(logits, "a logit of an intent")?;
+        Ok(logits)
     }
 
     /// The vector of `text`: mean and largest value of the last hidden states and mean of the word vectors, `[3 *

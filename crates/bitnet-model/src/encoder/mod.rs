@@ -20,7 +20,7 @@ mod words;
 pub use config::{
     ExtractorConfig, MAX_WORDS, OosRule, OosScore, TAG_OUTSIDE, TaskConfig, tag_begin, tag_inside, tag_may_follow,
 };
-pub use features::{MAX_FEATURES, Utterance};
+pub use features::{FeatureConfig, MAX_FEATURES, Utterance};
 pub use forward::{Extractor, Scratch};
 pub use heads::Found;
 pub use tags::Span;

@@ -36,7 +36,7 @@ enum Class {
     Character,
     /// Belongs to the character before it.
     Mark,
-    /// Joins letters on both sides.
+    /// Joins letters on both sides, or begins `'s`.
     Apostrophe,
     /// A word of its own, with the marks that follow.
     Sign,
@@ -109,7 +109,8 @@ fn is_unspaced(c: char) -> bool {
 /// Returns whether there are more, which were left out.
 ///
 /// - Letters and digits side by side are one word, with the marks on them and with single apostrophes between them
-///   (`don't`).
+///   (`don't`). Only `'s` at the end is a word of its own (`Ann` `'s`): what belongs to somebody begins behind it, and a
+///   slot ends before it.
 /// - In scripts without spaces (Han, Hiragana, Katakana, Thai ...) every character is a word, with its marks.
 /// - Every other character that is neither white space nor a control character nor of width zero is a word, with its
 ///   marks.
@@ -130,7 +131,8 @@ pub fn split_words(text: &str, words: &mut Vec<Word>) -> bool {
     let (mut letter_joins, mut mark_joins) = (false, false);
     let mut chars = text.char_indices().peekable();
     while let Some((start, c)) = chars.next() {
-        let end = start + c.len_utf8();
+        let mut end = start + c.len_utf8();
+        let mut goes_on = true;
         let kind = match class(c) {
             Class::Space => {
                 (letter_joins, mark_joins) = (false, false);
@@ -143,6 +145,11 @@ pub fn split_words(text: &str, words: &mut Vec<Word>) -> bool {
             Class::Mark if mark_joins => {
                 extend(words, end);
                 continue;
+            }
+            Class::Apostrophe if letter_joins && is_possessive(chars.clone().map(|(_, c)| c)) => {
+                end += chars.next().map_or(0, |(_, s)| s.len_utf8());
+                goes_on = false;
+                WordKind::Letters
             }
             // Between two letters; the letter that follows then joins the word, and the apostrophe with it.
             Class::Apostrophe
@@ -158,9 +165,15 @@ pub fn split_words(text: &str, words: &mut Vec<Word>) -> bool {
             return true;
         }
         words.push(Word { range: start..end, kind });
-        (letter_joins, mark_joins) = (kind == WordKind::Letters, true);
+        (letter_joins, mark_joins) = (goes_on && kind == WordKind::Letters, true);
     }
     false
+}
+
+/// Whether what follows an apostrophe is an `s` that ends the word.
+fn is_possessive(mut after: impl Iterator<Item = char>) -> bool {
+    let s = after.next();
+    matches!(s, Some('s' | 'S')) && !after.next().is_some_and(|c| matches!(class(c), Class::Letter | Class::Mark))
 }
 
 fn extend(words: &mut [Word], end: usize) {
@@ -181,7 +194,10 @@ mod tests {
 
     #[test]
     fn words_of_many_scripts() {
-        assert_eq!(words("play Sgt. Pepper's 2nd-best"), ["play", "Sgt", ".", "Pepper's", "2nd", "-", "best"]);
+        assert_eq!(words("play Sgt. Pepper's 2nd-best"), ["play", "Sgt", ".", "Pepper", "'s", "2nd", "-", "best"]);
+        assert_eq!(words("It\u{2019}s BOB'S, boys' o'clock"), ["It", "\u{2019}s", "BOB", "'S", ",", "boys", "'", "o'clock"]);
+        // Neither a longer end nor an apostrophe without a word before it.
+        assert_eq!(words("a'so 's a's\u{301} a's's"), ["a'so", "'", "s", "a's\u{301}", "a", "'s", "'", "s"]);
         assert_eq!(
             words("'rock' o''clock the '90s'"),
             ["'", "rock", "'", "o", "'", "'", "clock", "the", "'", "90s", "'"]

@@ -63,13 +63,7 @@ impl Checkpoint {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), TrainError> {
-        let bytes = self.to_bytes(path)?;
-        let mut pending = Pending::create(path)?;
-        pending.expect(bytes.len() as u64);
-        pending.write_all(&bytes).map_err(|e| pending.failed(e))?;
-        pending.sync()?;
-        keep_previous(path)?;
-        Ok(pending.commit()?)
+        put(path, &self.to_bytes(path)?)
     }
 
     /// Where [`Checkpoint::save`] keeps the checkpoint that it replaces: `checkpoint.previous.safetensors` for
@@ -89,21 +83,13 @@ impl Checkpoint {
                 views.push((format!("{prefix}{}", e.name), view));
             }
         }
-        // One entry, because several would come in any order, and equal runs are to give equal files.
-        let blank = "0".repeat(DIGITS);
         let about = json!({
             "format": FORMAT,
             "model": model_to_json(&self.model)?,
             "config": self.config,
             "progress": self.progress,
-            "sha256": blank,
         });
-        let metadata = HashMap::from([(KEY.to_owned(), about.to_string())]);
-        let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| bad(path, &e))?;
-        let at = digits_at(&bytes, &blank).ok_or_else(|| bad(path, &"no place for the checksum"))?;
-        let sum = checksum(&bytes, at);
-        bytes[at..at + DIGITS].copy_from_slice(sum.as_bytes());
-        Ok(bytes)
+        sealed(path, KEY, about, views)
     }
 
     /// The run goes on as another: with `model`, whose parameters have the same shapes but may be used in another way
@@ -208,12 +194,55 @@ impl Checkpoint {
     }
 }
 
-fn bad(path: &Path, problem: &dyn std::fmt::Display) -> TrainError {
+/// Writes a file of these bytes; it gets its name when it is complete and on disk. What had the name before stays as
+/// [`Checkpoint::previous`].
+pub(super) fn put(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let mut pending = Pending::create(path)?;
+    pending.expect(bytes.len() as u64);
+    pending.write_all(bytes).map_err(|e| pending.failed(e))?;
+    pending.sync()?;
+    keep_previous(path)?;
+    Ok(pending.commit()?)
+}
+
+/// A safetensors file of `views` with `about`, an object, as the entry `key` of its metadata, and with a checksum.
+pub(super) fn sealed(
+    path: &Path,
+    key: &str,
+    mut about: Value,
+    views: Vec<(String, TensorView<'_>)>,
+) -> Result<Vec<u8>, TrainError> {
+    let blank = "0".repeat(DIGITS);
+    about["sha256"] = Value::String(blank.clone());
+    // One entry, because several would come in any order, and equal runs are to give equal files.
+    let metadata = HashMap::from([(key.to_owned(), about.to_string())]);
+    let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| bad(path, &e))?;
+    let at = digits_at(&bytes, &blank).ok_or_else(|| bad(path, &"no place for the checksum"))?;
+    let sum = checksum(&bytes, at);
+    bytes[at..at + DIGITS].copy_from_slice(sum.as_bytes());
+    Ok(bytes)
+}
+
+/// The entry `key` of the metadata of a file that [`sealed`] made, if not a bit of the file has changed.
+pub(super) fn unsealed(path: &Path, key: &str, bytes: &[u8]) -> Result<Value, TrainError> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(path, &e))?;
+    let about = header.metadata().as_ref().and_then(|m| m.get(key));
+    let about = about.ok_or_else(|| bad(path, &format!("no {key} in its metadata")))?;
+    let about: Value = serde_json::from_str(about).map_err(|e| bad(path, &e))?;
+    let sum = about["sha256"].as_str().unwrap_or_default();
+    let at = digits_at(bytes, sum).ok_or_else(|| bad(path, &"its checksum is malformed"))?;
+    if checksum(bytes, at) != sum {
+        return Err(bad(path, &"the checksum does not match; the file has changed since it was written"));
+    }
+    Ok(about)
+}
+
+pub(super) fn bad(path: &Path, problem: &dyn std::fmt::Display) -> TrainError {
     TrainError::File { path: path.to_path_buf(), problem: problem.to_string() }
 }
 
 /// The bytes of a file that begins as safetensors files do; nothing else is read to its end.
-fn read(path: &Path) -> Result<Vec<u8>, TrainError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TrainError> {
     const WHAT: &str = "a checkpoint";
     let (mut file, len) = files::open(path, WHAT)?;
     let failed = || TrainError::io("read", path);

@@ -14,6 +14,8 @@ struct File {
     model_type: String,
     format: u32,
     buckets: usize,
+    runs: bool,
+    reach: usize,
     hidden_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
@@ -53,26 +55,36 @@ pub(super) fn model_type(json: &[u8]) -> Option<String> {
     Some(serde_json::from_slice::<Type>(json).ok()?.model_type)
 }
 
+/// The form that a configuration names, if it does.
+fn format_of(json: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u64,
+    }
+    Some(serde_json::from_slice::<Format>(json).ok()?.format)
+}
+
 /// Reads a configuration and checks it.
 ///
 /// # Errors
-/// [`LoadError::Json`]; [`LoadError::KeyValue`] for a value that is not read; [`LoadError::Model`] for one that
+/// [`LoadError::Json`]; [`LoadError::ExtractorFormat`] for another form; [`LoadError::KeyValue`] for a value that is not
+/// read; [`LoadError::Model`] for one that
 /// cannot be; [`LoadError::NotAnExtractor`] for the configuration of another model.
 pub fn config_from_json(json: &[u8]) -> Result<ExtractorConfig, LoadError> {
     if let Some(other) = model_type(json).filter(|name| name != ARCHITECTURE) {
         return Err(LoadError::NotAnExtractor { architecture: other });
     }
     let what = "the configuration of an extractor";
+    // The form comes first: what another one says may not even have these fields.
+    if let Some(format) = format_of(json) {
+        super::check_format("format", format)?;
+    }
     let file: File = serde_json::from_slice(json).map_err(|source| LoadError::Json { what, source })?;
     let unknown = |key: &str, value: String, reason: &str| LoadError::KeyValue {
         key: key.to_owned(),
         value: format!("{value:.40?}"),
         reason: reason.to_owned(),
     };
-    if file.format != FORMAT {
-        let reason = "this program reads form 1; a newer one made the file";
-        return Err(unknown("format", file.format.to_string(), reason));
-    }
     let activation = match file.hidden_act.as_str() {
         "silu" => Activation::Silu,
         "relu2" => Activation::Relu2,
@@ -92,6 +104,8 @@ pub fn config_from_json(json: &[u8]) -> Result<ExtractorConfig, LoadError> {
     };
     let config = ExtractorConfig {
         buckets: file.buckets,
+        runs: file.runs,
+        reach: file.reach,
         hidden_size: file.hidden_size,
         num_layers: file.num_hidden_layers,
         num_heads: file.num_attention_heads,
@@ -123,6 +137,8 @@ pub fn config_to_json(config: &ExtractorConfig) -> Result<String, LoadError> {
         model_type: ARCHITECTURE.to_owned(),
         format: FORMAT,
         buckets: config.buckets,
+        runs: config.runs,
+        reach: config.reach,
         hidden_size: config.hidden_size,
         num_hidden_layers: config.num_layers,
         num_attention_heads: config.num_heads,

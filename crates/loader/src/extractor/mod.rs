@@ -34,6 +34,7 @@ pub use config::{config_from_json, config_to_json};
 pub use read::{read, read_bytes};
 pub use write::{write_gguf, write_safetensors};
 
+use crate::LoadError;
 use crate::gguf::{Gguf, locate};
 use crate::mmap::read_bounded;
 
@@ -47,7 +48,15 @@ const CONFIG_KEY: &str = "extractor.config";
 const FORMAT_KEY: &str = "extractor.format";
 
 /// The form that is read and written.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// Refuses every form but [`FORMAT`].
+fn check_format(key: &'static str, format: u64) -> Result<(), LoadError> {
+    match format == u64::from(FORMAT) {
+        true => Ok(()),
+        false => Err(LoadError::ExtractorFormat { key, format, read: FORMAT }),
+    }
+}
 
 /// The largest configuration, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;

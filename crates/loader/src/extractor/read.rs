@@ -11,7 +11,7 @@ use bitnet_model::{FloatType, Projection};
 use half::f16;
 use ternary_kernels::{FileFormat, Scales, SharedBytes, TernaryMatrix};
 
-use super::{ARCHITECTURE, CONFIG_KEY, FORMAT, FORMAT_KEY, MAX_CONFIG, config};
+use super::{ARCHITECTURE, CONFIG_KEY, FORMAT_KEY, MAX_CONFIG, config};
 use crate::LoadError;
 use crate::gguf::{GgmlType, Gguf, locate};
 use crate::mmap::read_bounded;
@@ -62,13 +62,7 @@ fn of_gguf(file: Gguf) -> Result<ExtractorWeights, LoadError> {
     let needed_for = "an extractor";
     let missing = |key: &str| LoadError::MissingKey { key: key.to_owned(), needed_for };
     let format = metadata.u64(FORMAT_KEY)?.ok_or_else(|| missing(FORMAT_KEY))?;
-    if format != u64::from(FORMAT) {
-        return Err(LoadError::KeyValue {
-            key: FORMAT_KEY.to_owned(),
-            value: format.to_string(),
-            reason: "this program reads form 1; a newer one made the file".to_owned(),
-        });
-    }
+    super::check_format(FORMAT_KEY, format)?;
     let json = metadata.str(CONFIG_KEY)?.ok_or_else(|| missing(CONFIG_KEY))?;
     if json.len() as u64 > MAX_CONFIG {
         return Err(LoadError::FileTooLarge { what: CONFIG_KEY, len: json.len() as u64, max: MAX_CONFIG });

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bitnet::train::Finish;
-use bitnet::train::extract::{ExtractEvent, ExtractOptions, TaskData, TaskFigures, train};
+use bitnet::train::extract::{Beginning, ExtractCheckpoint, ExtractEvent, ExtractOptions, TaskData, TaskFigures, train_from};
+use bitnet_model::encoder::Extractor;
 use clap::Args;
-use loader::extractor::{write_gguf, write_safetensors};
+use loader::extractor::{read, write_gguf, write_safetensors};
 use loader::files::{self, FolderLock};
 use serde_json::{Value, json};
 
@@ -21,6 +22,9 @@ use crate::ui::{self, Style, Ui};
 
 /// Share of the utterances that is kept for choices where nothing else is said.
 const VAL_SHARE: f64 = 0.1;
+
+/// Time between checkpoints at least.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// Options of extractors only.
 #[derive(Debug, Args)]
@@ -35,6 +39,12 @@ pub(super) struct ExtractArgs {
     /// Rows of the table of features [default: 16384]
     #[arg(long, value_name = "N")]
     buckets: Option<usize>,
+    /// Words on each side that a word makes pairs with, 0 to 2 [default: 1]
+    #[arg(long, value_name = "N")]
+    reach: Option<usize>,
+    /// No runs of characters as features of words
+    #[arg(long)]
+    no_runs: bool,
     /// Share of utterances with typing errors [default: 0.5]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     typos: Option<f64>,
@@ -44,6 +54,15 @@ pub(super) struct ExtractArgs {
     /// Halves of two utterances taken as out of scope, as a share of all; for tasks with utterances out of scope [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     mixtures: Option<f64>,
+    /// Share of the words outside of slots that are left out [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    left_out: Option<f64>,
+    /// Share of the words in whose place stands a sign that says nothing [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    masked: Option<f64>,
+    /// Share of utterances without slots whose second half is that of another one of the same intent [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    crossed: Option<f64>,
     /// How often an utterance out of scope is seen in a pass [default: 5]
     #[arg(long, value_name = "N")]
     outside_repeats: Option<usize>,
@@ -53,6 +72,24 @@ pub(super) struct ExtractArgs {
     /// Share of the inputs of the heads that is left out [default: 0.2]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     dropout: Option<f64>,
+    /// Share of the elements of word vectors that is left out [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    word_dropout: Option<f64>,
+    /// See each utterance in two versions side by side, with this weight of how much their intents differ [default: 0]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    agreement: Option<f64>,
+    /// Export the average of the weights over many steps, of which this share stays in a step; 0 is off [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    average: Option<f64>,
+    /// Extractor that teaches intents, one that was trained before; repeatable
+    #[arg(long, value_name = "FILE")]
+    teacher: Vec<PathBuf>,
+    /// How much of what is right is what teachers say [default: 0.7]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    taught: Option<f64>,
+    /// Weight decay of the rows of the table [default: 0]
+    #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
+    table_decay: Option<f64>,
     /// Probability that is spread over all intents [default: 0.05]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     smoothing: Option<f64>,
@@ -74,7 +111,18 @@ impl ExtractArgs {
             ("--passes", self.passes.is_some()),
             ("--time", self.time.is_some()),
             ("--buckets", self.buckets.is_some()),
+            ("--reach", self.reach.is_some()),
+            ("--no-runs", self.no_runs),
             ("--typos", self.typos.is_some()),
+            ("--left-out", self.left_out.is_some()),
+            ("--masked", self.masked.is_some()),
+            ("--crossed", self.crossed.is_some()),
+            ("--word-dropout", self.word_dropout.is_some()),
+            ("--agreement", self.agreement.is_some()),
+            ("--average", self.average.is_some()),
+            ("--teacher", !self.teacher.is_empty()),
+            ("--taught", self.taught.is_some()),
+            ("--table-decay", self.table_decay.is_some()),
             ("--exchange", self.exchange.is_some()),
             ("--mixtures", self.mixtures.is_some()),
             ("--outside-repeats", self.outside_repeats.is_some()),
@@ -102,7 +150,6 @@ fn foreign(args: &TrainArgs) -> Option<&'static str> {
     let (s, r) = (&args.shape, &args.run);
     let all = [
         ("--config", args.config.is_some()),
-        ("--resume", args.resume),
         ("--from", args.from.is_some()),
         ("--tokenizer", args.tokenizer.is_some()),
         ("--train-tokenizer", args.train_tokenizer.is_some()),
@@ -146,6 +193,16 @@ fn options(args: &TrainArgs) -> ExtractOptions {
     set(&mut o.layers, wide(s.layers));
     set(&mut o.heads, wide(s.heads));
     set(&mut o.buckets, e.buckets);
+    set(&mut o.reach, e.reach);
+    o.runs = !e.no_runs;
+    set(&mut o.augmentation.left_out, e.left_out);
+    set(&mut o.augmentation.masked, e.masked);
+    set(&mut o.augmentation.crossed, e.crossed);
+    set(&mut o.word_dropout, e.word_dropout);
+    set(&mut o.agreement, e.agreement);
+    set(&mut o.average, e.average);
+    set(&mut o.taught, e.taught);
+    set(&mut o.table_decay, e.table_decay);
     set(&mut o.passes, e.passes);
     (o.steps, o.time) = (r.steps, e.time);
     set(&mut o.batch, r.batch);
@@ -244,15 +301,30 @@ fn words(name: &str, [clean, typos]: &[TaskFigures; 2]) -> String {
 }
 
 fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -> Result<(), CliError> {
+    let teachers = args.extract.teacher.iter().map(|path| Ok(Extractor::new(read(path)?)?));
+    let teachers = teachers.collect::<Result<Vec<_>, CliError>>()?;
+    let saved = args.out.join("checkpoint.safetensors");
+    let checkpoint = match (args.resume, saved.is_file()) {
+        (true, _) => Some(ExtractCheckpoint::load(&saved)?),
+        (false, false) => None,
+        (false, true) => {
+            let saved = saved.display();
+            return Err(CliError::usage(format!("{saved} is of an earlier run: pass --resume to go on from it, or another --out")));
+        }
+    };
     let log = args.out.join("log.jsonl");
-    let mut journal = std::fs::File::create(&log).map_err(CliError::io("create", log.display().to_string()))?;
+    let mut open = std::fs::File::options();
+    // A run that goes on adds to what it has said.
+    let open = if args.resume { open.append(true) } else { open.write(true).truncate(true) };
+    let mut journal = open.create(true).open(&log).map_err(CliError::io("create", log.display().to_string()))?;
     let mut note =
         |value: &Value| writeln!(journal, "{value}").map_err(CliError::io("write", log.display().to_string()));
     let graceful = Graceful::begin();
     let bar = progress::of_training(ui, 1);
     let began = Instant::now();
-    let (mut failed, mut mean, mut told) = (None, 0.0, Instant::now());
-    let trained = train(data, options, &mut |event| {
+    let (mut failed, mut mean, mut told, mut kept) = (None, None, Instant::now(), Instant::now());
+    let beginning = Beginning { teachers, checkpoint };
+    let trained = train_from(data, options, beginning, &mut |event| {
         let done = match event {
             ExtractEvent::Begin { parameters, steps, steps_per_pass } => {
                 bar.set_length(steps);
@@ -266,7 +338,7 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
                 Ok(())
             }
             ExtractEvent::Step { step, done, loss, left } => {
-                mean = if step == 1 { loss } else { 0.98 * mean + 0.02 * loss };
+                let mean = *mean.insert(mean.map_or(loss, |mean| 0.98 * mean + 0.02 * loss));
                 bar.set_position(step);
                 bar.set_message(format!("loss {mean:.4}, {:.0} %, {} s left", 100.0 * done, left.as_secs()));
                 // Without a terminal there is no bar, so a line a minute says that the work goes on.
@@ -287,6 +359,14 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
                 let figures: Vec<[Value; 2]> = figures.iter().map(|f| f.each_ref().map(shares)).collect();
                 note(&json!({ "step": step, "intent_slots_all_auroc": figures }))
             }
+            // Before anything is exported, so that a full disk costs no training.
+            ExtractEvent::State { state, last } => match last || kept.elapsed() > SAVE_EVERY {
+                true => {
+                    kept = Instant::now();
+                    state.save(&saved).map_err(CliError::from)
+                }
+                false => Ok(()),
+            },
             _ => Ok(()),
         };
         if let Err(e) = done {
@@ -304,7 +384,8 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
     write_gguf(&export.join("model.gguf"), &trained.weights)?;
     write(&args.out.join("report.md"), &trained.report)?;
     if trained.finish == Finish::Interrupted {
-        ui.note(&format!("{} holds what was best until step {}", export.display(), trained.steps));
+        let (export, step) = (export.display(), trained.steps);
+        ui.note(&format!("{export} holds what was best until step {step}; --resume goes on from there"));
         return Err(CliError::Interrupted);
     }
     let seconds = began.elapsed().as_secs_f64();

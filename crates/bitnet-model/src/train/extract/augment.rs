@@ -15,6 +15,12 @@ pub struct Augmentation {
     pub feature_dropout: f64,
     /// How often what is out of scope is seen in a pass, each time with other errors.
     pub outside_repeats: usize,
+    /// Share of the words that are left out, of those that belong to no slot.
+    pub left_out: f64,
+    /// Share of the words in whose place stands the sign U+FFFD.
+    pub masked: f64,
+    /// Share of utterances without slots whose second half is that of another one of the same intent.
+    pub crossed: f64,
     /// Halves of two utterances of different intents, taken as out of scope: as a share of what is in scope. Only in
     /// tasks that know what is out of scope.
     pub mixtures: f64,
@@ -22,7 +28,7 @@ pub struct Augmentation {
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self { typos: 0.5, exchange: 0.5, feature_dropout: 0.1, outside_repeats: 5, mixtures: 0.0 }
+        Self { typos: 0.5, exchange: 0.5, feature_dropout: 0.1, outside_repeats: 5, left_out: 0.0, masked: 0.0, crossed: 0.0, mixtures: 0.0 }
     }
 }
 
@@ -36,11 +42,23 @@ pub(super) struct Variants<'d> {
     options: Augmentation,
     /// Of each task and slot.
     values: Vec<Vec<Vec<Vec<char>>>>,
+    /// Of each task and intent the numbers of its utterances.
+    alike: Vec<Vec<Vec<usize>>>,
 }
 
 impl<'d> Variants<'d> {
     pub(super) fn new(tasks: &'d [TaskData], options: Augmentation) -> Self {
-        Self { tasks, options, values: tasks.iter().map(TaskData::values).collect() }
+        let alike = |task: &TaskData| {
+            let mut alike = vec![Vec::new(); task.intents.len()];
+            for (i, u) in task.train.iter().enumerate() {
+                if let Some(intent) = u.intent {
+                    alike[intent].push(i);
+                }
+            }
+            alike
+        };
+        let values = tasks.iter().map(TaskData::values).collect();
+        Self { tasks, options, values, alike: tasks.iter().map(alike).collect() }
     }
 
     /// A version of an utterance of a task.
@@ -55,8 +73,49 @@ impl<'d> Variants<'d> {
                 }
             }
         }
+        if self.options.crossed > 0.0 && u.slots.is_empty() && random.unit() < self.options.crossed {
+            if let Some(intent) = u.intent {
+                let alike = &self.alike[task][intent];
+                let other = &self.tasks[task].train[alike[random.below(alike.len() as u64) as usize]];
+                if other.slots.is_empty() {
+                    said = crossed(&said, &other.said);
+                }
+            }
+        }
+        self.thin(&mut said, random);
         self.misspell(&mut said, random);
         said
+    }
+
+    /// Leaves words out, or puts a sign in their place. One word at least stays as it is.
+    fn thin(&self, said: &mut Marked, random: &mut Random) {
+        let o = self.options;
+        if o.left_out <= 0.0 && o.masked <= 0.0 {
+            return;
+        }
+        let mut words: Vec<std::ops::Range<usize>> = Vec::new();
+        for (i, c) in said.chars.iter().enumerate() {
+            match words.last_mut() {
+                _ if *c == ' ' => (),
+                Some(word) if word.end == i => word.end = i + 1,
+                _ => words.push(i..i + 1),
+            }
+        }
+        let stays = random.below(words.len().max(1) as u64) as usize;
+        for (i, word) in words.into_iter().enumerate().rev() {
+            let drawn = random.unit();
+            if i == stays {
+                continue;
+            }
+            if drawn < o.masked {
+                if said.is_within_one(&word) {
+                    said.replace(word, &['\u{FFFD}']);
+                }
+            } else if drawn < o.masked + o.left_out && said.spans.iter().all(|s| s.end <= word.start || word.end <= s.start)
+            {
+                said.replace(word, &[]);
+            }
+        }
     }
 
     fn misspell(&self, said: &mut Marked, random: &mut Random) {
@@ -75,17 +134,22 @@ impl<'d> Variants<'d> {
         if a.intent == b.intent || a.intent.is_none() || b.intent.is_none() {
             return None;
         }
-        let half = |chars: &[char]| {
-            let middle = chars.len() / 2;
-            // At a space, if there is one; a text without spaces is cut in its middle.
-            chars[middle..].iter().position(|c| *c == ' ').map_or(middle, |at| middle + at)
-        };
-        let (a, b) = (&a.said.chars, &b.said.chars);
-        let chars = [&a[..half(a)], &b[half(b)..]].concat();
-        let mut said = Marked { chars, spans: Vec::new() }.trimmed();
+        let mut said = crossed(&a.said, &b.said);
         self.misspell(&mut said, random);
         (!said.chars.is_empty()).then_some(said)
     }
+}
+
+/// The first half of one text and the second half of another one, without spans.
+fn crossed(a: &Marked, b: &Marked) -> Marked {
+    let half = |chars: &[char]| {
+        let middle = chars.len() / 2;
+        // At a space, if there is one; a text without spaces is cut in its middle.
+        chars[middle..].iter().position(|c| *c == ' ').map_or(middle, |at| middle + at)
+    };
+    let (a, b) = (&a.chars, &b.chars);
+    let chars = [&a[..half(a)], &b[half(b)..]].concat();
+    Marked { chars, spans: Vec::new() }.trimmed()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Marked;
-use crate::encoder::{TAG_OUTSIDE, Utterance as Reader, tag_begin, tag_inside};
+use crate::encoder::{FeatureConfig, TAG_OUTSIDE, Utterance as Reader, tag_begin, tag_inside};
 
 /// What a text is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(super) struct Text {
     pub(super) task: usize,
     pub(super) words: Range<usize>,
     pub(super) goal: Goal,
+    /// Whether it is another version of the text before it.
+    pub(super) twin: bool,
 }
 
 /// Several texts, their words one behind the other.
@@ -31,6 +33,9 @@ pub(super) struct Batch {
     pub(super) all: Vec<Text>,
     /// The right tag of each word; 0 in tasks without slots.
     pub(super) tags: Vec<u16>,
+    /// What teachers say about the intent of each text, a probability for each intent and then for out of scope; empty
+    /// where none teaches its task.
+    pub(super) taught: Vec<Vec<f32>>,
     reader: Reader,
 }
 
@@ -40,6 +45,7 @@ impl Batch {
         self.ends.clear();
         self.all.clear();
         self.tags.clear();
+        self.taught.clear();
     }
 
     /// Words of all texts.
@@ -65,12 +71,12 @@ impl Batch {
         &mut self,
         said: &Marked,
         slots: &[usize],
-        [task, buckets]: [usize; 2],
+        (task, features): (usize, FeatureConfig),
         goal: Goal,
         drop: &mut dyn FnMut() -> bool,
     ) -> bool {
         let text = said.text();
-        self.reader.read(&text, buckets);
+        self.reader.read(&text, features);
         let words = self.reader.words();
         if words.is_empty() {
             return false;
@@ -87,7 +93,7 @@ impl Batch {
         }
         self.tags.resize(start + words.len(), TAG_OUTSIDE as u16);
         mark(&text, said, slots, words.iter().map(|w| &w.range), &mut self.tags[start..]);
-        self.all.push(Text { task, words: start..self.ends.len(), goal });
+        self.all.push(Text { task, words: start..self.ends.len(), goal, twin: false });
         true
     }
 }
@@ -129,17 +135,17 @@ mod tests {
         let said = Marked::new("add Kind of Blue to Lela's 東京, now", vec![4..16, 20..24, 27..29]);
         let mut batch = Batch::default();
         for _ in 0..2 {
-            assert!(batch.push(&said, &[1, 0, 2], [0, 64], Goal::Intent(3), &mut || true));
+            assert!(batch.push(&said, &[1, 0, 2], (0, FeatureConfig::new(64)), Goal::Intent(3), &mut || true));
         }
         // add Kind of Blue to Lela's 東 京 , now
         let tags = [0, 3, 4, 4, 0, 1, 5, 6, 0, 0];
         assert_eq!(batch.tags, [tags, tags].concat());
         assert_eq!(batch.texts().collect::<Vec<_>>(), [0..10, 10..20]);
         assert!((0..20).all(|w| batch.features(w).len() == 1), "one feature stays");
-        assert!(!batch.push(&Marked::new(" ", vec![]), &[], [0, 64], Goal::Outside, &mut || false));
+        assert!(!batch.push(&Marked::new(" ", vec![]), &[], (0, FeatureConfig::new(64)), Goal::Outside, &mut || false));
         assert_eq!(batch.words(), 20);
         batch.clear();
-        assert!(batch.push(&said, &[1, 0, 2], [0, 64], Goal::Outside, &mut || false));
-        assert!(batch.features(1).len() > 8 && batch.features(1).iter().all(|row| *row < 64));
+        assert!(batch.push(&said, &[1, 0, 2], (0, FeatureConfig::new(64)), Goal::Outside, &mut || false));
+        assert!(batch.features(1).len() > 10 && batch.features(1).iter().all(|row| *row < 64));
     }
 }

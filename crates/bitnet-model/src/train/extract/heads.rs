@@ -21,6 +21,12 @@ pub(super) struct Weights {
     pub(super) smoothing: f32,
     /// Share of the inputs of heads that is left out.
     pub(super) dropout: f32,
+    /// Share of the elements of word vectors that is left out.
+    pub(super) word_dropout: f32,
+    /// Of the divergence of two versions of one text.
+    pub(super) agreement: f32,
+    /// How much of what is right is what teachers say.
+    pub(super) taught: f32,
 }
 
 /// Losses, summed over texts.
@@ -46,6 +52,8 @@ pub(super) struct HeadRoom {
     mask: Vec<f32>,
     y: Vec<f32>,
     dx: Vec<f32>,
+    /// Gradients of what twins disagree about, `[texts, intents]`.
+    apart: Vec<f32>,
     /// For each text and column the word whose value is the largest.
     largest: Vec<u32>,
 }
@@ -83,17 +91,7 @@ impl HeadRoom {
 
     /// Leaves out a share of the inputs, and makes the others so much larger.
     fn drop(&mut self, share: f32, random: Option<&mut Random>) {
-        self.mask.clear();
-        let (Some(random), true) = (random, share > 0.0) else { return };
-        let limit = (f64::from(share) * 65536.0) as u64;
-        let keep = 1.0 / (1.0 - limit as f32 / 65536.0);
-        self.mask.resize(self.x.len(), 0.0);
-        for four in self.mask.chunks_mut(4) {
-            let bits = random.next_u64();
-            for (i, m) in four.iter_mut().enumerate() {
-                *m = if (bits >> (16 * i)) & 0xffff < limit { 0.0 } else { keep };
-            }
-        }
+        mask(&mut self.mask, self.x.len(), share, random);
         self.x.iter_mut().zip(&self.mask).for_each(|(x, m)| *x *= m);
     }
 
@@ -194,10 +192,23 @@ impl HeadRoom {
             self.drop(weights.dropout, random.as_deref_mut());
             let (w, b) = (&values[place.intent.clone()], &values[place.intent_bias.clone()]);
             self.affine(net, texts.len(), w, b);
-            for (text, logits) in texts.iter().zip(self.y.chunks_exact_mut(b.len())) {
-                let goal = batch.all[*text].goal;
-                loss.intent += f64::from(intent_loss(logits, goal, outside[task], weights.smoothing, scale));
+            let k = b.len();
+            self.apart.clear();
+            self.apart.resize(self.y.len(), 0.0);
+            if weights.agreement > 0.0 {
+                for (i, _) in texts.iter().enumerate().skip(1).filter(|(_, t)| batch.all[**t].twin) {
+                    let both = &self.y[(i - 1) * k..(i + 1) * k];
+                    let d = &mut self.apart[(i - 1) * k..(i + 1) * k];
+                    let apart = disagreement(both, outside[task], weights.agreement * scale, d);
+                    loss.intent += f64::from(weights.agreement * apart);
+                }
             }
+            for (text, logits) in texts.iter().zip(self.y.chunks_exact_mut(k)) {
+                let goal = batch.all[*text].goal;
+                let taught = batch.taught.get(*text).filter(|t| !t.is_empty()).map(|t| (t.as_slice(), weights.taught));
+                loss.intent += f64::from(intent_loss(logits, goal, taught, outside[task], weights.smoothing, scale));
+            }
+            net.ops.add_assign(&mut self.y, &self.apart);
             let [dw, db] = two(grads, &place.intent, &place.intent_bias);
             self.affine_backward(net, texts.len(), w, [dw, db]);
             for ((text, d), largest) in
@@ -253,29 +264,91 @@ fn two<'g>(grads: &'g mut [f32], a: &std::ops::Range<usize>, b: &std::ops::Range
     [&mut left[..a.len()], right]
 }
 
-/// Cross entropy of the intents, with one more class of logit 0 for what is out of scope where `outside`. Leaves
-/// `scale` times the gradient in `logits`.
-fn intent_loss(logits: &mut [f32], goal: Goal, outside: bool, smoothing: f32, scale: f32) -> f32 {
+/// What elements are multiplied by: 0 for a share of them, and so much more for the others; nothing without `random`.
+pub(super) fn mask(mask: &mut Vec<f32>, len: usize, share: f32, random: Option<&mut Random>) {
+    mask.clear();
+    let (Some(random), true) = (random, share > 0.0) else { return };
+    let limit = (f64::from(share) * 65536.0) as u64;
+    let keep = 1.0 / (1.0 - limit as f32 / 65536.0);
+    mask.resize(len, 0.0);
+    for four in mask.chunks_mut(4) {
+        let bits = random.next_u64();
+        for (i, m) in four.iter_mut().enumerate() {
+            *m = if (bits >> (16 * i)) & 0xffff < limit { 0.0 } else { keep };
+        }
+    }
+}
+
+/// `ln sum exp` of the logits, with one more of 0 for what is out of scope where `outside`.
+pub(super) fn log_sum(logits: &[f32], outside: bool) -> f32 {
     let zero = if outside { 0.0 } else { f32::NEG_INFINITY };
     let most = logits.iter().copied().fold(zero, f32::max);
     let sum: f32 = logits.iter().map(|z| (z - most).exp()).sum::<f32>() + (zero - most).exp();
-    let log_sum = most + sum.ln();
-    let k = logits.len() as f32;
-    let (target, even) = match goal {
-        Goal::Intent(i) => (Some(i), smoothing / k),
-        Goal::Outside => (None, 0.0),
+    most + sum.ln()
+}
+
+/// Cross entropy of the intents, with one more class of logit 0 for what is out of scope where `outside`. What is right
+/// is the goal, or mixed with what teachers say, by the share beside it. Leaves `scale` times the gradient in `logits`.
+fn intent_loss(
+    logits: &mut [f32],
+    goal: Goal,
+    taught: Option<(&[f32], f32)>,
+    outside: bool,
+    smoothing: f32,
+    scale: f32,
+) -> f32 {
+    let target = match goal {
+        Goal::Intent(i) => Some(i),
+        Goal::Outside => None,
     };
-    let mut loss = 0.0;
+    // What is out of scope in a task that knows no such thing teaches nothing.
+    if target.is_none() && !outside {
+        logits.fill(0.0);
+        return 0.0;
+    }
+    let log_sum = log_sum(logits, outside);
+    let (says, share) = taught.unwrap_or((&[], 0.0));
+    let said = |i: usize| share * says.get(i).copied().unwrap_or(0.0);
+    let even = if target.is_some() { smoothing / logits.len() as f32 } else { 0.0 };
+    let none = if target.is_none() { 1.0 - share } else { 0.0 } + said(logits.len());
+    let mut loss = none * log_sum;
     for (i, z) in logits.iter_mut().enumerate() {
-        let wanted = even + if target == Some(i) { 1.0 - smoothing } else { 0.0 };
+        let goal = even + if target == Some(i) { 1.0 - smoothing } else { 0.0 };
+        let wanted = (1.0 - share) * goal + said(i);
         let log_p = *z - log_sum;
         if wanted > 0.0 {
             loss -= wanted * log_p;
         }
-        // What is out of scope in a task that knows no such thing teaches nothing.
-        *z = if target.is_none() && !outside { 0.0 } else { scale * (log_p.exp() - wanted) };
+        *z = scale * (log_p.exp() - wanted);
     }
-    if target.is_none() && outside { log_sum } else { loss }
+    loss
+}
+
+/// Half the divergences of the intents of two versions of a text from each other, both ways; `both` are their logits,
+/// one behind the other. Adds `scale` times the gradient to `d`.
+fn disagreement(both: &[f32], outside: bool, scale: f32, d: &mut [f32]) -> f32 {
+    let (a, b) = both.split_at(both.len() / 2);
+    let (log_a, log_b) = (log_sum(a, outside), log_sum(b, outside));
+    // Of out of scope the logarithms are minus the sums.
+    let (mut ab, mut ba) = (0.0, 0.0);
+    if outside {
+        let apart = log_b - log_a;
+        (ab, ba) = ((-log_a).exp() * apart, -(-log_b).exp() * apart);
+    }
+    for (a, b) in a.iter().zip(b) {
+        let (a, b) = (a - log_a, b - log_b);
+        ab += a.exp() * (a - b);
+        ba += b.exp() * (b - a);
+    }
+    let (da, db) = d.split_at_mut(both.len() / 2);
+    let half = 0.5 * scale;
+    for (((a, b), da), db) in a.iter().zip(b).zip(da).zip(db) {
+        let (a, b) = (a - log_a, b - log_b);
+        let (p, q) = (a.exp(), b.exp());
+        *da += half * (p * (a - b - ab) + p - q);
+        *db += half * (q * (b - a - ba) + q - p);
+    }
+    0.5 * (ab + ba)
 }
 
 #[cfg(test)]
@@ -286,9 +359,9 @@ mod tests {
     fn intents_are_learned_and_what_is_none_of_them() {
         for (goal, outside) in [(Goal::Intent(1), false), (Goal::Intent(0), true), (Goal::Outside, true)] {
             let logits = [0.3f32, -1.2, 0.8];
-            let of = |z: &[f32]| intent_loss(&mut z.to_vec(), goal, outside, 0.1, 1.0);
+            let of = |z: &[f32]| intent_loss(&mut z.to_vec(), goal, None, outside, 0.1, 1.0);
             let mut d = logits.to_vec();
-            let loss = intent_loss(&mut d, goal, outside, 0.1, 1.0);
+            let loss = intent_loss(&mut d, goal, None, outside, 0.1, 1.0);
             let classes: f32 = logits.iter().map(|z| z.exp()).sum::<f32>() + f32::from(u8::from(outside));
             let log_p = |z: f32| z - classes.ln();
             let right = match goal {
@@ -311,6 +384,6 @@ mod tests {
             }
         }
         let mut z = [1.0, 2.0];
-        assert_eq!((intent_loss(&mut z, Goal::Outside, false, 0.1, 1.0), z), (0.0, [0.0, 0.0]));
+        assert_eq!((intent_loss(&mut z, Goal::Outside, None, false, 0.1, 1.0), z), (0.0, [0.0, 0.0]));
     }
 }

@@ -8,9 +8,10 @@ use ternary_kernels::{Scales, TernaryMatrix};
 
 use super::batch::Batch;
 use super::crf;
-use super::heads::{HeadRoom, Loss, Weights};
+use super::heads::{HeadRoom, Loss, Weights, mask};
 use super::net::Net;
 use super::params::{Places, Table, init};
+use super::saved::ExtractCheckpoint;
 use crate::encoder::{EncoderLayer, ExtractorConfig, ExtractorWeights, FeatureTable, TaskWeights};
 use crate::train::{AdamW, AdamWOptions, Params, Random, Rates, TrainError, gradient_norm};
 
@@ -36,8 +37,12 @@ pub(super) struct StepRates {
     pub(super) rates: Rates,
     /// How much faster rows of the table move.
     pub(super) table: f64,
+    /// Weight decay of rows of the table.
+    pub(super) table_decay: f64,
     /// Largest norm of the gradient; 0 is off.
     pub(super) clip: f64,
+    /// How much of the average of the weights stays in a step; 0 keeps no average.
+    pub(super) average: f64,
 }
 
 /// Parameters with their optimizer.
@@ -53,7 +58,12 @@ pub(super) struct Learner {
     heads: HeadRoom,
     grads: Vec<f32>,
     outside: Vec<bool>,
+    /// The average of the weights over the last steps.
+    average: Option<Snapshot>,
 }
+
+/// Steps after which the average of the weights is taken again: seldom, since the whole table is in it.
+const AVERAGE_EVERY: u64 = 8;
 
 /// Parameters at one time.
 #[derive(Clone, Debug)]
@@ -76,7 +86,8 @@ impl Learner {
         let adam = AdamW::new(adam_options, params.values.len());
         let net = Net::new(&config, ops);
         let grads = vec![0.0; params.values.len()];
-        Ok(Self { config, params, places, table, adam, adam_options, net, heads: HeadRoom::default(), grads, outside })
+        let heads = HeadRoom::default();
+        Ok(Self { config, params, places, table, adam, adam_options, net, heads, grads, outside, average: None })
     }
 
     /// All parameters.
@@ -85,9 +96,10 @@ impl Learner {
     }
 
     /// Forward and backward pass: losses, and gradients in `self`.
-    fn gradients(&mut self, batch: &Batch, weights: Weights, quantised: bool, random: Option<&mut Random>) -> Loss {
+    fn gradients(&mut self, batch: &Batch, weights: Weights, quantised: bool, mut random: Option<&mut Random>) -> Loss {
         let Self { net, heads, params, places, table, grads, .. } = self;
         let values = &params.values;
+        mask(&mut net.mask, batch.words() * table.width, weights.word_dropout, random.as_deref_mut());
         net.prepare(values, places, quantised);
         net.forward(values, places, table, batch, quantised);
         grads.fill(0.0);
@@ -128,19 +140,47 @@ impl Learner {
             beta1: o.beta1 as f32,
             beta2: o.beta2 as f32,
             eps: o.eps as f32,
-            weight_decay: 0.0,
+            weight_decay: rates.table_decay as f32,
             gradient_scale: scale,
             correction1: (1.0 - o.beta1.powi(power)) as f32,
             correction2: (1.0 - o.beta2.powi(power)) as f32,
         };
         self.table.step(self.net.ops, table);
+        if rates.average > 0.0 && step.is_multiple_of(AVERAGE_EVERY) {
+            self.take_average(rates.average, step);
+        }
         Ok(loss)
+    }
+
+    /// Moves the average of the weights towards those of now. It forgets no faster than it has seen steps, so that it
+    /// does not hang on how they began.
+    fn take_average(&mut self, stays: f64, step: u64) {
+        let now = [&self.params.values, &self.table.values];
+        let Some(average) = &mut self.average else {
+            self.average = Some(Snapshot { dense: now[0].clone(), table: now[1].clone() });
+            return;
+        };
+        let seen = step as f64 / AVERAGE_EVERY as f64;
+        let share = (1.0 - stays.powi(AVERAGE_EVERY as i32)).max(1.0 / (1.0 + seen)).min(1.0) as f32;
+        for (average, now) in [&mut average.dense, &mut average.table].into_iter().zip(now) {
+            average.iter_mut().zip(now).for_each(|(a, n)| *a += share * (n - *a));
+        }
+    }
+
+    /// Puts the average of the weights in the place of those that are learned, and back when it is called again; without
+    /// an average nothing happens.
+    pub(super) fn swap_average(&mut self) {
+        if let Some(average) = &mut self.average {
+            std::mem::swap(&mut average.dense, &mut self.params.values);
+            std::mem::swap(&mut average.table, &mut self.table.values);
+        }
     }
 
     /// What the model says about the texts of a batch, in their order. Slots that an intent cannot have are not found.
     pub(super) fn guess(&mut self, batch: &Batch) -> Vec<Guess> {
         let Self { net, heads, params, places, table, config, .. } = self;
         let values = &params.values;
+        net.mask.clear();
         net.prepare(values, places, true);
         net.forward(values, places, table, batch, true);
         let mut guesses = vec![Guess::default(); batch.all.len()];
@@ -181,6 +221,50 @@ impl Learner {
     pub(super) fn restore(&mut self, snapshot: Snapshot) {
         self.params.values = snapshot.dense;
         self.table.values = snapshot.table;
+    }
+
+    /// All that a run needs to go on, by name; `best` is the snapshot of the best validation.
+    pub(super) fn state<'a>(&'a self, best: Option<&'a Snapshot>) -> Vec<(&'static str, &'a [f32])> {
+        let (adam, table) = (&self.adam, &self.table);
+        let mut all: Vec<(&'static str, &[f32])> = vec![
+            ("dense", &self.params.values),
+            ("dense.m", &adam.m),
+            ("dense.v", &adam.v),
+            ("table", &table.values),
+            ("table.m", &table.m),
+            ("table.v", &table.v),
+        ];
+        if let Some(s) = &self.average {
+            all.extend([("average.dense", s.dense.as_slice()), ("average.table", &s.table)]);
+        }
+        if let Some(s) = best {
+            all.extend([("best.dense", s.dense.as_slice()), ("best.table", &s.table)]);
+        }
+        all
+    }
+
+    /// Goes on from what [`Learner::state`] gave after `step` steps; returns the snapshot of the best validation.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another size.
+    pub(super) fn resume(
+        &mut self,
+        saved: &mut ExtractCheckpoint,
+        step: u64,
+    ) -> Result<Option<Snapshot>, TrainError> {
+        let (dense, table) = (self.params.values.len(), self.table.values.len());
+        self.params.values = saved.take("dense", dense)?;
+        (self.adam.m, self.adam.v, self.adam.step) = (saved.take("dense.m", dense)?, saved.take("dense.v", dense)?, step);
+        self.table.values = saved.take("table", table)?;
+        (self.table.m, self.table.v) = (saved.take("table.m", table)?, saved.take("table.v", table)?);
+        let mut snapshot = |names: [&str; 2]| -> Result<Option<Snapshot>, TrainError> {
+            match saved.tensors.contains_key(names[0]) {
+                false => Ok(None),
+                true => Ok(Some(Snapshot { dense: saved.take(names[0], dense)?, table: saved.take(names[1], table)? })),
+            }
+        };
+        self.average = snapshot(["average.dense", "average.table"])?;
+        snapshot(["best.dense", "best.table"])
     }
 
     /// The weights for inference: projections ternary, the table int8.

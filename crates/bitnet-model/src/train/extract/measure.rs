@@ -104,7 +104,7 @@ pub(super) fn judge(learner: &mut Learner, task: usize, utterances: &[Utterance]
         for u in some {
             let goal = u.intent.map_or(Goal::Outside, Goal::Intent);
             let said: &Marked = &u.said;
-            if batch.push(said, &u.slots, [task, learner.config.buckets], goal, &mut || false) {
+            if batch.push(said, &u.slots, (task, learner.config.features()), goal, &mut || false) {
                 read.push(u);
             }
         }

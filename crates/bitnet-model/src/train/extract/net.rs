@@ -40,8 +40,9 @@ pub(super) struct Net {
     /// The four groups of projections of each layer.
     weights: Vec<[Linear; 4]>,
     tape: Vec<LayerTape>,
-    /// Word vectors `[n, hidden]`.
+    /// Word vectors `[n, hidden]`, and what they were multiplied by; nothing where no element is left out.
     pub(super) e: Vec<f32>,
+    pub(super) mask: Vec<f32>,
     /// The last residual stream and its norm, `[n, hidden]`.
     last: Vec<f32>,
     pub(super) h: Vec<f32>,
@@ -81,6 +82,7 @@ impl Net {
             weights: layers().map(|_| Default::default()).collect(),
             tape: layers().map(|_| LayerTape::default()).collect(),
             e: Vec::new(),
+            mask: Vec::new(),
             last: Vec::new(),
             h: Vec::new(),
             dh: Vec::new(),
@@ -114,6 +116,7 @@ impl Net {
             }
             ops.scale(1.0 / (features.len().max(1) as f32).sqrt(), e);
         }
+        self.e.iter_mut().zip(&self.mask).for_each(|(e, m)| *e *= m);
         self.last.clone_from(&self.e);
         let x = &mut self.last;
         for ((tape, places), w) in self.tape.iter_mut().zip(&places.layers).zip(&self.weights) {
@@ -227,6 +230,9 @@ impl Net {
         for (word, (dx, de)) in dx.chunks_exact(hidden).zip(self.de.chunks_exact_mut(hidden)).enumerate() {
             let features = batch.features(word);
             ops.add_assign(de, dx);
+            if let Some(mask) = self.mask.get(word * hidden..(word + 1) * hidden) {
+                de.iter_mut().zip(mask).for_each(|(d, m)| *d *= m);
+            }
             ops.scale(1.0 / (features.len().max(1) as f32).sqrt(), de);
             for id in features {
                 ops.add_assign(table.grad(*id), de);

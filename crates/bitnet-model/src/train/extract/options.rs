@@ -23,6 +23,10 @@ pub struct ExtractOptions {
     pub ffn: usize,
     /// Rows of the table of features.
     pub buckets: usize,
+    /// Whether runs of characters are features of words.
+    pub runs: bool,
+    /// How many words on each side a word makes pairs with.
+    pub reach: usize,
     /// Between gate and up.
     pub activation: Activation,
     /// Passes over what is learned from.
@@ -44,6 +48,17 @@ pub struct ExtractOptions {
     pub warmup: u64,
     /// Weight decay of the projections.
     pub weight_decay: f64,
+    /// Weight decay of the rows of the table.
+    pub table_decay: f64,
+    /// How much of the average of the weights stays in a step; what is validated and exported is the average. 0 takes
+    /// none.
+    pub average: f64,
+    /// Weight of the divergence of two versions of each utterance, which then are seen side by side; 0 is off.
+    pub agreement: f64,
+    /// Share of the elements of word vectors that is left out.
+    pub word_dropout: f64,
+    /// How much of what is right is what teachers say, where there are some.
+    pub taught: f64,
     /// Largest norm of the gradient; 0 is off.
     pub clip: f64,
     /// Share of the inputs of heads that is left out.
@@ -72,6 +87,8 @@ impl Default for ExtractOptions {
             heads: 4,
             ffn: 384,
             buckets: 16384,
+            runs: true,
+            reach: 1,
             activation: Activation::Silu,
             passes: 30,
             least_steps: 2000,
@@ -82,6 +99,11 @@ impl Default for ExtractOptions {
             table_lr: 2.0,
             warmup: 100,
             weight_decay: 0.05,
+            table_decay: 0.0,
+            average: 0.0,
+            agreement: 0.0,
+            word_dropout: 0.0,
+            taught: 0.7,
             clip: 1.0,
             dropout: 0.2,
             smoothing: 0.05,
@@ -119,22 +141,45 @@ impl ExtractOptions {
             }
         }
         for (option, value) in
-            [("weight-decay", self.weight_decay), ("clip", self.clip), ("tag-weight", f64::from(self.tag_weight))]
+[
+                ("weight-decay", self.weight_decay),
+                ("table-decay", self.table_decay),
+                ("agreement", self.agreement),
+                ("clip", self.clip),
+                ("tag-weight", f64::from(self.tag_weight)),
+            ]
         {
             if !(value >= 0.0 && value.is_finite()) {
                 return bad(option, &value, "a number of at least 0");
             }
         }
+        if !(0.0..1.0).contains(&self.average) {
+            return bad("average", &self.average, "at least 0 and below 1");
+        }
         let a = &self.augmentation;
         for (option, value) in
-            [("dropout", self.dropout), ("smoothing", self.smoothing), ("feature-dropout", a.feature_dropout)]
+            [
+                ("dropout", self.dropout),
+                ("word-dropout", self.word_dropout),
+                ("smoothing", self.smoothing),
+                ("feature-dropout", a.feature_dropout),
+                ("left-out", a.left_out),
+                ("masked", a.masked),
+            ]
         {
             if !(0.0..=0.9).contains(&value) {
                 return bad(option, &value, "between 0 and 0.9");
             }
         }
         for (option, value) in
-            [("float-share", self.float_share), ("typos", a.typos), ("exchange", a.exchange), ("mixtures", a.mixtures)]
+            [
+                ("float-share", self.float_share),
+                ("typos", a.typos),
+                ("exchange", a.exchange),
+                ("crossed", a.crossed),
+                ("mixtures", a.mixtures),
+                ("taught", self.taught),
+            ]
         {
             if !(0.0..=1.0).contains(&value) {
                 return bad(option, &value, "between 0 and 1");
@@ -157,6 +202,8 @@ impl ExtractOptions {
         };
         let mut config = ExtractorConfig::new(tasks.iter().map(of).collect());
         config.buckets = self.buckets;
+        config.runs = self.runs;
+        config.reach = self.reach;
         config.hidden_size = self.hidden;
         config.num_layers = self.layers;
         config.num_heads = self.heads;
@@ -166,13 +213,26 @@ impl ExtractOptions {
     }
 
     pub(super) fn weights(&self) -> Weights {
-        Weights { tags: self.tag_weight, smoothing: self.smoothing as f32, dropout: self.dropout as f32 }
+        Weights {
+            tags: self.tag_weight,
+            smoothing: self.smoothing as f32,
+            dropout: self.dropout as f32,
+            word_dropout: self.word_dropout as f32,
+            agreement: self.agreement as f32,
+            taught: self.taught as f32,
+        }
     }
 
     /// Rates of step `step`, counted from 0, when `done` of the run is over.
     pub(super) fn rates(&self, step: u64, done: f64) -> StepRates {
         let warm = if step < self.warmup { (step + 1) as f64 / self.warmup as f64 } else { 1.0 };
         let lr = self.lr * warm * (1.0 - done);
-        StepRates { rates: Rates { lr, weight_decay: self.weight_decay }, table: self.table_lr, clip: self.clip }
+        StepRates {
+            rates: Rates { lr, weight_decay: self.weight_decay },
+            table: self.table_lr,
+            table_decay: self.table_decay,
+            clip: self.clip,
+            average: self.average,
+        }
     }
 }

@@ -120,8 +120,8 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Table {
     pub(super) width: usize,
     pub(super) values: Vec<f32>,
-    m: Vec<f32>,
-    v: Vec<f32>,
+    pub(super) m: Vec<f32>,
+    pub(super) v: Vec<f32>,
     /// For each bucket where its gradient lies among the touched ones.
     place: Vec<u32>,
     rows: Vec<u32>,

@@ -6,11 +6,14 @@ use super::batch::Batch;
 use super::heads::Weights;
 use super::learner::Learner;
 use super::*;
-use crate::encoder::{Extractor, ExtractorConfig, TaskConfig};
+use crate::encoder::{Extractor, ExtractorConfig, FeatureConfig, TaskConfig};
 
 fn names(all: &[&str]) -> Vec<String> {
     all.iter().map(|n| (*n).to_owned()).collect()
 }
+
+const WEIGHTS: Weights =
+    Weights { tags: 0.5, smoothing: 0.0, dropout: 0.0, word_dropout: 0.0, agreement: 0.0, taught: 0.0 };
 
 fn small() -> ExtractorConfig {
     let tasks = vec![
@@ -30,7 +33,7 @@ fn small() -> ExtractorConfig {
 fn texts() -> Batch {
     let mut batch = Batch::default();
     let mut push = |text: &str, spans: Vec<std::ops::Range<usize>>, slots: &[usize], task, goal| {
-        assert!(batch.push(&Marked::new(text, spans), slots, [task, 64], goal, &mut || false));
+        assert!(batch.push(&Marked::new(text, spans), slots, (task, FeatureConfig::new(64)), goal, &mut || false));
     };
     push("play so what by miles davis", vec![5..12, 16..27], &[1, 0], 0, Goal::Intent(0));
     push("stop!", vec![], &[], 0, Goal::Intent(1));
@@ -46,7 +49,7 @@ fn texts() -> Batch {
 fn gradients_are_slopes() {
     let mut learner = Learner::new(small(), vec![false, true], 3).unwrap();
     let batch = texts();
-    let weights = Weights { tags: 0.5, smoothing: 0.1, dropout: 0.0 };
+    let weights = Weights { tags: 0.5, smoothing: 0.1, ..WEIGHTS };
     let gradient = learner.flat_gradient(&batch, weights);
     let values = learner.flat();
     let step = 3e-3;
@@ -198,6 +201,105 @@ fn a_run_can_be_ended_early() {
     assert!(trained.report.contains("## music"));
 }
 
+/// A run that was ended and goes on ends with the weights of one that was never ended.
+#[test]
+fn a_run_goes_on_from_its_checkpoint() {
+    let tasks = tasks();
+    let mut o = ExtractOptions { steps: Some(20), average: 0.9, agreement: 0.5, ..options() };
+    o.augmentation.crossed = 0.3;
+    let whole = train(&tasks, &o, &mut |_| ControlFlow::Continue(())).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.safetensors");
+    let until = |end: u64, beginning: Beginning| {
+        train_from(&tasks, &o, beginning, &mut |event| match event {
+            ExtractEvent::Step { step, .. } if step == end => ControlFlow::Break(()),
+            ExtractEvent::State { state, last } => {
+                assert!(last);
+                state.save(&path).unwrap();
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Continue(()),
+        })
+    };
+    let from = || Beginning { checkpoint: Some(ExtractCheckpoint::load(&path).unwrap()), ..Beginning::default() };
+    let part = until(7, Beginning::default()).unwrap();
+    assert_eq!((part.steps, part.finish), (7, Finish::Interrupted));
+    assert_ne!(part.weights.features, whole.weights.features);
+    until(9, from()).unwrap();
+    let end = until(0, from()).unwrap();
+    assert_eq!((end.steps, end.finish, end.best_step), (20, Finish::Completed, whole.best_step));
+    assert_eq!(end.weights.features, whole.weights.features);
+    assert_eq!(end.weights.tasks, whole.weights.tasks);
+    // One that has ended only exports again.
+    assert_eq!(until(0, from()).unwrap().weights.tasks, whole.weights.tasks);
+
+    let other = ExtractOptions { lr: 1e-3, ..o.clone() };
+    let refused = train_from(&tasks, &other, from(), &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(refused, TrainError::Mismatch { .. }), "{refused}");
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(ExtractCheckpoint::load(&path), Err(TrainError::Damaged { .. })));
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(matches!(ExtractCheckpoint::load(&path), Err(TrainError::Damaged { .. })));
+}
+
+/// Two versions of each text that ought to mean the same, and a teacher.
+#[test]
+fn gradients_are_slopes_with_twins_and_teachers() {
+    let mut learner = Learner::new(small(), vec![false, true], 4).unwrap();
+    let mut batch = texts();
+    let mut again = |text: &str, task, goal| {
+        batch.push(&Marked::new(text, vec![]), &[], (task, FeatureConfig::new(64)), goal, &mut || false);
+        let twin = batch.all.len() - 1;
+        batch.all[twin].twin = true;
+    };
+    again("nothing of this knd", 1, Goal::Outside);
+    again("nothing of ths kind", 1, Goal::Outside);
+    batch.taught = batch.all.iter().map(|t| if t.task == 0 { vec![0.2, 0.8, 0.0] } else { vec![0.1, 0.5, 0.1, 0.3] }).collect();
+    let weights = Weights { smoothing: 0.1, agreement: 2.0, taught: 0.6, ..WEIGHTS };
+    let gradient = learner.flat_gradient(&batch, weights);
+    let values = learner.flat();
+    let (step, mut any) = (3e-3, Random::new(3, "direction"));
+    for (name, range) in learner.tensors() {
+        let g = &gradient[range.clone()];
+        let direction: Vec<f64> = g.iter().map(|g| f64::from(*g) + 1e-4 * any.normal()).collect();
+        let length = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
+        let mut at = |step: f64| {
+            let mut moved = values.clone();
+            moved[range.clone()].iter_mut().zip(&direction).for_each(|(v, d)| *v += (step * d / length) as f32);
+            learner.set_flat(&moved);
+            learner.loss(&batch, weights)
+        };
+        let slope = (at(step) - at(-step)) / (2.0 * step);
+        let expected: f64 = g.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d / length).sum();
+        // As in `gradients_are_slopes`.
+        assert!((slope - expected).abs() < 3e-4 + 0.01 * expected.abs(), "{name}: {slope} instead of {expected}");
+    }
+}
+
+/// A student of a teacher that knows what it does not see learns it.
+#[test]
+fn a_teacher_is_believed() {
+    let tasks = tasks();
+    let teacher = train(&tasks, &options(), &mut |_| ControlFlow::Continue(())).unwrap();
+    // All that it sees says "play".
+    let mut wrong = tasks.clone();
+    wrong[0].train.iter_mut().filter(|u| u.intent.is_some()).for_each(|u| u.intent = Some(0));
+    let o = ExtractOptions { taught: 1.0, ..options() };
+    let run = |teachers: Vec<Extractor>| {
+        let beginning = Beginning { teachers, checkpoint: None };
+        train_from(&wrong, &o, beginning, &mut |_| ControlFlow::Continue(())).unwrap().figures[0][0].accuracy()
+    };
+    assert!(run(vec![]) < 0.7);
+    assert!(run(vec![Extractor::new(teacher.weights.clone()).unwrap()]) > 0.9);
+    let mut other = tasks.clone();
+    other[0].intents[1] = "pause".into();
+    let beginning = Beginning { teachers: vec![Extractor::new(teacher.weights).unwrap()], checkpoint: None };
+    let error = train_from(&other, &o, beginning, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.contains("'pause'"), "{error}");
+}
+
 /// The gradient with quantisers is that of the candle layers, which have the straight-through estimator from autograd.
 #[cfg(feature = "candle")]
 #[test]
@@ -212,7 +314,7 @@ fn gradients_are_those_of_the_candle_layers() -> Result<(), Box<dyn std::error::
 
     let mut learner = Learner::new(small(), vec![false, true], 9)?;
     let batch = texts();
-    let weights = Weights { tags: 0.5, smoothing: 0.0, dropout: 0.0 };
+    let weights = Weights { tags: 0.5, smoothing: 0.0, ..WEIGHTS };
     let (loss, gradient) = learner.quantised_gradient(&batch, weights);
     let (values, shapes) = (learner.flat(), learner.shapes());
     let mut vars = HashMap::new();
@@ -226,7 +328,7 @@ fn gradients_are_those_of_the_candle_layers() -> Result<(), Box<dyn std::error::
     let mut total = Tensor::new(0f32, &Device::Cpu)?;
     for (text, t) in said.iter().zip(&batch.all) {
         let mut reader = Reader::default();
-        reader.read(text, 64);
+        reader.read(text, FeatureConfig::new(64));
         let (e, h) = model.encode(&reader)?;
         let mut logits = model.intents(t.task, &e, &h)?;
         if t.task == 1 {
