@@ -70,6 +70,21 @@ fn an_extractor_is_trained_and_answers() {
 }
 
 #[test]
+fn layers_may_read_in_two_directions_instead() {
+    let p = Place::new();
+    p.write("home.jsonl", utterances());
+    let json = p.run(&train(&["home.jsonl"], &["--json", "--mixer", "ttt-linear,gated-delta"])).json();
+    assert!(json["tasks"]["home"]["clean"]["intent"].as_f64() > Some(0.8), "{json}");
+    let found = ["m/export/model.gguf", "m/export"].map(|path| {
+        let extractor = bitnet::Extractor::load(p.path(path)).unwrap();
+        extractor.extract("switch on the light in the kitchen").unwrap()
+    });
+    assert_eq!(found[0], found[1]);
+    let shown = p.run(&["show", "m/export/model.gguf"]).out;
+    assert!(shown.contains("TTT-Linear, forward and backward; the gated delta rule"), "{shown}");
+}
+
+#[test]
 fn wrong_utterances_and_options_are_named() {
     let p = Place::new();
     p.write("home.jsonl", utterances());
@@ -83,6 +98,8 @@ fn wrong_utterances_and_options_are_named() {
         (&["none.jsonl"], &[], "none.jsonl"),
         (&["home.jsonl"], &["--tokenizer", "x.json"], "--tokenizer is about language models"),
         (&["home.jsonl"], &["--typos", "2"], "typos is 2"),
+        (&["home.jsonl"], &["--mixer", "ttt-mlp"], "attention, ttt-linear or gated-delta"),
+        (&["home.jsonl"], &["--mixer", "attention,ttt-linear,attention"], "3 names for 2 layers"),
         (&["home.jsonl"], &["--time", "soon"], "40m"),
         (&["a=home.jsonl", "b=home.jsonl"], &["--val-data", "home.jsonl"], "one task"),
         (&[], &[], "no utterances"),

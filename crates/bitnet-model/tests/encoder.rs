@@ -1,7 +1,8 @@
 //! The extractor: bits that do not depend on the instruction set, texts of any kind, answers that hold together.
 
 use bitnet_model::encoder::{
-    Extractor, ExtractorConfig, ExtractorWeights, MAX_WORDS, OosRule, OosScore, Scratch, TaskConfig, tag_may_follow,
+    EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, MAX_WORDS, OosRule, OosScore, Scratch, TaskConfig,
+    tag_may_follow,
 };
 use bitnet_model::{Activation, ModelError};
 use ternary_kernels::Isa;
@@ -27,6 +28,11 @@ fn config() -> ExtractorConfig {
 
 fn weights() -> ExtractorWeights {
     ExtractorWeights::synthetic(config(), 11).unwrap()
+}
+
+/// An extractor whose layers have these mixers.
+fn mixed(mixers: &[EncoderMixer]) -> ExtractorWeights {
+    ExtractorWeights::synthetic(ExtractorConfig { mixers: mixers.to_vec(), ..config() }, 11).unwrap()
 }
 
 const TEXTS: [&str; 6] = [
@@ -74,9 +80,73 @@ const GOLDEN: [u64; 6] = [
     0x9c64_2a3d_0e0a_9079,
 ];
 
+/// The same of recurrent layers.
+#[test]
+fn bits_of_recurrent_layers_are_the_same_on_all_instruction_sets_and_for_ever() {
+    use EncoderMixer::{Attention, GatedDelta, TttLinear};
+    let all = [[TttLinear, TttLinear], [GatedDelta, GatedDelta], [GatedDelta, Attention]];
+    for (mixers, golden) in all.iter().zip(GOLDEN_RECURRENT) {
+        for isa in Isa::available() {
+            let extractor = Extractor::for_isa(mixed(mixers), isa).unwrap();
+            let mut scratch = extractor.scratch();
+            let found = [0, 2, 5].map(|i| fingerprint(&extractor, &mut scratch, TEXTS[i]));
+            assert_eq!(found, golden, "{mixers:?} {isa:?} {found:#018x?}");
+        }
+    }
+    // Attention, said or not, is the same model.
+    let said = Extractor::new(mixed(&[Attention, Attention])).unwrap();
+    assert_eq!(fingerprint(&said, &mut said.scratch(), TEXTS[0]), GOLDEN[0]);
+}
+
+/// From the test itself; `testdata/extractor_ttt_linear` and `testdata/extractor_gated_delta` have numbers of other
+/// software.
+const GOLDEN_RECURRENT: [[u64; 3]; 3] = [[0; 3]; 3];
+
+/// Recurrences know no positions but those they count themselves, so a text from its end, read by an extractor whose
+/// directions have changed places, has the results of its words in the opposite order, bit by bit.
+#[test]
+fn directions_mirror_each_other() {
+    use EncoderMixer::{GatedDelta, TttLinear};
+    let words: Vec<&str> = "play some jazz by miles davis and then add a song of queen to my very own list of all \
+        that one may hear on a rainy day in may"
+        .split(' ')
+        .collect();
+    for mixers in [[TttLinear, TttLinear], [GatedDelta, GatedDelta], [TttLinear, GatedDelta]] {
+        let forward = Extractor::new(mixed(&mixers)).unwrap();
+        let mut weights = mixed(&mixers);
+        weights.layers.iter_mut().for_each(|layer| layer.directions.reverse());
+        let backward = Extractor::new(weights).unwrap();
+        for n in [1, 2, 16, words.len()] {
+            let tags = forward.config().tasks[0].tags();
+            let read = |extractor: &Extractor, text: &str| -> Vec<Vec<u32>> {
+                let mut scratch = extractor.scratch();
+                let found = extractor.extract_into(0, text, &mut scratch).unwrap();
+                found.emissions.chunks_exact(tags).map(|row| row.iter().map(|v| v.to_bits()).collect()).collect()
+            };
+            let turned: Vec<&str> = words[..n].iter().rev().copied().collect();
+            let mut mirrored = read(&backward, &turned.join(" "));
+            mirrored.reverse();
+            let straight = read(&forward, &words[..n].join(" "));
+            assert_eq!((straight.len(), &straight), (n, &mirrored), "{mixers:?}, {n} words");
+            assert!(n < 3 || read(&forward, &turned.join(" ")) != mirrored, "directions have parameters of their own");
+        }
+    }
+}
+
 #[test]
 fn buffers_hold_nothing_of_earlier_texts() {
-    let extractor = Extractor::new(weights()).unwrap();
+    for mixers in [EncoderMixer::Attention, EncoderMixer::TttLinear, EncoderMixer::GatedDelta] {
+        nothing_remains(Extractor::new(mixed(&[mixers; 2])).unwrap());
+    }
+    // Buffers of another extractor serve, too.
+    let [a, b] =
+        [[EncoderMixer::TttLinear; 2], [EncoderMixer::GatedDelta; 2]].map(|m| Extractor::new(mixed(&m)).unwrap());
+    let mut scratch = a.scratch();
+    fingerprint(&a, &mut scratch, TEXTS[1]);
+    assert_eq!(fingerprint(&b, &mut scratch, TEXTS[0]), fingerprint(&b, &mut b.scratch(), TEXTS[0]));
+}
+
+fn nothing_remains(extractor: Extractor) {
     let fresh = TEXTS.map(|text| fingerprint(&extractor, &mut extractor.scratch(), text));
     let mut scratch = extractor.scratch();
     let long = "more words than the buffers have room for at first ".repeat(20);
@@ -179,7 +249,7 @@ fn tasks_are_found_by_their_names() {
 #[test]
 fn bad_configurations_and_weights_are_refused_and_named() {
     type Change = fn(&mut ExtractorConfig);
-    let changes: [(Change, &str); 21] = [
+    let changes: [(Change, &str); 22] = [
         (|c| c.buckets = 0, "buckets"),
         (|c| c.hidden_size = 40, "hidden_size"),
         (|c| c.hidden_size = usize::MAX, "hidden_size"),
@@ -188,6 +258,7 @@ fn bad_configurations_and_weights_are_refused_and_named() {
         (|c| c.num_heads = 0, "num_heads"),
         (|c| c.num_heads = 96, "num_heads"),
         (|c| c.num_heads = 5, "num_heads"),
+        (|c| c.mixers = vec![EncoderMixer::Attention; 3], "mixer"),
         (|c| c.intermediate_size = 100_000, "intermediate_size"),
         (|c| c.activation = Activation::GeluTanh, "activation"),
         (|c| c.rope_theta = f32::NAN, "rope_theta"),
@@ -211,7 +282,7 @@ fn bad_configurations_and_weights_are_refused_and_named() {
         }
     }
     type Damage = fn(&mut ExtractorWeights);
-    let damages: [(Damage, &str); 7] = [
+    let damages: [(Damage, &str); 9] = [
         (|w| w.layers[1].attn_norm[3] = f32::NAN, "blk.1.attn_norm.weight"),
         (|w| w.final_norm.truncate(5), "output_norm.weight"),
         (|w| w.tasks[0].intent_bias[0] = f32::INFINITY, "task.music.intent.bias"),
@@ -219,6 +290,8 @@ fn bad_configurations_and_weights_are_refused_and_named() {
         (|w| w.tasks[1].tags_bias.push(0.0), "task.topic.tags.bias"),
         (|w| w.layers[0].down = w.layers[0].q.clone(), "down"),
         (|w| drop(w.layers.pop()), "layers"),
+        (|w| w.layers[1].k = None, "k_proj"),
+        (|w| w.layers[1].directions[1].push(0.0), "blk.1.backward"),
     ];
     for (damage, name) in damages {
         let mut weights = weights();
@@ -226,6 +299,30 @@ fn bad_configurations_and_weights_are_refused_and_named() {
         let error = Extractor::new(weights).unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
     }
+}
+
+#[test]
+fn weights_of_another_mixer_are_refused() {
+    use EncoderMixer::{Attention, GatedDelta, TttLinear};
+    for (mixers, other, name) in [
+        (Attention, TttLinear, "k_proj"),
+        (TttLinear, Attention, "k_proj"),
+        (GatedDelta, Attention, "g_proj"),
+        (TttLinear, GatedDelta, "k_proj"),
+    ] {
+        let mut weights = mixed(&[mixers; 2]);
+        weights.config.mixers = vec![other; 2];
+        let error = Extractor::new(weights).unwrap_err().to_string();
+        assert!(error.contains(name), "{mixers:?} as {other:?}: {error}");
+    }
+    let mut weights = mixed(&[TttLinear; 2]);
+    weights.layers[0].directions[0][7] = f32::NAN;
+    let error = Extractor::new(weights).unwrap_err().to_string();
+    assert!(error.contains("blk.0.forward.ttt_w1.weight"), "{error}");
+    let mut weights = mixed(&[GatedDelta; 2]);
+    weights.layers[1].directions[1].pop();
+    let error = Extractor::new(weights).unwrap_err().to_string();
+    assert!(error.contains("blk.1.backward"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! An extractor allocates nothing once its buffers have grown.
 
-use bitnet_model::encoder::{Extractor, ExtractorConfig, ExtractorWeights, TaskConfig};
+use bitnet_model::encoder::{EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, TaskConfig};
 
 #[global_allocator]
 static ALLOC: dhat::Alloc = dhat::Alloc;
@@ -18,7 +18,16 @@ fn calls_allocate_nothing() {
     let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
     let mut task = TaskConfig::new("t", names("intent", 9), names("slot", 6));
     task.intent_slots = Some((0..9).map(|i| vec![i % 6]).collect());
-    let config = ExtractorConfig { buckets: 1000, ..ExtractorConfig::new(vec![task]) };
+    for mixer in EncoderMixer::ALL {
+        let config =
+            ExtractorConfig { buckets: 1000, mixers: vec![mixer; 2], ..ExtractorConfig::new(vec![task.clone()]) };
+        of(config);
+    }
+    // The counter counts.
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 10]))), 1);
+}
+
+fn of(config: ExtractorConfig) {
     let extractor = Extractor::new(ExtractorWeights::synthetic(config, 3).unwrap()).unwrap();
     let mut scratch = extractor.scratch();
     let long = "play Sgt. Pepper's 2nd-best song, 東京 ".repeat(40);
@@ -31,6 +40,4 @@ fn calls_allocate_nothing() {
     };
     let spans = round();
     assert_eq!(allocations(|| (0..20).for_each(|_| assert_eq!(round(), spans))), 0);
-    // The counter counts.
-    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 10]))), 1);
 }

@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 
-pub use bitnet_model::encoder::{ExtractorConfig, ExtractorWeights, Scratch as ExtractorScratch, TaskConfig};
+pub use bitnet_model::encoder::{
+    EncoderMixer, ExtractorConfig, ExtractorWeights, Scratch as ExtractorScratch, TaskConfig,
+};
 
 mod answer;
 

@@ -67,7 +67,8 @@ pub use constrain::{Constraint, ConstraintError, ConstraintLimits};
 pub use embed::{EmbedOptions, Embedding, Pooling};
 pub use error::Error;
 pub use extractor::{
-    Extraction, Extractor, ExtractorConfig, ExtractorScratch, ExtractorTask, ExtractorWeights, Slot, TaskConfig,
+    EncoderMixer, Extraction, Extractor, ExtractorConfig, ExtractorScratch, ExtractorTask, ExtractorWeights, Slot,
+    TaskConfig,
 };
 pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats, StopWhen, WhenFull};
 pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, tune};

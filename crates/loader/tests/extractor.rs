@@ -1,6 +1,8 @@
 //! Files of extractors: both containers hold the same, and nothing else is taken for one.
 
-use bitnet_model::encoder::{Extractor, ExtractorConfig, ExtractorWeights, OosRule, OosScore, TaskConfig, Utterance};
+use bitnet_model::encoder::{
+    EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, OosRule, OosScore, TaskConfig, Utterance,
+};
 use loader::extractor::{self, ARCHITECTURE, config_from_json, config_to_json};
 use loader::gguf::{GgmlType, Gguf, GgufWriter, Metadata};
 use loader::safetensors::Safetensors;
@@ -62,6 +64,71 @@ fn both_containers_hold_the_same_extractor() {
     // Written over, both stay whole.
     extractor::write_gguf(&file, &weights()).unwrap();
     extractor::write_safetensors(&hf, &weights()).unwrap();
+}
+
+/// An extractor whose layers have these mixers.
+fn mixed(mixers: &[EncoderMixer]) -> ExtractorWeights {
+    let config = ExtractorConfig { mixers: mixers.to_vec(), num_layers: mixers.len(), ..weights().config };
+    ExtractorWeights::synthetic(config, 5).unwrap()
+}
+
+#[test]
+fn recurrent_layers_are_in_both_containers() {
+    use EncoderMixer::{Attention, GatedDelta, TttLinear};
+    let folder = tempfile::tempdir().unwrap();
+    let (file, hf) = (folder.path().join("a.gguf"), folder.path().join("hf"));
+    for (mixers, json) in [
+        (vec![TttLinear], "\"mixer\":\"ttt_linear\""),
+        (vec![GatedDelta; 2], "\"mixer\":\"gated_delta\""),
+        (vec![Attention], "\"mixer\":\"attention\""),
+        (vec![GatedDelta, Attention, TttLinear], "\"mixer\":[\"gated_delta\",\"attention\",\"ttt_linear\"]"),
+    ] {
+        let written = mixed(&mixers);
+        extractor::write_gguf(&file, &written).unwrap();
+        extractor::write_safetensors(&hf, &written).unwrap();
+        let text = std::fs::read_to_string(hf.join("config.json")).unwrap();
+        assert!(text.contains(json), "{text}");
+        let expected = answer(written, "play sme jazz");
+        for path in [&file, &hf] {
+            let read = extractor::read(path).unwrap();
+            assert_eq!(read.config.mixers, mixers);
+            assert_eq!(answer(read, "play sme jazz"), expected, "{mixers:?}");
+        }
+    }
+    // Files of attention say nothing of it, as before.
+    extractor::write_safetensors(&hf, &weights()).unwrap();
+    assert!(!std::fs::read_to_string(hf.join("config.json")).unwrap().contains("mixer"));
+}
+
+#[test]
+fn tensors_of_recurrences_are_asked_for_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.gguf");
+    extractor::write_gguf(&path, &mixed(&[EncoderMixer::TttLinear])).unwrap();
+    let file = std::fs::read(&path).unwrap();
+    let refused = |word: &str, result: Result<ExtractorWeights, LoadError>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+    };
+    for missing in ["blk.0.attn_gate.weight", "blk.0.forward.ttt_w1.weight", "blk.0.backward.ttt_conv_k.bias"] {
+        refused(missing, rewritten(&file, |_| (), |name, _, _, _| name != missing));
+    }
+    for (mixer, word) in [(EncoderMixer::GatedDelta, "ttt_"), (EncoderMixer::Attention, "blk.0.attn_gate.weight")] {
+        let other = ExtractorConfig { mixers: vec![mixer], ..mixed(&[EncoderMixer::TttLinear]).config };
+        let json = config_to_json(&other).unwrap();
+        refused(word, rewritten(&file, |m| m.set("extractor.config", json.as_str()), |_, _, _, _| true));
+    }
+    let json = config_to_json(&mixed(&[EncoderMixer::TttLinear]).config).unwrap();
+    for (to, word) in [
+        ("\"mixer\":\"mamba\"", "ttt_linear or gated_delta"),
+        ("\"mixer\":[\"ttt_linear\",\"ttt_linear\"]", "2 names for 1 layers"),
+        ("\"mixer\":[]", "mixer"),
+        ("\"mixer\":7", "did not match"),
+    ] {
+        let changed = json.replacen("\"mixer\":\"ttt_linear\"", to, 1);
+        let error = config_from_json(changed.as_bytes()).map_err(|e| e.to_string());
+        assert!(error.as_ref().is_err_and(|e| e.contains(word)), "{to}: {error:?}");
+    }
 }
 
 #[test]

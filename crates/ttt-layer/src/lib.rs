@@ -28,7 +28,9 @@ mod rowwise;
 mod saved;
 
 pub use config::{Kind, Projection, RopePairs, TttConfig};
-pub use delta::{DeltaConfig, DeltaInputs, DeltaParameters, DeltaScratch, DeltaState, GatedDelta};
+pub use delta::{
+    DeltaConfig, DeltaInputs, DeltaParameters, DeltaScratch, DeltaState, DeltaTape, DeltaWorkspace, GatedDelta,
+};
 pub use error::{StateDamage, TttError};
 #[cfg(feature = "candle")]
 pub use layer::{CausalConv, FastWeights, Form, Projections, TttLayer, Views};

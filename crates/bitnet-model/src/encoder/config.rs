@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::features::{FeatureConfig, MAX_REACH};
+use super::mixer::EncoderMixer;
 use crate::{Activation, ModelError};
 
 /// Words of a text that are read; later ones are cut, see [`Utterance::cut`](super::Utterance::cut).
@@ -118,8 +119,10 @@ pub struct ExtractorConfig {
     pub hidden_size: usize,
     /// Layers.
     pub num_layers: usize,
-    /// Heads of attention.
+    /// Heads of the mixers.
     pub num_heads: usize,
+    /// The mixer of each layer; empty where all are attention.
+    pub mixers: Vec<EncoderMixer>,
     /// Width of the feed-forward blocks.
     pub intermediate_size: usize,
     /// Between gate and up: SiLU or squared ReLU.
@@ -142,6 +145,7 @@ impl ExtractorConfig {
             hidden_size: 128,
             num_layers: 2,
             num_heads: 4,
+            mixers: Vec::new(),
             intermediate_size: 384,
             activation: Activation::Silu,
             rope_theta: 10000.0,
@@ -221,6 +225,7 @@ impl ExtractorConfig {
         if !(1e-12..=1e-2).contains(&self.norm_eps) {
             return bad("norm_eps", &self.norm_eps, "between 1e-12 and 0.01");
         }
+        self.validate_mixers()?;
         if !(1..=64).contains(&self.tasks.len()) {
             return bad("tasks", &self.tasks.len(), "between 1 and 64 tasks");
         }

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
-use ternary_kernels::{Int8Batch, Isa, Kernel, Ops, Packed, RopeTable, Scales, TernaryMatrix};
+use ternary_kernels::{Int8Batch, Isa, Kernel, Ops, Packed, RopeTable};
 
 use super::config::{ExtractorConfig, MAX_WORDS};
 use super::features::Utterance;
 use super::heads::{HeadScratch, Task};
-use super::weights::{EncoderLayer, ExtractorWeights, FeatureTable};
+use super::layer::{Layer, Mixing, Stack};
+use super::recurrent::{Recurrence, RecurrentScratch};
+use super::weights::{ExtractorWeights, FeatureTable};
 use crate::{Activation, ModelError};
 
 /// An extractor, ready to compute. It is immutable: threads share it, each with a [`Scratch`] of its own.
@@ -23,65 +25,7 @@ pub struct Extractor {
     pub(super) tasks: Vec<Task>,
     rope: RopeTable,
     pub(super) ops: Ops,
-    kernel: Arc<dyn Kernel>,
-}
-
-/// Matrices that read the same rows, one below the other, and the scale of each.
-#[derive(Debug)]
-struct Stack<const N: usize> {
-    packed: Packed,
-    scales: [f32; N],
-}
-
-#[derive(Debug)]
-struct Layer {
-    attn_norm: Vec<f32>,
-    qkv: Stack<3>,
-    attn_sub_norm: Vec<f32>,
-    o: Stack<1>,
-    ffn_norm: Vec<f32>,
-    gate_up: Stack<2>,
-    ffn_sub_norm: Vec<f32>,
-    down: Stack<1>,
-}
-
-impl<const N: usize> Stack<N> {
-    fn new(kernel: &dyn Kernel, matrices: [&TernaryMatrix; N]) -> Result<Self, ModelError> {
-        let (rows, cols) = (matrices.iter().map(|w| w.rows()).sum(), matrices[0].cols());
-        let trits: Vec<i8> = matrices.iter().flat_map(|w| w.to_trits()).collect();
-        // `ExtractorWeights::check` has seen to one scale each.
-        let scales = matrices.map(|w| w.scales().at(0, 0));
-        let stacked = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(1.0))?;
-        Ok(Self { packed: kernel.prepack(&stacked)?, scales })
-    }
-
-    /// `acc` becomes `[n, rows]`, the integer products of the rows of `x`.
-    fn product<'a>(&self, kernel: &dyn Kernel, x: &Int8Batch, acc: &'a mut Vec<i32>) -> &'a [i32] {
-        let x = x.view();
-        // Only what no earlier text needed is added here.
-        acc.resize(acc.len().max(x.n() * self.packed.rows()), 0);
-        let acc = &mut acc[..x.n() * self.packed.rows()];
-        match x.n() {
-            1 => kernel.gemv(&self.packed.all(), &x.row(0), acc),
-            _ => kernel.gemm(&self.packed.all(), &x, acc),
-        }
-        acc
-    }
-}
-
-impl Layer {
-    fn new(kernel: &dyn Kernel, layer: EncoderLayer) -> Result<Self, ModelError> {
-        Ok(Self {
-            qkv: Stack::new(kernel, [&layer.q, &layer.k, &layer.v])?,
-            o: Stack::new(kernel, [&layer.o])?,
-            gate_up: Stack::new(kernel, [&layer.gate, &layer.up])?,
-            down: Stack::new(kernel, [&layer.down])?,
-            attn_norm: layer.attn_norm,
-            attn_sub_norm: layer.attn_sub_norm,
-            ffn_norm: layer.ffn_norm,
-            ffn_sub_norm: layer.ffn_sub_norm,
-        })
-    }
+    pub(super) kernel: Arc<dyn Kernel>,
 }
 
 /// What one thread computes in. Buffers grow with the texts that it sees, up to those of [`MAX_WORDS`] words, and are
@@ -95,13 +39,14 @@ pub struct Scratch {
     pub(super) h: Vec<f32>,
     pub(super) pooled: Vec<f32>,
     pub(super) heads: HeadScratch,
-    batch: Int8Batch,
+    pub(super) batch: Int8Batch,
     /// Words that `batch` has room for.
     capacity: usize,
-    acc: Vec<i32>,
+    pub(super) acc: Vec<i32>,
     /// Queries, keys and values, `[3, heads, n, head_dim]`.
     qkv: Vec<f32>,
-    attention: AttentionScratch,
+    pub(super) attention: AttentionScratch,
+    pub(super) recurrent: RecurrentScratch,
     /// One row each of the width of the feed-forward block.
     gate: Vec<f32>,
     up: Vec<f32>,
@@ -109,7 +54,7 @@ pub struct Scratch {
 }
 
 #[derive(Debug, Default)]
-struct AttentionScratch {
+pub(super) struct AttentionScratch {
     /// Keys of a head, `[head_dim, n]`.
     keys: Vec<f32>,
     /// `[n, n]`
@@ -117,7 +62,7 @@ struct AttentionScratch {
     /// What a head reads, `[n, head_dim]`.
     read: Vec<f32>,
     /// What all heads read, `[n, hidden]`.
-    all: Vec<f32>,
+    pub(super) all: Vec<f32>,
 }
 
 /// Makes `buffer` `len` long; its contents are old.
@@ -149,10 +94,12 @@ impl Extractor {
         weights.check()?;
         let kernel = ternary_kernels::for_isa(isa)?;
         let ExtractorWeights { config, features, layers, final_norm, tasks } = weights;
-        let layers = layers.into_iter().map(|l| Layer::new(&*kernel, l)).collect::<Result<_, _>>()?;
+        let ops = Ops::for_isa(isa)?;
+        let layer = |(i, layer)| Layer::new(&config, &*kernel, ops, i, layer);
+        let layers = layers.into_iter().enumerate().map(layer).collect::<Result<_, _>>()?;
         let tasks = config.tasks.iter().zip(tasks).map(|(c, w)| Task::new(&config, c, w)).collect();
         let rope = RopeTable::new(MAX_WORDS, config.head_dim(), config.rope_theta);
-        Ok(Self { config, features, layers, final_norm, tasks, rope, ops: Ops::for_isa(isa)?, kernel })
+        Ok(Self { config, features, layers, final_norm, tasks, rope, ops, kernel })
     }
 
     /// Shape, formulas and tasks.
@@ -167,9 +114,11 @@ impl Extractor {
 
     /// Bytes of weights in memory: packed trits, codes and scales of features, floats of heads and norms.
     pub fn byte_len(&self) -> usize {
-        let packed = |l: &Layer| [&l.qkv.packed, &l.o.packed, &l.gate_up.packed, &l.down.packed].map(Packed::byte_len);
+        let packed =
+            |l: &Layer| [l.mixing.packed(), &l.o.packed, &l.gate_up.packed, &l.down.packed].map(Packed::byte_len);
         let norms = |l: &Layer| l.attn_norm.len() + l.attn_sub_norm.len() + l.ffn_norm.len() + l.ffn_sub_norm.len();
-        let layers: usize = self.layers.iter().map(|l| packed(l).iter().sum::<usize>() + 4 * norms(l)).sum();
+        let own = |l: &Layer| norms(l) + l.mixing.recurrence().map_or(0, Recurrence::floats);
+        let layers: usize = self.layers.iter().map(|l| packed(l).iter().sum::<usize>() + 4 * own(l)).sum();
         let floats =
             self.final_norm.len() + self.features.buckets() + self.tasks.iter().map(Task::floats).sum::<usize>();
         layers + self.features.codes().len() + 4 * floats
@@ -189,6 +138,7 @@ impl Extractor {
             acc: Vec::new(),
             qkv: Vec::new(),
             attention: AttentionScratch::default(),
+            recurrent: RecurrentScratch::new(self.layers.iter().filter_map(|l| l.mixing.recurrence())),
             gate: Vec::new(),
             up: Vec::new(),
             gated: Vec::new(),
@@ -220,7 +170,10 @@ impl Extractor {
             s.batch = self.batch(s.capacity);
         }
         for layer in &self.layers {
-            self.attend(layer, n, s)?;
+            match &layer.mixing {
+                Mixing::Attention(qkv) => self.attend(layer, qkv, n, s)?,
+                Mixing::Ttt(..) | Mixing::Delta(..) => self.recur(layer, n, s)?,
+            }
             self.feed_forward(layer, n, s)?;
         }
         for row in s.h.chunks_exact_mut(width) {
@@ -249,7 +202,7 @@ impl Extractor {
     }
 
     /// Norm and quantisation of every row of `x`, `[n, k]`.
-    fn quantize(&self, x: &[f32], gain: &[f32], batch: &mut Int8Batch) -> Result<(), ModelError> {
+    pub(super) fn quantize(&self, x: &[f32], gain: &[f32], batch: &mut Int8Batch) -> Result<(), ModelError> {
         batch.reset(x.len() / gain.len(), gain.len());
         for (x, row) in x.chunks_exact(gain.len()).zip(batch.rows_mut()) {
             self.ops.rms_norm_quantize(x, gain, self.config.norm_eps, row)?;
@@ -258,17 +211,17 @@ impl Extractor {
     }
 
     /// `h += o(sub_norm(attention(norm(h))))`.
-    fn attend(&self, layer: &Layer, n: usize, s: &mut Scratch) -> Result<(), ModelError> {
+    fn attend(&self, layer: &Layer, stack: &Stack<3>, n: usize, s: &mut Scratch) -> Result<(), ModelError> {
         let (ops, width, d) = (self.ops, self.config.hidden_size, self.config.head_dim());
         let heads = self.config.num_heads;
         self.quantize(&s.h, &layer.attn_norm, &mut s.batch)?;
-        let acc = layer.qkv.product(&*self.kernel, &s.batch, &mut s.acc);
+        let acc = stack.product(&*self.kernel, &s.batch, &mut s.acc);
         let qkv = sized(&mut s.qkv, 3 * n * width);
         for (t, (acc, scale)) in acc.chunks_exact(3 * width).zip(s.batch.scales()).enumerate() {
             // The rows of q, k and v, head by head.
             for (i, acc) in acc.chunks_exact(d).enumerate() {
                 let out = &mut qkv[(i * n + t) * d..][..d];
-                ops.dequantize(acc, 1.0 / scale, layer.qkv.scales[i / heads], out);
+                ops.dequantize(acc, 1.0 / scale, stack.scales[i / heads], out);
                 if i < 2 * heads {
                     ops.rope_half(out, self.rope.cos(t), self.rope.sin(t));
                 }
@@ -318,7 +271,7 @@ impl Extractor {
     }
 
     /// `h[t] += w x[t]`.
-    fn add_product(&self, w: &Stack<1>, x: &Int8Batch, acc: &mut Vec<i32>, h: &mut [f32]) {
+    pub(super) fn add_product(&self, w: &Stack<1>, x: &Int8Batch, acc: &mut Vec<i32>, h: &mut [f32]) {
         let width = self.config.hidden_size;
         let acc = w.product(&*self.kernel, x, acc);
         for ((acc, scale), h) in acc.chunks_exact(width).zip(x.scales()).zip(h.chunks_exact_mut(width)) {

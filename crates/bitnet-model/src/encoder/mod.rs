@@ -2,7 +2,7 @@
 //! (slots) and whether it is none of what it knows (out of scope).
 //!
 //! A text is cut into [words](split_words); a word is the sum of rows of a table, [one for each feature](Utterance);
-//! layers of attention over all words and feed-forward blocks with ternary weights read them; a float head names the
+//! layers of attention over all words (or of a recurrence in both directions) and feed-forward blocks with ternary weights read them; a float head names the
 //! intent, another one tags each word, and the best sequence of tags makes the slots. Decision:
 //! `docs/adr/0034-extractor.md`.
 
@@ -10,8 +10,11 @@ mod config;
 mod features;
 mod forward;
 mod heads;
+mod layer;
+mod mixer;
 #[cfg(feature = "candle")]
 pub mod nn;
+mod recurrent;
 mod synthetic;
 mod tags;
 mod weights;
@@ -23,9 +26,9 @@ pub use config::{
 pub use features::{FeatureConfig, MAX_FEATURES, Utterance};
 pub use forward::{Extractor, Scratch};
 pub use heads::Found;
+pub use mixer::{DIRECTIONS, EncoderMixer, direction_tensor_name};
 pub use tags::Span;
 pub use weights::{
-    ENCODER_PROJECTIONS, EncoderLayer, EncoderNorm, ExtractorWeights, FeatureTable, HeadTensor, TaskWeights,
-    encoder_projection_shape,
+    EncoderLayer, EncoderNorm, ExtractorWeights, FeatureTable, HeadTensor, TaskWeights, encoder_projection_shape,
 };
 pub use words::{Word, WordKind, split_words};

@@ -3,11 +3,16 @@
 //! It is what the gradients of training, which are written by hand, are held against, and where experiments begin. Sums
 //! over tags are taken in log space.
 
+use std::collections::HashMap;
+
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Module, VarBuilder, ops};
+use ttt_layer::{DeltaConfig, TttLayer};
 
 use super::config::{ExtractorConfig, tag_may_follow};
 use super::features::Utterance;
+use super::mixer::{DIRECTIONS, EncoderMixer};
+use crate::TttTensor;
 use crate::config::Activation;
 use crate::nn::{BitLinear, RmsNorm, Rotary, rms_norm};
 
@@ -18,9 +23,7 @@ const FORBIDDEN: f32 = -1e30;
 #[derive(Clone, Debug)]
 struct Layer {
     attn_norm: RmsNorm,
-    q: BitLinear,
-    k: BitLinear,
-    v: BitLinear,
+    mixing: Mixing,
     attn_sub_norm: RmsNorm,
     o: BitLinear,
     ffn_norm: RmsNorm,
@@ -30,11 +33,123 @@ struct Layer {
     down: BitLinear,
 }
 
+/// The mixer of a layer.
+#[derive(Clone, Debug)]
+enum Mixing {
+    /// Queries, keys, values.
+    Attention([BitLinear; 3]),
+    /// Forward and backward; the last projection is the layer's own.
+    Ttt([TttLayer<Linear>; 2]),
+    /// Queries, keys, values, gate; forward and backward.
+    Delta([BitLinear; 4], [DeltaDirection; 2]),
+}
+
 /// Heads of a task: weight and bias of intents; of tags with transitions, where there are slots.
 #[derive(Clone, Debug)]
 struct Heads {
     intent: [Tensor; 2],
     tags: Option<[Tensor; 3]>,
+}
+
+/// A projection of a recurrence; that of the output stands behind both directions.
+#[derive(Clone, Debug)]
+enum Linear {
+    Own(BitLinear),
+    Same,
+}
+
+impl Module for Linear {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Own(linear) => linear.forward(x),
+            Self::Same => Ok(x.clone()),
+        }
+    }
+}
+
+/// A direction of TTT-Linear in layer `l`, whose tensors have the names of files under `vb`.
+fn ttt(config: &ExtractorConfig, l: usize, direction: usize, vb: &VarBuilder) -> Result<TttLayer<Linear>> {
+    let c = config.ttt_layer();
+    let official = TttTensor::ALL.into_iter().filter(|t| t.shape(&c).is_some()).map(TttTensor::path);
+    let mut tensors = HashMap::new();
+    for ((name, shape), official) in config.direction_tensors(l).into_iter().zip(official) {
+        let tensor = vb.pp(DIRECTIONS[direction]).get(shape, name)?;
+        tensors.insert(official.trim_start_matches("ttt.").to_owned(), tensor);
+    }
+    let own = VarBuilder::from_tensors(tensors, vb.dtype(), vb.device());
+    let layer = TttLayer::new(&c, own, |which, inputs, outputs, _| {
+        let name = match which {
+            ttt_layer::Projection::Q | ttt_layer::Projection::K => "attn_q",
+            ttt_layer::Projection::V => "attn_v",
+            ttt_layer::Projection::Gate => "attn_gate",
+            ttt_layer::Projection::O => return Ok(Linear::Same),
+        };
+        Ok(Linear::Own(BitLinear::from_master(vb.pp(name).get((outputs, inputs), "weight")?)?))
+    });
+    layer.map_err(candle_core::Error::wrap)
+}
+
+/// A direction of the gated delta rule: its tensors in the order of files, and its shape.
+#[derive(Clone, Debug)]
+struct DeltaDirection {
+    alpha: Tensor,
+    beta: Tensor,
+    conv: Tensor,
+    decay: Tensor,
+    decay_bias: Tensor,
+    norm: Tensor,
+    config: DeltaConfig,
+}
+
+impl DeltaDirection {
+    fn new(config: &ExtractorConfig, l: usize, direction: usize, vb: &VarBuilder) -> Result<Self> {
+        let all = config.direction_tensors(l).into_iter();
+        let all: Vec<Tensor> =
+            all.map(|(name, shape)| vb.pp(DIRECTIONS[direction]).get(shape, name)).collect::<Result<_>>()?;
+        let [alpha, beta, conv, decay, decay_bias, norm] =
+            <[Tensor; 6]>::try_from(all).map_err(|_| candle_core::Error::msg("six tensors of a direction"))?;
+        Ok(Self { alpha, beta, conv, decay, decay_bias, norm, config: config.delta_layer() })
+    }
+
+    /// The recurrence, word by word: `x` `[n, hidden]`, `qkv` `[n, 3 hidden]`, `z` and the result `[n, hidden]`.
+    fn read(&self, x: &Tensor, qkv: &Tensor, z: &Tensor) -> Result<Tensor> {
+        let (c, n) = (&self.config, x.dim(0)?);
+        let (h, d, taps) = (c.value_heads, c.head_dim, c.conv_kernel);
+        let before = Tensor::zeros((taps - 1, qkv.dim(1)?), DType::F32, x.device())?;
+        let padded = Tensor::cat(&[&before, qkv], 0)?;
+        let mut u = qkv.zeros_like()?;
+        for j in 0..taps {
+            u = (u + padded.narrow(0, j, n)?.broadcast_mul(&self.conv.narrow(1, j, 1)?.t()?)?)?;
+        }
+        let u = u.silu()?;
+        let part = |i: usize| u.narrow(1, i * h * d, h * d)?.reshape((n, h, d));
+        let unit = |t: Tensor| t.broadcast_div(&(t.sqr()?.sum_keepdim(2)? + 1e-6)?.sqrt()?);
+        let (q, k, v) = ((unit(part(0)?)? * (1.0 / (d as f64).sqrt()))?, unit(part(1)?)?, part(2)?);
+        let softplus = (x.matmul(&self.alpha.t()?)?.broadcast_add(&self.decay_bias)?.exp()? + 1.0)?.log()?;
+        let decay = softplus.broadcast_mul(&self.decay)?.exp()?;
+        let rate = ops::sigmoid(&x.matmul(&self.beta.t()?)?)?;
+        let mut a = Tensor::zeros((h, d, d), DType::F32, x.device())?;
+        let mut out = Vec::new();
+        for t in 0..n {
+            // `[h, 1, d]`
+            let row = |x: &Tensor| x.get(t)?.unsqueeze(1);
+            let factor = |x: &Tensor| x.get(t)?.reshape((h, 1, 1));
+            a = a.broadcast_mul(&factor(&decay)?)?;
+            let error = (row(&v)? - row(&k)?.matmul(&a)?)?.broadcast_mul(&factor(&rate)?)?;
+            a = (a + row(&k)?.transpose(1, 2)?.contiguous()?.matmul(&error)?)?;
+            out.push(row(&q)?.matmul(&a)?.squeeze(1)?);
+        }
+        let o = Tensor::stack(&out, 0)?;
+        let mean = (o.sqr()?.mean_keepdim(2)? + f64::from(c.norm_eps))?.sqrt()?;
+        let o = o.broadcast_div(&mean)?.broadcast_mul(&self.norm)?.reshape((n, h * d))?;
+        o * z.silu()?
+    }
+}
+
+/// Rows in the opposite order.
+fn turned(x: &Tensor) -> Result<Tensor> {
+    let rows: Vec<u32> = (0..x.dim(0)? as u32).rev().collect();
+    x.index_select(&Tensor::from_slice(&rows, rows.len(), x.device())?, 0)
 }
 
 /// The encoder with the heads of its tasks. Projections are quantised anew in every call, their inputs to int8; the
@@ -61,11 +176,19 @@ impl CandleExtractor {
             let norm = |name: &str, len| rms_norm(len, config.norm_eps, vb.pp(name));
             let linear =
                 |name: &str, out: usize, k: usize| BitLinear::from_master(vb.pp(name).get((out, k), "weight")?);
+            let own = |name: &str| linear(name, h, h);
+            let mixing = match config.mixer(l) {
+                EncoderMixer::Attention => Mixing::Attention([own("attn_q")?, own("attn_k")?, own("attn_v")?]),
+                EncoderMixer::TttLinear => Mixing::Ttt([ttt(config, l, 0, &vb)?, ttt(config, l, 1, &vb)?]),
+                EncoderMixer::GatedDelta => {
+                    let projections = [own("attn_q")?, own("attn_k")?, own("attn_v")?, own("attn_gate")?];
+                    let direction = |d| DeltaDirection::new(config, l, d, &vb);
+                    Mixing::Delta(projections, [direction(0)?, direction(1)?])
+                }
+            };
             Ok(Layer {
                 attn_norm: norm("attn_norm", h)?,
-                q: linear("attn_q", h, h)?,
-                k: linear("attn_k", h, h)?,
-                v: linear("attn_v", h, h)?,
+                mixing,
                 attn_sub_norm: norm("attn_sub_norm", h)?,
                 o: linear("attn_output", h, h)?,
                 ffn_norm: norm("ffn_norm", h)?,
@@ -110,19 +233,22 @@ impl CandleExtractor {
             self.table.index_select(&rows, 0)?.sum(0)? * scale
         };
         let e = Tensor::stack(&(0..words).map(vector).collect::<Result<Vec<_>>>()?, 0)?;
-        let heads = (self.config.num_heads, self.config.head_dim());
-        let rotary = Rotary::new(heads.1, f64::from(self.config.rope_theta)).tables(0, words, e.device())?;
         let mut x = e.clone();
         for layer in &self.layers {
             let a = layer.attn_norm.forward(&x)?;
-            // `[1, heads, words, d]`
-            let split = |t: Tensor| t.reshape((1, words, heads.0, heads.1))?.transpose(1, 2)?.contiguous();
-            let q = rotary.apply(&split(layer.q.forward(&a)?)?)?;
-            let k = rotary.apply(&split(layer.k.forward(&a)?)?)?;
-            let v = split(layer.v.forward(&a)?)?;
-            let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * (1.0 / (heads.1 as f64).sqrt()))?;
-            let mixed = ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
-            let mixed = mixed.transpose(1, 2)?.reshape((words, heads.0 * heads.1))?;
+            let mixed = match &layer.mixing {
+                Mixing::Attention(qkv) => self.attend(qkv, &a)?,
+                Mixing::Ttt([forward, backward]) => {
+                    let read = |layer: &TttLayer<Linear>, a: &Tensor| layer.forward(&a.unsqueeze(0)?)?.squeeze(0);
+                    (read(forward, &a)? + turned(&read(backward, &turned(&a)?)?)?)?
+                }
+                Mixing::Delta([q, k, v, gate], [forward, backward]) => {
+                    let qkv = Tensor::cat(&[q.forward(&a)?, k.forward(&a)?, v.forward(&a)?], 1)?;
+                    let z = gate.forward(&a)?;
+                    let back = backward.read(&turned(&a)?, &turned(&qkv)?, &turned(&z)?)?;
+                    (forward.read(&a, &qkv, &z)? + turned(&back)?)?
+                }
+            };
             x = (x + layer.o.forward(&layer.attn_sub_norm.forward(&mixed)?)?)?;
             let a = layer.ffn_norm.forward(&x)?;
             let gate = layer.gate.forward(&a)?;
@@ -136,6 +262,20 @@ impl CandleExtractor {
             x = (x + layer.down.forward(&layer.ffn_sub_norm.forward(&inner)?)?)?;
         }
         Ok((e, self.norm.forward(&x)?))
+    }
+
+    /// Attention over all words, `[words, hidden]`.
+    fn attend(&self, [q, k, v]: &[BitLinear; 3], a: &Tensor) -> Result<Tensor> {
+        let (words, heads, d) = (a.dim(0)?, self.config.num_heads, self.config.head_dim());
+        let rotary = Rotary::new(d, f64::from(self.config.rope_theta)).tables(0, words, a.device())?;
+        // `[1, heads, words, d]`
+        let split = |t: Tensor| t.reshape((1, words, heads, d))?.transpose(1, 2)?.contiguous();
+        let q = rotary.apply(&split(q.forward(a)?)?)?;
+        let k = rotary.apply(&split(k.forward(a)?)?)?;
+        let v = split(v.forward(a)?)?;
+        let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * (1.0 / (d as f64).sqrt()))?;
+        let mixed = ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
+        mixed.transpose(1, 2)?.reshape((words, heads * d))
     }
 
     /// Logits of the intents of a task, `[intents]`, from what [`CandleExtractor::encode`] gave.

@@ -4,6 +4,7 @@ use half::f16;
 use ternary_kernels::{Scales, TernaryMatrix};
 
 use super::config::ExtractorConfig;
+use super::mixer::direction_tensor_name;
 use super::weights::{
     EncoderLayer, EncoderNorm, ExtractorWeights, FeatureTable, HeadTensor, TaskWeights, encoder_projection_shape,
 };
@@ -36,6 +37,22 @@ impl Numbers {
     }
 }
 
+/// What a recurrence has for one direction: norms around 1, convolutions that see most of the word itself, decays that
+/// keep some of what was read.
+fn direction(config: &ExtractorConfig, layer: usize, d: usize, numbers: &dyn Fn(&str) -> Numbers) -> Vec<f32> {
+    let of = |(name, shape): (&'static str, Vec<usize>)| {
+        let len = shape.iter().product();
+        let (mean, half) = match name {
+            "ssm_a" => (-0.5, 0.25),
+            _ if name.ends_with("norm.weight") => (1.0, 0.25),
+            _ if name.contains("conv") && name.ends_with("weight") => (0.25, 0.5),
+            _ => (0.0, 0.125),
+        };
+        numbers(&direction_tensor_name(layer, d, name)).floats(len, mean, half)
+    };
+    config.direction_tensors(layer).into_iter().flat_map(of).collect()
+}
+
 impl ExtractorWeights {
     /// An extractor of this shape from this seed: the same everywhere, with activations of the size that trained ones
     /// have.
@@ -62,11 +79,15 @@ impl ExtractorWeights {
                 // The product of a row with an input of variance 1 has variance 1.
                 Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor((1.5 / cols as f32).sqrt()))?)
             };
+            let has = |which: Projection| config.mixer(i).projections().any(|(p, _)| p == which);
+            let optional = |which: Projection| has(which).then(|| matrix(which)).transpose();
             Ok(EncoderLayer {
                 attn_norm: norm(EncoderNorm::Attn),
                 q: matrix(Projection::Q)?,
-                k: matrix(Projection::K)?,
+                k: optional(Projection::K)?,
                 v: matrix(Projection::V)?,
+                out_gate: optional(Projection::OutGate)?,
+                directions: [0, 1].map(|d| direction(&config, i, d, &numbers)),
                 attn_sub_norm: norm(EncoderNorm::AttnSub),
                 o: matrix(Projection::O)?,
                 ffn_norm: norm(EncoderNorm::Ffn),

@@ -4,6 +4,7 @@ use half::f16;
 use ternary_kernels::{Scales, TernaryMatrix};
 
 use super::config::{ExtractorConfig, TaskConfig};
+use super::mixer::direction_tensor_name;
 use crate::{ModelError, Projection};
 
 /// The table whose rows add up to words: int8 codes with one scale per row.
@@ -90,12 +91,17 @@ impl FeatureTable {
 pub struct EncoderLayer {
     /// Gain of the norm before q, k and v, `[hidden]`.
     pub attn_norm: Vec<f32>,
-    /// Queries, `[hidden, hidden]`.
+    /// Queries, and keys of TTT-Linear, `[hidden, hidden]`.
     pub q: TernaryMatrix,
-    /// Keys, `[hidden, hidden]`.
-    pub k: TernaryMatrix,
+    /// Keys, `[hidden, hidden]`; none in TTT-Linear.
+    pub k: Option<TernaryMatrix>,
     /// Values, `[hidden, hidden]`.
     pub v: TernaryMatrix,
+    /// Gate of what a recurrence found, `[hidden, hidden]`; none with attention.
+    pub out_gate: Option<TernaryMatrix>,
+    /// What a recurrence has in full precision, forward and backward: the tensors of
+    /// [`ExtractorConfig::direction_tensors`] one after the other; empty with attention.
+    pub directions: [Vec<f32>; 2],
     /// Gain of the norm before the output projection, `[hidden]`.
     pub attn_sub_norm: Vec<f32>,
     /// The output projection, `[hidden, hidden]`.
@@ -148,34 +154,32 @@ impl EncoderNorm {
     }
 }
 
-/// The projections of a layer with their names in tensors, in the order of a layer.
-pub const ENCODER_PROJECTIONS: [(Projection, &str); 7] = [
-    (Projection::Q, "attn_q"),
-    (Projection::K, "attn_k"),
-    (Projection::V, "attn_v"),
-    (Projection::O, "attn_output"),
-    (Projection::Gate, "ffn_gate"),
-    (Projection::Up, "ffn_up"),
-    (Projection::Down, "ffn_down"),
-];
-
-/// The shape `[out, in]` of one of [`ENCODER_PROJECTIONS`].
+/// The shape `[out, in]` of one of the projections of a layer.
 pub fn encoder_projection_shape(config: &ExtractorConfig, which: Projection) -> (usize, usize) {
     let (h, f) = (config.hidden_size, config.intermediate_size);
     match which {
         Projection::Gate | Projection::Up => (f, h),
         Projection::Down => (h, f),
-        Projection::Q | Projection::K | Projection::V | Projection::O => (h, h),
-        Projection::Qkv | Projection::OutGate => (0, 0),
+        Projection::Q | Projection::K | Projection::V | Projection::OutGate | Projection::O => (h, h),
+        Projection::Qkv => (0, 0),
     }
 }
 
 impl EncoderLayer {
-    /// The projections in the order of [`ENCODER_PROJECTIONS`].
-    pub fn projections(&self) -> [(Projection, &TernaryMatrix); 7] {
-        let Self { q, k, v, o, gate, up, down, .. } = self;
-        let matrices = [q, k, v, o, gate, up, down];
-        std::array::from_fn(|i| (ENCODER_PROJECTIONS[i].0, matrices[i]))
+    /// The projections that are there, in the order of a layer.
+    pub fn projections(&self) -> impl Iterator<Item = (Projection, &TernaryMatrix)> {
+        let Self { q, k, v, out_gate, o, gate, up, down, .. } = self;
+        let all = [
+            (Projection::Q, Some(q)),
+            (Projection::K, k.as_ref()),
+            (Projection::V, Some(v)),
+            (Projection::OutGate, out_gate.as_ref()),
+            (Projection::O, Some(o)),
+            (Projection::Gate, Some(gate)),
+            (Projection::Up, Some(up)),
+            (Projection::Down, Some(down)),
+        ];
+        all.into_iter().filter_map(|(which, matrix)| Some((which, matrix?)))
     }
 
     /// The gain of a norm.
@@ -318,13 +322,27 @@ impl ExtractorWeights {
             for which in EncoderNorm::ALL {
                 floats(&|| format!("blk.{i}.{}.weight", which.name()), which.len(c), layer.norm(which))?;
             }
-            for (projection, w) in layer.projections() {
-                let (expected, got) = (encoder_projection_shape(c, projection), (w.rows(), w.cols()));
+            for projection in Projection::ALL {
+                // One that is missing, or that the mixer does not have, is a matrix without elements.
+                let asked = c.mixer(i).projections().any(|(which, _)| which == projection);
+                let expected = if asked { encoder_projection_shape(c, projection) } else { (0, 0) };
+                let found = layer.projections().find(|(which, _)| *which == projection);
+                let got = found.map_or((0, 0), |(_, w)| (w.rows(), w.cols()));
                 if expected != got {
                     return Err(ModelError::ProjectionShape { layer: i, projection, expected, got });
                 }
-                if !matches!(w.scales(), Scales::Tensor(_)) {
+                if found.is_some_and(|(_, w)| !matches!(w.scales(), Scales::Tensor(_))) {
                     return Err(ModelError::EncoderScales { layer: i, projection });
+                }
+            }
+            let tensors = c.direction_tensors(i);
+            for (d, mut rest) in layer.directions.iter().map(Vec::as_slice).enumerate() {
+                let expected = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+                size(&|| direction_tensor_name(i, d, "*"), expected, rest.len())?;
+                for (name, shape) in &tensors {
+                    let (values, more) = rest.split_at(shape.iter().product());
+                    floats(&|| direction_tensor_name(i, d, name), values.len(), values)?;
+                    rest = more;
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The configuration of an extractor as JSON, the same text in both containers.
 
 use bitnet_model::Activation;
-use bitnet_model::encoder::{ExtractorConfig, OosRule, OosScore, TaskConfig};
+use bitnet_model::encoder::{EncoderMixer, ExtractorConfig, OosRule, OosScore, TaskConfig};
 use serde::{Deserialize, Serialize};
 
 use super::{ARCHITECTURE, FORMAT};
@@ -19,11 +19,48 @@ struct File {
     hidden_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mixer: Option<Mixers>,
     intermediate_size: usize,
     hidden_act: String,
     rope_theta: f32,
     rms_norm_eps: f32,
     tasks: Vec<Task>,
+}
+
+/// The mixers of layers: one for all, or one for each. All are attention where nothing is said.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum Mixers {
+    All(String),
+    Each(Vec<String>),
+}
+
+impl Mixers {
+    fn new(mixers: &[EncoderMixer]) -> Option<Self> {
+        let first = mixers.first()?;
+        let name = |mixer: &EncoderMixer| mixer.name().to_owned();
+        Some(match mixers.iter().all(|mixer| mixer == first) {
+            true => Self::All(name(first)),
+            false => Self::Each(mixers.iter().map(name).collect()),
+        })
+    }
+
+    fn read(self, layers: usize) -> Result<Vec<EncoderMixer>, LoadError> {
+        let mixer = |name: &String| {
+            EncoderMixer::from_name(name).ok_or_else(|| LoadError::KeyValue {
+                key: "mixer".to_owned(),
+                value: format!("{name:.40?}"),
+                reason: "it must be attention, ttt_linear or gated_delta".to_owned(),
+            })
+        };
+        match self {
+            // More layers than can be are refused with the rest of the configuration.
+            Self::All(name) => Ok(vec![mixer(&name)?; layers.min(1 << 10)]),
+            Self::Each(names) if names.is_empty() => mixer(&String::new()).map(|_| Vec::new()),
+            Self::Each(names) => names.iter().map(mixer).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -109,6 +146,7 @@ pub fn config_from_json(json: &[u8]) -> Result<ExtractorConfig, LoadError> {
         hidden_size: file.hidden_size,
         num_layers: file.num_hidden_layers,
         num_heads: file.num_attention_heads,
+        mixers: file.mixer.map_or(Ok(Vec::new()), |m| m.read(file.num_hidden_layers))?,
         intermediate_size: file.intermediate_size,
         activation,
         rope_theta: file.rope_theta,
@@ -142,6 +180,7 @@ pub fn config_to_json(config: &ExtractorConfig) -> Result<String, LoadError> {
         hidden_size: config.hidden_size,
         num_hidden_layers: config.num_layers,
         num_attention_heads: config.num_heads,
+        mixer: Mixers::new(&config.mixers),
         intermediate_size: config.intermediate_size,
         hidden_act: config.activation.name().to_owned(),
         rope_theta: config.rope_theta,

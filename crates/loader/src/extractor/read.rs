@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use bitnet_model::encoder::{
-    ENCODER_PROJECTIONS, EncoderLayer, EncoderNorm, ExtractorConfig, ExtractorWeights, FeatureTable, HeadTensor,
-    TaskConfig, TaskWeights, encoder_projection_shape,
+    EncoderLayer, EncoderNorm, ExtractorConfig, ExtractorWeights, FeatureTable, HeadTensor, TaskConfig, TaskWeights,
+    direction_tensor_name, encoder_projection_shape,
 };
 use bitnet_model::{FloatType, Projection};
 use half::f16;
@@ -79,14 +79,25 @@ fn collect(tensors: &Tensors, config: ExtractorConfig) -> Result<ExtractorWeight
         let norm =
             |which: EncoderNorm| tensors.floats(&format!("blk.{i}.{}.weight", which.name()), &[which.len(&config)]);
         let matrix = |which: Projection| {
-            let name = ENCODER_PROJECTIONS.iter().find(|(p, _)| *p == which).map_or("", |(_, name)| name);
+            let name = config.mixer(i).projections().find(|(p, _)| *p == which).map_or("", |(_, name)| name);
             tensors.ternary(&format!("blk.{i}.{name}"), encoder_projection_shape(&config, which))
+        };
+        let has = |which: Projection| config.mixer(i).projections().any(|(p, _)| p == which);
+        let optional = |which: Projection| has(which).then(|| matrix(which)).transpose();
+        let direction = |d: usize| -> Result<Vec<f32>, LoadError> {
+            let mut all = Vec::new();
+            for (name, shape) in config.direction_tensors(i) {
+                all.extend(tensors.floats(&direction_tensor_name(i, d, name), &shape)?);
+            }
+            Ok(all)
         };
         Ok(EncoderLayer {
             attn_norm: norm(EncoderNorm::Attn)?,
             q: matrix(Projection::Q)?,
-            k: matrix(Projection::K)?,
+            k: optional(Projection::K)?,
             v: matrix(Projection::V)?,
+            out_gate: optional(Projection::OutGate)?,
+            directions: [direction(0)?, direction(1)?],
             attn_sub_norm: norm(EncoderNorm::AttnSub)?,
             o: matrix(Projection::O)?,
             ffn_norm: norm(EncoderNorm::Ffn)?,
@@ -123,9 +134,11 @@ fn refuse_others(tensors: &Tensors, config: &ExtractorConfig) -> Result<(), Load
     let mut known: HashSet<String> = ["features.weight", "features.scale", "output_norm.weight"].map(Into::into).into();
     for i in 0..config.num_layers {
         known.extend(EncoderNorm::ALL.map(|norm| format!("blk.{i}.{}.weight", norm.name())));
-        for (_, name) in ENCODER_PROJECTIONS {
+        for (_, name) in config.mixer(i).projections() {
             known.extend([format!("blk.{i}.{name}.weight"), format!("blk.{i}.{name}.weight_scale")]);
         }
+        let directions = config.direction_tensors(i);
+        known.extend(directions.iter().flat_map(|(name, _)| [0, 1].map(|d| direction_tensor_name(i, d, name))));
     }
     for task in &config.tasks {
         known.extend(HeadTensor::of(task).map(|tensor| tensor.name(task)));

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use bitnet_model::encoder::{ENCODER_PROJECTIONS, EncoderNorm, ExtractorWeights, HeadTensor};
+use bitnet_model::encoder::{EncoderNorm, ExtractorWeights, HeadTensor, direction_tensor_name};
 use half::f16;
 use ternary_kernels::{FileFormat, ScaleRounding, TernaryMatrix};
 
@@ -30,9 +30,18 @@ fn items(w: &ExtractorWeights) -> Vec<(String, Vec<usize>, Item<'_>)> {
             let values = layer.norm(norm);
             all.push((format!("blk.{i}.{}.weight", norm.name()), vec![values.len()], Item::Floats(values)));
         }
-        for ((_, matrix), (_, name)) in layer.projections().into_iter().zip(ENCODER_PROJECTIONS) {
+        for ((_, matrix), (_, name)) in layer.projections().zip(c.mixer(i).projections()) {
             let shape = vec![matrix.rows(), matrix.cols()];
             all.push((format!("blk.{i}.{name}.weight"), shape, Item::Ternary(matrix)));
+        }
+        let tensors = c.direction_tensors(i);
+        for (d, values) in layer.directions.iter().enumerate() {
+            let mut rest = values.as_slice();
+            for (name, shape) in &tensors {
+                // The lengths were checked.
+                let values = rest.split_off(..shape.iter().product()).unwrap_or_default();
+                all.push((direction_tensor_name(i, d, name), shape.clone(), Item::Floats(values)));
+            }
         }
     }
     all.push(("output_norm.weight".to_owned(), vec![w.final_norm.len()], Item::Floats(&w.final_norm)));
@@ -188,8 +197,10 @@ fn expect_same(path: &Path, written: &ExtractorWeights, read: &ExtractorWeights)
     for (i, (a, b)) in written.layers.iter().zip(&read.layers).enumerate() {
         let norm = |n: EncoderNorm| (format!("blk.{i}.{}.weight", n.name()), bits(a.norm(n), b.norm(n)));
         parts.extend(EncoderNorm::ALL.map(norm));
-        let pairs = a.projections().into_iter().zip(b.projections()).zip(ENCODER_PROJECTIONS);
+        let pairs = a.projections().zip(b.projections()).zip(written.config.mixer(i).projections());
         parts.extend(pairs.map(|(((_, a), (_, b)), (_, name))| (format!("blk.{i}.{name}.weight"), matrix(a, b))));
+        let directions = a.directions.iter().zip(&b.directions).enumerate();
+        parts.extend(directions.map(|(d, (a, b))| (direction_tensor_name(i, d, "*"), bits(a, b))));
     }
     for ((task, a), b) in written.config.tasks.iter().zip(&written.tasks).zip(&read.tasks) {
         parts.extend(HeadTensor::ALL.map(|t| (t.name(task), bits(a.tensor(t), b.tensor(t)))));

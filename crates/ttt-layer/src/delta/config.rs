@@ -96,6 +96,12 @@ impl DeltaConfig {
         2 * self.key_width() + self.value_width()
     }
 
+    /// Parameters besides the projections, of a configuration that was checked.
+    pub fn parameters(&self) -> usize {
+        let gates = 2 * self.value_heads * self.hidden_size;
+        gates + self.channels() * self.conv_kernel + 2 * self.value_heads + self.head_dim
+    }
+
     /// Floats of the states of one key head's value heads, and of the window of their convolutions. `None` if that
     /// overflows.
     pub(super) fn head_floats(&self) -> Option<usize> {
@@ -149,6 +155,31 @@ pub struct DeltaParameters {
 }
 
 impl DeltaParameters {
+    /// The parameters from one buffer, one after the other in the order of the fields.
+    ///
+    /// # Errors
+    /// [`TttError::Config`], [`TttError::Length`].
+    pub fn from_flat(c: &DeltaConfig, values: &[f32]) -> Result<Self, TttError> {
+        c.validate()?;
+        let gates = c.value_heads * c.hidden_size;
+        let taps = c.channels() * c.conv_kernel;
+        let expected = c.parameters();
+        if values.len() != expected {
+            let tensor = "all parameters of a layer".to_owned();
+            return Err(TttError::Length { tensor, expected, got: values.len() });
+        }
+        let mut rest = values;
+        let mut take = |n: usize| rest.split_off(..n).unwrap_or_default().to_vec();
+        Ok(Self {
+            alpha: take(gates),
+            beta: take(gates),
+            conv: take(taps),
+            decay: take(c.value_heads),
+            decay_bias: take(c.value_heads),
+            norm: take(c.head_dim),
+        })
+    }
+
     /// Checks every length.
     ///
     /// # Errors

@@ -18,6 +18,7 @@
 
 mod config;
 mod state;
+mod train;
 
 use std::ops::Range;
 
@@ -26,6 +27,7 @@ use ternary_kernels::{ColsMut, Ops};
 
 pub use config::{DeltaConfig, DeltaParameters};
 pub use state::DeltaState;
+pub use train::{DeltaTape, DeltaWorkspace};
 
 use crate::rowwise::slide;
 use crate::{ConvParameters, ConvRows, Rows, TttError};
@@ -163,6 +165,16 @@ impl GatedDelta {
         &self.config
     }
 
+    /// Factors of the softplus of decays, `[g h]`.
+    pub fn decay(&self) -> &[f32] {
+        &self.parameters.decay
+    }
+
+    /// What the layer computes with.
+    pub fn ops(&self) -> Ops {
+        self.ops
+    }
+
     /// Everything that the layer has learnt, as it computes with it.
     pub fn learnt(&self) -> impl Iterator<Item = &[f32]> {
         let p = &self.parameters;
@@ -223,26 +235,29 @@ impl GatedDelta {
 
     /// Decays and rates of the value heads of `head` for the tokens of `x`.
     fn gates(&self, head: usize, x: &[f32], s: &mut DeltaScratch) {
-        let (c, p) = (&self.config, &self.parameters);
-        let (n, size) = (x.len() / c.hidden_size, c.hidden_size);
+        let (c, n) = (&self.config, x.len() / self.config.hidden_size);
         for i in 0..c.group() {
-            let j = head * c.group() + i;
             let (decay, rate) = (&mut s.decay[i * TOKENS..][..n], &mut s.rate[i * TOKENS..][..n]);
-            self.ops.dots(x, &p.alpha[j * size..(j + 1) * size], decay);
-            self.ops.dots(x, &p.beta[j * size..(j + 1) * size], rate);
-            self.ops.sigmoid_in_place(1.0, rate);
-            let (minus, exp) = s.exp.split_at_mut(TOKENS);
-            let (minus, exp) = (&mut minus[..n], &mut exp[..n]);
-            for (d, m) in decay.iter_mut().zip(&mut *minus) {
-                *d += p.decay_bias[j];
-                *m = -d.abs();
-            }
-            self.ops.exp(minus, exp);
-            for ((d, m), e) in decay.iter().zip(&mut *minus).zip(&*exp) {
-                *m = p.decay[j] * softplus(*d, *e);
-            }
-            self.ops.exp(minus, decay);
+            self.gate(head * c.group() + i, x, decay, rate, &mut s.exp[..2 * n]);
         }
+    }
+
+    /// Decays and rates of value head `j` for the tokens of `x`, `[n]` each; `exp` is a buffer, `[2, n]`.
+    fn gate(&self, j: usize, x: &[f32], decay: &mut [f32], rate: &mut [f32], exp: &mut [f32]) {
+        let (p, size) = (&self.parameters, self.config.hidden_size);
+        self.ops.dots(x, &p.alpha[j * size..(j + 1) * size], decay);
+        self.ops.dots(x, &p.beta[j * size..(j + 1) * size], rate);
+        self.ops.sigmoid_in_place(1.0, rate);
+        let (minus, exp) = exp.split_at_mut(decay.len());
+        for (d, m) in decay.iter_mut().zip(&mut *minus) {
+            *d += p.decay_bias[j];
+            *m = -d.abs();
+        }
+        self.ops.exp(minus, exp);
+        for ((d, m), e) in decay.iter().zip(&mut *minus).zip(&*exp) {
+            *m = p.decay[j] * softplus(*d, *e);
+        }
+        self.ops.exp(minus, decay);
     }
 
     /// The recurrence of the value heads of `head`, into the columns from `first` on of `out`.
@@ -263,7 +278,7 @@ impl GatedDelta {
         let channels = c.head_channels(head);
         let [of_q, of_k, of_v] = channels.clone().map(|cols| inputs.qkv.part(tokens.clone(), cols));
         let [cols_q, cols_k, cols_v] = channels;
-        let scale = 1.0 / (d as f32).sqrt();
+        let scale = self.query_scale();
         for t in 0..tokens.len() {
             let convolved = &mut s.convolved;
             let mut convolve = |cols: &Range<usize>, window: &[f32], rows: Rows<'_>, out: &mut [f32]| {
@@ -290,6 +305,10 @@ impl GatedDelta {
         for (window, rows) in [(window_q, of_q), (window_k, of_k), (window_v, of_v)] {
             slide(window, rows, tokens.len());
         }
+    }
+
+    fn query_scale(&self) -> f32 {
+        1.0 / (self.config.head_dim as f32).sqrt()
     }
 
     fn inverse_length(&self, x: &[f32]) -> f32 {

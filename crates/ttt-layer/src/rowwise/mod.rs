@@ -184,6 +184,11 @@ impl RowWise {
         &self.config
     }
 
+    /// What the layer computes with.
+    pub fn ops(&self) -> Ops {
+        self.ops
+    }
+
     /// Everything that the layer has learnt, as it computes with it.
     pub fn learnt(&self) -> impl Iterator<Item = &[f32]> {
         let own = [

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bitnet::{Extractor, TaskConfig};
+use bitnet::{EncoderMixer, Extractor, ExtractorConfig, TaskConfig};
 use loader::extractor;
 use serde_json::{Value as Json, json};
 
@@ -34,9 +34,24 @@ pub(super) fn describe(path: &Path, out: &mut Lines<'_>) {
         c.activation.name()
     );
     out.put("layers", layers);
+    out.put("mixer", mixers(c));
     out.put("memory", ui::bytes(extractor.model().byte_len() as u64));
     for task in &c.tasks {
         out.put("task", format_args!("{}: {}", task.name, summary(task)));
+    }
+}
+
+/// The mixers in words: one for all, or a list.
+fn mixers(c: &ExtractorConfig) -> String {
+    let word = |mixer: EncoderMixer| match mixer {
+        EncoderMixer::Attention => "attention over all words",
+        EncoderMixer::TttLinear => "TTT-Linear, forward and backward",
+        EncoderMixer::GatedDelta => "the gated delta rule, forward and backward",
+    };
+    let all: Vec<EncoderMixer> = (0..c.num_layers).map(|l| c.mixer(l)).collect();
+    match all.iter().all(|m| *m == all[0]) {
+        true => word(all[0]).to_owned(),
+        false => all.into_iter().map(word).collect::<Vec<_>>().join("; "),
     }
 }
 
@@ -73,7 +88,8 @@ pub(super) fn complete(path: &Path, json: &mut Json) {
             };
             json!({
                 "buckets": c.buckets, "hidden_size": c.hidden_size, "num_hidden_layers": c.num_layers,
-                "num_attention_heads": c.num_heads, "intermediate_size": c.intermediate_size,
+                "num_attention_heads": c.num_heads, "mixers": (0..c.num_layers).map(|l| c.mixer(l).name()).collect::<Vec<_>>(),
+                "intermediate_size": c.intermediate_size,
                 "hidden_act": c.activation.name(), "memory_bytes": extractor.model().byte_len(),
                 "tasks": c.tasks.iter().map(task).collect::<Vec<_>>(),
             })

@@ -144,9 +144,10 @@ pub(super) struct ShapeArgs {
     /// Bits of the activations of all projections: 8, or 4 as in the last steps of BitNet v2 [default: 8]
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(4..=8))]
     pub(super) activations: Option<u32>,
-    /// Token mixer: attention, ttt-linear or ttt-mlp; one for all layers, or a comma-separated list with one per layer
-    /// [default: attention]
-    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = ["attention", "ttt-linear", "ttt-mlp"])]
+    /// Token mixer: attention, ttt-linear, ttt-mlp (not in extractors) or gated-delta; one for all layers, or a
+    /// comma-separated list with one per layer [default: attention]
+    #[arg(long, value_name = "KIND", value_delimiter = ',',
+          value_parser = ["attention", "ttt-linear", "ttt-mlp", "gated-delta"])]
     pub(super) mixer: Vec<String>,
     /// Test-time training: share one projection between queries and keys, followed by separate causal convolutions
     #[arg(long)]

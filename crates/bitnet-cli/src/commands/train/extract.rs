@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bitnet::EncoderMixer;
 use bitnet::train::Finish;
 use bitnet::train::extract::{Beginning, ExtractCheckpoint, ExtractEvent, ExtractOptions, TaskData, TaskFigures, train_from};
 use bitnet_model::encoder::Extractor;
@@ -161,7 +162,6 @@ fn foreign(args: &TrainArgs) -> Option<&'static str> {
         ("--vocab", s.vocab.is_some()),
         ("--hadamard", s.hadamard),
         ("--activations", s.activations.is_some()),
-        ("--mixer", !s.mixer.is_empty()),
         ("--share-qk", s.share_qk),
         ("--gate", s.gate),
         ("--pre-conv", s.pre_conv),
@@ -178,8 +178,19 @@ fn foreign(args: &TrainArgs) -> Option<&'static str> {
     all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
 }
 
+/// The mixers of the layers.
+fn mixers(names: &[String]) -> Result<Vec<EncoderMixer>, CliError> {
+    let of = |name: &String| {
+        EncoderMixer::from_name(&name.replace('-', "_")).ok_or_else(|| {
+            let problem = "an extractor's layers are attention, ttt-linear or gated-delta";
+            CliError::usage(format!("--mixer {name}: {problem}"))
+        })
+    };
+    names.iter().map(of).collect()
+}
+
 /// The options of the run.
-fn options(args: &TrainArgs) -> ExtractOptions {
+fn options(args: &TrainArgs) -> Result<ExtractOptions, CliError> {
     fn set<T: Copy>(to: &mut T, from: Option<T>) {
         if let Some(v) = from {
             *to = v;
@@ -222,7 +233,8 @@ fn options(args: &TrainArgs) -> ExtractOptions {
     set(&mut o.tag_weight, e.tag_weight);
     set(&mut o.table_lr, e.table_lr);
     set(&mut o.float_share, e.float_share);
-    o
+    o.mixers = mixers(&s.mixer)?;
+    Ok(o)
 }
 
 /// Files of each task, in the order in which tasks are named first: `NAME=FILE`, or a file whose name is the task's.
@@ -262,7 +274,7 @@ pub(super) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
         let problem = "--val-data goes with one task; with several, utterances say \"part\": \"valid\" themselves";
         return Err(CliError::usage(problem));
     }
-    let options = options(args);
+    let options = options(args)?;
     options.validate()?;
     let share = args.val_share.unwrap_or(VAL_SHARE);
     let valid: Vec<PathBuf> = args.val_data.iter().cloned().collect();

@@ -11,7 +11,9 @@ use super::crf;
 use super::heads::{HeadRoom, Loss, Weights, mask};
 use super::net::Net;
 use super::params::{Places, Table, init};
+use super::recurrent::exported;
 use super::saved::ExtractCheckpoint;
+use crate::Projection;
 use crate::encoder::{EncoderLayer, ExtractorConfig, ExtractorWeights, FeatureTable, TaskWeights};
 use crate::train::{AdamW, AdamWOptions, Params, Random, Rates, TrainError, gradient_norm};
 
@@ -284,14 +286,37 @@ impl Learner {
             };
         let (h, f) = (c.hidden_size, c.intermediate_size);
         let lost = || TrainError::NoTensor { tensor: "a projection of a layer".to_owned() };
-        let layers = self.places.layers.iter().map(|place| {
+        let layers = self.places.layers.iter().enumerate().map(|(l, place)| {
             let [qkv, o, gate_up, down] = &place.groups;
-            let [q, k, v] = <[TernaryMatrix; 3]>::try_from(matrices(qkv, h, h)?).map_err(|_| lost())?;
+            let mut mixer = matrices(qkv, h, h)?.into_iter();
+            let mut of = |which: Projection, l: usize| {
+                let has = c.mixer(l).projections().any(|(p, _)| p == which);
+                has.then(|| mixer.next().ok_or_else(lost)).transpose()
+            };
+            let q = of(Projection::Q, l)?.ok_or_else(lost)?;
+            let (k, v) = (of(Projection::K, l)?, of(Projection::V, l)?.ok_or_else(lost)?);
+            let out_gate = of(Projection::OutGate, l)?;
+            let directions = place.directions.each_ref().map(|r| exported(c, l, &values[r.clone()]));
             let [o] = <[TernaryMatrix; 1]>::try_from(matrices(o, h, h)?).map_err(|_| lost())?;
             let [gate, up] = <[TernaryMatrix; 2]>::try_from(matrices(gate_up, f, h)?).map_err(|_| lost())?;
             let [down] = <[TernaryMatrix; 1]>::try_from(matrices(down, h, f)?).map_err(|_| lost())?;
             let [attn_norm, attn_sub_norm, ffn_norm, ffn_sub_norm] = place.norms.each_ref().map(floats);
-            Ok(EncoderLayer { attn_norm, q, k, v, attn_sub_norm, o, ffn_norm, gate, up, ffn_sub_norm, down })
+            let own = EncoderLayer {
+                q,
+                k,
+                v,
+                out_gate,
+                directions,
+                o,
+                gate,
+                up,
+                down,
+                attn_norm,
+                attn_sub_norm,
+                ffn_norm,
+                ffn_sub_norm,
+            };
+            Ok(own)
         });
         // Files hold halves where these say the same: heads are a tenth of a file, and no answer hangs on 11 bits.
         let halves = |r: &std::ops::Range<usize>| {

@@ -21,6 +21,7 @@ mod measure;
 mod net;
 mod options;
 mod params;
+mod recurrent;
 mod report;
 mod run;
 mod saved;

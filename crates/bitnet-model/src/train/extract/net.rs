@@ -9,6 +9,7 @@ use super::attention::{Heads, Rotations};
 use super::batch::Batch;
 use super::linear::{Codes, Linear, Room};
 use super::params::{Places, Table};
+use super::recurrent::{RecurrentRoom, RecurrentTape, Rule};
 use crate::config::Activation;
 use crate::encoder::{ExtractorConfig, MAX_WORDS};
 
@@ -18,8 +19,9 @@ struct LayerTape {
     /// The residual stream before attention and before the feed-forward block, `[n, hidden]`.
     x: [Vec<f32>; 2],
     codes: [Codes; 4],
-    /// Queries and keys, rotated, and values, `[n, 3 hidden]`.
+    /// Queries and keys, rotated, and values, `[n, 3 hidden]`; of a recurrence the products with its projections.
     qkv: Vec<f32>,
+    recurrent: RecurrentTape,
     probs: Vec<f32>,
     attended: Vec<f32>,
     /// `[n, gate | up]`, and what they make together.
@@ -33,12 +35,15 @@ pub(super) struct Net {
     pub(super) ops: Ops,
     heads: Heads,
     rotations: Rotations,
+    config: ExtractorConfig,
     hidden: usize,
     ffn: usize,
     eps: f32,
     silu: bool,
     /// The four groups of projections of each layer.
     weights: Vec<[Linear; 4]>,
+    /// The recurrence of each layer; `None` for attention.
+    rules: Vec<Option<Rule>>,
     tape: Vec<LayerTape>,
     /// Word vectors `[n, hidden]`, and what they were multiplied by; nothing where no element is left out.
     pub(super) e: Vec<f32>,
@@ -53,6 +58,8 @@ pub(super) struct Net {
     d1: Vec<f32>,
     d2: Vec<f32>,
     pub(super) room: Room,
+    recurrent: RecurrentRoom,
+    normed: Vec<f32>,
 }
 
 fn zeroed(v: &mut Vec<f32>, len: usize) -> &mut [f32] {
@@ -75,11 +82,13 @@ impl Net {
             ops,
             heads,
             rotations: Rotations::new(MAX_WORDS, heads.d, f64::from(config.rope_theta)),
+            config: config.clone(),
             hidden: config.hidden_size,
             ffn: config.intermediate_size,
             eps: config.norm_eps,
             silu: config.activation == Activation::Silu,
             weights: layers().map(|_| Default::default()).collect(),
+            rules: Vec::new(),
             tape: layers().map(|_| LayerTape::default()).collect(),
             e: Vec::new(),
             mask: Vec::new(),
@@ -91,14 +100,21 @@ impl Net {
             d1: Vec::new(),
             d2: Vec::new(),
             room: Room::default(),
+            recurrent: RecurrentRoom::default(),
+            normed: Vec::new(),
         }
     }
 
     /// Quantises the weights for the passes that follow; without `quantised` they stay floats, and so do inputs.
     pub(super) fn prepare(&mut self, values: &[f32], places: &Places, quantised: bool) {
         let (h, f) = (self.hidden, self.ffn);
-        for (weights, places) in self.weights.iter_mut().zip(&places.layers) {
-            let rows: [&[usize]; 4] = [&[h, h, h], &[h], &[f, f], &[h]];
+        self.rules.clear();
+        for (l, (weights, places)) in self.weights.iter_mut().zip(&places.layers).enumerate() {
+            let rule = Rule::new(&self.config, l, values, &places.directions, self.ops);
+            self.rules.push(rule.expect("the configuration was checked, and places come from it"));
+            let mixer = [h; 4];
+            let own = places.groups[0].len() / (h * h);
+            let rows: [&[usize]; 4] = [&mixer[..own], &[h], &[f, f], &[h]];
             for ((linear, place), rows) in weights.iter_mut().zip(&places.groups).zip(rows) {
                 linear.prepare(self.ops, values, place, rows, quantised);
             }
@@ -119,15 +135,24 @@ impl Net {
         self.e.iter_mut().zip(&self.mask).for_each(|(e, m)| *e *= m);
         self.last.clone_from(&self.e);
         let x = &mut self.last;
-        for ((tape, places), w) in self.tape.iter_mut().zip(&places.layers).zip(&self.weights) {
+        let texts: Vec<Range<usize>> = batch.texts().collect();
+        let layers = self.tape.iter_mut().zip(&places.layers).zip(&self.weights).zip(&self.rules);
+        for (((tape, places), w), rule) in layers {
             let gain = |i: usize| &values[places.norms[i].clone()];
             tape.x[0].clone_from(x);
             tape.codes[0].fill(ops, x, gain(0), eps, quantised);
-            let qkv = sized(&mut tape.qkv, n * 3 * hidden);
+            let qkv = sized(&mut tape.qkv, n * w[0].out);
             w[0].forward::<false>(ops, &tape.codes[0], qkv, &mut self.room);
             tape.probs.clear();
             let attended = sized(&mut tape.attended, n * hidden);
-            for text in batch.texts() {
+            if let Some(rule) = rule {
+                let normed = sized(&mut self.normed, n * hidden);
+                for (x, out) in x.chunks_exact(hidden).zip(normed.chunks_exact_mut(hidden)) {
+                    ops.rms_norm(x, gain(0), eps, out);
+                }
+                self.recurrent.forward(rule, &mut tape.recurrent, [normed, qkv], &texts, attended);
+            }
+            for text in texts.iter().filter(|_| rule.is_none()) {
                 for (p, row) in
                     qkv[text.start * 3 * hidden..text.end * 3 * hidden].chunks_exact_mut(3 * hidden).enumerate()
                 {
@@ -176,7 +201,8 @@ impl Net {
         grads: &mut [f32],
     ) {
         let (n, hidden, ffn, ops, eps) = (batch.words(), self.hidden, self.ffn, self.ops, self.eps);
-        let Self { tape, weights, dx, d1, d2, room, .. } = self;
+        let Self { tape, weights, rules, dx, d1, d2, room, recurrent, .. } = self;
+        let texts: Vec<Range<usize>> = batch.texts().collect();
         // With `add` onto what is in `dx`, else in its place.
         let norm = |x: &[f32], place: &Range<usize>, dy: &[f32], dx: &mut [f32], grads: &mut [f32], add: bool| {
             let (gain, dgain) = (&values[place.clone()], &mut grads[place.clone()]);
@@ -190,7 +216,8 @@ impl Net {
             }
         };
         norm(&self.last, &places.final_norm, &self.dh, sized(dx, n * hidden), grads, false);
-        for ((tape, places), w) in tape.iter().zip(&places.layers).zip(&*weights).rev() {
+        let layers = tape.iter_mut().zip(&places.layers).zip(&*weights).zip(&*rules);
+        for (((tape, places), w), rule) in layers.rev() {
             let group = |i: usize| places.groups[i].clone();
             // Feed-forward block.
             w[3].backward(ops, &tape.codes[3], dx, &mut grads[group(3)], d1, room);
@@ -208,12 +235,16 @@ impl Net {
             }
             w[2].backward(ops, &tape.codes[2], dgu, &mut grads[group(2)], d2, room);
             norm(&tape.x[1], &places.norms[2], d2, dx, grads, true);
-            // Attention.
+            // The mixer.
             w[1].backward(ops, &tape.codes[1], dx, &mut grads[group(1)], d1, room);
             norm(&tape.attended, &places.norms[1], d1, sized(d2, n * hidden), grads, false);
-            let dqkv = sized(d1, n * 3 * hidden);
+            let dqkv = sized(d1, n * w[0].out);
             let mut at = 0;
-            for text in batch.texts() {
+            if let Some(rule) = rule {
+                let LayerTape { recurrent: own, qkv, .. } = &mut *tape;
+                recurrent.backward(rule, own, qkv, &texts, d2, dqkv, &places.directions, grads);
+            }
+            for text in texts.iter().filter(|_| rule.is_none()) {
                 let wide = text.start * 3 * hidden..text.end * 3 * hidden;
                 let probs = self.heads.heads * text.len() * text.len();
                 let dout = &d2[text.start * hidden..text.end * hidden];
@@ -225,6 +256,10 @@ impl Net {
                 at += probs;
             }
             w[0].backward(ops, &tape.codes[0], dqkv, &mut grads[group(0)], d2, room);
+            if rule.is_some() {
+                // Learning rates and gates read the norm's result as it is.
+                ops.add_assign(d2, &recurrent.d_input);
+            }
             norm(&tape.x[0], &places.norms[0], d2, dx, grads, true);
         }
         for (word, (dx, de)) in dx.chunks_exact(hidden).zip(self.de.chunks_exact_mut(hidden)).enumerate() {

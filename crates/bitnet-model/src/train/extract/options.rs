@@ -7,7 +7,7 @@ use super::data::TaskData;
 use super::heads::Weights;
 use super::learner::StepRates;
 use crate::Activation;
-use crate::encoder::{ExtractorConfig, TaskConfig};
+use crate::encoder::{EncoderMixer, ExtractorConfig, TaskConfig};
 use crate::train::{Rates, TrainError};
 
 /// Shape of the model and how it learns.
@@ -21,6 +21,8 @@ pub struct ExtractOptions {
     pub heads: usize,
     /// Width of the feed-forward blocks.
     pub ffn: usize,
+    /// The mixer of each layer; one for all, or none for attention everywhere.
+    pub mixers: Vec<EncoderMixer>,
     /// Rows of the table of features.
     pub buckets: usize,
     /// Whether runs of characters are features of words.
@@ -86,6 +88,7 @@ impl Default for ExtractOptions {
             layers: 2,
             heads: 4,
             ffn: 384,
+            mixers: Vec::new(),
             buckets: 16384,
             runs: true,
             reach: 1,
@@ -208,6 +211,10 @@ impl ExtractOptions {
         config.num_layers = self.layers;
         config.num_heads = self.heads;
         config.intermediate_size = self.ffn;
+        config.mixers = match self.mixers.as_slice() {
+            [one] => vec![*one; self.layers.min(64)],
+            all => all.to_vec(),
+        };
         config.activation = self.activation;
         config
     }

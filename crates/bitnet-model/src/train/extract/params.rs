@@ -5,7 +5,8 @@ use std::ops::Range;
 use ternary_kernels::Ops;
 use ternary_kernels::ops::AdamWStep;
 
-use crate::encoder::ExtractorConfig;
+use super::recurrent::parameter_name;
+use crate::encoder::{ExtractorConfig, direction_tensor_name, encoder_projection_shape};
 use crate::train::{Params, Random, Role};
 
 /// Where the parameters of a layer lie.
@@ -13,8 +14,10 @@ use crate::train::{Params, Random, Role};
 pub(super) struct LayerPlaces {
     /// Gains: before attention, behind it, before the feed-forward block, in it.
     pub(super) norms: [Range<usize>; 4],
-    /// Projections that share an input: q, k, v; o; gate, up; down.
+    /// Projections that share an input: those of the mixer; o; gate, up; down.
     pub(super) groups: [Range<usize>; 4],
+    /// What a recurrence has in full precision, forward and backward; empty with attention.
+    pub(super) directions: [Range<usize>; 2],
 }
 
 /// Where the parameters of the heads of a task lie.
@@ -39,6 +42,9 @@ const TABLE_STD: f64 = 0.1;
 /// What the projections that add to the residual stream begin with, as a share of the others.
 const RESIDUAL: f64 = 0.2;
 
+/// What a recurrence has of the ends of these names begins with a deviation of 0.02.
+const DRAWN: [&str; 4] = ["ttt_w1.weight", "ttt_lr.weight", "ssm_alpha.weight", "ssm_beta.weight"];
+
 /// The dense parameters of a configuration that was checked, drawn from `seed`, and where they lie.
 pub(super) fn init(config: &ExtractorConfig, seed: u64) -> (Params, Places) {
     let (h, f) = (config.hidden_size, config.intermediate_size);
@@ -47,16 +53,15 @@ pub(super) fn init(config: &ExtractorConfig, seed: u64) -> (Params, Places) {
         let name = |n: &str| format!("blk.{l}.{n}.weight");
         let norms = [("attn_norm", h), ("attn_sub_norm", h), ("ffn_norm", h), ("ffn_sub_norm", f)];
         all.extend(norms.map(|(n, len)| (name(n), vec![len], Role::Norm)));
-        let projections = [
-            ("attn_q", h, h),
-            ("attn_k", h, h),
-            ("attn_v", h, h),
-            ("attn_output", h, h),
-            ("ffn_gate", f, h),
-            ("ffn_up", f, h),
-            ("ffn_down", h, f),
-        ];
-        all.extend(projections.map(|(n, rows, cols)| (name(n), vec![rows, cols], Role::Projection(l))));
+        all.extend(config.mixer(l).projections().map(|(which, n)| {
+            let (rows, cols) = encoder_projection_shape(config, which);
+            (name(n), vec![rows, cols], Role::Projection(l))
+        }));
+        for d in [0, 1] {
+            let tensors = config.direction_tensors(l).into_iter();
+            let name = |n| direction_tensor_name(l, d, parameter_name(n));
+            all.extend(tensors.map(|(n, shape)| (name(n), shape, Role::Norm)));
+        }
     }
     all.push(("output_norm.weight".to_owned(), vec![h], Role::Norm));
     for task in &config.tasks {
@@ -83,6 +88,20 @@ pub(super) fn init(config: &ExtractorConfig, seed: u64) -> (Params, Places) {
             }
             Role::Table => normal(0.5 / fan(1).sqrt()),
             _ if e.name.ends_with("norm.weight") => values.fill(1.0),
+            // Inner models and their learning rates, and convolutions, begin as in the official code of TTT layers.
+            _ if DRAWN.iter().any(|n| e.name.ends_with(n)) => normal(0.02),
+            // Decays as in the gated delta rule: factors of 1 to 16, times of a thousandth to a tenth.
+            _ if e.name.ends_with("ssm_a_log") => {
+                values.iter_mut().for_each(|v| *v = (1.0 + 15.0 * random.unit()).ln() as f32);
+            }
+            _ if e.name.ends_with("ssm_dt.bias") => values.iter_mut().for_each(|v| {
+                let time = 1e-3 * 100f64.powf(random.unit());
+                *v = (time + (-(-time).exp_m1()).ln()) as f32;
+            }),
+            _ if e.name.contains("_conv") && e.name.ends_with("weight") => {
+                let bound = 1.0 / e.shape.last().map_or(1.0, |taps| *taps as f64).sqrt();
+                values.iter_mut().for_each(|v| *v = ((2.0 * random.unit() - 1.0) * bound) as f32);
+            }
             // Biases and transitions begin as 0.
             _ => {}
         }
@@ -96,10 +115,20 @@ fn places(config: &ExtractorConfig, params: &Params) -> Places {
     // The order of `init`.
     let mut next = || ranges.next().unwrap_or(0..0);
     let join = |a: &Range<usize>, b: &Range<usize>| a.start..b.end;
-    let layers = (0..config.num_layers).map(|_| {
+    let layers = (0..config.num_layers).map(|l| {
         let norms = [next(), next(), next(), next()];
-        let [q, _k, v, o, gate, up, down] = [next(), next(), next(), next(), next(), next(), next()];
-        LayerPlaces { norms, groups: [join(&q, &v), o, join(&gate, &up), down] }
+        let mut mixer = next();
+        // The mixer's own projections stand before the output, gate, up and down.
+        for _ in 5..config.mixer(l).projections().count() {
+            mixer.end = next().end;
+        }
+        let [o, gate, up, down] = [next(), next(), next(), next()];
+        let directions = [0, 1].map(|_| {
+            let count = config.direction_tensors(l).len();
+            let all: Vec<_> = (0..count).map(|_| next()).collect();
+            all.first().zip(all.last()).map_or(0..0, |(first, last)| join(first, last))
+        });
+        LayerPlaces { norms, groups: [mixer, o, join(&gate, &up), down], directions }
     });
     let layers = layers.collect();
     let final_norm = next();

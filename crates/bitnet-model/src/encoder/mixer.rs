@@ -1,0 +1,180 @@
+//! What mixes the words of a layer: attention, or a recurrence that reads them in both directions.
+
+use ttt_layer::{DeltaConfig, Kind, RopePairs, TttConfig};
+
+use super::config::ExtractorConfig;
+use crate::{DeltaTensor, ModelError, Projection, TttTensor};
+
+/// How a layer carries what stands at one word to the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EncoderMixer {
+    /// Attention over all words, without a mask.
+    #[default]
+    Attention,
+    /// TTT-Linear (arXiv:2407.04620) forward over the words and backward over them; the results are added.
+    TttLinear,
+    /// The gated delta rule (arXiv:2412.06464) forward and backward; the results are added.
+    GatedDelta,
+}
+
+/// The two directions of a recurrence, in the order in which layers hold them.
+pub const DIRECTIONS: [&str; 2] = ["forward", "backward"];
+
+impl EncoderMixer {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Attention, Self::TttLinear, Self::GatedDelta];
+
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::TttLinear => "ttt_linear",
+            Self::GatedDelta => "gated_delta",
+        }
+    }
+
+    /// The mixer with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|m| m.name() == name)
+    }
+
+    /// Whether it reads in two directions, with parameters of each.
+    pub fn is_recurrent(self) -> bool {
+        self != Self::Attention
+    }
+
+    /// Whether a layer has this projection.
+    fn has(self, which: Projection) -> bool {
+        match which {
+            // Two convolutions make queries and keys of one projection.
+            Projection::K => self != Self::TttLinear,
+            Projection::OutGate => self.is_recurrent(),
+            Projection::Q | Projection::V | Projection::O => true,
+            Projection::Gate | Projection::Up | Projection::Down => true,
+            Projection::Qkv => false,
+        }
+    }
+
+    /// The projections of a layer with their names in tensors, in the order of a layer.
+    ///
+    /// ```
+    /// use bitnet_model::encoder::EncoderMixer;
+    /// let names = |mixer: EncoderMixer| mixer.projections().map(|(_, name)| name).take(4).collect::<Vec<_>>();
+    /// assert_eq!(names(EncoderMixer::Attention), ["attn_q", "attn_k", "attn_v", "attn_output"]);
+    /// assert_eq!(names(EncoderMixer::TttLinear), ["attn_q", "attn_v", "attn_gate", "attn_output"]);
+    /// ```
+    pub fn projections(self) -> impl Iterator<Item = (Projection, &'static str)> {
+        ENCODER_PROJECTIONS.into_iter().filter(move |(which, _)| self.has(*which))
+    }
+}
+
+/// All projections that layers may have, in the order of a layer.
+const ENCODER_PROJECTIONS: [(Projection, &str); 8] = [
+    (Projection::Q, "attn_q"),
+    (Projection::K, "attn_k"),
+    (Projection::V, "attn_v"),
+    (Projection::OutGate, "attn_gate"),
+    (Projection::O, "attn_output"),
+    (Projection::Gate, "ffn_gate"),
+    (Projection::Up, "ffn_up"),
+    (Projection::Down, "ffn_down"),
+];
+
+/// The full name of a tensor of a direction: `blk.0.forward.ttt_w1.weight`.
+pub fn direction_tensor_name(layer: usize, direction: usize, name: &str) -> String {
+    format!("blk.{layer}.{}.{name}", DIRECTIONS[direction])
+}
+
+/// The name of a tensor within a direction, as GGUF files of language models call it within a layer.
+fn ttt_name(t: TttTensor) -> &'static str {
+    match t {
+        TttTensor::W1 => "ttt_w1.weight",
+        TttTensor::B1 => "ttt_w1.bias",
+        TttTensor::W2 => "ttt_w2.weight",
+        TttTensor::B2 => "ttt_w2.bias",
+        TttTensor::LrWeight => "ttt_lr.weight",
+        TttTensor::LrBias => "ttt_lr.bias",
+        TttTensor::TokenIdx => "ttt_token_idx",
+        TttTensor::NormWeight => "ttt_inner_norm.weight",
+        TttTensor::NormBias => "ttt_inner_norm.bias",
+        TttTensor::PostNormWeight => "ttt_post_norm.weight",
+        TttTensor::PostNormBias => "ttt_post_norm.bias",
+        TttTensor::ConvQWeight => "ttt_conv_q.weight",
+        TttTensor::ConvQBias => "ttt_conv_q.bias",
+        TttTensor::ConvKWeight => "ttt_conv_k.weight",
+        TttTensor::ConvKBias => "ttt_conv_k.bias",
+        TttTensor::PreConvWeight => "ttt_conv.weight",
+        TttTensor::PreConvBias => "ttt_conv.bias",
+    }
+}
+
+fn delta_name(t: DeltaTensor) -> &'static str {
+    match t {
+        DeltaTensor::Alpha => "ssm_alpha.weight",
+        DeltaTensor::Beta => "ssm_beta.weight",
+        DeltaTensor::Conv => "ssm_conv1d.weight",
+        DeltaTensor::Decay => "ssm_a",
+        DeltaTensor::DecayBias => "ssm_dt.bias",
+        DeltaTensor::Norm => "ssm_norm.weight",
+    }
+}
+
+impl ExtractorConfig {
+    /// The mixer of layer `l`.
+    pub fn mixer(&self, l: usize) -> EncoderMixer {
+        self.mixers.get(l).copied().unwrap_or_default()
+    }
+
+    /// Shape and constants of the layers of TTT-Linear: mini-batches of 16 words, a largest inner learning rate of 1,
+    /// one projection for queries and keys behind which two convolutions of four taps stand, a gate.
+    pub fn ttt_layer(&self) -> TttConfig {
+        let mut c = TttConfig::new(Kind::Linear, self.num_heads, self.head_dim());
+        c.hidden_size = self.hidden_size;
+        c.share_qk = true;
+        c.use_gate = true;
+        c.rope_theta = self.rope_theta;
+        c.rope_pairs = RopePairs::Halves;
+        c.norm_eps = self.norm_eps;
+        c
+    }
+
+    /// Shape and constants of the layers of the gated delta rule: as many heads of values as of keys, four taps.
+    pub fn delta_layer(&self) -> DeltaConfig {
+        let mut c = DeltaConfig::new(self.hidden_size, self.num_heads, self.num_heads, self.head_dim());
+        c.norm_eps = self.norm_eps;
+        c
+    }
+
+    /// Names and shapes of what layer `l` has in full precision for each direction, in the order of
+    /// [`EncoderLayer::directions`](super::EncoderLayer::directions); nothing where it is attention.
+    pub fn direction_tensors(&self, l: usize) -> Vec<(&'static str, Vec<usize>)> {
+        match self.mixer(l) {
+            EncoderMixer::Attention => Vec::new(),
+            EncoderMixer::TttLinear => {
+                let c = self.ttt_layer();
+                TttTensor::ALL.into_iter().filter_map(|t| Some((ttt_name(t), t.shape(&c)?))).collect()
+            }
+            EncoderMixer::GatedDelta => {
+                let c = self.delta_layer();
+                DeltaTensor::ALL.into_iter().map(|t| (delta_name(t), t.shape(&c))).collect()
+            }
+        }
+    }
+
+    /// Checks the list of mixers and what layers of these need of the shape.
+    pub(super) fn validate_mixers(&self) -> Result<(), ModelError> {
+        if !self.mixers.is_empty() && self.mixers.len() != self.num_layers {
+            let must = "one mixer for all layers, or a list of one for each";
+            let value = format!("{} names for {} layers", self.mixers.len(), self.num_layers);
+            return Err(ModelError::Config { field: "mixer", value, must });
+        }
+        for mixer in &self.mixers {
+            match mixer {
+                EncoderMixer::Attention => {}
+                EncoderMixer::TttLinear => self.ttt_layer().validate()?,
+                EncoderMixer::GatedDelta => self.delta_layer().validate()?,
+            }
+        }
+        Ok(())
+    }
+}
