@@ -20,6 +20,7 @@
 //! | gated delta rule: q, k and v; gate; o | `linear_attn.{in_proj_qkv,in_proj_z,out_proj}` | `attn_qkv`, `attn_gate`, `ssm_out` |
 //! | gated delta rule: decay, rate, norm | `linear_attn.{in_proj_a,in_proj_b,norm}` | `ssm_{alpha,beta,norm}` |
 //! | gated delta rule: convolution | `linear_attn.conv1d` | `ssm_conv1d` |
+//! | gated delta rule: sub-norm | `linear_attn.attn_sub_norm` | `ssm_sub_norm` |
 //! | gated delta rule: factor and bias of decays | `linear_attn.{A_log,dt_bias}` | `ssm_a`, `ssm_dt.bias` |
 //! | biases of q, k, v | `self_attn.{q,k,v}_proj.bias` | `attn_{q,k,v}.bias` |
 //! | final norm | `model.norm` | `output_norm` |
@@ -92,6 +93,7 @@ impl Names {
                     Norm::PreConv(_) => "ttt_conv_norm",
                     Norm::Input(_) => "attn_norm",
                     Norm::AttnSub(_) if mixer == Mixer::Attention => "attn_sub_norm",
+                    Norm::AttnSub(_) if mixer == Mixer::GatedDelta => "ssm_sub_norm",
                     Norm::AttnSub(_) => "ttt_sub_norm",
                     Norm::PostAttention(_) if config.gated_attention => "post_attention_norm",
                     Norm::PostAttention(_) => "ffn_norm",

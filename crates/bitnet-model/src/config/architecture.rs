@@ -15,7 +15,7 @@ pub enum Architecture {
     Bitnet,
     /// BitNet v2: Hadamard transforms and 4-bit activations (arXiv:2504.18415).
     BitnetV2,
-    /// Test-time-training layers: this project's own.
+    /// Layers of test-time training or of the gated delta rule in BitNet models: this project's own.
     BitTtt,
     /// LLaMA with ternary weights.
     Llama,
@@ -376,9 +376,8 @@ impl Architecture {
             && f.forms.allows(!inputs.are_implied())
             // An option of the engine, of which no file speaks.
             && inputs.all().iter().all(|form| form.bits != ActivationBits::EightByGroup)
-            // The type of files with test-time training is for these alone.
-            && f.mixers == mixers.iter().any(|m| m.ttt_kind().is_some())
-            && (f.delta || !mixers.contains(&Mixer::GatedDelta))
+            // The type of files with a mixer for each layer is for models that have another than attention.
+            && f.mixers == mixers.iter().any(|m| m.ttt_kind().is_some() || *m == Mixer::GatedDelta && !f.delta)
             && f.gated_attention == *gated_attention
             && (f.partial_rotary || rotary_dim.is_none())
             && (f.fold || fold.is_none())

@@ -19,6 +19,14 @@ pub struct DeltaOptions {
     pub value_heads: usize,
 }
 
+impl DeltaOptions {
+    /// As many heads of keys and of values as attention has of queries, as wide as those, and four taps.
+    pub fn of_heads(c: &ModelConfig) -> Self {
+        let heads = c.num_attention_heads;
+        Self { conv_kernel: 4, state_size: c.head_dim, key_heads: heads, value_heads: heads }
+    }
+}
+
 impl Default for DeltaOptions {
     /// The options of the published model of 27 billion weights.
     fn default() -> Self {
@@ -187,7 +195,6 @@ impl ModelConfig {
         }
         let others = [
             ("mixers", self.has_ttt(), "without test-time-training layers in a model of the gated delta rule"),
-            ("sub_norms", self.sub_norms, "false in a model of the gated delta rule"),
             ("projection_norms", self.projection_norms, "false in a model of the gated delta rule"),
             (
                 "hadamard_block",
@@ -197,6 +204,10 @@ impl ModelConfig {
         ];
         if let Some(&(field, _, must)) = others.iter().find(|f| f.1) {
             return Err(ModelError::Config { field, value: "true".to_owned(), must });
+        }
+        if self.sub_norms && self.gated_attention {
+            let (field, value) = ("sub_norms", "true".to_owned());
+            return Err(ModelError::Config { field, value, must: "false where the output of attention has a gate" });
         }
         self.delta_config().validate().map_err(super::config_error)
     }

@@ -322,7 +322,7 @@ impl ModelConfig {
             Norm::MixerOut(_) | Norm::FfnOut(_) => self.hidden_size,
             Norm::HeadQ(_) | Norm::HeadK(_) => self.head_dim,
             Norm::ProjectionIn(l, p) => self.projection_shape(l, p).1,
-            Norm::AttnSub(_) => self.num_attention_heads * self.head_dim,
+            Norm::AttnSub(l) => self.projection_shape(l, Projection::O).1,
             Norm::FfnSub(_) => self.intermediate_size,
         }
     }

@@ -11,7 +11,7 @@ use super::params::{EMBEDDING, HEAD};
 use super::shape::model_to_json;
 use super::{Params, TrainError};
 use crate::files;
-use crate::{FloatMatrix, ModelConfig, ModelError, Norm, Projection, Table, TttTensor, WeightSource};
+use crate::{DeltaTensor, FloatMatrix, ModelConfig, ModelError, Norm, Projection, Table, TttTensor, WeightSource};
 
 /// Master weights as a source for the inference engine, quantised as training quantises them.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,11 @@ pub struct MasterWeights<'a> {
     pub model: &'a ModelConfig,
     /// Its parameters.
     pub params: &'a Params,
+}
+
+/// The factor of the softplus of decays whose logarithm is learned, as readers of checkpoints compute it.
+pub(super) fn decay_factor(log: f32) -> f32 {
+    -(f64::from(log).exp()) as f32
 }
 
 impl MasterWeights<'_> {
@@ -62,6 +67,15 @@ impl WeightSource for MasterWeights<'_> {
 
     fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, ModelError> {
         Ok(self.tensor(&self.model.ttt_tensor_name(layer, which))?.to_vec())
+    }
+
+    fn delta_tensor(&self, layer: usize, which: DeltaTensor) -> Result<Vec<f32>, ModelError> {
+        let values = self.tensor(&self.model.delta_tensor_name(layer, which))?;
+        Ok(match which {
+            DeltaTensor::Decay => values.iter().map(|log| decay_factor(*log)).collect(),
+            DeltaTensor::Alpha | DeltaTensor::Beta | DeltaTensor::Conv => values.to_vec(),
+            DeltaTensor::DecayBias | DeltaTensor::Norm => values.to_vec(),
+        })
     }
 
     fn embedding(&self) -> Result<Table, ModelError> {

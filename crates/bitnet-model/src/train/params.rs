@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::TrainError;
 use super::random::Random;
-use crate::config::{ModelConfig, Norm, TttTensor};
+use crate::config::{DeltaTensor, ModelConfig, Norm, TttTensor};
 
 /// One tensor of [`Params`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Role {
     Norm,
     /// A full-precision tensor of a test-time-training layer.
     Ttt(TttTensor),
+    /// A full-precision tensor of a layer of the gated delta rule; of [`DeltaTensor::Decay`] the logarithm, `A_log`.
+    Delta(DeltaTensor),
 }
 
 /// How the values of a parameter begin.
@@ -40,6 +42,10 @@ enum Start {
     Normal(f64),
     /// Between minus and plus this.
     Uniform(f64),
+    /// The logarithm of a number from 1 to 16.
+    LogFactor,
+    /// What a softplus makes a time from a thousandth to a tenth of, in even steps of its logarithm.
+    Time,
 }
 
 impl Entry {
@@ -58,6 +64,14 @@ impl Entry {
                 }
                 _ => Start::Constant(0.0),
             },
+            // As in the layers of Gated DeltaNet.
+            Role::Delta(t) => match t {
+                DeltaTensor::Alpha | DeltaTensor::Beta => Start::Normal(0.02),
+                DeltaTensor::Conv => Start::Uniform(1.0 / (self.shape.last().copied().unwrap_or(1) as f64).sqrt()),
+                DeltaTensor::Decay => Start::LogFactor,
+                DeltaTensor::DecayBias => Start::Time,
+                DeltaTensor::Norm => Start::Constant(1.0),
+            },
         }
     }
 }
@@ -66,7 +80,7 @@ impl Entry {
 ///
 /// Order: embedding; of each layer the projections in the order of [`Projection::ALL`](crate::Projection::ALL) (so
 /// those that share an input are side by side), the full-precision tensors of a test-time-training layer in the order
-/// of [`TttTensor::ALL`], the norms; final norm; head, where it is not tied.
+/// of [`TttTensor::ALL`] or of a layer of the gated delta rule in that of [`DeltaTensor::ALL`], the norms; final norm; head, where it is not tied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
     /// The tensors.
@@ -111,6 +125,11 @@ impl Params {
                 Start::Uniform(bound) => {
                     values.iter_mut().for_each(|v| *v = ((2.0 * random.unit() - 1.0) * bound) as f32);
                 }
+                Start::LogFactor => values.iter_mut().for_each(|v| *v = (1.0 + 15.0 * random.unit()).ln() as f32),
+                Start::Time => values.iter_mut().for_each(|v| {
+                    let time = 1e-3 * 100f64.powf(random.unit());
+                    *v = (time + (-(-time).exp_m1()).ln()) as f32;
+                }),
             }
         }
         Ok(params)
@@ -153,6 +172,13 @@ pub(super) fn layout(config: &ModelConfig) -> Vec<(String, Vec<usize>, Role)> {
             all.push((format!("{}.weight", config.projection_name(l, p)), vec![rows, cols], Role::Projection(l)));
         }
         all.extend(config.layer_ttt_tensors(l).map(|(t, shape)| (config.ttt_tensor_name(l, t), shape, Role::Ttt(t))));
+        all.extend(config.layer_delta_tensors(l).map(|(t, mut shape)| {
+            if t == DeltaTensor::Conv {
+                // As checkpoints have it.
+                shape.insert(1, 1);
+            }
+            (config.delta_tensor_name(l, t), shape, Role::Delta(t))
+        }));
         all.extend(config.layer_norms(l).map(norm));
     }
     all.push(norm(Norm::Final));

@@ -1,7 +1,7 @@
-//! Models with test-time-training layers in GGUF files: our own architecture. `docs/formats/bit_ttt.md` describes it;
+//! Models with layers of test-time training or of the gated delta rule in GGUF files: our own architecture. `docs/formats/bit_ttt.md` describes it;
 //! the `config.json` is read and written by [`bitnet_model::config_json`].
 
-use bitnet_model::{Architecture, ModelConfig, TttOptions};
+use bitnet_model::{Architecture, DeltaOptions, ModelConfig, TttOptions};
 
 use super::{to_f32, to_usize, unsupported};
 use crate::LoadError;
@@ -33,6 +33,22 @@ pub(crate) fn options(m: &Metadata, architecture: &str) -> Result<TttOptions, Lo
     Ok(o)
 }
 
+/// Keys of the constants of layers of the gated delta rule.
+const DELTA: [&str; 4] = ["conv_kernel", "state_size", "key_heads", "value_heads"];
+
+/// The constants of layers of the gated delta rule. Those that are absent are as in [`DeltaOptions::of_heads`].
+pub(crate) fn delta_options(m: &Metadata, architecture: &str, c: &ModelConfig) -> Result<DeltaOptions, LoadError> {
+    let mut o = DeltaOptions::of_heads(c);
+    let fields = [&mut o.conv_kernel, &mut o.state_size, &mut o.key_heads, &mut o.value_heads];
+    for (short, field) in DELTA.iter().zip(fields) {
+        let key = format!("{architecture}.delta.{short}");
+        if let Some(n) = m.u64(&key)? {
+            *field = to_usize(&key, n)?;
+        }
+    }
+    Ok(o)
+}
+
 /// Adds mixers and constants to GGUF metadata.
 pub(crate) fn put(m: &mut Metadata, c: &ModelConfig) {
     let o = &c.ttt;
@@ -40,6 +56,14 @@ pub(crate) fn put(m: &mut Metadata, c: &ModelConfig) {
     // Sizes of a checked configuration are far below 2^32.
     let size = |n: usize| Value::U32(u32::try_from(n).unwrap_or(u32::MAX));
     set("mixers", Value::from((0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect::<StringArray>()));
+    if c.has_delta() {
+        let o = &c.delta;
+        let sizes = [o.conv_kernel, o.state_size, o.key_heads, o.value_heads];
+        DELTA.iter().zip(sizes).for_each(|(key, n)| set(&format!("delta.{key}"), size(n)));
+    }
+    if !c.has_ttt() {
+        return;
+    }
     set("ttt.mini_batch_size", size(o.mini_batch_size));
     set("ttt.base_lr_linear", Value::F32(o.base_lr_linear));
     set("ttt.base_lr_mlp", Value::F32(o.base_lr_mlp));

@@ -97,8 +97,11 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
         let key = k.key("mixers");
         let names = metadata.strings(&key)?.ok_or_else(|| k.missing("mixers"))?;
         c.mixers = named_mixers(&key, names.iter(), c.num_hidden_layers)?;
-        if !c.mixers.is_empty() {
+        if c.has_ttt() {
             c.ttt = bit_ttt::options(metadata, architecture)?;
+        }
+        if c.has_delta() {
+            c.delta = bit_ttt::delta_options(metadata, architecture, &c)?;
         }
     }
     if formulas.fold {

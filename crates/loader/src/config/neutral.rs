@@ -108,6 +108,7 @@ const KNOWN: &[&str] = &[
     "hidden_act",
     "mixers",
     "ttt.",
+    "delta.",
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",

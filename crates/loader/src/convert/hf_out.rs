@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bitnet_model::config_json::{self, decimal};
 use bitnet_model::{
-    Architecture, FloatMatrix, FloatType, InputForms, LayerWeights, ModelConfig, ModelWeights, Norm, Pooling,
+    Architecture, DeltaTensor, FloatMatrix, FloatType, InputForms, LayerWeights, ModelConfig, ModelWeights, Norm, Pooling,
     Projection, Table,
 };
 use half::{bf16, f16};
@@ -17,7 +17,7 @@ use super::verify::{self, Checked};
 use super::{Job, Progress, Target, gguf_out::is_plain, hf_words, unpacked};
 use crate::architecture::rules;
 use crate::config::from_hf::{MAX_CONFIG, POOLING_FILES};
-use crate::config::unsupported;
+use crate::config::{to_f32, unsupported};
 use crate::files::{FileError, PendingFolder};
 use crate::mmap::{read_bounded, write_atomically};
 use crate::names::Names;
@@ -76,8 +76,8 @@ fn write_into(job: &mut Job<'_>, output: &Path) -> Result<(), LoadError> {
     let Job { source, weights, speech, options, .. } = *job;
     let (progress, notes) = (&mut *job.progress, &mut *job.notes);
     check_gains(weights)?;
-    if weights.config.has_delta() {
-        let reason = "folders with layers of the gated delta rule are not written; convert to GGUF instead";
+    if weights.config.has_delta() && !Architecture::of_json(&weights.config).is_some_and(|a| a.formulas().mixers) {
+        let reason = "folders of other programs' models with layers of the gated delta rule are not written; convert to GGUF instead";
         return Err(unsupported("mixers", bitnet_model::Mixer::GatedDelta.name(), reason));
     }
     let stored = if job.target == Target::HfUnpacked {
@@ -122,9 +122,23 @@ fn count(w: &ModelWeights, stored: &Projections) -> usize {
     let layer = |(l, layer): (usize, &LayerWeights)| {
         let floats =
             [w.config.layer_norms(l).count(), w.config.layer_biases(l).count(), w.config.layer_ttt_tensors(l).count()];
+        let floats = floats.into_iter().chain([w.config.layer_delta_tensors(l).count()]);
         floats.into_iter().fold(layer.projections().count().saturating_mul(each), usize::saturating_add)
     };
     w.layers.iter().enumerate().map(layer).fold(outside, usize::saturating_add)
+}
+
+/// The `A_log` of which a reader makes this factor of a decay, `-exp(A_log)`, if there is one; that nearest to it
+/// otherwise, which is found when the file is read back.
+fn log_of_decay(decay: f32) -> f32 {
+    let log = to_f32(f64::from(-decay).ln());
+    let mut candidates = vec![log];
+    let (mut below, mut above) = (log, log);
+    for _ in 0..8 {
+        (below, above) = (below.next_down(), above.next_up());
+        candidates.extend([below, above]);
+    }
+    candidates.into_iter().find(|log| to_f32(-f64::from(*log).exp()) == decay).unwrap_or(log)
 }
 
 /// A gain as files of the model's family hold it: some hold it less 1.
@@ -278,6 +292,18 @@ fn tensors<'a>(
         // What the inner steps of such a layer begin with stays f32 even if it has few bits by chance.
         let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
         all.extend(ttt.map(|(t, shape, values)| floats(NAMES.ttt(l, t), shape, Cow::Borrowed(values), false)));
+        let delta = layer.delta.iter().flat_map(|d| d.tensors());
+        all.extend(delta.map(|(t, mut shape, values)| {
+            let stored = match t {
+                DeltaTensor::Decay => Cow::Owned(values.iter().map(|decay| log_of_decay(*decay)).collect()),
+                _ => Cow::Borrowed(values),
+            };
+            if t == DeltaTensor::Conv {
+                // A convolution by channels has one input each.
+                shape.insert(1, 1);
+            }
+            floats(NAMES.delta(l, t), shape, stored, false)
+        }));
     }
     let scales: &[bf16] = match stored {
         Projections::Packed(_, scales) => scales,

@@ -158,8 +158,11 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
     }
     if formulas.mixers {
         c.mixers = ttt::mixers(&f, c.num_hidden_layers)?;
-        if !c.mixers.is_empty() {
+        if c.has_ttt() {
             c.ttt = ttt::options(&f)?;
+        }
+        if c.has_delta() {
+            c.delta = ttt::delta_options(&f, &c)?;
         }
     }
     c.pooling = facts.pooling;
@@ -350,10 +353,10 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
         delta::put(&mut map, c);
     }
     rope::put_part(&mut map, c);
-    if c.has_ttt() {
+    if f.mixers {
         ttt::put(&mut map, c);
     }
-    if c.has_ttt() || *sub_norms != absent(a).sub_norms && f.sub_norms != Presence::Never {
+    if f.mixers || *sub_norms != absent(a).sub_norms && f.sub_norms != Presence::Never {
         map.insert(SUB_NORMS.to_owned(), json!(sub_norms));
     }
     Ok(map)

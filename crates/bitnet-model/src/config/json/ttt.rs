@@ -1,13 +1,15 @@
-//! Mixers and the constants of test-time-training layers in a `config.json`; `docs/formats/bit_ttt.md` describes them.
+//! Mixers and the constants of layers that are not attention in a `config.json`; `docs/formats/bit_ttt.md` describes
+//! them.
 
 use serde_json::{Map, Value, json};
 
-use super::super::{Mixer, ModelConfig, TttOptions};
+use super::super::{DeltaOptions, Mixer, ModelConfig, TttOptions};
 use super::fields::{Fields, JsonError, decimal, unsupported, wrong};
 use crate::RopePairs;
 
 const MIXERS: &str = "mixers";
 const TTT: &str = "ttt";
+const DELTA: &str = "delta";
 /// More layers than any configuration may have.
 const MAX_LAYERS: usize = 1 << 12;
 
@@ -50,8 +52,8 @@ pub fn named_mixers<'a>(
 ) -> Result<Vec<Mixer>, JsonError> {
     let mut all = Vec::new();
     for name in names {
-        let known = Mixer::from_name(name).filter(|m| *m != Mixer::GatedDelta);
-        all.push(known.ok_or_else(|| unsupported(key, name, "expected attention, ttt_linear or ttt_mlp"))?);
+        let expected = "expected attention, ttt_linear, ttt_mlp or gated_delta";
+        all.push(Mixer::from_name(name).ok_or_else(|| unsupported(key, name, expected))?);
         if all.len() > layers {
             return Err(unsupported(key, format!("more than {layers} names"), "there must be one for each layer"));
         }
@@ -66,17 +68,21 @@ pub fn named_mixers<'a>(
     Ok(all)
 }
 
-/// Refuses keys in the section of test-time-training layers that nothing reads: slips of a pen in a file that is written by hand.
+/// Refuses keys in the sections of test-time-training layers and of layers of the gated delta rule that nothing reads:
+/// slips of a pen in a file that is written by hand.
 ///
 /// # Errors
 /// [`JsonError::Value`] naming the key.
 pub fn refuse_unknown_ttt(map: &Map<String, Value>) -> Result<(), JsonError> {
-    let Some(given) = Fields(map).object(TTT)? else { return Ok(()) };
-    let known = to_json(&TttOptions::default());
-    match given.keys().find(|k| known.get(k.as_str()).is_none()) {
-        Some(key) => Err(unsupported(TTT, format!("a section with {key:?}"), "there is no such key in it")),
-        None => Ok(()),
+    for (section, known) in
+        [(TTT, to_json(&TttOptions::default())), (DELTA, delta_to_json(&DeltaOptions::default()))]
+    {
+        let Some(given) = Fields(map).object(section)? else { continue };
+        if let Some(key) = given.keys().find(|k| known.get(k.as_str()).is_none()) {
+            return Err(unsupported(section, format!("a section with {key:?}"), "there is no such key in it"));
+        }
     }
+    Ok(())
 }
 
 /// The constants of test-time-training layers; those that are absent are as in [`TttOptions::default`].
@@ -140,9 +146,38 @@ fn to_json(o: &TttOptions) -> Value {
     })
 }
 
-/// Adds mixers and constants of a model that has test-time-training layers.
+/// Adds mixers and the constants of all layers that are not attention.
 pub(super) fn put(map: &mut Map<String, Value>, c: &ModelConfig) {
     let names: Vec<&str> = (0..c.num_hidden_layers).map(|l| c.mixer(l).name()).collect();
     map.insert(MIXERS.to_owned(), names.into());
-    map.insert(TTT.to_owned(), to_json(&c.ttt));
+    if c.has_ttt() {
+        map.insert(TTT.to_owned(), to_json(&c.ttt));
+    }
+    if c.has_delta() {
+        map.insert(DELTA.to_owned(), delta_to_json(&c.delta));
+    }
+}
+
+/// The constants of layers of the gated delta rule in a model of mixers for each layer; those that are absent are as
+/// in [`DeltaOptions::of_heads`].
+pub(super) fn delta_options(f: &Fields<'_>, c: &ModelConfig) -> Result<DeltaOptions, JsonError> {
+    let mut o = DeltaOptions::of_heads(c);
+    let Some(map) = f.object(DELTA)? else { return Ok(o) };
+    let f = Fields(map);
+    let DeltaOptions { conv_kernel, state_size, key_heads, value_heads } = &mut o;
+    *conv_kernel = f.get_size("conv_kernel")?.unwrap_or(*conv_kernel);
+    *state_size = f.get_size("state_size")?.unwrap_or(*state_size);
+    *key_heads = f.get_size("key_heads")?.unwrap_or(*key_heads);
+    *value_heads = f.get_size("value_heads")?.unwrap_or(*value_heads);
+    Ok(o)
+}
+
+fn delta_to_json(o: &DeltaOptions) -> Value {
+    let DeltaOptions { conv_kernel, state_size, key_heads, value_heads } = o;
+    json!({
+        "conv_kernel": conv_kernel,
+        "state_size": state_size,
+        "key_heads": key_heads,
+        "value_heads": value_heads,
+    })
 }

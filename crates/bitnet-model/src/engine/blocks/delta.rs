@@ -1,8 +1,8 @@
 //! Layers of the gated delta rule on the engine: everything around the recurrence, which is
 //! [`ttt_layer::GatedDelta`]'s.
 //!
-//! `x = norm(residual); u, z = projections of x; residual += o(recurrence(x, u, z))`. Projections are ternary,
-//! everything else is f32.
+//! `x = norm(residual); u, z = projections of x; residual += o(norm(recurrence(x, u, z)))`, without the last norm where
+//! the model has no sub-norms. Projections are ternary, everything else is f32.
 
 use std::ops::Range;
 
@@ -70,7 +70,7 @@ impl Delta {
         self.recurrence(context, scratch, segments, rows);
         let width = rule.config().value_width();
         context
-            .quantize_rows(&scratch.found[..rows * width], width, None, forms.output)
+            .quantize_rows(&scratch.found[..rows * width], width, branch.sub_norm.as_deref(), forms.output)
             .map_err(|row| ("the output of a layer of the gated delta rule", row))?;
         context.add_projection(&branch.output, branch.output_norm.as_deref(), residual);
         Ok(())

@@ -90,8 +90,7 @@ impl Worker {
         let c = s.config;
         let (hidden, ffn) = (c.hidden_size, c.intermediate_size);
         let heads = s.heads();
-        let width = heads.heads * heads.d;
-        let Self { tape, grads, h, dh, inner, dx, dx2, wide, gemm, attention, ttt, .. } = self;
+        let Self { tape, grads, h, dh, inner, dx, dx2, wide, gemm, attention, ttt, delta, .. } = self;
         let n = windows.len() * t;
         let final_norm = Some(s.places.final_norm.clone());
         norm_backward_into(s, h, &final_norm, dx, sized(dh, n * hidden), grads);
@@ -117,17 +116,21 @@ impl Worker {
             product_backward(s, &w.groups[2], &tape.x[2], dgu, &mut grads[group(2)], dx2, wide, gemm);
             norm_backward(s, &tape.h_mid, &places.norms[2], hidden, dx2, dh, grads);
 
-            // Attention or test-time training.
+            // The mixer.
+            let width = w.groups[1].k;
             product_backward(s, &w.groups[1], &tape.x[1], dh, &mut grads[group(1)], dx, wide, gemm);
             let datt = sized(dx2, n * width);
             norm_backward_into(s, &tape.att, &places.norms[1], dx, datt, grads);
             let stride = w.groups[0].out;
             let dqkv = sized(dx, n * stride);
-            match (&w.ttt, &places.ttt) {
-                (Some(layer), Some(places)) => {
-                    ttt.backward(layer, places, t, [&tape.qkv, datt], dqkv, &mut tape.ttt, grads)
+            match (w.ttt.as_ref().zip(places.ttt.as_ref()), w.delta.as_ref().zip(places.delta.as_ref())) {
+                (Some((layer, places)), _) => {
+                    ttt.backward(layer, places, t, [&tape.qkv, datt], dqkv, &mut tape.ttt, grads);
                 }
-                _ => {
+                (None, Some((rule, place))) => {
+                    delta.backward(rule, place, t, [&tape.qkv, datt], dqkv, &tape.delta, grads);
+                }
+                (None, None) => {
                     let per_window = |i: usize, len: usize| i * t * len..(i + 1) * t * len;
                     for i in 0..windows.len() {
                         let (qkv, att) = (&tape.qkv[per_window(i, stride)], &tape.att[per_window(i, width)]);
@@ -145,6 +148,9 @@ impl Worker {
             if w.ttt.is_some() {
                 // The learning rates read the norm's result as it is.
                 s.ops.add_assign(dx2, ttt.d_input());
+            }
+            if w.delta.is_some() {
+                s.ops.add_assign(dx2, delta.d_input());
             }
             norm_backward(s, &tape.h, &places.norms[0], hidden, dx2, dh, grads);
             if let (Some(layer), Some(places)) = (&w.ttt, &places.ttt) {

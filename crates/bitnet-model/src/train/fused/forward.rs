@@ -6,6 +6,7 @@ use ternary_kernels::ops::{GemmScratch, Prepare, Strided};
 use ternary_kernels::{Int4Batch, Int8Batch, Int16Batch};
 
 use super::attention::{AttentionScratch, Heads};
+use super::delta::{DeltaScratch, DeltaTape};
 use super::ttt::{TttScratch, TttTape};
 use super::weights::{Linear, PackedForm};
 use super::{Shared, head_norms};
@@ -32,6 +33,8 @@ pub(super) struct LayerTape {
     pub(super) att: Vec<f32>,
     /// Values that a test-time-training layer keeps.
     pub(super) ttt: TttTape,
+    /// Values that a layer of the gated delta rule keeps.
+    pub(super) delta: DeltaTape,
     /// Residual stream before the feed-forward block.
     pub(super) h_mid: Vec<f32>,
     /// Gate and up, `[n, gate | up]`.
@@ -113,6 +116,7 @@ pub(super) struct Worker {
     pub(super) gemm: GemmScratch,
     pub(super) attention: AttentionScratch,
     pub(super) ttt: TttScratch,
+    pub(super) delta: DeltaScratch,
 }
 
 /// The buffer with `len` elements of any content.
@@ -235,20 +239,24 @@ impl Worker {
         for id in windows.iter().flat_map(|w| &w[..t]) {
             self.h.extend_from_slice(&table[*id as usize * hidden..][..hidden]);
         }
-        let width = s.heads().heads * s.heads().d;
         for ((tape, places), w) in self.tape.iter_mut().zip(&s.places.layers).zip(&s.prepared.layers) {
             if let (Some(layer), Some(places)) = (&w.ttt, &places.ttt) {
                 self.ttt.pre_conv(s, layer, places, t, &mut self.h, &mut tape.ttt);
             }
             tape.h.clone_from(&self.h);
             s.quantize(&self.h, &places.norms[0], &w.groups[0], &mut tape.x[0])?;
-            let stride = w.groups[0].out;
+            let (stride, width) = (w.groups[0].out, w.groups[1].k);
             let qkv = sized(&mut tape.qkv, n * stride);
             s.product::<false>(&w.groups[0], &tape.x[0], &mut self.acc, qkv);
             let att = sized(&mut tape.att, n * width);
-            match &w.ttt {
-                Some(layer) => self.ttt.forward(s, layer, &places.norms[0], t, [&self.h, qkv], att, &mut tape.ttt),
-                None => {
+            match (&w.ttt, &w.delta) {
+                (Some(layer), _) => {
+                    self.ttt.forward(s, layer, &places.norms[0], t, [&self.h, qkv], att, &mut tape.ttt);
+                }
+                (None, Some(rule)) => {
+                    self.delta.forward(s, rule, &places.norms[0], t, [&self.h, qkv], att, &mut tape.delta);
+                }
+                (None, None) => {
                     if let Some(norms) = &places.head_norms {
                         head_norms::forward(s, norms, qkv, &mut tape.before_head_norms);
                     }

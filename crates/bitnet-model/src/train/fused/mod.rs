@@ -7,14 +7,15 @@
 //! Weights with a scale per group ([`ModelConfig::weight_group`]) are multiplied with int16 activations by the kernel
 //! that inference uses for them; both the scales and what is kept for the backward pass are those of the forward pass.
 //!
-//! The mixer of a layer is attention or test-time training (`ttt_layer::RowWise`), whose gradients are written by hand,
-//! too.
+//! The mixer of a layer is attention, test-time training (`ttt_layer::RowWise`) or the gated delta rule
+//! (`ttt_layer::GatedDelta`), whose gradients are written by hand, too.
 //!
 //! Windows are dealt out to workers in small groups, one thread per worker, and the gradients of the workers are added
 //! in their order. So the result depends on the number of workers, and on nothing else about the machine.
 
 mod attention;
 mod backward;
+mod delta;
 mod forward;
 mod head_norms;
 mod ttt;
@@ -70,7 +71,12 @@ impl FusedLearner {
     /// A configuration that cannot be; 0 workers; no kernel for this CPU.
     pub fn new(config: &ModelConfig, workers: usize) -> Result<Self, TrainError> {
         config.validate()?;
-        config.require_trainable("training", config.weight_group.is_some())?;
+        let mut others = config.clone();
+        if !config.gated_attention && config.weight_group.is_none() {
+            // These layers are learned as well.
+            others.mixers.retain(|mixer| *mixer != crate::Mixer::GatedDelta);
+        }
+        others.require_trainable("training", config.weight_group.is_some())?;
         if workers == 0 || workers > 1024 {
             return Err(TrainError::Option { option: "threads", value: workers.to_string(), must: "1 to 1024" });
         }

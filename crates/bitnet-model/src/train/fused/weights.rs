@@ -5,9 +5,10 @@ use std::ops::Range;
 use half::f16;
 use ternary_kernels::quantize::{absmean, group_scale, scales_of_groups, weight_scale};
 use ternary_kernels::{GroupKernel, GroupPacked, Kernel, Ops, Packed, Scales, TernaryMatrix};
-use ttt_layer::{ConvParameters, ConvRows, RowWise, TttParameters};
+use ttt_layer::{ConvParameters, ConvRows, DeltaParameters, GatedDelta, RowWise, TttParameters};
 
-use crate::config::{InputForm, Mixer, ModelConfig, Norm, Projection, TttTensor};
+use crate::config::{DeltaTensor, InputForm, Mixer, ModelConfig, Norm, Projection, TttTensor};
+use crate::train::export::decay_factor;
 use crate::train::params::{EMBEDDING, HEAD, Role};
 use crate::train::{Params, TrainError};
 
@@ -28,6 +29,9 @@ pub(super) struct LayerPlaces {
     pub(super) head_norms: Option<[Range<usize>; 2]>,
     /// Parameters of a test-time-training layer beside its projections.
     pub(super) ttt: Option<TttPlaces>,
+    /// Parameters of a layer of the gated delta rule beside its projections, in the order of
+    /// [`ttt_layer::DeltaParameters`].
+    pub(super) delta: Option<Range<usize>>,
 }
 
 /// Where the full-precision parameters of a test-time-training layer lie.
@@ -75,6 +79,13 @@ impl Places {
                     false => None,
                 },
                 ttt: ttt_places(c, l, &params)?,
+                delta: match c.mixer(l) {
+                    Mixer::GatedDelta => {
+                        let of = |t: DeltaTensor| place(&c.delta_tensor_name(l, t));
+                        Some(of(DeltaTensor::Alpha)?.start..of(DeltaTensor::Norm)?.end)
+                    }
+                    Mixer::Attention | Mixer::TttLinear | Mixer::TttMlp => None,
+                },
             });
         }
         let embedding = place(EMBEDDING)?;
@@ -84,7 +95,7 @@ impl Places {
 }
 
 fn ttt_places(c: &ModelConfig, l: usize, params: &Params) -> Result<Option<TttPlaces>, TrainError> {
-    if c.mixer(l) == Mixer::Attention {
+    if c.mixer(l).ttt_kind().is_none() {
         return Ok(None);
     }
     let place = |name: &str| params.entry(name).map(|e| e.range.clone());
@@ -139,6 +150,7 @@ pub(super) struct TttLayer {
 pub(super) struct PreparedLayer {
     pub(super) groups: [Linear; 4],
     pub(super) ttt: Option<TttLayer>,
+    pub(super) delta: Option<GatedDelta>,
 }
 
 /// Quantisers of all layers.
@@ -207,7 +219,16 @@ impl Maker<'_> {
             }
             _ => None,
         };
-        Ok(PreparedLayer { groups, ttt })
+        let delta = match (&places.delta, self.config.delta_layer(l)) {
+            (Some(place), Some(config)) => {
+                let mut parameters = DeltaParameters::from_flat(&config, &params.values[place.clone()])
+                    .map_err(crate::ModelError::from)?;
+                parameters.decay.iter_mut().for_each(|log| *log = decay_factor(*log));
+                Some(GatedDelta::with_ops(&config, &parameters, self.ops).map_err(crate::ModelError::from)?)
+            }
+            _ => None,
+        };
+        Ok(PreparedLayer { groups, ttt, delta })
     }
 
     fn linear(&self, l: usize, group: &[Projection], masters: &[f32]) -> Result<Linear, TrainError> {
