@@ -1,10 +1,11 @@
-"""extractor/: a tiny extractor and what a separate float64 model makes of some texts.
+"""extractor/ and extractor_recurrent/: tiny extractors and what a separate float64 model makes of some texts; the layers of the second are
+TTT-Linear, with inner steps token by token, and the gated delta rule.
 
 Words, features, encoder, heads and the best sequence of tags are written here from docs/extract.md, with numpy and Python's own Unicode
 tables; no code and no tables are shared with the Rust side. Seeds are tried until no int8 code lies near a rounding boundary, so that float32
 has the same codes and what remains is rounding.
 
-    python testdata/scripts/case_extractor.py        # writes testdata/extractor
+    python testdata/scripts/case_extractor.py        # writes testdata/extractor and testdata/extractor_recurrent
 """
 
 import itertools
@@ -29,11 +30,20 @@ CONFIG = {
         {"name": "topic", "intents": ["a", "b"], "slots": [], "temperature": 1.0},
     ],
 }
+# `mixer` is not said where all layers are attention.
+MIXERS = ["ttt_linear", "gated_delta"]
+DIRECTIONS = ["forward", "backward"]
+LONG = "play the long version of that song again and then one more time from the start until everybody sings along with us"
 TEXTS = ["switch on teh light in Kim's kitchen, at 7pm", "青空文庫って知ってる?", "ＯＫ ﾎﾞｰﾙ", "l’e\u0301te\u0301 — it’S o'clock!"]
 
 
 def root() -> Path:
-    return Path(os.environ.get("TESTDATA_OUT", Path(__file__).resolve().parent.parent)) / "extractor"
+    name = "extractor_recurrent" if "mixer" in CONFIG else "extractor"
+    return Path(os.environ.get("TESTDATA_OUT", Path(__file__).resolve().parent.parent)) / name
+
+
+def mixer(i: int) -> str:
+    return CONFIG["mixer"][i] if "mixer" in CONFIG else "attention"
 
 
 # ---- words and features
@@ -141,10 +151,35 @@ def weights(seed: int) -> dict:
     }
     shapes = {"attn_q": (h, h), "attn_k": (h, h), "attn_v": (h, h), "attn_output": (h, h), "ffn_gate": (f, h), "ffn_up": (f, h),
               "ffn_down": (h, f)}
+    a = CONFIG["num_attention_heads"]
+    d = h // a
+    around = lambda mean, half, *shape: rng.uniform(mean - half, mean + half, shape).astype(f32)
     for i in range(CONFIG["num_hidden_layers"]):
+        own = dict(shapes)
+        if mixer(i) != "attention":
+            own["attn_gate"] = (h, h)
+        if mixer(i) == "ttt_linear":
+            del own["attn_k"]
         for name, size in {"attn_norm": h, "attn_sub_norm": h, "ffn_norm": h, "ffn_sub_norm": f}.items():
             w[f"blk.{i}.{name}.weight"] = rng.uniform(0.75, 1.25, size).astype(f32)
-        for name, size in shapes.items():
+        for direction in DIRECTIONS if mixer(i) == "ttt_linear" else []:
+            tensors = {
+                "ttt_w1.weight": around(0, 0.3, a, d, d), "ttt_w1.bias": around(0, 0.3, a, 1, d),
+                "ttt_lr.weight": around(0, 0.3, a, 1, h), "ttt_lr.bias": around(2, 1, a, 1), "ttt_token_idx": around(0, 0.2, 16),
+                "ttt_inner_norm.weight": around(1, 0.25, a, d), "ttt_inner_norm.bias": around(0, 0.25, a, d),
+                "ttt_post_norm.weight": around(1, 0.25, h), "ttt_post_norm.bias": around(0, 0.25, h),
+                "ttt_conv_q.weight": around(0.2, 0.5, h, 1, 4), "ttt_conv_q.bias": around(0, 0.2, h),
+                "ttt_conv_k.weight": around(0.2, 0.5, h, 1, 4), "ttt_conv_k.bias": around(0, 0.2, h),
+            }
+            w |= {f"blk.{i}.{direction}.{name}": x for name, x in tensors.items()}
+        for direction in DIRECTIONS if mixer(i) == "gated_delta" else []:
+            tensors = {
+                "ssm_alpha.weight": around(0, 0.3, a, h), "ssm_beta.weight": around(0, 0.3, a, h),
+                "ssm_conv1d.weight": around(0.2, 0.5, 3 * h, 4), "ssm_a": around(-0.5, 0.4, a), "ssm_dt.bias": around(-1, 1, a),
+                "ssm_norm.weight": around(1, 0.25, d),
+            }
+            w |= {f"blk.{i}.{direction}.{name}": x for name, x in tensors.items()}
+        for name, size in own.items():
             w[f"blk.{i}.{name}.weight"] = rng.integers(-1, 2, size)
             w[f"blk.{i}.{name}.weight_scale"] = np.array([np.sqrt(1.5 / size[1])], f32)
     for t in CONFIG["tasks"]:
@@ -190,6 +225,79 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
+def causal(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """`[n, channels]` with `[channels, taps]`, the last tap at the row itself."""
+    n, k = len(x), taps.shape[-1]
+    padded = np.concatenate([np.zeros((k - 1, x.shape[1])), x])
+    return sum(padded[j:j + n] * taps[:, j] for j in range(k))
+
+
+def layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(var + CONFIG["rms_norm_eps"]) * gain + bias
+
+
+def ttt_linear(w: dict, y: np.ndarray, qk: np.ndarray, v: np.ndarray, gate: np.ndarray) -> np.ndarray:
+    """One direction: `f(x) = x + LN(x W + b)` of each head takes a step towards `f(key) = value` at every word. `w` are its tensors."""
+    n, a = len(y), CONFIG["num_attention_heads"]
+    q, k = (causal(qk, w[f"ttt_conv_{c}.weight"][:, 0]) + w[f"ttt_conv_{c}.bias"] for c in "qk")
+    place = [i % 16 for i in range(n)]
+    q, k = (np.concatenate([turned(x.reshape(n, a, -1)[s:s + 16]) for s in range(0, n, 16)]) for x in (q, k))
+    v, d = v.reshape(n, a, -1), qk.shape[1] // a
+    found = np.zeros((n, a, d))
+    for head in range(a):
+        weight, bias = w["ttt_w1.weight"][head].astype(float), w["ttt_w1.bias"][head, 0].astype(float)
+        gain, shift = w["ttt_inner_norm.weight"][head].astype(float), w["ttt_inner_norm.bias"][head].astype(float)
+        rate = 1 / d / (1 + np.exp(-(y @ w["ttt_lr.weight"][head, 0].astype(float) + w["ttt_lr.bias"][head, 0])))
+        for i in range(n):
+            if place[i] == 0:
+                dw, db = np.zeros((d, d)), np.zeros(d)
+            # The gradient of |f(k) - v|^2 / 2 with respect to k W + b, at the weights of the beginning of the mini-batch.
+            z = k[i, head] @ weight + bias
+            centred = z - z.mean()
+            deviation = np.sqrt((centred * centred).mean() + CONFIG["rms_norm_eps"])
+            unit = centred / deviation
+            g = (k[i, head] + unit * gain + shift - v[i, head]) * gain
+            g = (g - g.mean() - unit * (g * unit).mean()) / deviation
+            dw, db = dw + rate[i] * np.outer(k[i, head], g), db + rate[i] * g
+            t = max(0.0, 1 / (place[i] + 1) + float(w["ttt_token_idx"][place[i]]))
+            z = q[i, head] @ (weight - t * dw) + bias - t * db
+            found[i, head] = q[i, head] + layer_norm(z, gain, shift)
+            if place[i] == 15:
+                weight, bias = weight - t * dw, bias - t * db
+    out = layer_norm(found.reshape(n, -1), w["ttt_post_norm.weight"].astype(float), w["ttt_post_norm.bias"].astype(float))
+    return out * gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+
+
+def gated_delta(w: dict, y: np.ndarray, qkv: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """One direction: a matrix of each head fades and is corrected at every word. `w` are its tensors."""
+    n, a = len(y), CONFIG["num_attention_heads"]
+    d = z.shape[1] // a
+    silu = lambda x: x / (1 + np.exp(-x))
+    q, k, v = np.split(silu(causal(qkv, w["ssm_conv1d.weight"].astype(float))).reshape(n, 3, a, d), 3, 1)
+    unit = lambda x: x / np.sqrt((x * x).sum(-1, keepdims=True) + 1e-6)
+    q, k, v = unit(q[:, 0]) / np.sqrt(d), unit(k[:, 0]), v[:, 0]
+    decay = np.exp(w["ssm_a"] * np.log1p(np.exp(y @ w["ssm_alpha.weight"].T.astype(float) + w["ssm_dt.bias"])))
+    rate = 1 / (1 + np.exp(-(y @ w["ssm_beta.weight"].T.astype(float))))
+    state, out = np.zeros((a, d, d)), np.zeros((n, a, d))
+    for i in range(n):
+        state = state * decay[i, :, None, None]
+        error = rate[i, :, None] * (v[i] - np.einsum("hk,hkv->hv", k[i], state))
+        state = state + np.einsum("hk,hv->hkv", k[i], error)
+        out[i] = np.einsum("hk,hkv->hv", q[i], state)
+    return norm(out, w["ssm_norm.weight"].astype(float)).reshape(n, -1) * silu(z)
+
+
+def both_directions(w: dict, i: int, y: np.ndarray) -> np.ndarray:
+    blk = f"blk.{i}."
+    names = ("attn_q", "attn_v", "attn_gate") if mixer(i) == "ttt_linear" else ("attn_q", "attn_k", "attn_v", "attn_gate")
+    p = [product(w, blk + name, y) for name in names]
+    inputs = p if mixer(i) == "ttt_linear" else [np.concatenate(p[:3], 1), p[3]]
+    read = ttt_linear if mixer(i) == "ttt_linear" else gated_delta
+    own = [{name[len(blk + at) + 1:]: x for name, x in w.items() if name.startswith(f"{blk}{at}.")} for at in DIRECTIONS]
+    return read(own[0], y, *inputs) + read(own[1], y[::-1], *(x[::-1] for x in inputs))[::-1]
+
+
 def encode(w: dict, rows: list) -> tuple:
     """Word vectors and hidden states, `[n, hidden]` each; `rows` are the features of each word."""
     table = w["features.weight"].astype(float) * w["features.scale"].astype(float)[:, None]
@@ -198,9 +306,12 @@ def encode(w: dict, rows: list) -> tuple:
     for i in range(CONFIG["num_hidden_layers"]):
         blk = f"blk.{i}."
         y = norm(x, w[blk + "attn_norm.weight"])
-        q, k, v = (product(w, blk + name, y).reshape(n, heads, -1) for name in ("attn_q", "attn_k", "attn_v"))
-        scores = np.einsum("nhd,mhd->hnm", turned(q), turned(k)) / np.sqrt(q.shape[-1])
-        y = np.einsum("hnm,mhd->nhd", softmax(scores), v).reshape(n, -1)
+        if mixer(i) == "attention":
+            q, k, v = (product(w, blk + name, y).reshape(n, heads, -1) for name in ("attn_q", "attn_k", "attn_v"))
+            scores = np.einsum("nhd,mhd->hnm", turned(q), turned(k)) / np.sqrt(q.shape[-1])
+            y = np.einsum("hnm,mhd->nhd", softmax(scores), v).reshape(n, -1)
+        else:
+            y = both_directions(w, i, y)
         x = x + product(w, blk + "attn_output", norm(y, w[blk + "attn_sub_norm.weight"]))
         y = norm(x, w[blk + "ffn_norm.weight"])
         gate, up = product(w, blk + "ffn_gate", y), product(w, blk + "ffn_up", y)
@@ -308,7 +419,7 @@ def write_gguf(path: Path, w: dict) -> None:
     path.write_bytes(head + bytes(-len(head) % 32) + data)
 
 
-def main() -> None:
+def write() -> None:
     for seed in itertools.count():
         w = weights(seed)
         try:
@@ -318,7 +429,7 @@ def main() -> None:
         # The longest text shall have a slot of two words and more.
         if any(tag in (2, 4) for tag in answers[0][0]["tasks"]["home"]["tags"]):
             break
-    print(f"extractor: seed {seed}")
+    print(f"{root().name}: seed {seed}")
     stored = {name: packed(x) if x.dtype == np.int64 else x for name, x in w.items()}
     write_safetensors(root() / "model.safetensors", stored)
     write_gguf(root() / "extractor.gguf", w)
@@ -327,6 +438,13 @@ def main() -> None:
     (root() / "expected.json").write_text(json.dumps(exact, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
     floats = {f"text{i}.{name}": x.astype(f32) for i, (_, found) in enumerate(answers) for name, x in found.items()}
     write_safetensors(root() / "expected.safetensors", floats)
+
+
+def main() -> None:
+    write()
+    CONFIG["mixer"] = MIXERS
+    TEXTS.append(LONG)
+    write()
 
 
 if __name__ == "__main__":

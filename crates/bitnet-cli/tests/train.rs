@@ -55,6 +55,12 @@ fn text_becomes_a_model_with_test_time_training() {
     becomes_a_model(&[&ttt[..], &["--inner-warmup", "4", "--val-share", "0.05"]].concat());
 }
 
+/// Layers of the gated delta rule.
+#[test]
+fn text_becomes_a_model_with_the_gated_delta_rule() {
+    becomes_a_model(&["--layers", "2", "--mixer", "gated-delta,attention", "--val-share", "0.05"]);
+}
+
 /// Norms of heads, heads that are narrower than their share, and a scale for each 64 weights.
 #[test]
 fn text_becomes_a_model_with_groups() {

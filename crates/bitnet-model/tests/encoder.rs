@@ -98,8 +98,7 @@ fn bits_of_recurrent_layers_are_the_same_on_all_instruction_sets_and_for_ever() 
     assert_eq!(fingerprint(&said, &mut said.scratch(), TEXTS[0]), GOLDEN[0]);
 }
 
-/// From the test itself; `testdata/extractor_ttt_linear` and `testdata/extractor_gated_delta` have numbers of other
-/// software.
+/// From the test itself; `testdata/extractor_recurrent` has numbers of other software.
 const GOLDEN_RECURRENT: [[u64; 3]; 3] = [[0; 3]; 3];
 
 /// Recurrences know no positions but those they count themselves, so a text from its end, read by an extractor whose

@@ -153,6 +153,49 @@ fn learners_agree() {
     }
 }
 
+/// Along its gradient the loss changes as the gradient says, for everything that a layer of the gated delta rule has
+/// besides its projections; `ttt-layer` compares the layer's gradients with exact ones, this sees whether they come from
+/// and go to the right places.
+#[test]
+fn gradients_of_the_gated_delta_rule_are_slopes() {
+    let mut config = ModelConfig::new(75, 48, 80, 2, 4, 2);
+    config.mixers = vec![Mixer::GatedDelta, Mixer::Attention];
+    (config.delta.state_size, config.delta.key_heads, config.delta.value_heads) = (12, 2, 4);
+    let params = Params::init(&config, 3, 0.3).unwrap();
+    let mut random = Random::new(9, "ids");
+    let (b, t) = (8, 70);
+    let ids = (0..b * (t + 1)).map(|_| random.below(75) as u32).collect();
+    let batch = Batch::new(ids, b, t).unwrap();
+    let mut learner = FusedLearner::new(&config, 2).unwrap();
+    let mut grads = vec![0.0; params.values.len()];
+    let loss = learner.accumulate(&params, &batch, &mut grads).unwrap();
+    assert_eq!(loss, learner.loss(&params, &batch).unwrap(), "the loss without gradient");
+    let mut seen = 0;
+    for e in params.entries.iter().filter(|e| e.name.contains("layers.0")) {
+        let projection = ["in_proj_qkv", "in_proj_z", "out_proj"].iter().any(|p| e.name.contains(p));
+        if projection || e.name.contains("mlp") {
+            continue;
+        }
+        let g = &grads[e.range.clone()];
+        let norm = g.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        assert!(norm > 0.0, "{} has no gradient", e.name);
+        // A change of the loss by some hundredths, which is large beside the steps of int8 codes.
+        let step = (0.02 / norm).min(0.3);
+        let mut at = |sign: f64| {
+            let mut moved = params.clone();
+            for (v, g) in moved.values[e.range.clone()].iter_mut().zip(g) {
+                *v += (sign * step * f64::from(*g) / norm) as f32;
+            }
+            learner.loss(&moved, &batch).unwrap()
+        };
+        let slope = (at(1.0) - at(-1.0)) / (2.0 * step);
+        // Quantisers, which the gradient passes straight through, and third derivatives.
+        assert!((slope / norm - 1.0).abs() < 0.2, "{}: {slope} instead of {norm}", e.name);
+        seen += 1;
+    }
+    assert_eq!(seen, 6 + 3, "six tensors of the layer, three norms");
+}
+
 /// One lane or several: the same sum of gradients but for rounding; the same lanes: the same bits.
 #[test]
 fn lanes_share_the_work() {

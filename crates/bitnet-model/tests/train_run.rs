@@ -46,6 +46,16 @@ fn ttt_model() -> ModelConfig {
     c
 }
 
+/// Layers of the gated delta rule beside attention: two heads of values for each of keys, heads narrower than those of
+/// attention.
+fn delta_model() -> ModelConfig {
+    let mut c = ModelConfig::new(64, 32, 64, 3, 2, 1);
+    c.max_position_embeddings = 64;
+    c.mixers = vec![Mixer::GatedDelta, Mixer::Attention, Mixer::GatedDelta];
+    (c.delta.state_size, c.delta.key_heads, c.delta.value_heads) = (8, 2, 4);
+    c
+}
+
 /// Norms of heads, heads that are wider than their share, a scale for each 64 weights.
 fn group_model() -> ModelConfig {
     let mut c = ModelConfig::new(64, 64, 128, 2, 2, 1);
@@ -100,6 +110,12 @@ fn resume_is_exact() {
 #[test]
 fn resume_of_test_time_training_is_exact() {
     resume(&ttt_model(), "resume-ttt");
+}
+
+/// Models with layers of the gated delta rule.
+#[test]
+fn resume_of_the_gated_delta_rule_is_exact() {
+    resume(&delta_model(), "resume-delta");
 }
 
 /// Models whose groups of weights have scales.
@@ -314,7 +330,13 @@ fn what_cannot_be_trained_is_refused_by_name() {
 /// The inference engine, given the trained weights, predicts the validation text as well as the trainer says.
 #[test]
 fn the_engine_agrees_with_the_trainer() {
-    for (model, name) in [(model(), "engine"), (ttt_model(), "engine-ttt"), (group_model(), "engine-groups")] {
+    let models = [
+        (model(), "engine"),
+        (ttt_model(), "engine-ttt"),
+        (delta_model(), "engine-delta"),
+        (group_model(), "engine-groups"),
+    ];
+    for (model, name) in models {
         let dir = Folder::new(name);
         counting(&dir.file("t.u16"), 2001);
         let mut run = trainer_of(&model, &dir, &config(), "c.safetensors");

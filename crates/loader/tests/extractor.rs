@@ -325,13 +325,15 @@ fn damaged_files_are_errors() {
     assert_eq!(Gguf::from_bytes(file.into()).unwrap().architecture(), ARCHITECTURE);
 }
 
-/// `testdata/extractor` comes from a float64 model in Python that shares nothing with this workspace but the
-/// description.
+/// `testdata/extractor` and `testdata/extractor_recurrent` come from a float64 model in Python that shares nothing with
+/// this workspace but the description; its inner models step from word to word, in no other form.
 #[test]
 fn numbers_are_those_of_independent_software() {
-    let folder = test_support::testdata("extractor");
-    for path in [folder.clone(), folder.join("extractor.gguf")] {
-        compare(&folder, Extractor::new(extractor::read(&path).unwrap()).unwrap());
+    for name in ["extractor", "extractor_recurrent"] {
+        let folder = test_support::testdata(name);
+        for path in [folder.clone(), folder.join("extractor.gguf")] {
+            compare(&folder, Extractor::new(extractor::read(&path).unwrap()).unwrap());
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) struct DeltaTape {
     inner: Inner,
 }
 
-/// Buffers of a lane.
+/// Buffers of a worker.
 #[derive(Debug, Default)]
 pub(super) struct DeltaScratch {
     work: Option<DeltaWorkspace>,
