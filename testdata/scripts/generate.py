@@ -23,7 +23,7 @@ CASES = [
     "case_hunyuan",
     "case_extractor",
 ]
-FOLDERS = ["bitnet", "chat", "extractor", "families", "gguf", "refusals", "tokenizer", "units"]
+FOLDERS = ["bitnet", "chat", "extractor", "extractor_recurrent", "families", "gguf", "refusals", "tokenizer", "units"]
 
 
 def main(names: list[str]) -> None:
