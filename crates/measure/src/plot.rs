@@ -1,4 +1,7 @@
-//! Curves over one axis, as an SVG.
+//! Pictures as SVG: curves over one axis, matrices of confusions, bars.
+
+mod bars;
+mod matrix;
 
 use std::error::Error;
 use std::fmt::{Display, Formatter};
@@ -9,6 +12,9 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+pub use bars::{Bar, bars_svg};
+pub use matrix::matrix_svg;
 
 /// A curve with its entry in the legend.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,6 +120,20 @@ impl Ranged for Axis {
 fn label(size: u32) -> TextStyle<'static> {
     let style = TextStyle::from((FONT, size).into_font()).pos(Pos::new(HPos::Left, VPos::Center));
     TextStyle { color: INK.to_backend_color(), ..style }
+}
+
+/// A name that is not too long, with a mark where something is missing.
+fn short(name: &str, most: usize) -> String {
+    match name.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
+/// About how many pixels wide a text is; the width of letters is not known here.
+fn width(text: &str, size: u32) -> i32 {
+    let em = |c: char| if c < '\u{2e80}' { 0.52 } else { 0.85 };
+    (text.chars().map(em).sum::<f64>() * f64::from(size)).ceil() as i32
 }
 
 /// A number without rounding noise.
