@@ -46,6 +46,16 @@ fn an_extractor_is_trained_and_answers() {
     assert!(json["tasks"]["home"]["clean"]["intent"].as_f64() > Some(0.8), "{json}");
     let report = std::fs::read_to_string(p.path("m/report.md")).unwrap();
     assert!(report.contains("| room |") && report.contains("| on |"), "{report}");
+    for (picture, words) in [
+        ("loss.svg", "training"),
+        ("home-curves.svg", "slots, F1, typing errors"),
+        ("home-intents.svg", "open"),
+        ("home-slots.svg", "room"),
+    ] {
+        let svg = std::fs::read_to_string(p.path(&format!("m/{picture}"))).unwrap();
+        assert!(svg.contains(words) && svg.trim_end().ends_with("</svg>"), "{picture}: {svg}");
+        assert!(report.contains(&format!("]({picture})")), "{picture}: {report}");
+    }
     assert!(std::fs::read_to_string(p.path("m/log.jsonl")).unwrap().lines().count() > 80);
     let text = "switch on the light in the kitchen";
     let both = ["m/export/model.gguf", "m/export"].map(|path| bitnet::Extractor::load(p.path(path)).unwrap());

@@ -26,8 +26,8 @@ The configuration file has the sections [model] (keys of a Hugging Face config.j
 With --task extract the data are utterances, JSON lines like
   {\"text\": \"play So What\", \"intent\": \"play\", \"slots\": [{\"name\": \"track\", \"start\": 5, \"end\": 12}]}
 where places count characters and the intent is null for what is out of scope; \"part\": \"valid\" keeps a line for validation.
-Written to OUT are then export/ with the extractor as safetensors and as model.gguf, report.md with figures, log.jsonl and
-checkpoint.safetensors, from which the same command with --resume goes on as if it had never ended.
+Written to OUT are then export/ with the extractor as safetensors and as model.gguf, report.md with figures and pictures of
+them (SVG), log.jsonl and checkpoint.safetensors, from which the same command with --resume goes on as if it had never ended.
 
 Examples:
   bitnet train --task extract --data utterances.jsonl --out my-extractor

@@ -21,6 +21,10 @@ use crate::interrupt::Graceful;
 use crate::progress;
 use crate::ui::{self, Style, Ui};
 
+mod pictures;
+
+use pictures::History;
+
 /// Share of the utterances that is kept for choices where nothing else is said.
 const VAL_SHARE: f64 = 0.1;
 
@@ -335,6 +339,7 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
     let bar = progress::of_training(ui, 1);
     let began = Instant::now();
     let (mut failed, mut mean, mut told, mut kept) = (None, None, Instant::now(), Instant::now());
+    let mut history = History::default();
     let beginning = Beginning { teachers, checkpoint };
     let trained = train_from(data, options, beginning, &mut |event| {
         let done = match event {
@@ -351,6 +356,7 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
             }
             ExtractEvent::Step { step, done, loss, left } => {
                 let mean = *mean.insert(mean.map_or(loss, |mean| 0.98 * mean + 0.02 * loss));
+                history.step(step, loss);
                 bar.set_position(step);
                 bar.set_message(format!("loss {mean:.4}, {:.0} %, {} s left", 100.0 * done, left.as_secs()));
                 // Without a terminal there is no bar, so a line a minute says that the work goes on.
@@ -362,6 +368,7 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
                 note(&json!({ "step": step, "loss": loss, "seconds": began.elapsed().as_secs_f64() }))
             }
             ExtractEvent::Validation { step, figures, best } => {
+                history.validation(step, figures);
                 let all: Vec<String> = data.iter().zip(figures).map(|(d, f)| words(&d.name, f)).collect();
                 let mark = if best { ", best so far" } else { "" };
                 bar.suspend(|| {
@@ -394,7 +401,12 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
     let export = args.out.join("export");
     write_safetensors(&export, &trained.weights)?;
     write_gguf(&export.join("model.gguf"), &trained.weights)?;
-    write(&args.out.join("report.md"), &trained.report)?;
+    // A picture that cannot be drawn is not a reason to lose a run.
+    let pictures = history.draw(&args.out, data, &trained.figures).unwrap_or_else(|error| {
+        ui.warning(&format!("not all pictures could be written: {error}"));
+        String::new()
+    });
+    write(&args.out.join("report.md"), &format!("{}{pictures}", trained.report))?;
     if trained.finish == Finish::Interrupted {
         let (export, step) = (export.display(), trained.steps);
         ui.note(&format!("{export} holds what was best until step {step}; --resume goes on from there"));
