@@ -64,6 +64,19 @@ fn bad_calls_are_told_the_way_out() {
 }
 
 #[test]
+fn vectors_of_texts_are_those_of_the_library() {
+    let p = place();
+    let a = p.run(&["embed", "-m", "a.gguf", "play jazz", "青空", "--json"]).json();
+    assert_eq!((a["dimensions"].as_u64(), a["pooling"].as_str()), (Some(96), Some("extractor")));
+    let extractor = bitnet::Extractor::load(p.path("a.gguf")).unwrap();
+    for (text, vector) in ["play jazz", "青空"].iter().zip(a["embeddings"].as_array().unwrap()) {
+        let numbers: Vec<f32> = vector.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        assert_eq!(numbers, extractor.embed(text).unwrap());
+    }
+    p.run(&["embed", "-m", "a.gguf", "--pooling", "mean", "x"]).fails(2, "--pooling");
+}
+
+#[test]
 fn show_explains_an_extractor() {
     let p = place();
     let text = p.run(&["show", "a.gguf"]).ok().out;

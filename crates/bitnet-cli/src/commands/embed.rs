@@ -3,20 +3,22 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use bitnet::{EmbedOptions, KvType, Pooling};
+use bitnet::{EmbedOptions, Extractor, KvType, Pooling};
 use clap::Args;
+use loader::extractor;
 use loader::files::{self, Kind};
 use serde_json::json;
 
 use crate::choices;
 use crate::error::CliError;
+use crate::model_spec::ModelSpec;
 use crate::source::{LoadArgs, Loaded};
 use crate::ui::{self, Ui};
 
 const AFTER_HELP: &str = "\
 Prints one line of numbers per text, or one JSON object. Embedding models are trained for comparing texts; their \
 files define the pooling, and their model cards the prefix of a query. The vectors of language models are less \
-useful.
+useful; those of an extractor tell apart what it was trained to tell apart.
 
 Examples:
   bitnet embed -m model.gguf \"a cat\" \"a kitten\" \"a train\"
@@ -75,6 +77,11 @@ pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
         None => args.texts.clone(),
         Some(file) => lines(files::read_text(file, Kind::TEXT)?),
     };
+    if let Some(ModelSpec::Path(path)) = args.load.model.model.as_ref()
+        && extractor::is_extractor(path)
+    {
+        return of_extractor(args, path, &texts);
+    }
     let Loaded { model, .. } = args.load.request(KvType::F16).load(ui)?;
     let pooling = args.pooling.unwrap_or(model.pooling());
     if let Some(named) = model.config().pooling.filter(|named| *named != pooling) {
@@ -82,8 +89,23 @@ pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
     }
     let options = EmbedOptions::default().pooling(pooling).normalize(!args.no_normalize);
     let vectors = model.embed(texts.iter().map(|text| format!("{}{text}", args.prefix)), options)?;
+    print(args, model.config().hidden_size, pooling.name(), &vectors)
+}
+
+/// Vectors of an extractor, which have one pooling and length 1.
+fn of_extractor(args: &EmbedArgs, path: &Path, texts: &[String]) -> Result<(), CliError> {
+    let other = [("--pooling", args.pooling.is_some()), ("--no-normalize", args.no_normalize)];
+    if let Some((option, _)) = other.iter().find(|(_, given)| *given) {
+        return Err(CliError::usage(format!("{option}: vectors of an extractor have one pooling and length 1")));
+    }
+    let extractor = Extractor::load(path)?;
+    let each = texts.iter().map(|text| extractor.embed(&format!("{}{text}", args.prefix)));
+    let vectors = each.collect::<Result<Vec<_>, _>>()?;
+    print(args, 3 * extractor.config().hidden_size, "extractor", &vectors)
+}
+
+fn print(args: &EmbedArgs, dimensions: usize, pooling: &str, vectors: &[Vec<f32>]) -> Result<(), CliError> {
     if args.json {
-        let (dimensions, pooling) = (model.config().hidden_size, pooling.name());
         return ui::print_json(&json!({ "dimensions": dimensions, "pooling": pooling, "embeddings": vectors }));
     }
     for vector in vectors {

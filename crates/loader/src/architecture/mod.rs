@@ -108,8 +108,8 @@ pub(crate) fn has_bitnet_type_ids(name: &str) -> bool {
 const REFUSED: [(&[&str], &str); 4] = [
     (
         &[crate::extractor::ARCHITECTURE],
-        "this is an extractor (intents and slots of utterances), no language model: load it with Extractor::load, or use \
-         `bitnet extract`",
+        "this is an extractor (intents and slots of utterances), no language model: load it with Extractor::load, whose \
+         embed makes vectors, or use `bitnet extract` and `bitnet embed`",
     ),
     (
         &["qwen35moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3next", "qwen3_next"],
