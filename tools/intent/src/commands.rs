@@ -180,7 +180,7 @@ pub(crate) fn eval_ja(data: &Path, judged: &Judged, n: usize) -> Result<(), Inte
                 }
             }
             let mut rule = Share::default();
-            set.iter().for_each(|q| rule.add(japanese::by_rule(&q.said.text()) == Some(q.topic().as_str())));
+            set.iter().for_each(|q| rule.add(questions.by_rule(&q.said.text()) == Some(q.topic().as_str())));
             let n = share.of;
             println!("{test}, {kind}: {n} questions, exact {:.2} %; by rule {:.2} %", share.percent(), rule.percent());
         }

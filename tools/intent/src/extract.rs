@@ -16,19 +16,25 @@ use crate::commands::{folder, write};
 /// The tasks of the English sets, and that of questions in Japanese.
 const TASKS: [&str; 3] = ["snips", "clinc150", "topic-ja"];
 
-/// An utterance as `bitnet train --task extract` reads it.
-fn line(said: &Marked, intent: Option<&str>, slots: &[String], valid: bool) -> String {
+/// Questions in Japanese to choose by.
+const KEPT: usize = 1000;
+
+/// An utterance as `bitnet train --task extract` reads it, which chooses the part where none is given.
+pub(crate) fn line(said: &Marked, intent: Option<&str>, slots: &[String], valid: Option<bool>) -> String {
     let slot = |(name, span): (&String, &std::ops::Range<usize>)| json!({ "name": name, "start": span.start, "end": span.end });
     let slots: Vec<Value> = slots.iter().zip(&said.spans).map(slot).collect();
-    let part = if valid { "valid" } else { "train" };
-    json!({ "text": said.text(), "intent": intent, "slots": slots, "part": part }).to_string() + "\n"
+    let mut line = json!({ "text": said.text(), "intent": intent, "slots": slots });
+    if let Some(valid) = valid {
+        line["part"] = json!(if valid { "valid" } else { "train" });
+    }
+    line.to_string() + "\n"
 }
 
 /// What is learned and what is kept for choices; not what is reported.
 fn lines([train, dev]: [&[Utterance]; 2]) -> String {
     let of = |all: &[Utterance], valid: bool| -> String {
         let intent = |u: &Utterance| (u.intent != OUT_OF_SCOPE).then(|| u.intent.clone());
-        all.iter().map(|u| line(&u.said, intent(u).as_deref(), &u.slots, valid)).collect()
+        all.iter().map(|u| line(&u.said, intent(u).as_deref(), &u.slots, Some(valid))).collect()
     };
     of(train, false) + &of(dev, true)
 }
@@ -51,11 +57,13 @@ pub(crate) fn prepare(
         write(&out.join(format!("{name}.typos.jsonl")), &lines([&corpus.with_typos(&parts.test), &[]]))?;
     }
     let Some(ja) = ja else { return Ok(()) };
-    let all = Questions::read(ja, seed)?;
+    let all = Questions::read(ja, seed)?.composed();
+    let ([learned, held_out], topics) = (all.patterns(), all.topics.len());
+    println!("questions: {learned} patterns to learn, {held_out} held out; {topics} topics to learn");
     let slot = ["topic".to_owned()];
     let mut text = String::new();
-    for (i, q) in all.train(questions).iter().enumerate() {
-        text += &line(&q.said, Some("about"), &slot, i % 20 == 0);
+    for (part, valid) in [(all.clean(questions), false), (all.kept(KEPT), true)] {
+        text.extend(part.iter().map(|q| line(&q.said, Some("about"), &slot, Some(valid))));
     }
     write(&out.join("topic-ja.jsonl"), &text)
 }
@@ -117,7 +125,8 @@ pub(crate) fn eval(data: &Path, ja: Option<&Path>, model: &Path, wrong: usize, s
         let problem = format!("none of its tasks is one of {}", TASKS.join(", "));
         return Err(IntentError::Unreadable { what: model.display().to_string(), problem });
     }
-    let corpus = Corpus::read(data, seed)?;
+    let english = snips.is_some() || clinc.is_some();
+    let corpus = if english { Corpus::read(data, seed)? } else { Corpus::default() };
     if let Some(task) = snips {
         let test = &corpus.snips.test;
         for (kind, set) in [("clean", test.clone()), ("typos", corpus.with_typos(test))] {
@@ -142,15 +151,35 @@ pub(crate) fn eval(data: &Path, ja: Option<&Path>, model: &Path, wrong: usize, s
         }
     }
     if let (Some(task), Some(ja)) = (topic, ja) {
-        let questions = Questions::read(ja, seed)?;
+        let written = Questions::read(ja, seed)?;
+        let composed = written.clone().composed();
         for (which, test) in TESTS.iter().enumerate() {
-            for (kind, set) in ["clean", "typos"].iter().zip(questions.test(which, 1000)) {
-                let all =
-                    set.iter().map(|q| (q.said.text(), "about".to_owned(), vec![("topic".to_owned(), q.topic())]));
-                let f = judge(&extractor, task, all, wrong)?;
-                println!("{test}, {kind}: {} questions, exact {:.2} %", f.whole.of, f.whole.percent());
-            }
+            topics(&extractor, task, &composed, which, test, wrong)?;
         }
+        // The questions of the language model that came first.
+        for which in [2, 3] {
+            topics(&extractor, task, &written, which, &format!("22 of them: {}", TESTS[which]), wrong)?;
+        }
+    }
+    Ok(())
+}
+
+/// Questions in Japanese: exact topics, beside those of a rule.
+fn topics(
+    extractor: &Extractor,
+    task: usize,
+    questions: &Questions,
+    which: usize,
+    test: &str,
+    wrong: usize,
+) -> Result<(), IntentError> {
+    for (kind, set) in ["clean", "typos"].iter().zip(questions.test(which, 1000)) {
+        let all = set.iter().map(|q| (q.said.text(), "about".to_owned(), vec![("topic".to_owned(), q.topic())]));
+        let f = judge(extractor, task, all, wrong)?;
+        let mut rule = Share::default();
+        set.iter().for_each(|q| rule.add(questions.by_rule(&q.said.text()) == Some(q.topic().as_str())));
+        let (n, exact) = (f.whole.of, f.whole.percent());
+        println!("{test}, {kind}: {n} questions, exact {exact:.2} %; by rule {:.2} %", rule.percent());
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //!
 //! Utterances of SNIPS and CLINC150 become examples for `bitnet train` ([`corpus`]), with typing errors
 //! ([`bitnet::train::extract::typos`]); answers are kept to a [`grammar`] and judged ([`ask`], [`metrics`]) beside linear classifiers of the same sets
-//! ([`baseline`]). [`japanese`] is the same for topics of questions in Japanese. `docs/intent.md` has the commands and
+//! ([`baseline`]). [`templates`] make utterances for those who have none. [`japanese`] is the same for topics of questions in Japanese. `docs/intent.md` has the commands and
 //! what came out.
 
 #![forbid(unsafe_code)]
@@ -20,6 +20,7 @@ pub mod http;
 pub mod japanese;
 pub mod linear;
 pub mod metrics;
+pub mod templates;
 pub mod utterance;
 
 pub use error::IntentError;

@@ -3,6 +3,7 @@
 mod commands;
 mod extract;
 mod latency;
+mod own;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,12 +66,39 @@ enum Command {
         /// Where to write
         #[arg(long)]
         out: PathBuf,
-        /// Questions in Japanese
-        #[arg(long, default_value_t = 30_000)]
+        /// Questions in Japanese to learn from
+        #[arg(long, default_value_t = 60_000)]
         questions: usize,
         /// What all random choices depend on
         #[arg(long, default_value_t = 1)]
         seed: u64,
+    },
+    /// Utterances for `bitnet train --task extract` out of a file of templates
+    Templates {
+        /// File of templates, such as tools/intent/workshop/workshop.txt
+        #[arg(long)]
+        from: PathBuf,
+        /// Different utterances at most
+        #[arg(long, default_value_t = 500)]
+        count: usize,
+        /// File of JSON lines to write
+        #[arg(long)]
+        out: PathBuf,
+        /// What all random choices depend on
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Judge an extractor on utterances written by hand, and show what it gets wrong
+    Judge {
+        /// GGUF file or folder
+        #[arg(long)]
+        model: PathBuf,
+        /// The task [default: the first of the file]
+        #[arg(long)]
+        task: Option<String>,
+        /// Utterances in the form of templates, without choices
+        #[arg(long)]
+        test: PathBuf,
     },
     /// Judge an extractor on the official tests, clean and with typing errors
     EvalExtract {
@@ -173,6 +201,8 @@ fn main() -> ExitCode {
         Command::EvalExtract { data, ja, model, wrong, seed } => {
             extract::eval(&data, ja.as_deref(), &model, wrong, seed)
         }
+        Command::Templates { from, count, out, seed } => own::make(&from, count, &out, seed),
+        Command::Judge { model, task, test } => own::judge(&model, task.as_deref(), &test),
         Command::Baseline { data, seed } => commands::baseline(&data, seed),
         Command::Eval { data, every, judged } => commands::eval(&data, &judged, every),
         Command::EvalJa { data, questions, judged } => commands::eval_ja(&data, &judged, questions),

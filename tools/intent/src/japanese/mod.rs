@@ -10,6 +10,8 @@ use bitnet::train::Random;
 use bitnet::train::extract::Marked;
 use bitnet::train::extract::typos::japanese as make_typos;
 
+use patterns::Patterns;
+
 use crate::answer::example;
 use crate::corpus::shuffle;
 use crate::error::IntentError;
@@ -50,13 +52,15 @@ impl Question {
     }
 }
 
-/// Questions to learn from and questions to report.
+/// Questions to learn from and questions to report, with patterns that were written one by one, or with those that are
+/// composed of frames as well ([`Questions::composed`]).
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
     /// Topics to learn from.
     pub topics: Vec<String>,
     /// Topics that are never learned.
     pub held_out_topics: Vec<String>,
+    patterns: Patterns,
     seed: u64,
 }
 
@@ -72,7 +76,30 @@ impl Questions {
         let all = topics::read(folder)?;
         // One in eight, by a hash of the title alone.
         let (held_out_topics, topics) = all.into_iter().partition(|t| hash(t).is_multiple_of(8));
-        Ok(Self { topics, held_out_topics, seed })
+        Ok(Self { topics, held_out_topics, patterns: Patterns::written(), seed })
+    }
+
+    /// The same topics with more patterns, learned and held out.
+    #[must_use]
+    pub fn composed(self) -> Self {
+        Self { patterns: Patterns::composed(), ..self }
+    }
+
+    /// How many patterns there are to learn and how many held out.
+    pub fn patterns(&self) -> [usize; 2] {
+        [self.patterns.learned.len(), self.patterns.held_out.len()]
+    }
+
+    /// `n` questions to learn from without errors, as extractors make their own.
+    pub fn clean(&self, n: usize) -> Vec<Question> {
+        let mut random = Random::new(self.seed, "ja clean");
+        (0..n).map(|_| draw(&self.topics, &self.patterns.learned, &mut random)).collect()
+    }
+
+    /// `n` questions to choose by, with patterns that are neither learned nor reported.
+    pub fn kept(&self, n: usize) -> Vec<Question> {
+        let mut random = Random::new(self.seed, "ja kept");
+        (0..n).map(|_| draw(&self.topics, &self.patterns.kept, &mut random)).collect()
     }
 
     /// `n` questions to learn from: half of them with errors.
@@ -80,7 +107,7 @@ impl Questions {
         let mut random = Random::new(self.seed, "ja train");
         let mut all: Vec<Question> = (0..n)
             .map(|i| {
-                let mut q = draw(&self.topics, patterns::LEARNED, &mut random);
+                let mut q = draw(&self.topics, &self.patterns.learned, &mut random);
                 if i % 2 == 1 {
                     make_typos(&mut q.said, &mut random);
                 }
@@ -91,10 +118,21 @@ impl Questions {
         all
     }
 
+    /// The topic by rule: what is left of a question when the longest learned pattern that fits is taken off. `None`
+    /// where none fits.
+    pub fn by_rule<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let fits = |pattern: &String| {
+            let (before, after) = pattern.split_once("{}")?;
+            let topic = text.strip_prefix(before)?.strip_suffix(after).filter(|t| !t.is_empty())?;
+            Some((before.len() + after.len(), topic))
+        };
+        self.patterns.learned.iter().filter_map(fits).max_by_key(|f| f.0).map(|f| f.1)
+    }
+
     /// `n` questions of one of the [`TESTS`], without errors and the same with errors.
     pub fn test(&self, which: usize, n: usize) -> [Vec<Question>; 2] {
         let topics = if which % 2 == 1 { &self.held_out_topics } else { &self.topics };
-        let patterns = if which / 2 == 1 { patterns::HELD_OUT } else { patterns::LEARNED };
+        let patterns = if which / 2 == 1 { &self.patterns.held_out } else { &self.patterns.learned };
         let mut random = Random::new(self.seed, &format!("ja test {which}"));
         let clean: Vec<Question> = (0..n).map(|_| draw(topics, patterns, &mut random)).collect();
         let mut wrong = clean.clone();
@@ -103,19 +141,8 @@ impl Questions {
     }
 }
 
-/// The topic by rule: what is left of a question when the longest learned pattern that fits is taken off. `None` where
-/// none fits.
-pub fn by_rule(text: &str) -> Option<&str> {
-    let fits = |pattern: &&str| {
-        let (before, after) = pattern.split_once("{}")?;
-        let topic = text.strip_prefix(before)?.strip_suffix(after).filter(|t| !t.is_empty())?;
-        Some((before.len() + after.len(), topic))
-    };
-    patterns::LEARNED.iter().filter_map(fits).max_by_key(|f| f.0).map(|f| f.1)
-}
-
-fn draw(topics: &[String], patterns: &[&str], random: &mut Random) -> Question {
-    let pattern = patterns[random.below(patterns.len() as u64) as usize];
+fn draw(topics: &[String], patterns: &[String], random: &mut Random) -> Question {
+    let pattern = patterns.get(random.below(patterns.len().max(1) as u64) as usize).map_or("{}", String::as_str);
     let topic = topics.get(random.below(topics.len().max(1) as u64) as usize).map_or("", String::as_str);
     Question::new(pattern, topic)
 }
@@ -149,10 +176,11 @@ mod tests {
 
     #[test]
     fn the_longest_pattern_that_fits_is_the_rule() {
-        assert_eq!(by_rule("青空文庫って知ってる?"), Some("青空文庫"));
-        assert_eq!(by_rule("ねえ、青空文庫って知ってる？"), Some("青空文庫"));
-        assert_eq!(by_rule("青空文庫?"), Some("青空文庫"));
-        assert_eq!(by_rule("青空文庫って知つてる"), None);
+        let q = Questions { patterns: Patterns::written(), ..Questions::default() };
+        assert_eq!(q.by_rule("青空文庫って知ってる?"), Some("青空文庫"));
+        assert_eq!(q.by_rule("ねえ、青空文庫って知ってる？"), Some("青空文庫"));
+        assert_eq!(q.by_rule("青空文庫?"), Some("青空文庫"));
+        assert_eq!(q.by_rule("青空文庫って知つてる"), None);
     }
 
     #[test]
@@ -162,9 +190,14 @@ mod tests {
         let (held_out_topics, topics): (Vec<String>, Vec<String>) =
             all.into_iter().partition(|t| hash(t).is_multiple_of(8));
         assert!(held_out_topics.len() > 20);
-        let q = Questions { topics, held_out_topics, seed: 3 };
-        let learned = q.train(2000);
-        assert_eq!(learned, q.train(2000));
+        let q = Questions { topics, held_out_topics, patterns: Patterns::written(), seed: 3 };
+        nothing_is_learned_of(&q);
+        nothing_is_learned_of(&q.composed());
+    }
+
+    fn nothing_is_learned_of(q: &Questions) {
+        let learned = [q.train(2000), q.clean(2000)].concat();
+        assert_eq!(learned, [q.train(2000), q.clean(2000)].concat());
         let whole = |q: &Question| q.said.text();
         for (which, name) in TESTS.iter().enumerate() {
             let [clean, wrong] = q.test(which, 200);
@@ -178,7 +211,5 @@ mod tests {
                 assert!(clean.iter().all(|c| learned.iter().all(|l| whole(l) != whole(c))), "{name}");
             }
         }
-        assert!(patterns::HELD_OUT.iter().all(|p| !patterns::LEARNED.contains(p)));
-        assert!(patterns::HELD_OUT.iter().chain(patterns::LEARNED).all(|p| p.matches("{}").count() == 1));
     }
 }
