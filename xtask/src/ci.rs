@@ -108,7 +108,7 @@ fn valgrind() -> Result<Vec<Job>, XtaskError> {
         return Err(XtaskError::Unexpected { what, expected, got: binaries.join(", ") });
     };
     let args = ["--quiet", "--error-exitcode=9", "--leak-check=no", bounds, "--test-threads=1"];
-    Ok(vec![Job::new("valgrind", "valgrind", &args, &[("BITNET_EXPECT_ISA", "scalar,avx2")])])
+    Ok(vec![Job::new("valgrind", "valgrind", &args, &[("BITNET_EXPECT_ISA", "scalar,sse41,avx2")])])
 }
 
 /// The tests of the crate that holds the unsafe code, with every access checked.

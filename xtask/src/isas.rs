@@ -1,7 +1,8 @@
 //! `cargo xtask isas`: the tests of kernels and models on every instruction set.
 //!
 //! First each set that this CPU has is forced with `BITNET_ISA`. Then the kernel tests run under an emulated CPU
-//! without AVX2 and under one with nothing newer than AVX2, where detection itself has to find out what is there.
+//! without SSE4.1, under one without AVX and under one with nothing newer than AVX2, where detection itself has to find
+//! out what is there.
 
 use crate::error::XtaskError;
 use crate::jobs::Job;
@@ -9,7 +10,8 @@ use crate::programs::built;
 use crate::shell::{Steps, cargo, in_ci, output, works};
 
 /// Emulated CPUs and what detection must find on them.
-const EMULATED: &[(&str, &str)] = &[("Nehalem", "scalar"), ("Haswell", "scalar avx2")];
+const EMULATED: &[(&str, &str)] =
+    &[("Conroe", "scalar"), ("Nehalem", "scalar sse41"), ("Haswell", "scalar sse41 avx2")];
 
 /// The packages whose results depend on the instruction set.
 const PACKAGES: [&str; 3] = ["ternary-kernels", "bitnet-model", "bitnet"];

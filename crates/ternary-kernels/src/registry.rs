@@ -78,6 +78,13 @@ kernels! {
     [target_arch = "x86_64"] "tl1_0" Avx2 "tl1_0_avx2" rounded tables(2);
     [target_arch = "x86_64"] "tl2_0" Avx2 "tl2_0_avx2" rounded tables(3);
 
+    [target_arch = "x86_64"] "i2s" Sse41 "i2s_sse41" exact panels(I2s, |cpu| cpu.sse41()?);
+    [target_arch = "x86_64"] "base3" Sse41 "base3_sse41" exact panels(Base3, |cpu| cpu.sse41()?);
+    [target_arch = "x86_64"] "tl1" Sse41 "tl1_sse41" exact tables(2);
+    [target_arch = "x86_64"] "tl2" Sse41 "tl2_sse41" exact tables(3);
+    [target_arch = "x86_64"] "tl1_0" Sse41 "tl1_0_sse41" rounded tables(2);
+    [target_arch = "x86_64"] "tl2_0" Sse41 "tl2_0_sse41" rounded tables(3);
+
     [target_arch = "aarch64"] "i2s" NeonI8mm "i2s_neoni8mm" exact panels(I2s, |cpu| cpu.neon_i8mm()?);
     [target_arch = "aarch64"] "base3" NeonI8mm "base3_neoni8mm" exact panels(Base3, |cpu| cpu.neon_i8mm()?);
 

@@ -1,4 +1,4 @@
-//! Base 3 on registers of 128 bits, NEON and WebAssembly SIMD: unpacked by lookups, then as I2_S.
+//! Base 3 on registers of 128 bits, SSE4.1, NEON and WebAssembly SIMD: unpacked by lookups, then as I2_S.
 
 use super::{GROUP_CHUNKS, Group, code};
 use crate::i2s::Chunk;
@@ -15,6 +15,7 @@ fn unpack<S: Lanes128>(s: S, groups: &[Group], out: &mut [Chunk]) {
     for (group, [first @ .., last]) in groups.iter().zip(out.as_chunks_mut::<GROUP_CHUNKS>().0) {
         // 16 bytes of each quarter at a time.
         for i in 0..4 {
+            s.prefetch(&group[i]);
             let mut fifth = s.splat(0);
             for q in (0..4).rev() {
                 let v = s.load(&group[q].as_chunks().0[i]);
@@ -46,6 +47,10 @@ macro_rules! unpack {
     )+};
 }
 
+#[cfg(target_arch = "x86_64")]
+unpack! {
+    Sse41 as |cpu| cpu;
+}
 #[cfg(target_arch = "aarch64")]
 unpack! {
     Neon as |cpu| cpu;

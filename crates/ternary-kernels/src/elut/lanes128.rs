@@ -1,4 +1,5 @@
-//! Look-up tables on registers of 128 bits, NEON (`tbl`) and WebAssembly SIMD (`swizzle`): a chunk is four of them.
+//! Look-up tables on registers of 128 bits, SSSE3 (`pshufb`), NEON (`tbl`) and WebAssembly SIMD (`swizzle`): a chunk is
+//! four of them.
 
 use super::lanes::{Lanes, compiled_runs};
 use super::{Chunk, PANEL_ROWS};
@@ -8,6 +9,8 @@ use crate::i2s::lanes128::Lanes128;
 #[derive(Clone, Copy)]
 pub(super) struct Four<S>(pub(super) S);
 
+#[cfg(target_arch = "x86_64")]
+compiled_runs!(Four<crate::isa::Sse41>, tokens = 2, Sse41 = |lanes| lanes.0);
 #[cfg(target_arch = "aarch64")]
 compiled_runs!(Four<crate::isa::Neon>, tokens = 2, Neon = |lanes| lanes.0);
 #[cfg(target_arch = "wasm32")]
@@ -68,8 +71,7 @@ impl<S: Lanes128> Lanes for Four<S> {
     }
     #[inline(always)]
     fn widen(self, wide: Self::W, low: Self::V, high: Self::V, base: u8) -> Self::W {
-        let (one, base) = (self.0.splat(1), self.0.splat(base));
-        each(|i| self.0.mul_add(self.0.mul_add(wide[i], low[i], one), high[i], base))
+        each(|i| self.0.add_digits(wide[i], low[i], high[i], base))
     }
     #[inline(always)]
     fn rows(self, wide: Self::W) -> [i32; PANEL_ROWS] {

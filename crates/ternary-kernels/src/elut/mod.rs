@@ -61,7 +61,7 @@ mod avx512;
 mod code;
 #[allow(dead_code, reason = "of use where a shuffle instruction is")]
 mod lanes;
-#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "wasm32"))]
 mod lanes128;
 mod pack;
 mod path;

@@ -9,6 +9,8 @@ use crate::isa::Cpu;
 pub(crate) enum Path {
     Scalar,
     #[cfg(target_arch = "x86_64")]
+    Sse41(crate::isa::Sse41),
+    #[cfg(target_arch = "x86_64")]
     Avx2(crate::isa::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(crate::isa::Avx512Vnni),
@@ -27,6 +29,8 @@ impl Path {
         match isa {
             Isa::Scalar => Some(Self::Scalar),
             #[cfg(target_arch = "x86_64")]
+            Isa::Sse41 => cpu.sse41().map(Self::Sse41),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => cpu.avx2().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni => cpu.avx_vnni().and(cpu.avx2()).map(Self::Avx2),
@@ -41,7 +45,7 @@ impl Path {
             #[cfg(target_arch = "wasm32")]
             Isa::Simd128 => cpu.simd128().map(Self::Simd128),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
+            Isa::Sse41 | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
             #[cfg(not(target_arch = "aarch64"))]
             Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => None,
             #[cfg(not(target_arch = "wasm32"))]
@@ -53,6 +57,8 @@ impl Path {
     pub(super) fn isa(self) -> Isa {
         match self {
             Self::Scalar => Isa::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Self::Sse41(_) => Isa::Sse41,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => Isa::Avx2,
             #[cfg(target_arch = "x86_64")]
@@ -68,6 +74,8 @@ impl Path {
     pub(super) fn run(self, product: &Product<'_>, acc: &mut [i32]) {
         match self {
             Self::Scalar => scalar::run(product, acc),
+            #[cfg(target_arch = "x86_64")]
+            Self::Sse41(cpu) => super::lanes::run(super::lanes128::Four(cpu), product, acc),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(cpu) => super::lanes::run(cpu, product, acc),
             #[cfg(target_arch = "x86_64")]

@@ -1,19 +1,20 @@
-//! Registers of 128 bits without a dot-product instruction: NEON as every 64-bit ARM has it, and WebAssembly SIMD.
+//! Registers of 128 bits without a dot-product instruction: SSE4.1, NEON as every 64-bit ARM has it, and WebAssembly
+//! SIMD.
 //!
-//! A panel is four registers of four rows each. As in [`crate::i2s::lanes128`], a lane of 16 bits is a row and a column
-//! of the field.
+//! A panel is four registers of four rows each. As in [`crate::i2s::lanes128`], a lane of 16 bits is a row and one or two
+//! columns of the field.
 
 use super::lanes::{Lanes, array_rows};
 use super::{CHUNK_BYTES, Chunk};
 use crate::i2s::Acts;
-use crate::i2s::lanes128::Lanes128;
+use crate::i2s::lanes128::{self, Lanes128};
 use crate::ops::lanes::Simd;
 
 /// Registers of a panel.
 const REGISTERS: usize = CHUNK_BYTES / 16;
 /// A product, of codes up to 3 and digits from -128.
 const PRODUCT: usize = 3 * 128;
-/// A lane takes one from each of four fields of a chunk: `16 * 4 * 384 = 24576 < 2^15`.
+/// With a column for each lane it takes one from each of four fields of a chunk: `16 * 4 * 384 = 24576 < 2^15`.
 const FLUSH: usize = 16;
 const _: () = assert!(FLUSH * 4 * PRODUCT <= i16::MAX as usize);
 /// Four times as much of two fields.
@@ -28,9 +29,9 @@ pub(super) struct Narrow<S>(pub(super) S);
 impl<S: Lanes128 + Simd> Lanes<REGISTERS> for Narrow<S> {
     type Float = S;
     type B = S::B;
-    type A = [S::H; 2];
-    const FLUSH: usize = FLUSH;
-    const FLUSH_QUADRUPLE: usize = FLUSH_QUADRUPLE;
+    type A = S::P;
+    const FLUSH: usize = FLUSH / S::COLUMNS;
+    const FLUSH_QUADRUPLE: usize = FLUSH_QUADRUPLE / S::COLUMNS;
     array_rows!(4);
 
     #[inline(always)]
@@ -43,12 +44,11 @@ impl<S: Lanes128 + Simd> Lanes<REGISTERS> for Narrow<S> {
     }
     #[inline(always)]
     fn field<const J: i32>(self, v: S::B) -> S::B {
-        let three = Lanes128::splat(self.0, 3);
         match J {
-            0 => Lanes128::and(self.0, v, three),
-            1 => Lanes128::and(self.0, Lanes128::shr2(self.0, v), three),
-            2 => Lanes128::and(self.0, Lanes128::shr4(self.0, v), three),
-            _ => Lanes128::shr6(self.0, v),
+            0 => lanes128::field::<S, 0>(self.0, v),
+            1 => lanes128::field::<S, 1>(self.0, v),
+            2 => lanes128::field::<S, 2>(self.0, v),
+            _ => lanes128::field::<S, 3>(self.0, v),
         }
     }
     #[inline(always)]
@@ -64,16 +64,19 @@ impl<S: Lanes128 + Simd> Lanes<REGISTERS> for Narrow<S> {
     }
     #[inline(always)]
     fn zero(self) -> Self::A {
-        [Lanes128::zero_h(self.0); 2]
+        Lanes128::zero_p(self.0)
     }
     #[inline(always)]
     fn dot<const J: i32>(self, sum: Self::A, codes: S::B, x: &Acts) -> Self::A {
         Lanes128::mul_add(self.0, sum, codes, Lanes128::splat4(self.0, x.as_chunks().0[J as usize]))
     }
     #[inline(always)]
-    fn rows(self, [a, b]: Self::A) -> [i32; 4] {
-        let zero = Lanes128::zero_w(self.0);
-        Lanes128::neighbours(self.0, Lanes128::widen(self.0, zero, a), Lanes128::widen(self.0, zero, b))
+    fn rows(self, sums: Self::A) -> [i32; 4] {
+        Lanes128::rows(self.0, Lanes128::widen(self.0, Lanes128::zero_w(self.0), sums))
+    }
+    #[inline(always)]
+    fn prefetch(self, chunk: &Chunk) {
+        Lanes128::prefetch(self.0, chunk);
     }
     #[inline(always)]
     fn panel(self, rows: [[i32; 4]; REGISTERS]) -> S::I {
@@ -83,6 +86,16 @@ impl<S: Lanes128 + Simd> Lanes<REGISTERS> for Narrow<S> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+super::lanes::product!(
+    product,
+    lanes = Narrow<crate::isa::Sse41>,
+    registers = 4,
+    Sse41 = |lanes| lanes.0,
+    panels = 1,
+    tokens = 4,
+    tiles = [(1, 2, 1, true), (1, 2, 2, false), (1, 1, 3, false), (1, 1, 4, false)]
+);
 #[cfg(target_arch = "wasm32")]
 super::lanes::product!(
     product,

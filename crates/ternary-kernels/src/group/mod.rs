@@ -48,7 +48,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod lanes;
-#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "wasm32"))]
 mod lanes128;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -109,6 +109,8 @@ pub struct GroupKernel {
 enum Backend {
     Portable,
     #[cfg(target_arch = "x86_64")]
+    Sse41(lanes128::Narrow<crate::isa::Sse41>),
+    #[cfg(target_arch = "x86_64")]
     Avx2(crate::isa::Avx2),
     #[cfg(target_arch = "x86_64")]
     AvxVnni(vnni256::AvxVnniLanes),
@@ -134,6 +136,8 @@ impl GroupKernel {
         let backend = match isa {
             Isa::Scalar => None,
             #[cfg(target_arch = "x86_64")]
+            Isa::Sse41 => cpu.sse41().map(|sse41| Backend::Sse41(lanes128::Narrow(sse41))),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => cpu.avx2().map(Backend::Avx2),
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni => {
@@ -142,7 +146,7 @@ impl GroupKernel {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => cpu.avx512_vnni().map(Backend::Avx512),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
+            Isa::Sse41 | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => cpu.neon().map(|neon| Backend::Neon(lanes128::Narrow(neon))),
             #[cfg(target_arch = "aarch64")]
@@ -177,6 +181,8 @@ impl GroupKernel {
     pub fn name(&self) -> &'static str {
         match self.backend {
             Backend::Portable => "group_scalar",
+            #[cfg(target_arch = "x86_64")]
+            Backend::Sse41(_) => "group_sse41",
             #[cfg(target_arch = "x86_64")]
             Backend::Avx2(_) => "group_avx2",
             #[cfg(target_arch = "x86_64")]
@@ -321,6 +327,8 @@ impl GroupKernel {
     fn run(&self, product: &Product<'_>, out: &mut [f32]) {
         match self.backend {
             Backend::Portable => portable::product(product, out),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Sse41(cpu) => lanes128::product(cpu, product, out),
             #[cfg(target_arch = "x86_64")]
             Backend::Avx2(cpu) => avx2::product(cpu, product, out),
             #[cfg(target_arch = "x86_64")]

@@ -1,18 +1,21 @@
-//! I2_S on registers of 128 bits without a dot-product instruction: NEON as every 64-bit ARM has it, and WebAssembly SIMD.
+//! I2_S on registers of 128 bits without a dot-product instruction: SSE4.1, NEON as every 64-bit ARM has it, and
+//! WebAssembly SIMD.
 //!
 //! A chunk is four registers of four rows each. Codes are cut out, multiplied with four activations that are repeated in
-//! all lanes, and added up in 16 bits, a lane for each row and column of the field, for [`FLUSH`] chunks; then
-//! neighbouring lanes are added to 32 bits. Written once over [`Lanes128`].
+//! all lanes, and added up in 16 bits, a lane for each row and one or two columns of the field, for [`flush_after`]
+//! chunks; then the lanes of a row are added to 32 bits. Written once over [`Lanes128`].
 
 use super::{Acts, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, Tile};
 
-/// Tokens of a GEMM tile: each has two registers of sums for four rows at a time.
+/// Tokens of a GEMM tile: each has two registers of sums.
 pub(super) const MAX_TOKENS: usize = 4;
 
-/// Chunks between two flushes of the 16-bit sums: a lane takes four products of at most `2 * 127` from each,
-/// `32 * 4 * 254 = 32512 < 2^15`.
-const FLUSH: usize = 32;
-const _: () = assert!(FLUSH * 4 * (2 * 127) <= i16::MAX as usize);
+/// Chunks between two flushes of the 16-bit sums, where a lane takes `columns` products of at most `2 * 127` from each
+/// of four fields: 32 for one column, `32 * 4 * 254 = 32512 < 2^15`, and 16 for two.
+const fn flush_after(columns: usize) -> usize {
+    i16::MAX as usize / (4 * columns * (2 * 127))
+}
+const _: () = assert!(flush_after(1) == 32 && flush_after(2) == 16);
 
 /// Registers of a chunk.
 const REGISTERS: usize = CHUNK_BYTES / 16;
@@ -23,8 +26,12 @@ pub(crate) trait Lanes128: Copy {
     type B: Copy;
     /// 8 i16.
     type H: Copy;
-    /// 4 i32.
+    /// Sums of products of four rows in 16 bits: a lane for each row and [`Lanes128::COLUMNS`] columns of a field.
+    type P: Copy;
+    /// The same in 32 bits, of one or more lanes for each row.
     type W: Copy;
+    /// Columns of a field whose products go to the same lane, 1 or 2. With one, four rows take two registers.
+    const COLUMNS: usize;
 
     fn load(self, x: &[u8; 16]) -> Self::B;
     fn store(self, v: Self::B, out: &mut [u8; 16]);
@@ -54,13 +61,20 @@ pub(crate) trait Lanes128: Copy {
 
     fn zero_h(self) -> Self::H;
     fn store_h(self, v: Self::H, out: &mut [i16; 8]);
+    /// `sums + low + base * high`, bytes as i8: lanes 0 to 7 and lanes 8 to 15.
+    fn add_digits(self, sums: [Self::H; 2], low: Self::B, high: Self::B, base: u8) -> [Self::H; 2];
+
+    fn zero_p(self) -> Self::P;
     fn zero_w(self) -> Self::W;
-    /// `sums + codes * x`, bytes as i8: lanes 0 to 7 and lanes 8 to 15.
-    fn mul_add(self, sums: [Self::H; 2], codes: Self::B, x: Self::B) -> [Self::H; 2];
-    /// Adds lanes `2i` and `2i + 1` of `narrow` to lane `i`.
-    fn widen(self, wide: Self::W, narrow: Self::H) -> Self::W;
-    /// `[a0 + a1, a2 + a3, b0 + b1, b2 + b3]`
-    fn neighbours(self, a: Self::W, b: Self::W) -> [i32; 4];
+    /// `sums + codes * x`, codes below 128, activations as i8.
+    fn mul_add(self, sums: Self::P, codes: Self::B, x: Self::B) -> Self::P;
+    fn widen(self, wide: Self::W, narrow: Self::P) -> Self::W;
+    /// The sum of each row.
+    fn rows(self, wide: Self::W) -> [i32; 4];
+
+    /// Asks for what comes some way after `chunk`, which is about to be read once.
+    #[inline(always)]
+    fn prefetch(self, _chunk: &Chunk) {}
 }
 
 /// Per row, the sum of code times activation.
@@ -75,6 +89,10 @@ pub(super) fn panel_sums<S: Lanes128>(s: S, panel: &[Chunk], x: &[Acts]) -> [i32
 pub(super) fn tiles<S: Lanes128>(s: S, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     match t.tokens.len() {
         1 => tile::<S, REGISTERS, 1>(s, product, t, acc),
+        // Eight registers of sums at most.
+        2 if S::COLUMNS == 2 => tile::<S, 2, 2>(s, product, t, acc),
+        3 if S::COLUMNS == 2 => tile::<S, 2, 3>(s, product, t, acc),
+        MAX_TOKENS if S::COLUMNS == 2 => tile::<S, 2, MAX_TOKENS>(s, product, t, acc),
         2 => tile::<S, 1, 2>(s, product, t, acc),
         3 => tile::<S, 1, 3>(s, product, t, acc),
         MAX_TOKENS => tile::<S, 1, MAX_TOKENS>(s, product, t, acc),
@@ -97,41 +115,71 @@ fn code_sums<S: Lanes128, const R: usize, const N: usize>(
     w: &[Chunk],
     x: &[[Acts; N]],
 ) -> [[i32; PANEL_ROWS]; N] {
+    let flush = flush_after(S::COLUMNS);
     let mut out = [[0; PANEL_ROWS]; N];
-    let three = s.splat(3);
     for first in (0..REGISTERS).step_by(R) {
-        let mut wide = [[[s.zero_w(); 2]; R]; N];
-        for (w, x) in w.chunks(FLUSH).zip(x.chunks(FLUSH)) {
-            let mut narrow = [[[s.zero_h(); 2]; R]; N];
+        let mut wide = [[s.zero_w(); R]; N];
+        for (w, x) in w.chunks(flush).zip(x.chunks(flush)) {
+            let mut narrow = [[s.zero_p(); R]; N];
             for (w, x) in w.iter().zip(x) {
-                let (w, _) = w.as_chunks::<16>();
-                for r in 0..R {
-                    let v = s.load(&w[first + r]);
-                    let codes = [s.and(v, three), s.and(s.shr2(v), three), s.and(s.shr4(v), three), s.shr6(v)];
-                    for n in 0..N {
-                        let (x, _) = x[n].as_chunks::<4>();
-                        for j in 0..4 {
-                            narrow[n][r] = s.mul_add(narrow[n][r], codes[j], s.splat4(x[j]));
-                        }
-                    }
+                if N == 1 {
+                    s.prefetch(w);
                 }
+                let (w, _) = w.as_chunks::<16>();
+                let mut v = [s.load(&w[first]); R];
+                for r in 1..R {
+                    v[r] = s.load(&w[first + r]);
+                }
+                // Written out: the sums stay in registers only if no loop around theirs is left to unroll.
+                add_field::<S, R, N, 0>(s, &mut narrow, v, x);
+                add_field::<S, R, N, 1>(s, &mut narrow, v, x);
+                add_field::<S, R, N, 2>(s, &mut narrow, v, x);
+                add_field::<S, R, N, 3>(s, &mut narrow, v, x);
             }
             for n in 0..N {
                 for r in 0..R {
-                    for i in 0..2 {
-                        wide[n][r][i] = s.widen(wide[n][r][i], narrow[n][r][i]);
-                    }
+                    wide[n][r] = s.widen(wide[n][r], narrow[n][r]);
                 }
             }
         }
         for n in 0..N {
             for r in 0..R {
-                let rows = s.neighbours(wide[n][r][0], wide[n][r][1]);
-                out[n][4 * (first + r)..][..4].copy_from_slice(&rows);
+                out[n][4 * (first + r)..][..4].copy_from_slice(&s.rows(wide[n][r]));
             }
         }
     }
     out
+}
+
+/// Adds the products of field `J`.
+#[inline(always)]
+fn add_field<S: Lanes128, const R: usize, const N: usize, const J: usize>(
+    s: S,
+    sums: &mut [[S::P; R]; N],
+    v: [S::B; R],
+    x: &[Acts; N],
+) {
+    let mut codes = v;
+    for r in 0..R {
+        codes[r] = field::<S, J>(s, v[r]);
+    }
+    for n in 0..N {
+        let x = s.splat4(x[n].as_chunks().0[J]);
+        for r in 0..R {
+            sums[n][r] = s.mul_add(sums[n][r], codes[r], x);
+        }
+    }
+}
+
+/// The codes of field `J`.
+#[inline(always)]
+pub(crate) fn field<S: Lanes128, const J: usize>(s: S, v: S::B) -> S::B {
+    match J {
+        0 => s.and(v, s.splat(3)),
+        1 => s.and(s.shr2(v), s.splat(3)),
+        2 => s.and(s.shr4(v), s.splat(3)),
+        _ => s.shr6(v),
+    }
 }
 
 /// Makes a token that is [`Lanes128`] a back end.

@@ -55,12 +55,14 @@ use crate::{AlignedBuf, KernelError, KernelLayout, Packed, PackedRows, ROW_ALIGN
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
-#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "wasm32"))]
 pub(crate) mod lanes128;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 mod product;
 pub(crate) mod scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod sse41;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni256;
 #[cfg(target_arch = "wasm32")]

@@ -22,7 +22,9 @@ const MAX_TOKENS: usize = 4;
 impl Lanes128 for Neon {
     type B = uint8x16_t;
     type H = int16x8_t;
-    type W = int32x4_t;
+    type P = [int16x8_t; 2];
+    type W = [int32x4_t; 2];
+    const COLUMNS: usize = 1;
 
     #[inline(always)]
     fn load(self, x: &[u8; 16]) -> Self::B {
@@ -99,23 +101,32 @@ impl Lanes128 for Neon {
         proven!(self, vdupq_n_s16(0))
     }
     #[inline(always)]
-    fn zero_w(self) -> Self::W {
-        proven!(self, vdupq_n_s32(0))
+    fn add_digits(self, sums: [Self::H; 2], low: Self::B, high: Self::B, base: u8) -> [Self::H; 2] {
+        self.mul_add(self.mul_add(sums, low, self.splat(1)), high, self.splat(base))
+    }
+
+    #[inline(always)]
+    fn zero_p(self) -> Self::P {
+        [self.zero_h(); 2]
     }
     #[inline(always)]
-    fn mul_add(self, sums: [Self::H; 2], codes: Self::B, x: Self::B) -> [Self::H; 2] {
+    fn zero_w(self) -> Self::W {
+        proven!(self, [vdupq_n_s32(0); 2])
+    }
+    #[inline(always)]
+    fn mul_add(self, sums: Self::P, codes: Self::B, x: Self::B) -> Self::P {
         proven!(self, {
             let (codes, x) = (vreinterpretq_s8_u8(codes), vreinterpretq_s8_u8(x));
             [vmlal_s8(sums[0], vget_low_s8(codes), vget_low_s8(x)), vmlal_high_s8(sums[1], codes, x)]
         })
     }
     #[inline(always)]
-    fn widen(self, wide: Self::W, narrow: Self::H) -> Self::W {
-        proven!(self, vpadalq_s16(wide, narrow))
+    fn widen(self, wide: Self::W, narrow: Self::P) -> Self::W {
+        proven!(self, [vpadalq_s16(wide[0], narrow[0]), vpadalq_s16(wide[1], narrow[1])])
     }
     #[inline(always)]
-    fn neighbours(self, a: Self::W, b: Self::W) -> [i32; 4] {
-        to_array(proven!(self, vpaddq_s32(a, b)))
+    fn rows(self, wide: Self::W) -> [i32; 4] {
+        to_array(proven!(self, vpaddq_s32(wide[0], wide[1])))
     }
 }
 

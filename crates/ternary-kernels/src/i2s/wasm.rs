@@ -10,7 +10,9 @@ use crate::simd;
 impl Lanes128 for Simd128 {
     type B = v128;
     type H = v128;
-    type W = v128;
+    type P = [v128; 2];
+    type W = [v128; 2];
+    const COLUMNS: usize = 1;
 
     #[inline(always)]
     fn load(self, x: &[u8; 16]) -> v128 {
@@ -93,19 +95,31 @@ impl Lanes128 for Simd128 {
         i16x8_splat(0)
     }
     #[inline(always)]
-    fn zero_w(self) -> v128 {
-        i32x4_splat(0)
+    fn add_digits(self, sums: [v128; 2], low: v128, high: v128, base: u8) -> [v128; 2] {
+        self.mul_add(self.mul_add(sums, low, self.splat(1)), high, self.splat(base))
+    }
+
+    #[inline(always)]
+    fn zero_p(self) -> [v128; 2] {
+        [self.zero_h(); 2]
+    }
+    #[inline(always)]
+    fn zero_w(self) -> [v128; 2] {
+        [i32x4_splat(0); 2]
     }
     #[inline(always)]
     fn mul_add(self, sums: [v128; 2], codes: v128, x: v128) -> [v128; 2] {
         [i16x8_add(sums[0], i16x8_extmul_low_i8x16(codes, x)), i16x8_add(sums[1], i16x8_extmul_high_i8x16(codes, x))]
     }
     #[inline(always)]
-    fn widen(self, wide: v128, narrow: v128) -> v128 {
-        i32x4_add(wide, i32x4_extadd_pairwise_i16x8(narrow))
+    fn widen(self, [a, b]: [v128; 2], narrow: [v128; 2]) -> [v128; 2] {
+        [
+            i32x4_add(a, i32x4_extadd_pairwise_i16x8(narrow[0])),
+            i32x4_add(b, i32x4_extadd_pairwise_i16x8(narrow[1])),
+        ]
     }
     #[inline(always)]
-    fn neighbours(self, a: v128, b: v128) -> [i32; 4] {
+    fn rows(self, [a, b]: [v128; 2]) -> [i32; 4] {
         let sums = i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b));
         [
             i32x4_extract_lane::<0>(sums),

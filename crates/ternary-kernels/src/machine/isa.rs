@@ -13,6 +13,8 @@ use crate::KernelError;
 pub enum Isa {
     /// Portable Rust, on every CPU.
     Scalar,
+    /// x86-64 with SSE4.1 and SSSE3 (128-bit `pmaddubsw` and `pshufb`).
+    Sse41,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX2, FMA, F16C and AVX-VNNI (256-bit `vpdpbusd`, VEX encoded).
@@ -31,13 +33,23 @@ pub enum Isa {
 
 impl Isa {
     /// All sets, worst first.
-    pub const ALL: &'static [Isa] =
-        &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm, Isa::Simd128];
+    pub const ALL: &'static [Isa] = &[
+        Isa::Scalar,
+        Isa::Sse41,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512Vnni,
+        Isa::Neon,
+        Isa::NeonDot,
+        Isa::NeonI8mm,
+        Isa::Simd128,
+    ];
 
     /// The name used in `BITNET_ISA`, `--isa` and kernel names.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
+            Isa::Sse41 => "sse41",
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512Vnni => "avx512vnni",
@@ -58,9 +70,10 @@ impl Isa {
     pub fn included(self) -> &'static [Isa] {
         match self {
             Isa::Scalar => &[Isa::Scalar],
-            Isa::Avx2 => &[Isa::Avx2, Isa::Scalar],
-            Isa::AvxVnni => &[Isa::AvxVnni, Isa::Avx2, Isa::Scalar],
-            Isa::Avx512Vnni => &[Isa::Avx512Vnni, Isa::Avx2, Isa::Scalar],
+            Isa::Sse41 => &[Isa::Sse41, Isa::Scalar],
+            Isa::Avx2 => &[Isa::Avx2, Isa::Sse41, Isa::Scalar],
+            Isa::AvxVnni => &[Isa::AvxVnni, Isa::Avx2, Isa::Sse41, Isa::Scalar],
+            Isa::Avx512Vnni => &[Isa::Avx512Vnni, Isa::Avx2, Isa::Sse41, Isa::Scalar],
             Isa::Neon => &[Isa::Neon, Isa::Scalar],
             Isa::NeonDot => &[Isa::NeonDot, Isa::Neon, Isa::Scalar],
             Isa::NeonI8mm => &[Isa::NeonI8mm, Isa::NeonDot, Isa::Neon, Isa::Scalar],
@@ -85,6 +98,7 @@ impl Isa {
         let cpu = Cpu::get();
         match self {
             Isa::Scalar => true,
+            Isa::Sse41 => cpu.sse41().is_some(),
             Isa::Avx2 => cpu.avx2().is_some(),
             Isa::AvxVnni => cpu.avx_vnni().is_some(),
             Isa::Avx512Vnni => cpu.avx512_vnni().is_some(),
@@ -182,6 +196,9 @@ pub(crate) use proven;
 /// their names, as it is a function of its own. Functions with the features of the token may be called in it.
 #[allow(unused_macros, reason = "some architectures have portable code only")]
 macro_rules! compiled {
+    (Sse41, $($rest:tt)+) => {
+        $crate::isa::compiled!(@ Sse41, features = "ssse3,sse4.1", $($rest)+)
+    };
     (Avx2, $($rest:tt)+) => {
         $crate::isa::compiled!(@ Avx2, features = "avx2,fma,f16c", $($rest)+)
     };
@@ -254,6 +271,10 @@ macro_rules! isa_token {
 }
 
 isa_token!(
+    /// Proof that this CPU has SSSE3 and SSE4.1.
+    Sse41, "x86_64", SSE41_LIST = "ssse3,sse4.1", ["ssse3", "sse4.1"]
+);
+isa_token!(
     /// Proof that this CPU has AVX2, FMA and F16C.
     Avx2, "x86_64", AVX2_LIST = "avx2,fma,f16c", ["avx2", "fma", "f16c"]
 );
@@ -319,6 +340,7 @@ impl NeonI8mm {
 /// What this CPU has, detected once per process.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
+    sse41: Option<Sse41>,
     avx2: Option<Avx2>,
     avx_vnni: Option<AvxVnni>,
     avx512_vnni: Option<Avx512Vnni>,
@@ -334,6 +356,7 @@ impl Cpu {
     pub fn get() -> &'static Cpu {
         static CPU: OnceLock<Cpu> = OnceLock::new();
         CPU.get_or_init(|| Cpu {
+            sse41: Sse41::detect(),
             avx2: Avx2::detect(),
             avx_vnni: AvxVnni::detect(),
             avx512_vnni: Avx512Vnni::detect(),
@@ -343,6 +366,10 @@ impl Cpu {
             neon_i8mm: NeonI8mm::detect(),
             simd128: Simd128::detect(),
         })
+    }
+    /// Proof of SSSE3 and SSE4.1.
+    pub fn sse41(&self) -> Option<Sse41> {
+        self.sse41
     }
     /// Proof of AVX2, FMA and F16C.
     pub fn avx2(&self) -> Option<Avx2> {
@@ -387,6 +414,7 @@ mod tests {
     #[test]
     fn every_target_feature_attribute_is_a_detected_list() {
         let lists = [
+            SSE41_LIST,
             AVX2_LIST,
             AVXVNNI_LIST,
             AVX512_LIST,

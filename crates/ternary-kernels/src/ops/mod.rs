@@ -33,6 +33,8 @@ mod avx512;
 pub(crate) mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod sse41;
 #[cfg(target_arch = "wasm32")]
 mod wasm;
 #[cfg(target_arch = "x86_64")]
@@ -50,6 +52,12 @@ macro_rules! ops {
                             $body($crate::ops::lanes::Portable, $($arg),*)
                         }
                         compiled($($arg),*)
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::ops::Backend::Sse41(token) => {
+                        $crate::isa::compiled!(Sse41, token => |token, $($arg: $ty),*| $(-> $ret)? {
+                            $body(token, $($arg),*)
+                        })
                     }
                     #[cfg(target_arch = "x86_64")]
                     $crate::ops::Backend::Avx2(token) => {
@@ -124,6 +132,8 @@ pub struct Ops {
 enum Backend {
     Portable,
     #[cfg(target_arch = "x86_64")]
+    Sse41(crate::isa::Sse41),
+    #[cfg(target_arch = "x86_64")]
     Avx2(crate::isa::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(crate::isa::Avx512Vnni),
@@ -147,9 +157,11 @@ impl Ops {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => cpu.avx512_vnni().map(Backend::Avx512),
             #[cfg(target_arch = "x86_64")]
+            Isa::Sse41 => cpu.sse41().map(Backend::Sse41),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => cpu.avx2().map(Backend::Avx2),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
+            Isa::Sse41 | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => None,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => cpu.neon().map(Backend::Neon),
             #[cfg(not(target_arch = "aarch64"))]

@@ -13,7 +13,7 @@ use crate::{Isa, KernelError, Team};
 /// have no probe yet.
 ///
 /// A product of an `[m, k]` matrix with `n` tokens is `2 m k n` of these operations. Sums are those that an exact
-/// kernel can use: 32 bits with `vpdpbusd`; with AVX2, whose kernel widens now and then, the 16 bits between two
+/// kernel can use: 32 bits with `vpdpbusd`; with AVX2 and SSE4.1, whose kernels widen now and then, the 16 bits between two
 /// widenings.
 ///
 /// # Errors
@@ -49,7 +49,11 @@ const ROUNDS: u64 = 100_000;
 
 /// Multiplications and additions of one dot-product instruction.
 fn per_instruction(isa: Isa) -> u64 {
-    let int8_lanes = if isa == Isa::Avx512Vnni { 64 } else { 32 };
+    let int8_lanes = match isa {
+        Isa::Avx512Vnni => 64,
+        Isa::AvxVnni | Isa::Avx2 => 32,
+        Isa::Sse41 | Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm | Isa::Simd128 => 16,
+    };
     2 * int8_lanes
 }
 
@@ -65,6 +69,7 @@ fn runner(isa: Isa) -> Option<fn(u64)> {
         Isa::Avx512Vnni => cpu.avx512_vnni().map(|_| x86::avx512 as fn(u64)),
         Isa::AvxVnni => cpu.avx_vnni().map(|_| x86::avx_vnni as fn(u64)),
         Isa::Avx2 => cpu.avx2().map(|_| x86::avx2 as fn(u64)),
+        Isa::Sse41 => cpu.sse41().map(|_| x86::sse41 as fn(u64)),
         Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm | Isa::Simd128 => None,
     }
 }
@@ -114,6 +119,7 @@ mod x86 {
     peak!(avx2, Avx2 = avx2, ymm_reg, _mm256_set1_epi8, |sum, a, b| {
         _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b))
     });
+    peak!(sse41, Sse41 = sse41, xmm_reg, _mm_set1_epi8, |sum, a, b| _mm_add_epi16(sum, _mm_maddubs_epi16(a, b)));
 }
 
 #[cfg(test)]
@@ -126,7 +132,7 @@ mod tests {
             let peak = dot_peak(isa, NonZeroUsize::new(2).unwrap(), Duration::ZERO);
             match (isa.is_available(), isa) {
                 (false, _) => assert!(matches!(peak, Err(KernelError::UnavailableIsa { .. }))),
-                (true, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni) => assert!(peak.unwrap().unwrap() > 0.0),
+                (true, Isa::Sse41 | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni) => assert!(peak.unwrap().unwrap() > 0.0),
                 (true, _) => assert_eq!(peak, Ok(None)),
             }
         }

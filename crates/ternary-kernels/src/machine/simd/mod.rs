@@ -37,7 +37,7 @@ macro_rules! bits {
 }
 bits!(u8, i8, i16, i32, f32, half::f16, half::bf16);
 #[cfg(target_arch = "x86_64")]
-bits!(__m128i, __m256i, __m256, __m512i, __m512);
+bits!(__m128i, __m128, __m256i, __m256, __m512i, __m512);
 #[cfg(target_arch = "aarch64")]
 bits!(int8x8_t, uint16x4_t, uint8x16_t, int8x16_t, int16x8_t, int32x4_t, float32x4_t);
 #[cfg(target_arch = "wasm32")]

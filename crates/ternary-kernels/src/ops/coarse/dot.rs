@@ -28,6 +28,7 @@ impl Ops {
             }
             match self.backend {
                 Backend::Portable => {}
+                Backend::Sse41(token) => return super::dot_sse41::dots(token, panel, x, out),
                 Backend::Avx2(token) => return dot_x86::avx2::dots(token, panel, x, out),
                 Backend::Avx512(token) => return dot_x86::avx512::dots(token, panel, x, out),
             }

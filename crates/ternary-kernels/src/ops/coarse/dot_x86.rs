@@ -22,7 +22,7 @@ use crate::simd;
 /// 33.9 (128256 x 2560 on a Zen 4 server, one thread; one row 9.9 instead of 11.5). Distances from 2 to 8 KiB are
 /// alike.
 #[inline(always)]
-fn prefetch_ahead(unit: &Unit) {
+pub(super) fn prefetch_ahead(unit: &Unit) {
     const PREFETCH_BYTES: usize = 4096;
     for line in 0..UNIT / 64 {
         simd::prefetch(unit.as_ptr().wrapping_add(PREFETCH_BYTES + 64 * line));
@@ -31,7 +31,7 @@ fn prefetch_ahead(unit: &Unit) {
 
 /// Four digits in every lane: those of the columns `4 j ..`.
 #[inline(always)]
-fn word(digits: &Digits, j: usize) -> i32 {
+pub(super) fn word(digits: &Digits, j: usize) -> i32 {
     i32::from_le_bytes([digits[4 * j], digits[4 * j + 1], digits[4 * j + 2], digits[4 * j + 3]])
 }
 

@@ -78,6 +78,8 @@ mod bounds;
 mod build;
 mod dot;
 #[cfg(target_arch = "x86_64")]
+mod dot_sse41;
+#[cfg(target_arch = "x86_64")]
 mod dot_x86;
 mod input;
 #[cfg(test)]

@@ -221,6 +221,9 @@ fn transposed_sums_are_the_sums() {
             assert_eq!(v.map(|v| s.sum(s.load(&v))), *want);
         }
         let cpu = crate::Cpu::get();
+        if let Some(s) = cpu.sse41() {
+            check(s, &v, &want);
+        }
         if let Some(s) = cpu.avx2() {
             check(s, &v, &want);
         }
