@@ -38,10 +38,10 @@ pub(crate) struct FileArgs {
     /// Do not keep packed weights of large models in bitnet's cache, and use none from there: `bitnet list` shows them
     #[arg(long)]
     pub(crate) no_packed_cache: bool,
-    /// Leave packed weights in the mapped file, whose memory processes share, instead of moving them to huge pages in
-    /// the background, which tokens are faster from
+    /// Copy packed weights from the mapped file, whose memory processes share, to huge pages of this process in the
+    /// background; decoding is faster from there on some older kernels
     #[arg(long)]
-    pub(crate) mapped_weights: bool,
+    pub(crate) huge_pages: bool,
 }
 
 impl FileArgs {
@@ -50,7 +50,7 @@ impl FileArgs {
         let mut options = LoadOptions::default();
         options.tokenizer = self.tokenizer.clone();
         options.qk_layout = self.qk_layout;
-        options.mapped_weights = self.mapped_weights;
+        options.huge_pages = self.huge_pages;
         options.tl = self.tl.iter().cloned().fold(TlTiles::default(), TlTiles::and);
         options
     }

@@ -138,9 +138,9 @@ impl ModelBuilder {
         self.load.packed_cache = Some(cache);
         self
     }
-    /// Whether packed weights stay in the mapped file, see [`LoadOptions::mapped_weights`].
-    pub fn mapped_weights(mut self, on: bool) -> Self {
-        self.load.mapped_weights = on;
+    /// Whether packed weights move from the mapped file to huge pages, see [`LoadOptions::huge_pages`].
+    pub fn huge_pages(mut self, on: bool) -> Self {
+        self.load.huge_pages = on;
         self
     }
     /// Order of the rows of q and k, where the file's architecture decides it wrongly.

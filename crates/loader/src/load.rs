@@ -36,7 +36,7 @@ pub struct LoadedModel {
     pub(crate) slot: Option<Arc<Slot>>,
     /// Where packed weights lie.
     pub(crate) packed: Option<Arc<PackedWeights>>,
-    pub(crate) mapped_weights: bool,
+    pub(crate) huge_pages: bool,
 }
 
 /// Loads a GGUF file or a Hugging Face folder: weights, configuration, tokenizer, sampling defaults.
@@ -76,7 +76,7 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
         notes,
         slot: None,
         packed: checkpoint.packed().map(|(packed, _)| packed),
-        mapped_weights: options.mapped_weights,
+        huge_pages: options.huge_pages,
     })
 }
 

@@ -21,9 +21,9 @@ pub struct LoadOptions {
     pub tl: TlTiles,
     /// Where packed weights are kept, so that the next start need not pack them; `None` keeps none.
     pub packed_cache: Option<PackedCache>,
-    /// Whether packed weights stay in the mapping of their file, whose memory all processes share. Otherwise they move
-    /// to huge pages, which tokens are read faster from, while they are used already.
-    pub mapped_weights: bool,
+    /// Whether packed weights move from the mapping of their file, whose memory all processes share, to huge pages of
+    /// this process, while they are used already. `docs/formats/packed.md` says where tokens are read faster from there.
+    pub huge_pages: bool,
 }
 
 /// Order of the rows of the q and k projections within a head (see the rotary embedding in `docs/glossary.md`).

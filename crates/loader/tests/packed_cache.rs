@@ -1,9 +1,12 @@
 //! The cache of packed weights: later loads map what the first one wrote, and nothing about it keeps a model from
 //! running.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
 use bitnet_model::{Engine, EngineOptions, HeadMode, KvType, Packer, Sequence};
+use common::edit::Edit;
 use loader::convert::{ConvertOptions, Target, convert};
 use loader::{LoadOptions, LoadedModel, PackedCache, load};
 
@@ -98,6 +101,27 @@ fn notes_and_formats_of_the_source_stay() {
         }
     }
     assert_eq!(names(dir.path()).len(), 3);
+}
+
+/// A model in parts is one model, whichever of them is named; another part makes it another.
+#[test]
+fn models_in_parts_have_a_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (parts, folder) = (dir.path().join("parts"), dir.path().join("cache"));
+    std::fs::create_dir(&parts).unwrap();
+    let files = Edit::stories().write_split(&parts, "m", &[20, 40]);
+    let plain = logits(&load(&files[0], &LoadOptions::default()).unwrap(), &engine());
+    for (path, expected) in [(&files[0], [false, true]), (&files[2], [true, true]), (&parts, [true, true])] {
+        let (loaded, ready) = through(path, &cached(&folder), &engine());
+        assert_eq!((ready, logits(&loaded, &engine())), (expected, plain.clone()), "{}", path.display());
+    }
+    assert_eq!(names(&folder).len(), 1);
+    let source = PackedCache::new(&folder).files().first().and_then(|f| f.source());
+    assert_eq!(source.as_deref(), files[0].canonicalize().unwrap().to_str());
+    let copy = parts.join("copy");
+    std::fs::copy(&files[1], &copy).unwrap();
+    std::fs::rename(&copy, &files[1]).unwrap();
+    assert_eq!(through(&files[0], &cached(&folder), &engine()).1, [false, true]);
 }
 
 #[test]

@@ -36,6 +36,8 @@ struct Data {
     /// Where the data section begins in the file, bytes.
     start: u64,
     alignment: u64,
+    /// Where the file is, if it came from a path.
+    path: Option<PathBuf>,
 }
 
 /// One file: a whole model, or a part of a split one.
@@ -76,7 +78,13 @@ impl PartFile {
         }
         let start = r.offset().next_multiple_of(alignment); // Below 2^63: no overflow.
         place(&mut tensors, start, &bytes, &architecture, alignment)?;
-        Ok(Self { version, metadata, tensors, data: Data { bytes, start, alignment } })
+        Ok(Self { version, metadata, tensors, data: Data { bytes, start, alignment, path: None } })
+    }
+
+    /// With the path that it came from.
+    pub(super) fn at(mut self, path: &Path) -> Self {
+        self.data.path = Some(path.to_path_buf());
+        self
     }
 }
 
@@ -88,7 +96,7 @@ impl Gguf {
     /// [`LoadError::Io`]; [`LoadError::Split`] for parts that are missing or do not belong together;
     /// [`LoadError::InFile`] around anything that is wrong in the file.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let part = PartFile::read(map_file(path)?, None).map_err(|e| e.in_file(path))?;
+        let part = PartFile::read(map_file(path)?, None).map_err(|e| e.in_file(path))?.at(path);
         let parts = match SplitPlace::of(&part.metadata).map_err(|e| e.in_file(path))? {
             None => vec![part],
             Some(place) => split::read_all(path, place)?,
@@ -139,6 +147,11 @@ impl Gguf {
     /// Where the file came from, if it came from a path.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Where all its files are, those of a split one in order; `None` of bytes in memory.
+    pub(crate) fn paths(&self) -> Option<Vec<PathBuf>> {
+        self.data.iter().map(|d| d.path.clone()).collect()
     }
 
     /// The version of the container, 2 or 3.

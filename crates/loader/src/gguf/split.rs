@@ -96,7 +96,7 @@ pub(super) fn read_all(path: &Path, place: SplitPlace) -> Result<Vec<PartFile>, 
             );
             return Err(wrong(&file, reason));
         }
-        let part = PartFile::read(map_file(&file)?, architecture.as_deref()).map_err(|e| e.in_file(&file))?;
+        let part = PartFile::read(map_file(&file)?, architecture.as_deref()).map_err(|e| e.in_file(&file))?.at(&file);
         match SplitPlace::of(&part.metadata).map_err(|e| e.in_file(&file))? {
             Some(p) if (p.no, p.count) == (n.saturating_sub(1), count) => {
                 if let (Some(a), Some(b)) = (p.tensors, place.tensors)

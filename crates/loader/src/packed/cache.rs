@@ -233,8 +233,8 @@ impl LoadedModel {
             tracing::debug!(%error, "the packed weights were not kept");
         }
         match &self.packed {
-            Some(packed) if self.mapped_weights => packed.prefetch(),
-            Some(packed) => packed.move_to_huge_pages(),
+            Some(packed) if self.huge_pages => packed.move_to_huge_pages(),
+            Some(packed) => packed.prefetch(),
             None => (),
         }
         let packed = self.weights.layers.iter().flat_map(|l| l.projections()).find_map(|(_, w)| w.packed_layout());
@@ -253,10 +253,7 @@ impl LoadedModel {
     fn packed_into_cache(&mut self, options: &EngineOptions) -> Result<(), LoadError> {
         let Some(slot) = self.slot.clone() else { return Ok(()) };
         let cache = &slot.cache;
-        let plan = match Plan::of_unready(&self.weights, options)? {
-            Some(plan) if plan.bytes() >= cache.least => plan,
-            _ => return Ok(()),
-        };
+        let Some(plan) = Plan::of_unready(&self.weights, options, cache.least)? else { return Ok(()) };
         let path = cache.folder.join(format!("{}{:08x}{SUFFIX}", slot.stem(), plan.fingerprint()));
         // What was written for these kernels may lie there, and others were used last.
         if !(path.is_file() && slot.take(&path)) {

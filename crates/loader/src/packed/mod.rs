@@ -192,8 +192,8 @@ impl PackedWeights {
         &self.file
     }
 
-    /// Says that all packed weights are read soon, so that a disk can read them in one stream. It takes some
-    /// milliseconds for each gigabyte, so another thread does it.
+    /// Says that all packed weights are read soon, so that a disk can read them in one stream, ahead of the first token.
+    /// It takes some milliseconds for each gigabyte, so another thread does it.
     pub(crate) fn prefetch(&self) {
         self.movable.prefetch();
     }
@@ -271,7 +271,7 @@ impl PackedWeights {
     }
 }
 
-/// Packed matrices and the plane, the largest first.
+/// Packed matrices and the plane, in the order of the file.
 fn large(file: &Gguf) -> Vec<(String, SharedBytes)> {
     let mut all = Vec::new();
     for t in file.tensors().iter().filter(|t| t.name().starts_with(PREFIX)) {
@@ -279,6 +279,5 @@ fn large(file: &Gguf) -> Vec<(String, SharedBytes)> {
             all.push((t.name().to_owned(), bytes));
         }
     }
-    all.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.len()));
     all
 }

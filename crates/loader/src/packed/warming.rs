@@ -1,10 +1,11 @@
-//! Mapped weights that move to huge pages while they are used.
+//! Mapped weights that are read ahead, or move to huge pages, while they are used.
 //!
 //! A mapped file lies in pages of 4 KiB, and streams over huge pages are faster (see
-//! `ternary_kernels::AlignedBuf::for_weights`). Copying takes some tenths of a second for each gigabyte, which a start
-//! should not wait for: weights are read from the mapping until their copy is there. The bytes are the same, so a
-//! product that began with the ones may go on with the others.
+//! `ternary_kernels::AlignedBuf::for_weights`) where the system does not keep files in large folios. Copying takes some
+//! tenths of a second for each gigabyte, which a start should not wait for: weights are read from the mapping until their
+//! copy is there. The bytes are the same, so a product that began with the ones may go on with the others.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, OnceLock, Weak};
 
 use ternary_kernels::{AlignedBuf, ByteOwner, SharedBytes};
@@ -64,12 +65,15 @@ impl Movable {
         if !has_huge_pages() {
             return self.prefetch();
         }
-        let cold: Vec<Weak<Warming>> = self.tensors.iter().map(|(_, warming)| Arc::downgrade(warming)).collect();
+        let mut cold: Vec<Weak<Warming>> = self.tensors.iter().map(|(_, warming)| Arc::downgrade(warming)).collect();
+        // The largest first: they gain most.
+        cold.sort_by_key(|warming| Reverse(warming.upgrade().map_or(0, |warming| warming.mapped.len())));
         let fill = move || cold.iter().filter_map(Weak::upgrade).for_each(|warming| warming.fill());
         in_background("huge pages", fill);
     }
 
-    /// Has a thread ask for all pages of the mapping.
+    /// Has a thread ask for all pages of the mapping, in the order of the file, which is that of the layers: a disk
+    /// reads in one stream, ahead of the first token.
     pub(super) fn prefetch(&self) {
         let all: Vec<SharedBytes> = self.tensors.iter().map(|(_, warming)| warming.mapped.clone()).collect();
         in_background("prefetch", move || all.iter().for_each(SharedBytes::prefetch));

@@ -1,10 +1,11 @@
 //! Writing packed weights: their metadata, and their bytes, a few matrices at a time.
 
 use std::io::Write;
+use std::sync::mpsc;
 
-use bitnet_model::{EngineOptions, ModelWeights, PackedMatrix, Packer, Projection, Table};
+use bitnet_model::{EngineOptions, ModelError, ModelWeights, PackedMatrix, Packer, Projection, Table};
 use ternary_kernels::ops::coarse::CoarsePlane;
-use ternary_kernels::{KernelLayout, Scales, Team, TernaryMatrix, by_name};
+use ternary_kernels::{KernelError, KernelLayout, Scales, Team, TernaryMatrix, by_name};
 
 use super::{
     COARSE, FORM, FORMATS, GROUPS, KERNELS, LAYOUT_VERSION, LAYOUTS, NAMES, PLANE, PREFIX, SCALES, SHAPES, TWOS,
@@ -42,9 +43,17 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// What an engine refuses.
     pub(crate) fn new(weights: &'a ModelWeights, options: &EngineOptions, complete: bool) -> Result<Self, LoadError> {
-        let packer = Packer::new(weights, options)?;
+        Self::with(Packer::new(weights, options)?, weights, options, complete)
+    }
+
+    fn with(
+        packer: Packer,
+        weights: &'a ModelWeights,
+        options: &EngineOptions,
+        complete: bool,
+    ) -> Result<Self, LoadError> {
         let threads = options.threads.unwrap_or_else(ternary_kernels::default_threads);
-        let team = Team::new(threads).map_err(bitnet_model::ModelError::from)?;
+        let team = Team::new(threads).map_err(ModelError::from)?;
         let c = &weights.config;
         let mut matrices = Vec::new();
         for (l, layer) in weights.layers.iter().enumerate() {
@@ -70,17 +79,27 @@ impl<'a> Plan<'a> {
         Ok(Self { packer, team, matrices, coarse })
     }
 
-    /// What a cache should hold so that an engine with these options packs nothing; `None` where that is so already, or
-    /// cannot be because a kernel has no layout for files.
+    /// What a cache should hold so that an engine with these options packs nothing; `None` where that is so already,
+    /// cannot be because a kernel has no layout for files, or is less than `least` bytes, which is found out before
+    /// anything is computed.
     ///
     /// # Errors
     /// The errors of [`Plan::new`].
-    pub(crate) fn of_unready(weights: &'a ModelWeights, options: &EngineOptions) -> Result<Option<Self>, LoadError> {
+    pub(crate) fn of_unready(
+        weights: &'a ModelWeights,
+        options: &EngineOptions,
+        least: u64,
+    ) -> Result<Option<Self>, LoadError> {
+        // A byte for each weight is more than any layout takes.
+        if weights.config.parameters() < least {
+            return Ok(None);
+        }
         let packer = Packer::new(weights, options)?;
         if packer.is_ready(weights) || !packer.can_be_ready(weights) {
             return Ok(None);
         }
-        Self::new(weights, options, false).map(Some)
+        let plan = Self::with(packer, weights, options, false)?;
+        Ok(Some(plan).filter(|plan| plan.bytes() >= least))
     }
 
     /// A number that tells layouts apart.
@@ -157,21 +176,30 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Packs and writes, as many matrices at a time as there are threads; `step` hears of each.
+    /// Packs and writes, as many matrices at a time as there are threads, while those before are written; `step` hears
+    /// of each that is.
     ///
     /// # Errors
     /// What a kernel refuses; failures to write.
     pub(crate) fn put<W: Write>(&self, stream: &mut TensorStream<W>, step: &mut dyn FnMut()) -> Result<(), LoadError> {
-        for some in self.matrices.chunks(self.team.threads().max(1)) {
-            let mut packed: Vec<Option<Result<PackedMatrix, LoadError>>> = some.iter().map(|_| None).collect();
-            self.team.for_each_chunk(&mut packed, 1, |i, slot| {
-                if let (Some(slot), Some(m)) = (slot.first_mut(), some.get(i)) {
-                    *slot = Some(self.pack(m));
-                }
-            });
-            for (m, packed) in some.iter().zip(packed.into_iter().flatten()) {
+        std::thread::scope(|scope| {
+            let (ready, packed) = mpsc::sync_channel(1);
+            let pack = move || {
+                let mut some = self.matrices.chunks(self.team.threads().max(1));
+                // Where nothing takes them any more, the file has failed.
+                some.try_for_each(|some| ready.send(self.pack_some(some))).ok()
+            };
+            let no_thread = |e: std::io::Error| {
+                let reason = e.to_string();
+                ModelError::from(KernelError::ThreadNotStarted { index: 1, threads: 2, reason })
+            };
+            std::thread::Builder::new().name("pack".to_owned()).spawn_scoped(scope, pack).map_err(no_thread)?;
+            let mut matrices = self.matrices.iter();
+            for packed in packed.into_iter().flatten() {
+                let Some(m) = matrices.next() else { break };
                 let packed = packed?;
                 stream.tensor(&format!("{PREFIX}{}", m.name), |out| out.write_all(packed.bytes()))?;
+                drop(packed);
                 let scales = format!("{PREFIX}{}.scales", m.name);
                 match m.w.scales() {
                     Scales::Tensor(_) => (),
@@ -186,11 +214,23 @@ impl<'a> Plan<'a> {
                 m.w.release();
                 step();
             }
-        }
+            Ok::<(), LoadError>(())
+        })?;
         match &self.coarse {
             Some((_, plane)) => stream.tensor(PLANE, |out| out.write_all(plane.bytes())),
             None => Ok(()),
         }
+    }
+
+    /// One on each thread.
+    fn pack_some(&self, some: &[Matrix<'_>]) -> Vec<Result<PackedMatrix, LoadError>> {
+        let mut packed: Vec<Option<Result<PackedMatrix, LoadError>>> = some.iter().map(|_| None).collect();
+        self.team.for_each_chunk(&mut packed, 1, |i, slot| {
+            if let (Some(slot), Some(m)) = (slot.first_mut(), some.get(i)) {
+                *slot = Some(self.pack(m));
+            }
+        });
+        packed.into_iter().flatten().collect()
     }
 
     fn pack(&self, m: &Matrix<'_>) -> Result<PackedMatrix, LoadError> {

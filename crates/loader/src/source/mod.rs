@@ -146,11 +146,11 @@ impl Checkpoint {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).notes.iter().cloned().collect()
     }
 
-    /// The files that hold the weights, where they are known: not of bytes in memory, nor of a model in parts.
+    /// The files that hold the weights, all parts of a model; not known of bytes in memory.
     pub(crate) fn weight_files(&self) -> Option<Vec<PathBuf>> {
         match &self.store {
-            Store::Gguf(file, _) => Some(vec![file.path().filter(|_| file.parts() == 1)?.to_path_buf()]),
-            Store::Packed(packed) => Some(vec![packed.file().path()?.to_path_buf()]),
+            Store::Gguf(file, _) => file.paths(),
+            Store::Packed(packed) => packed.file().paths(),
             // The configuration says what the numbers mean.
             Store::Hf(files) => {
                 let config = self.folder().map(|folder| folder.join("config.json"));
