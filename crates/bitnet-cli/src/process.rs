@@ -33,7 +33,7 @@ pub(crate) fn cpu_name() -> Option<String> {
 
 /// CPUs that this process may use.
 pub(crate) fn cpus() -> NonZeroUsize {
-    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    bitnet::ternary_kernels::available_cpus()
 }
 
 /// Threads of an engine where none are asked for.

@@ -44,6 +44,9 @@ pub(crate) fn of_training(ui: &Ui, total: u64) -> ProgressBar {
 /// A spinner for work of unknown length.
 pub(crate) fn spinner(ui: &Ui, what: &str) -> ProgressBar {
     let spinner = bar(ui, None, SPINNER).with_message(what.to_owned());
-    spinner.enable_steady_tick(Duration::from_millis(120));
+    // A thread turns it.
+    if !spinner.is_hidden() {
+        spinner.enable_steady_tick(Duration::from_millis(120));
+    }
     spinner
 }

@@ -22,6 +22,9 @@ use crate::ui::Ui;
 /// current folder.
 const SHIPPED: &str = "tiny-stories-ttt.gguf";
 
+/// What is said where no model is named.
+const NO_MODEL: &str = "no --model given: this is tiny-stories-ttt, a small model that tells simple stories";
+
 /// The name that stands for no kernel, but for leaving tunings out.
 const DEFAULT: &str = "default";
 
@@ -43,13 +46,27 @@ pub(crate) fn locate(spec: Option<&ModelSpec>, ui: &Ui) -> Result<PathBuf, CliEr
         Some(ModelSpec::SyntheticFile(file)) => synthetic(&Spec::from_config_file(&existing(file)?)?, ui),
         None => {
             let path = shipped()?;
-            ui.note("no --model given: this is tiny-stories-ttt, a small model that tells simple stories");
+            ui.note(NO_MODEL);
             Ok(path)
         }
     }
 }
 
-/// The model within the program as a file in the cache, where every command can map it.
+/// The model within the program, where none is asked for: it needs no file to be loaded, and its pages are the program's.
+#[cfg(feature = "tiny-model")]
+fn embedded(spec: Option<&ModelSpec>, ui: &Ui) -> Option<&'static [u8]> {
+    spec.is_none().then(|| {
+        ui.note(NO_MODEL);
+        bitnet::TINY_MODEL
+    })
+}
+
+#[cfg(not(feature = "tiny-model"))]
+fn embedded(_: Option<&ModelSpec>, _: &Ui) -> Option<&'static [u8]> {
+    None
+}
+
+/// The model within the program as a file in the cache, for commands that read files.
 #[cfg(feature = "tiny-model")]
 fn shipped() -> Result<PathBuf, CliError> {
     let folder = cache_dir();
@@ -157,7 +174,11 @@ impl<'a> LoadRequest<'a> {
         let (args, engine) = (self.model, self.engine);
         // Report an option that this CPU cannot fulfil before anything is downloaded or read.
         let isa = engine.isa.map(bitnet::Isa::require).transpose()?;
-        let path = locate(args.model.as_ref(), ui)?;
+        let embedded = embedded(args.model.as_ref(), ui);
+        let path = match embedded {
+            Some(_) => PathBuf::from(SHIPPED),
+            None => locate(args.model.as_ref(), ui)?,
+        };
         let spinner = progress::spinner(ui, &format!("loading {}", path.display()));
         let began = Instant::now();
         let mut builder = Model::builder().kv(engine.kv.unwrap_or(self.default_kv));
@@ -186,7 +207,11 @@ impl<'a> LoadRequest<'a> {
         let mut files = args.files.load_options();
         files.chat_template = self.chat_template;
         files.packed_cache = (!args.files.no_packed_cache).then(|| PackedCache::new(cache_dir()));
-        let model = builder.inner_updates(!engine.no_adapt).load_options(files).load(&path);
+        let builder = builder.inner_updates(!engine.no_adapt).load_options(files);
+        let model = match embedded {
+            Some(bytes) => builder.load_bytes(bytes),
+            None => builder.load(&path),
+        };
         let load_time = began.elapsed();
         spinner.finish_and_clear();
         let model = model.map_err(|e| explained(e, &path))?;

@@ -160,6 +160,22 @@ fn bench_beside_busy_processes_tells_the_shares() {
 }
 
 #[test]
+fn bench_with_a_slow_worker_tells_the_shares() {
+    let p = Place::new();
+    let bench = ["bench", "-p", "16", "-n", "8", "--slow-worker", "2.5"];
+    let a = p.run(&with(&with(&bench, &MODEL), &["-t", "2", "--json"])).json();
+    let slow = &a["slow_worker"];
+    assert_eq!(keys(slow), ["times", "prefill_tok_s", "decode_tok_s", "prefill_share", "decode_share"]);
+    for key in keys(slow) {
+        let value = slow[key].as_f64().unwrap_or_else(|| panic!("{key}: {slow}"));
+        assert!(value > 0.0, "{key}: {slow}");
+    }
+    assert_eq!(slow["times"], json!(2.5));
+    p.run(&with(&with(&bench, &MODEL), &["-t", "1"])).fails(2, "-t 2");
+    p.run(&with(&["bench", "--slow-worker", "0.5"], &MODEL)).fails(2, "from 1 to 100");
+}
+
+#[test]
 fn ppl_has_the_promised_form() {
     let Some(shared) = test_support::shared_dir() else { return };
     let p = Place::new();

@@ -126,8 +126,8 @@ fn perplexity_is_the_references() {
     assert!((got / wanted - 1.0).abs() < 1e-3, "{got} instead of {wanted}");
 }
 
-/// Without a model's name the one within the program is used, and that is said; it needs no file but the one it makes
-/// in the cache.
+/// Without a model's name the one within the program is used, and that is said. It needs no file; for commands that read
+/// files one is made in the cache.
 #[test]
 #[cfg(feature = "tiny-model")]
 fn the_model_within_the_program_tells_a_story() {
@@ -135,10 +135,14 @@ fn the_model_within_the_program_tells_a_story() {
     let told = p.run(&["run", "Once upon a time", "--temperature", "0", "-n", "24"]).ok();
     assert!(told.err.contains("tiny-stories-ttt"), "{told:?}");
     assert!(told.out.contains("there was"), "{told:?}");
-    assert_eq!(std::fs::read(p.path("cache/bitnet/tiny-stories-ttt.gguf")).unwrap(), bitnet::TINY_MODEL);
+    let copy = p.path("cache/bitnet/tiny-stories-ttt.gguf");
+    assert!(!copy.exists());
+    let shown = p.run(&["show"]).ok();
+    assert!(shown.err.contains("tiny-stories-ttt"), "{shown:?}");
+    assert_eq!(std::fs::read(&copy).unwrap(), bitnet::TINY_MODEL);
     // A damaged copy is replaced.
     p.write("cache/bitnet/tiny-stories-ttt.gguf", b"GGUF");
-    assert_eq!(p.run(&["run", "Once upon a time", "--temperature", "0", "-n", "24"]).ok().out, told.out);
+    assert_eq!(p.run(&["show"]).ok().out, shown.out);
     // Its perplexity is that of the trainer.
     if let Some(folder) = test_support::shared_dir() {
         let file = folder.join("models/valid-200k.txt");

@@ -80,7 +80,17 @@ pub use session::Session;
 /// A ternary model with Test-Time-Training layers that tells simple stories in English, as a GGUF file with its
 /// tokenizer, 3.7 MB; `models/README.md` in this crate says what it is and what it was made of.
 #[cfg(feature = "tiny-model")]
-pub static TINY_MODEL: &[u8] = include_bytes!("../models/tiny-stories-ttt.gguf");
+pub static TINY_MODEL: &[u8] = &ALIGNED.bytes;
+
+/// At a cache line, as a mapping of the file would be: what is read in place must not be copied first.
+#[cfg(feature = "tiny-model")]
+const ALIGNED: &Aligned<[u8]> = &Aligned { bytes: *include_bytes!("../models/tiny-stories-ttt.gguf") };
+
+#[cfg(feature = "tiny-model")]
+#[repr(align(64))]
+struct Aligned<T: ?Sized> {
+    bytes: T,
+}
 
 /// Training on this computer.
 #[cfg(feature = "train")]

@@ -35,6 +35,10 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     Ok(SharedBytes::of(Mapping(map)))
 }
 
+/// Pages of less are kept: to give them back, and to take them again when they are packed, costs more than they do.
+#[cfg(target_os = "linux")]
+const LEAST_RELEASED: usize = 256 << 10;
+
 /// A mapped file. Pages that are not read can go; they come again from the file.
 struct Mapping(memmap2::Mmap);
 
@@ -45,7 +49,7 @@ impl ByteOwner for Mapping {
 
     fn release(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
-        if range.start < range.end && range.end <= self.0.len() {
+        if range.len() >= LEAST_RELEASED && range.end <= self.0.len() {
             use memmap2::UncheckedAdvice::DontNeed;
             // For a read-only mapping of a file the call drops page-table entries, not data: the next read finds the file's
             // bytes again, so slices stay what they are. Rounded to pages the range still lies within the mapping.

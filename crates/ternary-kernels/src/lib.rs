@@ -40,7 +40,9 @@ pub use group_scales::GroupScales;
 pub use isa::{Cpu, Isa};
 pub use kernel::{Kernel, Packed, PackedRows, row_block};
 pub use layout::KernelLayout;
-pub use machine::{AlignedBuf, ByteOwner, SharedBytes, cpu_name, default_threads, isa, last_level_cache};
+pub use machine::{
+    AlignedBuf, ByteOwner, SharedBytes, available_cpus, cpu_name, default_threads, isa, last_level_cache,
+};
 pub use matrix::{Levels, TernaryMatrix, Twos};
 pub use ops::{Ops, RopeTable};
 pub use registry::{Entry, by_name, for_format, kernels_available, registry};

@@ -1,14 +1,16 @@
 //! `bitnet bench`: tokens per second, and how much of the memory bandwidth that is.
 
+mod disturbed;
 mod steps;
 mod text;
 
 use bitnet::{KvType, Model};
 use clap::Args;
+use disturbed::{Beside, SlowWorker};
 use serde::Serialize;
 use steps::{Measured, Rescored, decode, measure, prefill, together};
 
-use super::beside::{self, Busy};
+use super::beside::Busy;
 use crate::error::CliError;
 use crate::model_spec::ModelSpec;
 use crate::process;
@@ -28,7 +30,8 @@ Examples:
   bitnet bench -m model.gguf --isa scalar        compare instruction sets
   bitnet bench -m model.gguf -p 0 --context 1024 decode after 1024 tokens
   bitnet bench -p 1024 -n 64 --sessions 16       many sequences in one batch
-  bitnet bench -m model.gguf --beside 2          measure beside two other busy programs";
+  bitnet bench -m model.gguf --beside 2          measure beside two other busy programs
+  bitnet bench -m model.gguf --slow-worker 2.5   measure with a core that is 2.5 times slower";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -56,6 +59,10 @@ pub(crate) struct BenchArgs {
     /// Measure again beside N busy processes, and report the remaining share of the speed
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
     beside: u32,
+    /// Measure again with the last thread F times slower, as on a CPU with unlike cores, and report the share of the sum of
+    /// all threads' speeds; needs two threads
+    #[arg(long, value_name = "F", value_parser = disturbed::times)]
+    slow_worker: Option<f32>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -85,6 +92,9 @@ struct Report {
     bandwidth_share: Option<f64>,
     rss_anonymous_mib: Option<f64>,
     peak_rss_mib: Option<f64>,
+    /// Pages of mapped files, which processes share.
+    #[serde(skip)]
+    rss_file_mib: Option<f64>,
     load_s: f64,
     kernel: String,
     head: String,
@@ -98,37 +108,10 @@ struct Report {
     beside: Option<Beside>,
     /// Only where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    slow_worker: Option<SlowWorker>,
+    /// Only where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Details>,
-}
-
-/// The object that `--beside` adds.
-#[derive(Debug, Serialize)]
-struct Beside {
-    /// Busy processes.
-    busy: u32,
-    prefill_tok_s: Option<f64>,
-    decode_tok_s: Option<f64>,
-    /// Share of the prefill speed without busy processes.
-    prefill_share: Option<f64>,
-    /// Share of the decode speed without busy processes.
-    decode_share: Option<f64>,
-    /// Share of the speed under a scheduler that divides the CPUs evenly.
-    fair_share: f64,
-}
-
-impl Beside {
-    fn of(busy: u32, threads: usize, alone: [&Option<Measured>; 2], beside: [&Option<Measured>; 2]) -> Self {
-        let rate = |m: &Option<Measured>| m.as_ref().map(|m| m.rates.median());
-        let share = |i: usize| Some(rate(beside[i])? / rate(alone[i])?);
-        Self {
-            busy,
-            prefill_tok_s: rate(beside[0]),
-            decode_tok_s: rate(beside[1]),
-            prefill_share: share(0),
-            decode_share: share(1),
-            fair_share: beside::fair_share(process::cpus().get(), threads, busy),
-        }
-    }
 }
 
 /// The object that `--details` adds.
@@ -163,6 +146,8 @@ struct Details {
 struct Memory {
     /// Anonymous memory of the process, in MiB.
     anonymous_mib: Option<f64>,
+    /// Pages of mapped files in memory, which processes share, in MiB.
+    mapped_mib: Option<f64>,
     /// Anonymous memory before the first text.
     anonymous_before_mib: Option<f64>,
     /// Counted: what all texts keep of their tokens.
@@ -202,6 +187,9 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     if args.fill && model.config().is_recurrent() {
         return Err(CliError::usage("--fill: models with states of constant size must read the context"));
     }
+    if args.slow_worker.is_some() && model.engine().threads() < 2 {
+        return Err(CliError::usage("--slow-worker compares threads with one another: give it two at least (-t 2)"));
+    }
     let sessions = args.sessions as usize;
     let mut session_bytes = None;
     let mut rescored = Rescored::default();
@@ -210,6 +198,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
     let mut note = |state_bytes: usize| {
         memory = Some(Memory {
             anonymous_mib: process::status_mib("RssAnon"),
+            mapped_mib: process::status_mib("RssFile"),
             anonymous_before_mib: before_mib,
             state_bytes,
             activation_bytes: model.engine().activation_bytes(),
@@ -240,8 +229,21 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
             Some(Beside::of(busy, model.engine().threads(), [&prefill, &decode], [&p, &d]))
         }
     };
+    let slow_worker = match args.slow_worker {
+        None => None,
+        Some(times) => {
+            let engine = model.engine();
+            engine.slow_worker(f32::INFINITY);
+            let [p, d] = both()?;
+            engine.slow_worker(times);
+            let [slow_p, slow_d] = both()?;
+            engine.slow_worker(1.0);
+            let speeds = [[&prefill, &p, &slow_p], [&decode, &d, &slow_d]];
+            Some(SlowWorker::of(times, engine.threads(), speeds))
+        }
+    };
     // While the model is still in memory.
-    let (rss, peak) = (process::status_mib("RssAnon"), process::status_mib("VmHWM"));
+    let [rss, mapped, peak] = ["RssAnon", "RssFile", "VmHWM"].map(process::status_mib);
     let engine = model.engine();
     let decode_tok_s = decode.as_ref().map(|m| m.rates.median());
     let details = args.details.then(|| Details {
@@ -267,6 +269,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         bandwidth_share: None,
         rss_anonymous_mib: rss,
         peak_rss_mib: peak,
+        rss_file_mib: mapped,
         load_s: load_time.as_secs_f64(),
         kernel: engine.kernel_name().to_owned(),
         head: head_name(engine),
@@ -275,6 +278,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         threads: engine.threads(),
         rows_rescored_mean: rescored.mean(),
         beside,
+        slow_worker,
         details,
     };
     let shape = format!("{} weights, {} ternary", ui::count(model.config().parameters()), model.info().ternary_format);

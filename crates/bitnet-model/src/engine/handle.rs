@@ -102,6 +102,13 @@ impl Engine {
     pub fn threads(&self) -> usize {
         self.inner.threads
     }
+    /// From now on the last worker takes `times` as long for its work as it needs, as a slow core does, or does none where
+    /// that is infinite; 1 ends it. No result depends on it. To measure what unlike cores make of the speed.
+    #[doc(hidden)]
+    pub fn slow_worker(&self, times: f32) {
+        let team = &self.lock().team;
+        team.slow_thread(team.threads() - 1, times);
+    }
     /// How the head is stored, and so computed: `f16` for example, or `none`.
     pub fn head_type(&self) -> String {
         self.inner.network.head.table().map_or_else(|| "none".to_owned(), EngineTable::type_name)

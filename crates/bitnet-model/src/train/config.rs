@@ -59,7 +59,7 @@ impl Default for TrainConfig {
             seed: 1,
             init_std: 0.02,
             clip: 1.0,
-            threads: std::thread::available_parallelism().map_or(1, |n| n.get().min(1024)),
+            threads: ternary_kernels::available_cpus().get().min(1024),
             validate_every: 100,
             validate_windows: 128,
             checkpoint_every: 100,

@@ -26,6 +26,7 @@ mod export;
 mod gguf;
 mod json;
 mod limits;
+mod linear;
 mod merge;
 mod normalize;
 mod note;

@@ -9,12 +9,12 @@ use std::iter::Peekable;
 use std::str::CharIndices;
 use std::sync::Arc;
 
-use regex_automata::meta::Regex;
 use regex_syntax::hir::{Class as HirClass, HirKind, Look};
 
 use super::class::Class;
 use super::error::TokenizerError;
 use super::limits::{PATTERN_BYTES, PATTERN_DEPTH, PATTERN_RANGES, at_most};
+use super::linear::Linear;
 
 /// How often something is repeated, and in which order the counts are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub(super) struct Patterns {
     /// Instructions, counted by who compiles.
     pub(super) code: usize,
     /// Known patterns on the linear engine.
-    pub(super) linear: HashMap<String, Arc<Regex>>,
+    pub(super) linear: HashMap<String, Arc<Linear>>,
     atoms: HashMap<(String, Flags), Node>,
 }
 

@@ -11,16 +11,19 @@
 
 use std::sync::Arc;
 
-use regex_automata::meta::Regex;
 use regex_automata::{Input, PatternID};
 
 use super::backtrack::Backtrack;
 use super::error::TokenizerError;
+use super::linear::Linear;
 use super::pattern::Patterns;
 use super::pre;
 
 /// The tail with the look-ahead.
 const TAIL: &str = r"|\s+(?!\S)|\s+";
+
+/// How look-around begins.
+const AROUND: [&str; 3] = ["(?=", "(?!", "(?<"];
 
 /// Patterns of a file on the linear engine: one may take megabytes.
 const LINEAR_PATTERNS: usize = 12;
@@ -31,7 +34,7 @@ pub(super) enum Splitter {
     /// A known pattern without look-around, or with the usual tail.
     Linear {
         /// The pattern without its tail, and the tail.
-        regex: Arc<Regex>,
+        regex: Arc<Linear>,
         /// The alternative that stands for the tail, where the pattern has one.
         tail: Option<PatternID>,
     },
@@ -52,20 +55,16 @@ impl Splitter {
         if let Some(regex) = patterns.linear.get(pattern) {
             return Ok(Self::Linear { regex: regex.clone(), tail });
         }
-        let regex = match head {
-            _ if patterns.linear.len() >= LINEAR_PATTERNS => None,
-            Some(head) => Regex::new_many(&[head, r"\s+"]).ok(),
-            None => Regex::new(pattern).ok(),
-        };
-        match regex {
-            Some(regex) => {
-                let regex = Arc::new(regex);
-                patterns.linear.insert(pattern.to_owned(), regex.clone());
-                Ok(Self::Linear { regex, tail })
-            }
-            // A known pattern with look-around elsewhere.
-            None => Ok(Self::Counted(Backtrack::new(pattern, patterns)?)),
+        // A known pattern with look-around elsewhere.
+        let around = AROUND.iter().any(|around| head.unwrap_or(pattern).contains(around));
+        if around || patterns.linear.len() >= LINEAR_PATTERNS {
+            return Ok(Self::Counted(Backtrack::new(pattern, patterns)?));
         }
+        let tail_too = tail.map(|_| r"\s+".to_owned());
+        let alternatives = [head.unwrap_or(pattern).to_owned()].into_iter().chain(tail_too).collect();
+        let regex = Arc::new(Linear::new(alternatives));
+        patterns.linear.insert(pattern.to_owned(), regex.clone());
+        Ok(Self::Linear { regex, tail })
     }
 
     /// Compiles a pattern of a file; what it costs is added to `patterns`.
@@ -105,6 +104,7 @@ impl Splitter {
                 text.match_indices(literal.as_str()).try_for_each(|(start, part)| found(start..start + part.len()))
             }
             Self::Linear { regex, tail } => {
+                let regex = regex.regex(text)?;
                 let find = |from| {
                     let found = regex.search(&Input::new(text).range(from..))?;
                     let mut end = found.end();

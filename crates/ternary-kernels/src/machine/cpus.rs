@@ -5,12 +5,20 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::OnceLock;
 
+/// CPUs that this process may use, as [`std::thread::available_parallelism`] says, 1 where it does not know. On Linux these are the CPUs
+/// of its affinity mask (`sched_getaffinity`), limited by the quotas of its control groups, in whole CPUs, rounded down, at least 1:
+/// `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1, in the group itself and in all above it.
+///
+/// The system is asked once, which takes some ten files; what changes later does not count.
+pub fn available_cpus() -> NonZeroUsize {
+    static CPUS: OnceLock<NonZeroUsize> = OnceLock::new();
+    *CPUS.get_or_init(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+}
+
 /// Threads where none are asked for: one for each physical core that this process may use, but no more than the CPU time that
 /// it may take.
 ///
-/// - What the process may use is what [`std::thread::available_parallelism`] says. On Linux these are the CPUs of its affinity mask
-///   (`sched_getaffinity`), limited by the quotas of its control groups, in whole CPUs, rounded down, at least 1: `cpu.max` of version 2,
-///   `cpu.cfs_quota_us` of version 1, in the group itself and in all above it.
+/// - What the process may use is what [`available_cpus`] says: its affinity mask and its quotas limit it.
 /// - Of the hardware threads of one core only one counts, where the system tells which belong together: products read memory, or keep
 ///   the units of a core busy, with one thread already, and a second one takes half of the core's caches. On fewer than four cores
 ///   all count: there the second thread of a core still adds a little.
@@ -26,8 +34,9 @@ use std::sync::OnceLock;
 pub fn default_threads() -> NonZeroUsize {
     static THREADS: OnceLock<NonZeroUsize> = OnceLock::new();
     *THREADS.get_or_init(|| {
-        let available = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        match cfg!(target_os = "linux") {
+        let available = available_cpus();
+        // Where there are so few, the number of cores changes nothing.
+        match cfg!(target_os = "linux") && available > ENOUGH_CORES {
             true => cores(available, Path::new("/sys"), Path::new("/proc")),
             false => available,
         }

@@ -15,4 +15,4 @@ pub use aligned::AlignedBuf;
 pub use bytes::{ByteOwner, SharedBytes};
 pub use cache::last_level_cache;
 pub use cpu_name::cpu_name;
-pub use cpus::default_threads;
+pub use cpus::{available_cpus, default_threads};

@@ -46,7 +46,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::{ColsMut, KernelError};
-use crew::{Job, Order, Shared, Slowed};
+use crew::{Job, Order, Shared};
 use wait::lock;
 
 /// A fixed group of threads that do the pieces of a job together; see the [module documentation](self).
@@ -66,21 +66,8 @@ impl Team {
     /// # Errors
     /// [`KernelError::ThreadNotStarted`] if the system refuses a thread.
     pub fn new(threads: NonZeroUsize) -> Result<Self, KernelError> {
-        Self::start(threads, None)
-    }
-
-    /// A team whose thread `thread` takes `times` as long for each piece, as a slow core does: to test and to measure with.
-    ///
-    /// # Errors
-    /// The errors of [`Team::new`].
-    #[doc(hidden)]
-    pub fn with_slow_thread(threads: NonZeroUsize, thread: usize, times: u32) -> Result<Self, KernelError> {
-        Self::start(threads, Some(Slowed { thread, times }))
-    }
-
-    fn start(threads: NonZeroUsize, slowed: Option<Slowed>) -> Result<Self, KernelError> {
-        let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let shared = Arc::new(Shared::new(threads.get(), cpus, slowed));
+        let cpus = crate::available_cpus().get();
+        let shared = Arc::new(Shared::new(threads.get(), cpus));
         // A failed spawn drops `team`, which ends the workers that exist.
         let mut team = Self { shared, workers: Vec::with_capacity(threads.get() - 1), threads, turn: Mutex::new(()) };
         for index in 1..threads.get() {
@@ -92,6 +79,13 @@ impl Team {
             team.workers.push(worker);
         }
         Ok(team)
+    }
+
+    /// From now on thread `thread` takes `times` as long for each piece as it needs, as a slow core does; a worker does none at all
+    /// where that is infinite. No other thread is slow any more. To test and to measure with.
+    #[doc(hidden)]
+    pub fn slow_thread(&self, thread: usize, times: f32) {
+        self.shared.slowed.set(thread, times);
     }
 
     /// Number of threads, the caller's included.

@@ -72,7 +72,8 @@ pub(super) fn check(sabotage: Option<Sabotage>, verdict: &mut Verdict) -> Result
         return Ok(());
     }
     let one = Team::new(NonZeroUsize::MIN)?;
-    let unlike = Team::with_slow_thread(two, 1, 3)?;
+    let unlike = Team::new(two)?;
+    unlike.slow_thread(1, 3.0);
     let [single, unlike] = least_of(20, [&mut || phase(&one, damaged), &mut || phase(&unlike, damaged)]);
     // Four thirds of one thread would be all of it; with fixed halves two thirds.
     verdict.at_least("a thread and one of a third of its speed", single / unlike, 1.1);

@@ -46,22 +46,27 @@ pub(super) fn as_text(
             ),
         );
     }
+    let speeds = |rates: [Option<f64>; 2], shares: [Option<f64>; 2]| {
+        let speed = |i: usize| {
+            let (rate, share) = rates[i].zip(shares[i])?;
+            Some(format!("{} {} tokens/s ({:.0} %)", ["prefill", "decode"][i], ui::rate(rate), share * 100.0))
+        };
+        [speed(0), speed(1)].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    };
     if let Some(b) = &r.beside {
         let plural = if b.busy == 1 { "process" } else { "processes" };
-        let speed = |what: &str, rate: Option<f64>, share: Option<f64>| {
-            let (rate, share) = rate.zip(share)?;
-            Some(format!("{what} {} tokens/s ({:.0} %), ", ui::rate(rate), share * 100.0))
-        };
-        let speeds =
-            [speed("prefill", b.prefill_tok_s, b.prefill_share), speed("decode", b.decode_tok_s, b.decode_share)];
-        let speeds: String = speeds.into_iter().flatten().collect();
-        line("beside", format!("{} busy {plural}: {speeds}fair share {:.0} %", b.busy, b.fair_share * 100.0));
+        let speeds = speeds([b.prefill_tok_s, b.decode_tok_s], [b.prefill_share, b.decode_share]);
+        line("beside", format!("{} busy {plural}: {speeds}, fair share {:.0} %", b.busy, b.fair_share * 100.0));
+    }
+    if let Some(s) = &r.slow_worker {
+        let speeds = speeds([s.prefill_tok_s, s.decode_tok_s], [s.prefill_share, s.decode_share]);
+        line("unlike", format!("one thread {} times slower: {speeds} of the sum of all threads", s.times));
     }
     if r.rows_rescored_mean > 0.0 {
         line("head", format!("{:.1} rows computed per token after the coarse pass", r.rows_rescored_mean));
     }
-    if let (Some(rss), Some(peak)) = (r.rss_anonymous_mib, r.peak_rss_mib) {
-        line("memory", format!("{rss:.0} MiB of our own, {peak:.0} MiB at the peak with mapped files"));
+    if let (Some(rss), Some(file), Some(peak)) = (r.rss_anonymous_mib, r.rss_file_mib, r.peak_rss_mib) {
+        line("memory", format!("{rss:.0} MiB of our own, {file:.0} MiB of mapped files, {peak:.0} MiB at the peak"));
     }
     text
 }

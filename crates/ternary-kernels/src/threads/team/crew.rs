@@ -20,7 +20,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering::*};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
@@ -139,22 +139,40 @@ pub(super) struct Shared {
     panic: Mutex<Option<Payload>>,
     stop: AtomicBool,
     patience: Patience,
-    slowed: Option<Slowed>,
+    pub(super) slowed: Slowed,
 }
 
 /// Pieces that workers have done so far, in all jobs, modulo the word. A worker adds its own when it finds no more of them.
 #[repr(align(128))]
 struct Done(AtomicUsize);
 
-/// A thread that waits after each piece, so that it takes `times` as long: a slow core, for tests.
-#[derive(Clone, Copy, Debug)]
+/// A thread that waits after each piece, so that it takes several times as long: a slow core, for tests and measurements. A worker
+/// that takes infinitely long does no pieces.
 pub(super) struct Slowed {
-    pub(super) thread: usize,
-    pub(super) times: u32,
+    /// The largest number for none.
+    thread: AtomicUsize,
+    /// Bits of an f32 of 1 and more.
+    times: AtomicU32,
+}
+
+impl Slowed {
+    fn none() -> Self {
+        Self { thread: AtomicUsize::new(usize::MAX), times: AtomicU32::new(1f32.to_bits()) }
+    }
+
+    pub(super) fn set(&self, thread: usize, times: f32) {
+        self.times.store(times.max(1.0).to_bits(), Relaxed);
+        self.thread.store(thread, Relaxed);
+    }
+
+    /// How long thread `me` takes for a piece that takes 1; `None` for 1.
+    fn times(&self, me: usize) -> Option<f32> {
+        (self.thread.load(Relaxed) == me).then(|| f32::from_bits(self.times.load(Relaxed)))
+    }
 }
 
 impl Shared {
-    pub(super) fn new(threads: usize, cpus: usize, slowed: Option<Slowed>) -> Self {
+    pub(super) fn new(threads: usize, cpus: usize) -> Self {
         Self {
             slots: (0..threads).map(|_| Slot::new()).collect(),
             done: Done(AtomicUsize::new(0)),
@@ -163,7 +181,7 @@ impl Shared {
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
             patience: Patience::of(threads, cpus),
-            slowed,
+            slowed: Slowed::none(),
         }
     }
 
@@ -223,6 +241,9 @@ impl Shared {
             if self.stop.load(Relaxed) {
                 return;
             }
+            if self.slowed.times(me).is_some_and(f32::is_infinite) {
+                continue;
+            }
             let began = Instant::now();
             self.do_pieces(me, &count, Some(&mut pace));
             pace.phase(began, Instant::now());
@@ -267,12 +288,12 @@ impl Shared {
                 let Some((task, piece)) = slot.take() else { break };
                 // SAFETY: this thread has taken a piece of this job and counts it as done below, so `run` still borrows it.
                 let job = unsafe { task.job.as_ref() };
-                let slowed = self.slowed.filter(|s| s.thread == me).map(|s| (Instant::now(), s.times));
+                let slowed = self.slowed.times(me).filter(|t| t.is_finite()).map(|times| (Instant::now(), times));
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(me, piece))) {
                     self.put_panic(payload);
                 }
                 if let Some((began, times)) = slowed {
-                    let until = began.elapsed() * times;
+                    let until = began.elapsed().mul_f32(times);
                     while began.elapsed() < until {
                         std::hint::spin_loop();
                     }

@@ -369,8 +369,10 @@ fn a_slow_thread_does_fewer_pieces() {
 
 #[test]
 fn a_slowed_thread_computes_the_same() {
-    for thread in 0..3 {
-        let team = Team::with_slow_thread(NonZeroUsize::new(3).unwrap(), thread, 3).unwrap();
+    let team = team(3);
+    // The last one does nothing.
+    for (thread, times) in [(0, 3.0), (1, 2.5), (2, 1.0), (2, f32::INFINITY)] {
+        team.slow_thread(thread, times);
         let mut parts = [0; 50];
         for round in 1..=20 {
             team.run_parts(&mut parts, |i, p| *p += i);
