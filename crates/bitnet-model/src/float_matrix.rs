@@ -1,5 +1,8 @@
 //! Matrices of stored floats: embeddings and heads, left in the bytes of their file.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use ternary_kernels::SharedBytes;
 use ternary_kernels::ops::coarse::CoarsePlane;
@@ -55,7 +58,14 @@ pub struct FloatMatrix {
     bytes: SharedBytes,
     /// A coarse plane of these values that was built before.
     coarse: Option<CoarsePlane>,
+    /// Bytes that may have come into memory around single rows, for all clones.
+    around: Arc<AtomicUsize>,
 }
+
+/// What reading a row may bring into memory: Linux maps the pages around one that is asked for, 64 KiB together.
+const AROUND_A_ROW: usize = 64 << 10;
+/// What single rows of a mapped table may keep in memory.
+const MOST_AROUND: usize = 64 << 20;
 
 /// The rows of a [`FloatMatrix`] as plain numbers, where they are plain numbers.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +102,7 @@ impl FloatMatrix {
             FloatType::Block(_) => 1,
         };
         let bytes = if (bytes.as_ptr() as usize).is_multiple_of(align) { bytes } else { share::<u8>(&bytes) };
-        Ok(Self { rows, cols, ty, row_bytes, bytes, coarse: None })
+        Ok(Self { rows, cols, ty, row_bytes, bytes, coarse: None, around: Arc::default() })
     }
 
     /// With a coarse plane of the same values that was built before, so that an engine need not build it.
@@ -177,6 +187,18 @@ impl FloatMatrix {
         }
     }
 
+    /// Counts single rows that were read. Before the pages around them are many, they are given back, as a table of
+    /// which few rows are read need not be in memory. Those of a file come again.
+    pub(crate) fn touched(&self, rows: usize) {
+        let more = rows.saturating_mul(AROUND_A_ROW);
+        if self.around.fetch_add(more, Relaxed).saturating_add(more) >= MOST_AROUND {
+            self.around.store(0, Relaxed);
+            if self.bytes.len() > MOST_AROUND {
+                self.bytes.release();
+            }
+        }
+    }
+
     /// All rows as plain numbers.
     pub fn plain(&self) -> FloatRows<'_> {
         match self.ty {
@@ -219,5 +241,45 @@ impl FloatMatrix {
             }
             _ => rows.zip(out.chunks_exact_mut(self.cols.max(1))).for_each(|(r, out)| self.row_into(r, out)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use ternary_kernels::ByteOwner;
+
+    use super::*;
+
+    /// Bytes that count how often they were given back.
+    struct Counted(Vec<u8>, Arc<AtomicUsize>);
+
+    impl ByteOwner for Counted {
+        fn bytes(&self) -> &[u8] {
+            &self.0
+        }
+        fn release(&self, range: Range<usize>) {
+            assert_eq!(range, 0..self.0.len());
+            self.1.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn pages_around_single_rows_are_given_back() {
+        let given_back = |rows: usize| {
+            let count = Arc::new(AtomicUsize::new(0));
+            let bytes = SharedBytes::of(Counted(vec![0; rows << 10], count.clone()));
+            let table = FloatMatrix::new(FloatType::F16, rows, 512, bytes).unwrap();
+            let clone = table.clone();
+            for _ in 0..1000 {
+                table.touched(1);
+                clone.touched(3);
+            }
+            count.load(Relaxed)
+        };
+        // Four thousand rows, each with 64 KiB around it, of at most 64 MiB.
+        assert_eq!(given_back((64 << 10) + 1), 3);
+        assert_eq!(given_back(64 << 10), 0, "a small table stays");
     }
 }

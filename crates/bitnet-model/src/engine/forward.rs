@@ -75,6 +75,9 @@ impl Network {
                 self.ops.scale(scale, row);
             }
         }
+        if let Some(floats) = self.embedding.as_float() {
+            floats.touched(tokens.len());
+        }
     }
 
     /// The first `rows` rows of the residual stream through all layers.

@@ -254,6 +254,7 @@ fn rescore(ops: Ops, team: &Team, head: &FloatMatrix, x: &[f32], picks: &mut [Pi
         FloatRows::Bf16(w) => rescore_rows(ops, team, w, head.cols(), x, picks),
         FloatRows::Blocks => unreachable!("no plane is made of a block-quantised head"),
     }
+    head.touched(picks.len());
 }
 
 fn rescore_rows<W: Stored + Sync>(ops: Ops, team: &Team, w: &[W], hidden: usize, x: &[f32], picks: &mut [Pick]) {
