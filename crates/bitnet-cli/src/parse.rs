@@ -6,9 +6,10 @@
 use std::ffi::{OsStr, OsString};
 
 use clap::error::ErrorKind;
-use clap::{Arg, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, Args, Command, CommandFactory, FromArgMatches};
 
-use crate::commands::Cli;
+use crate::commands::run::RunArgs;
+use crate::commands::{Cli, CommonArgs};
 
 /// Reads the arguments of this process; ends it with a message where they make no sense, or ask for help.
 pub(crate) fn arguments() -> Cli {
@@ -22,6 +23,9 @@ pub(crate) fn arguments() -> Cli {
 
 /// `unset`: the variable `BITNET_MODEL` is there and empty, which says nothing.
 fn parse(args: &[OsString], unset: bool) -> Result<Cli, clap::Error> {
+    if let Some(cli) = run_alone(args).filter(|_| !unset) {
+        return Ok(cli);
+    }
     let error = match read(args, unset) {
         Ok(cli) => return Ok(cli),
         Err(error) => error,
@@ -39,6 +43,17 @@ fn parse(args: &[OsString], unset: bool) -> Result<Cli, clap::Error> {
         Some(args) => read(&args, unset),
         None => Err(error),
     }
+}
+
+/// `bitnet run ...` where it makes sense as it stands. It is the command that is started for a word or two, and to describe all the
+/// others takes as long as to load a small model. What else there is, help and errors too, is for the whole description.
+fn run_alone(args: &[OsString]) -> Option<Cli> {
+    let rest = args.get(1..).filter(|rest| rest.first().is_some_and(|name| name == "run"))?;
+    let command = CommonArgs::augment_args(RunArgs::augment_args(Command::new("run")));
+    let mut matches = command.try_get_matches_from(rest).ok()?;
+    let run = RunArgs::from_arg_matches_mut(&mut matches).ok()?;
+    let common = CommonArgs::from_arg_matches_mut(&mut matches).ok()?;
+    Some(Cli { command: crate::commands::Command::Run(run), common })
 }
 
 fn read(args: &[OsString], unset: bool) -> Result<Cli, clap::Error> {

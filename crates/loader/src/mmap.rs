@@ -4,7 +4,7 @@
 //! change it while it is mapped, and giving pages back is because not every mapping gets them again. Models are files
 //! that programs replace (rename) rather than edit, and the writers here do the same.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 
@@ -39,6 +39,10 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
 #[cfg(target_os = "linux")]
 const LEAST_RELEASED: usize = 256 << 10;
 
+/// What is read ahead at a time.
+#[cfg(target_os = "linux")]
+const PIECE: usize = 8 << 20;
+
 /// A mapped file. Pages that are not read can go; they come again from the file.
 struct Mapping(memmap2::Mmap);
 
@@ -61,7 +65,23 @@ impl ByteOwner for Mapping {
         let _ = range;
     }
 
+    /// Linux is asked to keep the range in huge pages, which the file systems do that can; then reading ahead goes through
+    /// the mapping, as nothing else makes use of that. All processes share these pages, too.
     fn prefetch(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        {
+            use memmap2::Advice::{HugePage, PopulateRead};
+            let _ = self.0.advise_range(HugePage, range.start, range.len());
+            // In pieces, so that no other change of the address space waits for all of it.
+            let mut pieces = range.clone().step_by(PIECE);
+            let read = |start: usize| {
+                let end = start.saturating_add(PIECE).min(range.end);
+                self.0.advise_range(PopulateRead, start, end.saturating_sub(start)).is_ok()
+            };
+            if pieces.all(read) {
+                return;
+            }
+        }
         #[cfg(unix)]
         let _ = self.0.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
         #[cfg(not(unix))]
@@ -78,6 +98,39 @@ pub fn read_bounded(path: &Path, what: &'static str, max: u64) -> Result<Vec<u8>
         FileError::TooLarge { what, len, max, .. } => LoadError::FileTooLarge { what, len, max }.in_file(path),
         e => e.into(),
     })
+}
+
+/// A huge page.
+const BLOCK: usize = 2 << 20;
+
+/// Writes in blocks that begin at multiples of their length, whatever it is given: what one call writes, Linux keeps
+/// together where the file system can, and such a block is mapped as one huge page.
+struct Blocks<W> {
+    out: W,
+    block: Vec<u8>,
+}
+
+impl<W: Write> Write for Blocks<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let whole = bytes.len().saturating_sub(bytes.len() % BLOCK);
+        if let Some(blocks) = bytes.get(..whole).filter(|blocks| self.block.is_empty() && !blocks.is_empty()) {
+            self.out.write_all(blocks)?;
+            return Ok(whole);
+        }
+        let n = bytes.len().min(BLOCK.saturating_sub(self.block.len()));
+        self.block.extend_from_slice(bytes.get(..n).unwrap_or_default());
+        if self.block.len() == BLOCK {
+            self.out.write_all(&self.block)?;
+            self.block.clear();
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.write_all(&self.block)?;
+        self.block.clear();
+        self.out.flush()
+    }
 }
 
 /// Writes a file all or nothing: into a temporary sibling, flushed to the disk, then renamed over `path`
@@ -109,13 +162,11 @@ pub fn write_checked<T, U>(
 ) -> Result<U, LoadError> {
     let mut pending = Pending::create(path)?;
     pending.expect(bytes);
-    let mut out = BufWriter::with_capacity(1 << 20, &mut pending);
+    let mut out = Blocks { out: &mut pending, block: Vec::with_capacity(BLOCK) };
     let written = write(&mut out).and_then(|value| match out.flush() {
         Ok(()) => Ok(value),
         Err(source) => Err(LoadError::io("write", path)(source)),
     });
-    // What is left in the buffer belongs to a file that will not be.
-    drop(out.into_parts());
     let value = match (written, pending.full()) {
         (Ok(value), _) => value,
         (Err(_), Some(full)) => return Err(full.into()),

@@ -160,6 +160,8 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
         ui::print(&printed)?;
     }
     finish(args, &output, &model, seed, ends_open(&printed, &prompt, ui), ui)?;
+    // The process ends: the system takes its memory back faster than it is given back piece by piece.
+    std::mem::forget((session, model));
     match output.finish_reason {
         FinishReason::Cancelled => Err(CliError::Interrupted),
         _ => Ok(()),

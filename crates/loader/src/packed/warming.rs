@@ -10,6 +10,9 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use ternary_kernels::{AlignedBuf, ByteOwner, SharedBytes};
 
+/// What may lie between two tensors that are read ahead together: scales of rows and groups.
+const MOST_BETWEEN: usize = 2 << 20;
+
 /// Bytes of a mapping, and their copy as soon as there is one.
 struct Warming {
     mapped: SharedBytes,
@@ -75,8 +78,15 @@ impl Movable {
     /// Has a thread ask for all pages of the mapping, in the order of the file, which is that of the layers: a disk
     /// reads in one stream, ahead of the first token.
     pub(super) fn prefetch(&self) {
-        let all: Vec<SharedBytes> = self.tensors.iter().map(|(_, warming)| warming.mapped.clone()).collect();
-        in_background("prefetch", move || all.iter().for_each(SharedBytes::prefetch));
+        let mut runs: Vec<SharedBytes> = Vec::new();
+        for (_, warming) in self.tensors.iter() {
+            let longer = runs.last().and_then(|run| run.through(&warming.mapped, MOST_BETWEEN));
+            match (runs.last_mut(), longer) {
+                (Some(run), Some(longer)) => *run = longer,
+                _ => runs.push(warming.mapped.clone()),
+            }
+        }
+        in_background("prefetch", move || runs.iter().for_each(SharedBytes::prefetch));
     }
 }
 

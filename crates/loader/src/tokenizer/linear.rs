@@ -48,7 +48,9 @@ impl Linear {
             let all = regex_syntax::parse(pattern).map_err(|e| bad(e.to_string()))?;
             parsed.push(if ascii { of_ascii(&all) } else { all });
         }
-        Regex::builder().build_many_from_hir(&parsed).map_err(|e| bad(e.to_string()))
+        // By default the number of CPUs, which takes ten files to find out.
+        let config = Regex::config().pool_capacity(8);
+        Regex::builder().configure(config).build_many_from_hir(&parsed).map_err(|e| bad(e.to_string()))
     }
 }
 

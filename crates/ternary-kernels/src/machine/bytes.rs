@@ -66,6 +66,14 @@ impl SharedBytes {
         self.owner.prefetch(self.range.clone());
     }
 
+    /// From the beginning of these bytes to the end of `next`, where both are of one owner and at most `gap` bytes lie between
+    /// them.
+    pub fn through(&self, next: &Self, gap: usize) -> Option<Self> {
+        let same = std::ptr::addr_eq(Arc::as_ptr(&self.owner), Arc::as_ptr(&next.owner));
+        let between = next.range.start.checked_sub(self.range.end).filter(|&between| same && between <= gap);
+        between.map(|_| Self { owner: self.owner.clone(), range: self.range.start..next.range.end })
+    }
+
     /// A part of these bytes, or `None` where `range` lies outside of them.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         if range.start > range.end || range.end > self.range.len() {

@@ -134,7 +134,7 @@ impl RowWise {
     pub fn with_ops(config: &TttConfig, parameters: &TttParameters, ops: Ops) -> Result<Self, TttError> {
         parameters.validate(config)?;
         let h = config.num_heads;
-        let mut first = Vec::new();
+        let mut first = Vec::with_capacity(parameters.inner.iter().map(Vec::len).sum());
         for head in 0..h {
             for w in &parameters.inner {
                 first.extend_from_slice(&w[head * (w.len() / h)..(head + 1) * (w.len() / h)]);
