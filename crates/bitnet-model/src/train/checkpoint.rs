@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::params::Role;
 use super::shape::{model_from_json, model_to_json};
-use super::{AdamW, Params, TrainConfig, TrainError};
+use super::{AdamW, OptimizerKind, Params, TrainConfig, TrainError};
 use crate::ModelConfig;
 use crate::files::{self, FileError, Pending};
 
@@ -37,7 +38,8 @@ pub struct Checkpoint {
     pub config: TrainConfig,
     /// Master weights.
     pub params: Params,
-    /// Optimizer with moments and step.
+    /// Optimizer with moments and step; of what [`Muon`](super::Muon) moves, the first moments are its momentum and the
+    /// second ones 0.
     pub adam: AdamW,
     /// Where the run stands.
     pub progress: Progress,
@@ -53,8 +55,23 @@ const UNCHECKED: u64 = 1;
 const DIGITS: usize = 64;
 /// Longest header, as the safetensors library has it.
 const MAX_HEADER: u64 = 100_000_000;
-const FIRST: &str = "adam.m.";
-const SECOND: &str = "adam.v.";
+
+/// What a checkpoint holds of each parameter.
+#[derive(Clone, Copy)]
+enum Part {
+    Weight,
+    /// The first moment, or Muon's momentum, which lies in its place.
+    First,
+    Second,
+}
+
+/// Prefixes of the names under which the parts of a parameter are written.
+fn parts(optimizer: OptimizerKind, role: Role) -> &'static [(&'static str, Part)] {
+    match optimizer.is_muon(role) {
+        true => &[("", Part::Weight), ("muon.m.", Part::First)],
+        false => &[("", Part::Weight), ("adam.m.", Part::First), ("adam.v.", Part::Second)],
+    }
+}
 
 impl Checkpoint {
     /// Writes the file; it gets its name when it is complete and on disk, so a crash leaves the old one. What had the
@@ -76,8 +93,12 @@ impl Checkpoint {
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, TrainError> {
         let mut views = Vec::new();
         for e in &self.params.entries {
-            let parts = [("", &self.params.values), (FIRST, &self.adam.m), (SECOND, &self.adam.v)];
-            for (prefix, values) in parts {
+            for (prefix, part) in parts(self.config.optimizer, e.role) {
+                let values = match part {
+                    Part::Weight => &self.params.values,
+                    Part::First => &self.adam.m,
+                    Part::Second => &self.adam.v,
+                };
                 let bytes = bytemuck::cast_slice(&values[e.range.clone()]);
                 let view = TensorView::new(Dtype::F32, e.shape.clone(), bytes).map_err(|e| bad(path, &e))?;
                 views.push((format!("{prefix}{}", e.name), view));
@@ -100,7 +121,7 @@ impl Checkpoint {
     /// Paper: arXiv:2504.18415, section 2.2: training ends with four bits, and reuses the states of the optimizer.
     ///
     /// # Errors
-    /// Parameters of other shapes; a configuration that cannot be, or that ends before the run stands.
+    /// Parameters of other shapes; another optimizer; a configuration that cannot be, or that ends before the run stands.
     pub fn second_stage(self, model: ModelConfig, config: TrainConfig) -> Result<Self, TrainError> {
         model.validate()?;
         config.validate()?;
@@ -113,6 +134,10 @@ impl Checkpoint {
         if config.steps <= self.progress.step {
             let must = "more than the steps that the first stage has done; they count from its beginning";
             return Err(TrainError::Option { option: "steps", value: config.steps.to_string(), must });
+        }
+        if config.optimizer != self.config.optimizer {
+            let must = "that of the first stage, whose moments are of no use to another";
+            return Err(TrainError::Option { option: "optimizer", value: format!("{:?}", config.optimizer), must });
         }
         let mut adam = AdamW::new(config.adamw, 0);
         (adam.m, adam.v, adam.step) = (self.adam.m, self.adam.v, self.adam.step);
@@ -168,8 +193,8 @@ impl Checkpoint {
         let progress: Progress = serde_json::from_value(about["progress"].take()).map_err(|e| bad(path, &e))?;
         // Shapes are checked against the file before anything of their size is made.
         let layout = super::params::layout(&model);
-        for (name, shape, _) in &layout {
-            for prefix in ["", FIRST, SECOND] {
+        for (name, shape, role) in &layout {
+            for (prefix, _) in parts(config.optimizer, *role) {
                 let t = file.tensor(&format!("{prefix}{name}")).map_err(|e| bad(path, &e))?;
                 if t.dtype() != Dtype::F32 || t.shape() != shape {
                     return Err(bad(
@@ -183,7 +208,12 @@ impl Checkpoint {
         let mut adam = AdamW::new(config.adamw, params.values.len());
         adam.step = progress.step;
         for e in params.entries.clone() {
-            for (prefix, values) in [("", &mut params.values), (FIRST, &mut adam.m), (SECOND, &mut adam.v)] {
+            for (prefix, part) in parts(config.optimizer, e.role) {
+                let values = match part {
+                    Part::Weight => &mut params.values,
+                    Part::First => &mut adam.m,
+                    Part::Second => &mut adam.v,
+                };
                 let t = file.tensor(&format!("{prefix}{}", e.name)).map_err(|e| bad(path, &e))?;
                 for (value, bytes) in values[e.range.clone()].iter_mut().zip(t.data().as_chunks().0) {
                     *value = f32::from_le_bytes(*bytes);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdamWOptions, Schedule, TrainError};
+use super::{AdamWOptions, MuonOptions, OptimizerKind, Rates, Schedule, TrainError};
 use crate::ModelConfig;
 
 /// Everything that decides what a run computes, but for the model's shape and the data.
@@ -42,8 +42,12 @@ pub struct TrainConfig {
     pub patience: u64,
     /// Learning rate and weight decay.
     pub schedule: Schedule,
-    /// Optimizer.
+    /// What moves the ternary projections.
+    pub optimizer: OptimizerKind,
+    /// Constants of AdamW.
     pub adamw: AdamWOptions,
+    /// Constants of Muon.
+    pub muon: MuonOptions,
 }
 
 impl Default for TrainConfig {
@@ -65,7 +69,9 @@ impl Default for TrainConfig {
             checkpoint_every: 100,
             patience: 0,
             schedule: Schedule::default(),
+            optimizer: OptimizerKind::default(),
             adamw: AdamWOptions::default(),
+            muon: MuonOptions::default(),
         }
     }
 }
@@ -77,11 +83,11 @@ impl TrainConfig {
     /// [`TrainError::Option`] naming the first that cannot.
     pub fn validate(&self) -> Result<(), TrainError> {
         let s = &self.schedule;
-        let o = &self.adamw;
+        let (o, muon) = (&self.adamw, &self.muon);
         let rate = |v: f64| v.is_finite() && (0.0..=10.0).contains(&v);
         let beta = |v: f64| (0.0..1.0).contains(&v);
         let start = self.inner_start;
-        let checks: [(&'static str, String, bool, &'static str); 16] = [
+        let checks: [(&'static str, String, bool, &'static str); 19] = [
             ("steps", self.steps.to_string(), self.steps > 0, "at least 1"),
             ("batch", self.batch.to_string(), (1..=1 << 20).contains(&self.batch), "1 to 1048576"),
             ("accumulate", self.accumulate.to_string(), (1..=1 << 20).contains(&self.accumulate), "1 to 1048576"),
@@ -98,11 +104,33 @@ impl TrainConfig {
             ("beta1", o.beta1.to_string(), beta(o.beta1), "0 or more and below 1"),
             ("beta2", o.beta2.to_string(), beta(o.beta2), "0 or more and below 1"),
             ("eps", o.eps.to_string(), o.eps.is_finite() && o.eps > 0.0, "above 0"),
+            ("muon.momentum", muon.momentum.to_string(), beta(muon.momentum), "0 or more and below 1"),
+            ("muon.steps", muon.steps.to_string(), (1..=100).contains(&muon.steps), "1 to 100"),
+            (
+                "muon.lr",
+                muon.lr.unwrap_or(0.0).to_string(),
+                muon.lr.is_none_or(|lr| rate(lr) && s.peak > 0.0 && self.optimizer == OptimizerKind::Muon),
+                "0 to 10, with optimizer muon and a peak above 0, with which it rises and falls",
+            ),
         ];
         match checks.into_iter().find(|c| !c.2) {
             Some((option, value, _, must)) => Err(TrainError::Option { option, value, must }),
             None => Ok(()),
         }
+    }
+
+    /// The rates of Muon where AdamW has `rates`: in the same schedule, with a peak of its own.
+    ///
+    /// ```
+    /// use bitnet_model::train::{MuonOptions, TrainConfig};
+    /// let muon = MuonOptions { lr: Some(0.02), ..MuonOptions::default() };
+    /// let c = TrainConfig { muon, ..TrainConfig::default() };
+    /// let half = c.schedule.at(c.steps / 4, c.steps);
+    /// assert_eq!((half.lr, c.muon_rates(half).lr), (0.75 * 2.5e-3, 0.75 * 0.02));
+    /// ```
+    pub fn muon_rates(&self, rates: Rates) -> Rates {
+        let lr = self.muon.lr.map_or(rates.lr, |peak| rates.lr * (peak / self.schedule.peak));
+        Rates { lr, ..rates }
     }
 
     /// The share of the inner learning rate at step `step`, counted from 0.

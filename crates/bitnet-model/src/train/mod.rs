@@ -5,7 +5,7 @@
 //!   inference uses and gradients written by hand; `CandleLearner` (feature `candle`) through candle's autograd, for any candle
 //!   model and any device. Both use the straight-through estimator: quantisers are the identity in the backward pass, and
 //!   both products use quantised operands.
-//! - [`Trainer`] runs the loop: [`AdamW`] with the two-stage [`Schedule`], [`Sampler`] over a [`TokenFile`],
+//! - [`Trainer`] runs the loop: [`AdamW`], or [`Muon`] for the projections, with a [`Schedule`], [`Sampler`] over a [`TokenFile`],
 //!   checkpoints that continue bit for bit.
 //!
 //! [`extract`] trains extractors of intents and slots instead.
@@ -24,6 +24,7 @@ mod export;
 pub mod extract;
 mod fused;
 mod monitor;
+mod muon;
 mod optimizer;
 mod params;
 mod prepare;
@@ -43,6 +44,7 @@ pub use examples::{Example, for_each_example, holds_examples};
 pub use export::{MasterWeights, write_master};
 pub use fused::FusedLearner;
 pub use monitor::LayerTrits;
+pub use muon::{Muon, MuonOptions, OptimizerKind, UpdateScale};
 pub use optimizer::{AdamW, AdamWOptions, DecayOn, gradient_norm};
 pub use params::{Entry, Params, Role};
 pub use prepare::{Prepared, Split, TextFormat, TokenWriter, for_each_document};

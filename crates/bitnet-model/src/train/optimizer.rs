@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use ternary_kernels::Ops;
 use ternary_kernels::ops::AdamWStep;
 
-use super::params::Role;
+use super::params::{Entry, Role};
 use super::schedule::Rates;
 use super::{Params, TrainError};
 
@@ -82,6 +82,22 @@ impl AdamW {
         rates: Rates,
         threads: usize,
     ) -> Result<(), TrainError> {
+        self.step_where(|_| true, params, grads, gradient_scale, rates, threads)
+    }
+
+    /// [`AdamW::step`] of those tensors that `moves` names; the others and their moments stay.
+    ///
+    /// # Errors
+    /// The errors of [`AdamW::step`].
+    pub(super) fn step_where(
+        &mut self,
+        moves: impl Fn(&Entry) -> bool,
+        params: &mut Params,
+        grads: &[f32],
+        gradient_scale: f32,
+        rates: Rates,
+        threads: usize,
+    ) -> Result<(), TrainError> {
         let expected = self.m.len();
         for (what, got) in [("gradients", grads.len()), ("parameters", params.values.len())] {
             if got != expected {
@@ -108,7 +124,7 @@ impl AdamW {
             correction2: (1.0 - o.beta2.powi(power)) as f32,
         };
         let share = expected.div_ceil(threads.max(1)).max(1);
-        let entries = &params.entries;
+        let entries: &Vec<&Entry> = &params.entries.iter().filter(|e| moves(e)).collect();
         let moments = self.m.chunks_mut(share).zip(self.v.chunks_mut(share));
         let parts = params.values.chunks_mut(share).zip(grads.chunks(share)).zip(moments).enumerate();
         std::thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{
-    AdamW, Batch, Checkpoint, LayerTrits, Learner, Params, Progress, Sampler, TokenFile, TrainConfig, TrainError,
+    AdamW, Batch, Checkpoint, LayerTrits, Learner, Muon, OptimizerKind, Params, Progress, Sampler, TokenFile, TrainConfig, TrainError,
     gradient_norm, monitor,
 };
 use crate::ModelConfig;
@@ -118,6 +118,7 @@ pub struct Trainer<L> {
     learner: L,
     params: Params,
     adam: AdamW,
+    muon: Muon,
     sampler: Sampler,
     validation: Option<Validation>,
     progress: Progress,
@@ -177,7 +178,8 @@ impl<L: Learner> Trainer<L> {
         let validation = validation.map(|f| Validation::new(f, config.context)).transpose()?;
         let grads = vec![0.0; params.values.len()];
         let path = path.to_path_buf();
-        Ok(Self { model, config, learner, params, adam, sampler, validation, progress, path, grads })
+        let muon = Muon::new(config.muon);
+        Ok(Self { model, config, learner, params, adam, muon, sampler, validation, progress, path, grads })
     }
 
     /// The master weights.
@@ -262,7 +264,15 @@ impl<L: Learner> Trainer<L> {
             }
         }
         let clip = if c.clip > 0.0 && grad_norm > c.clip { c.clip / grad_norm } else { 1.0 };
-        self.adam.step(&mut self.params, &self.grads, (clip / c.accumulate as f64) as f32, rates, c.threads)?;
+        let scale = (clip / c.accumulate as f64) as f32;
+        let (params, grads) = (&mut self.params, &self.grads[..]);
+        self.adam.step_where(|e| !c.optimizer.is_muon(e.role), params, grads, scale, rates, c.threads)?;
+        match c.optimizer {
+            OptimizerKind::AdamW => {}
+            OptimizerKind::Muon => {
+                self.muon.step(params, grads, &mut self.adam.m, scale, c.muon_rates(rates), c.threads)?;
+            }
+        }
         self.progress.step = number;
         self.progress.position = self.sampler.position;
         let tokens = c.tokens_per_step();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bitnet::train::TrainConfig;
+use bitnet::train::{OptimizerKind, TrainConfig};
 use clap::Args;
 use serde_json::{Map, Value};
 
@@ -20,8 +20,8 @@ Written to OUT: checkpoint.safetensors and the one before it, checkpoint.previou
 tokenizer.json, and export/ with the finished model as a Hugging Face folder with packed weights (with --group-size, \
 with weights as floats) and, where the shape allows, as model.gguf. Only one process at a time can use OUT.
 
-The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule] and \
-[train.adamw]. Options on the command line override it.
+The configuration file has the sections [model] (keys of a Hugging Face config.json), [train], [train.schedule], \
+[train.adamw] and [train.muon]. Options on the command line override it.
 
 With --task extract the data are utterances, JSON lines like
   {\"text\": \"play So What\", \"intent\": \"play\", \"slots\": [{\"name\": \"track\", \"start\": 5, \"end\": 12}]}
@@ -234,6 +234,13 @@ pub(super) struct RunArgs {
     /// Tokens per window
     #[arg(long, value_name = "N")]
     pub(super) context: Option<usize>,
+    /// What moves the ternary weights: adamw, or muon, orthogonal momentum; embedding, norms and all else are moved by
+    /// AdamW [default: adamw]
+    #[arg(long, value_name = "NAME", value_parser = ["adamw", "muon"])]
+    pub(super) optimizer: Option<String>,
+    /// With --optimizer muon: peak learning rate of the ternary weights [default: as --lr]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub(super) muon_lr: Option<f64>,
     /// Peak learning rate of stage 1
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) lr: Option<f64>,
@@ -281,6 +288,15 @@ impl RunArgs {
         set(&mut c.batch, self.batch);
         set(&mut c.accumulate, self.accumulate);
         set(&mut c.context, self.context);
+        set(
+            &mut c.optimizer,
+            self.optimizer.as_deref().map(|name| match name {
+                "muon" => OptimizerKind::Muon,
+                // The parser lets two names through.
+                _ => OptimizerKind::AdamW,
+            }),
+        );
+        c.muon.lr = self.muon_lr.or(c.muon.lr);
         set(&mut c.schedule.peak, self.lr);
         set(&mut c.schedule.peak2, self.lr2.or(self.lr.map(|lr| 0.6 * lr)));
         set(&mut c.schedule.warmup, self.warmup);
