@@ -18,6 +18,7 @@ CASES = [
     "case_refusals",
     "case_chat",
     "case_rope",
+    "case_muon",
     "case_jinja",
     "case_families",
     "case_hunyuan",

@@ -15,6 +15,8 @@ use super::{Params, TrainError};
 /// Coefficients of the quintic `a x + b x^3 + c x^5`, chosen for its slope at 0: singular values that are not tiny end
 /// between 0.68 and 1.14 instead of at 1.
 const QUINTIC: [f32; 3] = [3.4445, -4.7750, 2.0315];
+/// Rows of a symmetric product that are made at once.
+const BAND: usize = 64;
 /// Matrices of a smaller norm are divided by this instead of their norm.
 const LEAST_NORM: f64 = 1e-7;
 
@@ -92,6 +94,8 @@ struct Scratch {
     gram: Vec<f32>,
     /// `b gram + c gram^2`, `[k, k]`.
     polynomial: Vec<f32>,
+    /// Rows of a symmetric product.
+    band: Vec<f32>,
     gemm: GemmScratch,
 }
 
@@ -235,7 +239,7 @@ fn move_matrix(ops: Ops, options: MuonOptions, job: Job<'_>, gradient_scale: f32
 /// `x = a x + (b g + c g^2) x` with `g = x x^T`, from where the Frobenius norm is 1. A transposed matrix gives the
 /// transposed bits.
 fn orthogonalize(ops: Ops, [rows, cols]: [usize; 2], steps: u32, s: &mut Scratch) {
-    let Scratch { x, next, gram, polynomial, gemm } = s;
+    let Scratch { x, next, gram, polynomial, band, gemm } = s;
     // In f64, where no square of an f32 overflows or vanishes.
     let norm = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt().max(LEAST_NORM);
     x.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
@@ -247,9 +251,9 @@ fn orthogonalize(ops: Ops, [rows, cols]: [usize; 2], steps: u32, s: &mut Scratch
     for _ in 0..steps {
         let m = Strided::rows(x, cols);
         let short = if wide { m } else { m.t() };
-        ops.gemm(short, short.t(), [k, k, n], gram, gemm);
+        symmetric(ops, [short, short.t()], [k, n], gram, band, gemm);
         let g = Strided::rows(gram, k);
-        ops.gemm(g, g, [k, k, k], polynomial, gemm);
+        symmetric(ops, [g, g], [k, k], polynomial, band, gemm);
         for (p, g) in polynomial.iter_mut().zip(gram.iter()) {
             *p = b * g + c * *p;
         }
@@ -265,3 +269,32 @@ fn orthogonalize(ops: Ops, [rows, cols]: [usize; 2], steps: u32, s: &mut Scratch
         std::mem::swap(x, next);
     }
 }
+
+/// A symmetric product of `[k, n]` and `[n, k]`: what lies right of the diagonal is copied from what lies left of it, and has the
+/// bits of a product made as a whole, as both are the same chain of sums.
+fn symmetric(
+    ops: Ops,
+    [left, right]: [Strided<'_>; 2],
+    [k, n]: [usize; 2],
+    out: &mut [f32],
+    band: &mut Vec<f32>,
+    gemm: &mut GemmScratch,
+) {
+    for first in (0..k).step_by(BAND) {
+        let rows = BAND.min(k - first);
+        let cols = first + rows;
+        band.resize(rows * cols, 0.0);
+        let below = Strided { data: &left.data[first * left.row..], ..left };
+        ops.gemm(below, right, [rows, cols, n], band, gemm);
+        for (i, row) in band.chunks_exact(cols).enumerate() {
+            let at = first + i;
+            out[at * k..at * k + cols].copy_from_slice(row);
+            for (j, v) in row[..first].iter().enumerate() {
+                out[j * k + at] = *v;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
