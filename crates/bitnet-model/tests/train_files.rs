@@ -18,8 +18,8 @@ fn checkpoint(seed: u64) -> Checkpoint {
     let params = Params::init(&model, seed, 0.02).unwrap();
     let mut adam = AdamW::new(config.adamw, params.values.len());
     adam.step = 3;
-    let progress = Progress { step: 3, position: 12, best: Some(2.5), since_best: 0 };
-    Checkpoint { model, config, params, adam, progress }
+    let progress = Progress { step: 3, position: 12, best: Some(2.5), ..Progress::default() };
+    Checkpoint { model, config, params, average: None, adam, progress }
 }
 
 fn names(folder: &Path) -> Vec<String> {

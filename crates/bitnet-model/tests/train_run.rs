@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
 use bitnet_model::train::{
-    Batch, Checkpoint, Event, Finish, FusedLearner, Learner, MasterWeights, Params, Sampler, Split, TextFormat,
-    TokenFile, TokenWidth, TokenWriter, TrainConfig, TrainError, Trainer, Validation, for_each_document,
+    Batch, Checkpoint, Event, Finish, FusedLearner, Learner, MasterWeights, MuonOptions, OptimizerKind, Params,
+    Sampler, ScheduleKind, Split, TextFormat, TokenFile, TokenWidth, TokenWriter, TrainConfig, TrainError, Trainer,
+    Validation, for_each_document,
 };
 use bitnet_model::{ActivationBits, Engine, EngineOptions, KvType, Mixer, ModelConfig, ModelWeights};
 
@@ -124,11 +125,51 @@ fn resume_with_groups_is_exact() {
     resume(&group_model(), "resume-groups");
 }
 
+/// Muon, whose momentum is in the checkpoint instead of two moments, with a learning rate and a schedule of its own, and a
+/// moving average of the weights, which is not where they are.
+#[test]
+fn resume_with_muon_and_an_average_is_exact() {
+    let muon = MuonOptions { lr: Some(5e-3), ..MuonOptions::default() };
+    let mut c = TrainConfig { optimizer: OptimizerKind::Muon, muon, ema: 0.8, ..config() };
+    c.schedule.kind = ScheduleKind::Wsd;
+    resume_of(&ttt_model(), "resume-muon", &c);
+    let dir = Folder::new("resume-muon-names");
+    counting(&dir.file("t.u16"), 5000);
+    let run = trainer(&dir, &TrainConfig { steps: 2, ..c.clone() }, "c.safetensors");
+    run.checkpoint().save(&dir.file("c.safetensors")).unwrap();
+    let file = test_support::Tensors::open(dir.file("c.safetensors"));
+    let mut of_q: Vec<&str> = file.names().filter(|n| n.contains("layers.1.self_attn.q_proj")).collect();
+    of_q.sort_unstable();
+    let q = "model.layers.1.self_attn.q_proj.weight";
+    assert_eq!(of_q, [format!("ema.{q}"), q.to_owned(), format!("muon.m.{q}")]);
+    assert!(file.names().any(|n| n == "adam.v.model.embed_tokens.weight"));
+
+    // Moments of one optimizer are no use to the other.
+    let other = TrainConfig { optimizer: OptimizerKind::AdamW, muon: MuonOptions::default(), ..c };
+    let refused = run.checkpoint().second_stage(model(), other).unwrap_err();
+    assert!(matches!(refused, TrainError::Option { option: "optimizer", .. }), "{refused}");
+}
+
+/// Windows of 5, 10 and 20 tokens in a third of the run each, as many tokens in every step; the stop at step 11 is within the
+/// second part.
+#[test]
+fn resume_with_growing_windows_is_exact() {
+    resume_of(&model(), "resume-growing", &TrainConfig { context_start: 5, ..config() });
+    for (start, context) in [(3, 20), (40, 20), (5, 15), (7, 20)] {
+        let c = TrainConfig { context_start: start, context, ..config() };
+        let refused = c.validate().unwrap_err();
+        assert!(matches!(refused, TrainError::Option { option: "context_start", .. }), "{refused}");
+    }
+}
+
 fn resume(model: &ModelConfig, name: &str) {
+    resume_of(model, name, &TrainConfig { inner_warmup: 15, ..config() });
+}
+
+fn resume_of(model: &ModelConfig, name: &str, c: &TrainConfig) {
     let dir = Folder::new(name);
     counting(&dir.file("t.u16"), 5000);
-    let c = TrainConfig { inner_warmup: 15, ..config() };
-    let mut whole = trainer_of(model, &dir, &c, "whole.safetensors");
+    let mut whole = trainer_of(model, &dir, c, "whole.safetensors");
     let mut losses = Vec::new();
     let mut see = |e: Event<'_>| {
         if let Event::Step { loss, .. } = e {
@@ -139,8 +180,9 @@ fn resume(model: &ModelConfig, name: &str) {
     assert_eq!(whole.run(&mut see).unwrap(), Finish::Completed);
     assert_eq!(losses.len(), 24);
     assert!(losses[23] < losses[0] - 0.5, "{losses:?}");
+    assert_eq!(whole.trained() == whole.params(), c.ema == 0.0);
 
-    let mut first = trainer_of(model, &dir, &c, "part.safetensors");
+    let mut first = trainer_of(model, &dir, c, "part.safetensors");
     let stop_at_11 = &mut |e: Event<'_>| match e {
         Event::Step { step: 11, .. } => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
@@ -148,7 +190,9 @@ fn resume(model: &ModelConfig, name: &str) {
     assert_eq!(first.run(stop_at_11).unwrap(), Finish::Interrupted);
     drop(first);
     let saved = Checkpoint::load(&dir.file("part.safetensors")).unwrap();
-    assert_eq!((saved.progress.step, saved.progress.position), (11, 11 * 8));
+    // The second part of the growing windows began with the ninth step.
+    let position = if c.context_start == 0 { 11 * 8 } else { 3 * 16 };
+    assert_eq!((saved.progress.step, saved.progress.position), (11, position));
     let data = || Some(TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap());
     let learner = FusedLearner::new(model, c.threads).unwrap();
     let mut second = Trainer::resume(saved, learner, [data(), data()], &dir.file("part.safetensors")).unwrap();
@@ -184,6 +228,88 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint() {
     let kept = Checkpoint::load(&path).unwrap();
     assert_eq!(kept.progress.step, 6);
     assert!(kept.params.values.iter().all(|v| v.is_finite()));
+}
+
+/// A learner of whose gradients the twenty-first is infinite.
+struct Overflows(FusedLearner, u32);
+
+impl Learner for Overflows {
+    fn loss(&mut self, params: &Params, batch: &Batch) -> Result<f64, TrainError> {
+        self.0.loss(params, batch)
+    }
+    fn accumulate(&mut self, params: &Params, batch: &Batch, grads: &mut [f32]) -> Result<f64, TrainError> {
+        self.1 += 1;
+        let loss = self.0.accumulate(params, batch, grads)?;
+        if self.1 > 20 {
+            *grads.last_mut().unwrap() = f32::INFINITY;
+        }
+        Ok(loss)
+    }
+}
+
+#[test]
+fn a_gradient_that_is_no_number_changes_nothing_under_muon() {
+    let dir = Folder::new("overflow");
+    counting(&dir.file("t.u16"), 5000);
+    let data = || Some(TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap());
+    let learner = Overflows(FusedLearner::new(&model(), 1).unwrap(), 0);
+    let c = TrainConfig { optimizer: OptimizerKind::Muon, checkpoint_every: 10, ..config() };
+    let path = dir.file("c.safetensors");
+    let mut run = Trainer::new(&model(), &c, learner, [data(), None], &path).unwrap();
+    let error = run.run(&mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { what: "gradient", step: 11, .. }), "{error}");
+    assert_eq!(Checkpoint::load(&path).unwrap().params, *run.params());
+}
+
+/// A run with a time instead of steps: it plans, ends at about its time with a learning rate near 0, and its last step is
+/// validated; interrupted and continued, it has the rest of its time and its plan.
+#[test]
+fn a_run_ends_in_its_time() {
+    let dir = Folder::new("time");
+    counting(&dir.file("t.u16"), 5000);
+    let mut c = TrainConfig { time: Some(3.0), validate_every: 0, ..config() };
+    (c.schedule.kind, c.schedule.peak) = (ScheduleKind::Cosine, 1.0e-3);
+    let mut first = trainer(&dir, &c, "c.safetensors");
+    assert_eq!(first.steps(), None);
+    let began = std::time::Instant::now();
+    let mut plans = 0;
+    let stop = &mut |e: Event<'_>| match e {
+        Event::Plan { steps, .. } => {
+            plans += 1;
+            assert!(steps > 0);
+            ControlFlow::Continue(())
+        }
+        _ if began.elapsed().as_secs_f64() > 1.0 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    assert_eq!(first.run(stop).unwrap(), Finish::Interrupted);
+    assert!(plans > 0);
+    let saved = Checkpoint::load(&dir.file("c.safetensors")).unwrap();
+    let clock = saved.progress.clock;
+    assert!((0.5..3.0).contains(&clock.seconds) && clock.planned.is_some(), "{clock:?}");
+    assert_eq!(clock.steps, saved.progress.step);
+
+    let data = || Some(TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap());
+    let learner = FusedLearner::new(&model(), c.threads).unwrap();
+    let mut second = Trainer::resume(saved, learner, [data(), data()], &dir.file("c.safetensors")).unwrap();
+    let (mut last, mut validations) = (0.0, 0);
+    let finish = second.run(&mut |e| {
+        match e {
+            Event::Step { lr, .. } => last = lr,
+            Event::Validation { .. } => validations += 1,
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!((finish.unwrap(), validations), (Finish::Completed, 1));
+    let p = second.progress();
+    assert_eq!(second.steps(), Some(p.step));
+    // Where others use the same processors a step may take many times as long as the one before.
+    assert!((1.5..6.0).contains(&p.clock.seconds), "{:?}", p.clock);
+    // A cosine ends with the square of the share of steps that are left; the last plan may be a single step long.
+    assert!(last < 0.2 * c.schedule.peak, "{last}");
+    let refused = TrainConfig { time: Some(0.0), ..config() }.validate().unwrap_err();
+    assert!(matches!(refused, TrainError::Option { option: "time", .. }), "{refused}");
 }
 
 #[test]

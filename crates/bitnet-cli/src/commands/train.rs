@@ -36,6 +36,11 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     if let Some(option) = args.extract.given() {
         return Err(CliError::usage(format!("{option} is about extractors; it goes with --task extract")));
     }
+    if args.run.steps.is_some() && args.extract.time.is_some() {
+        return Err(CliError::usage(
+            "--steps and --time: a language model has as many steps as fit its time; omit one",
+        ));
+    }
     let (place, mut resumed) = begin::begin(args, ui)?;
     let saved = &place.saved;
     let mut settings = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
@@ -51,7 +56,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
             resumed = Some(begun.second_stage(model, config)?);
         }
         (None, None) => {
-            args.run.put(&mut settings.train);
+            args.run.put(&mut settings.train, args.extract.time);
             settings.train.examples |= data::are_examples(args)?;
         }
     }
@@ -73,17 +78,20 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
         Some(checkpoint) => Trainer::resume(checkpoint, learner, files, saved)?,
         None => Trainer::new(&model, &config, learner, files, saved)?,
     };
+    let length = match config.time {
+        None => format!("{} steps", config.steps),
+        Some(seconds) => format!("{:.0} minutes", seconds / 60.0),
+    };
     ui.say(format_args!(
-        "{} parameters, {} steps of {} tokens, {} threads",
+        "{} parameters, {length}, {} tokens a step, {} threads",
         ui::count(model.parameters()),
-        config.steps,
         config.tokens_per_step(),
         config.threads
     ));
 
     let mut journal = Journal::open(&args.out.join("log.jsonl"), args.resume.then_some(begun))?;
     let graceful = Graceful::begin();
-    let bar = progress::of_training(ui, config.steps);
+    let bar = progress::of_training(ui, trainer.steps().unwrap_or(0));
     bar.set_position(begun);
     bar.reset_eta();
     let began = Instant::now();
@@ -94,6 +102,10 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
                 bar.set_position(step);
                 bar.set_message(format!("loss {loss:.4}, {} tok/s", ui::rate(tok_s)));
                 journal.step([step, tokens], [loss, lr, grad_norm, tok_s])
+            }
+            Event::Plan { step, steps } => {
+                bar.set_length(steps);
+                journal.plan(step, steps)
             }
             Event::Trits { step, layers } => journal.trits(step, layers),
             Event::Validation { step, nats_per_token, best, params } => {
@@ -136,7 +148,7 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
         return Err(CliError::Interrupted);
     }
     let trained = config.model_after(trainer.progress().step, &model);
-    let notes = export(args, &trained, trainer.params())?;
+    let notes = export(args, &trained, trainer.trained())?;
     plot(args, &journal, ui);
     for note in &notes {
         ui.note(note);

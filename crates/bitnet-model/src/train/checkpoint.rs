@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::params::Role;
 use super::shape::{model_from_json, model_to_json};
-use super::{AdamW, OptimizerKind, Params, TrainConfig, TrainError};
+use super::{AdamW, Clock, Params, TrainConfig, TrainError};
 use crate::ModelConfig;
 use crate::files::{self, FileError, Pending};
 
@@ -21,12 +21,16 @@ use crate::files::{self, FileError, Pending};
 pub struct Progress {
     /// Steps done.
     pub step: u64,
-    /// Windows drawn from the training data; with the seed it is all there is to know about random numbers.
+    /// The part of the run, of those in which windows have different lengths.
+    pub stage: u32,
+    /// Windows drawn from the training data in this part; with the seed it is all there is to know about random numbers.
     pub position: u64,
     /// Best validation loss so far, nats per token.
     pub best: Option<f64>,
     /// Validations since the best one.
     pub since_best: u64,
+    /// The time of a run that has a limit of it.
+    pub clock: Clock,
 }
 
 /// A checkpoint in memory.
@@ -38,6 +42,8 @@ pub struct Checkpoint {
     pub config: TrainConfig,
     /// Master weights.
     pub params: Params,
+    /// Their moving average, where the configuration has one.
+    pub average: Option<Params>,
     /// Optimizer with moments and step; of what [`Muon`](super::Muon) moves, the first moments are its momentum and the
     /// second ones 0.
     pub adam: AdamW,
@@ -63,14 +69,16 @@ enum Part {
     /// The first moment, or Muon's momentum, which lies in its place.
     First,
     Second,
+    Average,
 }
 
-/// Prefixes of the names under which the parts of a parameter are written.
-fn parts(optimizer: OptimizerKind, role: Role) -> &'static [(&'static str, Part)] {
-    match optimizer.is_muon(role) {
+/// The parts of a parameter, and the prefixes of the names under which they are written.
+fn parts(config: &TrainConfig, role: Role) -> impl Iterator<Item = (&'static str, Part)> {
+    let parts: &[(&'static str, Part)] = match config.optimizer.is_muon(role) {
         true => &[("", Part::Weight), ("muon.m.", Part::First)],
         false => &[("", Part::Weight), ("adam.m.", Part::First), ("adam.v.", Part::Second)],
-    }
+    };
+    parts.iter().copied().chain((config.ema > 0.0).then_some(("ema.", Part::Average)))
 }
 
 impl Checkpoint {
@@ -93,11 +101,12 @@ impl Checkpoint {
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, TrainError> {
         let mut views = Vec::new();
         for e in &self.params.entries {
-            for (prefix, part) in parts(self.config.optimizer, e.role) {
+            for (prefix, part) in parts(&self.config, e.role) {
                 let values = match part {
                     Part::Weight => &self.params.values,
                     Part::First => &self.adam.m,
                     Part::Second => &self.adam.v,
+                    Part::Average => &self.average.as_ref().unwrap_or(&self.params).values,
                 };
                 let bytes = bytemuck::cast_slice(&values[e.range.clone()]);
                 let view = TensorView::new(Dtype::F32, e.shape.clone(), bytes).map_err(|e| bad(path, &e))?;
@@ -131,7 +140,7 @@ impl Checkpoint {
             let count = |c: &ModelConfig| format!("{} parameters", c.parameters());
             return Err(TrainError::Mismatch { what, expected: count(&self.model), got: count(&model) });
         }
-        if config.steps <= self.progress.step {
+        if config.time.is_none() && config.steps <= self.progress.step {
             let must = "more than the steps that the first stage has done; they count from its beginning";
             return Err(TrainError::Option { option: "steps", value: config.steps.to_string(), must });
         }
@@ -141,8 +150,8 @@ impl Checkpoint {
         }
         let mut adam = AdamW::new(config.adamw, 0);
         (adam.m, adam.v, adam.step) = (self.adam.m, self.adam.v, self.adam.step);
-        let progress = Progress { best: None, since_best: 0, ..self.progress };
-        Ok(Self { model, config, params: self.params, adam, progress })
+        let progress = Progress { best: None, since_best: 0, clock: Clock::default(), ..self.progress };
+        Ok(Self { model, config, params: self.params, average: self.average, adam, progress })
     }
 
     /// Reads a file that [`Checkpoint::save`] wrote. One of an earlier program without a checksum is read with a
@@ -194,7 +203,7 @@ impl Checkpoint {
         // Shapes are checked against the file before anything of their size is made.
         let layout = super::params::layout(&model);
         for (name, shape, role) in &layout {
-            for (prefix, _) in parts(config.optimizer, *role) {
+            for (prefix, _) in parts(&config, *role) {
                 let t = file.tensor(&format!("{prefix}{name}")).map_err(|e| bad(path, &e))?;
                 if t.dtype() != Dtype::F32 || t.shape() != shape {
                     return Err(bad(
@@ -207,12 +216,14 @@ impl Checkpoint {
         let mut params = Params::zeros(layout);
         let mut adam = AdamW::new(config.adamw, params.values.len());
         adam.step = progress.step;
+        let mut average = (config.ema > 0.0).then(|| params.clone());
         for e in params.entries.clone() {
-            for (prefix, part) in parts(config.optimizer, e.role) {
+            for (prefix, part) in parts(&config, e.role) {
                 let values = match part {
-                    Part::Weight => &mut params.values,
+                    Part::Weight => &mut params.values[..],
                     Part::First => &mut adam.m,
                     Part::Second => &mut adam.v,
+                    Part::Average => average.as_mut().map_or(&mut [][..], |a| &mut a.values),
                 };
                 let t = file.tensor(&format!("{prefix}{}", e.name)).map_err(|e| bad(path, &e))?;
                 for (value, bytes) in values[e.range.clone()].iter_mut().zip(t.data().as_chunks().0) {
@@ -220,7 +231,7 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Self { model, config, params, adam, progress })
+        Ok(Self { model, config, params, average, adam, progress })
     }
 }
 

@@ -9,14 +9,20 @@ use crate::ModelConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Optimizer steps.
+    /// Optimizer steps; of no use where there is a `time`.
     pub steps: u64,
+    /// Seconds after which the run ends, at about: it has as many steps as fit, and the learning rate falls in these.
+    /// Then its bits depend on how fast the machine is.
+    pub time: Option<f64>,
     /// Windows of a batch.
     pub batch: usize,
     /// Batches of a step, whose gradients are averaged.
     pub accumulate: usize,
     /// Predicted tokens of a window.
     pub context: usize,
+    /// Predicted tokens of the first windows, which double in equal parts of the run until they are `context`; a step
+    /// always has as many tokens (arXiv:2108.06084, arXiv:2310.00576). 0 for windows of one length.
+    pub context_start: usize,
     /// Whether the data are examples, a prompt and its completion each: windows then hold whole examples only, and
     /// prompts are read, but not learned.
     pub examples: bool,
@@ -40,6 +46,9 @@ pub struct TrainConfig {
     pub inner_start: f64,
     /// Stop after this many validations without a better one; 0 for never.
     pub patience: u64,
+    /// Share of the moving average of the weights that stays in a step; it is what is validated and exported. 0 for
+    /// the weights themselves.
+    pub ema: f64,
     /// Learning rate and weight decay.
     pub schedule: Schedule,
     /// What moves the ternary projections.
@@ -56,9 +65,11 @@ impl Default for TrainConfig {
             inner_warmup: 0,
             inner_start: 0.1,
             steps: 1000,
+            time: None,
             batch: 32,
             accumulate: 1,
             context: 256,
+            context_start: 0,
             examples: false,
             seed: 1,
             init_std: 0.02,
@@ -68,6 +79,7 @@ impl Default for TrainConfig {
             validate_windows: 128,
             checkpoint_every: 100,
             patience: 0,
+            ema: 0.0,
             schedule: Schedule::default(),
             optimizer: OptimizerKind::default(),
             adamw: AdamWOptions::default(),
@@ -87,11 +99,25 @@ impl TrainConfig {
         let rate = |v: f64| v.is_finite() && (0.0..=10.0).contains(&v);
         let beta = |v: f64| (0.0..1.0).contains(&v);
         let start = self.inner_start;
-        let checks: [(&'static str, String, bool, &'static str); 19] = [
+        let checks: [(&'static str, String, bool, &'static str); 23] = [
             ("steps", self.steps.to_string(), self.steps > 0, "at least 1"),
+            (
+                "time",
+                format!("{} s", self.time.unwrap_or(0.0)),
+                self.time.is_none_or(|t| t > 0.0 && t <= 1e9),
+                "above 0 and at most 1e9",
+            ),
+            ("ema", self.ema.to_string(), beta(self.ema), "0 or more and below 1"),
+            ("cooldown", s.cooldown.to_string(), (0.0..=1.0).contains(&s.cooldown), "0 to 1"),
             ("batch", self.batch.to_string(), (1..=1 << 20).contains(&self.batch), "1 to 1048576"),
             ("accumulate", self.accumulate.to_string(), (1..=1 << 20).contains(&self.accumulate), "1 to 1048576"),
             ("context", self.context.to_string(), (1..=1 << 20).contains(&self.context), "1 to 1048576"),
+            (
+                "context_start",
+                self.context_start.to_string(),
+                self.stages().is_some_and(|stages| stages == 1 || !self.examples),
+                "0, or context divided by a power of two, and 0 with examples, whose windows are made for one length",
+            ),
             ("threads", self.threads.to_string(), (1..=1024).contains(&self.threads), "1 to 1024"),
             ("init_std", self.init_std.to_string(), rate(self.init_std), "0 to 10"),
             ("clip", self.clip.to_string(), self.clip.is_finite() && self.clip >= 0.0, "0 or more"),
@@ -117,6 +143,46 @@ impl TrainConfig {
             Some((option, value, _, must)) => Err(TrainError::Option { option, value, must }),
             None => Ok(()),
         }
+    }
+
+    /// In how many parts of the run windows have different lengths; `None` for lengths that do not double up to the
+    /// last one.
+    fn stages(&self) -> Option<u32> {
+        if self.context_start == 0 {
+            return Some(1);
+        }
+        let times = self.context / self.context_start;
+        let doubles = self.context.is_multiple_of(self.context_start) && times.is_power_of_two();
+        doubles.then(|| times.ilog2() + 1)
+    }
+
+    /// The part of the run in which step `step` of `steps` is, counted from 0.
+    pub(super) fn stage(&self, step: u64, steps: u64) -> u32 {
+        let stages = self.stages().unwrap_or(1);
+        let stage = u128::from(step) * u128::from(stages) / u128::from(steps.max(1));
+        u32::try_from(stage).unwrap_or(u32::MAX).min(stages - 1)
+    }
+
+    /// Windows of a batch and their predicted tokens in a part of the run.
+    ///
+    /// ```
+    /// use bitnet_model::train::TrainConfig;
+    /// let c = TrainConfig { batch: 4, context: 2048, context_start: 512, ..TrainConfig::default() };
+    /// assert_eq!([c.windows(0), c.windows(1), c.windows(2)], [[16, 512], [8, 1024], [4, 2048]]);
+    /// ```
+    pub fn windows(&self, stage: u32) -> [usize; 2] {
+        let halvings = self.stages().unwrap_or(1).saturating_sub(1).saturating_sub(stage);
+        [self.batch << halvings, self.context >> halvings]
+    }
+
+    /// The rates of step `step`, counted from 0, of `steps`. Where a time decides how many there are, a tenth of them
+    /// at most is warm-up.
+    pub fn rates(&self, step: u64, steps: u64) -> Rates {
+        let warmup = match self.time {
+            None => self.schedule.warmup,
+            Some(_) => self.schedule.warmup.min(steps / 10),
+        };
+        Schedule { warmup, ..self.schedule }.at(step, steps)
     }
 
     /// The rates of Muon where AdamW has `rates`: in the same schedule, with a peak of its own.

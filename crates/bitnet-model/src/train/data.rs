@@ -173,6 +173,11 @@ impl Sampler {
         Ok(Self { file, t, seed, position: 0 })
     }
 
+    /// From now on windows have `t` predictions, at least 1 and not more than at first; an epoch begins.
+    pub(super) fn set_window(&mut self, t: usize) {
+        (self.t, self.position) = (t, 0);
+    }
+
     /// The file.
     pub(super) fn into_file(self) -> TokenFile {
         self.file

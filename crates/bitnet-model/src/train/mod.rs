@@ -16,6 +16,7 @@ mod batch;
 #[cfg(feature = "candle")]
 mod candle;
 mod checkpoint;
+mod clock;
 mod config;
 mod data;
 mod error;
@@ -37,6 +38,7 @@ pub use batch::{Batch, GIVEN, Learner};
 #[cfg(feature = "candle")]
 pub use candle::{CandleLearner, CandleLoss};
 pub use checkpoint::{Checkpoint, Progress};
+pub use clock::Clock;
 pub use config::TrainConfig;
 pub use data::{Sampler, TokenFile, TokenWidth};
 pub use error::TrainError;
@@ -49,6 +51,6 @@ pub use optimizer::{AdamW, AdamWOptions, DecayOn, gradient_norm};
 pub use params::{Entry, Params, Role};
 pub use prepare::{Prepared, Split, TextFormat, TokenWriter, for_each_document};
 pub use random::Random;
-pub use schedule::{Rates, Schedule};
+pub use schedule::{Rates, Schedule, ScheduleKind};
 pub use shape::{model_from_json, model_to_json};
 pub use trainer::{Event, Finish, Trainer, Validation};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{
-    AdamW, Batch, Checkpoint, LayerTrits, Learner, Muon, OptimizerKind, Params, Progress, Sampler, TokenFile, TrainConfig, TrainError,
-    gradient_norm, monitor,
+    AdamW, Batch, Checkpoint, LayerTrits, Learner, Muon, OptimizerKind, Params, Progress, Sampler, TokenFile,
+    TrainConfig, TrainError, gradient_norm, monitor,
 };
 use crate::ModelConfig;
 
@@ -37,7 +37,7 @@ pub enum Event<'a> {
         nats_per_token: f64,
         /// Whether it is the best so far.
         best: bool,
-        /// The weights, for samples.
+        /// The weights, for samples; their average, where there is one.
         params: &'a Params,
     },
     /// Changes of the ternary weights in a step, reported where validations are due.
@@ -46,6 +46,13 @@ pub enum Event<'a> {
         step: u64,
         /// Layer by layer.
         layers: &'a [LayerTrits],
+    },
+    /// So many steps fit the time of the run.
+    Plan {
+        /// Steps done.
+        step: u64,
+        /// Steps in all.
+        steps: u64,
     },
     /// A checkpoint was written.
     Saved {
@@ -117,6 +124,7 @@ pub struct Trainer<L> {
     config: TrainConfig,
     learner: L,
     params: Params,
+    average: Option<Params>,
     adam: AdamW,
     muon: Muon,
     sampler: Sampler,
@@ -151,7 +159,8 @@ impl<L: Learner> Trainer<L> {
         let params = Params::init(model, config.seed, config.init_std)?;
         let adam = AdamW::new(config.adamw, params.values.len());
         let progress = Progress::default();
-        let checkpoint = Checkpoint { model: model.clone(), config: config.clone(), params, adam, progress };
+        let (model, config) = (model.clone(), config.clone());
+        let checkpoint = Checkpoint { model, config, params, average: None, adam, progress };
         Self::resume(checkpoint, learner, [train, validation], path)
     }
 
@@ -165,7 +174,7 @@ impl<L: Learner> Trainer<L> {
         [train, validation]: [Option<TokenFile>; 2],
         path: &Path,
     ) -> Result<Self, TrainError> {
-        let Checkpoint { model, config, params, adam, progress } = checkpoint;
+        let Checkpoint { model, config, params, average, adam, progress } = checkpoint;
         let more = config.context;
         if let Some(limit) = model.context_limit().filter(|limit| more > *limit) {
             return Err(crate::ModelError::ContextFull { limit, used: 0, more }.into());
@@ -174,17 +183,32 @@ impl<L: Learner> Trainer<L> {
             return Err(TrainError::Option { option: "data", value: "absent".into(), must: "a file of tokens" });
         };
         let mut sampler = Sampler::new(train, config.context, config.seed)?;
+        sampler.set_window(config.windows(progress.stage)[1]);
         sampler.position = progress.position;
         let validation = validation.map(|f| Validation::new(f, config.context)).transpose()?;
         let grads = vec![0.0; params.values.len()];
         let path = path.to_path_buf();
         let muon = Muon::new(config.muon);
-        Ok(Self { model, config, learner, params, adam, muon, sampler, validation, progress, path, grads })
+        let average = (config.ema > 0.0).then(|| average.unwrap_or_else(|| params.clone()));
+        Ok(Self { model, config, learner, params, average, adam, muon, sampler, validation, progress, path, grads })
     }
 
     /// The master weights.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// What the run is for: the moving average of the master weights, or, where there is none, the master weights.
+    pub fn trained(&self) -> &Params {
+        self.average.as_ref().unwrap_or(&self.params)
+    }
+
+    /// Steps of the run in all; `None` where they depend on a time and too few were measured.
+    pub fn steps(&self) -> Option<u64> {
+        match self.config.time {
+            None => Some(self.config.steps),
+            Some(_) => self.progress.clock.planned,
+        }
     }
 
     /// Where the run stands.
@@ -198,6 +222,7 @@ impl<L: Learner> Trainer<L> {
             model: self.model.clone(),
             config: self.config.clone(),
             params: self.params.clone(),
+            average: self.average.clone(),
             adam: self.adam.clone(),
             progress: self.progress.clone(),
         }
@@ -210,12 +235,19 @@ impl<L: Learner> Trainer<L> {
     /// [`TrainError::NotFinite`] for a loss or gradient that is not a number; whatever data, learner and files fail
     /// with.
     pub fn run(&mut self, see: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<Finish, TrainError> {
-        while self.progress.step < self.config.steps {
+        while self.steps().is_none_or(|steps| self.progress.step < steps) {
+            let began = Instant::now();
+            let mut go_on = ControlFlow::Continue(());
+            if let Some(steps) = self.plan() {
+                go_on = see(Event::Plan { step: self.progress.step, steps });
+            }
+            let steps = self.steps();
             let step = self.progress.step + 1;
             let due = |every: u64| every > 0 && step.is_multiple_of(every);
-            let look = due(self.config.validate_every) || step == self.config.steps;
+            let look = due(self.config.validate_every) || steps == Some(step);
             let before = look.then(|| monitor::trits(&self.model, &self.params)).transpose()?;
-            let mut go_on = see(self.step()?);
+            let seen = see(self.step(steps)?);
+            go_on = if go_on.is_break() { go_on } else { seen };
             let mut stop = false;
             if let Some(before) = before {
                 let layers = monitor::compare(&self.model, &self.params, &before)?;
@@ -226,13 +258,17 @@ impl<L: Learner> Trainer<L> {
                 }
                 stop = self.config.patience > 0 && self.progress.since_best >= self.config.patience;
             }
-            let ended = stop || go_on.is_break() || step == self.config.steps;
+            if self.config.time.is_some() {
+                self.progress.clock.seconds += began.elapsed().as_secs_f64();
+                self.progress.clock.steps += 1;
+            }
+            let ended = stop || go_on.is_break() || steps == Some(step);
             if ended || due(self.config.checkpoint_every) {
                 self.checkpoint().save(&self.path)?;
                 let saved = see(Event::Saved { path: &self.path });
                 go_on = if go_on.is_break() { go_on } else { saved };
             }
-            if step == self.config.steps {
+            if steps == Some(step) {
                 break;
             }
             if stop {
@@ -245,15 +281,27 @@ impl<L: Learner> Trainer<L> {
         Ok(Finish::Completed)
     }
 
-    fn step(&mut self) -> Result<Event<'static>, TrainError> {
+    /// Another number of steps, if the time of the run asks for one.
+    fn plan(&mut self) -> Option<u64> {
+        let changed = self.progress.clock.plan(self.progress.step, self.config.time?);
+        changed.then_some(self.progress.clock.planned)?
+    }
+
+    fn step(&mut self, steps: Option<u64>) -> Result<Event<'static>, TrainError> {
         let began = Instant::now();
         let c = &self.config;
-        let rates = c.schedule.at(self.progress.step, c.steps);
+        let rates = c.rates(self.progress.step, steps.unwrap_or(u64::MAX));
+        // Another plan may be longer; windows do not shrink.
+        let stage = c.stage(self.progress.step, steps.unwrap_or(u64::MAX)).max(self.progress.stage);
+        let [windows, t] = c.windows(stage);
+        if stage != self.progress.stage {
+            self.sampler.set_window(t);
+        }
         self.learner.set_inner_rate(c.inner_rate(self.progress.step) as f32);
         self.grads.fill(0.0);
         let mut loss = 0.0;
         for _ in 0..c.accumulate {
-            let batch = self.sampler.next_batch(c.batch)?;
+            let batch = self.sampler.next_batch(windows)?;
             loss += self.learner.accumulate(&self.params, &batch, &mut self.grads)? / c.accumulate as f64;
         }
         let grad_norm = gradient_norm(&self.grads) / c.accumulate as f64;
@@ -273,8 +321,15 @@ impl<L: Learner> Trainer<L> {
                 self.muon.step(params, grads, &mut self.adam.m, scale, c.muon_rates(rates), c.threads)?;
             }
         }
+        if let Some(average) = &mut self.average {
+            // What the weights were at first is forgotten sooner: after n steps it counts as one of n / 9 or so.
+            let keep = c.ema.min(number as f64 / (number as f64 + 9.0)) as f32;
+            for (a, w) in average.values.iter_mut().zip(&self.params.values) {
+                *a = keep * *a + (1.0 - keep) * w;
+            }
+        }
         self.progress.step = number;
-        self.progress.position = self.sampler.position;
+        (self.progress.stage, self.progress.position) = (stage, self.sampler.position);
         let tokens = c.tokens_per_step();
         let tok_s = tokens as f64 / began.elapsed().as_secs_f64();
         Ok(Event::Step { step: number, tokens: tokens * number, loss, lr: rates.lr, grad_norm, tok_s })
@@ -284,7 +339,8 @@ impl<L: Learner> Trainer<L> {
         let Some(validation) = &mut self.validation else { return Ok(None) };
         let c = &self.config;
         let shape = [c.batch, c.context];
-        let nats_per_token = validation.loss(&mut self.learner, &self.params, shape, c.validate_windows)?;
+        let params = self.average.as_ref().unwrap_or(&self.params);
+        let nats_per_token = validation.loss(&mut self.learner, params, shape, c.validate_windows)?;
         let best = self.progress.best.is_none_or(|b| nats_per_token < b);
         if best {
             self.progress.best = Some(nats_per_token);
@@ -292,6 +348,6 @@ impl<L: Learner> Trainer<L> {
         } else {
             self.progress.since_best += 1;
         }
-        Ok(Some(Event::Validation { step: self.progress.step, nats_per_token, best, params: &self.params }))
+        Ok(Some(Event::Validation { step: self.progress.step, nats_per_token, best, params: self.trained() }))
     }
 }

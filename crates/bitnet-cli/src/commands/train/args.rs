@@ -1,8 +1,9 @@
 //! The options of `bitnet train`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use bitnet::train::{OptimizerKind, TrainConfig};
+use bitnet::train::{OptimizerKind, ScheduleKind, TrainConfig};
 use clap::Args;
 use serde_json::{Map, Value};
 
@@ -34,6 +35,7 @@ Examples:
   bitnet train --data stories.txt --train-tokenizer 2048 --hidden 256 --layers 6 --heads 4 --kv-heads 2 --out my-model
   bitnet train --config tiny.toml --data stories.txt --tokenizer tokenizer.json --out my-model
   bitnet train --data stories.txt --train-tokenizer 2048 --family qwen3 --group-size 64 --out my-qwen
+  bitnet train --data stories.txt --tokenizer tokenizer.json --optimizer muon --schedule wsd --time 90m --out my-model
   bitnet train --out my-model --resume
   bitnet train --out my-model --resume --previous      the last checkpoint is damaged
   bitnet train --out v2 --data stories.txt --tokenizer tokenizer.json --hadamard --steps 4000
@@ -222,7 +224,7 @@ impl ShapeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Training")]
 pub(super) struct RunArgs {
-    /// Optimizer steps
+    /// Optimizer steps [default: 1000]
     #[arg(long, value_name = "N")]
     pub(super) steps: Option<u64>,
     /// Windows per batch
@@ -234,6 +236,10 @@ pub(super) struct RunArgs {
     /// Tokens per window
     #[arg(long, value_name = "N")]
     pub(super) context: Option<usize>,
+    /// Tokens of the first windows, which double in equal parts of the run up to --context, with as many tokens per step
+    /// [default: as --context]
+    #[arg(long, value_name = "N")]
+    pub(super) grow_from: Option<usize>,
     /// What moves the ternary weights: adamw, or muon, orthogonal momentum; embedding, norms and all else are moved by
     /// AdamW [default: adamw]
     #[arg(long, value_name = "NAME", value_parser = ["adamw", "muon"])]
@@ -241,7 +247,14 @@ pub(super) struct RunArgs {
     /// With --optimizer muon: peak learning rate of the ternary weights [default: as --lr]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) muon_lr: Option<f64>,
-    /// Peak learning rate of stage 1
+    /// How the learning rate goes after its warm-up: two-stage, cosine, or wsd, which stays at its peak and falls in the
+    /// last 30 % of the steps [default: two-stage]
+    #[arg(long, value_name = "NAME", value_parser = ["two-stage", "cosine", "wsd"])]
+    pub(super) schedule: Option<String>,
+    /// Validate and export a moving average of the weights, of which this share stays in a step; 0 is off [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(super) ema: Option<f64>,
+    /// Peak learning rate, with --schedule two-stage that of stage 1
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) lr: Option<f64>,
     /// Peak learning rate of stage 2
@@ -253,7 +266,7 @@ pub(super) struct RunArgs {
     /// Steps over which the inner learning rate of test-time training rises from a tenth to its full value [default: 0]
     #[arg(long, value_name = "N")]
     pub(super) inner_warmup: Option<u64>,
-    /// Weight decay of stage 1; in stage 2 there is none
+    /// Weight decay; with --schedule two-stage there is none in stage 2
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) weight_decay: Option<f64>,
     /// Maximum gradient norm; 0 is off
@@ -277,17 +290,19 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
-    /// Puts what was typed into a configuration.
-    pub(super) fn put(&self, c: &mut TrainConfig) {
+    /// Puts what was typed into a configuration, `time` among it.
+    pub(super) fn put(&self, c: &mut TrainConfig, time: Option<Duration>) {
         fn set<T: Copy>(to: &mut T, from: Option<T>) {
             if let Some(v) = from {
                 *to = v;
             }
         }
         set(&mut c.steps, self.steps);
+        c.time = time.map(|t| t.as_secs_f64()).or(c.time);
         set(&mut c.batch, self.batch);
         set(&mut c.accumulate, self.accumulate);
         set(&mut c.context, self.context);
+        set(&mut c.context_start, self.grow_from);
         set(
             &mut c.optimizer,
             self.optimizer.as_deref().map(|name| match name {
@@ -297,6 +312,16 @@ impl RunArgs {
             }),
         );
         c.muon.lr = self.muon_lr.or(c.muon.lr);
+        set(
+            &mut c.schedule.kind,
+            self.schedule.as_deref().map(|name| match name {
+                "cosine" => ScheduleKind::Cosine,
+                "wsd" => ScheduleKind::Wsd,
+                // The parser lets three names through.
+                _ => ScheduleKind::TwoStage,
+            }),
+        );
+        set(&mut c.ema, self.ema);
         set(&mut c.schedule.peak, self.lr);
         set(&mut c.schedule.peak2, self.lr2.or(self.lr.map(|lr| 0.6 * lr)));
         set(&mut c.schedule.warmup, self.warmup);

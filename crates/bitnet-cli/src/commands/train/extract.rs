@@ -39,8 +39,8 @@ pub(super) struct ExtractArgs {
     #[arg(long, value_name = "N")]
     passes: Option<u64>,
     /// End after this time at the latest, as 40m, 90s or 2h; the learning rate falls accordingly
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    time: Option<Duration>,
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Training")]
+    pub(super) time: Option<Duration>,
     /// Rows of the table of features [default: 16384]
     #[arg(long, value_name = "N")]
     buckets: Option<usize>,
@@ -114,7 +114,6 @@ impl ExtractArgs {
     pub(super) fn given(&self) -> Option<&'static str> {
         let all = [
             ("--passes", self.passes.is_some()),
-            ("--time", self.time.is_some()),
             ("--buckets", self.buckets.is_some()),
             ("--reach", self.reach.is_some()),
             ("--no-runs", self.no_runs),
@@ -172,6 +171,11 @@ fn foreign(args: &TrainArgs) -> Option<&'static str> {
         ("--mini-batch", s.mini_batch.is_some()),
         ("--base-lr", s.base_lr.is_some()),
         ("--accumulate", r.accumulate.is_some()),
+        ("--grow-from", r.grow_from.is_some()),
+        ("--optimizer", r.optimizer.is_some()),
+        ("--muon-lr", r.muon_lr.is_some()),
+        ("--schedule", r.schedule.is_some()),
+        ("--ema", r.ema.is_some()),
         ("--context", r.context.is_some()),
         ("--lr2", r.lr2.is_some()),
         ("--inner-warmup", r.inner_warmup.is_some()),

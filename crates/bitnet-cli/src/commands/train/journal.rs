@@ -120,6 +120,14 @@ impl Journal {
         self.line(&json!({ "step": step, "zeros": zeros, "flips": flips, "alpha": alpha }))
     }
 
+    /// How many steps fit the time of the run, as is known after `step`.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(super) fn plan(&mut self, step: u64, steps: u64) -> Result<(), CliError> {
+        self.line(&json!({ "step": step, "planned_steps": steps }))
+    }
+
     /// A validation.
     ///
     /// # Errors

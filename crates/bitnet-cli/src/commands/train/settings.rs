@@ -72,7 +72,7 @@ impl Settings {
         overlay(&mut config, &self.written);
         let mut config: TrainConfig =
             serde_json::from_value(config).map_err(|e| CliError::usage(format!("--config: {e}")))?;
-        args.run.put(&mut config);
+        args.run.put(&mut config, args.extract.time);
         let mut model = model_to_json(&begun.model)?;
         overlay(&mut model, &self.model);
         if let Some(map) = model.as_object_mut() {
