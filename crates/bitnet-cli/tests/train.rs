@@ -67,6 +67,29 @@ fn text_becomes_a_model_with_groups() {
     becomes_a_model(&["--family", "qwen3", "--group-size", "64", "--head-dim", "32", "--val-share", "0.05"]);
 }
 
+/// Muon, another schedule, windows that grow, and the average of the weights, which is what is exported.
+#[test]
+fn text_becomes_a_model_with_muon() {
+    let muon = ["--optimizer", "muon", "--muon-lr", "5e-3", "--schedule", "wsd", "--ema", "0.8", "--grow-from", "8"];
+    becomes_a_model(&[&muon[..], &["--warmup", "2", "--val-share", "0.05"]].concat());
+}
+
+/// A run with a time instead of steps says how many it planned, and does as many.
+#[test]
+fn a_time_becomes_steps() {
+    let p = place();
+    let timed: Vec<&str> = RUN.chunks(2).filter(|o| o[0] != "--steps").flatten().copied().collect();
+    p.run(&[&RUN[..], &["--time", "2s"]].concat()).fails(2, "--steps and --time");
+    p.run(&[&RUN[..], &["--muon-lr", "1e-3"]].concat()).fails(1, "muon.lr");
+    let done = p.run(&[&timed[..], &["--time", "2s", "--schedule", "cosine"]].concat()).json();
+    let steps = done["steps"].as_u64();
+    let log = std::fs::read_to_string(p.path("m/log.jsonl")).unwrap();
+    let planned = log.lines().filter_map(|l| serde_json::from_str::<Value>(l).unwrap()["planned_steps"].as_u64());
+    assert!(steps.is_some() && steps == planned.last(), "{done}");
+    p.run(&["train", "--out", "m", "--resume", "--time", "3s"]).fails(2, "time = 2.0, now it is 3.0");
+    assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), steps);
+}
+
 fn becomes_a_model(more: &[&str]) {
     let p = place();
     // What is given twice is given by `more`.

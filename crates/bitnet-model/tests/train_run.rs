@@ -125,8 +125,8 @@ fn resume_with_groups_is_exact() {
     resume(&group_model(), "resume-groups");
 }
 
-/// Muon, whose momentum is in the checkpoint instead of two moments, with a learning rate and a schedule of its own, and a
-/// moving average of the weights, which is not where they are.
+/// Muon, whose momentum is in the checkpoint instead of two moments, with a learning rate of its own, another schedule,
+/// and a moving average of the weights, which is not where they are.
 #[test]
 fn resume_with_muon_and_an_average_is_exact() {
     let muon = MuonOptions { lr: Some(5e-3), ..MuonOptions::default() };
@@ -150,8 +150,8 @@ fn resume_with_muon_and_an_average_is_exact() {
     assert!(matches!(refused, TrainError::Option { option: "optimizer", .. }), "{refused}");
 }
 
-/// Windows of 5, 10 and 20 tokens in a third of the run each, as many tokens in every step; the stop at step 11 is within the
-/// second part.
+/// Windows of 5, 10 and 20 tokens in a third of the run each, as many tokens in every step; the stop at step 11 is
+/// within the second part.
 #[test]
 fn resume_with_growing_windows_is_exact() {
     resume_of(&model(), "resume-growing", &TrainConfig { context_start: 5, ..config() });
@@ -261,8 +261,8 @@ fn a_gradient_that_is_no_number_changes_nothing_under_muon() {
     assert_eq!(Checkpoint::load(&path).unwrap().params, *run.params());
 }
 
-/// A run with a time instead of steps: it plans, ends at about its time with a learning rate near 0, and its last step is
-/// validated; interrupted and continued, it has the rest of its time and its plan.
+/// A run with a time instead of steps: it plans, ends at about its time with a learning rate near 0, and its last step
+/// is validated; interrupted and continued, it has the rest of its time and its plan.
 #[test]
 fn a_run_ends_in_its_time() {
     let dir = Folder::new("time");

@@ -5,8 +5,8 @@
 //!   inference uses and gradients written by hand; `CandleLearner` (feature `candle`) through candle's autograd, for any candle
 //!   model and any device. Both use the straight-through estimator: quantisers are the identity in the backward pass, and
 //!   both products use quantised operands.
-//! - [`Trainer`] runs the loop: [`AdamW`], or [`Muon`] for the projections, with a [`Schedule`], [`Sampler`] over a [`TokenFile`],
-//!   checkpoints that continue bit for bit.
+//! - [`Trainer`] runs the loop: [`AdamW`], or [`Muon`] for the projections, with a [`Schedule`]; [`Sampler`] over a
+//!   [`TokenFile`]; checkpoints that continue bit for bit.
 //!
 //! [`extract`] trains extractors of intents and slots instead.
 //!
@@ -20,6 +20,7 @@ mod clock;
 mod config;
 mod data;
 mod error;
+mod events;
 mod examples;
 mod export;
 pub mod extract;
@@ -42,6 +43,7 @@ pub use clock::Clock;
 pub use config::TrainConfig;
 pub use data::{Sampler, TokenFile, TokenWidth};
 pub use error::TrainError;
+pub use events::{Event, Finish};
 pub use examples::{Example, for_each_example, holds_examples};
 pub use export::{MasterWeights, write_master};
 pub use fused::FusedLearner;
@@ -53,4 +55,4 @@ pub use prepare::{Prepared, Split, TextFormat, TokenWriter, for_each_document};
 pub use random::Random;
 pub use schedule::{Rates, Schedule, ScheduleKind};
 pub use shape::{model_from_json, model_to_json};
-pub use trainer::{Event, Finish, Trainer, Validation};
+pub use trainer::{Trainer, Validation};

@@ -270,8 +270,8 @@ fn orthogonalize(ops: Ops, [rows, cols]: [usize; 2], steps: u32, s: &mut Scratch
     }
 }
 
-/// A symmetric product of `[k, n]` and `[n, k]`: what lies right of the diagonal is copied from what lies left of it, and has the
-/// bits of a product made as a whole, as both are the same chain of sums.
+/// A symmetric product of `[k, n]` and `[n, k]`: what lies right of the diagonal is copied from what lies left of it,
+/// and has the bits of a product made as a whole, as both are the same chain of sums.
 fn symmetric(
     ops: Ops,
     [left, right]: [Strided<'_>; 2],

@@ -5,72 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{
-    AdamW, Batch, Checkpoint, LayerTrits, Learner, Muon, OptimizerKind, Params, Progress, Sampler, TokenFile,
+    AdamW, Batch, Checkpoint, Event, Finish, Learner, Muon, OptimizerKind, Params, Progress, Sampler, TokenFile,
     TrainConfig, TrainError, gradient_norm, monitor,
 };
 use crate::ModelConfig;
-
-/// Events of a run, for progress output and logs.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// A step was done.
-    Step {
-        /// Steps done, this one included.
-        step: u64,
-        /// Predicted tokens so far.
-        tokens: u64,
-        /// Mean cross entropy of the step's batches before the step, nats per token.
-        loss: f64,
-        /// Learning rate.
-        lr: f64,
-        /// Norm of the gradient before clipping.
-        grad_norm: f64,
-        /// Predicted tokens per second of this step.
-        tok_s: f64,
-    },
-    /// A validation.
-    Validation {
-        /// Steps done.
-        step: u64,
-        /// Mean cross entropy, nats per token.
-        nats_per_token: f64,
-        /// Whether it is the best so far.
-        best: bool,
-        /// The weights, for samples; their average, where there is one.
-        params: &'a Params,
-    },
-    /// Changes of the ternary weights in a step, reported where validations are due.
-    Trits {
-        /// Steps done.
-        step: u64,
-        /// Layer by layer.
-        layers: &'a [LayerTrits],
-    },
-    /// So many steps fit the time of the run.
-    Plan {
-        /// Steps done.
-        step: u64,
-        /// Steps in all.
-        steps: u64,
-    },
-    /// A checkpoint was written.
-    Saved {
-        /// Its file.
-        path: &'a Path,
-    },
-}
-
-/// Why a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// All steps are done.
-    Completed,
-    /// No better validation for as long as the configuration allows.
-    EarlyStop,
-    /// The callback asked for it; the checkpoint is written.
-    Interrupted,
-}
 
 /// Validation data: the file's first windows, always the same.
 #[derive(Debug)]
@@ -235,8 +173,8 @@ impl<L: Learner> Trainer<L> {
     /// [`TrainError::NotFinite`] for a loss or gradient that is not a number; whatever data, learner and files fail
     /// with.
     pub fn run(&mut self, see: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<Finish, TrainError> {
+        let mut began = Instant::now();
         while self.steps().is_none_or(|steps| self.progress.step < steps) {
-            let began = Instant::now();
             let mut go_on = ControlFlow::Continue(());
             if let Some(steps) = self.plan() {
                 go_on = see(Event::Plan { step: self.progress.step, steps });
@@ -259,8 +197,10 @@ impl<L: Learner> Trainer<L> {
                 stop = self.config.patience > 0 && self.progress.since_best >= self.config.patience;
             }
             if self.config.time.is_some() {
+                // With the checkpoint of the step before.
                 self.progress.clock.seconds += began.elapsed().as_secs_f64();
                 self.progress.clock.steps += 1;
+                began = Instant::now();
             }
             let ended = stop || go_on.is_break() || steps == Some(step);
             if ended || due(self.config.checkpoint_every) {
@@ -322,7 +262,7 @@ impl<L: Learner> Trainer<L> {
             }
         }
         if let Some(average) = &mut self.average {
-            // What the weights were at first is forgotten sooner: after n steps it counts as one of n / 9 or so.
+            // What the weights were at first is forgotten sooner.
             let keep = c.ema.min(number as f64 / (number as f64 + 9.0)) as f32;
             for (a, w) in average.values.iter_mut().zip(&self.params.values) {
                 *a = keep * *a + (1.0 - keep) * w;

@@ -236,8 +236,8 @@ pub(super) struct RunArgs {
     /// Tokens per window
     #[arg(long, value_name = "N")]
     pub(super) context: Option<usize>,
-    /// Tokens of the first windows, which double in equal parts of the run up to --context, with as many tokens per step
-    /// [default: as --context]
+    /// Tokens of the first windows, which double in equal parts of the run up to --context; a step has as many tokens
+    /// throughout [default: as --context]
     #[arg(long, value_name = "N")]
     pub(super) grow_from: Option<usize>,
     /// What moves the ternary weights: adamw, or muon, orthogonal momentum; embedding, norms and all else are moved by
@@ -247,8 +247,8 @@ pub(super) struct RunArgs {
     /// With --optimizer muon: peak learning rate of the ternary weights [default: as --lr]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) muon_lr: Option<f64>,
-    /// How the learning rate goes after its warm-up: two-stage, cosine, or wsd, which stays at its peak and falls in the
-    /// last 30 % of the steps [default: two-stage]
+    /// How the learning rate goes after its warm-up: two-stage, cosine, or wsd, which stays at its peak and falls in
+    /// the last 30 % of the steps [default: two-stage]
     #[arg(long, value_name = "NAME", value_parser = ["two-stage", "cosine", "wsd"])]
     pub(super) schedule: Option<String>,
     /// Validate and export a moving average of the weights, of which this share stays in a step; 0 is off [default: 0]

@@ -43,7 +43,8 @@ impl Settings {
         let (model, written) = (section("model")?, section("train")?);
         if let Some(key) = map.keys().next() {
             return Err(format!(
-                "unknown section [{key}]; expected one of: [model], [train], [train.schedule], [train.adamw], [train.muon]"
+                "unknown section [{key}]; expected one of: [model], [train], [train.schedule], [train.adamw], \
+                 [train.muon]"
             ));
         }
         let train = serde_json::from_value(Value::Object(written.clone())).map_err(|e| e.to_string())?;

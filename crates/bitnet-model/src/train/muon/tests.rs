@@ -54,10 +54,10 @@ fn singular_values([rows, cols]: [usize; 2], x: &[f32]) -> Vec<f64> {
 
 /// Weights and momentum of every case after each of three steps.
 ///
-/// The momentum is two rounded products and a sum: 3 half units in the last place of what is summed. An update is off by
-/// what roundings became: that of the first division, `2^-24` of a matrix of norm 1, grows by the slope 3.4445 of
-/// the quintic at 0 in each of five steps, to `485 * 2^-24 = 2.9e-5` where singular values are 0, times the learning rate;
-/// elsewhere the slope is a fifth of it on average. The script says what float32 differs by: 1.4e-5 and 1e-6.
+/// The momentum is two rounded products and a sum: 3 half units in the last place of what is summed. An update is off
+/// by what roundings became: that of the first division, `2^-24` of a matrix of norm 1, grows by the slope 3.4445 of
+/// the quintic at 0 in each of five steps, to `485 * 2^-24 = 2.9e-5` of the learning rate where singular values are 0,
+/// and less elsewhere. The script says by how much float32 differs: by 1.4e-5 there, and by 1e-6.
 #[test]
 fn steps_are_those_of_pytorch() {
     let file = Tensors::open(&testdata("units/muon.safetensors"));
@@ -140,8 +140,8 @@ fn updates_are_nearly_orthogonal() {
     }
 }
 
-/// Directions that a gradient does not have stay small, nothing becomes of nothing, and no size is too large or small to
-/// be a number.
+/// Directions that a gradient does not have stay small, nothing becomes of nothing, and no size is too large or small
+/// to be a number.
 #[test]
 fn singular_gradients_and_extreme_ones_are_numbers() {
     let shape = [16, 24];
@@ -162,7 +162,8 @@ fn singular_gradients_and_extreme_ones_are_numbers() {
     assert!(orthogonal([0, 4], &[]).is_empty());
 }
 
-/// Products of which half is copied have the bits of whole ones, in one band, in several and in a last one that is not full.
+/// Products of which half is copied have the bits of whole ones, in one band, in several and in a last one that is not
+/// full.
 #[test]
 fn symmetric_products_are_whole_ones() {
     let ops = Ops::selected().unwrap();
