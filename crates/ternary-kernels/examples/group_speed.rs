@@ -1,5 +1,5 @@
 //! Times the group kernels beside `i2s` of the same instruction set on a 6912 x 2560 matrix, with weights from memory
-//! and from the cache: what two digits and a scale per group cost.
+//! and from the cache. The difference is the cost of two digits and of a scale per group.
 //!
 //! `cargo run --release -p ternary-kernels --example group_speed -- [ISA]`. All candidates take turns, so that a change
 //! of the machine's speed meets all of them. GB/s are those of the weights, of which two bits each are the codes.
@@ -18,7 +18,7 @@ use test_support::Random;
 
 const ROWS: usize = 6912;
 const COLS: usize = 2560;
-/// Copies of the weights that are beyond any cache: 283 MB with two bits.
+/// Copies of the weights, more than any cache holds: 283 MB with two bits.
 const COPIES: usize = 64;
 /// Timings of each candidate; the median counts.
 const ROUNDS: usize = 9;
@@ -65,7 +65,7 @@ impl Candidate {
     }
 }
 
-/// Milliseconds, median of [`ROUNDS`], for each candidate in turns.
+/// Milliseconds, median of [`ROUNDS`], for each candidate; the candidates take turns.
 fn medians(candidates: &[Candidate], f: impl FnMut(&Candidate)) -> Vec<f64> {
     Turns::new(ROUNDS).medians(candidates, f).into_iter().map(|seconds| 1e3 * seconds).collect()
 }
@@ -122,7 +122,7 @@ fn main() {
     for threads in [NonZeroUsize::MIN, cores] {
         let team = Team::new(threads).expect("threads");
         for n in [1, 2, 4, 6] {
-            // Each thread has matrices of its own.
+            // Each thread has its own matrices.
             let per_thread = COPIES / threads.get();
             let ms = medians(&candidates, |c| {
                 team.for_each_chunk(&mut out[..n * ROWS * threads.get()], n * ROWS, |part, out| {

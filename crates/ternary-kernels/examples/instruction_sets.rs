@@ -1,5 +1,5 @@
-//! Prints the instruction sets that this CPU has, one line, worst first. `cargo xtask isas` runs it on emulated CPUs,
-//! too, where detection has to find out by itself.
+//! Prints the instruction sets that this CPU has, in one line, worst first. `cargo xtask isas` also runs it on emulated
+//! CPUs, where detection has to work without help.
 //!
 //! `cargo run -p ternary-kernels --example instruction_sets`
 

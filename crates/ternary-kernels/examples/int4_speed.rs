@@ -1,8 +1,8 @@
-//! What low-bit activations, keys and values cost or save, on one thread: products of every kernel of this CPU with
+//! The cost or gain of low-bit activations, keys and values, on one thread: products of every kernel of this CPU with
 //! activations of 8 and of 4 bits in turn; norm and quantisation with and without a Hadamard transform; attention of
 //! one token over 4096 others, in all layers of BitNet b1.58 2B4T, with keys and values of every type.
 //!
-//! `cargo run --release --example int4_speed -- [NAME]...` takes the kernels whose names contain one of `NAME`.
+//! `cargo run --release --example int4_speed -- [NAME]...` runs the kernels whose names contain one of `NAME`.
 
 use std::hint::black_box;
 
@@ -83,7 +83,7 @@ fn main() {
     attention(ops);
 }
 
-/// One token and as many copies of a matrix as exceed every cache: decoding a large model.
+/// One token and so many copies of a matrix that they exceed every cache: decoding with a large model.
 fn from_memory(wanted: &impl Fn(&str) -> bool, random: &mut Random) {
     let (m, k) = (6912, 2560);
     println!(
@@ -120,7 +120,7 @@ fn from_memory(wanted: &impl Fn(&str) -> bool, random: &mut Random) {
     }
 }
 
-/// Heads of keys and values in all layers, their width, and the queries that share one.
+/// Heads of keys and values in all layers, their width, and the number of queries that share one.
 const HEADS: usize = 30 * 5;
 const HEAD_DIM: usize = 128;
 const GROUP: usize = 4;

@@ -1,11 +1,11 @@
-//! Times every kernel of this CPU on a 6912 x 2560 matrix: packing, GEMV and GEMM with the weights warm in the cache,
-//! and both over enough matrices that the weights come from memory, with one thread and with several.
+//! Times every kernel of this CPU on a 6912 x 2560 matrix: packing, GEMV and GEMM with the weights in the cache, and
+//! both over so many matrices that the weights come from memory, with one thread and with several.
 //!
-//! Timings of all kernels take turns, so that a change of the machine's speed meets all of them: read columns against
-//! each other. `cargo run --release --example kernel_speed -- [--cached] [NAME]...` takes the kernels whose names
-//! contain one of `NAME`; with `--cached`, one thread multiplies two shapes with one and with 128 tokens, one line for
-//! each kernel; with `--gemm` it multiplies them with several numbers of tokens, in blocks of rows as an engine does,
-//! and prints GOP/s.
+//! Timings of all kernels take turns, so that a change of the machine's speed affects all of them: compare columns with
+//! each other. `cargo run --release --example kernel_speed -- [--cached] [NAME]...` runs the kernels whose names
+//! contain one of `NAME`. With `--cached`, one thread multiplies two shapes with one and with 128 tokens and prints one
+//! line for each kernel. With `--gemm` it multiplies them with several numbers of tokens, in blocks of rows like an
+//! engine, and prints GOP/s.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -18,7 +18,7 @@ use test_support::Random;
 
 const ROWS: usize = 6912;
 const COLS: usize = 2560;
-/// Copies of the weights that are beyond any cache: 283 MB with two bits, 226 with 1.6.
+/// Copies of the weights, more than any cache holds: 283 MB with two bits, 226 MB with 1.6.
 const COPIES: usize = 64;
 /// Timings of each kernel; the median counts.
 const ROUNDS: usize = 9;
@@ -29,7 +29,7 @@ struct Candidate {
     copies: Vec<Packed>,
 }
 
-/// Milliseconds, median of [`ROUNDS`], for each candidate in turns.
+/// Milliseconds, median of [`ROUNDS`], for each candidate; the candidates take turns.
 fn medians(candidates: &[Candidate], f: impl FnMut(&Candidate)) -> Vec<f64> {
     Turns::new(ROUNDS).medians(candidates, f).into_iter().map(|seconds| 1e3 * seconds).collect()
 }
@@ -90,7 +90,7 @@ fn main() {
         let team = Team::new(threads).expect("threads");
         for n in [1, 2, 3, 4, 5, 6, 8, 12] {
             let x = batch(n);
-            // Each thread has matrices of its own.
+            // Each thread has its own matrices.
             let per_thread = COPIES / threads.get();
             let ms = medians(&candidates, |c| {
                 team.for_each_chunk(&mut acc[..n * ROWS * threads.get()], n * ROWS, |part, acc| {
@@ -135,7 +135,7 @@ fn in_cache(kernels: &[Arc<dyn Kernel>], trits: &[i8], codes: &[i8]) {
     }
 }
 
-/// Products of several tokens, one thread, weights in the cache where they fit: GOP/s.
+/// Products of several tokens, one thread, weights in the cache if they fit: GOP/s.
 fn many_tokens(kernels: &[Arc<dyn Kernel>], trits: &[i8], codes: &[i8]) {
     const TOKENS: [usize; 8] = [8, 16, 24, 32, 48, 64, 128, 512];
     println!("{:30}{}", "GOP/s, one thread", TOKENS.map(|n| format!(" {:>7}", format!("N={n}"))).concat());
@@ -162,7 +162,7 @@ fn many_tokens(kernels: &[Arc<dyn Kernel>], trits: &[i8], codes: &[i8]) {
     }
 }
 
-/// The same weights in memory of their own.
+/// A copy of the weights in newly allocated memory.
 fn copy(w: &Packed) -> Packed {
     let mut bytes = ternary_kernels::AlignedBuf::for_weights(w.byte_len());
     bytes.copy_from_slice(w.all().bytes());

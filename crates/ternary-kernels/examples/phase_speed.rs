@@ -1,8 +1,8 @@
-//! What a phase of a team costs, alone and beside busy threads: `cargo run --release --example phase_speed [-- BUSY]`.
+//! The cost of a phase of a team, alone and beside busy threads: `cargo run --release --example phase_speed [-- BUSY]`.
 //!
-//! It times empty phases, then steps of 200 phases of 32 pieces of 3 microseconds, as a model has them; then the same
-//! steps beside as many endless loops as there are CPUs, or as many as the argument says. With the fair share it prints
-//! what a scheduler that divides the CPUs evenly leaves to the team.
+//! It times empty phases, then steps of 200 phases of 32 pieces of 3 microseconds, as in a model; then the same steps
+//! beside one endless loop per CPU, or beside as many as the argument gives. Next to the result it prints the fair
+//! share: what a scheduler that divides the CPUs evenly leaves to the team.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -14,7 +14,7 @@ use ternary_kernels::Team;
 const PHASES: usize = 200;
 const PIECES: usize = 32;
 
-/// Some work; its amount does not depend on who does it.
+/// Some work; its amount does not depend on the thread that does it.
 fn work(rounds: u32) {
     for i in 0..rounds {
         black_box(i.wrapping_mul(31));

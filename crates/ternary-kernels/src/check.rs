@@ -1,4 +1,4 @@
-//! Compares a kernel with the oracle, here and now: what `bitnet doctor` runs on a user's machine.
+//! Compares a kernel with the oracle on the user's machine, for `bitnet doctor`.
 
 use half::f16;
 
@@ -27,7 +27,7 @@ pub struct Mismatch {
     pub got: i32,
 }
 
-/// What [`self_check`] found.
+/// The result of [`self_check`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
@@ -37,7 +37,7 @@ pub struct CheckReport {
     pub mismatch: Option<Mismatch>,
 }
 
-/// Shapes `(rows, cols)`: odd ones, and those of BitNet b1.58 2B4T with fewer rows.
+/// Shapes `(rows, cols)`: unusual ones, and those of BitNet b1.58 2B4T with fewer rows.
 const SHAPES: [(usize, usize); 8] =
     [(1, 1), (7, 64), (16, 100), (17, 704), (33, 2560), (16, 6912), (40, 6912), (3, 4095)];
 
@@ -74,7 +74,7 @@ impl std::fmt::Display for GroupMismatch {
     }
 }
 
-/// What [`self_check_group`] found.
+/// The result of [`self_check_group`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GroupReport {
@@ -84,7 +84,7 @@ pub struct GroupReport {
     pub mismatch: Option<GroupMismatch>,
 }
 
-/// Repeatable numbers (SplitMix64).
+/// Reproducible random numbers (SplitMix64).
 fn numbers(mut state: u64) -> impl FnMut() -> u64 {
     move || {
         state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -94,17 +94,17 @@ fn numbers(mut state: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// Runs `kernel` on random and on extreme inputs (all codes of one size against levels of one kind, where narrow
-/// accumulators overflow) of several shapes, group lengths and token counts, with 16 and with 8 bits, and compares each
-/// result with that of the definition, bit for bit.
+/// Runs `kernel` on random and on extreme inputs (all codes equal and all levels equal, which overflows narrow
+/// accumulators) of several shapes, group lengths and token counts, with 16 and with 8 bits, and compares each result
+/// with the definition, bit for bit.
 ///
 /// # Errors
-/// What the kernel's own packing refuses.
+/// The errors of the kernel's packing.
 pub fn self_check_group(kernel: &GroupKernel) -> Result<GroupReport, KernelError> {
     check_group(&|w, x, out| kernel.product(w, 0..w.rows(), &x.view(), out), kernel)
 }
 
-/// Like [`self_check_group`] with `product` in the place of the kernel's product of 16 bits.
+/// Like [`self_check_group`] with `product` instead of the kernel's 16-bit product.
 fn check_group(
     product: &dyn Fn(&crate::GroupPacked, &Int16Batch, &mut [f32]),
     kernel: &GroupKernel,
@@ -151,17 +151,17 @@ fn check_group(
     Ok(GroupReport { products, mismatch: None })
 }
 
-/// Runs `kernel` on random and on extreme inputs (all codes +-127 against weights of one sign, where narrow
-/// accumulators overflow) of several shapes and token counts, in 8 and in 4 bits, and compares each sum with the
-/// oracle's: equal, or within the kernel's own error bound if it is not exact.
+/// Runs `kernel` on random and on extreme inputs (all codes +-127 against weights of one sign, which overflows narrow
+/// accumulators) of several shapes and token counts, with 8 and with 4 bits, and compares each sum with the oracle's:
+/// they must be equal, or, for a kernel that is not exact, within its own error bound.
 ///
 /// # Errors
-/// What the kernel's own packing refuses.
+/// The errors of the kernel's packing.
 pub fn self_check(kernel: &dyn Kernel) -> Result<CheckReport, KernelError> {
     let mut next = numbers(0x9E37_79B9_7F4A_7C15);
     let mut products = 0;
     let mut widened = Int8Batch::with_capacity(0, 0);
-    // The last are enough rows and tokens for tables that tokens share.
+    // The last shapes have enough rows and tokens for tables that tokens share.
     let few = |(rows, cols)| (rows, cols, &[1, 2, 5, 13][..]);
     for (rows, cols, tokens) in SHAPES.map(few).into_iter().chain([(163, 300, &[33][..])]) {
         for extreme in [false, true] {
@@ -211,7 +211,7 @@ pub fn self_check(kernel: &dyn Kernel) -> Result<CheckReport, KernelError> {
     Ok(CheckReport { products, mismatch: None })
 }
 
-/// What results of token `x` may differ by.
+/// The largest allowed difference of results of token `x`.
 fn bound(kernel: &dyn Kernel, x: &Int8Vector<'_>) -> u32 {
     if kernel.exact() { 0 } else { kernel.error_bound(x).unsigned_abs() }
 }
@@ -243,7 +243,7 @@ mod tests {
         let wrong = |w: &crate::GroupPacked, x: &Int16Batch, out: &mut [f32]| {
             kernel.product(w, 0..w.rows(), &x.view(), out);
             if w.cols() == 6912 && x.n() == 5 {
-                // One unit of the last place.
+                // One unit in the last place.
                 out[w.rows() + 3] = f32::from_bits(out[w.rows() + 3].to_bits() + 1);
             }
         };
@@ -252,7 +252,7 @@ mod tests {
         assert!(m.to_string().starts_with("16 x 6912 in groups of 128, 5 tokens of 16 bits: "), "{m}");
     }
 
-    /// A kernel that is wrong by one where a row is long, as a narrow accumulator is.
+    /// A kernel that is off by one in long rows, like one with a narrow accumulator.
     #[derive(Debug)]
     struct Wrong(Arc<dyn Kernel>);
     impl Kernel for Wrong {

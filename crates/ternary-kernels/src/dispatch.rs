@@ -1,6 +1,6 @@
-//! Stand-alone products: check once, then run, split over the caller's rayon pool where that pays.
+//! Stand-alone products: checked once, then run, split over the caller's rayon pool if that is faster.
 //!
-//! An engine that keeps threads of its own calls [`Kernel`] directly with [`Packed::rows_range`].
+//! An engine with its own threads calls [`Kernel`] directly with [`Packed::rows_range`].
 
 use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows};
 
@@ -9,7 +9,7 @@ use crate::{Int4Matrix, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, 
 const PARALLEL_FROM: usize = 1 << 21;
 
 /// `acc[r] = sum_k T[r, k] * x[k]`: `x` is `[k]` int8, `acc` is `[rows]` i32. With the feature `parallel` and a large
-/// matrix the output rows are split over the current rayon pool; the result does not depend on how many threads it has.
+/// matrix the output rows are split over the current rayon pool; the result does not depend on its number of threads.
 ///
 /// # Errors
 /// [`KernelError::PackedByOther`] if `w` was packed by another kernel, [`KernelError::ShapeMismatch`] for a wrong
@@ -51,7 +51,7 @@ pub fn gemm(kernel: &dyn Kernel, w: &Packed, x: &Int8Matrix<'_>, acc: &mut [i32]
 }
 
 /// [`gemm`] for int4 activations, one token or several: `x` is `[n, k]` int4, `acc` is `[n, rows]` i32 row-major.
-/// `widened` is room for the activations as int8, which grows where it is needed and too small.
+/// `widened` is a buffer for the activations as int8; it grows if it is needed and too small.
 ///
 /// # Errors
 /// The errors of [`gemv`].
@@ -76,7 +76,7 @@ pub fn gemm_a4(
     check("gemm_a4", kernel, w, x.k(), x.n(), acc.len())?;
     #[cfg(feature = "parallel")]
     if let Some(parts) = parts(w, x.n()) {
-        // Each part has a buffer of its own, which kernels that read int4 leave empty.
+        // Each part has its own buffer, which stays empty in kernels that read int4.
         return parallel::gemm(w, x.n(), acc, parts, |rows, acc| {
             product_a4(kernel, rows, x, &mut Int8Batch::with_capacity(0, 0), acc);
         });
@@ -108,7 +108,7 @@ fn check(op: &'static str, kernel: &dyn Kernel, w: &Packed, k: usize, n: usize, 
     Ok(())
 }
 
-/// Into how many parts to split; `None` where one thread is as good.
+/// The number of parts to split into; `None` if one thread is as fast.
 #[cfg(feature = "parallel")]
 fn parts(w: &Packed, n: usize) -> Option<usize> {
     let work = w.rows().saturating_mul(w.cols()).saturating_mul(n);
@@ -141,7 +141,7 @@ mod parallel {
         Ok(())
     }
 
-    /// Each part computes `[n, part]` in a buffer of its own, as the rows of a part are not contiguous in `[n, rows]`.
+    /// Each part computes `[n, part]` in its own buffer, as the rows of a part are not contiguous in `[n, rows]`.
     pub(super) fn gemm(
         w: &Packed,
         n: usize,

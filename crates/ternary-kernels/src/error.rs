@@ -1,16 +1,16 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
 use crate::{FileFormat, TlTile, Twos};
 
-/// What can go wrong with shapes, codes, scales and kernel selection.
+/// Errors about shapes, codes, scales and kernel selection.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
+#[allow(missing_docs, reason = "the names of these fields say enough")]
 pub enum KernelError {
     /// A length or a dimension differs from what the operation needs.
     #[error("{op}: expected {what} {expected}, got {got}")]
     ShapeMismatch {
-        /// The operation that refused.
+        /// The operation that failed.
         op: &'static str,
         /// Which length or dimension.
         what: &'static str,
@@ -22,7 +22,7 @@ pub enum KernelError {
     /// A size that does not fit this machine's address space.
     #[error("{op}: {rows} x {cols} overflows the address space")]
     TooLarge {
-        /// The operation that refused.
+        /// The operation that failed.
         op: &'static str,
         /// Rows (output features, M).
         rows: usize,
@@ -64,7 +64,7 @@ pub enum KernelError {
         tile: TlTile,
         /// Offset of the byte.
         at: usize,
-        /// What it does.
+        /// What is wrong with it.
         what: &'static str,
     },
     /// A weight that is not -1, 0 or +1, or a bit pattern that stands for none of them.
@@ -102,7 +102,7 @@ pub enum KernelError {
     /// Groups of a length that the group kernels do not multiply.
     #[error("{op}: groups of {group_len} weights; kernels multiply groups of 64, 128, 192 or 256")]
     GroupLength {
-        /// The operation that refused.
+        /// The operation that failed.
         op: &'static str,
         /// Weights of a group.
         group_len: usize,
@@ -153,17 +153,17 @@ pub enum KernelError {
         .twos.count, .twos.row, .twos.col
     )]
     Twos {
-        /// The format or the kernel.
+        /// The format or the kernel that cannot hold them.
         what: String,
         /// Where they are.
         twos: Twos,
     },
-    /// A kernel for rows of one scale was given a scale per group.
+    /// A kernel for rows with one scale was given one scale per group.
     #[error(
         "kernel {kernel} takes one scale per row, but these weights have one for each {group_len}; use a group kernel"
     )]
     GroupsUnsupported {
-        /// The kernel that refused.
+        /// The kernel that refused the weights.
         kernel: String,
         /// Weights of a group.
         group_len: usize,
@@ -175,7 +175,7 @@ pub enum KernelError {
     InexactScale {
         /// The target format.
         format: FileFormat,
-        /// How the format stores scales.
+        /// The type in which the format stores scales.
         stored_as: &'static str,
         /// First row that the scale belongs to.
         row: usize,
@@ -196,7 +196,7 @@ pub enum KernelError {
         /// Scale of `row`.
         second: f32,
     },
-    /// Activations of a kernel lie in -127..=127; -128 is refused where it enters.
+    /// Activations of a kernel lie in -127..=127; -128 is rejected on entry.
     #[error("activation {value} at token {token}, position {position} is outside -127..=127")]
     ActivationOutOfRange {
         /// Token (row of the activation matrix).
@@ -223,24 +223,24 @@ pub enum KernelError {
         position: usize,
         value: i16,
     },
-    /// Activations whose sum is no f32 any more, so that they have no mean.
+    /// Activations whose sum overflows f32, so that they have no mean.
     #[error("activations of up to {value} (position {position}) have no finite mean, so they cannot be quantised")]
     ActivationsTooLarge {
         /// Position of the largest one.
         position: usize,
         value: f32,
     },
-    /// A Hadamard transform in blocks of a size that there is none for, or that does not divide the row.
+    /// A Hadamard transform in blocks of an unsupported size, or of one that does not divide the row.
     #[error("Hadamard transform of {len} values in blocks of {block}: {reason}")]
     HadamardBlock {
         /// Values of a row.
         len: usize,
         /// The block size asked for.
         block: usize,
-        /// What it must be.
+        /// The rule that the size violates.
         reason: &'static str,
     },
-    /// An activation that no int8 code stands for; the numbers before it went wrong already.
+    /// An activation that is not finite; the values that it was computed from are already wrong.
     #[error("activation {value} at position {position} is not a finite number, so it cannot be quantised")]
     NonFiniteActivation {
         /// Position in the row.
@@ -254,10 +254,10 @@ pub enum KernelError {
         index: usize,
         /// Threads asked for.
         threads: usize,
-        /// What the system said.
+        /// The system's message.
         reason: String,
     },
-    /// A name given in `BITNET_ISA` or by the user that is no instruction set known here.
+    /// A name in `BITNET_ISA` or from the user that is not an instruction set.
     #[error("unknown instruction set {name:?}; expected one of: {known}")]
     UnknownIsa {
         name: String,
@@ -265,7 +265,7 @@ pub enum KernelError {
         known: String,
     },
     /// An instruction set that exists, but not on this CPU or not in this build.
-    #[error("instruction set {name} is not available on this CPU; available are: {available}")]
+    #[error("instruction set {name} is not available on this CPU; available: {available}")]
     UnavailableIsa {
         name: &'static str,
         /// The available names, comma separated.
@@ -289,23 +289,23 @@ pub enum KernelError {
     /// A row so long that its product may not fit an i32.
     #[error("{kernel}: rows of {cols} weights may overflow their i32 sums; at most {max_cols} are supported")]
     RowTooLong {
-        /// The kernel that refused.
+        /// The kernel that refused the weights.
         kernel: String,
         /// Columns (input features, K).
         cols: usize,
-        /// The most columns that it takes.
+        /// The maximum number of columns.
         max_cols: usize,
     },
-    /// Weights of these levels in groups of this length have no look-up tables.
+    /// Look-up tables cannot represent weights of these levels in groups of this length.
     #[error("levels {levels:?} in groups of {group} cannot be looked up: {reason}")]
     LevelSet {
         levels: Vec<i8>,
         /// Weights of a group.
         group: usize,
-        /// What is in the way.
+        /// The rule that they violate.
         reason: &'static str,
     },
-    /// A code that is the index of no level.
+    /// A code that is not the index of a level.
     #[error("the weight at row {row}, column {col} has code {code}, but there are {levels} levels, from 0")]
     UnknownLevel {
         /// Row of the weight.
@@ -319,7 +319,7 @@ pub enum KernelError {
     /// A weight that is NaN or infinite.
     #[error("{op}: weight {value} at row {row}, column {col} is not finite")]
     NotFinite {
-        /// The operation that refused.
+        /// The operation that failed.
         op: &'static str,
         /// Row of the weight.
         row: usize,
@@ -335,10 +335,10 @@ pub enum KernelError {
         /// The kernel that packed the weights.
         packed_by: String,
     },
-    /// The caller ended something that takes its time.
-    #[error("{op} was ended before it was done")]
+    /// The caller cancelled a long operation.
+    #[error("{op} was cancelled")]
     Cancelled {
-        /// What was ended.
+        /// The operation.
         op: &'static str,
     },
     /// Row ranges handed to a kernel begin at a multiple of its panel height.

@@ -30,7 +30,7 @@ impl GroupScales {
     /// Scales of a `[rows, cols]` matrix.
     ///
     /// # Errors
-    /// [`KernelError::ShapeMismatch`] if `group_len` is 0 or `values` are not `rows * ceil(cols / group_len)`;
+    /// [`KernelError::ShapeMismatch`] if `group_len` is 0 or there are not `rows * ceil(cols / group_len)` values;
     /// [`KernelError::InvalidGroupScale`] for a scale that is negative, infinite or NaN.
     pub fn new(group_len: usize, rows: usize, cols: usize, values: Arc<[f16]>) -> Result<Self, KernelError> {
         const OP: &str = "GroupScales::new";
@@ -47,7 +47,7 @@ impl GroupScales {
         if values.len() != expected {
             return Err(KernelError::ShapeMismatch { op: OP, what: "scales", expected, got: values.len() });
         }
-        // -0 compares equal to 0, and is as harmless.
+        // -0 compares equal to 0, and is equally harmless.
         let valid = |d: &f16| d.is_finite() && *d >= f16::ZERO;
         if let Some(i) = values.iter().position(|d| !valid(d)) {
             let (row, group, value) = (i / groups, i % groups, values[i].to_f32());
@@ -88,8 +88,9 @@ impl GroupScales {
         }
     }
 
-    /// The same scales in the longest groups of at most `most` weights that hold them: neighbours become one group where they agree
-    /// in every row. Weights from files with groups of different lengths are the same then, to the last bit of a product.
+    /// The same scales in the longest groups of at most `most` weights that can represent them: neighbours become one
+    /// group if they agree in every row. Weights from files with groups of different lengths become equal then, to the
+    /// last bit of a product.
     ///
     /// ```
     /// use half::f16;
@@ -116,8 +117,8 @@ impl GroupScales {
         scales
     }
 
-    /// The same scales in groups of `group_len` weights, of a matrix of `cols` columns: each stands once for every part of its group.
-    /// `None` where `group_len` does not divide the length of groups.
+    /// The same scales in groups of `group_len` weights, for a matrix of `cols` columns: each is repeated for every
+    /// part of its group. `None` if `group_len` does not divide the length of the groups.
     ///
     /// ```
     /// use half::f16;
@@ -139,7 +140,7 @@ impl GroupScales {
         Some(Self { group_len, groups, rows: self.rows, values })
     }
 
-    /// The scale of each row, where all groups of every row agree.
+    /// The scale of each row, if all groups of every row agree.
     pub(crate) fn of_rows(&self) -> Option<Arc<[f32]>> {
         if self.groups == 0 {
             return None;
@@ -159,11 +160,11 @@ impl GroupScales {
         Self { rows, values: values.into(), ..*self }
     }
 
-    /// Each scale times what `factor` says for its row and first column.
+    /// Each scale times the `factor` for its row and first column.
     ///
     /// # Errors
-    /// [`KernelError::InexactScale`] for a product that f16 cannot hold; [`KernelError::InvalidGroupScale`] for a factor that is
-    /// no scale.
+    /// [`KernelError::InexactScale`] for a product that f16 cannot hold; [`KernelError::InvalidGroupScale`] for a
+    /// factor that is not a valid scale.
     pub(crate) fn times(&self, format: FileFormat, factor: impl Fn(usize, usize) -> f32) -> Result<Self, KernelError> {
         let product = |(i, d): (usize, &f16)| {
             let (row, group) = (i / self.groups, i % self.groups);

@@ -1,4 +1,4 @@
-//! Int16 activations as group kernels read them: each code as two digits of eight bits, sums of groups beside them.
+//! Int16 activations as group kernels read them: each code as two digits of eight bits, with the sums of groups.
 
 use super::ROW_ALIGN;
 use crate::{AlignedBuf, KernelError};
@@ -7,9 +7,9 @@ use crate::{AlignedBuf, KernelError};
 /// `(q + 128) >> 8 <= 127`.
 pub const INT16_MAX: i16 = 32639;
 
-/// Columns whose codes are summed up for the kernels; a group of weights is a multiple of it.
+/// Columns whose codes are added up for the kernels; the length of a group of weights is a multiple of it.
 pub(crate) const SUM_COLS: usize = 64;
-/// Columns of a chunk, whose upper digits lie before its lower ones.
+/// Columns of a chunk, which stores their upper digits before their lower ones.
 const CHUNK: usize = 16;
 
 const _: () = assert!(ROW_ALIGN.is_multiple_of(SUM_COLS) && SUM_COLS.is_multiple_of(CHUNK));
@@ -25,7 +25,7 @@ fn stride_of(k: usize) -> usize {
     2 * k.next_multiple_of(ROW_ALIGN)
 }
 
-/// `n` tokens of `k` int16 activations each, with what the integer product needs beside them.
+/// `n` tokens of `k` int16 activations each, with the sums that the integer product needs.
 ///
 /// A code `q` in -32639..=32639 is two digits, `q = 256 * hi + lo`, `hi = (q + 128) >> 8`, each an i8. A row holds, for
 /// every 16 columns, their 16 upper digits and then their 16 lower ones, and is padded with zeros to whole 64 columns.
@@ -77,10 +77,10 @@ impl<'a> Int16Matrix<'a> {
         let chunk = &self.digits(t)[c / CHUNK * 2 * CHUNK..][..2 * CHUNK];
         256 * i16::from(chunk[c % CHUNK]) + i16::from(chunk[CHUNK + c % CHUNK])
     }
-    /// Rows `range` as a matrix of their own.
+    /// Rows `range` as a matrix.
     ///
     /// # Panics
-    /// If the range lies outside of `0..n`.
+    /// If the range is not within `0..n`.
     pub fn rows(&self, range: std::ops::Range<usize>) -> Self {
         let (stride, per_row) = (stride_of(self.k), self.k.div_ceil(SUM_COLS));
         Self {
@@ -116,11 +116,11 @@ impl Int16Batch {
         }
     }
 
-    /// Takes codes as they are, `codes` is `[n, k]` row-major; all scales become 1.
+    /// Copies the codes unchanged: `codes` is `[n, k]` row-major; all scales become 1.
     ///
     /// # Errors
     /// [`KernelError::ShapeMismatch`] if the length is not `n * k`;
-    /// [`KernelError::Int16OutOfRange`] if a code lies outside of -32639..=32639.
+    /// [`KernelError::Int16OutOfRange`] if a code is outside -32639..=32639.
     ///
     /// ```
     /// let batch = ternary_kernels::Int16Batch::from_codes(1, 3, &[1000, -32639, 128])?;
@@ -153,11 +153,11 @@ impl Int16Batch {
         Ok(b)
     }
 
-    /// Makes room for `n` rows of `k` activations; their contents are undefined until written by
+    /// Makes room for `n` rows of `k` activations; their contents are undefined until they are written through
     /// [`Int16Batch::rows_mut`].
     ///
     /// # Panics
-    /// If that exceeds the capacity.
+    /// If the rows exceed the capacity.
     pub fn reset(&mut self, n: usize, k: usize) {
         let fits = n <= self.scales.len()
             && n * stride_of(k) <= self.digits.len()
@@ -175,18 +175,18 @@ impl Int16Batch {
         self.k
     }
 
-    /// The rows, to be written; each must be finished with [`Int16RowMut::finish`].
+    /// The rows, for writing; each must be finished with [`Int16RowMut::finish`].
     pub fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = Int16RowMut<'_>> {
         let (n, k) = (self.n, self.k);
         let (stride, per_row) = (stride_of(k), k.div_ceil(SUM_COLS));
         rows_of(&mut self.digits[..n * stride], &mut self.sums[..n * per_row], &mut self.scales[..n], k)
     }
 
-    /// The rows in chunks of `rows` (the last may be shorter), for several threads to write.
+    /// The rows in chunks of `rows` (the last may be shorter), so that several threads can write them.
     pub fn chunks_mut(&mut self, rows: usize) -> impl ExactSizeIterator<Item = Int16RowsMut<'_>> {
         let (n, k, rows) = (self.n, self.k, rows.max(1));
         let (stride, per_row) = (stride_of(k), k.div_ceil(SUM_COLS));
-        // A chunk length of 0 would panic; without columns there is no row to write.
+        // A chunk length of 0 would panic; without columns there are no rows to write.
         self.digits[..n * stride]
             .chunks_mut((rows * stride).max(1))
             .zip(self.sums[..n * per_row].chunks_mut((rows * per_row).max(1)))
@@ -194,7 +194,7 @@ impl Int16Batch {
             .map(move |((digits, sums), scales)| Int16RowsMut { digits, sums, scales, k })
     }
 
-    /// Row `t`, to be written.
+    /// Row `t`, for writing.
     ///
     /// # Panics
     /// If `t` is not below the number of rows.
@@ -210,7 +210,7 @@ impl Int16Batch {
         }
     }
 
-    /// What kernels read.
+    /// A view of the rows, for kernels.
     pub fn view(&self) -> Int16Matrix<'_> {
         Int16Matrix {
             digits: &self.digits[..self.n * stride_of(self.k)],
@@ -257,7 +257,7 @@ impl Int16RowsMut<'_> {
     }
 }
 
-/// One row of an [`Int16Batch`] that is being written, 16 columns after 16 columns.
+/// One row of an [`Int16Batch`] that is being written, 16 columns at a time.
 #[derive(Debug)]
 pub struct Int16RowMut<'a> {
     digits: &'a mut [i8],
@@ -273,12 +273,13 @@ impl Int16RowMut<'_> {
         self.k
     }
 
-    /// Writes columns `16 * i..16 * i + 16`: their upper digits, their lower digits and the sum of their codes. What
-    /// lies behind column `k` must be 0. Chunks are written in ascending order, each once.
+    /// Writes columns `16 * i..16 * i + 16`: their upper digits, their lower digits and the sum of their codes. Columns
+    /// from `k` on must be 0. Chunks are written in ascending order, each once.
     ///
     /// # Panics
-    /// If `i` is not the next one, or lies behind the last.
-    // Called once per 16 columns by code that is compiled for an instruction set: a call of its own costs more than the copy.
+    /// If `i` is not the next chunk, or is past the last one.
+    // Inlined: this runs once per 16 columns in code compiled for an instruction set, and a call costs more than the
+    // copy.
     #[inline(always)]
     pub fn write(&mut self, i: usize, hi: &[i8; 16], lo: &[i8; 16], sum: i32) {
         assert!(i == self.written && i * CHUNK < self.k, "chunk {i} of a row of {}, {} written", self.k, self.written);
@@ -334,7 +335,7 @@ mod tests {
                 assert!(padding.flatten().all(|&d| d == 0));
                 assert_eq!(view.rows(t..n).digits(0), view.digits(t));
             }
-            // A buffer that is used again holds nothing of what was there before.
+            // A buffer that is used again keeps nothing of its previous contents.
             if k > 20 {
                 batch.reset(n, 17);
                 for mut row in batch.rows_mut() {

@@ -1,9 +1,10 @@
-//! Int4 activations: two codes in a byte, sums and scales beside them; and how kernels widen them.
+//! Int4 activations: two codes in a byte, with sums and scales; and how kernels widen them.
 //!
 //! # Layout
-//! Columns are taken 32 at a time, 16 bytes: byte `i` holds column `i` in its lower and column `16 + i` in its upper
-//! half, each in two's complement. Rows are padded with zeros to [`ROW_ALIGN`] columns, [`ROW_ALIGN`]` / 2` bytes. So
-//! sixteen neighbouring columns are one half of sixteen neighbouring bytes, and are brought apart by a mask or a shift.
+//! Columns are stored in groups of 32, 16 bytes: byte `i` holds column `i` in its lower and column `16 + i` in its
+//! upper half, each in two's complement. Rows are padded with zeros to [`ROW_ALIGN`] columns, [`ROW_ALIGN`]` / 2`
+//! bytes. So sixteen neighbouring columns are one half of sixteen neighbouring bytes, and a mask or a shift separates
+//! them.
 //!
 //! ```
 //! use ternary_kernels::Int4Batch;
@@ -28,7 +29,7 @@ const _: () = assert!(ROW_ALIGN.is_multiple_of(GROUP_COLS));
 #[derive(Clone, Copy, Debug)]
 pub struct Int4;
 
-/// `n` tokens of `k` int4 activations each, with what the integer product needs beside them.
+/// `n` tokens of `k` int4 activations each, with the row sums that the integer product needs.
 pub type Int4Matrix<'a> = ActMatrix<'a, Int4>;
 /// One token of int4 activations.
 pub type Int4Vector<'a> = ActVector<'a, Int4>;
@@ -90,11 +91,11 @@ impl<'a> ActVector<'a, Int4> {
     pub fn nibbles(&self) -> &'a [u8] {
         self.units
     }
-    /// Writes the codes as int8 to `out`, `[k]` or longer, up to the padding; what is beyond stays as it is.
+    /// Writes the codes as int8 to `out`, `[k]` or longer, up to the padding; the rest of `out` does not change.
     ///
     /// # Panics
     /// If `out` is shorter than [`Int4Vector::k`].
-    // Part of whatever it is called from, which may be compiled for a better instruction set.
+    // Inlined into its caller, which may be compiled for a better instruction set.
     #[inline(always)]
     pub fn widen(&self, out: &mut [i8]) {
         assert!(out.len() >= self.k, "{} codes into {}", self.k, out.len());
@@ -115,7 +116,7 @@ impl<'a> ActVector<'a, Int4> {
 }
 
 impl ActBatch<Int4> {
-    /// Takes codes as they are, `codes` is `[n, k]` row-major; all scales become 1.
+    /// Copies the codes unchanged: `codes` is `[n, k]` row-major; all scales become 1.
     ///
     /// # Errors
     /// [`KernelError::ShapeMismatch`] if the length is not `n * k`; [`KernelError::Int4OutOfRange`] for a code outside
@@ -142,7 +143,7 @@ impl ActRowMut<'_, Int4> {
     /// Stores columns `32 g..32 g + 16` and `32 g + 16..32 g + 32`; codes lie in -8..=7 and are 0 from column K on.
     ///
     /// # Panics
-    /// If the group lies beyond the row.
+    /// If the group is outside the row.
     #[inline]
     pub fn write(&mut self, g: usize, low: &[i8; 16], high: &[i8; 16]) {
         debug_assert!(low.iter().chain(high).all(|c| (-8..=7).contains(c)));

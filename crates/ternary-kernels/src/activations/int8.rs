@@ -1,4 +1,4 @@
-//! Int8 activations, a byte for each code.
+//! Int8 activations, one byte per code.
 
 use super::int4::{Int4Matrix, Int4Vector};
 use super::{ActBatch, ActMatrix, ActRowMut, ActRowsMut, ActVector, Code, ROW_ALIGN, sealed};
@@ -8,7 +8,7 @@ use crate::{AlignedBuf, KernelError};
 #[derive(Clone, Copy, Debug)]
 pub struct Int8;
 
-/// `n` tokens of `k` int8 activations each, with what the integer product needs beside them.
+/// `n` tokens of `k` int8 activations each, with the row sums that the integer product needs.
 pub type Int8Matrix<'a> = ActMatrix<'a, Int8>;
 /// One token of int8 activations.
 pub type Int8Vector<'a> = ActVector<'a, Int8>;
@@ -51,7 +51,7 @@ impl<'a> ActVector<'a, Int8> {
 }
 
 impl ActBatch<Int8> {
-    /// Takes int8 codes as they are, `codes` is `[n, k]` row-major; all scales become 1.
+    /// Copies int8 codes unchanged: `codes` is `[n, k]` row-major; all scales become 1.
     ///
     /// # Errors
     /// [`KernelError::ShapeMismatch`] if the length is not `n * k`;
@@ -69,12 +69,12 @@ impl ActBatch<Int8> {
         Ok(batch)
     }
 
-    /// Becomes the codes of `x` as int8, with scales of 1; room is made where there is too little.
+    /// Becomes the codes of `x` as int8, with scales of 1; grows if there is too little room.
     pub fn widen(&mut self, x: &Int4Matrix<'_>) {
         self.widen_by(x, |row, out| row.widen(out));
     }
 
-    /// Like [`Int8Batch::widen`], each row by `widen`.
+    /// Like [`Int8Batch::widen`], but converts each row with `widen`.
     pub(crate) fn widen_by(&mut self, x: &Int4Matrix<'_>, widen: impl Fn(&Int4Vector<'_>, &mut [i8])) {
         let (n, k) = (x.n(), x.k());
         let need = n * Int8::stride(k);
@@ -85,14 +85,14 @@ impl ActBatch<Int8> {
         }
         self.reset(n, k);
         for (t, row) in self.units[..need].chunks_exact_mut(self.stride.max(1)).enumerate() {
-            // The padding of both is as long, and zero.
+            // Both have the same padding, all zeros.
             widen(&x.row(t), row);
         }
         self.sums[..n].copy_from_slice(x.sums());
         self.scales[..n].fill(1.0);
     }
 
-    /// Makes as much room as `other` has, so that [`Int8Batch::widen`] need not grow this one either. What was in it is
+    /// Makes as much room as `other` has, so that [`Int8Batch::widen`] need not grow this one either. The contents are
     /// lost if it grows.
     pub fn reserve_like(&mut self, other: &Self) {
         let (rows, units) = (other.sums.len(), other.units.len());
@@ -104,7 +104,7 @@ impl ActBatch<Int8> {
 }
 
 impl ActRowMut<'_, Int8> {
-    /// The `k` codes to be written; each must lie in -127..=127.
+    /// The `k` codes, for writing; each must lie in -127..=127.
     pub fn codes_mut(&mut self) -> &mut [i8] {
         &mut self.units[..self.k]
     }

@@ -4,7 +4,7 @@ use super::ROW_ALIGN;
 use super::int8::{Int8Batch, Int8Matrix, Int8RowMut, Int8RowsMut};
 use crate::KernelError;
 
-/// `n` tokens of `k` int8 activations, and for each group of `group_len` of a token what a code stands for.
+/// `n` tokens of `k` int8 activations, and the step of a code for each group of `group_len` of a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Int8GroupMatrix<'a> {
     codes: Int8Matrix<'a>,
@@ -25,7 +25,7 @@ impl<'a> Int8GroupMatrix<'a> {
     pub fn group_len(&self) -> usize {
         self.group_len
     }
-    /// The codes.
+    /// All codes, without the steps.
     pub fn codes(&self) -> Int8Matrix<'a> {
         self.codes
     }
@@ -39,9 +39,9 @@ impl<'a> Int8GroupMatrix<'a> {
     }
 }
 
-/// A buffer that owns up to `max_n` rows of up to `max_k` int8 activations in groups; it is filled row by row by a quantiser
-/// ([`Ops::quantize_int8_groups`](crate::Ops::quantize_int8_groups)) and lent to kernels as [`Int8GroupMatrix`]. Nothing is allocated after
-/// construction.
+/// A buffer that owns up to `max_n` rows of up to `max_k` int8 activations in groups; it is filled row by row by a
+/// quantiser ([`Ops::quantize_int8_groups`](crate::Ops::quantize_int8_groups)) and lent to kernels as
+/// [`Int8GroupMatrix`]. Nothing is allocated after construction.
 #[derive(Clone, Debug)]
 pub struct Int8GroupBatch {
     codes: Int8Batch,
@@ -54,18 +54,18 @@ impl Int8GroupBatch {
     /// Room for `max_n` rows of `max_k` activations in groups of `group_len`.
     ///
     /// # Panics
-    /// If groups are no multiple of 64 activations.
+    /// If `group_len` is not a multiple of 64.
     pub fn with_capacity(max_n: usize, max_k: usize, group_len: usize) -> Self {
         assert!(group_len > 0 && group_len.is_multiple_of(ROW_ALIGN), "groups of {group_len} activations");
         let steps = vec![0.0; max_n * max_k.div_ceil(group_len)];
         Self { codes: Int8Batch::with_capacity(max_n, max_k), steps, group_len, groups: 0 }
     }
 
-    /// Takes codes and steps as they are: `codes` is `[n, k]`, `steps` is `[n, ceil(k / group_len)]`, row-major.
+    /// Copies codes and steps unchanged: `codes` is `[n, k]`, `steps` is `[n, ceil(k / group_len)]`, row-major.
     ///
     /// # Errors
-    /// [`KernelError::GroupLength`] for groups that are no multiple of 64; [`KernelError::ShapeMismatch`] for another length;
-    /// [`KernelError::ActivationOutOfRange`] if a code is -128.
+    /// [`KernelError::GroupLength`] if `group_len` is not a multiple of 64; [`KernelError::ShapeMismatch`] for a wrong
+    /// length; [`KernelError::ActivationOutOfRange`] if a code is -128.
     pub fn from_codes(n: usize, k: usize, group_len: usize, codes: &[i8], steps: &[f32]) -> Result<Self, KernelError> {
         const OP: &str = "Int8GroupBatch::from_codes";
         if group_len == 0 || !group_len.is_multiple_of(ROW_ALIGN) {
@@ -82,14 +82,14 @@ impl Int8GroupBatch {
     /// Makes room for `n` rows of `k` activations; their contents are undefined until written.
     ///
     /// # Panics
-    /// If that exceeds the capacity.
+    /// If the rows exceed the capacity.
     pub fn reset(&mut self, n: usize, k: usize) {
         self.codes.reset(n, k);
         self.groups = k.div_ceil(self.group_len);
         assert!(n * self.groups <= self.steps.len(), "Int8GroupBatch: {n} x {k} exceeds the capacity");
     }
 
-    /// The rows in chunks of `rows` (the last may be shorter), for several threads to write.
+    /// The rows in chunks of `rows` (the last may be shorter), so that several threads can write them.
     pub fn chunks_mut(&mut self, rows: usize) -> impl ExactSizeIterator<Item = Int8GroupRowsMut<'_>> {
         let (group_len, groups, rows) = (self.group_len, self.groups, rows.max(1));
         let steps = self.steps[..self.codes.view().n() * groups].chunks_mut((rows * groups).max(1));
@@ -101,7 +101,7 @@ impl Int8GroupBatch {
         })
     }
 
-    /// Row `t`, to be written.
+    /// Row `t`, for writing.
     ///
     /// # Panics
     /// If `t` is not below the number of rows.
@@ -110,7 +110,7 @@ impl Int8GroupBatch {
         Int8GroupRowMut { row: self.codes.row_mut(t), steps, group_len: self.group_len }
     }
 
-    /// What kernels read.
+    /// A view of the rows, for kernels.
     pub fn view(&self) -> Int8GroupMatrix<'_> {
         let codes = self.codes.view();
         Int8GroupMatrix { codes, steps: &self.steps[..codes.n() * self.groups], group_len: self.group_len }
@@ -149,14 +149,14 @@ impl Int8GroupRowMut<'_> {
         self.group_len
     }
 
-    /// The `k` codes, each to lie in -127..=127, and the step of each group, to be written.
+    /// The `k` codes, each of which must lie in -127..=127, and the step of each group, for writing.
     pub fn parts_mut(&mut self) -> (&mut [i8], &mut [f32]) {
         (self.row.codes_mut(), self.steps)
     }
 
     /// Completes the row with the sum of its codes: zeroes the padding.
     pub fn finish(self, sum: i32) {
-        // The scale of the whole row, of which there is none here.
+        // The row as a whole has no scale; its groups have steps.
         self.row.finish(1.0, sum);
     }
 }

@@ -1,8 +1,8 @@
-//! Quantised activations as kernels read them: rows padded with zeros, sums and scales beside them.
+//! Quantised activations as kernels read them: rows padded with zeros, with sums and scales.
 //!
-//! Int8 ([`int8`]) and int4 ([`int4`]) are one type over the [`Code`] that says how a row is stored. Int16 ([`int16`])
-//! has two digits and sums of parts of a row; int8 with a step for each group ([`int8_groups`]) is int8 with the steps
-//! beside it.
+//! Int8 ([`int8`]) and int4 ([`int4`]) are one type, generic over the [`Code`] that defines how a row is stored. Int16
+//! ([`int16`]) has two digits and sums of parts of a row; int8 with a step for each group ([`int8_groups`]) is int8
+//! with the steps beside it.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -16,8 +16,8 @@ pub(crate) mod int4;
 pub(crate) mod int8;
 pub(crate) mod int8_groups;
 
-/// Rows of int8 activations start at multiples of this many bytes and are padded with zeros to it,
-/// so that a kernel may read whole cache lines.
+/// Rows of int8 activations start at multiples of this many bytes and are padded to it with zeros, so that a kernel may
+/// read whole cache lines.
 pub const ROW_ALIGN: usize = 64;
 
 mod sealed {
@@ -26,22 +26,22 @@ mod sealed {
 
 /// How the codes of a row are stored: [`Int8`](int8::Int8) or [`Int4`](int4::Int4).
 pub trait Code: sealed::Sealed + Copy + Debug + 'static {
-    /// What a row consists of.
+    /// The element of a stored row.
     type Unit: Pod + Debug;
     /// The name of the batch, for errors.
     const BATCH: &'static str;
 
-    /// Units of a row of `k` codes with its padding.
+    /// Units of a row of `k` codes, padding included.
     fn stride(k: usize) -> usize;
 
-    /// Units of which a row of `k` codes has at least a part.
+    /// Units of a row of `k` codes that hold at least one code.
     fn used(k: usize) -> usize;
 
     /// The sum of the codes in `units`.
     fn sum(units: &[Self::Unit]) -> i32;
 }
 
-/// `n` tokens of `k` activations each, with what the integer product needs beside them.
+/// `n` tokens of `k` activations each, with the row sums that the integer product needs.
 ///
 /// Invariants: every code lies in the range of `C`; each row is followed by zeros up to [`ActMatrix::stride`];
 /// `sums[t]` is the sum of row `t`.
@@ -78,10 +78,10 @@ impl<'a, C: Code> ActMatrix<'a, C> {
         let start = t * self.stride;
         ActVector { units: &self.units[start..start + self.stride], sum: self.sums[t], k: self.k }
     }
-    /// Rows `range` as a matrix of their own.
+    /// Rows `range` as a matrix.
     ///
     /// # Panics
-    /// If the range lies outside of `0..n`.
+    /// If the range is not within `0..n`.
     pub fn rows(&self, range: Range<usize>) -> Self {
         Self {
             units: &self.units[range.start * self.stride..range.end * self.stride],
@@ -108,7 +108,7 @@ impl<'a, C: Code> ActVector<'a, C> {
     pub fn sum(&self) -> i32 {
         self.sum
     }
-    /// The same token as a matrix of one row.
+    /// This token as a matrix of one row.
     pub fn as_matrix(&self, sum: &'a [i32; 1]) -> ActMatrix<'a, C> {
         debug_assert_eq!(sum[0], self.sum);
         ActMatrix { units: self.units, sums: sum, k: self.k, stride: self.units.len() }
@@ -134,7 +134,7 @@ impl<C: Code> ActBatch<C> {
         Self { units, sums: vec![0; max_n], scales: vec![0.0; max_n], n: 0, k: 0, stride: 0 }
     }
 
-    /// A batch for the `[n, k]` codes of a slice that has `len`.
+    /// A batch for `[n, k]` codes, of which the caller has `len`.
     fn for_codes(op: &'static str, n: usize, k: usize, len: usize) -> Result<Self, KernelError> {
         let expected = n.checked_mul(k).ok_or(KernelError::TooLarge { op, rows: n, cols: k })?;
         if len != expected {
@@ -145,11 +145,11 @@ impl<C: Code> ActBatch<C> {
         Ok(batch)
     }
 
-    /// Makes room for `n` rows of `k` activations; their contents are undefined until written by
+    /// Makes room for `n` rows of `k` activations; their contents are undefined until they are written through
     /// [`ActBatch::rows_mut`].
     ///
     /// # Panics
-    /// If that exceeds the capacity.
+    /// If the rows exceed the capacity.
     pub fn reset(&mut self, n: usize, k: usize) {
         let stride = C::stride(k);
         let fits = n <= self.sums.len() && n * stride <= self.units.len();
@@ -157,13 +157,13 @@ impl<C: Code> ActBatch<C> {
         (self.n, self.k, self.stride) = (n, k, stride);
     }
 
-    /// The rows, to be written; each must be finished with [`ActRowMut::finish`].
+    /// The rows, for writing; each must be finished with [`ActRowMut::finish`].
     pub fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = ActRowMut<'_, C>> {
         let (n, k, stride) = (self.n, self.k, self.stride);
         rows_of((&mut self.units[..n * stride], &mut self.sums[..n], &mut self.scales[..n]), k, stride)
     }
 
-    /// The rows in chunks of `rows` (the last may be shorter), for several threads to write.
+    /// The rows in chunks of `rows` (the last may be shorter), so that several threads can write them.
     pub fn chunks_mut(&mut self, rows: usize) -> impl ExactSizeIterator<Item = ActRowsMut<'_, C>> {
         let (n, k, stride, rows) = (self.n, self.k, self.stride, rows.max(1));
         self.units[..n * stride]
@@ -173,7 +173,7 @@ impl<C: Code> ActBatch<C> {
             .map(move |((units, sums), scales)| ActRowsMut { units, sums, scales, k, stride })
     }
 
-    /// Row `t`, to be written.
+    /// Row `t`, for writing.
     ///
     /// # Panics
     /// If `t` is not below the number of rows.
@@ -183,7 +183,7 @@ impl<C: Code> ActBatch<C> {
         ActRowMut { units, sum: &mut self.sums[t], scale: &mut self.scales[t], k: self.k }
     }
 
-    /// What kernels read.
+    /// A view of the rows, for kernels.
     pub fn view(&self) -> ActMatrix<'_, C> {
         let units = &self.units[..self.n * self.stride];
         ActMatrix { units, sums: &self.sums[..self.n], k: self.k, stride: self.stride }
@@ -195,13 +195,13 @@ impl<C: Code> ActBatch<C> {
     }
 }
 
-/// The rows of units, sums and scales.
+/// The rows of three parallel buffers: units, sums and scales.
 fn rows_of<'a, C: Code>(
     (units, sums, scales): (&'a mut [C::Unit], &'a mut [i32], &'a mut [f32]),
     k: usize,
     stride: usize,
 ) -> impl ExactSizeIterator<Item = ActRowMut<'a, C>> {
-    // A chunk length of 0 would panic; without columns there is no row to write.
+    // A chunk length of 0 would panic; without columns there are no rows to write.
     let units = units.chunks_exact_mut(stride.max(1));
     units.zip(sums).zip(scales).map(move |((units, sum), scale)| ActRowMut { units, sum, scale, k })
 }
@@ -238,7 +238,7 @@ impl<C: Code> ActRowMut<'_, C> {
         self.k
     }
 
-    /// Completes the row, all codes of which are written: zeroes the padding, stores the scale and the sum of the
+    /// Completes the row after all its codes are written: zeroes the padding, stores the scale and the sum of the
     /// codes.
     pub fn finish(self, scale: f32, sum: i32) {
         let (used, padding) = self.units.split_at_mut(C::used(self.k));

@@ -1,4 +1,4 @@
-//! Base 3 for AVX2 and AVX-VNNI: unpacked by `pshufb`, then as I2_S.
+//! Base 3 for AVX2 and AVX-VNNI: unpacked by `pshufb`, then multiplied like I2_S.
 
 use std::arch::x86_64::*;
 
@@ -34,7 +34,7 @@ fn unpack(groups: &[Group], out: &mut [Chunk]) {
             for i in 0..2 {
                 let (fields, t4) = digits(quarter[i], &fields, &flip);
                 four[i] = fields;
-                // Digits are below 4, so nothing leaves its byte.
+                // Digits are below 4, so no bit leaves its byte.
                 fifth[i] = _mm256_or_si256(_mm256_slli_epi16::<2>(fifth[i]), t4);
             }
             store(four, chunk);
@@ -50,7 +50,7 @@ fn digits(v: __m256i, fields: &[__m256i; 4], flip: &[__m256i; 4]) -> (__m256i, _
     let u = _mm256_and_si256(v, _mm256_set1_epi8(63));
     let (mut b, mut d) = (_mm256_setzero_si256(), _mm256_setzero_si256());
     for k in 0..4 {
-        // Below 16 where this part of the tables is meant; saturated to 128 and above elsewhere, which looks up 0.
+        // Below 16 if this part of the tables holds the entry; otherwise saturated to 128 or more, which looks up 0.
         let own = _mm256_xor_si256(u, _mm256_set1_epi8(16 * k as i8));
         let index = _mm256_adds_epu8(own, _mm256_set1_epi8(0x70));
         b = _mm256_or_si256(b, _mm256_shuffle_epi8(fields[k], index));

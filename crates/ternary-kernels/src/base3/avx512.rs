@@ -16,11 +16,12 @@
 //!     acc[row] = sum_j (a[0][j] + a[1][j]) / 4^j  -  sum(x)          (3)
 //! ```
 //! 1. The panels of a range are one stream; see [`prefetch_page_ahead`].
-//! 2. The difference saturates to 0, the entry without a correction; entry `u + 1` is that of the escape `192 + u`.
+//! 2. The difference saturates to 0, the entry without a correction; entry `u + 1` belongs to the escape `192 + u`.
 //! 3. Nothing is shifted: each field has accumulators of its own, which are exact multiples of `4^j`.
 //!
-//! That is 13 instructions for 320 weights, five of them `vpdpbusd`; I2_S needs 8 for 256. Fields of plain base 3,
-//! `v = sum t_j 3^j`, take 17 (two pairs of `vpermi2b`, each with a masked move) and 1.7 times the time on Zen 4, and a
+//! That is 13 instructions for 320 weights, five of them `vpdpbusd`; I2_S needs 8 for 256. Plain base 3,
+//! `v = sum t_j 3^j`, takes 17 (two pairs of `vpermi2b`, each with a masked move) and 1.7 times the time on Zen 4; a
+//! masked second `vpermb` in place of the corrections takes 1.2 times.
 //! masked second `vpermb` in place of the corrections 1.2 times.
 
 use std::arch::x86_64::*;
@@ -36,16 +37,16 @@ use crate::simd::{prefetch_next_page, prefetch_page_ahead};
 /// Tokens whose accumulators fit the registers beside the five fields of a quarter.
 const MAX_FEW: usize = 5;
 
-/// Tokens up to which weights are unpacked in registers, again for each [`MAX_FEW`] of them; more of them share what is
-/// unpacked once.
+/// Up to this many tokens, weights are unpacked in registers, again for each [`MAX_FEW`] tokens; more tokens share
+/// weights that are unpacked once.
 const MAX_STREAMED: usize = 12;
 
-/// Groups between two flushes of the GEMV accumulators. The widest gets two products of at most `64 * 2 * 127 * 4` to a
-/// lane from each quarter.
+/// Groups between two flushes of the GEMV accumulators. Each quarter adds two products of at most `64 * 2 * 127 * 4` to
+/// a lane of the widest.
 const FLUSH: usize = 1 << 12;
 const _: () = assert!(FLUSH as u64 * QUARTERS as u64 * 2 * (64 * 2 * 127 * 4) < 1 << 31);
 
-/// [`code::FIX`] by `u + 1`; entry 0 corrects nothing, and `u = 63` does not occur.
+/// [`code::FIX`], indexed by `u + 1`; entry 0 corrects nothing, and `u = 63` does not occur.
 static FIX: [u8; 64] = {
     let mut table = [0; 64];
     let mut u = 0;
@@ -72,7 +73,7 @@ impl Backend<Base3> for Avx512Vbmi {
             wide512::gemm(cpu.vnni(), &product.io, chunks, |p| product.panel(p), codes, acc);
         });
     }
-    /// Tokens are read where they lie.
+    /// Kernels read the tokens in place.
     fn reads_int4(self, _tokens: usize) -> bool {
         false
     }
@@ -81,8 +82,8 @@ impl Backend<Base3> for Avx512Vbmi {
     }
 }
 
-/// All panels times all tokens, panel by panel: one stream from memory, of which each panel meets at most [`MAX_FEW`]
-/// tokens at a time.
+/// All panels times all tokens, panel by panel: one stream from memory. Each panel is multiplied with at most
+/// [`MAX_FEW`] tokens at a time.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn stream(product: &Product<'_>, acc: &mut [i32]) {
     for p in 0..product.io.panel_count() {
@@ -108,7 +109,7 @@ fn few<const N: usize>(product: &Product<'_>, p: usize, first: usize, acc: &mut 
     let (panel, tail) = product.panel(p).split_at(whole);
     let mut total = [_mm512_setzero_si512(); N];
     if !tail.is_empty() {
-        // Weights are padded to whole groups, activations to whole cache lines: the last group gets a copy.
+        // Weights are padded to whole groups, activations to whole cache lines: the last group is copied.
         let mut last = [[0; GROUP_COLS]; N];
         for (last, (_, rest)) in last.iter_mut().zip(tokens) {
             last[..rest.len()].copy_from_slice(rest);
@@ -132,7 +133,7 @@ fn few<const N: usize>(product: &Product<'_>, p: usize, first: usize, acc: &mut 
 fn code_sums<const N: usize>(panel: &[Group], x: [&[[u8; GROUP_COLS]]; N]) -> [__m512i; N] {
     let masks = masks();
     let tables = [load(&code::FIELDS), load(&FIX)];
-    // One token needs more accumulators than fields, to hide the latency of `vpdpbusd`.
+    // One token needs more accumulators than there are fields, to hide the latency of `vpdpbusd`.
     let mut a = [[_mm512_setzero_si512(); 4]; N];
     let mut a1 = [_mm512_setzero_si512(); 4];
     for (g, group) in panel.iter().enumerate() {
@@ -180,7 +181,7 @@ fn masks() -> [__m512i; 4] {
     [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm512_set1_epi8(m as i8))
 }
 
-/// The codes of a group, in the order of their columns.
+/// The codes of a group, in column order.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn codes(group: &Group, tables: [__m512i; 2], masks: [__m512i; 4]) -> [__m512i; GROUP_CHUNKS * FIELDS] {

@@ -1,4 +1,4 @@
-//! The byte that holds five trits, made so that two lookups of 64 entries unpack it.
+//! The byte that encodes five trits, chosen so that two lookups of 64 entries unpack it.
 //!
 //! Digits are trits + 1. The lower six bits of a byte are `u = 7 q + p`: `q = t0 + 3 t1` is one of nine pairs, `p` one
 //! of seven combinations of `t2` and `t3`; the upper two bits are `h`. All 63 values of `u` with `h` from 0 to 2 hold
@@ -10,11 +10,11 @@
 //! | `t2 t3`, `t4 = h` (h < 3) | 0 0 | 0 1 | 1 1 | 2 1 | 0 2 | 1 2 | 2 2 |
 //! | `t2 t3 t4` (h = 3) | none | 1 0 2 | 2 0 2 | 1 0 0 | 1 0 1 | 2 0 1 | 2 0 0 |
 //!
-//! That is all 9 * 27 = 243 combinations. Which escape stands where is not arbitrary: with `b` the fields of the row
-//! above and `d` a correction that is 0 where nothing is to be corrected, each field is one bitwise operation,
+//! That is all 9 * 27 = 243 combinations. The order of the escapes is not arbitrary: with `b` the fields of the row
+//! above and `d` a correction that is 0 if nothing is to be corrected, each field is one bitwise operation,
 //!
 //! ```text
-//! b = FIELDS[v & 63]                                 t0 | t1 << 2 | t2 << 4 | t3 << 6, right where h < 3
+//! b = FIELDS[v & 63]                                 t0 | t1 << 2 | t2 << 4 | t3 << 6, correct if h < 3
 //! d = if v >= 192 { FIX[v & 63] } else { 0 }
 //! t2 = (b ^ d) & 0x30    t3 = (b & !d) & 0xc0        t4 = (v & !d) & 0xc0
 //! ```
@@ -23,8 +23,8 @@
 //! of 64 bytes is a table of 64 entries for AVX-512 (`vpermb`, which reads the lower six bits of an index) and NEON
 //! (`tbl` of four registers), and no instruction is spent on masks or selections.
 
-/// Fields of each `u` where it is no escape, `t0 | t1 << 2 | t2 << 4 | t3 << 6`: a byte of the I2_S layout. The entry
-/// of 63, which no byte of ours has, is four zero weights.
+/// Fields of each `u` that is not an escape, `t0 | t1 << 2 | t2 << 4 | t3 << 6`: a byte of the I2_S layout. Entry 63,
+/// which no encoder writes, is four zero weights.
 #[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FIELDS: [u8; 64] = {
     let mut table = [0x55; 64];
@@ -37,7 +37,7 @@ pub(super) static FIELDS: [u8; 64] = {
     table
 };
 
-/// The correction `d` of each `u` where it is an escape: bits 4 and 5 change `t2`, bits 6 and 7 are `3 ^ t4`.
+/// The correction `d` of each `u` that is an escape: bits 4 and 5 change `t2`, bits 6 and 7 are `3 ^ t4`.
 #[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FIX: [u8; 64] = {
     let mut table = [0; 64];
@@ -52,8 +52,8 @@ pub(super) static FIX: [u8; 64] = {
     table
 };
 
-/// Like [`FIX`], for sets that select with masks: `FIELDS[u] ^ (FLIP[u] & 0xf0)` are the fields of an escape and
-/// `FLIP[u] & 3` is `3 ^ t4`.
+/// Like [`FIX`], for instruction sets that select with masks: `FIELDS[u] ^ (FLIP[u] & 0xf0)` are the fields of an
+/// escape and `FLIP[u] & 3` is `3 ^ t4`.
 #[allow(dead_code, reason = "not every instruction set reads it")]
 pub(super) static FLIP: [u8; 64] = {
     let mut table = [0; 64];
@@ -68,8 +68,8 @@ pub(super) static FLIP: [u8; 64] = {
     table
 };
 
-/// The bytes of four times five digits: byte `i` of the result holds byte `i` of each argument. All at once, as no
-/// intermediate leaves its byte.
+/// The bytes of four times five digits: byte `i` of the result encodes byte `i` of each argument. All four are computed
+/// together, as no intermediate result leaves its byte.
 #[inline(always)]
 pub(super) const fn encode([t0, t1, t2, t3]: [u32; 4], t4: u32) -> u32 {
     const ONES: u32 = 0x0101_0101;
@@ -86,7 +86,7 @@ pub(super) const fn encode([t0, t1, t2, t3]: [u32; 4], t4: u32) -> u32 {
     7 * (t0 + 3 * t1) + plain + (other & (7 * escape)) + (h << 6)
 }
 
-/// The definition: `t0` to `t3`, and `t4`, of a byte. Bytes that are no encoding have digits of some kind.
+/// The definition: digits `t0` to `t3`, and `t4`, of a byte. Bytes that are not an encoding yield arbitrary digits.
 pub(super) const fn digits(byte: u8) -> ([u8; 4], u8) {
     let (u, h) = (byte % 64, byte / 64);
     let (q, p) = (u / 7 % 9, u % 7);

@@ -36,7 +36,7 @@ fn table<S: Lanes128>(s: S, entries: &[u8; 64]) -> [S::B; 4] {
     [s.load(&parts[0]), s.load(&parts[1]), s.load(&parts[2]), s.load(&parts[3])]
 }
 
-/// Makes back ends of tokens that are [`Lanes128`], or include one that is.
+/// Makes back ends of tokens that are, or contain, a [`Lanes128`].
 macro_rules! unpack {
     ($($token:ident as |$cpu:ident| $lanes:expr;)+) => {$(
         impl Unpack for crate::isa::$token {

@@ -1,8 +1,8 @@
 //! Base-3 kernels: five weights in a byte, 1.6 bits each, for weights that come from memory.
 //!
-//! Decoding a model whose weights do not fit the caches takes the time of reading them, and here a fifth fewer bytes
-//! are read than with two bits. Taking them apart costs more instructions, so the kernel pays where a CPU does that
-//! faster than its memory delivers: with AVX-512 VBMI. Elsewhere it is exact, small, and slower than I2_S.
+//! If a model's weights do not fit the caches, decoding takes as long as reading them, and here a fifth fewer bytes are
+//! read than with two bits. Unpacking costs more instructions, so the kernel pays off on CPUs that unpack faster than
+//! their memory delivers: with AVX-512 VBMI. Elsewhere it is exact, small, and slower than I2_S.
 //!
 //! # Kernel layout
 //! Rows are taken 16 at a time (a *panel*), columns 80 at a time (a *group*). A group of one panel is 256 bytes, four
@@ -15,10 +15,10 @@
 //!     digit  t4       is the column    80g + 64 + 4s + c
 //! ```
 //!
-//! So the first four digits of a quarter are a chunk of the I2_S layout, as soon as they are two bits each, and the
-//! last digits of the four quarters together are a fifth: a group unpacks to the five I2_S chunks of its 80 columns in
-//! their order. GEMM unpacks weights once for all tokens and goes on as I2_S does, and so does GEMV where it has no
-//! better way. How five digits make a byte is told in [`code`].
+//! So the first four digits of a quarter, once they are two bits each, are a chunk of the I2_S layout, and the last
+//! digits of the four quarters together are a fifth chunk: a group unpacks to the five I2_S chunks of its 80 columns in
+//! their order. GEMM unpacks weights once for all tokens and continues like I2_S, and so does GEMV unless it has a
+//! faster way. [`code`] explains how five digits make a byte.
 //!
 //! Columns are padded to a multiple of 80, rows to a multiple of 16, with weight 0. A panel is one sequential stream,
 //! and panels follow each other, so a range of rows is one stream too.
@@ -87,7 +87,7 @@ const QUARTERS: usize = 4;
 const GROUP_COLS: usize = 80;
 /// I2_S chunks that a group unpacks to.
 const GROUP_CHUNKS: usize = GROUP_COLS / CHUNK_COLS;
-/// Five weights 0.
+/// Five zero weights.
 const ZEROS: u8 = 94;
 
 const _: () = assert!(GROUP_COLS == QUARTERS * 5 * 4 && GROUP_CHUNKS == 5);
@@ -98,8 +98,8 @@ pub(crate) type Group = [[u8; CHUNK_BYTES]; QUARTERS];
 
 /// Groups that are unpacked at a time: as many chunks as a tile of I2_S has.
 const BLOCK_GROUPS: usize = BLOCK_CHUNKS / GROUP_CHUNKS;
-/// Panels that GEMM unpacks at a time where several tiles of tokens meet them: 80 KiB of weights of two bits, on the
-/// stack, as kernels do not allocate.
+/// Panels that GEMM unpacks at a time if they are multiplied with several tiles of tokens: 80 KiB of weights of two
+/// bits, on the stack, as kernels do not allocate.
 const BLOCK_PANELS: usize = 8;
 
 /// Groups of one panel.
@@ -133,7 +133,7 @@ pub(crate) fn decode_row(bytes: &[u8], cols: usize, r: usize, out: &mut [i8]) {
     }
 }
 
-/// The first byte of the rows below `rows` that holds no five trits, and the row that it belongs to.
+/// The first byte of the rows below `rows` that does not encode five trits, and the row that it belongs to.
 pub(crate) fn invalid(bytes: &[u8], cols: usize, rows: usize) -> Option<(usize, u8)> {
     let row_of = |at: usize| at / panel_bytes(cols).max(1) * PANEL_ROWS + at % CHUNK_BYTES / 4;
     let valid = |byte: u8| {
@@ -166,7 +166,7 @@ fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError> {
     Packed::new(kernel, rows, cols, PANEL_ROWS, panel_bytes, bytes)
 }
 
-/// Packs panels `range` of `w` into `out`, which holds exactly those.
+/// Packs panels `range` of `w` into `out`, which has exactly their length.
 fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]) {
     let groups = groups_of(w.cols());
     if groups == 0 {
@@ -175,7 +175,7 @@ fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]) {
     let (out, _) = out.as_chunks_mut::<CHUNK_BYTES>();
     let (out, _) = out.as_chunks_mut::<QUARTERS>();
     assert_eq!(out.len(), range.len() * groups, "pack_panels: length of the output");
-    // One decoded row and one panel at a time: both stay in the first-level cache.
+    // One decoded row and one panel at a time: both stay in the level-1 cache.
     let mut row = vec![0i8; groups * GROUP_COLS];
     for (p, panel) in range.zip(out.chunks_exact_mut(groups)) {
         for r in 0..PANEL_ROWS {
@@ -193,7 +193,7 @@ fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]) {
 fn pack_row(row: &[i8], r: usize, panel: &mut [Group]) {
     for (trits, group) in row.as_chunks::<GROUP_COLS>().0.iter().zip(panel) {
         let digits = |at: usize| {
-            // No byte carries into the next: trits + 1 are 0, 1, 2, and the two lowest bits of trits are 3, 0, 1.
+            // There is no carry between bytes: trits + 1 are 0, 1, 2, and the two lowest bits of trits are 3, 0, 1.
             let bits = u32::from_le_bytes([0, 1, 2, 3].map(|c| trits[at + c] as u8)) & 0x0303_0303;
             (bits + 0x0101_0101) & 0x0303_0303
         };

@@ -7,7 +7,7 @@ use crate::PackedRows;
 use crate::i2s::{self, Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, PANEL_ROWS, Tile, even_parts, with_acts};
 use crate::panel_kernel::Unpack;
 
-/// A product with base-3 weights, every length checked.
+/// A product with base-3 weights, with all lengths checked.
 pub(crate) struct Product<'a> {
     /// The operands besides the weights, and the results.
     pub(super) io: i2s::Product<'a>,
@@ -17,7 +17,7 @@ pub(crate) struct Product<'a> {
 }
 
 impl<'a> Product<'a> {
-    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
+    /// Checks all lengths; if there is nothing to multiply, sets `acc` to zero and returns `None`.
     pub(super) fn new(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
         let per_panel = groups_of(w.cols());
         assert_eq!(w.panel_bytes(), per_panel * size_of::<Group>(), "base3: weights in another layout");
@@ -31,14 +31,14 @@ impl<'a> Product<'a> {
         &self.groups[p * self.per_panel..][..self.per_panel]
     }
 
-    /// The I2_S chunks of `groups`; those beyond the activations' padding hold padding alone and are left out.
+    /// The I2_S chunks of `groups`, without those beyond the activations' padding, which hold only padding.
     pub(super) fn chunks(&self, groups: &Range<usize>) -> Range<usize> {
         groups.start * GROUP_CHUNKS..(groups.end * GROUP_CHUNKS).min(self.io.chunks())
     }
 
-    /// All panels times token 0: one block of a panel after the other is unpacked and multiplied.
+    /// All panels times token 0: block by block, a panel is unpacked and multiplied.
     pub(super) fn gemv<B: Unpack>(&self, backend: B, acc: &mut [i32]) {
-        // Blocks of a multiple of four chunks, as `code_sums` takes them.
+        // Blocks are a multiple of four chunks, as `code_sums` requires.
         const GROUPS: usize = 16;
         let mut chunks = [[0; CHUNK_BYTES]; GROUPS * GROUP_CHUNKS];
         let x = self.io.token(0);
@@ -64,7 +64,7 @@ impl<'a> Product<'a> {
         });
     }
 
-    /// All tokens are one tile, so weights are read once: panel by panel as a single stream.
+    /// All tokens are one tile, so weights are read once, panel by panel, as a single stream.
     fn gemm_once<B: Unpack>(&self, backend: B, acts: &mut [Acts], acc: &mut [i32]) {
         let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_CHUNKS];
         let tokens = 0..self.io.tokens();
@@ -81,7 +81,7 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Several tiles of tokens: a block of panels and columns is unpacked, and all tokens meet it.
+    /// Several tiles of tokens: each block of panels and columns is unpacked once and multiplied with all tokens.
     fn gemm_in_blocks<B: Unpack>(&self, backend: B, acts: &mut [Acts], acc: &mut [i32]) {
         let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_PANELS * BLOCK_CHUNKS];
         for block in even_parts(0..self.io.panel_count(), BLOCK_PANELS) {

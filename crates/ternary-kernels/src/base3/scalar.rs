@@ -1,4 +1,4 @@
-//! Base 3 in portable Rust: unpacked by tables, then as I2_S.
+//! Base 3 in portable Rust: unpacked by tables, then multiplied like I2_S.
 
 use super::{GROUP_CHUNKS, Group, code};
 use crate::i2s::{CHUNK_BYTES, Chunk};

@@ -13,7 +13,7 @@ fn digits(index: usize) -> ([u8; 4], u8) {
 }
 
 fn encode(index: usize) -> u8 {
-    // In every position, with other digits around.
+    // In every position, next to other digits.
     let (four, last) = digits(index);
     let bytes = [0, 8, 16, 24].map(|shift| {
         let spread = |digit: u8, other: u32| u32::from(digit) << shift | other & !(0xff << shift);
@@ -81,13 +81,13 @@ fn digits_lie_where_the_picture_says() {
         }
         assert_eq!(last, at(80 * g + 64 + 4 * s + c), "byte {i}, last digit");
     }
-    // Panels packed apart are the panels of the whole.
+    // Panels that are packed separately equal the panels of the whole matrix.
     let mut middle = vec![0; 2 * 3 * 256];
     pack_panels(&w, 1..3, &mut middle);
     assert_eq!(middle, view.bytes()[3 * 256..]);
 }
 
-/// What every set unpacks is what I2_S packs.
+/// Every instruction set unpacks to what I2_S packs.
 #[test]
 fn groups_unpack_to_the_chunks_of_i2s() {
     let (rows, cols) = (16, 640);

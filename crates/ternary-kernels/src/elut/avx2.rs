@@ -14,7 +14,7 @@ impl Lanes for Avx2 {
     type V = [__m256i; 2];
     /// The tables of both lanes.
     type T = __m256i;
-    /// -1 in the bytes to be opposed, something positive in the others.
+    /// -1 in the bytes to negate, something positive in the others.
     type M = [__m256i; 2];
     /// For rows 0 to 15, then 16 to 31: the first eight in both lanes, the other eight in both lanes.
     type W = [[__m256i; 2]; 2];
@@ -50,7 +50,7 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn mask(self, v: Self::V) -> Self::M {
-        // Never 0, which `vpsignb` would make a 0 of.
+        // Never 0: `vpsignb` would turn the byte into 0.
         proven!(self, v.map(|v| _mm256_or_si256(v, _mm256_set1_epi8(1))))
     }
     #[inline(always)]

@@ -1,12 +1,13 @@
-//! Level sets, groups and table entries: what stands in a look-up table and which entry a group of weights names.
+//! Level sets, groups and table entries: the contents of a look-up table, and the entry that a group of weights
+//! selects.
 
 use crate::KernelError;
 
-/// Most levels of a set.
+/// The maximum number of levels of a set.
 pub(super) const MAX_LEVELS: usize = 16;
-/// Most weights of a group: `2^5` combinations of two levels, half of them stored.
+/// The maximum number of weights of a group: `2^5` combinations of two levels, half of them stored.
 pub(super) const MAX_GROUP: usize = 5;
-/// Entries of a table: what one shuffle instruction of every instruction set looks up.
+/// Entries of a table: as many as one shuffle instruction looks up on every instruction set.
 pub(super) const ENTRIES: usize = 16;
 
 /// Groups of equal length, and the entries of their tables.
@@ -18,13 +19,13 @@ pub(super) struct Groups {
     pub(super) mirror: bool,
     /// Entries in use.
     pub(super) entries: usize,
-    /// Levels of each weight of a group, by entry: entry `e` is the sum of `levels[j][e] * x[j]`. 0 where an entry is
-    /// not in use.
+    /// Levels of each weight of a group, by entry: entry `e` is the sum of `levels[j][e] * x[j]`. 0 for an unused
+    /// entry.
     pub(super) levels: [[i16; ENTRIES]; MAX_GROUP],
 }
 
 impl Groups {
-    /// Combinations of all levels, `None` where a table would not have room.
+    /// Combinations of all levels; `None` if they do not fit a table.
     fn new(levels: &[i8], len: usize, mirror: bool) -> Option<Self> {
         let combinations = u32::try_from(len).ok().and_then(|len| levels.len().checked_pow(len))?;
         let skipped = if mirror { combinations / 2 } else { 0 };
@@ -43,14 +44,14 @@ impl Groups {
         Some(groups)
     }
 
-    /// The entry of a group of codes, and whether its opposite is meant. The first code is the most significant digit.
+    /// The entry of a group of codes, and whether it is negated. The first code is the most significant digit.
     #[inline]
     pub(super) fn index(&self, codes: &[u8], levels: usize) -> (u8, bool) {
         let number = codes.iter().fold(0, |number, &c| number * levels + usize::from(c));
         if !self.mirror {
             return (number as u8, false);
         }
-        // Opposite combinations have numbers that add up to the last one.
+        // The numbers of opposite combinations add up to that of the last one.
         let combinations = levels.pow(self.len as u32);
         let half = combinations / 2;
         match number >= half {
@@ -60,15 +61,15 @@ impl Groups {
     }
 }
 
-/// How exact entries are cut into two signed bytes, `entry = low + base * high`, so small that [`Digits::chunks`]
-/// chunks of lookups are added in 8 bits.
+/// How exact entries are split into two signed bytes, `entry = low + base * high`, so small that the lookups of
+/// [`Digits::chunks`] chunks can be added in 8 bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Digits {
-    /// Odd, so that digits lie in `-half..=half` and their opposites too.
+    /// Odd, so that digits lie in `-half..=half` and their negations too.
     pub(super) base: u8,
     /// The largest digit of either place.
     pub(super) half: u8,
-    /// Chunks between two times that 8-bit sums are added to those of 16 bits.
+    /// Chunks after which 8-bit sums are added to the 16-bit sums.
     pub(super) chunks: usize,
 }
 
@@ -90,24 +91,24 @@ impl Digits {
     }
 }
 
-/// A level set with its grouping: all that packing, tables and products need to know of a format.
+/// A level set with its grouping: everything about a format that packing, tables and products need.
 #[derive(Clone, Debug)]
 pub(super) struct Code {
     levels: Vec<i8>,
     /// The groups of a row's blocks, if opposite combinations share entries.
     pub(super) mirrored: Option<Groups>,
-    /// The groups of what fills no block, or of all.
+    /// The groups of the columns that fill no block, or of all columns.
     pub(super) plain: Groups,
     /// The largest absolute level.
     pub(super) max_level: i32,
     pub(super) digits: Digits,
-    /// The code of weight 0, or of any weight: padding meets activations 0.
+    /// The code of weight 0, or of any weight if there is no level 0: padding is multiplied with activations of 0.
     pub(super) padding: u8,
 }
 
 impl Code {
-    /// The code of `levels`, ascending, in groups of `len`. Opposite combinations share entries where they have to, for
-    /// a table to be large enough, and where the levels allow it.
+    /// The code of `levels`, ascending, in groups of `len`. Opposite combinations share entries if the table would be
+    /// too small otherwise and the levels allow it.
     pub(super) fn new(levels: &[i8], len: usize) -> Result<Self, KernelError> {
         let refuse = |reason| Err(KernelError::LevelSet { levels: levels.to_vec(), group: len, reason });
         if levels.len() < 2 || levels.len() > MAX_LEVELS || !levels.is_sorted_by(|a, b| a < b) {
@@ -121,9 +122,9 @@ impl Code {
                 (Some(mirrored), plain.expect("a single weight of at most 16 levels has at most 16 combinations"))
             }
             (None, Some(_)) => {
-                return refuse("the combinations of a group exceed 16, and the levels are not symmetric");
+                return refuse("a group has more than 16 combinations, and the levels are not symmetric");
             }
-            (None, None) => return refuse("the combinations of a group exceed what a table of 16 entries holds"),
+            (None, None) => return refuse("a group has more combinations than fit a table of 16 entries"),
         };
         let max_level = levels.iter().map(|l| i32::from(*l).abs()).max().unwrap_or(0);
         let max_entry = max_level * 127 * len as i32;
@@ -145,13 +146,13 @@ impl Code {
         self.max_level * 127 * len as i32
     }
 
-    /// The same for int4 activations, at most 120.
+    /// The largest absolute entry for int4 activations, at most 120.
     pub(super) fn max_entry_int4(&self) -> i32 {
         let len = self.mirrored.map_or(self.plain.len, |m| m.len);
         self.max_level * 8 * len as i32
     }
 
-    /// The longest row whose sums fit an i32, those of rounded tables too: `127.5 * max_level` for each column.
+    /// The longest row whose sums fit an i32, for rounded tables too: at most `127.5 * max_level` for each column.
     pub(super) fn max_cols(&self) -> usize {
         (1 << 24) / self.max_level.max(1) as usize
     }
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(size(&[-7, -1, 1, 7], 2), (16, false, 2, 2));
     }
 
-    /// Even a set without a level 0 has opposite combinations.
+    /// A set without a level 0 can have opposite combinations, too.
     #[test]
     fn opposite_combinations_share_an_entry() {
         for (levels, len) in [(&[-1i8, 0, 1][..], 3), (&[-2, -1, 0, 1, 2], 2), (&[-1, 1], 5)] {

@@ -15,33 +15,33 @@
 //!                 wide += low + base * high
 //!             acc[row] += both lanes of the row in `wide`                            (4)
 //! ```
-//! 1. As few chunks as the 16 bits of `wide` bear, too: [`Code::max_entry`] times two nibbles times chunks below 2^15.
+//! 1. And few enough for the 16 bits of `wide`: [`Code::max_entry`] times two nibbles times chunks below 2^15.
 //! 2. On the stack; a kernel does not allocate.
-//! 3. An entry of up to 480 needs more than 8 bits. The usual way looks up both of its bytes and puts them together to
-//!    16 bits for each lookup. Here an entry is two *signed digits*, `low + 31 * high`, each at most 15, so that eight
-//!    of each are added in 8 bits before anything is widened. It also makes the opposite of an entry the opposites of
-//!    its bytes.
+//! 3. An entry of up to 480 needs more than 8 bits. The usual way looks up both of its bytes and combines them to 16
+//!    bits for each lookup. Here an entry is two *signed digits*, `low + 31 * high`, each at most 15, so that eight of
+//!    each can be added in 8 bits before anything is widened. It also means that negating an entry negates each of its
+//!    bytes.
 //! 4. Sums are exact, so their order is free, and results do not depend on tokens, threads or instruction set.
 //!
-//! Int4 activations need no digits: a sum of a group fits a byte, and in groups of trits four of them are added in 8
-//! bits. So tables have one plane, an index is looked up once, and the bytes of both nibbles take the places of both
-//! digits, with base 1. Rounded tables are the same with entries up to 127, which are widened at once.
+//! Int4 activations need no digits: a sum of a group fits a byte, and with groups of trits four of them can be added in
+//! 8 bits. So tables have one plane, an index is looked up once, and the bytes of both nibbles take the places of both
+//! digits, with base 1. Rounded tables work like that with entries up to 127, which are widened at once.
 
 use super::table::{Entries, Tables, build};
 use super::{BLOCK_CHUNKS, Block, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, RunBuffer, Stored};
 use crate::simd;
 
-/// Chunks whose tables are kept at a time, at most: 8 KiB for each token, of exact tables of int8 activations half as
-/// many chunks.
+/// The most chunks whose tables are kept at a time: 8 KiB for each token. Exact tables of int8 activations are kept for
+/// half as many chunks.
 pub(super) const MAX_RUN: usize = 128;
 
 /// An instruction set's operations on one chunk of 64 bytes. `self` is a proof token, so the methods are safe.
 pub(super) trait Lanes: Copy {
     /// The bytes of a chunk.
     type V: Copy;
-    /// A table for each of the two lanes, repeated as the lanes are.
+    /// A table for each of the two lanes, repeated in the order of the lanes.
     type T: Copy;
-    /// Which bytes are to become their opposites.
+    /// A mask of the bytes to negate.
     type M: Copy;
     /// 64 i16.
     type W: Copy;
@@ -54,22 +54,22 @@ pub(super) trait Lanes: Copy {
     /// The upper four bits of each byte.
     fn high(self, v: Self::V) -> Self::V;
     fn lookup(self, table: Self::T, index: Self::V) -> Self::V;
-    /// Bytes added; they do not overflow.
+    /// Adds bytes; there is no overflow.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// The top bit of each byte.
     fn mask(self, v: Self::V) -> Self::M;
-    /// The opposites of the bytes that the mask names.
+    /// Negates the bytes that the mask selects.
     fn oppose(self, v: Self::V, mask: Self::M) -> Self::V;
     fn zero_wide(self) -> Self::W;
     /// `wide + low + base * high`, bytes as i8.
     fn widen(self, wide: Self::W, low: Self::V, high: Self::V, base: u8) -> Self::W;
-    /// Both lanes of each row.
+    /// The sum of both lanes of each row.
     fn rows(self, wide: Self::W) -> [i32; PANEL_ROWS];
 }
 
-/// [`runs`] compiled for an instruction set, each instance by itself.
+/// [`runs`] compiled for an instruction set, each instance separately.
 pub(super) trait Compiled: Lanes {
-    /// Tokens at a time: 2 or 4, as many as registers have room for.
+    /// Tokens at a time: 2 or 4, as many as fit the registers.
     const MAX_TOKENS: usize;
 
     /// [`runs`].
@@ -81,9 +81,9 @@ pub(super) trait Compiled: Lanes {
     );
 }
 
-/// Implements [`Compiled`] for `$lanes`, which hold the token `$token` as `$proof`: every instance of [`runs`] is a
-/// function of its own, which compiles faster than all in one.
-#[allow(unused_macros, reason = "of use where a shuffle instruction is")]
+/// Implements [`Compiled`] for `$lanes`, which hold the token `$token` as `$proof`. Every instance of [`runs`] is a
+/// separate function, which compiles faster than one function with all of them.
+#[allow(unused_macros, reason = "used only with a shuffle instruction")]
 macro_rules! compiled_runs {
     ($lanes:ty, tokens = $most:literal, $token:ident = |$l:ident| $proof:expr) => {
         impl crate::elut::lanes::Compiled for $lanes {
@@ -108,7 +108,7 @@ macro_rules! compiled_runs {
         }
     };
 }
-#[allow(unused_imports, reason = "of use where a shuffle instruction is")]
+#[allow(unused_imports, reason = "used only with a shuffle instruction")]
 pub(super) use compiled_runs;
 
 /// Computes all of `product`.
@@ -127,7 +127,7 @@ pub(super) fn run<S: Compiled>(s: S, product: &Product<'_>, acc: &mut [i32]) {
     }
 }
 
-/// `N` tokens from `first`; returns their number.
+/// Computes `N` tokens from `first`; returns `N`.
 fn tokens<S: Compiled, const N: usize>(s: S, product: &Product<'_>, first: usize, acc: &mut [i32]) -> usize {
     match (product.stored, product.code.digits.chunks) {
         (Stored::Digits, 4) => s.runs::<N, 2, 4, 64>(product, first, acc),
@@ -150,7 +150,7 @@ pub(super) fn runs<S: Lanes, const N: usize, const P: usize, const FLUSH: usize,
     const { assert!(RUN.is_multiple_of(BLOCK_CHUNKS) && RUN <= MAX_RUN) };
     let mut tables = [[Tables::<P>([[[[0; 16]; 2]; P]; 2]); N]; RUN];
     let mut buffer: RunBuffer = [0; _];
-    // What the second of two bytes that are looked up counts.
+    // The factor of the second of two bytes that are looked up.
     let base = if P == 2 { product.code.digits.base } else { 1 };
     let entries: [Entries; N] = std::array::from_fn(|n| product.entries(first + n));
     for section in product.sections() {
@@ -189,7 +189,7 @@ fn plain<S: Lanes, const N: usize, const P: usize, const FLUSH: usize>(
     for (chunks, tables) in whole.iter().zip(whole_tables) {
         let mut sums = [[s.zero(); 2]; N];
         for (chunk, tables) in chunks.iter().zip(tables) {
-            // The same columns of the next panel: a run is short, so that no hardware would see them coming.
+            // The same columns of the next panel: a run is too short for the hardware prefetcher.
             simd::prefetch(chunk.as_ptr().wrapping_byte_add(panel_bytes));
             add_chunk(s, chunk, None, tables, &mut sums);
         }

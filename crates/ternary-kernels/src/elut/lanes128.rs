@@ -21,9 +21,9 @@ impl<S: Lanes128> Lanes for Four<S> {
     type V = [S::B; 4];
     /// The table of each lane.
     type T = [S::B; 2];
-    /// All bits of the bytes to be opposed.
+    /// All bits of the bytes to negate.
     type M = [S::B; 4];
-    /// As `V`, two registers of eight rows for one of sixteen.
+    /// Like `V`, with two registers of eight rows for each one of sixteen.
     type W = [[S::H; 2]; 4];
 
     #[inline(always)]
@@ -62,7 +62,7 @@ impl<S: Lanes128> Lanes for Four<S> {
     }
     #[inline(always)]
     fn oppose(self, v: Self::V, mask: Self::M) -> Self::V {
-        // All bits flipped, less -1.
+        // All bits flipped, minus -1.
         each(|i| self.0.sub(self.0.xor(v[i], mask[i]), mask[i]))
     }
     #[inline(always)]
@@ -90,7 +90,7 @@ impl<S: Lanes128> Lanes for Four<S> {
     }
 }
 
-/// Four of something. Written out, so that no closure is left to call.
+/// Four values. Written out, so that no closure call remains.
 #[inline(always)]
 fn each<T>(f: impl Fn(usize) -> T) -> [T; 4] {
     [f(0), f(1), f(2), f(3)]

@@ -1,10 +1,10 @@
-//! Look-up tables: every combination of a few weights is computed once per token, and all rows look theirs up.
+//! Look-up tables: every combination of a few weights is computed once per token, and all rows look it up.
 //!
 //! `docs/kernels.md` explains the idea with pictures. A *level set* is the values that a weight can have (-1, 0, +1 for
 //! ternary ones), a *group* some consecutive weights of a row. For each group of activations there is a table with the
-//! sums of all combinations of levels; a group of weights is the index of its combination. Of two opposite combinations
-//! one is enough, with one bit for the sign, if the set is symmetric (*mirror consolidation*). A table has room for 16
-//! entries, because that is what shuffle instructions look up.
+//! sums of all combinations of levels; a group of weights is the index of its combination. If the set is symmetric, two
+//! opposite combinations share one entry, and one bit holds the sign (*mirror consolidation*). A table has 16 entries,
+//! because that is what shuffle instructions look up.
 //!
 //! | levels, group | entries | bits per weight | name |
 //! |---|---|---|---|
@@ -27,10 +27,9 @@
 //! lower four bits: group `lane` of the chunk; upper four bits: group `2 + lane`
 //! ```
 //!
-//! So all bytes of a lane look into one table, and lanes take turns as they do in a register of 256 or 512 bits that
-//! two tables of 16 bytes were broadcast to. With mirror consolidation four chunks and a line of signs make a *block*,
-//! 320 bytes; bit `7 - 2c - h` of byte `i` of the signs belongs to byte `i` of chunk `c`, `h` = 0 for the lower four
-//! bits:
+//! So all bytes of a lane use one table, and lanes alternate as in a register of 256 or 512 bits to which two tables of
+//! 16 bytes were broadcast. With mirror consolidation four chunks and a line of signs make a *block*, 320 bytes; bit
+//! `7 - 2c - h` of byte `i` of the signs belongs to byte `i` of chunk `c`, `h` = 0 for the lower four bits:
 //!
 //! ```text
 //! panel:  [ chunk chunk chunk chunk signs ] [ chunk chunk chunk chunk signs ] ...  [ chunk ] ...
@@ -38,7 +37,7 @@
 //! ```
 //!
 //! The columns that fill no block are stored as plain groups, the longest whose combinations fit a table: a row of 2560
-//! trits is 53 blocks of 48 in triples and 16 in pairs. The last plain chunk is filled up with weight 0.
+//! trits is 53 blocks of 48 in triples and 16 in pairs. The last plain chunk is padded with weight 0.
 //!
 //! ```
 //! use ternary_kernels::{Scales, TernaryMatrix};
@@ -59,7 +58,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod code;
-#[allow(dead_code, reason = "of use where a shuffle instruction is")]
+#[allow(dead_code, reason = "used only with a shuffle instruction")]
 mod lanes;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "wasm32"))]
 mod lanes128;
@@ -125,7 +124,7 @@ fn bytes_of(chunks: usize, mirror: bool) -> usize {
 }
 
 impl Code {
-    /// How a row of `cols` weights is cut: mirrored blocks, then plain chunks.
+    /// How a row of `cols` weights is divided: mirrored blocks, then plain chunks.
     fn sections(&self, cols: usize) -> [Option<Section>; 2] {
         let block_cols = |m: &Groups| BLOCK_CHUNKS * CHUNK_GROUPS * m.len;
         let mirrored = self.mirrored.map(|groups| {
@@ -142,18 +141,18 @@ impl Code {
     }
 }
 
-/// How entries are stored, and with it how many planes tables have.
+/// How entries are stored, and so how many planes tables have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stored {
-    /// As they are, two digits each: int8 activations.
+    /// Exact, two digits each: int8 activations.
     Digits,
-    /// As they are, one byte each: int4 activations, of which no group of any level set has a sum beyond 127.
+    /// Exact, one byte each: int4 activations, for which no group of any level set has a sum above 127.
     Bytes,
     /// Rounded to a multiple of the token's step, one byte each.
     Rounded,
 }
 
-/// What a product reads, with every length checked.
+/// The operands of a product, with all lengths checked.
 struct Product<'a> {
     code: &'a Code,
     stored: Stored,
@@ -165,14 +164,14 @@ struct Product<'a> {
     tokens: usize,
 }
 
-/// Columns of the longest run: as many chunks as any instruction set takes, of the longest groups.
+/// Columns of the longest run: the most chunks of any instruction set, of the longest groups.
 const MAX_RUN_COLS: usize = lanes::MAX_RUN * CHUNK_GROUPS * code::MAX_GROUP;
 /// Room for the int4 activations of a run as int8; a run may begin and end within a group of nibbles.
 type RunBuffer = [i8; MAX_RUN_COLS + 2 * GROUP_COLS];
 
 impl<'a> Product<'a> {
-    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero. Int4 activations
-    /// need no rounding, whatever `rounded` says.
+    /// Checks all lengths; if there is nothing to multiply, sets `acc` to zero and returns `None`. Int4 activations are
+    /// never rounded, even if `rounded` is set.
     fn new(
         code: &'a Code,
         rounded: bool,
@@ -203,13 +202,13 @@ impl<'a> Product<'a> {
         self.rows.div_ceil(PANEL_ROWS)
     }
 
-    /// Rows of panel `p` that are no padding.
+    /// Rows of panel `p` without the padding.
     fn rows_of(&self, p: usize) -> usize {
         PANEL_ROWS.min(self.rows - p * PANEL_ROWS)
     }
 
-    /// Activations of token `t` from the first column of `run` on, which is at the returned place: as many as the run
-    /// has, or fewer where the row and its padding end. Int4 ones are widened in `buffer`.
+    /// Activations of token `t` from the first column of `run` on: as many as the run has, or fewer if the row and its
+    /// padding end earlier. Int4 activations are widened into `buffer`.
     #[inline(always)]
     fn columns<'b>(&self, t: usize, run: &Section, buffer: &'b mut RunBuffer) -> &'b [i8]
     where
@@ -238,7 +237,7 @@ impl<'a> Product<'a> {
         self.code.sections(self.cols).into_iter().flatten()
     }
 
-    /// What entries become in the tables of token `t`.
+    /// How entries are stored in the tables of token `t`.
     fn entries(&self, t: usize) -> Entries {
         match (self.stored, self.x) {
             (Stored::Rounded, Activations::Int8(x)) => {
@@ -284,7 +283,7 @@ impl<'a> Product<'a> {
     fn add(&self, p: usize, t: usize, sums: &[i32; PANEL_ROWS], factor: i32, acc: &mut [i32]) {
         let out = &mut acc[t * self.rows + p * PANEL_ROWS..][..self.rows_of(p)];
         match out.as_mut_array::<PANEL_ROWS>() {
-            // A known length becomes vector instructions.
+            // The constant length lets the compiler emit vector instructions.
             Some(out) => out.iter_mut().zip(sums).for_each(|(a, s)| *a += factor * s),
             None => out.iter_mut().zip(sums).for_each(|(a, s)| *a += factor * s),
         }
@@ -300,9 +299,9 @@ impl Code {
         table::step(groups, cols, self.max_level, x)
     }
 
-    /// The most that a product with rounded tables is off, for a token of `[k]` activations: each group of weights
-    /// takes an entry that was rounded to a multiple of the step, so it is off by half a step at most, and both are
-    /// whole numbers.
+    /// The largest error of a product with rounded tables, for a token of `[k]` activations: each group of weights uses
+    /// an entry that was rounded to a multiple of the step, so it is off by at most half a step, and both are whole
+    /// numbers.
     fn error_bound(&self, x: &[i8]) -> i32 {
         let groups: usize =
             self.sections(x.len()).iter().flatten().map(|s| s.cols().min(x.len() - s.col).div_ceil(s.groups.len)).sum();

@@ -30,7 +30,7 @@ pub(super) fn pack(
     Packed::new(kernel, rows, cols, PANEL_ROWS, panel_bytes, bytes)
 }
 
-/// Packs panels `range` into `out`, which holds exactly those.
+/// Packs panels `range` into `out`, which has exactly their length.
 pub(super) fn pack_panels(
     code: &Code,
     (rows, cols): (usize, usize),
@@ -45,10 +45,10 @@ pub(super) fn pack_panels(
     }
     assert_eq!(out.len(), range.len() * panel_bytes, "pack_panels: length of the output");
     let padded = sections.iter().flatten().map(Section::cols).sum::<usize>();
-    // One decoded row and one panel at a time: both stay in the first-level cache.
+    // One decoded row and one panel at a time: both stay in the level-1 cache.
     let mut codes = vec![code.padding; padded];
     for (p, panel) in range.zip(out.chunks_exact_mut(panel_bytes)) {
-        // Rows of padding stay zero, the first entry: they are computed and dropped.
+        // Rows of padding stay zero, the first entry: their results are computed and dropped.
         for r in 0..PANEL_ROWS.min(rows - p * PANEL_ROWS) {
             decode(p * PANEL_ROWS + r, &mut codes[..cols]);
             for section in sections.iter().flatten() {
@@ -59,7 +59,7 @@ pub(super) fn pack_panels(
     }
 }
 
-/// Packs row `r` of a section of a panel. Its bytes are zero before.
+/// Packs row `r` of a section of a panel. Its bytes must be zero before.
 fn pack_row(code: &Code, section: &Section, codes: &[u8], r: usize, lines: &mut [Chunk]) {
     let groups = &section.groups;
     let levels = code.levels().len();

@@ -1,4 +1,4 @@
-//! Which instruction set a product runs on.
+//! The instruction set that a product runs on.
 
 use super::{Product, scalar};
 use crate::Isa;
@@ -21,8 +21,8 @@ pub(crate) enum Path {
 }
 
 impl Path {
-    /// The best one that is part of `isa`, or `None` if this CPU does not have `isa`. Shuffles of bytes are no
-    /// different with dot-product instructions than without them.
+    /// The best path that is part of `isa`, or `None` if this CPU does not have `isa`. Dot-product instructions make no
+    /// difference to byte shuffles.
     pub(crate) fn of(isa: Isa, cpu: &Cpu) -> Option<Self> {
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "wasm32")))]
         let _ = cpu;

@@ -1,4 +1,4 @@
-//! The public side of look-up tables: any level set in any grouping, and the two ternary formats.
+//! The public part of look-up tables: any level set in any grouping, and the two ternary formats.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     TernaryMatrix,
 };
 
-/// A kernel that looks sums up: weights of a small set of levels, in groups, times int8 activations.
+/// A kernel that looks up sums: weights of a small set of levels, in groups, times int8 activations.
 ///
 /// The registry's `tl1` and `tl2` are `Elut` of -1, 0, +1 in pairs and in triples. Other sets are packed from codes with
 /// [`Elut::pack`] and multiplied by the same [`crate::gemv`] and [`crate::gemm`]. A group of `g` weights of `C` levels must
@@ -25,7 +25,7 @@ use crate::{
 /// // Weights of five levels, two and a half bits each.
 /// let kernel = Elut::new(&[-2, -1, 0, 1, 2], 2)?;
 /// assert_eq!((kernel.entries(), kernel.is_mirrored(), kernel.bits_per_weight()), (13, true, 2.5));
-/// // [2, 3] codes: which level each weight has.
+/// // [2, 3] codes: the index of each weight's level.
 /// let w = kernel.pack(2, 3, &[0, 4, 2, 3, 3, 1])?; // -2 2 0, 1 1 -1
 /// let x = Int8Batch::from_codes(1, 3, &[10, 20, 30])?;
 /// let mut acc = [0; 2];
@@ -39,7 +39,7 @@ pub struct Elut {
     code: Code,
     rounded: bool,
     path: Path,
-    /// The code of each trit, if all are levels.
+    /// The code of each trit, if all three trits are levels.
     trits: Option<[u8; 3]>,
 }
 
@@ -47,7 +47,7 @@ impl Elut {
     /// Exact products with weights of `levels`, ascending, in groups of `group`, on the instruction set in use.
     ///
     /// # Errors
-    /// [`KernelError::LevelSet`] for a set or a grouping that has no tables; the errors of [`Isa::selected`].
+    /// [`KernelError::LevelSet`] for a set or a grouping that tables cannot represent; the errors of [`Isa::selected`].
     pub fn new(levels: &[i8], group: usize) -> Result<Self, KernelError> {
         Self::for_isa(levels, group, Isa::selected()?)
     }
@@ -64,7 +64,7 @@ impl Elut {
 
     /// A ternary kernel of the registry.
     pub(crate) fn ternary(name: &str, group: usize, exact: bool, isa: Isa, cpu: &Cpu) -> Option<Self> {
-        // The set is a constant that the tests of the registry build.
+        // This cannot fail: the set is a constant, and the tests of the registry build it.
         Self::build(Some(name), &[-1, 0, 1], group, !exact, Path::of(isa, cpu)?).ok()
     }
 
@@ -82,8 +82,8 @@ impl Elut {
         Ok(Self { name, code, rounded, path, trits })
     }
 
-    /// The same weights with table entries rounded to 8 bits: one lookup where exact tables need two. Results are off by at
-    /// most [`Kernel::error_bound`].
+    /// This kernel with table entries rounded to 8 bits: one lookup instead of the two of exact tables. Results are off
+    /// by at most [`Kernel::error_bound`].
     #[must_use]
     pub fn rounded(self) -> Self {
         Self { name: format!("{}_0", self.name).into(), rounded: true, ..self }
@@ -101,16 +101,16 @@ impl Elut {
     pub fn entries(&self) -> usize {
         self.code.mirrored.unwrap_or(self.code.plain).entries
     }
-    /// Whether opposite combinations share an entry, told apart by a sign.
+    /// Whether opposite combinations share an entry, distinguished by a sign.
     pub fn is_mirrored(&self) -> bool {
         self.code.mirrored.is_some()
     }
-    /// Bits for each weight of a long row.
+    /// Bits per weight in a long row.
     pub fn bits_per_weight(&self) -> f64 {
         let bits = if self.is_mirrored() { 5.0 } else { 4.0 };
         bits / self.group() as f64
     }
-    /// Bytes that the tables of one token of `k` activations fill, if all were kept.
+    /// Bytes that the tables of one token of `k` activations would fill if all were kept.
     pub fn table_bytes(&self, k: usize) -> usize {
         let chunk = if self.rounded { size_of::<Tables<1>>() } else { size_of::<Tables<2>>() };
         self.code.sections(k).iter().flatten().map(|s| s.chunks * chunk).sum()
@@ -119,7 +119,7 @@ impl Elut {
     /// Packs a matrix: `codes` is `[rows, cols]` row-major, each the index of a level.
     ///
     /// # Errors
-    /// A wrong length, [`KernelError::UnknownLevel`] for a code that is no level, a size that overflows.
+    /// A wrong length, [`KernelError::UnknownLevel`] for a code without a level, a size that overflows.
     pub fn pack(&self, rows: usize, cols: usize, codes: &[u8]) -> Result<Packed, KernelError> {
         let op = "Elut::pack";
         let expected = rows.checked_mul(cols).ok_or(KernelError::TooLarge { op, rows, cols })?;
@@ -150,7 +150,7 @@ impl Kernel for Elut {
         PANEL_ROWS
     }
     fn least_rows(&self, _n: usize) -> usize {
-        // Every call builds the tables anew, so a thread's rows are one piece.
+        // Every call builds the tables again, so a thread's rows are one piece.
         usize::MAX
     }
     fn exact(&self) -> bool {
@@ -164,7 +164,7 @@ impl Kernel for Elut {
     }
 
     /// # Errors
-    /// [`KernelError::LevelSet`] if -1, 0 or +1 is no level; see [`Kernel::prepack`].
+    /// [`KernelError::LevelSet`] if -1, 0 or +1 is not a level; see [`Kernel::prepack`].
     fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         let Some(trits) = self.trits else {
             return Err(KernelError::LevelSet {
@@ -174,7 +174,7 @@ impl Kernel for Elut {
             });
         };
         w.expect_plain_rows(&self.name)?;
-        // A buffer of trits for the decoder, one row.
+        // A buffer for one row of trits, for the decoder.
         let row = std::cell::RefCell::new(vec![0i8; w.cols()]);
         pack::pack(&self.name, &self.code, (w.rows(), w.cols()), |r, out| {
             let mut row = row.borrow_mut();
@@ -190,7 +190,8 @@ impl Kernel for Elut {
         self.product(w, x.into(), acc);
     }
 
-    /// Exact, though tables of int8 activations be rounded: sums of int4 ones fit a byte, so an index is looked up once.
+    /// Exact even if tables of int8 activations are rounded: sums of int4 activations fit a byte, so an index is looked
+    /// up once.
     fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, _: &mut Int8Batch, acc: &mut [i32]) {
         self.product(w, (&x.as_matrix(&[x.sum()])).into(), acc);
     }

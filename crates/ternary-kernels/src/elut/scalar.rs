@@ -6,7 +6,7 @@ use super::{BLOCK_CHUNKS, Chunk, PANEL_ROWS, Product, RunBuffer};
 /// Chunks whose tables are kept at a time: 8 KiB.
 const RUN: usize = 64;
 
-/// All of `product`.
+/// Computes all of `product`.
 pub(super) fn run(product: &Product<'_>, acc: &mut [i32]) {
     acc.fill(0);
     let mut tables = [[[0; 16]; CHUNK_GROUPS]; RUN];
@@ -19,7 +19,7 @@ pub(super) fn run(product: &Product<'_>, acc: &mut [i32]) {
                 build_wide(&run.groups, entries, product.columns(t, &run, &mut buffer), tables);
                 for p in 0..product.panel_count() {
                     let mut all = [0; PANEL_ROWS];
-                    // Rows of padding would cost as much as others.
+                    // Rows of padding would cost as much as real ones.
                     let sums = &mut all[..product.rows_of(p)];
                     if run.groups.mirror {
                         let blocks = product.blocks(p, &run).iter().zip(tables.as_chunks::<BLOCK_CHUNKS>().0);
@@ -56,7 +56,7 @@ fn plain(chunk: &Chunk, tables: &WideTables, sums: &mut [i32]) {
     }
 }
 
-/// Entries that are to be subtracted have a bit in `signs`, `before` bits from the top.
+/// An entry to subtract has a bit in `signs`, `before` bits from the top.
 #[inline]
 fn mirrored(chunk: &Chunk, signs: &Chunk, before: usize, tables: &WideTables, sums: &mut [i32]) {
     for (r, sum) in sums.iter_mut().enumerate() {

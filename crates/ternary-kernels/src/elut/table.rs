@@ -5,13 +5,13 @@ use super::code::{Digits, ENTRIES, Groups, MAX_GROUP};
 /// Groups of a chunk: two nibbles of two lanes.
 pub(super) const CHUNK_GROUPS: usize = 4;
 
-/// The tables of one chunk, entries as bytes: `[nibble][plane][lane][entry]`. Two planes are the digits of the entries;
-/// entries that fit a byte have one.
+/// The tables of one chunk, entries as bytes: `[nibble][plane][lane][entry]`. Two planes hold the digits of the
+/// entries; entries that fit a byte have one plane.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Tables<const PLANES: usize>(pub(super) [[[[u8; ENTRIES]; 2]; PLANES]; 2]);
 
-/// The tables of one chunk, entries as they are, by group.
+/// The tables of one chunk, entries as 16-bit values, by group.
 pub(super) type WideTables = [[i16; ENTRIES]; CHUNK_GROUPS];
 
 /// The sums of all combinations of one group.
@@ -20,15 +20,15 @@ fn sums(groups: &Groups, x: &[i8]) -> [i16; ENTRIES] {
     let mut sums = [0i16; ENTRIES];
     for (levels, &x) in groups.levels.iter().zip(x) {
         for e in 0..ENTRIES {
-            // At most 1984, as the level set was checked.
+            // At most 1984: the level set was checked.
             sums[e] = sums[e].wrapping_add(levels[e].wrapping_mul(i16::from(x)));
         }
     }
     sums
 }
 
-/// Calls `put(chunk, group, sums)` for each group of the chunks whose columns `x` begins with. Columns beyond `x` count
-/// as 0.
+/// Calls `put(chunk, group, sums)` for each group of the chunks that start at the beginning of `x`. Columns beyond `x`
+/// count as 0.
 #[inline(always)]
 fn for_groups(groups: &Groups, x: &[i8], chunks: usize, mut put: impl FnMut(usize, usize, [i16; ENTRIES])) {
     let mut at = 0;
@@ -49,18 +49,19 @@ fn for_groups(groups: &Groups, x: &[i8], chunks: usize, mut put: impl FnMut(usiz
     }
 }
 
-/// What an entry becomes in a table.
+/// How an entry is stored in a table.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Entries {
-    /// Itself, as two digits.
+    /// Exact, as two digits.
     Digits(Digits),
-    /// Itself, at most 127.
+    /// Exact, at most 127.
     Bytes,
     /// The nearest multiple of this step, divided by it: at most 127.
     Rounded(i32),
 }
 
-/// The step of rounded tables for a token: the smallest whole number that brings its largest possible entry to 127.
+/// The step of rounded tables for a token: the smallest whole number for which its largest possible entry is at most
+/// 127.
 pub(super) fn step(groups: [Option<&Groups>; 2], cols: [usize; 2], max_level: i32, x: &[i8]) -> i32 {
     let mut largest = 0;
     let mut at = 0;
@@ -78,14 +79,15 @@ pub(super) fn step(groups: [Option<&Groups>; 2], cols: [usize; 2], max_level: i3
 /// The entry divided by `step`, rounded to the nearest whole number, half to even.
 #[inline(always)]
 fn rounded(entry: i16, step: f32) -> i16 {
-    /// 1.5 * 2^23: floats of this size are whole numbers, so that adding it rounds, to even as IEEE 754 wants, and
-    /// leaves the number in the lower bits.
+    /// 1.5 * 2^23: floats of this size are whole numbers, so adding it rounds, half to even as in IEEE 754, and leaves
+    /// the number in the lower bits.
     const WHOLE: f32 = 12_582_912.0;
-    // A quotient that ends in a half is exact, and no other one is near enough to a half to be mistaken for it.
+    // A quotient that ends in a half is exact, and no other quotient is so close to a half that it rounds the wrong
+    // way.
     (f32::from(entry) / step + WHOLE).to_bits() as i16
 }
 
-/// Builds byte tables of the columns that `x` begins with; `out` is where those of each chunk go.
+/// Builds byte tables of the columns that `x` begins with; `out` yields the tables of each chunk.
 #[inline(always)]
 pub(super) fn build<'t, const PLANES: usize>(
     groups: &Groups,
@@ -98,7 +100,7 @@ pub(super) fn build<'t, const PLANES: usize>(
         Entries::Bytes => (1, 0, None),
         Entries::Rounded(step) => (1, 0, Some(step.max(1) as f32)),
     };
-    // n / base = (n * reciprocal) >> (16 + shift), exact for every n that occurs; see the test.
+    // n / base = (n * reciprocal) >> (16 + shift), exact for every possible n; see the test.
     let shift = base.ilog2();
     let reciprocal = (1u32 << (16 + shift)).div_ceil(u32::from(base)) as u16;
     let mut out = out;
@@ -128,7 +130,7 @@ pub(super) fn build<'t, const PLANES: usize>(
     });
 }
 
-/// Builds tables of whole entries; rounded ones are multiplied by their step again.
+/// Builds tables of 16-bit entries; rounded ones are multiplied by their step again.
 #[inline(always)]
 pub(super) fn build_wide(groups: &Groups, entries: Entries, x: &[i8], out: &mut [WideTables]) {
     for_groups(groups, x, out.len(), |c, g, sums| {
@@ -148,7 +150,7 @@ mod tests {
         i32::from(byte as i8)
     }
 
-    /// Every entry that can occur is its digits, and both lie in their range.
+    /// Every possible entry equals its digits, and both are in their range.
     #[test]
     fn digits_are_exact() {
         for (levels, len) in [(&[-1i8, 0, 1][..], 3), (&[-15, 15], 1), (&[-7, -1, 1, 7], 2), (&[-3, -1, 1, 3], 2)] {

@@ -11,7 +11,7 @@ fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     move |n| random.bits() % n
 }
 
-/// Every group of every row, read back from where the picture in the module's documentation says.
+/// Reads back every group of every row from the place that the picture in the module's documentation gives.
 #[test]
 fn groups_lie_where_the_picture_says() {
     let sets: [(&[i8], usize); 5] =
@@ -70,7 +70,7 @@ fn groups_lie_where_the_picture_says() {
     }
 }
 
-/// Runs cover a section, are no longer than asked for, and consist of whole blocks where there are blocks.
+/// Runs cover a section, do not exceed the requested length, and consist of whole blocks if the section has blocks.
 #[test]
 fn runs_cover_a_section() {
     let code = Code::new(&[-1, 0, 1], 3).unwrap();
@@ -93,7 +93,7 @@ fn runs_cover_a_section() {
     assert_eq!(even_parts(0..0, 4).count(), 0);
 }
 
-/// 16-bit sums bear the longest run: two entries for each lane from every chunk.
+/// 16-bit sums hold the longest run: two entries for each lane from every chunk.
 #[test]
 fn runs_fit_their_sums() {
     for (levels, len) in [(&[-1i8, 0, 1][..], 2), (&[-1, 0, 1], 3), (&[-15, 15], 1), (&[-1, 1], 4), (&[-7, 7], 2)] {
@@ -105,7 +105,7 @@ fn runs_fit_their_sums() {
             let chunks = product.run_chunks(lanes::MAX_RUN);
             assert!((BLOCK_CHUNKS..=lanes::MAX_RUN).contains(&chunks));
             assert!(2 * chunks as i32 * product.largest() <= i32::from(i16::MAX), "{levels:?}");
-            // A byte bears what one lookup adds, and int4 sums are never beyond that.
+            // A byte holds the result of one lookup, and int4 sums never exceed a byte.
             assert!(stored == Stored::Digits || product.largest() <= 127, "{levels:?}");
         }
     }

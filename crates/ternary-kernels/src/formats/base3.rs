@@ -3,7 +3,7 @@
 //! The digits (trit + 1) make a value `v` in 0..243, and the byte is `ceil(256 v / 243)`, so that `byte / 256` is just
 //! above `v / 243`: a fixed-point fraction. Multiplied by 3 it carries its first digit out at the top, and the rest
 //! stays in the byte; so digit `n` from the top is `(3 * (byte * 3^n mod 256)) >> 8`. Every byte decodes to digits in
-//! 0..=2; the 13 bytes that are no encoding decode as the next lower one does.
+//! 0..=2; the 13 bytes that are not an encoding decode like the next lower one.
 
 /// `3^n` for `n` in 0..5.
 pub(super) const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
@@ -14,13 +14,13 @@ pub(super) const fn byte_of(v: u8) -> u8 {
     (v as u16 * 256).div_ceil(243) as u8
 }
 
-/// Digit `n` from the top, 0..5.
+/// Digit `n`, in 0..5, from the top.
 #[inline]
 pub(super) const fn digit(byte: u8, n: usize) -> u8 {
     ((byte.wrapping_mul(POWERS[n]) as u16 * 3) >> 8) as u8
 }
 
-/// Trits of each byte, the lowest digit first; the last three entries are padding, so that one is eight bytes.
+/// Trits of each byte, the lowest digit first; the last three entries are padding, so that an entry has eight bytes.
 pub(super) static LOW_FIRST: [[i8; 8]; 256] = {
     let mut table = [[0; 8]; 256];
     let mut byte = 0;
@@ -45,7 +45,7 @@ pub(super) fn decode_group<const W: usize>(bytes: &[u8], out: &mut [i8]) {
     }
 }
 
-/// The inverse of [`decode_group`]; digits that `trits` lacks are 0.
+/// The inverse of [`decode_group`]; digits missing in `trits` are 0.
 pub(super) fn encode_group<const W: usize>(trits: &[i8], bytes: &mut [u8]) {
     for (m, byte) in bytes.iter_mut().enumerate() {
         let digit = |n: usize| trits.get(n * W + m).map_or(0, |t| (t + 1) as u8);

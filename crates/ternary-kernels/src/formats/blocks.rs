@@ -1,4 +1,4 @@
-//! Formats whose rows are blocks with one f16 scale each: reading, checking and writing them, whatever their codes.
+//! Formats whose rows are blocks with one f16 scale each: reading, checking and writing them, for any codes.
 
 use half::f16;
 
@@ -10,11 +10,12 @@ use crate::{FileFormat, GroupScales, KernelError, Levels, Scales, TernaryMatrix}
 /// The codes of a format.
 pub(super) trait Block {
     const FORMAT: FileFormat;
-    /// What a row must be, and which formats take what this one does not.
+    /// The rule for the length of a row, and the formats for other lengths.
     const ROWS: &'static str;
     const INFO: &'static FormatInfo = Self::FORMAT.info();
 
-    /// How many codes of a block stand for no trit (3, of two bits), and where in the block the first of them is.
+    /// The number of codes of a block that do not stand for a trit (3, of two bits), and the position of the first in
+    /// the block.
     fn code_3(block: &[u8]) -> Option<(usize, usize)>;
 
     /// Writes the codes of a block, minus one, to `out`.
@@ -23,7 +24,7 @@ pub(super) trait Block {
 
 /// A format that can be written.
 pub(super) trait WriteBlock: Block {
-    /// Writes all of a block but its scale. `block` is zeros before.
+    /// Writes a block except its scale. `block` must be zeros before.
     fn encode(codes: &[i8], block: &mut [u8]);
 }
 
@@ -49,15 +50,15 @@ pub(super) fn byte_len<B: Block>(rows: usize, cols: usize) -> Result<usize, Kern
     common::byte_len(B::FORMAT, (rows, cols), size::<B>(), (0, 0), B::ROWS)
 }
 
-/// Checks scales and codes. A block of scale 0 holds zeros, whatever its codes say: quantisers give that scale to
-/// blocks of zeros. So such a block has the scale of any other.
+/// Checks scales and codes. A block of scale 0 holds zeros, whatever its codes are: quantisers give scale 0 to blocks
+/// of zeros. So such a block goes with any scale of the others.
 pub(super) fn validate<B: Block>(rows: usize, cols: usize, bytes: &[u8]) -> Result<Inside, KernelError> {
     let (weights, size) = size::<B>();
     let blocks = cols / weights;
     if blocks == 0 || rows == 0 {
         return Ok(Inside { scales: Some(Scales::Tensor(1.0)), twos: None });
     }
-    // As many as there are blocks in the bytes, whose number was checked.
+    // One per block of the bytes, whose number was checked.
     let mut values = Vec::with_capacity(bytes.len() / size);
     let mut twos: Option<Twos> = None;
     for (i, block) in bytes.chunks_exact(size).enumerate() {
@@ -84,11 +85,11 @@ pub(super) fn validate<B: Block>(rows: usize, cols: usize, bytes: &[u8]) -> Resu
     Ok(Inside { scales: Some(scales), twos })
 }
 
-/// The scales of rows or of the tensor, where the blocks of each row agree but for those of scale 0. A row of these
-/// alone takes the scale of the others.
+/// The scales of rows or of the tensor, if all blocks of a row have the same scale, except those of scale 0. A row with
+/// only such blocks takes the scale of the other rows.
 fn common_scales(values: &[f16], blocks: usize) -> Option<Scales> {
     let mut rows = Vec::with_capacity(values.len() / blocks);
-    // The common scale of all non-zero rows, while there is one.
+    // The common scale of all non-zero rows, as long as there is one.
     let mut common = Some(f16::ZERO);
     for row in values.chunks_exact(blocks) {
         let mut nonzero = row.iter().copied().filter(|d| *d != f16::ZERO);
@@ -114,7 +115,7 @@ pub(super) fn decode_row<B: Block>(bytes: &[u8], cols: usize, r: usize, out: &mu
     }
 }
 
-/// Writes `w`, whose levels the format holds.
+/// Writes `w`, whose levels the format can hold.
 pub(super) fn encode<B: WriteBlock>(
     w: &TernaryMatrix,
     rounding: ScaleRounding,
@@ -137,7 +138,7 @@ pub(super) fn encode<B: WriteBlock>(
     })
 }
 
-/// The one scale of the weights from column `first` on of row `r`, whose codes are `codes`. Groups of zeros have any
+/// The one scale of the weights from column `first` on of row `r`, whose codes are `codes`. Groups of zeros fit any
 /// scale; the codes of a group of scale 0 become zeros.
 fn common_scale(
     format: FileFormat,
@@ -166,6 +167,6 @@ fn common_scale(
         }
         at = stop;
     }
-    // Of zeros alone: the scale of the first group, so that what is read is written again as it was.
+    // Only zeros: the scale of the first group, so that reading and writing does not change the file.
     Ok(found.unwrap_or_else(|| scales.row(r)[first / group_len].to_f32()))
 }

@@ -1,11 +1,11 @@
-//! What several formats share: checked lengths, the search for code 3, scales.
+//! Code shared by several formats: checked lengths, the search for code 3, scales.
 
 use half::f16;
 
 use super::ScaleRounding;
 use crate::{FileFormat, GroupScales, KernelError, Scales, TernaryMatrix};
 
-/// `rows` times a row of `head + cols / block * block_bytes` bytes, and `tail` bytes after all.
+/// Bytes of `rows` rows of `head + cols / block * block_bytes` each, and of `tail` bytes after them.
 pub(super) fn byte_len(
     format: FileFormat,
     (rows, cols): (usize, usize),
@@ -21,13 +21,13 @@ pub(super) fn byte_len(
         .and_then(|row| row.checked_add(head))
         .and_then(|row| row.checked_mul(rows))
         .and_then(|all| all.checked_add(tail))
-        // `rows * cols` itself must be a size too: buffers of trits are allocated by it.
+        // `rows * cols` itself must fit a size, too: buffers of trits are allocated with it.
         .filter(|_| rows.checked_mul(cols).is_some_and(|n| isize::try_from(n).is_ok()))
         .ok_or(KernelError::TooLarge { op: format.name(), rows, cols })
 }
 
-/// Whether any of the 2-bit fields in `fields` (bit 0, 2, 4, 6 set for field 0, 1, 2, 3) of any byte is 3.
-/// Bytes are folded without a branch, so this runs as fast as memory delivers them.
+/// Whether any of the 2-bit fields in `fields` (bit 0, 2, 4, 6 set for field 0, 1, 2, 3) of any byte is 3. Bytes are
+/// folded without a branch, so this runs at the speed of memory.
 pub(super) fn has_code_3(bytes: &[u8], fields: u8) -> bool {
     bytes.iter().fold(0, |any, &b| any | (b & (b >> 1))) & fields & 0x55 != 0
 }
@@ -70,7 +70,7 @@ pub(super) fn write_f16(
 ) -> Result<[u8; 2], KernelError> {
     let stored = f16::from_f32(value);
     let exact = stored.to_f32() == value;
-    // Zero would turn the weights into zeros, infinity into nonsense: neither is a rounding.
+    // Zero would turn the weights into zeros, infinity into nonsense: neither counts as rounding.
     let close = stored.is_finite() && (stored.to_f32() > 0.0);
     if exact || (rounding == ScaleRounding::Nearest && close) {
         return Ok(stored.to_le_bytes());
@@ -92,7 +92,7 @@ pub(super) fn one_scale(format: FileFormat, w: &TernaryMatrix) -> Result<f32, Ke
     }
 }
 
-/// Refuses scales of groups, for which a format with one scale per row has no room.
+/// Rejects group scales, for which a format with one scale per row has no room.
 pub(super) fn row_scale(format: FileFormat, w: &TernaryMatrix, row: usize) -> Result<f32, KernelError> {
     match w.scales() {
         Scales::Tensor(_) | Scales::Rows(_) => Ok(w.scales().at(row, 0)),
@@ -104,10 +104,10 @@ fn grouped(format: FileFormat, scales: &GroupScales) -> KernelError {
     KernelError::NoGroupScales { format, group_len: scales.group_len() }
 }
 
-/// Scales of rows that carry one each (IQ1_BN and IQ2_BN): the common one, if all rows agree that do not have scale 0.
+/// Scales of rows that store one each (IQ1_BN and IQ2_BN): the common one, if all rows agree except those of scale 0.
 ///
-/// Quantisers give a row of zeros scale 0 and codes that mean nothing, so such a row is one of zeros, whatever its
-/// codes say, and takes the scale of the others.
+/// Quantisers give a row of zeros scale 0 and meaningless codes, so such a row is a row of zeros, whatever its codes
+/// are, and takes the scale of the others.
 pub(super) fn row_scales(scales: Vec<f32>) -> Scales {
     let mut nonzero = scales.iter().copied().filter(|s| *s != 0.0);
     let first = nonzero.next().unwrap_or(0.0);

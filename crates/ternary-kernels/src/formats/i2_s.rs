@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Codes 0, 1, 2 are -1, 0, +1; code 3 is invalid. The scale multiplies. Rows must be whole blocks. The padding is
-//! written as zeros and ignored when read. (A second layout with 64 weights in 16 bytes and a third with four rows per
-//! byte exist in builds of bitnet.cpp for other CPUs; nothing in a file tells them apart, published files hold this
+//! written as zeros and ignored when read. (Builds of bitnet.cpp for other CPUs have a second layout with 64 weights in
+//! 16 bytes and a third with four rows per byte; nothing in a file distinguishes them, and published files use this
 //! one.)
 
 use super::common;

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A digit is the trit plus one; the digits are the value `v = sum digit_j 3^j` and the byte is `ceil(256 v / 243)`:
-//! the byte of TQ1_0 with its digits in opposite order. Every byte decodes to trits, so there is no invalid code. A row
-//! of scale 0 holds zeros, whatever its codes say. Rows must be whole blocks.
+//! the byte of TQ1_0 with its digits in reverse order. Every byte decodes to trits, so there is no invalid code. A row
+//! of scale 0 holds zeros, whatever its codes are. Rows must be whole blocks.
 
 use super::table::{FormatInfo, ScalePlace};
 use super::{ScaleRounding, base3, common};

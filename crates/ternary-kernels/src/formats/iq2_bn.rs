@@ -8,8 +8,8 @@
 //! weight   48 + j   32 + j   16 + j   j                (within the block)
 //! ```
 //!
-//! Codes 0, 1, 2 are -1, 0, +1; code 3 is invalid. A row of scale 0 holds zeros, whatever its codes
-//! say. Rows must be whole blocks.
+//! Codes 0, 1, 2 are -1, 0, +1; code 3 is invalid. A row of scale 0 holds zeros, whatever its codes are. Rows must be
+//! whole blocks.
 
 use super::common;
 use super::table::{FormatInfo, ScalePlace};

@@ -1,4 +1,4 @@
-//! File formats of ternary matrices: byte layouts that are constants of the format, whatever the CPU.
+//! File formats of ternary matrices: byte layouts that are constants of the format on every CPU.
 //!
 //! | format | bits per weight | scale | row length |
 //! |---|---|---|---|
@@ -19,7 +19,7 @@
 //! | [`FileFormat::Tl2`] | 1.67 to 2 | one f32 after the weights | by its tile sizes |
 //!
 //! A matrix is `[rows, cols]` row-major, rows are output features. Unless stated otherwise a code is the weight
-//! plus one: 0 is -1, 1 is 0, 2 is +1. What is a fact of a format stands in [`FORMATS`].
+//! plus one: 0 is -1, 1 is 0, 2 is +1. The facts of each format are in [`FORMATS`].
 
 use crate::matrix::Twos;
 use crate::{KernelError, Levels, Scales, TernaryMatrix};
@@ -57,12 +57,12 @@ pub use tl::TlTile;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FileFormat {
-    /// One `i8` per trit, row-major; no file uses it, tests and conversions do.
+    /// One `i8` per trit, row-major; used by tests and conversions, not by files.
     Trits,
     /// GGUF type 36 of bitnet.cpp: 128 consecutive weights in 32 bytes, one f32 scale after all of them.
     I2S,
     /// The packed uint8 tensors of Hugging Face checkpoints: four rows a quarter of the matrix apart in one byte. The
-    /// scale is a tensor of its own.
+    /// scale is a separate tensor.
     HfPacked,
     /// GGUF type 34: blocks of 256 weights in base 3, five to a byte, with an f16 scale.
     Tq1_0,
@@ -85,21 +85,21 @@ pub enum FileFormat {
     Iq1Bn,
     /// GGUF type 135 of ik_llama.cpp: an f32 scale per row, then blocks of 64 weights in 16 bytes.
     Iq2Bn,
-    /// GGUF type 38 of bitnet.cpp: two weights in four bits, in an order that depends on tile sizes which no file
-    /// holds.
+    /// GGUF type 38 of bitnet.cpp: two weights in four bits, in an order that depends on tile sizes, which files do not
+    /// store.
     Tl1(TlTile),
-    /// GGUF type 39 of bitnet.cpp: three weights in five bits, in an order that depends on tile sizes which no file
-    /// holds.
+    /// GGUF type 39 of bitnet.cpp: three weights in five bits, in an order that depends on tile sizes, which files do
+    /// not store.
     Tl2(TlTile),
 }
 
-/// What to do with a scale that a format cannot store exactly. Trits are always kept.
+/// How to handle a scale that a format cannot store exactly. Trits are always kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ScaleRounding {
     /// Refuse, with [`KernelError::InexactScale`].
     #[default]
     Exact,
-    /// Store the nearest value, ties to even. Values that would become infinite or zero are refused even so.
+    /// Store the nearest value, ties to even. Values that would become infinite or zero are still refused.
     Nearest,
 }
 
@@ -147,12 +147,12 @@ impl FileFormat {
         self.info().name
     }
 
-    /// Whether scales are part of the bytes; elsewhere they are stored beside them.
+    /// Whether the bytes include the scales; otherwise these are stored separately.
     pub fn holds_scale(self) -> bool {
         self.info().scale != ScalePlace::Beside
     }
 
-    /// Length in bytes of a `[rows, cols]` matrix, its scales and padding included.
+    /// Length in bytes of a `[rows, cols]` matrix, including its scales and padding.
     ///
     /// # Errors
     /// [`KernelError::UnsupportedShape`] for a row length that the format cannot hold, [`KernelError::UnsupportedTile`]
@@ -185,8 +185,8 @@ impl FileFormat {
 
     /// Checks length, codes and scales of `bytes`; returns the scales that they hold, if the format holds any.
     ///
-    /// Blocks with a scale each give one scale per row or tensor where they agree, a block of scale 0 with any, and
-    /// [`Scales::Groups`] where they do not.
+    /// Formats with a scale per block yield one scale per row or tensor if the scales agree (a block of scale 0 agrees
+    /// with any), otherwise [`Scales::Groups`].
     ///
     /// # Errors
     /// A wrong length, an invalid code, a bad scale, a shape that the format cannot hold,
@@ -243,14 +243,14 @@ impl FileFormat {
         }
     }
 
-    /// The bytes of `w` in this format. Trits are always kept, scales as `rounding` says; formats that hold no scale
-    /// leave it to the caller to store [`TernaryMatrix::scales`] beside the bytes.
+    /// The bytes of `w` in this format. Trits are always kept; `rounding` decides about scales. If the format stores no
+    /// scales, the caller stores [`TernaryMatrix::scales`] with the bytes.
     ///
     /// # Errors
     /// [`KernelError::UnsupportedShape`] for a row length that the format cannot hold, [`KernelError::InexactScale`],
-    /// [`KernelError::OneScaleOnly`] and [`KernelError::NoGroupScales`] where the format, or the scale tensor that goes
-    /// with it, has room for fewer scales, [`KernelError::MixedScales`] where a block of it would need two,
-    /// [`KernelError::Twos`] for weights of +2 where the format has none, and [`KernelError::ReadOnlyFormat`].
+    /// [`KernelError::OneScaleOnly`] and [`KernelError::NoGroupScales`] if the format, or the scale tensor that belongs
+    /// to it, has room for fewer scales, [`KernelError::MixedScales`] if one of its blocks would need two,
+    /// [`KernelError::Twos`] for weights of +2 if the format cannot hold them, and [`KernelError::ReadOnlyFormat`].
     ///
     /// ```
     /// use ternary_kernels::{FileFormat, ScaleRounding, Scales, TernaryMatrix};
@@ -285,7 +285,7 @@ impl FileFormat {
     }
 }
 
-/// What the bytes of a matrix hold beside its trits.
+/// The contents of the bytes of a matrix, without its trits.
 pub(crate) struct Inside {
     /// The scales, if the format holds any.
     pub(crate) scales: Option<Scales>,

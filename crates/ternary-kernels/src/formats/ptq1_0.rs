@@ -9,7 +9,7 @@
 //! qh[j]       120 + j, 122 + j, 124 + j, 126 + j, none (digit 0)     j in 0..2
 //! ```
 //!
-//! Bytes are those of TQ1_0, and as there every byte decodes to trits. The weight is `d * trit`. Rows must be whole
+//! Bytes are encoded as in TQ1_0, and again every byte decodes to trits. The weight is `d * trit`. Rows must be whole
 //! blocks.
 
 use super::base3::{decode_group, encode_group};

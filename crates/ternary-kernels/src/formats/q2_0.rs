@@ -11,8 +11,8 @@
 //! weight   4i + 3   4i + 2   4i + 1   4i                (within the block)
 //! ```
 //!
-//! The weight is `d * (code - 1)`. Code 3 is a weight of `+2 d`: legal, though no ternary model has it. All three go by
-//! the name Q2_0 and by GGUF type 42 in files of different programs; the loader tells them apart by their size.
+//! The weight is `d * (code - 1)`. Code 3 is a weight of `+2 d`: legal, though no ternary model has it. Files of
+//! different programs use the name Q2_0 and GGUF type 42 for all three; the loader distinguishes them by their size.
 
 use super::blocks::{Block, WriteBlock};
 use super::common;
@@ -33,7 +33,7 @@ pub(super) const PQ2_0: FormatInfo =
 pub(super) const D_LAST: FormatInfo =
     FormatInfo { name: "TQ2_0_g128", ggml_ids: &[42], scale: ScalePlace::Block(32), writable: false, ..PQ2_0 };
 
-/// Where in `qs` code 3 stands, and how often.
+/// The number of codes 3 in `qs`, and the position of the first.
 fn code_3(qs: &[u8]) -> Option<(usize, usize)> {
     let (byte, field) = common::first_code_3(qs, 0x55)?;
     let count = qs.iter().map(|b| (b & (b >> 1) & 0x55).count_ones() as usize).sum();

@@ -6,9 +6,9 @@
 //! group g in 0..64: four bits in qs[g / 2], the lower half first, and one bit in sign[g / 8], bit g % 8
 //! ```
 //!
-//! The five bits name one of 32 patterns of four trits, two bits each, plus one; those of sign 1 are the negatives of
-//! those of sign 0. Trit `p` of group `g` is weight `64 (g / 16) + g % 16 + 16 p`. The weight is `d * trit`. Rows must
-//! be whole blocks. Source: llama.cpp pull request 22836.
+//! The five bits select one of 32 patterns of four trits, two bits each, plus one; the patterns of sign 1 are the
+//! negatives of those of sign 0. Trit `p` of group `g` is weight `64 (g / 16) + g % 16 + 16 p`. The weight is
+//! `d * trit`. Rows must be whole blocks. Source: llama.cpp pull request 22836.
 
 use super::blocks::Block;
 use super::table::{FormatInfo, ScalePlace};
@@ -24,7 +24,7 @@ pub(super) const INFO: FormatInfo = FormatInfo {
     writable: false,
 };
 
-/// Patterns of sign 0: the zero in each of the four places, and the signs of the other three but for a common one.
+/// Patterns of sign 0: the zero in each of the four places, and the signs of the other three up to a common one.
 const PATTERNS: [u8; 16] =
     [0xA9, 0x89, 0x29, 0x09, 0xA6, 0x86, 0x26, 0x06, 0x9A, 0x92, 0x1A, 0x12, 0x6A, 0x62, 0x4A, 0x42];
 

@@ -1,5 +1,4 @@
-//! The table of formats: what is a fact of a format stands here once, and readers of files, converters and the command
-//! take it from here.
+//! The table of formats: the facts of each format, stated once. Readers of files, converters and the command use it.
 
 use super::{hf_packed, i2_s, iq1_bn, iq2_bn, ptq1_0, q1_0, q2_0, stq1_0, tl1, tl2, tq1_0, tq2_0, trits};
 use crate::Levels;
@@ -7,7 +6,7 @@ use crate::Levels;
 /// Where a format keeps the scales of its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScalePlace {
-    /// In a tensor of its own.
+    /// In a separate tensor.
     Beside,
     /// One f32 after the weights of the whole tensor.
     Tensor,
@@ -23,32 +22,32 @@ pub enum ScalePlace {
 pub struct FormatInfo {
     /// The name used in messages and by GGUF programs.
     pub name: &'static str,
-    /// Type ids in GGUF files, the one that is written first; none for formats of other files.
+    /// Type ids in GGUF files; the first is the one that is written. Empty for formats of other files.
     pub ggml_ids: &'static [u32],
-    /// A row holds a multiple of this many weights; 1 where any length or the tile sizes decide.
+    /// A row holds a multiple of this many weights; 1 if every length is allowed or the tile sizes decide.
     pub weights: usize,
-    /// Bytes of a block of [`FormatInfo::weights`], the scale inside it included; `None` where the bytes are no
-    /// sequence of blocks (HF packed, TL1, TL2).
+    /// Bytes of a block of [`FormatInfo::weights`], including a scale inside it; `None` if the bytes are not a sequence
+    /// of blocks (HF packed, TL1, TL2).
     pub bytes: Option<usize>,
     /// Where the scales are.
     pub scale: ScalePlace,
-    /// What the codes may stand for.
+    /// The weights that codes can stand for.
     pub levels: Levels,
-    /// Whether matrices can be written in it.
+    /// Whether this crate writes the format.
     pub writable: bool,
 }
 
 impl FormatInfo {
-    /// Weights and bytes of a block, of formats that are made of blocks.
+    /// Weights and bytes of a block, for formats that consist of blocks.
     pub(super) const fn block(&self) -> (usize, usize) {
         match self.bytes {
             Some(bytes) => (self.weights, bytes),
-            None => panic!("a format of blocks has blocks"),
+            None => panic!("this format does not consist of blocks"),
         }
     }
 }
 
-/// All formats, TL1 and TL2 with them.
+/// All formats, including TL1 and TL2.
 pub static FORMATS: &[FormatInfo] = &[
     trits::INFO,
     i2_s::INFO,

@@ -1,4 +1,4 @@
-//! Refusals and round trips of every format.
+//! Rejections and round trips of every format.
 
 use proptest::prelude::*;
 use test_support::Random;
@@ -11,7 +11,7 @@ fn matrix(rows: usize, cols: usize, scales: Scales, seed: u64) -> TernaryMatrix 
     TernaryMatrix::from_trits(rows, cols, &trits, scales).unwrap()
 }
 
-/// Weights that a row must hold a multiple of.
+/// A row must hold a multiple of this many weights.
 fn unit(format: FileFormat) -> usize {
     format.info().weights
 }
@@ -38,7 +38,7 @@ proptest! {
             if rows * cols > 0 {
                 prop_assert_eq!(back.scales(), w.scales(), "{}", format);
             }
-            // From any format into any other that holds the shape, and back.
+            // From each format to each other format that can hold the shape, and back.
             for other in written().filter(|o| rows * cols > 0 && cols.is_multiple_of(unit(*o))) {
                 let through = read(other, &w, other.encode(&back, ScaleRounding::Exact).unwrap()).unwrap();
                 prop_assert_eq!(&format.encode(&through, ScaleRounding::Exact).unwrap(), &bytes, "{} {}", format, other);
@@ -46,7 +46,7 @@ proptest! {
         }
     }
 
-    /// Whatever the bytes, validation answers, and what it accepts decodes to trits.
+    /// Validation returns for all bytes, and what it accepts decodes to trits.
     #[test]
     fn random_bytes_are_judged_without_a_panic(rows in 0usize..6, units in 0usize..3, seed in any::<u64>(), mask in any::<u8>()) {
         for &format in FileFormat::ALL {
@@ -94,7 +94,7 @@ fn sizes_that_overflow_are_refused() {
             let error = KernelError::TooLarge { op: format.name(), rows, cols };
             assert_eq!(format.byte_len(rows, cols), Err(error), "{format} {rows} x {cols}");
         }
-        // Nothing to store, and nothing may be allocated by the number of rows.
+        // There is nothing to store, and no allocation may depend on the number of rows.
         if !matches!(format, FileFormat::Iq1Bn | FileFormat::Iq2Bn) {
             let len = format.byte_len(1 << 60, 0).unwrap();
             assert!(format.validate(1 << 60, 0, &vec![0; len]).is_ok(), "{format}");
@@ -153,7 +153,7 @@ fn scale_of_row_1(format: FileFormat) -> (usize, usize) {
 #[test]
 fn scales_that_are_negative_or_not_finite_are_refused() {
     for &format in FileFormat::ALL.iter().filter(|f| f.holds_scale()) {
-        // Of scale 0 all over, which every format holds, and codes of zeros or of whatever the bytes stand for.
+        // All scales are 0, which every format can hold; the codes are zeros or what these bytes stand for.
         let good = vec![0; format.byte_len(3, 256).unwrap()];
         assert!(format.validate(3, 256, &good).is_ok(), "{format}");
         let (at, width) = scale_of_row_1(format);
@@ -171,7 +171,7 @@ fn scales_that_are_negative_or_not_finite_are_refused() {
                     let expected = usize::from(place != ScalePlace::Tensor);
                     assert_eq!((f, row, v.to_bits()), (format, expected, value.to_bits()));
                 }
-                (other, _) => panic!("{format} took scale {value}: {other:?}"),
+                (other, _) => panic!("{format} accepted scale {value}: {other:?}"),
             }
         }
     }
@@ -204,14 +204,14 @@ fn tq_blocks_that_agree_have_the_scale_of_the_tensor_and_others_their_own() {
         );
         assert_eq!(loaded.to_trits(), w.to_trits());
         assert_eq!(format.encode(&loaded, ScaleRounding::Exact).unwrap(), mixed);
-        // In other rows and in a slice the scales go with their rows.
+        // After reordering and slicing, the scales still belong to their rows.
         let turned = loaded.with_row_order(&[2, 0, 1]).unwrap();
         assert_eq!((turned.scales().at(2, 256), turned.scales().at(1, 256)), (0.25, 0.5));
         let slice = turned.slice_rows(2..3).unwrap();
         assert_eq!((slice.scales().at(0, 0), slice.scales().at(0, 256)), (0.5, 0.25));
         assert_eq!(turned.slice_rows(0..2).unwrap().scales(), &Scales::Tensor(0.5));
 
-        // A block of scale 0 is zeros, whatever its codes; the row keeps the scale of its other block.
+        // A block of scale 0 holds zeros, whatever its codes are; the row keeps the scale of its other block.
         for block in [2, 3] {
             let mut zero = good.clone();
             set_d(format, &mut zero, block, 0.0);
@@ -252,7 +252,7 @@ fn f16_formats_store_exact_scales_or_say_so() {
         for s in [0.1, 1.0 / 3.0, 70000.0, 1e-9] {
             refused(s, ScaleRounding::Exact);
         }
-        // Infinity and zero are no neighbours of a scale.
+        // Infinity and zero are not neighbours of a scale.
         refused(70000.0, ScaleRounding::Nearest);
         refused(1e-9, ScaleRounding::Nearest);
         let near = w(0.1);
@@ -308,7 +308,7 @@ fn slices_and_reordered_rows_encode_as_themselves() {
     }
 }
 
-/// Scales of `[rows, cols]` that differ from group to group.
+/// Scales of `[rows, cols]` that differ between groups.
 fn groups(len: usize, rows: usize, cols: usize) -> Scales {
     let values = (0..rows * cols.div_ceil(len)).map(|i| half::f16::from_f32(0.5 + i as f32 / 64.0)).collect();
     GroupScales::new(len, rows, cols, values).unwrap().into()
@@ -321,7 +321,7 @@ fn scales_of_groups_go_into_formats_whose_groups_divide_them() {
         for format in written().filter(|f| f.holds_scale()) {
             let result = format.encode(&w, ScaleRounding::Nearest);
             match format.info().scale {
-                // The groups of 512 are rows here.
+                // With this length, a group is a whole row.
                 _ if len == 512 && format != FileFormat::I2S => assert!(result.is_ok(), "{format}"),
                 ScalePlace::Block(_) if unit(format) <= len => {
                     let back = read(format, &w, result.unwrap()).unwrap();
@@ -343,7 +343,7 @@ fn scales_of_groups_go_into_formats_whose_groups_divide_them() {
     }
 }
 
-/// Groups of zeros have any scale, so they keep nothing from being written.
+/// Groups of zeros fit any scale, so they never prevent writing.
 #[test]
 fn groups_of_zeros_do_not_stand_in_the_way() {
     let mut trits = matrix(1, 256, Scales::Tensor(1.0), 3).to_trits();
@@ -370,7 +370,7 @@ fn weights_of_two_are_kept_where_there_is_a_code_and_refused_elsewhere() {
                 assert!(matches!(format, FileFormat::Q2_0 | FileFormat::Pq2_0), "{format}");
                 let back = read(format, &w, bytes).unwrap();
                 assert_eq!((back.to_trits(), back.twos()), (codes.clone(), Some(twos)), "{format}");
-                // Where they go with rows that leave, the rest is ternary.
+                // If a slice leaves out the rows with them, the rest is ternary.
                 assert_eq!(back.slice_rows(2..3).unwrap().levels(), Levels::Three);
                 let turned = back.with_row_order(&[3, 2, 1, 0]).unwrap();
                 assert_eq!(turned.twos(), Some(crate::Twos { row: 0, col: 200, count: 2 }));

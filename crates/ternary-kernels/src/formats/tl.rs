@@ -1,4 +1,4 @@
-//! What TL1 and TL2 share: tile sizes, which no file holds, and pairs of weights in four bits.
+//! Code shared by TL1 and TL2: tile sizes, which files do not store, and pairs of weights in four bits.
 
 use crate::{FileFormat, KernelError};
 
@@ -7,14 +7,14 @@ pub(super) const TAIL_BYTES: usize = 32;
 
 /// Tile sizes of a TL1 or TL2 tensor, under the names of bitnet.cpp's `kernel_config.ini`.
 ///
-/// The order of the bytes depends on them, they differ from shape to shape, and the file does not hold them.
+/// The order of the bytes depends on them; they differ between shapes, and files do not store them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TlTile {
-    /// Rows of a tile; the matrix is whole tiles high.
+    /// Rows of a tile; the matrix consists of whole tiles vertically.
     pub bm: usize,
-    /// Columns of a tile. TL1 rows are whole tiles; TL2 keeps what remains of a row elsewhere.
+    /// Columns of a tile. TL1 rows are whole tiles; TL2 stores the rest of a row separately.
     pub bk: usize,
-    /// Rows of a block inside of a tile: 32 or 64 in TL1, 32 in TL2.
+    /// Rows of a block within a tile: 32 or 64 in TL1, 32 in TL2.
     pub bmm: usize,
 }
 
@@ -25,7 +25,7 @@ impl std::fmt::Display for TlTile {
 }
 
 impl TlTile {
-    /// Refuses sizes that are zero and matrices that are no whole tiles high.
+    /// Rejects sizes of zero and matrices whose height is not a multiple of a tile's.
     pub(super) fn check(self, format: FileFormat, (rows, cols): (usize, usize)) -> Result<(), KernelError> {
         if self.bm == 0 || self.bk == 0 || self.bmm == 0 {
             return Err(self.refuse(format, (rows, cols), "no size may be 0"));
@@ -44,7 +44,7 @@ impl TlTile {
     }
 }
 
-/// The weights of a pair by its index, `3 (w0 + 1) + (w1 + 1)`; 9 to 15 mean nothing.
+/// The weights of a pair by its index, `3 (w0 + 1) + (w1 + 1)`; 9 to 15 are unused.
 pub(super) const PAIRS: [[i8; 2]; 16] = {
     let mut pairs = [[0; 2]; 16];
     let mut i = 0;
@@ -71,8 +71,8 @@ pub(super) fn unpack_pairs(byte: u8) -> [i8; 4] {
     [a, b, c, d]
 }
 
-/// Position of the first byte with a half larger than `max`, and whether it is the lower half. All bytes are looked at
-/// without a branch, as nearly all tensors are valid.
+/// Position of the first byte with a half larger than `max`, and whether it is the lower half. Checks all bytes without
+/// a branch, as nearly all tensors are valid.
 pub(super) fn first_half_above(bytes: &[u8], max: u8) -> Option<(usize, bool)> {
     // A half above `max` carries into bit 4.
     let carry = 15 - max;

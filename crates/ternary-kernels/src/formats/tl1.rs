@@ -1,8 +1,8 @@
-//! TL1 of bitnet.cpp: two weights in four bits, in an order that serves the lookup tables of one build.
+//! TL1 of bitnet.cpp: two weights in four bits, in an order that suits the lookup tables of one build.
 //!
 //! A pair of weights has the index `3 (w0 + 1) + (w1 + 1)`, 0 to 8; a byte holds four columns of one row, the first
-//! pair in its upper half. The rows are cut into tiles of `bm`, these into blocks of `bmm`, these into strips of 16;
-//! the columns into tiles of `bk`, these into steps of `by = 256 / bmm`. Each line below is repeated inside of the one
+//! pair in its upper half. The rows are divided into tiles of `bm`, these into blocks of `bmm`, these into strips of
+//! 16; the columns into tiles of `bk`, these into steps of `by = 256 / bmm`. Each line below is repeated within the one
 //! before it:
 //!
 //! ```text
@@ -21,12 +21,12 @@
 //! `m = mt bm + mb bmm + 16 ms + r` and `k = kt bk + kb by + 4 kq`.
 //!
 //! Rows must be a multiple of `bm`, columns of `bk`, `bm` of `bmm`, `bk` of `by`; `bmm` is 32 or 64. Indices above 8
-//! are refused. Nothing in the bytes tells which sizes they were written with: wrong ones give other weights.
+//! are rejected. Nothing in the bytes shows the sizes that wrote them: wrong sizes give other weights.
 //!
 //! ```
 //! use ternary_kernels::{FileFormat, ScaleRounding, Scales, TernaryMatrix, TlTile};
 //!
-//! // 32 rows of 8 columns: one tile, two strips of 16 rows, two bytes a row.
+//! // 32 rows of 8 columns: one tile, two strips of 16 rows, two bytes per row.
 //! let mut trits = [0i8; 32 * 8];
 //! trits[..8].copy_from_slice(&[-1, 1, 0, 1, 1, 1, 0, 0]); // row 0
 //! trits[17 * 8] = -1; // row 17, column 0
@@ -37,7 +37,7 @@
 //! assert_eq!(bytes[0], 0x25); // row 0: (-1, 1) is 2, (0, 1) is 5
 //! assert_eq!(bytes[1], 0x44); // row 1: zeros
 //! assert_eq!(bytes[16], 0x84); // row 0, columns 4 to 7: (1, 1) is 8
-//! assert_eq!(bytes[32 + 1], 0x14); // row 17 lies in the second strip: (-1, 0) is 1
+//! assert_eq!(bytes[32 + 1], 0x14); // row 17 is in the second strip: (-1, 0) is 1
 //! assert_eq!(bytes[64..68], 0.5f32.to_le_bytes());
 //! # Ok::<(), ternary_kernels::KernelError>(())
 //! ```
@@ -77,7 +77,7 @@ pub(super) fn byte_len(tile: TlTile, rows: usize, cols: usize) -> Result<usize, 
     common::byte_len(format, shape, (4, 1), (0, TAIL_BYTES), "")
 }
 
-/// Calls `f(group, offset)` for each four columns of row `m`, in the order of the columns.
+/// Calls `f(group, offset)` for each four columns of row `m`, in column order.
 fn for_groups(tile: TlTile, cols: usize, m: usize, mut f: impl FnMut(usize, usize)) {
     let (by, TlTile { bm, bk, bmm }) = (by(tile), tile);
     let (mt, mb, ms, r) = (m / bm, m % bm / bmm, m % bmm / 16, m % 16);

@@ -1,7 +1,8 @@
-//! TL2 of bitnet.cpp: three weights in five bits, four of them an index and one a sign, in streams of their own.
+//! TL2 of bitnet.cpp: three weights in five bits, four for an index and one for a sign, in separate streams.
 //!
-//! A triple has the value `v = 9 w0 + 3 w1 + w2`, -13 to 13: its index is `|v|`, its sign bit is set where `v < 0`. A
-//! row is cut at `threek`, the largest multiple of `bk` columns; what remains, `twok`, is stored as the pairs of TL1.
+//! A triple has the value `v = 9 w0 + 3 w1 + w2`, -13 to 13: its index is `|v|`, its sign bit is set if `v < 0`. A row
+//! is divided at `threek`, the largest multiple of `bk` columns; the rest, `twok` columns, is stored as the pairs of
+//! TL1.
 //!
 //! ```text
 //! | indices, threek M / 6 bytes | signs, threek M / 24 | pairs, twok M / 4 | zeros | scale, f32 LE | 28 bytes |
@@ -16,13 +17,14 @@
 //!         lower half: second                              bit 14 - 2g: triple g of row r + 16
 //! ```
 //!
-//! Among the 32 bytes of a block, the second and the third eight rows change places: rows 0-7, 16-23, 8-15, 24-31. The
-//! zeros fill up `((K - 256) M / 3 5 / 8) + 64 M` bytes (each division rounded down), rounded up to 32; the formula is
-//! that of the writer and holds room for a `twok` of 256.
+//! Among the 32 bytes of a block, the second and the third eight rows are swapped: rows 0-7, 16-23, 8-15, 24-31. The
+//! zeros fill up `((K - 256) M / 3 5 / 8) + 64 M` bytes (each division rounded down), rounded up to 32; this is the
+//! formula of the writer, with room for a `twok` of 256.
 //!
-//! Rows must be a multiple of `bm`, `bm` of 32, `bk` of 24, `twok` of 32; `bmm` is 32. Refused are indices above 13, a
-//! sign of a triple of zeros, and anything but zeros in the padding: no writer makes them, and tensors whose rows were
-//! cut elsewhere have them. Other sizes that cut the rows at the same column leave no trace, and give other weights.
+//! Rows must be a multiple of `bm`, `bm` of 32, `bk` of 24, `twok` of 32; `bmm` is 32. Indices above 13, a sign of a
+//! triple of zeros, and anything but zeros in the padding are rejected: no writer produces them, and they appear in
+//! tensors whose rows were divided elsewhere. Other sizes that divide the rows at the same column leave no trace, and
+//! give other weights.
 //!
 //! ```
 //! use ternary_kernels::{FileFormat, ScaleRounding, Scales, TernaryMatrix, TlTile};
@@ -66,7 +68,7 @@ const SPAN: usize = 24;
 /// Columns of a tile of pairs.
 const PAIR_TILE: usize = 32;
 
-/// The weights of a triple by its index; 14 and 15 mean nothing.
+/// The weights of a triple by its index; 14 and 15 are unused.
 const TRIPLES: [[i8; 3]; 16] = {
     let mut triples = [[0; 3]; 16];
     let mut v = 0;
@@ -80,7 +82,7 @@ const TRIPLES: [[i8; 3]; 16] = {
     triples
 };
 
-/// Where things lie in a tensor of one shape.
+/// Offsets within a tensor of one shape.
 #[derive(Clone, Copy)]
 struct Map {
     tile: TlTile,
@@ -106,7 +108,7 @@ impl Map {
         Self { tile, threek, twok, signs, pairs, end: pairs + rows * (twok / 4) }
     }
 
-    /// Which 32-row block of which tile row `m` is in: the two outer numbers of every offset.
+    /// The tile of row `m`, and its 32-row block in the tile: the two outer numbers of every offset.
     fn block(self, m: usize) -> (usize, usize) {
         (m / self.tile.bm, m % self.tile.bm / BLOCK)
     }
@@ -135,12 +137,12 @@ impl Map {
     }
 }
 
-/// The place of row `m` among the 32 bytes of its block: bits 3 and 4 of its number change places.
+/// The place of row `m` among the 32 bytes of its block: bits 3 and 4 of its number are swapped.
 fn position(m: usize) -> usize {
     m & 7 | (m & 8) << 1 | (m & 16) >> 1
 }
 
-/// The sign bit of triple 0 of row `m`; triple `g` has the one `2g` below.
+/// The sign bit of triple 0 of row `m`; that of triple `g` is `2g` lower.
 fn sign_bit(m: usize) -> u32 {
     15 - (m % BLOCK / 16) as u32
 }
@@ -166,18 +168,18 @@ pub(super) fn byte_len(tile: TlTile, rows: usize, cols: usize) -> Result<usize, 
         return Err(tile.refuse(format, shape, "bk must be a multiple of 24"));
     }
     if cols == 0 {
-        return Err(tile.refuse(format, shape, "there must be columns"));
+        return Err(tile.refuse(format, shape, "the matrix must have columns"));
     }
     let twok = cols % tile.bk;
     if !twok.is_multiple_of(PAIR_TILE) {
         return Err(tile.refuse(
             format,
             shape,
-            "what remains of the columns after tiles of bk must be a multiple of 32",
+            "the columns after the last tile of bk must be a multiple of 32",
         ));
     }
     if twok > 256 {
-        return Err(tile.refuse(format, shape, "what remains of the columns after tiles of bk must not exceed 256"));
+        return Err(tile.refuse(format, shape, "the columns after the last tile of bk must not exceed 256"));
     }
     common::byte_len(format, shape, (1, 1), (0, 0), "")?;
     let all = content(rows, cols).and_then(|n| n.checked_add(TAIL_BYTES)).filter(|n| isize::try_from(*n).is_ok());
@@ -200,7 +202,7 @@ pub(super) fn validate(tile: TlTile, rows: usize, cols: usize, bytes: &[u8]) -> 
     }
     for m in 0..rows {
         for (at, signs) in map.spans(m) {
-            // Two bits for each byte of indices: its zero halves.
+            // Two bits for each byte of indices: which of its halves are zero.
             let zeros = (0..4).fold(0u16, |zeros, j| {
                 let byte = weights[at + j * BLOCK];
                 zeros << 4 | u16::from(byte >> 4 == 0) << 2 | u16::from(byte & 15 == 0)

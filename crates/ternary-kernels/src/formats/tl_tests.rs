@@ -1,4 +1,4 @@
-//! TL1 and TL2: the closed forms against writers that never compute an offset, round trips, refusals.
+//! TL1 and TL2: the closed forms against writers that never compute an offset, round trips, rejections.
 
 use proptest::prelude::*;
 use test_support::Random;
@@ -12,14 +12,14 @@ fn matrix(rows: usize, cols: usize, seed: u64) -> TernaryMatrix {
     TernaryMatrix::from_trits(rows, cols, &trits, ONE).unwrap()
 }
 
-/// `rows` tiles, blocks per tile, steps per tile, tiles per row, block height: a shape with sizes that it can have.
+/// `rows` tiles, blocks per tile, steps per tile, tiles per row, block height: a shape with tile sizes that fit it.
 fn tl1_case(mt: usize, mb: usize, kb: usize, kt: usize, tall: bool) -> (TlTile, usize, usize) {
     let bmm = if tall { 64 } else { 32 };
     let tile = TlTile { bm: mb * bmm, bk: kb * (256 / bmm), bmm };
     (tile, mt * tile.bm, kt * tile.bk)
 }
 
-/// TL1 written byte after byte, in the order in which the loops of its description meet them.
+/// TL1 written byte by byte, in the order of the loops in its description.
 fn naive_tl1(w: &TernaryMatrix, t: TlTile) -> Vec<u8> {
     let (trits, k, by) = (w.to_trits(), w.cols(), 256 / t.bmm);
     let at = |r: usize, c: usize| i32::from(trits[r * k + c]);
@@ -45,7 +45,7 @@ fn naive_tl1(w: &TernaryMatrix, t: TlTile) -> Vec<u8> {
     out
 }
 
-/// TL2 in the same way, stream after stream; rows of a block in their stored order.
+/// TL2 written likewise, stream by stream; rows of a block in their stored order.
 fn naive_tl2(w: &TernaryMatrix, t: TlTile) -> Vec<u8> {
     let (trits, k) = (w.to_trits(), w.cols());
     let at = |r: usize, c: usize| i32::from(trits[r * k + c]);
@@ -70,7 +70,7 @@ fn naive_tl2(w: &TernaryMatrix, t: TlTile) -> Vec<u8> {
     for &(row, col) in &blocks(0, cut, t.bk) {
         for c in (col..col + t.bk).step_by(24) {
             for r in row..row + 16 {
-                // Triples in order, the two rows of each in turn, most significant first.
+                // Triples in order, for each the two rows in turn, most significant first.
                 let negative = (0..16).map(|i| value(r + i % 2 * 16, c + i / 2 * 3) < 0);
                 let word = negative.fold(0u16, |word, n| word * 2 + u16::from(n));
                 out.extend(word.to_le_bytes());
@@ -98,7 +98,7 @@ fn round_trip(format: FileFormat, w: &TernaryMatrix, expected: &[u8]) -> Result<
     let back = TernaryMatrix::from_bytes(format, w.rows(), w.cols(), bytes.into(), None).unwrap();
     prop_assert!(back.to_trits() == w.to_trits());
     prop_assert_eq!(back.scales(), w.scales());
-    // Through another format and back.
+    // To another format and back.
     let hf = FileFormat::HfPacked.encode(&back, ScaleRounding::Exact).unwrap();
     let hf = TernaryMatrix::from_bytes(FileFormat::HfPacked, w.rows(), w.cols(), hf.into(), Some(ONE)).unwrap();
     prop_assert!(format.encode(&hf, ScaleRounding::Exact).unwrap() == expected);
@@ -128,14 +128,14 @@ proptest! {
         round_trip(FileFormat::Tl2(tile), &w, &naive_tl2(&w, tile))?;
     }
 
-    /// Whatever the bytes, validation answers, and what it accepts are trits that encode to the same bytes.
+    /// Validation returns for all bytes, and what it accepts are trits that encode to the same bytes.
     #[test]
     fn random_bytes_are_judged_without_a_panic(seed in any::<u64>(), mask in any::<u8>(), cut in 0usize..2048) {
         for (format, rows, cols) in small() {
             let len = format.byte_len(rows, cols).unwrap();
             let mut bytes = Random(seed).bytes(len);
             bytes.iter_mut().for_each(|b| *b &= mask);
-            // So that some get past the padding and the scale.
+            // Zeros, so that some cases pass the checks of the padding and the scale.
             bytes[cut.min(len)..].fill(0);
             if let Ok(w) = TernaryMatrix::from_bytes(format, rows, cols, bytes.clone().into(), None) {
                 prop_assert!(w.to_trits().iter().all(|t| (-1..=1).contains(t)));
@@ -161,7 +161,7 @@ fn sizes_that_a_format_cannot_have_are_refused_with_the_reason() {
         assert!(matches!(error, KernelError::UnsupportedTile { .. }) && error.to_string().contains(what), "{error}");
         assert!(error.to_string().contains("bm="), "{error}");
         assert_eq!(format.validate(rows, cols, &[]), Err(error.clone()));
-        // Only as large as the matrix is tall or wide, so that it can be made.
+        // Only if the matrix is small enough to build.
         if rows * cols < 1 << 20 {
             assert_eq!(format.encode(&matrix(rows, cols, 1), ScaleRounding::Nearest), Err(error));
         }
@@ -194,7 +194,7 @@ fn lengths_and_sizes_that_overflow_are_refused() {
         for (rows, cols) in [(usize::MAX - 63, 48 * 32), (1 << 40, 48 << 36), (1 << 62, 96)] {
             assert_eq!(format.byte_len(rows, cols), Err(KernelError::TooLarge { op: format.name(), rows, cols }));
         }
-        // Nothing to store.
+        // There is nothing to store.
         assert_eq!(format.byte_len(0, cols), Ok(32));
         assert!(format.validate(0, cols, &[0; 32]).is_ok());
     }
@@ -212,7 +212,7 @@ fn an_index_above_8_is_refused_and_named() {
             let Err(KernelError::InvalidCode { row, col, code: 15, .. }) = format.validate(rows, cols, &bad) else {
                 panic!("{at}");
             };
-            // The weight that it names is one of those that the byte holds.
+            // The weight that the error names is one of those in the byte.
             let mut changed = good.clone();
             let index = good[at] >> (if second == 0 { 4 } else { 0 }) & 15;
             let other = if index == 4 { 5 } else { 4 };
@@ -248,14 +248,14 @@ fn what_no_writer_of_tl2_leaves_behind_is_refused() {
     assert_eq!(with(pairs + 9, 0x94), (pairs + 9, "holds an index above 8"));
     assert_eq!(with(end, 1), (end, "is not zero padding"));
     assert_eq!(with(len - 33, 1), (len - 33, "is not zero padding"));
-    // Behind the scale anything may stand.
+    // After the scale, anything is allowed.
     let mut odd = good.clone();
     odd[len - 1] = 9;
     assert!(format.validate(rows, cols, &odd).is_ok());
 }
 
-/// Sizes that cut the rows at another column show in TL2, by signs of zeros and by padding that is none. Others cannot:
-/// they move whole blocks, with their signs.
+/// Sizes that divide the rows at another column are detected in TL2, by signs of zeros and by non-zero padding. Others
+/// are not: they move whole blocks, with their signs.
 #[test]
 fn other_tile_sizes_show_in_tl2_where_they_cut_rows_elsewhere() {
     let (rows, cols) = (320, 320);

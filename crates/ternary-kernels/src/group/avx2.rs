@@ -1,4 +1,4 @@
-//! AVX2: a panel is two registers of 8 rows; `vpmaddubsw` and 16-bit sums, widened in time.
+//! AVX2: a panel is two registers of 8 rows; `vpmaddubsw` and 16-bit sums, widened before they overflow.
 
 use std::arch::x86_64::*;
 
@@ -11,10 +11,10 @@ use crate::simd;
 
 /// Two neighbouring products, of codes up to 3 and digits from -128.
 const PAIR: usize = 2 * 3 * 128;
-/// A lane takes such a pair from each of four fields of a chunk: `8 * 4 * 768 = 24576 < 2^15`.
+/// Each of four fields of a chunk adds such a pair to a lane: `8 * 4 * 768 = 24576 < 2^15`.
 const FLUSH: usize = 8;
 const _: () = assert!(FLUSH * 4 * PAIR <= i16::MAX as usize);
-/// Four times as much of two fields: `4 * 2 * 4 * 768 = 24576 < 2^15`.
+/// Four times as much, from two fields: `4 * 2 * 4 * 768 = 24576 < 2^15`.
 const FLUSH_QUADRUPLE: usize = 4;
 const _: () = assert!(FLUSH_QUADRUPLE * 2 * 4 * PAIR <= i16::MAX as usize);
 
@@ -46,7 +46,7 @@ pub(super) fn quadruples(v: __m256i) -> [__m256i; 4] {
     [_mm256_and_si256(v, low), _mm256_and_si256(v, high), _mm256_and_si256(u, low), _mm256_and_si256(u, high)]
 }
 
-/// What sums of eight i32 are to all 256-bit sets.
+/// The operations on sums of eight i32 that all 256-bit instruction sets share.
 macro_rules! eight_rows {
     () => {
         type Float = Avx2;

@@ -1,7 +1,8 @@
 //! AVX-512 with VNNI: a panel is one register, `vpdpbusd` multiplies 16 rows by 4 columns.
 //!
-//! One to six tokens stream weights panel by panel: for one, eight products of a chunk (four fields by two digits) go
-//! to four sums, which hide the latency. More tokens take two panels by six tokens, 24 sums in registers.
+//! One to six tokens stream weights panel by panel: for one token, eight products of a chunk (four fields by two
+//! digits) go to four sums, which hide the latency. More tokens use tiles of two panels by six tokens, 24 sums in
+//! registers.
 
 use std::arch::x86_64::*;
 
@@ -17,7 +18,7 @@ impl Lanes<1> for Avx512Vnni {
     type B = __m512i;
     type A = __m512i;
     type W = __m512i;
-    // Sums of 32 bits hold any group.
+    // Sums of 32 bits hold a group of any length.
     const FLUSH: usize = MAX_GROUP_CHUNKS;
     const FLUSH_QUADRUPLE: usize = MAX_GROUP_CHUNKS;
 

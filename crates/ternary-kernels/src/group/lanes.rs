@@ -1,4 +1,4 @@
-//! The loops of a tile, written once over an instruction set's integer lanes.
+//! The loops of a tile, written once, generic over an instruction set's integer lanes.
 
 #![expect(clippy::needless_range_loop, reason = "small arrays are registers, all indexed by the same constants")]
 
@@ -9,14 +9,14 @@ use super::{CHUNK_BYTES, CHUNKS_PER_QUAD, Chunk, MAX_GROUP_CHUNKS, PANEL_ROWS, U
 use crate::i2s::Acts;
 use crate::ops::lanes::Simd;
 
-/// An instruction set's operations on the codes of a panel, which `REGS` registers hold, each of them `16 / REGS` rows.
+/// An instruction set's operations on the codes of a panel, in `REGS` registers of `16 / REGS` rows each.
 ///
-/// `self` is a proof token, so the methods are safe. They are `#[inline(always)]`, so that they become part of a
+/// `self` is a proof token, so the methods are safe. They are `#[inline(always)]` so that they become part of a
 /// function that is compiled for the instruction set; closures are not, so vectors never pass through one.
 pub(super) trait Lanes<const REGS: usize>: Copy {
     /// Operations on the 16 f32 of a panel.
     type Float: Simd;
-    /// Codes or their products with nothing added: four bytes for each row.
+    /// Codes, or their products before any addition: four bytes for each row.
     type B: Copy;
     /// Sums of products, as narrow as the instructions make them.
     type A: Copy;
@@ -25,7 +25,7 @@ pub(super) trait Lanes<const REGS: usize>: Copy {
 
     /// Chunks whose products an `A` holds, with codes up to 3 and digits from -128 to 127.
     const FLUSH: usize;
-    /// The same for products that are four times as large, of two fields of each chunk.
+    /// [`Lanes::FLUSH`] for products that are four times as large, of two fields of each chunk.
     const FLUSH_QUADRUPLE: usize;
 
     fn float(self) -> Self::Float;
@@ -33,7 +33,7 @@ pub(super) trait Lanes<const REGS: usize>: Copy {
     fn load(self, chunk: &Chunk, r: usize) -> Self::B;
     /// The codes of field `J`.
     fn field<const J: i32>(self, v: Self::B) -> Self::B;
-    /// Fields 0 and 2 as they are, fields 1 and 3 four times as large, in their order.
+    /// Fields 0 and 2 unchanged, fields 1 and 3 four times as large, in their order.
     fn quadruples(self, v: Self::B) -> [Self::B; 4];
     fn zero(self) -> Self::A;
     /// Adds the products of codes of field `J` with activations `4J..4J + 4`.
@@ -52,13 +52,13 @@ pub(super) trait Lanes<const REGS: usize>: Copy {
     /// The rows of a panel.
     fn panel(self, rows: [Self::W; REGS]) -> <Self::Float as Simd>::I;
 
-    /// Asks for what comes some way after `chunk`, which is about to be read.
+    /// Prefetches what comes some way after `chunk`, which is about to be read.
     #[inline(always)]
     fn prefetch(self, _chunk: &Chunk) {}
 }
 
-/// The `W` of sets whose sums are rows of an array, which compilers turn into vectors.
-#[allow(unused_macros, reason = "some architectures have no such set")]
+/// The `W` of instruction sets whose sums are rows of an array, which compilers turn into vectors.
+#[allow(unused_macros, reason = "unused on some architectures")]
 macro_rules! array_rows {
     ($len:literal) => {
         type W = [i32; $len];
@@ -206,7 +206,7 @@ pub(super) fn tile<
     }
 }
 
-/// The scales of two groups.
+/// Reads the scales of two groups.
 #[inline(always)]
 fn unit_scales(line: &[u8; CHUNK_BYTES]) -> [[f16; PANEL_ROWS]; UNIT_GROUPS] {
     const { assert!(cfg!(target_endian = "little")) };
@@ -269,7 +269,7 @@ fn plain_run<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usize, 
         for r in 1..R {
             v[r] = s.load(&w[r][c], regs[r]);
         }
-        // Written out: the sums stay in registers only if no loop around theirs is left to unroll.
+        // Written out: the sums stay in registers only if no loop around them remains to be unrolled.
         add_field::<S, REGS, R, D, N, 0>(s, &mut sums, v, x);
         add_field::<S, REGS, R, D, N, 1>(s, &mut sums, v, x);
         add_field::<S, REGS, R, D, N, 2>(s, &mut sums, v, x);
@@ -298,7 +298,7 @@ fn add_field<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usize, 
     }
 }
 
-/// Like [`plain_sums`] with two sums for each result, the second of products that are four times as large.
+/// Like [`plain_sums`], with two sums for each result; the second adds products that are four times as large.
 #[inline(always)]
 fn quadruple_sums<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usize, const N: usize>(
     s: S,
@@ -330,7 +330,7 @@ fn quadruple_sums<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: us
     for n in 0..N {
         for d in 0..D {
             for r in 0..R {
-                // Exact: every term of the second is a multiple of 4.
+                // Exact: every term of the second sum is a multiple of 4.
                 out[n][d][r] = s.add(total[n][d][r][0], s.quarter(total[n][d][r][1]));
             }
         }
@@ -365,8 +365,9 @@ fn quadruple_run<S: Lanes<REGS>, const REGS: usize, const R: usize, const D: usi
     sums
 }
 
-/// Declares `$name`, which computes a product by the tiles `(panels, registers at a time, tokens, quadruple)`, compiled
-/// for the token `$token`, which `$lanes` hold as `$proof`. The second line gives the most panels and tokens of a tile.
+/// Declares `$name`, which computes a product in tiles `(panels, registers at a time, tokens, quadruple)`, compiled for
+/// the token `$token`, which `$lanes` hold as `$proof`. The second line gives the maximum numbers of panels and tokens
+/// of a tile.
 #[allow(unused_macros, reason = "some architectures have portable code only")]
 macro_rules! product {
     (
@@ -374,7 +375,7 @@ macro_rules! product {
         panels = $panels:literal, tokens = $tokens:literal,
         tiles = [$(($p:literal, $r:literal, $n:literal, $quadruple:literal)),+ $(,)?]
     ) => {
-        /// The product, compiled for the instruction set.
+        /// Computes the product, compiled for the instruction set.
         pub(super) fn $name(lanes: $lanes, product: &crate::group::product::Product<'_>, out: &mut [f32]) {
             use crate::group::product::{Product, Tile};
 

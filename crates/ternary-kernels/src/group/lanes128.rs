@@ -17,7 +17,7 @@ const PRODUCT: usize = 3 * 128;
 /// With a column for each lane it takes one from each of four fields of a chunk: `16 * 4 * 384 = 24576 < 2^15`.
 const FLUSH: usize = 16;
 const _: () = assert!(FLUSH * 4 * PRODUCT <= i16::MAX as usize);
-/// Four times as much of two fields.
+/// Four times as much, from two fields.
 const FLUSH_QUADRUPLE: usize = 8;
 const _: () = assert!(FLUSH_QUADRUPLE * 2 * 4 * PRODUCT <= i16::MAX as usize);
 
@@ -25,7 +25,7 @@ const _: () = assert!(FLUSH_QUADRUPLE * 2 * 4 * PRODUCT <= i16::MAX as usize);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Narrow<S>(pub(super) S);
 
-// Functions are named with their trait: `S` has others of the same name in `Simd`.
+// Functions are qualified with their trait: `Simd` has others of the same name.
 impl<S: Lanes128 + Simd> Lanes<REGISTERS> for Narrow<S> {
     type Float = S;
     type B = S::B;

@@ -1,6 +1,6 @@
 //! Group kernels: weights of two bits with a scale for each group of a row, times activations of 16 (or 8) bits.
 //!
-//! # What is computed
+//! # Definition
 //! With levels `T` in -1..=2, group scales `d` and codes `q` of a token with scale `s`, for each row:
 //!
 //! ```text
@@ -10,25 +10,26 @@
 //!     y = y + d[g] * S                         one product and one sum, each rounded to f32
 //! result = y * (1 / s)
 //! ```
-//! With activations in int8 that have a step `x` for each group, as an option, it is `y = y + (d[g] * x[g]) * S`, both products rounded, and
-//! nothing at the end.
+//! As an option, activations are int8 with a step `x` for each group. Then it is `y = y + (d[g] * x[g]) * S`, both
+//! products rounded, and there is no factor at the end.
 //!
-//! The order is fixed, so results are equal bit for bit on every instruction set, for any number of threads and of tokens. A matrix
-//! with one scale, or one for each row, is computed with `d = 1` in groups of 256, and the result times its scale.
+//! The order is fixed, so results are equal bit for bit on every instruction set, for any number of threads and of
+//! tokens. A matrix with one scale, or with one for each row, is computed with `d = 1` in groups of 256, and the result
+//! is multiplied by the scale.
 //!
 //! # Kernel layout
-//! A panel of 16 rows is a sequence of lines of 64 bytes. Chunks of 16 columns are those of [`crate::i2s`], with code 3 for level
-//! +2: field `j` of byte `4r + c` is the code, level plus one, of row `r` and column `4j + c`. Two groups share a line with their
-//! scales, which goes before their chunks:
+//! A panel of 16 rows is a sequence of lines of 64 bytes. Chunks of 16 columns are as in [`crate::i2s`], with code 3
+//! for level +2: field `j` of byte `4r + c` is the code, level plus one, of row `r` and column `4j + c`. Two groups
+//! share a line with their scales, which precedes their chunks:
 //!
 //! ```text
 //! line 0                      scales of groups 0 and 1: 16 f16 of rows 0 to 15 each, little-endian
 //! lines 1 ..                  chunks of group 0, group_len / 16 of them, then those of group 1
 //! next line                   scales of groups 2 and 3 ...
 //! ```
-//! The last group, of which a row may hold only a part, has as many chunks as that part needs, in fours: columns are padded to a multiple of
-//! 64 with level 0, rows to a multiple of 16 with level 0 and scale 0. A panel is one sequential stream of whole cache lines, 2.125
-//! bits for each weight in groups of 128 and 2.25 in groups of 64, as in files.
+//! A row may end within the last group, which then has only the chunks it needs, in fours: columns are padded to a
+//! multiple of 64 with level 0, rows to a multiple of 16 with level 0 and scale 0. A panel is one sequential stream of
+//! whole cache lines, 2.125 bits for each weight in groups of 128 and 2.25 in groups of 64, as in files.
 //!
 //! # Kernels
 //! The two digits of a code are two more tokens of an integer product: `S = 256 * sum(code * hi) + sum(code * lo) - sum(q)`.
@@ -64,7 +65,7 @@ pub use packed::GroupPacked;
 use packed::PackScales;
 use product::{Activations, Product};
 
-/// Columns of a quad of chunks. Groups are multiples of it.
+/// Columns of a quad of chunks; the length of a group is a multiple of it.
 const QUAD_COLS: usize = 64;
 /// Chunks of a quad.
 const CHUNKS_PER_QUAD: usize = 4;
@@ -79,8 +80,8 @@ const _: () = assert!(MAX_GROUP_LEN as u64 * 2 * (crate::INT16_MAX as u64) < 1 <
 const _: () = assert!(UNIT_GROUPS * PANEL_ROWS * size_of::<half::f16>() == CHUNK_BYTES);
 const _: () = assert!(QUAD_COLS == CHUNKS_PER_QUAD * crate::i2s::CHUNK_COLS && QUAD_COLS == crate::ROW_ALIGN);
 
-/// Multiplies weights that have a scale per group, or levels up to +2, with int16 activations; one for each instruction set.
-/// Results are f32 and equal bit for bit on all of them.
+/// Multiplies weights that have a scale per group, or levels up to +2, with int16 activations; there is one for each
+/// instruction set. Results are f32 and equal bit for bit on all of them.
 ///
 /// For each row, over groups `g` in ascending order and from 0, `y = y + d[g] * S[g]`, where `S[g]` is the exact sum of level times
 /// code over the group; product and sum are each rounded to f32. The result is `y * (1 / s)`, `s` being the token's scale.
@@ -104,7 +105,7 @@ pub struct GroupKernel {
     backend: Backend,
 }
 
-/// The code of an instruction set with the proof that it may run.
+/// The code for an instruction set, with the proof that it may run.
 #[derive(Clone, Copy, Debug)]
 enum Backend {
     Portable,
@@ -125,7 +126,7 @@ enum Backend {
 }
 
 impl GroupKernel {
-    /// The kernel for `isa`, or for the best set that `isa` includes.
+    /// The kernel for `isa`, or for the best instruction set that `isa` includes.
     ///
     /// # Errors
     /// [`KernelError::UnavailableIsa`] if this CPU does not have it.
@@ -172,7 +173,7 @@ impl GroupKernel {
     /// The kernels that this CPU can run, worst first.
     pub fn available() -> Vec<Self> {
         let mut all: Vec<Self> = Isa::available().filter_map(|isa| Self::for_isa(isa).ok()).collect();
-        // One that serves two sets is listed once.
+        // A kernel that serves two instruction sets is listed once.
         all.dedup_by_key(|kernel| kernel.name());
         all
     }
@@ -198,7 +199,7 @@ impl GroupKernel {
         }
     }
 
-    /// Row ranges handed to the kernel begin at multiples of this, the height of one panel of packed rows.
+    /// Row ranges passed to the kernel begin at multiples of this, the height of one panel of packed rows.
     pub fn panel_rows(&self) -> usize {
         PANEL_ROWS
     }
@@ -208,7 +209,8 @@ impl GroupKernel {
         if n == 1 { 32 } else { 128 }
     }
 
-    /// The layout that [`GroupKernel::prepack`] packs `w` in, or [`GroupKernel::prepack_groups`] where a length is given.
+    /// The layout of [`GroupKernel::prepack`] for `w`, or that of [`GroupKernel::prepack_groups`] if `group_len` is
+    /// given.
     pub fn layout_of(w: &TernaryMatrix, group_len: Option<usize>) -> KernelLayout {
         KernelLayout::Groups(group_len.unwrap_or_else(|| match w.scales() {
             Scales::Tensor(_) | Scales::Rows(_) => MAX_GROUP_LEN,
@@ -216,13 +218,14 @@ impl GroupKernel {
         }))
     }
 
-    /// Packs weights of any scales. All group kernels read one layout, so what one packs another may multiply.
+    /// Packs weights with any scales. All group kernels read the same layout, so one kernel can multiply what another
+    /// packed.
     ///
-    /// Neighbouring groups whose scales agree in every row become one group ([`GroupScales::merged`]), so that the same weights in
-    /// shorter groups give the same bits.
+    /// Neighbouring groups with equal scales in every row become one group ([`GroupScales::merged`]), so that the same
+    /// weights in shorter groups give the same bits.
     ///
     /// # Errors
-    /// [`KernelError::GroupLength`] for groups that are not of 64, 128, 192 or 256 weights; a size that overflows.
+    /// [`KernelError::GroupLength`] for groups of a length other than 64, 128, 192 or 256; a size that overflows.
     pub fn prepack(&self, w: &TernaryMatrix) -> Result<GroupPacked, KernelError> {
         let merged;
         let scales = match w.scales() {
@@ -236,8 +239,8 @@ impl GroupKernel {
         pack("group prepack", w, scales)
     }
 
-    /// Packs weights in groups of exactly `group_len`, which must divide the groups of `w`: for activations in groups of the same
-    /// length.
+    /// Packs weights in groups of exactly `group_len`, which must divide the groups of `w`: for activations in groups
+    /// of the same length.
     ///
     /// # Errors
     /// The errors of [`GroupKernel::prepack`]; [`KernelError::GroupLength`] also for groups that do not divide those of `w`.
@@ -293,11 +296,12 @@ impl GroupKernel {
         }
     }
 
-    /// Like [`GroupKernel::product`] with int8 activations, a quantisation scale for each of the tokens in `scales`. Models with group
-    /// scales lose accuracy by it: the likeliest token changes in 7 to 15 % of the positions of small random models.
+    /// Like [`GroupKernel::product`] with int8 activations and one quantisation scale per token in `scales`. Models
+    /// with group scales lose accuracy: the most likely token changes in 7 to 15 % of the positions of small random
+    /// models.
     ///
     /// # Panics
-    /// Where [`GroupKernel::product`] panics, and if there is not a scale for each token.
+    /// Like [`GroupKernel::product`], and if `scales` does not have one scale per token.
     pub fn product_int8(
         &self,
         w: &GroupPacked,
@@ -311,12 +315,13 @@ impl GroupKernel {
         }
     }
 
-    /// Multiplies int8 activations that have a step `x` for each group: `out[t, r] = sum_g (d[r, g] * x[t, g]) * S[t, r, g]`, groups in
-    /// ascending order, each product and sum rounded. With groups of 128, small random models with outlier channels choose another
-    /// likeliest token in 9 to 11 % of the positions.
+    /// Multiplies int8 activations that have a step `x` for each group:
+    /// `out[t, r] = sum_g (d[r, g] * x[t, g]) * S[t, r, g]`, groups in ascending order, each product and sum rounded.
+    /// With groups of 128, the most likely token of small random models with outlier channels changes in 9 to 11 % of
+    /// the positions.
     ///
     /// # Panics
-    /// Like [`GroupKernel::product`], and if the groups of `x` are not as long as those of `w`.
+    /// Like [`GroupKernel::product`], and if the groups of `x` and of `w` differ in length.
     pub fn product_int8_groups(&self, w: &GroupPacked, rows: Range<usize>, x: &Int8GroupMatrix<'_>, out: &mut [f32]) {
         assert_eq!(x.group_len(), w.group_len(), "groups of activations and of weights");
         if let Some(product) = Product::new(w, rows, Activations::Int8Groups(*x), None, out) {
@@ -345,7 +350,7 @@ impl GroupKernel {
     }
 }
 
-/// Packs `w` with these scales, or takes what is packed so already.
+/// Packs `w` with these scales, or returns its packed form if it has one.
 fn pack(op: &'static str, w: &TernaryMatrix, scales: PackScales<'_>) -> Result<GroupPacked, KernelError> {
     let group_len = match &scales {
         PackScales::Groups(s) => s.group_len(),

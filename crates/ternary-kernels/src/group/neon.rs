@@ -1,8 +1,8 @@
 //! 64-bit ARM: NEON alone ([`super::lanes128`]), and with the dot-product extension, whose `sdot` multiplies 4 rows by
 //! 4 columns.
 //!
-//! The matrix-multiplication extension has no kernel of its own: its `smmla` takes tokens in pairs, which could be the
-//! two digits.
+//! The matrix-multiplication extension has no kernel here: its `smmla` takes tokens in pairs, which could be the two
+//! digits.
 
 use std::arch::aarch64::*;
 
@@ -28,7 +28,7 @@ impl Lanes<4> for NeonDot {
     type Float = Neon;
     type B = int8x16_t;
     type A = int32x4_t;
-    // Sums of 32 bits hold any group.
+    // Sums of 32 bits hold a group of any length.
     const FLUSH: usize = MAX_GROUP_CHUNKS;
     const FLUSH_QUADRUPLE: usize = MAX_GROUP_CHUNKS;
     array_rows!(4);
@@ -72,7 +72,7 @@ impl Lanes<4> for NeonDot {
     }
     #[inline(always)]
     fn dot<const J: i32>(self, sum: int32x4_t, codes: int8x16_t, x: &Acts) -> int32x4_t {
-        // One load for all fields: compilers see that it is the same.
+        // One load for all fields: compilers see that the loads are equal.
         proven!(self, sdot::<J>(sum, codes, load(x)))
     }
     #[inline(always)]

@@ -9,17 +9,17 @@ use super::{CHUNK_BYTES, CHUNKS_PER_QUAD, Chunk, MAX_GROUP_LEN, PANEL_ROWS, QUAD
 use crate::i2s::{CHUNK_COLS, ZEROS, row_words};
 use crate::{AlignedBuf, GroupScales, KernelError, SharedBytes, row_block};
 
-/// Weights with a scale per group, packed for the group kernels of every instruction set: two bits for each weight and an f16 for
-/// each group, panels of 16 rows. See [the module](crate::GroupKernel).
+/// Weights with a scale per group, packed for the group kernels of every instruction set: two bits for each weight and
+/// an f16 for each group, panels of 16 rows. See [the module](crate::GroupKernel).
 #[derive(Clone, Debug)]
 pub struct GroupPacked {
     shape: Shape,
-    /// Factors of rows, where the scales are not those of groups.
+    /// Factors of rows, if the scales are not group scales.
     row_scales: Option<Arc<[f32]>>,
     bytes: SharedBytes,
 }
 
-/// Where things lie in packed weights.
+/// Offsets within packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) rows: usize,
@@ -37,7 +37,7 @@ impl Shape {
         }
         let shape = Self { rows, cols, group_quads: group_len / QUAD_COLS, quads: cols.div_ceil(QUAD_COLS) };
         let bytes = shape.panel_lines().checked_mul(CHUNK_BYTES).and_then(|b| b.checked_mul(shape.panels()));
-        // A decoded row is a byte for each weight.
+        // A decoded row has one byte per weight.
         match bytes.filter(|&b| isize::try_from(b).is_ok() && isize::try_from(cols).is_ok()) {
             Some(_) => Ok(shape),
             None => Err(KernelError::TooLarge { op, rows, cols }),
@@ -77,7 +77,7 @@ pub(super) enum PackScales<'a> {
 }
 
 impl GroupPacked {
-    /// Packs the rows that `decode` writes, levels in -1..=2, each by its index.
+    /// Packs the rows that `decode` writes for each row index, levels in -1..=2.
     pub(super) fn pack(
         op: &'static str,
         (rows, cols): (usize, usize),
@@ -99,7 +99,8 @@ impl GroupPacked {
         }
         let mut bytes = AlignedBuf::for_weights(shape.panels() * shape.panel_lines() * CHUNK_BYTES);
         let (lines, _) = bytes.as_chunks_mut::<CHUNK_BYTES>();
-        // One decoded row and one panel at a time: both stay in the cache. Without rows, columns may be any number.
+        // One decoded row and one panel at a time: both stay in the cache. A matrix without rows may have any number of
+        // columns.
         let quads = if rows == 0 { 0 } else { shape.quads };
         let mut row = vec![0i8; quads * QUAD_COLS];
         let mut words = vec![0u32; quads * CHUNKS_PER_QUAD];
@@ -141,7 +142,7 @@ impl GroupPacked {
         Ok(shape.panels() * shape.panel_lines() * CHUNK_BYTES)
     }
 
-    /// Weights that were packed before, their bytes as long as [`GroupPacked::byte_len_of`] says.
+    /// Wraps weights that were packed before, with as many bytes as [`GroupPacked::byte_len_of`] returns.
     pub(super) fn of_packed(
         op: &'static str,
         (rows, cols): (usize, usize),
@@ -156,7 +157,7 @@ impl GroupPacked {
         Self { shape, row_scales, bytes: SharedBytes::from(Vec::new()) }.with_bytes(bytes)
     }
 
-    /// Writes the levels of row `r` of packed weights to `out`, `[cols]`, whatever their scales.
+    /// Writes the levels of row `r` of packed weights to `out`, `[cols]`, without their scales.
     pub(crate) fn decode_levels(
         bytes: &[u8],
         (rows, cols): (usize, usize),
@@ -164,7 +165,7 @@ impl GroupPacked {
         r: usize,
         out: &mut [i8],
     ) {
-        // Its errors are those of `byte_len_of`, which has been asked before.
+        // The errors are those of `byte_len_of`, which was called before.
         let Ok(shape) = Shape::new("packed weights", rows, cols, group_len) else { return };
         let panel = &bytes.as_chunks::<CHUNK_BYTES>().0[r / PANEL_ROWS * shape.panel_lines()..][..shape.panel_lines()];
         for (c, out) in out.chunks_mut(CHUNK_COLS).enumerate() {
@@ -175,11 +176,11 @@ impl GroupPacked {
         }
     }
 
-    /// The same weights, whose bytes lie elsewhere: a copy of [`GroupPacked::bytes`] in a file mapping or in pages of its own.
-    /// Kernels read them with unaligned loads, so alignment is a matter of speed only.
+    /// The same weights with other storage: a copy of [`GroupPacked::bytes`] in a file mapping or in separate pages.
+    /// Kernels read them with unaligned loads, so alignment only affects speed.
     ///
     /// # Errors
-    /// [`KernelError::ShapeMismatch`] for another number of bytes.
+    /// [`KernelError::ShapeMismatch`] for a wrong number of bytes.
     pub fn with_bytes(&self, bytes: SharedBytes) -> Result<Self, KernelError> {
         let expected = self.byte_len();
         if bytes.len() != expected {

@@ -1,7 +1,7 @@
-//! Portable Rust, which compilers turn into vectors of whatever the target has.
+//! Portable Rust, which compilers turn into vectors of the target.
 //!
 //! Lanes are pairs of columns of a row, as in `i2s::scalar`: `u16` `i` of a chunk holds columns `2 (i % 2)` (low byte)
-//! and the next one (high byte) of row `i / 2`. A lane of the sums takes both products in 16 bits.
+//! and the next one (high byte) of row `i / 2`. Both products are added in the 16 bits of a lane.
 
 use super::lanes::{Lanes, array_rows, tile};
 use super::product::Product;
@@ -13,10 +13,10 @@ use crate::ops::lanes::Portable;
 const LANES: usize = CHUNK_BYTES / 2;
 /// Two products, of codes up to 3 and digits from -128.
 const PAIR: usize = 2 * 3 * 128;
-/// A lane takes such a pair from each of four fields of a chunk: `8 * 4 * 768 = 24576 < 2^15`.
+/// Each of four fields of a chunk adds such a pair to a lane: `8 * 4 * 768 = 24576 < 2^15`.
 const FLUSH: usize = 8;
 const _: () = assert!(FLUSH * 4 * PAIR <= i16::MAX as usize);
-/// Four times as much of two fields.
+/// Four times as much, from two fields.
 const FLUSH_QUADRUPLE: usize = 4;
 const _: () = assert!(FLUSH_QUADRUPLE * 2 * 4 * PAIR <= i16::MAX as usize);
 
@@ -68,7 +68,7 @@ impl Lanes<1> for Portable {
         for (i, pair) in pairs.iter_mut().flatten().enumerate() {
             *pair = i16::from(x[4 * J as usize + i] as i8);
         }
-        // A multiple of every vector width, so that the pattern of two is a constant vector in the loop below.
+        // A multiple of every vector width, so that the alternating pattern is a constant vector in the loop below.
         let (mut even, mut odd) = ([0; LANES], [0; LANES]);
         for i in 0..LANES {
             [even[i], odd[i]] = pairs[i % 2];
@@ -93,7 +93,7 @@ impl Lanes<1> for Portable {
     }
 }
 
-/// The product.
+/// Computes the product.
 pub(super) fn product(product: &Product<'_>, out: &mut [f32]) {
     let two = product.digits() == 2;
     product.for_tiles(1, 3, |t| match (t.tokens.len(), two) {

@@ -1,4 +1,4 @@
-//! A product in tiles: what is the same on every instruction set.
+//! A product in tiles: the parts that are the same on every instruction set.
 
 use std::ops::Range;
 
@@ -7,9 +7,10 @@ use super::{CHUNKS_PER_QUAD, Chunk, PANEL_ROWS, QUAD_COLS, UNIT_GROUPS};
 use crate::i2s::{Acts, CHUNK_COLS, even_parts};
 use crate::{Int8GroupMatrix, Int8Matrix, Int16Matrix};
 
-/// Activations of all tokens of a tile for as many columns as fit are copied to a buffer of so many chunks, 32 KiB.
+/// The activations of all tokens of a tile, for as many columns as fit, are copied to a buffer of this many chunks, 32
+/// KiB.
 const BUFFER_CHUNKS: usize = 2048;
-/// Sums that belong to them: one for each token and four chunks, of one digit at least.
+/// Sums of that buffer: one for each token and four chunks, of at least one digit.
 const BUFFER_SUMS: usize = BUFFER_CHUNKS / CHUNKS_PER_QUAD;
 
 /// The activations of a product.
@@ -19,11 +20,11 @@ pub(super) enum Activations<'a> {
     Int16(Int16Matrix<'a>),
     /// One digit.
     Int8(Int8Matrix<'a>),
-    /// One digit, and a step for each group.
+    /// One digit, with a step for each group.
     Int8Groups(Int8GroupMatrix<'a>),
 }
 
-/// What a product reads, with every length checked.
+/// The operands of a product, with all lengths checked.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
     /// Lines of the panels of the range.
@@ -34,14 +35,14 @@ pub(super) struct Product<'a> {
     x: Activations<'a>,
     /// Tokens.
     n: usize,
-    /// `[n]`, where a token has one scale.
+    /// `[n]`, if each token has one scale.
     scales: Option<&'a [f32]>,
-    /// `[rows]`, where scales are not those of groups.
+    /// `[rows]`, if the scales are not group scales.
     row_scales: Option<&'a [f32]>,
 }
 
 impl<'a> Product<'a> {
-    /// Checks all lengths; `None` where there is nothing to multiply, and `out` has been set to zero.
+    /// Checks all lengths; if there is nothing to multiply, sets `out` to zero and returns `None`.
     pub(super) fn new(
         w: &'a GroupPacked,
         rows: Range<usize>,
@@ -78,7 +79,7 @@ impl<'a> Product<'a> {
         self.rows.div_ceil(PANEL_ROWS)
     }
 
-    /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens.
+    /// Calls `tile` for tiles that cover the product, of at most `max_panels` panels by `max_tokens` tokens.
     ///
     /// ```text
     /// for each block of panels that stays in the second-level cache:
@@ -88,11 +89,11 @@ impl<'a> Product<'a> {
     ///             for each tile of panels in the block:
     ///                 tile
     /// ```
-    /// One token of two digits lies as the buffer would, so it is read where it is, and each panel is one stream. Between
-    /// blocks of columns the sums of a row lie in the result, as f32, which they are in registers, too.
+    /// One token of two digits is stored like the buffer, so it is read in place, and each panel is one stream. Between
+    /// blocks of columns the sums of a row are kept in the result, as f32, like in registers.
     pub(super) fn for_tiles(&self, max_panels: usize, max_tokens: usize, mut tile: impl FnMut(&Tile<'_>)) {
         let n = self.n;
-        // Weights that only one tile of tokens reads come from memory: take them as one stream.
+        // Weights that only one tile of tokens reads come from memory: they are read as one stream.
         let max_panels = if n <= max_tokens { 1 } else { max_panels };
         if let (Activations::Int16(x), 1) = (self.x, n) {
             let (acts, _) = bytemuck::cast_slice::<i8, u8>(x.digits(0)).as_chunks();
@@ -112,11 +113,11 @@ impl<'a> Product<'a> {
     }
 
     fn blocked(&self, max_panels: usize, max_tokens: usize, tile: &mut impl FnMut(&Tile<'_>)) {
-        /// A quarter of the second-level cache of current CPUs, and less than all of it on older ones.
+        /// A quarter of the level-2 cache of current CPUs, and less than all of it on older ones.
         const PANELS_BYTES: usize = 384 << 10;
         let n = self.n;
         let max_block = match n <= max_tokens {
-            // Weights are read once, so there is nothing to keep.
+            // Weights are read once, so there is nothing to keep in the cache.
             true => self.panels(),
             false => (PANELS_BYTES / size_of_val(self.panel(0)) / max_panels).max(1) * max_panels,
         };
@@ -157,8 +158,8 @@ impl<'a> Product<'a> {
         units.start * unit..(units.end * unit).min(self.shape.quads)
     }
 
-    /// Copies the activations of `tokens` for `quads` to `acts`, for each chunk the digits of the first token, of the second ...,
-    /// and their sums to `sums`, for each quad the first token's, the second's ...
+    /// Copies the activations of `tokens` for `quads` to `acts`, for each chunk the digits of the first token, of the
+    /// second and so on, and their sums to `sums`, for each quad the sum of the first token, of the second and so on.
     fn interleave(&self, tokens: Range<usize>, quads: Range<usize>, acts: &mut [Acts], sums: &mut [i32]) {
         let chunks = quads.start * CHUNKS_PER_QUAD..quads.end * CHUNKS_PER_QUAD;
         for (n, t) in tokens.clone().enumerate() {
@@ -189,7 +190,8 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Copies the steps of the groups of `tokens` in `quads`, for each group the first token's, the second's ... Without steps they stay 1.
+    /// Copies the steps of the groups of `tokens` in `quads`, for each group that of the first token, of the second and
+    /// so on. Without steps they stay 1.
     fn interleave_steps(&self, tokens: Range<usize>, quads: &Range<usize>, steps: &mut [f32]) {
         let Activations::Int8Groups(x) = self.x else { return };
         let first = quads.start / self.shape.group_quads;
@@ -211,11 +213,12 @@ pub(super) struct Tile<'a> {
     pub(super) tokens: Range<usize>,
     /// Pairs of groups.
     units: Range<usize>,
-    /// Activations of all `tokens` for the first chunk of `units`, then for the second ...; of a token both digits.
+    /// Activations of all `tokens` for the first chunk of `units`, then for the second, and so on; both digits of each
+    /// token.
     pub(super) acts: &'a [Acts],
-    /// Sums of the codes of all `tokens` for the first 64 columns of `units`, then for the second ...
+    /// Sums of the codes of all `tokens` for the first 64 columns of `units`, then for the second, and so on.
     pub(super) sums: &'a [i32],
-    /// With one digit, steps of all `tokens` for the first group of `units`, then for the second ...
+    /// With one digit, steps of all `tokens` for the first group of `units`, then for the second, and so on.
     pub(super) steps: &'a [f32],
 }
 
@@ -232,14 +235,14 @@ impl Tile<'_> {
         &product.panel(self.panels.start + i)[self.units.start * product.shape.unit_lines()..]
     }
 
-    /// Where the results of panel `i` and token `n` of the tile lie.
+    /// The range of the results of panel `i` and token `n` of the tile.
     fn range(&self, product: &Product<'_>, i: usize, n: usize) -> Range<usize> {
         let row = (self.panels.start + i) * PANEL_ROWS;
         let start = (self.tokens.start + n) * product.rows + row;
         start..start + PANEL_ROWS.min(product.rows - row)
     }
 
-    /// The sums of the columns before this tile's.
+    /// The sums over the columns before this tile.
     #[inline(always)]
     pub(super) fn before(&self, product: &Product<'_>, i: usize, n: usize, out: &[f32]) -> [f32; PANEL_ROWS] {
         let mut y = [0.0; PANEL_ROWS];
@@ -250,14 +253,14 @@ impl Tile<'_> {
         y
     }
 
-    /// Stores the sums `y` of panel `i` and token `n` of the tile; with the last columns they become results.
+    /// Stores the sums `y` of panel `i` and token `n` of the tile; after the last columns they become results.
     #[inline(always)]
     pub(super) fn store(&self, product: &Product<'_>, i: usize, n: usize, y: &[f32; PANEL_ROWS], out: &mut [f32]) {
         let out = &mut out[self.range(product, i, n)];
         if self.units.end < product.shape.units() {
             return out.copy_from_slice(&y[..out.len()]);
         }
-        // A product with 1 changes no bit.
+        // Multiplying by 1 changes no bit.
         let inv = product.scales.map_or(1.0, |scales| 1.0 / scales[self.tokens.start + n]);
         match product.row_scales {
             None => out.iter_mut().zip(y).for_each(|(out, y)| *out = y * inv),

@@ -1,4 +1,5 @@
-//! The layout, and the code of a set that this CPU has in another encoding only. Everything else is in `tests/group.rs`.
+//! The layout, and the code for an instruction set that this CPU has in another encoding only. The other tests are in
+//! `tests/group.rs`.
 
 use half::f16;
 
@@ -6,7 +7,7 @@ use super::product::{Activations, Product};
 use super::*;
 use crate::{Int8Batch, Int8GroupBatch, Int16Batch, reference};
 
-/// Repeatable numbers (xorshift64*).
+/// Reproducible random numbers (xorshift64*).
 fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
     state |= 1;
     move |below| {
@@ -17,7 +18,7 @@ fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
-/// Compares the products of a set with the definition.
+/// Compares the products of an instruction set with the definition.
 pub(super) fn check_backend(product: &dyn Fn(&Product<'_>, &mut [f32])) {
     let mut next = numbers(5);
     for (rows, cols, group_len) in
@@ -60,7 +61,7 @@ pub(super) fn check_backend(product: &dyn Fn(&Product<'_>, &mut [f32])) {
 
 #[test]
 fn lines_are_as_described() {
-    // Two rows of 3 groups of 128 columns, the last of 70: scales, 16 chunks, scales, 8 chunks.
+    // Two rows of 3 groups of 128 columns, the last of which has 70: scales, 16 chunks, scales, 8 chunks.
     let (rows, cols) = (2, 326);
     let mut levels = vec![0i8; rows * cols];
     (levels[0], levels[17], levels[cols + 128], levels[cols + 256]) = (1, -1, 2, -1);

@@ -1,7 +1,7 @@
 //! AVX-VNNI: a panel is two registers of 8 rows, `vpdpbusd` multiplies 8 rows by 4 columns.
 //!
-//! As in `i2s::vnni256`, the body is a macro over the intrinsic, so that tests run it in its EVEX form where a CPU has
-//! only that.
+//! As in `i2s::vnni256`, the body is a macro over the intrinsic, so that tests can run it in its EVEX form on CPUs that
+//! have only that.
 
 use std::arch::x86_64::*;
 
@@ -11,7 +11,7 @@ use crate::i2s::Acts;
 use crate::i2s::avx2::broadcast;
 use crate::isa::{Avx2, AvxVnni, proven};
 
-/// Declares lanes that multiply with `$dot`, and their product.
+/// Declares lanes that multiply with `$dot`, and the product that uses them.
 macro_rules! lanes {
     ($(#[$doc:meta])* $lanes:ident, $product:ident, token = $token:ident, dot = $dot:ident) => {
         $(#[$doc])*
@@ -19,7 +19,7 @@ macro_rules! lanes {
         pub(super) struct $lanes(#[allow(dead_code, reason = "a proof")] pub(super) $token, pub(super) Avx2);
 
         impl Lanes<2> for $lanes {
-            // Sums of 32 bits hold any group.
+            // Sums of 32 bits hold a group of any length.
             const FLUSH: usize = MAX_GROUP_CHUNKS;
             const FLUSH_QUADRUPLE: usize = MAX_GROUP_CHUNKS;
             avx2::eight_rows!();
@@ -51,7 +51,7 @@ macro_rules! lanes {
 }
 
 lanes!(
-    /// Proof of AVX-VNNI, and of AVX2, which it includes.
+    /// Proof of AVX-VNNI, which includes AVX2.
     AvxVnniLanes,
     product,
     token = AvxVnni,
@@ -64,7 +64,7 @@ pub(super) mod tests {
     use crate::isa::Avx512Vnni;
 
     lanes!(
-        /// The same body with the other encoding of its instruction.
+        /// The same body with the EVEX encoding of its instruction.
         EvexTwin,
         product_evex,
         token = Avx512Vnni,

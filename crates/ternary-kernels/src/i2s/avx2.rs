@@ -1,8 +1,8 @@
 //! I2_S for AVX2: `vpmaddubsw` and 16-bit sums, for CPUs without a dot-product instruction.
 //!
-//! A chunk is two registers of 8 rows each. `vpmaddubsw` multiplies codes with activations and adds neighbours, so an
-//! i32 lane's worth of four products becomes two i16 sums of the same row. Those are added in 16 bits as long as they
-//! provably fit and then widened by a multiplication with ones that adds the two.
+//! A chunk is two registers of 8 rows each. `vpmaddubsw` multiplies codes with activations and adds neighbours, so the
+//! four products of an i32 lane become two i16 sums of the same row. These are added in 16 bits as long as they
+//! provably fit, and then widened by a multiplication with ones that adds the two.
 //!
 //! # GEMV
 //! ```text
@@ -10,19 +10,18 @@
 //!     a = b = 0 (i16);  wide_a = wide_b = 0 (i32)
 //!     for each chunk t:
 //!         v = 32 bytes;  u = v >> 4
-//!         a += (v & 0x03) . x[16t ..]      + (u & 0x03) . x[16t +  8 ..]     fields 0 and 2, as they are
+//!         a += (v & 0x03) . x[16t ..]      + (u & 0x03) . x[16t +  8 ..]     fields 0 and 2, unchanged
 //!         b += (v & 0x0c) . x[16t +  4 ..] + (u & 0x0c) . x[16t + 12 ..]     fields 1 and 3, four times their value
 //!         after every 8 chunks: wide_a += pairs of a;  wide_b += pairs of b;  a = b = 0
 //!     acc[row] = wide_a + wide_b / 4 - sum(x)
 //! ```
 //! One shift serves four fields.
 //!
-//! # GEMM
 //! A tile of one panel by up to five tokens is computed 8 rows at a time, so that its sums stay in registers: with 16
 //! rows at a time the 16 registers do not suffice, and it is 1.6 times slower, although activations are then read half
-//! as often. Codes are cut out once per chunk and field.
+//! as often. Codes are extracted once per chunk and field.
 //!
-//! Tiles of many tokens are looked up instead, see [`crate::token_tables`].
+//! Tiles of many tokens use look-up tables instead, see [`crate::token_tables`].
 
 use std::arch::x86_64::*;
 
@@ -35,15 +34,15 @@ use crate::token_tables::{self, TokenLanes};
 /// Tokens of a GEMM tile.
 const MAX_TOKENS: usize = 5;
 
-/// Chunks between two flushes of the 16-bit sums of GEMV. A lane of `b` takes two products of at most
-/// `4 * 2 * 127 * 2 = 2032` from each chunk: `8 * 2 * 2032 = 32512 < 2^15`.
+/// Chunks between two flushes of the 16-bit sums of GEMV. Each chunk adds two products of at most
+/// `4 * 2 * 127 * 2 = 2032` to a lane of `b`: `8 * 2 * 2032 = 32512 < 2^15`.
 const GEMV_FLUSH: usize = 8;
 const _: () = assert!(GEMV_FLUSH * 2 * (4 * 2 * 127 * 2) <= i16::MAX as usize);
-/// Chunks until the 32-bit sums of GEMV are put together: a lane of `wide_b` takes `2 * 4 * (4 * 2 * 127)` from each.
+/// Chunks until the 32-bit sums of GEMV are combined: each adds `2 * 4 * (4 * 2 * 127)` to a lane of `wide_b`.
 const GEMV_BLOCK: usize = 1 << 18;
 const _: () = assert!(GEMV_BLOCK as u64 * (2 * 4 * (4 * 2 * 127)) < 1 << 31);
 
-/// Chunks between two flushes of GEMM: a lane takes four products of at most `2 * 127 * 2 = 508` from each chunk,
+/// Chunks between two flushes of GEMM: each chunk adds four products of at most `2 * 127 * 2 = 508` to a lane,
 /// `16 * 4 * 508 = 32512 < 2^15`.
 const GEMM_FLUSH: usize = 16;
 const _: () = assert!(GEMM_FLUSH * 4 * (2 * 127 * 2) <= i16::MAX as usize);

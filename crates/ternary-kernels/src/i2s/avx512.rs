@@ -17,15 +17,15 @@
 //! 4. Each field has its own accumulators, which are exact multiples of `4^j`.
 //!
 //! # GEMM
-//! A tile of two panels by up to 12 tokens keeps 24 accumulators in registers; codes are cut out once per chunk and
-//! field (shift and mask, as all fields of a token share its accumulators) and meet every token of the tile.
+//! A tile of two panels by up to 12 tokens keeps 24 accumulators in registers. Codes are extracted once per chunk and
+//! field (shift and mask, as all fields of a token share its accumulators) and used for every token of the tile.
 //!
-//! For more than 64 tokens that cutting out is done once for all of them ([`super::wide512`]).
+//! For more than 64 tokens the codes are extracted once for all of them ([`super::wide512`]).
 //!
-//! Up to 12 tokens are one tile, so weights are read once, from memory more often than not: then panels are taken one
-//! by one as a single stream, as GEMV does; and up to 6 tokens have accumulators for each field, as GEMV has, which
-//! hides the latency. (Two panels at a time took 0.47 ms for two tokens of 6912 x 2560 from memory on a Zen 4 server,
-//! one 0.18 ms, little more than GEMV.)
+//! Up to 12 tokens are one tile, so weights are read once, usually from memory: then panels are processed one by one as
+//! a single stream, as in GEMV. Up to 6 tokens have accumulators for each field, as in GEMV, which hides the latency.
+//! (Two panels at a time took 0.47 ms for two tokens of 6912 x 2560 from memory on a Zen 4 server, one panel 0.18 ms,
+//! little more than GEMV.)
 
 use std::arch::x86_64::*;
 
@@ -40,7 +40,7 @@ pub(crate) const MAX_PANELS: usize = 2;
 /// Tokens of a GEMM tile.
 pub(crate) const MAX_TOKENS: usize = 12;
 
-/// Tokens up to which each tile unpacks the codes for itself; more of them share what is unpacked once
+/// Up to this many tokens, each tile unpacks the codes itself; more tokens share codes that are unpacked once
 /// ([`wide512`]). Measured on Emerald Rapids.
 const MAX_TILED: usize = 64;
 
@@ -59,7 +59,7 @@ impl Backend<I2s> for Avx512Vnni {
                 wide512::gemm(cpu, product, product.chunks(), |p| product.panel(p), |chunk| codes(chunk), acc);
             });
         }
-        // Weights that only one tile of tokens reads come from memory: take them as one stream.
+        // Weights that only one tile of tokens reads come from memory: they are read as one stream.
         let panels = if product.tokens() <= MAX_TOKENS { 1 } else { MAX_PANELS };
         product.for_tiles(panels, MAX_TOKENS, |t| {
             let t = &t;
@@ -201,13 +201,13 @@ fn tile<const P: usize, const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc
             prefetch_next_page(std::slice::from_ref(&w[0][k]));
         }
         let v = w.map(|w| load(&w[k]));
-        // Written out: the sums stay in registers only if no loop around theirs is left to unroll.
+        // Written out: the sums stay in registers only if no loop around them remains to be unrolled.
         add_field(&mut sums, v.map(|v| _mm512_and_si512(v, three)), x, 0);
         add_field(&mut sums, v.map(|v| _mm512_and_si512(_mm512_srli_epi16::<2>(v), three)), x, 1);
         add_field(&mut sums, v.map(|v| _mm512_and_si512(_mm512_srli_epi16::<4>(v), three)), x, 2);
         add_field(&mut sums, v.map(|v| _mm512_and_si512(_mm512_srli_epi16::<6>(v), three)), x, 3);
     }
-    // A copy: sums whose address is taken would be written to memory in every turn of the loop above.
+    // A copy: sums whose address is taken would be written to memory in each iteration of the loop above.
     let done = sums;
     store(product, t, &done, acc);
 }

@@ -41,7 +41,7 @@ pub(crate) trait Lanes128: Copy {
     fn and(self, a: Self::B, b: Self::B) -> Self::B;
     fn or(self, a: Self::B, b: Self::B) -> Self::B;
     fn xor(self, a: Self::B, b: Self::B) -> Self::B;
-    /// Wraps.
+    /// Wrapping subtraction.
     fn sub(self, a: Self::B, b: Self::B) -> Self::B;
     /// Each byte shifted by 2, 4, 6 bits to the right, zeros following.
     fn shr2(self, a: Self::B) -> Self::B;
@@ -54,7 +54,7 @@ pub(crate) trait Lanes128: Copy {
 
     /// Entries of a table of 16 bytes; the index is below 16.
     fn lookup16(self, table: Self::B, index: Self::B) -> Self::B;
-    /// Bytes added; wraps.
+    /// Wrapping addition of bytes.
     fn add(self, a: Self::B, b: Self::B) -> Self::B;
     /// All bits of the bytes that are negative as i8, no bits of the others.
     fn negative(self, v: Self::B) -> Self::B;

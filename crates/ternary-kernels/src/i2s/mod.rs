@@ -1,4 +1,4 @@
-//! I2_S kernels: two bits per weight, one kernel layout for every instruction set, GEMV and GEMM alike.
+//! I2_S kernels: two bits per weight, one kernel layout for every instruction set, for GEMV and for GEMM.
 //!
 //! # Kernel layout
 //! Rows are taken 16 at a time (a *panel*), columns 16 at a time (a *chunk*). One chunk of one panel is 64 bytes,
@@ -96,9 +96,9 @@ pub(crate) const CHUNK_BYTES: usize = 64;
 /// Fields of a chunk, of four columns each.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const FIELDS: usize = CHUNK_COLS / 4;
-/// Columns are padded to a multiple of this, four chunks, which is what activations are padded to.
+/// Columns are padded to a multiple of this, four chunks, like activations.
 const COL_ALIGN: usize = 64;
-/// Four times code 1, weight 0.
+/// Code 1, weight 0, four times.
 pub(crate) const ZEROS: u8 = 0x55;
 
 const _: () = assert!(PANEL_ROWS * CHUNK_COLS / 4 == CHUNK_BYTES);
@@ -107,12 +107,12 @@ const _: () = assert!(COL_ALIGN == ROW_ALIGN && COL_ALIGN.is_multiple_of(CHUNK_C
 /// The longest row: `127 * 2^24` still fits an i32, so no product can overflow its result.
 pub(crate) const MAX_COLS: usize = 1 << 24;
 
-/// Chunks of a tile of a GEMM: 2560 columns, so that the activations of a dozen tokens fill 30 KiB.
+/// Chunks of a GEMM tile: 2560 columns, so that the activations of a dozen tokens fill 30 KiB.
 pub(crate) const BLOCK_CHUNKS: usize = 160;
 
 /// One chunk of a panel.
 pub(crate) type Chunk = [u8; CHUNK_BYTES];
-/// The activations that meet one chunk, as raw bytes of int8.
+/// The activations for one chunk, as raw bytes of int8.
 pub(crate) type Acts = [u8; CHUNK_COLS];
 
 /// Chunks of one panel, a multiple of four.
@@ -142,7 +142,7 @@ pub(crate) fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelE
     Packed::new(kernel, rows, cols, PANEL_ROWS, panel_bytes, bytes)
 }
 
-/// Packs panels `range` of `w` into `out`, which holds exactly those; callers may split the panels of a matrix
+/// Packs panels `range` of `w` into `out`, which has exactly their length; callers may split the panels of a matrix
 /// between threads.
 pub(crate) fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]) {
     let chunks = chunks_of(w.cols());
@@ -150,7 +150,7 @@ pub(crate) fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]
         return;
     }
     assert_eq!(out.len(), range.len() * chunks * CHUNK_BYTES, "pack_panels: length of the output");
-    // One decoded row and one panel at a time: both stay in the first-level cache.
+    // One decoded row and one panel at a time: both stay in the level-1 cache.
     let mut row = vec![0i8; chunks * CHUNK_COLS];
     let mut words = vec![0u32; chunks];
     for (p, panel) in range.zip(out.chunks_exact_mut(chunks * CHUNK_BYTES)) {
@@ -166,7 +166,7 @@ pub(crate) fn pack_panels(w: &TernaryMatrix, range: Range<usize>, out: &mut [u8]
     }
 }
 
-/// Packs one row of trits as row `r` of a panel; `words` is scratch, one for each chunk.
+/// Packs one row of trits as row `r` of a panel; `words` is scratch, one word for each chunk.
 fn pack_row(row: &[i8], words: &mut [u32], r: usize, panel: &mut [Chunk]) {
     // Two loops: the first has no strided store and is vectorised.
     row_words(row, words);
@@ -175,7 +175,7 @@ fn pack_row(row: &[i8], words: &mut [u32], r: usize, panel: &mut [Chunk]) {
     }
 }
 
-/// The codes of one row, levels in -1..=2, as they lie in each chunk.
+/// The codes of one row, levels in -1..=2, as words of the chunks.
 pub(crate) fn row_words(row: &[i8], words: &mut [u32]) {
     /// The lower bit of each field.
     const LOW: u32 = 0x5555_5555;

@@ -1,11 +1,11 @@
 //! I2_S for 64-bit ARM: NEON alone, with the dot-product extension, and with the matrix-multiplication extension.
 //!
-//! NEON alone multiplies as [`super::lanes128`] tells. `sdot` multiplies 16 codes with four activations that it repeats
-//! by itself, and adds four products to each i32 lane, a row: what `vpdpbusd` does on x86, on 128 bits. `smmla`
+//! NEON alone multiplies as described in [`super::lanes128`]. `sdot` multiplies 16 codes with four activations that it
+//! repeats itself, and adds four products to each i32 lane, a row: like `vpdpbusd` on x86, on 128 bits. `smmla`
 //! multiplies a matrix of two rows and eight columns with one of eight columns and two tokens; two fields side by side
 //! are its eight columns, so GEMM takes tokens in pairs.
 //!
-//! Both are written as assembly, because the compiler's own functions for them are not stable yet.
+//! Both are written as assembly, because their intrinsics are not stable yet.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -176,7 +176,7 @@ fn dot_tile<const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]
     }
 }
 
-/// Per token and row, the sum of code times activation. Sums of codes may pass 2^31 in very long rows, and wrap.
+/// Per token and row, the sum of code times activation. Sums of codes may exceed 2^31 in very long rows, and wrap.
 #[target_feature(enable = "neon,dotprod")]
 fn dot_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS]; N] {
     let mut sums = [[vdupq_n_s32(0); 4]; N];
@@ -196,7 +196,7 @@ fn dot_sums<const N: usize>(w: &[Chunk], x: &[[Acts; N]]) -> [[i32; PANEL_ROWS];
     sums.map(|sums| rows(sums.map(to_array)))
 }
 
-/// A tile of one panel and any number of tokens, by `smmla`, which takes two tokens; a single one repeats itself.
+/// A tile of one panel and any number of tokens, by `smmla`, which takes two tokens; a single one is used twice.
 #[target_feature(enable = "neon,dotprod,i8mm")]
 fn i8mm_tiles(product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]) {
     match t.tokens.len() {
@@ -266,7 +266,7 @@ fn fields(v: int8x16_t) -> [int8x16_t; 4] {
     ]
 }
 
-/// To each i32 lane, the product of its four codes with activations `4J..4J + 4`.
+/// Adds to each i32 lane the product of its four codes with activations `4J..4J + 4`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 pub(crate) fn sdot<const J: i32>(mut sum: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
@@ -281,7 +281,7 @@ pub(crate) fn sdot<const J: i32>(mut sum: int32x4_t, codes: int8x16_t, x: int8x1
     sum
 }
 
-/// To lanes `2i + j`, the product of eight codes of row `i` with eight activations of token `j`.
+/// Adds to lanes `2i + j` the product of eight codes of row `i` with eight activations of token `j`.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn smmla(mut sum: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {

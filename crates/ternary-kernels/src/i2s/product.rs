@@ -1,4 +1,4 @@
-//! The operands of a product with panels, and the cover of it with tiles.
+//! The operands of a product with panels, and the tiles that cover it.
 
 use std::ops::Range;
 
