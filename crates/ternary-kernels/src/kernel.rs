@@ -1,6 +1,6 @@
-//! The public kernel trait: what a matrix-product kernel is, and the packed weights that it reads.
+//! The public kernel trait: the interface of a matrix-product kernel, and the packed weights that it reads.
 //!
-//! A kernel from outside of this crate implements [`Kernel`], and every model built on this crate can use it.
+//! A kernel outside this crate implements [`Kernel`], and every model built on this crate can use it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,44 +12,44 @@ use crate::{
 /// A matrix-product kernel: ternary weights times int8 activations, exact in i32.
 ///
 /// With `T` the `[m, k]` trits and `q` the activations, `gemv` computes `acc[r] = sum_k T[r, k] * q[k]`, and `gemm`
-/// the same for each token. Scales are not the kernel's business: the caller multiplies `acc` by the weight's scale
-/// and divides by the activation's.
+/// computes it for each token. Kernels do not apply scales: the caller multiplies `acc` by the weight's scale and
+/// divides by the activation's.
 ///
-/// The same products are asked for with int4 activations, `gemv_a4` and `gemm_a4`; a kernel that has nothing better for them
-/// need not define them.
+/// `gemv_a4` and `gemm_a4` are the same products for int4 activations; a kernel without a faster way need not define
+/// them.
 ///
 /// A kernel whose [`Kernel::exact`] is true must give the same integers as the definition, for every shape and every
 /// activation in -127..=127. Kernels are shared between threads and never allocate in `gemv` and `gemm`.
 pub trait Kernel: Send + Sync + std::fmt::Debug {
-    /// The kernel's name, format and instruction set in it: `i2s_avx512vnni`.
+    /// The kernel's name, which contains format and instruction set: `i2s_avx512vnni`.
     fn name(&self) -> &str;
 
-    /// Row ranges handed to the kernel begin at multiples of this, the height of one panel of packed rows.
+    /// Row ranges passed to the kernel begin at multiples of this, the height of one panel of packed rows.
     fn panel_rows(&self) -> usize;
 
-    /// Whether results equal the reference bit for bit. A kernel that rounds its tables says `false`, and
-    /// [`Kernel::error_bound`] says by how much its results may differ.
+    /// Whether results equal the reference bit for bit. A kernel that rounds its tables returns `false`, and
+    /// [`Kernel::error_bound`] bounds the difference.
     fn exact(&self) -> bool {
         true
     }
 
-    /// The most that a result of this token, `x` is `[k]` int8, may differ from the definition; 0 for an exact kernel.
+    /// The largest difference of a result of this token (`x` is `[k]` int8) from the definition; 0 for an exact kernel.
     fn error_bound(&self, x: &Int8Vector<'_>) -> i32 {
         let _ = x;
         0
     }
 
-    /// Rows that one call should have at least for `n` tokens, where there are enough, so that what is done once for each call, the copying
-    /// of activations for example, hardly counts. Threads share a product in pieces of at least so many rows, or in
-    /// one piece for each thread.
+    /// Rows that one call should have at least for `n` tokens, if there are enough, so that the work per call, for
+    /// example copying the activations, hardly counts. Threads share a product in pieces of at least this many rows, or
+    /// in one piece for each thread.
     fn least_rows(&self, n: usize) -> usize {
         if n == 1 { 32 } else { 128 }
     }
 
-    /// Brings weights into the kernel's own layout; rows and columns are padded by the packing.
+    /// Converts weights to the kernel's layout; packing pads rows and columns.
     ///
     /// # Errors
-    /// A size that overflows; whatever else the kernel refuses.
+    /// A size that overflows; other reasons of the kernel to reject the weights.
     fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError>;
 
     /// `acc[r] = sum_k T[r, k] * x[k]` for the rows of `w`; `x` is `[k]` int8, `acc` is `[rows]` i32.
@@ -62,14 +62,14 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// `acc[t * rows + r] = sum_k T[r, k] * x[t, k]`; `x` is `[n, k]` int8, `acc` is `[n, rows]` i32 row-major.
     ///
     /// # Panics
-    /// The same as [`Kernel::gemv`].
+    /// Like [`Kernel::gemv`].
     fn gemm(&self, w: &PackedRows<'_>, x: &Int8Matrix<'_>, acc: &mut [i32]);
 
-    /// [`Kernel::gemv`] for int4 activations. Unless a kernel knows better, they are widened to int8 in `widened`, which grows
-    /// where it is too small and keeps its room for the next call.
+    /// [`Kernel::gemv`] for int4 activations. By default they are widened to int8 in `widened`, which grows if it is
+    /// too small and keeps its size for the next call.
     ///
     /// # Panics
-    /// The same as [`Kernel::gemv`].
+    /// Like [`Kernel::gemv`].
     fn gemv_a4(&self, w: &PackedRows<'_>, x: &Int4Vector<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
         widened.widen(&x.as_matrix(&[x.sum()]));
         self.gemv(w, &widened.view().row(0), acc);
@@ -78,15 +78,15 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// [`Kernel::gemm`] for int4 activations; `widened` as in [`Kernel::gemv_a4`].
     ///
     /// # Panics
-    /// The same as [`Kernel::gemv`].
+    /// Like [`Kernel::gemv`].
     fn gemm_a4(&self, w: &PackedRows<'_>, x: &Int4Matrix<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
         widened.widen(x);
         self.gemm(w, &widened.view(), acc);
     }
 }
 
-/// Output rows that one call of a kernel computes in a long product, in whole panels of `panel_rows` rows: their i32
-/// sums for a block of tokens stay in L2.
+/// Output rows that one call of a kernel computes in a long product, in whole panels of `panel_rows` rows, so that
+/// their i32 sums for a block of tokens stay in L2.
 ///
 /// ```
 /// assert_eq!(ternary_kernels::row_block(16), 512);
@@ -110,10 +110,10 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Panels made by the kernel called `kernel` for a `[rows, cols]` matrix.
+    /// Wraps the panels that the kernel called `kernel` made for a `[rows, cols]` matrix.
     ///
     /// # Errors
-    /// [`KernelError::ShapeMismatch`] if `bytes` is not a panel for each `panel_rows` rows, the last one padded.
+    /// [`KernelError::ShapeMismatch`] if `bytes` is not one panel for each `panel_rows` rows, the last one padded.
     pub fn new(
         kernel: &str,
         rows: usize,
@@ -125,8 +125,8 @@ impl Packed {
         Self::from_shared(kernel, rows, cols, panel_rows, panel_bytes, SharedBytes::new(bytes))
     }
 
-    /// Like [`Packed::new`], for bytes that lie elsewhere, in a file mapping for example. Kernels read them with
-    /// unaligned loads, so alignment is a matter of speed only.
+    /// Like [`Packed::new`], for bytes with another owner, for example a file mapping. Kernels read them with unaligned
+    /// loads, so alignment only affects speed.
     ///
     /// # Errors
     /// The errors of [`Packed::new`].
@@ -183,7 +183,7 @@ impl Packed {
         self.rows_of(&self.bytes, range)
     }
 
-    /// Like [`Packed::rows_range`], of `bytes` that are a copy of these panels.
+    /// Like [`Packed::rows_range`], for `bytes` that are a copy of these panels.
     pub(crate) fn rows_of<'a>(&self, bytes: &'a [u8], range: Range<usize>) -> Result<PackedRows<'a>, KernelError> {
         let Range { start, end } = range;
         let fits = start <= end
@@ -213,7 +213,7 @@ impl Packed {
     }
 }
 
-/// Consecutive rows of [`Packed`] weights, as handed to a kernel.
+/// Consecutive rows of [`Packed`] weights, as passed to a kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedRows<'a> {
     rows: usize,

@@ -1,8 +1,8 @@
-//! Layouts of packed weights that files may hold: those that kernels of every instruction set share.
+//! Layouts of packed weights that files may use: those shared by kernels of every instruction set.
 //!
 //! The kernels `i2s`, `base3` and the group kernels each have one layout for all instruction sets (see
-//! `docs/adr/0004-one-kernel-layout.md`), so bytes that one CPU packed another one multiplies. The look-up kernels' layouts
-//! are not here: their weights are packed when a model is loaded.
+//! `docs/adr/0004-one-kernel-layout.md`), so one CPU can multiply bytes that another CPU packed. The layouts of the
+//! look-up kernels are missing here: their weights are packed when a model is loaded.
 
 use std::fmt;
 
@@ -16,12 +16,12 @@ pub enum KernelLayout {
     I2s,
     /// Five weights in a byte, of the kernels `base3_*`.
     Base3,
-    /// Two bits for each weight and an f16 for each group of so many, of the group kernels.
+    /// Two bits for each weight and an f16 for each group of this many weights, of the group kernels.
     Groups(usize),
 }
 
 impl KernelLayout {
-    /// Changes whenever the same weights would be packed into other bytes.
+    /// Changes whenever packing the same weights would give other bytes.
     pub const VERSION: u32 = 1;
 
     /// The layout that the kernel of this name reads, if files may hold it.
@@ -36,7 +36,7 @@ impl KernelLayout {
         [Self::I2s, Self::Base3].into_iter().find(|l| l.to_string() == entry.format_name)
     }
 
-    /// The layout that calls itself so.
+    /// The layout with this name.
     ///
     /// ```
     /// use ternary_kernels::KernelLayout;
@@ -52,7 +52,7 @@ impl KernelLayout {
     ///
     /// # Errors
     /// [`KernelError::TooLarge`]; [`KernelError::RowTooLong`]; [`KernelError::GroupLength`] for groups that no kernel
-    /// has.
+    /// supports.
     pub fn byte_len(self, rows: usize, cols: usize) -> Result<usize, KernelError> {
         const OP: &str = "packed weights";
         let panel_bytes = match self {
@@ -67,11 +67,11 @@ impl KernelLayout {
         bytes.filter(|&b| isize::try_from(b).is_ok()).ok_or(KernelError::TooLarge { op: OP, rows, cols })
     }
 
-    /// Writes the levels of row `r` of a packed `[rows, cols]` matrix to `out`, `[cols]`. What is not a code of the layout
-    /// becomes some level in -1..=2.
+    /// Writes the levels of row `r` of a packed `[rows, cols]` matrix to `out`, `[cols]`. A byte that is not a code of
+    /// the layout becomes an arbitrary level in -1..=2.
     ///
     /// # Panics
-    /// If `bytes` is not as long as [`KernelLayout::byte_len`] says, `r` is not below `rows`, or `out` has another
+    /// If `bytes` does not have the length [`KernelLayout::byte_len`], `r` is not below `rows`, or `out` has another
     /// length.
     pub(crate) fn decode_row(self, bytes: &[u8], (rows, cols): (usize, usize), r: usize, out: &mut [i8]) {
         assert!(r < rows && out.len() == cols, "row {r} of {rows}, buffer of {} for {cols}", out.len());
@@ -93,7 +93,7 @@ impl KernelLayout {
 }
 
 impl KernelLayout {
-    /// Refuses codes that no weight has; +2 is one where `twos` says so.
+    /// Rejects codes that do not stand for a weight; +2 is a weight if `twos` is set.
     pub(crate) fn check(
         self,
         bytes: &[u8],
@@ -118,7 +118,7 @@ impl KernelLayout {
     }
 }
 
-/// Chunks of a row, whose padding is that of activations.
+/// Chunks of a row, which is padded like activations.
 fn i2s_chunks(cols: usize) -> usize {
     cols.div_ceil(ROW_ALIGN) * (ROW_ALIGN / CHUNK_COLS)
 }

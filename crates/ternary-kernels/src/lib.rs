@@ -52,7 +52,7 @@ pub use threads::{ColsMut, SplitCols, Team, split_cols, team};
 
 pub(crate) use machine::simd;
 
-/// The example of the crate's page compiles.
+/// Compiles the example on the crate's page.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct CratePage;

@@ -1,11 +1,11 @@
-//! `TernaryMatrix`: validated trits with their scales, in whatever bytes they came.
+//! `TernaryMatrix`: validated trits with their scales, stored in the bytes of their source.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{FileFormat, KernelError, KernelLayout, Scales, SharedBytes, scales};
 
-/// What the weights of a matrix are, but for their scales.
+/// The set of weights of a matrix, without scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Levels {
     /// -1, 0 and +1.
@@ -21,16 +21,16 @@ pub struct Twos {
     pub row: usize,
     /// Column of the first one.
     pub col: usize,
-    /// How many there are.
+    /// Number of weights of +2.
     pub count: usize,
 }
 
-/// A ternary matrix `W = scale * T`, `T` is `[rows, cols]` with entries -1, 0, +1; also +2 where
-/// [`TernaryMatrix::levels`] says so. The scale is one for all, or for each row, or for each group of consecutive
-/// weights of a row.
+/// A ternary matrix `W = scale * T`, where `T` is `[rows, cols]` with entries -1, 0, +1, and +2 if
+/// [`TernaryMatrix::levels`] allows it. There is one scale for the matrix, for each row, or for each group of
+/// consecutive weights of a row.
 ///
-/// The trits stay in the bytes they were read from (a file mapping, say) until a kernel packs them into its own
-/// layout; every constructor has checked that those bytes hold trits and nothing else.
+/// The trits stay in the bytes they were read from (a file mapping, say) until a kernel packs them into its own layout;
+/// every constructor has checked that those bytes hold only trits.
 #[derive(Clone, Debug)]
 pub struct TernaryMatrix {
     rows: usize,
@@ -38,13 +38,13 @@ pub struct TernaryMatrix {
     scales: Scales,
     format: FileFormat,
     bytes: SharedBytes,
-    /// Rows that the bytes hold; a slice has fewer.
+    /// Rows stored in the bytes; a slice has fewer.
     stored_rows: usize,
     /// Row `r` of this matrix is row `order[r]` of the bytes; `None` is the identity.
     order: Option<Arc<[u32]>>,
     /// Weights of +2.
     twos: Option<Twos>,
-    /// The layout of a kernel that the bytes have instead of the format's.
+    /// The kernel layout of the bytes, if they are not in the file format.
     packed: Option<KernelLayout>,
 }
 
@@ -66,7 +66,7 @@ impl TernaryMatrix {
         Self::from_bytes(FileFormat::Trits, rows, cols, bytes.to_vec().into(), Some(scales))
     }
 
-    /// Like [`TernaryMatrix::from_trits`], but `codes` may be 2 as well. Formats and kernels for trits refuse such a
+    /// Like [`TernaryMatrix::from_trits`], but `codes` may also be 2. Formats and kernels for trits reject such a
     /// matrix.
     ///
     /// # Errors
@@ -79,8 +79,8 @@ impl TernaryMatrix {
         Ok(matrix)
     }
 
-    /// From the bytes of a file format. `scales` are those stored outside of the bytes (`weight_scale` of a
-    /// safetensors file, a `.scale` tensor); formats that carry their scale inside (I2_S, TQ, IQ_BN) multiply by it.
+    /// From the bytes of a file format. `scales` are those stored outside of the bytes (`weight_scale` of a safetensors
+    /// file, a `.scale` tensor); formats with scales inside the bytes (I2_S, TQ, IQ_BN) multiply by them.
     ///
     /// # Errors
     /// A wrong length, an invalid code, a scale that is negative or not finite, a shape that the format cannot hold.
@@ -96,11 +96,11 @@ impl TernaryMatrix {
         Ok(Self { rows, cols, scales, format, bytes, stored_rows: rows, order: None, twos: inside.twos, packed: None })
     }
 
-    /// From weights that a kernel packed, a mapping of a file for example: a kernel of this layout takes them as they are. `format`
-    /// is what they were packed from, and `twos` what that held of +2.
+    /// From weights that a kernel packed, for example in a file mapping: kernels with this layout use them unchanged.
+    /// `format` is the format that they were packed from, and `twos` its weights of +2.
     ///
-    /// The bytes are not read, so that a file need not be either. What is not a code of the layout is some weight in every
-    /// product; [`TernaryMatrix::check_packed`] finds it.
+    /// The bytes are not read, so a mapped file need not be read either. A byte that is not a code of the layout acts
+    /// as some weight in every product; [`TernaryMatrix::check_packed`] finds it.
     ///
     /// # Errors
     /// A wrong length ([`KernelError::ShapeMismatch`]), a shape that the layout cannot hold, a scale that is negative or not finite.
@@ -122,25 +122,25 @@ impl TernaryMatrix {
         Ok(Self { rows, cols, scales, format, bytes, stored_rows: rows, order: None, twos, packed })
     }
 
-    /// The layout of a kernel in which the weights lie, where they do.
+    /// The kernel layout of the weights, if they are packed.
     pub fn packed_layout(&self) -> Option<KernelLayout> {
         self.packed
     }
 
-    /// The bytes of packed weights where they are this matrix in `layout`.
+    /// The bytes of packed weights, if they hold this matrix in `layout`.
     pub fn packed_bytes(&self, layout: KernelLayout) -> Option<&SharedBytes> {
         (self.packed == Some(layout) && self.order.is_none()).then_some(&self.bytes)
     }
 
-    /// Says that the weights were packed and the bytes that they came in are not read for a while. Of weights that lie packed
-    /// nothing is released: their bytes are what is computed with.
+    /// A hint that the weights were packed and that the bytes they came in will not be read for a while. If the weights
+    /// themselves are packed, nothing is released: products read these bytes.
     pub fn release(&self) {
         if self.packed.is_none() {
             self.bytes.release();
         }
     }
 
-    /// Looks for codes that no weight has in weights that were packed elsewhere. It reads all of them.
+    /// Searches weights that were packed elsewhere for invalid codes. It reads all of them.
     ///
     /// # Errors
     /// [`KernelError::InvalidCode`] for the first one.
@@ -178,10 +178,10 @@ impl TernaryMatrix {
         Ok(Self { scales, order, ..self.clone() }.with_twos_found())
     }
 
-    /// Rows `range` as a matrix of their own, sharing the bytes.
+    /// Rows `range` as a matrix that shares the bytes.
     ///
     /// # Errors
-    /// [`KernelError::ShapeMismatch`] if the range lies outside of the matrix.
+    /// [`KernelError::ShapeMismatch`] if the range is not within the matrix.
     pub fn slice_rows(&self, range: Range<usize>) -> Result<Self, KernelError> {
         if range.start > range.end || range.end > self.rows {
             return Err(KernelError::ShapeMismatch {
@@ -209,7 +209,7 @@ impl TernaryMatrix {
     pub fn scales(&self) -> &Scales {
         &self.scales
     }
-    /// What the weights are, but for their scales.
+    /// The set of weights, without scales.
     pub fn levels(&self) -> Levels {
         if self.twos.is_some() { Levels::Four } else { Levels::Three }
     }
@@ -217,17 +217,17 @@ impl TernaryMatrix {
     pub fn twos(&self) -> Option<Twos> {
         self.twos
     }
-    /// The encoding of the bytes that hold the trits; of packed weights the one that they were packed from.
+    /// The encoding of the bytes that hold the trits; for packed weights, the format that they were packed from.
     pub fn format(&self) -> FileFormat {
         self.format
     }
-    /// The bytes in [`TernaryMatrix::format`], where they hold the rows in this matrix's order; `None` for slices,
+    /// The bytes in [`TernaryMatrix::format`], if they hold the rows in this matrix's order; `None` for slices,
     /// reordered matrices, and weights that a kernel packed.
     pub fn file_bytes(&self) -> Option<&SharedBytes> {
         (self.order.is_none() && self.packed.is_none()).then_some(&self.bytes)
     }
 
-    /// Refuses what a kernel that multiplies whole rows of trits cannot compute with: a scale per group, weights of +2.
+    /// Rejects matrices that kernels for whole rows of trits cannot multiply: with a scale per group or weights of +2.
     ///
     /// # Errors
     /// [`KernelError::GroupsUnsupported`], [`KernelError::Twos`].
@@ -260,15 +260,16 @@ impl TernaryMatrix {
         };
         layout.decode_row(&self.bytes, (self.stored_rows, self.cols), stored, out);
         if self.twos.is_none() {
-            // A damaged file may hold a code for it, and kernels of trits are packed from this.
+            // A damaged file may hold a code for +2, and kernels of trits are packed from this.
             out.iter_mut().for_each(|t| *t = (*t).min(1));
         }
     }
 
-    /// Writes the weights of row `r`, scale times trit, to `out`, `[cols]` f32; `trits` is room for them, `[cols]` i8.
+    /// Writes the weights of row `r`, scale times trit, to `out`, `[cols]` f32; `trits` is a buffer for them, `[cols]`
+    /// i8.
     ///
     /// # Panics
-    /// The same as [`TernaryMatrix::decode_row`].
+    /// Like [`TernaryMatrix::decode_row`].
     pub fn decode_row_f32(&self, r: usize, trits: &mut [i8], out: &mut [f32]) {
         self.decode_row(r, trits);
         assert_eq!(out.len(), self.cols, "decode_row_f32: length of the row");
@@ -293,7 +294,7 @@ impl TernaryMatrix {
         all
     }
 
-    /// This matrix, of rows some of which may have had twos.
+    /// Counts twos again in this matrix, some of whose rows may have had them.
     fn with_twos_found(mut self) -> Self {
         if self.twos.is_some() {
             self.twos = self.find_twos();
@@ -315,7 +316,7 @@ impl TernaryMatrix {
     }
 }
 
-/// Multiplies the scales inside the bytes with those beside them, and checks the result.
+/// Multiplies the scales inside the bytes with the separate ones, and checks the result.
 fn combine(
     format: FileFormat,
     (rows, cols): (usize, usize),

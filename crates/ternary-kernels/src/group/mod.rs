@@ -32,9 +32,10 @@
 //! whole cache lines, 2.125 bits for each weight in groups of 128 and 2.25 in groups of 64, as in files.
 //!
 //! # Kernels
-//! The two digits of a code are two more tokens of an integer product: `S = 256 * sum(code * hi) + sum(code * lo) - sum(q)`.
-//! Sums of a group stay in registers; their lanes are rows, so that nothing is added across lanes and each lane keeps the order
-//! above. The loops are written once, over [`lanes::Lanes`]; [`product::Product`] cuts a product into tiles.
+//! The two digits of a code are two more tokens of an integer product:
+//! `S = 256 * sum(code * hi) + sum(code * lo) - sum(q)`. Sums of a group stay in registers; their lanes are rows, so
+//! that nothing is added across lanes and each lane keeps the order above. The loops are written once, generic over
+//! [`lanes::Lanes`]; [`product::Product`] divides a product into tiles.
 
 use std::ops::Range;
 

@@ -26,7 +26,7 @@ impl<'a> From<&Int4Matrix<'a>> for Activations<'a> {
 }
 
 impl<'a> Activations<'a> {
-    /// Those of the tokens in `range`.
+    /// The activations of the tokens in `range`.
     pub(crate) fn rows(&self, range: Range<usize>) -> Self {
         match self {
             Self::Int8(x) => Self::Int8(x.rows(range)),
@@ -34,7 +34,7 @@ impl<'a> Activations<'a> {
         }
     }
 
-    /// Activations per token, those with their padding, tokens and sums.
+    /// Activations per token, the same with padding, and the sums of the tokens.
     pub(crate) fn shape(&self) -> (usize, usize, &'a [i32]) {
         let (k, padded, rows, sums) = match self {
             Self::Int8(x) => (x.k(), x.stride(), x.codes().len(), x.sums()),
@@ -45,10 +45,10 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// What a product reads, with every length checked: the code below cuts slices from it and needs no other proof.
+/// The operands of a product, with all lengths checked: the code below slices them and needs no other proof.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
-    /// The weights; empty where they have another layout and are unpacked tile by tile.
+    /// The weights; empty if they have another layout and are unpacked tile by tile.
     panels: &'a [Chunk],
     /// Chunks of one panel, at least 4.
     chunks: usize,
@@ -58,7 +58,7 @@ pub(crate) struct Product<'a> {
 }
 
 impl<'a> Product<'a> {
-    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
+    /// Checks all lengths; if there is nothing to multiply, sets `acc` to zero and returns `None`.
     pub(crate) fn new(w: &PackedRows<'a>, x: impl Into<Activations<'a>>, acc: &mut [i32]) -> Option<Self> {
         assert_eq!(w.panel_bytes(), chunks_of(w.cols()) * CHUNK_BYTES, "i2s: weights in another layout");
         let (panels, _) = w.bytes().as_chunks();
@@ -104,15 +104,16 @@ impl<'a> Product<'a> {
     /// Int8 activations of token `t`, one group per chunk.
     ///
     /// # Panics
-    /// For int4, which lies in halves of bytes: it is brought to tiles by [`Product::interleave`], or widened before.
+    /// For int4, which is stored in halves of bytes: [`Product::interleave`] copies it to tiles, or the caller widens
+    /// it.
     pub(crate) fn token(&self, t: usize) -> &'a [Acts] {
         self.rows_of(t..t + 1).0[..self.chunks * CHUNK_COLS].as_chunks().0
     }
 
-    /// Int8 activations of `tokens`, as far as the last one's padding, and the distance from one to the next.
+    /// Int8 activations of `tokens`, up to the padding of the last one, and the distance from one to the next.
     ///
     /// # Panics
-    /// The same as [`Product::token`].
+    /// Like [`Product::token`].
     pub(crate) fn rows_of(&self, tokens: Range<usize>) -> (&'a [u8], usize) {
         let Activations::Int8(x) = self.x else { panic!("int4 activations are not read as rows of int8") };
         let codes: &[u8] = bytemuck::cast_slice(x.codes());
@@ -124,35 +125,35 @@ impl<'a> Product<'a> {
         let row = p * PANEL_ROWS;
         let end = self.rows.min(row + PANEL_ROWS);
         let out = &mut acc[t * self.rows..][row..end];
-        // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
+        // Sums of codes can exceed 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
         out.iter_mut().zip(code_sums).for_each(|(a, s)| *a = s.wrapping_sub(self.sums[t]));
     }
 
-    /// Sets the results of panel `p` for token `t` to sums of trit times activation, or adds them to what is there.
+    /// Sets the results of panel `p` for token `t` to sums of trit times activation, or adds these to them.
     #[inline(always)]
     pub(crate) fn put(&self, p: usize, t: usize, sums: &[i16; PANEL_ROWS], set: bool, acc: &mut [i32]) {
         let row = p * PANEL_ROWS;
         let out = &mut acc[t * self.rows..][row..self.rows.min(row + PANEL_ROWS)];
         let put = |(a, s): (&mut i32, &i16)| *a = i32::from(*s) + if set { 0 } else { *a };
         match out.as_mut_array::<PANEL_ROWS>() {
-            // A known length becomes vector instructions.
+            // The constant length lets the compiler emit vector instructions.
             Some(out) => out.iter_mut().zip(sums).for_each(put),
             None => out.iter_mut().zip(sums).for_each(put),
         }
     }
 
-    /// Calls `tile` for a cover of the product with tiles of at most `max_panels` panels by `max_tokens` tokens by
+    /// Calls `tile` for tiles that cover the product, of at most `max_panels` panels by `max_tokens` tokens by
     /// [`BLOCK_CHUNKS`] chunks.
     ///
     /// ```text
-    /// for each block of panels that stays in the second-level cache:
+    /// for each block of panels that stays in the level-2 cache:
     ///     for each tile of tokens:
     ///         for each block of columns:
     ///             copy its activations to a buffer, those of all tokens for one chunk side by side
     ///             for each tile of panels in the block:
     ///                 tile
     /// ```
-    /// The copy stays in the first-level cache while weights stream past it. It is one stream with constant offsets
+    /// The copy stays in the level-1 cache while weights stream past it. It is one stream with constant offsets
     /// instead of a dozen, so it needs one address register, and rows a power of two apart do not evict each other.
     #[inline(always)]
     pub(crate) fn for_tiles(&self, max_panels: usize, max_tokens: usize, tile: impl FnMut(Tile<'_>)) {
@@ -160,10 +161,10 @@ impl<'a> Product<'a> {
     }
 
     fn for_tiles_in(&self, max_panels: usize, max_tokens: usize, buffer: &mut [Acts], mut tile: impl FnMut(Tile<'_>)) {
-        /// A quarter of the second-level cache of current CPUs, and less than all of it on older ones.
+        /// A quarter of the level-2 cache of current CPUs, and less than all of it on older ones.
         const PANELS_BYTES: usize = 384 << 10;
         let max_block = match self.sums.len() <= max_tokens {
-            // Weights are read once, so there is nothing to keep.
+            // Weights are read once, so there is nothing to keep in the cache.
             true => self.panel_count(),
             false => (PANELS_BYTES / (self.chunks * CHUNK_BYTES) / max_panels).max(1) * max_panels,
         };
@@ -183,7 +184,7 @@ impl<'a> Product<'a> {
     }
 
     /// Copies the activations of `tokens` for `chunks` to `buffer`, those of all tokens for one chunk side by side;
-    /// int4 is widened here, once for as many panels as the copy serves.
+    /// int4 is widened here, once for all panels that use the copy.
     pub(crate) fn interleave<'b>(
         &self,
         tokens: Range<usize>,
@@ -214,9 +215,9 @@ pub(crate) struct Tile<'a> {
     pub(crate) panels: Range<usize>,
     pub(crate) tokens: Range<usize>,
     pub(crate) chunks: Range<usize>,
-    /// Activations of all `tokens` for the first of `chunks`, then for the second ...
+    /// Activations of all `tokens` for the first of `chunks`, then for the second, and so on.
     pub(crate) acts: &'a [Acts],
-    /// Weights of the first of `panels` for `chunks`, those of the next panel `stride` further on.
+    /// Weights of the first of `panels` for `chunks`; those of the next panel follow `stride` further on.
     pub(crate) weights: &'a [Chunk],
     pub(crate) stride: usize,
 }
@@ -229,25 +230,25 @@ impl<'a> Tile<'a> {
     }
 
     /// Stores `sums`, code times activation of the 16 rows of panel `i` of the tile and token `n` of the tile: the
-    /// first block of columns sets the accumulators, less the sum of the activations, the others add to them.
+    /// first block of columns sets the accumulators, minus the sum of the activations, the others add to them.
     #[inline(always)]
     pub(crate) fn store(&self, product: &Product<'_>, i: usize, n: usize, sums: &[i32; PANEL_ROWS], acc: &mut [i32]) {
         let (row, t) = ((self.panels.start + i) * PANEL_ROWS, self.tokens.start + n);
         let rows = PANEL_ROWS.min(product.rows - row);
         let out = &mut acc[t * product.rows + row..][..rows];
         let (less, first) = (product.sums[t], self.chunks.start == 0);
-        // Sums of codes can pass 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
+        // Sums of codes can exceed 2^31 for rows above 2^23; their difference fits, so wrapping is exact.
         let put = |(a, s): (&mut i32, &i32)| *a = if first { s.wrapping_sub(less) } else { a.wrapping_add(*s) };
         match out.as_mut_array::<PANEL_ROWS>() {
-            // A known length becomes vector instructions.
+            // The constant length lets the compiler emit vector instructions.
             Some(out) => out.iter_mut().zip(sums).for_each(put),
             None => out.iter_mut().zip(sums).for_each(put),
         }
     }
 }
 
-/// Lends room for the activations of a tile of `tokens` tokens by [`BLOCK_CHUNKS`] chunks. It is on the stack, as
-/// kernels do not allocate, in one of two sizes, as it is set to zero.
+/// Lends a buffer for the activations of a tile of `tokens` tokens by [`BLOCK_CHUNKS`] chunks. It is on the stack, as
+/// kernels do not allocate, and has one of two sizes, because it is set to zero first.
 #[inline(always)]
 pub(crate) fn with_acts(tokens: usize, work: impl FnOnce(&mut [Acts])) {
     const FEW: usize = 5;

@@ -1,7 +1,7 @@
-//! I2_S in portable Rust, written so that the compiler's own vectoriser does well with it on any CPU.
+//! I2_S in portable Rust, written so that compilers vectorise it well on any CPU.
 //!
 //! A chunk is read as 32 little-endian u16, two per row: u16 `i` holds columns `c = 2 (i % 2)` (low byte) and
-//! `c + 1` (high byte) of row `i / 2`. For each field, both codes are cut out by a shift and a mask and multiplied by
+//! `c + 1` (high byte) of row `i / 2`. For each field, both codes are extracted by a shift and a mask and multiplied by
 //! their activation in 16 bits; sums stay in 16 bits for [`FLUSH`] chunks and are then added to i32 row sums.
 
 use super::{Acts, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, Tile};
@@ -17,7 +17,7 @@ const LANES: usize = CHUNK_BYTES / 2;
 const FLUSH: usize = 16;
 const _: () = assert!(FLUSH * 4 * 2 * (2 * 127) <= i16::MAX as usize);
 
-/// Tokens that share one reading of the weights.
+/// Tokens that share one pass over the weights.
 const MAX_TOKENS: usize = 4;
 
 impl Chunks for Portable {
@@ -88,11 +88,11 @@ fn codes(chunk: &Chunk, j: usize) -> ([i16; LANES], [i16; LANES]) {
 #[inline]
 fn add_products(sums: &mut [i16; LANES], low: &[i16; LANES], high: &[i16; LANES], x: &Acts, j: usize) {
     let at = |c: usize| i16::from(x[4 * j + c] as i8);
-    // A multiple of every vector width, so that the pattern of two is a constant vector in the loop below.
+    // A multiple of every vector width, so that the alternating pattern is a constant vector in the loop below.
     let even: [i16; LANES] = std::array::from_fn(|i| at(2 * (i % 2)));
     let odd: [i16; LANES] = std::array::from_fn(|i| at(2 * (i % 2) + 1));
     for i in 0..LANES {
-        // Wrapping, as weights of a foreign origin could hold code 3; packed by this crate they cannot overflow.
+        // Wrapping, as weights from other sources could hold code 3; weights packed by this crate cannot overflow.
         sums[i] = sums[i].wrapping_add(low[i] * even[i]).wrapping_add(high[i] * odd[i]);
     }
 }

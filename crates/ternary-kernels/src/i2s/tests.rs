@@ -1,4 +1,4 @@
-//! The layout, and a check for kernels that are no part of the registry.
+//! The layout, and a check for kernels that are not in the registry.
 
 use super::*;
 #[cfg(target_arch = "x86_64")]
@@ -62,7 +62,7 @@ fn fields_lie_where_the_picture_says() {
             assert_eq!(byte >> (2 * j) & 3, (trit + 1) as u8, "row {row}, column {col}");
         }
     }
-    // Panels packed apart are the panels of the whole.
+    // Panels that are packed separately equal the panels of the whole matrix.
     let mut middle = vec![0; 2 * 12 * 64];
     pack_panels(&w, 1..3, &mut middle);
     assert_eq!(middle, view.bytes()[12 * 64..]);
@@ -80,13 +80,13 @@ fn parts_cover_a_range_evenly() {
 
 #[test]
 fn rows_whose_sums_could_overflow_are_refused() {
-    // 2^24 + 1 weights per row and no row: nothing is allocated.
+    // 2^24 + 1 weights per row and no rows: nothing is allocated.
     let w = TernaryMatrix::from_trits(0, MAX_COLS + 1, &[], Scales::Tensor(1.0)).unwrap();
     let error = KernelError::RowTooLong { kernel: "x".to_owned(), cols: MAX_COLS + 1, max_cols: MAX_COLS };
     assert_eq!(prepack("x", &w).unwrap_err(), error);
 }
 
-/// Sums of scaled codes pass `2^31` within such a row, so the flushes are needed.
+/// Sums of scaled codes exceed `2^31` within such a row, so the flushes are needed.
 #[test]
 fn very_long_rows_are_exact() {
     let cols = (1 << 23) + 70;

@@ -5,8 +5,8 @@
 //! registers.
 //!
 //! `vpdpbusd` on 256 bits exists twice: VEX encoded (AVX-VNNI) and EVEX encoded (AVX-512 VNNI and VL). The body is
-//! written once, as a macro over the intrinsic, so that the tests run the same code in its EVEX form on CPUs that have
-//! only that.
+//! written once, as a macro over the intrinsic, so that the tests can run it in its EVEX form on CPUs that have only
+//! that.
 
 use std::arch::x86_64::*;
 
@@ -161,7 +161,7 @@ mod tests {
     use crate::isa::{Avx512Vnni, Cpu};
     use crate::panel_kernel::PanelKernel;
 
-    /// The same body with the other encoding of its instruction.
+    /// The same body with the EVEX encoding of its instruction.
     #[derive(Clone, Copy, Debug)]
     struct EvexTwin(Avx512Vnni);
 

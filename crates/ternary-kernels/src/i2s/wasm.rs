@@ -64,7 +64,7 @@ impl Lanes128 for Simd128 {
     }
     #[inline(always)]
     fn lookup(self, [a, b, c, d]: [v128; 4], index: v128) -> v128 {
-        // `swizzle` gives 0 for an index above 15, so each part of the table answers for its own.
+        // `swizzle` yields 0 for an index above 15, so each part of the table contributes only its own entries.
         let low = v128_or(u8x16_swizzle(a, index), u8x16_swizzle(b, u8x16_sub(index, u8x16_splat(16))));
         let high = v128_or(
             u8x16_swizzle(c, u8x16_sub(index, u8x16_splat(32))),

@@ -1,8 +1,8 @@
-//! GEMM for AVX-512 with VNNI: codes are unpacked once, to a byte each, for all tokens.
+//! GEMM for AVX-512 with VNNI: codes are unpacked once, to one byte each, for all tokens.
 //!
 //! ```text
 //! for each block of panels, for each block of columns:
-//!     unpack the codes into a buffer that stays in the second-level cache       (1)
+//!     unpack the codes into a buffer that stays in the level-2 cache       (1)
 //!     for each tile of up to 12 tokens, for each pair of panels of the block:
 //!         for each four columns:
 //!             codes of two panels                          two loads
@@ -10,15 +10,15 @@
 //!                 its four activations, broadcast          one load
 //!                 two sums += codes . activations          two vpdpbusd             (2)
 //! ```
-//! 1. Where masks and shifts share their ports with `vpdpbusd` (Intel: both 512-bit ports), cutting fields out within
-//!    the tile costs a sixth of the multiplier's rate; here each field is cut out once per call.
-//! 2. Nothing but loads and `vpdpbusd`: 14 loads for 24 products, of which a core does two of each per cycle.
+//! 1. Where masks and shifts share their ports with `vpdpbusd` (Intel: both 512-bit ports), extracting fields within
+//!    the tile costs a sixth of the multiplier's rate; here each field is extracted once per call.
+//! 2. Only loads and `vpdpbusd`: 14 loads for 24 products, of which a core does two of each per cycle.
 //!
-//! The tile reads activations where they lie, without a copy that brings those of twelve tokens side by side. Two steps
-//! of four columns share the address of a token, which leaves one addition for four products.
+//! The tile reads activations in place, without a copy that puts those of twelve tokens side by side. Two steps of four
+//! columns share the address of a token, which leaves one addition for four products.
 //!
 //! On an Emerald Rapids server, 6912 x 2560 and 128 tokens, one thread: 625 of 772 GOP/s, against 580 (two bits) and
-//! 480 (base 3) with codes cut out in each tile.
+//! 480 (base 3) with codes extracted in each tile.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -31,17 +31,17 @@ use crate::simd;
 /// Codes of 16 rows for four columns, a byte each.
 pub(crate) type Codes = [u8; CHUNK_BYTES];
 
-/// Steps of four columns that a turn of the inner loop takes: it has one address to compute for each token.
+/// Steps of four columns in one iteration of the inner loop: it computes one address for each token.
 const PAIR: usize = 2;
 const _: () = assert!(FIELDS.is_multiple_of(PAIR));
 
 /// Panels whose codes are in the buffer at a time: 320 KiB, on the stack, as kernels do not allocate.
 const BLOCK_PANELS: usize = 8;
 
-/// All panels times all tokens, `chunks` of both; what lies behind them is padding. `panel` is a panel of weights in
-/// units, and `codes` are the codes of a unit, `N`, which is [`FIELDS`] for each of its chunks. The last unit may be
-/// longer than the chunks.
-// Part of a function that is compiled for the instruction set of `codes`, which may be larger than this one's.
+/// All panels times all tokens, `chunks` of both; anything after them is padding. `panel` is a panel of weights in
+/// units, and `codes` unpacks a unit to its `N` codes, [`FIELDS`] for each of its chunks. The last unit may be longer
+/// than the chunks.
+// Inlined into a function that is compiled for the instruction set of `codes`, which may be larger than this one's.
 #[inline(always)]
 pub(crate) fn gemm<'a, U: 'a, const N: usize>(
     cpu: Avx512Vnni,
@@ -63,8 +63,8 @@ pub(crate) fn gemm<'a, U: 'a, const N: usize>(
             for (p, out) in block.clone().zip(buffer.chunks_exact_mut(stride)) {
                 unpack(&panel(p)[units.clone()], out, &codes);
             }
-            // SAFETY: the length of the buffer is a multiple of `stride`, so every element lies in the part of a panel
-            // of the block, and `unpack` has written each element of such a part.
+            // SAFETY: the length of the buffer is a multiple of `stride`, so every element belongs to the part of a
+            // panel of the block, and `unpack` has written each element of such a part.
             let codes: &[Chunk] = unsafe { &*(&raw const *buffer as *const [Codes]) };
             for tokens in even_parts(0..product.tokens(), MAX_TOKENS) {
                 for first in block.clone().step_by(MAX_PANELS) {
@@ -81,7 +81,7 @@ pub(crate) fn gemm<'a, U: 'a, const N: usize>(
     }
 }
 
-/// Writes every element of `out`: the codes of one unit after the other, those of the last one as far as there is room.
+/// Writes every element of `out`: the codes of one unit after the other, of the last one as many as fit.
 ///
 /// # Panics
 /// If there is more room than codes.
@@ -97,7 +97,7 @@ fn unpack<U, const N: usize>(units: &[U], out: &mut [MaybeUninit<Codes>], codes:
     }
 }
 
-/// Writes every element of `out`, which has at most `N`.
+/// Writes every element of `out`, which has at most `N` elements.
 #[inline(always)]
 fn write<const N: usize>(codes: [__m512i; N], out: &mut [MaybeUninit<Codes>]) {
     assert!(out.len() <= N);
@@ -151,7 +151,7 @@ fn tile<const P: usize, const N: usize>(product: &Product<'_>, t: &Tile<'_>, acc
         for n in 0..N {
             for j in 0..PAIR {
                 let at = n * stride + 4 * (PAIR * k + j);
-                // SAFETY: `n < N` and `PAIR * k + j < steps`, so the last byte read lies in `x`, as was checked above.
+                // SAFETY: `n < N` and `PAIR * k + j < steps`, so the last byte read is in `x`, as was checked above.
                 let four = unsafe { x.as_ptr().add(at).cast::<i32>().read_unaligned() };
                 let x = _mm512_set1_epi32(four);
                 for i in 0..P {

@@ -1,4 +1,4 @@
-//! Layouts of packed weights: lengths, decoding, and bytes that are no codes.
+//! Layouts of packed weights: lengths, decoding, and bytes that are not codes.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     kernels_available,
 };
 
-/// Bytes without an order that anything could share.
+/// Pseudo-random bytes.
 fn noise(n: usize, seed: u64) -> impl Iterator<Item = u8> {
     (0..n as u64).map(move |i| {
         let x = (i ^ seed << 32).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -22,7 +22,7 @@ fn trits(rows: usize, cols: usize) -> Vec<i8> {
     noise(rows * cols, 7).map(|b| (b % 3) as i8 - 1).collect()
 }
 
-/// What a file holds of `packed`.
+/// `packed` as if it had been read from a file.
 fn stored(layout: KernelLayout, w: &TernaryMatrix, bytes: &[u8]) -> TernaryMatrix {
     let bytes = SharedBytes::from(bytes.to_vec());
     TernaryMatrix::from_packed(w.format(), layout, (w.rows(), w.cols()), bytes, w.scales().clone(), w.twos()).unwrap()
@@ -42,7 +42,7 @@ fn packed_weights_become_the_trits_again_and_the_same_packed_weights() {
             let again = stored(layout, &w, packed.all().bytes());
             assert_eq!(again.to_trits(), trits, "{layout} {rows} x {cols}");
             again.check_packed().unwrap();
-            // Every kernel makes of it what it makes of the trits; those of the layout take the bytes as they are.
+            // Every kernel makes the same of it as of the trits; kernels of the layout use the bytes unchanged.
             for other in kernels_available() {
                 let (a, b) = (other.prepack(&w).unwrap(), other.prepack(&again).unwrap());
                 assert_eq!(a.all().bytes(), b.all().bytes(), "{} to {}", kernel.name(), other.name());
@@ -88,7 +88,7 @@ fn group_layouts_become_the_levels_again() {
     }
 }
 
-/// Whatever bytes a file holds, every kernel gives some numbers.
+/// Whatever bytes a file holds, every kernel computes some numbers.
 #[test]
 fn bytes_that_are_no_weights_are_harmless() {
     for (rows, cols) in SHAPES {
@@ -158,7 +158,7 @@ fn wrong_lengths_and_scales_are_refused() {
     assert!(new(KernelLayout::I2s, (16, 64), 256, Scales::Rows(vec![1.0; 15].into())).is_err());
 }
 
-/// Files outlive programs: where this fails, [`KernelLayout::VERSION`] has to grow.
+/// Files outlive programs: if this fails, increase [`KernelLayout::VERSION`].
 #[test]
 fn the_layouts_of_this_version() {
     assert_eq!(KernelLayout::VERSION, 1);

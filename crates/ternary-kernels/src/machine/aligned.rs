@@ -9,7 +9,7 @@ struct Line([u8; 64]);
 
 const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 
-/// A zero-initialised buffer of plain numbers whose first element lies on a 64-byte boundary.
+/// A zero-initialised buffer of plain numbers whose first element is on a 64-byte boundary.
 ///
 /// ```
 /// let mut b = ternary_kernels::AlignedBuf::<f32>::zeroed(100);
@@ -23,14 +23,14 @@ pub struct AlignedBuf<T: Pod> {
     _of: std::marker::PhantomData<T>,
 }
 
-/// Where the bytes lie.
+/// The storage of the bytes.
 enum Store {
     Lines(Vec<Line>),
     #[cfg(target_os = "linux")]
     Huge(super::huge::Piece),
 }
 
-/// From so many bytes on, weights go to huge pages: below, a model is small and lies in the caches.
+/// From this size on, weights are placed in huge pages: a smaller model is in the caches anyway.
 #[cfg(target_os = "linux")]
 const HUGE_FROM: usize = 128 << 10;
 
@@ -42,8 +42,8 @@ impl<T: Pod> AlignedBuf<T> {
         Self { store: Store::Lines(bytemuck::allocation::zeroed_vec(lines)), len, _of: std::marker::PhantomData }
     }
 
-    /// Like [`AlignedBuf::zeroed`], for weights: data that is written once and then streamed again and again. Where the
-    /// system has huge pages it is placed in those, which such streams need to be as fast as the memory.
+    /// Like [`AlignedBuf::zeroed`], for weights: data that is written once and then streamed repeatedly. It is placed
+    /// in huge pages if the system has them; such streams need them to run at the speed of the memory.
     pub fn for_weights(len: usize) -> Self {
         #[cfg(target_os = "linux")]
         if let Some(bytes) = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes >= HUGE_FROM)

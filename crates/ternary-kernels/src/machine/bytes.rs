@@ -1,19 +1,20 @@
-//! Bytes that several owners share: a file mapping, a vector, a part of either.
+//! Bytes shared by several owners: a file mapping, a vector, a part of either.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// The owner of shared bytes: a file mapping for example, which can give pages back that are not read for a while.
+/// The owner of shared bytes: for example a file mapping, which can give back pages that are not read for a while.
 pub trait ByteOwner: Send + Sync {
-    /// All of them, the same at each call; a shorter answer later makes a [`SharedBytes`] appear empty, never out of bounds.
+    /// All bytes, the same at each call; a shorter answer later makes a [`SharedBytes`] appear empty, never out of
+    /// bounds.
     fn bytes(&self) -> &[u8];
 
-    /// A hint that `range` is not read soon: memory that can be filled again when it is may go.
+    /// A hint that `range` will not be read soon: its memory may be freed if it can be filled again on demand.
     fn release(&self, range: Range<usize>) {
         let _ = range;
     }
 
-    /// A hint that all of `range` is read soon.
+    /// A hint that all of `range` will be read soon.
     fn prefetch(&self, range: Range<usize>) {
         let _ = range;
     }
@@ -50,18 +51,18 @@ impl SharedBytes {
         Self::of(Plain(owner))
     }
 
-    /// Like [`SharedBytes::new`], for an owner that can do more.
+    /// Like [`SharedBytes::new`], for an owner that supports the hints.
     pub fn of(owner: impl ByteOwner + 'static) -> Self {
         let len = owner.bytes().len();
         Self { owner: Arc::new(owner), range: 0..len }
     }
 
-    /// Says that these bytes are not read for a while. What is read after all is the same.
+    /// A hint that these bytes are not read for a while. Reading them anyway returns the same bytes.
     pub fn release(&self) {
         self.owner.release(self.range.clone());
     }
 
-    /// Says that all of these bytes are read soon.
+    /// A hint that all of these bytes will be read soon.
     pub fn prefetch(&self) {
         self.owner.prefetch(self.range.clone());
     }

@@ -1,18 +1,18 @@
-//! How large the caches of this CPU are.
+//! The size of the caches of this CPU.
 
 use std::sync::OnceLock;
 
-/// What is assumed where the CPU does not tell: a common size of servers and large desktops.
+/// The size if the CPU does not report it: common for servers and large desktops.
 const ASSUMED: usize = 32 << 20;
 
-/// Bytes of the largest cache that core 0 can use, as the CPU reports it; 32 MiB where it does not.
+/// Bytes of the largest cache that core 0 can use, as the CPU reports it; 32 MiB if it does not.
 ///
 /// ```
 /// assert!(ternary_kernels::last_level_cache() >= 1 << 16);
 /// ```
 pub fn last_level_cache() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
-    // Below 64 KiB lies no last level; an emulated CPU may report such things.
+    // No last-level cache is below 64 KiB; an emulated CPU may report such values.
     *BYTES.get_or_init(|| reported().filter(|&bytes| bytes >= 1 << 16).unwrap_or(ASSUMED))
 }
 
@@ -20,7 +20,7 @@ pub fn last_level_cache() -> usize {
 #[cfg(target_arch = "x86_64")]
 fn reported() -> Option<usize> {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
-    // Two leaves of one form: AMD's, and Intel's.
+    // Two leaves of the same form: AMD's and Intel's.
     [0x8000_001d, 4].into_iter().find_map(|leaf| {
         let largest_leaf = __cpuid(leaf & 0x8000_0000).eax;
         if largest_leaf < leaf {

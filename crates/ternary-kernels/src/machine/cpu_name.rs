@@ -1,6 +1,6 @@
-//! What the CPU calls itself.
+//! The name of the CPU.
 
-/// The CPU's own name, as `AMD Ryzen 9 7950X 16-Core Processor`; `None` where it does not tell a program.
+/// The CPU's own name, like `AMD Ryzen 9 7950X 16-Core Processor`; `None` if programs cannot read it.
 ///
 /// ```
 /// let name = ternary_kernels::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
@@ -19,7 +19,7 @@ pub fn cpu_name() -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The CPU's own name; `None`, because this architecture does not tell a program.
+/// The CPU's own name; `None`, because programs cannot read it on this architecture.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn cpu_name() -> Option<String> {
     None

@@ -1,4 +1,4 @@
-//! How many threads to compute with by default.
+//! The default number of threads.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -25,7 +25,7 @@ pub fn available_cpus() -> NonZeroUsize {
 /// - On CPUs with fast and slow cores all count. Threads take small pieces of work, so a slow core does as many as it can and
 ///   delays no other.
 ///
-/// It is asked once; what changes later does not count.
+/// It is determined once; later changes do not count.
 ///
 /// ```
 /// let threads = ternary_kernels::default_threads();
@@ -43,12 +43,13 @@ pub fn default_threads() -> NonZeroUsize {
     })
 }
 
-/// On so many cores one thread each is enough to read memory at its speed. On fewer a second thread of a core still adds some: on one
-/// core of a Zen 4 server a single thread streams weights at 24 to 30 GB/s, its two together at 33.
+/// On this many cores, one thread each is enough to read memory at its full speed. On fewer cores, a second thread per
+/// core still helps: on one core of a Zen 4 server, one thread streams weights at 24 to 30 GB/s, two threads together
+/// at 33.
 const ENOUGH_CORES: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 
-/// `available`, or the number of cores that the CPUs in the affinity mask belong to, if that is known and less. `sys` and `proc`
-/// are where Linux tells about CPUs and processes.
+/// `available`, or the number of cores that the CPUs in the affinity mask belong to, if that is known and smaller.
+/// `sys` and `proc` are the directories in which Linux describes CPUs and processes.
 fn cores(available: NonZeroUsize, sys: &Path, proc: &Path) -> NonZeroUsize {
     let count = || {
         let status = std::fs::read_to_string(proc.join("self/status")).ok()?;
@@ -59,7 +60,7 @@ fn cores(available: NonZeroUsize, sys: &Path, proc: &Path) -> NonZeroUsize {
             // The second is the older name.
             let siblings = ["core_cpus_list", "thread_siblings_list"].map(|name| topology.join(name));
             let siblings = siblings.iter().find_map(|path| std::fs::read_to_string(path).ok())?;
-            // CPUs of a core have the same list, and each is on its own.
+            // All CPUs of a core have the same list, which contains each of them.
             cores.insert(cpu_list(&siblings).filter(|s| s.contains(&cpu))?.into_iter().min()?);
         }
         NonZeroUsize::new(cores.len())
@@ -87,7 +88,7 @@ fn cpu_list(text: &str) -> Option<Vec<usize>> {
 mod tests {
     use super::*;
 
-    /// Directories as `/sys` and `/proc` of a machine whose cores have these CPUs, for a process with this mask.
+    /// Directories like `/sys` and `/proc` of a machine whose cores have these CPUs, for a process with this mask.
     fn machine(cores: &[&str], allowed: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let write = |path: String, text: &str| {
@@ -98,7 +99,7 @@ mod tests {
         write("proc/self/status".into(), &format!("Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t{allowed}\n"));
         for core in cores {
             for cpu in cpu_list(core).unwrap() {
-                // Some kernels know the old name only.
+                // Some kernels have only the old name.
                 let name = if cpu % 3 == 0 { "thread_siblings_list" } else { "core_cpus_list" };
                 write(format!("sys/devices/system/cpu/cpu{cpu}/topology/{name}"), &format!("{core}\n"));
             }
@@ -112,10 +113,10 @@ mod tests {
 
     #[test]
     fn each_core_counts_once() {
-        // Hyper-threads side by side, and half the machine apart.
+        // Hyper-threads with adjacent numbers, and with numbers half the machine apart.
         assert_eq!(count(&machine(&["0-1", "2-3", "4-5", "6-7"], "0-7"), 8), 4);
         assert_eq!(count(&machine(&["0,4", "1,5", "2,6", "3,7"], "0-7"), 8), 4);
-        // Four fast cores of two hyper-threads and four slow ones of one.
+        // Four fast cores with two hyper-threads and four slow ones with one.
         assert_eq!(count(&machine(&["0-1", "2-3", "4-5", "6-7", "8", "9", "10", "11"], "0-11"), 12), 8);
         assert_eq!(count(&machine(&["0", "1"], "0-1"), 2), 2);
     }
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn what_is_unknown_is_not_guessed() {
         let all = ["0-1", "2-3"];
-        // CPU 4 has no topology; no mask; a mask that is none.
+        // CPU 4 has no topology; no mask; invalid masks.
         assert_eq!(count(&machine(&all, "0-4"), 5), 5);
         assert_eq!(count(&machine(&all, ""), 4), 4);
         assert_eq!(count(&machine(&all, "all"), 4), 4);

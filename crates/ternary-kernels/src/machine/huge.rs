@@ -1,8 +1,9 @@
 //! Memory in huge pages, for weights that a product streams once per token.
 //!
-//! A stream over pages of 4 KiB asks for a translation every 64 cache lines, and the prefetchers of most CPUs stop at a page's end. In
-//! a virtual machine a translation is two walks, and reading memory can take twice as long as in pages of 2 MiB. Linux gives those on
-//! request (`madvise`), if a range of 2 MiB lies in one mapping. So matrices of a model share mappings of [`CHUNK_BYTES`].
+//! A stream over pages of 4 KiB needs an address translation every 64 cache lines, and the prefetchers of most CPUs
+//! stop at a page's end. In a virtual machine a translation takes two page walks, and reading memory can take twice as
+//! long as in pages of 2 MiB. Linux provides those on request (`madvise`) if a range of 2 MiB is in one mapping. So the
+//! matrices of a model share mappings of [`CHUNK_BYTES`].
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -11,12 +12,12 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// A huge page of x86-64, and of AArch64 with base pages of 4 KiB.
 const HUGE_PAGE: usize = 2 << 20;
-/// What buffers share, unless one alone is larger. Pages that nothing touches take no memory.
+/// The mapping that buffers share, unless one buffer is larger. Pages that are not touched take no memory.
 const CHUNK_BYTES: usize = 64 << 20;
 /// Buffers begin at cache lines.
 const ALIGN: usize = 64;
 
-/// A mapping of zeros that begins, and may be used from, a huge page's boundary on.
+/// A mapping of zeros, usable from a huge-page boundary on.
 struct Chunk {
     map: MmapRaw,
     /// Offset of the first huge page.
@@ -28,7 +29,7 @@ struct Chunk {
 impl Chunk {
     fn new(len: usize) -> Option<Self> {
         let map = MmapOptions::new().len(len.checked_add(HUGE_PAGE)?).map_anon().ok()?;
-        // Without huge pages the memory is right, only slower.
+        // Without huge pages the memory is still correct, only slower.
         let _ = map.advise(Advice::HugePage);
         let map = MmapRaw::from(map);
         let first = (map.as_ptr() as usize).next_multiple_of(HUGE_PAGE) - map.as_ptr() as usize;
@@ -36,7 +37,7 @@ impl Chunk {
     }
 }
 
-/// A part of a mapping that has one owner; the mapping lives as long as any of its parts.
+/// A part of a mapping with one owner; the mapping lives as long as any of its parts.
 pub(crate) struct Piece {
     chunk: Arc<Chunk>,
     start: usize,
@@ -44,13 +45,13 @@ pub(crate) struct Piece {
 }
 
 thread_local! {
-    /// The mapping from which this thread takes its next piece, and where that begins. It belongs to the pieces: with the last of them,
-    /// a model that was dropped, it goes.
+    /// The mapping from which this thread takes its next piece, and the offset of that piece. The pieces own the
+    /// mapping: it is unmapped when the last of them is dropped, usually with a model.
     static CURRENT: RefCell<(Weak<Chunk>, usize)> = const { RefCell::new((Weak::new(), 0)) };
 }
 
 impl Piece {
-    /// `len` zero bytes beside those that this thread asked for before; `None` if the system refuses.
+    /// `len` zero bytes, next to those that this thread requested before; `None` if the system refuses.
     pub(crate) fn new(len: usize) -> Option<Self> {
         CURRENT.with_borrow_mut(|(current, used)| {
             if let Some(chunk) = current.upgrade()
@@ -64,7 +65,7 @@ impl Piece {
         })
     }
 
-    /// The bytes of `chunk` from `used` on, which it moves past them.
+    /// The bytes of `chunk` from `used` on; moves `used` past them.
     fn take(chunk: Arc<Chunk>, used: &mut usize, len: usize) -> Self {
         let start = *used;
         *used = (start + len).next_multiple_of(ALIGN).min(chunk.len);
@@ -72,13 +73,13 @@ impl Piece {
     }
 
     fn as_ptr(&self) -> *mut u8 {
-        // Stays inside of the mapping: `first + chunk.len` is at most its length.
+        // Stays inside the mapping: `first + chunk.len` is at most its length.
         self.chunk.map.as_mut_ptr().wrapping_add(self.chunk.first + self.start)
     }
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: `start + len` is at most the chunk's usable length (`new` compares, or makes it so), so the range lies in the
-        // mapping, which `self.chunk` keeps. Anonymous pages are readable and hold zeros or what was written. No other piece shares
-        // the range: `take` moves `used` past it, and a piece is not cloned; so nothing writes while `self` is borrowed.
+        // SAFETY: `start + len` is at most the chunk's usable length (`new` compares, or allocates it so), so the range is in
+        // the mapping, which `self.chunk` keeps alive. Anonymous pages are readable and hold zeros or written data. No other
+        // piece shares the range (`take` moves `used` past it, no piece is cloned): nothing writes while `self` is borrowed.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
     }
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {

@@ -1,7 +1,7 @@
-//! Instruction sets: their names, what this CPU has, and the tokens that prove it.
+//! Instruction sets: their names, which of them this CPU has, and the tokens that prove it.
 //!
-//! Detection happens once per process. `BITNET_ISA` forces one set; a name that is unknown or not available is an
-//! error.
+//! Detection happens once per process. `BITNET_ISA` forces one instruction set; a name that is unknown or not available
+//! is an error.
 
 use std::sync::OnceLock;
 
@@ -21,13 +21,13 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (512-bit `vpdpbusd`).
     Avx512Vnni,
-    /// 64-bit ARM with NEON, which every one has.
+    /// 64-bit ARM with NEON, which every such CPU has.
     Neon,
     /// 64-bit ARM with NEON and the dot-product extension (`sdot`).
     NeonDot,
     /// 64-bit ARM with NEON, the dot-product and the matrix-multiplication extension (`smmla`).
     NeonI8mm,
-    /// WebAssembly with 128-bit SIMD. There is no detection: a program is built with it or without.
+    /// WebAssembly with 128-bit SIMD. There is no detection: a program is built with or without it.
     Simd128,
 }
 
@@ -60,7 +60,7 @@ impl Isa {
         }
     }
 
-    /// The sets that a CPU with this one has, too, best first; this one and [`Isa::Scalar`] are among them.
+    /// The instruction sets that a CPU with this one also has, best first, including this one and [`Isa::Scalar`].
     ///
     /// ```
     /// use ternary_kernels::Isa;
@@ -84,7 +84,7 @@ impl Isa {
     /// Parses a name.
     ///
     /// # Errors
-    /// [`KernelError::UnknownIsa`] for a name that is none of ours.
+    /// [`KernelError::UnknownIsa`] for any other name.
     pub fn from_name(name: &str) -> Result<Self, KernelError> {
         Self::ALL
             .iter()
@@ -109,12 +109,13 @@ impl Isa {
         }
     }
 
-    /// The sets that this CPU can run, worst first.
+    /// The instruction sets that this CPU can run, worst first.
     pub fn available() -> impl Iterator<Item = Isa> {
         Self::ALL.iter().copied().filter(|i| i.is_available())
     }
 
-    /// The set to use: what `BITNET_ISA` names, or the best that this CPU has. Read from the environment once.
+    /// The instruction set to use: the one that `BITNET_ISA` names, or the best that this CPU has. Read from the
+    /// environment once.
     ///
     /// # Errors
     /// [`KernelError::UnknownIsa`] or [`KernelError::UnavailableIsa`] if `BITNET_ISA` names something else.
@@ -128,7 +129,7 @@ impl Isa {
             .clone()
     }
 
-    /// Itself, if this CPU can run it.
+    /// Returns `self` if this CPU can run it.
     ///
     /// # Errors
     /// [`KernelError::UnavailableIsa`] otherwise.
@@ -170,7 +171,7 @@ macro_rules! has {
     };
 }
 
-/// Runs intrinsics that touch no memory, on the strength of the token `$self`, or of another one with its type.
+/// Runs intrinsics that touch no memory; the token `$self`, or another value of its type, proves that they may run.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! proven {
     ($self:ident, $intrinsics:expr) => {
@@ -178,7 +179,7 @@ macro_rules! proven {
     };
     ($token:ident, $of:ty, $intrinsics:expr) => {{
         let _token: $of = $token;
-        // SAFETY: the intrinsics in the argument work on values only, so all they need is a CPU with the features that
+        // SAFETY: the intrinsics in the argument only work on values, so all they need is a CPU with the features that
         // the token's type names, and only detection creates a token.
         unsafe { $intrinsics }
     }};
@@ -192,8 +193,8 @@ pub(crate) use proven;
 /// compiled!(Avx2, cpu => |cpu, x: &[f32], out: &mut [f32]| { ... })
 /// ```
 ///
-/// The first `cpu` is an expression, a token of the named type; the variables `x` and `out` are handed to the block by
-/// their names, as it is a function of its own. Functions with the features of the token may be called in it.
+/// The first `cpu` is an expression, a token of the named type. The block receives the variables `x` and `out` under
+/// their names, as it becomes a separate function. It may call functions with the features of the token.
 #[allow(unused_macros, reason = "some architectures have portable code only")]
 macro_rules! compiled {
     (Sse41, $($rest:tt)+) => {
@@ -238,7 +239,7 @@ macro_rules! compiled {
         fn compiled $(<$(const $c: $ct),+>)? ($cpu: $crate::isa::$token $(, $arg: $ty)*) $(-> $ret)? $body
         let token: $crate::isa::$token = $proof;
         // SAFETY: a token of this type exists only where detection has found these features: a test compares the lists.
-        #[allow(unused_unsafe, reason = "where the whole build has the features, the call is safe")]
+        #[allow(unused_unsafe, reason = "if the whole build has the features, the call is safe")]
         unsafe { compiled $(::<$($c),+>)? (token $(, $arg)*) }
     }};
 }
@@ -249,7 +250,7 @@ pub(crate) use compiled;
 macro_rules! isa_token {
     ($(#[$doc:meta])* $token:ident, $arch:literal, $list:ident = $literal:literal, [$($feature:tt),+]) => {
         $(#[$doc])*
-        ///
+        /// Only detection creates it, so a caller that holds one may call functions compiled for the instruction set.
         /// Only detection creates it, so a model that holds one may call functions compiled for the set.
         #[derive(Clone, Copy, Debug)]
         pub struct $token { _private: () }
@@ -279,18 +280,18 @@ isa_token!(
     Avx2, "x86_64", AVX2_LIST = "avx2,fma,f16c", ["avx2", "fma", "f16c"]
 );
 isa_token!(
-    /// Proof that this CPU has AVX-VNNI besides what [`Avx2`] proves.
+    /// Proof that this CPU has AVX-VNNI in addition to [`Avx2`].
     AvxVnni, "x86_64", AVXVNNI_LIST = "avx2,fma,f16c,avxvnni", ["avx2", "fma", "f16c", "avxvnni"]
 );
 isa_token!(
-    /// Proof that this CPU has AVX-512 F, BW, VL, DQ and VNNI besides what [`Avx2`] proves.
+    /// Proof that this CPU has AVX-512 F, BW, VL, DQ and VNNI in addition to [`Avx2`].
     Avx512Vnni, "x86_64",
     AVX512_LIST = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"]
 );
 isa_token!(
-    /// Proof that this CPU has AVX-512 VBMI (byte permutations) besides what [`Avx512Vnni`] proves. It is no
-    /// instruction set of its own in [`Isa`]: operations and most kernels have no use for it.
+    /// Proof that this CPU has AVX-512 VBMI (byte permutations) in addition to [`Avx512Vnni`]. It is not a separate
+    /// instruction set in [`Isa`]: operations and most kernels do not use it.
     Avx512Vbmi, "x86_64",
     AVX512_VBMI_LIST = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi",
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi"]
@@ -312,32 +313,32 @@ isa_token!(
     Simd128, "wasm32", SIMD128_LIST = "simd128", ["simd128"]
 );
 
-/// What stands for a token where code is compiled for no instruction set: it needs no proof.
+/// The stand-in for a token in code that is compiled for no instruction set: it needs no proof.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
 
 impl Avx512Vbmi {
-    /// What this includes.
+    /// The included instruction set.
     pub fn vnni(self) -> Avx512Vnni {
         Avx512Vnni { _private: () }
     }
 }
 
 impl NeonDot {
-    /// What this includes.
+    /// The included instruction set.
     pub fn neon(self) -> Neon {
         Neon { _private: () }
     }
 }
 
 impl NeonI8mm {
-    /// What this includes.
+    /// The included instruction set.
     pub fn neon(self) -> Neon {
         Neon { _private: () }
     }
 }
 
-/// What this CPU has, detected once per process.
+/// The features of this CPU, detected once per process.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
     sse41: Option<Sse41>,
@@ -409,8 +410,8 @@ impl Cpu {
 mod tests {
     use super::*;
 
-    /// `#[target_feature]` needs a literal, so the lists stand in several files; this keeps the copies equal to
-    /// what detection checks.
+    /// `#[target_feature]` needs a literal, so several files repeat the lists; this test keeps the copies equal to what
+    /// detection checks.
     #[test]
     fn every_target_feature_attribute_is_a_detected_list() {
         let lists = [
@@ -437,14 +438,14 @@ mod tests {
                     continue;
                 }
                 let text = std::fs::read_to_string(&path).unwrap();
-                // The second form hands the list to a macro that writes the attribute.
+                // The second form passes the list to a macro that writes the attribute.
                 let attributes = text.split("target_feature(enable = \"").skip(1);
                 for part in attributes.chain(text.split("features = \"").skip(1)) {
                     let list = part.split('"').next().unwrap();
                     if list.contains('$') {
                         continue;
                     }
-                    // Part of one that is detected together.
+                    // A part of a list that is detected together.
                     let list = if list == "neon,i8mm" { "neon,dotprod,i8mm" } else { list };
                     assert!(
                         lists.iter().any(|(l, _)| *l == list),

@@ -1,5 +1,4 @@
-//! What this machine is: instruction sets and the registers they work on, memory, caches, CPUs. Nothing here knows of
-//! weights.
+//! This machine: instruction sets and their registers, memory, caches, CPUs. This module does not depend on weights.
 
 mod aligned;
 mod bytes;

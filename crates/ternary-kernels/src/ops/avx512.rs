@@ -39,7 +39,7 @@ impl Simd for Avx512Vnni {
     fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
         let both = i64::from_le_bytes(*x);
         proven!(self, {
-            // The permutation looks at the lowest four bits of each lane.
+            // The permutation uses the lowest four bits of each lane.
             let shift = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
             let numbers = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., -8., -7., -6., -5., -4., -3., -2., -1.);
             _mm512_permutexvar_ps(_mm512_srlv_epi32(_mm512_set1_epi64(both), shift), numbers)
@@ -160,14 +160,14 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn sums(self, v: [Self::F; LANES]) -> Self::F {
-        /// Adds what two shuffles take from `a` and `b`: halves of their lanes that belong together.
+        /// Adds two shuffles of `a` and `b`: halves of their lanes that belong together.
         macro_rules! halves {
             ($shuffle:ident, $low:literal, $high:literal, $a:expr, $b:expr) => {{
                 let (a, b) = ($a, $b);
                 _mm512_add_ps($shuffle::<$low>(a, b), $shuffle::<$high>(a, b))
             }};
         }
-        /// Vectors m, m + 4, m + 8, m + 12, four lanes left of each.
+        /// Vectors m, m + 4, m + 8, m + 12, with four lanes remaining of each.
         macro_rules! four {
             ($m:literal) => {{
                 let a = halves!(_mm512_shuffle_f32x4, 0x44, 0xee, v[$m], v[$m + 4]);
@@ -176,8 +176,8 @@ impl Simd for Avx512Vnni {
             }};
         }
         proven!(self, {
-            // Two vectors at a time: lanes l + 8, l + 4, l + 2, l + 1. They stand in such an order that the last
-            // shuffles leave the sums in order.
+            // Two vectors at a time: lanes l + 8, l + 4, l + 2, l + 1. Their order is such that the last shuffles leave
+            // the sums in order.
             let a = halves!(_mm512_shuffle_ps, 0x44, 0xee, four!(0), four!(1));
             let b = halves!(_mm512_shuffle_ps, 0x44, 0xee, four!(2), four!(3));
             halves!(_mm512_shuffle_ps, 0x88, 0xdd, a, b)
@@ -239,7 +239,7 @@ impl Simd for Avx512Vnni {
                 _mm512_add_epi32(_mm512_castps_si512(low), _mm512_castps_si512(high))
             }};
         }
-        // As `sums`.
+        // Like in `sums`.
         macro_rules! four {
             ($m:literal) => {{
                 let a = quarters!(0x44, 0xee, v[$m], v[$m + 4]);
@@ -257,7 +257,7 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
         let (q, k) = (simd::load(q), simd::load(k));
-        // The first factor of the instruction has no sign.
+        // The first factor of the instruction is unsigned.
         proven!(self, _mm512_dpbusd_epi32(acc, _mm512_xor_si512(k, _mm512_set1_epi8(i8::MIN)), q))
     }
     const DOT_I4_BIAS: i32 = 8;
@@ -266,7 +266,7 @@ impl Simd for Avx512Vnni {
         let (low, high, k) = (simd::load(low), simd::load(high), simd::load(k));
         proven!(self, {
             let nibble = _mm512_set1_epi8(0x0f);
-            // Raised by 8, a nibble in two's complement has no sign.
+            // With 8 added, a nibble in two's complement becomes unsigned.
             let k = _mm512_xor_si512(k, _mm512_set1_epi8(0x88u8 as i8));
             let acc = _mm512_dpbusd_epi32(acc, _mm512_and_si512(k, nibble), low);
             _mm512_dpbusd_epi32(acc, _mm512_and_si512(_mm512_srli_epi16::<4>(k), nibble), high)

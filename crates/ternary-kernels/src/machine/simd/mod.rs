@@ -1,7 +1,7 @@
-//! Registers and memory: loads and stores of arrays that are as long as a register, and prefetching, all of them safe.
+//! Registers and memory: loads and stores of arrays as long as a register, and prefetching, all of them safe.
 //!
-//! The intrinsics for both take pointers, which is why they are unsafe. What they do needs no instruction set: it is
-//! the move of a register's worth of bytes, and becomes the set's own move in a function that is compiled for it.
+//! The intrinsics for both take pointers and are therefore unsafe. The operation needs no instruction set: it copies as
+//! many bytes as a register has, and compiles to the instruction set's own move in a function that is compiled for it.
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::*;
@@ -15,12 +15,12 @@ mod prefetch;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use prefetch::{prefetch, prefetch_next_page, prefetch_page_ahead};
 
-/// Asks for the cache line at `at`, which on this architecture has no stable function.
+/// Prefetches the cache line at `at`; this architecture has no stable intrinsic for it.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(crate) fn prefetch(_at: *const u8) {}
 
-/// Whether [`prefetch`] does anything.
+/// Whether [`prefetch`] has an effect.
 pub(crate) const PREFETCHES: bool = cfg!(target_arch = "x86_64");
 
 /// Plain data.
@@ -43,18 +43,18 @@ bits!(int8x8_t, uint16x4_t, uint8x16_t, int8x16_t, int16x8_t, int32x4_t, float32
 #[cfg(target_arch = "wasm32")]
 bits!(v128);
 
-// SAFETY: nothing lies between the elements of an array.
+// SAFETY: there are no bytes between the elements of an array.
 unsafe impl<T: Bits, const N: usize> Bits for [T; N] {}
 
-/// The bits of `from` as another type of the same size. Neither needs an alignment.
+/// The bits of `from` as another type of the same size. Neither type needs alignment.
 #[inline(always)]
 pub(crate) fn load<A: Bits, B: Bits>(from: &A) -> B {
     const { assert!(size_of::<A>() == size_of::<B>()) };
-    // SAFETY: `from` is as many readable bytes as a `B` has, and whatever they are, they are a `B`.
+    // SAFETY: `from` has as many readable bytes as a `B`, and any bytes are a valid `B`.
     unsafe { std::ptr::from_ref(from).cast::<B>().read_unaligned() }
 }
 
-/// Writes the bits of `v` to `to`, another type of the same size. Neither needs an alignment.
+/// Writes the bits of `v` to `to`, another type of the same size. Neither type needs alignment.
 #[inline(always)]
 pub(crate) fn store<A: Bits, B: Bits>(v: A, to: &mut B) {
     *to = load(&v);

@@ -4,18 +4,18 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 const PAGE: usize = 4096;
 
-/// Asks for the cache line at `at`, in vain or not.
+/// Prefetches the cache line at `at`; any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch(at: *const u8) {
     // SAFETY: a prefetch reads nothing and faults on no address. SSE, which it needs, is part of x86-64.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
 }
 
-/// Where `lines` hold the beginning of a page of memory, asks for the beginning of the next one.
+/// If `lines` contain the beginning of a page of memory, prefetches the beginning of the next page.
 ///
 /// Hardware prefetchers follow a stream well but stop at the end of a page, and there the address translation is
-/// missing as well. Asking for one line of each page carries them over, and costs tiles of several tokens less than
-/// asking for every line ([`prefetch_page_ahead`]).
+/// missing as well. Prefetching one line of each page carries them over, and costs tiles of several tokens less than
+/// prefetching every line ([`prefetch_page_ahead`]).
 #[inline(always)]
 pub(crate) fn prefetch_next_page<T>(lines: &[T]) {
     let at = lines.as_ptr().cast::<u8>();
@@ -24,7 +24,7 @@ pub(crate) fn prefetch_next_page<T>(lines: &[T]) {
     }
 }
 
-/// Asks for the line that lies a page after `line`, in loops that read weights once, as one stream.
+/// Prefetches the line one page after `line`, in loops that read weights once, as one stream.
 ///
 /// The hardware's prefetchers do not stay far enough ahead of a loop that computes on each line. With this and huge
 /// pages ([`crate::AlignedBuf::for_weights`]) GEMV on two threads of a Zen 4 server reads memory at 36 to 46 GB/s

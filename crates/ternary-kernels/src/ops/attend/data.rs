@@ -1,4 +1,4 @@
-//! Keys and values as they are stored, and how a cache quantises them.
+//! Stored keys and values, and their quantisation for a cache.
 
 use half::{bf16, f16};
 
@@ -8,7 +8,7 @@ use crate::ops::lanes::{LANES, Simd, pad};
 use crate::quantize::MIN_ABS;
 use crate::simd;
 
-/// Keys or values as they are stored.
+/// Stored keys or values.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum KvData<'a> {
@@ -18,7 +18,7 @@ pub enum KvData<'a> {
     F16(&'a [f16]),
     /// 16 bits, exact in f32.
     Bf16(&'a [bf16]),
-    /// 8 bits: element `i` of row `j` is `codes[j * stride + i] * steps[j]`. Rows are filled up with zeros to whole
+    /// 8 bits: element `i` of row `j` is `codes[j * stride + i] * steps[j]`. Rows are padded with zeros to whole
     /// vectors of 16, and the stride is a multiple of 16. [`Ops::quantize_kv8`] makes such rows.
     Int8 {
         /// Codes in -127..=127.
@@ -34,14 +34,14 @@ pub enum KvData<'a> {
         nibbles: &'a [u8],
         /// One for each row.
         steps: &'a [f32],
-        /// Row 0 in 8 bits with its step, in place of what the others say of it: the beginning of a text, which most
-        /// queries look at.
+        /// Row 0 in 8 bits with its step, instead of the 4-bit one: the beginning of a text, which most queries attend
+        /// to.
         first: Option<(&'a [i8], f32)>,
     },
 }
 
 impl KvData<'_> {
-    /// Elements, those that fill rows up included.
+    /// Number of elements, including padding.
     fn len(&self) -> usize {
         match self {
             KvData::F32(x) => x.len(),
@@ -52,7 +52,7 @@ impl KvData<'_> {
         }
     }
 
-    /// Elements of a row of `head_dim` with what it is filled up with.
+    /// Elements of a row of `head_dim`, including padding.
     fn row_len(&self, head_dim: usize) -> usize {
         match self {
             KvData::F32(_) | KvData::F16(_) | KvData::Bf16(_) => head_dim,
@@ -61,7 +61,7 @@ impl KvData<'_> {
     }
 
     /// # Panics
-    /// If steps or the first row are missing, or the stride is not one of whole vectors.
+    /// If steps or the first row are missing, or the stride is not a multiple of a vector.
     fn check(&self, len: usize, head_dim: usize, stride: usize) {
         let (steps, first) = match self {
             KvData::F32(_) | KvData::F16(_) | KvData::Bf16(_) => return,
@@ -90,7 +90,7 @@ impl<'a> KvRows<'a> {
     /// Row `j` is the `head_dim` elements from `data[j * stride]` on.
     ///
     /// # Panics
-    /// If rows overlap or the last one reaches beyond the data; for quantised rows, if steps are missing.
+    /// If rows overlap or the last one exceeds the data; for quantised rows, if steps are missing.
     pub fn new(data: KvData<'a>, len: usize, head_dim: usize, stride: usize) -> Self {
         let width = data.row_len(head_dim);
         let end = len.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(width));
@@ -131,7 +131,7 @@ impl<'a> KvRows<'a> {
         Self { data, len, ..*self }
     }
 
-    /// The memory that the rows lie in, but for steps and a first row of its own.
+    /// The memory of the rows, without steps and without a separate first row.
     pub(super) fn bytes(&self) -> &'a [u8] {
         let elements = self.len * self.stride;
         match self.data {
@@ -143,7 +143,7 @@ impl<'a> KvRows<'a> {
         }
     }
 
-    /// The memory of their steps.
+    /// The memory of the steps.
     pub(super) fn step_bytes(&self) -> &'a [u8] {
         match self.data {
             KvData::F32(_) | KvData::F16(_) | KvData::Bf16(_) => &[],
@@ -151,8 +151,7 @@ impl<'a> KvRows<'a> {
         }
     }
 
-    /// What the codes of the first rows are multiplied with, zeros after the last one; `None` where elements are not
-    /// codes.
+    /// The steps of the first rows, zeros after the last one; `None` if elements are not codes.
     pub(super) fn steps(&self) -> Option<[f32; KV_BLOCK]> {
         let (all, first) = match self.data {
             KvData::F32(_) | KvData::F16(_) | KvData::Bf16(_) => return None,
@@ -169,10 +168,10 @@ impl<'a> KvRows<'a> {
     }
 }
 
-/// Asks for memory that is needed soon.
+/// Prefetches memory that is needed soon.
 ///
 /// Keys and values of a head come from memory in pieces of a few pages, in turn: hardware prefetchers stop at each
-/// page, and find the thread waiting at the start of every block.
+/// page, so the thread would wait at the start of every block.
 #[inline(always)]
 pub(super) fn prefetch(bytes: &[u8]) {
     if simd::PREFETCHES {
@@ -180,7 +179,7 @@ pub(super) fn prefetch(bytes: &[u8]) {
     }
 }
 
-/// The piece of `bytes` that belongs to rows `from..to` of a block, evenly shared out.
+/// The piece of `bytes` for rows `from..to` of a block, in equal shares.
 #[inline(always)]
 pub(super) fn share(bytes: &[u8], from: usize, to: usize) -> &[u8] {
     let at = |row: usize| bytes.len() * row.min(KV_BLOCK) / KV_BLOCK;
@@ -193,10 +192,10 @@ ops! {
 }
 
 impl Ops {
-    /// Quantises a row of keys or values to 8 bits, as [`KvData::Int8`] holds it: with `g = max(max_i |x[i]|, 1e-5)`
-    /// the codes are `round(x[i] * (127 / g))`, ties to even, and the step, which is returned, `g / 127`. `x` is `[k]`
-    /// f32, `codes` is `[k]` filled up to whole vectors of 16. A NaN or an infinity gives a step that is none, and
-    /// codes that mean nothing.
+    /// Quantises a row of keys or values to 8 bits, as [`KvData::Int8`] stores it: with `g = max(max_i |x[i]|, 1e-5)`
+    /// the codes are `round(x[i] * (127 / g))`, ties to even, and the returned step is `g / 127`. `x` is `[k]` f32,
+    /// `codes` is `[k]` padded to whole vectors of 16. If a value is NaN or infinite, the step is not finite and the
+    /// codes are meaningless.
     ///
     /// Paper: arXiv:2504.18415, section 3.1, for each token and head.
     ///
@@ -207,7 +206,7 @@ impl Ops {
         self.kv8(x, codes)
     }
 
-    /// Like [`Ops::quantize_kv8`] to 4 bits, as [`KvData::Int4`] holds them: codes `round(x[i] * (7 / g))`, step
+    /// Like [`Ops::quantize_kv8`], but to 4 bits, as [`KvData::Int4`] stores them: codes `round(x[i] * (7 / g))`, step
     /// `g / 7`.
     ///
     /// # Panics
@@ -218,7 +217,7 @@ impl Ops {
     }
 }
 
-/// Codes of up to `levels`, sixteen at a time to `store`; returns the step.
+/// Passes codes of up to `levels`, sixteen at a time, to `store`; returns the step.
 #[inline(always)]
 pub(super) fn quantize_row<S: Simd>(s: S, x: &[f32], levels: f32, mut store: impl FnMut(usize, &[i8; LANES])) -> f32 {
     let (vectors, tail) = x.as_chunks();
@@ -227,7 +226,7 @@ pub(super) fn quantize_row<S: Simd>(s: S, x: &[f32], levels: f32, mut store: imp
     for v in vectors {
         max = s.max_i(max, s.abs_bits(s.load(v)));
     }
-    // As integers, infinity and then NaN are above all numbers.
+    // As integers, infinity and NaN are above all numbers.
     let max = f32::from_bits(s.max_lane_i(max) as u32);
     let max = if max < MIN_ABS { MIN_ABS } else { max };
     let factor = s.splat(levels / max);

@@ -13,8 +13,8 @@ use crate::ops::exp::exp;
 use crate::ops::lanes::{LANES, Simd};
 use crate::ops::reduce::total;
 
-/// From so many queries on, floats of 16 bits and codes of values become f32 once for all queries of a block, not for
-/// every four.
+/// From this many queries on, 16-bit floats and codes of values are converted to f32 once for all queries of a block,
+/// not for every four.
 const WIDE_ROWS: usize = 8;
 
 /// Calls `$function` with the rows in their own type.
@@ -47,7 +47,7 @@ macro_rules! typed {
     }};
 }
 
-/// Row 0 where it is kept in 8 bits.
+/// Row 0 if it is kept in 8 bits.
 #[inline(always)]
 fn first_row<'a>(rows: &KvRows<'a>) -> Option<Codes<'a, [i8; LANES]>> {
     match rows.data {
@@ -80,7 +80,7 @@ pub(super) fn block<S: Simd>(
     q.check();
     out.reset(q.rows(), q.head_dim);
     let start = block.saturating_mul(KV_BLOCK);
-    // The first row that sees the block, and what the last one sees.
+    // The first row that sees the block, and the number of keys that the last row sees.
     let first = start.saturating_sub(q.position).min(q.tokens) * q.group;
     if first == q.rows() {
         return;
@@ -98,7 +98,7 @@ pub(super) fn block<S: Simd>(
 
     let (key_steps, value_steps) = (keys.steps(), values.steps());
     let wide_rows = q.rows() - first >= WIDE_ROWS;
-    // With many rows to a block, its keys and values were in a near cache a tile ago.
+    // With many rows to a block, its keys and values were in a near cache one tile ago.
     let next = next.filter(|_| !wide_rows);
     let own_values = if wide_rows { &[][..] } else { values.bytes() };
     let next_keys = next.map_or(&[][..], |(keys, _)| keys.bytes());
@@ -167,8 +167,8 @@ fn widen_rows<S: Simd, R: Rows>(s: S, rows: R, len: usize, out: &mut [[f32; LANE
     }
 }
 
-/// Scores of rows `first..` with the block's keys, as far as steps of keys are not needed; those of keys that a row
-/// does not see are arbitrary. Meanwhile the memory of `values` is asked for.
+/// Scores of rows `first..` with the block's keys, before the keys' steps are applied; those of keys that a row does
+/// not see are arbitrary. Meanwhile the memory of `values` is prefetched.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
 fn all_scores<S: Simd>(
@@ -208,7 +208,7 @@ fn all_scores<S: Simd>(
     }
 }
 
-/// The same for keys of one width of codes.
+/// [`all_scores`] for keys that are codes of one width.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "as above")]
 fn score_codes<S: Simd, C: KeyCode>(
@@ -252,8 +252,8 @@ fn exponentials<S: Simd>(s: S, scores: &mut Scores, visible: usize) -> (f32, f32
     (max, total(s, v))
 }
 
-/// Adds the values of positions `range` of the block, as far as they are seen, weighted with the weights of rows
-/// `first..`, to the rows of `out`. Between the values of the first rows the memory of `next_keys` is asked for.
+/// Adds the values of positions `range` of the block that are visible, weighted with the weights of rows `first..`, to
+/// the rows of `out`. Between the values of the first rows the memory of `next_keys` is prefetched.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
 fn weigh<S: Simd, R: Rows>(
@@ -274,7 +274,7 @@ fn weigh<S: Simd, R: Rows>(
     while row + 4 <= rows {
         let w = [&weights[row], &weights[row + 1], &weights[row + 2], &weights[row + 3]];
         let sums = &mut out.values[row * stride..(row + 4) * stride];
-        // What all four see, then what only the later ones see.
+        // First the keys that all four see, then those that only the later ones see.
         let common = seen(row);
         let ahead = if row == first { next_keys } else { &[] };
         if S::ACCUMULATORS >= 16 {
@@ -299,8 +299,8 @@ fn weigh<S: Simd, R: Rows>(
     }
 }
 
-/// Adds the values of positions `range`, weighted with `Q` rows of weights, to as many rows of sums; `D` vectors of a
-/// row are summed at a time.
+/// Adds the values of positions `range`, weighted with `Q` rows of weights, to `Q` rows of sums; `D` vectors of a row
+/// are summed at a time.
 #[inline(always)]
 fn weigh_rows<S: Simd, R: Rows, const Q: usize, const D: usize>(
     s: S,
@@ -312,7 +312,7 @@ fn weigh_rows<S: Simd, R: Rows, const Q: usize, const D: usize>(
 ) {
     let stride = sums.len() / Q;
     let vectors = values.head_dim() / LANES;
-    // Each run through the values asks for its part.
+    // Each pass over the values prefetches its part.
     let part = |v: usize, n: usize| &ahead[ahead.len() * v / vectors..ahead.len() * (v + n) / vectors];
     let mut v = 0;
     while v + D <= vectors {
@@ -335,7 +335,7 @@ fn weigh_rows<S: Simd, R: Rows, const Q: usize, const D: usize>(
     }
 }
 
-/// The same for the `D` vectors from vector `v` on, with the sums in registers.
+/// [`weigh_rows`] for the `D` vectors from vector `v` on, with the sums in registers.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "as above, and the place in the rows")]
 fn weigh_vectors<S: Simd, R: Rows, const Q: usize, const D: usize>(
@@ -398,7 +398,7 @@ pub(super) fn merge<S: Simd>(s: S, sum: &mut Partial, next: &Partial) {
         let (a, a_end) = a.split_at_mut(stride - LANES);
         let (b, b_end) = b.split_at(stride - LANES);
         if b_end[0] == f32::NEG_INFINITY && b_end[1] == 0.0 {
-            // Nothing was seen; the difference of two such maxima would be NaN.
+            // No key is visible; the difference of two such maxima would be NaN.
             continue;
         }
         let max = if a_end[0] > b_end[0] { a_end[0] } else { b_end[0] };

@@ -1,22 +1,23 @@
-//! Causal attention over blocks of keys, with the same bits whatever is computed together.
+//! Causal attention over blocks of keys; results have the same bits for any grouping of queries.
 //!
-//! Keys and values are cut into blocks of [`KV_BLOCK`] positions, counted from position 0. For one query and one block
+//! Keys and values are divided into blocks of [`KV_BLOCK`] positions, counted from position 0. For one query and one
+//! block
 //! with the visible keys `k_j` and values `v_j`:
 //!
 //! - `s_j = (q . k_j) scale`, where the product of two rows sums vector after vector into 16 lanes, then over the tree;
 //! - `m = max_j s_j`, `p_j = exp(s_j - m)`, `l = sum_j p_j` in the order of [`Ops::dot`];
 //! - `o = sum_j p_j v_j`, one fused multiply-add after the other in ascending `j`.
 //!
-//! Where keys and values are codes with a step `a_j` and `b_j` for each row, the query becomes codes as well, as
-//! [`Ops::quantize_kv8`] makes them, with a step `c`: `s_j = ((q . k_j) (scale c)) a_j`, the product being that of the
-//! codes, exact and rounded once; and `o` sums `(p_j b_j) v_j`, `v_j` being the codes.
+//! If keys and values are codes with a step `a_j` and `b_j` for each row, the query is quantised too, like
+//! [`Ops::quantize_kv8`] does, with a step `c`: `s_j = ((q . k_j) (scale c)) a_j`, with the product of the codes, exact
+//! and rounded once; and `o` sums `(p_j b_j) v_j`, with `v_j` the codes.
 //!
 //! `(m, l, o)` is the block's [`Partial`]. Those of blocks 0, 1, 2 ... are merged in this order: with `M = max(m, m')`
-//! the result is `(M, l e^(m - M) + l' e^(m' - M), o e^(m - M) + o' e^(m' - M))`, the second product fused. In the end
-//! the query's result is `o / l`.
+//! the result is `(M, l e^(m - M) + l' e^(m' - M), o e^(m - M) + o' e^(m' - M))`, the second product fused. Finally the
+//! query's result is `o / l`.
 //!
-//! So the result depends on the query and on the keys and values up to its position, not on how many queries are
-//! computed together, on the cut between prefill and decode, or on which thread does which block: blocks may be
+//! So the result depends on the query and on the keys and values up to its position, not on the number of queries
+//! computed together, the boundary between prefill and decode, or the thread that computes a block: blocks may be
 //! computed anywhere, as long as they are merged in order.
 //!
 //! Papers: arXiv:2205.14135 (blocks and their merging); arXiv:2504.18415, section 3.1 (queries, keys and values in few
@@ -38,8 +39,8 @@ use score::QueryCodes;
 /// Positions in a block of keys and values.
 pub const KV_BLOCK: usize = 64;
 
-/// Rows that [`Ops::attend`] takes through all blocks together: enough that loading a block is cheap beside its use,
-/// few enough that their scores and sums stay in the inner caches.
+/// Rows that [`Ops::attend`] takes through all blocks together: enough that loading a block is cheap compared with its
+/// use, few enough that their scores and sums stay in the inner caches.
 const TILE_ROWS: usize = 32;
 
 /// Queries of consecutive tokens that share one head of keys and values: `group` heads each (1 without grouping).
@@ -48,7 +49,7 @@ const TILE_ROWS: usize = 32;
 /// on. It sees the keys of positions up to its own, `position + t`.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'a> {
-    /// The queries, already turned by their positions where the model does that.
+    /// The queries, already rotated by their positions if the model uses RoPE.
     pub data: &'a [f32],
     /// Number of tokens.
     pub tokens: usize,
@@ -60,13 +61,13 @@ pub struct Queries<'a> {
     pub head_dim: usize,
     /// Position of token 0.
     pub position: usize,
-    /// What scores are multiplied by, most often `1 / sqrt(head_dim)`.
+    /// The factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
 }
 
 impl<'a> Queries<'a> {
     /// # Panics
-    /// If tokens overlap or the last one reaches beyond the data.
+    /// If tokens overlap or the last one exceeds the data.
     fn check(&self) {
         let Self { tokens, token_stride, group, head_dim, .. } = *self;
         let width = group.checked_mul(head_dim).filter(|w| *w <= token_stride);
@@ -110,11 +111,11 @@ impl<'a> Queries<'a> {
     }
 }
 
-/// For each of some queries what a part of the keys contributes: the maximum `m` of the scores, the sum `l` of their
-/// exponentials and the values `o` weighted with these; before the first key `m` is minus infinity, `l` and `o` are 0.
+/// The contribution of a part of the keys to each of some queries: the maximum `m` of the scores, the sum `l` of their
+/// exponentials and the values `o` weighted with these. Before the first key `m` is minus infinity, `l` and `o` are 0.
 #[derive(Clone, Debug)]
 pub struct Partial {
-    /// `[rows, stride]`: `o` filled up with zeros to whole vectors, then `m`, `l` and zeros.
+    /// `[rows, stride]`: `o` padded with zeros to whole vectors, then `m`, `l` and zeros.
     values: AlignedBuf<f32>,
     rows: usize,
     head_dim: usize,
@@ -126,10 +127,10 @@ impl Partial {
         Self { values: AlignedBuf::zeroed(max_rows * Self::stride_of(max_head_dim)), rows: 0, head_dim: 0 }
     }
 
-    /// Becomes that of `rows` queries before the first key.
+    /// Resets it to `rows` queries before the first key.
     ///
     /// # Panics
-    /// If that exceeds the capacity.
+    /// If the rows exceed the capacity.
     pub fn reset(&mut self, rows: usize, head_dim: usize) {
         let stride = Self::stride_of(head_dim);
         assert!(
@@ -146,7 +147,7 @@ impl Partial {
     /// Becomes a copy of `other`, without allocating.
     ///
     /// # Panics
-    /// If that exceeds the capacity.
+    /// If `other` exceeds the capacity.
     pub fn copy_from(&mut self, other: &Self) {
         let len = other.rows * Self::stride_of(other.head_dim);
         assert!(len <= self.values.len(), "{} queries of heads of {} exceed the capacity", other.rows, other.head_dim);
@@ -164,7 +165,7 @@ impl Partial {
     }
 }
 
-/// Keys and values of a block, and those of the next one, which may be asked for meanwhile.
+/// Keys and values of a block, and those of the next one, which may be prefetched meanwhile.
 #[derive(Clone, Copy, Debug)]
 struct BlockRows<'a> {
     keys: KvRows<'a>,
@@ -183,7 +184,7 @@ struct Room {
 }
 
 impl Room {
-    /// Elements from one of its rows to the next.
+    /// Elements between the starts of consecutive rows.
     fn stride_of(head_dim: usize) -> usize {
         head_dim.next_multiple_of(16)
     }
@@ -223,7 +224,7 @@ ops! {
         out: &mut Partial,
     ) = kernel::block;
 
-    /// Adds what the next block contributes: `sum` becomes that of its own blocks and then `next`.
+    /// Adds the contribution of the next block: `sum` then covers its previous blocks and `next`.
     ///
     /// # Panics
     /// If shapes differ.
@@ -238,8 +239,9 @@ ops! {
 }
 
 impl Ops {
-    /// What block `block` contributes to `queries`: `keys` and `values` are the rows of positions `block * KV_BLOCK`
-    /// on, at least those that the last query sees. Queries at positions before the block get nothing.
+    /// The contribution of block `block` to `queries`: `keys` and `values` are the rows of positions from
+    /// `block * KV_BLOCK` on, at least those that the last query sees. Queries at positions before the block get
+    /// nothing.
     ///
     /// # Panics
     /// If shapes differ, or rows or capacity are missing.
@@ -256,8 +258,9 @@ impl Ops {
         self.block_within(queries, block, BlockRows { keys, values, next: None }, &mut scratch.room, out);
     }
 
-    /// [`Ops::attend_block`] for blocks `blocks`, whose keys and values `rows` tells, each handed to `each` in
-    /// ascending order. What the blocks have in common is done once: queries that meet codes become codes themselves.
+    /// [`Ops::attend_block`] for blocks `blocks`: `rows` returns the keys and values of each, and `each` receives the
+    /// results in ascending order. Work common to the blocks is done once: queries for quantised keys are quantised
+    /// once.
     ///
     /// # Panics
     /// Like [`Ops::attend_block`].
@@ -293,7 +296,7 @@ impl Ops {
         }
     }
 
-    /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values that lie in
+    /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values stored in
     /// one piece from position 0 on: [`Ops::attend_blocks`], [`Ops::merge_partial`] and [`Ops::finish_partial`] for all
     /// tokens and blocks, with the same bits. `out` is `[tokens, group * head_dim]`.
     ///

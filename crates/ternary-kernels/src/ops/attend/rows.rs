@@ -1,21 +1,21 @@
-//! Keys and values, whatever they are stored as: vectors of sixteen floats, or the codes themselves.
+//! Keys and values in any storage: vectors of sixteen floats, or the codes themselves.
 
 use bytemuck::Pod;
 
 use crate::ops::lanes::{Element, LANES, Simd, pad};
 
-/// Rows of one type. Codes are loaded as they are: their steps are the business of the scores and weights.
+/// Rows of one type. Codes are loaded unchanged: their steps are applied to scores and weights.
 pub(super) trait Rows: Copy {
     /// One row, or some vectors of it.
     type Row: Copy;
     /// Elements of a row.
     fn head_dim(self) -> usize;
     fn row(self, j: usize) -> Self::Row;
-    /// Vectors `v..v + n` of a row. A length known to the compiler lets it drop bounds checks.
+    /// Vectors `v..v + n` of a row. A constant length lets the compiler drop bounds checks.
     fn vectors(row: Self::Row, v: usize, n: usize) -> Self::Row;
     /// Vector `v`, which is whole.
     fn load<S: Simd>(s: S, row: Self::Row, v: usize) -> S::F;
-    /// What follows the last whole vector of a row, zeros after it; there is something.
+    /// The elements after the last whole vector of a row, padded with zeros; there is at least one.
     fn tail<S: Simd>(s: S, row: Self::Row) -> S::F;
 }
 
@@ -71,7 +71,7 @@ impl Code for [u8; LANES / 2] {
     }
 }
 
-/// Codes, rows filled up with zeros to whole vectors.
+/// Codes, rows padded with zeros to whole vectors.
 #[derive(Clone, Copy)]
 pub(super) struct Codes<'a, C> {
     pub(super) data: &'a [C],

@@ -11,9 +11,9 @@ use crate::ops::lanes::{CHUNK, LANES, Simd, pad};
 /// Scores of one query.
 pub(super) type Scores = [f32; KV_BLOCK];
 
-/// How scores come about with keys of one type.
+/// How to compute scores with keys of one type.
 pub(super) trait Score<S: Simd>: Copy {
-    /// Some queries, with what is the same for all keys.
+    /// Some queries, with the values that are the same for all keys.
     type Queries: Copy;
     /// `N` queries from row `row` on, 4 or 1.
     fn queries<const N: usize>(self, s: S, row: usize) -> Self::Queries;
@@ -24,7 +24,7 @@ pub(super) trait Score<S: Simd>: Copy {
 }
 
 /// Scores of rows `first..` with the block's keys; those of keys that a row does not see are arbitrary. Between the
-/// keys of the first queries the memory of `values` is asked for, which is needed next.
+/// keys of the first queries the memory of `values`, which is needed next, is prefetched.
 #[inline(always)]
 pub(super) fn score<S: Simd, P: Score<S>>(
     s: S,
@@ -38,8 +38,8 @@ pub(super) fn score<S: Simd, P: Score<S>>(
     let rows = q.rows();
     let mut lanes = [0.0; LANES];
     let mut row = first;
-    // Four queries with four keys at a time, then what is left of the queries with sixteen keys. Keys after the last
-    // visible one are replaced by it.
+    // Four queries with four keys at a time, then the remaining queries with sixteen keys. Keys after the last visible
+    // one are replaced by it.
     while row + 4 <= rows {
         let len = q.visible(row + 3, start);
         let queries = products.queries::<4>(s, row);
@@ -80,7 +80,7 @@ pub(super) fn score<S: Simd, P: Score<S>>(
     }
 }
 
-/// Keys that are floats: `(q . k) scale`.
+/// Float keys: `(q . k) scale`.
 #[derive(Clone, Copy)]
 pub(super) struct OfFloats<'a, R> {
     pub(super) q: &'a Queries<'a>,
@@ -152,7 +152,7 @@ fn products_1x16<S: Simd, R: Rows>(s: S, q: &[f32], keys: R, k: [R::Row; 16]) ->
     out
 }
 
-/// The lane sums of `Q` queries with `K` of the rows in `keys`, all of the same length.
+/// The lane sums of `Q` queries with `K` of the rows in `keys`, all of equal length.
 #[inline(always)]
 fn products<S: Simd, R: Rows, const Q: usize, const K: usize>(
     s: S,
@@ -164,7 +164,7 @@ fn products<S: Simd, R: Rows, const Q: usize, const K: usize>(
     let vectors = keys.head_dim() / LANES;
     let mut q_vectors: [&[[f32; LANES]]; Q] = [&[]; Q];
     for (vs, q) in q_vectors.iter_mut().zip(q) {
-        // As many of all, which lets the compiler drop the bounds checks.
+        // The same number of vectors for all, so that the compiler can drop the bounds checks.
         *vs = &q.as_chunks().0[..vectors];
     }
     let mut k_vectors = k;
@@ -194,22 +194,22 @@ fn products<S: Simd, R: Rows, const Q: usize, const K: usize>(
     acc
 }
 
-/// Queries in 8 bits, in the order in which the keys' codes lie.
+/// Queries in 8 bits, in the order of the keys' codes.
 #[derive(Clone, Debug)]
 pub(super) struct QueryCodes {
-    /// `[rows, stride]`, rows filled up with zeros.
+    /// `[rows, stride]`, rows padded with zeros.
     codes: AlignedBuf<i8>,
     rows: Vec<QueryRow>,
     stride: usize,
-    /// Whether they are those of the queries at hand.
+    /// Whether they are the codes of the current queries.
     filled: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct QueryRow {
-    /// What a product with codes is multiplied with: `scale` times the step.
+    /// The factor of a product with codes: `scale` times the step.
     factor: f32,
-    /// Of the codes.
+    /// Sum of the codes.
     sum: i32,
 }
 
@@ -220,18 +220,18 @@ impl QueryCodes {
         Self { codes, rows: vec![QueryRow::default(); rows], stride: 0, filled: false }
     }
 
-    /// Whole chunks of either width of keys.
+    /// A multiple of the chunks of both widths of keys.
     fn stride_of(head_dim: usize) -> usize {
         head_dim.next_multiple_of(2 * CHUNK)
     }
 
-    /// Other queries, or other keys, follow.
+    /// Invalidates the codes: other queries, or other keys, follow.
     pub(super) fn forget(&mut self) {
         self.filled = false;
     }
 
-    /// Becomes queries `first..`, for keys of `C`, unless it is them. Later blocks are seen by fewer queries, so that
-    /// the first block decides.
+    /// Quantises queries `first..` for keys of `C`, unless that was done before. Fewer queries see later blocks, so the
+    /// first block decides.
     #[inline(always)]
     pub(super) fn fill<S: Simd, C: KeyCode>(&mut self, s: S, q: &Queries<'_>, first: usize) {
         if self.filled {
@@ -242,7 +242,7 @@ impl QueryCodes {
         self.stride = stride;
         for row in first..q.rows() {
             let out = &mut self.codes[row * stride..][..stride];
-            // A group that is not whole leaves its places in between.
+            // An incomplete group leaves gaps.
             out[q.head_dim / (2 * CHUNK) * (2 * CHUNK)..].fill(0);
             let mut sum = 0i32;
             let step = quantize_row(s, q.row(row), 127.0, |g, codes| {
@@ -259,8 +259,8 @@ impl QueryCodes {
         &self.codes[row * self.stride..][..self.stride]
     }
 
-    /// Scores of queries `first..` with one key of 8 bits, `[head_dim]` filled up to whole vectors, as first scores,
-    /// however the queries lie.
+    /// Scores of queries `first..` with one key of 8 bits, `[head_dim]` padded to whole vectors, as first scores, for
+    /// any order of the queries' codes.
     #[inline(always)]
     pub(super) fn score_first<C: KeyCode>(&self, first: usize, key: &[i8], scores: &mut [Scores]) {
         for row in first..scores.len() {
@@ -276,20 +276,20 @@ impl QueryCodes {
     }
 }
 
-/// Codes of keys as the integer products take them.
+/// Codes of keys for the integer products.
 pub(super) trait KeyCode: Code {
     /// Codes of a chunk.
     const CODES: usize;
-    /// Where a row of queries has code `l` of group `g`.
+    /// The place of code `l` of group `g` in a row of queries.
     fn place(g: usize, l: usize) -> usize;
-    /// Puts group `g` of sixteen codes of a query there.
+    /// Writes group `g` of sixteen codes of a query to that place.
     #[inline(always)]
     fn deal(g: usize, codes: &[i8; LANES], out: &mut [i8]) {
         for (l, &code) in codes.iter().enumerate() {
             out[Self::place(g, l)] = code;
         }
     }
-    /// By how much [`KeyCode::dot`] takes each code for larger than it is.
+    /// The offset that [`KeyCode::dot`] adds to each code.
     fn bias<S: Simd>() -> i32;
     /// Adds the products of a chunk of codes with as many of a query.
     fn dot<S: Simd>(s: S, acc: S::I, q: &[i8], key: &[u8; CHUNK]) -> S::I;
@@ -315,8 +315,8 @@ impl KeyCode for [i8; LANES] {
 impl KeyCode for [u8; LANES / 2] {
     const CODES: usize = 2 * CHUNK;
 
-    /// Lower nibbles of a chunk of bytes first: each group of sixteen codes has eight bytes, the order within them is
-    /// that of [`super::KvData::Int4`].
+    /// Lower nibbles of a chunk of bytes first: each group of sixteen codes has eight bytes, in the order of
+    /// [`super::KvData::Int4`].
     #[inline(always)]
     fn place(g: usize, l: usize) -> usize {
         let byte = 4 * (l % 2) + l / 4;
@@ -333,8 +333,8 @@ impl KeyCode for [u8; LANES / 2] {
     }
 }
 
-/// Keys that are codes: `(q . k) (scale a)`, `q` being codes as well and `a` their step; the keys' steps are left to
-/// the caller.
+/// Quantised keys: `(q . k) (scale a)`, where `q` is quantised as well and `a` is its step; the caller applies the
+/// keys' steps.
 #[derive(Clone, Copy)]
 pub(super) struct OfCodes<'a, C> {
     pub(super) queries: &'a QueryCodes,
@@ -356,7 +356,7 @@ impl<'a, C: KeyCode> OfCodes<'a, C> {
         }
         for c in 0..self.keys.head_dim.div_ceil(C::CODES) {
             for j in 0..K {
-                // What lies after a row is multiplied with zeros; after the last one there may be nothing.
+                // Elements after a row are multiplied with zeros; after the last row there may be none.
                 let mut rest = [0; CHUNK];
                 let bytes = k[j].get(c * CHUNK..).unwrap_or_default();
                 let key = match bytes.first_chunk() {
@@ -376,7 +376,7 @@ impl<'a, C: KeyCode> OfCodes<'a, C> {
 }
 
 impl<S: Simd, C: KeyCode> Score<S> for OfCodes<'_, C> {
-    /// The first row, what has to be taken from the sums of the lanes, and what they are multiplied with.
+    /// The first row, the correction of the lane sums, and their factor.
     type Queries = (usize, S::I, S::F);
 
     #[inline(always)]

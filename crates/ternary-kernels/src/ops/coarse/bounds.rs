@@ -10,7 +10,7 @@ ops! {
     pub(super) fn coarse_panel_bounds(facts: &Facts, sums: &Sums, x: &InputFacts, out: &mut [f32; PANEL]) -> f32 = panel_bounds;
 }
 
-/// Covers what subnormal results of the exact product and of `B` itself may lose.
+/// Covers the loss by subnormal results of the exact product and of `B` itself.
 const LEAST: f32 = f32::from_bits((127 - 120) << 23);
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! From stored rows to codes and what they leave open.
+//! From stored rows to codes and the bounds of their errors.
 
 use std::ops::Range;
 
@@ -10,21 +10,21 @@ use crate::ops::Ops;
 use crate::ops::lanes::{Element, LANES, Simd, pad};
 use crate::ops::reduce::{TURNS, total};
 
-/// Values from here on are not multiplied with anything: their row is always computed exactly.
+/// Values from here on are not multiplied: their row is always computed exactly.
 const HUGE: f32 = f32::from_bits((127 + 50) << 23);
-/// A row all of whose values are below has no codes.
+/// A row whose values are all below this has no codes.
 const TINY: f32 = f32::from_bits((127 - 56) << 23);
 
-/// Steps that are tried, as shares of the one that reaches the largest value: a few values that are cut off often cost
-/// less than coarser codes for all others.
+/// The steps that are tried, relative to the one that reaches the largest value: clipping a few values often costs less
+/// than coarser codes for all others.
 const STEPS: [f32; 3] = [1.0, 0.84, 0.7];
 
 ops! {
     /// Codes of a row; `codes` has room for whole units.
     fn coarse_row_f32(w: &[f32], codes: &mut [i8]) -> RowFacts = row;
-    /// As above.
+    /// Like `coarse_row_f32`.
     fn coarse_row_f16(w: &[f16], codes: &mut [i8]) -> RowFacts = row;
-    /// As above.
+    /// Like `coarse_row_f32`.
     fn coarse_row_bf16(w: &[bf16], codes: &mut [i8]) -> RowFacts = row;
 }
 
@@ -61,7 +61,7 @@ pub(super) fn block(ops: Ops, stored: StoredRows<'_>, cols: usize, rows: Range<u
     }
 }
 
-/// Puts the codes of row `r` of a panel in their places.
+/// Writes the codes of row `r` of a panel to their places.
 fn pack(codes: &[i8], r: usize, units: &mut [Unit]) {
     let four = |c: &[i8]| u32::from_le_bytes([c[0] as u8, c[1] as u8, c[2] as u8, c[3] as u8]);
     for (codes, unit) in codes.as_chunks::<UNIT_COLS>().0.iter().zip(units) {
@@ -75,8 +75,8 @@ fn pack(codes: &[i8], r: usize, units: &mut [Unit]) {
     }
 }
 
-/// `g` of the module's documentation: how far [`Ops::dots`] of `cols` products may be from the exact sum, as a share
-/// of the sum of their absolute values.
+/// `g` of the module's documentation: how far [`Ops::dots`] of `cols` products may be from the exact sum, relative to
+/// the sum of their absolute values.
 fn dot_error(cols: usize) -> f64 {
     let roundings = cols.div_ceil(LANES * TURNS) + (LANES * TURNS).ilog2() as usize;
     let mu = roundings as f64 * 2f64.powi(-24);
@@ -111,16 +111,16 @@ fn row<S: Simd, W: Element>(s: S, w: &[W], codes: &mut [i8]) -> RowFacts {
         }
     }
     let [error, squares] = code(s, w, scale, Some(codes));
-    // Both sums have a relative error below 2^-12 (at most 2^11 + 6 roundings on the way of each term, with k <= 2^17;
-    // a difference itself is rounded once). To subnormal numbers the first loses less than 2^-149 for each term.
+    // Both sums have a relative error below 2^-12 (each term is rounded at most 2^11 + 6 times, with k <= 2^17; a
+    // difference itself is rounded once). The first loses less than 2^-149 for each term to subnormal numbers.
     let error = (f64::from(error) + cols as f64 * 2f64.powi(-148)).sqrt() * (1.0 + 2f64.powi(-11));
     let norm = f64::from(scale) * f64::from(squares).sqrt() * (1.0 + 2f64.powi(-11));
     let norm = round_up(norm);
     RowFacts { scale, error: round_up((error * (1.0 + g) + g * f64::from(norm)) * (1.0 + 1e-9)), norm }
 }
 
-/// With `q = round(w / scale)`, cut off at 31: the sums of `(w - scale q)^2` and of `q^2`. Where `codes` is given,
-/// `q + 32` goes there.
+/// With `q = round(w / scale)`, clipped at 31: the sums of `(w - scale q)^2` and of `q^2`. If `codes` is given,
+/// `q + 32` is written there.
 #[inline(always)]
 fn code<S: Simd, W: Element>(s: S, w: &[W], scale: f32, mut codes: Option<&mut [i8]>) -> [f32; 2] {
     let by = Coder {
@@ -153,7 +153,7 @@ fn code<S: Simd, W: Element>(s: S, w: &[W], scale: f32, mut codes: Option<&mut [
     [total(s, errors), total(s, squares)]
 }
 
-/// Where the codes of vector `i` go.
+/// The place for the codes of vector `i`.
 #[inline(always)]
 fn place<'a>(codes: &'a mut Option<&mut [i8]>, i: usize) -> Option<&'a mut [i8; LANES]> {
     codes.as_deref_mut().map(|c| &mut c.as_chunks_mut().0[i])

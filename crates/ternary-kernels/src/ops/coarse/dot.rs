@@ -1,4 +1,4 @@
-//! Integer sums of the rows of a panel: which body for which instruction set, and the portable one.
+//! Integer sums of the rows of a panel: the choice of the body for the instruction set, and the portable body.
 
 use super::input::Digits;
 use super::{CoarseBatch, PANEL, Unit};

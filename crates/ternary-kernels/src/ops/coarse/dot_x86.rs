@@ -3,9 +3,9 @@
 //! Codes are at most 63 and digits at least -128, so that a product of two neighbours, at most `2 * 63 * 128 = 16128`,
 //! fits the 16 bits of `vpmaddubsw` without saturation. `vpdpbusd` adds four products to 32 bits at once.
 //!
-//! Unpacking costs five shifts, four ands and four selections for 256 codes of a unit, and each row of activations
-//! eight multiplications; memory delivers a unit in about twenty cycles, so that for a few rows of activations the sums
-//! cost nothing beyond reading.
+//! Unpacking costs five shifts, four ands and four selections for the 256 codes of a unit, and each row of activations
+//! eight multiplications. Memory delivers a unit in about twenty cycles, so for a few rows of activations the sums cost
+//! nothing on top of reading.
 
 use std::arch::x86_64::*;
 
@@ -15,12 +15,12 @@ use super::{CoarseBatch, UNIT, Unit};
 use crate::isa::compiled;
 use crate::simd;
 
-/// Asks for the unit a page further on in the stream.
+/// Prefetches the unit one page further on in the stream.
 ///
-/// Asking for every line pays here, unlike for the ternary kernels, because more is computed between two of them: from
-/// memory, 2 rows of activations took 11.8 ms instead of 18.9 with one line for each page, and 8 rows 24.7 instead of
-/// 33.9 (128256 x 2560 on a Zen 4 server, one thread; one row 9.9 instead of 11.5). Distances from 2 to 8 KiB are
-/// alike.
+/// Prefetching every line pays off here, unlike for the ternary kernels, because there is more computation between two
+/// lines: from memory, 2 rows of activations took 11.8 ms instead of 18.9 with one line for each page, and 8 rows 24.7
+/// instead of 33.9 (128256 x 2560 on a Zen 4 server, one thread; one row 9.9 instead of 11.5). Distances from 2 to 8
+/// KiB make no difference.
 #[inline(always)]
 pub(super) fn prefetch_ahead(unit: &Unit) {
     const PREFETCH_BYTES: usize = 4096;
@@ -29,7 +29,7 @@ pub(super) fn prefetch_ahead(unit: &Unit) {
     }
 }
 
-/// Four digits in every lane: those of the columns `4 j ..`.
+/// Four digits in every lane: those of the columns from `4 j` on.
 #[inline(always)]
 pub(super) fn word(digits: &Digits, j: usize) -> i32 {
     i32::from_le_bytes([digits[4 * j], digits[4 * j + 1], digits[4 * j + 2], digits[4 * j + 3]])
@@ -68,7 +68,7 @@ pub(super) mod avx512 {
     pub(in super::super) fn dots(cpu: Avx512Vnni, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]) {
         compiled!(Avx512Vnni, cpu => |_cpu, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]| {
             tiles!(x, out, 8, |N, xs, out| {
-                // Few accumulators would wait for one another.
+                // Few accumulators would wait for each other.
                 if N <= 2 { tile::<N, 4>(panel, xs, out) } else { tile::<N, 1>(panel, xs, out) }
             });
         });
@@ -107,8 +107,8 @@ pub(super) mod avx512 {
         let (lines, _) = unit.as_chunks::<64>();
         let (a, b, c) = (simd::load(&lines[0]), simd::load(&lines[1]), simd::load(&lines[2]));
         let (nibble, six) = (_mm512_set1_epi8(0x0f), _mm512_set1_epi8(0x3f));
-        // Bits 0 to 3 of the one, 4 and 5 of the other; shifts of 16-bit lanes move bits across bytes only where they
-        // are masked. 0xca is `if mask { low } else { high }`.
+        // Bits 0 to 3 of the first, 4 and 5 of the second; shifts of 16-bit lanes move bits across bytes only where
+        // they are masked. 0xca is `if mask { low } else { high }`.
         let join = |low, high| _mm512_and_si512(_mm512_ternarylogic_epi32::<0xca>(nibble, low, high), six);
         [
             join(a, _mm512_slli_epi16::<4>(c)),
@@ -119,7 +119,7 @@ pub(super) mod avx512 {
     }
 }
 
-/// The body for 256-bit registers, over the instruction that multiplies and adds.
+/// The body for 256-bit registers, generic over the instruction that multiplies and adds.
 macro_rules! body256 {
     ($token:ident, features = $features:literal, turns = $turns:literal, dot = $dot:ident) => {
         /// Adds the sums of `panel` for every row of `x`.
@@ -202,7 +202,7 @@ pub(super) mod vnni256 {
     body256!(AvxVnni, features = "avx2,fma,f16c,avxvnni", turns = 2, dot = _mm256_dpbusd_avx_epi32);
 }
 
-/// The AVX-VNNI body with the other encoding of its instruction, for CPUs that have only that.
+/// The AVX-VNNI body with the EVEX encoding of its instruction, for CPUs that have only that.
 #[cfg(test)]
 pub(super) mod evex256 {
     use super::*;

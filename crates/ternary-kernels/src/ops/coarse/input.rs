@@ -1,11 +1,11 @@
-//! Activations in sixteen bits, as two digits, and what that leaves open.
+//! Activations in sixteen bits, as two digits, with bounds of their errors.
 
 use super::{UNIT_COLS, ZERO_CODE, units_of};
 use crate::AlignedBuf;
 use crate::ops::Ops;
 use crate::ops::lanes::Simd;
 
-/// The digits that meet one unit: sixteen `h`, then sixteen `l`, as raw bytes of int8.
+/// The digits for one unit: sixteen `h`, then sixteen `l`, as raw bytes of int8.
 pub(super) type Digits = [u8; 2 * UNIT_COLS];
 
 /// The largest `|p|`: both digits fit an int8.
@@ -20,7 +20,7 @@ pub struct CoarseBatch {
     len: usize,
 }
 
-/// What is known about one row of activations; names as in the module's documentation.
+/// Facts about one row of activations; names as in the module's documentation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct InputFacts {
     /// `a`.
@@ -36,7 +36,7 @@ pub(super) struct InputFacts {
 }
 
 impl CoarseBatch {
-    /// Most activations that pass over a plane together.
+    /// The maximum number of activations that share a pass over a plane.
     pub const MAX: usize = 16;
 
     /// An empty batch for rows of `cols` activations; nothing is allocated later.
@@ -57,14 +57,14 @@ impl CoarseBatch {
     pub fn cols(&self) -> usize {
         self.cols
     }
-    /// Empties it.
+    /// Removes all activations.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Adds a row of activations, `[cols]` f32. `false`, and nothing is added, if one of them is not finite, the
-    /// largest in absolute value is not in `2^-40..2^50` (all of them 0, for example), or the batch is full: no bound
-    /// is known then, so every row of the head has to be computed.
+    /// Adds a row of activations, `[cols]` f32. Returns `false` and adds nothing if one of them is not finite, the
+    /// largest absolute value is not in `2^-40..2^50` (for example if all are 0), or the batch is full: then no bound
+    /// is known, so every row of the head has to be computed.
     ///
     /// # Panics
     /// If `x` has another length.
@@ -93,7 +93,7 @@ impl CoarseBatch {
 }
 
 ops! {
-    /// Cuts `x` into digits and completes `facts`; `false` if it lies outside of the limits.
+    /// Splits `x` into digits and completes `facts`; `false` if it is outside the limits.
     fn coarse_digits(x: &[f32], digits: &mut [Digits], facts: &mut InputFacts) -> bool = split;
 }
 

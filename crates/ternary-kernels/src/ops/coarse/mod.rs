@@ -1,12 +1,11 @@
 //! Upper bounds of the logits of all rows of a head, from a third of the bytes.
 //!
 //! The head of a language model is its largest stream per token: 657 MB in half precision at 128256 x 2560. A caller
-//! that wants only the best logits need not read it all. A [`CoarsePlane`] holds six bits for each weight and, for each
+//! that only needs the best logits need not read it all. A [`CoarsePlane`] holds six bits for each weight and, for each
 //! row, how far they are from the stored weights. [`Ops::coarse_bounds`](crate::Ops::coarse_bounds) turns activations
 //! into a number for each row that its logit **provably** does not exceed, and only rows whose number reaches the best
-//! known logits have to be computed from the stored weights. What is proven is a statement about the logit as it would
-//! be computed, the f32 result of [`Ops::dots`](crate::Ops::dots), rounding included, not about an ideal number near
-//! it.
+//! known logits have to be computed from the stored weights. The proof covers the logit as it would be computed, the
+//! f32 result of [`Ops::dots`](crate::Ops::dots) with its rounding, not an ideal number near it.
 //!
 //! # The bound
 //! All norms are Euclidean, `u = 2^-24` is the rounding of f32. A row of the head is `w`, split into `w = s q + e` with
@@ -25,7 +24,7 @@
 //!    (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1) `|L - w.x| <= g sum_i |w_i x_i| <= g |w| |x|`
 //!    with `g = m u / (1 - m u)`, and `|w| <= |s q| + |e|`. A fused multiply-add whose result is subnormal errs by at most
 //!    `2^-150` more, all of them together by less than `2^-131`. No partial sum overflows, because rows and activations
-//!    that could make one are treated apart (below).
+//!    that could cause one are treated separately (below).
 //! 2. *The estimate is rounded.* `q.h` and `q.l` are exact in i32. The estimate is
 //!    `c = fl(fl(s a) fl(256 fl(q.h) + fl(q.l)))`, each `fl` one rounding, of which four act on each of the two integers:
 //!    `|c - s a q.p| <= 4.01 u |s q| H` with `H = a (256 |h| + |l|)`, and `|c| <= 1.01 |s q| H`. Nothing in it is subnormal,
@@ -33,7 +32,7 @@
 //! 3. *The sum `U = fl(c + B)` is rounded:* by at most `u (|c| + B) / (1 - u)`.
 //!
 //! So `L <= U` if `B` is at least `|x| ((1 + g) |e| + g |s q|) + |s q| (|d| + 5.1 u H) + 2^-131`, and `2 u` of itself
-//! more. What is stored and computed is
+//! more. The stored and computed values are
 //!
 //! ```text
 //! per row          N >= |s q|,    E >= (1 + g) |e| + g N
@@ -44,18 +43,18 @@
 //! where the factors `1 + 2^-20 = 1 + 16 u` cover the three roundings of `B` and that of `U`, and every `>=` is a
 //! computation in f64, or in f32 with its own error bound, rounded upward. With `k` up to [`MAX_COLS`], `m u < 2^-12`.
 //!
-//! *What is treated apart.* A row with a value that is not finite or not below `2^50` gets `E` = infinity, so that it
-//! is always computed exactly, and shows the NaN or infinity that the plain head shows. A row without a value of at
-//! least `2^-56` gets `s = 0`: all of it is `e`. Activations that are not finite, or whose largest is not in
-//! `2^-40..2^50`, are refused by [`CoarseBatch::push`]; then every row has to be computed. Within these limits
-//! `|w| |x| < 2^118`, so that nothing overflows.
+//! *Special cases.* A row with a value that is not finite or not below `2^50` gets `E` = infinity, so that it is always
+//! computed exactly, and yields the NaN or infinity that the plain head yields. A row without a value of at least
+//! `2^-56` gets `s = 0`: all of it is `e`. [`CoarseBatch::push`] rejects activations that are not finite or whose
+//! largest is not in `2^-40..2^50`; then every row has to be computed. Within these limits `|w| |x| < 2^118`, so that
+//! nothing overflows.
 //!
 //! For rows with normally distributed values `|e|` is about 3 % of `|w|`, and at 2560 columns `B` is some 1.6
 //! standard deviations of the logits: at most a few hundred of 128256 rows can be the best one.
 //!
 //! # Layout
-//! Sixteen rows are a *panel*, sixteen columns of a panel a *unit* of three times 64 bytes; with
-//! `c(j)` the code `q + 32` of row `r`, column `4 j + i` of the unit, byte `4 r + i`
+//! Sixteen rows are a *panel*, sixteen columns of a panel a *unit* of three times 64 bytes; with `c(j)` the code
+//! `q + 32` of row `r`, column `4 j + i` of the unit, byte `4 r + i`
 //!
 //! ```text
 //! of the first  64:  c(0) & 15 | (c(1) & 15) << 4
@@ -63,9 +62,9 @@
 //! of the third  64:  c(0) >> 4 | (c(1) >> 4) << 2 | (c(2) >> 4) << 4 | (c(3) >> 4) << 6
 //! ```
 //!
-//! so that four codes of each row lie in one lane of a register, as `vpdpbusd` takes them, and sums end up one row per
+//! so that four codes of each row are in one lane of a register, as `vpdpbusd` needs them, and sums end up one row per
 //! lane. A panel begins with a unit that holds sixteen `s`, sixteen `E` and sixteen `N`. Four panels are a *block*; the
-//! last block is filled up with rows whose bound is minus infinity. All of it is one sequential stream.
+//! last block is filled up with rows whose bound is minus infinity. A plane is one sequential stream.
 
 use std::ops::Range;
 
@@ -92,7 +91,7 @@ const PANEL: usize = 16;
 const BLOCK_PANELS: usize = 4;
 /// Rows of a block, the unit in which rows are shared among threads.
 pub const BLOCK_ROWS: usize = PANEL * BLOCK_PANELS;
-/// Blocks that are built between two reports: so many that threads which wait for the last of them do not matter.
+/// Blocks that are built between two progress reports: enough that waiting for the last of them does not matter.
 const STRIP_BLOCKS: usize = 64;
 /// Columns of a unit.
 const UNIT_COLS: usize = 16;
@@ -132,7 +131,7 @@ impl StoredRows<'_> {
     }
 }
 
-/// Six bits for each weight of a head, and per row what they leave open; see the [module documentation](self).
+/// Six bits for each weight of a head, and per row the bounds of their errors; see the [module documentation](self).
 #[derive(Clone, Debug)]
 pub struct CoarsePlane {
     rows: usize,
@@ -151,7 +150,7 @@ impl CoarsePlane {
         Self::build_watched(ops, team, (rows, cols), stored, &|_| ())
     }
 
-    /// Like [`CoarsePlane::build`]; `done` hears which rows of `stored` were read, some thousand at a time.
+    /// Like [`CoarsePlane::build`]; calls `done` with the rows of `stored` that were read, some thousand at a time.
     ///
     /// # Errors
     /// The errors of [`CoarsePlane::build`].
@@ -180,17 +179,18 @@ impl CoarsePlane {
         Ok(Self { rows, cols, units: SharedBytes::new(units) })
     }
 
-    /// A plane that was built before, from its [`CoarsePlane::bytes`], which may lie in a file mapping. They are not read: a plane
-    /// of another head, or a damaged one, finds other tokens.
+    /// A plane that was built before, from its [`CoarsePlane::bytes`], for example in a file mapping. They are not
+    /// read: a plane of another head, or a damaged one, selects other tokens.
     ///
     /// # Errors
-    /// [`KernelError::ShapeMismatch`] for another number of bytes; [`KernelError::RowTooLong`]; [`KernelError::TooLarge`].
+    /// [`KernelError::ShapeMismatch`] for a wrong number of bytes; [`KernelError::RowTooLong`];
+    /// [`KernelError::TooLarge`].
     pub fn from_shared(rows: usize, cols: usize, bytes: SharedBytes) -> Result<Self, KernelError> {
         let (expected, got) = (Self::byte_len_of(rows, cols)?, bytes.len());
         if expected != got {
             return Err(KernelError::ShapeMismatch { op: "coarse plane", what: "bytes", expected, got });
         }
-        // Row facts are read as floats where they lie.
+        // Row facts are read as floats in place.
         let aligned = (bytes.as_ptr() as usize).is_multiple_of(align_of::<Facts>());
         let units = if aligned { bytes } else { SharedBytes::new(AlignedBuf::from_slice(&bytes)) };
         Ok(Self { rows, cols, units })
@@ -209,7 +209,7 @@ impl CoarsePlane {
         len.ok_or(KernelError::TooLarge { op: "coarse plane", rows, cols })
     }
 
-    /// All of it, for a file.
+    /// All bytes, for a file.
     pub fn bytes(&self) -> &[u8] {
         &self.units
     }
@@ -238,7 +238,7 @@ impl CoarsePlane {
     }
 }
 
-/// What is known about the rows of a panel.
+/// Facts about the rows of a panel.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Facts {
@@ -267,12 +267,12 @@ fn split_panel(bytes: &[u8]) -> (&Facts, &[Unit]) {
 }
 
 impl Ops {
-    /// For each row of `blocks` and each of the `n` activations of `x` a number that the row's logit does not exceed,
-    /// to `upper`, `[n, blocks * 64]`, and the largest of each block to `maxima`, `[n, blocks]`; rows after the last
-    /// one have minus infinity. The same bits on every instruction set.
+    /// Writes, for each row of `blocks` and each of the `n` activations of `x`, a number that the row's logit does not
+    /// exceed to `upper`, `[n, blocks * 64]`, and the largest of each block to `maxima`, `[n, blocks]`; rows after the
+    /// last one have minus infinity. The bits are the same on every instruction set.
     ///
     /// # Panics
-    /// If `upper` or `maxima` has another shape, `blocks` reaches beyond the plane, or `x` was made for other columns.
+    /// If `upper` or `maxima` has another shape, `blocks` exceeds the plane, or `x` was made for other columns.
     pub fn coarse_bounds(
         self,
         plane: &CoarsePlane,

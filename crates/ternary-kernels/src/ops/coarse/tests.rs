@@ -39,7 +39,7 @@ fn bounds(ops: Ops, plane: &CoarsePlane, x: &[f32], threads: usize) -> Vec<f32> 
     upper
 }
 
-/// Rows of every kind that could break the bound.
+/// Rows of every kind that could violate the bound.
 fn adversarial(rows: usize, cols: usize, seed: u64) -> Vec<f32> {
     let mut r = Random(seed);
     let mut w = vec![0.0f32; rows * cols];
@@ -52,7 +52,7 @@ fn adversarial(rows: usize, cols: usize, seed: u64) -> Vec<f32> {
             0 => row.fill(0.0),
             1 => row.iter_mut().for_each(|w| *w *= 3e-42),
             2 => row.iter_mut().for_each(|w| *w *= 1e13),
-            // One value far above all others, at every place in turn.
+            // One value far above all others, at every position in turn.
             3 => row[i % cols] = 1000.0,
             4 => row.iter_mut().enumerate().for_each(|(c, w)| *w = if c == i % cols { 1.0 } else { 0.0 }),
             // Halfway between two codes.
