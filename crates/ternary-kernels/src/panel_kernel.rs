@@ -1,11 +1,11 @@
 //! The kernel of every layout in panels of 16 rows.
 //!
-//! [`PanelKernel`] is the only [`Kernel`] of I2_S and of base 3. Two traits say what is below it:
+//! [`PanelKernel`] is the only [`Kernel`] of I2_S and of base 3. Two traits describe its parts:
 //!
-//! - [`Layout`]: how weights lie. [`I2s`] and [`Base3`](crate::base3::Base3) are all there are.
-//! - [`Backend`]: how an instruction set multiplies one layout. A set that multiplies chunks of I2_S ([`Chunks`]) is
-//!   the back end of I2_S by that alone, and of base 3 as soon as it unpacks groups to chunks ([`Unpack`]). AVX-512 has
-//!   ways of its own and implements [`Backend`] directly.
+//! - [`Layout`]: the memory layout of weights. [`I2s`] and [`Base3`](crate::base3::Base3) are the only ones.
+//! - [`Backend`]: how an instruction set multiplies one layout. An instruction set that multiplies chunks of I2_S
+//!   ([`Chunks`]) is thereby the back end of I2_S, and of base 3 as soon as it unpacks groups to chunks ([`Unpack`]).
+//!   AVX-512 has faster ways and implements [`Backend`] directly.
 //!
 //! All methods take a proof token by value, so they are safe to call; `isa::compiled` makes the functions that they
 //! run.
@@ -20,9 +20,9 @@ use crate::{
     token_tables,
 };
 
-/// How weights lie in panels of [`PANEL_ROWS`] rows.
+/// The memory layout of weights in panels of [`PANEL_ROWS`] rows.
 pub(crate) trait Layout: Debug + Send + Sync + 'static {
-    /// The operands of a product, every length checked.
+    /// The operands of a product, with all lengths checked.
     type Product<'a>;
 
     /// Packs `w` for the kernel called `kernel`.
@@ -31,7 +31,7 @@ pub(crate) trait Layout: Debug + Send + Sync + 'static {
     /// The errors of [`Kernel::prepack`].
     fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError>;
 
-    /// Checks all lengths; `None` where there is nothing to multiply, and `acc` has been set to zero.
+    /// Checks all lengths; if there is nothing to multiply, sets `acc` to zero and returns `None`.
     ///
     /// # Panics
     /// If a length is wrong, see [`Kernel::gemv`].
@@ -46,12 +46,12 @@ pub(crate) trait Backend<L: Layout>: Copy + Debug + Send + Sync + 'static {
     /// A product of any number of tokens.
     fn gemm(self, product: &L::Product<'_>, acc: &mut [i32]);
 
-    /// How it multiplies many tokens with tables that they share, if it does.
+    /// The product of many tokens with shared tables, if the back end has one.
     fn tables(self) -> Option<Tables<Self>> {
         None
     }
 
-    /// Whether [`Backend::gemm`] takes so many tokens of int4 activations; otherwise they are widened to int8 first.
+    /// Whether [`Backend::gemm`] takes this many tokens of int4 activations; otherwise they are widened to int8 first.
     fn reads_int4(self, tokens: usize) -> bool {
         let _ = tokens;
         true
@@ -63,10 +63,10 @@ pub(crate) trait Backend<L: Layout>: Copy + Debug + Send + Sync + 'static {
     }
 }
 
-/// Products of many tokens by tables that they share, see [`token_tables`].
+/// Products of many tokens with shared tables, see [`token_tables`].
 #[derive(Clone, Copy)]
 pub(crate) struct Tables<B> {
-    /// Tokens of a last tile from which a tile is faster than multiplying, `TokenLanes::LAST_FROM`.
+    /// The number of tokens in a last tile from which a tile is faster than multiplying, `TokenLanes::LAST_FROM`.
     pub(crate) last_from: usize,
     /// [`token_tables::product`], compiled for the instruction set.
     pub(crate) product: fn(B, &Product<'_>, &mut [i32]),
@@ -77,8 +77,8 @@ pub(crate) trait Chunks: Copy + Debug + Send + Sync + 'static {
     /// Tokens of a tile, which is one panel high.
     const MAX_TOKENS: usize;
 
-    /// Per row, the sum of code times activation over chunks of one panel, a multiple of four; `x` are as many. Sums of
-    /// codes may pass 2^31 in very long rows, and wrap.
+    /// Per row, the sum of code times activation over chunks of one panel, a multiple of four; `x` has the same length.
+    /// Sums of codes may exceed 2^31 in very long rows, and wrap.
     fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS];
 
     /// A tile of one panel and up to [`Chunks::MAX_TOKENS`] tokens.
@@ -111,7 +111,7 @@ impl<B: Chunks> Backend<I2s> for B {
     }
 }
 
-/// The kernel of the layout `L` for the instruction set whose proof `B` is.
+/// The kernel of the layout `L` for the instruction set that `B` proves.
 #[derive(Debug)]
 pub(crate) struct PanelKernel<L, B> {
     name: &'static str,
@@ -125,7 +125,7 @@ impl<L: Layout, B: Backend<L>> PanelKernel<L, B> {
         Self { name, backend, layout: PhantomData }
     }
 
-    /// Tokens that no tables serve.
+    /// Multiplies tokens without tables.
     fn multiply(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
         if let Some(product) = L::product(w, x, acc) {
             self.backend.gemm(&product, acc);

@@ -6,14 +6,16 @@ use half::f16;
 
 use crate::{GroupScales, KernelError};
 
-/// Scales are taken of at least this, so that zeros divide.
+/// The lower limit of absolute means and maxima, so that zeros can be divided.
 pub const MIN_ABS: f32 = 1e-5;
 
-/// The absolute mean of the master weights of one tensor, `max(mean|W|, 1e-5)`; [`weight_scale`] makes a scale of it.
+/// The absolute mean of the master weights of one tensor, `max(mean|W|, 1e-5)`; [`weight_scale`] computes the scale
+/// from it.
 ///
-/// The mean is summed in f64 and rounded to f32 once: that is the f32 nearest to the true mean for any tensor that
-/// fits a memory, and independent of the order of the sum. (A framework that sums in f32 may differ in the last bits,
-/// which changes a trit only if its weight lies that close to half of the mean.) It is finite exactly where all weights are.
+/// The mean is summed in f64 and rounded to f32 once: that is the f32 nearest to the true mean for any tensor that fits
+/// into memory, and independent of the order of the sum. (A framework that sums in f32 may differ in the last bits,
+/// which changes a trit only if its weight is that close to half of the mean.) It is finite if and only if all weights
+/// are.
 pub fn absmean(weights: &[f32]) -> f32 {
     let sum: f64 = weights.iter().map(|w| f64::from(w.abs())).sum();
     let mean = (sum / weights.len().max(1) as f64) as f32;
@@ -23,18 +25,19 @@ pub fn absmean(weights: &[f32]) -> f32 {
 
 /// The scale of ternary weights whose absolute mean is `mean`: `1 / (1 / mean)`, each division rounded to f32.
 ///
-/// That is what transformers computes: it multiplies weights with `s = 1 / mean` before it rounds them, and divides trits by `s`.
-/// The last bit may differ from `mean`, and a last bit moves codes of activations later in the model.
+/// This is what transformers computes: it multiplies weights with `s = 1 / mean` before it rounds them, and divides
+/// trits by `s`. The last bit may differ from `mean`, and a last bit changes codes of activations later in the model.
 pub fn weight_scale(mean: f32) -> f32 {
     1.0 / (1.0 / mean)
 }
 
-/// Ternary weights by the absolute mean: `a` as [`absmean`] gives it, `T = clamp(round(W * (1 / a)), -1, 1)`, where halves round to
-/// even; the weight is then [`weight_scale`]`(a) * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and that scale.
+/// Ternary weights by the absolute mean: with `a` from [`absmean`], `T = clamp(round(W * (1 / a)), -1, 1)`, where
+/// halves round to even; the weight is then [`weight_scale`]`(a) * T`. `weights` is `[rows, cols]` f32; returns
+/// `[rows, cols]` i8 and that scale.
 ///
-/// This is what training computes with ([`Ops::ternarize`](crate::Ops::ternarize)) and what loading master weights does, so
-/// that a model is after its export, to the bit, what it was before. Source: `WeightQuant` and `BitLinear` in `integrations/bitnet.py`
-/// of transformers.
+/// Training computes with these ([`Ops::ternarize`](crate::Ops::ternarize)), and so does loading master weights, so
+/// that exporting a model does not change it by a bit. Source: `WeightQuant` and `BitLinear` in
+/// `integrations/bitnet.py` of transformers.
 ///
 /// # Errors
 /// [`KernelError::ShapeMismatch`] for a wrong length, [`KernelError::TooLarge`], [`KernelError::NotFinite`].
@@ -59,23 +62,22 @@ pub fn absmean_quantize(weights: &[f32], rows: usize, cols: usize) -> Result<(Ve
     Ok((trits, weight_scale(mean)))
 }
 
-/// The scale of a group of master weights: their absolute mean as [`absmean`] gives it, rounded to the f16 that files
-/// of groups store. It is finite exactly where all weights are and their mean fits an f16.
+/// The scale of a group of master weights: their absolute mean from [`absmean`], rounded to the f16 that files of
+/// groups store. It is finite if and only if all weights are and their mean fits an f16.
 pub fn group_scale(weights: &[f32]) -> f16 {
     f16::from_f32(absmean(weights))
 }
 
-/// Ternary weights with a scale for each `group_len` consecutive weights of a row, the last of which may be fewer: `d`
-/// of a group as [`group_scale`] gives it, `T = clamp(round(W * (1 / d)), -1, 1)`, where halves round to even; the
-/// weight is `d * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and the scales, see
-/// [`scales_of_groups`].
+/// Ternary weights with a scale for each `group_len` consecutive weights of a row (the last group may be shorter): with
+/// `d` of a group from [`group_scale`], `T = clamp(round(W * (1 / d)), -1, 1)`, where halves round to even; the weight
+/// is `d * T`. `weights` is `[rows, cols]` f32; returns `[rows, cols]` i8 and the scales, see [`scales_of_groups`].
 ///
-/// As `d` is rounded before it divides, nothing is left to be rounded when a model is stored: training
+/// As `d` is rounded before the division, storing a model rounds nothing more: training
 /// ([`Ops::ternarize_groups`](crate::Ops::ternarize_groups)), loading master weights and every file have the same bits.
 ///
 /// # Errors
 /// [`KernelError::ShapeMismatch`] for a wrong length or groups of 0 weights, [`KernelError::TooLarge`],
-/// [`KernelError::NotFinite`]; [`KernelError::InvalidGroupScale`] for a mean that no f16 holds.
+/// [`KernelError::NotFinite`]; [`KernelError::InvalidGroupScale`] for a mean that does not fit an f16.
 ///
 /// ```
 /// let w = [0.9, -0.1, 0.5, -0.5, 3.0, 1.0, 0.0, 0.0];

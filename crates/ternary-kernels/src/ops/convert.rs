@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::lanes::{Element, LANES, Simd, pad};
 
 ops! {
-    /// `out[i] = x[i]` as f16, to nearest, ties to even; what is larger than the largest f16 becomes infinite.
+    /// `out[i] = x[i]` as f16, to nearest, ties to even; values above the largest f16 become infinite.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -30,7 +30,7 @@ ops! {
     pub fn bf16_to_f32(x: &[bf16], out: &mut [f32]) = widen;
 }
 
-/// A 16-bit float that vectors are stored to.
+/// A 16-bit float type, to which vectors are stored.
 trait Narrow: Element {
     fn store<S: Simd>(s: S, v: S::F, out: &mut [Self; LANES]);
 }

@@ -5,22 +5,23 @@
 use super::lanes::{LANES, Simd, pad};
 
 ops! {
-    /// The state `a` `[d, m]` of a head reads a token and answers: with `a' = decay a`,
+    /// A head with the state `a` `[d, m]` reads a token and computes its output: with `a' = decay a`,
     ///
     /// ```text
     /// e = beta (v - k a');  a <- a' + k^T e;  out = q a
     /// ```
     ///
-    /// `k` and `q` are `[d]`, `v` and `out` `[m]`, all f32. Elements of `a'` and of `e` are rounded as they are computed; `k a'` and
-    /// `q a` begin with 0 and are one fused multiply-add per element of `k` and `q` in ascending order, and an element of the new state is
-    /// one. A column of `a` is computed by itself, so heads may be wider than vectors.
+    /// `k` and `q` are `[d]`, `v` and `out` `[m]`, all f32. Elements of `a'` and of `e` are rounded as they are
+    /// computed; `k a'` and `q a` begin with 0 and are one fused multiply-add per element of `k` and `q` in ascending
+    /// order, and an element of the new state is one. A column of `a` is computed separately, so heads may be wider
+    /// than vectors.
     ///
     /// # Panics
     /// If the lengths do not fit.
     pub fn delta_rule(a: &mut [f32], token: DeltaToken<'_>, out: &mut [f32]) = delta_rule;
 }
 
-/// What a token brings to a head of the gated delta rule.
+/// The inputs of a token to a head of the gated delta rule.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaToken<'a> {
     /// Key, `[d]`.
@@ -29,9 +30,9 @@ pub struct DeltaToken<'a> {
     pub q: &'a [f32],
     /// Value, `[m]`.
     pub v: &'a [f32],
-    /// What remains of the state, in 0..=1.
+    /// The share of the state that remains, in 0..=1.
     pub decay: f32,
-    /// How far the state moves to the value, in 0..=1.
+    /// How far the state moves towards the value, in 0..=1.
     pub beta: f32,
 }
 

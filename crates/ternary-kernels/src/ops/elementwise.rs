@@ -1,10 +1,10 @@
-//! Operations on each element by itself.
+//! Elementwise operations.
 
 use super::exp::exp;
 use super::lanes::{LANES, Simd, pad};
 
 ops! {
-    /// `out[i] = relu(gate[i])^2 * up[i]`, all `[k]` f32. A NaN stays one.
+    /// `out[i] = relu(gate[i])^2 * up[i]`, all `[k]` f32. A NaN stays NaN.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -31,28 +31,28 @@ ops! {
     /// `x[i] *= a`, `[k]` f32.
     pub fn scale(a: f32, x: &mut [f32]) = scale;
 
-    /// `out[i] = acc[i] as f32 * factor`, both `[k]`: what makes a float of an integer product.
+    /// `out[i] = acc[i] as f32 * factor`, both `[k]`: converts an integer product to floats.
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn scale_i32(acc: &[i32], factor: f32, out: &mut [f32]) = scale_i32;
 
-    /// `out[i] = out[i] + acc[i] as f32 * factor`, both `[k]`. Product and sum are rounded apart, so the bits are those
-    /// of [`Ops::scale_i32`](crate::Ops::scale_i32) and then [`Ops::add_assign`](crate::Ops::add_assign).
+    /// `out[i] = out[i] + acc[i] as f32 * factor`, both `[k]`. Product and sum are rounded separately, so the bits are
+    /// those of [`Ops::scale_i32`](crate::Ops::scale_i32) followed by [`Ops::add_assign`](crate::Ops::add_assign).
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn scale_add_i32(acc: &[i32], factor: f32, out: &mut [f32]) = scale_add_i32;
 
     /// `out[i] = (acc[i] as f32 * factor) * scale`, both `[k]`, with the bits of
-    /// [`Ops::scale_i32`](crate::Ops::scale_i32) and then [`Ops::scale`](crate::Ops::scale).
+    /// [`Ops::scale_i32`](crate::Ops::scale_i32) followed by [`Ops::scale`](crate::Ops::scale).
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn dequantize(acc: &[i32], factor: f32, scale: f32, out: &mut [f32]) = dequantize;
 
     /// `out[i] = out[i] + (acc[i] as f32 * factor) * scale`, both `[k]`, with the bits of
-    /// [`Ops::dequantize`](crate::Ops::dequantize) and then [`Ops::add_assign`](crate::Ops::add_assign).
+    /// [`Ops::dequantize`](crate::Ops::dequantize) followed by [`Ops::add_assign`](crate::Ops::add_assign).
     ///
     /// # Panics
     /// If the lengths differ.
@@ -113,7 +113,7 @@ struct Relu2Mul;
 impl Binary<f32> for Relu2Mul {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, gate: &[f32; LANES], up: &[f32; LANES]) -> S::F {
-        // The gate is the second operand, the one that a NaN comes through.
+        // The gate is the second operand, which propagates a NaN.
         let relu = s.max(s.splat(0.0), s.load(gate));
         s.mul(s.mul(relu, relu), s.load(up))
     }

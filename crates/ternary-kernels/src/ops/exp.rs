@@ -1,16 +1,16 @@
 //! The exponential function and softmax.
 //!
 //! `exp(x)` with `n = round(x / ln 2)` and `r = x - n ln 2`, in -0.347..=0.347, is `2^n e^r`. The first part of
-//! `n ln 2` is subtracted exactly (what is left is a multiple of 2^-25 below 2^-1), the second part rounds once. `e^r`
+//! `n ln 2` is subtracted exactly (the remainder is a multiple of 2^-25 below 2^-1), the second part rounds once. `e^r`
 //! is a polynomial of degree 6 whose relative error is below 0.06 * 2^-24; `2^n` is multiplied in two steps, so that
-//! neither factor overflows and the result rounds once where it is subnormal.
+//! neither factor overflows and a subnormal result rounds once.
 
 use super::lanes::{LANES, Simd, pad};
 use super::reduce::{TURNS, total};
 
 ops! {
     /// `out[i] = exp(x[i])`, both `[k]` f32. The error is at most 0.892 ulp (measured over all f32 against f64);
-    /// `exp(0)` is 1, results above the largest f32 are infinite, below the smallest 0, and a NaN stays one.
+    /// `exp(0)` is 1, results above the largest f32 are infinite, below the smallest 0, and a NaN stays NaN.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -22,7 +22,7 @@ ops! {
     pub fn softmax_in_place(x: &mut [f32]) = softmax;
 }
 
-/// Results of what lies above overflow, results of what lies below round to 0.
+/// Results of larger values overflow, results of smaller values round to 0.
 const HIGHEST: f32 = 89.0;
 const LOWEST: f32 = -104.0;
 const LN2_UPPER: f32 = std::f32::consts::LN_2;
@@ -40,7 +40,7 @@ const COEFFICIENTS: [f32; 5] = [
 /// `exp` of each lane.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    // `x` is the second operand, the one that a NaN comes through.
+    // `x` is the second operand, which propagates a NaN.
     let x = s.max(s.splat(LOWEST), s.min(s.splat(HIGHEST), x));
     let n = s.to_i(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let minus_n = s.to_f(s.sub_i(s.splat_i(0), n));
@@ -73,7 +73,7 @@ fn exp_slice<S: Simd>(s: S, x: &[f32], out: &mut [f32]) {
 #[inline(always)]
 fn softmax<S: Simd>(s: S, x: &mut [f32]) {
     let (vectors, tail) = x.as_chunks_mut();
-    // What is neutral for the maximum, and whose exponential is neutral for the sum.
+    // Neutral for the maximum, with an exponential that is neutral for the sum.
     let mut last: [f32; LANES] = pad(tail, f32::NEG_INFINITY);
     let mut max = s.load(&last);
     for v in &*vectors {

@@ -2,14 +2,15 @@
 //!
 //! Both operands are copied in pieces into the order in which the innermost loop reads them, so strides cost nothing
 //! there. Every element of the result is a chain of fused multiply-adds over pieces of [`KC`] inner indices, and the
-//! pieces are added in ascending order: the bits depend neither on the instruction set nor on how many rows are
-//! computed together.
+//! pieces are added in ascending order: the bits depend neither on the instruction set nor on the number of rows that
+//! are computed together.
 
 use super::lanes::{LANES, Simd};
 
-/// Inner indices in a piece: a panel of the right operand then fits a first-level cache beside a tile of the left one.
+/// Inner indices in a piece: a panel of the right operand and a tile of the left one then fit the level-1 cache
+/// together.
 const KC: usize = 256;
-/// Rows of the left operand that are packed together, which stay in the second-level cache.
+/// Rows of the left operand that are packed together; they stay in the level-2 cache.
 const MC: usize = 512;
 
 /// A matrix in memory: element `(i, j)` is `data[i * row + j * col]`.
@@ -19,22 +20,22 @@ pub struct Strided<'a> {
     pub data: &'a [f32],
     /// Distance between rows.
     pub row: usize,
-    /// Distance between columns; one of the two distances is 1 where speed matters.
+    /// Distance between columns; products are fast if one of the two distances is 1.
     pub col: usize,
 }
 
 impl<'a> Strided<'a> {
-    /// Rows of `stride` elements, of which the first columns are meant.
+    /// Rows of `stride` elements, of which the first columns are used.
     pub fn rows(data: &'a [f32], stride: usize) -> Self {
         Self { data, row: stride, col: 1 }
     }
 
-    /// The transpose: rows become columns.
+    /// The transpose.
     pub fn t(self) -> Self {
         Self { row: self.col, col: self.row, ..self }
     }
 
-    /// Whether `rows` by `cols` elements lie in the data.
+    /// Whether the data holds `rows` by `cols` elements.
     fn holds(self, rows: usize, cols: usize) -> bool {
         let last = |n: usize, stride: usize| n.saturating_sub(1).checked_mul(stride);
         match (last(rows, self.row), last(cols, self.col)) {
@@ -86,7 +87,7 @@ fn gemm<S: Simd>(s: S, a: Strided<'_>, b: Strided<'_>, shape: [usize; 3], out: &
     product::<S, false>(s, a, b, shape, out, scratch);
 }
 
-/// The first piece of inner indices is added to what is there, or replaces it.
+/// The first piece of inner indices is added to the result or replaces it.
 #[inline(always)]
 fn product<S: Simd, const ADD: bool>(
     s: S,
@@ -104,7 +105,7 @@ fn product<S: Simd, const ADD: bool>(
         b.data.len(),
         out.len()
     );
-    // As many accumulators as the registers hold beside the operands.
+    // As many accumulators as fit the registers with the operands.
     if S::ACCUMULATORS >= 16 {
         blocks::<S, 8, 2, ADD>(s, a, b, shape, out, scratch);
     } else {
@@ -132,7 +133,7 @@ fn blocks<S: Simd, const R: usize, const C: usize, const ADD: bool>(
                 pack::<S, R>(s, a, (i + tile * R, m), (p, kc), packed);
             }
             for j in (0..n).step_by(width) {
-                // Columns of the right operand are packed as rows of its transpose are.
+                // Columns of the right operand are packed like rows of its transpose.
                 match C {
                     1 => pack::<S, LANES>(s, b.t(), (j, n), (p, kc), &mut scratch.b),
                     _ => pack::<S, { 2 * LANES }>(s, b.t(), (j, n), (p, kc), &mut scratch.b),
@@ -195,11 +196,11 @@ fn pack<S: Simd, const R: usize>(
     }
 }
 
-/// [`pack`] of rows that lie in memory one element after the other, in squares of 16 by 16; returns how many columns
-/// that made.
+/// [`pack`] for rows whose elements are contiguous in memory, in squares of 16 by 16; returns the number of columns
+/// done.
 #[inline(always)]
 fn pack_squares<S: Simd, const R: usize>(s: S, x: Strided<'_>, first: usize, p: usize, out: &mut [[f32; R]]) -> usize {
-    // Where there are few registers, squares lie in memory and gain nothing.
+    // With few registers, squares would be kept in memory and gain nothing.
     if S::ACCUMULATORS < 16 {
         return 0;
     }
@@ -226,7 +227,7 @@ fn pack_squares<S: Simd, const R: usize>(s: S, x: Strided<'_>, first: usize, p: 
         }
         whole
     } else if 2 * R == LANES {
-        // Two pieces of eight rows stand side by side.
+        // Two pieces of eight rows are side by side.
         let whole = out.len() / (2 * LANES) * (2 * LANES);
         for q in (0..whole).step_by(2 * LANES) {
             let mut square = [s.splat(0.0); LANES];

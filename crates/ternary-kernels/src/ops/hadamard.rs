@@ -1,11 +1,12 @@
 //! The Hadamard transform: orthonormal, in place, in blocks of a power of two.
 //!
-//! `H_1 = (1)` and `H_2n = [[H_n, H_n], [H_n, -H_n]] / sqrt(2)`, in Sylvester's order; `H` is symmetric and its own inverse,
-//! so it is its own backward pass, too. A row whose length is no power of two is transformed in blocks, each by itself: the
-//! matrix is block-diagonal with `H_block` on the diagonal, with the same properties.
+//! `H_1 = (1)` and `H_2n = [[H_n, H_n], [H_n, -H_n]] / sqrt(2)`, in Sylvester's order; `H` is symmetric and its own
+//! inverse, so it is also its own backward pass. A row whose length is not a power of two is transformed in blocks,
+//! each separately: the matrix is block-diagonal with `H_block` on the diagonal, with the same properties.
 //!
-//! The order of the arithmetic is fixed: sums and differences of values at distance 1, then 2, 4, ... up to half a block,
-//! then one product with `1 / sqrt(block)`, each rounded once. How many stages are taken in one pass changes no bit.
+//! The order of the arithmetic is fixed: sums and differences of values at distance 1, then 2, 4, ... up to half a
+//! block, then one product with `1 / sqrt(block)`, each rounded once. The number of stages per pass does not change the
+//! bits.
 //!
 //! Paper: arXiv:2504.18415, section 2.1 (power-of-two lengths; blocks are this library's convention for others).
 
@@ -17,8 +18,8 @@ ops! {
     fn hadamard_blocks(x: &mut [f32], block: usize) = hadamard;
 }
 
-/// The largest block in which `len` values can be transformed: the largest power of two that divides `len`. 1 says that
-/// there is none, for odd lengths.
+/// The largest block in which `len` values can be transformed: the largest power of two that divides `len`. 1, for odd
+/// lengths, means that there is none.
 ///
 /// ```
 /// use ternary_kernels::ops::largest_hadamard_block;
@@ -31,22 +32,22 @@ pub fn largest_hadamard_block(len: usize) -> usize {
 /// Whether `len` values can be transformed in blocks of `block`.
 ///
 /// # Errors
-/// [`KernelError::HadamardBlock`] for a block that is no power of two from 2 on or does not divide `len`.
+/// [`KernelError::HadamardBlock`] for a block that is not a power of two from 2 on or does not divide `len`.
 pub fn check_hadamard_block(len: usize, block: usize) -> Result<(), KernelError> {
     let bad = |reason| Err(KernelError::HadamardBlock { len, block, reason });
     if block < 2 || !block.is_power_of_two() {
-        return bad("block sizes are powers of two, 2 at least");
+        return bad("block sizes are powers of two from 2 on");
     }
     if !len.is_multiple_of(block) {
         return bad(match len % 2 {
-            0 => "the block size has to divide the number of values",
-            _ => "an odd number of values has no block size",
+            0 => "the block size must divide the number of values",
+            _ => "an odd number of values cannot be transformed",
         });
     }
     Ok(())
 }
 
-/// What happens to a row before it is quantised: norm, then Hadamard transform, each where it is given.
+/// Steps before a row is quantised: norm, then Hadamard transform, each optional.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Prepare<'a> {
     /// Gain and epsilon of an RMSNorm, see [`Ops::rms_norm`].
@@ -56,7 +57,8 @@ pub struct Prepare<'a> {
 }
 
 impl Ops {
-    /// Transforms `x`, `[k]` f32, in place, in blocks of `block`: `x <- H x` for each block. Twice gives back `x`, up to rounding.
+    /// Transforms `x`, `[k]` f32, in place, in blocks of `block`: `x <- H x` for each block. Applied twice, it restores
+    /// `x`, up to rounding.
     ///
     /// ```
     /// let ops = ternary_kernels::Ops::selected()?;
@@ -74,8 +76,8 @@ impl Ops {
         Ok(())
     }
 
-    /// Norm, Hadamard transform and [`Ops::quantize_int8`] of one row in one, with the bits of these steps; `x` is `[k]`
-    /// f32, `scratch` is `[k]` or longer and used only for the transform.
+    /// Norm, Hadamard transform and [`Ops::quantize_int8`] of one row, fused, with the bits of these steps; `x` is
+    /// `[k]` f32, `scratch` is `[k]` or longer and used only for the transform.
     ///
     /// # Errors
     /// The errors of [`Ops::quantize_int8`] and [`check_hadamard_block`].
@@ -102,7 +104,7 @@ impl Ops {
     /// The errors of [`Ops::quantize_int4`] and [`check_hadamard_block`].
     ///
     /// # Panics
-    /// The errors of [`Ops::prepare_int8`].
+    /// Like [`Ops::prepare_int8`].
     pub fn prepare_int4(
         self,
         x: &[f32],
@@ -123,7 +125,7 @@ impl Ops {
     /// The errors of [`Ops::quantize_int16`] and [`check_hadamard_block`].
     ///
     /// # Panics
-    /// The errors of [`Ops::prepare_int8`].
+    /// Like [`Ops::prepare_int8`].
     pub fn prepare_int16(
         self,
         x: &[f32],
@@ -159,7 +161,7 @@ impl Ops {
         }
     }
 
-    /// The row after norm and transform, in `scratch`; `None` where there is no transform.
+    /// The row after norm and transform, in `scratch`; `None` if there is no transform.
     fn rotated<'s>(
         self,
         x: &[f32],
@@ -221,7 +223,7 @@ fn hadamard<S: Simd>(s: S, x: &mut [f32], block: usize) {
             s.store(s.mul(s.sub(a, b), f), &mut v[1]);
             continue;
         }
-        // Six stages in the first pass, then two in each, and one in the last where their number is odd.
+        // Six stages in the first pass, then two in each, and one in the last if their number is odd.
         let only = v.len() == 4;
         for [a, b, c, d] in v.as_chunks_mut().0 {
             let quad = [
@@ -280,7 +282,7 @@ fn two_stages<S: Simd>(s: S, [a, b, c, d]: [S::F; 4]) -> [S::F; 4] {
     [s.add(a, c), s.add(b, d), s.sub(a, c), s.sub(b, d)]
 }
 
-/// Stores four vectors, times `factor` where it is given.
+/// Stores four vectors, multiplied by `factor` if it is given.
 #[inline(always)]
 fn store_quad<S: Simd>(s: S, quad: [S::F; 4], factor: Option<S::F>, to: [&mut [f32; LANES]; 4]) {
     for (v, to) in quad.into_iter().zip(to) {

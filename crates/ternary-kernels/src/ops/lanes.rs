@@ -1,17 +1,17 @@
-//! Sixteen lanes of f32 as every operation sees them, and their portable form.
+//! The sixteen lanes of f32 that every operation uses, and their portable form.
 //!
-//! Each operation is written once over [`Simd`] and compiled for every instruction set. Its result is the same on all
-//! of them bit for bit, because each method here is defined exactly: one correctly rounded IEEE operation per lane, and
-//! reductions over one fixed tree. Only which NaN a NaN result is stays open.
+//! Each operation is written once, generic over [`Simd`], and compiled for every instruction set. Its result is the
+//! same on all of them bit for bit, because each method here is defined exactly: one correctly rounded IEEE operation
+//! per lane, and reductions over one fixed tree. Only the payload of a NaN result is undefined.
 
 use half::{bf16, f16};
 
 pub(crate) use crate::isa::Portable;
 
-/// Lanes of a vector on every instruction set, whatever the width of its registers.
+/// Lanes of a vector on every instruction set, for any register width.
 pub(crate) const LANES: usize = 16;
 
-/// Bytes of codes that one integer product takes.
+/// Bytes of codes in one integer product.
 pub(crate) const CHUNK: usize = 64;
 
 /// An instruction set's operations on vectors of 16 f32 (`F`) and 16 i32 (`I`).
@@ -24,7 +24,7 @@ pub(crate) trait Simd: Copy {
     type F: Copy;
     /// 16 i32.
     type I: Copy;
-    /// Accumulators that fit the registers beside the operands, a power of 2 from 4 to 16.
+    /// Accumulators that fit the registers with the operands, a power of 2 from 4 to 16.
     const ACCUMULATORS: usize;
 
     fn splat(self, x: f32) -> Self::F;
@@ -44,7 +44,7 @@ pub(crate) trait Simd: Copy {
         self.load_i8(&lanes)
     }
     fn store(self, v: Self::F, out: &mut [f32; LANES]);
-    /// Rounds to nearest, ties to even; beyond the largest f16 lies infinity.
+    /// Rounds to nearest, ties to even; values above the largest f16 become infinite.
     fn store_f16(self, v: Self::F, out: &mut [f16; LANES]);
     /// Rounds to nearest, ties to even.
     #[inline(always)]
@@ -62,9 +62,9 @@ pub(crate) trait Simd: Copy {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// `if a < b { a } else { b }`: where either is NaN, `b`.
+    /// `if a < b { a } else { b }`: if either is NaN, `b`.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `if a > b { a } else { b }`: where either is NaN, `b`.
+    /// `if a > b { a } else { b }`: if either is NaN, `b`.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
 
     /// Lane `l` becomes lane `l ^ H`; `H` is 1, 2, 4 or 8.
@@ -72,9 +72,9 @@ pub(crate) trait Simd: Copy {
 
     fn splat_i(self, x: i32) -> Self::I;
     fn load_i(self, x: &[i32; LANES]) -> Self::I;
-    /// Wraps.
+    /// Wrapping addition.
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
-    /// Wraps.
+    /// Wrapping subtraction.
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn max_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a >> 1`, rounding down.
@@ -84,11 +84,11 @@ pub(crate) trait Simd: Copy {
 
     /// Rounds to nearest, ties to even.
     fn to_f(self, a: Self::I) -> Self::F;
-    /// Rounds to nearest, ties to even; open for NaN and beyond 2^22.
+    /// Rounds to nearest, ties to even; undefined for NaN and beyond 2^22.
     fn to_i(self, v: Self::F) -> Self::I;
-    /// The bits of `|v|`, which as integers are in the order of the absolute values, infinity and then NaN last.
+    /// The bits of `|v|`, whose order as integers is that of the absolute values, with infinity and then NaN last.
     fn abs_bits(self, v: Self::F) -> Self::I;
-    /// `2^n` for `n` in -126..=127; open for others.
+    /// `2^n` for `n` in -126..=127; undefined for others.
     fn exp2(self, n: Self::I) -> Self::F;
 
     /// Adds lane `l + 8` to lane `l`, then `l + 4`, `l + 2`, `l + 1`.
@@ -114,7 +114,7 @@ pub(crate) trait Simd: Copy {
         }
         out
     }
-    /// Sum of all lanes; wraps.
+    /// Wrapping sum of all lanes.
     fn sum_i(self, a: Self::I) -> i32;
     /// Lane `i` is [`Simd::sum_i`] of `v[i]`.
     #[inline(always)]
@@ -126,15 +126,15 @@ pub(crate) trait Simd: Copy {
         self.load_i(&sums)
     }
 
-    /// By how much [`Simd::dot_i8`] takes each of its second codes for larger than it is.
+    /// The offset that [`Simd::dot_i8`] adds to each of its second codes.
     const DOT_I8_BIAS: i32 = 0;
-    /// Adds the products of 64 codes in -127..=127 with as many, the bytes of `k`, to lanes of `acc`, whichever: only
-    /// their sum is defined.
+    /// Adds the products of 64 codes in -127..=127 with as many, the bytes of `k`, to lanes of `acc`, in any order:
+    /// only their sum is defined.
     #[inline(always)]
     fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
         self.add_i(acc, self.load_i(&dot_i8(q, k)))
     }
-    /// By how much [`Simd::dot_i4`] takes each nibble for larger than it is.
+    /// The offset that [`Simd::dot_i4`] adds to each nibble.
     const DOT_I4_BIAS: i32 = 0;
     /// Like [`Simd::dot_i8`], with the lower nibbles of `k` in two's complement, and with the upper ones.
     #[inline(always)]
@@ -148,7 +148,7 @@ pub(crate) trait Simd: Copy {
     fn max_lane_i(self, a: Self::I) -> i32;
 }
 
-/// A number that vectors are loaded from, exactly.
+/// A number type from which vectors are loaded, exactly.
 pub(crate) trait Element: Copy {
     const ZERO: Self;
     fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::F;
@@ -178,7 +178,7 @@ impl Element for bf16 {
     }
 }
 
-/// Up to 16 elements, with copies of `rest` after them.
+/// Up to 16 elements, padded with `rest`.
 #[inline(always)]
 pub(crate) fn pad<T: Copy>(x: &[T], rest: T) -> [T; LANES] {
     let mut padded = [rest; LANES];
@@ -218,29 +218,29 @@ fn tree<T: Copy>(mut v: [T; LANES], f: impl Fn(T, T) -> T) -> T {
     v[0]
 }
 
-/// `a * b + c`, rounded once, on CPUs that have no such instruction: several times faster than a call of the C
-/// library's function, and vectorised by the compiler.
+/// `a * b + c`, rounded once, on CPUs without such an instruction: several times faster than a call of the C library's
+/// function, and vectorised by the compiler.
 ///
-/// The product of two f32 is exact in f64. The sum is rounded to odd: where it is inexact and its last bit is 0, it
-/// moves one step towards the exact value. With 53 bits, more than 24 + 1, rounding that to f32 gives what rounding the
-/// exact sum would, also where the result is subnormal (S. Boldo and G. Melquiond, "Emulation of a FMA and correctly
-/// rounded sums", IEEE Transactions on Computers 57, 2008).
+/// The product of two f32 is exact in f64. The sum is rounded to odd: if it is inexact and its last bit is 0, it moves
+/// one step towards the exact value. With 53 bits, more than 24 + 1, rounding that to f32 gives the same result as
+/// rounding the exact sum, even if the result is subnormal (S. Boldo and G. Melquiond, "Emulation of a FMA and
+/// correctly rounded sums", IEEE Transactions on Computers 57, 2008).
 #[inline(always)]
 fn fma(a: f32, b: f32, c: f32) -> f32 {
     let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
     let sum = product + c;
-    // What rounding lost, exactly (Knuth's TwoSum); NaN where the sum is not finite.
+    // The rounding error, exactly (Knuth's TwoSum); NaN if the sum is not finite.
     let part = sum - product;
     let lost = (product - (sum - part)) + (c - part);
     let bits = sum.to_bits();
-    // Away from zero is upwards in the bits.
+    // In the bits, up means away from zero.
     let step = if (lost > 0.0) == (sum > 0.0) { 1 } else { u64::MAX };
     let inexact = (lost > 0.0) | (lost < 0.0);
     let odd = if inexact & (bits & 1 == 0) { bits.wrapping_add(step) } else { bits };
     f64::from_bits(odd) as f32
 }
 
-/// Methods that are long in instructions stay calls, so that the generic functions do not become enormous.
+/// Methods with many instructions stay calls, so that the generic functions do not become enormous.
 impl Simd for Portable {
     type F = [f32; LANES];
     type I = [i32; LANES];
@@ -352,7 +352,7 @@ impl Simd for Portable {
     }
     #[inline(never)]
     fn to_i(self, v: Self::F) -> Self::I {
-        // Here the last bit of an f32 is 1.
+        // Here the unit in the last place of an f32 is 1.
         v.map(|v| (v + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32)
     }
     #[inline(always)]
@@ -390,7 +390,7 @@ impl Simd for Portable {
 mod tests {
     use super::fma;
 
-    /// Bits that agree, NaNs being alike.
+    /// Compares bits; all NaNs are equal.
     fn check(a: f32, b: f32, c: f32) {
         let (got, want) = (fma(a, b, c), a.mul_add(b, c));
         assert!(
@@ -399,7 +399,7 @@ mod tests {
         );
     }
 
-    /// `mul_add` is the CPU's instruction where it has one and the C library's function elsewhere.
+    /// `mul_add` is the CPU's instruction if it has one, otherwise the C library's function.
     #[test]
     fn portable_fused_products_are_rounded_once() {
         let mut state = 1u64;
@@ -410,11 +410,11 @@ mod tests {
         for _ in 0..1_000_000 {
             let (a, b, c) = (bits(), bits(), bits());
             check(f32::from_bits(a), f32::from_bits(b), f32::from_bits(c));
-            // Exponents near each other.
+            // Exponents close to each other.
             let near = |x: u32, e: u32| f32::from_bits(x & 0x807f_ffff | (127 + e % 3) << 23);
             check(near(a, c), near(b, a), near(c, b));
-            // The product is half a unit of the last place of `base`, and so little more or less that f64 loses it:
-            // rounding twice errs in one of two cases.
+            // The product is half a unit in the last place of `base`, plus or minus so little that f64 loses it:
+            // rounding twice fails in one of the two cases.
             let (x, base) = (2f32.powi(-8 - (a % 4) as i32), f32::from_bits(c & 0x807f_ffff | 127 << 23));
             let half = if b & 1 == 0 { f32::EPSILON / 2.0 } else { -f32::EPSILON / 2.0 };
             check(half * (1.0 + x), 1.0 - x + x * x, base);
@@ -448,7 +448,7 @@ mod tests {
                 }
             }
         }
-        // Just below, at and above the middle between two floats, which one rounding tells apart.
+        // Just below, at and just above the middle between two floats, which a single rounding distinguishes.
         let ulp = f32::EPSILON;
         check(ulp / 2.0, 1.0, 1.0);
         check(ulp / 2.0, 1.0 + ulp, 1.0);

@@ -34,7 +34,7 @@ ops! {
         = layer_norm_l2_gradient;
 }
 
-/// What a LayerNorm over `k` elements learns, and its constant.
+/// The learned parameters of a LayerNorm over `k` elements, and its constant.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
     /// `[k]`
@@ -45,7 +45,7 @@ pub struct LayerNorm<'a> {
     pub eps: f32,
 }
 
-/// A row as vectors; `rest` fills the last one up.
+/// A row as vectors; the last one is padded with `rest`.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     x: &'a [f32],
@@ -74,7 +74,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Stores vector `j` of a row, as much of it as the row has.
+/// Stores vector `j` of a row, cut off at the end of the row.
 #[inline(always)]
 pub(super) fn store<S: Simd>(s: S, v: S::F, out: &mut [f32], j: usize) {
     let out = &mut out[j * LANES..];
@@ -89,7 +89,7 @@ pub(super) fn store<S: Simd>(s: S, v: S::F, out: &mut [f32], j: usize) {
     }
 }
 
-/// What is added up, vector by vector.
+/// The terms of a sum, vector by vector.
 trait Terms<S: Simd> {
     fn add(&self, s: S, j: usize, acc: S::F) -> S::F;
 }
@@ -105,7 +105,7 @@ fn sum<S: Simd>(s: S, vectors: usize, terms: impl Terms<S>) -> f32 {
         }
         j += TURNS;
     }
-    // Turns are constants once unrolled, so that the accumulators stay in registers.
+    // Turns are constants once unrolled, so the accumulators stay in registers.
     for (turn, acc) in accs.iter_mut().enumerate() {
         if j + turn < vectors {
             *acc = terms.add(s, j + turn, *acc);
@@ -156,7 +156,7 @@ pub(super) fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
     let count = x.len() as f32;
     let row = Row::new(x, 0.0);
     let mean = sum(s, row.vectors(), Values(&row)) / count;
-    // What is neutral for the sum of the squares.
+    // Neutral for the sum of the squares.
     let row = Row::new(x, mean);
     let variance = sum(s, row.vectors(), Squares(&row, mean)) / count;
     (mean, 1.0 / (variance + eps).sqrt())
@@ -184,7 +184,7 @@ fn norm_rows<S: Simd, const ADD: bool>(s: S, x: &[f32], norm: LayerNorm<'_>, out
         out.len()
     );
     let (gain, bias) = (Row::new(gain, 0.0), Row::new(bias, 0.0));
-    // No rows where `k` is 0.
+    // There are no rows if `k` is 0.
     for (x, out) in x.chunks_exact(k.max(1)).zip(out.chunks_exact_mut(k.max(1))) {
         let (mean, inv) = moments(s, x, eps);
         let (mean, inv) = (s.splat(mean), s.splat(inv));
@@ -220,8 +220,8 @@ fn layer_norm_l2_gradient<S: Simd>(
         out.len()
     );
     let (gain, bias) = (Row::new(gain, 0.0), Row::new(bias, 0.0));
-    // No rows where `k` is 0. The rows do not depend on each other, so the CPU computes several at once, which hides
-    // how long sums take.
+    // There are no rows if `k` is 0. The rows do not depend on each other, so the CPU computes several at once, which
+    // hides the latency of the sums.
     let rows = x.chunks_exact(k.max(1)).zip(target.chunks_exact(k.max(1)));
     for ((x, target), (scale, out)) in rows.zip(scale.iter().zip(out.chunks_exact_mut(k.max(1)))) {
         gradient_row(s, x, target, &gain, &bias, eps, *scale, out);
@@ -242,7 +242,7 @@ fn gradient_row<S: Simd>(
 ) {
     let (mean, inv) = moments(s, x, eps);
     let (count, vectors) = (x.len() as f32, gain.vectors());
-    // Lanes after the end are 0 in `e` and in `z`, so that they add nothing.
+    // Lanes after the end are 0 in `e` and in `z`, so they add nothing.
     let (x, target) = (Row::new(x, mean), Row::new(target, 0.0));
     let (mean, inverse) = (s.splat(mean), s.splat(inv));
     for j in 0..vectors {

@@ -1,13 +1,13 @@
-//! Gradients of LayerNorm, and of the inner gradient of a Test-Time-Training layer: what training such a layer needs.
+//! Gradients of LayerNorm, and of the inner gradient of a Test-Time-Training layer, for training such a layer.
 //!
 //! Sums run over 16 lanes, vector by vector. With `z` the standardised row and `inv` its inverse deviation, both
-//! gradients end in the same projection: what reaches `z` loses its mean and its part along `z`, and is multiplied by
-//! `inv`.
+//! gradients end in the same projection: the gradient of `z` loses its mean and its component along `z`, and is
+//! multiplied by `inv`.
 
 use super::lanes::Simd;
 use super::layer_norm::{LayerNorm, Row, moments, store};
 
-/// Where gradients of a norm's gain and bias are added, `[k]` each.
+/// The buffers to which the gradients of a norm's gain and bias are added, `[k]` each.
 #[derive(Debug)]
 pub struct NormGradients<'a> {
     /// `[k]`
@@ -17,13 +17,13 @@ pub struct NormGradients<'a> {
 }
 
 impl NormGradients<'_> {
-    /// The same places, for one more call.
+    /// Reborrows the buffers for one more call.
     pub fn again(&mut self) -> NormGradients<'_> {
         NormGradients { gain: self.gain, bias: self.bias }
     }
 }
 
-/// Where [`Ops::layer_norm_l2_second`](crate::Ops::layer_norm_l2_second) writes.
+/// The output buffers of [`Ops::layer_norm_l2_second`](crate::Ops::layer_norm_l2_second).
 #[derive(Debug)]
 pub struct LayerNormGradient<'a> {
     /// Gradient of the rows, `[n, k]`.
@@ -32,22 +32,22 @@ pub struct LayerNormGradient<'a> {
     pub target: &'a mut [f32],
     /// Gradient of the factors, `[n]`.
     pub scale: &'a mut [f32],
-    /// Gain and bias, added to.
+    /// Gradients of gain and bias, which are added to.
     pub norm: NormGradients<'a>,
 }
 
 ops! {
-    /// Gradient of [`Ops::layer_norm`](crate::Ops::layer_norm) for the gradient `dy` of its result: writes that of `x`
-    /// to `dx`, all `[n, k]` f32, and adds those of gain and bias.
+    /// Gradient of [`Ops::layer_norm`](crate::Ops::layer_norm) for the gradient `dy` of its result: writes the gradient
+    /// of `x` to `dx`, all `[n, k]` f32, and adds the gradients of gain and bias.
     ///
     /// # Panics
     /// If the lengths do not fit.
     pub fn layer_norm_gradient(x: &[f32], norm: LayerNorm<'_>, dy: &[f32], dx: &mut [f32], to: NormGradients<'_>)
         = layer_norm_gradient;
 
-    /// Gradient of [`Ops::layer_norm_l2_gradient`](crate::Ops::layer_norm_l2_gradient), which is itself a gradient: for
-    /// the gradient `d` `[n, k]` of its result, those of its rows, targets and factors are written, those of gain and
-    /// bias added. All f32.
+    /// Gradient of [`Ops::layer_norm_l2_gradient`](crate::Ops::layer_norm_l2_gradient), which is itself a gradient:
+    /// from the gradient `d` `[n, k]` of its result, writes the gradients of its rows, targets and factors and adds
+    /// those of gain and bias. All f32.
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -140,10 +140,10 @@ fn layer_norm_l2_second<S: Simd>(
 /// One row. The function is `out = scale inv u` with `u = e - mean(e) - z mean(e z)`,
 /// `e = (z gain + bias - target) gain`.
 ///
-/// Let `g` be the gradient of `out`. Then `scale` gets `inv sum(g u)`; `u` gets `w = g scale inv`; the projection is
-/// its own transpose, so `e` gets `w - mean(w) - z mean(w z)`; `z`, where it stands in the projection,
+/// Let `g` be the gradient of `out`. Then the gradient of `scale` is `inv sum(g u)`; that of `u` is `w = g scale inv`;
+/// the projection is its own transpose, so that of `e` is `w - mean(w) - z mean(w z)`; `z` in the projection gets
 /// `-(w mean(e z) + e mean(w z))`; and `inv`, whose gradient by `x` is `-inv^2 z / k`, adds `sum(w u)` to what the last
-/// projection takes along `z`.
+/// projection subtracts along `z`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn second_row<S: Simd>(
@@ -157,7 +157,7 @@ fn second_row<S: Simd>(
 ) -> f32 {
     let (mean, inv) = moments(s, x, norm.eps);
     let count = x.len() as f32;
-    // What fills rows up is 0 in `z`, `e` and `g`.
+    // Padding is 0 in `z`, `e` and `g`.
     let (x, target, g) = (Row::new(x, mean), Row::new(target, 0.0), Row::new(g, 0.0));
     let (gain, bias) = (Row::new(norm.gain, 0.0), Row::new(norm.bias, 0.0));
     let (mean, inverse, factor) = (s.splat(mean), s.splat(inv), s.splat(scale * inv));

@@ -1,8 +1,8 @@
-//! Products of small f32 matrices that are added to something: the inner models of Test-Time-Training layers.
+//! Products of small f32 matrices, added to a matrix: the inner models of Test-Time-Training layers.
 //!
-//! Lanes run along the columns of the result, so nothing is summed across lanes: every element of the result is a chain
-//! of fused multiply-adds of its own, in ascending order of the inner index. How many rows are computed together, and
-//! which instruction set does it, cannot be seen in the bits.
+//! Lanes run along the columns of the result, so nothing is summed across lanes: every element of the result is a
+//! separate chain of fused multiply-adds, in ascending order of the inner index. The bits depend neither on the number
+//! of rows that are computed together nor on the instruction set.
 
 use super::lanes::{LANES, Simd, pad};
 
@@ -23,8 +23,8 @@ ops! {
     pub fn affine(x: &[f32], w: &[f32], bias: &[f32], out: &mut [f32]) = affine;
 
     /// `out[t, j] = out[t, j] + sum_i x[t, i] * w[i, j]` over `i <= first + t`, with the bits of
-    /// [`Ops::add_product`](crate::Ops::add_product) on so many elements; `x` is `[n, k]` with `first + n <= k`, `w` is
-    /// `[k, m]`, `out` is `[n, m]`, all f32 and row-major.
+    /// [`Ops::add_product`](crate::Ops::add_product) on that many elements; `x` is `[n, k]` with `first + n <= k`, `w`
+    /// is `[k, m]`, `out` is `[n, m]`, all f32 and row-major.
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -86,7 +86,7 @@ fn add_causal_product<S: Simd>(s: S, x: &[f32], w: &[f32], k: usize, first: usiz
         w.len(),
         out.len()
     );
-    // What the first of a few rows sees, all of them see; then each sees some more, which continues its chains.
+    // The columns that the first of a few rows sees, all of them see; then each row continues its chains with the rest.
     let block = if S::ACCUMULATORS >= 16 { 4 } else { 2 };
     let mut t = 0;
     while t < n {
@@ -109,10 +109,10 @@ fn rows<S: Simd>(s: S, x: &[f32], stride: usize, k: usize, w: &[f32], bias: Opti
     let m = w.len() / k;
     let row = |t: usize| &x[t * stride..t * stride + k];
     let mut t = 0;
-    // As many rows together as the registers hold: each loads the same weights.
+    // As many rows together as fit the registers: they share the loads of the weights.
     if S::ACCUMULATORS >= 16 {
         if m < 2 * LANES {
-            // One vector of columns: more rows hide how long a sum takes.
+            // One vector of columns: more rows hide the latency of the sums.
             while t + 8 <= n {
                 let x = std::array::from_fn(|r| row(t + r));
                 row_block::<S, 8, 1>(s, x, w, bias, &mut out[t * m..(t + 8) * m]);
@@ -247,7 +247,7 @@ fn store_columns<S: Simd>(s: S, x: &[f32], k: usize, m: usize, first: usize, out
         x.len(),
         out.len()
     );
-    // Squares of 16 by 16 where all columns are written; what is left element by element.
+    // Squares of 16 by 16 if all columns are written; the rest element by element.
     let mut done = 0;
     if S::ACCUMULATORS >= 16 && n == LANES && m == LANES {
         let (out, _) = out.as_chunks_mut::<LANES>();

@@ -1,17 +1,17 @@
 //! The float operations of a transformer, vectorised, in one canonical arithmetic.
 //!
 //! Results are equal bit for bit on every instruction set, and the value of a token never depends on how many tokens
-//! are computed with it. Ternary projections need that: an activation that differs by one part in a million can flip an
-//! int8 code, and then logits differ visibly. So each operation is written once over vectors of 16 lanes, whatever the
-//! registers of the CPU:
+//! are computed with it. Ternary projections need this: an activation that differs by one part in a million can flip an
+//! int8 code, and then logits differ visibly. So each operation is written once over vectors of 16 lanes, for any
+//! register width:
 //!
 //! - sums keep 16 lanes, or 4 times 16 in turn, and are added up over one fixed tree;
-//! - a last partial vector is filled up with zeros, or with what is neutral;
-//! - a product that is added to something is a fused multiply-add, rounded once, except where the documentation says
+//! - a last partial vector is padded with zeros, or with the neutral value;
+//! - a product that is added to something is a fused multiply-add, rounded once, unless the documentation says
 //!   otherwise; on a CPU without the instruction it is computed in software, with the same result;
-//! - `exp` is a polynomial of ours, not the C library's.
+//! - `exp` is a polynomial of this crate, not the C library's function.
 //!
-//! Only which NaN a NaN result is differs between CPUs. Operations expect the default floating-point environment
+//! Only the payload of a NaN result differs between CPUs. Operations expect the default floating-point environment
 //! (rounding to nearest, subnormal numbers kept), which safe Rust cannot leave.
 //!
 //! ```
@@ -40,7 +40,7 @@ mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Compiles generic functions for every instruction set and makes a method of [`Ops`] of each.
+/// Compiles generic functions for every instruction set and makes each a method of [`Ops`].
 macro_rules! ops {
     ($($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;)*) => {
         impl $crate::ops::Ops {$(
@@ -79,7 +79,7 @@ macro_rules! ops {
                     }
                     #[cfg(target_arch = "wasm32")]
                     $crate::ops::Backend::Simd128(token) => {
-                        // No attribute: a token exists only where the whole program is built with the feature.
+                        // No attribute: a token exists only if the whole program is built with the feature.
                         $body(token, $($arg),*)
                     }
                 }
@@ -127,7 +127,7 @@ pub struct Ops {
     backend: Backend,
 }
 
-/// The proof that the code compiled for an instruction set may run.
+/// The proof that code compiled for an instruction set may run.
 #[derive(Clone, Copy, Debug)]
 enum Backend {
     Portable,
@@ -144,7 +144,7 @@ enum Backend {
 }
 
 impl Ops {
-    /// Operations compiled for `isa`, or for the best set that `isa` includes.
+    /// Operations compiled for `isa`, or for the best instruction set that `isa` includes.
     ///
     /// # Errors
     /// [`KernelError::UnavailableIsa`] if this CPU does not have it.
@@ -182,7 +182,7 @@ impl Ops {
         Self::for_isa(Isa::selected()?)
     }
 
-    /// The instruction set that was asked for.
+    /// The requested instruction set.
     pub fn isa(self) -> Isa {
         self.isa
     }

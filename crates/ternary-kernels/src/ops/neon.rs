@@ -55,7 +55,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
-        /// What moves a nibble to the top, four lanes at a time.
+        /// Shifts that move a nibble to the top, four lanes at a time.
         const SHIFTS: [[i32; 4]; 4] = [[28, 28, 24, 24], [20, 20, 16, 16], [12, 12, 8, 8], [4, 4, 0, 0]];
         let both = i64::from_le_bytes(*x);
         let shifts: [int32x4_t; 4] = quarters(&SHIFTS);
@@ -105,7 +105,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn min(self, a: Self::F, b: Self::F) -> Self::F {
-        // The instruction for minima has another opinion of NaN and of zeros.
+        // The instruction for minima treats NaN and zeros differently.
         each!(self, |a, b| vbslq_f32(vcltq_f32(a, b), a, b), a, b)
     }
     #[inline(always)]
@@ -261,11 +261,11 @@ fn sixteens(x: &[u8; CHUNK]) -> [int8x16_t; 4] {
     quarters(bytemuck::cast_ref::<_, [[u8; CHUNK / 4]; 4]>(x))
 }
 
-/// Exact. As assembly, because the compiler's own function is not stable yet.
+/// Exact. Written as assembly, because the intrinsic is not stable yet.
 #[inline(always)]
 fn widen_f16(x: uint16x4_t) -> float32x4_t {
     let out;
-    // SAFETY: the instruction, which every CPU of the architecture has, reads and writes its registers only.
+    // SAFETY: the instruction, which every CPU of the architecture has, only reads and writes its registers.
     unsafe {
         asm!("fcvtl {out:v}.4s, {x:v}.4h", out = out(vreg) out, x = in(vreg) x, options(pure, nomem, nostack));
     }

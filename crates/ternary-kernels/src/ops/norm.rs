@@ -4,8 +4,8 @@ use super::lanes::{Simd, pad};
 use super::reduce::{TURNS, total};
 
 ops! {
-    /// `1 / sqrt(mean_i(x[i]^2) + eps)`, `x` is `[k]` f32: what RMSNorm multiplies by. The squares are summed as
-    /// [`Ops::dot`](crate::Ops::dot) sums; mean, square root and division are each rounded once.
+    /// `1 / sqrt(mean_i(x[i]^2) + eps)`, `x` is `[k]` f32: the factor of RMSNorm. The squares are summed like in
+    /// [`Ops::dot`](crate::Ops::dot); mean, square root and division are each rounded once.
     pub fn rms_norm_inv(x: &[f32], eps: f32) -> f32 = rms_norm_inv;
 
     /// `out[i] = (x[i] * rms_norm_inv(x, eps)) * gain[i]`, all `[k]` f32.
@@ -14,7 +14,7 @@ ops! {
     /// If the lengths differ.
     pub fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) = rms_norm;
 
-    /// [`Ops::rms_norm`](crate::Ops::rms_norm) of `x` by itself, `[k]` f32, with the same bits.
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) of `x` in place, `[k]` f32, with the same bits.
     ///
     /// # Panics
     /// If the lengths differ.

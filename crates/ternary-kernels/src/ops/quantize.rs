@@ -1,15 +1,15 @@
-//! Activations to int8, one scale per token (absmax).
+//! Quantisation of activations to int8, one scale per token (absmax).
 //!
-//! Paper: arXiv:2402.17764, section 2; the rounding is that of the published checkpoints: half to even.
+//! Paper: arXiv:2402.17764, section 2; rounds half to even like the published checkpoints.
 
 use super::lanes::{Simd, pad};
 use super::norm::{apply, rms_norm_inv};
 use crate::{Int8RowMut, KernelError};
 
-/// The least value that stands for the largest activation of a token, so that a row of zeros has a finite scale.
+/// The lower limit of the largest activation of a token, so that a row of zeros has a finite scale.
 pub(super) const LEAST_ABSMAX: f32 = 1e-5;
 
-/// Bits of infinity: what is not below is infinite or NaN.
+/// Bits of infinity: values from here on are infinite or NaN.
 pub(super) const NOT_FINITE: i32 = 0x7f80_0000;
 
 ops! {
@@ -23,23 +23,23 @@ ops! {
     /// If the lengths differ.
     pub fn quantize_int8(x: &[f32], row: Int8RowMut<'_>) -> Result<(), KernelError> = quantize_plain;
 
-    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int8`](crate::Ops::quantize_int8) of its result in
-    /// one, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int8`](crate::Ops::quantize_int8) of its result,
+    /// fused, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
-    /// The errors of [`Ops::quantize_int8`](crate::Ops::quantize_int8); the value named is that after the norm.
+    /// The errors of [`Ops::quantize_int8`](crate::Ops::quantize_int8), with the value after the norm.
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn rms_norm_quantize(x: &[f32], gain: &[f32], eps: f32, row: Int8RowMut<'_>) -> Result<(), KernelError> = rms_norm_quantize;
 }
 
-/// What is quantised: computed anew in both passes over the row, which costs less than a buffer.
+/// The values to quantise: computed again in both passes over the row, which costs less than a buffer.
 pub(super) trait Source: Copy {
     fn len(self) -> usize;
     /// The `j`-th whole vector.
     fn vector<S: Simd>(self, s: S, j: usize) -> S::F;
-    /// The rest of the row, zeros after it.
+    /// The rest of the row, padded with zeros.
     fn tail<S: Simd>(self, s: S) -> S::F;
 }
 
@@ -100,8 +100,8 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int8RowMut<'_>) -> Result<()
     assert_eq!(x.len(), codes.len(), "{} activations for a row of {}", x.len(), codes.len());
     let (codes, codes_tail) = codes.as_chunks_mut();
 
-    // Absolute values are compared as integers, which puts infinity and then NaN above all numbers: one comparison
-    // finds both the maximum and what is not finite.
+    // Absolute values are compared as integers, which orders infinity and then NaN above all numbers: one comparison
+    // finds both the maximum and non-finite values.
     let mut max = s.abs_bits(x.tail(s));
     for j in 0..codes.len() {
         max = s.max_i(max, s.abs_bits(x.vector(s, j)));
@@ -112,7 +112,7 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int8RowMut<'_>) -> Result<()
     }
     let scale = 127.0 / f32::from_bits(max as u32).max(LEAST_ABSMAX);
 
-    // No clamp: with u = 2^-24, |x| <= max gives |x * scale| <= 127 (1 + u)^2 < 127.5, which rounds to 127 at most.
+    // No clamp: with u = 2^-24, |x| <= max gives |x * scale| <= 127 (1 + u)^2 < 127.5, which rounds to at most 127.
     let factor = s.splat(scale);
     let mut sum = s.splat_i(0);
     for (j, codes) in codes.iter_mut().enumerate() {
@@ -131,7 +131,7 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int8RowMut<'_>) -> Result<()
     Ok(())
 }
 
-/// Names the first value that is not finite.
+/// Returns the error for the first value that is not finite.
 #[inline(never)]
 #[cold]
 pub(super) fn non_finite<S: Simd>(s: S, x: impl Source, vectors: usize) -> KernelError {

@@ -1,4 +1,5 @@
-//! Activations to int16 in two digits, one scale per token (absmax), for weights with a scale per group.
+//! Quantisation of activations to int16 in two digits, one scale per token (absmax), for weights with a scale per
+//! group.
 
 use super::lanes::{LANES, Simd};
 use super::norm::rms_norm_inv;
@@ -17,11 +18,11 @@ ops! {
     /// If the lengths differ.
     pub fn quantize_int16(x: &[f32], row: Int16RowMut<'_>) -> Result<(), KernelError> = quantize_plain;
 
-    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int16`](crate::Ops::quantize_int16) of its result in
-    /// one, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int16`](crate::Ops::quantize_int16) of its result,
+    /// fused, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
-    /// The errors of [`Ops::quantize_int16`](crate::Ops::quantize_int16); the value named is that after the norm.
+    /// The errors of [`Ops::quantize_int16`](crate::Ops::quantize_int16), with the value after the norm.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -62,8 +63,8 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int16RowMut<'_>) -> Result<(
     }
     let scale = f32::from(INT16_MAX) / f32::from_bits(max as u32).max(LEAST_ABSMAX);
 
-    // No clamp: with u = 2^-24, |x| <= max gives |x * scale| <= 32639 (1 + u)^2 < 32639.5, which rounds to 32639 at
-    // most.
+    // No clamp: with u = 2^-24, |x| <= max gives |x * scale| <= 32639 (1 + u)^2 < 32639.5, which rounds to at most
+    // 32639.
     let factor = s.splat(scale);
     for j in 0..x.len().div_ceil(LANES) {
         let v = if j < vectors { x.vector(s, j) } else { x.tail(s) };
@@ -77,7 +78,7 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int16RowMut<'_>) -> Result<(
 #[inline(always)]
 fn write<S: Simd>(s: S, j: usize, q: S::I, row: &mut Int16RowMut<'_>) {
     // The upper digit is `floor((q + 128) / 256)`, which is `(q + 0.25) / 256` rounded to nearest: both are exact in
-    // f32, and no sum lies half way between two digits, where the rounding would choose the even one.
+    // f32, and no sum is half way between two digits, where rounding would choose the even one.
     let upper = s.to_i(s.mul(s.add(s.to_f(q), s.splat(0.25)), s.splat(1.0 / 256.0)));
     let (mut hi, mut lo) = ([0; LANES], [0; LANES]);
     s.store_i8(upper, &mut hi);

@@ -1,7 +1,7 @@
-//! Activations to int4, one scale per token (absmean).
+//! Quantisation of activations to int4, one scale per token (absmean).
 //!
-//! Paper: arXiv:2504.18415, equation 6. The step is `mean|x| / sqrt(7)`, so what is large saturates: about 2.5 % of the
-//! values of a Gaussian. A Hadamard transform before makes activations with outliers look like one.
+//! Paper: arXiv:2504.18415, equation 6. The step is `mean|x| / sqrt(7)`, so large values saturate: about 2.5 % of the
+//! values of a Gaussian. A Hadamard transform before it makes activations with outliers nearly Gaussian.
 
 use super::lanes::{LANES, Simd, pad};
 use super::norm::rms_norm_inv;
@@ -23,11 +23,11 @@ ops! {
     /// If the lengths differ.
     pub fn quantize_int4(x: &[f32], row: Int4RowMut<'_>) -> Result<(), KernelError> = quantize_plain;
 
-    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int4`](crate::Ops::quantize_int4) of its result in
-    /// one, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int4`](crate::Ops::quantize_int4) of its result,
+    /// fused, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
-    /// The errors of [`Ops::quantize_int4`](crate::Ops::quantize_int4); the value named is that after the norm.
+    /// The errors of [`Ops::quantize_int4`](crate::Ops::quantize_int4), with the value after the norm.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -85,7 +85,7 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int4RowMut<'_>) -> Result<()
                 *codes = [0; LANES];
                 continue;
             }
-            // Clamped before it is rounded, which gives the same codes and keeps any product in range.
+            // Clamped before rounding, which gives the same codes and keeps any product in range.
             let v = s.mul(vector(s, x, j, vectors), factor);
             let q = s.to_i(s.min(s.max(v, s.splat(-8.0)), s.splat(7.0)));
             sum = s.add_i(sum, q);
@@ -97,13 +97,13 @@ fn quantize<S: Simd>(s: S, x: impl Source, mut row: Int4RowMut<'_>) -> Result<()
     Ok(())
 }
 
-/// Vector `j`; that after the last whole one is the rest with zeros after it.
+/// Vector `j`; after the last whole one, the rest padded with zeros.
 #[inline(always)]
 fn vector<S: Simd>(s: S, x: impl Source, j: usize, vectors: usize) -> S::F {
     if j < vectors { x.vector(s, j) } else { x.tail(s) }
 }
 
-/// Names the largest value.
+/// Returns the error that names the largest value.
 #[inline(never)]
 #[cold]
 fn too_large<S: Simd>(s: S, x: impl Source, vectors: usize) -> KernelError {

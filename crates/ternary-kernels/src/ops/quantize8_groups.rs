@@ -1,4 +1,5 @@
-//! Activations to int8, one scale for each group of a token (absmax), for weights with a scale per group.
+//! Quantisation of activations to int8, one scale for each group of a token (absmax), for weights with a scale per
+//! group.
 
 use super::lanes::{LANES, Simd};
 use super::norm::rms_norm_inv;
@@ -16,11 +17,11 @@ ops! {
     /// If the lengths differ.
     pub fn quantize_int8_groups(x: &[f32], row: Int8GroupRowMut<'_>) -> Result<(), KernelError> = quantize_plain;
 
-    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int8_groups`](crate::Ops::quantize_int8_groups) of its result in one, with the
-    /// same bits and no buffer in between; `x` and `gain` are `[k]` f32.
+    /// [`Ops::rms_norm`](crate::Ops::rms_norm) and [`Ops::quantize_int8_groups`](crate::Ops::quantize_int8_groups) of
+    /// its result, fused, with the same bits and no buffer in between; `x` and `gain` are `[k]` f32.
     ///
     /// # Errors
-    /// The errors of [`Ops::quantize_int8_groups`](crate::Ops::quantize_int8_groups); the value named is that after the norm.
+    /// The errors of [`Ops::quantize_int8_groups`](crate::Ops::quantize_int8_groups), with the value after the norm.
     ///
     /// # Panics
     /// If the lengths differ.

@@ -1,6 +1,6 @@
 //! Dot products.
 //!
-//! Vector `j` of a row (elements `16 j` to `16 j + 15`, zeros after the end) goes to accumulator `j % 4` by a fused
+//! Vector `j` of a row (elements `16 j` to `16 j + 15`, zeros after the end) is added to accumulator `j % 4` by a fused
 //! multiply-add; the sum is that of the tree over `(a0 + a1) + (a2 + a3)`. Four accumulators hide the latency of the
 //! addition on every CPU so far.
 
@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use super::lanes::{Element, Simd, pad};
 
-/// Accumulators in turn.
+/// Accumulators that are used in turn.
 pub(super) const TURNS: usize = 4;
 
 ops! {
@@ -70,7 +70,7 @@ fn dots<S: Simd, W: Element>(s: S, x: &[f32], w: &[W], out: &mut [f32]) {
     assert_eq!(out.len().checked_mul(k), Some(x.len()), "dots of {} elements and {} rows of {k}", x.len(), out.len());
     let mut t = 0;
     let row = |t: usize| &x[t * k..(t + 1) * k];
-    // A weight is loaded once for 4 tokens where the registers hold the accumulators of all.
+    // A weight is loaded once for 4 tokens if the accumulators of all fit the registers.
     if S::ACCUMULATORS >= 4 * TURNS {
         while t + 4 <= out.len() {
             let accs = dot_tile(s, [row(t), row(t + 1), row(t + 2), row(t + 3)], w);
@@ -94,7 +94,7 @@ fn dot_tile<S: Simd, W: Element, const N: usize>(s: S, x: [&[f32]; N], w: &[W]) 
     let (w_turns, w_last) = w.as_chunks::<TURNS>();
     let mut xs: [&[[[f32; 16]; TURNS]]; N] = [&[]; N];
     for (xs, x) in xs.iter_mut().zip(x) {
-        // As many as of `w`, which lets the compiler drop the bounds checks.
+        // The same number of vectors as `w`, so that the compiler can drop the bounds checks.
         *xs = &x.as_chunks().0.as_chunks().0[..w_turns.len()];
     }
     for j in 0..w_turns.len() {

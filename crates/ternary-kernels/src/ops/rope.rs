@@ -1,6 +1,6 @@
-//! Rotary position embedding, in the variant that pairs the two halves of a head and in that which pairs neighbours.
+//! Rotary position embedding, in the variant that pairs the two halves of a head and in the one that pairs neighbours.
 //!
-//! Paper: arXiv:2104.09864. The two elements of pair `i` are turned by the angle `position * theta^(-2 i / d)`; a pair
+//! Paper: arXiv:2104.09864. The two elements of pair `i` are rotated by the angle `position * theta^(-2 i / d)`; a pair
 //! is element `i` of the first half and element `i` of the second, or elements `2 i` and `2 i + 1`.
 
 use super::lanes::{LANES, Simd, pad};
@@ -8,13 +8,13 @@ use super::lanes::{LANES, Simd, pad};
 ops! {
     /// Rotates one head, `x` is `[d]` f32, `cos` and `sin` are `[d / 2]`: with `h = d / 2`,
     /// `x[i] = x[i] cos[i] - x[i + h] sin[i]` and `x[i + h] = x[i + h] cos[i] + x[i] sin[i]`. Both products are rounded
-    /// before the sum, as frameworks compute it that have no fused operation for this.
+    /// before the sum, like in frameworks without a fused operation for this.
     ///
     /// # Panics
     /// If the lengths do not fit.
     pub fn rope_half(x: &mut [f32], cos: &[f32], sin: &[f32]) = rope_half;
 
-    /// Like [`Ops::rope_half`](crate::Ops::rope_half) with neighbours for pairs:
+    /// Like [`Ops::rope_half`](crate::Ops::rope_half) with neighbours as pairs:
     /// `x[2 i] = x[2 i] cos[i] - x[2 i + 1] sin[i]` and `x[2 i + 1] = x[2 i + 1] cos[i] + x[2 i] sin[i]`.
     ///
     /// # Panics
@@ -22,8 +22,8 @@ ops! {
     pub fn rope_neighbours(x: &mut [f32], cos: &[f32], sin: &[f32]) = rope_neighbours;
 }
 
-/// Plain code: the compiler makes vectors of it, and with every product rounded before its sum there is nothing that
-/// one instruction set could round otherwise.
+/// Plain code: the compiler vectorises it, and with every product rounded before its sum, no instruction set can round
+/// differently.
 #[inline(always)]
 fn rope_neighbours<S: Simd>(_: S, x: &mut [f32], cos: &[f32], sin: &[f32]) {
     let h = cos.len();
@@ -65,7 +65,7 @@ fn rope_half<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// cosine and sine come from the platform's f64 library: two platforms whose results differ in the last bit of f64 give
 /// the same f32 except in about one case of 2^28.
 ///
-/// A table may have a magnitude, by which each cosine and sine is multiplied in f32 after it was rounded: the attention
+/// A table may have a magnitude, by which each cosine and sine is multiplied in f32 after rounding: the attention
 /// factor of YaRN (arXiv:2309.00071) and LongRoPE.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
@@ -88,14 +88,14 @@ impl RopeTable {
         Self::from_frequencies(len, (0..head_dim / 2).map(frequency).collect())
     }
 
-    /// A table for frequencies of the caller's choice, `[d / 2]`: for models that scale them.
+    /// A table for the given frequencies, `[d / 2]`: for models that scale them.
     pub fn from_frequencies(len: usize, frequencies: Vec<f32>) -> Self {
         let mut table = Self { frequencies, magnitude: 1.0, cos: Vec::new(), sin: Vec::new(), len: 0 };
         table.grow(len);
         table
     }
 
-    /// The same table with this magnitude; the positions are kept.
+    /// This table with the given magnitude; the positions are kept.
     #[must_use]
     pub fn with_magnitude(mut self, magnitude: f32) -> Self {
         let len = std::mem::take(&mut self.len);
@@ -104,7 +104,7 @@ impl RopeTable {
         self
     }
 
-    /// Adds positions up to `len` where they are missing.
+    /// Adds missing positions up to `len`.
     pub fn grow(&mut self, len: usize) {
         for position in self.len..len {
             for &frequency in &self.frequencies {
@@ -132,7 +132,7 @@ impl RopeTable {
     /// Cosines of `position`, `[d / 2]`.
     ///
     /// # Panics
-    /// If the table does not reach so far.
+    /// If `position` is not in the table.
     pub fn cos(&self, position: usize) -> &[f32] {
         self.row(&self.cos, position)
     }
@@ -140,7 +140,7 @@ impl RopeTable {
     /// Sines of `position`, `[d / 2]`.
     ///
     /// # Panics
-    /// If the table does not reach so far.
+    /// If `position` is not in the table.
     pub fn sin(&self, position: usize) -> &[f32] {
         self.row(&self.sin, position)
     }

@@ -1,7 +1,7 @@
 //! Gradients of norm, activation and cross entropy, and the optimizer's step, for training on the CPU.
 //!
-//! Most bodies are plain loops without sums, which the compiler vectorises for each instruction set; every operation in them
-//! is rounded on its own, so results are equal everywhere.
+//! Most bodies are plain loops without sums, which the compiler vectorises for each instruction set; every operation in
+//! them is rounded separately, so results are equal everywhere.
 
 use super::exp::exp;
 use super::lanes::{LANES, Simd, pad};
@@ -36,7 +36,7 @@ ops! {
     /// If the lengths differ.
     pub fn rms_norm_gradient(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dgain: &mut [f32]) = add_rms_norm_gradient;
 
-    /// Like [`Ops::rms_norm_gradient`](crate::Ops::rms_norm_gradient), but replaces what is in `dx`.
+    /// Like [`Ops::rms_norm_gradient`](crate::Ops::rms_norm_gradient), but overwrites `dx`.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -56,7 +56,7 @@ ops! {
     /// If the lengths differ.
     pub fn silu_mul_gradient(gate: &[f32], up: &[f32], d: &[f32], dgate: &mut [f32], dup: &mut [f32]) = silu_mul_gradient;
 
-    /// `out[i] = codes[i] * step`, both `[k]`: what int8 codes stand for.
+    /// `out[i] = codes[i] * step`, both `[k]`: the values of int8 codes.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -66,7 +66,7 @@ ops! {
     /// `scale * (softmax(logits) - onehot(target))` in `logits`, `[vocab]` f32. Sums run over 16 lanes.
     ///
     /// # Panics
-    /// If `target` is outside of the row.
+    /// If `target` is not in the row.
     pub fn cross_entropy_gradient(logits: &mut [f32], target: usize, scale: f32) -> f32 = cross_entropy_gradient;
 
     /// One step of AdamW on a piece of the parameters `p` with gradient `g`, all `[k]` f32:
@@ -77,8 +77,9 @@ ops! {
     /// If the lengths differ.
     pub fn adamw(step: AdamWStep, g: &[f32], p: &mut [f32], m: &mut [f32], v: &mut [f32]) = adamw;
 
-    /// Trits of master weights of this absolute mean and what they stand for: `t[i] = round(w[i] * (1 / mean))`, ties to even, within
-    /// -1..=1; `out[i] = t[i] * weight_scale(mean)`; all `[k]`. The bits of [`absmean_quantize`](crate::quantize::absmean_quantize).
+    /// Trits of master weights with this absolute mean, and their values: `t[i] = round(w[i] * (1 / mean))`, ties to
+    /// even, within -1..=1; `out[i] = t[i] * weight_scale(mean)`; all `[k]`. The bits of
+    /// [`absmean_quantize`](crate::quantize::absmean_quantize).
     ///
     /// # Panics
     /// If the lengths differ.
@@ -93,29 +94,29 @@ ops! {
     /// If the lengths do not fit.
     pub fn ternarize_groups(w: &[f32], group_len: usize, scales: &[f32], trits: &mut [i8], out: &mut [f32]) = ternarize_groups;
 
-    /// What the int16 codes of a row stand for: `out[i] = code[i] * step`, `[k]` f32; `digits` is laid out as by
-    /// [`Int16Matrix::digits`](crate::Int16Matrix::digits), 16 upper and then 16 lower ones for every 16 columns.
+    /// The values of the int16 codes of a row: `out[i] = code[i] * step`, `[k]` f32; `digits` is laid out like
+    /// [`Int16Matrix::digits`](crate::Int16Matrix::digits), 16 upper and then 16 lower digits for every 16 columns.
     ///
     /// # Panics
-    /// If there are fewer digits than columns ask for.
+    /// If there are too few digits.
     pub fn dequantize_int16(digits: &[i8], step: f32, out: &mut [f32]) = dequantize_int16;
 
     /// `x[r, c] = exp(x[r, c] - shift[c])`, `x` is `[rows, shift.len()]` f32.
     ///
     /// # Panics
-    /// If the length of `x` is no multiple of that of `shift`.
+    /// If the length of `x` is not a multiple of that of `shift`.
     pub fn exp_columns(shift: &[f32], x: &mut [f32]) = exp_columns;
 
     /// Column maxima: `out[c] = max(out[c], max_r x[r, c])`, `x` is `[rows, out.len()]` f32.
     ///
     /// # Panics
-    /// If the length of `x` is no multiple of that of `out`.
+    /// If the length of `x` is not a multiple of that of `out`.
     pub fn max_columns(x: &[f32], out: &mut [f32]) = max_columns;
 
     /// Column sums: `out[c] += x[r, c]` for each row in turn, `x` is `[rows, out.len()]` f32.
     ///
     /// # Panics
-    /// If the length of `x` is no multiple of that of `out`.
+    /// If the length of `x` is not a multiple of that of `out`.
     pub fn add_columns(x: &[f32], out: &mut [f32]) = add_columns;
 
     /// Gradient of a softmax along columns: `dp[r, c] = p[r, c] * (dp[r, c] - d[c])`, both `[rows, d.len()]` f32.
@@ -194,7 +195,7 @@ fn relu2_mul_gradient<S: Simd>(_: S, gate: &[f32], up: &[f32], d: &[f32], dgate:
 fn silu_mul_gradient<S: Simd>(s: S, gate: &[f32], up: &[f32], d: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
     let k = gate.len();
     assert!(up.len() == k && d.len() == k && dgate.len() == k && dup.len() == k, "silu_mul_gradient: lengths differ");
-    // `dgate` holds exp(-gate) for a moment.
+    // `dgate` holds exp(-gate) temporarily.
     let ((gates, gate_tail), (outs, out_tail)) = (gate.as_chunks::<LANES>(), dgate.as_chunks_mut::<LANES>());
     for (gate, out) in gates.iter().zip(outs) {
         s.store(exp(s, s.sub(s.splat(0.0), s.load(gate))), out);

@@ -154,7 +154,7 @@ impl Simd for Simd128 {
     #[inline(always)]
     fn max_lane(self, v: Self::F) -> f32 {
         let max = |a: f32, b: f32| if a > b { a } else { b };
-        // As in `max`: the operands change places.
+        // As in `max`, the operands are swapped.
         let [a, b, c, d] = lanes(f32x4_pmax(f32x4_pmax(v[3], v[1]), f32x4_pmax(v[2], v[0])));
         max(max(a, c), max(b, d))
     }
@@ -199,14 +199,14 @@ fn fma_low(a: v128, b: v128, c: v128) -> v128 {
     let (a, b) = (f64x2_promote_low_f32x4(a), f64x2_promote_low_f32x4(b));
     let (product, c) = (f64x2_mul(a, b), f64x2_promote_low_f32x4(c));
     let sum = f64x2_add(product, c);
-    // What rounding lost, exactly.
+    // The rounding error, exactly.
     let part = f64x2_sub(sum, product);
     let lost = f64x2_add(f64x2_sub(product, f64x2_sub(sum, part)), f64x2_sub(c, part));
     let zero = f64x2_splat(0.0);
     let more = f64x2_gt(lost, zero);
     let inexact = v128_or(more, f64x2_lt(lost, zero));
     let even = i64x2_eq(v128_and(sum, i64x2_splat(1)), zero);
-    // Towards the exact value: 1 where what was lost has the sign of the sum, else -1.
+    // Towards the exact value: 1 if the rounding error has the sign of the sum, else -1.
     let step = v128_or(v128_xor(more, f64x2_gt(sum, zero)), i64x2_splat(1));
     let odd = i64x2_add(sum, v128_and(step, v128_and(inexact, even)));
     f32x4_demote_f64x2_zero(odd)

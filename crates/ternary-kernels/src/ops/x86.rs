@@ -135,8 +135,8 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]) {
         let bytes = proven!(self, {
-            // The packs saturate, so the low bytes are singled out first; they work within 128-bit halves, so four
-            // lanes at a time are left in order, and the unpack puts the fours in order.
+            // The packs saturate, so the low bytes are masked first; they work within 128-bit halves, so they leave
+            // four lanes at a time in order, and the unpack puts the fours in order.
             let byte = _mm256_set1_epi32(0xff);
             let words = _mm256_packus_epi32(_mm256_and_si256(a[0], byte), _mm256_and_si256(a[1], byte));
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
@@ -252,7 +252,7 @@ impl Simd for Avx2 {
         // Four products of at most 15 * 127 fit 16 bits.
         proven!(self, {
             let (one, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(0x0f));
-            // Raised by 8, a nibble in two's complement has no sign.
+            // With 8 added, a nibble in two's complement becomes unsigned.
             let k = [
                 _mm256_xor_si256(k[0], _mm256_set1_epi8(0x88u8 as i8)),
                 _mm256_xor_si256(k[1], _mm256_set1_epi8(0x88u8 as i8)),
@@ -296,7 +296,7 @@ fn sums_of_8(token: Avx2, v: [[__m256; 2]; LANES], from: usize) -> __m256 {
         }};
     }
     proven!(token, Avx2, {
-        // Operands stand in such an order that the last shuffles leave the sums in order.
+        // The order of the operands is such that the last shuffles leave the sums in order.
         let (a, b) = (fours!(eight!(0), eight!(4)), fours!(eight!(1), eight!(5)));
         let (c, d) = (fours!(eight!(2), eight!(6)), fours!(eight!(3), eight!(7)));
         pairs!(0x88, 0xdd, pairs!(0x44, 0xee, a, b), pairs!(0x44, 0xee, c, d))

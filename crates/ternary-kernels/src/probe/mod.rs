@@ -1,5 +1,5 @@
-//! Measures the limits of this machine: how fast it reads memory, which decoding runs against, and how many int8
-//! products it forms, which reading a prompt runs against.
+//! Measures the limits of this machine: its memory bandwidth, which bounds decoding, and its rate of int8 products,
+//! which bounds prefill.
 
 mod peak;
 
@@ -13,7 +13,8 @@ pub use peak::dot_peak;
 
 /// Read bandwidth of main memory with `threads` threads, in GB/s (1e9 bytes per second): the best of the passes over
 /// `bytes` of memory that fit into `time`, at least two.
-///
+/// Memory far larger than all caches (512 MiB and more) shows the speed of the memory, less shows the speed of the
+/// caches.
 /// Memory that is larger than all caches by far (512 MiB and more) shows the memory's speed, less shows the caches'.
 ///
 /// # Errors
@@ -29,7 +30,7 @@ pub fn read_bandwidth(threads: NonZeroUsize, bytes: usize, time: Duration) -> Re
     let words = (bytes / 8).max(threads.get());
     let chunk = words.div_ceil(threads.get());
     let mut data = AlignedBuf::<u64>::for_weights(words);
-    // Each thread touches its own part first, so that the pages exist and lie near it.
+    // Each thread touches its own part first, so that the pages exist and are close to it.
     team.for_each_chunk(&mut data, chunk, |i, part| part.fill(i as u64 + 1));
     let began = Instant::now();
     let mut best = f64::INFINITY;
@@ -45,7 +46,7 @@ pub fn read_bandwidth(threads: NonZeroUsize, bytes: usize, time: Duration) -> Re
     Ok((words * 8) as f64 / best / 1e9)
 }
 
-/// Sums with independent accumulators, so that the loads and not the additions set the pace.
+/// Sums with independent accumulators, so that loads set the pace, not additions.
 fn sum(part: &[u64]) -> u64 {
     let mut acc = [0u64; 32];
     let chunks = part.chunks_exact(32);

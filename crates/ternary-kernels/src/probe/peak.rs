@@ -1,5 +1,4 @@
-//! The most int8 products per second that the instructions of a set allow: the loop of a matrix product without its
-//! loads.
+//! The maximum rate of int8 products of an instruction set: the loop of a matrix product without its loads.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -9,15 +8,16 @@ use crate::{Isa, KernelError, Team};
 
 /// Multiplications and additions of int8 products that `threads` threads can do together with the dot-product
 /// instructions of `isa`, in 1e9 per second: the best of the passes that fit into `time`, at least two. Operands and
-/// sums stay in registers. `None` where the set has no such instruction, and for sets of other CPUs than x86, which
-/// have no probe yet.
+/// sums stay in registers. `None` if `isa` has no such instruction, and on CPUs other than x86, which have no probe
+/// yet.
 ///
 /// A product of an `[m, k]` matrix with `n` tokens is `2 m k n` of these operations. Sums are those that an exact
 /// kernel can use: 32 bits with `vpdpbusd`; with AVX2 and SSE4.1, whose kernels widen now and then, the 16 bits between two
 /// widenings.
 ///
 /// # Errors
-/// [`KernelError::UnavailableIsa`] for a set that this CPU does not have, [`KernelError::ThreadNotStarted`].
+/// [`KernelError::UnavailableIsa`] for an instruction set that this CPU does not have,
+/// [`KernelError::ThreadNotStarted`].
 ///
 /// ```
 /// use std::{num::NonZeroUsize, time::Duration};
@@ -40,8 +40,8 @@ pub fn dot_peak(isa: Isa, threads: NonZeroUsize, time: Duration) -> Result<Optio
     Ok(Some(operations as f64 / best / 1e9))
 }
 
-/// Sums that are added to in turn: more than the latency of an instruction times how many begin in a cycle, and few
-/// enough to leave room for the operands in 16 registers.
+/// Sums that are added to in turn: more than the latency of an instruction times the number that start per cycle, and
+/// few enough to leave room for the operands in 16 registers.
 const SUMS: usize = 12;
 
 /// Rounds over all sums in one pass, about half a millisecond.
@@ -83,11 +83,11 @@ mod x86 {
     use super::SUMS;
     use crate::isa::compiled;
 
-    /// Makes the compiler believe that a register has changed, so that it neither moves the instructions that read it
-    /// out of the loop nor makes one of them. It costs no instruction.
+    /// Makes the compiler assume that a register has changed, so that it neither moves the instructions that read it
+    /// out of the loop nor merges them. It costs no instruction.
     macro_rules! forget {
         ($class:ident, $register:ident) => {
-            // SAFETY: no instruction is written, so nothing is read, written or clobbered but the named register.
+            // SAFETY: the assembly is empty, so it only touches the named register.
             unsafe { asm!("/* {0} */", inout($class) $register, options(nomem, nostack, preserves_flags)) }
         };
     }

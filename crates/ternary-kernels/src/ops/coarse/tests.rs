@@ -136,7 +136,7 @@ fn code_of(units: &[Unit], r: usize, c: usize) -> i32 {
     i32::from(low | (unit[128 + 4 * r + i] >> (2 * j) & 3) << 4)
 }
 
-/// `q.p` and everything else of a row, computed in the plainest way from the packed bytes.
+/// `q.p` and all other values of a row, computed in the simplest way from the packed bytes.
 #[test]
 fn codes_and_facts_hold_what_the_documentation_says() {
     let (rows, cols) = (70, 100);
@@ -156,13 +156,13 @@ fn codes_and_facts_hold_what_the_documentation_says() {
         let error = w.iter().zip(&q).map(|(w, q)| (f64::from(*w) - s * q).powi(2)).sum::<f64>().sqrt();
         assert!(f64::from(facts.norm[r]) >= norm && f64::from(facts.norm[r]) <= norm * 1.001, "row {row}");
         assert!(f64::from(facts.error[r]) >= error, "row {row}: {} < {error}", facts.error[r]);
-        // No looser than it has to be: g is below 1e-6 for 100 columns, and squares lost among subnormal numbers count
-        // for sqrt(100 * 2^-148).
+        // No looser than necessary: g is below 1e-6 for 100 columns, and squares lost among subnormal numbers count for
+        // sqrt(100 * 2^-148).
         let largest = w.iter().fold(0.0f32, |m, w| m.max(w.abs()));
         let loose = if largest < 2f32.powi(-56) { f64::from(largest) * 11.0 } else { 0.0 };
         assert!(f64::from(facts.error[r]) <= error * 1.001 + norm * 1e-6 + 1e-21 + loose, "row {row}");
         if w.iter().any(|w| w.abs() > 1e-10) {
-            // A row of one value loses nothing to speak of; others a few per cent.
+            // A row with one value loses almost nothing; others lose a few per cent.
             let whole = w.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
             assert!(error <= 0.12 * whole, "row {row}: {error} of {whole}");
         }
@@ -171,7 +171,7 @@ fn codes_and_facts_hold_what_the_documentation_says() {
 
 #[test]
 fn no_logit_exceeds_its_bound_on_any_instruction_set() {
-    // Several blocks of rows, and rows that are no whole vectors, in either case.
+    // Several blocks of rows, and rows that are not whole vectors, in either case.
     let usual = [(130, 64), (100, 33), (200, 256), (64, 1), (77, 2560)];
     let small = [(130, 16), (100, 33), (65, 128), (64, 1), (7, 520)];
     for (rows, cols) in if emulated() { small } else { usual } {
@@ -210,8 +210,8 @@ fn no_logit_exceeds_its_bound_on_any_instruction_set() {
     }
 }
 
-/// Activations along the error of a row are the worst there are: with them the bound is reached, to a thousandth. A
-/// bound that left out a part of the error would be exceeded.
+/// Activations along the error of a row are the worst case: they reach the bound, to a thousandth. They would exceed a
+/// bound that left out a part of the error.
 #[test]
 fn the_bound_is_as_small_as_it_can_be() {
     let (rows, cols) = (64, 300);
@@ -229,12 +229,12 @@ fn the_bound_is_as_small_as_it_can_be() {
         let norm = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         let (upper, logit) = (bounds(ops, &plane, &x, 1)[row], ops.dot(&x, w));
         assert!(logit <= upper, "row {row}: {logit} > {upper}");
-        // What is left: 2^-11 for sums of squares in f32, |s q| |d| for digits of sixteen bits.
+        // The rest: 2^-11 for sums of squares in f32, |s q| |d| for digits of sixteen bits.
         assert!(f64::from(upper - logit) < 0.01 * norm, "row {row}: {upper} is far above {logit}");
     }
 }
 
-/// The bound is worth something: about 3 % of the product of the norms for normally distributed rows.
+/// The bound is useful: about 3 % of the product of the norms for normally distributed rows.
 #[test]
 fn bounds_are_near() {
     let (rows, cols) = (256, 2560);
@@ -273,7 +273,7 @@ fn what_cannot_be_bounded_is_told() {
     batch.clear();
     assert!(batch.push(ops, &with(1e15)));
 
-    // A row that is not finite has an infinite bound; the others are as before.
+    // A row that is not finite has an infinite bound; the other bounds do not change.
     let mut w = adversarial(40, 20, 9);
     w[3 * 20 + 7] = f32::NAN;
     w[5 * 20] = f32::INFINITY;

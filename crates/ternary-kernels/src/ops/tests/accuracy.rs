@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Roundings that one product goes through in a sum of `k`: a chain in its lane, three accumulators, four tree levels.
+/// Roundings of one product in a sum of `k`: a chain in its lane, three accumulators, four tree levels.
 fn chain(k: usize) -> f64 {
     (k.div_ceil(64) + 2 + 4) as f64
 }
@@ -26,8 +26,8 @@ fn norms_against_f64() {
         let (x, gain) = (random.activations(k), random.activations(k));
         let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / k as f64;
         let inv = 1.0 / (mean + f64::from(1e-5f32)).sqrt();
-        // The sum's roundings, the mean's and that of adding eps count half under the root; then root, quotient and two
-        // products.
+        // The roundings of the sum, of the mean and of adding eps count half under the root; then root, quotient and
+        // two products.
         let relative = ((chain(k) + 2.0) / 2.0 + 2.0 + 2.0) * U;
         let mut out = vec![0.0; k];
         portable().rms_norm(&x, &gain, 1e-5, &mut out);
@@ -46,7 +46,8 @@ fn ulps(got: f32, want: f64) -> f64 {
 
 #[test]
 fn exp_against_f64() {
-    // Every 997th float, which is prime to all powers of 2, between the limits where the result is 0 or infinite.
+    // Every 997th float, which is prime to all powers of 2, between the limits beyond which the result is 0 or
+    // infinite.
     let x: Vec<f32> = (0..u32::MAX)
         .step_by(997)
         .map(f32::from_bits)
@@ -68,7 +69,7 @@ fn exp_against_f64() {
         }
     }
     println!("exp: at most {} ulp, at {:e}", worst.0, worst.1);
-    // The bound of the documentation, found over all f32.
+    // The documented bound, found over all f32.
     assert!(worst.0 < 0.892, "{worst:?}");
 }
 
@@ -79,7 +80,7 @@ fn softmax_against_f64() {
         let x: Vec<f32> = (0..k).map(|_| random.activation() * 5.0).collect();
         let max = x.iter().copied().fold(f32::MIN, f32::max);
         let e: Vec<f64> = x.iter().map(|x| (f64::from(*x) - f64::from(max)).exp()).collect();
-        // The difference from the maximum is rounded before `exp`, which then is within one ulp, so 2 u.
+        // The difference from the maximum is rounded before `exp`, which is then within one ulp, so 2 u.
         let own: Vec<f64> = x.iter().map(|x| f64::from(max - x) + 2.0).collect();
         let sum: f64 = e.iter().sum();
         let of_sum = e.iter().zip(&own).map(|(e, o)| e * o).sum::<f64>() / sum + chain(k);

@@ -1,10 +1,11 @@
-//! Attention: the definition in plain code, its error against f64, and that nothing computed beside it matters.
+//! Attention: the definition in plain code, its error against f64, and its independence from anything computed beside
+//! it.
 
 use super::*;
 use crate::ops::attend::{AttendScratch, KV_BLOCK, KvData, KvRows, Partial, Queries};
 use crate::{ColsMut, split_cols};
 
-/// Keys and values of one head with gaps between rows, and queries `[len, heads * d]`, of which some heads are used.
+/// Keys and values of one head with gaps between rows, and queries `[len, heads * d]`, some heads of which are used.
 struct Case {
     d: usize,
     len: usize,
@@ -19,7 +20,7 @@ struct Case {
 impl Case {
     fn new(random: &mut Random, d: usize, len: usize, heads: usize) -> Self {
         let stride = d + random.bits() as usize % 5;
-        // What lies in the gaps must not be read as a number.
+        // The contents of the gaps must not be read as numbers.
         let mut rows = |stride: usize, width: usize| -> Vec<f32> {
             (0..len * stride).map(|i| if i % stride < width { random.activation() } else { f32::NAN }).collect()
         };
@@ -27,7 +28,7 @@ impl Case {
         Self { d, len, keys, values, stride, queries, heads, scale: 1.0 / (d.max(1) as f32).sqrt() }
     }
 
-    /// The same with keys and values that every type holds exactly.
+    /// This case with keys and values that every type represents exactly.
     fn exact_in_16_bits(mut self) -> Self {
         for x in self.keys.iter_mut().chain(&mut self.values) {
             *x = (*x * 16.0).round() / 16.0;
@@ -149,12 +150,12 @@ fn attention_does_not_depend_on_what_is_computed_with_it() {
         for ops in all_ops() {
             let whole = case.attend(ops, 0..len);
             let width = heads * d;
-            // Cuts between chunks of prefill, with single tokens (decode) at both ends and across blocks.
+            // Boundaries between chunks of prefill, with single tokens (decode) at both ends and across blocks.
             for cuts in [&[0, 1, 8, 40, 120, 149, 150][..], &[0, 63, 64, 65, 66, 128, 150]] {
                 let parts: Vec<f32> = cuts.windows(2).flat_map(|w| case.attend(ops, w[0]..w[1])).collect();
                 assert_same("chunks", ops, &parts, &whole);
             }
-            // Each head by itself, written to its columns.
+            // Each head separately, written to its columns.
             let mut out = vec![f32::NAN; len * width];
             let bounds: Vec<_> = (0..heads).map(|h| h * d..(h + 1) * d).collect();
             let mut scratch = AttendScratch::new(1, d);
@@ -236,22 +237,22 @@ fn attention_against_f64() {
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
             let sum: f64 = weights.iter().sum();
             let blocks = (t / KV_BLOCK + 1) as f64;
-            // An exponential's error: that of its score (a chain of d / 16 and four tree levels, the scale), of the
-            // differences taken from maxima, of `exp` (2 u) once for the score and, with a product, once for each
+            // The error of an exponential: that of its score (a chain of d / 16, four tree levels and the scale), of
+            // the differences from maxima, and of `exp` (2 u) once for the score and, with a product, once for each
             // merge.
             let own = |j: usize| {
                 let size: f64 = terms(j).iter().map(|t| t.abs()).sum();
                 (d as f64 / 16.0 + 4.0 + 1.0) * size + (max - scores[j]) + 2.0 + 3.0 * blocks
             };
             let own: Vec<f64> = (0..=t).map(own).collect();
-            // That of their sum: the weighted mean of theirs, six additions in a block and one for each merge.
+            // The error of their sum: the weighted mean of theirs, six additions in a block and one for each merge.
             let of_sum = own.iter().zip(&weights).map(|(o, w)| o * w).sum::<f64>() / sum + 6.0 + blocks;
             for i in 0..d {
                 let (mut want, mut bound) = (0.0, 0.0);
                 for j in 0..=t {
                     let term = weights[j] / sum * f64::from(case.value(j)[i]);
                     want += term;
-                    // And the chain of a block's values, one addition for each merge, the quotient.
+                    // Plus the chain of a block's values, one addition for each merge, and the quotient.
                     bound += term.abs() * (own[j] + of_sum + KV_BLOCK as f64 + blocks + 1.0) * U;
                 }
                 let error = (f64::from(got[t * d + i]) - want).abs();

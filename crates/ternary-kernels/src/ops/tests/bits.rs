@@ -1,4 +1,4 @@
-//! The definitions, step by step in plain code, and that every instruction set follows them bit for bit.
+//! The definitions, step by step in plain code; every instruction set follows them bit for bit.
 
 use proptest::prelude::*;
 
@@ -188,7 +188,7 @@ fn rotations_round_both_products() {
     }
 }
 
-/// One token by itself and among others, at any place of a vector.
+/// One token alone and among others, at any position of a vector.
 #[test]
 fn lanes_do_not_see_each_other() {
     let mut random = Random(9);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ops::DeltaToken;
 
-/// One column after the other, as documented.
+/// Column by column, as documented.
 fn in_order(a: &mut [f32], [k, q, v]: [&[f32]; 3], decay: f32, beta: f32) -> Vec<f32> {
     let m = v.len();
     let column = |j: usize| {
@@ -39,8 +39,8 @@ fn tokens_are_chains_of_the_documented_operations() {
     }
 }
 
-/// With a key of length 1, a rate of 1 and no decay, the state answers the key with its value, whatever it held: the sums of `d`
-/// products of values up to `x` err by at most `d u` of `d x` each.
+/// With a key of length 1, a rate of 1 and no decay, the state answers the key with its value, whatever it held before:
+/// the sums of `d` products of values up to `x` err by at most `d u` of `d x` each.
 #[test]
 fn what_was_written_is_what_is_read() {
     let (d, m) = (32, 24);

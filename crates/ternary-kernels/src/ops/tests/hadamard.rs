@@ -74,7 +74,7 @@ fn transforms_follow_the_documented_order() {
 }
 
 /// Each stage rounds once and the factor twice (itself and its product), so an element errs by at most `(m + 2) u` of
-/// the sum of the absolute values of the terms, `m` being the number of stages.
+/// the sum of the absolute values of the terms, where `m` is the number of stages.
 #[test]
 fn transforms_are_products_with_the_dense_matrix() {
     let mut random = Random(61);
@@ -130,7 +130,7 @@ fn lengths_without_a_transform_are_refused() {
         let mut x = vec![1.0; len];
         let error = ops.hadamard(&mut x, block).unwrap_err();
         assert!(matches!(error, KernelError::HadamardBlock { .. }) && error.to_string().contains(word), "{error}");
-        assert_eq!(x, vec![1.0; len], "refused before anything is written");
+        assert_eq!(x, vec![1.0; len], "rejected before anything is written");
     }
     for len in [2, 704, 768, 2560, 6912, 4096] {
         check_hadamard_block(len, largest_hadamard_block(len)).unwrap();
@@ -206,12 +206,12 @@ fn rows_without_a_mean_are_refused_and_named() {
         (x[33], x[17]) = (f32::MAX, f32::MIN);
         assert_eq!(error(&x), KernelError::ActivationsTooLarge { position: 17, value: f32::MIN });
         x[17] = 1.0;
-        // One huge value alone has a mean.
+        // A single huge value has a mean.
         assert_eq!(quantized4(ops, &x).0[33], 7);
     }
 }
 
-/// What the stages of a model do to an outlier: reference values of an independent program.
+/// The effect of a model's stages on an outlier: reference values of an independent program.
 #[test]
 fn a_worked_row() {
     let ops = Ops::selected().unwrap();

@@ -1,4 +1,4 @@
-//! What Test-Time-Training layers compute: definitions in plain code, equal bits everywhere, errors against f64.
+//! The operations of Test-Time-Training layers: definitions in plain code, equal bits everywhere, errors against f64.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::bits::sum_in_order;
 use super::*;
 use crate::ops::LayerNorm;
 
-/// One element after the other.
+/// Element by element.
 fn product(x: &[f32], w: &[f32], k: usize, out: &[f32]) -> Vec<f32> {
     let m = w.len() / k;
     let element = |(at, start): (usize, &f32)| {
@@ -24,7 +24,7 @@ fn products_are_chains_of_fused_operations() {
             for n in [1, 2, 3, 4, 5, 7, 16] {
                 let (x, w, start) = (random.activations(n * k), random.activations(k * m), random.activations(n * m));
                 let want = product(&x, &w, k, &start);
-                // Each row by itself, as far as it sees.
+                // Each row separately, with the columns that it sees.
                 let first = (random.bits() as usize) % (k + 1);
                 let causal = first + n <= k;
                 let mut seen = start.clone();
@@ -151,7 +151,7 @@ fn the_gradient_is_that_of_the_loss() {
             loss(&x)
         };
         let want = (at(1e-5) - at(-1e-5)) / 2e-5;
-        // Sums of 40 products in f32 lose at most 40 roundings of the largest term; differences are good to 1e-9.
+        // Sums of 40 products in f32 lose at most 40 roundings of the largest term; differences are accurate to 1e-9.
         assert!((f64::from(got[i]) - want).abs() <= 64.0 * U * f64::from(largest), "{i}: {} and {want}", got[i]);
     }
 }

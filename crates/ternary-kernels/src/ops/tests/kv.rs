@@ -1,5 +1,5 @@
-//! Quantised keys and values: the quantisers, attention over codes as the documentation defines it, and that nothing
-//! computed beside it matters.
+//! Quantised keys and values: the quantisers, attention over codes as the documentation defines it, and its
+//! independence from anything computed beside it.
 
 use super::attend::{exp, tree};
 use super::*;
@@ -8,7 +8,7 @@ use crate::ops::{AttendScratch, KV_BLOCK, KvData, KvRows, Queries};
 
 /// Rows of codes with their steps.
 struct Coded {
-    /// `[len, padded]`, whatever the width in which they are stored.
+    /// `[len, padded]`, for any stored width.
     codes: Vec<i8>,
     nibbles: Vec<u8>,
     steps: Vec<f32>,
@@ -17,7 +17,7 @@ struct Coded {
     padded: usize,
 }
 
-/// Nibbles as the documentation says they lie.
+/// Nibbles in the documented order.
 fn unpack(nibbles: &[u8]) -> Vec<i8> {
     let at = |l: usize| {
         let byte = nibbles[l / 16 * 8 + 4 * (l % 2) + l % 16 / 4];
@@ -46,7 +46,7 @@ impl Coded {
         if keep_first {
             let mut codes = vec![99; padded];
             let step = ops.quantize_kv8(&x[..d], &mut codes);
-            // What the nibbles of row 0 hold must not be read as anything.
+            // The nibbles of row 0 must not be read.
             c.nibbles[..padded / 2].fill(0x77);
             c.steps[0] = f32::NAN;
             c.first = Some((codes, step));
@@ -137,7 +137,7 @@ impl Case {
             let block = start..(start + KV_BLOCK).min(t + 1);
             let score = |j: usize| {
                 let (key, step) = self.keys.row(j, d);
-                // Integers that f32 holds exactly.
+                // Integers that f32 represents exactly.
                 let product: f64 = query.iter().zip(&key).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
                 (product as f32 * (0.25 * query_step)) * step
             };
@@ -166,7 +166,7 @@ impl Case {
 #[test]
 fn attention_over_codes_follows_the_definition_however_it_is_cut() {
     let mut random = Random(71);
-    // One case in which queries are taken four at a time, and one of each way to take rows, are enough for an emulator.
+    // For an emulator, one case with queries in fours and one of each way to read rows are enough.
     let usual =
         [(1, 3, 1), (8, 70, 3), (16, 65, 4), (40, 129, 5), (64, 140, 4), (128, 131, 4), (144, 66, 5), (256, 70, 1)];
     let small =

@@ -20,7 +20,7 @@ mod train;
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1 << 24) as f64;
 
-/// Around the lane count, around four vectors, and what models have.
+/// Around the lane count, around four vectors, and the widths of models.
 const SIZES: &[usize] = &[0, 1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 79, 80, 81, 100, 128, 129, 2560, 6912];
 
 /// The operations on every instruction set that this CPU has, portable ones first.
@@ -30,7 +30,7 @@ fn all_ops() -> Vec<Ops> {
     all
 }
 
-/// Whether an emulator runs the tests, some twenty times slower: large cases are made smaller then.
+/// Whether an emulator runs the tests, about twenty times slower: large cases are reduced then.
 pub(super) fn emulated() -> bool {
     std::env::var_os("BITNET_EMULATED").is_some_and(|v| !v.is_empty())
 }
@@ -39,7 +39,7 @@ fn portable() -> Ops {
     Ops::for_isa(Isa::Scalar).unwrap()
 }
 
-/// The same values, on an address that is no multiple of a vector.
+/// The same values, at an address that is not a multiple of a vector.
 fn unaligned<T: Copy + Default>(x: &[T]) -> (Vec<T>, std::ops::Range<usize>) {
     let mut v = Vec::with_capacity(x.len() + 1);
     v.push(T::default());
@@ -55,7 +55,7 @@ fn to_bf16(x: &[f32]) -> Vec<bf16> {
     x.iter().map(|&x| bf16::from_f32(x)).collect()
 }
 
-/// Bits to compare, all NaNs alike.
+/// Bits to compare; all NaNs are equal.
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }).collect()
 }

@@ -6,7 +6,7 @@ use crate::ops::{LayerNorm, LayerNormGradient, NormGradients};
 
 const EPS: f64 = 1e-2;
 
-/// Rows, gain, bias, targets, factors, and weights of a sum over all results, which is what is differentiated.
+/// Rows, gain, bias, targets, factors, and the weights of a sum over all results, which is differentiated.
 #[derive(Clone)]
 struct Case {
     k: usize,
@@ -20,7 +20,7 @@ struct Case {
 
 /// One field of a case.
 type Field = fn(&mut Case) -> &mut Vec<f64>;
-/// What is differentiated.
+/// The differentiated function.
 type Function = fn(&Case) -> f64;
 
 impl Case {
@@ -84,7 +84,7 @@ impl Case {
             .collect()
     }
 
-    /// What both operations give: gradients of rows, targets, factors, gain and bias.
+    /// The results of both operations: gradients of rows, targets, factors, gain and bias.
     fn run(&self, ops: Ops) -> [Vec<f32>; 8] {
         let narrow = |x: &[f64]| x.iter().map(|x| *x as f32).collect::<Vec<_>>();
         let (x, gain, bias) = (narrow(&self.x), narrow(&self.gain), narrow(&self.bias));
@@ -101,7 +101,7 @@ impl Case {
     }
 }
 
-/// Every gradient, for rows around the lane count; and the same bits on every instruction set.
+/// Every gradient, for rows around the lane count, with the same bits on every instruction set.
 #[test]
 fn norm_gradients_are_differences() {
     let mut random = Random(11);
@@ -125,7 +125,7 @@ fn norm_gradients_are_differences() {
             let want = case.differences(field, f);
             let largest = want.iter().fold(1.0f64, |m, w| m.max(w.abs()));
             for (i, (g, w)) in got.iter().zip(&want).enumerate() {
-                // Sums of up to 64 terms in f32, whose factors are below 20 and whose inverse deviations are below 10.
+                // Sums of up to 64 terms in f32, with factors below 20 and inverse deviations below 10.
                 let error = (f64::from(*g) - w).abs();
                 assert!(error <= 2e-4 * largest, "{name}[{i}] of {k}: {g}, differences say {w}");
             }

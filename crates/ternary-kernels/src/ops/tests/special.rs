@@ -18,7 +18,7 @@ fn rows_of_zeros_tiny_and_huge_numbers_have_finite_scales() {
     for ops in all_ops() {
         assert_eq!(quantized(ops, &[0.0; 20]), (vec![0; 20], 0, 127.0 / 1e-5));
         assert_eq!(quantized(ops, &[1e-45; 20]), (vec![0; 20], 0, 127.0 / 1e-5));
-        // Half of the least maximum: 63.5 goes to 64.
+        // Half of the lower limit of the maximum: 63.5 becomes 64.
         assert_eq!(quantized(ops, &[-5e-6; 20]).0, vec![-64; 20]);
         let huge = [f32::MAX, -f32::MAX, f32::MAX / 2.0];
         assert_eq!(quantized(ops, &huge), (vec![127, -127, 64], 64, 127.0 / f32::MAX));
@@ -97,7 +97,7 @@ fn special_softmax_rows() {
 fn all_halves_convert_as_the_half_crate_does() {
     let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
     let brains: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
-    // Each half, its neighbours in f32, and the middles between halves with their neighbours.
+    // Each half-precision number, its neighbours in f32, and the middles between them with their neighbours.
     let mut floats = Vec::new();
     for i in 0..=u16::MAX {
         for at in [f16::from_bits(i).to_f32().to_bits(), u32::from(i) << 16] {

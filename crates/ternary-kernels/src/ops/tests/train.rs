@@ -19,7 +19,7 @@ const SHAPES: &[[usize; 3]] = &[
     [0, 3, 4],
 ];
 
-/// All four orientations give the definition within rounding, on every instruction set the same bits.
+/// All four orientations equal the definition within rounding, with the same bits on every instruction set.
 #[test]
 fn products_are_the_definition() {
     let mut random = Random(1);
@@ -137,7 +137,7 @@ fn gradients_are_those_of_the_functions() {
     close("logits", &gradient, &differences(&x, loss), 1e-3);
 }
 
-/// Equal bits on every instruction set, whatever the length.
+/// Equal bits on every instruction set, for any length.
 #[test]
 fn training_operations_have_the_same_bits_everywhere() {
     let mut random = Random(3);
@@ -197,7 +197,7 @@ fn training_operations_have_the_same_bits_everywhere() {
     }
 }
 
-/// Groups of weights become what the definition says, and codes of 16 bits what they stand for.
+/// Groups of weights equal the definition, and 16-bit codes become the values that they stand for.
 #[test]
 fn groups_and_wide_codes_are_those_of_the_definitions() {
     let mut random = Random(4);
