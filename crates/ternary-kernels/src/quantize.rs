@@ -101,7 +101,7 @@ pub fn absmean_quantize_groups(
     }
     let mut trits = Vec::with_capacity(expected);
     let mut scales = Vec::new();
-    // Rows without columns hold nothing, and groups without weights are refused below.
+    // Rows without columns are empty, and groups without weights are rejected below.
     for row in weights.chunks(cols.max(1)) {
         for group in row.chunks(group_len.max(1)) {
             let d = group_scale(group);
@@ -114,8 +114,8 @@ pub fn absmean_quantize_groups(
     Ok((trits, scales))
 }
 
-/// The scales of groups of trits `[rows, cols]`, group by group and row by row; those of groups in which all trits are
-/// 0 become 0, since floats (`scale * trit`) hold no other for them. That changes no product.
+/// The scales of groups of trits `[rows, cols]`, group by group and row by row. Groups with only trits of 0 get scale
+/// 0, since floats (`scale * trit`) cannot represent another scale for them. That changes no product.
 ///
 /// # Errors
 /// The errors of [`GroupScales::new`].
@@ -127,7 +127,7 @@ pub fn scales_of_groups(
 ) -> Result<GroupScales, KernelError> {
     let groups = trits.chunks(cols.max(1)).flat_map(|row| row.chunks(group_len.max(1)));
     for (d, trits) in scales.iter_mut().zip(groups) {
-        // A scale that no f16 holds makes trits of 0, too, and is refused.
+        // A scale that does not fit an f16 also makes trits of 0, and is rejected.
         if d.is_finite() && trits.iter().all(|t| *t == 0) {
             *d = f16::ZERO;
         }
@@ -138,7 +138,8 @@ pub fn scales_of_groups(
 /// Int8 activations of one token by the absolute maximum: `g = max(max|x|, 1e-5)`, `s = 127 / g`,
 /// `q = round(x * s)`, where halves round to even. Returns `s` and the sum of all `q`; `x` is about `q / s`.
 ///
-/// `|q| <= 127`, as rounding `x * s` cannot pass 127 by a half. A NaN becomes 0; so does everything beside an infinity.
+/// `|q| <= 127`, as rounding `x * s` cannot exceed 127 by a half. A NaN becomes 0, and so does every other value if one
+/// is infinite.
 ///
 /// # Panics
 /// If `codes` and `x` differ in length.
@@ -164,11 +165,11 @@ pub fn absmax_int8(x: &[f32], codes: &mut [i8]) -> (f32, i32) {
 pub const SQRT_7: f32 = 2.645_751_3;
 
 /// Int4 activations of one token by the absolute mean: `b = max(mean|x|, 1e-5)`, `s = sqrt(7) / b`,
-/// `q = clamp(round(x * s), -8, 7)`, where halves round to even. Returns `s` and the sum of all `q`; `x` is about `q / s`
-/// where it lies between `-8 / s` and `7 / s`, and larger values saturate.
+/// `q = clamp(round(x * s), -8, 7)`, where halves round to even. Returns `s` and the sum of all `q`; `x` is about
+/// `q / s` if it is between `-8 / s` and `7 / s`, and larger values saturate.
 ///
-/// The absolute values are added in f64 here; [`Ops::quantize_int4`](crate::Ops::quantize_int4) adds them in its own order, and
-/// the last bit of `s` may differ. A NaN becomes 0.
+/// The absolute values are added in f64 here; [`Ops::quantize_int4`](crate::Ops::quantize_int4) adds them in its own
+/// order, so the last bit of `s` may differ. A NaN becomes 0.
 ///
 /// Paper: arXiv:2504.18415, equation 6.
 ///
@@ -211,7 +212,8 @@ mod tests {
 
     #[test]
     fn every_group_has_a_scale_that_an_f16_holds() {
-        // Rows of 70: a group of 64 and one of 6; the second row's first group is 0, its second too small for any trit.
+        // Rows of 70: a group of 64 and one of 6; the first group of the second row is 0, the second is too small for
+        // any trit.
         let w: Vec<f32> = (0..140).map(|i| if i < 70 { (i as f32 * 0.7).sin() } else { 0.0 }).collect();
         let w = [&w[..134], &[1e-6; 6]].concat();
         let (t, d) = absmean_quantize_groups(&w, 2, 70, 64).unwrap();
@@ -257,7 +259,7 @@ mod tests {
         for bits in (0x0080_0000u32..0x7f00_0000).step_by(0x0001_2345) {
             let x = f32::from_bits(bits);
             let (s, sum) = absmax_int8(&[x, -x], &mut q);
-            // The clamp guards the type, it never changes a code.
+            // The clamp only guards the type conversion; it never changes a code.
             assert!((x * s).round_ties_even() <= 127.0, "{x}");
             assert!(q[0] >= 0 && q[1] == -q[0] && sum == 0, "{x}: {q:?}");
             assert!(x < MIN_ABS || q[0] == 127, "{x}: {q:?}");

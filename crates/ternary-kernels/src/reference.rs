@@ -1,11 +1,11 @@
-//! The oracle: decode every weight, multiply, add. It shares no code with any kernel and is what each must equal.
+//! The oracle: decode every weight, multiply, add. It shares no code with any kernel, and every kernel must equal it.
 
 use crate::{GroupScales, KernelError, TernaryMatrix};
 
-/// `acc[r] = sum_k T[r, k] * x[k]`: `x` is `[k]` int8 (any value, -128 too), the result is `[rows]` i32.
+/// `acc[r] = sum_k T[r, k] * x[k]`: `x` is `[k]` int8 (any value, including -128), the result is `[rows]` i32.
 ///
 /// # Errors
-/// [`KernelError::ShapeMismatch`] if `x` is not `w.cols()` long; [`KernelError::RowTooLong`] if a sum leaves i32.
+/// [`KernelError::ShapeMismatch`] if `x` is not `w.cols()` long; [`KernelError::RowTooLong`] if a sum exceeds i32.
 ///
 /// ```
 /// use ternary_kernels::{reference, Scales, TernaryMatrix};
@@ -47,9 +47,10 @@ pub fn gemm(w: &TernaryMatrix, x: &[i8], n: usize) -> Result<Vec<i32>, KernelErr
     Ok(acc)
 }
 
-/// What the group kernels compute, by its definition: `levels` is `[rows, cols]` in -1..=2, `codes` is `[n, cols]` int16 (or int8), `steps`
-/// are the quantisation scales of the `n` tokens; the result is `[n, rows]` f32. Sums of a group are exact; over groups in ascending
-/// order `y = y + d * S`, product and sum each rounded to f32, and `y * (1 / step)` at the end.
+/// The definition of the group kernels: `levels` is `[rows, cols]` in -1..=2, `codes` is `[n, cols]` int16 (or int8),
+/// `steps` are the quantisation scales of the `n` tokens; the result is `[n, rows]` f32. Sums of a group are exact;
+/// over groups in ascending order `y = y + d * S`, product and sum each rounded to f32, and `y * (1 / step)` at the
+/// end.
 ///
 /// # Errors
 /// [`KernelError::ShapeMismatch`] if a length differs.
@@ -95,9 +96,9 @@ pub fn group_product(
     Ok(out)
 }
 
-/// The definition of a group kernel with int8 activations in groups of the weights' length: `codes` is `[n, cols]`, `steps` is
-/// `[n, groups]`; the result is `[n, rows]` f32. Sums of a group are exact; over groups in ascending order `y = y + (d * step) * S`, both
-/// products and the sum each rounded to f32.
+/// The definition of the group kernels with int8 activations in groups of the weights' length: `codes` is `[n, cols]`,
+/// `steps` is `[n, groups]`; the result is `[n, rows]` f32. Sums of a group are exact; over groups in ascending order
+/// `y = y + (d * step) * S`, both products and the sum each rounded to f32.
 ///
 /// # Errors
 /// [`KernelError::ShapeMismatch`] if a length differs.

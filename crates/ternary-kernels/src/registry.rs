@@ -14,13 +14,13 @@ use crate::{Elut, Kernel, KernelError};
 pub struct Entry {
     /// The format's name: `i2s`, `base3`, `tl1`, `tl2`, and `tl1_0`, `tl2_0` with rounded tables.
     pub format_name: &'static str,
-    /// The instruction set that it belongs to. A kernel may need more: `base3_avx512vbmi` also needs VBMI.
+    /// The instruction set of the kernel. A kernel may need more: `base3_avx512vbmi` also needs VBMI.
     pub isa: Isa,
     /// The kernel's name, [`Kernel::name`].
     pub name: &'static str,
     /// Whether its results equal the reference, [`Kernel::exact`].
     pub exact: bool,
-    /// Makes the kernel; `None` says that this CPU cannot run it, and nothing else does.
+    /// Makes the kernel; returns `None` if, and only if, this CPU cannot run it.
     pub make: fn(&Cpu) -> Option<Arc<dyn Kernel>>,
 }
 
@@ -31,8 +31,8 @@ impl Entry {
     }
 }
 
-/// Declares the table: where a kernel is compiled, its format, instruction set, name and exactness, and how it is made,
-/// of a layout of panels and a back end or as look-up tables of groups of so many trits.
+/// Declares the table: the architecture of a kernel, its format, instruction set, name and exactness, and its
+/// constructor: a layout of panels and a back end, or look-up tables of groups of a number of trits.
 macro_rules! kernels {
     ($([$($on:tt)*] $format:literal $isa:ident $name:literal $exact:ident $how:ident($($make:tt)+);)+) => {
         static REGISTRY: &[Entry] = &[$(
@@ -45,7 +45,7 @@ macro_rules! kernels {
                 make: kernels!(@$how $isa $name $exact $($make)+),
             },
         )+];
-        /// The rows of all architectures.
+        /// The entries of all architectures.
         #[cfg(test)]
         const EVERYWHERE: &[(&str, Isa)] = &[$(($format, Isa::$isa)),+];
     };
@@ -59,7 +59,7 @@ macro_rules! kernels {
     };
 }
 
-// Best instruction set first; within one, the format first that is the best for weights in the cache.
+// Best instruction set first; within one, the best format for weights in the cache first.
 kernels! {
     [target_arch = "x86_64"] "i2s" Avx512Vnni "i2s_avx512vnni" exact panels(I2s, |cpu| cpu.avx512_vnni()?);
     [target_arch = "x86_64"] "base3" Avx512Vnni "base3_avx512vbmi" exact panels(Base3, |cpu| cpu.avx512_vbmi()?);
@@ -118,8 +118,7 @@ pub fn registry() -> &'static [Entry] {
     REGISTRY
 }
 
-/// The exact kernels that this CPU can run, best first. Those that round are found in [`registry`] and by their name
-/// only.
+/// The exact kernels that this CPU can run, best first. Kernels that round are only found in [`registry`] and by name.
 pub fn kernels_available() -> Vec<Arc<dyn Kernel>> {
     REGISTRY.iter().filter(|e| e.exact).filter_map(Entry::kernel).collect()
 }
@@ -141,7 +140,7 @@ pub fn by_name(name: &str) -> Result<Arc<dyn Kernel>, KernelError> {
     }
 }
 
-/// The best kernel of a format, among those for `isa` and what it includes.
+/// The best kernel of a format for `isa` or an instruction set that it includes.
 ///
 /// # Errors
 /// [`KernelError::UnknownKernel`] for an unknown format, [`KernelError::UnavailableIsa`] if this CPU does not have
@@ -158,7 +157,7 @@ pub fn for_format(format_name: &str, isa: Isa) -> Result<Arc<dyn Kernel>, Kernel
     REGISTRY.iter().filter(fits).find_map(Entry::kernel).ok_or_else(|| unknown(format_name))
 }
 
-/// The error for a name that no kernel here has.
+/// The error for a name without a kernel.
 pub(crate) fn unknown(name: &str) -> KernelError {
     let available: Vec<&str> = REGISTRY.iter().filter(|e| e.kernel().is_some()).map(|e| e.name).collect();
     KernelError::UnknownKernel { name: name.to_owned(), available: available.join(", ") }
@@ -168,7 +167,7 @@ pub(crate) fn unknown(name: &str) -> KernelError {
 mod tests {
     use super::*;
 
-    /// The table of the README: what each format runs on. Every kernel has GEMV and GEMM, which the trait sees to.
+    /// The table of the README: the kernels of each format. The trait ensures that every kernel has GEMV and GEMM.
     fn markdown() -> String {
         let formats = [
             ("i2s", "2"),
@@ -180,7 +179,7 @@ mod tests {
         ];
         assert!(
             EVERYWHERE.iter().all(|(f, _)| formats.iter().any(|(format, _)| f == format)),
-            "a format is missing here"
+            "a format is missing in the table"
         );
         let mut text =
             format!("| format | bits per weight |{}\n", Isa::ALL.iter().map(|i| format!(" {i} |")).collect::<String>());

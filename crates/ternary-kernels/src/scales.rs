@@ -26,7 +26,7 @@ impl Scales {
         }
     }
 
-    /// `Rows` where all groups of every row agree, `Tensor` where all rows agree: equal matrices have equal scales.
+    /// `Rows` if all groups of every row agree, `Tensor` if all rows agree: equal matrices have equal scales.
     #[must_use]
     pub fn simplified(self) -> Self {
         match self {
@@ -39,7 +39,8 @@ impl Scales {
         }
     }
 
-    /// Refuses values that are negative or not finite, and as many as do not belong to a `[rows, cols]` matrix.
+    /// Rejects values that are negative or not finite, and a number of values that does not fit a `[rows, cols]`
+    /// matrix.
     pub(crate) fn check(&self, format: FileFormat, rows: usize, cols: usize) -> Result<(), KernelError> {
         let check = |row: usize, value: f32| {
             let valid = value.is_finite() && value >= 0.0;
@@ -51,7 +52,7 @@ impl Scales {
                 Err(KernelError::ShapeMismatch { op: "TernaryMatrix", what: "scales", expected: rows, got: s.len() })
             }
             Scales::Rows(s) => s.iter().enumerate().try_for_each(|(r, v)| check(r, *v)),
-            // The values were checked when they were made.
+            // The values were checked when they were created.
             Scales::Groups(g) => {
                 let (op, what) = ("TernaryMatrix", "groups of scales");
                 let (expected, got) = (cols.div_ceil(g.group_len()), g.groups());
@@ -76,7 +77,7 @@ impl Scales {
     }
 }
 
-/// Rows `range` of `scales`, as those of a matrix of their own.
+/// Rows `range` of `scales`, for a matrix of these rows.
 pub(crate) fn slice(scales: &Scales, range: Range<usize>) -> Scales {
     scales.of_order(range).simplified()
 }

@@ -1,5 +1,5 @@
-//! Kernel choice: which kernel computes a product, and who said so. All of the rule is here; the engine, the loader's
-//! tunings and [`crate::tune`] ask.
+//! Kernel choice: which kernel computes a product, and who chose it. The whole rule is here; the engine, the loader's
+//! tunings and [`crate::tune`] call it.
 //!
 //! 1. Products that only [`GroupKernel`](crate::GroupKernel) knows ([`only_by_group`]) are its own, whatever else is
 //!    asked for.
@@ -9,22 +9,22 @@
 //! 4. The default ([`default_kernel`]): by instruction set, bits of the activations, and whether the weights fit the
 //!    cache.
 //!
-//! 2 to 4 are [`choose`].
+//! [`choose`] applies 2 to 4.
 
 use std::sync::Arc;
 
 use crate::registry::unknown;
 use crate::{Entry, Isa, Kernel, KernelError, Levels, Scales, TernaryMatrix, by_name, registry};
 
-/// Kernels that were measured to be faster than the first one of their set where weights come from memory.
+/// Kernels that were measured to be faster than the first one of their instruction set if weights come from memory.
 static STREAMING: &[(Isa, &str)] = &[(Isa::Avx512Vnni, "base3_avx512vbmi")];
 
-/// Kernels that were measured to be faster than those above where activations have four bits: sums of groups fit a byte
-/// there, so look-up tables need one lookup instead of two. AVX-512 is not here: look-up wins there with one or two
-/// tokens (1.15 and 1.06 times as fast) and needs half as long again for a prompt, so that it is left to `tune`.
+/// Kernels that were measured to be faster than those above if activations have four bits: sums of groups fit a byte
+/// then, so look-up tables need one lookup instead of two. AVX-512 is missing: there look-up is faster with one or two
+/// tokens (by 1.15 and 1.06), but takes half as long again for a prompt, so `tune` decides.
 static INT4: &[(Isa, &str)] = &[(Isa::Avx2, "tl2_avx2")];
 
-/// What a kernel is chosen for.
+/// The product that a kernel is chosen for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// The instruction set.
@@ -35,7 +35,7 @@ pub struct Workload {
     pub int4: bool,
 }
 
-/// What is wished for one projection group; each is `None` where nothing is.
+/// The requested kernels of one projection group; `None` if there is no request.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
     /// By the caller, for this group.
@@ -46,7 +46,7 @@ pub struct Wishes {
     pub tuned: Option<Arc<dyn Kernel>>,
 }
 
-/// Who chose a kernel.
+/// The origin of a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChosenBy {
     /// The default for the instruction set and the model's size.
@@ -68,11 +68,11 @@ impl ChosenBy {
     }
 }
 
-/// The kernel for `work`: what the caller wishes for the group, else for the model, else the tuned one, else the
+/// The kernel for `work`: the caller's for the group, else the caller's for the model, else the tuned one, else the
 /// default.
 ///
 /// # Errors
-/// The errors of [`default_kernel`], if it comes to that.
+/// The errors of [`default_kernel`], if the default is used.
 ///
 /// ```
 /// use ternary_kernels::select::{ChosenBy, Wishes, Workload, choose};
@@ -131,8 +131,8 @@ pub fn default_kernel(work: Workload) -> Result<Arc<dyn Kernel>, KernelError> {
     }
 }
 
-/// Whether only [`GroupKernel`](crate::GroupKernel) can multiply `w`: a [`Kernel`] knows neither a scale for each group
-/// of weights, nor weights of +2, nor activations that are more than one int8 with one scale for each token
+/// Whether only [`GroupKernel`](crate::GroupKernel) can multiply `w`: a [`Kernel`] supports neither a scale for each
+/// group of weights, nor weights of +2, nor activations other than one int8 with one scale for each token
 /// (`wide_inputs`).
 ///
 /// ```
@@ -150,7 +150,7 @@ pub fn only_by_group(w: &TernaryMatrix, wide_inputs: bool) -> bool {
     wide_inputs || groups || w.levels() == Levels::Four
 }
 
-/// The kernel to use where nothing is known of the weights: the best one of the instruction set that `BITNET_ISA`
+/// The kernel to use if nothing is known about the weights: the best one of the instruction set that `BITNET_ISA`
 /// names, or else of the best that this CPU has.
 ///
 /// # Errors
@@ -161,10 +161,10 @@ pub fn best() -> Result<Arc<dyn Kernel>, KernelError> {
 
 /// The kernel of `isa` to use for a model of `weights` ternary weights, all of which every token reads.
 ///
-/// Where two bits for each of them exceed the last-level cache, decoding is bound by memory, and `base3` reads a fifth
-/// less: chosen where the CPU unpacks it faster than memory delivers, which is so with AVX-512 VBMI (on Zen 4, one
-/// token takes 0.75 times as long as with two bits; products of many tokens take as long). Otherwise the choice
-/// is [`for_isa`]'s.
+/// If two bits for each of them exceed the last-level cache, memory bounds decoding, and `base3` reads a fifth less. It
+/// is chosen if the CPU unpacks it faster than memory delivers, which is the case with AVX-512 VBMI (on Zen 4, one
+/// token takes 0.75 times as long as with two bits; products of many tokens take equally long). Otherwise [`for_isa`]
+/// decides.
 ///
 /// # Errors
 /// The errors of [`for_isa`].

@@ -1,4 +1,4 @@
-//! Formats of blocks with a scale each against bytes, values and products made by independent software.
+//! Formats of blocks with one scale each, against bytes, values and products made by independent software.
 
 use half::f16;
 use safetensors::SafeTensors;
@@ -47,7 +47,7 @@ fn blocks_decode_to_the_reference_and_encode_to_its_bytes() {
         let (stored, codes) = (u8s(&file, &format!("{name}.bytes")), i8s(&file, &format!("{name}.codes")));
         let expected = f32s(&file, &format!("{name}.f32"));
         let blocks = codes.len() / weights;
-        // Each block a row, and all blocks one row.
+        // Each block as a row, and all blocks as one row.
         for (rows, cols) in [(blocks, weights), (1, blocks * weights)] {
             let w = TernaryMatrix::from_bytes(format, rows, cols, stored.clone().into(), None).unwrap();
             assert_eq!(w.to_trits(), codes, "{name}");
@@ -91,7 +91,7 @@ fn rows_multiply_as_the_reference_does() {
     }
 }
 
-/// What may not be read is refused and named; the rest is what the plain formula gives.
+/// Invalid input is rejected and named in the error; the rest decodes by the plain formula.
 #[test]
 fn hostile_blocks_are_refused_or_read_as_the_formula_says() {
     let Some(bytes) = units() else { return };
@@ -127,7 +127,7 @@ fn hostile_blocks_are_refused_or_read_as_the_formula_says() {
                     let mut row = vec![0; cols];
                     w.decode_row(twos.row, &mut row);
                     assert_eq!(row[twos.col], 2, "{case}");
-                    // No kernel for trits takes it for +1, and no format of trits does.
+                    // No kernel for trits treats it as +1, and no format of trits does.
                     for kernel in ternary_kernels::kernels_available() {
                         assert!(kernel.prepack(&w).is_err(), "{}", kernel.name());
                     }
@@ -141,7 +141,7 @@ fn hostile_blocks_are_refused_or_read_as_the_formula_says() {
                 "zero_scale" | "neg_zero_scale" | "byte_over_242_code" | "qh_fifth_trit" => {
                     assert_eq!(values(&read.unwrap()), expected, "{case}");
                 }
-                other => panic!("an unknown case: {other}"),
+                other => panic!("unknown case: {other}"),
             }
             cases += 1;
         }
@@ -164,7 +164,7 @@ fn the_scale_at_the_other_end_is_another_format() {
             assert_eq!(w.scales().at(r, 0), f16::from_le_bytes(*d).to_f32());
         }
     }
-    // Read from the wrong end it is noise, and mostly refused.
+    // Read from the wrong end it is noise, and usually rejected.
     if let Ok(noise) = read(FileFormat::Pq2_0, "wrong_end.bytes") {
         assert_ne!(noise.to_trits(), codes);
     }

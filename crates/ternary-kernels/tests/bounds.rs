@@ -1,6 +1,6 @@
-//! Products and operations on buffers of exactly the length that they need, at odd addresses and at the end of an
-//! allocation: a read or a write beyond is seen by the address sanitizer, and by valgrind, which runs this file alone.
-//! Results are compared, too.
+//! Products and operations on buffers of exactly the required length, at odd addresses and at the end of an allocation:
+//! the address sanitizer and valgrind, which runs only this file, detect any access beyond it. Results are compared,
+//! too.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn at_the_end(offset: usize, bytes: &[u8]) -> SharedBytes {
     SharedBytes::new(all).slice(offset..len).unwrap()
 }
 
-/// All products of every kernel, rounded tables included, with weights and results in exact buffers.
+/// All products of every kernel, including rounded tables, with weights and results in exact buffers.
 fn products(w: &TernaryMatrix, n: usize, rng: &mut Rng) {
     let (rows, cols) = (w.rows(), w.cols());
     let (codes, codes4) = (rng.codes(n * cols), rng.int4_codes(n * cols));
@@ -60,7 +60,7 @@ fn products_stay_within_their_buffers() {
     expected_sets_are(&Isa::available().collect::<Vec<_>>());
 }
 
-/// Products of every group kernel, likewise.
+/// Products of every group kernel, with exact buffers.
 fn group_products((rows, cols, group_len): (usize, usize, usize), n: usize, rng: &mut Rng) {
     let levels: Vec<i8> = (0..rows * cols).map(|_| rng.below(4) as i8 - 1).collect();
     let d = (0..rows * cols.div_ceil(group_len)).map(|_| f16::from_f32(rng.below(1000) as f32 / 100.0)).collect();
@@ -110,7 +110,7 @@ impl Exact {
     }
 }
 
-/// Every kind of operation on `k` numbers; returns the bits of the results.
+/// Runs every kind of operation on `k` numbers; returns the bits of the results.
 fn operations(ops: Ops, k: usize) -> Vec<u32> {
     let rng = &mut Rng::new(k as u64 + 1);
     let (a, b, rows) = (Exact::new(rng, k), Exact::new(rng, k), Exact::new(rng, 5 * k));
@@ -148,7 +148,7 @@ fn operations(ops: Ops, k: usize) -> Vec<u32> {
     ops.quantize_int4(a.get(), int4.row_mut(0)).unwrap();
     all.extend(int8.view().sums().iter().chain(int4.view().sums()).map(|&s| s as f32));
     if k > 0 {
-        // Three tokens of two heads, as many keys and values.
+        // Three tokens of two heads, and as many keys and values.
         let queries = Exact::new(rng, 6 * k);
         let (keys, values) = (Exact::new(rng, 3 * k), Exact::new(rng, 3 * k));
         let rows = |x| KvRows::new(KvData::F32(x), 3, k, k);

@@ -1,4 +1,4 @@
-//! Look-up tables of any level set equal the reference; rounded ones keep their bound, and come near it.
+//! Look-up tables of any level set equal the reference; rounded ones are within their bound, and come close to it.
 
 mod common;
 
@@ -8,7 +8,7 @@ use ternary_kernels::{
     Elut, Entry, Int4Batch, Int8Batch, Isa, Kernel, KernelError, gemm, gemm_a4, gemv, reference, registry,
 };
 
-/// The level sets and groupings that are named in the documentation, and some that come near the limits.
+/// The level sets and groupings of the documentation, and some that come close to the limits.
 const SETS: &[(&[i8], usize)] = &[
     (&[-1, 0, 1], 2),
     (&[-1, 0, 1], 3),
@@ -25,7 +25,7 @@ const SETS: &[(&[i8], usize)] = &[
     (&[-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7], 1),
 ];
 
-/// The definition, with nothing of the kernels in it.
+/// The definition, independent of the kernels.
 fn product(levels: &[i8], (rows, cols, n): (usize, usize, usize), codes: &[u8], x: &[i8]) -> Vec<i32> {
     let mut acc = vec![0; n * rows];
     for t in 0..n {
@@ -53,8 +53,7 @@ fn check(kernel: &Elut, shape: (usize, usize, usize), codes: &[u8], x: &[i8]) {
     }
 }
 
-/// The same with int4 activations, one lookup for each index; kernels whose tables are rounded otherwise are exact,
-/// too.
+/// [`check`] with int4 activations, one lookup for each index; kernels that round tables otherwise are exact here.
 fn check_a4(kernel: &Elut, (rows, cols, n): (usize, usize, usize), codes: &[u8], x: &[i8]) {
     let expected = product(kernel.levels(), (rows, cols, n), codes, x);
     let x = Int4Batch::from_codes(n, cols, x).unwrap();
@@ -69,7 +68,7 @@ fn check_a4(kernel: &Elut, (rows, cols, n): (usize, usize, usize), codes: &[u8],
             assert_eq!(acc[..rows], expected[(n - 1) * rows..], "{}: int4 gemv {rows} x {cols}", kernel.name());
         }
     }
-    assert_eq!(widened.view().n(), 0, "nibbles are read as they are");
+    assert_eq!(widened.view().n(), 0, "nibbles are read without widening");
 }
 
 fn each_set() -> impl Iterator<Item = Elut> {
@@ -100,7 +99,7 @@ proptest! {
     }
 }
 
-/// The largest sums that 8 and 16 bits have to bear, in rows longer than a run of tables.
+/// The largest sums in 8 and 16 bits, in rows longer than a run of tables.
 #[test]
 fn largest_sums_of_every_set_are_exact() {
     for kernel in each_set() {
@@ -114,7 +113,7 @@ fn largest_sums_of_every_set_are_exact() {
                     check_a4(&kernel, (rows, cols, n), &vec![code; rows * cols], &vec![q; n * cols]);
                 }
             }
-            // All products of one sign, though weights and activations change theirs.
+            // All products have the same sign, though weights and activations change theirs.
             let turn = |i: usize| (i % cols).is_multiple_of(3);
             let codes: Vec<u8> = (0..rows * cols).map(|i| if turn(i) { 0 } else { last }).collect();
             let x: Vec<i8> = (0..n * cols).map(|i| if turn(i) { -127 } else { 127 }).collect();
@@ -125,7 +124,7 @@ fn largest_sums_of_every_set_are_exact() {
     }
 }
 
-/// TL1 is the instance (3, 2) and TL2 the instance (3, 3): the same bytes, and the same sums.
+/// TL1 is the instance (3, 2) and TL2 the instance (3, 3): the same bytes and the same sums.
 #[test]
 fn ternary_formats_are_instances() {
     let mut rng = Rng::new(3);
@@ -179,9 +178,9 @@ fn wrong_codes_and_foreign_weights_are_refused() {
     assert_eq!(e.pack(2, 2, &[0, 1, 4, 3]).unwrap_err(), unknown);
     assert!(matches!(e.pack(2, 2, &[0; 3]), Err(KernelError::ShapeMismatch { .. })));
     assert!(matches!(e.pack(usize::MAX, 2, &[]), Err(KernelError::TooLarge { .. })));
-    // Trits are no levels of this set.
+    // Trits are not levels of this set.
     assert!(matches!(e.prepack(&matrix(1, 1, &[1])), Err(KernelError::LevelSet { .. })));
-    // Another set of as many levels.
+    // Another set with the same number of levels.
     let other = Elut::new(&[-2, -1, 0, 1], 2).unwrap().pack(1, 2, &[0, 1]).unwrap();
     let x = batch(1, 2, &[1, 1]);
     assert!(matches!(gemv(&e, &other, &x.view().row(0), &mut [0]), Err(KernelError::PackedByOther { .. })));
@@ -189,7 +188,7 @@ fn wrong_codes_and_foreign_weights_are_refused() {
 
 proptest! {
     #![proptest_config(cases(24))]
-    /// Every result lies within the bound, and all instruction sets give the same one.
+    /// Every result is within the bound, and all instruction sets give the same one.
     #[test]
     fn rounded_tables_keep_their_bound(rows in 1usize..40, cols in 1usize..300, n in 1usize..6, seed in any::<u64>()) {
         let mut rng = Rng::new(seed);
@@ -239,7 +238,7 @@ proptest! {
     }
 }
 
-/// The bound is no exaggeration: with activations whose sums are all rounded the same way, it is reached.
+/// The bound is tight: activations whose sums are all rounded the same way reach it.
 #[test]
 fn the_bound_of_rounded_tables_is_reached() {
     // (format, a group of activations whose sum is off by half a step): the step of pairs is 2, and 253 = 2 * 126 + 1;
@@ -259,7 +258,7 @@ fn the_bound_of_rounded_tables_is_reached() {
     }
 }
 
-/// Where no sum exceeds 127, rounding changes nothing.
+/// If no sum exceeds 127, rounding changes nothing.
 #[test]
 fn small_activations_are_exact_in_rounded_tables_too() {
     let mut rng = Rng::new(9);

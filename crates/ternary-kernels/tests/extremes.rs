@@ -1,11 +1,11 @@
-//! The largest sums that a kernel can meet, and single weights in every position.
+//! The largest possible sums of a kernel, and single weights in every position.
 
 mod common;
 
 use common::{Rng, batch, emulated, matrix};
 use ternary_kernels::{Kernel, kernels_available, reference};
 
-/// Both products of `kernel` against the oracle.
+/// Compares both products of `kernel` with the oracle.
 fn check(kernel: &dyn Kernel, what: &str, (rows, cols, n): (usize, usize, usize), trits: &[i8], codes: &[i8]) {
     let (w, x) = (matrix(rows, cols, trits), batch(n, cols, codes));
     let expected = reference::gemm(&w, codes, n).unwrap();
@@ -28,7 +28,7 @@ fn largest_sums_are_exact() {
                 let what = format!("{cols} columns, all {t} times {q}");
                 check(&*kernel, &what, (17, cols, 13), &vec![t; 17 * cols], &vec![q; 13 * cols]);
             }
-            // Products all positive, though weights and activations change sign; and each pair of columns cancelling.
+            // All products positive, though weights and activations change sign; and each pair of columns cancels out.
             let signs: Vec<i8> = (0..17 * cols).map(|i| if i % cols % 3 == 0 { -1 } else { 1 }).collect();
             let codes: Vec<i8> = (0..13 * cols).map(|i| if i % cols % 3 == 0 { -127 } else { 127 }).collect();
             check(&*kernel, "products of one sign", (17, cols, 13), &signs, &codes);
@@ -49,7 +49,7 @@ fn rows_of_the_models_with_extreme_activations() {
     }
 }
 
-/// One weight that is not zero, in every position: it must meet its own activation and no other.
+/// One non-zero weight, in every position: it must be multiplied with its own activation and no other.
 #[test]
 fn a_single_weight_meets_its_own_activation() {
     let (rows, cols) = (33, 131);
@@ -58,7 +58,7 @@ fn a_single_weight_meets_its_own_activation() {
     let x = batch(2, cols, &codes);
     for kernel in kernels_available() {
         let mut trits = vec![0i8; rows * cols];
-        // A step that divides neither rows nor columns, where every position would take too long.
+        // A step that divides neither rows nor columns, if every position would take too long.
         for at in (0..rows * cols).step_by(if emulated() { 7 } else { 1 }) {
             trits[at] = if at % 2 == 0 { 1 } else { -1 };
             let packed = kernel.prepack(&matrix(rows, cols, &trits)).unwrap();

@@ -13,7 +13,7 @@ fn golden_trits(rows: usize, cols: usize) -> Vec<i8> {
     (0..rows * cols).map(|i| trit(i / cols, i % cols)).collect()
 }
 
-/// Encodes, checks that decoding gives the trits back, and returns the bytes.
+/// Encodes, checks that decoding restores the trits, and returns the bytes.
 fn encoded(format: FileFormat, w: &TernaryMatrix) -> Vec<u8> {
     let bytes = format.encode(w, ScaleRounding::Exact).unwrap();
     let beside = (!format.holds_scale()).then(|| w.scales().clone());
@@ -79,13 +79,13 @@ fn golden_bytes_of_the_tiled_formats() {
     let tl2 = encoded(FileFormat::Tl2(TlTile { bm: 160, bk: 96, bmm: 32 }), &w);
     assert_eq!(hex(&tl2[..16]), "69248d69248d6924248d69248d69248d");
     assert_eq!(crc32(&tl2[..15_360]), 0xefa3_49c9);
-    // Padding up to the length that the readers of these files compute, then the scale.
+    // Padding up to the length that the readers of these files expect, then the scale.
     assert_eq!(tl2.len(), 18_368 + 32);
     assert!(tl2[15_360..18_368].iter().all(|&b| b == 0));
     assert_eq!(tl2[18_368..18_372], 1.5f32.to_le_bytes());
 }
 
-/// A shared file of reference vectors; `None`, with a message, where it is absent.
+/// A shared file of reference vectors; `None`, with a message, if it is missing.
 fn shared(relative: &str) -> Option<Vec<u8>> {
     let path = test_support::shared_dir()?.join(relative);
     Some(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
@@ -115,7 +115,7 @@ fn gguf_encodings_equal_those_of_independent_writers() {
     }
 }
 
-/// Blocks of random floats through ggml's quantisers: a row of one block has one scale, a row of two has two.
+/// Blocks of random floats quantised by ggml: a row of one block has one scale, a row of two blocks has two.
 #[test]
 fn blocks_of_random_floats_decode_as_the_independent_reader_does() {
     let Some(bytes) = shared("fixtures/gguf/units.safetensors") else { return };
@@ -160,7 +160,7 @@ fn quantisers_and_products_equal_those_of_the_formulas() {
         let w = f32s(&file, &format!("{name}.w"));
         let (trits, _) = quantize::absmean_quantize(&w, rows, cols).unwrap();
         assert_eq!(trits, ternary, "{name}");
-        // Theirs is the float64 mean rounded to f32, and so is ours.
+        // Their scale is the float64 mean rounded to f32, and so is ours.
         assert_eq!(quantize::absmean(&w), f32s(&file, &format!("{name}.w_scale"))[0], "{name}");
 
         let (n, k, codes) = i8s(&file, &format!("{name}.codes"));
@@ -191,7 +191,7 @@ fn check_codes(x: &[f32], codes: &[i8], steps: &[f32], name: &str) {
         let (s, sum) = quantize::absmax_int8(x, &mut got);
         assert_eq!(got, expected, "{name}, token {t}");
         assert_eq!(sum, expected.iter().map(|&q| i32::from(q)).sum::<i32>(), "{name}, token {t}");
-        // Two roundings of ours, one of theirs, each of at most half an ulp: 3 * 2^-24.
+        // Two roundings here and one there, each of at most half an ulp: 3 * 2^-24.
         assert!((s * steps[t] - 1.0).abs() <= 2.0 * f32::EPSILON, "{name}, token {t}: {s} * {}", steps[t]);
     }
 }

@@ -1,4 +1,5 @@
-//! Group kernels equal their definition bit for bit, on every instruction set of this CPU, and int16 activations are as described.
+//! Group kernels equal their definition bit for bit, on every instruction set of this CPU, and int16 activations are as
+//! documented.
 
 mod common;
 
@@ -11,7 +12,7 @@ use ternary_kernels::{
     KernelError, Levels, Ops, Scales, SharedBytes, TernaryMatrix, reference,
 };
 
-/// Weights with what they were made of.
+/// Weights with their levels and scales.
 struct Weights {
     rows: usize,
     cols: usize,
@@ -26,7 +27,7 @@ impl Weights {
         Self { rows, cols, levels, scales, packed }
     }
 
-    /// Levels up to +2; scales of all magnitudes, the smallest subnormal number, the largest and zero among them.
+    /// Levels up to +2; scales of all magnitudes, including the smallest subnormal number, the largest number and zero.
     fn random(rng: &mut Rng, rows: usize, cols: usize, group_len: usize) -> Self {
         let levels = (0..rows * cols).map(|_| rng.below(4) as i8 - 1).collect();
         let scale = |rng: &mut Rng| match rng.below(8) {
@@ -76,12 +77,12 @@ fn check(w: &Weights, n: usize, codes: &[i16]) {
     let x = int16_batch(cols, codes, &steps);
     let codes8: Vec<i8> = codes.iter().map(|&q| (q % 128) as i8).collect();
     let x8 = Int8Batch::from_codes(n, cols, &codes8).unwrap();
-    // A step for each group: of all magnitudes, 0 and 1 among them.
+    // A step for each group: of all magnitudes, including 0 and 1.
     let groups = cols.div_ceil(w.packed.group_len());
     let steps8: Vec<f32> = (0..n * groups).map(|i| [1.0, 0.0, 3e-7, 0.37, 812.5][i % 5] * (1 + i % 3) as f32).collect();
     let by_group = Int8GroupBatch::from_codes(n, cols, w.packed.group_len(), &codes8, &steps8).unwrap();
     let expected_groups = match cols {
-        // Without columns the tokens cannot be counted by their codes.
+        // Without columns the number of codes does not determine the number of tokens.
         0 => vec![0; n * rows],
         _ => bits(&reference::group_product_int8(cols, &w.levels, &w.scales, &codes8, &steps8).unwrap()),
     };
@@ -89,7 +90,7 @@ fn check(w: &Weights, n: usize, codes: &[i16]) {
     let (expected, expected8) = (w.expected(codes, &steps), w.expected(&codes8, &steps));
     for kernel in GroupKernel::available() {
         let what = format!("{}: {rows} x {cols}, groups of {}, {n} tokens", kernel.name(), w.packed.group_len());
-        // Never a number before, so that a result that is not written shows.
+        // Initially NaN, so that a result that is not written is detected.
         let mut out = vec![f32::NAN; n * rows];
         kernel.product(&w.packed, 0..rows, &x.view(), &mut out);
         assert_eq!(bits(&out), expected, "{what}");
@@ -128,7 +129,8 @@ fn every_kernel_equals_the_definition_for_every_size() {
     }
 }
 
-/// Every number of tokens, which meets every tile; more columns than are copied at a time, more panels than stay in the cache.
+/// Every number of tokens, so that every tile is used; more columns than are copied at a time, more panels than fit the
+/// cache.
 #[test]
 fn every_number_of_tokens_equals_the_definition() {
     let mut rng = Rng::new(2);
@@ -148,7 +150,7 @@ fn every_number_of_tokens_equals_the_definition() {
     }
 }
 
-/// Sums that narrow accumulators cannot hold: all digits and codes at their ends.
+/// Sums that narrow accumulators cannot hold: all digits and codes at their limits.
 #[test]
 fn largest_sums_are_exact() {
     // 32639 = 127 * 256 + 127, 32512 = 127 * 256, 128 = 256 - 128: the lower digit is -128.
@@ -173,7 +175,7 @@ fn largest_sums_are_exact() {
     check(&w, 1, &codes[..700]);
 }
 
-/// A single weight, in every position: it meets its own activation and scale and no other.
+/// A single weight, in every position: it is multiplied with its own activation and scale and no other.
 #[test]
 fn a_single_weight_meets_its_own_activation_and_scale() {
     let (rows, cols, group_len) = (18, 150, 64);
@@ -210,7 +212,7 @@ proptest! {
         check(&w, n, &int16_codes(&mut rng, n * cols));
     }
 
-    /// Against f64: the definition itself errs by no more than the roundings of its f32 sums.
+    /// Against f64: the error of the definition itself is at most that of rounding its f32 sums.
     #[test]
     fn results_are_near_the_exact_product(rows in 1usize..20, cols in 1usize..600, seed in any::<u64>()) {
         let mut rng = Rng::new(seed);
@@ -225,7 +227,8 @@ proptest! {
             };
             let exact: f64 = (0..cols).map(term).sum();
             let size: f64 = (0..cols).map(|c| term(c).abs()).sum();
-            // For each of G groups a product and a sum, then a reciprocal and a product, each within 2^-24 of what they round.
+            // For each of G groups a product and a sum, then a reciprocal and a product, each within 2^-24 of the
+            // rounded value.
             let bound = (w.scales.groups() + 4) as f64 * 2f64.powi(-24) * size;
             prop_assert!((f64::from(y) - exact).abs() <= bound, "row {r}: {y} for {exact}, bound {bound}");
         }
@@ -290,7 +293,7 @@ fn prepare_int16_is_norm_transform_and_quantisation() {
     }
 }
 
-/// Rows of files and their products, made by independent software: integers of every block by their scales, in f32.
+/// Rows of files and their products, made by independent software: integers of every block times their scales, in f32.
 #[test]
 fn rows_of_files_multiply_as_the_reference_does() {
     let Some(shared) = test_support::shared_dir() else { return };
@@ -324,10 +327,10 @@ fn rows_of_files_multiply_as_the_reference_does() {
     }
 }
 
-/// What a file calls 3 is +2 in every product.
+/// Code 3 of a file is +2 in every product.
 #[test]
 fn twos_of_files_are_multiplied_as_such() {
-    // Two blocks of Q2_0: scale 0.5, then codes 3, 2, 1, 0 again and again.
+    // Two blocks of Q2_0: scale 0.5, then codes 3, 2, 1, 0, repeated.
     let block = [&f16::from_f32(0.5).to_le_bytes()[..], &[0b00_01_10_11; 16]].concat();
     let w = TernaryMatrix::from_bytes(FileFormat::Q2_0, 1, 128, [&block[..], &block].concat().into(), None).unwrap();
     assert_eq!(w.levels(), Levels::Four);
@@ -341,7 +344,7 @@ fn twos_of_files_are_multiplied_as_such() {
     }
 }
 
-/// A matrix with a scale for itself or for each row: the integer product, exact, then both scales.
+/// A matrix with one scale or one for each row: the integer product, exact, then both scales.
 #[test]
 fn matrices_without_groups_are_multiplied_as_well() {
     let mut rng = Rng::new(4);
@@ -428,7 +431,8 @@ fn every_set_has_a_kernel() {
     expected_sets_are(&Isa::available().collect::<Vec<_>>());
 }
 
-/// Each group has the codes and the step that `quantize_int8` gives it alone, whatever the instruction set; with a norm before, too.
+/// Each group has the codes and the step that `quantize_int8` computes for it alone, on every instruction set; also
+/// after a norm.
 #[test]
 fn groups_are_quantised_as_tokens_of_their_own() {
     let mut rng = Rng::new(11);
@@ -471,7 +475,7 @@ fn groups_are_quantised_as_tokens_of_their_own() {
     }
 }
 
-/// Weights are cut to shorter groups without another value, and not to such as do not divide theirs.
+/// Weights can be divided into shorter groups without changing a value, and not into groups that do not divide theirs.
 #[test]
 fn weights_are_packed_in_the_groups_of_their_activations() {
     let mut rng = Rng::new(12);

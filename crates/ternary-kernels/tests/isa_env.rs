@@ -1,4 +1,4 @@
-//! `BITNET_ISA` forces an instruction set; a name that is unknown or not available is an error, no fallback.
+//! `BITNET_ISA` forces an instruction set; a name that is unknown or not available is an error, without fallback.
 //!
 //! The variable is read once per process, so each case runs this test binary again.
 
@@ -8,7 +8,7 @@ use ternary_kernels::{Isa, KernelError, best};
 
 const MARK: &str = "best kernel here:";
 
-/// Says which kernel is the best one; by itself it tests nothing.
+/// Prints the best kernel; it tests nothing by itself.
 #[test]
 fn probe() {
     let _ = match best() {
@@ -19,8 +19,8 @@ fn probe() {
     };
 }
 
-/// What `probe` says with `BITNET_ISA` set to `isa`, or not set. On another architecture than x86-64 it may say
-/// nothing, because this process is emulated and the system cannot start another one.
+/// The output of `probe` with `BITNET_ISA` set to `isa`, or not set. On architectures other than x86-64 there may be
+/// none, because this process is emulated and the system cannot start another one.
 fn best_with(isa: Option<&str>) -> String {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "probe", "--nocapture"]).env_remove("BITNET_ISA");

@@ -11,7 +11,8 @@ use ternary_kernels::{
     Int4Batch, Int8Batch, Isa, Kernel, Packed, SharedBytes, TernaryMatrix, kernels_available, reference, registry,
 };
 
-/// Around lanes, chunks, blocks of columns; a length that no power of two divides; the two of real models.
+/// Around lanes, chunks and blocks of columns; a length that is not a multiple of a power of two; the two lengths of
+/// real models.
 const COLS: &[usize] = &[
     0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 79, 80, 81, 100, 127, 128, 129, 131, 160, 704, 6912,
 ];
@@ -25,7 +26,7 @@ fn check(kernel: &Arc<dyn Kernel>, rows: usize, cols: usize, n: usize, trits: &[
     let expected = reference::gemm(&w, codes, n).unwrap();
     let packed = kernel.prepack(&w).unwrap();
     let name = kernel.name();
-    // Never zero before, so that an accumulator that is not written shows.
+    // Initially not zero, so that an accumulator that is not written is detected.
     let mut acc = vec![i32::MIN; n * rows];
     kernel.gemm(&packed.all(), &x.view(), &mut acc);
     assert_eq!(acc, expected, "{name}: gemm {rows} x {cols}, {n} tokens");
@@ -36,8 +37,8 @@ fn check(kernel: &Arc<dyn Kernel>, rows: usize, cols: usize, n: usize, trits: &[
     }
 }
 
-/// Compares both products of `kernel` with int4 activations with the oracle; the buffer for widened ones comes with what it was
-/// used for before.
+/// Compares both products of `kernel` with int4 activations with the oracle; the buffer for widened activations still
+/// has its previous contents.
 fn check_a4(kernel: &Arc<dyn Kernel>, w: &TernaryMatrix, n: usize, codes: &[i8], widened: &mut Int8Batch) {
     let (rows, cols, name) = (w.rows(), w.cols(), kernel.name());
     let x = Int4Batch::from_codes(n, cols, codes).unwrap();
@@ -53,7 +54,8 @@ fn check_a4(kernel: &Arc<dyn Kernel>, w: &TernaryMatrix, n: usize, codes: &[i8],
     }
 }
 
-/// The columns of [`COLS`]; an emulator gets the long rows of the models from the largest sums below, and from `extremes.rs`.
+/// The columns of [`COLS`]; for an emulator, the largest sums below and `extremes.rs` cover the long rows of the
+/// models.
 fn all_cols() -> impl Iterator<Item = usize> {
     COLS.iter().copied().filter(|&cols| !emulated() || cols < 6912)
 }
@@ -71,7 +73,7 @@ fn every_kernel_equals_the_oracle_with_int4_activations() {
                 }
             }
         }
-        // So many tokens that kernels take another way.
+        // So many tokens that kernels use another algorithm.
         let long = if emulated() { (16, 2700, 66) } else { (16, 6912, 130) };
         for (rows, cols, n) in [(33, 200, 65), (20, 2600, 79), (179, 330, 53), long] {
             let w = matrix(rows, cols, &rng.trits(rows * cols));
@@ -100,7 +102,8 @@ fn every_kernel_equals_the_oracle_for_every_size() {
     }
 }
 
-/// So many tokens that kernels unpack the weights once for all of them; more panels and columns than they do at a time.
+/// So many tokens that kernels unpack the weights once for all of them; more panels and columns than they unpack at a
+/// time.
 #[test]
 fn many_tokens_equal_the_oracle() {
     let mut rng = Rng::new(2);
@@ -133,7 +136,7 @@ proptest! {
         }
     }
 
-    /// Row ranges that begin at a panel give the rows of the whole product.
+    /// Row ranges that begin at a panel yield the rows of the whole product.
     #[test]
     fn row_ranges_equal_the_whole(rows in 1usize..100, cols in 1usize..200, parts in 1usize..6, seed in any::<u64>()) {
         let mut rng = Rng::new(seed);
@@ -165,7 +168,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(cases(24))]
-    /// Rows and tokens enough for tables that tokens share, and too few of either; activations small and large.
+    /// Enough rows and tokens for tables that tokens share, and too few of either; small and large activations.
     #[test]
     fn many_rows_and_tokens_equal_the_oracle(
         rows in 140usize..200, cols in 1usize..700, n in 16usize..70, largest in 1u64..128, seed in any::<u64>(),
@@ -179,7 +182,7 @@ proptest! {
     }
 }
 
-/// Packed bytes may lie anywhere, in a file mapping for example; here at every offset from a cache line, and at the very
+/// Packed bytes may have any address, in a file mapping for example; here every offset from a cache line, at the very
 /// end of their allocation.
 #[test]
 fn packed_bytes_at_odd_addresses_are_read_as_well() {
@@ -207,15 +210,15 @@ fn packed_bytes_at_odd_addresses_are_read_as_well() {
     }
 }
 
-/// Prints which instruction sets ran, so that a run that tested nothing is seen; with `BITNET_EXPECT_ISA=a,b` a set
-/// that did not run is a failure.
+/// Prints which instruction sets ran, so that a run that tested nothing is noticed; with `BITNET_EXPECT_ISA=a,b`, a
+/// missing instruction set is a failure.
 #[test]
 fn expected_instruction_sets_were_tested() {
     let has = |isa: &Isa| registry().iter().any(|e| e.isa == *isa && e.kernel().is_some());
     let run: Vec<Isa> = Isa::ALL.iter().copied().filter(has).collect();
     let not: Vec<_> = Isa::ALL.iter().filter(|i| !run.contains(i)).map(|i| i.name()).collect();
     let names: Vec<_> = run.iter().map(|i| i.name()).collect();
-    // Past the harness, which swallows what the print macros of a passing test write.
+    // Bypasses the harness, which swallows what the print macros of a passing test write.
     let _ = writeln!(std::io::stderr(), "sets: {}; not here: {}", names.join(" "), not.join(" "));
     assert!(run.contains(&Isa::Scalar));
     for (entry, kernel) in registry().iter().filter_map(|e| Some((e, e.kernel()?))) {
@@ -223,18 +226,18 @@ fn expected_instruction_sets_were_tested() {
         assert!(entry.isa.is_available(), "{}", entry.name);
     }
     for entry in registry() {
-        // The extension that one kernel needs besides its set stands in its name.
+        // The extension that one kernel needs beyond its instruction set is part of its name.
         let extended = entry.name == "base3_avx512vbmi" && entry.isa == Isa::Avx512Vnni;
         assert!(extended || entry.name == format!("{}_{}", entry.format_name, entry.isa), "{}", entry.name);
     }
-    // Every set has the formats that multiply, and look-up tables where it has shuffles of its own.
+    // Every instruction set has the formats that multiply, and look-up tables if it has shuffles.
     for &isa in &run {
         let formats = |f: &str| registry().iter().filter(|e| e.isa == isa && e.format_name == f).count();
         let all = ["i2s", "base3", "tl1", "tl2", "tl1_0", "tl2_0"];
         let tables = !matches!(isa, Isa::AvxVnni | Isa::NeonDot | Isa::NeonI8mm);
         let expected = if tables { all.to_vec() } else { all[..2].to_vec() };
         assert_eq!(all.iter().filter(|f| formats(f) == 1).copied().collect::<Vec<_>>(), expected, "{isa}");
-        // Those that have none use the tables of a set that they include.
+        // Instruction sets without tables use those of one that they include.
         for format in all {
             let kernel = ternary_kernels::for_format(format, isa).unwrap();
             let own = registry().iter().any(|e| e.isa == isa && e.format_name == format && e.kernel().is_some());

@@ -10,7 +10,7 @@ use ternary_kernels::{
     GroupKernel, Int4Batch, Int8Batch, Int16Batch, Ops, Scales, Team, TernaryMatrix, kernels_available, split_cols,
 };
 
-/// The system's allocator with a count of what is asked of it.
+/// The system's allocator with a count of the allocations.
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -95,7 +95,7 @@ fn a_forward_step_of_phases_allocates_nothing() {
             ops.attend(&queries, rows, rows, scratch, out);
         });
     };
-    // Each thread has begun, and the first steps have set up what the standard library makes once per thread.
+    // Each thread has begun, and the first steps have created what the standard library allocates once per thread.
     let all = std::sync::Barrier::new(2);
     team.run(&|_| {
         all.wait();

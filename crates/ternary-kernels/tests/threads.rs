@@ -1,4 +1,4 @@
-//! Stand-alone products: any number of threads, checked arguments, kernels from outside of this crate.
+//! Stand-alone products: any number of threads, checked arguments, kernels of other crates.
 
 mod common;
 
@@ -8,7 +8,7 @@ use ternary_kernels::{
     best, by_name, for_isa, gemm, gemm_a4, gemv, kernels_available, reference, registry,
 };
 
-/// A kernel as someone outside would write it: one byte per trit, one row per panel.
+/// A kernel of another crate: one byte per trit, one row per panel.
 #[derive(Debug)]
 struct Naive;
 
@@ -143,7 +143,7 @@ fn weights_of_another_kernel_are_refused() {
     }
 }
 
-/// A kernel called directly, past the checks of `gemv` and `gemm`, panics rather than read beyond a slice.
+/// A kernel called directly, without the checks of `gemv` and `gemm`, panics instead of reading beyond a slice.
 #[test]
 fn direct_calls_with_wrong_lengths_panic() {
     let w = matrix(20, 30, &vec![1; 600]);

@@ -1,4 +1,4 @@
-//! Threads that share a phase, and the disjoint columns of an output that they write.
+//! Threads that share a phase, and the disjoint output columns that they write.
 
 mod split;
 pub mod team;

@@ -23,14 +23,15 @@ pub struct ColsMut<'a, T> {
     n: usize,
     /// Columns of the buffer, m.
     stride: usize,
-    /// The columns that this view may touch; `start <= end <= stride`, and `n * stride` elements lie behind `base`.
+    /// The columns that this view may touch; `start <= end <= stride`, and there are `n * stride` elements from `base`
+    /// on.
     cols: Range<usize>,
     _borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a view is an exclusive borrow of its elements, which no other view touches, like a `&mut [T]`.
+// SAFETY: a view exclusively borrows its elements, which no other view touches, like a `&mut [T]`.
 unsafe impl<T: Send> Send for ColsMut<'_, T> {}
-// SAFETY: a shared view hands out only shared references to its elements, like a `&&mut [T]`.
+// SAFETY: a shared view only hands out shared references to its elements, like a `&&mut [T]`.
 unsafe impl<T: Sync> Sync for ColsMut<'_, T> {}
 
 impl<'a, T> ColsMut<'a, T> {
@@ -51,7 +52,7 @@ impl<'a, T> ColsMut<'a, T> {
     pub fn width(&self) -> usize {
         self.cols.len()
     }
-    /// Which columns of the whole buffer these are.
+    /// The range of these columns in the whole buffer.
     pub fn cols(&self) -> Range<usize> {
         self.cols.clone()
     }
@@ -62,28 +63,29 @@ impl<'a, T> ColsMut<'a, T> {
     /// If `i` is not below [`ColsMut::n`].
     pub fn row_mut(&mut self, i: usize) -> &mut [T] {
         let start = self.start(i);
-        // SAFETY: `start` proved `i < n`, and `cols` lies in 0..stride, so the range lies in the buffer, which is borrowed for
-        // 'a. Views of one buffer have disjoint columns, so no other view forms a reference to these elements, and
-        // `&mut self` keeps this one from doing so while the result lives.
+        // SAFETY: `start` proved `i < n`, and `cols` is within 0..stride, so the range is in the buffer, which is
+        // borrowed for 'a. Views of one buffer have disjoint columns, so no other view forms a reference to these
+        // elements, and `&mut self` prevents this view from doing so while the result lives.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), self.cols.len()) }
     }
 
-    /// This view's columns of row `i`, to read.
+    /// This view's columns of row `i`, for reading.
     ///
     /// # Panics
     /// If `i` is not below [`ColsMut::n`].
     pub fn row(&self, i: usize) -> &[T] {
         let start = self.start(i);
-        // SAFETY: as in `row_mut`; `&self` keeps this view from forming an exclusive reference while the result lives.
+        // SAFETY: as in `row_mut`; `&self` prevents this view from forming an exclusive reference while the result
+        // lives.
         unsafe { std::slice::from_raw_parts(self.base.add(start), self.cols.len()) }
     }
 
-    /// The same columns for a shorter time, to lend them to a function that takes a view.
+    /// Reborrows these columns, to lend them to a function that takes a view.
     pub fn reborrow(&mut self) -> ColsMut<'_, T> {
         ColsMut { cols: self.cols.clone(), _borrow: PhantomData, ..*self }
     }
 
-    /// The first `width` columns of this view, and the others.
+    /// Splits this view into the first `width` columns and the others.
     ///
     /// # Panics
     /// If the view is narrower.
@@ -91,17 +93,17 @@ impl<'a, T> ColsMut<'a, T> {
         assert!(width <= self.width(), "{width} of {} columns", self.width());
         let middle = self.cols.start + width;
         let (left, right) = (self.cols.start..middle, middle..self.cols.end);
-        // The two column ranges are disjoint parts of this view's, which is given up.
+        // The two column ranges are disjoint parts of this view, which is consumed.
         (Self { cols: left, ..self }, Self { cols: right, ..self })
     }
 
-    /// Rows `range` of these columns, for the time of the borrow.
+    /// Rows `range` of these columns, borrowed from this view.
     ///
     /// # Panics
-    /// If the range lies outside of `0..n`.
+    /// If the range is not within `0..n`.
     pub fn rows_mut(&mut self, range: Range<usize>) -> ColsMut<'_, T> {
         assert!(range.start <= range.end && range.end <= self.n, "rows {range:?} of {}", self.n);
-        // Without rows nothing is read, and the offset need not lie in the buffer.
+        // Without rows nothing is read, and the offset need not be in the buffer.
         let base = self.base.wrapping_add(range.start * self.stride);
         ColsMut { base, n: range.len(), stride: self.stride, cols: self.cols.clone(), _borrow: PhantomData }
     }
@@ -112,7 +114,7 @@ impl<'a, T> ColsMut<'a, T> {
     /// If they are not in it.
     ///
     /// # Safety
-    /// While the result is used, neither this view nor another part of it with one of these columns is.
+    /// While the result is used, neither this view nor another part of it with one of these columns may be used.
     pub(crate) unsafe fn part(&self, cols: Range<usize>) -> ColsMut<'_, T> {
         assert!(cols.start <= cols.end && cols.end <= self.width(), "columns {cols:?} of {}", self.width());
         let first = self.cols.start;
@@ -131,12 +133,12 @@ impl<T> std::fmt::Debug for ColsMut<'_, T> {
     }
 }
 
-/// Cuts `data`, `[n, m]` row-major, into a view for each of `bounds`, which are ascending, disjoint column ranges;
-/// columns in none of them stay untouched. Nothing is allocated.
+/// Splits `data`, `[n, m]` row-major, into a view for each of `bounds`, which are ascending, disjoint column ranges;
+/// other columns stay untouched. Nothing is allocated.
 ///
 /// # Panics
-/// If `data` does not hold `n * m` elements, or a range reaches beyond `m`, ends before it begins or begins before the one
-/// in front of it ends.
+/// If `data` does not hold `n * m` elements, or a range exceeds `m`, ends before it begins, or begins before the
+/// previous one ends.
 pub fn split_cols<'a, 'b, T>(
     data: &'a mut [T],
     n: usize,
@@ -161,10 +163,10 @@ impl<'a, T> Iterator for SplitCols<'a, '_, T> {
         let rest = &mut self.rest;
         assert!(
             rest.cols.start <= start && start <= end && end <= rest.cols.end,
-            "columns {start}..{end} of the columns {:?} that are left",
+            "columns {start}..{end} of the remaining columns {:?}",
             rest.cols
         );
-        // What is handed out lies in front of what is left, so that no later view can overlap it.
+        // The returned columns come before the remaining ones, so no later view can overlap them.
         rest.cols.start = end;
         Some(ColsMut { cols: start..end, ..*rest })
     }

@@ -1,9 +1,9 @@
 //! A fixed group of threads for fork-join phases of a few microseconds each.
 //!
-//! One forward step of a model is some hundred phases ("quantise", "q, k and v rows", "attention", ...), each done by the
-//! same few threads. A phase that wakes threads through the kernel costs tens of microseconds, as much as
-//! its work; here the threads spin between the phases of a step, so that a phase costs a fraction of a microsecond,
-//! and sleep only between steps.
+//! One forward step of a model is some hundred phases ("quantise", "q, k and v rows", "attention", ...), each done by
+//! the same few threads. A phase that wakes threads through the kernel costs tens of microseconds, as much as its work.
+//! Here the threads spin between the phases of a step, so that a phase costs a fraction of a microsecond, and sleep
+//! only between steps.
 //!
 //! ```
 //! use std::num::NonZeroUsize;
@@ -22,18 +22,18 @@
 //!
 //! # How a phase runs
 //!
-//! A phase is a number of pieces. Each thread has a slot with its share of them, consecutive ones, and takes one after the other;
-//! when its own are taken, it takes from the slots of the others. The phase is over when all pieces are done, not when all
-//! threads have come: where another program has the CPU of a worker, the others do its pieces, and at most the
-//! one that it holds is waited for. So a slow core of a machine with unlike cores does fewer pieces, too.
+//! A phase is a number of pieces. Each thread has a slot with its share of them, consecutive ones, and takes one after
+//! the other; when they are all taken, it takes pieces from the slots of the others. The phase is over when all pieces
+//! are done, not when all threads have arrived: if another program has the CPU of a worker, the others do its pieces,
+//! and wait for at most the one that it holds. For the same reason a slow core does fewer pieces.
 //!
-//! Where nothing disturbs, each thread does its own share, so that the same data are in the same core's caches in every step, and
-//! two cache lines change hands, each once in each direction. A wait first spins and then sleeps;
-//! where there are more threads than CPUs it yields its CPU in between. A worker that shares its CPU with other programs rests between
-//! pieces before its time slice ends (`team/pace.rs`). Why a worker that comes late is safe: `team/crew.rs`.
+//! Without disturbance, each thread does its own share, so that the same data are in the same core's caches in every
+//! step, and two cache lines change hands, each once in each direction. A wait first spins and then sleeps; if there
+//! are more threads than CPUs, it yields its CPU in between. A worker that shares its CPU with other programs rests
+//! between pieces before its time slice ends (`team/pace.rs`). Why a late worker is safe: `team/crew.rs`.
 //!
-//! Which thread does a piece is a matter of chance, so results must not depend on it; what a thread keeps for itself between
-//! pieces is room, not results.
+//! Any thread may do any piece, so results must not depend on it; between pieces a thread may keep scratch memory, but
+//! no results.
 
 mod crew;
 mod pace;
@@ -49,9 +49,10 @@ use crate::{ColsMut, KernelError};
 use crew::{Job, Order, Shared};
 use wait::lock;
 
-/// A fixed group of threads that do the pieces of a job together; see the [module documentation](self).
+/// A fixed group of threads that share the pieces of a job; see the [module documentation](self).
 ///
-/// Several callers may share one team: their jobs run one after the other. Dropping it ends and joins its threads.
+/// Several callers may share one team: their jobs run one after the other. Dropping the team ends and joins its
+/// threads.
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -93,14 +94,14 @@ impl Team {
         self.threads.get()
     }
 
-    /// Whether this thread runs a part of some team's job, so that [`Team::run`] would call all parts in turn.
+    /// Whether this thread runs a part of a team's job, so that [`Team::run`] would call all parts in turn.
     pub fn is_nested() -> bool {
         crew::in_part()
     }
 
-    /// Does `job(thread, piece)` for each piece of `0..pieces`: no two at once with the same `thread`, which is below
-    /// [`Team::threads`]. Called from inside of a part (of this team or another), or with one piece, all in turn on the
-    /// calling thread, as thread 0.
+    /// Calls `job(thread, piece)` for each piece of `0..pieces`, never two at once with the same `thread`, which is
+    /// below [`Team::threads`]. If called from within a part (of this team or another), or with one piece, it does all
+    /// in turn on the calling thread, as thread 0.
     fn pieces(&self, pieces: usize, order: Order, job: &Job<'_>) {
         if self.workers.is_empty() || pieces <= 1 || crew::in_part() {
             (0..pieces).for_each(|piece| job(0, piece));
@@ -115,37 +116,37 @@ impl Team {
         }
     }
 
-    /// Calls `f(i)` once for each `i` in `0..threads`, each on a thread of its own unless a thread comes so late that another has
-    /// done its part; returns when all are done. Called from inside of a part (of this team or another), it calls
-    /// all of them in turn on the calling thread. So parts must not wait for one another.
+    /// Calls `f(i)` once for each `i` in `0..threads`, each on its own thread unless a thread is so late that another
+    /// one has done its part; returns when all are done. If called from within a part (of this team or another), it
+    /// calls all of them in turn on the calling thread. So parts must not wait for each other.
     ///
     /// # Panics
-    /// With the panic of a part, after all parts have ended; parts that one thread calls in turn because the call is nested or the
-    /// team has one thread end at the first panic.
+    /// With the panic of a part, after all parts have ended; if one thread calls the parts in turn, because the call is
+    /// nested or the team has one thread, the first panic ends them.
     pub fn run(&self, f: &(dyn Fn(usize) + Sync)) {
         self.pieces(self.threads(), Order::Shares, &|_, i| f(i));
     }
 
-    /// Calls `f(i, &mut parts[i])` once for each part; returns when all are done. There may be more parts than threads, or
-    /// fewer. Consecutive parts are meant for the same thread, but any may do any.
+    /// Calls `f(i, &mut parts[i])` once for each part; returns when all are done. There may be more or fewer parts than
+    /// threads. Consecutive parts are meant for the same thread, but any thread may do any part.
     ///
     /// # Panics
-    /// The same as [`Team::run`].
+    /// Like [`Team::run`].
     pub fn run_parts<P: Send>(&self, parts: &mut [P], f: impl Fn(usize, &mut P) + Sync) {
         let len = parts.len();
         let parts = Base(parts.as_mut_ptr());
         self.pieces(len, Order::Shares, &|_, i| {
-            // SAFETY: `i < len`, and `pieces` hands each `i` to one call, so that no other call forms a reference to part `i`;
-            // the caller's exclusive borrow of `parts` outlives this.
+            // SAFETY: `i < len`, and `pieces` hands each `i` to one call, so that no other call forms a reference to
+            // part `i`; the caller's exclusive borrow of `parts` outlives this.
             f(i, unsafe { &mut *parts.at(i) });
         });
     }
 
-    /// Cuts `data` into chunks of `chunk_len` elements, the last one maybe shorter, and calls `f(c, chunk)` once for
-    /// each; every thread begins with consecutive chunks, in ascending order, and nearly the same number of them.
+    /// Splits `data` into chunks of `chunk_len` elements, the last one possibly shorter, and calls `f(c, chunk)` once
+    /// for each; every thread begins with consecutive chunks, in ascending order, and nearly the same number of them.
     ///
     /// # Panics
-    /// If `chunk_len` is 0 and `data` is not empty; else as [`Team::run`].
+    /// If `chunk_len` is 0 and `data` is not empty; otherwise like [`Team::run`].
     pub fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk_len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         let len = data.len();
         if len == 0 {
@@ -155,18 +156,18 @@ impl Team {
         let data = Base(data.as_mut_ptr());
         self.pieces(len.div_ceil(chunk_len), Order::Shares, &|_, c| {
             let start = c * chunk_len;
-            // SAFETY: `c` is below the number of chunks, so `start..start + this length` lies in `0..len`. `pieces` hands each
-            // `c` to one call, so no other call forms a reference to chunk `c`; the caller's exclusive borrow of
-            // `data` outlives this.
+            // SAFETY: `c` is below the number of chunks, so `start..start + this length` is within `0..len`. `pieces`
+            // hands each `c` to one call, so no other call forms a reference to chunk `c`; the caller's exclusive
+            // borrow of `data` outlives this.
             f(c, unsafe { std::slice::from_raw_parts_mut(data.at(start), chunk_len.min(len - start)) });
         });
     }
 
-    /// Calls `f(piece, room)` once for each piece of `0..pieces`, with the room of the thread that does it, which no other call has
-    /// meanwhile.
+    /// Calls `f(piece, room)` once for each piece of `0..pieces`, with the scratch memory `room` of the thread that
+    /// does it, which no other call has at that time.
     ///
     /// # Panics
-    /// If there are fewer rooms than threads; else as [`Team::run`].
+    /// If there are fewer rooms than threads; otherwise like [`Team::run`].
     pub fn run_pieces<S: Send>(&self, rooms: &mut [S], pieces: usize, f: impl Fn(usize, &mut S) + Sync) {
         self.with_rooms(rooms, pieces, Order::Shares, f);
     }
@@ -174,7 +175,7 @@ impl Team {
     /// Calls `f(i, &mut parts[i], room)` once for each part; rooms as in [`Team::run_pieces`].
     ///
     /// # Panics
-    /// The same as [`Team::run_pieces`].
+    /// Like [`Team::run_pieces`].
     pub fn run_parts_with<P: Send, S: Send>(
         &self,
         parts: &mut [P],
@@ -184,11 +185,11 @@ impl Team {
         self.parts_and_rooms(parts, rooms, Order::Shares, f);
     }
 
-    /// Like [`Team::run_parts_with`], the parts in order: when `f` is called with a part, the calls with all before it have begun. So a part
-    /// may wait for earlier ones.
+    /// Like [`Team::run_parts_with`], with the parts in order: when `f` is called with a part, the calls with all
+    /// earlier parts have begun. So a part may wait for earlier ones.
     ///
     /// # Panics
-    /// The same as [`Team::run_pieces`].
+    /// Like [`Team::run_pieces`].
     pub fn run_in_line<P: Send, S: Send>(
         &self,
         parts: &mut [P],
@@ -217,17 +218,17 @@ impl Team {
         assert!(rooms.len() >= self.threads(), "{} rooms for {} threads", rooms.len(), self.threads());
         let rooms = Base(rooms.as_mut_ptr());
         self.pieces(pieces, order, &|thread, piece| {
-            // SAFETY: `thread` is below the number of threads, hence of rooms, and `pieces` makes no two calls at once with the
-            // same; the caller's exclusive borrow of `rooms` outlives this.
+            // SAFETY: `thread` is below the number of threads, hence of rooms, and `pieces` never makes two calls at
+            // once with the same; the caller's exclusive borrow of `rooms` outlives this.
             f(piece, unsafe { &mut *rooms.at(thread) });
         });
     }
 
-    /// Calls `f(what, columns, view, room)` for pieces that cover the columns of each of `outputs` once, where `view` are these columns
-    /// and `room` is as in [`Team::run_pieces`].
+    /// Calls `f(what, columns, view, room)` for pieces that cover the columns of each of `outputs` once; `view` holds
+    /// these columns, and `room` is as in [`Team::run_pieces`].
     ///
     /// # Panics
-    /// The same as [`Team::run_pieces`].
+    /// Like [`Team::run_pieces`].
     pub fn run_columns<W: Sync, T: Send + Sync, S: Send>(
         &self,
         outputs: &mut [Columns<'_, W, T>],
@@ -241,8 +242,9 @@ impl Team {
                 if piece < output.pieces {
                     let cols = output.cols(piece);
                     if !cols.is_empty() {
-                        // SAFETY: the columns of a piece end where those of the next one begin, so pieces are disjoint, and each
-                        // is handed to one call. The views are made of an exclusive borrow, which outlives this.
+                        // SAFETY: the columns of a piece end where those of the next one begin, so pieces are disjoint,
+                        // and each is handed to one call. The views are made from an exclusive borrow, which outlives
+                        // this.
                         let mut view = unsafe { output.out.part(cols.clone()) };
                         f(&output.what, cols, &mut view, room);
                     }
@@ -254,7 +256,7 @@ impl Team {
     }
 }
 
-/// An output that the pieces of a phase compute column by column, for [`Team::run_columns`].
+/// An output whose columns the pieces of a phase compute, for [`Team::run_columns`].
 #[derive(Debug)]
 pub struct Columns<'a, W, T> {
     what: W,
@@ -264,13 +266,13 @@ pub struct Columns<'a, W, T> {
 }
 
 impl<'a, W, T> Columns<'a, W, T> {
-    /// All columns of `out`, in `pieces` of nearly equal size, which begin at multiples of `panel`; `what` is for the function
-    /// that computes them.
+    /// All columns of `out`, in `pieces` of nearly equal size, which begin at multiples of `panel`; `what` is passed to
+    /// the function that computes them.
     pub fn new(what: W, out: ColsMut<'a, T>, panel: usize, pieces: usize) -> Self {
         Self { what, out, panel: panel.max(1), pieces }
     }
 
-    /// Which columns of `out` piece `piece` are.
+    /// The columns of piece `piece` in `out`.
     fn cols(&self, piece: usize) -> Range<usize> {
         let panels = share(self.out.width().div_ceil(self.panel), piece, self.pieces);
         let at = |panel: usize| panel.saturating_mul(self.panel).min(self.out.width());
@@ -280,11 +282,12 @@ impl<'a, W, T> Columns<'a, W, T> {
 
 /// Multiply-accumulates that are worth a piece: some microseconds.
 const LEAST_WORK: usize = 256 << 10;
-/// Most pieces for each thread: then the last one that a slow thread takes holds the others up for little.
+/// The maximum number of pieces for each thread: then a slow thread's last piece delays the others only a little.
 const MOST_PIECES: usize = 32;
 
-/// In how many pieces `threads` threads do a product of `rows` rows: a multiple of the threads, of at least `least_rows` rows each
-/// where there are enough, and of some microseconds. `work` counts the multiply-accumulates of all.
+/// The number of pieces in which `threads` threads do a product of `rows` rows: a multiple of the threads; each has at
+/// least `least_rows` rows if there are enough, and takes some microseconds. `work` counts the multiply-accumulates of
+/// all rows.
 ///
 /// ```
 /// use ternary_kernels::team::pieces;
@@ -305,7 +308,7 @@ impl Drop for Team {
     fn drop(&mut self) {
         self.shared.stop(self.workers.iter().map(JoinHandle::thread));
         for worker in self.workers.drain(..) {
-            // A worker cannot panic: each piece is caught.
+            // A worker cannot panic: the panics of pieces are caught.
             let _ = worker.join();
         }
     }
@@ -317,7 +320,7 @@ impl std::fmt::Debug for Team {
     }
 }
 
-/// The consecutive items of `0..len` that are `part`'s, where `parts` share them as evenly as whole items allow.
+/// The consecutive items of `0..len` that belong to `part`, if `parts` share them as evenly as whole items allow.
 ///
 /// ```
 /// assert_eq!(ternary_kernels::team::share(10, 0, 3), 0..3);
@@ -329,7 +332,7 @@ pub fn share(len: usize, part: usize, parts: usize) -> std::ops::Range<usize> {
     at(part.min(parts))..at((part + 1).min(parts))
 }
 
-/// The first element of a slice whose elements several threads write, each its own.
+/// The first element of a slice whose elements are written by several threads, each element by one.
 struct Base<T>(*mut T);
 
 // SAFETY: sharing it hands elements to other threads by exclusive reference, which `T: Send` allows; a caller that

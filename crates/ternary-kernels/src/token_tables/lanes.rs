@@ -1,13 +1,13 @@
-//! What an instruction set has to do for tables that tokens share.
+//! The operations of an instruction set for tables that tokens share.
 
 use bytemuck::Pod;
 
-/// Additions of 16-bit lanes, a lane for each token, and what turns rows to columns. `self` is a proof token, so the
-/// methods are safe.
+/// Additions of 16-bit lanes, one lane for each token, and the operations that transpose. `self` is a proof token, so
+/// the methods are safe.
 pub(crate) trait TokenLanes: Copy {
     /// [`TokenLanes::LANES`] lanes of i16.
     type Register: Copy;
-    /// The same in memory.
+    /// A register in memory.
     type Memory: Pod;
     /// [`TokenLanes::LANES`] numbers of 8 bits in memory.
     type Narrow: Pod;
@@ -22,9 +22,9 @@ pub(crate) trait TokenLanes: Copy {
     fn zero(self) -> Self::Register;
     fn load(self, from: &Self::Memory) -> Self::Register;
     fn store(self, v: Self::Register, to: &mut Self::Memory);
-    /// Wraps.
+    /// Wrapping addition.
     fn add(self, a: Self::Register, b: Self::Register) -> Self::Register;
-    /// Wraps.
+    /// Wrapping subtraction.
     fn sub(self, a: Self::Register, b: Self::Register) -> Self::Register;
     fn widen(self, x: &Self::Narrow) -> Self::Register;
 
@@ -32,6 +32,6 @@ pub(crate) trait TokenLanes: Copy {
     fn store_bytes(self, v: Self::Bytes, to: &mut [u8; 16]);
     /// `a0 b0 a1 b1 ...`, the first and the second half.
     fn zip_bytes(self, a: Self::Bytes, b: Self::Bytes) -> [Self::Bytes; 2];
-    /// The same for numbers of 16 bits.
+    /// Like [`TokenLanes::zip_bytes`], for numbers of 16 bits.
     fn zip_pairs(self, a: Self::Bytes, b: Self::Bytes) -> [Self::Bytes; 2];
 }

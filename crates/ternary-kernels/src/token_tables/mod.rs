@@ -1,9 +1,9 @@
 //! Products of many tokens without dot products: tables of sums that the tokens of a tile share.
 //!
-//! A byte of the I2_S layout holds four weights of one row, so 81 values, and it meets the same four columns for every
-//! row of a panel. For a tile of [`TOKENS`] tokens, the 81 sums of those columns' activations are made once: an
-//! *entry* holds the sum of each token, [`TOKENS`] lanes of 16 bits. Every row then adds the entry that its byte
-//! names:
+//! A byte of the I2_S layout holds four weights of one row, so it has 81 values, and is multiplied with the same four
+//! columns for every row of a panel. For a tile of [`TOKENS`] tokens, the 81 sums of those columns' activations are
+//! computed once: an *entry* holds the sum of each token, [`TOKENS`] lanes of 16 bits. Every row then adds the entry
+//! that its byte selects:
 //!
 //! ```text
 //!                          token 0  1  2 ... 31
@@ -13,28 +13,28 @@
 //! entry 80    a  b  c  d   [                   ]     a to d: columns 16t + c + 0, 4, 8, 12
 //! ```
 //!
-//! A lookup is two additions on 256 bits, or four on 128, and stands for 128 multiply-adds. An entry is made from
-//! another one by one addition. No multiplication, no shuffle, no horizontal sum: what a CPU needs is additions of 16
-//! bits. The weights stay packed as they are for one token, and GEMV goes on reading them.
+//! A lookup is two additions on 256 bits, or four on 128, and replaces 128 multiply-adds. An entry is computed from
+//! another one by one addition. There is no multiplication, no shuffle, no horizontal sum: a CPU only needs additions
+//! of 16 bits. The weights stay packed as for one token, and GEMV reads the same bytes.
 //!
 //! # Order
 //! ```text
 //! for each block of BLOCK_PANELS panels, for each tile of tokens:
 //!     for each step of STEP_CHUNKS chunks:
-//!         turn the activations: a column of all tokens side by side
-//!         widen the 16-bit sums first where this step could overflow them
+//!         transpose the activations: a column of all tokens side by side
+//!         widen the 16-bit sums first if this step could overflow them
 //!         make the tables of the step, 16 of them
 //!         for each row: 16 lookups, added to the row's 16-bit sums
 //!     widen
 //! ```
-//! The tables, 83 KB, and the sums, 64 KB, stay in the second-level cache; every row has its sums in registers for 16
+//! The tables, 83 KB, and the sums, 64 KB, stay in the level-2 cache; every row keeps its sums in registers for 16
 //! lookups.
 //!
 //! # Exactness
-//! No sum of a token exceeds the sum of the magnitudes of the activations that went into it. That sum is counted, and
-//! 16-bit sums are widened before it passes `2^15 - 1`: after at least 256 columns, typically after a thousand.
+//! No sum of a token exceeds the sum of the magnitudes of its activations. That sum is counted, and 16-bit sums are
+//! widened before it exceeds `2^15 - 1`: after at least 256 columns, typically after a thousand.
 //!
-//! The idea is Vec-LUT's (arXiv 2512.06443). See `docs/adr/0031-tables-shared-by-tokens.md`.
+//! The idea is from Vec-LUT (arXiv 2512.06443). See `docs/adr/0031-tables-shared-by-tokens.md`.
 
 use std::ops::Range;
 
@@ -59,11 +59,11 @@ pub(crate) use lanes::TokenLanes;
 /// Tokens of a tile: the lanes of an entry.
 pub(crate) const TOKENS: usize = 32;
 
-/// Rows below which making tables costs more than they save.
+/// Rows below which computing tables costs more than they save.
 const ROWS_FROM: usize = 160;
 /// Entries of a table, the sums of four activations times trits.
 const ENTRIES: usize = 81;
-/// Chunks of a step: what the padding of rows is a multiple of.
+/// Chunks of a step; the padding of rows is a multiple of it.
 const STEP_CHUNKS: usize = 4;
 /// Tables of a step, one for each byte of a row.
 const TABLES: usize = STEP_CHUNKS * 4;
@@ -72,20 +72,20 @@ const STEP_COLS: usize = STEP_CHUNKS * CHUNK_COLS;
 /// Panels whose 16-bit sums are kept at a time: 64 KB.
 const BLOCK_PANELS: usize = 64;
 
-// A step fits the 16-bit sums whatever the activations.
+// A step fits the 16-bit sums for any activations.
 const _: () = assert!(STEP_COLS * 127 <= i16::MAX as usize);
 
-/// On a boundary of cache lines, so that an entry is one line.
+/// Aligned to cache lines, so that an entry is one line.
 #[repr(C, align(64))]
 struct Lines<T>(T);
 
-/// The activations of a step, each column's of all tokens side by side.
+/// The activations of a step, for each column those of all tokens side by side.
 type Columns = Lines<[[i8; TOKENS]; STEP_COLS]>;
 /// Bytes of a panel in a step, each the number of an entry.
 type Numbers = [[[u8; 4]; PANEL_ROWS]; STEP_CHUNKS];
 
-/// How many of `n` tokens, the first ones, tables multiply with `rows` rows; the others are multiplied as usual. A
-/// last tile is one from `last_from` tokens.
+/// How many of `n` tokens, the first ones, are multiplied by tables with `rows` rows; the others are multiplied as
+/// usual. From `last_from` tokens on, the rest is a last tile.
 fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
     if rows < ROWS_FROM {
         return 0;
@@ -93,8 +93,9 @@ fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
     if n % TOKENS < last_from { n - n % TOKENS } else { n }
 }
 
-/// [`Kernel::least_rows`](crate::Kernel::least_rows) of a kernel, which with tables (`last_from` is there) makes them
-/// in each call for its rows. Pieces of so many rows or somewhat more are one block of an engine, [`crate::row_block`].
+/// [`Kernel::least_rows`](crate::Kernel::least_rows) of a kernel that, if it uses tables (`last_from` is given),
+/// computes them in each call for its rows. Pieces of this many rows or slightly more are one block of an engine,
+/// [`crate::row_block`].
 pub(crate) fn least_rows(last_from: Option<usize>, n: usize) -> usize {
     match (n, last_from) {
         (1, _) => 32,
@@ -103,8 +104,8 @@ pub(crate) fn least_rows(last_from: Option<usize>, n: usize) -> usize {
     }
 }
 
-/// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for the
-/// instruction set, and the rest, where there is one, by `multiply`.
+/// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for the instruction set,
+/// and of the rest, if any, by `multiply`.
 pub(crate) fn split(
     last_from: usize,
     w: &PackedRows<'_>,
@@ -118,7 +119,7 @@ pub(crate) fn split(
     if shared == 0 {
         return multiply(x, acc);
     }
-    // The lengths that this cut relies on; `Product` checks those of the parts.
+    // The lengths that this split relies on; `Product` checks those of the parts.
     assert_eq!(acc.len(), n * w.rows(), "accumulators");
     let (first, rest) = acc.split_at_mut(shared * w.rows());
     if let Some(product) = Product::new(w, x.rows(0..shared), first) {
@@ -139,7 +140,8 @@ pub(crate) fn product<S: TokenLanes, const P: usize>(s: S, product: &Product<'_>
     for panels in even_parts(0..product.panel_count(), BLOCK_PANELS) {
         for first in (0..product.tokens()).step_by(TOKENS) {
             let tokens = first..product.tokens().min(first + TOKENS);
-            // Of the activations in the 16-bit sums; which sums are the first of all.
+            // Magnitudes of the activations in the 16-bit sums; whether there are such sums; whether they are the
+            // first.
             let (mut magnitudes, mut narrow, mut first) = ([0u32; TOKENS], false, true);
             for start in (0..product.chunks()).step_by(STEP_CHUNKS) {
                 let step = turn(s, product, tokens.clone(), start, &mut columns);
@@ -158,8 +160,8 @@ pub(crate) fn product<S: TokenLanes, const P: usize>(s: S, product: &Product<'_>
     }
 }
 
-/// Turns the activations of the step that begins at chunk `start`; tokens beyond the last are zero. Returns the sum of
-/// magnitudes of each token.
+/// Transposes the activations of the step that begins at chunk `start`; tokens beyond the last are zero. Returns the
+/// sum of magnitudes of each token.
 #[inline(always)]
 fn turn<S: TokenLanes>(
     s: S,
@@ -186,8 +188,8 @@ fn turn<S: TokenLanes>(
     magnitudes
 }
 
-/// Rows become columns. A round of a perfect shuffle brings the two halves of the number of a row to the number of a
-/// column bit by bit, so four rounds turn sixteen rows.
+/// Transposes sixteen rows. A round of a perfect shuffle rotates the bits of an element's index by one, so four rounds
+/// swap the row and the column.
 #[inline(always)]
 fn turn_16<S: TokenLanes>(s: S, rows: &[[u8; 16]; 16]) -> [S::Bytes; 16] {
     let mut v = [s.load_bytes(&rows[0]); 16];
@@ -263,7 +265,7 @@ fn make_tables<S: TokenLanes, const P: usize>(
     }
 }
 
-/// Adds the entries of all rows of `panels` to their sums, or sets them where there are none yet (`add` is false).
+/// Adds the entries of all rows of `panels` to their sums, or sets the sums if there are none yet (`add` is false).
 #[inline(always)]
 fn look_up<S: TokenLanes, const P: usize>(
     s: S,
@@ -286,7 +288,7 @@ fn look_up<S: TokenLanes, const P: usize>(
             for i in 0..STEP_CHUNKS {
                 let four = u32::from_le_bytes(numbers[i][r]);
                 for c in 0..4 {
-                    // SAFETY: `numbers` are below `ENTRIES`, whatever the weights are.
+                    // SAFETY: `numbers` are below `ENTRIES` for any weights.
                     let entry = unsafe { tables[4 * i + c].get_unchecked((four >> (8 * c) & 0xff) as usize) };
                     for p in 0..P {
                         v[p] = s.add(v[p], s.load(&entry[p]));
@@ -300,15 +302,14 @@ fn look_up<S: TokenLanes, const P: usize>(
     }
 }
 
-/// The numbers of the entries that the bytes of one panel name, all below [`ENTRIES`]: four digits to base 3 instead
-/// of base 4.
+/// The entry numbers of the bytes of one panel, all below [`ENTRIES`]: four digits to base 3 instead of base 4.
 #[inline(always)]
 fn numbers(chunks: &[Chunk]) -> Numbers {
     let mut out = [[0; CHUNK_BYTES]; STEP_CHUNKS];
     for (out, chunk) in out.iter_mut().zip(chunks) {
         for (out, byte) in out.iter_mut().zip(chunk) {
             let pairs = byte - (byte >> 2 & 0x33);
-            // Only a byte that was never written by this crate, with a code of 3, passes the last entry.
+            // Only a byte with a code of 3, which this crate never writes, exceeds the last entry.
             *out = (pairs - 7 * (pairs >> 4)).min(ENTRIES as u8 - 1);
         }
     }

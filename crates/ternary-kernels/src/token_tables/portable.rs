@@ -1,4 +1,4 @@
-//! Tables shared by tokens in portable Rust, which compilers turn to the vectors that every CPU of an architecture
+//! Tables shared by tokens in portable Rust, which compilers turn into the vectors that every CPU of an architecture
 //! has: SSE2 on x86-64 without AVX2.
 
 use super::TokenLanes;

@@ -41,7 +41,7 @@ fn sizes_around_every_block() {
     for kernel in kernels_of("i2s") {
         for (rows, cols) in [(ROWS_FROM, 1), (161, 63), (175, 64), (176, 65), (177, 300), (1025, 130), (1040, 64)] {
             for n in [7, 8, 19, 20, 24, 25, 31, 32, 33, 51, 52, 64, 65, 85] {
-                // Sizes take turns, as the oracle is slow.
+                // Sizes alternate, as the oracle is slow.
                 if rows < 1000 && (n + cols) % 2 == 0 || rows > 1000 && n != 33 {
                     continue;
                 }
@@ -53,7 +53,7 @@ fn sizes_around_every_block() {
     }
 }
 
-/// Sums of 16 bits are full after 258 columns; one token alone may fill them.
+/// Sums of 16 bits are full after 258 columns; a single token may fill them.
 #[test]
 fn the_largest_sums_are_exact() {
     for kernel in kernels_of("i2s") {
@@ -95,12 +95,12 @@ fn entries_have_numbers_to_base_3() {
         if digits.iter().all(|&d| d < 3) {
             assert_eq!(usize::from(number), digits[0] + 3 * digits[1] + 9 * digits[2] + 27 * digits[3]);
         }
-        // Bytes that nothing here writes stay inside of the table.
+        // Bytes that this crate never writes stay inside the table.
         assert!(usize::from(number) < ENTRIES);
     }
 }
 
-/// The loop that CPUs without vectors of their own here run, wherever the tests do.
+/// The loop for CPUs without vectors here, on every CPU.
 #[test]
 fn the_portable_lanes_turn_and_add() {
     let rows: [[u8; 16]; 16] = std::array::from_fn(|r| std::array::from_fn(|c| (16 * r + c) as u8));

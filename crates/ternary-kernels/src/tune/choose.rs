@@ -6,7 +6,7 @@ use super::{Choice, Group, Measurement, Phase, Shape, TuneOptions};
 use crate::Kernel;
 use crate::select::tunable;
 
-/// What another kernel must save before it takes the place of the default one: more than the noise of a median.
+/// How much another kernel must save to replace the default one: more than the noise of a median.
 const CLEARLY: f64 = 0.03;
 
 /// Seconds of a group's products.
@@ -48,7 +48,7 @@ fn one(
         why,
     };
     let cost = |kernel: &str| cost(group, measurements, kernel, options.prefill_tokens);
-    // Inexact kernels show in the table if they are measured; a model uses one only if it is named.
+    // Inexact kernels are in the table if they are measured; a model uses one only if it is named.
     let best = candidates
         .iter()
         .filter(|k| tunable(k.as_ref()))

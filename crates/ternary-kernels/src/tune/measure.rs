@@ -1,4 +1,4 @@
-//! The measuring: prototypes of every shape, a pool of copies as large as the model, candidates in turn.
+//! The measurement: prototypes of every shape, a pool of copies as large as the model, candidates in turn.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use super::{Dropped, Group, Measurement, Phase, Shape, TuneOptions};
 use crate::team::pieces;
 use crate::{AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, row_block};
 
-/// Rounds that are measured whatever they take, and rounds after which more change nothing.
+/// Rounds that are always measured, and rounds after which more change nothing.
 const ROUNDS: (usize, usize) = (3, 25);
-/// A phase of a round is repeated until it took this long, so that the clock and a wake-up do not count.
+/// A phase of a round is repeated for at least this long, so that the clock and a wake-up do not matter.
 const MIN_SAMPLE: Duration = Duration::from_millis(3);
-/// A candidate that takes this many times as long as the best on a small matrix, in both phases, is no contender: formats
-/// differ in bytes by less than half of that.
+/// A candidate that takes this many times as long as the best on a small matrix, in both phases, is dropped: the sizes
+/// of the formats differ by less than half of that.
 const HOPELESS: f64 = 2.5;
 /// Timings of the first look, after one to warm up.
 const FIRST_LOOK_ROUNDS: usize = 3;
 /// Tokens of the first look at prefill.
 const FIRST_LOOK_TOKENS: usize = 16;
-/// No pool is larger, whatever caches a CPU reports.
+/// The largest pool, for any cache size that a CPU reports.
 const LARGEST_POOL: usize = 1 << 30;
 
-/// What [`run`] found.
+/// The result of [`run`].
 pub(super) struct Measured {
     pub(super) measurements: Vec<Measurement>,
     pub(super) dropped: Vec<Dropped>,
@@ -33,7 +33,7 @@ pub(super) struct Measured {
     pub(super) elapsed: Duration,
 }
 
-/// Kernels that are measured, and those that are not.
+/// Kernels that are measured, and those that were dropped.
 type Contenders = (Vec<Arc<dyn Kernel>>, Vec<Dropped>);
 
 /// A kernel under test.
@@ -51,13 +51,13 @@ enum Input {
     Int4(Int4Batch),
 }
 
-/// Everything that all candidates share.
+/// The state that all candidates share.
 struct Bench {
     team: Team,
     shapes: Vec<Shape>,
-    /// One token, and many, for each shape.
+    /// One token, and many tokens, for each shape.
     inputs: Vec<[Input; 2]>,
-    /// Of each thread: sums, and room for kernels that widen int4.
+    /// Buffers of each thread: sums, and widened activations for kernels that widen int4.
     rooms: Vec<(AlignedBuf<i32>, Int8Batch)>,
     /// Packed matrices of one candidate, one after the other.
     pool: AlignedBuf<u8>,
@@ -115,7 +115,7 @@ pub(super) fn run(
     Ok(Measured { measurements, dropped, rounds, from_memory, elapsed: began.elapsed() })
 }
 
-/// Every shape of `groups` once, with all its matrices.
+/// Every shape of `groups` once, with the number of all its matrices.
 fn distinct(groups: &[Group]) -> Vec<Shape> {
     let mut all: Vec<Shape> = Vec::new();
     for s in groups.iter().flat_map(|g| &g.shapes).filter(|s| s.rows * s.cols * s.count > 0) {
@@ -135,7 +135,7 @@ fn hash(i: usize) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Codes that look random, `[n, k]`.
+/// Pseudo-random codes, `[n, k]`.
 fn activations(n: usize, shape: &Shape) -> Result<Input, KernelError> {
     let k = shape.cols;
     let codes = (0..n * k).map(|i| (hash(i) % 255) as i8);
@@ -145,7 +145,7 @@ fn activations(n: usize, shape: &Shape) -> Result<Input, KernelError> {
     })
 }
 
-/// Trits that look random.
+/// Pseudo-random trits.
 fn matrix(s: Shape) -> Result<TernaryMatrix, KernelError> {
     let trits: Vec<i8> = (0..s.rows * s.cols).map(|i| (hash(i) % 3) as i8 - 1).collect();
     TernaryMatrix::from_trits(s.rows, s.cols, &trits, Scales::Tensor(1.0))
@@ -206,7 +206,7 @@ impl Bench {
         Ok((kept, dropped))
     }
 
-    /// One matrix of each shape for each kernel.
+    /// Packs one matrix of each shape for each kernel.
     fn pack(
         &self,
         kernels: Vec<Arc<dyn Kernel>>,
@@ -225,7 +225,7 @@ impl Bench {
         Ok(all)
     }
 
-    /// The shapes of the matrices in the pool: each at least once, then turn by turn until the model is complete or the
+    /// The shapes of the matrices in the pool: each at least once, then in turn until the model is complete or the
     /// smallest packing fills twice the last-level cache.
     fn slots(&self, candidates: &[Candidate]) -> Vec<usize> {
         let limit = (2 * crate::last_level_cache()).min(LARGEST_POOL);
@@ -264,7 +264,7 @@ impl Bench {
         let mut time = |s: usize, phase: usize, bytes: &[u8]| {
             product(team, kernel.as_ref(), &prototypes[s], bytes, &inputs[s][phase], rooms)
         };
-        // One token passes through all of them, as it does in use.
+        // One token passes through all of them, as in use.
         let (mut sums, began) = (vec![(0.0, 0usize); shapes.len()], Instant::now());
         loop {
             for (s, range) in &matrices {
@@ -278,7 +278,7 @@ impl Bench {
         for (samples, (seconds, n)) in samples.iter_mut().zip(sums) {
             samples[0].push(seconds / n as f64);
         }
-        // Many tokens, through another matrix of each shape in each round.
+        // Many tokens, with another matrix of each shape in each round.
         for (s, samples) in samples.iter_mut().enumerate() {
             let all: Vec<_> = matrices.iter().filter(|(slot, _)| *slot == s).map(|(_, range)| range).collect();
             let (mut seconds, mut n, began) = (0.0, 0, Instant::now());
@@ -313,8 +313,8 @@ impl Bench {
     }
 }
 
-/// Seconds of one product, its rows split over the threads and cut into blocks as an engine does. `bytes` are a copy of
-/// those of `packed`.
+/// Seconds of one product, with its rows split over the threads and divided into blocks like in an engine. `bytes` are
+/// a copy of those of `packed`.
 fn product(
     team: &Team,
     kernel: &dyn Kernel,

@@ -1,13 +1,13 @@
-//! Which kernel is the fastest on this machine for the matrices of one model: measured, in seconds.
+//! Finds the fastest kernel on this machine for the matrices of one model by measuring, in seconds.
 //!
-//! [`tune`] runs every candidate on matrices of the given shapes in both phases of use: decode, one token at a time, with
-//! weights that come from where they will come from in use (as many matrices as the model has, up to twice the last-level
-//! cache: larger models are read from memory, smaller ones from a cache); and prefill, many tokens at once.
+//! [`tune`] runs every candidate on matrices of the given shapes in both phases of use: decode, one token at a time,
+//! with weights from the same place as in use (as many matrices as the model has, up to twice the last-level cache:
+//! larger models are read from memory, smaller ones from a cache); and prefill, many tokens at once.
 //!
-//! Candidates take turns, round after round, so that whatever else this machine does hits all of them alike; medians over
-//! the rounds count. Products with int4 activations are measured where a model has them. Weights are packed once, for one
-//! kernel, so [`Choice`] weighs the two phases by [`TuneOptions::prompt_per_token`] (see `docs/adr/0018-tuning.md`). The default
-//! kernel stays unless another one is clearly faster, so that noise does not change a choice.
+//! Candidates take turns, round by round, so that other load on the machine affects all of them equally; medians over
+//! the rounds count. Products with int4 activations are measured if a model has them. Weights are packed once, for one
+//! kernel, so [`Choice`] weighs the two phases by [`TuneOptions::prompt_per_token`] (see `docs/adr/0018-tuning.md`).
+//! The default kernel stays unless another one is clearly faster, so that noise does not change a choice.
 
 mod choose;
 mod measure;
@@ -20,10 +20,10 @@ use std::time::Duration;
 use crate::select::{self, Workload};
 use crate::{Isa, Kernel, KernelError};
 
-/// Changes whenever kernels became faster or slower, so that choices measured before are measured again.
+/// Changes whenever kernels become faster or slower, so that earlier choices are measured again.
 pub const GENERATION: u32 = 3;
 
-/// A matrix shape and how many such matrices one token passes through.
+/// A matrix shape and the number of such matrices in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Output features, M.
@@ -32,7 +32,7 @@ pub struct Shape {
     pub cols: usize,
     /// Matrices of this shape in the whole model.
     pub count: usize,
-    /// Whether they are multiplied with int4 activations, not with int8 ones.
+    /// Whether they are multiplied with int4 activations, not with int8.
     pub int4: bool,
 }
 
@@ -45,7 +45,7 @@ pub struct Group {
     pub shapes: Vec<Shape>,
 }
 
-/// What is computed.
+/// The phase of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// The product with one token.
@@ -64,28 +64,28 @@ impl Phase {
     }
 }
 
-/// How to measure and what to prefer.
+/// Options of the measurement and the choice.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TuneOptions {
-    /// Threads that will compute, the caller's included.
+    /// Threads that compute, including the caller's.
     pub threads: NonZeroUsize,
-    /// Only kernels of this instruction set, and its default; `None` takes all kernels that this CPU can run, and the
-    /// default of what `BITNET_ISA` names or of the best set.
+    /// Measure only kernels of this instruction set, and choose its default; `None` measures all kernels that this CPU
+    /// can run, and the default is that of `BITNET_ISA` or of the best instruction set.
     pub isa: Option<Isa>,
-    /// When to begin no further round. At least three rounds are measured whatever they take: a fraction of a second on
-    /// most machines, several where kernels are slow and models large.
+    /// The time after which no further round begins. At least three rounds are always measured: a fraction of a second
+    /// on most machines, several seconds if kernels are slow and models large.
     pub budget: Duration,
     /// Tokens of a prefill product.
     pub prefill_tokens: usize,
-    /// Tokens read in prompts for each token generated: what prefill counts against decode.
+    /// Prompt tokens for each generated token: the weight of prefill relative to decode.
     pub prompt_per_token: f64,
-    /// Measure kernels that are not exact, too. They are never chosen.
+    /// Also measure kernels that are not exact. They are never chosen.
     pub inexact: bool,
 }
 
 impl TuneOptions {
-    /// Four seconds, prompts of 128 tokens, as many tokens read as generated, exact kernels only.
+    /// Four seconds, prompts of 128 tokens, one prompt token per generated token, exact kernels only.
     pub fn new(threads: NonZeroUsize) -> Self {
         Self {
             threads,
@@ -98,7 +98,7 @@ impl TuneOptions {
     }
 }
 
-/// One kernel on one shape in one phase.
+/// The measurement of one kernel on one shape in one phase.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Measurement {
@@ -108,13 +108,13 @@ pub struct Measurement {
     pub cols: usize,
     /// Whether activations were int4.
     pub int4: bool,
-    /// What was computed.
+    /// The phase.
     pub phase: Phase,
     /// The kernel.
     pub kernel: String,
     /// Seconds for one product; the median of the rounds.
     pub seconds: f64,
-    /// Bytes of packed weights that it reads.
+    /// Bytes of packed weights that the product reads.
     pub bytes: usize,
     /// Multiplications and additions, two for each weight and token.
     pub operations: f64,
@@ -139,33 +139,33 @@ pub struct Choice {
     pub group: String,
     /// The kernel to use.
     pub kernel: String,
-    /// Its share of the time of the default kernel, both phases weighed: 0.9 is a tenth faster.
+    /// Its time relative to the default kernel, both phases weighted: 0.9 is a tenth faster.
     pub of_default: f64,
-    /// Why, for a person to read.
+    /// The reason, as text for users.
     pub why: String,
 }
 
-/// A candidate that was left out after a first look.
+/// A candidate that was dropped after a first look.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Dropped {
     /// The kernel.
     pub kernel: String,
-    /// How many times as long as the best candidate it took on one small matrix, in the phase that suits it better.
+    /// How many times as long as the best candidate it took on one small matrix, in its better phase.
     pub times: f64,
 }
 
-/// What was measured, and what follows.
+/// The measurements and the choices.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TuneReport {
     /// Every measurement: each shape once, decode before prefill, kernels in the order of the registry.
     pub measurements: Vec<Measurement>,
-    /// One for each group, in the order given.
+    /// One for each group, in the given order.
     pub choices: Vec<Choice>,
-    /// Candidates that were left out.
+    /// Candidates that were dropped.
     pub dropped: Vec<Dropped>,
-    /// What most of the weights are computed with without tuning.
+    /// The default kernel for most of the weights, without tuning.
     pub default: String,
     /// Threads that computed.
     pub threads: usize,
@@ -173,35 +173,35 @@ pub struct TuneReport {
     pub rounds: usize,
     /// Whether the weights of decode came from memory, not from a cache.
     pub from_memory: bool,
-    /// How long all of it took.
+    /// The total time.
     pub elapsed: Duration,
 }
 
-/// The kernels that [`tune`] measures: those of the registry that this CPU can run, `isa` allows, and that are exact or
-/// may be otherwise.
+/// The kernels that [`tune`] measures: those of the registry that this CPU can run and `isa` allows, and only exact
+/// ones unless `inexact` is set.
 ///
 /// # Errors
-/// [`KernelError::UnavailableIsa`] for a set that this CPU does not have.
+/// [`KernelError::UnavailableIsa`] for an instruction set that this CPU does not have.
 pub fn candidates(isa: Option<Isa>, inexact: bool) -> Result<Vec<Arc<dyn Kernel>>, KernelError> {
     let isa = isa.map(Isa::require).transpose()?;
     let wanted = |e: &&crate::Entry| isa.is_none_or(|isa| e.isa == isa) && (inexact || e.exact);
     Ok(crate::registry().iter().filter(wanted).filter_map(crate::Entry::kernel).collect())
 }
 
-/// What a group is computed with if nothing was measured, in a model of `weights` weights.
+/// The kernel of a group if nothing was measured, in a model of `weights` weights.
 fn default_of(group: &Group, isa: Isa, weights: usize) -> Result<Arc<dyn Kernel>, KernelError> {
     select::default_kernel(Workload { isa, weights, int4: group.shapes.iter().any(|s| s.int4) })
 }
 
-/// Measures the candidates on the shapes of `groups` and chooses a kernel for each group. `progress` hears the fraction
-/// that is done, and may end it.
+/// Measures the candidates on the shapes of `groups` and chooses a kernel for each group. `progress` receives the
+/// fraction that is done, and may cancel.
 ///
 /// Memory: the packed weights of one candidate, up to twice the last-level cache, and one matrix of each shape for each
 /// candidate.
 ///
 /// # Errors
 /// [`KernelError::ShapeMismatch`] if there is nothing to measure, [`KernelError::Cancelled`] if `progress` breaks,
-/// [`KernelError::UnavailableIsa`], [`KernelError::ThreadNotStarted`], and what a kernel refuses.
+/// [`KernelError::UnavailableIsa`], [`KernelError::ThreadNotStarted`], and the errors of packing.
 ///
 /// ```
 /// use std::{num::NonZeroUsize, ops::ControlFlow, time::Duration};
@@ -227,7 +227,7 @@ pub fn tune(
     let isa = options.isa.map_or_else(Isa::selected, Isa::require)?;
     let defaults = groups.iter().map(|g| default_of(g, isa, all)).collect::<Result<Vec<_>, _>>()?;
     let defaults: Vec<&str> = defaults.iter().map(|k| k.name()).collect();
-    // Where a set was forced by the environment, no other one's kernels are wanted either.
+    // If the environment forces an instruction set, only its kernels are measured.
     let forced = options.isa.or_else(|| (Some(isa) != Isa::available().last()).then_some(isa));
     let candidates = candidates(forced, options.inexact)?;
     let measured = measure::run(groups, &candidates, &defaults, options, progress)?;

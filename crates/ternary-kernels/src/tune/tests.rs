@@ -1,4 +1,4 @@
-//! The measuring measures, the choosing chooses.
+//! Measurements and choices.
 
 use super::*;
 
@@ -29,9 +29,9 @@ fn every_contender_is_measured_on_every_shape_in_both_phases() {
     assert!(heard.windows(2).all(|w| w[0] <= w[1]) && heard.iter().all(|h| (0.0..=1.0).contains(h)));
     let kernels: Vec<String> = report.measurements.iter().map(|m| m.kernel.clone()).collect();
     let contenders = kernels.iter().collect::<std::collections::BTreeSet<_>>().len();
-    // Two shapes, one of which both groups have.
+    // Two shapes, one of which is in both groups.
     assert_eq!(report.measurements.len(), 2 * 2 * contenders);
-    // Where a set is forced, its kernels alone.
+    // If an instruction set is forced, only its kernels.
     let forced = Isa::selected().ok().filter(|isa| Some(*isa) != Isa::available().last());
     assert_eq!(contenders + report.dropped.len(), candidates(forced, false).unwrap().len());
     assert!(kernels.contains(&report.default));
@@ -47,7 +47,7 @@ fn every_contender_is_measured_on_every_shape_in_both_phases() {
     assert!(report.elapsed > Duration::ZERO);
 }
 
-/// The same matrix with activations of both widths is measured twice, and each group is judged by its own.
+/// The same matrix with activations of both widths is measured twice, and each group is judged by its own width.
 #[test]
 fn int4_activations_are_measured_where_they_are_used() {
     let shape = |int4| Shape { rows: 96, cols: 80, count: 2, int4 };
@@ -57,7 +57,7 @@ fn int4_activations_are_measured_where_they_are_used() {
     assert_eq!(report.choices.len(), 2);
     assert!(of(true) == of(false) && of(true) > 0 && report.measurements.iter().all(|m| m.seconds > 0.0));
 
-    // What is fast with int8 only is not chosen for int4.
+    // A kernel that is only fast with int8 is not chosen for int4.
     let kernels = ["i2s_scalar", "base3_scalar"].map(|k| crate::by_name(k).unwrap());
     let of = |kernel: &str, int4, phase, seconds| Measurement {
         rows: 96,
@@ -110,7 +110,7 @@ fn it_ends_when_told_and_refuses_nothing_to_measure() {
     }
 }
 
-/// Made-up times for two kernels on the one shape of a group, in seconds: decode and prefill of each.
+/// Invented times for two kernels on the one shape of a group, in seconds: decode and prefill of each.
 fn chosen(a: [f64; 2], b: [f64; 2], prompt_per_token: f64, kernels: [&str; 2]) -> Choice {
     let group = Group { name: "g".into(), shapes: vec![Shape { rows: 10, cols: 10, count: 3, int4: false }] };
     let mut measurements = Vec::new();
@@ -144,7 +144,7 @@ fn the_phases_are_weighed_and_noise_changes_nothing() {
     let c = choose([1.0, 50.0], [0.8, 55.0], 1.0);
     assert_eq!(c.kernel, "base3_scalar");
     assert!((c.of_default - 1.35 / 1.5).abs() < 1e-12 && c.why.contains("0.80") && c.why.contains("1.10"), "{c:?}");
-    // For ten prompt tokens per generated token the other one is better.
+    // With ten prompt tokens per generated token the other kernel is better.
     let c = choose([1.0, 50.0], [0.8, 55.0], 10.0);
     assert_eq!((c.kernel.as_str(), c.of_default, c.why.as_str()), ("i2s_scalar", 1.0, "the default, and the fastest"));
     // Two per cent are noise, four are not.
@@ -154,7 +154,7 @@ fn the_phases_are_weighed_and_noise_changes_nothing() {
     assert_eq!(choose([1.0, 0.0], [0.96, 0.0], 1.0).kernel, "base3_scalar");
 }
 
-/// A kernel that rounds, and is the fastest.
+/// A kernel that rounds and is the fastest.
 #[derive(Debug)]
 struct Rounding(Arc<dyn Kernel>);
 impl Kernel for Rounding {

@@ -1,21 +1,21 @@
-//! What the test files of this crate share: deterministic matrices and activations.
-#![allow(dead_code)] // Each test file uses a part.
+//! Helpers for the tests of this crate: deterministic matrices and activations.
+#![allow(dead_code)] // Each test file uses some of them.
 
 use proptest::prelude::ProptestConfig;
 use ternary_kernels::{Int8Batch, Isa, Scales, TernaryMatrix};
 
-/// Whether an emulator runs the tests, some twenty times slower: large cases are made smaller then.
+/// Whether an emulator runs the tests, about twenty times slower: large cases are reduced then.
 pub(crate) fn emulated() -> bool {
     std::env::var_os("BITNET_EMULATED").is_some_and(|v| !v.is_empty())
 }
 
-/// So many random cases, or `PROPTEST_CASES` of them if that is less.
+/// This many random cases, or `PROPTEST_CASES` if that is less.
 pub(crate) fn cases(usual: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
     ProptestConfig::with_cases(asked.min(usual))
 }
 
-/// With `BITNET_EXPECT_ISA=a,b` a set that did not run is a failure.
+/// With `BITNET_EXPECT_ISA=a,b`, an instruction set that did not run is a failure.
 pub(crate) fn expected_sets_are(run: &[Isa]) {
     let names: Vec<_> = run.iter().map(|i| i.name()).collect();
     let expected = std::env::var("BITNET_EXPECT_ISA").unwrap_or_default();
@@ -24,7 +24,7 @@ pub(crate) fn expected_sets_are(run: &[Isa]) {
     }
 }
 
-/// A small generator of repeatable numbers (xorshift64*).
+/// A small generator of reproducible random numbers (xorshift64*).
 pub(crate) struct Rng(u64);
 
 impl Rng {
@@ -62,7 +62,7 @@ pub(crate) fn batch(n: usize, k: usize, codes: &[i8]) -> Int8Batch {
     Int8Batch::from_codes(n, k, codes).expect("codes of the right length")
 }
 
-/// CRC-32 as zlib computes it.
+/// CRC-32 as in zlib.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &b| {
         (0..8).fold(crc ^ u32::from(b), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })

@@ -1,10 +1,12 @@
-//! What the threads of a team share: pieces of the current job, who has taken them, and how many are done.
+//! The state that the threads of a team share: pieces of the current job, which of them are taken, and how many are
+//! done.
 //!
 //! # Why a late worker is safe
 //!
-//! A job is a closure that the caller borrows, and [`Shared::run`] returns when all pieces are done, by whatever thread. A worker
-//! that was asleep or without a CPU all the while may come by at any time: when the job is over, or when the next one has
-//! begun. It never has to know which, because nothing but a piece that it has taken lets it look at a job:
+//! A job is a closure that the caller borrows, and [`Shared::run`] returns when all pieces are done, by whatever
+//! thread. A worker that was asleep or without a CPU all the time may arrive at any time: when the job is over, or when
+//! the next one has begun. It never has to know which, because it can only access a job through a piece that it has
+//! taken:
 //!
 //! - `Slot::left` counts the pieces of a slot that no thread has taken. A thread takes one by decrementing the count, and it has one if
 //!   the count was above 0 before. Then, and only then, it reads `Slot::task`.
@@ -12,8 +14,8 @@
 //! - The caller writes `Slot::task` only after all pieces of the job before were done, hence while no thread has a piece; and it sets
 //!   `left` above 0 only after that, with Release, which the decrement acquires.
 //!
-//! So the job that a thread reads is the one whose piece it has taken, even if it began to look for a piece during an earlier job.
-//! Numbers of jobs are not compared anywhere, and nothing depends on when they wrap.
+//! So a thread reads the job whose piece it has taken, even if it began to look for a piece during an earlier job.
+//! Job numbers are not compared anywhere, and nothing depends on when they wrap.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -28,38 +30,39 @@ use super::pace::Pace;
 use super::share;
 use super::wait::{Patience, Sleep, lock};
 
-/// What is done with piece `.1` on thread `.0`.
+/// The function of a job, called with thread `.0` and piece `.1`.
 pub(super) type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 pub(super) type Payload = Box<dyn Any + Send>;
 
 thread_local! {
-    /// Whether this thread is inside of a part of some team's job.
+    /// Whether this thread is within a part of a team's job.
     static IN_PART: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside of a part of some team's job.
+/// Whether this thread is within a part of a team's job.
 pub(super) fn in_part() -> bool {
     IN_PART.get()
 }
 
-/// Which threads begin with which pieces.
+/// The assignment of pieces to threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Each thread with consecutive ones, nearly the same number for each; it takes from others when it has done its own.
+    /// Each thread begins with consecutive pieces, nearly the same number for each; when they are done, it takes pieces
+    /// of others.
     Shares,
-    /// All from one line: when a piece is taken, all before it have been taken.
+    /// All threads take pieces in order: when a piece is taken, all before it have been taken.
     OneLine,
 }
 
-/// The job that the pieces of a slot belong to.
+/// The job of the pieces in a slot.
 #[derive(Clone, Copy)]
 struct Task {
     job: NonNull<Job<'static>>,
-    /// The number behind that of the last piece of the slot.
+    /// The number after that of the last piece of the slot.
     end: usize,
 }
 
-/// How often the caller has called a worker.
+/// Counts how often the caller has called a worker.
 pub(super) struct Bell(AtomicUsize);
 
 impl Bell {
@@ -73,21 +76,21 @@ impl Bell {
     }
 }
 
-/// The pieces that one thread begins with. All of it in one cache line, which changes hands once when a job begins; a second one
-/// apart from others, since some CPUs fetch pairs.
+/// The pieces that one thread begins with. They share one cache line, which changes hands once when a job begins; slots
+/// are two lines apart, since some CPUs fetch pairs.
 #[repr(align(128))]
 struct Slot {
     bell: Bell,
     /// Pieces that no thread has taken; 0 or less if there are none.
     left: AtomicIsize,
-    /// Written by a caller while no thread has a piece, read by those who have one.
+    /// Written by a caller while no thread has a piece, read by threads that have one.
     task: UnsafeCell<Option<Task>>,
 }
 
-// SAFETY: `task` is the only field that is not Sync by itself. It is written by `Slot::fill` alone, whose caller proves that no
-// piece of any job is taken and not done, and read only by a thread that has taken a piece. The write happens before the
-// reads through the store and the decrements of `left`, the reads before the next write through the increments and
-// loads of `Shared::done`. The pointer in it leads to a `Sync` closure, which lives as long as pieces of it are not done.
+// SAFETY: only `task` is not Sync by itself. Only `Slot::fill` writes it, whose caller proves that every piece taken is
+// done, and only a thread that has taken a piece reads it. The write happens before the reads through the store and the
+// decrements of `left`, the reads before the next write through the increments and loads of `Shared::done`. The pointer
+// in it leads to a `Sync` closure, which lives as long as pieces of it are not done.
 unsafe impl Sync for Slot {}
 // SAFETY: as above; nothing in it belongs to one thread.
 unsafe impl Send for Slot {}
@@ -97,23 +100,25 @@ impl Slot {
         Self { bell: Bell(AtomicUsize::new(0)), left: AtomicIsize::new(0), task: UnsafeCell::new(None) }
     }
 
-    /// Lays `len` pieces of a job here.
+    /// Fills the slot with `len` pieces of a job.
     ///
     /// # Safety
-    /// No piece of any job is taken and not done, no other thread is in this function, and the job lives until these pieces are done.
+    /// Every piece of any job that was taken is done, no other thread is in this function, and the job lives until
+    /// these pieces are done.
     unsafe fn fill(&self, task: Task, len: usize) {
         if len > 0 {
-            // SAFETY: no thread has a piece, so none reads; and no other writes.
+            // SAFETY: no thread has a piece, so none reads; and no other thread writes.
             unsafe { *self.task.get() = Some(task) };
-            // Job sizes are lengths of slices and loops, far below half of the address space; a larger one would be cut here
-            // and fail to be done, so it is refused by `Shared::run`.
+            // Job sizes are lengths of slices and loops, far below half of the address space; `Shared::run` rejects
+            // larger ones, which would be truncated here and never be done.
             self.left.store(len as isize, Release);
         }
     }
 
     /// Takes the next piece, if there is one.
     fn take(&self) -> Option<(Task, usize)> {
-        // A look first: an empty slot's line stays where it is, and the count falls below 0 by one for each thread at most.
+        // Checked first: the cache line of an empty slot does not move, and the count falls below 0 by at most one for
+        // each thread.
         if self.left.load(Relaxed) <= 0 {
             return None;
         }
@@ -127,13 +132,13 @@ impl Slot {
     }
 }
 
-/// What the caller and the workers share.
+/// The state shared by the caller and the workers.
 pub(super) struct Shared {
     /// One for each thread, the caller's first.
     slots: Box<[Slot]>,
     done: Done,
     pub(super) sleep: Sleep,
-    /// Whether `panic` holds something.
+    /// Whether `panic` holds a panic.
     panicked: AtomicBool,
     /// The first panic among the pieces of the current job.
     panic: Mutex<Option<Payload>>,
@@ -142,7 +147,8 @@ pub(super) struct Shared {
     pub(super) slowed: Slowed,
 }
 
-/// Pieces that workers have done so far, in all jobs, modulo the word. A worker adds its own when it finds no more of them.
+/// Pieces that workers have done so far, in all jobs, modulo the word size. A worker adds its own when it finds no more
+/// pieces.
 #[repr(align(128))]
 struct Done(AtomicUsize);
 
@@ -185,11 +191,11 @@ impl Shared {
         }
     }
 
-    /// Runs pieces `0..pieces` of `job` on this thread and on those of `workers` that come in time; returns when all are done,
-    /// with the first panic.
+    /// Runs pieces `0..pieces` of `job` on this thread and on those of `workers` that arrive in time; returns when all
+    /// are done, with the first panic.
     ///
     /// # Safety
-    /// One thread at a time calls this.
+    /// One thread at a time may call this.
     pub(super) unsafe fn run<'a>(
         &self,
         job: &Job<'_>,
@@ -198,20 +204,20 @@ impl Shared {
         workers: impl Iterator<Item = &'a Thread>,
     ) -> Option<Payload> {
         assert!(isize::try_from(pieces).is_ok(), "{pieces} pieces");
-        // SAFETY: only the lifetime changes. This function does not end, by return or by unwinding, before all pieces are
-        // done (`all` waits when it is dropped), and no thread looks at the job without a piece.
+        // SAFETY: only the lifetime changes. This function does not end, by return or by unwinding, before all pieces
+        // are done (`all` waits when it is dropped), and no thread accesses the job without a piece.
         let job = unsafe { std::mem::transmute::<&Job<'_>, &'static Job<'static>>(job) };
         let all = Pieces { shared: self, before: self.done.0.load(Relaxed), count: pieces, own: Cell::new(0) };
         let parts = pieces.min(self.slots.len());
-        // The caller's slot first: who hears a bell finds everything in place.
+        // The caller's slot first: a worker that hears its bell finds everything in place.
         for (i, slot) in self.slots[..parts].iter().enumerate() {
             let range = match order {
                 Order::Shares => share(pieces, i, parts),
                 Order::OneLine if i == 0 => 0..pieces,
                 Order::OneLine => pieces..pieces,
             };
-            // SAFETY: all pieces of earlier jobs are done, since every call of this function waits for its own; the caller says
-            // that no other one runs; and this one waits before the job ends.
+            // SAFETY: all pieces of earlier jobs are done, since every call of this function waits for its own; the
+            // caller guarantees that no other call runs; and this one waits before the job ends.
             unsafe { slot.fill(Task { job: NonNull::from(job), end: range.end }, range.len()) };
             if i > 0 {
                 slot.bell.ring();
@@ -267,8 +273,8 @@ impl Shared {
         self.sleep.wake(workers);
     }
 
-    /// Does pieces as thread `me` until there are none to take, its own first, and adds them to `count` one by one. A worker has a
-    /// `pace`, and rests when it says so.
+    /// Does pieces as thread `me` until there are none to take, its own first, and adds them to `count` one by one. A
+    /// worker has a `pace`, and rests when `pace` asks for it.
     fn do_pieces(&self, me: usize, count: &Cell<usize>, mut pace: Option<&mut Pace>) {
         let (before, from) = self.slots.split_at(me);
         for slot in from.iter().chain(before) {
@@ -286,7 +292,8 @@ impl Shared {
                     None => (pace, now),
                 });
                 let Some((task, piece)) = slot.take() else { break };
-                // SAFETY: this thread has taken a piece of this job and counts it as done below, so `run` still borrows it.
+                // SAFETY: this thread has taken a piece of this job and counts it as done below, so `run` still borrows
+                // it.
                 let job = unsafe { task.job.as_ref() };
                 let slowed = self.slowed.times(me).filter(|t| t.is_finite()).map(|times| (Instant::now(), times));
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(me, piece))) {
@@ -311,13 +318,13 @@ impl Shared {
         let mut first = lock(&self.panic);
         match &*first {
             None => *first = Some(payload),
-            // Dropping it could panic again, and this thread must go on.
+            // Dropping it could panic again, and this thread must continue.
             Some(_) => std::mem::forget(payload),
         }
         self.panicked.store(true, Relaxed);
     }
 
-    /// The first panic of the pieces; the caller has seen that all are done.
+    /// The first panic of the pieces; to be called when all are done.
     fn take_panic(&self) -> Option<Payload> {
         if !self.panicked.load(Relaxed) {
             return None;
@@ -327,7 +334,7 @@ impl Shared {
     }
 }
 
-/// A job whose pieces may be in work; dropping it waits until all are done.
+/// A job whose pieces may be in progress; dropping it waits until all are done.
 struct Pieces<'a> {
     shared: &'a Shared,
     /// [`Shared::done`] when it began. No thread adds to it between jobs.

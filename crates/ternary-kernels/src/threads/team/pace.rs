@@ -1,40 +1,40 @@
-//! When a worker rests, so that it does not lose its CPU in the middle of a piece.
+//! Rests of a worker, so that it does not lose its CPU in the middle of a piece.
 //!
-//! A worker that shares its CPU with another program loses it when its time slice ends, nearly always in the middle of a piece,
-//! and then all wait for that piece as long as the other program runs. A worker that has seen this knows how long a slice is. From
-//! then on it lays its work down shortly before the slice ends, between two pieces, and sleeps for as long as it would have
-//! been away: the others go on without it meanwhile. Whether the other program is still there, it finds out by not resting after a
-//! few times.
+//! A worker that shares its CPU with another program loses it when its time slice ends, nearly always in the middle of
+//! a piece, and then all threads wait for that piece while the other program runs. A worker that has seen this knows
+//! the length of a slice. From then on it stops shortly before the slice ends, between two pieces, and sleeps for as
+//! long as it would have been away: meanwhile the others continue without it. After a few rests it skips one, to find
+//! out whether the other program is still there.
 //!
 //! Times of single pieces are taken only after a phase that took suspiciously long.
 
 use std::time::{Duration, Instant};
 
-/// A phase of at least this time is looked at: no phase of decoding takes so long, and no time slice is much shorter.
+/// A phase of at least this time is suspicious: no phase of decoding takes so long, and no time slice is much shorter.
 const SUSPICIOUS: Duration = Duration::from_micros(500);
-/// A piece that took so many times as long as others, and [`SUSPICIOUS`], has lost its CPU.
+/// A thread has lost its CPU if a piece took this many times as long as others, and [`SUSPICIOUS`].
 const FAR_LONGER: u32 = 8;
 /// Phases for which pieces are timed after a suspicion.
 const WATCHED: u32 = 256;
-/// Rests before the next look whether they are needed.
+/// Rests before the next check whether they are needed.
 const RESTS: u32 = 16;
-/// The longest rest, which is the longest time slice that is believed.
+/// The longest rest, and so the longest plausible time slice.
 const LONGEST: Duration = Duration::from_millis(12);
 
-/// What a worker knows of its time slices.
+/// What a worker has learned about its time slices.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// Phases in which pieces will still be timed.
     watched: u32,
-    /// What a piece usually takes.
+    /// The usual time of a piece.
     usual: Duration,
-    /// When this thread began to run, as far as it knows.
+    /// The estimated time at which this thread began to run.
     running_since: Instant,
-    /// How long it ran before it lost its CPU.
+    /// The time for which it ran before it lost its CPU.
     slice: Duration,
-    /// How long it was away.
+    /// The time for which it was away.
     away: Duration,
-    /// Rests left.
+    /// Remaining rests.
     rests: u32,
 }
 
@@ -55,12 +55,12 @@ impl Pace {
         self.watched > 0
     }
 
-    /// The thread has slept.
+    /// Notes that the thread has slept.
     pub(super) fn slept(&mut self, now: Instant) {
         self.running_since = now;
     }
 
-    /// A phase took from `began` to `ended`.
+    /// Notes that a phase took from `began` to `ended`.
     pub(super) fn phase(&mut self, began: Instant, ended: Instant) {
         if ended - began >= SUSPICIOUS {
             self.watched = WATCHED;
@@ -69,7 +69,7 @@ impl Pace {
         }
     }
 
-    /// A piece took from `began` to `ended`.
+    /// Notes that a piece took from `began` to `ended`.
     pub(super) fn piece(&mut self, began: Instant, ended: Instant) {
         let took = ended - began;
         if self.usual > Duration::ZERO && took >= SUSPICIOUS.max(self.usual * FAR_LONGER) {
@@ -77,17 +77,17 @@ impl Pace {
             self.rests = RESTS;
             self.running_since = ended;
         } else if self.usual == Duration::ZERO {
-            // Where the first one had lost its CPU, this comes down piece by piece.
+            // If the first piece had lost its CPU, this decreases piece by piece.
             self.usual = took;
         } else {
             self.usual = (self.usual * 7 + took) / 8;
         }
     }
 
-    /// How long to rest now, if it is time to.
+    /// The length of a rest that should begin now, if any.
     pub(super) fn rest(&mut self, now: Instant) -> Option<Duration> {
         let running = now - self.running_since;
-        // A slice that hardly lasts a few pieces is no measure of the next one.
+        // A slice that hardly lasts a few pieces does not predict the next one.
         if self.rests == 0 || self.slice < SUSPICIOUS || running < self.slice - self.slice / 8 {
             return None;
         }
@@ -102,7 +102,7 @@ mod tests {
 
     const PIECE: Duration = Duration::from_micros(5);
 
-    /// Pieces one after the other until `pace` wants to rest, at most so many; how long that took and the rest.
+    /// Runs pieces until `pace` wants to rest, at most `most`; returns how long that took, and the rest.
     fn run(pace: &mut Pace, now: &mut Instant, most: u32) -> Option<(Duration, Duration)> {
         let began = *now;
         for _ in 0..most {

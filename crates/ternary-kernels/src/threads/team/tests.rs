@@ -12,7 +12,7 @@ fn team(threads: usize) -> Team {
     Team::new(NonZeroUsize::new(threads).unwrap()).unwrap()
 }
 
-/// Runs `f(i)` for each thread of the team, on a thread of its own: no part ends before all have begun.
+/// Runs `f(i)` on each thread of the team: no part ends before all have begun.
 fn on_all(team: &Team, f: impl Fn(usize) + Sync) {
     let begun = AtomicUsize::new(0);
     team.run(&|i| {
@@ -35,7 +35,7 @@ fn values(counters: &[AtomicUsize]) -> Vec<usize> {
 
 #[test]
 fn every_part_runs_once_in_each_of_many_epochs() {
-    // 7 threads are more than the CPUs of many machines: the waits must give their CPU away.
+    // 7 threads are more than the CPUs of many machines: waiting threads must yield their CPU.
     for (threads, epochs) in [(1, 1000), (2, 20_000), (3, 1000), (7, 300)] {
         let team = team(threads);
         let counts = counters(&team);
@@ -66,7 +66,7 @@ fn plain_writes_of_parts_are_seen_by_the_caller_and_by_the_next_epoch() {
     let team = team(2);
     let mut parts = [0u64; 2];
     for epoch in 0..10_000u64 {
-        // Thread i writes what the other thread wrote before: lost or late writes would break the sequence.
+        // Thread i writes the previous value of the other thread: lost or late writes would break the sequence.
         parts.swap(0, 1);
         team.run_parts(&mut parts, |_, p| {
             assert_eq!(*p, epoch);
@@ -100,7 +100,7 @@ fn sleeping_workers_and_a_sleeping_caller_are_woken() {
 
 #[test]
 fn waits_near_the_edge_of_sleep_lose_no_wakeup() {
-    // Pauses around the time after which a worker sleeps, on either side. Without the worker no part ends.
+    // Pauses around the time after which a worker sleeps, shorter and longer. Without the worker no part ends.
     let team = team(2);
     let count = AtomicUsize::new(0);
     for i in 0..400u32 {
@@ -158,7 +158,7 @@ fn a_panic_is_resumed_on_the_caller_after_all_parts_ended() {
         let payload = result.unwrap_err();
         assert_eq!(payload.downcast_ref::<String>(), Some(&format!("part {culprit}")));
         assert_eq!(values(&counts).iter().sum::<usize>(), 2);
-        // The team is as good as new, and the panic is not told twice.
+        // The team works as before, and the panic is not reported twice.
         team.run(&|i| {
             counts[i].fetch_add(1, Relaxed);
         });
@@ -219,7 +219,7 @@ fn nested_runs_go_through_their_parts_on_the_calling_thread() {
             inner.run(&|_| {
                 assert_eq!(thread::current().id(), here);
                 same.fetch_add(1, Relaxed);
-                // Twice nested.
+                // Nested twice.
                 outer.for_each_chunk(&mut [0; 4], 1, |_, _| assert_eq!(thread::current().id(), here));
             });
         }
@@ -247,13 +247,14 @@ fn each_part_is_done_once() {
 
 #[test]
 fn a_worker_that_does_not_come_is_not_waited_for() {
-    // The only worker is held in a job of one caller's making; then pieces are there that it was meant to do.
+    // The only worker is kept busy in a job of another caller; then there are pieces meant for it.
     let team = team(2);
     let (held, release) = (AtomicBool::new(false), AtomicBool::new(false));
     let caller = thread::current().id();
     let mut done = vec![0; 100];
     let rest = AtomicUsize::new(0);
-    // Part 0 of the caller goes on only when the worker holds one; the worker's ends only when all other parts are done.
+    // Part 0 of the caller continues only when the worker holds one; the worker's ends only when all other parts are
+    // done.
     team.run_parts(&mut done, |_, d| {
         *d += 1;
         if thread::current().id() == caller {

@@ -1,4 +1,4 @@
-//! How the threads of a team wait for one another: awake first, asleep at last.
+//! How the threads of a team wait for each other: first awake, then asleep.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::crew::Bell;
 
-/// A wait spins this long before it sleeps: several times what a piece of work takes, so that it ends while all threads of the
-/// team run. When it does not, the one waited for has lost its CPU to another program, mostly for milliseconds.
+/// A wait spins this long before it sleeps: several times as long as a piece of work, so that it ends while all threads
+/// of the team run. Otherwise the awaited thread has lost its CPU to another program, usually for milliseconds.
 pub(super) const SPIN: Duration = Duration::from_micros(100);
-/// The same where threads outnumber CPUs, so that the one waited for may need this one.
+/// The spinning time if threads outnumber CPUs, so that the awaited thread may need this CPU.
 const SPIN_OVERSUBSCRIBED: Duration = Duration::ZERO;
-/// How long a wait of a team with more threads than CPUs then gives its CPU away again and again. Among the threads of one
-/// team that is cheaper than sleep. Beside other programs it is not: what gives a CPU away goes to the end of the
-/// queue and waits for a whole time slice of each of them, while what sleeps keeps its claim. So other teams do not.
+/// How long a wait of a team with more threads than CPUs then repeatedly yields its CPU. Among the threads of one team
+/// that is cheaper than sleep. Next to other programs it is not: a thread that yields goes to the end of the queue and
+/// waits for a whole time slice of each of them, while a thread that sleeps keeps its claim. So other teams do not
+/// yield.
 const YIELD_OVERSUBSCRIBED: Duration = Duration::from_micros(200);
-/// Looks at the awaited value between two looks at the clock, about half a microsecond.
+/// Checks of the awaited value between two readings of the clock, about half a microsecond.
 const LOOKS: u32 = 32;
 
 /// How long to stay awake.
@@ -36,7 +37,7 @@ impl Patience {
         }
     }
 
-    /// Looks at `ready` until it is true; false if it is not true after all that time.
+    /// Checks `ready` until it is true; returns false if it is not true within that time.
     pub(super) fn stay_awake(self, ready: impl Fn() -> bool) -> bool {
         let mut start = None;
         loop {
@@ -58,11 +59,11 @@ impl Patience {
     }
 }
 
-/// Which workers sleep, and whether the caller does.
+/// The workers that sleep, and whether the caller does.
 pub(super) struct Sleep {
-    /// Workers that sleep or are about to: how many of `asleep` are true.
+    /// Workers that sleep or are about to: the number of `asleep` that are true.
     sleepers: AtomicUsize,
-    /// Which ones; worker 1 is the first.
+    /// For each worker, from 1, whether it sleeps.
     asleep: Box<[AtomicBool]>,
     /// Set by a caller before it sleeps.
     caller_asleep: AtomicBool,
@@ -86,12 +87,13 @@ impl Sleep {
             if !asleep.swap(true, Relaxed) {
                 self.sleepers.fetch_add(1, Relaxed);
             }
-            // With the one in `wake`: either this thread sees the bell, or the caller sees the sleeper.
+            // Pairs with the fence in `wake`: either this thread sees the bell, or the caller sees the sleeper.
             fence(SeqCst);
             if bell.rung() != seen {
                 break;
             }
-            // It may return early, because of a bell that was seen without sleep; then all is said anew.
+            // It may return early, because of a bell that was seen without sleep; then the worker announces itself
+            // again.
             thread::park();
         }
         if asleep.swap(false, Relaxed) {
@@ -99,7 +101,7 @@ impl Sleep {
         }
     }
 
-    /// Wakes those of `workers`, beginning with worker 1, who sleep; their bells were rung before.
+    /// Wakes those of `workers`, beginning with worker 1, that sleep; their bells were rung before.
     pub(super) fn wake<'a>(&self, workers: impl Iterator<Item = &'a Thread>) {
         fence(SeqCst);
         if self.sleepers.load(Relaxed) > 0 {
@@ -110,7 +112,7 @@ impl Sleep {
     #[cold]
     fn wake_sleepers<'a>(&self, workers: impl Iterator<Item = &'a Thread>) {
         for (worker, asleep) in workers.zip(&self.asleep) {
-            // Each is woken once, even if it takes long to come.
+            // Each is woken once, even if it takes long to arrive.
             if asleep.swap(false, Relaxed) {
                 self.sleepers.fetch_sub(1, Relaxed);
                 worker.unpark();
@@ -129,8 +131,8 @@ impl Sleep {
         self.caller_asleep.store(false, SeqCst);
     }
 
-    /// Wakes the caller if it sleeps; what it waits for was changed before, SeqCst, so that either this thread sees the sleeper or
-    /// that one sees the change.
+    /// Wakes the caller if it sleeps. The awaited value was changed before, SeqCst, so that either this thread sees the
+    /// sleeper or the caller sees the change.
     pub(super) fn wake_caller(&self) {
         if self.caller_asleep.load(SeqCst) {
             self.unpark_caller();
@@ -150,7 +152,7 @@ impl Sleep {
     }
 }
 
-/// Locks a mutex whose contents are whole even if a thread panicked while it held the lock.
+/// Locks a mutex whose contents are intact even if a thread panicked while holding the lock.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
