@@ -10,19 +10,6 @@ const DENIED: &[(&str, &str)] = &[
     ("nobody", "name the thread, the client, the program, or use the passive"),
     ("known are", "write `expected` or `supported:`"),
     ("taken apart", "write `unpacked`, `split` or `destructured`"),
-];
-
-/// Beginnings of comments that refer to something without naming it.
-const BEGINNINGS: &[(&str, &str)] = &[
-    ("As [`", "write `Like [`, or below `# Errors` `The errors of [`"),
-    ("Those of [`", "write `The errors of [`, or what they are"),
-];
-
-/// Words that may follow `is no` and `are no`; before others the negation belongs to the verb: `is not a file`.
-const AFTER_NO: &[&str] = &["longer", "more", "such", "larger", "smaller", "better", "worse", "less", "fewer", "other"];
-
-/// Words that are not used outside of [`LATER`], in any case.
-const NEWER_DENIED: &[(&str, &str)] = &[
     ("take_apart", "write `unpack`, `split` or `destructure`"),
     ("anybody", "name the caller, the reader, the client, or write `anyone`"),
     ("somebody", "name the caller, the reader, the client, or write `someone`"),
@@ -34,8 +21,9 @@ const NEWER_DENIED: &[(&str, &str)] = &[
     ("said of", "write `said about`"),
 ];
 
-/// Beginnings of comments that are not used outside of [`LATER`].
-const NEWER_BEGINNINGS: &[(&str, &str)] = &[
+/// Beginnings of comments that refer to something without naming it.
+const BEGINNINGS: &[(&str, &str)] = &[
+    ("As [`", "write `Like [`, or below `# Errors` `The errors of [`"),
     ("Those of", "write what they are: `The errors of`, `The options of`"),
     ("The same with", "name it again"),
     ("The same for", "name it again"),
@@ -45,8 +33,8 @@ const NEWER_BEGINNINGS: &[(&str, &str)] = &[
     ("The same,", "name it again"),
 ];
 
-/// Folders whose comments have not been rewritten yet, so that the newer rules do not hold there.
-const LATER: &[&str] = &["crates/ternary-kernels/"];
+/// Words that may follow `is no` and `are no`; before others the negation belongs to the verb: `is not a file`.
+const AFTER_NO: &[&str] = &["longer", "more", "such", "larger", "smaller", "better", "worse", "less", "fewer", "other"];
 
 /// Where the words stand as examples.
 const EXEMPT: &[&str] = &["xtask/src/tidy/words.rs"];
@@ -57,18 +45,14 @@ pub(super) fn check(file: &SourceFile, findings: &mut Vec<Finding>) {
     if !(source || document) || EXEMPT.contains(&file.path.as_str()) {
         return;
     }
-    let newer = !LATER.iter().any(|folder| file.path.starts_with(folder));
     for (i, line) in file.text.lines().enumerate() {
         let lower = line.to_lowercase();
         let comment = line.trim_start().trim_start_matches(['/', '!']).trim_start();
         let is_comment = source && line.trim_start().starts_with("//");
         let holds = |(words, _): &&(&str, &str)| holds(&lower, words);
         let begins = |(words, _): &&(&str, &str)| is_comment && comment.starts_with(words);
-        let mut found: Vec<_> = DENIED.iter().filter(holds).chain(BEGINNINGS.iter().filter(begins)).collect();
-        if newer && found.is_empty() {
-            found.extend(NEWER_DENIED.iter().filter(holds).chain(NEWER_BEGINNINGS.iter().find(begins)));
-            found.extend(denies_a_noun(&lower).then_some(&NO));
-        }
+        let mut found: Vec<_> = DENIED.iter().filter(holds).chain(BEGINNINGS.iter().find(begins)).collect();
+        found.extend(denies_a_noun(&lower).then_some(&NO));
         for (words, instead) in found {
             let place = format!("{}:{}", file.path, i + 1);
             findings.push(Finding::new(place, format!("says \"{words}\": {instead}")));
@@ -128,11 +112,11 @@ mod tests {
             check(&SourceFile { path: path.into(), text }, &mut findings);
             findings.into_iter().map(|f| f.message).collect::<Vec<_>>()
         };
-        for (words, instead) in DENIED.iter().chain(NEWER_DENIED) {
+        for (words, instead) in DENIED {
             let found = says("docs/a.md", format!("One {words} two.\n"));
             assert_eq!(found, [format!("says \"{words}\": {instead}")]);
         }
-        for (words, _) in BEGINNINGS.iter().chain(NEWER_BEGINNINGS) {
+        for (words, _) in BEGINNINGS {
             assert_eq!(says("a.rs", format!("    /// {words} x.\n")).len(), 1, "{words}");
             assert_eq!(says("a.rs", format!("/// Not {words} x.\n")).len(), 0, "{words}");
         }
@@ -140,13 +124,6 @@ mod tests {
             [("It is no file.", 1), ("Files are no JSON,", 1), ("There is no file.", 0), ("is no longer", 0)]
         {
             assert_eq!(says("a.rs", format!("/// {text}\n")).len(), count, "{text}");
-        }
-        for folder in LATER {
-            assert_eq!(
-                says(&format!("{folder}a.rs"), "/// Those of x, which is no file, says of y.\n".into()).len(),
-                0
-            );
-            assert_eq!(says(&format!("{folder}a.rs"), "/// As [`x`].\n".into()).len(), 1);
         }
     }
 }

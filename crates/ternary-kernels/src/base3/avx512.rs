@@ -17,7 +17,7 @@
 //! ```
 //! 1. The panels of a range are one stream; see [`prefetch_page_ahead`].
 //! 2. The difference saturates to 0, the entry without a correction; entry `u + 1` belongs to the escape `192 + u`.
-//! 3. Nothing is shifted: each field has accumulators of its own, which are exact multiples of `4^j`.
+//! 3. Nothing is shifted: each field has its own accumulators, which are exact multiples of `4^j`.
 //!
 //! That is 13 instructions for 320 weights, five of them `vpdpbusd`; I2_S needs 8 for 256. Plain base 3,
 //! `v = sum t_j 3^j`, takes 17 (two pairs of `vpermi2b`, each with a masked move) and 1.7 times the time on Zen 4; a
