@@ -1,5 +1,5 @@
-//! A candle model of one's own with ternary layers: replace `candle_nn::linear_no_bias` by `bit_linear`, train as
-//! before, then freeze the layers into ternary weights that compute the same.
+//! Your own candle model with ternary layers: replace `candle_nn::linear_no_bias` by `bit_linear`, train as before,
+//! then freeze the layers into ternary weights that compute the same.
 //!
 //! Run with `cargo run -p bitnet-model --example candle_drop_in`.
 
@@ -43,7 +43,7 @@ impl Module for Mlp {
     }
 }
 
-/// Points around three centres, and which centre each belongs to.
+/// Points around three centres, and the centre of each.
 fn data(device: &Device) -> Result<(Tensor, Tensor)> {
     let labels: Vec<u32> = (0..192).map(|i| i % 3).collect();
     let point = |(i, &label): (usize, &u32)| {

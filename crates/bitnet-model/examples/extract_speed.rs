@@ -1,4 +1,4 @@
-//! How long an extractor of the usual shape takes for a call, on one thread, with random weights.
+//! The time that an extractor of the usual shape takes for a call, on one thread, with random weights.
 //!
 //! ```text
 //! cargo run --release -p bitnet-model --example extract_speed
@@ -12,7 +12,7 @@ const CALLS: usize = 2000;
 
 fn main() -> Result<(), bitnet_model::ModelError> {
     let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
-    // As many as SNIPS has, and as CLINC150 has.
+    // As many as in SNIPS, and as in CLINC150.
     let tasks = vec![
         TaskConfig::new("slots", names("i", 7), names("s", 39)),
         TaskConfig::new("intents", names("i", 150), vec![]),
@@ -44,7 +44,7 @@ fn main() -> Result<(), bitnet_model::ModelError> {
     Ok(())
 }
 
-/// Microseconds of `call` that half of the calls, and 99 of 100, do not exceed.
+/// Microseconds that half of the calls, and 99 of 100, do not exceed.
 fn quantiles(call: impl FnMut()) -> (f64, f64) {
     let samples = Turns::new(CALLS).warm_once().time_one(call).map(|seconds| seconds * 1e6);
     (samples.median(), samples.percentile(0.99))

@@ -1,7 +1,7 @@
-//! Swap in a kernel of your own: implement [`Kernel`], hand it to a model, and the model computes with it.
+//! Use your own kernel: implement [`Kernel`], pass it to a model, and the model computes with it.
 //!
-//! The kernel here keeps two bits per weight in bit planes, one for +1 and one for -1, and walks the set bits. It is
-//! slow, it is exact, and nothing of it lives in the kernels crate.
+//! This kernel keeps two bits per weight in bit planes, one for +1 and one for -1, and walks the set bits. It is slow,
+//! it is exact, and none of it is in the kernels crate.
 //!
 //! ```text
 //! cargo run --release -p bitnet-model --example own_kernel
@@ -77,7 +77,7 @@ fn sum(plane: &[u8], x: &[i8]) -> i32 {
 }
 
 #[allow(unreachable_pub, reason = "a test includes this file as a module")]
-/// Logits of a few tokens, computed by `options`.
+/// Logits of a few tokens, computed with `options`.
 pub fn logits(options: &EngineOptions) -> Vec<f32> {
     let weights = ModelWeights::from_source(&SyntheticWeights::new(ModelConfig::new(96, 128, 192, 2, 2, 1), 5))
         .expect("the shape is valid");

@@ -1,7 +1,7 @@
-//! ggml's block-quantised types, which embeddings and heads of files may have: Q4_0 ... Q8_0 and Q2_K ... Q6_K.
+//! ggml's block-quantised types, which files use for embeddings and heads: Q4_0 ... Q8_0 and Q2_K ... Q6_K.
 //!
-//! The layouts are those of ggml's `ggml-common.h`; each value is computed in the order in which ggml computes it, so
-//! the bits are those of other programs.
+//! The layouts are those of ggml's `ggml-common.h`. Each value is computed in the same order as in ggml, so the bits
+//! equal those of other programs.
 
 use half::f16;
 
@@ -37,7 +37,7 @@ pub enum BlockType {
 }
 
 impl BlockType {
-    /// All of them.
+    /// All types.
     pub const ALL: [BlockType; 10] = [
         BlockType::Q4_0,
         BlockType::Q4_1,
@@ -94,7 +94,7 @@ impl BlockType {
     /// Decodes whole blocks to `out`.
     ///
     /// # Panics
-    /// If `bytes` is not as long as `out.len()` values of this type.
+    /// If `bytes` is not exactly `out.len()` values of this type.
     pub(crate) fn decode(self, bytes: &[u8], out: &mut [f32]) {
         let (len, size) = (self.block_len(), self.block_bytes());
         let blocks = out.len() / len;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes: the same bits as candle's decoder, an independent one.
+        /// For any bytes, the same bits as candle's decoder, which is independent.
         #[test]
         fn blocks_are_decoded_as_others_do(seed in proptest::collection::vec(any::<u8>(), 210 * 3), blocks in 0usize..=3) {
             for ty in BlockType::ALL {
@@ -292,7 +292,7 @@ mod tests {
                     other => panic!("{ty:?}: {}", other.is_ok()),
                 };
                 for (i, (a, b)) in out.iter().zip(&expected).enumerate() {
-                    // A scale that is not a number makes values that are not numbers, whatever their bits.
+                    // A scale that is NaN makes values that are NaN, with any bits.
                     prop_assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{:?} {}: {} {}", ty, i, a, b);
                 }
             }

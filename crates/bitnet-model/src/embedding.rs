@@ -6,12 +6,12 @@ use crate::ModelError;
 pub use crate::config::Pooling;
 use crate::engine::{Engine, HeadRequest, KvType, LogitsWanted, SequenceState, StepInput, StepOutput};
 
-/// Tokens that pass together in [`embed`].
+/// Tokens per pass in [`embed`].
 const TOKENS_AT_ONCE: usize = 256;
 
 /// The vector of each text, `[hidden]` f32 each: its hidden states after the last layer and the norm before the head,
-/// pooled; with `normalize` at length 1. Without a `pooling` that of the model's file holds, or the mean. Many short
-/// texts share a pass over the weights, and each vector is the same, bit for bit, as if its text had gone alone.
+/// pooled; scaled to length 1 with `normalize`. Without a `pooling`, that of the model's file is used, or the mean.
+/// Many short texts share a pass over the weights, and each vector is the same, bit for bit, as that of the text alone.
 ///
 /// ```
 /// use bitnet_model::embedding::{Pooling, embed};
@@ -39,8 +39,8 @@ pub fn embed(
     Ok(embedding.finish())
 }
 
-/// Texts on their way to vectors, one pass over the weights at a time: between two of them the caller may do something
-/// else, or give up. The vectors are those of [`embed`], bit for bit, however the texts were cut into passes.
+/// Texts that become vectors, one pass over the weights at a time: between passes the caller may do something else, or
+/// give up. The vectors are those of [`embed`], bit for bit, for any division into passes.
 ///
 /// ```
 /// use bitnet_model::embedding::{Embedding, Pooling, embed};
@@ -57,7 +57,7 @@ pub fn embed(
 #[derive(Debug)]
 pub struct Embedding {
     kv: KvType,
-    /// `None` for what the model says.
+    /// `None` for the pooling of the model.
     pooling: Option<Pooling>,
     normalize: bool,
     /// Texts that have not begun.
@@ -79,7 +79,8 @@ struct Text {
 }
 
 impl Embedding {
-    /// For these texts; nothing is computed yet. Without a `pooling` that of the model's file holds, or the mean.
+    /// Starts with these texts; nothing is computed yet. Without a `pooling`, that of the model's file is used, or the
+    /// mean.
     ///
     /// # Errors
     /// [`ModelError::EmptyPrompt`] for a text without tokens.
@@ -109,25 +110,26 @@ impl Embedding {
     pub fn is_finished(&self) -> bool {
         self.tokens_left == 0
     }
-    /// Tokens that are to be read.
+    /// Tokens that remain to be read.
     pub fn tokens_left(&self) -> usize {
         self.tokens_left
     }
-    /// Whether a text was read in part, so that its state takes memory.
+    /// Whether a text was read in part, so that its state occupies memory.
     pub fn is_under_way(&self) -> bool {
         self.under_way.is_some()
     }
 
-    /// One pass over the weights: reads at most `tokens` tokens, of one text or of several short ones. How many it read
-    /// is what [`Embedding::tokens_left`] has lost.
+    /// One pass over the weights: reads at most `tokens` tokens, of one text or of several short ones.
+    /// [`Embedding::tokens_left`] decreases by the number of tokens read.
     ///
     /// # Errors
-    /// The errors of [`Engine::step`]. There is no way on after one.
+    /// The errors of [`Engine::step`]. After an error the embedding cannot continue.
     pub fn step(&mut self, engine: &Engine, tokens: usize) -> Result<(), ModelError> {
         let tokens = tokens.max(1);
         let mut texts: Vec<Text> = self.under_way.take().into_iter().collect();
         let mut left = tokens - texts.iter().map(|t| part(&t.ids, t.read, tokens).len()).sum::<usize>();
-        // Texts that fit go together, also with the end of a longer one, of which only the beginning goes alone.
+        // Texts that fit go together, possibly with the end of a longer one; only the beginning of a longer one goes
+        // alone.
         while let Some(ids) = self.waiting.pop_front_if(|t| texts.is_empty() || t.len() <= left) {
             left = left.saturating_sub(ids.len());
             texts.push(self.begin(engine, ids)?);
@@ -175,18 +177,18 @@ impl Embedding {
     }
 }
 
-/// The next piece of a text of which `read` tokens were read, at most `most` tokens.
+/// The next part of a text of which `read` tokens were read, at most `most` tokens.
 fn part(ids: &[u32], read: usize, most: usize) -> &[u32] {
     let rest = ids.get(read..).unwrap_or_default();
     &rest[..rest.len().min(most)]
 }
 
-/// One text's vector in the making.
+/// The partial vector of a text.
 #[derive(Debug)]
 struct Pool {
     pooling: Pooling,
     normed: Vec<f32>,
-    /// In f64 and in the order of the tokens, so that it does not depend on how they were cut into passes.
+    /// In f64 and in the order of the tokens, so that it does not depend on the division into passes.
     sum: Vec<f64>,
     tokens: usize,
 }

@@ -1,12 +1,13 @@
-//! The families of models: their names in files, and what each computes whatever its file says.
+//! The families of models: their names in files, and the formulas of each that no file states.
 //!
-//! One table for everybody who reads or writes a configuration: loader, converter, trainer, synthetic models. How their
-//! tensors are stored is in the loader's `architecture` module; `docs/extending/architecture.md` lists what a further
+//! One table for all readers and writers of configurations: loader, converter, trainer, synthetic models. The loader's
+//! `architecture` module defines how their tensors are stored; `docs/extending/architecture.md` lists what a further
 //! family needs.
 
 use super::{Activation, ActivationBits, DeltaOptions, InputForm, Mixer, ModelConfig};
 
-/// A family of models. Readers and writers have a case for each, so a further one does not compile before they do.
+/// A family of models. Readers and writers match on it exhaustively, so a further family does not compile until they
+/// handle it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Architecture {
     /// BitNet b1.58 2B4T: squared ReLU, sub-norms.
@@ -33,19 +34,19 @@ pub enum Architecture {
     MiniCpm,
 }
 
-/// Whether a family has something.
+/// Whether models of a family have some feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// No model of it does.
+    /// No model has it.
     Never,
-    /// Its files say so, by a key or by their tensors.
+    /// The files of a model say whether it has it, by a key or by their tensors.
     ByFile,
-    /// Every model of it does.
+    /// Every model has it.
     Always,
 }
 
 impl Presence {
-    /// Whether a model has it whose file says `file`.
+    /// Whether a model has the feature, if its file says `file`.
     pub fn decide(self, file: bool) -> bool {
         match self {
             Presence::Never => false,
@@ -63,35 +64,35 @@ impl Presence {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Formulas {
-    /// The activation that the name of the family stands for; `None` where a file must name it.
+    /// The activation that the name of the family implies; `None` if a file must name it.
     pub activation: Option<Activation>,
     /// Norms before the output and the down projection.
     pub sub_norms: Presence,
     /// Norms of the heads of q and k.
     pub head_norms: bool,
-    /// Whether these come after the rotary embedding.
+    /// Whether the norms of heads come after the rotary embedding.
     pub head_norms_after_rope: bool,
     /// A norm of each projection's input.
     pub projection_norms: Presence,
-    /// Norms of what attention and the feed-forward block add.
+    /// Norms of the outputs of attention and the feed-forward block.
     pub output_norms: bool,
     /// Biases of q, k and v.
     pub qkv_bias: bool,
-    /// Whether a token's embedding is multiplied with the square root of its length.
+    /// Whether a token's embedding is multiplied by the square root of its length.
     pub embedding_root: bool,
     /// Whether files give scales of embedding, residual branches and logits.
     pub scales: bool,
-    /// Whether files give a scale of attention of their own.
+    /// Whether files give a separate scale of attention.
     pub attention_scale: bool,
     /// Hadamard transforms and bits of activations.
     pub forms: Presence,
     /// Whether files give a mixer for each layer.
     pub mixers: bool,
-    /// Whether layers are of the gated delta rule, but for every so many.
+    /// Whether layers use the gated delta rule, except every n-th one.
     pub delta: bool,
-    /// Whether the output of attention has a gate, whose rows lie among those of the queries.
+    /// Whether the output of attention has a gate, whose rows are stored among those of the queries.
     pub gated_attention: bool,
-    /// Whether files say how much of a head the rotary embedding turns.
+    /// Whether files say which part of a head the rotary embedding rotates.
     pub partial_rotary: bool,
     /// Whether files may say that a signed Hadamard transform is folded into the weights.
     pub fold: bool,
@@ -100,14 +101,14 @@ pub struct Formulas {
 }
 
 impl Formulas {
-    /// Whether a file without a head is that of a model without one, rather than of a model whose head is the
-    /// embedding: files do not say it, but what makes vectors does not make tokens.
+    /// Whether a file without a head belongs to a model without one, rather than to a model whose head is the
+    /// embedding: files do not say it, but a model that pools vectors does not generate tokens.
     pub fn seems_headless(&self, no_own_head: bool, has_pooling: bool, has_projection_norms: bool) -> bool {
         self.embeds && no_own_head && (has_pooling || has_projection_norms)
     }
 }
 
-/// LLaMA; the others differ from it by what they name.
+/// LLaMA; the others are described by their differences from it.
 const LLAMA: Formulas = Formulas {
     activation: Some(Activation::Silu),
     sub_norms: Presence::ByFile,
@@ -129,7 +130,7 @@ const LLAMA: Formulas = Formulas {
 };
 
 impl Architecture {
-    /// All there are. Where several compute the same, the first one is written.
+    /// All families. If several compute the same, files are written as the first one.
     pub const ALL: [Architecture; 11] = [
         Architecture::BitnetB158,
         Architecture::Bitnet,
@@ -144,7 +145,7 @@ impl Architecture {
         Architecture::MiniCpm,
     ];
 
-    /// Names in GGUF files (`general.architecture`), the one that is written first.
+    /// Names in GGUF files (`general.architecture`); the first is the one that is written.
     pub fn gguf_names(self) -> &'static [&'static str] {
         match self {
             Architecture::BitnetB158 => &["bitnet-b1.58", "bitnet-25"],
@@ -170,7 +171,7 @@ impl Architecture {
     pub fn model_type(self) -> &'static str {
         match self {
             Architecture::BitnetB158 => "bitnet",
-            // With a class of their own, see `Architecture::from_json`.
+            // Recognised by a class, see `Architecture::from_json`.
             Architecture::Bitnet => "llama",
             Architecture::BitnetV2 => "bitnet-v2",
             Architecture::BitTtt => "bit-ttt",
@@ -184,7 +185,7 @@ impl Architecture {
         }
     }
 
-    /// The class in a `config.json`, of a model with a head or without.
+    /// The class in a `config.json`, for a model with or without a head.
     pub fn class(self, headless: bool) -> &'static str {
         match (self, headless) {
             (Architecture::BitnetB158, _) => "BitNetForCausalLM",
@@ -204,13 +205,13 @@ impl Architecture {
         }
     }
 
-    /// The family of that name in a GGUF file.
+    /// The family with this name in a GGUF file.
     pub fn from_gguf(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|a| a.gguf_names().contains(&name))
     }
 
-    /// The family of a `config.json` of this `model_type` (empty where there is none) and these classes. 1bitLLM's
-    /// models are of a BitNet class and of type `llama`, or of none.
+    /// The family of a `config.json` with this `model_type` (empty if there is none) and these classes. 1bitLLM's
+    /// models have a BitNet class and the type `llama`, or none.
     pub fn from_json<'a>(model_type: &str, classes: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let bitnet = Self::is_bitnet_class(classes);
         match model_type {
@@ -219,12 +220,12 @@ impl Architecture {
         }
     }
 
-    /// Whether one of these classes says that a model is a BitNet model, whatever its type.
+    /// Whether one of these classes is a BitNet class, whatever the type.
     pub fn is_bitnet_class<'a>(classes: impl IntoIterator<Item = &'a str>) -> bool {
         classes.into_iter().any(|c| c.to_ascii_lowercase().starts_with("bitnet"))
     }
 
-    /// Whether models of this name in a `config.json` are BitNet models, so that float weights are to be quantised.
+    /// Whether models with this name in a `config.json` are BitNet models, so that float weights are to be quantised.
     pub fn is_bitnet(self) -> bool {
         match self {
             Architecture::BitnetB158 | Architecture::Bitnet | Architecture::BitnetV2 | Architecture::BitTtt => true,
@@ -283,7 +284,7 @@ impl Architecture {
         }
     }
 
-    /// Sets everything in `c` that follows from the family alone.
+    /// Sets everything in `c` that the family implies.
     pub fn imply(self, c: &mut ModelConfig) {
         let f = self.formulas();
         c.head_norms = f.head_norms;
@@ -321,10 +322,10 @@ impl Architecture {
         c
     }
 
-    /// Whether a file of this family says all that `c` computes, apart from the activation.
+    /// Whether a file of this family can state everything that `c` computes, apart from the activation.
     fn says(self, c: &ModelConfig) -> bool {
         let f = self.formulas();
-        // All fields stand here, so that none is forgotten.
+        // All fields are listed, so that none is forgotten.
         let ModelConfig {
             vocab_size: _,
             hidden_size,
@@ -374,7 +375,7 @@ impl Architecture {
             && (f.attention_scale || attention_scale.is_none())
             && f.seems_headless(*tie_word_embeddings, pooling.is_some(), *projection_norms) == *headless
             && f.forms.allows(!inputs.are_implied())
-            // An option of the engine, of which no file speaks.
+            // An option of the engine, which no file contains.
             && inputs.all().iter().all(|form| form.bits != ActivationBits::EightByGroup)
             // The type of files with a mixer for each layer is for models that have another than attention.
             && f.mixers == mixers.iter().any(|m| m.ttt_kind().is_some() || *m == Mixer::GatedDelta && !f.delta)
@@ -383,25 +384,25 @@ impl Architecture {
             && (f.fold || fold.is_none())
     }
 
-    /// The family whose GGUF files say all that `c` computes.
+    /// The family whose GGUF files can state everything that `c` computes.
     pub fn of(c: &ModelConfig) -> Option<Self> {
         let stands_for = |a: &Self| a.formulas().activation.is_none_or(|act| act == c.hidden_act);
         // Files of architecture `bitnet` may lack sub-norms, but that is what `llama` is for.
         let own = |a: &Self| *a != Architecture::Bitnet || c.sub_norms;
-        // Its files say every how many layers there is one of attention.
+        // Its files state an interval of attention layers.
         let order = |a: &Self| !a.formulas().delta || c.attention_interval().is_some();
         Self::ALL.into_iter().find(|a| a.says(c) && stands_for(a) && own(a) && order(a))
     }
 
-    /// The family whose `config.json` says all that `c` computes; it always names the activation.
+    /// The family whose `config.json` can state everything that `c` computes; it always names the activation.
     pub fn of_json(c: &ModelConfig) -> Option<Self> {
-        // No checkpoint of this kind says that its weights are folded.
+        // No checkpoint of this family says that its weights are folded.
         Self::ALL.into_iter().find(|a| a.says(c) && *a != Architecture::Bitnet && c.fold.is_none())
     }
 }
 
 impl super::InputForms {
-    /// Whether files need not say it: int8, or the 16 bits that follow from weights with a scale per group.
+    /// Whether files need not state the forms: int8, or the 16 bits that weights with a scale per group imply.
     pub fn are_implied(&self) -> bool {
         let sixteen = InputForm { hadamard: None, bits: ActivationBits::Sixteen };
         self.are_plain() || self.all().iter().all(|form| *form == sixteen)

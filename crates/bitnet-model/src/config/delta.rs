@@ -1,17 +1,17 @@
-//! Layers of the gated delta rule: their constants, and what they learn in full precision.
+//! Layers of the gated delta rule: their constants, and their learned full-precision parameters.
 
 use ttt_layer::DeltaConfig;
 
 use super::{Mixer, ModelConfig, Projection};
 use crate::ModelError;
 
-/// Constants that all layers of the gated delta rule of a model share.
+/// Constants shared by all layers of the gated delta rule of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeltaOptions {
     /// Taps of the causal convolution of queries, keys and values.
     pub conv_kernel: usize,
-    /// Elements of a head, of keys and of values; a state is its square.
+    /// Elements of a head, of keys and of values; a state has the square of this.
     pub state_size: usize,
     /// Heads of queries and keys.
     pub key_heads: usize,
@@ -34,7 +34,7 @@ impl Default for DeltaOptions {
     }
 }
 
-/// Parameters of a layer of the gated delta rule besides its projections, always in full precision. Letters as in
+/// Full-precision parameters of a layer of the gated delta rule, that is, all but its projections. Letters as in
 /// [`DeltaConfig`]: `g h` value heads in groups, `D` hidden size, `c` channels, `k` taps, `d` elements of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -54,7 +54,7 @@ pub enum DeltaTensor {
 }
 
 impl DeltaTensor {
-    /// All kinds, in the order in which layers hold them.
+    /// All kinds, in the order of a layer.
     pub const ALL: [DeltaTensor; 6] = [
         DeltaTensor::Alpha,
         DeltaTensor::Beta,
@@ -89,7 +89,7 @@ impl DeltaTensor {
 }
 
 impl ModelConfig {
-    /// Shape and constants of layer `l` of the gated delta rule; `None` where it is another.
+    /// Shape and constants of layer `l` of the gated delta rule; `None` for other layers.
     ///
     /// ```
     /// use bitnet_model::{Mixer, ModelConfig};
@@ -112,18 +112,18 @@ impl ModelConfig {
         c
     }
 
-    /// Whether any layer is one of the gated delta rule.
+    /// Whether any layer uses the gated delta rule.
     pub fn has_delta(&self) -> bool {
         (0..self.num_hidden_layers.min(self.mixers.len())).any(|l| self.mixer(l) == Mixer::GatedDelta)
     }
 
-    /// The full-precision tensors of layer `l` of the gated delta rule, with their shapes; none where it is another.
+    /// The full-precision tensors of layer `l` of the gated delta rule, with their shapes; none for other layers.
     pub fn layer_delta_tensors(&self, l: usize) -> impl Iterator<Item = (DeltaTensor, Vec<usize>)> + use<> {
         let layer = self.delta_layer(l);
         DeltaTensor::ALL.into_iter().filter_map(move |t| Some((t, t.shape(layer.as_ref()?))))
     }
 
-    /// Such a tensor in a Hugging Face checkpoint: `model.layers.0.linear_attn.A_log`.
+    /// The name of such a tensor in a Hugging Face checkpoint: `model.layers.0.linear_attn.A_log`.
     pub fn delta_tensor_name(&self, l: usize, t: DeltaTensor) -> String {
         format!("model.layers.{l}.{}", t.path())
     }
@@ -141,8 +141,8 @@ impl ModelConfig {
         }
     }
 
-    /// Every how many layers there is one of attention, where all others are of the gated delta rule: what files of
-    /// such models say. `None` for another order.
+    /// The interval of the attention layers, if all other layers use the gated delta rule: files of such models state
+    /// it. `None` for another order.
     ///
     /// ```
     /// use bitnet_model::{Mixer, ModelConfig};
@@ -159,8 +159,8 @@ impl ModelConfig {
         Some(first.saturating_add(1)).filter(same)
     }
 
-    /// The mixers of `layers` layers of which every `interval`-th is attention, and the others are of the gated delta
-    /// rule; empty where all are attention.
+    /// The mixers of `layers` layers, of which every `interval`-th is attention and the others use the gated delta
+    /// rule; empty if all are attention.
     pub fn every(layers: usize, interval: usize) -> Vec<Mixer> {
         if interval <= 1 {
             return Vec::new();
@@ -172,12 +172,12 @@ impl ModelConfig {
         if (l + 1).is_multiple_of(interval) { Mixer::Attention } else { Mixer::GatedDelta }
     }
 
-    /// Elements of a head that the rotary embedding turns: the first ones.
+    /// Elements of a head that the rotary embedding rotates: the first ones.
     pub fn rotary_width(&self) -> usize {
         self.rotary_dim.unwrap_or(self.head_dim)
     }
 
-    /// Rows of the projection of queries: also those of the gate of attention's output, where it has one.
+    /// Rows of the projection of queries, including those of the gate of attention's output, if there is one.
     pub fn query_rows(&self) -> usize {
         let rows = self.num_attention_heads * self.head_dim;
         if self.gated_attention { 2 * rows } else { rows }

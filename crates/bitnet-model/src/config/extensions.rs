@@ -1,11 +1,11 @@
-//! Formulas beyond BitNet b1.58: which of them a model uses, and whether their numbers make sense.
+//! Formulas beyond BitNet b1.58: which of them a model uses, and whether their numbers are valid.
 
 use super::{Activation, ActivationBits, Mixer, ModelConfig, RopeScaling};
 use crate::ModelError;
 
 impl ModelConfig {
-    /// The first thing that this model computes and a BitNet b1.58 or v2 decoder does not; `None` for those. Code that
-    /// computes only the latter refuses a model by it.
+    /// The first formula of this model that is not part of a BitNet b1.58 or v2 decoder; `None` if there is none. Code
+    /// that only computes such decoders rejects the model with it.
     ///
     /// ```
     /// use bitnet_model::ModelConfig;
@@ -15,7 +15,7 @@ impl ModelConfig {
     /// assert_eq!(c.beyond_bitnet(), Some("RMSNorms of the heads of q and k"));
     /// ```
     pub fn beyond_bitnet(&self) -> Option<&'static str> {
-        // All fields stand here, so that none is forgotten.
+        // All fields are listed, so that none is forgotten.
         let ModelConfig {
             vocab_size: _,
             hidden_size: _,
@@ -47,7 +47,7 @@ impl ModelConfig {
             mixers: _,
             ttt: _,
             inputs,
-            // How masters are quantised; what is computed with the result is the engine's as well.
+            // How masters are quantised; the engine also computes with the result.
             weight_group: _,
             delta: _,
             gated_attention,
@@ -75,7 +75,7 @@ impl ModelConfig {
             (*embedding_scale != 1.0, "a scale of the embedding"),
             (*residual_scale != 1.0, "a scale of the residual branches"),
             (*logit_divisor != 1.0, "a divisor of the logits"),
-            (attention_scale.is_some(), "a scale of attention of its own"),
+            (attention_scale.is_some(), "a separate scale of attention"),
             (*headless, "a model without a head"),
             (self.has_delta(), "layers of the gated delta rule (Gated DeltaNet, as in qwen35)"),
             (*gated_attention, "a gate of attention's output (as in qwen35)"),
@@ -87,11 +87,11 @@ impl ModelConfig {
         found.into_iter().find(|f| f.0).map(|f| f.1)
     }
 
-    /// [`ModelError::Config`] for a model of which `part` of this project, training or candle layers, cannot compute
-    /// everything.
+    /// [`ModelError::Config`] for a model that `part` of this project, training or candle layers, cannot compute
+    /// completely.
     ///
     /// # Errors
-    /// The findings of [`ModelConfig::beyond_bitnet`], but for norms of heads, and for 16-bit activations where
+    /// The findings of [`ModelConfig::beyond_bitnet`] without norms of heads, and without 16-bit activations if
     /// `sixteen` allows them.
     #[cfg(any(feature = "candle", feature = "train"))]
     pub(crate) fn require_trainable(&self, part: &'static str, sixteen: bool) -> Result<(), ModelError> {
@@ -108,8 +108,8 @@ impl ModelConfig {
         }
     }
 
-    /// Checks that groups of weights are whole, and that nothing stands beside them that files of such weights cannot
-    /// say.
+    /// Checks that groups of weights are whole, and that the model has no features that files of such weights cannot
+    /// state.
     pub(super) fn validate_weight_group(&self) -> Result<(), ModelError> {
         let Some(len) = self.weight_group else { return Ok(()) };
         let bad =
@@ -128,11 +128,11 @@ impl ModelConfig {
         }
         if self.inputs.all().iter().any(|f| f.bits != ActivationBits::Sixteen || f.hadamard.is_some()) {
             let bits = self.inputs.all().map(|f| f.to_string()).join("; ");
-            let must = "16 and without a Hadamard transform where groups of weights have scales (weight_group_size)";
+            let must = "16 and without a Hadamard transform if groups of weights have scales (weight_group_size)";
             return bad("activation_bits", bits, must);
         }
         if self.has_ttt() {
-            let must = "attention in every layer where groups of weights have scales (weight_group_size)";
+            let must = "attention in every layer if groups of weights have scales (weight_group_size)";
             return bad("mixers", "test-time training".to_owned(), must);
         }
         Ok(())
@@ -143,7 +143,7 @@ impl ModelConfig {
     pub fn each_field_changed(&self) -> Vec<(&'static str, ModelConfig)> {
         macro_rules! changed {
             ($($field:ident: $change:expr,)*) => {{
-                // Without `..`, so that a further field does not compile until it stands here.
+                // Without `..`, so that a further field does not compile until it is listed here.
                 let ModelConfig { $($field: _),* } = self;
                 vec![$((stringify!($field), {
                     let change: fn(&mut ModelConfig) = $change;
@@ -244,7 +244,7 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Whether layer `l` is attention whose heads of q and k have norms.
+    /// Whether layer `l` is attention with norms of the heads of q and k.
     pub(super) fn has_head_norms(&self, l: usize) -> bool {
         self.head_norms && self.mixer(l) == Mixer::Attention
     }
@@ -253,4 +253,4 @@ impl ModelConfig {
 /// Requirements of training and of candle layers.
 #[cfg(any(feature = "candle", feature = "train"))]
 const TRAINABLE_ONLY: &str = "used with a model of the formulas of BitNet b1.58 or v2, of LLaMA or of Qwen 3, with 16-bit activations only \
-                              where groups of weights have scales; run others with the engine";
+                              if groups of weights have scales; run others with the engine";

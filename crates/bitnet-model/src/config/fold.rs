@@ -1,12 +1,12 @@
-//! Weights that were folded with signed Hadamard transforms, so that their inputs have to be transformed as well.
+//! Weights that were folded with signed Hadamard transforms, so that their inputs have to be transformed, too.
 
 use ternary_kernels::ops::check_hadamard_block;
 
 use super::ModelConfig;
 use crate::ModelError;
 
-/// A signed Hadamard transform that is folded into the weights of all projections: each reads `H(s * x)` in place of `x`, with a sign
-/// for each element of `x` and the orthonormal transform `H` in blocks.
+/// A signed Hadamard transform that is folded into the weights of all projections: each reads `H(s * x)` instead of
+/// `x`, with a sign for each element of `x` and the orthonormal transform `H` in blocks.
 ///
 /// The signs belong to a width and are shared by all inputs of that width.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Fold {
         Self { block, signs: Vec::new(), head: true, embedding: true }
     }
 
-    /// With the signs for inputs of as many elements.
+    /// Adds the signs for inputs with as many elements.
     #[must_use]
     pub fn with_signs(mut self, signs: Vec<i8>) -> Self {
         self.signs.retain(|(width, _)| *width != signs.len());
@@ -41,7 +41,7 @@ impl Fold {
         self.signs.iter().find(|(w, _)| *w == width).map(|(_, signs)| signs.as_slice())
     }
 
-    /// All signs, in the order in which they were given.
+    /// All signs, in the order in which they were added.
     pub fn all_signs(&self) -> impl Iterator<Item = &[i8]> {
         self.signs.iter().map(|(_, signs)| signs.as_slice())
     }
@@ -62,11 +62,11 @@ impl ModelConfig {
         let Some(fold) = &self.fold else { return Ok(()) };
         let bad = |field, value: String, must| Err(ModelError::Config { field, value, must });
         if self.inputs.all().iter().any(|form| form.hadamard.is_some()) {
-            return bad("hadamard_block", "given beside a fold".to_owned(), "absent in a folded model");
+            return bad("hadamard_block", "given in addition to a fold".to_owned(), "absent in a folded model");
         }
         for width in self.input_widths() {
             if check_hadamard_block(width, fold.block).is_err() {
-                let must = "a power of two, 2 at least, that divides the width of every input";
+                let must = "a power of two from 2 on that divides the width of every input";
                 return bad("block of the fold", format!("{}, for inputs of {width}", fold.block), must);
             }
             match fold.signs(width) {

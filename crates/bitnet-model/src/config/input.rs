@@ -1,4 +1,4 @@
-//! How the inputs of projections become codes: transformed or as they are, in 8 or 4 bits.
+//! How the inputs of projections become codes: transformed or not, in 16, 8 or 4 bits.
 //!
 //! Paper: arXiv:2504.18415 (BitNet v2).
 
@@ -18,17 +18,18 @@ pub enum ActivationBits {
     /// Int16 by the largest absolute value of a token: codes within -32639..=32639, so that each is two int8 digits.
     /// For weights with a scale per group, whose models were trained with 16-bit activations.
     Sixteen,
-    /// Int8 by the largest absolute value of each group of a token, as long as the groups of weights that have a scale.
-    /// No file asks for it: an option of the engine for weights with a scale per group, half the products of
-    /// [`ActivationBits::Sixteen`] and a hundred times its error.
+    /// Int8 by the largest absolute value of each group of a token, with the length of the groups of weights that have
+    /// a scale. No file requests it: it is an option of the engine for weights with a scale per group, with half the
+    /// products of [`ActivationBits::Sixteen`] and a hundred times its error.
     EightByGroup,
 }
 
 impl ActivationBits {
-    /// Those that files name.
+    /// The variants that files can name.
     pub const ALL: [ActivationBits; 3] = [ActivationBits::Eight, ActivationBits::Four, ActivationBits::Sixteen];
 
-    /// Whether codes are more than one integer of at most 8 bits with one scale for each token: only group kernels multiply such.
+    /// Whether codes are more than one integer of at most 8 bits with one scale for each token: only group kernels
+    /// multiply these.
     pub fn is_wide(self) -> bool {
         match self {
             ActivationBits::Eight | ActivationBits::Four => false,
@@ -62,10 +63,10 @@ impl std::fmt::Display for ActivationBits {
     }
 }
 
-/// Transformation of a row of activations before a ternary product. The default is BitNet b1.58's: int8, nothing else.
+/// Transformation of a row of activations before a ternary product. The default is that of BitNet b1.58: only int8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct InputForm {
-    /// Block of the Hadamard transform before quantisation; `None` where there is none.
+    /// Block of the Hadamard transform before quantisation; `None` if there is no transform.
     pub hadamard: Option<usize>,
     /// Bits of a code.
     pub bits: ActivationBits,
@@ -95,7 +96,7 @@ pub struct InputForms {
 
 impl InputForms {
     /// The forms of BitNet v2 for models of `config`'s shape: a Hadamard transform before the output and the down
-    /// projection, in the largest blocks that fit (the whole row where its length is a power of two), and `bits`
+    /// projection, in the largest blocks that fit (the whole row if its length is a power of two), and `bits`
     /// everywhere. Training begins with 8 bits and ends with 4.
     ///
     /// ```
@@ -119,7 +120,7 @@ impl InputForms {
     }
 
     /// These forms with transforms before the output and the down projection of a model of `config`'s shape, and no
-    /// others.
+    /// other transforms.
     #[must_use]
     pub fn with_hadamard(mut self, config: &ModelConfig) -> Self {
         (self.mixer.hadamard, self.feed_forward.hadamard) = (None, None);
@@ -128,7 +129,7 @@ impl InputForms {
         self
     }
 
-    /// Projections whose forms files name one by one.
+    /// Projections whose forms files name individually.
     pub const NAMED: [Projection; 7] = Projection::OF_ATTENTION;
 
     /// The input of `p`.
@@ -137,7 +138,7 @@ impl InputForms {
         *forms.of_mut(p)
     }
 
-    /// The input of `p`, to change it for all projections that read the same row.
+    /// The input of `p`, for changing it for all projections that read the same row.
     pub fn of_mut(&mut self, p: Projection) -> &mut InputForm {
         match p {
             Projection::O => &mut self.output,
@@ -147,10 +148,10 @@ impl InputForms {
         }
     }
 
-    /// The forms that a file gives for single projections; those of a row have to agree.
+    /// The forms that a file gives for single projections; those of one row must agree.
     ///
     /// # Errors
-    /// [`ModelError::Config`] naming the projection that differs from one before it.
+    /// [`ModelError::Config`] naming the projection that differs from an earlier one.
     pub fn together(entries: &[(Projection, InputForm)]) -> Result<Self, ModelError> {
         let mut forms = Self::default();
         for (i, &(p, form)) in entries.iter().enumerate() {
@@ -173,12 +174,12 @@ impl InputForms {
         std::ptr::eq(of_a, self.of_mut(b))
     }
 
-    /// Whether all are those of BitNet b1.58.
+    /// Whether all forms are those of BitNet b1.58.
     pub fn are_plain(&self) -> bool {
         *self == Self::default()
     }
 
-    /// All four.
+    /// All four forms.
     pub fn all(&self) -> [InputForm; 4] {
         [self.mixer, self.output, self.feed_forward, self.down]
     }
@@ -190,7 +191,7 @@ impl ModelConfig {
         self.inputs.of(p)
     }
 
-    /// Checks that every transform fits the row that it is meant for.
+    /// Checks that every transform fits its row.
     pub(super) fn validate_inputs(&self) -> Result<(), ModelError> {
         let rows = [
             ("hadamard block of q_proj, k_proj and v_proj", self.inputs.mixer, self.hidden_size),
@@ -202,7 +203,7 @@ impl ModelConfig {
             if let Some(block) = form.hadamard
                 && check_hadamard_block(len, block).is_err()
             {
-                let must = "a power of two, 2 at least, that divides the projection's input width";
+                let must = "a power of two from 2 on that divides the projection's input width";
                 return Err(ModelError::Config { field, value: format!("{block}, for rows of {len}"), must });
             }
         }

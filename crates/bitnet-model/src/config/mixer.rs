@@ -4,7 +4,7 @@ use ttt_layer::{Kind, RopePairs, TttConfig};
 
 use super::ModelConfig;
 
-/// How a layer carries what it has read to the tokens that follow.
+/// How a layer passes what it has read on to later tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mixer {
@@ -13,7 +13,7 @@ pub enum Mixer {
     Attention,
     /// TTT-Linear (arXiv:2407.04620): a linear model per head that learns while it reads; its memory has constant size.
     TttLinear,
-    /// TTT-MLP: as [`Mixer::TttLinear`], with a model of two layers.
+    /// TTT-MLP: like [`Mixer::TttLinear`], with a model of two layers.
     TttMlp,
     /// The gated delta rule (Gated DeltaNet, arXiv:2412.06464): a matrix per head that fades and is corrected while it
     /// reads; its memory has constant size.
@@ -21,11 +21,11 @@ pub enum Mixer {
 }
 
 impl Mixer {
-    /// All there are.
+    /// All mixers.
     pub const ALL: [Mixer; 4] = [Mixer::Attention, Mixer::TttLinear, Mixer::TttMlp, Mixer::GatedDelta];
 
-    /// The name in files: `attention`, `ttt_linear`, `ttt_mlp`; `gated_delta` to be shown, since files have other words
-    /// for it.
+    /// The name in files: `attention`, `ttt_linear`, `ttt_mlp`; `gated_delta` is only for display, since files name it
+    /// differently.
     pub fn name(self) -> &'static str {
         match self {
             Mixer::Attention => "attention",
@@ -35,12 +35,12 @@ impl Mixer {
         }
     }
 
-    /// The mixer of that name.
+    /// The mixer with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Mixer::ALL.into_iter().find(|m| m.name() == name)
     }
 
-    /// The inner model, where there is one.
+    /// The inner model, if there is one.
     pub fn ttt_kind(self) -> Option<Kind> {
         match self {
             Mixer::Attention | Mixer::GatedDelta => None,
@@ -50,7 +50,7 @@ impl Mixer {
     }
 }
 
-/// Constants that all test-time-training layers of a model share. Heads and their width are those of attention.
+/// Constants shared by all test-time-training layers of a model. Heads and their width are those of attention.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TttOptions {
@@ -60,15 +60,15 @@ pub struct TttOptions {
     pub base_lr_linear: f32,
     /// Largest inner learning rate of TTT-MLP layers, before the division by the head's width.
     pub base_lr_mlp: f32,
-    /// One projection for queries and keys, which two causal convolutions tell apart.
+    /// One projection for queries and keys, which two causal convolutions distinguish.
     pub share_qk: bool,
     /// Taps of the causal convolutions.
     pub conv_kernel: usize,
     /// Whether the output is multiplied by `gelu(x Wg)`.
     pub use_gate: bool,
-    /// Whether a norm and a causal convolution stand before the layer in its block.
+    /// Whether a norm and a causal convolution precede the layer in its block.
     pub pre_conv: bool,
-    /// Base of the rotary embedding, whose position is that within the mini-batch.
+    /// Base of the rotary embedding, whose positions count within the mini-batch.
     pub rope_theta: f32,
     /// Which elements the rotary embedding pairs.
     pub rope_pairs: RopePairs,
@@ -77,7 +77,7 @@ pub struct TttOptions {
 }
 
 impl Default for TttOptions {
-    /// The official values, with a projection each for queries and keys, without gate and convolutions.
+    /// The official values, with separate projections for queries and keys, without gate and convolutions.
     fn default() -> Self {
         let (linear, mlp) = (TttConfig::new(Kind::Linear, 1, 2), TttConfig::new(Kind::Mlp, 1, 2));
         Self {
@@ -101,7 +101,7 @@ impl ModelConfig {
         self.mixers.get(l).copied().unwrap_or_default()
     }
 
-    /// Shape and constants of the test-time-training layer `l`; `None` where it is attention.
+    /// Shape and constants of the test-time-training layer `l`; `None` if it is another layer.
     ///
     /// ```
     /// use bitnet_model::{Mixer, ModelConfig};
@@ -135,7 +135,7 @@ impl ModelConfig {
         self.mixers.iter().take(self.num_hidden_layers).any(|m| m.ttt_kind().is_some())
     }
 
-    /// Whether any layer has a state of constant size, which cannot be taken back to an earlier token.
+    /// Whether any layer has a state of constant size, which cannot be rewound to an earlier token.
     pub fn is_recurrent(&self) -> bool {
         self.attention_layers() < self.num_hidden_layers
     }
@@ -146,8 +146,8 @@ impl ModelConfig {
         self.num_hidden_layers - others
     }
 
-    /// Longest text that the model can hold, in tokens: [`max_position_embeddings`](Self::max_position_embeddings) if
-    /// any layer is attention; `None`, no limit, for a model of layers with states of constant size only.
+    /// The longest text that the model can hold, in tokens: [`max_position_embeddings`](Self::max_position_embeddings)
+    /// if any layer is attention; `None` (no limit) if all layers have states of constant size.
     pub fn context_limit(&self) -> Option<usize> {
         (self.attention_layers() > 0).then_some(self.max_position_embeddings)
     }

@@ -1,4 +1,4 @@
-//! The shape of a model, and which formulas it uses.
+//! The shape of a model, and the formulas that it uses.
 
 mod architecture;
 mod delta;
@@ -36,7 +36,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// All there are.
+    /// All activations.
     pub const ALL: [Activation; 3] = [Activation::Relu2, Activation::Silu, Activation::GeluTanh];
 
     /// The name in a `config.json`.
@@ -81,15 +81,16 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Whether there is an RMSNorm before the output projection and one before the down projection.
     pub sub_norms: bool,
-    /// Whether each head of q and of k passes an RMSNorm before the rotary embedding; one gain for all heads of q, one
-    /// for all of k, `[head_dim]` each.
+    /// Whether each head of q and of k has an RMSNorm before the rotary embedding; one gain for all heads of q, one for
+    /// all of k, `[head_dim]` each.
     pub head_norms: bool,
     /// Whether the norms of the heads come after the rotary embedding instead of before it (HunYuan).
     pub head_norms_after_rope: bool,
-    /// Whether the input of every projection passes an RMSNorm of that projection's own before it is quantised (BitNet
-    /// embedding): seven inputs per layer of attention instead of four.
+    /// Whether the input of every projection has its own RMSNorm before it is quantised (BitNet embedding): seven
+    /// inputs per layer of attention instead of four.
     pub projection_norms: bool,
-    /// Whether what the mixer and the feed-forward block add to the residual stream passes an RMSNorm first (Gemma 3).
+    /// Whether the outputs of the mixer and of the feed-forward block have an RMSNorm before they are added to the
+    /// residual stream (Gemma 3).
     pub output_norms: bool,
     /// Whether q, k and v of attention have a bias, `[out]` (Qwen 2).
     pub qkv_bias: bool,
@@ -101,9 +102,9 @@ pub struct ModelConfig {
     pub logit_divisor: f32,
     /// Factor of the scores of attention; `None` for `head_dim^-1/2`.
     pub attention_scale: Option<f32>,
-    /// Whether the model has no head: an embedding model, of which logits cannot be asked.
+    /// Whether the model has no head: an embedding model, without logits.
     pub headless: bool,
-    /// How the file says that the hidden states of a text become one vector.
+    /// How the hidden states of a text become one vector, according to the file.
     pub pooling: Option<Pooling>,
     /// Token that begins a text.
     pub bos_token_id: Option<u32>,
@@ -115,24 +116,24 @@ pub struct ModelConfig {
     pub ttt: TttOptions,
     /// How the inputs of projections become codes.
     pub inputs: InputForms,
-    /// Weights of a row that share a scale where float weights become ternary: in training, and where master weights
-    /// are read; `None` for one scale per matrix. Ternary weights hold their groups themselves, so
-    /// [`ModelWeights`](crate::ModelWeights) say nothing here.
+    /// Weights of a row that share a scale when float weights become ternary: in training, and when master weights are
+    /// read; `None` for one scale per matrix. Ternary weights store their groups themselves, so
+    /// [`ModelWeights`](crate::ModelWeights) do not set this.
     pub weight_group: Option<usize>,
     /// Constants of the layers of the gated delta rule, if there are any.
     pub delta: DeltaOptions,
-    /// Whether the output of attention is multiplied with the sigmoid of a gate, whose rows follow the queries in their
+    /// Whether the output of attention is multiplied by the sigmoid of a gate, whose rows follow the queries in their
     /// projection: `[2 * heads * head_dim, hidden]`, the queries of all heads, then the gates of all heads (Qwen 3.5).
     pub gated_attention: bool,
-    /// Elements of a head that the rotary embedding turns, the first ones; `None` for whole heads.
+    /// Elements of a head that the rotary embedding rotates, the first ones; `None` for whole heads.
     pub rotary_dim: Option<usize>,
-    /// A signed Hadamard transform that is folded into the weights; `None` where there is none.
+    /// A signed Hadamard transform that is folded into the weights; `None` if there is none.
     pub fold: Option<Fold>,
 }
 
 impl ModelConfig {
-    /// A configuration of this shape with the values of BitNet b1.58 2B4T for everything that is not a shape:
-    /// squared ReLU, sub-norms, eps 1e-5, theta 500000, context 4096, tied head, no special tokens.
+    /// A configuration of this shape with the values of BitNet b1.58 2B4T for everything else: squared ReLU, sub-norms,
+    /// eps 1e-5, theta 500000, context 4096, tied head, no special tokens.
     ///
     /// ```
     /// use bitnet_model::ModelConfig;
@@ -181,7 +182,7 @@ impl ModelConfig {
         }
     }
 
-    /// Checks that the numbers fit together and stay within sane bounds.
+    /// Checks that the numbers fit together and are within reasonable bounds.
     ///
     /// # Errors
     /// [`ModelError::Config`] naming the field and what it must be.
@@ -200,7 +201,7 @@ impl ModelConfig {
         ];
         for (field, value, max) in sizes {
             if value == 0 || value > max {
-                return bad(field, value.to_string(), "at least 1 and of a sane size");
+                return bad(field, value.to_string(), "at least 1 and of a reasonable size");
             }
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
@@ -239,12 +240,12 @@ impl ModelConfig {
             Err(ModelError::Config { field, value: value.to_string(), must })
         };
         if !(self.mixers.is_empty() || self.mixers.len() == self.num_hidden_layers) {
-            return bad("mixers", self.mixers.len(), "one per layer, or none where all are attention");
+            return bad("mixers", self.mixers.len(), "one per layer, or none if all are attention");
         }
         if !self.has_ttt() {
             return Ok(());
         }
-        // A state holds the rows of a mini-batch beside the inner weights, so this bounds its size by that of the file.
+        // A state holds the rows of a mini-batch and the inner weights, so this bounds its size by that of the file.
         if self.ttt.mini_batch_size > 1024 || self.ttt.mini_batch_size > self.head_dim.saturating_mul(32) {
             return bad("ttt.mini_batch_size", self.ttt.mini_batch_size, "at most 1024 and at most 32 times head_dim");
         }
@@ -265,11 +266,11 @@ impl ModelConfig {
         2 * self.attention_layers() * self.num_key_value_heads * self.head_dim
     }
 
-    /// Bytes of the states of all test-time-training layers and layers of the gated delta rule for one text: the same
-    /// after every token.
+    /// Bytes of the states of all test-time-training layers and layers of the gated delta rule for one text, constant
+    /// in the number of tokens.
     ///
     /// # Errors
-    /// [`ModelError::Config`] as [`ModelConfig::validate`].
+    /// [`ModelError::Config`] like [`ModelConfig::validate`].
     pub fn state_bytes(&self) -> Result<usize, ModelError> {
         let mut bytes = 0usize;
         for l in 0..self.num_hidden_layers {

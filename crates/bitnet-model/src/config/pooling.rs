@@ -6,14 +6,14 @@ pub enum Pooling {
     /// The mean over all tokens.
     #[default]
     Mean,
-    /// The first token's.
+    /// The first token.
     First,
-    /// The last token's, which has read all others.
+    /// The last token, which has read all others.
     Last,
 }
 
 impl Pooling {
-    /// All there are.
+    /// All poolings.
     pub const ALL: [Pooling; 3] = [Pooling::Mean, Pooling::First, Pooling::Last];
 
     /// The name: `mean`, `first`, `last`.
@@ -25,7 +25,7 @@ impl Pooling {
         }
     }
 
-    /// The pooling of that name; `cls` is another name for the first token.
+    /// The pooling with this name; `cls` is another name for the first token.
     pub fn from_name(name: &str) -> Option<Self> {
         let name = if name == "cls" { "first" } else { name };
         Self::ALL.into_iter().find(|p| p.name() == name)

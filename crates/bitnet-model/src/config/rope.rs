@@ -5,18 +5,18 @@ use ternary_kernels::RopeTable;
 use super::ModelConfig;
 use crate::ModelError;
 
-/// How the frequencies of the rotary position embedding are changed.
+/// A change of the frequencies of the rotary position embedding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No change.
     #[default]
     None,
-    /// Positions are divided by `factor`: every frequency is.
+    /// Positions, and so every frequency, are divided by `factor`.
     Linear {
         /// A positive number.
         factor: f64,
     },
-    /// As Llama 3.1: slow frequencies are divided by `factor`, fast ones stay, those between are mixed.
+    /// As in Llama 3.1: slow frequencies are divided by `factor`, fast ones stay, those between are mixed.
     Llama3 {
         /// A positive number.
         factor: f64,
@@ -27,7 +27,7 @@ pub enum RopeScaling {
         /// Tokens of the context before it was stretched.
         original_context: usize,
     },
-    /// Each frequency is divided by its own factor, `[head_dim / 2]`: what GGUF files hold as a tensor.
+    /// Each frequency is divided by its own factor, `[head_dim / 2]`: GGUF files store these as a tensor.
     Factors(Vec<f32>),
     /// YaRN (arXiv:2309.00071): slow frequencies are divided by `factor`, fast ones stay, those between are mixed;
     /// cosine and sine are multiplied by `attention_factor`. It applies at every position.
@@ -43,9 +43,9 @@ pub enum RopeScaling {
         /// Waves that fit fewer times than this into `original_context` are slow; 1 in the paper.
         beta_slow: f64,
     },
-    /// LongRoPE (arXiv:2402.13753): each frequency is divided by its factor of one of two lists, `[head_dim / 2]` each,
-    /// and cosine and sine are multiplied by `attention_factor`. Which list holds is decided by the model's context, as
-    /// in llama.cpp: the long one where `max_position_embeddings` is above `original_context`.
+    /// LongRoPE (arXiv:2402.13753): each frequency is divided by its factor in one of two lists, `[head_dim / 2]` each,
+    /// and cosine and sine are multiplied by `attention_factor`. The model's context selects the list, as in llama.cpp:
+    /// the long one if `max_position_embeddings` is above `original_context`.
     LongRope {
         /// Factors for contexts up to `original_context`.
         short: Vec<f32>,
@@ -59,8 +59,7 @@ pub enum RopeScaling {
 }
 
 impl ModelConfig {
-    /// The frequencies of the rotary embedding, `[rotary_width / 2]`, in f32 as the published implementations compute
-    /// them.
+    /// The frequencies of the rotary embedding, `[rotary_width / 2]`, in f32 as in the published implementations.
     pub fn rope_frequencies(&self) -> Vec<f32> {
         let plain = || RopeTable::new(0, self.rotary_width(), self.rope_theta as f32).frequencies().to_vec();
         match &self.rope_scaling {
@@ -103,10 +102,10 @@ impl ModelConfig {
             return plain.to_vec();
         };
         let (dim, context) = (self.rotary_width() as f64, original_context as f64);
-        // The place, among the pairs, of the wave that fits `turns` times into the original context.
+        // The index, among the pairs, of the wave that fits `turns` times into the original context.
         let place = |turns: f64| dim * (context / (turns * std::f64::consts::TAU)).ln() / (2.0 * self.rope_theta.ln());
         let low = place(beta_fast).floor().max(0.0) as f32;
-        // The bound is that of whole heads, not of pairs, in all published implementations.
+        // All published implementations use the bound of whole heads, not of pairs.
         let high = place(beta_slow).ceil().min(dim - 1.0) as f32;
         let span = (high - low).max(0.001);
         let mixed = |(i, f): (usize, &f32)| {
@@ -167,7 +166,7 @@ impl ModelConfig {
         if factors.len() != self.rotary_width() / 2 {
             return bad(
                 format!("{} factors", factors.len()),
-                "one factor for every two elements of a head that are turned",
+                "one factor for every two rotated elements of a head",
             );
         }
         match factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
@@ -199,8 +198,8 @@ impl RopeScaling {
         if factor > 1.0 { 0.1 * scale * factor.ln() + 1.0 } else { 1.0 }
     }
 
-    /// LongRoPE of these lists; where both agree and attention is not scaled, there is nothing to choose and they are
-    /// [`RopeScaling::Factors`], and none at all where every factor is 1.
+    /// LongRoPE with these lists. If both agree and attention is not scaled, there is nothing to choose: then it is
+    /// [`RopeScaling::Factors`], and no scaling if every factor is 1.
     pub fn longrope(short: Vec<f32>, long: Vec<f32>, original_context: usize, attention_factor: f64) -> Self {
         match short == long && attention_factor == 1.0 {
             true if short.iter().all(|f| *f == 1.0) => Self::None,
@@ -218,7 +217,7 @@ impl RopeScaling {
         }
     }
 
-    /// Step by step as transformers computes it in f32, so that the last bits agree.
+    /// Step by step as in transformers, in f32, so that the last bits agree.
     fn llama3(&self, frequency: f32) -> f32 {
         let &Self::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context } = self else {
             return frequency;

@@ -1,4 +1,4 @@
-//! The tensors of a layer: which there are, their shapes, their names.
+//! The tensors of a layer: their kinds, shapes and names.
 
 use ttt_layer::TttConfig;
 
@@ -7,18 +7,18 @@ use super::{Mixer, ModelConfig};
 /// A ternary projection of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Projection {
-    /// Queries (and keys where they share it), `[heads * head_dim, hidden]`.
+    /// Queries (and keys if they share it), `[heads * head_dim, hidden]`.
     Q,
-    /// Keys: `[kv_heads * head_dim, hidden]`; in a TTT layer `[heads * head_dim, hidden]`, or none where queries and
+    /// Keys: `[kv_heads * head_dim, hidden]`; in a TTT layer `[heads * head_dim, hidden]`, or missing if queries and
     /// keys share a projection.
     K,
-    /// Values, shaped as keys.
+    /// Values, shaped like keys.
     V,
     /// Queries, keys and values of a layer of the gated delta rule, value heads in groups:
     /// `[(2 * key_heads + value_heads) * state_size, hidden]`.
     Qkv,
-    /// Gate of a TTT layer's output, `[heads * head_dim, hidden]`, only where the configuration says so; of the output
-    /// of a layer of the gated delta rule, `[value_heads * state_size, hidden]`.
+    /// Gate of a TTT layer's output, `[heads * head_dim, hidden]`, if the configuration has one; of the output of a
+    /// layer of the gated delta rule, `[value_heads * state_size, hidden]`.
     OutGate,
     /// Output of the mixer, `[hidden, heads * head_dim]`.
     O,
@@ -31,7 +31,7 @@ pub enum Projection {
 }
 
 impl Projection {
-    /// All kinds, in the order in which layers hold them; [`ModelConfig::layer_projections`] says which a layer has.
+    /// All kinds, in the order of a layer; [`ModelConfig::layer_projections`] returns those of a given layer.
     pub const ALL: [Projection; 9] = [
         Projection::Q,
         Projection::K,
@@ -55,7 +55,7 @@ impl Projection {
         Projection::Down,
     ];
 
-    /// The last part of the name in a Hugging Face checkpoint, `q_proj` for example.
+    /// The last part of the name in a Hugging Face checkpoint, for example `q_proj`.
     pub fn name(self) -> &'static str {
         match self {
             Projection::Q => "q_proj",
@@ -104,7 +104,7 @@ fn block_name(mixer: Mixer) -> &'static str {
 /// An RMSNorm of the model; the number is the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Norm {
-    /// Before the causal convolution of a TTT layer's block, where it has one.
+    /// Before the causal convolution of a TTT layer's block, if it has one.
     PreConv(usize),
     /// Before the projections of the mixer.
     Input(usize),
@@ -118,11 +118,11 @@ pub enum Norm {
     HeadQ(usize),
     /// Norm of each head of k, before or after the rotary embedding: one gain `[head_dim]` for all heads.
     HeadK(usize),
-    /// Norm of what the mixer adds to the residual stream.
+    /// Norm of the mixer's output, before it is added to the residual stream.
     MixerOut(usize),
-    /// Norm of what the feed-forward block adds to the residual stream.
+    /// Norm of the feed-forward block's output, before it is added to the residual stream.
     FfnOut(usize),
-    /// Before the quantisation of this projection's own input, after all other norms.
+    /// Before the quantisation of the input of this projection, after all other norms.
     ProjectionIn(usize, Projection),
     /// Before the head.
     Final,
@@ -139,8 +139,8 @@ impl Norm {
     }
 
     /// The name within a layer of a Hugging Face checkpoint (for the last norm: within the model), without `.weight`.
-    /// In models with norms of outputs, or of heads after the rotary embedding, [`ModelConfig::norm_path`] has other
-    /// ones.
+    /// In models with norms of outputs, or of heads after the rotary embedding, [`ModelConfig::norm_path`] returns
+    /// other names.
     pub fn path(self, mixer: Mixer) -> String {
         match self {
             Norm::PreConv(_) => "conv.norm".into(),
@@ -150,7 +150,7 @@ impl Norm {
             Norm::FfnSub(_) => "mlp.ffn_sub_norm".into(),
             Norm::HeadQ(_) => format!("{}.q_norm", block_name(mixer)),
             Norm::HeadK(_) => format!("{}.k_norm", block_name(mixer)),
-            // The names of Gemma, where `post_attention_layernorm` is the norm of what attention adds.
+            // The names of Gemma, where `post_attention_layernorm` is the norm of attention's output.
             Norm::MixerOut(_) => "post_attention_layernorm".into(),
             Norm::FfnOut(_) => "post_feedforward_layernorm".into(),
             Norm::ProjectionIn(_, p) => format!("{}.norm", p.path(mixer)),
@@ -159,7 +159,7 @@ impl Norm {
     }
 }
 
-/// Parameters of a TTT layer besides its projections, always in full precision. Letters as in [`TttConfig`]: `h` heads
+/// Full-precision parameters of a TTT layer, that is, all but its projections. Letters as in [`TttConfig`]: `h` heads
 /// of `d` elements, `w = h d`, `D` hidden size, `b` tokens of a mini-batch, `k` taps; shapes as in the official
 /// checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -179,7 +179,7 @@ pub enum TttTensor {
     LrBias,
     /// Added to the position weights `1 / (n + 1)`, `[b]`.
     TokenIdx,
-    /// Gain of the norm inside of the inner models, `[h, d]`.
+    /// Gain of the norm within the inner models, `[h, d]`.
     NormWeight,
     /// Its bias, `[h, d]`.
     NormBias,
@@ -187,7 +187,7 @@ pub enum TttTensor {
     PostNormWeight,
     /// Its bias, `[w]`.
     PostNormBias,
-    /// Causal convolution of queries, `[w, 1, k]`, where they share a projection with keys.
+    /// Causal convolution of queries, `[w, 1, k]`, if they share a projection with keys.
     ConvQWeight,
     /// Its bias, `[w]`.
     ConvQBias,
@@ -195,14 +195,14 @@ pub enum TttTensor {
     ConvKWeight,
     /// Its bias, `[w]`.
     ConvKBias,
-    /// Causal convolution before the layer, `[D, 1, k]`, where the block has one.
+    /// Causal convolution before the layer, `[D, 1, k]`, if the block has one.
     PreConvWeight,
     /// Its bias, `[D]`.
     PreConvBias,
 }
 
 impl TttTensor {
-    /// All kinds, in the order in which layers hold them.
+    /// All kinds, in the order of a layer.
     pub const ALL: [TttTensor; 17] = [
         TttTensor::W1,
         TttTensor::B1,
@@ -246,7 +246,7 @@ impl TttTensor {
         }
     }
 
-    /// The shape in a layer of this configuration; `None` where such a layer has no such tensor.
+    /// The shape in a layer of this configuration; `None` if such a layer does not have the tensor.
     pub fn shape(self, c: &TttConfig) -> Option<Vec<usize>> {
         let (h, d, w) = (c.num_heads, c.head_dim, c.width());
         let inner = |i: usize| c.inner_shapes().get(i).map(|(_, [rows, cols])| vec![h, *rows, *cols]);
@@ -346,7 +346,7 @@ impl ModelConfig {
         }
     }
 
-    /// The full-precision tensors of layer `l` besides its norms, with their shapes; none where it is attention.
+    /// The full-precision tensors of layer `l` without its norms, with their shapes; none if it is attention.
     pub fn layer_ttt_tensors(&self, l: usize) -> impl Iterator<Item = (TttTensor, Vec<usize>)> + use<> {
         let layer = self.ttt_layer(l);
         TttTensor::ALL.into_iter().filter_map(move |t| Some((t, t.shape(layer.as_ref()?)?)))

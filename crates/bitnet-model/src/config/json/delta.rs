@@ -1,4 +1,4 @@
-//! Layers of the gated delta rule in a `config.json`: which layers they are, and their constants.
+//! Layers of the gated delta rule in a `config.json`: which layers use it, and their constants.
 
 use serde_json::{Map, Value, json};
 
@@ -11,10 +11,10 @@ const INTERVAL: &str = "full_attention_interval";
 const TAPS: &str = "linear_conv_kernel_dim";
 const SIZES: [&str; 2] = ["linear_key_head_dim", "linear_value_head_dim"];
 const HEADS: [&str; 2] = ["linear_num_key_heads", "linear_num_value_heads"];
-/// Words for mixers.
+/// Names of mixers.
 const DELTA: &str = "linear_attention";
 const ATTENTION: &str = "full_attention";
-/// The interval of the class where a file gives neither it nor the mixers.
+/// The interval of the class if a file gives neither it nor the mixers.
 const USUAL: usize = 4;
 
 /// Mixers and constants.
@@ -22,7 +22,7 @@ pub(super) fn read(f: &Fields<'_>, c: &mut ModelConfig) -> Result<(), JsonError>
     let layers = c.num_hidden_layers;
     c.mixers = match f.get(LAYER_TYPES) {
         Some(Value::Array(names)) => {
-            // No number in the file makes the list long.
+            // Numbers in the file do not determine the length of the list.
             if names.len() != layers {
                 let reason = format!("there must be one for each of {layers} layers");
                 return Err(unsupported(LAYER_TYPES, format!("{} names", names.len()), &reason));
@@ -34,7 +34,7 @@ pub(super) fn read(f: &Fields<'_>, c: &mut ModelConfig) -> Result<(), JsonError>
         None => return Err(unsupported("num_hidden_layers", layers, "at most 4096 layers are supported")),
     };
     if !c.has_delta() {
-        // The one form of a model without such layers.
+        // A model without such layers always has an empty list.
         c.mixers = Vec::new();
         return Ok(());
     }
@@ -69,7 +69,7 @@ fn mixer(name: &Value) -> Result<Mixer, JsonError> {
     }
 }
 
-/// Adds them.
+/// Adds mixers and constants.
 pub(super) fn put(map: &mut Map<String, Value>, c: &ModelConfig) {
     let word = |l: usize| if c.mixer(l) == Mixer::GatedDelta { DELTA } else { ATTENTION };
     let types: Vec<&str> = (0..c.num_hidden_layers).map(word).collect();

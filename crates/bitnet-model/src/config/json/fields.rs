@@ -1,4 +1,4 @@
-//! Typed access to the fields of a JSON object, and what can be wrong with one.
+//! Typed access to the fields of a JSON object, and the errors of a field.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::ModelError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonError {
-    /// A field that is absent.
+    /// A missing field.
     #[error("{key} is missing; it is needed for {needed_for}")]
     Missing {
         /// The field.
@@ -33,10 +33,10 @@ pub enum JsonError {
         key: String,
         /// Its value.
         value: String,
-        /// Why, and the way out.
+        /// The reason, and the way out.
         reason: String,
     },
-    /// A configuration that cannot be.
+    /// An invalid configuration.
     #[error(transparent)]
     Model(#[from] ModelError),
 }
@@ -46,7 +46,7 @@ pub(super) fn unsupported(key: &str, value: impl std::fmt::Display, reason: &str
     JsonError::Value { key: key.to_owned(), value: value.to_string(), reason: reason.to_owned() }
 }
 
-/// [`JsonError::Type`], with the first 60 characters of what is there.
+/// [`JsonError::Type`], with the first 60 characters of the value.
 pub fn wrong(key: &str, expected: &'static str, got: &Value) -> JsonError {
     let mut got = got.to_string();
     if let Some((at, _)) = got.char_indices().nth(60) {
@@ -56,7 +56,7 @@ pub fn wrong(key: &str, expected: &'static str, got: &Value) -> JsonError {
     JsonError::Type { key: key.to_owned(), expected, got }
 }
 
-/// A JSON object whose fields are asked for by type; `null` counts as absent.
+/// A JSON object whose fields are read by type; `null` counts as missing.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a>(pub &'a Map<String, Value>);
 
@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field that is there and not `null`.
+    /// A field that is present and not `null`.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|v| !v.is_null())
     }
@@ -81,7 +81,7 @@ impl<'a> Fields<'a> {
     /// A string.
     ///
     /// # Errors
-    /// [`JsonError::Type`]; so it is with the methods that follow.
+    /// [`JsonError::Type`]; likewise for the methods that follow.
     pub fn str(&self, key: &str) -> Result<Option<&'a str>, JsonError> {
         self.typed(key, "a string", Value::as_str)
     }
@@ -121,7 +121,7 @@ impl<'a> Fields<'a> {
         number.map(fits).transpose()
     }
 
-    /// A size that must be there.
+    /// A required size.
     ///
     /// # Errors
     /// The errors of [`Fields::get_size`]; [`JsonError::Missing`].
@@ -130,7 +130,7 @@ impl<'a> Fields<'a> {
         self.get_size(key)?.ok_or_else(missing)
     }
 
-    /// The strings of an array; anything else in it is ignored.
+    /// The strings of an array; other elements are ignored.
     pub fn strings(&self, key: &str) -> Vec<&'a str> {
         self.0.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
     }
@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A number for JSON: through its shortest decimal form, not as the f64 nearest to it.
+/// A number for JSON, with its shortest decimal form, not as the f64 nearest to it.
 pub fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -1,4 +1,4 @@
-//! Forms of inputs as JSON, as a `config.json` and a training run have them; see `docs/formats/bitnet_v2.md`.
+//! Forms of inputs as JSON, in a `config.json` and in a training run; see `docs/formats/bitnet_v2.md`.
 
 use serde_json::{Map, Value, json};
 
@@ -13,10 +13,10 @@ const BLOCK: &str = "hadamard_block";
 const BITS: &str = "activation_bits";
 
 impl InputForms {
-    /// The key in a `config.json` whose value these are.
+    /// The key of the forms in a `config.json`.
     pub const JSON_KEY: &str = KEY;
 
-    /// One entry for each projection that every layer has.
+    /// An object with one entry for each projection that every layer has.
     ///
     /// ```
     /// use bitnet_model::InputForms;
@@ -32,11 +32,11 @@ impl InputForms {
         Value::Object(Self::NAMED.into_iter().map(one).collect())
     }
 
-    /// The forms of an object as [`InputForms::to_json`] makes one.
+    /// The forms of an object as [`InputForms::to_json`] writes it.
     ///
     /// # Errors
-    /// [`ModelError::Config`]: a projection or a number that is missing or unknown, and what [`InputForms::together`]
-    /// refuses.
+    /// [`ModelError::Config`] for a projection or a number that is missing or unknown, and the errors of
+    /// [`InputForms::together`].
     pub fn from_json(json: &Value) -> Result<Self, ModelError> {
         let bad = |value: String, must| Err(ModelError::Config { field: KEY, value, must });
         let Some(map) = json.as_object() else {
@@ -45,7 +45,7 @@ impl InputForms {
         let mut entries = Vec::new();
         for (name, value) in map {
             let Some(p) = Projection::ALL.into_iter().find(|p| p.name() == name) else {
-                return bad(format!("for {name:?}"), "for projections of a layer; there is none of this name");
+                return bad(format!("for {name:?}"), "for projections of a layer; none has this name");
             };
             let number = |part: &str| value.get(part).and_then(Value::as_u64);
             let Some(block) = number(BLOCK).and_then(|n| usize::try_from(n).ok()) else {
@@ -66,7 +66,7 @@ impl InputForms {
     }
 }
 
-/// The forms in a `config.json` of a family that never, maybe or always has some.
+/// The forms in a `config.json` of a family that never, sometimes or always has them.
 pub(super) fn read(map: &Map<String, Value>, presence: Presence) -> Result<InputForms, JsonError> {
     let value = map.get(KEY).filter(|v| !v.is_null());
     match (value, presence) {

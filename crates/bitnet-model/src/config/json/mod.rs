@@ -1,5 +1,5 @@
-//! The one reader and the one writer of a model's `config.json`, for checkpoints, training runs and shapes of synthetic
-//! models.
+//! The only reader and the only writer of a model's `config.json`, for checkpoints, training runs and shapes of
+//! synthetic models.
 
 mod delta;
 mod fields;
@@ -16,13 +16,14 @@ use self::fields::unsupported;
 use super::architecture::{Architecture, Presence};
 use super::{Activation, ActivationBits, InputForms, ModelConfig, Pooling};
 
-/// Where a `config.json` may name the activation; the first one is the usual one.
+/// The keys under which a `config.json` may name the activation; the first one is the usual one.
 pub const ACTIVATION_KEYS: [&str; 4] = ["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act"];
 const SUB_NORMS: &str = "sub_norms";
-/// How many weights of a row share a scale where float weights are quantised: this project's own, of training and of
-/// what it leaves.
+/// How many weights of a row share a scale if float weights are quantised: a key of this project, for training and its
+/// results.
 pub const WEIGHT_GROUP: &str = "weight_group_size";
-/// Fields of MiniCPM: scale of the embedding, of the depth, and the width that logits are divided for.
+/// Fields of MiniCPM: scale of the embedding, scale of the depth, and the width from which the divisor of the logits
+/// follows.
 const MINICPM: [&str; 3] = ["scale_emb", "scale_depth", "dim_model_base"];
 const QUERY_SCALAR: &str = "query_pre_attn_scalar";
 
@@ -41,20 +42,20 @@ const ACTIVATIONS: [(&str, Activation); 11] = [
     ("gelu_tanh", Activation::GeluTanh),
 ];
 
-/// The activation of that name; `key` says where it stands.
+/// The activation with this name; `key` is the field that names it.
 ///
 /// # Errors
-/// [`JsonError::Value`] for a name of none that is computed. `gelu` alone is the form with the error function.
+/// [`JsonError::Value`] for a name that is not supported. `gelu` alone is the form with the error function.
 pub fn activation(key: &str, name: &str) -> Result<Activation, JsonError> {
     let lower = name.trim().to_ascii_lowercase();
     let known = ACTIVATIONS.iter().find(|(n, _)| *n == lower);
     known.map(|k| k.1).ok_or_else(|| unsupported(key, name, "supported are relu2, silu and gelu_pytorch_tanh"))
 }
 
-/// The activation that some of these keys name; several that disagree are refused.
+/// The activation named by some of these keys; it is an error if several disagree.
 ///
 /// # Errors
-/// The errors of [`activation`]; what an entry fails with.
+/// The errors of [`activation`], and the errors of the entries.
 pub fn named_activation<'a, E: From<JsonError>>(
     named: impl Iterator<Item = Result<(String, Option<&'a str>), E>>,
 ) -> Result<Option<Activation>, E> {
@@ -74,7 +75,7 @@ pub fn named_activation<'a, E: From<JsonError>>(
     Ok(found.map(|f| f.1))
 }
 
-/// Facts from a file's tensors and from files beside it.
+/// Facts from a file's tensors and from its accompanying files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonFacts {
     /// Whether there is a head.
@@ -89,13 +90,13 @@ pub struct JsonFacts {
 
 /// Defaults of absent fields in files of a family.
 struct Absent {
-    /// `None` where the activation must be named.
+    /// `None` if the activation must be named.
     activation: Option<Activation>,
     eps: f64,
     theta: f64,
-    /// `None` where it is the share of a head.
+    /// `None` for the share of a head.
     head_dim: Option<usize>,
-    /// Whether models without `sub_norms` have them whatever their tensors are.
+    /// Whether models without the field `sub_norms` have them, whatever their tensors are.
     sub_norms: bool,
 }
 
@@ -122,8 +123,7 @@ fn absent(a: Architecture) -> Absent {
 /// The model that a `config.json` of family `a` describes; see [`Architecture::from_json`].
 ///
 /// # Errors
-/// A field that is missing, of another type, or says what is not supported. The result may still be one that
-/// [`ModelConfig::validate`] refuses.
+/// A field that is missing, of another type, or not supported. [`ModelConfig::validate`] may still reject the result.
 pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Result<ModelConfig, JsonError> {
     let (f, formulas, absent) = (Fields(map), a.formulas(), absent(a));
     let heads = f.size("num_attention_heads")?;
@@ -153,7 +153,7 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
     c.inputs = inputs::read(map, formulas.forms)?;
     c.weight_group = f.get_size(WEIGHT_GROUP)?;
     if c.weight_group.is_some() && c.inputs.are_plain() {
-        // What follows from groups in files follows from them here.
+        // As in files with groups, 16-bit activations follow from groups.
         c.inputs = c.inputs.with_bits(ActivationBits::Sixteen);
     }
     if formulas.mixers {
@@ -168,7 +168,7 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
     c.pooling = facts.pooling;
     c.headless = formulas.seems_headless(!facts.has_head, facts.pooling.is_some(), c.projection_norms);
     let tied = f.bool("tie_word_embeddings")?;
-    // Without a head in the file there is nothing else that could be the head.
+    // Without a head in the file, only the embedding can be the head.
     c.tie_word_embeddings = tied.unwrap_or(false) || !facts.has_head;
     c.rms_norm_eps = read_eps(&f)?.unwrap_or(absent.eps) as f32;
     c.max_position_embeddings = f.size("max_position_embeddings")?;
@@ -195,7 +195,7 @@ pub fn read(map: &Map<String, Value>, a: Architecture, facts: &JsonFacts) -> Res
     Ok(c)
 }
 
-/// Whether the reader of family `a` takes this field, whose value other families must not change.
+/// Whether the reader of family `a` uses this field, which must have its default in other families.
 pub fn reads(a: Architecture, key: &str) -> bool {
     let f = a.formulas();
     f.scales && MINICPM.contains(&key)
@@ -205,11 +205,11 @@ pub fn reads(a: Architecture, key: &str) -> bool {
         || a == Architecture::HunYuanDense && HUNYUAN.iter().any(|(name, _)| *name == key)
 }
 
-/// Whether a field has a value that is computed.
+/// Whether a value of a field is supported.
 type Fits = fn(&Value) -> bool;
 
-/// Fields of HunYuan and their only values here: norms of the heads, one expert, which is none, keys of each layer's
-/// own.
+/// Fields of HunYuan and their only supported values: norms of the heads, one expert (that is, none), separate keys for
+/// each layer.
 const HUNYUAN: [(&str, Fits); 4] = [
     ("use_qk_norm", |v| v.as_bool() == Some(true)),
     ("num_experts", |v| v.as_u64().is_some_and(|n| n <= 1)),
@@ -217,7 +217,7 @@ const HUNYUAN: [(&str, Fits); 4] = [
     ("use_mixed_mlp_moe", |v| v.as_bool() == Some(false)),
 ];
 
-/// Refuses what models of HunYuan may say and the class of the dense ones does not compute.
+/// Rejects settings of HunYuan models that the class of the dense ones does not compute.
 fn hunyuan(f: &Fields<'_>) -> Result<(), JsonError> {
     for (key, fits) in HUNYUAN {
         if let Some(value) = f.get(key).filter(|v| !v.is_null() && !fits(v)) {
@@ -228,7 +228,7 @@ fn hunyuan(f: &Fields<'_>) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// Epsilon of every norm. A norm of another kind, or another name for the same, is not guessed.
+/// Epsilon of every norm. Other kinds of norm and other names are not guessed.
 fn read_eps(f: &Fields<'_>) -> Result<Option<f64>, JsonError> {
     let eps = f.f64("rms_norm_eps")?;
     for key in ["norm_eps", "rms_norm_epsilon", "layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"] {
@@ -251,16 +251,16 @@ fn read_scales(f: &Fields<'_>, c: &mut ModelConfig) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// The `config.json` of a model, without what says how its tensors are stored.
+/// The `config.json` of a model, without the fields that describe how its tensors are stored.
 ///
 /// # Errors
-/// [`JsonError::Value`] for formulas that no family's `config.json` can say.
+/// [`JsonError::Value`] for formulas that no family's `config.json` can state.
 pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
     let a = Architecture::of_json(c).ok_or_else(|| {
         let what = c.beyond_bitnet().unwrap_or("this mixture of norms and scales");
         unsupported("the model", format!("with {what}"), "no model_type of a config.json stands for its formulas")
     })?;
-    // All fields stand here, so that none is forgotten.
+    // All fields are listed, so that none is forgotten.
     let ModelConfig {
         vocab_size,
         hidden_size,
@@ -276,7 +276,7 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
         max_position_embeddings,
         tie_word_embeddings,
         sub_norms,
-        // Said by the type, by tensors, or by files beside it.
+        // Stated by the type, by tensors, or by accompanying files.
         head_norms: _,
         head_norms_after_rope: _,
         projection_norms: _,
@@ -343,7 +343,7 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
     if f.attention_scale {
         let scalar = attention_scale.map_or(json!(head_dim), |scale| json!(f64::from(scale).powi(-2)));
         put(QUERY_SCALAR, scalar);
-        // Without it the class takes windows for granted.
+        // Without it the class assumes windows.
         put("layer_types", json!(vec!["full_attention"; *num_hidden_layers]));
     }
     if a == Architecture::HunYuanDense {
@@ -362,15 +362,15 @@ pub fn write(c: &ModelConfig) -> Result<Map<String, Value>, JsonError> {
     Ok(map)
 }
 
-/// Whether a shape is of a BitNet model, by its `model_type` or because it has none.
+/// Whether a shape belongs to a BitNet model, by its `model_type` or because it has none.
 pub fn is_own_shape(map: &Map<String, Value>) -> bool {
     map.get("model_type")
         .and_then(Value::as_str)
         .is_none_or(|name| Architecture::from_json(name, []).is_some_and(|a| a.is_bitnet() || a == Architecture::Llama))
 }
 
-/// Completes a hand-written shape of a model: what is absent has the value of BitNet b1.58 2B4T, and its type follows
-/// from what it names. The shape may be of any family that it names by its `model_type`.
+/// Completes a hand-written shape of a model: missing values are those of BitNet b1.58 2B4T, and the type follows from
+/// the named ones. The shape may be of any family that its `model_type` names.
 pub fn complete_shape(map: &mut Map<String, Value>) {
     let has = |map: &Map<String, Value>, key: &str| map.get(key).is_some_and(|v| !v.is_null());
     let own = is_own_shape(map);

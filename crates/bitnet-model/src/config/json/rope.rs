@@ -1,4 +1,4 @@
-//! Base and scaling of the rotary embedding in a `config.json`: computed, or refused by name.
+//! Base and scaling of the rotary embedding in a `config.json`: computed, or rejected by name.
 //!
 //! A scaling with a factor of 1 scales nothing, whatever its type.
 
@@ -10,25 +10,25 @@ use super::fields::{Fields, JsonError, decimal, unsupported, wrong};
 /// Error for a scaling that is not supported.
 pub const UNKNOWN_SCALING: &str = "this scaling of rotary embeddings is not supported; supported: linear, llama3, yarn and \
     longrope, and any with a factor of 1";
-/// Dynamic scaling changes the frequencies while a text grows, so that keys in the cache would have to be turned again.
+/// Dynamic scaling changes the frequencies as a text grows, so that keys in the cache would have to be rotated again.
 pub const DYNAMIC: &str = "it changes with the length of the text, which is not supported; set the scaling to yarn or linear with a \
                            fixed factor, or remove it and stay within the original context";
 const NEEDED: &str = "the rotary embedding";
 const YARN: &str = "yarn, the scaling of the rotary embedding";
 
-/// The base that HunYuan's `alpha` stands for: `base * alpha^(d / (d - 2))`, of heads of `d` elements. Rounded to the
-/// f32 that GGUF files hold, so that both containers give the same bits.
+/// The base that HunYuan's `alpha` stands for: `base * alpha^(d / (d - 2))`, for heads of `d` elements. Rounded to the
+/// f32 that GGUF files store, so that both containers give the same bits.
 pub(super) fn alpha_base(base: f64, alpha: f64, head_dim: usize) -> f64 {
     let d = head_dim as f64;
     f64::from((base * alpha.powf(d / (d - 2.0))) as f32)
 }
 
-/// Keys that files of a family may have beside base and scaling.
+/// Keys that files of a family may have in addition to base and scaling.
 #[derive(Clone, Copy)]
 pub(super) struct Reads {
     /// Type `dynamic` with an `alpha`: a larger base, the same for texts of every length.
     pub(super) alpha: bool,
-    /// How much of a head is turned; and positions of several dimensions, all of which are equal in a text.
+    /// The share of a head that is rotated; and positions of several dimensions, all of which are equal in a text.
     pub(super) part: bool,
 }
 
@@ -36,13 +36,13 @@ pub(super) struct Reads {
 pub(super) struct Read {
     pub(super) theta: Option<f64>,
     pub(super) scaling: RopeScaling,
-    /// HunYuan's.
+    /// `alpha` of HunYuan.
     pub(super) alpha: Option<f64>,
-    /// Elements of a head that are turned, where it is not all.
+    /// Elements of a head that are rotated, if not all.
     pub(super) turned: Option<usize>,
 }
 
-/// Base and scaling, in the old form (`rope_theta` beside `rope_scaling`) and in the new one (`rope_parameters`).
+/// Base and scaling, in the old form (`rope_theta` and `rope_scaling`) and in the new one (`rope_parameters`).
 pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, reads: Reads) -> Result<Read, JsonError> {
     let mut theta = f.f64("rope_theta")?;
     let mut alpha = None;
@@ -50,8 +50,8 @@ pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, reads: Reads
     let mut found: Option<(&str, RopeScaling)> = None;
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(map) = f.object(key)? else { continue };
-        // Newest configurations may have one object for each type of layer; others than full attention are refused
-        // elsewhere.
+        // The newest configurations may have one object for each type of layer; types other than full attention are
+        // rejected elsewhere.
         let map = match map.get("full_attention") {
             Some(Value::Object(inner)) => inner,
             _ => map,
@@ -96,10 +96,10 @@ pub(super) fn read(f: &Fields<'_>, context: usize, head_dim: usize, reads: Reads
     Ok(Read { theta, scaling, alpha, turned: width.filter(|w| *w != head_dim) })
 }
 
-/// The share of a head that the rotary embedding turns.
+/// The share of a head that the rotary embedding rotates.
 const PART: &str = "partial_rotary_factor";
 
-/// That share in elements, rounded down as the class does; one that came from a division of elements is not rounded.
+/// That share in elements, rounded down as in the class; a share that came from a division of elements is not rounded.
 fn turned(share: f64, head_dim: usize) -> Result<usize, JsonError> {
     match share > 0.0 && share <= 1.0 {
         true => Ok((head_dim as f64 * share + 1e-6) as usize),
@@ -107,7 +107,7 @@ fn turned(share: f64, head_dim: usize) -> Result<usize, JsonError> {
     }
 }
 
-/// Adds that share where it is not all of a head.
+/// Adds that share if it is not a whole head.
 pub(super) fn put_part(map: &mut Map<String, Value>, c: &ModelConfig) {
     if let Some(width) = c.rotary_dim {
         map.insert(PART.to_owned(), json!(width as f64 / c.head_dim as f64));
@@ -142,7 +142,7 @@ impl Section<'_> {
         value.ok_or_else(|| JsonError::Missing { key: self.field(name), needed_for: NEEDED })
     }
 
-    /// The type, in small letters; `None` where nothing is scaled.
+    /// The type, in lower case; `None` if nothing is scaled.
     fn kind(&self) -> Result<Option<String>, JsonError> {
         let kind = |name: &str| -> Result<Option<String>, JsonError> {
             let kind = self.r.str(name)?.map(|k| k.trim().to_ascii_lowercase());
@@ -158,8 +158,7 @@ impl Section<'_> {
         Ok(new.or(old))
     }
 
-    /// `alpha` of type `dynamic`, which its class computes instead of any factor; `None` where the object says
-    /// something else.
+    /// `alpha` of type `dynamic`, which its class uses instead of any factor; `None` if the object has another type.
     fn alpha(&self) -> Result<Option<f64>, JsonError> {
         let alpha = self.number("alpha")?;
         Ok(alpha.filter(|_| self.kind().is_ok_and(|kind| kind.as_deref() == Some("dynamic")) && self.head_dim > 2))
@@ -169,7 +168,7 @@ impl Section<'_> {
         let kind = self.kind()?;
         let factor = self.number("factor")?;
         let computes_attention = matches!(kind.as_deref(), Some("yarn" | "longrope" | "su"));
-        // What scales beside the frequencies, or in another way.
+        // Fields that scale more than the frequencies, or in another way.
         for name in ["attention_factor", "alpha", "mscale_all_dim", "mscale"] {
             let scaled = factor.is_some_and(|f| f != 1.0);
             let matters = match name {
@@ -208,8 +207,7 @@ impl Section<'_> {
     fn yarn(&self, factor: Option<f64>) -> Result<RopeScaling, JsonError> {
         let missing = |name: &str| JsonError::Missing { key: self.field(name), needed_for: YARN };
         let factor = factor.ok_or_else(|| missing("factor"))?;
-        // Whether an absent length means the context or what it was before differs between programs, so it is not
-        // guessed.
+        // Programs disagree whether a missing length means the context or the original one, so it is not guessed.
         let name = "original_max_position_embeddings";
         let original_context = self.r.get_size(name)?.ok_or_else(|| missing(name))?;
         if self.r.bool("truncate")? == Some(false) {
@@ -219,7 +217,7 @@ impl Section<'_> {
                 "bounds of YaRN that are not whole are not supported",
             ));
         }
-        // The paper's factor for attention, and the quotient of two of DeepSeek's.
+        // The paper's factor for attention, and DeepSeek's quotient of two.
         let of = |scale: f64| RopeScaling::yarn_attention(factor, scale);
         let attention_factor =
             match (self.number("attention_factor")?, self.r.f64("mscale")?, self.r.f64("mscale_all_dim")?) {
@@ -278,7 +276,7 @@ impl Section<'_> {
     }
 }
 
-/// The object `rope_scaling` for a model; `None` where nothing is scaled.
+/// The object `rope_scaling` for a model; `None` if nothing is scaled.
 pub(super) fn to_json(c: &ModelConfig) -> Option<Map<String, Value>> {
     let list = |factors: &[f32]| factors.iter().map(|f| decimal(*f)).collect::<Vec<f64>>();
     let value = match &c.rope_scaling {
@@ -302,7 +300,7 @@ pub(super) fn to_json(c: &ModelConfig) -> Option<Map<String, Value>> {
         }),
     };
     let Value::Object(mut map) = value else { return None };
-    // The name that older programs look for.
+    // The name that older programs read.
     if let Some(kind) = map.get("rope_type").cloned() {
         map.insert("type".to_owned(), kind);
     }

@@ -14,19 +14,19 @@ const DELTA: &str = "delta";
 const MAX_LAYERS: usize = 1 << 12;
 
 impl TttOptions {
-    /// Words for the elements that the rotary embedding pairs, in both containers.
+    /// Names of the pairings of the rotary embedding, in both containers.
     pub const PAIRS: [(&str, RopePairs); 2] = [("neighbours", RopePairs::Neighbours), ("halves", RopePairs::Halves)];
 
-    /// The word for [`TttOptions::rope_pairs`].
+    /// The name of [`TttOptions::rope_pairs`].
     pub fn pairs_name(&self) -> &'static str {
         Self::PAIRS.iter().find(|p| p.1 == self.rope_pairs).map_or("", |p| p.0)
     }
 }
 
-/// One mixer for each layer, or a single word that holds for all.
+/// One mixer for each layer, or a single name for all layers.
 pub(super) fn mixers(f: &Fields<'_>, layers: usize) -> Result<Vec<Mixer>, JsonError> {
     match f.get(MIXERS) {
-        // The names are counted while they are read: no number in the file makes a list long.
+        // The names are counted as they are read: numbers in the file do not determine the length of the list.
         Some(Value::String(name)) if layers <= MAX_LAYERS => {
             named_mixers(MIXERS, std::iter::repeat_n(name.as_str(), layers), layers)
         }
@@ -41,10 +41,10 @@ pub(super) fn mixers(f: &Fields<'_>, layers: usize) -> Result<Vec<Mixer>, JsonEr
     }
 }
 
-/// The mixers of the layers, from their names, one for each layer; `key` says where they stand.
+/// The mixers of the layers, from their names, one for each layer; `key` is the field that holds them.
 ///
 /// # Errors
-/// [`JsonError::Value`] for another number of names and for unknown ones.
+/// [`JsonError::Value`] for a wrong number of names and for unknown names.
 pub fn named_mixers<'a>(
     key: &str,
     names: impl Iterator<Item = &'a str>,
@@ -61,7 +61,7 @@ pub fn named_mixers<'a>(
     if all.len() != layers {
         return Err(unsupported(key, format!("{} names", all.len()), "there must be one for each layer"));
     }
-    // The one form of a model that has no other mixers.
+    // A model without other mixers always has an empty list.
     if all.iter().all(|m| *m == Mixer::Attention) {
         all.clear();
     }
@@ -85,7 +85,7 @@ pub fn refuse_unknown_ttt(map: &Map<String, Value>) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// The constants of test-time-training layers; those that are absent are as in [`TttOptions::default`].
+/// The constants of test-time-training layers; the defaults are those of [`TttOptions::default`].
 pub(super) fn options(f: &Fields<'_>) -> Result<TttOptions, JsonError> {
     let mut o = TttOptions::default();
     let Some(map) = f.object(TTT)? else { return Ok(o) };

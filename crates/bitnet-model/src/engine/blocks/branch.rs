@@ -1,10 +1,10 @@
-//! What every block of a layer has around what it computes.
+//! The parts around the computation of a block that all blocks share.
 
 use crate::engine::linear::Linear;
 use crate::{LayerWeights, ModelError, Projection};
 
-/// A branch of the residual stream: the norm of its input, norm and projection of its result, and the norm of what it
-/// adds.
+/// A branch of the residual stream: the norm of its input, norm and projection of its result, and the norm of its
+/// output.
 #[derive(Debug)]
 pub(in crate::engine) struct Branch {
     pub(in crate::engine) input_norm: Vec<f32>,
@@ -16,7 +16,7 @@ pub(in crate::engine) struct Branch {
 }
 
 impl Branch {
-    /// That of a layer's mixer; `linear` packs its projections.
+    /// The branch of a layer's mixer; `linear` packs its projections.
     pub(in crate::engine) fn of_mixer(
         weights: &LayerWeights,
         linear: impl Fn(Projection) -> Result<Linear, ModelError>,
@@ -29,7 +29,7 @@ impl Branch {
         })
     }
 
-    /// That of a layer's feed-forward block.
+    /// The branch of a layer's feed-forward block.
     pub(in crate::engine) fn of_feed_forward(
         weights: &LayerWeights,
         linear: impl Fn(Projection) -> Result<Linear, ModelError>,
@@ -42,7 +42,7 @@ impl Branch {
         })
     }
 
-    /// Gain of the norm before the output projection: that of the block, or the projection's own.
+    /// Gain of the norm before the output projection: that of the block, or that of the projection.
     pub(super) fn result_norm(&self) -> Option<&[f32]> {
         self.sub_norm.as_deref().or(self.output.norm.as_deref())
     }

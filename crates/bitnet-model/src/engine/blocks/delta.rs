@@ -1,5 +1,5 @@
-//! Layers of the gated delta rule on the engine: everything around the recurrence, which is
-//! [`ttt_layer::GatedDelta`]'s.
+//! Layers of the gated delta rule on the engine: everything around the recurrence, which is in
+//! [`ttt_layer::GatedDelta`].
 //!
 //! `x = norm(residual); u, z = projections of x; residual += o(norm(recurrence(x, u, z)))`, without the last norm where
 //! the model has no sub-norms. Projections are ternary, everything else is f32.
@@ -26,12 +26,12 @@ pub(in crate::engine) struct Delta {
     qkv: Linear,
     gate: Linear,
     pub(in crate::engine) rule: GatedDelta,
-    /// Which of the states of a sequence is this layer's.
+    /// The index of this layer's state in a sequence.
     slot: usize,
 }
 
 impl Delta {
-    /// Packs what `weights` hold; `None` if their mixer is another.
+    /// Packs `weights`; `None` if their mixer is another.
     pub(in crate::engine) fn new(
         weights: &LayerWeights,
         ops: Ops,
@@ -76,8 +76,8 @@ impl Delta {
         Ok(())
     }
 
-    /// The recurrence of all heads of all sequences, into `scratch.found`. Threads share the key heads as [`HeadLine`]
-    /// says.
+    /// The recurrence of all heads of all sequences, into `scratch.found`. Threads share the key heads as in
+    /// [`HeadLine`].
     fn recurrence(&self, context: &Context<'_>, scratch: &mut DeltaScratch, segments: &mut [Segment<'_>], rows: usize) {
         let (hidden, team, config) = (context.config.hidden_size, context.team, self.rule.config());
         let (channels, width) = (config.channels(), config.value_width());
@@ -108,7 +108,7 @@ impl Delta {
                 units.push(Unit { thread, heads, state, inputs, out });
             }
         }
-        // Threads ascend within a sequence and from one to the next, so those of a thread lie side by side.
+        // Threads ascend within a sequence and from one to the next, so the jobs of a thread are contiguous.
         let mut jobs: SmallVec<[(&mut [Unit<'_>], &mut HeadScratch); INLINE_PARTS]> =
             units.chunk_by_mut(|a, b| a.thread == b.thread).zip(threads).collect();
         team.run_parts(&mut jobs, |_, (units, scratch)| {
@@ -128,7 +128,7 @@ pub(in crate::engine) struct DeltaScratch {
     qkv: AlignedBuf<f32>,
     /// Gates of the output, `[rows, value_width]`.
     gates: AlignedBuf<f32>,
-    /// What the output projection reads, `[rows, value_width]`.
+    /// The input of the output projection, `[rows, value_width]`.
     found: AlignedBuf<f32>,
     threads: Vec<HeadScratch>,
 }

@@ -25,7 +25,7 @@ pub(in crate::engine) struct FeedForward {
 /// Buffers of the block.
 #[derive(Debug)]
 pub(in crate::engine) struct FeedForwardScratch {
-    /// What the down projection reads, `[rows, ffn]`.
+    /// The input of the down projection, `[rows, ffn]`.
     activated: AlignedBuf<f32>,
     threads: Vec<GateAndUp>,
 }
@@ -38,7 +38,7 @@ struct GateAndUp {
 }
 
 impl FeedForwardScratch {
-    /// Buffers without room.
+    /// Empty buffers.
     pub(in crate::engine) fn new(threads: usize) -> Self {
         let empty = || GateAndUp { gate: AlignedBuf::zeroed(0), up: AlignedBuf::zeroed(0) };
         Self { activated: AlignedBuf::zeroed(0), threads: (0..threads).map(|_| empty()).collect() }

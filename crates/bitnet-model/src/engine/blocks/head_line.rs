@@ -1,4 +1,4 @@
-//! Heads of several sequences, shared out to threads: for mixers whose heads each carry a state through their tokens.
+//! Heads of several sequences, shared among threads: for mixers whose heads each carry a state through their tokens.
 
 use std::ops::Range;
 
@@ -6,18 +6,18 @@ use smallvec::SmallVec;
 
 use crate::engine::limits::INLINE_PARTS;
 
-/// All (sequence, head) pairs of a step as one line, whose length counts tokens; each thread gets an equal share of it
+/// All (sequence, head) pairs of a step as one line, whose length counts tokens; each thread gets an equal share of it,
 /// in whole heads.
 pub(super) struct HeadLine {
     heads: usize,
     threads: usize,
     total: usize,
-    /// Where the next sequence begins.
+    /// The beginning of the next sequence.
     begin: usize,
 }
 
 impl HeadLine {
-    /// The line of sequences of `tokens` in all, with `heads` each.
+    /// The line of sequences with `tokens` in total, with `heads` each.
     pub(super) fn new(tokens: usize, heads: usize, threads: usize) -> Self {
         Self { heads, threads, total: tokens * heads, begin: 0 }
     }

@@ -1,4 +1,4 @@
-//! The blocks of a layer, and the LM head: each has its weights, buffers of its own, and a `forward`.
+//! The blocks of a layer, and the LM head: each has its weights, its buffers, and a `forward`.
 
 pub(super) mod attention;
 pub(super) mod branch;

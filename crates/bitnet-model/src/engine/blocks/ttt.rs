@@ -1,8 +1,7 @@
-//! Test-time-training layers on the engine: everything around the inner loop, which is
-//! [`ttt_layer::RowWise`]'s.
+//! Test-time-training layers on the engine: everything around the inner loop, which is in [`ttt_layer::RowWise`].
 //!
 //! `x = norm(residual); q, k, v, gate = projections of x; residual += o(norm(finish(inner loop)))`, before which
-//! `residual += conv(norm(residual))` where the block has a convolution. Projections are ternary, everything else is
+//! `residual += conv(norm(residual))` if the block has a convolution. Projections are ternary, everything else is
 //! f32.
 
 use std::ops::Range;
@@ -27,12 +26,12 @@ pub(in crate::engine) struct Ttt {
     /// Gain of the norm before the convolution, and the convolution.
     pre_conv: Option<(Vec<f32>, ConvRows)>,
     query: Linear,
-    /// `None` where queries and keys share a projection.
+    /// `None` if queries and keys share a projection.
     key: Option<Linear>,
     value: Linear,
     gate: Option<Linear>,
     pub(in crate::engine) rows: RowWise,
-    /// Which of the states of a sequence is this layer's.
+    /// The index of this layer's state in a sequence.
     slot: usize,
 }
 

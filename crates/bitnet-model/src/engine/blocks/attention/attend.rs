@@ -1,7 +1,7 @@
-//! Queries meet the keys and values in the cache: the threads take the parts of the blocks of keys that the plan says.
+//! Attention of queries to the keys and values in the cache: the threads take parts of the blocks of keys, as planned.
 //!
-//! Results lie head by head, `[kv_heads, tokens, group * head_dim]` for each segment, so that every part writes one
-//! piece of memory; [`gather_row`] reads them token by token.
+//! Results are stored head by head, `[kv_heads, tokens, group * head_dim]` for each segment, so that every part writes
+//! one contiguous range; [`gather_row`] reads them token by token.
 
 use smallvec::SmallVec;
 use ternary_kernels::ColsMut;
@@ -21,7 +21,7 @@ struct Part<'a> {
     scratch: &'a mut PartScratch,
 }
 
-/// Fills `scratch.found` from the queries and the keys and values of layer `slot` of those that are attention.
+/// Fills `scratch.found` from the queries and the keys and values of layer `slot` among those that are attention.
 pub(super) fn run(context: &Context<'_>, scratch: &mut AttentionScratch, slot: usize, segments: &[Segment<'_>]) {
     let config = context.config;
     let AttentionScratch { queries, found, threads, plan, parts: part_scratch, .. } = scratch;
@@ -38,13 +38,13 @@ pub(super) fn run(context: &Context<'_>, scratch: &mut AttentionScratch, slot: u
         begin = end;
         parts.push(Part { from: range[0], to: range[1], out, scratch });
     }
-    // A few keys are not worth waking a thread for; parts without work are at the end.
+    // A few keys are not worth waking a thread; parts without work are at the end.
     context.team.run_parts_with(&mut parts, threads, |_, part, attend| layer.part(part, attend));
     drop(parts);
     layer.close(found, part_scratch);
 }
 
-/// What all threads read.
+/// The data that all threads read.
 struct Layer<'a> {
     config: &'a ModelConfig,
     ops: Ops,
@@ -67,7 +67,7 @@ impl Layer<'_> {
             let (queries, rows) = self.operands(tile);
             let blocks = self.plan.blocks(tile);
             let next = self.plan.next_tile(tile);
-            // The range ends within this tile, or behind it.
+            // The range ends within this tile, or after it.
             let end = if *to < next { to.block } else { blocks };
             let PartScratch { sum, deferred, deferred_len, .. } = &mut **scratch;
             if at.block > 0 {
@@ -92,7 +92,7 @@ impl Layer<'_> {
         }
     }
 
-    /// Finishes the tiles that were cut.
+    /// Merges the results of tiles that were split.
     fn close(&self, found: &mut [f32], parts: &mut [PartScratch]) {
         let width = self.config.group_size() * self.config.head_dim;
         for part in 0..parts.len() {
@@ -136,7 +136,7 @@ impl Layer<'_> {
     }
 }
 
-/// Copies what the queries of `row` found, `[heads * head_dim]`, out of the order in which [`run`] leaves it.
+/// Copies the results of the queries of `row`, `[heads * head_dim]`, from the order in which [`run`] stores them.
 pub(super) fn gather_row(config: &ModelConfig, plan: &Plan, found: &[f32], row: usize, out: &mut [f32]) {
     let width = config.group_size() * config.head_dim;
     let (mut token, mut start) = (row, 0);

@@ -1,8 +1,8 @@
 //! Causal attention with grouped key/value heads over the cache.
 //!
 //! `x = norm(residual); q, k, v = projections of x; residual += o(norm(attention(q, k, v)))`. Two phases of the team
-//! make the middle: [`store`] turns queries and keys by their positions and stores keys and values, [`attend`] finds
-//! what the queries see, cut into parts as the [`plan`] says.
+//! compute the middle: [`store`] rotates queries and keys by their positions and stores keys and values, [`attend`]
+//! computes attention, split into parts according to the [`plan`].
 
 mod attend;
 mod plan;
@@ -25,7 +25,7 @@ pub(in crate::engine) struct Attention {
     pub(in crate::engine) key: Linear,
     pub(in crate::engine) value: Linear,
     pub(in crate::engine) head_norms: HeadNorms,
-    /// Which of the layers in a sequence's keys and values is this one.
+    /// The index of this layer in a sequence's keys and values.
     pub(in crate::engine) slot: usize,
 }
 
@@ -52,7 +52,7 @@ impl Attention {
         Ok(())
     }
 
-    /// Quantises what the queries found, after its gate where it has one; the error is the row that is not finite.
+    /// Quantises the result of attention, after its gate if it has one; the error is the row that is not finite.
     fn quantize_found(
         &self,
         context: &mut Context<'_>,

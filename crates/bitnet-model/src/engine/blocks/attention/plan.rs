@@ -1,19 +1,19 @@
-//! How attention is cut into parts: equal shares of the (head, tile of tokens, block of keys) units.
+//! How attention is split into parts: equal shares of the (head, tile of tokens, block of keys) units.
 //!
-//! The heads of keys and values are few (5 in 2B4T) and texts differ in length, so whole heads cannot be shared out
-//! evenly. All units in the order segment, head, tile, block form one line, which is cut into one range or several for
-//! each thread. Where tiles are many (a prompt), cuts fall between tiles; where they are few (generation), also between
-//! the blocks of a tile: then the part that has the tile's first block merges what the next ones computed, in the order
-//! of the blocks, so that the cut changes no bit.
+//! There are few heads of keys and values (5 in 2B4T) and texts differ in length, so whole heads cannot be shared
+//! evenly. All units in the order segment, head, tile, block form one line, which is split into one range or several
+//! for each thread. If tiles are many (a prompt), splits are between tiles; if they are few (generation), also between
+//! the blocks of a tile: then the part that has the tile's first block merges the results of the next ones, in the
+//! order of the blocks, so that splitting changes no bit.
 
 use ternary_kernels::ops::KV_BLOCK;
 
 use crate::engine::segment::Segment;
 
-/// Parts of a phase on the stack: more than elsewhere, because attention is cut into several parts for each thread.
+/// Parts of a phase on the stack: more than elsewhere, because attention is split into several parts for each thread.
 pub(super) const INLINE_PARTS: usize = 64;
 
-/// A place in the line of units.
+/// A position in the line of units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Cut {
     pub(super) segment: usize,
@@ -22,7 +22,7 @@ pub(super) struct Cut {
     pub(super) block: usize,
 }
 
-/// What the plan needs to know of a segment.
+/// The facts about a segment that the plan needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     /// New tokens.
@@ -52,19 +52,19 @@ impl Extent {
     }
 }
 
-/// How attention of one forward step is shared out. It is the same for every layer.
+/// How the attention of one forward step is shared. It is the same for every layer.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// Where each part begins; the last one is the end.
+    /// The beginning of each part, then the end of the last.
     pub(super) cuts: Vec<Cut>,
     pub(super) extents: Vec<Extent>,
     pub(super) tile_tokens: usize,
     pub(super) heads: usize,
 }
 
-/// Below this many tiles for each thread, tiles are cut, too.
+/// Below this many tiles for each thread, tiles are split, too.
 const WHOLE_TILES: usize = 8;
-/// Most parts for each thread where tiles are whole; where they are cut, each cut leaves blocks for one thread to
+/// The most parts for each thread if tiles are whole, and if they are split: each split leaves blocks for one thread to
 /// merge.
 const PARTS: [usize; 2] = [8, 2];
 /// Units (blocks times tokens) that are worth a part: tens of microseconds.
@@ -115,7 +115,7 @@ impl Plan {
         e.blocks(tile, self.tile_tokens) * e.tile(tile, self.tile_tokens).len()
     }
 
-    /// The unit after which `goal` is spent; with `whole` the first tile that begins there or later.
+    /// The unit at which `goal` is reached; with `whole` the first tile that begins there or later.
     fn find(&self, goal: usize, whole: bool) -> Cut {
         let mut rest = goal;
         for (segment, &e) in self.extents.iter().enumerate() {
@@ -160,9 +160,9 @@ impl Plan {
         self.extents[cut.segment].blocks(cut.tile, self.tile_tokens)
     }
 
-    /// Tokens before the tile at `cut` in the output, which is laid out segment by segment, head by head, token by
-    /// token: `(tokens of whole segments, tokens within the segment counted once for each head)`. A cut within a tile
-    /// counts the tile as before it, because it belongs to the part in front.
+    /// Tokens before the tile at `cut` in the output, which is stored segment by segment, head by head, token by token:
+    /// `(tokens of whole segments, tokens within the segment counted once for each head)`. A cut within a tile counts
+    /// the tile as before it, because it belongs to the previous part.
     pub(super) fn offset(&self, cut: Cut) -> usize {
         let whole: usize = self.extents[..cut.segment].iter().map(|e| e.tokens * self.heads).sum();
         let Some(e) = self.extents.get(cut.segment) else { return whole };
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// Units from `a` to before `b`.
+    /// Units from `a` up to `b`, exclusive.
     fn units(plan: &Plan, a: Cut, b: Cut) -> Vec<Cut> {
         let (mut at, mut all) = (a, Vec::new());
         while at < b {

@@ -7,7 +7,7 @@ use super::plan::{Cut, Plan};
 use crate::ModelConfig;
 use crate::engine::segment::Segment;
 
-/// Rows of queries (tokens times heads of a group) that go through the blocks of keys together.
+/// Rows of queries (tokens times heads of a group) that pass through the blocks of keys together.
 const TILE_ROWS: usize = 32;
 
 /// Tokens of a tile.
@@ -18,28 +18,28 @@ fn tile_tokens(config: &ModelConfig) -> usize {
 /// Buffers of the block.
 #[derive(Debug)]
 pub(in crate::engine) struct AttentionScratch {
-    /// `[rows, heads * head_dim]`; behind them in each row the gates of the output, where attention has some.
+    /// `[rows, heads * head_dim]`; in each row followed by the gates of the output, if attention has them.
     pub(super) queries: AlignedBuf<f32>,
     /// `[rows, kv_heads * head_dim]`.
     pub(super) keys: AlignedBuf<f32>,
-    /// As keys.
+    /// Like `keys`.
     pub(super) values: AlignedBuf<f32>,
-    /// What the queries found, `[rows, heads * head_dim]` in an order of its own, see [`super::attend::gather_row`].
+    /// The results of attention, `[rows, heads * head_dim]` in the order described in [`super::attend::gather_row`].
     pub(super) found: AlignedBuf<f32>,
     /// A row of `found` for each thread.
     pub(super) rows: Vec<AlignedBuf<f32>>,
-    /// Sines and cosines of the positions met so far.
+    /// Sines and cosines of the positions so far.
     pub(super) rope: RopeTable,
     /// Working memory of each thread.
     pub(super) threads: Vec<AttendScratch>,
-    /// How the work is cut into parts.
+    /// How the work is split into parts.
     pub(super) plan: Plan,
-    /// What each part leaves behind.
+    /// The results of each part.
     pub(super) parts: Vec<PartScratch>,
 }
 
 impl AttentionScratch {
-    /// Buffers without room; `None` for a model without attention.
+    /// Empty buffers; `None` for a model without attention.
     pub(in crate::engine) fn new(config: &ModelConfig, threads: usize) -> Option<Self> {
         if config.attention_layers() == 0 {
             return None;
@@ -69,7 +69,7 @@ impl AttentionScratch {
         self.found = AlignedBuf::zeroed(rows * config.num_attention_heads * config.head_dim);
     }
 
-    /// Prepares for a step of `segments`, in all layers: angles of their positions, and how they are shared out.
+    /// Prepares for a step of `segments`, in all layers: the angles of their positions, and the plan.
     pub(in crate::engine) fn begin(&mut self, config: &ModelConfig, segments: &[Segment<'_>], threads: usize) {
         let longest = segments.iter().map(|s| s.state.len() + s.tokens.len()).max().unwrap_or(0);
         if longest > self.rope.len() {
@@ -88,7 +88,7 @@ impl AttentionScratch {
     }
 }
 
-/// What a part of attention leaves behind.
+/// The results of a part of attention.
 #[derive(Debug)]
 pub(super) struct PartScratch {
     /// All blocks of the tile so far.
@@ -114,7 +114,7 @@ pub(super) fn defer<'a>(
     deferred_len: &mut usize,
 ) -> &'a mut Partial {
     if *deferred_len == deferred.len() {
-        // Doubled, so that a text that grows token by token rarely meets this.
+        // Doubled, so that a text that grows token by token rarely reallocates.
         let more = deferred.len().max(4);
         deferred.extend((0..more).map(|_| partial(config)));
     }

@@ -15,13 +15,13 @@ use crate::engine::segment::Segment;
 
 /// The new rows of one key/value head of one sequence.
 struct Part<'a> {
-    /// In the pages that the rows lie in.
+    /// In the pages that hold the rows.
     slabs: SmallVec<[Slab<'a>; 2]>,
-    /// Queries of the head's group, turned in place.
+    /// Queries of the head's group, rotated in place.
     queries: ColsMut<'a, f32>,
-    /// New keys, turned in place.
+    /// New keys, rotated in place.
     keys: ColsMut<'a, f32>,
-    /// New values from the head's first element on.
+    /// New values, from the head's first element on.
     values: &'a [f32],
     /// Position of the first row.
     base: usize,
@@ -42,7 +42,7 @@ struct Codes<'a, T> {
     steps: &'a mut [f32],
 }
 
-/// Two codes in a byte, and in the first page position 0 in int8.
+/// Two codes per byte, and in the first page position 0 in int8.
 struct Nibbles<'a> {
     rows: Codes<'a, u8>,
     first: Option<&'a mut [i8]>,
@@ -94,15 +94,15 @@ impl Slab<'_> {
     }
 }
 
-/// Gain of the norm of each head of queries, and of keys, where the model has such norms.
+/// Gain of the norm of each head of queries, and of keys, if the model has such norms.
 #[derive(Debug)]
 pub(in crate::engine) struct HeadNorms {
     pub(in crate::engine) query: Option<Vec<f32>>,
     pub(in crate::engine) key: Option<Vec<f32>>,
 }
 
-/// Normalises the heads of queries and keys where `norms` say so, turns them by their positions, and stores keys and
-/// values as layer `slot` of those that are attention.
+/// Normalises the heads of queries and keys if `norms` are given, rotates them by their positions, and stores keys and
+/// values as layer `slot` among those that are attention.
 pub(super) fn run(
     context: &Context<'_>,
     scratch: &mut AttentionScratch,
@@ -162,7 +162,7 @@ pub(super) fn run(
     });
 }
 
-/// Hands the slabs of `pages` of one layer, in rows of `d` elements, to the parts of the heads.
+/// Distributes the slabs of `pages` of one layer, in rows of `d` elements, to the parts of the heads.
 fn slabs<'a>(layer: &'a mut LayerCache, pages: Range<usize>, d: usize, parts: &mut [Part<'a>]) {
     let (len, width) = (PAGE * d, padded(d));
     match layer {
@@ -201,7 +201,7 @@ fn codes<'a, T>(codes: &'a mut [T], steps: &'a mut [f32], width: usize) -> impl 
     codes.chunks_mut(PAGE * width).zip(steps.chunks_mut(PAGE)).map(|(codes, steps)| Codes { codes, steps })
 }
 
-/// For each head the row of position 0 in int8, where the page has such rows.
+/// For each head the row of position 0 in int8, if the page has such rows.
 fn firsts(first: &mut [i8], width: usize) -> impl Iterator<Item = Option<&mut [i8]>> {
     first.chunks_mut(width).map(Some).chain(std::iter::repeat_with(|| None))
 }

@@ -3,16 +3,16 @@
 //! With `U` the upper bounds of [`coarse`](ternary_kernels::ops::coarse) and `L` the logits:
 //!
 //! 1. `U` of every row, all threads;
-//! 2. `L` of a few rows whose `U` are largest (which they are is found from the largest `U` of each block of 64 rows,
-//!    without looking at the others);
-//! 3. `T`, which no wanted logit is below: of the `L` known so far the `k`-th largest, or the largest less the distance
-//!    asked for;
+//! 2. `L` of a few rows with the largest `U` (found from the largest `U` of each block of 64 rows, without reading the
+//!    others);
+//! 3. `T`, a lower bound of all wanted logits: of the `L` known so far the `k`-th largest, or the largest minus the
+//!    requested distance;
 //! 4. `L` of every other row with `U >= T`.
 //!
-//! **Why that is all.** At least `k` rows have `L >= T`. A row that is not computed has `L <= U < T`, so `k` rows have
-//! a larger logit, and it is not among the `k` best, whatever its token and however ties are decided. In the same way,
-//! the largest logit is at least the largest known one, so that a row with `L < T` is farther below it than was asked
-//! for. Which rows are computed depends on the bounds alone, and not on the number of threads.
+//! **Why that is enough.** At least `k` rows have `L >= T`. A row that is not computed has `L <= U < T`, so `k` rows
+//! have a larger logit, and it is not among the `k` best, for any token and any rule for ties. Likewise, the largest
+//! logit is at least the largest known one, so a row with `L < T` is farther below it than requested. The choice of
+//! rows depends only on the bounds, not on the number of threads.
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
@@ -26,10 +26,10 @@ use crate::FloatMatrix;
 use crate::engine::context::Context;
 use crate::float_matrix::FloatRows;
 
-/// Rows that are computed in step 2 beyond those that are needed: a better `T` saves more of them in step 4.
+/// Rows that are computed in step 2 in addition to the necessary ones: a better `T` saves more of them in step 4.
 const EXTRA_ROWS: usize = 8;
 
-/// Pieces of the coarse pass on the stack: those of up to sixteen threads.
+/// Pieces of the coarse pass on the stack: enough for sixteen threads.
 const INLINE_PIECES: usize = 512;
 
 /// A row of the head to be computed for one of the rows of activations.
@@ -40,7 +40,7 @@ struct Pick {
     logit: f32,
 }
 
-/// What the head needs between steps.
+/// The state of the head between steps.
 #[derive(Debug)]
 pub(super) struct BestScratch {
     inputs: CoarseBatch,
@@ -48,7 +48,7 @@ pub(super) struct BestScratch {
     upper: AlignedBuf<f32>,
     /// The largest of each block, `[n, blocks]`.
     maxima: AlignedBuf<f32>,
-    /// Numbers of which the k-th largest is looked for.
+    /// Numbers whose k-th largest is searched for.
     ranked: Vec<f32>,
     /// Position in the output of each row of activations.
     positions: Vec<usize>,
@@ -77,11 +77,11 @@ pub(super) struct Best<'a> {
 }
 
 impl Best<'_> {
-    /// Whether `request` can be answered so, and in less time than reading all of the head would take.
+    /// Whether `request` can be answered in this way, and faster than by reading the whole head.
     pub(super) fn serves(&self, request: HeadRequest) -> bool {
         match request {
             HeadRequest::Full => false,
-            // A row in each block of 64 is where reading single rows begins to cost as much as reading all.
+            // From one row in each block of 64 on, reading single rows costs as much as reading all.
             HeadRequest::Top(k) => 0 < k && k + EXTRA_ROWS <= self.plane.blocks(),
             HeadRequest::WithinMargin(margin) => margin >= 0.0,
         }
@@ -140,7 +140,7 @@ impl Best<'_> {
         rescore(ops, team, head, x, &mut best.picks);
         let first_picks = best.picks.len();
 
-        // The end of each row's second picks, and what its candidates must reach.
+        // The end of each row's second picks, and the threshold of its candidates.
         let mut seconds = SmallVec::<[(f32, usize); CoarseBatch::MAX]>::new();
         let mut start = 0;
         for (t, &position) in best.positions.iter().enumerate() {
@@ -162,7 +162,7 @@ impl Best<'_> {
                 continue;
             }
             let picks = done[first..first_end].iter().chain(&todo[second..second_end]);
-            // What is NaN stays, so that the sampler sees it.
+            // NaN is kept, so that the sampler sees it.
             let candidates = picks
                 .filter(|p| p.logit.is_nan() || p.logit >= least)
                 .map(|p| Candidate { token: p.row, logit: p.logit });
@@ -185,7 +185,7 @@ fn bound_all(ops: Ops, team: &Team, plane: &CoarsePlane, inputs: &CoarseBatch, u
     });
 }
 
-/// Upper bounds, and where the large ones are.
+/// Upper bounds, and the blocks with the large ones.
 struct Bounds<'a> {
     upper: &'a [f32],
     maxima: &'a [f32],
@@ -225,9 +225,9 @@ fn kth_largest(values: &mut [f32], k: usize) -> f32 {
     *values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
-/// What a wanted logit cannot be below, given the logits of some rows.
+/// A lower bound of every wanted logit, given the logits of some rows.
 fn threshold(request: HeadRequest, known: &[Pick], ranked: &mut Vec<f32>) -> f32 {
-    // A NaN is the end of this text: nothing more has to be computed to find it.
+    // A NaN ends this text: nothing more has to be computed to find it.
     if known.iter().any(|p| p.logit.is_nan()) {
         return f32::INFINITY;
     }
@@ -258,7 +258,7 @@ fn rescore(ops: Ops, team: &Team, head: &FloatMatrix, x: &[f32], picks: &mut [Pi
 }
 
 fn rescore_rows<W: Stored + Sync>(ops: Ops, team: &Team, w: &[W], hidden: usize, x: &[f32], picks: &mut [Pick]) {
-    // Each row comes from another place in memory: some of them are worth a piece.
+    // Each row comes from another place in memory: a few of them are worth a piece.
     let chunk = picks.len().div_ceil(team.threads()).clamp(1, 16);
     team.for_each_chunk(picks, chunk, |_, picks| {
         for pick in picks {

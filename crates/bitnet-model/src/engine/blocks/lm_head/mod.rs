@@ -1,8 +1,8 @@
-//! What follows a position: logits of the whole vocabulary, or of the best tokens only.
+//! The predictions for a position: logits of the whole vocabulary, or only of the best tokens.
 //!
 //! The stored head is the largest matrix of a model. [`plain`] reads all of it. [`best`] reads a coarse plane of it,
-//! which is a third as large, and computes only those rows from the stored weights that can be among the best; the
-//! logits are the same, bit for bit, because it is the same function of the same row.
+//! which is a third as large, and computes only those rows from the stored weights that can be among the best. The
+//! logits are the same, bit for bit, because the function and the row are the same.
 
 mod best;
 mod output;
@@ -27,21 +27,21 @@ pub(in crate::engine) use rows::FinalNorm;
 /// Rows of the residual stream that are normalised together.
 const TOKENS: usize = 16;
 
-/// How an [`Engine`](crate::Engine) computes the best logits, where a [`HeadRequest`] asks for no others.
+/// How an [`Engine`](crate::Engine) computes the best logits if a [`HeadRequest`] asks for no others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeadMode {
-    /// With a coarse plane, where the head is large enough for it to pay.
+    /// With a coarse plane, if the head is large enough for it to be faster.
     #[default]
     Auto,
-    /// With a coarse plane wherever the head is stored as plain floats.
+    /// With a coarse plane if the head is stored as plain floats.
     Coarse,
     /// Always from the whole head.
     Plain,
 }
 
-/// Weights of a head from which on a coarse plane is faster; a smaller head lies in the caches of a CPU, and the
-/// additional phases of a step cost what reading less saves.
+/// Weights of a head from which on a coarse plane is faster; a smaller head is in the caches of a CPU, and the
+/// additional phases of a step cost as much as reading less saves.
 const COARSE_MIN_WEIGHTS: usize = 1 << 19;
 
 /// The coarse plane of `head`, if `mode` asks for one and it is possible.
@@ -87,16 +87,17 @@ pub(in crate::engine) fn uses_plane(mode: HeadMode, head: &FloatMatrix) -> bool 
 #[derive(Debug)]
 pub(in crate::engine) struct LmHead {
     pub(in crate::engine) norm: FinalNorm,
-    /// What the logits are computed with, `[vocab, hidden]`; `None` in a model without a head.
+    /// The matrix of the logits, `[vocab, hidden]`; `None` in a model without a head.
     table: Option<Arc<EngineTable>>,
-    /// Of the table, if that is what finds the best logits.
+    /// The coarse plane of the table, if it is used to find the best logits.
     plane: Option<CoarsePlane>,
-    /// What the table reads, if it is ternary.
+    /// The form of the table's input, if it is ternary.
     ternary_form: Option<InputForm>,
 }
 
 impl LmHead {
-    /// With a coarse plane if `mode` asks for one and it is possible; `ternary_form` is what a ternary table reads.
+    /// With a coarse plane if `mode` asks for one and it is possible; `ternary_form` is the input form of a ternary
+    /// table.
     pub(in crate::engine) fn new(
         norm: FinalNorm,
         table: Option<Arc<EngineTable>>,
@@ -114,16 +115,16 @@ impl LmHead {
         Ok(Self { norm, table, plane, ternary_form })
     }
 
-    /// What the logits are computed with.
+    /// The matrix of the logits.
     pub(in crate::engine) fn table(&self) -> Option<&EngineTable> {
         self.table.as_deref()
     }
-    /// The coarse plane, where it finds the best logits.
+    /// The coarse plane, if it is used to find the best logits.
     pub(in crate::engine) fn plane(&self) -> Option<&CoarsePlane> {
         self.plane.as_ref()
     }
 
-    /// Appends what the head says about rows of the residual stream to `out`, in their order, each as it is asked for.
+    /// Appends the predictions for rows of the residual stream to `out`, in their order, each as requested.
     pub(in crate::engine) fn forward(
         &self,
         context: &mut Context<'_>,
@@ -153,7 +154,7 @@ impl LmHead {
         if let Some(best) = best.filter(|_| !batch.is_empty()) {
             best.run(context, (&mut *best_scratch, &mut normed[..]), residual, batch, full, out);
         }
-        // `Engine::step` has refused requests to a model without a head.
+        // `Engine::step` has rejected requests to a model without a head.
         let Some(table) = self.table() else { return };
         let input = input.as_mut().zip(self.ternary_form);
         plain::run(table, &self.norm, context, (&mut normed[..], input), residual, full, out);
@@ -165,18 +166,17 @@ impl LmHead {
 pub(in crate::engine) struct HeadScratch {
     /// Residual rows after the final norm, `[16, hidden]`.
     normed: AlignedBuf<f32>,
-    /// Such rows, quantised, for a ternary head.
+    /// These rows, quantised, for a ternary head.
     input: Option<Quantized>,
     best: BestScratch,
     /// Rows of the residual stream that need all logits, and their positions in the output.
     full: Vec<(usize, usize)>,
-    /// Rows that need the best logits, likewise.
+    /// Rows that need the best logits, with their positions.
     batch: Vec<(usize, usize)>,
 }
 
 impl HeadScratch {
-    /// Buffers without room, for the form that `head` reads if it is ternary; activations of a group where they have
-    /// scales.
+    /// Empty buffers, for the input form of `head` if it is ternary, with group scales if the activations have them.
     pub(in crate::engine) fn new(config: &ModelConfig, head: &LmHead, threads: usize, group_len: usize) -> Self {
         let input = head.ternary_form.map(|form| {
             let forms = InputForms::default().with_bits(form.bits);

@@ -1,8 +1,8 @@
-//! What is asked of the head, and what it answers.
+//! Requests to the head, and its results.
 
 use std::ops::Range;
 
-/// A token that may come next, and its logit.
+/// A possible next token with its logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     /// The logit.
@@ -11,20 +11,20 @@ pub struct Candidate {
     pub token: u32,
 }
 
-/// Which logits are wanted at a position. Fewer are faster; each logit is the same, bit for bit.
+/// The requested logits of a position. Fewer are faster; each logit is the same, bit for bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum HeadRequest {
     /// The logits of the whole vocabulary.
     #[default]
     Full,
-    /// At least the `k` best: the higher logit first, of equal ones the lower token.
+    /// At least the `k` best: higher logits first, of equal ones the lower token.
     Top(usize),
-    /// At least those that lie at most this far below the largest.
+    /// At least those that are at most this far below the largest.
     WithinMargin(f64),
 }
 
 impl HeadRequest {
-    /// Whether the answer to this holds all that `other` asks for.
+    /// Whether the answer to this request contains everything that `other` asks for.
     pub fn covers(self, other: HeadRequest) -> bool {
         match (self, other) {
             (HeadRequest::Full, _) => true,
@@ -36,35 +36,35 @@ impl HeadRequest {
     }
 }
 
-/// What the head says about a position.
+/// The prediction for a position.
 #[derive(Clone, Copy, Debug)]
 pub enum Prediction<'a> {
     /// The logit of each token, `[vocab]` f32; empty if nothing was computed.
     Full(&'a [f32]),
-    /// At least the logits that were asked for, in no particular order.
+    /// At least the requested logits, in no particular order.
     Best(&'a [Candidate]),
 }
 
-/// What a step computed, position by position.
+/// The results of a step, position by position.
 #[derive(Clone, Debug, Default)]
 pub struct StepOutput {
     positions: Vec<Position>,
     logits: Vec<f32>,
     candidates: Vec<Candidate>,
-    /// Residual rows behind the last layer, if they are kept.
+    /// Residual rows after the last layer, if they are kept.
     hidden: Option<Vec<f32>>,
 }
 
 #[derive(Clone, Debug)]
 struct Position {
     request: HeadRequest,
-    /// Elements of `logits`, or of `candidates` where `rescored` is given.
+    /// Elements of `logits`, or of `candidates` if `rescored` is given.
     span: Range<usize>,
     rescored: Option<usize>,
 }
 
 impl StepOutput {
-    /// Forgets everything and keeps its memory.
+    /// Removes all results and keeps the memory.
     pub fn clear(&mut self) {
         self.positions.clear();
         self.logits.clear();
@@ -73,20 +73,20 @@ impl StepOutput {
             hidden.clear();
         }
     }
-    /// Keeps the residual row behind the last layer for every token of a step, too.
+    /// Also keeps the residual row after the last layer for every token of a step.
     pub(crate) fn keep_hidden(mut self) -> Self {
         self.hidden = Some(Vec::new());
         self
     }
-    /// Those rows, `[tokens, hidden]` f32, in the order of the inputs and their tokens; empty if they are not kept.
+    /// The kept rows, `[tokens, hidden]` f32, in the order of the inputs and their tokens; empty if they are not kept.
     pub(crate) fn hidden(&self) -> &[f32] {
         self.hidden.as_deref().unwrap_or_default()
     }
-    /// Whether they are kept.
+    /// Whether these rows are kept.
     pub(in crate::engine) fn keeps_hidden(&self) -> bool {
         self.hidden.is_some()
     }
-    /// Takes them, if they are kept.
+    /// Adds rows, if they are kept.
     pub(in crate::engine) fn add_hidden(&mut self, rows: &[f32]) {
         if let Some(hidden) = &mut self.hidden {
             hidden.extend_from_slice(rows);
@@ -101,7 +101,7 @@ impl StepOutput {
         self.positions.is_empty()
     }
 
-    /// What was computed for position `i`, counted in the order of the inputs.
+    /// The prediction for position `i`, counted in the order of the inputs.
     ///
     /// # Panics
     /// If there is no position `i`.
@@ -113,7 +113,7 @@ impl StepOutput {
         }
     }
 
-    /// What position `i` can answer: what was asked of it, or more.
+    /// The request that position `i` can answer: what was asked of it, or more.
     ///
     /// # Panics
     /// If there is no position `i`.
@@ -122,8 +122,8 @@ impl StepOutput {
         if p.rescored.is_none() { HeadRequest::Full } else { p.request }
     }
 
-    /// Rows of the stored head that were computed for position `i` after the coarse pass; `None` if all rows were, at
-    /// once.
+    /// Rows of the stored head that were computed for position `i` after the coarse pass; `None` if all rows were
+    /// computed at once.
     ///
     /// # Panics
     /// If there is no position `i`.
@@ -131,7 +131,7 @@ impl StepOutput {
         self.positions[i].rescored
     }
 
-    /// The logits of those positions that have all of them, one after the other, `[positions, vocab]` f32.
+    /// The logits of the positions that have all of them, one after the other, `[positions, vocab]` f32.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -141,7 +141,7 @@ impl StepOutput {
         self.logits
     }
 
-    /// Becomes position `i` of `other`.
+    /// Becomes a copy of position `i` of `other`.
     pub(crate) fn copy_position(&mut self, other: &StepOutput, i: usize) {
         self.clear();
         self.push_position(other, i);
@@ -163,7 +163,7 @@ impl StepOutput {
         self.positions.push(Position { span, ..from.clone() });
     }
 
-    /// Adds a position for which nothing is computed yet, and returns its number.
+    /// Adds a position without results, and returns its number.
     pub(super) fn add(&mut self, request: HeadRequest) -> usize {
         self.positions.push(Position { request, span: 0..0, rescored: None });
         self.positions.len() - 1
@@ -185,7 +185,7 @@ impl StepOutput {
         &mut self.logits[start..]
     }
 
-    /// Sets what was found for position `i`.
+    /// Sets the results of position `i`.
     pub(super) fn set_best(&mut self, i: usize, candidates: impl Iterator<Item = Candidate>, rescored: usize) {
         let start = self.candidates.len();
         self.candidates.extend(candidates);

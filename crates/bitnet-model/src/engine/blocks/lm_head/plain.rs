@@ -21,8 +21,8 @@ const DEQUANT_ROWS: usize = 16;
 /// Rows of the residual stream that are multiplied with the head together, so that it is read once for all of them.
 const TOKENS: usize = 8;
 
-/// Computes all logits for the given rows of the residual stream, `(row, position in the output)`. Of the scratch, the
-/// first is for normalised rows, the second for quantised ones and how they are quantised, where the head is ternary.
+/// Computes all logits for the given rows of the residual stream, `(row, position in the output)`. The first scratch is
+/// for normalised rows; the second for quantised ones, with their form, if the head is ternary.
 pub(super) fn run(
     table: &EngineTable,
     norm: &FinalNorm,
@@ -72,7 +72,7 @@ fn ternary(
     let (hidden, vocab) = (packed.cols(), packed.rows());
     let n = x.len() / hidden;
     let row = |t: usize| &x[t * hidden..(t + 1) * hidden];
-    // A row that is not finite has no codes; its logits say so below.
+    // A row that is not finite has no codes; its logits become NaN below.
     let rows = std::iter::repeat(());
     let _ = input.fill(team, form.into(), n, hidden, rows, |(), t, out| out.quantize(ops, row(t), None));
     let pieces =

@@ -1,4 +1,5 @@
-//! What both ways to the logits need: rows of the residual stream as the head reads them, and rows of the stored head.
+//! Code shared by both ways to the logits: rows of the residual stream as the head reads them, and rows of the stored
+//! head.
 
 use half::{bf16, f16};
 use ternary_kernels::ops::Ops;
@@ -13,7 +14,7 @@ pub(in crate::engine) struct FinalNorm {
 
 impl FinalNorm {
     /// Normalises rows of the residual stream, divides them by the divisor of the logits, and transforms them for a
-    /// folded head; row `i` of the result is that of `rows[i]`.
+    /// folded head; row `i` of the result belongs to `rows[i]`.
     pub(super) fn rows<'o>(
         &self,
         context: &Context<'_>,
@@ -38,7 +39,7 @@ impl FinalNorm {
     }
 }
 
-/// A number that rows of a head are stored in.
+/// The number type of a stored head.
 pub(super) trait Stored: Copy {
     /// The canonical dot product of one row with one row of activations.
     fn dot(ops: Ops, x: &[f32], w: &[Self]) -> f32;
