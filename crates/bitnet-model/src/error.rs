@@ -9,7 +9,7 @@ use crate::config::Projection;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum ModelError {
-    /// A configuration value that cannot be.
+    /// An invalid configuration value.
     #[error("config: {field} is {value}; it must be {must}")]
     Config {
         /// The field, in the names of `config.json`.
@@ -18,7 +18,7 @@ pub enum ModelError {
         /// The requirement.
         must: &'static str,
     },
-    /// A projection whose shape differs from what the configuration says.
+    /// A projection whose shape differs from the configuration.
     #[error("layer {layer} {name}: the configuration says [{}, {}], the file holds [{}, {}]", .expected.0, .expected.1, .got.0, .got.1, name = .projection.name())]
     ProjectionShape {
         layer: usize,
@@ -28,7 +28,7 @@ pub enum ModelError {
         /// `[out, in]` as found.
         got: (usize, usize),
     },
-    /// A norm, an embedding or a head whose size differs from what the configuration says.
+    /// A norm, an embedding or a head whose size differs from the configuration.
     #[error("{tensor}: expected {expected} values, got {got}")]
     TensorSize {
         tensor: String,
@@ -37,7 +37,7 @@ pub enum ModelError {
         /// Values found.
         got: usize,
     },
-    /// A value that is NaN or infinite in a tensor that the model computes with.
+    /// A value that is NaN or infinite in a tensor of the model.
     #[error("{tensor}: value {index} is {value}, not a finite number; the file is damaged")]
     NotFinite {
         tensor: String,
@@ -46,7 +46,7 @@ pub enum ModelError {
         value: f32,
     },
     /// A token id that the vocabulary does not have.
-    #[error("token {id} is outside of the vocabulary of {vocab} tokens")]
+    #[error("token {id} is outside the vocabulary of {vocab} tokens")]
     TokenOutOfRange {
         /// The token.
         id: u32,
@@ -65,7 +65,7 @@ pub enum ModelError {
         /// Tokens that were to be added.
         more: usize,
     },
-    /// A text that was to be taken back to an earlier token, in a model that cannot.
+    /// A rewind to an earlier token, in a model that does not support it.
     #[error(
         "layers with a state of constant size (test-time-training, gated delta rule) cannot go back from token {len} to token \
          {to}: start over (truncate to 0) and feed the text again, or keep a clone or a saved copy of the sequence where you want to return to"
@@ -73,22 +73,22 @@ pub enum ModelError {
     CannotRewind {
         /// Tokens that were read.
         len: usize,
-        /// Tokens that were to remain.
+        /// Tokens that should have remained.
         to: usize,
     },
-    /// A text that was to be taken back further than it may be read again.
+    /// A rewind that would read more tokens again than allowed.
     #[error(
         "going back to token {to} would read {} tokens again from the nearest kept state, at token {from}; at most {most} are allowed:          keep states more often or more of them (Snapshots), or allow more", .to - .from
     )]
     ReplayTooLong {
-        /// Tokens that were to remain.
+        /// Tokens that should have remained.
         to: usize,
         /// Tokens of the nearest kept state.
         from: usize,
-        /// Most tokens that may be read again.
+        /// The maximum number of tokens that may be read again.
         most: usize,
     },
-    /// A text whose state in test-time-training layers a failed step has left in between.
+    /// A text whose state in test-time-training layers a failed step has left inconsistent.
     #[error(
         "an earlier step of this text failed and its state of constant size is lost: start over (truncate to 0) and feed the \
          text again, or restore a saved copy"
@@ -102,12 +102,12 @@ pub enum ModelError {
         "the prompt is empty: at least one token is needed to predict the next one (add a beginning-of-text token)"
     )]
     EmptyPrompt,
-    /// Logits that were asked of a model without a head.
+    /// Logits requested from a model without a head.
     #[error(
         "this model has no head, so it predicts no tokens: it turns texts into vectors (embedding::embed, `bitnet embed`)"
     )]
     NoHead,
-    /// A text in a batch that another engine computes.
+    /// A text in a batch that belongs to another engine.
     #[error("texts of one batch must belong to the same loaded model; this one belongs to another")]
     ForeignSequence,
     /// A sampling option out of its range.
@@ -121,12 +121,12 @@ pub enum ModelError {
     /// A task that an extractor does not have.
     #[error("the extractor has no task '{name}'; it has {known}")]
     UnknownTask {
-        /// The task that was asked for.
+        /// The requested task.
         name: String,
-        /// The tasks that there are.
+        /// The tasks of the extractor.
         known: String,
     },
-    /// A scale of a row of an extractor's features that no file could hold.
+    /// A scale of a row of an extractor's features that is invalid.
     #[error("features.scale: row {row} is {value}; it must be a finite number of half precision, 0 or more")]
     FeatureScale {
         /// Row of the table.
@@ -136,7 +136,7 @@ pub enum ModelError {
     /// A matrix of an extractor with scales for rows or groups.
     #[error("layer {layer} {name}: an extractor's matrices have one scale each, this one has several; export it anew", name = .projection.name())]
     EncoderScales { layer: usize, projection: Projection },
-    /// The model computed something that is not a number, so every further token would be nonsense.
+    /// The model computed a value that is not finite, so every further token would be nonsense.
     #[error(
         "{what} became NaN or infinite at position {position}; the weights do not belong to this architecture, or they are damaged"
     )]

@@ -1,4 +1,4 @@
-//! Matrices of stored floats: embeddings and heads, left in the bytes of their file.
+//! Matrices of stored floats: embeddings and heads, in the bytes of their file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use ternary_kernels::ops::coarse::CoarsePlane;
 use crate::weights::share;
 use crate::{BlockType, ModelError};
 
-/// How the values of a [`FloatMatrix`] are stored.
+/// The type of the stored values of a [`FloatMatrix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FloatType {
@@ -37,7 +37,7 @@ impl FloatType {
         }
     }
 
-    /// The usual name, `F16` or `Q6K` for example.
+    /// The usual name, for example `F16` or `Q6K`.
     pub fn name(self) -> String {
         match self {
             FloatType::F32 => "F32".into(),
@@ -84,7 +84,7 @@ impl FloatMatrix {
     /// A matrix over `bytes`, row-major. Plain floats that are not aligned for their type are copied.
     ///
     /// # Errors
-    /// [`ModelError::TensorSize`] if the length is not that of `rows` rows of `cols` values.
+    /// [`ModelError::TensorSize`] if the length is not `rows` rows of `cols` values.
     pub fn new(ty: FloatType, rows: usize, cols: usize, bytes: SharedBytes) -> Result<Self, ModelError> {
         let wrong = |expected| ModelError::TensorSize {
             tensor: format!("{} matrix [{rows}, {cols}], bytes", ty.name()),
@@ -105,10 +105,10 @@ impl FloatMatrix {
         Ok(Self { rows, cols, ty, row_bytes, bytes, coarse: None, around: Arc::default() })
     }
 
-    /// With a coarse plane of the same values that was built before, so that an engine need not build it.
+    /// Adds a coarse plane of these values that was built before, so that an engine need not build it.
     ///
     /// # Errors
-    /// [`ModelError::TensorSize`] for a plane of another shape.
+    /// [`ModelError::TensorSize`] for a plane with another shape.
     pub fn with_coarse(self, plane: CoarsePlane) -> Result<Self, ModelError> {
         if (plane.rows(), plane.cols()) != (self.rows, self.cols) {
             let tensor = format!("coarse plane of a [{}, {}] matrix, bytes", self.rows, self.cols);
@@ -134,7 +134,8 @@ impl FloatMatrix {
     /// The same matrix in half precision, each value rounded to nearest, ties to even.
     ///
     /// # Errors
-    /// [`ModelError::NotFinite`] for a value that half precision cannot hold: 65520 and more, or none to begin with.
+    /// [`ModelError::NotFinite`] for a value that half precision cannot hold: 65520 and more, or a value that is not
+    /// finite.
     ///
     /// ```
     /// use bitnet_model::{FloatMatrix, FloatType};
@@ -167,7 +168,7 @@ impl FloatMatrix {
     pub fn cols(&self) -> usize {
         self.cols
     }
-    /// How the values are stored.
+    /// The type of the stored values.
     pub fn float_type(&self) -> FloatType {
         self.ty
     }
@@ -180,7 +181,7 @@ impl FloatMatrix {
         &self.bytes
     }
 
-    /// Says that these rows are not read for a while.
+    /// A hint that these rows will not be read for a while.
     pub(crate) fn release_rows(&self, rows: std::ops::Range<usize>) {
         if let Some(bytes) = self.bytes.slice(rows.start * self.row_bytes..rows.end * self.row_bytes) {
             bytes.release();
@@ -209,7 +210,7 @@ impl FloatMatrix {
         }
     }
 
-    /// Writes row `r` as f32 to `out`, `[cols]`. Plain floats are widened exactly; blocks are decoded as ggml does.
+    /// Writes row `r` as f32 to `out`, `[cols]`. Plain floats are widened exactly; blocks are decoded as in ggml.
     ///
     /// # Panics
     /// If `r` is not below [`FloatMatrix::rows`] or `out` is not `cols` long.
@@ -227,7 +228,7 @@ impl FloatMatrix {
     /// Writes rows `rows` as f32 to `out`, `[rows, cols]`.
     ///
     /// # Panics
-    /// If the range is outside of the matrix or `out` has another length.
+    /// If the range is outside the matrix or `out` has another length.
     pub fn rows_into(&self, rows: std::ops::Range<usize>, out: &mut [f32]) {
         assert!(
             rows.end <= self.rows && out.len() == rows.len() * self.cols,

@@ -1,11 +1,11 @@
 //! BitNet b1.58 models: configuration, weights, and inference on the CPU.
 //!
-//! - [`ModelConfig`] says what shape a model has, [`WeightSource`] where its weights come from, [`ModelWeights`] holds
+//! - [`ModelConfig`] describes the shape of a model, [`WeightSource`] provides its weights, [`ModelWeights`] holds
 //!   them, checked.
 //! - [`Engine`] computes: ternary weights times int8 activations, exact in i32, on every thread of a team.
 //!   [`Sequence`] is one text with its state: fed, continued token by token, rewound, forked, saved.
 //!
-//! Files, tokenizers and the hub are the business of the crate `loader`; the crate `bitnet` puts all of it together.
+//! The crate `loader` is for files, tokenizers and the hub; the crate `bitnet` combines all of them.
 
 #![forbid(unsafe_code)]
 
@@ -47,7 +47,7 @@ pub mod sampling;
 #[cfg(feature = "train")]
 pub mod train;
 
-/// The example of the crate's page compiles.
+/// Compiles the example on the crate's page.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct CratePage;

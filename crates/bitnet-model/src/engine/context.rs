@@ -1,8 +1,8 @@
-//! What the blocks of all layers compute with: the model's formulas, the thread team, and the buffers of projections.
+//! The context of the blocks of all layers: the model's formulas, the thread team, and the buffers of projections.
 //!
-//! Between two blocks there is only the residual stream. Within one, rows are normalised and quantised, multiplied with
-//! ternary matrices, and the last product is added to the residual stream; that is what [`Context`] does for all of
-//! them.
+//! Between two blocks there is only the residual stream. Within a block, rows are normalised and quantised and
+//! multiplied by ternary matrices, and the last product is added to the residual stream; [`Context`] does this for all
+//! blocks.
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
@@ -17,18 +17,19 @@ use crate::{InputForm, ModelConfig};
 /// Buffers of the projections of all blocks.
 #[derive(Debug)]
 pub(super) struct ProjectionScratch {
-    /// Quantised inputs: one for all projections that read the same row, or one for each of up to three where they have
-    /// norms of their own.
+    /// Quantised inputs: one for all projections that read the same row, or one for each of up to three if they have
+    /// their own norms.
     pub(super) inputs: Vec<Quantized>,
-    /// Of each thread.
+    /// Scratch of each thread.
     pub(super) products: Vec<ProductScratch>,
-    /// A normalised residual row of each thread, `[hidden]`, where projections have norms of their own.
+    /// A normalised residual row of each thread, `[hidden]`, if projections have their own norms.
     normed: Vec<AlignedBuf<f32>>,
-    /// What a block adds to the residual stream, `[rows, hidden]`, where that is normalised or scaled first.
+    /// The output of a block, `[rows, hidden]`, if it is normalised or scaled before it is added to the residual
+    /// stream.
     branch: AlignedBuf<f32>,
     /// Output rows of the largest kernel call.
     row_block: usize,
-    /// Activations of a group, where they have a scale for each.
+    /// Activations of a group, if each group has a scale.
     group_len: usize,
 }
 
@@ -72,7 +73,7 @@ impl ProjectionScratch {
     }
 }
 
-/// Whether what a block computes is added to the residual stream as it is.
+/// Whether the output of a block is added to the residual stream unchanged.
 fn adds_plainly(config: &ModelConfig) -> bool {
     !config.output_norms && config.residual_scale == 1.0
 }
@@ -87,7 +88,7 @@ fn inputs(config: &ModelConfig, rows: usize, threads: usize, group_len: usize) -
     widths.map(|width| Quantized::with_capacity(rows, room(width), &forms, (threads, group_len))).collect()
 }
 
-/// What a block computes with besides its weights and its own scratch.
+/// The state that a block uses in addition to its weights and its scratch.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) config: &'a ModelConfig,
@@ -104,13 +105,13 @@ impl<'a> Context<'a> {
         residual.len() / self.config.hidden_size
     }
 
-    /// How rows of `width` elements become codes in `form`, for the projections of the layers.
+    /// The form of rows of `width` elements for the projections of the layers, given their input form.
     pub(super) fn row_form(&self, form: InputForm, width: usize) -> RowForm<'a> {
         self.fold.map_or_else(|| form.into(), |fold| fold.row(form, width))
     }
 
-    /// Normalises the residual stream with `gain` and quantises it for `projections`: once for all of them, or, where
-    /// they have norms of their own, for each after its own norm. The error is a row that is not finite.
+    /// Normalises the residual stream with `gain` and quantises it for `projections`: once for all of them, or, if they
+    /// have their own norms, for each after its norm. The error is a row that is not finite.
     pub(super) fn quantize_inputs(
         &mut self,
         residual: &[f32],
@@ -135,8 +136,7 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    /// Normalises (where a gain is given) and quantises rows of `width` elements; the error is the row that is not
-    /// finite.
+    /// Normalises (if a gain is given) and quantises rows of `width` elements; the error is the row that is not finite.
     pub(super) fn quantize_rows(
         &mut self,
         values: &[f32],
@@ -172,13 +172,13 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Products of several projections with what [`Context::quantize_inputs`] made for each of them, in one pass, to
-    /// the first rows of their outputs.
+    /// Products of several projections with their inputs from [`Context::quantize_inputs`], in one pass, to the first
+    /// rows of their outputs.
     pub(super) fn project<'p>(&mut self, outputs: impl IntoIterator<Item = (&'p Linear, &'p mut [f32])>) {
         self.project_each(input, outputs);
     }
 
-    /// Like [`Context::project`], where all projections read the same quantised rows.
+    /// Like [`Context::project`], if all projections read the same quantised rows.
     pub(super) fn project_same<'p>(&mut self, outputs: impl IntoIterator<Item = (&'p Linear, &'p mut [f32])>) {
         self.project_each(|inputs, _| &inputs[0], outputs);
     }
@@ -198,8 +198,8 @@ impl<'a> Context<'a> {
         linear::project(self.ops, self.team, outputs, rows, products);
     }
 
-    /// Adds the projection of the quantised rows to the residual stream: as it is, or normalised with `gain`, where
-    /// there is one, and scaled.
+    /// Adds the projection of the quantised rows to the residual stream: unchanged, or normalised with `gain`, if there
+    /// is one, and scaled.
     pub(super) fn add_projection(&mut self, weights: &Linear, gain: Option<&[f32]>, residual: &mut [f32]) {
         let (config, ops, team) = (self.config, self.ops, self.team);
         let (hidden, rows) = (config.hidden_size, self.rows(residual));
@@ -225,7 +225,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// The input of projection `i` of those that read the same row.
+/// The input of projection `i` among those that read the same row.
 pub(super) fn input(inputs: &[Quantized], i: usize) -> &Quantized {
     &inputs[i.min(inputs.len() - 1)]
 }

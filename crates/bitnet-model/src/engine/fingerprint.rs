@@ -1,10 +1,10 @@
-//! A number that tells models apart, by everything that they compute with.
+//! A number that identifies a model, by everything that it computes with.
 //!
-//! Trits lie packed, each kernel in its own layout, and are gone in any other form. What all layouts have in common are
-//! their products: so each matrix is multiplied with one vector of codes that are never 0, and the exact sums are
-//! hashed. A trit that is another changes the sum of its row, whatever kernel computes it and in whatever format it
-//! came. It takes about as long as a token on one thread, once. A kernel with rounded tables gives other sums, and its
-//! states are refused by exact kernels: they would not go on with the same tokens either.
+//! Trits are only stored packed, in a different layout for each kernel. The products are common to all layouts: so each
+//! matrix is multiplied by one vector of codes that are never 0, and the exact sums are hashed. A different trit
+//! changes the sum of its row, for any kernel and any file format. This takes about as long as a token on one thread,
+//! once. A kernel with rounded tables gives other sums, and exact kernels reject its states: they would not continue
+//! with the same tokens either.
 
 use ternary_kernels::{GroupKernel, GroupPacked, Int8Batch, Int16Batch, Kernel, KernelError, Packed, Scales};
 
@@ -37,7 +37,7 @@ impl Hash {
         values.iter().for_each(|v| self.word(u64::from(v.to_bits())));
     }
 
-    /// The sums of all rows of `packed` with the codes of [`code`]; `acc` is room for them.
+    /// The sums of all rows of `packed` with the codes of [`code`]; `acc` is a buffer for them.
     fn products(&mut self, packed: &Packed, kernel: &dyn Kernel, acc: &mut Vec<i32>) -> Result<(), KernelError> {
         let codes: Vec<i8> = (0..packed.cols()).map(code).collect();
         let x = Int8Batch::from_codes(1, codes.len(), &codes)?;
@@ -49,8 +49,8 @@ impl Hash {
         Ok(())
     }
 
-    /// Like [`Hash::products`], for weights with scales of groups, whose products are f32: a trit or a scale that is
-    /// another changes the product of its row.
+    /// Like [`Hash::products`], for weights with group scales, whose products are f32: a different trit or scale
+    /// changes the product of its row.
     fn group_products(&mut self, packed: &GroupPacked, kernel: &GroupKernel) -> Result<(), KernelError> {
         let codes: Vec<i16> = (0..packed.cols()).map(|k| i16::from(code(k))).collect();
         let x = Int16Batch::from_codes(1, codes.len(), &codes)?;
@@ -70,11 +70,11 @@ impl Hash {
         }
     }
 
-    /// What `c` computes beyond the formulas of BitNet, each with a number of its own.
+    /// The formulas of `c` beyond BitNet, each with its own number.
     fn extensions(&mut self, c: &ModelConfig) {
         let flags = [c.head_norms, c.projection_norms, c.output_norms, c.qkv_bias, c.headless];
         flags.into_iter().for_each(|on| self.word(u64::from(on)));
-        // Behind all others where it is set, so that fingerprints of models without it stay as they are.
+        // Hashed last and only if set, so that fingerprints of models without it do not change.
         if c.head_norms_after_rope {
             self.word(0x6166_7465_7220_726f);
         }
@@ -87,7 +87,7 @@ impl Hash {
                 ActivationBits::EightByGroup => 0x6772_6f75_7038,
             });
         }
-        // What came later is hashed only where it is there, so that saved sessions of older kinds of models stay valid.
+        // Later additions are hashed only if present, so that saved sessions of older kinds of models stay valid.
         if c.has_delta() {
             let o = &c.delta;
             [o.conv_kernel, o.state_size, o.key_heads, o.value_heads].into_iter().for_each(|n| self.word(n as u64));
@@ -116,7 +116,7 @@ impl Hash {
                     match scales {
                         Scales::Tensor(s) => self.floats(&[*s]),
                         Scales::Rows(s) => self.floats(s),
-                        // Packed otherwise.
+                        // Hashed with the packed weights.
                         Scales::Groups(_) => (),
                     }
                     self.products(packed, kernel.as_ref(), acc)
@@ -124,7 +124,7 @@ impl Hash {
                 Weights::Groups { packed, kernel } => self.group_products(packed, kernel),
             };
             linear.learnt().for_each(|values| self.floats(values));
-            // Codes in range and lengths that agree are never refused.
+            // Codes in range and matching lengths are never rejected.
             debug_assert!(products.is_ok(), "{products:?}");
         }
         let heads = match &layer.mixer {
@@ -146,7 +146,7 @@ impl Hash {
     }
 }
 
-/// Activation `k`: between 1 and 127 or between -127 and -1, without an order that matrices could share.
+/// Activation `k`: between 1 and 127 or between -127 and -1, in an order that no matrix shares.
 fn code(k: usize) -> i8 {
     let mut hash = Hash(0x7217);
     hash.word(k as u64);
@@ -163,11 +163,11 @@ pub(super) fn of(model: &Network) -> u64 {
         [c.vocab_size, c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim];
     shape.into_iter().for_each(|n| hash.word(n as u64));
     [eps, c.rope_theta.to_bits(), c.hidden_act as u64].into_iter().for_each(|n| hash.word(n));
-    // What is not stretched keeps the fingerprint that its saved sessions have.
+    // An unscaled rotary embedding keeps the fingerprint of existing saved sessions.
     if c.rope_scaling != RopeScaling::None {
         hash.floats(&c.rope_frequencies());
     }
-    // Nor does what BitNet models do not have change theirs.
+    // Features that BitNet models do not have do not change theirs either.
     if c.beyond_bitnet().is_some() {
         hash.extensions(c);
     }

@@ -1,21 +1,21 @@
-//! Signed Hadamard transforms that are folded into the weights: what rows pass before they become codes.
+//! Signed Hadamard transforms that are folded into the weights: the transforms of rows before they become codes.
 
 use ternary_kernels::ops::Ops;
 
 use crate::{InputForm, InputForms, ModelConfig};
 
-/// Signs of each width as numbers.
+/// The signs of each width as floats.
 #[derive(Debug)]
 pub(super) struct FoldSigns {
     block: usize,
     signs: Vec<Vec<f32>>,
     /// Whether the head reads transformed rows.
     pub(super) head: bool,
-    /// Whether rows of the embedding are to be transformed back.
+    /// Whether rows of the embedding must be transformed back.
     pub(super) embedding: bool,
 }
 
-/// What becomes of a row before a product.
+/// The steps of a row before a product.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowForm<'a> {
     pub(super) form: InputForm,
@@ -42,12 +42,12 @@ impl FoldSigns {
         self.signs.iter().map(Vec::as_slice).find(|s| s.len() == width)
     }
 
-    /// A row of `width` elements in `form` that a folded matrix reads.
+    /// The form of a row of `width` elements that a folded matrix reads.
     pub(super) fn row(&self, form: InputForm, width: usize) -> RowForm<'_> {
         RowForm { form: InputForm { hadamard: Some(self.block), ..form }, signs: self.of_width(width) }
     }
 
-    /// `x <- H(s * x)`: what a folded head reads.
+    /// `x <- H(s * x)`: the input of a folded head.
     pub(super) fn turn(&self, ops: Ops, x: &mut [f32]) {
         self.sign(x);
         self.transform(ops, x);

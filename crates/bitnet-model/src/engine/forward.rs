@@ -21,9 +21,9 @@ use super::workspace::{BlockScratch, Buffers};
 use crate::ModelError;
 
 impl Network {
-    /// One pass over the weights for the tokens of `segments`, `rows` in all; what they want to know is appended to
-    /// `out`. Where `losses` are given, there is one text, and the inner losses of each test-time-training layer are
-    /// appended to its own.
+    /// One pass over the weights for the tokens of `segments`, `rows` in total; their predictions are appended to
+    /// `out`. If `losses` are given, there is one text, and the inner losses of each test-time-training layer are
+    /// appended to its entry.
     pub(super) fn forward(
         &self,
         team: &Team,
@@ -80,7 +80,7 @@ impl Network {
         }
     }
 
-    /// The first `rows` rows of the residual stream through all layers.
+    /// Passes the first `rows` rows of the residual stream through all layers.
     pub(super) fn layers(
         &self,
         team: &Team,
@@ -95,7 +95,7 @@ impl Network {
         self.layers.iter().try_for_each(|layer| layer.forward(&mut context, blocks, texts, residual))
     }
 
-    /// Appends what the head says about rows of the residual stream to `out`.
+    /// Appends the predictions of the head for rows of the residual stream to `out`.
     pub(super) fn logits(
         &self,
         team: &Team,
@@ -109,7 +109,7 @@ impl Network {
         self.head.forward(&mut context, head, residual, wanted, out);
     }
 
-    /// Lets mini-batches of `state` that ended with its last token move the inner weights.
+    /// Applies the inner updates of mini-batches of `state` that ended with its last token.
     pub(super) fn complete(&self, state: &mut LayerStates, scratch: Option<&mut TttScratch>) {
         let Some(scratch) = scratch else { return };
         let layers = self.ttt_layers().zip(&mut state.ttt);
@@ -118,7 +118,7 @@ impl Network {
 }
 
 impl Layer {
-    /// The residual stream, `[rows, hidden]`, through this layer.
+    /// Passes the residual stream, `[rows, hidden]`, through this layer.
     fn forward(
         &self,
         context: &mut Context<'_>,
@@ -141,7 +141,7 @@ impl Layer {
     }
 }
 
-/// Position in its text of the token in `row`.
+/// The position, in its text, of the token in `row`.
 fn position_of(segments: &[Segment<'_>], row: usize) -> usize {
     let segment = segments.iter().find(|segment| segment.rows().contains(&row));
     segment.map_or(0, |segment| segment.state.len() + row - segment.first_row)

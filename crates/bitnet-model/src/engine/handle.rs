@@ -16,8 +16,8 @@ use super::workspace::{Buffers, Workspace};
 use crate::weights::ModelWeights;
 use crate::{ModelConfig, ModelError};
 
-/// Bytes of packed weights up to which the schedule is sequence-parallel: those that a core's own caches hold, with
-/// some from the shared one.
+/// Up to this many bytes of packed weights, the schedule is sequence-parallel: as much as a core's own caches hold,
+/// with a part of the shared one.
 const SEQUENCE_PARALLEL_MAX_WEIGHT_BYTES: usize = 4 << 20;
 
 /// A model ready for inference on this CPU: immutable, cheap to clone, shared between threads.
@@ -43,8 +43,8 @@ impl Engine {
     /// Packs `weights` for the kernel that `options` choose.
     ///
     /// # Errors
-    /// An instruction set that this CPU does not have (also one that `BITNET_ISA` names), a kernel that refuses the
-    /// weights, threads that cannot be started; formulas that are not computed together ([`ModelError::Config`]).
+    /// An instruction set that this CPU does not have (including one that `BITNET_ISA` names), weights that a kernel
+    /// rejects, threads that cannot be started; unsupported combinations of formulas ([`ModelError::Config`]).
     pub fn new(weights: &ModelWeights, options: &EngineOptions) -> Result<Self, ModelError> {
         let mut config = weights.config.clone();
         if let Some(bits) = options.activation_bits {
@@ -81,7 +81,7 @@ impl Engine {
     pub fn config(&self) -> &ModelConfig {
         &self.inner.network.config
     }
-    /// Whether both are the same engine: clones of one.
+    /// Whether both are the same engine, that is, clones of one.
     pub fn is(&self, other: &Engine) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
@@ -89,8 +89,8 @@ impl Engine {
     pub fn isa(&self) -> Isa {
         self.inner.isa
     }
-    /// Name of the kernel in use; where projection groups have different ones, as `base3_avx512vbmi; qkv:
-    /// i2s_avx512vnni`.
+    /// Name of the kernel in use; if projection groups have different ones, like
+    /// `base3_avx512vbmi; qkv: i2s_avx512vnni`.
     pub fn kernel_name(&self) -> &str {
         &self.inner.kernel_name
     }
@@ -98,7 +98,7 @@ impl Engine {
     pub fn kernel_for(&self, group: ProjectionGroup) -> &Arc<dyn Kernel> {
         self.inner.network.kernels.of(group)
     }
-    /// Threads in use, the caller's included.
+    /// Threads in use, including the caller's.
     pub fn threads(&self) -> usize {
         self.inner.threads
     }
@@ -121,37 +121,37 @@ impl Engine {
     pub fn head_bytes(&self) -> usize {
         self.inner.network.head.table().map_or(0, EngineTable::byte_len)
     }
-    /// Bytes of the coarse plane of the head, all of which a decode step reads that needs only the best logits, besides
-    /// the stored rows that [`StepOutput::rescored`](crate::StepOutput::rescored) counts; `None` where such a step
-    /// reads the stored head.
+    /// Bytes of the coarse plane of the head. A decode step that needs only the best logits reads all of them, and the
+    /// stored rows that [`StepOutput::rescored`](crate::StepOutput::rescored) counts; `None` if such a step reads the
+    /// stored head.
     pub fn coarse_head_bytes(&self) -> Option<usize> {
         self.inner.network.head.plane().map(CoarsePlane::byte_len)
     }
 
-    /// Bytes of the codes of activations that a forward step holds, with their sums and scales: room for the widest
-    /// row, for as many tokens as have passed together so far. Half as many with four bits as with eight.
+    /// Bytes of the codes of activations of a forward step, with their sums and scales: room for the widest row, for
+    /// the largest number of tokens that have passed together so far. Half as many with four bits as with eight.
     pub fn activation_bytes(&self) -> usize {
         self.lock().all_buffers().map(|buffers| buffers.projections.input_bytes()).sum()
     }
-    /// Bytes of the other buffers that the layers compute in, for as many tokens as have passed together so far.
+    /// Bytes of the other buffers of the layers, for the largest number of tokens that have passed together so far.
     pub fn working_bytes(&self) -> usize {
         self.lock().all_buffers().map(Buffers::byte_len).sum()
     }
 
-    /// A number that tells models apart: of the configuration and of all weights. It is the same for every exact kernel
-    /// and for every file format, and computed when it is first asked for, which takes about as long as a token on one
-    /// thread.
+    /// A number that identifies a model, by its configuration and all weights. It is the same for every exact kernel
+    /// and for every file format. It is computed when it is first requested, which takes about as long as a token on
+    /// one thread.
     pub fn fingerprint(&self) -> u64 {
         *self.inner.fingerprint.get_or_init(|| fingerprint::of(&self.inner.network))
     }
 
-    /// The norm before the head, of one residual row `[hidden]` f32 into `out`.
+    /// Applies the norm before the head to one residual row `[hidden]` f32, into `out`.
     pub(crate) fn final_norm(&self, row: &[f32], out: &mut [f32]) {
         let Network { ops, head, config, .. } = &self.inner.network;
         ops.rms_norm(row, &head.norm.gain, config.rms_norm_eps, out);
     }
 
-    /// Tokens of one text that are best read in one step: enough that all threads have their share.
+    /// The best number of tokens of one text to read in one step: enough that all threads have their share.
     pub(crate) fn tokens_at_once(&self) -> usize {
         if self.inner.sequence_parallel { 4 * MAX_ROWS } else { MAX_ROWS }
     }
@@ -172,15 +172,15 @@ impl Engine {
 
     /// Waits for the step of another thread to end.
     pub(super) fn lock(&self) -> MutexGuard<'_, Workspace> {
-        // A panic in a step leaves scratch contents behind that the next step overwrites: nothing to repair.
+        // A panic in a step leaves scratch contents that the next step overwrites: nothing needs repair.
         self.inner.workspace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether there is code for everything that `config` asks for.
+/// Checks that all formulas of `config` are supported.
 fn check(config: &ModelConfig) -> Result<(), ModelError> {
     if config.sub_norms && config.projection_norms {
-        let must = "false in a model with sub-norms: both stand before the output and the down projection";
+        let must = "false in a model with sub-norms: both come before the output and the down projection";
         return Err(ModelError::Config { field: "projection_norms", value: "true".to_owned(), must });
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The states of one text, handed from one piece of the text to the next, layer by layer.
+//! The states of one text, passed from one piece of the text to the next, layer by layer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,12 +9,12 @@ use ttt_layer::TttState;
 
 use super::limits::{INLINE_PARTS, NonFinite};
 
-/// Looks at a state that another thread has before a nap: some hundred microseconds.
+/// Checks of a state that another thread has, before a nap: some hundred microseconds.
 const LOOKS: u32 = 4096;
 /// A nap.
 const NAP: Duration = Duration::from_micros(20);
 
-/// The states of one text, handed from piece to piece, layer by layer.
+/// The states of one text, passed from piece to piece, layer by layer.
 pub(super) struct StateHandoff<'a> {
     layers: SmallVec<[(Mutex<&'a mut TttState>, AtomicUsize); INLINE_PARTS]>,
     /// The first piece that failed.
@@ -27,7 +27,7 @@ impl<'a> StateHandoff<'a> {
         Self { layers, failed: AtomicUsize::new(usize::MAX) }
     }
 
-    /// Until it is told otherwise, piece `at` counts as failed when the guard is dropped, also by a panic.
+    /// Marks piece `at` as failed when the guard is dropped, also by a panic, unless it is disarmed.
     pub(super) fn failing_from(&self, at: usize) -> Failing<'_> {
         Failing { failed: &self.failed, at }
     }
@@ -40,7 +40,7 @@ pub(super) struct Failing<'a> {
 }
 
 impl Failing<'_> {
-    /// The piece went well.
+    /// The piece succeeded.
     pub(super) fn disarm(self) {
         std::mem::forget(self);
     }
@@ -52,7 +52,7 @@ impl Drop for Failing<'_> {
     }
 }
 
-/// A piece of a text, and when its turn is.
+/// A piece of a text with its turn.
 pub(super) struct Piece<'r, 'a> {
     pub(super) handoff: &'r StateHandoff<'a>,
     pub(super) at: usize,
@@ -62,7 +62,7 @@ pub(super) struct Piece<'r, 'a> {
 const EARLIER_FAILED: NonFinite = ("an earlier piece of the text", usize::MAX / 2);
 
 impl Piece<'_, '_> {
-    /// Waits until the piece before this one is through with layer `slot`, and lets `f` change the state.
+    /// Waits until the previous piece is done with layer `slot`, and lets `f` change the state.
     pub(super) fn in_turn(&self, slot: usize, f: impl FnOnce(&mut TttState)) -> Result<(), NonFinite> {
         let (state, turn) = &self.handoff.layers[slot];
         let mut looks = 0u32;
@@ -71,15 +71,15 @@ impl Piece<'_, '_> {
                 return Err(EARLIER_FAILED);
             }
             looks += 1;
-            // Who is waited for so long has lost its CPU, and may need this one. Sleep keeps the claim to the CPU,
-            // beside other programs, too; giving it away does not.
+            // A thread that takes this long has lost its CPU, and may need this one. A sleeping thread keeps its claim
+            // to the CPU, even next to other programs; a yielding thread does not.
             if looks.is_multiple_of(LOOKS) { std::thread::sleep(NAP) } else { std::hint::spin_loop() }
         }
         f(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 
-    /// Like [`Piece::in_turn`], and lets the next piece have its turn.
+    /// Like [`Piece::in_turn`], and then gives the next piece its turn.
     pub(super) fn pass_on(&self, slot: usize, f: impl FnOnce(&mut TttState)) -> Result<(), NonFinite> {
         self.in_turn(slot, f)?;
         self.handoff.layers[slot].1.store(self.at + 1, Ordering::Release);

@@ -1,12 +1,12 @@
-//! What a forward step is given.
+//! The input of a forward step.
 
 use super::blocks::lm_head::HeadRequest;
 use super::state::SequenceState;
 
-/// Which positions of a [`StepInput`] the logits are computed for.
+/// The positions of a [`StepInput`] whose logits are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogitsWanted {
-    /// None: the tokens only enter the state.
+    /// None: the tokens only update the state.
     None,
     /// The last token.
     Last,
@@ -17,12 +17,12 @@ pub enum LogitsWanted {
 /// Tokens that continue one sequence.
 #[derive(Debug)]
 pub struct StepInput<'a> {
-    /// The sequence's state, which goes on by the new tokens.
+    /// The sequence's state, which the new tokens advance.
     pub state: &'a mut SequenceState,
     /// The new tokens.
     pub tokens: &'a [u32],
-    /// Which positions to compute logits for.
+    /// The positions to compute logits for.
     pub wanted: LogitsWanted,
-    /// Which logits of these positions.
+    /// The requested logits of these positions.
     pub head: HeadRequest,
 }

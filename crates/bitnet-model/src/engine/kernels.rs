@@ -1,4 +1,4 @@
-//! Which kernel computes which projections.
+//! The choice of kernels for projections.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl ProjectionGroup {
         Self::ALL.into_iter().find(|k| k.name() == name)
     }
 
-    /// The group that a projection belongs to.
+    /// The group of a projection.
     pub fn of(projection: Projection) -> Self {
         match projection {
             Projection::Q | Projection::K | Projection::V | Projection::Qkv | Projection::OutGate => {
@@ -95,7 +95,7 @@ impl ProjectionGroup {
         Group { name: self.name().to_owned(), shapes }
     }
 
-    /// The kernel that computes this kind on `isa` where none is asked for, in a model of `weights` ternary weights.
+    /// The default kernel of this group on `isa`, in a model of `weights` ternary weights.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] for an instruction set that this CPU does not have.
@@ -111,12 +111,12 @@ impl ProjectionGroup {
         Ok(select::default_kernel(self.workload(config, isa, weights))?)
     }
 
-    /// What the kernel of this group is chosen for, on `isa` in a model of `weights` ternary weights.
+    /// The workload of this group's kernel, on `isa` in a model of `weights` ternary weights.
     pub fn workload(self, config: &ModelConfig, isa: Isa, weights: usize) -> Workload {
-        // Projections of a kind read the same row, or rows of one form.
+        // Projections of a group read the same row, or rows of one form.
         let bits = self.projections().map(|p| config.input_form(p).bits).next().unwrap_or_default();
         let int4 = match bits {
-            // The panels that two int8 digits are multiplied with are those of int8.
+            // The panels that multiply two int8 digits are those of int8.
             ActivationBits::Eight | ActivationBits::Sixteen | ActivationBits::EightByGroup => false,
             ActivationBits::Four => true,
         };
@@ -134,7 +134,7 @@ impl std::fmt::Display for ProjectionGroup {
     }
 }
 
-/// Kernels that the caller asked for, by group.
+/// Kernels that the caller requested, by group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KernelOverrides([Option<Arc<dyn Kernel>>; 4]);
 
@@ -144,21 +144,22 @@ impl KernelOverrides {
     }
 }
 
-/// The kernel of each kind.
+/// The kernel of each group.
 #[derive(Debug)]
 pub(super) struct Kernels {
-    /// Of matrices with one scale, or one for each row.
+    /// For matrices with one scale, or one for each row.
     kinds: [Arc<dyn Kernel>; 4],
-    /// Of matrices with a scale for each group of weights, and of all with 16-bit inputs.
+    /// For matrices with a scale for each group of weights, and for all with 16-bit inputs.
     group: GroupKernel,
-    /// Weights of a group where activations have a scale for each group of as many.
+    /// Weights of a group, if each group of as many activations has a scale.
     activation_group: Option<usize>,
-    /// Which kinds the latter computes: all matrices of a kind have one kernel, because they are cut into the same blocks of rows.
+    /// The projection groups that `group` computes: all matrices of one have the same kernel, because they are divided
+    /// into the same blocks of rows.
     grouped: [bool; 4],
 }
 
 impl Kernels {
-    /// What `overrides` ask for by kind, else `for_all`, else the best for the instruction set and the model's size.
+    /// The kernels of `overrides` by group, else `for_all`, else the best for the instruction set and the model's size.
     pub(super) fn choose(
         overrides: &KernelOverrides,
         for_all: Option<&Arc<dyn Kernel>>,
@@ -198,7 +199,7 @@ impl Kernels {
         Ok((packed, self.group.clone()))
     }
 
-    /// Activations of a group, where they have a scale for each.
+    /// Activations of a group, if each group has a scale.
     pub(super) fn activation_group(&self) -> usize {
         self.activation_group.unwrap_or(ROW_ALIGN)
     }
@@ -243,7 +244,7 @@ impl Kernels {
         Ok(PackedMatrix::Groups(self.pack_groups(w)?.0))
     }
 
-    /// The layout that a projection is packed in, where files may hold it.
+    /// The layout in which a projection is packed, if files can hold it.
     pub(super) fn layout(&self, which: Projection, w: &TernaryMatrix) -> Option<KernelLayout> {
         let kind = ProjectionGroup::of(which);
         match self.grouped[kind.index()] {
@@ -252,7 +253,7 @@ impl Kernels {
         }
     }
 
-    /// The layout of what the group kernel reads.
+    /// The layout that the group kernel reads.
     pub(super) fn group_layout(&self, w: &TernaryMatrix) -> KernelLayout {
         GroupKernel::layout_of(w, self.activation_group)
     }
@@ -267,7 +268,7 @@ impl Kernels {
         if self.grouped[kind.index()] { self.group.name() } else { self.of(kind).name() }
     }
 
-    /// One name, or that of the largest projections with the kinds that have others: `a; qkv, o: b`.
+    /// One name, or that of the largest projections followed by the groups with other kernels: `a; qkv, o: b`.
     pub(super) fn describe(&self) -> String {
         let main = self.name(ProjectionGroup::GateUp);
         let mut text = main.to_owned();
@@ -288,7 +289,8 @@ impl Kernels {
     }
 }
 
-/// The longest group of activations that no matrix's groups cut: each of them has to be multiplied with one scale of a weight.
+/// The longest group of activations that fits into the groups of every matrix: each must be multiplied by one scale of
+/// a weight.
 fn common_group(weights: &ModelWeights) -> Result<usize, ModelError> {
     let matrices = weights.layers.iter().flat_map(|l| l.projections()).map(|(_, w)| w);
     let tables =
@@ -306,7 +308,7 @@ fn common_group(weights: &ModelWeights) -> Result<usize, ModelError> {
         None => Err(ModelError::Config {
             field: "activation_bits",
             value: ActivationBits::EightByGroup.to_string(),
-            must: "used with weights that have a scale per group; this model's have none",
+            must: "used with weights that have a scale per group; this model has none",
         }),
     }
 }

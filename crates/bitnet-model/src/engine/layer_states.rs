@@ -1,4 +1,4 @@
-//! What the layers keep of one text.
+//! The state of one text in the layers.
 
 use ttt_layer::{DeltaState, TttState};
 
@@ -10,15 +10,15 @@ use crate::ModelError;
 #[derive(Clone, Debug)]
 pub(super) struct LayerStates {
     pub(super) kv: KvCache,
-    /// In the order of the layers.
+    /// In layer order.
     pub(super) ttt: Vec<TttState>,
-    /// In the order of the layers.
+    /// In layer order.
     pub(super) delta: Vec<DeltaState>,
-    /// Residual stream after the last layer at the last token, `[hidden]`; what the head reads.
+    /// Residual stream after the last layer at the last token, `[hidden]`: the input of the head.
     pub(super) last: Vec<f32>,
     /// Whether `last` belongs to the last token.
     pub(super) has_last: bool,
-    /// Whether a step was broken off that had begun to change `ttt` or `delta`.
+    /// Whether a step was interrupted after it began to change `ttt` or `delta`.
     pub(super) lost: bool,
 }
 
@@ -44,12 +44,12 @@ impl LayerStates {
         self.kv.len()
     }
 
-    /// Whether it can be taken back to any earlier token.
+    /// Whether it can be rewound to any earlier token.
     pub(super) fn can_rewind(&self) -> bool {
         self.ttt.is_empty() && self.delta.is_empty()
     }
 
-    /// Refuses a state that a failed step has left in between.
+    /// Rejects a state that a failed step has left inconsistent.
     pub(super) fn usable(&self) -> Result<(), ModelError> {
         if self.lost { Err(ModelError::StateLost) } else { Ok(()) }
     }
@@ -59,12 +59,12 @@ impl LayerStates {
         self.has_last.then_some(&self.last[..])
     }
 
-    /// A copy of what cannot be taken back.
+    /// A copy of the parts that cannot be rewound.
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot { len: self.len(), ttt: self.ttt.clone(), delta: self.delta.clone() }
     }
 
-    /// Takes the state back to where it was copied.
+    /// Restores the state that was copied.
     pub(super) fn rewind_to(&mut self, snapshot: &Snapshot) {
         self.ttt.clone_from_slice(&snapshot.ttt);
         self.delta.clone_from_slice(&snapshot.delta);
@@ -72,17 +72,17 @@ impl LayerStates {
         (self.has_last, self.lost) = (false, false);
     }
 
-    /// A step begins to change the state; if it never ends, the state is lost.
+    /// Notes that a step begins to change the state; if it never ends, the state is lost.
     pub(super) fn begin_step(&mut self) {
         self.lost = !self.can_rewind();
     }
 
-    /// The step has ended well.
+    /// Notes that the step has succeeded.
     pub(super) fn end_step(&mut self) {
         self.lost = false;
     }
 
-    /// Notes in `undo` what the next `tokens` tokens will overwrite and cannot be taken back otherwise.
+    /// Saves to `undo` what the next `tokens` tokens will overwrite and rewinding cannot restore.
     pub(super) fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
         if !self.can_rewind() {
             self.ttt.iter().for_each(|state| state.remember(tokens, undo));
@@ -91,10 +91,11 @@ impl LayerStates {
         }
     }
 
-    /// The step of `tokens` tokens failed: goes back to `len` tokens, with what [`LayerStates::remember`] noted in
-    /// front of `undo`, or is lost if nothing was noted and that is needed. The rest of `undo` belongs to others.
+    /// After a failed step of `tokens` tokens: goes back to `len` tokens, with what [`LayerStates::remember`] saved at
+    /// the beginning of `undo`; the state is lost if that is needed but was not saved. Returns the rest of `undo`,
+    /// which belongs to other states.
     pub(super) fn fail_step<'u>(&mut self, len: usize, tokens: usize, undo: Option<&'u [f32]>) -> Option<&'u [f32]> {
-        // Blocks that went well have moved it.
+        // Blocks that succeeded have moved it.
         self.has_last &= self.len() == len;
         self.kv.rewind(len);
         let mut rest = undo?;
@@ -121,7 +122,7 @@ impl LayerStates {
         self.has_last = true;
     }
 
-    /// Like [`LayerStates::advance`], where the test-time-training layers have counted the tokens already.
+    /// Like [`LayerStates::advance`], if the test-time-training layers have already counted the tokens.
     pub(super) fn advance_rest(&mut self, tokens: usize, last: &[f32]) {
         self.kv.reserve(self.kv.len() + tokens);
         self.kv.advance(tokens);

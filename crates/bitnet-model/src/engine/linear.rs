@@ -1,4 +1,4 @@
-//! A ternary projection as the engine runs it: packed weights, their kernel, the f32 epilogue.
+//! A ternary projection in the engine: packed weights, their kernel, the f32 epilogue.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use ternary_kernels::{AlignedBuf, ColsMut, GroupKernel, GroupPacked, Int8Batch, 
 use super::quantized::Quantized;
 use crate::{LayerWeights, Norm, Projection};
 
-/// What one thread needs for a product besides the operands.
+/// Scratch of one thread for a product.
 #[derive(Debug)]
 pub(super) struct ProductScratch {
     /// Integer products of one block of output rows, `[n, row_block]`.
     pub(super) acc: AlignedBuf<i32>,
-    /// Int4 activations as int8, for kernels that want them so; grown by them.
+    /// Int4 activations as int8, for kernels that need that; these kernels let it grow.
     widened: Int8Batch,
 }
 
 impl ProductScratch {
-    /// Without room.
+    /// Empty buffers.
     pub(super) fn new() -> Self {
         Self { acc: AlignedBuf::zeroed(0), widened: Int8Batch::with_capacity(0, 0) }
     }
@@ -31,7 +31,7 @@ impl ProductScratch {
         size_of_val(&self.acc[..]) + self.widened.view().codes().len()
     }
 
-    /// Gives all threads the room that one of them has needed: which thread meets a kernel that needs it is chance.
+    /// Gives all threads the room that one of them has needed: any thread may come across a kernel that needs it.
     pub(super) fn level(threads: &mut [Self]) {
         let mut rest = threads;
         while let Some((first, others)) = rest.split_first_mut() {
@@ -48,7 +48,7 @@ impl ProductScratch {
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
     weights: Weights,
-    /// Gain of a norm of its own, which its input passes before it is quantised.
+    /// Gain of the projection's own norm, which is applied to its input before quantisation.
     pub(super) norm: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
 }
@@ -56,24 +56,24 @@ pub(super) struct Linear {
 /// Packed weights and their kernel.
 #[derive(Clone, Debug)]
 pub(super) enum Weights {
-    /// One scale for all, or one for each row: integer products, then one f32 epilogue.
+    /// One scale for the matrix or one for each row: integer products, then one f32 epilogue.
     Trits { packed: Packed, scales: Scales, kernel: Arc<dyn Kernel> },
     /// A scale for each group of weights of a row, which the kernel multiplies by; its results are f32.
     Groups { packed: GroupPacked, kernel: GroupKernel },
 }
 
 impl Linear {
-    /// The projection `which` of `layer`, whose weights were packed.
+    /// The projection `which` of `layer`, with packed weights.
     pub(super) fn new(layer: &LayerWeights, which: Projection, weights: Weights) -> Self {
         Self {
             weights,
-            // The number of the layer does not matter here.
+            // The layer number does not matter here.
             norm: layer.norm(Norm::ProjectionIn(0, which)).map(<[f32]>::to_vec),
             bias: layer.bias(which).map(<[f32]>::to_vec),
         }
     }
 
-    /// What is learnt in full precision besides the scales: norm and bias, where there are any.
+    /// The learned full-precision parameters other than the scales: norm and bias, if any.
     pub(super) fn learnt(&self) -> impl Iterator<Item = &[f32]> {
         [&self.norm, &self.bias].into_iter().flatten().map(Vec::as_slice)
     }
@@ -106,7 +106,7 @@ impl Linear {
         }
     }
 
-    /// In how many pieces `threads` threads compute the outputs of `n` tokens.
+    /// The number of pieces in which `threads` threads compute the outputs of `n` tokens.
     pub(super) fn pieces(&self, threads: usize, n: usize) -> usize {
         let (least, cols) = match &self.weights {
             Weights::Trits { packed, kernel, .. } => (kernel.least_rows(n), packed.cols()),
@@ -124,7 +124,8 @@ impl Linear {
         trits.into_iter().flatten().chain(groups.into_iter().flatten())
     }
 
-    /// Computes the outputs of `rows` for all tokens of `x` into `out`, whose columns are these rows; with `ADD` on top of
+    /// Computes the outputs of `rows` for all tokens of `x` into `out`, whose columns are these rows; with `ADD`, adds
+    /// them.
     /// what is there.
     pub(super) fn forward<const ADD: bool>(
         &self,
@@ -149,7 +150,7 @@ impl Linear {
                     }
                 }
                 Weights::Groups { packed, kernel } => {
-                    // As large as the integers that other kernels leave there.
+                    // As large as the integers that other kernels write there.
                     let y: &mut [f32] = bytemuck::cast_slice_mut(acc);
                     x.group_product(kernel, packed, block.clone(), y);
                     for (t, y) in y.chunks_exact(len).enumerate() {
@@ -165,7 +166,7 @@ impl Linear {
     }
 }
 
-/// `out = (acc * (1 / s)) * scale`, the dequantised output of one token for `rows`; with `ADD` on top of what is there.
+/// `out = (acc * (1 / s)) * scale`, the dequantised output of one token for `rows`; with `ADD`, added to `out`.
 ///
 /// The order is part of the canonical arithmetic, see `docs/adr/0003-canonical-float-arithmetic.md`.
 fn dequantize<const ADD: bool>(ops: Ops, scales: &Scales, rows: Range<usize>, s: f32, acc: &[i32], out: &mut [f32]) {
@@ -185,7 +186,7 @@ fn dequantize<const ADD: bool>(ops: Ops, scales: &Scales, rows: Range<usize>, s:
 /// A projection, its input and its output `[n, rows]`.
 pub(super) type Product<'a> = (&'a Linear, &'a Quantized, &'a mut [f32]);
 
-/// Several projections of `n` tokens in one pass, whose rows the threads share.
+/// Several projections of `n` tokens in one pass; the threads share the rows.
 pub(super) fn project(
     ops: Ops,
     team: &Team,

@@ -5,12 +5,12 @@
 //! share the output rows of each projection and the heads of attention, or each takes whole texts ([`schedule`]). See
 //! `docs/ARCHITECTURE.md`.
 //!
-//! **One canonical arithmetic.** The value of a token depends on the tokens before it and on nothing else: not on how
-//! many tokens pass together, not on the number of threads. Integer products are exact; every float reduction runs
-//! within one token, in an order fixed by [`ternary_kernels::ops`].
+//! **One canonical arithmetic.** The value of a token depends only on the tokens before it: not on the number of tokens
+//! that pass together, not on the number of threads. Integer products are exact; every float reduction runs within one
+//! token, in an order fixed by [`ternary_kernels::ops`].
 //!
-//! **Imports point one way**: sizes and buffers, then [`blocks`], then [`network`] and [`forward`], then [`schedule`],
-//! then what callers see ([`handle`], [`step`]). This file only names the parts.
+//! **Imports point in one direction**: sizes and buffers, then [`blocks`], then [`network`] and [`forward`], then
+//! [`schedule`], then the interface for callers ([`handle`], [`step`]). This file only names the parts.
 
 mod blocks;
 mod cache;

@@ -20,7 +20,7 @@ use super::table::EngineTable;
 use crate::weights::ModelWeights;
 use crate::{ActivationBits, InputForm, ModelConfig, ModelError, Projection};
 
-/// A model as the engine computes it.
+/// A model in the form that the engine computes with.
 #[derive(Debug)]
 pub(super) struct Network {
     pub(super) config: ModelConfig,
@@ -33,14 +33,14 @@ pub(super) struct Network {
     pub(super) head: LmHead,
 }
 
-/// A layer: what carries information from token to token, and what computes within one.
+/// A layer: the mixer passes information from token to token, the feed-forward block computes within a token.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) mixer: Mixer,
     pub(super) feed_forward: FeedForward,
 }
 
-/// How a layer carries what it has read to the tokens that follow.
+/// How a layer passes what it has read on to later tokens.
 #[derive(Debug)]
 pub(super) enum Mixer {
     Attention(Box<Attention>),
@@ -80,7 +80,7 @@ impl Network {
         Ok(Self { config, ops, kernels, embedding, fold, layers, head })
     }
 
-    /// The head where it is not the embedding.
+    /// The head, if it is not the embedding.
     pub(super) fn own_head(&self) -> Option<&EngineTable> {
         self.head.table().filter(|table| !std::ptr::eq(*table, Arc::as_ptr(&self.embedding)))
     }
@@ -143,7 +143,7 @@ impl Layer {
         Ok(Self { mixer, feed_forward })
     }
 
-    /// What the mixer has around it.
+    /// The branch of the mixer.
     pub(super) fn mixer_branch(&self) -> &Branch {
         match &self.mixer {
             Mixer::Attention(attention) => &attention.branch,

@@ -1,4 +1,4 @@
-//! Weights packed as an engine holds them, one matrix at a time: for files that need no packing when they are loaded.
+//! Weights packed as in an engine, one matrix at a time: for files that need no packing when they are loaded.
 
 use ternary_kernels::ops::Ops;
 use ternary_kernels::ops::coarse::CoarsePlane;
@@ -11,7 +11,7 @@ use super::packed_matrix::PackedMatrix;
 use crate::weights::ModelWeights;
 use crate::{FloatMatrix, ModelConfig, ModelError, Projection, Table};
 
-/// Packs matrices of a model as [`Engine::new`](super::Engine::new) with the same options would.
+/// Packs matrices of a model like [`Engine::new`](super::Engine::new) with the same options.
 #[derive(Debug)]
 pub struct Packer {
     config: ModelConfig,
@@ -21,7 +21,7 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Chooses kernels as an engine with these options does.
+    /// Chooses kernels like an engine with these options.
     ///
     /// # Errors
     /// The errors of choosing an instruction set and kernels.
@@ -38,12 +38,12 @@ impl Packer {
         Ok(Self { config, kernels, head: options.head, ops: Ops::for_isa(isa)? })
     }
 
-    /// The kernels, as [`Engine::kernel_name`](super::Engine::kernel_name) says them.
+    /// The kernels, as in [`Engine::kernel_name`](super::Engine::kernel_name).
     pub fn kernel_name(&self) -> String {
         self.kernels.describe()
     }
 
-    /// The layout of a projection; `None` where its kernel has one that files cannot hold.
+    /// The layout of a projection; `None` if its kernel has a layout that files cannot hold.
     pub fn layout(&self, which: Projection, w: &TernaryMatrix) -> Option<KernelLayout> {
         self.kernels.layout(which, w)
     }
@@ -56,7 +56,7 @@ impl Packer {
     /// Packs a projection of layer `layer`.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// The errors of the kernel's packing.
     pub fn projection(&self, layer: usize, which: Projection, w: &TernaryMatrix) -> Result<PackedMatrix, ModelError> {
         self.kernels.pack_matrix(&self.config, layer, which, w)
     }
@@ -64,21 +64,21 @@ impl Packer {
     /// Packs a ternary embedding or head.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// The errors of the kernel's packing.
     pub fn table(&self, w: &TernaryMatrix) -> Result<PackedMatrix, ModelError> {
         Ok(PackedMatrix::Groups(self.kernels.pack_groups(w)?.0))
     }
 
-    /// The coarse plane of a head, where the engine uses one.
+    /// The coarse plane of a head, if the engine uses one.
     ///
     /// # Errors
-    /// A shape that it cannot have.
+    /// A shape for which there is no coarse plane.
     pub fn coarse(&self, table: &FloatMatrix, team: &Team) -> Result<Option<CoarsePlane>, ModelError> {
         lm_head::plane(self.head, table, self.ops, team)
     }
 
-    /// Whether every matrix lies packed as the engine reads it already, and the head has the plane that the engine
-    /// uses, so that nothing has to be packed.
+    /// Whether every matrix is already packed as the engine reads it, and the head has the plane that the engine uses,
+    /// so that nothing has to be packed.
     pub fn is_ready(&self, weights: &ModelWeights) -> bool {
         let packed = |w: &TernaryMatrix, layout: Option<KernelLayout>| {
             layout.is_some_and(|layout| w.packed_bytes(layout).is_some())

@@ -1,18 +1,18 @@
-//! One matrix in the layout of the kernel that computes it.
+//! One matrix in the layout of its kernel.
 
 use ternary_kernels::{GroupPacked, Packed};
 
 /// A packed matrix.
 #[derive(Clone, Debug)]
 pub enum PackedMatrix {
-    /// Of trits with one scale, or one for each row.
+    /// Trits with one scale, or one for each row.
     Panels(Packed),
-    /// With a scale for each group of weights.
+    /// Weights with a scale for each group.
     Groups(GroupPacked),
 }
 
 impl PackedMatrix {
-    /// All panels, in the layout that [`Packer::layout`](crate::Packer::layout) names.
+    /// All panels, in the layout that [`Packer::layout`](crate::Packer::layout) returns.
     pub fn bytes(&self) -> &[u8] {
         match self {
             PackedMatrix::Panels(packed) => packed.all().bytes(),

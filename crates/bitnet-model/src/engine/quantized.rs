@@ -1,4 +1,4 @@
-//! Quantised inputs of a projection, in the form that the model asks for.
+//! Quantised inputs of a projection, in the form of the model.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use super::fold::{RowForm, sign};
 use super::limits::INLINE_PARTS;
 use crate::config::{ActivationBits, InputForms};
 
-/// Rows of codes of 16, of 8 or of 4 bits, whichever were written last.
+/// Rows of 16-bit, 8-bit or 4-bit codes, whichever were written last.
 #[derive(Debug)]
 pub(super) struct Quantized {
     bits: ActivationBits,
@@ -22,15 +22,15 @@ pub(super) struct Quantized {
     int4: Int4Batch,
     int16: Int16Batch,
     int8_groups: Int8GroupBatch,
-    /// For each thread the row that a Hadamard transform works on; empty in models without one.
+    /// The row on which a Hadamard transform works, for each thread; empty in models without transforms.
     rotated: Vec<AlignedBuf<f32>>,
-    /// Of all batches.
+    /// Bytes of all batches.
     byte_len: usize,
 }
 
 impl Quantized {
-    /// Room for `n` rows of `k` activations in any of `forms`, written by `threads`, in groups of `group_len` where
-    /// they have scales.
+    /// Room for `n` rows of `k` activations in any of `forms`, written by `threads` threads, in groups of `group_len`
+    /// if groups have scales.
     pub(super) fn with_capacity(n: usize, k: usize, forms: &InputForms, (threads, group_len): (usize, usize)) -> Self {
         let rows = |bits| if forms.all().iter().any(|f| f.bits == bits) { n } else { 0 };
         let rotates = forms.all().iter().any(|f| f.hadamard.is_some());
@@ -65,7 +65,7 @@ impl Quantized {
         }
     }
 
-    /// What values were multiplied with to become codes, `[n]`; none where each group has its own.
+    /// The quantisation scales, `[n]`; empty if each group has its own.
     pub(super) fn scales(&self) -> &[f32] {
         match self.bits {
             ActivationBits::Eight => self.int8.scales(),
@@ -75,7 +75,7 @@ impl Quantized {
         }
     }
 
-    /// The exact product with `w`, `[n, rows]` i32 into `acc`; `widened` is room for the kernel.
+    /// The exact product with `w`, `[n, rows]` i32 into `acc`; `widened` is a buffer for the kernel.
     pub(super) fn product(&self, kernel: &dyn Kernel, w: &PackedRows<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
         match self.bits {
             ActivationBits::Eight => {
@@ -108,8 +108,8 @@ impl Quantized {
         }
     }
 
-    /// Lets `f` make each of `n` rows in `form`, all threads; each gets its chunk of `n / threads` rows, rounded up,
-    /// one of `chunks`, and the number of the row. The error is the first row that is not finite.
+    /// Lets `f` write each of `n` rows in `form`, on all threads; each gets its chunk of `n / threads` rows, rounded
+    /// up, one of `chunks`, and the number of the row. The error is the first row that is not finite.
     pub(super) fn fill<E: Send>(
         &mut self,
         team: &Team,
@@ -120,7 +120,7 @@ impl Quantized {
         f: impl Fn(&mut E, usize, Row<'_>) -> Result<(), KernelError> + Sync,
     ) -> Result<(), usize> {
         self.bits = form.bits;
-        // One row is not worth waking a thread for.
+        // One row is not worth waking a thread.
         let chunk = n.div_ceil(team.threads());
         let own = chunks.zip(&mut self.rotated);
         let mut parts: SmallVec<[Part<'_, E>; INLINE_PARTS]> = match form.bits {
@@ -200,7 +200,7 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Normalises (where a gain is given), transforms (where the form says so) and quantises `x`.
+    /// Normalises (if a gain is given), transforms (if the form says so) and quantises `x`.
     pub(super) fn quantize(self, ops: Ops, x: &[f32], norm: Option<(&[f32], f32)>) -> Result<(), KernelError> {
         if let Some(signs) = self.signs {
             let turned = &mut self.rotated[..x.len()];

@@ -1,4 +1,4 @@
-//! Tokens that pass through the layers together, and whose states they read and write.
+//! Tokens that pass through the layers together, and their states.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ pub(super) struct Segment<'a> {
     pub(super) tokens: &'a [u32],
     /// Row of the first token.
     pub(super) first_row: usize,
-    /// Rows whose logits are wanted.
+    /// Rows whose logits are requested.
     pub(super) wanted: Range<usize>,
-    /// Which of their logits.
+    /// The requested logits of these rows.
     pub(super) head: HeadRequest,
 }
 
@@ -26,18 +26,18 @@ impl Segment<'_> {
     }
 }
 
-/// Whose states a block of rows reads and writes.
+/// The states that a block of rows reads and writes.
 pub(super) enum Texts<'s, 'a> {
-    /// States of some texts, each in one piece.
+    /// Whole states of some texts.
     Own(&'s mut [Segment<'a>]),
     /// The state of one text, of which other threads have other pieces.
     Piece(&'s Piece<'s, 'a>),
-    /// As `Own`, of one text; the inner losses of each layer are appended, `[rows, heads]` for each.
+    /// Like `Own`, for one text; the inner losses of each layer are appended, `[rows, heads]` for each.
     Watched(&'s mut [Segment<'a>], &'s mut [Vec<f32>]),
 }
 
 impl<'a> Texts<'_, 'a> {
-    /// The texts for layers of attention; a piece has none, because it is cut only from models without such layers.
+    /// The texts for layers of attention; a piece has none, because only texts of models without such layers are split.
     pub(super) fn segments(&mut self) -> &mut [Segment<'a>] {
         match self {
             Texts::Own(segments) | Texts::Watched(segments, _) => segments,

@@ -1,4 +1,4 @@
-//! The state of one text: what the layers keep of it, for the engine that computes it.
+//! The state of one text in the layers of an engine.
 
 use ttt_layer::{DeltaState, TttState};
 
@@ -10,9 +10,9 @@ use crate::ModelError;
 /// The state of one text in all layers.
 ///
 /// Layers of attention keep keys and values, which grow with the text up to the context. Test-time-training layers and
-/// layers of the gated delta rule keep a state of constant size, which cannot be taken back to an earlier token. A
-/// clone is a fork: both go on by themselves, and share the keys and values of what they have in common, in pages that
-/// are copied only when one of them writes there.
+/// layers of the gated delta rule keep a state of constant size, which cannot be rewound to an earlier token. A clone
+/// is a fork: both continue independently, and share the keys and values of their common beginning, in pages that are
+/// copied only when one of them writes to them.
 #[derive(Clone, Debug)]
 pub struct SequenceState {
     engine: Engine,
@@ -33,7 +33,7 @@ impl SequenceState {
         Self { engine: engine.clone(), layers }
     }
 
-    /// The engine that it belongs to.
+    /// The engine of this state.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -45,7 +45,7 @@ impl SequenceState {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Most tokens that it may hold.
+    /// The maximum number of tokens.
     pub fn limit(&self) -> usize {
         self.layers.kv.limit()
     }
@@ -53,12 +53,12 @@ impl SequenceState {
     pub fn kv_type(&self) -> KvType {
         self.layers.kv.kv_type()
     }
-    /// Bytes of keys and values held now; they grow with the text, by pages of 256 tokens. Those that forks hold as
-    /// well ([`SequenceState::shared_kv_bytes`]) are counted by each of them.
+    /// Bytes of keys and values held now; they grow with the text, by pages of 256 tokens. Each fork counts those that
+    /// it shares ([`SequenceState::shared_kv_bytes`]).
     pub fn kv_bytes(&self) -> usize {
         self.layers.kv.byte_len()
     }
-    /// Bytes of keys and values that others hold as well: after a fork all of them, later those of the common
+    /// Bytes of keys and values shared with other states: after a fork all of them, later those of the common
     /// beginning.
     pub fn shared_kv_bytes(&self) -> usize {
         self.layers.kv.shared_bytes()
@@ -67,36 +67,36 @@ impl SequenceState {
     pub fn bytes(&self) -> usize {
         self.kv_bytes() + self.constant_bytes()
     }
-    /// Bytes that a fork takes when it begins to write: a page of each layer of attention, and the states of the
-    /// others.
+    /// Bytes that a fork takes when it begins to write: a page of each layer of attention, and the states of the other
+    /// layers.
     pub(crate) fn fork_bytes(&self) -> usize {
         self.layers.kv.writable_bytes() + self.constant_bytes()
     }
-    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule: the same after every
-    /// token.
+    /// Bytes of the states of test-time-training layers and of layers of the gated delta rule, constant in the number
+    /// of tokens.
     pub fn constant_bytes(&self) -> usize {
         self.ttt_bytes() + self.layers.delta.iter().map(DeltaState::bytes).sum::<usize>()
     }
-    /// The states of the layers of the gated delta rule, in their order.
+    /// The states of the layers of the gated delta rule, in layer order.
     pub fn delta_states(&self) -> &[DeltaState] {
         &self.layers.delta
     }
-    /// Bytes of the states of test-time-training layers alone.
+    /// Bytes of the states of test-time-training layers only.
     pub fn ttt_bytes(&self) -> usize {
         self.layers.ttt.iter().map(TttState::bytes).sum()
     }
 
-    /// Whether it can be taken back to any earlier token: not where a layer is a test-time-training layer or one of the
-    /// gated delta rule, which can only begin anew.
+    /// Whether it can be rewound to any earlier token: not if a layer is a test-time-training layer or one of the gated
+    /// delta rule, which can only start again.
     pub fn can_rewind(&self) -> bool {
         self.layers.can_rewind()
     }
 
-    /// Forgets all tokens from position `len` on. Nothing happens if there are fewer.
+    /// Removes all tokens from position `len` on. Does nothing if there are fewer.
     ///
     /// # Errors
     /// [`ModelError::CannotRewind`] if a layer is a test-time-training layer and `len` is neither 0 nor beyond the last
-    /// token; [`ModelError::StateLost`] if a step of such a model failed, until `len` is 0. Nothing has changed then.
+    /// token; [`ModelError::StateLost`] if a step of such a model failed, until `len` is 0. Then nothing has changed.
     pub fn rewind(&mut self, len: usize) -> Result<(), ModelError> {
         let layers = &mut self.layers;
         if len > 0 {
@@ -117,22 +117,22 @@ impl SequenceState {
         Ok(())
     }
 
-    /// Tokens of a mini-batch of the test-time-training layers, of the longest where they differ; for layers of the
-    /// gated delta rule, which have none, as many as are usual there; 0 without such layers.
+    /// Tokens of a mini-batch of the test-time-training layers, of the longest if they differ; for layers of the gated
+    /// delta rule, which have none, the usual number; 0 without such layers.
     pub(crate) fn mini_batch(&self) -> usize {
         const USUAL: usize = 16;
         let delta = if self.layers.delta.is_empty() { 0 } else { USUAL };
         self.layers.ttt.iter().map(|state| state.config().mini_batch_size).max().unwrap_or(delta)
     }
-    /// A copy of what cannot be taken back.
+    /// A copy of the parts that cannot be rewound.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.layers.snapshot()
     }
-    /// Takes the state back to where it was copied.
+    /// Restores the state that was copied.
     pub(crate) fn rewind_to(&mut self, snapshot: &Snapshot) {
         self.layers.rewind_to(snapshot);
     }
-    /// Refuses a state that a failed step has left in between.
+    /// Rejects a state that a failed step has left inconsistent.
     pub(crate) fn usable(&self) -> Result<(), ModelError> {
         self.layers.usable()
     }
@@ -141,7 +141,7 @@ impl SequenceState {
         self.layers.last()
     }
 
-    /// Bytes that [`SequenceState::save_into`] makes of `tokens` tokens; `None` if there is no such number.
+    /// Length in bytes of [`SequenceState::save_into`] with `tokens` tokens; `None` if it overflows.
     pub(crate) fn saved_bytes(engine: &Engine, kv: KvType, tokens: usize, has_last: bool) -> Option<usize> {
         let config = engine.config();
         let mut bytes = KvCache::saved_bytes(config, kv, tokens)?;
@@ -157,8 +157,8 @@ impl SequenceState {
         Some(bytes)
     }
 
-    /// Appends the residual row if it is known, keys and values, states of test-time-training layers, of layers of the
-    /// gated delta rule.
+    /// Appends the residual row if it is known, keys and values, states of test-time-training layers, states of layers
+    /// of the gated delta rule.
     pub(crate) fn save_into(&self, bytes: &mut Vec<u8>) {
         self.last().into_iter().flatten().for_each(|v| bytes.extend(v.to_le_bytes()));
         self.layers.kv.save_into(bytes);
@@ -167,7 +167,7 @@ impl SequenceState {
         self.layers.delta.iter().for_each(|state| bytes.extend(state.save(model)));
     }
 
-    /// The reverse of [`SequenceState::save_into`], for an empty state; `bytes` have the length of
+    /// The inverse of [`SequenceState::save_into`], for an empty state; `bytes` must have the length of
     /// [`SequenceState::saved_bytes`].
     pub(crate) fn restore_from(&mut self, tokens: usize, has_last: bool, bytes: &[u8]) -> Result<(), ModelError> {
         let (engine, layers) = (&self.engine, &mut self.layers);

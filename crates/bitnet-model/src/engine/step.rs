@@ -1,4 +1,4 @@
-//! One forward step, as callers ask for it: checked before anything changes, and undone if it fails.
+//! One forward step for a caller: checked before anything changes, and undone if it fails.
 
 use smallvec::SmallVec;
 
@@ -13,16 +13,16 @@ use super::workspace::Workspace;
 use crate::ModelError;
 
 impl Engine {
-    /// Feeds tokens of several sequences through the model in one pass over the weights, and appends what the inputs
-    /// want to know about their positions to `out`, in the order of the inputs.
+    /// Passes tokens of several sequences through the model in one pass over the weights, and appends the requested
+    /// predictions to `out`, in the order of the inputs.
     ///
     /// The result for each sequence is the same, bit for bit, as if it had been fed alone, token by token.
     ///
     /// # Errors
     /// [`ModelError::TokenOutOfRange`], [`ModelError::ContextFull`], [`ModelError::ForeignSequence`],
     /// [`ModelError::StateLost`] and [`ModelError::NoHead`] before anything is computed; [`ModelError::Diverged`] if an
-    /// activation is not finite. After an error the states are as they were before; with one exception: that of a text
-    /// which went alone through a model with test-time-training layers is lost, and refused from then on.
+    /// activation is not finite. After an error the states are as before, with one exception: the state of a text that
+    /// went alone through a model with test-time-training layers is lost, and rejected from then on.
     pub fn step(&self, inputs: &mut [StepInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
         inputs.iter().try_for_each(|input| self.check(input.state, input.tokens))?;
         if self.config().headless && inputs.iter().any(|input| input.wanted != LogitsWanted::None) {
@@ -32,8 +32,8 @@ impl Engine {
         let mut workspace = self.lock();
         let mut undo = std::mem::take(&mut workspace.undo);
         undo.clear();
-        // Several texts must not lose their states by the fault of one. A single one would only meet its fault again,
-        // and what is overwritten at the end of a mini-batch is as large as the state.
+        // Several texts must not lose their states because of one. A single one would fail again, and the data that the
+        // end of a mini-batch overwrites is as large as the state.
         let several = inputs.len() > 1;
         for input in inputs.iter_mut() {
             let layers = &mut input.state.layers;
@@ -59,12 +59,12 @@ impl Engine {
         result
     }
 
-    /// Reads `tokens` as [`Engine::step`] does, without asking what follows, and returns for each test-time-training
-    /// layer its inner losses `|f(k; W) - v|^2 / 2`, `[tokens, heads]` f32, each at the inner weights of the beginning
-    /// of its mini-batch: what the state knew of a token before it read it. To look at; it takes longer than a step.
+    /// Reads `tokens` like [`Engine::step`], without predictions, and returns for each test-time-training layer its
+    /// inner losses `|f(k; W) - v|^2 / 2`, `[tokens, heads]` f32, each at the inner weights of the beginning of its
+    /// mini-batch: how well the state predicted a token before it read it. For analysis; it takes longer than a step.
     ///
     /// # Errors
-    /// The errors of [`Engine::step`]; a text whose step fails is lost.
+    /// The errors of [`Engine::step`]; the state of a text whose step fails is lost.
     pub fn inner_losses(&self, state: &mut SequenceState, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
         self.check(state, tokens)?;
         let (network, state) = (self.network(), &mut state.layers);
@@ -89,8 +89,9 @@ impl Engine {
         Ok(losses)
     }
 
-    /// What follows the last token of `state`, once more and as `request` asks; appended to `out` as one position.
-    /// Nothing is read again: the state keeps what the head needs. `false` if it does not, because it was taken back.
+    /// Predicts again what follows the last token of `state`, for another `request`; appended to `out` as one position.
+    /// Nothing is read again: the state keeps the input of the head. Returns `false` if it does not, because it was
+    /// rewound.
     ///
     /// # Errors
     /// [`ModelError::ForeignSequence`], [`ModelError::StateLost`], [`ModelError::NoHead`].

@@ -1,4 +1,4 @@
-//! Embedding and head as the engine reads them.
+//! Embedding and head in the form that the engine reads.
 
 use ternary_kernels::{GroupKernel, GroupPacked};
 
@@ -20,7 +20,7 @@ pub(super) enum EngineTable {
 }
 
 impl EngineTable {
-    /// Packs `table` where it is ternary.
+    /// Packs `table` if it is ternary.
     pub(super) fn new(table: &Table, kernels: &Kernels) -> Result<Self, ModelError> {
         Ok(match table {
             Table::Float(m) => Self::Float(m.clone()),
@@ -47,7 +47,7 @@ impl EngineTable {
         }
     }
 
-    /// How the values are stored, in lower case.
+    /// The type of the stored values, in lower case.
     pub(super) fn type_name(&self) -> String {
         match self {
             Self::Float(m) => m.float_type().name().to_lowercase(),
@@ -55,7 +55,7 @@ impl EngineTable {
         }
     }
 
-    /// The stored floats, where it is floats.
+    /// The stored floats, if it has floats.
     pub(super) fn as_float(&self) -> Option<&FloatMatrix> {
         match self {
             Self::Float(m) => Some(m),

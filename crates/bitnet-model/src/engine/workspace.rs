@@ -1,4 +1,4 @@
-//! Buffers and threads of a forward step, made once and used by one step at a time.
+//! Buffers and threads of a forward step, created once and used by one step at a time.
 
 use std::num::NonZeroUsize;
 
@@ -15,10 +15,10 @@ use super::linear::ProductScratch;
 use super::network::Network;
 use crate::ModelConfig;
 
-/// What a pass through all layers needs.
+/// The buffers of a pass through all layers.
 #[derive(Debug)]
 pub(super) struct Buffers {
-    /// Tokens that fit, at most [`MAX_ROWS`]; grown on demand.
+    /// The number of tokens that fit, at most [`MAX_ROWS`]; grown on demand.
     rows: usize,
     /// The residual stream, `[rows, hidden]`.
     pub(super) residual: AlignedBuf<f32>,
@@ -30,7 +30,7 @@ pub(super) struct Buffers {
 /// The buffers of each block; all layers use the same.
 #[derive(Debug)]
 pub(super) struct BlockScratch {
-    /// `None` for a model without such layers, as the next two.
+    /// `None` for a model without such layers, like the next two.
     pub(super) attention: Option<AttentionScratch>,
     pub(super) ttt: Option<TttScratch>,
     pub(super) delta: Option<DeltaScratch>,
@@ -38,7 +38,7 @@ pub(super) struct BlockScratch {
 }
 
 impl Buffers {
-    /// Buffers of `threads` threads without room for tokens.
+    /// Buffers of `threads` threads, without room for tokens.
     pub(super) fn new(network: &Network, threads: usize) -> Self {
         let (config, kernels) = (&network.config, &network.kernels);
         let group_len = kernels.activation_group();
@@ -85,23 +85,23 @@ impl Buffers {
     }
 }
 
-/// A thread with buffers of its own, for the sequence-parallel schedule.
+/// A thread with its own buffers, for the sequence-parallel schedule.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// Of one thread.
+    /// A team of one thread.
     pub(super) team: Team,
     pub(super) buffers: Buffers,
     pub(super) out: StepOutput,
 }
 
-/// What one forward step at a time uses.
+/// The buffers and threads of one forward step at a time.
 #[derive(Debug)]
 pub(super) struct Workspace {
     pub(super) team: Team,
     pub(super) buffers: Buffers,
-    /// One for each thread where the schedule is sequence-parallel, else none.
+    /// One for each thread if the schedule is sequence-parallel, else none.
     pub(super) workers: Vec<Worker>,
-    /// What has to be put back into states that cannot be taken back if a step of several texts fails.
+    /// What has to be restored in states that cannot be rewound if a step of several texts fails.
     pub(super) undo: Vec<f32>,
 }
 
@@ -117,7 +117,7 @@ impl Workspace {
         Ok(Self { buffers: Buffers::new(network, team.threads()), team, workers, undo: Vec::new() })
     }
 
-    /// Of all threads together, then of each worker.
+    /// The buffers of all threads together, then those of each worker.
     pub(super) fn all_buffers(&self) -> impl Iterator<Item = &Buffers> {
         std::iter::once(&self.buffers).chain(self.workers.iter().map(|worker| &worker.buffers))
     }

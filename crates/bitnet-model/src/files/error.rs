@@ -3,12 +3,12 @@
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Why a file could not be read or written. Every message names the file.
+/// The reason why a file could not be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum FileError {
-    /// The operating system refused.
+    /// The operating system failed the operation.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
         /// The operation: `read`, `write`, ...
@@ -18,7 +18,7 @@ pub enum FileError {
         /// The system's reason.
         source: Error,
     },
-    /// A pipe, a device, a socket or a folder where a file is to be read.
+    /// A pipe, a device, a socket or a folder instead of a file to read.
     #[error("{} is {found}; {what} is read from a regular file", path.display())]
     NotRegular {
         path: PathBuf,
@@ -27,21 +27,21 @@ pub enum FileError {
         /// Kind of the path.
         found: &'static str,
     },
-    /// A pipe, a device, a socket or a folder where a file is to be written.
+    /// A pipe, a device, a socket or a folder instead of a file to write.
     #[error("{} is {found} and is not replaced; name a file", path.display())]
     NotReplaced {
         path: PathBuf,
         /// Kind of the path.
         found: &'static str,
     },
-    /// More bytes than anything of its kind has.
+    /// More bytes than the limit for this kind of file.
     #[error("{} is too large for {what}: at most {max} bytes are read", path.display())]
     TooLarge {
         /// The file or stream.
         path: PathBuf,
         /// Kind of file that was expected.
         what: &'static str,
-        /// Its length, bytes; the bytes read so far where it has none.
+        /// Its length in bytes; if unknown, the bytes read so far.
         len: u64,
         /// The limit, bytes.
         max: u64,
@@ -69,14 +69,14 @@ pub enum FileError {
     Full {
         /// The file that was to be written.
         path: PathBuf,
-        /// Bytes that it needs, as far as is known.
+        /// Bytes that it needs, as far as known.
         needed: u64,
         /// Bytes that could be written.
         written: u64,
         /// The system's reason.
         source: Error,
     },
-    /// Another process works in the folder.
+    /// Another process is working in the folder.
     #[error("{} is in use by {}; wait until it has ended, or use another folder", path.display(), by(*holder))]
     InUse {
         /// The folder.
@@ -97,18 +97,18 @@ fn amounts(needed: u64, written: u64) -> String {
     }
 }
 
-/// Whether the system says that there is no space.
+/// Whether the system reports that there is no space.
 pub(super) fn is_full(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
-/// The error once more: those of the system cannot be cloned.
+/// A copy of the error: system errors cannot be cloned.
 pub(super) fn again(error: &Error) -> Error {
     error.raw_os_error().map_or_else(|| Error::new(error.kind(), error.to_string()), Error::from_raw_os_error)
 }
 
 impl FileError {
-    /// Names file and operation of a system error.
+    /// Adds file and operation to a system error.
     pub fn io(op: &'static str, path: &Path) -> impl FnOnce(Error) -> Self {
         let path = path.to_path_buf();
         move |source| match is_full(&source) {
@@ -117,7 +117,7 @@ impl FileError {
         }
     }
 
-    /// Whether the reason is that there is no such file.
+    /// Whether the reason is that the file does not exist.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == ErrorKind::NotFound)
     }

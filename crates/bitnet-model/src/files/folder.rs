@@ -7,9 +7,9 @@ use super::FileError;
 use super::pending::{folder_of, locked_in, sync_folder};
 use super::stale::{LOCK, SUFFIX, sweep};
 
-/// A folder that is being filled beside its target, and gets its name in one step; what is dropped before is gone.
+/// A folder that is filled next to its target, and gets its name in one step; if it is dropped before, it is removed.
 ///
-/// Folders cannot be locked everywhere, so a file beside it is.
+/// Folders cannot be locked on all systems, so a file next to it is locked.
 #[derive(Debug)]
 pub struct PendingFolder {
     target: PathBuf,
@@ -20,10 +20,10 @@ pub struct PendingFolder {
 }
 
 impl PendingFolder {
-    /// Begins a folder at `path`, where there is nothing or an empty folder; missing folders above it are made.
+    /// Begins a folder at `path`, which must not exist or be an empty folder; missing parent folders are created.
     ///
     /// # Errors
-    /// [`FileError::NotReplaced`] for something else, [`FileError::Io`].
+    /// [`FileError::NotReplaced`] for anything else, [`FileError::Io`].
     pub fn create(path: &Path) -> Result<Self, FileError> {
         if std::fs::metadata(path).is_ok_and(|meta| !meta.is_dir()) {
             return Err(FileError::NotReplaced { path: path.to_path_buf(), found: "no folder" });
@@ -31,7 +31,7 @@ impl PendingFolder {
         let parent = folder_of(path);
         std::fs::create_dir_all(parent).map_err(FileError::io("create", parent))?;
         sweep(parent);
-        let failed = || FileError::io("create a temporary folder beside", path);
+        let failed = || FileError::io("create a temporary folder next to", path);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
         let (file, lock, stem) = locked_in(parent, LOCK, &options).map_err(failed())?;
@@ -41,12 +41,12 @@ impl PendingFolder {
         Ok(pending)
     }
 
-    /// The name that it has until it is complete.
+    /// The name until the folder is complete.
     pub fn temporary(&self) -> &Path {
         &self.temporary
     }
 
-    /// Gives it its name.
+    /// Gives the folder its name.
     ///
     /// # Errors
     /// [`FileError::Io`]; then nothing of it remains.
@@ -64,7 +64,7 @@ impl PendingFolder {
 impl Drop for PendingFolder {
     fn drop(&mut self) {
         if !self.done {
-            // What could not get its name is of no use to anyone.
+            // A folder that could not get its name is useless.
             let _ = std::fs::remove_dir_all(&self.temporary);
         }
         let _ = std::fs::remove_file(&self.lock);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::FileError;
 use super::read::open_once;
 
-/// Reads lines, none longer than a limit.
+/// Reads lines up to a maximum length.
 #[derive(Debug)]
 pub struct Lines {
     path: PathBuf,
@@ -30,7 +30,7 @@ impl Lines {
     /// The next line with its end, and its number, counted from 1.
     ///
     /// # Errors
-    /// [`FileError::Line`] for a line that is longer; [`FileError::Io`].
+    /// [`FileError::Line`] for a longer line; [`FileError::Io`].
     pub fn next_line(&mut self) -> Result<Option<(u64, &[u8])>, FileError> {
         self.raw.clear();
         self.number += 1;
@@ -56,7 +56,7 @@ impl Lines {
     /// Like [`Lines::next_line`], as text.
     ///
     /// # Errors
-    /// The errors of [`Lines::next_line`], and [`FileError::Line`] for what is not text.
+    /// The errors of [`Lines::next_line`], and [`FileError::Line`] for a line that is not text.
     pub fn next_text(&mut self) -> Result<Option<(u64, &str)>, FileError> {
         if self.next_line()?.is_none() {
             return Ok(None);

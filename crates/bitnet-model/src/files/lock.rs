@@ -1,4 +1,4 @@
-//! A folder that one process at a time may work in.
+//! A folder that only one process at a time may work in.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -7,20 +7,20 @@ use std::path::Path;
 use super::FileError;
 use super::pending::replaceable;
 
-/// The name of the file that is locked.
+/// The name of the locked file.
 const NAME: &str = ".lock";
 
-/// Holds a folder. The system releases it with the process, whatever ends that.
+/// Holds a folder. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Takes the folder, or says who has it. On a file system without locks it is taken all the same.
+    /// Locks the folder, or returns its holder. On a file system without locks it succeeds without a lock.
     ///
     /// # Errors
-    /// [`FileError::InUse`]; [`FileError::Io`] for a folder that cannot be written.
+    /// [`FileError::InUse`]; [`FileError::Io`] for a folder that cannot be written to.
     pub fn take(folder: &Path) -> Result<Self, FileError> {
         let path = folder.join(NAME);
         replaceable(&path)?;
@@ -28,7 +28,7 @@ impl FolderLock {
         let mut file = open.map_err(FileError::io("write", &path))?;
         match file.try_lock() {
             Ok(()) => {
-                // Who holds it, for the message of others; without it they are refused as well.
+                // The holder, for the messages of other processes; they are rejected even without it.
                 let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
                 Ok(Self { _file: file })
             }

@@ -1,17 +1,17 @@
-//! Files that a person named: read within bounds, written all or nothing.
+//! Files named by users: read within bounds, written all or nothing.
 //!
-//! Everything in this workspace that opens a path from outside goes through here, so that one place says what may be
-//! read and how a file comes into being.
+//! Everything in this workspace that opens a path from outside uses this module, so that one place decides what may be
+//! read and how a file is created.
 //!
-//! **Reading.** [`read`], [`read_text`], [`open`] and [`Lines`] look at a path before they open it: a named pipe would
-//! wait for someone who writes, a device may never end. What is not a regular file is refused with
-//! [`FileError::NotRegular`], and a [`Kind`] says how many bytes are read at most. A descriptor that the caller hands
-//! over (`/dev/stdin`, `/dev/fd/N`) may be a pipe, and is read within the same bounds.
+//! **Reading.** [`read`], [`read_text`], [`open`] and [`Lines`] check a path before they open it: a named pipe would
+//! wait for a writer, a device may never end. Anything but a regular file is rejected with [`FileError::NotRegular`],
+//! and a [`Kind`] limits the number of bytes that are read. A descriptor that the caller passes (`/dev/stdin`,
+//! `/dev/fd/N`) may be a pipe, and is read within the same bounds.
 //!
-//! **Writing.** [`write()`] and [`Pending`] write beside the target, flush to the disk and rename, so that a reader
+//! **Writing.** [`write()`] and [`Pending`] write next to the target, flush to the disk and rename, so that a reader
 //! sees the old file or the new one. The temporary names are `.tmp-*.partial`; their writer holds a lock on them that
 //! the system releases when it dies, and the next write into the same folder removes what dead processes left
-//! ([`sweep`]). What is not a regular file is never replaced. A full disk is [`FileError::Full`].
+//! ([`sweep`]). Anything but a regular file is never replaced. A full disk is [`FileError::Full`].
 //!
 //! **Holding a folder.** [`FolderLock`] keeps a second process out.
 //!

@@ -10,12 +10,12 @@ use super::read::special;
 use super::stale::{LOCK, PREFIX, SUFFIX, sweep};
 use super::{FileError, is_temporary};
 
-/// Links followed at most.
+/// The maximum number of links that are followed.
 const MAX_LINKS: usize = 40;
-/// Names tried at most.
+/// The maximum number of names that are tried.
 const MAX_NAMES: usize = 100;
 
-/// Where `path` leads to: a link is followed, also to what does not exist.
+/// The target of `path`: links are followed, even to files that do not exist.
 pub fn resolve(path: &Path) -> PathBuf {
     let mut at = path.to_path_buf();
     for _ in 0..MAX_LINKS {
@@ -51,7 +51,7 @@ fn stem() -> String {
     format!("{PREFIX}{}-{now:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A new file in `folder` that this process holds a lock on, its path, and the stem of its name.
+/// A new file in `folder`, locked by this process, with its path and the stem of its name.
 pub(super) fn locked_in(
     folder: &Path,
     ending: &str,
@@ -69,7 +69,7 @@ pub(super) fn locked_in(
             }
             Err(e) => return Err(e),
         };
-        // Between the two, a sweep may have taken it for one of a dead process.
+        // In between, a sweep may have taken it for a file of a dead process.
         match file.try_lock() {
             Ok(()) if path.exists() => return Ok((file, path, stem)),
             Err(TryLockError::Error(_)) => return Ok((file, path, stem)),
@@ -81,10 +81,10 @@ pub(super) fn locked_in(
     Err(last)
 }
 
-/// A file that is being written beside its target, and replaces it in one step; what is dropped before is gone.
+/// A file that is written next to its target, and replaces it in one step; if it is dropped before, it is removed.
 #[derive(Debug)]
 pub struct Pending {
-    /// As it was named, for messages.
+    /// The path as the caller named it, for messages.
     shown: PathBuf,
     target: PathBuf,
     temporary: PathBuf,
@@ -96,8 +96,8 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Begins a file at `path`, with the permissions of the file that it replaces, or else of any new file. A link is
-    /// followed and stays. What dead processes left in the folder is removed.
+    /// Begins a file at `path`, with the permissions of the file that it replaces, or otherwise those of a new file. A
+    /// link is followed and kept. Files that dead processes left in the folder are removed.
     ///
     /// # Errors
     /// [`FileError::NotReplaced`], [`FileError::Io`], [`FileError::Full`].
@@ -105,7 +105,7 @@ impl Pending {
         Self::begin(path, false)
     }
 
-    /// Like [`Pending::create`], but a new file is for its owner alone.
+    /// Like [`Pending::create`], but a new file is only accessible to its owner.
     ///
     /// # Errors
     /// The errors of [`Pending::create`].
@@ -127,21 +127,21 @@ impl Pending {
         }
         let _ = private;
         let made = locked_in(folder, SUFFIX, &options);
-        let (file, temporary, _) = made.map_err(FileError::io("create a temporary file beside", path))?;
+        let (file, temporary, _) = made.map_err(FileError::io("create a temporary file next to", path))?;
         if replaces && let Ok(meta) = std::fs::metadata(&target) {
-            // Where they cannot be kept, those of a new file are as good.
+            // If the permissions cannot be kept, those of a new file are fine.
             let _ = file.set_permissions(meta.permissions());
         }
         let shown = path.to_path_buf();
         Ok(Self { shown, target, temporary, file, needed: 0, written: 0, full: None, done: false })
     }
 
-    /// Says how many bytes there will be, for the message of a full disk.
+    /// Sets the expected number of bytes, for the message of a full disk.
     pub fn expect(&mut self, bytes: u64) {
         self.needed = bytes;
     }
 
-    /// The name that it has until it is complete.
+    /// The name until the file is complete.
     pub fn temporary(&self) -> &Path {
         &self.temporary
     }
@@ -153,12 +153,12 @@ impl Pending {
         Some(FileError::Full { path: self.shown.clone(), needed, written: self.written, source })
     }
 
-    /// An error of a write into it.
+    /// The error of a failed write to the file.
     pub fn failed(&self, source: std::io::Error) -> FileError {
         self.full().unwrap_or_else(|| FileError::io("write", &self.shown)(source))
     }
 
-    /// Makes sure that what was written is on the disk.
+    /// Makes sure that the written data is on the disk.
     ///
     /// # Errors
     /// [`FileError::Full`], [`FileError::Io`].
@@ -170,14 +170,14 @@ impl Pending {
         })
     }
 
-    /// Lets others read it under its temporary name, where a lock keeps them from that.
+    /// Lets others read the file under its temporary name, if a lock prevents that.
     pub fn let_read(&self) {
         if cfg!(windows) {
             let _ = self.file.unlock();
         }
     }
 
-    /// Gives it its name.
+    /// Gives the file its name.
     ///
     /// # Errors
     /// [`FileError::Full`], [`FileError::Io`]; then nothing of it remains.
@@ -224,8 +224,8 @@ impl Drop for Pending {
     }
 }
 
-/// The name of a file is durable once its folder is. Some file systems cannot flush folders; then only a power cut
-/// could bring the old file back.
+/// The name of a file is durable once its folder is. Some file systems cannot flush folders; then only a power failure
+/// could restore the old file.
 pub(super) fn sync_folder(folder: &Path) {
     if cfg!(unix)
         && let Ok(f) = File::open(folder)
@@ -234,7 +234,7 @@ pub(super) fn sync_folder(folder: &Path) {
     }
 }
 
-/// Writes a file as a whole or not at all.
+/// Writes a file completely or not at all.
 ///
 /// # Errors
 /// [`FileError::NotReplaced`], [`FileError::Full`], [`FileError::Io`].
@@ -245,18 +245,18 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     pending.commit()
 }
 
-/// Puts what `make` makes under a temporary name, a link for example, in the place of `path`. A link at `path` is
+/// Puts what `make` creates under a temporary name, for example a link, in place of `path`. A link at `path` is
 /// replaced, not followed.
 ///
 /// # Errors
-/// [`FileError::Io`]; what `make` returns.
+/// [`FileError::Io`]; the errors of `make`.
 pub fn replace_with(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), FileError> {
     let folder = folder_of(path);
     sweep(folder);
     let temporary = folder.join(format!("{}{SUFFIX}", stem()));
     debug_assert!(is_temporary(&temporary) && !temporary.to_string_lossy().ends_with(LOCK));
     let made = make(&temporary).and_then(|()| std::fs::rename(&temporary, path));
-    // Renaming one name of a file over another of the same file does nothing and succeeds.
+    // Renaming one name of a file to another name of the same file does nothing and succeeds.
     let _ = std::fs::remove_file(&temporary);
     made.map_err(FileError::io("write", path))
 }

@@ -1,4 +1,4 @@
-//! Reading within bounds, and nothing that is not a file.
+//! Reading within bounds, only from files.
 
 use std::fs::{File, FileType, Metadata};
 use std::io::Read;
@@ -20,7 +20,7 @@ impl Kind {
     pub const TEXT: Self = Self::new("a text", 256 << 20);
     /// A list of questions: 256 MiB.
     pub const QUESTIONS: Self = Self::new("a list of questions", 256 << 20);
-    /// A conversation that was kept: 256 MiB.
+    /// A saved conversation: 256 MiB.
     pub const CONVERSATION: Self = Self::new("a conversation", 256 << 20);
     /// A tokenizer: 256 MiB.
     pub const TOKENIZER: Self = Self::new("a tokenizer", 256 << 20);
@@ -35,7 +35,7 @@ impl Kind {
     /// A key or a token of an account: 64 KiB.
     pub const KEY: Self = Self::new("a key", 64 << 10);
 
-    /// Something else.
+    /// Another kind of file.
     pub const fn new(what: &'static str, max: u64) -> Self {
         Self { what, max }
     }
@@ -59,13 +59,13 @@ pub(super) fn special(kind: FileType) -> Option<&'static str> {
             return Some(name);
         }
     }
-    Some(if kind.is_dir() { "a folder" } else { "no regular file" })
+    Some(if kind.is_dir() { "a folder" } else { "not a regular file" })
 }
 
 /// Metadata of the regular file at `path`; links are followed, and nothing is opened.
 ///
 /// # Errors
-/// [`FileError::NotRegular`] for anything else; [`FileError::Io`] if there is nothing.
+/// [`FileError::NotRegular`] for anything else; [`FileError::Io`] if it does not exist.
 pub fn regular(path: &Path, what: &'static str) -> Result<Metadata, FileError> {
     let meta = std::fs::metadata(path).map_err(FileError::io("read", path))?;
     match special(meta.file_type()) {
@@ -74,12 +74,12 @@ pub fn regular(path: &Path, what: &'static str) -> Result<Metadata, FileError> {
     }
 }
 
-/// Opens a regular file; its length in bytes.
+/// Opens a regular file; returns it with its length in bytes.
 ///
 /// # Errors
 /// The errors of [`regular`].
 pub fn open(path: &Path, what: &'static str) -> Result<(File, u64), FileError> {
-    // Opening a pipe waits for its writer, so its kind is asked for before. It may have become another file meanwhile.
+    // Opening a pipe waits for its writer, so its kind is checked first. The file may have been replaced in between.
     regular(path, what)?;
     let file = File::open(path).map_err(FileError::io("read", path))?;
     let meta = file.metadata().map_err(FileError::io("read", path))?;
@@ -89,14 +89,14 @@ pub fn open(path: &Path, what: &'static str) -> Result<(File, u64), FileError> {
     }
 }
 
-/// Whether a path stands for a descriptor that this process was given: standard input, or a pipe of the shell.
+/// Whether a path names a descriptor that was passed to this process: standard input, or a pipe of the shell.
 fn handed_over(path: &Path) -> bool {
     let number = |rest: &Path| rest.to_str().is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     path == Path::new("/dev/stdin")
         || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.strip_prefix(folder).is_ok_and(number))
 }
 
-/// Opens what is read once from its beginning to its end: a regular file, or a descriptor that the caller hands over.
+/// Opens a file that is read once from beginning to end: a regular file, or a descriptor that the caller passes.
 pub(super) fn open_once(path: &Path, what: &'static str) -> Result<(File, u64), FileError> {
     match handed_over(path) {
         true => Ok((File::open(path).map_err(FileError::io("read", path))?, 0)),
@@ -104,7 +104,7 @@ pub(super) fn open_once(path: &Path, what: &'static str) -> Result<(File, u64), 
     }
 }
 
-/// Reads a file as a whole.
+/// Reads a whole file.
 ///
 /// # Errors
 /// [`FileError::NotRegular`], [`FileError::TooLarge`], [`FileError::Io`].
@@ -116,7 +116,7 @@ pub fn read(path: &Path, kind: Kind) -> Result<Vec<u8>, FileError> {
     read_stream(file, path, kind)
 }
 
-/// Reads a stream that messages call `name` to its end.
+/// Reads a stream to its end; messages call it `name`.
 ///
 /// # Errors
 /// [`FileError::TooLarge`], [`FileError::Io`].
@@ -131,7 +131,7 @@ pub fn read_stream(stream: impl Read, name: &Path, kind: Kind) -> Result<Vec<u8>
     }
 }
 
-/// Reads a text as a whole.
+/// Reads a whole text.
 ///
 /// # Errors
 /// The errors of [`read`]; [`FileError::NotUtf8`].
@@ -139,7 +139,7 @@ pub fn read_text(path: &Path, kind: Kind) -> Result<String, FileError> {
     text(read(path, kind)?, path)
 }
 
-/// Bytes that messages call `name` as text.
+/// Converts bytes to text; messages call them `name`.
 ///
 /// # Errors
 /// [`FileError::NotUtf8`] with the first invalid byte.

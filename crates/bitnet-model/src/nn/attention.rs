@@ -8,7 +8,7 @@ use crate::ModelConfig;
 
 /// The attention block: `o_proj(norm(softmax(Q K^T / sqrt(d) + mask) V))`.
 ///
-/// Query head `i` reads key and value head `i / (heads / kv_heads)`; the sub-norm, where the model has one, acts on
+/// Query head `i` reads key and value head `i / (heads / kv_heads)`; the sub-norm, if the model has one, is applied to
 /// the concatenated heads. Scores and softmax are f32.
 #[derive(Clone, Debug)]
 pub struct Attention {
@@ -30,7 +30,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// The block of `config`'s shape made of these parts.
+    /// The block of `config`'s shape with these parts.
     pub fn new(
         config: &ModelConfig,
         [q_proj, k_proj, v_proj, o_proj]: [BitLinear; 4],
@@ -56,8 +56,7 @@ impl Attention {
         self
     }
 
-    /// `x` is `[b, t, hidden]` and has passed the input norm; the result has its shape. Position `i` sees positions
-    /// `0..=i`.
+    /// `x` is `[b, t, hidden]`, after the input norm; the result has its shape. Position `i` sees positions `0..=i`.
     ///
     /// # Errors
     /// Errors of candle, for shapes that do not fit.

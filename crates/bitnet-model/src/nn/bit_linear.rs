@@ -14,27 +14,27 @@ use super::quantize::{
 use crate::ModelError;
 use crate::config::{ActivationBits, InputForm};
 
-/// Most columns for which `sum_k q_k T_k` is exact in f32 for every input: `127 * 132104 < 2^24`.
+/// The maximum number of columns for which `sum_k q_k T_k` is exact in f32 for every input: `127 * 132104 < 2^24`.
 pub const MAX_EXACT_F32_COLS: usize = (1 << 24) / 127;
 /// [`MAX_EXACT_F32_COLS`] for int16 activations.
 const MAX_EXACT_F32_COLS_INT16: usize = (1 << 24) / INT16_MAX as usize;
 
-/// A linear layer with ternary weights and int8 activations (or those that [`BitLinear::with_input`] asks for):
+/// A linear layer with ternary weights and int8 activations (or those of [`BitLinear::with_input`]):
 /// `y = (q T^T) * alpha / s`.
 ///
 /// `x` is `[.., in]`, `y` is `[.., out]` in the dtype of `x`; there is no bias. `q` and `s` come from
 /// [`activation_codes`](super::activation_codes), one scale per token. Two kinds share one forward pass:
 ///
-/// - from a **master weight** ([`bit_linear`], [`BitLinear::from_master`]): quantised anew by
-///   [`weight_trits`](super::weight_trits) in every call, so an optimizer may move it; gradients pass straight through
-///   both quantisers: `dL/dx = dL/dy (alpha T)`, `dL/dW = (dL/dy)^T (q / s)`;
+/// - from a **master weight** ([`bit_linear`], [`BitLinear::from_master`]): quantised again by
+///   [`weight_trits`](super::weight_trits) in every call, so an optimizer may change it; gradients pass straight
+///   through both quantisers: `dL/dx = dL/dy (alpha T)`, `dL/dW = (dL/dy)^T (q / s)`;
 /// - from **ternary weights** ([`BitLinear::from_ternary`]): frozen; gradients reach `x` only.
 ///
 /// With [`BitLinear::with_groups`] each group of weights of a row has a scale, `y = (sum_g (q T^T)_g * d_g) * (1 / s)`,
 /// groups in ascending order.
 ///
-/// The integers `q T^T` are exact in both (see the [module documentation](super)), so a model computes the same after
-/// training as during it. Trits are held as f32, 4 bytes each.
+/// The integers `q T^T` are exact in both (see the [module documentation](super)), so a model computes the same during
+/// and after training. Trits are held as f32, 4 bytes each.
 ///
 /// ```
 /// use bitnet_model::nn::bit_linear;
@@ -43,7 +43,7 @@ const MAX_EXACT_F32_COLS_INT16: usize = (1 << 24) / INT16_MAX as usize;
 ///
 /// let vars = VarMap::new();
 /// let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
-/// let layer = bit_linear(8, 4, vb.pp("proj"))?; // where candle_nn::linear_no_bias(8, 4, ..) stood
+/// let layer = bit_linear(8, 4, vb.pp("proj"))?; // instead of candle_nn::linear_no_bias(8, 4, ..)
 /// let x = Tensor::randn(0f32, 1., (3, 8), &Device::Cpu)?;
 /// let grads = layer.forward(&x)?.sqr()?.sum_all()?.backward()?;
 /// assert!(grads.get(&vars.all_vars()[0]).is_some());
@@ -55,7 +55,7 @@ pub struct BitLinear {
     in_dim: usize,
     out_dim: usize,
     input: InputForm,
-    /// Weights of a row that share a scale; `None` where the whole row does.
+    /// Weights of a row that share a scale; `None` if the whole row does.
     group: Option<usize>,
 }
 
@@ -67,8 +67,8 @@ enum Weights {
     Ternary { trits: Tensor, alpha: Tensor },
 }
 
-/// A trainable layer whose master weight `[out_dim, in_dim]` is called `weight` under `vb`; created there, initialised
-/// as `candle_nn::linear_no_bias` does, if `vb` creates variables.
+/// A trainable layer whose master weight `[out_dim, in_dim]` is called `weight` under `vb`. If `vb` creates variables,
+/// the weight is created and initialised as in `candle_nn::linear_no_bias`.
 ///
 /// # Errors
 /// Errors of candle: no such tensor, another shape.
@@ -81,7 +81,7 @@ impl BitLinear {
     /// A layer that quantises `weight` `[out, in]` in every forward pass.
     ///
     /// # Errors
-    /// If `weight` has another rank than 2.
+    /// If `weight` does not have rank 2.
     pub fn from_master(weight: Tensor) -> Result<Self> {
         let (out_dim, in_dim) = weight.dims2()?;
         Ok(Self { weights: Weights::Master(weight), in_dim, out_dim, input: InputForm::default(), group: None })
@@ -90,7 +90,7 @@ impl BitLinear {
     /// A frozen layer with the weights `w` on `device`.
     ///
     /// # Errors
-    /// Weights of +2; errors of candle, for want of memory for example.
+    /// Weights of +2; errors of candle, for example out of memory.
     pub fn from_ternary(w: &TernaryMatrix, device: &Device) -> Result<Self> {
         let (out_dim, in_dim) = (w.rows(), w.cols());
         if let Some(twos) = w.twos() {
@@ -109,12 +109,12 @@ impl BitLinear {
         Ok(Self { weights: Weights::Ternary { trits, alpha }, in_dim, out_dim, input: InputForm::default(), group })
     }
 
-    /// This master weight, quantised with a scale for each `len` weights of a row; one for all where `len` is
+    /// This master weight, quantised with a scale for each `len` weights of a row, or with one scale if `len` is
     /// `None`.
     ///
     /// # Errors
-    /// Rows that are not whole groups; groups of which a sum of int16 products is not exact in f32; weights
-    /// that are ternary already.
+    /// Rows that are not whole groups; groups for which a sum of int16 products is not exact in f32; weights that are
+    /// already ternary.
     pub fn with_groups(mut self, len: Option<usize>) -> Result<Self> {
         if let Some(len) = len
             && (len == 0 || !self.in_dim.is_multiple_of(len) || len > MAX_EXACT_F32_COLS_INT16)
@@ -128,7 +128,7 @@ impl BitLinear {
         Ok(self)
     }
 
-    /// These weights for inputs of another form, see [`HBitLinear`](super::HBitLinear).
+    /// These weights for inputs with another form, see [`HBitLinear`](super::HBitLinear).
     ///
     /// # Errors
     /// A Hadamard block that is not a power of two or does not divide the input width.
@@ -181,7 +181,7 @@ impl BitLinear {
             ActivationBits::Four => (activation_codes_int4(x)?, MAX_EXACT_F32_COLS),
             ActivationBits::Sixteen => (activation_codes_int16(x)?, MAX_EXACT_F32_COLS_INT16),
             ActivationBits::EightByGroup => {
-                bail!("activations of {} are computed by the engine only", self.input.bits)
+                bail!("only the engine computes with activations of {}", self.input.bits)
             }
         };
         let (trits, alpha) = self.trits()?;
@@ -208,7 +208,7 @@ impl BitLinear {
             return Ok(TernaryMatrix::from_trits(rows, cols, &trits, Scales::Groups(scales))?);
         }
         let (trits, alpha) = self.trits()?;
-        // A NaN becomes 2, which is not a trit and is refused below.
+        // A NaN becomes 2, which is not a trit and is rejected below.
         let to_trit = |v: f32| if v.is_nan() { 2 } else { v as i8 };
         let trits: Vec<i8> = trits.flatten_all()?.to_vec1::<f32>()?.into_iter().map(to_trit).collect();
         let scales = match (alpha.rank(), self.group) {

@@ -1,4 +1,4 @@
-//! A candle model as a source of weights: what was trained becomes what the engine runs.
+//! A candle model as a source of weights: the engine runs what was trained.
 
 use candle_core::{DType, Tensor};
 use ternary_kernels::TernaryMatrix;

@@ -9,10 +9,10 @@ use crate::config::InputForm;
 /// A linear layer with ternary weights after a Hadamard transform, with int8 or int4 activations:
 /// `y = (Q(H x) T^T) * alpha / s`.
 ///
-/// `x` is `[.., in]`, normalised before; `y` is `[.., out]` in its dtype. The transform makes activations with outliers
-/// look like a Gaussian, which four bits can hold. It acts on activations only: the weights are learnt for rotated
-/// inputs, so a model trained with it never runs without it, nor the other way round. Gradients pass straight through
-/// the quantisers, saturated codes included, and through the transform as they are: `dL/dx = H (dL/dy (alpha T))`.
+/// `x` is `[.., in]`, normalised; `y` is `[.., out]` in its dtype. The transform makes activations with outliers nearly
+/// Gaussian, which four bits can represent. It is applied to activations only: the weights are learned for rotated
+/// inputs, so a model trained with it never runs without it, and vice versa. Gradients pass straight through the
+/// quantisers, including saturated codes, and through the transform unchanged: `dL/dx = H (dL/dy (alpha T))`.
 ///
 /// Paper: arXiv:2504.18415, equations 6 to 8.
 ///
@@ -34,8 +34,8 @@ use crate::config::InputForm;
 #[derive(Clone, Debug)]
 pub struct HBitLinear(BitLinear);
 
-/// A trainable layer whose master weight `[out_dim, in_dim]` is called `weight` under `vb`, as [`bit_linear`] makes
-/// one.
+/// A trainable layer whose master weight `[out_dim, in_dim]` is called `weight` under `vb`, like that of
+/// [`bit_linear`].
 ///
 /// # Errors
 /// The errors of [`bit_linear`]; a block that does not fit `in_dim`.
@@ -44,7 +44,7 @@ pub fn h_bit_linear(in_dim: usize, out_dim: usize, form: InputForm, vb: VarBuild
 }
 
 impl HBitLinear {
-    /// The weights of `linear` after `form`.
+    /// The weights of `linear` with inputs in `form`.
     ///
     /// # Errors
     /// A block that is not a power of two or does not divide the input width.

@@ -3,10 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 use ternary_kernels::ops::{Ops, check_hadamard_block};
 
-/// `x H` in blocks of `block` of the last dimension, `H` being the orthonormal matrix of [`Ops::hadamard`], which is
-/// its own inverse and its own gradient. `x` is `[.., n]` of any float dtype, and so is the result.
+/// `x H` in blocks of `block` of the last dimension, where `H` is the orthonormal matrix of [`Ops::hadamard`], its own
+/// inverse and its own gradient. `x` is `[.., n]` of any float dtype, and so is the result.
 ///
-/// On the CPU that is the fast transform of the engine, with its bits; on other devices a product with the matrix.
+/// On the CPU this is the fast transform of the engine, with its bits; on other devices it is a product with the
+/// matrix.
 ///
 /// Paper: arXiv:2504.18415, equations 3, 4 and 8.
 ///

@@ -34,7 +34,7 @@ impl TokenMixer {
         Ok(TokenMixer::Attention(Box::new(attention)))
     }
 
-    /// Attention, where it is that.
+    /// The attention block, if the mixer is one.
     pub fn as_attention(&self) -> Option<&Attention> {
         match self {
             TokenMixer::Attention(attention) => Some(attention),
@@ -42,7 +42,7 @@ impl TokenMixer {
         }
     }
 
-    /// The test-time-training layer, where it is one.
+    /// The test-time-training layer, if the mixer is one.
     pub fn as_ttt(&self) -> Option<&TttBlock> {
         match self {
             TokenMixer::Attention(_) => None,
@@ -51,7 +51,7 @@ impl TokenMixer {
     }
 }
 
-/// A ternary projection with the norm that stands before it, if one does.
+/// A ternary projection with the norm before it, if any.
 #[derive(Clone, Debug)]
 pub struct NormedLinear {
     /// The sub-norm before the output projection.
@@ -77,13 +77,13 @@ impl Module for NormedLinear {
 pub struct TttBlock {
     /// The layer.
     pub layer: TttLayer<NormedLinear>,
-    /// Norm and causal convolution before it, where the block has them.
+    /// Norm and causal convolution before it, if the block has them.
     pub pre_conv: Option<(RmsNorm, CausalConv)>,
 }
 
 impl TttBlock {
-    /// The block whose tensors are under `vb` (that of the whole layer) in the names of [`TttTensor::path`], or are
-    /// created there; `linear` makes the projections.
+    /// The block whose tensors are under `vb` (the prefix of the whole layer) with the names of [`TttTensor::path`], or
+    /// are created there; `linear` makes the projections.
     ///
     /// # Errors
     /// Errors of candle: no such tensor, another shape.
@@ -118,7 +118,7 @@ impl TttBlock {
     /// The block with these frozen weights on `device`.
     ///
     /// # Errors
-    /// Errors of candle, for want of memory for example.
+    /// Errors of candle, for example out of memory.
     pub fn from_weights(
         weights: &TttWeights,
         linear: impl Fn(Projection) -> Result<BitLinear>,
@@ -153,14 +153,14 @@ impl TttBlock {
         self.layer.projections().o.norm.as_ref()
     }
 
-    /// `h + conv(norm(h))` where the block has a convolution, else `h`; `[b, t, hidden]`.
+    /// `h + conv(norm(h))` if the block has a convolution, else `h`; `[b, t, hidden]`.
     pub(super) fn convolve(&self, h: &Tensor, trace: &mut Trace) -> Result<Tensor> {
         let Some((norm, conv)) = &self.pre_conv else { return Ok(h.clone()) };
         let x = trace.see("conv.norm", norm.forward(h)?)?;
         h + trace.see("conv.conv", conv.forward(&x)?)?
     }
 
-    /// `x` is `[b, t, hidden]` and has passed the input norm; the result has its shape.
+    /// `x` is `[b, t, hidden]`, after the input norm; the result has its shape.
     ///
     /// # Errors
     /// Errors of candle, for shapes that do not fit.

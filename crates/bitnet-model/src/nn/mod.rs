@@ -1,15 +1,13 @@
-//! The model as candle layers: differentiable, on any device, and written to be read beside the formulas.
+//! The model as candle layers: differentiable, on any device, and written to be read next to the formulas.
 //!
-//! [`BitLinear`] is a [`candle_nn::Module`] and fits into anyone's candle model, for training and for inference.
-//! [`CandleModel`] is the whole decoder; it is the reference that faster paths are held against, and what a trainer
-//! trains.
+//! [`BitLinear`] is a [`candle_nn::Module`] and fits into any candle model, for training and for inference.
+//! [`CandleModel`] is the whole decoder: the reference for faster paths, and the model that a trainer trains.
 //!
 //! # Integers stay integers
 //! A projection computes `y = (q T^T) * alpha / s` with codes `q` in -127..=127 and trits `T`. Both are held as f32,
-//! and the product of f32 matrices whose entries are such integers is exact while every partial sum stays below `2^24`,
-//! whatever order a matmul adds in; with `|q| <= 127` that holds up to [`MAX_EXACT_F32_COLS`] columns, beyond which the
-//! product runs in f64. So the sums equal those of the integer kernels bit for bit, while training as well as in
-//! inference.
+//! and the product of f32 matrices with such integers is exact while every partial sum is below `2^24`, for any order
+//! of summation; with `|q| <= 127` that holds up to [`MAX_EXACT_F32_COLS`] columns, beyond which the product runs in
+//! f64. So the sums equal those of the integer kernels bit for bit, in training and in inference.
 
 mod attention;
 mod bit_linear;

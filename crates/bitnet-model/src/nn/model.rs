@@ -8,7 +8,7 @@ use super::{BitLinear, FeedForward, RmsNorm, Rotary, RotaryTables, TokenMixer, T
 use crate::config::{Mixer, ModelConfig, Norm, Projection};
 use crate::{ModelError, ModelWeights, Table};
 
-/// One layer: `h += mixer(norm(h)); h += feed_forward(norm(h))`; before them `h += conv(norm(h))` where a
+/// One layer: `h += mixer(norm(h)); h += feed_forward(norm(h))`; before them `h += conv(norm(h))` if a
 /// test-time-training layer's block has a convolution.
 #[derive(Clone, Debug)]
 pub struct DecoderLayer {
@@ -50,9 +50,9 @@ impl DecoderLayer {
 
 /// A BitNet b1.58 decoder in candle operations, without a cache: every call computes all positions.
 ///
-/// It is the reference for the arithmetic (f32 throughout, exact integer products) and, made from a [`VarBuilder`], the
-/// model that a trainer trains. As a [`WeightSource`](crate::WeightSource) it hands its weights, quantised, to the
-/// inference engine.
+/// It is the reference for the arithmetic (f32 throughout, exact integer products) and, when created from a
+/// [`VarBuilder`], the model that a trainer trains. As a [`WeightSource`](crate::WeightSource) it passes its quantised
+/// weights to the inference engine.
 #[derive(Clone, Debug)]
 pub struct CandleModel {
     pub(super) config: ModelConfig,
@@ -60,7 +60,7 @@ pub struct CandleModel {
     /// The layers.
     pub layers: Vec<DecoderLayer>,
     pub(super) final_norm: RmsNorm,
-    /// `None` where the head is the embedding.
+    /// `None` if the head is the embedding.
     pub(super) head: Option<Tensor>,
     rotary: Rotary,
 }

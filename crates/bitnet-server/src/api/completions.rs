@@ -69,7 +69,7 @@ pub(super) fn texts(
                 .map(|id| {
                     let number = u32::try_from(id.as_u64().ok_or_else(wrong)?).ok();
                     number.filter(|id| (*id as usize) < vocab).ok_or_else(|| {
-                        ApiError::field(field, format!("token {id} is outside of the vocabulary of {vocab} tokens"))
+                        ApiError::field(field, format!("token {id} is outside the vocabulary of {vocab} tokens"))
                     })
                 })
                 .collect(),

@@ -36,7 +36,7 @@ pub(in crate::engine) struct Ttt {
 }
 
 impl Ttt {
-    /// Packs what `weights` hold; `None` if their mixer is another.
+    /// Packs `weights`; `None` if their mixer is another.
     pub(in crate::engine) fn new(
         weights: &LayerWeights,
         ops: Ops,
@@ -66,7 +66,7 @@ impl Ttt {
         }))
     }
 
-    /// What the mixer has learnt in full precision.
+    /// The learned full-precision parameters of the mixer.
     pub(in crate::engine) fn learnt(&self) -> impl Iterator<Item = &[f32]> {
         let conv = self.pre_conv.iter().flat_map(|(gain, conv)| conv.learnt().chain([gain.as_slice()]));
         self.rows.learnt().chain(conv)
@@ -97,7 +97,7 @@ impl Ttt {
         Ok(())
     }
 
-    /// `residual += conv(norm(residual))` where the block has a convolution; one thread for each sequence.
+    /// `residual += conv(norm(residual))` if the block has a convolution; one thread for each sequence.
     fn convolve(
         &self,
         context: &Context<'_>,
@@ -158,7 +158,7 @@ impl Ttt {
         context.project_same(outputs);
     }
 
-    /// Lets the inner models read the rows and learn, into `scratch.found`.
+    /// Lets the inner models read the rows and update, into `scratch.found`.
     fn inner_loop(
         &self,
         context: &Context<'_>,
@@ -169,7 +169,7 @@ impl Ttt {
         let (hidden, heads) = (context.config.hidden_size, context.config.num_attention_heads);
         let width = heads * context.config.head_dim;
         let TttScratch { normed, queries, keys, values, found, threads, .. } = scratch;
-        // Where queries and keys share a projection, keys are not read.
+        // If queries and keys share a projection, keys are not read.
         let keys = if self.key.is_some() { &*keys } else { &*queries };
         let inputs = |rows: Range<usize>| {
             let at = rows.start * width..rows.end * width;
@@ -208,8 +208,8 @@ impl Ttt {
         Ok(())
     }
 
-    /// The inner loop of all heads of all sequences, into `found`, `[rows, width]`. Threads share the heads as
-    /// [`HeadLine`] says.
+    /// The inner loop of all heads of all sequences, into `found`, `[rows, width]`. Threads share the heads as in
+    /// [`HeadLine`].
     fn all_heads<'a>(
         &self,
         team: &Team,
@@ -242,7 +242,7 @@ impl Ttt {
                 units.push(Unit { thread, heads, state, position, inputs, out });
             }
         }
-        // Threads ascend within a sequence and from one to the next, so those of a thread lie side by side.
+        // Threads ascend within a sequence and from one to the next, so the jobs of a thread are contiguous.
         let mut jobs: SmallVec<[(&mut [Unit<'a>], &mut HeadScratch); INLINE_PARTS]> =
             units.chunk_by_mut(|a, b| a.thread == b.thread).zip(scratch).collect();
         team.run_parts(&mut jobs, |_, (units, scratch)| {
@@ -252,8 +252,8 @@ impl Ttt {
         });
     }
 
-    /// Finishes what the inner models found, with the gate where there is one, and quantises it; the error is the row
-    /// that is not finite.
+    /// Finishes the results of the inner models, with the gate if there is one, and quantises them; the error is the
+    /// row that is not finite.
     fn quantize_result(&self, context: &mut Context<'_>, scratch: &mut TttScratch, rows: usize) -> Result<(), usize> {
         let (config, ops, team) = (context.config, context.ops, context.team);
         let width = config.num_attention_heads * config.head_dim;
@@ -279,20 +279,20 @@ pub(in crate::engine) struct TttScratch {
     normed: AlignedBuf<f32>,
     /// Output of the convolution before the layer, `[rows, hidden]`.
     convolved: AlignedBuf<f32>,
-    /// `[rows, heads * head_dim]`, as keys, values, gates, and what the inner models found.
+    /// `[rows, heads * head_dim]`, like keys, values, gates, and the results of the inner models.
     queries: AlignedBuf<f32>,
     keys: AlignedBuf<f32>,
     values: AlignedBuf<f32>,
     gates: AlignedBuf<f32>,
     found: AlignedBuf<f32>,
-    /// Of the inner loop, for each thread.
+    /// Scratch of the inner loop, for each thread.
     pub(in crate::engine) threads: Vec<HeadScratch>,
 }
 
 impl TttScratch {
     /// Empty buffers; `None` for a model without such layers.
     pub(in crate::engine) fn new(config: &ModelConfig, threads: usize) -> Option<Self> {
-        // The buffers of TTT-MLP serve both kinds.
+        // The buffers of TTT-MLP fit both kinds.
         let layers = || (0..config.num_hidden_layers).filter(|l| config.mixer(*l).ttt_kind().is_some());
         let largest = layers().find(|l| config.mixer(*l) == Mixer::TttMlp).or(layers().next())?;
         let layer = config.ttt_layer(largest)?;

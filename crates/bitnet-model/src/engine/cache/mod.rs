@@ -22,10 +22,10 @@ pub enum KvType {
     F16,
     /// bfloat16.
     Bf16,
-    /// Int8 with a scale for each token and head; queries become int8 likewise when they meet such keys.
+    /// Int8 with a scale for each token and head; queries are quantised to int8 likewise for products with such keys.
     Q8,
-    /// Int4 with a scale for each token and head; the token at position 0, at which most others look, is kept in int8.
-    /// Queries as with `Q8`.
+    /// Int4 with a scale for each token and head; the token at position 0, which most others attend to, is kept in
+    /// int8. Queries as with `Q8`.
     Q4,
 }
 
@@ -64,7 +64,7 @@ impl KvType {
         }
     }
 
-    /// The type of that name.
+    /// The type with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|t| t.name() == name)
     }
@@ -82,11 +82,11 @@ pub(super) enum LayerCache {
     F16(Pages<Slabs<f16>>),
     Bf16(Pages<Slabs<bf16>>),
     Q8(Pages<Quantized<i8>>),
-    /// Two codes in a byte.
+    /// Two codes per byte.
     Q4(Pages<Quantized<u8>>),
 }
 
-/// The same expression for the pages of every type.
+/// Evaluates an expression for the pages of any type.
 macro_rules! each_type {
     ($layer:expr, $pages:ident => $result:expr) => {
         match $layer {
@@ -136,7 +136,7 @@ fn int4<'a>(nibbles: &'a [u8], steps: &'a [f32], first: Option<&'a [i8]>) -> KvD
 }
 
 /// Keys and values of the tokens of one sequence, in all layers that are attention. It grows with the text by pages, up
-/// to the model's context. A clone shares the pages; each side copies those that it writes into.
+/// to the model's context. A clone shares the pages; each side copies a page before it writes to it.
 #[derive(Clone, Debug)]
 pub(super) struct KvCache {
     pub(super) layers: Vec<LayerCache>,
@@ -174,7 +174,7 @@ impl KvCache {
     pub(super) fn len(&self) -> usize {
         self.len
     }
-    /// Most tokens that it may hold.
+    /// The maximum number of tokens.
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
@@ -182,26 +182,26 @@ impl KvCache {
     pub(super) fn kv_type(&self) -> KvType {
         self.ty
     }
-    /// Bytes of a page of one layer, but for what only the first one holds.
+    /// Bytes of a page of one layer, without the extra row of the first page.
     fn page_bytes(&self) -> usize {
         2 * self.kv_heads * PAGE * self.ty.row_bytes(self.head_dim)
     }
-    /// Bytes held now, those that other sequences hold as well included.
+    /// Bytes held now, including those shared with other sequences.
     pub(super) fn byte_len(&self) -> usize {
         let first = if self.ty == KvType::Q4 { 2 * self.kv_heads * padded(self.head_dim) } else { 0 };
         self.layers.len() * (self.pages * self.page_bytes() + if self.pages > 0 { first } else { 0 })
     }
-    /// Bytes of the page of each layer that the next token is written into.
+    /// Bytes of the pages, one in each layer, that the next token is written to.
     pub(super) fn writable_bytes(&self) -> usize {
         self.layers.len() * self.page_bytes()
     }
-    /// Bytes that other sequences hold as well.
+    /// Bytes shared with other sequences.
     pub(super) fn shared_bytes(&self) -> usize {
         let shared = self.layers.iter().map(|layer| each_type!(layer, p => p.shared()));
         shared.sum::<usize>() * self.page_bytes()
     }
 
-    /// Forgets all tokens from position `len` on.
+    /// Removes all tokens from position `len` on.
     pub(super) fn rewind(&mut self, len: usize) {
         if len >= self.len {
             return;
@@ -211,11 +211,11 @@ impl KvCache {
         for layer in &mut self.layers {
             each_type!(layer, p => p.let_go(count));
         }
-        // A step that was broken off may have copied pages in some layers only.
+        // An interrupted step may have copied pages in some layers only.
         self.pages = self.layers.iter().map(|layer| each_type!(layer, p => p.len())).min().unwrap_or(0);
     }
 
-    /// Makes room for `len` tokens in all.
+    /// Makes room for `len` tokens in total.
     pub(super) fn reserve(&mut self, len: usize) {
         let count = len.div_ceil(PAGE);
         if count <= self.pages || self.layers.is_empty() {
@@ -238,7 +238,7 @@ impl KvCache {
         self.pages = count;
     }
 
-    /// Bytes that [`KvCache::save_into`] makes of `tokens` tokens; `None` if there is no such number.
+    /// Length in bytes of [`KvCache::save_into`] with `tokens` tokens; `None` if it overflows.
     pub(super) fn saved_bytes(config: &ModelConfig, ty: KvType, tokens: usize) -> Option<usize> {
         let slabs = config.kv_values_per_token() / config.head_dim;
         let first = if ty == KvType::Q4 { padded(config.head_dim) } else { 0 };
@@ -280,8 +280,8 @@ impl KvCache {
         }
     }
 
-    /// Becomes what [`KvCache::save_into`] made `bytes` of with `len` tokens, for which there is room; the rest of
-    /// `bytes` is returned.
+    /// Restores what [`KvCache::save_into`] wrote to `bytes`, with `len` tokens, for which there is room; returns the
+    /// rest of `bytes`.
     pub(super) fn restore_from<'b>(&mut self, len: usize, mut bytes: &'b [u8]) -> &'b [u8] {
         fn all<P: Clone>(pages: &mut Pages<P>, len: usize) -> Vec<&mut P> {
             pages.range_mut(0..len.div_ceil(PAGE)).collect()
@@ -318,10 +318,10 @@ impl KvCache {
         bytes
     }
 
-    /// For measurements: keys and values of no meaning for `len` tokens.
+    /// For measurements: fills in meaningless keys and values for `len` tokens.
     pub(super) fn fill(&mut self, len: usize) {
         self.reserve(len.saturating_add(PAGE).min(self.limit).max(len));
-        // The golden ratio's multiples lie all over; a prime number of them, so that rows differ.
+        // Multiples of the golden ratio are spread evenly; a prime number of them, so that rows differ.
         let codes: Vec<i8> = (0..1021u32).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 24) as i8).collect();
         let numbers: Vec<f32> = codes.iter().map(|c| f32::from(*c) / 128.0).collect();
         let pages = 0..self.pages;

@@ -1,4 +1,4 @@
-//! Where keys and values lie: pages of a few hundred positions, which texts of the same beginning share.
+//! The storage of keys and values: pages of a few hundred positions, which texts with the same beginning share.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use ternary_kernels::AlignedBuf;
 use ternary_kernels::ops::KV_BLOCK;
 
-/// Positions in a page: several blocks of attention, so that a page is a long piece of memory for each head, and few
+/// Positions in a page: several blocks of attention, so that a page has a long contiguous range for each head, and few
 /// enough that a fork copies little when it begins to write in the middle of one.
 pub(in crate::engine) const PAGE: usize = 4 * KV_BLOCK;
 
-/// Pages of one layer. A clone shares them; a writer to a shared page gets a copy of its own.
+/// Pages of one layer. A clone shares them; a writer to a shared page gets its own copy.
 #[derive(Debug)]
 pub(in crate::engine) struct Pages<P>(Vec<Arc<P>>);
 
@@ -42,14 +42,14 @@ impl<P: Clone> Pages<P> {
         self.0[pages].iter_mut().map(Arc::make_mut)
     }
 
-    /// Makes room for `count` pages; `page` makes the one with a number.
+    /// Makes room for `count` pages; `page` creates the page with a given number.
     pub(super) fn reserve(&mut self, count: usize, page: impl Fn(usize) -> P) {
         let have = self.0.len();
         self.0.extend((have..count).map(|i| Arc::new(page(i))));
     }
 
-    /// Lets go of the pages from the first one on, behind the first `count`, that others hold as well: nothing in them
-    /// is needed, and writing would copy it.
+    /// Releases the pages from the first shared one on, after the first `count`: their contents are not needed, and
+    /// writing would copy them.
     pub(super) fn let_go(&mut self, count: usize) {
         let behind = self.0.get(count..).unwrap_or_default();
         if let Some(shared) = behind.iter().position(|page| Arc::strong_count(page) > 1) {
@@ -57,7 +57,7 @@ impl<P: Clone> Pages<P> {
         }
     }
 
-    /// How many others hold as well.
+    /// The number of shared pages.
     pub(super) fn shared(&self) -> usize {
         self.0.iter().filter(|page| Arc::strong_count(page) > 1).count()
     }
@@ -75,12 +75,12 @@ impl<T: bytemuck::Pod> Slabs<T> {
         Self { k: AlignedBuf::zeroed(len), v: AlignedBuf::zeroed(len) }
     }
 
-    /// The same of a piece of the keys and of the values.
+    /// The same range of the keys and of the values.
     pub(super) fn both<'s, R>(&'s self, at: Range<usize>, of: impl Fn(&'s [T]) -> R) -> (R, R) {
         (of(&self.k[at.clone()]), of(&self.v[at]))
     }
 
-    /// Overwrites everything with `numbers`, again and again.
+    /// Overwrites everything with `numbers`, repeatedly.
     pub(super) fn repeat(&mut self, numbers: &[T]) {
         for all in [&mut self.k, &mut self.v] {
             all.chunks_mut(numbers.len().max(1)).for_each(|chunk| chunk.copy_from_slice(&numbers[..chunk.len()]));
@@ -94,7 +94,7 @@ pub(in crate::engine) struct Quantized<T: bytemuck::Pod> {
     pub(in crate::engine) codes: Slabs<T>,
     /// `[PAGE]` for each head.
     pub(in crate::engine) steps: Slabs<f32>,
-    /// The row of position 0 of each head in int8, if it is kept so; in the first page.
+    /// The row of position 0 of each head in int8, if it is kept in int8; in the first page.
     pub(in crate::engine) first: Slabs<i8>,
 }
 
@@ -114,7 +114,7 @@ type Side<T> = fn(&Slabs<T>) -> &[T];
 /// Keys or values of a page, for writing.
 type SideMut<T> = fn(&mut Slabs<T>) -> &mut [T];
 
-/// What is saved of the slabs of a layer's pages.
+/// The part of the slabs of a layer's pages that is saved.
 #[derive(Clone, Copy)]
 pub(super) struct Extent {
     pub(super) heads: usize,
@@ -127,7 +127,7 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// Where head `head` lies in the slabs of page `page`.
+    /// The range of head `head` in the slabs of page `page`.
     fn within(self, head: usize, page: usize) -> Range<usize> {
         let used = self.len.saturating_sub(page * self.slab).min(self.slab);
         let start = head * self.slab * self.row;
@@ -151,7 +151,7 @@ impl Extent {
         }
     }
 
-    /// The reverse, out of `bytes`, whose rest is returned.
+    /// The inverse of `save`: reads from `bytes` and returns the rest.
     pub(super) fn fill<'b, T: bytemuck::Pod, const N: usize>(
         self,
         pages: &mut [&mut Slabs<T>],

@@ -1,9 +1,9 @@
-//! Who computes what in a forward step.
+//! The distribution of the work of a forward step among threads.
 //!
-//! In a large model the threads [share](shared) every product, because its weights come from memory. Where all weights
-//! lie in the caches, a product takes less time than the phase that shares it, and what one thread has written lies in
-//! the cache of another; there, each thread takes [whole sequences](per_sequence), or pieces of one. No result depends
-//! on it: the value of a token never depends on what is computed with it.
+//! In a large model the threads [share](shared) every product, because its weights come from memory. If all weights are
+//! in the caches, a product takes less time than sharing it, and the results of one thread are in another core's cache.
+//! Then each thread takes [whole sequences](per_sequence), or pieces of one. Results do not depend on it: the value of
+//! a token never depends on what is computed with it.
 
 mod per_sequence;
 mod shared;
@@ -21,12 +21,12 @@ use crate::ModelError;
 
 /// Tokens of a text that the caller computes alone.
 const INLINE_MAX_TOKENS: usize = 4;
-/// Tokens up to which looking at them takes less time than the products.
+/// Tokens up to which attention to them takes less time than the products.
 const INLINE_MAX_CONTEXT: usize = 1024;
-/// Tokens of a text from which on it is cut into pieces.
+/// Tokens of a text from which on it is split into pieces.
 const PIECES_FROM: usize = 32;
 
-/// The tokens of all inputs through the model, by workers where there are some and it pays.
+/// Passes the tokens of all inputs through the model, on workers if there are some and they are faster.
 pub(super) fn run(
     network: &Network,
     workspace: &mut Workspace,
@@ -36,11 +36,11 @@ pub(super) fn run(
     let Workspace { team, buffers, workers, .. } = workspace;
     let config = &network.config;
     let only_ttt = config.attention_layers() == 0 && !config.has_delta();
-    // Whether attention to the text so far, if there is any, is not worth sharing.
+    // Whether attention to the text so far, if any, is not worth sharing.
     let is_short = |input: &StepInput<'_>| config.attention_layers() == 0 || input.state.len() < INLINE_MAX_CONTEXT;
     match inputs {
-        // Within a part of another team's job there is one thread. Nor are rows after the last layer brought together
-        // from workers.
+        // Within a part of another team's job there is one thread. Rows after the last layer are not collected from
+        // workers.
         _ if workers.is_empty() || Team::is_nested() || out.keeps_hidden() => {
             shared::run(network, team, buffers, inputs, out)
         }
@@ -56,7 +56,7 @@ pub(super) fn run(
     }
 }
 
-/// Lets mini-batches that ended with the last tokens of `inputs` move the inner weights: nothing can fail any more.
+/// Applies the inner updates of mini-batches that ended with the last tokens of `inputs`: nothing can fail any more.
 pub(super) fn complete(network: &Network, workspace: &mut Workspace, inputs: &mut [StepInput<'_>]) {
     let Workspace { team, buffers, workers, .. } = workspace;
     let Some(ttt) = &mut buffers.blocks.ttt else { return };

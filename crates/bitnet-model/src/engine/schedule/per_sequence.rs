@@ -1,10 +1,10 @@
 //! The sequence-parallel schedule: each thread takes whole texts, or whole pieces of a text, through all layers, with
-//! buffers of its own.
+//! its own buffers.
 //!
-//! - Several texts are dealt out to the workers, and the threads meet once in a step.
-//! - One text of test-time-training layers is cut into pieces. A piece needs nothing of the one before it but the state
-//!   of the same layer, which is handed on like a baton: while one worker is in the second layer, the next one is in
-//!   the first.
+//! - Several texts are distributed to the workers, and the threads synchronise once per step.
+//! - One text of test-time-training layers is split into pieces. A piece only needs the state of the same layer from
+//!   the previous one, which is passed on like a baton: while one worker is in the second layer, the next one is in the
+//!   first.
 
 use smallvec::SmallVec;
 use ternary_kernels::Team;
@@ -18,11 +18,11 @@ use crate::engine::network::Network;
 use crate::engine::segment::Texts;
 use crate::engine::workspace::Worker;
 
-/// Tokens of a piece: more than kernels unpack weights for tile by tile (64), few enough that the buffers stay in the
-/// cache.
+/// Tokens of a piece: more than those for which kernels unpack weights tile by tile (64), few enough that the buffers
+/// stay in the cache.
 const PIECE: [usize; 4] = [80, 96, 112, 128];
 
-/// Deals out the texts, consecutive ones to a worker.
+/// Distributes the texts, consecutive ones to a worker.
 pub(super) fn whole(
     network: &Network,
     team: &Team,
@@ -55,7 +55,7 @@ pub(super) fn whole(
     Ok(())
 }
 
-/// Cuts one text into pieces, which the workers take in turn.
+/// Splits one text into pieces, which the workers take in turn.
 pub(super) fn in_pieces(
     network: &Network,
     team: &Team,
@@ -73,7 +73,7 @@ pub(super) fn in_pieces(
     workers.iter_mut().for_each(|worker| worker.out.clear());
     let mut rooms: SmallVec<[_; INLINE_PARTS]> = workers.iter_mut().enumerate().collect();
     let mut parts: SmallVec<[Done; INLINE_PARTS]> = SmallVec::from_elem(Done::default(), pieces);
-    // In line, because each piece waits for the one before it, layer by layer.
+    // In order, because each piece waits for the previous one, layer by layer.
     team.run_in_line(&mut parts, &mut rooms, |at, done, (number, worker)| {
         let tokens = &text[at * size..tokens.min((at + 1) * size)];
         let rows = match wanted {
@@ -95,7 +95,7 @@ pub(super) fn in_pieces(
         guard.disarm();
         network.logits(team, buffers, rows.map(|row| (row, head)), out);
     });
-    // Of the pieces that failed by themselves, the first one: which that is does not depend on the threads.
+    // Of the pieces that failed by themselves, the first one: it does not depend on the threads.
     if let Some((what, position)) = parts.iter().find_map(|done| done.failed) {
         return Err(ModelError::Diverged { what, position });
     }
@@ -104,26 +104,26 @@ pub(super) fn in_pieces(
     for Done { worker, out: rows, .. } in &parts {
         rows.clone().for_each(|i| out.push_position(&workers[*worker].out, i));
     }
-    // The worker that did the last piece did no other after it.
+    // The worker of the last piece did no other after it.
     let last = (tokens - 1) % size;
     let residual = &workers[parts[pieces - 1].worker].buffers.residual;
     state.advance_rest(tokens, &residual[last * hidden..(last + 1) * hidden]);
     Ok(())
 }
 
-/// What became of a piece.
+/// The outcome of a piece.
 #[derive(Clone, Debug, Default)]
 struct Done {
-    /// Who did it.
+    /// The worker that did it.
     worker: usize,
     /// Its positions in that worker's output.
     out: std::ops::Range<usize>,
-    /// What is not finite, and the position.
+    /// The operation whose result is not finite, and the position.
     failed: Option<NonFinite>,
 }
 
-/// Tokens of a piece when `count` workers share `tokens` tokens: what lets the last worker finish first. Worker after
-/// worker begins later, by about three quarters of a layer.
+/// Tokens of a piece when `count` workers share `tokens` tokens: the number with which the last worker finishes first.
+/// Each worker begins later than the one before, by about three quarters of a layer.
 fn piece_size(tokens: usize, count: usize, layers: usize) -> usize {
     let longest = |size: usize| {
         let rounds = tokens.div_ceil(size * count);

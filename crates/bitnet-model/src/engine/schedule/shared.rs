@@ -11,7 +11,8 @@ use crate::engine::network::Network;
 use crate::engine::segment::Segment;
 use crate::engine::workspace::Buffers;
 
-/// Cuts the inputs into blocks of at most [`MAX_ROWS`] tokens: many short inputs share one, a long one fills several.
+/// Divides the inputs into blocks of at most [`MAX_ROWS`] tokens: many short inputs share one, a long one fills
+/// several.
 pub(super) fn run(
     network: &Network,
     team: &Team,
