@@ -22,7 +22,7 @@ impl Perplexity {
         self.nats_per_token.exp()
     }
 
-    /// The figure of several parts together.
+    /// The combined result of several parts.
     pub fn of_all(parts: &[Perplexity]) -> Self {
         let tokens = parts.iter().map(|p| p.tokens).sum();
         let nats: f64 = parts.iter().filter(|p| p.tokens > 0).map(|p| p.nats_per_token * p.tokens as f64).sum();
@@ -30,15 +30,15 @@ impl Perplexity {
     }
 }
 
-/// Logits computed at once: bounds the memory to this many values.
+/// Logits computed at once, which bounds the memory.
 const LOGITS_AT_ONCE: usize = 1 << 22;
 
 /// Perplexity of `tokens` in windows of `window`: window `i` reads `t[iN .. iN+N-1]` and predicts `t[iN+1 .. iN+N]`;
-/// nothing is carried from one window to the next, and the last one is shorter. `progress` is told how many tokens have
-/// been predicted of how many and may break, which returns the figure so far.
+/// nothing is carried from one window to the next, and the last one is shorter. `progress` receives the number of
+/// predicted tokens and the total, and may break, which returns the result so far.
 ///
 /// # Errors
-/// [`ModelError::EmptyPrompt`] without at least two tokens, [`ModelError::Sampling`] for a window of 0; those of
+/// [`ModelError::EmptyPrompt`] for fewer than two tokens, [`ModelError::Sampling`] for a window of 0; the errors of
 /// [`Engine::step`].
 pub fn perplexity(
     engine: &Engine,
@@ -55,11 +55,11 @@ pub fn perplexity(
     Ok(Perplexity { nats_per_token: nats / done as f64, tokens: done })
 }
 
-/// Like [`perplexity`], apart for each stretch of `stretch` places in a window: whether a model uses what it has read
-/// shows in how its loss falls from the first places to the last. The last stretch may be shorter.
+/// Like [`perplexity`], separately for each stretch of `stretch` positions in a window: the decrease of the loss from
+/// the first positions to the last shows whether a model uses what it has read. The last stretch may be shorter.
 ///
 /// # Errors
-/// The errors of [`perplexity`]; [`ModelError::Sampling`] for stretches of 0 places.
+/// The errors of [`perplexity`]; [`ModelError::Sampling`] for stretches of 0 positions.
 pub fn perplexity_by_position(
     engine: &Engine,
     tokens: &[u32],
@@ -76,7 +76,7 @@ pub fn perplexity_by_position(
         if at >= stretches.len() {
             stretches.resize(at + 1, Perplexity { nats_per_token: 0.0, tokens: 0 });
         }
-        // Sums until all are known.
+        // Sums until all predictions are done.
         stretches[at].nats_per_token += n;
         stretches[at].tokens += 1;
     })?;
@@ -84,7 +84,7 @@ pub fn perplexity_by_position(
     Ok(stretches)
 }
 
-/// Shows every prediction's place in its window, counted from 0, and its negative log-likelihood.
+/// Reports, for every prediction, its position in its window, counted from 0, and its negative log-likelihood.
 fn each_prediction(
     engine: &Engine,
     tokens: &[u32],

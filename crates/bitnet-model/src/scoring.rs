@@ -1,21 +1,20 @@
-//! How probable texts are that could follow.
+//! The probabilities of possible continuations of a text.
 //!
-//! The common beginning of all continuations is read once, after what was read before them; what is left of each goes
-//! through the model together with that of the others.
+//! The common beginning of all continuations is read once; the remaining parts go through the model together.
 
 use crate::engine::{Engine, HeadRequest, LogitsWanted, StepInput, StepOutput};
 use crate::sampling::LogProbs;
 use crate::{ModelError, Sequence};
 
-/// Logits computed at once: bounds the memory to this many values.
+/// Logits computed at once, which bounds the memory.
 const LOGITS_AT_ONCE: usize = 1 << 22;
-/// Forks of the text are made for at most so many bytes at a time, or for one continuation.
+/// Forks of the text are made for at most this many bytes at a time, or for one continuation.
 const STATE_BYTES_AT_ONCE: usize = 1 << 28;
 
-/// The natural logarithm of the probability of each token of each continuation of `text`, given all before it. `text`
-/// is left as it is.
+/// The natural logarithm of the probability of each token of each continuation of `text`, given all tokens before it.
+/// `text` does not change.
 ///
-/// The figures do not depend on what else is scored with them, bit for bit.
+/// The results do not depend on the other continuations, bit for bit.
 ///
 /// ```
 /// use bitnet_model::scoring::log_probs;
@@ -31,8 +30,8 @@ const STATE_BYTES_AT_ONCE: usize = 1 << 28;
 /// ```
 ///
 /// # Errors
-/// [`ModelError::EmptyPrompt`] if `text` is empty; a token outside of the vocabulary, a continuation that does not fit;
-/// [`ModelError::Diverged`] if the logits are not numbers.
+/// [`ModelError::EmptyPrompt`] if `text` is empty; a token outside the vocabulary, a continuation that does not fit;
+/// [`ModelError::Diverged`] if the logits are not finite.
 pub fn log_probs(text: &Sequence, continuations: &[&[u32]]) -> Result<Vec<Vec<f64>>, ModelError> {
     if text.is_empty() {
         return Err(ModelError::EmptyPrompt);
@@ -51,7 +50,7 @@ pub fn log_probs(text: &Sequence, continuations: &[&[u32]]) -> Result<Vec<Vec<f6
     let mut scores: Vec<Vec<f64>> = continuations.iter().map(|c| Vec::with_capacity(c.len())).collect();
     let at_once = tokens_at_once(&engine);
     for part in first[..shared].chunks(at_once) {
-        // What follows the token before the part, and what follows each but the last of the part.
+        // The prediction before the part, and the predictions after all but the last token of the part.
         let before = base.len();
         let last = base.logits().to_vec();
         let rows = base.feed_each(part)?;
@@ -81,7 +80,7 @@ fn tokens_at_once(engine: &Engine) -> usize {
     (LOGITS_AT_ONCE / engine.config().vocab_size).clamp(1, 256)
 }
 
-/// Appends to `scores` what follows the first token of each of `rests`; each has a copy of `base`.
+/// Appends to `scores` the predictions after the first token of each of `rests`; each has a copy of `base`.
 fn together(
     engine: &Engine,
     base: &Sequence,
@@ -89,7 +88,7 @@ fn together(
     scores: &mut [Vec<f64>],
     at_once: usize,
 ) -> Result<(), ModelError> {
-    // Nothing is read for a continuation of which one token is left.
+    // Nothing is read for a continuation with one remaining token.
     let mut forks: Vec<Sequence> = rests
         .iter()
         .map(|r| if r.len() > 1 { base.fork() } else { Sequence::new(engine, base.state().kv_type(), None) })
@@ -97,7 +96,7 @@ fn together(
     let mut read = vec![0; rests.len()];
     let mut out = StepOutput::default();
     loop {
-        // A share of the pass for each that is not done.
+        // A share of the pass for each unfinished continuation.
         let open = rests.iter().zip(&read).filter(|(r, n)| **n + 1 < r.len()).count();
         if open == 0 {
             return Ok(());
@@ -125,7 +124,7 @@ fn together(
     }
 }
 
-/// How many tokens both begin with.
+/// The length of the common beginning.
 fn same(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

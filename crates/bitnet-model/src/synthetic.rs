@@ -1,4 +1,4 @@
-//! Weights made from a seed: a model of any shape, for tests, examples and measurements.
+//! Weights generated from a seed: a model of any shape, for tests, examples and measurements.
 
 use half::f16;
 use ternary_kernels::{GroupScales, Scales, TernaryMatrix};
@@ -6,8 +6,8 @@ use ternary_kernels::{GroupScales, Scales, TernaryMatrix};
 use crate::weights::{WeightSource, share};
 use crate::{DeltaTensor, FloatMatrix, FloatType, ModelConfig, ModelError, Norm, Projection, Table, TttTensor};
 
-/// A [`WeightSource`] whose trits are uniform over -1, 0, +1 and whose scales keep activations of the size that trained
-/// models have. The same seed gives the same model everywhere.
+/// A [`WeightSource`] whose trits are uniform over -1, 0, +1 and whose scales keep activations as large as in trained
+/// models. The same seed gives the same model everywhere.
 ///
 /// ```
 /// use bitnet_model::{ModelConfig, ModelWeights, SyntheticWeights};
@@ -19,8 +19,7 @@ use crate::{DeltaTensor, FloatMatrix, FloatType, ModelConfig, ModelError, Norm, 
 pub struct SyntheticWeights {
     config: ModelConfig,
     seed: u64,
-    /// Weights of a group with a scale of its own, in every matrix; `None` for one scale per matrix and tables of
-    /// floats.
+    /// Weights of a group with its own scale, in every matrix; `None` for one scale per matrix and tables of floats.
     group_len: Option<usize>,
 }
 
@@ -30,8 +29,8 @@ impl SyntheticWeights {
         Self { config, seed, group_len: None }
     }
 
-    /// These trits with a scale for every `group_len` weights of a row, also in embedding and head, which are ternary
-    /// then.
+    /// These trits with a scale for every `group_len` weights of a row, also in embedding and head, which are then
+    /// ternary.
     ///
     /// ```
     /// use bitnet_model::{ActivationBits, ModelConfig, ModelWeights, SyntheticWeights};
@@ -46,7 +45,7 @@ impl SyntheticWeights {
         self
     }
 
-    /// The ternary matrix called `name`, `[rows, cols]`, whose scales are `scale` or lie around it.
+    /// The ternary matrix called `name`, `[rows, cols]`, whose scales are `scale` or close to it.
     fn matrix(&self, name: &str, rows: usize, cols: usize, scale: f32) -> Result<TernaryMatrix, ModelError> {
         let mut next = self.numbers(name);
         let trits: Vec<i8> = (0..rows * cols).map(|_| ((next() >> 32) % 3) as i8 - 1).collect();
@@ -63,9 +62,9 @@ impl SyntheticWeights {
         Ok(TernaryMatrix::from_trits(rows, cols, &trits, scales)?)
     }
 
-    /// A stream of numbers for the tensor called `name`.
+    /// A stream of random numbers for the tensor called `name`.
     fn numbers(&self, name: &str) -> impl FnMut() -> u64 + use<> {
-        // FNV-1a of the name keeps the streams of two tensors apart.
+        // FNV-1a of the name separates the streams of different tensors.
         let mut state =
             name.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
         state ^= self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -77,8 +76,8 @@ impl SyntheticWeights {
         }
     }
 
-    /// Mean and deviation that keep a test-time-training layer lively: inner models that differ from zero, learning
-    /// rates of all sizes, gains near 1, convolutions that let their own token pass.
+    /// Mean and deviation that keep a test-time-training layer active: inner models that differ from zero, learning
+    /// rates of all sizes, gains near 1, convolutions that pass their own token.
     pub fn ttt_range(which: TttTensor) -> (f32, f32) {
         match which {
             TttTensor::W1 | TttTensor::W2 => (0.0, 0.1),
@@ -94,7 +93,7 @@ impl SyntheticWeights {
     }
 
     /// Distributions for a layer of the gated delta rule: states that fade within some ten to some hundred tokens,
-    /// rates around a half, convolutions that let their own token pass.
+    /// rates around a half, convolutions that pass their own token.
     pub fn delta_range(which: DeltaTensor) -> (f32, f32) {
         match which {
             DeltaTensor::Alpha | DeltaTensor::Beta => (0.0, 0.05),

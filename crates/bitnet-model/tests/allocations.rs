@@ -42,7 +42,7 @@ fn no_allocation_per_token() {
                         sequence.feed(&[token]).unwrap();
                     }
                 };
-                // Buffers find their sizes.
+                // Buffers reach their sizes.
                 generate(10);
                 let count = allocations(|| generate(100));
                 assert_eq!(count, 0, "{threads} threads, {}, {:?}", kv.name(), config.mixers);

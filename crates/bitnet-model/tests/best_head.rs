@@ -13,7 +13,7 @@ use test_support::Random;
 const VOCAB: usize = 1507;
 const HIDDEN: usize = 144;
 
-/// Rows that make the choice as hard as it can be: equal ones, ones that differ in the last bit, huge, tiny and empty
+/// Rows that make the choice as hard as possible: equal ones, ones that differ in the last bit, huge, tiny and empty
 /// ones, single values among zeros.
 fn adversarial(seed: u64) -> Vec<f32> {
     let mut r = Random(seed);
@@ -76,7 +76,7 @@ fn ranked(logits: &[f32]) -> Vec<Candidate> {
     all
 }
 
-/// Checks an answer against all logits; what was asked for must be in it, and nothing may be wrong or twice.
+/// Checks an answer against all logits: it must contain what was requested, and nothing wrong or duplicate.
 fn check(request: HeadRequest, got: Prediction<'_>, logits: &[f32]) {
     let Prediction::Best(got) = got else { panic!("{request:?} was answered with all logits") };
     let mut tokens: Vec<u32> = got.iter().map(|c| c.token).collect();
@@ -186,7 +186,7 @@ fn requests_of_a_batch_do_not_mix() {
     assert_eq!(position, out.len());
 }
 
-/// Every option that the best logits serve, and some that need all: the same text with either head.
+/// Every option for which the best logits suffice, and some that need all: the same text with either head.
 #[test]
 fn texts_are_those_of_the_plain_head() {
     let o = SamplingOptions::default;
@@ -225,7 +225,7 @@ fn texts_are_those_of_the_plain_head() {
                 });
                 assert_eq!(plain, coarse, "{options:?}");
             }
-            // What reads all of the head is decided by the options alone; the penalty on many tokens is too wide here.
+            // Only the options decide whether the whole head is read; the penalty on many tokens is too wide here.
             assert_eq!(coarse_steps > 0, i < 10, "{options:?}");
         }
     }
@@ -271,7 +271,7 @@ fn values_that_are_no_numbers_end_a_text_as_they_do_with_the_plain_head() {
             let error = choose(&w, mode, options.clone()).unwrap_err();
             assert!(matches!(error, ModelError::Diverged { what: "a logit", position: 2 }), "{mode:?}: {error}");
         }
-        // Infinity in more rows than are computed first: as certain, or as impossible, as with the plain head.
+        // Infinity in more rows than are computed first: equally certain, or impossible, as with the plain head.
         let mut w = adversarial(9);
         (0..40).for_each(|i| w[(30 * i + 11) * HIDDEN + i] = f32::INFINITY);
         let plain = choose(&w, HeadMode::Plain, options.clone()).unwrap();
@@ -291,7 +291,7 @@ fn small_heads_and_packed_heads_have_no_plane_of_their_own_accord() {
     let coarse = engine(&small, HeadMode::Coarse, 1, best_isa());
     // Five blocks of 64 rows, four panels each, a unit of 192 bytes for each 16 of 64 columns and one more.
     assert_eq!(coarse.coarse_head_bytes(), Some(5 * 4 * 5 * 192));
-    // More than a row in each block: answered with all logits.
+    // More than one row per block: answered with all logits.
     let mut s = Sequence::new(&coarse, KvType::F32, None);
     s.feed_with(&[1], HeadRequest::Top(5), None).unwrap();
     assert!(matches!(s.prediction(), Prediction::Full(l) if l.len() == 300));

@@ -1,6 +1,6 @@
-//! What models compute does not change from version to version: logits, chosen tokens, saved states and fingerprints of synthetic
-//! models are those that were written down, bit for bit, whatever the threads and the schedule. Who means to change them changes
-//! the numbers here.
+//! Results do not change from version to version: logits, chosen tokens, saved states and fingerprints of synthetic
+//! models equal the recorded ones, bit for bit, for any threads and schedule. A deliberate change updates the numbers
+//! here.
 
 use bitnet_model::sampling::{Sampler, SamplingOptions};
 use bitnet_model::sequence::Speculation;
@@ -23,7 +23,7 @@ fn small(change: impl Fn(&mut ModelConfig)) -> ModelConfig {
     config
 }
 
-/// Models, with the hash of logits, tokens and the state after them, that of the state before, and the fingerprint.
+/// Models, with three hashes: of logits, tokens and the state after them; of the state before; and the fingerprint.
 fn cases() -> Vec<(&'static str, ModelConfig, [u64; 3])> {
     let hybrid = small(|c| {
         c.mixers = vec![Mixer::TttLinear, Mixer::Attention, Mixer::TttMlp];

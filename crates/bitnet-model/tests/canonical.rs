@@ -8,7 +8,7 @@ use bitnet_model::{
 use ternary_kernels::Isa;
 
 fn config() -> ModelConfig {
-    // Heads of 48 and widths that are not multiples of a vector, to meet every tail.
+    // Heads of 48 and widths that are not multiples of a vector, to test every tail.
     let mut c = ModelConfig::new(173, 144, 200, 3, 3, 1);
     c.head_dim = 48;
     c.max_position_embeddings = 700;
@@ -113,7 +113,7 @@ fn sequences_that_step_together_equal_single_ones() {
 
 fn step_together(engine: &Engine) {
     let texts: Vec<Vec<u32>> = [5, 1, 300, 64].iter().enumerate().map(|(i, &n)| tokens(n + i)[i..].to_vec()).collect();
-    // Every type of keys and values with all others: one pass may serve texts of several.
+    // Every type of keys and values with all others: one pass may contain texts of several types.
     for shift in 0..KvType::ALL.len() {
         let kv = |i: usize| KvType::ALL[(i + shift) % KvType::ALL.len()];
         let mut states: Vec<SequenceState> = (0..texts.len()).map(|i| SequenceState::new(engine, kv(i), 700)).collect();
@@ -157,7 +157,7 @@ fn refused_input_changes_nothing() {
     assert_eq!(s.feed(&[4, 5]).map(bits).unwrap(), long);
 }
 
-/// Tokens that were put after a text without being read, a feed that is cancelled, and what is known after each.
+/// Tokens that were appended to a text without being read, a feed that is cancelled, and what is known after each.
 #[test]
 fn a_text_is_the_same_whenever_it_is_read() {
     let options = EngineOptions::default().threads(2).sequence_parallel(false);
@@ -176,7 +176,7 @@ fn a_text_is_the_same_whenever_it_is_read() {
     ids[590..].iter().for_each(|id| s.force(*id).unwrap());
     s.force(7).unwrap();
     assert_eq!((s.len(), s.state().len(), s.logits().len()), (601, 590, 0));
-    // The last one is forgotten before it is read; a fork and a file keep the others.
+    // The last one is removed before it is read; a fork and a file keep the others.
     s.rewind(600).unwrap();
     let mut saved = Sequence::restore(&engine, None, &s.fork().save().unwrap()).unwrap();
     assert_eq!((saved.tokens(), saved.state().len()), (s.tokens(), 599));

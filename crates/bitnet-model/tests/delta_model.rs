@@ -1,5 +1,5 @@
-//! Models with layers of the gated delta rule: equal bits however a text is cut, batched, saved, forked and taken back; states of
-//! constant size; what nothing else computes is refused by name.
+//! Models with layers of the gated delta rule: equal bits however a text is divided, batched, saved, forked and
+//! rewound; states of constant size; code without support for them rejects them by name.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use bitnet_model::{
     SyntheticWeights,
 };
 
-/// Four layers, two of which are attention; three value heads to a key head.
+/// Four layers, two of which are attention; three value heads per key head.
 fn config() -> ModelConfig {
     let mut c = Architecture::Qwen35.example();
     (c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.head_dim) = (64, 192, 4, 32);
@@ -88,7 +88,7 @@ fn states_have_one_size_and_are_saved_forked_and_taken_back() {
     let last = damaged.len() - 100;
     damaged[last] ^= 1;
     assert!(Sequence::restore(&engine, None, &damaged).is_err());
-    // Another model's is refused.
+    // The state of another model is rejected.
     let other = engine_of_another_seed();
     assert!(Sequence::restore(&other, None, &bytes).is_err());
     assert!(sequence.snapshot_bytes() > 0);
@@ -102,7 +102,7 @@ fn engine_of_another_seed() -> Engine {
     Engine::new(&weights, &EngineOptions::default().threads(1)).unwrap()
 }
 
-/// A fold, a gate, a width of rotation: models that differ in one of them are not the same.
+/// A fold, a gate, a width of rotation: models that differ in one of them have different fingerprints.
 #[test]
 fn fingerprints_tell_models_apart() {
     let of = |c: ModelConfig| engine(c, EngineOptions::default().threads(1)).fingerprint();
@@ -118,7 +118,7 @@ fn fingerprints_tell_models_apart() {
 #[test]
 fn parts_that_compute_other_models_refuse_this_one_by_name() {
     let mut c = config();
-    // The norms of heads alone do not keep a model from training.
+    // The norms of heads alone do not prevent training.
     c.head_norms = false;
     let what = c.beyond_bitnet().unwrap();
     assert!(what.contains("qwen35"), "{what}");

@@ -1,4 +1,4 @@
-//! The extractor: bits that do not depend on the instruction set, texts of any kind, answers that hold together.
+//! The extractor: bits that do not depend on the instruction set, texts of any kind, consistent answers.
 
 use bitnet_model::encoder::{
     EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, MAX_WORDS, OosRule, OosScore, Scratch, TaskConfig,
@@ -44,7 +44,7 @@ const TEXTS: [&str; 6] = [
     "what's the weather like in Saint-Étienne at 5pm on the 2nd of May 2026 if it isn't raining too much over there?",
 ];
 
-/// All bits that a text gives, folded into one number.
+/// All bits of the results for a text, folded into one number.
 fn fingerprint(extractor: &Extractor, scratch: &mut Scratch, text: &str) -> u64 {
     let mut hash = 0xCBF2_9CE4_8422_2325u64;
     let mut add = |bits: u32| hash = (hash ^ u64::from(bits)).wrapping_mul(0x100_0000_01B3);

@@ -1,4 +1,4 @@
-//! A kernel from outside of the kernels crate computes a whole model. The kernel is the one of the example.
+//! A kernel from outside the kernels crate computes a whole model. The kernel is that of the example.
 
 #[path = "../examples/own_kernel.rs"]
 mod own_kernel;

@@ -1,4 +1,4 @@
-//! What further families compute, formula by formula, against a decoder in f64 that shares no code with the engine.
+//! The formulas of further families, one by one, against a decoder in f64 that shares no code with the engine.
 
 #[path = "common/naive.rs"]
 mod naive;
@@ -24,7 +24,7 @@ fn plain() -> ModelConfig {
     c
 }
 
-/// A configuration for each formula, and one with all that go together.
+/// A configuration for each formula, and one with all compatible formulas.
 fn cases() -> Vec<(&'static str, ModelConfig)> {
     let with = |change: &dyn Fn(&mut ModelConfig)| {
         let mut c = plain();
@@ -87,8 +87,8 @@ fn far(a: &[f32], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
 }
 
-/// One layer, where f32 and f64 round few activations to different int8 codes: 1e-4 is what rounding of f32 costs, a
-/// code that differs costs more than 1e-3.
+/// One layer, where f32 and f64 round few activations to different int8 codes: rounding of f32 costs 1e-4, a different
+/// code more than 1e-3.
 #[test]
 fn each_formula_is_that_of_the_reference() {
     for (name, c) in cases() {
@@ -105,7 +105,7 @@ fn bits(v: &[f32]) -> Vec<u32> {
     v.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Threads, cuts, instruction sets, lanes and texts beside a text change no bit.
+/// Threads, splits, instruction sets, schedules and neighbouring texts change no bit.
 #[test]
 fn all_formulas_are_canonical() {
     let mut c = plain();
@@ -160,7 +160,7 @@ fn assert_canonical_with(w: &ModelWeights, with: impl Fn(EngineOptions) -> Engin
     }
 }
 
-/// Hidden states of a model without a head, pooled as the file says or as is asked for.
+/// Hidden states of a model without a head, with the pooling of the file or the requested one.
 #[test]
 fn embedding_models_pool_as_their_file_says() {
     let mut c = plain();
@@ -256,8 +256,8 @@ fn group_weights(c: &ModelConfig, group_len: usize) -> ModelWeights {
     ModelWeights::from_source(&SyntheticWeights::new(c.clone(), 9).with_groups(group_len)).unwrap()
 }
 
-/// Codes of 16 bits that round otherwise in f32 than in f64 cost less than 1e-3: two layers, ternary tables, both tied
-/// and not.
+/// Codes of 16 bits that round differently in f32 and in f64 cost less than 1e-3: two layers, ternary tables, tied and
+/// untied.
 #[test]
 fn models_with_group_scales_are_those_of_the_reference() {
     for (tied, group_len) in [(true, 64), (false, 128), (true, 256)] {
@@ -277,7 +277,7 @@ fn models_with_group_scales_are_canonical() {
     }
 }
 
-/// The best logits of a ternary head are those of the whole of it.
+/// The best logits of a ternary head equal those computed from the whole head.
 #[test]
 fn ternary_heads_answer_every_request() {
     let w = group_weights(&grouped(false), 64);
@@ -293,7 +293,7 @@ fn ternary_heads_answer_every_request() {
     assert!(engine.coarse_head_bytes().is_none() && engine.head_bytes() > 0 && engine.kernel_name().contains("group"));
 }
 
-/// With 8 bits a model of group scales is another, nearby model; with 4 there is no kernel, which is said before
+/// With 8 bits a model with group scales is another, similar model; with 4 there is no kernel, which is reported before
 /// anything is packed.
 #[test]
 fn other_bits_of_models_with_group_scales() {
@@ -311,8 +311,8 @@ fn other_bits_of_models_with_group_scales() {
     assert!(error.contains("q_proj") && error.contains("16 or 8"), "{error}");
 }
 
-/// Int8 activations with a scale per group: those of the definition, the same on all instruction sets, and closer than
-/// one scale for a token. Tied and with a head of its own; the last group of a row is shorter.
+/// Int8 activations with a scale per group: they equal the definition, are the same on all instruction sets, and closer
+/// than one scale per token. Tied and with a separate head; the last group of a row is shorter.
 #[test]
 fn int8_activations_by_group_are_those_of_the_reference() {
     let by_group = |o: EngineOptions| o.activation_bits(ActivationBits::EightByGroup);
@@ -323,7 +323,7 @@ fn int8_activations_by_group_are_those_of_the_reference() {
         let mut reference = w.clone();
         reference.config.inputs = reference.config.inputs.with_bits(ActivationBits::EightByGroup);
         let expected = naive::forward(&reference, &IDS).logits.concat();
-        // A code that rounds otherwise in f32 than in f64 costs more than 1e-3; of these there is none.
+        // A code that rounds differently in f32 and in f64 would cost more than 1e-3; there is none.
         let diff = far(&got, &expected);
         assert!(diff <= 1e-3, "groups of {group_len}: {diff}");
     }
@@ -338,7 +338,7 @@ fn int8_activations_by_group_are_those_of_the_reference() {
     let [by_group_error, by_token_error] = [ActivationBits::EightByGroup, ActivationBits::Eight].map(error);
     assert!((1e-3..by_token_error).contains(&by_group_error), "{by_group_error}, {by_token_error} with one scale");
     assert_canonical_with(&w, by_group);
-    // Matrices whose groups have other lengths share the rows that they read: the shorter length holds for all.
+    // Matrices with different group lengths share the rows that they read: the shorter length applies to all.
     let mut mixed = group_weights(&grouped(true), 128);
     mixed.layers[1] = group_weights(&grouped(true), 64).layers[1].clone();
     let engine = Engine::new(&mixed, &by_group(EngineOptions::default().threads(2))).unwrap();
@@ -346,7 +346,7 @@ fn int8_activations_by_group_are_those_of_the_reference() {
     mixed.config.inputs = mixed.config.inputs.with_bits(ActivationBits::EightByGroup);
     let diff = far(&got, &naive::forward(&mixed, &IDS).logits.concat());
     assert!(diff <= 1e-3, "{diff}");
-    // They are told apart, and where there are no groups they are refused.
+    // They have different fingerprints, and models without groups reject the option.
     let fingerprint = |o: EngineOptions| Engine::new(&w, &o.threads(1)).unwrap().fingerprint();
     let plain = EngineOptions::default;
     let both = [plain(), plain().activation_bits(ActivationBits::Eight)].map(fingerprint);
@@ -355,8 +355,8 @@ fn int8_activations_by_group_are_those_of_the_reference() {
     assert!(error.contains("activation_bits") && error.contains("scale per group"), "{error}");
 }
 
-/// Texts of all lengths in one call share passes over the weights, without padding, and their vectors are those of the
-/// texts alone: with one scale and with scales of groups, by each pooling, also where a pass ends within a text.
+/// Texts of all lengths in one call share passes over the weights, without padding, and their vectors equal those of
+/// the texts alone: with one scale and with group scales, with each pooling, even if a pass ends within a text.
 #[test]
 fn vectors_of_many_texts_are_those_of_each_alone() {
     let texts: Vec<Vec<u32>> = [1, 7, 300, 2, 2, 40, 256, 1, 90, 600, 3]
@@ -378,7 +378,7 @@ fn vectors_of_many_texts_are_those_of_each_alone() {
                 assert_eq!(bits(vector), bits(&alone[0]), "{pooling:?}, {} tokens", text.len());
             }
         }
-        // 1302 tokens in passes of at most 256: no text waits for a pass of its own.
+        // 1302 tokens in passes of at most 256: no text has a pass alone.
         let mut embedding = Embedding::new(texts.clone(), KvType::F32, Pooling::Mean, true).unwrap();
         let mut passes = 0;
         while !embedding.is_finished() {
@@ -402,7 +402,7 @@ fn sixteen_bits_for_models_with_one_scale() {
     assert!(diff <= 1e-4, "{diff}");
 }
 
-/// A state goes on after it was saved, and not in a model whose scale of one group differs.
+/// A saved state continues, but not in a model in which the scale of one group differs.
 #[test]
 fn states_of_models_with_group_scales_are_saved() {
     let c = grouped(true);

@@ -1,4 +1,4 @@
-//! Files of other people: odd ones, large ones, and those that dead processes left.
+//! Files of other programs: unusual ones, large ones, and those that dead processes left.
 
 use std::fs;
 use std::io::Write;
@@ -19,7 +19,7 @@ fn fifo(path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
-/// Opening a pipe without a writer would wait for ever.
+/// Opening a pipe without a writer would wait forever.
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_refused_before_it_is_opened() {
@@ -40,7 +40,7 @@ fn what_is_no_file_is_refused_before_it_is_opened() {
         refused(files::read(&path, Kind::TEXT).unwrap_err());
         refused(files::open(&path, "a model").unwrap_err());
         refused(Lines::open(&path, "a text", 10).unwrap_err());
-        // Nor does anything take its place.
+        // Nor is it replaced.
         let kept = |e: FileError| assert!(matches!(e, FileError::NotReplaced { found, .. } if found == what), "{e}");
         kept(files::write(&path, b"x").unwrap_err());
     }
@@ -60,7 +60,7 @@ fn no_more_is_read_than_a_kind_has() {
     // A stream without an end.
     let endless = files::read_stream(std::io::repeat(b'x'), Path::new("stdin"), Kind::KEY);
     assert!(matches!(endless, Err(FileError::TooLarge { .. })));
-    // Of a sparse file of a terabyte nothing is read.
+    // Nothing is read of a sparse file of a terabyte.
     fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
     assert!(matches!(files::read(&path, Kind::TEXT), Err(FileError::TooLarge { .. })));
     fs::write(&path, b"ab\xff").unwrap();
@@ -104,7 +104,7 @@ fn a_file_is_replaced_as_a_whole_and_stays_what_it_was() {
     assert_eq!(fs::read_to_string(&link).unwrap(), "old");
     assert!(files::is_temporary(pending.temporary()));
     pending.commit().unwrap();
-    // Through the link, which stays, with the permissions that the file had.
+    // Through the link, which is kept, with the permissions that the file had.
     assert_eq!(fs::read_to_string(&file).unwrap(), "new");
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
@@ -112,7 +112,7 @@ fn a_file_is_replaced_as_a_whole_and_stays_what_it_was() {
     std::os::unix::fs::symlink("later", dir.path().join("link2")).unwrap();
     files::write(&dir.path().join("link2"), b"x").unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("later")).unwrap(), "x");
-    // What is dropped before its end leaves nothing, and a private file is private.
+    // A file that is dropped before it is complete leaves nothing, and a private file is private.
     drop(Pending::create(&file).unwrap());
     let secret = dir.path().join("secret");
     Pending::private(&secret).unwrap().commit().unwrap();
@@ -120,7 +120,8 @@ fn a_file_is_replaced_as_a_whole_and_stays_what_it_was() {
     assert_eq!(names(dir.path()), ["file", "later", "link", "link2", "secret"]);
 }
 
-/// A file of a live writer stays, whatever other process writes there; that of a dead one goes with the next write.
+/// The file of a live writer stays, whatever other process writes there; that of a dead one is removed at the next
+/// write.
 #[test]
 fn what_dead_processes_left_is_removed() {
     let dir = tempfile::tempdir().unwrap();

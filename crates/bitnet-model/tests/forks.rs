@@ -1,9 +1,9 @@
-//! Forks share the pages of keys and values of what they have in common, and none sees what another writes.
+//! Forks share the pages of keys and values of their common beginning, and none sees the writes of another.
 
 use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
 use proptest::prelude::*;
 
-/// Positions in a page, as `Sequence::state().kv_bytes()` grows.
+/// Positions in a page; `Sequence::state().kv_bytes()` grows in these steps.
 const PAGE: usize = 256;
 
 fn engine() -> Engine {
@@ -32,7 +32,7 @@ fn pages_are_shared_until_one_side_writes() {
         let page = other.state().shared_kv_bytes() / 2;
         assert_eq!(one.state().shared_kv_bytes(), 2 * page);
         assert!(3 * page <= all && all < 4 * page, "{}: pages of {page} of {all}", kv.name());
-        // A side that goes back lets go of what it does not need, rather than copy it later.
+        // A side that rewinds releases pages that it does not need, rather than copying them later.
         one.rewind(PAGE).unwrap();
         assert_eq!(one.state().kv_bytes() / page, 1, "the page behind is the other side's now");
         drop(other);
@@ -42,8 +42,8 @@ fn pages_are_shared_until_one_side_writes() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
-    /// Forks at any place, continued in turn and taken back, say what sequences say that read the same from the
-    /// beginning.
+    /// Forks at any position, continued in turn and rewound, give the same results as sequences that read the same
+    /// tokens from the beginning.
     #[test]
     fn forks_go_on_by_themselves(
         kv in prop::sample::select(KvType::ALL.to_vec()),

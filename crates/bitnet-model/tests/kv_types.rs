@@ -1,4 +1,5 @@
-//! Keys and values in few bits: how far the logits go from those of f32, and that the first position keeps 8 bits.
+//! Keys and values in few bits: the distance of the logits from those of f32, and the first position, which keeps 8
+//! bits.
 
 use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
 
@@ -24,7 +25,7 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
     (sum(&|g, w| (g - w) * (g - w)) / sum(&|_, w| w * w)).sqrt()
 }
 
-/// A text of one token has position 0 only: with 4 bits it is computed as with 8, bit for bit. The second token is not.
+/// A text of one token only has position 0: with 4 bits it is computed as with 8, bit for bit. The second token is not.
 #[test]
 fn the_first_position_keeps_eight_bits() {
     let engine = engine();
@@ -35,15 +36,15 @@ fn the_first_position_keeps_eight_bits() {
     }
 }
 
-/// Steps of a half, a 254th and a 14th of the largest value: more bits are nearer, and neither is far.
+/// Steps of a half, a 254th and a 14th of the largest value: more bits are closer, and neither is far off.
 #[test]
 fn more_bits_are_nearer_to_f32() {
     let engine = engine();
     let text: Vec<u32> = (0..80).map(|i| i * 37 % 96).collect();
     let exact = logits(&engine, KvType::F32, &text);
     let [f16, q8, q4] = [KvType::F16, KvType::Q8, KvType::Q4].map(|kv| distance(&logits(&engine, kv, &text), &exact));
-    // Codes of later projections flip with any change, so f16 has an error of its own kind; the bounds are where a step
-    // of twice the size would lie for keys and values whose error is that of one step in each.
+    // Codes of later projections flip with any change, so f16 has another kind of error; the bounds are those of a step
+    // of twice the size for keys and values whose error is one step each.
     assert!(0.0 < q8 && f16 <= 0.05 && q8 < q4, "{f16} {q8} {q4}");
     assert!(q8 < 0.1 && q4 < 0.5, "{f16} {q8} {q4}");
 }

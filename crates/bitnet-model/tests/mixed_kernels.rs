@@ -1,4 +1,4 @@
-//! Kinds of layers may have kernels of their own: exact ones give the same bits in every mixture.
+//! Projection groups may have different kernels: exact ones give the same bits in every combination.
 
 #[path = "../examples/own_kernel.rs"]
 mod own_kernel;

@@ -14,13 +14,13 @@ fn form(hadamard: usize, bits: ActivationBits) -> InputForm {
     InputForm { hadamard: Some(hadamard), bits }
 }
 
-/// Relative to the largest value: single sums of a product nearly cancel, and their error is that of their terms.
+/// Relative to the largest value: some sums of a product nearly cancel, and their error is that of their terms.
 fn assert_close(what: &str, got: &Tensor, want: &[f32]) {
     let (diff, limit) = (max_diff(&values(got), want), 1e-5 * max_abs(want));
     assert!(diff <= limit, "{what}: differs by {diff}, at most {limit} is rounding");
 }
 
-/// Int4 codes of the float64 vectors exactly, from their own rotated rows.
+/// Int4 codes of the float64 vectors exactly, from their rotated rows.
 #[test]
 fn int4_codes_of_the_vectors() {
     let Some(dir) = fixture("fixtures/units") else { return };
@@ -50,7 +50,7 @@ fn int4_codes_saturate() {
     assert!(values(&zeros.1).iter().all(|s| s.is_finite()));
 }
 
-/// `dL/dx = H (dL/dy (alpha T))` and `dL/dW = (dL/dy)^T (q / s)`, saturated codes included.
+/// `dL/dx = H (dL/dy (alpha T))` and `dL/dW = (dL/dy)^T (q / s)`, including saturated codes.
 #[test]
 fn gradients_in_closed_form() {
     for bits in [ActivationBits::Eight, ActivationBits::Four] {
@@ -87,7 +87,7 @@ fn blocks_that_do_not_fit_are_refused() {
     assert!(HBitLinear::new(odd, form(2, ActivationBits::Four)).unwrap_err().to_string().contains("odd"));
 }
 
-/// Activations with an outlier: with four bits and without a transform its size is lost. The layer learns a map all the same.
+/// Activations with an outlier: with four bits and without a transform its size is lost. The layer still learns a map.
 #[test]
 fn learns_with_four_bits() {
     let vars = VarMap::new();

@@ -15,7 +15,7 @@ fn frozen(checkpoint: &Checkpoint) -> CandleModel {
     CandleModel::from_weights(&weights, &Device::Cpu).unwrap()
 }
 
-/// A model on the master weights, with the variables that it is made of.
+/// A model with the master weights, and its variables.
 fn trainable(checkpoint: &Checkpoint) -> (CandleModel, HashMap<String, Var>) {
     let var = |name: &str| (name.to_string(), Var::from_tensor(&checkpoint.file.tensor(name)).unwrap());
     let vars: HashMap<String, Var> = checkpoint.file.names().map(var).collect();
@@ -67,13 +67,13 @@ fn stable_tiny_traces() {
 }
 
 /// In the master form of `silu_gqa_512`, one code of this position (layer 0, before `o_proj`, column 27) is -93.4999981
-/// in float64 arithmetic: 2e-6 from a tie, nearer than float32 can tell. The reference's own run with a cache falls on
-/// the other side than its run without, which gives the expected logits. From there on, only the tolerance for a
+/// in float64 arithmetic: 2e-6 from a tie, closer than float32 can distinguish. The reference's run with a cache rounds
+/// it differently from its run without, which gives the expected logits. From there on, only the tolerance for a
 /// flipped code applies.
 const FLIP: usize = 15;
 
 /// The larger configurations (tied and untied heads, grouped and plain attention, both activations). Each projection,
-/// given the reference's input, gives the reference's output; logits end to end are equal but for rounding.
+/// given the reference's input, gives the reference's output; logits end to end are equal up to rounding.
 #[test]
 fn larger_configurations() {
     let Some(dir) = fixture("fixtures/bitnet") else { return };
@@ -129,7 +129,7 @@ fn larger_configurations() {
     check("silu_gqa_512", "master");
 }
 
-/// Greedy continuation, recomputed from scratch for every token, for as long as the reference's margin is clear.
+/// Greedy continuation, recomputed for every token, as long as the reference's margin is clear.
 #[test]
 fn stable_tiny_greedy() {
     let Some(dir) = fixture("fixtures/bitnet/stable_tiny") else { return };
@@ -179,7 +179,7 @@ fn stable_tiny_gradients() {
     assert_eq!(compared, vars.len(), "every parameter");
 }
 
-/// What a trainable model exports computes exactly what the model computes.
+/// The weights that a trainable model exports compute exactly what the model computes.
 #[test]
 fn exported_weights_compute_the_same() {
     let Some(dir) = fixture("fixtures/bitnet/stable_tiny") else { return };
@@ -189,7 +189,7 @@ fn exported_weights_compute_the_same() {
     assert_eq!(values(&exported.forward(&ids).unwrap()), values(&model.forward(&ids).unwrap()));
 }
 
-/// Later tokens change nothing before them, and a batch computes what its rows compute alone.
+/// Later tokens change nothing before them, and a batch computes the same as its rows alone.
 #[test]
 fn causal_and_batched() {
     let Some(dir) = fixture("fixtures/bitnet/stable_tiny") else { return };

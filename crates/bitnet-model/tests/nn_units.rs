@@ -17,7 +17,7 @@ fn tensor(values: &[f32], shape: (usize, usize)) -> Tensor {
     Tensor::from_slice(values, shape, &CPU).unwrap()
 }
 
-/// Like [`tensor`], a variable: gradients with respect to it are tracked.
+/// Like [`tensor`], as a variable: gradients with respect to it are tracked.
 fn var(values: &[f32], shape: (usize, usize)) -> Var {
     Var::from_tensor(&tensor(values, shape)).unwrap()
 }
@@ -30,7 +30,7 @@ fn ints(x: &Tensor) -> Vec<i64> {
     values(x).into_iter().map(whole).collect()
 }
 
-/// Relative to the largest value: single sums of a product nearly cancel, and their error is that of their terms.
+/// Relative to the largest value: some sums of a product nearly cancel, and their error is that of their terms.
 fn assert_close(what: &str, got: &Tensor, want: &[f32], relative: f32) {
     let (diff, limit) = (max_diff(&values(got), want), relative * max_abs(want));
     assert!(diff <= limit, "{what}: differs by {diff}, at most {limit} is rounding");
@@ -87,7 +87,7 @@ fn bit_linear_vectors() {
     assert_eq!(cases, all, "the file holds cases that were not compared");
 }
 
-/// Ties, zero rows, an absmax under the floor, huge values.
+/// Ties, zero rows, an absmax below the lower limit, huge values.
 #[test]
 fn edge_vectors() {
     let Some(dir) = fixture("fixtures/units") else { return };
@@ -129,7 +129,7 @@ fn rounds_half_to_even() {
     assert_eq!(ints(&trits), [0, 0, 1, -1, 1, 0, 1, 1, -1, 1]);
 }
 
-/// An outlier beyond the range in which the rounding trick works is clamped first; zeros have a scale.
+/// An outlier beyond the range of the rounding trick is clamped first; zeros have a scale.
 #[test]
 fn weights_of_any_magnitude() {
     let mut w = vec![1e-3f32; 1 << 14];
@@ -142,7 +142,8 @@ fn weights_of_any_magnitude() {
     assert_eq!((ints(&trits), alpha.to_scalar::<f32>().unwrap()), (vec![0; 6], 1e-5));
 }
 
-/// The mean of very many weights is that of exact arithmetic: here 2^20 of them, where a running f32 sum loses digits.
+/// The mean of very many weights equals that of exact arithmetic: here 2^20 of them, for which a running f32 sum loses
+/// digits.
 #[test]
 fn absmean_does_not_drift() {
     let w: Vec<f32> = (0..1 << 20).map(|i| 0.1 + (i % 1000) as f32 * 1e-4).collect();
@@ -161,7 +162,7 @@ fn straight_through_is_exact_and_transparent() {
     assert_eq!(values(grads.get(&v).unwrap()), values(&upstream));
 }
 
-/// `dL/dx = dL/dy W_q` and `dL/dW = (dL/dy)^T x_q`, both with the quantised values, also where the weights' clamp acts.
+/// `dL/dx = dL/dy W_q` and `dL/dW = (dL/dy)^T x_q`, both with the quantised values, even if the weights are clamped.
 #[test]
 fn gradients_in_closed_form() {
     let (n, k, m) = (3, 16, 5);
@@ -177,7 +178,7 @@ fn gradients_in_closed_form() {
     assert_close("dx", grads.get(&x).unwrap(), &want[0], 1e-6);
     assert_close("dw", grads.get(&w).unwrap(), &want[1], 1e-6);
 
-    // The fake quantisers alone are the identity to a gradient.
+    // The fake quantisers alone have the gradient of the identity.
     for (v, q) in [(&x, quantize_activations(x.as_tensor())), (&w, quantize_weights(w.as_tensor()))] {
         let grads = q.unwrap().sum_all().unwrap().backward().unwrap();
         assert!(values(grads.get(v).unwrap()).iter().all(|g| (g - 1.0).abs() <= 1e-6));
@@ -201,7 +202,7 @@ fn norm_gradient_in_closed_form() {
     assert_close("dgain", grads.get(&vg).unwrap(), &as_f32(&dg), 1e-6);
 }
 
-/// Positions turn pairs `(i, i + d/2)`; the turn of a difference of positions is the difference of turns.
+/// Positions rotate pairs `(i, i + d/2)`; the rotation of a difference of positions is the difference of rotations.
 #[test]
 fn rotary_turns_halves() {
     let rotary = Rotary::new(4, 100.0);
@@ -215,8 +216,8 @@ fn rotary_turns_halves() {
     }
 }
 
-/// Shapes: no leading dimension, several, none at all, a slice that is not contiguous; dtypes: the output has the
-/// input's.
+/// Shapes: no leading dimension, several, size zero, a slice that is not contiguous; dtypes: the output has that of the
+/// input.
 #[test]
 fn any_leading_shape_and_dtype() {
     let trits: Vec<i8> = (0..4 * 6).map(|i| (i * 5 % 3) as i8 - 1).collect();
@@ -243,7 +244,7 @@ fn any_leading_shape_and_dtype() {
     assert_eq!(layer.to_ternary().unwrap().to_trits(), trits);
 }
 
-/// Sums at the edge of what f32 holds exactly, and beyond it.
+/// Sums at the limit of what f32 represents exactly, and beyond it.
 #[test]
 fn integer_sums_are_exact_at_any_width() {
     for k in [6912, bitnet_model::nn::MAX_EXACT_F32_COLS, 150_001] {
@@ -257,7 +258,7 @@ fn integer_sums_are_exact_at_any_width() {
     }
 }
 
-/// NaN in, NaN out: nothing on the way hides it.
+/// NaN in, NaN out: nothing in between hides it.
 #[test]
 fn nan_is_not_hidden() {
     let w = TernaryMatrix::from_trits(1, 3, &[1, 0, -1], Scales::Tensor(1.0)).unwrap();
@@ -273,7 +274,7 @@ fn nan_is_not_hidden() {
     assert!(master.to_ternary().is_err());
 }
 
-/// A layer made through a `VarMap` learns: plain gradient descent lowers a loss that its ternary weights can reach.
+/// A layer created through a `VarMap` learns: plain gradient descent lowers a loss that its ternary weights can reach.
 #[test]
 fn learns_through_the_quantisers() {
     let vars = VarMap::new();

@@ -1,4 +1,4 @@
-//! Stretched rotary embeddings: frequencies against transformers' steps, and the engine against the candle path.
+//! Scaled rotary embeddings: frequencies against transformers' steps, and the engine against the candle path.
 
 use bitnet_model::nn::CandleModel;
 use bitnet_model::{Engine, EngineOptions, KvType, ModelConfig, ModelWeights, RopeScaling, Sequence, SyntheticWeights};
@@ -87,7 +87,7 @@ fn scalings_that_cannot_be_are_refused() {
     }
 }
 
-/// transformers computes the powers of the base in f32 and in another order: 2e-6 is what it differs by from f64.
+/// transformers computes the powers of the base in f32 and in another order: it differs by 2e-6 from f64.
 #[test]
 fn yarn_is_that_of_transformers() {
     let Some(shared) = test_support::shared_dir() else { return };
@@ -108,7 +108,8 @@ fn yarn_is_that_of_transformers() {
         }
         // At position 0 the cosine is the factor itself.
         assert_eq!(c.rope_attention_factor(), 1.138_629_4);
-        // The cosines of the fixture hold the factor: their largest is it, up to the angle of the slowest frequency.
+        // The cosines of the fixture include the factor: their largest is the factor, up to the angle of the slowest
+        // frequency.
         let cos = Tensors::open(&path).f32("rope.cos");
         let largest = cos.iter().copied().fold(0.0, f32::max);
         assert!((largest - c.rope_attention_factor()).abs() < 1e-3, "{name}: {largest}");
@@ -148,7 +149,7 @@ fn further_scalings_that_cannot_be_are_refused() {
         let error = c.validate().unwrap_err().to_string();
         assert!(error.contains("rope_scaling"), "{scaling:?}: {error}");
     }
-    // The list follows the context of the model.
+    // The list depends on the context of the model.
     c.rope_scaling = long(8, 8, 64, 1.0);
     c.max_position_embeddings = 64;
     let short = c.rope_frequencies();

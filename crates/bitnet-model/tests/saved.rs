@@ -1,4 +1,4 @@
-//! A saved sequence goes on as if it had never been interrupted, however its keys and values are kept.
+//! A saved sequence continues as if it had never been interrupted, for any storage of keys and values.
 
 use bitnet_model::{
     Engine, EngineOptions, KvType, ModelConfig, ModelError, ModelWeights, Norm, Projection, Sequence, StateDamage,
@@ -6,7 +6,7 @@ use bitnet_model::{
 };
 use ternary_kernels::{TernaryMatrix, kernels_available};
 
-/// Heads of no whole number of vectors; texts below and above the length at which caches grow.
+/// Heads that are not whole vectors; texts below and above the length at which caches grow.
 #[test]
 fn every_kind_of_keys_and_values_is_restored() {
     let mut config = ModelConfig::new(96, 48, 80, 2, 4, 2);
@@ -28,7 +28,7 @@ fn every_kind_of_keys_and_values_is_restored() {
     }
 }
 
-/// The weights of another source, but for one trit.
+/// The weights of another source with one trit changed.
 struct OneTrit(SyntheticWeights, Projection, usize);
 
 impl WeightSource for OneTrit {
@@ -58,7 +58,7 @@ impl WeightSource for OneTrit {
     }
 }
 
-/// One trit of one matrix makes another model; a kernel, an instruction set or a number of threads does not.
+/// A changed trit of any matrix makes another model; a kernel, an instruction set or a number of threads does not.
 #[test]
 fn a_model_is_known_by_every_trit_and_by_nothing_else() {
     let source = SyntheticWeights::new(ModelConfig::new(96, 48, 80, 2, 4, 2), 3);

@@ -17,8 +17,8 @@ fn model() -> ModelConfig {
     c
 }
 
-/// What is learned of some predictions and what is learned of all others add up to what is learned of all, loss and
-/// gradient, by both learners.
+/// The loss of some predictions and the loss of all others add up to the loss of all, and so do gradients, for both
+/// learners.
 #[test]
 fn given_tokens_are_read_and_not_learned() {
     let (b, t) = (3, 21);
@@ -117,7 +117,7 @@ fn windows_hold_whole_examples() {
     let filled = ids.iter().filter(|id| **id != 27 | GIVEN).count();
     assert!(filled * 10 > ids.len() * 9, "{filled} of {} ids are examples", ids.len());
 
-    // Each window once in an epoch, from its beginning.
+    // Each window once per epoch, from its beginning.
     let n = ids.len() / (t + 1);
     let mut sampler = Sampler::new(TokenFile::open_examples(&train, t).unwrap(), t, 4).unwrap();
     assert_eq!(sampler.epoch_len(), n as u64);
@@ -131,7 +131,7 @@ fn windows_hold_whole_examples() {
     assert_eq!(drawn, there);
     assert!(matches!(TokenFile::open_examples(&train, t + 1), Err(TrainError::File { .. })));
 
-    // Validation sees every window, too: its loss is that of one batch of all of them.
+    // Validation uses every window, too: its loss is that of one batch of all of them.
     let done = prepare(0.3);
     assert!(done.validation_tokens > 0 && done.train_tokens > done.validation_tokens);
     let c = model();

@@ -1,4 +1,4 @@
-//! Checkpoints on disks that fail: bits that flip, disks that are full.
+//! Checkpoints on failing disks: bits that flip, disks that are full.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use bitnet_model::train::{
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
-/// A checkpoint that no run made.
+/// A checkpoint that was not made by a run.
 fn checkpoint(seed: u64) -> Checkpoint {
     let model = ModelConfig::new(64, 32, 64, 2, 2, 1);
     let config = TrainConfig { threads: 1, ..TrainConfig::default() };
@@ -40,7 +40,7 @@ fn flipped(path: &Path, good: &[u8], bit: usize) -> Result<Checkpoint, TrainErro
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Wherever it is: in the header, in the checksum, in a weight.
+    /// The bit may be anywhere: in the header, in the checksum, in a weight.
     #[test]
     fn every_flipped_bit_is_found(at in any::<prop::sample::Index>()) {
         let dir = tempfile::tempdir().unwrap();
@@ -52,7 +52,7 @@ proptest! {
     }
 }
 
-/// The header decides how the rest is read: every byte of it, and those around it.
+/// The header decides how the rest is read: all its bytes, and those around it.
 #[test]
 fn every_byte_of_the_header_counts() {
     let dir = tempfile::tempdir().unwrap();
@@ -87,7 +87,7 @@ fn the_checkpoint_before_stays_and_is_named() {
     assert_eq!(names(dir.path()), ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
 }
 
-/// Checkpoints of earlier programs are read; one that lost its checksum is not one of them.
+/// Checkpoints of earlier programs are read; one that lost its checksum is not.
 #[test]
 fn checkpoints_without_a_checksum_are_those_of_format_1() {
     let dir = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ fn checkpoints_without_a_checksum_are_those_of_format_1() {
     }
 }
 
-/// A small disk, as far as this user may have one.
+/// A small disk, if this user may mount one.
 #[cfg(target_os = "linux")]
 struct SmallDisk(tempfile::TempDir);
 
@@ -202,7 +202,7 @@ fn data_that_teach_nothing_are_refused() {
     }
 }
 
-/// A line of 100 MiB without an end, no UTF-8, NULs: typed, and nothing remains.
+/// A line of 100 MiB without an end, invalid UTF-8, NULs: typed errors, and nothing remains.
 #[test]
 fn text_that_is_none_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -78,9 +78,9 @@ fn three_steps_of_the_reference() {
     }
 }
 
-/// Configurations with every feature: blocks of queries that are not full, grouped and plain heads, both activations, with and
-/// without sub-norms and tied head. Gradients of both learners agree where no int8 code lies on a boundary, which few do:
-/// relative error of each tensor as a whole.
+/// Configurations with every feature: blocks of queries that are not full, grouped and plain heads, both activations,
+/// with and without sub-norms and tied head. Gradients of both learners agree if no int8 code is on a boundary, which
+/// few are: relative error of each tensor as a whole.
 #[test]
 fn learners_agree() {
     let mut variants = Vec::new();
@@ -91,8 +91,8 @@ fn learners_agree() {
         (c.sub_norms, c.tie_word_embeddings) = (sub_norms, tied);
         variants.push(c);
     }
-    // Hadamard transforms before the output and down projections, then four bits everywhere; one layer, as a code of four bits
-    // that differs weighs more in what follows.
+    // Hadamard transforms before the output and down projections, then four bits everywhere; one layer, as a different
+    // code of four bits has a larger effect on what follows.
     for bits in [ActivationBits::Eight, ActivationBits::Four] {
         let mut c = variants[2].clone();
         c.num_hidden_layers = 1;
@@ -111,8 +111,8 @@ fn learners_agree() {
         }
         variants.push(c);
     }
-    // Test-time training beside attention; with and without convolutions, shared projections and gate; windows that end
-    // within a mini-batch.
+    // Test-time training next to attention; with and without convolutions, shared projections and gate; windows that
+    // end within a mini-batch.
     for (mixers, all) in [
         ([Mixer::TttLinear, Mixer::Attention], false),
         ([Mixer::TttLinear, Mixer::TttLinear], true),
@@ -145,7 +145,7 @@ fn learners_agree() {
             let limit = match (config.has_ttt(), config.weight_group) {
                 (true, _) => 6e-2,
                 (false, None) => 3e-2,
-                // A code of 16 bits that differs is 1 / 32639 of the largest.
+                // A difference of one in a code of 16 bits is 1 / 32639 of the largest.
                 (false, Some(_)) => 1e-3,
             };
             assert!(relative <= limit, "{}: relative error {relative}, largest {}", e.name, max_diff(a, f));

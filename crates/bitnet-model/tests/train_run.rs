@@ -1,4 +1,4 @@
-//! Whole runs: exact resume, what stops a run, data, export.
+//! Whole runs: exact resume, early ends, data, export.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use bitnet_model::train::{
 };
 use bitnet_model::{ActivationBits, Engine, EngineOptions, KvType, Mixer, ModelConfig, ModelWeights};
 
-/// A folder that vanishes with the test.
+/// A folder that is removed with the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -37,7 +37,7 @@ fn model() -> ModelConfig {
     c
 }
 
-/// With test-time training in all its parts beside attention.
+/// Test-time training with all its parts, next to attention.
 fn ttt_model() -> ModelConfig {
     let mut c = ModelConfig::new(64, 32, 64, 3, 2, 1);
     c.max_position_embeddings = 64;
@@ -68,7 +68,7 @@ fn group_model() -> ModelConfig {
     c
 }
 
-/// Runs of a counting text: each token is the one before plus 1, modulo 64, which is easy to learn.
+/// Runs of a counting text: each token is the previous one plus 1, modulo 64, which is easy to learn.
 fn counting(path: &Path, n: u32) {
     let mut out = TokenWriter::create(path, TokenWidth::U16).unwrap();
     out.write(&(0..n).map(|i| i % 64).collect::<Vec<_>>()).unwrap();
@@ -100,14 +100,14 @@ fn trainer_of(model: &ModelConfig, dir: &Folder, c: &TrainConfig, out: &str) -> 
     Trainer::new(model, c, learner, [data(), data()], &dir.file(out)).unwrap()
 }
 
-/// An interrupted run, read back from its file, ends with the same bits as one that was never interrupted: parameters, moments,
-/// data position. And it has learned something.
+/// An interrupted run that is read back from its file ends with the same bits as one that was never interrupted:
+/// parameters, moments, data position. And it has learned something.
 #[test]
 fn resume_is_exact() {
     resume(&model(), "resume");
 }
 
-/// Models with test-time training, whose inner learning rate still warms up where the run stops.
+/// Models with test-time training, whose inner learning rate is still warming up when the run stops.
 #[test]
 fn resume_of_test_time_training_is_exact() {
     resume(&ttt_model(), "resume-ttt");
@@ -324,7 +324,7 @@ fn a_run_that_gets_no_better_stops_early() {
     assert_eq!(run.progress().step, 3);
 }
 
-/// Each epoch draws every window of its grid once, every epoch in another order, and a position is all that is needed to go on.
+/// Each epoch draws every window of its grid once, every epoch in another order, and a position is enough to continue.
 #[test]
 fn sampling_covers_the_file_and_goes_on_anywhere() {
     let dir = Folder::new("sample");
@@ -407,7 +407,7 @@ fn documents_of_both_formats() {
     assert_eq!(first, (0..200).collect::<Vec<_>>());
 }
 
-/// Damaged checkpoints are refused, whatever byte is gone.
+/// Damaged checkpoints are rejected, whichever byte is missing.
 #[test]
 fn damaged_checkpoints_are_refused() {
     let dir = Folder::new("damaged");
@@ -430,7 +430,7 @@ fn damaged_checkpoints_are_refused() {
     assert!(Checkpoint::load(&path).is_err());
 }
 
-/// What training does not compute is refused by name, with the way out.
+/// Features that training does not support are rejected by name, with the way out.
 #[test]
 fn what_cannot_be_trained_is_refused_by_name() {
     let refused = |change: fn(&mut ModelConfig)| {
@@ -453,7 +453,7 @@ fn what_cannot_be_trained_is_refused_by_name() {
     assert!(refused(|c| c.qkv_bias = true).contains("run others with the engine"));
 }
 
-/// The inference engine, given the trained weights, predicts the validation text as well as the trainer says.
+/// The inference engine, given the trained weights, predicts the validation text as well as the trainer reports.
 #[test]
 fn the_engine_agrees_with_the_trainer() {
     let models = [
@@ -476,7 +476,7 @@ fn the_engine_agrees_with_the_trainer() {
         let tokens: Vec<u32> = (0..2001).map(|i| i % 64).collect();
         let p = perplexity(&engine, &tokens, 20, KvType::F32, &mut |_, _| ControlFlow::Continue(())).unwrap();
         assert_eq!(p.tokens, 2000);
-        // Codes of 16 bits that differ weigh less.
+        // Differences in codes of 16 bits have a smaller effect.
         let limit = if model.weight_group.is_some() { 1e-5 } else { 1e-3 };
         assert!((p.nats_per_token - trainer_says).abs() <= limit, "{name}: {} and {trainer_says}", p.nats_per_token);
         let parts =

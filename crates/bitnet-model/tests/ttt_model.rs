@@ -17,7 +17,7 @@ use ternary_kernels::{Isa, TernaryMatrix};
 
 const VOCAB: usize = 61;
 
-/// Heads of 24, four tokens to a mini-batch.
+/// Heads of 24, four tokens per mini-batch.
 fn config(mixers: &[Mixer]) -> ModelConfig {
     let mut c = ModelConfig::new(VOCAB, 72, 100, mixers.len(), 3, 1);
     c.mixers = mixers.to_vec();
@@ -68,14 +68,14 @@ fn bits(v: &[f32]) -> Vec<u32> {
 
 #[test]
 fn any_cut_any_thread_count_any_isa_gives_the_same_bits() {
-    // More than one block of rows, with cuts inside of mini-batches.
+    // More than one block of rows, with splits inside mini-batches.
     const N: usize = 270;
     let ids = tokens(N);
     for (name, c) in cases() {
         let weights = weights(&c, 11);
         let mut first: Option<Vec<u32>> = None;
         let best_isa = Isa::selected().unwrap();
-        // Threads do not depend on the instruction set.
+        // The number of threads and the instruction set are independent.
         let each = Isa::available().map(|isa| (isa, 1, false));
         let threads = [2, 3, 5].into_iter().flat_map(|threads| [(best_isa, threads, false), (best_isa, threads, true)]);
         for (isa, threads, whole) in each.chain(threads) {
@@ -142,7 +142,7 @@ fn states_have_constant_size_and_no_limit_where_nothing_is_attention() {
     let error = s.feed(&tokens(21)).unwrap_err();
     assert!(matches!(error, ModelError::ContextFull { limit: 20, used: 0, more: 21 }), "{error}");
     s.feed(&tokens(20)).unwrap();
-    // Keys and values of the one layer that is attention: one head of 24.
+    // Keys and values of the only layer that is attention: one head of 24.
     assert!(s.state().kv_bytes() >= 20 * 2 * 24 * 2 && s.state().kv_bytes() <= 256 * 2 * 24 * 2);
 }
 
@@ -159,7 +159,7 @@ fn going_back_reads_again_and_a_state_alone_refuses_it() {
     assert!(!state.can_rewind());
     let error = state.rewind(10).unwrap_err();
     assert!(matches!(error, ModelError::CannotRewind { len: 11, to: 10 }), "{error}");
-    // Nothing has changed, and what does not go back is fine.
+    // Nothing has changed, and a rewind to the same length is fine.
     state.rewind(11).unwrap();
     out.clear();
     assert!(engine.predict(&state, head, &mut out).unwrap());
@@ -175,7 +175,7 @@ fn going_back_reads_again_and_a_state_alone_refuses_it() {
     s.rewind(7).unwrap();
     assert_eq!((s.len(), s.tokens()), (7, &ids[..7]));
     assert_eq!(bits(s.feed(&ids[7..]).unwrap()), whole);
-    // It keeps what another text begins with only as a whole.
+    // It keeps a common beginning with another text only as a whole.
     assert_eq!(s.keep_prefix(&[&ids[..], &[1]].concat()).unwrap(), 11);
     assert_eq!(s.keep_prefix(&ids[..9]).unwrap(), 0);
 }
@@ -189,7 +189,7 @@ fn what_was_asked_for_less_is_answered_without_reading_again() {
         let mut s = Sequence::new(&engine, KvType::F32, None);
         s.require(HeadRequest::Full).unwrap();
         assert!(s.logits().is_empty());
-        // Cancelled after all tokens were read: nothing is known of what follows.
+        // Cancelled after all tokens were read: the prediction after them is not known.
         let mut none = StepOutput::default();
         let mut fork = s.fork();
         let mut input = [BatchInput { sequence: &mut fork, tokens: &ids, head: None }];
@@ -242,8 +242,8 @@ fn texts_that_step_together_equal_single_ones_and_guesses_change_nothing() {
     }
 }
 
-/// Weights with which one token's row becomes infinite after the embedding, so a step that reads it fails after
-/// layers before it have read.
+/// Weights with which one token's row becomes infinite after the embedding, so that a step with it fails after earlier
+/// layers have read it.
 struct Explosive(SyntheticWeights);
 
 const BAD: u32 = 60;
@@ -253,7 +253,7 @@ impl WeightSource for Explosive {
     fn config(&self) -> &ModelConfig {
         self.0.config()
     }
-    /// Nothing but the embedding reaches the first element of the residual stream.
+    /// Only the embedding writes the first element of the residual stream.
     fn projection(&self, layer: usize, which: Projection) -> Result<TernaryMatrix, ModelError> {
         let w = self.0.projection(layer, which)?;
         if layer > 0 || !matches!(which, Projection::O | Projection::Down) {
@@ -263,7 +263,7 @@ impl WeightSource for Explosive {
         trits[..w.cols()].fill(0);
         Ok(TernaryMatrix::from_trits(w.rows(), w.cols(), &trits, w.scales().clone())?)
     }
-    /// The last layer lets what is large become infinite.
+    /// The last layer turns large values into infinity.
     fn norm(&self, which: Norm) -> Result<Vec<f32>, ModelError> {
         let mut gain = self.0.norm(which)?;
         if which == Norm::Input(1) {
@@ -274,7 +274,7 @@ impl WeightSource for Explosive {
     fn ttt_tensor(&self, layer: usize, which: TttTensor) -> Result<Vec<f32>, ModelError> {
         self.0.ttt_tensor(layer, which)
     }
-    /// The bad token is the only one that is not small in its first element.
+    /// Only the bad token is large in its first element.
     fn embedding(&self) -> Result<Table, ModelError> {
         let (stored, hidden) = (self.0.embedding()?, self.config().hidden_size);
         let mut rows = vec![0.0; VOCAB * hidden];
@@ -289,7 +289,7 @@ impl WeightSource for Explosive {
     }
 }
 
-/// A model of two layers whose second one fails for the token [`BAD`]; the first has read it then.
+/// A model of two layers whose second one fails for the token [`BAD`], after the first has read it.
 fn explosive(c: &ModelConfig) -> [Engine; 2] {
     let mut c = c.clone();
     c.sub_norms = false;
@@ -331,7 +331,7 @@ fn a_failed_step_costs_no_other_text_its_state() {
     for (pending, mixers) in [(1, [TttLinear, TttMlp]), (3, [TttMlp, TttLinear]), (2, [TttLinear, Attention])] {
         for c in [config(&mixers), full(&mixers)] {
             let mut c = c;
-            // A convolution before the second layer would carry the bad element on.
+            // A convolution before the second layer would carry the bad element to later tokens.
             c.ttt.pre_conv = false;
             for engine in explosive(&c) {
                 lost_and_kept(&engine, pending, &mixers);
@@ -340,7 +340,7 @@ fn a_failed_step_costs_no_other_text_its_state() {
     }
 }
 
-/// A good and a bad text step together.
+/// One step with a good and a bad text.
 fn lost_and_kept(engine: &Engine, pending: usize, mixers: &[Mixer]) {
     let start = tokens(4 + pending);
     let start: Vec<u32> = start.into_iter().map(|t| t % BAD).collect();
@@ -367,7 +367,7 @@ fn lost_and_kept(engine: &Engine, pending: usize, mixers: &[Mixer]) {
     expected.feed_with(&[5, 6, 7, 8, 9, 1, 2], HeadRequest::Full, None).unwrap();
     assert_eq!(bits(good.feed(&[]).unwrap()), bits(expected.feed(&[]).unwrap()), "{mixers:?} {pending}");
 
-    // Alone, the text loses its state and says so, until it begins anew.
+    // Alone, the text loses its state and returns an error, until it starts again.
     let error = bad.feed_with(&[BAD], HeadRequest::Full, None).unwrap_err();
     assert!(matches!(error, ModelError::Diverged { .. }), "{error}");
     for _ in 0..2 {
@@ -413,7 +413,7 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
             for n in [0, 1, 5, 9] {
                 s.feed(&tokens(n)).unwrap();
                 let bytes = s.save().unwrap();
-                // Another engine with the same weights, whatever kernel it has.
+                // Another engine with the same weights, with any kernel.
                 let same = Engine::new(&weights, &EngineOptions::default().threads(1).isa(Isa::Scalar)).unwrap();
                 let mut restored = Sequence::restore(&same, None, &bytes).unwrap();
                 assert_eq!((restored.tokens(), restored.state().kv_type()), (s.tokens(), kv));
@@ -452,7 +452,7 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
     let error = Sequence::restore(&engine, Some(2), &good).unwrap_err();
     assert!(matches!(error, ModelError::ContextFull { limit: 2, more: 3, .. }), "{error}");
 
-    // The token that was chosen last is kept, too.
+    // The last chosen token is kept, too.
     let mut d = s;
     let mut sampler = Sampler::new(SamplingOptions::greedy()).unwrap();
     d.next_token(&mut sampler, Speculation::Off).unwrap();
@@ -462,14 +462,14 @@ fn a_saved_sequence_goes_on_and_a_damaged_one_is_refused() {
     assert_eq!(next(&mut restored), next(&mut d));
 }
 
-/// Bytes that are not a saved sequence although their checksum is right: an error or a sequence, never a panic.
+/// Bytes that are not a saved sequence although their checksum is correct: an error or a sequence, never a panic.
 #[test]
 fn saved_bytes_with_a_right_checksum_cannot_harm() {
     let fnv = |bytes: &[u8]| {
         bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3))
     };
     let mut c = full(&[TttLinear, Attention]);
-    // Small, so that a change often hits something that means something.
+    // Small, so that a change often hits something meaningful.
     (c.hidden_size, c.num_attention_heads, c.head_dim, c.ttt.mini_batch_size) = (8, 2, 4, 2);
     let engine = engine(&weights(&c, 13), 1);
     let mut s = Sequence::new(&engine, KvType::F16, None);
@@ -515,9 +515,9 @@ fn sequences_of_another_engine_are_refused() {
 }
 
 /// Both paths read the same weights and compute the same model. A flipped int8 code would show as a difference of about
-/// 1e-2 (one step of 1/127 of a row's largest activation); without one, what differs is the order of sums in f32: the
+/// 1e-2 (one step of 1/127 of a row's largest activation); without one, only the order of sums in f32 differs: the
 /// chains have at most a few hundred terms, whose rounding is some 1e-7 of the size, and logits are of size 1; five
-/// times what was measured is allowed.
+/// times the measured difference is allowed.
 #[test]
 fn engine_and_candle_path_agree() {
     for (name, mut c) in cases() {
@@ -535,7 +535,7 @@ fn engine_and_candle_path_agree() {
             println!("{name}, seed {seed}: largest difference {diff:e} of {size}");
             assert!(size > 0.1 && diff <= 2e-6, "{name}, seed {seed}: logits differ by {diff}");
 
-            // What the candle model holds is what it was made of.
+            // The candle model holds exactly the weights that it was made from.
             let back = ModelWeights::from_source(&candle).unwrap();
             let again = Sequence::new(&engine(&back, 1), KvType::F32, None).feed_each(&ids).unwrap();
             assert_eq!(bits(&again), bits(&ours), "{name}");
@@ -571,7 +571,7 @@ fn a_frozen_model_reads_otherwise_and_takes_no_state_of_one_that_learns() {
     let restored = [0, 1].map(|i| Sequence::restore(&engines[i], None, &saved).map(drop));
     let [Ok(()), Err(error)] = restored else { panic!("{restored:?}") };
     assert!(matches!(error, ModelError::SavedSequence(StateDamage::OtherModel)), "{error}");
-    // A model without such layers has nothing to hold still.
+    // A model without such layers has no updates to turn off.
     let attention = crate::weights(&config(&[Attention]), 4);
     let [on, off] = [true, false].map(|on| EngineOptions::default().inner_updates(on)).map(|options| {
         bits(Sequence::new(&Engine::new(&attention, &options).unwrap(), KvType::F32, None).feed(&ids).unwrap())

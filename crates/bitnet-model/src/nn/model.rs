@@ -69,8 +69,8 @@ impl CandleModel {
     /// The model with these frozen weights on `device`, everything widened to f32.
     ///
     /// # Errors
-    /// A model that computes more than the formulas of BitNet, see [`ModelConfig::beyond_bitnet`], norms of
-    /// heads and 16-bit activations apart; errors of candle, for want of memory for example.
+    /// A model that computes more than the formulas of BitNet (see [`ModelConfig::beyond_bitnet`]), other than norms of
+    /// heads and 16-bit activations; errors of candle, for example out of memory.
     pub fn from_weights(weights: &ModelWeights, device: &Device) -> std::result::Result<Self, ModelError> {
         let config = &weights.config;
         config.require_trainable("candle path", true)?;
@@ -116,7 +116,7 @@ impl CandleModel {
         })
     }
 
-    /// A trainable model whose master weights are under `vb` in the names of a Hugging Face checkpoint
+    /// A trainable model whose master weights are under `vb` with the names of a Hugging Face checkpoint
     /// (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight` ...), or are created there.
     ///
     /// # Errors
@@ -186,12 +186,12 @@ impl CandleModel {
         self.run(ids, &mut Trace::off())
     }
 
-    /// Like [`CandleModel::forward`]; shows each intermediate result `[t, n]` to `see` under the name of the module
+    /// Like [`CandleModel::forward`]; passes each intermediate result `[t, n]` to `see` under the name of the module
     /// that computed it: `embed`, `layer0.input_layernorm`, `layer0.self_attn.q_proj` (before the rotation),
     /// `layer0.out`, `final_norm` ...
     ///
     /// # Errors
-    /// The errors of [`CandleModel::forward`]; whatever `see` returns.
+    /// The errors of [`CandleModel::forward`] and of `see`.
     pub fn forward_traced(
         &self,
         ids: &[u32],
@@ -218,7 +218,7 @@ impl CandleModel {
     /// Logits `[b, t, vocab]` of `b` sequences of `t` tokens, `ids` `[b, t]` u32; for training.
     ///
     /// # Errors
-    /// Errors of candle, for ids outside of the vocabulary for example.
+    /// Errors of candle, for example for ids outside the vocabulary.
     pub fn forward_batch(&self, ids: &Tensor) -> Result<Tensor> {
         self.run_batch(ids, &mut Trace::off())
     }
@@ -242,8 +242,8 @@ impl CandleModel {
     /// Mean cross entropy in nats of predicting `ids[i + 1]` after `ids[..=i]`, a scalar f32 with gradient.
     ///
     /// # Errors
-    /// The errors of [`CandleModel::forward`]; [`ModelError::EmptyPrompt`] also for a single token, which predicts
-    /// nothing known.
+    /// The errors of [`CandleModel::forward`]; [`ModelError::EmptyPrompt`] also for a single token, whose successor is
+    /// unknown.
     pub fn next_token_loss(&self, ids: &[u32]) -> std::result::Result<Tensor, ModelError> {
         let (Some((_, inputs)), Some(targets)) = (ids.split_last(), ids.get(1..).filter(|t| !t.is_empty())) else {
             return Err(ModelError::EmptyPrompt);

@@ -6,14 +6,14 @@ use candle_nn::{Module, VarBuilder};
 /// `y = g * cast(x / sqrt(mean(x^2) + eps))` over the last dimension: statistics in f32, the quotient cast to the dtype
 /// of `x`, then multiplied by the gain `g` `[n]`. `x` and `y` are `[.., n]`.
 ///
-/// candle_nn's own `RmsNorm` calls a fused operation without a gradient; this one is made of operations that have one.
+/// candle_nn's `RmsNorm` calls a fused operation without a gradient; this one consists of operations that have one.
 #[derive(Clone, Debug)]
 pub struct RmsNorm {
     gain: Tensor,
     eps: f32,
 }
 
-/// A norm whose gain `[n]` is called `weight` under `vb`; created there as ones if `vb` creates variables.
+/// A norm whose gain `[n]` is called `weight` under `vb`; created there with ones if `vb` creates variables.
 ///
 /// # Errors
 /// Errors of candle: no such tensor, another shape.

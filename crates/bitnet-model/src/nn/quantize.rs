@@ -9,17 +9,18 @@ use ternary_kernels::quantize::{MIN_ABS, SQRT_7};
 /// Largest magnitude of an activation code.
 pub const ACT_MAX: f64 = 127.0;
 
-/// Floor of the absmax of a token and of the absmean of a weight matrix, so that zeros divide by something.
+/// Lower limit of the absmax of a token and of the absmean of a weight matrix, so that zeros can be divided.
 pub const MIN_MAGNITUDE: f64 = MIN_ABS as f64;
 
 /// `1.5 * 2^23`: in `(v + this) - this` the first sum has no bits left for a fraction, so f32 addition itself rounds
-/// `v`, half to even, for every `|v| <= 2^22`. candle's own `round` rounds half away from zero, which is another model.
+/// `v`, half to even, for every `|v| <= 2^22`. candle's `round` rounds half away from zero, which would be another
+/// model.
 const ROUNDER: f64 = 12_582_912.0;
 
 /// Rounds half to even; `v` is f32 with `|v| <= 2^22`. NaN stays NaN.
 fn round_half_even(v: &Tensor) -> Result<Tensor> {
     debug_assert_eq!(v.dtype(), DType::F32);
-    // Two operations on purpose: one fused `v + (M - M)` would do nothing.
+    // Two operations on purpose: a fused `v + (M - M)` would do nothing.
     let shifted = (v + ROUNDER)?;
     shifted - ROUNDER
 }
@@ -27,8 +28,8 @@ fn round_half_even(v: &Tensor) -> Result<Tensor> {
 /// The straight-through estimator: the value of `q`, the gradient of `v`. Both have the same shape and dtype.
 ///
 /// Usually written `v + (q - v).detach()`, which rounds twice and so returns *almost* `q`. This is
-/// `q.detach() + (v - v.detach())`: the bracket is exactly 0 for finite `v`, so the value is `q` bit for bit.
-/// It is needed because candle gives `round` no gradient at all, silently.
+/// `q.detach() + (v - v.detach())`: the bracket is exactly 0 for finite `v`, so the value is `q` bit for bit. It is
+/// needed because candle silently gives `round` no gradient.
 ///
 /// # Errors
 /// Errors of candle, for shapes or dtypes that differ.
@@ -64,7 +65,7 @@ fn absmax_codes(x: &Tensor, most: f64) -> Result<(Tensor, Tensor)> {
     // A division, not `most` times a rounded reciprocal: the last bit of the scale can decide a code.
     let scale = (absmax.ones_like()? * most)?.div(&absmax)?;
     let scaled = x.broadcast_mul(&scale)?;
-    // No clamp: |x| * s exceeds `most` by rounding only, which rounds back to it; and a clamp could hide a NaN.
+    // No clamp: |x| * s exceeds `most` only by rounding, and rounds back to it; and a clamp could hide a NaN.
     let codes = straight_through(&scaled, &round_half_even(&scaled.detach())?)?;
     Ok((codes, scale))
 }
@@ -73,8 +74,8 @@ fn absmax_codes(x: &Tensor, most: f64) -> Result<(Tensor, Tensor)> {
 ///
 /// For `x` `[.., k]` of any float dtype returns `codes` `[.., k]` f32 holding integers in -8..=7 and `s` `[.., 1]` f32:
 /// `s = sqrt(7) / max(mean_j |x_j|, 1e-5)`, `codes = clamp(round_half_even(x * s), -8, 7)`; `codes / s` stands for `x`
-/// where it does not saturate. The mean is taken in f64 (in f32 on Metal, which has none). The gradient of `codes` is
-/// that of `x * s` with constant `s`, also where the clamp acts.
+/// unless it saturates. The mean is computed in f64 (in f32 on Metal, which has no f64). The gradient of `codes` is
+/// that of `x * s` with constant `s`, even if a value is clamped.
 ///
 /// # Errors
 /// Errors of candle; a rank of 0.
@@ -103,7 +104,7 @@ pub fn activation_codes_int16(x: &Tensor) -> Result<(Tensor, Tensor)> {
     absmax_codes(x, f64::from(INT16_MAX))
 }
 
-/// Activations as the model sees them after int8 quantisation: `codes / s` of [`activation_codes`], in the shape and
+/// Activations as the model uses them after int8 quantisation: `codes / s` of [`activation_codes`], in the shape and
 /// dtype of `x`, with the gradient of the identity.
 ///
 /// # Errors
@@ -115,11 +116,11 @@ pub fn quantize_activations(x: &Tensor) -> Result<Tensor> {
 
 /// Trits of a master weight and their scale.
 ///
-/// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and `alpha` `[]` f32:
-/// with `s = 1 / max(mean |w|, 1e-5)`, `trits = clamp(round_half_even(w * s), -1, 1)` and `alpha = 1 / s`; `alpha *
-/// trits` stands for `w`. The bits are those of [`ternary_kernels::quantize::absmean_quantize`]. The mean is taken in
-/// f64 (in f32 on Metal, which has none), so it does not depend on the order of summation. The gradient of `trits` is
-/// that of `w * s` with constant `s`, also where the clamp acts.
+/// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and `alpha` `[]` f32: with
+/// `s = 1 / max(mean |w|, 1e-5)`, `trits = clamp(round_half_even(w * s), -1, 1)` and `alpha = 1 / s`; `alpha * trits`
+/// stands for `w`. The bits are those of [`ternary_kernels::quantize::absmean_quantize`]. The mean is computed in f64
+/// (in f32 on Metal, which has no f64), so it does not depend on the order of summation. The gradient of `trits` is
+/// that of `w * s` with constant `s`, even if a value is clamped.
 ///
 /// # Errors
 /// Any error of candle.
@@ -137,10 +138,10 @@ pub fn weight_trits(w: &Tensor) -> Result<(Tensor, Tensor)> {
 /// Trits of a master weight with a scale for each `len` weights of a row.
 ///
 /// For `w` `[out, in]` of any float dtype returns `trits` `[out, in]` f32 in {-1, 0, 1} and scales `[out, in / len]`
-/// f32, each the mean `max(mean |w|, 1e-5)` of a group, rounded to f16: `trits = clamp(round_half_even(w * (1 / d)),
-/// -1, 1)`. The bits are those of [`ternary_kernels::quantize::absmean_quantize_groups`], but that the scale of a group
-/// without any weight is kept. The gradient of `trits` is that of `w * (1 / d)` with constant `d`, also where the clamp
-/// acts.
+/// f32, each the mean `max(mean |w|, 1e-5)` of a group, rounded to f16:
+/// `trits = clamp(round_half_even(w * (1 / d)), -1, 1)`. The bits are those of
+/// [`ternary_kernels::quantize::absmean_quantize_groups`], except that the scale of a group of zeros is kept. The
+/// gradient of `trits` is that of `w * (1 / d)` with constant `d`, even if a value is clamped.
 ///
 /// # Errors
 /// Rows that are not whole groups; errors of candle.
@@ -159,7 +160,7 @@ pub fn weight_trits_in_groups(w: &Tensor, len: usize) -> Result<(Tensor, Tensor)
     Ok((straight_through(&scaled, &trits)?.reshape((rows, cols))?, scale.squeeze(2)?))
 }
 
-/// A master weight as the model sees it: `alpha * trits` of [`weight_trits`], in the shape and dtype of `w`, with the
+/// A master weight as the model uses it: `alpha * trits` of [`weight_trits`], in the shape and dtype of `w`, with the
 /// gradient of the identity.
 ///
 /// # Errors

@@ -4,8 +4,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 
 use crate::{ModelConfig, RopeScaling};
 
-/// Rotary position embedding: at position `p`, the pair `(x_i, x_{i + d/2})` of a head of width `d` turns by the angle
-/// `p * theta^(-2i/d)`.
+/// Rotary position embedding: at position `p`, the pair `(x_i, x_{i + d/2})` of a head of width `d` is rotated by the
+/// angle `p * theta^(-2i/d)`.
 #[derive(Clone, Debug)]
 pub struct Rotary {
     frequencies: Vec<f64>,
@@ -25,7 +25,7 @@ impl Rotary {
         Self { frequencies: (0..head_dim / 2).map(frequency).collect() }
     }
 
-    /// For the heads of a model, stretched as its configuration says.
+    /// For the heads of a model, with the scaling of its configuration.
     pub fn of(config: &ModelConfig) -> Self {
         match config.rope_scaling {
             RopeScaling::None => Self::new(config.head_dim, config.rope_theta),
@@ -48,7 +48,7 @@ impl Rotary {
 }
 
 impl RotaryTables {
-    /// Turns `x` `[b, heads, t, d]`, whose `t` positions are those of the tables: `y_i = x_i cos - x_{i+d/2} sin`,
+    /// Rotates `x` `[b, heads, t, d]`, whose `t` positions are those of the tables: `y_i = x_i cos - x_{i+d/2} sin`,
     /// `y_{i+d/2} = x_{i+d/2} cos + x_i sin`. Computed in f32, returned in the dtype of `x`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! How probable the model says a token is, before anything changes its logits.
+//! The probability of a token according to the model, before anything changes its logits.
 
 use crate::{Candidate, ModelError};
 
@@ -34,13 +34,13 @@ impl<'a> LogProbs<'a> {
         }
     }
 
-    /// The natural logarithm of the probability of `token`; minus infinity outside of the vocabulary.
+    /// The natural logarithm of the probability of `token`; minus infinity outside the vocabulary.
     pub fn of(&self, token: u32) -> f64 {
         self.logits.get(token as usize).map_or(f64::NEG_INFINITY, |&l| f64::from(l) - self.total)
     }
 
-    /// The `n` most probable tokens and the logarithms of their probabilities, the most probable first, of equal ones
-    /// the lower id.
+    /// The `n` most probable tokens and the logarithms of their probabilities, the most probable first; of equal ones
+    /// the lower id first.
     pub fn best(&self, n: usize) -> Vec<(u32, f64)> {
         let mut all: Vec<Candidate> =
             self.logits.iter().zip(0..).map(|(&logit, token)| Candidate { logit, token }).collect();

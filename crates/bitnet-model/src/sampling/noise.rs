@@ -1,10 +1,10 @@
 //! Counter-based noise: a pure function of seed, position and token.
 
-/// Increment of SplitMix64, the odd integer next to `2^64 / golden ratio`.
+/// Increment of SplitMix64, the odd integer closest to `2^64 / golden ratio`.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014; constants "mix13" of Stafford): a bijection of 64 bits in
-/// which every input bit moves every output bit.
+/// which every input bit affects every output bit.
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -28,7 +28,7 @@ impl Noise {
     }
 }
 
-/// `-ln(-ln(1 - v))` with `v = (bits / 2^12 + 1/2) / 2^52`, which lies strictly between 0 and 1.
+/// `-ln(-ln(1 - v))` with `v = (bits / 2^12 + 1/2) / 2^52`, which is strictly between 0 and 1.
 pub(super) fn gumbel(bits: u64) -> f64 {
     // Integers below 2^52 plus a half are exact in f64.
     let v = ((bits >> 12) as f64 + 0.5) / (1u64 << 52) as f64;
@@ -75,7 +75,7 @@ mod tests {
         }
     }
 
-    /// Mean and variance are Euler's constant and pi^2 / 6; the mean of n draws strays by sqrt(1.645 / n).
+    /// Mean and variance are Euler's constant and pi^2 / 6; the mean of n draws has a deviation of sqrt(1.645 / n).
     #[test]
     fn is_standard_gumbel() {
         let n = 200_000;
@@ -87,7 +87,8 @@ mod tests {
             let mean = draws.iter().sum::<f64>() / f64::from(n);
             let variance = draws.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / f64::from(n);
             assert!((mean - 0.577_216).abs() < 5.0 * (1.645 / f64::from(n)).sqrt(), "mean {mean}");
-            // The fourth central moment of the distribution is 14.6, so the variance strays by sqrt((14.6 - 2.7) / n).
+            // The fourth central moment of the distribution is 14.6, so the variance has a deviation of sqrt((14.6 -
+            // 2.7) / n).
             assert!((variance - 1.644_934).abs() < 5.0 * (11.9 / f64::from(n)).sqrt(), "variance {variance}");
         }
     }

@@ -1,11 +1,11 @@
-//! How to choose the next token.
+//! Options for choosing the next token.
 
 use crate::ModelError;
 
-/// How the next token is chosen. [The module](super) says what each step does and in which order.
+/// Options for choosing the next token. [The module](super) describes each step and their order.
 ///
-/// The default draws at temperature 0.7 from the most probable 95 % (`top_p`), with seed 0 and everything else off:
-/// what the authors of BitNet b1.58 2B4T run their model with, and repeatable unless another seed is asked for.
+/// The default draws at temperature 0.7 from the most probable 95 % (`top_p`), with seed 0 and everything else off: the
+/// settings of the authors of BitNet b1.58 2B4T, and reproducible unless another seed is requested.
 ///
 /// ```
 /// use bitnet_model::sampling::SamplingOptions;
@@ -24,15 +24,15 @@ pub struct SamplingOptions {
     pub top_p: f32,
     /// Only tokens at least `min_p` times as probable as the most probable one; 0 is all.
     pub min_p: f32,
-    /// Tokens of the recent text have their logit divided by this, if positive, or multiplied, if negative; 1 is off.
+    /// The logit of a token in the recent text is divided by this if positive, and multiplied if negative; 1 is off.
     pub repeat_penalty: f32,
-    /// How many of the last tokens the repeat penalty looks at; `usize::MAX` is all.
+    /// The number of last tokens that the repeat penalty applies to; `usize::MAX` is all.
     pub repeat_last_n: usize,
-    /// Subtracted from the logits of tokens that occur in the new text, which the prompt is not part of; 0 is off.
+    /// Subtracted from the logits of tokens that occur in the new text, without the prompt; 0 is off.
     pub presence_penalty: f32,
-    /// Subtracted once for each time that a token occurs in the new text; 0 is off.
+    /// Subtracted once for each occurrence of a token in the new text; 0 is off.
     pub frequency_penalty: f32,
-    /// Chooses the noise. The same seed, model and prompt give the same text.
+    /// Selects the noise. The same seed, model and prompt give the same text.
     pub seed: u64,
 }
 
@@ -58,48 +58,48 @@ impl SamplingOptions {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Whether no draw is needed, because the best token is always chosen.
+    /// Whether no draw is needed because the best token is always chosen.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0 || self.top_k == 1
     }
 
-    /// With another [`temperature`](Self::temperature).
+    /// Sets the [`temperature`](Self::temperature).
     #[must_use]
     pub fn with_temperature(self, temperature: f32) -> Self {
         Self { temperature, ..self }
     }
-    /// With another [`top_k`](Self::top_k).
+    /// Sets [`top_k`](Self::top_k).
     #[must_use]
     pub fn with_top_k(self, top_k: usize) -> Self {
         Self { top_k, ..self }
     }
-    /// With another [`top_p`](Self::top_p).
+    /// Sets [`top_p`](Self::top_p).
     #[must_use]
     pub fn with_top_p(self, top_p: f32) -> Self {
         Self { top_p, ..self }
     }
-    /// With another [`min_p`](Self::min_p).
+    /// Sets [`min_p`](Self::min_p).
     #[must_use]
     pub fn with_min_p(self, min_p: f32) -> Self {
         Self { min_p, ..self }
     }
-    /// With another [`repeat_penalty`](Self::repeat_penalty), looking at the last [`last_n`](Self::repeat_last_n)
-    /// tokens.
+    /// Sets the [`repeat_penalty`](Self::repeat_penalty) and the number of last tokens that it applies to,
+    /// [`last_n`](Self::repeat_last_n).
     #[must_use]
     pub fn with_repeat_penalty(self, penalty: f32, last_n: usize) -> Self {
         Self { repeat_penalty: penalty, repeat_last_n: last_n, ..self }
     }
-    /// With another [`presence_penalty`](Self::presence_penalty).
+    /// Sets the [`presence_penalty`](Self::presence_penalty).
     #[must_use]
     pub fn with_presence_penalty(self, penalty: f32) -> Self {
         Self { presence_penalty: penalty, ..self }
     }
-    /// With another [`frequency_penalty`](Self::frequency_penalty).
+    /// Sets the [`frequency_penalty`](Self::frequency_penalty).
     #[must_use]
     pub fn with_frequency_penalty(self, penalty: f32) -> Self {
         Self { frequency_penalty: penalty, ..self }
     }
-    /// With another [`seed`](Self::seed).
+    /// Sets the [`seed`](Self::seed).
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
@@ -108,7 +108,7 @@ impl SamplingOptions {
     /// Checks that every option is in its range.
     ///
     /// # Errors
-    /// [`ModelError::Sampling`] naming the option and what it must be.
+    /// [`ModelError::Sampling`] naming the option and its requirement.
     pub fn validate(&self) -> Result<(), ModelError> {
         let share = |v: f32| (0.0..=1.0).contains(&v);
         let checks = [

@@ -1,9 +1,9 @@
-//! How a generation is stopped from outside, and how it ended.
+//! Cancelling a generation from outside, and how it ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FinishReason {
@@ -11,7 +11,7 @@ pub enum FinishReason {
     Stop,
     /// The limit of new tokens or the end of the context was reached.
     Length,
-    /// Someone cancelled.
+    /// The generation was cancelled.
     Cancelled,
 }
 

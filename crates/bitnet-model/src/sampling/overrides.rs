@@ -1,8 +1,9 @@
-//! Sampling options of which some are given: what a model's files recommend, what a request or a command line asks for.
+//! Sampling options that are given in part: recommendations of a model's files, settings of a request or a command
+//! line.
 
 use super::SamplingOptions;
 
-/// Some of the [`SamplingOptions`]; what is `None` stays as it was.
+/// Some of the [`SamplingOptions`]; `None` leaves an option unchanged.
 ///
 /// ```
 /// use bitnet_model::sampling::{SamplingOptions, SamplingOverrides};
@@ -34,10 +35,10 @@ pub struct SamplingOverrides {
 }
 
 impl SamplingOverrides {
-    /// `options` with what is given here.
+    /// `options` with these overrides.
     #[must_use]
     pub fn apply(&self, options: SamplingOptions) -> SamplingOptions {
-        // Both are named field by field, so that a new option cannot be forgotten here.
+        // Both are destructured field by field, so that no new option is forgotten here.
         let Self {
             temperature,
             top_k,

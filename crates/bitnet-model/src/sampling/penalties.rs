@@ -1,4 +1,4 @@
-//! Tokens that occurred before become less probable, or more.
+//! Penalties, which make tokens that occurred before less probable, or more.
 
 use crate::Candidate;
 
@@ -7,21 +7,21 @@ use super::SamplingOptions;
 /// The penalties of [`SamplingOptions`], in the order in which they apply.
 ///
 /// Repeat: a positive logit is divided by the penalty, a negative one multiplied, once for each different token among
-/// the last `last_n` (arXiv:1909.05858, section 4.1, for positive logits). Then presence and frequency, as OpenAI's
-/// interface defines them.
+/// the last `last_n` (arXiv:1909.05858, section 4.1, for positive logits). Then presence and frequency, as defined by
+/// OpenAI's interface.
 #[derive(Debug)]
 pub(super) struct Penalties {
     repeat: f32,
     last_n: usize,
     presence: f32,
     frequency: f32,
-    /// Where the new text begins: presence and frequency count from here.
+    /// The beginning of the new text: presence and frequency count from here.
     new_text: usize,
     /// How often each token of the vocabulary occurred, as `(recent, new)`; all 0 between calls.
     counts: Vec<(u32, u32)>,
 }
 
-/// A token that occurred: among the recent ones, and how often in the new text.
+/// A token that occurred: whether it is recent, and how often it is in the new text.
 #[derive(Clone, Copy)]
 struct Occurred {
     recent: bool,
@@ -29,7 +29,7 @@ struct Occurred {
 }
 
 impl Penalties {
-    /// `None` where the options, which are valid, have no penalty.
+    /// `None` if the options, which are valid, have no penalty.
     pub(super) fn new(o: &SamplingOptions) -> Option<Self> {
         let repeats = o.repeat_penalty != 1.0 && o.repeat_last_n > 0;
         let occurs = o.presence_penalty != 0.0 || o.frequency_penalty != 0.0;
@@ -47,7 +47,7 @@ impl Penalties {
         self.new_text = at;
     }
 
-    /// The most tokens that may change after `history` tokens; `None` if any logit may rise.
+    /// The maximum number of tokens that may change after `history` tokens; `None` if any logit may rise.
     pub(super) fn most_lowered(&self, history: usize) -> Option<usize> {
         if self.repeat < 1.0 || self.presence < 0.0 || self.frequency < 0.0 {
             return None;
@@ -93,7 +93,7 @@ impl Penalties {
             }
         }
         for &token in self.recent(tokens).iter().chain(self.new_text(tokens)) {
-            // A token that occurred several times is met again with its counts at 0.
+            // A token that occurred several times comes again, with its counts at 0.
             if let (Some(logit), Some(c)) = (logits.get_mut(token as usize), counts.get_mut(token as usize)) {
                 let (recent, new) = std::mem::take(c);
                 self.apply(logit, Occurred { recent: recent > 0, new });
@@ -102,7 +102,7 @@ impl Penalties {
         self.counts = counts;
     }
 
-    /// Like [`Penalties::process`], for some of the tokens; each stands there once.
+    /// Like [`Penalties::process`], for some of the tokens, each of which occurs once.
     pub(super) fn process_best(&self, tokens: &[u32], candidates: &mut [Candidate]) {
         let (recent, new) = (self.recent(tokens), self.new_text(tokens));
         for c in candidates {
@@ -137,7 +137,7 @@ mod tests {
     fn each_recent_token_is_penalised_once() {
         let repeat = |penalty, last_n| penalties(|o| (o.repeat_penalty, o.repeat_last_n) = (penalty, last_n), 0);
         let mut p = repeat(2.0, 3);
-        // Token 0 is outside of the window, token 1 stands in it twice, token 99 outside of the vocabulary.
+        // Token 0 is outside the window, token 1 is in it twice, token 99 is outside the vocabulary.
         let history = [0, 1, 99, 1];
         for _ in 0..2 {
             let mut logits = [4.0, 4.0, -4.0, 0.0];
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn presence_counts_once_and_frequency_each_time_and_only_in_the_new_text() {
         let mut p = penalties(|o| (o.presence_penalty, o.frequency_penalty) = (0.5, 0.25), 2);
-        // Tokens 0 and 1 stand in the prompt; then 1 comes twice, 2 once, and one outside of the vocabulary.
+        // Tokens 0 and 1 are in the prompt; then 1 comes twice, 2 once, and one outside the vocabulary.
         let text = [0, 1, 1, 2, 1, 99];
         for _ in 0..2 {
             let mut logits = [1.0; 4];

@@ -4,8 +4,8 @@ use crate::ModelError;
 
 /// Changes the logits of the next token, given the text so far.
 ///
-/// `tokens` is the prompt and what was generated after it; `logits` is `[vocab]`. A logit of minus infinity forbids its
-/// token. Closures of this shape are processors:
+/// `tokens` is the prompt and the generated text after it; `logits` is `[vocab]`. A logit of minus infinity forbids its
+/// token. Closures with this signature are processors:
 ///
 /// ```
 /// use bitnet_model::sampling::{Sampler, SamplingOptions};
@@ -31,7 +31,7 @@ pub struct LogitBias {
 }
 
 impl LogitBias {
-    /// Adds each bias to the logit of its token; tokens outside of the vocabulary are ignored.
+    /// Adds each bias to the logit of its token; tokens outside the vocabulary are ignored.
     ///
     /// # Errors
     /// [`ModelError::Sampling`] if a bias is NaN or plus infinity.

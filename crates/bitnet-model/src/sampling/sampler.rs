@@ -1,4 +1,4 @@
-//! The sampler: what it asks of the head, filters without a full sort, and the draw.
+//! The sampler: its request to the head, filters without a full sort, and the draw.
 
 use std::cmp::Ordering;
 
@@ -7,9 +7,9 @@ use super::penalties::Penalties;
 use super::{LogitsProcessor, SamplingOptions};
 use crate::{Candidate, HeadRequest, ModelError, Prediction};
 
-/// Chooses tokens from logits. [The module](super) says how.
+/// Chooses tokens from logits, as described in [the module](super).
 ///
-/// Its only state are buffers, which are allocated at the first call and reused, and whatever its processors remember.
+/// Its only state is buffers, which are allocated at the first call and reused, and the state of its processors.
 ///
 /// ```
 /// use bitnet_model::sampling::{Sampler, SamplingOptions};
@@ -57,13 +57,13 @@ impl Sampler {
         })
     }
 
-    /// Adds a processor, which runs after those that are already there.
+    /// Adds a processor, which runs after the existing ones.
     pub fn add(&mut self, processor: Box<dyn LogitsProcessor>) -> &mut Self {
         self.processors.push(processor);
         self
     }
 
-    /// Where the text begins that presence and frequency penalties count: after the prompt. 0 at first.
+    /// Sets the beginning of the text that presence and frequency penalties count: after the prompt. 0 at first.
     pub fn begin_new_text(&mut self, at: usize) {
         if let Some(penalties) = &mut self.penalties {
             penalties.begin_new_text(at);
@@ -75,14 +75,14 @@ impl Sampler {
         &self.options
     }
 
-    /// Which logits [`Sampler::choose`] needs for the token after `history` tokens. This is the one place where that is
-    /// decided.
+    /// The logits that [`Sampler::choose`] needs for the token after `history` tokens. This is the only place that
+    /// decides it.
     ///
-    /// Greedy choice and `top_k` need the best tokens; what comes after `top_k` sees only those. Penalties that lower
-    /// the logits of at most `n` tokens of the text leave the `k` best after them among the `k + n` best before them:
-    /// of those, at least `k` keep their logits and their ranks before all others. `min_p` alone needs the tokens near
-    /// the best one. All else needs the whole vocabulary: the plain temperature, `top_p` alone, processors, which may
-    /// do anything, and penalties that raise.
+    /// Greedy choice and `top_k` need the best tokens; the steps after `top_k` use only those. If penalties lower the
+    /// logits of at most `n` tokens of the text, the `k` best after them are among the `k + n` best before them: of
+    /// those, at least `k` keep their logits and their ranks before all others. `min_p` alone needs the tokens close to
+    /// the best one. Everything else needs the whole vocabulary: only a temperature, `top_p` alone, processors, which
+    /// may do anything, and penalties that raise logits.
     ///
     /// ```
     /// use bitnet_model::HeadRequest;
@@ -96,7 +96,7 @@ impl Sampler {
     /// assert_eq!(request(o().with_top_p(0.9)), HeadRequest::Full);
     /// ```
     pub fn request(&self, history: usize) -> HeadRequest {
-        /// A penalty looks for each token of the recent text among the candidates: no more than this.
+        /// A penalty searches the candidates for each token of the recent text: no more than this.
         const MOST_PENALISED: usize = 256;
         let o = &self.options;
         let penalised = self.penalties.as_ref().map_or(Some(0), |p| p.most_lowered(history));
@@ -113,8 +113,9 @@ impl Sampler {
         }
     }
 
-    /// The token at `position` of the text, given what is predicted there, in answer to [`Sampler::request`] or to a
-    /// request that covers it, and `history`, the tokens before it. The same token from the best logits as from all.
+    /// The token at `position` of the text, given the prediction for it (the answer to [`Sampler::request`] or to a
+    /// request that covers it) and `history`, the tokens before it. The best logits lead to the same token as all
+    /// logits.
     ///
     /// # Errors
     /// The errors of [`Sampler::sample`].
@@ -149,7 +150,7 @@ impl Sampler {
 
     /// The token at `position` of the text, given its `logits` `[vocab]` and `history`, the tokens before it.
     ///
-    /// Plus infinity, which a processor may set, leaves only the tokens that have it, with equal probability.
+    /// Plus infinity, which a processor may set, leaves only the tokens with it, with equal probability.
     ///
     /// # Errors
     /// [`ModelError::Diverged`] if a logit is NaN; [`ModelError::Sampling`] if no logit is above minus infinity.
@@ -181,7 +182,7 @@ fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.token.cmp(&b.token))
 }
 
-/// Nothing to choose from.
+/// The error if there is nothing to choose from.
 fn none(value: &str) -> ModelError {
     ModelError::Sampling {
         option: "logits",
@@ -206,19 +207,19 @@ fn best_of(c: &[Candidate], position: u64) -> Result<Candidate, ModelError> {
     }
 }
 
-/// Leaves the certain tokens (plus infinity) alone, with logits that can be computed with.
+/// Keeps only the certain tokens (plus infinity), with finite logits.
 fn certain(c: &mut Vec<Candidate>) {
     c.retain(|c| c.logit == f32::INFINITY);
     c.iter_mut().for_each(|c| c.logit = 0.0);
 }
 
-/// How far below the largest logit lie the tokens whose probability is `exp(floor)` of the best one's, or a little
-/// farther, so that rounding cannot lose one.
+/// The distance from the largest logit of tokens whose probability is `exp(floor)` relative to the best one, or
+/// slightly more, so that rounding cannot lose one.
 fn distance(options: &SamplingOptions, floor: f64) -> f64 {
     floor * f64::from(options.temperature) * (1.0 + 1e-6)
 }
 
-/// The best token. Lanes side by side, since a single chain of comparisons would cost more than a small head.
+/// The best token. Several lanes side by side, since a single chain of comparisons would cost more than a small head.
 fn best(logits: &[f32], position: u64) -> Result<Candidate, ModelError> {
     const LANES: usize = 32;
     let (mut maxima, mut nans) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
@@ -233,7 +234,7 @@ fn best(logits: &[f32], position: u64) -> Result<Candidate, ModelError> {
     if rest.iter().any(|l| l.is_nan()) || nans.contains(&true) {
         return Err(diverged(position));
     }
-    // Zeros of either sign are equal, as the ranks say.
+    // Zeros of either sign are equal, as in the ranks.
     let chunk = chunks.iter().position(|c| c.iter().fold(false, |is, &l| is | (l == max))).unwrap_or(chunks.len());
     match logits[chunk * LANES..].iter().position(|&l| l == max) {
         None => Err(none("empty")),
@@ -260,24 +261,24 @@ impl Scale {
         Self { max, temperature, log2: std::f64::consts::LOG2_E / temperature }
     }
 
-    /// `(logit - max) / temperature`, at most 0: the logarithm of the probability relative to the best token's. Both
-    /// are finite, and in f64 their difference is.
+    /// `(logit - max) / temperature`, at most 0: the logarithm of the probability relative to that of the best token.
+    /// Both are finite, so in f64 their difference is.
     fn offset(self, logit: f32) -> f64 {
         (f64::from(logit) - f64::from(self.max)) / self.temperature
     }
 
-    /// Probability relative to the best token's, `exp(offset)`, in units of `2^-38`, to within one unit. `max` is
+    /// Probability relative to that of the best token, `exp(offset)`, in units of `2^-38`, to within one unit. `max` is
     /// finite.
     ///
-    /// Sums of integers do not depend on their order, and the exponential is made of additions and multiplications, so
-    /// filters decide the same on every machine; and without a branch or a call the compiler can vectorise it.
+    /// Sums of integers do not depend on their order, and the exponential consists of additions and multiplications, so
+    /// filters decide equally on every machine; without a branch or a call the compiler can vectorise it.
     fn weight(self, logit: f32) -> u64 {
         /// `1.5 * 2^52`: adding it leaves the nearest integer in the low bits of the sum.
         const ROUNDER: f64 = 6_755_399_441_055_744.0;
         // Below 2^-100 the result is 0 anyway.
         let y = ((f64::from(logit) - f64::from(self.max)) * self.log2).max(-100.0);
         let shifted = y + ROUNDER;
-        // exp(x) with |x| <= ln(2) / 2 by its Taylor series; the first term left out is below 2^-42.
+        // exp(x) with |x| <= ln(2) / 2 by its Taylor series; the first omitted term is below 2^-42.
         let x = (y - (shifted - ROUNDER)) * std::f64::consts::LN_2;
         let tail = 1. / 5040. + x * (1. / 40_320. + x * (1. / 362_880. + x * (1. / 3_628_800.)));
         let head = 1.
@@ -288,7 +289,7 @@ impl Scale {
     }
 }
 
-/// Collects the tokens that the filters leave, in no particular order, and says how to read their logits.
+/// Collects the tokens that pass the filters, in no particular order, and returns the scale of their logits.
 fn gather(
     options: &SamplingOptions,
     best: Candidate,
@@ -311,8 +312,8 @@ fn gather(
     let mut total = None;
     if options.top_p < 1.0 && !top_k {
         total = Some(logits.iter().map(|&l| scale.weight(l)).sum());
-        // Tokens below the floor are so improbable that all of them together have less than the share 1 - top_p, of
-        // which the best token alone makes a whole; so the best ones that reach top_p lie above it. (Not where rounding
+        // Tokens below the floor are so improbable that all of them together have less than the share 1 - top_p, even
+        // if the best token alone counts as the whole; so the best ones that reach top_p are above it. (Not if rounding
         // could interfere.)
         let tail = (1.0 - f64::from(options.top_p)) / (2 * logits.len()) as f64;
         floor = if tail > 4.0 * Scale::UNIT { tail.ln() } else { floor };
@@ -333,8 +334,8 @@ fn gather(
     scale
 }
 
-/// A number that at least `k` logits reach: the k-th largest of the maxima of blocks. It is found without
-/// touching most logits twice, and few logits lie above it.
+/// A number that at least `k` logits reach: the k-th largest of the maxima of blocks. Finding it reads most logits only
+/// once, and few logits are above it.
 fn bound_of_kth(logits: &[f32], k: usize, maxima: &mut Vec<f32>) -> f32 {
     let blocks = logits.chunks(64);
     if k == 0 || k > blocks.len() {
@@ -345,8 +346,8 @@ fn bound_of_kth(logits: &[f32], k: usize, maxima: &mut Vec<f32>) -> f32 {
     *maxima.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
-/// Applies top-k, top-p and min-p to candidates, of which the weights sum to `total` if that is known; leaves them in
-/// no particular order. The result does not depend on the order in which they come. Logits are finite.
+/// Applies top-k, top-p and min-p to candidates, whose weights sum to `total` if that is known; leaves them in no
+/// particular order. The result does not depend on their order. Logits are finite.
 fn filter(options: &SamplingOptions, scale: Scale, total: Option<u64>, c: &mut Vec<Candidate>) {
     if 0 < options.top_k && options.top_k < c.len() {
         c.select_nth_unstable_by(options.top_k - 1, rank);
@@ -364,8 +365,8 @@ fn filter(options: &SamplingOptions, scale: Scale, total: Option<u64>, c: &mut V
 
 /// Keeps the fewest best candidates whose weights reach `goal`, at least one.
 ///
-/// The nucleus is usually small against the vocabulary, so the candidates are sorted in growing pieces from the top,
-/// and only until the goal is reached.
+/// The nucleus is usually small compared with the vocabulary, so the candidates are sorted in growing pieces from the
+/// top, and only until the goal is reached.
 fn nucleus(goal: f64, scale: Scale, c: &mut Vec<Candidate>) {
     let (mut sorted, mut piece, mut mass) = (0, 64, 0u64);
     while sorted < c.len() {
@@ -389,7 +390,7 @@ fn nucleus(goal: f64, scale: Scale, c: &mut Vec<Candidate>) {
 
 /// The candidate with the largest `offset + noise`, of equal ones the lowest id. `best` is the most probable of them.
 fn draw(candidates: &[Candidate], scale: Scale, best: u32, noise: Noise) -> u32 {
-    // Beginning with the most probable token lets the bound pass over most others without a logarithm.
+    // Starting with the most probable token, the bound excludes most others without a logarithm.
     let mut winner = (gumbel(noise.bits(best)), best);
     for c in candidates {
         let (offset, bits) = (scale.offset(c.logit), noise.bits(c.token));

@@ -6,23 +6,23 @@ use super::Sequence;
 use crate::engine::{HeadRequest, LogitsWanted, StepInput, StepOutput};
 use crate::{Engine, ModelError};
 
-/// What one text takes part with in a [`step`].
+/// The input of one text to a [`step`].
 #[derive(Debug)]
 pub struct BatchInput<'a> {
     /// The text.
     pub sequence: &'a mut Sequence,
     /// Tokens to read after those that are pending.
     pub tokens: &'a [u32],
-    /// Which logits are wanted of what follows the last token, if any.
+    /// The requested logits after the last token, if any.
     pub head: Option<HeadRequest>,
 }
 
-/// Reads the tokens of all inputs in one pass over the weights of `engine`. Each text is then as if it had gone alone,
-/// bit for bit. `out` receives the logits; its buffers are reused between steps.
+/// Reads the tokens of all inputs in one pass over the weights of `engine`. The result for each text is the same, bit
+/// for bit, as if it had gone alone. `out` receives the logits; its buffers are reused between steps.
 ///
 /// # Errors
-/// [`ModelError::ForeignSequence`] for a text of another engine, and the errors of [`Engine::step`]. All texts are then
-/// as before.
+/// [`ModelError::ForeignSequence`] for a text of another engine, and the errors of [`Engine::step`]. Then no text has
+/// changed.
 pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput) -> Result<(), ModelError> {
     if inputs.iter().any(|i| !i.sequence.engine().is(engine)) {
         return Err(ModelError::ForeignSequence);
@@ -34,7 +34,7 @@ pub fn step(engine: &Engine, inputs: &mut [BatchInput<'_>], out: &mut StepOutput
         .map(|BatchInput { sequence, head, .. }| {
             let wanted = if head.is_some() { LogitsWanted::Last } else { LogitsWanted::None };
             let Sequence { state, tokens, .. } = &mut **sequence;
-            // A state that is lost may have read more; the engine refuses it.
+            // A lost state may have read more; the engine rejects it.
             let unread = &tokens[state.len().min(tokens.len())..];
             StepInput { state, tokens: unread, wanted, head: head.unwrap_or_default() }
         })

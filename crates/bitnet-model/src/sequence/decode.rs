@@ -1,16 +1,16 @@
-//! Token after token: a token is chosen and becomes part of the text, and the model reads it when more is wanted.
+//! Decoding: a token is chosen and becomes part of the text; the model reads it when the next one is needed.
 //!
-//! Several tokens may be drafted and verified in one pass over the weights ([`Speculation`]). The pass
-//! yields the logits after each draft token, with the same bits as one by one; a token is sampled from them in turn,
-//! and at the first that differs from the draft the rest is discarded. So the text is the same as without drafts,
-//! greedy or sampled.
+//! Several tokens may be drafted and verified in one pass over the weights ([`Speculation`]). The pass yields the
+//! logits after each draft token, with the same bits as one by one. Tokens are sampled from them in turn, and at the
+//! first that differs from the draft the rest is discarded. So the text is the same as without drafts, greedy or
+//! sampled.
 
 use super::{Sequence, Speculation};
 use crate::ModelError;
 use crate::engine::{HeadRequest, LogitsWanted, StepInput};
 use crate::sampling::{CancelToken, Sampler};
 
-/// What was done for tokens that were chosen.
+/// Counts of the work for chosen tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DecodeCounts {
@@ -25,12 +25,12 @@ pub struct DecodeCounts {
 }
 
 impl Sequence {
-    /// What was done for chosen tokens since this was last asked.
+    /// Counts of the work for chosen tokens since the last call.
     pub fn take_counts(&mut self) -> DecodeCounts {
         std::mem::take(&mut self.counts)
     }
 
-    /// Like [`Sequence::feed_with`], with what `sampler` needs to choose the next token.
+    /// Like [`Sequence::feed_with`], with the logits that `sampler` needs to choose the next token.
     ///
     /// # Errors
     /// The errors of [`Sequence::feed`].
@@ -43,8 +43,8 @@ impl Sequence {
         self.feed_with(tokens, sampler.request(self.len + tokens.len()), cancel)
     }
 
-    /// Puts `token` after the text without a choice. Nothing is computed before the next token is chosen or fed:
-    /// several tokens in a row go through the model in one pass.
+    /// Appends `token` to the text without a choice. Nothing is computed before the next token is chosen or fed:
+    /// several forced tokens go through the model in one pass.
     ///
     /// # Errors
     /// [`ModelError::TokenOutOfRange`] and [`ModelError::ContextFull`].
@@ -59,7 +59,7 @@ impl Sequence {
     /// Chooses the next token; it becomes part of the text.
     ///
     /// # Errors
-    /// [`ModelError::EmptyPrompt`] without any token before, a full context, and the errors of [`Sampler::sample`].
+    /// [`ModelError::EmptyPrompt`] for an empty text, a full context, and the errors of [`Sampler::sample`].
     pub fn next_token(&mut self, sampler: &mut Sampler, speculation: Speculation) -> Result<u32, ModelError> {
         if let Some(&token) = self.tokens.get(self.len) {
             self.len += 1;
@@ -92,7 +92,7 @@ impl Sequence {
         }
     }
 
-    /// Reads the pending token and the draft, and keeps what follows each of them.
+    /// Reads the pending token and the draft, and keeps the predictions after each of them.
     fn read_with_draft(&mut self, request: HeadRequest) -> Result<(), ModelError> {
         let (engine, read) = (self.engine().clone(), self.state.len());
         self.tokens.extend_from_slice(&self.draft);
@@ -107,14 +107,14 @@ impl Sequence {
         result
     }
 
-    /// Samples tokens as long as they agree with the draft, of `drafted` tokens, which the model has read. The first is
-    /// handed out.
+    /// Samples tokens as long as they agree with the draft of `drafted` tokens, which the model has read. Returns the
+    /// first.
     fn choose(&mut self, sampler: &mut Sampler, drafted: usize) -> Result<u32, ModelError> {
         let base = self.len;
-        // Tokens of the draft that were chosen, too.
+        // Further tokens of the draft that were chosen.
         let mut accepted = 0;
         let chosen = loop {
-            // Without a draft, what counts is the last of what was read.
+            // Without a draft, the last prediction is used.
             let row = self.out.len() - 1 - (drafted - accepted);
             let text = &self.tokens[..base + accepted];
             let chosen = sampler.choose(self.out.prediction(row), text.len() as u64, text);

@@ -1,23 +1,23 @@
-//! Drafts for speculation: what followed the last time that the text read like this.
+//! Drafts for speculation, from an earlier occurrence of the end of the text.
 
 use crate::Engine;
 
 /// Speculative decoding: whether several tokens are drafted and then verified in one pass over the weights.
 ///
-/// Drafts never change the text: a draft token is accepted only where the model, with the same seed, samples the same
-/// one. Models with test-time-training layers draft nothing, because their state cannot be rewound.
+/// Drafts never change the text: a draft token is accepted only if the model, with the same seed, samples the same one.
+/// Models with test-time-training layers draft nothing, because their state cannot be rewound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Speculation {
-    /// Lookup with up to 7 tokens (with the token before them one pass of 8 rows) where it was measured to pay: for
-    /// models whose weights come from memory. Where they lie in the cache, eight tokens take eight times as long as
-    /// one.
+    /// Lookup with up to 7 tokens (with the token before them, one pass of 8 rows) for models for which it was measured
+    /// to be faster: those whose weights come from memory. If weights are in the cache, eight tokens take eight times
+    /// as long as one.
     #[default]
     Auto,
     /// One token at a time.
     Off,
-    /// Guesses what followed an earlier place of the prompt or the text that ends in the same tokens (prompt lookup,
-    /// n-gram speculation; it repays where the output repeats its input: extraction, rewriting, code).
+    /// Drafts the tokens after an earlier part of the prompt or the text that ends in the same tokens (prompt lookup,
+    /// n-gram speculation; it is faster if the output repeats its input: extraction, rewriting, code).
     PromptLookup {
         /// Maximum length of a draft.
         max_draft: usize,
@@ -35,26 +35,25 @@ impl Speculation {
     }
 }
 
-/// Guesses of [`Speculation::Auto`].
+/// Maximum length of a draft with [`Speculation::Auto`].
 const AUTO_DRAFT: usize = 7;
-/// Longest and shortest ends of the text that are looked up.
+/// Lengths of the ends of the text that are looked up.
 const NGRAM: std::ops::RangeInclusive<usize> = 2..=4;
-/// How far back a lookup looks: beyond, a look would take longer than a token of a small model.
+/// How far back a lookup searches: beyond this, it would take longer than a token of a small model.
 const WINDOW: usize = 1 << 15;
 /// After rejected drafts, lookups are skipped for at most this many tokens.
 const MAX_PAUSE: u32 = 32;
 
-/// Finds drafts and learns from their fate how long they should be.
+/// Finds drafts and adapts their length to how many tokens were accepted.
 ///
-/// Length and pauses follow only from earlier drafts, so runs repeat exactly; and the text does not depend on them at
-/// all.
+/// Length and pauses depend only on earlier drafts, so runs repeat exactly; and the text does not depend on them.
 #[derive(Clone, Debug)]
 pub(super) struct PromptLookup {
-    /// Tokens that the next draft may have.
+    /// Maximum number of tokens of the next draft.
     length: usize,
-    /// Drafts in a row of which no token was right.
+    /// Consecutive drafts without an accepted token.
     misses: u32,
-    /// Tokens to let pass before the next lookup.
+    /// Tokens to skip before the next lookup.
     pause: u32,
 }
 
@@ -81,7 +80,7 @@ impl PromptLookup {
         }
     }
 
-    /// Learns that the first `accepted` of `drafted` tokens were right.
+    /// Notes that the first `accepted` of `drafted` tokens were accepted.
     pub(super) fn learn(&mut self, drafted: usize, accepted: usize) {
         if accepted == 0 {
             self.misses += 1;
@@ -94,13 +93,13 @@ impl PromptLookup {
     }
 }
 
-/// Where the latest earlier occurrence of the end of `text` ends: of its last four tokens, else three, else two.
+/// The end of the latest earlier occurrence of the end of `text`: of its last four tokens, else three, else two.
 fn follow(text: &[u32]) -> Option<usize> {
     let text_len = text.len();
     let last = *text.last()?;
     let from = text_len.saturating_sub(WINDOW);
     let mut best: Option<(usize, usize)> = None;
-    // Backwards over the places of the last token; the first of the longest matches wins.
+    // Backwards over the positions of the last token; the first of the longest matches wins.
     for end in (from + 1..text_len).rev() {
         if text[end - 1] != last {
             continue;

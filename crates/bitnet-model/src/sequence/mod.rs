@@ -22,26 +22,26 @@ pub use snapshots::Snapshots;
 use lookup::PromptLookup;
 use snapshots::SnapshotStore;
 
-/// A text: its tokens, the state that the model keeps for it, and what may come next.
+/// A text: its tokens, the state of the model for it, and the prediction of the next token.
 ///
-/// A token that was chosen is part of the text at once; the model reads it when more is wanted. What follows the text
-/// is known to the extent that it was asked for ([`Sequence::prediction`]).
+/// A chosen token is part of the text immediately; the model reads it when the next one is needed. The prediction after
+/// the text is known as far as it was requested ([`Sequence::prediction`]).
 ///
-/// A text may also hold tokens that were chosen ahead, by speculative decoding, and are yet to be handed out; they are
-/// not part of [`Sequence::tokens`].
+/// A text may also hold tokens that speculative decoding has chosen ahead and not returned yet; they are not part of
+/// [`Sequence::tokens`].
 #[derive(Clone, Debug)]
 pub struct Sequence {
-    /// Of the tokens that the model has read.
+    /// The state after the tokens that the model has read.
     state: SequenceState,
-    /// All tokens, those chosen ahead included. The model has read the first `state.len()`.
+    /// All tokens, including those chosen ahead. The model has read the first `state.len()`.
     tokens: Vec<u32>,
-    /// Tokens that were handed out. If there are others, the model has read all of these.
+    /// Tokens that were returned. If there are others, the model has read all of these.
     len: usize,
-    /// What comes after the token read last, or after each of the last ones: nothing, or some positions.
+    /// The predictions after the last tokens read: none, or some positions.
     out: StepOutput,
-    /// Earlier states, where a layer cannot go back.
+    /// Earlier states, if a layer cannot be rewound.
     snapshots: SnapshotStore,
-    /// Most tokens that are read again to go back.
+    /// The maximum number of tokens that are read again to rewind.
     replay: Option<usize>,
     lookup: PromptLookup,
     draft: Vec<u32>,
@@ -65,8 +65,9 @@ impl Sequence {
         }
     }
 
-    /// A copy that goes on by itself. Both share the keys and values of what they have in common, in pages that are
-    /// copied only when one of them writes there, and the snapshots; other states are copied. [`Clone`] does the same.
+    /// A copy that continues independently. Both share the keys and values of their common beginning, in pages that are
+    /// copied only when one of them writes to them, and the snapshots; other states are copied. [`Clone`] does the
+    /// same.
     ///
     /// ```
     /// # use bitnet_model::*;
@@ -83,7 +84,7 @@ impl Sequence {
         self.clone()
     }
 
-    /// The engine that computes it.
+    /// The engine of this sequence.
     pub fn engine(&self) -> &Engine {
         self.state.engine()
     }
@@ -103,7 +104,7 @@ impl Sequence {
     pub fn remaining(&self) -> usize {
         self.state.limit().saturating_sub(self.len)
     }
-    /// What the model keeps for the tokens that it has read, in all layers.
+    /// The state of the model after the tokens that it has read, in all layers.
     pub fn state(&self) -> &SequenceState {
         &self.state
     }
@@ -121,7 +122,7 @@ impl Sequence {
         }
     }
 
-    /// What comes after the last token, as far as it was asked for; no logits if nothing is known.
+    /// The prediction after the last token, as far as it was requested; no logits if nothing is known.
     pub fn prediction(&self) -> Prediction<'_> {
         match self.out.len() {
             n if n > 0 && self.all_read() => self.out.prediction(n - 1),
@@ -129,8 +130,7 @@ impl Sequence {
         }
     }
 
-    /// Logits of what comes after the last token, `[vocab]` f32; empty if they are not known, see
-    /// [`Sequence::require`].
+    /// Logits after the last token, `[vocab]` f32; empty if they are not known, see [`Sequence::require`].
     pub fn logits(&self) -> &[f32] {
         match self.prediction() {
             Prediction::Full(logits) => logits,
@@ -138,7 +138,7 @@ impl Sequence {
         }
     }
 
-    /// Rows of the head that were computed for the prediction after a coarse pass; `None` if all were, at once.
+    /// Rows of the head that were computed for the prediction after a coarse pass; `None` if all were computed at once.
     pub fn rescored(&self) -> Option<usize> {
         self.out.rescored(self.out.len().checked_sub(1)?)
     }
@@ -148,11 +148,11 @@ impl Sequence {
         self.state.len() == self.tokens.len()
     }
 
-    /// Reads the tokens and computes the logits of what follows the last of them, `[vocab]` f32. Without tokens nothing
-    /// changes but that the logits are known.
+    /// Reads the tokens and computes the logits after the last of them, `[vocab]` f32. Without tokens it only computes
+    /// the logits.
     ///
     /// # Errors
-    /// The errors of [`Engine::step`]; the sequence is then as it was before, or lost as described there.
+    /// The errors of [`Engine::step`]; then the sequence is as before, or lost as described there.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
         self.feed_with(tokens, HeadRequest::Full, None)?;
         if self.logits().is_empty() {
@@ -161,9 +161,8 @@ impl Sequence {
         Ok(self.logits())
     }
 
-    /// Like [`Sequence::feed`], computing only the logits that `request` asks for; read them by
-    /// [`Sequence::prediction`]. Where `cancel` is raised on the way, the tokens read so far stay, and `false` is
-    /// returned.
+    /// Like [`Sequence::feed`], computing only the logits that `request` asks for; get them with
+    /// [`Sequence::prediction`]. If `cancel` is set meanwhile, the tokens read so far stay, and `false` is returned.
     ///
     /// # Errors
     /// The errors of [`Sequence::feed`].
@@ -198,8 +197,8 @@ impl Sequence {
         Ok(all.into_logits())
     }
 
-    /// Like [`Sequence::feed`], with the inner losses of each test-time-training layer, `[tokens, heads]` f32, as
-    /// [`Engine::inner_losses`] says. What follows the last token is not known then.
+    /// Like [`Sequence::feed`], with the inner losses of each test-time-training layer, `[tokens, heads]` f32, of
+    /// [`Engine::inner_losses`]. The prediction after the last token is not known then.
     ///
     /// ```
     /// use bitnet_model::{Engine, EngineOptions, KvType, Mixer, ModelConfig, ModelWeights, Sequence, SyntheticWeights};
@@ -224,8 +223,8 @@ impl Sequence {
         Ok(losses)
     }
 
-    /// Makes sure that the prediction answers `request`, after a feed with another request too. Without tokens nothing
-    /// happens.
+    /// Makes sure that the prediction answers `request`, even after a feed with another request. Does nothing without
+    /// tokens.
     ///
     /// # Errors
     /// The errors of [`Engine::step`].
@@ -240,28 +239,28 @@ impl Sequence {
         if engine.predict(&self.state, request, &mut self.out)? {
             return Ok(());
         }
-        // After going back, what the head needs is not known; only sequences that can go back meet this.
+        // After a rewind, the input of the head is not known; this only happens to sequences that can be rewound.
         self.rewind_state(self.len - 1)?;
         self.read_pending(request)
     }
 
-    /// Reads the tokens that were handed out and not read yet.
+    /// Reads the tokens that were returned and not read yet.
     fn read_pending(&mut self, request: HeadRequest) -> Result<(), ModelError> {
         self.drop_lookahead()?;
         self.read(self.len, request, None).map(drop)
     }
 
-    /// Lets the model read the tokens up to `upto`, with what `request` asks for after the last of them; `false` if it
-    /// was cancelled on the way. After an error it has read no more than before.
+    /// Lets the model read the tokens up to `upto`, with `request` after the last of them; returns `false` if it was
+    /// cancelled meanwhile. After an error it has read no more than before.
     fn read(&mut self, upto: usize, request: HeadRequest, cancel: Option<&CancelToken>) -> Result<bool, ModelError> {
-        // The state that a failed step has left may have read other tokens, and more.
+        // After a failed step, the state may have read other tokens, and more.
         self.state.usable()?;
         let before = self.state.len();
         if before == upto {
             return Ok(true);
         }
         let engine = self.engine().clone();
-        // A state that was lost may have read more than the text has; checking it says so.
+        // A lost state may have read more than the text has; checking it returns the error.
         engine.check(&self.state, self.tokens.get(before..upto).unwrap_or_default())?;
         self.out.clear();
         let at_once = engine.tokens_at_once();
@@ -275,7 +274,7 @@ impl Sequence {
             if let Err(error) = engine.step(&mut input, &mut self.out) {
                 self.snapshots.forget_after(before);
                 self.out.clear();
-                // Where this is refused the state is lost, and says so at the next use.
+                // If this is rejected, the state is lost, and the next use returns the error.
                 let _ = self.state.rewind(before);
                 return Err(error);
             }
@@ -287,7 +286,7 @@ impl Sequence {
         Ok(true)
     }
 
-    /// A step of `tokens`, which are not yet part of the text, where none is pending.
+    /// The input of a step for `tokens`, which are not yet part of the text; none may be pending.
     pub(crate) fn step_input<'a>(
         &'a mut self,
         tokens: &'a [u32],
@@ -297,7 +296,8 @@ impl Sequence {
         StepInput { state: &mut self.state, tokens, wanted, head }
     }
 
-    /// Takes note of such a step: `tokens` were read, and what follows the last one is position `i` of `out`, if given.
+    /// Records such a step: `tokens` were read, and the prediction after the last one is position `i` of `out`, if
+    /// given.
     fn stepped(&mut self, tokens: &[u32], out: Option<(&StepOutput, usize)>) {
         self.tokens.extend_from_slice(tokens);
         self.len = self.tokens.len();
@@ -308,13 +308,12 @@ impl Sequence {
         }
     }
 
-    /// For measurements: becomes a sequence of `tokens` tokens whose keys and values have no meaning, without computing
-    /// them. What comes after them means nothing either, but takes the time and the memory that it takes after a real
-    /// text.
+    /// For measurements: becomes a sequence of `tokens` tokens with meaningless keys and values, without computing
+    /// them. The continuation is meaningless, too, but takes the same time and memory as after a real text.
     ///
     /// # Errors
     /// [`ModelError::ContextFull`] if they do not fit; [`ModelError::CannotRewind`] in a model with test-time-training
-    /// layers, whose state only comes about by reading.
+    /// layers, whose state can only be computed by reading.
     pub fn fill_dummy(&mut self, tokens: usize) -> Result<(), ModelError> {
         self.rewind(0)?;
         if !self.state.can_rewind() {

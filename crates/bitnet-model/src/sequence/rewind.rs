@@ -1,15 +1,15 @@
-//! Going back in a text.
+//! Rewinding a text.
 //!
 //! Keys and values are cut off. States of test-time-training layers and of layers of the gated delta rule cannot be:
-//! the text is read again from the nearest [snapshot](super::Snapshots) before the place, or from its beginning.
+//! the text is read again from the nearest earlier [snapshot](super::Snapshots), or from its beginning.
 
 use super::{Sequence, SnapshotStore, Snapshots};
 use crate::ModelError;
 use crate::engine::HeadRequest;
 
 impl Sequence {
-    /// Keeps earlier states of test-time-training layers as `options` say, from now on; those that were kept are
-    /// forgotten. A new sequence keeps none.
+    /// Keeps earlier states of test-time-training layers with `options`, from now on; existing ones are dropped. A new
+    /// sequence keeps none.
     pub fn keep_snapshots(&mut self, options: Snapshots) {
         self.snapshots = SnapshotStore::new(options, self.state.mini_batch());
         self.replay = options.replay;
@@ -19,11 +19,11 @@ impl Sequence {
         self.snapshots.bytes()
     }
 
-    /// Forgets everything from token `len` on. Where the model has test-time-training layers, what lies between the
-    /// nearest kept state ([`Snapshots`]) and `len` is read again. To 0 a sequence can also be rewound that is lost.
+    /// Removes everything from token `len` on. If the model has test-time-training layers, the tokens between the
+    /// nearest kept state ([`Snapshots`]) and `len` are read again. A lost sequence can be rewound to 0.
     ///
     /// # Errors
-    /// [`ModelError::ReplayTooLong`] if more is to be read again than [`Snapshots::replay`] allows, with which nothing
+    /// [`ModelError::ReplayTooLong`] if more tokens would be read again than [`Snapshots::replay`] allows; then nothing
     /// has changed; the errors of [`Sequence::feed`].
     pub fn rewind(&mut self, len: usize) -> Result<(), ModelError> {
         self.drop_lookahead()?;
@@ -37,19 +37,19 @@ impl Sequence {
             self.forget(len);
             return Ok(());
         }
-        // At least one token is read again: what follows the last one is not known otherwise.
+        // At least one token is read again: otherwise the prediction after the last one is not known.
         let text = self.tokens[..len].to_vec();
         let from = self.rewind_to_snapshot(len - 1, Some(len))?;
         self.feed_with(&text[from..], HeadRequest::Top(1), None).map(drop)
     }
 
-    /// Goes back to a beginning of `ids` that this text has, without computing anything, and returns its length; what
-    /// of `ids` comes after it is to be fed. That is what both have in common, but for the last token of `ids`, whose
-    /// logits are needed. Where the model has test-time-training layers, it is all that was read or, if `ids` goes on
-    /// in another way, what the nearest kept state has read.
+    /// Rewinds to a common beginning of this text and `ids`, without computing anything, and returns its length; the
+    /// rest of `ids` must be fed. It is the longest common beginning without the last token of `ids`, whose logits are
+    /// needed. If the model has test-time-training layers, it is everything that was read or, if `ids` differs from it,
+    /// what the nearest kept state has read.
     ///
     /// # Errors
-    /// [`ModelError::StateLost`] if a failed step has left the state in between.
+    /// [`ModelError::StateLost`] if a failed step has left the state inconsistent.
     pub fn keep_prefix(&mut self, ids: &[u32]) -> Result<usize, ModelError> {
         self.drop_lookahead()?;
         let common = self.common_prefix(ids);
@@ -57,19 +57,19 @@ impl Sequence {
         if !self.state.can_rewind() && common == self.len {
             return Ok(common);
         }
-        // Everything after it is fed anyway, so no bound on that matters.
+        // Everything after it is fed anyway, so the limit does not matter.
         self.rewind_to_snapshot(common.min(ids.len().saturating_sub(1)), None)
     }
 
-    /// How many of `ids` are the beginning of what was read of this text, so that they need not be computed again.
+    /// The number of `ids` that are the beginning of the tokens read, so that they need not be computed again.
     pub fn common_prefix(&self, ids: &[u32]) -> usize {
         let read = if self.tokens.len() > self.len { self.len - 1 } else { self.state.len().min(self.len) };
         self.tokens[..read].iter().zip(ids).take_while(|(a, b)| a == b).count()
     }
 
-    /// Goes back to the nearest place, of at most `at_most` tokens, whose state is known, and returns it: `at_most`
-    /// itself if all layers can go back. What follows is to be fed again, so nothing of the last position is known;
-    /// `to` is how far that will be, if what [`Snapshots::replay`] allows matters. All tokens were read.
+    /// Rewinds to the nearest position, of at most `at_most` tokens, whose state is known, and returns it: `at_most`
+    /// itself if all layers can be rewound. The tokens after it must be fed again, so nothing about the last position
+    /// is known; `to` is how far that will be, if [`Snapshots::replay`] applies. All tokens were read.
     fn rewind_to_snapshot(&mut self, at_most: usize, to: Option<usize>) -> Result<usize, ModelError> {
         if self.state.can_rewind() || at_most >= self.state.len() {
             self.rewind_state(at_most)?;
@@ -93,7 +93,7 @@ impl Sequence {
         Ok(from)
     }
 
-    /// Takes the state back to `len` tokens where it can be; the tokens stay, to be read again.
+    /// Rewinds the state to `len` tokens if possible; the tokens stay, to be read again.
     pub(super) fn rewind_state(&mut self, len: usize) -> Result<(), ModelError> {
         let before = self.state.len();
         self.state.rewind(len)?;
@@ -104,7 +104,7 @@ impl Sequence {
         Ok(())
     }
 
-    /// Forgets tokens that were chosen ahead, and with them that the last one handed out was read.
+    /// Removes tokens that were chosen ahead, and with them the prediction after the last one returned.
     pub(super) fn drop_lookahead(&mut self) -> Result<(), ModelError> {
         if self.tokens.len() > self.len {
             self.rewind_state(self.len - 1)?;

@@ -1,10 +1,10 @@
-//! Sequences as bytes: to go on later, elsewhere, or from the same place twice.
+//! Sequences as bytes: to continue later, elsewhere, or twice from the same point.
 //!
 //! Little-endian, in this order: mark, version (u32), type of keys and values (u32), fingerprint of the model (u64),
 //! number of tokens (u64), a further token that the model has not read (u32, all ones for none), whether there is a
-//! residual row (u32); the tokens (u32 each); the residual row; of each layer of attention the keys and then the
-//! values, head by head and token by token; of each test-time-training layer what `TttState::save` makes; a checksum
-//! (FNV-1a over 64 bits).
+//! residual row (u32); the tokens (u32 each); the residual row; for each layer of attention the keys and then the
+//! values, head by head and token by token; for each test-time-training layer the output of `TttState::save`; a
+//! checksum (FNV-1a over 64 bits).
 
 use super::Sequence;
 use crate::engine::{Engine, HeadRequest, KvType, SequenceState};
@@ -15,7 +15,7 @@ const MARK: [u8; 8] = *b"BITNETSQ";
 const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 4 + 4;
 const CHECKSUM_BYTES: usize = 8;
-/// In place of a token.
+/// Stands for no token.
 const NONE: u32 = u32::MAX;
 
 const KV_TYPES: [(u32, KvType); 5] =
@@ -31,12 +31,12 @@ struct Head {
     tokens: usize,
     pending: Option<u32>,
     has_last: bool,
-    /// Bytes in all.
+    /// Total bytes.
     len: usize,
 }
 
 impl Head {
-    /// Reads the header of `got` bytes, of which `bytes` are the first.
+    /// Reads the header of `got` bytes, which begin with `bytes`.
     fn read(engine: &Engine, bytes: &[u8], got: usize) -> Result<Self, ModelError> {
         let damaged = |what| ModelError::SavedSequence(what);
         let u32_at = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
@@ -57,7 +57,7 @@ impl Head {
         if model != engine.fingerprint() {
             return Err(damaged(StateDamage::OtherModel));
         }
-        // A type or a number of tokens that cannot be shows in the checksum, too; here it must not become a size.
+        // The checksum would also detect an invalid type or number of tokens; here it must not become a size.
         let kv = KV_TYPES.iter().find(|t| t.0 == ty).map(|t| t.1).ok_or(damaged(StateDamage::Checksum))?;
         let tokens = usize::try_from(tokens).map_err(|_| damaged(size(usize::MAX)))?;
         let has_last = has_last != 0;
@@ -73,22 +73,21 @@ impl Head {
 }
 
 impl Sequence {
-    /// Bytes of [`Sequence::save`] that [`Sequence::saved_len`] wants.
+    /// The number of bytes that [`Sequence::saved_len`] needs.
     pub const SAVED_HEAD: usize = HEADER_BYTES;
 
-    /// How many bytes there are in all, by the first [`Sequence::SAVED_HEAD`] of them: for who reads a file of `got`
-    /// bytes and does not want to read more than it can hold.
+    /// The total number of bytes, from the first [`Sequence::SAVED_HEAD`] of them: for callers that read a file of
+    /// `got` bytes and do not want to read more than necessary.
     ///
     /// # Errors
-    /// [`ModelError::SavedSequence`] for bytes of something else, of another version or model, or for another number
-    /// than `got`.
+    /// [`ModelError::SavedSequence`] for other data, another version or model, or a number different from `got`.
     pub fn saved_len(engine: &Engine, head: &[u8], got: usize) -> Result<usize, ModelError> {
         Head::read(engine, head, got).map(|head| head.len)
     }
 
     /// The sequence as bytes: tokens, keys and values, states of test-time-training layers. They belong to this model
-    /// (and to any other engine with the same weights, on any CPU); [`Sequence::restore`] refuses them with another.
-    /// At most one token is saved unread: others that are pending are read first.
+    /// (and to any other engine with the same weights, on any CPU); [`Sequence::restore`] rejects them for another. At
+    /// most one token is saved unread: other pending ones are read first.
     ///
     /// ```
     /// # use bitnet_model::*;
@@ -105,7 +104,7 @@ impl Sequence {
     /// ```
     ///
     /// # Errors
-    /// [`ModelError::StateLost`] for a sequence that a failed step has left in between; the errors of a step.
+    /// [`ModelError::StateLost`] for a sequence that a failed step has left inconsistent; the errors of a step.
     pub fn save(&mut self) -> Result<Vec<u8>, ModelError> {
         self.drop_lookahead()?;
         if self.len > self.state.len() + 1 {
@@ -130,12 +129,12 @@ impl Sequence {
         Ok(bytes)
     }
 
-    /// The sequence that [`Sequence::save`] made bytes of, to go on with `engine` up to `limit` tokens (`None`: the
-    /// model's own context length, if it has one). Logits are not part of it; [`Sequence::require`] brings them.
-    /// Nothing is allocated before the size is known to be right.
+    /// Restores a sequence from the bytes of [`Sequence::save`], to continue with `engine` up to `limit` tokens
+    /// (`None`: the model's context length, if it has one). Logits are not part of it; [`Sequence::require`] computes
+    /// them. Nothing is allocated before the size has been checked.
     ///
     /// # Errors
-    /// [`ModelError::SavedSequence`] for bytes that are damaged, cut off, or from another version or model;
+    /// [`ModelError::SavedSequence`] for bytes that are damaged, truncated, or from another version or model;
     /// [`ModelError::ContextFull`] if it is longer than `limit`.
     pub fn restore(engine: &Engine, limit: Option<usize>, bytes: &[u8]) -> Result<Self, ModelError> {
         let damaged = |what| ModelError::SavedSequence(what);

@@ -1,28 +1,28 @@
-//! Earlier states of a text, so that models with test-time-training layers or layers of the gated delta rule can go
-//! back.
+//! Earlier states of a text, so that models with test-time-training layers or layers of the gated delta rule can be
+//! rewound.
 //!
-//! Such a state cannot be taken back to an earlier token. Copies of it are kept as the text grows, and to go back the
-//! text is read again from the nearest copy before the place, or from its beginning.
+//! Such a state cannot be rewound to an earlier token. Copies of it are kept as the text grows, and a rewind reads the
+//! text again from the nearest earlier copy, or from its beginning.
 
 use std::sync::Arc;
 
 use crate::engine::{SequenceState, Snapshot};
 
-/// How often the states of test-time-training layers are kept. Sessions keep them as the default says.
+/// How often the states of test-time-training layers are kept. Sessions use the default.
 ///
-/// A copy is made whenever the text has grown by `every` mini-batches, which count 16 tokens where layers are of the
-/// gated delta rule. When there are `most` copies, every other one is forgotten, and from then on they are made half as
-/// often: memory stays bounded (`most` times [`SequenceState::constant_bytes`](crate::SequenceState::constant_bytes)),
-/// and going back to any place of a text of `n` tokens reads at most `every` mini-batches or `2 n / most` tokens again,
-/// whichever is more. Forks share their copies. Keys and values of layers of attention need none.
+/// A copy is made whenever the text has grown by `every` mini-batches, which count 16 tokens for layers of the gated
+/// delta rule. When there are `most` copies, every other one is dropped, and from then on they are made half as often:
+/// memory stays bounded (`most` times [`SequenceState::constant_bytes`](crate::SequenceState::constant_bytes)), and
+/// rewinding a text of `n` tokens reads at most `every` mini-batches or `2 n / most` tokens again, whichever is more.
+/// Forks share their copies. Keys and values of layers of attention need none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshots {
     /// Mini-batches between two copies; 0 keeps none.
     pub every: usize,
-    /// Most copies of one text.
+    /// The maximum number of copies of one text.
     pub most: usize,
-    /// Most tokens that are read again to go back; what needs more is refused
+    /// The maximum number of tokens that are read again to rewind; otherwise rewinding fails
     /// ([`ModelError::ReplayTooLong`](crate::ModelError::ReplayTooLong)).
     pub replay: Option<usize>,
 }
@@ -35,23 +35,23 @@ impl Default for Snapshots {
 }
 
 impl Snapshots {
-    /// No copies: going back reads the whole text again.
+    /// No copies: a rewind reads the whole text again.
     pub fn none() -> Self {
         Self { every: 0, ..Self::default() }
     }
-    /// With another distance, in mini-batches.
+    /// Sets the distance between copies, in mini-batches.
     #[must_use]
     pub fn every(mut self, mini_batches: usize) -> Self {
         self.every = mini_batches;
         self
     }
-    /// With at most so many copies.
+    /// Sets the maximum number of copies.
     #[must_use]
     pub fn most(mut self, copies: usize) -> Self {
         self.most = copies;
         self
     }
-    /// With at most so many tokens read again.
+    /// Sets the maximum number of tokens that are read again.
     #[must_use]
     pub fn replay(mut self, tokens: usize) -> Self {
         self.replay = Some(tokens);
@@ -67,7 +67,7 @@ pub(super) struct SnapshotStore {
     /// Tokens between two copies now.
     interval: usize,
     most: usize,
-    /// The shortest first.
+    /// Shortest first.
     copies: Vec<Arc<Snapshot>>,
 }
 
@@ -104,7 +104,7 @@ impl SnapshotStore {
         }
     }
 
-    /// Forgets the copies of more than `len` tokens.
+    /// Drops the copies of more than `len` tokens.
     pub(super) fn forget_after(&mut self, len: usize) {
         self.copies.retain(|c| c.len <= len);
         if len == 0 {

@@ -2,11 +2,11 @@
 
 use super::{Params, TrainError};
 
-/// Set in an id: the token is given, as those of a question are, and predicting it is not learned. A `.u32` file may
+/// Set in an id: the token is given, like those of a question, and its prediction is not learned. A `.u32` file may
 /// have it.
 pub const GIVEN: u32 = 1 << 31;
 
-/// `b` windows of `t + 1` tokens: each predicts its last `t` tokens from those before, but for those that are given.
+/// `b` windows of `t + 1` tokens: each predicts its last `t` tokens from those before, except those that are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// `[b, t + 1]` ids.
@@ -15,12 +15,12 @@ pub struct Batch {
     pub b: usize,
     /// Predictions of a window.
     pub t: usize,
-    /// `[b, t + 1]`: which tokens are given; empty where none is.
+    /// `[b, t + 1]`: whether tokens are given; empty if none is.
     given: Vec<bool>,
 }
 
 impl Batch {
-    /// Windows `ids`, `[b, t + 1]`; those with [`GIVEN`] set are read, but not learned.
+    /// Windows `ids`, `[b, t + 1]`; tokens with [`GIVEN`] set are read, but not learned.
     ///
     /// ```
     /// use bitnet_model::train::{Batch, GIVEN};
@@ -30,7 +30,7 @@ impl Batch {
     /// ```
     ///
     /// # Errors
-    /// [`TrainError::Mismatch`] for another length, or no window at all.
+    /// [`TrainError::Mismatch`] for a wrong length, or no window.
     pub fn new(mut ids: Vec<u32>, b: usize, t: usize) -> Result<Self, TrainError> {
         if b == 0 || t == 0 || ids.len() != b * (t + 1) {
             let expected = format!("{b} windows of {t} predictions, at least one each");
@@ -64,7 +64,7 @@ impl Batch {
         &self.ids[i * (self.t + 1)..(i + 1) * (self.t + 1)]
     }
 
-    /// Refuses ids outside of a vocabulary.
+    /// Rejects ids outside a vocabulary.
     pub(super) fn check(&self, vocab: usize) -> Result<(), TrainError> {
         match self.ids.iter().find(|id| **id as usize >= vocab) {
             Some(&id) => Err(crate::ModelError::TokenOutOfRange { id, vocab }.into()),
@@ -78,16 +78,16 @@ pub trait Learner {
     /// Mean cross entropy of the batch in nats per predicted token; given tokens do not count.
     ///
     /// # Errors
-    /// Ids outside of the vocabulary, whatever the model cannot compute.
+    /// Ids outside the vocabulary, and the errors of the model.
     fn loss(&mut self, params: &Params, batch: &Batch) -> Result<f64, TrainError>;
 
-    /// The errors of [`Learner::loss`]; adds the gradient of the mean to `grads`, `[params]` f32.
+    /// Like [`Learner::loss`]; also adds the gradient of the mean to `grads`, `[params]` f32.
     ///
     /// # Errors
     /// The errors of [`Learner::loss`].
     fn accumulate(&mut self, params: &Params, batch: &Batch, grads: &mut [f32]) -> Result<f64, TrainError>;
 
-    /// From now on test-time-training layers compute at this share of their inner learning rate, 0 to 1: a warm-up. A
-    /// learner without such layers has nothing to do.
+    /// Sets the share of their inner learning rate, 0 to 1, at which test-time-training layers compute from now on: a
+    /// warm-up. A learner without such layers ignores it.
     fn set_inner_rate(&mut self, _share: f32) {}
 }

@@ -9,7 +9,7 @@ use super::{Batch, Learner, Params, TrainError};
 use crate::ModelConfig;
 use crate::nn::CandleModel;
 
-/// A candle model that can be trained: logits of a batch, with gradients to the variables that it was made of.
+/// A candle model that can be trained: logits of a batch, with gradients to the variables that it was built from.
 pub trait CandleLoss {
     /// Logits `[b, t, vocab]` f32 of `b` sequences of `t` tokens, `ids` `[b, t]` u32.
     ///
@@ -24,8 +24,8 @@ impl CandleLoss for CandleModel {
     }
 }
 
-/// Learns through candle's autograd. Slower than [`FusedLearner`](super::FusedLearner) on a CPU, but for every model
-/// made of candle operations and for every device that candle knows; on CUDA it has not been tested.
+/// Learns through candle's autograd. Slower than [`FusedLearner`](super::FusedLearner) on a CPU, but it works for every
+/// model made of candle operations and for every device that candle supports; on CUDA it has not been tested.
 #[derive(Debug)]
 pub struct CandleLearner<M> {
     model: M,
@@ -37,7 +37,7 @@ impl CandleLearner<CandleModel> {
     /// A BitNet decoder on `device`.
     ///
     /// # Errors
-    /// A configuration that cannot be; those of candle.
+    /// An invalid configuration; errors of candle.
     pub fn new(config: &ModelConfig, device: &Device) -> Result<Self, TrainError> {
         let params = Params::zeros(super::params::layout(config));
         Self::with_model(&params, device, |vb| Ok(CandleModel::new(config, vb)?))
@@ -45,7 +45,7 @@ impl CandleLearner<CandleModel> {
 }
 
 impl<M> CandleLearner<M> {
-    /// A model that `make` builds from variables in the names and shapes of `params`.
+    /// A model that `make` builds from variables with the names and shapes of `params`.
     ///
     /// # Errors
     /// Errors of candle and of `make`.
@@ -98,7 +98,7 @@ impl<M: CandleLoss> Learner for CandleLearner<M> {
         let loss = self.mean_loss(params, batch)?;
         let computed = loss.backward()?;
         for (name, var) in &self.vars {
-            // A variable without influence on the loss has no gradient.
+            // A variable that does not affect the loss has no gradient.
             let Some(g) = computed.get(var) else { continue };
             let g = g.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
             for (sum, g) in grads[params.entry(name)?.range.clone()].iter_mut().zip(g) {

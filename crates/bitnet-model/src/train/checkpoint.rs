@@ -1,4 +1,4 @@
-//! Everything a run needs to go on bit for bit, in one safetensors file.
+//! Everything needed to continue a run bit for bit, in one safetensors file.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use super::{AdamW, Clock, Params, TrainConfig, TrainError};
 use crate::ModelConfig;
 use crate::files::{self, FileError, Pending};
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Progress {
@@ -48,19 +48,19 @@ pub struct Checkpoint {
     /// Optimizer with moments and step; of what [`Muon`](super::Muon) moves, the first moments are its momentum and the
     /// second ones 0.
     pub adam: AdamW,
-    /// Where the run stands.
+    /// The progress of the run.
     pub progress: Progress,
 }
 
-/// The entry of the metadata that says what run this is.
+/// The entry of the metadata that describes the run.
 const KEY: &str = "bitnet-train";
 /// 2: with a checksum.
 const FORMAT: u64 = 2;
-/// Without one.
+/// Without a checksum.
 const UNCHECKED: u64 = 1;
 /// Hexadecimal digits of a checksum.
 const DIGITS: usize = 64;
-/// Longest header, as the safetensors library has it.
+/// The longest header that the safetensors library accepts.
 const MAX_HEADER: u64 = 100_000_000;
 
 /// What a checkpoint holds of each parameter.
@@ -83,8 +83,8 @@ fn parts(config: &TrainConfig, role: Role) -> impl Iterator<Item = (&'static str
 }
 
 impl Checkpoint {
-    /// Writes the file; it gets its name when it is complete and on disk, so a crash leaves the old one. What had the
-    /// name before stays as [`Checkpoint::previous`].
+    /// Writes the file; it gets its name when it is complete and on disk, so a crash leaves the old one. The file that
+    /// had the name before is kept as [`Checkpoint::previous`].
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -92,13 +92,13 @@ impl Checkpoint {
         put(path, &self.to_bytes(path)?)
     }
 
-    /// Where [`Checkpoint::save`] keeps the checkpoint that it replaces: `checkpoint.previous.safetensors` for
-    /// `checkpoint.safetensors`.
+    /// The path under which [`Checkpoint::save`] keeps the checkpoint that it replaces:
+    /// `checkpoint.previous.safetensors` for `checkpoint.safetensors`.
     pub fn previous(path: &Path) -> PathBuf {
         path.with_extension("previous.safetensors")
     }
 
-    /// The file: its checksum is the SHA-256 of all its bytes with zeros in the place of the digits.
+    /// The file: its checksum is the SHA-256 of all its bytes with zeros in place of the digits.
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, TrainError> {
         let mut views = Vec::new();
         for e in &self.params.entries {
@@ -123,10 +123,10 @@ impl Checkpoint {
         sealed(path, KEY, about, views)
     }
 
-    /// The run goes on as another: with `model`, whose parameters have the same shapes but may be used in another way
-    /// (four bits instead of eight), and with `config`. Master weights, moments, step and data position stay; only the
-    /// best validation loss is forgotten, as it was that of another model. So the optimizer and its schedule do not
-    /// notice.
+    /// Continues the run as another one: with `model`, whose parameters have the same shapes but may be used
+    /// differently (four bits instead of eight), and with `config`. Master weights, moments, step and data position
+    /// stay; only the best validation loss is dropped, as it belongs to another model. So the optimizer and its
+    /// schedule are not affected.
     ///
     /// Paper: arXiv:2504.18415, section 2.2: training ends with four bits, and reuses the states of the optimizer.
     ///
@@ -155,11 +155,11 @@ impl Checkpoint {
         Ok(Self { model, config, params: self.params, average: self.average, adam, progress })
     }
 
-    /// Reads a file that [`Checkpoint::save`] wrote. One of an earlier program without a checksum is read with a
+    /// Reads a file that [`Checkpoint::save`] wrote. A file of an earlier program without a checksum is read with a
     /// warning.
     ///
     /// # Errors
-    /// A file that cannot be read; [`TrainError::Damaged`] where a single bit is another one than was written.
+    /// A file that cannot be read; [`TrainError::Damaged`] if a single bit has changed since it was written.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
         let bytes = read(path)?;
         let damaged = |problem: String| {
@@ -201,7 +201,7 @@ impl Checkpoint {
         let config: TrainConfig = serde_json::from_value(about["config"].take()).map_err(|e| bad(path, &e))?;
         config.validate()?;
         let progress: Progress = serde_json::from_value(about["progress"].take()).map_err(|e| bad(path, &e))?;
-        // Shapes are checked against the file before anything of their size is made.
+        // Shapes are checked against the file before anything of their size is allocated.
         let layout = super::params::layout(&model);
         for (name, shape, role) in &layout {
             for (prefix, _) in parts(&config, *role) {
@@ -305,7 +305,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TrainError> {
     Ok(bytes)
 }
 
-/// Where the digits of the checksum stand: once, in the header.
+/// The position of the digits of the checksum: once, in the header.
 fn digits_at(bytes: &[u8], digits: &str) -> Option<usize> {
     // The entry is JSON within JSON.
     let before = br#"\"sha256\":\""#;
@@ -318,7 +318,7 @@ fn digits_at(bytes: &[u8], digits: &str) -> Option<usize> {
     fits.then_some(at)
 }
 
-/// The checksum of a file whose digits stand at `at`.
+/// The checksum of a file whose digits are at `at`.
 fn checksum(bytes: &[u8], at: usize) -> String {
     let mut hash = Sha256::new();
     hash.update(&bytes[..at]);
@@ -327,7 +327,7 @@ fn checksum(bytes: &[u8], at: usize) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Keeps what is at `path` under another name as well; at every moment there is a checkpoint under each name that had
+/// Also keeps the file at `path` under another name; at every moment there is a checkpoint under each name that had
 /// one.
 fn keep_previous(path: &Path) -> Result<(), FileError> {
     if !path.is_file() {
@@ -335,7 +335,7 @@ fn keep_previous(path: &Path) -> Result<(), FileError> {
     }
     let (current, previous) = (files::resolve(path), Checkpoint::previous(path));
     files::replaceable(&previous)?;
-    // A second name costs nothing; where the file system knows none, a copy does it.
+    // A second name costs nothing; on file systems without hard links a copy replaces it.
     files::replace_with(&previous, |temporary| {
         std::fs::hard_link(&current, temporary).or_else(|_| std::fs::copy(&current, temporary).map(drop))
     })

@@ -1,11 +1,11 @@
-//! Configuration of a run, as it is written in a file and kept in checkpoints.
+//! Configuration of a run, in a file and in checkpoints.
 
 use serde::{Deserialize, Serialize};
 
 use super::{AdamWOptions, MuonOptions, OptimizerKind, Rates, Schedule, TrainError};
 use crate::ModelConfig;
 
-/// Everything that decides what a run computes, but for the model's shape and the data.
+/// Everything that determines the computation of a run, except the model's shape and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
@@ -32,13 +32,13 @@ pub struct TrainConfig {
     pub init_std: f64,
     /// Largest norm of the gradient; larger ones are scaled down. 0 for no clipping.
     pub clip: f64,
-    /// Lanes of the fused learner, one thread each; part of what decides the bits.
+    /// Lanes of the fused learner, one thread each; they affect the bits of the result.
     pub threads: usize,
-    /// Steps between validations; 0 for none but the last.
+    /// Steps between validations; 0 for only the last.
     pub validate_every: u64,
     /// At most this many windows of validation.
     pub validate_windows: u64,
-    /// Steps between checkpoints; 0 for none but the last.
+    /// Steps between checkpoints; 0 for only the last.
     pub checkpoint_every: u64,
     /// Steps over which the inner learning rate of test-time-training layers rises to its full value; 0 for none.
     pub inner_warmup: u64,
@@ -89,10 +89,10 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Checks that every number can be used.
+    /// Checks that every number is valid.
     ///
     /// # Errors
-    /// [`TrainError::Option`] naming the first that cannot.
+    /// [`TrainError::Option`] naming the first invalid one.
     pub fn validate(&self) -> Result<(), TrainError> {
         let s = &self.schedule;
         let (o, muon) = (&self.adamw, &self.muon);
@@ -213,8 +213,8 @@ impl TrainConfig {
         self.inner_start + (1.0 - self.inner_start) * step as f64 / self.inner_warmup as f64
     }
 
-    /// The model that a run has after `steps` steps: while the inner learning rate warms up, its test-time-training
-    /// layers have only so much of it.
+    /// The model of a run after `steps` steps: while the inner learning rate warms up, its test-time-training layers
+    /// have only a share of it.
     pub fn model_after(&self, steps: u64, model: &ModelConfig) -> ModelConfig {
         let mut model = model.clone();
         let share = self.inner_rate(steps.saturating_sub(1)) as f32;

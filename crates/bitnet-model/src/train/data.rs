@@ -1,4 +1,4 @@
-//! Tokens on disk, and which of them are learned next.
+//! Tokens on disk, and the order in which they are learned.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -41,14 +41,14 @@ impl TokenWidth {
     }
 }
 
-/// A file of token ids, read piece by piece.
+/// A file of token ids that is read in pieces.
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
     file: File,
     width: TokenWidth,
     len: u64,
-    /// Windows have a token of their own before the first prediction.
+    /// Whether windows have an additional token before the first prediction.
     records: bool,
 }
 
@@ -72,7 +72,7 @@ impl TokenFile {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -80,10 +80,10 @@ impl TokenFile {
     /// Appends tokens `start..start + n` to `out`.
     ///
     /// # Errors
-    /// A range beyond the end; a file that cannot be read.
+    /// A range that exceeds the file; a file that cannot be read.
     pub fn read(&mut self, start: u64, n: usize, out: &mut Vec<u32>) -> Result<(), TrainError> {
         if start.checked_add(n as u64).is_none_or(|end| end > self.len) {
-            let problem = format!("tokens {start} and {n} more were asked for, {} are there", self.len);
+            let problem = format!("{n} tokens from token {start} on were requested, but there are {}", self.len);
             return Err(TrainError::File { path: self.path.clone(), problem });
         }
         let mut bytes = vec![0; n * self.width.bytes()];
@@ -99,7 +99,7 @@ impl TokenFile {
         Ok(())
     }
 
-    /// Opens a file of records, each of which is a window with whole examples.
+    /// Opens a file of records, each of which is a window of whole examples.
     ///
     /// # Errors
     /// The errors of [`TokenFile::open`]; a length that is not a whole number of records of `t + 1` ids.
@@ -116,7 +116,7 @@ impl TokenFile {
         Ok(file)
     }
 
-    /// Refuses data of which no token is learned in windows of `t` predictions: all are given, or each begins a window.
+    /// Rejects data without a token to learn in windows of `t` predictions: all are given, or each begins a window.
     pub(super) fn teaches(&mut self, t: usize) -> Result<(), TrainError> {
         const PIECE: usize = 1 << 16;
         let record = self.stride(t);
@@ -135,7 +135,7 @@ impl TokenFile {
         Err(TrainError::NothingToLearn { path: self.path.clone(), problem: "every token in it is given" })
     }
 
-    /// From the beginning of a window of `t` predictions to that of the next.
+    /// The distance between the beginnings of consecutive windows of `t` predictions.
     pub(super) fn stride(&self, t: usize) -> u64 {
         t as u64 + u64::from(self.records)
     }
@@ -147,9 +147,9 @@ impl TokenFile {
     }
 }
 
-/// Draws windows of `t + 1` tokens: each epoch is a permutation of windows side by side, with another offset each time,
-/// so that windows begin elsewhere; records of examples have their beginnings. What comes next is a function of seed
-/// and position alone.
+/// Draws windows of `t + 1` tokens: each epoch is a permutation of consecutive windows, with a different offset each
+/// time, so that windows begin elsewhere; records of examples have no offset. The next window depends only on seed and
+/// position.
 #[derive(Debug)]
 pub struct Sampler {
     file: TokenFile,

@@ -14,7 +14,7 @@ pub enum TrainError {
     /// An error of the model.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A shape that is not understood.
+    /// An unsupported shape.
     #[error(transparent)]
     Shape(crate::config::json::JsonError),
     /// An error of the kernels.
@@ -24,7 +24,7 @@ pub enum TrainError {
     #[cfg(feature = "candle")]
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),
-    /// A loss or gradient that is not a number.
+    /// A loss or gradient that is not finite.
     #[error(
         "the {what} became {value} at step {step} (learning rate {lr:e}); nothing was changed by this step and the last \
          checkpoint is intact: lower the learning rate, lengthen the warm-up, or clip harder, and resume"
@@ -46,7 +46,7 @@ pub enum TrainError {
         /// The requirement.
         must: &'static str,
     },
-    /// A parameter that a model lacks.
+    /// A parameter that is missing in a model.
     #[error("there is no parameter {tensor}; the checkpoint belongs to another model")]
     NoTensor {
         /// Its name.
@@ -74,7 +74,7 @@ pub enum TrainError {
     /// A file that cannot be read or written.
     #[error(transparent)]
     Io(#[from] FileError),
-    /// A checkpoint whose bytes are not those that were written.
+    /// A checkpoint whose bytes have changed since they were written.
     #[error("{} is damaged: {problem}; {}", path.display(), way_out(previous.as_deref()))]
     Damaged {
         /// The checkpoint.
@@ -84,14 +84,14 @@ pub enum TrainError {
         /// The checkpoint before it, if it is there.
         previous: Option<PathBuf>,
     },
-    /// Data of which no token is learned.
+    /// Data without a token to learn.
     #[error(
         "{}: there is nothing to learn: {problem}; give examples whose completions are not empty, or text", path.display()
     )]
     NothingToLearn {
         /// The data.
         path: PathBuf,
-        /// The contents that were found.
+        /// The contents of the data.
         problem: &'static str,
     },
     /// A file whose content is damaged or of another kind.
@@ -102,7 +102,7 @@ pub enum TrainError {
         /// The problem, and the way out.
         problem: String,
     },
-    /// The caller's tokenizer refused a text.
+    /// The caller's tokenizer rejected a text.
     #[error("document {document} cannot be tokenised: {problem}")]
     Tokenize {
         /// The document, counted from 0.
@@ -116,7 +116,7 @@ fn way_out(previous: Option<&Path>) -> String {
     match previous {
         Some(file) => {
             format!(
-                "{} beside it is the checkpoint before; `bitnet train --resume --previous` goes on from there",
+                "{} next to it is the previous checkpoint; `bitnet train --resume --previous` continues from it",
                 file.display()
             )
         }

@@ -1,4 +1,4 @@
-//! Examples instead of text: a prompt, which is given, and its completion, which is learned.
+//! Examples instead of text: each has a prompt, which is given, and a completion, which is learned.
 
 use std::path::{Path, PathBuf};
 
@@ -20,11 +20,11 @@ pub struct Example<'a> {
 /// Windows that are filled at the same time.
 const OPEN: usize = 32;
 
-/// Shows every example of a file to `see`: a JSON object on each line, with the fields `prompt` and `completion`.
+/// Passes every example of a file to `see`: a JSON object on each line, with the fields `prompt` and `completion`.
 ///
 /// # Errors
-/// A file that cannot be read or is not a regular file; a line that is too long or no such object; whatever `see`
-/// returns.
+/// A file that cannot be read or is not a regular file; a line that is too long or not such an object; the errors of
+/// `see`.
 pub fn for_each_example(
     path: &Path,
     see: &mut dyn FnMut(Example<'_>) -> Result<(), TrainError>,
@@ -38,14 +38,14 @@ pub fn for_each_example(
         let value: Value = serde_json::from_str(line).map_err(|e| bad(format!("not JSON: {e}")))?;
         let field = |name: &str| {
             let text = value.get(name).and_then(Value::as_str);
-            text.ok_or_else(|| bad(format!("no field {name:?} with a string, as examples have it")))
+            text.ok_or_else(|| bad(format!("no field {name:?} with a string, which examples need")))
         };
         see(Example { prompt: field("prompt")?, completion: field("completion")? })?;
     }
     Ok(())
 }
 
-/// Whether a file of JSON lines holds examples: its first object has a field `prompt`.
+/// Whether a file of JSON lines contains examples: its first object has a field `prompt`.
 ///
 /// # Errors
 /// A file that cannot be read or is not a regular file.
@@ -59,7 +59,7 @@ pub fn holds_examples(path: &Path) -> Result<bool, TrainError> {
     Ok(false)
 }
 
-/// Fills windows of `room` ids with whole examples, several at a time so that little room is left.
+/// Fills windows of `room` ids with whole examples, several at a time so that little room is wasted.
 struct Packer {
     out: TokenWriter,
     room: usize,
@@ -99,17 +99,17 @@ impl Packer {
     }
 }
 
-/// Token ids of an example's prompt and completion, or what is wrong with it.
+/// Returns the token ids of an example's prompt and completion, or an error message.
 type Encode<'a> = dyn FnMut(Example<'_>) -> Result<[Vec<u32>; 2], String> + 'a;
 
 impl Split {
-    /// Turns files of examples into two files of windows of `t + 1` ids
-    /// ([`TokenFile::open_examples`](super::TokenFile::open_examples)): `encode` tokenises prompt and completion, the
-    /// prompt with whatever begins a text; `eos` is appended to each and learned with the completion. Examples that are
-    /// longer than a window are left out and counted.
+    /// Converts files of examples to two files of windows of `t + 1` ids
+    /// ([`TokenFile::open_examples`](super::TokenFile::open_examples)): `encode` tokenises prompt and completion,
+    /// including the beginning-of-text token before the prompt; `eos` is appended to each and learned with the
+    /// completion. Examples that are longer than a window are left out and counted.
     ///
     /// # Errors
-    /// Files that cannot be read or written; what `encode` refuses; an id of 2^31 or more;
+    /// Files that cannot be read or written; the errors of `encode`; an id of 2^31 or more;
     /// [`TrainError::NothingToLearn`] if every completion is empty.
     pub fn prepare_examples(
         self,
@@ -133,7 +133,7 @@ impl Split {
                 let ids: Vec<u32> =
                     prompt.iter().map(|id| id | GIVEN).chain(completion.iter().copied()).chain([eos]).collect();
                 if prompt.iter().chain(&completion).any(|id| id & GIVEN != 0) {
-                    return Err(failed("ids of examples lie below 2^31".to_owned()));
+                    return Err(failed("ids of examples must be below 2^31".to_owned()));
                 }
                 if ids.len() > t + 1 {
                     done.too_long += 1;
@@ -143,7 +143,7 @@ impl Split {
             })?;
         }
         if let (Some(path), true) = (files.first(), empty) {
-            // Nothing but where a text ends.
+            // Only the ends of texts would be learned.
             let problem = if done.documents == 0 { "it holds no example" } else { "every completion is empty" };
             return Err(TrainError::NothingToLearn { path: path.clone(), problem });
         }

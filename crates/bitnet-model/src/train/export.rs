@@ -13,7 +13,7 @@ use super::{Params, TrainError};
 use crate::files;
 use crate::{DeltaTensor, FloatMatrix, ModelConfig, ModelError, Norm, Projection, Table, TttTensor, WeightSource};
 
-/// Master weights as a source for the inference engine, quantised as training quantises them.
+/// Master weights as a source for the inference engine, quantised like in training.
 #[derive(Clone, Copy, Debug)]
 pub struct MasterWeights<'a> {
     /// The model's shape.
@@ -88,8 +88,8 @@ impl WeightSource for MasterWeights<'_> {
 }
 
 /// Writes `config.json` and `model.safetensors` (F32 master weights, quantised by their reader: `quantization_mode`
-/// `online`, or `weight_group_size`, which only this project knows) to the folder `dir`, which is created where it is
-/// absent.
+/// `online`, or `weight_group_size`, which only this project supports) to the folder `dir`, which is created if
+/// necessary.
 ///
 /// # Errors
 /// Files that cannot be written.

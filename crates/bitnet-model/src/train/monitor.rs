@@ -1,4 +1,4 @@
-//! Whether the ternary weights of each layer are alive: how many are zero, how many change sides.
+//! Statistics of the ternary weights of each layer: how many are zero, how many change.
 
 use ternary_kernels::Ops;
 use ternary_kernels::quantize::{absmean, group_scale};
@@ -14,13 +14,13 @@ pub struct LayerTrits {
     pub layer: usize,
     /// Share of weights that are 0; trained models have a fifth to two fifths.
     pub zeros: f64,
-    /// Share of weights that this step changed; falls towards 0 when a run ends well.
+    /// Share of weights that this step changed; approaches 0 when a run ends well.
     pub flips: f64,
     /// Mean absolute value of the master weights, over all projections of the layer.
     pub alpha: f64,
 }
 
-/// The trits of all projections of `model`, in the order of the parameters.
+/// The trits of all projections of `model`, in parameter order.
 pub(super) fn trits(model: &ModelConfig, params: &Params) -> Result<Vec<i8>, TrainError> {
     let ops = Ops::selected()?;
     let mut all = Vec::new();

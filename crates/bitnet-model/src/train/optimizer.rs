@@ -8,16 +8,16 @@ use super::params::{Entry, Role};
 use super::schedule::Rates;
 use super::{Params, TrainError};
 
-/// Which parameters decay.
+/// The parameters with weight decay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DecayOn {
-    /// The ternary projections, whose master weights decay keeps changing sides.
+    /// The ternary projections: decay keeps their weights flipping.
     #[default]
     Ternary,
     /// Projections, embedding and head.
     Matrices,
-    /// Everything, gains of norms included.
+    /// Everything, including gains of norms.
     All,
 }
 
@@ -41,7 +41,7 @@ pub struct AdamWOptions {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Which parameters decay.
+    /// The parameters with weight decay.
     pub decay_on: DecayOn,
 }
 
@@ -51,11 +51,11 @@ impl Default for AdamWOptions {
     }
 }
 
-/// AdamW (arXiv:1711.05101) with bias correction, as PyTorch computes it: decay is decoupled and acts before the step.
+/// AdamW (arXiv:1711.05101) with bias correction, as in PyTorch: decay is decoupled and applied before the step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamW {
     options: AdamWOptions,
-    /// First moments, in the order of the parameters.
+    /// First moments, in parameter order.
     pub m: Vec<f32>,
     /// Second moments.
     pub v: Vec<f32>,
@@ -69,11 +69,11 @@ impl AdamW {
         Self { options, m: vec![0.0; len], v: vec![0.0; len], step: 0 }
     }
 
-    /// One step along `grads`, `[params]` f32, each times `gradient_scale`, on `threads` threads, whose number cannot
-    /// be seen in the result.
+    /// One step along `grads`, `[params]` f32, each times `gradient_scale`, on `threads` threads; their number does not
+    /// affect the result.
     ///
     /// # Errors
-    /// [`TrainError::Mismatch`] for another number of gradients or parameters; an instruction set that this CPU lacks.
+    /// [`TrainError::Mismatch`] for a wrong number of gradients or parameters; an instruction set that this CPU lacks.
     pub fn step(
         &mut self,
         params: &mut Params,
@@ -111,7 +111,7 @@ impl AdamW {
         let ops = Ops::selected()?;
         self.step += 1;
         let o = self.options;
-        // Beyond this many steps the powers are 0 for any sane beta.
+        // Beyond this many steps the powers are 0 for any reasonable beta.
         let power = i32::try_from(self.step).unwrap_or(i32::MAX);
         let constants = |role: Role| AdamWStep {
             lr: rates.lr as f32,
@@ -132,7 +132,7 @@ impl AdamW {
                 scope.spawn(move || {
                     let (start, end) = (i * share, i * share + p.len());
                     for e in entries {
-                        // What of this tensor is in the part.
+                        // The range of this tensor within the part.
                         let (from, to) = (e.range.start.max(start), e.range.end.min(end));
                         if from < to {
                             let r = from - start..to - start;

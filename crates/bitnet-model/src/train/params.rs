@@ -13,7 +13,7 @@ pub struct Entry {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Where its values are.
+    /// The range of its values.
     pub range: Range<usize>,
     /// Its role, which decides its initial values and its weight decay.
     pub role: Role,
@@ -35,12 +35,12 @@ pub enum Role {
     Delta(DeltaTensor),
 }
 
-/// How the values of a parameter begin.
+/// The distribution of a parameter's initial values.
 enum Start {
     Constant(f32),
-    /// With this deviation.
+    /// Normal, with this deviation.
     Normal(f64),
-    /// Between minus and plus this.
+    /// Uniform between minus and plus this.
     Uniform(f64),
     /// The logarithm of a number from 1 to 16.
     LogFactor,
@@ -49,9 +49,9 @@ enum Start {
 }
 
 impl Entry {
-    /// Ternary projections and tables have deviation `std`; what a test-time-training layer has beside them begins as
-    /// in the official code: inner matrices and learning rates with 0.02, convolutions within one over the root of
-    /// their taps.
+    /// Ternary projections and tables have deviation `std`; other parameters of a test-time-training layer begin as in
+    /// the official code: inner matrices and learning rates with 0.02, convolutions within one over the root of their
+    /// taps.
     fn start(&self, std: f64) -> Start {
         match self.role {
             Role::Projection(_) | Role::Table => Start::Normal(std),
@@ -95,7 +95,7 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
 
 impl Params {
-    /// Tensors of these names and shapes, all zero.
+    /// Tensors with these names and shapes, all zero.
     pub fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>, Role)>) -> Self {
         let mut entries = Vec::new();
         let mut at = 0;
@@ -107,12 +107,12 @@ impl Params {
         Self { entries, values: vec![0.0; at] }
     }
 
-    /// The parameters of a model of this shape: matrices normal with deviation `std`, norms 1, what a
-    /// test-time-training layer learns beside them as in the official code. Each tensor draws from a stream of its own,
-    /// named after it.
+    /// The initial parameters of a model of this shape: matrices normal with deviation `std`, norms 1, the other
+    /// parameters of a test-time-training layer as in the official code. Each tensor draws from its own stream, which
+    /// is named after it.
     ///
     /// # Errors
-    /// A configuration that cannot be.
+    /// An invalid configuration.
     pub fn init(config: &ModelConfig, seed: u64, std: f64) -> Result<Self, TrainError> {
         config.validate()?;
         let mut params = Self::zeros(layout(config));
@@ -151,7 +151,7 @@ impl Params {
         Ok(&self.values[self.entry(name)?.range.clone()])
     }
 
-    /// The values of the tensor called `name`, to be changed.
+    /// The values of the tensor called `name`, for writing.
     ///
     /// # Errors
     /// [`TrainError::NoTensor`].

@@ -1,4 +1,4 @@
-//! From text to token files: documents one by one, the end token after each, some of them kept for validation.
+//! From text to token files: documents one by one, with the end token after each, some of them kept for validation.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use super::random::Random;
 use super::{TokenWidth, TrainError};
 use crate::files::{FileError, Lines, Pending};
 
-/// How documents are in a text file.
+/// The format of documents in a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextFormat {
-    /// Plain text; a line `<|endoftext|>` stands between documents.
+    /// Plain text; a line `<|endoftext|>` separates documents.
     Plain,
     /// A JSON object on each line, whose field `text` is the document.
     JsonLines,
 }
 
 impl TextFormat {
-    /// JSON lines where the name ends in `.jsonl` or `.ndjson`, plain text otherwise.
+    /// JSON lines if the name ends in `.jsonl` or `.ndjson`, plain text otherwise.
     pub fn of_path(path: &Path) -> Self {
         match path.extension().and_then(|e| e.to_str()) {
             Some("jsonl" | "ndjson") => TextFormat::JsonLines,
@@ -28,19 +28,19 @@ impl TextFormat {
 
 /// The line between documents of a plain text.
 const SEPARATOR: &str = "<|endoftext|>";
-/// Longest line read, bytes: more is not text.
+/// The longest line that is read, in bytes: anything longer is not text.
 pub(super) const MAX_LINE: usize = 64 << 20;
 /// Longest document, bytes.
 const MAX_DOCUMENT: usize = 256 << 20;
 /// Kind of file, for messages.
 pub(super) const WHAT: &str = "text to learn";
 
-/// Shows every document of a text file to `see`, in order, reading line by line: lines of at most 64 MiB, documents of
+/// Passes every document of a text file to `see`, in order, reading line by line: lines of at most 64 MiB, documents of
 /// at most 256 MiB.
 ///
 /// # Errors
-/// A file that cannot be read, is not a regular file or not UTF-8 text, or has a line that is too long or no JSON
-/// object with a text; a document that is too long; whatever `see` returns.
+/// A file that cannot be read, is not a regular file or not UTF-8 text, or has a line that is too long or not a JSON
+/// object with a text; a document that is too long; the errors of `see`.
 pub fn for_each_document(
     path: &Path,
     format: TextFormat,
@@ -135,7 +135,7 @@ impl TokenWriter {
     }
 }
 
-/// Which documents are kept for validation.
+/// The choice of documents that are kept for validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Split {
     /// Share of the documents, 0..=1.
@@ -144,21 +144,21 @@ pub struct Split {
     pub seed: u64,
 }
 
-/// Counts of what [`Split::prepare`] wrote.
+/// Counts of [`Split::prepare`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
     /// Documents.
     pub documents: u64,
-    /// Tokens to learn from.
+    /// Tokens for training.
     pub train_tokens: u64,
-    /// Tokens to validate with.
+    /// Tokens for validation.
     pub validation_tokens: u64,
-    /// Examples that are longer than a window, and left out.
+    /// Examples that are longer than a window, and therefore left out.
     pub too_long: u64,
 }
 
 impl Split {
-    /// Refuses a share that is none.
+    /// Rejects an invalid share.
     pub(super) fn check(self) -> Result<(), TrainError> {
         match (0.0..=1.0).contains(&self.validation) {
             true => Ok(()),
@@ -169,16 +169,16 @@ impl Split {
         }
     }
 
-    /// Whether the document of this number is kept for validation.
+    /// Whether the document with this number is kept for validation.
     pub(super) fn keeps(self, document: u64) -> bool {
         let mut random = Random::new(self.seed ^ document.wrapping_mul(0x9e37_79b9_7f4a_7c15), "split");
         random.unit() < self.validation
     }
 
-    /// Turns text files into two files of token ids: `encode` tokenises a document, `eos` is appended to each.
+    /// Converts text files to two files of token ids: `encode` tokenises a document, `eos` is appended to each.
     ///
     /// # Errors
-    /// Files that cannot be read or written; what `encode` refuses.
+    /// Files that cannot be read or written; the errors of `encode`.
     pub fn prepare(
         self,
         texts: &[PathBuf],

@@ -1,11 +1,11 @@
-//! Random numbers as a function of a seed: the same on every machine, and with nothing to save.
+//! Random numbers as a function of a seed: the same on every machine, without state to save.
 
 /// A generator of the splitmix64 family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Random(u64);
 
 impl Random {
-    /// A stream of its own for each pair of seed and name: what one stream draws changes no other.
+    /// A separate stream for each pair of seed and name: drawing from one stream changes no other.
     pub fn new(seed: u64, name: &str) -> Self {
         let mut mixed = Self(seed);
         let mut state = mixed.next_u64();
@@ -24,25 +24,25 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below `n`, which is not 0; the bias is below `n / 2^64`.
+    /// A number below `n`, which is not 0; the bias is below `n / 2^64`.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
     }
 
-    /// In 0..1.
+    /// A number in 0..1.
     pub fn unit(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Standard normal, from the sum of twelve uniform numbers minus 6: mean 0, variance 1, no transcendental function
-    /// that could differ between platforms; the tails end at 6.
+    /// Standard normal, from the sum of twelve uniform numbers minus 6: mean 0, variance 1, without a transcendental
+    /// function that could differ between platforms; the tails end at 6.
     pub fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 }
 
-/// Where index `i` of `0..n` goes in a permutation of `0..n` that `seed` chooses: four rounds of a Feistel network over
-/// the next even number of bits, repeated until the result lies below `n`. Needs no memory, however large `n` is.
+/// The position of index `i` of `0..n` in a permutation of `0..n` that `seed` selects: four rounds of a Feistel network
+/// over the next even number of bits, repeated until the result is below `n`. Needs no memory, for any `n`.
 pub(super) fn permute(i: u64, n: u64, seed: u64) -> u64 {
     debug_assert!(i < n);
     let half = (u64::BITS - n.saturating_sub(1).leading_zeros()).div_ceil(2).max(1);

@@ -1,4 +1,4 @@
-//! A model's shape as the `config.json` of a Hugging Face folder, which configuration files and checkpoints speak as
+//! A model's shape in the format of a Hugging Face `config.json`, which configuration files and checkpoints use as
 //! well.
 
 use serde_json::{Value, json};
@@ -9,25 +9,24 @@ use crate::config::json as config_json;
 use crate::config::{ActivationBits, Architecture};
 use config_json::{Fields, JsonError, JsonFacts};
 
-/// Parts of a shape that are not in a `config.json`: transforms where BitNet v2 has them, and the bits of all
-/// activations.
+/// Parts of a shape that are not in a `config.json`: the transforms of BitNet v2, and the bits of all activations.
 const HADAMARD: &str = "hadamard";
 const BITS: &str = "activation_bits";
 
-/// A model's shape from the keys of a Hugging Face `config.json`; what is absent has the value of BitNet b1.58 2B4T.
-/// `hadamard` and `activation_bits`, or `input_forms`, say how activations become codes; `weight_group_size` is how
-/// many weights of a row share a scale, and with it activations have 16 bits; `mixers` is a name for all layers
+/// A model's shape from the keys of a Hugging Face `config.json`; missing values are those of BitNet b1.58 2B4T.
+/// `hadamard` and `activation_bits`, or `input_forms`, define how activations become codes; `weight_group_size` is how
+/// many weights of a row share a scale, and implies activations of 16 bits; `mixers` is a name for all layers
 /// (`attention`, `ttt_linear`, `ttt_mlp`) or a list of one for each, `ttt` holds the constants of test-time-training
 /// layers.
 ///
 /// # Errors
-/// [`TrainError::Shape`] for a key that is missing or has a value of the wrong kind; [`TrainError::Model`] for a model
-/// that cannot be.
+/// [`TrainError::Shape`] for a key that is missing or has a value of the wrong kind; [`TrainError::Model`] for an
+/// invalid model.
 pub fn model_from_json(v: &Value) -> Result<ModelConfig, TrainError> {
     let mut map = v.as_object().cloned().unwrap_or_default();
     config_json::refuse_unknown_ttt(&map)?;
     if config_json::is_own_shape(&map) {
-        // What is trained follows from what the shape names: a type from elsewhere has no say.
+        // The family follows from the features of the shape: the type of another program does not count.
         map.remove("model_type");
     }
     config_json::complete_shape(&mut map);
@@ -36,7 +35,7 @@ pub fn model_from_json(v: &Value) -> Result<ModelConfig, TrainError> {
     let reason = "no such family is known";
     let unknown = || JsonError::Value { key: "model_type".into(), value: name.into(), reason: reason.into() };
     let architecture = Architecture::from_json(name, []).ok_or_else(unknown)?;
-    // Parameters are made as the configuration says, so a head is there unless it is tied.
+    // Parameters are created according to the configuration, so there is a head unless it is tied.
     let facts = JsonFacts { has_head: true, ..JsonFacts::default() };
     let mut c = config_json::read(&map, architecture, &facts)?;
     if f.bool(HADAMARD)?.unwrap_or(false) {

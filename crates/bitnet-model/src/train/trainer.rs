@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ impl Validation {
     /// # Errors
     /// [`TrainError::TooShort`] for less than one window of `t` predictions.
     pub fn new(file: TokenFile, t: usize) -> Result<Self, TrainError> {
-        // Opening a sampler checks just this.
+        // Opening a sampler checks exactly this.
         Ok(Self { file: Sampler::new(file, t, 0)?.into_file() })
     }
 
@@ -56,7 +56,7 @@ impl Validation {
     }
 }
 
-/// A run: model, data, optimizer, and where it stands.
+/// A run: model, data, optimizer, and progress.
 pub struct Trainer<L> {
     model: ModelConfig,
     config: TrainConfig,
@@ -82,10 +82,10 @@ impl<L> std::fmt::Debug for Trainer<L> {
 }
 
 impl<L: Learner> Trainer<L> {
-    /// A run at step 0, its parameters initialised by the seed. Checkpoints go to the file `path`.
+    /// A run at step 0, with parameters initialised from the seed. Checkpoints go to the file `path`.
     ///
     /// # Errors
-    /// A configuration that cannot be; data shorter than a window.
+    /// An invalid configuration; data shorter than a window.
     pub fn new(
         model: &ModelConfig,
         config: &TrainConfig,
@@ -102,7 +102,7 @@ impl<L: Learner> Trainer<L> {
         Self::resume(checkpoint, learner, [train, validation], path)
     }
 
-    /// A run that goes on from a checkpoint, over the same data.
+    /// A run that continues from a checkpoint, over the same data.
     ///
     /// # Errors
     /// The errors of [`Trainer::new`].
@@ -166,12 +166,11 @@ impl<L: Learner> Trainer<L> {
         }
     }
 
-    /// Runs until all steps are done, `see` breaks, or nothing gets better. The checkpoint is written at the end, at
-    /// each interval, and when `see` breaks; never after a step that went wrong.
+    /// Runs until all steps are done, `see` breaks, or validations stop improving. The checkpoint is written at the
+    /// end, at each interval, and when `see` breaks; never after a failed step.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] for a loss or gradient that is not a number; whatever data, learner and files fail
-    /// with.
+    /// [`TrainError::NotFinite`] for a loss or gradient that is not finite; the errors of data, learner and files.
     pub fn run(&mut self, see: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<Finish, TrainError> {
         let mut began = Instant::now();
         while self.steps().is_none_or(|steps| self.progress.step < steps) {

@@ -5,8 +5,8 @@ use ttt_layer::{DeltaConfig, DeltaParameters};
 use crate::ModelError;
 use crate::config::DeltaTensor;
 
-/// The full-precision weights of a layer of the gated delta rule: everything but its projections and the norms of the
-/// block.
+/// The full-precision weights of a layer of the gated delta rule: everything except its projections and the norms of
+/// the block.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DeltaWeights {
@@ -17,7 +17,7 @@ pub struct DeltaWeights {
 }
 
 impl DeltaWeights {
-    /// The weights of layer `layer`, of this configuration; `tensor` brings the values of each tensor.
+    /// The weights of layer `layer`, with this configuration; `tensor` returns the values of each tensor.
     ///
     /// # Errors
     /// Errors of `tensor`; [`ModelError::TensorSize`], [`ModelError::NotFinite`].

@@ -6,13 +6,13 @@ use super::{DeltaWeights, TttWeights, WeightSource, checked};
 use crate::ModelError;
 use crate::config::{ModelConfig, Norm, Projection};
 
-/// Something for each projection that has it, in the order of [`Projection::ALL`].
+/// An optional value for each projection, in the order of [`Projection::ALL`].
 type PerProjection<T> = [Option<T>; Projection::ALL.len()];
 
 /// Weights of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerWeights {
-    /// Gain of the norm before the convolution of a test-time-training layer's block, where it has one.
+    /// Gain of the norm before the convolution of a test-time-training layer's block, if it has one.
     pub pre_conv_norm: Option<Vec<f32>>,
     /// Gain of the norm before the projections of the mixer.
     pub input_norm: Vec<f32>,
@@ -26,13 +26,13 @@ pub struct LayerWeights {
     pub head_k_norm: Option<Vec<f32>>,
     /// Gain of the norm before the output projection, if the model has sub-norms.
     pub attn_sub_norm: Option<Vec<f32>>,
-    /// Gain of the norm of what the mixer adds to the residual stream, if the model has such norms.
+    /// Gain of the norm of the mixer's output, if the model has such norms.
     pub mixer_out_norm: Option<Vec<f32>>,
     /// Gain of the norm before gate and up.
     pub post_attention_norm: Vec<f32>,
     /// Gain of the norm before the down projection, if the model has sub-norms.
     pub ffn_sub_norm: Option<Vec<f32>>,
-    /// Gain of the norm of what the feed-forward block adds to the residual stream, if the model has such norms.
+    /// Gain of the norm of the feed-forward block's output, if the model has such norms.
     pub ffn_out_norm: Option<Vec<f32>>,
     /// Full-precision parameters of a test-time-training layer; `None` with another mixer.
     pub ttt: Option<Box<TttWeights>>,
@@ -41,7 +41,7 @@ pub struct LayerWeights {
 }
 
 impl LayerWeights {
-    /// Collects and checks what `config` says that layer `layer` has.
+    /// Collects and checks the weights that layer `layer` has according to `config`.
     pub(super) fn from_source<S: WeightSource>(
         source: &S,
         config: &ModelConfig,
@@ -97,7 +97,7 @@ impl LayerWeights {
     /// A projection.
     ///
     /// # Panics
-    /// If the layer has none such; [`LayerWeights::projections`] has those that there are.
+    /// If the layer does not have it; [`LayerWeights::projections`] returns those that it has.
     pub fn projection(&self, which: Projection) -> &TernaryMatrix {
         match &self.projections[which as usize] {
             Some(w) => w,
@@ -110,12 +110,12 @@ impl LayerWeights {
         Projection::ALL.into_iter().zip(&self.projections).filter_map(|(p, w)| Some((p, w.as_ref()?)))
     }
 
-    /// The bias of a projection, `[out]`; `None` where it has none.
+    /// The bias of a projection, `[out]`; `None` if it has none.
     pub fn bias(&self, which: Projection) -> Option<&[f32]> {
         self.biases[which as usize].as_deref()
     }
 
-    /// The gain of one of the layer's norms, whatever number it carries; `None` where there is none.
+    /// The gain of one of the layer's norms, for any layer number in `which`; `None` if there is no such norm.
     pub fn norm(&self, which: Norm) -> Option<&[f32]> {
         match which {
             Norm::PreConv(_) => self.pre_conv_norm.as_deref(),

@@ -1,4 +1,4 @@
-//! The weights of a model, checked once, as both paths (candle and engine) read them.
+//! The weights of a model, checked once, for both paths (candle and engine).
 
 use half::{bf16, f16};
 use ternary_kernels::{AlignedBuf, Levels, ScalePlace, Scales, SharedBytes, TernaryMatrix};
@@ -16,9 +16,9 @@ pub use layer::LayerWeights;
 pub use table::Table;
 pub use ttt::TttWeights;
 
-/// Where weights come from: a file, a test, a trainer.
+/// A source of weights: a file, a test, a trainer.
 ///
-/// The source speaks the model's own conventions: rotary embedding in half-rotation order (rows of q and k
+/// The source follows the conventions of the model: rotary embedding in half-rotation order (rows of q and k
 /// un-permuted), separate projections, value heads of the gated delta rule in groups (those that read key head 0
 /// first), queries of gated attention before its gates, scales that multiply.
 pub trait WeightSource {
@@ -40,7 +40,7 @@ pub trait WeightSource {
     /// If the source has no such tensor.
     fn norm(&self, which: Norm) -> Result<Vec<f32>, Self::Error>;
 
-    /// The bias of a projection, `[out]`; called only for those that [`ModelConfig::layer_biases`] names.
+    /// The bias of a projection, `[out]`; called only for those that [`ModelConfig::layer_biases`] returns.
     ///
     /// # Errors
     /// If the source has no such tensor.
@@ -50,7 +50,8 @@ pub trait WeightSource {
     }
 
     /// A full-precision tensor of the test-time-training layer `layer`, row-major; called only for those that
-    /// [`ModelConfig::layer_ttt_tensors`] names. A source whose models have attention in every layer need not have it.
+    /// [`ModelConfig::layer_ttt_tensors`] returns. A source whose models have attention in every layer need not
+    /// implement it.
     ///
     /// # Errors
     /// If the source has no such tensor.
@@ -60,8 +61,8 @@ pub trait WeightSource {
     }
 
     /// A full-precision tensor of layer `layer` of the gated delta rule, row-major, with value heads in groups; called
-    /// only for those that [`ModelConfig::layer_delta_tensors`] names. A source whose models have no such layers need
-    /// not have it.
+    /// only for those that [`ModelConfig::layer_delta_tensors`] returns. A source whose models have no such layers need
+    /// not implement it.
     ///
     /// # Errors
     /// If the source has no such tensor.
@@ -76,15 +77,15 @@ pub trait WeightSource {
     /// If the source has no such tensor.
     fn embedding(&self) -> Result<Table, Self::Error>;
 
-    /// The head, `[vocab, hidden]`; called only where the configuration says that there is one and that it is not tied
-    /// to the embedding.
+    /// The head, `[vocab, hidden]`; called only if, according to the configuration, there is one and it is not tied to
+    /// the embedding.
     ///
     /// # Errors
     /// If the source has no such tensor.
     fn head(&self) -> Result<Table, Self::Error>;
 }
 
-/// All weights of a model, of checked shapes and finite values.
+/// All weights of a model, with checked shapes and finite values.
 #[derive(Clone, Debug)]
 pub struct ModelWeights {
     /// Shape and formulas.
@@ -95,12 +96,12 @@ pub struct ModelWeights {
     pub layers: Vec<LayerWeights>,
     /// Gain of the norm before the head.
     pub final_norm: Vec<f32>,
-    /// Head, `[vocab, hidden]`; `None` where it is the embedding, and in a model without a head.
+    /// Head, `[vocab, hidden]`; `None` if it is the embedding, and in a model without a head.
     pub head: Option<Table>,
 }
 
 impl ModelWeights {
-    /// Collects and checks everything that the configuration asks for.
+    /// Collects and checks everything that the configuration requires.
     ///
     /// # Errors
     /// The errors of the source; a shape that contradicts the configuration; a norm that is not finite.
@@ -119,18 +120,18 @@ impl ModelWeights {
         let head = if own_head { Some(table("head", source.head()?)?) } else { None };
         let layers = (0..config.num_hidden_layers).map(|l| LayerWeights::from_source(source, &config, l));
         let layers = layers.collect::<Result<Vec<_>, S::Error>>()?;
-        // Models whose weights have a scale per group were trained with inputs of 16 bits, and no file says so.
+        // Models whose weights have a scale per group were trained with inputs of 16 bits, which no file states.
         let has_groups = |l: &LayerWeights| l.projections().any(|(_, w)| in_groups(w));
         if layers.iter().any(has_groups) && config.inputs.all().iter().all(|f| f.bits == ActivationBits::Eight) {
             config.inputs = config.inputs.with_bits(ActivationBits::Sixteen);
         }
-        // The weights are ternary now, whatever made them so.
+        // The weights are ternary now, whatever they were before.
         config.weight_group = None;
         let final_norm = checked(config.norm_len(Norm::Final), source.norm(Norm::Final)?, || "Final norm".to_owned())?;
         Ok(Self { config, embedding, layers, final_norm, head })
     }
 
-    /// The gain of a norm; `None` where there is none.
+    /// The gain of a norm; `None` if there is no such norm.
     pub fn norm(&self, which: Norm) -> Option<&[f32]> {
         match which.layer() {
             Some(l) => self.layers.get(l)?.norm(which),
@@ -138,14 +139,14 @@ impl ModelWeights {
         }
     }
 
-    /// The matrix that the logits are computed with; `None` in a model without a head.
+    /// The matrix of the logits; `None` in a model without a head.
     pub fn head_table(&self) -> Option<&Table> {
         (!self.config.headless).then(|| self.head.as_ref().unwrap_or(&self.embedding))
     }
 }
 
-/// Whether `w` is of a model with a scale per group of weights, also where a row is no longer than one: a file of
-/// blocks whose scales differ was not made from a matrix with one scale, and weights of +2 exist in such files only.
+/// Whether `w` belongs to a model with a scale per group of weights, even if a row is no longer than one: a file of
+/// blocks with different scales was not made from a matrix with one scale, and weights of +2 exist only in such files.
 fn in_groups(w: &TernaryMatrix) -> bool {
     if w.levels() == Levels::Four {
         return true;
@@ -157,7 +158,7 @@ fn in_groups(w: &TernaryMatrix) -> bool {
     }
 }
 
-/// `values`, if there are `expected` of them and all are finite.
+/// Returns `values` if there are `expected` of them and all are finite.
 fn checked(expected: usize, values: Vec<f32>, tensor: impl Fn() -> String) -> Result<Vec<f32>, ModelError> {
     let got = values.len();
     if expected != got {
@@ -169,12 +170,12 @@ fn checked(expected: usize, values: Vec<f32>, tensor: impl Fn() -> String) -> Re
     }
 }
 
-/// Puts `values` into shared bytes, 64-byte aligned.
+/// Copies `values` to shared bytes, 64-byte aligned.
 pub(crate) fn share<T: bytemuck::Pod + Send + Sync>(values: &[T]) -> SharedBytes {
     SharedBytes::new(AlignedBuf::from_slice(values))
 }
 
-/// Float types that a file stores values in.
+/// Float types in which a file stores values.
 pub trait StoredFloat: bytemuck::Pod + Send + Sync {}
 impl StoredFloat for f32 {}
 impl StoredFloat for f16 {}
@@ -186,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows of one block each, whose scales agree or not: the former may be a BitNet model, the latter cannot.
+    /// Rows of one block each, with equal or different scales: the former may be a BitNet model, the latter cannot.
     #[test]
     fn blocks_with_scales_of_their_own_are_groups() {
         let matrix = |scales: [f32; 2]| {

@@ -9,7 +9,7 @@ use crate::FloatMatrix;
 pub enum Table {
     /// Stored floats.
     Float(FloatMatrix),
-    /// Ternary weights; the engine holds them packed and nowhere as floats.
+    /// Ternary weights; the engine only holds them packed, not as floats.
     Ternary(TernaryMatrix),
 }
 
@@ -30,8 +30,7 @@ impl Table {
         }
     }
 
-    /// Bytes of all rows as they are stored; for ternary rows in another order than the file's, two bits for each
-    /// weight.
+    /// Bytes of all rows as stored; for ternary rows in another order than the file's, two bits for each weight.
     pub fn byte_len(&self) -> usize {
         match self {
             Table::Float(m) => m.byte_len(),
@@ -39,7 +38,7 @@ impl Table {
         }
     }
 
-    /// How the values are stored: `F16`, `Q6K`, `TQ2_0` for example.
+    /// The type of the stored values, for example `F16`, `Q6K`, `TQ2_0`.
     pub fn type_name(&self) -> String {
         match self {
             Table::Float(m) => m.float_type().name(),
@@ -47,7 +46,7 @@ impl Table {
         }
     }
 
-    /// The stored floats, where it is floats.
+    /// The stored floats, if it has floats.
     pub fn as_float(&self) -> Option<&FloatMatrix> {
         match self {
             Table::Float(m) => Some(m),
@@ -55,7 +54,7 @@ impl Table {
         }
     }
 
-    /// The ternary weights, where it is ternary.
+    /// The ternary weights, if it is ternary.
     pub fn as_ternary(&self) -> Option<&TernaryMatrix> {
         match self {
             Table::Float(_) => None,
@@ -63,7 +62,7 @@ impl Table {
         }
     }
 
-    /// Writes row `r` as f32 to `out`, `[cols]`: floats as [`FloatMatrix::row_into`], ternary weights as code times
+    /// Writes row `r` as f32 to `out`, `[cols]`: floats like [`FloatMatrix::row_into`], ternary weights as code times
     /// scale.
     ///
     /// # Panics

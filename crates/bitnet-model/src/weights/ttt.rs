@@ -5,7 +5,7 @@ use ttt_layer::{ConvParameters, TttConfig, TttParameters};
 use crate::ModelError;
 use crate::config::TttTensor;
 
-/// The full-precision weights of a test-time-training layer: everything but its projections and its RMSNorms.
+/// The full-precision weights of a test-time-training layer: everything except its projections and its RMSNorms.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TttWeights {
@@ -13,13 +13,13 @@ pub struct TttWeights {
     pub config: TttConfig,
     /// Inner weights, learning rates, norms, convolutions of queries and keys.
     pub parameters: TttParameters,
-    /// The causal convolution before the layer, where the block has one.
+    /// The causal convolution before the layer, if the block has one.
     pub pre_conv: Option<ConvParameters>,
 }
 
 impl TttWeights {
-    /// The weights of layer `layer`, of this configuration; `tensor` brings the values of each tensor that such a layer
-    /// has.
+    /// The weights of layer `layer`, with this configuration; `tensor` returns the values of each tensor of such a
+    /// layer.
     ///
     /// # Errors
     /// Errors of `tensor`; [`ModelError::TensorSize`], [`ModelError::NotFinite`].
@@ -67,7 +67,7 @@ impl TttWeights {
         Ok(Self { config, parameters, pre_conv })
     }
 
-    /// The values of a tensor, row-major; `None` where the layer has no such tensor.
+    /// The values of a tensor, row-major; `None` if the layer does not have it.
     pub fn tensor(&self, which: TttTensor) -> Option<&[f32]> {
         let p = &self.parameters;
         let inner = |i: usize| p.inner.get(i);

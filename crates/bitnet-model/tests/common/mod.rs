@@ -1,4 +1,4 @@
-//! Reference vectors and checkpoints for tests, read in the plainest way: whole files, trusted content.
+//! Reference vectors and checkpoints for tests, read in the simplest way: whole files, trusted content.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use ternary_kernels::{Scales, TernaryMatrix};
 use test_support::Tensors;
 
-/// A folder below the reference vectors, or `None` (with a message) where they are absent.
+/// A folder below the reference vectors, or `None` (with a message) if they are missing.
 pub(crate) fn fixture(path: &str) -> Option<PathBuf> {
     test_support::shared_dir().map(|dir| dir.join(path))
 }
@@ -66,7 +66,7 @@ pub(crate) fn config(path: &Path) -> ModelConfig {
     c
 }
 
-/// A checkpoint folder as transformers writes it: packed or master weights.
+/// A checkpoint folder written by transformers: packed or master weights.
 pub(crate) struct Checkpoint {
     pub(crate) config: ModelConfig,
     pub(crate) file: File,
@@ -92,8 +92,8 @@ impl Checkpoint {
     }
 }
 
-/// Absmean in f64 and `round_half_even(w * s)` with `s = 1 / mean`, as transformers has it, written without the code
-/// under test.
+/// Absmean in f64 and `round_half_even(w * s)` with `s = 1 / mean`, as in transformers, written without the code under
+/// test.
 pub(crate) fn absmean(w: &[f32]) -> (Vec<i8>, f32) {
     let mean = w.iter().map(|v| f64::from(v.abs())).sum::<f64>() / w.len() as f64;
     let s = 1.0 / (mean as f32).max(1e-5);
@@ -151,7 +151,7 @@ pub(crate) fn values(x: &Tensor) -> Vec<f32> {
     x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Largest absolute difference; infinite where lengths differ or a value is NaN.
+/// Largest absolute difference; infinite if lengths differ or a value is NaN.
 pub(crate) fn max_diff(a: &[f32], b: &[f32]) -> f32 {
     if a.len() != b.len() {
         return f32::INFINITY;

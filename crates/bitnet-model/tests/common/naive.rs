@@ -1,9 +1,9 @@
-//! A decoder in f64, written from the formulas and in the plainest way: no cache, every position by itself.
+//! A decoder in f64, written from the formulas in the simplest way: no cache, every position separately.
 
 use bitnet_model::{Activation, ActivationBits, ModelConfig, ModelWeights, Norm, Projection, RopeScaling};
 use ternary_kernels::{Scales, TernaryMatrix};
 
-/// Rows `[tokens][hidden]` after the final norm, and `[tokens][vocab]` logits, where the model has a head.
+/// Rows `[tokens][hidden]` after the final norm, and `[tokens][vocab]` logits, if the model has a head.
 pub(crate) struct Output {
     pub(crate) hidden: Vec<Vec<f64>>,
     pub(crate) logits: Vec<Vec<f64>>,
@@ -39,7 +39,8 @@ pub(crate) fn forward(w: &ModelWeights, ids: &[u32]) -> Output {
         let table = w.head.as_ref().unwrap_or(&w.embedding);
         for h in &hidden {
             let mut own = match table.as_ternary() {
-                // Low-bit heads read 16-bit inputs, or such in groups as all else, others read floats.
+                // Low-bit heads read 16-bit inputs, with or without groups like the rest of the model; others read
+                // floats.
                 Some(table) => match c.inputs.mixer.bits {
                     bits @ ActivationBits::EightByGroup => product(table, &quantise(h, bits, common_group(w))),
                     _ => product(table, &quantise(h, ActivationBits::Sixteen, 0)),
@@ -65,7 +66,7 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// A norm where the model has it.
+    /// A norm, if the model has it.
     fn norm(&self, which: Norm, x: &[f64]) -> Vec<f64> {
         match self.w.norm(which) {
             Some(gain) => rms(x, gain, &self.w.config),
@@ -78,7 +79,7 @@ impl Layer<'_> {
         x.iter_mut().zip(branch).for_each(|(x, b)| *x += f64::from(self.w.config.residual_scale) * b);
     }
 
-    /// One projection of one row that has passed the norm of its block.
+    /// One projection of one row, after the norm of its block.
     fn project(&self, p: Projection, x: &[f64]) -> Vec<f64> {
         let bits = self.w.config.input_form(p).bits;
         let z = quantise(&self.norm(Norm::ProjectionIn(self.l, p), x), bits, common_group(self.w));
@@ -147,7 +148,6 @@ fn act(act: Activation, z: f64) -> f64 {
     }
 }
 
-/// What is left of a row after it was quantised with one scale.
 /// The shortest groups of any matrix; lengths here are 64, 128 and 256, each of which divides the next.
 fn common_group(w: &ModelWeights) -> usize {
     let groups = w.layers.iter().flat_map(|l| l.projections()).filter_map(|(_, w)| match w.scales() {
@@ -199,7 +199,7 @@ fn rotate(x: &[f64], position: usize, c: &ModelConfig) -> Vec<f64> {
     out
 }
 
-/// Frequency of pair `i`, and what cosine and sine are multiplied with.
+/// Frequency of pair `i`, and the factor of cosine and sine.
 fn frequency(i: usize, c: &ModelConfig) -> (f64, f64) {
     let d = c.head_dim as f64;
     let plain = c.rope_theta.powf(-2.0 * i as f64 / d);

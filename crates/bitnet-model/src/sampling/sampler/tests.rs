@@ -1,4 +1,4 @@
-//! Properties of the sampler, against a naive implementation and against the distributions it promises.
+//! Properties of the sampler, compared with a naive implementation and with the documented distributions.
 
 use proptest::prelude::*;
 
@@ -23,8 +23,8 @@ fn gathered(options: &SamplingOptions, logits: &[f32]) -> Vec<Candidate> {
     c
 }
 
-/// The tokens that the options leave, with their probabilities: sorted completely, in floats. `None` where a sum lies
-/// so close to `top_p` that rounding decides.
+/// The tokens that pass the filters, with their probabilities: sorted completely, in floats. `None` if a sum is so
+/// close to `top_p` that rounding decides.
 fn naive(options: &SamplingOptions, logits: &[f32]) -> Option<Vec<(u32, f64)>> {
     let mut c = candidates(logits);
     c.sort_by(|a, b| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token)));
@@ -113,7 +113,7 @@ fn seeds_differ() {
     assert!(statistic <= 15.0 + 6.0 * 30f64.sqrt(), "chi-square {statistic}");
 }
 
-/// Drawing in another order, with other draws between, by another sampler: the same tokens.
+/// Another sampler that draws in another order, with other draws in between, gives the same tokens.
 #[test]
 fn a_draw_depends_on_seed_position_and_logits_only() {
     let logits: Vec<f32> = (0..100).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
@@ -191,7 +191,7 @@ fn plus_infinities_share_the_probability() {
     assert!(ones.count().abs_diff(500) < 95);
 }
 
-/// At the highest temperature every token that is not forbidden comes up.
+/// At the highest temperature every token that is not forbidden occurs.
 #[test]
 fn flat_at_infinite_temperature() {
     let mut s = sampler(&plain(1).with_temperature(f32::MAX));
@@ -213,7 +213,7 @@ fn processors_run_in_order_also_when_greedy() {
     assert_eq!(logits, [1.0, 2.0, 1.5], "the caller's logits are not changed");
 }
 
-/// After the first call no buffer grows or moves.
+/// After the first call no buffer grows or is reallocated.
 #[test]
 fn buffers_are_reused() {
     let logits: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5000) as f32 * 1e-3).collect();
@@ -264,7 +264,7 @@ fn large_vocabularies_match_the_naive_filter() {
     }
 }
 
-/// Reproducible numbers with a long upper tail, as logits have.
+/// Reproducible numbers with a long upper tail, like logits.
 fn gumbel_like(i: u64) -> f32 {
     gumbel(Noise::new(99, i).bits(0)) as f32
 }
@@ -300,7 +300,7 @@ proptest! {
         prop_assert!(expected.iter().any(|(t, _)| *t == token));
     }
 
-    /// The bound that skips logarithms changes no draw: the definition, computed in full.
+    /// The bound that skips logarithms changes no draw, compared with the full definition.
     #[test]
     fn draw_is_the_largest_sum(options in any_options(), logits in any_logits(), position: u64) {
         let scale = Scale::new(&options, best(&logits, 0).unwrap().logit);
@@ -326,8 +326,7 @@ proptest! {
         prop_assert_eq!(a, b);
     }
 
-    /// The best logits that a sampler asks for lead to the token that all logits lead to, whatever else comes with
-    /// them.
+    /// The best logits that a sampler requests lead to the same token as all logits, whatever else comes with them.
     #[test]
     fn the_best_logits_are_enough(
         options in any_options(),
