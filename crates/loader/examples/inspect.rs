@@ -14,7 +14,7 @@ fn main() -> Result<(), LoadError> {
     let path = std::env::args().nth(1).unwrap_or_else(|| "models/tinystories-5m.gguf".into());
     let path = Path::new(&path);
 
-    // The table of contents alone: nothing of the weights is read.
+    // Only the table of contents: no weights are read.
     let file = Gguf::open(path)?;
     println!("{}, GGUF version {}, {} bytes", file.architecture(), file.version(), file.file_len());
     let mut types: BTreeMap<String, (usize, u64)> = BTreeMap::new();

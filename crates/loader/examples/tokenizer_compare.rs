@@ -1,11 +1,11 @@
-//! Our tokenizer beside the library `tokenizers`: ids, speed, memory, and what hostile files do. The figures of
+//! Our tokenizer compared with the library `tokenizers`: ids, speed, memory, and hostile files. The figures of
 //! docs/adr/0025 come from here.
 //!
 //! ```text
 //! cargo run --release -p loader --example tokenizer_compare -- TOKENIZER.json[.zst] TEXT[.zst] ...
 //! ```
 //!
-//! Each measurement is a process of its own, so that one implementation's memory is not the other's. Texts are encoded
+//! Each measurement runs in its own process, so that one implementation's memory is not the other's. Texts are encoded
 //! in documents of some 4 KB that end at a line end; the time is the best of three passes, the memory the peak of the
 //! process less that of one which only reads the text.
 
@@ -19,10 +19,10 @@ use loader::tokenizer::Tokenizer;
 
 const DOCUMENT: usize = 4096;
 const PASSES: usize = 3;
-/// How long a measurement may take, and a hostile file.
+/// Time limits of a measurement, and of a hostile file.
 const LIMITS: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(10)];
 
-/// Files of a few hundred bytes that make a tokenizer panic, hang or fill memory, unless it counts what it does.
+/// Files of a few hundred bytes that make a tokenizer panic, hang or fill memory unless it counts its work.
 const HOSTILE: [(&str, &str); 3] = [
     ("FixedLength of 0", r#""pre_tokenizer": {"type": "FixedLength", "length": 0}"#),
     ("twelve replacements by ten", "replacements"),

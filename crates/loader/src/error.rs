@@ -7,13 +7,13 @@ use ternary_kernels::KernelError;
 use crate::files::FileError;
 use crate::tokenizer::TokenizerError;
 
-/// Why a checkpoint could not be read or written. Every message names the thing at fault and, where there is one,
-/// the way out.
+/// The reason why a checkpoint could not be read or written. Every message names the thing at fault and, if there is
+/// one, the way out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
 pub enum LoadError {
-    /// Something is wrong inside this file; `source` says what.
+    /// An error in the contents of this file, described by `source`.
     #[error("{}: {source}", path.display())]
     InFile {
         /// The file.
@@ -29,7 +29,7 @@ pub enum LoadError {
         /// The problem, and the way out.
         reason: String,
     },
-    /// The operating system refused an operation on a file.
+    /// The operating system failed an operation on a file.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
         /// The operation ("open", "map", ...).
@@ -57,7 +57,7 @@ pub enum LoadError {
     /// Something is wrong with a chat template.
     #[error(transparent)]
     Chat(#[from] crate::chat::ChatError),
-    /// The tokenizer knows tokens that the model does not.
+    /// The tokenizer has tokens that the model does not have.
     #[error(
         "the tokenizer has {tokens} tokens, the model only {vocab}: it belongs to another model; pass the right one with --tokenizer"
     )]
@@ -93,7 +93,7 @@ pub enum LoadError {
     Truncated {
         /// Kind of data.
         what: &'static str,
-        /// Where in the file, bytes.
+        /// Offset in the file, bytes.
         offset: u64,
         /// Bytes needed from there.
         needed: u64,
@@ -110,7 +110,7 @@ pub enum LoadError {
         what: &'static str,
         /// The count in the file.
         count: u64,
-        /// Where in the file, bytes.
+        /// Offset in the file, bytes.
         offset: u64,
         /// Bytes that the file has from there.
         left: u64,
@@ -120,7 +120,7 @@ pub enum LoadError {
     NameTooLong {
         /// Key or tensor name.
         what: &'static str,
-        /// Where in the file, bytes.
+        /// Offset in the file, bytes.
         offset: u64,
         /// Its length, bytes.
         len: u64,
@@ -132,7 +132,7 @@ pub enum LoadError {
     NotUtf8 {
         /// Key, tensor name, or the key whose value it is.
         what: String,
-        /// Where in the file, bytes.
+        /// Offset in the file, bytes.
         offset: u64,
     },
     /// A metadata key that occurs twice.
@@ -147,7 +147,7 @@ pub enum LoadError {
         key: String,
         /// The type in the file.
         type_id: u32,
-        /// Where in the file, bytes.
+        /// Offset in the file, bytes.
         offset: u64,
     },
     /// A boolean that is neither 0 nor 1.
@@ -189,7 +189,7 @@ pub enum LoadError {
     KeyValue {
         key: String,
         value: String,
-        /// Why it cannot be used, and what would work.
+        /// The reason, and what would work.
         reason: String,
     },
 
@@ -253,16 +253,16 @@ pub enum LoadError {
         first: String,
         /// The tensor that begins inside it.
         second: String,
-        /// Where the second begins, bytes.
+        /// Offset of the second one, bytes.
         offset: u64,
     },
-    /// A tensor type that is not known at all.
+    /// An unknown tensor type.
     #[error(
         "tensor {tensor:?} has the unknown type id {type_id}; it was probably written by a newer program: convert the \
          model again to I2_S, TQ1_0, TQ2_0 or F16"
     )]
     UnknownType { tensor: String, type_id: u32 },
-    /// A type id that stands for different types in different programs, where the file does not say which.
+    /// A type id that stands for different types in different programs, if the file does not say which.
     #[error(
         "tensor {tensor:?} has type id {type_id}, which means {meanings}; architecture {architecture:?} does not decide \
          it, and it is not guessed: {way_out}"
@@ -270,15 +270,15 @@ pub enum LoadError {
     AmbiguousType {
         tensor: String,
         type_id: u32,
-        /// Meaning of the id, and where it has that meaning.
+        /// The meanings of the id, and the programs that use them.
         meanings: &'static str,
         /// `general.architecture` of the file.
         architecture: String,
         /// The way out.
         way_out: &'static str,
     },
-    /// A type id that stands for several layouts, of which the tensor's size fits none, or several whose scales do not
-    /// tell.
+    /// A type id that stands for several layouts, none of which fits the tensor's size, or several of which fit and the
+    /// scales do not decide.
     #[error(
         "tensor {tensor:?} has type id {type_id}, which means {meanings}. The file has {room} bytes for it: {sizes}. \
          Either the file is cut short or damaged, or its layout is another one, and it is not guessed: {way_out}"
@@ -286,7 +286,7 @@ pub enum LoadError {
     NoLayoutFits {
         tensor: String,
         type_id: u32,
-        /// Meanings of the id, and where it has them.
+        /// The meanings of the id, and the programs that use them.
         meanings: &'static str,
         /// Bytes up to the next tensor or the end of the file.
         room: u64,
@@ -295,7 +295,7 @@ pub enum LoadError {
         /// The way out.
         way_out: &'static str,
     },
-    /// A type that is known, and cannot be read or written here.
+    /// A type that is known, but cannot be read or written here.
     #[error("tensor {tensor:?} has type {ty}{}, which is not supported: {reason}", id_in_gguf(*type_id))]
     UnsupportedType {
         tensor: String,
@@ -320,7 +320,7 @@ pub enum LoadError {
         rows: u64,
         /// Its columns.
         cols: u64,
-        /// For which shapes tiles were named.
+        /// The shapes for which tiles were named.
         named: String,
         /// Names of the presets.
         presets: String,
@@ -351,7 +351,7 @@ pub enum LoadError {
         /// Possible meanings.
         hint: String,
     },
-    /// A tensor that no supported model has, so ignoring it could change what the model computes.
+    /// A tensor that no supported model has, so that ignoring it could change what the model computes.
     #[error(
         "tensor {tensor:?} belongs to no supported model with {layers} layers; ignoring it would compute something else \
          than the model does"
@@ -368,7 +368,7 @@ pub enum LoadError {
     #[error("tensor {tensor:?} should have shape {expected:?}, but has {got:?} (slowest dimension first)")]
     TensorShape {
         tensor: String,
-        /// The shape that the configuration asks for.
+        /// The shape that the configuration requires.
         expected: Vec<u64>,
         /// The shape in the file.
         got: Vec<u64>,
@@ -383,7 +383,7 @@ pub enum LoadError {
     /// Packed weights that contradict themselves, or of another version.
     #[error("packed weights: {reason}")]
     Packed {
-        /// What is wrong with them, and the way out.
+        /// The problem with them, and the way out.
         reason: String,
     },
     /// A number that no model can compute with.
@@ -420,7 +420,7 @@ pub enum LoadError {
         /// The limit, bytes.
         max: u64,
     },
-    /// An index that names a shard outside of its folder, itself, or something that is not a safetensors file.
+    /// An index that names a shard outside its folder, itself, or something that is not a safetensors file.
     #[error(
         "the index maps tensor {tensor:?} to {shard:?}, which is not a file name ending in .safetensors in the same folder: \
          {reason}"
@@ -432,7 +432,7 @@ pub enum LoadError {
         /// The problem.
         reason: &'static str,
     },
-    /// Some names of tensors have a prefix of a training program and others do not, or two names differ in it alone.
+    /// Some names of tensors have a prefix of a training program and others do not, or two names differ only in it.
     #[error(
         "tensor {tensor:?} has the prefix {prefix:?} of a training program and {other:?} has not; which of them belong to the \
          model is not guessed: save the model again without the wrapper"
@@ -449,7 +449,7 @@ pub enum LoadError {
     MissingShard {
         /// The file.
         shard: String,
-        /// Where it should be.
+        /// The folder in which it should be.
         folder: PathBuf,
     },
     /// A path that holds no model in any form that is read.
@@ -461,7 +461,7 @@ pub enum LoadError {
     },
 
     // ---- Extractors ----
-    /// A model of another kind where an extractor is read.
+    /// A model of another kind instead of an extractor.
     #[error(
         "this is not an extractor but a model of architecture {architecture:?}: a language model is loaded with Model::load, or \
          used with `bitnet run`; extractors are made with `bitnet train --task extract`"
@@ -500,10 +500,10 @@ pub enum LoadError {
     WriteOrder {
         /// The tensor announced for this place; empty after the last.
         expected: String,
-        /// The tensor that was written; empty where the writing ended too early.
+        /// The tensor that was written; empty if the writing ended too early.
         got: String,
     },
-    /// The written file differs from what was read.
+    /// The written file differs from the source.
     #[error("read-back of {}: tensor {tensor:?} differs from the source ({what})", path.display())]
     ReadBack {
         /// The file that was written.
@@ -520,7 +520,7 @@ fn id_in_gguf(type_id: Option<u32>) -> String {
 }
 
 impl LoadError {
-    /// Says in which file the error happened, unless it says so already.
+    /// Adds the file of the error, unless it is known.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {
             e @ (LoadError::InFile { .. }
@@ -535,7 +535,7 @@ impl LoadError {
         }
     }
 
-    /// The error itself, without the name of the file around it.
+    /// The error without the name of its file.
     pub fn root(&self) -> &LoadError {
         match self {
             LoadError::InFile { source, .. } => source.root(),

@@ -13,7 +13,7 @@ use ternary_kernels::{FileFormat, GroupScales, KernelError, ScalePlace, ScaleRou
 
 use crate::names::Names;
 
-/// Where value head `j` of the model is in a GGUF file.
+/// The index of the model's value head `j` in a GGUF file.
 fn tiled(c: &DeltaConfig, j: usize) -> usize {
     j / c.group() + c.key_heads * (j % c.group())
 }
@@ -26,8 +26,7 @@ fn rows_of_heads(c: &DeltaConfig, before: usize, len: usize) -> Vec<u32> {
     (0..before).chain(heads).map(|r| u32::try_from(r).unwrap_or(u32::MAX)).collect()
 }
 
-/// Row `r` of the model's projection `p` of layer `l` is row `order[r]` of a file; `None` where both orders are the
-/// same.
+/// Row `r` of the model's projection `p` of layer `l` is row `order[r]` of a file; `None` if both orders are equal.
 pub(crate) fn rows(c: &ModelConfig, l: usize, p: Projection, names: Names) -> Option<Vec<u32>> {
     if let Some(delta) = c.delta_layer(l) {
         let before = match (names, p) {
@@ -58,9 +57,9 @@ pub(crate) fn inverse(order: &[u32]) -> Vec<u32> {
     inverse
 }
 
-/// Head `j` of the columns of the model's projection `p` of layer `l` is head `order[j]` of a file, and how many
-/// columns a head has; `None` where both orders are the same. Folded weights have their columns in the model's order in
-/// every file, because a transform has mixed them.
+/// Head `j` of the columns of the model's projection `p` of layer `l` is head `order[j]` of a file; with the number of
+/// columns of a head; `None` if both orders are equal. Folded weights have their columns in the model's order in every
+/// file, because a transform has mixed them.
 pub(crate) fn columns(c: &ModelConfig, l: usize, p: Projection, names: Names) -> Option<(Vec<u32>, usize)> {
     let delta = c.delta_layer(l)?;
     match (names, p) {
@@ -69,8 +68,8 @@ pub(crate) fn columns(c: &ModelConfig, l: usize, p: Projection, names: Names) ->
     }
 }
 
-/// Rows of `len` elements of a full-precision tensor: row `r` of the model is row `order[r]` of a GGUF file; `None`
-/// where both orders are the same.
+/// Rows of `len` elements of a full-precision tensor: row `r` of the model is row `order[r]` of a GGUF file; `None` if
+/// both orders are equal.
 pub(crate) fn tensor_rows(c: &DeltaConfig, t: DeltaTensor) -> Option<(Vec<u32>, usize)> {
     match t {
         DeltaTensor::Alpha | DeltaTensor::Beta => Some((rows_of_heads(c, 0, 1), c.hidden_size)),
@@ -152,8 +151,7 @@ pub(crate) fn permuted(w: &TernaryMatrix, order: &[u32], len: usize) -> Result<T
     }
 }
 
-/// [`permuted`] where a head is whole blocks of a format whose blocks hold their scales: it moves the bytes as they
-/// are.
+/// [`permuted`] if a head is whole blocks of a format whose blocks hold their scales: it moves the bytes unchanged.
 fn blocks(w: &TernaryMatrix, order: &[u32], len: usize) -> Option<Result<TernaryMatrix, KernelError>> {
     let (format, bytes) = (w.format(), w.file_bytes()?);
     let info = format.info();
@@ -170,7 +168,7 @@ fn blocks(w: &TernaryMatrix, order: &[u32], len: usize) -> Option<Result<Ternary
         Ok(moved) => moved,
         Err(e) => return Some(Err(e)),
     };
-    // Scales from a tensor beside it are not in the bytes.
+    // Scales from a separate tensor are not in the bytes.
     let same = |r: usize| moved.scales().at(r, 0) == w.scales().at(r, order.first().map_or(0, |j| *j as usize * len));
     (0..w.rows()).all(same).then_some(Ok(moved))
 }

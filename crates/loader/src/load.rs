@@ -1,4 +1,4 @@
-//! From a path to a model with everything that belongs to it: the one entry point for running a model.
+//! From a path to a complete model: the entry point for running a model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ pub struct LoadedModel {
     pub tokenizer: Option<Tokenizer>,
     /// The chat template, if there is one that can be used.
     pub chat_template: Option<ChatTemplate>,
-    /// Why the files' own chat template cannot be used, where it cannot; everything but a chat works without it.
+    /// The reason why the files' chat template cannot be used, if so; everything except chats works without it.
     pub chat_template_error: Option<Arc<ChatError>>,
-    /// Notes on what was repaired or assumed, for the user to know; libraries never print.
+    /// Notes for the user on what was repaired or assumed; libraries never print.
     pub notes: Vec<String>,
     /// Its place in the cache of packed weights.
     pub(crate) slot: Option<Arc<Slot>>,
-    /// Where packed weights lie.
+    /// The packed weights.
     pub(crate) packed: Option<Arc<PackedWeights>>,
     pub(crate) huge_pages: bool,
 }
@@ -42,7 +42,7 @@ pub struct LoadedModel {
 /// Loads a GGUF file or a Hugging Face folder: weights, configuration, tokenizer, sampling defaults.
 ///
 /// # Errors
-/// Whatever is wrong with the files; see [`LoadError`].
+/// Any error in the files; see [`LoadError`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     match Slot::of(Checkpoint::open(path, options)?, options) {
         Ok(slot) => {
@@ -54,7 +54,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError
     }
 }
 
-/// Like [`load`], of a whole GGUF file in memory; weights stay where they are.
+/// Like [`load`], for a whole GGUF file in memory; weights are used in place.
 ///
 /// # Errors
 /// The errors of [`load`].
@@ -93,16 +93,16 @@ pub(crate) fn words(
     if let Some(t) = &tokenizer {
         let known = config.eos_token_ids.clone();
         config.eos_token_ids.extend(t.eos().iter().filter(|id| !known.contains(id)));
-        // What begins a text is the tokenizer's business: it may say that nothing does.
+        // The tokenizer decides which token begins a text, if any.
         config.bos_token_id = t.bos();
     }
     Ok((tokenizer, choice))
 }
 
-/// The tokenizer alone, without weights: of a GGUF file (which may hold nothing else), a `tokenizer.json`, or a folder.
+/// Only the tokenizer: of a GGUF file (which may contain nothing else), a `tokenizer.json`, or a folder.
 ///
 /// # Errors
-/// [`LoadError::NoModel`] if a GGUF file has no vocabulary; whatever is wrong with the file.
+/// [`LoadError::NoModel`] if a GGUF file has no vocabulary; any error in the file.
 pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
     let tokenizer = if path.is_dir() {
         Tokenizer::from_dir(path)
@@ -116,11 +116,11 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, LoadError> {
     tokenizer.map_err(|e| LoadError::from(e).in_file(path))
 }
 
-/// Tokens that a tokenizer may have beyond the model's vocabulary: a padding token or two that someone added. More of
-/// them belong to another model.
+/// Tokens that a tokenizer may have beyond the model's vocabulary: a few padding tokens that were added later. A
+/// tokenizer with more belongs to another model.
 const SURPLUS_TOKENS: usize = 16;
 
-/// The tokenizer that the user gives, else that of the files; with the special tokens that the configuration knows.
+/// The tokenizer of the user, else that of the files; with the special tokens of the configuration.
 fn tokenizer(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
@@ -148,12 +148,11 @@ fn tokenizer(
     let says_none = config.is_some_and(|c| c.bos_token_is_null);
     let says_eos = config.is_some_and(|c| c.eos_token.is_some());
     let own = checkpoint.gguf().is_some() && options.tokenizer.is_none();
-    // Converters of embedding models say that an EOS ends a text; the folders that they are made of leave it to the
-    // program.
+    // Converters of embedding models state that an EOS ends a text; their source folders leave it to the program.
     let ends = model.headless && !own && tokenizer.add_eos().is_none();
     tokenizer = with_model_ids(tokenizer, model, !says_none, (ends || !says_eos) && !own)
         .map_err(|e| in_file(checkpoint.path(), e))?;
-    // Gemma's tokenizer begins every text with BOS, and a folder with `tokenizer.model` alone has no place to say so.
+    // Gemma's tokenizer begins every text with BOS, and a folder with only `tokenizer.model` cannot state it.
     if checkpoint.family() == bitnet_model::Architecture::Gemma3
         && !(own || says_none || tokenizer.bos().is_none())
         && tokenizer.add_bos().is_none()
@@ -203,7 +202,7 @@ fn with_model_ids(
     Ok(tokenizer)
 }
 
-/// The `tokenizer_config.json` of a folder, with the template of a `chat_template.jinja` beside it.
+/// The `tokenizer_config.json` of a folder, with the template of an accompanying `chat_template.jinja`.
 fn tokenizer_config(checkpoint: &Checkpoint) -> Result<Option<TokenizerConfig>, LoadError> {
     let Some(folder) = checkpoint.folder() else { return Ok(None) };
     TokenizerConfig::from_dir(folder).map_err(|e| LoadError::from(e).in_file(folder))
@@ -273,13 +272,13 @@ pub(crate) fn gguf_tokenizer(m: &Metadata) -> Result<Option<Tokenizer>, LoadErro
         None | Some("no_vocab" | "none") => Ok(None),
         Some(model) => {
             let tokenizer = Tokenizer::from_gguf_vocab(&vocab(m, model)?)?;
-            // These keys are read with the vocabulary; what is left is the list of further ids.
+            // These keys are read with the vocabulary; only the list of further ids remains.
             Ok(Some(if m.get(EOS_LIST).is_some() { with_ids(tokenizer, m)? } else { tokenizer }))
         }
     }
 }
 
-/// With the special ids that the keys of a GGUF file name, as far as the vocabulary has them.
+/// Adds the special ids of a GGUF file's keys, as far as the vocabulary has them.
 fn with_ids(tokenizer: Tokenizer, m: &Metadata) -> Result<Tokenizer, LoadError> {
     let known = |id: &u32| (*id as usize) < tokenizer.vocab_size();
     let mut ids = Vec::new();

@@ -7,19 +7,19 @@ use bitnet_model::sampling::SamplingOverrides;
 use crate::TlTiles;
 use crate::packed::cache::PackedCache;
 
-/// How to load a model.
+/// Options for loading a model.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LoadOptions {
     /// A `tokenizer.json` that overrides the file's own tokenizer, or supplies what it lacks.
     pub tokenizer: Option<PathBuf>,
-    /// Order of the rows of q and k, where the file's architecture decides it wrongly.
+    /// Order of the rows of q and k, if the file's architecture implies a wrong one.
     pub qk_layout: Option<QkLayout>,
     /// A chat template (Jinja source, or the name of a built-in one) that overrides the file's own.
     pub chat_template: Option<String>,
     /// Tile sizes of TL1 and TL2 tensors, which their files do not hold.
     pub tl: TlTiles,
-    /// Where packed weights are kept, so that the next start need not pack them; `None` keeps none.
+    /// The folder in which packed weights are kept, so that the next start need not pack them; `None` keeps none.
     pub packed_cache: Option<PackedCache>,
     /// Whether packed weights move from the mapping of their file, whose memory all processes share, to huge pages of
     /// this process, while they are used already. `docs/formats/packed.md` says where tokens are read faster from there.
@@ -29,9 +29,9 @@ pub struct LoadOptions {
 /// Order of the rows of the q and k projections within a head (see the rotary embedding in `docs/glossary.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkLayout {
-    /// As Hugging Face has them: row `i` turns with row `i + head_dim / 2`.
+    /// As in Hugging Face: row `i` is paired with row `i + head_dim / 2`.
     Half,
-    /// As llama.cpp writes them for architecture `llama`: row `2i` turns with row `2i + 1`.
+    /// As in llama.cpp's files for architecture `llama`: row `2i` is paired with row `2i + 1`.
     Interleaved,
 }
 
@@ -79,7 +79,7 @@ pub enum Container {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// Where it was read from.
+    /// Its path.
     pub path: PathBuf,
     /// Kind of container.
     pub container: Container,

@@ -24,13 +24,13 @@ use crate::files::{self, FileError, Kind, Pending};
 pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
     let (file, len) = files::open(path, "a model")?;
     if len == 0 {
-        // Some systems refuse to map nothing.
+        // Some systems reject empty mappings.
         return Ok(SharedBytes::from(Vec::new()));
     }
     #[allow(unsafe_code)]
     // SAFETY: the mapping is read-only and private to this process's view; the file is open for reading and not empty.
-    // What remains is that the file is not truncated or edited meanwhile, which the documentation above asks of the
-    // caller, as every program that maps model files does.
+    // The caller must not truncate or edit the file meanwhile, which the documentation above asks for, as every program
+    // that maps model files does.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(LoadError::io("map", path))?;
     Ok(SharedBytes::of(Mapping(map)))
 }
@@ -55,10 +55,10 @@ impl ByteOwner for Mapping {
         #[cfg(target_os = "linux")]
         if range.len() >= LEAST_RELEASED && range.end <= self.0.len() {
             use memmap2::UncheckedAdvice::DontNeed;
-            // For a read-only mapping of a file the call drops page-table entries, not data: the next read finds the file's
-            // bytes again, so slices stay what they are. Rounded to pages the range still lies within the mapping.
+            // For a read-only mapping of a file the call drops page-table entries, not data: the next read finds the
+            // file's bytes again, so slices do not change. Rounded to pages, the range is still within the mapping.
             #[allow(unsafe_code)]
-            // SAFETY: the mapping is read-only and of a file, and the range lies within it.
+            // SAFETY: the mapping is read-only and of a file, and the range is within it.
             let _ = unsafe { self.0.unchecked_advise_range(DontNeed, range.start, range.len()) };
         }
         #[cfg(not(target_os = "linux"))]
@@ -89,7 +89,7 @@ impl ByteOwner for Mapping {
     }
 }
 
-/// Reads a small file (JSON, templates) whole, refusing files above `max` bytes and what is not a regular file.
+/// Reads a whole small file (JSON, templates); rejects files above `max` bytes and anything but regular files.
 ///
 /// # Errors
 /// [`LoadError::Io`], [`LoadError::File`], or [`LoadError::FileTooLarge`] above `max` bytes.
@@ -136,10 +136,10 @@ impl<W: Write> Write for Blocks<W> {
 /// Writes a file all or nothing: into a temporary sibling, flushed to the disk, then renamed over `path`
 /// ([`files::Pending`]).
 ///
-/// Whatever was at `path` stays intact until the rename; a mapping of it stays valid after.
+/// The previous file at `path` stays intact until the rename; a mapping of it stays valid afterwards.
 ///
 /// # Errors
-/// [`LoadError::Io`], [`LoadError::File`], or what `write` returns; then `path` is untouched and the sibling is
+/// [`LoadError::Io`], [`LoadError::File`], or the errors of `write`; then `path` is untouched and the sibling is
 /// removed.
 pub fn write_atomically<T>(
     path: &Path,
@@ -148,12 +148,12 @@ pub fn write_atomically<T>(
     write_checked(path, 0, write, |value, _| Ok(value))
 }
 
-/// Like [`write_atomically`]; before the file gets its name, `check` may read it under its temporary one and refuse it.
-/// `bytes` is how many there will be, as far as that is known, for the message of a full disk.
+/// Like [`write_atomically`]; before the file gets its name, `check` may read it under its temporary name and reject
+/// it. `bytes` is the expected size, if known, for the message of a full disk.
 ///
 /// # Errors
-/// [`LoadError::Io`], [`LoadError::File`], or what `write` or `check` return; then `path` is untouched and the sibling
-/// is removed.
+/// [`LoadError::Io`], [`LoadError::File`], or the errors of `write` or `check`; then `path` is untouched and the
+/// sibling is removed.
 pub fn write_checked<T, U>(
     path: &Path,
     bytes: u64,

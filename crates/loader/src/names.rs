@@ -159,7 +159,7 @@ impl Names {
         }
     }
 
-    /// The full name of what a TTT layer learns in full precision.
+    /// The full name of a full-precision tensor of a TTT layer.
     pub(crate) fn ttt(self, layer: usize, t: TttTensor) -> String {
         let short = match self {
             Names::Gguf => gguf_ttt(t),
@@ -168,7 +168,7 @@ impl Names {
         self.layer(layer) + short
     }
 
-    /// The full name of what a layer of the gated delta rule learns in full precision.
+    /// The full name of a full-precision tensor of a layer of the gated delta rule.
     pub(crate) fn delta(self, layer: usize, t: DeltaTensor) -> String {
         let short = match self {
             Names::Gguf => gguf_delta(t),
@@ -223,7 +223,7 @@ impl Names {
 
     /// The groups of projections that may be rows of one tensor in a layer with this mixer, with their numbers.
     pub(crate) fn groups(self, mixer: Mixer) -> impl Iterator<Item = (usize, &'static [Projection])> {
-        // Merged tensors come from other programs, which know attention only.
+        // Merged tensors come from other programs, which only support attention.
         let own = move |g: &usize| mixer == Mixer::Attention || *g > 0;
         GROUPS.into_iter().enumerate().filter(move |(g, _)| own(g))
     }
@@ -268,7 +268,7 @@ fn gguf_ttt(t: TttTensor) -> &'static str {
         TttTensor::ConvKBias => "ttt_conv_k.bias",
         TttTensor::PreConvWeight => "ttt_conv.weight",
         TttTensor::PreConvBias => "ttt_conv.bias",
-        // What a later version knows has the same name in both containers until it gets one here.
+        // Names added later are the same in both containers until they get one here.
         other => other.path(),
     }
 }

@@ -18,7 +18,7 @@ use crate::mmap::read_bounded;
 /// The longest `kernel_config.ini` accepted, bytes; real ones have a few hundred.
 const MAX_INI: u64 = 1 << 20;
 
-/// Tile sizes by the shape of a tensor: how a user completes what a TL1 or TL2 file leaves out.
+/// Tile sizes by the shape of a tensor, with which users complete TL1 and TL2 files.
 ///
 /// ```
 /// use loader::TlTiles;
@@ -63,7 +63,7 @@ static PRESETS: &[(&str, &[PresetRow])] = &[
         &[
             (1536, 4096, [256, 128, 32], [256, 96, 32]),
             (1536, 1536, [128, 64, 64], [128, 192, 32]),
-            // The second one has a bmm that no TL2 file can have; it is refused when it is used.
+            // The second one has a bmm that no TL2 file can have; it is rejected when it is used.
             (4096, 1536, [256, 128, 32], [256, 96, 64]),
         ],
     ),
@@ -102,14 +102,14 @@ impl TlTiles {
         Some(Self { entries: entries.collect() })
     }
 
-    /// With a tile for tensors of `rows` times `cols`, which goes before what was there.
+    /// Adds a tile for tensors of `rows` times `cols`, which takes precedence over existing ones.
     #[must_use]
     pub fn with(mut self, rows: u64, cols: u64, tile: TlTile) -> Self {
         self.entries.push(Entry { ty: None, shape: Some((rows, cols)), tile });
         self
     }
 
-    /// With everything of `other`, which goes before what was there.
+    /// Adds all tiles of `other`, which take precedence over existing ones.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.entries.extend(other.entries);
@@ -120,7 +120,7 @@ impl TlTiles {
     /// them.
     ///
     /// # Errors
-    /// [`LoadError::Tiles`] for what is none of these; [`LoadError::Io`] for a file that cannot be read.
+    /// [`LoadError::Tiles`] for any other text; [`LoadError::Io`] for a file that cannot be read.
     pub fn from_argument(text: &str) -> Result<Self, LoadError> {
         if text.ends_with(".ini") {
             let path = Path::new(text);
@@ -151,20 +151,20 @@ impl TlTiles {
         Ok(tiles)
     }
 
-    /// Tiles that were named.
+    /// The number of tiles.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none was named.
+    /// Whether there are no tiles.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The tile of a tensor, if one was named for it.
+    /// The tile for a tensor, if there is one.
     pub fn find(&self, ty: GgmlType, rows: u64, cols: u64) -> Option<TlTile> {
         let fits = |e: &&Entry| e.ty.is_none_or(|t| t == ty) && e.shape.is_none_or(|s| s == (rows, cols));
-        // What was said about one shape is more than what was said about all; among equals the last one counts.
+        // An entry for one shape takes precedence over entries for all; among equals the last one counts.
         let found = self.entries.iter().filter(fits).max_by_key(|e| e.shape.is_some());
         found.map(|e| e.tile)
     }
@@ -302,7 +302,7 @@ mod tests {
         let tiles: TlTiles = " 64x96 : bmm=32, bm=64, bk=32; bm=160,bk=64,bmm=32".parse().unwrap();
         assert_eq!(tiles.find(GgmlType::Tl2, 64, 96), Some(TlTile { bm: 64, bk: 32, bmm: 32 }));
         assert_eq!(tiles.find(GgmlType::Tl1, 96, 64), Some(TILE));
-        // The later of two that say as much.
+        // The later of two equally specific entries.
         let twice = TlTiles::uniform(TILE).and(TlTiles::uniform(TlTile { bm: 1, ..TILE }));
         assert_eq!(twice.find(GgmlType::Tl1, 1, 1).unwrap().bm, 1);
         assert_eq!(

@@ -19,7 +19,7 @@ use crate::mmap::{read_bounded, write_atomically};
 const MAX_FILE: u64 = 1 << 20;
 /// Form of the files.
 const FORM: u32 = 1;
-/// How their names begin.
+/// The beginning of their names.
 const PREFIX: &str = "tuning-";
 
 /// Everything that a choice depends on. Another key is another file.
@@ -64,7 +64,7 @@ impl TuningKey {
         format!("{PREFIX}{:016x}.json", crate::synthetic::fnv(text.bytes()))
     }
 
-    /// Whether it is of this machine and this program, whatever the model.
+    /// Whether it belongs to this machine and this program, for any model.
     fn is_of_this_machine(&self) -> bool {
         let here = Self::new(&ModelConfig::new(1, 1, 1, 0, 1, 1), Isa::Scalar, 1);
         (&self.cpu, &self.kernels) == (&here.cpu, &here.kernels)
@@ -78,7 +78,7 @@ pub struct TunedKernel {
     pub kind: String,
     /// The kernel's name.
     pub kernel: String,
-    /// Its share of the time of the default kernel.
+    /// Its time relative to the default kernel.
     pub of_default: f64,
     /// Why, for a person to read.
     pub why: String,

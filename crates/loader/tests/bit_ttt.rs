@@ -1,4 +1,4 @@
-//! Files of models with test-time-training layers: both containers, in both directions, and what is refused.
+//! Files of models with test-time-training layers: both containers, in both directions, and rejected files.
 
 mod common;
 
@@ -157,7 +157,7 @@ fn master(dir: &Path, narrow: bool, change: impl FnOnce(&mut serde_json::Value, 
         }
         for p in c.layer_projections(l) {
             let (rows, cols) = c.projection_shape(l, p);
-            // No two magnitudes alike, so that these are master weights.
+            // All magnitudes differ, so that these are master weights.
             let values: Vec<f32> = (0..rows * cols).map(|i| f32::from(trit(l, i)) + i as f32 * 1e-6).collect();
             all.push(floats(c.projection_name(l, p) + ".weight", &[rows, cols], &values));
         }

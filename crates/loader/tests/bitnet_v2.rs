@@ -1,5 +1,4 @@
-//! BitNet v2 in files: what happens to activations is kept by every conversion, and a file that contradicts itself is
-//! refused.
+//! BitNet v2 in files: every conversion keeps the forms of activations, and a file that contradicts itself is rejected.
 
 mod common;
 
@@ -25,7 +24,7 @@ fn rounding(input: &Path, output: &Path, target: Target) {
     convert(input, output, target, &options, &mut |_| {}).unwrap();
 }
 
-/// Every form keeps what happens to activations, under a type of its own; and the model computes the same.
+/// Every file form keeps the forms of activations, under its own type; and the model computes the same.
 #[test]
 fn models_of_bitnet_v2_become_every_form_and_back() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Type ids that mean several layouts: each file is read as what it is, or refused.
+//! Type ids that stand for several layouts: each file is read with the right one, or rejected.
 
 use std::path::PathBuf;
 
@@ -75,7 +75,7 @@ fn cut_files_are_refused_with_the_sizes() {
     }
 }
 
-/// A file with one matrix of `ty`, whatever follows it.
+/// A file with one matrix of `ty`, and with a tensor after it unless `last`.
 fn write(ty: GgmlType, rows: u64, cols: u64, bytes: &[u8], last: bool) -> Vec<u8> {
     let mut writer = GgufWriter::new();
     writer.announce("w", &[rows, cols], ty).unwrap();
@@ -125,8 +125,8 @@ fn what_is_written_is_read_as_the_same_layout() {
     }
 }
 
-/// Blocks of 128 under id 42, the scale at either end: the end is found by the scales alone, and where both ends hold
-/// what could be scales, or neither does, the file is refused.
+/// Blocks of 128 under id 42, with the scale at either end: only the scales show which, and if both ends or neither
+/// could hold scales, the file is rejected.
 #[test]
 fn the_end_of_the_scale_is_not_guessed() {
     let w = matrix(16, 512, 128, 7);

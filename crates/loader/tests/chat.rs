@@ -1,4 +1,4 @@
-//! Chat templates against transformers, and what hostile ones can do.
+//! Chat templates compared with transformers, and hostile templates.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,7 +36,7 @@ fn templates_render_as_transformers_renders_them() {
         let text = |name: &str| case[name].as_str().expect(name).to_owned();
         let tokens = SpecialTokens { bos_token: text("bos"), eos_token: text("eos") };
         let mut templates = vec![ChatTemplate::from_source(&text("template")).expect(name)];
-        // The built-in templates say the same as those of the checkpoints.
+        // The built-in templates give the same text as those of the checkpoints.
         let family = name.split(',').next().unwrap_or_default();
         templates.extend(ChatTemplate::builtin(if family == "2b4t" { "bitnet-2b4t" } else { family }));
         for template in templates {
@@ -109,7 +109,7 @@ fn joined_and_separate_encodings() {
     let separate = template.encode_separate(&tokenizer, &conversation(), true).expect("separate");
     assert_eq!(tokenizer.decode(&joined, false), tokenizer.decode(&separate, false));
     assert_ne!(joined, separate);
-    // " hi" joined; a lone space and "hi" apart. Both end in the lone space after "Assistant:".
+    // " hi" joined; a lone space and "hi" separately. Both end in the lone space after "Assistant:".
     let space = tokenizer.id_of("Ġ").expect("space");
     assert_eq!((joined.last(), separate.last()), (Some(&space), Some(&space)));
     let eot = tokenizer.id_of("<|eot_id|>").expect("EOT");
@@ -175,7 +175,7 @@ fn the_wrong_template_of_the_official_file_is_replaced() {
     );
     assert!(choice.notes.iter().all(|note| note.to_string().contains("bitnet-2b4t")));
 
-    // The placeholder names itself, whatever the architecture is called.
+    // The placeholder names itself, for any architecture name.
     sources.architecture = None;
     assert_eq!(ChatTemplate::choose(sources).expect("choice").notes.len(), 1);
 
@@ -268,8 +268,7 @@ fn malformed_and_hostile_templates_are_errors() {
     assert!(matches!(render("{{ raise_exception('no') }}"), ChatError::Refused { message, .. } if message == "no"));
 }
 
-/// Everything but a chat works with a model whose template cannot be compiled, and with several of which none is the
-/// default.
+/// Everything except chats works with a model whose template cannot be compiled, or that has several without a default.
 #[test]
 fn a_model_whose_template_cannot_be_used_loads() {
     let source = test_support::testdata("bitnet/sharded_tiny/packed");
@@ -299,7 +298,8 @@ fn a_model_whose_template_cannot_be_used_loads() {
     }
 }
 
-/// What a checkpoint brings is told to the one who asks for a chat; what the user gives is an error at once.
+/// An error in the checkpoint's template is reported to callers that need a chat; one in the user's template is an
+/// error at once.
 #[test]
 fn a_broken_template_of_a_checkpoint_is_told_and_not_raised() {
     let broken = "{% trans %}x{% endtrans %}";

@@ -1,5 +1,5 @@
-//! Templates that come with a download may not end, hold or fill the process: on a thread of 256 KB, whatever they
-//! nest, chain or build ends in a text or in an error that names what is too much and the limit.
+//! Templates that come with a download must not run forever, block or fill the process: on a thread of 256 KB, anything
+//! they nest, chain or build ends in a text or in an error that names the limit.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ fn render(source: &str) -> Result<String, ChatError> {
     })
 }
 
-/// Whether an error says that something is too much.
+/// Whether an error reports an exceeded limit.
 fn is_limit(error: &ChatError) -> bool {
     matches!(error, ChatError::OutOfFuel { .. } | ChatError::TooLarge { .. } | ChatError::TooDeep { .. })
 }
@@ -84,7 +84,7 @@ fn every_kind_of_depth_is_refused_beyond_its_limit() {
             match result {
                 Ok(_) => works = count,
                 Err(error) if is_limit(&error) => break error,
-                // What Python refuses as well, at any length.
+                // Python rejects this as well, at any length.
                 Err(ChatError::Render { .. }) => {}
                 Err(error) => panic!("{name} x {count}: {error}"),
             }
@@ -204,7 +204,7 @@ fn whatever_a_template_builds_is_bounded() {
     }
 }
 
-/// What a message quotes of a template's values is cut.
+/// Values of a template that a message quotes are shortened.
 #[test]
 fn errors_quote_little() {
     for source in [
@@ -230,7 +230,7 @@ fn errors_quote_little() {
     }
 }
 
-/// A namespace that contains itself is not a fault where nothing walks through it.
+/// A namespace that contains itself is valid as long as nothing traverses it.
 #[test]
 fn a_cycle_is_harmless_where_it_is_not_shown() {
     let render = |source: &str| render(&format!("{{% set ns = namespace(x=1) %}}{{% set ns.x = [ns] %}}{source}"));

@@ -14,7 +14,7 @@ fn render(template: &str, vars: &Map<String, Value>, now: u64) -> Result<String,
     template.render_json(messages, &SpecialTokens::default(), &options).map_err(|error| error.to_string())
 }
 
-/// What is wrong with a file's cases.
+/// The failures of a file's cases.
 fn differences(cases: &[Value], vars: Option<&Map<String, Value>>, now: u64) -> Vec<String> {
     let mut wrong = Vec::new();
     for case in cases {

@@ -1,4 +1,4 @@
-//! Conversions between all forms: nothing is lost, or it is refused.
+//! Conversions between all forms: nothing is lost, or the conversion is rejected.
 
 mod common;
 

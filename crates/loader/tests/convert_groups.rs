@@ -1,4 +1,4 @@
-//! Models with a scale per group from form to form: all weights stay, or the conversion is refused.
+//! Models with a scale per group from form to form: all weights are kept, or the conversion is rejected.
 
 mod common;
 
@@ -46,7 +46,7 @@ fn run(input: &Path, output: &Path, target: Target) -> Result<(), LoadError> {
     convert(input, output, target, &ConvertOptions::default(), &mut |_| {}).map(|_| ())
 }
 
-/// All containers of one model hold the same weights, and so does what is made of them.
+/// All containers of one model hold the same weights, and so do conversions of them.
 #[test]
 fn groups_go_from_every_container_to_every_format_that_holds_them() {
     let Some(fixtures) = fixtures() else { return };

@@ -79,7 +79,7 @@ fn bfloat16_form_has_the_same_weights() {
             assert_eq!(bf16::from_f32(a.scales().at(0, 0)).to_f32(), b.scales().at(0, 0), "{}", p.name());
         }
     }
-    // What was trained further ("prequantized") is not ternary, and is told apart.
+    // Models for further training ("prequantized") are not ternary, and are recognised.
     let masters = tempfile::tempdir().unwrap();
     copy(masters.path(), &config, |name, tensor| {
         if name.ends_with("weight_scale") {

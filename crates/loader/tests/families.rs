@@ -1,4 +1,5 @@
-//! Further families: both containers of each give one configuration and one set of norms; what is not computed is refused by name.
+//! Further families: both containers of each give one configuration and one set of norms; unsupported features are
+//! rejected by name.
 
 mod common;
 
@@ -10,7 +11,7 @@ use loader::gguf::{Array, StringArray, Value};
 use loader::{Checkpoint, LoadOptions};
 use serde_json::{Map, Value as Json, json};
 
-/// A variant of the fixtures, where they are there.
+/// A variant of the fixtures, if they are present.
 fn variant(name: &str) -> Option<PathBuf> {
     let dir = test_support::shared_dir()?.join("fixtures/families").join(name);
     dir.is_dir().then_some(dir)
@@ -33,7 +34,7 @@ fn shape(c: &ModelConfig) -> ModelConfig {
     c
 }
 
-/// What all models of a family have in common, in the shape of a fixture.
+/// The common properties of all models of a family, in the shape of a fixture.
 fn expected(a: Architecture, [vocab, hidden, ffn, layers, heads, kv]: [usize; 6]) -> ModelConfig {
     let mut c = ModelConfig::new(vocab, hidden, ffn, layers, heads, kv);
     (c.head_dim, c.rms_norm_eps, c.rope_theta) = (64, 1e-6, 1e6);
@@ -135,7 +136,7 @@ fn the_factors_of_minicpm_are_those_of_its_tensor() {
     assert!(factors.iter().any(|f| *f != 1.0));
 }
 
-/// A GGUF file of a variant, changed; the error if it is refused.
+/// A GGUF file of a variant, changed; returns the error if it is rejected.
 fn changed(name: &str, change: impl FnOnce(Edit) -> Edit) -> Option<Result<(ModelConfig, Vec<String>), String>> {
     let file = ggufs(&variant(name)?).remove(0);
     let dir = tempfile::tempdir().unwrap();
@@ -202,12 +203,12 @@ fn what_gguf_files_say_beside_the_fixtures_is_read() {
         panic!()
     };
     assert_eq!((attention_factor, beta_fast, beta_slow), (2.0 * RopeScaling::yarn_attention(4.0, 1.0), 16.0, 2.0));
-    // A window that sees the whole context is none; a scale of the usual size neither.
+    // A window that sees the whole context does not count, nor does a scale of the usual size.
     let wide = changed(GEMMA, |e| e.set("gemma3.attention.sliding_window", 4096u32)).unwrap();
     assert!(wide.is_ok(), "{wide:?}");
     let scale = |s: f32| changed(GEMMA, |e| e.set("gemma3.attention.scale", s)).unwrap().unwrap().0.attention_scale;
     assert_eq!((scale(0.125), scale(0.0625)), (None, Some(0.0625)));
-    // Without a pooling key the norms of projections still say that there is no head.
+    // Without a pooling key the norms of projections still imply that there is no head.
     let bare = changed(QWEN, |e| e.remove("qwen3.pooling_type")).unwrap().unwrap().0;
     assert!(bare.headless && bare.pooling.is_none());
     // Old files of MiniCPM have no keys for their scales.
@@ -216,7 +217,7 @@ fn what_gguf_files_say_beside_the_fixtures_is_read() {
     };
     let c = changed(MINICPM, old).unwrap().unwrap().0;
     assert_eq!((c.embedding_scale, c.residual_scale, c.logit_divisor), (12.0, (1.4 / 2f64.sqrt()) as f32, 1.0));
-    // Two lists that differ: the long one holds where the context is longer than the original one, and a note says so.
+    // Two lists that differ: the long one applies if the context is longer than the original one, with a note.
     let two = |mut e: Edit| {
         let long = e.tensors.iter_mut().find(|t| t.0 == "rope_factors_long.weight").unwrap();
         long.3 = 3f32.to_le_bytes().repeat(32);
@@ -229,7 +230,7 @@ fn what_gguf_files_say_beside_the_fixtures_is_read() {
     assert_eq!(c.rope_frequencies()[0], 1.0 / 3.0);
 }
 
-/// A copy of a variant's folder with these fields in its `config.json`, and files beside it.
+/// A copy of a variant's folder with these fields in its `config.json`, and these additional files.
 fn folder(name: &str, fields: Json, files: &[(&str, Json)]) -> Option<Result<(ModelConfig, Vec<String>), String>> {
     let from = variant(name)?;
     let dir = tempfile::tempdir().unwrap();
@@ -381,7 +382,7 @@ fn tokenizers_of_both_containers_give_the_ids_of_the_reference() {
         let expected = ids(&dir.join("expected.safetensors"), ".ids");
         assert_eq!(expected.len(), 3, "{name}");
         let mut files = ggufs(&dir);
-        // A folder of Gemma does not say whether BOS begins a text: the one that has a folder does so.
+        // A folder of Gemma does not state whether BOS begins a text; a tokenizer with a folder does.
         if dir.join("model.safetensors").is_file() {
             files.push(dir.clone());
         }
@@ -434,7 +435,7 @@ fn both_containers_of_hunyuan_give_one_model_whose_base_grew_with_alpha() {
     (c.hidden_act, c.max_position_embeddings) = (Activation::Silu, 256);
     c.rope_theta = f64::from((10_000.0 * 1000f64.powf(64.0 / 62.0)) as f32);
     (c.bos_token_id, c.eos_token_ids) = (Some(1), vec![2]);
-    // Scales of groups mean activations of 16 bits, which the weights say and not the configuration.
+    // Scales of groups imply activations of 16 bits, which follow from the weights, not from the configuration.
     let plain = |c: &ModelConfig| {
         let mut c = c.clone();
         c.inputs = Default::default();
@@ -538,7 +539,7 @@ fn folds_that_are_not_understood_in_every_detail_are_refused() {
     for name in ["version", "transform", "axis", "sign_mode", "weight_names", "sign_widths", "gdn_v_grouped"] {
         refused(changed(DELTA, move |e| e.remove(&key(name))), &[name, "missing"]);
     }
-    // Without any of the keys only the name tells.
+    // Without any of the keys only the name is a hint.
     let bare = |e: Edit| {
         let all = ["block_size", "version", "transform", "axis", "sign_mode", "sign_widths", "sign_values"];
         let more = ["weight_names", "inverse_weight_names", "gdn_v_grouped"];

@@ -1,4 +1,4 @@
-//! What configurations say about the formulas: computed, or refused by name, never ignored.
+//! Formulas in configurations: computed, or rejected by name, never ignored.
 
 mod common;
 
@@ -74,7 +74,7 @@ fn gguf_scalings_are_computed_or_refused() {
     refused(scaled("scaling.factor", None, -4.0), "rope.scaling.factor");
     refused(scaled("scaling.factor", None, f32::NAN), "rope.scaling.factor");
     refused(scaled("scaling.attn_factor", None, 1.2), "rope.scaling.attn_factor");
-    // The newer key counts where both are there.
+    // The newer key takes precedence if both are present.
     let both = Edit::stories().set(&format!("{A}.rope.scaling.factor"), 2.0f32);
     let both = gguf(&both.set(&format!("{A}.rope.scale_linear"), 4.0f32)).unwrap();
     assert_eq!(both.0.rope_scaling, RopeScaling::Linear { factor: 2.0 });
@@ -179,7 +179,7 @@ fn the_activation_is_the_one_that_the_file_names() {
 
 #[test]
 fn a_file_of_architecture_bitnet_with_the_vocabulary_of_2b4t_must_name_its_activation() {
-    // Only the header is looked at: neither tensors nor the vocabulary are there.
+    // Only the header is read: neither tensors nor the vocabulary are present.
     let sized = |ffn: u32| {
         let mut edit = Edit::stories().architecture("bitnet");
         edit.metadata.retain(|k| !k.starts_with("tokenizer."));
@@ -273,7 +273,7 @@ fn gguf_keys_that_would_change_the_result_are_neutral_or_refused() {
     let (config, notes) = gguf(&Edit::stories().set(&format!("{A}.new_thing"), 3u32)).unwrap();
     assert_eq!(config, plain.0);
     assert!(notes.iter().any(|n| n.contains("new_thing")), "{notes:?}");
-    // Of another architecture, and of training: nothing.
+    // Keys of another architecture, and of training, have no effect.
     assert_eq!(gguf(&Edit::stories().set("other.logit_scale", 3.0f32).set("training.steps", 3u32)).unwrap(), plain);
 }
 
@@ -337,7 +337,7 @@ fn packed_weights_need_a_word_on_their_scale() {
         let result = hf(json!({"quantization_config": config}));
         refused(result, "quantization_config");
     }
-    // A class is not enough, nor is a scale beside ternary floats.
+    // A class is not enough, nor is a separate scale of ternary floats.
     let dir = tempfile::tempdir().unwrap();
     let fields = json!({"quantization_config": null});
     let Some(folder) = stories_folder(&dir.path().join("f"), &fields, &[]) else { return };

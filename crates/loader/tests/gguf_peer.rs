@@ -8,7 +8,7 @@ use common::RawGguf;
 use loader::gguf::{Array, GgmlType, Gguf, GgufWriter, StringArray, Value};
 use proptest::prelude::*;
 
-/// What gguf-rs sees in a file, in comparable form.
+/// The contents of a file as seen by gguf-rs, in comparable form.
 struct Peer {
     metadata: Vec<(String, serde_json::Value)>,
     tensors: Vec<(String, u32, Vec<u64>, u64, u64)>,
@@ -165,7 +165,7 @@ fn gguf_rs_accepts_what_is_written_and_sees_the_same() {
     }
 }
 
-/// Bytes of 3 rows of 256 weights, written down apart from the table under test (sizes of ggml's block structs).
+/// Bytes of 3 rows of 256 weights, independent of the table under test (sizes of ggml's block structs).
 fn size_of_768(t: GgmlType) -> usize {
     use GgmlType::*;
     let per_32 = |b: usize| 24 * b;

@@ -6,7 +6,7 @@ use common::{RawGguf, array, text};
 use loader::LoadError;
 use loader::gguf::Gguf;
 
-/// What must go wrong: opening the file, or using its tensor `t`.
+/// The failing operation: opening the file, or using its tensor `t`.
 fn outcome(bytes: Vec<u8>) -> Result<(), LoadError> {
     let file = Gguf::from_bytes(bytes.into())?;
     match file.tensor("t") {
@@ -20,7 +20,7 @@ struct Case {
     bytes: Vec<u8>,
     /// The variant, as its `Debug` begins.
     variant: &'static str,
-    /// What the message must say.
+    /// The expected part of the message.
     says: &'static str,
 }
 
@@ -105,7 +105,7 @@ fn cases() -> Vec<Case> {
             "\"gpt2\"",
         ),
         case(
-            // 72 bytes are what 128 weights take in IQ4_NL_4_4.
+            // 128 weights take 72 bytes in IQ4_NL_4_4.
             "36, llama, the other size",
             new().architecture("llama").tensor(b"t", &[128], 36, 0).data(72 + 32),
             "AmbiguousType",

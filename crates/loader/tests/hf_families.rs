@@ -1,5 +1,5 @@
-//! Hugging Face folders of families beside BitNet: gains less 1, norms of outputs and of projections, biases; written,
-//! read back, equal.
+//! Hugging Face folders of families other than BitNet: gains minus 1, norms of outputs and of projections, biases;
+//! written, read back, equal.
 
 mod common;
 
@@ -151,7 +151,7 @@ fn norms_keep_their_type_from_file_to_file() {
     to(&source, &output, Target::I2S);
     assert_eq!(types(&output), before);
     assert_equal(&load(&source), &load(&output), "F16 norms");
-    // A folder does not say what a GGUF file would have had: F32, which every program reads.
+    // A folder does not record the type in a GGUF file: it becomes F32, which every program reads.
     let (hf, again) = (dir.path().join("hf"), dir.path().join("again.gguf"));
     to(&source, &hf, Target::HfUnpacked);
     to(&hf, &again, Target::I2S);

@@ -169,7 +169,7 @@ impl Hub {
     }
 }
 
-/// A body, or the part of it that a Range header asks for.
+/// A body, or the part of it that a Range header requests.
 fn ranged(request: &Request, bytes: &[u8]) -> Answer {
     let from = request
         .headers
@@ -252,7 +252,7 @@ fn a_checkpoint_is_pulled_into_the_shared_cache_layout() {
         assert_eq!(link, Path::new("../../blobs").join(sha256(&content(300_000))));
     }
 
-    // Again: nothing is transferred, only asked for.
+    // Again: nothing is transferred, only requested.
     let before = server.requests("GET", "/o/m/resolve").len();
     assert_eq!(pull("o/m", &options).expect("again"), pulled);
     assert_eq!(server.requests("GET", "/o/m/resolve").len(), before);
@@ -443,7 +443,7 @@ fn statuses_have_their_own_errors() {
     let gated = Answer::new(403).with("X-Error-Code", "GatedRepo");
     let error = check(gated, 1, |e| matches!(e, HubError::Gated { .. }));
     assert!(error.to_string().contains("/o/m"), "{error}");
-    // What may pass is tried again, but not for ever.
+    // Temporary failures are retried, but not forever.
     check(Answer::new(503), 3, |e| matches!(e, HubError::Status { status: 503, .. }));
     check(Answer::new(429), 3, |e| matches!(e, HubError::Status { status: 429, .. }));
     check(Answer::new(400), 1, |e| matches!(e, HubError::Status { status: 400, .. }));

@@ -1,4 +1,4 @@
-//! safetensors files, single and sharded: what is refused, and what is read.
+//! safetensors files, single and sharded: rejected ones, and readable ones.
 
 mod common;
 

@@ -13,7 +13,7 @@ use serde_json::json;
 
 const BOS: &str = "<|begin_of_text|>";
 const EOT: &str = "<|eot_id|>";
-/// Says which end of text it is told, in tokens.
+/// A template that writes the end-of-text token that it receives, in tokens.
 const TELLS_EOS: &str = "{{ bos_token }}{% if eos_token == '<|eot_id|>' %}1{% elif eos_token == '<|end_of_text|>' %}1 2 3\
                          {% else %}1 2 3 4 5{% endif %}{{ messages[0].content }}";
 
@@ -21,7 +21,7 @@ fn to(source: &Path, out: &Path, target: Target) -> Result<ConvertReport, LoadEr
     convert(source, out, target, &ConvertOptions::default(), &mut |_| {})
 }
 
-/// What a program asks a model: a prompt as `run` encodes it, one as text of others, a chat.
+/// The ids of a prompt as encoded by `run`, of a text within others, and of a chat.
 fn talk(m: &LoadedModel) -> (Vec<u32>, Vec<u32>, Option<Vec<u32>>, Vec<u32>) {
     let t = m.tokenizer.as_ref().expect("a tokenizer");
     let text = "Once upon a time, 12345 <|eot_id|> naïve 東京 \r\n  x<|begin_of_text|>";
@@ -35,7 +35,7 @@ fn talk(m: &LoadedModel) -> (Vec<u32>, Vec<u32>, Option<Vec<u32>>, Vec<u32>) {
     (prompt, t.encode_text(text).unwrap(), chat, eos)
 }
 
-/// Converts to every form and from there to every other, and compares what they say.
+/// Converts to every form and from there to every other, and compares the results of `talk`.
 fn all_ways(source: &Path, dir: &Path) {
     let expected = talk(&try_load(source).unwrap());
     let gguf = dir.join("a.gguf");
@@ -56,7 +56,7 @@ fn all_ways(source: &Path, dir: &Path) {
 fn folders_talk_as_before_in_every_form() {
     let config = |v: serde_json::Value| ("tokenizer_config.json", v.to_string());
     let plain = json!({});
-    /// A name, the tokenizer_config.json, and files beside it.
+    /// A name, the tokenizer_config.json, and additional files.
     type Case<'a> = (&'a str, serde_json::Value, Vec<(&'a str, String)>);
     let cases: Vec<Case<'_>> = vec![
         ("no tokenizer_config.json", plain.clone(), vec![]),
@@ -116,7 +116,7 @@ fn folders_talk_as_before_in_every_form() {
         ),
         ("no special tokens", json!({"bos_token_id": null, "eos_token_id": null}), vec![]),
         (
-            "end of text behind a text",
+            "end of text after a text",
             plain,
             vec![config(json!({"bos_token": BOS, "eos_token": EOT, "add_eos_token": true, "pad_token": EOT}))],
         ),
@@ -179,7 +179,7 @@ fn gguf_vocabularies_become_files_of_a_folder() {
     for (n, source) in sources.iter().enumerate() {
         println!("{}", source.display());
         let folder = dir.path().join(format!("folder-{n}"));
-        // The weights are not what is looked at here; not all have scales that fit 16 bits.
+        // This test is not about the weights, not all of which have scales that fit 16 bits.
         let mut options = ConvertOptions::default();
         options.rounding = ScaleRounding::Nearest;
         convert(source, &folder, Target::HfPacked, &options, &mut |_| {}).unwrap();

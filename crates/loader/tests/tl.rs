@@ -1,4 +1,4 @@
-//! TL1 and TL2 files: read where their tile sizes are named, converted without loss, refused otherwise.
+//! TL1 and TL2 files: read if their tile sizes are given, converted without loss, rejected otherwise.
 
 mod common;
 
@@ -32,8 +32,8 @@ fn original(dir: &Path, config: ModelConfig) -> PathBuf {
     path
 }
 
-/// The same file with its projections in `format` under type `id`, as only a test writes it: the writer refuses
-/// these types, so the tensors are announced as bytes, and their descriptions changed afterwards.
+/// The same file with its projections in `format` under type `id`, which only a test writes: the writer rejects these
+/// types, so the tensors are announced as bytes, and their descriptions changed afterwards.
 fn tiled(from: &Path, name: &str, format: FileFormat, id: u32) -> PathBuf {
     let file = Gguf::open(from).unwrap();
     let mut writer = GgufWriter::with_metadata(file.metadata().clone()).unwrap();
@@ -121,7 +121,7 @@ fn files_are_read_with_named_tiles_and_become_every_form_without_loss() {
     }
 }
 
-/// Without tiles, and with tiles for other shapes, the message names the options and what was named.
+/// Without tiles, and with tiles for other shapes, the message names the options and the given shapes.
 #[test]
 fn files_are_refused_without_tiles_and_the_message_names_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
@@ -156,7 +156,7 @@ fn tiles_that_do_not_fit_are_refused() {
     assert!(matches!(kernel_error("bm=96,bk=96,bmm=32"), KernelError::UnsupportedTile { .. }));
     assert!(matches!(kernel_error("bm=64,bk=120,bmm=32"), KernelError::UnsupportedTile { .. }));
     assert!(matches!(kernel_error("bm=64,bk=192,bmm=32"), KernelError::ForeignTiles { .. }));
-    // Otherwise the bytes hold nothing that would tell: other sizes are other weights.
+    // Otherwise the bytes do not show it: other sizes give other weights.
     let q = |w: &ModelWeights| w.layers[0].projection(Projection::Q).to_trits();
     let right = q(&load(&original));
     assert!(q(&read(&path, "bm=128,bk=96,bmm=32").unwrap()) != right);
@@ -164,7 +164,7 @@ fn tiles_that_do_not_fit_are_refused() {
     assert!(q(&read(&path, "bm=128,bk=64,bmm=64").unwrap()) != right);
 }
 
-/// In files of architecture `llama` the size tells TL1 and TL2 from the types that llama.cpp has under their ids.
+/// In files of architecture `llama` the size distinguishes TL1 and TL2 from the types of llama.cpp with their ids.
 #[test]
 fn ternary_llamas_are_read() {
     let dir = tempfile::tempdir().unwrap();

@@ -67,7 +67,7 @@ fn llama3() -> Option<&'static Llama3> {
             let started = std::time::Instant::now();
             let from_json = Tokenizer::from_bytes(&json).expect("tokenizer.json");
             println!("tokenizer.json of Llama 3: {:?}", started.elapsed());
-            // As the official GGUF file: no pre-tokenizer, one EOS that is not the end of a turn.
+            // Like the official GGUF file: no pre-tokenizer, one EOS that is not the end of a turn.
             let vocab = GgufVocab {
                 bos: Some(128_000),
                 eos: Some(128_001),
@@ -191,7 +191,7 @@ fn sentencepiece_model_equals_sentencepiece() {
     for (text, ids, _) in &cases {
         assert_eq!(SPM.encode_text(text).expect("encode"), *ids, "{text:?}");
     }
-    // ... and makes no difference where the text spells none.
+    // ... and makes no difference if the text contains none.
     let without: Vec<_> = cases.into_iter().filter(|(text, ..)| !text.contains("<s>")).collect();
     check("spm.model", &SPM, &without);
     assert_eq!((SPM.bos(), SPM.eos(), SPM.unk()), (Some(1), [2].as_slice(), Some(0)));
@@ -508,7 +508,7 @@ fn unigram_and_metaspace_equal_the_tokenizers_library() {
     }
 }
 
-/// A word that is a token is taken whole by Llama 3's vocabularies, also where no merges lead to it.
+/// A word that is a token is taken whole by Llama 3's vocabularies, even if no merges lead to it.
 #[test]
 fn whole_words_come_before_merges_where_the_vocabulary_says_so() {
     let mut json = small();

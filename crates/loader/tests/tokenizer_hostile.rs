@@ -1,4 +1,4 @@
-//! Tokenizer files that want all time or memory: refused by name, or bounded in what they cost.
+//! Tokenizer files that would take all time or memory: rejected by name, or bounded in their cost.
 //!
 //! Generators double until the refusal comes; the step before it must still work. All of it runs on a small stack too.
 
@@ -27,7 +27,7 @@ fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Doubles a size until the file is refused, and returns the error; the size before must load and encode.
+/// Doubles a size until the file is rejected, and returns the error; the previous size must load and encode.
 fn doubled(what: &str, from: usize, make: impl Fn(usize) -> Value) -> TokenizerError {
     let mut size = from;
     let mut worked = false;
@@ -136,7 +136,7 @@ fn texts_grow_only_so_much() {
         let steps: Vec<Value> = (0..60).map(|i| if i % 2 == 0 { each.clone() } else { mark.clone() }).collect();
         let cuts = json!({"type": "Sequence", "pretokenizers": steps});
         grows("pre-tokenizer", "pre_tokenizer", cuts, &"ab".repeat(1000));
-        // What real normalisers do is far below the limit.
+        // Real normalisers are far below the limit.
         let json = with("normalizer", chain(json!({"type": "NFKD"}), 1));
         let ids = read(&json).expect("loads").encode(&"\u{fdfa}".repeat(100), false).expect("encodes");
         assert!(ids.len() >= 100);
@@ -182,7 +182,7 @@ fn patterns_are_bounded() {
             assert!(matches!(error, TokenizerError::PatternTooCostly { .. }), "{pattern}: {error}");
             assert!(started.elapsed().as_secs() < 60, "{pattern}: {:?}", started.elapsed());
         }
-        // What real files hold works on long texts.
+        // The patterns of real files work on long texts.
         for pattern in [r"\d{1,3}(?=(?:\d{3})*\b)", r"\s+(?!\S)|\s", "(?<=[.!?])x|[^x]", r"\p{L}+(?!\p{N})"] {
             let tokenizer = read(&cut(pattern)).expect(pattern);
             let text = "Once upon a time, 1234567 cats.\n".repeat(3000);
@@ -241,7 +241,7 @@ fn ids_are_checked() {
         assert!(change(&|json| json["added_tokens"][0]["id"] = json!(id)).is_err(), "{id}");
         assert!(change(&|json| json["model"]["vocab"]["zzz"] = json!(id)).is_err(), "{id}");
     }
-    // An added token in the place of another is known to happen: told.
+    // An added token in the place of another is known to occur: it is noted.
     let tokenizer = change(&|json| {
         let id = json["model"]["vocab"].as_object().expect("vocab").values().next().cloned();
         json["added_tokens"]
@@ -409,7 +409,8 @@ fn all_stages_equal_the_tokenizers_library() {
     }
 }
 
-/// The `tokenizers` package of Python says so; the Rust crate, with another engine, has one more at the beginning.
+/// The `tokenizers` package of Python gives these words; the Rust crate, with another engine, has one more at the
+/// beginning.
 #[test]
 fn empty_matches_are_replaced_once() {
     let replace = json!({"type": "Replace", "pattern": {"Regex": "a*"}, "content": "-"});
@@ -469,7 +470,7 @@ fn optional_ids_beyond_the_vocabulary_are_told() {
     assert!(matches!(tokenizer.encode("b", false), Err(TokenizerError::NoUnknown { .. })));
 }
 
-/// Converters write user-defined tokens with plain spaces; they are found in the text as it stands.
+/// Converters write user-defined tokens with plain spaces; they are found in the unchanged text.
 #[test]
 fn user_defined_tokens_with_plain_spaces_are_found() {
     let pieces: &[(&str, i32)] =

@@ -1,4 +1,4 @@
-//! Damaged and unsupported vocabularies are refused, each with its reason.
+//! Damaged and unsupported vocabularies are rejected, each with its reason.
 
 use std::collections::HashMap;
 

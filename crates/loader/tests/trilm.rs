@@ -74,11 +74,11 @@ fn trilm_keeps_the_scale_of_every_shard() {
             }
         }
     }
-    // Scales within rows stand for a model that was trained with half-precision activations.
+    // Scales within rows imply a model that was trained with half-precision activations.
     let weights = ModelWeights::from_source(&checkpoint).unwrap();
     assert_eq!(weights.config.inputs.all().map(|form| form.bits), [ActivationBits::Sixteen; 4]);
     assert!(checkpoint.notes().iter().any(|n| n.contains("one scale per group")), "{:?}", checkpoint.notes());
-    // With a single shard it cannot be told from a BitNet model, and a note says what is computed.
+    // With a single shard it cannot be distinguished from a BitNet model, and a note states what is computed.
     let one = trilm(|_| 0.0625);
     let checkpoint = open(one.path()).unwrap();
     let weights = ModelWeights::from_source(&checkpoint).unwrap();
@@ -86,7 +86,7 @@ fn trilm_keeps_the_scale_of_every_shard() {
     assert!(checkpoint.notes().iter().any(|n| n.contains("--activations 16")), "{:?}", checkpoint.notes());
 }
 
-/// The shapes that TriLM is published in: each is a configuration of `llama` of about as many weights as its name says.
+/// The published shapes of TriLM: each is a configuration of `llama` with about as many weights as its name says.
 #[test]
 fn published_shapes_of_trilm_are_configurations() {
     for (name, [hidden, ffn, layers, heads, vocab]) in [

@@ -1,4 +1,5 @@
-//! The 1bitLLM models, and what converters write under the same name: SiLU or squared ReLU, so it is always named.
+//! The 1bitLLM models, and other models that converters write under the same name: SiLU or squared ReLU, so the
+//! activation is always named.
 
 use super::{LLAMA, Rules};
 use crate::config::DensePolicy;

@@ -1,5 +1,5 @@
-//! HunYuan, dense: norms of the heads of q and k after the rotary embedding. Converters put the base that follows from `alpha` in
-//! the file and say that nothing is scaled.
+//! HunYuan, dense: norms of the heads of q and k after the rotary embedding. Converters write the base that follows
+//! from `alpha`, without any scaling.
 
 use super::{LLAMA, Rules};
 

@@ -1,8 +1,8 @@
 //! The table of architectures: how the files of each family of models are to be read and written.
 //!
-//! The formulas of a family, and its names, are in [`bitnet_model::Architecture`]. Here is what only files have: the
-//! order of rows, what float projections are, the activation of a file that names none, gains that are stored less 1.
-//! One file per family, so that a further one is a further file; `docs/extending/architecture.md` has the list.
+//! The formulas of a family, and its names, are in [`bitnet_model::Architecture`]. This module has the facts about
+//! files: the order of rows, the meaning of float projections, the default activation, gains that are stored minus 1.
+//! Each family has its own file; `docs/extending/architecture.md` has the list.
 
 mod bit_ttt;
 mod bitnet;
@@ -29,19 +29,20 @@ pub(crate) struct Rules {
     pub(crate) gguf_qk: QkLayout,
     /// Projections that are floats in GGUF files.
     pub(crate) gguf_dense: DensePolicy,
-    /// The activation of a GGUF file that names none; `None` where it is found out, or has to be named.
+    /// The default activation of a GGUF file; `None` if it is determined otherwise, or has to be named.
     pub(crate) gguf_activation: Option<Activation>,
-    /// The key after the architecture under which a GGUF file is given its activation; `None` where its name says it.
+    /// The key, after the architecture, under which a GGUF file names its activation; `None` if the architecture
+    /// implies it.
     pub(crate) gguf_activation_key: Option<&'static str>,
     /// Whether type ids that mean several things have their BitNet meaning in GGUF files of this family.
     pub(crate) bitnet_type_ids: bool,
     /// Whether GGUF files hold the factors of LongRoPE in two tensors, as those of other programs do.
     pub(crate) longrope_tensors: bool,
-    /// Values of absent scales, where the files of the family have scales.
+    /// Values of missing scales, if the files of the family have scales.
     pub(crate) absent_scales: Option<fn(&ModelConfig) -> Scales>,
     /// Offset of the gains of a safetensors file; GGUF files hold the sums.
     pub(crate) gain_offset: fn(Norm) -> f32,
-    /// The built-in chat template for models whose files have none, or a wrong one.
+    /// The built-in chat template for models whose files have no template or a wrong one.
     pub(crate) template: Option<&'static str>,
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct Rules {
 pub(crate) struct Scales {
     /// Factor of embeddings.
     pub(crate) embedding: f32,
-    /// Factor of what is added to the residual stream.
+    /// Factor of the outputs that are added to the residual stream.
     pub(crate) residual: f32,
     /// Divisor of logits.
     pub(crate) logits: f32,
@@ -63,7 +64,7 @@ fn no_offset(_: Norm) -> f32 {
 const DENSE: &str = "a GGUF file of this architecture whose projections are not ternary is an ordinary model; ternary ones store \
                      I2_S, TQ1_0, TQ2_0 or another ternary type, or exact multiples of -1, 0 and 1";
 
-/// LLaMA's; the others differ from it by what they name.
+/// The rules of LLaMA; the others are described by their differences from it.
 const LLAMA: Rules = Rules {
     gguf_qk: QkLayout::Half,
     gguf_dense: DensePolicy::Refuse(DENSE),
@@ -104,7 +105,7 @@ pub(crate) fn has_bitnet_type_ids(name: &str) -> bool {
     name == crate::extractor::ARCHITECTURE || Architecture::from_gguf(name).is_some_and(|a| rules(a).bitnet_type_ids)
 }
 
-/// Families whose ternary models exist and are not computed: names in both containers, and what is missing.
+/// Families with ternary models that are not supported: names in both containers, and the missing feature.
 const REFUSED: [(&[&str], &str); 4] = [
     (
         &[crate::extractor::ARCHITECTURE],
@@ -126,7 +127,7 @@ const REFUSED: [(&[&str], &str); 4] = [
     ),
 ];
 
-/// The error for a name of no family: `key` says where it stands.
+/// The error for an unknown family name, which `key` holds.
 pub(crate) fn unknown(key: &str, name: &str) -> LoadError {
     if let Some((_, reason)) = REFUSED.iter().find(|(names, _)| names.contains(&name)) {
         return unsupported(key, format!("{name:?}"), reason);
@@ -164,7 +165,7 @@ mod tests {
     fn every_family_has_a_place_in_the_table() {
         for a in Architecture::ALL {
             assert_eq!(named(a.gguf_name()), Some(a));
-            // Files of architecture bitnet and bitnet-v2 say which activation they have.
+            // Files of architecture bitnet and bitnet-v2 name their activation.
             let named_by_key = rules(a).gguf_activation.is_none();
             assert_eq!(named_by_key, matches!(a, Architecture::Bitnet | Architecture::BitnetV2), "{a:?}");
             assert_eq!(rules(a).absent_scales.is_some(), a.formulas().scales, "{a:?}");

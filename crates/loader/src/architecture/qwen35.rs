@@ -31,14 +31,14 @@ const KEY_HEADS: &str = "ssm.group_count";
 const VALUE_HEADS: &str = "ssm.time_step_rank";
 const INNER: &str = "ssm.inner_size";
 const SECTIONS: &str = "rope.dimension_sections";
-/// The interval of llama.cpp where the key is absent.
+/// The default interval of llama.cpp.
 const USUAL: usize = 4;
 /// More layers than any configuration may have.
 const MAX_LAYERS: usize = 1 << 12;
 
-/// Whether these are keys of the family alone.
+/// Whether these are keys of this family only.
 pub(crate) fn reads(short: &str) -> bool {
-    // In a text the positions of all sections are the same, so they say nothing.
+    // In a text the positions of all sections are equal, so the sections have no effect.
     [NEXTN, INTERVAL, TAPS, STATE, KEY_HEADS, VALUE_HEADS, INNER, SECTIONS].contains(&short)
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn put(m: &mut Metadata, c: &ModelConfig) {
     // Sizes of a checked configuration are far below 2^32.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut set = |short: &str, n: usize| m.set(&format!("{name}.{short}"), number(n));
-    // Others are refused before anything is written.
+    // Others are rejected before anything is written.
     set(INTERVAL, c.attention_interval().unwrap_or(1));
     if c.has_delta() {
         set(TAPS, c.delta.conv_kernel);
@@ -90,8 +90,8 @@ pub(crate) fn put(m: &mut Metadata, c: &ModelConfig) {
         set(VALUE_HEADS, c.delta.value_heads);
         set(INNER, c.delta.value_heads.saturating_mul(c.delta.state_size));
     }
-    // Three dimensions of positions share the turned pairs as evenly as in the published models, for programs that need
-    // them.
+    // The rotated pairs are shared among three dimensions of positions as evenly as in the published models, for
+    // programs that need them.
     let pairs = c.rotary_width() / 2;
     let first = pairs.div_ceil(3);
     let second = pairs.saturating_sub(first).div_ceil(2);

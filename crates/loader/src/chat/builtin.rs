@@ -19,7 +19,7 @@ const BITNET_2B4T: &str = "bitnet-2b4t";
 /// The token that ends a turn of BitNet b1.58 2B4T.
 const EOT: &str = "<|eot_id|>";
 
-/// From where [`ChatTemplate::choose`] may take a template, the first one first.
+/// The sources of templates for [`ChatTemplate::choose`], in order of precedence.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct ChoiceSources<'a> {
@@ -31,16 +31,16 @@ pub struct ChoiceSources<'a> {
     pub gguf: Option<&'a str>,
     /// `general.architecture` of a GGUF file, or the model type of a `config.json`.
     pub architecture: Option<&'a str>,
-    /// The vocabulary, to find a built-in template where the checkpoint has none.
+    /// The vocabulary, to find a built-in template if the checkpoint has none.
     pub tokenizer: Option<&'a Tokenizer>,
 }
 
 /// Result of [`ChatTemplate::choose`].
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// The template; `None` where nothing fits (a base model).
+    /// The template; `None` if none fits (a base model).
     pub template: Option<ChatTemplate>,
-    /// Why the checkpoint's own template cannot be used, where it cannot. Everything but a chat works without it.
+    /// The reason why the checkpoint's own template cannot be used, if so. Everything except chats works without it.
     pub broken: Option<Arc<ChatError>>,
     /// Notes on what was replaced or assumed.
     pub notes: Vec<Note>,
@@ -62,13 +62,13 @@ fn is_2b4t(architecture: Option<&str>) -> bool {
     template_of(architecture) == Some(BITNET_2B4T)
 }
 
-/// How a template is known to be wrong for its model.
+/// The reason why a template is known to be wrong for its model.
 fn known_wrong(source: &str, architecture: Option<&str>) -> Option<&'static str> {
     if source.contains("BITNETAssistant") {
         return Some("it is the `Human:`/`BITNETAssistant:` placeholder of a converter");
     }
     if is_2b4t(architecture) && source.contains("Human:") && !source.contains(EOT) {
-        return Some("it says `Human:` where the model was trained on `User:`");
+        return Some("it writes `Human:`, but the model was trained on `User:`");
     }
     None
 }
@@ -96,8 +96,8 @@ impl ChatTemplate {
     /// built-in one whose special tokens the vocabulary has. A checkpoint's template that is known to be wrong for
     /// its model (the one in the official 2B4T GGUF file) is replaced by the built-in one, with a note.
     ///
-    /// A checkpoint's template that cannot be used, and several of which none is called `default`, are not an error
-    /// here: [`Choice::broken`] tells, for the one who asks for a chat.
+    /// A checkpoint's template that cannot be used, and several templates without a `default`, are not an error here:
+    /// [`Choice::broken`] holds it for callers that need a chat.
     ///
     /// # Errors
     /// If the user's template is malformed, or its name unknown.
@@ -141,7 +141,7 @@ impl ChatTemplate {
 
     /// The user's choice.
     fn of_user(user: &str, config: Option<&TokenizerConfig>) -> Result<Self, ChatError> {
-        // A template needs at least one tag to say anything about messages; a name has none.
+        // A template needs at least one tag to use messages; a name has none.
         if user.contains('{') {
             return Self::from_source(user);
         }
@@ -165,12 +165,12 @@ impl ChatTemplate {
         }
     }
 
-    /// The ids of a conversation in the way in which BitNet b1.58 2B4T was trained: role and content are encoded
-    /// apart, `User: ` and `hi` rather than `User: hi`, which gives other ids (`User`, `:`, ` `, `hi`). Special
-    /// tokens that a message spells out stay text, so no message can forge the end of a turn.
+    /// The ids of a conversation as in the training of BitNet b1.58 2B4T: role and content are encoded separately,
+    /// `User: ` and `hi` rather than `User: hi`, which gives other ids (`User`, `:`, ` `, `hi`). Special tokens that a
+    /// message spells out stay text, so no message can forge the end of a turn.
     ///
     /// # Errors
-    /// [`ChatError::NotSeparable`] for templates other than `bitnet-2b4t`, [`ChatError::MissingToken`] where the
+    /// [`ChatError::NotSeparable`] for templates other than `bitnet-2b4t`, [`ChatError::MissingToken`] if the
     /// vocabulary lacks `<|eot_id|>`, and the errors of [`Tokenizer::encode_text`].
     pub fn encode_separate(
         &self,
@@ -196,7 +196,7 @@ impl ChatTemplate {
     }
 }
 
-/// As Python's `str.capitalize`: the first letter large, the others small.
+/// Like Python's `str.capitalize`: the first letter in upper case, the others in lower case.
 fn capitalized(role: &str) -> String {
     let mut chars = role.chars();
     let first = chars.next().into_iter().flat_map(char::to_uppercase);

@@ -2,7 +2,7 @@
 
 use crate::tokenizer::TokenizerError;
 
-/// Why a chat could not be turned into a prompt.
+/// The reason why a chat could not be turned into a prompt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields that are named after what they hold have no comment")]
@@ -10,7 +10,7 @@ pub enum ChatError {
     /// The template is not valid Jinja.
     #[error("chat template of {template}, line {line}: {detail}")]
     Syntax {
-        /// Where the template came from.
+        /// The origin of the template.
         template: String,
         /// The line, from 1.
         line: usize,
@@ -20,17 +20,17 @@ pub enum ChatError {
     /// The template failed while it was rendered.
     #[error("chat template of {template}, line {line}: {detail}")]
     Render {
-        /// Where the template came from.
+        /// The origin of the template.
         template: String,
-        /// The line, from 1; 0 where unknown.
+        /// The line, from 1; 0 if unknown.
         line: usize,
         /// The problem.
         detail: String,
     },
-    /// The template refuses these messages (`raise_exception`).
+    /// The template rejects these messages (`raise_exception`).
     #[error("the chat template of {template} refuses this conversation: {message}")]
     Refused {
-        /// Where the template came from.
+        /// The origin of the template.
         template: String,
         /// The template's message.
         message: String,
@@ -38,26 +38,26 @@ pub enum ChatError {
     /// The template did more work than any honest template needs.
     #[error("the chat template of {template} did not finish within {fuel} steps")]
     OutOfFuel {
-        /// Where the template came from.
+        /// The origin of the template.
         template: String,
         /// The limit.
         fuel: u64,
     },
-    /// The template is too long, or what it builds while it is rendered.
+    /// The template, or the text that it builds, is too long.
     #[error("the chat template of {template}: {what} exceeds {limit} bytes")]
     TooLarge {
-        /// Where the template came from.
+        /// The origin of the template.
         template: String,
-        /// Its source, or what it builds.
+        /// The template's source, or the text that it builds.
         what: &'static str,
         limit: usize,
     },
     /// The template, or a value that it makes, is nested too deeply.
     #[error("chat template of {template}, line {line}: {what} are nested more than {limit} deep")]
     TooDeep {
-        /// Where the template came from.
+        /// The origin of the template.
         template: String,
-        /// The line, from 1; 0 where unknown.
+        /// The line, from 1; 0 if unknown.
         line: usize,
         /// The nested thing.
         what: &'static str,
@@ -80,10 +80,10 @@ pub enum ChatError {
     /// A template needs a token that the vocabulary lacks.
     #[error("the chat template {template} needs the token {token:?}, which this vocabulary lacks")]
     MissingToken { template: String, token: String },
-    /// Only templates that are made of plain roles can be encoded part by part.
+    /// Only templates that consist of plain roles can be encoded part by part.
     #[error("the chat template of {template} can only be encoded joined; {supported} can be encoded in parts")]
     NotSeparable {
-        /// Where the template came from.
+        /// The origin of the template.
         template: String,
         /// The templates for which it works.
         supported: &'static str,

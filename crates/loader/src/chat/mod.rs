@@ -2,9 +2,10 @@
 //!
 //! A [`ChatTemplate`] comes from the checkpoint (`tokenizer_config.json`, `chat_template.jinja`,
 //! `tokenizer.chat_template` of a GGUF file), from the user, or is built in; [`ChatTemplate::choose`] decides, and
-//! replaces templates that are known to be wrong. Templates run as Hugging Face's transformers runs them, in an engine
-//! of their own (`jinja`). They are programs that came with a download, so their steps are counted, the memory they
-//! hold is capped, and they run on a stack of their own. What a template can still do is to say something other than
+//! replaces templates that are known to be wrong. Templates behave as in Hugging Face's transformers, but run in an
+//! engine of this crate (`jinja`). They are programs that came with a download, so their steps are counted, their
+//! memory is limited, and they run on a separate stack. A template can still write something other than what the user
+//! expects.
 //! what the user believes it says.
 
 mod builtin;
@@ -25,14 +26,14 @@ pub use tools::{Answered, ToolCall, ToolForm};
 
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 
-/// Where templates come from, as messages say it.
+/// The sources of templates, in messages.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GGUF_FILE: &str = "the GGUF file";
 /// Longest template source in bytes; real ones have a few dozen kilobytes at most.
 const MAX_SOURCE_BYTES: usize = 256 << 10;
-/// Memory of a rendering, output included, beside [`MEMORY_OF_INPUT`].
+/// Memory of a rendering, including output, in addition to [`MEMORY_OF_INPUT`].
 const MAX_MEMORY: usize = 24 << 20;
-/// How often the conversation may be in memory: as it is, changed, joined, written.
+/// How many copies of the conversation may be in memory: original, changed, joined, written.
 const MEMORY_OF_INPUT: usize = 8;
 /// Steps that a template may take: a fixed part, and a part for each message. Real templates take some hundreds for
 /// each message.
@@ -43,7 +44,7 @@ const MAX_FUEL: u64 = 10_000_000;
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
+    /// The speaker: `system`, `user`, `assistant`, or another role of the template.
     pub role: String,
     /// The text.
     pub content: String,
@@ -63,7 +64,7 @@ impl Message {
         Self::new("user", content)
     }
 
-    /// An instruction that stands above the conversation.
+    /// An instruction that precedes the conversation.
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
@@ -74,7 +75,7 @@ impl Message {
     }
 }
 
-/// Variables of a template beside the messages.
+/// Variables of a template in addition to the messages.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RenderOptions {
@@ -86,7 +87,7 @@ pub struct RenderOptions {
     pub documents: Option<Value>,
     /// Other variables: `enable_thinking`, `date_string` ...
     pub extra: Map<String, Value>,
-    /// The time that `strftime_now` tells (in UTC); the clock's where `None`.
+    /// The time that `strftime_now` uses (in UTC); that of the clock if `None`.
     pub now: Option<SystemTime>,
 }
 
@@ -99,9 +100,9 @@ impl Default for RenderOptions {
 /// The names of the special tokens, which templates write out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SpecialTokens {
-    /// The token that begins a text; empty where there is none.
+    /// The token that begins a text; empty if there is none.
     pub bos_token: String,
-    /// The token that ends a text; empty where there is none.
+    /// The token that ends a text; empty if there is none.
     pub eos_token: String,
 }
 
@@ -134,8 +135,8 @@ impl ChatTemplate {
         Self::with_origin(source, "the given source", None)
     }
 
-    /// The template of a `tokenizer_config.json` (and `chat_template.jinja`); `name` chooses among several, `default`
-    /// where `None`. `Ok(None)` where the configuration has no template and none was asked for by name.
+    /// The template of a `tokenizer_config.json` (and `chat_template.jinja`); `name` selects among several, `default`
+    /// if `None`. `Ok(None)` if the configuration has no template and none was requested by name.
     ///
     /// # Errors
     /// [`ChatError::UnknownName`], and the errors of [`Self::from_source`].
@@ -184,7 +185,7 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// Where the template came from, for messages.
+    /// The origin of the template, for messages.
     pub fn origin(&self) -> &str {
         &self.origin
     }
@@ -197,8 +198,8 @@ impl ChatTemplate {
     /// The text of a conversation.
     ///
     /// # Errors
-    /// [`ChatError::Refused`] where the template refuses the messages, [`ChatError::Render`] where it fails,
-    /// [`ChatError::OutOfFuel`], [`ChatError::TooLarge`] and [`ChatError::TooDeep`] where it does not behave.
+    /// [`ChatError::Refused`] if the template rejects the messages, [`ChatError::Render`] if it fails,
+    /// [`ChatError::OutOfFuel`], [`ChatError::TooLarge`] and [`ChatError::TooDeep`] if it exceeds its limits.
     pub fn render(
         &self,
         messages: &[Message],
@@ -209,7 +210,8 @@ impl ChatTemplate {
         self.render_json(messages, tokens, options)
     }
 
-    /// Like [`Self::render`], for messages in JSON of any form that the template knows (`content` as a list of parts).
+    /// Like [`Self::render`], for messages in JSON of any form that the template supports (`content` as a list of
+    /// parts).
     ///
     /// # Errors
     /// The errors of [`Self::render`].
@@ -253,7 +255,7 @@ impl ChatTemplate {
         }
     }
 
-    /// The ids of a conversation: the rendered text as a whole, as transformers encodes it. BOS is added where the
+    /// The ids of a conversation: the rendered text as a whole, encoded as in transformers. BOS is added if the
     /// template writes none and the tokenizer says that texts begin with it.
     ///
     /// Special tokens that a message spells out (`<|eot_id|>`) become their ids here, as in transformers. Where

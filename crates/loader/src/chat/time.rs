@@ -1,4 +1,4 @@
-//! Dates for templates that tell the model what day it is.
+//! Dates for templates that tell the model the current day.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -68,7 +68,7 @@ impl Moment {
     }
 }
 
-/// How a directive is changed: `%-d`, `%_d`, `%^a`, `%10Y`.
+/// Modifiers of a directive: `%-d`, `%_d`, `%^a`, `%10Y`.
 #[derive(Default)]
 struct Flags {
     /// `-`: no padding; `_`: spaces; `0`: zeros.
@@ -92,7 +92,7 @@ impl Flags {
     fn text(&self, text: &str) -> String {
         let text = match (self.upper, self.swapped) {
             (true, _) => text.to_uppercase(),
-            // Of the names only those of days and months grow; AM and PM shrink.
+            // Only the names of days and months become upper case; AM and PM become lower case.
             (_, true) if text == "AM" || text == "PM" => text.to_lowercase(),
             (_, true) => text.to_uppercase(),
             _ => text.to_owned(),
@@ -190,7 +190,7 @@ impl Moment {
     }
 }
 
-/// Formats a moment as Python's `strftime` does, in UTC and English. Directives that are not known stay as they are.
+/// Formats a time like Python's `strftime`, in UTC and English. Unknown directives do not change.
 pub(super) fn strftime(format: &str, time: SystemTime) -> String {
     let moment = Moment::new(time);
     let mut out = String::new();

@@ -1,13 +1,13 @@
-//! Calls of tools in what a model says.
+//! Tool calls in the output of a model.
 //!
 //! A template tells a model which tools there are ([`RenderOptions::tools`](super::RenderOptions::tools)); how the
-//! model then asks for one depends on what it was trained with, which its template shows.
+//! model calls one depends on its training, which its template reveals.
 
 use serde_json::{Map, Value};
 
 use super::ChatTemplate;
 
-/// Most calls of one answer; what a model writes beyond is text.
+/// The maximum number of calls in one answer; anything beyond is text.
 const MAX_CALLS: usize = 128;
 
 /// A call of a tool.
@@ -28,7 +28,7 @@ pub struct Answered {
     pub calls: Vec<ToolCall>,
 }
 
-/// How the models of a family write calls.
+/// The format of calls of a family of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToolForm {
@@ -37,7 +37,7 @@ pub enum ToolForm {
     Tags,
     /// The whole answer is `{"name": ..., "parameters": {...}}`, with `<|python_tag|>` before it or not: Llama 3.
     Whole,
-    /// `[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...]` after a text or none: Mistral.
+    /// `[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...]`, possibly after a text: Mistral.
     List,
 }
 
@@ -47,7 +47,7 @@ const PYTHON: &str = "<|python_tag|>";
 const LIST: &str = "[TOOL_CALLS]";
 
 impl ChatTemplate {
-    /// How the models of this template call tools; `None` where it tells them of none.
+    /// How models with this template call tools; `None` if it does not mention tools.
     pub fn tool_form(&self) -> Option<ToolForm> {
         let has = |part: &str| self.source().contains(part);
         match () {
@@ -91,7 +91,7 @@ fn may_become(text: &str, whole: &str) -> bool {
     text.starts_with(whole) || whole.starts_with(text)
 }
 
-/// Bytes of `text` before `mark`, or before what may become one.
+/// Bytes of `text` before `mark`, or before a possible beginning of it.
 fn before(text: &str, mark: &str) -> usize {
     match text.find(mark) {
         Some(at) => at,
@@ -100,7 +100,7 @@ fn before(text: &str, mark: &str) -> usize {
 }
 
 impl ToolForm {
-    /// The parts of a whole answer. Where something looks like a call and is none, it is text.
+    /// The parts of a whole answer. Anything that looks like a call but is not is text.
     pub fn read(self, text: &str) -> Answered {
         let read = match self {
             Self::Tags => return tags(text),
@@ -120,7 +120,8 @@ impl ToolForm {
         }
     }
 
-    /// How many bytes of an answer that goes on are not part of a call, for sure; the rest is known when it is whole.
+    /// How many bytes of an unfinished answer are certainly not part of a call; the rest is decided when it is
+    /// complete.
     pub fn certain(self, text: &str) -> usize {
         match self {
             Self::Tags => before(text, OPEN),
@@ -137,7 +138,7 @@ fn tags(text: &str) -> Answered {
     let mut answered = Answered::default();
     let mut rest = text;
     while let Some((content, after)) = rest.split_once(OPEN) {
-        // The last one may have been cut off before its end, which says nothing about what is in it.
+        // The last one may have been cut off before its end, which does not make its content invalid.
         let (inner, next) = after.split_once(CLOSE).unwrap_or((after, ""));
         match calls(inner, '\n').filter(|calls| answered.calls.len() + calls.len() <= MAX_CALLS) {
             Some(calls) => {

@@ -1,6 +1,6 @@
 //! Signed Hadamard transforms that are folded into the weights of a GGUF file: the keys `prism.hadamard.*`.
 //!
-//! A file whose fold is not understood in every detail gives fluent nonsense, so whatever is not known is refused.
+//! A file whose fold is misunderstood in any detail would give fluent nonsense, so anything unknown is rejected.
 
 use std::collections::HashSet;
 
@@ -29,8 +29,8 @@ const KNOWN_AXIS: &str = "input-last-dimension";
 const NEEDED: &str = "the signed Hadamard transform that is folded into the weights";
 const WAY_OUT: &str = "take the file without the fold, or a later version of this program";
 
-/// The fold of a model of this configuration, without one in it; `None` where the file has no keys of one. `names` are
-/// the tensors of the file, where they are known.
+/// The fold of a model with this configuration, without one in it; `None` if the file has no keys for one. `names` are
+/// the tensors of the file, if they are known.
 pub(crate) fn read(m: &Metadata, c: &ModelConfig, names: Option<&HashSet<String>>) -> Result<Option<Fold>, LoadError> {
     if !m.iter().any(|(key, _)| key.starts_with(ANY)) {
         return Ok(None);
@@ -97,7 +97,7 @@ fn signs(m: &Metadata, c: &ModelConfig, mut fold: Fold) -> Result<Fold, LoadErro
     let missing = |key: &str| LoadError::MissingKey { key: key.to_owned(), needed_for: NEEDED };
     match m.str(MODE)?.ok_or_else(|| missing(MODE))? {
         "identity" => {
-            // The widths of a configuration that was not checked yet are bounded by what the file could hold.
+            // The file's size bounds the widths of a configuration that was not checked yet.
             let widths = c.input_widths();
             if let Some(width) = widths.iter().find(|w| **w > 1 << 22) {
                 return Err(unsupported(MODE, format!("identity for inputs of {width}"), "that is not a sane width"));
@@ -128,17 +128,17 @@ fn signs(m: &Metadata, c: &ModelConfig, mut fold: Fold) -> Result<Fold, LoadErro
         return Err(unsupported(VALUES, format!("{} values too many", rest.len()), "the widths do not need them"));
     }
     if let Some(width) = c.input_widths().into_iter().find(|w| fold.signs(*w).is_none()) {
-        let reason = format!("there are inputs of {width} elements, for which it has no signs; the file is damaged");
+        let reason = format!("it has no signs for inputs of {width} elements; the file is damaged");
         return Err(unsupported(WIDTHS, "incomplete", &reason));
     }
     if let Some(width) = c.input_widths().into_iter().find(|w| w.checked_rem(fold.block) != Some(0)) {
-        let reason = format!("it must divide the width of every input, and there are inputs of {width}; {WAY_OUT}");
+        let reason = format!("it must divide the width of every input, but inputs of {width} exist; {WAY_OUT}");
         return Err(unsupported(BLOCK, fold.block, &reason));
     }
     Ok(fold)
 }
 
-/// The names of the projections of all layers, each of which must be listed: by itself, or with others in one tensor.
+/// The names of the projections of all layers, each of which must be listed: separately, or merged into one tensor.
 fn all_weights(c: &ModelConfig, listed: &HashSet<&str>) -> Result<HashSet<String>, LoadError> {
     let mut all = HashSet::new();
     for l in 0..c.num_hidden_layers {

@@ -10,16 +10,17 @@ use crate::architecture::{Rules, Scales, qwen35, rules, unknown};
 use crate::gguf::{Metadata, Value};
 use crate::loaded::GenerationConfig;
 
-/// Where a GGUF file may name the activation, after the architecture; the first one is that of llama.cpp.
+/// The keys, after the architecture, under which a GGUF file may name the activation; the first one is that of
+/// llama.cpp.
 pub(crate) const ACTIVATION_KEYS: [&str; 3] = ["hidden_activation", "hidden_act", "feed_forward_activation"];
 
-/// How the hidden states of a text become a vector, by number.
+/// The pooling of the hidden states, as a number.
 pub(crate) const POOLING: &str = "pooling_type";
-/// Scales of MiniCPM: of the embedding, of the residual branches, and what logits are divided by.
+/// Scales of MiniCPM: of the embedding, of the residual branches, and the divisor of the logits.
 pub(crate) const SCALES: [&str; 3] = ["embedding_scale", "residual_scale", "logit_scale"];
 pub(crate) const ATTENTION_SCALE: &str = "attention.scale";
 
-/// All ids that end a text, where they are more than the keys of other programs can hold.
+/// All ids that end a text, if they are more than the keys of other programs can hold.
 pub(crate) const EOS_LIST: &str = "tokenizer.ggml.eos_token_ids";
 
 pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, LoadError> {
@@ -86,7 +87,7 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
     c.max_position_embeddings = k.size("context_length")?;
     let eps = "attention.layer_norm_rms_epsilon";
     c.rms_norm_eps = to_f32(metadata.f64(&k.key(eps))?.ok_or_else(|| k.missing(eps))?);
-    // llama.cpp's default where the key is absent.
+    // llama.cpp's default.
     c.rope_theta = metadata.f64(&k.key("rope.freq_base"))?.unwrap_or(10_000.0);
     let (scaling, note) = rope::from_gguf(metadata, architecture, facts.rope, c.max_position_embeddings)?;
     c.rope_scaling = scaling;
@@ -140,10 +141,11 @@ pub(crate) fn read(metadata: &Metadata, facts: TensorFacts) -> Result<Reading, L
 /// Tokens of the vocabulary of BitNet b1.58 2B4T (that of Llama 3).
 const VOCABULARY_2B4T: usize = 128_256;
 
-/// The activation of a file that names none and whose architecture does not say it either.
+/// The activation of a file that does not name it and whose architecture does not imply it.
 ///
-/// Architecture `bitnet` was made for the 1bitLLM models, which compute SiLU. Converters write BitNet b1.58 2B4T under the same
-/// name, which computes squared ReLU; its shape tells it. Another model with its vocabulary may be of either kind.
+/// Architecture `bitnet` was made for the 1bitLLM models, which compute SiLU. Converters write BitNet b1.58 2B4T under
+/// the same name, which computes squared ReLU and is recognised by its shape. Another model with its vocabulary may be
+/// of either kind.
 fn unnamed_act(
     k: &Keys<'_>,
     family: Architecture,
@@ -182,7 +184,7 @@ fn unnamed_act(
     }
 }
 
-/// A note where the name says that the weights are folded and the keys that describe the fold are not there.
+/// A note if the name says that the weights are folded but the keys that describe the fold are missing.
 fn unfolded(metadata: &Metadata, c: &ModelConfig) -> Result<Option<String>, LoadError> {
     let name = metadata.str("general.name")?.unwrap_or_default().to_ascii_lowercase().replace([' ', '_'], "-");
     Ok((c.fold.is_none() && name.contains("bonsai-2")).then(|| {
@@ -192,7 +194,7 @@ fn unfolded(metadata: &Metadata, c: &ModelConfig) -> Result<Option<String>, Load
     }))
 }
 
-/// How the hidden states of a text become a vector; 0 says that they do not.
+/// The pooling of the hidden states; 0 means none.
 fn pooling(k: &Keys<'_>) -> Result<Option<Pooling>, LoadError> {
     let number = k.get_size(POOLING)?.unwrap_or(0);
     match number {
@@ -234,10 +236,10 @@ fn read_scales(k: &Keys<'_>, family: Architecture, rules: &Rules, c: &mut ModelC
     Ok(())
 }
 
-/// A token id, or `None` where the key is absent or says so.
+/// A token id, or `None` if the key is missing or says so.
 pub(crate) fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>, LoadError> {
     match metadata.get(key) {
-        // Writers that mean "none" put -1 or the largest number here.
+        // Writers store -1 or the largest number here for "none".
         Some(Value::I32(-1) | Value::I64(-1) | Value::U32(u32::MAX)) => Ok(None),
         _ => metadata.u64(key)?.map(|v| to_token(key, v)).transpose(),
     }

@@ -23,7 +23,7 @@ fn parse(bytes: &[u8], what: &'static str) -> Result<Map<String, Value>, LoadErr
     serde_json::from_slice(bytes).map_err(|source| LoadError::Json { what, source })
 }
 
-/// Adds what a `generation_config.json` (its bytes) says to what was read of its `config.json`.
+/// Adds the contents of a `generation_config.json` (its bytes) to those of the `config.json`.
 pub(crate) fn read_generation(bytes: &[u8], reading: &mut Reading) -> Result<(), LoadError> {
     let map = parse(bytes, "generation_config.json")?;
     let g = Fields(&map);
@@ -44,7 +44,7 @@ pub(crate) fn read_generation(bytes: &[u8], reading: &mut Reading) -> Result<(),
     Ok(())
 }
 
-/// Reads `config.json` (its bytes); `pooling` is what files beside it say.
+/// Reads `config.json` (its bytes); `pooling` comes from accompanying files.
 pub(crate) fn read(json: &[u8], pooling: Option<Pooling>, facts: &TensorFacts) -> Result<Reading, LoadError> {
     let mut notes = Vec::new();
     let map = text_model(parse(json, "config.json")?, &mut notes)?;
@@ -67,7 +67,7 @@ pub(crate) fn read(json: &[u8], pooling: Option<Pooling>, facts: &TensorFacts) -
     let quantization = read_quantization(&f, masters, facts.has_scales)?;
     let c = config_json::read(&map, family, &json_facts)?;
     if f.bool("tie_word_embeddings")? == Some(false) && !facts.has_head && !c.headless {
-        let hint = "tie_word_embeddings is false, so the head is a tensor of its own; the download is incomplete";
+        let hint = "tie_word_embeddings is false, so the head must be a separate tensor; the download is incomplete";
         return Err(LoadError::MissingTensor { tensor: "lm_head.weight".to_owned(), hint: hint.to_owned() });
     }
     neutral::check_hf(&map, family, &c)?;
@@ -115,7 +115,7 @@ struct Quantization {
 fn read_quantization(f: &Fields<'_>, is_bitnet: bool, has_scales: bool) -> Result<Quantization, LoadError> {
     const KEY: &str = "quantization_config";
     let Some(q) = f.0.get(KEY).filter(|v| !v.is_null()) else {
-        // A stored scale multiplies in one kind of model and divides in another, and its value does not tell which.
+        // A stored scale multiplies in one kind of model and divides in another, and its value does not show which.
         if has_scales {
             return Err(LoadError::MissingKey { key: format!("{KEY}.linear_class"), needed_for: SCALES });
         }
@@ -142,7 +142,7 @@ fn read_quantization(f: &Fields<'_>, is_bitnet: bool, has_scales: bool) -> Resul
         let reason = "a projection that is not ternary is not supported";
         return Err(unsupported("quantization_config.modules_to_not_convert", name, reason));
     }
-    // transformers' defaults where a field is absent: bitlinear, offline.
+    // transformers' defaults: bitlinear, offline.
     let scale = match q.str("linear_class")? {
         Some("autobitlinear") => ScaleMeaning::Multiply,
         Some("bitlinear") | None => ScaleMeaning::Divide,
@@ -161,13 +161,13 @@ fn read_quantization(f: &Fields<'_>, is_bitnet: bool, has_scales: bool) -> Resul
     Ok(Quantization { scale, dense })
 }
 
-/// Files beside a `config.json` that say how the hidden states become a vector, in the order in which they are looked for; the
-/// list of modules of sentence-transformers may name another folder.
+/// Files next to a `config.json` that define the pooling of the hidden states, in order of precedence; the list of
+/// modules of sentence-transformers may name another folder.
 pub(crate) const POOLING_FILES: [&str; 2] = ["pooling_config.json", "1_Pooling/config.json"];
 /// The list of modules of sentence-transformers.
 pub(crate) const MODULES: &str = "modules.json";
 
-/// The folder of the pooling module in a list of modules. Modules that would change a vector and are not computed are refused.
+/// The folder of the pooling module in a list of modules. Unsupported modules that would change a vector are rejected.
 pub(crate) fn pooling_folder(json: &[u8]) -> Result<Option<String>, LoadError> {
     let modules: Vec<Map<String, Value>> =
         serde_json::from_slice(json).map_err(|source| LoadError::Json { what: MODULES, source })?;
@@ -188,7 +188,7 @@ pub(crate) fn pooling_folder(json: &[u8]) -> Result<Option<String>, LoadError> {
     Ok(found)
 }
 
-/// The pooling that a file of the pooling module says.
+/// The pooling in a file of the pooling module.
 pub(crate) fn pooling(json: &[u8]) -> Result<Option<Pooling>, LoadError> {
     let map: Map<String, Value> =
         serde_json::from_slice(json).map_err(|source| LoadError::Json { what: "pooling_config.json", source })?;

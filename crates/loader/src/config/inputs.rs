@@ -1,7 +1,7 @@
-//! How a GGUF file says what happens to activations before a product: BitNet v2's Hadamard transforms and int4.
+//! How a GGUF file describes the steps of activations before a product: BitNet v2's Hadamard transforms and int4.
 //!
-//! Files that say so have a type of their own, so that programs which know nothing of it refuse them instead of
-//! computing nonsense; and a file of another type that says so contradicts itself. See `docs/formats/bitnet_v2.md`.
+//! These files have their own type, so that programs which do not support it reject them instead of computing nonsense;
+//! a file of another type with such keys contradicts itself. See `docs/formats/bitnet_v2.md`.
 
 use bitnet_model::{ActivationBits, InputForm, InputForms, Presence, Projection};
 

@@ -40,7 +40,7 @@ pub(crate) enum DensePolicy {
     Refuse(&'static str),
 }
 
-/// How a checkpoint is to be read.
+/// How to read a checkpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
     pub(crate) config: ModelConfig,
@@ -64,15 +64,15 @@ pub(crate) struct TensorFacts {
     pub(crate) has_head: bool,
     /// Whether any layer has a sub-norm.
     pub(crate) has_sub_norms: bool,
-    /// Whether any projection has a scale beside it.
+    /// Whether any projection has a separate scale.
     pub(crate) has_scales: bool,
     /// Whether any projection has a norm of its input.
     pub(crate) has_projection_norms: bool,
-    /// Names of all tensors, where they are known.
+    /// Names of all tensors, if they are known.
     pub(crate) names: Option<HashSet<String>>,
-    /// The first of the layers that predict further tokens, where there are some.
+    /// The first of the layers that predict further tokens, if any.
     pub(crate) nextn: Option<usize>,
-    /// Lists of factors for the frequencies of the rotary embedding, where there are such tensors.
+    /// Lists of factors for the frequencies of the rotary embedding, if there are such tensors.
     pub(crate) rope: rope::Tensors,
 }
 
@@ -94,8 +94,8 @@ pub(crate) fn to_token(key: &str, value: u64) -> Result<u32, LoadError> {
     })
 }
 
-/// A number of a configuration as `f32`, which is what these fields have in the model.
-#[allow(clippy::cast_possible_truncation)] // Rounding is meant; infinities are refused by `validate`.
+/// A number of a configuration as `f32`, the type of these fields in the model.
+#[allow(clippy::cast_possible_truncation)] // Rounding is intended; `validate` rejects infinities.
 pub(crate) fn to_f32(value: f64) -> f32 {
     value as f32
 }
@@ -107,7 +107,7 @@ impl From<JsonError> for LoadError {
             JsonError::Type { key, expected, got } => LoadError::KeyType { key, expected, got },
             JsonError::Value { key, value, reason } => LoadError::KeyValue { key, value, reason },
             JsonError::Model(error) => error.into(),
-            // A later kind says what it is in its own words.
+            // A kind added later uses its own description.
             other => unsupported("config.json", &other, "see the documentation of this version"),
         }
     }

@@ -1,8 +1,8 @@
-//! Keys that would change what a model computes and that nothing here implements: each may only say what changes
-//! nothing.
+//! Keys that would change what a model computes, and that are not implemented here: each may only have a value without
+//! effect.
 //!
-//! A value that is not neutral is refused by the name of its key, because ignoring it would compute another model. Keys
-//! that only describe (training, licences, caches) are not listed and are ignored.
+//! Other values are rejected by the name of the key, because ignoring them would compute another model. Keys that only
+//! describe (training, licences, caches) are not listed and are ignored.
 
 use bitnet_model::{Architecture, ModelConfig, RopeScaling, config_json};
 use serde_json::{Map, Value as Json};
@@ -18,15 +18,15 @@ use crate::gguf::{Metadata, Value};
 enum Neutral {
     /// Nothing, null, false, 0, or an empty text or list.
     Off,
-    /// As `Off`, or 1: it multiplies, and 0 means that it does not.
+    /// Like `Off`, or 1: it multiplies, and 0 means that it does not.
     One,
-    /// As `Off`, or the number that the model has anyway.
+    /// Like `Off`, or the number that the model has anyway.
     Equal(fn(&ModelConfig) -> f64),
-    /// As `Off` or negative, or at least as long as the context: a window that sees everything.
+    /// Like `Off`, or negative, or at least as long as the context: a window that sees everything.
     Window,
-    /// As `Off`, or one of these words.
+    /// Like `Off`, or one of these words.
     Words(&'static [&'static str]),
-    /// Only its true value: absent is on.
+    /// Only `true`, which is also the default.
     True,
 }
 
@@ -163,7 +163,7 @@ const HF: &[(&str, Neutral)] = &[
     ("rope_interleave", Off),
     ("rope_interleaved", Off),
     ("no_rope_layer_interval", Off),
-    // One number for each layer, 1 where it has a rotary embedding.
+    // One number for each layer, 1 if it has a rotary embedding.
     ("no_rope_layers", True),
     ("use_rope", True),
     ("is_causal", True),
@@ -240,7 +240,7 @@ impl From<&Value> for PlainValue {
             other => match (other.to_f64(), other.to_u64()) {
                 (Some(x), _) => PlainValue::Number(x),
                 (None, Some(n)) => PlainValue::Number(n as f64),
-                // Only negative whole numbers are left.
+                // Only negative integers remain.
                 (None, None) => other.to_string().parse().map_or(PlainValue::Other, PlainValue::Number),
             },
         }
@@ -279,7 +279,7 @@ fn reason(neutral: Neutral, c: &ModelConfig) -> String {
     format!("this is not implemented, and ignoring it would compute another model: {only}")
 }
 
-/// Refuses what a GGUF file says and nothing here computes; returns notes on keys that are not known at all.
+/// Rejects unsupported keys of a GGUF file; returns notes on unknown keys.
 pub(crate) fn check_gguf(
     m: &Metadata,
     architecture: &str,
@@ -289,9 +289,9 @@ pub(crate) fn check_gguf(
     if let Some(kind) = m.str("general.type")?
         && !matches!(kind, "" | "model")
     {
-        return Err(unsupported("general.type", kind, "only models are read, not what belongs beside one"));
+        return Err(unsupported("general.type", kind, "only models are read, not their companion files"));
     }
-    // Weights that were rotated give fluent nonsense where their inputs are not.
+    // Rotated weights give fluent nonsense if their inputs are not rotated.
     if let Some((key, value)) = m.iter().find(|(key, _)| key.starts_with("prism.") && !family.formulas().fold) {
         let reason = "weights folded with a signed Hadamard transform are not implemented for this architecture; take the file without the \
              fold";
@@ -332,12 +332,12 @@ fn is_read(short: &str, family: Architecture, c: &ModelConfig) -> bool {
         || scales_attention && matches!(short, "rope.scaling.attn_factor" | "rope.scaling.yarn_attn_factor")
 }
 
-/// Keys of the forms of activations, which are read and refused elsewhere.
+/// Keys of the forms of activations, which are read and rejected elsewhere.
 fn is_input_form(short: &str) -> bool {
     short.ends_with(".hadamard_block") || short.ends_with(".activation_bits")
 }
 
-/// Refuses what a `config.json` says and nothing here computes.
+/// Rejects unsupported fields of a `config.json`.
 pub(crate) fn check_hf(map: &Map<String, Json>, family: Architecture, c: &ModelConfig) -> Result<(), LoadError> {
     for (key, neutral) in HF {
         if let Some(value) = map.get(*key)
@@ -354,15 +354,14 @@ pub(crate) fn check_hf(map: &Map<String, Json>, family: Architecture, c: &ModelC
     let delta = family.formulas().delta;
     let local = |v: &Json| !delta && v.as_str().is_some_and(|s| s != "full_attention" && s != "attention");
     let layers = map.get("layer_types").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
-    // The class has windows in five of six layers where nothing is said, so that all layers see everything has to be
-    // said.
+    // The class has windows in five of six layers by default, so files must state that all layers see everything.
     if family == Architecture::Gemma3 && layers.is_empty() && !map.contains_key("sliding_window") {
         return Err(LoadError::MissingKey {
             key: "layer_types".to_owned(),
             needed_for: "knowing that no layer has a window",
         });
     }
-    // A window that no layer has is none; one that sees the whole context changes nothing.
+    // A window that no layer has does not count; one that sees the whole context changes nothing.
     if used && windowed("sliding_window") && (layers.is_empty() || layers.iter().any(local)) {
         let value = map.get("sliding_window").map(short).unwrap_or_default();
         return Err(unsupported("sliding_window", value, &reason(Window, c)));

@@ -1,4 +1,4 @@
-//! Stretched rotary embeddings in GGUF files: what the keys and tensors say about them, computed or refused by name.
+//! Scaled rotary embeddings in GGUF files: their keys and tensors, computed or rejected by name.
 //!
 //! A scaling with a factor of 1 scales nothing, whatever its type. The `config.json` is read and written by
 //! [`bitnet_model::config_json`].
@@ -27,7 +27,7 @@ pub(crate) struct Tensors {
     pub(crate) long: Option<Vec<f32>>,
 }
 
-/// The scaling of a GGUF file, and a note on what was chosen.
+/// The scaling of a GGUF file, and a note on the choice.
 pub(crate) fn from_gguf(
     m: &Metadata,
     architecture: &str,
@@ -37,7 +37,7 @@ pub(crate) fn from_gguf(
     let key = |name: &str| format!("{architecture}.rope.{name}");
     let kind_key = key("scaling.type");
     let kind = m.str(&kind_key)?.map(|k| k.trim().to_ascii_lowercase()).filter(|k| !k.is_empty());
-    // The older key is read where the newer one is absent or 0, as llama.cpp does.
+    // The older key is read if the newer one is missing or 0, as in llama.cpp.
     let mut factor = None;
     for name in ["scaling.factor", "scale_linear"] {
         let key = key(name);
@@ -48,7 +48,7 @@ pub(crate) fn from_gguf(
         let key = key("scaling.original_context_length");
         m.u64(&key)?.filter(|n| *n > 0).map(|n| to_usize(&key, n)).transpose()
     };
-    // Two names of one factor for attention, beside that of the scaling itself.
+    // Two names of one factor for attention, in addition to that of the scaling itself.
     let given = |name: &str| -> Result<Option<f64>, LoadError> {
         let key = key(name);
         number(m, &key)?.filter(|f| *f != 0.0).map(|f| positive(&key, f)).transpose()
@@ -130,7 +130,7 @@ fn number(m: &Metadata, key: &str) -> Result<Option<f64>, LoadError> {
 /// The keys of a GGUF file for a scaling; lists of factors are tensors.
 pub(crate) fn to_gguf(m: &mut Metadata, scaling: &RopeScaling, architecture: &str) {
     let mut set = |name: &str, value: Value| m.set(&format!("{architecture}.rope.scaling.{name}"), value);
-    // 32 bits are what other programs expect; a number that does not fit keeps its 64 rather than change.
+    // Other programs expect 32 bits; a number that does not fit keeps its 64 bits, so that it does not change.
     let float = |x: f64| {
         let narrow = to_f32(x);
         if f64::from(narrow) == x { Value::F32(narrow) } else { Value::F64(x) }
@@ -159,7 +159,7 @@ pub(crate) fn to_gguf(m: &mut Metadata, scaling: &RopeScaling, architecture: &st
             set("original_context_length", size(original_context));
             set("attn_factor", float(attention_factor));
         }
-        // Said by tensors, or nothing to say.
+        // Described by tensors, or nothing to describe.
         RopeScaling::None | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {}
     }
 }
@@ -178,7 +178,7 @@ pub(crate) fn to_tensors(c: &ModelConfig, a: Architecture) -> Vec<(&'static str,
     }
 }
 
-/// The factors to store in a GGUF file: what each frequency is divided by.
+/// The factors to store in a GGUF file: the divisor of each frequency.
 fn factors(scaling: &RopeScaling, plain: &[f32]) -> Option<Vec<f32>> {
     match scaling {
         RopeScaling::Factors(factors) => Some(factors.clone()),

@@ -23,10 +23,10 @@ use crate::packed;
 use crate::source::ggml_type;
 use crate::{Checkpoint, LoadError};
 
-/// The key that says where tensors may begin.
+/// The key for the alignment of tensors.
 const ALIGNMENT: &str = "general.alignment";
 
-/// Writes a file of `general.file_type` and with projections of a type as `types` says.
+/// Writes a file with the `general.file_type` and the type of projections in `types`.
 pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) -> Result<Checked, LoadError> {
     let (file_type, ty) = types;
     let (mut metadata, architecture) = header(job, Some(file_type))?;
@@ -73,11 +73,11 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path, types: (u32, GgmlType)) ->
     })
 }
 
-/// The metadata of what is written, and the family that it is written as.
+/// The metadata of the result, and the family under which it is written.
 fn header(job: &mut Job<'_>, file_type: Option<u32>) -> Result<(Metadata, Architecture), LoadError> {
     let Job { source, weights, speech, options, .. } = *job;
     let (mut metadata, architecture) = match source.gguf() {
-        // Everything that the file says stays.
+        // All metadata of the file are kept.
         Some(file) => (file.metadata().clone(), source.family()),
         None => {
             let architecture = architecture_for(&weights.config)?;
@@ -90,7 +90,7 @@ fn header(job: &mut Job<'_>, file_type: Option<u32>) -> Result<(Metadata, Archit
     if let Some(key) = rules(architecture).gguf_activation_key
         && !ACTIVATION_KEYS.iter().any(|k| metadata.get(&format!("{name}.{k}")).is_some())
     {
-        // Models of this architecture compute either, so it is named even where the source left it to be found out.
+        // Models of this architecture may compute either, so it is named even if the source did not name it.
         metadata.set(&format!("{name}.{key}"), weights.config.hidden_act.name());
     }
     if let Some(name) = options.name.as_deref() {
@@ -104,7 +104,7 @@ fn header(job: &mut Job<'_>, file_type: Option<u32>) -> Result<(Metadata, Archit
     Ok((metadata, architecture))
 }
 
-/// Writes a packed file: what any GGUF file has, and the matrices as the kernels read them.
+/// Writes a packed file: the contents of any GGUF file, with the matrices as the kernels read them.
 pub(super) fn write_packed(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadError> {
     let (mut metadata, architecture) = header(job, None)?;
     let Job { source, weights, speech, target, options, .. } = *job;
@@ -164,8 +164,8 @@ fn projection_name(c: &ModelConfig, layer: usize, p: Projection) -> String {
     Names::Gguf.projection(layer, p, c.mixer(layer)) + ".weight"
 }
 
-/// The type of norms and of other floats: F32, which every program reads, but F16 where the source is a GGUF file that
-/// has them so and their values allow it, as those of embedding models.
+/// The type of norms and of other floats: F32, which every program reads, but F16 if the source is a GGUF file that
+/// stores them so and their values allow it, as in embedding models.
 fn float_type(source: &Checkpoint, name: &str, values: &[f32]) -> GgmlType {
     let stored = source.gguf().and_then(|file| file.tensor(name)).map(|t| t.tensor_type());
     let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
@@ -181,8 +181,9 @@ fn no_type(tensor: &str, format: FileFormat) -> LoadError {
     LoadError::UnsupportedType { tensor: tensor.to_owned(), ty: format.name().to_owned(), type_id: None, reason }
 }
 
-/// The format of a ternary embedding or head: that of the projections where it can hold one scale per group. Where it
-/// cannot, as beside projections with one scale per tensor, the longest groups that the table's own divide into.
+/// The format of a ternary embedding or head: that of the projections if it can hold one scale per group. Otherwise,
+/// for example for projections with one scale per tensor, the format with the longest groups that divide those of the
+/// table.
 fn table_format(w: &TernaryMatrix, target: Target) -> FileFormat {
     let format = target.format();
     let group_len = match w.scales() {
@@ -296,10 +297,10 @@ fn put<W: std::io::Write>(
     }
 }
 
-/// The architecture under which programs compute what this configuration says.
+/// The architecture under which programs compute this configuration.
 pub(crate) fn architecture_for(c: &ModelConfig) -> Result<Architecture, LoadError> {
     if let Some(len) = c.weight_group {
-        let reason = "it says how float weights become ternary, and those of a GGUF file are; take it out of the shape";
+        let reason = "it says how float weights become ternary, but a GGUF file's are ternary already; remove it";
         return Err(unsupported(config_json::WEIGHT_GROUP, len, reason));
     }
     Architecture::of(c).ok_or_else(|| LoadError::KeyValue {
@@ -308,11 +309,11 @@ pub(crate) fn architecture_for(c: &ModelConfig) -> Result<Architecture, LoadErro
             Some(what) => format!("{} with {what}", c.hidden_act.name()),
             None => format!("{} {} sub-norms", c.hidden_act.name(), if c.sub_norms { "with" } else { "without" }),
         },
-        reason: "no GGUF architecture stands for this; convert to hf-packed instead".to_owned(),
+        reason: "no GGUF architecture supports this; convert to hf-packed instead".to_owned(),
     })
 }
 
-/// Metadata for a checkpoint that has none of GGUF's own.
+/// Metadata for a checkpoint without GGUF metadata.
 fn describe(source: &Checkpoint, c: &ModelConfig, a: Architecture) -> Metadata {
     let mut m = Metadata::default();
     let folder = source.folder().and_then(|f| f.canonicalize().ok());
@@ -326,8 +327,8 @@ fn describe(source: &Checkpoint, c: &ModelConfig, a: Architecture) -> Metadata {
     m
 }
 
-/// The keys that say what a model of this family computes: all that [`crate::config::from_gguf`] reads of it, and does
-/// not see from the tensors.
+/// The keys that describe the computation of a model of this family: everything that [`crate::config::from_gguf`] reads
+/// and cannot see from the tensors.
 pub(crate) fn put_config(m: &mut Metadata, c: &ModelConfig, a: Architecture) {
     let (name, formulas, rules) = (a.gguf_name(), a.formulas(), rules(a));
     let mut size = |key: &str, v: usize| match u32::try_from(v) {
@@ -362,7 +363,7 @@ pub(crate) fn put_config(m: &mut Metadata, c: &ModelConfig, a: Architecture) {
         inputs::to_gguf(m, &c.inputs, name);
     }
     m.set(&format!("{name}.attention.layer_norm_rms_epsilon"), c.rms_norm_eps);
-    // 32 bits are what other programs expect; a base that does not fit keeps its 64 rather than change.
+    // Other programs expect 32 bits; a base that does not fit keeps its 64 bits, so that it does not change.
     let theta = to_f32(c.rope_theta);
     let theta = if f64::from(theta) == c.rope_theta { Value::F32(theta) } else { Value::F64(c.rope_theta) };
     m.set(&format!("{name}.rope.freq_base"), theta);

@@ -36,7 +36,7 @@ enum LinearClass {
     BitLinear,
 }
 
-/// How the projections are stored.
+/// The storage of the projections.
 enum Projections {
     /// Packed, with these scales in the order of the layers.
     Packed(LinearClass, Vec<bf16>),
@@ -60,7 +60,7 @@ pub(super) fn write(job: &mut Job<'_>, output: &Path) -> Result<Checked, LoadErr
     Ok(checked)
 }
 
-/// A full disk is told with the name that the file would have got.
+/// Reports a full disk with the final name of the file.
 fn as_will_be(error: LoadError, temporary: &Path, output: &Path) -> LoadError {
     match error {
         LoadError::File(FileError::Full { path, needed, written, source }) => {
@@ -113,7 +113,7 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
 }
 
 fn count(w: &ModelWeights, stored: &Projections) -> usize {
-    // Outside of the layers embedding, final norm and head; where they are packed, a scale with each projection.
+    // Outside the layers: embedding, final norm and head; if projections are packed, a scale for each.
     let outside = if w.head.is_some() { 3usize } else { 2 };
     let each = match stored {
         Projections::Packed(..) => 2,
@@ -211,7 +211,7 @@ fn stored_scales(w: &ModelWeights, class: LinearClass, rounding: ScaleRounding) 
         let stored = match class {
             LinearClass::BitLinear => as_divisor(scale),
             LinearClass::AutoBitLinear if is_bf16(scale) => Some(bf16::from_f32(scale)),
-            // A scale that rounds to 0 or to infinity is none.
+            // A scale that rounds to 0 or to infinity is not valid.
             LinearClass::AutoBitLinear if rounding == ScaleRounding::Nearest => {
                 Some(bf16::from_f32(scale)).filter(|b| b.is_finite() && (b.to_f32() > 0.0 || scale == 0.0))
             }
@@ -241,7 +241,7 @@ fn tensors<'a>(
                 // Blocks dequantise to f32 exactly; that is the only exact form here.
                 _ => Dtype::F32,
             },
-            // A weight is its scale, which is an f16, or its negative, or 0; what is read knows it again.
+            // A weight is its scale, which is an f16, or the negative of it, or 0; the reader recognises it.
             Table::Ternary(w) => match (w.scales(), w.levels()) {
                 (Scales::Groups(_), Levels::Three) => Dtype::F16,
                 _ => Dtype::F32,
@@ -289,7 +289,7 @@ fn tensors<'a>(
             let name = NAMES.bias(l, p, w.config.mixer(l));
             layer.bias(p).map(|bias| floats(name, vec![len], Cow::Borrowed(bias), false))
         }));
-        // What the inner steps of such a layer begin with stays f32 even if it has few bits by chance.
+        // The initial values of the inner steps of such a layer stay f32 even if they happen to fit f16.
         let ttt = layer.ttt.iter().flat_map(|t| t.tensors());
         all.extend(ttt.map(|(t, shape, values)| floats(NAMES.ttt(l, t), shape, Cow::Borrowed(values), false)));
         let delta = layer.delta.iter().flat_map(|d| d.tensors());
@@ -340,7 +340,7 @@ fn tensors<'a>(
             shape: vec![m.rows().div_ceil(4), m.cols()],
             write: Box::new(move |o| {
                 tick();
-                // One scale per tensor and any shape were checked before, so nothing is left to refuse.
+                // One scale per tensor and any shape were checked before, so this cannot fail.
                 let bytes = FileFormat::HfPacked.encode(m, ScaleRounding::Exact).map_err(std::io::Error::other)?;
                 o.write_all(&bytes)
             }),
@@ -351,7 +351,7 @@ fn tensors<'a>(
     all
 }
 
-/// The weights as floats: f16 where `half` says so, else f32.
+/// The weights as floats: f16 if `half` is set, else f32.
 fn write_ternary(w: &TernaryMatrix, half: bool, out: &mut dyn Write) -> std::io::Result<()> {
     let (mut trits, mut row) = (vec![0; w.cols()], vec![0.0; w.cols()]);
     for r in 0..w.rows() {
@@ -382,7 +382,7 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, stored: &Projections) -> Re
         let path = folder.join("config.json");
         let bytes = read_bounded(&path, "config.json", MAX_CONFIG)?;
         map = serde_json::from_slice(&bytes).map_err(|source| LoadError::Json { what: "config.json", source })?;
-        // What does not hold for the result, or was said in another way.
+        // Fields that do not apply to the result, or are written differently.
         for key in ["weight_bits", "input_bits", "auto_map", "rope_scaling", "rope_parameters", "_name_or_path"] {
             map.remove(key);
         }
@@ -408,7 +408,7 @@ fn config_json(source: &Checkpoint, c: &ModelConfig, stored: &Projections) -> Re
     Ok(Value::Object(map))
 }
 
-/// How the hidden states become a vector, as sentence-transformers say it.
+/// The pooling of the hidden states in the format of sentence-transformers.
 fn pooling_json(pooling: Pooling, c: &ModelConfig) -> Value {
     json!({
         "word_embedding_dimension": c.hidden_size,

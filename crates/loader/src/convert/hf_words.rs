@@ -1,5 +1,5 @@
-//! The tokenizer and the chat templates of a Hugging Face folder: copied from a folder, or made of what a GGUF file
-//! holds.
+//! The tokenizer and the chat templates of a Hugging Face folder: copied from a folder, or made from the contents of a
+//! GGUF file.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::mmap::{read_bounded, write_atomically};
 use crate::tokenizer::{GgufVocab, Tokenizer};
 use crate::{Checkpoint, LoadError};
 
-/// Files that belong to a tokenizer, copied as they are.
+/// Files that belong to a tokenizer, copied unchanged.
 const TOKENIZER_FILES: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -27,7 +27,7 @@ const TOKENIZER_FILES: [&str; 6] = [
 /// Largest tokenizer file copied, bytes.
 const MAX_TOKENIZER: u64 = 256 << 20;
 
-/// Writes what turns texts and chats into ids.
+/// Writes the files that turn texts and chats into ids.
 pub(super) fn write(
     source: &Checkpoint,
     speech: Option<&Speech>,
@@ -92,7 +92,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The `tokenizer_config.json` for what a GGUF file says.
+/// The `tokenizer_config.json` for the contents of a GGUF file.
 fn tokenizer_config(speech: &Speech, vocab: Option<&GgufVocab>) -> Value {
     let mut map = Map::new();
     if let Some(tokenizer) = &speech.tokenizer {

@@ -1,5 +1,5 @@
-//! From any readable checkpoint to any writable form. Trits are always kept; scales are kept exactly, refused, or
-//! rounded where the caller allows it. What was written is read back and compared before it counts as done.
+//! From any readable checkpoint to any writable form. Trits are always kept; scales are kept exactly, rejected, or
+//! rounded if the caller allows it. The result is read back and compared before the conversion counts as done.
 #![deny(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -50,7 +50,7 @@ pub enum Target {
     HfPacked,
     /// A Hugging Face folder with projections as floats, trit times scale: a scale for each group of 64 weights or more
     /// of a row, or one for each row (rows of multiples of 64, scales that fit an f16), or one per tensor. Programs
-    /// that know the family but no ternary weights read it.
+    /// that support the family but not ternary weights can read it.
     HfUnpacked,
 }
 
@@ -113,7 +113,7 @@ impl Target {
         Self::ALL.into_iter().find(|t| t.name() == name)
     }
 
-    /// How its projections are stored; for those that are floats or packed, the format that holds the same shapes.
+    /// The storage of the projections; for floats or packed weights, the format that holds the same shapes.
     pub fn format(self) -> FileFormat {
         match self {
             Target::I2S => FileFormat::I2S,
@@ -146,26 +146,26 @@ impl Target {
     }
 }
 
-/// How to convert.
+/// Options of a conversion.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ConvertOptions {
     /// Treatment of scales that the target cannot hold exactly.
     pub rounding: ScaleRounding,
-    /// Writes embedding and head in half precision, rounded where they hold more. The result then predicts slightly
+    /// Writes embedding and head in half precision, rounded if they have more. The result then predicts slightly
     /// differently.
     pub f16_tables: bool,
-    /// A `tokenizer.json` to put into the result, instead of the source's own tokenizer.
+    /// A `tokenizer.json` to put into the result instead of the source's tokenizer.
     pub tokenizer: Option<PathBuf>,
     /// Name of the model in a GGUF file (`general.name`), instead of the source's name for it or that of its folder.
     pub name: Option<String>,
-    /// How to read the source.
+    /// Options for reading the source.
     pub load: LoadOptions,
     /// The engine that a packed file is made for.
     pub engine: EngineOptions,
 }
 
-/// How far a conversion is.
+/// The progress of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Tensors written.
@@ -195,8 +195,8 @@ pub struct ConvertReport {
 /// compared after that.
 ///
 /// # Errors
-/// Whatever is wrong with the source; [`LoadError::Ternary`] around [`ternary_kernels::KernelError::UnsupportedShape`],
-/// `InexactScale`, `OneScaleOnly`, `MixedScales`, `NoGroupScales` or `Twos` for what the target cannot hold;
+/// The errors of the source; [`LoadError::Ternary`] around [`ternary_kernels::KernelError::UnsupportedShape`],
+/// `InexactScale`, `OneScaleOnly`, `MixedScales`, `NoGroupScales` or `Twos` for weights that the target cannot hold;
 /// [`LoadError::ReadBack`]; failures to write.
 pub fn convert(
     input: &Path,
@@ -236,7 +236,7 @@ pub fn convert(
 struct Job<'a> {
     source: &'a Checkpoint,
     weights: &'a ModelWeights,
-    /// How the source turns texts into ids, where that can be read.
+    /// The tokenizer and templates of the source, if they can be read.
     speech: Option<&'a Speech>,
     target: Target,
     options: &'a ConvertOptions,
@@ -244,7 +244,8 @@ struct Job<'a> {
     notes: &'a mut Vec<String>,
 }
 
-/// How the source turns texts into ids; its special ids become those of `config`. Weights can be converted without.
+/// The tokenizer and templates of the source; its special ids become those of `config`. Weights can be converted
+/// without it.
 fn speech(
     source: &Checkpoint,
     config: &mut ModelConfig,
@@ -267,7 +268,7 @@ fn speech(
     }
 }
 
-/// Refuses packed weights that are none: nothing reads them when a model is loaded.
+/// Rejects invalid packed weights: they are not checked when a model is loaded.
 fn check_packed(source: &Checkpoint, weights: &ModelWeights) -> Result<(), LoadError> {
     for (l, layer) in weights.layers.iter().enumerate() {
         for (p, w) in layer.projections() {

@@ -1,4 +1,4 @@
-//! How a checkpoint turns texts and chats into ids, and whether two checkpoints do it alike.
+//! How a checkpoint turns texts and chats into ids, and whether two checkpoints do it equally.
 
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -45,7 +45,7 @@ impl Speech {
         Ok(Self { tokenizer, template, templates, bos: config.bos_token_id, eos })
     }
 
-    /// The first thing that both do differently, where both have a tokenizer.
+    /// The first difference between the two, if both have a tokenizer.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let (Some(a), Some(b)) = (&self.tokenizer, &other.tokenizer) else { return None };
         if self.bos != other.bos {
@@ -62,7 +62,7 @@ impl Speech {
         let adds =
             |s: &Self, t: &Tokenizer| (s.bos.is_some() && t.add_bos().unwrap_or(true), t.add_eos() == Some(true));
         if adds(self, a) != adds(other, b) {
-            return Some("whether special tokens stand around a text".to_owned());
+            return Some("whether special tokens are added around a text".to_owned());
         }
         if let Some(text) = differing_text(a, b) {
             return Some(format!("the ids of the text {text:?}"));
@@ -93,7 +93,7 @@ impl Speech {
     }
 }
 
-/// The template that is used where none is asked for by name.
+/// The template that is used if none is requested by name.
 pub(super) fn default_template(templates: &[NamedTemplate]) -> Option<&str> {
     let found = templates.iter().find(|t| t.name == "default").or(match templates {
         [only] => Some(only),
@@ -123,7 +123,7 @@ pub(super) fn templates_of(folder: &Path) -> Result<Vec<NamedTemplate>, LoadErro
     Ok(all)
 }
 
-/// Files with further templates beside a `chat_template.jinja`.
+/// Files with further templates next to a `chat_template.jinja`.
 pub(super) fn more_templates(folder: &Path) -> Result<Vec<std::path::PathBuf>, LoadError> {
     let folder = folder.join(MORE_TEMPLATES);
     if !folder.is_dir() {
@@ -175,7 +175,7 @@ fn differing_chat(a: (&ChatTemplate, &Tokenizer), b: (&ChatTemplate, &Tokenizer)
         Message::user("<|eot_id|> 東京\nis where?"),
     ];
     for messages in [&turn[..], &chat] {
-        // A template that refuses a chat refuses it in both.
+        // A template that rejects a chat rejects it in both.
         let ids =
             |(template, tokenizer): (&ChatTemplate, &Tokenizer)| template.encode(tokenizer, messages, &options).ok();
         if ids(a) != ids(b) {

@@ -1,4 +1,4 @@
-//! Reads back what was written and compares it with the source.
+//! Reads back the result and compares it with the source.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(super) struct Checked {
     pub(super) rounded: usize,
 }
 
-/// Compares what is in `file`, and will be called `output`, with its source.
+/// Compares the contents of `file`, which will be called `output`, with its source.
 pub(super) fn read_back(
     source: &ModelWeights,
     speech: Option<&Speech>,
@@ -33,7 +33,7 @@ pub(super) fn read_back(
         Some(speech) => Some((speech, Speech::of(&written, &LoadOptions::default(), &result.config)?)),
         None => None,
     };
-    // Where both have a tokenizer, it has a say in the special ids: these are compared with the prompts.
+    // If both have a tokenizer, it affects the special ids: these are compared together with the prompts.
     let by_tokenizer = spoken.as_ref().is_some_and(|(_, s)| s.tokenizer.is_some());
     if let Some(what) = difference(&source.config, &result.config, !by_tokenizer) {
         return Err(differs("(configuration)".into(), &what));
@@ -112,8 +112,8 @@ pub(super) fn read_back(
     Ok(checked)
 }
 
-/// The first field in which two configurations differ; special ids only where `ids` asks for them. Ids that end a text
-/// are a set, and angles of the rotary embedding may be said in two ways.
+/// The first field in which two configurations differ; special ids only if `ids` is set. Ids that end a text are a set,
+/// and angles of the rotary embedding may be described in two ways.
 fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
     let (mut a, mut b) = (a.clone(), b.clone());
     let attention = |c: &ModelConfig| c.rope_attention_factor().to_bits();
@@ -129,7 +129,7 @@ fn difference(a: &ModelConfig, b: &ModelConfig, ids: bool) -> Option<String> {
     if a == b {
         return None;
     }
-    // One line for each field, so that no list of layers drowns what differs.
+    // One line for each field, so that no list of layers hides the difference.
     let (x, y) = (format!("{a:#?}"), format!("{b:#?}"));
     let short = |s: &str| s.trim().trim_end_matches([',', '[', '{', '(']).chars().take(120).collect::<String>();
     let mut field = "";
@@ -152,7 +152,7 @@ fn scales_of_row<'a>(a: &'a Scales, b: &'a Scales, r: usize, trits: &'a [i8]) ->
         Scales::Tensor(_) | Scales::Rows(_) => 0,
         Scales::Groups(g) => g.group_len(),
     };
-    // The scales of whole rows count even where all weights are 0: they are one number in the file.
+    // The scales of whole rows count even if all weights are 0: they are one number in the file.
     let whole = len(a) == 0 && len(b) == 0;
     let run = if whole { trits.len().max(1) } else { common_divisor(len(a), len(b)).max(1) };
     trits
@@ -173,7 +173,7 @@ fn common_divisor(a: usize, b: usize) -> usize {
 /// The scale as the target stores it.
 fn nearest(target: Target, scale: f32) -> f32 {
     match target {
-        // Floats of 32 bits, or of 16 where these hold all: nothing is rounded.
+        // Floats of 32 bits, or of 16 if these hold all: nothing is rounded.
         Target::I2S | Target::Packed | Target::HfUnpacked => scale,
         Target::Tq1_0 | Target::Tq2_0 | Target::Q2_0 | Target::Pq2_0 | Target::Ptq1_0 => f16::from_f32(scale).to_f32(),
         Target::HfPacked => bf16::from_f32(scale).to_f32(),
@@ -208,7 +208,7 @@ mod tests {
     use crate::convert::{ConvertOptions, convert};
     use crate::gguf::Gguf;
 
-    /// Converts a checkpoint, changes the result, and returns what the read-back says.
+    /// Converts a checkpoint, changes the result, and returns the result of the read-back.
     fn after(change: impl FnOnce(&Gguf, &mut [u8])) -> Result<Checked, LoadError> {
         let dir = tempfile::tempdir().unwrap();
         let source = test_support::testdata("bitnet/llama_256/packed");

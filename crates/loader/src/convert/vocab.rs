@@ -36,7 +36,7 @@ pub(super) fn put(
     let own = |name: &str| source.folder().map(|f| f.join(name)).filter(|f| f.is_file());
     let file = override_file.map(Path::to_path_buf).or_else(|| own("tokenizer.json"));
     if let Some(file) = &file {
-        // One of two vocabularies would be wrong. A chat template belongs to the model and stays.
+        // One of two vocabularies would be wrong. A chat template belongs to the model and is kept.
         metadata.retain(|k| !k.starts_with("tokenizer.") || k.starts_with(TEMPLATE));
         put_json(metadata, file, config, speech, notes)?;
     } else if source.gguf().is_some() {
@@ -67,7 +67,7 @@ pub(super) fn put(
     Ok(())
 }
 
-/// A `tokenizer.json`: as a vocabulary in GGUF's own keys where that gives the same ids, else whole.
+/// A `tokenizer.json`: as a vocabulary in GGUF's own keys if that gives the same ids, otherwise as a whole.
 fn put_json(
     metadata: &mut Metadata,
     file: &Path,
@@ -101,7 +101,7 @@ fn put_json(
     Ok(())
 }
 
-/// Whether both cut the same words; what stands around a text is said by other keys.
+/// Whether both split texts into the same words; tokens around a text have other keys.
 fn same_words(a: &Tokenizer, b: &Tokenizer) -> bool {
     let bare = |t: &Tokenizer| {
         let mut flags = TokenizerConfig::default();
@@ -117,7 +117,7 @@ fn same_words(a: &Tokenizer, b: &Tokenizer) -> bool {
         ids == plain
     };
     match (bare(a), bare(b)) {
-        // GGUF's keys can only say whether the two special tokens stand around a text.
+        // GGUF's keys can only say whether the two special tokens are added around a text.
         (Ok(x), Ok(y)) => around(a) && differing_text(&x, &y).is_none(),
         _ => false,
     }
@@ -144,7 +144,7 @@ fn put_ids(metadata: &mut Metadata, config: &ModelConfig, notes: &mut Vec<String
     if let Some(bos) = config.bos_token_id {
         metadata.set("tokenizer.ggml.bos_token_id", bos);
     }
-    // Three keys is what other programs have for ids that end a text.
+    // Other programs have three keys for ids that end a text.
     const KEYS: [&str; 3] = ["eos", "eot", "eom"];
     for (key, id) in KEYS.iter().zip(&config.eos_token_ids) {
         metadata.set(&format!("tokenizer.ggml.{key}_token_id"), *id);
@@ -153,7 +153,7 @@ fn put_ids(metadata: &mut Metadata, config: &ModelConfig, notes: &mut Vec<String
         metadata.set(EOS_LIST, Value::Array(Array::U32(config.eos_token_ids.clone())));
         let more: Vec<String> = more.iter().map(u32::to_string).collect();
         notes.push(format!(
-            "other programs have keys for three ids that end a text; {} stand in {EOS_LIST}, which only this one reads",
+            "other programs have keys for three ids that end a text; {} are in {EOS_LIST}, which only this one reads",
             more.join(", ")
         ));
     }
@@ -182,7 +182,7 @@ struct Exported {
     merges: StringArray,
 }
 
-/// The vocabulary in GGUF's terms; `None` where GGUF has no terms for it.
+/// The vocabulary in GGUF's keys; `None` if they cannot describe it.
 fn export(json: &Json, vocab_size: usize) -> Option<Exported> {
     const NORMAL: i32 = 1;
     const CONTROL: i32 = 3;
@@ -210,7 +210,7 @@ fn export(json: &Json, vocab_size: usize) -> Option<Exported> {
     }
     let vocab = model.get("vocab")?.as_object()?;
     let added = json.get("added_tokens").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
-    // Ids without a token are legal where the embedding has more rows than the tokenizer has tokens.
+    // Ids without a token are legal if the embedding has more rows than the tokenizer has tokens.
     let mut tokens: Vec<Option<(&str, i32)>> = vec![None; vocab_size];
     for (token, id) in vocab {
         *tokens.get_mut(usize::try_from(id.as_u64()?).ok()?)? = Some((token, NORMAL));

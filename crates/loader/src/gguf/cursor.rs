@@ -1,4 +1,4 @@
-//! The bytes of a header: every read is checked against what is left.
+//! The bytes of a header: every read is checked against the remaining bytes.
 
 use super::MAX_NAME;
 use super::value::{Array, StringArray, Value, ValueKind};
@@ -135,7 +135,7 @@ impl<'a> Cursor<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// A count of things that take at least `each` bytes; refused where the rest of the file cannot hold them.
+    /// A count of things that take at least `each` bytes; rejected if the rest of the file cannot hold them.
     pub(super) fn count(&mut self, what: &'static str, each: u64) -> Result<usize, LoadError> {
         let offset = self.offset();
         let count = self.u64(what)?;

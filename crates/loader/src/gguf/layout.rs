@@ -1,4 +1,4 @@
-//! Which layout a tensor has whose type id means several: told by its size, and where sizes agree by its scales.
+//! The layout of a tensor whose type id stands for several: decided by its size, and if sizes agree by its scales.
 //!
 //! GGUF has no registry of type ids, and forks gave the same one to different types. What they cannot share is the
 //! distance to the next tensor: it is the size of the layout and less than one alignment of padding.
@@ -10,10 +10,10 @@ use ternary_kernels::ScalePlace;
 /// Blocks that are looked at, in runs of neighbours spread over the tensor: of a mapped file, few pages.
 const RUNS: usize = 4;
 const RUN: usize = 32;
-/// Scales of one tensor lie within this factor of their median. Trained ones stay within about ten.
+/// Scales of one tensor are within this factor of their median. Trained ones are within about ten.
 const SPREAD: f32 = 64.0;
 
-/// The one type among those that id `collision` stands for that the tensor can have. `bytes` are those from its
+/// The one type, among those that id `collision` stands for, that the tensor can have. `bytes` are those from its
 /// beginning to the next tensor or the end of the file.
 pub(super) fn settle(
     info: &TensorInfo,
@@ -31,7 +31,7 @@ pub(super) fn settle(
     if let [(one, _)] = fitting.as_slice() {
         return Some(*one);
     }
-    // Of equal size, as with a scale at either end of a block: the right end holds scales, the other noise.
+    // With equal size, for example with a scale at either end of a block: the right end holds scales, the other noise.
     let mut likely = Vec::new();
     for &(ty, need) in &fitting {
         let bytes = bytes.get(..usize::try_from(need).ok()?)?;
@@ -62,7 +62,7 @@ enum Verdict {
     Unclear,
 }
 
-/// Whether what stands in the place of the scales looks like scales; `None` for types without a scale in each block.
+/// Whether the values at the place of the scales look like scales; `None` for types without a scale in each block.
 fn judge(ty: GgmlType, bytes: &[u8]) -> Option<Verdict> {
     let info = ty.file_format()?.info();
     let (ScalePlace::Block(at), Some(size)) = (info.scale, info.bytes) else { return None };
@@ -77,7 +77,7 @@ fn judge(ty: GgmlType, bytes: &[u8]) -> Option<Verdict> {
             Some(half::f16::from_le_bytes([low, high]).to_f32())
         }));
     }
-    // A block of zeros has scale 0, which says nothing.
+    // A block of zeros has scale 0, which is no evidence.
     scales.retain(|d| *d != 0.0);
     let mut positive: Vec<f32> = scales.iter().copied().filter(|d| d.is_finite() && *d > 0.0).collect();
     positive.sort_by(f32::total_cmp);

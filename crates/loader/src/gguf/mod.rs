@@ -42,7 +42,7 @@ pub use writer::{GgufWriter, TensorStream};
 
 /// The first four bytes of every GGUF file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
-/// Alignment of tensor data where the file does not say, bytes.
+/// Default alignment of tensor data, bytes.
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 /// The largest alignment accepted, bytes. Anything larger than a page has no use.
 pub const MAX_ALIGNMENT: u64 = 1 << 16;

@@ -33,7 +33,7 @@ pub struct Gguf {
 #[derive(Clone, Debug)]
 struct Data {
     bytes: SharedBytes,
-    /// Where the data section begins in the file, bytes.
+    /// Offset of the data section in the file, bytes.
     start: u64,
     alignment: u64,
     /// Where the file is, if it came from a path.
@@ -89,12 +89,12 @@ impl PartFile {
 }
 
 impl Gguf {
-    /// Maps the file at `path` and reads its header. Where it is a part of a split file, all parts are opened, which
-    /// are beside it under the names that splitting programs give them.
+    /// Maps the file at `path` and reads its header. If it is a part of a split file, all parts are opened; they must
+    /// be next to it under the names that splitting programs use.
     ///
     /// # Errors
     /// [`LoadError::Io`]; [`LoadError::Split`] for parts that are missing or do not belong together;
-    /// [`LoadError::InFile`] around anything that is wrong in the file.
+    /// [`LoadError::InFile`] around any error in the file.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let part = PartFile::read(map_file(path)?, None).map_err(|e| e.in_file(path))?.at(path);
         let parts = match SplitPlace::of(&part.metadata).map_err(|e| e.in_file(path))? {
@@ -128,7 +128,7 @@ impl Gguf {
             data: Vec::new(),
         };
         for (n, part) in parts.into_iter().enumerate() {
-            // What describes the model stands in the first part.
+            // The description of the model is in the first part.
             if n == 0 {
                 (file.version, file.metadata) = (part.version, part.metadata);
             }
@@ -144,7 +144,7 @@ impl Gguf {
         Ok(file)
     }
 
-    /// Where the file came from, if it came from a path.
+    /// The path of the file, if it came from one.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
@@ -164,12 +164,12 @@ impl Gguf {
         self.data.first().map_or(DEFAULT_ALIGNMENT, |d| d.alignment)
     }
 
-    /// Where the data section begins in the file, bytes; of a split file in its first part.
+    /// Offset of the data section in the file, bytes; for a split file that in its first part.
     pub fn data_start(&self) -> u64 {
         self.data.first().map_or(0, |d| d.start)
     }
 
-    /// The number of files: more than one where a model was split.
+    /// The number of files: more than one if the model was split.
     pub fn parts(&self) -> usize {
         self.data.len()
     }
@@ -328,7 +328,7 @@ fn place(
         let end = next.as_ref().map_or(data_len, |n| n.0);
         t.last = next.is_none();
         t.room = end.saturating_sub(t.offset);
-        // What lies from its beginning to the next one; shorter, or nothing, where the file ends before.
+        // The bytes from its beginning to the next one; fewer, or none, if the file ends before.
         let start = data_start.saturating_add(t.offset);
         let bytes = usize::try_from(start).ok().and_then(|s| bytes.get(s..)).unwrap_or(&[]);
         decide(t, architecture, alignment, bytes)?;
@@ -372,7 +372,7 @@ fn decide(t: &mut TensorInfo, architecture: &str, alignment: u64, bytes: &[u8]) 
         // under the same ids more than twice that.
         let by_size = || {
             let size = in_bitnet.nbytes(t.rows(), t.cols()).ok()?;
-            // 42 is left out, and short rows are, where the sizes come close.
+            // 42 is left out, and so are short rows, for which the sizes are close.
             let telling = match in_bitnet {
                 GgmlType::I2S => true,
                 GgmlType::Tl1 | GgmlType::Tl2 => id != 42 && t.cols() >= 256,

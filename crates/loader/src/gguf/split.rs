@@ -20,7 +20,7 @@ pub(crate) fn is_key(key: &str) -> bool {
 /// Most parts of a model; their names have five digits, but no real model has more than some hundred.
 pub const MAX_PARTS: u64 = 4096;
 
-/// Metadata of a part about itself.
+/// Metadata of a part about its place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct SplitPlace {
     /// From 0.
@@ -37,7 +37,7 @@ impl SplitPlace {
         Ok(Some(Self { no: m.u64(no)?.unwrap_or(0), count, tensors: m.u64(tensors)? }))
     }
 
-    /// Where one part of a model cannot be enough.
+    /// The error if one part of a model is not enough.
     pub(super) fn alone(self) -> LoadError {
         let reason = format!(
             "this is part {} of {} of a split GGUF file; open it by its path, with all parts in one folder",
@@ -48,7 +48,7 @@ impl SplitPlace {
     }
 }
 
-/// The name of a part: what stands before the numbers, its number from 1, and how many there are.
+/// The name of a part: the text before the numbers, its number from 1, and the number of parts.
 pub(crate) fn parse_name(name: &str) -> Option<(&str, u64, u64)> {
     let stem = name.strip_suffix(".gguf")?;
     let (rest, count) = stem.rsplit_once("-of-")?;
@@ -61,7 +61,7 @@ fn part_name(prefix: &str, no: u64, count: u64) -> String {
     format!("{prefix}-{no:05}-of-{count:05}.gguf")
 }
 
-/// Reads all parts of the model to which the part at `path` belongs, the first one first.
+/// Reads all parts of the model to which the part at `path` belongs, in order.
 pub(super) fn read_all(path: &Path, place: SplitPlace) -> Result<Vec<PartFile>, LoadError> {
     let wrong = |path: &Path, reason: String| LoadError::Split { path: path.to_path_buf(), reason };
     let SplitPlace { no, count, .. } = place;
@@ -143,8 +143,8 @@ pub(super) fn read_all(path: &Path, place: SplitPlace) -> Result<Vec<PartFile>, 
     Ok(parts)
 }
 
-/// The GGUF file that `path` means: itself, or the one model in a folder that has no safetensors. `None` where it is
-/// none, or a folder without one.
+/// The GGUF file that `path` stands for: itself, or the only model in a folder without safetensors. `None` if it is
+/// neither.
 ///
 /// # Errors
 /// [`LoadError::NoModel`] for a folder with several models; [`LoadError::Io`] if it cannot be listed.
@@ -161,7 +161,7 @@ pub fn locate(path: &Path) -> Result<Option<PathBuf>, LoadError> {
     for entry in std::fs::read_dir(path).map_err(LoadError::io("list", path))? {
         let file = entry.map_err(LoadError::io("list", path))?.path();
         let Some(name) = file.file_name().and_then(|n| n.to_str()).filter(|n| n.ends_with(".gguf")) else { continue };
-        // What encodes pictures beside a model is none.
+        // An encoder of images next to a model does not count.
         if name.starts_with("mmproj") || !file.is_file() {
             continue;
         }

@@ -12,7 +12,7 @@ pub enum TensorType {
     Known(GgmlType),
     /// The id means different things in different programs, and the file does not decide which.
     Ambiguous(u32),
-    /// The id is not known, or is never read.
+    /// The id is unknown, or is never read.
     Unknown(u32),
 }
 
@@ -39,12 +39,12 @@ pub struct TensorInfo {
     pub(super) ty: TensorType,
     /// Offset in the data section, bytes.
     pub(super) offset: u64,
-    /// Bytes of the tensor, where its type and shape decide them.
+    /// Bytes of the tensor, if its type and shape decide them.
     pub(super) nbytes: Option<u64>,
     /// Bytes from its beginning to the next tensor or the end of the file.
     pub(super) room: u64,
     pub(super) last: bool,
-    /// In which of the files of a split model it lies, from 0.
+    /// The index, from 0, of its file in a split model.
     pub(super) part: usize,
 }
 
@@ -75,7 +75,7 @@ impl TensorInfo {
         self.rows().saturating_mul(self.cols())
     }
 
-    /// Its shape, slowest dimension first, as Hugging Face and candle write it.
+    /// Its shape, slowest dimension first, as in Hugging Face and candle.
     pub fn shape(&self) -> Vec<u64> {
         self.dims().iter().rev().copied().collect()
     }
@@ -95,7 +95,7 @@ impl TensorInfo {
         self.offset
     }
 
-    /// Bytes of the tensor; `None` where the type is unknown or ambiguous.
+    /// Bytes of the tensor; `None` if the type is unknown or ambiguous.
     pub fn nbytes(&self) -> Option<u64> {
         self.nbytes
     }

@@ -94,7 +94,7 @@ const fn blocks(weights: u64, bytes: u64) -> Layout {
     Layout::Blocks { weights, bytes, row_head: 0 }
 }
 
-/// The row of a type whose facts stand in the table of ternary formats.
+/// The entry of a type whose facts are in the table of ternary formats.
 const fn ternary(ty: GgmlType, format: FileFormat) -> (GgmlType, u32, &'static str, Layout) {
     let info = format.info();
     let row_head = match info.scale {
@@ -180,12 +180,12 @@ const TABLE: &[(GgmlType, u32, &str, Layout)] = &[
 
 impl GgmlType {
     fn row(self) -> &'static (GgmlType, u32, &'static str, Layout) {
-        // Every variant is in the table (a test says so); the first entry only satisfies the type system.
+        // Every variant is in the table (a test checks it); the first entry only satisfies the type system.
         const FIRST: &(GgmlType, u32, &str, Layout) = &(T::F32, 0, "F32", blocks(1, 4));
         TABLE.iter().find(|r| r.0 == self).unwrap_or(FIRST)
     }
 
-    /// The id that this type has in files, the one that is written where there are several.
+    /// The id of this type in files; if there are several, the one that is written.
     pub fn id(self) -> u32 {
         self.row().1
     }
@@ -210,8 +210,7 @@ impl GgmlType {
         TERNARY.iter().find(|t| t.1 == format).map(|t| t.0)
     }
 
-    /// The type with id `id`, where that id means the same in every program. Ids that forks share are settled by the
-    /// reader.
+    /// The type with id `id`, if that id means the same in every program. The reader resolves ids that forks share.
     pub fn from_id(id: u32) -> Option<GgmlType> {
         if collision(id).is_some() {
             return None;
@@ -257,8 +256,8 @@ impl GgmlType {
     }
 }
 
-/// Bytes of a TL2 tensor; `None` where they overflow. Both numbers are below 2^64, so no step leaves 128 bits but the
-/// first.
+/// Bytes of a TL2 tensor; `None` if they overflow. Both numbers are below 2^64, so only the first step can exceed 128
+/// bits.
 fn tl2_bytes(rows: u64, cols: u64) -> Option<u64> {
     let (rows, cols) = (i128::from(rows), i128::from(cols));
     let thirds = cols.checked_sub(256)?.checked_mul(rows)?.div_euclid(3);
@@ -288,9 +287,9 @@ pub(crate) struct Collision {
     pub(crate) id: u32,
     pub(crate) meanings: &'static str,
     pub(crate) way_out: &'static str,
-    /// Meaning of the id in a file of a BitNet architecture, where that is settled.
+    /// Meaning of the id in a file of a BitNet architecture, if it is unique.
     pub(crate) in_bitnet: Option<GgmlType>,
-    /// The meanings that are told apart by the size of the tensor, in files of any architecture.
+    /// The meanings that are distinguished by the size of the tensor, in files of any architecture.
     pub(crate) by_size: &'static [GgmlType],
 }
 
@@ -399,7 +398,7 @@ mod tests {
 
     #[test]
     fn every_type_is_found_by_its_id_and_by_itself() {
-        // Types that share an id with others are told apart by their size.
+        // Types that share an id are distinguished by their size.
         let mut ids: Vec<u32> = GgmlType::all().filter(|t| *t != T::Tq2_0G128).map(GgmlType::id).collect();
         for t in GgmlType::all() {
             assert_eq!(t.row().0, t);
@@ -447,7 +446,7 @@ mod tests {
         assert_eq!(size(T::Tl1), 6912 * 2560 / 4 + 32);
         // Five bits for three weights of 2304 columns, two bits for each of 256.
         assert_eq!(size(T::Tl2), 6912 * 2304 * 5 / 24 + 6912 * 256 / 4 + 32);
-        // As the format itself computes it, whatever the tile; small and odd shapes as well.
+        // As computed by the format itself, for any tile; also for small and unusual shapes.
         for (rows, cols, bk) in [(320, 224, 96), (32, 80, 48), (96, 24, 24), (64, 8640, 96), (0, 96, 96)] {
             let tile = ternary_kernels::TlTile { bm: 32, bk, bmm: 32 };
             let same = ternary_kernels::FileFormat::Tl2(tile).byte_len(rows, cols).unwrap();

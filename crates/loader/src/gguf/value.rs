@@ -131,7 +131,7 @@ pub enum Array {
 #[derive(Clone, Default, PartialEq)]
 pub struct StringArray {
     text: String,
-    /// Where each string ends in `text`, bytes.
+    /// The end of each string in `text`, bytes.
     ends: Vec<usize>,
 }
 
@@ -152,7 +152,7 @@ impl StringArray {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -233,12 +233,12 @@ impl Array {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The elements as `i64`, where all are integers that fit.
+    /// The elements as `i64`, if all are integers that fit.
     pub fn to_i64s(&self) -> Option<Vec<i64>> {
         Some(match self {
             Array::U8(v) => v.iter().map(|&x| x.into()).collect(),
@@ -274,7 +274,7 @@ impl Value {
         }
     }
 
-    /// The value as an unsigned integer, whatever width it was written with; `None` for other kinds and negatives.
+    /// The value as an unsigned integer, for any stored width; `None` for other kinds and negative numbers.
     pub fn to_u64(&self) -> Option<u64> {
         match *self {
             Value::U8(v) => Some(v.into()),
@@ -289,7 +289,7 @@ impl Value {
         }
     }
 
-    /// The value as `f64`, where it is a float.
+    /// The value as `f64`, if it is a float.
     pub fn to_f64(&self) -> Option<f64> {
         match *self {
             Value::F32(v) => Some(v.into()),
@@ -298,7 +298,7 @@ impl Value {
         }
     }
 
-    /// The text, where it is a string.
+    /// The text, if it is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Value::String(s) => Some(s),
@@ -306,7 +306,7 @@ impl Value {
         }
     }
 
-    /// The elements, where it is an array.
+    /// The elements, if it is an array.
     pub fn as_array(&self) -> Option<&Array> {
         match self {
             Value::Array(a) => Some(a),
@@ -315,7 +315,7 @@ impl Value {
     }
 }
 
-/// As a person would want to read it: long texts and arrays shortened.
+/// For display: long texts and arrays are shortened.
 impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const SHOWN: usize = 80;
@@ -403,7 +403,7 @@ impl Metadata {
         }
     }
 
-    /// Keeps the entries whose key `keep` wants.
+    /// Keeps the entries for whose key `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.entries.retain(|(k, _)| keep(k));
         self.index = self.entries.iter().enumerate().map(|(i, (k, _))| (k.clone(), i)).collect();
@@ -414,7 +414,7 @@ impl Metadata {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

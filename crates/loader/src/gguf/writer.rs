@@ -40,7 +40,7 @@ pub struct GgufWriter {
     tensors: Vec<Announced>,
     names: std::collections::HashSet<String>,
     alignment: u64,
-    /// Where the next tensor begins in the data section, bytes.
+    /// Offset of the next tensor in the data section, bytes.
     next: u64,
 }
 
@@ -62,7 +62,7 @@ impl GgufWriter {
         }
     }
 
-    /// With these metadata; their `general.alignment` is followed.
+    /// With these metadata, whose `general.alignment` is used.
     ///
     /// # Errors
     /// [`LoadError::BadAlignment`].
@@ -88,7 +88,7 @@ impl GgufWriter {
     ///
     /// # Errors
     /// [`LoadError::DuplicateTensor`], [`LoadError::NameTooLong`], [`LoadError::TooManyDims`],
-    /// [`LoadError::PartialBlock`] where the type cannot hold such rows, [`LoadError::ShapeOverflow`], and
+    /// [`LoadError::PartialBlock`] if the type cannot hold such rows, [`LoadError::ShapeOverflow`], and
     /// [`LoadError::UnsupportedType`] for types that only one build of one program can read (TL1, TL2).
     pub fn announce(&mut self, name: &str, shape: &[u64], ty: GgmlType) -> Result<(), LoadError> {
         let tensor = || name.to_owned();
@@ -220,7 +220,7 @@ impl<W: Write> TensorStream<W> {
             let ty = expected.ty.name().to_owned();
             return Err(LoadError::TensorBytes { tensor: expected.name, ty, expected: expected.nbytes, got });
         }
-        // Also after the last one: several readers want the data section to be whole alignments.
+        // Also after the last one: several readers require the data section to be a multiple of the alignment.
         self.pad(name)
     }
 
@@ -237,7 +237,7 @@ impl<W: Write> TensorStream<W> {
     }
 }
 
-/// Counts what passes through.
+/// Counts the written bytes.
 struct Counted<W> {
     inner: W,
     written: u64,

@@ -1,4 +1,4 @@
-//! The cache on disk, laid out as Hugging Face's tools lay it out, so that all share their downloads.
+//! The cache on disk, with the layout of Hugging Face's tools, so that all of them share their downloads.
 //!
 //! ```text
 //! CACHE/models--OWNER--NAME/refs/REVISION                a commit
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use super::HubError;
 use crate::files::{self, FileError, Kind};
 
-/// Attaches a path to what the operating system says.
+/// Attaches a path to an error of the operating system.
 pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> HubError {
     let path = path.to_owned();
     move |source| match FileError::io("write", &path)(source) {
@@ -24,7 +24,7 @@ pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> HubError {
     }
 }
 
-/// A part of a path that stays where it is put, on every operating system.
+/// A part of a path that cannot lead elsewhere, on any operating system.
 fn is_plain(part: &str) -> bool {
     let bad = |c: char| c.is_control() || r#"\:*?"<>|"#.contains(c);
     !part.is_empty() && part != "." && part != ".." && part.len() <= 255 && !part.contains(bad)
@@ -40,7 +40,7 @@ pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|c| c.is_ascii_hexdigit())
 }
 
-/// The part of the cache that belongs to one repository.
+/// The part of the cache for one repository.
 #[derive(Debug, Clone)]
 pub(super) struct RepoCache {
     cache_dir: PathBuf,
@@ -65,7 +65,7 @@ impl RepoCache {
         self.cache_dir.join(&self.folder)
     }
 
-    /// Its folder, and that of its locks.
+    /// Its folder, and the folder of its locks.
     pub(super) fn folders(&self) -> [PathBuf; 2] {
         [self.dir(), self.cache_dir.join(".locks").join(&self.folder)]
     }
@@ -74,7 +74,7 @@ impl RepoCache {
         self.dir().join("refs").join(revision)
     }
 
-    /// The commit of a revision, as far as the cache knows.
+    /// The commit of a revision, if the cache has it.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -112,14 +112,14 @@ impl RepoCache {
         let file = File::options().create(true).append(true).open(&path).map_err(io(&path))?;
         match file.lock() {
             Ok(()) => Ok(file),
-            // Some network file systems know no locks; then two downloads at once waste time, no more: a blob is
-            // renamed only once it is whole and right.
+            // Some network file systems have no locks; then two simultaneous downloads only waste time: a blob is
+            // renamed only when it is complete and correct.
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(file),
             Err(source) => Err(HubError::Io { path, source }),
         }
     }
 
-    /// Puts a blob into a snapshot, as a relative link where the file system knows links.
+    /// Puts a blob into a snapshot, as a relative link if the file system supports links.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<PathBuf, HubError> {
         let path = self.snapshot(commit).join(name);
         let blob = self.blob(etag);
@@ -131,7 +131,7 @@ impl RepoCache {
         // From snapshots/COMMIT up by two, and by one more for every folder in the name.
         let ups = name.matches('/').count().saturating_add(2);
         let relative: PathBuf = std::iter::repeat_n("..", ups).chain(["blobs", etag]).collect();
-        // Made under a name of its own and renamed: another process may put the same link there at this moment, and a
+        // Created under a temporary name and renamed: another process may create the same link at this moment, and a
         // copy through its link would empty the blob.
         files::replace_with(&path, |temporary| {
             symlink(&relative, temporary)

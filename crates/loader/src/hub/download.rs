@@ -1,4 +1,4 @@
-//! One file: what it is, the part that has come already, the rest, and whether it is right.
+//! One file: its announcement, the part that was downloaded, the rest, and the check of the whole.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -40,7 +40,7 @@ pub(super) struct RemoteFile<'a> {
     pub(super) name: &'a str,
 }
 
-/// Percent-encodes a path, slashes apart.
+/// Percent-encodes a path except for slashes.
 pub(super) fn encode_path(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
@@ -62,7 +62,7 @@ impl RemoteFile<'_> {
         format!("{}: {}", self.repo, self.name)
     }
 
-    /// Asks what the file is.
+    /// Requests the announcement of the file.
     pub(super) fn announced(&self, http: &Http) -> Result<Announced, HubError> {
         let what = self.what();
         let response = http.send(&self.url(http), Method::Head, &what)?;
@@ -78,7 +78,7 @@ impl RemoteFile<'_> {
         Ok(Announced { etag, size })
     }
 
-    /// Brings the content into the cache, continuing what has come before. `progress` sees the bytes of this file.
+    /// Downloads the content into the cache, continuing earlier downloads. `progress` receives the bytes of this file.
     pub(super) fn download(
         &self,
         http: &Http,
@@ -105,7 +105,7 @@ impl RemoteFile<'_> {
             && !expected.eq_ignore_ascii_case(&hash)
         {
             file.restart()?;
-            // What lay there from an earlier time may have been wrong: once more from the beginning.
+            // The part from an earlier download may have been wrong: start again from the beginning.
             let hash = if resumed { self.fill(http, announced, &mut file, progress)? } else { hash };
             if !expected.eq_ignore_ascii_case(&hash) {
                 drop(file);
@@ -153,7 +153,7 @@ impl RemoteFile<'_> {
         Ok(file.hash())
     }
 
-    /// One request for what is missing.
+    /// One request for the missing part.
     fn attempt(
         &self,
         http: &Http,
@@ -172,7 +172,7 @@ impl RemoteFile<'_> {
                     return Err(http.bad_response(&what, format!("Content-Range is {range:?}")));
                 }
             }
-            // The server knows no ranges, or the file has changed: from the beginning.
+            // The server does not support ranges, or the file has changed: from the beginning.
             200 | 416 if file.len > 0 => file.restart()?,
             200 => {}
             status => return Err(http.bad_response(&what, format!("status {status}"))),
@@ -213,7 +213,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     Some((start.trim().parse().ok()?, total.trim().parse().ok()))
 }
 
-/// A file that is being filled, and the hash of what is in it.
+/// A file that is being filled, and the hash of its contents.
 struct Partial<'p> {
     path: &'p Path,
     /// Bytes of the whole.
@@ -224,7 +224,7 @@ struct Partial<'p> {
 }
 
 impl<'p> Partial<'p> {
-    /// Opens what has come, hashing it; what is longer than the file can be is thrown away.
+    /// Opens the downloaded part and hashes it; a part that is longer than the file is discarded.
     fn open(path: &'p Path, size: u64) -> Result<Self, HubError> {
         let mut file =
             File::options().create(true).read(true).write(true).truncate(false).open(path).map_err(io(path))?;

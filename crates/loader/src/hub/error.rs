@@ -31,10 +31,10 @@ pub enum HubError {
         /// The repository.
         repo: String,
         revision: String,
-        /// Where it was looked for.
+        /// The cache that was searched.
         cache_dir: PathBuf,
     },
-    /// The server knows no such repository, revision or file (404).
+    /// The server has no such repository, revision or file (404).
     #[error("{what} does not exist on {endpoint}; check the spelling")]
     NotFound {
         /// The repository, revision or file.
@@ -42,7 +42,7 @@ pub enum HubError {
         /// The server.
         endpoint: String,
     },
-    /// The server does not say whether the repository exists, because it does not know who asks (401).
+    /// The server does not reveal whether the repository exists, because the request was not authenticated (401).
     #[error("{repo}: no such repository, or a private one; {hint}")]
     Unauthorized {
         /// The repository.
@@ -50,7 +50,7 @@ pub enum HubError {
         /// The way out, which depends on whether a token was sent.
         hint: &'static str,
     },
-    /// The owner of the repository wants its terms to be accepted first.
+    /// The owner of the repository requires its terms to be accepted first.
     #[error("{repo} is gated: accept its terms on {endpoint}/{repo}, then set HF_TOKEN to a token of that account")]
     Gated {
         /// The repository.
@@ -58,13 +58,13 @@ pub enum HubError {
         /// The server.
         endpoint: String,
     },
-    /// The server refuses for another reason (403).
+    /// The server denies access for another reason (403).
     #[error("{what}: the server refuses access (403); the token may lack the right to read it")]
     Forbidden {
         /// The repository or file.
         what: String,
     },
-    /// The server failed, repeatedly where that may help.
+    /// The server failed, repeatedly if retrying may help.
     #[error("{what}: the server answers {status}; try again later")]
     Status {
         /// The repository or file.
@@ -94,16 +94,16 @@ pub enum HubError {
         file: String,
         /// Its size in bytes.
         expected: u64,
-        /// How many bytes have come.
+        /// Bytes received.
         got: u64,
     },
-    /// The file is not the one that the server announced; what has come is thrown away.
+    /// The file is not the one that the server announced; the download is discarded.
     #[error("{file}: the content has SHA-256 {got}, the server announced {expected}; it was discarded, pull again")]
     HashMismatch {
         file: String,
         /// The announced hash.
         expected: String,
-        /// The hash of what came.
+        /// The hash of the download.
         got: String,
     },
     /// The server's answer lacks something or makes no sense.
@@ -119,7 +119,7 @@ pub enum HubError {
     /// The server names a file that must not be written.
     #[error("the repository names a file {name:?}, which would not stay inside of its folder")]
     UnsafeName { name: String },
-    /// The repository has nothing of what was asked for.
+    /// The repository has none of the requested files.
     #[error("{repo} has no {wanted}; its files: {files}")]
     NothingToPull {
         /// The repository.
@@ -136,7 +136,7 @@ pub enum HubError {
         repo: String,
         files: String,
     },
-    /// The progress callback asked to stop. What has come is kept and will be continued.
+    /// The progress callback cancelled. The downloaded part is kept and will be continued.
     #[error("stopped while {file} was being pulled; pull again to continue")]
     Cancelled { file: String },
     /// Something in the cache is not a regular file, or the disk is full; the message names it.
@@ -150,7 +150,7 @@ pub enum HubError {
         /// Message of the operating system.
         source: std::io::Error,
     },
-    /// Neither the options nor the environment say where the cache is.
+    /// Neither the options nor the environment define the cache.
     #[error("the home directory is unknown: set HF_HOME or HF_HUB_CACHE")]
     NoCacheDir,
 }

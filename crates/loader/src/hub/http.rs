@@ -19,7 +19,7 @@ const MAX_LISTING_BYTES: u64 = 64 << 20;
 /// Purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
-    /// Headers only, and no further than to another server: the hub's own headers are what is wanted.
+    /// Headers only, without following redirects to other servers: the hub's own headers are needed.
     Head,
     /// The content, from a byte on.
     Get { from: u64 },
@@ -42,7 +42,7 @@ fn origin(uri: &Uri) -> Option<(&str, &str, u16)> {
     Some((scheme, uri.host()?, port))
 }
 
-/// Where a redirect leads, relative ones included.
+/// The target of a redirect, including relative ones.
 fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     let target: Uri = location.parse().ok()?;
     if target.scheme().is_some() {
@@ -98,7 +98,7 @@ impl Http {
             .max_redirects(0)
             .timeout_connect(Some(options.timeout))
             .timeout_recv_response(Some(options.timeout))
-            // No limit on a whole body, which may take hours, but on every silence in it.
+            // No limit on a whole body, which may take hours, but on every pause in it.
             .timeout_per_read(Some(options.timeout))
             .build()
             .into();
@@ -116,7 +116,7 @@ impl Http {
         &self.endpoint
     }
 
-    /// How often a request may be sent.
+    /// The maximum number of times that a request is sent.
     pub(super) fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -126,7 +126,7 @@ impl Http {
         HubError::BadResponse { what: what.to_owned(), detail: detail.into(), endpoint: self.endpoint.clone() }
     }
 
-    /// Waits before attempt `number` (from 1): longer every time, or as long as the server asks for.
+    /// Waits before attempt `number` (from 1): longer every time, or as long as the server requests.
     pub(super) fn pause(&self, number: u32, asked: Option<Duration>) {
         let wait = self.wait.saturating_mul(1 << number.saturating_sub(1).min(10));
         std::thread::sleep(asked.unwrap_or(wait).min(MAX_WAIT));
@@ -171,7 +171,7 @@ impl Http {
         Err(self.bad_response(what, "too many redirects"))
     }
 
-    /// Sends a request until it is answered, as often as allowed where the trouble may pass.
+    /// Sends a request until it is answered, repeating it as often as allowed if the failure may be temporary.
     pub(super) fn send(&self, url: &str, method: Method, what: &str) -> Result<Response<Body>, HubError> {
         let mut number = 1;
         loop {
@@ -251,7 +251,7 @@ impl Http {
     }
 }
 
-/// Whether the trouble may pass by itself.
+/// Whether a failure may be temporary.
 pub(super) fn passes(error: &HubError) -> bool {
     match error {
         HubError::Timeout { .. } | HubError::Unreachable { .. } => true,

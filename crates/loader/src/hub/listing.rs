@@ -1,4 +1,4 @@
-//! Lists and removes what is in the cache.
+//! Lists and removes the contents of the cache.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub struct CachedRepo {
     pub unfinished: bool,
 }
 
-/// The repositories of models in the cache, by name. Nothing is asked of the network.
+/// The repositories of models in the cache, by name. The network is not used.
 ///
 /// # Errors
 /// [`HubError::NoCacheDir`]; [`HubError::Io`] for a folder that cannot be read.
@@ -57,7 +57,7 @@ fn cached_repo(path: &Path) -> Option<CachedRepo> {
     Some(CachedRepo { repo, path: path.to_owned(), bytes: bytes_below(path), files, unfinished })
 }
 
-/// Bytes of the files in a folder; links count nothing, what they lead to is in the folder, too.
+/// Bytes of the files in a folder; links do not count, as their targets are in the folder, too.
 fn bytes_below(folder: &Path) -> u64 {
     let mut bytes = 0u64;
     let mut folders = vec![folder.to_owned()];
@@ -73,11 +73,11 @@ fn bytes_below(folder: &Path) -> u64 {
     bytes
 }
 
-/// Removes a repository from the cache, all of its commits; says how many bytes that were, or `None` if it was not
+/// Removes a repository from the cache, with all of its commits; returns its size in bytes, or `None` if it was not
 /// there.
 ///
 /// # Errors
-/// [`HubError::BadRepo`], [`HubError::NoCacheDir`]; [`HubError::Io`] for what cannot be removed.
+/// [`HubError::BadRepo`], [`HubError::NoCacheDir`]; [`HubError::Io`] for a folder that cannot be removed.
 pub fn remove(repo: &str, options: &PullOptions) -> Result<Option<u64>, HubError> {
     let settings = Settings::from_process(options)?;
     let cache = RepoCache::new(&settings.cache_dir, repo)?;
@@ -87,7 +87,7 @@ pub fn remove(repo: &str, options: &PullOptions) -> Result<Option<u64>, HubError
     }
     let bytes = bytes_below(&folder);
     std::fs::remove_dir_all(&folder).map_err(io(&folder))?;
-    // Locks of downloads; that there are none is not a fault.
+    // Locks of downloads; a missing folder is not an error.
     let _ = std::fs::remove_dir_all(&locks);
     Ok(Some(bytes))
 }

@@ -1,13 +1,13 @@
 //! Models from the Hugging Face hub (feature `hub`).
 //!
-//! [`pull`] brings the files of a repository into the cache that Hugging Face's own tools use, and continues what was
-//! begun; [`cached`] finds them there without a network, [`list`] shows all of them, and [`remove`] frees their space.
-//! Nothing goes over the network but by [`pull`], and not even then where `HF_HUB_OFFLINE` says so.
+//! [`pull`] downloads the files of a repository into the cache that Hugging Face's own tools use, and continues
+//! interrupted downloads; [`cached`] finds them there without a network, [`list`] shows all of them, and [`remove`]
+//! frees their space. Only [`pull`] uses the network, and not even it does if `HF_HUB_OFFLINE` is set.
 //!
-//! `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` (and the token file), `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`, and
-//! `HF_ENDPOINT` are obeyed; [`PullOptions`] comes before them. The token is sent to the endpoint only, never to where
-//! it redirects to. Large files are checked against the SHA-256 that the server announces, and appear in the cache only
-//! when they are whole.
+//! The variables `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` (and the token file), `HF_HUB_OFFLINE` or
+//! `TRANSFORMERS_OFFLINE`, and `HF_ENDPOINT` are respected; [`PullOptions`] take precedence. The token is only sent to
+//! the endpoint, never to the targets of redirects. Large files are checked against the SHA-256 that the server
+//! announces, and appear in the cache only when they are complete.
 //!
 //! ```no_run
 //! use loader::hub::{PullOptions, pull};
@@ -42,7 +42,7 @@ use download::{RemoteFile, Total, encode_path};
 use http::Http;
 use settings::Settings;
 
-/// How far a pull has come.
+/// The progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress<'a> {
@@ -62,7 +62,7 @@ pub struct Progress<'a> {
     pub bytes: u64,
 }
 
-/// Is told how far a pull has come; `Break` stops it, and what has come is kept.
+/// Receives the progress of a pull; `Break` stops it, and the downloaded part is kept.
 pub type ProgressFn = Arc<dyn Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync>;
 
 /// Options of a pull. `None` leaves a choice to the environment.
@@ -71,19 +71,19 @@ pub type ProgressFn = Arc<dyn Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync
 pub struct PullOptions {
     /// Which files.
     pub files: Selection,
-    /// A branch, a tag or a commit; `main` where `None`.
+    /// A branch, a tag or a commit; `main` if `None`.
     pub revision: Option<String>,
-    /// The token of an account; an empty one sends none.
+    /// The token of an account; with an empty one no token is sent.
     pub token: Option<String>,
     /// The server: `https://huggingface.co`, or a mirror of it.
     pub endpoint: Option<String>,
-    /// Use the cache alone.
+    /// Use only the cache.
     pub offline: Option<bool>,
     /// The cache (the folder that holds `models--...`).
     pub cache_dir: Option<PathBuf>,
     /// Told how far the pull has come.
     pub progress: Option<ProgressFn>,
-    /// How often a request that failed for a reason that may pass is sent again; 5.
+    /// How often a request is repeated after a temporary failure; 5.
     pub retries: u32,
     /// The wait before the first repetition, doubled for each further one; half a second.
     pub retry_wait: Duration,
@@ -131,7 +131,7 @@ impl fmt::Debug for PullOptions {
 pub struct Pulled {
     /// The GGUF file, or the folder of the checkpoint.
     pub path: PathBuf,
-    /// All files that were asked for.
+    /// All requested files.
     pub files: Vec<PathBuf>,
     /// The commit that they are of.
     pub commit: String,
@@ -180,8 +180,8 @@ fn cached_with(settings: &Settings, repo: &str, options: &PullOptions) -> Result
     }
 }
 
-/// Finds a repository in the cache, without a network. `None` where it is not there. Whether a sharded checkpoint is
-/// complete is seen when it is loaded.
+/// Finds a repository in the cache, without a network. `None` if it is not there. Loading a sharded checkpoint checks
+/// whether it is complete.
 ///
 /// # Errors
 /// [`HubError::BadRepo`], [`HubError::BadRevision`], [`HubError::Ambiguous`], [`HubError::NoCacheDir`].
@@ -189,12 +189,12 @@ pub fn cached(repo: &str, options: &PullOptions) -> Result<Option<Pulled>, HubEr
     cached_with(&Settings::from_process(options)?, repo, options)
 }
 
-/// Brings files of a repository into the cache and says where they are. Files that are there already are not brought
-/// again, and what was begun is continued. Where the network may not be used the cache must hold them.
+/// Downloads files of a repository into the cache and returns their paths. Existing files are not downloaded again, and
+/// interrupted downloads are continued. If the network may not be used, the cache must contain the files.
 ///
 /// # Errors
-/// Every way in which a server, a network or a disk can fail has its variant in [`HubError`]; what may pass by itself
-/// (time-outs, lost connections, 429, 5xx) is tried again first, [`PullOptions::retries`] times.
+/// Every failure of a server, a network or a disk has its variant in [`HubError`]; temporary failures (time-outs, lost
+/// connections, 429, 5xx) are retried first, [`PullOptions::retries`] times.
 pub fn pull(repo: &str, options: &PullOptions) -> Result<Pulled, HubError> {
     let settings = Settings::from_process(options)?;
     let revision = revision_of(options)?;
@@ -208,7 +208,7 @@ pub fn pull(repo: &str, options: &PullOptions) -> Result<Pulled, HubError> {
     let cache = RepoCache::new(&settings.cache_dir, repo)?;
     let http = Http::new(&settings, options);
     let what = format!("{repo} (revision {revision})");
-    // The API wants a revision in one path segment.
+    // The API requires a revision in one path segment.
     let escaped = encode_path(revision).replace('/', "%2F");
     let listing: Listing = http.json(&format!("{}/api/models/{repo}/revision/{escaped}", http.endpoint()), &what)?;
     if !is_commit(&listing.sha) {

@@ -6,7 +6,7 @@ use super::HubError;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Selection {
-    /// The safetensors checkpoint where the repository has one, else its only GGUF file.
+    /// The safetensors checkpoint if the repository has one, else its only GGUF file.
     #[default]
     Auto,
     /// A checkpoint as a folder: safetensors, configuration, tokenizer.
@@ -25,7 +25,7 @@ pub(super) struct Chosen {
     pub(super) single: bool,
 }
 
-/// Files that belong to a checkpoint beside its weights.
+/// Files of a checkpoint other than its weights.
 const COMPANIONS: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -85,7 +85,7 @@ impl Selection {
                 if !self.has_weights(files) {
                     return Err(nothing("safetensors file"));
                 }
-                // Weights of the checkpoint itself lie at the top; folders hold other formats and training states.
+                // The weights of a checkpoint are at the top; folders hold other formats and training states.
                 let wanted = |name: &&String| {
                     !name.contains('/') && name.ends_with(".safetensors") || COMPANIONS.contains(&name.as_str())
                 };
@@ -119,7 +119,7 @@ impl Selection {
     }
 }
 
-/// The files of the model that `name` belongs to: itself, or all parts of a split one, the first part first.
+/// The files of the model that `name` belongs to: itself, or all parts of a split one in order.
 fn parts_of(name: &str, files: &[String]) -> Vec<String> {
     let Some(model) = part_of(name) else { return vec![name.to_owned()] };
     let mut parts: Vec<String> = files.iter().filter(|other| part_of(other) == Some(model)).cloned().collect();
@@ -127,11 +127,11 @@ fn parts_of(name: &str, files: &[String]) -> Vec<String> {
     parts
 }
 
-/// The name (with its folders) and the number of files of a split model, where the file is a part of one.
+/// The name (with its folders) and the number of files of a split model, if the file is a part of one.
 fn part_of(file: &str) -> Option<(&str, u64)> {
     let (folder, name) = file.rsplit_once('/').map_or(("", file), |(folder, name)| (folder, name));
     let (prefix, _, count) = crate::gguf::parse_part_name(name)?;
-    // The folder and what stands before the numbers, as they stand in the path.
+    // The folder and the text before the numbers, as in the path.
     let len =
         if folder.is_empty() { prefix.len() } else { folder.len().saturating_add(prefix.len()).saturating_add(1) };
     Some((file.get(..len)?, count))

@@ -1,4 +1,5 @@
-//! Where the cache is, who asks, and whom: options first, then the environment variables of Hugging Face's own tools.
+//! The location of the cache, the account, and the server: options first, then the environment variables of Hugging
+//! Face's own tools.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{HubError, PullOptions};
 use crate::files::{self, Kind};
 
-/// The server that is asked unless told otherwise.
+/// The default server.
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// Settings of one call.
@@ -33,7 +34,7 @@ fn path_of(env: &impl Fn(&str) -> Option<OsString>, home: Option<&Path>, name: &
     }
 }
 
-/// A text with the values of the variables in it; what is not a name of one stays.
+/// A text with the values of the variables in it; anything else stays.
 fn expanded(text: &str, env: &impl Fn(&str) -> Option<OsString>) -> String {
     let (mut out, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once('$') {
@@ -85,12 +86,12 @@ impl Settings {
         };
         let token = options.token.clone().map(|token| token.trim().to_owned());
         let token = match token {
-            // An empty token is an explicit "none".
+            // An empty token explicitly means none.
             Some(token) => Some(token).filter(|token| !token.is_empty()),
             None => text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).or_else(token_file),
         };
         let endpoint = options.endpoint.clone().or_else(|| text("HF_ENDPOINT")).unwrap_or_else(|| ENDPOINT.to_owned());
-        // The second counts where the first says nothing, also nothing as `0`.
+        // The second counts if the first is not set, or is empty or `0`.
         let flag = text("HF_HUB_OFFLINE")
             .or_else(|| text("TRANSFORMERS_OFFLINE"))
             .is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str()));
@@ -149,7 +150,7 @@ mod tests {
         let big = ("BIG", "/disk");
         assert_eq!(dir(&[("HF_HOME", "$BIG/hf"), big]), Path::new("/disk/hf/hub"));
         assert_eq!(dir(&[("HF_HOME", "${BIG}2"), big]), Path::new("/disk2/hub"));
-        // What is neither a home nor a variable is a name as any other.
+        // Anything but a home or a variable is an ordinary name.
         assert_eq!(dir(&[("HF_HOME", "/a/~/$NONE/$")]), Path::new("/a/~/$NONE/$/hub"));
         assert_eq!(dir(&[("HF_HOME", "~other/x")]), Path::new("~other/x/hub"));
     }

@@ -14,7 +14,7 @@ use crate::mmap::map_file;
 #[derive(Debug)]
 pub struct SafetensorsFile {
     bytes: SharedBytes,
-    /// Where the tensor data begin, bytes.
+    /// The beginning of the tensor data, bytes.
     data_start: usize,
     metadata: ::safetensors::tensor::Metadata,
 }
@@ -103,6 +103,6 @@ fn duplicate_key(json: &[u8]) -> Option<String> {
         }
     }
 
-    // Invalid JSON has been refused before.
+    // Invalid JSON has been rejected before.
     serde_json::from_slice::<Keys>(json).ok().and_then(|k| k.0)
 }

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use crate::LoadError;
 use crate::mmap::read_bounded;
 
-/// The file that holds everything where a checkpoint is not sharded.
+/// The file name of a checkpoint that is not sharded.
 pub const SINGLE_NAME: &str = "model.safetensors";
 /// The index of a sharded checkpoint.
 pub const INDEX_NAME: &str = "model.safetensors.index.json";

@@ -1,7 +1,7 @@
 //! safetensors checkpoints: one file, or several under `model.safetensors.index.json`.
 //!
-//! The format itself (header, offsets, dtypes) is parsed and validated by the `safetensors` crate over the mapping;
-//! this module adds what that crate leaves open: duplicate names inside a header, shards, and who owns the bytes.
+//! The `safetensors` crate parses and validates the format itself (header, offsets, dtypes) over the mapping; this
+//! module adds checks for duplicate names in a header, shards, and the ownership of the bytes.
 #![deny(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -29,7 +29,7 @@ use crate::LoadError;
 /// One tensor of a checkpoint: dtype, shape and a slice of the mapping.
 #[derive(Clone, Debug)]
 pub struct StTensor {
-    /// How its values are stored.
+    /// The type of its values.
     pub dtype: Dtype,
     /// Its shape, slowest dimension first.
     pub shape: Vec<usize>,
@@ -86,7 +86,7 @@ impl Safetensors {
                 return Err(LoadError::MissingShard { shard: shard.to_owned(), folder: folder.to_path_buf() });
             }
             for (name, tensor) in SafetensorsFile::open(&file)?.tensors().map_err(|e| e.in_file(&file))? {
-                // A tensor that the index maps to another shard, or to none, is still a second or an unlisted copy.
+                // A tensor that the index maps to another shard, or to none, is a second or an unlisted copy.
                 if tensors.contains_key(&name) {
                     return Err(LoadError::DuplicateTensor { tensor: name }.in_file(&file));
                 }
@@ -136,7 +136,7 @@ impl Safetensors {
         self.tensors.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Names that training programs put around a model's own: `_orig_mod.` (torch.compile), `module.` (data parallel),
+//! Prefixes that training programs add to a model's names: `_orig_mod.` (torch.compile), `module.` (data parallel),
 //! `base_model.model.` (PEFT).
 
 use std::collections::BTreeMap;
@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 use super::{Safetensors, StTensor};
 use crate::LoadError;
 
-/// Prefixes that may stand before every name.
+/// Prefixes of all names.
 const PREFIXES: [&str; 4] = ["_orig_mod.", "_fsdp_wrapped_module.", "module.", "base_model.model."];
-/// Infixes of a layer that was wrapped by itself. No model has a part of that name.
+/// Infixes of a layer that was wrapped separately. No model has a part with such a name.
 const WITHIN: [&str; 2] = ["._orig_mod.", "._fsdp_wrapped_module."];
 
 impl Safetensors {
-    /// The tensors under the names that the model itself gives them, and what was left out of the names.
+    /// The tensors under the names of the model itself, and the prefixes that were removed.
     ///
     /// # Errors
-    /// [`LoadError::WrappedName`] where some names have a prefix and others do not, or where two become one: which
-    /// tensor is meant cannot be known.
+    /// [`LoadError::WrappedName`] if some names have a prefix and others do not, or if two become equal: then the right
+    /// tensor cannot be determined.
     pub fn without_wrappers(self) -> Result<(Self, Vec<&'static str>), LoadError> {
         let mut removed = Vec::new();
         let mut tensors = self.tensors;

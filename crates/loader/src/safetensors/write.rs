@@ -15,7 +15,7 @@ pub type WriteBytes<'a> = Box<dyn FnOnce(&mut dyn Write) -> std::io::Result<()> 
 pub struct NewTensor<'a> {
     /// Its name.
     pub name: String,
-    /// How its values are stored.
+    /// The type of its values.
     pub dtype: Dtype,
     /// Its shape, slowest dimension first.
     pub shape: Vec<usize>,
@@ -23,7 +23,8 @@ pub struct NewTensor<'a> {
     pub write: WriteBytes<'a>,
 }
 
-/// Writes a safetensors file. The tensors come in the order given; put wide dtypes first, so that all are aligned.
+/// Writes a safetensors file. The tensors are written in the given order; put wide dtypes first, so that all are
+/// aligned.
 ///
 /// # Errors
 /// [`LoadError::DuplicateTensor`], [`LoadError::ShapeOverflow`], [`LoadError::TensorBytes`] if a tensor writes more or

@@ -29,12 +29,12 @@ const GROUPS: [(usize, FileFormat); 3] = [(256, FileFormat::Tq2_0), (128, FileFo
 /// Rows that are read and packed at once.
 const ROWS: usize = 64;
 
-/// The matrix `[rows, cols]` of floats that are `-d`, 0 or `d` with a `d` of its own for each group of a row, such as checkpoints
-/// have that were unpacked from a block format. `None` where they are something else, or a `d` fits no f16. The longest groups
-/// for which it is exact are taken, and the result holds two bits per weight; `read` gives the values of a few rows, which
-/// must be finite. `tensor` is its name.
+/// The matrix `[rows, cols]` of floats that are `-d`, 0 or `d` with a separate `d` for each group of a row, as in
+/// checkpoints that were unpacked from a block format. `None` if they are something else, or a `d` does not fit an f16.
+/// The longest groups for which it is exact are used, and the result holds two bits per weight; `read` returns the
+/// values of a few rows, which must be finite. `tensor` is its name.
 ///
-/// It costs little where the answer is `None`: a group of other values ends it.
+/// It costs little if the answer is `None`: the first group with other values ends it.
 pub(super) fn as_groups(
     tensor: &str,
     (rows, cols): (usize, usize),
@@ -96,7 +96,7 @@ pub(super) fn quantize_groups(
     TernaryMatrix::from_bytes(FileFormat::Q2_0, rows, cols, bytes.into(), None)
 }
 
-/// The matrix `scale * beside * trits`, kept in two bits per weight.
+/// The matrix `scale * beside * trits`, with two bits per weight.
 pub(super) fn pack(
     rows: usize,
     cols: usize,
@@ -108,12 +108,12 @@ pub(super) fn pack(
         None => Scales::Tensor(scale),
         Some(Scales::Tensor(b)) => Scales::Tensor(scale * b),
         Some(Scales::Rows(all)) => Scales::Rows(all.iter().map(|b| scale * b).collect()),
-        // No file has scales of groups in a tensor of their own.
+        // No file has scales of groups in a separate tensor.
         Some(Scales::Groups(g)) => {
             return Err(KernelError::NoGroupScales { format: FileFormat::HfPacked, group_len: g.group_len() });
         }
     };
-    // The packed form holds any shape, but takes one scale beside it when it is made; the scales follow afterwards.
+    // The packed form holds any shape, but is created with one separate scale; the scales follow afterwards.
     let plain = TernaryMatrix::from_trits(rows, cols, trits, Scales::Tensor(1.0))?;
     let bytes = FileFormat::HfPacked.encode(&plain, ScaleRounding::Exact)?;
     TernaryMatrix::from_bytes(FileFormat::HfPacked, rows, cols, bytes.into(), Some(scales))

@@ -1,4 +1,5 @@
-//! What lies beside and in a checkpoint and decides how its configuration is read: pooling, and the names of tensors.
+//! Facts from a checkpoint and its accompanying files that decide how its configuration is read: pooling, and the names
+//! of tensors.
 
 use std::path::Path;
 
@@ -10,14 +11,14 @@ use crate::config::{TensorFacts, from_hf, rope};
 use crate::mmap::read_bounded;
 use crate::names::Names;
 
-/// The pooling that files beside this `config.json` say; errors name the file.
+/// The pooling in files next to this `config.json`; errors name the file.
 pub(super) fn pooling(config: &Path) -> Result<Option<Pooling>, LoadError> {
     let read = |path: &Path, what| read_bounded(path, what, from_hf::MAX_CONFIG);
     let modules = config.with_file_name(from_hf::MODULES);
     let mut files = from_hf::POOLING_FILES.map(|name| config.with_file_name(name)).to_vec();
     if modules.is_file() {
         let folder = from_hf::pooling_folder(&read(&modules, from_hf::MODULES)?).map_err(|e| e.in_file(&modules))?;
-        // A name from a file leads no further than to a folder beside it.
+        // A name from a file may only lead to a folder next to it.
         let plain = |name: &String| !name.is_empty() && !name.contains(['/', '\\', ':']) && name != "..";
         files.extend(folder.filter(plain).map(|name| config.with_file_name(name).join("config.json")));
     }
@@ -36,7 +37,7 @@ fn nextn_layer(name: &str) -> Option<usize> {
     if rest.starts_with("nextn.") { layer.parse().ok() } else { None }
 }
 
-/// What the names and shapes of tensors say about the model.
+/// The facts that names and shapes of tensors tell about the model.
 pub(super) fn facts(store: &Store, names: Names) -> Result<TensorFacts, LoadError> {
     let list = |name: &str| match names {
         // As many as the widest head has pairs.

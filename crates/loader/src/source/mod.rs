@@ -38,7 +38,7 @@ use facts::{facts, pooling};
 use store::{RawKind, RawTensor, Store};
 pub(crate) use store::{ggml_type, widen};
 
-/// An opened checkpoint. Tensors are looked at when they are asked for.
+/// An opened checkpoint. Tensors are read on request.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -64,7 +64,7 @@ struct LoadObservations {
 /// A note about weights of groups that were stored as floats.
 const UNPACKED: &str = "the ternary weights were stored as floats, one scale per group; they were recovered exactly";
 
-/// A note about weights with one scale in a folder that does not say what kind of model they are of.
+/// A note on weights with one scale in a folder that does not state the kind of its model.
 const ONE_SCALE: &str = "the weights are ternary with one scale for each matrix, and nothing says that this is a BitNet model: activations have 8 bits, \
                          as those of BitNet models; a model that was trained with half-precision activations (TriLM) needs 16 bits \
                          (--activations 16)";
@@ -80,11 +80,11 @@ impl Checkpoint {
     /// Opens a GGUF file, a Hugging Face folder, or a safetensors file or index inside of one.
     ///
     /// # Errors
-    /// [`LoadError::NoModel`] if there is none; anything that is wrong with the container or the configuration, also
-    /// tensors that no supported model has ([`LoadError::UnexpectedTensor`]).
+    /// [`LoadError::NoModel`] if there is none; any error in the container or the configuration, including tensors that
+    /// no supported model has ([`LoadError::UnexpectedTensor`]).
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
         if !path.is_dir() {
-            // A pipe or a device is named before anything waits for it.
+            // A pipe or a device is rejected before anything waits for it.
             crate::files::regular(path, "a model")?;
         }
         if let Some(file) = gguf::locate(path)? {
@@ -101,7 +101,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Reads a whole GGUF file in memory, a model that a program carries within itself for example.
+    /// Reads a whole GGUF file in memory, for example a model that a program contains.
     ///
     /// # Errors
     /// The errors of [`Checkpoint::open`].
@@ -123,7 +123,7 @@ impl Checkpoint {
         })
     }
 
-    /// From now on weights are those of this checkpoint that were packed before.
+    /// Uses the packed weights of this checkpoint from now on.
     pub(crate) fn use_packed(&self, packed: Option<Arc<PackedWeights>>) {
         packed.iter().flat_map(|p| &p.notes).for_each(|note| self.saw_note(note));
         let seen = packed.iter().filter_map(|p| p.seen.as_deref());
@@ -131,7 +131,7 @@ impl Checkpoint {
         *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = packed;
     }
 
-    /// Packed weights of another file, and whether there are some in the checkpoint itself.
+    /// Packed weights of another file, and whether the checkpoint itself has some.
     pub(crate) fn packed(&self) -> Option<(Arc<PackedWeights>, bool)> {
         let other = self.packed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (other, &self.store) {
@@ -141,7 +141,7 @@ impl Checkpoint {
         }
     }
 
-    /// What showed while weights were read.
+    /// Notes from reading the weights.
     pub(crate) fn seen_notes(&self) -> Vec<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).notes.iter().cloned().collect()
     }
@@ -159,7 +159,7 @@ impl Checkpoint {
         }
     }
 
-    /// Whether the weights in the checkpoint itself are packed.
+    /// Whether the checkpoint itself contains packed weights.
     pub fn is_packed(&self) -> bool {
         matches!(self.store, Store::Packed(_))
     }
@@ -185,7 +185,7 @@ impl Checkpoint {
         }
     }
 
-    /// The configuration of what is in `store`; errors name `path`.
+    /// The configuration of the contents of `store`; errors name `path`.
     fn read(path: &Path, store: Store, folder: Option<&Path>, options: &LoadOptions) -> Result<Self, LoadError> {
         let names = match &store {
             Store::Gguf(..) | Store::Packed(_) => Names::Gguf,
@@ -226,9 +226,9 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Refuses tensors that would be ignored although they change what the model computes, and types that are not read.
+    /// Rejects tensors that would be ignored although they change what the model computes, and unsupported types.
     fn check_names(&self) -> Result<(), LoadError> {
-        // A layer has several tensors, so no more layers than tensors can be complete: what is missed is said later.
+        // A layer has several tensors, so no more layers than tensors can be complete: missing ones are reported later.
         let layers = self.config().num_hidden_layers.min(self.store.names().count());
         let known = self.names.all(self.config(), layers);
         let mut skipped = BTreeSet::new();
@@ -241,14 +241,14 @@ impl Checkpoint {
                 let layers = self.config().num_hidden_layers;
                 return Err(LoadError::UnexpectedTensor { tensor: name.to_owned(), layers });
             }
-            // A type that cannot be read says more about a file than whatever is missed first.
+            // A type that cannot be read tells more about a file than the first missing tensor.
             self.store.get(name)?;
         }
         skipped.into_iter().for_each(|note| self.saw_note(note));
         Ok(())
     }
 
-    /// A note on a tensor that belongs beside the model and is not read; `None` for all others.
+    /// A note on a tensor that is not part of the model itself and is not read; `None` for all others.
     fn beside(&self, name: &str) -> Option<&'static str> {
         if self.reading.family != Architecture::Qwen35 {
             return None;
@@ -271,7 +271,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The GGUF file, where it is one.
+    /// The GGUF file, if it is one.
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.store {
             Store::Gguf(g, _) => Some(g),
@@ -280,7 +280,7 @@ impl Checkpoint {
         }
     }
 
-    /// The folder with `config.json`, where it is a Hugging Face checkpoint.
+    /// The folder with `config.json`, if it is a Hugging Face checkpoint.
     pub fn folder(&self) -> Option<&Path> {
         match (&self.store, self.path.is_dir()) {
             (Store::Gguf(..) | Store::Packed(_), _) => None,
@@ -317,7 +317,7 @@ impl Checkpoint {
         ModelWeights::from_source(self).map_err(|e| e.in_file(&self.path))
     }
 
-    /// Facts for a person to read; the ternary format is known after [`Checkpoint::weights`].
+    /// Facts for users; the ternary format is known after [`Checkpoint::weights`].
     pub fn info(&self) -> ModelInfo {
         let seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         let formats: Vec<&str> = seen.formats.iter().map(String::as_str).collect();
@@ -367,7 +367,7 @@ impl Checkpoint {
         }
     }
 
-    /// The tensor `name`, or an error that says what it is for.
+    /// The tensor `name`, or an error that states its purpose.
     fn need(&self, name: &str, what: &str) -> Result<RawTensor, LoadError> {
         self.store.get(name)?.ok_or_else(|| LoadError::MissingTensor {
             tensor: name.to_owned(),
@@ -506,7 +506,7 @@ impl Checkpoint {
                 match self.reading.dense {
                     DensePolicy::Refuse(reason) => return Err(refuse(reason)),
                     DensePolicy::Absmean if scales.is_some() => {
-                        return Err(refuse("there is a scale beside it, so it should be ternary, but it is not"));
+                        return Err(refuse("it has a separate scale, so it should be ternary, but it is not"));
                     }
                     DensePolicy::Absmean => {
                         let note = "the projections are master weights; they were quantised to ternary (absmean) while \
@@ -528,7 +528,7 @@ impl Checkpoint {
         dense::pack(rows, cols, &trits, scale, scales).map_err(in_tensor)
     }
 
-    /// The scales stored beside `base`, as factors: one, one per part, or one per row.
+    /// The separate scales of `base`, as factors: one, one per part, or one per row.
     fn scales_beside(&self, base: &str, total: usize, part: &MergedRows) -> Result<Option<Scales>, LoadError> {
         let name = base.to_owned() + self.names.scale_suffix();
         let Some(t) = self.store.get(&name)? else { return Ok(None) };
@@ -537,7 +537,7 @@ impl Checkpoint {
         for (i, &v) in values.iter().enumerate() {
             let factor = match self.reading.scale {
                 ScaleMeaning::Multiply => v,
-                // 0 and subnormal scales become infinite, and are refused with the rest.
+                // 0 and subnormal scales become infinite, and are rejected with other invalid scales.
                 ScaleMeaning::Divide => 1.0 / v,
             };
             if !factor.is_finite() || factor < 0.0 {

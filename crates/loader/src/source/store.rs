@@ -1,4 +1,4 @@
-//! Tensors by name, whatever the container.
+//! Tensors by name, for any container.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::packed::PackedWeights;
 use crate::safetensors::{Dtype, Safetensors};
 use crate::{LoadError, TlTiles};
 
-/// Where tensors come from.
+/// The source of tensors.
 #[derive(Debug)]
 pub(super) enum Store {
-    /// With the tile sizes that the file does not hold.
+    /// With the tile sizes that the file does not store.
     Gguf(Gguf, TlTiles),
     Packed(Arc<PackedWeights>),
     Hf(Safetensors),
@@ -25,7 +25,7 @@ pub(super) enum Store {
 pub(super) enum RawKind {
     /// Hugging Face's packed trits, four rows to a byte.
     Packed,
-    /// A ternary format that knows its own shape.
+    /// A ternary format that stores its own shape.
     Ternary(FileFormat),
     /// Floats.
     Float(FloatType),

@@ -20,7 +20,7 @@ impl WeightSource for Checkpoint {
         let c = self.config();
         let (rows, cols) = c.projection_shape(layer, which);
         let mixer = c.mixer(layer);
-        // Packed, rows are in the model's order whatever the family's files have.
+        // Packed rows are in the model's order, whatever order the family's files have.
         if let Some(w) = self.packed_matrix(&(Names::Gguf.projection(layer, which, mixer) + ".weight"))? {
             return Ok(w);
         }

@@ -19,7 +19,7 @@ pub(super) enum Contents {
     Groups { weights: usize, scale: f32 },
     /// f16, uniform in +-1/8: rows of length about `sqrt(hidden) / 14`.
     Table { values: usize },
-    /// f32, or f16 where `half`, near 1.
+    /// f32, or f16 if `half`, near 1.
     Norm { values: usize, half: bool },
     /// f32, uniform with this mean and deviation.
     Floats { values: usize, mean: f32, deviation: f32 },
@@ -35,7 +35,7 @@ impl Contents {
         }
     }
 
-    /// Writes the bytes; `tell` is called with the number done so far.
+    /// Writes the bytes; `tell` is called with the number written so far.
     pub(super) fn write(
         &self,
         seed: u64,
@@ -113,8 +113,8 @@ fn trits(seed: u64, first: usize, piece: &mut [u8], codes: &[u8; 81]) {
     });
 }
 
-/// Makes `bytes` bytes piece by piece, `threads` pieces at a time, and writes them in order. `fill` gets a piece, which
-/// is whole blocks of `block` bytes, and where it begins.
+/// Generates `bytes` bytes in pieces, `threads` pieces at a time, and writes them in order. `fill` gets a piece, which
+/// is whole blocks of `block` bytes, and its offset.
 fn pieces(
     bytes: usize,
     block: usize,

@@ -1,5 +1,5 @@
-//! Models of random weights in the shape of a real one, as GGUF files: for measuring speed and memory where the real
-//! weights cannot be had. What they write is noise; what they cost is what the real model costs.
+//! Models of random weights in the shape of a real one, as GGUF files: for measuring speed and memory without the real
+//! weights. Their output is noise; their costs are those of the real model.
 //!
 //! Every value is a function of the seed, the tensor's name and its place, so a file is the same wherever and with
 //! however many threads it is made.
@@ -57,7 +57,7 @@ impl Spec {
     /// without `tie_word_embeddings` a tied head.
     ///
     /// # Errors
-    /// [`LoadError::Json`], and what the configuration of a model is refused for.
+    /// [`LoadError::Json`], and the errors of an invalid configuration.
     pub fn from_config_file(path: &Path) -> Result<Self, LoadError> {
         let bytes = read_bounded(path, "the shape of a synthetic model", from_hf::MAX_CONFIG)?;
         let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("model");
@@ -74,7 +74,7 @@ impl Spec {
             }
             false => config_json::complete_shape(&mut map),
         }
-        // What is made is ternary, whatever the file says about how a checkpoint would store it.
+        // The result is ternary, whatever the file says about the storage of a checkpoint.
         map.remove("quantization_config");
         let seed = map.get("seed").and_then(Json::as_u64).unwrap_or(0);
         let facts = TensorFacts { has_head: true, ..TensorFacts::default() };
@@ -105,13 +105,13 @@ impl Spec {
     }
 
     /// Writes the model to `path`: I2_S projections, f16 embedding and head, f32 norms, no vocabulary; PQ2_0 for all
-    /// matrices where activations have 16 bits. The file appears under its name only when it is complete; missing
-    /// folders are made. `progress` is called with the bytes done so far; where it breaks nothing remains, and the result is
-    /// `false`.
+    /// matrices if activations have 16 bits. The file appears under its name only when it is complete; missing folders
+    /// are created. `progress` is called with the bytes written so far; if it breaks, nothing remains, and the result
+    /// is `false`.
     ///
     /// # Errors
     /// [`LoadError::PartialBlock`] for rows that are not a whole number of blocks, [`LoadError::KeyValue`] for formulas
-    /// that no GGUF architecture stands for; [`LoadError::Io`] and [`LoadError::Write`].
+    /// that no GGUF architecture supports; [`LoadError::Io`] and [`LoadError::Write`].
     pub fn write(
         &self,
         path: &Path,
@@ -246,8 +246,8 @@ impl Spec {
     }
 }
 
-/// The folder where synthetic models are kept: `$XDG_CACHE_HOME/bitnet`, `%LOCALAPPDATA%\bitnet` on Windows,
-/// `~/.cache/bitnet`, or one among the temporary files where none of these is known.
+/// The folder in which synthetic models are kept: `$XDG_CACHE_HOME/bitnet`, `%LOCALAPPDATA%\bitnet` on Windows,
+/// `~/.cache/bitnet`, or a temporary folder if none of these is known.
 pub fn cache_dir() -> PathBuf {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let local = || var("LOCALAPPDATA").filter(|_| cfg!(windows));

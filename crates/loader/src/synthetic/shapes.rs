@@ -7,7 +7,7 @@ use super::Spec;
 /// Tokens of the vocabulary of Qwen3.
 const QWEN3_VOCAB: usize = 151_669;
 
-/// Formulas of Qwen3 beside its shape: SiLU, norms of the heads, rotary base 1 000 000, epsilon 1e-6, no sub-norms.
+/// Formulas of Qwen3: SiLU, norms of the heads, rotary base 1 000 000, epsilon 1e-6, no sub-norms.
 fn qwen3(hidden: usize, ffn: usize, layers: usize, heads: usize) -> ModelConfig {
     let mut c = ModelConfig::new(QWEN3_VOCAB, hidden, ffn, layers, heads, 8);
     c.head_dim = 128;
@@ -84,9 +84,9 @@ impl Spec {
     }
 
     /// The shape of Ternary-Bonsai 27B: 64 layers, hidden 5120, feed-forward 17408; every fourth layer is attention
-    /// with 24 heads of 256, of which 64 elements are turned, and 4 key/value heads, the others are of the gated delta
-    /// rule with 16 key heads and 48 value heads of 128; vocabulary 248320, a head of its own. Its context is taken for
-    /// that of the family, 262144.
+    /// with 24 heads of 256, 64 elements of which are rotated, and 4 key/value heads; the others use the gated delta
+    /// rule with 16 key heads and 48 value heads of 128; vocabulary 248320, a separate head. Its context is assumed to
+    /// be that of the family, 262144.
     ///
     /// ```
     /// use loader::synthetic::Spec;

@@ -74,8 +74,8 @@ impl Matcher {
                 continue;
             }
             if token.lstrip {
-                // Only what no token has taken yet: white space that is a token itself would be looked at again and
-                // again.
+                // Only text that no token has taken yet: white space that is a token itself would be scanned
+                // repeatedly.
                 start = done + text.get(done..start).unwrap_or_default().trim_end().len();
             }
             if token.rstrip {
@@ -102,10 +102,10 @@ pub(super) struct AddedTokens {
 }
 
 impl AddedTokens {
-    /// Builds the matchers; `normalize` is what the normaliser makes of a token's content.
+    /// Builds the matchers; `normalize` normalises the content of a token.
     ///
     /// # Errors
-    /// [`TokenizerError::Limit`] for too many bytes, and what `normalize` reports.
+    /// [`TokenizerError::Limit`] for too many bytes, and the errors of `normalize`.
     pub(super) fn new(
         tokens: Vec<AddedToken>,
         normalize: impl Fn(&str, &mut Meter) -> Result<String, TokenizerError>,
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(split(strip, "a \t<m>  b", true), [(None, "a".into()), (Some(1), "".into()), (None, "b".into())]);
         let word = vec![AddedToken { single_word: true, ..token("cat", 1) }];
         assert_eq!(split(word.clone(), "cat concat", true), [(Some(1), "".into()), (None, " concat".into())]);
-        // A mark belongs to the word that it stands in, a number that is not a digit does not.
+        // A mark belongs to its word, a number that is not a digit does not.
         assert_eq!(split(word.clone(), "cat\u{301}", true), [(None, "cat\u{301}".into())]);
         assert_eq!(split(word.clone(), "cat\u{93f}", true), [(None, "cat\u{93f}".into())]);
         assert_eq!(split(word.clone(), "\u{203f}cat", true), [(None, "\u{203f}cat".into())]);

@@ -1,8 +1,9 @@
 //! Runs the patterns of tokenizer files: leftmost-first, with look-around, in bounded time and memory.
 //!
-//! Patterns come from strangers, and every known engine has patterns that never end, or that cost megabytes when they
-//! are compiled. This one counts its steps: a file's patterns together may spend a number of steps in proportion to the
-//! text ([`super::limits`]), and fail by name beyond it. Compiled patterns are as small as they are written.
+//! Patterns come from untrusted files, and every known engine has patterns that never end, or that cost megabytes when
+//! they are compiled. This one counts its steps: a file's patterns together may take a number of steps proportional to
+//! the length of the text ([`super::limits`]), and fail with an error beyond it. Compiled patterns are as small as
+//! their source.
 
 use regex_syntax::hir::Look;
 
@@ -32,7 +33,7 @@ enum Code {
     },
     Jump(u32),
     Assert(Look),
-    /// The body follows and ends in a match; go on at `end` where it matches (or does not).
+    /// The body follows and ends in a match; continues at `end` if it matches (or does not).
     Around {
         behind: Option<u32>,
         negate: bool,
@@ -43,7 +44,7 @@ enum Code {
     },
     /// Remembers the position.
     Mark(u32),
-    /// Fails where a loop has matched nothing since its mark: another round would be the same again.
+    /// Fails if a loop has matched nothing since its mark: another round would be the same again.
     Progress(u32),
     /// Goes on after a loop whose first round has matched nothing since its mark.
     Stuck {
@@ -92,7 +93,7 @@ pub(super) struct Backtrack {
 }
 
 impl Backtrack {
-    /// Compiles a pattern; what it costs is added to `patterns`.
+    /// Compiles a pattern; adds its cost to `patterns`.
     ///
     /// # Errors
     /// [`TokenizerError::Pattern`], [`TokenizerError::Limit`].
@@ -294,7 +295,7 @@ impl Searcher<'_> {
     /// The first match at or after `from`. Texts are shorter than 4 GiB.
     ///
     /// # Errors
-    /// [`TokenizerError::PatternTooCostly`] where the steps are used up.
+    /// [`TokenizerError::PatternTooCostly`] if the steps are used up.
     pub(super) fn find(
         &mut self,
         text: &str,
@@ -336,8 +337,8 @@ impl Searcher<'_> {
         Ok(())
     }
 
-    /// Runs from `pc` at `at`; the end of the match. Calls itself for look-around and atomic groups, which are nested
-    /// as deep as the pattern.
+    /// Runs from `pc` at `at`; returns the end of the match. Calls itself for look-around and atomic groups, which are
+    /// nested as deeply as the pattern.
     fn run(&mut self, text: &str, pc: u32, at: usize, fuel: &mut u64) -> Result<Option<usize>, Exhausted> {
         let base = self.stack.len();
         let (mut pc, mut at) = (pc, at);
@@ -441,7 +442,7 @@ impl Searcher<'_> {
         }
     }
 
-    /// Where to go on after a failure.
+    /// The place to continue after a failure.
     fn resume(&mut self, text: &str, base: usize, fuel: &mut u64) -> Result<Option<(u32, usize)>, Exhausted> {
         while self.stack.len() > base {
             *fuel = fuel.checked_sub(1).ok_or(Exhausted)?;

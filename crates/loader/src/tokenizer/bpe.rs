@@ -34,7 +34,7 @@ fn pair_key(left: u32, right: u32) -> u64 {
     (u64::from(left) << 32) | u64::from(right)
 }
 
-/// In what the vocabulary is looked up.
+/// The alphabet of the vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Alphabet {
     /// Raw bytes: the 256 stand-in characters of byte-level vocabularies have been translated back to bytes.
@@ -49,7 +49,7 @@ pub(super) struct BpeOptions {
     pub(super) alphabet: Alphabet,
     /// A whole word that is a token is taken as it is, without merging (Llama 3).
     pub(super) ignore_merges: bool,
-    /// The token for what the vocabulary cannot write; without one such bytes are left out.
+    /// The token for text outside the vocabulary; without one such bytes are left out.
     pub(super) unk: Option<u32>,
     /// Runs of unknown symbols become one token.
     pub(super) fuse_unk: bool,
@@ -66,7 +66,7 @@ pub(super) struct Bpe {
     /// Ids of single bytes: of the alphabet, or of the `<0x..>` tokens.
     bytes: Box<[Option<u32>; 256]>,
     options: BpeOptions,
-    /// Special tokens: text never becomes one of them, whatever the merges say.
+    /// Special tokens: text never becomes one of them, whatever the merges are.
     special: HashSet<u32>,
     /// The merges that make special tokens.
     halves: HashMap<u32, [u32; 2]>,
@@ -112,7 +112,7 @@ impl Bpe {
         self.vocab.get(token).copied()
     }
 
-    /// In what spelling words are expected.
+    /// The alphabet of words.
     pub(super) fn alphabet(&self) -> Alphabet {
         self.options.alphabet
     }
@@ -182,7 +182,7 @@ impl Bpe {
         }
     }
 
-    /// The `<0x..>` tokens of a character, where the vocabulary has all of them.
+    /// The `<0x..>` tokens of a character, if the vocabulary has all of them.
     fn fallback<'a>(&'a self, encoded: &'a [u8]) -> Option<impl Iterator<Item = u32> + 'a> {
         let id = |byte: &u8| self.bytes.get(usize::from(*byte)).copied().flatten();
         (self.options.byte_fallback && encoded.iter().all(|byte| id(byte).is_some()))

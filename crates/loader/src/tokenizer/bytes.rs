@@ -1,7 +1,7 @@
-//! Bytes of each token: one flat table, whatever the kind of vocabulary.
+//! The bytes of each token: one flat table for every kind of vocabulary.
 //!
-//! In byte-level vocabularies a character stands for a byte: printable bytes stand for themselves, the other ones are
-//! moved to U+0100 and above, in order.
+//! In byte-level vocabularies a character stands for a byte: printable bytes stand for themselves, the others are moved
+//! to U+0100 and above, in order.
 
 use super::spm::{PieceKind, SPACE, byte_of};
 
@@ -27,7 +27,7 @@ pub(super) fn stand_in(byte: u8) -> char {
     char::from_u32(code).unwrap_or_default()
 }
 
-/// The bytes that a token of a byte-level vocabulary stands for; `None` where it holds another character.
+/// The bytes that a token of a byte-level vocabulary stands for; `None` if it contains another character.
 pub(super) fn from_byte_level(token: &str) -> Option<Vec<u8>> {
     token.chars().map(stood_for).collect()
 }
@@ -89,7 +89,7 @@ impl TokenTable {
         self.entries.len()
     }
 
-    /// The bytes of a token; `None` for an id that has none.
+    /// The bytes of a token; `None` for an id without a token.
     pub(super) fn get(&self, id: u32) -> Option<&[u8]> {
         let entry = self.entries.get(id as usize).filter(|entry| entry.present)?;
         self.bytes.get(entry.start..entry.start.saturating_add(entry.len as usize))

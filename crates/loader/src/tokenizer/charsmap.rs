@@ -1,7 +1,7 @@
 //! SentencePiece's normalisation rules (`precompiled_charsmap`).
 //!
 //! The bytes hold the length of a double-array trie, the trie, and the replacements, each ended by a zero. They come
-//! from a file: every index is checked, and what is outside matches nothing.
+//! from a file: every index is checked, and indices out of range match nothing.
 
 use unicode_segmentation::UnicodeSegmentation;
 

@@ -23,11 +23,11 @@ pub struct NamedTemplate {
 pub struct TokenizerConfig {
     /// The token that begins a text.
     pub bos_token: Option<String>,
-    /// Whether `bos_token` is there and null: then nothing begins a text, whatever the model's configuration says.
+    /// Whether `bos_token` is present and null: then no token begins a text, whatever the model's configuration says.
     pub bos_token_is_null: bool,
     /// The token that ends a text.
     pub eos_token: Option<String>,
-    /// The token for what the vocabulary cannot write.
+    /// The token for text outside the vocabulary.
     pub unk_token: Option<String>,
     /// The padding token.
     pub pad_token: Option<String>,
@@ -127,7 +127,7 @@ impl TokenizerConfig {
             *own = own.take().or(token.map(TokenJson::text).filter(|token| !token.is_empty()));
             lacks && own.is_some()
         };
-        // A token that is said to be none stays none.
+        // An explicit null stays null.
         let bos = map.bos_token.flatten().filter(|_| !self.bos_token_is_null);
         self.of_map = [take(&mut self.bos_token, bos), take(&mut self.eos_token, map.eos_token)];
         take(&mut self.unk_token, map.unk_token);
@@ -146,9 +146,9 @@ impl TokenizerConfig {
         }
     }
 
-    /// Reads the `tokenizer_config.json` of a folder, a `special_tokens_map.json` beside it for the tokens that it
-    /// lacks, and a `chat_template.jinja`, which replaces the template called `default`. `None` where the folder has
-    /// none of them.
+    /// Reads the `tokenizer_config.json` of a folder, an accompanying `special_tokens_map.json` for the tokens that it
+    /// lacks, and a `chat_template.jinja`, which replaces the template called `default`. `None` if the folder has none
+    /// of them.
     ///
     /// # Errors
     /// [`TokenizerError::Read`], [`TokenizerError::Json`].
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!((alone.bos_token.as_deref(), alone.eos_token.as_deref()), (Some("<b>"), Some("<e>")));
         assert_eq!((alone.unk_token.as_deref(), alone.of_map), (Some("<u>"), [true, true]));
         assert_eq!(alone.said_by(true), "bos_token of special_tokens_map.json");
-        // What the other file says counts, also that there is none.
+        // The other file takes precedence, even if it says that there is none.
         write("tokenizer_config.json", r#"{"bos_token": null, "eos_token": "<s>"}"#);
         let both = config();
         assert_eq!((both.bos_token.as_deref(), both.eos_token.as_deref()), (None, Some("<s>")));

@@ -112,14 +112,14 @@ pub enum TokenizerError {
         /// Why.
         reason: String,
     },
-    /// The file asks for more than any real one does.
+    /// The file requires more than any real one does.
     #[error("{what}: {got}, more than {limit}")]
     Limit {
         /// The quantity that is limited.
         what: &'static str,
-        /// How much there is, or how much was seen when counting ended.
+        /// The number found, or the number at which counting ended.
         got: u64,
-        /// How much there may be.
+        /// The maximum number.
         limit: u64,
     },
     /// Two tokens have one id.
@@ -146,7 +146,7 @@ pub enum TokenizerError {
          tokenizer.json with --tokenizer FILE"
     )]
     NoMerges,
-    /// The text holds what the vocabulary cannot write, and there is no token for what is unknown.
+    /// The vocabulary cannot write the text, and has no unknown token.
     #[error("the vocabulary cannot write {text:?}, and has no token for what is unknown")]
     NoUnknown {
         /// The beginning of it.
@@ -168,7 +168,7 @@ pub enum TokenizerError {
     Growth {
         /// The length of the text.
         bytes: usize,
-        /// How many times as long it may become.
+        /// The maximum growth factor.
         times: usize,
     },
     /// The steps of the tokenizer read and write too much.

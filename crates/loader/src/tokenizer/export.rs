@@ -9,8 +9,8 @@ use super::gguf::GgufVocab;
 use super::spm::PieceKind;
 
 impl GgufVocab {
-    /// The name and the bytes of a file with this vocabulary; `None` where no such file can hold it: kinds of models
-    /// that are not known, two tokens of the same spelling.
+    /// The name and the bytes of a file with this vocabulary; `None` if no such file can hold it: unknown kinds of
+    /// models, two tokens with the same spelling.
     pub fn to_file(&self) -> Option<(&'static str, Vec<u8>)> {
         match self.model.as_str() {
             "gpt2" => Some(("tokenizer.json", self.to_json()?.to_string().into_bytes())),
@@ -20,7 +20,7 @@ impl GgufVocab {
         }
     }
 
-    /// How this vocabulary spells a token.
+    /// The spelling of a token in this vocabulary.
     pub fn spelling(&self, id: u32) -> Option<&str> {
         self.tokens.get(id as usize).map(String::as_str)
     }
@@ -45,7 +45,7 @@ impl GgufVocab {
                     "normalized": false, "special": kind != PieceKind::UserDefined,
                 }));
             }
-            // A token that is found in the text is part of the vocabulary only where merges make it.
+            // A token that is found in the text is part of the vocabulary only if merges make it.
             if (!found || merged.contains(token)) && vocab.insert(token.clone(), json!(id)).is_some() {
                 return None;
             }
@@ -53,7 +53,7 @@ impl GgufVocab {
         let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
         let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
         let steps: Vec<Value> = patterns.iter().map(split).chain([bytes(false)]).collect();
-        // With the token in front, for programs that look here and not into tokenizer_config.json.
+        // Includes the BOS token, for programs that read this file and not tokenizer_config.json.
         let bos = self.bos.filter(|_| self.add_bos == Some(true));
         let post = match bos.and_then(|id| Some((id, self.spelling(id)?))) {
             Some((id, name)) => json!({

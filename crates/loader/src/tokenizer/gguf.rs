@@ -49,7 +49,7 @@ pub struct GgufVocab {
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_eos_token`.
     pub add_eos: Option<bool>,
-    /// `tokenizer.ggml.add_space_prefix`; SentencePiece vocabularies add it unless told otherwise.
+    /// `tokenizer.ggml.add_space_prefix`; SentencePiece vocabularies add it by default.
     pub add_space_prefix: Option<bool>,
     /// `tokenizer.ggml.remove_extra_whitespaces`.
     pub remove_extra_whitespaces: Option<bool>,
@@ -60,7 +60,7 @@ pub struct GgufVocab {
 impl GgufVocab {
     pub(super) fn kind(&self, id: u32) -> PieceKind {
         let listed = self.token_types.get(id as usize).copied().map(PieceKind::from_gguf);
-        // Without a list of types the named ids are all that is known to be special.
+        // Without a list of types only the named ids are known to be special.
         let named = [self.bos, self.eos, self.eot, self.eom, self.pad].contains(&Some(id));
         match listed {
             Some(kind) => kind,
@@ -70,8 +70,8 @@ impl GgufVocab {
         }
     }
 
-    /// How a byte-level vocabulary cuts texts: split patterns, whether whole words skip the merges, whether texts are
-    /// brought to NFC. `None` for a pre-tokenizer that is not known.
+    /// How a byte-level vocabulary splits texts: split patterns, whether whole words skip the merges, whether texts are
+    /// normalised to NFC. `None` for an unknown pre-tokenizer.
     pub(super) fn byte_level_stages(&self) -> Option<(&'static [&'static str], bool, bool)> {
         let name = self.pre.as_deref().unwrap_or(ASSUMED);
         let pre = super::pre::by_name(name)?;
@@ -107,7 +107,7 @@ impl GgufVocab {
         Ok(())
     }
 
-    /// A special id that nothing depends on: one beyond the vocabulary is none.
+    /// An optional special id: one beyond the vocabulary is ignored.
     fn optional(&self, what: &'static str, id: Option<u32>, notes: &mut Vec<Note>) -> Option<u32> {
         let id = id?;
         let size = self.tokens.len();
@@ -122,8 +122,8 @@ impl GgufVocab {
         self.tokens.iter().map(String::as_str).zip(0u32..)
     }
 
-    /// Tokens found in the raw text: control tokens, and user-defined ones where the model does not find them itself,
-    /// or cannot, since it writes every space as a mark.
+    /// Tokens found in the raw text: control tokens, and user-defined ones if the model does not find them itself, or
+    /// cannot, because it writes every space as a mark.
     fn added(&self, user_defined: bool) -> Result<AddedTokens, TokenizerError> {
         let tokens = self.ids().filter_map(|(token, id)| {
             let kind = self.kind(id);

@@ -150,7 +150,7 @@ fn unsupported(stage: &'static str, kind: impl Into<String>) -> TokenizerError {
     TokenizerError::UnsupportedStage { stage, kind: kind.into() }
 }
 
-/// How tokens are spelled, and whether decoding drops the space that encoding has put in front.
+/// How tokens are spelled, and whether decoding drops the space that encoding has added at the beginning.
 fn decoder(value: Option<&Value>) -> Result<(Spelling, bool), TokenizerError> {
     let kind = |value: &Value| value.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     let Some(value) = value.filter(|value| !value.is_null()) else {
@@ -257,7 +257,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, TokenizerError> {
     Ok(Contents { affixes, strip_space, special, ..Contents::new(pipeline, table) })
 }
 
-/// Refuses two tokens of one kind with one id; tells of added tokens that take the ids of others.
+/// Rejects two tokens of one kind with one id; notes added tokens that take the ids of others.
 fn same_ids(vocab: &VocabJson, added: &[AddedJson], size: usize) -> Result<Vec<Note>, TokenizerError> {
     let mut names: Vec<Option<&str>> = vec![None; size];
     let mut own: Vec<Option<&str>> = Vec::new();
@@ -355,7 +355,7 @@ fn pairs(merges: &[MergeJson]) -> Vec<(&str, &str)> {
 /// name the others as well.
 ///
 /// # Errors
-/// [`TokenizerError::BadMerge`] where a merge names what is not a token.
+/// [`TokenizerError::BadMerge`] if a merge names something that is not a token.
 pub(super) fn bpe(
     tokens: &[(&str, u32)],
     plain: impl Fn(u32) -> bool,
@@ -383,8 +383,8 @@ pub(super) fn bpe(
         };
         ids.push([left, right, id]);
     }
-    // A token with a character that stands for no byte (a special token with a space, say) is one that no text of a
-    // byte-level vocabulary can contain: it stays out of the table.
+    // A token with a character that does not stand for a byte (for example a special token with a space) cannot occur
+    // in a text of a byte-level vocabulary: it is not in the table.
     let spell = |token: &str| match options.alphabet {
         Alphabet::Bytes => from_byte_level(token),
         Alphabet::Chars => Some(token.as_bytes().to_vec()),

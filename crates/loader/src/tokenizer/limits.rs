@@ -1,7 +1,7 @@
 //! Limits of a tokenizer's file, and of a text under it.
 //!
-//! Files come from strangers. Everything that a file can make large is either proportional to the file itself or
-//! bounded here, and refused by name and number where it is larger. Texts are counted by a [`Meter`].
+//! Files are untrusted. Everything that a file can make large is either proportional to the file itself or bounded
+//! here, and rejected with name and number if it is larger. Texts are counted by a [`Meter`].
 
 use super::error::TokenizerError;
 
@@ -27,9 +27,9 @@ pub(super) const UNIGRAM_PIECE: usize = 512;
 pub(super) const AFFIX_IDS: usize = 256;
 /// Longest text in bytes: positions are 32-bit, and a space may grow to three bytes.
 pub(super) const TEXT_BYTES: usize = 1 << 30;
-/// How many times as long as the text the normalised text may be.
+/// The maximum growth factor of a normalised text.
 pub(super) const GROWTH: usize = 8;
-/// Growth that a short text is allowed, whatever its length.
+/// The growth that is always allowed, even for a short text.
 const GROWTH_FREE: usize = 4096;
 /// Bytes that all steps together read and write for one byte of the text.
 const WORK_PER_BYTE: u64 = 256;
@@ -38,7 +38,7 @@ const WORK_FREE: u64 = 4 << 20;
 const FUEL_PER_BYTE: u64 = 256;
 const FUEL_FREE: u64 = 1 << 20;
 
-/// Refuses what is above its limit.
+/// Rejects values above their limit.
 pub(super) fn at_most(what: &'static str, got: usize, limit: usize) -> Result<(), TokenizerError> {
     match got > limit {
         true => Err(TokenizerError::Limit { what, got: got as u64, limit: limit as u64 }),
@@ -46,7 +46,7 @@ pub(super) fn at_most(what: &'static str, got: usize, limit: usize) -> Result<()
     }
 }
 
-/// Counts what one text costs, over all of its parts and all steps.
+/// Counts the cost of one text, over all of its parts and all steps.
 #[derive(Debug)]
 pub(super) struct Meter {
     /// Bytes of the text.

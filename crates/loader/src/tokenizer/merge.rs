@@ -1,9 +1,9 @@
-//! The loop that all byte-pair vocabularies share: join the best neighbouring pair until none is left.
+//! The loop that all byte-pair vocabularies share: joins the best neighbouring pair until there are none.
 //!
-//! Symbols are a doubly linked list inside one vector; candidate pairs wait in a heap ordered by (rank, position).
-//! A candidate is stale when one of its symbols has been joined since, which the lengths tell: symbols only grow, and
-//! grow only by swallowing their right neighbour. `n` symbols cost `O(n log n)` whatever the text is, so a million
-//! spaces are as good as a million words.
+//! Symbols are a doubly linked list in one vector; candidate pairs wait in a heap ordered by (rank, position). A
+//! candidate is stale if one of its symbols has been joined since, which the lengths show: symbols only grow, and only
+//! by absorbing their right neighbour. `n` symbols cost `O(n log n)` for any text, so a million spaces cost no more
+//! than a million words.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -78,7 +78,7 @@ impl Merger {
         self.symbols.len()
     }
 
-    /// Joins pairs, best rank first, until `pair` knows no more. `pair` sees two neighbours, left then right.
+    /// Joins pairs, best rank first, until `pair` returns none. `pair` gets two neighbours, left then right.
     pub(super) fn run(&mut self, pair: impl Fn(&Symbol, &Symbol) -> Option<Merge>) {
         for right in 1..self.symbols.len() as u32 {
             self.offer(right.saturating_sub(1), right, &pair);

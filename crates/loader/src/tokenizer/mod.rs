@@ -4,15 +4,15 @@
 //! from the metadata of a GGUF file ([`Tokenizer::from_gguf_vocab`]) or from a SentencePiece model
 //! ([`Tokenizer::from_sentencepiece`]). All give the ids that the library gives for which the file was made.
 //!
-//! - Byte-pair and SentencePiece merging are our own: `O(n log n)` in the length of the text whatever it is, without
-//!   locks and without a cache, so one tokenizer serves any number of threads.
+//! - Byte-pair and SentencePiece merging are implemented here: `O(n log n)` in the length of any text, without locks
+//!   and without a cache, so one tokenizer serves any number of threads.
 //! - Known split patterns run on an engine that never backtracks; the `tokenizers` library gives up on long runs of
-//!   white space and goes on with wrong ids. Unknown ones run on an engine that counts its steps.
-//! - A file, and a text under it, can cost only so much: patterns, normalisers that grow a text, giant tokens and very
-//!   many of them are bounded by numbers (`limits.rs`) and refused by name beyond them.
-//! - Every token is a string of bytes ([`Tokenizer::token_bytes`]), so a [`StreamDecoder`] gives whole characters
-//!   only, also where one is spread over several tokens.
-//! - What had to be repaired or assumed is told by [`Tokenizer::notes`]; nothing is printed.
+//!   white space and continues with wrong ids. Unknown ones run on an engine that counts its steps.
+//! - The cost of a file, and of a text with it, is bounded: patterns, normalisers that grow a text, giant tokens and
+//!   very many of them have limits (`limits.rs`) and are rejected by name beyond them.
+//! - Every token is a string of bytes ([`Tokenizer::token_bytes`]), so a [`StreamDecoder`] returns only whole
+//!   characters, even if one is spread over several tokens.
+//! - [`Tokenizer::notes`] lists what had to be repaired or assumed; nothing is printed.
 
 mod added;
 mod backtrack;
@@ -77,7 +77,7 @@ struct Core {
     strip_space: bool,
 }
 
-/// Which ids mean what, which other files of a checkpoint may refine.
+/// The special ids, which other files of a checkpoint may refine.
 #[derive(Debug, Clone, Default)]
 struct Special {
     bos: Option<u32>,
@@ -98,7 +98,7 @@ struct Contents {
     special: Special,
 }
 
-/// Tokens that end a turn, whatever a checkpoint lists as its end of text.
+/// Tokens that end a turn, whatever end-of-text tokens a checkpoint lists.
 const END_OF_TURN: &[&str] = &["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>"];
 
 impl Contents {
@@ -151,9 +151,9 @@ impl Tokenizer {
         Ok(json::read(bytes)?.finish())
     }
 
-    /// Reads the tokenizer of a Hugging Face folder: `tokenizer.json`, or `tokenizer.model` where there is none,
-    /// refined by `tokenizer_config.json`, `special_tokens_map.json` and `generation_config.json` where these exist. A
-    /// special token that ends a turn is added to the ids that end a text ([`Self::notes`] tells).
+    /// Reads the tokenizer of a Hugging Face folder: `tokenizer.json`, or `tokenizer.model` if it is missing, refined
+    /// by `tokenizer_config.json`, `special_tokens_map.json` and `generation_config.json` if they exist. A special
+    /// token that ends a turn is added to the ids that end a text (see [`Self::notes`]).
     ///
     /// # Errors
     /// The errors of [`Self::from_file`] and [`Self::with_config`].
@@ -175,7 +175,7 @@ impl Tokenizer {
     }
 
     /// Builds the tokenizer of a GGUF file from its `tokenizer.ggml.*` keys. A special token that ends a turn is added
-    /// to the ids that end a text, as the official 2B4T file needs ([`Self::notes`] tells).
+    /// to the ids that end a text, as the official 2B4T file needs (see [`Self::notes`]).
     ///
     /// # Errors
     /// An unknown model or pre-tokenizer, lists of different lengths, ids and merges that do not fit together.
@@ -202,7 +202,7 @@ impl Tokenizer {
     /// Takes special tokens and whether to add them from a `tokenizer_config.json`.
     ///
     /// # Errors
-    /// [`TokenizerError::MissingToken`] where it names a BOS or EOS token that the vocabulary lacks.
+    /// [`TokenizerError::MissingToken`] if it names a BOS or EOS token that the vocabulary lacks.
     pub fn with_config(&self, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
         let id = |what, token: &Option<String>| match token {
             None => Ok(None),
@@ -268,12 +268,12 @@ impl Tokenizer {
     /// The ids of a text. Special tokens that are written out in it (`<|eot_id|>`) become their ids; use
     /// [`Self::encode_text`] for text that others wrote.
     ///
-    /// With `add_special`, BOS and EOS are put around it if the file says so ([`Self::add_bos`], [`Self::add_eos`]).
+    /// With `add_special`, BOS and EOS are added around it if the file says so ([`Self::add_bos`], [`Self::add_eos`]).
     ///
     /// # Errors
     /// [`TokenizerError::TextTooLong`] beyond 1 GiB; [`TokenizerError::Growth`], [`TokenizerError::TooMuchWork`] and
-    /// [`TokenizerError::PatternTooCostly`] where the tokenizer makes too much of the text;
-    /// [`TokenizerError::NoUnknown`] where it cannot be written.
+    /// [`TokenizerError::PatternTooCostly`] if the text costs too much; [`TokenizerError::NoUnknown`] if the vocabulary
+    /// cannot write it.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::with_capacity(text.len() / 4);
         if add_special && self.special.add_bos == Some(true) {
@@ -318,8 +318,8 @@ impl Tokenizer {
         text
     }
 
-    /// The bytes that a token stands for, which need not be whole characters; `None` for an id without a token. A
-    /// special token's bytes are its name.
+    /// The bytes that a token stands for, which need not be whole characters; `None` for an id without a token. The
+    /// bytes of a special token are its name.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.core.table.get(id)
     }
@@ -354,7 +354,7 @@ impl Tokenizer {
         self.special.eos.contains(&id)
     }
 
-    /// The token for what the vocabulary cannot write.
+    /// The token for text outside the vocabulary.
     pub fn unk(&self) -> Option<u32> {
         self.special.unk
     }
@@ -364,8 +364,8 @@ impl Tokenizer {
         self.special.pad
     }
 
-    /// Whether the file says that BOS begins every text; `None` where it says nothing (the model's configuration
-    /// decides then: BOS if it names one).
+    /// Whether the file says that BOS begins every text; `None` if it does not say (then the model's configuration
+    /// decides: BOS if it names one).
     pub fn add_bos(&self) -> Option<bool> {
         self.special.add_bos
     }

@@ -1,4 +1,4 @@
-//! Normalisers: what is done to a text before it is cut.
+//! Normalisers: changes of a text before it is split.
 //!
 //! All kinds of `tokenizer.json` are written out here, on strings that are only as long as the [`Meter`] allows: a
 //! chain of replacements that each make ten letters of one must not fill the memory.
@@ -88,7 +88,7 @@ fn flag(value: &Value, name: &str) -> Result<bool, TokenizerError> {
     value.get(name).and_then(Value::as_bool).ok_or_else(|| bad(format!("{name} is missing or neither true nor false")))
 }
 
-/// The pattern of a step: a text as it stands or a regular expression.
+/// The pattern of a step: a literal text or a regular expression.
 pub(super) fn pattern(value: &Value, patterns: &mut Patterns) -> Result<Option<Splitter>, TokenizerError> {
     let pattern = value.get("pattern");
     let text = |name| pattern.and_then(|pattern| pattern.get(name)).and_then(Value::as_str);
@@ -189,7 +189,7 @@ fn collect(value: &Value, steps: &mut Vec<Step>, patterns: &mut Patterns) -> Res
 }
 
 impl Step {
-    /// The changed text; nothing where it stays as it is.
+    /// The changed text; `None` if it does not change.
     fn apply(&self, text: &str, meter: &mut Meter) -> Result<Option<String>, TokenizerError> {
         if text.is_empty() && !matches!(self, Self::Replace { .. }) {
             return Ok(None);
@@ -266,7 +266,7 @@ fn replace(from: &Splitter, to: &str, text: &str, meter: &mut Meter) -> Result<O
     done.map(|()| Some(text))
 }
 
-/// Control characters other than tab and line breaks, and what has no meaning yet.
+/// Control characters other than tab and line breaks, and unassigned characters.
 fn is_control(c: char) -> bool {
     !matches!(c, '\t' | '\n' | '\r') && c.is_other()
 }

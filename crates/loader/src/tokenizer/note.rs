@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Something about a file that was repaired or assumed.
 ///
-/// A library does not print: notes are handed to the caller, who shows them to the person (`Display` is one line).
+/// A library does not print: notes are passed to the caller, who shows them to the user (`Display` is one line).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Note {
@@ -42,7 +42,7 @@ pub enum Note {
     },
     /// The chat template of the file is known to be wrong for its model and was replaced by a built-in one.
     TemplateReplaced {
-        /// Where the wrong template came from.
+        /// The origin of the wrong template.
         source: String,
         /// The name of the built-in template that was taken.
         taken: &'static str,

@@ -1,8 +1,8 @@
 //! Reads the patterns of tokenizer files, look-around included.
 //!
-//! The structure (groups, alternatives, repetitions, look-around) is read here; what matches one character or asserts
-//! something about a position (`[^\s\p{L}]`, `\d`, `\b`, `$`) is read by `regex-syntax`, so that it means what it
-//! means in every Rust program. What a file's patterns may cost together is bounded ([`Patterns`]).
+//! The structure (groups, alternatives, repetitions, look-around) is parsed here; `regex-syntax` parses what matches
+//! one character or asserts a position (`[^\s\p{L}]`, `\d`, `\b`, `$`), so that it has the same meaning as in every
+//! Rust program. The total cost of a file's patterns is bounded ([`Patterns`]).
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -16,7 +16,7 @@ use super::error::TokenizerError;
 use super::limits::{PATTERN_BYTES, PATTERN_DEPTH, PATTERN_RANGES, at_most};
 use super::linear::Linear;
 
-/// How often something is repeated, and in which order the counts are tried.
+/// The counts of a repetition, and the order in which they are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Greed {
     /// As often as possible, then less.
@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    /// The number of characters of every match, where it is one number.
+    /// The number of characters of every match, if it is constant.
     pub(super) fn width(&self) -> Option<u32> {
         match self {
             Self::Empty | Self::Assert(_) | Self::Around { .. } => Some(0),
@@ -85,7 +85,7 @@ impl Node {
         known.then(|| Class::union(found))
     }
 
-    /// Collects what a match may begin with; false where it may be empty, or begin with anything.
+    /// Collects the possible first characters of a match; false if a match may be empty, or begin with any character.
     fn firsts<'n>(&'n self, found: &mut Vec<&'n Class>) -> bool {
         match self {
             Self::Class(class) => {
@@ -133,7 +133,7 @@ impl Patterns {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// [`TokenizerError::Pattern`] for what is malformed or not supported; [`TokenizerError::Limit`].
+    /// [`TokenizerError::Pattern`] for a malformed or unsupported pattern; [`TokenizerError::Limit`].
     pub(super) fn parse(&mut self, pattern: &str) -> Result<Node, TokenizerError> {
         self.bytes = self.bytes.saturating_add(pattern.len());
         at_most("the patterns of the tokenizer (bytes)", self.bytes, PATTERN_BYTES)?;
@@ -229,7 +229,7 @@ impl Parser<'_> {
                 _ => {
                     let Some(node) = self.atom(flags)? else { continue };
                     let node = self.repeated(node, *flags)?;
-                    // What is empty is left out, so that every node costs an instruction.
+                    // Empty nodes are left out, so that every node costs an instruction.
                     if !matches!(node, Node::Empty) {
                         nodes.push(node);
                     }
@@ -356,7 +356,7 @@ impl Parser<'_> {
         Ok(Some(node))
     }
 
-    /// Look-behind goes back by a number of characters, which each alternative must have.
+    /// Look-behind goes back by a number of characters, which must be the same for each alternative.
     fn behind(&mut self, negate: bool, flags: Flags) -> Result<Node, TokenizerError> {
         let node = self.alternatives(flags)?;
         let branches = match node {

@@ -1,12 +1,12 @@
-//! The split patterns of known pre-tokenizers, and under which names GGUF files mean them.
+//! The split patterns of known pre-tokenizers, and their names in GGUF files.
 //!
-//! The names are those of llama.cpp's `tokenizer.ggml.pre`; the patterns are those of the models' own tokenizer.json
-//! where llama.cpp writes an equivalent one.
+//! The names are those of llama.cpp's `tokenizer.ggml.pre`; if llama.cpp uses an equivalent pattern, the pattern is
+//! that of the model's own tokenizer.json.
 
 /// The pattern of Llama 3, also of its relatives.
 #[rustfmt::skip]
 pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The pattern of GPT-2, which `ByteLevel` pre-tokenizers use unless told otherwise.
+/// The pattern of GPT-2, the default of `ByteLevel` pre-tokenizers.
 #[rustfmt::skip]
 pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// The pattern of Qwen 2: as Llama 3 with single digits.
@@ -42,7 +42,7 @@ pub(super) const HAN_KANA: &str = r"[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-
 /// BLOOM.
 #[rustfmt::skip]
 pub(super) const BLOOM: &str = r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+";
-/// Kimi K2: as GPT-4o with ideographs apart.
+/// Kimi K2: like GPT-4o, with separate ideographs.
 #[rustfmt::skip]
 pub(super) const KIMI: &str = r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Bailing.
@@ -63,7 +63,7 @@ pub(super) const MINICPM: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}
 /// Jais 2: runs of white space in powers of two.
 #[rustfmt::skip]
 pub(super) const JAIS2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}";
-/// Youtu: scripts without spaces apart.
+/// Youtu: scripts without spaces are separate.
 #[rustfmt::skip]
 pub(super) const YOUTU_SCRIPTS: &str = r"[\u{AC00}-\u{D7A3}\u{3131}-\u{318E}]+|[\u{FF01}\u{2026}\u{201C}\u{201D}\u{2018}\u{2019}\u{2014}\u{FF1A}\u{FF1B}\u{FF0C}\u{3001}-\u{303F}\u{FE30}-\u{FE4F}]+|[\u{3105}-\u{312F}]+|[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+";
 /// Youtu: as GPT-4o with single digits.
@@ -103,7 +103,7 @@ const fn whole_words(names: &'static [&'static str], patterns: &'static [&'stati
     Pre { names, patterns, ignore_merges: true, nfc: false }
 }
 
-/// The default where the file names none.
+/// The default if the file names none.
 pub(super) const ASSUMED: &str = "llama-bpe";
 
 const PRES: &[Pre] = &[
@@ -211,7 +211,7 @@ mod tests {
     use super::super::split::{Splitter, split_all};
     use super::*;
 
-    /// `testdata/scripts/case_pre.py`: what the `tokenizers` package of Python cuts with the same patterns.
+    /// `testdata/scripts/case_pre.py`: the words of the `tokenizers` package of Python with the same patterns.
     #[test]
     fn known_pre_tokenizers_cut_as_the_tokenizers_package() {
         let file = std::fs::read(test_support::testdata("tokenizer/pre_cases.json")).expect("cases");

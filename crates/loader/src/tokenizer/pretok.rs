@@ -1,8 +1,8 @@
 //! Pre-tokenizers: how a text is cut into words.
 //!
-//! The shapes that byte-level vocabularies really have (split patterns, then `ByteLevel`) run on slices of the text.
-//! All other kinds of `tokenizer.json` run on pieces of a text that the steps may change, within what the [`Meter`]
-//! allows.
+//! The shapes that byte-level vocabularies have in practice (split patterns, then `ByteLevel`) run on slices of the
+//! text. All other kinds of `tokenizer.json` run on pieces of a text that the steps may change, within the limits of
+//! the [`Meter`].
 
 use std::ops::Range;
 
@@ -80,7 +80,7 @@ enum Step {
     FixedLength(usize),
 }
 
-/// How a text is cut into words.
+/// How a text is split into words.
 #[derive(Debug)]
 pub(super) enum PreTokenization {
     /// Split patterns, every match and every gap being a piece; the pieces are slices of the text.
@@ -96,8 +96,8 @@ pub(super) struct Steps(Vec<Step>);
 /// Result of [`PreTokenization::from_json`].
 pub(super) struct Parsed {
     pub(super) pre: PreTokenization,
-    /// The words are to be looked up as raw bytes: the translation to stand-in characters was the last step and has
-    /// been left out.
+    /// The words must be looked up as raw bytes: the translation to stand-in characters was the last step and has been
+    /// left out.
     pub(super) raw_bytes: bool,
 }
 
@@ -134,11 +134,11 @@ impl PreTokenization {
         Self::Steps(Steps(vec![Step::Metaspace { mark, prepend, split: true }]))
     }
 
-    /// Calls `word` with every word of a text; `at_start`: the text is the beginning of what is encoded.
+    /// Calls `word` with every word of a text; `at_start`: the text is the beginning of the encoded text.
     ///
     /// # Errors
-    /// [`TokenizerError::Growth`], [`TokenizerError::TooMuchWork`], [`TokenizerError::PatternTooCostly`], and what
-    /// `word` returns.
+    /// [`TokenizerError::Growth`], [`TokenizerError::TooMuchWork`], [`TokenizerError::PatternTooCostly`], and the
+    /// errors of `word`.
     pub(super) fn words(
         &self,
         text: &str,
@@ -169,7 +169,7 @@ impl PreTokenization {
 struct Pieces<'t> {
     text: std::borrow::Cow<'t, str>,
     ranges: Vec<Range<u32>>,
-    /// The first piece begins where the whole text does.
+    /// Whether the first piece is at the beginning of the whole text.
     at_start: bool,
 }
 
@@ -257,7 +257,7 @@ fn behave(events: &[(Range<usize>, bool)], behavior: Behavior, parts: &mut Vec<R
     }
 }
 
-/// The characters that a step looks for, and what is between them.
+/// The characters that a step finds, and the text between them.
 fn events(piece: &str, find: Find, events: &mut Vec<(Range<usize>, bool)>) {
     events.clear();
     let mut gap = 0;
@@ -318,7 +318,7 @@ impl Step {
                 })
             }
             Self::Scripts => pieces.cut(|piece, parts| {
-                // As the library has it: what comes before the first cut is not a piece.
+                // As in the library, the text before the first split is not a piece.
                 let (mut last, mut start) = (None, None);
                 for (at, c) in piece.char_indices() {
                     let now = script(c);

@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, HirKind};
 
-/// A script; none for what belongs to any.
+/// A script; `None` for characters of any script.
 pub(super) type Script = Option<u8>;
 
-/// The scripts that the `tokenizers` library tells apart, which are those of SentencePiece.
+/// The scripts that the `tokenizers` library distinguishes, which are those of SentencePiece.
 #[rustfmt::skip]
 const NAMES: &[&str] = &[
     "Han", "Adlam", "Ahom", "Anatolian_Hieroglyphs", "Arabic", "Armenian", "Avestan", "Balinese", "Bamum", "Bassa_Vah",

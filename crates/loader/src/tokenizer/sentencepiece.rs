@@ -1,7 +1,7 @@
 //! Reads SentencePiece's `tokenizer.model`, a protocol buffer, into the same struct that GGUF files fill.
 //!
-//! Only the fields that matter are read: the pieces, and of the trainer's and the normaliser's settings the kind of
-//! model, the special ids, and how spaces are treated. Unknown fields are skipped, as the format asks for.
+//! Only the relevant fields are read: the pieces, and from the settings of trainer and normaliser the kind of model,
+//! the special ids, and the treatment of spaces. Unknown fields are skipped, as the format requires.
 
 use super::error::TokenizerError;
 use super::gguf::GgufVocab;

@@ -12,7 +12,7 @@ use super::limits::{JSON_DEPTH, STAGE_VALUES, at_most};
 /// [`TokenizerError::Limit`].
 pub(super) fn check(bytes: &[u8]) -> Result<(), TokenizerError> {
     let (mut depth, mut values) = (0usize, 0usize);
-    // Whether the value under way belongs to a stage, and the last text at the top level, which may be its key.
+    // Whether the current value belongs to a stage, and the last text at the top level, which may be its key.
     let (mut counted, mut key) = (true, None);
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {

@@ -40,7 +40,7 @@ pub(super) enum Splitter {
     },
     /// Any other pattern.
     Counted(Backtrack),
-    /// A text as it stands, never empty.
+    /// A literal text, never empty.
     Literal(String),
 }
 
@@ -67,7 +67,7 @@ impl Splitter {
         Ok(Self::Linear { regex, tail })
     }
 
-    /// Compiles a pattern of a file; what it costs is added to `patterns`.
+    /// Compiles a pattern of a file; adds its cost to `patterns`.
     ///
     /// # Errors
     /// [`TokenizerError::Pattern`], [`TokenizerError::Limit`].
@@ -78,7 +78,7 @@ impl Splitter {
         }
     }
 
-    /// A text to be found as it stands.
+    /// A literal text to find.
     ///
     /// # Errors
     /// The errors of [`Self::new`].
@@ -92,7 +92,7 @@ impl Splitter {
     /// Calls `found` with every match in order; a match may be empty.
     ///
     /// # Errors
-    /// [`TokenizerError::PatternTooCostly`], and what `found` returns.
+    /// [`TokenizerError::PatternTooCostly`], and the errors of `found`.
     fn matches(
         &self,
         text: &str,
@@ -127,10 +127,10 @@ impl Splitter {
     }
 
     /// Calls `piece` with every match (`true`) and every gap between matches (`false`), which cover the text in order.
-    /// An empty match is a piece as well: it splits the text where it is.
+    /// An empty match is a piece, too: it splits the text at its position.
     ///
     /// # Errors
-    /// [`TokenizerError::PatternTooCostly`], and what `piece` returns.
+    /// [`TokenizerError::PatternTooCostly`], and the errors of `piece`.
     pub(super) fn split(
         &self,
         text: &str,
@@ -152,7 +152,7 @@ impl Splitter {
     }
 }
 
-/// All matches that do not overlap; an empty one directly after another is none, as in every Rust engine.
+/// All non-overlapping matches; an empty one directly after another does not count, as in every Rust engine.
 fn every(
     text: &str,
     mut find: impl FnMut(usize) -> Result<Option<std::ops::Range<usize>>, TokenizerError>,
@@ -180,7 +180,7 @@ fn every(
 /// out.
 ///
 /// # Errors
-/// [`TokenizerError::PatternTooCostly`], and what `piece` returns.
+/// [`TokenizerError::PatternTooCostly`], and the errors of `piece`.
 pub(super) fn split_all<'t>(
     splitters: &[Splitter],
     text: &'t str,
@@ -239,7 +239,7 @@ mod tests {
         pieces
     }
 
-    /// By the engine that counts its steps.
+    /// Splits with the engine that counts its steps.
     fn counted(pattern: &str, text: &str) -> Vec<String> {
         let pattern = Backtrack::new(pattern, &mut Patterns::default()).expect("pattern");
         pieces(&Splitter::Counted(pattern), text)
@@ -322,9 +322,9 @@ mod tests {
         assert!(matches!(error, TokenizerError::PatternTooCostly { .. }), "{error}");
         let error = Splitter::new("(?:(?:(?:a{9}b){99}){99}){99}", &mut Patterns::default()).expect_err("too large");
         assert!(matches!(error, TokenizerError::Limit { .. }), "{error}");
-        // What is empty is not written out, and a run of one character is one step.
+        // Empty nodes are left out, and a run of one character is one step.
         Splitter::new("(?:(?:(?:){999999999}){999999999}a){999999999}", &mut Patterns::default()).expect("small");
-        // A thousand patterns with large classes cost what one does.
+        // A thousand patterns with large classes cost as much as one.
         let mut patterns = Patterns::default();
         for _ in 0..1000 {
             Splitter::new(r"[\p{L}\p{N}]+\p{L}|\p{N}", &mut patterns).expect("pattern");

@@ -1,8 +1,8 @@
 //! SentencePiece vocabularies of the BPE kind, as GGUF's `llama` model holds them: pieces with scores, no merges.
 //!
-//! Two neighbours may be joined when their concatenation is a piece, the best score first, and among equal scores the
-//! leftmost. Spaces are written as `▁` (U+2581) and one is put in front of the text. What no piece can write becomes
-//! `<0x..>` tokens, one a byte, or the unknown token.
+//! Two neighbours may be joined if their concatenation is a piece, the best score first, and among equal scores the
+//! leftmost. Spaces are written as `▁` (U+2581) and one is added before the text. Text without a piece becomes `<0x..>`
+//! tokens, one per byte, or the unknown token.
 
 use std::collections::HashMap;
 
@@ -63,7 +63,7 @@ pub(super) struct Spm {
     has_unused: bool,
     bytes: Box<[Option<u32>; 256]>,
     unk: Option<u32>,
-    /// Pieces that are always taken whole, the longest one where several fit.
+    /// Pieces that are always taken whole, the longest one if several fit.
     user_defined: Option<AhoCorasick>,
     /// Some piece holds a space after something else, so that merges may cross from word to word.
     crosses_words: bool,
@@ -71,7 +71,7 @@ pub(super) struct Spm {
     remove_extra_whitespaces: bool,
 }
 
-/// How the text is prepared.
+/// The preparation of a text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SpmOptions {
     pub(super) unk: Option<u32>,
@@ -174,8 +174,8 @@ impl Spm {
         out
     }
 
-    /// Appends the ids of a text that has no control tokens in it. The text is shorter than 1 GiB (the caller has
-    /// checked it), so that positions fit 32 bits also where spaces have grown to three bytes.
+    /// Appends the ids of a text without control tokens. The text is shorter than 1 GiB (the caller has checked it), so
+    /// that positions fit 32 bits even if spaces have grown to three bytes.
     ///
     /// # Errors
     /// [`TokenizerError::NoUnknown`].
@@ -216,7 +216,7 @@ impl Spm {
             merger.push(Symbol::NO_ID, at as u32, len as u32, whole.is_none());
             at = at.saturating_add(len);
         }
-        // How unused pieces came about: they may occur in between, but are split at the end.
+        // The parts of unused pieces: these may occur in between, but are split at the end.
         let mut parts: HashMap<(u32, u32), u32> = HashMap::new();
         let span = |start: u32, len: u32| {
             let start = start as usize;
@@ -264,7 +264,7 @@ impl Spm {
         Ok(())
     }
 
-    /// Bytes where the vocabulary has all of them, else one unknown token for a whole run.
+    /// Bytes if the vocabulary has all of them, else one unknown token for a whole run.
     fn write_unknown(&self, text: &str, after_unknown: &mut bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let id = |byte: u8| self.bytes.get(usize::from(byte)).copied().flatten();
         if text.bytes().all(|byte| id(byte).is_some()) {

@@ -13,9 +13,9 @@ pub struct StopPiece {
 
 /// Cuts a text that comes in pieces at the earliest occurrence of any stop string.
 ///
-/// Text that could be the beginning of a stop string is held back until it is clear, also across pieces. The result
-/// is that of searching the whole text: what comes out before `stopped` is everything in front of the occurrence
-/// that begins first, whatever the pieces were.
+/// Text that could be the beginning of a stop string is held back until it is certain, even across pieces. The result
+/// equals that of searching the whole text: the output before `stopped` is everything before the occurrence that begins
+/// first, for any pieces.
 ///
 /// Each byte of text costs a bounded number of steps for each stop string, however long the strings are.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +24,7 @@ pub struct StopStrings {
     held: String,
     /// Bytes of text so far.
     seen: usize,
-    /// Where in the text the first complete stop string begins.
+    /// The beginning of the first complete stop string in the text.
     found: Option<usize>,
     stopped: bool,
 }
@@ -57,7 +57,7 @@ impl Stop {
         self.matched = longer(&self.text, &self.fallback, self.matched, byte);
         let whole = self.matched == self.text.len();
         if whole {
-            // What is left is the beginning of another occurrence.
+            // The rest is the beginning of another occurrence.
             self.matched = self.fallback[self.matched];
         }
         whole
@@ -100,7 +100,7 @@ impl StopStrings {
             }
         }
         self.seen += piece.len();
-        // Where the longest end of the text begins that is a beginning, but not the whole, of a stop string.
+        // The position of the longest end of the text that is a beginning, but not the whole, of a stop string.
         let open = self.seen - self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
         match self.found {
             // A longer stop string may have begun earlier and still be under way: wait for it.
@@ -112,7 +112,7 @@ impl StopStrings {
         }
     }
 
-    /// The text has ended: gives what was held back, up to a stop string in it.
+    /// Ends the text: returns the held text, up to a stop string in it.
     pub fn finish(&mut self) -> StopPiece {
         if self.stopped {
             return StopPiece { text: String::new(), stopped: true };
@@ -123,7 +123,7 @@ impl StopStrings {
         }
     }
 
-    /// Where in the text the held part begins.
+    /// The position of the held part in the text.
     fn begin(&self) -> usize {
         self.seen - self.held.len()
     }
@@ -209,8 +209,8 @@ mod tests {
             prop_assert_eq!(streamed(pieces.iter().map(String::as_str), &stops), naive(&whole, &stops));
         }
 
-        /// Text comes out as soon as no stop string can begin in it: the same pieces as by looking at all ends of what
-        /// is held.
+        /// Text is returned as soon as no stop string can begin in it: the same pieces as when checking all ends of the
+        /// held text.
         #[test]
         fn holds_back_no_more_than_it_must(
             pieces in prop::collection::vec("(a{1,3}b|ab|あa|c){0,3}", 0..8),

@@ -70,7 +70,7 @@ impl StreamDecoder {
         self.emit(out, true);
     }
 
-    /// Moves what is decided from `pending` to `out`. An incomplete character at the end is at most 3 bytes.
+    /// Moves complete characters from `pending` to `out`. An incomplete character at the end is at most 3 bytes.
     fn emit(&mut self, out: &mut String, all: bool) {
         let mut rest = self.pending.as_slice();
         loop {

@@ -23,10 +23,10 @@ pub const LONGEST_WORD: usize = 256;
 /// Bytes of text that the library gets at once: it takes some twenty bytes for each.
 const SEGMENT: usize = 64 << 10;
 
-/// A text in segments that end where words end, words longer than [`LONGEST_WORD`] being cut.
+/// A text in segments that end where words end; words longer than [`LONGEST_WORD`] are split.
 ///
-/// A segment is cut into the same words as the text is: no word of this pattern depends on what comes before it, and
-/// what comes after it matters only between two words of white space, so a segment ends there.
+/// A segment is split into the same words as the text: no word of this pattern depends on the text before it, and the
+/// text after it matters only between two words of white space, so a segment ends there.
 fn segments<'t>(splitter: &Splitter, text: &'t str) -> Result<Vec<&'t str>, TokenizerError> {
     let (mut segments, mut start, mut end) = (Vec::new(), 0, 0);
     let mut after_space = false;
@@ -38,7 +38,7 @@ fn segments<'t>(splitter: &Splitter, text: &'t str) -> Result<Vec<&'t str>, Toke
     split_all(std::slice::from_ref(splitter), text, &mut 0, &mut |word| {
         let before = end;
         end += word.len();
-        // White space is cut before its last character where a word follows; at the end of a segment it would not be.
+        // White space is split before its last character if a word follows; at the end of a segment it would not be.
         let space = word.chars().all(char::is_whitespace);
         if space && after_space {
             close(&mut start, before);
@@ -69,7 +69,7 @@ fn segments<'t>(splitter: &Splitter, text: &'t str) -> Result<Vec<&'t str>, Toke
 /// text; no token becomes longer than that.
 ///
 /// # Errors
-/// [`TokenizerError::Library`] for fewer than 258 tokens, or what the library reports.
+/// [`TokenizerError::Library`] for fewer than 258 tokens, or an error of the library.
 pub fn train_bpe(texts: &[String], vocab_size: usize) -> Result<String, TokenizerError> {
     let failed = |reason: String| TokenizerError::Library { stage: "training of the tokenizer", reason };
     if vocab_size < 258 {
@@ -146,7 +146,7 @@ mod tests {
             let tokenizer = Tokenizer::from_bytes(json.as_bytes()).unwrap();
             assert_eq!(tokenizer.decode(&tokenizer.encode_text("aabb  ==").unwrap(), true), "aabb  ==");
         }
-        // Uncut, the million letters alone take a thousand times as long as this bound.
+        // Without splitting, the million letters alone take a thousand times as long as this limit.
         assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
     }
 

@@ -1,8 +1,8 @@
 //! Unigram vocabularies: of all ways to write a word in pieces, the one with the best sum of scores.
 //!
-//! The pieces are sorted; from each position of the word the range of pieces that begin like it narrows byte by byte.
-//! That takes no memory beyond the vocabulary, and a position costs the length of the longest piece at most, which
-//! [`UNIGRAM_PIECE`] bounds.
+//! The pieces are sorted; from each position of the word the range of pieces with the same beginning narrows byte by
+//! byte. That takes no memory beyond the vocabulary, and a position costs at most the length of the longest piece,
+//! which [`UNIGRAM_PIECE`] bounds.
 
 use std::collections::HashMap;
 
@@ -28,11 +28,11 @@ pub(super) struct Unigram {
     bytes: Vec<u8>,
     /// Sorted by their bytes, without duplicates.
     pieces: Vec<Piece>,
-    /// Where the pieces begin whose first byte is at least that.
+    /// The index of the first piece whose first byte is at least this.
     by_byte: Box<[u32; 257]>,
     unknown_score: f64,
     unk: Option<u32>,
-    /// The `<0x..>` tokens, where the vocabulary falls back on bytes.
+    /// The `<0x..>` tokens, if the vocabulary falls back on bytes.
     fallback: Option<Box<[Option<u32>; 256]>>,
 }
 
@@ -149,7 +149,7 @@ impl Unigram {
                 }
                 return;
             }
-            // All of them are alike up to here, so the last one tells whether any needs to be left out.
+            // All of them are equal up to here, so the last one shows whether any needs to be left out.
             if range.last().is_none_or(|piece| at(piece) < Some(byte)) {
                 return;
             }
@@ -173,7 +173,7 @@ impl Unigram {
     /// Appends the ids of one word.
     ///
     /// # Errors
-    /// [`TokenizerError::NoUnknown`] where a character is not in the vocabulary and it has no unknown token.
+    /// [`TokenizerError::NoUnknown`] if a character is not in the vocabulary and it has no unknown token.
     pub(super) fn encode(&self, word: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let unreached = Best { score: 0.0, start: 0, piece: Best::UNREACHED };
         let mut best = vec![unreached; word.len() + 1];

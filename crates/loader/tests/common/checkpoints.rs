@@ -21,7 +21,7 @@ pub fn fails(path: &Path) -> Option<LoadError> {
     Checkpoint::open(path, &LoadOptions::default()).and_then(|c| c.weights()).err()
 }
 
-/// What may differ between two forms of one model.
+/// The allowed differences between two forms of one model.
 #[derive(Clone, Copy)]
 pub struct Allow {
     /// Relative difference of scales.

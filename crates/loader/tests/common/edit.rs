@@ -72,7 +72,7 @@ impl Edit {
         path.to_path_buf()
     }
 
-    /// Part `n` of this file, `cuts` being where new parts begin. All but the first have no metadata of their own.
+    /// Part `n` of this file; `cuts` are the beginnings of new parts. Only the first has metadata.
     pub fn part(&self, n: usize, cuts: &[usize]) -> Self {
         let bounds: Vec<usize> = [0].iter().chain(cuts).copied().chain([self.tensors.len()]).collect();
         let metadata = if n == 0 { self.metadata.clone() } else { Metadata::default() };
@@ -94,7 +94,7 @@ pub fn try_load(path: &Path) -> Result<LoadedModel, LoadError> {
     loader::load(path, &LoadOptions::default())
 }
 
-/// The message of what must be refused.
+/// The message of a file that must be rejected.
 pub fn refusal(path: &Path) -> String {
     match try_load(path) {
         Ok(_) => panic!("{} was accepted", path.display()),
@@ -102,7 +102,7 @@ pub fn refusal(path: &Path) -> String {
     }
 }
 
-/// A copy of the folder of the small model of stories with these fields of `config.json` and these files beside;
+/// A copy of the folder of the small model of stories with these fields of `config.json` and these additional files;
 /// null removes a field.
 pub fn stories_folder(out: &Path, fields: &serde_json::Value, files: &[(&str, String)]) -> Option<PathBuf> {
     let source = test_support::shared_dir()?.join("models/tinystories_5m/packed");

@@ -51,7 +51,7 @@ pub(super) fn required(value: Option<Value>, function: &str, name: &str) -> R<Va
     }
 }
 
-/// An integer as Python takes one where it needs one.
+/// An integer, accepted where Python requires one.
 pub(super) fn index(value: &Value) -> R<i128> {
     match value {
         Value::Int(i) => Ok(*i),
@@ -69,7 +69,7 @@ pub(super) fn int_or(value: Option<&Value>, default: i128) -> R<i128> {
     }
 }
 
-/// A count, for widths: negative ones are 0, huge ones what the memory account will refuse.
+/// A count, for widths: negative ones become 0, huge ones are rejected by the memory account.
 pub(super) fn width(count: i128) -> usize {
     usize::try_from(count.max(0)).unwrap_or(usize::MAX / 4).min(usize::MAX / 4)
 }

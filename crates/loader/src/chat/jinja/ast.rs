@@ -22,7 +22,7 @@ pub(in super::super) struct Program {
     /// String literals and data.
     pub(super) texts: Vec<Box<str>>,
     pub(super) root: Block,
-    /// The name `loop`, if the template says it.
+    /// The name `loop`, if the template uses it.
     pub(super) loop_name: Option<NameId>,
     /// A name for ids that were not given out.
     pub(super) empty: Arc<str>,
@@ -76,7 +76,7 @@ pub(super) enum Expr {
     List(Box<[ExprId]>),
     Dict(Box<[(ExprId, ExprId)]>),
     Not(ExprId),
-    /// `-` and `+`, as often as they stand there.
+    /// `-` and `+`, as often as they occur.
     Sign {
         minus: u32,
         of: ExprId,

@@ -82,7 +82,7 @@ fn unsafe_method(value: &Value, name: &str, known: &[&'static str]) -> R<Option<
         .map(Some)
 }
 
-/// How Jinja's messages call what lacks an attribute.
+/// The name of a value that lacks an attribute, in Jinja's messages.
 fn described(value: &Value) -> &'static str {
     match value {
         Value::None => "None",

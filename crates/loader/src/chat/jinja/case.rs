@@ -1,4 +1,4 @@
-//! Upper and lower case, and the kinds of characters, as Python's `str` knows them.
+//! Upper and lower case, and the kinds of characters, as in Python's `str`.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,8 @@ use super::value::{Buf, Value};
 /// `str.lower`.
 pub(super) fn lower(text: &str) -> R<Value> {
     meter::work(text.len())?;
-    // The end of a word decides about a sigma, which only the whole text knows; it grows to thrice its length at most.
+    // The form of a sigma depends on the end of the word, so the whole text is needed; it grows to at most three times
+    // its length.
     let _held = Held::new(text.len() * 3)?;
     Value::str(&text.to_lowercase())
 }
@@ -57,7 +58,7 @@ fn push_title(out: &mut Buf, c: char) -> R<()> {
         return out.push(title);
     }
     if c == '\u{149}' {
-        // Its first half has no case, so the second one is the capital.
+        // The first half has no case, so the second one is the capital.
         return out.push_str("\u{2bc}N");
     }
     let mut upper = c.to_uppercase();
@@ -149,7 +150,7 @@ fn each(text: &str, fits: impl Fn(char) -> bool) -> bool {
 
 /// The methods `isalnum` ... `isupper`.
 pub(super) fn is(text: &str, name: &str) -> R<bool> {
-    // What is beyond ASCII is looked up in tables.
+    // Characters beyond ASCII are looked up in tables.
     meter::work(if text.is_ascii() { text.len() } else { text.len().saturating_mul(16) })?;
     Ok(belongs(text, name))
 }

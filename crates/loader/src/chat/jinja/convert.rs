@@ -7,7 +7,7 @@ use super::dict::Dict;
 use super::fail::{Fail, R};
 use super::value::{Items, Value};
 
-/// The value of a piece of JSON that lies `depth` levels deep.
+/// The value of a piece of JSON at nesting depth `depth`.
 pub(super) fn from_json(json: &Json, depth: usize) -> R<Value> {
     if depth >= MAX_DEPTH {
         return Err(Fail::Deep { what: "lists and objects of the conversation", limit: MAX_DEPTH });

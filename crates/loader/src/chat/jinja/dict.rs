@@ -9,7 +9,7 @@ use super::fail::{Fail, R, fail};
 use super::meter::{self, Held};
 use super::value::{ITEM, Kind, OVERHEAD, Str, Value, depth_of};
 
-/// From so many entries on there is an index.
+/// From this many entries on there is an index.
 const INDEXED: usize = 9;
 /// A tuple that is a key may have so many parts, those of its parts included.
 const MAX_PARTS: usize = 1000;
@@ -26,7 +26,7 @@ pub(super) enum Key {
     Float(u64),
     Str(StrKey),
     Tuple(Vec<Key>),
-    /// Anything that is only equal to itself.
+    /// Any value that is only equal to itself.
     Identity(usize),
 }
 
@@ -60,7 +60,7 @@ impl Key {
         Self::within(value, &mut { MAX_PARTS })
     }
 
-    /// Memory beside its texts.
+    /// Memory in addition to its texts.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Tuple(parts) => ITEM + parts.iter().map(Self::bytes).sum::<usize>(),

@@ -3,7 +3,7 @@
 /// The text that a literal means.
 ///
 /// # Errors
-/// A message where an escape is cut off or names no character.
+/// A message if an escape is cut off or does not name a character.
 pub(super) fn unescape(literal: &str) -> Result<String, String> {
     let mut out = String::with_capacity(literal.len());
     let mut rest = literal;
@@ -33,7 +33,8 @@ pub(super) fn unescape(literal: &str) -> Result<String, String> {
             'U' => rest = code(tail, 8, 'U', &mut out)?,
             'N' => return Err("\\N{...} escapes are not supported".to_owned()),
             c if c.is_ascii() => out.extend(['\\', c]),
-            // Python turns a character beyond ASCII into an escape first, whose backslash the one before it takes.
+            // Python first turns a character beyond ASCII into an escape, and the preceding backslash applies to its
+            // backslash.
             c => out.push_str(&match u32::from(c) {
                 code @ 0..=0xff => format!("\\x{code:02x}"),
                 code @ 0..=0xffff => format!("\\u{code:04x}"),
@@ -50,6 +51,6 @@ fn code<'a>(text: &'a str, digits: usize, letter: char, out: &mut String) -> Res
     let hex = text.get(..digits).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
     let code = hex.and_then(|hex| u32::from_str_radix(hex, 16).ok());
     let code = code.ok_or_else(|| format!("truncated \\{letter} escape"))?;
-    out.push(char::from_u32(code).ok_or_else(|| format!("\\{letter} escape {code:x} is not a character of its own"))?);
+    out.push(char::from_u32(code).ok_or_else(|| format!("\\{letter} escape {code:x} is not a single character"))?);
     Ok(text.get(digits..).unwrap_or_default())
 }

@@ -101,7 +101,7 @@ impl<'p> Interp<'p> {
             Stmt::Scope(body) => return self.scoped(self.scopes.current, body),
             Stmt::Break => return Ok(Flow::Break),
             Stmt::Continue => return Ok(Flow::Continue),
-            Stmt::Loader => fail!("a chat template stands alone: include, import and extends have nothing to load"),
+            Stmt::Loader => fail!("a chat template cannot include, import or extend others"),
         }
         Ok(Flow::Next)
     }
@@ -239,7 +239,7 @@ impl<'p> Interp<'p> {
                 }
             }
         }
-        // What it remembers could be the loop itself.
+        // The remembered value could be the loop itself.
         state.changed.take();
         result
     }

@@ -12,7 +12,7 @@ pub(in super::super) enum Fail {
     Memory,
     /// Something is nested too deeply.
     Deep {
-        /// What.
+        /// The message.
         what: &'static str,
         limit: usize,
     },
@@ -23,7 +23,7 @@ pub(in super::super) enum Fail {
 }
 
 impl Fail {
-    /// With a message that a person can read: what a template makes can be long.
+    /// Shortens the message for readers: texts of a template can be long.
     pub(super) fn shortened(self) -> Self {
         match self {
             Self::Error(message) => Self::Error(super::lex::shortened(&message, 300)),

@@ -315,7 +315,7 @@ fn ordered(name: &str, value: &Value, passed: Passed) -> R<Value> {
             let lower = !flag(case.as_ref());
             let getters: Vec<Getter> = match &attribute {
                 Some(names @ Value::Str(text)) => {
-                    // Refuses what has too many parts.
+                    // Rejects names with too many parts.
                     Getter::new(Some(names), None, lower)?;
                     let names = text;
                     let each = |name: &str| Getter::new(Some(&Value::str(name)?), None, lower);

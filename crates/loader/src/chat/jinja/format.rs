@@ -8,7 +8,7 @@ use super::value::{Buf, Str, Value};
 /// Most digits after the point that anyone may ask for.
 const MAX_PRECISION: usize = 1000;
 
-/// How a value is written.
+/// The format of a value.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spec {
     pub(super) fill: Option<char>,
@@ -283,7 +283,7 @@ pub(super) fn repr(value: &Value) -> R<Str> {
     out.done()
 }
 
-/// Converts a value as a conversion letter (`r`, `s`, `a`) asks.
+/// Converts a value according to a conversion letter (`r`, `s`, `a`).
 pub(super) fn converted(value: &Value, conversion: char) -> R<Value> {
     Ok(Value::Str(match conversion {
         'r' => repr(value)?,

@@ -7,7 +7,7 @@ use super::meter;
 use super::number::float_repr;
 use super::value::{Buf, Kind, Str, Value};
 
-/// How JSON is written.
+/// The format of JSON.
 #[derive(Debug)]
 struct Style {
     ascii: bool,

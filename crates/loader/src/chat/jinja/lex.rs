@@ -40,7 +40,7 @@ pub(super) enum Token<'s> {
 }
 
 impl Token<'_> {
-    /// How messages call it.
+    /// The name of the token in messages.
     pub(super) fn describe(&self) -> String {
         match self {
             Token::Data(_) => "template data / text".to_owned(),
@@ -157,7 +157,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// The data before a tag, without what white space control takes.
+    /// The data before a tag, without the white space that the tag strips.
     fn data_before(&self, text: &'s str, sign: &str, variable: bool, start: usize) -> &'s str {
         if sign == "-" {
             return text.trim_end_matches(is_space);
@@ -217,7 +217,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// Where the text of a raw block begins, if the tag just begun is `raw`.
+    /// The beginning of the text of a raw block, if the current tag is `raw`.
     fn raw_begin(&self) -> Option<usize> {
         let rest = self.rest().trim_start_matches(is_space).strip_prefix("raw")?.trim_start_matches(is_space);
         let body = match rest.strip_prefix("-%}") {

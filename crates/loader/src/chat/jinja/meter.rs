@@ -1,7 +1,7 @@
 //! Limits of one rendering: steps, and bytes held at one time.
 //!
-//! Every rendering has a thread of its own ([`super::stack`]), so its account is in thread-local cells, and values
-//! can give back what they hold when they are dropped.
+//! Every rendering has its own thread ([`super::stack`]), so its account is in thread-local cells, and values can
+//! release what they hold when they are dropped.
 
 use std::cell::Cell;
 
@@ -16,19 +16,19 @@ thread_local! {
     static LIMIT: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// Opens the account: so many steps, and no limit on memory yet (what comes from the caller is its own affair).
+/// Opens the account: `fuel` steps, and no limit on memory yet (the caller is responsible for its own input).
 pub(super) fn open(fuel: u64) {
     TICKS.set(fuel.saturating_mul(STEP));
     HELD.set(0);
     LIMIT.set(usize::MAX);
 }
 
-/// From now on there are so many steps left.
+/// Sets the number of remaining steps.
 pub(super) fn refuel(fuel: u64) {
     TICKS.set(fuel.saturating_mul(STEP));
 }
 
-/// From now on so many bytes may be held beyond what is held already.
+/// Limits the bytes that may be held in addition to those held already.
 pub(super) fn limit_memory(bytes: usize) {
     LIMIT.set(HELD.get().saturating_add(bytes));
 }

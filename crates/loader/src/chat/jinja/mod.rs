@@ -1,4 +1,4 @@
-//! Jinja as Python's jinja2 runs it, in a sandbox: what a template can make of memory, time and stack is bounded.
+//! Jinja as in Python's jinja2, in a sandbox: the memory, time and stack of a template are bounded.
 //!
 //! - Source: at most [`MAX_NESTING`] brackets and blocks in each other; chains of operators, filters, attributes and
 //!   branches are flat and may be as long as the source.
@@ -58,20 +58,20 @@ const MAX_CALLS: usize = 2000;
 pub(super) struct Limits {
     /// Steps.
     pub(super) fuel: u64,
-    /// Bytes beside the variables.
+    /// Bytes in addition to the variables.
     pub(super) memory: usize,
 }
 
-/// Where and why a rendering stopped.
+/// Position and reason of a failed rendering.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Stop {
-    /// The line, from 1; 0 where unknown.
+    /// The line, from 1; 0 if unknown.
     pub(super) line: usize,
     /// Why.
     pub(super) fail: Fail,
 }
 
-/// Message where no thread can be started.
+/// The message if no thread can be started.
 const NO_THREAD: &str = "the thread for the template could not be started, or ended early";
 
 impl Program {
@@ -91,7 +91,7 @@ impl Program {
     /// Renders the template with these variables.
     ///
     /// # Errors
-    /// Where and why it stopped.
+    /// Position and reason of the failure.
     pub(super) fn render(&self, variables: &[(&str, &Json)], now: SystemTime, limits: Limits) -> Result<String, Stop> {
         let rendered = stack::on_own_stack(|| {
             meter::open(u64::MAX >> 8);

@@ -23,13 +23,13 @@ pub(super) fn float_repr(f: f64) -> String {
     if plain.contains('.') { plain } else { plain + ".0" }
 }
 
-/// Digits whose underscores, if they stand between digits, are taken out.
+/// Digits without underscores, which must be between digits.
 fn without_underscores(text: &str) -> Option<String> {
     let good = !text.starts_with('_') && !text.ends_with('_') && !text.contains("__");
     good.then(|| text.replace('_', ""))
 }
 
-/// `int(text, base)`; `None` where Python raises `ValueError`.
+/// `int(text, base)`; `None` if Python raises `ValueError`.
 pub(super) fn parse_int(text: &str, base: u32) -> R<Option<i128>> {
     super::meter::work(text.len())?;
     let text = text.trim_matches(is_space);
@@ -59,7 +59,7 @@ pub(super) fn parse_int(text: &str, base: u32) -> R<Option<i128>> {
     Ok(Some(if negative { -value } else { value }))
 }
 
-/// `float(text)`; `None` where Python raises `ValueError`.
+/// `float(text)`; `None` if Python raises `ValueError`.
 pub(super) fn parse_float(text: &str) -> R<Option<f64>> {
     super::meter::work(text.len())?;
     let text = text.trim_matches(is_space);

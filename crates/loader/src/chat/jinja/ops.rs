@@ -86,7 +86,7 @@ pub(super) fn negative(value: &Value, minus: bool) -> R<Value> {
     }
 }
 
-/// `a == b`. Depth is bounded: values form no cycles, and a namespace is only equal to itself.
+/// `a == b`. Depth is bounded: values have no cycles, and a namespace is only equal to itself.
 pub(super) fn equal(a: &Value, b: &Value) -> R<bool> {
     meter::step()?;
     if let (Some(a), Some(b)) = (Number::of(a), Number::of(b)) {
@@ -155,7 +155,7 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// The order of two values; `None` where a NaN has none. `symbol` is for the message.
+/// The order of two values; `None` if one is NaN. `symbol` is for the message.
 pub(super) fn order(a: &Value, b: &Value, symbol: &str) -> R<Option<Ordering>> {
     meter::step()?;
     if let (Some(a), Some(b)) = (Number::of(a), Number::of(b)) {
@@ -233,7 +233,7 @@ fn any_equal(items: &[Value], item: &Value) -> R<bool> {
     Ok(false)
 }
 
-/// Where an integer lies in a range.
+/// The position of an integer in a range.
 pub(super) fn position(range: &Range, item: i128) -> Option<i128> {
     let index = item.checked_sub(range.start)?.checked_div(range.step)?;
     ((0..range.len()).contains(&index) && range.get(index) == item).then_some(index)

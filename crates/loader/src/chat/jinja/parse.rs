@@ -1,4 +1,4 @@
-//! Statements. Follows Jinja's own parser, so that what it takes and refuses is taken and refused here.
+//! Statements. Follows Jinja's own parser, so that it accepts and rejects the same templates.
 
 use std::collections::HashMap;
 
@@ -114,7 +114,7 @@ impl<'s> Parser<'s> {
         Ok(())
     }
 
-    /// Parses something that lies one level deeper.
+    /// Parses an item that is nested one level deeper.
     pub(super) fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> P<T>) -> P<T> {
         if self.depth >= MAX_NESTING {
             let what = "brackets and blocks";
@@ -155,7 +155,7 @@ impl<'s> Parser<'s> {
         }
     }
 
-    /// Statements up to one of these tags, whose name is then the current token; up to the end where there are none.
+    /// Statements up to one of these tags, whose name is then the current token; up to the end if no tags are given.
     fn block(&mut self, ends: &[&str]) -> P<Block> {
         let mut body = Vec::new();
         loop {
@@ -205,7 +205,7 @@ impl<'s> Parser<'s> {
         Ok(body)
     }
 
-    /// Like [`Self::whole_body`], where loops outside cannot be left.
+    /// Like [`Self::whole_body`], for bodies that cannot leave outer loops.
     fn closed_body(&mut self, end: &str) -> P<Block> {
         let loops = std::mem::take(&mut self.loops);
         let body = self.whole_body(end);

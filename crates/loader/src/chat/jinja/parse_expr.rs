@@ -41,7 +41,7 @@ impl<'s> Parser<'s> {
         }
     }
 
-    /// An expression, one level deeper than what asks for it.
+    /// An expression, one level deeper than its parent.
     pub(super) fn expression(&mut self) -> P<ExprId> {
         self.deeper(Self::cond)
     }
@@ -55,7 +55,7 @@ impl<'s> Parser<'s> {
                 value = self.or()?;
                 continue;
             }
-            // Without `else` the whole becomes the value of what follows.
+            // Without `else` the whole expression becomes the value of what follows.
             wraps += 1;
             if wraps > MAX_NESTING {
                 let what = "conditions without else";
@@ -165,7 +165,7 @@ impl<'s> Parser<'s> {
         Ok(self.expr(Expr::Concat(items.into())))
     }
 
-    /// A primary with its signs, and what follows it.
+    /// A primary with its signs and suffixes.
     fn signed(&mut self, with_filters: bool) -> P<ExprId> {
         let (mut signs, mut minus) = (0_u32, 0_u32);
         while self.is_op("-") || self.is_op("+") {

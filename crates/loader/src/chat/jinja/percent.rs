@@ -97,7 +97,7 @@ pub(super) fn percent(template: &str, args: &Value) -> R<Value> {
         one(&mut out, spec, kind, &value)?;
     }
     out.push_str(rest)?;
-    // Whatever can be indexed might be meant for names, and may stay unused.
+    // Any value that can be indexed may be a mapping of names, and may stay unused.
     let indexed = matches!(args, Value::Undefined(_)) || matches!(args, Value::Seq(seq) if seq.kind == Kind::List);
     if mapping.is_none() && !indexed && rest_of_values.next().is_some() {
         fail!("not all arguments converted during string formatting");
@@ -169,7 +169,7 @@ fn one(out: &mut Buf, mut spec: Spec, kind: char, value: &Value) -> R<()> {
     }
 }
 
-/// Where the fields of `str.format` come from.
+/// The source of the fields of `str.format`.
 struct Fields<'a> {
     passed: &'a Passed,
     /// The next number of `{}`, or that fields have numbers of their own.

@@ -1,4 +1,4 @@
-//! Variables: scopes that know the one around them.
+//! Variables: scopes with their enclosing scopes.
 
 use super::ast::NameId;
 use super::fail::R;

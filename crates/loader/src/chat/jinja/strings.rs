@@ -204,7 +204,7 @@ pub(super) fn strip(this: &Str, chars: Option<&Value>, left: bool, right: bool) 
     if rest.len() == this.len() { Ok(Value::Str(this.clone())) } else { Value::str(rest) }
 }
 
-/// The part of a text between two positions in characters, and where it begins in bytes.
+/// The part of a text between two positions in characters, and its beginning in bytes.
 fn part(this: &Str, start: Option<Value>, end: Option<Value>) -> R<Option<(&str, usize)>> {
     let count = this.count_chars()? as i128;
     let clamp = |value: Option<Value>, default: i128| -> R<i128> {

@@ -143,7 +143,8 @@ pub(super) fn repr_text(out: &mut Buf, text: &str) -> R<()> {
 pub(super) fn printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
-        // The escaping of the standard library knows what prints; after a letter it leaves combining marks alone.
+        // The escaping of the standard library handles printable characters; after a letter it leaves combining marks
+        // unescaped.
         c => {
             let mut text = String::from("a");
             text.push(c);

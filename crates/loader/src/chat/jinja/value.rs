@@ -12,14 +12,14 @@ use super::meter::Held;
 
 /// Bytes of one value in a sequence.
 pub(super) const ITEM: usize = size_of::<Value>();
-/// Charge of an allocation beside its content.
+/// The cost of an allocation in addition to its content.
 pub(super) const OVERHEAD: usize = 48;
 
 /// A value. Cheap to clone; only namespaces can change, and nothing owns a namespace but the interpreter, so values
 /// form no cycles and are dropped to a bounded depth.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
-    /// Jinja's `Undefined`, with what was missing.
+    /// Jinja's `Undefined`, with the name of the missing value.
     Undefined(Option<Rc<Missing>>),
     /// `None`.
     None,
@@ -121,7 +121,7 @@ impl Buf {
         let needed = self.text.len() + text.len();
         if needed > self.paid {
             let target = needed.max(self.paid * 2).max(32);
-            // Near the limit only what is needed is taken.
+            // Near the limit only the necessary bytes are taken.
             let target = match self.held.grow(target - self.paid) {
                 Ok(()) => target,
                 Err(Fail::Memory) => {
@@ -152,7 +152,7 @@ impl Buf {
         if text.is_empty() || count == 0 {
             return Ok(());
         }
-        // More than can ever be held is refused before anything is written.
+        // Sizes above the limit are rejected before anything is written.
         drop(Held::new(text.len().checked_mul(count).ok_or(Fail::Memory)?)?);
         // In pieces of some size: most repeated texts are one character.
         let block = text.repeat((4096 / text.len()).clamp(1, count));
@@ -174,7 +174,7 @@ impl Buf {
         Ok(Str(Rc::new(Text { text: self.text.into_boxed_str(), ascii, _held: self.held })))
     }
 
-    /// The text alone, off the account.
+    /// The plain text, no longer counted.
     pub(super) fn into_text(self) -> String {
         self.text
     }
@@ -343,7 +343,7 @@ pub(super) struct Macro {
 pub(super) struct Loop {
     pub(super) items: Vec<Value>,
     pub(super) index: Cell<usize>,
-    /// How many recursive loops this one is in.
+    /// The number of recursive loops around this one.
     pub(super) level: usize,
     pub(super) changed: RefCell<Option<Vec<Value>>>,
     /// Which statement it runs, if it is recursive, and in which scope.
@@ -404,7 +404,7 @@ impl Value {
         Items::of(items)?.tuple()
     }
 
-    /// How deep values are in it.
+    /// The nesting depth of the values in it.
     pub(super) fn depth(&self) -> usize {
         match self {
             Self::Seq(seq) => seq.depth,

@@ -46,7 +46,7 @@ fn without(text: &str, open: &str, close: &str) -> R<Buf> {
     Ok(out)
 }
 
-/// Takes out tags of HTML, and says its most common entities plainly.
+/// Removes HTML tags, and decodes the most common entities.
 pub(super) fn strip_tags(text: &str) -> R<Value> {
     let text = without(without(text, "<!--", "-->")?.as_str(), "<", ">")?;
     let mut joined = Buf::default();
@@ -142,7 +142,7 @@ fn wraps(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
-/// Where the chunk that begins at `start` ends: white space, a word, or the part of one up to a hyphen.
+/// The end of the chunk that begins at `start`: white space, a word, or the part of one up to a hyphen.
 fn chunk_end(text: &[char], start: usize, on_hyphens: bool) -> usize {
     let at = |index: usize| text.get(index).copied();
     let run = |from: usize, fits: &dyn Fn(char) -> bool| {
@@ -159,7 +159,7 @@ fn chunk_end(text: &[char], start: usize, on_hyphens: bool) -> usize {
     let is = |index: Option<usize>, fits: &dyn Fn(char) -> bool| index.and_then(at).is_some_and(fits);
     // Two dashes or more between words.
     let dashes = |from: usize| {
-        // What stands before is asked first: inside of a run of dashes it says no, without a look at the whole run.
+        // The preceding character is checked first: inside a run of dashes it fails without a scan of the whole run.
         if !is(from.checked_sub(1), &punctuated) {
             return None;
         }
@@ -205,7 +205,7 @@ fn wrap_line(out: &mut Buf, line: &str, width: usize, break_long: bool, with: &s
             at = chunk.end;
             chunk = next(at);
         }
-        // The line holds what lies between these, and its last chunk begins at `last`.
+        // The line contains the chunks between these, and its last chunk begins at `last`.
         let (start, mut last) = (at, at);
         while at < text.len() && at - start + (chunk.end - at) <= width {
             meter::work(chunk.end - at)?;
