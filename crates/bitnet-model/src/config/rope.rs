@@ -164,10 +164,7 @@ impl ModelConfig {
     fn check_factors(&self, factors: &[f32]) -> Result<(), ModelError> {
         let bad = |value: String, must| Err(ModelError::Config { field: "rope_scaling", value, must });
         if factors.len() != self.rotary_width() / 2 {
-            return bad(
-                format!("{} factors", factors.len()),
-                "one factor for every two rotated elements of a head",
-            );
+            return bad(format!("{} factors", factors.len()), "one factor for every two rotated elements of a head");
         }
         match factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
             Some(factor) => bad(format!("a factor of {factor}"), "positive factors"),

@@ -172,11 +172,7 @@ pub(super) fn byte_len(tile: TlTile, rows: usize, cols: usize) -> Result<usize, 
     }
     let twok = cols % tile.bk;
     if !twok.is_multiple_of(PAIR_TILE) {
-        return Err(tile.refuse(
-            format,
-            shape,
-            "the columns after the last tile of bk must be a multiple of 32",
-        ));
+        return Err(tile.refuse(format, shape, "the columns after the last tile of bk must be a multiple of 32"));
     }
     if twok > 256 {
         return Err(tile.refuse(format, shape, "the columns after the last tile of bk must not exceed 256"));
