@@ -1,4 +1,4 @@
-//! What utterances are about, as values of a type: one function call each, typing errors and Japanese included.
+//! The meaning of utterances as values of a type: one function call each, including typing errors and Japanese.
 //!
 //! ```text
 //! cargo run --release -p bitnet --example extract -- models/intent/extractor.gguf "add clem burke to my playlst"
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bitnet::Extractor;
 
-/// What the application works with; an enum of the intents would do as well.
+/// The type that the application uses; an enum of the intents would work as well.
 #[derive(Debug, serde::Deserialize)]
 struct Request {
     intent: String,
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for text in &texts {
         match extractor.extract_as::<Request>(text)? {
             Some(request) => println!("{text}: {} {:?}", request.intent, request.slots),
-            None => println!("{text}: none of what I know"),
+            None => println!("{text}: out of scope"),
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! What people mean, as a value: a function call to a small model in this process, no server and nothing asynchronous.
+//! The meaning of an utterance as a value: a function call to a small model in this process, without a server and
+//! without async.
 //!
 //! ```text
 //! cargo run --release -p bitnet --features constrain --example intent -- "play sme jazz by miles davis"
@@ -20,7 +21,7 @@ struct Meaning {
     slots: BTreeMap<String, String>,
 }
 
-/// The likeliest answer that the grammar allows: JSON, known names only, and values only that stand in the text.
+/// The most probable answer that the grammar allows: only JSON, known names, and values from the text.
 fn ask<T: DeserializeOwned>(
     model: &Model,
     grammar: &Constraint,

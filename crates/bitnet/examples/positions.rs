@@ -1,13 +1,14 @@
-//! Loss by position: what models make of a text that is longer than those they learned from.
+//! Loss by position: the loss of models on a text that is longer than those of their training.
 //!
 //! ```text
 //! cargo run --release -p bitnet --example positions -- TEXT --models MODEL[,MODEL] [--window 2048] [--stretch 128]
 //!     [--between ID] [--limit TOKENS] [--frozen] [--svg FILE]
 //! ```
 //!
-//! The text is cut into windows, and losses of the same place in a window are averaged over all windows. `--between`
-//! puts a token where the text has a line `<|endoftext|>`; such lines are left out otherwise. A window that a model of
-//! attention has no positions for is shortened for it. A model may be named, as `small=model.gguf`.
+//! The text is divided into windows, and losses of the same position in a window are averaged over all windows.
+//! `--between` puts a token where the text has a line `<|endoftext|>`; otherwise such lines are left out. If a model of
+//! attention has no positions for a window, the window is shortened for it. A model may be named, as in
+//! `small=model.gguf`.
 
 use std::ops::ControlFlow;
 

@@ -1,15 +1,15 @@
-//! How long a model remembers a fact: it reads who has what, then other sentences, and is asked again.
+//! How long a model remembers a fact: it reads who has what, then other sentences, and is then asked about it.
 //!
 //! ```text
 //! cargo run --release -p bitnet --example recall -- MODEL [--texts N] [--seed S] [--distances 100,300,1000]
 //!     [--frozen] [--svg FILE]
 //! ```
 //!
-//! Each text is read twice, with another thing in the hands of the one who is asked for; all else is the same. What
-//! counts is the difference of the losses of the answer: 0 is what a model reaches that remembers nothing, whatever it
-//! thinks of the answer. Beside it stands how often the right thing is the likeliest of eight, of which chance finds
-//! one in eight. Texts are made from the seed, so every model reads the same ones. `--frozen` also holds the inner
-//! models of test-time training still. A model may be named, as `small=model.gguf`.
+//! Each text is read twice, with a different thing in the hands of the person in the question; everything else is
+//! equal. The measure is the difference of the losses of the answer: it is 0 for a model that remembers nothing,
+//! however probable it finds the answer. The table also shows how often the right thing is the most probable of eight,
+//! which chance would find once in eight. Texts are generated from the seed, so every model reads the same ones.
+//! `--frozen` also turns off the inner updates of test-time training. A model may be named, as in `small=model.gguf`.
 
 use bitnet::{Error, KvType, Model, Sequence};
 use measure::plot::{Curve, Frame, svg};
@@ -51,7 +51,7 @@ struct Sums {
     texts: usize,
 }
 
-/// The loss of `answer` after what `text` holds and `question`, in nats.
+/// The loss of `answer` after `text` and `question`, in nats.
 fn loss(text: &Sequence, question: &[u32], answer: &[u32]) -> Result<f64, Error> {
     let mut text = text.clone();
     let vocab = text.engine().config().vocab_size;
@@ -137,7 +137,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if !updates && !model.config().has_ttt() {
                 continue;
             }
-            // A model of attention knows no further positions than it was made for.
+            // A model of attention has only the positions that it was made for.
             let room = model.context().saturating_sub(200);
             let reach: Vec<usize> = distances.iter().copied().filter(|d| *d < room).collect();
             let sums = measure(&model, texts, seed, &reach)?;
@@ -168,7 +168,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if let Some(path) = picture {
         let frame = Frame {
-            title: "What having read a fact is worth when it is asked for",
+            title: "The gain from having read a fact that is asked for",
             x: "tokens between the fact and the answer",
             y: "nats of the answer, 0 is nothing",
             log_x: true,

@@ -1,5 +1,5 @@
-//! The gain of speculative decoding where a text repeats its prompt, as in extraction or rewriting: the time of one
-//! token with and without it.
+//! The gain of speculative decoding if a text repeats its prompt, as in extraction or rewriting: the time of one token
+//! with and without it.
 //!
 //! `cargo run --release -p bitnet --example repeat -- model.gguf [TOKENS]`. So that any model can be measured, a
 //! processor makes it copy the prompt; it needs all logits, with drafts and without.

@@ -1,4 +1,4 @@
-//! Loads a model and tells a story, as shortly as it goes.
+//! Loads a model and tells a story, in as little code as possible.
 //!
 //! ```text
 //! cargo run --release -p bitnet --example story -- models/tinystories-5m.gguf "Once upon a time"

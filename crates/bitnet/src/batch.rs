@@ -9,7 +9,7 @@ use crate::generation_state::GenerationState;
 use crate::{Chunk, Error, GenerateOptions, Model, Output, Session};
 
 /// Sessions of one model that are decoded together: each step takes one pass over the weights for all of them, which
-/// costs little more than for one where decoding is bound by memory. Sessions join and leave between steps; the text of
+/// costs little more than for one if decoding is bound by memory. Sessions join and leave between steps; the text of
 /// each is the same as if it had been generated alone.
 ///
 /// ```no_run
@@ -160,16 +160,15 @@ impl Batch {
         self.texts.iter().find(|t| t.id == id).map_or(0, |t| t.progress.constraint_bytes())
     }
 
-    /// Takes a session out, finished or not, with what it generated.
+    /// Removes a session, finished or not, with its output.
     pub fn leave(&mut self, id: SequenceId) -> Option<(Session, Output)> {
         let at = self.texts.iter().position(|t| t.id == id)?;
         let text = self.texts.remove(at);
         Some((text.session, text.progress.output()))
     }
 
-    /// Takes all sessions out that have finished, with what they generated, in the order in which they joined. One that
-    /// ended with an error, which [`Batch::step`] told, has
-    /// [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
+    /// Removes all finished sessions, with their outputs, in the order in which they joined. One that ended with an
+    /// error, which [`Batch::step`] returned, has [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn take_finished(&mut self) -> Vec<(SequenceId, Session, Output)> {
         let finished = self.texts.extract_if(.., |t| t.is_finished());
         finished.map(|t| (t.id, t.session, t.progress.output())).collect()
@@ -178,7 +177,7 @@ impl Batch {
     /// One pass over the weights: the next token of every session that is not finished, as long as its prompt has been
     /// read.
     ///
-    /// An error ends the session that it belongs to, and no other.
+    /// An error ends only the session that it belongs to.
     pub fn step(&mut self) -> Vec<(SequenceId, Result<Chunk, Error>)> {
         let began = Instant::now();
         let mut chunks = Vec::with_capacity(self.texts.len());
@@ -241,11 +240,11 @@ impl Batch {
     }
 }
 
-/// How much of each prompt a step reads, of which so many tokens are left.
+/// How much of each prompt a step reads, given the number of remaining tokens of each.
 ///
-/// While a text has no prompt left and generates, all prompts together read no more than one of them alone may. Half of
-/// that is for the one that joined first, so that it comes to its end, and the rest for the shortest, so that none
-/// waits for long ones.
+/// While a text without remaining prompt generates, all prompts together read no more than one of them alone may. Half
+/// of that is for the one that joined first, so that it finishes, and the rest for the shortest, so that none waits for
+/// long ones.
 fn shares(rests: &[usize]) -> Vec<usize> {
     let most = |rest: usize| rest.min(Batch::PROMPT_STEP);
     if !rests.contains(&0) {
@@ -268,7 +267,7 @@ fn shares(rests: &[usize]) -> Vec<usize> {
     shares
 }
 
-/// Lets every text read its share of what is left of its prompt, or the token chosen last.
+/// Lets every text read its share of its remaining prompt, or the token chosen last.
 fn read(model: &Model, texts: &mut [&mut Text], out: &mut StepOutput) -> Result<(), ModelError> {
     if texts.is_empty() {
         return Ok(());
@@ -297,7 +296,7 @@ mod tests {
 
     #[test]
     fn prompts_share_a_step_while_others_generate() {
-        // No sequence generates: each reads as much as it may.
+        // No sequence generates: each reads as much as allowed.
         assert_eq!(shares(&[1000, 30, 500]), [64, 30, 64]);
         // The first and the shortest.
         assert_eq!(shares(&[1000, 0, 500, 10]), [32, 0, 22, 10]);

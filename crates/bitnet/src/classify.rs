@@ -1,8 +1,8 @@
-//! Sorting texts into classes by what the model finds most probable.
+//! Classifies texts by the label that the model finds most probable.
 
 use crate::{Choice, ChooseBy, Error, Model, Session};
 
-/// Sorts texts into classes: the text is put into a template, and the most probable label wins.
+/// Classifies texts: the text is put into a template, and the most probable label wins.
 ///
 /// Text before each text to classify; it is read once and its state kept for all of them.
 ///
@@ -24,15 +24,16 @@ pub struct Classifier {
     prior: Vec<f64>,
 }
 
-/// Where the text goes in a template.
+/// The placeholder of the text in a template.
 const TEXT: &str = "{text}";
 
 impl Classifier {
-    /// With a template in which `{text}` stands for the text and after which a label follows, and the labels as they
-    /// follow there, a space in front of each where one belongs there. Labels are compared by their probability.
+    /// A classifier with a template, in which `{text}` stands for the text and after which a label follows, and the
+    /// labels as they follow there, including a leading space if needed. Labels are compared by their probability.
     ///
     /// # Errors
-    /// [`Error::Template`] if `{text}` does not stand in `template` once; [`Error::NothingToChoose`] without labels.
+    /// [`Error::Template`] if `template` does not contain `{text}` exactly once; [`Error::NothingToChoose`] without
+    /// labels.
     pub fn new<S: Into<String>>(
         model: &Model,
         template: impl Into<String>,
@@ -48,7 +49,7 @@ impl Classifier {
         Ok(Self { session: model.session(), template, labels, by: ChooseBy::default(), prior: Vec::new() })
     }
 
-    /// With another comparison of the labels.
+    /// Sets the comparison of the labels.
     #[must_use]
     pub fn by(mut self, by: ChooseBy) -> Self {
         self.by = by;
@@ -60,8 +61,8 @@ impl Classifier {
         &self.labels
     }
 
-    /// From now on, takes off what each label is worth with a text that says nothing, as "" or "N/A": models prefer
-    /// some labels whatever the text.
+    /// From now on, subtracts the score of each label with a text without content, such as "" or "N/A": models prefer
+    /// some labels for any text.
     ///
     /// Paper: arXiv:2102.09690, section 5 (with subtraction of logarithms).
     ///

@@ -4,32 +4,31 @@ pub use bitnet_model::embedding::Pooling;
 
 use crate::{Error, KvType, Model};
 
-/// How texts become vectors.
+/// Options for turning texts into vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EmbedOptions {
-    /// How the hidden states of a text's tokens become one vector; `None` as the model's files say
-    /// ([`Model::pooling`]).
+    /// The pooling of the hidden states of a text's tokens; `None` for that of the model's files ([`Model::pooling`]).
     pub pooling: Option<Pooling>,
     /// Whether vectors get length 1, so that their dot product is the cosine of their angle.
     pub normalize: bool,
 }
 
 impl Default for EmbedOptions {
-    /// As the model's files say, at length 1.
+    /// The pooling of the model's files, and vectors of length 1.
     fn default() -> Self {
         Self { pooling: None, normalize: true }
     }
 }
 
 impl EmbedOptions {
-    /// With this pooling, whatever the files say.
+    /// Sets the pooling, whatever the files say.
     #[must_use]
     pub fn pooling(mut self, pooling: Pooling) -> Self {
         self.pooling = Some(pooling);
         self
     }
-    /// With vectors of length 1, or as they come.
+    /// Whether vectors are scaled to length 1.
     #[must_use]
     pub fn normalize(mut self, normalize: bool) -> Self {
         self.normalize = normalize;
@@ -38,24 +37,24 @@ impl EmbedOptions {
 }
 
 impl Model {
-    /// How keys and values are kept while a text becomes a vector. They live no longer than that, and in half precision
-    /// an int8 code that flips shows in the vector: embedding models keep them as they are.
+    /// The type of keys and values while a text becomes a vector. They do not live longer, and in half precision a
+    /// flipped int8 code would be visible in the vector: embedding models keep them in f32.
     fn embed_kv(&self) -> KvType {
         if self.config().headless { KvType::F32 } else { self.kv_type() }
     }
 
-    /// How the model's files say that texts become vectors; the mean over all tokens where they say nothing.
+    /// The pooling of the model's files; the mean over all tokens by default.
     pub fn pooling(&self) -> Pooling {
         self.config().pooling.unwrap_or_default()
     }
 
     /// Tokens of `text` as [`Model::embed`] reads them: with the beginning-of-text token as for any text, and with the
-    /// end-of-text token where the tokenizer says so. Where it says nothing, embedding models (those without a head)
-    /// end a text with the first of [`ModelConfig::eos_token_ids`](crate::ModelConfig::eos_token_ids): that is how they
-    /// were trained, and what their own GGUF files say. A query instruction is part of the text.
+    /// end-of-text token if the tokenizer says so. If it does not say, embedding models (those without a head) end a
+    /// text with the first of [`ModelConfig::eos_token_ids`](crate::ModelConfig::eos_token_ids): they were trained like
+    /// this, and their own GGUF files say so. A query instruction is part of the text.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], or what the tokenizer refuses.
+    /// [`Error::NoTokenizer`], or the errors of the tokenizer.
     pub fn encode_for_embedding(&self, text: &str) -> Result<Vec<u32>, Error> {
         let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
         let mut ids = tokenizer.encode(text, true)?;

@@ -17,10 +17,10 @@ pub enum Error {
     /// Something about a chat template or a conversation.
     #[error(transparent)]
     Chat(#[from] loader::chat::ChatError),
-    /// The model came without a tokenizer, and none was given.
+    /// The model has no tokenizer, and none was given.
     #[error("the model has no tokenizer; give one (a tokenizer.json), or work with token ids")]
     NoTokenizer,
-    /// The model came without a chat template, and none was given.
+    /// The model has no chat template, and none was given.
     #[error("the model has no chat template; give one, or generate from a plain prompt")]
     NoChatTemplate,
     /// The model's own chat template cannot be used.
@@ -35,7 +35,7 @@ pub enum Error {
     /// A template without a place for the text, or with several.
     #[error("the template {template:?} must hold {{text}} once, where the text goes")]
     Template { template: String },
-    /// The values of an extractor do not fit the type that was asked for.
+    /// The values of an extractor do not fit the requested type.
     #[error("the utterance is {intent:?}, and that does not fit the type: {reason}")]
     Answer { intent: String, reason: String },
     /// Something about a constraint or the text under it.

@@ -1,4 +1,4 @@
-//! Tokens that spell a text byte by byte, wherever in a text they stand.
+//! Tokens that spell a text byte by byte, at any place in a text.
 
 use loader::tokenizer::{Tokenizer, TokenizerError};
 
@@ -9,8 +9,7 @@ pub(crate) fn encode_exact(tokenizer: &Tokenizer, text: &str) -> Result<Option<V
     if spell(tokenizer, &ids, text.as_bytes()) {
         return Ok(Some(ids));
     }
-    // Vocabularies of SentencePiece put a space in front of a text: here it goes before a line feed, which is left out
-    // again.
+    // Vocabularies of SentencePiece add a space before a text: here it is before a line feed, which is removed again.
     let ids = tokenizer.encode_text(&format!("\n{text}"))?;
     let mut before = Vec::new();
     for (i, &id) in ids.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What an utterance is about and what is in it, by one function call: intent, slots, out of scope.
+//! The meaning of an utterance by one function call: intent, slots, out of scope.
 
 use std::ops::Range;
 use std::path::Path;
@@ -45,16 +45,16 @@ struct Inner {
     free: Mutex<Vec<ExtractorScratch>>,
 }
 
-/// What an utterance says.
+/// The extraction from an utterance.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Extraction {
-    /// The likeliest intent, also where the utterance is out of scope.
+    /// The most probable intent, even if the utterance is out of scope.
     pub intent: String,
     /// Its probability, between 0 and 1.
     pub confidence: f32,
-    /// Whether the utterance is about none of the intents, by the threshold that the extractor was made with.
+    /// Whether none of the intents applies, by the threshold of the extractor.
     pub out_of_scope: bool,
-    /// What was found in the text, from left to right. A slot may be there several times.
+    /// The slots in the text, from left to right. A slot may occur several times.
     pub slots: Vec<Slot>,
     /// Whether the text has more words than are read ([`encoder::MAX_WORDS`]); the rest was left out.
     pub cut: bool,
@@ -65,9 +65,9 @@ pub struct Extraction {
 pub struct Slot {
     /// The name of the slot.
     pub name: String,
-    /// The words as they stand in the text.
+    /// The words in the text.
     pub value: String,
-    /// Where they stand, in bytes; both ends are on borders of characters.
+    /// Their position, in bytes; both ends are at character boundaries.
     pub range: Range<usize>,
 }
 
@@ -82,12 +82,12 @@ impl Extractor {
     /// Loads a GGUF file, or a folder with `config.json` and `model.safetensors`.
     ///
     /// # Errors
-    /// Whatever is wrong with the files; a file of a language model.
+    /// Any error in the files; a file of a language model.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_weights(extractor::read(path.as_ref())?)
     }
 
-    /// Loads a whole GGUF file in memory, one that a program carries within itself for example.
+    /// Loads a whole GGUF file in memory, for example one that a program contains.
     ///
     /// # Errors
     /// The errors of [`Extractor::load`].
@@ -109,7 +109,7 @@ impl Extractor {
         self.inner.model.config()
     }
 
-    /// What computes: the lower interface, with logits and tags.
+    /// The underlying model: the lower interface, with logits and tags.
     pub fn model(&self) -> &encoder::Extractor {
         &self.inner.model
     }
@@ -127,8 +127,8 @@ impl Extractor {
         ExtractorTask { extractor: self, task: 0 }
     }
 
-    /// What `text` says, by the first task. No text is refused: an empty one is out of scope, of a long one the first
-    /// words are read.
+    /// Extracts from `text` with the first task. Every text is accepted: an empty one is out of scope, and only the
+    /// first words of a long one are read.
     ///
     /// # Errors
     /// Weights that make numbers that are not finite.
@@ -144,7 +144,7 @@ impl Extractor {
         self.first().extract_as(text)
     }
 
-    /// What each of `texts` says, by the first task.
+    /// Extracts from each of `texts` with the first task.
     ///
     /// # Errors
     /// The errors of [`Extractor::extract`].
@@ -188,7 +188,7 @@ impl ExtractorTask<'_> {
         &self.extractor.config().tasks[self.task]
     }
 
-    /// What `text` says.
+    /// Extracts from `text`.
     ///
     /// # Errors
     /// The errors of [`Extractor::extract`].
@@ -217,7 +217,7 @@ impl ExtractorTask<'_> {
         })
     }
 
-    /// What `text` says as a value of a type; `None` where it is out of scope. The type may be an enum of the intents
+    /// Extracts from `text` as a value of a type; `None` if it is out of scope. The type may be an enum of the intents
     /// or a struct with any of the fields `intent`, `confidence` and `slots`:
     ///
     /// ```
@@ -242,9 +242,8 @@ impl ExtractorTask<'_> {
     /// list of all its values. An intent without slots is the variant `Name {}`, with braces.
     ///
     /// # Errors
-    /// The errors of [`Extractor::extract`]; [`Error::Answer`] for an answer that the type cannot hold: an intent
-    /// that it does not know, a slot that it needs and the text does not have, two values where one is asked for,
-    /// words that are not a number.
+    /// The errors of [`Extractor::extract`]; [`Error::Answer`] for an answer that does not fit the type: an unknown
+    /// intent, a required slot that the text does not have, two values for a single one, words that are not a number.
     pub fn extract_as<T: DeserializeOwned>(&self, text: &str) -> Result<Option<T>, Error> {
         let found = self.extract(text)?;
         if found.out_of_scope {
@@ -253,7 +252,7 @@ impl ExtractorTask<'_> {
         answer::as_type(&found).map(Some)
     }
 
-    /// What each of `texts` says.
+    /// Extracts from each of `texts`.
     ///
     /// # Errors
     /// The errors of [`Extractor::extract`].
@@ -292,7 +291,7 @@ mod tests {
                 });
             }
         });
-        // No more buffers than there were calls at a time.
+        // No more buffers than there were simultaneous calls.
         assert!((1..=4).contains(&extractor.inner.free.lock().unwrap().len()));
     }
 

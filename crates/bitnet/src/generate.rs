@@ -13,13 +13,13 @@ use crate::{Error, Session, TokenLogprob};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// A prompt that does not fit is refused ([`ModelError::ContextFull`](crate::ModelError::ContextFull)), and a text
+    /// A prompt that does not fit is rejected ([`ModelError::ContextFull`](crate::ModelError::ContextFull)), and a text
     /// ends ([`FinishReason::Length`]).
     #[default]
     Stop,
-    /// The first `keep` tokens stay (an instruction, say), and of all others the newest half of what the context holds
-    /// besides them; those between are forgotten. What stays is read again at its new place: the session is then as one
-    /// that never held anything else. [`Stats::context_shifts`] tells how often it happened.
+    /// The first `keep` tokens stay (for example an instruction), and of all others the newest half of what the context
+    /// can hold in addition; those between are dropped. The remaining tokens are read again at their new positions: the
+    /// session is then as if it had never held the others. [`Stats::context_shifts`] counts how often it happened.
     ContextShift {
         /// Tokens at the beginning that always stay.
         keep: usize,
@@ -82,7 +82,7 @@ impl std::fmt::Debug for GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// With these sampling options.
+    /// Sets the sampling options.
     #[must_use]
     pub fn sampling(mut self, sampling: SamplingOptions) -> Self {
         self.sampling = sampling;
@@ -94,13 +94,13 @@ impl GenerateOptions {
         self.max_tokens = Some(n);
         self
     }
-    /// With a temperature; 0 always takes the likeliest token.
+    /// Sets the temperature; 0 always takes the most probable token.
     #[must_use]
     pub fn temperature(mut self, t: f32) -> Self {
         self.sampling.temperature = t;
         self
     }
-    /// With a seed: the same seed gives the same text.
+    /// Sets the seed: the same seed gives the same text.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.sampling.seed = seed;
@@ -112,25 +112,25 @@ impl GenerateOptions {
         self.stop.push(text.into());
         self
     }
-    /// With a token that cancels the generation.
+    /// Sets a token that cancels the generation.
     #[must_use]
     pub fn cancel(mut self, token: &CancelToken) -> Self {
         self.cancel = Some(token.clone());
         self
     }
-    /// With this behaviour at a full context.
+    /// Sets the behaviour at a full context.
     #[must_use]
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
         self
     }
-    /// With this kind of speculative decoding.
+    /// Sets the speculative decoding.
     #[must_use]
     pub fn speculation(mut self, speculation: Speculation) -> Self {
         self.speculation = speculation;
         self
     }
-    /// Ends when `f`, which sees the new tokens and the new text so far, says so; the token that made it say so stays.
+    /// Ends when `f`, which receives the new tokens and the new text so far, returns true; the last token stays.
     ///
     /// ```
     /// # use bitnet::GenerateOptions;
@@ -154,9 +154,8 @@ impl GenerateOptions {
         self.logprobs = Some(top);
         self
     }
-    /// Keeps the text to a constraint. An end-of-text token ends it only where the constraint is satisfied, also with
-    /// `ignore_eos`; there is no speculative decoding, and tokens without an alternative are not computed
-    /// ([`Stats::forced_tokens`]).
+    /// Constrains the text. An end-of-text token ends it only if the constraint is satisfied, even with `ignore_eos`;
+    /// there is no speculative decoding, and tokens without an alternative are not computed ([`Stats::forced_tokens`]).
     #[cfg(feature = "constrain")]
     #[must_use]
     pub fn constraint(mut self, constraint: crate::Constraint) -> Self {
@@ -180,7 +179,7 @@ pub struct Chunk {
     /// Text that is certain by now: whole characters only, nothing that could still become part of a stop text. Often
     /// empty.
     pub text: String,
-    /// How probable the token was, if [`GenerateOptions::logprobs`] asks for it.
+    /// The probability of the token, if [`GenerateOptions::logprobs`] asks for it.
     pub logprob: Option<TokenLogprob>,
 }
 
@@ -204,7 +203,7 @@ pub struct Stats {
     pub accepted: usize,
     /// Generated tokens that the constraint left no alternative to (fast-forward tokens): neither computed nor sampled.
     pub forced_tokens: usize,
-    /// How often the context was full and tokens were forgotten, see [`WhenFull::ContextShift`].
+    /// How often the context was full and tokens were dropped, see [`WhenFull::ContextShift`].
     pub context_shifts: usize,
     /// Tokens for which only the best logits were computed, after a coarse pass over the head.
     pub coarse_tokens: usize,
@@ -242,13 +241,13 @@ pub struct Output {
     pub text: Option<String>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// How probable each token was; empty unless [`GenerateOptions::logprobs`] asks for it.
+    /// The probability of each token; empty unless [`GenerateOptions::logprobs`] asks for it.
     pub logprobs: Vec<TokenLogprob>,
-    /// How long it took.
+    /// Times of the generation.
     pub stats: Stats,
 }
 
-/// A running generation: an iterator over its [`Chunk`]s. Dropping it ends it; the session keeps what was generated.
+/// A running generation: an iterator over its [`Chunk`]s. Dropping it ends it; the session keeps the generated tokens.
 /// Under a constraint an error comes last if the text was cut off.
 #[derive(Debug)]
 pub struct Generation<'s> {
@@ -270,7 +269,7 @@ impl<'s> Generation<'s> {
     pub fn finish_reason(&self) -> Option<FinishReason> {
         self.progress.finished()
     }
-    /// How long it has taken so far.
+    /// Times so far.
     pub fn stats(&self) -> Stats {
         self.progress.stats
     }

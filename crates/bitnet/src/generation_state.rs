@@ -24,7 +24,7 @@ pub(crate) struct GenerationState {
     finished: Option<FinishReason>,
     #[cfg(feature = "constrain")]
     matching: Option<std::sync::Arc<std::sync::Mutex<constrain::Matching>>>,
-    /// Why what was generated is not a result.
+    /// The error that makes the output invalid.
     failure: Option<Error>,
 }
 
@@ -41,7 +41,7 @@ impl GenerationState {
     /// Checks the options.
     pub(crate) fn new(model: &Model, mut options: GenerateOptions) -> Result<Self, Error> {
         let mut sampler = Sampler::new(options.sampling.clone())?;
-        // What the model says is recorded before anyone changes it.
+        // The model's own probabilities are recorded before they are changed.
         let recorder = options.logprobs.map(Recorder::new);
         if let Some(recorder) = &recorder {
             sampler.add(Box::new(recorder.clone()));
@@ -52,7 +52,7 @@ impl GenerationState {
         for processor in options.processors.drain(..) {
             sampler.add(processor);
         }
-        // Behind all others, so that none can allow what it forbids.
+        // After all others, so that none can allow what it forbids.
         #[cfg(feature = "constrain")]
         let matching = begin_matching(model, &options)?;
         #[cfg(feature = "constrain")]
@@ -104,7 +104,7 @@ impl GenerationState {
     pub(crate) fn when_full(&self) -> WhenFull {
         self.options.when_full
     }
-    /// Whether the text goes on where the context is full.
+    /// Whether the text continues when the context is full.
     pub(crate) fn shifts(&self) -> bool {
         self.options.when_full != WhenFull::Stop
     }
@@ -124,14 +124,14 @@ impl GenerationState {
         Some(Chunk { token: None, text, logprob: None })
     }
 
-    /// The next token of `sequence`, alone.
+    /// The next token of `sequence` alone.
     pub(crate) fn choose(&mut self, sequence: &mut Sequence) -> Result<u32, Error> {
         if let Some(token) = self.forced() {
             sequence.force(token)?;
             self.stats.forced_tokens += 1;
             return Ok(token);
         }
-        // Which tokens are allowed is known for the next one only.
+        // The allowed tokens are only known for the next one.
         let speculation = if self.is_constrained() { Speculation::Off } else { self.options.speculation };
         self.begin_new_text(sequence.len());
         let token = sequence.next_token(&mut self.sampler, speculation);
@@ -273,7 +273,7 @@ impl GenerationState {
     }
 }
 
-/// Begins the text that `options` want to be constrained.
+/// Begins the text, with the constraint of `options`.
 #[cfg(feature = "constrain")]
 fn begin_matching(
     model: &Model,

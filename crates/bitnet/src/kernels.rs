@@ -21,7 +21,7 @@ pub enum UseTuning {
     FromCache,
     /// Yes, from this folder.
     FromFolder(PathBuf),
-    /// No: what the caller asks for, else the defaults.
+    /// No: the kernels that the caller requests, else the defaults.
     No,
 }
 
@@ -45,11 +45,11 @@ pub struct LayerKernel {
     pub group: ProjectionGroup,
     /// The kernel's name.
     pub kernel: String,
-    /// Who chose it.
+    /// The origin of the choice.
     pub by: ChosenBy,
 }
 
-/// The kernels that the caller asked for.
+/// The kernels that the caller requested.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KernelRequest {
     pub(crate) all: Option<Arc<dyn Kernel>>,
@@ -69,7 +69,7 @@ impl KernelRequest {
             (None, Some(folder)) => Tuning::find(&folder, &TuningKey::new(config, isa, threads(options.threads))),
             _ => None,
         };
-        // What `find` returns can be resolved.
+        // Tunings that `find` returns can be resolved.
         let tuned = tuned.and_then(|t| t.resolve().ok()).unwrap_or_default();
         let weights = usize::try_from(config.ternary_weights()).unwrap_or(usize::MAX);
         let by_isa = GroupKernel::for_isa(isa).map_err(ModelError::from)?;
@@ -80,7 +80,7 @@ impl KernelRequest {
             let wishes = Wishes { for_group: of(&self.of_group), for_model: self.all.clone(), tuned: of(&tuned) };
             let workload = group.workload(config, isa, weights);
             let (kernel, by) = select::choose(wishes, workload).map_err(ModelError::from)?;
-            // Such inputs are those of the group kernel, whatever is asked for (`select::only_by_group`).
+            // The group kernel always reads such inputs (`select::only_by_group`).
             let by_group = |p| options.activation_bits.unwrap_or(config.input_form(p).bits).is_wide();
             chosen.push(match group.projections().any(by_group) {
                 true => LayerKernel { group, kernel: by_isa.name().to_owned(), by: ChosenBy::Default },
@@ -92,12 +92,12 @@ impl KernelRequest {
     }
 }
 
-/// Threads, as an engine has them where none are asked for.
+/// The number of threads of an engine by default.
 fn threads(asked: Option<NonZeroUsize>) -> usize {
     asked.unwrap_or_else(ternary_kernels::default_threads).get()
 }
 
-/// The kernels that a model of this shape is computed with where the caller asks for none.
+/// The kernels of a model of this shape if the caller requests none.
 ///
 /// # Errors
 /// [`Error::Model`] for an instruction set that this CPU does not have.
@@ -124,7 +124,7 @@ pub fn kernels_for(
 /// and models of this shape are loaded with them from then on.
 ///
 /// # Errors
-/// [`Error::Model`] around what [`ternary_kernels::tune::tune`] refuses.
+/// [`Error::Model`] with the errors of [`ternary_kernels::tune::tune`].
 pub fn tune(
     config: &ModelConfig,
     options: &TuneOptions,
@@ -134,8 +134,8 @@ pub fn tune(
     Ok(ternary_kernels::tune::tune(&groups, options, progress).map_err(ModelError::from)?)
 }
 
-/// Stores what [`tune`] found, in `folder` or in the cache folder, and returns the file. It is used for models of the same
-/// shape on the same CPU, with the same kernels, instruction set and number of threads.
+/// Stores the result of [`tune`], in `folder` or in the cache folder, and returns the file. It is used for models of
+/// the same shape on the same CPU, with the same kernels, instruction set and number of threads.
 ///
 /// # Errors
 /// [`Error::Load`] if the file cannot be written, [`Error::Model`] for an instruction set that this CPU does not have.

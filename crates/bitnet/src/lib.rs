@@ -19,7 +19,7 @@
 //! [`Session::choose`] and [`Session::score`] compare texts that could follow, [`Classifier`] sorts texts into classes,
 //! [`Model::embed`] makes vectors of them. An [`Extractor`] is a model of another kind: it names intent and slots of an utterance.
 //!
-//! With the feature `constrain`, texts follow a grammar: `Session::generate_json` gives values of a type.
+//! With the feature `constrain`, texts follow a grammar: `Session::generate_json` returns values of a type.
 //!
 //! [`tune`] measures which kernels are the fastest for a model on this machine, and [`store_tuning`] has them used from
 //! then on. [`kernel`] has what a kernel of one's own is made of.
@@ -78,7 +78,7 @@ pub use score::{Choice, ChooseBy, Score};
 pub use session::Session;
 
 /// A ternary model with Test-Time-Training layers that tells simple stories in English, as a GGUF file with its
-/// tokenizer, 3.7 MB; `models/README.md` in this crate says what it is and what it was made of.
+/// tokenizer, 3.7 MB; `models/README.md` in this crate describes it and its origin.
 #[cfg(feature = "tiny-model")]
 pub static TINY_MODEL: &[u8] = &ALIGNED.bytes;
 
@@ -96,7 +96,7 @@ struct Aligned<T: ?Sized> {
 #[cfg(feature = "train")]
 pub use bitnet_model::train;
 
-/// Schemas of types, for [`Session::generate_json`]; a derive without a dependency of one's own on this crate wants
+/// Schemas of types, for [`Session::generate_json`]; a derive without a separate dependency on this crate needs
 /// `#[schemars(crate = "bitnet::schemars")]`.
 #[cfg(feature = "constrain")]
 pub use schemars;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bitnet_model::sampling::{LogProbs, LogitsProcessor};
 
-/// How probable a generated token was for the model, before processors, penalties and temperature.
+/// The probability of a generated token according to the model, before processors, penalties and temperature.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TokenLogprob {
@@ -33,7 +33,7 @@ impl Recorder {
         Self { top, kept: Arc::default() }
     }
 
-    /// The probabilities kept for `position`, where `token` now stands.
+    /// The probabilities kept for `position`, which now holds `token`.
     pub(crate) fn take(&self, position: usize, token: u32) -> TokenLogprob {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|k| k.0 >= position);

@@ -40,7 +40,7 @@ struct Shared {
     vocabulary: std::sync::OnceLock<crate::constrain::Vocabulary>,
 }
 
-/// How to load a [`Model`]; made by [`Model::builder`].
+/// Options for loading a [`Model`]; made by [`Model::builder`].
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct ModelBuilder {
@@ -68,13 +68,13 @@ impl ModelBuilder {
         self.kernels.all = Some(kernel);
         self
     }
-    /// A kernel for one projection group, whatever the others have. With exact kernels the text does not depend on it.
+    /// Sets the kernel for one projection group. With exact kernels the text does not depend on it.
     pub fn kernel_for(mut self, group: ProjectionGroup, kernel: Arc<dyn Kernel>) -> Self {
         self.kernels.of_group.push((group, kernel));
         self
     }
-    /// Whether to use the kernels that [`crate::tune`] found for such a model, where none is asked for; the default is
-    /// to use them.
+    /// Whether to use the kernels that [`crate::tune`] found for such a model, unless others are requested; the default
+    /// is to use them.
     pub fn tuning(mut self, tuning: UseTuning) -> Self {
         self.kernels.tuning = tuning;
         self
@@ -84,14 +84,14 @@ impl ModelBuilder {
         self.engine = self.engine.head(mode);
         self
     }
-    /// Whether test-time-training layers update their inner models while they read, as they were made to. Without it
-    /// these stay what training has made of them, for ablations.
+    /// Whether test-time-training layers update their inner models while they read. Without updates these stay as they
+    /// were trained, for ablations.
     pub fn inner_updates(mut self, on: bool) -> Self {
         self.engine = self.engine.inner_updates(on);
         self
     }
-    /// Bits of the inputs of all projections instead of those that the model was made for; see
-    /// [`EngineOptions::activation_bits`] for what it costs.
+    /// Sets the bits of the inputs of all projections instead of those of the model; see
+    /// [`EngineOptions::activation_bits`] for the effect.
     pub fn activation_bits(mut self, bits: ActivationBits) -> Self {
         self.engine = self.engine.activation_bits(bits);
         self
@@ -101,13 +101,13 @@ impl ModelBuilder {
         self.kv = kv;
         self
     }
-    /// Most tokens in a session; the default, and the maximum, is what the model was made for.
+    /// The maximum number of tokens in a session; the default, and the upper limit, is that of the model.
     pub fn context(mut self, tokens: usize) -> Self {
         self.context = Some(tokens);
         self
     }
-    /// How often sessions keep the state of test-time-training layers, which cannot be taken back, so that they can go
-    /// back all the same.
+    /// How often sessions keep the state of test-time-training layers, which cannot be rewound, so that sessions can be
+    /// rewound anyway.
     pub fn snapshots(mut self, snapshots: Snapshots) -> Self {
         self.snapshots = snapshots;
         self
@@ -122,8 +122,8 @@ impl ModelBuilder {
         self.load.chat_template = Some(template.into());
         self
     }
-    /// How to read the files, in the place of everything that was said about that before: tokenizer, chat template,
-    /// order of q and k, tile sizes.
+    /// Options for reading the files, instead of all that were set before: tokenizer, chat template, order of q and k,
+    /// tile sizes.
     pub fn load_options(mut self, options: LoadOptions) -> Self {
         self.load = options;
         self
@@ -143,7 +143,7 @@ impl ModelBuilder {
         self.load.huge_pages = on;
         self
     }
-    /// Order of the rows of q and k, where the file's architecture decides it wrongly.
+    /// Order of the rows of q and k, if the file's architecture implies a wrong one.
     pub fn qk_layout(mut self, layout: loader::QkLayout) -> Self {
         self.load.qk_layout = Some(layout);
         self
@@ -152,13 +152,13 @@ impl ModelBuilder {
     /// Loads a GGUF file or a Hugging Face folder.
     ///
     /// # Errors
-    /// [`Error::Load`] for whatever is wrong with the files, [`Error::Model`] for what this CPU cannot do.
+    /// [`Error::Load`] for any error in the files, [`Error::Model`] for features that this CPU does not have.
     pub fn load(self, path: impl AsRef<Path>) -> Result<Model, Error> {
         let loaded = loader::load(path.as_ref(), &self.load)?;
         self.build(loaded)
     }
 
-    /// Like [`ModelBuilder::load`], of a whole GGUF file in memory: a `Vec<u8>`, or what `include_bytes!` gives.
+    /// Like [`ModelBuilder::load`], for a whole GGUF file in memory: a `Vec<u8>`, or the result of `include_bytes!`.
     ///
     /// # Errors
     /// The errors of [`ModelBuilder::load`].
@@ -170,7 +170,7 @@ impl ModelBuilder {
     /// Makes a model of something already loaded.
     ///
     /// # Errors
-    /// [`Error::Model`] for what this CPU cannot do.
+    /// [`Error::Model`] for features that this CPU does not have.
     pub fn build(self, mut loaded: LoadedModel) -> Result<Model, Error> {
         let (options, kernels) = self.kernels.resolve(&loaded.weights.config, self.engine)?;
         loaded.prepare_for(&options);
@@ -201,7 +201,7 @@ impl Model {
     /// Loads a GGUF file or a Hugging Face folder with the defaults of [`Model::builder`].
     ///
     /// # Errors
-    /// [`Error::Load`] for whatever is wrong with the files, [`Error::Model`] for what this CPU cannot do.
+    /// [`Error::Load`] for any error in the files, [`Error::Model`] for features that this CPU does not have.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::builder().load(path)
     }
@@ -214,8 +214,8 @@ impl Model {
         Self::builder().load_bytes(bytes)
     }
 
-    /// The small model that this crate carries within itself ([`TINY_MODEL`](crate::TINY_MODEL)): it tells simple
-    /// stories in English, without any file.
+    /// The small model that is part of this crate ([`TINY_MODEL`](crate::TINY_MODEL)): it tells simple stories in
+    /// English, without any file.
     ///
     /// ```
     /// use bitnet::{GenerateOptions, Model};
@@ -227,7 +227,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Model`] for what this CPU cannot do.
+    /// [`Error::Model`] for features that this CPU does not have.
     #[cfg(feature = "tiny-model")]
     pub fn tiny() -> Result<Self, Error> {
         Self::from_bytes(crate::TINY_MODEL)
@@ -259,7 +259,7 @@ impl Model {
         let path = path.as_ref();
         let (mut file, len) = files::open(path, "a session")?;
         let failed = || files::FileError::io("read", path);
-        // The head says how long the rest is, so nothing is read of a file that has another length.
+        // The head contains the length of the rest, so a file with another length is not read.
         let mut bytes = Vec::new();
         (&mut file).take(Sequence::SAVED_HEAD as u64).read_to_end(&mut bytes).map_err(failed())?;
         let expected = Sequence::saved_len(self.engine(), &bytes, usize::try_from(len).unwrap_or(usize::MAX))?;
@@ -275,7 +275,7 @@ impl Model {
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
     }
-    /// The kernel of each projection group, and what chose it.
+    /// The kernel of each projection group, and the origin of the choice.
     pub fn kernels(&self) -> &[LayerKernel] {
         &self.inner.kernels
     }
@@ -295,7 +295,7 @@ impl Model {
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
         self.inner.chat_template.as_ref()
     }
-    /// Why the model's own chat template cannot be used, where it cannot. Everything but a chat works without it.
+    /// The reason why the model's chat template cannot be used, if so. Everything except chats works without it.
     pub fn chat_template_error(&self) -> Option<&Arc<ChatError>> {
         self.inner.chat_template_error.as_ref()
     }
@@ -307,11 +307,11 @@ impl Model {
     pub fn kv_type(&self) -> KvType {
         self.inner.kv
     }
-    /// How often sessions keep states that cannot be taken back.
+    /// How often sessions keep states that cannot be rewound.
     pub fn snapshots(&self) -> Snapshots {
         self.inner.snapshots
     }
-    /// Most tokens in a session; `usize::MAX` where nothing limits them, because no layer is attention.
+    /// The maximum number of tokens in a session; `usize::MAX` if nothing limits them, because no layer is attention.
     pub fn context(&self) -> usize {
         self.inner.context
     }
@@ -321,8 +321,8 @@ impl Model {
         self.config().eos_token_ids.contains(&token)
     }
 
-    /// Whether a text prompt begins with the beginning-of-text token: as the files say, or, where they say nothing,
-    /// if the configuration names one.
+    /// Whether a text prompt begins with the beginning-of-text token: as the files say, or, if they do not say, if the
+    /// configuration names one.
     pub fn adds_bos(&self) -> bool {
         let by_file = self.tokenizer().and_then(Tokenizer::add_bos);
         self.config().bos_token_id.is_some() && by_file.unwrap_or(true)
@@ -331,7 +331,7 @@ impl Model {
     /// Tokens of `text`; with `bos`, the beginning-of-text token in front, if the model has one.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], or what the tokenizer refuses.
+    /// [`Error::NoTokenizer`], or the errors of the tokenizer.
     pub fn encode(&self, text: &str, bos: bool) -> Result<Vec<u32>, Error> {
         let tokenizer = self.tokenizer().ok_or(Error::NoTokenizer)?;
         let mut ids: Vec<u32> = self.config().bos_token_id.filter(|_| bos).into_iter().collect();
@@ -342,7 +342,7 @@ impl Model {
     /// Text of tokens, special ones left out.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], or what the tokenizer refuses.
+    /// [`Error::NoTokenizer`], or the errors of the tokenizer.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         Ok(self.tokenizer().ok_or(Error::NoTokenizer)?.decode(ids, true))
     }
@@ -355,8 +355,8 @@ impl Model {
         self.encode_chat_with(messages, &RenderOptions::default())
     }
 
-    /// Like [`Self::encode_chat`], with what else the template is told: tools, documents, variables of its own such as
-    /// `enable_thinking`. What a message calls (`tool_calls`, `tool_call_id` ...) goes into [`Message::extra`].
+    /// Like [`Self::encode_chat`], with further inputs of the template: tools, documents, its own variables such as
+    /// `enable_thinking`. The calls of a message (`tool_calls`, `tool_call_id` ...) go into [`Message::extra`].
     ///
     /// # Errors
     /// The errors of [`Self::encode_chat`].

@@ -6,7 +6,7 @@ use bitnet_model::{HeadRequest, ModelError};
 use crate::exact::encode_exact;
 use crate::{Error, Model, Session};
 
-/// How probable a text is as a continuation.
+/// The probability of a text as a continuation.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Score {
@@ -14,7 +14,7 @@ pub struct Score {
     pub ids: Vec<u32>,
     /// The natural logarithm of the probability of each token, given all before it.
     pub logprobs: Vec<f64>,
-    /// Bytes of its text; 0 where only tokens are known.
+    /// Bytes of its text; 0 if only tokens are known.
     pub bytes: usize,
 }
 
@@ -27,8 +27,8 @@ impl Score {
     pub fn per_token(&self) -> f64 {
         self.total() / self.logprobs.len().max(1) as f64
     }
-    /// [`Score::total`] by the number of bytes, so that long texts and short ones can be compared whatever the tokens
-    /// are.
+    /// [`Score::total`] divided by the number of bytes, so that long texts and short ones can be compared for any
+    /// tokens.
     pub fn per_byte(&self) -> f64 {
         self.total() / self.bytes.max(1) as f64
     }
@@ -46,8 +46,8 @@ impl Score {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChooseBy {
-    /// Its probability. Of two texts of which one begins with the other, the shorter one always wins: let such texts
-    /// end in something, a line feed or a full stop.
+    /// Its probability. If one text begins with another, the shorter one always wins: end such texts with a line feed
+    /// or a full stop.
     #[default]
     Total,
     /// The mean over its tokens.
@@ -64,7 +64,7 @@ pub struct Choice {
     pub index: usize,
     /// All of them, in the order in which they were given.
     pub scores: Vec<Score>,
-    /// The share of each: the softmax of what was compared. The shares add up to 1.
+    /// The share of each: the softmax of the compared scores. The shares add up to 1.
     pub probabilities: Vec<f64>,
 }
 
@@ -88,11 +88,11 @@ impl Choice {
 }
 
 impl Session {
-    /// How probable each text is as a continuation of this session, which stays as it is. What the texts have in common
-    /// is read once, and what is left of them together, in one pass over the weights for all.
+    /// The probability of each text as a continuation of this session, which does not change. The common beginning of
+    /// the texts is read once, and their rests together, in one pass over the weights for all.
     ///
-    /// The text is cut into tokens by itself, so it should begin where a token can: most vocabularies want " Paris"
-    /// rather than "Paris" after a word. [`Model::score`] cuts prompt and text together.
+    /// The text is split into tokens separately, so it should begin where a token can: most vocabularies expect "
+    /// Paris" rather than "Paris" after a word. [`Model::score`] splits prompt and text together.
     ///
     /// # Errors
     /// No tokenizer, an empty session, texts that do not fit.
@@ -144,7 +144,7 @@ impl Session {
         Choice::of(self.score(texts)?, &[], by)
     }
 
-    /// [`Model::score`] in this session, which then holds what prompt and texts have in common.
+    /// [`Model::score`] in this session, which then holds the common beginning of prompt and texts.
     pub(crate) fn score_after<S: AsRef<str>>(
         &mut self,
         prompt: &str,
@@ -173,8 +173,8 @@ impl Session {
 }
 
 impl Model {
-    /// How probable each text is after `prompt`. Prompt and text are cut into tokens together, as they would be read.
-    /// The prompt goes through the model once.
+    /// The probability of each text after `prompt`. Prompt and text are split into tokens together, as when they are
+    /// read. The prompt goes through the model once.
     ///
     /// # Errors
     /// No tokenizer, an empty prompt in a model without a beginning-of-text token, texts that do not fit.

@@ -51,13 +51,13 @@ impl Session {
     pub fn remaining(&self) -> usize {
         self.sequence.remaining()
     }
-    /// The state that the model keeps for the text, in all layers: it tells the bytes of keys and values and of states.
+    /// The state of the model for the text, in all layers, with the bytes of keys and values and of states.
     pub fn state(&self) -> &SequenceState {
         self.sequence.state()
     }
 
-    /// A copy that goes on by itself. Both share the pages of keys and values of what they have in common, until one of
-    /// them writes there. [`Clone`] does the same.
+    /// A copy that continues independently. Both share the pages of keys and values of their common beginning, until
+    /// one of them writes to them. [`Clone`] does the same.
     ///
     /// ```
     /// use bitnet::Model;
@@ -94,14 +94,14 @@ impl Session {
         Ok(self.sequence.rewind(len)?)
     }
 
-    /// How many of `ids` are the beginning of this text.
+    /// The number of `ids` that are the beginning of this text.
     pub fn common_prefix(&self, ids: &[u32]) -> usize {
         self.sequence.common_prefix(ids)
     }
-    /// Goes back to a beginning of `ids` that the session holds, without computing anything, and returns its length;
-    /// the ids after it must be fed, and at least one token where only that tells what follows. With
-    /// test-time-training layers it is what the nearest kept state has read. [`Session::generate_from`] is this and the
-    /// rest; a session that is to join a [`Batch`](crate::Batch) wants it alone:
+    /// Rewinds to a common beginning with `ids`, without computing anything, and returns its length; the ids after it
+    /// must be fed, at least one if the prediction depends on it. With test-time-training layers it is what the nearest
+    /// kept state has read. [`Session::generate_from`] does this and the rest; call this alone for a session that will
+    /// join a [`Batch`](crate::Batch):
     ///
     /// ```
     /// # #[cfg(feature = "tiny-model")] {
@@ -123,8 +123,8 @@ impl Session {
         Ok(self.sequence.keep_prefix(ids)?)
     }
 
-    /// The session as bytes: tokens and the model's state for them, whatever its layers are. [`Model::restore_session`]
-    /// goes on from them, with this model only.
+    /// The session as bytes: tokens and the model's state for them, for all kinds of layers. [`Model::restore_session`]
+    /// continues from them, only with this model.
     ///
     /// # Errors
     /// [`ModelError::StateLost`] if a failed step has left the session in between.
@@ -136,8 +136,8 @@ impl Session {
         Ok(Self::with(model, Sequence::restore(model.engine(), Some(model.context()), bytes)?))
     }
 
-    /// [`Session::save`] into a file, which is there as a whole or not at all: it is written under another name beside
-    /// it and then renamed. [`Model::load_session`] reads it.
+    /// [`Session::save`] to a file, which exists completely or not at all: it is written under another name and then
+    /// renamed. [`Model::load_session`] reads it.
     ///
     /// ```no_run
     /// # let model = bitnet::Model::load("model.gguf")?;
@@ -152,7 +152,7 @@ impl Session {
     /// The errors of [`Session::save`]; [`Error::File`] if it cannot be written.
     pub fn save_to(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         let bytes = self.save()?;
-        // What was said is the business of who said it.
+        // Conversations are private to their user.
         let mut file = Pending::private(path.as_ref())?;
         file.expect(bytes.len() as u64);
         file.write_all(&bytes).map_err(|e| file.failed(e))?;
@@ -161,7 +161,7 @@ impl Session {
 
     /// Continues the session with `prompt` and generates; text comes as an iterator of [`crate::Chunk`]s.
     ///
-    /// In an empty session the beginning-of-text token is put in front, if the model's files say so.
+    /// In an empty session the beginning-of-text token is added, if the model's files say so.
     ///
     /// # Errors
     /// No tokenizer, a prompt that does not fit, an option out of range.
@@ -208,7 +208,7 @@ impl Session {
         Ok(())
     }
 
-    /// Notes what a prompt of `tokens` computed and reused ones took.
+    /// Records the times of a prompt of `tokens` computed tokens and of reused ones.
     fn begin(
         &self,
         progress: &mut GenerationState,
@@ -266,8 +266,8 @@ impl Session {
         self.generate(prompt, options)?.for_each_text(f)
     }
 
-    /// Feeds text without generating. In an empty session the beginning-of-text token is put in front, if the model's
-    /// files say so.
+    /// Feeds text without generating. In an empty session the beginning-of-text token is added, if the model's files
+    /// say so.
     ///
     /// # Errors
     /// No tokenizer, a text that does not fit.
@@ -278,14 +278,14 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the session hold exactly `ids`; what it holds of them already is not computed again.
+    /// Makes the session hold exactly `ids`; a common beginning is not computed again.
     pub(crate) fn replace_with(&mut self, ids: &[u32]) -> Result<(), Error> {
         let keep = self.sequence.keep_prefix(ids)?;
         self.sequence.feed_with(&ids[keep..], HeadRequest::Full, None)?;
         Ok(())
     }
 
-    /// Feeds tokens without generating: the logits of what follows the last of them, `[vocab]` f32.
+    /// Feeds tokens without generating: returns the logits after the last of them, `[vocab]` f32.
     ///
     /// # Errors
     /// A token outside of the vocabulary, tokens that do not fit.
@@ -304,8 +304,7 @@ impl Session {
 }
 
 /// The part of `ids` that stays in a context of `limit` tokens with room for `more`, if the options of `progress` shift
-/// the context and it is necessary: the first ones, and the newest half of what is between them and the end of the
-/// context.
+/// the context and it is necessary: the first ones, and the newest half of the rest of the context.
 fn shifted(ids: &[u32], limit: usize, more: usize, progress: &mut GenerationState) -> Result<Option<Vec<u32>>, Error> {
     let WhenFull::ContextShift { keep } = progress.when_full() else { return Ok(None) };
     if ids.len() + more <= limit {

@@ -1,4 +1,4 @@
-//! Constrained texts are what they must be, whatever the model or a processor wants.
+//! Constrained texts are valid, whatever the model or a processor prefers.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ fn options(seed: u64) -> GenerateOptions {
     GenerateOptions::default().temperature(1.5).seed(seed).max_tokens(400)
 }
 
-/// Wants what is forbidden: other tokens each time, the end of the text first of all.
+/// Prefers forbidden tokens: different ones each time, above all the end of the text.
 fn adversary(seed: u32) -> impl FnMut(&[u32], &mut [f32]) + Send + 'static {
     move |tokens, logits| {
         let n = logits.len() as u32;
@@ -90,7 +90,7 @@ fn json_is_what_the_schema_says_whatever_the_model_prefers() {
     assert!(forced > 12 * 10, "{forced} tokens were not computed");
 }
 
-/// A text that is cut off is an error, and what was generated before it is a beginning of a right one.
+/// A text that is cut off is an error, and the text generated before it is the beginning of a valid one.
 #[test]
 fn half_a_text_is_an_error() {
     let model = model();
@@ -117,7 +117,7 @@ fn half_a_text_is_an_error() {
     token.cancel();
     let cancelled = model.session().generate_json::<Thing>("Say it: ", options(1).cancel(&token));
     assert!(matches!(cancelled, Err(Error::Constraint(ConstraintError::Unfinished { .. }))), "{cancelled:?}");
-    // Where the text may end, a limit does no harm.
+    // If the text may end, a limit is not an error.
     let digits = options(1).max_tokens(4).constraint(Constraint::regex("[0-9]+"));
     let output = run(&model, "Count: ", digits).unwrap();
     assert!(!output.text.as_ref().unwrap().is_empty() && output.text.unwrap().chars().all(|c| c.is_ascii_digit()));
@@ -169,7 +169,7 @@ fn values_of_types_come_out() {
     let talking = Model::builder().threads(1).chat_template(template).load_bytes(bitnet::TINY_MODEL).unwrap();
     let said: bool = talking.session().chat_json(&[Message::user("Is it good?")], options(2)).unwrap();
     assert!([true, false].contains(&said));
-    // A type may refuse what its schema allows.
+    // A type may reject what its schema allows.
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(try_from = "u8")]
     struct Never;

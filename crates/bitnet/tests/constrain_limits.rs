@@ -1,4 +1,4 @@
-//! Sources that are made to be too deep, too large or too expensive: each is answered or refused, on a small stack.
+//! Sources that are too deep, too large or too expensive on purpose: each is answered or rejected, on a small stack.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ fn model() -> Model {
     Model::builder().threads(1).kv(KvType::F32).load_bytes(bitnet::TINY_MODEL).unwrap()
 }
 
-/// Runs `f` where there is little stack.
+/// Runs `f` on a small stack.
 fn small<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     std::thread::Builder::new().stack_size(256 << 10).spawn(f).unwrap().join().unwrap()
 }
@@ -43,7 +43,7 @@ fn lark_chain(n: usize, name: &str) -> Constraint {
 
 type Kind = (&'static str, fn(usize) -> Constraint);
 
-/// Kinds of sources by their size; each is refused from some size on.
+/// Kinds of sources by their size; each is rejected from some size on.
 const KINDS: &[Kind] = &[
     ("$ref", |n| chain(n, |next| next)),
     ("properties", |n| chain(n, |next| json!({"type": "object", "properties": {"x": next}, "required": ["x"]}))),
@@ -173,7 +173,7 @@ const KINDS: &[Kind] = &[
     ("any case", |n| Constraint::regex(&format!("(?i){}", "straße".repeat(n)))),
 ];
 
-/// For each kind: up to some size it is answered, from there on refused by an error that names a limit; nothing panics
+/// For each kind: up to some size it is answered, from there on rejected by an error that names a limit; nothing panics
 /// or takes long.
 #[test]
 fn every_kind_is_answered_or_refused() {
@@ -216,7 +216,7 @@ fn every_kind_is_answered_or_refused() {
     }
 }
 
-/// What people use goes on.
+/// Ordinary sources still work.
 #[test]
 fn ordinary_sources_are_answered() {
     let model = model();

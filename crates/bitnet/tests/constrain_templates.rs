@@ -1,4 +1,4 @@
-//! A grammar with a place for a text allows what the grammar with the text in it allows.
+//! A grammar with a placeholder for a text allows the same as the grammar with the text in it.
 
 use bitnet::{Constraint, ConstraintError, Error, GenerateOptions, KvType, Model};
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn generate(model: &Model, constraint: Constraint, seed: u64) -> Result<(String,
     let options =
         GenerateOptions::default().temperature(2.0).seed(seed).max_tokens(48).constraint(constraint).processor(
             move |tokens: &[u32], logits: &mut [f32]| {
-                // Wants other tokens each time, whatever the model wants.
+                // Prefers different tokens each time, whatever the model prefers.
                 for (i, logit) in logits.iter_mut().enumerate() {
                     *logit =
                         ((i as u64 * 2_654_435_761 + tokens.len() as u64 * 40_503 + seed * 97) % 1009) as f32 / 100.0;
@@ -37,7 +37,7 @@ const GRAMMARS: &[&str] = &[
     // Beside other lexemes, ambiguous ones among them.
     "start: (A | \"the\" | /[a-z]+/) \"!\" A\nA: %regex {\"substring_chars\": @TEXT}",
     "start: %regex {\"substring_words\": @TEXT} \" and \" %regex {\"substring_chars\": @TEXT}",
-    // As a part of another terminal, which compiles anew.
+    // As a part of another terminal, which is compiled again.
     "start: T\nT: \"(\" A \")\"\nA: %regex {\"substring_words\": @TEXT}",
     "start: A \".\"\nA: %regex {\"substring_chars\": @TEXT} & /.{0,9}/",
 ];
@@ -91,7 +91,7 @@ fn texts_and_places_belong_together() {
     assert!(of(Constraint::regex("a").with_text("TEXT", "x")).contains("only a grammar"));
     let long = "ab ".repeat(20_000);
     assert!(of(Constraint::lark(GRAMMARS[0]).with_text("TEXT", &long)).contains("pieces"));
-    // In JSON a text stands as JSON writes it.
+    // In JSON a text is written with JSON's escapes.
     let quoted = Constraint::lark(GRAMMARS[1]).with_text_in_json("TEXT", "a \"b\"");
     assert_eq!(
         generate(&model, quoted, 1),

@@ -35,7 +35,7 @@ fn options(n: usize) -> GenerateOptions {
     options
 }
 
-/// What may happen to a session.
+/// An operation on a session.
 #[derive(Clone, Debug)]
 enum Happening {
     Feed(Vec<u32>),
@@ -44,7 +44,7 @@ enum Happening {
     Restore {
         file: bool,
     },
-    /// A fork goes on; what happens to the original afterwards changes nothing.
+    /// A fork continues; later operations on the original change nothing.
     Fork,
     /// Back to this share of its tokens.
     Rewind(f64),
@@ -130,7 +130,7 @@ proptest! {
         every in 0usize..3,
         happenings in prop::collection::vec(happening(), 1..12),
     ) {
-        // Copies so often and so few that some are forgotten; or none.
+        // Copies so often and so few that some are dropped; or none.
         let builder = Model::builder().kv(kv).snapshots(Snapshots::default().every(every).most(3));
         check(&model(MIXERS[which], 0, builder), &happenings);
     }
@@ -148,14 +148,14 @@ fn going_back_reads_no_more_than_promised() {
     assert!((2..=4).contains(&kept), "{kept} copies");
     assert_eq!(session.fork().snapshot_bytes(), session.snapshot_bytes());
     assert_eq!(attention.session().snapshot_bytes(), 0);
-    // At most 2 n / most tokens are read again: see it by what a new text reuses.
+    // At most 2n / most tokens are read again: this shows in what a new text reuses.
     for len in [290, 200, 120] {
         let mut fork = session.fork();
         let other: Vec<u32> = ids[..len].iter().copied().chain([1]).collect();
         let reused = fork.generate_from(&other, options(1)).unwrap().finish().unwrap().stats.reused_tokens;
         assert!(len - reused <= 2 * 300 / 4, "{len}: {reused} of {len} tokens are reused");
     }
-    // Where more would have to be read than is allowed, nothing happens.
+    // If more tokens would have to be read than allowed, nothing happens.
     for (mixers, limited) in [(MIXERS[0], true), (MIXERS[2], false)] {
         let strict = model(mixers, 0, Model::builder().snapshots(Snapshots::none().replay(50)));
         let mut session = strict.session();
@@ -220,7 +220,7 @@ fn a_full_context_ends_a_text_or_slides() {
     let mut fresh = model.session();
     fresh.feed_ids(session.tokens()).unwrap();
     assert_eq!(session.feed_ids(&[9]).unwrap(), fresh.feed_ids(&[9]).unwrap());
-    // The context shifts for a prompt, too, if the prompt fits after what always stays.
+    // The context shifts for a prompt, too, if the prompt fits after the tokens that always stay.
     let mut session = model.session();
     session.feed_ids(&prompt).unwrap();
     session.generate_ids(&prompt, options(1)).map(drop).unwrap();

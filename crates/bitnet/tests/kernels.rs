@@ -47,7 +47,7 @@ fn what_tuning_found_is_used_at_the_next_load_and_changes_no_text() {
     (options.budget, options.prefill_tokens) = (Duration::ZERO, 8);
     let mut report = bitnet::tune(plain.config(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(report.choices.iter().map(|c| c.group.as_str()).collect::<Vec<_>>(), ["qkv", "o", "gate-up", "down"]);
-    // What is the fastest here is not known beforehand; that it is what is used can be seen with something else.
+    // The fastest kernel here is not known in advance; other kernels show that the stored choice is used.
     let names = ["base3_scalar", "i2s_scalar", "base3_scalar", "i2s_scalar"];
     report.choices.iter_mut().zip(names).for_each(|(c, name): (&mut Choice, _)| c.kernel = name.to_owned());
     let file = bitnet::store_tuning(plain.config(), &options, &report, Some(dir.path())).unwrap();

@@ -1,4 +1,4 @@
-//! What is said about tokens and texts besides the text itself, and what steers and ends a text.
+//! Information about tokens and texts besides the text itself, and options that steer and end a text.
 
 use bitnet::{
     ChooseBy, Classifier, EmbedOptions, Error, FinishReason, GenerateOptions, KvType, Model, ModelError, Pooling,
@@ -21,7 +21,7 @@ fn log_softmax(logits: &[f32], token: u32) -> f64 {
     f64::from(logits[token as usize]) - total
 }
 
-/// Every score is what the logits of the whole text say, whatever else is scored with it.
+/// Every score follows from the logits of the whole text, whatever else is scored with it.
 #[test]
 fn scores_are_those_of_the_whole_texts() {
     let model = model();

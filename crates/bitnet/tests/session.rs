@@ -153,8 +153,8 @@ fn chat_goes_through_the_template() {
     assert!(!session.chat(&messages, greedy(5)).unwrap().finish().unwrap().ids.is_empty());
 }
 
-/// The trained model, with the head read in full and with a coarse pass first: one text, and the statistics say which
-/// it was.
+/// The trained model, with the head read in full and with a coarse pass first: the text is the same, and the statistics
+/// show the mode.
 #[test]
 fn the_way_to_the_best_tokens_changes_no_text() {
     let path = test_support::workspace_dir().join("models/tinystories-5m.gguf");

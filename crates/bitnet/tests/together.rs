@@ -66,7 +66,7 @@ fn a_generation_ended_amid_guesses_leaves_a_whole_session() {
         let mut fork = session.fork();
         let rest = session.generate_ids(&[], options(0.0, 0).max_tokens(60 - n)).unwrap().finish().unwrap();
         assert_eq!(rest.ids, whole[n..]);
-        // Rewinding to the middle of what was generated, and going another way.
+        // Rewinds to the middle of the generated text, and continues differently.
         fork.rewind(fork.len() - n / 2).unwrap();
         let mut plain = model.session();
         let text = fork.tokens().to_vec();
@@ -109,7 +109,7 @@ fn a_batch_gives_each_session_its_own_text() {
         let (mut session, output) = batch.leave(*ticket).unwrap();
         assert_eq!((&output.ids, &output.text), (&expected[i].ids, &expected[i].text), "{i}");
         assert_eq!(Some(&heard[i]), output.text.as_ref());
-        // It goes on alone as if it had never been elsewhere.
+        // It continues alone as if it had never been in the batch.
         let on = session.generate_ids(&[], options(0.0, 0).max_tokens(5)).unwrap().finish().unwrap();
         let mut other = model.session();
         let mut generation = other.generate(prompts[i], how(i)).unwrap();

@@ -60,7 +60,7 @@ fn sessions_go_on_go_back_and_generate_together_whatever_the_layers() {
             let again = session.generate_from(&PROMPT, options(40)).unwrap().finish().unwrap();
             assert_eq!(again.ids, whole, "{mixers}");
         }
-        // What goes on after all that was read need not be read again.
+        // A continuation of everything that was read need not be read again.
         let mut session = model.session();
         session.feed_ids(&PROMPT).unwrap();
         let longer: Vec<u32> = PROMPT.iter().copied().chain([7, 8]).collect();
@@ -77,7 +77,7 @@ fn sessions_go_on_go_back_and_generate_together_whatever_the_layers() {
         for (ticket, text) in tickets.into_iter().zip(&texts) {
             assert_eq!(batch.leave(ticket).unwrap().1.ids, alone(&model, text).ids, "{mixers}");
         }
-        // A session that holds the whole prompt, or more, joins with what is left: perhaps nothing.
+        // A session that holds the whole prompt, or more, joins with the remaining tokens, possibly none.
         for more in [&[][..], &[4, 4]] {
             let mut session = model.session();
             session.feed_ids(&[&PROMPT[..], more].concat()).unwrap();

@@ -2,10 +2,10 @@
 //!
 //! `cargo run --release -p ttt-layer --example inner_loss`
 //!
-//! The text is 24 symbols in random order, 512 tokens of them. Keys and values are noise that belongs to the symbol, so
+//! The text is 24 symbols in random order, 512 tokens of them. Keys and values are noise that depends on the symbol, so
 //! a model that remembers which value came with which key does better from the second time on. Nothing was trained:
-//! inner weights begin at random, and what falls is what the state alone has learnt. The second column is the same
-//! layer with its inner learning rate next to nothing.
+//! inner weights begin at random, and the decrease of the loss is what the state alone has learned. The second column
+//! is the same layer with an inner learning rate of almost zero.
 
 use candle_core::{DType, Device};
 use candle_nn::{VarBuilder, VarMap, linear_no_bias};

@@ -55,13 +55,13 @@ pub struct TttConfig {
     /// Largest inner learning rate, before the division by `d`: 1 for [`Kind::Linear`] and 0.1 for [`Kind::Mlp`] in the
     /// paper (arXiv:2407.04620, appendix C).
     pub base_lr: f32,
-    /// One projection for queries and keys, which two causal convolutions tell apart.
+    /// One projection for queries and keys, which two causal convolutions distinguish.
     pub share_qk: bool,
     /// Taps of the causal convolutions.
     pub conv_kernel: usize,
     /// Whether the output is multiplied by `gelu(X Wg)`.
     pub use_gate: bool,
-    /// Whether a causal convolution stands before the layer in its block. It is the block's, but its window is part of
+    /// Whether a causal convolution precedes the layer in its block. It is part of the block, but its window is part of
     /// the layer's state.
     pub pre_conv: bool,
     /// Base of the rotary embedding, whose position is that within the mini-batch.
@@ -198,7 +198,7 @@ impl TttConfig {
 /// A projection of the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Projection {
-    /// Queries, and keys where they share a projection; `D` to `w`.
+    /// Queries (and keys if they share a projection); `D` to `w`.
     Q,
     /// Keys, `D` to `w`.
     K,

@@ -14,7 +14,7 @@ pub enum TttError {
         /// The expected value.
         requirement: &'static str,
     },
-    /// A tensor or slice of another length than the configuration asks for.
+    /// A tensor or slice whose length differs from the configuration.
     #[error("{tensor}: {got} elements, expected {expected}")]
     Length {
         tensor: String,
@@ -30,13 +30,13 @@ pub enum TttError {
         /// Size of the vocabulary.
         vocab_size: usize,
     },
-    /// Saved state that is damaged, or that belongs to something else.
+    /// A saved state that is damaged, or that belongs to another model.
     #[error("saved TTT state: {what}")]
     SavedState {
         /// The problem.
         what: StateDamage,
     },
-    /// A `config.json` that is none.
+    /// An invalid `config.json`.
     #[error("config.json: {0}")]
     Json(#[from] serde_json::Error),
     /// A tensor operation failed.
@@ -78,7 +78,7 @@ pub enum StateDamage {
         /// Bytes that are there.
         got: usize,
     },
-    /// The checksum says that bytes changed.
+    /// The checksum shows that bytes have changed.
     #[error("the checksum does not match; the file has changed since it was saved")]
     Checksum,
 }

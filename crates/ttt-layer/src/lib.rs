@@ -1,8 +1,8 @@
 //! Test-Time-Training layers: constant-size recurrent memory that learns while it reads.
 //!
-//! The memory of a TTT layer is the weights of a small model, one per head. Reading a token is one gradient step of that
-//! model towards mapping the token's key to its value; the layer's output is what the model then makes of the token's
-//! query. So the state of a text has the same size after ten tokens and after a million.
+//! The memory of a TTT layer is the weights of a small model, one per head. Reading a token is one gradient step of
+//! that model towards mapping the token's key to its value; the layer's output is the result of the updated model for
+//! the token's query. So the state of a text has the same size after ten tokens and after a million.
 //!
 //! [`RowWise`] reads tokens, and computes gradients, on plain numbers; with the feature `candle`, `TttLayer` is the layer as candle
 //! operations.

@@ -6,7 +6,7 @@ use crate::config::TttConfig;
 /// Weights of a depthwise causal convolution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvParameters {
-    /// `[C, k]`, the last tap is that of the token itself.
+    /// `[C, k]`, the last tap belongs to the current token.
     pub weight: Vec<f32>,
     /// `[C]`.
     pub bias: Vec<f32>,
@@ -41,7 +41,7 @@ pub struct TttParameters {
     pub post_norm_weight: Vec<f32>,
     /// `post_norm.bias`, `[w]`.
     pub post_norm_bias: Vec<f32>,
-    /// `conv_q` and `conv_k` where queries and keys share a projection.
+    /// `conv_q` and `conv_k` if queries and keys share a projection.
     pub convs: Option<[ConvParameters; 2]>,
 }
 

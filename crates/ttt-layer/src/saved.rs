@@ -1,4 +1,4 @@
-//! States as bytes: what is the same for every kind of layer.
+//! States as bytes: the parts that all kinds of layers share.
 
 use crate::checksum::Fnv;
 use crate::{StateDamage, TttError};
@@ -6,7 +6,7 @@ use crate::{StateDamage, TttError};
 /// Mark, version, four bytes of zeros, configuration, model, position.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8;
 const CHECKSUM_BYTES: usize = 8;
-/// Bytes of a saved state beside its numbers.
+/// Bytes of a saved state in addition to its numbers.
 pub(crate) const EXTRA_BYTES: usize = HEADER_BYTES + CHECKSUM_BYTES;
 
 /// Header of a kind of state.
@@ -17,7 +17,7 @@ pub(crate) struct Form {
     pub(crate) fingerprint: u64,
 }
 
-/// A number that differs where a field of the configuration does.
+/// A number that differs if a field of the configuration does.
 pub(crate) fn fingerprint(identity: &[u64]) -> u64 {
     identity.iter().fold(Fnv::new(), |hash, field| hash.add(&field.to_le_bytes())).0
 }

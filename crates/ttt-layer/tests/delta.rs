@@ -123,8 +123,8 @@ fn config(hidden: usize, key_heads: usize, group: usize, d: usize, taps: usize) 
     c
 }
 
-/// The layer is a contraction (rates and decays are below 1, keys have length 1), so errors of single operations, `d u` of what they
-/// add up, do not grow with the text; 1e-4 is the tolerance of the reference states.
+/// The layer is a contraction (rates and decays are below 1, keys have length 1), so errors of single operations, `d u`
+/// of what they add up, do not grow with the text; 1e-4 is the tolerance of the reference states.
 #[test]
 fn the_recurrence_is_its_definition() {
     for (i, c) in [config(24, 1, 1, 8, 4), config(40, 2, 3, 16, 4), config(33, 3, 2, 20, 2), config(8, 2, 1, 5, 1)]
@@ -186,7 +186,7 @@ fn bits_depend_neither_on_the_instruction_set_nor_on_who_computes_a_head() {
     for isa in Isa::available() {
         let text = Text::new(&c, 20, 7, Ops::for_isa(isa).unwrap());
         let whole = text.read(&mut DeltaState::new(&text.layer), 0, 20);
-        // Each key head by itself.
+        // Each key head separately.
         let (mut state, mut out) = (DeltaState::new(&text.layer), vec![0.0; whole.len()]);
         let width = c.group() * c.head_dim;
         let part = state.head_floats();
@@ -225,7 +225,7 @@ fn a_saved_state_goes_on_with_the_same_bits_and_a_damaged_one_is_refused() {
         damaged[at] ^= 1;
         assert!(DeltaState::restore(&text.layer, 5, &damaged).is_err(), "byte {at}");
     }
-    // What was noted before a step takes it back.
+    // The data saved before a step undo it.
     let (mut undo, before) = (Vec::new(), restored.clone());
     restored.remember(&mut undo);
     undo.push(7.0);

@@ -1,4 +1,4 @@
-//! The forms are equal: dual, primal, row-wise, and what they are in the simplest case.
+//! The forms are equal: dual, primal, row-wise, and their simplest case.
 
 mod common;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use ternary_kernels::Ops;
 use ttt_layer::{Form, Kind, TttConfig, TttLayer, TttState, Views};
 
-/// What a published f32 implementation may be off from the official one.
+/// The largest difference of a published f32 implementation from the official one.
 const ABSOLUTE: f64 = 2e-4;
 
 proptest! {
@@ -146,7 +146,7 @@ fn from_zero_without_a_norm_it_is_linear_attention() {
     let start = case.layer.first_weights(1).unwrap();
     for form in [Form::Dual, Form::Primal] {
         let (out, _) = case.layer.inner_loop(&views, &start, form).unwrap();
-        // What the norm still divides by is a part in 1e12 off.
+        // The remaining divisor of the norm differs by one part in 1e12.
         assert!(distance(&f64s(&out), &f64s(&attention)) <= 1e-10, "{form:?}");
     }
     // The row-wise form, after the output norm with the same epsilon, whose gain is scaled as well.

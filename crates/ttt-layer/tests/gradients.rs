@@ -44,7 +44,7 @@ fn gradients_equal_finite_differences() {
                     let l: f64 = loss(&case, &x).to_scalar().unwrap();
                     l
                 };
-                // Four points: what is left is of order h^4 = 1e-20 times a fifth derivative, and 1e-16 / h of
+                // Four points: the remainder is of order h^4 = 1e-20 times a fifth derivative, plus 1e-16 / h of
                 // rounding.
                 let near = (shifted(h) - shifted(-h)) / (2.0 * h);
                 let far = (shifted(2.0 * h) - shifted(-2.0 * h)) / (4.0 * h);

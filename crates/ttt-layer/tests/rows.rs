@@ -94,7 +94,7 @@ fn inner_losses_follow_their_definition() {
         let p = case.layer.parameters().unwrap();
         let mut before = TttState::new(&text.rows);
         for t in 0..11 {
-            // Its weights change at the end of a mini-batch only.
+            // Its weights only change at the end of a mini-batch.
             for head in 0..2 {
                 let row = (head * 11 + t) * 6..(head * 11 + t + 1) * 6;
                 let (k, v) = (&k[row.clone()], &v[row]);
@@ -184,7 +184,7 @@ fn a_layer_without_inner_updates_forgets_every_mini_batch_and_says_what_it_is() 
         let still = text.read(&mut state, 0, 13, None);
         assert_eq!(state.weights(0).concat(), first);
         assert_ne!(still, learns);
-        // The first token of a mini-batch finds what the very first one found.
+        // The first token of a mini-batch starts from the same weights as the very first one.
         let w = config.width();
         for at in [4, 8, 12] {
             assert_eq!(text.read(&mut TttState::new(&text.rows), at, at + 1, None), still[at * w..(at + 1) * w]);

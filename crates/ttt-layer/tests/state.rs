@@ -1,4 +1,4 @@
-//! States: their size, saving, restoring, forking, and what is refused.
+//! States: their size, saving, restoring, forking, and invalid ones.
 
 mod common;
 
@@ -68,7 +68,7 @@ fn tokens_that_are_taken_back_leave_nothing_behind() {
                 undo.push(8.0);
                 text.read_open(&mut state, cut, cut + more);
                 assert_eq!(state.is_due(), (cut + more) % 4 == 0);
-                // What is copied is the whole state only where weights have moved.
+                // Everything is copied only if weights have changed.
                 let whole = undo.len() >= 2 + before.bytes() / 4;
                 assert_eq!(whole, cut % 4 + more > 4, "variant {variant}, {more} tokens at {cut}");
                 assert_eq!(state.rewind(cut as u64, more, &undo[1..]), [8.0]);
@@ -77,7 +77,7 @@ fn tokens_that_are_taken_back_leave_nothing_behind() {
                 let (a, b) = (text.read(&mut a, cut, 21, None), text.read(&mut b, cut, 21, None));
                 assert_eq!(a, b, "variant {variant}, {more} tokens at {cut}");
             }
-            // Token by token with the end of the mini-batch apart, as engines do it.
+            // Token by token with a separate end of the mini-batch, as in engines.
             text.read_open(&mut state, cut, cut + 1);
             text.rows.complete(&mut state, &mut ttt_layer::Scratch::new(&config));
             assert!(!state.is_due());

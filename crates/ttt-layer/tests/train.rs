@@ -13,7 +13,7 @@ use ttt_layer::{
     InputGradients, Inputs, Projection, RowWise, Scratch, Tape, TttConfig, TttParameters, TttState, Workspace,
 };
 
-/// Two texts, what the layer reads of them, and weights of a loss over its results.
+/// Two texts, the layer's inputs for them, and weights of a loss over its results.
 struct Texts {
     config: TttConfig,
     case: Case,
@@ -164,7 +164,7 @@ fn gradients_are_those_of_autograd() {
             assert_eq!(got.len(), want.len(), "{name}");
             let square = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
             let size = square(&mut want.iter().copied());
-            // One token alone does not learn; what it wrote changes its own output all the same.
+            // One token alone does not learn; its update still changes its own output.
             let error = square(&mut got.iter().zip(want).map(|(g, w)| g - w));
             assert!(error <= 1e-4 * size + 1e-6, "case {i}, {config:?}, {name}: error {error}, size {size}");
         }

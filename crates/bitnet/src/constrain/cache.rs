@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The values that were asked for last, bounded in number and in bytes.
+/// The most recently used values, bounded in number and in bytes.
 pub(super) struct Cache<K, V> {
     /// The latest first. A few dozen entries are found faster in order than by any table.
     entries: Mutex<Vec<(K, Arc<V>, usize)>>,
@@ -22,8 +22,8 @@ impl<K: PartialEq, V> Cache<K, V> {
         Some(entries[0].1.clone())
     }
 
-    /// Keeps a value of about so many bytes, and forgets what is no longer within the bounds. Something too large is
-    /// not kept.
+    /// Keeps a value of about `bytes` bytes, and drops old values to stay within the bounds. A value that is too large
+    /// is not kept.
     pub(super) fn put(&self, key: K, value: V, bytes: usize) -> Arc<V> {
         let value = Arc::new(value);
         if bytes > self.bytes {
@@ -60,7 +60,7 @@ mod tests {
         assert!(cache.get(&0).is_none());
         assert_eq!(cache.get(&1).as_deref(), Some(&10));
         cache.put(9, 90, 10);
-        // 1 was asked for after 2.
+        // 1 was used after 2.
         assert!(cache.get(&2).is_none() && cache.get(&1).is_some() && cache.get(&3).is_some());
         cache.put(7, 70, 85);
         assert!(cache.get(&7).is_some() && cache.get(&3).is_some() && cache.get(&9).is_none());

@@ -1,4 +1,4 @@
-//! Objects have the properties that their schema names, unless it says otherwise.
+//! Objects only have the properties that their schema names, unless it allows others.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use super::schema::{target, within};
 
-/// Gives each object with `properties` and without `additionalProperties` the latter as `false`, since a model that has
-/// nothing to say would go on inventing some. Where several parts of a schema name properties of one object (`allOf`,
-/// `$ref` with `properties` beside it, ...), each would exclude those of the others, so these stay open.
+/// Adds `additionalProperties: false` to each object with `properties` and without it, since a model would otherwise
+/// keep inventing properties. If several parts of a schema name properties of one object (`allOf`, `$ref` with
+/// `properties`, ...), each would exclude those of the others, so these stay open.
 pub(super) fn close(root: &mut Value) {
     let mut parts = Parts { root, named: HashMap::new(), open: HashSet::new() };
     parts.visit(root);
@@ -18,12 +18,12 @@ pub(super) fn close(root: &mut Value) {
 
 struct Parts<'a> {
     root: &'a Value,
-    /// Whether a schema names properties, itself or by its parts; `None` while that is being found out.
+    /// Whether a schema names properties, itself or in its parts; `None` while that is being determined.
     named: HashMap<usize, Option<bool>>,
     open: HashSet<usize>,
 }
 
-/// Which schema it is. Nothing moves while this is asked.
+/// The identity of a schema. Schemas do not move while it is used.
 fn id(schema: &Map<String, Value>) -> usize {
     std::ptr::from_ref(schema) as usize
 }
@@ -37,7 +37,7 @@ impl<'a> Parts<'a> {
         within(object).for_each(|(_, _, inner)| self.visit(inner));
     }
 
-    /// How many parts name properties of one object; alternatives are one part.
+    /// How many parts name properties of one object; alternatives count as one part.
     fn naming(&mut self, object: &'a Map<String, Value>) -> usize {
         let list = |key: &str| object.get(key).and_then(Value::as_array).into_iter().flatten();
         let reference = object.get("$ref").and_then(Value::as_str).and_then(|r| target(self.root, r));
@@ -72,7 +72,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Innermost first: what is added to an object moves what is within it, and that has been visited.
+/// Innermost first: adding a field to an object moves its contents, which have been visited by then.
 fn close_but(schema: &mut Value, open: &HashSet<usize>) {
     let Some(object) = schema.as_object_mut() else { return };
     let stays_open = open.contains(&id(object));
@@ -111,7 +111,7 @@ mod tests {
         ] {
             assert_eq!(closed(kept.clone()), kept);
         }
-        // Alternatives exclude each other, and one part alone is the whole.
+        // Alternatives exclude each other, and a single part is the whole.
         assert_eq!(closed(json!({"anyOf": [object("a"), object("b")]})), json!({"anyOf": [shut("a"), shut("b")]}));
         assert_eq!(closed(json!({"allOf": [object("a")], "title": "x"}))["allOf"][0], shut("a"));
         assert_eq!(

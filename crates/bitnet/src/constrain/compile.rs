@@ -1,9 +1,8 @@
-//! From a source to a parser that stands before its first token.
+//! From a source to a parser before its first token.
 //!
-//! The engine recurses as deep as its source, so it works on a thread of its own with a stack for the depth that the
-//! limits allow, and whatever the stack of the caller; memory of a stack that is not touched is not taken. What it
-//! cannot interrupt is refused before it sees the source (`measure_*`) or, where only it can know, tried with fuel
-//! first.
+//! The engine recurses as deeply as its source, so it runs on a separate thread with a stack for the depth that the
+//! limits allow, whatever the stack of the caller; untouched stack memory is not used. Work that it cannot interrupt is
+//! rejected before it sees the source (`measure_*`) or, if only the engine can tell, first tried with fuel.
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::Grammar;
@@ -21,7 +20,7 @@ use super::{ConstraintError, Vocabulary, measure_lark, measure_schema, schema, w
 /// takes some nine kilobytes of it when optimised.
 const STACK: usize = if cfg!(target_pointer_width = "64") { 256 << 20 } else { 32 << 20 };
 
-/// A source as the engine takes it, and what its author should know.
+/// A source in the form for the engine, and notes for its author.
 pub(super) struct Read {
     pub(super) grammar: TopLevelGrammar,
     pub(super) notes: Vec<String>,
@@ -37,7 +36,7 @@ pub(super) struct Compiled {
     pub(super) bytes: usize,
 }
 
-/// Runs `f` where it may recurse.
+/// Runs `f` on a stack on which it may recurse.
 pub(super) fn on_large_stack<T: Send>(
     f: impl FnOnce() -> Result<T, ConstraintError> + Send,
 ) -> Result<T, ConstraintError> {

@@ -18,12 +18,12 @@ pub enum ConstraintError {
     Limit {
         /// The quantity that is limited.
         what: String,
-        /// How much may be.
+        /// The limit.
         limit: u64,
         /// The field of [`ConstraintLimits`](crate::ConstraintLimits).
         name: &'static str,
     },
-    /// The text was cut off before it was what it must be.
+    /// The text was cut off before it was complete.
     #[error(
         "the text ended ({reason}) before it satisfied its constraint; the text so far is {}; allow more tokens, \
          or bound the lengths in the constraint (maxLength, maxItems)",
@@ -35,15 +35,15 @@ pub enum ConstraintError {
         /// The whole generated text; the message quotes its head and its tail.
         text: String,
     },
-    /// Options that would break a text off where it is not complete.
+    /// Options that would cut off a text that is not complete.
     #[error(
         "{option} would end a constrained text anywhere; leave it out, and say in the constraint where the text ends"
     )]
     Stops { option: &'static str },
-    /// The grammar's engine gave up: a vocabulary that cannot write what the grammar asks for, or a fault of its own.
+    /// The grammar's engine gave up: a vocabulary that cannot write what the grammar requires, or an internal error.
     #[error("the constraint cannot continue: {reason}")]
     Engine { reason: String },
-    /// JSON of the right form that the type refuses nevertheless.
+    /// Valid JSON that the type rejects.
     #[error("invalid string {} as the type: {source}", quoted(.text))]
     Type {
         text: String,
@@ -84,8 +84,7 @@ impl ConstraintError {
     }
 }
 
-/// The first line of what an engine says, which may go on with its whole state, and not more of it than a message can
-/// bear.
+/// The first line of an engine's message, which may continue with its whole state, shortened for a message.
 fn one_line(text: &str) -> String {
     const MAX_CHARS: usize = 300;
     let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason was given").trim();

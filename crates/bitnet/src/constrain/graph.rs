@@ -1,21 +1,21 @@
-//! How deep a recursion over definitions that name each other can get, whatever order it visits them in.
+//! The maximum depth of a recursion over definitions that name each other, for any order of visits.
 
-/// A definition: how many levels it has itself, and which others it names.
+/// A definition: its own number of levels, and the definitions that it names.
 #[derive(Debug, Default)]
 pub(super) struct Node {
     pub(super) levels: u64,
     pub(super) names: Vec<usize>,
 }
 
-/// An upper bound for the levels of a walk that enters each definition at most once at a time. Exact where nothing is
-/// recursive; definitions that are part of a recursion, or lie between two, count as if one walk could go through all
-/// of them.
+/// An upper bound for the levels of a walk that enters each definition at most once at a time. Exact if nothing is
+/// recursive; definitions that are part of a recursion, or between two, count as if one walk could go through all of
+/// them.
 pub(super) fn deepest(nodes: &[Node]) -> u64 {
     let mut named_by = vec![Vec::new(); nodes.len()];
     for (i, node) in nodes.iter().enumerate() {
         node.names.iter().for_each(|&name| named_by[name].push(i));
     }
-    // Away with what nothing recursive leads to, then with what leads to nothing recursive.
+    // First removes definitions that are not reachable from a recursive one, then those that do not reach one.
     let (from_above, above) = longest(nodes.len(), |i| nodes[i].levels, |i| &nodes[i].names, |i| &named_by[i], None);
     let (from_below, below) =
         longest(nodes.len(), |i| nodes[i].levels, |i| &named_by[i], |i| &nodes[i].names, Some(&above));
@@ -23,7 +23,7 @@ pub(super) fn deepest(nodes: &[Node]) -> u64 {
     from_above + from_below + core.map(|i| nodes[i].levels).sum::<u64>()
 }
 
-/// The longest path among the nodes that can be put in order, and which these are. Those in `gone` count for nothing.
+/// The longest path among the nodes that can be put in order, and which nodes these are. Those in `gone` are ignored.
 fn longest<'a>(
     count: usize,
     levels: impl Fn(usize) -> u64,

@@ -1,5 +1,5 @@
-//! Calls into the engine: its panics are caught, and what it says is put in the words of those who wrote the
-//! constraint.
+//! Calls into the engine: its panics are caught, and its messages are translated to the terms of authors of
+//! constraints.
 
 use std::panic::AssertUnwindSafe;
 
@@ -15,7 +15,7 @@ pub(super) enum Phase {
     Step,
 }
 
-/// The message of the engine, whatever the type of its errors.
+/// The message of the engine, for any type of error.
 pub(super) struct EngineMessage(String);
 
 impl<E: std::fmt::Display> From<E> for EngineMessage {
@@ -30,8 +30,8 @@ pub(super) fn guarded<T>(
     phase: Phase,
     f: impl FnOnce() -> Result<T, EngineMessage>,
 ) -> Result<T, ConstraintError> {
-    // The engine's own guard keeps the panic's message from being printed; it wants errors of its own type, so ours go
-    // out as values.
+    // The engine's own guard prevents the panic's message from being printed; it requires errors of its own type, so
+    // ours are returned as values.
     match llguidance::panic_utils::catch_unwind(AssertUnwindSafe(|| Ok(f()))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(EngineMessage(error))) => Err(translated(&error, limits, phase)),
@@ -69,11 +69,11 @@ pub(super) fn translated(message: &str, limits: &ConstraintLimits, phase: Phase)
         return limit("the automata of the text have grown too large", limits.states as u64, "states");
     }
     if has(&["Too many items"]) {
-        return limit("the next token has too many ways to go on", limits.step_items as u64, "step_items");
+        return limit("the next token has too many possible continuations", limits.step_items as u64, "step_items");
     }
     if has(&["Current row has"]) {
         return limit(
-            "the text can go on in too many ways at one place; many optional parts, or recursion on the right that could be on the left",
+            "the text has too many possible continuations at one place; many optional parts, or recursion on the right that could be on the left",
             limits.row_items as u64,
             "row_items",
         );
@@ -106,7 +106,7 @@ pub(super) fn translated(message: &str, limits: &ConstraintLimits, phase: Phase)
     if let Some((_, name)) = message.split_once("circular references with sibling keys are not supported: ") {
         let name = name.lines().next().unwrap_or_default();
         return ConstraintError::grammar(format!(
-            "the reference {name} leads back to itself with other keywords beside it, which cannot be merged; put these into its target"
+            "the reference {name} leads back to itself and has other keywords, which cannot be merged; put these into its target"
         ));
     }
     if let Some((_, keys)) = message.split_once("Unimplemented keys: ") {

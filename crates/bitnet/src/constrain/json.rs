@@ -12,9 +12,9 @@ use super::source::{Kind, Source};
 use super::{Constraint, ConstraintError, write};
 use crate::{Error, FinishReason, GenerateOptions, Generation, Message, Session};
 
-/// A schema as a source. It says how JSON is spaced, unless the schema says it itself: white space of any length, the
-/// engine's default, lets a model that has nothing to say go on with it for ever. Where variants of a type are
-/// `exclusive` for their reader, that need not be proven of the schema.
+/// A schema as a source. It sets the spacing of JSON, unless the schema does: with white space of any length, the
+/// engine's default, a model may write white space forever. If variants of a type are `exclusive` for their reader, the
+/// schema need not prove it.
 pub(super) fn source(schema: &Value, exclusive: bool) -> String {
     let Some(object) = schema.as_object() else { return write::json(schema) };
     let mut options = object.get("x-guidance").cloned().unwrap_or_else(|| json!({}));
@@ -34,11 +34,11 @@ pub(super) fn source(schema: &Value, exclusive: bool) -> String {
 /// Types whose schemas are kept.
 const TYPES: usize = 256;
 
-/// The identity of a type: where its schema and its name are made, and what the compiler calls it. Types need
-/// not be `'static`, so `TypeId` is not to be had; two types whose functions are the same code have the same schema.
+/// The identity of a type: the functions that make its schema and its name, and its name for the compiler. Types need
+/// not be `'static`, so `TypeId` is not available; two types whose functions are the same code have the same schema.
 type TypeKey = (usize, usize, &'static str);
 
-/// The source for what `T` can be read from; made once, for a schema takes longer to make than to find compiled.
+/// The source for values of `T`; made once, because making a schema takes longer than finding its compiled form.
 pub(super) fn source_of<T: JsonSchema>() -> Source {
     static KEPT: LazyLock<Mutex<HashMap<TypeKey, Source>>> = LazyLock::new(Mutex::default);
     let key = (T::json_schema as *const () as usize, T::schema_name as *const () as usize, std::any::type_name::<T>());
@@ -57,9 +57,9 @@ pub(super) fn source_of<T: JsonSchema>() -> Source {
 }
 
 impl Session {
-    /// Continues the session with `prompt` and generates a value: JSON that `T` can be read from, whatever the model
-    /// would rather say. `Vec`s and `String`s without bounds end where the model ends them, so `max_tokens` should
-    /// leave room; a value that does not fit is an error, never half a value.
+    /// Continues the session with `prompt` and generates a value: JSON from which `T` can be read, whatever the model
+    /// prefers. `Vec`s and `String`s without bounds end where the model ends them, so `max_tokens` should leave room; a
+    /// value that does not fit is an error, never half a value.
     ///
     /// ```
     /// # #[cfg(feature = "tiny-model")] {
@@ -82,9 +82,9 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`Session::generate`]; [`ConstraintError::Unfinished`] where the value was cut off,
-    /// [`ConstraintError::Grammar`] for a type whose schema is not supported, [`ConstraintError::Type`] where `T`
-    /// refuses what its schema allows.
+    /// The errors of [`Session::generate`]; [`ConstraintError::Unfinished`] if the value was cut off,
+    /// [`ConstraintError::Grammar`] for a type whose schema is not supported, [`ConstraintError::Type`] if `T` rejects
+    /// what its schema allows.
     pub fn generate_json<T: DeserializeOwned + JsonSchema>(
         &mut self,
         prompt: &str,

@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::ConstraintError;
 use super::error::short;
 
-/// A token; what no measure asks about is a [`Token::Mark`].
+/// A token; tokens that no measure needs are a [`Token::Mark`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token<'a> {
-    /// A rule or a terminal, with what marks it (`!`, `?`) taken off.
+    /// A rule or a terminal, without its modifiers (`!`, `?`).
     Name(&'a str),
     /// A text, decoded, and whether upper and lower case are the same in it.
     Text(String, bool),
@@ -25,21 +25,21 @@ pub(super) enum Token<'a> {
     Mark(&'a str),
 }
 
-/// A token, and where it begins in the source.
+/// A token, and its position in the source.
 #[derive(Clone, Debug)]
 pub(super) struct Lexeme<'a> {
     pub(super) token: Token<'a>,
     pub(super) start: usize,
 }
 
-/// How a text is cut into the pieces that may stand side by side.
+/// How a text is split into the pieces that may follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pieces {
     Words,
     Chars,
 }
 
-/// `@name` where a `%regex` has its text.
+/// `@name` in place of the text of a `%regex`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hole<'a> {
     pub(super) name: &'a str,
@@ -228,8 +228,8 @@ impl<'a> Lexer<'a> {
         }
         let Some(end) = end else { return Err(self.wrong("unterminated string")) };
         let json = rest[..end].replace("\\x", "\\u00");
-        // As the engine reads it; two backslashes before an x would be three characters too many, and no harm for a
-        // measure.
+        // Read like in the engine; two backslashes before an x would be three characters too many, which does not harm
+        // a measure.
         let text = serde_json::from_str(&json).or_else(|_| serde_json::from_str(&rest[..end]));
         let text: String = text.map_err(|_| self.wrong(&format!("invalid string {}", short(&rest[..end]))))?;
         self.at += end;

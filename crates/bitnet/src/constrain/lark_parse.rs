@@ -1,5 +1,5 @@
-//! Grammars in Lark's notation as definitions: which names each has, and of what shape it is. Not more of the notation
-//! than a measure needs; what is wrong otherwise, the engine says.
+//! Grammars in Lark's notation as definitions: the names in each, and its shape. Only the parts of the notation that a
+//! measure needs; the engine reports other errors.
 
 use super::ConstraintError;
 use super::lark_lex::{Lexeme, Token};
@@ -303,7 +303,7 @@ impl<'a> Parser<'a, '_> {
             Token::At(name) => {
                 self.at -= 1;
                 return Err(self.wrong(&format!(
-                    "`@{name}` names another grammar, and there is only one; a text that is given later is `%regex {{\"substring_chars\": \
+                    "`@{name}` names another grammar, but there is only one; a text that is given later is `%regex {{\"substring_chars\": \
                      @{name}}}` or `substring_words`"
                 )));
             }
@@ -315,7 +315,7 @@ impl<'a> Parser<'a, '_> {
     }
 }
 
-/// One alone is itself.
+/// A single piece is returned unchanged.
 fn one<'a>(mut all: Vec<Piece<'a>>, several: impl FnOnce(Vec<Piece<'a>>) -> Piece<'a>) -> Piece<'a> {
     match all.pop() {
         Some(piece) if all.is_empty() => piece,

@@ -2,13 +2,13 @@
 
 use super::ConstraintError;
 
-/// How large, how deep and how expensive a constraint may be; what goes beyond is [`ConstraintError::Limit`].
+/// Limits of the size, depth and cost of a constraint; beyond them is [`ConstraintError::Limit`].
 ///
 /// Everything is counted before the engine sees the source, or is fuel that the engine counts: the same source is
-/// refused or taken on every machine. The defaults leave room for schemas of more than a thousand properties, for
-/// enumerations of thousands of texts and for hundreds of patterns; a constraint within them is ready, or refused, well
-/// within two seconds and 256 MB, and a mask takes tens of milliseconds at worst. A program whose sources are its own
-/// may raise them.
+/// rejected or accepted on every machine. The defaults leave room for schemas of more than a thousand properties, for
+/// enumerations of thousands of texts and for hundreds of patterns; a constraint within them is ready, or rejected,
+/// well within two seconds and 256 MB, and a mask takes tens of milliseconds at worst. A program that trusts its
+/// sources may raise them.
 ///
 /// ```
 /// use bitnet::{Constraint, ConstraintLimits};
@@ -21,16 +21,14 @@ pub struct ConstraintLimits {
     /// Bytes of a source: a schema as JSON without spaces, a pattern, a grammar. 256 KiB.
     pub source_bytes: usize,
     /// Levels: values within values, schemas within schemas with all references followed, rules and terminals that name
-    /// each other, groups. 1,000. Patterns have at most 250 groups within groups, and groups of a grammar 28, whatever
-    /// this says.
+    /// each other, groups. 1,000. Patterns always have at most 250 nested groups, and grammars 28.
     pub depth: usize,
     /// Values of a schema, those of `enum` and `const` included. 60,000.
     pub values: usize,
-    /// Schemas that are copied to merge `allOf`, `anyOf`, `oneOf`, `enum` and references with what stands beside them.
-    /// 500,000.
+    /// Schemas that are copied to merge `allOf`, `anyOf`, `oneOf`, `enum` and references with their neighbouring
+    /// keywords. 500,000.
     pub merged: u64,
-    /// Patterns and formats of a schema, counted again wherever a reference with other keywords beside it repeats them.
-    /// 400.
+    /// Patterns and formats of a schema, counted again for each reference with other keywords that repeats them. 400.
     pub patterns: u64,
     /// Bytes that a pattern or a text of the source demands at least (`"..."`, `x{1000}`). 32,768.
     pub least_bytes: u64,
@@ -83,13 +81,13 @@ impl Default for ConstraintLimits {
     }
 }
 
-/// Groups within groups of a grammar: the engine refuses 30.
+/// Nested groups of a grammar: the engine rejects 30.
 pub(super) const GROUPS: usize = 28;
 /// Patterns that must fit at once.
 pub(super) const AT_ONCE: u64 = 4;
 
 impl ConstraintLimits {
-    /// Those that the engine itself keeps.
+    /// The limits that the engine itself enforces.
     pub(super) fn engine(&self) -> llguidance::api::ParserLimits {
         llguidance::api::ParserLimits {
             max_items_in_row: self.row_items,
@@ -104,7 +102,7 @@ impl ConstraintLimits {
     }
 }
 
-/// Refuses what is beyond `limit`, the field `name` of the limits.
+/// Rejects values beyond `limit`, the field `name` of the limits.
 pub(super) fn within(
     found: u64,
     limit: u64,

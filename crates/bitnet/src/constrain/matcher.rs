@@ -11,7 +11,7 @@ use super::compile::Compiled;
 use super::guard::{Phase, guarded};
 use super::limits::{ConstraintLimits, within};
 
-/// How far the text has come.
+/// The progress of the text.
 pub(crate) struct Matching {
     parser: TokenParser,
     limits: Arc<ConstraintLimits>,
@@ -27,7 +27,7 @@ pub(crate) fn lock(matching: &Mutex<Matching>) -> MutexGuard<'_, Matching> {
 }
 
 impl Matching {
-    /// Begins a text; what it learns of its automata stays its own, so that what fails does not depend on other texts.
+    /// Begins a text; the automata that it derives are not shared, so that failures do not depend on other texts.
     pub(super) fn new(compiled: &Compiled, limits: Arc<ConstraintLimits>) -> Result<Self, ConstraintError> {
         let parser = guarded(&limits, Phase::Step, || Ok(compiled.parser.deep_clone()))?;
         Ok(Self { parser, limits, forced: compiled.forced.iter().copied().collect(), failure: None })
@@ -121,7 +121,7 @@ impl Matching {
     }
 }
 
-/// The mask as the last of the processors, so that none before it can allow what it forbids.
+/// The mask as the last of the processors, so that no other can allow what it forbids.
 pub(crate) struct Mask(pub(crate) Arc<Mutex<Matching>>);
 
 impl LogitsProcessor for Mask {

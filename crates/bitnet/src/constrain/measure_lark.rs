@@ -1,4 +1,4 @@
-//! A grammar, before the engine reads it: how deep its definitions name each other, and what its terminals cost.
+//! A grammar, before the engine reads it: the depth of its definitions, and the cost of its terminals.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,8 @@ use super::measure_regex::Patterns;
 use super::shape::Shape;
 use super::{ConstraintError, measure_schema, schema};
 
-/// Refuses what is too deep, too large or too expensive. Its recursion goes as deep as the limits let a grammar be.
+/// Rejects grammars that are too deep, too large or too expensive. Recurses as deeply as the limits allow for a
+/// grammar.
 pub(super) fn measure(source: &str, limits: &ConstraintLimits) -> Result<(), ConstraintError> {
     is_not_gbnf(source)?;
     let (tokens, _) = lex(source)?;
@@ -96,7 +97,7 @@ impl Meter<'_> {
         known: &mut Known<'a>,
     ) -> Result<Shape, ConstraintError> {
         if let Some(known) = known.get(definition.name) {
-            // One that names itself is refused by the engine.
+            // The engine rejects one that names itself.
             return Ok(known.unwrap_or(Shape::EMPTY));
         }
         known.insert(definition.name, None);
@@ -106,7 +107,7 @@ impl Meter<'_> {
         Ok(shape)
     }
 
-    /// The parts of a rule that the engine takes for terminals, each by itself.
+    /// The parts of a rule that the engine treats as terminals, each separately.
     fn rule<'a>(
         &mut self,
         piece: &'a Piece<'a>,
@@ -159,7 +160,7 @@ impl Meter<'_> {
                 // An imported one is small.
                 _ => Shape::class(),
             },
-            // The engine refuses these in terminals.
+            // The engine rejects these in terminals.
             Piece::Json(_) | Piece::Lark(_) => Shape::EMPTY,
         })
     }
@@ -181,7 +182,7 @@ impl Meter<'_> {
         Ok(Shape::substring(pieces))
     }
 
-    /// A schema within a grammar. It is the engine's to read, as it stands.
+    /// A schema within a grammar. The engine reads it unchanged.
     fn json(&self, value: &Value) -> Result<(), ConstraintError> {
         schema::no_loops(value)?;
         measure_schema::measure(value, self.limits)

@@ -1,4 +1,4 @@
-//! Patterns, before the engine reads them: what they would cost, and what in them no automaton can do.
+//! Patterns, before the engine reads them: their cost, and parts that no automaton supports.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,7 +14,7 @@ use super::shape::Shape;
 /// Measures the patterns of one source.
 pub(super) struct Patterns<'a> {
     limits: &'a ConstraintLimits,
-    /// Classes that were met: each is built once.
+    /// The classes so far: each is built once.
     classes: HashSet<u64>,
     ranges: u64,
     branches: u64,
@@ -46,7 +46,7 @@ impl<'a> Patterns<'a> {
         self.branches = self.branches.saturating_add(shape.branches);
         let all = self.branches;
         within(all, self.limits.branches, "branches", || {
-            format!("the patterns together can go on in {all} ways, many optional parts in a row")
+            format!("the patterns together have {all} possible continuations, many optional parts in a row")
         })
     }
 

@@ -13,7 +13,7 @@ use super::schema::{target, within as schemas_within};
 use super::shape::Shape;
 use super::{ConstraintError, numbers};
 
-/// Refuses what is too deep, too large or too expensive. Its recursion goes as deep as the limits let a schema be.
+/// Rejects schemas that are too deep, too large or too expensive. Recurses as deeply as the limits allow for a schema.
 pub(super) fn measure(root: &Value, limits: &ConstraintLimits) -> Result<(), ConstraintError> {
     depth(root, limits)?;
     let mut meter = Meter {
@@ -41,7 +41,7 @@ pub(super) fn measure(root: &Value, limits: &ConstraintLimits) -> Result<(), Con
         meter.numbers.check_joined()?;
     }
     if meter.merges_properties {
-        // Merging properties follows references to wherever they lead, and copies what is there.
+        // Merging properties follows all references and copies their targets.
         let largest = meter.largest;
         within(largest, limits.merged / 1000, "merged", || {
             format!(
@@ -53,7 +53,7 @@ pub(super) fn measure(root: &Value, limits: &ConstraintLimits) -> Result<(), Con
     Ok(())
 }
 
-/// How deep the engine would go into the schema, and from reference to reference.
+/// The depth to which the engine would follow the schema and its references.
 fn depth(root: &Value, limits: &ConstraintLimits) -> Result<(), ConstraintError> {
     let mut units: HashMap<&str, usize> = HashMap::from([("#", 0)]);
     let mut values = vec![Some(root)];
@@ -123,7 +123,7 @@ struct Meter<'a> {
     root: &'a Value,
     limits: &'a ConstraintLimits,
     patterns: Patterns<'a>,
-    /// Sizes that are known, with references followed or not; `None` while that is being found out.
+    /// Known sizes, with references followed or not; `None` while one is being determined.
     known: HashMap<(usize, bool), Option<Size>>,
     merged: u64,
     /// The largest schema that a reference leads to.
@@ -161,7 +161,7 @@ impl<'a> Meter<'a> {
         let Some(object) = schema.as_object() else { return Ok(Size::ONE) };
         let key = (std::ptr::from_ref(object) as usize, follow);
         if let Some(known) = self.known.get(&key) {
-            // A recursion is a reference, or refused by the engine.
+            // A recursion is a reference, or rejected by the engine.
             return Ok(known.unwrap_or(Size::ONE));
         }
         self.known.insert(key, None);
@@ -320,7 +320,7 @@ impl<'a> Meter<'a> {
         }
         size.properties += object.get("required").and_then(Value::as_array).map_or(0, Vec::len) as u64;
         let patterns = object.get("patternProperties").and_then(Value::as_object).map_or(0, Map::len) as u64;
-        // Whether they exclude each other is asked of each two.
+        // Each two of them are checked for excluding each other.
         size.patterns = size.patterns.saturating_add(patterns.saturating_mul(patterns + 1) / 2);
         size.bounded = object.contains_key("minProperties") || object.contains_key("maxProperties");
         self.string(object, &mut size)?;
@@ -359,7 +359,7 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// A pattern of a schema, where `\d` and `\w` mean ASCII.
+    /// A pattern of a schema, in which `\d` and `\w` mean ASCII.
     fn pattern(&mut self, pattern: &str) -> Result<Shape, ConstraintError> {
         self.patterns.measure(&regex_to_lark(pattern, "dw"))
     }

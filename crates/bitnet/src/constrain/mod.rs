@@ -1,14 +1,14 @@
 //! Texts that follow a grammar: JSON of a schema, a regular expression, a grammar of your own.
 //!
-//! A [`Constraint`] forbids every token after which the text could no longer become what is asked for, so what comes
-//! out is right whatever the model wants to say. Where only one text can follow, its tokens are put into the session
-//! without computing or choosing anything; they go through the model in one pass with the token that is chosen next. A
-//! text that `max_tokens` or the end of the context cuts off is not a result: it is [`ConstraintError::Unfinished`].
+//! A [`Constraint`] forbids every token after which the text could no longer become valid, so the output is correct
+//! whatever the model prefers. If only one text can follow, its tokens are added to the session without computing or
+//! choosing anything; they go through the model in one pass with the token that is chosen next. A text that
+//! `max_tokens` or the end of the context cuts off is not a result: it is [`ConstraintError::Unfinished`].
 //!
-//! What is understood of JSON Schema and of Lark's grammars, and the engine that does it, is
-//! [`llguidance`](https://docs.rs/llguidance). A schema with a keyword that it does not know is refused, and so is a
-//! source that is too deep, too large or too expensive ([`ConstraintLimits`]): it may come from anyone. A source is
-//! compiled once for a model and kept for the next call.
+//! The supported parts of JSON Schema and of Lark's grammars are those of the engine,
+//! [`llguidance`](https://docs.rs/llguidance). A schema with an unknown keyword is rejected, and so is a source that is
+//! too deep, too large or too expensive ([`ConstraintLimits`]): it may come from anyone. A source is compiled once for
+//! a model and kept for the next call.
 
 mod cache;
 mod close;
@@ -69,12 +69,12 @@ impl Constraint {
         Self { source: Source::new(kind, text), limits: Arc::default(), texts: Vec::new() }
     }
 
-    /// JSON that a [JSON Schema](https://json-schema.org) describes. Between its parts stands what Python's and most
-    /// people's JSON has there: `{"a": 1, "b": [2, 3]}`; the key `x-guidance` of the schema may ask for something else.
+    /// JSON described by a [JSON Schema](https://json-schema.org). It has the usual spacing, as in Python:
+    /// `{"a": 1, "b": [2, 3]}`; the key `x-guidance` of the schema may ask for another one.
     ///
     /// An object with `properties` has these and no others, unless its schema says `"additionalProperties": true` (or a
-    /// schema for them), or joins the properties of several schemas (`allOf`, `$ref` beside `properties`). A `format`
-    /// that is not known is a remark.
+    /// schema for them), or joins the properties of several schemas (`allOf`, `$ref` with `properties`). An unknown
+    /// `format` is a remark.
     pub fn json_schema(schema: &serde_json::Value) -> Self {
         Self::new(Kind::Json, json::source(schema, false))
     }
@@ -92,9 +92,9 @@ impl Constraint {
 
     /// A text of a context-free grammar in Lark's notation; it begins with the rule `start`.
     ///
-    /// Where a part of the text must be copied from another that is known only later,
-    /// `%regex {"substring_words": @NAME}` (or `substring_chars`) stands for any words of it side by side, and
-    /// [`Constraint::with_text`] gives it. All but that text is compiled once:
+    /// If a part of the text must be copied from another text that is only known later,
+    /// `%regex {"substring_words": @NAME}` (or `substring_chars`) stands for any consecutive words of it, and
+    /// [`Constraint::with_text`] supplies it. Everything but that text is compiled once:
     ///
     /// ```
     /// use bitnet::{Constraint, GenerateOptions};
@@ -130,7 +130,7 @@ impl Constraint {
         self.with_text(name, &quoted[1..quoted.len() - 1])
     }
 
-    /// How large and how expensive the constraint may be; a source within the defaults is not a danger to anyone.
+    /// Limits of the size and cost of the constraint; a source within the defaults is safe.
     #[must_use]
     pub fn limits(mut self, limits: ConstraintLimits) -> Self {
         self.limits = Arc::new(limits);
@@ -140,7 +140,7 @@ impl Constraint {
     /// Warnings for the author of the source: formats that are taken as remarks.
     ///
     /// # Errors
-    /// A source that cannot be used, as far as that can be told without a model.
+    /// A source that cannot be used, as far as can be determined without a model.
     pub fn notes(&self) -> Result<Vec<String>, ConstraintError> {
         prepared::notes(self)
     }

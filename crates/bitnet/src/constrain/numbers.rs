@@ -53,7 +53,7 @@ impl Multiples {
         Ok(())
     }
 
-    /// Refuses divisors that cannot be joined; called where parts of a schema are merged.
+    /// Rejects divisors that cannot be joined; called when parts of a schema are merged.
     pub(super) fn check_joined(&self) -> Result<(), ConstraintError> {
         if !self.beyond && self.common <= MAX_MULTIPLE {
             return Ok(());

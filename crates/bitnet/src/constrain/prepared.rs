@@ -21,7 +21,7 @@ type Text = (Arc<str>, Arc<str>);
 type Key = (Source, Arc<ConstraintLimits>);
 type KeyWithTexts = (Source, Arc<ConstraintLimits>, Vec<Text>);
 
-/// Cache of a vocabulary, errors included: a source that is refused is refused at once the next time.
+/// Cache of a vocabulary, including errors: a rejected source is rejected immediately the next time.
 pub(super) struct CompiledCaches {
     compiled: Cache<Key, Outcome<Arc<Compiled>>>,
     templates: Cache<Key, Outcome<Option<Template>>>,

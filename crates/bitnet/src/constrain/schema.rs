@@ -1,5 +1,5 @@
-//! A schema made ready for the engine: references resolved as RFC 3986 and 6901 say, objects closed, formats that are
-//! only remarks left out; and what cannot be meant, named.
+//! A schema prepared for the engine: references resolved according to RFC 3986 and 6901, objects closed, formats that
+//! are only remarks left out; and probable mistakes, named.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::error::short;
 use super::{ConstraintError, close::close};
 
-/// A schema that the engine can take, and what was done to it that its author should know.
+/// A schema that the engine accepts, and notes for its author about the changes.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) schema: Value,
@@ -18,7 +18,7 @@ pub(super) struct Ready {
 /// Formats that the engine writes; all others are remarks, as JSON Schema lets them be.
 const FORMATS: &[&str] =
     &["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown"];
-/// Keywords by which a schema is known as one.
+/// Keywords that identify a schema.
 const KEYWORDS: &[&str] = &[
     "$ref",
     "type",
@@ -59,7 +59,7 @@ pub(super) fn within(schema: &Map<String, Value>) -> impl Iterator<Item = (&str,
     one.chain(list).chain(map)
 }
 
-/// Makes `schema` ready. Its recursion goes as deep as the schema, so it wants a stack for that.
+/// Prepares `schema`. Recurses as deeply as the schema, so it needs a stack for that.
 pub(super) fn ready(mut schema: Value) -> Result<Ready, ConstraintError> {
     is_no_wrapper(&schema)?;
     let mut notes = Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn ready(mut schema: Value) -> Result<Ready, ConstraintError> {
     Ok(Ready { schema, notes })
 }
 
-/// Whether someone gave what stands around a schema elsewhere.
+/// Checks that the schema is not wrapped in an object for another interface.
 fn is_no_wrapper(schema: &Value) -> Result<(), ConstraintError> {
     let Some(object) = schema.as_object() else { return Ok(()) };
     let is_schema = object.keys().any(|k| KEYWORDS.contains(&k.as_str()));
@@ -89,7 +89,7 @@ fn is_no_wrapper(schema: &Value) -> Result<(), ConstraintError> {
 
 /// Calls `f` for each schema, innermost first.
 fn for_each(schema: &mut Value, f: &mut impl FnMut(&mut Map<String, Value>)) {
-    // By reference, because the recursion would make a type of its own at each level.
+    // By reference, because otherwise the recursion would make a new type at each level.
     fn go(schema: &mut Value, f: &mut dyn FnMut(&mut Map<String, Value>)) {
         let Some(object) = schema.as_object_mut() else { return };
         for_each_within(object, &mut |inner| go(inner, f));
@@ -129,13 +129,12 @@ fn formats(schema: &mut Value, notes: &mut Vec<String>) {
     }
 }
 
-/// The references of a schema. The engine takes `#/a/b` and looks for the keys as they stand there; whatever is written
-/// otherwise is rewritten so.
+/// The references of a schema. The engine accepts `#/a/b` with the literal keys; other forms are rewritten to this one.
 struct References {
     root: Value,
-    /// Names of `$anchor`s, with where they are.
+    /// Names of `$anchor`s, with their paths.
     anchors: HashMap<String, Vec<String>>,
-    /// Schemas that cannot be named so (keys with a slash) stand under `$defs` once more.
+    /// Schemas that cannot be named like this (keys with a slash) are copied to `$defs`.
     copies: Vec<(String, Value)>,
     names: HashMap<Vec<String>, String>,
 }
@@ -203,7 +202,7 @@ impl References {
         let copy = (self.copies.len()..).map(|i| format!("copy-{i}")).find(|n| !taken(n)).unwrap_or_default();
         self.copies.push((copy.clone(), target));
         self.names.insert(keys, copy.clone());
-        // What is within the copy is rewritten too.
+        // The contents of the copy are rewritten, too.
         let at = self.copies.len() - 1;
         let mut value = std::mem::take(&mut self.copies[at].1);
         let resolved = self.resolve(&mut value);
@@ -269,13 +268,13 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Refuses references that lead to themselves and say nothing on the way.
+/// Rejects references that lead to themselves without describing anything.
 pub(super) fn no_loops(root: &Value) -> Result<(), ConstraintError> {
     let mut done: HashSet<String> = HashSet::new();
     let mut starts = vec!["#".to_owned()];
     all_references(root, &mut starts);
     for start in starts {
-        // The path from the start, and for each of it what is still to be followed.
+        // The path from the start, and for each of its elements the references that remain to be followed.
         let mut path: Vec<(String, Vec<String>)> = Vec::new();
         let mut on_path: HashSet<String> = HashSet::new();
         let mut next = Some(start);
@@ -312,7 +311,7 @@ pub(super) fn no_loops(root: &Value) -> Result<(), ConstraintError> {
     Ok(())
 }
 
-/// The references that say what a value is itself, and not what is within it.
+/// The references that describe a value itself, not its contents.
 fn in_place(schema: &Value, names: &mut Vec<String>) {
     let Some(object) = schema.as_object() else { return };
     names.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned));

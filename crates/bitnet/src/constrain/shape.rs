@@ -1,5 +1,5 @@
-//! How much work a pattern makes, from its shape alone: an estimate of the automaton that the engine derives of it,
-//! composed of those of its parts. The engine's fuel counts work that is done; this refuses work that no fuel would
+//! The cost of a pattern, from its shape alone: an estimate of the automaton that the engine derives from it, composed
+//! of the estimates of its parts. The engine's fuel counts work that is done; this rejects work that fuel would not
 //! interrupt.
 
 use super::limits::{AT_ONCE, ConstraintLimits, within};
@@ -51,7 +51,7 @@ impl Shape {
     pub(super) fn concat(parts: impl DoubleEndedIterator<Item = Self>) -> Self {
         let mut all = Self::EMPTY;
         for part in parts.rev() {
-            // Each place at the end of `part` also begins what follows it.
+            // Each place at the end of `part` also begins the part after it.
             all.branches = add([all.branches, part.branches, part.run.saturating_mul(all.first)]);
             all.run = if all.nullable { add([all.run, part.run]) } else { all.run };
             all.first = if part.nullable { add([all.first, part.first]) } else { part.first };
@@ -142,11 +142,11 @@ impl Shape {
         Self { at_once, ..wider }
     }
 
-    /// Refuses what is too large, of the part of a source that `name` says.
+    /// Rejects shapes that are too large; `name` is the part of the source.
     pub(super) fn check(&self, limits: &ConstraintLimits, name: &str) -> Result<(), ConstraintError> {
         let name = short(name);
         within(self.branches, limits.branches, "branches", || {
-            format!("{name} can go on in {} ways, many optional parts in a row", self.branches)
+            format!("{name} has {} possible continuations, many optional parts in a row", self.branches)
         })?;
         within(self.least, limits.least_bytes, "least_bytes", || {
             format!("{name} demands a text of {} bytes", self.least)

@@ -1,8 +1,8 @@
 //! Grammars with a text that is given later: `%regex {"substring_words": @TEXT}`.
 //!
-//! All but the text is compiled once. The terminal of the text is a lexeme of the engine's lexer, and no other part of
-//! the grammar depends on it if the terminal stands alone; so for each text that one lexeme is put in place of the one
-//! of a sample. Where the terminal is part of another (`"a" TEXT`, `TEXT & /x/`), the text is put into the source, and
+//! Everything but the text is compiled once. The terminal of the text is a lexeme of the engine's lexer, and no other
+//! part of the grammar depends on it if the terminal is a separate one; so for each text that lexeme replaces the one
+//! of a sample. If the terminal is part of another (`"a" TEXT`, `TEXT & /x/`), the text is put into the source, and
 //! that is compiled.
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) type Texts = [(Arc<str>, Arc<str>)];
 
 /// A grammar whose text comes later.
 pub(super) struct Template {
-    /// With the sample's lexemes, the slices of the vocabulary among them.
+    /// With the sample's lexemes, including the slices of the vocabulary.
     lexer: LexerSpec,
     grammar: Grammar,
     fresh: TokenParser,
@@ -40,7 +40,7 @@ struct Place {
     lexeme: usize,
 }
 
-/// The source with its texts in place; an error where one is missing, or given for nothing.
+/// The source with its texts in place; an error if one is missing or superfluous.
 pub(super) fn filled(source: &Source, texts: &Texts) -> Result<Source, ConstraintError> {
     let (_, holes) = lex(&source.text)?;
     if let Some((name, _)) = texts.iter().find(|(name, _)| holes.iter().all(|h| h.name != &**name)) {
@@ -76,7 +76,7 @@ fn sample(at: usize) -> String {
 }
 
 impl Template {
-    /// Compiles all but the texts; `None` if they cannot be kept apart. To be called on a large stack.
+    /// Compiles everything but the texts; `None` if they cannot be kept apart. To be called on a large stack.
     pub(super) fn new(
         vocabulary: &Vocabulary,
         source: &Source,
@@ -103,7 +103,7 @@ impl Template {
             }));
         }
         places.sort_by_key(|p| p.lexeme);
-        // What belongs to no text is tried with the sample's.
+        // Parts that do not depend on texts are tried with the sample's.
         let fresh = compile::fresh(vocabulary, grammar.clone(), lexer.clone(), limits)?;
         guarded(limits, Phase::Compile, || {
             lexer.add_extra_lexemes(&vocabulary.factory.extra_lexemes());

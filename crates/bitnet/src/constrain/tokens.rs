@@ -61,7 +61,7 @@ impl TokenizerEnv for Env {
         &self.trie
     }
 
-    /// As the tokenizer cuts a text into tokens; where it cannot spell these bytes just so, the longest tokens one
+    /// Splits a text into tokens like the tokenizer; if that cannot spell exactly these bytes, the longest tokens one
     /// after the other.
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         let known = |ids: &Vec<u32>| ids.iter().all(|id| (*id as usize) < self.trie.vocab_size());

@@ -76,7 +76,7 @@ pub(super) fn source(bytes: usize, limits: &ConstraintLimits) -> Result<(), Cons
     })
 }
 
-/// Refuses what [`json`] wrote if it is too long, too deep or has too many values.
+/// Rejects the output of [`json`] if it is too long, too deep or has too many values.
 pub(super) fn check(text: &str, limits: &ConstraintLimits) -> Result<(), ConstraintError> {
     source(text.len(), limits)?;
     let (mut depth, mut deepest, mut values) = (1u64, 1u64, 1u64);
@@ -108,10 +108,10 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Reads what [`json`] wrote, however deep: a schema of a program may be deeper than the JSON that `serde_json` reads.
+/// Reads the output of [`json`] at any depth: a program's schema may be deeper than the JSON that `serde_json` reads.
 pub(super) fn read(text: &str) -> Result<Value, ConstraintError> {
     let wrong = || ConstraintError::grammar("the schema is not valid JSON");
-    // What is open, with the key that waits for a value.
+    // The open values, each with the key that waits for a value.
     let mut open: Vec<(Value, Option<String>)> = Vec::new();
     let mut at = 0;
     while let Some(&byte) = text.as_bytes().get(at) {
@@ -150,7 +150,7 @@ pub(super) fn read(text: &str) -> Result<Value, ConstraintError> {
     Err(wrong())
 }
 
-/// How long a value is that is neither a list nor an object.
+/// The length of a value that is neither a list nor an object.
 fn scalar(text: &str) -> usize {
     if !text.starts_with('"') {
         return text.find([',', ']', '}']).unwrap_or(text.len());

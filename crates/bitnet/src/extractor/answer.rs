@@ -1,4 +1,4 @@
-//! An extraction as a value of any type: a deserializer over it, in which a slot is whatever the type asks for.
+//! An extraction as a value of any type: a deserializer over it, in which a slot has the type that is requested.
 
 use serde::de::value::{Error as ValueError, MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
@@ -22,7 +22,7 @@ pub(super) fn as_type<T: DeserializeOwned>(found: &Extraction) -> Result<T, Erro
 /// A piece of the answer.
 #[derive(Clone, Copy)]
 enum Part<'a> {
-    /// A text and what it is.
+    /// A text and its description.
     Text(&'a str, &'a str),
     Number(f32),
     Flag(bool),
@@ -49,7 +49,7 @@ impl<'a> Part<'a> {
         match (all.next(), all.count()) {
             (Some(slot), 0) => Ok((name, &slot.value)),
             (_, more) => Err(ValueError::custom(format_args!(
-                "slot {name} has {} values where one is asked for; a Vec holds them all",
+                "slot {name} has {} values, but the type holds one; a Vec holds all of them",
                 more + 1
             ))),
         }
@@ -57,7 +57,7 @@ impl<'a> Part<'a> {
 
     fn parse<T: std::str::FromStr>(self, what: &str) -> Result<T, ValueError> {
         let (name, text) = self.text()?;
-        text.parse().map_err(|_| ValueError::custom(format_args!("slot {name} is {text:?}, which is no {what}")))
+        text.parse().map_err(|_| ValueError::custom(format_args!("slot {name} is {text:?}, which is not a valid {what}")))
     }
 }
 

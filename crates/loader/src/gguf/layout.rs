@@ -77,7 +77,7 @@ fn judge(ty: GgmlType, bytes: &[u8]) -> Option<Verdict> {
             Some(half::f16::from_le_bytes([low, high]).to_f32())
         }));
     }
-    // A block of zeros has scale 0, which is no evidence.
+    // A block of zeros has scale 0, which proves nothing.
     scales.retain(|d| *d != 0.0);
     let mut positive: Vec<f32> = scales.iter().copied().filter(|d| d.is_finite() && *d > 0.0).collect();
     positive.sort_by(f32::total_cmp);

@@ -144,7 +144,7 @@ pub struct DeltaParameters {
     pub alpha: Vec<f32>,
     /// Weights of the rates, `[g h, D]`.
     pub beta: Vec<f32>,
-    /// Taps of the causal convolution, `[c, k]`: queries, keys, values; the last tap is that of the token itself.
+    /// Taps of the causal convolution, `[c, k]`: queries, keys, values; the last tap belongs to the current token.
     pub conv: Vec<f32>,
     /// Factor of the softplus of a decay, `[g h]`, below 0: `-exp(A_log)`.
     pub decay: Vec<f32>,

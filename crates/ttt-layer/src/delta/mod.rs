@@ -11,8 +11,8 @@
 //! out = RMS(o) gain silu(z)
 //! ```
 //!
-//! Each token is one step of this recurrence, whatever the calls: so the values of a text do not depend on how it is
-//! cut, to the last bit, nor on the number of threads, which share the key heads.
+//! Each token is one step of this recurrence, for any division into calls: so the values of a text do not depend on it,
+//! to the last bit, nor on the number of threads, which share the key heads.
 //!
 //! Paper: arXiv:2412.06464; the layer is that of Qwen3-Next and Qwen 3.5.
 
@@ -181,8 +181,8 @@ impl GatedDelta {
         [&p.alpha, &p.beta, &p.conv, &p.decay, &p.decay_bias, &p.norm].into_iter().map(Vec::as_slice)
     }
 
-    /// Reads `n` tokens on one thread: `out` `[n, g h d]` is what the output projection has to be applied to, and
-    /// `state` is `n` tokens further.
+    /// Reads `n` tokens on one thread: `out` `[n, g h d]` is the input of the output projection, and `state` is
+    /// advanced by `n` tokens.
     ///
     /// # Panics
     /// If lengths or configurations do not fit.
@@ -316,8 +316,8 @@ impl GatedDelta {
     }
 }
 
-/// `ln(1 + e^x)`, of which `exp` is `e^-|x|`: in f64 with sums, products and quotients alone, so the same everywhere,
-/// and rounded once.
+/// `ln(1 + e^x)`, where `exp` is `e^-|x|`: in f64 with only sums, products and quotients, so the same everywhere, and
+/// rounded once.
 fn softplus(x: f32, exp: f32) -> f32 {
     // ln(1 + e) = 2 artanh(e / (2 + e)); the argument is at most 1/3, so twelve terms leave less than 1e-13.
     let e = f64::from(exp);

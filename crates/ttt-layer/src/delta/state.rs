@@ -55,7 +55,7 @@ impl DeltaState {
         self.position
     }
 
-    /// Shape and constants of the layer that the state belongs to.
+    /// Shape and constants of the state's layer.
     pub fn config(&self) -> &DeltaConfig {
         &self.config
     }
@@ -70,13 +70,13 @@ impl DeltaState {
         self.position += tokens as u64;
     }
 
-    /// Appends to `undo` what the next token overwrites for good, which is everything.
+    /// Appends to `undo` what the next token overwrites irreversibly, which is everything.
     pub fn remember(&self, undo: &mut Vec<f32>) {
         undo.extend_from_slice(&self.data);
     }
 
     /// Goes back to `position`, where [`DeltaState::remember`] was called. `undo` begins with what was appended then;
-    /// the rest is returned.
+    /// returns the rest.
     ///
     /// # Panics
     /// If `undo` is shorter than what was appended.
@@ -126,13 +126,13 @@ impl DeltaState {
         out
     }
 
-    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's
-    /// weights apart) and a checksum. Little-endian; equal states give equal bytes.
+    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that identifies the
+    /// model's weights) and a checksum. Little-endian; equal states give equal bytes.
     pub fn save(&self, model: u64) -> Vec<u8> {
         self.config.saved_form().seal(model, self.position, &self.data)
     }
 
-    /// The state that [`DeltaState::save`] made bytes of. Nothing is allocated before the size is known to be right.
+    /// Restores a state from the bytes of [`DeltaState::save`]. Nothing is allocated before the size has been checked.
     ///
     /// # Errors
     /// [`TttError::SavedState`] for bytes that are damaged, cut off, or from another version, configuration or model.

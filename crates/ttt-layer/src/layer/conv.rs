@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
 
-/// `y[t, c] = bias[c] + sum_j weight[c, j] x[t - k + 1 + j, c]`, with zeros before the first token: each channel by
-/// itself, no activation. `x` and `y` are `[B, T, C]`.
+/// `y[t, c] = bias[c] + sum_j weight[c, j] x[t - k + 1 + j, c]`, with zeros before the first token, for each
+/// channel separately, without an activation. `x` and `y` are `[B, T, C]`.
 #[derive(Clone, Debug)]
 pub struct CausalConv {
     /// `[C, 1, k]`

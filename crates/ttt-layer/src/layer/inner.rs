@@ -10,8 +10,8 @@
 //! ```
 //!
 //! All gradients of a mini-batch are taken at its first weights, and the last token's weights begin the next one. The
-//! primal form computes this as it stands, one token at a time. The dual form never builds `W_n`: for a matrix with
-//! input rows `x` and gradients `dZ` of its outputs, `q W_n = q W - t_n sum_{k <= n} lr_k (q . x_k) dZ_k`.
+//! primal form computes this directly, one token at a time. The dual form never builds `W_n`: for a matrix with input
+//! rows `x` and gradients `dZ` of its outputs, `q W_n = q W - t_n sum_{k <= n} lr_k (q . x_k) dZ_k`.
 //!
 //! Paper: arXiv:2407.04620, sections 2.4 to 2.7 and appendix A; details that differ from it (the biases, `t`, the
 //! residual inside of the target) follow the authors' code.
@@ -47,7 +47,7 @@ impl Views {
     }
 }
 
-/// How the inner loop is computed. The forms are equal in real arithmetic.
+/// The form of the inner loop. The forms are equal in real arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A mini-batch at a time, in products of matrices: for training.
@@ -69,7 +69,7 @@ pub(crate) struct InnerModel {
     pub(crate) eps: f32,
 }
 
-/// Gradients of a mini-batch at its first weights, and the inputs that they belong to.
+/// Gradients of a mini-batch at its first weights, with their inputs.
 struct Gradients {
     /// Inputs of each matrix, `[B, h, n, rows]`.
     inputs: Vec<Tensor>,

@@ -57,9 +57,9 @@ pub struct TttLayer<L> {
 /// The linear layers of one TTT layer.
 #[derive(Clone, Debug)]
 pub struct Projections<L> {
-    /// Queries, and keys where they share a projection.
+    /// Queries (and keys if they share a projection).
     pub q: L,
-    /// Keys; `None` where queries and keys share a projection.
+    /// Keys; `None` if queries and keys share a projection.
     pub k: Option<L>,
     /// Values.
     pub v: L,

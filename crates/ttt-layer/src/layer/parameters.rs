@@ -12,7 +12,7 @@ pub(crate) fn floats(x: &Tensor) -> Result<Vec<f32>, TttError> {
 }
 
 impl<L: Module> TttLayer<L> {
-    /// The parameters as plain numbers: what [`RowWise`](crate::RowWise) runs on, and what files store.
+    /// The parameters as plain numbers, for [`RowWise`](crate::RowWise) and for files.
     ///
     /// # Errors
     /// Any error of candle.

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use crate::TttError;
 use crate::config::{Kind, TttConfig};
 
-/// The fields of `config.json` that decide what a model computes. Absent fields have the defaults of the official code.
+/// The fields of `config.json` that decide what a model computes. Missing fields have the defaults of the official
+/// code.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
 #[non_exhaustive]
@@ -34,13 +35,13 @@ pub struct OfficialConfig {
     pub ttt_base_lr: f32,
     /// Tokens of a mini-batch.
     pub mini_batch_size: usize,
-    /// Whether a causal convolution stands before each TTT layer.
+    /// Whether a causal convolution precedes each TTT layer.
     pub pre_conv: bool,
     /// Taps of the convolutions.
     pub conv_kernel: usize,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
-    /// The activation between gate and up; only `silu` is known.
+    /// The activation between gate and up; only `silu` is supported.
     pub hidden_act: String,
 }
 
@@ -71,7 +72,7 @@ impl OfficialConfig {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// [`TttError::Json`]; [`TttError::Config`] for what this crate does not compute.
+    /// [`TttError::Json`]; [`TttError::Config`] for unsupported settings.
     pub fn from_json(json: &[u8]) -> Result<Self, TttError> {
         let config: Self = serde_json::from_slice(json)?;
         config.layer()?;

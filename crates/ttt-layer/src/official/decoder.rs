@@ -25,7 +25,7 @@ impl Matrix {
         self.w.len() / self.cols
     }
 
-    /// `out[t, r] = sum_i x[t, i] w[r, i]`, each a dot product by itself.
+    /// `out[t, r] = sum_i x[t, i] w[r, i]`, each a separate dot product.
     fn forward(&self, ops: Ops, x: &[f32], out: &mut Vec<f32>) {
         let (n, rows) = (x.len() / self.cols, self.rows());
         out.clear();

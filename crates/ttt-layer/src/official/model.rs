@@ -41,7 +41,7 @@ impl Module for SwiGlu {
     }
 }
 
-/// One layer: `h += conv(norm(h))` where it has one; `h += TTT(norm(h)); h += SwiGLU(norm(h))`.
+/// One layer: `h += conv(norm(h))` if it has a convolution; `h += TTT(norm(h)); h += SwiGLU(norm(h))`.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     pub(super) conv: Option<(RmsNorm, CausalConv)>,
@@ -70,7 +70,7 @@ pub struct OfficialModel {
     pub(super) embedding: Tensor,
     pub(super) blocks: Vec<Block>,
     pub(super) norm: RmsNorm,
-    /// `None` where the head is the embedding.
+    /// `None` if the head is the embedding.
     pub(super) head: Option<Tensor>,
 }
 
@@ -156,7 +156,7 @@ impl OfficialModel {
         self.run(ids, form, None)
     }
 
-    /// Like [`OfficialModel::forward`]; `shift` `[B, T, D]` is added to what the first TTT layer returns. Where it is a
+    /// Like [`OfficialModel::forward`]; `shift` `[B, T, D]` is added to the output of the first TTT layer. If it is a
     /// variable of zeros, its gradient is that of the layer's output.
     ///
     /// # Errors

@@ -58,8 +58,8 @@ pub(super) struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Reads the `r` tokens that are in the scratch, as those from `first` on of the mini-batch; what the model makes
-    /// of the queries, `[r, d]`, is returned. The weights stay as they are until [`Head::complete`].
+    /// Reads the `r` tokens in the scratch, as those from `first` on in the mini-batch; returns the model's results for
+    /// the queries, `[r, d]`. The weights do not change until [`Head::complete`].
     pub(super) fn run<'s>(
         &self,
         layers: &mut [LayerState<'_>; 2],
@@ -158,7 +158,7 @@ impl Head<'_> {
     ) {
         let b = self.t.len();
         let seen = &mut seen[..r * b];
-        // The bias' input is 1. Columns of tokens that are not read yet hold what was there before; they are not used.
+        // The input of the bias is 1. Columns of tokens that are not read yet hold old values; they are not used.
         seen.fill(1.0);
         self.ops.add_product(x, layer.inputs, rows, seen);
         for (seen, t) in seen.chunks_exact_mut(b).zip(&self.t[first..]) {

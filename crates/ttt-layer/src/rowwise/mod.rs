@@ -82,7 +82,7 @@ pub struct RowWise {
     post_bias: Vec<f32>,
     convs: Option<[ConvRows; 2]>,
     rope: RopeTable,
-    /// Largest learning rate; 0 where the inner model stays as it is.
+    /// Largest learning rate; 0 if the inner model does not change.
     rate: f32,
 }
 
@@ -93,11 +93,11 @@ pub struct Inputs<'a> {
     pub x: &'a [f32],
     /// `x Wq`, `[n, w]`, before convolution and rotation.
     pub q: Rows<'a>,
-    /// `x Wk`, `[n, w]`; not read where queries and keys share a projection.
+    /// `x Wk`, `[n, w]`; not read if queries and keys share a projection.
     pub k: Rows<'a>,
     /// `x Wv`, `[n, w]`.
     pub v: Rows<'a>,
-    /// `x Wg`, `[n, w]`, where the layer has a gate.
+    /// `x Wg`, `[n, w]`, if the layer has a gate.
     pub gate: Option<Rows<'a>>,
 }
 
@@ -166,8 +166,7 @@ impl RowWise {
         })
     }
 
-    /// The layer with inner learning rates of 0: its inner model stays what training has made of it, whatever is read.
-    /// For ablations.
+    /// The layer with inner learning rates of 0: its inner model stays as trained, whatever is read. For ablations.
     #[must_use]
     pub fn without_inner_updates(mut self) -> Self {
         self.rate = 0.0;
@@ -210,12 +209,11 @@ impl RowWise {
         self.first.chunks_exact(self.first_floats)
     }
 
-    /// Reads `n` tokens: `out` `[n, w]` is what the output projection has to be applied to, and `state` is `n` tokens
-    /// further. With a team, its threads share the heads and then the rows.
+    /// Reads `n` tokens: `out` `[n, w]` is the input of the output projection, and `state` is advanced by `n` tokens.
+    /// With a team, its threads share the heads and then the rows.
     ///
     /// # Panics
-    /// If lengths or configurations do not fit, or there are fewer buffers in `scratch` than threads in `team`, or
-    /// none.
+    /// If lengths or configurations do not fit, or `scratch` has fewer buffers than `team` has threads, or none.
     pub fn forward(
         &self,
         state: &mut TttState,
@@ -295,9 +293,9 @@ impl RowWise {
         state.completed();
     }
 
-    /// Like [`RowWise::forward`] on one thread, and the inner losses `|f(k; W) - v|^2 / 2` of all tokens and heads,
-    /// `[n, h]`, each at the weights of the beginning of its mini-batch: what the layer knew of a token before it read
-    /// it. To look at; it costs about half as much again.
+    /// Like [`RowWise::forward`] on one thread, with the inner losses `|f(k; W) - v|^2 / 2` of all tokens and heads,
+    /// `[n, h]`, each at the weights of the beginning of its mini-batch: how well the layer predicted a token before it
+    /// read it. For analysis; it costs about half as much again.
     ///
     /// # Panics
     /// Like [`RowWise::forward`].

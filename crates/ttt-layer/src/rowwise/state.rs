@@ -10,10 +10,10 @@ use crate::saved::{EXTRA_BYTES, Form, fingerprint};
 ///
 /// A clone is a fork: both go on by themselves.
 ///
-/// For each head, one after the other: `W1`, `b1` (and `W2`, `b2`) as of the beginning of the open mini-batch; then for
-/// each matrix the inputs `[rows, b]` and the gradients of the outputs `[b, columns]`, times their learning rates, of
-/// the tokens in the mini-batch; then the window of the convolutions of queries and keys, `[k - 1, d]`. Behind the
-/// heads lies the window of the convolution before the layer, `[k - 1, D]`.
+/// For each head in turn: `W1`, `b1` (and `W2`, `b2`) at the beginning of the open mini-batch; then for each matrix the
+/// inputs `[rows, b]` and the gradients of the outputs `[b, columns]`, times their learning rates, of the tokens in the
+/// mini-batch; then the window of the convolutions of queries and keys, `[k - 1, d]`. After the heads, the window of
+/// the convolution before the layer, `[k - 1, D]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TttState {
     pub(super) data: Vec<f32>,
@@ -85,7 +85,7 @@ impl TttState {
         (self.position % self.config.mini_batch_size as u64) as usize
     }
 
-    /// Shape and constants of the layer that the state belongs to.
+    /// Shape and constants of the state's layer.
     pub fn config(&self) -> &TttConfig {
         &self.config
     }
@@ -111,9 +111,9 @@ impl TttState {
         self.due = false;
     }
 
-    /// Appends to `undo` what the next `tokens` tokens overwrite for good: the windows of the convolutions, or
-    /// everything if they go on after the end of a mini-batch. For callers that may have to take them back, which is
-    /// possible until [`RowWise::complete`] is called after the last of them.
+    /// Appends to `undo` what the next `tokens` tokens overwrite irreversibly: the windows of the convolutions, or
+    /// everything if they extend beyond the end of a mini-batch. For callers that may have to undo these tokens, which
+    /// is possible until [`RowWise::complete`] is called after the last of them.
     pub fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
         if self.pending() + tokens > self.config.mini_batch_size {
             undo.extend_from_slice(&self.data);
@@ -126,8 +126,8 @@ impl TttState {
     }
 
     /// Goes back to `position`, where [`TttState::remember`] was called with `tokens`; since then at most as many
-    /// tokens were read, by all heads or by some. `undo` begins with what was appended then; the rest is returned. What
-    /// is after the tokens of the open mini-batch may differ from then, but is never read.
+    /// tokens were read, by all heads or by some. `undo` begins with what was appended then; returns the rest. Data
+    /// after the tokens of the open mini-batch may differ from then, but are never read.
     ///
     /// # Panics
     /// If `undo` is shorter than what was appended.
@@ -207,8 +207,8 @@ impl TttState {
         &self.data[head * self.head_floats..(head + 1) * self.head_floats]
     }
 
-    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that tells the model's
-    /// weights apart) and a checksum. Little-endian; equal states give equal bytes.
+    /// The state as bytes, with a mark, the configuration's fingerprint, `model` (any number that identifies the
+    /// model's weights) and a checksum. Little-endian; equal states give equal bytes.
     ///
     /// # Panics
     /// If [`RowWise::complete`] is due.
@@ -217,7 +217,7 @@ impl TttState {
         self.config.saved_form().seal(model, self.position, &self.data)
     }
 
-    /// The state that [`TttState::save`] made bytes of. Nothing is allocated before the size is known to be right.
+    /// Restores a state from the bytes of [`TttState::save`]. Nothing is allocated before the size has been checked.
     ///
     /// # Errors
     /// [`TttError::SavedState`] for bytes that are damaged, cut off, or from another version, configuration or model.

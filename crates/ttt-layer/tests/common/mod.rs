@@ -74,7 +74,7 @@ pub(crate) fn f64s(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Largest difference; infinite where something is not a number.
+/// Largest difference; infinite if a value is NaN.
 pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| {
@@ -88,7 +88,7 @@ pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
     })
 }
 
-/// The row-wise form of a layer, and what it reads of one text.
+/// The row-wise form of a layer, and its inputs for one text.
 pub(crate) struct Text {
     pub(crate) rows: RowWise,
     pub(crate) x: Vec<f32>,
@@ -112,7 +112,7 @@ impl Text {
         }
     }
 
-    /// Reads the tokens `from..to`; the result is what the output projection reads, `[to - from, w]`.
+    /// Reads the tokens `from..to`; returns the input of the output projection, `[to - from, w]`.
     pub(crate) fn read(&self, state: &mut TttState, from: usize, to: usize, team: Option<&Team>) -> Vec<f32> {
         let c = self.rows.config();
         let mut out = vec![f32::NAN; (to - from) * c.width()];

@@ -1,8 +1,9 @@
-//! One mini-batch of one head: what is kept of it, and its gradient.
+//! One mini-batch of one head: the data kept for the backward pass, and its gradient.
 //!
 //! For a matrix with inputs `i` and written gradients `g` of the mini-batch's keys, the queries' results are
 //! `z = x W + b - (t S) g` with `S = tril(x i^T + 1)`, and the next mini-batch begins with `W - t_last i^T g`.
-//! Gradients go backwards along exactly these two lines ([`Head::matrix`]), then through what made `g` of the keys.
+//! Gradients go backwards through exactly these two formulas ([`Head::matrix`]), then through the computation of `g`
+//! from the keys.
 
 use std::ops::Range;
 
@@ -23,14 +24,14 @@ pub(super) struct ChunkTape<'a> {
     pub(super) target: &'a mut [f32],
     /// Learning rates, `[r]`.
     pub(super) lr: &'a mut [f32],
-    /// Per matrix: outputs for the keys (of the first only), outputs for the queries with what the mini-batch wrote,
-    /// gradients of the keys' outputs times learning rates, `[r, m]` and `[r, d]`.
+    /// Per matrix: outputs for the keys (only of the first), outputs for the queries with the updates of the
+    /// mini-batch, gradients of the keys' outputs times learning rates, `[r, m]` and `[r, d]`.
     z: &'a mut [f32],
     zq: [&'a mut [f32]; 2],
     g: [&'a mut [f32]; 2],
 }
 
-/// Columns of the first and of the second matrix' outputs, 0 where there is no second.
+/// Columns of the outputs of the first and of the second matrix, 0 if there is no second.
 fn columns(c: &TttConfig) -> [usize; 2] {
     match c.kind {
         Kind::Linear => [c.head_dim, 0],
@@ -65,7 +66,7 @@ impl<'a> ChunkTape<'a> {
         }
     }
 
-    /// Keeps what [`super::RowWise::views`] has left in the scratch.
+    /// Keeps the results of [`super::RowWise::views`] in the scratch.
     pub(super) fn keep_views(&mut self, s: &HeadScratch) {
         let len = self.q.len();
         self.k.copy_from_slice(&s.kq[..len]);
@@ -74,7 +75,7 @@ impl<'a> ChunkTape<'a> {
         self.lr.copy_from_slice(&s.lr[..self.lr.len()]);
     }
 
-    /// Keeps what [`Head::run`] has left in scratch and state.
+    /// Keeps the results of [`Head::run`] in scratch and state.
     pub(super) fn keep_results(&mut self, layers: &[LayerState<'_>; 2], s: &HeadScratch) {
         let len = self.z.len();
         self.z.copy_from_slice(&s.z1[..len]);
@@ -105,7 +106,7 @@ pub(super) struct Buffers {
     pub(super) d_bias: Vec<f32>,
     /// Gradients of the inner weights, in their shapes.
     pub(super) d_weights: Vec<Vec<f32>>,
-    /// Per matrix: gradients of its outputs for queries, then for keys, and of what was written, `[b, m]`.
+    /// Per matrix: gradients of its outputs for queries, then for keys, and of the written gradients, `[b, m]`.
     d_z: [Vec<f32>; 2],
     d_g: [Vec<f32>; 2],
     /// TTT-MLP: inputs of the second matrix for keys and queries, `[b, m]`, their gradients, its outputs for the keys,
@@ -113,7 +114,7 @@ pub(super) struct Buffers {
     x2: [Vec<f32>; 2],
     d_x2: [Vec<f32>; 2],
     z2: Vec<f32>,
-    /// TTT-MLP: what was written, times the second matrix; `[b, m]` twice.
+    /// TTT-MLP: the written gradients, times the second matrix; `[b, m]` twice.
     back: [Vec<f32>; 2],
     small: Small,
 }
@@ -189,8 +190,8 @@ struct Matrix<'a> {
     dz: &'a [f32],
 }
 
-/// Where its gradients go: added for `x`, the inner weights and the position weights; set for the keys' inputs and what
-/// they wrote.
+/// The buffers of its gradients: added for `x`, the inner weights and the position weights; set for the inputs of the
+/// keys and their written gradients.
 struct MatrixGradients<'a> {
     x: &'a mut [f32],
     inputs: &'a mut [f32],
@@ -256,7 +257,7 @@ impl Head<'_> {
             Some((w2, b2, x2, dx2, dz2, dg2, dw2, db2)) => {
                 let [back, dback] = s.back.each_mut().map(|x| &mut x[..r * m]);
                 let z2 = &mut s.z2[..r * d];
-                // What was written in the first matrix is `gelu'(z) (g2 W2^T)`.
+                // The written gradients of the first matrix are `gelu'(z) (g2 W2^T)`.
                 let w2t = Strided::rows(w2, d).t();
                 ops.gemm(Strided::rows(tape.g[1], d), w2t, [r, m, d], back, &mut small.gemm);
                 dback.copy_from_slice(dg1);
@@ -289,8 +290,8 @@ impl Head<'_> {
         ops.axpy(-1.0, d_target, d_k);
     }
 
-    /// The gradient of `z_n = x_n W + b - t_n sum_{k <= n} (x_n . i_k + 1) g_k` and, where the mini-batch is complete,
-    /// of `W - t_last i^T g` and `b - t_last sum g`.
+    /// The gradient of `z_n = x_n W + b - t_n sum_{k <= n} (x_n . i_k + 1) g_k` and, if the mini-batch is complete, of
+    /// `W - t_last i^T g` and `b - t_last sum g`.
     fn matrix(&self, m: Matrix<'_>, to: MatrixGradients<'_>, small: &mut Small) {
         let (ops, b) = (self.ops, self.t.len());
         let cols = to.b.len();

@@ -6,7 +6,7 @@ use crate::TttError;
 use crate::config::TttConfig;
 use crate::parameters::{ConvParameters, TttParameters};
 
-/// Where the parameters are in a flat buffer: in the order of [`TttParameters`], convolutions as weight and bias.
+/// The ranges of the parameters in a flat buffer: in the order of [`TttParameters`], convolutions as weight and bias.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) inner: Vec<Range<usize>>,
@@ -17,7 +17,7 @@ pub(super) struct Places {
     pub(super) norm_bias: Range<usize>,
     pub(super) post_weight: Range<usize>,
     pub(super) post_bias: Range<usize>,
-    /// Weight and bias of `conv_q` and `conv_k`; empty where there are none.
+    /// Weight and bias of `conv_q` and `conv_k`; empty if there are none.
     pub(super) convs: [[Range<usize>; 2]; 2],
     pub(super) len: usize,
 }

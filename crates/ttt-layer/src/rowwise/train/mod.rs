@@ -97,7 +97,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Where the gradients of a layer's inputs go.
+/// The buffers of the gradients of a layer's inputs.
 #[derive(Debug)]
 pub struct InputGradients<'a> {
     /// Gradient of the layer's input as the learning rates read it, `[n, D]`; added to.
@@ -112,9 +112,8 @@ impl RowWise {
         window.div_ceil(self.config.mini_batch_size)
     }
 
-    /// Reads texts of `window` tokens each, every one from the first inner weights on: `out` `[n, w]` is what the
-    /// output projection has to be applied to, with the bits of [`RowWise::forward`]. What [`RowWise::backward`] needs
-    /// is kept in `tape`.
+    /// Reads texts of `window` tokens each, every one from the first inner weights on: `out` `[n, w]` is the input of
+    /// the output projection, with the bits of [`RowWise::forward`]. `tape` keeps what [`RowWise::backward`] needs.
     ///
     /// # Panics
     /// If lengths do not fit, or `n` is not a multiple of `window`.
