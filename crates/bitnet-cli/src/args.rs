@@ -10,7 +10,7 @@ use loader::TlTiles;
 use crate::choices;
 use crate::model_spec::ModelSpec;
 
-/// Which model, and what its files lack.
+/// The model, and overrides for its files.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
@@ -45,7 +45,7 @@ pub(crate) struct FileArgs {
 }
 
 impl FileArgs {
-    /// How to read a model's files.
+    /// Options for reading a model's files.
     pub(crate) fn load_options(&self) -> LoadOptions {
         let mut options = LoadOptions::default();
         options.tokenizer = self.tokenizer.clone();
@@ -56,7 +56,7 @@ impl FileArgs {
     }
 }
 
-/// How to compute.
+/// Options for computing.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Computing")]
 pub(crate) struct EngineArgs {
@@ -86,7 +86,7 @@ pub(crate) struct EngineArgs {
     pub(crate) no_adapt: bool,
 }
 
-/// How tokens are chosen. What is absent is as the model's files recommend.
+/// Options for choosing tokens. The defaults are the recommendations of the model's files.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {

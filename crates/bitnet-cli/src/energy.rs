@@ -1,8 +1,8 @@
-//! Energy that the CPU has used, where it meters itself: the counters of RAPL as Linux shows them.
+//! Energy used by the CPU, if it measures that: the counters of RAPL, as shown by Linux.
 
 use std::path::{Path, PathBuf};
 
-/// Where Linux lists the meters of the CPU packages, and of their parts.
+/// The folder in which Linux lists the meters of the CPU packages, and of their parts.
 const POWERCAP: &str = "/sys/class/powercap";
 
 /// Meters of all packages, read once at the beginning.
@@ -20,7 +20,7 @@ struct Package {
 }
 
 impl EnergyMeter {
-    /// Begins to meter; `None` where no meter can be read (virtual machines have none, and Linux lets only root read
+    /// Begins to measure; `None` if no meter can be read (virtual machines have none, and Linux lets only root read
     /// them).
     pub(crate) fn start() -> Option<Self> {
         Self::start_in(Path::new(POWERCAP))

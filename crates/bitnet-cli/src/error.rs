@@ -31,21 +31,21 @@ pub(crate) enum CliError {
         /// The problem, and the way out.
         problem: String,
     },
-    /// No `--model`, and no model where one is looked for.
+    /// No `--model`, and no model in the default place.
     #[cfg(not(feature = "tiny-model"))]
     #[error(
         "no model: {} is not here, and neither --model nor BITNET_MODEL says which to use; \
          give a GGUF file, a Hugging Face folder, hf:owner/repo, or synthetic:2b4t", looked_for.display()
     )]
     NoModel {
-        /// Where a model was looked for.
+        /// The path that was searched.
         looked_for: PathBuf,
     },
     /// A model path that does not exist.
     #[error("there is no file or folder {}{hint}", path.display())]
     NoSuchModel {
         path: PathBuf,
-        /// A suggestion; empty if there is none.
+        /// A suggestion, or empty.
         hint: String,
     },
     /// A download that failed.
@@ -83,7 +83,7 @@ pub(crate) enum CliError {
     /// The bandwidth probe, which runs in a process of its own, failed.
     #[error("the bandwidth probe failed: {problem}")]
     Probe { problem: String },
-    /// A busy process, which `bench --beside` measures beside, could not be started.
+    /// A busy process for `bench --beside` could not be started.
     #[error("a busy process cannot be started: {problem}; measure without --beside")]
     Busy { problem: String },
     /// The line editor of the chat failed.
@@ -98,15 +98,15 @@ pub(crate) enum CliError {
         wrong(kernels)
     )]
     WrongKernels { kernels: Vec<String> },
-    /// A file that cannot be used, and what it is.
+    /// A file that cannot be used, with a description.
     #[error("{source}; it is {what}")]
     Explained {
         /// Why it cannot be used.
         source: Box<CliError>,
-        /// Kind of file, and what to do with it.
+        /// The kind of file, and what to do with it.
         what: String,
     },
-    /// A model that does not compute what it should on this machine.
+    /// A model with wrong results on this machine.
     #[error("{}: {problem}", path.display())]
     WrongModel {
         /// The file or folder.
@@ -139,7 +139,7 @@ impl CliError {
             CliError::Usage { .. } => USAGE,
             CliError::Interrupted => INTERRUPTED,
             CliError::BrokenPipe => BROKEN_PIPE,
-            // As shells have it.
+            // As in shells.
             #[cfg(feature = "serve")]
             CliError::Server(bitnet_server::ServerError::Killed { signal }) => {
                 u8::try_from(128 + signal).unwrap_or(FAILURE)
@@ -148,7 +148,7 @@ impl CliError {
         }
     }
 
-    /// This error with a description of the file, where one is known.
+    /// This error with a description of the file, if it is known.
     pub(crate) fn explained(self, what: Option<impl Into<String>>) -> Self {
         match what {
             Some(what) => CliError::Explained { source: Box::new(self), what: what.into() },

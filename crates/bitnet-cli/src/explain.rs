@@ -1,5 +1,5 @@
-//! Describes files: formulas and scales of a model that can be run, and for all others what they are and what
-//! runs them.
+//! Describes files: formulas and scales of a model that can be run; for all others, their kind and the programs that
+//! run them.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -15,14 +15,14 @@ use ternary_kernels::{FORMATS, Scales};
 /// Programs for everything that is not ternary.
 const GGUF_PROGRAMS: &str = "llama.cpp and what is built on it (Ollama, LM Studio) run it";
 const FOLDER_PROGRAMS: &str = "transformers, vLLM or candle run it, llama.cpp after conversion";
-/// Where to go on.
+/// Where to continue.
 const KNOWN: &str = "`bitnet list --known` shows ternary models";
 
-/// Architectures of ternary models that are refused, and the programs that compute them.
+/// Architectures of unsupported ternary models, and the programs that support them.
 const OTHER_PROGRAMS: [(&str, &str); 2] =
     [("bitnet-embedding", "Microsoft's bitnet.cpp runs it"), ("vibevoice", "Microsoft's VibeASR.cpp runs it")];
 
-/// How the rotary embedding is stretched, where it is.
+/// The scaling of the rotary embedding, if any.
 pub(crate) fn rope_scaling(c: &ModelConfig) -> Option<String> {
     match &c.rope_scaling {
         RopeScaling::Linear { factor } => Some(format!("linear, factor {factor}")),
@@ -40,7 +40,7 @@ pub(crate) fn rope_scaling(c: &ModelConfig) -> Option<String> {
     }
 }
 
-/// Formulas of the layers beside projections and attention that mark a model of another family.
+/// Formulas of the layers, other than projections and attention, that identify a model of another family.
 pub(crate) fn formulas(c: &ModelConfig) -> Vec<String> {
     let mut all = Vec::new();
     let mut add = |yes: bool, what: &str| all.extend(yes.then(|| what.to_owned()));
@@ -88,8 +88,8 @@ pub(crate) fn scales(weights: &ModelWeights) -> String {
     }
 }
 
-/// Describes a GGUF file or a folder that cannot be run, and names a program that runs it; `None` where nothing useful
-/// is known.
+/// Describes a GGUF file or a folder that cannot be run, and names a program that runs it; `None` if nothing useful is
+/// known.
 pub(crate) fn elsewhere(path: &Path) -> Option<String> {
     if let Ok(Some(file)) = loader::gguf::locate(path) {
         return gguf(&Gguf::open(&file).ok()?);

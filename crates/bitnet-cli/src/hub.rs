@@ -30,10 +30,10 @@ mod imp {
     /// Path of the model of a repository, downloaded unless it is in the cache.
     ///
     /// # Errors
-    /// Whatever a download can fail with.
+    /// The errors of a download.
     pub(crate) fn fetch(spec: &HubSpec, ui: &Ui) -> Result<PathBuf, CliError> {
         let options = options(spec);
-        // What is in the cache is used without asking the network.
+        // Files in the cache are used without asking the network.
         if let Some(pulled) = hub::cached(&spec.repo, &options)? {
             return Ok(pulled.path);
         }
@@ -41,10 +41,10 @@ mod imp {
         Ok(download(spec, options, ui)?.path)
     }
 
-    /// Downloads what the cache lacks of a revision of a repository.
+    /// Downloads the missing files of a revision of a repository.
     ///
     /// # Errors
-    /// Whatever a download can fail with.
+    /// The errors of a download.
     pub(crate) fn pull(spec: &HubSpec, revision: Option<&str>, ui: &Ui) -> Result<Pulled, CliError> {
         let mut options = options(spec);
         options.revision = revision.map(str::to_owned);

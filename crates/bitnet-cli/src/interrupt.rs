@@ -17,7 +17,7 @@ pub(crate) fn install() {
         match &*current {
             Some(token) if !token.is_cancelled() => token.cancel(),
             _ => {
-                // A progress bar or a half-written line may stand there.
+                // There may be a progress bar or a half-written line.
                 let _ = writeln!(std::io::stderr());
                 std::process::exit(i32::from(INTERRUPTED));
             }

@@ -1,5 +1,5 @@
-//! Public files of ternary models by size and sha256, as their publishers' pages and programs that pin them say. A file
-//! whose hash is not known for certain is not here.
+//! Public files of ternary models by size and sha256, from the pages of their publishers and from programs that pin
+//! them. Files whose hash is uncertain are not included.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::error::CliError;
 pub(crate) struct KnownFile {
     /// Its name in the repository.
     name: &'static str,
-    /// Where it is published.
+    /// The repository that publishes it.
     repo: &'static str,
     bytes: u64,
     /// In lower case.
@@ -131,7 +131,7 @@ impl std::fmt::Display for KnownFile {
     }
 }
 
-/// The public file of the size of this one. Its size alone does not say that it is the same.
+/// The public file with the size of this one. Equal sizes do not prove that it is the same.
 pub(crate) fn identify(path: &Path) -> Option<&'static KnownFile> {
     let meta = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
     of_size(meta.len())
@@ -144,7 +144,7 @@ fn of_size(bytes: u64) -> Option<&'static KnownFile> {
 /// The sha256 of a file.
 ///
 /// # Errors
-/// A file that cannot be read, or is none.
+/// A file that cannot be read, or is not a file.
 pub(crate) fn sha256(path: &Path) -> Result<String, CliError> {
     let (mut file, _) = loader::files::open(path, "a model")?;
     let mut hash = Sha256::new();
@@ -160,7 +160,7 @@ pub(crate) fn sha256(path: &Path) -> Result<String, CliError> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Identifies a file by its hash, or says that the known file of this size has another hash.
+/// Identifies a file by its hash, or reports that the known file of this size has another hash.
 pub(crate) fn verdict(path: &Path, sha256: &str) -> String {
     match (FILES.iter().find(|f| f.sha256 == sha256), identify(path)) {
         (Some(known), _) => format!("that of {known}"),
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(verdict(&path, &hash), "of no file that is known here");
         assert!(verdict(&path, FILES[0].sha256).contains("that of ggml-model-i2_s.gguf of microsoft/"));
-        // A file of the size of a known one, without its contents: sparse, so that it takes no room.
+        // A file with the size of a known one, without its contents: sparse, so that it takes no space.
         let sparse = dir.path().join("sparse.gguf");
         std::fs::File::create(&sparse).unwrap().set_len(FILES[7].bytes).unwrap();
         assert_eq!(identify(&sparse), Some(&FILES[7]));

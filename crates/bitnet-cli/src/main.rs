@@ -1,8 +1,8 @@
 //! The `bitnet` command: run, chat with, convert, inspect and measure ternary language models.
 //!
-//! `commands/` has the list of commands and one file per command; it uses the modules beside it, and none of these uses it. `args` and
-//! `choices` are shared options, `model_spec` is what `--model` accepts, `source` loads it, `ui` and `progress` are what a person sees,
-//! `interrupt` is Ctrl-C. Text and JSON go to stdout, all else to stderr.
+//! `commands/` has the list of commands and one file per command; it uses the other modules, and none of these uses it.
+//! `args` and `choices` are shared options, `model_spec` is what `--model` accepts, `source` loads it, `ui` and
+//! `progress` are the visible output, `interrupt` is Ctrl-C. Text and JSON go to stdout, everything else to stderr.
 
 #![forbid(unsafe_code)]
 
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Log lines go to stderr: what `BITNET_LOG` asks for, or warnings, and more with each `-v`.
+/// Log lines go to stderr: those of `BITNET_LOG`, or warnings, and more with each `-v`.
 fn init_logging(verbose: u8, ui: &Ui) {
     use tracing_subscriber::EnvFilter;
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];

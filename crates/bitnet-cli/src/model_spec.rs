@@ -8,7 +8,7 @@ use loader::synthetic::Spec;
 
 use crate::names;
 
-/// Where a model comes from, as typed.
+/// The source of a model, as typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ModelSpec {
     /// A file or a folder.
@@ -26,7 +26,7 @@ pub(crate) enum ModelSpec {
 pub(crate) struct HubSpec {
     /// `OWNER/REPO`.
     pub(crate) repo: String,
-    /// One file of it; otherwise what a model needs.
+    /// One of its files; otherwise all files that a model needs.
     pub(crate) file: Option<String>,
 }
 

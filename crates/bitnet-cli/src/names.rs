@@ -11,7 +11,7 @@ pub(crate) struct Known {
     pub(crate) hub: &'static str,
     /// Description and purpose.
     pub(crate) what: &'static str,
-    /// Its shape, where it is published.
+    /// Its shape, if it is published.
     shape: fn() -> Option<ModelConfig>,
 }
 
@@ -98,7 +98,7 @@ const BONSAI_LARGE: &str = "Ternary-Bonsai 8B: the best answers of those that fi
 const BONSAI_HYBRID: &str = "Ternary-Bonsai 27B: gated delta rule and attention; a long context costs little memory";
 const BONSAI_FOLDED: &str = "Ternary-Bonsai 2 27B: the same with weights that are folded with Hadamard transforms";
 
-/// Public ternary models that are not computed here, why, and what computes them.
+/// Public ternary models that are not supported here, the reasons, and programs that support them.
 pub(crate) const ELSEWHERE: &[(&str, &str)] = &[
     ("Hy-MT 1.8B, 2 bits", "four levels, none of them 0: not ternary; Tencent's llama.cpp (AngelSlim)"),
     ("Maple 20B-A1B", "mixture of experts; its makers' own programs"),
@@ -124,7 +124,7 @@ fn groups(mut config: ModelConfig) -> ModelConfig {
 }
 
 impl Known {
-    /// Its shape, where it is published.
+    /// Its shape, if it is published.
     pub(crate) fn config(&self) -> Option<ModelConfig> {
         (self.shape)()
     }
@@ -167,7 +167,7 @@ mod tests {
             ("bitnet-3b", 3.3),
             ("bitnet-embedding-0.6b", 0.6),
             ("bitnet-embedding-270m", 0.27),
-            // By the sizes of their bf16 files, where the embedding counts.
+            // By the sizes of their bf16 files, which include the embedding.
             ("bitcpm-0.5b", 0.435),
             ("bitcpm-1b", 1.625),
             ("bitcpm-3b", 3.605),

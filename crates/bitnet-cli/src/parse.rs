@@ -1,7 +1,7 @@
-//! From what was typed to [`Cli`]: as clap reads it, and texts that begin with a hyphen as well.
+//! From the command line to [`Cli`]: parsed by clap, with support for texts that begin with a hyphen.
 //!
-//! `bitnet run "- item"` and `--choose "- a" "- b"` mean texts, `bitnet run --jsn` means an option and gets clap's
-//! answer. So what clap refuses is looked at once more: what cannot be the name of an option is a text.
+//! `bitnet run "- item"` and `--choose "- a" "- b"` contain texts; `bitnet run --jsn` contains an option and gets
+//! clap's error. So arguments that clap rejects are checked again: one that cannot be the name of an option is a text.
 
 use std::ffi::{OsStr, OsString};
 
@@ -11,7 +11,7 @@ use clap::{Arg, Args, Command, CommandFactory, FromArgMatches};
 use crate::commands::run::RunArgs;
 use crate::commands::{Cli, CommonArgs};
 
-/// Reads the arguments of this process; ends it with a message where they make no sense, or ask for help.
+/// Parses the arguments of this process; ends it with a message if they are invalid, or ask for help.
 pub(crate) fn arguments() -> Cli {
     let args: Vec<OsString> = std::env::args_os().collect();
     let unset = std::env::var_os("BITNET_MODEL").is_some_and(|model| model.is_empty());
@@ -21,7 +21,7 @@ pub(crate) fn arguments() -> Cli {
     }
 }
 
-/// `unset`: the variable `BITNET_MODEL` is there and empty, which says nothing.
+/// `unset`: the variable `BITNET_MODEL` is set but empty, and therefore ignored.
 fn parse(args: &[OsString], unset: bool) -> Result<Cli, clap::Error> {
     if let Some(cli) = run_alone(args).filter(|_| !unset) {
         return Ok(cli);
@@ -124,7 +124,7 @@ fn wants_value<'c>(command: &'c Command, arg: &OsStr) -> Option<&'c Arg> {
     while let Some(letter) = letters.next() {
         let option = command.get_arguments().find(|a| a.get_short() == Some(letter))?;
         if takes(&option) {
-            // What follows in the same argument is the value.
+            // The rest of the argument is the value.
             return letters.as_str().is_empty().then_some(option);
         }
     }

@@ -8,12 +8,12 @@ use crate::error::CliError;
 /// Bytes that the bandwidth probe reads: larger than the caches of most machines by far.
 const PROBE_BYTES: u64 = 512 << 20;
 
-/// A field of `/proc/self/status`, `VmHWM` for example, in MiB; `None` where the system has none.
+/// A field of `/proc/self/status`, for example `VmHWM`, in MiB; `None` if the system has none.
 pub(crate) fn status_mib(field: &str) -> Option<f64> {
     kib_of(&std::fs::read_to_string("/proc/self/status").ok()?, field).map(|kib| kib as f64 / 1024.0)
 }
 
-/// A field of `/proc/meminfo`, `MemAvailable` for example, in bytes; `None` where the system has none.
+/// A field of `/proc/meminfo`, for example `MemAvailable`, in bytes; `None` if the system has none.
 pub(crate) fn memory_bytes(field: &str) -> Option<u64> {
     kib_of(&std::fs::read_to_string("/proc/meminfo").ok()?, field)?.checked_mul(1024)
 }
@@ -24,7 +24,7 @@ fn kib_of(text: &str, field: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// The name of the CPU, if the system tells.
+/// The name of the CPU, if the system reports it.
 pub(crate) fn cpu_name() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|l| l.starts_with("model name") || l.starts_with("Model\t"))?;
@@ -36,7 +36,7 @@ pub(crate) fn cpus() -> NonZeroUsize {
     bitnet::ternary_kernels::available_cpus()
 }
 
-/// Threads of an engine where none are asked for.
+/// The default number of threads of an engine.
 pub(crate) fn threads() -> NonZeroUsize {
     ternary_kernels::default_threads()
 }
@@ -45,7 +45,7 @@ pub(crate) fn threads() -> NonZeroUsize {
 /// memory does not count as ours.
 ///
 /// # Errors
-/// [`CliError::Probe`] with what happened.
+/// [`CliError::Probe`] with the reason.
 pub(crate) fn bandwidth_in_child(threads: usize) -> Result<f64, CliError> {
     let failed = |problem: String| CliError::Probe { problem };
     // A small machine gets a small probe rather than none.

@@ -19,7 +19,7 @@ fn bar(ui: &Ui, total: Option<u64>, template: &str) -> ProgressBar {
     bar
 }
 
-/// A bar of bytes: what is done, of how many, how fast, how much longer.
+/// A progress bar of bytes: done, total, speed, remaining time.
 pub(crate) fn of_bytes(ui: &Ui, what: &str, total: u64) -> ProgressBar {
     let template = "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
     bar(ui, Some(total), template).with_message(what.to_owned())

@@ -18,8 +18,8 @@ use crate::model_spec::{HubSpec, ModelSpec};
 use crate::progress;
 use crate::ui::Ui;
 
-/// File name of the small model that comes within the program; where it does not, one of that name is looked for in the
-/// current folder.
+/// File name of the built-in small model; if the program does not contain it, a file with that name is searched for in
+/// the current folder.
 const SHIPPED: &str = "tiny-stories-ttt.gguf";
 
 /// What is said where no model is named.
@@ -34,7 +34,7 @@ pub(crate) struct Loaded {
     pub(crate) load_time: Duration,
 }
 
-/// The file or folder that a model argument stands for; downloads or makes it where that is asked for.
+/// The file or folder that a model argument stands for; downloads or generates it if requested.
 ///
 /// # Errors
 /// No model, a path that does not exist, a download or a generation that fails.
@@ -89,7 +89,7 @@ fn shipped() -> Result<PathBuf, CliError> {
 /// Name and shape of the model that `args` name; its weights are not looked at, and a synthetic one is not made.
 ///
 /// # Errors
-/// The errors of [`locate`]; what is wrong with the headers.
+/// The errors of [`locate`]; errors in the headers.
 pub(crate) fn shape(args: &ModelArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
     let of_spec = |spec: Spec| Ok((format!("synthetic:{}", spec.name), spec.config));
     match &args.model {
@@ -106,7 +106,7 @@ pub(crate) fn shape(args: &ModelArgs, ui: &Ui) -> Result<(String, ModelConfig), 
 fn existing(path: &Path) -> Result<PathBuf, CliError> {
     if path.exists() {
         if !path.is_dir() {
-            // A pipe or a device is named before anything waits for it.
+            // A pipe or a device is rejected before anything waits for it.
             files::regular(path, "a model")?;
         }
         return Ok(path.to_path_buf());
@@ -169,7 +169,7 @@ impl<'a> LoadRequest<'a> {
     /// Loads the model.
     ///
     /// # Errors
-    /// The errors of [`locate`], and whatever is wrong with the files or unavailable on this CPU.
+    /// The errors of [`locate`], errors in the files, and features that this CPU does not have.
     pub(crate) fn load(self, ui: &Ui) -> Result<Loaded, CliError> {
         let (args, engine) = (self.model, self.engine);
         // Report an option that this CPU cannot fulfil before anything is downloaded or read.
@@ -226,8 +226,8 @@ impl<'a> LoadRequest<'a> {
     }
 }
 
-/// The error of a file that cannot be loaded, with what the file is. Where the command line asks for what cannot be,
-/// the file is not at fault.
+/// The error of a file that cannot be loaded, with a description of the file. If the command line asks for something
+/// impossible, the file is not at fault.
 fn explained(error: bitnet::Error, path: &Path) -> CliError {
     match error {
         bitnet::Error::Load(_) => {
@@ -238,7 +238,7 @@ fn explained(error: bitnet::Error, path: &Path) -> CliError {
     }
 }
 
-/// Jinja source from a file of that name, or the name itself for a built-in template.
+/// Jinja source from a file with that name, or the name itself for a built-in template.
 ///
 /// # Errors
 /// A file that cannot be read or is not text.
@@ -250,7 +250,7 @@ pub(crate) fn template(name: &str) -> Result<String, CliError> {
     }
 }
 
-/// Sampling options: the model's recommendation, changed by what was typed.
+/// Sampling options: the model's recommendation, changed by the command line.
 pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> SamplingOptions {
     let typed = SamplingOverrides {
         temperature: args.temperature,
@@ -266,7 +266,7 @@ pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> SamplingOptions {
     typed.apply(model.default_sampling())
 }
 
-/// Speculative decoding as `--draft` asks for it.
+/// Speculative decoding according to `--draft`.
 pub(crate) fn speculation(args: &SamplingArgs) -> Speculation {
     match args.draft {
         None => Speculation::Auto,

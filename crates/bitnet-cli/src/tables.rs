@@ -1,5 +1,5 @@
-//! The tables of docs/models.md, written from the tables of the program by `cargo xtask tables`: a test compares them, so that the page
-//! says what is so.
+//! The tables of docs/models.md, written from the tables of the program by `cargo xtask tables`: a test compares them,
+//! so that the page stays correct.
 
 use bitnet_model::{Architecture, Presence};
 use loader::convert::Target;
@@ -9,7 +9,7 @@ use crate::commands::plan::Estimate;
 use crate::names::{ELSEWHERE, KNOWN};
 use crate::ui;
 
-/// Names of the families in both containers, and what they compute.
+/// Names of the families in both containers, and their formulas.
 fn families() -> String {
     let mut table = "| GGUF | `model_type` | computes |\n|---|---|---|\n".to_owned();
     for a in Architecture::ALL {

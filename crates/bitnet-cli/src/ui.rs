@@ -1,4 +1,4 @@
-//! Output for people: messages on stderr, colours only where they make sense, numbers in readable units.
+//! Output for users: messages on stderr, colours only where they make sense, numbers in readable units.
 
 use std::io::{IsTerminal, Write};
 
@@ -79,12 +79,12 @@ impl Ui {
             let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
-    /// Text on stderr that what follows on stdout continues, in bold.
+    /// Text on stderr that the following text on stdout continues, in bold.
     pub(crate) fn echo(&self, text: &str) {
         let mut err = std::io::stderr();
         let _ = err.write_all(self.err(Style::Bold, text).as_bytes()).and_then(|()| err.flush());
     }
-    /// Something the user should know, on stderr, unless `--quiet`.
+    /// A note for the user, on stderr, unless `--quiet`.
     pub(crate) fn note(&self, text: &str) {
         self.say(format_args!("{} {text}", self.err(Style::Cyan, "note:")));
     }
@@ -93,7 +93,7 @@ impl Ui {
     pub(crate) fn warning(&self, text: &str) {
         let _ = writeln!(std::io::stderr(), "{} {text}", self.err(Style::Red, "warning:"));
     }
-    /// The error that ends the command, in one line. An interruption explains itself, and so does a closed pipe.
+    /// The error that ends the command, in one line. An interruption needs no explanation, nor does a closed pipe.
     pub(crate) fn error(&self, error: &CliError) {
         let silent = matches!(error, CliError::BrokenPipe) || (self.quiet && matches!(error, CliError::Interrupted));
         if !silent {
@@ -153,7 +153,7 @@ pub(crate) fn kernels_json(kernels: &[LayerKernel]) -> serde_json::Value {
     kernels.iter().map(entry).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// The suffix of kernel names where `bitnet tune` chose them, or some of them.
+/// The suffix of kernel names if `bitnet tune` chose them, or some of them.
 pub(crate) fn chosen_by(kernels: &[LayerKernel]) -> &'static str {
     match kernels.iter().filter(|k| k.by == ChosenBy::Tuning).count() {
         0 => "",

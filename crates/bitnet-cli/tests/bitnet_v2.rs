@@ -1,5 +1,5 @@
-//! Files of BitNet v2 that contradict themselves, through the commands that meet them: every one is refused with what
-//! is wrong, and `show` still describes it.
+//! Files of BitNet v2 that contradict themselves, through the commands that read them: each is rejected with the
+//! reason, and `show` still describes it.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{Place, arg};
 use serde_json::{Value, json};
 
-/// As the shared shape, with transforms and four bits.
+/// Like the shared shape, with transforms and four bits.
 fn forms() -> Value {
     let form = |block: u32| json!({"hadamard_block": block, "activation_bits": 4});
     json!({"q_proj": form(0), "k_proj": form(0), "v_proj": form(0), "o_proj": form(128), "gate_proj": form(0),
@@ -23,7 +23,7 @@ fn shape(ffn: u32, change: impl FnOnce(&mut Value)) -> String {
     shape.to_string()
 }
 
-/// What is wrong, and the words that must say so.
+/// A fault, and the words that must report it.
 type Case<'a> = (&'a str, &'a dyn Fn(&mut Value), [&'a str; 2]);
 
 const CASES: [Case<'_>; 7] = [
@@ -40,7 +40,7 @@ const CASES: [Case<'_>; 7] = [
     ("no forms at all", &|f| *f = Value::Null, ["input_forms", ""]),
 ];
 
-/// The commands that meet a model, and what they say about `model`.
+/// The commands that read a model, and their messages about `model`.
 #[track_caller]
 fn refused(p: &Place, model: &str, what: &str, words: [&str; 2]) {
     for args in [

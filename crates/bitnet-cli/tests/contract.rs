@@ -1,4 +1,5 @@
-//! What scripts rely on: JSON forms, exit codes, which stream gets what. Runs on a synthetic model, so everywhere.
+//! The interface for scripts: JSON formats, exit codes, and the use of streams. Runs on a synthetic model, so
+//! everywhere.
 
 mod common;
 
@@ -42,7 +43,7 @@ fn sampling_repeats_with_its_seed_and_stops_are_obeyed() {
     let ids = |seed: &str| p.run(&with(&args, &["--seed", seed])).json()["ids"].clone();
     assert_eq!(ids("1"), ids("1"));
     assert_ne!(ids("1"), ids("2"));
-    // A run without a seed says which one it took.
+    // A run without a seed reports the one it used.
     let free = p.run(&args).json();
     assert_eq!(ids(&free["stats"]["seed"].to_string()), free["ids"]);
 }

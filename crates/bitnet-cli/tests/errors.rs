@@ -1,4 +1,4 @@
-//! What goes wrong is told in one line with a way out and the right exit code; streams that close do no harm.
+//! Errors are reported in one line with a way out and the right exit code; closed streams do no harm.
 
 mod common;
 

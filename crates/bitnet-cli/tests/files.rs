@@ -1,5 +1,5 @@
-//! Odd files, names and endings: nothing holds the process, nothing that is not a file is replaced, nothing stays of
-//! what died.
+//! Unusual files, names and endings: nothing blocks the process, nothing but files is replaced, and nothing of a dead
+//! process remains.
 #![cfg(all(unix, feature = "tiny-model"))]
 
 mod common;
@@ -16,7 +16,7 @@ fn fifo(place: &Place, name: &str) -> PathBuf {
     path
 }
 
-/// Runs with 4 GB of address space at most, and not for ever: what waits ends with code 124.
+/// Runs with at most 4 GB of address space, and with a time limit: a process that waits ends with code 124.
 fn bounded(place: &Place, args: &[&str]) -> Done {
     let inner = place.command(args);
     let mut c = Command::new("sh");
@@ -82,7 +82,7 @@ fn pipes_and_devices_are_refused_wherever_a_file_is_read() {
     bounded(&p, &["show", "folder"]).fails(1, "folder");
 }
 
-/// What the caller hands over is read, within bounds.
+/// Descriptors that the caller passes are read, within bounds.
 #[test]
 fn standard_input_stays_usable() {
     let p = Place::new();
@@ -145,7 +145,7 @@ fn what_a_killed_conversion_left_goes_with_the_next() {
                 let _ = std::fs::remove_file(p.path(out)).or_else(|_| std::fs::remove_dir_all(p.path(out)));
             }
         }
-        // As a kill in the middle leaves it, should none of these have been one.
+        // Like a file left by a kill in the middle, in case none of these was.
         p.write(".tmp-1-0-0.partial", "half");
         p.run(&["convert", &source, out, "--to", to, "--round-scales"]).ok();
         assert!(names(&p.path("")).iter().all(|n| !n.starts_with(".tmp-")), "{:?}", names(&p.path("")));

@@ -17,7 +17,7 @@ fn json_follows_its_schema_or_there_is_none() {
     let text = p.run(&[&run[..], &[arg(&schema)]].concat()).ok().out;
     let value: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(keys(&value), ["mood", "age"]);
-    // The schema itself may stand there, and scripts get everything in one object.
+    // The schema itself may be given, and scripts get everything in one object.
     let whole = p.run(&[&run[..], &[SCHEMA, "--json"]].concat()).json();
     assert_eq!(whole["text"].as_str().unwrap(), text.trim_end());
     assert!(whole["stats"]["forced_tokens"].as_u64().unwrap() > 0);
@@ -62,7 +62,7 @@ fn texts_become_vectors() {
     p.run(&["embed"]).fails(2, "no text given");
 }
 
-/// The set that `testdata/eval/make.py` makes: a model that knows simple stories is well above chance.
+/// The set that `testdata/eval/make.py` generates: a model that knows simple stories is well above chance.
 #[test]
 fn questions_are_asked_and_counted() {
     let p = Place::new();
@@ -165,7 +165,7 @@ fn conversations_are_kept_and_taken_up() {
     let second = chat("/load talk\nAnd then?\n");
     assert_eq!(first.out + &second.out, whole);
     assert!(second.err.contains("2 messages"), "{}", second.err);
-    // A state that is damaged is refused; the conversation is there all the same.
+    // A damaged state is rejected; the conversation is still there.
     std::fs::write(p.path("talk"), b"nonsense").unwrap();
     let again = chat("/load talk\nAnd then?\n");
     assert!(again.err.contains("reads the conversation again"), "{}", again.err);

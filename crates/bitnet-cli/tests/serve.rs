@@ -1,4 +1,4 @@
-//! `bitnet serve`: one line that says where, an orderly end, errors that say what to do.
+//! `bitnet serve`: one line with the address, an orderly end, errors with a way out.
 #![cfg(feature = "serve")]
 
 mod common;
@@ -53,7 +53,7 @@ impl Serving {
         }
     }
 
-    /// Ends it as service managers do, and gives the exit code and what it said.
+    /// Ends it like a service manager, and returns the exit code and its output.
     fn end(mut self, signal: &str) -> (Option<i32>, String) {
         self.signal(signal);
         let mut said = String::new();
@@ -82,7 +82,7 @@ fn it_says_where_answers_and_ends_well() {
             "stream": true});
         let mut stream = serving.client.stream("/v1/completions", &request).unwrap();
         stream.event().unwrap();
-        // What has begun ends well.
+        // A text that has begun is completed.
         let reader = std::thread::spawn(move || stream.events().unwrap());
         let (code, said) = serving.end(signal);
         assert_eq!(code, Some(0), "{said}");

@@ -92,7 +92,7 @@ fn a_time_becomes_steps() {
 
 fn becomes_a_model(more: &[&str]) {
     let p = place();
-    // What is given twice is given by `more`.
+    // Options that are given twice take the value in `more`.
     let own: Vec<&str> = RUN.chunks(2).filter(|o| !more.contains(&o[0])).flatten().copied().collect();
     let done = p.run(&[&own[..], more, &["--validate-every", "6"]].concat()).json();
     assert_eq!((done["steps"].as_u64(), done["finish"].as_str()), (Some(12), Some("completed")));
@@ -114,7 +114,7 @@ fn becomes_a_model(more: &[&str]) {
         assert!(said["ids"].as_array().unwrap().len() <= 4 && said["text"].is_string(), "{said}");
     }
     assert_eq!(p.run(&["show", "m/export/model.gguf", "--json"]).json()["name"], "m");
-    // With equal tokens in equal windows, the engine says what the trainer said.
+    // With equal tokens in equal windows, the engine gives the same loss as the trainer.
     let bytes = std::fs::read(p.path("m/data/valid.u16")).unwrap();
     let ids: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect();
     let windows = ((ids.len() - 1) / 32).min(128);
@@ -170,7 +170,7 @@ fn examples_become_a_model() {
     }
     p.run(&["run", "-m", "m/export/model.gguf", "--prompt", "What is number 3? ", "-n", "4"]).ok();
     assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), Some(60));
-    // Text is not a continuation of examples, and no window is left where all of them are too long.
+    // Text cannot continue a run on examples, and no window is left if all of them are too long.
     let short: Vec<&str> = args
         .iter()
         .map(|a| {
@@ -200,7 +200,7 @@ fn runs_go_on_where_they_were() {
     p.run(&["train", "--out", "o", "--resume"]).fails(2, "there is no");
     p.run(&["train", "--out", "q"]).fails(2, "--data");
     p.run(&["train", "--out", "q", "--data", "text.txt"]).fails(2, "tokenizer");
-    // What the run did not begin with is refused; what it did begin with may be said again.
+    // Settings that differ from the beginning of the run are rejected; equal ones may be repeated.
     p.run(&["train", "--out", "m", "--resume", "--batch", "8"]).fails(2, "batch = 4, now it is 8");
     p.run(&["train", "--out", "m", "--resume", "--mixer", "ttt-linear"]).fails(2, "--resume: the run was started with");
     p.write("c.toml", "[train]\nsteps = 12\n[train.schedule]\nwarmup = 5\n");
@@ -211,7 +211,7 @@ fn runs_go_on_where_they_were() {
 }
 
 /// Eight bits after Hadamard transforms, then four bits with the optimizer of the first stage; both stages leave models
-/// that say what they are, and run.
+/// that describe their forms, and run.
 #[test]
 fn bitnet_v2_is_trained_in_two_stages() {
     let p = place();

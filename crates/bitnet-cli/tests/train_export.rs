@@ -64,8 +64,8 @@ fn logits(weights: &ModelWeights) -> Vec<u32> {
         .collect()
 }
 
-/// With a scale per group: the ternary model that training computed with is, to the bit, that of its masters, of a
-/// Hugging Face folder and of GGUF files of all block lengths that hold it; and so are the logits.
+/// With a scale per group: the ternary model of training equals, to the bit, that of its masters, of a Hugging Face
+/// folder and of GGUF files of all block lengths that can hold it; and so do the logits.
 #[test]
 fn models_with_groups_are_the_same_in_every_container() {
     for group in [64usize, 128] {
@@ -116,7 +116,7 @@ fn models_with_groups_are_the_same_in_every_container() {
             }
             assert!(logits(&loaded) == expected, "{what}: the logits differ");
         }
-        // A packed folder has one scale per matrix, and says what has more.
+        // A packed folder has one scale per matrix, and rejects matrices with more.
         let packed = dir.path().join("packed");
         let refused = convert(&master, &packed, Target::HfPacked, &ConvertOptions::default(), &mut |_| {});
         let error = refused.unwrap_err().to_string();

@@ -1,5 +1,4 @@
-//! `bitnet train --task extract`: from utterances to a file that answers, and what is said about utterances that are
-//! wrong.
+//! `bitnet train --task extract`: from utterances to a file that answers, and the messages about invalid utterances.
 #![cfg(feature = "train")]
 
 mod common;

@@ -73,11 +73,11 @@ fn kills_lose_nothing_that_was_kept() {
         assert!(steps.iter().enumerate().all(|(i, s)| *s == i as u64 + 1), "round {round}: {steps:?}");
         before = now;
     }
-    // Of all these, one lock file remains, which no process holds, and what the last one was writing; that goes with
-    // the next.
+    // Of all these, one lock file remains, which no process holds, and the unfinished file of the last one, which the
+    // next one removes.
     let mut child = spawn(&p, &["train", "--out", "m", "--resume"]);
     wait_until("the next checkpoint", &mut child, || saved(&p) > before);
-    // A second process is told who works here.
+    // A second process gets an error with the holder.
     let told = p.run(&["train", "--out", "m", "--resume"]).fails(1, "in use by process");
     assert!(told.err.contains(&child.id().to_string()), "{told:?}");
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
@@ -140,7 +140,7 @@ fn a_full_disk_is_named_and_the_run_goes_on_later() {
     let told = told.fails(1, "no space for disk/m/");
     assert!(told.err.contains("needs") && told.err.contains("No space left"), "{told:?}");
     assert!(left.iter().all(|n| !n.contains("partial")), "{left:?}");
-    // With space it goes on.
+    // With enough space it continues.
     assert!(left.contains(&"checkpoint.safetensors".to_owned()), "{left:?}");
     p.run(&["train", "--out", "copy", "--resume"]).ok();
 }

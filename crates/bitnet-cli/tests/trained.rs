@@ -60,7 +60,7 @@ fn prompts_come_from_everywhere() {
     assert_eq!(a["finish_reason"], "stop");
     let (stopped, whole) = (a["text"].as_str().unwrap(), text.out.as_str());
     assert_eq!(Some(stopped), whole.split_once(" a").map(|s| s.0));
-    // Bytes that are not text are refused.
+    // Bytes that are not text are rejected.
     let mut c = p.command(&[&["run"][..], &model].concat());
     let bad = p.write("bad", [b'a', 0xff, b'b']);
     let done = common::Done::of(c.stdin(std::fs::File::open(bad).unwrap()).output().unwrap());

@@ -1,4 +1,4 @@
-//! `bitnet tune`, what it stores, and where that shows.
+//! `bitnet tune`, its stored result, and where that is shown.
 
 mod common;
 
@@ -87,7 +87,7 @@ fn what_is_stored_is_used_and_shown() {
     assert_eq!(a["details"]["kernels"]["o"], json!({ "kernel": "i2s_scalar", "by": "tuning" }));
     assert_eq!(a["kernel"], "base3_scalar; o, down: i2s_scalar");
 
-    // What the engine says that it computes with; the ids are the same each time.
+    // The kernels that the engine reports; the ids are the same each time.
     let log = |more: &[&str]| {
         let done = p.run(&[&run_ids[..], &["-vv"], more, &MODEL[..]].concat()).ok();
         let log = done.err.clone();

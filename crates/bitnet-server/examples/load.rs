@@ -1,4 +1,4 @@
-//! How many requests and tokens a server answers per second, and how long clients wait, with 1, 8 and 32 clients.
+//! The number of requests and tokens that a server answers per second, and the waiting times, with 1, 8 and 32 clients.
 //!
 //! ```text
 //! cargo run --release -p bitnet-server --example load -- [--url 127.0.0.1:8080] [--model FILE] [--seconds 5] [--tokens 64]

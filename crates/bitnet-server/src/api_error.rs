@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{Failure, Refused};
 
-/// An answer that says what is wrong.
+/// An answer that describes an error.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -20,7 +20,7 @@ pub(crate) struct ApiError {
     message: String,
 }
 
-/// Most characters of a quotation of what a client sent.
+/// The maximum number of characters in a quotation of a client's input.
 const MAX_QUOTE_CHARS: usize = 100;
 /// Most characters of a message. Libraries quote, too.
 const MAX_MESSAGE_CHARS: usize = 1000;
@@ -30,7 +30,7 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("{:?}", shortened(text, MAX_QUOTE_CHARS))
 }
 
-/// At most `most` characters of a text, and a mark where some are left out.
+/// At most `most` characters of a text, with a mark if some are left out.
 fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         None => text.into(),
@@ -78,13 +78,13 @@ impl ApiError {
         Self::field(param, message).code("context_length_exceeded")
     }
 
-    /// With a code that programs read.
+    /// Sets a code for programs.
     pub(crate) fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
     }
 
-    /// With another status.
+    /// Sets the status.
     pub(crate) fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self

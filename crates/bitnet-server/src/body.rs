@@ -39,8 +39,8 @@ impl Deref for Bytes {
 }
 
 impl App {
-    /// The body of a request, which must say that it is JSON: a form on a web page cannot, so no page can use a server
-    /// behind its reader's back.
+    /// The body of a request, whose content type must be JSON: a form on a web page cannot send that, so no page can
+    /// secretly use a server through its reader's browser.
     pub(crate) async fn read_body(&self, request: Request) -> Result<Bytes, ApiError> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();

@@ -37,12 +37,12 @@ impl Budget {
         self.used() <= self.most
     }
 
-    /// Whether all have no more than half of it. What grows later finds room where nothing more begins beyond that.
+    /// Whether at least half is free. Texts that grow later find room if nothing begins when less is free.
     pub(crate) fn is_half_free(&self) -> bool {
         self.used() <= self.most / 2
     }
 
-    /// Half of it, which is what one request may begin with.
+    /// Half of it, the limit for one request at its beginning.
     pub(crate) fn half(&self) -> usize {
         self.most / 2
     }

@@ -35,7 +35,7 @@ pub enum ServerError {
         "character {at} of the API key cannot be sent in a header: a key is made of visible ASCII characters; choose another key"
     )]
     KeyCharacter {
-        /// Which one, from 1. The key itself is never printed.
+        /// Its number, from 1. The key itself is never printed.
         at: usize,
     },
     /// An API key that is longer than the head of a request should be.
@@ -60,7 +60,7 @@ pub enum ServerError {
     /// Work that went on after the time for it was over.
     #[error("a computation did not end within {} seconds of the server's shutdown", after.as_secs())]
     Stuck {
-        /// How long it was waited for after all texts should have been broken off.
+        /// How long the server waited after all texts should have been cancelled.
         after: std::time::Duration,
     },
     /// A second signal came before the server had ended.

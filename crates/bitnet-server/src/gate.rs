@@ -1,4 +1,4 @@
-//! Who may ask: keys, and the names by which a server without a key may be called.
+//! Access control: keys, and the host names for a server without a key.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,14 +21,14 @@ pub(crate) struct Gate {
 /// The names by which a server may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Names {
-    /// Those that mean this machine wherever they are said.
+    /// Names that always mean this machine.
     Loopback,
-    /// Those, and addresses in numbers: no other machine can give itself one as a name.
+    /// Those, and numeric addresses: no other machine can use one as its name.
     Numbers,
 }
 
 impl Gate {
-    /// For a server that listens at `address`; `None` where another program listens and decides.
+    /// For a server that listens at `address`; `None` if another program listens and decides.
     pub(crate) fn new(app: Arc<App>, address: Option<SocketAddr>) -> Self {
         let names = match address {
             Some(address) if app.options.api_key.is_none() => {
@@ -81,7 +81,7 @@ fn hosts(request: &Request) -> Result<Vec<&str>, ApiError> {
     }
 }
 
-/// The name without its port; `None` if what follows is not a port.
+/// The name without its port; `None` if the rest is not a port.
 fn without_port(host: &str) -> Option<&str> {
     let (name, rest) = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?,
@@ -92,7 +92,7 @@ fn without_port(host: &str) -> Option<&str> {
 }
 
 impl Names {
-    /// Whether the server may be called `host`, or what is in `allowed`.
+    /// Whether the server may be called `host`, or by a name in `allowed`.
     fn allow(self, host: &str, allowed: &[String]) -> bool {
         let Some(name) = without_port(host) else { return false };
         let number = || name.parse::<IpAddr>().is_ok_and(|ip| self == Names::Numbers || ip.is_loopback());

@@ -2,8 +2,8 @@
 //! `/v1/models`, with streaming, and `/health` and `/metrics`.
 //!
 //! One thread owns all texts and takes them through the model together, a token of each in one pass; connections are
-//! served asynchronously and hand it their requests through a bounded queue. The text of a request does not depend on
-//! what else is generated: with the same seed it is that of [`bitnet::Session`], bit for bit.
+//! served asynchronously and pass their requests to it through a bounded queue. The text of a request does not depend
+//! on other texts: with the same seed it is that of [`bitnet::Session`], bit for bit.
 //!
 //! ```no_run
 //! use bitnet_server::{Options, Server};
@@ -13,8 +13,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Server`] listens by itself; [`Service`] is the same without sockets, as an `axum` router for a program that has a
-//! server. What clients can say and what they are told is in `docs/server.md`.
+//! [`Server`] listens by itself; [`Service`] is the same without sockets, as an `axum` router for a program with its
+//! own server. Requests and answers are described in `docs/server.md`.
 
 #![forbid(unsafe_code)]
 

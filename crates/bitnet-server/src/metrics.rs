@@ -10,10 +10,10 @@ use std::time::Duration;
 const SECONDS: [f64; 16] =
     [0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// How often times fell into which bucket.
+/// The number of times in each bucket.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
-    /// One for each of [`SECONDS`], and one for what is longer.
+    /// One for each of [`SECONDS`], and one for longer times.
     counts: [AtomicU64; SECONDS.len() + 1],
     nanoseconds: AtomicU64,
 }
@@ -45,7 +45,7 @@ fn head(out: &mut String, name: &str, help: &str, kind: &str) {
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    /// By endpoint and status.
+    /// Counts by endpoint and status.
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
     pub(crate) prompt_tokens: AtomicU64,
     pub(crate) cached_tokens: AtomicU64,
@@ -57,7 +57,7 @@ pub(crate) struct Metrics {
     pub(crate) first_token: Histogram,
     pub(crate) next_token: Histogram,
     pub(crate) queued: Histogram,
-    /// How long constraints were built.
+    /// Times of building constraints.
     pub(crate) constraints: Histogram,
     /// Constraints that found no thread.
     pub(crate) constraints_refused: AtomicU64,

@@ -23,13 +23,13 @@ impl ApiKey {
         if self.0.is_empty() {
             return Some(ServerError::EmptyKey);
         }
-        // What a header can carry without being read in different ways.
+        // Only characters that all programs read equally in a header.
         let at = self.0.chars().position(|c| !matches!(c, ' '..='~'));
         let sendable = at.map(|at| ServerError::KeyCharacter { at: at + 1 });
         sendable.or((self.0.len() > MAX_KEY).then_some(ServerError::KeyTooLong { limit: MAX_KEY }))
     }
 
-    /// Whether `given` is this key, in a time that tells its length at most.
+    /// Whether `given` is this key, in a time that reveals at most its length.
     pub(crate) fn is(&self, given: &str) -> bool {
         let (key, given) = (self.0.as_bytes(), given.as_bytes());
         let differing = key.iter().zip(given).fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
@@ -43,7 +43,7 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// How a [`Server`](crate::Server) behaves.
+/// Options of a [`Server`](crate::Server).
 ///
 /// ```
 /// use bitnet_server::{ApiKey, Options};
@@ -55,7 +55,7 @@ impl std::fmt::Debug for ApiKey {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen at; port 0 takes a free one.
     pub address: SocketAddr,
     /// Name of the model for clients; by default the name of its file.
     pub name: Option<String>,
@@ -63,58 +63,57 @@ pub struct Options {
     pub api_key: Option<ApiKey>,
     /// Whether to listen on other addresses than loopback without a key.
     pub without_key: bool,
-    /// Names besides this machine's own by which a server without a key may be called (`Host`), without a port. A web
-    /// page that someone opens can send requests here under a name of its own (DNS rebinding), so other names are
-    /// refused.
+    /// Host names (`Host`), without a port, that are allowed for a server without a key in addition to those of this
+    /// machine. A web page can send requests here under its own name (DNS rebinding), so other names are rejected.
     pub allow_hosts: Vec<String>,
     /// Texts that are generated at once, in one pass over the weights each step.
     pub max_sessions: usize,
-    /// Texts beside these that are short: prompt and answer have at most 1,024 tokens together. The second of these
-    /// places takes texts of 512 tokens, the third of 256, the others of 128. So a plain request does not wait while
-    /// long ones have all other places.
+    /// Additional places for short texts: prompt and answer have at most 1,024 tokens together. The second of these
+    /// places takes texts of 512 tokens, the third of 256, the others of 128. So an ordinary request does not wait
+    /// while long ones have all other places.
     pub short_sessions: usize,
-    /// Texts that may wait for their turn, a quarter of them single short ones; what comes beyond is refused with
-    /// status 429.
+    /// Texts that may wait for their turn, a quarter of them single short ones; further ones are rejected with status
+    /// 429.
     pub queue: usize,
-    /// Most new tokens that a request may ask for, and what it gets at most where it does not ask. By default what the
-    /// context holds, or for models without a limit of context what they were made for.
+    /// The maximum number of new tokens of a request, and the default. By default the length of the context, or for
+    /// models without a limit of context the length that they were made for.
     pub max_tokens: Option<usize>,
     /// Most texts that one request may ask for (`n`, several prompts).
     pub max_choices: usize,
-    /// Bytes of ended texts that are kept, so that what goes on after them need not read them again; 0 keeps none.
+    /// Bytes of ended texts that are kept, so that their continuations need not read them again; 0 keeps none.
     pub cache_bytes: usize,
     /// Longest body of a request in bytes.
     pub body_bytes: usize,
-    /// Most tokens of a text that is to become a vector. By default what the context holds, or 32,768 for models
-    /// without a limit of context.
+    /// The maximum number of tokens of a text that becomes a vector. By default the length of the context, or 32,768
+    /// for models without a limit of context.
     pub max_embed_tokens: Option<usize>,
     /// Threads that read requests larger than 64 KiB and cut their texts into tokens; smaller ones have threads of
     /// their own.
     pub prompt_threads: usize,
-    /// Large requests that may wait for such a thread; what comes beyond is refused with status 429.
+    /// Large requests that may wait for such a thread; further ones are rejected with status 429.
     pub prompt_queue: usize,
     /// Threads that build constraints (`response_format`, `grammar`, `regex`).
     pub constraint_threads: usize,
-    /// Constraints that may wait for such a thread; what comes beyond is refused with status 429.
+    /// Constraints that may wait for such a thread; further ones are rejected with status 429.
     pub constraint_queue: usize,
     /// Longest wait from the end of a request until its constraint is built.
     pub constraint_timeout: Duration,
-    /// Bytes that the constraints of all texts together may take, those that wait included. While half of them are
-    /// taken requests with constraints are refused with status 429; where growing automata take all, the text with the
-    /// largest ends so.
+    /// Bytes of the constraints of all texts together, including waiting ones. While half of them are taken, requests
+    /// with constraints are rejected with status 429; if growing automata take all, the text with the largest ends with
+    /// an error.
     pub constraint_bytes: usize,
-    /// Connections at once. Beyond, the connection that was idle longest is closed, or if none is, others wait until
-    /// one ends.
+    /// Simultaneous connections. Beyond this, the connection that was idle longest is closed, or if none is idle,
+    /// others wait until one ends.
     pub max_connections: usize,
     /// Longest wait for the whole head of a request, from the connection's begin or the head's first byte.
     pub head_timeout: Duration,
-    /// How long a connection stays on which nothing is asked after an answer.
+    /// How long a connection without a further request stays open.
     pub idle_timeout: Duration,
     /// Longest wait for the body of a request, and for a thread that reads it.
     pub read_timeout: Duration,
     /// Write timeout: longest wait for a client that does not read.
     pub write_timeout: Duration,
-    /// How long texts may go on after the server was told to end.
+    /// How long texts may continue after the server was asked to end.
     pub grace: Duration,
 }
 

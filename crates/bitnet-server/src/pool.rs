@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 /// Parsers recurse, within their limits.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Some threads and what waits for them. It ends when it is dropped; work that has begun is not waited for.
+/// Some threads and their queue. It ends when it is dropped; running work is not awaited.
 #[derive(Debug)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
@@ -49,7 +49,7 @@ struct Task {
     work: Box<dyn FnOnce(&Asker) + Send>,
 }
 
-/// Who waits for some work.
+/// The receiver of a result.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
     gone: Arc<AtomicBool>,
@@ -69,7 +69,7 @@ impl Asker {
     }
 }
 
-/// Cancels the work: tells its thread, and removes it from the queue if it has not begun.
+/// Cancels the work: notifies its thread, and removes it from the queue if it has not begun.
 struct Leave<'a> {
     shared: &'a Shared,
     gone: Arc<AtomicBool>,
@@ -155,7 +155,7 @@ impl Pool {
         self.shared.lock().waiting.len()
     }
 
-    /// Takes nothing more, and tells everybody who waits.
+    /// Accepts nothing more, and notifies everyone who waits.
     pub(crate) fn close(&self) {
         let mut state = self.shared.lock();
         state.closed = true;
@@ -167,7 +167,7 @@ impl Pool {
     }
 }
 
-/// Waits until something is told to end.
+/// Waits until the end is announced.
 pub(crate) async fn told(closing: &mut watch::Receiver<bool>) {
     // The other side is gone only when that is.
     let _ = closing.wait_for(|closing| *closing).await;
@@ -206,7 +206,7 @@ impl Shared {
         let (gone, waiting) = std::mem::take(&mut state.waiting).into_iter().partition(|task| task.asker.is_gone());
         state.waiting = waiting;
         drop(state);
-        // What they hold may be large.
+        // The dropped tasks may be large.
         drop::<VecDeque<Task>>(gone);
     }
 
@@ -262,7 +262,7 @@ mod tests {
             let mut busy = std::pin::pin!(busy);
             assert!(futures_poll(busy.as_mut()).is_none());
             begins.recv().unwrap();
-            // One waits, the next is refused; when the one is gone there is room again, and it never begins.
+            // One waits, the next is rejected; when the waiting one is gone there is room again, and it never begins.
             let (never, nothing) = channel();
             let mut waiting = Box::pin(pool.run(Instant::now(), LONG, move |_| never.send(()).unwrap()));
             assert!(futures_poll(waiting.as_mut()).is_none());
@@ -275,7 +275,7 @@ mod tests {
             hold.send(()).unwrap();
             assert_eq!(busy.await, Ok(1));
             assert!(nothing.recv().is_err());
-            // What has begun and does not end in time is told so, and can see it.
+            // Work that does not end in time is notified, and can notice it.
             let (seen, sees) = channel();
             let late = pool.run(Instant::now(), short, move |asker: &Asker| {
                 while !asker.is_gone() {

@@ -11,7 +11,7 @@ use crate::state::App;
 
 /// An endpoint.
 pub(crate) struct Route {
-    /// As the router writes it: `{*name}` at the end stands for the rest of a path.
+    /// In the router's notation: `{*name}` at the end stands for the rest of a path.
     pub(crate) path: &'static str,
     /// The method that it answers.
     pub(crate) method: Method,
@@ -37,7 +37,7 @@ impl Route {
     }
 }
 
-/// All endpoints. What is here is routed, counted, and named in refusals.
+/// All endpoints. Routing, metrics and error messages use this list.
 pub(crate) static ROUTES: &[Route] = &[
     Route::get("/health", "/health", || get(api::health)),
     Route::get("/metrics", "/metrics", || get(api::metrics)),
@@ -54,7 +54,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
     ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
 }
 
-/// The endpoint of a path, whatever the method.
+/// The endpoint of a path, for any method.
 pub(crate) fn of_path(path: &str) -> Option<&'static Route> {
     ROUTES.iter().find(|route| route.matches(path))
 }

@@ -14,15 +14,15 @@ use crate::pool::told;
 use crate::service::ENGINE_END_LIMIT;
 use crate::{Options, ServerError, Service};
 
-/// How long connections may take to send what is left after the engine has ended; less than what is left until the end.
+/// How long connections may take to send their rest after the engine has ended; less than the time until the end.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 /// Grace time of the server beyond its shutdown deadline, before the process ends without it.
 const SPARE: Duration = Duration::from_millis(200);
-/// A pause after the system refused a connection: it has no more file descriptors, and asking again at once would not
+/// A pause after the system rejected a connection: it has no more file descriptors, and an immediate retry would not
 /// help.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A model behind an OpenAI-compatible HTTP interface.
+/// A model with an OpenAI-compatible HTTP interface.
 ///
 /// ```no_run
 /// use bitnet_server::{Options, Server};
@@ -47,8 +47,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Lets the server end: it takes nothing more, what has begun may go on for [`Options::grace`], and then it is
-    /// broken off and its clients are told. [`Server::run`] returns after that.
+    /// Ends the server: it accepts nothing more, running texts may continue for [`Options::grace`], and then they are
+    /// cancelled and their clients notified. [`Server::run`] returns after that.
     pub fn shut_down(&self) {
         self.closing.send_replace(true);
     }
@@ -59,8 +59,8 @@ impl Server {
     /// [`Server::run`] on.
     ///
     /// # Errors
-    /// [`ServerError::Open`] for an address that other machines reach, without a key; an address where this process
-    /// cannot listen; the errors of [`Service::start`].
+    /// [`ServerError::Open`] for an address that other machines can reach, without a key; an address at which this
+    /// process cannot listen; the errors of [`Service::start`].
     pub fn bind(model: bitnet::Model, options: Options) -> Result<Self, ServerError> {
         let address = options.address;
         if !address.ip().is_loopback() && options.api_key.is_none() && !options.without_key {
@@ -76,7 +76,7 @@ impl Server {
         Ok(Self { service, listener, address, closing: watch::Sender::new(false) })
     }
 
-    /// Where it listens; with the port that port 0 became.
+    /// Its address; if the requested port is 0, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -91,12 +91,12 @@ impl Server {
         Handle { closing: self.closing.clone() }
     }
 
-    /// Answers requests until [`Handle::shut_down`], and returns two seconds after [`Options::grace`] at the latest,
-    /// whatever runs.
+    /// Answers requests until [`Handle::shut_down`], and returns at most two seconds after [`Options::grace`], whatever
+    /// runs.
     ///
     /// # Errors
-    /// [`ServerError::System`] without threads, [`ServerError::EngineFailed`] if the thread that computes has panicked,
-    /// [`ServerError::Stuck`] if it has not ended in time; it is left to itself then.
+    /// [`ServerError::System`] without threads, [`ServerError::EngineFailed`] if the computing thread has panicked,
+    /// [`ServerError::Stuck`] if it has not ended in time; then it is abandoned.
     pub fn run(self) -> Result<(), ServerError> {
         self.run_in(runtime()?)
     }
@@ -122,7 +122,7 @@ impl Server {
                 ended = &mut news => return ended,
                 _ = signals.next() => {}
             }
-            tracing::info!("told to end: what has begun may go on for a while");
+            tracing::info!("shutting down: running texts may continue for a while");
             handle.shut_down();
             tokio::select! {
                 ended = &mut news => ended,
@@ -139,7 +139,7 @@ impl Server {
         let (options, metrics) = (&service.app.options, service.app.metrics.clone());
         let places = Places::new(options.max_connections, options.head_timeout, metrics);
         let served = runtime.block_on(accept(&service, listener, address, &closing, &places));
-        // New requests on old connections are refused from here on.
+        // New requests on old connections are rejected from here on.
         let deadline = Instant::now() + service.app.options.grace;
         let ended = service.shut_down_at(deadline);
         let left = LAST_WORDS.min((deadline + ENGINE_END_LIMIT).saturating_duration_since(Instant::now()));
@@ -151,7 +151,7 @@ impl Server {
     }
 }
 
-/// Accepts connections until the server is told to end.
+/// Accepts connections until the server is asked to end.
 async fn accept(
     service: &Service,
     listener: TcpListener,
@@ -202,7 +202,7 @@ fn runtime() -> Result<Runtime, ServerError> {
     Ok(runtime)
 }
 
-/// Ctrl-C and requests to terminate, none of which is lost between two looks.
+/// Ctrl-C and requests to terminate, none of which is lost between two checks.
 struct Signals {
     #[cfg(unix)]
     all: Vec<(i32, tokio::signal::unix::Signal)>,

@@ -1,4 +1,5 @@
-//! The service without sockets: it starts what all requests share, and its router leads each to its endpoint.
+//! The service without sockets: it starts the parts that all requests share, and its router leads each request to its
+//! endpoint.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,12 +22,12 @@ use crate::state::App;
 use crate::workers::Workers;
 use crate::{ApiKey, Options, ServerError, body, routes};
 
-/// Most tokens of a text that is to become a vector, where neither the options nor the model's context say it.
+/// The default maximum number of tokens of a text that becomes a vector, if the model's context has no limit.
 const DEFAULT_EMBED_TOKENS: usize = 32_768;
 /// How long the engine may take to notice that its time is over.
 pub(crate) const ENGINE_END_LIMIT: Duration = Duration::from_secs(2);
-/// A model behind the endpoints, without a socket: [`Service::router`] puts it into a program's own `axum` server.
-/// [`Server`](crate::Server) is this with sockets, limits on connections and an orderly end.
+/// A model with its endpoints, without a socket: [`Service::router`] adds it to a program's own `axum` server.
+/// [`Server`](crate::Server) adds sockets, limits on connections and an orderly end.
 ///
 /// ```no_run
 /// use bitnet_server::{Options, Service};
@@ -50,8 +51,8 @@ fn default_name(model: &Model) -> String {
 }
 
 impl Service {
-    /// Starts the thread that computes. Address and timeouts of `options` do not matter here; a key, where there is
-    /// one, is asked for.
+    /// Starts the computing thread. Address and timeouts of `options` have no effect here; a key, if there is one, is
+    /// required.
     ///
     /// # Errors
     /// A model without a tokenizer, a limit of 0, an empty key, a system without threads.
@@ -110,7 +111,7 @@ impl Service {
         self.router_for(None)
     }
 
-    /// The endpoints; where there is no key, only for those who call this machine by names of its own.
+    /// The endpoints; without a key, only for clients that call this machine by its own names.
     pub(crate) fn router_for(&self, address: Option<SocketAddr>) -> Router {
         let gate = Gate::new(self.app.clone(), address);
         routes::router()
@@ -120,8 +121,8 @@ impl Service {
             .with_state(self.app.clone())
     }
 
-    /// Takes no more requests, lets what has begun go on for [`Options::grace`], then breaks it off. Returns when the
-    /// engine has ended, and two seconds after it should have at the latest.
+    /// Accepts no more requests, lets running texts continue for [`Options::grace`], then cancels them. Returns when
+    /// the engine has ended, and at most two seconds after it should have.
     ///
     /// # Errors
     /// [`ServerError::EngineFailed`] if it has panicked, [`ServerError::Stuck`] if it has not ended.
@@ -140,8 +141,7 @@ impl Service {
         }
     }
 
-    /// The status that the body of a request to `path` would get before anything is generated; 200 where it can begin.
-    /// For fuzzing.
+    /// The status of a request to `path` with this body before anything is generated; 200 if it can begin. For fuzzing.
     #[doc(hidden)]
     pub fn plan_only(&self, path: &str, body: &[u8]) -> u16 {
         api::plan_only(&self.app, path, body)

@@ -1,4 +1,4 @@
-//! The pools of threads of a server, and what clients are told when they cannot help.
+//! The pools of threads of a server, and the messages for clients if they are busy.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::pool::{Asker, Pool, Undone};
 use crate::{Options, ServerError};
 
-/// Smaller bodies have a thread of their own: whatever they ask for, it takes next to nothing to find out.
+/// Smaller bodies have a separate thread: checking them always takes very little time.
 const TINY_BODY: usize = 4 << 10;
 /// Larger bodies are read by threads of their own, so that small requests never wait for them.
 const LARGE_BODY: usize = 64 << 10;
@@ -33,7 +33,8 @@ impl Workers {
     pub(crate) fn start(options: &Options, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         Ok(Self {
             tiny: Pool::start("bitnet-read-tiny", 1, options.max_connections)?,
-            // Two, so that none waits for the one that is hardest to read. As many wait as have connections.
+            // Two, so that none waits for the one that takes longest to read. As many may wait as there are
+            // connections.
             small: Pool::start("bitnet-read", 2.max(options.prompt_threads), options.max_connections)?,
             large: Pool::start("bitnet-read-large", options.prompt_threads, options.prompt_queue)?,
             constraints: Pool::start("bitnet-constrain", options.constraint_threads, options.constraint_queue)?,
@@ -60,7 +61,7 @@ impl Workers {
         done.unwrap_or_else(|undone| Err(refusal(undone, "large requests", None)))
     }
 
-    /// Has the constraint that `field` says built. The time for it counts from `arrived`.
+    /// Builds the constraint of `field`. Its time counts from `arrived`.
     pub(crate) async fn constrain<T: Send + 'static>(
         &self,
         field: &'static str,

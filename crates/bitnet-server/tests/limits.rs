@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const TEXT: &str = "/v1/completions";
 
-/// A text that goes on for thousands of tokens: it cannot end by itself.
+/// A text that continues for thousands of tokens: it cannot end by itself.
 fn endless() -> Value {
     json!({"prompt": "Once upon a time", "max_tokens": 4000, "stream": true, "logit_bias": {"0": -100}})
 }
@@ -46,7 +46,7 @@ fn a_client_that_goes_away_frees_its_place() {
     drop(busy);
     server.wait_for("bitnet_active_sequences", 0.0);
     server.wait_for("bitnet_queue_length", 0.0);
-    // None of them came to its end.
+    // None of them has ended.
     assert!(server.metric("bitnet_generated_tokens_total") < 5.0 * 4000.0);
 }
 
@@ -112,7 +112,7 @@ fn what_was_said_before_is_not_read_again() {
     let longer = ask(&format!("{story}{} Then he", first["choices"][0]["text"].as_str().unwrap()));
     assert!(cached(&longer) > again["usage"]["prompt_tokens"].as_u64().unwrap());
     assert_eq!(server.metric("bitnet_cached_prompt_tokens_total") as u64, cached(&again) + cached(&longer));
-    // Times are told of every text and of every token after its first.
+    // Times are recorded for every text and for every token after its first.
     let generated = server.metric("bitnet_generated_tokens_total");
     assert_eq!(server.metric("bitnet_time_to_first_token_seconds_count"), 3.0);
     assert_eq!(server.metric("bitnet_time_per_output_token_seconds_count"), generated - 3.0);

@@ -1,4 +1,4 @@
-//! What no client may do: keep others waiting, hold the server, or be silent in its places.
+//! Clients cannot keep others waiting, block the server, or occupy its places silently.
 
 mod common;
 
@@ -44,7 +44,7 @@ fn constraints_keep_no_plain_request_waiting() {
             std::thread::spawn(move || client.post(TEXT, &costly()).unwrap())
         })
         .collect();
-    // While they are built, or refused.
+    // While they are being built, or after they were rejected.
     for _ in 0..5 {
         server.client.post(TEXT, &json!({"prompt": "x", "max_tokens": 2})).unwrap().ok();
         server.client.post(VECTORS, &json!({"input": "x"})).unwrap().ok();
@@ -80,7 +80,7 @@ fn a_plain_request_passes_long_prompts_and_long_answers() {
         connection
     };
     let plain = json!({"prompt": "Once upon a time", "max_tokens": 4});
-    // Of the long prompts one is read, though there are two places.
+    // Only one of the long prompts is read, though there are two places.
     let long: Vec<_> = (0..3).map(|_| send(&json!({"prompt": long_text(), "max_tokens": 1}))).collect();
     server.wait_for("bitnet_active_sequences", 1.0);
     server.wait_for("bitnet_queue_length", 2.0);
@@ -248,7 +248,7 @@ fn bodies_that_do_not_come_make_room() {
         .map(|_| {
             let mut connection = server.client.connect().unwrap();
             let _ = connection.write_all(head.as_bytes());
-            // Their heads have come before the next one asks for a place.
+            // Their heads have arrived before the next one asks for a place.
             std::thread::sleep(Duration::from_millis(100));
             connection
         })
@@ -332,7 +332,7 @@ fn a_client_that_waits_and_is_gone_is_noticed() {
     };
     let first = connect(false);
     server.wait_for("bitnet_active_sequences", 1.0);
-    // Those that wait for their turn, one whole, one in a stream.
+    // Two that wait for their turn, one whole, one as a stream.
     let waiting = [connect(false), connect(true)];
     server.wait_for("bitnet_queue_length", 2.0);
     // They end their side and are still there; then they are gone.
@@ -374,7 +374,7 @@ fn an_end_does_not_wait_for_what_computes_elsewhere() {
         let client = client.clone();
         std::thread::spawn(move || client.post(path, &body).map(|reply| reply.status))
     };
-    // More of them than threads: none may be waited for.
+    // More of them than threads: the end must not wait for any.
     let mut asked: Vec<_> = (0..3).map(|_| ask(TEXT, costly())).collect();
     asked.push(ask(VECTORS, json!({"input": long_text()})));
     server.wait_for("bitnet_active_sequences", 1.0);
@@ -382,7 +382,7 @@ fn an_end_does_not_wait_for_what_computes_elsewhere() {
     server.end().unwrap();
     assert!(began.elapsed() < Duration::from_secs(10));
     for thread in asked {
-        // Told so, or refused before.
+        // Notified, or rejected before.
         assert!(thread.join().unwrap().is_ok_and(|status| [503, 400, 429].contains(&status)));
     }
 }

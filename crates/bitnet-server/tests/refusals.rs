@@ -1,4 +1,4 @@
-//! What is wrong with a request is said by name; nothing that a client sends is an error of the server.
+//! Errors in a request are reported by name; no input of a client is an internal error.
 
 mod common;
 
@@ -128,7 +128,7 @@ fn wrong_fields_are_named() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // What asks for nothing is not a reason to refuse.
+    // Fields that request nothing are not a reason to reject.
     let harmless = chat(
         json!({"tools": [], "tool_choice": "none", "functions": null, "stop": null, "logit_bias": {}, "max_tokens": 2,
         "modalities": ["text"], "n": 1, "response_format": {"type": "text"}, "presence_penalty": 0, "parallel_tool_calls": true}),
@@ -185,7 +185,7 @@ fn errors_have_the_codes_that_clients_know() {
     assert_eq!(code(server.client.post(CHAT, &hi).unwrap()), is(400, "no_chat_template"));
 }
 
-/// What the fuzz target begins with.
+/// The first inputs of the fuzz target.
 #[test]
 fn bodies_in_testdata_are_requests() {
     let service = bitnet_server::Service::start(ttt(), bitnet_server::Options::default()).unwrap();
@@ -254,12 +254,12 @@ fn a_key_opens_and_nothing_else_does() {
         let reply = client.post(TEXT, &json!({"prompt": "x"})).unwrap();
         assert_eq!(reply.status, 401);
     }
-    // Health checks need none.
+    // Health checks need no key.
     assert_eq!(client.get("/health").unwrap().ok()["status"], "ok");
     client.key = Some("sesame".into());
     client.get("/v1/models").unwrap().ok();
     client.post(TEXT, &json!({"prompt": "x", "max_tokens": 1})).unwrap().ok();
-    // With a key the name under which the server is called does not matter.
+    // With a key the host name does not matter.
     let named =
         "GET /v1/models HTTP/1.1\r\nHost: example.org\r\nAuthorization: bearer sesame\r\nConnection: close\r\n\r\n";
     assert_eq!(client.send(named.as_bytes()).unwrap().status, 200);
@@ -274,7 +274,7 @@ fn without_a_key_only_names_of_this_machine_are_answered() {
     };
     assert_eq!(["localhost", "localhost:99", "127.0.0.1", "[::1]:8080"].map(get), [200; 4]);
     assert_eq!(["example.org", "127.0.0.1.example.org", "rebound.example:8080"].map(get), [403; 3]);
-    // What cannot be read, or says two things.
+    // Unreadable or contradictory names.
     for host in [&b"Host: evil\xe9.com\r\n"[..], b"Host: localhost\r\nHost: evil.com\r\n"] {
         let request = [b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n", host, b"\r\n"].concat();
         let reply = server.client.send(&request).unwrap().whole().unwrap();
@@ -353,7 +353,7 @@ fn nothing_that_is_sent_is_an_error_of_the_server() {
     let client = server.client.clone();
     const PATHS: &[&str] = &[CHAT, TEXT, VECTORS];
     let path = prop::sample::select(PATHS);
-    // Objects that have what they need more often than not, and bytes.
+    // Objects that usually have the required fields, and bytes.
     let good = (anything(), prop::collection::vec((name(), anything()), 0..4)).prop_map(|(messages, more)| {
         let mut request = json!({"messages": [{"role": "user", "content": "hi"}], "prompt": "a", "input": "b"});
         let map = request.as_object_mut().unwrap();
@@ -369,7 +369,7 @@ fn nothing_that_is_sent_is_an_error_of_the_server() {
         1 => prop::collection::vec(any::<u8>(), 0..200),
     ];
     let drop_others = |path: &str, body: Vec<u8>| -> Vec<u8> {
-        // Each endpoint refuses the others' fields, so they are taken out half of the time.
+        // Each endpoint rejects the fields of the others, so they are removed half of the time.
         let Ok(Value::Object(mut map)) = serde_json::from_slice::<Value>(&body) else { return body };
         if map.len() % 2 == 1 {
             let own = match path {
@@ -394,7 +394,7 @@ fn nothing_that_is_sent_is_an_error_of_the_server() {
         }
     });
     assert!(answered.get() > 10, "{}", answered.get());
-    // It still does what it did.
+    // It still works as before.
     let model = attention();
     let expected = model
         .session()

@@ -1,4 +1,4 @@
-//! What the endpoints answer is what the library says in process: whole, streamed, alone, together.
+//! The answers of the endpoints equal those of the library in process: whole, streamed, alone, together.
 
 mod common;
 
@@ -10,7 +10,7 @@ fn alone(model: &Model, prompt: &str, options: GenerateOptions) -> Output {
     model.session().generate(prompt, options).unwrap().finish().unwrap()
 }
 
-/// Options as the server understands a request that says nothing but these.
+/// The options for a request with only these fields.
 fn options(model: &Model, temperature: f32, seed: u64, max_tokens: usize) -> GenerateOptions {
     GenerateOptions::default()
         .sampling(model.default_sampling())
@@ -100,7 +100,7 @@ fn conversations_are_those_of_a_session() {
         let last = events.last().unwrap();
         assert_eq!((&last["choices"], &last["usage"]["completion_tokens"]), (&json!([]), &json!(expected.ids.len())));
         assert_eq!(last["usage"]["prompt_tokens"], answer["usage"]["prompt_tokens"]);
-        // The same conversation was there a moment ago: most of it is known.
+        // The same conversation was there before: most of it is cached.
         assert!(
             last["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() > 0
                 || model.context() == usize::MAX
@@ -165,8 +165,8 @@ fn probabilities_are_the_models() {
     let tokens: String = logprobs["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
     assert_eq!(tokens, texts(&answer)[0]);
     assert_eq!((&logprobs["text_offset"][0], logprobs["top_logprobs"][0].as_object().unwrap().len()), (&json!(0), 3));
-    // Offsets are characters, also where a character has several tokens: before ` x` there are as many as before it in
-    // the text.
+    // Offsets are characters, even if a character has several tokens: before ` x` there are as many as before it in the
+    // text.
     let request = json!({"prompt": "The dog", "regex": "žluťoučký青空 x", "max_tokens": 60, "logprobs": 0});
     let answer = server.client.post("/v1/completions", &request).unwrap().ok();
     let logprobs = &answer["choices"][0]["logprobs"];
@@ -270,7 +270,7 @@ fn a_schema_is_kept_and_characters_are_never_cut() {
         let events = server.client.stream("/v1/chat/completions", &request).unwrap().events().unwrap();
         assert!(events.iter().all(|e| !e.to_string().contains('\u{fffd}')));
         assert_eq!(streamed(&events, 1)[0].0, texts(&answer)[0]);
-        // What is cut off says so.
+        // An answer that is cut off reports it.
         request["stream"] = false.into();
         request["max_tokens"] = 5.into();
         let cut = server.client.post("/v1/chat/completions", &request).unwrap().ok();

@@ -1,4 +1,4 @@
-//! Tools: what a model is told of them, and the calls in what it says.
+//! Tools: their descriptions for a model, and the calls in its output.
 #![cfg(feature = "constrain")]
 
 mod common;
@@ -8,8 +8,7 @@ use common::Running;
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
-/// Writes everything that it is told, so that a test can see it in the number of tokens, and none of it where there are
-/// no tools.
+/// Writes everything about tools, so that a test can see it in the number of tokens, and nothing if there are none.
 const TEMPLATE: &str = "{% if tools %}{% for tool in tools %}{{ tool.function.name }}: <tool_call> {% endfor %}{% endif %}\
     {% for m in messages %}{{ m.role }} {{ m.content }}{% for call in m.tool_calls or [] %}{{ call.function.name }}\
     {{ call.function.arguments.city.upper() }}{% endfor %}{{ m.tool_call_id or '' }}{% endfor %}";
@@ -23,7 +22,7 @@ fn tools() -> Value {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}])
 }
 
-/// A request whose answer is what the expression says.
+/// A request whose answer matches the expression.
 fn request(regex: &str) -> Value {
     json!({"messages": [{"role": "user", "content": "Is it warm?"}], "tools": tools(), "regex": regex, "max_tokens": 200,
         "seed": 1, "parallel_tool_calls": true, "tool_choice": "auto"})
@@ -42,7 +41,7 @@ fn calls_are_told_apart_from_text() {
     assert!(call["id"].as_str().unwrap().starts_with("call_"));
     let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
     assert!(["Bern", "Rome"].contains(&arguments["city"].as_str().unwrap()));
-    // What looks like one and is none is text, and without tools so is a call.
+    // Text that looks like a call but is not is text, and so is a call without tools.
     for (regex, tools) in [("<tool_call> is a tag", true), (CALL, false)] {
         let mut request = request(regex);
         if !tools {
@@ -93,7 +92,7 @@ fn templates_see_tools_and_calls() {
             {"role": "tool", "content": "12 degrees", "tool_call_id": "call_1"}])
     };
     let call = |arguments: Value| json!({"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": arguments}});
-    // The template asks for a method of the argument: it is a value, not the text of one.
+    // The template uses a method of the argument: it is a value, not its text.
     let right = call(json!("{\"city\": \"Bern\"}"));
     assert!(tokens(&|r| r["messages"] = said(right.clone())).unwrap() > with);
     for (wrong, param) in [

@@ -1,4 +1,4 @@
-//! Timing in turns, statistics and curves: the crate that all figures come from.
+//! Timing in turns, statistics and curves: all figures come from this crate.
 //!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]

@@ -45,7 +45,7 @@ impl Samples {
         [self.least(), self.most()]
     }
 
-    /// All values added; 0 if there is none.
+    /// The sum of all values; 0 if there are none.
     pub fn sum(&self) -> f64 {
         self.sorted.iter().sum()
     }

@@ -7,8 +7,8 @@ use crate::Samples;
 /// Repetitions in a timing, at the most, however fast a candidate is.
 const MAX_REPEATS: u32 = 1000;
 
-/// How candidates are timed: in each round every candidate once, and every round begins with another one. A change of
-/// the machine's speed then meets all of them, and their figures can be read against each other.
+/// How candidates are timed: in each round every candidate once, and every round begins with another one. So a change
+/// of the machine's speed affects all of them, and their figures can be compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns {
     rounds: usize,

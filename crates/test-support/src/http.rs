@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Longest silence of a server; a test that hangs would say nothing.
+/// The longest pause of a server; a test that hangs would report nothing.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Where to ask, and with which key.
+/// The server to ask, and the key.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// The server.
@@ -26,7 +26,7 @@ pub struct Reply {
     pub status: u16,
     /// Names in small letters, and values.
     pub headers: Vec<(String, String)>,
-    /// The body, put together.
+    /// The assembled body.
     pub body: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ impl Reply {
     /// The body as JSON.
     ///
     /// # Panics
-    /// If it is none.
+    /// If it is not JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", String::from_utf8_lossy(&self.body)))
@@ -88,7 +88,7 @@ impl Client {
     /// A connection.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no connection.
     pub fn connect(&self) -> Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&self.address, SILENCE)?;
         stream.set_read_timeout(Some(SILENCE))?;
@@ -151,7 +151,7 @@ impl Stream {
     /// Reads the head of an answer.
     ///
     /// # Errors
-    /// If the connection ends before, or what comes is not HTTP.
+    /// If the connection ends before, or the answer is not HTTP.
     pub fn read_head(stream: TcpStream) -> Result<Self> {
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
@@ -173,7 +173,7 @@ impl Stream {
         Ok(Self { status, headers, reader, chunked, length, body: Vec::new(), ended: false })
     }
 
-    /// Reads more of the body; `false` where there is no more.
+    /// Reads more of the body; `false` if there is no more.
     fn more(&mut self) -> Result<bool> {
         if self.ended {
             return Ok(false);

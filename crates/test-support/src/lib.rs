@@ -20,11 +20,11 @@ pub fn testdata(relative: &str) -> PathBuf {
     workspace_dir().join("testdata").join(relative)
 }
 
-/// The folder `shared` beside the workspace, which holds the large reference vectors and is not part of the
-/// repository. `None`, with a message, where it is absent.
+/// The folder `shared` next to the workspace, which holds the large reference vectors and is not part of the
+/// repository. `None`, with a message, if it is missing.
 ///
 /// # Panics
-/// Where `CI=true` and the folder is absent: there a skipped comparison is a failure.
+/// If `CI=true` and the folder is missing: there a skipped comparison is a failure.
 pub fn shared_dir() -> Option<PathBuf> {
     let dir = workspace_dir().parent()?.join("shared");
     if dir.is_dir() {

@@ -6,7 +6,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
-/// A safetensors file in memory. All functions panic with the name of the tensor where it is not as asked.
+/// A safetensors file in memory. All functions panic with the name of the tensor if it is not as expected.
 #[derive(Debug)]
 pub struct Tensors(BTreeMap<String, Tensor>);
 

@@ -1,4 +1,4 @@
-//! `bitnet __bandwidth`: what `bench` and `doctor` start to measure the memory bandwidth outside of their own process.
+//! `bitnet __bandwidth`: started by `bench` and `doctor` to measure the memory bandwidth in a separate process.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

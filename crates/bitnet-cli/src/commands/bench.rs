@@ -56,7 +56,7 @@ pub(crate) struct BenchArgs {
     /// Number of repetitions; the median is reported
     #[arg(short, long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=1000))]
     repetitions: u32,
-    /// Measure again beside N busy processes, and report the remaining share of the speed
+    /// Measure again next to N busy processes, and report the remaining share of the speed
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
     beside: u32,
     /// Measure again with the last thread F times slower, as on a CPU with unlike cores, and report the share of the sum of
@@ -73,16 +73,16 @@ pub(crate) struct BenchArgs {
     load: LoadArgs,
 }
 
-/// Tokens that a text among several reads in a step. After whole steps of a context the next one reads the token that
-/// begins what is measured.
+/// Tokens that a text among several reads in a step. After whole steps of a context the next one reads the token with
+/// which the measurement begins.
 const PROMPT_STEP: usize = bitnet::Batch::PROMPT_STEP;
 
 /// The output of `--json`. Scripts rely on these names.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Median over the repetitions; null where nothing was read.
+    /// Median over the repetitions; null if nothing was read.
     prefill_tok_s: Option<f64>,
-    /// Median over the repetitions; null where nothing was generated.
+    /// Median over the repetitions; null if nothing was generated.
     decode_tok_s: Option<f64>,
     /// Bytes that one decode step reads: packed weights, head, mean of keys and values.
     bytes_per_token: u64,
@@ -103,10 +103,10 @@ struct Report {
     threads: usize,
     /// Rows of the head that were computed after the coarse pass, per token; 0 without a coarse pass.
     rows_rescored_mean: f64,
-    /// Only where asked for.
+    /// Only if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     beside: Option<Beside>,
-    /// Only where asked for.
+    /// Only if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     slow_worker: Option<SlowWorker>,
     /// Only where asked for.
@@ -135,7 +135,7 @@ struct Details {
     /// Energy of the whole CPU package by its own meter, idle share included; null without a meter.
     decode_joules_per_token: Option<f64>,
     prefill_joules_per_token: Option<f64>,
-    /// By projection group.
+    /// Kernels by projection group.
     kernels: serde_json::Value,
     /// While the texts are there.
     memory: Option<Memory>,
@@ -150,7 +150,7 @@ struct Memory {
     mapped_mib: Option<f64>,
     /// Anonymous memory before the first text.
     anonymous_before_mib: Option<f64>,
-    /// Counted: what all texts keep of their tokens.
+    /// Bytes of the state of all texts, computed from their tokens.
     state_bytes: usize,
     /// Counted: codes of activations, room for the widest row and the most tokens that passed together.
     activation_bytes: usize,
@@ -282,7 +282,7 @@ pub(crate) fn execute(args: &BenchArgs, ui: &Ui) -> Result<(), CliError> {
         details,
     };
     let shape = format!("{} weights, {} ternary", ui::count(model.config().parameters()), model.info().ternary_format);
-    // The threads of the engine must not take part in what follows.
+    // The threads of the engine must not disturb the following measurement.
     drop(model);
     report.read_bandwidth_gb_s[1] = probe(threads, ui)?;
     let mean = report.read_bandwidth_gb_s.iter().sum::<f64>() / 2.0;
@@ -301,7 +301,7 @@ fn probe(threads: usize, ui: &Ui) -> Result<f64, CliError> {
     gb_s
 }
 
-/// How the head is stored; `+6bit` where the best token is found by a pass over six bits of each weight first.
+/// The type of the head; `+6bit` if the best token is found by a pass over six bits of each weight first.
 fn head_name(engine: &bitnet::Engine) -> String {
     let stored = engine.head_type();
     if engine.coarse_head_bytes().is_some() { format!("{stored}+6bit") } else { stored }
@@ -320,7 +320,7 @@ fn bytes_per_token(model: &Model, context: usize, n: usize, sessions: usize, res
         }
         _ => (engine.head_bytes(), 0),
     };
-    // A token reads the states of constant size of its text, whatever its place.
+    // A token reads the states of constant size of its text, at any position.
     let state = model.session().state().constant_bytes() as u64;
     ((engine.packed_bytes() + shared) / sessions) as u64 + own + kv + state
 }

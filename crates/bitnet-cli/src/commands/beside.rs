@@ -1,4 +1,4 @@
-//! Busy processes beside a measurement, for `bitnet bench --beside`.
+//! Busy processes next to a measurement, for `bitnet bench --beside`.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::error::CliError;
 
-/// How long they run before anything is measured: several time slices.
+/// The time that they run before the measurement: several time slices.
 const HEAD_START: Duration = Duration::from_millis(200);
 
-/// Processes of one endless loop each. They end when this is dropped, and when this process ends in whatever way.
+/// Processes with one endless loop each. They end when this is dropped, and when this process ends for any reason.
 #[derive(Debug)]
 pub(super) struct Busy(Vec<Child>);
 
@@ -38,7 +38,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         for child in &mut self.0 {
             drop(child.stdin.take());
-            // It may have ended by itself; then there is nothing to end.
+            // It may have ended by itself; then there is nothing to do.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -57,8 +57,8 @@ pub(crate) fn execute() -> Result<(), CliError> {
     }
 }
 
-/// The speed that a scheduler that divides `cpus` evenly leaves to `threads` threads beside `busy` others, as a share
-/// of their speed alone.
+/// The speed that a scheduler that divides `cpus` evenly leaves to `threads` threads next to `busy` others, relative to
+/// their speed alone.
 pub(super) fn fair_share(cpus: usize, threads: usize, busy: u32) -> f64 {
     let of_each = |all: usize| (cpus as f64 / all.max(1) as f64).min(1.0);
     of_each(threads + busy as usize) / of_each(threads)
@@ -76,7 +76,7 @@ mod tests {
         // A CPU is left for each.
         assert_eq!(fair_share(8, 4, 4), 1.0);
         assert_eq!(fair_share(8, 4, 12), 0.5);
-        // Too many threads alone have half a CPU each.
+        // Too many threads have half a CPU each even alone.
         assert_eq!(fair_share(2, 4, 4), 0.5);
     }
 

@@ -77,7 +77,7 @@ pub(crate) fn execute(args: &ChatArgs, ui: &Ui) -> Result<(), CliError> {
     if model.tokenizer().is_none() {
         return Err(bitnet::Error::NoTokenizer.into());
     }
-    // The model that comes with the program tells stories; it never saw a conversation.
+    // The built-in model tells stories; it was not trained on conversations.
     let shipped = args.load.model.model.is_none() && args.template.is_none() && args.system.is_none();
     let plain = args.plain || shipped || model.chat_template().is_none();
     // A template that is there but broken is not a sign of a model that was not made to talk.
@@ -134,7 +134,7 @@ fn greet(model: &Model, ui: &Ui) {
 }
 
 impl Chat<'_> {
-    /// Answers a message. What goes wrong with it is told, and the conversation goes on without it.
+    /// Answers a message. Errors are shown, and the conversation continues without the message.
     fn say(&mut self, text: String) -> Result<(), CliError> {
         self.messages.push(Message::user(text));
         match self.answer() {
@@ -310,7 +310,7 @@ impl Chat<'_> {
     }
 }
 
-/// Kept here so that `settings` need not know the command line.
+/// Here, so that `settings` does not depend on the command line.
 impl Settings {
     fn new(sampling: SamplingOptions, args: &SamplingArgs) -> Self {
         let SamplingArgs { max_tokens, stop, ignore_eos, .. } = args;

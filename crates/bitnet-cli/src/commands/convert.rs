@@ -76,7 +76,7 @@ pub(crate) struct ConvertArgs {
 
 pub(crate) fn execute(args: &ConvertArgs, ui: &Ui) -> Result<(), CliError> {
     let target = args.to;
-    // What is neither is not replaced, not even with --force.
+    // Anything else is not replaced, not even with --force.
     if !target.is_folder() {
         files::replaceable(&args.output)?;
     } else if args.output.exists() && !args.output.is_dir() {

@@ -1,5 +1,5 @@
-//! `bitnet doctor`: the instruction sets of this machine, and a check of every kernel on it; with a model also what
-//! its file means, and whether it computes the same in every way.
+//! `bitnet doctor`: the instruction sets of this machine, and a check of every kernel on it; with a model also a
+//! description of its file, and whether all ways of computing it agree.
 
 mod model;
 
@@ -272,7 +272,7 @@ fn as_text(
             .iter()
             .map(|(t, gb_s)| format!("{gb_s:.1} GB/s with {t} thread{}", if *t == 1 { "" } else { "s" }));
         line("bandwidth", each.collect::<Vec<_>>().join(", "));
-        // What one token of 2B4T reads: 2.08 G weights of two or 1.6 bits, and six bits of each weight of the head.
+        // One token of 2B4T reads 2.08 G weights of two or 1.6 bits, and six bits of each weight of the head.
         let gb = if streaming.starts_with("base3") { 0.417 } else { 0.521 } + 0.249;
         let most = best / gb;
         line("estimate", format!("at most about {most:.0} tokens/s with BitNet b1.58 2B4T ({gb:.2} GB per token)"));

@@ -38,7 +38,7 @@ pub(crate) struct EmbedArgs {
     /// Pooling of the token states [default: according to the model's file, else mean]
     #[arg(long, value_name = "HOW", value_parser = choices::pooling())]
     pooling: Option<Pooling>,
-    /// Text to put before each input, for example the instruction that a model expects before a query
+    /// Text to add before each input, for example the instruction that a model expects before a query
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     prefix: String,
     /// Do not scale the vectors to length 1
@@ -51,7 +51,7 @@ pub(crate) struct EmbedArgs {
     load: LoadArgs,
 }
 
-/// Standard input, where it is not a terminal.
+/// Standard input, unless it is a terminal.
 fn stdin() -> Result<String, CliError> {
     let stdin = std::io::stdin().lock();
     let none = || CliError::usage("no text given: pass texts as arguments, with --file, or one a line on stdin");

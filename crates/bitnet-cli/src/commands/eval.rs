@@ -53,7 +53,7 @@ pub(crate) struct EvalArgs {
     load: LoadArgs,
 }
 
-/// How many answers were right, of how many.
+/// The number of correct answers, and of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     right: usize,
@@ -104,7 +104,7 @@ pub(crate) fn execute(args: &EvalArgs, ui: &Ui) -> Result<(), CliError> {
         }
         let scores = ask(&model, &prefix, question)?;
         let best = best_of(&scores, |_, s| s.total());
-        // By characters and without the space in front, as the figures of papers are made.
+        // By characters and without the leading space, as in the figures of papers.
         let per_character = |i: usize, s: &Score| s.total() / question.choices[i].chars().count().max(1) as f64;
         let best_norm = best_of(&scores, per_character);
         plain.add(best == question.answer);
@@ -148,7 +148,7 @@ fn chance(questions: &[Question]) -> f64 {
     questions.iter().map(|q| 1.0 / q.choices.len() as f64).sum::<f64>() / questions.len() as f64
 }
 
-/// How probable each choice is.
+/// The probability of each choice.
 fn ask(model: &Model, prefix: &str, question: &Question) -> Result<Vec<Score>, CliError> {
     let choices = question.choices.iter().map(|c| format!(" {c}"));
     Ok(model.score(&format!("{prefix}{}", question.prompt), choices)?)

@@ -1,4 +1,4 @@
-//! `bitnet extract`: what utterances are about and what is in them.
+//! `bitnet extract`: intents and slots of utterances.
 
 use std::io::{BufRead, IsTerminal as _};
 

@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::names;
 use crate::ui::{self, Style, Ui};
 
-/// Tokens for which the memory of known models is told.
+/// The number of tokens for which the memory of known models is shown.
 const KNOWN_CONTEXT: usize = 4096;
 
 const AFTER_HELP: &str = "\
@@ -81,7 +81,7 @@ fn entries() -> Result<Vec<Entry>, CliError> {
         let Some(name) = path.file_name().and_then(|n| n.to_str()).filter(|n| n.ends_with(".gguf")) else { continue };
         let bytes = file.metadata().map_or(0, |m| m.len());
         let note = match name {
-            // Listed below, with what they were made of.
+            // Listed below, with the models that they were made from.
             _ if cache::is_name(name) => continue,
             _ if name.starts_with("synthetic-") => "random weights",
             _ => "comes with the program",

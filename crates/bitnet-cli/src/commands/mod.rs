@@ -1,4 +1,4 @@
-//! The list of commands, and what runs each; one file per command.
+//! The list of commands, and their dispatch; one file per command.
 
 pub(crate) mod bandwidth;
 pub(crate) mod bench;
@@ -148,7 +148,7 @@ pub(crate) enum Command {
 /// Runs a command.
 ///
 /// # Errors
-/// Whatever the command fails with.
+/// The errors of the command.
 pub(crate) fn dispatch(command: Command, ui: &Ui) -> Result<(), CliError> {
     match command {
         Command::Run(args) => run::execute(&args, ui),

@@ -1,4 +1,4 @@
-//! `bitnet plan`: what a model needs in memory, and how fast it can be here, without its weights.
+//! `bitnet plan`: a model's memory requirements and its possible speed here, without its weights.
 
 use std::path::{Path, PathBuf};
 
@@ -62,7 +62,7 @@ pub(crate) struct PlanArgs {
 pub(crate) struct Estimate {
     /// Packed ternary weights, and the gates and convolutions of layers of the gated delta rule, in full precision.
     weights: u64,
-    /// Embedding, and the head where it is another matrix.
+    /// Embedding, and the head if it is a separate matrix.
     tables: u64,
     /// The coarse plane of the head.
     plane: u64,
@@ -73,8 +73,8 @@ pub(crate) struct Estimate {
 }
 
 impl Estimate {
-    /// With kernels of `bits` for each weight. Embedding and head are in half precision; those of Ternary-Bonsai, the
-    /// models of architecture qwen3 with a scale per group, are packed as all else.
+    /// The memory with kernels of `bits` per weight. Embedding and head are in half precision; those of Ternary-Bonsai,
+    /// the models of architecture qwen3 with a scale per group, are packed like all other matrices.
     fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
         let table = (c.vocab_size * c.hidden_size) as u64;
         let packed = matches!(Architecture::of(c), Some(Architecture::Qwen3 | Architecture::Qwen35));
@@ -95,7 +95,7 @@ impl Estimate {
         Self { weights, tables, plane, session: kv + state, reads: [read, read + kv] }
     }
 
-    /// As kernels of two bits need it, with keys and values in f16.
+    /// The memory with kernels of two bits, and keys and values in f16.
     pub(crate) fn at(c: &ModelConfig, context: usize) -> Self {
         Self::of(c, if has_groups(c) { GROUP_BITS } else { 2.0 }, KvType::F16, context)
     }
@@ -201,7 +201,7 @@ fn file_bytes(c: &ModelConfig) -> u64 {
     }
 }
 
-/// Name and shape of what is planned.
+/// Name and shape of the planned model.
 fn shape(args: &PlanArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
     let Some(text) = &args.shape else { return source::shape(&args.model, ui) };
     let path = Path::new(text);
@@ -210,7 +210,7 @@ fn shape(args: &PlanArgs, ui: &Ui) -> Result<(String, ModelConfig), CliError> {
             "70b" => return Ok(("a ternary model in the shape of Llama 3 70B".into(), llama_70b())),
             "2b4t" => return Ok(("BitNet b1.58 2B4T".into(), Spec::b2b4t().config)),
             name => {
-                // A shape that is known needs no download.
+                // A known shape needs no download.
                 if let Some(config) = crate::names::find(name).and_then(|known| known.config()) {
                     return Ok((name.to_owned(), config));
                 }
@@ -268,7 +268,7 @@ mod tests {
         );
     }
 
-    /// All weights of the 8B, its head among them, at 2.125 bits: what its makers' files have.
+    /// All weights of the 8B, including its head, at 2.125 bits, as in the files of its makers.
     #[test]
     fn a_model_with_a_scale_per_group_reads_its_head_packed() {
         let config = Spec::bonsai_8b().config;

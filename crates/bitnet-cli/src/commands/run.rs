@@ -54,7 +54,7 @@ pub(crate) struct RunArgs {
     /// Put the beginning-of-text token before the prompt [default: according to the model's files]
     #[arg(long, conflicts_with_all = ["no_bos", "ids", "chat"])]
     bos: bool,
-    /// Do not put the beginning-of-text token before the prompt
+    /// Do not add the beginning-of-text token before the prompt
     #[arg(long, conflicts_with_all = ["ids", "chat"])]
     no_bos: bool,
     #[cfg(feature = "constrain")]
@@ -104,7 +104,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
 
     if !args.choose.is_empty() {
         let after = match &prompt {
-            // As the tokens are put together without options of their own.
+            // The default way of combining the tokens.
             Some(prompt) if !args.chat && !args.bos && !args.no_bos => choose::After::Text(prompt),
             _ => choose::After::Ids(&ids),
         };
@@ -117,7 +117,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
         tracing::info!("without --max-tokens, generation continues until the context is full");
     }
     if sampling.temperature == 0.0 {
-        // A greedy choice is the same with every seed: say 0 rather than a number that means nothing.
+        // A greedy choice is the same with every seed: show 0 rather than a meaningless number.
         sampling.seed = args.sampling.seed.unwrap_or(0);
     }
     let graceful = Graceful::begin();
@@ -129,7 +129,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
     options.ignore_eos = args.sampling.ignore_eos;
     options.speculation = source::speculation(&args.sampling);
 
-    // A person may watch a text that is then cut off; a program gets a whole one or none.
+    // A user may watch a text that is then cut off; a program gets a whole one or none.
     let streaming = !args.json && (!constrained || ui.is_interactive());
     if let Some(prompt) = prompt.as_deref().filter(|_| streaming && !args.chat && ui.is_interactive()) {
         // A person sees one text: the prompt, and how it goes on.
@@ -168,7 +168,7 @@ pub(crate) fn execute(args: &RunArgs, ui: &Ui) -> Result<(), CliError> {
     }
 }
 
-/// Puts the constraint that was asked for into `options`; whether there is one.
+/// Adds the requested constraint to `options`; returns whether there is one.
 #[cfg(feature = "constrain")]
 fn constrain(args: &RunArgs, options: &mut GenerateOptions, ui: &Ui) -> Result<bool, CliError> {
     options.constraint = args.constrain.constraint()?;

@@ -1,4 +1,4 @@
-//! `bitnet serve`: a model behind an OpenAI-compatible HTTP interface.
+//! `bitnet serve`: serves a model with an OpenAI-compatible HTTP interface.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ struct LimitArgs {
     /// Maximum number of waiting texts, a quarter of them short ones; further requests get status 429
     #[arg(long, value_name = "N", default_value_t = Options::default().queue)]
     queue: usize,
-    /// Maximum number of new tokens per text [default: what the context holds]
+    /// Maximum number of new tokens per text [default: the length of the context]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_tokens: Option<usize>,
     /// Context length in tokens, prompt and answer together [default: the model's]
@@ -148,7 +148,7 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     if open {
         ui.note(&format!("anyone who can reach {} can use this server: no API key is set", server.address()));
     }
-    // From here on the first Ctrl-C is the server's, the second ends the process.
+    // From here on the first Ctrl-C ends the server, the second the process.
     let _graceful = Graceful::begin();
     let url = format!("http://{}/v1", server.address());
     ui::print_line(format_args!(

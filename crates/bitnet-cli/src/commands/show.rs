@@ -1,4 +1,4 @@
-//! `bitnet show`: what is in a model's files, whether it can be run, and how much memory it needs.
+//! `bitnet show`: the contents of a model's files, whether it can be run, and how much memory it needs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ struct Tensor {
     /// Slowest dimension first.
     shape: Vec<u64>,
     ty: String,
-    /// `None` where the type does not say it.
+    /// `None` if the type does not determine it.
     bytes: Option<u64>,
 }
 
@@ -79,11 +79,11 @@ struct Need {
     total: u64,
 }
 
-/// How the state of a session grows.
+/// The growth of the state of a session.
 struct Growth {
     /// Bytes for each token, keys and values in f16.
     per_token: u64,
-    /// Bytes whatever its length: states of test-time-training layers and of layers of the gated delta rule.
+    /// Bytes at any length: states of test-time-training layers and of layers of the gated delta rule.
     constant: u64,
 }
 
@@ -231,7 +231,7 @@ fn packed_bytes(c: &ModelConfig) -> u64 {
     (0..c.num_hidden_layers).map(layer).sum()
 }
 
-/// The kernels that the model would be computed with, unless others are asked for.
+/// The kernels that would compute the model, unless others are requested.
 fn kernels(model: &LoadedModel) -> Option<Vec<LayerKernel>> {
     let mut all = bitnet::kernels_for(&model.weights.config, None, None, &UseTuning::FromCache).ok()?;
     let group_kernel = group_kernel();
@@ -413,7 +413,7 @@ fn file_title(path: &Path) -> String {
     }
 }
 
-/// How activations become codes: what is common to all, or each row by the projections that read it.
+/// How activations become codes: once if all are equal, otherwise for each row by the projections that read it.
 fn activations(forms: &InputForms) -> String {
     if forms.are_plain() {
         return "8 bits".to_owned();

@@ -71,7 +71,7 @@ pub(crate) fn execute(args: &TokenizeArgs, ui: &Ui) -> Result<(), CliError> {
         ids.push(bos.ok_or_else(none)?);
     }
     ids.extend(tokenizer.encode(&text, false).map_err(bitnet::Error::from)?);
-    // A text may have millions of tokens: each is written as it comes, whatever the form.
+    // A text may have millions of tokens: each is written as it comes, in every format.
     let mut out = BufWriter::new(std::io::stdout().lock());
     let form = if args.json {
         Form::Json

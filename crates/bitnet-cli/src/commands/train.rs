@@ -137,14 +137,14 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
         (finish, failed) => {
             plot(args, &journal, ui);
             if saved.is_file() {
-                ui.note(&format!("{} holds the last checkpoint; --resume goes on from it", saved.display()));
+                ui.note(&format!("{} holds the last checkpoint; --resume continues from it", saved.display()));
             }
             return Err(finish.err().map(CliError::from).or(failed).unwrap_or(CliError::Interrupted));
         }
     };
     if finish == Finish::Interrupted {
         plot(args, &journal, ui);
-        ui.note(&format!("{} holds step {}; --resume goes on", saved.display(), trainer.progress().step));
+        ui.note(&format!("{} holds step {}; --resume continues", saved.display(), trainer.progress().step));
         return Err(CliError::Interrupted);
     }
     let trained = config.model_after(trainer.progress().step, &model);
@@ -176,7 +176,7 @@ fn plot(args: &TrainArgs, journal: &Journal, ui: &Ui) {
     }
 }
 
-/// The model's shape: defaults, then the configuration file, then what was typed.
+/// The model's shape: defaults, then the configuration file, then the command line.
 fn shape(args: &TrainArgs, settings: &Settings, tokenizer: Option<&Tokenizer>) -> Result<ModelConfig, CliError> {
     let mut m = settings.model.clone();
     args.shape.put(&mut m);
@@ -240,8 +240,8 @@ fn sample(
     Ok(Some(format!("{prompt}{}", tokenizer.decode(&ids[start..], true))))
 }
 
-/// Writes the finished model: a folder with packed weights (with a scale per group: floats that are ternary) and, where
-/// the shape allows, a GGUF file. Returns notes.
+/// Writes the finished model: a folder with packed weights (with a scale per group: floats that are ternary) and, if
+/// the shape allows it, a GGUF file. Returns notes.
 fn export(args: &TrainArgs, model: &ModelConfig, params: &Params) -> Result<Vec<String>, CliError> {
     let (master, export) = (args.out.join("master"), args.out.join("export"));
     write_master(&master, model, params)?;
@@ -252,7 +252,7 @@ fn export(args: &TrainArgs, model: &ModelConfig, params: &Params) -> Result<Vec<
     }
     let mut options = ConvertOptions::default();
     options.tokenizer = tokenizer.is_file().then_some(tokenizer);
-    // bf16 scales are what the packed form has; GGUF keeps f32.
+    // The packed form has bf16 scales; GGUF keeps f32.
     options.rounding = ScaleRounding::Nearest;
     let quiet = &mut |_| ();
     let (folder, file) = match model.weight_group {

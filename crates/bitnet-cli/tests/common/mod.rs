@@ -35,7 +35,7 @@ impl Place {
         path
     }
 
-    /// The command with nothing of the caller's environment that could change what it does.
+    /// The command without any part of the caller's environment that could change its behaviour.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(env!("CARGO_BIN_EXE_bitnet"));
         c.args(args).current_dir(self.dir.path()).env("XDG_CACHE_HOME", self.path("cache")).stdin(Stdio::null());
@@ -119,7 +119,7 @@ pub(crate) fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// The model for tests that need a trained one; `None` where the reference models are absent.
+/// The model for tests that need a trained one; `None` if the reference models are missing.
 pub(crate) fn tinystories() -> Option<PathBuf> {
     Some(test_support::shared_dir()?.join("models/tinystories_5m"))
 }

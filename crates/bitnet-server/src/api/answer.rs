@@ -36,7 +36,7 @@ pub(crate) struct Answer {
     created: u64,
     name: String,
     model: Model,
-    /// Whether probabilities are told.
+    /// Whether probabilities are included.
     logprobs: bool,
     /// Whether a stream ends with the number of tokens.
     pub(crate) include_usage: bool,
@@ -44,13 +44,13 @@ pub(crate) struct Answer {
     n: usize,
     /// Characters of each text so far, for `text_offset`.
     offsets: Vec<usize>,
-    /// How the model calls tools, where it was given some.
+    /// How the model calls tools, if it was given some.
     pub(crate) tools: Option<ToolForm>,
     /// For each text of a stream: the text that is held back, and how much of the text was sent.
     held: Vec<(String, usize)>,
 }
 
-/// A logarithm of a probability that JSON can hold; what OpenAI says about a token that cannot be.
+/// A logarithm of a probability that JSON can represent; OpenAI's value for an impossible token.
 fn finite(logprob: f64) -> f64 {
     logprob.max(-9999.0)
 }
@@ -155,12 +155,12 @@ impl Answer {
         (self.form == Form::Chat).then(|| self.chunk(choice, json!({ "role": "assistant", "content": "" }), None, None))
     }
 
-    /// More of a text; `None` if it may be part of a call, which is told when it is whole.
+    /// More of a text; `None` if it may be part of a call, which is sent when it is complete.
     pub(crate) fn piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>) -> Option<Value> {
         let Some(form) = self.tools else { return Some(self.plain_piece(choice, text, logprob)) };
         let (all, sent) = self.held(choice);
         all.push_str(text);
-        // Nothing before what was sent can begin a call.
+        // No text before the sent part can begin a call.
         let certain = match (form, *sent) {
             (ToolForm::Whole, 1..) => all.len(),
             (_, sent) => sent + form.certain(all.get(sent..).unwrap_or_default()),
@@ -187,7 +187,7 @@ impl Answer {
         }
     }
 
-    /// The end of a text, and what was held back of it.
+    /// The end of a text, with the text that was held back.
     pub(crate) fn done(&mut self, choice: usize, reason: FinishReason) -> Vec<Value> {
         let nothing = if self.form == Form::Chat { json!({}) } else { json!("") };
         let end = |answer: &Self, reason| answer.chunk(choice, nothing, None, Some(reason));
@@ -255,7 +255,7 @@ impl Answer {
         self.model.tokenizer().and_then(|t| t.token_bytes(token)).unwrap_or_default().to_vec()
     }
 
-    /// How probable a token of a chat was.
+    /// The probability of a token of a chat.
     fn chat_logprob(&self, logprob: &TokenLogprob) -> Value {
         let one = |token: u32, logprob: Option<f64>| {
             let bytes = self.bytes(token);

@@ -27,7 +27,7 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
     let messages = messages(&mut fields, app)?;
-    // Without a limit an answer may take what is left of the context.
+    // Without a limit an answer may take the rest of the context.
     let limits = ["max_completion_tokens", "max_tokens"];
     let mut params = GenerationParams::take(&mut fields, app, &limits, usize::MAX)?;
     let told = fields.boolean("logprobs")?;
@@ -59,7 +59,8 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     Draft::new(app, params, vec![ids], "messages", answer)
 }
 
-/// `tools` and `tool_choice`: what the model may call, and how it does; `None` where it is to call nothing.
+/// `tools` and `tool_choice`: the tools that the model may call, and the format of its calls; `None` if it may call
+/// none.
 fn tools(fields: &mut Fields, app: &App) -> Result<Option<(Value, ToolForm)>, ApiError> {
     let choice = match fields.take("tool_choice") {
         None => true,
@@ -92,7 +93,7 @@ fn form(app: &App) -> Option<ToolForm> {
     app.model.chat_template().and_then(ChatTemplate::tool_form)
 }
 
-/// `messages`: who said what.
+/// `messages`: the messages with their roles.
 fn messages(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
     match fields.take("messages") {
         Some(Value::Array(all)) if all.len() > MAX_MESSAGES => {
@@ -108,12 +109,12 @@ fn messages(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
     }
 }
 
-/// One message; with `tools` it may be what a tool said, or call some.
+/// One message; with `tools` it may be the result of a tool, or call some.
 fn message(value: Value, name: &str, tools: bool) -> Result<Message, ApiError> {
     let mut fields = Fields::of_value(value, name)?;
     let role = match fields.text("role")?.as_deref() {
         Some(role @ ("system" | "user" | "assistant")) => role.to_owned(),
-        // What newer models call their instruction.
+        // The role of the instruction for newer models.
         Some("developer") => "system".to_owned(),
         Some("tool") if tools => "tool".to_owned(),
         Some("tool" | "function") => return Err(ApiError::unsupported(fields.name("role"), NO_TOOLS)),
@@ -152,14 +153,14 @@ fn message(value: Value, name: &str, tools: bool) -> Result<Message, ApiError> {
     {
         message.extra.insert("tool_call_id".into(), id.into());
     }
-    // Clients send back what they got, empty fields included.
+    // Clients send back what they received, including empty fields.
     fields.refuse(&[("function_call", &[]), ("audio", &[]), ("refusal", &[])])?;
     fields.ignore(&["annotations"]);
     fields.finish()?;
     Ok(message)
 }
 
-/// A call in a message, as templates know it: arguments are values there, and text in this interface.
+/// A call in a message, in the form for templates: arguments are values there, and text in this interface.
 fn tool_call(value: Value, name: &str) -> Result<Value, ApiError> {
     let mut fields = Fields::of_value(value, name)?;
     if !matches!(fields.text("type")?.as_deref(), None | Some("function")) {

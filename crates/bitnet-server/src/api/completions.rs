@@ -10,7 +10,7 @@ use super::answer::Form;
 use super::{Answer, ApiError, Draft, Fields, GenerationParams, generated, take_model};
 use crate::state::App;
 
-/// New tokens where the request does not say how many; OpenAI's default.
+/// The default number of new tokens, which is that of OpenAI.
 const DEFAULT_TOKENS: usize = 16;
 
 /// Goes on with a text.

@@ -17,7 +17,7 @@ use crate::state::App;
 /// Most texts of a request; OpenAI's limit.
 const MAX_TEXTS: usize = 2048;
 
-/// Texts on their way to vectors, and whether these are wanted as text.
+/// Texts to turn into vectors, and whether the vectors are requested as text.
 pub(super) struct EmbeddingPlan {
     embedding: bitnet::Embedding,
     base64: bool,

@@ -19,10 +19,10 @@ use crate::net::Peer;
 
 /// After so long without news a comment is sent, so that no proxy takes the connection for dead.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Bytes of news that are put together in one write.
+/// Bytes of events that are combined in one write.
 const ENOUGH: usize = 16 << 10;
 
-/// The body of a streamed answer. Dropping it, as happens when the client is gone, tells the engine to leave the texts.
+/// The body of a streamed answer. Dropping it, as happens when the client is gone, makes the engine cancel the texts.
 pub(crate) struct Events {
     news: UnboundedReceiver<Event>,
     answer: Answer,
@@ -64,7 +64,7 @@ impl Events {
         response
     }
 
-    /// Writes what is new. After the last text has ended the stream ends.
+    /// Writes a new event. The stream ends after the last text has ended.
     fn take(&mut self, news: Option<Event>, out: &mut String) {
         match news {
             Some(Event::Piece { choice, text, logprob }) => {

@@ -1,4 +1,4 @@
-//! The fields of a request, taken one by one: errors name their field, and unknown fields are refused.
+//! The fields of a request, taken one by one: errors name their field, and unknown fields are rejected.
 
 use std::ops::RangeInclusive;
 
@@ -65,12 +65,12 @@ impl Fields {
         ApiError::field(self.name(field), message)
     }
 
-    /// Takes a field; null is as good as none.
+    /// Takes a field; null counts as missing.
     pub(crate) fn take(&mut self, field: &str) -> Option<Value> {
         self.map.remove(field).filter(|v| !v.is_null())
     }
 
-    /// Takes a field, or turns its value into what `read` gives; `must` says what it has to be.
+    /// Takes a field and converts its value with `read`; `must` describes valid values.
     fn typed<T>(
         &mut self,
         field: &str,
@@ -102,7 +102,7 @@ impl Fields {
         self.typed(field, "an integer", |v| v.as_u64().or_else(|| v.as_i64().map(i64::cast_unsigned)))
     }
 
-    /// Takes a truth value; false where there is none.
+    /// Takes a boolean; false if it is missing.
     pub(crate) fn boolean(&mut self, field: &str) -> Result<bool, ApiError> {
         Ok(self.typed(field, "true or false", Value::as_bool)?.unwrap_or(false))
     }

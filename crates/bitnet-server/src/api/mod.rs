@@ -37,12 +37,12 @@ use params::GenerationParams;
 use pieces::json_in_pieces;
 pub(crate) use status::{health, metrics};
 
-/// Seconds since 1970, as answers tell them.
+/// Seconds since 1970, for answers.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// Takes `model`. There is one, so none need be named; another one is an error.
+/// Takes `model`. There is only one, so it need not be named; another one is an error.
 fn take_model(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
     match fields.text("model")? {
         Some(name) if name != app.name => Err(models::unknown(&name, app)),
@@ -82,11 +82,11 @@ async fn generated(
 enum Planned {
     /// It can begin.
     Ready(CompletionPlan),
-    /// The constraint that a field says is to be built.
+    /// The constraint of a field, which remains to be built.
     Constrained(&'static str, Box<Draft>),
 }
 
-/// Texts to generate, without what may take long to make.
+/// Texts to generate, without the parts that may take long to build.
 #[derive(Debug)]
 struct Draft {
     params: GenerationParams,
@@ -133,7 +133,7 @@ impl Draft {
     fn prepare(self, app: &App, asker: &Asker) -> Result<CompletionPlan, ApiError> {
         let Self { params, prompts, answer } = self;
         let mut choices = Vec::new();
-        // What the constraints of this request take.
+        // Bytes of the constraints of this request.
         let mut own = 0usize;
         for ids in prompts {
             for _ in 0..params.n {

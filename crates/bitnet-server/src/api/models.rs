@@ -18,7 +18,7 @@ fn describe(app: &App) -> Value {
         "object": "model",
         "created": app.created,
         "owned_by": "bitnet",
-        // Not OpenAI's: what a client may want to know of a local model.
+        // Not part of OpenAI's interface: facts about a local model for clients.
         "context_length": (context != usize::MAX).then_some(context),
         "parameters": app.model.config().parameters(),
     })
@@ -34,7 +34,7 @@ pub(crate) async fn model(
     State(app): State<Arc<App>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    // What is not text is not a name.
+    // A path that is not text is not a name.
     let Path(name) = name.unwrap_or(Path(String::new()));
     match name == app.name {
         true => Ok(json_response(StatusCode::OK, &describe(&app))),

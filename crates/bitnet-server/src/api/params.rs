@@ -34,19 +34,19 @@ pub(crate) struct GenerationParams {
     pub(crate) include_usage: bool,
     /// Texts for each prompt.
     pub(crate) n: usize,
-    /// How many of the likeliest tokens to tell, if probabilities are wanted at all.
+    /// The number of most probable tokens to report, if probabilities are requested.
     pub(crate) logprobs: Option<usize>,
     sampling: SamplingOptions,
     max_tokens: usize,
     stop: Vec<String>,
     logit_bias: Vec<(u32, f32)>,
-    /// The constraint of the text, and the field that asks for it.
+    /// The constraint of the text, and the field that requests it.
     #[cfg(feature = "constrain")]
     constraint: Option<(&'static str, bitnet::Constraint)>,
 }
 
 impl GenerationParams {
-    /// Takes the common fields of `fields`. Without a field that says so a text has at most `max_tokens` tokens.
+    /// Takes the common fields of `fields`. Without a field for it, a text has at most `max_tokens` tokens.
     pub(crate) fn take(
         fields: &mut Fields,
         app: &App,
@@ -125,7 +125,7 @@ impl GenerationParams {
         self.max_tokens
     }
 
-    /// Why the library refuses these options, with the field that is to blame.
+    /// The library's error about these options, with the field that caused it.
     pub(crate) fn map_error(&self, error: bitnet::Error) -> ApiError {
         #[cfg(feature = "constrain")]
         if let (bitnet::Error::Constraint(_), Some((field, _))) = (&error, &self.constraint) {
@@ -134,7 +134,7 @@ impl GenerationParams {
         error.into()
     }
 
-    /// The field that says what the text must be, if there is one: to make that ready may take long.
+    /// The field with a constraint, if there is one: building it may take long.
     pub(crate) fn constrained(&self) -> Option<&'static str> {
         #[cfg(feature = "constrain")]
         {
@@ -168,7 +168,7 @@ fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     }
 }
 
-/// `logit_bias`: token ids and what is added to their logits.
+/// `logit_bias`: token ids and the biases of their logits.
 fn biases(fields: &mut Fields, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
     let vocab = app.model.config().vocab_size;
     let map = match fields.take("logit_bias") {

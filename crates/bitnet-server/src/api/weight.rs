@@ -7,10 +7,11 @@ use serde_json::Value;
 const FREE: usize = 64 << 20;
 /// Bytes for each byte of the body.
 const EACH: usize = 12;
-/// Bytes of a list or an object beside its place in another one: room for four values, and what an allocator adds.
+/// Bytes of a list or an object in addition to its place in another one: room for four values, and the overhead of an
+/// allocator.
 const LIST: usize = 4 * size_of::<Value>() + 16;
 const OBJECT: usize = 4 * (size_of::<Value>() + ENTRY) + 96;
-/// Bytes of an entry of an object beside its value: its name, its hash, its place in the table.
+/// Bytes of an entry of an object in addition to its value: its name, its hash, its place in the table.
 const ENTRY: usize = size_of::<String>() + 32 + 3 * size_of::<usize>();
 /// Deeper than that JSON is not read.
 const DEPTH: usize = 128;
@@ -19,7 +20,7 @@ const DEPTH: usize = 128;
 pub(super) fn fits(body: &[u8]) -> bool {
     let most = FREE.saturating_add(body.len().saturating_mul(EACH));
     let mut total = 0usize;
-    // For each open bracket what a further value in it takes.
+    // For each open bracket, the bytes of a further value in it.
     let mut open: Vec<usize> = Vec::with_capacity(DEPTH);
     let mut bytes = body.iter();
     while let Some(byte) = bytes.next() {
@@ -64,7 +65,7 @@ mod tests {
         for (item, n) in [("[0],", 1_000_000), ("{\"a\":0},", 500_000), ("[[0]],", 600_000), ("0,", 2_000_000)] {
             assert!(!fits(&list(item, n)), "{item}");
         }
-        // Commas and brackets in texts are none.
+        // Commas and brackets within texts do not count.
         let text = format!("{{\"prompt\":\"{}\\\"{}\"}}", "[{,".repeat(600_000), "[,".repeat(600_000));
         assert!(fits(text.as_bytes()));
         assert!(fits("[".repeat(4_000_000).as_bytes()) && fits(b"\"\\") && fits(b"]],"));

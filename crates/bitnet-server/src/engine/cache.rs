@@ -6,7 +6,7 @@ use bitnet::{Model, Session};
 
 /// A session that shares fewer tokens with a prompt is not reused.
 const MIN_SHARED_TOKENS: usize = 16;
-/// A session with at most this many tokens after the shared prefix is taken itself; of a longer one a fork is made.
+/// A session with at most this many tokens after the shared prefix is used itself; a longer one is forked.
 const MAX_DROPPED_TOKENS: usize = 32;
 /// Most sessions that are kept; each is compared with each prompt.
 const MAX_SESSIONS: usize = 64;
@@ -47,7 +47,7 @@ impl Cache {
         (model.session(), 0)
     }
 
-    /// Keeps a session, and forgets those that were not used for the longest time where there is no room.
+    /// Keeps a session, and drops the least recently used ones if there is no room.
     pub(crate) fn keep(&mut self, session: Session) {
         if bytes(&session) > self.limit || session.len() < MIN_SHARED_TOKENS {
             return;

@@ -1,4 +1,4 @@
-//! Requests for embeddings, and their turns.
+//! Requests for embeddings, and their order.
 
 use super::Embed;
 
@@ -7,14 +7,14 @@ const UNDER_WAY: usize = 4;
 
 /// The requests, in the order in which they came.
 ///
-/// The first one and the one with the least to read take turns: a short text does not wait for a long one that came
-/// before it, and a long one goes on however many short ones come.
+/// The first one and the one with the fewest tokens take turns: a short text does not wait for a long one that came
+/// before it, and a long one progresses however many short ones come.
 #[derive(Debug, Default)]
 pub(super) struct Embeds {
     all: Vec<Embed>,
     /// Whether the turn is the first one's.
     first: bool,
-    /// Where the one that has its turn came from.
+    /// The index from which the current one was taken.
     taken: usize,
 }
 
@@ -47,7 +47,7 @@ impl Embeds {
         Some(self.all.remove(self.taken))
     }
 
-    /// Puts it back where it was.
+    /// Returns it to its place.
     pub(super) fn put_back(&mut self, embed: Embed) {
         self.all.insert(self.taken.min(self.all.len()), embed);
     }
@@ -63,7 +63,7 @@ mod tests {
     use bitnet::{EmbedOptions, Model};
     use tokio::sync::oneshot;
 
-    /// The lengths tell the requests apart.
+    /// The requests have different lengths.
     fn embed(model: &Model, tokens: usize) -> Embed {
         let (answer, kept) = oneshot::channel();
         // The client stays.

@@ -1,4 +1,4 @@
-//! The one thread that computes: it owns the batch of all texts, steps it, and sends to each request what is new.
+//! The only computing thread: it owns the batch of all texts, steps it, and sends new tokens to each request.
 
 mod cache;
 mod embeds;
@@ -85,7 +85,7 @@ impl Drop for Engine {
     }
 }
 
-/// How much at once.
+/// Limits of simultaneous work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) max_sessions: usize,
@@ -152,7 +152,7 @@ impl Worker {
     /// Room for more texts.
     fn room(&self) -> Room {
         let short_taken = self.running.values().filter(|r| r.seat == Seat::Short).count();
-        // Half of the places at most are read at once: the others wait where they block nothing else.
+        // At most half of the places read at once: the others wait where they block nothing else.
         let read = self.running.values().filter(|r| r.long && r.last.is_none()).count();
         Room {
             places: self.sizes.max_sessions.saturating_sub(self.running.len() - short_taken),
@@ -189,7 +189,7 @@ impl Worker {
                 self.running.insert(id, running);
             }
             Err(error) => {
-                // A client that is gone need not know.
+                // The client may be gone.
                 let _ = events.send(Event::Failed(Failure::Model(error)));
                 self.queue.ended(1);
             }
@@ -247,7 +247,7 @@ impl Worker {
                     Event::Failed(Failure::Model(error))
                 }
             };
-            // Who does not listen any more is taken out before the next step.
+            // Requests without a receiver are removed before the next step.
             let _ = running.events.send(event);
         }
         for (id, session, output) in self.batch.take_finished() {
@@ -275,13 +275,13 @@ impl Worker {
             && let Some(running) = self.running.remove(&id)
         {
             self.batch.leave(id);
-            // A client that is gone need not know.
+            // The client may be gone.
             let _ = running.events.send(Event::Failed(Failure::Memory));
             self.queue.ended(1);
         }
     }
 
-    /// The next piece of what is to become vectors.
+    /// Reads the next part of a text for a vector.
     fn embed(&mut self) {
         let Some(mut embed) = self.embeds.next() else { return };
         // A piece delays the next tokens of all texts.
@@ -296,7 +296,7 @@ impl Worker {
             Err(error) => Err(Failure::Model(error)),
         };
         self.queue.ended(1);
-        // A client that is gone need not know.
+        // The client may be gone.
         let _ = embed.answer.send(vectors);
     }
 
@@ -320,7 +320,7 @@ impl Worker {
     }
 }
 
-/// Whether a constrained text was cut off. Clients of this interface know that by `finish_reason`.
+/// Whether a constrained text was cut off. Clients of this interface see that in `finish_reason`.
 #[cfg(feature = "constrain")]
 fn is_cut_off(error: &bitnet::Error) -> bool {
     matches!(error, bitnet::Error::Constraint(bitnet::ConstraintError::Unfinished { .. }))

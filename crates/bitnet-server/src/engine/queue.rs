@@ -34,7 +34,7 @@ pub(crate) enum Job {
 pub(crate) struct Generate {
     /// The texts that have not begun.
     pub(crate) choices: VecDeque<Choice>,
-    /// Where the texts go. The job is cancelled when the receiver is closed.
+    /// The receiver of the texts. The job is cancelled when it is closed.
     pub(crate) events: mpsc::UnboundedSender<Event>,
     /// When the request came.
     pub(crate) arrived: Instant,
@@ -60,7 +60,7 @@ pub(crate) struct Choice {
 pub(crate) struct Embed {
     /// The texts, and how far they are.
     pub(crate) embedding: Embedding,
-    /// Where the vectors go. The job is cancelled when the receiver is closed.
+    /// The receiver of the vectors. The job is cancelled when it is closed.
     pub(crate) answer: oneshot::Sender<Result<Vec<Vec<f32>>, Failure>>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) enum Event {
         choice: usize,
         /// Whole characters, nothing that could be the beginning of a stop text; may be empty.
         text: String,
-        /// How probable the token was, if asked for.
+        /// The probability of the token, if requested.
         logprob: Option<TokenLogprob>,
     },
     /// A text has ended.
@@ -93,7 +93,7 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) prompt: usize,
-    /// Tokens of the prompt that were known.
+    /// Tokens of the prompt that were cached.
     pub(crate) cached: usize,
     pub(crate) generated: usize,
 }
@@ -101,7 +101,7 @@ pub(crate) struct Usage {
 /// Why a request that was taken is not fulfilled.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The model says so.
+    /// An error of the model.
     Model(bitnet::Error),
     /// The constraints of all texts take too much memory, and that of this one most.
     Memory,
@@ -121,7 +121,7 @@ pub(crate) enum Refused {
 }
 
 impl Job {
-    /// How many turns it needs.
+    /// The number of turns that it needs.
     fn turns(&self) -> usize {
         match self {
             Job::Generate(g) => g.choices.len(),
@@ -157,7 +157,7 @@ impl Choice {
     }
 }
 
-/// How much more the engine can begin.
+/// The amount of work that the engine can begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Room {
     /// Free places for any text.
@@ -210,9 +210,9 @@ pub(crate) struct QueuedChoice {
 pub(crate) struct Next {
     /// Texts that begin.
     pub(crate) turns: Vec<QueuedChoice>,
-    /// Vectors that are wanted.
+    /// Requested vectors.
     pub(crate) embeds: Vec<Embed>,
-    /// The server ends, and this long is left for what has begun.
+    /// The server ends, with this deadline for running texts.
     pub(crate) closing: Option<Instant>,
 }
 
@@ -266,7 +266,7 @@ impl Queue {
         let capacity = self.capacity - if job.is_short() { 0 } else { self.kept };
         let fits = |state: &State| state.active + state.turns() + job.turns() <= capacity;
         if !fits(&state) {
-            // Those whose clients are gone make room.
+            // Jobs whose clients are gone make room.
             state.waiting.retain(|j| !j.is_gone());
             if !fits(&state) {
                 return Err(Refused::Full);
@@ -278,8 +278,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes what has its turn and finds a place in `room`. With `wait` it waits until there is something, or until the
-    /// server ends.
+    /// Takes the next job that fits into `room`. With `wait` it waits until there is one, or until the server ends.
     pub(crate) fn next(&self, mut room: Room, wait: bool) -> Next {
         let mut state = self.lock();
         while wait && state.waiting.is_empty() && state.closing.is_none() {
@@ -311,13 +310,13 @@ impl Queue {
         next
     }
 
-    /// So many turns have ended.
+    /// Notes that this many turns have ended.
     pub(crate) fn ended(&self, turns: usize) {
         let mut state = self.lock();
         state.active = state.active.saturating_sub(turns);
     }
 
-    /// Nothing more is taken, and what has been may go on until `deadline`.
+    /// Accepts nothing more; running jobs may continue until `deadline`.
     pub(crate) fn close(&self, deadline: Instant) {
         let mut state = self.lock();
         state.closing = Some(state.closing.map_or(deadline, |d| d.min(deadline)));
@@ -392,7 +391,7 @@ mod tests {
         // One of them was read.
         assert_eq!(begun(&queue.next(Room { places: 3, long: 1, ..Room::default() }, false)), [(8002, Seat::Any)]);
         assert_eq!(queue.lengths(), (5, 1));
-        // A prompt of 512 tokens is none, one of 513 is.
+        // A prompt of 512 tokens is not long, one of 513 is.
         queue.push(job(&model, &[(LONG_PROMPT, 5000), (LONG_PROMPT + 1, 5000)])).unwrap();
         assert_eq!(begun(&queue.next(Room { places: 9, ..Room::default() }, false)), [(LONG_PROMPT, Seat::Any)]);
     }
@@ -411,7 +410,7 @@ mod tests {
         assert!(begun(&queue.next(Room { short_taken: 4, ..room }, false)).is_empty());
         assert_eq!(begun(&queue.next(Room { short_taken: 3, ..room }, false)), [(5, Seat::Short)]);
         assert_eq!(begun(&queue.next(Room { places: 1, ..room }, false)), [(5, Seat::Any), (500, Seat::Short)]);
-        // Those that are longer than every such place.
+        // Jobs that are longer than every such place.
         queue.push(job(&model, &[(500, 525)])).unwrap();
         assert!(begun(&queue.next(room, false)).is_empty());
     }

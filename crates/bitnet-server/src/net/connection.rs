@@ -28,8 +28,8 @@ use crate::pool::told;
 
 /// Longest head of a request in bytes.
 const HEAD_BYTES: usize = 64 << 10;
-/// How long, and for how many bytes, a client may go on to send after the last answer: closing at once would take the
-/// answer from it.
+/// How long, and for how many bytes, a client may continue to send after the last answer: closing at once would discard
+/// the answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 8 << 20;
 /// Interval for polling bytes that a client has sent and that are not read yet.
@@ -41,7 +41,7 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 pub(crate) struct Connection {
     pub(crate) router: axum::Router,
     pub(crate) closing: watch::Receiver<bool>,
-    /// Its place among those that may be open.
+    /// Its place among the open connections.
     pub(crate) place: Place,
 }
 
@@ -62,7 +62,7 @@ impl Connection {
         let mut connection = Box::pin(
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                // Which of the two times applies, hyper does not know.
+                // hyper does not know which of the two times applies.
                 .header_read_timeout(None::<Duration>)
                 // A client that has sent a whole request may end its side; whether it is gone altogether is looked
                 // after below.
@@ -127,7 +127,7 @@ async fn linger(read: &OwnedReadHalf, longest: Duration) {
     let _ = tokio::time::timeout(longest, rest).await;
 }
 
-/// Ends when the connection is to be given up, and says why.
+/// Returns when the connection should be closed, with the reason.
 async fn given_up(read: &OwnedReadHalf, slot: &Slot, patience: Patience) -> &'static str {
     tokio::select! {
         () = overdue(slot, patience) => "no request came in time",
@@ -178,7 +178,7 @@ async fn gone(socket: &TcpStream, slot: &Slot) {
     }
 }
 
-/// The router, which tells the slot of requests and answers.
+/// The router, which reports requests and answers to the slot.
 struct Watched {
     inner: TowerToHyperService<axum::Router>,
     slot: Arc<Slot>,
@@ -201,7 +201,7 @@ impl Service<Request<Incoming>> for Watched {
     }
 }
 
-/// The body of an answer: the request is under way until it was handed over.
+/// The body of an answer: the request is in progress until it was sent.
 struct Answered {
     body: Body,
     _busy: Busy,

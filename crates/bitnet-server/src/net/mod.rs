@@ -1,4 +1,4 @@
-//! Connections: what they may take, when they are given up, and how it is seen that a client is gone.
+//! Connections: their limits, when they are closed, and how the server notices that a client is gone.
 
 mod connection;
 mod places;

@@ -1,4 +1,4 @@
-//! How many connections there may be, and which one is closed where another needs its place.
+//! The maximum number of connections, and the choice of one to close if another needs its place.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::slot::Slot;
 use crate::metrics::Metrics;
 
-/// How often it is looked whether a body is late.
+/// The interval between checks for late bodies.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The places for connections.
@@ -49,7 +49,7 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place. Where there is none the connection that has been idle longest is closed; where none is idle, this
+    /// Takes a place. If there is none, the connection that has been idle longest is closed; if none is idle, this
     /// waits.
     pub(crate) async fn take(self: &Arc<Self>) -> Place {
         loop {
@@ -140,7 +140,7 @@ mod tests {
             };
             assert_ne!(second.number, number);
             assert_eq!(metrics.evicted.load(Relaxed), 1);
-            // Where all are busy, one whose body does not come must go.
+            // If all are busy, one whose body does not arrive is closed.
             let [_, second, third] = [0, 1, 2].map(|i| Busy::new(&all[i].slot));
             let peer = super::super::slot::Peer::of(&all[2].slot);
             let reading = peer.reads();

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-/// The beginning of every answer of this version of HTTP. Where a client sends nothing more, its first bytes are sent
-/// before the answer is known: if the client is not there any more, its system says so.
+/// The beginning of every answer of this version of HTTP. If a client sends nothing more, its first bytes are sent
+/// before the answer is known: if the client is gone, its system reports it.
 pub(super) const BEGINNING: &[u8] = b"HTTP/1.";
 
 /// One connection, as those see it who serve it, who watch it, and who need its place.
@@ -25,7 +25,7 @@ pub(super) struct Slot {
 
 #[derive(Debug)]
 struct State {
-    /// Requests whose answer was not handed over whole.
+    /// Requests whose answer was not sent completely.
     requests: usize,
     /// Whether the answer to the request has begun.
     answering: bool,
@@ -37,14 +37,14 @@ struct State {
     heard: Option<Instant>,
     /// Since when the body of a request is awaited.
     reading: Option<Instant>,
-    /// Whether everything was handed to the system that was to be sent.
+    /// Whether all data were passed to the system.
     flushed: bool,
     /// Bytes of [`BEGINNING`] that were sent before the answer.
     ahead: usize,
     leaving: bool,
 }
 
-/// How long a connection may do nothing.
+/// How long a connection may be inactive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// Until the whole head of a request has come.
@@ -84,12 +84,12 @@ impl Slot {
         self.changed.notify_one();
     }
 
-    /// Its answer begins.
+    /// Notes that its answer begins.
     pub(super) fn answers(&self) {
         self.lock().answering = true;
     }
 
-    /// Its answer was handed over whole, or is not wanted any more.
+    /// Notes that its answer was sent completely, or is not needed any more.
     fn ends(&self) {
         let mut state = self.lock();
         state.requests = state.requests.saturating_sub(1);
@@ -148,7 +148,7 @@ impl Slot {
         self.quiet.send_replace(true);
     }
 
-    /// The next byte that can be sent before the answer; `send` says whether it was.
+    /// Sends the next byte ahead of the answer; `send` returns whether it was sent.
     pub(super) fn send_ahead(&self, send: impl FnOnce(&[u8]) -> bool) {
         let mut state = self.lock();
         let free = state.requests > 0 && !state.answering && state.flushed;
@@ -159,7 +159,7 @@ impl Slot {
         }
     }
 
-    /// Bytes of what is to be sent that were sent already, once.
+    /// The number of bytes that were sent ahead.
     pub(super) fn ahead(&self) -> usize {
         self.lock().ahead
     }
@@ -199,7 +199,7 @@ impl Peer {
         Self(slot.clone())
     }
 
-    /// From now on the body of the request is awaited.
+    /// Notes that the body of the request is awaited from now on.
     pub(crate) fn reads(&self) -> Reading<'_> {
         self.0.lock().reading = Some(Instant::now());
         Reading(&self.0)

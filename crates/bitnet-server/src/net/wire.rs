@@ -1,4 +1,4 @@
-//! The bytes of one connection, and what they tell of it.
+//! The bytes of one connection, observed.
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::slot::{BEGINNING, Slot};
 
-/// A socket that tells its [`Slot`] what happens, and leaves out what was sent ahead.
+/// A socket that reports to its [`Slot`], and leaves out what was sent ahead.
 #[derive(Debug)]
 pub(super) struct Wire {
     /// Shared with the one who watches whether the client is there.

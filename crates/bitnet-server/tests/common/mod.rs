@@ -47,7 +47,7 @@ impl Running {
         Self { client, handle, thread: Some(std::thread::spawn(|| server.run())) }
     }
 
-    /// Ends it, and says how that went.
+    /// Ends it, and returns the result.
     pub fn end(mut self) -> Result<(), ServerError> {
         self.handle.shut_down();
         self.thread.take().unwrap().join().unwrap()
@@ -78,7 +78,7 @@ impl Drop for Running {
         self.handle.shut_down();
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            // A panic while another one is told would abort the test.
+            // A panic during another one would abort the test.
             if !std::thread::panicking() {
                 ended.unwrap().unwrap();
             }

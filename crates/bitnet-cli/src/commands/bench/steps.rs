@@ -21,7 +21,8 @@ pub(super) struct Measured {
     pub(super) joules_per_token: Option<f64>,
 }
 
-/// `rounds` repetitions of `work`, which takes `tokens` tokens and says how many seconds; one more warms up.
+/// `rounds` repetitions of `work`, which processes `tokens` tokens and returns its seconds; one more repetition warms
+/// up.
 pub(super) fn measure(
     ui: &Ui,
     what: &str,
@@ -93,7 +94,7 @@ pub(super) fn decode(
         sequence.feed(&before)?;
     }
     let first = model.config().bos_token_id.unwrap_or_else(|| token(model, 0));
-    // Where the model cannot go back, every repetition goes on from a copy.
+    // If the model cannot be rewound, every repetition continues from a copy.
     let start = (!sequence.state().can_rewind()).then(|| sequence.fork());
     let measured = measure(ui, "decode", rounds, n, || {
         match &start {
@@ -118,7 +119,7 @@ pub(super) fn decode(
 }
 
 /// `rounds` repetitions of `n` tokens of each of `sessions` texts that are generated together, after `context` tokens
-/// of each; `note` is told the bytes that the texts keep while they are there.
+/// of each; `note` receives the bytes that the texts occupy.
 pub(super) fn together(
     model: &Model,
     ui: &Ui,
@@ -141,8 +142,8 @@ pub(super) fn together(
         let mut began = Instant::now();
         while !batch.is_finished() {
             let chunks = batch.step();
-            // All prompts are of one length, and the step of their last token gives the first ones of the text: what is
-            // before it is not measured.
+            // All prompts have the same length, and the step of their last token yields the first ones of the text:
+            // anything before it is not measured.
             if chunks.is_empty() {
                 began = Instant::now();
             }

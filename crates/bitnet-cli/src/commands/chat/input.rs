@@ -1,4 +1,4 @@
-//! Where messages come from: a line editor for a person, plain lines for a pipe.
+//! Input of messages: a line editor for a terminal, plain lines for a pipe.
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ const MAX_LINE: u64 = 16 << 20;
 /// Begins and ends a message of several lines.
 const FENCE: &str = "\"\"\"";
 
-/// A message, or why there is none.
+/// A message, or the reason why there is none.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// A message or a command.
     Text(String),
     /// Nothing this time, as after Ctrl-C.
     Again,
-    /// No more will come.
+    /// The end of the input.
     End,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Input {
     Pipe(Box<dyn BufRead>),
 }
 
-/// Where the lines are kept that were typed.
+/// The file of the history of typed lines.
 fn history() -> PathBuf {
     cache_dir().join("chat-history.txt")
 }
@@ -83,7 +83,7 @@ impl Input {
             && !text.trim().is_empty()
         {
             editor.add_history_entry(&text)?;
-            // Kept at once, so that it is there whatever ends the program; a folder that cannot be written is not a
+            // Saved at once, so that it is kept however the program ends; a folder that cannot be written to is not a
             // reason to stop.
             let path = history();
             let _ = path.parent().map(std::fs::create_dir_all);
@@ -92,7 +92,7 @@ impl Input {
         Ok(Line::Text(text))
     }
 
-    /// The lines up to the closing fence; what there is at the end of the input; `None` after Ctrl-C.
+    /// The lines up to the closing fence, or to the end of the input; `None` after Ctrl-C.
     fn rest(&mut self, mut text: String) -> Result<Option<String>, CliError> {
         loop {
             let line = match self.line(MORE)? {

@@ -24,7 +24,7 @@ fn number<T: FromStr>(name: &str, value: &str) -> Result<T, String> {
 }
 
 impl Settings {
-    /// Obeys `NAME VALUE`, or `NAME=VALUE`; says what is now.
+    /// Applies `NAME VALUE`, or `NAME=VALUE`; returns the new setting.
     ///
     /// # Errors
     /// One line for the user: an unknown name, a value out of its range.

@@ -1,7 +1,7 @@
 //! Conversations as files: `/save` and `/load`.
 //!
-//! `NAME` holds the session, with which the model goes on at once; `NAME.json` what was said, for people, and for the
-//! day when the model is another one: it then reads the conversation anew.
+//! `NAME` holds the session, from which the model continues immediately; `NAME.json` the messages, for people, and for
+//! another model, which then reads the conversation again.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

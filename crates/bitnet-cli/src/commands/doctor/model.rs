@@ -19,7 +19,7 @@ const CARD: (&str, [f32; 7]) =
 /// models of the same form: 0.003); without the activations' rounding it would be 0.04.
 const CARD_TOLERANCE: f32 = 5e-3;
 
-/// One check and what it found; `Err` where it failed.
+/// One check and its result; `Err` if it failed.
 type Finding = (&'static str, Result<String, String>);
 
 pub(super) fn execute(args: &ModelArgs, engine: &EngineArgs, as_json: bool, ui: &Ui) -> Result<(), CliError> {
@@ -61,7 +61,7 @@ pub(super) fn execute(args: &ModelArgs, engine: &EngineArgs, as_json: bool, ui: 
 /// Every check that the model allows.
 fn check(model: &Model) -> Result<Vec<Finding>, CliError> {
     let vocab = model.config().vocab_size;
-    // Spread over the vocabulary, none of them special in particular.
+    // Spread over the vocabulary, without avoiding special ones.
     let tokens = TOKENS.min(model.context());
     let ids: Vec<u32> = (0..tokens).map(|i| ((i * 7919 + 17) % vocab) as u32).collect();
     let mut findings = vec![("states", hidden(model, &ids)?)];
@@ -74,7 +74,7 @@ fn check(model: &Model) -> Result<Vec<Finding>, CliError> {
     Ok(findings)
 }
 
-/// Hidden states of a text alone and among others are the same, and all are numbers.
+/// Hidden states of a text alone and among others are equal, and all are finite.
 fn hidden(model: &Model, ids: &[u32]) -> Result<Result<String, String>, CliError> {
     let options = EmbedOptions::default().pooling(Pooling::Last).normalize(false);
     let alone = model.embed_ids(&[ids.to_vec()], options)?;
@@ -93,7 +93,7 @@ fn hidden(model: &Model, ids: &[u32]) -> Result<Result<String, String>, CliError
     Ok(Ok(format!("a text alone and among others gives the same, to the bit; largest value {largest:.1}")))
 }
 
-/// Logits at once and token by token are the same, and they tell tokens apart.
+/// Logits at once and token by token are equal, and they differ between tokens.
 fn logits(model: &Model, ids: &[u32]) -> Result<Result<String, String>, CliError> {
     let vocab = model.config().vocab_size;
     let all = model.logits(ids)?;
@@ -123,7 +123,7 @@ fn is_embedding_0_6b(model: &Model) -> bool {
         && model.tokenizer().is_some()
 }
 
-/// The vector on the model's card; with mean pooling, whatever the file says, since that is what the card used.
+/// The vector on the model's card; with mean pooling, whatever the file says, since the card used that.
 fn card(model: &Model) -> Result<Result<String, String>, CliError> {
     let (text, expected) = CARD;
     let vector = model.embed([text], EmbedOptions::default().pooling(Pooling::Mean))?.concat();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::CliError;
 
-/// A prompt, what may follow it, and what should.
+/// A prompt, its possible continuations, and the correct one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     /// Text before every choice.
@@ -92,7 +92,7 @@ fn arc(object: &Map<String, Value>) -> Result<Question, String> {
     Ok(Question { prompt: format!("Question: {question}\nAnswer:"), choices: texts, answer })
 }
 
-/// HellaSwag: texts from subtitles and how-to pages; square brackets hold what is not text.
+/// HellaSwag: texts from subtitles and how-to pages; square brackets contain annotations.
 fn hellaswag(object: &Map<String, Value>) -> Result<Question, String> {
     let context = match (text(object, "ctx_a"), text(object, "ctx_b")) {
         (Ok(a), Ok(b)) => format!("{a} {}", capitalized(b)),

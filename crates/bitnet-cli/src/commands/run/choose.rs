@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::error::CliError;
 use crate::ui::{self, Style, Ui};
 
-/// Where the texts follow.
+/// The place that the texts follow.
 pub(super) enum After<'a> {
     /// A prompt as text: prompt and text are cut into tokens together.
     Text(&'a str),
@@ -17,7 +17,7 @@ pub(super) enum After<'a> {
 /// Prints the most probable of `texts`.
 ///
 /// # Errors
-/// No tokenizer, texts that do not fit, an output that was closed.
+/// No tokenizer, texts that do not fit, a closed output.
 pub(super) fn execute(
     model: &Model,
     after: After<'_>,

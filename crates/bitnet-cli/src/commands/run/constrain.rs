@@ -24,7 +24,7 @@ pub(super) struct ConstrainArgs {
 }
 
 impl ConstrainArgs {
-    /// The constraint that was asked for.
+    /// The requested constraint.
     ///
     /// # Errors
     /// A file that cannot be read, a schema that is not JSON.

@@ -14,7 +14,7 @@ pub(super) fn is(header: &Header) -> bool {
     header.architecture == extractor::ARCHITECTURE
 }
 
-/// Its shape and its tasks, or why it cannot be read.
+/// Its shape and its tasks, or the reason why it cannot be read.
 pub(super) fn describe(path: &Path, out: &mut Lines<'_>) {
     let extractor = match Extractor::load(path) {
         Ok(extractor) => extractor,
@@ -65,13 +65,13 @@ fn summary(task: &TaskConfig) -> String {
         n => format!("; {n} slots ({})", names(&task.slots)),
     };
     let oos = match task.oos {
-        None => "says nothing of what is out of scope".to_owned(),
+        None => "has no out-of-scope threshold".to_owned(),
         Some(rule) => format!("out of scope below {} {}", rule.score.name(), rule.threshold),
     };
     format!("{} intents ({}){slots}; {oos}", task.intents.len(), names(&task.intents))
 }
 
-/// Puts into the JSON of a file that cannot be run as a language model what it is.
+/// Adds a description to the JSON of a file that cannot be run as a language model.
 pub(super) fn complete(path: &Path, json: &mut Json) {
     let loaded = Extractor::load(path);
     json["runs"] = json!(loaded.is_ok());

@@ -99,7 +99,7 @@ pub(crate) struct TrainArgs {
     pub(super) extract: ExtractArgs,
 }
 
-/// What is learned.
+/// The kind of model to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum TaskKind {
     /// A language model, from text
@@ -170,7 +170,7 @@ pub(super) struct ShapeArgs {
 }
 
 impl ShapeArgs {
-    /// Puts what was typed into the keys of a `config.json`.
+    /// Copies the options to the keys of a `config.json`.
     pub(super) fn put(&self, m: &mut Map<String, Value>) {
         for (key, value) in [
             ("hidden_size", self.hidden),

@@ -1,4 +1,5 @@
-//! Where a run begins: at its beginning, at its checkpoint, at the one before, or where the first stage ended.
+//! The start of a run: from the beginning, from its checkpoint, from the previous one, or from the end of the first
+//! stage.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::ui::Ui;
 
 /// The run's folder, which no other process works in while this lives.
 pub(super) struct RunFolder {
-    /// Where the checkpoint is.
+    /// The path of the checkpoint.
     pub(super) saved: PathBuf,
     _lock: FolderLock,
 }
@@ -19,15 +20,15 @@ pub(super) struct RunFolder {
 /// Takes the folder, and reads the checkpoint that the run goes on from.
 ///
 /// # Errors
-/// A folder that another process works in; a checkpoint that is not there, or is there and was not asked for; one that
-/// is damaged.
+/// A folder that another process works in; a checkpoint that is missing, or that exists although it was not requested;
+/// a damaged one.
 pub(super) fn begin(args: &TrainArgs, ui: &Ui) -> Result<(RunFolder, Option<Checkpoint>), CliError> {
     let saved = args.out.join("checkpoint.safetensors");
     let previous = Checkpoint::previous(&saved);
     let asked = if args.previous { previous.clone() } else { saved.clone() };
     if args.resume && !asked.is_file() {
         let hint = match !args.previous && previous.is_file() {
-            true => format!("; {} is there, and --resume --previous goes on from it", previous.display()),
+            true => format!("; {} is there, and --resume --previous continues from it", previous.display()),
             false => String::new(),
         };
         return Err(CliError::usage(format!("--resume: there is no {}{hint}", asked.display())));
@@ -39,7 +40,7 @@ pub(super) fn begin(args: &TrainArgs, ui: &Ui) -> Result<(RunFolder, Option<Chec
         && let Some(there) = [&place.saved, &previous].into_iter().find(|p| p.is_file())
     {
         let name = there.display();
-        return Err(CliError::usage(format!("{name} exists; --resume goes on from it, or give another --out")));
+        return Err(CliError::usage(format!("{name} exists; continue from it with --resume, or give another --out")));
     }
     if !args.resume {
         return Ok((place, None));
@@ -51,7 +52,7 @@ pub(super) fn begin(args: &TrainArgs, ui: &Ui) -> Result<(RunFolder, Option<Chec
     Ok((place, Some(checkpoint)))
 }
 
-/// Makes the checkpoint before the checkpoint; what was that is kept aside, damaged or not.
+/// Makes the previous checkpoint the current one; the old current one is kept, damaged or not.
 fn take_back(saved: &Path, previous: &Path, ui: &Ui) -> Result<(), CliError> {
     if saved.is_file() {
         let aside = saved.with_extension("aside.safetensors");
@@ -62,7 +63,7 @@ fn take_back(saved: &Path, previous: &Path, ui: &Ui) -> Result<(), CliError> {
     Ok(files::replace_with(saved, link)?)
 }
 
-/// Removes what programs of earlier versions left when they died. The folder is ours alone.
+/// Removes files that programs of earlier versions left when they died. No other program uses the folder.
 fn clean(out: &Path) {
     let data = ["train", "valid", "none"].map(|name| out.join("data").join(name));
     for name in data.iter().chain([&out.join("checkpoint")]) {

@@ -1,4 +1,4 @@
-//! From the files that were given to tokenizer and token files.
+//! From the given files to tokenizer and token files.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::ui::{self, Ui};
 /// Text that a tokenizer learns from at most, bytes.
 const TOKENIZER_TEXT: usize = 256 << 20;
 
-/// Where the run's tokenizer lies.
+/// The path of the run's tokenizer.
 pub(super) fn tokenizer_path(out: &Path) -> PathBuf {
     out.join("tokenizer.json")
 }
@@ -32,7 +32,7 @@ pub(super) fn eos_of(t: &Tokenizer) -> Option<u32> {
 /// Bytes that are tokenised at once, if a line ends thereabouts: a tokenizer needs many times the memory of its text.
 const PIECE: usize = 1 << 20;
 
-/// A document in pieces that end at line ends; one where it is short or has none.
+/// A document in pieces that end at line ends; one piece if it is short or has no line ends.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -46,7 +46,7 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether the data are examples, which the first file says.
+/// Whether the data are examples; the first file decides.
 ///
 /// # Errors
 /// A file that cannot be read.
@@ -67,7 +67,7 @@ pub(super) fn tokenizer(args: &TrainArgs, ui: &Ui) -> Result<Option<Tokenizer>, 
     if !kept.is_file() || !args.resume {
         let json = if let Some(file) = &args.tokenizer {
             let json = files::read_text(file, Kind::TOKENIZER)?;
-            // What is not a tokenizer is refused before it is copied.
+            // An invalid tokenizer is rejected before it is copied.
             Tokenizer::from_bytes(json.as_bytes()).map_err(|e| CliError::usage(format!("{}: {e}", name(file))))?;
             json
         } else if let Some(n) = args.train_tokenizer {
@@ -118,7 +118,7 @@ pub(super) fn token_files(
     tokenizer: Option<&Tokenizer>,
     ui: &Ui,
 ) -> Result<[Option<TokenFile>; 2], CliError> {
-    // Ids of examples say which of them are given.
+    // Ids of examples include whether they are given.
     let width = if config.examples { TokenWidth::U32 } else { TokenWidth::for_vocab(model.vocab_size) };
     let ending = if width == TokenWidth::U16 { "u16" } else { "u32" };
     let folder = args.out.join("data");

@@ -20,8 +20,8 @@ pub(super) struct Journal {
     path: PathBuf,
     /// `None` until the first line is written.
     file: Option<File>,
-    /// Lines after this step are dropped with the first line that is written, because the continued run writes them
-    /// again. Until then the log is as it was, whatever ends the process.
+    /// Lines after this step are dropped when the first line is written, because the continued run writes them again.
+    /// Until then the log does not change, however the process ends.
     rewrite: Option<u64>,
     train: Vec<(f64, f64)>,
     validation: Vec<(f64, f64)>,
@@ -35,8 +35,8 @@ fn kept_line(line: &[u8], kept: u64) -> Option<(u64, Value)> {
 }
 
 impl Journal {
-    /// Opens the log of a run that goes on after step `kept`, or, for `None`, that of a new one: what another left is
-    /// kept as `log.previous.jsonl`.
+    /// Opens the log of a run that continues after step `kept`, or, for `None`, that of a new one: the log of another
+    /// run is kept as `log.previous.jsonl`.
     ///
     /// # Errors
     /// A file that cannot be read, or is not a regular one.
@@ -89,7 +89,7 @@ impl Journal {
         let before = file.metadata().map_err(failed())?.len();
         // In one piece, so that a process that dies leaves it out or writes it whole.
         file.write_all(format!("{value}\n").as_bytes()).map_err(|e| {
-            // Half a line is none.
+            // Half a line does not count.
             let _ = file.set_len(before);
             CliError::from(failed()(e))
         })

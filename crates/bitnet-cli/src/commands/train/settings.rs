@@ -16,12 +16,12 @@ pub(super) struct Settings {
     /// Keys of a Hugging Face `config.json`.
     pub(super) model: Map<String, Value>,
     pub(super) train: TrainConfig,
-    /// The section of the run as it stands there.
+    /// The section of the run as it was written.
     written: Map<String, Value>,
 }
 
 impl Settings {
-    /// Reads a file: JSON where the name ends so, TOML otherwise.
+    /// Reads a file: JSON if its name ends in `.json`, TOML otherwise.
     ///
     /// # Errors
     /// A file that cannot be read, a line that is not understood, a key that does not exist.
@@ -51,8 +51,8 @@ impl Settings {
         Ok(Self { model, train, written })
     }
 
-    /// Refuses a continued run for which something else is asked than what it began with: then it would not end with
-    /// the bits of a run that was never interrupted.
+    /// Rejects a continued run with settings that differ from those at its beginning: it would not end with the bits of
+    /// a run that was never interrupted.
     ///
     /// # Errors
     /// A usage error that names the first option that differs, and both values.
@@ -64,7 +64,7 @@ impl Settings {
         differs("", &model_to_json(&begun.model)?, &model_to_json(&model)?).map_or(Ok(()), Err)
     }
 
-    /// The settings asked for; those that are not given are taken from `begun`.
+    /// The requested settings; missing ones are taken from `begun`.
     ///
     /// # Errors
     /// Options that cannot be.
