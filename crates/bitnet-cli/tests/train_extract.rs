@@ -103,7 +103,7 @@ fn wrong_utterances_and_options_are_named() {
             + "{\"text\": \"hi\", \"intent\": \"on\", \"slots\": [{\"name\": \"room\", \"start\": 0, \"end\": 9}]}\n",
     );
     for (data, more, problem) in [
-        (&["bad.jsonl"][..], &[][..], "bad.jsonl: line 41: field \"slots[0].end\": 9 lies behind the text"),
+        (&["bad.jsonl"][..], &[][..], "bad.jsonl: line 41: field \"slots[0].end\": 9 is beyond the end of the text"),
         (&["none.jsonl"], &[], "none.jsonl"),
         (&["home.jsonl"], &["--tokenizer", "x.json"], "--tokenizer is about language models"),
         (&["home.jsonl"], &["--typos", "2"], "typos is 2"),

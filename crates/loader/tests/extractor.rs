@@ -183,7 +183,7 @@ fn configurations_are_read_as_written_or_refused() {
     }
 }
 
-/// The tensors of a file with a change in what is written.
+/// The tensors of a file with a change.
 fn rewritten(
     file: &[u8],
     change: impl Fn(&mut Metadata),
@@ -316,7 +316,7 @@ fn damaged_files_are_errors() {
         for bit in [0, 4, 7] {
             let mut damaged = file.clone();
             damaged[at] ^= 1 << bit;
-            // Some changes leave another extractor, in a name for example; none may do more than that.
+            // Some changes leave another extractor, in a name for example; none may have a worse effect.
             if let Ok(weights) = extractor::read_bytes(damaged.into()) {
                 assert!(Extractor::new(weights).is_ok(), "byte {at}");
             }

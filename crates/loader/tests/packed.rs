@@ -1,4 +1,4 @@
-//! Packed files: what is loaded from them computes the same, bit for bit; what is damaged is refused or harmless.
+//! Packed files: models loaded from them compute the same, bit for bit; damage is refused or harmless.
 
 mod common;
 
@@ -54,7 +54,7 @@ fn feed(sequence: &mut Sequence, token: u32, request: HeadRequest) -> Result<Pre
     Ok(sequence.prediction())
 }
 
-/// Fixtures in this repository, and those beside it where they are there.
+/// Fixtures in this repository, and those next to it if there are any.
 fn sources() -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> =
         ["llama_256/packed", "llama_spm/packed", "merged_tiny/packed", "merged_tiny/master", "onebit_tiny/master"]
@@ -89,7 +89,7 @@ fn packed_files_compute_the_same_bit_for_bit() {
         assert!(packer.is_ready(&b) && !Packer::new(&a, &engine()).unwrap().is_ready(&a), "{name}");
         assert_eq!(a.config.inputs, b.config.inputs, "{name}");
         assert_eq!(outcome(&a, &engine()), outcome(&b, &engine()), "{name}");
-        // What was packed can be packed again, and becomes an ordinary file.
+        // A packed model can be packed again, and becomes an ordinary file.
         let again = dir.path().join("again.gguf");
         pack(&packed, &again, engine());
         assert!(std::fs::read(&packed).unwrap() == std::fs::read(&again).unwrap(), "{name}");
@@ -112,7 +112,7 @@ fn packed_files_become_what_they_were_made_of() {
     assert!(file.tensors().iter().all(|t| (file.data_start() + t.offset()).is_multiple_of(4096)));
 }
 
-/// A file for one kernel serves all others: they pack its weights anew.
+/// A file for one kernel serves all others: they pack its weights again.
 #[test]
 fn every_kernel_computes_a_file_that_was_packed_for_another() {
     let dir = tempfile::tempdir().unwrap();
@@ -215,7 +215,7 @@ fn files_with_a_wrong_bit_are_refused_or_harmless() {
     assert!(refused > 500, "{refused}");
 }
 
-/// Other versions, layouts and shapes are named, with the way out.
+/// Other versions, layouts and shapes are named in the error, with a remedy.
 #[test]
 fn errors_say_what_is_wrong() {
     let (_dir, bytes) = small();
@@ -235,7 +235,7 @@ fn errors_say_what_is_wrong() {
     assert!(changed(b"packed.blk.0.ffn_down.weight", b"packed.blk.0.ffn_dawn.weight").contains("ffn_down"));
 }
 
-/// What loading does not read, conversion does.
+/// Conversion reads parts that loading skips.
 #[test]
 fn codes_that_no_weight_has_are_found_by_conversion() {
     let (dir, mut bytes) = small();
@@ -252,7 +252,7 @@ fn codes_that_no_weight_has_are_found_by_conversion() {
     assert!(!out.exists());
 }
 
-/// A plane of a head, whatever its bytes: some token is found, and no more than the vocabulary has.
+/// A plane of a head, whatever its bytes: the token found is always within the vocabulary.
 #[test]
 fn a_damaged_plane_finds_some_token() {
     let (_dir, bytes) = small();

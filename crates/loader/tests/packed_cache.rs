@@ -1,4 +1,4 @@
-//! The cache of packed weights: later loads map what the first one wrote, and nothing about it keeps a model from
+//! The cache of packed weights: later loads map the file of the first one, and nothing about it keeps a model from
 //! running.
 
 mod common;
@@ -159,7 +159,7 @@ fn what_cannot_be_used_or_written_is_passed_over() {
     let file = folder.join(name);
     let good = std::fs::read(&file).unwrap();
     for bytes in [Vec::new(), b"GGUF".to_vec(), good[..good.len() / 2].to_vec(), vec![7; 100]] {
-        // As programs replace files: weights that are in use may still move from the old one.
+        // Programs replace files this way: weights in use may still be copied from the old one.
         let other = dir.path().join("other");
         std::fs::write(&other, &bytes).unwrap();
         std::fs::rename(&other, &file).unwrap();
@@ -168,7 +168,7 @@ fn what_cannot_be_used_or_written_is_passed_over() {
         assert_eq!(logits(&loaded, &engine()), expected);
         assert!(std::fs::read(&file).unwrap() == good);
     }
-    // A folder that is none.
+    // A file instead of a folder.
     let blocked = dir.path().join("file");
     std::fs::write(&blocked, "").unwrap();
     let (loaded, ready) = through(&path, &cached(&blocked), &engine());
@@ -224,7 +224,7 @@ fn several_may_write_at_one_time() {
     assert_eq!(names(&folder).len(), 1, "nothing but the file remains");
 }
 
-/// Names hold a hash of the source, which another source may share; what is written in the file decides.
+/// Names hold a hash of the source, which another source may share; the contents of the file decide.
 #[test]
 fn weights_of_another_source_are_not_taken_for_their_name() {
     let (dir, path, folder) = model();

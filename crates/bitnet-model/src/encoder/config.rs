@@ -40,30 +40,30 @@ impl OosScore {
     }
 }
 
-/// When a text is out of scope: its score lies below the threshold.
+/// When a text is out of scope: its score is below the threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OosRule {
-    /// What is compared.
+    /// The score that is compared.
     pub score: OosScore,
     /// The least score of a text in scope.
     pub threshold: f32,
 }
 
-/// One task of an extractor: what a text may be about, and what may be in it.
+/// One task of an extractor: the intents and slots that a text may have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskConfig {
     /// The name, of letters, digits, `-` and `_`; it is part of names of tensors.
     pub name: String,
     /// The intents, one at least.
     pub intents: Vec<String>,
-    /// The slots; none in a task that only names the intent, which has no tag head then.
+    /// The slots; empty in a task that only names the intent and so has no tag head.
     pub slots: Vec<String>,
-    /// For each intent the slots (indices into `slots`) that a text of it may have, in ascending order; `None` where
+    /// For each intent the slots (indices into `slots`) that a text of it may have, in ascending order; `None` if
     /// any may. Others are forbidden when tags are chosen.
     pub intent_slots: Option<Vec<Vec<usize>>>,
-    /// When a text is out of scope; `None` for a task that does not say so.
+    /// When a text is out of scope; `None` for a task without such a rule.
     pub oos: Option<OosRule>,
-    /// What logits of intents are divided by before they become probabilities; 1 where nothing was calibrated.
+    /// Divisor of the logits of intents before they become probabilities; 1 if nothing was calibrated.
     pub temperature: f32,
 }
 
@@ -131,7 +131,7 @@ pub struct ExtractorConfig {
     pub rope_theta: f32,
     /// Added to the mean square in norms.
     pub norm_eps: f32,
-    /// The tasks, one at least; the first is the one where none is named.
+    /// The tasks, one at least; the first is used if no name is given.
     pub tasks: Vec<TaskConfig>,
 }
 
@@ -237,7 +237,7 @@ impl ExtractorConfig {
 /// Longest name of an intent or a slot, in bytes.
 const MAX_NAME: usize = 256;
 
-/// Refuses a name that stands twice.
+/// Refuses a name that occurs twice.
 fn all_differ<'a>(field: &'static str, names: impl Iterator<Item = &'a String>) -> Result<(), ModelError> {
     let mut seen = HashSet::new();
     for name in names {

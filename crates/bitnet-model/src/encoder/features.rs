@@ -1,4 +1,4 @@
-//! From words to the rows of the feature table that they are the sum of.
+//! From words to the rows of the feature table whose sum represents them.
 //!
 //! # Definition
 //! It is part of the format of extractors and never changes; another one would be another value of a key of the file.
@@ -112,7 +112,7 @@ pub struct Utterance {
     chars: Vec<char>,
     folded: Vec<Folded>,
     rows: Vec<u32>,
-    /// Where the features of a word end in `rows`.
+    /// End of the features of each word in `rows`.
     ends: Vec<usize>,
 }
 

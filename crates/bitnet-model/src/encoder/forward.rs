@@ -28,7 +28,7 @@ pub struct Extractor {
     pub(super) kernel: Arc<dyn Kernel>,
 }
 
-/// What one thread computes in. Buffers grow with the texts that it sees, up to those of [`MAX_WORDS`] words, and are
+/// Buffers of one thread. They grow with the texts that it sees, up to those of [`MAX_WORDS`] words, and are
 /// kept.
 #[derive(Debug)]
 pub struct Scratch {
@@ -59,7 +59,7 @@ pub(super) struct AttentionScratch {
     keys: Vec<f32>,
     /// `[n, n]`
     scores: Vec<f32>,
-    /// What a head reads, `[n, head_dim]`.
+    /// The result of one head, `[n, head_dim]`.
     read: Vec<f32>,
     /// What all heads read, `[n, hidden]`.
     pub(super) all: Vec<f32>,

@@ -13,7 +13,7 @@ pub(super) struct Task {
     intent_weight: Vec<f32>,
     intent_bias: Vec<f32>,
     tags: Option<Tagger>,
-    /// For each intent which tags are forbidden; `None` where none is.
+    /// The forbidden tags of each intent; `None` if no tag is forbidden.
     forbidden: Option<Vec<Vec<u16>>>,
     oos: Option<OosRule>,
     temperature: f32,
@@ -43,7 +43,7 @@ impl Task {
     }
 }
 
-/// What the heads compute in.
+/// Buffers of the heads.
 #[derive(Debug, Default)]
 pub(super) struct HeadScratch {
     logits: Vec<f32>,
@@ -61,13 +61,13 @@ pub struct Found<'a> {
     /// The score that the task's rule compares; the [energy](OosScore::Energy) where it has no rule. More is more in
     /// scope.
     pub score: f32,
-    /// Whether the score lies below the threshold of the task, or the text has no words.
+    /// Whether the score is below the threshold of the task, or the text has no words.
     pub out_of_scope: bool,
     /// The slots, from left to right.
     pub spans: &'a [Span],
     /// Logits of the intents, before the temperature, `[intents]`.
     pub logits: &'a [f32],
-    /// Scores of the tags of each word, `[n, tags]`; minus infinity where the intent forbids a tag.
+    /// Scores of the tags of each word, `[n, tags]`; minus infinity if the intent forbids a tag.
     pub emissions: &'a [f32],
     /// The tag of each word.
     pub tags: &'a [u16],

@@ -1,5 +1,5 @@
 //! The extractor: an encoder that reads a text in both directions and says what it is about (intent), what is in it
-//! (slots) and whether it is none of what it knows (out of scope).
+//! (slots) and whether it is something that it does not know (out of scope).
 //!
 //! A text is cut into [words](split_words); a word is the sum of rows of a table, [one for each feature](Utterance);
 //! layers of attention over all words (or of a recurrence in both directions) and feed-forward blocks with ternary weights read them; a float head names the

@@ -1,4 +1,4 @@
-//! The extractor as candle operations: differentiable, one text at a time, and written to be read beside the formulas.
+//! The extractor as candle operations: differentiable, one text at a time, and written to follow the formulas closely.
 //!
 //! It is what the gradients of training, which are written by hand, are held against, and where experiments begin. Sums
 //! over tags are taken in log space.

@@ -17,7 +17,7 @@ pub(super) struct Tagger {
     /// `[2 * hidden, tags]`
     weight: Vec<f32>,
     bias: Vec<f32>,
-    /// From each tag to those that may follow any: `O`, `B-0`, `B-1` ..., `[tags, 1 + slots]`.
+    /// From each tag to those that may follow every tag: `O`, `B-0`, `B-1` ..., `[tags, 1 + slots]`.
     to_free: Vec<f32>,
     /// To `I-x` from `B-x` and from `I-x`, the only tags that it may follow, `[slots]`.
     to_inside: Vec<[f32; 2]>,
@@ -27,7 +27,7 @@ pub(super) struct Tagger {
     end: Vec<f32>,
 }
 
-/// What a tag head computes in, and its results.
+/// Buffers of a tag head, and its results.
 #[derive(Debug, Default)]
 pub(super) struct TagScratch {
     /// Hidden state and vector of each word, `[n, 2 * hidden]`.
@@ -52,7 +52,7 @@ impl TagScratch {
 struct ViterbiScratch {
     score: Vec<f32>,
     next: Vec<f32>,
-    /// Best scores of what may follow any tag, and the tags that they come from, `[1 + slots]`.
+    /// Best scores of the tags that may follow every tag, and the tags that they come from, `[1 + slots]`.
     best: Vec<f32>,
     from: Vec<u16>,
     /// The tag before, for each tag of each word, `[n, tags]`.
@@ -66,11 +66,11 @@ pub struct Span {
     pub slot: usize,
     /// Its words.
     pub words: Range<usize>,
-    /// Where it stands in the text, in bytes, from its first to its last word; both ends are on borders of characters.
+    /// Its position in the text, in bytes, from its first to its last word; both ends are on borders of characters.
     pub range: Range<usize>,
 }
 
-/// The slots that the tags of `words` make: a beginning and what goes on with it.
+/// The slots that the tags of `words` make: a beginning and what continues it.
 fn spans(tags: &[u16], words: &[Word], spans: &mut Vec<Span>) {
     let mut t = 0;
     while t < tags.len() {

@@ -229,7 +229,7 @@ impl HeadTensor {
     pub const ALL: [Self; 5] =
         [Self::IntentWeight, Self::IntentBias, Self::TagsWeight, Self::TagsBias, Self::Transitions];
 
-    /// The tensors that a task has: those of tags only where it has slots.
+    /// The tensors that a task has: those of tags only if it has slots.
     pub fn of(task: &TaskConfig) -> impl Iterator<Item = Self> + use<> {
         let tags = task.tags() > 0;
         Self::ALL.into_iter().filter(move |t| tags || matches!(t, Self::IntentWeight | Self::IntentBias))
@@ -280,7 +280,7 @@ impl TaskWeights {
     }
 }
 
-/// All weights of an extractor. [`ExtractorWeights::check`] says whether they belong together.
+/// All weights of an extractor. [`ExtractorWeights::check`] checks that they belong together.
 #[derive(Clone, Debug)]
 pub struct ExtractorWeights {
     /// Shape, formulas and tasks.

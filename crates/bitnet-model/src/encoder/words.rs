@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::config::MAX_WORDS;
 
-/// What a word is.
+/// Kinds of words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WordKind {
     /// Letters and digits of a script that puts spaces between words.
@@ -19,16 +19,16 @@ pub enum WordKind {
 /// A word: a piece of the text that is tagged as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// Where it stands in the text, in bytes; both ends are on borders of characters.
+    /// Its position in the text, in bytes; both ends are on borders of characters.
     pub range: Range<usize>,
-    /// What it is.
+    /// Its kind.
     pub kind: WordKind,
 }
 
-/// What a character does to the words around it.
+/// Effect of a character on the words around it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// Ends a word and belongs to none: white space, control characters, marks of direction and of width zero.
+    /// Ends a word and belongs to no word: white space, control characters, marks of direction and of width zero.
     Space,
     /// Goes on with a word of letters, or begins one.
     Letter,
@@ -64,7 +64,7 @@ fn class(c: char) -> Class {
     }
 }
 
-/// Combining marks, joiners, the soft hyphen and what selects a form: they never stand alone. The list is part of the
+/// Combining marks, joiners, the soft hyphen and variation selectors: never words alone. The list is part of the
 /// format of extractors, so it does not change with the version of Unicode.
 pub(super) fn is_mark(c: char) -> bool {
     matches!(

@@ -22,7 +22,7 @@ fn is_half(v: f32) -> bool {
     f16::from_f32(v).to_f32().to_bits() == v.to_bits()
 }
 
-/// Refuses projections that would be read as others; tables may be floats, so whatever is read there has the same
+/// Refuses projections that would be read as others; tables may be floats, which give the same
 /// values.
 pub(super) fn check(w: &ModelWeights) -> Result<(), LoadError> {
     for (l, p, m) in projections(w) {

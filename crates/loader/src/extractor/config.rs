@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{ARCHITECTURE, FORMAT};
 use crate::LoadError;
 
-/// A file's configuration. Unknown fields are refused: what they say would not be computed.
+/// A file's configuration. Unknown fields are refused: their effect would not be computed.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct File {

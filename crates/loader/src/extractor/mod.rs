@@ -61,7 +61,7 @@ fn check_format(key: &'static str, format: u64) -> Result<(), LoadError> {
 /// The largest configuration, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
 
-/// Whether the file or folder at `path` says that it is an extractor; `false` also for what cannot be read.
+/// Whether the file or folder at `path` is an extractor; also `false` if it cannot be read.
 pub fn is_extractor(path: &Path) -> bool {
     match locate(path) {
         Ok(Some(file)) => Gguf::open(&file).is_ok_and(|file| file.architecture() == ARCHITECTURE),

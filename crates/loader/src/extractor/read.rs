@@ -27,7 +27,7 @@ enum Tensors {
 /// Reads the extractor at `path`: a GGUF file, or a folder with `config.json` and `model.safetensors`.
 ///
 /// # Errors
-/// [`LoadError::NotAnExtractor`] for a language model; anything that is wrong with the container; tensors that are
+/// [`LoadError::NotAnExtractor`] for a language model; any error of the container; tensors that are
 /// missing, of another shape or type than the configuration asks for, or that it does not know; numbers that are not
 /// finite.
 pub fn read(path: &Path) -> Result<ExtractorWeights, LoadError> {
@@ -46,7 +46,7 @@ pub fn read(path: &Path) -> Result<ExtractorWeights, LoadError> {
     collect(&Tensors::Folder(tensors), config).map_err(|e| e.in_file(path))
 }
 
-/// Reads an extractor from a whole GGUF file in memory, one that a program carries within itself for example.
+/// Reads an extractor from a whole GGUF file in memory, one for example one embedded in a program.
 ///
 /// # Errors
 /// The errors of [`read`].
@@ -265,7 +265,7 @@ impl Tensors {
     }
 }
 
-/// The shape that a matrix is packed in where its rows are not whole blocks of I2_S: the bytes are those of the flattened
+/// The shape of a packed matrix whose rows are not whole blocks of I2_S: the bytes are those of the flattened
 /// matrix, so another number of columns changes none of them. A matrix of an extractor is whole blocks, since its sides
 /// are multiples of 32.
 pub(super) fn reshaped_for_blocks(format: FileFormat, rows: usize, cols: usize) -> Option<(usize, usize)> {

@@ -1,4 +1,4 @@
-//! Writing, and reading back what was written before it gets its name.
+//! Writing, and reading back before the file gets its name.
 
 use std::io::Write;
 use std::path::Path;
@@ -90,7 +90,7 @@ fn put_blocks(out: &mut dyn Write, w: &ExtractorWeights) -> std::io::Result<()> 
 /// F32 otherwise. It is read back and compared before it gets its name.
 ///
 /// # Errors
-/// Weights that do not belong together ([`LoadError::Model`]); whatever keeps a file from being written.
+/// Weights that do not belong together ([`LoadError::Model`]); any failure to write the file.
 pub fn write_gguf(path: &Path, weights: &ExtractorWeights) -> Result<(), LoadError> {
     weights.check()?;
     let mut writer = GgufWriter::new();
@@ -124,7 +124,7 @@ pub fn write_gguf(path: &Path, weights: &ExtractorWeights) -> Result<(), LoadErr
     write_checked(path, bytes, data, |(), file| expect_same(path, weights, &read(file)?))
 }
 
-/// Writes `config.json` and `model.safetensors` into `folder`, which is made where it is missing: features in I8 with
+/// Writes `config.json` and `model.safetensors` into `folder`, which is created if it is missing: features in I8 with
 /// F32 scales, matrices in packed U8 with an F32 scale, floats as [`write_gguf`] does. The files are read back and
 /// compared.
 ///

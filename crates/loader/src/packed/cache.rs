@@ -1,9 +1,9 @@
 //! The packed weights of models that were loaded before, in files of the cache folder.
 //!
 //! Such a file holds packed matrices and the coarse plane of a head alone; configuration, norms, tables and tokenizer
-//! are read from the model's own files as ever. It belongs to files of one path, length and time, to one way of reading
-//! them, and to the layouts of the kernels; anything else is another file. What cannot be used is passed over, and what
-//! cannot be written is not: the cache makes a start faster and never keeps a model from running.
+//! are read from the model's own files. It belongs to files of one path, length and time, to one way of reading
+//! them, and to the layouts of the kernels; anything else is another file. Files that cannot be used or
+//! written are skipped: the cache makes a start faster and never keeps a model from running.
 //!
 //! Files appear when they are complete, so several processes may write and read one at the same time. Where all of them
 //! would take more than [`PackedCache::limit`], those go that were not used for the longest time.
@@ -23,17 +23,17 @@ use crate::mmap::write_atomically;
 use crate::synthetic::fnv;
 use crate::{Checkpoint, LoadError, LoadOptions, LoadedModel};
 
-/// How the names of the files begin and end.
+/// Prefix and suffix of the names of the files.
 const PREFIX: &str = "packed-";
 const SUFFIX: &str = ".gguf";
-/// What all files together may take, unless said otherwise.
+/// Default limit for the size of all files together.
 const MOST_BYTES: u64 = 16 << 30;
 /// Packed weights below that are packed in a few hundredths of a second.
 const LEAST_BYTES: u64 = 64 << 20;
 /// Changes whenever the same files would be read as other weights.
 const READING: u32 = 1;
 
-/// Where packed weights are kept, and how many.
+/// The place and the limits of packed weights.
 #[derive(Clone, Debug)]
 pub struct PackedCache {
     folder: PathBuf,
@@ -47,13 +47,13 @@ impl PackedCache {
         Self { folder: folder.into(), most: MOST_BYTES, least: LEAST_BYTES }
     }
 
-    /// With so many bytes at most.
+    /// Sets the limit of all files together, in bytes.
     #[must_use]
     pub fn limit(self, bytes: u64) -> Self {
         Self { most: bytes, ..self }
     }
 
-    /// Of models with at least so many bytes of packed weights.
+    /// Sets the least size of packed weights that are kept, in bytes.
     #[must_use]
     pub fn at_least(self, bytes: u64) -> Self {
         Self { least: bytes, ..self }
@@ -74,7 +74,7 @@ impl PackedCache {
         all
     }
 
-    /// Makes room for `bytes` more. `false` where there cannot be.
+    /// Makes room for `bytes` more. `false` if that is impossible.
     fn make_room(&self, bytes: u64) -> bool {
         if bytes > self.most {
             return false;
@@ -103,7 +103,7 @@ pub struct CachedFile {
 }
 
 impl CachedFile {
-    /// The file that it was made of, as far as it says.
+    /// The file that it was made from, if it is recorded.
     pub fn source(&self) -> Option<String> {
         let file = Gguf::open(&self.path).ok()?;
         first_file(file.metadata().str(SOURCE).ok()??).map(str::to_owned)
@@ -120,7 +120,7 @@ pub fn is_name(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
-/// The place in the cache of what is loaded.
+/// The place in the cache for the model that is loaded.
 #[derive(Debug)]
 pub(crate) struct Slot {
     cache: PackedCache,
@@ -129,7 +129,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Of a checkpoint whose files are known and not packed; it is given back where there is no place.
+    /// For a checkpoint whose files are known and not packed; it is returned if there is no place.
     #[expect(clippy::result_large_err, reason = "the checkpoint is given back, which moves it once for each load")]
     pub(crate) fn of(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self, Checkpoint> {
         match (&options.packed_cache, identity(&checkpoint, options)) {
@@ -142,7 +142,7 @@ impl Slot {
         &self.checkpoint
     }
 
-    /// How the names of this model's files begin.
+    /// Prefix of the names of this model's files.
     fn stem(&self) -> String {
         format!("{PREFIX}{:016x}-", fnv(self.identity.bytes()))
     }
@@ -165,7 +165,7 @@ impl Slot {
         };
         match read() {
             Ok(Some(packed)) => {
-                // Where the time cannot be set, another file may go first.
+                // If the time cannot be set, another file may go first.
                 let _ = File::options().append(true).open(path).and_then(|f| {
                     let times = FileTimes::new().set_modified(SystemTime::now());
                     f.set_times(times)
@@ -199,7 +199,7 @@ impl Slot {
     }
 }
 
-/// What the weights depend on: the files, as far as a look at the folder tells, and how they are read. The second line
+/// The inputs of the weights: the files, as far as the folder shows them, and how they are read. The second line
 /// is the first file.
 fn identity(checkpoint: &Checkpoint, options: &LoadOptions) -> Option<String> {
     if checkpoint.is_packed() {
@@ -210,7 +210,7 @@ fn identity(checkpoint: &Checkpoint, options: &LoadOptions) -> Option<String> {
         let path = path.canonicalize().ok()?;
         let meta = path.metadata().ok()?;
         let since = |time: std::io::Result<SystemTime>| time.ok()?.duration_since(UNIX_EPOCH).ok();
-        // A name of several lines is none that a person gave.
+        // No person gives a file a name of several lines.
         let name = path.to_str().filter(|p| !p.contains('\n'))?;
         write!(text, "\n{name} | {} bytes, {:?}", meta.len(), since(meta.modified())?).ok()?;
         #[cfg(unix)]
@@ -227,7 +227,7 @@ impl LoadedModel {
     /// a large model are kept there as the engine reads them, and mapped from there. Where a packed file is for other
     /// kernels, [`LoadedModel::notes`] says so.
     ///
-    /// What fails is logged, and the weights are what they were.
+    /// Failures are logged and leave the weights unchanged.
     pub fn prepare_for(&mut self, options: &EngineOptions) {
         if let Err(error) = self.packed_into_cache(options) {
             tracing::debug!(%error, "the packed weights were not kept");
@@ -255,7 +255,7 @@ impl LoadedModel {
         let cache = &slot.cache;
         let Some(plan) = Plan::of_unready(&self.weights, options, cache.least)? else { return Ok(()) };
         let path = cache.folder.join(format!("{}{:08x}{SUFFIX}", slot.stem(), plan.fingerprint()));
-        // What was written for these kernels may lie there, and others were used last.
+        // There may be a file for these kernels although others were used last.
         if !(path.is_file() && slot.take(&path)) {
             if !cache.make_room(plan.bytes()) {
                 return Ok(());
@@ -269,7 +269,7 @@ impl LoadedModel {
         let config = self.weights.config.clone();
         self.weights = slot.checkpoint.weights()?;
         self.packed = slot.checkpoint.packed().map(|(packed, _)| packed);
-        // The tokenizer had a say in the special ids.
+        // The tokenizer also determined the special ids.
         self.weights.config = config;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Packed files: weights in the layout of the kernels, which are mapped and neither copied nor packed.
 //!
-//! A packed file is a GGUF file. Norms, float tables and metadata are what they are in any other; ternary matrices lie
+//! A packed file is a GGUF file. Norms, float tables and metadata are as in any other; ternary matrices are stored
 //! in tensors of bytes, `packed.NAME` for the tensor `NAME` of other files, in the order of rows of the model, and keys
 //! `bitnet.packed.*` say what each of them is. `docs/formats/packed.md` describes them, `docs/adr/0033-packed-files.md`
 //! says why.
@@ -35,11 +35,11 @@ use warming::Movable;
 const FORM: u64 = 1;
 /// Sections begin at pages, so that a mapping of each is possible.
 pub(crate) const ALIGNMENT: u32 = 4096;
-/// How the names of tensors begin that hold packed weights.
+/// Prefix of the names of tensors with packed weights.
 const PREFIX: &str = "packed.";
 /// The tensor of the coarse plane.
 const PLANE: &str = "packed.coarse";
-/// How all keys begin.
+/// Prefix of all keys.
 const KEYS: &str = "bitnet.packed.";
 const VERSION: &str = "bitnet.packed.version";
 const LAYOUT_VERSION: &str = "bitnet.packed.layout_version";
@@ -56,7 +56,7 @@ const COARSE: &str = "bitnet.packed.coarse";
 const NOTES: &str = "bitnet.packed.notes";
 const SEEN: &str = "bitnet.packed.ternary_format";
 
-/// Whether a key of the metadata speaks of packed weights.
+/// Whether a key of the metadata belongs to packed weights.
 pub(crate) fn is_key(key: &str) -> bool {
     key.starts_with(KEYS)
 }
@@ -68,24 +68,24 @@ pub(crate) struct PackedWeights {
     entries: HashMap<String, Entry>,
     /// The table that the coarse plane is of.
     coarse: Option<String>,
-    /// What was said while the weights were read from another file.
+    /// Notes of the time when the weights were read from another file.
     pub(crate) notes: Vec<String>,
-    /// How the weights were stored there, where that is not in this file.
+    /// Their format there, if this file does not name it.
     pub(crate) seen: Option<String>,
     /// Packed matrices and the plane, which may move to memory.
     movable: Movable,
 }
 
-/// What a packed matrix is.
+/// Description of a packed matrix.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     layout: KernelLayout,
     format: FileFormat,
     rows: usize,
     cols: usize,
-    /// Weights of a group with a scale; 0 where scales are of rows or of all.
+    /// Weights that share a scale; 0 if scales belong to rows or to the whole matrix.
     group_len: usize,
-    /// The scale of all; no number where a tensor holds them.
+    /// The scale of the whole matrix; NaN if a tensor holds the scales.
     scale: f32,
     twos: Option<Twos>,
 }
@@ -235,7 +235,7 @@ impl PackedWeights {
     /// The packed matrix `name`, if there is one.
     ///
     /// # Errors
-    /// Tensors that are missing, of another type or size; scales that are none.
+    /// Tensors that are missing, of a wrong type or size; invalid scales.
     pub(crate) fn matrix(&self, name: &str) -> Result<Option<TernaryMatrix>, LoadError> {
         let Some(e) = self.entries.get(name) else { return Ok(None) };
         let in_tensor = |source| LoadError::Ternary { tensor: name.to_owned(), source };

@@ -26,7 +26,7 @@ impl Warming {
         }
         let mut copy = AlignedBuf::<u8>::for_weights(self.mapped.len());
         copy.copy_from_slice(&self.mapped);
-        // Where two threads fill it, both copies are the same.
+        // If two threads fill it, both copies are the same.
         let _ = self.copy.set(copy);
         self.mapped.release();
     }
@@ -56,14 +56,14 @@ impl Movable {
         Self { tensors: tensors.into_iter().map(one).collect() }
     }
 
-    /// The bytes of a tensor, wherever they lie.
+    /// The bytes of a tensor, from the copy or the mapping.
     pub(super) fn get(&self, name: &str) -> Option<SharedBytes> {
         let (_, warming) = self.tensors.iter().find(|(n, _)| n == name)?;
         Some(SharedBytes::of(Handle(warming.clone())))
     }
 
-    /// Has a thread copy the tensors one after the other; it ends early where they are not used any more. Without a
-    /// thread, and where the system has no huge pages, they stay mapped.
+    /// Has a thread copy the tensors one after the other; it ends early if they are no longer used. Without a
+    /// thread, or if the system has no huge pages, they stay mapped.
     pub(super) fn start(&self) {
         if !has_huge_pages() {
             return self.prefetch();

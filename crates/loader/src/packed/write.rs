@@ -32,16 +32,16 @@ struct Matrix<'a> {
     name: String,
     w: &'a TernaryMatrix,
     layout: KernelLayout,
-    /// Layer and place; a table has none.
+    /// Layer and projection; `None` for a table.
     place: Option<(usize, Projection)>,
 }
 
 impl<'a> Plan<'a> {
     /// All ternary matrices of `weights`, for the kernels that an engine with these options has. Those of kernels that
-    /// have no layout for files become I2_S panels where `complete` asks for all, and are left out elsewhere.
+    /// have no layout for files become I2_S panels if `complete` asks for all, and are left out otherwise.
     ///
     /// # Errors
-    /// What an engine refuses.
+    /// The errors of an engine with these options.
     pub(crate) fn new(weights: &'a ModelWeights, options: &EngineOptions, complete: bool) -> Result<Self, LoadError> {
         Self::with(Packer::new(weights, options)?, weights, options, complete)
     }
@@ -107,7 +107,7 @@ impl<'a> Plan<'a> {
         let layouts = self.matrices.iter().map(|m| m.layout.to_string() + " ");
         let text: String = layouts.chain(self.coarse.as_ref().map(|(name, _)| name.clone())).collect();
         let hash = fnv(text.bytes());
-        // Both halves have a say.
+        // Both halves count.
         u32::try_from((hash ^ (hash >> 32)) & u64::from(u32::MAX)).unwrap_or(u32::MAX)
     }
 
@@ -180,7 +180,7 @@ impl<'a> Plan<'a> {
     /// of each that is.
     ///
     /// # Errors
-    /// What a kernel refuses; failures to write.
+    /// Errors of a kernel, and failures to write.
     pub(crate) fn put<W: Write>(&self, stream: &mut TensorStream<W>, step: &mut dyn FnMut()) -> Result<(), LoadError> {
         std::thread::scope(|scope| {
             let (ready, packed) = mpsc::sync_channel(1);

@@ -98,7 +98,7 @@ pub(super) struct ExtractArgs {
     /// Probability that is spread over all intents [default: 0.05]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     smoothing: Option<f64>,
-    /// Weight of the loss of slots beside that of intents [default: 0.5]
+    /// Weight of the loss of slots relative to that of intents [default: 0.5]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     tag_weight: Option<f32>,
     /// How much faster rows of the table move [default: 2]
@@ -245,7 +245,7 @@ fn options(args: &TrainArgs) -> Result<ExtractOptions, CliError> {
     Ok(o)
 }
 
-/// Files of each task, in the order in which tasks are named first: `NAME=FILE`, or a file whose name is the task's.
+/// Files of each task, in the order in which the tasks first appear: `NAME=FILE`, or a file whose name is the task's.
 fn tasks(data: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>, CliError> {
     let mut all: Vec<(String, Vec<PathBuf>)> = Vec::new();
     for path in data {

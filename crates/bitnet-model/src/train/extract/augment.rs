@@ -1,4 +1,4 @@
-//! Other versions of what is learned from: other values of slots, typing errors, mixtures that mean nothing.
+//! Variants of the training data: other values of slots, typing errors, mixtures that mean nothing.
 
 use super::data::{TaskData, Utterance};
 use super::{Marked, typos};
@@ -13,7 +13,7 @@ pub struct Augmentation {
     pub exchange: f64,
     /// Share of the features of a word that is left out.
     pub feature_dropout: f64,
-    /// How often what is out of scope is seen in a pass, each time with other errors.
+    /// How often an utterance out of scope is seen in a pass, each time with other errors.
     pub outside_repeats: usize,
     /// Share of the words that are left out, of those that belong to no slot.
     pub left_out: f64,
@@ -32,7 +32,7 @@ impl Default for Augmentation {
     }
 }
 
-/// Share of the slots of an utterance that get another value, where some do.
+/// Share of the slots of an utterance that get another value, in utterances where some do.
 const OTHER_VALUES: f64 = 0.5;
 
 /// Makes versions.
@@ -40,7 +40,7 @@ const OTHER_VALUES: f64 = 0.5;
 pub(super) struct Variants<'d> {
     tasks: &'d [TaskData],
     options: Augmentation,
-    /// Of each task and slot.
+    /// By task and slot.
     values: Vec<Vec<Vec<Vec<char>>>>,
     /// Of each task and intent the numbers of its utterances.
     alike: Vec<Vec<Vec<usize>>>,
@@ -125,7 +125,7 @@ impl<'d> Variants<'d> {
         }
     }
 
-    /// The first half of an utterance and the second half of one of another intent, without slots. `None` where chance
+    /// The first half of an utterance and the second half of one of another intent, without slots. `None` if chance
     /// found no two.
     pub(super) fn mixture(&self, task: usize, random: &mut Random) -> Option<Marked> {
         let all = &self.tasks[task].train;

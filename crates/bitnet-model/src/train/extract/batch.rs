@@ -1,11 +1,11 @@
-//! Texts as the net reads them: rows of features of each word, and what is right.
+//! Texts as the net reads them: rows of features of each word, and the right answers.
 
 use std::ops::Range;
 
 use super::Marked;
 use crate::encoder::{FeatureConfig, TAG_OUTSIDE, Utterance as Reader, tag_begin, tag_inside};
 
-/// What a text is about.
+/// The expected intent of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goal {
     /// This intent of its task.
@@ -24,11 +24,11 @@ pub(super) struct Text {
     pub(super) twin: bool,
 }
 
-/// Several texts, their words one behind the other.
+/// Several texts, their words one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     rows: Vec<u32>,
-    /// Where the features of a word end in `rows`.
+    /// End of the features of each word in `rows`.
     ends: Vec<usize>,
     pub(super) all: Vec<Text>,
     /// The right tag of each word; 0 in tasks without slots.

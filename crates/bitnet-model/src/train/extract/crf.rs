@@ -13,12 +13,12 @@ use crate::encoder::tag_may_follow;
 #[derive(Debug, Default)]
 pub(super) struct Crf {
     tags: usize,
-    /// `exp(transition)`, `[from, to]`; 0 for what is forbidden.
+    /// `exp(transition)`, `[from, to]`; 0 if it is forbidden.
     weight: Vec<f64>,
     /// `exp` of the transitions to the first and from the last tag.
     start: Vec<f64>,
     end: Vec<f64>,
-    /// What the forward pass left of each word, `[n, tags]`, and what it was divided by.
+    /// Results of the forward pass for each word, `[n, tags]`, and their divisors.
     alpha: Vec<f64>,
     sums: Vec<f64>,
     /// `exp(emission - largest)`, `[n, tags]`.
@@ -121,7 +121,7 @@ impl Crf {
         log_sum - score
     }
 
-    /// Fills `alpha`, `sums` and `emitted`; returns the logarithm of what they were divided by.
+    /// Fills `alpha`, `sums` and `emitted`; returns the logarithm of the product of all divisors.
     fn forward(&mut self, emissions: &[f32], n: usize) -> f64 {
         let tags = self.tags;
         for buffer in [&mut self.alpha, &mut self.emitted] {
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::train::Random;
 
-    /// The score of a sequence, or none if it is forbidden.
+    /// The score of a sequence, or `None` if it is forbidden.
     fn score(transitions: &[f64], emissions: &[f64], tags: usize, y: &[usize]) -> Option<f64> {
         let mut s = transitions[tags * tags + y[0]] + transitions[tags * (tags + 1) + y[y.len() - 1]];
         for (t, tag) in y.iter().enumerate() {

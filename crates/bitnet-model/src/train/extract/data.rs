@@ -4,8 +4,8 @@
 //! {"text": "play So What by Miles", "intent": "PlayMusic", "slots": [{"name": "track", "start": 5, "end": 12}]}
 //! ```
 //!
-//! `start` and `end` count characters (Unicode scalar values), `end` is behind the last one. `intent` is `null` for
-//! what is out of scope. `slots` may be left out, and so may `part`, which is `train` or `valid`.
+//! `start` and `end` count characters (Unicode scalar values), `end` is exclusive. `intent` is `null` for
+//! utterances out of scope. `slots` may be left out, and so may `part`, which is `train` or `valid`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -26,15 +26,15 @@ const MAX_SLOTS: usize = 1024;
 /// An utterance and its meaning, with numbers in place of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Utterance {
-    /// What was said; spans are the values of slots.
+    /// The text; its spans are the values of slots.
     pub said: Marked,
-    /// The intent, an index into [`TaskData::intents`]; `None` where it is out of scope.
+    /// The intent, an index into [`TaskData::intents`]; `None` if it is out of scope.
     pub intent: Option<usize>,
     /// For each span its slot, an index into [`TaskData::slots`].
     pub slots: Vec<usize>,
 }
 
-/// What a task learns from.
+/// The data of one task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskData {
     /// Its name.
@@ -43,13 +43,13 @@ pub struct TaskData {
     pub intents: Vec<String>,
     /// The slots, in alphabetical order.
     pub slots: Vec<String>,
-    /// What is learned from.
+    /// Utterances to learn from.
     pub train: Vec<Utterance>,
-    /// What is kept for choices.
+    /// Utterances kept for validation.
     pub valid: Vec<Utterance>,
 }
 
-/// A line, as it stands in a file.
+/// A line of a file.
 struct Line {
     said: Marked,
     intent: Option<String>,
@@ -62,7 +62,7 @@ impl TaskData {
     /// `valid` and the share `share` of `train`, chosen by `seed` and text, are kept for choices.
     ///
     /// # Errors
-    /// [`FileError::Line`] names file, line and field of what makes no sense; a file without anything to learn.
+    /// [`FileError::Line`] names file, line and field of an invalid entry; also fails if there is nothing to learn.
     pub fn read(name: &str, train: &[PathBuf], valid: &[PathBuf], share: f64, seed: u64) -> Result<Self, TrainError> {
         let mut lines = Vec::new();
         for (files, kept) in [(train, false), (valid, true)] {
@@ -111,7 +111,7 @@ impl TaskData {
         self.train.iter().any(|u| u.intent.is_none())
     }
 
-    /// Every value of each slot, as it stands in what is learned from.
+    /// Every value of each slot, as it occurs in the training data.
     pub(super) fn values(&self) -> Vec<Vec<Vec<char>>> {
         let mut values = vec![Vec::new(); self.slots.len()];
         for u in &self.train {
@@ -166,13 +166,13 @@ impl Line {
         let text = match fields.get("text") {
             Some(Value::String(text)) => text,
             Some(_) => return Err("field \"text\" is not a string".to_owned()),
-            None => return Err("there is no field \"text\"".to_owned()),
+            None => return Err("the field \"text\" is missing".to_owned()),
         };
         let intent = match fields.get("intent") {
             Some(Value::String(name)) => Some(checked_name(name, "intent")?),
             Some(Value::Null) => None,
             Some(_) => return Err("field \"intent\" is neither a string nor null".to_owned()),
-            None => return Err("there is no field \"intent\"; null says out of scope".to_owned()),
+            None => return Err("the field \"intent\" is missing; null means out of scope".to_owned()),
         };
         let valid = match fields.get("part").map(|p| p.as_str()) {
             None => None,
@@ -196,15 +196,16 @@ impl Line {
                 return Err(format!("unknown field \"slots[{i}].{}\"; {problem}", shown(unknown)));
             }
             let name = slot.get("name").and_then(Value::as_str);
-            let name = name.ok_or_else(|| format!("field \"slots[{i}].name\" is missing or no string"))?;
+            let name = name.ok_or_else(|| format!("field \"slots[{i}].name\" is missing or not a string"))?;
             let place = |key: &str| {
                 let at = slot.get(key).and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok());
-                at.ok_or_else(|| format!("field \"slots[{i}].{key}\" is missing or no whole number of characters"))
+                at.ok_or_else(|| format!("field \"slots[{i}].{key}\" is missing or not a whole number of characters"))
             };
             let (start, end) = (place("start")?, place("end")?);
             if end > length {
+                let s = if length == 1 { "" } else { "s" };
                 return Err(format!(
-                    "field \"slots[{i}].end\": {end} lies behind the text, which has {length} characters"
+                    "field \"slots[{i}].end\": {end} is beyond the end of the text, which has {length} character{s}"
                 ));
             }
             if start >= end {
@@ -228,7 +229,7 @@ impl Line {
     }
 }
 
-/// A name that a file may have.
+/// Checks a name from a file.
 fn checked_name(name: &str, field: &str) -> Result<String, String> {
     if name.is_empty() || name.len() > 256 || name.chars().any(char::is_control) {
         return Err(format!(
@@ -249,10 +250,10 @@ mod tests {
             ("[1]", "not an object"),
             ("{\"text\"", "not JSON"),
             (r#"{"text": "a", "intent": "b", "intents": 1}"#, "unknown field \"intents\""),
-            (r#"{"intent": "b"}"#, "no field \"text\""),
+            (r#"{"intent": "b"}"#, "field \"text\" is missing"),
             (r#"{"text": 5, "intent": "b"}"#, "\"text\" is not a string"),
             (r#"{"text": "  ", "intent": "b"}"#, "\"text\" is empty"),
-            (r#"{"text": "a"}"#, "no field \"intent\""),
+            (r#"{"text": "a"}"#, "field \"intent\" is missing"),
             (r#"{"text": "a", "intent": 3}"#, "neither a string nor null"),
             (r#"{"text": "a", "intent": ""}"#, "\"intent\": \"\" is not a name"),
             (r#"{"text": "a", "intent": "b", "part": "test"}"#, "\"part\""),

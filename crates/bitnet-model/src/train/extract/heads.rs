@@ -1,6 +1,6 @@
 //! Heads of tasks while they are trained: intents by cross entropy, tags by the loss of a chain.
 //!
-//! Where a task has texts out of scope, they are one more class whose logit is always 0. The sum `ln sum exp(z)` of the
+//! If a task has texts out of scope, they are one more class whose logit is always 0. The sum `ln sum exp(z)` of the
 //! other logits is then the logarithm of the odds that a text is in scope: the energy that inference compares with a
 //! threshold is trained to be just that.
 
@@ -12,10 +12,10 @@ use super::net::Net;
 use super::params::Places;
 use crate::train::Random;
 
-/// How losses are weighed, and what is left out at random.
+/// Weights of the losses, and the dropout.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weights {
-    /// Of the loss of tags beside that of intents.
+    /// Weight of the loss of tags relative to that of intents.
     pub(super) tags: f32,
     /// Probability that goes to all intents alike.
     pub(super) smoothing: f32,
@@ -38,7 +38,7 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    /// What is minimised, a text.
+    /// The minimised loss, per text.
     pub(super) fn mean(self, tags: f32) -> f64 {
         (self.intent + f64::from(tags) * self.tags) / self.texts.max(1) as f64
     }
@@ -106,7 +106,7 @@ impl HeadRoom {
         net.ops.gemm_add(a, b, [n, out, k], &mut self.y, &mut net.room.gemm);
     }
 
-    /// Gradient of [`HeadRoom::affine`] for `dy` in `y`, with what was left out.
+    /// Gradient of [`HeadRoom::affine`] for `dy` in `y`, with the same features left out.
     fn affine_backward(&mut self, net: &mut Net, n: usize, w: &[f32], [dw, dbias]: [&mut [f32]; 2]) {
         let (out, k) = (dbias.len(), w.len() / dbias.len());
         let dy = Strided::rows(&self.y, out);
@@ -236,7 +236,7 @@ impl HeadRoom {
                 let t = &batch.all[*text];
                 let emissions = &mut self.y[at * b.len()..][..t.words.len() * b.len()];
                 at += t.words.len();
-                // What is out of scope has no slots, or none that matters.
+                // A text out of scope has no slots, or none that matter.
                 if t.goal == Goal::Outside {
                     emissions.fill(0.0);
                     continue;
@@ -258,7 +258,7 @@ impl HeadRoom {
     }
 }
 
-/// Two tensors that lie one behind the other.
+/// Two tensors that are stored one after the other.
 fn two<'g>(grads: &'g mut [f32], a: &std::ops::Range<usize>, b: &std::ops::Range<usize>) -> [&'g mut [f32]; 2] {
     let (left, right) = grads[a.start..b.end].split_at_mut(b.start - a.start);
     [&mut left[..a.len()], right]

@@ -1,4 +1,4 @@
-//! A model while it is learned: parameters, one step of the optimizer, and what it says now.
+//! A model during training: parameters, one step of the optimizer, and its current answers.
 
 use half::f16;
 use ternary_kernels::Ops;
@@ -17,7 +17,7 @@ use crate::Projection;
 use crate::encoder::{EncoderLayer, ExtractorConfig, ExtractorWeights, FeatureTable, TaskWeights};
 use crate::train::{AdamW, AdamWOptions, Params, Random, Rates, TrainError, gradient_norm};
 
-/// What the model says about a text.
+/// The answer of the model for a text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Guess {
     /// Logits of the intents of its task.
@@ -75,7 +75,7 @@ pub(super) struct Snapshot {
 }
 
 impl Learner {
-    /// A model of this shape; `outside` says which tasks know what is out of scope.
+    /// A model of this shape; `outside` tells which tasks know texts out of scope.
     ///
     /// # Errors
     /// A configuration that cannot be; an instruction set that this CPU lacks.
@@ -318,7 +318,7 @@ impl Learner {
             };
             Ok(own)
         });
-        // Files hold halves where these say the same: heads are a tenth of a file, and no answer hangs on 11 bits.
+        // Files hold halves where these say the same: heads are a tenth of a file, and 11 bits are enough for answers.
         let halves = |r: &std::ops::Range<usize>| {
             let half = |v: &f32| if v.is_finite() { f16::from_f32(v.clamp(-65504.0, 65504.0)).to_f32() } else { *v };
             values[r.clone()].iter().map(half).collect::<Vec<f32>>()
@@ -347,7 +347,7 @@ impl Learner {
 
 #[cfg(test)]
 impl Learner {
-    /// All parameters, the table behind the dense ones.
+    /// All parameters, the table after the dense ones.
     pub(super) fn flat(&self) -> Vec<f32> {
         [self.params.values.as_slice(), &self.table.values].concat()
     }

@@ -1,4 +1,4 @@
-//! Ternary projections while they are trained: master weights quantised anew in every step, int8 inputs, and gradients
+//! Ternary projections during training: master weights quantised again in every step, int8 inputs, and gradients
 //! that pass straight through both quantisers.
 
 use std::ops::Range;
@@ -63,7 +63,7 @@ impl Codes {
 }
 
 impl Linear {
-    /// Takes the master weights of `rows` each, which lie side by side at `place`.
+    /// Takes the master weights of `rows` each, which are stored one after the other at `place`.
     pub(super) fn prepare(&mut self, ops: Ops, values: &[f32], place: &Range<usize>, rows: &[usize], quantised: bool) {
         let w = &values[place.clone()];
         self.out = rows.iter().sum();

@@ -42,7 +42,7 @@ impl Marked {
         self.chars.splice(at, with.iter().copied());
     }
 
-    /// Whether the characters `at` are within the same spans, so that an edit of them belongs to these or to none.
+    /// Whether the characters `at` are within the same spans, so that an edit of them belongs to these or to no span.
     pub fn is_within_one(&self, at: &Range<usize>) -> bool {
         self.spans.iter().all(|s| (s.start <= at.start && at.end <= s.end) || s.end <= at.start || at.end <= s.start)
     }

@@ -1,4 +1,4 @@
-//! How right a model is: intents, slots, what is out of scope.
+//! Accuracy of a model: intents, slots, utterances out of scope.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::train::Random;
 /// How often a slot was right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotCounts {
-    /// Found where it stands, all words of it.
+    /// Found at the right place, with all its words.
     pub right: usize,
     /// Found.
     pub found: usize,
@@ -21,7 +21,7 @@ pub struct SlotCounts {
 }
 
 impl SlotCounts {
-    /// The harmonic mean of precision and recall, 0 to 1; 1 where nothing is there and nothing was found.
+    /// The harmonic mean of precision and recall, 0 to 1; 1 if there is nothing to find and nothing was found.
     pub fn f1(self) -> f64 {
         let all = self.found + self.there;
         if all == 0 { 1.0 } else { 2.0 * self.right as f64 / all as f64 }
@@ -48,7 +48,7 @@ pub struct TaskFigures {
     /// How often an intent (first) was taken for another or for itself (second).
     pub confusion: BTreeMap<(usize, usize), usize>,
     /// The probability that an utterance in scope has a higher score than one that is not, by the task's score or the
-    /// energy; `None` where all are of one kind.
+    /// energy; `None` if all are of one kind.
     pub auroc: Option<f64>,
 }
 
@@ -71,7 +71,7 @@ impl TaskFigures {
     }
 }
 
-/// What was said about an utterance, with what is right.
+/// The model's answer for an utterance, with the right one.
 #[derive(Clone, Debug)]
 pub(super) struct Judged {
     guess: Guess,
@@ -94,7 +94,7 @@ pub(super) fn misspelt(all: &[Utterance], seed: u64) -> Vec<Utterance> {
 /// Texts that are computed at once.
 const AT_ONCE: usize = 128;
 
-/// What `learner` says about utterances of `task`.
+/// The answers of `learner` for utterances of `task`.
 pub(super) fn judge(learner: &mut Learner, task: usize, utterances: &[Utterance]) -> Vec<Judged> {
     let mut batch = Batch::default();
     let mut all = Vec::with_capacity(utterances.len());
@@ -117,7 +117,7 @@ pub(super) fn judge(learner: &mut Learner, task: usize, utterances: &[Utterance]
     all
 }
 
-/// The slots that tags say, as slot, first word and the word behind the last.
+/// The slots that the tags mark: slot, first word and the word after the last.
 fn spans(tags: &[u16]) -> Vec<(usize, usize, usize)> {
     let mut spans: Vec<(usize, usize, usize)> = Vec::new();
     for (i, tag) in tags.iter().map(|t| usize::from(*t)).enumerate() {
@@ -162,7 +162,7 @@ pub(super) fn figures(judged: &[Judged], slots: usize, rule: Option<OosRule>, te
     f
 }
 
-/// How much a text is in scope; higher is more.
+/// Score of a text; higher means more in scope.
 fn oos_score(score: OosScore, logits: &[f32], temperature: f32) -> f32 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f32 = logits.iter().map(|z| ((z - most) / temperature).exp()).sum();
@@ -173,7 +173,7 @@ fn oos_score(score: OosScore, logits: &[f32], temperature: f32) -> f32 {
     }
 }
 
-/// The probability that one of `high` lies above one of `low`, ties half; `None` without both.
+/// The probability that one of `high` is above one of `low`, ties half; `None` without both.
 pub fn auroc(high: &[f32], low: &[f32]) -> Option<f64> {
     if high.is_empty() || low.is_empty() {
         return None;
@@ -208,10 +208,9 @@ pub(super) fn temperature(judged: &[Judged]) -> f32 {
     candidates.fold((1.0, f64::MAX), |best, t| if loss(t) < best.1 { (t, loss(t)) } else { best }).0
 }
 
-/// The rule by which most is right: the score with the best [`auroc`], and of all thresholds the one with the best
-/// mean of
-/// two shares, right intents that are not taken as out of scope and what is out of scope taken as such. `None` without
-/// utterances of both kinds.
+/// The rule with the most right answers: the score with the best [`auroc`], and of all thresholds the one with the best
+/// mean of two shares, right intents that are not taken as out of scope and utterances out of scope taken as such.
+/// `None` without utterances of both kinds.
 pub(super) fn oos_rule(judged: &[Judged], temperature: f32) -> Option<OosRule> {
     let scores = |score: OosScore| judged.iter().map(move |j| oos_score(score, &j.guess.logits, temperature));
     let parts = |score| {

@@ -1,7 +1,7 @@
 //! Training of extractors: utterances with intents and slots become a small bidirectional encoder ([`crate::encoder`]).
 //!
 //! [`TaskData`] reads JSON lines, [`train`] learns from them and returns the weights of the best validation, with a
-//! calibrated temperature and a threshold for what is out of scope. What is learned from is varied anew in each pass:
+//! calibrated temperature and a threshold for "out of scope". The training data is varied in each pass:
 //! typing errors ([`typos`]), other values of slots ([`Augmentation`]). Gradients are written by hand and pass straight
 //! through both quantisers, as in [`FusedLearner`](super::FusedLearner); of the table of features only the rows that a
 //! batch touches have a gradient and are moved.
@@ -68,10 +68,10 @@ pub enum ExtractEvent<'a> {
         done: f64,
         /// Mean loss of its texts.
         loss: f64,
-        /// Time that is left, as far as one can tell.
+        /// Estimate of the remaining time.
         left: Duration,
     },
-    /// What was kept for choices was looked at.
+    /// The model was validated.
     Validation {
         /// The step, counted from 1.
         step: u64,
@@ -89,12 +89,12 @@ pub enum ExtractEvent<'a> {
     },
 }
 
-/// What a run made.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Trained {
     /// The weights of the best validation.
     pub weights: ExtractorWeights,
-    /// Their figures on what was kept for choices, of each task, without typing errors and with them.
+    /// Their figures on the validation data, by task, without typing errors and with them.
     pub figures: Vec<[TaskFigures; 2]>,
     /// The report as Markdown, with tables of slots and confusions.
     pub report: String,
@@ -111,7 +111,7 @@ const VALIDATED: usize = 1000;
 /// Steps between validations at least.
 const VALIDATE_EVERY: u64 = 150;
 
-/// Learns tasks. `see` hears of every step and may end the run; what was best so far is then the result.
+/// Learns tasks. `see` hears of every step and may end the run; the best model so far is then the result.
 ///
 /// # Errors
 /// Options or names that cannot be; [`TrainError::NotFinite`].
@@ -218,8 +218,8 @@ pub fn train_from(
     Ok(Trained { weights, figures, report, steps: at.step, best_step: at.best_step, finish })
 }
 
-/// What a validation is judged by: the mean over tasks of the shares of utterances that are all right, without and with
-/// errors. What is out of scope is too little of most data to choose by.
+/// The criterion of a validation: the mean over tasks of the shares of utterances that are all right, without and with
+/// errors. Most data has too few utterances out of scope to choose by them.
 fn score(figures: &[[TaskFigures; 2]]) -> f64 {
     let of = |[clean, typos]: &[TaskFigures; 2]| clean.all_right() + typos.all_right();
     figures.iter().map(of).sum::<f64>() / (2 * figures.len().max(1)) as f64

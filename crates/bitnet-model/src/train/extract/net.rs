@@ -1,4 +1,4 @@
-//! Forward and backward pass of the encoder over a batch, on one thread. Texts lie one behind the other without
+//! Forward and backward pass of the encoder over a batch, on one thread. Texts are stored one after the other without
 //! padding: only attention sees where one ends.
 
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::recurrent::{RecurrentRoom, RecurrentTape, Rule};
 use crate::config::Activation;
 use crate::encoder::{ExtractorConfig, MAX_WORDS};
 
-/// What the backward pass needs of a layer.
+/// Values of a layer that the backward pass needs.
 #[derive(Debug, Default)]
 struct LayerTape {
     /// The residual stream before attention and before the feed-forward block, `[n, hidden]`.
@@ -24,7 +24,7 @@ struct LayerTape {
     recurrent: RecurrentTape,
     probs: Vec<f32>,
     attended: Vec<f32>,
-    /// `[n, gate | up]`, and what they make together.
+    /// `[n, gate | up]`, and the result of both.
     gate_up: Vec<f32>,
     inner: Vec<f32>,
 }

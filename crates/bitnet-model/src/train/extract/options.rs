@@ -31,7 +31,7 @@ pub struct ExtractOptions {
     pub reach: usize,
     /// Between gate and up.
     pub activation: Activation,
-    /// Passes over what is learned from.
+    /// Passes over the training data.
     pub passes: u64,
     /// Steps at least, for few utterances.
     pub least_steps: u64,
@@ -67,7 +67,7 @@ pub struct ExtractOptions {
     pub dropout: f64,
     /// Probability that goes to all intents alike.
     pub smoothing: f64,
-    /// Weight of the loss of tags beside that of intents.
+    /// Weight of the loss of tags relative to that of intents.
     pub tag_weight: f32,
     /// Share of the run in which nothing is quantised.
     pub float_share: f64,
@@ -75,9 +75,9 @@ pub struct ExtractOptions {
     pub patience: u64,
     /// Whether only slots that were seen with an intent are found with it.
     pub slots_of_intents: bool,
-    /// How what is learned from is varied.
+    /// How the training data is varied.
     pub augmentation: Augmentation,
-    /// Of parameters, order, errors and all else that is random.
+    /// Seed of the parameters, the order, the errors and everything else that is random.
     pub seed: u64,
 }
 

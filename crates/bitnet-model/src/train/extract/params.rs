@@ -1,4 +1,4 @@
-//! What an extractor learns: dense parameters in one buffer, and the table of features, of which a step moves few rows.
+//! The parameters of an extractor: dense ones in one buffer, and the table of features, of which a step moves few rows.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use super::recurrent::parameter_name;
 use crate::encoder::{ExtractorConfig, direction_tensor_name, encoder_projection_shape};
 use crate::train::{Params, Random, Role};
 
-/// Where the parameters of a layer lie.
+/// Places of the parameters of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct LayerPlaces {
-    /// Gains: before attention, behind it, before the feed-forward block, in it.
+    /// Gains: before attention, after it, before the feed-forward block, in it.
     pub(super) norms: [Range<usize>; 4],
     /// Projections that share an input: those of the mixer; o; gate, up; down.
     pub(super) groups: [Range<usize>; 4],
@@ -20,7 +20,7 @@ pub(super) struct LayerPlaces {
     pub(super) directions: [Range<usize>; 2],
 }
 
-/// Where the parameters of the heads of a task lie.
+/// Places of the parameters of the heads of a task.
 #[derive(Clone, Debug)]
 pub(super) struct TaskPlaces {
     pub(super) intent: Range<usize>,
@@ -29,7 +29,7 @@ pub(super) struct TaskPlaces {
     pub(super) tags: Option<[Range<usize>; 3]>,
 }
 
-/// Where all dense parameters lie.
+/// Places of all dense parameters.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) layers: Vec<LayerPlaces>,
@@ -39,7 +39,7 @@ pub(super) struct Places {
 
 /// Deviation with which rows of the table begin; small, so that features that were never seen say little.
 const TABLE_STD: f64 = 0.1;
-/// What the projections that add to the residual stream begin with, as a share of the others.
+/// Initial size of the projections that add to the residual stream, as a share of the others.
 const RESIDUAL: f64 = 0.2;
 
 /// What a recurrence has of the ends of these names begins with a deviation of 0.02.
@@ -171,7 +171,7 @@ impl Table {
         &self.values[bucket as usize * self.width..][..self.width]
     }
 
-    /// The gradient of a row, zeros where it was not touched yet.
+    /// The gradient of a row, zeros if it was not touched yet.
     pub(super) fn grad(&mut self, bucket: u32) -> &mut [f32] {
         let place = &mut self.place[bucket as usize];
         if *place == NONE {

@@ -1,4 +1,4 @@
-//! What came out of a run, as Markdown.
+//! The result of a run, as Markdown.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ fn cell(name: &str) -> String {
     name.replace('\\', "\\\\").replace('|', "\\|")
 }
 
-/// Figures of a task on what was kept for choices, without errors and with them: a table of shares, one of slots, and
+/// Figures of a task on the validation data, without errors and with them: a table of shares, one of slots, and
 /// which intents were taken for which others.
 pub(super) fn of_task(data: &TaskData, clean: &TaskFigures, typos: &TaskFigures) -> String {
     let mut out = format!("## {}\n\n", cell(&data.name));

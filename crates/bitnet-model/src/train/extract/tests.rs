@@ -54,7 +54,7 @@ fn texts() -> Batch {
 }
 
 /// Along the gradient of a tensor, and along a random direction, the loss changes as the gradient says. Without
-/// quantisers: they are what the straight-through estimator ignores.
+/// quantisers: the straight-through estimator ignores them.
 #[test]
 fn gradients_are_slopes() {
     for mixers in mixtures() {
@@ -174,7 +174,7 @@ fn learned(options: &ExtractOptions) {
     assert_eq!(again.weights.tasks, trained.weights.tasks);
 }
 
-/// While it is learned a model computes what inference does, up to the rounding of the table to int8.
+/// During training a model computes the same as inference, up to the rounding of the table to int8.
 #[test]
 fn the_net_and_inference_agree() {
     for mixers in mixtures() {
@@ -200,7 +200,7 @@ fn agree(config: ExtractorConfig) {
     let said = ["play so what by miles davis", "stop!", "青空 please", "what is it", "nothing of that kind"];
     for ((text, t), guess) in said.iter().zip(&batch.all).zip(&guesses) {
         let found = model.extract_into(t.task, text, &mut scratch).unwrap();
-        // A last bit of a float may move a code of an activation by one of 127, at the few that lie on a half: that
+        // A last bit of a float may move a code of an activation by one of 127, in the few near a half: that
         // moves a product of 32 to 64 terms by less than a hundredth of its largest value.
         for (a, b) in found.logits.iter().zip(&guess.logits) {
             assert!((a - b).abs() < 0.02, "{text}: {a} {b}");
@@ -224,7 +224,7 @@ fn bad_options_are_named() {
     assert!(run(&|o| o.heads = 3).contains("num_heads"));
     assert!(run(&|o| o.mixers = vec![EncoderMixer::TttLinear; 3]).contains("3 names for 2 layers"));
     assert!(run(&|o| o.hidden = 0).contains("hidden_size"));
-    // A rate that leads to infinity is told, and nothing panics.
+    // A rate that leads to infinity is an error, and nothing panics.
     let error = run(&|o| (o.lr, o.clip, o.table_lr) = (1e30, 0.0, 1e30));
     assert!(error.contains("became") || error.contains("not finite") || error.contains("inite"), "{error}");
 }
@@ -397,7 +397,7 @@ fn candle_agrees(config: ExtractorConfig) -> Result<(), Box<dyn std::error::Erro
     }
     let total = (total / said.len() as f64)?;
     let reference = f64::from(total.to_scalar::<f32>()?);
-    // Integers are exact on both sides; floats are summed in other orders, and of about 5,000 codes none lies so near
+    // Integers are exact on both sides; floats are summed in other orders, and of about 5,000 codes none is so near
     // to a half that this moves it (the seed is fixed).
     assert!((loss - reference).abs() < 1e-4 * reference, "{loss} {reference}");
     let grads = total.backward()?;

@@ -43,8 +43,8 @@ fn norm_backward_into(
     }
 }
 
-/// Gradient of a product for `dy` `[n, out]`: adds `dy^T x` to `dw` and writes `dy (alpha T)` to `dx`, where `x` is what
-/// the codes stand for. A Hadamard transform before the product is its own backward pass.
+/// Gradient of a product for `dy` `[n, out]`: adds `dy^T x` to `dw` and writes `dy (alpha T)` to `dx`, where the codes
+/// represent `x`. A Hadamard transform before the product is its own backward pass.
 #[expect(clippy::too_many_arguments, reason = "operands, gradients and two buffers")]
 fn product_backward(
     s: &Shared<'_>,

@@ -25,7 +25,7 @@ pub(super) struct LayerTape {
     pub(super) x: [Codes; 4],
     /// Products with the mixer's projections, side by side; with attention queries and keys are rotated.
     pub(super) qkv: Vec<f32>,
-    /// Queries and keys before the norms of their heads, `[n, q | k]`, where there are any.
+    /// Queries and keys before the norms of their heads, `[n, q | k]`, if there are any.
     pub(super) before_head_norms: Vec<f32>,
     /// Logarithms of the softmax' sums, `[window, heads, t]`.
     pub(super) lse: Vec<f32>,
@@ -45,7 +45,7 @@ pub(super) struct LayerTape {
 #[derive(Debug)]
 pub(super) struct Codes {
     pub(super) int8: Int8Batch,
-    /// Instead of them, where activations have 16 bits.
+    /// Used instead of them if activations have 16 bits.
     pub(super) int16: Int16Batch,
     /// One row of four bits.
     int4: Int4Batch,
@@ -142,7 +142,7 @@ impl Shared<'_> {
         &self.params[r.clone()]
     }
 
-    /// Norm, if there is one, and what `w` asks of its input: transform and quantiser.
+    /// Norm, if there is one, and the transform and quantiser that `w` needs.
     fn quantize(
         &self,
         x: &[f32],
@@ -195,7 +195,7 @@ impl Shared<'_> {
                     }
                 }
                 PackedForm::Groups(packed) => {
-                    // As large as the integers that stand there for other weights.
+                    // As large as the integers that other weights have in its place.
                     let y: &mut [f32] = bytemuck::cast_slice_mut(acc);
                     self.group.product(packed, 0..*rows, &x.int16.view(), y);
                     for (out, y) in outputs.zip(y.chunks_exact(*rows)) {
@@ -322,7 +322,7 @@ impl Worker {
 fn spread(rows: &mut [f32], at: &[usize], width: usize) {
     let mut end = rows.len();
     if at.len() * width == end {
-        // All of them: each is where it belongs.
+        // All rows were moved: each is where it belongs.
         return;
     }
     // From the last one on: a row never moves to a lower place, so none is overwritten before it has moved.

@@ -1,11 +1,11 @@
 //! Loss and gradient of a BitNet decoder on the CPU, without autograd.
 //!
 //! The forward pass is that of inference: norm and quantiser in one pass, the exact integer product of the fastest
-//! kernel. Only what the backward pass cannot cheaply compute again is kept: the residual stream, int8 codes, queries,
+//! kernel. Only values too costly to compute again are kept: the residual stream, int8 codes, queries,
 //! keys and values, gate and up. The backward pass multiplies in f32. Logits exist for a few rows at a time.
 //!
 //! Weights with a scale per group ([`ModelConfig::weight_group`]) are multiplied with int16 activations by the kernel
-//! that inference uses for them; both the scales and what is kept for the backward pass are those of the forward pass.
+//! that inference uses for them; the scales and the values kept for the backward pass are those of the forward pass.
 //!
 //! The mixer of a layer is attention, test-time training (`ttt_layer::RowWise`) or the gated delta rule
 //! (`ttt_layer::GatedDelta`), whose gradients are written by hand, too.

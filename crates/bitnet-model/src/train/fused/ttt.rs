@@ -12,7 +12,7 @@ use super::weights::{TttLayer, TttPlaces};
 /// Values of one layer's forward pass that the backward pass needs.
 #[derive(Debug, Default)]
 pub(super) struct TttTape {
-    /// Residual stream before the convolution, `[n, hidden]`, where there is one.
+    /// Residual stream before the convolution, `[n, hidden]`, if there is one.
     before: Vec<f32>,
     /// The layer's input after its norm, `[n, hidden]`.
     x: Vec<f32>,
@@ -40,7 +40,7 @@ fn workspace<'a>(work: &'a mut [Option<Workspace>; 2], c: &TttConfig) -> &'a mut
 }
 
 impl TttScratch {
-    /// `h += conv(norm(h))`, where the block has a convolution.
+    /// `h += conv(norm(h))`, if the block has a convolution.
     pub(super) fn pre_conv(
         &mut self,
         s: &Shared<'_>,
@@ -84,7 +84,7 @@ impl TttScratch {
         layer.rows.forward_taped(&inputs, t, out, &mut tape.inner, workspace(&mut self.work, c));
     }
 
-    /// Gradients for `dout` `[n, w]`: written to `dprojected`, added to `grads`; what the layer's input gets besides is
+    /// Gradients for `dout` `[n, w]`: written to `dprojected`, added to `grads`; the part of the layer's input is
     /// in [`TttScratch::d_input`].
     #[expect(clippy::too_many_arguments, reason = "operands, gradients and tape")]
     pub(super) fn backward(

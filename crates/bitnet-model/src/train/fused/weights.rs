@@ -1,4 +1,4 @@
-//! Where parameters are, and their ternary form of one step.
+//! Places of parameters, and their ternary form for one step.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ fn groups(c: &ModelConfig, l: usize) -> [Vec<Projection>; 4] {
     [mixer, vec![Projection::O], vec![Projection::Gate, Projection::Up], vec![Projection::Down]]
 }
 
-/// Where the parameters of one layer are.
+/// Places of the parameters of one layer.
 #[derive(Clone, Debug)]
 pub(super) struct LayerPlaces {
     /// The projections of each of the [`groups`], one after the other.
@@ -27,14 +27,14 @@ pub(super) struct LayerPlaces {
     pub(super) norms: [Option<Range<usize>>; 4],
     /// The norms of the heads of q and of k.
     pub(super) head_norms: Option<[Range<usize>; 2]>,
-    /// Parameters of a test-time-training layer beside its projections.
+    /// Parameters of a test-time-training layer besides its projections.
     pub(super) ttt: Option<TttPlaces>,
     /// Parameters of a layer of the gated delta rule beside its projections, in the order of
     /// [`ttt_layer::DeltaParameters`].
     pub(super) delta: Option<Range<usize>>,
 }
 
-/// Where the full-precision parameters of a test-time-training layer lie.
+/// Places of the full-precision parameters of a test-time-training layer.
 #[derive(Clone, Debug)]
 pub(super) struct TttPlaces {
     /// The parameters of [`ttt_layer::TttParameters`], in their order.
@@ -43,7 +43,7 @@ pub(super) struct TttPlaces {
     pub(super) pre_conv: Option<[Range<usize>; 3]>,
 }
 
-/// Where all parameters are.
+/// Places of all parameters.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) embedding: Range<usize>,
@@ -128,7 +128,7 @@ pub(super) enum PackedForm {
 pub(super) struct Linear {
     /// For the forward pass: weights and output features.
     pub(super) parts: Vec<(PackedForm, usize)>,
-    /// For the backward pass: `alpha T`, or `d T` where groups have scales, `[out, k]`.
+    /// For the backward pass: `alpha T`, or `d T` if groups have scales, `[out, k]`.
     pub(super) wide: Vec<f32>,
     /// Output features of all parts.
     pub(super) out: usize,
@@ -248,7 +248,7 @@ impl Maker<'_> {
         Ok(Linear { parts, wide, out, k, form })
     }
 
-    /// Quantises one projection, `[rows, cols]`, and writes what its weights stand for to `wide`.
+    /// Quantises one projection, `[rows, cols]`, and writes the values of its weights to `wide`.
     fn part(
         &self,
         p: Projection,

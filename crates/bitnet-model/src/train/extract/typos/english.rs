@@ -6,7 +6,7 @@ use crate::train::Random;
 
 use crate::train::extract::Marked;
 
-/// Letters of the keyboard, row by row; a key's neighbours are those beside it and those above and below.
+/// Letters of the keyboard, row by row; a key's neighbours are those next to it, above it and below it.
 const ROWS: [&[u8]; 3] = [b"qwertyuiop", b"asdfghjkl", b"zxcvbnm"];
 /// Shorter words are left alone: a misspelt "a" or "to" could mean anything.
 const SHORTEST: usize = 3;
@@ -60,7 +60,7 @@ fn one(text: &mut Marked, word: Range<usize>, random: &mut Random) {
     }
 }
 
-/// Changes a letter's place with the next, where there is another one.
+/// Swaps a letter with the next one, if there is a next one.
 fn swap(text: &mut Marked, at: usize, word: &Range<usize>) -> bool {
     let both = at..at + 2;
     if both.end > word.end || text.chars[at] == text.chars[at + 1] || !text.is_within_one(&both) {
@@ -70,7 +70,7 @@ fn swap(text: &mut Marked, at: usize, word: &Range<usize>) -> bool {
     true
 }
 
-/// A key beside that of a letter, as large or small; `None` for letters that are on no key.
+/// A neighbouring key of a letter, in the same case; `None` for letters that are on no key.
 fn neighbour(c: char, random: &mut Random) -> Option<char> {
     let lower = u8::try_from(c.to_ascii_lowercase()).ok()?;
     let (row, column) =

@@ -38,7 +38,7 @@ const CONFUSED: &[(char, char)] = &[
     ('ー', '一'),
     ('ン', 'ソ'),
 ];
-/// Signs in their two widths, and what is hit beside them.
+/// Signs in their two widths, and the keys that are hit instead.
 const WIDTHS: &[(char, char)] =
     &[('?', '？'), ('!', '！'), ('、', ','), ('。', '.'), ('。', '、'), ('「', '｢'), ('」', '｣')];
 
@@ -75,7 +75,7 @@ fn one(text: &mut Marked, random: &mut Random) {
         1 => text.replace(at..at + 1, &[c, c]),
         2 => {
             let key = char::from(b"krstnhmyw"[random.below(9) as usize]);
-            // Behind the last character of a topic it does not belong to the topic.
+            // After the last character of a topic it is not part of the topic.
             text.replace(at + 1..at + 1, &[key]);
         }
         // A topic of one character stays.

@@ -1,4 +1,4 @@
-//! Typing errors, the same for the same seed: what an extractor learns with, and what its tests are made of.
+//! Typing errors, the same for the same seed: extractors learn with them, and their tests use them.
 
 mod english;
 mod japanese;
@@ -9,7 +9,7 @@ pub use japanese::japanese;
 use super::Marked;
 use crate::train::Random;
 
-/// Makes errors as people make them who type this script: [`japanese`] where a character is kana or Han, [`english`]
+/// Makes the errors of people who type this script: [`japanese`] where a character is kana or Han, [`english`]
 /// with `rate` otherwise. Scripts whose keys are not known get the errors that need none: letters left out, typed twice
 /// or swapped.
 pub fn of_any_script(text: &mut Marked, rate: f64, random: &mut Random) {
