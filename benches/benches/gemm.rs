@@ -9,10 +9,10 @@ use ternary_kernels::{Entry, Int8Batch, Isa, Kernel, Packed, gemm, gemm_a4, kern
 
 /// Tokens at once.
 const TOKENS: &[usize] = &[4, 32, 128];
-/// Up to so many tokens portable code is measured, too: more take longer and say nothing new.
+/// Largest number of tokens for which portable code is measured, too: more take longer and show nothing new.
 const PORTABLE: usize = 4;
 
-/// Both products of one kernel with `n` tokens; copies of the weights take turns.
+/// Both products of one kernel with `n` tokens, over alternating copies of the weights.
 fn both(
     group: &mut BenchmarkGroup<'_, WallTime>,
     kernel: &dyn Kernel,

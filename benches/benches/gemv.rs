@@ -1,5 +1,5 @@
-//! One token, in 8 and in 4 bits: every kernel of this CPU (from memory the exact ones), level sets that are not ternary, the oracle,
-//! and what candle has for the same shape, dense and quantised.
+//! One token, in 8 and in 4 bits: every kernel of this CPU (with weights from memory: the exact ones), level sets that
+//! are not ternary, the oracle, and candle's dense and quantised products for the same shape.
 
 use benches::{SHAPES, activations, activations_int4, copies, floats, level_sets, levels, matrix};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -9,7 +9,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ternary_kernels::{Entry, Int8Batch, Kernel, Packed, gemm_a4, gemv, kernels_available, reference, registry};
 
-/// Both products of one kernel; copies of the weights take turns.
+/// Both products of one kernel, over alternating copies of the weights.
 fn both(group: &mut BenchmarkGroup<'_, WallTime>, kernel: &dyn Kernel, copies: &[Packed], (m, k): (usize, usize)) {
     let (x, x4) = (activations(1, k).expect("small"), activations_int4(1, k).expect("small"));
     let (mut acc, mut widened, mut turn) = (vec![0; m], Int8Batch::with_capacity(0, 0), 0);
@@ -48,7 +48,7 @@ fn sets(c: &mut Criterion) {
     }
 }
 
-/// Weights that come from memory: copies beyond any cache take turns.
+/// Weights that come from memory: more copies than any cache holds, used in turn.
 fn memory(c: &mut Criterion) {
     let (m, k) = (6912, 2560);
     let mut group = c.benchmark_group(format!("gemv {m}x{k} from memory"));

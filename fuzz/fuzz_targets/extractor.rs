@@ -1,4 +1,5 @@
-//! Extractors: whatever the bytes are, configuration and file are read or refused, and what is read answers every text.
+//! Extractors: for any bytes, configuration and file are read or refused, and an extractor that was read answers every
+//! text.
 #![no_main]
 
 use bitnet_model::encoder::Extractor;

@@ -1,5 +1,5 @@
-//! Bytes of every ternary file format: whatever they hold, they are refused, or they decode to trits that encode to
-//! the same trits again and multiply like the definition.
+//! Bytes of every ternary file format: they are refused, or they decode to trits that encode to the same trits again
+//! and multiply like the definition.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
     // The lower bits choose a multiple of 64, so that every format gets lengths it accepts.
     let (rows, cols) = (usize::from(*rows), usize::from(*cols));
     let cols = if cols < 64 { cols * 64 } else { cols };
-    // Most inputs would have a wrong length, so the right one is cut from them where they are long enough.
+    // Most inputs would have a wrong length, so longer inputs are cut to the right one.
     let bytes = match format.byte_len(rows, cols) {
         Ok(len) => bytes.get(..len).unwrap_or(bytes),
         Err(_) => bytes,

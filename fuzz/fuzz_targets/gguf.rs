@@ -1,4 +1,4 @@
-//! GGUF files: whatever the bytes are, the reader and the model loader answer with a value or an error.
+//! GGUF files: for any bytes, the reader and the model loader answer with a value or an error.
 #![no_main]
 
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
-//! Packed files: whatever the bytes are, a model is refused or computes some numbers.
+//! Packed files: for any bytes, a model is refused or computes some numbers.
 //!
-//! Inputs are changes of a valid file: pairs of a place (three bytes) and a byte, behind a byte that says how much of the file is left.
+//! Inputs are changes of a valid file: a byte that gives the length to keep, then pairs of a place (three bytes) and a
+//! byte.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -1,5 +1,5 @@
-//! Products of arbitrary shapes with arbitrary contents: every exact kernel gives the definition's integers, every other one
-//! keeps its bound, and a level set is refused or multiplied exactly.
+//! Products of arbitrary shapes with arbitrary contents: every exact kernel gives the definition's integers, every
+//! other one stays within its bound, and a level set is refused or multiplied exactly.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -64,7 +64,7 @@ fn ternary(input: &Input<'_>) {
     }
 }
 
-/// Int4 activations, exact whatever the kernel.
+/// Int4 activations, which every kernel multiplies exactly.
 fn int4(input: &Input<'_>) {
     let &Input { rows, cols, n, .. } = input;
     let trits: Vec<i8> = (0..rows * cols).map(|i| (input.at(i) % 3) as i8 - 1).collect();
@@ -81,7 +81,7 @@ fn int4(input: &Input<'_>) {
     }
 }
 
-/// Any set of levels that the bytes make, refused or exact on every instruction set.
+/// A set of levels made from the bytes, refused or exact on every instruction set.
 fn sets(input: &Input<'_>, count: u8, group: usize) {
     let &Input { rows, cols, n, .. } = input;
     let mut levels: Vec<i8> = (0..usize::from(count % 18)).map(|i| input.at(i) as i8 % 20).collect();

@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use loader::tokenizer::Tokenizer;
 
-/// Whole characters of one to four bytes, digits, white space, what looks special, what normalisers expand, long runs.
+/// Whole characters of one to four bytes, digits, white space, text that looks like special tokens, characters that
+/// normalisers expand, long runs.
 fn texts() -> [String; 5] {
     [
         "Once upon a time, 1234 \u{3042}\u{1F600}e\u{301}\r\n\t <|eot_id|>  ".to_owned(),

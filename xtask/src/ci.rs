@@ -45,8 +45,8 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     Ok(())
 }
 
-/// Each published crate by itself without its default features, then with each feature alone: a feature may only add. A
-/// feature that a crate above turns on is compiled with that crate's own.
+/// Each published crate by itself without its default features, then with each feature alone: features may only add
+/// code. One that a crate above turns on is compiled with that crate's feature.
 fn features_alone() -> Result<(), XtaskError> {
     let workspace = Workspace::load()?;
     for package in workspace.published() {
@@ -80,7 +80,7 @@ fn packages(thorough: bool) -> Result<(), XtaskError> {
 /// # Errors
 /// The first that fails; in continuous integration also a missing emulator.
 pub(crate) fn emulated(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
-    // What takes longest comes first, so that no core waits for it at the end.
+    // The longest jobs come first, so that no core waits for it at the end.
     let mut jobs = valgrind()?;
     jobs.extend(isas::emulated_jobs()?);
     jobs.extend(foreign::neon_jobs(steps, thorough)?);

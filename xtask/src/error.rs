@@ -16,7 +16,7 @@ pub(crate) enum XtaskError {
     #[error("`{command}` ended with {status}")]
     Failed {
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: String,
     },
     /// A file or folder could not be read or written, or a program not be started.
@@ -42,7 +42,7 @@ pub(crate) enum XtaskError {
 }
 
 impl XtaskError {
-    /// Names the path that an I/O error belongs to.
+    /// Adds the path to an I/O error.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path: PathBuf = path.as_ref().into();
         move |source| Self::Io { path: path.display().to_string(), source }

@@ -9,7 +9,7 @@ use crate::isas::{LONG, SMALLER};
 use crate::jobs::Job;
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, in_ci, run, works};
 
-/// Debian's compiler, whatever else is installed.
+/// Debian's compiler, even if others are installed.
 const RUSTC: &str = "/usr/bin/rustc";
 const ARM: &str = "aarch64-unknown-linux-gnu";
 const WASM: &str = "wasm32-unknown-unknown";
@@ -97,7 +97,7 @@ fn arm_tests() -> Result<Vec<String>, XtaskError> {
     let env = [
         ("RUSTC", RUSTC),
         ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc"),
-        // With a dynamic C library the emulator hangs where the first thread starts.
+        // With a dynamic C library the emulator hangs when the first thread starts.
         ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static"),
     ];
     let args = ["-p", "ternary-kernels", "--target", ARM, "--target-dir", ARM_DIR];

@@ -9,7 +9,7 @@ use crate::error::XtaskError;
 use crate::jobs::{Job, side_by_side};
 use crate::shell::{self, Outcome, Steps, in_ci, output, works};
 
-/// Coverage as libFuzzer wants it.
+/// Flags for the coverage that libFuzzer needs.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
@@ -17,7 +17,7 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
 /// Naming the target keeps build scripts and procedural macros free of these flags.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// A reader may not allocate beyond what the file's size justifies; inputs here have at most 256 KiB.
+/// A reader may not allocate more than the file's size justifies; inputs here have at most 256 KiB.
 const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-malloc_limit_mb=64", "-timeout=10", "-max_len=262144"];
 
 /// Folders of reference files for each target; files above the longest input are cut by libFuzzer.

@@ -30,7 +30,7 @@ pub(crate) fn print_available() -> Result<(), XtaskError> {
     Ok(())
 }
 
-/// The sets that detection finds where it is started through `emulator`, or on this CPU. The program is an example of
+/// The sets that detection finds if it is started through `emulator`, or on this CPU. The program is an example of
 /// the kernels, so that this command does not have to be built with them.
 fn detected(emulator: &[&str]) -> Result<String, XtaskError> {
     const NAME: &str = "instruction_sets";
@@ -40,7 +40,7 @@ fn detected(emulator: &[&str]) -> Result<String, XtaskError> {
     Ok(output(command[0], &command[1..], &[])?.trim().to_owned())
 }
 
-/// Runs the tests on each set that is here. The best set is left out if it was `tested`: it is what is used where
+/// Runs the tests on each set that is here. The best set is left out if it was `tested`: it is the one used if
 /// nothing is forced.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ pub(crate) fn forced_sets(steps: &mut Steps, tested: bool) -> Result<(), XtaskEr
     Ok(())
 }
 
-/// The tests of the kernels on emulated x86 CPUs, after a look at what detection finds there.
+/// The tests of the kernels on emulated x86 CPUs, after a check of the sets detected there.
 ///
 /// # Errors
 /// Detection that finds something else than the CPU has; in continuous integration also a missing emulator.
@@ -110,7 +110,7 @@ fn emulated(cpu: &str, expected: &str) -> Result<Vec<Job>, XtaskError> {
     }
     let expected = expected.replace(' ', ",");
     let env = [SMALLER[0], SMALLER[1], ("BITNET_EXPECT_ISA", expected.as_str())];
-    // The whole workspace, as above: what the test step built.
+    // The whole workspace, as above: the build of the test step.
     let binaries = test_binaries("ternary-kernels", &["--workspace"], &[])?;
     let job = |b: &String| Job::new(format!("emulated {cpu}"), EMULATOR, &["-cpu", cpu, b, "--skip", LONG], &env);
     Ok(binaries.iter().map(job).collect())

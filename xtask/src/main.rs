@@ -1,8 +1,8 @@
 //! Developer commands. The developer's command and the one that continuous integration runs are the same.
 //!
-//! | command | what it does |
+//! | command | effect |
 //! |---|---|
-//! | `cargo xtask test` | every test that a clone of the repository can run by itself |
+//! | `cargo xtask test` | every test that needs only a clone of the repository |
 //! | `cargo xtask ci` | `test` first, then everything below and lints, docs, features, licences |
 //! | `cargo xtask tidy` | rules of the repository that no compiler checks |
 //! | `cargo xtask isas` | the tests of kernels and models on every instruction set, emulated ones included |
@@ -41,7 +41,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run every test that a clone of the repository can run by itself.
+    /// Run every test that needs only a clone of the repository.
     Test,
     /// Run `test`, then lints, docs, features, parity, instruction sets, licences and tidy.
     Ci {

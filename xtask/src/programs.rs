@@ -8,7 +8,7 @@ use crate::error::XtaskError;
 use crate::jobs::{Job, side_by_side};
 use crate::shell::{Outcome, cargo, in_ci, output, run, works};
 
-/// Folders of reference vectors: the small ones of the repository, and a large set beside it.
+/// Folders of reference vectors: the small ones of the repository, and a large set next to it.
 pub(crate) const FIXTURES: &[&str] =
     &["testdata", "testdata/families", "../shared/fixtures", "../shared/fixtures/families"];
 
@@ -59,7 +59,7 @@ fn fails(what: &str, program: &str, args: &[&str]) -> Result<(), XtaskError> {
 /// Runs the comparison with the given arguments.
 ///
 /// # Errors
-/// If a case fails, or none ran.
+/// If a case fails, or no case ran.
 pub(crate) fn parity(args: &[String]) -> Result<(), XtaskError> {
     build()?;
     run(&program("parity"), &args.iter().map(String::as_str).collect::<Vec<_>>(), &[])
@@ -101,14 +101,14 @@ pub(crate) fn bench(args: &[String]) -> Result<(), XtaskError> {
         build()?;
         return run(&program("bench"), &args, &[]);
     }
-    // With the benchmarks, so that all that is measured is one build.
+    // With the benchmarks, so that all measured programs are of one build.
     let mut build: Vec<&str> = "build --release --workspace --bin bench --bin bitnet".split(' ').collect();
     build.extend(["gemv", "gemm"].iter().flat_map(|name| ["--bench", name]));
     cargo(&build, &[])?;
     run(&release("bench"), &args, &[])
 }
 
-/// The use case: what it is given, in release mode.
+/// The use case with its data, in release mode.
 ///
 /// # Errors
 /// If it does not build or fails.
@@ -125,7 +125,7 @@ pub(crate) fn guard() -> Result<(), XtaskError> {
     run(&program("bench"), &["--guard"], &[])
 }
 
-/// The guard has to fail where something is slow or wrong.
+/// The guard has to fail if something is slow or wrong.
 ///
 /// # Errors
 /// If it does not.
@@ -147,10 +147,10 @@ pub(crate) fn synth(config: Option<&str>) -> Result<(), XtaskError> {
     run(&program("bitnet"), &["show", "--model", &model], &[])
 }
 
-/// The README's first command, greedy and short: it has to tell the same story as ever.
+/// The README's first command, greedy and short: it must always tell the same story.
 ///
 /// # Errors
-/// If it fails or tells none.
+/// If it fails or tells another story.
 pub(crate) fn story() -> Result<(), XtaskError> {
     let args = [STORY, &["--temperature", "0", "--max-tokens", "40"]].concat();
     let text = output(&program("bitnet"), &args, &[])?;
@@ -178,7 +178,7 @@ pub(crate) fn openai_client() -> Result<Outcome, XtaskError> {
     let python = format!("{FOLDER}/bin/python");
     let requirements = format!("{TESTS}/requirements.txt");
     let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", &requirements];
-    // Without the network, too, where it is there already: pip then finds nothing to do.
+    // Also works without the network if it is already installed: pip then finds nothing to do.
     if !works(&python, &install) {
         if !works("python3", &["-c", "import ensurepip, sys; sys.exit(sys.version_info < (3, 10))"]) {
             return missing(

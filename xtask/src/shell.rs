@@ -12,7 +12,7 @@ pub(crate) fn root() -> PathBuf {
     here.parent().expect("xtask lies one folder below the workspace").to_path_buf()
 }
 
-/// Whether this runs in continuous integration, where what is missing is a failure.
+/// Whether this runs in continuous integration, where a missing tool is a failure.
 pub(crate) fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|v| v == "true")
 }
@@ -80,14 +80,14 @@ fn shown(program: &str, args: &[&str], env: &[(&str, &str)]) -> String {
     env.chain([program.to_owned()]).collect::<String>() + &args.iter().map(|a| format!(" {a}")).collect::<String>()
 }
 
-/// Seconds of CPU that ended child processes have used, with their children; `None` where the system does not say. Beside the time on
-/// the wall it tells how many cores a step kept busy.
+/// Seconds of CPU that ended child processes have used, with their children; `None` if the system does not tell. With
+/// the time on the wall it shows how many cores a step kept busy.
 fn cpu_seconds_of_children() -> Option<f64> {
     /// Clock ticks per second in `/proc`, which Linux fixes at 100 for programs.
     const TICKS: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in parentheses may hold spaces. `cutime` and `cstime` are fields 16 and 17 of proc_pid_stat(5), the 13th and
-    // 14th of what follows it.
+    // The name in parentheses may hold spaces. `cutime` and `cstime` are fields 16 and 17 of proc_pid_stat(5), the 13th
+    // and 14th of the fields after it.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
     Some((ticks(13)? + ticks(14)?) / TICKS)
@@ -99,7 +99,7 @@ fn times(wall: Duration, cpu: Option<f64>) -> String {
     format!("{:8.1} s{cpu}", wall.as_secs_f64())
 }
 
-/// How a step ended that did not fail.
+/// The result of a step that did not fail.
 pub(crate) enum Outcome {
     /// It ran.
     Done,

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: what the README tells a stranger to run.
+//! `cargo xtask test`: the command that the README tells a stranger to run.
 
 use crate::error::XtaskError;
 use crate::shell::{Steps, cargo, works};

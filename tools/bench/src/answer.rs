@@ -1,4 +1,4 @@
-//! One call of `bitnet bench` and what it answers.
+//! One call of `bitnet bench` and its answer.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(crate) fn ask(
     Ok((json, out))
 }
 
-/// Checks that the answer is of what was asked for: anything else would make every comparison wrong.
+/// Checks that the answer fits the request: otherwise every comparison would be wrong.
 ///
 /// # Errors
 /// The first key with another value.
@@ -50,7 +50,7 @@ pub(crate) fn check(json: &Value, asked: &[(&str, Value)]) -> Result<(), BenchEr
     }
 }
 
-/// Adds what the figures of one call share: the revision, and to prefill figures the peak of the dot products around it.
+/// Adds values that the figures of one call share: the revision, and the peak of the dot products to prefill figures.
 pub(crate) fn complete(mut figures: Vec<Figure>, programs: &Programs, isa: Isa, out: &Bracketed) -> Vec<Figure> {
     let peak = out.peak(isa.name());
     for figure in &mut figures {
@@ -62,7 +62,7 @@ pub(crate) fn complete(mut figures: Vec<Figure>, programs: &Programs, isa: Isa, 
     figures
 }
 
-/// Two numbers, as ranges and bandwidths before and after are told.
+/// Two numbers: the form of ranges, and of bandwidths before and after.
 pub(crate) fn pair(value: &Value) -> Option<[f64; 2]> {
     Some([value[0].as_f64()?, value[1].as_f64()?])
 }

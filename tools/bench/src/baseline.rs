@@ -32,7 +32,7 @@ pub(crate) fn tasks(threads: &[usize], effort: Effort) -> Vec<Task> {
     tasks
 }
 
-/// Layers to measure: all of them where memory suffices, otherwise two numbers from which the rest is extrapolated.
+/// Layers to measure: all of them if memory suffices, otherwise two numbers from which the rest is extrapolated.
 fn layers(kind: Kind, effort: Effort, free: Option<u64>) -> Vec<usize> {
     let all = shape().num_hidden_layers;
     // Making a tensor takes a second copy of it for a moment, and other programs live here as well.
@@ -108,7 +108,7 @@ impl Time {
             [(a, x), (b, y)] if a < b => {
                 let layer = (y.median() - x.median()) / (b - a);
                 let median = (y.median() + layer * (all as f64 - b)).max(y.median());
-                // The spread of a difference says nothing about a model that did not run.
+                // The spread of a difference means nothing for a model that did not run.
                 (median, [median, median])
             }
             _ => return Err(BenchError::unreadable("candle", "expected models of one or two sizes")),

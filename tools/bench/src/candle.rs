@@ -1,5 +1,5 @@
-//! The hidden command that measures what a Rust user would otherwise take: a Llama of the same shape in
-//! candle-transformers, dense or block-quantised, with random weights.
+//! The hidden command that measures the alternative of a Rust user: a Llama of the same shape in candle-transformers,
+//! dense or block-quantised, with random weights.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -95,9 +95,9 @@ pub(crate) fn measure(kind: Kind, layers: &[usize], prompt: usize, steps: usize)
     Ok(())
 }
 
-/// A model that reads tokens at a position; the state of the text is its own, and starts anew at position 0.
+/// A model that reads tokens at a position; it keeps the state of the text, which is reset at position 0.
 enum Model {
-    /// With its state, and the state of an empty text.
+    /// The model, its state, and the state of an empty text.
     Dense(Box<(Llama, Cache, Cache)>),
     Quantised(Box<ModelWeights>),
 }
@@ -157,7 +157,7 @@ fn one(kind: Kind, layers: usize, prompt: usize, steps: usize) -> Result<Answer,
     Ok(Answer { layers, decode_s, prefill_s })
 }
 
-/// Values of about the size that weights have; different pages hold different ones, so none is shared or left out.
+/// Values of the usual size of weights; pages differ, so none is shared or dropped by the system.
 fn values(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = move || {

@@ -6,7 +6,7 @@ use crate::figure::{Figure, Results};
 
 /// A table of all figures that both sets have: new, old, and how many times better the new one is.
 ///
-/// The last column divides by the bandwidth that each was measured under, where bandwidth is the limit: it tells a
+/// The last column divides by the bandwidth that each was measured under, if bandwidth is the limit: it distinguishes a
 /// faster program from a faster memory.
 pub(crate) fn table(new: &Results, old: &Results, old_name: &str) -> String {
     let mut text = format!("| figure | now | {old_name} | better by | at equal bandwidth |\n|---|--:|--:|--:|--:|\n");

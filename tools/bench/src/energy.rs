@@ -1,5 +1,5 @@
-//! Energy by the model of the BitNet b1.58 report: so many picojoules for each addition and each multiplication. It
-//! counts arithmetic only; what moving the bytes costs is not in it, and neither is anything that a CPU does besides.
+//! Energy by the model of the BitNet b1.58 report: a fixed number of picojoules for each addition and each
+//! multiplication. It counts arithmetic only; it leaves out the cost of moving bytes and all other work of a CPU.
 //!
 //! A ternary product costs an int8 addition for each weight; attention and the head are counted as f16 products. With
 //! the report's own case, 512 tokens that all look at 512, this gives the report's 0.028 J for the layers of 2B4T.
@@ -11,7 +11,7 @@ const INT8_ADD: f64 = 0.007;
 /// Picojoules of an f16 multiplication and an f16 addition at 7 nm.
 const F16_MUL_ADD: f64 = 0.34 + 0.16;
 
-/// Operations of one token and what they cost.
+/// Operations of one token and their energy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Computed {
     /// Weights of the projections, each of which is added once.

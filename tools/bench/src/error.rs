@@ -16,12 +16,12 @@ pub(crate) enum BenchError {
     #[error("`{command}` ended with {status}{said}")]
     Failed {
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: String,
         /// The last lines of its messages, after a colon; empty if they were shown already.
         said: String,
     },
-    /// A file or a program's output that is not what it should be.
+    /// A file or a program's output that is not as expected.
     #[error("{what}: {problem}")]
     Unreadable {
         /// The file or the program.
@@ -31,13 +31,13 @@ pub(crate) enum BenchError {
     /// An argument that means nothing.
     #[error("{0}")]
     Usage(String),
-    /// candle refused something.
+    /// An error of candle.
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),
-    /// A kernel refused something.
+    /// An error of a kernel.
     #[error(transparent)]
     Kernel(#[from] ternary_kernels::KernelError),
-    /// A model refused something.
+    /// An error of a model.
     #[error(transparent)]
     Model(#[from] bitnet_model::ModelError),
     /// A picture could not be drawn.
@@ -50,19 +50,19 @@ pub(crate) enum BenchError {
     /// Checks of the guard that failed; each has been printed.
     #[error("{count} check(s) of the guard failed, listed above")]
     Guard { count: usize },
-    /// Measurements that failed; each has been printed, and the report says so.
+    /// Measurements that failed; each has been printed, and is listed in the report.
     #[error("{count} measurement(s) failed, listed above and in the report")]
     Incomplete { count: usize },
 }
 
 impl BenchError {
-    /// Names the path that an I/O error belongs to.
+    /// Adds the path to an I/O error.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().display().to_string();
         move |source| Self::Io { path, source }
     }
 
-    /// Says what is wrong with the output of a program or the contents of a file.
+    /// Describes a problem with the output of a program or the contents of a file.
     pub(crate) fn unreadable(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         Self::Unreadable { what: what.into(), problem: problem.to_string() }
     }

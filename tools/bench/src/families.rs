@@ -1,5 +1,5 @@
 //! Models with a scale per group of weights, and embedding models: decode and prefill in the shapes of published ones,
-//! beside the shape of BitNet b1.58 2B4T in the same run.
+//! next to the shape of BitNet b1.58 2B4T in the same run.
 
 use loader::synthetic::Spec;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::figure::{Figure, What};
 use crate::plan::{Effort, Task};
 use crate::programs::Programs;
 
-/// Shapes by their names. The first has one scale for a matrix: what the others are compared with.
+/// Shapes by their names. The first has one scale for a matrix: the others are compared with it.
 const MODELS: [&str; 4] = ["2b4t", "bonsai-1.7b", "bonsai-8b", "bitnet-embedding-0.6b"];
 
 /// Parameters of one call of `bitnet bench`.
@@ -24,8 +24,8 @@ struct Call {
     tokens: u64,
 }
 
-/// Tasks with the best instruction set; what is compared with each other in a row. With `--quick` only the smallest of each
-/// kind.
+/// Tasks with the best instruction set; tasks that are compared with each other run in a row. With `--quick` only the
+/// smallest of each kind.
 pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {
     let Some(&isa) = isas.last() else { return Vec::new() };
     let quick = effort == Effort::Quick;

@@ -90,9 +90,9 @@ pub(crate) struct Figure {
     pub(crate) id: String,
     /// The quantity, and so its unit.
     pub(crate) what: What,
-    /// Who computed it: the name of a kernel, `bitnet`, `candle f32`.
+    /// The program or kernel: the name of a kernel, `bitnet`, `candle f32`.
     pub(crate) subject: String,
-    /// The instruction set, where it was chosen.
+    /// The instruction set, if one was chosen.
     pub(crate) isa: Option<String>,
     /// Threads that computed.
     pub(crate) threads: usize,
@@ -112,7 +112,7 @@ pub(crate) struct Figure {
     /// Peak of the set's dot-product instructions with as many threads, before and after, in 1e9 operations
     /// per second.
     pub(crate) peak_gop_s: Option<[f64; 2]>,
-    /// Energy of the CPU packages, joules per token, where they meter themselves.
+    /// Energy of the CPU packages, joules per token, if they have a meter.
     pub(crate) joules: Option<f64>,
     /// A remark that a reader needs: an extrapolation for example.
     pub(crate) note: Option<String>,
@@ -149,7 +149,7 @@ impl Figure {
         }
     }
 
-    /// How often per second the work was done.
+    /// Work per second.
     pub(crate) fn rate(&self) -> f64 {
         match self.what.unit() {
             "us" => 1e6 / self.value,
@@ -167,7 +167,7 @@ impl Figure {
         Some(self.operations? as f64 * self.rate() / 1e9)
     }
 
-    /// Its share of the read bandwidth, the mean of before and after, where its bytes come from memory.
+    /// Its share of the read bandwidth, the mean of before and after, if its bytes come from memory.
     pub(crate) fn bandwidth_share(&self) -> Option<f64> {
         Some(self.gb_s()? / mean(self.bandwidth_gb_s.filter(|_| self.what.reads_memory())?))
     }
@@ -178,7 +178,7 @@ impl Figure {
         self.peak_gop_s.map(|[a, b]| a.max(b))
     }
 
-    /// Its share of [`Figure::peak`], where many tokens share the weights.
+    /// Its share of [`Figure::peak`], if many tokens share the weights.
     pub(crate) fn peak_share(&self) -> Option<f64> {
         let limited = matches!(self.what, What::Prefill | What::V2Prefill | What::FamilyPrefill | What::Gemm);
         Some(self.gop_s()? / self.peak().filter(|_| limited)?)
@@ -202,19 +202,19 @@ pub(crate) struct Failure {
 /// All figures of a machine. A later measurement takes the place of an earlier one of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Results {
-    /// Where they come from.
+    /// The machine that they were measured on.
     pub(crate) machine: Machine,
     /// In the order of their names.
     pub(crate) figures: Vec<Figure>,
     /// In the order in which they happened.
     pub(crate) failures: Vec<Failure>,
-    /// For each task that succeeded: what it measured, as [`Results::take`] was told.
+    /// For each task that succeeded: its figures, as passed to [`Results::take`].
     #[serde(default)]
     pub(crate) done: BTreeMap<String, String>,
 }
 
 impl Results {
-    /// None yet.
+    /// No figures yet.
     pub(crate) fn new(machine: Machine) -> Self {
         Self { machine, figures: Vec::new(), failures: Vec::new(), done: BTreeMap::new() }
     }
@@ -261,7 +261,7 @@ impl Results {
         }
     }
 
-    /// Remembers why a task gave none.
+    /// Remembers why a task gave no figures.
     pub(crate) fn fail(&mut self, task: &str, problem: String) {
         self.failures.retain(|f| f.task != task);
         self.failures.push(Failure { task: task.to_owned(), problem });

@@ -1,10 +1,10 @@
 //! The guard: checks of speed that can run anywhere, because each compares two things measured in turn in the same
 //! process, or counts bytes, or compares bits. No check knows a time in seconds.
 //!
-//! A time is the least of many rounds, and the rounds of both sides alternate: whatever else a shared machine does can
-//! only add to some rounds. Each limit is where the purpose of the code would be lost, far from what is measured: so a
-//! check fails when a kernel is not used any more, a loop runs on one lane, or a step does its work twice; a loss of a
-//! tenth is for `--compare` to find.
+//! A time is the least of many rounds, and the rounds of both sides alternate: other work on a shared machine can only
+//! add to some rounds. Each limit is where the purpose of the code would be lost, far from the measured values: a check
+//! fails if a kernel is no longer used, a loop runs on one lane, or a step does its work twice; a loss of a tenth is
+//! for `--compare` to find.
 
 mod checks;
 mod damage;
@@ -49,7 +49,7 @@ struct Subject {
 
 impl Subject {
     fn new(sabotage: Option<Sabotage>) -> Result<Self, BenchError> {
-        // Wide enough that products take nearly all of the time, a head that takes nearly none.
+        // Wide enough that products take nearly all of the time, and a head that takes nearly none.
         let config = ModelConfig::new(256, 1280, 3456, 3, 10, 5);
         Ok(Self { weights: ModelWeights::from_source(&SyntheticWeights::new(config, 1))?, sabotage })
     }
@@ -75,7 +75,7 @@ impl Subject {
     }
 }
 
-/// How the checks went.
+/// Results of the checks.
 #[derive(Debug, Default)]
 struct Verdict {
     checks: usize,
@@ -104,7 +104,7 @@ impl Verdict {
 /// Shortest timing.
 const SLICE: Duration = Duration::from_micros(200);
 
-/// Least seconds of each of `works` over `rounds` rounds in which they take turns. Each is repeated within a round
+/// Least seconds of each of `works` over `rounds` rounds in which they alternate. Each is repeated within a round
 /// until it takes about [`SLICE`], so that the clock's own resolution does not count.
 pub(crate) fn least_of<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
     let indices: [usize; N] = std::array::from_fn(|i| i);
@@ -116,7 +116,7 @@ pub(crate) fn least_of<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut
 mod tests {
     use super::*;
 
-    /// Bits and bytes only: what depends on time is run by continuous integration as a command, not as a test.
+    /// Bits and bytes only: checks that depend on time are run by continuous integration as a command, not as a test.
     fn failed(sabotage: Option<Sabotage>) -> usize {
         let mut verdict = Verdict::default();
         let subject = Subject::new(sabotage).unwrap();

@@ -14,7 +14,7 @@ use crate::programs::Programs;
 /// Tasks for all groups that the benchmarks list themselves.
 ///
 /// # Errors
-/// If a benchmark cannot be asked.
+/// If a benchmark cannot be listed.
 pub(crate) fn tasks(programs: &Programs, threads: &[usize], effort: Effort) -> Result<Vec<Task>, BenchError> {
     let mut tasks = Vec::new();
     for (bench, path) in &programs.benches {
@@ -87,8 +87,8 @@ fn run(
     Ok(figures)
 }
 
-/// The instruction set of a kernel, which stands at the end of its name unless the registry knows better; of none for
-/// what is not a kernel.
+/// The instruction set of a kernel, which is at the end of its name unless the registry knows better; `None` for
+/// anything that is not a kernel.
 fn isa_of(function: &str) -> Option<&'static str> {
     let kernel = function.split(", ").next().unwrap_or(function);
     let entry = registry().iter().find(|e| e.name == kernel).map(|e| e.isa);
@@ -112,7 +112,7 @@ struct Measured {
     function: String,
     median_ns: f64,
     interval_ns: [f64; 2],
-    /// Bytes of one iteration, where the benchmark counts bytes.
+    /// Bytes of one iteration, if the benchmark counts bytes.
     bytes: Option<u64>,
 }
 

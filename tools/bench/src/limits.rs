@@ -1,5 +1,5 @@
-//! The limits of the machine, measured right before and right after whatever is measured: machines are shared, and a
-//! memory that changes its speed by half within a minute would otherwise look like a change of the program.
+//! The limits of the machine, measured right before and right after each measurement: machines are shared, and a memory
+//! that changes its speed by half within a minute would otherwise look like a change of the program.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,7 +20,7 @@ const PROBE_BYTES: u64 = 512 << 20;
 /// Limits with a given number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Limits {
-    /// Read bandwidth in GB/s; `None` where the program measures it itself.
+    /// Read bandwidth in GB/s; `None` if the program measures it itself.
     pub(crate) bandwidth_gb_s: Option<f64>,
     /// By instruction set, 1e9 operations per second.
     pub(crate) peak_gop_s: BTreeMap<String, f64>,

@@ -54,7 +54,7 @@ impl Machine {
             parts.map(|n| format!("-{n}")).collect::<String>()
         });
         let text = format!("{}{} {}cpu", self.cpu, numbers.unwrap_or_default(), self.cpus).to_lowercase();
-        // Marks that say nothing, and whatever a file name should not hold.
+        // Removes marks without meaning, and characters that a file name should not have.
         let text = ["(r)", "(tm)", " cpu "].iter().fold(text, |t, mark| t.replace(mark, " "));
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|w| !w.is_empty());
         words.collect::<Vec<_>>().join("-")

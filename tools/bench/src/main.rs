@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: how fast this is, next to the limits of the machine and to what a Rust user would otherwise
-//! take.
+//! `cargo xtask bench`: how fast this is, compared with the limits of the machine and with the alternatives of a Rust
+//! user.
 //!
-//! `docs/bench/README.md` says how to read what it writes.
+//! `docs/bench/README.md` explains the results.
 
 mod answer;
 mod baseline;
@@ -45,7 +45,7 @@ struct Cli {
     other: Option<Command>,
     #[command(flatten)]
     run: run::Options,
-    /// Only check ratios that no change may make worse; what continuous integration runs.
+    /// Only check ratios that no change may make worse; continuous integration runs this.
     #[arg(long, conflicts_with_all = ["quick", "only", "compare", "report", "resume"])]
     guard: bool,
     /// With --guard: damage the named part on purpose; the command then has to fail.
@@ -53,12 +53,12 @@ struct Cli {
     sabotage: Option<guard::Sabotage>,
 }
 
-/// Commands beside measuring: training runs, and hidden the processes that a measurement consists of.
+/// Other commands: training runs, and the hidden ones that a measurement consists of.
 #[derive(Subcommand)]
 enum Command {
     /// Show training runs side by side: a table of their losses, and curves
     Runs {
-        /// Runs with the names to show, the first being what others are compared with
+        /// Runs with the names to show, the others are compared with the first
         #[arg(required = true, value_name = "NAME=FOLDER")]
         runs: Vec<runs::Named>,
         /// Where to draw the curves
@@ -75,7 +75,7 @@ enum Command {
         #[arg(last = true)]
         argv: Vec<String>,
     },
-    /// Measures what Hadamard transforms cost.
+    /// Measures the cost of Hadamard transforms.
     #[command(name = "__hadamard", hide = true)]
     Hadamard {
         #[arg(long)]

@@ -13,7 +13,7 @@ use crate::programs::Programs;
 /// The model as `bitnet` names it.
 const MODEL: &str = "synthetic:2b4t";
 
-/// The longest context that is measured; what is generated fits in as well.
+/// The longest context that is measured; the generated tokens fit in as well.
 pub(crate) const LONG_CONTEXT: u64 = 4096;
 
 /// Shape of BitNet b1.58 2B4T.

@@ -6,7 +6,7 @@ use crate::error::BenchError;
 use crate::figure::{Figure, Results};
 use crate::programs::Programs;
 
-/// How much time to take.
+/// The effort of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
     /// Everything, as long as it takes.

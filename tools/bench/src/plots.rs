@@ -93,7 +93,7 @@ pub(crate) fn text(size: u32, colour: RGBColor) -> TextStyle<'static> {
     TextStyle { color: colour.to_backend_color(), ..style }
 }
 
-/// Headline and what it means below it; the rest of the canvas.
+/// Draws a headline and its explanation below; returns the rest of the canvas.
 pub(crate) fn headed<'a>(
     canvas: &Canvas<'a>,
     title: &str,
@@ -146,7 +146,7 @@ fn is_ours(f: &Figure) -> bool {
     f.subject == "bitnet"
 }
 
-/// A colour that tells whose figure it is and whether one thread computed it.
+/// A colour for the program of a figure and for one thread or several.
 fn colour(f: &Figure) -> RGBColor {
     match (is_ours(f), f.threads) {
         (true, 1) => OURS_LIGHT,

@@ -94,7 +94,7 @@ impl Programs {
         argv.push(program.display().to_string());
         argv.extend_from_slice(args);
         let text = output(&argv, env, timeout)?;
-        // The last line; whatever the command in between wrote stands in it.
+        // The last line; lines above it may come from the command in between.
         let line = text.trim_end().lines().last().unwrap_or_default();
         serde_json::from_str(line).map_err(|e| BenchError::unreadable(argv.join(" "), e))
     }
@@ -146,7 +146,7 @@ fn output(argv: &[String], env: &[(&str, &str)], timeout: Duration) -> Result<St
     if status.is_empty() {
         return Ok(stdout.join().unwrap_or_default());
     }
-    // After a timeout a grandchild may hold the pipes open: what it said is then not waited for.
+    // After a timeout a grandchild may hold the pipes open: its output is then not waited for.
     let said = if stderr.is_finished() || !status.starts_with("no result") {
         let text = stderr.join().unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();

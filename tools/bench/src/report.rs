@@ -1,4 +1,4 @@
-//! The report: tables in Markdown, with the pictures beside them.
+//! The report: tables in Markdown, with the pictures next to them.
 
 mod families;
 mod kernels;
@@ -102,17 +102,17 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// Before and after, `-` where nothing was measured.
+/// Before and after, `-` if nothing was measured.
 fn span(pair: Option<[f64; 2]>, unit: &str) -> String {
     pair.map_or("-".to_owned(), |[a, b]| format!("{} / {} {unit}", number(a), number(b)))
 }
 
-/// A share as a percentage, `-` where there is none.
+/// A share as a percentage, `-` if there is none.
 fn percent(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |s| format!("{:.0} %", s * 100.0))
 }
 
-/// A value with its spread, and `~` in front where it was measured with `--quick`.
+/// A value with its spread, and `~` in front if it was measured with `--quick`.
 fn with_range(f: &Figure) -> String {
     let range = f.range.map_or(String::new(), |[low, high]| format!(" ({} to {})", number(low), number(high)));
     format!("{}{}{range}", if f.quick { "~" } else { "" }, number(f.value))

@@ -12,7 +12,7 @@ use crate::plan::{self, Effort, Task};
 use crate::programs::Programs;
 use crate::{baseline, compare, families, kernels, model, report, ttt, v2};
 
-/// Options: what to measure and where to put it.
+/// Options: the measurements, and where to put the results.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// A few figures in about a minute; they go to target/bench/quick
@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Numbers of threads; one and all otherwise
     #[arg(short, long, value_delimiter = ',', value_name = "N")]
     threads: Vec<usize>,
-    /// Leave out what was measured already at this revision, by a run that was interrupted for example
+    /// Skip what was already measured at this revision, for example by an interrupted run
     #[arg(long)]
     resume: bool,
     /// Show ratios to another results file, or to a revision, which is then built and measured in turn with this one
@@ -89,7 +89,7 @@ impl Options {
     fn tasks(&self, programs: &Programs) -> Result<Vec<Task>, BenchError> {
         let (threads, effort) = (self.threads(), self.effort());
         let mut tasks = Vec::new();
-        // What is asked about most comes first, should the run be interrupted.
+        // The most important measurements come first, in case the run is interrupted.
         if self.wants(Section::Model) {
             tasks.extend(model::tasks(&self.isas(), &threads, effort));
         }
@@ -176,9 +176,9 @@ enum Baseline {
 
 /// Builds a revision in a working tree and a target folder of their own, which stay for the next time.
 ///
-/// The target folder cannot be that of this tree: cargo names what it builds by the path within the workspace, so that
-/// each tree would take the other's libraries for its own. For the same reason there is one tree for all revisions: a
-/// checkout touches the files that differ, and cargo sees that.
+/// The target folder cannot be that of this tree: cargo names build outputs by the path within the workspace, so each
+/// tree would use the other's libraries. For the same reason there is one tree for all revisions: a checkout touches
+/// the files that differ, and cargo sees that.
 fn build_revision(name: &str, here: &Path, scratch: &Path, through: &[String]) -> Result<Programs, BenchError> {
     let commit = said("git", &["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")], here)
         .ok_or_else(|| BenchError::Usage(format!("--compare {name}: neither a file nor a revision")))?;

@@ -14,7 +14,7 @@ use crate::report::number;
 /// Steps of training whose mean loss is shown.
 const LAST: usize = 50;
 
-/// A run and what to call it, as `NAME=FOLDER`.
+/// A run and its label, as `NAME=FOLDER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
     name: String,
@@ -135,7 +135,7 @@ fn draw(runs: &[(String, Log)], canvas: &Canvas<'_>) -> Drawn {
     let all = || lines.iter().flatten().chain(runs.iter().flat_map(|r| &r.1.validation)).filter(finite);
     let last = all().map(|p| p.0).fold(1.0, f64::max);
     let least = all().map(|p| p.1).fold(f64::INFINITY, f64::min);
-    // The first steps of a model that knows nothing would press everything else to the bottom.
+    // The first steps of an untrained model would press everything else to the bottom.
     let settled = all().filter(|p| p.0 > last / 10.0).map(|p| p.1).fold(least + 0.1, f64::max);
     let (low, high) = ((least * 10.0).floor() / 10.0, (settled * 10.0).ceil() / 10.0);
     let mut chart = axes(&area, 230, (0.0..last * 1.01, "steps"), (low..high, "nats per token", 1))?;

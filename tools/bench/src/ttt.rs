@@ -1,4 +1,4 @@
-//! Test-time training against attention: what a session takes and how long a token takes after more and more of them;
+//! Test-time training against attention: the memory of a session and the time of a token after more and more of them;
 //! and the model that comes with the program.
 
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ fn after(
     effort: Effort,
 ) -> Result<Vec<Figure>, BenchError> {
     let filled = mixer == Mixer::Attention && context > READ_UP_TO;
-    // Whole mini-batches; few where each token looks at very many.
+    // Whole mini-batches; few if each token attends to very many.
     let new = if filled { 8 } else { 512 };
     let model = format!("synthetic:{}", mixer.file(programs)?.display());
     let mut args = vec!["-m".to_owned(), model, "-p".to_owned(), "0".to_owned(), "-n".to_owned(), new.to_string()];

@@ -1,5 +1,5 @@
-//! BitNet v2: activations of 4 bits beside those of 8, keys and values in few bits, what a Hadamard transform costs,
-//! and the memory of texts that are generated together.
+//! BitNet v2: activations of 4 bits compared with 8, keys and values in few bits, the cost of a Hadamard transform, and
+//! the memory of texts that are generated together.
 
 mod hadamard;
 
@@ -21,7 +21,7 @@ const MODELS: [(&str, &str); 2] = [("synthetic:2b4t", "A8"), ("synthetic:2b4t-v2
 /// Types of keys and values.
 const KV_TYPES: [&str; 3] = ["f16", "q8", "q4"];
 
-/// The type where none is compared.
+/// The type if no types are compared.
 const PLAIN_KV: &str = "f16";
 
 /// Tokens before those that are generated in each text whose memory is measured. There is room for 256 then.
@@ -43,7 +43,7 @@ struct Call {
     sessions: u64,
 }
 
-/// Tasks with the best instruction set, what is compared with each other in a row.
+/// Tasks with the best instruction set, tasks that are compared with each other in a row.
 pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {
     let Some(&isa) = isas.last() else { return Vec::new() };
     let quick = effort == Effort::Quick;

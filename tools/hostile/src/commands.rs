@@ -10,7 +10,7 @@ use crate::probe::{files, kind_of_file};
 use crate::report::{Report, within};
 use crate::watch::{Ended, watched};
 
-/// Memory that a command may take beside twenty bytes for each byte of its input. The program, its model and tables
+/// Memory that a command may take besides twenty bytes for each byte of its input. The program, its model and tables
 /// take some 60 MB of it.
 const MEMORY: u64 = 300_000_000;
 /// Seconds for a whole run of the command.
@@ -39,7 +39,7 @@ impl Place<'_> {
     }
 }
 
-/// How a run has to end.
+/// The expected end of a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Must {
     /// Well, or with an error of one line.
@@ -78,7 +78,7 @@ pub(crate) fn all(report: &mut Report, program: &Path, inputs: &Path) -> Result<
         };
         through(report, &place, &format!("command {name}"), reader, &source)?;
     }
-    // Of each generator one large input.
+    // One large input of each generator.
     for kind in KINDS {
         for variant in kind.variants.iter().step_by(5) {
             let text = (variant.make)(variant.most.min(5_000));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// An error of this program, not of what it checks.
+/// An error of this program, not of the programs that it checks.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostileError {
     /// A file or process.

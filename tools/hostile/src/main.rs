@@ -1,10 +1,10 @@
 //! `cargo xtask hostile`: inputs that could end the process, hold it or fill its memory, against everything that reads
 //! them.
 //!
-//! Each kind of input has generators. The size of what they make is doubled until the library refuses it; every step
-//! before must work, and every step must stay within a stated time and memory. Each generator runs in a process of its
-//! own, on a thread with 256 KB of stack, so that a crash is a row of the report and not the end of it. The files of a
-//! folder of hostile inputs go the same way, then through the command and the server, where another client measures how
+//! Each kind of input has generators. Their sizes are doubled until the library refuses the input; every step before
+//! must work, and every step must stay within a stated time and memory. Each generator runs in a separate process, on a
+//! thread with 256 KB of stack, so that a crash is a row of the report and does not end it. The files of a folder of
+//! hostile inputs are read the same way, then through the command and the server, where another client measures how
 //! long it has to wait.
 
 #![forbid(unsafe_code)]

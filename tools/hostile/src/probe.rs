@@ -49,7 +49,7 @@ pub(crate) fn all(report: &mut Report, inputs: &Path) -> Result<(), HostileError
     Ok(())
 }
 
-/// Files of a folder, by name; none where it is absent.
+/// Files of a folder, by name; empty if it is absent.
 pub(crate) fn files(inputs: &Path) -> Result<Vec<(String, String)>, HostileError> {
     let Ok(entries) = std::fs::read_dir(inputs) else {
         println!("skipped {}: it is absent", inputs.display());
@@ -81,7 +81,7 @@ fn child(kind: &str, variant: &str) -> Result<Result<String, String>, HostileErr
     let mut command = Command::new(program);
     command.args(["probe", kind, variant]);
     let ended = watched(command, ALL_SIZES)?;
-    // Time and memory of each size are measured in the child; here only what ends it.
+    // Time and memory of each size are measured in the child; here only how it ends.
     if let Some(fault) = ended.fault(u64::MAX) {
         let last = ended.out.lines().last().unwrap_or("nothing was read");
         return Ok(Err(format!("{fault} (after: {last})")));
@@ -97,7 +97,7 @@ fn child(kind: &str, variant: &str) -> Result<Result<String, String>, HostileErr
 
 /// The child: reads larger and larger inputs, a line for each, and ends with a verdict.
 pub(crate) fn run(kind: &str, variant: &str) -> Result<(), HostileError> {
-    // What constraints are for; loaded before anything is measured.
+    // The model for constraints, loaded before anything is measured.
     let model = Model::tiny()?;
     begin(&model, &Constraint::regex("a"))?;
     let verdict = match kind {
@@ -210,7 +210,7 @@ fn by(model: &Model, reader: Reader, text: &str) -> Outcome {
         Reader::Regex => constrained(model, &Constraint::regex(text)),
         Reader::Schema => match serde_json::from_str(text) {
             Ok(schema) => constrained(model, &Constraint::json_schema(&schema)),
-            // What the depth of JSON itself allows.
+            // The limit of JSON's depth.
             Err(error) => Outcome::Refused(error.to_string()),
         },
         Reader::Template => template(text),

@@ -12,12 +12,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Only rows whose name contains `filter` are run.
+    /// A report of the rows whose name contains `filter`.
     pub(crate) fn new(filter: &str) -> Self {
         Self { filter: filter.to_owned(), rows: 0, faults: Vec::new(), began: Instant::now() }
     }
 
-    /// Whether a row is asked for.
+    /// Whether a row is to be run.
     pub(crate) fn wants(&self, name: &str) -> bool {
         name.contains(&self.filter)
     }
@@ -62,7 +62,7 @@ impl Report {
     }
 }
 
-/// How much longer things may take here than in a release build on a machine of its own.
+/// Factor by which work may take longer here than in a release build on an idle machine.
 pub(crate) fn patience() -> u32 {
     if cfg!(debug_assertions) { 4 } else { 2 }
 }

@@ -18,11 +18,11 @@ use crate::watch::{end, megabytes, status_of};
 
 /// Hostile requests at once.
 const TOGETHER: usize = 16;
-/// How long a client waits beside requests that would not end for minutes.
+/// Longest wait of a client while other requests would run for minutes.
 const BESIDE: Duration = Duration::from_secs(5);
 /// Longest wait of a client with a plain prompt, in seconds.
 const PATIENCE: f64 = 1.0;
-/// Memory that the server may take beside what it took before.
+/// Memory that the server may take beyond the memory before.
 const MEMORY: u64 = 700_000_000;
 /// Seconds that `--grace` gives.
 const GRACE: u64 = 2;
@@ -66,7 +66,7 @@ impl Serving {
         status_of(self.child.id(), name).unwrap_or(0)
     }
 
-    /// Sends a signal, and says how long the end took.
+    /// Sends a signal, and returns the time until the end.
     fn ends(&mut self, signal: &str) -> Result<Duration, HostileError> {
         let began = Instant::now();
         let pid = self.child.id().to_string();
@@ -223,7 +223,7 @@ pub(crate) fn all(report: &mut Report, program: &Path, inputs: &Path) -> Result<
     signals(report, program, inputs)
 }
 
-/// `count` of one request at once, and a plain client beside them.
+/// Sends one request `count` times at once, with a plain client at the same time.
 fn together(serving: &mut Serving, count: usize, path: &str, body: &[u8]) -> Result<String, String> {
     let before = serving.memory("VmRSS");
     let done = AtomicBool::new(false);
@@ -264,7 +264,7 @@ fn together(serving: &mut Serving, count: usize, path: &str, body: &[u8]) -> Res
     Ok(format!("status {status}, all {count} in {:.1} s, a plain request at most {worst:.0} ms", took.as_secs_f64()))
 }
 
-/// Sixteen requests that do not end, a plain client beside them for a while, and after they are gone.
+/// Sixteen requests that do not end, with a plain client for a while, and another after they are gone.
 fn beside(serving: &mut Serving, path: &str, body: &[u8]) -> Result<String, String> {
     let (before, client) = (serving.memory("VmRSS"), serving.client.clone());
     let request = client.request("POST", path, body);
@@ -377,9 +377,9 @@ fn half_closed(report: &mut Report, program: &Path) -> Result<(), HostileError> 
     Ok(())
 }
 
-/// A signal ends the process in time, whatever runs.
+/// A signal ends the process in time, with any request running.
 fn signals(report: &mut Report, program: &Path, inputs: &Path) -> Result<(), HostileError> {
-    // Those that would run for long.
+    // The requests that would run for long.
     let long = ["many texts to embed", "long prompt"];
     let requests: Vec<_> = requests(inputs)?.into_iter().filter(|(name, ..)| long.contains(&name.as_str())).collect();
     for signal in ["-TERM", "-INT"] {
@@ -392,7 +392,7 @@ fn signals(report: &mut Report, program: &Path, inputs: &Path) -> Result<(), Hos
         let ended = std::thread::scope(|scope| {
             for (_, path, body) in requests.iter().cycle().take(2 * TOGETHER) {
                 let client = client.clone();
-                // What it gets does not matter here.
+                // Its answer does not matter here.
                 scope.spawn(move || hostile(&client, path, body).is_ok());
             }
             std::thread::sleep(Duration::from_millis(300));

@@ -18,9 +18,9 @@ pub(crate) fn run(program: &Path, inputs: &Path, time: Duration) -> Result<bool,
     let requests = requests(inputs)?;
     let mut serving = Serving::start(program, &[])?;
     plain(&serving.client).map_err(|problem| HostileError::Server { problem })?;
-    // Every request once, so that what is kept is there before anything is compared.
+    // Every request once, so that caches are filled before anything is compared.
     for (_, path, body) in &requests {
-        // What it gets does not matter here.
+        // Its answer does not matter here.
         let _ = hostile(&serving.client, path, body);
     }
     let (began, before) = (Instant::now(), serving.memory("VmRSS"));

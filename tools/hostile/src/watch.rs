@@ -1,4 +1,4 @@
-//! Child processes with a bound on their time, and what the system says about their memory.
+//! Child processes with a bound on their time, and their memory as the system reports it.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::HostileError;
 
-/// How a child ended.
+/// The end of a child.
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// Its exit code; `None` after a signal.

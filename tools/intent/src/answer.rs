@@ -12,13 +12,13 @@ use crate::utterance::{Task, Utterance};
 pub struct Answer {
     /// The intent.
     pub intent: String,
-    /// Slots with their values, as they stand in the utterance.
+    /// Slots with their values, as they occur in the utterance.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slots: BTreeMap<String, String>,
 }
 
 impl Answer {
-    /// Reads what a model wrote.
+    /// Parses the output of a model.
     ///
     /// # Errors
     /// Text that is no such JSON.

@@ -16,17 +16,17 @@ pub const MOST_TOKENS: usize = 160;
 /// A model's answer.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
-    /// Its text; of an answer that did not end, the part that there is.
+    /// Its text; if the answer did not end, its first part.
     pub text: String,
-    /// The probability that the model gave to all that it chose.
+    /// The probability that the model gave to all chosen tokens.
     pub probability: f64,
     /// Its statistics.
     pub stats: Stats,
-    /// From the call to the answer.
+    /// Time from the call to the answer.
     pub seconds: f64,
 }
 
-/// Asks for the likeliest continuation of `prompt` under a grammar for `text`, or under none.
+/// Asks for the likeliest continuation of `prompt` under a grammar for `text`, or without one.
 ///
 /// # Errors
 /// Errors of the model; an answer that is too long is not one of them.
@@ -72,7 +72,7 @@ pub struct Figures {
     pub slots: Slots,
     /// Utterances with everything right.
     pub whole: Share,
-    /// For what may be out of scope.
+    /// For utterances that may be out of scope.
     pub guesses: Vec<Guess>,
     /// Answers that were no answer.
     pub unreadable: usize,

@@ -7,11 +7,11 @@ use crate::ask::Figures;
 use crate::linear::{Features, Linear, add, of_characters, of_text};
 use crate::utterance::{Task, Utterance};
 
-/// Passes over what is learned from.
+/// Passes over the training data.
 const EPOCHS: usize = 5;
-/// How fast it is learned; chosen on what is kept for choices.
+/// Learning rate, chosen on the validation data.
 const RATE: f32 = 0.5;
-/// No slot.
+/// The tag of a word without a slot.
 const OUTSIDE: &str = "O";
 
 /// Classifier and tagger of one task.
@@ -97,7 +97,7 @@ impl Word {
     }
 }
 
-/// Letters and digits side by side are a word, every other sign is one by itself.
+/// Runs of letters and digits are words, and every other character is a word by itself.
 fn words(chars: &[char]) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut open = false;
@@ -125,7 +125,7 @@ fn tags(u: &Utterance, words: &[Word]) -> Vec<String> {
     words.iter().map(tag).collect()
 }
 
-/// The slots that tags say, as name and place in the text.
+/// The slots that the tags mark: name and range in the text.
 fn spans(words: &[Word], tags: &[String]) -> Vec<(String, usize, usize)> {
     let mut spans: Vec<(String, usize, usize)> = Vec::new();
     let mut before = OUTSIDE;
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(tags[..6], ["O", "B owner", "I owner", "I owner", "B track", "I track"]);
         let found = spans(&words, &tags);
         assert_eq!(found, [("owner".into(), 4, 10), ("track".into(), 11, 18), ("whose".into(), 22, 24)]);
-        // Two slots of one name side by side are two; what goes on with nothing begins.
+        // Adjacent slots of one name stay separate; a continuation without a beginning begins a slot.
         let tags = ["B a", "B a", "I a", "O", "I b", "I a"].map(str::to_owned);
         assert_eq!(spans(&words[..6], &tags).len(), 4);
     }

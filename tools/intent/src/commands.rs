@@ -121,7 +121,7 @@ pub(crate) fn eval(data: &Path, judged: &Judged, every: usize) -> Result<(), Int
 /// Gives the figures of a set with a name.
 type Judge<'j> = dyn FnMut(&str, &[Utterance]) -> Result<Figures, IntentError> + 'j;
 
-/// Prints the tables of the official tests; a threshold for "out of scope" is chosen on what is there for choices.
+/// Prints the tables of the official tests; a threshold for "out of scope" is chosen on the validation data.
 fn report(corpus: &Corpus, every: usize, judge: &mut Judge<'_>) -> Result<(), IntentError> {
     let some = |all: &[Utterance]| all.iter().step_by(every.max(1)).cloned().collect::<Vec<_>>();
     let test = some(&corpus.snips.test);

@@ -1,4 +1,4 @@
-//! The English sets: what is learned from, with typing errors and other values of slots, and what is reported.
+//! The English sets: training data with typing errors and other values of slots, and test data.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ const OTHER_VALUES: f64 = 0.5;
 pub struct Corpus {
     /// Seven intents with slots.
     pub snips: Parts,
-    /// 150 intents and what is none of them.
+    /// 150 intents and utterances with none of them.
     pub clinc: Parts,
     /// Seed of all random choices.
     pub seed: u64,
@@ -104,7 +104,7 @@ impl Corpus {
         all
     }
 
-    /// Utterances of the tests that also stand in what is learned from, as `(set, utterance)`.
+    /// Utterances of the tests that also occur in the training data, as `(set, utterance)`.
     pub fn leaks(&self) -> Vec<(&'static str, String)> {
         let mut leaks = Vec::new();
         for (name, parts) in [("SNIPS", &self.snips), ("CLINC150", &self.clinc)] {

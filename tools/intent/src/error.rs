@@ -14,7 +14,7 @@ pub enum IntentError {
         /// The reason.
         source: std::io::Error,
     },
-    /// A file or an answer that is not what it should be.
+    /// A file or an answer that is not as expected.
     #[error("{what}: {problem}")]
     Unreadable {
         /// The file or the server.
@@ -25,7 +25,7 @@ pub enum IntentError {
     /// An argument that means nothing.
     #[error("{0}")]
     Usage(String),
-    /// The model refused something.
+    /// An error of the model.
     #[error(transparent)]
     Model(#[from] bitnet::Error),
     /// No tokenizer could be learned.
@@ -34,13 +34,13 @@ pub enum IntentError {
 }
 
 impl IntentError {
-    /// Names the place that an I/O error belongs to.
+    /// Adds the place to an I/O error.
     pub(crate) fn io(place: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let place = place.as_ref().display().to_string();
         move |source| Self::Io { place, source }
     }
 
-    /// Says what is wrong with a file or an answer.
+    /// Describes a problem with a file or an answer.
     pub(crate) fn unreadable(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         Self::Unreadable { what: what.into(), problem: problem.to_string() }
     }

@@ -30,7 +30,7 @@ pub(crate) fn line(said: &Marked, intent: Option<&str>, slots: &[String], valid:
     line.to_string() + "\n"
 }
 
-/// What is learned and what is kept for choices; not what is reported.
+/// The training and validation data; not the test data.
 fn lines([train, dev]: [&[Utterance]; 2]) -> String {
     let of = |all: &[Utterance], valid: bool| -> String {
         let intent = |u: &Utterance| (u.intent != OUT_OF_SCOPE).then(|| u.intent.clone());
@@ -111,7 +111,7 @@ fn judge(
     Ok(f)
 }
 
-/// What is asked about an utterance, and what is right.
+/// The text of an utterance and its right answer: intent and slots.
 fn asked(u: &Utterance) -> (String, String, Vec<(String, String)>) {
     (u.said.text(), u.intent.clone(), u.pairs())
 }
@@ -184,7 +184,7 @@ fn topics(
     Ok(())
 }
 
-/// What is out of scope: the area under the curve, the rule of the file, and what other thresholds would give.
+/// Results for "out of scope": the area under the curve, the file's rule, and the effect of other thresholds.
 fn outside(kind: &str, f: &Figures) {
     let [inside, out] = &f.scores;
     if let Some(area) = auroc(inside, out) {
@@ -199,7 +199,7 @@ fn outside(kind: &str, f: &Figures) {
         "CLINC150 {kind}, threshold of the file: in scope {accuracy:.2} %; {} out of scope, recall {recall:.2} %, precision {precision:.2} %",
         out.len()
     );
-    // Thresholds are chosen on the test here, so these say what the scores are worth, not what a file does.
+    // Thresholds are chosen on the test here, so these show the quality of the scores, not of a file.
     let plain: Vec<Guess> = f.guesses.iter().map(|g| Guess { says_out: false, ..g.clone() }).collect();
     let mut thresholds: Vec<f64> = plain.iter().map(|g| g.sure).collect();
     thresholds.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Grammars of the answers: only known intents, only slots of the intent, and values only that stand in the utterance.
+//! Grammars of the answers: only known intents, only slots of the intent, and only values that occur in the utterance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use bitnet::Constraint;
 
 use crate::utterance::Utterance;
 
-/// Where the utterance goes in a grammar: [`Constraint::with_text_in_json`] gives it, as the answer is JSON.
+/// Placeholder of the utterance in a grammar: [`Constraint::with_text_in_json`] fills it, since the answer is JSON.
 pub const TEXT: &str = "@TEXT";
 /// More slots than any utterance of the data has.
 const MOST_SLOTS: usize = 12;
@@ -19,7 +19,7 @@ pub fn of_intents(utterances: &[Utterance]) -> String {
     format!("start: \"{{\\\"intent\\\":\\\"\" INTENT \"\\\"}}\"\nINTENT: {}\n", names.join(" | "))
 }
 
-/// The intents of these utterances with the slots of each; values are words that stand side by side in the text at
+/// The intents of these utterances with the slots of each; values are consecutive words of the text at
 /// [`TEXT`].
 pub fn of_slots(utterances: &[Utterance]) -> String {
     let mut slots: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -95,8 +95,8 @@ mod tests {
         assert!(grammar.contains(TEXT));
     }
 
-    /// Every answer of the data can be written under its own grammar, and no other value can: a model that would rather
-    /// say anything else is led by the grammar alone.
+    /// Every answer of the data can be written under its own grammar, and no other value can: a model with other
+    /// preferences is held to it by the grammar alone.
     #[test]
     fn right_answers_are_allowed_and_invented_values_are_not() {
         let all = utterances();

@@ -1,4 +1,4 @@
-//! How long a call takes: in this process, as a process of its own, and over HTTP.
+//! How long a call takes: in this process, in a separate process, and over HTTP.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use intent::{IntentError, grammar};
 use measure::Samples;
 use serde_json::{Value, json};
 
-/// How to measure.
+/// How the measurement is made.
 pub(crate) struct Options<'a> {
     /// The model file.
     pub(crate) model: &'a Path,
@@ -101,7 +101,7 @@ fn over_http(o: &Options<'_>, name: &str, grammar: &str, all: &[&Utterance]) -> 
             tokens += value["usage"]["total_tokens"].as_u64().unwrap_or(0) as usize;
         } else if !shown {
             shown = true;
-            println!("  the server says {}", value["choices"][0]);
+            println!("  the server answers {}", value["choices"][0]);
         }
     }
     let kind = if o.grammar_field.is_some() { "grammar" } else { "free" };

@@ -29,7 +29,7 @@ pub use error::IntentError;
 mod tests {
     use bitnet::{Constraint, GenerateOptions, Model};
 
-    /// Whether a constraint allows a text: a model that wants to say nothing else says it.
+    /// Whether a constraint allows a text, for a model that prefers exactly this text.
     pub(crate) fn accepts(constraint: &Constraint, text: &str) -> bool {
         let model = Model::tiny().expect("the model is part of the program");
         let prompt = model.encode("x", true).expect("a text");

@@ -11,7 +11,7 @@ const BITS: u32 = 17;
 /// Features of one case, each a number below 2^17.
 pub type Features = Vec<u32>;
 
-/// Adds the feature that a name stands for.
+/// Adds the feature with this name.
 pub fn add(features: &mut Features, name: &str) {
     let h = hash(name);
     features.push(((h ^ (h >> 32)) & ((1 << BITS) - 1)) as u32);

@@ -69,7 +69,7 @@ enum Command {
         /// Questions in Japanese to learn from
         #[arg(long, default_value_t = 60_000)]
         questions: usize,
-        /// What all random choices depend on
+        /// Seed of all random choices
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -114,7 +114,7 @@ enum Command {
         /// Show this many wrong answers of each set
         #[arg(long, default_value_t = 0)]
         wrong: usize,
-        /// What all random choices depend on
+        /// Seed of all random choices
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },

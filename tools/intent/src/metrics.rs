@@ -1,9 +1,9 @@
 //! Figures by which answers are judged.
 
-/// A share of something: how often it was so, of how many.
+/// A share: a count, and the total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// How often it was so.
+    /// The count.
     pub yes: usize,
     /// The total.
     pub of: usize,
@@ -16,7 +16,7 @@ impl Share {
         self.of += 1;
     }
 
-    /// In percent; 0 of none.
+    /// In percent; 0 if the total is 0.
     pub fn percent(self) -> f64 {
         100.0 * self.yes as f64 / self.of.max(1) as f64
     }

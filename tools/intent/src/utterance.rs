@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::error::IntentError;
 
-/// Which question is asked about an utterance.
+/// The question that is asked about an utterance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
     /// One of seven intents and its slots (SNIPS).
@@ -44,7 +44,7 @@ impl Utterance {
 pub struct Parts {
     /// To learn from.
     pub train: Vec<Utterance>,
-    /// To choose with; of SNIPS a part of what is to learn from, which has none.
+    /// Validation data; for SNIPS, which has none, a part of the training data.
     pub dev: Vec<Utterance>,
     /// To report.
     pub test: Vec<Utterance>,
@@ -85,8 +85,8 @@ struct SnipsSlot {
     end: usize,
 }
 
-/// SNIPS: `train.jsonl` and `valid.jsonl` of a folder; the latter is what is reported. One in 25 of the former, by a
-/// hash of the text, is kept for choices.
+/// SNIPS: `train.jsonl` and `valid.jsonl` of a folder; the latter is the test data. One in 25 of the former, by a
+/// hash of the text, is kept for validation.
 ///
 /// # Errors
 /// Files that are not there or have another form.
@@ -121,7 +121,7 @@ pub fn snips(folder: &Path) -> Result<Parts, IntentError> {
     Ok(parts)
 }
 
-/// CLINC150: `data_full.json` of a folder, with what is out of scope in each part.
+/// CLINC150: `data_full.json` of a folder, with the utterances out of scope of each part.
 ///
 /// # Errors
 /// A file that is not there or has another form.
@@ -133,7 +133,7 @@ pub fn clinc(folder: &Path) -> Result<Parts, IntentError> {
     let part = |names: [&str; 2]| -> Result<Vec<Utterance>, IntentError> {
         let mut utterances = Vec::new();
         for name in names {
-            for (text, intent) in all.get(name).ok_or_else(|| bad(format!("there is no part {name:?}")))? {
+            for (text, intent) in all.get(name).ok_or_else(|| bad(format!("the part {name:?} is missing")))? {
                 let said = Marked::new(text, Vec::new()).trimmed();
                 utterances.push(Utterance { task: Task::Intent, said, intent: intent.clone(), slots: Vec::new() });
             }

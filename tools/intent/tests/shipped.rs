@@ -1,4 +1,4 @@
-//! The shipped model answers what it answered when it was made. Products are exact integers and floats have one order,
+//! The shipped model answers as it did when it was made. Products are exact integers and floats have one order,
 //! so the counts are the same on every CPU.
 
 use bitnet::Model;

@@ -14,7 +14,7 @@ pub enum ParityError {
         /// The reason.
         source: std::io::Error,
     },
-    /// A JSON file that is none, or lacks something.
+    /// An invalid JSON file, or one that lacks something.
     #[error("{path}: {what}")]
     Json {
         /// The file.
@@ -22,7 +22,7 @@ pub enum ParityError {
         /// The problem.
         what: String,
     },
-    /// A safetensors file that is none, or a tensor of another type than expected.
+    /// An invalid safetensors file, or a tensor of an unexpected type.
     #[error("{path}: {what}")]
     Tensors {
         /// The file.
@@ -33,10 +33,10 @@ pub enum ParityError {
     /// The model could not be loaded.
     #[error("load: {0}")]
     Load(#[from] loader::LoadError),
-    /// The model refused something.
+    /// An error of the model.
     #[error(transparent)]
     Model(#[from] bitnet_model::ModelError),
-    /// A TTT layer refused something.
+    /// An error of a TTT layer.
     #[error(transparent)]
     Ttt(#[from] ttt_layer::TttError),
     /// A tensor operation failed.
@@ -48,19 +48,19 @@ pub enum ParityError {
         /// Its missing part.
         what: String,
     },
-    /// A kernel refused something.
+    /// An error of a kernel.
     #[error(transparent)]
     Kernel(#[from] ternary_kernels::KernelError),
-    /// The facade refused something.
+    /// An error of the facade.
     #[error(transparent)]
     Facade(#[from] bitnet::Error),
-    /// The tokenizer refused something.
+    /// An error of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] loader::tokenizer::TokenizerError),
 }
 
 impl ParityError {
-    /// Names the path that an I/O error belongs to.
+    /// Adds the path to an I/O error.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.display().to_string();
         move |source| Self::Io { path, source }

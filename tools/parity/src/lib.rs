@@ -4,7 +4,7 @@
 //! are those that the makers of the vectors derived, see [`Tolerance`]; none is tuned here. With [`Sabotage`] the
 //! weights are damaged first, and then rows have to fail.
 //!
-//! | folder | what is compared |
+//! | folder | comparison |
 //! |---|---|
 //! | `bitnet/NAME/{packed,master,packed_bitlinear}` | logits, greedy continuation, each projection given its traced input |
 //! | `midsize` | the same for weights of real widths that are rebuilt from a counter-based generator |
@@ -44,8 +44,8 @@ pub struct Options {
     pub sabotage: Option<Sabotage>,
     /// Only cases whose name contains this text.
     pub filter: Option<String>,
-    /// Where large tokenizers are, `NAME/tokenizer.json` or `NAME/tokenizer.json.zst`; by default `../tokenizer` beside
-    /// the fixtures.
+    /// The folder of large tokenizers, `NAME/tokenizer.json` or `NAME/tokenizer.json.zst`; by default `../tokenizer`
+    /// next to the fixtures.
     pub tokenizers: Option<PathBuf>,
 }
 

@@ -9,7 +9,7 @@ use parity::{Options, Report, Sabotage, Verdict};
 #[derive(Parser)]
 #[command(name = "cargo xtask parity", about = "Compare with reference vectors that independent software made")]
 struct Cli {
-    /// Folder with the vectors, laid out as docs/testing.md says.
+    /// Folder with the vectors, laid out as in docs/testing.md.
     #[arg(long)]
     fixtures: PathBuf,
     /// Damage every model first (flip-trit, scale, rope, inner-rate, token-index or hadamard); then this command has to
@@ -19,7 +19,7 @@ struct Cli {
     /// Only cases whose name contains this text.
     #[arg(long)]
     filter: Option<String>,
-    /// Folder with large tokenizers; by default `tokenizer` beside the fixtures.
+    /// Folder with large tokenizers; by default `tokenizer` next to the fixtures.
     #[arg(long)]
     tokenizers: Option<PathBuf>,
 }

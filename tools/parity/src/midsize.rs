@@ -1,5 +1,5 @@
-//! `midsize`: a model of real widths whose weights are rebuilt from a counter-based generator, so that only what it has
-//! to compute is stored.
+//! `midsize`: a model of real widths whose weights are rebuilt from a counter-based generator, so that only its
+//! expected results are stored.
 
 use std::collections::HashMap;
 use std::path::Path;

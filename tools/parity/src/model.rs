@@ -12,12 +12,12 @@ use crate::projections;
 use crate::report::{Measured, Report};
 use crate::{Options, ParityError};
 
-/// How far logits may be off, in absolute numbers; derived by the makers of the vectors from f32 against f64.
+/// Largest absolute error of logits; derived by the makers of the vectors from f32 against f64.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance(pub f32);
 
 impl Tolerance {
-    /// Cases whose name begins with `stable` were drawn so that no activation lies near a rounding boundary of its
+    /// Cases whose name begins with `stable` were drawn so that no activation is near a rounding boundary of its
     /// int8 code: 1e-4. In larger ones no code flips either, but sums are longer: 1e-3.
     pub fn of_case(name: &str) -> Self {
         if name.starts_with("stable") { Tolerance(1e-4) } else { Tolerance(1e-3) }

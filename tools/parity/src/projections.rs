@@ -149,8 +149,8 @@ fn input(
     Ok(None)
 }
 
-/// How many values of the traced embedding differ from ours, both as precise as the file stores them; the trace ends
-/// with the last token.
+/// Number of values of the traced embedding that differ from ours, both as precise as the file stores them; the trace
+/// ends with the last token.
 fn embedding(table: &Table, expected: &Tensors) -> Result<usize, ParityError> {
     let (n, width) = expected.shape("trace.embed")?;
     let ids = expected.ids("input_ids")?;

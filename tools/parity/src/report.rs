@@ -2,7 +2,7 @@
 
 use crate::ParityError;
 
-/// How a case ended.
+/// The result of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Within the tolerance.
@@ -27,9 +27,9 @@ impl Verdict {
 /// One case.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Folder or file and what was compared.
+    /// Folder or file, and the comparison.
     pub case: String,
-    /// How it ended.
+    /// The result.
     pub verdict: Verdict,
     /// Largest errors, or the reason of a failure.
     pub detail: String,

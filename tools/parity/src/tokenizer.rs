@@ -17,7 +17,7 @@ pub(crate) fn case(fixtures: &Path, file: &str, options: &Options, report: &mut 
     let candidates = candidates(fixtures, name, large.as_deref());
     let found: Vec<&PathBuf> = candidates.iter().filter(|p| p.is_file()).collect();
     if found.is_empty() && options.wants(&format!("tokenizer/{name}")) {
-        report.unsupported(&format!("tokenizer/{name}"), "no tokenizer.json of that name beside the cases");
+        report.unsupported(&format!("tokenizer/{name}"), "no tokenizer.json of that name next to the cases");
     }
     for path in found {
         let model = path.extension().is_some_and(|e| e == "model");
@@ -28,7 +28,7 @@ pub(crate) fn case(fixtures: &Path, file: &str, options: &Options, report: &mut 
     }
 }
 
-/// Where the tokenizer of a set of cases may lie.
+/// Possible places of the tokenizer of a set of cases.
 fn candidates(fixtures: &Path, name: &str, large: Option<&Path>) -> Vec<PathBuf> {
     let own = fixtures.join("tokenizer");
     let mut all = vec![own.join(format!("{name}.tokenizer.json")), own.join(format!("{name}.model"))];
@@ -59,7 +59,7 @@ fn compare(path: &Path, cases: &Path) -> Result<Measured, ParityError> {
     let tokenizer = load(path)?;
     let cases_json = json(cases)?;
     let list = cases_json["cases"].as_array().ok_or_else(|| json_error(cases, "cases is missing"))?;
-    // SentencePiece never takes a text for a special token; a tokenizer.json does, so its maker marks where they
+    // SentencePiece never takes a text for a special token; a tokenizer.json does, so its maker marks where the two
     // differ.
     let sentencepiece = path.extension().is_some_and(|e| e == "model");
     let applies = |case: &&Value| sentencepiece || case["hf_equal"] != false;

@@ -41,7 +41,7 @@ pub(crate) fn cases(fixtures: &Path, name: &str, options: &Options, report: &mut
     report.check(&format!("{case} gradients by hand"), || model.gradients_by_hand());
 }
 
-/// A model and what is expected of it.
+/// A model and its expected results.
 struct Reference {
     expected: Tensors,
     vars: VarMap,

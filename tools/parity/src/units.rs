@@ -99,7 +99,7 @@ fn edge(t: &Tensors, case: &str) -> Result<Measured, ParityError> {
     Ok(Measured { pass, detail: format!("{} codes differ of {}, step {worst:.1e}", off, p.codes.len()) })
 }
 
-/// Four rows a quarter of the matrix apart in one byte.
+/// Packs four rows, a quarter of the matrix apart, in one byte.
 fn pack(t: &Tensors, case: &str) -> Result<Measured, ParityError> {
     let (rows, cols) = t.shape(&format!("{case}.ternary"))?;
     let (trits, packed) = (t.i8(&format!("{case}.ternary"))?, t.u8(&format!("{case}.packed"))?);

@@ -21,7 +21,7 @@ fn undamaged_models_pass() {
     assert_eq!([has("hidden states"), has("vectors"), has("codes"), has("pooling")], [1; 4], "{rows:#?}");
 }
 
-/// Every model sees a damaged weight and turned heads, in what it computes in the end.
+/// Every model sees a damaged weight and turned heads, in its final results.
 #[test]
 fn damage_shows_in_every_family() {
     for sabotage in [Sabotage::FlipTrit(Projection::V, 0), Sabotage::Rope] {
@@ -33,7 +33,7 @@ fn damage_shows_in_every_family() {
     }
 }
 
-/// The large set, where it is beside the repository: everything passes.
+/// The large set, if it is next to the repository: everything passes.
 #[test]
 fn the_large_set_passes() {
     let Some(shared) = test_support::shared_dir() else { return };

@@ -27,7 +27,7 @@ fn an_undamaged_model_passes() {
     assert!(rows.iter().all(|(_, verdict, _)| *verdict == Verdict::Ok), "{rows:?}");
 }
 
-/// Logits cannot see a row of `up` behind a gate that is zero for every token, and nothing can see a weight of `down`
+/// Logits cannot see a row of `up` after a gate that is zero for every token, and nothing can see a weight of `down`
 /// whose input is zero for every token: so eight weights of each projection are tried, and most of them must show.
 #[test]
 fn one_flipped_trit_of_any_projection_is_caught() {

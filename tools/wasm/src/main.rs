@@ -69,7 +69,7 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// The bits of what the operations make of numbers.
+/// The bits of the results of the operations.
 fn results(ops: Ops, n: usize, seed: u64) -> Vec<u32> {
     let (a, b) = (numbers(n, 2 * seed), numbers(n, 2 * seed + 1));
     let halves: Vec<f16> = b.iter().map(|&b| f16::from_f32(b)).collect();

@@ -1,4 +1,4 @@
-//! Rules about crates: which knows which, what may never be in the tree, which crates hold no unsafe code.
+//! Rules about crates: their dependencies, packages that may never be in the tree, crates without unsafe code.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ const KERNELS: &str = "ternary-kernels";
 /// The only dependencies of [`KERNELS`].
 const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "memmap2", "rayon", "thiserror"];
 
-/// Crates that the facade's default tree must not hold: asynchronous runtimes, other people's C, and what builds C.
+/// Crates that the facade's default tree must not hold: asynchronous runtimes, foreign C code, and tools that build C.
 const BANNED: &[(&str, &str)] = &[
     ("tokio", "the library is synchronous"),
     ("async-std", "the library is synchronous"),

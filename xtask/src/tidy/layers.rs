@@ -1,5 +1,5 @@
-//! What is in the crate of the kernels without being a ternary kernel has folders of its own, and these know nothing of
-//! ternary weights: they may name only what is listed here of the rest of the crate. See
+//! Parts of the crate of the kernels that are not ternary kernels have separate folders, which know nothing of ternary
+//! weights: they may name only the parts of the crate that are listed here. See
 //! `docs/adr/0032-homes-in-the-kernels-crate.md`.
 
 use super::Finding;
@@ -7,7 +7,7 @@ use super::sources::{SourceFile, code};
 
 const CRATE: &str = "crates/ternary-kernels/src/";
 
-/// Memory, instruction sets, registers: what this machine is.
+/// Memory, instruction sets, registers: the properties of this machine.
 const MACHINE: &[&str] = &["machine", "isa", "simd", "Isa", "Cpu", "AlignedBuf", "SharedBytes", "KernelError"];
 /// Threads, and how outputs are shared out to them.
 const THREADS: &[&str] = &["threads", "team", "Team", "ColsMut", "split_cols"];
@@ -27,7 +27,7 @@ const ACTIVATIONS: &[&str] = &[
 /// Float operations, and how weights become trits, which they do as well.
 const OPS: &[&str] = &["ops", "Ops", "RopeTable", "quantize"];
 
-/// A folder, and the lists of what it may name.
+/// A folder, and the lists of names that it may use.
 const FOLDERS: &[(&str, &[&[&str]])] = &[
     ("machine/", &[MACHINE]),
     ("threads/", &[MACHINE, THREADS]),

@@ -1,6 +1,6 @@
 //! `cargo xtask tidy`: rules of the repository that no compiler checks.
 //!
-//! Each rule is a function from what it looks at to findings, so that its tests can show it a broken case.
+//! Each rule is a function from its input to findings, so that its tests can show it a broken case.
 
 mod crates;
 mod docs;

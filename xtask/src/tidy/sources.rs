@@ -10,7 +10,7 @@ use crate::shell::{self, output};
 pub(super) struct SourceFile {
     /// Path from the root, with `/`.
     pub(super) path: String,
-    /// Its text; empty for files that are not text.
+    /// Its text; empty for binary files.
     pub(super) text: String,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn check(file: &SourceFile, findings: &mut Vec<Finding>) {
 fn module_docs(file: &SourceFile, findings: &mut Vec<Finding>) {
     let first = file.text.lines().find(|l| !l.trim().is_empty() && !l.starts_with("#!["));
     if !first.is_some_and(|l| l.starts_with("//!")) {
-        findings.push(Finding::new(&file.path, "begins without a `//!` line that says what the module is"));
+        findings.push(Finding::new(&file.path, "begins without a `//!` line that describes the module"));
     }
 }
 
@@ -67,7 +67,7 @@ fn length(file: &SourceFile, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The code of a line, without what follows `//`; good enough for words that no string here holds.
+/// The code of a line, without a comment after `//`; good enough for words that no string here holds.
 pub(super) fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
@@ -101,10 +101,10 @@ fn switched_off(file: &SourceFile, findings: &mut Vec<Finding>) {
     }
 }
 
-/// A build tied to one CPU hides what run-time dispatch does.
+/// A build tied to one CPU hides the effect of run-time dispatch.
 fn one_cpu(file: &SourceFile, findings: &mut Vec<Finding>) {
     let build_file = [".rs", ".toml", ".sh", ".yml"].iter().any(|e| file.path.ends_with(e)) || file.path == ".ci/run";
-    // The word is put together here, or this file would break its own rule.
+    // The word is joined here, or this file would break its own rule.
     let word = ["target-cpu", "native"].join("=");
     if build_file && file.text.contains(&word) {
         findings.push(Finding::new(&file.path, format!("`{word}` ties the build to one CPU")));

@@ -1,5 +1,5 @@
-//! How many unsafe sites each crate has. None is added unseen: more than are listed here are refused, and where fewer
-//! are left the list follows.
+//! How many unsafe sites each crate has. None is added unnoticed: more than are listed here are refused, and if fewer
+//! remain, the list must follow.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::sources::{SourceFile, code};
 /// none.
 const SITES: &[(&str, usize)] = &[("crates/loader", 2), ("crates/ternary-kernels", 42)];
 
-/// What follows the word at a site.
+/// The token after the word at a site.
 const KINDS: [&str; 4] = ["{", "fn", "impl", "extern"];
 
 /// Sites of a source file.
@@ -51,9 +51,7 @@ fn check_against(listed: &[(&str, usize)], files: &[SourceFile], findings: &mut 
                  the new number in `xtask/src/tidy/unsafe_sites.rs`"
             ),
             std::cmp::Ordering::Less => {
-                format!(
-                    "unsafe sites: {found} are left of {most}; lower the number in `xtask/src/tidy/unsafe_sites.rs`"
-                )
+                format!("unsafe sites: {found} remain of {most}; lower the number in `xtask/src/tidy/unsafe_sites.rs`")
             }
         };
         findings.push(Finding::new(folder, message));

@@ -36,7 +36,7 @@ const BEGINNINGS: &[(&str, &str)] = &[
 /// Words that may follow `is no` and `are no`; before others the negation belongs to the verb: `is not a file`.
 const AFTER_NO: &[&str] = &["longer", "more", "such", "larger", "smaller", "better", "worse", "less", "fewer", "other"];
 
-/// Where the words stand as examples.
+/// Files where the words are examples.
 const EXEMPT: &[&str] = &["xtask/src/tidy/words.rs"];
 
 pub(super) fn check(file: &SourceFile, findings: &mut Vec<Finding>) {
@@ -75,7 +75,7 @@ fn denies_a_noun(text: &str) -> bool {
     })
 }
 
-/// Whether `words` stand in `text`, not as a part of a longer word.
+/// Whether `text` contains `words`, not as a part of a longer word.
 fn holds(text: &str, words: &str) -> bool {
     text.match_indices(words).any(|(at, _)| {
         let before = text[..at].chars().next_back();

@@ -20,7 +20,7 @@ pub(crate) struct Package {
     pub(crate) dir: PathBuf,
     /// Whether its `Cargo.toml` lets it be published.
     pub(crate) publishable: bool,
-    /// Its features, each with what it turns on.
+    /// Its features, each with the features that it turns on.
     pub(crate) features: Vec<(String, Vec<String>)>,
     /// Its dependencies, development and build included.
     pub(crate) dependencies: Vec<Dependency>,
@@ -34,7 +34,7 @@ pub(crate) struct Dependency {
     pub(crate) normal: bool,
     /// Whether it is in this repository.
     pub(crate) local: bool,
-    /// Features of it that are asked for, the default ones besides where they are not refused.
+    /// Features of it that are asked for, with the default ones if they are not refused.
     pub(crate) features: Vec<String>,
     /// Whether its default features are on.
     pub(crate) defaults: bool,

@@ -57,7 +57,8 @@ impl<'a> Part<'a> {
 
     fn parse<T: std::str::FromStr>(self, what: &str) -> Result<T, ValueError> {
         let (name, text) = self.text()?;
-        text.parse().map_err(|_| ValueError::custom(format_args!("slot {name} is {text:?}, which is not a valid {what}")))
+        text.parse()
+            .map_err(|_| ValueError::custom(format_args!("slot {name} is {text:?}, which is not a valid {what}")))
     }
 }
 

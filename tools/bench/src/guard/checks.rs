@@ -76,11 +76,11 @@ pub(super) fn kernels(subject: &Subject, verdict: &mut Verdict) -> Result<(), Be
             ],
         );
         let per_token = many / n as f64;
-        // A register of at least 32 codes, where portable code is compiled to registers of 16 bytes at most and widens
+        // A register of at least 32 codes, while portable code is compiled to registers of 16 bytes at most and widens
         // each of them to 32 bits before it multiplies: several times as many instructions.
         verdict.at_least(&format!("{isa}: one token, against portable code"), slow / one, 3.0);
         verdict.at_least(&format!("{isa}: many tokens, against portable code"), slow / per_token, 3.0);
-        // Codes are cut out once for several tokens, which pays where cutting costs and never costs.
+        // Codes are extracted once for several tokens, which helps if extraction is slow and never hurts.
         verdict.at_least(&format!("{isa}: a token of many, against one"), one / per_token, 0.8);
         if let Some((narrow, [narrow_one, narrow_many])) = slower {
             // A set that is chosen before another has to be worth it; a quarter is for CPUs that halve its registers.
@@ -125,7 +125,7 @@ pub(super) fn engine(subject: &Subject, verdict: &mut Verdict) -> Result<(), Ben
                 failure = step.err().or(failure.take());
             },
             &mut || {
-                // What goes wrong here went wrong above as well.
+                // An error here would also have occurred above.
                 let _ = other.rewind(0).and_then(|()| other.feed(&text).map(drop));
             },
         ],
@@ -133,7 +133,7 @@ pub(super) fn engine(subject: &Subject, verdict: &mut Verdict) -> Result<(), Ben
     if let Some(error) = failure {
         return Err(error.into());
     }
-    // What is not a product (norms, quantisation, eight positions of attention, 256 rows of a head) is less than a
+    // Everything but products (norms, quantisation, eight positions of attention, 256 rows of a head) is less than a
     // tenth of the operations; even computed one by one it stays below the products themselves.
     verdict.at_most("a decode step, against its products", step / products, 2.0);
     // Weights are read and unpacked once for many tokens.

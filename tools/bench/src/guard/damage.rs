@@ -9,14 +9,14 @@ use ternary_kernels::{Int8Matrix, Int8Vector, Kernel, KernelError, Packed, Packe
 pub(crate) enum Sabotage {
     /// Kernels that do everything 64 times.
     Kernel,
-    /// An engine that computes its products sixteen times: repetitions find the weights in a nearer cache, so that a
-    /// few of them hardly show where the first time comes from a slow one.
+    /// An engine that computes its products sixteen times: repetitions find the weights in a nearer cache, so a few of
+    /// them hardly count if the first pass reads from a slow one.
     Engine,
     /// Products that depend on how rows are split over threads.
     Threads,
     /// Products that depend on how many tokens pass together.
     Batch,
-    /// Phases whose halves belong to their threads and wait for both.
+    /// Phases whose halves are bound to their threads and wait for both.
     Halves,
 }
 

@@ -22,7 +22,7 @@ fn piece() {
     }
 }
 
-/// A phase; damaged, its halves belong to their threads.
+/// A phase; if damaged, its halves are bound to their threads.
 fn phase(team: &Team, damaged: bool) {
     if !damaged || team.threads() == 1 {
         return team.run_parts(&mut [(); PIECES], |_, ()| piece());

@@ -1,4 +1,4 @@
-//! Decode speed by context, next to what the added keys and values allow.
+//! Decode speed by context, next to the limit that the added keys and values set.
 
 use plotters::prelude::*;
 

@@ -1,9 +1,9 @@
-//! Labels beside points, placed where they hide neither each other nor a point.
+//! Labels next to points, placed so that they hide neither each other nor a point.
 
 /// A rectangle in pixels: left, top, right, bottom.
 type Rect = [f64; 4];
 
-/// Keeps what has been placed.
+/// The labels and points placed so far.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
     taken: Vec<Rect>,
@@ -30,8 +30,8 @@ impl Labels {
         self.lines.push([x - 3.0, y - 3.0, x + 3.0, y + 3.0]);
     }
 
-    /// Where a label of `text` in letters of `size` goes that belongs to the point at `(x, y)`: left end and middle
-    /// height.
+    /// The position of a label of `text` in letters of `size` that belongs to the point at `(x, y)`: left end and
+    /// middle height.
     pub(super) fn place(&mut self, text: &str, size: u32, (x, y): (i32, i32)) -> (i32, i32) {
         let (width, height) = (text_width(text, size), f64::from(size) + 2.0);
         let (x, y) = (f64::from(x), f64::from(y));

@@ -85,8 +85,8 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
             if let Some(m) = mark {
                 area.draw(&PathElement::new(vec![(m, y - 2), (m, y + BAR - 4)], INK.stroke_width(2)))?;
             }
-            // Beside the bar, or beside the mark if the mark would cross the text, or within the bar if nothing else is
-            // free.
+            // Next to the bar, or next to the mark if the mark would cross the text, or within the bar if nothing else
+            // is free.
             let crossed = mark.is_some_and(|m| m > end - 6 && m < end + width + 6);
             let at = match mark {
                 Some(m) if crossed && m + 8 + width < 912 => (m + 8, INK),

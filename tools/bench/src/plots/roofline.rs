@@ -82,21 +82,21 @@ pub(super) fn draw(results: &Results, canvas: &Canvas<'_>) -> Drawn {
     let mut texts: Vec<(String, (i32, i32), TextStyle<'_>)> = Vec::new();
     for &t in &counts {
         let Some(bandwidth) = bandwidth(results, t) else { continue };
-        // From edge to edge of the picture: the library does not clip, and a line needs its two ends only.
+        // From edge to edge of the picture: the library does not clip, and a line needs only its two ends.
         let (from, to) = ((bandwidth / y1).max(x0), (bandwidth / y0).min(x1));
         let line = |x: f64| (x, bandwidth / x);
         chart.draw_series([PathElement::new(vec![line(from), line(to)], DIM.stroke_width(1))])?;
         for i in 0..=80 {
             labels.line(chart.backend_coord(&line(from * (to / from).powf(f64::from(i) / 80.0))));
         }
-        // The name at the upper end, outside of what the lines enclose.
+        // The name at the upper end, outside the area that the lines enclose.
         let p = chart.backend_coord(&line(from * 1.05));
         let says = format!("{} GB/s, {}", number(bandwidth), threads(t));
         let left = p.0 - 12 - text_width(&says, 12) as i32;
         let at = (if t == counts[0] && left >= 0 { left } else { p.0 + 14 }, p.1);
         texts.push((says, at, text(12, DIM)));
     }
-    // What the bandwidth around its own run allows each point.
+    // The limit of each point by the bandwidth around its run.
     for f in &figures {
         let Some(limit) = f.bandwidth_share().map(|s| f.value / s).filter(|l| (y0..y1).contains(l)) else { continue };
         let thin = colour(f).stroke_width(1);
@@ -128,7 +128,7 @@ fn marks(low: f64, high: f64) -> Vec<f64> {
     all.filter(|m| (low..high).contains(m)).collect()
 }
 
-/// Who has which colour, ending at `right`.
+/// The colours and their subjects, ending at `right`.
 fn legend(area: &Canvas<'_>, figures: &[&Figure], (right, top): (i32, i32)) -> Drawn {
     let mut seen: Vec<(String, RGBColor)> = Vec::new();
     for f in figures {

@@ -6,7 +6,7 @@ use super::sections::of;
 use super::{percent, with_range};
 use crate::figure::{Results, What};
 
-/// All of it, empty where nothing was measured.
+/// The whole section; empty if nothing was measured.
 pub(super) fn section(results: &Results) -> String {
     let mut rows = String::new();
     for (what, says) in [(What::FamilyDecode, "decode"), (What::FamilyPrefill, "prefill")] {

@@ -7,7 +7,7 @@ use ternary_kernels::registry;
 use super::{number, percent, span};
 use crate::figure::{Figure, Results, What};
 
-/// Kinds of products with what to say about them.
+/// Kinds of products with their descriptions.
 const KINDS: [(What, &str, &str); 3] = [
     (
         What::Gemv,

@@ -10,7 +10,7 @@ use crate::figure::{Figure, Results, What};
 /// Marks before and after the table in the README.
 const MARKS: [&str; 2] = ["<!-- speed: written by `cargo xtask bench` -->\n", "<!-- /speed -->"];
 
-/// Puts a summary of `results` between the marks in `readme`; `page` is where it links to. Without marks, or without
+/// Puts a summary of `results` between the marks in `readme`; it links to `page`. Without marks, or without
 /// figures of decoding, nothing changes.
 ///
 /// # Errors

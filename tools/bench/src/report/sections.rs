@@ -1,4 +1,4 @@
-//! The sections of the report, each empty where nothing was measured for it.
+//! The sections of the report, each empty if nothing was measured for it.
 
 use std::fmt::Write;
 

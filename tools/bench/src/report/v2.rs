@@ -7,7 +7,7 @@ use super::{number, percent, with_range};
 use crate::figure::{Figure, Results, What};
 use crate::v2::{TEXT, mib};
 
-/// All of it, empty where nothing was measured.
+/// The whole section; empty if nothing was measured.
 pub(super) fn section(results: &Results, picture: &str) -> String {
     let text = [activations(results), transforms(results), keys_and_values(results, picture), memory(results)].concat();
     if text.is_empty() { text } else { format!("\n## BitNet v2\n{text}") }

@@ -27,7 +27,7 @@ pub(crate) enum Reader {
 pub(crate) enum Expect {
     /// The smallest is read; larger ones until the first refusal.
     Grows,
-    /// Answered or refused, whatever the size: the size is a number in the input.
+    /// Answered or refused at any size: the size is a number in the input.
     Either,
     /// Refused at every size.
     Refused,
@@ -59,7 +59,7 @@ pub(crate) struct Kind {
     pub(crate) reader: Reader,
     /// Seconds that one reading may take, in a release build.
     pub(crate) seconds: f64,
-    /// Bytes that one reading may take beside what was there before; and bytes for each byte of the input.
+    /// Bytes that one reading may take beyond the memory before; and bytes for each byte of the input.
     pub(crate) memory: (u64, u64),
     pub(crate) variants: &'static [Variant],
 }

@@ -11,7 +11,7 @@ fn chain(n: usize, link: fn(&str) -> String) -> String {
     format!(r##"{{"$ref": "#/$defs/a0", "$defs": {{{links}, "a{n}": {{"const": 1}}}}}}"##)
 }
 
-/// A schema in itself, `n` times.
+/// A schema nested in itself `n` times.
 fn within(n: usize, before: &str, after: &str) -> String {
     nested(n, before, r#"{"const": 1}"#, after)
 }

@@ -89,7 +89,7 @@ fn replace(from: &str, to: &str) -> Value {
     json!({"type": "Replace", "pattern": {"String": from}, "content": to})
 }
 
-/// A unigram model of single letters and what is added.
+/// A unigram model of single letters and `extra` pieces.
 fn unigram(extra: impl IntoIterator<Item = String>) -> String {
     let mut vocab: Vec<Value> = vec![json!(["<unk>", 0.0])];
     vocab.extend((b'a'..=b'z').map(|c| json!([char::from(c).to_string(), -3.0])));
@@ -101,7 +101,7 @@ fn unigram(extra: impl IntoIterator<Item = String>) -> String {
     file.with_model(json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false}))
 }
 
-/// `value` within itself.
+/// `value` nested `n` times.
 fn within(n: usize, value: Value, wrap: impl Fn(&str) -> String) -> String {
     (0..n).fold(value.to_string(), |inside, _| wrap(&inside))
 }

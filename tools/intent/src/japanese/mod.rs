@@ -1,5 +1,5 @@
-//! The topic of a question in Japanese: "青空文庫って知ってる?" is about 青空文庫. The set is made by this script out of
-//! titles and patterns of questions; both are divided, so that what is reported was never seen.
+//! The topic of a question in Japanese: "青空文庫って知ってる?" is about 青空文庫. This script makes the set from
+//! titles and patterns of questions; both are divided, so that the test data was never seen.
 
 mod patterns;
 mod topics;
@@ -21,7 +21,7 @@ use crate::utterance::hash;
 pub const GRAMMAR: &str =
     "start: \"{\\\"topic\\\":\\\"\" TOPIC \"\\\"}\"\nTOPIC: %regex { \"substring_chars\": @TEXT }\n";
 
-/// A question and what it is about.
+/// A question and its topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// The question; its only span is the topic.
@@ -36,7 +36,7 @@ impl Question {
         Self { said: Marked::new(&pattern.replace("{}", topic), vec![span]) }
     }
 
-    /// The topic, as it stands in the question.
+    /// The topic, as it occurs in the question.
     pub fn topic(&self) -> String {
         self.said.value(0)
     }
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn nothing_that_is_held_out_is_learned() {
-        // Far from each other: no error turns one into another.
+        // Very different titles: no error turns one into another.
         let all: Vec<String> = (0..400).map(|i| format!("題{:016x}", hash(&format!("{i}")))).collect();
         let (held_out_topics, topics): (Vec<String>, Vec<String>) =
             all.into_iter().partition(|t| hash(t).is_multiple_of(8));

@@ -89,7 +89,7 @@ pub(super) fn read(folder: &Path) -> Result<Vec<String>, IntentError> {
     Ok(topics.into_keys().filter(|t| is_topic(t)).collect())
 }
 
-/// A title without the readings 《...》 and the marks of where they begin.
+/// A title without the readings 《...》 and the marks of their beginnings.
 fn without_readings(title: &str) -> String {
     let mut inside = false;
     let keep = |c: &char| {
@@ -104,7 +104,7 @@ fn without_readings(title: &str) -> String {
     title.chars().filter(keep).collect()
 }
 
-/// Runs of kanji or of katakana, and what stands in brackets.
+/// Runs of kanji or of katakana, and text in brackets.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut run, mut kind) = (String::new(), Kind::Other);

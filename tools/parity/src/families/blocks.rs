@@ -64,7 +64,7 @@ fn decoded(w: &TernaryMatrix) -> Vec<f32> {
     all
 }
 
-/// Blocks in several rows and within a row: codes, values to the bit, and the bytes again where the format is
+/// Blocks in several rows and within a row: codes, values to the bit, and the bytes again if the format is
 /// written.
 fn blocks(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     let format = format_named(name)?;
@@ -110,7 +110,7 @@ fn row(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     Ok(Measured { pass: off == 0 && error <= 1e-12, detail: format!("{off} sums differ, total off by {error:.0e}") })
 }
 
-/// Refused by a typed error, or read as the plain formula says; never another value. Scales that are not numbers are
+/// Refused by a typed error, or read as the plain formula defines; never another value. Scales that are not numbers are
 /// refused.
 fn hostile(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
     let kind = name.split('.').nth(1).unwrap_or_default();
@@ -130,8 +130,7 @@ fn hostile(t: &Tensors, name: &str) -> Result<Measured, ParityError> {
 }
 
 /// Scales after the codes, read as if they were before them: not the weights that were meant, so a loader has to look
-/// at both ends. What this row says is that the decoder by itself does what it is told, and that the two readings
-/// differ.
+/// at both ends. This row shows that the decoder by itself does not notice, and that the two readings differ.
 fn wrong_end(t: &Tensors) -> Result<Measured, ParityError> {
     let (n, len) = t.shape("wrong_end.codes")?;
     let right = matrix(t, "right_end.bytes", format_named("PQ2_0")?, n, len)?;

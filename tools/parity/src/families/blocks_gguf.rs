@@ -22,7 +22,7 @@ enum Meant {
     OtherEnd,
     /// One bit a weight: code 0 became +1.
     Binary,
-    /// Its format, whatever its weights.
+    /// Its format only; its weights are not compared.
     Kind(&'static str),
     /// Too short.
     Damaged,

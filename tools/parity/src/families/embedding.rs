@@ -14,14 +14,14 @@ use crate::files::{self, Tensors};
 use crate::report::{Measured, Report};
 use crate::{Options, ParityError};
 
-/// Largest error of a hidden state where no int8 code lies near a rounding boundary; measured 8e-6.
+/// Largest error of a hidden state if no int8 code is near a rounding boundary; measured 8e-6.
 const HIDDEN: f32 = 1e-4;
 /// Largest error of a vector of length 1; measured 2e-7.
 const VECTOR: f32 = 1e-5;
 /// Relative L2 of the hidden states of longer texts, in which codes may flip; measured 1e-3. Without the quantisation
 /// it is 0.04.
 const HIDDEN_WITH_FLIPS: f64 = 5e-3;
-/// L2 of the difference of vectors where codes may flip.
+/// L2 of the difference of vectors if codes may flip.
 const VECTOR_WITH_FLIPS: f64 = 3e-3;
 /// The text that keeps clear of rounding boundaries.
 const STRICT: usize = 0;
@@ -163,7 +163,7 @@ fn codes(weights: &ModelWeights, expected: &Tensors) -> Result<Measured, ParityE
 fn compare_pooling(container: &Container, meant: Option<Pooling>, expected: &Tensors) -> Result<Measured, ParityError> {
     let model = Model::load(&container.path)?;
     let named = model.config().pooling;
-    // A folder may lie without the file that names its pooling; then it is the mean.
+    // A folder may lack the file that names its pooling; then it is the mean.
     let name = match named {
         Some(Pooling::Last) => "last",
         _ => "mean",
@@ -172,7 +172,7 @@ fn compare_pooling(container: &Container, meant: Option<Pooling>, expected: &Ten
     let mut worst = 0f32;
     for (i, got) in model.embed_ids(&ids(expected)?, EmbedOptions::default())?.iter().enumerate() {
         let want = expected.f32(&format!("text{i}.{name}"))?;
-        // Keys and values in half precision: what flipped codes may do.
+        // Keys and values in half precision: the tolerance for flipped codes.
         pass &= relative_l2(got, &want) <= VECTOR_WITH_FLIPS;
         worst = worst.max(max_abs(got, &want));
     }

@@ -1,7 +1,7 @@
 //! Further families of models: `FAMILY/VARIANT` with one or several files of the same weights and
 //! `expected.safetensors`, which transformers made, and single blocks of the formats with a scale per group.
 //!
-//! | folder holds | what is compared |
+//! | folder holds | comparison |
 //! |---|---|
 //! | `logits_f32` in `expected.safetensors` | logits, greedy continuation, rotary frequencies, decoded weights; all files of a variant bit for bit |
 //! | `text0.ids` in `expected.safetensors` | texts to tokens, hidden states, vectors; all files of a variant bit for bit |
@@ -72,7 +72,7 @@ struct Container {
     path: PathBuf,
 }
 
-/// All GGUF files, and the folder itself where it has a configuration and weights.
+/// All GGUF files, and the folder itself if it has a configuration and weights.
 fn containers(dir: &Path) -> Result<Vec<Container>, ParityError> {
     let mut all: Vec<Container> = Vec::new();
     if dir.join("config.json").is_file() && dir.join("model.safetensors").is_file() {
@@ -84,7 +84,7 @@ fn containers(dir: &Path) -> Result<Vec<Container>, ParityError> {
     Ok(all)
 }
 
-/// Weights, damaged if that is asked for, and what computes them.
+/// Weights, damaged if that is asked for, and their model.
 fn prepared(container: &Container, options: &Options) -> Result<(ModelWeights, Engine), ParityError> {
     let mut weights = model::load(&container.path)?;
     if let Some(sabotage) = options.sabotage {

@@ -19,7 +19,7 @@ pub(super) fn rope(config: &ModelConfig, expected: &Tensors) -> Result<Measured,
     let (got, want) = (config.rope_frequencies(), expected.f32("rope.inv_freq")?);
     let off = got.iter().zip(&want).map(|(g, w)| (g / w - 1.0).abs()).fold(0.0, f32::max);
     let factor = config.rope_attention_factor();
-    // At position 0, or wherever the slowest pair has hardly turned, cos is the factor; so the sum of squares tells it
+    // At position 0, or as long as the slowest pair has hardly turned, cos is the factor; the sum of squares gives it
     // everywhere.
     let (cos, sin) = (expected.f32("rope.cos")?, expected.f32("rope.sin")?);
     let length = |(c, s): (&f32, &f32)| (c.hypot(*s) - factor).abs();

@@ -1,7 +1,7 @@
 //! Gradients of the first TTT layer, written by hand, against those of the official code.
 //!
-//! candle's autograd takes the loss back to what the layer returns, as the gradient of zeros that are added there; from
-//! there on it is [`RowWise::backward`], and products for the projections.
+//! candle's autograd takes the gradient of the loss back to the output of the layer, as the gradient of zeros that are
+//! added there; before it, [`RowWise::backward`] takes over, with products for the projections.
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Module;
